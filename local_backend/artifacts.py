@@ -1,0 +1,46 @@
+"""What a finished job leaves, in the layout of Bedrock's output folder, and the model beside it."""
+
+from __future__ import annotations
+
+import shutil
+from typing import Any
+
+from local_backend.curve import TRAIN, read_curve, write_csv_files
+from local_backend.job_dir import (
+    ARTIFACTS,
+    DATA,
+    MANIFEST,
+    METRICS,
+    MODEL,
+    RESULT,
+    JobDir,
+    write_json,
+)
+from local_backend.model import Loaded
+from local_backend.weights import new_folder
+
+
+def write_artifacts(
+    job_dir: JobDir, loaded: Loaded, summary: dict[str, Any], settings: dict[str, Any]
+) -> None:
+    """Write `artifacts/`: it appears whole, or not at all.
+
+    The model is the adapter (LoRA, QLoRA) or all weights (full), with the tokenizer and the chat
+    template that it was trained with. `result.json` holds the final numbers and every setting.
+    """
+    points = read_curve(job_dir / METRICS)
+    last = [p["loss"] for p in points if p["split"] == TRAIN][-1]
+    tuned = summary.get("tuned")
+    result = {
+        "trainingMetrics": {"trainingLoss": last},
+        "validationMetrics": [{"validationLoss": tuned["validationLoss"]}] if tuned else [],
+        "settings": {k: v for k, v in settings.items() if k not in ("data", "weights")},
+        "summary": summary,
+    }
+    with new_folder(job_dir / ARTIFACTS) as folder:
+        write_csv_files(points, folder)
+        loaded.model.config.use_cache = True
+        loaded.model.save_pretrained(folder / MODEL)
+        loaded.tokenizer.save_pretrained(folder / MODEL)
+        shutil.copyfile(job_dir / DATA / MANIFEST, folder / MANIFEST)
+        write_json(folder / RESULT, result)

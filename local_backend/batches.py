@@ -1,0 +1,245 @@
+"""Staged records as token ids, and the order in which they are learned.
+
+The order of an epoch follows from the seed and the epoch's number alone, so a resumed run needs no
+memory of it. What had to be cut is counted here and refused above the job's threshold.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from local_backend.errors import TrainerError
+from local_backend.model import Loaded
+from local_backend.settings import DataFile, Settings
+from local_backend.template import messages_of, turns
+
+IGNORED = -100
+TOGETHER = 1000
+"""Records tokenised in one call: enough to keep the tokenizer's threads busy, little memory."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """One training sequence: `ids` of shape [length], `learned` of the same shape (bool)."""
+
+    ids: np.ndarray
+    learned: np.ndarray
+
+
+@dataclass
+class Encoded:
+    """The examples of one file, with what happened to its records on the way."""
+
+    examples: list[Example]
+    records: int
+    tokens: int = 0
+    learned_tokens: int = 0
+    truncated: int = 0
+    masked: int = 0
+    longest: int = 0
+
+    def summary(self) -> dict[str, int]:
+        """The counts, as they go into the job's summary."""
+        return {
+            "records": self.records,
+            "sequences": len(self.examples),
+            "tokens": self.tokens,
+            "learnedTokens": self.learned_tokens,
+            "truncatedRecords": self.truncated,
+            "maskedRecords": self.masked,
+            "longestRecordTokens": self.longest,
+        }
+
+
+def verify(file: DataFile) -> None:
+    """Refuse a staged file that is not, byte for byte, what the job was submitted with."""
+    digest = hashlib.sha256()
+    try:
+        with file.path.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    except OSError as error:
+        raise TrainerError(
+            f"The staged file {file.path} can't be read: {error.strerror}."
+        ) from error
+    if digest.hexdigest() != file.sha256:
+        raise TrainerError(
+            f"The staged file {file.path} was changed after it was staged.",
+            fix="submit the job again; it is staged anew.",
+        )
+
+
+def read_records(path: Path) -> Iterator[dict[str, Any]]:
+    """The canonical records of a staged file."""
+    with path.open("rb") as stream:
+        for line in stream:
+            yield json.loads(line)
+
+
+def encode(file: DataFile, settings: Settings, loaded: Loaded, max_length: int) -> Encoded:
+    """The file as examples of at most `max_length` tokens.
+
+    Raises TrainerError when more records were cut, or lost their whole answer, than
+    `max_truncated_share` allows.
+    """
+    if not settings.supervised:
+        return pack(file, loaded, max_length)
+    encoded = Encoded([], file.records)
+    for ids, learned in tokenised(supervised_pieces(file, settings, loaded), loaded.tokenizer):
+        add(encoded, ids, learned, max_length)
+    refuse_what_was_cut(encoded, file.path.name, settings, max_length)
+    return encoded
+
+
+def supervised_pieces(
+    file: DataFile, settings: Settings, loaded: Loaded
+) -> Iterator[list[tuple[str, bool]]]:
+    """Each record of the file as pieces of text, learned and not."""
+    stops = loaded.stop_texts
+    for record in read_records(file.path):
+        yield turns(loaded.tokenizer, messages_of(record, settings.format), stops)
+
+
+def tokenised(
+    conversations: Iterable[list[tuple[str, bool]]], tokenizer: Any
+) -> Iterator[tuple[list[int], list[bool]]]:
+    """Token ids and learned marks of each conversation; pieces are tokenised apart."""
+    stream = iter(conversations)
+    while block := list(islice(stream, TOGETHER)):
+        texts = [text for pieces in block for text, _ in pieces]
+        parts = iter(tokenizer(texts, add_special_tokens=False)["input_ids"])
+        for pieces in block:
+            ids: list[int] = []
+            learned: list[bool] = []
+            for _, trained in pieces:
+                part = next(parts)
+                ids += part
+                learned += [trained] * len(part)
+            yield ids, learned
+
+
+def add(encoded: Encoded, ids: list[int], learned: list[bool], max_length: int) -> None:
+    """Count one record and keep what fits, if any of its answer is left."""
+    encoded.longest = max(encoded.longest, len(ids))
+    if len(ids) > max_length:
+        encoded.truncated += 1
+        ids, learned = ids[:max_length], learned[:max_length]
+    # The first token has nothing before it to be predicted from.
+    marks = np.array(learned, dtype=bool)
+    marks[:1] = False
+    if not marks.any():
+        encoded.masked += 1
+        return
+    encoded.examples.append(Example(np.array(ids, dtype=np.int32), marks))
+    encoded.tokens += len(ids)
+    encoded.learned_tokens += int(marks.sum())
+
+
+def refuse_what_was_cut(encoded: Encoded, name: str, settings: Settings, max_length: int) -> None:
+    """Raise when too many records were cut or left without an answer."""
+    hurt = max(encoded.truncated, encoded.masked)
+    if not encoded.examples or hurt > settings.max_truncated_share * encoded.records:
+        raise TrainerError(
+            f"{encoded.truncated} of {encoded.records} records of {name} are longer than"
+            f" {max_length} tokens and were cut, {encoded.masked} lost their whole answer; allowed"
+            f" is a share of {settings.max_truncated_share:g} (local.max_truncated_share).",
+            fix=f"raise local.max_length (the longest record has {encoded.longest} tokens), shorten"
+            " the records, or raise local.max_truncated_share.",
+        )
+
+
+def pack(file: DataFile, loaded: Loaded, length: int) -> Encoded:
+    """Raw text as sequences of exactly `length` tokens (the last one shorter), every token learned.
+
+    Documents follow each other with an end token between them; none is cut away.
+    """
+    end = loaded.tokenizer.eos_token_id
+    encoded = Encoded([], file.records)
+    rest = np.empty(0, dtype=np.int32)
+    documents = ([(record["input"], True)] for record in read_records(file.path))
+    for ids, _ in tokenised(documents, loaded.tokenizer):
+        encoded.longest = max(encoded.longest, len(ids) + 1)
+        rest = np.concatenate([rest, np.array([*ids, end], dtype=np.int32)])
+        while len(rest) >= length:
+            add_packed(encoded, rest[:length])
+            rest = rest[length:]
+    if len(rest) > 1:
+        add_packed(encoded, rest)
+    return encoded
+
+
+def add_packed(encoded: Encoded, ids: np.ndarray) -> None:
+    """Keep one packed sequence: every token but the first is predicted."""
+    marks = np.ones(len(ids), dtype=bool)
+    marks[0] = False
+    encoded.examples.append(Example(ids.copy(), marks))
+    encoded.tokens += len(ids)
+    encoded.learned_tokens += len(ids) - 1
+
+
+def steps_per_epoch(count: int, batch_size: int) -> int:
+    """Optimizer steps in one pass over `count` sequences; the last batch may be smaller."""
+    return -(-count // batch_size)
+
+
+def epoch_batches(count: int, batch_size: int, seed: int, epoch: int) -> list[list[int]]:
+    """The epoch's batches, each a list of example numbers."""
+    order = np.random.default_rng([seed, epoch]).permutation(count).tolist()
+    return [order[at : at + batch_size] for at in range(0, count, batch_size)]
+
+
+@dataclass(frozen=True)
+class MicroLimit:
+    """How much goes through the model at once: so many sequences, so many tokens with padding."""
+
+    sequences: int
+    tokens: int
+
+    def halved(self) -> MicroLimit | None:
+        """Half of it, or None when it is down to one sequence at a time."""
+        if self.sequences <= 1:
+            return None
+        return MicroLimit(self.sequences // 2, max(1, self.tokens // 2))
+
+
+def micro_batches(examples: Sequence[Example], limit: MicroLimit) -> Iterator[list[Example]]:
+    """One batch in parts that fit `limit`, of like length, longest first: least padding.
+
+    The loss of a batch is a sum over its learned tokens, so how it is cut does not change it.
+    """
+    part: list[Example] = []
+    longest = 0
+    for example in sorted(examples, key=lambda e: len(e.ids), reverse=True):
+        longest = longest if part else len(example.ids)
+        if part and (len(part) >= limit.sequences or longest * (len(part) + 1) > limit.tokens):
+            yield part
+            part, longest = [], len(example.ids)
+        part.append(example)
+    if part:
+        yield part
+
+
+def as_tensors(
+    examples: Sequence[Example], pad: int, device: torch.device
+) -> dict[str, torch.Tensor]:
+    """input_ids, attention_mask and labels of shape [sequences, longest], padded on the right."""
+    longest = max(len(e.ids) for e in examples)
+    ids = np.full((len(examples), longest), pad, dtype=np.int64)
+    mask = np.zeros((len(examples), longest), dtype=np.int64)
+    labels = np.full((len(examples), longest), IGNORED, dtype=np.int64)
+    for row, example in enumerate(examples):
+        size = len(example.ids)
+        ids[row, :size] = example.ids
+        mask[row, :size] = 1
+        labels[row, :size][example.learned] = example.ids[example.learned]
+    batch = {"input_ids": ids, "attention_mask": mask, "labels": labels}
+    return {name: torch.from_numpy(array).to(device) for name, array in batch.items()}

@@ -1,0 +1,103 @@
+"""The loss curves: appended while training, and as Bedrock's two CSV files at the end."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+from local_backend.job_dir import (
+    TRAINING_COLUMNS,
+    TRAINING_CSV,
+    VALIDATION_COLUMNS,
+    VALIDATION_CSV,
+    now,
+)
+
+TRAIN, VALIDATION = "train", "validation"
+
+
+def perplexity(loss: float) -> float:
+    """exp(loss): the perplexity of a mean negative log-likelihood in nats; inf when too large."""
+    try:
+        return math.exp(loss)
+    except OverflowError:
+        return math.inf
+
+
+class Curve:
+    """metrics.jsonl, open for appending."""
+
+    def __init__(self, path: Path, keep_bytes: int) -> None:
+        """Go on after the first `keep_bytes`; points behind them belong to steps not yet done."""
+        self.file = path.open("ab")
+        self.file.truncate(keep_bytes)
+        self.file.seek(0, os.SEEK_END)
+
+    def point(
+        self,
+        split: str,
+        step: int,
+        epoch: int,
+        loss: float,
+        learning_rate: float | None = None,
+        tokens_per_second: float | None = None,
+    ) -> None:
+        """Append one point. `step` and `epoch` count from 0, as in Bedrock's files."""
+        row = {
+            "step": step,
+            "epoch": epoch,
+            "split": split,
+            "loss": loss,
+            "perplexity": perplexity(loss),
+            "learningRate": learning_rate,
+            "tokensPerSecond": tokens_per_second,
+            "timestamp": now(),
+        }
+        self.file.write(json.dumps(row).encode() + b"\n")
+        self.file.flush()
+
+    def durable_bytes(self) -> int:
+        """The curve's length so far, safe on disk."""
+        os.fsync(self.file.fileno())
+        return self.file.tell()
+
+    def close(self) -> None:
+        """No more points."""
+        self.file.close()
+
+
+def read_curve(path: Path) -> list[dict[str, Any]]:
+    """Every point so far. A last line that a crash cut short is left out."""
+    points = []
+    for line in path.read_bytes().splitlines(keepends=True):
+        if line.endswith(b"\n"):
+            points.append(json.loads(line))
+    return points
+
+
+def write_csv_files(points: list[dict[str, Any]], artifacts: Path) -> None:
+    """Bedrock's step-wise training metrics and, if there was validation, its metrics."""
+    rows = {
+        split: [
+            (p["step"], p["epoch"], p["loss"], p["perplexity"])
+            for p in points
+            if p["split"] == split
+        ]
+        for split in (TRAIN, VALIDATION)
+    }
+    write_rows(artifacts / TRAINING_CSV, TRAINING_COLUMNS, rows[TRAIN])
+    if rows[VALIDATION]:
+        write_rows(artifacts / VALIDATION_CSV, VALIDATION_COLUMNS, rows[VALIDATION])
+
+
+def write_rows(path: Path, columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
+    """One CSV file with a header."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(columns)
+        writer.writerows(rows)

@@ -1,0 +1,135 @@
+"""`python -m local_backend.export JOB_DIR OUT`: one merged model, and the proof of it.
+
+The merged weights are written, read back from disk, and asked the job's held-out records: their
+logits must be the adapter model's within a tolerance, and greedy decoding must give equal tokens.
+Otherwise nothing is left at OUT.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from local_backend.batches import read_records
+from local_backend.errors import TrainerError
+from local_backend.generate import answer
+from local_backend.job_dir import ARTIFACTS, MODEL, JobDir, write_json
+from local_backend.model import Loaded, load, load_tokenizer, load_trained
+from local_backend.report import quiet_libraries
+from local_backend.settings import Settings, read_settings
+from local_backend.template import messages_of, render
+from local_backend.weights import locate, new_folder
+
+PROOF = "export.json"
+RECORDS = 8
+PROMPT_TOKENS = 512
+NEW_TOKENS = 32
+TOLERANCE = {"float32": 1e-3, "bfloat16": 1.0, "float16": 0.1}
+"""Largest allowed difference of a logit. Merging changes the order of float additions and, in the
+shorter formats, rounds each weight; logits are of the order of 10."""
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def export(job_dir: JobDir, out: Path, dtype: str) -> dict[str, Any]:
+    """Write the merged model to `out`; returns the proof. Raises TrainerError if it fails."""
+    settings = read_settings(job_dir)
+    adapter = job_dir / ARTIFACTS / MODEL
+    if not adapter.is_dir():
+        raise TrainerError("The job has left no model yet.", fix="wait until it is Completed.")
+    if out.exists():
+        raise TrainerError(f"{out} exists already.", fix="name a folder that does not exist.")
+    cpu = torch.device("cpu")
+    loaded = load(locate(settings.model_name, settings.weights), torch.float32, cpu)
+    load_trained(adapter, loaded, settings.method)
+    loaded.tokenizer = load_tokenizer(str(adapter))[0]
+    role, prompts = held_out_prompts(settings, loaded)
+    expected = logits_and_tokens(loaded, prompts)
+    with new_folder(out) as temporary:
+        merged = loaded.model if settings.method == "full" else loaded.model.merge_and_unload()
+        merged.to(DTYPES[dtype]).save_pretrained(temporary)
+        loaded.tokenizer.save_pretrained(temporary)
+        found = logits_and_tokens(load(str(temporary), torch.float32, cpu), prompts)
+        proof = compare(expected, found, dtype) | {"heldOut": role, "format": "safetensors"}
+        write_json(temporary / PROOF, proof)
+    return proof
+
+
+def held_out_prompts(settings: Settings, loaded: Loaded) -> tuple[str, list[list[int]]]:
+    """Where the proof's records come from, and the tokens of each one's prompt."""
+    role = next(name for name in ("test", "validation", "train") if name in settings.data)
+    prompts = []
+    for record in islice(read_records(settings.data[role].path), RECORDS):
+        if settings.supervised:
+            messages = messages_of(record, settings.format)
+            text = render(loaded.tokenizer, messages[:-1], reply_next=True)
+        else:
+            text = record["input"]
+        ids = loaded.tokenizer(text, add_special_tokens=False)["input_ids"]
+        prompts.append(ids[:PROMPT_TOKENS])
+    return role, prompts
+
+
+Outcome = list[tuple[torch.Tensor, dict[str, Any]]]
+
+
+def logits_and_tokens(loaded: Loaded, prompts: Sequence[list[int]]) -> Outcome:
+    """For each prompt the logits at every position, and the greedy answer."""
+    loaded.model.eval()
+    loaded.model.config.use_cache = True
+    outcome = []
+    for ids in prompts:
+        with torch.inference_mode():
+            logits = loaded.model(input_ids=torch.tensor([ids])).logits[0].float()
+        outcome.append((logits, answer(loaded, [ids], {"maxNewTokens": NEW_TOKENS})[0]))
+    return outcome
+
+
+def compare(expected: Outcome, found: Outcome, dtype: str) -> dict[str, Any]:
+    """The proof as numbers. Raises TrainerError when merged and adapter model differ."""
+    differences = [
+        float((e - f).abs().max()) for (e, _), (f, _) in zip(expected, found, strict=True)
+    ]
+    equal = sum(e == f for (_, e), (_, f) in zip(expected, found, strict=True))
+    worst, allowed = max(differences), TOLERANCE[dtype]
+    if not worst <= allowed or equal < len(expected):
+        raise TrainerError(
+            f"The merged model is not the tuned one: logits differ by up to {worst:.2g} (allowed"
+            f" {allowed:g}), greedy answers agree on {equal} of {len(expected)} records.",
+            fix="export with --dtype float16 or float32."
+            if dtype != "float32"
+            else "please report this with the model's name; the adapter itself is unharmed.",
+        )
+    return {
+        "dtype": dtype,
+        "records": len(expected),
+        "maxLogitDifference": worst,
+        "tolerance": allowed,
+        "equalGreedyAnswers": equal,
+    }
+
+
+def main() -> int:
+    """Export one job; the proof, or the error, as JSON on standard output."""
+    parser = argparse.ArgumentParser(prog="python -m local_backend.export", description=__doc__)
+    parser.add_argument("job_dir", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--dtype", choices=sorted(DTYPES), default="float32")
+    args = parser.parse_args()
+    quiet_libraries()
+    try:
+        print(json.dumps(export(JobDir(args.job_dir), args.out.resolve(), args.dtype)))
+    except TrainerError as error:
+        print(json.dumps({"error": error.message, "fix": error.fix}))
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

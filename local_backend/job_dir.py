@@ -1,0 +1,154 @@
+"""Every path in a job's folder, and the one ending of a job.
+
+    job.json            what to do; written before the trainer starts, never changed
+    data/               the staged files that job.json names
+    lock                held (flock) by the trainer's processes as long as one of them lives
+    trainer.json        pid of the trainer and of its supervisor, for people
+    trainer.log         everything the trainer prints
+    state.json          the latest progress; replaced at every step
+    metrics.jsonl       one line a point of the loss curves; appended
+    stop                its presence asks the trainer to stop
+    checkpoints/        where `resume` goes on
+    artifacts/          what a completed job leaves, in Bedrock's layout; there whole or not at all
+    ended.json          how it ended. The first ending written is the ending
+    earlier/            endings of the attempts before a resume
+
+A pid does not prove that a trainer lives (pids come round again); a lock that only living processes
+can hold does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import tempfile
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+JOB = "job.json"
+DATA = "data"
+LOCK = "lock"
+PIDS = "trainer.json"
+LOG = "trainer.log"
+STATE = "state.json"
+METRICS = "metrics.jsonl"
+STOP = "stop"
+CHECKPOINTS = "checkpoints"
+ARTIFACTS = "artifacts"
+ENDED = "ended.json"
+EARLIER = "earlier"
+
+MODEL = "model"
+RESULT = "result.json"
+MANIFEST = "manifest.json"
+TRAINING_CSV = "training_artifacts/step_wise_training_metrics.csv"
+VALIDATION_CSV = "validation_artifacts/post_fine_tuning_validation/validation_metrics.csv"
+TRAINING_COLUMNS = ("step_number", "epoch_number", "training_loss", "perplexity")
+VALIDATION_COLUMNS = ("step_number", "epoch_number", "validation_loss", "perplexity")
+
+COMPLETED, FAILED, STOPPED, IN_PROGRESS = "Completed", "Failed", "Stopped", "InProgress"
+PHASES = ("validationDetails", "dataProcessingDetails", "trainingDetails")
+
+
+def now() -> str:
+    """The time in UTC, ISO 8601, to the millisecond."""
+    return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+
+
+def write_json(path: Path, value: Any, *, durable: bool = False) -> None:
+    """Replace `path` by `value` in one step; with `durable`, it survives a power cut too."""
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            json.dump(value, file, indent=1)
+            file.flush()
+            if durable:
+                os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+    if durable:
+        sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make what was renamed or linked in `folder` durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class JobDir:
+    """One job's folder, as the trainer sees it."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path).resolve()
+
+    def __truediv__(self, name: str) -> Path:
+        return self.path / name
+
+    def job(self) -> dict[str, Any]:
+        """The request, from job.json."""
+        value: dict[str, Any] = json.loads((self / JOB).read_text(encoding="utf-8"))
+        return value
+
+    def stop_requested(self) -> bool:
+        """True once someone asked this job to stop."""
+        return (self / STOP).exists()
+
+    def write_state(self, state: dict[str, Any]) -> None:
+        """Replace the progress that others see."""
+        write_json(self / STATE, {**state, "updatedAt": now()})
+
+    def ended(self) -> dict[str, Any] | None:
+        """The ending, or None while there is none."""
+        try:
+            value: dict[str, Any] = json.loads((self / ENDED).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        return value
+
+    def end(self, status: str, failure_message: str | None = None, **more: Any) -> bool:
+        """Write how the job ended, unless an ending is there already. True if this one is it."""
+        temporary = self / f".{ENDED}.{os.getpid()}"
+        ending = {"status": status, "failureMessage": failure_message, "endedAt": now(), **more}
+        write_json(temporary, ending, durable=True)
+        try:
+            os.link(temporary, self / ENDED)
+        except FileExistsError:
+            return False
+        finally:
+            os.unlink(temporary)
+        sync_folder(self.path)
+        return True
+
+    def last_log_lines(self, count: int = 5) -> list[str]:
+        """The last lines of the trainer's log, for a failure message."""
+        try:
+            with (self / LOG).open("rb") as file:
+                file.seek(max(0, os.fstat(file.fileno()).st_size - 8192))
+                text = file.read().decode("utf-8", "replace")
+        except FileNotFoundError:
+            return []
+        return [line for line in text.splitlines() if line.strip()][-count:]
+
+
+def take_lock(path: Path) -> int | None:
+    """An open descriptor that holds the job's lock for this process and those that inherit it.
+
+    None when a living process holds it already.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor

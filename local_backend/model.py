@@ -1,0 +1,185 @@
+"""The model: loaded, and made ready for LoRA, QLoRA or full fine-tuning."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from local_backend.errors import TrainerError
+from local_backend.settings import Lora, Settings
+from local_backend.template import ensure_template, stop_tokens
+from local_backend.weights import locate
+
+
+@dataclass
+class Loaded:
+    """A model with its tokenizer, and where it came from."""
+
+    model: Any
+    tokenizer: Any
+    source: str
+    stops: list[int]
+    plain_template: bool
+
+    @property
+    def stop_texts(self) -> list[str]:
+        """The end marks as text."""
+        return [self.tokenizer.convert_ids_to_tokens(i) for i in self.stops]
+
+    @property
+    def context_length(self) -> int:
+        """How many tokens the model was made for."""
+        config = self.model.config.get_text_config()
+        return int(getattr(config, "max_position_embeddings", 0) or 2048)
+
+
+def load_tokenizer(source: str) -> tuple[Any, bool]:
+    """The tokenizer with a chat template, and whether that is our plain one.
+
+    A pad token that equals the end token is moved elsewhere: trainers that mask pads would mask the
+    end as well, and the tuned model would never learn to stop.
+    """
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(source)
+    if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
+        spare = ["<|endoftext|>", "<pad>", "<|finetune_right_pad_id|>", tokenizer.unk_token]
+        known = tokenizer.get_vocab()
+        tokenizer.pad_token = next(
+            (t for t in spare if t in known and t != tokenizer.eos_token), tokenizer.eos_token
+        )
+    return tokenizer, ensure_template(tokenizer)
+
+
+def load(source: str, dtype: torch.dtype, device: torch.device, **options: Any) -> Loaded:
+    """Model and tokenizer from a folder or a hub id. Raises TrainerError if unreadable."""
+    from transformers import AutoModelForCausalLM
+
+    try:
+        tokenizer, plain = load_tokenizer(source)
+        model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, **options)
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise TrainerError(
+            f"The model {source} can't be loaded: {reason}",
+            fix="see `cloudft models` and `cloudft doctor`; a hub model needs the hub"
+            " or the model in the local Hugging Face cache.",
+        ) from error
+    if not options:
+        model = model.to(device)
+    model.config.use_cache = False
+    stops = stop_tokens(tokenizer, model.generation_config)
+    return Loaded(model, tokenizer, source, stops, plain)
+
+
+def load_for_training(settings: Settings, device: torch.device, dtype: torch.dtype) -> Loaded:
+    """The model with just the weights trainable that `settings.method` trains.
+
+    Trained weights are float32, so that small steps are not rounded away; frozen ones are in
+    `dtype`.
+    """
+    source = locate(settings.model_name, settings.weights)
+    if settings.method == "full":
+        loaded = load(source, torch.float32, device)
+        loaded.model.train()
+        return loaded
+    if settings.method == "qlora":
+        loaded = load(source, dtype, device, **quantised(device, dtype))
+        from peft import prepare_model_for_kbit_training
+
+        loaded.model = prepare_model_for_kbit_training(loaded.model)
+    else:
+        loaded = load(source, dtype, device)
+    loaded.model = with_lora(loaded.model, settings.lora, settings.seed)
+    loaded.model.train()
+    return loaded
+
+
+def quantised(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
+    """What from_pretrained needs to hold the frozen weights in 4 bits (QLoRA's nf4)."""
+    if device.type != "cuda":
+        raise TrainerError(
+            f"local.method is qlora, and the device is {device.type}: 4-bit weights need CUDA.",
+            fix="use `method: lora`, or run where there is an NVIDIA GPU.",
+        )
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise TrainerError(
+            "local.method is qlora, and bitsandbytes is not installed.",
+            fix="pip install 'cloudft[qlora]'",
+        )
+    from transformers import BitsAndBytesConfig
+
+    config = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )
+    return {"quantization_config": config, "device_map": {"": device}}
+
+
+def with_lora(model: nn.Module, lora: Lora, seed: int) -> Any:
+    """`model` with fresh LoRA adapters from `seed`. Raises TrainerError for unknown modules."""
+    from peft import LoraConfig, get_peft_model
+
+    targets = lora.target_modules
+    torch.manual_seed(seed)
+    try:
+        return get_peft_model(
+            model,
+            LoraConfig(
+                r=lora.r,
+                lora_alpha=lora.alpha,
+                lora_dropout=lora.dropout,
+                target_modules=targets if isinstance(targets, str) else list(targets),
+                task_type="CAUSAL_LM",
+            ),
+        )
+    except ValueError as error:
+        linear = sorted(
+            {n.rsplit(".", 1)[-1] for n, m in model.named_modules() if isinstance(m, nn.Linear)}
+        )
+        raise TrainerError(
+            f"local.lora.target_modules {targets!r} does not fit this model: {error}.",
+            fix=f"use all-linear, or some of {', '.join(linear)}.",
+        ) from error
+
+
+def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The weights that training changes, by name."""
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+def load_trained(folder: Path, loaded: Loaded, method: str) -> None:
+    """Put the tuned weights that a job left in `folder` onto the base model in `loaded`."""
+    from peft import PeftModel
+
+    if method == "full":
+        loaded.model = load(str(folder), loaded.model.dtype, loaded.model.device).model
+    else:
+        loaded.model = PeftModel.from_pretrained(loaded.model, str(folder))
+    loaded.model.eval()
+
+
+def computing_in(dtype: torch.dtype, device: torch.device) -> AbstractContextManager[Any]:
+    """Autocast to `dtype`, or nothing when that is float32."""
+    return torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """No dropout and no gradients within."""
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        model.train(was_training)

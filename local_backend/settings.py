@@ -1,0 +1,111 @@
+"""job.json as a value: what to train, on what, how."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from local_backend.errors import TrainerError
+from local_backend.job_dir import JobDir
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class EarlyStopping:
+    """Stop after `patience` validations that lower the best loss by less than `threshold`."""
+
+    patience: int
+    threshold: float
+
+
+@dataclass(frozen=True)
+class Lora:
+    """peft.LoraConfig's own words."""
+
+    r: int
+    alpha: float
+    dropout: float
+    target_modules: str | tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """A staged file and the digest that it must have."""
+
+    path: Path
+    sha256: str
+    records: int
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One job, read from its folder. `None` means: the trainer chooses, and says what it chose."""
+
+    customization_type: str
+    format: str
+    model_name: str
+    weights: tuple[Mapping[str, Any], ...]
+    method: str
+    lora: Lora
+    epoch_count: int
+    batch_size: int
+    learning_rate: float
+    warmup_steps: int
+    early_stopping: EarlyStopping | None
+    seed: int
+    device: str
+    dtype: str
+    max_length: int | None
+    micro_batch_size: int | None
+    eval_steps: int | None
+    max_truncated_share: float
+    data: Mapping[str, DataFile]
+
+    @property
+    def supervised(self) -> bool:
+        """True when loss is on the answer alone; False when it is on every token of raw text."""
+        return self.customization_type == "FINE_TUNING"
+
+
+def read_settings(job_dir: JobDir) -> Settings:
+    """The job's settings. Raises TrainerError for a request of another version."""
+    job = job_dir.job()
+    if job.get("version") != VERSION:
+        raise TrainerError(
+            f"job.json has version {job.get('version')!r}; this trainer reads version {VERSION}.",
+            fix="run the cloudft that wrote it, or submit the job again.",
+        )
+    parameters, stopping, lora = job["hyperParameters"], job["earlyStopping"], job["lora"]
+    targets = lora["target_modules"]
+    return Settings(
+        customization_type=job["customizationType"],
+        format=job["format"],
+        model_name=job["model"]["name"],
+        weights=tuple(job["model"]["weights"]),
+        method=job["method"],
+        lora=Lora(
+            lora["r"],
+            lora["alpha"],
+            lora["dropout"],
+            targets if isinstance(targets, str) else tuple(targets),
+        ),
+        epoch_count=int(parameters["epochCount"]),
+        batch_size=int(parameters["batchSize"]),
+        learning_rate=float(parameters["learningRate"]),
+        warmup_steps=int(parameters["learningRateWarmupSteps"]),
+        early_stopping=EarlyStopping(**stopping) if stopping else None,
+        seed=job["seed"],
+        device=job["device"],
+        dtype=job["dtype"],
+        max_length=job["maxLength"],
+        micro_batch_size=job["microBatchSize"],
+        eval_steps=job["evalSteps"],
+        max_truncated_share=job["maxTruncatedShare"],
+        data={
+            role: DataFile(job_dir / file["path"], file["sha256"], file["records"])
+            for role, file in job["data"].items()
+        },
+    )

@@ -1,0 +1,140 @@
+"""Where a model's weights are: a Python package, a folder, or the model hub.
+
+A GGUF file is dequantised once into a folder of safetensors under the model cache
+(`CLOUDFT_MODEL_CACHE`), because reading it takes twenty seconds each time and that folder a tenth.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import importlib.util
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from local_backend.errors import TrainerError
+from local_backend.job_dir import sync_folder
+
+CONVERSION = 1
+"""Raised when the converted folder would come out differently, so that an old one is not used."""
+
+
+def model_cache() -> Path:
+    """The folder for converted weights."""
+    return Path(os.environ.get("CLOUDFT_MODEL_CACHE") or "~/.cloudft/models").expanduser()
+
+
+def locate(name: str, weights: Sequence[Mapping[str, Any]]) -> str:
+    """The first of `weights` that is here: a folder for `from_pretrained`, or a hub id.
+
+    Raises TrainerError when none can be had, naming each place that was tried.
+    """
+    tried = []
+    for candidate in weights:
+        if candidate["kind"] == "package":
+            folder = package_folder(candidate["module"])
+            if folder is not None and (folder / candidate["file"]).is_file():
+                return str(converted(folder / candidate["file"]))
+            tried.append(f"the package {candidate['distribution']} (not installed)")
+        elif candidate["kind"] == "folder":
+            folder = Path(candidate["path"])
+            if folder.is_dir():
+                return str(readable_folder(folder))
+            tried.append(f"the folder {folder} (not there)")
+        else:
+            return str(candidate["hub_id"])
+    raise TrainerError(
+        f"The weights of {name} were not found in {'; nor in '.join(tried)}.",
+        fix="`cloudft models` says where each model comes from.",
+    )
+
+
+def package_folder(module: str) -> Path | None:
+    """The folder of an installed package, found without importing it."""
+    spec = importlib.util.find_spec(module)
+    places = list(spec.submodule_search_locations or []) if spec else []
+    return Path(places[0]) if places else None
+
+
+def readable_folder(folder: Path) -> Path:
+    """`folder` itself when it holds safetensors or .bin; a converted copy when it holds a GGUF."""
+    if any(folder.glob("*.safetensors")) or any(folder.glob("*.bin")):
+        return folder
+    files = sorted(folder.glob("*.gguf"))
+    if len(files) == 1:
+        return converted(files[0])
+    raise TrainerError(
+        f"{folder} holds no model weights (*.safetensors, *.bin or one *.gguf).",
+        fix="name a folder written by `save_pretrained`.",
+    )
+
+
+def converted(gguf: Path) -> Path:
+    """The safetensors folder made from `gguf`; made now if this very file was not converted yet."""
+    facts = gguf.stat()
+    key = f"{CONVERSION}:{gguf.resolve()}:{facts.st_size}:{facts.st_mtime_ns}"
+    cache = model_cache()
+    folder = cache / f"{gguf.stem}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
+    with exclusive(cache):
+        if not (folder / "config.json").is_file():
+            with new_folder(folder) as temporary:
+                convert_gguf(gguf, temporary)
+    return folder
+
+
+def convert_gguf(gguf: Path, to: Path) -> None:
+    """Dequantise `gguf` to float32 safetensors, with tokenizer and chat template."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    print(f"converting {gguf.name} to safetensors, once ...", flush=True)
+    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    # The weights are plain tensors now; the mark of their origin would make a reload fail.
+    model.hf_quantizer = None
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    model.save_pretrained(to)
+    tokenizer.save_pretrained(to)
+
+
+@contextlib.contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+    """One process at a time in `folder`; the lock goes with the process."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@contextlib.contextmanager
+def new_folder(final: Path) -> Iterator[Path]:
+    """A temporary folder that becomes `final` when all went well, and nothing otherwise."""
+    final.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{final.name}.", dir=final.parent))
+    temporary.chmod(0o755)
+    try:
+        yield temporary
+        sync_files(temporary)
+        if final.exists():
+            shutil.rmtree(final)
+        temporary.rename(final)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    sync_folder(final.parent)
+
+
+def sync_files(folder: Path) -> None:
+    """Make every file below `folder` durable."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+        else:
+            sync_folder(path)
+    sync_folder(folder)
