@@ -1,0 +1,22 @@
+"""The models that cloudft knows, as data: one YAML file a family, each fact with source and date.
+
+`find` is the way in: an alias, a Bedrock id, an ARN, a folder or a hub id gives one `Model`.
+"""
+
+from cloudft.catalogue.find import find
+from cloudft.catalogue.load import local_hyperparameters, models
+from cloudft.catalogue.model import Hyperparameter, Lifecycle, Limits, Model, Source, Weights
+from cloudft.catalogue.where import where
+
+__all__ = [
+    "Hyperparameter",
+    "Lifecycle",
+    "Limits",
+    "Model",
+    "Source",
+    "Weights",
+    "find",
+    "local_hyperparameters",
+    "models",
+    "where",
+]

@@ -1,0 +1,112 @@
+"""The YAML files beside this one, as `Model` values. Read once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from cloudft.catalogue.model import Hyperparameter, Lifecycle, Limits, Model, Source, Weights
+
+FOLDER = Path(__file__).parent
+FAMILIES = (
+    "amazon-nova",
+    "amazon-titan",
+    "meta-llama",
+    "anthropic-claude",
+    "cohere-command",
+    "openai-compatible",
+    "open-weight",
+)
+LOCAL_TABLE = "local"
+
+
+@lru_cache(maxsize=1)
+def models() -> tuple[Model, ...]:
+    """Every model of the catalogue, family by family, the newest of a family first."""
+    return tuple(model for family in FAMILIES for model in _family(_read(family)))
+
+
+@lru_cache(maxsize=1)
+def local_hyperparameters() -> Mapping[str, Hyperparameter]:
+    """What the local trainer takes, whatever open weights it trains."""
+    raw = _read("open-weight")
+    return _table(raw["hyperparameters"][LOCAL_TABLE], _sources(raw))
+
+
+def _read(family: str) -> dict[str, Any]:
+    import yaml
+
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    text = (FOLDER / f"{family}.yaml").read_text(encoding="utf-8")
+    data: dict[str, Any] = yaml.load(text, Loader=loader)
+    return data
+
+
+def _family(raw: dict[str, Any]) -> list[Model]:
+    sources = _sources(raw)
+    tables = {key: _table(t, sources) for key, t in raw.get("hyperparameters", {}).items()}
+    limits = {key: _limits(t, sources) for key, t in raw.get("limits", {}).items()}
+    return [_model(raw["family"], row, sources, tables, limits) for row in raw["models"]]
+
+
+def _sources(raw: dict[str, Any]) -> dict[str, Source]:
+    return {key: Source(key, s["url"], str(s["date"])) for key, s in raw["sources"].items()}
+
+
+def _table(raw: dict[str, Any], sources: dict[str, Source]) -> Mapping[str, Hyperparameter]:
+    source, assumed = sources[raw["source"]], raw.get("assumed", False)
+    return MappingProxyType(
+        {
+            name: Hyperparameter(name=name, source=source, assumed=assumed, **row)
+            for name, row in raw["rows"].items()
+        }
+    )
+
+
+def _limits(raw: dict[str, Any], sources: dict[str, Source]) -> Mapping[str, Limits]:
+    return MappingProxyType(
+        {kind: Limits(**{**row, "source": sources[row["source"]]}) for kind, row in raw.items()}
+    )
+
+
+def _model(
+    family: str,
+    row: dict[str, Any],
+    sources: dict[str, Source],
+    tables: Mapping[str, Mapping[str, Hyperparameter]],
+    limits: Mapping[str, Mapping[str, Limits]],
+) -> Model:
+    nothing: Mapping[str, Any] = MappingProxyType({})
+    return Model(
+        alias=row["alias"],
+        title=row["title"],
+        family=family,
+        lifecycle=_lifecycle(row["lifecycle"], sources),
+        bedrock_id=row.get("bedrock_id"),
+        other_ids=tuple(row.get("other_ids", ())),
+        customization_types=tuple(row["customization_types"]),
+        formats=MappingProxyType(row.get("formats", {})),
+        regions=tuple(row.get("regions", ())),
+        hyperparameters=tables[row["hyperparameters"]] if "hyperparameters" in row else nothing,
+        early_stopping=row.get("early_stopping", False),
+        limits=limits[row["limits"]] if "limits" in row else nothing,
+        serving=tuple(row.get("serving", ())),
+        weights=tuple(Weights(**item) for item in row.get("weights", ())),
+        licence=row.get("licence"),
+        parameters=row.get("parameters"),
+        context=row.get("context"),
+        sources=tuple(sources[key] for key in row["sources"]),
+    )
+
+
+def _lifecycle(raw: dict[str, Any], sources: dict[str, Source]) -> Lifecycle:
+    date = raw.get("date")
+    return Lifecycle(
+        state=raw["state"],
+        source=sources[raw["source"]],
+        date=None if date is None else str(date),
+        note=raw.get("note"),
+    )

@@ -1,0 +1,141 @@
+"""Every error that cloudft raises on purpose.
+
+    CloudftError                      exit code 1
+    ├── UsageError                    2   wrong flag or argument
+    │   ├── SpecError                 2   the job file is bad (carries every finding)
+    │   ├── UnknownModel              2   no such model in the catalogue
+    │   ├── JobNotFound               2   no job by that id, prefix or name
+    │   └── JobStateConflict          2   the job's state does not allow it (Bedrock's Conflict)
+    ├── CheckFailed                   3   `check` found errors (carries every finding)
+    ├── OverBudget                    6   the estimate is above budget_usd
+    ├── StoreError                    1   CLOUDFT_HOME can't be read or written
+    ├── DamagedJob                    1   one job's folder can't be read; the others can
+    ├── TrainerError                  1   the local trainer program refused or broke off
+    ├── JobFailed                     1   a job that was waited for ended in Failed
+    └── WaitTimeout                   124 `--wait` ran out of time; the job goes on
+
+Each class knows its exit code; the CLI turns an error into `error: WHAT (FILE:LINE, FIELD)` and
+`  fix: REMEDY`, or into JSON of the same fields.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from cloudft.types import Finding
+
+
+class CloudftError(Exception):
+    """An error that a person can act on: what, where, and what to do next."""
+
+    exit_code: ClassVar[int] = 1
+    code: ClassVar[str] = "Error"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        fix: str | None = None,
+        file: str | None = None,
+        line: int | None = None,
+        field: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.fix = fix
+        self.file = file
+        self.line = line
+        self.field = field
+
+
+class UsageError(CloudftError):
+    """A flag or an argument that can't be used."""
+
+    exit_code = 2
+    code = "Usage"
+
+
+class _WithFindings(CloudftError):
+    """An error that stands for several findings; the first error's place is its own."""
+
+    def __init__(self, message: str, findings: Iterable[Finding]) -> None:
+        self.findings: Sequence[Finding] = tuple(findings)
+        first = next((f for f in self.findings if f.severity == "error"), None)
+        super().__init__(
+            message,
+            fix=first.fix if first else None,
+            file=first.file if first else None,
+            line=first.line if first else None,
+            field=first.field if first else None,
+        )
+
+
+class SpecError(_WithFindings, UsageError):
+    """The job file is bad. `findings` holds every fault, not only the first."""
+
+    code = "BadJobFile"
+
+
+class UnknownModel(UsageError):
+    """No model of that name in the catalogue, no such folder."""
+
+    code = "UnknownModel"
+
+
+class JobNotFound(UsageError):
+    """No job has that id, prefix or name."""
+
+    code = "JobNotFound"
+
+
+class JobStateConflict(UsageError):
+    """The job's state does not allow what was asked."""
+
+    code = "Conflict"
+
+
+class CheckFailed(_WithFindings):
+    """`check` found errors; nothing was sent. `findings` holds them all."""
+
+    exit_code = 3
+    code = "CheckFailed"
+
+
+class OverBudget(CloudftError):
+    """The estimate is above the job file's budget_usd."""
+
+    exit_code = 6
+    code = "OverBudget"
+
+
+class StoreError(CloudftError):
+    """CLOUDFT_HOME can't be read or written: permission, a full or a read-only disk."""
+
+    code = "Store"
+
+
+class DamagedJob(CloudftError):
+    """One job's folder can't be read. The other jobs still list."""
+
+    code = "DamagedJob"
+
+
+class TrainerError(CloudftError):
+    """The local trainer program could not start, refused its input, or broke off."""
+
+    code = "Trainer"
+
+
+class JobFailed(CloudftError):
+    """A job that was waited for ended in Failed (or was Stopped)."""
+
+    code = "JobFailed"
+
+
+class WaitTimeout(CloudftError):
+    """`--wait` ran out of time. The job goes on."""
+
+    exit_code = 124
+    code = "WaitTimeout"

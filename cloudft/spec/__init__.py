@@ -1,0 +1,17 @@
+"""The job file: its shape, reading it with lines and origins, and what it comes to."""
+
+from cloudft.spec.layers import Origin
+from cloudft.spec.load import LoadedJob, load_job
+from cloudft.spec.models import DataSpec, JobSpec
+from cloudft.spec.resolve import ResolvedValue, job_schema, resolved
+
+__all__ = [
+    "DataSpec",
+    "JobSpec",
+    "LoadedJob",
+    "Origin",
+    "ResolvedValue",
+    "job_schema",
+    "load_job",
+    "resolved",
+]

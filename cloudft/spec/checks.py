@@ -1,0 +1,167 @@
+"""What the catalogue says about a job: model, customization type, hyperparameters, stopping.
+
+Works on the merged tree, so that a fault in one field does not hide one in another; a value whose
+type is wrong is left to explain.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cloudft.catalogue import Hyperparameter, Model, find, local_hyperparameters
+from cloudft.errors import UnknownModel
+from cloudft.spec.explain import Places
+from cloudft.spec.fields import SUPPORTED_TYPES
+from cloudft.spec.scalars import as_number
+from cloudft.spec.tree import Key, nearest
+from cloudft.types import Finding, Severity
+
+Tree = Mapping[str, Any]
+
+
+def check(tree: Tree, base_dir: Path, places: Places) -> tuple[Model | None, list[Finding]]:
+    """The base model (None when there is none of that name), and every finding."""
+    findings: list[Finding] = []
+    model = _model(("base_model",), tree.get("base_model"), base_dir, places, findings)
+    local = tree.get("local")
+    local = local if isinstance(local, Mapping) else {}
+    if model is not None:
+        findings += _customization_type(tree, model, places)
+        findings += _early_stopping(tree, model, places)
+        table, owner = model.hyperparameters, model.alias
+        findings += _table(("hyperparameters",), tree.get("hyperparameters"), table, owner, places)
+    findings += _stand_in(local, base_dir, places)
+    key = ("local", "hyperparameters")
+    findings += _table(
+        key, local.get("hyperparameters"), local_hyperparameters(), "the local trainer", places
+    )
+    findings += _unused_lora(local, places)
+    return model, findings
+
+
+def _model(
+    key: Key, name: object, base_dir: Path, places: Places, findings: list[Finding]
+) -> Model | None:
+    """The model that a field names; a finding when there is none."""
+    if not isinstance(name, str) or not name:
+        return None
+    try:
+        return find(str(name), base_dir=base_dir)
+    except UnknownModel as exc:
+        findings.append(places.finding(exc.code, key, exc.message, exc.fix or ""))
+        return None
+
+
+def _customization_type(tree: Tree, model: Model, places: Places) -> list[Finding]:
+    wanted = tree.get("customization_type", SUPPORTED_TYPES[0])
+    if wanted not in SUPPORTED_TYPES or wanted in model.customization_types:
+        return []
+    has = ", ".join(model.customization_types) or "none"
+    source = model.sources[0]
+    message = f"{model.alias} does not support {wanted} (it has: {has}; {source})"
+    usable = [kind for kind in SUPPORTED_TYPES if kind in model.customization_types]
+    fix = "take an open-weight base_model such as smollm2-135m"
+    if usable:
+        fix = f"write {' or '.join(usable)}, or {fix}"
+    key = ("customization_type",) if "customization_type" in tree else ("base_model",)
+    return [places.finding("UnsupportedCustomizationType", key, message, fix)]
+
+
+def _early_stopping(tree: Tree, model: Model, places: Places) -> list[Finding]:
+    """Refused for a service without it; within its ranges for one that has it."""
+    key, wanted = ("early_stopping",), tree.get("early_stopping")
+    if wanted is None:
+        return []
+    if not model.early_stopping:
+        row = next(iter(model.hyperparameters.values()), None)
+        source = row.source if row else model.sources[0]
+        message = f"{model.alias} has no early stopping on Bedrock ({source})"
+        fix = "move it under local:, where it holds for local runs"
+        return [places.finding("EarlyStoppingUnsupported", key, message, fix)]
+    names = {"patience": "earlyStoppingPatience", "threshold": "earlyStoppingThreshold"}
+    rows = {
+        short: model.hyperparameters[name]
+        for short, name in names.items()
+        if name in model.hyperparameters
+    }
+    given = wanted if isinstance(wanted, Mapping) else {}
+    findings = [
+        finding
+        for short, row in rows.items()
+        if short in given
+        for finding in _value((*key, short), given[short], row, model.alias, places)
+    ]
+    twice = sorted({row.name for row in rows.values()} & set(tree.get("hyperparameters") or ()))
+    if twice:
+        message = f"early_stopping and hyperparameters.{twice[0]} say the same thing"
+        findings.append(places.finding("BadValue", key, message, "keep one of the two"))
+    return findings
+
+
+def _table(
+    key: Key, given: object, table: Mapping[str, Hyperparameter], owner: str, places: Places
+) -> list[Finding]:
+    """Each given hyperparameter against a table of what there is."""
+    findings: list[Finding] = []
+    for name, value in given.items() if isinstance(given, Mapping) else ():
+        if name in table:
+            findings += _value((*key, name), value, table[name], owner, places)
+        else:
+            findings.append(_unknown((*key, name), table, owner, places))
+    return findings
+
+
+def _unknown(key: Key, table: Mapping[str, Hyperparameter], owner: str, places: Places) -> Finding:
+    known = "; ".join(f"{row.name} {_range(row)}" for row in table.values())
+    message = f"{owner} has no hyperparameter {key[-1][:100]!r}"
+    message += f" (it has {known})" if known else " (none are documented for it)"
+    near = nearest(key[-1], table)
+    fix = f"did you mean {near}?" if near else "remove it"
+    return places.finding("UnknownHyperparameter", key, message, fix)
+
+
+def _value(key: Key, raw: object, row: Hyperparameter, owner: str, places: Places) -> list[Finding]:
+    value = as_number(raw)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:
+        return []  # explain.py says that it is no number
+    name = ".".join(key)
+    if row.type == "int" and not isinstance(value, int):
+        message = f"{name} is {value}; {owner} takes a whole number ({row.source})"
+        return [places.finding("WrongType", key, message, f"write {_whole(value)}")]
+    if row.min <= value <= row.max:
+        return []
+    message = f"{name} is {value}; {owner} takes {_range(row)} ({row.source}"
+    message += ", the range of its siblings)" if row.assumed else ")"
+    fix = f"give a value of {_range(row)}"
+    severity: Severity = "warning" if row.assumed else "error"
+    return [places.finding("OutOfRange", key, message, fix, severity)]
+
+
+def _whole(value: float) -> str:
+    return str(round(value)) if abs(value) < 2**53 else "a whole number"
+
+
+def _range(row: Hyperparameter) -> str:
+    return f"{row.min:g} to {row.max:g}"
+
+
+def _stand_in(local: Tree, base_dir: Path, places: Places) -> list[Finding]:
+    """local.model must have weights that can be trained here."""
+    key: Key = ("local", "model")
+    findings: list[Finding] = []
+    model = _model(key, local.get("model"), base_dir, places, findings)
+    if model is not None and not model.open_weight:
+        message = f"{model.alias} is not open-weight: it can't be trained on this machine"
+        fix = "name an open-weight stand-in such as smollm2-135m"
+        findings.append(places.finding("NotOpenWeight", key, message, fix))
+    return findings
+
+
+def _unused_lora(local: Tree, places: Places) -> list[Finding]:
+    if local.get("method") != "full" or not local.get("lora"):
+        return []
+    message = "local.lora has no effect with local.method: full"
+    fix = "remove local.lora, or set local.method to lora"
+    return [places.finding("UnusedValue", ("local", "lora"), message, fix, "warning")]

@@ -1,0 +1,187 @@
+"""The job file's shape. Every field's description becomes the JSON Schema's.
+
+Values are strict: a word is no number and a number no word. Nothing here looks at the catalogue
+(checks.py does) or at files (staging does).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from cloudft.spec.fields import (
+    CUSTOMIZATION_TYPE,
+    INSTANCE_TYPE,
+    JOB_NAME,
+    KMS_KEY,
+    REGION,
+    ROLE_ARN,
+    S3_URI,
+    TAG_KEY,
+    TAG_VALUE,
+    VPC_ID,
+    Float,
+    Int,
+    Number,
+    Paths,
+    TargetModules,
+    Validation,
+    bad,
+)
+
+Column = Literal["prompt", "completion", "instruction", "input", "output", "text", "messages"]
+NOT_STRICT = Field(strict=False)  # YAML has lists, no tuples; what is in them stays strict
+
+
+class Section(BaseModel):
+    """A mapping of the job file: no unknown keys, no guessed types, no changes later."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class Mix(Section):
+    """General data that is mixed into the training data."""
+
+    path: Paths = Field(description="File, folder, glob or list of them, like data.train.")
+    share: Float = Field(gt=0, lt=1, description="Its share of the resulting training records.")
+
+
+def _leaves_room(parts: tuple[Mix, ...]) -> tuple[Mix, ...]:
+    if sum(part.share for part in parts) >= 1:
+        fix = "let the shares add up to less than 1"
+        raise bad("OutOfRange", "the shares leave no room for data.train", fix)
+    return parts
+
+
+class DataSpec(Section):
+    """Where the records are. Paths are relative to the job file's folder; `~` and globs work."""
+
+    train: Paths = Field(description="Training data: file, folder, glob, list of them, or s3://.")
+    validation: Validation = Field(
+        default=None,
+        description="A share of train (0.1) to hold out by the seed, or a file like train's.",
+    )
+    test: Paths | None = Field(default=None, description="Never trained on; for evaluate.")
+    mix: Annotated[tuple[Mix, ...], NOT_STRICT, AfterValidator(_leaves_room)] = Field(
+        default=(), description="General data against forgetting."
+    )
+    columns: dict[Column, Annotated[str, Field(min_length=1)]] = Field(
+        default_factory=dict,
+        description="Your column names: {prompt: question, completion: answer}.",
+    )
+
+
+class EarlyStopping(Section):
+    """When to stop before the last epoch."""
+
+    patience: Int = Field(ge=1, description="Evaluations without improvement before stopping.")
+    threshold: Float = Field(ge=0, description="The least fall of the loss that counts as one.")
+
+
+class Vpc(Section):
+    """The network of a Bedrock job. Bedrock wants both lists."""
+
+    subnet_ids: Annotated[tuple[VPC_ID, ...], NOT_STRICT] = Field(
+        min_length=1, max_length=16, description="1 to 16 subnets."
+    )
+    security_group_ids: Annotated[tuple[VPC_ID, ...], NOT_STRICT] = Field(
+        min_length=1, max_length=5, description="1 to 5 security groups."
+    )
+
+
+class BedrockSpec(Section):
+    """Settings of the Bedrock backend."""
+
+    region: REGION | None = Field(default=None, description="AWS Region of the job.")
+    role_arn: ROLE_ARN | None = Field(default=None, description="Role that Bedrock takes on.")
+    s3_uri: S3_URI | None = Field(default=None, description="Where data and output go.")
+    kms_key_id: KMS_KEY | None = Field(default=None, description="Key for the custom model.")
+    vpc: Vpc | None = Field(default=None, description="Subnets and security groups.")
+
+
+class Lora(Section):
+    """Low-rank adapters."""
+
+    r: Int = Field(default=16, ge=1, description="Rank.")
+    alpha: Float = Field(default=32, gt=0, description="Scale: the update is times alpha / r.")
+    dropout: Float = Field(default=0.0, ge=0, lt=1, description="Dropout on the adapter's input.")
+    target_modules: TargetModules = Field(
+        default="all-linear", description="Which layers: all-linear, or names."
+    )
+
+
+class LocalSpec(Section):
+    """Settings of the local backend."""
+
+    model: Annotated[str, Field(min_length=1)] | None = Field(
+        default=None,
+        description="Open-weight stand-in for a closed model: alias, folder, or hub id.",
+    )
+    method: Literal["lora", "qlora", "full"] = Field(default="lora", description="What is trained.")
+    lora: Lora = Field(default_factory=Lora, description="For the methods lora and qlora.")
+    hyperparameters: dict[str, Number] = Field(
+        default_factory=dict, description="Overrides for the stand-in, shown in every report."
+    )
+    early_stopping: EarlyStopping | None = Field(
+        default=None, description="Early stopping of local runs, whatever the base model has."
+    )
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field(default="auto", description="Where.")
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(default="auto", description="Precision.")
+    max_length: Int | None = Field(
+        default=None, ge=8, description="Tokens of a record at most; the model's context if unset."
+    )
+    micro_batch_size: Int | None = Field(
+        default=None, ge=1, description="Records at once in memory; does not change the result."
+    )
+    eval_steps: Int | None = Field(
+        default=None, ge=1, description="Steps between evaluations; each epoch's end if unset."
+    )
+    max_truncated_share: Float = Field(
+        default=0.05, ge=0, le=1, description="Fail when more records than this are cut short."
+    )
+
+
+class SageMakerSpec(Section):
+    """Settings of the SageMaker backend."""
+
+    instance_type: INSTANCE_TYPE | None = Field(default=None, description="Such as ml.g5.2xlarge.")
+    instance_count: Int = Field(default=1, ge=1, description="Machines.")
+    role_arn: ROLE_ARN | None = Field(default=None, description="Role that SageMaker takes on.")
+    s3_uri: S3_URI | None = Field(default=None, description="Where data and output go.")
+
+
+class JobSpec(Section):
+    """One fine-tuning job, for whichever backend runs it."""
+
+    name: JOB_NAME = Field(
+        description="Name of the job: 1 to 63 letters, digits, '+', '-' or '.'; no '_'."
+    )
+    customization_type: CUSTOMIZATION_TYPE = Field(
+        default="FINE_TUNING", description="FINE_TUNING (labelled) or CONTINUED_PRE_TRAINING."
+    )
+    base_model: str = Field(
+        min_length=1,
+        max_length=2048,
+        description="Alias of `cloudft models`, Bedrock id or ARN, model folder, or hub id.",
+    )
+    data: DataSpec = Field(description="Where the records are.")
+    hyperparameters: dict[str, Number] = Field(
+        default_factory=dict,
+        description="By Bedrock's API names, within the base model's ranges.",
+    )
+    early_stopping: EarlyStopping | None = Field(
+        default=None, description="Only for a base model whose service has it."
+    )
+    seed: Int = Field(default=7, ge=0, le=2**32 - 1, description="Of the split and of training.")
+    tags: dict[TAG_KEY, TAG_VALUE] = Field(
+        default_factory=dict, max_length=200, description="Tags of everything made on AWS."
+    )
+    budget_usd: Float | None = Field(
+        default=None, ge=0, description="submit refuses when its estimate is above this."
+    )
+    bedrock: BedrockSpec = Field(default_factory=BedrockSpec, description="The Bedrock backend.")
+    local: LocalSpec = Field(default_factory=LocalSpec, description="The local backend.")
+    sagemaker: SageMakerSpec = Field(
+        default_factory=SageMakerSpec, description="The SageMaker backend."
+    )

@@ -1,0 +1,39 @@
+"""A loaded job as plain values that mean the same from any folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from cloudft.spec.load import LoadedJob
+
+
+def portable(job: LoadedJob) -> dict[str, Any]:
+    """What was given (file, flags, environment), with every path absolute; no defaults."""
+    values: dict[str, Any] = job.spec.model_dump(mode="json", exclude_unset=True)
+    data = values["data"]
+    for name in ("train", "validation", "test"):
+        if name in data:
+            data[name] = _absolute(data[name], job.base_dir)
+    for part in data.get("mix", ()):
+        part["path"] = _absolute(part["path"], job.base_dir)
+    values["base_model"] = _model(values["base_model"], job.base_dir)
+    if values.get("local", {}).get("model"):
+        values["local"]["model"] = _model(values["local"]["model"], job.base_dir)
+    return values
+
+
+def _absolute(value: Any, base_dir: Path) -> Any:
+    """A path or a list of them; a share stays a number, an S3 address an address."""
+    if isinstance(value, list):
+        items = [_absolute(item, base_dir) for item in value]
+        return items[0] if len(items) == 1 else items
+    if not isinstance(value, str) or value.startswith("s3://"):
+        return value
+    return str(base_dir / Path(value).expanduser())
+
+
+def _model(name: str, base_dir: Path) -> str:
+    """A model that is a folder by its whole path; an alias or a hub id as it is."""
+    folder = base_dir / Path(name).expanduser()
+    return str(folder) if folder.is_dir() else name

