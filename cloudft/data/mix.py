@@ -1,0 +1,39 @@
+"""How much general data goes into the training set, which records, and where among the others."""
+
+from __future__ import annotations
+
+import heapq
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def counts(records: int, shares: Sequence[float]) -> list[int]:
+    """How many general records make each share of a set that has `records` others."""
+    own = 1 - sum(shares)
+    return [max(1, round(records * share / own)) for share in shares]
+
+
+def chosen(keys: array[int], count: int) -> bytearray:
+    """A mark for each record that is taken: the `count` least keys, the first of equal ones."""
+    marks = bytearray(len(keys))
+    for index in sorted(range(len(keys)), key=keys.__getitem__)[:count]:
+        marks[index] = 1
+    return marks
+
+
+def interleave(streams: Iterable[tuple[int, Iterator[T]]]) -> Iterator[T]:
+    """Several streams as one, each spread evenly over the whole and in its own order.
+
+    A stream comes with its length. A trainer that does not shuffle meets all of them this way.
+    """
+    placed = [_placed(length, which, items) for which, (length, items) in enumerate(streams)]
+    for _, _, item in heapq.merge(*placed, key=lambda entry: entry[:2]):
+        yield item
+
+
+def _placed(length: int, which: int, items: Iterator[T]) -> Iterator[tuple[float, int, T]]:
+    for index, item in enumerate(items):
+        yield (index + 0.5) / length, which, item

@@ -1,0 +1,178 @@
+"""Staging: the job file's data as the canonical files that every backend trains on.
+
+Same data and seed give the same bytes anywhere. A staged folder is named by what is in it, so an
+edited source can never meet a stale one.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cloudft.data import manifest as manifests
+from cloudft.data.collect import Collector
+from cloudft.data.manifest import load_manifest
+from cloudft.errors import CheckFailed, StoreError
+from cloudft.files import as_store_error, sync_folder
+from cloudft.types import Finding, Manifest
+
+if TYPE_CHECKING:
+    from cloudft.spec.models import DataSpec
+
+__all__ = ["Examined", "Staged", "examine", "load_manifest", "stage"]
+
+TEMPORARY = ".staging-"
+ABANDONED_S = 24 * 3600
+NAME_LENGTH = 32
+TRIES = 5
+
+
+@dataclass(frozen=True)
+class Staged:
+    """Staged data: its folder, its manifest, and warnings.
+
+    The manifest's sources are this staging's; the file in the folder may tell of an earlier one
+    that came to the same bytes.
+    """
+
+    folder: Path
+    manifest: Manifest
+    findings: tuple[Finding, ...]
+
+
+@dataclass(frozen=True)
+class Examined:
+    """What staging would find. `manifest` is None when there are errors."""
+
+    findings: tuple[Finding, ...]
+    manifest: Manifest | None
+
+
+def stage(
+    data: DataSpec,
+    *,
+    customization_type: str,
+    format: str,
+    seed: int,
+    base_dir: Path,
+    root: Path,
+    progress: Callable[[int], None] | None = None,
+) -> Staged:
+    """Write the canonical files into `root/<manifest.sha256[:32]>`, whole or not at all.
+
+    `progress` is told the number of records read so far. Raises CheckFailed with every finding
+    when one is an error, StoreError when `root` can't be written.
+    """
+    collector = Collector(data, format, seed, base_dir, progress)
+    with as_store_error("the data can't be staged", root), _temporary(root) as folder:
+        manifest = _collected(collector, folder, customization_type, format, seed)
+        findings = collector.findings.all()
+        if manifest is None:
+            raise _failed(findings)
+        _seal(folder, manifest)
+        return Staged(_publish(folder, root, manifest.sha256), manifest, findings)
+
+
+def examine(
+    data: DataSpec,
+    *,
+    customization_type: str,
+    format: str,
+    seed: int,
+    base_dir: Path,
+    progress: Callable[[int], None] | None = None,
+) -> Examined:
+    """The same pass as `stage`, keeping nothing. Raises StoreError when TMPDIR can't be written."""
+    collector = Collector(data, format, seed, base_dir, progress)
+    try:
+        with tempfile.TemporaryDirectory(prefix="cloudft-") as folder:
+            manifest = _collected(collector, Path(folder), customization_type, format, seed)
+    except OSError as exc:
+        fix = "free some space there, or set TMPDIR to another folder"
+        message = f"the data can't be checked: {exc.strerror or exc}"
+        raise StoreError(message, file=tempfile.gettempdir(), fix=fix) from exc
+    return Examined(collector.findings.all(), manifest)
+
+
+def _collected(
+    collector: Collector, folder: Path, customization_type: str, target: str, seed: int
+) -> Manifest | None:
+    files = collector.collect(folder)
+    if files is None:
+        return None
+    return manifests.make(customization_type, target, seed, files, collector.read_from)
+
+
+def _failed(findings: tuple[Finding, ...]) -> CheckFailed:
+    errors = [finding for finding in findings if finding.severity == "error"]
+    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+    return CheckFailed(f"{errors[0].message}{more}", findings)
+
+
+@contextmanager
+def _temporary(root: Path) -> Iterator[Path]:
+    """A folder in `root` that is gone afterwards, whatever happens. Clears what kills left."""
+    root.mkdir(parents=True, exist_ok=True)
+    for old in root.glob(TEMPORARY + "*"):
+        with suppress(OSError):
+            if time.time() - old.stat().st_mtime > ABANDONED_S:
+                shutil.rmtree(old)
+    folder = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=root))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _seal(folder: Path, manifest: Manifest) -> None:
+    """Keep the final files alone, with the manifest; make them durable and read-only."""
+    (folder / manifests.NAME).write_bytes(manifests.dump(manifest))
+    final = {manifests.NAME, *(file.name for file in manifest.files.values())}
+    for path in folder.iterdir():
+        if path.name not in final:
+            path.unlink()
+            continue
+        with path.open("rb") as handle:
+            os.fsync(handle.fileno())
+        path.chmod(0o444)
+    sync_folder(folder)
+
+
+def _publish(folder: Path, root: Path, sha256: str) -> Path:
+    """Give the folder its final name. One that is there already stays if it is whole.
+
+    Other processes may be doing the same: whoever renames first wins, to the same bytes.
+    """
+    final = root / sha256[:NAME_LENGTH]
+    for _ in range(TRIES):
+        try:
+            folder.rename(final)
+        except OSError as exc:
+            if exc.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                raise
+        else:
+            sync_folder(root)
+            return final
+        if manifests.is_whole(final, sha256):
+            return final
+        _move_aside(final, folder)
+    raise OSError(errno.EEXIST, "a damaged folder stands there and can't be replaced", str(final))
+
+
+def _move_aside(damaged: Path, folder: Path) -> None:
+    """Take a damaged folder out of the way; it goes with the abandoned temporary ones."""
+    aside = folder.with_name(f"{folder.name}-damaged")
+    with suppress(FileNotFoundError):
+        damaged.rename(aside)
+    if aside.is_dir():
+        shutil.rmtree(aside, ignore_errors=True)
+    else:
+        aside.unlink(missing_ok=True)

@@ -1,0 +1,91 @@
+"""Files that are there whole or not at all, and locks that die with their holder."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from cloudft.errors import StoreError
+
+REMEDIES = {
+    errno.ENOSPC: "free some space on that disk, or set CLOUDFT_HOME to another one.",
+    errno.EDQUOT: "free some of your quota, or set CLOUDFT_HOME to another disk.",
+    errno.EROFS: "that disk is read-only: set CLOUDFT_HOME to a folder that can be written.",
+    errno.EACCES: "allow yourself to write there, or set CLOUDFT_HOME to a folder of your own.",
+    errno.EPERM: "allow yourself to write there, or set CLOUDFT_HOME to a folder of your own.",
+    errno.ENOTDIR: "a file stands where a folder should be: set CLOUDFT_HOME to a folder.",
+}
+
+
+def store_error(what: str, path: Path, error: OSError) -> StoreError:
+    """The StoreError for an OSError: what could not be done, why, and the remedy."""
+    remedy = REMEDIES.get(error.errno or 0, "check that disk, or set CLOUDFT_HOME to another one.")
+    return StoreError(f"{what}: {error.strerror or error}", file=str(path), fix=remedy)
+
+
+@contextlib.contextmanager
+def as_store_error(what: str, path: Path) -> Iterator[None]:
+    """Turn an OSError within into a StoreError that names `path`."""
+    try:
+        yield
+    except OSError as error:
+        raise store_error(what, Path(error.filename or path), error) from error
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Replace `path` by `content` in one step, durable when it returns. Raises OSError."""
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in `folder` durable. Raises OSError."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def try_lock(path: Path) -> int | None:
+    """A descriptor that holds `path` exclusively until it is closed; None when another holds it."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def is_locked(path: Path) -> bool:
+    """True while a living process holds `path` exclusively. Works on a read-only disk."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
