@@ -1,0 +1,39 @@
+"""cloudft: one job file fine-tunes a language model, on this machine or in the cloud.
+
+The CLI is a thin layer over this API:
+
+    from cloudft import Home, Store, backend, load_job, prepare, submit, wait
+
+    home = Home.from_environ()
+    local = backend("local", home)
+    staged, warnings = prepare(load_job(Path("cloudft.yaml")), local, home)
+    job = submit(staged, local, Store(home.jobs))
+    state = wait(local, job.record.id, poll=1)
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_EXPORTS = {
+    "Home": "cloudft.home",
+    "Store": "cloudft.store",
+    "backend": "cloudft.backends",
+    "check": "cloudft.jobs",
+    "load_job": "cloudft.spec.load",
+    "prepare": "cloudft.jobs",
+    "submit": "cloudft.jobs",
+    "wait": "cloudft.jobs",
+    "CloudftError": "cloudft.errors",
+}
+__all__ = [*_EXPORTS, "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for, so that `import cloudft` costs nothing."""
+    if name not in _EXPORTS:
+        raise AttributeError(f"module 'cloudft' has no attribute {name!r}")
+    return getattr(import_module(_EXPORTS[name]), name)

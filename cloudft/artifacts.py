@@ -1,0 +1,54 @@
+"""The one layout that a finished job leaves, whatever the backend, and its metrics.
+
+    training_artifacts/step_wise_training_metrics.csv
+    validation_artifacts/post_fine_tuning_validation/validation_metrics.csv
+    manifest.json       what was staged
+    model/              adapter or weights, tokenizer, template (of backends that hand them out)
+
+The layout and the columns are Bedrock's (user guide, "Analyze the results of a model customization
+job"). Public reports find the validation file at another depth, so files are found by name.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+
+from cloudft.types import Metric, Split
+
+TRAINING_CSV = "training_artifacts/step_wise_training_metrics.csv"
+VALIDATION_CSV = "validation_artifacts/post_fine_tuning_validation/validation_metrics.csv"
+TRAINING_COLUMNS = ("step_number", "epoch_number", "training_loss", "perplexity")
+VALIDATION_COLUMNS = ("step_number", "epoch_number", "validation_loss", "perplexity")
+MANIFEST = "manifest.json"
+MODEL = "model"
+RESULT = "result.json"
+
+_FILES: tuple[tuple[Split, str, str], ...] = (
+    ("train", TRAINING_CSV, "training_loss"),
+    ("validation", VALIDATION_CSV, "validation_loss"),
+)
+
+
+def read_metrics(artifacts: Path) -> Iterator[Metric]:
+    """Every point of the curves in a finished job's files, training first."""
+    for split, name, column in _FILES:
+        for path in sorted(artifacts.rglob(Path(name).name)):
+            with path.open(encoding="utf-8", newline="") as stream:
+                for row in csv.DictReader(stream):
+                    yield Metric(
+                        step=int(float(row["step_number"])),
+                        epoch=int(float(row["epoch_number"])),
+                        split=split,
+                        loss=float(row[column]),
+                        perplexity=float(row["perplexity"]),
+                        learning_rate=None,
+                        tokens_per_second=None,
+                        timestamp="",
+                    )
+
+
+def is_complete(artifacts: Path) -> bool:
+    """True when the files are there without which a job is not Completed."""
+    return (artifacts / TRAINING_CSV).is_file()

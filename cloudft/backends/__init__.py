@@ -1,0 +1,24 @@
+"""The backends by name, each imported when it is asked for."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from cloudft.backends.base import Backend
+from cloudft.errors import UsageError
+from cloudft.home import Home
+
+REGISTRY: dict[str, str] = {"local": "cloudft.backends.local.backend:LocalBackend"}
+"""Name -> `module:class`. The class is made with a Home."""
+
+
+def backend(name: str, home: Home) -> Backend:
+    """The backend called `name`. Raises UsageError that lists the known ones."""
+    try:
+        module, _, attribute = REGISTRY[name].partition(":")
+    except KeyError:
+        raise UsageError(
+            f"there is no backend {name}", fix=f"use one of: {', '.join(sorted(REGISTRY))}."
+        ) from None
+    made: Backend = getattr(import_module(module), attribute)(home)
+    return made

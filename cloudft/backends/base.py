@@ -1,0 +1,129 @@
+"""The seam between a job and what runs it: narrow here, comfort above it (jobs.py).
+
+A backend is one folder with the same file names as its neighbours: `backend.py`, `request.py`
+(pure), `preflight.py`, `serve.py`. What not every backend can do is a type of its own.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cloudft.spec.load import LoadedJob
+from cloudft.types import Estimate, Finding, JobState, LogLine, Manifest, Metric, Plan
+
+
+@dataclass(frozen=True)
+class StagedJob:
+    """A job whose data is staged in `folder`. A later `attempt` is another job of the same text."""
+
+    job: LoadedJob
+    manifest: Manifest
+    folder: Path
+    attempt: int = 0
+
+
+class Backend(ABC):
+    """Runs jobs. Every method may be called from any process, at any time."""
+
+    name: str
+    poll_seconds: float = 30.0
+    """How often it makes sense to look at a job."""
+
+    @abstractmethod
+    def check(self, job: LoadedJob) -> list[Finding]:
+        """What this backend adds to the checks of spec and data. Reads only."""
+
+    @abstractmethod
+    def estimate(self, job: LoadedJob, manifest: Manifest) -> Estimate:
+        """Tokens, time and cost of the job, before anything runs."""
+
+    @abstractmethod
+    def plan(self, staged: StagedJob) -> Plan:
+        """The exact request as a value. Touches nothing; the same input gives the same plan."""
+
+    @abstractmethod
+    def submit(self, plan: Plan) -> str:
+        """Start the job; returns the backend's id. Twice with one plan is one job."""
+
+    @abstractmethod
+    def describe(self, job_id: str) -> JobState:
+        """One look at the job. Raises JobNotFound for an id that this backend does not have."""
+
+    @abstractmethod
+    def metrics(self, job_id: str) -> Iterator[Metric]:
+        """The points of the loss curves known so far, by step."""
+
+    @abstractmethod
+    def logs(self, job_id: str, after: str | None = None) -> Iterator[LogLine]:
+        """The log lines known so far, those behind the cursor `after` alone when it is given."""
+
+    @abstractmethod
+    def stop(self, job_id: str) -> None:
+        """Ask the job to stop. A second call does nothing; one on an ended job neither."""
+
+    @abstractmethod
+    def artifacts(self, job_id: str, to: Path) -> Path:
+        """Bring what the job left to the folder `to`, in the layout of artifacts.py."""
+
+
+class Resumes(ABC):
+    """A backend whose stopped or failed jobs can go on from a checkpoint."""
+
+    @abstractmethod
+    def resume(self, job_id: str) -> None:
+        """Go on. Raises JobStateConflict for a job that runs, or that is complete."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What to ask: a conversation to answer, or (with `text`) raw text to go on with."""
+
+    messages: Sequence[Mapping[str, str]] = ()
+    text: str | None = None
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How to answer. `temperature` 0 is greedy."""
+
+    max_new_tokens: int = 256
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 7
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer. `index` is the prompt's place; `variant` is `tuned` or `base`."""
+
+    index: int
+    variant: str
+    text: str
+    tokens: int
+    finish_reason: str
+
+
+class Generates(ABC):
+    """A backend whose tuned model, and its base, can be asked."""
+
+    @abstractmethod
+    def generate(
+        self,
+        job_id: str,
+        prompts: Sequence[Prompt],
+        variants: Sequence[str],
+        decoding: Decoding,
+    ) -> Iterator[Answer]:
+        """An answer for each prompt and variant, in the order in which they come."""
+
+
+class Exports(ABC):
+    """A backend that hands out one merged model."""
+
+    @abstractmethod
+    def export(self, job_id: str, out: Path, dtype: str) -> Mapping[str, Any]:
+        """Write the merged model to the new folder `out`; returns the proof that it is the same."""

@@ -1,0 +1,1 @@
+"""Jobs on this machine: the trainer program in a process of its own."""

@@ -1,0 +1,209 @@
+"""Jobs on this machine. A job's folder is the interface to the trainer, and the only state."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from cloudft.artifacts import is_complete
+from cloudft.backends.base import (
+    Answer,
+    Backend,
+    Decoding,
+    Exports,
+    Generates,
+    Prompt,
+    Resumes,
+    StagedJob,
+)
+from cloudft.backends.local import folder as names
+from cloudft.backends.local import preflight, request, serve
+from cloudft.backends.local.folder import JobFolder
+from cloudft.errors import JobNotFound, JobStateConflict
+from cloudft.files import as_store_error, try_lock, write_whole
+from cloudft.home import Home
+from cloudft.spec.load import LoadedJob
+from cloudft.types import Estimate, Finding, JobState, LogLine, Manifest, Metric, Plan, Status
+
+SECRET_WORDS = ("AWS_", "SECRET", "PASSWORD", "API_KEY")
+"""Environment variables with these in their name are not the trainer's business."""
+
+
+class LocalBackend(Backend, Resumes, Generates, Exports):
+    """Trains with the `local_backend` program, one detached process a job."""
+
+    name = "local"
+    poll_seconds = 0.5
+
+    def __init__(self, home: Home) -> None:
+        self.home = home
+
+    def check(self, job: LoadedJob) -> list[Finding]:
+        """Trainer, weights, hyperparameters and device."""
+        return list(preflight.findings(job))
+
+    def estimate(self, job: LoadedJob, manifest: Manifest) -> Estimate:
+        """Nothing is paid for this machine; how long it takes is not known before it has run."""
+        epochs = int(request.hyper_parameters(job)["epochCount"])
+        return Estimate(
+            backend=self.name,
+            train_tokens=manifest.files["train"].tokens,
+            epochs=epochs,
+            usd={"training": 0.0, "storagePerMonth": 0.0, "servingPerHour": 0.0},
+            seconds=None,
+            price_source="this machine: no price",
+            price_date="",
+        )
+
+    def plan(self, staged: StagedJob) -> Plan:
+        """job.json, and the staged files that go beside it."""
+        wanted = request.build(staged)
+        token = request.token(wanted)
+        name = staged.job.spec.name
+        files = {role: staged.folder / file.name for role, file in staged.manifest.files.items()}
+        return Plan(
+            backend=self.name,
+            token=token,
+            name=name,
+            request={"id": f"{name}-{token[:8]}", **wanted},
+            files=files | {"manifest": staged.folder / "manifest.json"},
+            manifest=staged.manifest,
+            estimate=self.estimate(staged.job, staged.manifest),
+        )
+
+    def submit(self, plan: Plan) -> str:
+        """Fill the job's folder and start the trainer, unless that was done before."""
+        job_id = str(plan.request["id"])
+        job = self._folder(job_id)
+        with as_store_error(f"job {job_id} can't be written down", job.path):
+            (job.path / names.DATA).mkdir(parents=True, exist_ok=True)
+            lock = try_lock(job.path / names.LOCK)
+            if lock is None:
+                return job_id
+            try:
+                if not job.was_started():
+                    self._fill(job, plan)
+                    self._start(job, lock)
+            finally:
+                os.close(lock)
+        return job_id
+
+    def describe(self, job_id: str) -> JobState:
+        """What the folder says; a trainer that is gone without an ending is Failed."""
+        return self._known(job_id).state(job_id)
+
+    def metrics(self, job_id: str) -> Iterator[Metric]:
+        """From metrics.jsonl, point by point as the trainer wrote them."""
+        return self._known(job_id).metrics()
+
+    def logs(self, job_id: str, after: str | None = None) -> Iterator[LogLine]:
+        """The trainer's log. The cursor is a byte offset."""
+        return self._known(job_id).log_lines(after)
+
+    def stop(self, job_id: str) -> None:
+        """Leave the stop mark; the trainer sees it before its next step."""
+        job = self._known(job_id)
+        if not job.state(job_id).ended:
+            with as_store_error(f"job {job_id} can't be asked to stop", job.path):
+                write_whole(job.path / names.STOP, b"")
+
+    def resume(self, job_id: str) -> None:
+        """Start the trainer again; it finds its newest checkpoint by itself."""
+        job = self._known(job_id)
+        if job.state(job_id).status == "Completed":
+            raise JobStateConflict(
+                f"{job_id} is Completed: there is nothing to resume",
+                fix="submit another job with more epochs.",
+            )
+        with as_store_error(f"job {job_id} can't be resumed", job.path):
+            lock = try_lock(job.path / names.LOCK)
+            if lock is None:
+                raise JobStateConflict(f"{job_id} is running", fix="`cloudft watch` follows it.")
+            try:
+                job.put_ending_aside()
+                self._start(job, lock)
+            finally:
+                os.close(lock)
+
+    def artifacts(self, job_id: str, to: Path) -> Path:
+        """Copy the job's artifacts to `to`, which must not exist."""
+        source = self._known(job_id).path / names.ARTIFACTS
+        if not is_complete(source):
+            raise JobStateConflict(f"{job_id} has left no artifacts yet", fix="wait for its end.")
+        if to.exists():
+            raise JobStateConflict(f"{to} exists already", fix="name a folder that does not.")
+        with as_store_error(f"the artifacts of {job_id} can't be copied", to):
+            shutil.copytree(source, to)
+        return to
+
+    def generate(
+        self, job_id: str, prompts: Sequence[Prompt], variants: Sequence[str], decoding: Decoding
+    ) -> Iterator[Answer]:
+        """Ask the job's models in a child process of their own."""
+        job = self._known(job_id)
+        self._require_artifacts(job, job_id)
+        return serve.answers(job.path, prompts, variants, decoding, self._environment())
+
+    def export(self, job_id: str, out: Path, dtype: str) -> Mapping[str, Any]:
+        """Merge and prove, in a child process."""
+        job = self._known(job_id)
+        self._require_artifacts(job, job_id)
+        return serve.export(job.path, out, dtype, self._environment())
+
+    def _require_artifacts(self, job: JobFolder, job_id: str) -> None:
+        if not (job.path / names.ARTIFACTS).is_dir():
+            status: Status = job.state(job_id).status
+            raise JobStateConflict(
+                f"{job_id} is {status}: it has left no model",
+                fix="`cloudft watch` waits for its end; `cloudft resume` goes on with it.",
+            )
+
+    def _folder(self, job_id: str) -> JobFolder:
+        return JobFolder(self.home.jobs / job_id)
+
+    def _known(self, job_id: str) -> JobFolder:
+        folder = self._folder(job_id)
+        if not (folder.path / names.JOB).is_file():
+            raise JobNotFound(
+                f"there is no local job {job_id}", fix="`cloudft list` shows the jobs."
+            )
+        return folder
+
+    def _fill(self, job: JobFolder, plan: Plan) -> None:
+        for file in plan.files.values():
+            _link_or_copy(file, job.path / names.DATA / file.name)
+        write_whole(job.path / names.JOB, orjson.dumps(plan.request, option=orjson.OPT_INDENT_2))
+
+    def _start(self, job: JobFolder, lock: int) -> None:
+        with (job.path / names.LOG).open("ab") as log:
+            subprocess.Popen(
+                [sys.executable, "-m", "local_backend", str(job.path), "--lock-fd", str(lock)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=(lock,),
+                start_new_session=True,
+                env=self._environment(),
+            )
+
+    def _environment(self) -> dict[str, str]:
+        kept = {k: v for k, v in os.environ.items() if not any(w in k for w in SECRET_WORDS)}
+        return kept | {"CLOUDFT_MODEL_CACHE": str(self.home.models), "PYTHONUNBUFFERED": "1"}
+
+
+def _link_or_copy(source: Path, to: Path) -> None:
+    """The job keeps its data even when the staged folder is cleared away."""
+    with contextlib.suppress(FileNotFoundError):
+        to.unlink()
+    try:
+        os.link(source, to)
+    except OSError:
+        shutil.copyfile(source, to)

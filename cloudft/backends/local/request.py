@@ -1,0 +1,100 @@
+"""The trainer's request (job.json) as a value. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import orjson
+
+from cloudft import catalogue
+from cloudft.backends.base import StagedJob
+from cloudft.spec.load import LoadedJob
+from cloudft.types import Manifest
+
+VERSION = 1
+"""Of job.json; the trainer refuses another one."""
+KNOWN = ("epochCount", "batchSize", "learningRate", "learningRateWarmupSteps")
+"""The hyperparameters that the trainer has."""
+FULL_LEARNING_RATE = 2e-5
+"""Default when all weights are trained: a LoRA's rate would wreck them."""
+
+
+def stand_in(job: LoadedJob) -> catalogue.Model | None:
+    """The model that is trained here: local.model, or the base model when its weights are open."""
+    if job.spec.local.model is not None:
+        return catalogue.find(job.spec.local.model, base_dir=job.base_dir)
+    return job.model if job.model.open_weight else None
+
+
+def hyper_parameters(job: LoadedJob) -> dict[str, int | float]:
+    """What the trainer will use: local overrides, the job's, the base model's, our defaults."""
+    values: dict[str, int | float] = {
+        name: parameter.default for name, parameter in catalogue.local_hyperparameters().items()
+    }
+    if job.spec.local.method == "full":
+        values["learningRate"] = FULL_LEARNING_RATE
+    if not job.model.open_weight:
+        values |= {name: p.default for name, p in job.model.hyperparameters.items()}
+    values |= job.spec.hyperparameters
+    values |= job.spec.local.hyperparameters
+    return {name: values[name] for name in KNOWN}
+
+
+def unused_hyper_parameters(job: LoadedJob) -> list[str]:
+    """Hyperparameters that the job sets and the trainer does not have."""
+    given = {**job.spec.hyperparameters, **job.spec.local.hyperparameters}
+    return [name for name in given if name not in KNOWN]
+
+
+def build(staged: StagedJob) -> dict[str, Any]:
+    """job.json without its id, which follows from it."""
+    spec, model = staged.job.spec, stand_in(staged.job)
+    assert model is not None, "preflight refuses a job without a model to train"
+    stopping = spec.local.early_stopping or spec.early_stopping
+    targets = spec.local.lora.target_modules
+    return {
+        "version": VERSION,
+        "name": spec.name,
+        "attempt": staged.attempt,
+        "customizationType": spec.customization_type,
+        "baseModel": spec.base_model,
+        "format": staged.manifest.format,
+        "model": {"name": model.alias, "weights": [_weights(w) for w in model.weights]},
+        "method": spec.local.method,
+        "lora": {
+            "r": spec.local.lora.r,
+            "alpha": spec.local.lora.alpha,
+            "dropout": spec.local.lora.dropout,
+            "target_modules": targets if isinstance(targets, str) else list(targets),
+        },
+        "hyperParameters": hyper_parameters(staged.job),
+        "earlyStopping": stopping.model_dump() if stopping else None,
+        "seed": spec.seed,
+        "device": spec.local.device,
+        "dtype": spec.local.dtype,
+        "maxLength": spec.local.max_length,
+        "microBatchSize": spec.local.micro_batch_size,
+        "evalSteps": spec.local.eval_steps,
+        "maxTruncatedShare": spec.local.max_truncated_share,
+        "data": _data(staged.manifest),
+    }
+
+
+def _weights(weights: catalogue.Weights) -> dict[str, Any]:
+    return {name: value for name, value in asdict(weights).items() if value is not None}
+
+
+def _data(manifest: Manifest) -> dict[str, Any]:
+    return {
+        role: {"path": f"data/{file.name}", "sha256": file.sha256, "records": file.records}
+        for role, file in manifest.files.items()
+    }
+
+
+def token(request: Mapping[str, Any]) -> str:
+    """The name of a request: 32 hex digits that follow from all of it."""
+    content = orjson.dumps(request, option=orjson.OPT_SORT_KEYS)
+    return hashlib.sha256(content).hexdigest()[:32]

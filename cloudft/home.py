@@ -1,0 +1,45 @@
+"""CLOUDFT_HOME: where cloudft keeps what it remembers.
+
+jobs/     one folder a job (store.py)
+staged/   staged data, named by its digest (data/stage.py); may be removed at any time
+models/   converted model weights (the trainer's cache); may be removed at any time
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Home:
+    """The folders below CLOUDFT_HOME. Nothing is created until something is written."""
+
+    path: Path
+    environ_models: str | None = None
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str] | None = None) -> Home:
+        """CLOUDFT_HOME or ~/.cloudft; CLOUDFT_MODEL_CACHE moves the model cache elsewhere."""
+        environ = os.environ if environ is None else environ
+        path = Path(environ.get("CLOUDFT_HOME") or "~/.cloudft").expanduser().absolute()
+        return cls(path, environ.get("CLOUDFT_MODEL_CACHE") or None)
+
+    @property
+    def jobs(self) -> Path:
+        """One folder a job."""
+        return self.path / "jobs"
+
+    @property
+    def staged(self) -> Path:
+        """Staged data, content-addressed."""
+        return self.path / "staged"
+
+    @property
+    def models(self) -> Path:
+        """Converted model weights."""
+        if self.environ_models:
+            return Path(self.environ_models).expanduser().absolute()
+        return self.path / "models"

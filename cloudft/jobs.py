@@ -1,0 +1,300 @@
+"""The life of a job, once, over any backend.
+
+`submit` writes the intent down before the backend is called. The same job submitted again is the
+same job: while it runs, when it is complete, and when a first submit was cut off half-way. One that
+failed or was stopped is tried anew, as another job.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cloudft.backends import backend as backend_by_name
+from cloudft.backends.base import Backend, Resumes, StagedJob
+from cloudft.data.stage import examine, stage
+from cloudft.errors import (
+    CheckFailed,
+    DamagedJob,
+    JobNotFound,
+    JobStateConflict,
+    OverBudget,
+    WaitTimeout,
+)
+from cloudft.home import Home
+from cloudft.spec.load import LoadedJob
+from cloudft.spec.portable import portable
+from cloudft.store import Record, Store, utc_now
+from cloudft.types import Estimate, Finding, JobState, Manifest, Plan, StatusDetails, to_json
+
+
+@dataclass(frozen=True)
+class Job:
+    """A record and one look at it."""
+
+    record: Record
+    state: JobState
+
+    def to_json(self) -> dict[str, Any]:
+        """The contract's fields of `submit` and `status`."""
+        record, state = self.record, self.state
+        return {
+            "id": record.id,
+            "name": record.name,
+            "backend": record.backend,
+            "status": state.status,
+            "statusDetails": to_json(state.status_details),
+            "customizationType": record.customization_type,
+            "baseModel": record.base_model,
+            "hyperParameters": dict(record.hyper_parameters),
+            "createdAt": record.created_at,
+            "endedAt": state.ended_at,
+            "failureMessage": state.failure_message,
+            "artifacts": state.artifacts,
+            "manifest": dict(record.manifest),
+            "cost": {"usd": record.estimate["usd"]["training"], "estimated": True},
+            "tags": dict(record.tags),
+            "progress": to_json(state.progress),
+            "summary": dict(state.summary),
+        }
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What `check` found. `manifest` is what staging would give, when the data allows it."""
+
+    findings: tuple[Finding, ...]
+    manifest: Manifest | None
+    estimate: Estimate | None
+
+    @property
+    def ok(self) -> bool:
+        """True when no finding is an error."""
+        return not any(finding.severity == "error" for finding in self.findings)
+
+
+def _data_arguments(job: LoadedJob) -> dict[str, Any]:
+    spec = job.spec
+    return {
+        "customization_type": spec.customization_type,
+        "format": job.model.formats[spec.customization_type],
+        "seed": spec.seed,
+        "base_dir": job.base_dir,
+    }
+
+
+def check(
+    job: LoadedJob, backend: Backend, progress: Callable[[int], None] | None = None
+) -> Checked:
+    """Everything that is wrong with a job, at once. Nothing is sent and nothing is kept."""
+    examined = examine(job.spec.data, **_data_arguments(job), progress=progress)
+    findings = (*job.findings, *examined.findings, *backend.check(job))
+    manifest = examined.manifest
+    return Checked(findings, manifest, backend.estimate(job, manifest) if manifest else None)
+
+
+def prepare(
+    job: LoadedJob, backend: Backend, home: Home, progress: Callable[[int], None] | None = None
+) -> tuple[StagedJob, tuple[Finding, ...]]:
+    """Stage the data, check with the backend. Raises CheckFailed; returns the warnings too."""
+    findings = [*job.findings, *backend.check(job)]
+    errors = [finding for finding in findings if finding.severity == "error"]
+    if errors:
+        raise CheckFailed(errors[0].message, findings)
+    staged = stage(job.spec.data, **_data_arguments(job), root=home.staged, progress=progress)
+    return StagedJob(job, staged.manifest, staged.folder), (*findings, *staged.findings)
+
+
+def check_budget(job: LoadedJob, plan: Plan) -> None:
+    """Raise OverBudget when the plan costs more than the job file allows."""
+    budget, cost = job.spec.budget_usd, plan.estimate.usd["training"]
+    if budget is not None and cost > budget:
+        raise OverBudget(
+            f"the estimate is {cost:.2f} USD, above the budget of {budget:.2f} USD",
+            field="budget_usd",
+            line=job.line_of("budget_usd"),
+            file=str(job.path) if job.path else None,
+            fix="train on less data or fewer epochs, or raise budget_usd.",
+        )
+
+
+def submit(staged: StagedJob, backend: Backend, store: Store, *, again: bool = False) -> Job:
+    """Submit a staged job; returns it with its first state.
+
+    With `again`, a job of the same text that runs or is complete is left alone, and another
+    started.
+    """
+    for attempt in itertools.count():
+        plan = backend.plan(dataclasses.replace(staged, attempt=attempt))
+        check_budget(staged.job, plan)
+        record = record_of(staged, plan, store)
+        with store.create(record) as made:
+            known = record if made else store.get(record.id)
+            if not made and known.backend_job_id is not None:
+                job = look(known, backend)
+                if again or job.state.status in ("Failed", "Stopped"):
+                    continue
+                return job
+            return _send(known, plan, backend, store)
+    raise AssertionError("unreachable")
+
+
+def _send(record: Record, plan: Plan, backend: Backend, store: Store) -> Job:
+    backend_job_id = backend.submit(plan)
+    store.submitted(record.id, backend_job_id)
+    return look(dataclasses.replace(record, backend_job_id=backend_job_id), backend)
+
+
+def record_of(staged: StagedJob, plan: Plan, store: Store) -> Record:
+    """What the store keeps of a plan."""
+    spec = staged.job.spec
+    job_id = f"{spec.name}-{plan.token[:8]}"
+    return Record(
+        id=job_id,
+        name=spec.name,
+        backend=plan.backend,
+        token=plan.token,
+        created_at=utc_now(),
+        customization_type=spec.customization_type,
+        base_model=spec.base_model,
+        hyper_parameters=plan.request["hyperParameters"],
+        request=plan.request,
+        manifest=to_json(plan.manifest),
+        estimate=to_json(plan.estimate),
+        tags=spec.tags,
+        spec=portable(staged.job),
+        folder=store.jobs / job_id,
+    )
+
+
+def look(record: Record, backend: Backend) -> Job:
+    """One look at a job, also at one whose submit was cut off."""
+    if record.backend_job_id is not None:
+        return Job(record, backend.describe(record.backend_job_id))
+    if record.being_submitted:
+        return Job(record, _unsubmitted(record, JobState))
+    try:
+        return Job(record, backend.describe(record.id))
+    except JobNotFound:
+        return Job(record, _unsubmitted(record, _cut_off))
+
+
+def _unsubmitted(record: Record, make: Callable[..., JobState]) -> JobState:
+    return make(
+        id=record.id,
+        status="InProgress",
+        status_details=StatusDetails(),
+        created_at=record.created_at,
+    )
+
+
+def _cut_off(**values: Any) -> JobState:
+    return JobState(
+        **values
+        | {
+            "status": "Failed",
+            "failure_message": "submit was interrupted before the job was started. Submit it again:"
+            " it goes on as this job.",
+        }
+    )
+
+
+def backend_of(record: Record, home: Home) -> Backend:
+    """The backend that runs this job."""
+    return backend_by_name(record.backend, home)
+
+
+def all_jobs(store: Store, home: Home) -> Iterator[Job | DamagedJob]:
+    """Every job, newest first; a damaged one comes as its error."""
+    backends: dict[str, Backend] = {}
+    for record in store.records():
+        if isinstance(record, DamagedJob):
+            yield record
+            continue
+        try:
+            if record.backend not in backends:
+                backends[record.backend] = backend_of(record, home)
+            yield look(record, backends[record.backend])
+        except DamagedJob as error:
+            yield error
+        except JobNotFound as error:
+            yield DamagedJob(error.message, fix=error.fix, file=str(record.folder))
+
+
+def follow(
+    look_once: Callable[[], JobState],
+    *,
+    timeout: float | None = None,
+    poll: float = 30.0,
+    sleep: Callable[[float], None] = time.sleep,
+    clock: Callable[[], float] = time.monotonic,
+) -> Iterator[JobState]:
+    """One look each `poll` seconds until the job has ended. Raises WaitTimeout after `timeout`."""
+    end = None if timeout is None else clock() + timeout
+    while True:
+        state = look_once()
+        yield state
+        if state.ended:
+            return
+        if end is not None and clock() >= end:
+            raise WaitTimeout(
+                f"{state.id} is still {state.status}; it goes on",
+                fix=f"`cloudft watch {state.id}` follows it, `cloudft stop {state.id}` ends it.",
+            )
+        sleep(poll if end is None else min(poll, max(0.0, end - clock())))
+
+
+def wait(
+    backend: Backend,
+    job_id: str,
+    *,
+    timeout: float | None = None,
+    poll: float = 30.0,
+    sleep: Callable[[float], None] = time.sleep,
+    clock: Callable[[], float] = time.monotonic,
+) -> JobState:
+    """The state in which the job ended. Raises WaitTimeout; the job goes on."""
+    states = follow(
+        lambda: backend.describe(job_id), timeout=timeout, poll=poll, sleep=sleep, clock=clock
+    )
+    return deque(states, maxlen=1)[0]
+
+
+def stop(record: Record, backend: Backend) -> None:
+    """Ask a job to stop. A job that has ended already is left as it is."""
+    backend.stop(record.backend_job_id or record.id)
+
+
+def resume(record: Record, backend: Backend) -> None:
+    """Go on with a stopped or failed job. Raises JobStateConflict where that can't be done."""
+    if not isinstance(backend, Resumes):
+        raise JobStateConflict(
+            f"the backend {record.backend} can't resume a job", fix="submit it again."
+        )
+    backend.resume(record.backend_job_id or record.id)
+
+
+def delete(record: Record, backend: Backend, store: Store) -> None:
+    """Remove what this machine has of a job. Raises JobStateConflict while it runs."""
+    job = look(record, backend)
+    if not job.state.ended:
+        raise JobStateConflict(
+            f"{record.id} is {job.state.status}", fix=f"stop it first: cloudft stop {record.id}"
+        )
+    store.delete(record.id)
+
+
+def artifacts_of(job: Job) -> Path:
+    """The folder of a completed job's artifacts. Raises JobStateConflict before that."""
+    if job.state.artifacts is None:
+        raise JobStateConflict(
+            f"{job.record.id} is {job.state.status}: it has left no artifacts",
+            fix="`cloudft watch` waits for its end.",
+        )
+    return Path(job.state.artifacts)
