@@ -1,0 +1,206 @@
+"""list, status, watch, logs, stop, resume, delete: the life of a job."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import click
+
+from cloudft.cli.options import Console, console_options, job_argument
+from cloudft.home import Home
+
+if TYPE_CHECKING:
+    from cloudft.backends.base import Backend
+    from cloudft.jobs import Job
+    from cloudft.store import Record, Store
+    from cloudft.types import LogLine
+
+
+def open_job(reference: str) -> tuple[Record, Backend, Store]:
+    """The record that `reference` means, its backend, and the store."""
+    from cloudft import jobs
+    from cloudft.store import Store
+
+    home = Home.from_environ()
+    store = Store(home.jobs)
+    record = store.find(reference)
+    return record, jobs.backend_of(record, home), store
+
+
+def show_job(job: Job, console: Console) -> None:
+    """Print one job."""
+    from cloudft.cli.render import job_lines
+
+    value = job.to_json()
+    console.result(value, job_lines(value))
+
+
+def ended_well(job: Job) -> int:
+    """0 for a Completed job, 1 for one that Failed or was Stopped."""
+    return 0 if job.state.status == "Completed" else 1
+
+
+def follow_and_show(job: Job, backend: Backend, timeout: float | None, console: Console) -> Job:
+    """Follow a job to its end with progress on stderr; Ctrl-C leaves the job running."""
+    from cloudft import jobs
+    from cloudft.cli import following
+
+    states = jobs.follow(
+        lambda: jobs.look(job.record, backend).state, timeout=timeout, poll=backend.poll_seconds
+    )
+    try:
+        state = following.show(states, console)
+    except KeyboardInterrupt:
+        console.note(f"{job.record.id} goes on; `cloudft watch {job.record.id}` follows it again.")
+        raise
+    if state.failure_message:
+        console.note(state.failure_message)
+    return jobs.Job(job.record, state)
+
+
+@click.command("list", epilog="\b\nExample:\n  cloudft list --status InProgress")
+@click.option(
+    "--status",
+    type=click.Choice(["InProgress", "Completed", "Failed", "Stopping", "Stopped"]),
+    help="Only jobs in this status.",
+)
+@console_options
+def list_command(status: str | None, console: Console) -> int:
+    """List the jobs, newest first."""
+    from cloudft import jobs
+    from cloudft.cli.render import local_time, table
+    from cloudft.errors import DamagedJob
+    from cloudft.store import Store
+
+    home = Home.from_environ()
+    values, rows = [], []
+    for job in jobs.all_jobs(Store(home.jobs), home):
+        if isinstance(job, DamagedJob):
+            click.echo(f"warning: {job.message} ({job.file})\n  fix: {job.fix}", err=True)
+            continue
+        if status is None or job.state.status == status:
+            values.append(job.to_json())
+            progress = job.state.progress
+            steps = f"{progress.step}/{progress.total_steps}" if progress else ""
+            created = local_time(job.record.created_at)
+            record = job.record
+            rows.append((record.id, record.backend, job.state.status, steps, created))
+    columns = ("JOB", "BACKEND", "STATUS", "STEP", "CREATED")
+    console.result(
+        values, table(columns, rows) if rows else "no jobs yet: `cloudft init` makes one"
+    )
+    return 0
+
+
+@click.command("status", epilog="\b\nExample:\n  cloudft status - --output json")
+@job_argument
+@console_options
+def status_command(reference: str, console: Console) -> int:
+    """Show one job: JOB is an id, a unique prefix, a name, or - for the last one."""
+    from cloudft import jobs
+
+    record, backend, _ = open_job(reference)
+    show_job(jobs.look(record, backend), console)
+    return 0
+
+
+@click.command("watch", epilog="\b\nExample:\n  cloudft watch -")
+@job_argument
+@click.option("--timeout", type=float, metavar="SECONDS", help="Exit with 124 after this long.")
+@console_options
+def watch_command(reference: str, timeout: float | None, console: Console) -> int:
+    """Follow a job until it ends. Ctrl-C ends the watching, not the job.
+
+    Exit code 0 when it Completed, 1 when it Failed or was Stopped.
+    """
+    from cloudft import jobs
+
+    record, backend, _ = open_job(reference)
+    job = follow_and_show(jobs.look(record, backend), backend, timeout, console)
+    show_job(job, console)
+    return ended_well(job)
+
+
+@click.command("logs", epilog="\b\nExample:\n  cloudft logs - --follow")
+@job_argument
+@click.option("-f", "--follow", is_flag=True, help="Go on until the job ends.")
+@console_options
+def logs_command(reference: str, follow: bool, console: Console) -> int:
+    """Print a job's log. With --output json, one object a line."""
+    from cloudft.cli.render import json_line
+
+    record, backend, _ = open_job(reference)
+    for line in _log_lines(record, backend, follow):
+        if console.json:
+            click.echo(json_line(line))
+        else:
+            click.echo(line.text)
+    return 0
+
+
+def _log_lines(record: Record, backend: Backend, follow: bool) -> Iterator[LogLine]:
+    from cloudft import jobs
+
+    cursor = None
+    while True:
+        ended = jobs.look(record, backend).state.ended
+        for line in backend.logs(record.backend_job_id or record.id, cursor):
+            cursor = line.cursor
+            yield line
+        if ended or not follow:
+            return
+        time.sleep(backend.poll_seconds)
+
+
+@click.command("stop", epilog="\b\nExample:\n  cloudft stop - --wait")
+@job_argument
+@click.option("--wait", is_flag=True, help="Wait until it has stopped.")
+@console_options
+def stop_command(reference: str, wait: bool, console: Console) -> int:
+    """Ask a job to stop. It leaves a checkpoint, and `resume` goes on from it."""
+    from cloudft import jobs
+
+    record, backend, _ = open_job(reference)
+    jobs.stop(record, backend)
+    job = jobs.look(record, backend)
+    if wait:
+        job = follow_and_show(job, backend, None, console)
+    console.result(job.to_json(), f"{record.id}: {job.state.status}")
+    return 0
+
+
+@click.command("resume", epilog="\b\nExample:\n  cloudft resume - --wait")
+@job_argument
+@click.option("--wait", is_flag=True, help="Follow the job until it ends.")
+@console_options
+def resume_command(reference: str, wait: bool, console: Console) -> int:
+    """Go on with a stopped or failed job, from its last checkpoint."""
+    from cloudft import jobs
+
+    record, backend, _ = open_job(reference)
+    jobs.resume(record, backend)
+    job = jobs.look(record, backend)
+    if wait:
+        job = follow_and_show(job, backend, None, console)
+        show_job(job, console)
+        return ended_well(job)
+    console.result(job.to_json(), f"{record.id}: {job.state.status}")
+    return 0
+
+
+@click.command("delete", epilog="\b\nExample:\n  cloudft delete ticket-router-1f3a --yes")
+@job_argument
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@console_options
+def delete_command(reference: str, yes: bool, console: Console) -> int:
+    """Remove a job and what it left on this machine: model, curves, log, checkpoints."""
+    from cloudft import jobs
+
+    record, backend, store = open_job(reference)
+    if not yes:
+        click.confirm(f"delete {record.id} and its model?", abort=True, err=True)
+    jobs.delete(record, backend, store)
+    console.result({"id": record.id, "deleted": True}, f"{record.id}: deleted")
+    return 0

@@ -1,0 +1,143 @@
+"""Options and arguments that several commands share."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from click.shell_completion import CompletionItem
+
+from cloudft.home import Home
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class Console:
+    """How this call wants to be talked to. Results go to stdout, all else to stderr."""
+
+    output: str
+    verbosity: int
+
+    @property
+    def json(self) -> bool:
+        """True when stdout is to hold JSON alone."""
+        return self.output == "json"
+
+    def note(self, text: str) -> None:
+        """Say something to the person, unless -q."""
+        if self.verbosity >= 0:
+            click.echo(text, err=True)
+
+    def detail(self, text: str) -> None:
+        """Say something with -v."""
+        if self.verbosity > 0:
+            click.echo(text, err=True)
+
+    def result(self, value: Any, text: str) -> None:
+        """The command's result: `value` as JSON, or `text`."""
+        if self.json:
+            from cloudft.cli.render import json_text
+
+            text = json_text(value)
+        click.echo(text)
+
+
+def console_options(function: Function) -> Function:
+    """--output, -v and -q; the command gets them as `console`."""
+
+    @functools.wraps(function)
+    def with_console(*args: Any, output: str, verbose: int, quiet: bool, **kwargs: Any) -> Any:
+        return function(*args, console=Console(output, -1 if quiet else verbose), **kwargs)
+
+    for option in (
+        click.option("-q", "--quiet", is_flag=True, help="Say nothing but the result."),
+        click.option("-v", "--verbose", count=True, help="Say more."),
+        click.option(
+            "-o",
+            "--output",
+            type=click.Choice(["text", "json"]),
+            default="text",
+            show_default=True,
+            help="Form of the result on standard output.",
+        ),
+    ):
+        option(with_console)
+    return with_console  # type: ignore[return-value]
+
+
+def complete_backend(_ctx: click.Context, _param: click.Parameter, start: str) -> list[str]:
+    """Backend names that begin with `start`."""
+    from cloudft.backends import REGISTRY
+
+    return [name for name in REGISTRY if name.startswith(start)]
+
+
+def complete_job(_ctx: click.Context, _param: click.Parameter, start: str) -> list[CompletionItem]:
+    """Job ids that begin with `start`."""
+    try:
+        ids = sorted(
+            entry.name for entry in Home.from_environ().jobs.iterdir() if entry.name[0] != "."
+        )
+    except OSError:
+        return []
+    return [CompletionItem(name) for name in ids if name.startswith(start)]
+
+
+backend_option = click.option(
+    "--backend",
+    "backend_name",
+    default="local",
+    show_default=True,
+    metavar="NAME",
+    shell_complete=complete_backend,
+    help="What runs the job: local (this machine).",
+)
+job_argument = click.argument("reference", metavar="JOB", shell_complete=complete_job)
+job_file_argument = click.argument(
+    "path", metavar="[JOB.yaml]", required=False, type=click.Path(path_type=Path)
+)
+
+
+def parse_settings(
+    _ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]
+) -> dict[str, str]:
+    """`--set KEY=VALUE` as a mapping of dotted keys."""
+    settings = {}
+    for value in values:
+        key, equals, text = value.partition("=")
+        if not equals or not key:
+            raise click.BadParameter(f"{value!r} is not KEY=VALUE, like seed=3")
+        settings[key.strip()] = text
+    return settings
+
+
+def spec_options(function: Function) -> Function:
+    """--set, --name and --seed; the command gets them as `flags`."""
+
+    @functools.wraps(function)
+    def with_flags(
+        *args: Any, settings: dict[str, str], name: str | None, seed: int | None, **kwargs: Any
+    ) -> Any:
+        given = {"name": name, "seed": seed}
+        flags = settings | {key: value for key, value in given.items() if value is not None}
+        return function(*args, flags=flags, **kwargs)
+
+    for option in (
+        click.option("--seed", type=int, help="The job file's seed."),
+        click.option("--name", help="The job file's name."),
+        click.option(
+            "--set",
+            "settings",
+            multiple=True,
+            metavar="KEY=VALUE",
+            callback=parse_settings,
+            help="Any value of the job file, dotted: --set hyperparameters.epochCount=1",
+        ),
+    ):
+        option(with_flags)
+    return with_flags  # type: ignore[return-value]

@@ -1,0 +1,132 @@
+"""Values as text: JSON, tables, a job's page."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timezone
+from typing import Any
+
+import click
+import orjson
+
+from cloudft.types import Finding, Metric, to_json
+
+
+def json_text(value: Any) -> str:
+    """Indented JSON. A number that JSON lacks (infinity) becomes null."""
+    return orjson.dumps(to_json(value), option=orjson.OPT_INDENT_2).decode()
+
+
+def json_line(value: Any) -> str:
+    """JSON on one line."""
+    return orjson.dumps(to_json(value)).decode()
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """Columns of text, as wide as they must be."""
+    cells = [list(columns), *[["" if c is None else str(c) for c in row] for row in rows]]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(columns))]
+    lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) for row in cells]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def finding_lines(finding: Finding) -> list[str]:
+    """A finding as an error or a warning with its remedy."""
+    from cloudft.cli.failures import place
+
+    lines = [f"{finding.severity}: {finding.message}{place(finding)} [{finding.code}]"]
+    return [*lines, f"  fix: {finding.fix}"] if finding.fix else lines
+
+
+def findings_text(findings: Iterable[Finding]) -> str:
+    """All findings, errors first."""
+    ordered = sorted(findings, key=lambda finding: finding.severity != "error")
+    return "\n".join(line for finding in ordered for line in finding_lines(finding))
+
+
+def warn(findings: Iterable[Finding]) -> None:
+    """Say the warnings on stderr."""
+    for finding in findings:
+        for line in finding_lines(finding):
+            click.echo(line, err=True)
+
+
+def job_lines(job: Mapping[str, Any]) -> str:
+    """One job's page, from the JSON that `status` gives."""
+    progress = job["progress"] or {}
+    summary = job["summary"]
+    details = ", ".join(
+        f"{name.removesuffix('Details')} {value}" for name, value in job["statusDetails"].items()
+    )
+    rows: list[tuple[str, Any]] = [
+        ("job", job["id"]),
+        ("status", f"{job['status']} ({details})"),
+        ("backend", job["backend"]),
+        ("type", job["customizationType"]),
+        ("base model", _model(job)),
+        ("settings", ", ".join(f"{k} {v:g}" for k, v in job["hyperParameters"].items())),
+        ("data", _data(job["manifest"])),
+        ("step", f"{progress['step']} of {progress['totalSteps']}" if progress else None),
+        ("loss", f"{progress['loss']:.4f}" if progress.get("loss") is not None else None),
+        ("validation", _validation(summary)),
+        ("created", local_time(job["createdAt"])),
+        ("ended", local_time(job["endedAt"])),
+        ("artifacts", job["artifacts"]),
+        ("failure", job["failureMessage"]),
+    ]
+    return "\n".join(f"{name + ':':<12}{value}" for name, value in rows if value is not None)
+
+
+def _model(job: Mapping[str, Any]) -> str:
+    trained = job["summary"].get("model")
+    base: str = job["baseModel"]
+    return base if trained in (None, base) else f"{base} (here: {trained})"
+
+
+def _data(manifest: Mapping[str, Any]) -> str:
+    parts = [f"{file['records']} {role}" for role, file in manifest["files"].items()]
+    return f"{', '.join(parts)} (sha256 {manifest['sha256'][:12]})"
+
+
+def _validation(summary: Mapping[str, Any]) -> str | None:
+    base, tuned = summary.get("base"), summary.get("tuned")
+    if not base:
+        return None
+    text = f"loss {base['validationLoss']:.4f} (perplexity {base['perplexity']:.2f}) before"
+    if tuned:
+        text += f", {tuned['validationLoss']:.4f} ({tuned['perplexity']:.2f}) after"
+    return text
+
+
+def local_time(iso: str | None) -> str | None:
+    """An ISO time as this machine's clock shows it."""
+    if not iso:
+        return None
+    moment = datetime.fromisoformat(iso)
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=timezone.utc)
+    return moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def metric_rows(metrics: Iterable[Metric]) -> Iterable[tuple[Any, ...]]:
+    """The curve as a table's rows."""
+    for point in metrics:
+        yield (
+            point.step,
+            point.epoch,
+            point.split,
+            f"{point.loss:.4f}",
+            f"{point.perplexity:.2f}" if math.isfinite(point.perplexity) else "inf",
+            f"{point.learning_rate:.3g}" if point.learning_rate is not None else "",
+            f"{point.tokens_per_second:.0f}" if point.tokens_per_second else "",
+        )
+
+
+def duration(seconds: float | None) -> str:
+    """`75.2` -> `1:15`."""
+    if seconds is None or not math.isfinite(seconds):
+        return "?"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -1,0 +1,163 @@
+"""check, plan, submit."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from cloudft.cli.options import (
+    Console,
+    backend_option,
+    console_options,
+    job_file_argument,
+    spec_options,
+)
+from cloudft.home import Home
+
+if TYPE_CHECKING:
+    from cloudft.spec.load import LoadedJob
+
+
+def load(path: Path | None, flags: dict[str, str]) -> LoadedJob:
+    """The job file with flags and environment laid over it."""
+    from cloudft.spec.load import load_job
+
+    return load_job(path, flags=flags, environ=os.environ)
+
+
+@click.command(
+    "check",
+    epilog="\b\nExamples:\n  cloudft check\n  cloudft check jobs/router.yaml --output json",
+)
+@job_file_argument
+@backend_option
+@spec_options
+@console_options
+def check_command(
+    path: Path | None, backend_name: str, flags: dict[str, str], console: Console
+) -> int:
+    """Find every problem of a job before anything is sent.
+
+    Checks the job file, the data and this machine; each finding names file, line, field and remedy.
+    Exit code 3 when there are errors.
+    """
+    from cloudft import jobs
+    from cloudft.backends import backend
+    from cloudft.cli.progress import reading
+    from cloudft.cli.render import findings_text
+
+    local = backend(backend_name, Home.from_environ())
+    job = load(path, flags)
+    with reading(console) as progress:
+        checked = jobs.check(job, local, progress)
+    files = checked.manifest.files if checked.manifest else {}
+    counts = {role: file.records for role, file in files.items()}
+    tokens = sum(file.tokens for file in files.values())
+    text = findings_text(checked.findings)
+    if checked.ok:
+        summary = ", ".join(f"{count} {role}" for role, count in counts.items())
+        text = f"{text}\nok: {summary} records, about {tokens} tokens".lstrip()
+    console.result(
+        {
+            "ok": checked.ok,
+            "findings": list(checked.findings),
+            "records": counts,
+            "tokens": tokens,
+            "tokenRule": checked.manifest.token_rule if checked.manifest else None,
+        },
+        text,
+    )
+    return 0 if checked.ok else 3
+
+
+@click.command("plan", epilog="\b\nExample:\n  cloudft plan --output json > plan.json")
+@job_file_argument
+@backend_option
+@spec_options
+@console_options
+def plan_command(
+    path: Path | None, backend_name: str, flags: dict[str, str], console: Console
+) -> int:
+    """Print the exact request that submit would send, with its token, cost and files."""
+    show_plan(load(path, flags), backend_name, console)
+    return 0
+
+
+def show_plan(job: LoadedJob, backend_name: str, console: Console) -> None:
+    """Stage the data and print the plan; nothing is started."""
+    from cloudft import jobs
+    from cloudft.backends import backend
+    from cloudft.cli.progress import reading
+    from cloudft.cli.render import json_text, warn
+
+    home = Home.from_environ()
+    chosen = backend(backend_name, home)
+    with reading(console) as progress:
+        staged, warnings = jobs.prepare(job, chosen, home, progress)
+    warn(warnings)
+    plan = chosen.plan(staged)
+    jobs.check_budget(job, plan)
+    console.result(plan, json_text(plan))
+
+
+@click.command(
+    "submit",
+    epilog="\b\nExamples:\n  cloudft submit --wait\n"
+    "  cloudft submit router.yaml --set hyperparameters.epochCount=1 --output json\n"
+    "  cloudft submit --dry-run",
+)
+@job_file_argument
+@backend_option
+@spec_options
+@click.option("--dry-run", is_flag=True, help="Print the plan and start nothing.")
+@click.option("--wait", is_flag=True, help="Follow the job until it ends.")
+@click.option("--timeout", type=float, metavar="SECONDS", help="With --wait: exit 124 after this.")
+@click.option("--again", is_flag=True, help="Start another job even if this one runs or is done.")
+@console_options
+def submit_command(
+    path: Path | None,
+    backend_name: str,
+    flags: dict[str, str],
+    dry_run: bool,
+    wait: bool,
+    timeout: float | None,
+    again: bool,
+    console: Console,
+) -> int:
+    """Start a job and print it.
+
+    The job runs in a process of its own: closing the terminal does not end it. The same job
+    submitted twice is one job, unless the first one failed or was stopped, or --again is given.
+    """
+    from cloudft import jobs
+    from cloudft.backends import backend
+    from cloudft.cli.jobs import ended_well, follow_and_show, show_job
+    from cloudft.cli.progress import reading
+    from cloudft.cli.render import warn
+    from cloudft.store import Store
+
+    if timeout is not None and not wait:
+        raise click.UsageError("--timeout needs --wait")
+    job_file = load(path, flags)
+    if dry_run:
+        show_plan(job_file, backend_name, console)
+        return 0
+    home = Home.from_environ()
+    chosen, store = backend(backend_name, home), Store(home.jobs)
+    with reading(console) as progress:
+        staged, warnings = jobs.prepare(job_file, chosen, home, progress)
+    warn(warnings)
+    job = jobs.submit(staged, chosen, store, again=again)
+    if wait:
+        job = follow_and_show(job, chosen, timeout, console)
+        show_job(job, console)
+        return ended_well(job)
+    note = f"`cloudft watch {job.record.id}` follows it, `cloudft stop {job.record.id}` ends it."
+    if job.state.status == "Completed":
+        note = "this very job is Completed already; --again starts another."
+    console.note(f"{job.state.status}: {note}")
+    console.result(job.to_json(), job.record.id)
+    return 0

@@ -1,0 +1,112 @@
+"""What a tuned model is asked: one prompt, or the records of a file with their own answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cloudft.backends.base import Prompt
+from cloudft.data.convert import parse
+from cloudft.data.findings import Findings
+from cloudft.data.read import Reading, rows
+from cloudft.data.record import BadRecord, Document, Turns
+from cloudft.data.sources import Sources
+from cloudft.errors import CheckFailed, UsageError
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One prompt, its text for people, and the answer that the record gives, if it gives one."""
+
+    prompt: Prompt
+    shown: str
+    reference: str | None = None
+
+
+def asked(
+    customization_type: str,
+    *,
+    prompt: str | None = None,
+    system: str | None = None,
+    file: Path | None = None,
+) -> list[Asked]:
+    """The prompts that `prompt` or `file` stands for.
+
+    A model that was pre-trained further goes on from raw text; a fine-tuned one answers. Raises
+    UsageError for none or both of them, and CheckFailed with every fault of the file.
+    """
+    if (prompt is None) == (file is None):
+        raise UsageError("give either --prompt or --file", fix="see `cloudft generate --help`.")
+    raw = customization_type == "CONTINUED_PRE_TRAINING"
+    if system is not None and (raw or file is not None):
+        raise UsageError(
+            "--system goes with --prompt, and with a fine-tuned model",
+            fix="leave it out; a file's records have system messages of their own.",
+        )
+    if file is not None:
+        return _from_file(file, raw=raw)
+    assert prompt is not None
+    if not prompt.strip():
+        raise UsageError("the prompt is empty", fix="give it some text.")
+    if raw:
+        return [Asked(Prompt(text=prompt), prompt)]
+    return [Asked(Prompt(_messages((system,) if system else (), prompt)), prompt)]
+
+
+def _messages(system: tuple[str, ...], prompt: str) -> list[dict[str, str]]:
+    head = [{"role": "system", "content": "\n".join(system)}] if system else []
+    return [*head, {"role": "user", "content": prompt}]
+
+
+def _from_file(file: Path, *, raw: bool) -> list[Asked]:
+    findings = Findings()
+    found = []
+    for source in Sources(Path.cwd(), findings).files("--file", [str(file)]):
+        reading = Reading(source, findings)
+        for row in rows(reading):
+            try:
+                found.append(_record(row.value, raw=raw))
+            except BadRecord as error:
+                findings.note(
+                    error.code,
+                    error.message,
+                    error.fix,
+                    file=source.shown,
+                    line=row.line,
+                    field=error.field,
+                )
+    if findings.errors():
+        listed = findings.all()
+        raise CheckFailed(next(f.message for f in listed if f.severity == "error"), listed)
+    return found
+
+
+def _record(value: object, *, raw: bool) -> Asked:
+    """One record's question. A record may also be a prompt alone."""
+    assert isinstance(value, Mapping)
+    if set(value) == {"prompt"} and isinstance(value["prompt"], str) and not raw:
+        return Asked(Prompt(_messages((), value["prompt"])), value["prompt"])
+    record = parse(dict[str, Any](value), {})
+    if isinstance(record, Document):
+        if not raw:
+            fix = 'ask with labelled records, or with {"prompt": ...} alone'
+            raise BadRecord("WrongTask", "unlabelled text for a fine-tuned model", fix)
+        return Asked(Prompt(text=record.text), record.text)
+    if raw:
+        fix = 'ask with {"text": ...} records'
+        raise BadRecord("WrongTask", "labelled records for a model that goes on from text", fix)
+    return _conversation(record)
+
+
+def _conversation(record: Turns) -> Asked:
+    """All turns but the last are the prompt; the last one is the reference."""
+    turns = list(_turns(record))
+    system = [{"role": "system", "content": "\n".join(record.system)}] if record.system else []
+    return Asked(Prompt([*system, *turns[:-1]]), turns[-2]["content"], turns[-1]["content"])
+
+
+def _turns(record: Turns) -> Iterator[dict[str, str]]:
+    for role, parts in record.turns:
+        yield {"role": role, "content": "\n".join(parts)}

@@ -1,0 +1,53 @@
+"""What `cloudft init` writes: a job that runs as it is, or the job file of an earlier job."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from cloudft.errors import UsageError
+from cloudft.files import as_store_error
+
+FOLDERS = {"FINE_TUNING": "supervised", "CONTINUED_PRE_TRAINING": "unlabelled"}
+JOB_FILE = "cloudft.yaml"
+
+
+def write(customization_type: str, folder: Path) -> list[Path]:
+    """Copy the starter job of that type into `folder`; returns the files written.
+
+    Raises UsageError, before anything is written, when one of them exists.
+    """
+    with resources.as_file(resources.files(__name__) / FOLDERS[customization_type]) as source:
+        files = sorted(p.relative_to(source) for p in source.rglob("*") if p.is_file())
+        refuse_to_overwrite(folder, files)
+        with as_store_error(f"{folder} can't be written", folder):
+            for name in files:
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(source / name, folder / name)
+    return [folder / name for name in files]
+
+
+def write_job(spec: Mapping[str, Any], folder: Path) -> list[Path]:
+    """Write the job file of an earlier job into `folder`."""
+    import yaml
+
+    refuse_to_overwrite(folder, [Path(JOB_FILE)])
+    with as_store_error(f"{folder} can't be written", folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        text = yaml.safe_dump(dict(spec), sort_keys=False, allow_unicode=True)
+        (folder / JOB_FILE).write_text(text, encoding="utf-8")
+    return [folder / JOB_FILE]
+
+
+def refuse_to_overwrite(folder: Path, names: list[Path]) -> None:
+    """Raise UsageError when one of the files is there."""
+    there = [str(folder / name) for name in names if (folder / name).exists()]
+    if there:
+        raise UsageError(
+            f"{there[0]} exists already; nothing was written",
+            file=there[0],
+            fix="name another folder: cloudft init DIR",
+        )
