@@ -1,0 +1,127 @@
+"""What the tests share: a home of their own, a tiny model, job files for it, the command line."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+# Before torch is loaded, here or in a process started from here: tiny models need no more threads.
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import tiny
+from processes import Cli, JobFile
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A CLOUDFT_HOME for each test; the settings of whoever runs the tests are gone."""
+    for name in list(os.environ):
+        if name.startswith(("CLOUDFT_", "_CLOUDFT", "AWS_")):
+            monkeypatch.delenv(name)
+    folder = tmp_path / "home"
+    monkeypatch.setenv("CLOUDFT_HOME", str(folder))
+    monkeypatch.setenv("CLOUDFT_MODEL_CACHE", str(tmp_path / "models"))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def make_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The folder of a tiny model, `chat` or `plain` (no template): made once for all workers."""
+    base = tmp_path_factory.getbasetemp()
+    root = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
+    templates = {"chat": tiny.CHATML, "plain": None}
+
+    def model(kind: str) -> Path:
+        final = root / f"tiny-{kind}"
+        with (root / "tiny.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not final.exists():
+                tiny.build(root / f"making-{kind}", chat_template=templates[kind]).rename(final)
+        return final
+
+    return model
+
+
+@pytest.fixture(scope="session")
+def tiny_model(make_model: Callable[[str], Path]) -> Path:
+    """A random Llama with a chat template."""
+    return make_model("chat")
+
+
+@pytest.fixture(scope="session")
+def plain_model(make_model: Callable[[str], Path]) -> Path:
+    """The same without a chat template, as base models come."""
+    return make_model("plain")
+
+
+def write_job_file(
+    folder: Path,
+    model: Path,
+    *,
+    name: str = "tiny",
+    records: Sequence[Mapping[str, Any]] | int = 16,
+    validation: Sequence[Mapping[str, Any]] = (),
+    local: Mapping[str, Any] | None = None,
+    data: Mapping[str, Any] | None = None,
+    hyperparameters: Mapping[str, Any] | None = None,
+    **more: Any,
+) -> Path:
+    """A cloudft.yaml in `folder` that trains the model, with its data beside it."""
+    import yaml
+
+    records = tiny.pairs(records) if isinstance(records, int) else records
+    tiny.write_jsonl(folder / "train.jsonl", records)
+    files: dict[str, Any] = {"train": "train.jsonl"}
+    if validation:
+        tiny.write_jsonl(folder / "validation.jsonl", validation)
+        files["validation"] = "validation.jsonl"
+    parameters = {"epochCount": 2, "batchSize": 4, "learningRate": 0.01}
+    spec = {
+        "name": name,
+        "base_model": str(model),
+        "data": files | dict(data or {}),
+        "hyperparameters": parameters
+        | {"learningRateWarmupSteps": 0}
+        | dict(hyperparameters or {}),
+        "local": {"device": "cpu", "dtype": "float32", "lora": {"r": 4, "alpha": 8}}
+        | dict(local or {}),
+        **more,
+    }
+    path = folder / "cloudft.yaml"
+    path.write_text(yaml.safe_dump(spec), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def job_file(tmp_path: Path, tiny_model: Path) -> JobFile:
+    """A function that writes a job file for the tiny model; see write_job_file."""
+
+    def write(folder: str = "job", **options: Any) -> Path:
+        return write_job_file(tmp_path / folder, tiny_model, **options)
+
+    return write
+
+
+@pytest.fixture
+def cli(tmp_path: Path, home: Path) -> Cli:
+    """Run `python -m cloudft ...` in a process of its own, in an empty folder."""
+
+    def run(*args: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
+        options = {"cwd": tmp_path, "timeout": 60} | options
+        return subprocess.run(
+            [sys.executable, "-m", "cloudft", *map(str, args)],
+            capture_output=True,
+            text=True,
+            check=False,
+            **options,
+        )
+
+    return run

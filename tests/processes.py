@@ -1,0 +1,53 @@
+"""Other processes: the command line, waiting with a deadline, killing."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+Value = TypeVar("Value")
+Cli = Callable[..., "subprocess.CompletedProcess[str]"]
+"""The `cli` fixture: arguments in, exit code and output out."""
+JobFile = Callable[..., Path]
+"""The `job_file` fixture; see write_job_file in conftest.py."""
+
+
+def wait_until(look: Callable[[], Value], what: str, *, seconds: float = 60.0) -> Value:
+    """The first true value of `look`, asked again and again; fails with `what` after `seconds`."""
+    end = time.monotonic() + seconds
+    while True:
+        value = look()
+        if value:
+            return value
+        assert time.monotonic() < end, f"waited {seconds:g} s in vain: {what}"
+        time.sleep(0.005)
+
+
+def read_json(path: Path) -> Any:
+    """The file's value; None while it is not there."""
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+
+
+def lines(path: Path) -> list[Any]:
+    """The whole lines of a JSONL file so far."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return []
+    return [json.loads(line) for line in content.splitlines(True) if line.endswith(b"\n")]
+
+
+def kill(pid: int, number: int = signal.SIGKILL) -> None:
+    """Send a signal to a process that may be gone."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)

@@ -1,0 +1,80 @@
+"""The trainer run in this process, and what it has left."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from processes import lines, read_json
+
+Train = Callable[..., "Trained"]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A folder in which the trainer has ended."""
+
+    path: Path
+    log: str
+
+    @property
+    def ending(self) -> dict[str, Any]:
+        """How it ended."""
+        value: dict[str, Any] = read_json(self.path / "ended.json")
+        return value
+
+    @property
+    def status(self) -> str:
+        """Completed, Failed or Stopped."""
+        return str(self.ending["status"])
+
+    @property
+    def message(self) -> str:
+        """Why it failed."""
+        assert self.status == "Failed", self.log
+        return str(self.ending["failureMessage"])
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """What the trainer found and chose."""
+        value: dict[str, Any] = read_json(self.path / "state.json")["summary"]
+        return value
+
+    @property
+    def model(self) -> Path:
+        """The tuned model."""
+        return self.path / "artifacts" / "model"
+
+    def points(self, split: str = "train") -> list[dict[str, Any]]:
+        """One of the two curves."""
+        return [p for p in lines(self.path / "metrics.jsonl") if p["split"] == split]
+
+    def losses(self, split: str = "train") -> list[float]:
+        """The losses of one curve, in order."""
+        return [point["loss"] for point in self.points(split)]
+
+    def rows(self, name: str) -> list[list[str]]:
+        """A CSV file of the artifacts, header first."""
+        with (self.path / "artifacts" / name).open(newline="") as stream:
+            return list(csv.reader(stream))
+
+
+def run_trainer(folder: Path) -> Trained:
+    """Train in this process, to the end."""
+    from local_backend.train import main
+
+    said = io.StringIO()
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+            main([str(folder)])
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    return Trained(folder, said.getvalue())

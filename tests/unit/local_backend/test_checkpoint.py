@@ -1,0 +1,121 @@
+"""Checkpoints: whole or not there, and one to fall back on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from local_backend import checkpoint
+from local_backend.checkpoint import Position
+
+
+def made(steps: int) -> tuple[nn.Module, torch.optim.Optimizer]:
+    """A small model with one frozen layer, after some steps of its optimizer."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 2, bias=False))
+    model[1].requires_grad_(False)
+    optimizer = torch.optim.AdamW(
+        [p for p in model.parameters() if p.requires_grad], lr=0.1 * steps
+    )
+    for _ in range(steps):
+        step(model, optimizer)
+    return model, optimizer
+
+
+def step(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """One step over a fixed input."""
+    optimizer.zero_grad()
+    model(torch.ones(1, 3)).square().sum().backward()
+    optimizer.step()
+
+
+def same(one: Any, other: Any) -> bool:
+    """True when the state of two optimizers, or models, is equal."""
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[k], other[k]) for k in one)
+    if isinstance(one, list):
+        return len(one) == len(other) and all(map(same, one, other))
+    return bool(one == other)
+
+
+def test_a_restored_run_goes_on_as_if_it_had_not_stopped(tmp_path: Path) -> None:
+    model, optimizer = made(1)
+    position = Position(step=12, metrics_bytes=99, best_loss=0.5, best_step=6, micro=[2, 64])
+    checkpoint.save(tmp_path, model, optimizer, position)
+    other, other_optimizer = made(2)
+    assert checkpoint.restore(tmp_path, other, other_optimizer) == position
+    assert same(dict(other[0].named_parameters()), dict(model[0].named_parameters()))
+    (weights,) = tmp_path.rglob(checkpoint.TRAINED)
+    assert set(load_file(weights)) == {"0.weight", "0.bias"}, "what is frozen is not saved"
+    assert same(other_optimizer.state_dict(), optimizer.state_dict())
+    step(model, optimizer)
+    step(other, other_optimizer)
+    assert same(optimizer.state_dict()["state"], other_optimizer.state_dict()["state"])
+
+
+def test_the_two_newest_are_kept(tmp_path: Path) -> None:
+    model, optimizer = made(1)
+    for number in (9, 10, 11):
+        checkpoint.save(tmp_path, model, optimizer, Position(step=number))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["step-00000010", "step-00000011"]
+
+
+@pytest.mark.parametrize("name", [checkpoint.TRAINED, checkpoint.OPTIMIZER, checkpoint.POSITION])
+@pytest.mark.parametrize("damage", ["cut", "changed", "gone"])
+def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, damage: str
+) -> None:
+    model, optimizer = made(1)
+    checkpoint.save(tmp_path, model, optimizer, Position(step=1))
+    expected = {n: p.detach().clone() for n, p in model.named_parameters()}
+    before = optimizer.state_dict()["state"][0]["exp_avg"].clone()
+    step(model, optimizer)
+    checkpoint.save(tmp_path, model, optimizer, Position(step=2))
+    path = tmp_path / "step-00000002" / name
+    content = bytearray(path.read_bytes())
+    if damage == "gone":
+        path.unlink()
+    else:
+        middle = len(content) // 2
+        content[middle] ^= 0xFF
+        path.write_bytes(content if damage == "changed" else content[:middle])
+
+    position = checkpoint.restore(tmp_path, model, optimizer)
+    assert position == Position(step=1)
+    assert same({n: p.detach() for n, p in model.named_parameters()}, expected)
+    assert torch.equal(optimizer.state_dict()["state"][0]["exp_avg"], before)
+    assert "step-00000002 is damaged" in capsys.readouterr().out
+
+
+def test_with_every_checkpoint_damaged_it_starts_anew(tmp_path: Path) -> None:
+    model, optimizer = made(1)
+    checkpoint.save(tmp_path, model, optimizer, Position(step=1))
+    (tmp_path / "step-00000001" / checkpoint.POSITION).write_text("{")
+    assert checkpoint.restore(tmp_path, model, optimizer) is None
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_earlier_ones(tmp_path: Path) -> None:
+    model, optimizer = made(1)
+    checkpoint.save(tmp_path, model, optimizer, Position(step=1))
+    (tmp_path / "step-00000002").write_text("a file where the folder should go")
+    with pytest.raises(OSError):
+        checkpoint.save(tmp_path, model, optimizer, Position(step=2))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["step-00000001", "step-00000002"]
+    assert checkpoint.restore(tmp_path, model, optimizer) == Position(step=1)
+
+
+def test_the_best_weights_come_back(tmp_path: Path) -> None:
+    model, optimizer = made(1)
+    best = model[0].weight.detach().clone()
+    checkpoint.save_best(tmp_path, model, Position(step=4, best_loss=0.1))
+    step(model, optimizer)
+    assert not torch.equal(model[0].weight, best)
+    checkpoint.put_best(tmp_path, model)
+    assert torch.equal(model[0].weight, best)

@@ -1,0 +1,116 @@
+"""One merged model, and the proof that it is the tuned one."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+from trained import Train, Trained
+
+from local_backend.errors import TrainerError
+from local_backend.export import PROOF, export
+from local_backend.job_dir import JobDir
+
+
+def ask(folder: Path) -> list[str]:
+    """What a model folder answers to the eight prompts that `tuned` has learned."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(folder).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    texts = []
+    for number in range(len(tiny.CITIES)):
+        message = {"role": "user", "content": f"Where is parcel {number}?"}
+        ids = tokenizer.apply_chat_template(
+            [message], add_generation_prompt=True, return_tensors="pt", return_dict=True
+        )
+        output = model.generate(**ids, max_new_tokens=12, do_sample=False, pad_token_id=0)
+        texts.append(tokenizer.decode(output[0][ids["input_ids"].shape[1] :]))
+    return texts
+
+
+def test_the_merged_model_answers_as_the_tuned_one_and_loads_without_us(
+    tuned: Trained, tmp_path: Path
+) -> None:
+    out = tmp_path / "merged"
+    command = [sys.executable, "-m", "local_backend.export", str(tuned.path), str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    proof = json.loads(done.stdout)
+    assert proof == json.loads((out / PROOF).read_text())
+    assert proof["equalGreedyAnswers"] == proof["records"] == 8
+    assert proof["maxLogitDifference"] <= proof["tolerance"] == 1e-3
+    assert proof["heldOut"] == "train"
+    assert not (out / "adapter_config.json").exists()
+    assert ask(out) == [f"In {city}.{tiny.END}" for city in tiny.CITIES]
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_a_shorter_format_is_written_and_proven_as_well(
+    tuned: Trained, tmp_path: Path, dtype: str
+) -> None:
+    out = tmp_path / dtype
+    proof = export(JobDir(tuned.path), out, dtype)
+    assert proof["equalGreedyAnswers"] == 8
+    assert json.loads((out / "config.json").read_text())["dtype"] == dtype
+
+
+def test_all_weights_are_exported_as_they_are(train: Train, tmp_path: Path) -> None:
+    run = train(8, method="full", epochCount=2)
+    proof = export(JobDir(run.path), tmp_path / "out", "float32")
+    assert proof["maxLogitDifference"] == 0
+
+
+def test_an_existing_folder_is_refused_and_left_alone(tuned: Trained, tmp_path: Path) -> None:
+    out = tmp_path / "mine"
+    out.mkdir()
+    (out / "precious").write_text("x")
+    with pytest.raises(TrainerError, match="exists already"):
+        export(JobDir(tuned.path), out, "float32")
+    assert [path.name for path in out.iterdir()] == ["precious"]
+
+
+def test_a_merge_that_went_wrong_fails_the_proof_and_leaves_nothing(
+    tuned: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from peft import LoraModel
+
+    def forgets_to_merge(self: Any, *_: Any, **__: Any) -> Any:
+        return self.unload()
+
+    monkeypatch.setattr(LoraModel, "merge_and_unload", forgets_to_merge)
+    folder = tmp_path / "out"
+    with pytest.raises(TrainerError, match="The merged model is not the tuned one"):
+        export(JobDir(tuned.path), folder / "merged", "float32")
+    assert list(folder.iterdir()) == []
+
+
+def test_a_merged_weight_that_is_off_by_a_little_fails_the_proof(
+    tuned: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+    from peft import LoraModel
+
+    merge = LoraModel.merge_and_unload
+
+    def merges_badly(self: Any, *args: Any, **kwargs: Any) -> Any:
+        model = merge(self, *args, **kwargs)
+        with torch.no_grad():
+            model.model.layers[1].mlp.down_proj.weight.mul_(1.02)
+        return model
+
+    monkeypatch.setattr(LoraModel, "merge_and_unload", merges_badly)
+    with pytest.raises(TrainerError, match="logits differ by up to"):
+        export(JobDir(tuned.path), tmp_path / "merged", "float32")
+    assert not (tmp_path / "merged").exists()
+
+
+def test_a_job_without_a_model_is_refused(tmp_path: Path, tiny_model: Path) -> None:
+    folder = tiny.write_job_dir(tmp_path / "job", tiny_model, {"train": tiny.pairs(4)})
+    with pytest.raises(TrainerError, match="left no model yet"):
+        export(JobDir(folder), tmp_path / "out", "float32")
