@@ -28,7 +28,7 @@ from local_backend.job_dir import ARTIFACTS, MODEL, JobDir
 from local_backend.model import Loaded, load, load_tokenizer, load_trained
 from local_backend.report import quiet_libraries
 from local_backend.settings import Settings, read_settings
-from local_backend.template import render
+from local_backend.template import prompt_pieces
 from local_backend.weights import locate
 
 TOGETHER = 16
@@ -68,10 +68,11 @@ class Models:
 def prompt_ids(loaded: Loaded, prompt: dict[str, Any]) -> list[int]:
     """The tokens of one prompt: a conversation to answer, or raw text to go on with."""
     if "text" in prompt:
-        text = prompt["text"]
+        pieces = [prompt["text"]]
     else:
-        text = render(loaded.tokenizer, prompt["messages"], reply_next=True)
-    ids: list[int] = loaded.tokenizer(text, add_special_tokens=False)["input_ids"]
+        pieces = prompt_pieces(loaded.tokenizer, prompt["messages"], loaded.stop_texts)
+    tokenised = loaded.tokenizer(pieces, add_special_tokens=False)["input_ids"]
+    ids: list[int] = [token for piece in tokenised for token in piece]
     if not ids:
         raise TrainerError("The prompt is empty.", fix="give it some text.")
     room = loaded.context_length

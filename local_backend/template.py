@@ -89,6 +89,14 @@ def turns(tokenizer: Any, messages: Sequence[Message], stops: Sequence[str]) -> 
     return pieces
 
 
+def prompt_pieces(tokenizer: Any, messages: Sequence[Message], stops: Sequence[str]) -> list[str]:
+    """A conversation that waits for its answer, cut where `turns` cuts it."""
+    earlier = [text for text, _ in turns(tokenizer, messages, stops)]
+    prompt = render(tokenizer, messages, reply_next=True)
+    done = "".join(earlier)
+    return [*earlier, prompt[len(done) :]] if prompt.startswith(done) else [prompt]
+
+
 def last_turn(tokenizer: Any, messages: Sequence[Message], stops: Sequence[str]) -> list[Piece]:
     """The whole conversation as prompt, its last turn learned."""
     prompt = render(tokenizer, messages[:-1], reply_next=True)

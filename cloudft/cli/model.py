@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,7 +67,7 @@ def generate_command(
     if not isinstance(backend, Generates):
         raise UsageError(f"a job on {record.backend} can't be asked", fix="use a local job.")
     if prompt == "-":
-        prompt = click.get_text_stream("stdin").read().rstrip("\n")
+        prompt = sys.stdin.read().rstrip("\n")
     questions = asked(record.customization_type, prompt=prompt, system=system, file=file)
     variants = ["tuned", "base"] if base else ["tuned"]
     decoding = Decoding(max_new_tokens, temperature, top_p, seed)

@@ -35,5 +35,8 @@ def _absolute(value: Any, base_dir: Path) -> Any:
 
 def _model(name: str, base_dir: Path) -> str:
     """A model that is a folder by its whole path; an alias or a hub id as it is."""
-    folder = base_dir / Path(name).expanduser()
-    return str(folder) if folder.is_dir() else name
+    try:
+        folder = base_dir / Path(name).expanduser()
+        return str(folder) if folder.is_dir() else name
+    except (OSError, RuntimeError):  # longer than any file name, or ~ of nobody
+        return name

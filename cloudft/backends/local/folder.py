@@ -167,7 +167,5 @@ def _broken_off(details: StatusDetails, status: str) -> StatusDetails:
     """A phase that was at work when the job ended has ended as the job did."""
     if status == "Completed":
         return StatusDetails("Completed", "Completed", "Completed")
-    ends: dict[str, Any] = {
-        k: status if v == "InProgress" else v for k, v in vars(details).items()
-    }
+    ends: dict[str, Any] = {k: status if v == "InProgress" else v for k, v in vars(details).items()}
     return StatusDetails(**ends)
