@@ -25,6 +25,7 @@ from cloudft.errors import (
     JobNotFound,
     JobStateConflict,
     OverBudget,
+    UsageError,
     WaitTimeout,
 )
 from cloudft.home import Home
@@ -223,7 +224,7 @@ def all_jobs(store: Store, home: Home) -> Iterator[Job | DamagedJob]:
             yield look(record, backends[record.backend])
         except DamagedJob as error:
             yield error
-        except JobNotFound as error:
+        except UsageError as error:  # no such job there, or no such backend here
             yield DamagedJob(error.message, fix=error.fix, file=str(record.folder))
 
 

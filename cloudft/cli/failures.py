@@ -108,5 +108,5 @@ def tell_bug(error: Exception) -> int:
         f"unexpected {type(error).__name__}: {error}",
         "Internal",
         1,
-        "this is a fault of cloudft: please report it with what `cloudft -v ...` prints.",
+        "this is a fault of cloudft: please report it with what the command prints with -v.",
     )

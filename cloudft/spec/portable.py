@@ -10,7 +10,7 @@ from cloudft.spec.load import LoadedJob
 
 def portable(job: LoadedJob) -> dict[str, Any]:
     """What was given (file, flags, environment), with every path absolute; no defaults."""
-    values: dict[str, Any] = job.spec.model_dump(mode="json", exclude_unset=True)
+    values: dict[str, Any] = job.spec.model_dump(exclude_unset=True)
     data = values["data"]
     for name in ("train", "validation", "test"):
         if name in data:
@@ -25,7 +25,7 @@ def portable(job: LoadedJob) -> dict[str, Any]:
 
 def _absolute(value: Any, base_dir: Path) -> Any:
     """A path or a list of them; a share stays a number, an S3 address an address."""
-    if isinstance(value, list):
+    if isinstance(value, (list, tuple)):
         items = [_absolute(item, base_dir) for item in value]
         return items[0] if len(items) == 1 else items
     if not isinstance(value, str) or value.startswith("s3://"):

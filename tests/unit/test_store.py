@@ -24,9 +24,8 @@ CREATE = """
 import os, sys, time
 from pathlib import Path
 from cloudft.store import Store
-sys.path.insert(0, sys.argv[1])
 from test_store import a_record
-store, ids = Store(Path(sys.argv[2])), sys.argv[3:]
+store, ids = Store(Path(sys.argv[1])), sys.argv[2:]
 print("ready", flush=True)
 sys.stdin.readline()
 for job_id in ids:
@@ -43,10 +42,9 @@ HOLD = """
 import sys
 from pathlib import Path
 from cloudft.store import Store
-sys.path.insert(0, sys.argv[1])
 from test_store import a_record
-store = Store(Path(sys.argv[2]))
-with store.create(a_record(store, sys.argv[3])):
+store = Store(Path(sys.argv[1]))
+with store.create(a_record(store, sys.argv[2])):
     print("within", flush=True)
     sys.stdin.readline()
 """
@@ -74,12 +72,13 @@ def a_record(store: Store, job_id: str, **changes: Any) -> Record:
 
 
 def python(code: str, *args: object) -> subprocess.Popen[str]:
-    """A fresh interpreter that runs `code`, with this folder as its first argument."""
+    """A fresh interpreter that runs `code` and may import from this file."""
     return subprocess.Popen(
-        [sys.executable, "-c", code, str(Path(__file__).parent), *map(str, args)],
+        [sys.executable, "-c", code, *map(str, args)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
     )
 
 
