@@ -113,15 +113,17 @@ def ability(backend: Backend, kind: type[Ability]) -> Ability:
 
 def everything(folder: Path) -> dict[str, int]:
     """Every file below `folder`, and when it was changed last."""
-    return {str(p): os.lstat(p).st_mtime_ns for p in folder.rglob("*") if not p.name == "x.lock"}
+    return {str(p): os.lstat(p).st_mtime_ns for p in folder.rglob("*")}
+
+
+@pytest.fixture(scope="module")
+def finished(bench: Bench) -> Finished:
+    """A completed job, looked at by many tests."""
+    return bench.once("finished", lambda: finish(bench))
 
 
 class BackendSuite:
     """Inherit as TestX beside a `bench` fixture of module scope."""
-
-    @pytest.fixture(scope="class")
-    def finished(self, bench: Bench) -> Finished:
-        return bench.once("finished", lambda: finish(bench))
 
     @pytest.fixture
     def running(self, bench: Bench, request: pytest.FixtureRequest) -> Iterator[str]:

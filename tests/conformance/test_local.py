@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import tiny
 from conftest import write_job_file
-from suite import BackendSuite, Bench
+from suite import BackendSuite, Bench, finished
 
 from cloudft import jobs
 from cloudft.backends.base import StagedJob
@@ -45,3 +45,5 @@ def bench(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Bench:
 
 class TestLocal(BackendSuite):
     """Everything that the suite asks."""
+
+__all__ = ["finished"]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 
 from cloudft.artifacts import is_complete
 from cloudft.backends.base import (
@@ -35,6 +36,12 @@ from cloudft.types import Estimate, Finding, JobState, LogLine, Manifest, Metric
 
 SECRET_WORDS = ("AWS_", "SECRET", "PASSWORD", "API_KEY")
 """Environment variables with these in their name are not the trainer's business."""
+
+
+LEAVING_S = 10.0
+"""How long processes may take to leave once the ending is written."""
+_started: list[subprocess.Popen[bytes]] = []
+"""Supervisors that this process has started: looked after, so that none stays a zombie."""
 
 
 class LocalBackend(Backend, Resumes, Generates, Exports):
@@ -124,7 +131,7 @@ class LocalBackend(Backend, Resumes, Generates, Exports):
                 fix="submit another job with more epochs.",
             )
         with as_store_error(f"job {job_id} can't be resumed", job.path):
-            lock = try_lock(job.path / names.LOCK)
+            lock = self._lock_of_ended(job)
             if lock is None:
                 raise JobStateConflict(f"{job_id} is running", fix="`cloudft watch` follows it.")
             try:
@@ -177,14 +184,26 @@ class LocalBackend(Backend, Resumes, Generates, Exports):
             )
         return folder
 
+    def _lock_of_ended(self, job: JobFolder) -> int | None:
+        """The job's lock; the processes of a run that has ended get a moment to leave."""
+        patience = LEAVING_S if (job.path / names.ENDED).exists() else 0.0
+        retrying = Retrying(
+            stop=stop_after_delay(patience),
+            wait=wait_fixed(0.02),
+            retry=retry_if_result(lambda lock: lock is None),
+            retry_error_callback=lambda _: None,
+        )
+        return retrying(try_lock, job.path / names.LOCK)
+
     def _fill(self, job: JobFolder, plan: Plan) -> None:
         for file in plan.files.values():
             _link_or_copy(file, job.path / names.DATA / file.name)
         write_whole(job.path / names.JOB, orjson.dumps(plan.request, option=orjson.OPT_INDENT_2))
 
     def _start(self, job: JobFolder, lock: int) -> None:
+        _started[:] = [child for child in _started if child.poll() is None]
         with (job.path / names.LOG).open("ab") as log:
-            subprocess.Popen(
+            child = subprocess.Popen(
                 [sys.executable, "-m", "local_backend", str(job.path), "--lock-fd", str(lock)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -193,6 +212,7 @@ class LocalBackend(Backend, Resumes, Generates, Exports):
                 start_new_session=True,
                 env=self._environment(),
             )
+        _started.append(child)
 
     def _environment(self) -> dict[str, str]:
         kept = {k: v for k, v in os.environ.items() if not any(w in k for w in SECRET_WORDS)}
