@@ -16,7 +16,7 @@ demo: $(VENV)/.demo  ## Set up, train a real model on a real task, print its acc
 
 test: $(VENV)/.dev  ## Set up, check style and types, run every test.
 	$(MAKE) lint
-	env -u CLOUDFT_HOME $(BIN)/python -m pytest
+	env -u CLOUDFT_HOME $(BIN)/python -m pytest -n 2
 
 lint: $(VENV)/.dev  ## Style and types only.
 	$(BIN)/ruff check .
@@ -29,6 +29,7 @@ format: $(VENV)/.dev  ## Put the sources into form.
 
 bench: $(VENV)/.dev  ## Measure what the speed claims rest on.
 	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/listing.py
 
 clean:  ## Remove the environment and the demo's jobs.
 	rm -rf $(VENV) .demo

@@ -7,6 +7,7 @@ import errno
 import fcntl
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -62,18 +63,31 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def try_lock(path: Path) -> int | None:
-    """A descriptor that holds `path` exclusively until it is closed; None when another holds it."""
+def try_lock(path: Path, *, patience_s: float = 0.1) -> int | None:
+    """A descriptor that holds `path` exclusively until it is closed; None when another holds it.
+
+    Someone who only looks (`is_locked`) holds it for an instant: that much is waited for.
+    """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    end = time.monotonic() + patience_s
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        return None
+        while not _flock(descriptor, fcntl.LOCK_EX):
+            if time.monotonic() >= end:
+                os.close(descriptor)
+                return None
+            time.sleep(0.005)
     except BaseException:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def _flock(descriptor: int, kind: int) -> bool:
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def is_locked(path: Path) -> bool:
@@ -83,9 +97,6 @@ def is_locked(path: Path) -> bool:
     except FileNotFoundError:
         return False
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
+        return not _flock(descriptor, fcntl.LOCK_SH)
     finally:
         os.close(descriptor)
-    return False

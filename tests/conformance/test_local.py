@@ -46,4 +46,5 @@ def bench(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Bench:
 class TestLocal(BackendSuite):
     """Everything that the suite asks."""
 
+
 __all__ = ["finished"]

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,8 +41,6 @@ SECRET_WORDS = ("AWS_", "SECRET", "PASSWORD", "API_KEY")
 
 LEAVING_S = 10.0
 """How long processes may take to leave once the ending is written."""
-_started: list[subprocess.Popen[bytes]] = []
-"""Supervisors that this process has started: looked after, so that none stays a zombie."""
 
 
 class LocalBackend(Backend, Resumes, Generates, Exports):
@@ -201,7 +200,6 @@ class LocalBackend(Backend, Resumes, Generates, Exports):
         write_whole(job.path / names.JOB, orjson.dumps(plan.request, option=orjson.OPT_INDENT_2))
 
     def _start(self, job: JobFolder, lock: int) -> None:
-        _started[:] = [child for child in _started if child.poll() is None]
         with (job.path / names.LOG).open("ab") as log:
             child = subprocess.Popen(
                 [sys.executable, "-m", "local_backend", str(job.path), "--lock-fd", str(lock)],
@@ -212,7 +210,8 @@ class LocalBackend(Backend, Resumes, Generates, Exports):
                 start_new_session=True,
                 env=self._environment(),
             )
-        _started.append(child)
+        # Someone waits for it as long as this process lives, so that it never stays a zombie.
+        threading.Thread(target=child.wait, daemon=True).start()
 
     def _environment(self) -> dict[str, str]:
         kept = {k: v for k, v in os.environ.items() if not any(w in k for w in SECRET_WORDS)}
