@@ -13,16 +13,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from local_backend.job_dir import FAILED, JOB, LOCK, PIDS, JobDir, take_lock, write_json
+from local_backend.job_dir import FAILED, JOB, LOCK, PIDS, STOPPED, JobDir, take_lock, write_json
 
 OUT_OF_MEMORY_HINT = (
     "SIGKILL is what the kernel sends when memory runs out: if you did not kill it yourself, try a"
     " smaller local.micro_batch_size or local.max_length, then `cloudft resume`."
 )
-
-SHARING = {"GOMP_SPINCOUNT": "1000"}
-"""How long a thread of GNU OpenMP spins before it sleeps. By default it spins so long that two
-trainers on one machine come to a tenth of their speed; see benchmarks/RESULTS.md."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -48,7 +44,6 @@ def run_trainer(job_dir: JobDir, lock: int) -> int:
     child = subprocess.Popen(
         [sys.executable, "-m", "local_backend.train", str(job_dir.path)],
         pass_fds=(lock,),
-        env=SHARING | os.environ,
     )
     write_json(job_dir / PIDS, {"pid": child.pid, "supervisor": os.getpid()})
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -59,6 +54,9 @@ def run_trainer(job_dir: JobDir, lock: int) -> int:
 def settle(job_dir: JobDir, code: int) -> None:
     """Give a run without an ending one: the signal or exit status, and the last words."""
     if job_dir.ended() is not None:
+        return
+    if code == -signal.SIGTERM:  # asked to stop before it could listen
+        job_dir.end(STOPPED)
         return
     if code < 0:
         name = signal.Signals(-code).name

@@ -39,6 +39,9 @@ SECRET_WORDS = ("AWS_", "SECRET", "PASSWORD", "API_KEY")
 """Environment variables with these in their name are not the trainer's business."""
 
 
+SHARING = {"GOMP_SPINCOUNT": "1000"}
+"""How long a thread of GNU OpenMP spins before it sleeps. By default it spins so long that two
+trainers on one machine come to a tenth of their speed; see benchmarks/RESULTS.md."""
 LEAVING_S = 10.0
 """How long processes may take to leave once the ending is written."""
 
@@ -215,7 +218,9 @@ class LocalBackend(Backend, Resumes, Generates, Exports):
 
     def _environment(self) -> dict[str, str]:
         kept = {k: v for k, v in os.environ.items() if not any(w in k for w in SECRET_WORDS)}
-        return kept | {"CLOUDFT_MODEL_CACHE": str(self.home.models), "PYTHONUNBUFFERED": "1"}
+        return (
+            SHARING | kept | {"CLOUDFT_MODEL_CACHE": str(self.home.models), "PYTHONUNBUFFERED": "1"}
+        )
 
 
 def _link_or_copy(source: Path, to: Path) -> None:

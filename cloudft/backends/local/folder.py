@@ -45,8 +45,9 @@ class JobFolder:
     path: Path
 
     def was_started(self) -> bool:
-        """True once a trainer was started here, whatever became of it."""
-        return (self.path / LOG).exists()
+        """True once a trainer came up here, whatever became of it. An empty log proves nothing."""
+        log = self.path / LOG
+        return (self.path / PIDS).exists() or (log.exists() and log.stat().st_size > 0)
 
     def state(self, job_id: str) -> JobState:
         """One look. The ending is read after the lock was seen free, so none is overlooked."""
