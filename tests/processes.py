@@ -51,3 +51,10 @@ def kill(pid: int, number: int = signal.SIGKILL) -> None:
     """Send a signal to a process that may be gone."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, number)
+
+
+def running(words: str) -> list[int]:
+    """The processes whose command line has `words` in it."""
+    table = subprocess.run(["ps", "-axwwo", "pid=,args="], capture_output=True, text=True, check=True)
+    found = [line.split(maxsplit=1) for line in table.stdout.splitlines()]
+    return [int(pid) for pid, *command in found if words in " ".join(command)]

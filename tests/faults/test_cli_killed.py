@@ -1,48 +1,129 @@
+"""`cloudft submit` is killed at any moment: afterwards it is no job or one job, never two."""
+
 from __future__ import annotations
 
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from processes import Cli, JobFile
+from processes import Cli, JobFile, kill, lines, running, wait_until
 
 HOOK = """
 import os, signal, sys
-left = [int(os.environ["KILL_AT"])]
+left = int(os.environ["KILL_AT"])
 def hook(event, args):
-    if event in ("open", "os.rename", "os.mkdir", "os.link", "subprocess.Popen"):
-        if "home" in str(args[0]) or event == "subprocess.Popen":
-            left[0] -= 1
-            if left[0] < 0:
+    global left
+    if event in ("open", "fcntl.flock", "subprocess.Popen") or event.startswith("os."):
+        if event in ("fcntl.flock", "subprocess.Popen") or os.environ["CLOUDFT_HOME"] in str(args):
+            left -= 1
+            if left < 0 or event == os.environ["KILL_EVENT"]:
                 os.kill(os.getpid(), signal.SIGKILL)
 if "submit" in sys.orig_argv:
     sys.addaudithook(hook)
 """
+"""For sitecustomize: the process kills itself before the Nth thing that it does in its home."""
+NEVER = 10**6
+THINGS = 70
+"""More than a submit does."""
 
 
-@pytest.mark.parametrize("moment", range(0, 40, 4))
-def test_a_submit_killed_at_any_moment_is_one_job(
-    cli: Cli, job_file: JobFile, home: Path, tmp_path: Path, moment: int
-) -> None:
-    path = job_file(records=8, hyperparameters={"epochCount": 1})
+@pytest.fixture
+def job(job_file: JobFile) -> Path:
+    return job_file(records=8, hyperparameters={"epochCount": 1})
+
+
+@pytest.fixture(autouse=True)
+def no_trainer_is_left(home: Path) -> Iterator[None]:
+    yield
+    for pid in running(str(home)):
+        kill(pid)
+
+
+def submit_killed(job: Path, tmp_path: Path, *, at: int = NEVER, event: str = "") -> int:
+    """A submit that is killed before its Nth thing, or before a thing of that kind."""
     (tmp_path / "hook").mkdir()
     (tmp_path / "hook" / "sitecustomize.py").write_text(HOOK)
-    environment = os.environ | {
-        "PYTHONPATH": str(tmp_path / "hook"),
-        "KILL_AT": str(moment),
-    }
-    command = [sys.executable, "-m", "cloudft", "submit", str(path)]
-    subprocess.run(command, env=environment, capture_output=True, check=False, timeout=60)
-    listed = json.loads(cli("list", "--output", "json").stdout)
-    assert len(listed) <= 1
-    again = cli("submit", path, "--wait", "--output", "json", timeout=120)
+    hooked = {"PYTHONPATH": str(tmp_path / "hook"), "KILL_AT": str(at), "KILL_EVENT": event}
+    return subprocess.run(
+        [sys.executable, "-m", "cloudft", "submit", str(job)],
+        env=os.environ | hooked,
+        capture_output=True,
+        check=False,
+        timeout=60,
+    ).returncode
+
+
+def listed(cli: Cli) -> list[dict[str, Any]]:
+    done = cli("list", "--output", "json")
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    values: list[dict[str, Any]] = json.loads(done.stdout)
+    return values
+
+
+def supervisors(home: Path) -> list[int]:
+    return running(f"-m local_backend {home}")
+
+
+@pytest.mark.parametrize("moment", range(1, THINGS, 4))
+def test_a_submit_killed_at_any_moment_is_gone_on_with_as_one_job(
+    cli: Cli, job: Path, home: Path, tmp_path: Path, moment: int
+) -> None:
+    killed = submit_killed(job, tmp_path, at=moment) == -9
+    before = [value["id"] for value in listed(cli)]
+    assert len(before) <= 1
+    assert killed or len(before) == 1
+    again = cli("submit", job, "--output", "json")
     assert again.returncode == 0, again.stderr
-    listed = json.loads(cli("list", "--output", "json").stdout)
-    completed = [job for job in listed if job["status"] == "Completed"]
-    assert len(completed) == 1
-    # A first try whose trainer was killed with the submit is a Failed job beside it, at most.
-    assert len(listed) <= 2
-    assert json.loads(again.stdout)["id"] == completed[0]["id"]
+    [after] = listed(cli)
+    assert after["id"] == json.loads(again.stdout)["id"]
+    assert before in ([], [after["id"]])
+    assert after["status"] == "InProgress", after["failureMessage"]
+    assert len(supervisors(home)) == 1
+
+
+@pytest.mark.parametrize(
+    ("event", "trainers"), [("os.link", 0), ("subprocess.Popen", 0), ("after Popen", 1)]
+)
+def test_the_job_of_a_killed_submit_completes_and_is_trained_once(
+    cli: Cli, job: Path, home: Path, tmp_path: Path, event: str, trainers: int
+) -> None:
+    if event == "after Popen":
+        assert submit_killed(job, tmp_path, at=_thing_after_popen(job, tmp_path)) == -9
+    else:
+        assert submit_killed(job, tmp_path, event=event) == -9
+    assert len(supervisors(home)) == trainers
+    done = cli("submit", job, "--wait", "--output", "json", timeout=120)
+    assert done.returncode == 0, done.stderr
+    [value] = listed(cli)
+    assert value["status"] == "Completed"
+    folder = home / "jobs" / value["id"]
+    assert (folder / "trainer.log").read_text().count("ended: Completed") == 1
+    assert [point["step"] for point in lines(folder / "metrics.jsonl")] == [0, 1]
+    wait_until(lambda: not running(str(home)), "the trainer has left")
+
+
+def _thing_after_popen(job: Path, tmp_path: Path) -> int:
+    """Which thing a submit does right after it has started the trainer."""
+    folder = tmp_path / "counting"
+    folder.mkdir()
+    counted = HOOK.replace("left -= 1", "left -= 1; os.write(1, (event + chr(10)).encode())")
+    (folder / "sitecustomize.py").write_text(counted)
+    home = str(folder / "home")
+    more = {"PYTHONPATH": str(folder), "KILL_AT": str(NEVER), "CLOUDFT_HOME": home}
+    done = subprocess.run(
+        [sys.executable, "-m", "cloudft", "submit", str(job)],
+        env=os.environ | more | {"KILL_EVENT": ""},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for pid in running(home):
+        kill(pid)
+    events = done.stdout.splitlines()
+    assert len(events) < THINGS
+    return events.index("subprocess.Popen") + 1

@@ -12,10 +12,10 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from processes import wait_until
+from records import a_record
 
 from cloudft.errors import DamagedJob, JobNotFound, JobStateConflict, StoreError, UsageError
 from cloudft.store import Record, Store
@@ -24,7 +24,7 @@ CREATE = """
 import os, sys, time
 from pathlib import Path
 from cloudft.store import Store
-from test_store import a_record
+from records import a_record
 store, ids = Store(Path(sys.argv[1])), sys.argv[2:]
 print("ready", flush=True)
 sys.stdin.readline()
@@ -42,7 +42,7 @@ HOLD = """
 import sys
 from pathlib import Path
 from cloudft.store import Store
-from test_store import a_record
+from records import a_record
 store = Store(Path(sys.argv[1]))
 with store.create(a_record(store, sys.argv[2])):
     print("within", flush=True)
@@ -50,29 +50,8 @@ with store.create(a_record(store, sys.argv[2])):
 """
 
 
-def a_record(store: Store, job_id: str, **changes: Any) -> Record:
-    """A record of that id."""
-    values: dict[str, Any] = {
-        "id": job_id,
-        "name": job_id.rpartition("-")[0],
-        "backend": "local",
-        "token": "0" * 32,
-        "created_at": "2026-01-02T03:04:05.678+00:00",
-        "customization_type": "FINE_TUNING",
-        "base_model": "nova-lite",
-        "hyper_parameters": {"epochCount": 2, "learningRate": 1e-5},
-        "request": {"id": job_id},
-        "manifest": {"files": {}},
-        "estimate": {"usd": {"training": 0.0}},
-        "tags": {"team": "support"},
-        "spec": {"name": job_id},
-        "folder": store.jobs / job_id,
-    }
-    return Record(**values | changes)
-
-
 def python(code: str, *args: object) -> subprocess.Popen[str]:
-    """A fresh interpreter that runs `code` and may import from this file."""
+    """A fresh interpreter that runs `code` and may import what the tests do."""
     return subprocess.Popen(
         [sys.executable, "-c", code, *map(str, args)],
         stdin=subprocess.PIPE,
