@@ -193,7 +193,7 @@ def test_a_hyperparameter_fault_names_the_models_own_and_their_ranges(tmp_path: 
     assert (unknown.code, unknown.line) == ("UnknownHyperparameter", 6)
     assert "epochCount 1 to 5" in unknown.message
     assert (out.code, out.line) == ("OutOfRange", 7)
-    assert "1 to 5 (hp, 2026-06)" in out.message
+    assert "1 to 5 (https://docs.aws.amazon.com/bedrock/" in out.message
 
 
 def test_an_assumed_range_only_warns(tmp_path: Path):
@@ -305,7 +305,8 @@ def test_flag_over_file_over_environment_over_default(tmp_path: Path):
     assert where["local.method"][0] == "default"
     assert where["hyperparameters.learningRateWarmupSteps"] == (
         "catalogue",
-        "nova-lite (hp, 2026-06)",
+        "nova-lite (https://docs.aws.amazon.com/bedrock/latest/userguide/custom-models-hp.html,"
+        " 2026-06)",
     )
     assert job.findings == ()
 

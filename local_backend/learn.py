@@ -1,0 +1,241 @@
+"""The steps: batches, loss, weights, validation, checkpoints, until it is best to stop."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+
+from local_backend import checkpoint
+from local_backend.batches import Example, as_tensors, epoch_batches, micro_batches
+from local_backend.curve import TRAIN, VALIDATION, perplexity
+from local_backend.device import free_cached_memory, is_out_of_memory
+from local_backend.errors import StopRequested, TrainerError
+from local_backend.loss import summed_loss
+from local_backend.model import computing_in, evaluating, trainable
+from local_backend.prepare import Run
+from local_backend.settings import Settings
+
+CHECKPOINT_SHARE = 0.05
+"""At most this share of the time goes into checkpoints."""
+GRADIENT_NORM = 1.0
+
+
+def measure_base(run: Run) -> None:
+    """The validation loss before the first step: what the base model knows already."""
+    if run.validation is None:
+        return
+    if run.position.base_loss is None:
+        publish(run, None, None, "validating the base model")
+        run.position.base_loss = validation_loss(run)
+    base = run.position.base_loss
+    run.report.summary["base"] = {"validationLoss": base, "perplexity": perplexity(base)}
+    run.report.log(f"base model: validation loss {base:.4f}")
+
+
+def learn(run: Run) -> None:
+    """Every step from the current position to the end, or until it is best to stop.
+
+    A stop request ends it with a checkpoint. Where the loop stands follows from the position alone,
+    so a validation that was due when the run was cut off is made up for when it goes on.
+    """
+    run.last_checkpoint = time.monotonic()
+    try:
+        while True:
+            run.report.raise_if_stopped()
+            if validation_is_due(run):
+                validate(run)
+                if out_of_patience(run):
+                    break
+            elif run.position.step < run.total_steps:
+                take_step(run)
+            else:
+                break
+            save_if_due(run)
+    except StopRequested:
+        save_now(run)
+        raise
+
+
+def validation_is_due(run: Run) -> bool:
+    """True after each epoch and each `eval_steps`, once."""
+    step, every = run.position.step, run.settings.eval_steps
+    if run.validation is None or step == run.position.validated_step:
+        return False
+    return step % run.steps_per_epoch == 0 or bool(every and step % every == 0)
+
+
+def next_batch(run: Run) -> tuple[int, list[Example]]:
+    """The epoch that the next step belongs to, and the step's examples."""
+    epoch, at = divmod(run.position.step, run.steps_per_epoch)
+    if run.epoch_batches is None or at == 0:
+        count = len(run.train.examples)
+        run.epoch_batches = epoch_batches(count, run.settings.batch_size, run.settings.seed, epoch)
+    return epoch, [run.train.examples[i] for i in run.epoch_batches[at]]
+
+
+def take_step(run: Run) -> None:
+    """One optimizer step over the next batch, and its point on the curve."""
+    started = time.monotonic()
+    step = run.position.step
+    epoch, examples = next_batch(run)
+    rate = learning_rate(run.settings, step, run.total_steps)
+    for group in run.optimizer.param_groups:
+        group["lr"] = rate
+
+    def forward_and_backward() -> float:
+        run.optimizer.zero_grad(set_to_none=True)
+        # A seed a step: a repeated step (after a crash, or with less memory) drops the same units.
+        torch.manual_seed(run.settings.seed * 1_000_003 + step)
+        return mean_loss(run, examples, learn_from_it=True)
+
+    loss = with_less_memory(run, forward_and_backward)
+    if loss != loss or loss in (float("inf"), float("-inf")):
+        raise TrainerError(
+            f"The loss became {loss} at step {step}: training has run away.",
+            fix="lower the learningRate, or add warm-up steps.",
+        )
+    torch.nn.utils.clip_grad_norm_(trainable(run.loaded.model).values(), GRADIENT_NORM)
+    run.optimizer.step()
+    seconds = time.monotonic() - started
+    tokens = sum(len(e.ids) for e in examples)
+    run.position.step += 1
+    run.position.tokens += tokens
+    run.position.seconds += seconds
+    run.curve.point(TRAIN, step, epoch, loss, rate, tokens / seconds)
+    publish(run, epoch, loss, "training")
+
+
+def learning_rate(settings: Settings, step: int, total: int) -> float:
+    """Linear warm-up over `learningRateWarmupSteps`, then linear decay towards zero.
+
+    The first step already learns (1/warm-up of the rate), and the last one still does.
+    """
+    if step < settings.warmup_steps:
+        return settings.learning_rate * (step + 1) / settings.warmup_steps
+    return settings.learning_rate * (total - step) / max(1, total - settings.warmup_steps)
+
+
+def mean_loss(run: Run, examples: Sequence[Example], *, learn_from_it: bool) -> float:
+    """Mean negative log-likelihood of the learned tokens of `examples`, in nats.
+
+    The mean is over the whole batch, however it is cut into micro batches.
+    """
+    learned = sum(int(e.learned.sum()) for e in examples)
+    pad = run.loaded.tokenizer.pad_token_id or 0
+    total = 0.0
+    for part in micro_batches(examples, run.limit):
+        with computing_in(run.dtype, run.device):
+            loss = summed_loss(run.loaded.model, as_tensors(part, pad, run.device))
+        if learn_from_it:
+            (loss / learned).backward()
+        total += loss.item()
+    return total / learned
+
+
+def with_less_memory(run: Run, work: Callable[[], float]) -> float:
+    """Do `work`; as long as memory runs out, halve what goes through the model at once."""
+    while True:
+        try:
+            return work()
+        except (RuntimeError, MemoryError) as error:
+            smaller = run.limit.halved()
+            if not is_out_of_memory(error):
+                raise
+            if smaller is None:
+                raise TrainerError(
+                    "Memory ran out with one sequence at a time.",
+                    fix="lower local.max_length, use `method: lora`, or take a smaller model.",
+                ) from error
+        run.limit = smaller
+        run.position.micro = [smaller.sequences, smaller.tokens]
+        run.report.log(
+            f"out of memory: going on with {smaller.sequences} sequences at a time;"
+            f" the batch stays {run.settings.batch_size}"
+        )
+        gc.collect()
+        free_cached_memory(run.device)
+
+
+def validate(run: Run) -> None:
+    """A point on the validation curve; keeps the weights when they are the best so far."""
+    epoch = (run.position.step - 1) // run.steps_per_epoch
+    publish(run, epoch, None, "validating")
+    loss = validation_loss(run)
+    position, stopping = run.position, run.settings.early_stopping
+    run.curve.point(VALIDATION, position.step - 1, epoch, loss)
+    run.report.log(f"step {position.step}: validation loss {loss:.4f}")
+    enough = stopping.threshold if stopping else 0.0
+    position.validated_step = position.step
+    better = position.best_loss is None or loss < position.best_loss - enough
+    position.bad_validations = 0 if better else position.bad_validations + 1
+    if position.best_loss is None or loss < position.best_loss:
+        position.best_loss, position.best_step = loss, position.step
+        checkpoint.save_best(run.folder, run.loaded.model, position)
+
+
+def validation_loss(run: Run) -> float:
+    """The loss on all of the validation data, with no dropout."""
+    assert run.validation is not None
+    examples = run.validation.examples
+
+    def measure() -> float:
+        with evaluating(run.loaded.model):
+            total = learned = 0.0
+            for at in range(0, len(examples), run.settings.batch_size):
+                run.report.raise_if_stopped()
+                part = examples[at : at + run.settings.batch_size]
+                weight = sum(int(e.learned.sum()) for e in part)
+                total += mean_loss(run, part, learn_from_it=False) * weight
+                learned += weight
+            return total / learned
+
+    return with_less_memory(run, measure)
+
+
+def out_of_patience(run: Run) -> bool:
+    """True when early stopping says so."""
+    stopping = run.settings.early_stopping
+    if stopping is None or run.position.bad_validations < stopping.patience:
+        return False
+    run.report.log(
+        f"early stopping after step {run.position.step}: {run.position.bad_validations} validations"
+        f" without a gain of {stopping.threshold:g}"
+    )
+    run.report.summary["stoppedEarly"] = True
+    return True
+
+
+def publish(run: Run, epoch: int | None, loss: float | None, activity: str) -> None:
+    """The progress that `watch` shows."""
+    position = run.position
+    speed = position.tokens / position.seconds if position.seconds else None
+    each = position.seconds / position.step if position.step else None
+    previous = run.report.progress or {}
+    run.report.progress = {
+        "step": position.step,
+        "totalSteps": run.total_steps,
+        "epoch": epoch if epoch is not None else previous.get("epoch", 0),
+        "loss": loss if loss is not None else previous.get("loss"),
+        "tokensPerSecond": speed,
+        "secondsLeft": each * (run.total_steps - position.step) if each else None,
+        "activity": activity,
+    }
+    run.report.write()
+
+
+def save_if_due(run: Run) -> None:
+    """A checkpoint as often as it costs at most CHECKPOINT_SHARE of the time."""
+    if time.monotonic() - run.last_checkpoint >= run.checkpoint_cost / CHECKPOINT_SHARE:
+        save_now(run)
+
+
+def save_now(run: Run) -> None:
+    """A checkpoint of where the loop stands."""
+    started = time.monotonic()
+    run.position.metrics_bytes = run.curve.durable_bytes()
+    checkpoint.save(run.folder, run.loaded.model, run.optimizer, run.position)
+    run.last_checkpoint = time.monotonic()
+    run.checkpoint_cost = run.last_checkpoint - started

@@ -1,0 +1,143 @@
+"""What the steps need, made once: model, data, optimizer, and the place to go on from."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from local_backend import checkpoint
+from local_backend.batches import Encoded, MicroLimit, encode, steps_per_epoch
+from local_backend.curve import Curve
+from local_backend.device import choose_device, choose_dtype, memory_bytes
+from local_backend.errors import TrainerError
+from local_backend.job_dir import CHECKPOINTS, METRICS, JobDir
+from local_backend.model import Loaded, load_for_training, trainable
+from local_backend.report import Report, quiet_libraries
+from local_backend.settings import Settings
+
+PACKED_LENGTH = 1024
+"""Default length of packed sequences: long enough to learn from, short enough for a CPU."""
+
+
+@dataclass
+class Run:
+    """Everything that the steps need, made once."""
+
+    settings: Settings
+    report: Report
+    loaded: Loaded
+    device: torch.device
+    dtype: torch.dtype
+    train: Encoded
+    validation: Encoded | None
+    optimizer: torch.optim.Optimizer
+    limit: MicroLimit
+    position: checkpoint.Position
+    curve: Curve
+    folder: Path
+    epoch_batches: list[list[int]] | None = None
+    last_checkpoint: float = 0.0
+    checkpoint_cost: float = 0.0
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps in an epoch."""
+        return steps_per_epoch(len(self.train.examples), self.settings.batch_size)
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps in the whole run."""
+        return self.steps_per_epoch * self.settings.epoch_count
+
+
+def prepare(job_dir: JobDir, settings: Settings, report: Report) -> Run:
+    """Model, data, optimizer and the place to go on from."""
+    quiet_libraries()
+    device = choose_device(settings.device)
+    dtype = choose_dtype(settings.dtype, device)
+    torch.manual_seed(settings.seed)
+    report.log(f"device {device.type}, computing in {str(dtype).removeprefix('torch.')}")
+    loaded = load_for_training(settings, device, dtype)
+    report.raise_if_stopped()
+    max_length = longest_allowed(settings, loaded)
+    train_data = encode(settings.data["train"], settings, loaded, max_length)
+    held_out = settings.data.get("validation")
+    validation = encode(held_out, settings, loaded, max_length) if held_out else None
+    optimizer = torch.optim.AdamW(
+        trainable(loaded.model).values(), lr=settings.learning_rate, weight_decay=0.0
+    )
+    folder = job_dir / CHECKPOINTS
+    folder.mkdir(exist_ok=True)
+    position = checkpoint.restore(folder, loaded.model, optimizer) or checkpoint.Position()
+    run = Run(
+        settings,
+        report,
+        loaded,
+        device,
+        dtype,
+        train_data,
+        validation,
+        optimizer,
+        MicroLimit(*position.micro) if position.micro else first_limit(settings, device),
+        position,
+        Curve(job_dir / METRICS, position.metrics_bytes),
+        folder,
+    )
+    tell_settings(run, max_length)
+    return run
+
+
+def longest_allowed(settings: Settings, loaded: Loaded) -> int:
+    """The length that sequences are cut or packed to; refuses more than the model was made for."""
+    context = loaded.context_length
+    if settings.max_length is None:
+        return context if settings.supervised else min(context, PACKED_LENGTH)
+    if settings.max_length > context:
+        raise TrainerError(
+            f"local.max_length is {settings.max_length}, and {settings.model_name} was made for"
+            f" {context} tokens.",
+            fix=f"set it to {context} or less.",
+        )
+    return settings.max_length
+
+
+def first_limit(settings: Settings, device: torch.device) -> MicroLimit:
+    """How much to put through the model at once, before memory says otherwise."""
+    if settings.micro_batch_size is not None:
+        return MicroLimit(settings.micro_batch_size, sys.maxsize)
+    if device.type == "cuda":
+        return MicroLimit(settings.batch_size, 8192)
+    roomy = (memory_bytes() or 0) > 12 * 2**30
+    return MicroLimit(settings.batch_size, 2048 if roomy else 1024)
+
+
+def tell_settings(run: Run, max_length: int) -> None:
+    """Print each setting as it is used, and put it into the job's summary."""
+    settings, loaded = run.settings, run.loaded
+    trained = sum(p.numel() for p in trainable(loaded.model).values())
+    run.report.summary |= {
+        "model": settings.model_name,
+        "modelSource": loaded.source,
+        "method": settings.method,
+        "chatTemplate": "plain" if loaded.plain_template else "the model's own",
+        "device": run.device.type,
+        "dtype": str(run.dtype).removeprefix("torch."),
+        "trainedParameters": trained,
+        "maxLength": max_length,
+        "totalSteps": run.total_steps,
+        "train": run.train.summary(),
+        "validation": run.validation.summary() if run.validation else None,
+    }
+    for name, value in run.report.summary.items():
+        run.report.log(f"{name}: {json.dumps(value)}")
+    if settings.warmup_steps >= run.total_steps:
+        run.report.log(
+            f"warning: {settings.warmup_steps} warm-up steps and {run.total_steps} steps in all:"
+            f" the learning rate never reaches {settings.learning_rate:g}"
+        )
+    if run.position.step:
+        run.report.log(f"going on after step {run.position.step} of {run.total_steps}")

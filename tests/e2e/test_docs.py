@@ -1,0 +1,145 @@
+"""The docs are run: what README and docs tell people to type does what they say."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+from processes import Cli
+
+from cloudft.cli.main import COMMANDS, cloudft
+from cloudft.spec.load import load_job
+from cloudft.starter import FOLDERS, write
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "CONTRIBUTING.md"]
+EXAMPLES = sorted((ROOT / "examples").glob("*/cloudft.yaml"))
+TEXTS = [
+    *PAGES,
+    *sorted((ROOT / "examples").rglob("*.md")),
+    *EXAMPLES,
+    *sorted((ROOT / "cloudft" / "starter").rglob("*.yaml")),
+]
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """The fenced blocks of that language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
+
+
+def shell(script: str, folder: Path, **more: str) -> subprocess.CompletedProcess[str]:
+    """A script as a user would type it, `cloudft` being the one under test."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script],
+        cwd=folder,
+        env=os.environ | {"PATH": path} | more,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.real_model
+def test_the_first_job_of_the_readme(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [block] = blocks(ROOT / "README.md", "console")
+    commands = [line.removeprefix("$ ") for line in block.splitlines()]
+    assert [shlex.split(c)[1] for c in commands if c.startswith("cloudft")] == [
+        *("init", "check", "submit", "generate", "metrics", "export")
+    ]
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    done = shell("\n".join(commands), tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr and "Warning" not in done.stderr
+    assert "Completed" in done.stderr
+    assert "tuned:      shipping\n" in done.stdout, done.stdout
+    folder = tmp_path / "my-job"
+    assert (folder / "loss.png").read_bytes().startswith(b"\x89PNG")
+    assert (folder / "merged-model" / "model.safetensors").is_file()
+    [job] = (home / "jobs").iterdir()
+    result = json.loads((job / "artifacts" / "result.json").read_text())["summary"]
+    assert result["tuned"]["validationLoss"] < 0.5 * result["base"]["validationLoss"]
+
+
+def test_the_job_file_of_the_readme_is_the_one_that_init_writes() -> None:
+    [shown] = blocks(ROOT / "README.md", "yaml")
+    folder = ROOT / "cloudft" / "starter" / FOLDERS["FINE_TUNING"]
+    written = (folder / "cloudft.yaml").read_text().splitlines(keepends=True)
+    assert shown == "".join(line for line in written if not line.startswith("#"))
+
+
+def test_the_job_file_of_the_docs_has_every_field_and_is_accepted(tmp_path: Path) -> None:
+    [text] = blocks(ROOT / "docs" / "job-file.md", "yaml")
+    (tmp_path / "cloudft.yaml").write_text(text)
+    job = load_job(tmp_path / "cloudft.yaml")
+    assert [finding for finding in job.findings if finding.severity == "error"] == []
+    told = set(re.findall(r"(\w+):", text))
+    local = job.spec.local.model_fields_set | job.spec.data.model_fields_set
+    assert local <= told
+    assert type(job.spec.local).model_fields.keys() <= told
+
+
+def invocations() -> Iterator[tuple[str, list[str]]]:
+    """Each `cloudft ...` that a text shows: where, and the words after `cloudft`."""
+    for page in TEXTS:
+        text = page.read_text()
+        spans = re.findall(r"`(cloudft [^`]+)`", text)
+        lines = re.findall(r"^(?:\$ |    |# \w+[^:\n]*: )(cloudft .+)$", text, re.MULTILINE)
+        for shown in {*spans, *lines}:
+            for part in shown.split(" && "):
+                yield str(page.relative_to(ROOT)), shlex.split(part)[1:]
+
+
+def test_every_command_and_option_that_the_docs_name_is_there() -> None:
+    seen = set()
+    for page, words in invocations():
+        if words[0].startswith("-"):
+            continue
+        assert words[0] in COMMANDS, f"{page}: cloudft {words[0]}"
+        command = cloudft.get_command(click.Context(cloudft), words[0])
+        assert command is not None
+        options = {option for param in command.params for option in param.opts} | {"--help"}
+        named = {re.match(r"-[a-z-]+", word.strip("[]")) for word in words[1:]} - {None}
+        unknown = {match[0] for match in named if match} - options
+        assert not unknown, f"{page}: cloudft {' '.join(words)}"
+        seen.add(words[0])
+    assert {"init", "submit", "generate", "export", "doctor"} <= seen
+
+
+@pytest.mark.real_model
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.parent.name)
+def test_the_examples_pass_their_check(cli: Cli, path: Path) -> None:
+    done = cli("check", path, "--output", "json")
+    assert done.returncode == 0, done.stdout
+    assert json.loads(done.stdout)["findings"] == []
+
+
+@pytest.mark.parametrize("kind", FOLDERS)
+def test_what_init_writes_passes_its_check(cli: Cli, tmp_path: Path, kind: str) -> None:
+    write(kind, tmp_path / "job")
+    done = cli("check", cwd=tmp_path / "job")
+    assert done.returncode == 0, done.stderr
+    assert "warning" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_examples_of_a_commands_help_parse(name: str) -> None:
+    command = cloudft.get_command(click.Context(cloudft), name)
+    assert command is not None and command.epilog
+    shown = [line.strip() for line in command.epilog.splitlines() if "cloudft " in line]
+    assert shown
+    for line in shown:
+        words = shlex.split(line[line.index("cloudft ") :].partition(" > ")[0].partition(" >> ")[0])
+        assert words[1] == name
+        with command.make_context(name, words[2:], resilient_parsing=False):
+            pass

@@ -1,0 +1,79 @@
+"""What a person sees on a terminal, and what Ctrl-C does there."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import tiny
+from processes import Cli, JobFile, lines, wait_until
+
+
+class Terminal:
+    """`cloudft ...` on a terminal of its own, 100 columns wide."""
+
+    def __init__(self, *args: str | Path) -> None:
+        self.main, side = pty.openpty()
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "cloudft", *map(str, args)],
+            stdin=side,
+            stdout=side,
+            stderr=side,
+            env=os.environ | {"TERM": "xterm", "COLUMNS": "100", "LINES": "30"},
+            start_new_session=True,
+        )
+        os.close(side)
+        self.screen = ""
+
+    def read(self) -> bool:
+        """Take in what was written meanwhile; False when the program has gone."""
+        try:
+            self.screen += os.read(self.main, 65536).decode()
+        except OSError:
+            return False
+        return True
+
+    def read_until(self, pattern: str, seconds: float = 60) -> None:
+        end = time.monotonic() + seconds
+        while not re.search(pattern, self.screen):
+            assert self.read() and time.monotonic() < end, self.screen
+
+    def end(self) -> int:
+        """Read to the end; the exit code."""
+        while self.read():
+            pass
+        os.close(self.main)
+        return self.process.wait(timeout=10)
+
+
+def test_a_bar_with_loss_speed_and_time_left(job_file: JobFile) -> None:
+    path = job_file(validation=tiny.pairs(4), hyperparameters={"epochCount": 100})
+    terminal = Terminal("submit", path, "--wait")
+    terminal.read_until(r"training .*\d+/400  epoch \d+  loss \d\.\d{4}  \d+ tok/s  \d:\d\d left")
+    assert terminal.end() == 0
+    assert re.search(r"Completed .*400/400", terminal.screen)
+    assert max(map(len, re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", terminal.screen).split("\r"))) <= 110
+
+
+def test_control_c_ends_the_watching_and_not_the_job(
+    cli: Cli, job_file: JobFile, home: Path
+) -> None:
+    path = job_file(hyperparameters={"epochCount": 500})
+    terminal = Terminal("submit", path, "--wait")
+    terminal.read_until("training")
+    os.killpg(terminal.process.pid, signal.SIGINT)  # as a terminal does
+    assert terminal.end() == 130
+    assert "Traceback" not in terminal.screen
+    assert "goes on" in terminal.screen
+    [job] = (home / "jobs").iterdir()
+    done = len(lines(job / "metrics.jsonl"))
+    wait_until(lambda: len(lines(job / "metrics.jsonl")) > done + 5, "more steps")
+    assert cli("stop", "-", "--wait").returncode == 0
+    assert json.loads(cli("status", "-", "--output", "json").stdout)["status"] == "Stopped"
