@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import sys
-from importlib import import_module
 
 import click
 
 from cloudft import __version__
 from cloudft.cli import failures
+from cloudft.cli.lazy import LazyGroup
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "init": ("cloudft.cli.job_file", "Write a starter job file with sample data."),
     "show": ("cloudft.cli.job_file", "Print a job file as cloudft reads it."),
     "schema": ("cloudft.cli.job_file", "Print the JSON Schema of the job file."),
+    "data": ("cloudft.cli.data", "Look at data and prepare it, a step at a time."),
     "check": ("cloudft.cli.submitting", "Find every problem of a job before anything is sent."),
     "plan": ("cloudft.cli.submitting", "Print the exact request that submit would send."),
     "submit": ("cloudft.cli.submitting", "Start a job."),
@@ -41,40 +42,12 @@ A first job, on this machine:
 """
 
 
-class LazyGroup(click.Group):
-    """A group that imports a command's module when the command is called, not before."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """The commands, in the order of a job's life."""
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command called `cmd_name`, imported now."""
-        if cmd_name not in COMMANDS:
-            return None
-        module = import_module(COMMANDS[cmd_name][0])
-        command: click.Command = getattr(module, f"{cmd_name}_command")
-        return command
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """As click does, naming the nearest command when there is none of that name."""
-        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
-            import difflib
-
-            near = difflib.get_close_matches(args[0], COMMANDS, n=1)
-            hint = f" Did you mean '{near[0]}'?" if near else ""
-            raise click.UsageError(f"there is no command '{args[0]}'.{hint}", ctx)
-        return super().resolve_command(ctx, args)
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The table of commands, from the lines above: no module is imported for it."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
-
-
-@click.group(cls=LazyGroup, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=LazyGroup,
+    table=COMMANDS,
+    epilog=EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.version_option(__version__, "-V", "--version", prog_name="cloudft")
 def cloudft() -> None:
     """Fine-tune a language model from one job file: here, or in the cloud."""

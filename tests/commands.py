@@ -1,0 +1,21 @@
+"""Every command of the command line, those within groups too."""
+
+from __future__ import annotations
+
+import click
+
+from cloudft.cli.data import COMMANDS as DATA
+from cloudft.cli.main import COMMANDS, cloudft
+
+LEAVES = [(name,) for name in COMMANDS if name != "data"] + [("data", name) for name in DATA]
+"""The words that call each of them."""
+
+
+def leaf(words: tuple[str, ...]) -> click.Command:
+    """The command that these words call."""
+    command: click.Command | None = cloudft
+    for word in words:
+        assert isinstance(command, click.Group)
+        command = command.get_command(click.Context(command), word)
+    assert command is not None, f"no command {' '.join(words)}"
+    return command
