@@ -11,14 +11,15 @@ import dataclasses
 import itertools
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cloudft.backends import backend as backend_by_name
 from cloudft.backends.base import Backend, Resumes, StagedJob
-from cloudft.data.stage import examine, stage
+from cloudft.data.examine import examine
+from cloudft.data.stage import stage
 from cloudft.errors import (
     CheckFailed,
     DamagedJob,
@@ -32,7 +33,7 @@ from cloudft.home import Home
 from cloudft.spec.load import LoadedJob
 from cloudft.spec.portable import portable
 from cloudft.store import Record, Store, utc_now
-from cloudft.types import Estimate, Finding, JobState, Manifest, Plan, StatusDetails, to_json
+from cloudft.types import Estimate, Finding, JobState, Plan, StatusDetails, Volume, to_json
 
 
 @dataclass(frozen=True)
@@ -68,10 +69,10 @@ class Job:
 
 @dataclass(frozen=True)
 class Checked:
-    """What `check` found. `manifest` is what staging would give, when the data allows it."""
+    """What `check` found. `volumes` is the data by role, None when there are errors in it."""
 
     findings: tuple[Finding, ...]
-    manifest: Manifest | None
+    volumes: Mapping[str, Volume] | None
     estimate: Estimate | None
 
     @property
@@ -80,24 +81,20 @@ class Checked:
         return not any(finding.severity == "error" for finding in self.findings)
 
 
-def _data_arguments(job: LoadedJob) -> dict[str, Any]:
-    spec = job.spec
-    return {
-        "customization_type": spec.customization_type,
-        "format": job.model.formats[spec.customization_type],
-        "seed": spec.seed,
-        "base_dir": job.base_dir,
-    }
+def _format(job: LoadedJob) -> str:
+    """The form of record that the base model takes."""
+    return job.model.formats[job.spec.customization_type]
 
 
 def check(
     job: LoadedJob, backend: Backend, progress: Callable[[int], None] | None = None
 ) -> Checked:
     """Everything that is wrong with a job, at once. Nothing is sent and nothing is kept."""
-    examined = examine(job.spec.data, **_data_arguments(job), progress=progress)
+    wanted = _format(job)
+    examined = examine(job.spec.data, format=wanted, base_dir=job.base_dir, progress=progress)
     findings = (*job.findings, *examined.findings, *backend.check(job))
-    manifest = examined.manifest
-    return Checked(findings, manifest, backend.estimate(job, manifest) if manifest else None)
+    volumes = examined.volumes
+    return Checked(findings, volumes, backend.estimate(job, volumes) if volumes else None)
 
 
 def prepare(
@@ -108,7 +105,15 @@ def prepare(
     errors = [finding for finding in findings if finding.severity == "error"]
     if errors:
         raise CheckFailed(errors[0].message, findings)
-    staged = stage(job.spec.data, **_data_arguments(job), root=home.staged, progress=progress)
+    staged = stage(
+        job.spec.data,
+        customization_type=job.spec.customization_type,
+        format=_format(job),
+        seed=job.spec.seed,
+        base_dir=job.base_dir,
+        root=home.staged,
+        progress=progress,
+    )
     return StagedJob(job, staged.manifest, staged.folder), (*findings, *staged.findings)
 
 

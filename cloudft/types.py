@@ -55,15 +55,21 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class DataFile:
-    """One staged file. `tokens` is an estimate from characters (see `Manifest.token_rule`)."""
+class Volume:
+    """How much data there is. `tokens` is an estimate from `characters` (`Manifest.token_rule`)."""
+
+    records: int
+    characters: int
+    tokens: int
+
+
+@dataclass(frozen=True)
+class DataFile(Volume):
+    """One staged file."""
 
     name: str
     sha256: str
     bytes: int
-    records: int
-    characters: int
-    tokens: int
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cloudft.spec.load import LoadedJob
-from cloudft.types import Estimate, Finding, JobState, LogLine, Manifest, Metric, Plan
+from cloudft.types import Estimate, Finding, JobState, LogLine, Manifest, Metric, Plan, Volume
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class Backend(ABC):
         """What this backend adds to the checks of spec and data. Reads only."""
 
     @abstractmethod
-    def estimate(self, job: LoadedJob, manifest: Manifest) -> Estimate:
-        """Tokens, time and cost of the job, before anything runs."""
+    def estimate(self, job: LoadedJob, volumes: Mapping[str, Volume]) -> Estimate:
+        """Tokens, time and cost of a job with so much data by role, before anything runs."""
 
     @abstractmethod
     def plan(self, staged: StagedJob) -> Plan:

@@ -48,14 +48,15 @@ def check_command(
     from cloudft.backends import backend
     from cloudft.cli.progress import reading
     from cloudft.cli.render import findings_text
+    from cloudft.data.tokens import TOKEN_RULE
 
     local = backend(backend_name, Home.from_environ())
     job = load(path, flags)
     with reading(console) as progress:
         checked = jobs.check(job, local, progress)
-    files = checked.manifest.files if checked.manifest else {}
-    counts = {role: file.records for role, file in files.items()}
-    tokens = sum(file.tokens for file in files.values())
+    volumes = checked.volumes or {}
+    counts = {role: volume.records for role, volume in volumes.items()}
+    tokens = sum(volume.tokens for volume in volumes.values())
     text = findings_text(checked.findings)
     if checked.ok:
         summary = ", ".join(f"{count} {role}" for role, count in counts.items())
@@ -66,7 +67,7 @@ def check_command(
             "findings": list(checked.findings),
             "records": counts,
             "tokens": tokens,
-            "tokenRule": checked.manifest.token_rule if checked.manifest else None,
+            "tokenRule": TOKEN_RULE if volumes else None,
         },
         text,
     )

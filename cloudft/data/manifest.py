@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cloudft.data.spool import TOKEN_RULE
+from cloudft.data.tokens import TOKEN_RULE
 from cloudft.errors import StoreError
 from cloudft.types import DataFile, Manifest, Source, to_json
 

@@ -6,11 +6,12 @@ The SHA-256 of a source covers the very bytes that the records came from.
 from __future__ import annotations
 
 import codecs
-import hashlib
+import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 
+from cloudft.data.blocks import Block, Digest, TooLong, blocks
 from cloudft.data.findings import Findings
 from cloudft.data.sources import SourceFile
 
@@ -32,38 +33,42 @@ class Row:
 
 @dataclass
 class Reading:
-    """One file being read: where it is, what was found wrong, and what went by."""
+    """One file being read: where it is, what was found wrong, and what went by.
+
+    `hopeless` is set when the rest of the file is not worth reading.
+    """
 
     source: SourceFile
     findings: Findings
-    digest: Any = field(default_factory=hashlib.sha256)
-    size: int = 0
+    digest: Digest = field(default_factory=Digest)
+    hopeless: bool = False
 
     def note(self, code: str, message: str, fix: str, line: int | None = None) -> None:
         """Add an error about this file."""
         self.findings.note(code, message, fix, file=self.source.shown, line=line)
 
-    def saw(self, raw: bytes) -> None:
-        """Count bytes that were read."""
-        self.digest.update(raw)
-        self.size += len(raw)
+    def blocks(self, handle: IO[bytes]) -> Iterator[Block]:
+        """Blocks of whole lines, counted and hashed; a line that is too long is noted, and ends it.
 
-    def lines(self, handle: IO[bytes]) -> Iterator[tuple[int, bytes]]:
-        """Every line with its number, the byte order mark taken off."""
-        number = 0
-        while raw := handle.readline(LONGEST + 1):
-            number += 1
-            self.saw(raw)
-            if len(raw) > LONGEST:
-                fix = "is it JSONL? one record a line"
-                self.note("RecordTooLong", f"a line of more than {LONGEST} bytes", fix, number)
-                return
-            if number == 1:
-                if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-                    self.note("NotUtf8", "the file is UTF-16", "save the file as UTF-8", 1)
+        `handle` is unbuffered.
+        """
+        try:
+            for block in blocks(handle, LONGEST, self.digest):
+                yield block
+                if self.hopeless:
                     return
-                raw = self.without_mark(raw)
-            yield number, raw
+        except TooLong as error:
+            fix = "is it JSONL? one record a line"
+            self.note("RecordTooLong", f"a line of more than {LONGEST} bytes", fix, error.line)
+
+    def lines_of(self, block: Block) -> Iterator[tuple[int, bytes]]:
+        """Every line with its number, the byte order mark taken off."""
+        for number, raw in enumerate(io.BytesIO(block.raw), block.first):
+            if number == 1 and raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+                self.note("NotUtf8", "the file is UTF-16", "save the file as UTF-8", 1)
+                self.hopeless = True
+                return
+            yield number, self.without_mark(raw) if number == 1 else raw
 
     def without_mark(self, raw: bytes) -> bytes:
         """The start of the file without a UTF-8 byte order mark, which is worth a warning."""
@@ -93,34 +98,47 @@ class Reading:
             return None
 
 
-def rows(reading: Reading) -> Iterator[Row]:
-    """The records of a file, in order. What can't be read is noted in `reading` and left out."""
+def rows(reading: Reading, look: Callable[[Block], Iterator[Row]] | None = None) -> Iterator[Row]:
+    """The records of a file, in order. What can't be read is noted in `reading` and left out.
+
+    `look` takes the blocks of a JSONL file instead, and gives the rows that are still to be seen.
+    """
     try:
-        yield from _READERS[reading.source.kind](reading)
+        if reading.source.kind == "jsonl":
+            yield from _jsonl(reading, look or (lambda block: json_rows(reading, block)))
+        else:
+            yield from _READERS[reading.source.kind](reading)
     except OSError as exc:
         reading.note("FileUnreadable", exc.strerror or str(exc), "make the file readable")
         return
-    if reading.size == 0 and not reading.findings.errors(reading.source.shown):
+    if reading.digest.size == 0 and not reading.findings.errors(reading.source.shown):
         reading.note("EmptyFile", "the file is empty", "put records into it, or leave it out")
 
 
-def _jsonl(reading: Reading) -> Iterator[Row]:
+def _jsonl(reading: Reading, look: Callable[[Block], Iterator[Row]]) -> Iterator[Row]:
     """One JSON object a line."""
-    with reading.source.path.open("rb") as handle:
-        for number, raw in reading.lines(handle):
-            stripped = raw.strip()
-            if not stripped:
-                fix = "remove the line: Bedrock takes no blank ones"
-                reading.note("BlankLine", "a blank line", fix, number)
-                continue
-            if _is_one_big_json(reading, number, stripped):
-                return
-            value, known = _json(reading, number, stripped)
-            if isinstance(value, dict):
-                yield Row(number, value)
-            elif known:
-                message = f"the line is {_kind(value)}, not an object"
-                reading.note("NotAnObject", message, 'write {"prompt": ..., ...}', number)
+    with reading.source.path.open("rb", buffering=0) as handle:
+        for block in reading.blocks(handle):
+            yield from look(block)
+
+
+def json_rows(reading: Reading, block: Block) -> Iterator[Row]:
+    """The records of a block, line by line."""
+    for number, raw in reading.lines_of(block):
+        stripped = raw.strip()
+        if not stripped:
+            fix = "remove the line: Bedrock takes no blank ones"
+            reading.note("BlankLine", "a blank line", fix, number)
+            continue
+        if _is_one_big_json(reading, number, stripped):
+            reading.hopeless = True
+            return
+        value, known = _json(reading, number, stripped)
+        if isinstance(value, dict):
+            yield Row(number, value)
+        elif known:
+            message = f"the line is {_kind(value)}, not an object"
+            reading.note("NotAnObject", message, 'write {"prompt": ..., ...}', number)
 
 
 def _is_one_big_json(reading: Reading, number: int, first: bytes) -> bool:
@@ -166,7 +184,7 @@ def _text(reading: Reading) -> Iterator[Row]:
     """A whole file as one document."""
     with reading.source.path.open("rb") as handle:
         raw = handle.read(LONGEST + 1)
-    reading.saw(raw)
+    reading.digest.update(raw)
     if len(raw) > LONGEST:
         reading.note("RecordTooLong", f"a text of more than {LONGEST} bytes", "split the file")
         return
@@ -201,7 +219,6 @@ def _parquet(reading: Reading) -> Iterator[Row]:
 
 
 _READERS: dict[str, Callable[[Reading], Iterator[Row]]] = {
-    "jsonl": _jsonl,
     "csv": _csv,
     "text": _text,
     "parquet": _parquet,

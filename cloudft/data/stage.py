@@ -20,14 +20,14 @@ from typing import TYPE_CHECKING
 from cloudft.data import manifest as manifests
 from cloudft.data.collect import Collector
 from cloudft.data.manifest import load_manifest
-from cloudft.errors import CheckFailed, StoreError
+from cloudft.errors import CheckFailed
 from cloudft.files import as_store_error, sync_folder
 from cloudft.types import Finding, Manifest
 
 if TYPE_CHECKING:
     from cloudft.spec.models import DataSpec
 
-__all__ = ["Examined", "Staged", "examine", "load_manifest", "stage"]
+__all__ = ["Staged", "load_manifest", "stage"]
 
 TEMPORARY = ".staging-"
 ABANDONED_S = 24 * 3600
@@ -46,14 +46,6 @@ class Staged:
     folder: Path
     manifest: Manifest
     findings: tuple[Finding, ...]
-
-
-@dataclass(frozen=True)
-class Examined:
-    """What staging would find. `manifest` is None when there are errors."""
-
-    findings: tuple[Finding, ...]
-    manifest: Manifest | None
 
 
 def stage(
@@ -79,27 +71,6 @@ def stage(
             raise _failed(findings)
         _seal(folder, manifest)
         return Staged(_publish(folder, root, manifest.sha256), manifest, findings)
-
-
-def examine(
-    data: DataSpec,
-    *,
-    customization_type: str,
-    format: str,
-    seed: int,
-    base_dir: Path,
-    progress: Callable[[int], None] | None = None,
-) -> Examined:
-    """The same pass as `stage`, keeping nothing. Raises StoreError when TMPDIR can't be written."""
-    collector = Collector(data, format, seed, base_dir, progress)
-    try:
-        with tempfile.TemporaryDirectory(prefix="cloudft-") as folder:
-            manifest = _collected(collector, Path(folder), customization_type, format, seed)
-    except OSError as exc:
-        fix = "free some space there, or set TMPDIR to another folder"
-        message = f"the data can't be checked: {exc.strerror or exc}"
-        raise StoreError(message, file=tempfile.gettempdir(), fix=fix) from exc
-    return Examined(collector.findings.all(), manifest)
 
 
 def _collected(

@@ -18,7 +18,7 @@ def csv_rows(reading: Reading) -> Iterator[Row]:
     """The rows of a .csv (comma) or .tsv (tab) whose first row names the columns."""
     csv.field_size_limit(LONGEST)  # the module's own limit is global, and 128 KiB
     delimiter = "\t" if reading.source.path.suffix.lower() == ".tsv" else ","
-    with reading.source.path.open("rb") as handle:
+    with reading.source.path.open("rb", buffering=0) as handle:
         table = csv.reader(_decoded(reading, handle), delimiter=delimiter, strict=True)
         try:
             header = next(table, None)
@@ -31,9 +31,10 @@ def csv_rows(reading: Reading) -> Iterator[Row]:
 
 def _decoded(reading: Reading, handle: Any) -> Iterator[str]:
     """The file's lines as text; a bad one is noted and goes on with its bytes replaced."""
-    for number, raw in reading.lines(handle):
-        text = reading.text(raw, number)
-        yield raw.decode("utf-8", "replace") if text is None else text
+    for block in reading.blocks(handle):
+        for number, raw in reading.lines_of(block):
+            text = reading.text(raw, number)
+            yield raw.decode("utf-8", "replace") if text is None else text
 
 
 def _header_fits(reading: Reading, header: list[str], line: int) -> bool:
@@ -68,8 +69,8 @@ def parquet_rows(reading: Reading) -> Iterator[Row]:
         return
     with reading.source.path.open("rb") as handle:
         while raw := handle.read(CHUNK):
-            reading.saw(raw)
-        if reading.size:
+            reading.digest.update(raw)
+        if reading.digest.size:
             handle.seek(0)
             yield from _batches(reading, handle)
 

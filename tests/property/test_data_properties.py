@@ -12,9 +12,12 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cloudft.data.columns import decode, encode, fits
+from cloudft.data.convert import canonical, parse
+from cloudft.data.examine import examine
 from cloudft.data.mix import chosen, counts, interleave
 from cloudft.data.split import held_out_up_to, key_of
-from cloudft.data.stage import Staged, examine, stage
+from cloudft.data.stage import Staged, stage
 from cloudft.spec.models import DataSpec
 
 TEXT = st.text(st.characters(codec="utf-8"), min_size=1, max_size=12).filter(str.strip)
@@ -69,17 +72,73 @@ def write(path: Path, records: list[dict[str, str]]) -> None:
 @given(
     st.binary(max_size=100) | JSONISH,
     st.sampled_from(["jsonl", "json", "csv", "tsv", "txt", "md"]),
-    st.sampled_from([("FINE_TUNING", "converse"), ("CONTINUED_PRE_TRAINING", "input")]),
+    st.sampled_from(["converse", "input"]),
 )
-def test_any_bytes_give_records_or_findings(raw: bytes, suffix: str, task: tuple[str, str]):
+def test_any_bytes_give_records_or_findings(raw: bytes, suffix: str, target: str):
     with folder() as base:
         (base / f"x.{suffix}").write_bytes(raw)
         data = DataSpec.model_validate({"train": f"x.{suffix}"})
-        kind, target = task
-        examined = examine(data, customization_type=kind, format=target, seed=1, base_dir=base)
+        examined = examine(data, format=target, base_dir=base)
     errors = [f for f in examined.findings if f.severity == "error"]
-    assert (examined.manifest is None) == bool(errors)
-    assert examined.manifest is None or examined.manifest.files["train"].records > 0
+    assert (examined.volumes is None) == bool(errors)
+    assert examined.volumes is None or examined.volumes["train"].records > 0
+
+
+KEYS = ["prompt", "completion", "input", "output", "text", "\\u0074ext"]
+STRING = st.text(max_size=6) | st.sampled_from(
+    ["", " ", '"', "\\", '\\"', "prompt", "\u00a0", "\x00"]
+)
+MEMBER = st.tuples(st.sampled_from(KEYS), STRING | st.none() | st.integers(0, 9), st.booleans())
+"""A key, its value, and whether it is written in ASCII alone."""
+
+
+def as_json(members: list[tuple[str, object, bool]]) -> bytes:
+    """An object with these members in this order, even if a key stands twice."""
+    parts = [
+        f'"{key}":{json.dumps(value, ensure_ascii=ascii)}'.encode("utf-8", "surrogatepass")
+        for key, value, ascii in members
+    ]
+    return b"{" + b", ".join(parts) + b"}"
+
+
+GOOD_LINE = st.tuples(TEXT, TEXT, st.booleans()).map(
+    lambda v: as_json([("prompt", v[0], v[2]), ("completion", v[1], v[2])])
+)
+ANY_LINE = st.lists(MEMBER, max_size=4).map(as_json) | st.binary(max_size=8)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.sampled_from(["prompt-completion", "input-output", "input", "text"]),
+    st.lists(GOOD_LINE, max_size=3),
+    st.lists(ANY_LINE, max_size=2),
+    st.sampled_from([b"\n", b"\r\n", b"\n\n"]),
+    st.sampled_from(["prompt-completion", "converse", "claude-messages", "input"]),
+)
+def test_a_block_at_once_says_what_line_by_line_says(
+    shape: str, good: list[bytes], other: list[bytes], end: bytes, target: str
+):
+    raw = end.join([*good, *other]) + b"\n"
+    columns = decode(shape, raw, raw.count(b"\n"))
+    if columns is None or not fits(columns, target):
+        return
+    values = [json.loads(line, object_pairs_hook=once) for line in raw.splitlines()]
+    slow = [canonical(parse(value, {}), target) for value in values]
+    assert encode(columns, target).splitlines(keepends=True) == [line for line, _ in slow]
+    assert columns.sizes() == [size for _, size in slow]
+    assert columns.characters == sum(columns.sizes())
+    assert columns.longest >= max(columns.sizes())
+
+
+def once(members: list[tuple[str, object]]) -> dict[str, object]:
+    assert len(dict(members)) == len(members)
+    return dict(members)
+
+
+@given(st.lists(GOOD_LINE, min_size=1, max_size=5))
+def test_plain_records_take_the_fast_path(good: list[bytes]):
+    raw = b"\n".join(good) + b"\n"
+    assert decode("prompt-completion", raw, len(good)) is not None
 
 
 @settings(max_examples=25, deadline=None)

@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 import pytest
 
-from cloudft.data.stage import Examined, examine
+from cloudft.data.examine import Examined, examine
 from cloudft.spec.models import DataSpec
 from cloudft.types import Finding
 
@@ -20,13 +20,7 @@ U, A = {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}
 
 def look(folder: Path, kind: str = "FINE_TUNING", **data: Any) -> Examined:
     target = "converse" if kind == "FINE_TUNING" else "input"
-    return examine(
-        DataSpec.model_validate(data),
-        customization_type=kind,
-        format=target,
-        seed=7,
-        base_dir=folder,
-    )
+    return examine(DataSpec.model_validate(data), format=target, base_dir=folder)
 
 
 def findings(folder: Path, name: str, raw: bytes, **more: Any) -> Sequence[Finding]:
@@ -204,8 +198,8 @@ def test_warnings_do_not_stop(tmp_path: Path):
         ("MixedShapes", "warning", 2),
         ("IgnoredFiles", "warning", None),
     }
-    assert examined.manifest is not None
-    assert examined.manifest.files["train"].records == 2
+    assert examined.volumes is not None
+    assert examined.volumes["train"].records == 2
 
 
 def test_a_flood_is_cut_short_and_counted(tmp_path: Path):

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
+from cloudft.data.examine import examine
 from cloudft.data.manifest import load_manifest
-from cloudft.data.stage import Staged, examine, stage
+from cloudft.data.stage import Staged, stage
 from cloudft.errors import CheckFailed, StoreError
 from cloudft.spec.models import DataSpec
 
@@ -162,7 +163,7 @@ def test_the_manifest_tells_what_was_staged(tmp_path: Path):
         assert os.stat(result.folder / file.name).st_mode & 0o777 == 0o444
     assert manifest.files["test"].characters == 12
     assert manifest.files["test"].tokens == 2
-    assert manifest.files["train"].tokens == 6
+    assert manifest.files["train"].tokens == 4
     source = manifest.sources[0]
     assert (source.role, source.path, source.records) == ("train", "a.jsonl", 9)
     assert source.sha256 == hashlib.sha256((tmp_path / "a.jsonl").read_bytes()).hexdigest()
@@ -175,15 +176,17 @@ def test_the_manifest_tells_what_was_staged(tmp_path: Path):
     ]
 
 
-def test_examine_says_the_same_and_writes_nothing(tmp_path: Path):
-    put(tmp_path, {"a.jsonl": pairs(9)})
-    data = DataSpec.model_validate({"train": "a.jsonl", "validation": 0.3})
-    examined = examine(
-        data, customization_type="FINE_TUNING", format="converse", seed=7, base_dir=tmp_path
-    )
+def test_examine_counts_what_staging_gives(tmp_path: Path):
+    put(tmp_path, {"a.jsonl": pairs(9), "g.jsonl": pairs(9, 100), "t.jsonl": pairs(2)})
+    spec = {"train": "a.jsonl", "validation": 0.3, "test": "t.jsonl"}
+    mix = [{"path": "g.jsonl", "share": 0.25}]
+    data = DataSpec.model_validate({**spec, "mix": mix})
+    volumes = examine(data, format="converse", base_dir=tmp_path).volumes
     assert not (tmp_path / "root").exists()
-    result = staged(tmp_path, "converse", train="a.jsonl", validation=0.3)
-    assert examined.manifest == result.manifest
+    files = staged(tmp_path, "converse", **spec, mix=mix).manifest.files
+    assert volumes is not None
+    assert {r: v.records for r, v in volumes.items()} == {r: f.records for r, f in files.items()}
+    assert volumes["test"].tokens == files["test"].tokens
 
 
 def test_an_edited_source_never_meets_a_stale_folder(tmp_path: Path):
@@ -258,19 +261,11 @@ def test_a_disk_that_refuses_is_a_store_error(
     def refuse(*_: object) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr("cloudft.data.spool.Spool.write", refuse)
+    monkeypatch.setattr("cloudft.data.spool.Spool._write", refuse)
     with pytest.raises(StoreError, match=os.strerror(number)) as caught:
         staged(tmp_path, train="a.jsonl")
     assert caught.value.fix
     assert list((tmp_path / "root").iterdir()) == []
-    with pytest.raises(StoreError, match=os.strerror(number)):
-        examine(
-            DataSpec.model_validate({"train": "a.jsonl"}),
-            customization_type="FINE_TUNING",
-            format="converse",
-            seed=7,
-            base_dir=tmp_path,
-        )
 
 
 def test_a_root_that_is_a_file_is_a_store_error(tmp_path: Path):
@@ -308,23 +303,20 @@ def test_mix_takes_its_share_of_the_result_and_spreads_it(tmp_path: Path):
 def test_too_few_records(tmp_path: Path, data: dict[str, Any], field: str):
     put(tmp_path, {"a.jsonl": pairs(9), "few.jsonl": pairs(3), "one.jsonl": pairs(1)})
     put(tmp_path, {"same.jsonl": pairs(1) * 9})
+    data = {"train": "a.jsonl", **data}
     with pytest.raises(CheckFailed) as caught:
-        staged(tmp_path, **{"train": "a.jsonl", **data})
+        staged(tmp_path, **data)
     assert [(f.code, f.field) for f in caught.value.findings] == [("TooFewRecords", field)]
+    examined = examine(DataSpec.model_validate(data), format="converse", base_dir=tmp_path)
+    assert examined.findings == tuple(caught.value.findings) and examined.volumes is None
 
 
 def test_progress_tells_the_records_read(tmp_path: Path):
-    put(tmp_path, {"a.jsonl": pairs(2500), "b.jsonl": pairs(10)})
+    put(tmp_path, {"a.jsonl": pairs(20_000), "b.jsonl": pairs(10)})
     told: list[int] = []
-    examine(
-        DataSpec.model_validate({"train": "a.jsonl", "test": "b.jsonl"}),
-        customization_type="FINE_TUNING",
-        format="converse",
-        seed=7,
-        base_dir=tmp_path,
-        progress=told.append,
-    )
-    assert told == [1000, 2000, 2510]
+    data = DataSpec.model_validate({"train": "a.jsonl", "test": "b.jsonl"})
+    examine(data, format="converse", base_dir=tmp_path, progress=told.append)
+    assert told == sorted(told) and told[-1] == 20_010 and len(told) > 5
 
 
 def test_parquet_reads_like_jsonl(tmp_path: Path):

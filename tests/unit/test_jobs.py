@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +27,11 @@ from cloudft.types import (
     Finding,
     JobState,
     LogLine,
-    Manifest,
     Metric,
     Plan,
     Status,
     StatusDetails,
+    Volume,
 )
 
 
@@ -51,8 +51,8 @@ class Puppet(Backend):
     def check(self, job: LoadedJob) -> list[Finding]:
         return self.findings
 
-    def estimate(self, job: LoadedJob, manifest: Manifest) -> Estimate:
-        tokens = manifest.files["train"].tokens
+    def estimate(self, job: LoadedJob, volumes: Mapping[str, Volume]) -> Estimate:
+        tokens = volumes["train"].tokens
         return Estimate(self.name, tokens, 1, {"training": self.usd}, None, "a test", "")
 
     def plan(self, staged: StagedJob) -> Plan:
@@ -64,7 +64,7 @@ class Puppet(Backend):
             request={"hyperParameters": {"epochCount": 1}, "attempt": staged.attempt},
             files={},
             manifest=staged.manifest,
-            estimate=self.estimate(staged.job, staged.manifest),
+            estimate=self.estimate(staged.job, staged.manifest.files),
         )
 
     def submit(self, plan: Plan) -> str:
@@ -221,7 +221,7 @@ def test_checking_reports_everything_and_keeps_nothing(
     checked = jobs.check(load_job(job_file(records=9)), backend)
     assert not checked.ok
     assert "E1" in {finding.code for finding in checked.findings}
-    assert checked.manifest is not None and checked.manifest.files["train"].records == 9
+    assert checked.volumes is not None and checked.volumes["train"].records == 9
     assert not home.exists()
 
 

@@ -33,7 +33,7 @@ from cloudft.errors import JobNotFound, JobStateConflict
 from cloudft.files import as_store_error, try_lock, write_whole
 from cloudft.home import Home
 from cloudft.spec.load import LoadedJob
-from cloudft.types import Estimate, Finding, JobState, LogLine, Manifest, Metric, Plan, Status
+from cloudft.types import Estimate, Finding, JobState, LogLine, Metric, Plan, Status, Volume
 
 SECRET_WORDS = ("AWS_", "SECRET", "PASSWORD", "API_KEY")
 """Environment variables with these in their name are not the trainer's business."""
@@ -59,12 +59,12 @@ class LocalBackend(Backend, Resumes, Generates, Exports):
         """Trainer, weights, hyperparameters and device."""
         return list(preflight.findings(job))
 
-    def estimate(self, job: LoadedJob, manifest: Manifest) -> Estimate:
+    def estimate(self, job: LoadedJob, volumes: Mapping[str, Volume]) -> Estimate:
         """Nothing is paid for this machine; how long it takes is not known before it has run."""
         epochs = int(request.hyper_parameters(job)["epochCount"])
         return Estimate(
             backend=self.name,
-            train_tokens=manifest.files["train"].tokens,
+            train_tokens=volumes["train"].tokens,
             epochs=epochs,
             usd={"training": 0.0, "storagePerMonth": 0.0, "servingPerHour": 0.0},
             seconds=None,
@@ -85,7 +85,7 @@ class LocalBackend(Backend, Resumes, Generates, Exports):
             request={"id": f"{name}-{token[:8]}", **wanted},
             files=files | {"manifest": staged.folder / "manifest.json"},
             manifest=staged.manifest,
-            estimate=self.estimate(staged.job, staged.manifest),
+            estimate=self.estimate(staged.job, staged.manifest.files),
         )
 
     def submit(self, plan: Plan) -> str:

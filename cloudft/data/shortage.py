@@ -1,0 +1,27 @@
+"""Shares that the data can't give: said in the same words by check and by staging."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cloudft.data.findings import Findings
+
+
+def note_unsplittable(findings: Findings, records: int) -> None:
+    """No validation set can be held out of so few, or so equal, records."""
+    message = f"{records} records can't be split: one side would have none"
+    fix = "give more (different) records, or a validation file"
+    findings.note("TooFewRecords", message, fix, field="data.validation")
+
+
+def enough_general(
+    findings: Findings, shares: Sequence[float], wanted: Sequence[int], there: Sequence[int]
+) -> bool:
+    """True when every part of `mix` has as many records as its share takes; else one is noted."""
+    for index, (share, take, count) in enumerate(zip(shares, wanted, there, strict=True)):
+        if take > count:
+            message = f"a share of {share} takes {take} records of general data; there are {count}"
+            fix = "give more general data or a smaller share"
+            findings.note("TooFewRecords", message, fix, field=f"data.mix.{index}.share")
+            return False
+    return True

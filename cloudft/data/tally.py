@@ -1,0 +1,50 @@
+"""Records counted and nothing kept: what a check does with the good ones."""
+
+from __future__ import annotations
+
+from cloudft.data.columns import Columns, encode
+from cloudft.data.convert import canonical
+from cloudft.data.record import Document, Turns
+from cloudft.data.tokens import estimated_tokens
+from cloudft.types import Volume
+
+
+class Tally:
+    """Counts the records that format `target` has room for. `various`: not all are the same."""
+
+    def __init__(self, target: str) -> None:
+        self.various = False
+        self._target = target
+        self._records = self._characters = 0
+        self._first: bytes | None = None
+
+    def record(self, record: Turns | Document) -> None:
+        """Count one record. Raises BadRecord when the format has no room for it."""
+        raw, characters = canonical(record, self._target)
+        self._compare(raw)
+        self._records += 1
+        self._characters += characters
+
+    def columns(self, columns: Columns) -> None:
+        """Count a block of plain records."""
+        if not self.various:
+            for raw in encode(columns, self._target).splitlines(keepends=True):
+                self._compare(raw)
+        self._records += len(columns)
+        self._characters += columns.characters
+
+    def _compare(self, raw: bytes) -> None:
+        if self._first is None:
+            self._first = raw
+        elif raw != self._first:
+            self.various = True
+
+    def __len__(self) -> int:
+        return self._records
+
+    def volume(self, records: int | None = None) -> Volume:
+        """What was counted; of `records` of them, an average share."""
+        if records is None or not self._records:
+            records = self._records
+        characters = self._characters * records // max(1, self._records)
+        return Volume(records, characters, estimated_tokens(characters))

@@ -1,0 +1,138 @@
+"""The one pass over data: bytes are read once, hashed, decoded, checked; good records go on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from cloudft.data.blocks import Block
+from cloudft.data.columns import Columns, decode, fits
+from cloudft.data.convert import parse
+from cloudft.data.findings import Findings
+from cloudft.data.read import Reading, Row, json_rows, rows
+from cloudft.data.record import BadRecord, Document, Turns
+from cloudft.data.sources import SourceFile
+from cloudft.types import Severity, Source
+
+EVERY = 1000
+"""Records between two reports of progress."""
+
+
+class Sink(Protocol):
+    """What takes the good records: it counts them, or writes them down."""
+
+    def record(self, record: Turns | Document) -> None:
+        """Take one. Raises BadRecord when it does not fit."""
+
+    def columns(self, columns: Columns) -> None:
+        """Take a block of plain ones."""
+
+
+class Validator:
+    """Reads files, one after another. `findings` takes what is wrong with them.
+
+    Blocks of plain JSONL records of the shape that came before are checked as a whole
+    (columns.py); all others record by record.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        columns: Mapping[str, str],
+        findings: Findings,
+        progress: Callable[[int], None] | None = None,
+    ) -> None:
+        self._target, self._columns, self._findings = target, columns, findings
+        self._progress = progress or (lambda _: None)
+        self._count = self._told = 0
+
+    def read(self, source: SourceFile, role: str, sink: Sink) -> Source:
+        """One file's good records into `sink`; what the file was. Raises nothing of its own."""
+        reading = Reading(source, self._findings)
+        file = _File(reading, sink, self._target, self._columns, self._counted)
+        before = self._count
+        file.read()
+        count = self._count - before
+        if not count and not self._findings.errors(source.shown):
+            fix = "put records into it, or leave it out"
+            reading.note("NoRecords", "the file holds no records", fix)
+        digest = reading.digest.hexdigest()
+        return Source(role, source.name, digest, reading.digest.size, count, file.shape)
+
+    def _counted(self, records: int) -> None:
+        self._count += records
+        if self._count - self._told >= EVERY:
+            self._told = self._count
+            self._progress(self._count)
+
+    def finish(self) -> None:
+        """Tell the final count."""
+        self._progress(self._count)
+
+
+@dataclass
+class _File:
+    """The pass over one file. `shape` is that of its first record."""
+
+    reading: Reading
+    sink: Sink
+    target: str
+    names: Mapping[str, str]
+    counted: Callable[[int], None]
+    shape: str = ""
+
+    def read(self) -> None:
+        """All of it."""
+        for row in rows(self.reading, None if self.names else self._rows):
+            shape = self._hand_on(row)
+            if shape:
+                self.counted(1)
+                if self.shape and shape != self.shape:
+                    self._mixed_shapes(row.line, shape)
+                self.shape = self.shape or shape
+
+    def _rows(self, block: Block) -> Iterator[Row]:
+        """The rows of a block that have to be looked at one by one: all of them, or none."""
+        columns = decode(self.shape, block.raw, block.lines)
+        if columns is None or not fits(columns, self.target):
+            yield from json_rows(self.reading, block)
+        else:
+            self.sink.columns(columns)
+            self.counted(len(columns))
+
+    def _hand_on(self, row: Row) -> str:
+        """Hand one record on; its shape, or "" when it can't be used."""
+        value = row.value
+        assert isinstance(value, dict)  # read.py lets nothing else through
+        try:
+            record = parse(value, self.names)
+            self.sink.record(record)
+        except BadRecord as bad:
+            self._note(bad.code, bad.message, bad.fix, row.line, bad.field)
+            return ""
+        return row.shape or record.shape
+
+    def _mixed_shapes(self, line: int, found: str) -> None:
+        message = f"a record of shape {found} after ones of shape {self.shape}; both are used"
+        fix = "check that the file holds what you mean"
+        self._note("MixedShapes", message, fix, line, None, "warning")
+
+    def _note(
+        self,
+        code: str,
+        message: str,
+        fix: str,
+        line: int,
+        field: str | None,
+        severity: Severity = "error",
+    ) -> None:
+        self.reading.findings.note(
+            code,
+            message,
+            fix,
+            file=self.reading.source.shown,
+            line=line,
+            field=field,
+            severity=severity,
+        )
