@@ -34,10 +34,7 @@ class TooLong(Exception):
 
 
 class Digest:
-    """SHA-256 and size of what is read. Hashing takes a thread of its own, where there is a core.
-
-    `hexdigest` may be asked at any time, and ends the thread.
-    """
+    """SHA-256 and size of what is read. Large pieces are hashed in a thread, on a second core."""
 
     def __init__(self) -> None:
         self.size = 0
@@ -50,26 +47,46 @@ class Digest:
         self.size += len(raw)
         self._small += raw
         if len(self._small) >= READ:
-            self._hash.update(self._small)
-            self._small.clear()
+            self._flush()
 
     def update_beside(self, view: memoryview) -> Future[None]:
         """Add many bytes, which must stay as they are until the future is done."""
         self.size += len(view)
-        self._hash.update(self._small)
-        self._small.clear()
+        self._flush()
         if self._pool is None:
             self._pool = ThreadPoolExecutor(1, thread_name_prefix="sha256")
         return self._pool.submit(self._hash.update, view)
 
+    def _flush(self) -> None:
+        self._hash.update(self._small)
+        self._small.clear()
+
     def hexdigest(self) -> str:
-        """The digest of everything so far."""
+        """The digest of everything so far; ends the thread."""
         if self._pool is not None:
             self._pool.shutdown()
             self._pool = None
-        self._hash.update(self._small)
-        self._small.clear()
+        self._flush()
         return self._hash.hexdigest()
+
+
+class Size(Digest):
+    """The size alone, where nobody asks for a digest: hashing takes a third of a check's time."""
+
+    def update(self, raw: bytes) -> None:
+        """Count bytes."""
+        self.size += len(raw)
+
+    def update_beside(self, view: memoryview) -> Future[None]:
+        """Count bytes; they are free at once."""
+        self.size += len(view)
+        done: Future[None] = Future()
+        done.set_result(None)
+        return done
+
+    def hexdigest(self) -> str:
+        """Nothing."""
+        return ""
 
 
 def blocks(handle: IO[bytes], longest: int, digest: Digest) -> Iterator[Block]:

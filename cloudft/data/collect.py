@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from itertools import compress
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain, compress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cloudft.data.draft import Draft
 from cloudft.data.findings import Findings
 from cloudft.data.mix import chosen, counts, interleave
 from cloudft.data.shortage import enough_general, note_unsplittable
 from cloudft.data.sources import Sources
-from cloudft.data.split import held_out_up_to
-from cloudft.data.spool import Line, Spool
-from cloudft.data.validate import Validator
+from cloudft.data.split import hold_out
+from cloudft.data.spool import Spool
+from cloudft.data.validate import Sink, Validator
 from cloudft.types import DataFile, Source
 
 if TYPE_CHECKING:
+    from numpy import bool_
+    from numpy.typing import NDArray
+
     from cloudft.spec.models import DataSpec
 
 NAMES = {role: f"{role}.jsonl" for role in ("train", "validation", "test")}
@@ -48,64 +52,94 @@ class Collector:
         Raises OSError when the disk does not take them. Leaves other files beside them.
         """
         data = self._data
-        share = isinstance(data.validation, float)
-        purpose = "split" if share else ""
-        train = self._spool(folder, "all-train", "train", "data.train", data.train, purpose)
         final: dict[str, Spool] = {}
+        if isinstance(data.validation, float) or data.mix:
+            draft: Draft | None = self._draft(
+                folder, "draft-train", "data.train", data.train, "split"
+            )
+        else:
+            draft = None
+            final["train"] = self._spool(folder, "train", "data.train", data.train)
         for role, paths in (("validation", data.validation), ("test", data.test)):
             if isinstance(paths, tuple):
-                final[role] = self._spool(folder, NAMES[role], role, f"data.{role}", paths)
+                final[role] = self._spool(folder, role, f"data.{role}", paths)
         general = [
-            self._spool(folder, f"all-mix-{i}", "mix", f"data.mix.{i}.path", part.path, "mix")
+            self._draft(folder, f"draft-mix-{i}", f"data.mix.{i}.path", part.path, "mix")
             for i, part in enumerate(data.mix)
         ]
         self._validator.finish()
-        if isinstance(data.validation, float) and not self.findings.errors():
-            train, final["validation"] = self._split(folder, train, data.validation)
-        if general and not self.findings.errors():
-            train = self._mix(folder, train, general)
+        if draft is not None and not self.findings.errors():
+            self._choose(folder, draft, general, final)
         if self.findings.errors():
             return None
-        train.path.rename(folder / NAMES["train"])
-        final["train"] = train
         return {role: final[role].data_file(NAMES[role]) for role in NAMES if role in final}
 
-    def _spool(
-        self,
-        folder: Path,
-        name: str,
-        role: str,
-        where: str,
-        patterns: tuple[str, ...],
-        purpose: str = "",
-    ) -> Spool:
-        """Every record that field `where` names, in canonical form, in order."""
-        with Spool(folder / name, self._target, self._seed, purpose) as spool:
-            for source in self._sources.files(where, patterns):
-                self.read_from.append(self._validator.read(source, role, spool))
+    def _spool(self, folder: Path, role: str, where: str, patterns: tuple[str, ...]) -> Spool:
+        """Every record that field `where` names, as the role's final file."""
+        with Spool(folder / NAMES[role], self._target) as spool:
+            self._read(where, patterns, role, spool)
         return spool
 
-    def _split(self, folder: Path, train: Spool, share: float) -> tuple[Spool, Spool]:
-        """The records that stay and the ones held out, each in the source's order."""
-        cut = held_out_up_to(train.keys, share)
-        if cut is None:
-            note_unsplittable(self.findings, len(train))
-            return train, train
-        with Spool(folder / "own-train") as kept, Spool(folder / NAMES["validation"]) as held:
-            for key, line in zip(train.keys, train, strict=True):
-                (held if key <= cut else kept).write(line)
-        return kept, held
+    def _draft(
+        self, folder: Path, name: str, where: str, patterns: tuple[str, ...], purpose: str
+    ) -> Draft:
+        """Every record that field `where` names, to choose from."""
+        role = "train" if purpose == "split" else purpose
+        with Draft(folder / name, self._target, self._seed, purpose) as draft:
+            self._read(where, patterns, role, draft)
+        return draft
 
-    def _mix(self, folder: Path, train: Spool, general: list[Spool]) -> Spool:
-        """The training records with the asked shares of general ones spread among them."""
+    def _read(self, where: str, patterns: tuple[str, ...], role: str, sink: Sink) -> None:
+        for source in self._sources.files(where, patterns):
+            self.read_from.append(self._validator.read(source, role, sink))
+
+    def _choose(
+        self, folder: Path, train: Draft, general: list[Draft], final: dict[str, Spool]
+    ) -> None:
+        """Hold out the validation share, then mix general records among those that stay."""
+        import numpy as np
+
+        held = np.zeros(len(train), np.bool_)
+        if isinstance(self._data.validation, float):
+            marks = hold_out(train.keys(), self._data.validation, train.labels())
+            if marks is None:
+                note_unsplittable(self.findings, len(train))
+                return
+            held = marks
+            with Spool(folder / NAMES["validation"]) as spool:
+                copy(train, held, spool)
+            final["validation"] = spool
         shares = [part.share for part in self._data.mix]
-        wanted = counts(len(train), shares)
+        wanted = counts(int((~held).sum()), shares)
         if not enough_general(self.findings, shares, wanted, list(map(len, general))):
-            return train
-        streams: list[tuple[int, Iterator[Line]]] = [(len(train), iter(train))]
-        for spool, count in zip(general, wanted, strict=True):
-            streams.append((count, compress(spool, chosen(spool.keys, count))))
-        with Spool(folder / "mixed-train") as mixed:
-            for line in interleave(streams):
-                mixed.write(line)
-        return mixed
+            return
+        parts = [(train, ~held)]
+        parts += [(d, chosen(d.keys(), n)) for d, n in zip(general, wanted, strict=True)]
+        with Spool(folder / NAMES["train"]) as spool:
+            if general:
+                copy_interleaved(parts, spool)
+            else:
+                copy(*parts[0], spool)
+        final["train"] = spool
+
+
+def copy(draft: Draft, marks: NDArray[bool_], spool: Spool) -> None:
+    """The marked lines of a draft, in order."""
+    sizes = draft.sizes()
+    for chunk in draft.chunks():
+        here = marks[chunk.part]
+        spool.lines(compress(chunk.lines, here), int(sizes[chunk.part][here].sum()))
+
+
+def copy_interleaved(parts: Sequence[tuple[Draft, NDArray[bool_]]], spool: Spool) -> None:
+    """The marked lines of several drafts, each spread evenly over the whole."""
+    streams = [
+        (int(marks.sum()), compress(zip(_lines(draft), draft.sizes(), strict=True), marks))
+        for draft, marks in parts
+    ]
+    for line, size in interleave(streams):
+        spool.lines((line,), int(size))
+
+
+def _lines(draft: Draft) -> Iterator[bytes]:
+    return chain.from_iterable(chunk.lines for chunk in draft.chunks())

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cloudft.data.blocks import Digest, Size
 from cloudft.data.findings import Findings
 from cloudft.data.mix import counts
 from cloudft.data.shortage import enough_general, note_unsplittable
@@ -37,11 +38,12 @@ def examine(
     format: str,
     base_dir: Path,
     progress: Callable[[int], None] | None = None,
+    digest: type[Digest] = Size,
 ) -> Examined:
     """Read all of a job's data once, in constant memory; nothing is written and nothing raised."""
     findings = Findings()
     columns = {str(name): column for name, column in data.columns.items()}
-    validator = Validator(format, columns, findings, progress)
+    validator = Validator(format, columns, findings, progress, digest)
     base_dir = Path(os.path.abspath(base_dir))  # noqa: PTH100  (links stay as they are named)
     sources = Sources(base_dir, findings)
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import heapq
-from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from numpy import bool_, uint64
+    from numpy.typing import NDArray
 
 T = TypeVar("T")
 
@@ -16,11 +19,12 @@ def counts(records: int, shares: Sequence[float]) -> list[int]:
     return [max(1, round(records * share / own)) for share in shares]
 
 
-def chosen(keys: array[int], count: int) -> bytearray:
+def chosen(keys: NDArray[uint64], count: int) -> NDArray[bool_]:
     """A mark for each record that is taken: the `count` least keys, the first of equal ones."""
-    marks = bytearray(len(keys))
-    for index in sorted(range(len(keys)), key=keys.__getitem__)[:count]:
-        marks[index] = 1
+    import numpy as np
+
+    marks = np.zeros(len(keys), np.bool_)
+    marks[np.argsort(keys, kind="stable")[:count]] = True
     return marks
 
 

@@ -1,42 +1,25 @@
-"""Canonical lines on disk, counted and hashed as they are written."""
+"""A staged file being written: canonical lines, counted and hashed on their way."""
 
 from __future__ import annotations
 
 import hashlib
-from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
 
 from cloudft.data.columns import Columns, encode
 from cloudft.data.convert import canonical
 from cloudft.data.record import Document, Turns
-from cloudft.data.split import key_of
 from cloudft.data.tokens import estimated_tokens
 from cloudft.types import DataFile
 
 
-class Line(NamedTuple):
-    """One canonical record and the characters of its texts."""
-
-    raw: bytes
-    characters: int
-
-
 class Spool:
-    """One JSONL file being written in format `target`.
+    """One JSONL file in format `target`. Raises OSError when the disk does not take it."""
 
-    Keeps 4 bytes a record in memory, and 8 more with a `purpose`, for split and mix. Raises OSError
-    when the disk does not take it. Read it after leaving it as a context manager.
-    """
-
-    def __init__(self, path: Path, target: str = "", seed: int = 0, purpose: str = "") -> None:
-        self.path = path
-        self.keys: array[int] = array("Q")
-        self.sizes: array[int] = array("I")
-        self._target, self._seed, self._purpose = target, seed, purpose
+    def __init__(self, path: Path, target: str = "") -> None:
+        self._target = target
         self._digest = hashlib.sha256()
-        self._bytes = self._characters = 0
+        self._records = self._bytes = self._characters = 0
         self._handle = path.open("xb", buffering=1024 * 1024)
 
     def __enter__(self) -> Spool:
@@ -47,39 +30,24 @@ class Spool:
 
     def record(self, record: Turns | Document) -> None:
         """Add one record. Raises BadRecord when the format has no room for it."""
-        self.write(Line(*canonical(record, self._target)))
+        raw, characters = canonical(record, self._target)
+        self._write(raw, 1, characters)
 
     def columns(self, columns: Columns) -> None:
         """Add a block of plain records."""
-        raw = encode(columns, self._target)
-        self._write(raw, columns.characters)
-        self.sizes.extend(columns.sizes())
-        if self._purpose:
-            self._add_keys(raw.splitlines(keepends=True))
+        self._write(encode(columns, self._target), len(columns), columns.characters)
 
-    def write(self, line: Line) -> None:
-        """Add one canonical line."""
-        self._write(line.raw, line.characters)
-        self.sizes.append(line.characters)
-        if self._purpose:
-            self._add_keys((line.raw,))
+    def lines(self, lines: Iterable[bytes], characters: int) -> None:
+        """Add canonical lines whose texts have so many characters in all."""
+        lines = list(lines)
+        self._write(b"".join(lines), len(lines), characters)
 
-    def _write(self, raw: bytes, characters: int) -> None:
+    def _write(self, raw: bytes, records: int, characters: int) -> None:
         self._handle.write(raw)
         self._digest.update(raw)
         self._bytes += len(raw)
+        self._records += records
         self._characters += characters
-
-    def _add_keys(self, lines: Iterable[bytes]) -> None:
-        self.keys.extend(key_of(line, self._seed, self._purpose) for line in lines)
-
-    def __len__(self) -> int:
-        return len(self.sizes)
-
-    def __iter__(self) -> Iterator[Line]:
-        with self.path.open("rb") as handle:
-            for raw, characters in zip(handle, self.sizes, strict=True):
-                yield Line(raw, characters)
 
     def data_file(self, name: str) -> DataFile:
         """What was written, under the name that it gets."""
@@ -87,7 +55,7 @@ class Spool:
             name=name,
             sha256=self._digest.hexdigest(),
             bytes=self._bytes,
-            records=len(self),
+            records=self._records,
             characters=self._characters,
             tokens=estimated_tokens(self._characters),
         )

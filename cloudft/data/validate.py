@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from cloudft.data.blocks import Block
+from cloudft.data.blocks import Block, Digest
 from cloudft.data.columns import Columns, decode, fits
 from cloudft.data.convert import parse
 from cloudft.data.findings import Findings
@@ -42,14 +42,16 @@ class Validator:
         columns: Mapping[str, str],
         findings: Findings,
         progress: Callable[[int], None] | None = None,
+        digest: type[Digest] = Digest,
     ) -> None:
         self._target, self._columns, self._findings = target, columns, findings
+        self._digest = digest
         self._progress = progress or (lambda _: None)
         self._count = self._told = 0
 
     def read(self, source: SourceFile, role: str, sink: Sink) -> Source:
         """One file's good records into `sink`; what the file was. Raises nothing of its own."""
-        reading = Reading(source, self._findings)
+        reading = Reading(source, self._findings, self._digest())
         file = _File(reading, sink, self._target, self._columns, self._counted)
         before = self._count
         file.read()

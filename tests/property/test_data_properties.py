@@ -3,12 +3,12 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from array import array
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,7 +16,7 @@ from cloudft.data.columns import decode, encode, fits
 from cloudft.data.convert import canonical, parse
 from cloudft.data.examine import examine
 from cloudft.data.mix import chosen, counts, interleave
-from cloudft.data.split import held_out_up_to, key_of
+from cloudft.data.split import hold_out, keys_of
 from cloudft.data.stage import Staged, stage
 from cloudft.spec.models import DataSpec
 
@@ -176,19 +176,50 @@ def test_the_split_loses_and_invents_nothing_and_keeps_twins_together(
     assert abs(len(held) - wanted) < biggest
 
 
-@given(st.lists(st.integers(0, 2**64 - 1), min_size=2, unique=True), st.floats(0.001, 0.9))
-def test_without_twins_the_share_is_exact(keys: list[int], share: float):
-    cut = held_out_up_to(array("Q", keys), share)
-    wanted = max(1, round(share * len(keys)))
-    if wanted < len(keys):
-        assert cut is not None
-        assert sum(key <= cut for key in keys) == wanted
+KEYED = st.lists(st.tuples(st.integers(0, 2**64 - 1) | st.integers(0, 5), st.integers(0, 3)))
+
+
+@given(KEYED, st.floats(0.001, 0.9), st.booleans())
+def test_groups_stay_whole_and_every_label_gives_its_share(
+    records: list[tuple[int, int]], share: float, stratify: bool
+):
+    keys = np.array([key for key, _ in records], np.uint64)
+    labels = np.array([label for _, label in records], np.int64) if stratify else None
+    held = hold_out(keys, share, labels)
+    groups = Counter(keys.tolist())
+    if held is None:
+        assert len(groups) < 2
+        return
+    assert 0 < held.sum() < len(keys)
+    sides = Counter((key, bool(side)) for key, side in zip(keys.tolist(), held, strict=True))
+    assert len(sides) == len(groups), "no group is on both sides"
+    if not stratify:
+        wanted = min(max(1, round(share * len(keys))), len(keys) - 1)
+        assert abs(int(held.sum()) - wanted) <= max(groups.values())
+    turned = hold_out(keys[::-1], share, None if labels is None else labels[::-1])
+    assert turned is not None and (turned[::-1] == held).all()
+
+
+@given(st.lists(st.integers(0, 2), min_size=40, max_size=200), st.floats(0.1, 0.5))
+def test_each_label_is_held_out_in_its_share(labels: list[int], share: float):
+    codes = np.array(labels)
+    held = hold_out(
+        np.array(list(keys_of(map(str.encode, map(str, range(len(codes)))), 7, "")), np.uint64),
+        share,
+        codes,
+    )
+    assert held is not None
+    for label in set(labels):
+        of_it = codes == label
+        if round(share * of_it.sum()) >= 1:
+            assert abs(held[of_it].sum() - share * of_it.sum()) <= 0.5 + 1e-9
 
 
 @given(st.lists(st.integers(0, 5), min_size=1), st.integers(0, 50))
 def test_chosen_marks_as_many_as_it_should(keys: list[int], count: int):
-    marks = chosen(array("Q", keys), count)
-    assert sum(marks) == min(count, len(keys))
+    marks = chosen(np.array(keys, np.uint64), count)
+    assert marks.sum() == min(count, len(keys))
+    assert sorted(keys)[:count] == sorted(np.array(keys)[marks].tolist())
 
 
 @given(st.integers(1, 10_000), st.lists(st.floats(0.01, 0.3), min_size=1, max_size=3))
@@ -208,4 +239,5 @@ def test_interleaving_keeps_every_item_and_each_order(streams: list[list[int]]):
 
 
 def test_seed_and_purpose_change_the_key():
-    assert len({key_of(b"x", 1, "split"), key_of(b"x", 2, "split"), key_of(b"x", 1, "mix")}) == 3
+    keys = [keys_of([b"x"], *by) for by in ((1, "split"), (2, "split"), (1, "mix"))]
+    assert len({next(key) for key in keys}) == 3

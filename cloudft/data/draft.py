@@ -1,0 +1,98 @@
+"""Canonical lines from which some are chosen: for a set that is split, and for general data."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, NamedTuple
+
+from cloudft.data.columns import Columns, encode
+from cloudft.data.convert import canonical
+from cloudft.data.labels import Labels
+from cloudft.data.record import Document, Turns
+from cloudft.data.split import keys_of
+
+if TYPE_CHECKING:
+    from numpy import integer, uint64
+    from numpy.typing import NDArray
+
+AT_ONCE = 256 * 1024
+"""Bytes of lines that are read at a time."""
+
+
+class Chunk(NamedTuple):
+    """Some lines of a draft. `start` is the place of the first one, from 0."""
+
+    start: int
+    lines: list[bytes]
+
+    @property
+    def part(self) -> slice:
+        """The places of its lines."""
+        return slice(self.start, self.start + len(self.lines))
+
+
+class Draft:
+    """One JSONL file in format `target`, and 13 bytes a record in memory to choose by.
+
+    Raises OSError when the disk does not take it. Read it after leaving it as a context manager.
+    """
+
+    def __init__(self, path: Path, target: str, seed: int, purpose: str) -> None:
+        self.path = path
+        self._target, self._seed, self._purpose = target, seed, purpose
+        self._keys: array[int] = array("Q")
+        self._sizes: array[int] = array("I")
+        self._labels = Labels()
+        self._handle: IO[bytes] = path.open("xb", buffering=1024 * 1024)
+
+    def __enter__(self) -> Draft:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._handle.close()
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def record(self, record: Turns | Document) -> None:
+        """Add one record. Raises BadRecord when the format has no room for it."""
+        raw, characters = canonical(record, self._target)
+        answer = "\n".join(record.turns[-1][1]) if isinstance(record, Turns) else ""
+        self._add(raw, [raw], [characters], [answer])
+
+    def columns(self, columns: Columns) -> None:
+        """Add a block of plain records."""
+        raw = encode(columns, self._target)
+        self._add(raw, raw.splitlines(keepends=True), columns.sizes(), columns.answered)
+
+    def _add(self, raw: bytes, lines: list[bytes], sizes: list[int], answers: list[str]) -> None:
+        self._handle.write(raw)
+        self._keys.extend(keys_of(lines, self._seed, self._purpose))
+        self._sizes.extend(sizes)
+        self._labels.extend(answers)
+
+    def keys(self) -> NDArray[uint64]:
+        """A number a record to choose by: the same for identical ones."""
+        import numpy as np
+
+        return np.frombuffer(self._keys, np.uint64)
+
+    def labels(self) -> NDArray[integer] | None:
+        """A number a record for its label; None when the answers are no labels."""
+        return self._labels.codes()
+
+    def sizes(self) -> NDArray[integer]:
+        """The characters of each record's texts."""
+        import numpy as np
+
+        return np.frombuffer(self._sizes, np.uint32)
+
+    def chunks(self) -> Iterator[Chunk]:
+        """All lines, in order."""
+        start = 0
+        with self.path.open("rb", buffering=1024 * 1024) as handle:
+            while lines := handle.readlines(AT_ONCE):
+                yield Chunk(start, lines)
+                start += len(lines)

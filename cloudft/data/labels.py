@@ -1,0 +1,55 @@
+"""Answers that are labels: the few distinct ones of a classification."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from numpy import integer
+    from numpy.typing import NDArray
+
+MOST = 50
+"""So many distinct answers at most are labels."""
+LEAST = 2
+"""Each stands in so many records at least."""
+
+
+class Labels:
+    """Sees answers go by. Takes a byte a record, and nothing once they are no labels."""
+
+    def __init__(self) -> None:
+        self._codes: dict[str, int] | None = {}
+        self._seen: array[int] = array("B")
+
+    def extend(self, answers: Iterable[str]) -> None:
+        """So many more answers."""
+        codes = self._codes
+        if codes is None:
+            return
+        for answer in answers:
+            code = codes.setdefault(answer, len(codes))
+            if code >= MOST:
+                self._codes = None
+                self._seen = array("B")
+                return
+            self._seen.append(code)
+
+    def codes(self) -> NDArray[integer] | None:
+        """A number an answer, by the order of the texts; None when they are no labels.
+
+        Labels are between 2 and 50 distinct answers, each given at least twice.
+        """
+        import numpy as np
+
+        if not self._codes or len(self._codes) < 2:
+            return None
+        seen = np.frombuffer(self._seen, np.uint8)
+        if np.bincount(seen).min() < LEAST:
+            return None
+        rank = np.empty(len(self._codes), np.int64)
+        for place, answer in enumerate(sorted(self._codes)):
+            rank[self._codes[answer]] = place
+        ranked: NDArray[integer] = rank[seen]
+        return ranked
