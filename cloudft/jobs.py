@@ -19,6 +19,7 @@ from typing import Any
 from cloudft.backends import backend as backend_by_name
 from cloudft.backends.base import Backend, Resumes, StagedJob
 from cloudft.data.examine import examine
+from cloudft.data.rules import Rules
 from cloudft.data.stage import stage
 from cloudft.errors import (
     CheckFailed,
@@ -86,12 +87,26 @@ def _format(job: LoadedJob) -> str:
     return job.model.formats[job.spec.customization_type]
 
 
+def _rules(job: LoadedJob) -> Rules:
+    """What the base model asks of the data, whatever the backend."""
+    batch = job.spec.hyperparameters.get("batchSize")
+    if batch is None:
+        default = job.model.hyperparameters.get("batchSize")
+        batch = default.default if default else 1
+    return Rules.of(job.model, job.spec.customization_type, int(batch))
+
+
 def check(
     job: LoadedJob, backend: Backend, progress: Callable[[int], None] | None = None
 ) -> Checked:
     """Everything that is wrong with a job, at once. Nothing is sent and nothing is kept."""
-    wanted = _format(job)
-    examined = examine(job.spec.data, format=wanted, base_dir=job.base_dir, progress=progress)
+    examined = examine(
+        job.spec.data,
+        format=_format(job),
+        base_dir=job.base_dir,
+        progress=progress,
+        rules=_rules(job),
+    )
     findings = (*job.findings, *examined.findings, *backend.check(job))
     volumes = examined.volumes
     return Checked(findings, volumes, backend.estimate(job, volumes) if volumes else None)
@@ -113,6 +128,7 @@ def prepare(
         base_dir=job.base_dir,
         root=home.staged,
         progress=progress,
+        rules=_rules(job),
     )
     return StagedJob(job, staged.manifest, staged.folder), (*findings, *staged.findings)
 

@@ -67,9 +67,12 @@ def _table(raw: dict[str, Any], sources: dict[str, Source]) -> Mapping[str, Hype
 
 
 def _limits(raw: dict[str, Any], sources: dict[str, Source]) -> Mapping[str, Limits]:
-    return MappingProxyType(
-        {kind: Limits(**{**row, "source": sources[row["source"]]}) for kind, row in raw.items()}
-    )
+    return MappingProxyType({kind: _limit(row, sources) for kind, row in raw.items()})
+
+
+def _limit(row: dict[str, Any], sources: dict[str, Source]) -> Limits:
+    values = row | {name: tuple(row[name]) for name in ("reserved", "unsure") if name in row}
+    return Limits(**values | {"source": sources[row["source"]]})
 
 
 def _model(

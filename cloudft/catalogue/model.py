@@ -54,7 +54,8 @@ class Limits:
     """Dataset limits of one customization type. None or empty: nothing published.
 
     `records_*` count train and validation together. `tokens_by_batch` maps a greatest batch size
-    to the tokens a record may have at it (Titan's rule).
+    to the tokens a record may have at it (Titan's rule). `reserved` words may stand in no prompt,
+    in whatever case. `unsure` names the limits whose source is in doubt: they warn.
     """
 
     source: Source
@@ -68,6 +69,8 @@ class Limits:
     tokens_by_batch: Mapping[int, int] = field(default_factory=dict)
     train_bytes_max: int | None = None
     validation_bytes_max: int | None = None
+    reserved: tuple[str, ...] = ()
+    unsure: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

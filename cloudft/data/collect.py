@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from cloudft.data.draft import Draft
 from cloudft.data.findings import Findings
 from cloudft.data.mix import chosen, counts, interleave
-from cloudft.data.shortage import enough_general, note_unsplittable
+from cloudft.data.rules import Rules
+from cloudft.data.shortage import enough_general, note_set, note_unsplittable
 from cloudft.data.sources import Sources
 from cloudft.data.split import hold_out
 from cloudft.data.spool import Spool
@@ -37,6 +38,7 @@ class Collector:
         seed: int,
         base_dir: Path,
         progress: Callable[[int], None] | None = None,
+        rules: Rules | None = None,
     ) -> None:
         self.findings = Findings()
         self.read_from: list[Source] = []
@@ -44,7 +46,8 @@ class Collector:
         base_dir = Path(os.path.abspath(base_dir))  # noqa: PTH100  (links stay as they are named)
         self._sources = Sources(base_dir, self.findings)
         columns = {str(name): column for name, column in data.columns.items()}
-        self._validator = Validator(target, columns, self.findings, progress)
+        self._validator = Validator(target, columns, self.findings, progress, rules=rules)
+        self._rules = rules or Rules()
 
     def collect(self, folder: Path) -> dict[str, DataFile] | None:
         """Write the final files into `folder`, by role; None when an error was found.
@@ -72,7 +75,9 @@ class Collector:
             self._choose(folder, draft, general, final)
         if self.findings.errors():
             return None
-        return {role: final[role].data_file(NAMES[role]) for role in NAMES if role in final}
+        files = {role: final[role].data_file(NAMES[role]) for role in NAMES if role in final}
+        note_set(self.findings, self._rules, files)
+        return None if self.findings.errors() else files
 
     def _spool(self, folder: Path, role: str, where: str, patterns: tuple[str, ...]) -> Spool:
         """Every record that field `where` names, as the role's final file."""

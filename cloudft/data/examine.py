@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from cloudft.data.blocks import Digest, Size
 from cloudft.data.findings import Findings
 from cloudft.data.mix import counts
-from cloudft.data.shortage import enough_general, note_unsplittable
+from cloudft.data.rules import Rules
+from cloudft.data.shortage import enough_general, note_set, note_unsplittable
 from cloudft.data.sources import Sources
 from cloudft.data.tally import Tally
 from cloudft.data.validate import Validator
@@ -39,11 +40,12 @@ def examine(
     base_dir: Path,
     progress: Callable[[int], None] | None = None,
     digest: type[Digest] = Size,
+    rules: Rules | None = None,
 ) -> Examined:
     """Read all of a job's data once, in constant memory; nothing is written and nothing raised."""
     findings = Findings()
     columns = {str(name): column for name, column in data.columns.items()}
-    validator = Validator(format, columns, findings, progress, digest)
+    validator = Validator(format, columns, findings, progress, digest, rules)
     base_dir = Path(os.path.abspath(base_dir))  # noqa: PTH100  (links stay as they are named)
     sources = Sources(base_dir, findings)
 
@@ -60,6 +62,8 @@ def examine(
     general = [tally("mix", f"data.mix.{i}.path", p.path) for i, p in enumerate(data.mix)]
     validator.finish()
     volumes = None if findings.errors() else _volumes(data, tallies, general, findings)
+    if volumes and rules:
+        note_set(findings, rules, volumes)
     return Examined(findings.all(), None if findings.errors() else volumes)
 
 

@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 
 class BadRecord(Exception):
-    """One record that can't be used: code, message, remedy, and the field within the record."""
+    """One record that can't be used: code, message, remedy, and a JSON pointer to the field."""
 
     def __init__(self, code: str, message: str, fix: str, field: str | None = None) -> None:
         super().__init__(message)
-        self.code, self.message, self.fix, self.field = code, message, fix, field
+        self.code, self.message, self.fix = code, message, fix
+        self.field = None if field is None else _as_pointer(field)
+
+
+_NESTED = re.compile(r"(messages|system)(\[\d+\]|\.\w+)+")
+_PATH = re.compile(r"\w+")
+
+
+def _as_pointer(field: str) -> str:
+    """`messages[0].content`, as messages for people have it, or a plain key."""
+    return pointer(*_PATH.findall(field)) if _NESTED.fullmatch(field) else pointer(field)
+
+
+def pointer(*keys: str | int) -> str:
+    """A JSON pointer (RFC 6901) to a field within a record: /messages/0/content."""
+    return "".join("/" + str(key).replace("~", "~0").replace("/", "~1") for key in keys)
 
 
 @dataclass(frozen=True)

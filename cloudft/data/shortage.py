@@ -1,10 +1,12 @@
-"""Shares that the data can't give: said in the same words by check and by staging."""
+"""Numbers of records that will not do: said in the same words by check and by staging."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from cloudft.data.findings import Findings
+from cloudft.data.rules import Rules
+from cloudft.types import Volume
 
 
 def note_unsplittable(findings: Findings, records: int) -> None:
@@ -25,3 +27,15 @@ def enough_general(
             findings.note("TooFewRecords", message, fix, field=f"data.mix.{index}.share")
             return False
     return True
+
+
+def note_set(findings: Findings, rules: Rules, volumes: Mapping[str, Volume]) -> None:
+    """More or fewer records than the base model takes."""
+    for problem in rules.of_set(volumes):
+        findings.note(
+            problem.code,
+            problem.message,
+            problem.fix,
+            field=problem.field,
+            severity=problem.severity,
+        )

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from cloudft.data import manifest as manifests
 from cloudft.data.collect import Collector
 from cloudft.data.manifest import load_manifest
+from cloudft.data.rules import Rules
 from cloudft.errors import CheckFailed
 from cloudft.files import as_store_error, sync_folder
 from cloudft.types import Finding, Manifest
@@ -57,13 +58,14 @@ def stage(
     base_dir: Path,
     root: Path,
     progress: Callable[[int], None] | None = None,
+    rules: Rules | None = None,
 ) -> Staged:
     """Write the canonical files into `root/<manifest.sha256[:32]>`, whole or not at all.
 
     `progress` is told the number of records read so far. Raises CheckFailed with every finding
     when one is an error, StoreError when `root` can't be written.
     """
-    collector = Collector(data, format, seed, base_dir, progress)
+    collector = Collector(data, format, seed, base_dir, progress, rules)
     with as_store_error("the data can't be staged", root), _temporary(root) as folder:
         manifest = _collected(collector, folder, customization_type, format, seed)
         findings = collector.findings.all()

@@ -12,6 +12,7 @@ from cloudft.data.convert import parse
 from cloudft.data.findings import Findings
 from cloudft.data.read import Reading, Row, json_rows, rows
 from cloudft.data.record import BadRecord, Document, Turns
+from cloudft.data.rules import Rules
 from cloudft.data.sources import SourceFile
 from cloudft.types import Severity, Source
 
@@ -43,8 +44,10 @@ class Validator:
         findings: Findings,
         progress: Callable[[int], None] | None = None,
         digest: type[Digest] = Digest,
+        rules: Rules | None = None,
     ) -> None:
         self._target, self._columns, self._findings = target, columns, findings
+        self._rules = rules or Rules()
         self._digest = digest
         self._progress = progress or (lambda _: None)
         self._count = self._told = 0
@@ -52,7 +55,7 @@ class Validator:
     def read(self, source: SourceFile, role: str, sink: Sink) -> Source:
         """One file's good records into `sink`; what the file was. Raises nothing of its own."""
         reading = Reading(source, self._findings, self._digest())
-        file = _File(reading, sink, self._target, self._columns, self._counted)
+        file = _File(reading, sink, self._target, self._columns, self._rules, self._counted)
         before = self._count
         file.read()
         count = self._count - before
@@ -81,6 +84,7 @@ class _File:
     sink: Sink
     target: str
     names: Mapping[str, str]
+    rules: Rules
     counted: Callable[[int], None]
     shape: str = ""
 
@@ -97,7 +101,8 @@ class _File:
     def _rows(self, block: Block) -> Iterator[Row]:
         """The rows of a block that have to be looked at one by one: all of them, or none."""
         columns = decode(self.shape, block.raw, block.lines)
-        if columns is None or not fits(columns, self.target):
+        plain = columns is not None and fits(columns, self.target) and self.rules.fit(columns)
+        if columns is None or not plain:
             yield from json_rows(self.reading, block)
         else:
             self.sink.columns(columns)
@@ -110,6 +115,15 @@ class _File:
         try:
             record = parse(value, self.names)
             self.sink.record(record)
+            for problem in self.rules.of_record(record):
+                self._note(
+                    problem.code,
+                    problem.message,
+                    problem.fix,
+                    row.line,
+                    problem.field,
+                    problem.severity,
+                )
         except BadRecord as bad:
             self._note(bad.code, bad.message, bad.fix, row.line, bad.field)
             return ""
