@@ -8,7 +8,7 @@ from cloudft.types import Finding, Severity
 
 LISTED = 20
 """So many findings of one code in one file are listed; one more tells how many there are."""
-ONCE = frozenset({"WrongTask", "MixedShapes"})
+ONCE = frozenset({"WrongTask", "MixedShapes", "MixedTypes", "CarriageReturns"})
 """What is true of a whole file is said once."""
 
 
@@ -41,7 +41,7 @@ class Findings:
         floods = [
             Finding(severity, code, f"{count - _most(code)} more, {count} in all", file=file)
             for (file, code, severity), count in self._counts.items()
-            if count > _most(code)
+            if count > _most(code) and code not in ONCE
         ]
         return (*self._listed, *floods)
 

@@ -9,17 +9,24 @@ import codecs
 import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import IO, TYPE_CHECKING
+from typing import IO
 
+from cloudft.data.badjson import diagnose, repeated_key
 from cloudft.data.blocks import Block, Digest, TooLong, blocks
 from cloudft.data.findings import Findings
 from cloudft.data.sources import SourceFile
 
-if TYPE_CHECKING:
-    from orjson import JSONDecodeError
-
 LONGEST = 64 * 1024 * 1024
 """Bytes of the longest line, cell or document. Reading holds one of them at a time."""
+
+ARCHIVES = {
+    b"\x1f\x8b": "gzip",
+    b"PK\x03\x04": "zip",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ\0": "xz",
+    b"\x28\xb5\x2f\xfd": "zstd",
+}
+"""How packed files begin."""
 
 
 @dataclass(frozen=True)
@@ -64,11 +71,24 @@ class Reading:
     def lines_of(self, block: Block) -> Iterator[tuple[int, bytes]]:
         """Every line with its number, the byte order mark taken off."""
         for number, raw in enumerate(io.BytesIO(block.raw), block.first):
-            if number == 1 and raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-                self.note("NotUtf8", "the file is UTF-16", "save the file as UTF-8", 1)
-                self.hopeless = True
-                return
-            yield number, self.without_mark(raw) if number == 1 else raw
+            if number == 1:
+                if self._is_something_else(raw):
+                    self.hopeless = True
+                    return
+                raw = self.without_mark(raw)
+            yield number, raw
+
+    def _is_something_else(self, first: bytes) -> bool:
+        """True, with a finding, for the first line of a file that is no UTF-8 text at all."""
+        if first.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            self.note("NotUtf8", "the file is UTF-16", "save the file as UTF-8", 1)
+            return True
+        for magic, name in ARCHIVES.items():
+            if first.startswith(magic):
+                message, fix = f"the file is packed with {name}", f"unpack it first, with {name}"
+                self.note("Compressed", message, fix, 1)
+                return True
+        return False
 
     def without_mark(self, raw: bytes) -> bytes:
         """The start of the file without a UTF-8 byte order mark, which is worth a warning."""
@@ -83,6 +103,17 @@ class Reading:
             severity="warning",
         )
         return raw.removeprefix(codecs.BOM_UTF8)
+
+    def windows_line_ends(self, number: int) -> None:
+        """Warn of lines that end in CR LF. Staging writes LF."""
+        self.findings.note(
+            "CarriageReturns",
+            "lines end in CR LF, as on Windows; the CR is left out",
+            "save it with LF alone where you send it anywhere yourself",
+            file=self.source.shown,
+            line=number,
+            severity="warning",
+        )
 
     def not_utf8(self, raw: bytes, number: int, error: UnicodeDecodeError) -> None:
         """Note bytes that are no UTF-8."""
@@ -126,6 +157,8 @@ def json_rows(reading: Reading, block: Block) -> Iterator[Row]:
     """The records of a block, line by line."""
     for number, raw in reading.lines_of(block):
         stripped = raw.strip()
+        if raw.endswith(b"\r\n"):
+            reading.windows_line_ends(number)
         if not stripped:
             fix = "remove the line: Bedrock takes no blank ones"
             reading.note("BlankLine", "a blank line", fix, number)
@@ -135,7 +168,12 @@ def json_rows(reading: Reading, block: Block) -> Iterator[Row]:
             return
         value, known = _json(reading, number, stripped)
         if isinstance(value, dict):
-            yield Row(number, value)
+            twice = repeated_key(stripped, value)
+            if twice is None:
+                yield Row(number, value)
+            else:
+                fix = "keep one of them: a parser takes the last and says nothing"
+                reading.note("RepeatedKey", f"the key {twice[:40]!r} stands twice", fix, number)
         elif known:
             message = f"the line is {_kind(value)}, not an object"
             reading.note("NotAnObject", message, 'write {"prompt": ..., ...}', number)
@@ -162,17 +200,8 @@ def _json(reading: Reading, number: int, raw: bytes) -> tuple[object, bool]:
         return orjson.loads(raw), True
     except orjson.JSONDecodeError as exc:
         if reading.text(raw, number) is not None:
-            _bad_json(reading, number, raw, exc)
+            reading.note(*diagnose(raw, exc), number)
         return None, False
-
-
-def _bad_json(reading: Reading, number: int, raw: bytes, error: JSONDecodeError) -> None:
-    fix = "correct the line"
-    if raw[:2] in {b"{'", b"{ "} and b"'" in raw[:4]:
-        fix = "use double quotes: JSON has no others"
-    elif b"NaN" in raw or b"Infinity" in raw:
-        fix = "JSON has no NaN and no Infinity"
-    reading.note("BadJson", f"not JSON: {error.msg} (column {error.colno})", fix, number)
 
 
 def _kind(value: object) -> str:

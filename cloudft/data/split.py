@@ -56,4 +56,4 @@ def _how_many(sizes: NDArray[integer], share: float) -> int:
     import numpy as np
 
     through = np.concatenate(([0], np.cumsum(sizes)))
-    return int(np.argmin(np.abs(through - share * through[-1])))
+    return int(np.argmin(np.abs(through - round(share * through[-1]))))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from cloudft.data.blocks import Block, Digest
 from cloudft.data.columns import Columns, decode, fits
@@ -87,6 +87,7 @@ class _File:
     rules: Rules
     counted: Callable[[int], None]
     shape: str = ""
+    types: dict[str, type] = field(default_factory=dict)
 
     def read(self) -> None:
         """All of it."""
@@ -115,6 +116,7 @@ class _File:
         try:
             record = parse(value, self.names)
             self.sink.record(record)
+            self._see_types(value, row.line)
             for problem in self.rules.of_record(record):
                 self._note(
                     problem.code,
@@ -128,6 +130,17 @@ class _File:
             self._note(bad.code, bad.message, bad.fix, row.line, bad.field)
             return ""
         return row.shape or record.shape
+
+    def _see_types(self, value: Mapping[str, Any], line: int) -> None:
+        """Warn where a field has one type here and another there, which tables can't hold."""
+        types = {key: type(inner) for key, inner in value.items()}
+        if "messages" in types:
+            types["messages/content"] = type(value["messages"][0]["content"])
+        for key, kind in types.items():
+            if self.types.setdefault(key, kind) is not kind:
+                message = f"{key[:40]!r} has another type than in records before; both are used"
+                fix = "give it one type: loaders that go by Arrow refuse such a file"
+                self._note("MixedTypes", message, fix, line, None, "warning")
 
     def _mixed_shapes(self, line: int, found: str) -> None:
         message = f"a record of shape {found} after ones of shape {self.shape}; both are used"
