@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from cloudft.data.draft import Draft
 from cloudft.data.findings import Findings
-from cloudft.data.mix import chosen, counts, interleave
+from cloudft.data.mix import chosen, counts, enough, interleave
 from cloudft.data.rules import Rules
 from cloudft.data.shortage import enough_general, note_set, note_unsplittable
 from cloudft.data.sources import Sources
@@ -95,8 +95,9 @@ class Collector:
         return draft
 
     def _read(self, where: str, patterns: tuple[str, ...], role: str, sink: Sink) -> None:
+        group_by = self._data.group_by if role == "train" else None
         for source in self._sources.files(where, patterns):
-            self.read_from.append(self._validator.read(source, role, sink))
+            self.read_from.append(self._validator.read(source, role, sink, group_by))
 
     def _choose(
         self, folder: Path, train: Draft, general: list[Draft], final: dict[str, Spool]
@@ -106,7 +107,8 @@ class Collector:
 
         held = np.zeros(len(train), np.bool_)
         if isinstance(self._data.validation, float):
-            marks = hold_out(train.keys(), self._data.validation, train.labels())
+            labels = train.labels() if self._data.stratify else None
+            marks = hold_out(train.keys(), self._data.validation, labels)
             if marks is None:
                 note_unsplittable(self.findings, len(train))
                 return
@@ -114,9 +116,8 @@ class Collector:
             with Spool(folder / NAMES["validation"]) as spool:
                 copy(train, held, spool)
             final["validation"] = spool
-        shares = [part.share for part in self._data.mix]
-        wanted = counts(int((~held).sum()), shares)
-        if not enough_general(self.findings, shares, wanted, list(map(len, general))):
+        wanted = self._how_many(train, ~held, general)
+        if wanted is None:
             return
         parts = [(train, ~held)]
         parts += [(d, chosen(d.keys(), n)) for d, n in zip(general, wanted, strict=True)]
@@ -126,6 +127,23 @@ class Collector:
             else:
                 copy(*parts[0], spool)
         final["train"] = spool
+
+    def _how_many(
+        self, train: Draft, marks: NDArray[bool_], general: list[Draft]
+    ) -> list[int] | None:
+        """How many records of each general part are mixed in; None when one has too few."""
+        parts = self._data.mix
+        shares = [part.share for part in parts]
+        by_records = counts(int(marks.sum()), shares)
+        by_size = counts(int(train.sizes()[marks].sum()), shares)
+        wanted = [
+            records
+            if part.by == "records"
+            else enough(draft.keys(), draft.sizes(), size) or len(draft) + 1
+            for part, draft, records, size in zip(parts, general, by_records, by_size, strict=True)
+        ]
+        there = list(map(len, general))
+        return wanted if enough_general(self.findings, shares, wanted, there) else None
 
 
 def copy(draft: Draft, marks: NDArray[bool_], spool: Spool) -> None:

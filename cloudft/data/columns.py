@@ -139,8 +139,17 @@ class _Pair(msgspec.Struct, gc=False):
     completion: str
 
 
+class _InputOutput(msgspec.Struct, gc=False):
+    input: str
+    output: str
+
+
 class _Input(msgspec.Struct, gc=False):
     input: str
+
+
+class _PlainText(msgspec.Struct, gc=False):
+    text: str
 
 
 def _converse(asked: str, answered: str) -> _Converse:
@@ -156,7 +165,10 @@ _RECORDS: dict[str, Callable[..., Any]] = {
     "prompt-completion": _Pair,
     "converse": _converse,
     "claude-messages": _claude,
+    "messages": _claude,
+    "input-output": _InputOutput,
     "input": _Input,
+    "text": _PlainText,
 }
 _ENCODER = msgspec.json.Encoder()
 

@@ -15,8 +15,7 @@ from typing import Any
 from cloudft.data.chat import read_messages
 from cloudft.data.record import BadRecord, Document, Turns, not_blank
 
-LABELLED_FORMATS = ("prompt-completion", "converse", "claude-messages")
-UNLABELLED_FORMATS = ("input",)
+UNLABELLED_FORMATS = ("input", "text")
 SCHEMA_VERSION = "bedrock-conversation-2024"
 
 
@@ -163,7 +162,7 @@ def canonical(record: Turns | Document, target: str) -> tuple[bytes, int]:
     if isinstance(record, Document):
         if target not in UNLABELLED_FORMATS:
             raise _wrong_task(record.shape, "unlabelled", "FINE_TUNING needs prompts and answers")
-        value, characters = {"input": record.text}, len(record.text)
+        value, characters = {target: record.text}, len(record.text)
     elif target in UNLABELLED_FORMATS:
         raise _wrong_task(record.shape, "labelled", "CONTINUED_PRE_TRAINING takes text alone")
     else:
@@ -211,8 +210,22 @@ def _claude(record: Turns) -> dict[str, Any]:
     return value
 
 
+def _input_output(record: Turns) -> dict[str, Any]:
+    asked, answered = _prompt_completion(record).values()
+    return {"input": asked, "output": answered}
+
+
+def _messages(record: Turns) -> dict[str, Any]:
+    system = [{"role": "system", "content": "\n".join(record.system)}] if record.system else []
+    return {"messages": [*system, *_claude(record)["messages"]]}
+
+
 _WRITERS: dict[str, Callable[[Turns], dict[str, Any]]] = {
     "prompt-completion": _prompt_completion,
+    "input-output": _input_output,
+    "messages": _messages,
     "converse": _converse,
     "claude-messages": _claude,
 }
+FORMATS = (*_WRITERS, *UNLABELLED_FORMATS)
+"""Everything that records can be written as."""

@@ -56,25 +56,25 @@ class Draft:
     def __len__(self) -> int:
         return len(self._keys)
 
-    def record(self, record: Turns | Document) -> None:
-        """Add one record. Raises BadRecord when the format has no room for it."""
+    def record(self, record: Turns | Document, group: str | None = None) -> None:
+        """Add one record of a group. Raises BadRecord when the format has no room for it."""
         raw, characters = canonical(record, self._target)
         answer = "\n".join(record.turns[-1][1]) if isinstance(record, Turns) else ""
-        self._add(raw, [raw], [characters], [answer])
+        self._add(raw, [raw if group is None else group.encode()], [characters], [answer])
 
     def columns(self, columns: Columns) -> None:
         """Add a block of plain records."""
         raw = encode(columns, self._target)
         self._add(raw, raw.splitlines(keepends=True), columns.sizes(), columns.answered)
 
-    def _add(self, raw: bytes, lines: list[bytes], sizes: list[int], answers: list[str]) -> None:
+    def _add(self, raw: bytes, groups: list[bytes], sizes: list[int], answers: list[str]) -> None:
         self._handle.write(raw)
-        self._keys.extend(keys_of(lines, self._seed, self._purpose))
+        self._keys.extend(keys_of(groups, self._seed, self._purpose))
         self._sizes.extend(sizes)
         self._labels.extend(answers)
 
     def keys(self) -> NDArray[uint64]:
-        """A number a record to choose by: the same for identical ones."""
+        """A number a record to choose by: the same for identical ones, and those of one group."""
         import numpy as np
 
         return np.frombuffer(self._keys, np.uint64)

@@ -52,7 +52,7 @@ def examine(
     def tally(role: str, where: str, patterns: tuple[str, ...]) -> Tally:
         found = Tally(format)
         for source in sources.files(where, patterns):
-            validator.read(source, role, found)
+            validator.read(source, role, found, data.group_by if role == "train" else None)
         return found
 
     tallies = {"train": tally("train", "data.train", data.train)}
@@ -79,7 +79,12 @@ def _volumes(
         volumes["train"] = train.volume(len(train) - held)
         volumes["validation"] = train.volume(held)
     shares = [part.share for part in data.mix]
-    wanted = counts(volumes["train"].records, shares)
+    by_records = counts(volumes["train"].records, shares)
+    by_size = counts(volumes["train"].characters, shares)
+    wanted = [
+        records if part.by == "records" else tally.records_of(size)
+        for part, tally, records, size in zip(data.mix, general, by_records, by_size, strict=True)
+    ]
     enough_general(findings, shares, wanted, list(map(len, general)))
     parts = [tally.volume(count) for tally, count in zip(general, wanted, strict=True)]
     volumes["train"] = _sum([volumes["train"], *parts])

@@ -7,16 +7,32 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from numpy import bool_, uint64
+    from numpy import bool_, integer, uint64
     from numpy.typing import NDArray
 
 T = TypeVar("T")
 
 
 def counts(records: int, shares: Sequence[float]) -> list[int]:
-    """How many general records make each share of a set that has `records` others."""
+    """How many general records make each share of a set that has `records` others.
+
+    Or how many of their characters, which stand for tokens.
+    """
     own = 1 - sum(shares)
     return [max(1, round(records * share / own)) for share in shares]
+
+
+def enough(keys: NDArray[uint64], sizes: NDArray[integer], wanted: int) -> int | None:
+    """How many records, least keys first, come nearest to a size of `wanted` in sum.
+
+    None when all of them are less than that by more than the largest one.
+    """
+    import numpy as np
+
+    through = np.cumsum(sizes[np.argsort(keys, kind="stable")], dtype=np.int64)
+    if not len(through) or through[-1] + int(sizes.max()) < wanted:
+        return None
+    return 1 + int(np.argmin(np.abs(through - wanted)))
 
 
 def chosen(keys: NDArray[uint64], count: int) -> NDArray[bool_]:

@@ -22,7 +22,9 @@ def enough_general(
     """True when every part of `mix` has as many records as its share takes; else one is noted."""
     for index, (share, take, count) in enumerate(zip(shares, wanted, there, strict=True)):
         if take > count:
-            message = f"a share of {share} takes {take} records of general data; there are {count}"
+            message = (
+                f"a share of {share} takes more general data than the {count} records there are"
+            )
             fix = "give more general data or a smaller share"
             findings.note("TooFewRecords", message, fix, field=f"data.mix.{index}.share")
             return False

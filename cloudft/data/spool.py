@@ -28,7 +28,7 @@ class Spool:
     def __exit__(self, *_: object) -> None:
         self._handle.close()
 
-    def record(self, record: Turns | Document) -> None:
+    def record(self, record: Turns | Document, group: str | None = None) -> None:
         """Add one record. Raises BadRecord when the format has no room for it."""
         raw, characters = canonical(record, self._target)
         self._write(raw, 1, characters)

@@ -18,10 +18,10 @@ class Tally:
         self._records = self._characters = 0
         self._first: bytes | None = None
 
-    def record(self, record: Turns | Document) -> None:
+    def record(self, record: Turns | Document, group: str | None = None) -> None:
         """Count one record. Raises BadRecord when the format has no room for it."""
         raw, characters = canonical(record, self._target)
-        self._compare(raw)
+        self._compare(raw if group is None else group.encode())
         self._records += 1
         self._characters += characters
 
@@ -48,3 +48,7 @@ class Tally:
             records = self._records
         characters = self._characters * records // max(1, self._records)
         return Volume(records, characters, estimated_tokens(characters))
+
+    def records_of(self, characters: int) -> int:
+        """How many average records have so many characters."""
+        return max(1, round(characters * self._records / max(1, self._characters)))

@@ -23,8 +23,8 @@ EVERY = 1000
 class Sink(Protocol):
     """What takes the good records: it counts them, or writes them down."""
 
-    def record(self, record: Turns | Document) -> None:
-        """Take one. Raises BadRecord when it does not fit."""
+    def record(self, record: Turns | Document, group: str | None = None) -> None:
+        """Take one, of a group. Raises BadRecord when it does not fit."""
 
     def columns(self, columns: Columns) -> None:
         """Take a block of plain ones."""
@@ -52,10 +52,17 @@ class Validator:
         self._progress = progress or (lambda _: None)
         self._count = self._told = 0
 
-    def read(self, source: SourceFile, role: str, sink: Sink) -> Source:
-        """One file's good records into `sink`; what the file was. Raises nothing of its own."""
+    def read(
+        self, source: SourceFile, role: str, sink: Sink, group_by: str | None = None
+    ) -> Source:
+        """One file's good records into `sink`; what the file was. Raises nothing of its own.
+
+        `group_by` names a key of the records that is no part of them, and goes to the sink.
+        """
         reading = Reading(source, self._findings, self._digest())
-        file = _File(reading, sink, self._target, self._columns, self._rules, self._counted)
+        file = _File(
+            reading, sink, self._target, self._columns, self._rules, group_by, self._counted
+        )
         before = self._count
         file.read()
         count = self._count - before
@@ -85,13 +92,14 @@ class _File:
     target: str
     names: Mapping[str, str]
     rules: Rules
+    group_by: str | None
     counted: Callable[[int], None]
     shape: str = ""
     types: dict[str, type] = field(default_factory=dict)
 
     def read(self) -> None:
         """All of it."""
-        for row in rows(self.reading, None if self.names else self._rows):
+        for row in rows(self.reading, None if self.names or self.group_by else self._rows):
             shape = self._hand_on(row)
             if shape:
                 self.counted(1)
@@ -114,8 +122,9 @@ class _File:
         value = row.value
         assert isinstance(value, dict)  # read.py lets nothing else through
         try:
+            group = self._group(value)
             record = parse(value, self.names)
-            self.sink.record(record)
+            self.sink.record(record, group)
             self._see_types(value, row.line)
             for problem in self.rules.of_record(record):
                 self._note(
@@ -130,6 +139,16 @@ class _File:
             self._note(bad.code, bad.message, bad.fix, row.line, bad.field)
             return ""
         return row.shape or record.shape
+
+    def _group(self, value: dict[str, Any]) -> str | None:
+        """The value of the key that groups records, taken out of the record."""
+        if self.group_by is None:
+            return None
+        if self.group_by not in value:
+            message = f"no key {self.group_by[:40]!r} (data.group_by)"
+            raise BadRecord("WrongKeys", message, "give each record its group, or correct it")
+        in_use = self.group_by in self.names.values()
+        return str(value[self.group_by] if in_use else value.pop(self.group_by))
 
     def _see_types(self, value: Mapping[str, Any], line: int) -> None:
         """Warn where a field has one type here and another there, which tables can't hold."""

@@ -44,7 +44,10 @@ class Mix(Section):
     """General data that is mixed into the training data."""
 
     path: Paths = Field(description="File, folder, glob or list of them, like data.train.")
-    share: Float = Field(gt=0, lt=1, description="Its share of the resulting training records.")
+    share: Float = Field(gt=0, lt=1, description="Its share of the resulting training data.")
+    by: Literal["records", "tokens"] = Field(
+        default="records", description="What the share is counted in."
+    )
 
 
 def _leaves_room(parts: tuple[Mix, ...]) -> tuple[Mix, ...]:
@@ -69,6 +72,14 @@ class DataSpec(Section):
     columns: dict[Column, Annotated[str, Field(min_length=1)]] = Field(
         default_factory=dict,
         description="Your column names: {prompt: question, completion: answer}.",
+    )
+    group_by: Annotated[str, Field(min_length=1)] | None = Field(
+        default=None,
+        description="A key of train's records: those of one value stay on one side of the split.",
+    )
+    stratify: bool = Field(
+        default=True,
+        description="Hold out the same share of every label, where the answers are labels.",
     )
 
 

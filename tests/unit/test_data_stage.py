@@ -327,3 +327,51 @@ def test_parquet_reads_like_jsonl(tmp_path: Path):
     put(tmp_path, {"x.jsonl": records})
     one, other = (staged(tmp_path, "converse", train=f"x.{end}") for end in ("parquet", "jsonl"))
     assert one.manifest.sha256 == other.manifest.sha256
+
+
+def test_every_label_gives_its_share_to_the_validation_set(tmp_path: Path):
+    labels = ["rare"] * 10 + ["common"] * 90
+    records = [{"prompt": f"p{i}", "completion": label} for i, label in enumerate(labels)]
+    put(tmp_path, {"a.jsonl": records})
+    held = lines(staged(tmp_path, train="a.jsonl", validation=0.2), "validation")
+    assert [r["completion"] for r in held] == ["rare"] * 2 + ["common"] * 18
+    for seed in range(50):  # by chance alone, another number is the rule
+        data = {"train": "a.jsonl", "validation": 0.2, "stratify": False, "seed": seed}
+        held = lines(staged(tmp_path, **data), "validation")
+        if sum(r["completion"] == "rare" for r in held) != 2:
+            break
+    else:
+        raise AssertionError("stratify: false makes no difference")
+
+
+@pytest.mark.parametrize("columns", [{}, {"prompt": "prompt", "completion": "completion"}])
+def test_records_of_one_group_stay_on_one_side(tmp_path: Path, columns: dict[str, str]):
+    records = [r | {"customer": f"c{i % 7}"} for i, r in enumerate(pairs(70))]
+    put(tmp_path, {"a.jsonl": records})
+    result = staged(tmp_path, train="a.jsonl", validation=0.3, group_by="customer", columns=columns)
+    train, held = (
+        {int(r["prompt"][1:]) % 7 for r in lines(result, s)} for s in ("train", "validation")
+    )
+    assert len(held) == 2 and len(train) == 5 and not train & held
+    assert lines(result)[0].keys() == {"prompt", "completion"}
+
+
+def test_a_record_without_its_group_is_an_error(tmp_path: Path):
+    put(tmp_path, {"a.jsonl": pairs(3)})
+    with pytest.raises(CheckFailed, match="no key 'customer'"):
+        staged(tmp_path, train="a.jsonl", validation=0.3, group_by="customer")
+
+
+def test_a_share_of_the_tokens(tmp_path: Path):
+    long = [{"prompt": f"{i} " + "word " * 100, "completion": "x"} for i in range(200)]
+    put(tmp_path, {"a.jsonl": pairs(1000), "g.jsonl": long})
+    mix = [{"path": "g.jsonl", "share": 0.5, "by": "tokens"}]
+    numbers = [
+        len(r["prompt"] + r["completion"])
+        for r in lines(staged(tmp_path, train="a.jsonl", mix=mix))
+    ]
+    general = sum(n for n in numbers if n > 100)
+    assert abs(general - (sum(numbers) - general)) < 500, "half of the text, to one record"
+    data = DataSpec.model_validate({"train": "a.jsonl", "mix": mix})
+    volumes = examine(data, format="prompt-completion", base_dir=tmp_path).volumes
+    assert volumes is not None and abs(volumes["train"].records - len(numbers)) <= 1

@@ -351,7 +351,7 @@ def test_resolved_has_every_value_in_the_files_order(tmp_path: Path):
     assert fields.index("seed") < fields.index("tags.country") < fields.index("local.model")
     shown = {value.field: value.value for value in values}
     assert shown["data.train"] == ["a.jsonl", "b/"]
-    assert shown["data.mix"] == [{"path": "general.jsonl", "share": 0.2}]
+    assert shown["data.mix"] == [{"path": "general.jsonl", "share": 0.2, "by": "records"}]
     assert shown["hyperparameters.learningRateWarmupSteps"] == 10
     assert shown["bedrock.vpc.subnet_ids"] == ["subnet-1"]
     assert not any(field.startswith("sagemaker") for field in fields)
