@@ -6,13 +6,19 @@ import click
 
 from cloudft.cli.lazy import LazyGroup
 
-COMMANDS: dict[str, tuple[str, str]] = {}
+COMMANDS: dict[str, tuple[str, str]] = {
+    "convert": ("cloudft.cli.rewriting", "Write records of any accepted shape in another one."),
+    "split": ("cloudft.cli.rewriting", "Hold out shares of the records."),
+    "mix": ("cloudft.cli.rewriting", "Spread general records among your own."),
+    "dedupe": ("cloudft.cli.rewriting", "Keep the first of all like records."),
+    "leakage": ("cloudft.cli.leaking", "Find held-out records that the training set has too."),
+}
 """Command -> (module, one line of help)."""
 
 EPILOG = """\b
 Examples:
-  cloudft data split tickets.jsonl --validation 0.1
-  cloudft data stats
+  cloudft data split tickets.jsonl --validation 0.1 --out parts
+  cloudft data dedupe tickets.jsonl --near 0.8 --out unique.jsonl
 """
 
 

@@ -1,0 +1,67 @@
+"""Records written as CSV: one column a field."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from pathlib import Path
+
+from cloudft.data.columns import Columns
+from cloudft.data.convert import canonical
+from cloudft.data.record import BadRecord, Document, Turns
+from cloudft.data.tokens import estimated_tokens
+from cloudft.types import DataFile
+
+
+class CsvFile:
+    """A CSV file of `prompt` and `completion`, or of `text`. Raises OSError."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._header: list[str] = []
+        self._records = self._characters = 0
+        self._handle = path.open("x", encoding="utf-8", newline="")
+        self._rows = csv.writer(self._handle)  # CR LF at the end, as RFC 4180 has it
+
+    def __enter__(self) -> CsvFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._handle.close()
+        raw = self._path.read_bytes()
+        self._bytes, self._sha256 = len(raw), hashlib.sha256(raw).hexdigest()
+
+    def record(self, record: Turns | Document, group: str | None = None) -> None:
+        """Add one record. Raises BadRecord when two columns have no room for it."""
+        import orjson
+
+        target = "text" if isinstance(record, Document) else "prompt-completion"
+        raw, characters = canonical(record, target)
+        self._row(orjson.loads(raw), characters)
+
+    def columns(self, columns: Columns) -> None:
+        """Add a block of plain records."""
+        for asked, answered in zip(columns.asked, columns.answered, strict=True):
+            self._row({"prompt": asked, "completion": answered}, len(asked) + len(answered))
+
+    def _row(self, value: dict[str, str], characters: int) -> None:
+        if not self._header:
+            self._header = list(value)
+            self._rows.writerow(self._header)
+        if list(value) != self._header:
+            message = "labelled and unlabelled records do not go into one table"
+            raise BadRecord("WrongTask", message, "convert them into two files")
+        self._rows.writerow(value.values())
+        self._records += 1
+        self._characters += characters
+
+    def data_file(self, name: str) -> DataFile:
+        """What was written, under the name that it gets. For after its end."""
+        return DataFile(
+            name=name,
+            sha256=self._sha256,
+            bytes=self._bytes,
+            records=self._records,
+            characters=self._characters,
+            tokens=estimated_tokens(self._characters),
+        )
