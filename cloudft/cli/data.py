@@ -11,6 +11,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "split": ("cloudft.cli.rewriting", "Hold out shares of the records."),
     "mix": ("cloudft.cli.rewriting", "Spread general records among your own."),
     "dedupe": ("cloudft.cli.rewriting", "Keep the first of all like records."),
+    "scan": ("cloudft.cli.scanning", "Find secrets and personal data, and take them out."),
     "leakage": ("cloudft.cli.leaking", "Find held-out records that the training set has too."),
 }
 """Command -> (module, one line of help)."""

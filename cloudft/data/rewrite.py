@@ -52,7 +52,7 @@ class Rewriting:
     def convert(self, inputs: Sequence[str], target: str, out: Path) -> DataFile:
         """All records in format `target` (`convert.FORMATS`, or csv) in the new file `out`."""
         sources = self._files("IN", inputs)
-        with _output(out) as temporary:
+        with output(out) as temporary:
             sink = CsvFile(temporary) if target == "csv" else Spool(temporary, target)
             with sink:
                 self._read(sources, "" if target == "csv" else target, sink)
@@ -118,7 +118,7 @@ class Rewriting:
         sources = self._files("IN", inputs)
         target = target or self._shape(sources)
         left_out = []
-        with _output(out) as temporary:
+        with output(out) as temporary:
             with Spool(temporary, target) as spool:
                 records = located(sources, self.findings, self.columns, self.progress)
                 for record, twin in twins(records, near):
@@ -195,7 +195,7 @@ class Rewriting:
         return {"train": left, **sides}
 
     def _write(self, out: Path, parts: Sequence[tuple[Draft, NDArray[bool_]]]) -> DataFile:
-        with _output(out) as temporary, Spool(temporary) as spool:
+        with output(out) as temporary, Spool(temporary) as spool:
             if len(parts) == 1:
                 copy(*parts[0], spool)
             else:
@@ -215,7 +215,8 @@ _NEAREST = {"instruction": "prompt-completion", "document": "text"}
 
 
 @contextmanager
-def _output(out: Path) -> Iterator[Path]:
+def output(out: Path) -> Iterator[Path]:
+    """A temporary path that becomes `out` when all went well. Raises UsageError, StoreError."""
     with as_store_error(f"{out} can't be written", out):
         try:
             with new_file(out) as temporary:

@@ -1,0 +1,84 @@
+"""data scan: secrets and personal data, named by line; and a copy without them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cloudft.cli.options import Console, console_options
+
+LISTED = 1000
+
+
+@click.command(
+    "scan",
+    epilog="\b\nExamples:\n  cloudft data scan tickets.jsonl\n"
+    "  cloudft data scan tickets.jsonl --redact tickets-clean.jsonl",
+)
+@click.argument("inputs", metavar="IN...", nargs=-1, required=True)
+@click.option(
+    "--redact",
+    type=click.Path(path_type=Path),
+    metavar="OUT",
+    help="Write a copy as JSONL with <EMAIL>, <CARD> and so on in their place.",
+)
+@console_options
+def scan_command(inputs: tuple[str, ...], redact: Path | None, console: Console) -> int:
+    """Find keys, tokens, e-mail addresses, phone, card and account numbers.
+
+    Each is named by file, line and kind, and never shown. Exit code 3 when there are any and no
+    redacted copy is written.
+    """
+    hits, counts, written = _scan(inputs, redact, console)
+    lines = [f"{hit['file']}:{hit['line']} {hit['field']}: {hit['kind']}" for hit in hits[:20]]
+    total = sum(counts.values())
+    if total > len(lines):
+        lines.append(f"... and {total - len(lines)} more")
+    lines += [f"{count} {kind}" for kind, count in counts.most_common()]
+    if redact:
+        lines.append(f"{redact}: {written} records")
+    value = {"hits": hits, "counts": dict(counts), "redacted": redact}
+    console.result(value, "\n".join(lines) or "nothing found")
+    return 3 if total and redact is None else 0
+
+
+def _scan(
+    inputs: tuple[str, ...], out: Path | None, console: Console
+) -> tuple[list[dict[str, Any]], Counter[str], int]:
+    """The first hits, how many there are of each kind, and the records written."""
+    import orjson
+
+    from cloudft.cli.progress import reading
+    from cloudft.data.findings import Findings
+    from cloudft.data.privacy import redacted, scan, strings
+    from cloudft.data.read import Reading, rows
+    from cloudft.data.rewrite import output
+    from cloudft.data.sources import Sources
+    from cloudft.errors import CheckFailed
+
+    hits: list[dict[str, Any]] = []
+    findings, counts, seen = Findings(), Counter[str](), 0
+    with contextlib.ExitStack() as stack:
+        progress = stack.enter_context(reading(console))
+        file = stack.enter_context(stack.enter_context(output(out)).open("wb")) if out else None
+        for source in Sources(Path.cwd(), findings).files("IN", inputs):
+            for row in rows(Reading(source, findings)):
+                seen += 1
+                progress(seen)
+                for field, text in strings(row.value):
+                    for hit in scan(text):
+                        counts[hit.kind] += 1
+                        if len(hits) < LISTED:
+                            place = {"file": source.shown, "line": row.line, "field": field}
+                            hits.append(place | {"kind": hit.kind})
+                if file:
+                    value = redacted(row.value)
+                    file.write(orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE))
+        if findings.errors():
+            listed = findings.all()
+            raise CheckFailed(next(f.message for f in listed if f.severity == "error"), listed)
+    return hits, counts, seen
