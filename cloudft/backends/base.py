@@ -7,7 +7,7 @@ A backend is one folder with the same file names as its neighbours: `backend.py`
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -127,3 +127,18 @@ class Exports(ABC):
     @abstractmethod
     def export(self, job_id: str, out: Path, dtype: str) -> Mapping[str, Any]:
         """Write the merged model to the new folder `out`; returns the proof that it is the same."""
+
+
+class Tokenises(ABC):
+    """A backend that has the tokenizer of the model that it trains."""
+
+    @abstractmethod
+    def tokenise(
+        self, job: LoadedJob, lines: Iterable[bytes], *, preview: bool
+    ) -> Iterator[Mapping[str, Any]]:
+        """What the model sees of canonical lines.
+
+        First `context` (tokens that it was made for) and `chatTemplate`; then for each line
+        `tokens` and `learned` (how many carry loss), or with `preview` `pieces`: `id`, `text` and
+        `learned` of each token. Raises TrainerError.
+        """

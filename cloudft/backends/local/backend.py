@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,10 @@ from cloudft.backends.base import (
     Prompt,
     Resumes,
     StagedJob,
+    Tokenises,
 )
 from cloudft.backends.local import folder as names
-from cloudft.backends.local import preflight, request, serve
+from cloudft.backends.local import preflight, request, serve, tokenizer
 from cloudft.backends.local.folder import JobFolder
 from cloudft.errors import JobNotFound, JobStateConflict
 from cloudft.files import as_store_error, try_lock, write_whole
@@ -46,7 +47,7 @@ LEAVING_S = 10.0
 """How long processes may take to leave once the ending is written."""
 
 
-class LocalBackend(Backend, Resumes, Generates, Exports):
+class LocalBackend(Backend, Resumes, Generates, Exports, Tokenises):
     """Trains with the `local_backend` program, one detached process a job."""
 
     name = "local"
@@ -166,6 +167,13 @@ class LocalBackend(Backend, Resumes, Generates, Exports):
         job = self._known(job_id)
         self._require_artifacts(job, job_id)
         return serve.export(job.path, out, dtype, self._environment())
+
+    def tokenise(
+        self, job: LoadedJob, lines: Iterable[bytes], *, preview: bool
+    ) -> Iterator[Mapping[str, Any]]:
+        """Ask the tokenizer of the model that is trained here, in a child process."""
+        asked = request.tokenise(job, preview=preview)
+        return tokenizer.replies(asked, lines, self._environment())
 
     def _require_artifacts(self, job: JobFolder, job_id: str) -> None:
         if not (job.path / names.ARTIFACTS).is_dir():

@@ -11,6 +11,7 @@ import orjson
 
 from cloudft import catalogue
 from cloudft.backends.base import StagedJob
+from cloudft.errors import UsageError
 from cloudft.spec.load import LoadedJob
 from cloudft.types import Manifest
 
@@ -80,6 +81,23 @@ def build(staged: StagedJob) -> dict[str, Any]:
         "evalSteps": spec.local.eval_steps,
         "maxTruncatedShare": spec.local.max_truncated_share,
         "data": _data(staged.manifest),
+    }
+
+
+def tokenise(job: LoadedJob, *, preview: bool) -> dict[str, Any]:
+    """What `local_backend.tokens` is asked. Raises UsageError when no model is trained here."""
+    model = stand_in(job)
+    if model is None:
+        raise UsageError(
+            f"the tokenizer of {job.spec.base_model} can't be had",
+            fix="name a stand-in: `local: {model: smollm2-135m}` (`cloudft models` lists them).",
+        )
+    kind = job.spec.customization_type
+    return {
+        "model": {"name": model.alias, "weights": [_weights(w) for w in model.weights]},
+        "supervised": kind == "FINE_TUNING",
+        "format": job.model.formats[kind],
+        "preview": preview,
     }
 
 

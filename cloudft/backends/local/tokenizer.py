@@ -1,0 +1,63 @@
+"""What the local model makes of records: asked of a child process, which has the tokenizer."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from cloudft.errors import TrainerError
+
+
+def replies(
+    request: Mapping[str, Any], lines: Iterable[bytes], environment: Mapping[str, str]
+) -> Iterator[dict[str, Any]]:
+    """The facts of the model first, then a reply a line (`local_backend/tokens.py` says which).
+
+    Lines are taken as the child takes them. Raises TrainerError.
+    """
+    with subprocess.Popen(
+        [sys.executable, "-m", "local_backend.tokens"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=dict(environment),
+        start_new_session=True,
+    ) as child:
+        assert child.stdout is not None and child.stderr is not None
+        noise: list[bytes] = []
+        errors = child.stderr
+        workers = [
+            threading.Thread(target=_feed, args=(child, request, lines), daemon=True),
+            threading.Thread(target=lambda: noise.extend(errors), daemon=True),
+        ]
+        for worker in workers:
+            worker.start()
+        try:
+            for line in child.stdout:
+                reply = json.loads(line)
+                if "error" in reply:
+                    raise TrainerError(reply["error"], fix=reply["fix"])
+                yield reply
+            for worker in workers:
+                worker.join()
+            if child.wait() != 0:
+                last = noise[-1].decode("utf-8", "replace").strip() if noise else "no message"
+                raise TrainerError(f"the tokenizer's process broke off: {last}")
+        finally:
+            child.kill()
+
+
+def _feed(
+    child: subprocess.Popen[bytes], request: Mapping[str, Any], lines: Iterable[bytes]
+) -> None:
+    """Hand the lines over. A child that has gone is told by its missing replies."""
+    assert child.stdin is not None
+    with contextlib.suppress(OSError), child.stdin as stdin:
+        stdin.write(json.dumps(request).encode() + b"\n")
+        for line in lines:
+            stdin.write(line)
