@@ -7,6 +7,9 @@ import click
 from cloudft.cli.lazy import LazyGroup
 
 COMMANDS: dict[str, tuple[str, str]] = {
+    "stats": ("cloudft.cli.looking", "Count records, tokens, labels, twins, contradictions."),
+    "preview": ("cloudft.cli.looking", "Show a record as the model will see it."),
+    "report": ("cloudft.cli.reporting", "Write a page with pictures, for a review."),
     "convert": ("cloudft.cli.rewriting", "Write records of any accepted shape in another one."),
     "split": ("cloudft.cli.rewriting", "Hold out shares of the records."),
     "mix": ("cloudft.cli.rewriting", "Spread general records among your own."),

@@ -25,7 +25,7 @@ class Near:
         if find_spec("rensa") is None:
             raise UsageError(
                 "near duplicates are found with rensa, which is not installed",
-                fix="pip install 'cloudft[dedupe]'",
+                fix="pip install 'cloudft[data]'",
             )
         from rensa import RMinHashLSH
 

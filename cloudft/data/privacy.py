@@ -75,7 +75,7 @@ def patterns() -> tuple[Pattern, ...]:
     if missing:
         raise UsageError(
             f"the scan needs {' and '.join(missing)}, not installed here",
-            fix="pip install 'cloudft[privacy]'",
+            fix="pip install 'cloudft[data]'",
         )
     from stdnum import iban, luhn
 

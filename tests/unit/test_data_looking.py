@@ -1,0 +1,137 @@
+"""data stats, preview and report: what they say is true, and safe to open."""
+
+from __future__ import annotations
+
+import json
+import os
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny
+from click.testing import CliRunner
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from processes import JobFile
+
+from cloudft.cli.main import cloudft
+from cloudft.cli.reporting import html
+from cloudft.data.stats import lengths
+from cloudft.errors import UsageError
+
+RECORDS = [
+    {"prompt": "Where is it?", "completion": "shipping"},
+    {"prompt": "Where is it?", "completion": "billing"},
+    {"prompt": "Where is it?", "completion": "shipping"},
+    {"prompt": "I was charged twice.", "completion": "billing"},
+    {"prompt": "word " * 300, "completion": "billing"},
+]
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def data(*args: str | Path, output: str = "json") -> Any:
+    words = ["data", *map(str, args), "--output", output]
+    done = CliRunner(env=dict(os.environ)).invoke(cloudft, words)
+    if isinstance(done.exception, Exception):
+        raise done.exception
+    return json.loads(done.stdout) if output == "json" else done.stdout
+
+
+def test_stats_count_twins_contradictions_and_labels() -> None:
+    tiny.write_jsonl(Path("a.jsonl"), RECORDS)
+    found = data("stats", "a.jsonl")["data"]
+    assert (found["records"], found["duplicates"]) == (5, 1)
+    assert found["conflicts"]["count"] == 1
+    [conflict] = found["conflicts"]["first"]
+    assert (conflict["line"], conflict["ofLine"]) == (2, 1)
+    assert found["labels"] == {"billing": 3, "shipping": 2}
+    assert found["commonestShare"] == 0.6
+    tokens = found["tokens"]
+    assert tokens["estimated"] and tokens["longTail"] == 1
+    assert sum(tokens["histogram"]["records"]) == 5
+    assert "a.jsonl:2 answers the input of a.jsonl:1 differently" in data(
+        "stats", "a.jsonl", output="text"
+    )
+
+
+def test_the_tokens_of_a_job_are_the_trainers_own(job_file: JobFile) -> None:
+    path = job_file(records=[RECORDS[0], RECORDS[4]], local={"max_length": 200})
+    tokens = data("stats", path)["train"]["tokens"]
+    assert not tokens["estimated"]
+    short, long = (data("preview", path, "--record", str(n)) for n in (1, 2))
+    assert len(short["pieces"]) + len(long["pieces"]) == tokens["sum"]
+    assert "Where is it?" in "".join(piece["text"] for piece in short["pieces"])
+    learned = "".join(piece["text"] for piece in short["pieces"] if piece["learned"])
+    assert learned == f"shipping{tiny.END}"
+    assert (short["cutAt"], long["cutAt"]) == (None, 200)
+    said = data("preview", path, output="text")
+    assert said.endswith(f"[[shipping{tiny.END}]]\n")
+    with pytest.raises(UsageError, match="no record 9"):
+        data("preview", path, "--record", "9")
+
+
+@given(st.lists(st.integers(0, 50_000), min_size=1, max_size=200))
+def test_lengths_are_those_of_the_records(tokens: list[int]) -> None:
+    found = lengths(tokens, estimated=False)
+    assert found["sum"] == sum(tokens)
+    assert (found["least"], found["greatest"]) == (min(tokens), max(tokens))
+    assert sum(found["histogram"]["records"]) == len(tokens)
+    for at, count in found["cut"].items():
+        assert count == sum(number > int(at) for number in tokens)
+    assert found["p50"] == np.median(tokens)
+
+
+class Tags(HTMLParser):
+    """The elements of a page, and what is in scripts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[str] = set()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.add(tag)
+        assert not any(name.startswith("on") for name, _ in attrs)
+        sources = [value for name, value in attrs if name in ("src", "href", "xlink:href")]
+        assert all(value and value.startswith("#") for value in sources), "nothing from elsewhere"
+
+
+EVIL = st.sampled_from(
+    ["<script>x</script>", "--><b>", "$\\frac", "&lt;", "]]>", '"onload="', "\0"]
+)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.dictionaries(st.text(max_size=5) | EVIL, st.integers(1, 9), min_size=1, max_size=4))
+def test_no_label_breaks_out_of_the_page(labels: dict[str, int]) -> None:
+    value = {
+        "records": 3,
+        "tokens": lengths([1, 2, 3], estimated=True),
+        "labels": labels,
+        "commonestShare": 0.5,
+        "languages": labels,
+        "turns": {},
+        "duplicates": 0,
+        "conflicts": {"count": 0, "first": []},
+    }
+    page = Tags()
+    page.feed(html("<i>title</i>", {"<u>train</u>": value}, {"<u>train</u>": labels}))
+    assert not {"script", "b", "i", "u"} & page.seen
+    assert {"svg", "table", "h1"} <= page.seen
+
+
+def test_the_report_is_one_new_page(here: Path) -> None:
+    tiny.write_jsonl(Path("a.jsonl"), [*RECORDS, {"prompt": "x@example.org", "completion": "y"}])
+    told = data("report", "a.jsonl", "--out", "page.html")
+    assert told["private"] == {"data": {"EMAIL": 1}}
+    page = Path("page.html").read_text()
+    assert "x@example.org" not in page and "charged twice" not in page
+    assert "a.jsonl:2" in page
+    with pytest.raises(UsageError, match="exists already"):
+        data("report", "a.jsonl", "--out", "page.html")
