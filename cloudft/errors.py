@@ -11,6 +11,8 @@
     ├── StoreError                    1   CLOUDFT_HOME can't be read or written
     ├── DamagedJob                    1   one job's folder can't be read; the others can
     ├── TrainerError                  1   the local trainer program refused or broke off
+    ├── AwsRefused                    4   AWS refused: credentials, permission, no such thing
+    ├── AwsUnreachable                5   throttled or unreachable: worth another try
     ├── JobFailed                     1   a job that was waited for ended in Failed
     └── WaitTimeout                   124 `--wait` ran out of time; the job goes on
 
@@ -126,6 +128,20 @@ class TrainerError(CloudftError):
     """The local trainer program could not start, refused its input, or broke off."""
 
     code = "Trainer"
+
+
+class AwsRefused(CloudftError):
+    """AWS refused: no credentials, no permission, no such bucket or object."""
+
+    exit_code = 4
+    code = "AwsRefused"
+
+
+class AwsUnreachable(CloudftError):
+    """AWS throttles, fails or can't be reached. Another try may do."""
+
+    exit_code = 5
+    code = "AwsUnreachable"
 
 
 class JobFailed(CloudftError):

@@ -132,6 +132,15 @@ def _pieces(handle: IO[bytes], digest: Digest) -> Iterator[bytes]:
             yield bytes(memoryview(buffer)[start : min(count, start + BLOCK)])
 
 
+def read_up_to(handle: IO[bytes], most: int) -> bytes:
+    """The whole file, or its first `most` bytes."""
+    parts, left = [], most
+    while left and (part := handle.read(min(left, READ))):
+        parts.append(part)
+        left -= len(part)
+    return b"".join(parts)
+
+
 def newlines(raw: bytes) -> int:
     """How many there are. (bytes.count takes twice as long.)"""
     import numpy as np

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import IO
 
 from cloudft.data.badjson import diagnose, repeated_key
-from cloudft.data.blocks import Block, Digest, TooLong, blocks
+from cloudft.data.blocks import Block, Digest, TooLong, blocks, read_up_to
 from cloudft.data.findings import Findings
 from cloudft.data.sources import SourceFile
 
@@ -148,7 +148,7 @@ def rows(reading: Reading, look: Callable[[Block], Iterator[Row]] | None = None)
 
 def _jsonl(reading: Reading, look: Callable[[Block], Iterator[Row]]) -> Iterator[Row]:
     """One JSON object a line."""
-    with reading.source.path.open("rb", buffering=0) as handle:
+    with reading.source.open() as handle:
         for block in reading.blocks(handle):
             yield from look(block)
 
@@ -211,8 +211,8 @@ def _kind(value: object) -> str:
 
 def _text(reading: Reading) -> Iterator[Row]:
     """A whole file as one document."""
-    with reading.source.path.open("rb") as handle:
-        raw = handle.read(LONGEST + 1)
+    with reading.source.open() as handle:
+        raw = read_up_to(handle, LONGEST + 1)
     reading.digest.update(raw)
     if len(raw) > LONGEST:
         reading.note("RecordTooLong", f"a text of more than {LONGEST} bytes", "split the file")

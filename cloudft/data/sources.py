@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO, cast
 
 from cloudft.data.findings import Findings
 
@@ -32,6 +33,21 @@ class SourceFile:
     name: str
     kind: str
 
+    def open(self) -> IO[bytes]:
+        """Its bytes, unbuffered. Raises OSError."""
+        return self.path.open("rb", buffering=0)
+
+
+@dataclass(frozen=True)
+class S3Object(SourceFile):
+    """An object of S3, read as a stream. `shown` and `name` are its URI; `path` is its key."""
+
+    def open(self) -> IO[bytes]:
+        """Its bytes. Raises AwsRefused and AwsUnreachable."""
+        from cloudft.aws.s3 import ObjectStream
+
+        return cast(IO[bytes], ObjectStream(self.shown))
+
 
 @dataclass
 class Sources:
@@ -45,6 +61,9 @@ class Sources:
         """The files that field `where` names, in order; a folder's and a glob's sorted."""
         found: list[SourceFile] = []
         for pattern in patterns:
+            if pattern.startswith("s3://"):
+                found += self._objects(where, pattern)
+                continue
             try:
                 sources = (self._source(where, path) for path in self._paths(where, pattern))
                 found += [source for source in sources if source is not None]
@@ -52,13 +71,31 @@ class Sources:
                 self._unreadable(where, exc)
         return found
 
+    def _objects(self, where: str, uri: str) -> Iterator[SourceFile]:
+        """The objects that an S3 URI means. Raises AwsRefused and AwsUnreachable."""
+        from cloudft.aws.s3 import objects
+
+        others, some = [], False
+        for name in objects(uri):
+            kind = SUFFIXES.get(Path(name).suffix.lower())
+            some = True
+            if kind is None or kind == "parquet":  # Parquet is read from its end
+                others.append(name)
+            elif (twice := self._named_twice(where, name)) is not None:
+                code, message, fix = twice
+                self.findings.note(code, message, fix, file=name, field=where)
+            else:
+                yield S3Object(Path(name), name, name, kind)
+        if not some:
+            fix = "`aws s3 ls` shows what is there"
+            self.findings.note("FileNotFound", f"no object {uri}", fix, file=uri, field=where)
+        if others:
+            fix = f"download it first: aws s3 cp {others[0]} data/"
+            message = f"{len(others)} of the objects can't be read as a stream: {others[0]}"
+            self.findings.note("UnsupportedFileType", message, fix, file=others[0], field=where)
+
     def _paths(self, where: str, pattern: str) -> Iterator[Path]:
         """The plain files that one path, folder or glob stands for."""
-        if pattern.startswith("s3://"):
-            fix = f"download it first: aws s3 cp --recursive {pattern} data/"
-            message = f"{pattern}: reading from S3 is not supported yet"
-            self.findings.note("S3NotSupported", message, fix, field=where)
-            return
         path = self.base_dir / _expanded(pattern)
         matches = [path] if os.path.lexists(path) else self._glob(pattern)
         if not matches:
@@ -133,7 +170,9 @@ class Sources:
         if not path.is_file():
             message = "no plain file" if path.exists() else "a link that leads nowhere"
             return "FileUnreadable", message, "name a file"
-        real = os.path.realpath(path)
+        return self._named_twice(where, os.path.realpath(path))
+
+    def _named_twice(self, where: str, real: str) -> tuple[str, str, str] | None:
         if real in self._seen:
             message = f"named twice: by {self._seen[real]} and by {where}"
             return "FileTwice", message, "name it once; to weigh data, use data.mix"

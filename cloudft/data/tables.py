@@ -18,7 +18,7 @@ def csv_rows(reading: Reading) -> Iterator[Row]:
     """The rows of a .csv (comma) or .tsv (tab) whose first row names the columns."""
     csv.field_size_limit(LONGEST)  # the module's own limit is global, and 128 KiB
     delimiter = "\t" if reading.source.path.suffix.lower() == ".tsv" else ","
-    with reading.source.path.open("rb", buffering=0) as handle:
+    with reading.source.open() as handle:
         table = csv.reader(_decoded(reading, handle), delimiter=delimiter, strict=True)
         try:
             header = next(table, None)

@@ -138,7 +138,6 @@ def test_labelled_records_are_no_text_to_go_on_from(tmp_path: Path):
         ("folder", "NoRecords"),
         ("pipe.jsonl", "FileUnreadable"),
         ("dangling.jsonl", "FileUnreadable"),
-        ("s3://bucket/x.jsonl", "S3NotSupported"),
         (["x.jsonl", "*.jsonl"], "FileTwice"),
         ("~nobody-of-that-name/x.jsonl", "FileNotFound"),
         ("x" * 5000, "FileNotFound"),

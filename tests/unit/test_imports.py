@@ -21,7 +21,7 @@ FLOORS = (
     {"errors"},
     {"types"},
     {"home", "files"},
-    {"catalogue", "store", "artifacts"},
+    {"catalogue", "store", "artifacts", "aws"},
     {"spec"},
     {"data"},
     {"backends"},
