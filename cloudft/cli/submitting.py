@@ -30,14 +30,26 @@ def load(path: Path | None, flags: dict[str, str]) -> LoadedJob:
 
 @click.command(
     "check",
-    epilog="\b\nExamples:\n  cloudft check\n  cloudft check jobs/router.yaml --output json",
+    epilog="\b\nExamples:\n  cloudft check\n  cloudft check jobs/router.yaml --output json\n"
+    "  cloudft check --fix mended",
 )
 @job_file_argument
 @backend_option
 @spec_options
+@click.option(
+    "--fix",
+    "fix_into",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Write mended copies of broken JSONL files into DIR; the originals stay as they are.",
+)
 @console_options
 def check_command(
-    path: Path | None, backend_name: str, flags: dict[str, str], console: Console
+    path: Path | None,
+    backend_name: str,
+    flags: dict[str, str],
+    fix_into: Path | None,
+    console: Console,
 ) -> int:
     """Find every problem of a job before anything is sent.
 
@@ -46,6 +58,7 @@ def check_command(
     """
     from cloudft import jobs
     from cloudft.backends import backend
+    from cloudft.cli.fixing import fix
     from cloudft.cli.progress import reading
     from cloudft.cli.render import findings_text
     from cloudft.data.tokens import TOKEN_RULE
@@ -54,6 +67,7 @@ def check_command(
     job = load(path, flags)
     with reading(console) as progress:
         checked = jobs.check(job, local, progress)
+    fixed = fix(job, checked.findings, fix_into, console) if fix_into else []
     volumes = checked.volumes or {}
     counts = {role: volume.records for role, volume in volumes.items()}
     tokens = sum(volume.tokens for volume in volumes.values())
@@ -68,6 +82,7 @@ def check_command(
             "records": counts,
             "tokens": tokens,
             "tokenRule": TOKEN_RULE if volumes else None,
+            "fixed": fixed,
         },
         text,
     )

@@ -1,0 +1,78 @@
+"""check --fix: mended copies of a job's broken files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cloudft.cli.options import Console
+
+if TYPE_CHECKING:
+    from cloudft.data.sources import SourceFile
+    from cloudft.spec.load import LoadedJob
+    from cloudft.types import Finding
+
+SHOWN = 10
+
+
+def fix(job: LoadedJob, findings: Iterable[Finding], folder: Path, console: Console) -> list[Any]:
+    """Write a mended copy of each JSONL file with findings into `folder`; what was done to each.
+
+    Raises UsageError when one of the copies exists: nothing is overwritten.
+    """
+    from cloudft.data.findings import Findings
+    from cloudft.data.sources import Sources
+    from cloudft.files import as_store_error
+
+    broken = {finding.file for finding in findings}
+    sources = Sources(job.base_dir, Findings())
+    data = job.spec.data
+    named = [data.train, data.validation, data.test, *(part.path for part in data.mix)]
+    files = [s for p in named if isinstance(p, tuple) for s in sources.files("", p)]
+    done = []
+    with as_store_error(f"{folder} can't be written", folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    for source in files:
+        if source.kind == "jsonl" and source.shown in broken:
+            done.append(_mend(source, folder / Path(source.shown).name))
+    for value in done:
+        _tell(value, console)
+    return done
+
+
+def _mend(source: SourceFile, out: Path) -> dict[str, Any]:
+    import orjson
+
+    from cloudft.data.mend import mended
+    from cloudft.data.rewrite import output
+
+    kept = changed = 0
+    left_out = []
+    with output(out) as temporary, temporary.open("wb") as file, source.open() as handle:
+        for line in mended(handle):
+            for record in line.records:
+                file.write(orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE))
+            kept += len(line.records)
+            changed += line.changed
+            if line.left_out:
+                left_out.append({"line": line.line, "code": line.left_out})
+    return {
+        "file": source.shown,
+        "copy": out,
+        "records": kept,
+        "changed": changed,
+        "leftOut": left_out,
+    }
+
+
+def _tell(value: dict[str, Any], console: Console) -> None:
+    left_out = value["leftOut"]
+    console.note(
+        f"{value['file']}: mended into {value['copy']}: {value['records']} records,"
+        f" {value['changed']} lines changed, {len(left_out)} left out"
+    )
+    for one in left_out[:SHOWN]:
+        console.note(f"  left out: {value['file']}:{one['line']} ({one['code']})")
+    if len(left_out) > SHOWN:
+        console.note(f"  ... and {len(left_out) - SHOWN} more")
