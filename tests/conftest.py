@@ -50,6 +50,15 @@ def make_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path
     return model
 
 
+@pytest.fixture
+def real_model(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pretrained model, converted once for all tests that load it."""
+    base = tmp_path_factory.getbasetemp()
+    root = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
+    monkeypatch.setenv("CLOUDFT_MODEL_CACHE", str(root / "real-models"))
+    monkeypatch.delenv("OMP_NUM_THREADS")
+
+
 @pytest.fixture(scope="session")
 def tiny_model(make_model: Callable[[str], Path]) -> Path:
     """A random Llama with a chat template."""

@@ -48,15 +48,12 @@ def shell(script: str, folder: Path, **more: str) -> subprocess.CompletedProcess
 
 
 @pytest.mark.real_model
-def test_the_first_job_of_the_readme(
-    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_first_job_of_the_readme(tmp_path: Path, home: Path, real_model: None) -> None:
     [block] = blocks(ROOT / "README.md", "console")
     commands = [line.removeprefix("$ ") for line in block.splitlines()]
     assert [shlex.split(c)[1] for c in commands if c.startswith("cloudft")] == [
         *("init", "check", "submit", "generate", "metrics", "export")
     ]
-    monkeypatch.delenv("OMP_NUM_THREADS")
     done = shell("\n".join(commands), tmp_path)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr and "Warning" not in done.stderr
@@ -68,6 +65,21 @@ def test_the_first_job_of_the_readme(
     [job] = (home / "jobs").iterdir()
     result = json.loads((job / "artifacts" / "result.json").read_text())["summary"]
     assert result["tuned"]["validationLoss"] < 0.5 * result["base"]["validationLoss"]
+
+
+@pytest.mark.real_model
+def test_the_commands_of_the_data_page(tmp_path: Path, real_model: None) -> None:
+    [block] = blocks(ROOT / "docs" / "data.md", "console")
+    commands = [line.removeprefix("$ ") for line in block.splitlines()]
+    assert {tuple(shlex.split(c)[1:3]) for c in commands if " data " in c} == {
+        words for words in LEAVES if words[0] == "data"
+    }
+    done = shell("\n".join(commands), tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr and "Warning" not in done.stderr
+    assert "[[" in done.stdout and "nothing found" in done.stdout and "0 leaks" in done.stdout
+    made = {path.name for path in (tmp_path / "shop").iterdir()}
+    assert {"parts", "unique.jsonl", "held-out.csv", "mixed.jsonl", "data.html"} <= made
 
 
 def test_the_job_file_of_the_readme_is_the_one_that_init_writes() -> None:

@@ -1,0 +1,65 @@
+"""Ctrl-C, or a kill, while data is read and written: nothing half-written is left."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from processes import Cli, JobFile
+
+ROWS = 300_000
+"""Of CSV: read row by row, for some seconds."""
+
+
+@pytest.fixture
+def job(job_file: JobFile) -> Path:
+    """A job with a table that takes a while."""
+    path = job_file(records=4)
+    table = "prompt,completion\n" + "".join(f"Where is parcel {n}?,shipping\n" for n in range(ROWS))
+    (path.parent / "long.csv").write_text(table)
+    spec = yaml.safe_load(path.read_text())
+    spec["data"] = {"train": "long.csv", "validation": 0.1}
+    path.write_text(yaml.safe_dump(spec))
+    return path
+
+
+COMMANDS = [
+    ("submit",),
+    ("check",),
+    ("data", "convert", "long.csv", "--to", "messages", "--out", "out.jsonl"),
+    ("data", "split", "long.csv", "--validation", "0.1", "--out", "parts"),
+    ("data", "dedupe", "long.csv", "--out", "out.jsonl"),
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda words: words[-1 if len(words) == 1 else 1])
+def test_control_c_leaves_the_folder_and_the_home_as_they_were(
+    cli: Cli, job: Path, home: Path, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    before = sorted(path.name for path in job.parent.iterdir())
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cloudft", *command],
+        cwd=job.parent,
+        env=os.environ | {"TMPDIR": str(temporary)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    time.sleep(1.2)
+    assert process.poll() is None, process.communicate()
+    process.send_signal(signal.SIGINT)
+    said, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert (said, errors.strip()) == ("", "interrupted")
+    assert sorted(path.name for path in job.parent.iterdir()) == before
+    assert list(temporary.iterdir()) == []
+    assert [path for path in home.rglob("*") if path.is_file() and path.name != ".lock"] == []
