@@ -58,7 +58,7 @@ def test_the_first_job_of_the_readme(tmp_path: Path, home: Path, real_model: Non
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr and "Warning" not in done.stderr
     assert "Completed" in done.stderr
-    assert "tuned:      shipping\n" in done.stdout, done.stdout
+    assert "tuned:      billing\n" in done.stdout, done.stdout
     folder = tmp_path / "my-job"
     assert (folder / "loss.png").read_bytes().startswith(b"\x89PNG")
     assert (folder / "merged-model" / "model.safetensors").is_file()
