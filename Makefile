@@ -30,6 +30,7 @@ format: $(VENV)/.dev  ## Put the sources into form.
 bench: $(VENV)/.dev  ## Measure what the speed claims rest on.
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/listing.py
+	$(BIN)/python benchmarks/checking.py
 
 clean:  ## Remove the environment and the demo's jobs.
 	rm -rf $(VENV) .demo

@@ -1,6 +1,6 @@
 """How fast data is checked and staged, beside a bare loop over orjson and Hugging Face datasets.
 
-Each row is a process of its own, on one core or two: the best of three, and its peak memory. The
+Each row is a process of its own, on one core or two: the best of two, and its peak memory. The
 files are written for the run: `words` is plain ASCII, `docs` is JSON-escaped documentation with
 line breaks, quotes and other scripts, no two records alike.
 
