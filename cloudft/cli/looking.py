@@ -21,9 +21,7 @@ if TYPE_CHECKING:
     from cloudft.spec.load import LoadedJob
 
 JOB_SUFFIXES = {".yaml", ".yml"}
-paths_argument = click.argument(
-    "paths", metavar="[JOB.yaml | FILE...]", nargs=-1, type=click.Path(path_type=Path)
-)
+paths_argument = click.argument("paths", metavar="[JOB.yaml | FILE...]", nargs=-1)
 
 
 @dataclass(frozen=True)
@@ -42,7 +40,7 @@ class Looked:
         return located(self.files[role], self.findings, self.columns)
 
 
-def look_at(paths: tuple[Path, ...]) -> Looked:
+def look_at(paths: tuple[str, ...]) -> Looked:
     """What the command line names: a job file (the one here, when nothing is named), or files."""
     import os
 
@@ -51,12 +49,12 @@ def look_at(paths: tuple[Path, ...]) -> Looked:
     from cloudft.spec.load import load_job
 
     findings = Findings()
-    if paths and paths[0].suffix not in JOB_SUFFIXES:
+    if paths and Path(paths[0]).suffix not in JOB_SUFFIXES:
         sources = Sources(Path.cwd(), findings)
-        return Looked(None, {"data": sources.files("FILE", list(map(str, paths)))}, {}, findings)
+        return Looked(None, {"data": sources.files("FILE", paths)}, {}, findings)
     if len(paths) > 1:
         raise click.UsageError("one job file at a time")
-    job = load_job(paths[0] if paths else None, environ=os.environ)
+    job = load_job(Path(paths[0]) if paths else None, environ=os.environ)
     data = job.spec.data
     sources = Sources(job.base_dir, findings)
     named = {"train": data.train, "validation": data.validation, "test": data.test}
@@ -144,7 +142,7 @@ def canonical_lines(looked: Looked, role: str) -> Iterator[bytes]:
 )
 @paths_argument
 @console_options
-def stats_command(paths: tuple[Path, ...], console: Console) -> int:
+def stats_command(paths: tuple[str, ...], console: Console) -> int:
     """Count records, tokens, labels, twins and contradictions.
 
     Tokens are the local model's own when a job file is named and the model is here, else estimated.
@@ -185,10 +183,10 @@ def stats_command(paths: tuple[Path, ...], console: Console) -> int:
 @click.command(
     "preview", epilog="\b\nExamples:\n  cloudft data preview\n  cloudft data preview --record 7"
 )
-@click.argument("path", metavar="[JOB.yaml]", required=False, type=click.Path(path_type=Path))
+@click.argument("path", metavar="[JOB.yaml]", required=False)
 @click.option("--record", type=click.IntRange(1), default=1, show_default=True, help="Which one.")
 @console_options
-def preview_command(path: Path | None, record: int, console: Console) -> int:
+def preview_command(path: str | None, record: int, console: Console) -> int:
     """Show a training record as the model will see it.
 
     Tokens that are trained on are green on a terminal, and stand in [[ ]] elsewhere; a line shows
@@ -197,7 +195,11 @@ def preview_command(path: Path | None, record: int, console: Console) -> int:
     from cloudft.errors import UsageError
 
     looked = look_at((path,) if path else ())
-    assert looked.job is not None
+    if looked.job is None:
+        raise UsageError(
+            f"{path} is no job file: what a model sees depends on the model",
+            fix="name a job file (.yaml) that has the data and the model.",
+        )
     one = itertools.islice(canonical_lines(looked, "train"), record - 1, record)
     value = preview_of(looked.job, list(one))
     raise_errors(looked.findings)

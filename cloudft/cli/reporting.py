@@ -33,7 +33,7 @@ LABELS_DRAWN = 30
 @paths_argument
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The new page (.html).")
 @console_options
-def report_command(paths: tuple[Path, ...], out: Path, console: Console) -> int:
+def report_command(paths: tuple[str, ...], out: Path, console: Console) -> int:
     """Write one page with lengths, labels, twins, contradictions and private data.
 
     It needs no network and holds no training text but labels; --output json has the same as values.

@@ -42,7 +42,10 @@ def examine(
     digest: type[Digest] = Size,
     rules: Rules | None = None,
 ) -> Examined:
-    """Read all of a job's data once, in constant memory; nothing is written and nothing raised."""
+    """Read all of a job's data once, in constant memory; nothing is written.
+
+    Raises AwsRefused and AwsUnreachable for data in S3, and nothing else.
+    """
     findings = Findings()
     columns = {str(name): column for name, column in data.columns.items()}
     validator = Validator(format, columns, findings, progress, digest, rules)

@@ -80,7 +80,9 @@ CASES = [
     ),
     Bad("empty-file", data(""), 3, TRAIN, "the file is empty"),
     Bad("not-utf-8", data(GOOD.encode() + b'{"prompt": "caf\xe9"}\n'), 3, f"{TRAIN}:2", "0xe9"),
-    Bad("bad-json", data(GOOD * 2 + '{"prompt": "a"'), 3, f"{TRAIN}:3", "not JSON", "a whole record"),
+    Bad(
+        "bad-json", data(GOOD * 2 + '{"prompt": "a"'), 3, f"{TRAIN}:3", "not JSON", "a whole record"
+    ),
     Bad(
         "wrong-keys",
         data(GOOD + '{"promt": "a", "completion": "b"}\n'),

@@ -10,10 +10,12 @@ from typing import Any
 
 import boto3
 import pytest
+from click.testing import CliRunner
 from moto import mock_aws
 from processes import Cli
 
 from cloudft.aws.s3 import ObjectStream, objects
+from cloudft.cli.main import cloudft
 from cloudft.data.examine import Examined, examine
 from cloudft.data.stage import stage
 from cloudft.errors import AwsRefused
@@ -82,6 +84,12 @@ def test_a_fault_has_its_object_and_line(bucket: Any) -> None:
         ("UnsupportedFileType", "s3://data/notes.docx", None),
         ("WrongKeys", "s3://data/bad.jsonl", 20_001),
     ]
+
+
+def test_the_data_commands_take_objects_too(bucket: Any) -> None:
+    bucket.put_object(Key="a.jsonl", Body=PAIRS[:1000].rpartition(b"\n")[0])
+    done = CliRunner().invoke(cloudft, ["data", "stats", "s3://data/a.jsonl", "-o", "json"])
+    assert done.exception is None and json.loads(done.stdout)["data"]["records"] > 3
 
 
 def test_no_bucket_is_refused_in_one_sentence(bucket: Any) -> None:

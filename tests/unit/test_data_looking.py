@@ -73,6 +73,8 @@ def test_the_tokens_of_a_job_are_the_trainers_own(job_file: JobFile) -> None:
     assert (short["cutAt"], long["cutAt"]) == (None, 200)
     said = data("preview", path, output="text")
     assert said.endswith(f"[[shipping{tiny.END}]]\n")
+    with pytest.raises(UsageError, match="is no job file"):
+        data("preview", path.parent / "train.jsonl")
     with pytest.raises(UsageError, match="no record 9"):
         data("preview", path, "--record", "9")
 
