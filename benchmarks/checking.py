@@ -26,6 +26,7 @@ BARE = "bare orjson.loads a line"
 ROWS = {
     BARE: ("bare", 1),
     "check": ("check", 1),
+    "check, two cores": ("check", 2),
     "check, and SHA-256 of the file": ("check:sha256", 1),
     "check, and SHA-256, two cores": ("check:sha256", 2),
     "stage as prompt-completion": ("stage:prompt-completion", 1),

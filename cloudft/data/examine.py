@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cloudft.data import parallel
 from cloudft.data.blocks import Digest, Size
 from cloudft.data.findings import Findings
 from cloudft.data.mix import counts
@@ -54,8 +55,16 @@ def examine(
 
     def tally(role: str, where: str, patterns: tuple[str, ...]) -> Tally:
         found = Tally(format)
+        group_by = data.group_by if role == "train" else None
         for source in sources.files(where, patterns):
-            validator.read(source, role, found, data.group_by if role == "train" else None)
+            whole = None
+            if not columns and not group_by and digest is Size:
+                whole = parallel.tally(source, format, rules or Rules(), validator.counting)
+            if whole is None:
+                validator.read(source, role, found, group_by)
+            else:
+                found.merge(*whole.state())
+                validator.count(len(whole))
         return found
 
     tallies = {"train": tally("train", "data.train", data.train)}

@@ -45,6 +45,10 @@ class Findings:
         ]
         return (*self._listed, *floods)
 
+    def any(self) -> bool:
+        """True when there is one."""
+        return bool(self._listed)
+
     def errors(self, file: str | None = None) -> int:
         """How many errors there are, in all or in one file."""
         return sum(

@@ -39,6 +39,19 @@ class Tally:
         elif raw != self._first:
             self.various = True
 
+    def state(self) -> tuple[int, int, bool, str | None]:
+        """What was counted, for `merge`: records, characters, `various`, the first one."""
+        first = None if self._first is None else self._first.decode("utf-8", "surrogatepass")
+        return self._records, self._characters, self.various, first
+
+    def merge(self, records: int, characters: int, various: bool, first: str | None) -> None:
+        """Count what another one has counted."""
+        self.various = self.various or various
+        if first is not None:
+            self._compare(first.encode("utf-8", "surrogatepass"))
+        self._records += records
+        self._characters += characters
+
     def __len__(self) -> int:
         return self._records
 

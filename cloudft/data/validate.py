@@ -33,6 +33,8 @@ class Sink(Protocol):
 class Validator:
     """Reads files, one after another. `findings` takes what is wrong with them.
 
+    `types` are those of the fields of the last file's records, where they were looked at singly.
+
     Blocks of plain JSONL records of the shape that came before are checked as a whole
     (columns.py); all others record by record.
     """
@@ -51,6 +53,7 @@ class Validator:
         self._digest = digest
         self._progress = progress or (lambda _: None)
         self._count = self._told = 0
+        self.types: Mapping[str, type] = {}
 
     def read(
         self, source: SourceFile, role: str, sink: Sink, group_by: str | None = None
@@ -60,19 +63,23 @@ class Validator:
         `group_by` names a key of the records that is no part of them, and goes to the sink.
         """
         reading = Reading(source, self._findings, self._digest())
-        file = _File(
-            reading, sink, self._target, self._columns, self._rules, group_by, self._counted
-        )
+        file = _File(reading, sink, self._target, self._columns, self._rules, group_by, self.count)
         before = self._count
         file.read()
         count = self._count - before
         if not count and not self._findings.errors(source.shown):
             fix = "put records into it, or leave it out"
             reading.note("NoRecords", "the file holds no records", fix)
+        self.types = file.types
         digest = reading.digest.hexdigest()
         return Source(role, source.name, digest, reading.digest.size, count, file.shape)
 
-    def _counted(self, records: int) -> None:
+    def counting(self, records: int) -> None:
+        """Tell of records that are being read elsewhere, and are not counted yet."""
+        self._progress(self._count + records)
+
+    def count(self, records: int) -> None:
+        """Count so many more records."""
         self._count += records
         if self._count - self._told >= EVERY:
             self._told = self._count
