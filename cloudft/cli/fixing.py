@@ -33,9 +33,13 @@ def fix(job: LoadedJob, findings: Iterable[Finding], folder: Path, console: Cons
     done = []
     with as_store_error(f"{folder} can't be written", folder):
         folder.mkdir(parents=True, exist_ok=True)
+    names: dict[str, int] = {}
     for source in files:
         if source.kind == "jsonl" and source.shown in broken:
-            done.append(_mend(source, folder / Path(source.shown).name))
+            name = source.path.name
+            names[name] = names.get(name, 0) + 1
+            again = f"{names[name]}-" if names[name] > 1 else ""
+            done.append(_mend(source, folder / f"{again}{name}"))
     for value in done:
         _tell(value, console)
     return done

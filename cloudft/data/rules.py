@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from cloudft.catalogue.model import Limits, Model
 from cloudft.data.columns import Columns
 from cloudft.data.record import Document, Turns, pointer
-from cloudft.types import Severity, Volume
+from cloudft.types import DataFile, Severity, Volume
 
 MOST_PER_TOKEN = 6
 FEWEST_PER_TOKEN = 2.5
@@ -102,7 +102,10 @@ class Rules:
                     break
 
     def of_set(self, volumes: Mapping[str, Volume]) -> Iterator[Problem]:
-        """What is wrong with the number of records: train's and validation's, alone and in sum."""
+        """What is wrong with the number of records: train's and validation's, alone and in sum.
+
+        And with the size of staged files.
+        """
         limits = self._limits
         if limits is None:
             return
@@ -118,6 +121,13 @@ class Rules:
                 yield self._many(f"{counts[role]} {role} records", most, name, f"data.{role}")
         if limits.records_max and total > limits.records_max:
             yield self._many(f"{total} records", limits.records_max, "records_max", "data.train")
+        for role, most, name in (
+            ("train", limits.train_bytes_max, "train_bytes_max"),
+            ("validation", limits.validation_bytes_max, "validation_bytes_max"),
+        ):
+            file = volumes.get(role)
+            if most and isinstance(file, DataFile) and file.bytes > most:
+                yield self._many(f"{file.bytes} bytes staged", most, name, f"data.{role}")
 
     def _few(self, found: int, least: int) -> Problem:
         assert self._limits is not None
@@ -129,7 +139,7 @@ class Rules:
         assert self._limits is not None
         message = f"{found}; the model takes {most} at most ({self._limits.source})"
         fix = "give less data (`cloudft data dedupe` may find what is not missed)"
-        return Problem(self._severity(name), "TooManyRecordsForModel", message, fix, field)
+        return Problem(self._severity(name), "TooMuchDataForModel", message, fix, field)
 
     def _severity(self, limit: str) -> Severity:
         assert self._limits is not None
