@@ -28,7 +28,7 @@ LISTED = 1000
 )
 @console_options
 def scan_command(inputs: tuple[str, ...], redact: Path | None, console: Console) -> int:
-    """Find keys, tokens, e-mail addresses, phone, card and account numbers.
+    """Find keys, tokens, passwords, e-mail and IP addresses, phone, card and account numbers.
 
     Each is named by file, line and kind, and never shown. Exit code 3 when there are any and no
     redacted copy is written.

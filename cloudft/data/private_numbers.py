@@ -1,0 +1,75 @@
+"""What makes a number a card's, an account's, a phone's or a machine's: more than its form.
+
+Each function takes what looks like one and returns how many characters, from the beginning, are a
+true one: 0 when none are. The rest may be words that came to stand behind it.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterator
+
+BRANDS = re.compile(
+    r"4\d{12}(?:\d{3}){0,2}"  # Visa
+    r"|(?:5[1-5]\d\d|222[1-9]|22[3-9]\d|2[3-6]\d\d|27[01]\d|2720)\d{12}"  # Mastercard
+    r"|3[47]\d{13}"  # American Express
+    r"|3(?:0[0-5]|[689]\d)\d{11}"  # Diners Club
+    r"|35\d{14}"  # JCB
+    r"|6(?:011|4[4-9]\d|5\d\d)\d{12}(?:\d{3})?"  # Discover
+    r"|62\d{14,17}"  # UnionPay
+    r"|(?:5018|5020|5038|5893|6304|6759|676[1-3])\d{8,15}"  # Maestro
+)
+"""Beginnings and lengths of the networks' numbers (ISO/IEC 7812; the list of issuer ranges in
+https://en.wikipedia.org/wiki/Payment_card_number)."""
+SHORTEST_IBAN = 15
+"""Norway's (ISO 13616)."""
+
+
+def card_end(text: str) -> int:
+    """A payment card's number: a network's beginning and length, and Luhn's check digit."""
+    from stdnum import luhn
+
+    digits = "".join(filter(str.isdecimal, text))
+    known = digits.isascii() and BRANDS.fullmatch(digits)
+    return len(text) if known and luhn.is_valid(digits) else 0
+
+
+def iban_end(text: str) -> int:
+    """A bank account's number: its country's form, and its remainder by 97."""
+    from stdnum import iban
+
+    for end in _word_ends(text):
+        number = "".join(text[:end].split())
+        if len(number) >= SHORTEST_IBAN and iban.is_valid(number, check_country=False):
+            return end
+    return 0
+
+
+def phone_end(text: str) -> int:
+    """A phone number that its country has given out (libphonenumber); without +, the USA's."""
+    import phonenumbers
+
+    for end in _word_ends(text):
+        try:
+            number = phonenumbers.parse(text[:end], None if text.startswith("+") else "US")
+        except phonenumbers.NumberParseException:
+            continue
+        if phonenumbers.is_valid_number(number):
+            return end
+    return 0
+
+
+def _word_ends(text: str) -> Iterator[int]:
+    """Where the text could end: behind each group, the last one first."""
+    yield len(text)
+    for match in reversed(list(re.finditer(r"[\s./-]+", text))):
+        yield match.start()
+
+
+def ip_end(text: str) -> int:
+    """An address of the Internet: private, reserved and documentation's ones are nobody's."""
+    try:
+        return len(text) if ipaddress.ip_address(text).is_global else 0
+    except ValueError:
+        return 0
