@@ -6,7 +6,8 @@ The first line of standard input is a request as JSON:
 
 Each further line is a canonical record. Standard output has `{"context": N, "chatTemplate":
 "plain" | "the model's own"}`, then a line a record, in order: `{"tokens": N, "learned": N}`; with
-`preview` `{"pieces": [{"id", "text", "learned"}, ...]}`, a piece a token. Or `{"error", "fix"}`.
+`preview` `{"pieces": [{"id", "text", "learned"}, ...]}`, a piece a token; their texts one after
+another are what the model is given. Or `{"error", "fix"}`.
 Records are rendered and tokenised by the functions that training uses; no weights are loaded.
 """
 
@@ -15,14 +16,14 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from local_backend.batches import tokenised
 from local_backend.errors import TrainerError
 from local_backend.model import load_tokenizer
 from local_backend.report import quiet_libraries
-from local_backend.template import messages_of, stop_tokens, turns
+from local_backend.template import Piece, messages_of, stop_tokens, turns
 from local_backend.weights import locate
 
 Say = Callable[[dict[str, Any]], None]
@@ -58,8 +59,8 @@ def generation_config(source: str) -> Any:
 
 
 def conversations(
-    tokenizer: Any, stops: list[int], request: dict[str, Any], lines: Iterator[str]
-) -> Iterator[list[tuple[str, bool]]]:
+    tokenizer: Any, stops: list[int], request: dict[str, Any], lines: Iterable[bytes]
+) -> Iterator[list[Piece]]:
     """Each record as pieces of text, learned and not, as training cuts it."""
     texts = [tokenizer.convert_ids_to_tokens(i) for i in stops]
     for line in lines:
@@ -70,21 +71,55 @@ def conversations(
             yield [(record["input"], True)]
 
 
-def answer(request: dict[str, Any], lines: Iterator[str], say: Say) -> None:
+def token_texts(tokenizer: Any, text: str) -> list[str]:
+    """The part of `text` that each of its tokens stands for.
+
+    Of several tokens that make one character, the first has it. Joined they are the text, white
+    space that a tokenizer drops included; one without offsets gives its own words for them.
+    """
+    if not tokenizer.is_fast:
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        return [str(part) for part in tokenizer.convert_ids_to_tokens(ids)]
+    found = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    ends = [end for _, end in found["offset_mapping"]]
+    parts, at = [], 0
+    for end in [*ends[:-1], len(text)] if ends else []:
+        parts.append(text[at:end])
+        at = max(at, end)
+    return parts
+
+
+def answer(request: dict[str, Any], lines: Iterable[bytes], say: Say) -> None:
     """Say what becomes of each record."""
     tokenizer, facts = tokenizer_of(request)
     stops = facts.pop("stops")
     say(facts)
     end = [] if request["supervised"] else [tokenizer.eos_token_id]  # between packed documents
-    pieces = conversations(tokenizer, stops, request, lines)
-    for ids, learned in tokenised(pieces, tokenizer):
-        ids, learned = [*ids, *end], [*learned, *([True] * len(end))]
-        learned[0] = False  # there is nothing before it to be predicted from
-        if request["preview"]:
-            parts = zip(ids, tokenizer.batch_decode([[i] for i in ids]), learned, strict=True)
-            say({"pieces": [{"id": i, "text": t, "learned": m} for i, t, m in parts]})
-        else:
-            say({"tokens": len(ids), "learned": sum(learned)})
+    records = conversations(tokenizer, stops, request, lines)
+    if request["preview"]:
+        for pieces in records:
+            say({"pieces": preview(tokenizer, pieces, end)})
+        return
+    for ids, learned in tokenised(records, tokenizer):
+        ids, learned = whole(ids, learned, end)
+        say({"tokens": len(ids), "learned": sum(learned)})
+
+
+def preview(tokenizer: Any, pieces: list[Piece], end: list[int]) -> list[dict[str, Any]]:
+    """One record, token by token."""
+    [(ids, learned)] = tokenised([pieces], tokenizer)
+    ids, learned = whole(ids, learned, end)
+    texts = [part for text, _ in pieces for part in token_texts(tokenizer, text)]
+    texts += tokenizer.convert_ids_to_tokens(end)
+    parts = zip(ids, texts, learned, strict=True)
+    return [{"id": i, "text": text, "learned": mark} for i, text, mark in parts]
+
+
+def whole(ids: list[int], learned: list[bool], end: list[int]) -> tuple[list[int], list[bool]]:
+    """A record's tokens and the one behind it; the first has nothing to be predicted from."""
+    ids, learned = [*ids, *end], [*learned, *([True] * len(end))]
+    learned[:1] = [False] * len(learned[:1])
+    return ids, learned
 
 
 def main() -> int:
@@ -97,7 +132,8 @@ def main() -> int:
 
     try:
         quiet_libraries()
-        answer(json.loads(sys.stdin.readline()), iter(sys.stdin.readline, ""), say)
+        lines = sys.stdin.buffer
+        answer(json.loads(lines.readline()), lines, say)
     except TrainerError as error:
         say({"error": error.message, "fix": error.fix})
         return 1

@@ -18,7 +18,8 @@ def replies(
 ) -> Iterator[dict[str, Any]]:
     """The facts of the model first, then a reply a line (`local_backend/tokens.py` says which).
 
-    Lines are taken as the child takes them. Raises TrainerError.
+    Lines are taken as the child takes them, in another thread. Raises TrainerError, and what
+    `lines` raises.
     """
     with subprocess.Popen(
         [sys.executable, "-m", "local_backend.tokens"],
@@ -31,8 +32,9 @@ def replies(
         assert child.stdout is not None and child.stderr is not None
         noise: list[bytes] = []
         errors = child.stderr
+        broken: list[Exception] = []
         workers = [
-            threading.Thread(target=_feed, args=(child, request, lines), daemon=True),
+            threading.Thread(target=_feed, args=(child, request, lines, broken), daemon=True),
             threading.Thread(target=lambda: noise.extend(errors), daemon=True),
         ]
         for worker in workers:
@@ -45,6 +47,8 @@ def replies(
                 yield reply
             for worker in workers:
                 worker.join()
+            if broken:
+                raise broken[0]
             if child.wait() != 0:
                 last = noise[-1].decode("utf-8", "replace").strip() if noise else "no message"
                 raise TrainerError(f"the tokenizer's process broke off: {last}")
@@ -53,11 +57,22 @@ def replies(
 
 
 def _feed(
-    child: subprocess.Popen[bytes], request: Mapping[str, Any], lines: Iterable[bytes]
+    child: subprocess.Popen[bytes],
+    request: Mapping[str, Any],
+    lines: Iterable[bytes],
+    broken: list[Exception],
 ) -> None:
-    """Hand the lines over. A child that has gone is told by its missing replies."""
+    """Hand the lines over; what goes wrong with getting them is left in `broken`.
+
+    A child that has gone is told by its missing replies.
+    """
     assert child.stdin is not None
-    with contextlib.suppress(OSError), child.stdin as stdin:
+    with contextlib.suppress(BrokenPipeError), child.stdin as stdin:
         stdin.write(json.dumps(request).encode() + b"\n")
-        for line in lines:
-            stdin.write(line)
+        try:
+            for line in lines:
+                stdin.write(line)
+        except BrokenPipeError:
+            raise
+        except Exception as error:  # it belongs to the thread that waits for the replies
+            broken.append(error)
