@@ -8,7 +8,7 @@ from cloudft.cli.lazy import LazyGroup
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "stats": ("cloudft.cli.looking", "Count records, tokens, labels, twins, contradictions."),
-    "preview": ("cloudft.cli.looking", "Show a record as the model will see it."),
+    "preview": ("cloudft.cli.previewing", "Show a record as the model will see it."),
     "report": ("cloudft.cli.reporting", "Write a page with pictures, for a review."),
     "convert": ("cloudft.cli.rewriting", "Write records of any accepted shape in another one."),
     "split": ("cloudft.cli.rewriting", "Hold out shares of the records."),

@@ -1,9 +1,9 @@
-"""data stats, preview and report: what the data is like, and what the model will see of it."""
+"""data stats: what the data is like, by the model's own tokens; and which data a command means."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cloudft.cli.options import Console, console_options
+from cloudft.data.tokens import TOKEN_RULE
 from cloudft.home import Home
 
 if TYPE_CHECKING:
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from cloudft.spec.load import LoadedJob
 
 JOB_SUFFIXES = {".yaml", ".yml"}
+SHOWN = 5
+"""Contradictions that the text names; JSON has more."""
+BAR = 40
 paths_argument = click.argument("paths", metavar="[JOB.yaml | FILE...]", nargs=-1)
 
 
@@ -33,11 +37,17 @@ class Looked:
     columns: dict[str, str]
     findings: Findings
 
-    def records(self, role: str) -> Iterator[Located]:
-        """The good records of a role."""
+    def records(
+        self,
+        role: str,
+        progress: Callable[[int], None] | None = None,
+        findings: Findings | None = None,
+    ) -> Iterator[Located]:
+        """The good records of a role. Another reading has `findings` of its own: the same again."""
         from cloudft.data.records import located
 
-        return located(self.files[role], self.findings, self.columns)
+        noted = self.findings if findings is None else findings
+        return located(self.files[role], noted, self.columns, progress)
 
 
 def look_at(paths: tuple[str, ...]) -> Looked:
@@ -77,7 +87,10 @@ def raise_errors(findings: Findings) -> None:
 
 
 def gather(looked: Looked, console: Console) -> dict[str, Stats]:
-    """The statistics of each role, with true token counts where the model's tokenizer is here."""
+    """The statistics of each role, with true token counts where the model's tokenizer is here.
+
+    Raises CheckFailed for records that can't be used.
+    """
     from cloudft.cli.progress import reading
     from cloudft.data.stats import Stats
 
@@ -85,56 +98,82 @@ def gather(looked: Looked, console: Console) -> dict[str, Stats]:
     with reading(console) as progress:
         for role in looked.files:
             found[role] = Stats()
-            found[role].add_all(counted(looked.records(role), progress))
+            found[role].add_all(looked.records(role, progress))
     raise_errors(looked.findings)
-    for role, stats in found.items():
-        replies = tokenised(looked, role, console)
-        if replies is not None:
-            next(replies)
-            stats.take_tokens(reply["tokens"] for reply in replies)
+    if looked.job is not None and model_is_here(looked.job, console):
+        with reading(console, "counting tokens") as progress:
+            for role, stats in found.items():
+                count_tokens(looked, looked.job, role, stats, progress)
     return found
 
 
-def counted(records: Iterator[Located], progress: Any) -> Iterator[Located]:
-    """The same records, their number told as they go by."""
-    for number, record in enumerate(records, 1):
-        progress(number)
-        yield record
+def model_is_here(job: LoadedJob, console: Console) -> bool:
+    """True when the tokenizer of the job's local model can be asked without a download."""
+    from cloudft.backends import backend
+
+    missing = ("TrainerNotInstalled", "NoLocalModel", "WeightsNotHere")
+    for finding in backend("local", Home.from_environ()).check(job):
+        if finding.code in missing:
+            console.note(f"tokens are estimated: {finding.message}")
+            return False
+    return True
 
 
-def tokenised(
-    looked: Looked, role: str, console: Console, *, preview: bool = False
-) -> Iterator[Any] | None:
-    """What the job's local model makes of a role's records; None without one."""
+def count_tokens(
+    looked: Looked, job: LoadedJob, role: str, stats: Stats, progress: Callable[[int], None]
+) -> None:
+    """The model's own numbers of tokens for a role's estimates, and where the job cuts."""
+    from cloudft.data.findings import Findings
+    from cloudft.errors import UsageError
+
+    again = Findings()
+    lines = (line for _, line in canonical_lines(looked, job, role, again))
+    facts, replies = tokenise(job, lines, preview=False)
+    counts = array("Q")
+    for reply in replies:
+        counts.append(reply["tokens"])
+        progress(len(counts))
+    raise_errors(again)
+    if len(counts) != stats.records:
+        raise UsageError(f"the data of {role} changed while it was read", fix="try again.")
+    stats.take_tokens(counts)
+    stats.limit = cut_length(job, facts["context"])
+
+
+def tokenise(
+    job: LoadedJob, lines: Iterable[bytes], *, preview: bool
+) -> tuple[Mapping[str, Any], Iterator[Mapping[str, Any]]]:
+    """The facts of the job's local model, and what it makes of canonical lines."""
     from cloudft.backends import backend
     from cloudft.backends.base import Tokenises
 
-    if looked.job is None:
-        return None
     local = backend("local", Home.from_environ())
     assert isinstance(local, Tokenises)
-    problems = [finding for finding in local.check(looked.job) if finding.severity == "error"]
-    if any(f.code in ("TrainerNotInstalled", "NoLocalModel", "WeightsNotHere") for f in problems):
-        console.note(f"tokens are estimated: {problems[0].message}")
+    replies = iter(local.tokenise(job, lines, preview=preview))
+    return next(replies), replies
+
+
+def cut_length(job: LoadedJob, context: int) -> int | None:
+    """Tokens at which the trainer cuts a record; None where it packs documents instead."""
+    if job.spec.customization_type == "CONTINUED_PRE_TRAINING":
         return None
-    lines = canonical_lines(looked, role)
-    return iter(local.tokenise(looked.job, lines, preview=preview))
+    return min(job.spec.local.max_length or context, context)
 
 
-def canonical_lines(looked: Looked, role: str) -> Iterator[bytes]:
-    """A role's records in the form that the base model takes."""
+def canonical_lines(
+    looked: Looked, job: LoadedJob, role: str, findings: Findings
+) -> Iterator[tuple[Located, bytes]]:
+    """A role's records in the form that the base model takes; bad ones go into `findings`."""
     from cloudft.data.convert import canonical
     from cloudft.data.record import BadRecord
 
-    assert looked.job is not None
-    target = looked.job.model.formats[looked.job.spec.customization_type]
-    for located in looked.records(role):
+    target = job.model.formats[job.spec.customization_type]
+    for located in looked.records(role, findings=findings):
         try:
-            yield canonical(located.record, target)[0]
+            yield located, canonical(located.record, target)[0]
         except BadRecord as bad:
-            looked.findings.note(
-                bad.code, bad.message, bad.fix, file=located.file, line=located.line
-            )
+            file, line = located.file, located.line
+            findings.note(bad.code, bad.message, bad.fix, file=file, line=line, field=bad.field)
 
 
 @click.command(
@@ -147,9 +186,15 @@ def stats_command(paths: tuple[str, ...], console: Console) -> int:
 
     Tokens are the local model's own when a job file is named and the model is here, else estimated.
     """
+    found = {role: stats.to_json() for role, stats in gather(look_at(paths), console).items()}
+    console.result(found, "\n\n".join(stats_text(found)))
+    return 0
+
+
+def stats_text(found: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """The statistics as tables, one after another."""
     from cloudft.cli.render import table
 
-    found = {role: stats.to_json() for role, stats in gather(look_at(paths), console).items()}
     rows = [
         (
             role,
@@ -164,84 +209,38 @@ def stats_command(paths: tuple[str, ...], console: Console) -> int:
         for role, value in found.items()
     ]
     names = ("SET", "RECORDS", "TOKENS", "MEDIAN", "LONGEST", "TWINS", "CONFLICTS", "LANGUAGES")
-    parts = [table(names, rows)]
+    yield table(names, rows)
     for role, value in found.items():
+        if value["records"]:
+            yield table((f"TOKENS ({role})", "RECORDS", ""), histogram(value["tokens"]))
+            yield table((f"CUT AT ({role})", "RECORDS CUT", ""), cuts(value["tokens"]))
         if value["labels"]:
             labels = ((label[:40], count) for label, count in value["labels"].items())
-            parts.append(table((f"LABEL ({role})", "RECORDS"), labels))
-        for conflict in value["conflicts"]["first"][:5]:
-            parts.append(
-                f"{conflict['file']}:{conflict['line']} answers the input of"
-                f" {conflict['ofFile']}:{conflict['ofLine']} differently"
-            )
+            yield table((f"LABEL ({role})", "RECORDS"), labels)
+        conflicts = [
+            f"{conflict['file']}:{conflict['line']} answers the input of"
+            f" {conflict['ofFile']}:{conflict['ofLine']} differently"
+            for conflict in value["conflicts"]["first"][:SHOWN]
+        ]
+        if conflicts:
+            yield "\n".join(conflicts)
     if any(value["tokens"]["estimated"] for value in found.values()):
-        parts.append("tokens are estimated from characters")
-    console.result(found, "\n\n".join(parts))
-    return 0
+        yield TOKEN_RULE
 
 
-@click.command(
-    "preview", epilog="\b\nExamples:\n  cloudft data preview\n  cloudft data preview --record 7"
-)
-@click.argument("path", metavar="[JOB.yaml]", required=False)
-@click.option("--record", type=click.IntRange(1), default=1, show_default=True, help="Which one.")
-@console_options
-def preview_command(path: str | None, record: int, console: Console) -> int:
-    """Show a training record as the model will see it.
-
-    Tokens that are trained on are green on a terminal, and stand in [[ ]] elsewhere; a line shows
-    where the record is cut.
-    """
-    from cloudft.errors import UsageError
-
-    looked = look_at((path,) if path else ())
-    if looked.job is None:
-        raise UsageError(
-            f"{path} is no job file: what a model sees depends on the model",
-            fix="name a job file (.yaml) that has the data and the model.",
-        )
-    one = itertools.islice(canonical_lines(looked, "train"), record - 1, record)
-    value = preview_of(looked.job, list(one))
-    raise_errors(looked.findings)
-    if value is None:
-        raise UsageError(f"there is no record {record}", fix="count from 1.")
-    text = marked(value["pieces"][: value["cutAt"]])
-    if value["cutAt"] is not None:
-        text += f"\n--- cut here, at local.max_length {value['cutAt']} ---\n"
-        text += marked(value["pieces"][value["cutAt"] :])
-    learned = sum(piece["learned"] for piece in value["pieces"])
-    console.note(f"{len(value['pieces'])} tokens, {learned} of them learned; {value['template']}")
-    console.result(value, text)
-    return 0
+def histogram(tokens: Mapping[str, Any]) -> Iterator[tuple[str, int, str]]:
+    """Ten rows at most: from how many tokens up to how many, how many records, a bar."""
+    edges, numbers = tokens["histogram"]["edges"], tokens["histogram"]["records"]
+    step = -(-len(numbers) // 10)
+    groups = [numbers[at : at + step] for at in range(0, len(numbers), step)]
+    most = max(sum(group) for group in groups)
+    for place, group in enumerate(groups):
+        low, high = edges[place * step], edges[min(len(numbers), (place + 1) * step)]
+        count = sum(group)
+        yield f"{low:.0f} to {high:.0f}", count, "#" * -(-BAR * count // most)
 
 
-def preview_of(job: LoadedJob, lines: list[bytes]) -> dict[str, Any] | None:
-    """A canonical line as tokens, from the local model's tokenizer; None without a line."""
-    from cloudft.backends import backend
-    from cloudft.backends.base import Tokenises
-
-    if not lines:
-        return None
-    local = backend("local", Home.from_environ())
-    assert isinstance(local, Tokenises)
-    facts, found = local.tokenise(job, lines, preview=True)
-    longest = min(job.spec.local.max_length or facts["context"], facts["context"])
-    packed = job.spec.customization_type == "CONTINUED_PRE_TRAINING"
-    cut = longest if len(found["pieces"]) > longest and not packed else None
-    template = (
-        "packed with other documents" if packed else f"chat template: {facts['chatTemplate']}"
-    )
-    return {"pieces": found["pieces"], "cutAt": cut, "template": template}
-
-
-def marked(pieces: list[dict[str, Any]]) -> str:
-    """Tokens as text, the learned ones marked."""
-    import sys
-
-    parts = []
-    for learned, group in itertools.groupby(pieces, key=lambda piece: piece["learned"]):
-        text = "".join(piece["text"] for piece in group)
-        if learned:
-            text = click.style(text, fg="green") if sys.stdout.isatty() else f"[[{text}]]"
-        parts.append(text)
-    return "".join(parts)
+def cuts(tokens: Mapping[str, Any]) -> Iterator[tuple[int, int, str]]:
+    """How many records would be cut at each length."""
+    for at, count in tokens["cut"].items():
+        yield int(at), count, "this job" if int(at) == tokens["limit"] else ""

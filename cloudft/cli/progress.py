@@ -15,8 +15,8 @@ AFTER_S = 2.0
 
 
 @contextlib.contextmanager
-def reading(console: Console) -> Iterator[Callable[[int], None]]:
-    """Gives a function that takes the number of records read so far.
+def reading(console: Console, what: str = "reading") -> Iterator[Callable[[int], None]]:
+    """Gives a function that takes the number of records read so far, or of what else `what` says.
 
     On a terminal, a counter appears after two seconds; elsewhere nothing does.
     """
@@ -28,7 +28,7 @@ def reading(console: Console) -> Iterator[Callable[[int], None]]:
         now = time.monotonic()
         if visible and now - started > AFTER_S and now - shown > 0.2:
             shown = now
-            click.echo(f"\rreading: {records:,} records", err=True, nl=False)
+            click.echo(f"\r{what}: {records:,} records", err=True, nl=False)
 
     visible = sys.stderr.isatty() and console.verbosity >= 0
     try:

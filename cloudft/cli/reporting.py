@@ -40,12 +40,11 @@ def report_command(paths: tuple[str, ...], out: Path, console: Console) -> int:
     """
     from cloudft.data.rewrite import output
 
-    looked = look_at(paths)
-    stats = {role: found.to_json() for role, found in gather(looked, console).items()}
-    private = private_counts(looked)
-    page = html(title(looked), stats, private)
-    with output(out) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+    with output(out) as temporary:  # refused at once when something stands there
+        looked = look_at(paths)
+        stats = {role: found.to_json() for role, found in gather(looked, console).items()}
+        private = private_counts(looked, console)
+        temporary.write_text(html(title(looked), stats, private), encoding="utf-8")
     console.result({"sets": stats, "private": private, "page": out}, str(out))
     return 0
 
@@ -58,23 +57,26 @@ def title(looked: Looked) -> str:
     return ", ".join(source.shown for files in looked.files.values() for source in files)
 
 
-def private_counts(looked: Looked) -> dict[str, dict[str, int]]:
+def private_counts(looked: Looked, console: Console) -> dict[str, dict[str, int]]:
     """How much private data each role has, by kind."""
     from collections import Counter
 
+    from cloudft.cli.progress import reading
     from cloudft.data.dedupe import whole_text
+    from cloudft.data.findings import Findings
     from cloudft.data.privacy import scan
 
-    return {
-        role: dict(
-            Counter(
-                hit.kind
-                for located in looked.records(role)
-                for hit in scan(whole_text(located.record))
+    with reading(console, "scanning") as progress:
+        return {
+            role: dict(
+                Counter(
+                    hit.kind
+                    for located in looked.records(role, progress, Findings())
+                    for hit in scan(whole_text(located.record))
+                )
             )
-        )
-        for role in looked.files
-    }
+            for role in looked.files
+        }
 
 
 def html(
@@ -120,8 +122,12 @@ def section(value: Mapping[str, Any], private: Mapping[str, int]) -> Iterable[st
         yield f"longest {tokens['greatest']}; {tokens['longTail']} records are longer than four"
         yield "times the median.</p>"
         edges, numbers = tokens["histogram"]["edges"], tokens["histogram"]["records"]
-        yield picture(edges[:-1], numbers, "tokens", width=edges[1] - edges[0])
-        yield table(("cut at", "records cut"), tokens["cut"].items(), alarming={1})
+        yield picture(edges[:-1], numbers, edges[1] - edges[0], tokens["limit"])
+        cut = (
+            (f"{at} (this job)" if int(at) == tokens["limit"] else at, count)
+            for at, count in tokens["cut"].items()
+        )
+        yield table(("cut at", "records cut"), cut, alarming={1})
     if value["labels"]:
         shown = dict(list(value["labels"].items())[:LABELS_DRAWN])
         yield f"<p>{len(value['labels'])} labels; the commonest has a share of"
@@ -177,12 +183,15 @@ def _svg(figure: Any) -> str:
     return re.sub(r"<!--.*?-->", "", whole[whole.index("<svg") :], flags=re.DOTALL)
 
 
-def picture(left: Sequence[float], heights: Sequence[int], name: str, width: float) -> str:
-    """A histogram."""
+def picture(left: Sequence[float], heights: Sequence[int], width: float, limit: int | None) -> str:
+    """A histogram of tokens, with a line where the job cuts, if it cuts any."""
     figure = _figure(3)
     axes = figure.add_subplot()
     axes.bar(left, heights, width=width, align="edge", color="#35618f", edgecolor="white")
-    axes.set(xlabel=name, ylabel="records")
+    if limit is not None and limit < left[-1] + width:
+        axes.axvline(limit, color="#b00020")
+        axes.annotate(f" cut at {limit}", (limit, max(heights)), color="#b00020", va="top")
+    axes.set(xlabel="tokens", ylabel="records")
     axes.yaxis.get_major_locator().set_params(integer=True)
     return _svg(figure)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -18,15 +19,17 @@ from processes import JobFile
 
 from cloudft.cli.main import cloudft
 from cloudft.cli.reporting import html
-from cloudft.data.stats import lengths
-from cloudft.errors import UsageError
+from cloudft.data.record import Turns
+from cloudft.data.records import Located
+from cloudft.data.stats import LISTED, Stats, lengths
+from cloudft.errors import CheckFailed, UsageError
 
 RECORDS = [
     {"prompt": "Where is it?", "completion": "shipping"},
     {"prompt": "Where is it?", "completion": "billing"},
     {"prompt": "Where is it?", "completion": "shipping"},
     {"prompt": "I was charged twice.", "completion": "billing"},
-    {"prompt": "word " * 300, "completion": "billing"},
+    {"prompt": "word " * 400, "completion": "billing"},
 ]
 
 
@@ -56,9 +59,36 @@ def test_stats_count_twins_contradictions_and_labels() -> None:
     tokens = found["tokens"]
     assert tokens["estimated"] and tokens["longTail"] == 1
     assert sum(tokens["histogram"]["records"]) == 5
-    assert "a.jsonl:2 answers the input of a.jsonl:1 differently" in data(
-        "stats", "a.jsonl", output="text"
+    said = data("stats", "a.jsonl", output="text")
+    assert "a.jsonl:2 answers the input of a.jsonl:1 differently" in said
+    assert re.search(r"^256 +1$", said, re.MULTILINE) and "#" * 40 in said
+    assert "characters / 6" in said
+
+
+FEW = st.sampled_from("abcd")
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(FEW, FEW, FEW)))
+def test_twins_and_contradictions_are_those_of_a_simple_count(
+    records: list[tuple[str, str, str]],
+) -> None:
+    stats = Stats()
+    places = [f"{file}.jsonl" for file, _, _ in records]
+    pairs = [(asked, answered) for _, asked, answered in records]
+    stats.add_all(
+        Located(file, line, Turns("x", (), (("user", (asked,)), ("assistant", (answered,)))))
+        for line, (file, (asked, answered)) in enumerate(zip(places, pairs, strict=True), 1)
     )
+    value = stats.to_json()
+    assert value["duplicates"] == len(pairs) - len(set(pairs))
+    first = {asked: n for n, (asked, _) in reversed(list(enumerate(pairs)))}
+    wanted = [(n, first[a]) for n, (a, b) in enumerate(pairs) if pairs[first[a]][1] != b]
+    assert value["conflicts"]["count"] == len(wanted)
+    assert value["conflicts"]["first"] == [
+        {"file": places[n], "line": n + 1, "ofFile": places[of], "ofLine": of + 1}
+        for n, of in wanted[:LISTED]
+    ]
 
 
 def test_the_tokens_of_a_job_are_the_trainers_own(job_file: JobFile) -> None:
@@ -71,12 +101,34 @@ def test_the_tokens_of_a_job_are_the_trainers_own(job_file: JobFile) -> None:
     learned = "".join(piece["text"] for piece in short["pieces"] if piece["learned"])
     assert learned == f"shipping{tiny.END}"
     assert (short["cutAt"], long["cutAt"]) == (None, 200)
+    assert (tokens["limit"], tokens["cut"]["200"]) == (200, 1)
+    assert (long["learned"], long["line"]) == (0, 2), "the whole answer is cut"
     said = data("preview", path, output="text")
     assert said.endswith(f"[[shipping{tiny.END}]]\n")
-    with pytest.raises(UsageError, match="is no job file"):
-        data("preview", path.parent / "train.jsonl")
+    assert "--- cut here, behind 200 tokens" in data(
+        "preview", path, "--record", "2", output="text"
+    )
     with pytest.raises(UsageError, match="no record 9"):
         data("preview", path, "--record", "9")
+
+
+def test_what_the_job_can_not_use_is_no_count_of_zero(job_file: JobFile) -> None:
+    path = job_file(records=[{"text": "unlabelled"}])
+    with pytest.raises(CheckFailed, match="unlabelled"):
+        data("stats", path)
+    path = job_file("twice", records=2)
+    (path.parent / "train.jsonl").write_text('{"promt": "a", "completion": "b"}\n')
+    with pytest.raises(CheckFailed):
+        data("stats", path)
+    with pytest.raises(CheckFailed):
+        data("preview", path)
+    with pytest.raises(UsageError, match="is no job file"):
+        data("preview", path.parent / "train.jsonl")
+
+
+def test_nothing_is_downloaded_for_a_count(job_file: JobFile) -> None:
+    path = job_file(records=2, base_model="no-such-people/no-such-model")
+    assert data("stats", path)["train"]["tokens"]["estimated"]
 
 
 @given(st.lists(st.integers(0, 50_000), min_size=1, max_size=200))
@@ -114,7 +166,7 @@ EVIL = st.sampled_from(
 def test_no_label_breaks_out_of_the_page(labels: dict[str, int]) -> None:
     value = {
         "records": 3,
-        "tokens": lengths([1, 2, 3], estimated=True),
+        "tokens": lengths([1, 2, 3], estimated=True, limit=2),
         "labels": labels,
         "commonestShare": 0.5,
         "languages": labels,
