@@ -33,7 +33,9 @@ def main(argv: list[str] | None = None) -> int:
     lock = args.lock_fd if args.lock_fd is not None else take_lock(job_dir / LOCK)
     if lock is None:
         parser.error(f"{job_dir.path}: a trainer is at work here already")
+    job_dir.clear_leftovers()
     code = run_trainer(job_dir, lock)
+    job_dir.clear_leftovers()
     settle(job_dir, code)
     ending = job_dir.ended()
     return 0 if ending and ending["status"] != FAILED else 1

@@ -129,6 +129,12 @@ class JobDir:
         sync_folder(self.path)
         return True
 
+    def clear_leftovers(self) -> None:
+        """Remove what a writer left that was killed in the act. For the holder of the lock."""
+        for name in (PIDS, STATE, ENDED):
+            for path in self.path.glob(f".{name}.*"):
+                path.unlink(missing_ok=True)
+
     def last_log_lines(self, count: int = 5) -> list[str]:
         """The last lines of the trainer's log, for a failure message."""
         try:

@@ -120,3 +120,10 @@ def test_the_last_log_lines_leave_out_empty_ones(tmp_path: Path) -> None:
     assert job.last_log_lines() == []
     (tmp_path / "trainer.log").write_bytes(b"x" * 20_000 + b"\n\n1\n \n2\n\xff\n4\n5\n6\n\n")
     assert job.last_log_lines(4) == ["\ufffd", "4", "5", "6"]
+
+
+def test_what_a_killed_writer_left_is_cleared_and_nothing_else(tmp_path: Path) -> None:
+    for name in (".state.json.x1", ".ended.json.12.y", ".trainer.json.z", ".mine", "state.json"):
+        (tmp_path / name).write_text("{")
+    JobDir(tmp_path).clear_leftovers()
+    assert {path.name for path in tmp_path.iterdir()} == {".mine", "state.json"}
