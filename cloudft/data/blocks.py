@@ -14,6 +14,7 @@ AHEAD = 4
 """Reads that may wait to be hashed."""
 BLOCK = 96 * 1024
 """Bytes decoded at a time: what stays in a core's cache, and is allocated without page faults."""
+LARGE = 16 * 1024 * 1024
 NEWLINE = 10
 
 
@@ -119,6 +120,9 @@ def blocks(handle: IO[bytes], longest: int, digest: Digest) -> Iterator[Block]:
 
 def _pieces(handle: IO[bytes], digest: Digest) -> Iterator[bytes]:
     """The file in small pieces, read and hashed in large ones."""
+    # glibc gives memory back as soon as its top is free, and asks for it again for the next block:
+    # a third of the time. Having freed something large, it keeps twice as much (mallopt(3)).
+    bytearray(LARGE)
     ring: list[tuple[bytearray, list[Future[None]]]] = [(bytearray(READ), []) for _ in range(AHEAD)]
     for buffer, hashed in cycle(ring):
         if hashed:
