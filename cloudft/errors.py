@@ -12,7 +12,12 @@
     ├── DamagedJob                    1   one job's folder can't be read; the others can
     ├── TrainerError                  1   the local trainer program refused or broke off
     ├── AwsRefused                    4   AWS refused: credentials, permission, no such thing
+    │   ├── AwsNotFound               4   there is no such thing
+    │   ├── AwsDenied                 4   this identity may not do it
+    │   ├── AwsConflict               4   a name that is taken, a state that does not allow it
+    │   └── CredentialsExpired        4   log in again; a job that is watched goes on
     ├── AwsUnreachable                5   throttled or unreachable: worth another try
+    │   └── AwsQuota                  5   a quota of the account is used up for now
     ├── JobFailed                     1   a job that was waited for ended in Failed
     └── WaitTimeout                   124 `--wait` ran out of time; the job goes on
 
@@ -142,6 +147,36 @@ class AwsUnreachable(CloudftError):
 
     exit_code = 5
     code = "AwsUnreachable"
+
+
+class AwsNotFound(AwsRefused):
+    """There is no such thing on AWS."""
+
+    code = "AwsNotFound"
+
+
+class AwsDenied(AwsRefused):
+    """The identity may not do that."""
+
+    code = "AwsDenied"
+
+
+class AwsConflict(AwsRefused):
+    """A name is taken, or the state of a thing does not allow it."""
+
+    code = "AwsConflict"
+
+
+class CredentialsExpired(AwsRefused):
+    """The credentials have expired. After a new login everything goes on."""
+
+    code = "CredentialsExpired"
+
+
+class AwsQuota(AwsUnreachable):
+    """A quota of the account is used up for now."""
+
+    code = "AwsQuota"
 
 
 class JobFailed(CloudftError):

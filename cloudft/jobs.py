@@ -9,20 +9,26 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cloudft.backends import backend as backend_by_name
-from cloudft.backends.base import Backend, Resumes, StagedJob
+from cloudft.backends.base import Backend, Finds, Resumes, StagedJob
 from cloudft.data.examine import examine
 from cloudft.data.rules import Rules
 from cloudft.data.stage import stage
 from cloudft.errors import (
+    AwsQuota,
+    AwsRefused,
+    AwsUnreachable,
     CheckFailed,
+    CloudftError,
+    CredentialsExpired,
     DamagedJob,
     JobNotFound,
     JobStateConflict,
@@ -32,9 +38,9 @@ from cloudft.errors import (
 )
 from cloudft.home import Home
 from cloudft.spec.load import LoadedJob
-from cloudft.spec.portable import portable
 from cloudft.store import Record, Store, utc_now
 from cloudft.types import Estimate, Finding, JobState, Plan, StatusDetails, Volume, to_json
+from cloudft.types import job_id as id_of
 
 
 @dataclass(frozen=True)
@@ -136,22 +142,47 @@ def prepare(
 def check_budget(job: LoadedJob, plan: Plan) -> None:
     """Raise OverBudget when the plan costs more than the job file allows."""
     budget, cost = job.spec.budget_usd, plan.estimate.usd["training"]
-    if budget is not None and cost > budget:
+    if budget is None:
+        return
+    place = {
+        "field": "budget_usd",
+        "line": job.line_of("budget_usd"),
+        "file": str(job.path) if job.path else None,
+    }
+    if cost is None:
+        raise OverBudget(
+            f"no price is known for training {job.model.alias}, so the budget of {budget:.2f} USD"
+            " can't be held",
+            fix="look the price up, then remove budget_usd to submit without a limit.",
+            **place,  # type: ignore[arg-type]
+        )
+    if cost > budget:
         raise OverBudget(
             f"the estimate is {cost:.2f} USD, above the budget of {budget:.2f} USD",
-            field="budget_usd",
-            line=job.line_of("budget_usd"),
-            file=str(job.path) if job.path else None,
+            **place,  # type: ignore[arg-type]
             fix="train on less data or fewer epochs, or raise budget_usd.",
         )
 
 
-def submit(staged: StagedJob, backend: Backend, store: Store, *, again: bool = False) -> Job:
+def submit(
+    staged: StagedJob,
+    backend: Backend,
+    store: Store,
+    *,
+    again: bool = False,
+    progress: Callable[[int], None] | None = None,
+    wait: Callable[[AwsQuota], None] | None = None,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Job:
     """Submit a staged job; returns it with its first state.
+
+    `wait` is told of a used-up quota, and the job waits for its turn; without it AwsQuota is
+    raised.
 
     With `again`, a job of the same text that runs or is complete is left alone, and another
     started.
     """
+    backend = backend.at(backend.place_of(staged.job))
     for attempt in itertools.count():
         plan = backend.plan(dataclasses.replace(staged, attempt=attempt))
         check_budget(staged.job, plan)
@@ -163,12 +194,25 @@ def submit(staged: StagedJob, backend: Backend, store: Store, *, again: bool = F
                 if again or job.state.status in ("Failed", "Stopped"):
                     continue
                 return job
-            return _send(known, plan, backend, store)
+            while True:
+                try:
+                    return _send(known, plan, backend, store, progress)
+                except AwsQuota as error:
+                    if wait is None:
+                        raise
+                    wait(error)
+                    sleep(backend.poll_seconds)
     raise AssertionError("unreachable")
 
 
-def _send(record: Record, plan: Plan, backend: Backend, store: Store) -> Job:
-    backend_job_id = backend.submit(plan)
+def _send(
+    record: Record,
+    plan: Plan,
+    backend: Backend,
+    store: Store,
+    progress: Callable[[int], None] | None,
+) -> Job:
+    backend_job_id = backend.submit(plan, progress)
     store.submitted(record.id, backend_job_id)
     return look(dataclasses.replace(record, backend_job_id=backend_job_id), backend)
 
@@ -176,9 +220,8 @@ def _send(record: Record, plan: Plan, backend: Backend, store: Store) -> Job:
 def record_of(staged: StagedJob, plan: Plan, store: Store) -> Record:
     """What the store keeps of a plan."""
     spec = staged.job.spec
-    job_id = f"{spec.name}-{plan.token[:8]}"
     return Record(
-        id=job_id,
+        id=plan.job_id,
         name=spec.name,
         backend=plan.backend,
         token=plan.token,
@@ -190,9 +233,41 @@ def record_of(staged: StagedJob, plan: Plan, store: Store) -> Record:
         manifest=to_json(plan.manifest),
         estimate=to_json(plan.estimate),
         tags=spec.tags,
-        spec=portable(staged.job),
-        folder=store.jobs / job_id,
+        spec=plan.spec,
+        folder=store.jobs / plan.job_id,
     )
+
+
+def adopt(backend: Backend, store: Store) -> list[Record]:
+    """Write down the jobs that were submitted from other machines; returns the new ones."""
+    if not isinstance(backend, Finds):
+        return []
+    adopted = []
+    for stranger in backend.strangers(store.ids()):
+        plan = stranger.plan
+        spec = plan["spec"]
+        job_id = id_of(plan["name"], plan["token"])
+        record = Record(
+            id=job_id,
+            name=plan["name"],
+            backend=plan["backend"],
+            token=plan["token"],
+            created_at=stranger.created_at,
+            customization_type=plan["manifest"]["customizationType"],
+            base_model=spec["base_model"],
+            hyper_parameters=plan["request"]["hyperParameters"],
+            request=plan["request"],
+            manifest=plan["manifest"],
+            estimate=plan["estimate"],
+            tags=spec.get("tags", {}),
+            spec=spec,
+            folder=store.jobs / job_id,
+        )
+        with store.create(record) as made:
+            if made:
+                store.submitted(job_id, stranger.backend_job_id)
+                adopted.append(record)
+    return adopted
 
 
 def look(record: Record, backend: Backend) -> Job:
@@ -229,24 +304,66 @@ def _cut_off(**values: Any) -> JobState:
 
 def backend_of(record: Record, home: Home) -> Backend:
     """The backend that runs this job."""
-    return backend_by_name(record.backend, home)
+    place = dict(record.request.get("place", {}))
+    if place and os.environ.get("AWS_PROFILE"):  # whoever looks at a job may be someone else
+        place["profile"] = None
+    backend = backend_by_name(record.backend, home)
+    return backend.at(place) if place else backend
 
 
-def all_jobs(store: Store, home: Home) -> Iterator[Job | DamagedJob]:
-    """Every job, newest first; a damaged one comes as its error."""
-    backends: dict[str, Backend] = {}
-    for record in store.records():
+def all_jobs(
+    store: Store, home: Home, backend_name: str | None = None
+) -> Iterator[Job | DamagedJob]:
+    """Every job (of one backend), newest first; a damaged one comes as its error.
+
+    A backend that many machines share is asked for all of its jobs at once.
+    """
+    records = [
+        record
+        for record in store.records()
+        if isinstance(record, DamagedJob) or backend_name in (None, record.backend)
+    ]
+    sound = [record for record in records if isinstance(record, Record)]
+    seen = _seen(sound, home)
+    for record in records:
         if isinstance(record, DamagedJob):
             yield record
             continue
+        found = seen[record.id]
+        yield found if isinstance(found, DamagedJob) else Job(record, found)
+
+
+def _seen(records: Sequence[Record], home: Home) -> dict[str, JobState | DamagedJob]:
+    groups: dict[str, list[Record]] = {}
+    for record in records:
+        place = record.request.get("place", {})
+        groups.setdefault(f"{record.backend} {sorted(place.items())}", []).append(record)
+    seen: dict[str, JobState | DamagedJob] = {}
+    for group in groups.values():
         try:
-            if record.backend not in backends:
-                backends[record.backend] = backend_of(record, home)
-            yield look(record, backends[record.backend])
-        except DamagedJob as error:
-            yield error
-        except UsageError as error:  # no such job there, or no such backend here
-            yield DamagedJob(error.message, fix=error.fix, file=str(record.folder))
+            backend = backend_of(group[0], home)
+            many = backend.describe_many([r.backend_job_id or r.id for r in group])
+        except (UsageError, AwsRefused, AwsUnreachable) as error:
+            seen |= {record.id: _unseen(record, error) for record in group}
+            continue
+        for record in group:
+            state = many.get(record.backend_job_id or record.id)
+            seen[record.id] = state or _look_again(record, backend)
+    return seen
+
+
+def _look_again(record: Record, backend: Backend) -> JobState | DamagedJob:
+    """A job that the many did not have: cut off, gone, or damaged."""
+    try:
+        return look(record, backend).state
+    except DamagedJob as error:
+        return error
+    except CloudftError as error:
+        return _unseen(record, error)
+
+
+def _unseen(record: Record, error: CloudftError) -> DamagedJob:
+    return DamagedJob(error.message, fix=error.fix, file=str(record.folder))
 
 
 def follow(
@@ -270,6 +387,31 @@ def follow(
                 fix=f"`cloudft watch {state.id}` follows it, `cloudft stop {state.id}` ends it.",
             )
         sleep(poll if end is None else min(poll, max(0.0, end - clock())))
+
+
+def patiently(
+    look_once: Callable[[], JobState], say: Callable[[CloudftError], None]
+) -> Callable[[], JobState]:
+    """A look that outlasts expired credentials and a broken network: it gives the last state.
+
+    `say` is told each trouble once. The first look must succeed.
+    """
+    last: list[JobState] = []
+    told: set[type[CloudftError]] = set()
+
+    def look() -> JobState:
+        try:
+            last[:] = [look_once()]
+            told.clear()
+        except (CredentialsExpired, AwsUnreachable) as error:
+            if not last:
+                raise
+            if type(error) not in told:
+                say(error)
+                told.add(type(error))
+        return last[0]
+
+    return look
 
 
 def wait(

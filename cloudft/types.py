@@ -19,6 +19,8 @@ DetailStatus = Literal["NotStarted", "InProgress", "Completed", "Failed", "Stopp
 Severity = Literal["error", "warning"]
 Split = Literal["train", "validation"]
 
+NAME_MAX = 63
+"""Of Bedrock's `jobName` (botocore 1.44.5)."""
 STATUSES: tuple[str, ...] = get_args(Status)
 DETAIL_STATUSES: tuple[str, ...] = get_args(DetailStatus)
 ENDED: frozenset[str] = frozenset({"Completed", "Failed", "Stopped"})
@@ -103,12 +105,15 @@ class Manifest:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a run will take. `usd` has `training`, `storagePerMonth`, `servingPerHour`."""
+    """What a run will take. `usd` has `training`, `storagePerMonth`, `servingPerHour`.
+
+    An amount is None where no price is known.
+    """
 
     backend: str
     train_tokens: int
     epochs: int
-    usd: Mapping[str, float]
+    usd: Mapping[str, float | None]
     seconds: float | None
     price_source: str
     price_date: str
@@ -119,7 +124,8 @@ class Plan:
     """The exact request, as a value that prints. Submitting only sends it.
 
     `token` names the request: two plans with one token are one job. `request` is what the backend
-    will be asked, whole; `files` maps a role to the staged file that goes with it.
+    will be asked, whole; `files` maps a role to the staged file that goes with it; `spec` is what
+    the job file says, paths absolute.
     """
 
     backend: str
@@ -129,6 +135,17 @@ class Plan:
     files: Mapping[str, Path]
     manifest: Manifest
     estimate: Estimate
+    spec: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def job_id(self) -> str:
+        """The job's id: its name, cut so that Bedrock takes it, and the token's beginning."""
+        return job_id(self.name, self.token)
+
+
+def job_id(name: str, token: str) -> str:
+    """The id of a job: at most 63 characters, as Bedrock's `jobName` has."""
+    return f"{name[: NAME_MAX - 9]}-{token[:8]}"
 
 
 @dataclass(frozen=True)

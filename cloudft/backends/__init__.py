@@ -8,7 +8,10 @@ from cloudft.backends.base import Backend
 from cloudft.errors import UsageError
 from cloudft.home import Home
 
-REGISTRY: dict[str, str] = {"local": "cloudft.backends.local.backend:LocalBackend"}
+REGISTRY: dict[str, str] = {
+    "local": "cloudft.backends.local.backend:LocalBackend",
+    "bedrock": "cloudft.backends.bedrock.backend:BedrockBackend",
+}
 """Name -> `module:class`. The class is made with a Home."""
 
 

@@ -6,12 +6,14 @@ A backend is one folder with the same file names as its neighbours: `backend.py`
 
 from __future__ import annotations
 
+import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cloudft.errors import DamagedJob, JobNotFound
 from cloudft.spec.load import LoadedJob
 from cloudft.types import Estimate, Finding, JobState, LogLine, Manifest, Metric, Plan, Volume
 
@@ -46,12 +48,35 @@ class Backend(ABC):
         """The exact request as a value. Touches nothing; the same input gives the same plan."""
 
     @abstractmethod
-    def submit(self, plan: Plan) -> str:
-        """Start the job; returns the backend's id. Twice with one plan is one job."""
+    def submit(self, plan: Plan, progress: Callable[[int], None] | None = None) -> str:
+        """Start the job; returns the backend's id. Twice with one plan is one job.
+
+        `progress` is told the bytes that have gone to where the job runs.
+        """
 
     @abstractmethod
     def describe(self, job_id: str) -> JobState:
         """One look at the job. Raises JobNotFound for an id that this backend does not have."""
+
+    def describe_many(self, job_ids: Sequence[str]) -> Mapping[str, JobState]:
+        """One look at each of these jobs, by id; those that this backend lacks are left out.
+
+        A backend that can ask for many at once does; what takes a call for each job, such as
+        bringing artifacts home, is left out then.
+        """
+        found = {}
+        for job_id in job_ids:
+            with contextlib.suppress(JobNotFound, DamagedJob):
+                found[job_id] = self.describe(job_id)
+        return found
+
+    def place_of(self, job: LoadedJob) -> Mapping[str, Any]:
+        """Where the job file wants the job to run: what `at` takes. Plain data."""
+        return {}
+
+    def at(self, place: Mapping[str, Any]) -> Backend:
+        """The same backend at that place: its account, its Region, its endpoint."""
+        return self
 
     @abstractmethod
     def metrics(self, job_id: str) -> Iterator[Metric]:
@@ -105,6 +130,23 @@ class Answer:
     text: str
     tokens: int
     finish_reason: str
+
+
+@dataclass(frozen=True)
+class Stranger:
+    """A job that was submitted from another machine: its plan as JSON, and its id there."""
+
+    plan: Mapping[str, Any]
+    backend_job_id: str
+    created_at: str
+
+
+class Finds(ABC):
+    """A backend that many machines submit to, and that can tell of the jobs of all of them."""
+
+    @abstractmethod
+    def strangers(self, known: Collection[str]) -> Iterator[Stranger]:
+        """The jobs that cloudft made there, but those whose id is `known`."""
 
 
 class Generates(ABC):

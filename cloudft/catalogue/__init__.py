@@ -5,7 +5,15 @@
 
 from cloudft.catalogue.find import find
 from cloudft.catalogue.load import local_hyperparameters, models
-from cloudft.catalogue.model import Hyperparameter, Lifecycle, Limits, Model, Source, Weights
+from cloudft.catalogue.model import (
+    Hyperparameter,
+    Lifecycle,
+    Limits,
+    Model,
+    Prices,
+    Source,
+    Weights,
+)
 from cloudft.catalogue.where import where
 
 __all__ = [
@@ -13,6 +21,7 @@ __all__ = [
     "Lifecycle",
     "Limits",
     "Model",
+    "Prices",
     "Source",
     "Weights",
     "find",

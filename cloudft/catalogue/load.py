@@ -8,7 +8,15 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from cloudft.catalogue.model import Hyperparameter, Lifecycle, Limits, Model, Source, Weights
+from cloudft.catalogue.model import (
+    Hyperparameter,
+    Lifecycle,
+    Limits,
+    Model,
+    Prices,
+    Source,
+    Weights,
+)
 
 FOLDER = Path(__file__).parent
 FAMILIES = (
@@ -97,12 +105,18 @@ def _model(
         early_stopping=row.get("early_stopping", False),
         limits=limits[row["limits"]] if "limits" in row else nothing,
         serving=tuple(row.get("serving", ())),
+        prices=_prices(row["prices"], sources) if "prices" in row else None,
+        successor=row.get("successor"),
         weights=tuple(Weights(**item) for item in row.get("weights", ())),
         licence=row.get("licence"),
         parameters=row.get("parameters"),
         context=row.get("context"),
         sources=tuple(sources[key] for key in row["sources"]),
     )
+
+
+def _prices(row: dict[str, Any], sources: dict[str, Source]) -> Prices:
+    return Prices(**row | {"source": sources[row["source"]]})
 
 
 def _lifecycle(raw: dict[str, Any], sources: dict[str, Source]) -> Lifecycle:

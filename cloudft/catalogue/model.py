@@ -74,6 +74,16 @@ class Limits:
 
 
 @dataclass(frozen=True)
+class Prices:
+    """What a model costs on Bedrock, in USD. None: no source has it."""
+
+    source: Source
+    training_per_1k_tokens: float | None = None
+    storage_per_month: float | None = None
+    provisioned_unit_hour: float | None = None
+
+
+@dataclass(frozen=True)
 class Weights:
     """One place where open weights may be.
 
@@ -96,7 +106,7 @@ class Model:
     `formats` maps a customization type to the record format that its training data must have:
     `prompt-completion`, `converse`, `claude-messages` or `input`. `other_ids` are further ids
     that mean this model. `serving` says how Bedrock serves the tuned model: `on-demand`,
-    `provisioned`.
+    `provisioned`. `successor` is the alias of the model to take when this one is gone.
     """
 
     alias: str
@@ -112,6 +122,8 @@ class Model:
     early_stopping: bool = False
     limits: Mapping[str, Limits] = field(default_factory=dict)
     serving: tuple[str, ...] = ()
+    prices: Prices | None = None
+    successor: str | None = None
     weights: tuple[Weights, ...] = ()
     licence: str | None = None
     parameters: int | None = None

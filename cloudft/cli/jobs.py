@@ -8,11 +8,18 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cloudft.cli.options import Console, console_options, job_argument
+from cloudft.cli.options import (
+    Console,
+    complete_backend,
+    console_options,
+    job_argument,
+    place,
+)
 from cloudft.home import Home
 
 if TYPE_CHECKING:
     from cloudft.backends.base import Backend
+    from cloudft.errors import CloudftError
     from cloudft.jobs import Job
     from cloudft.store import Record, Store
     from cloudft.types import LogLine
@@ -47,9 +54,11 @@ def follow_and_show(job: Job, backend: Backend, timeout: float | None, console: 
     from cloudft import jobs
     from cloudft.cli import following
 
-    states = jobs.follow(
-        lambda: jobs.look(job.record, backend).state, timeout=timeout, poll=backend.poll_seconds
-    )
+    def say(error: CloudftError) -> None:
+        console.note(f"{error.message}\n  {error.fix}\n  watching goes on after it ...")
+
+    look = jobs.patiently(lambda: jobs.look(job.record, backend).state, say)
+    states = jobs.follow(look, timeout=timeout, poll=backend.poll_seconds)
     try:
         state = following.show(states, console)
     except KeyboardInterrupt:
@@ -60,23 +69,39 @@ def follow_and_show(job: Job, backend: Backend, timeout: float | None, console: 
     return jobs.Job(job.record, state)
 
 
-@click.command("list", epilog="\b\nExample:\n  cloudft list --status InProgress")
+@click.command(
+    "list",
+    epilog="\b\nExamples:\n  cloudft list --status InProgress\n"
+    "  cloudft list --backend bedrock --region us-east-1",
+)
+@click.option(
+    "--backend",
+    "backend_name",
+    metavar="NAME",
+    shell_complete=complete_backend,
+    help="Only its jobs; those submitted from other machines are found and kept too.",
+)
 @click.option(
     "--status",
     type=click.Choice(["InProgress", "Completed", "Failed", "Stopping", "Stopped"]),
     help="Only jobs in this status.",
 )
 @console_options
-def list_command(status: str | None, console: Console) -> int:
+def list_command(backend_name: str | None, status: str | None, console: Console) -> int:
     """List the jobs, newest first."""
     from cloudft import jobs
+    from cloudft.backends import backend
     from cloudft.cli.render import local_time, table
     from cloudft.errors import DamagedJob
     from cloudft.store import Store
 
     home = Home.from_environ()
+    store = Store(home.jobs)
+    if backend_name is not None:
+        for record in jobs.adopt(backend(backend_name, home).at(place()), store):
+            console.note(f"found {record.id}, submitted from another machine")
     values, rows = [], []
-    for job in jobs.all_jobs(Store(home.jobs), home):
+    for job in jobs.all_jobs(store, home, backend_name):
         if isinstance(job, DamagedJob):
             click.echo(f"warning: {job.message} ({job.file})\n  fix: {job.fix}", err=True)
             continue

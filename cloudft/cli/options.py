@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from click.shell_completion import CompletionItem
 
 from cloudft.home import Home
 
+PLACE = {"profile": "AWS_PROFILE", "region": "AWS_REGION", "endpoint_url": "AWS_ENDPOINT_URL"}
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -48,13 +50,34 @@ class Console:
 
 
 def console_options(function: Function) -> Function:
-    """--output, -v and -q; the command gets them as `console`."""
+    """--output, -v and -q, which the command gets as `console`; and where AWS is.
+
+    --profile, --region and --endpoint-url stand above the job file and the environment: the job
+    file's values are replaced, and AWS's own variables set for this process.
+    """
 
     @functools.wraps(function)
-    def with_console(*args: Any, output: str, verbose: int, quiet: bool, **kwargs: Any) -> Any:
+    def with_console(
+        *args: Any,
+        output: str,
+        verbose: int,
+        quiet: bool,
+        profile: str | None,
+        region: str | None,
+        endpoint_url: str | None,
+        **kwargs: Any,
+    ) -> Any:
+        place = {"profile": profile, "region": region, "endpoint_url": endpoint_url}
+        given = {name: value for name, value in place.items() if value is not None}
+        os.environ.update({PLACE[name]: value for name, value in given.items()})
+        if "flags" in kwargs:
+            kwargs["flags"] |= {f"bedrock.{name}": value for name, value in given.items()}
         return function(*args, console=Console(output, -1 if quiet else verbose), **kwargs)
 
     for option in (
+        click.option("--endpoint-url", metavar="URL", help="Another endpoint than AWS's own."),
+        click.option("--region", metavar="REGION", help="AWS Region."),
+        click.option("--profile", metavar="NAME", help="Profile of the AWS configuration."),
         click.option("-q", "--quiet", is_flag=True, help="Say nothing but the result."),
         click.option("-v", "--verbose", count=True, help="Say more."),
         click.option(
@@ -68,6 +91,11 @@ def console_options(function: Function) -> Function:
     ):
         option(with_console)
     return with_console  # type: ignore[return-value]
+
+
+def place() -> dict[str, str | None]:
+    """Where AWS is, by flags and environment: what a backend's `at` takes."""
+    return {name: os.environ.get(variable) for name, variable in PLACE.items()}
 
 
 def complete_backend(_ctx: click.Context, _param: click.Parameter, start: str) -> list[str]:
@@ -95,7 +123,7 @@ backend_option = click.option(
     show_default=True,
     metavar="NAME",
     shell_complete=complete_backend,
-    help="What runs the job: local (this machine).",
+    help="What runs the job: local (this machine) or bedrock.",
 )
 job_argument = click.argument("reference", metavar="JOB", shell_complete=complete_job)
 job_file_argument = click.argument(

@@ -36,3 +36,24 @@ def reading(console: Console, what: str = "reading") -> Iterator[Callable[[int],
     finally:
         if shown:
             click.echo("\r\033[K", err=True, nl=False)
+
+
+@contextlib.contextmanager
+def sending(console: Console) -> Iterator[Callable[[int], None]]:
+    """A callback for bytes that have been sent; after two seconds it says how many."""
+    began = said = time.monotonic()
+    total = 0
+
+    def sent(size: int) -> None:
+        nonlocal said, total
+        total += size
+        now = time.monotonic()
+        if console.verbosity >= 0 and now - began > 2 and now - said > 1:
+            said = now
+            click.echo(f"\r{total / 1e6:,.0f} MB sent", nl=not sys.stderr.isatty(), err=True)
+
+    try:
+        yield sent
+    finally:
+        if said > began and sys.stderr.isatty():
+            click.echo(err=True)

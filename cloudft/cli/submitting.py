@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from cloudft.cli.options import (
 from cloudft.home import Home
 
 if TYPE_CHECKING:
+    from cloudft.errors import CloudftError
     from cloudft.spec.load import LoadedJob
 
 
@@ -123,7 +125,8 @@ def show_plan(job: LoadedJob, backend_name: str, console: Console) -> None:
     "submit",
     epilog="\b\nExamples:\n  cloudft submit --wait\n"
     "  cloudft submit router.yaml --set hyperparameters.epochCount=1 --output json\n"
-    "  cloudft submit --dry-run",
+    "  cloudft submit --dry-run\n"
+    "  cloudft submit --backend bedrock --wait --max-cost 50",
 )
 @job_file_argument
 @backend_option
@@ -132,6 +135,8 @@ def show_plan(job: LoadedJob, backend_name: str, console: Console) -> None:
 @click.option("--wait", is_flag=True, help="Follow the job until it ends.")
 @click.option("--timeout", type=float, metavar="SECONDS", help="With --wait: exit 124 after this.")
 @click.option("--again", is_flag=True, help="Start another job even if this one runs or is done.")
+@click.option("--max-cost", type=float, metavar="USD", help="Refuse above this; like budget_usd.")
+@click.option("--queue", is_flag=True, help="Wait while the account runs as many jobs as it may.")
 @console_options
 def submit_command(
     path: Path | None,
@@ -141,23 +146,27 @@ def submit_command(
     wait: bool,
     timeout: float | None,
     again: bool,
+    max_cost: float | None,
+    queue: bool,
     console: Console,
 ) -> int:
     """Start a job and print it.
 
-    The job runs in a process of its own: closing the terminal does not end it. The same job
-    submitted twice is one job, unless the first one failed or was stopped, or --again is given.
+    The job runs in a process of its own, or in the cloud: closing the terminal does not end it.
+    The same job submitted twice is one job, unless the first one failed or was stopped, or --again
+    is given.
     """
     from cloudft import jobs
     from cloudft.backends import backend
     from cloudft.cli.jobs import ended_well, follow_and_show, show_job
-    from cloudft.cli.progress import reading
+    from cloudft.cli.progress import reading, sending
     from cloudft.cli.render import warn
     from cloudft.store import Store
 
     if timeout is not None and not wait:
         raise click.UsageError("--timeout needs --wait")
-    job_file = load(path, flags)
+    limit = {} if max_cost is None else {"budget_usd": str(max_cost)}
+    job_file = load(path, flags | limit)
     if dry_run:
         show_plan(job_file, backend_name, console)
         return 0
@@ -166,9 +175,13 @@ def submit_command(
     with reading(console) as progress:
         staged, warnings = jobs.prepare(job_file, chosen, home, progress)
     warn(warnings)
-    job = jobs.submit(staged, chosen, store, again=again)
+    with sending(console) as sent:
+        job = jobs.submit(
+            staged, chosen, store, again=again, progress=sent, wait=waiting(console, queue)
+        )
     if wait:
-        job = follow_and_show(job, chosen, timeout, console)
+        backend_here = jobs.backend_of(job.record, home)
+        job = follow_and_show(job, backend_here, timeout, console)
         show_job(job, console)
         return ended_well(job)
     note = f"`cloudft watch {job.record.id}` follows it, `cloudft stop {job.record.id}` ends it."
@@ -177,3 +190,17 @@ def submit_command(
     console.note(f"{job.state.status}: {note}")
     console.result(job.to_json(), job.record.id)
     return 0
+
+
+def waiting(console: Console, queue: bool) -> Callable[[CloudftError], None] | None:
+    """What to do while the account's quota is used up: with --queue wait, else nothing."""
+    if not queue:
+        return None
+    told: list[str] = []
+
+    def wait(error: CloudftError) -> None:
+        if not told:
+            console.note(f"{error.message}\n  waiting for a place; Ctrl-C gives it up ...")
+            told.append(error.message)
+
+    return wait

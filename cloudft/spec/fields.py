@@ -65,6 +65,14 @@ KMS_KEY = _text(
     "alias/my-key",
 )
 REGION = _text(r"[a-z]{2,5}(-[a-z]+)+-[0-9]{1,2}", "an AWS Region", 32, "us-east-1")
+ACCOUNT = _text(r"[0-9]{12}", "an AWS account number", 12, "'123456789012'")
+MODEL_NAME = _text(
+    r"([0-9a-zA-Z][_-]?){1,63}",
+    "1 to 63 letters and digits, with single '-' or '_' between (Bedrock's customModelName)",
+    63,
+    "ticket-router",
+)
+URL = _text(r"https?://[^\s]+", "an http or https address", 2048, "http://127.0.0.1:4566")
 VPC_ID = _text(r"[-0-9a-zA-Z]+", "the id of a subnet or security group", 32, "subnet-0a1b2c3d")
 INSTANCE_TYPE = _text(
     r"ml\.[a-z0-9-]+\.[a-z0-9-]+", "a SageMaker instance type", 64, "ml.g5.2xlarge"

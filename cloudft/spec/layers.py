@@ -19,6 +19,7 @@ SECTIONS: frozenset[Key] = frozenset(
         ("hyperparameters",),
         ("tags",),
         ("bedrock",),
+        ("bedrock", "request"),
         ("local",),
         ("sagemaker",),
         ("data", "columns"),
@@ -114,6 +115,9 @@ def from_environment(
     for variable in ("AWS_DEFAULT_REGION", "AWS_REGION"):  # the latter wins
         if environ.get(variable):
             found.append((("bedrock", "region"), environ[variable], _variable(variable)))
+    if environ.get("AWS_ENDPOINT_URL"):
+        url = environ["AWS_ENDPOINT_URL"]
+        found.append((("bedrock", "endpoint_url"), url, _variable("AWS_ENDPOINT_URL")))
     for variable, text in sorted(environ.items()):
         if not variable.upper().startswith(PREFIX) or variable in NOT_OURS or not text:
             continue

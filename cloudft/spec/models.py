@@ -6,20 +6,23 @@ Values are strict: a word is no number and a number no word. Nothing here looks 
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from cloudft.spec.fields import (
+    ACCOUNT,
     CUSTOMIZATION_TYPE,
     INSTANCE_TYPE,
     JOB_NAME,
     KMS_KEY,
+    MODEL_NAME,
     REGION,
     ROLE_ARN,
     S3_URI,
     TAG_KEY,
     TAG_VALUE,
+    URL,
     VPC_ID,
     Float,
     Int,
@@ -108,7 +111,26 @@ class BedrockSpec(Section):
     role_arn: ROLE_ARN | None = Field(default=None, description="Role that Bedrock takes on.")
     s3_uri: S3_URI | None = Field(default=None, description="Where data and output go.")
     kms_key_id: KMS_KEY | None = Field(default=None, description="Key for the custom model.")
+    s3_kms_key_id: KMS_KEY | None = Field(
+        default=None, description="Key for the staged data; the bucket's own encryption if unset."
+    )
+    bucket_owner: ACCOUNT | None = Field(
+        default=None, description="Account that owns the bucket; the role's if unset."
+    )
+    custom_model_name: MODEL_NAME | None = Field(
+        default=None, description="Name of the custom model; made from the job's if unset."
+    )
     vpc: Vpc | None = Field(default=None, description="Subnets and security groups.")
+    profile: Annotated[str, Field(min_length=1)] | None = Field(
+        default=None, description="Profile of the AWS configuration."
+    )
+    endpoint_url: URL | None = Field(
+        default=None, description="Another endpoint than AWS's own, for every service."
+    )
+    request: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Further members of CreateModelCustomizationJob, by the API's names; they win.",
+    )
 
 
 class Lora(Section):

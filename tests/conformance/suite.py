@@ -111,6 +111,13 @@ def ability(backend: Backend, kind: type[Ability]) -> Ability:
     return backend
 
 
+def under_way(state: JobState) -> bool:
+    """True of a job that trains; where steps are told, of one that has taken some."""
+    if state.progress is None:
+        return state.status_details.training_details == "InProgress"
+    return state.progress.step > 3
+
+
 def everything(folder: Path) -> dict[str, int]:
     """Every file below `folder`, and when it was changed last."""
     return {str(p): os.lstat(p).st_mtime_ns for p in folder.rglob("*")}
@@ -129,7 +136,7 @@ class BackendSuite:
     def running(self, bench: Bench, request: pytest.FixtureRequest) -> Iterator[str]:
         """A long job that has taken steps; stopped when the test leaves it running."""
         job_id = bench.backend.submit(bench.backend.plan(bench.long(f"long-{_word(request)}")))
-        bench.until(job_id, lambda state: bool(state.progress and state.progress.step > 3))
+        bench.until(job_id, under_way)
         yield job_id
         bench.backend.stop(job_id)
 
@@ -187,7 +194,7 @@ class BackendSuite:
             assert walked == sorted(walked), phase
         steps = [state.progress.step for state in finished.states if state.progress]
         assert steps == sorted(steps)
-        assert steps[-1] == STEPS
+        assert steps == [] or steps[-1] == STEPS
         assert last.created_at <= str(last.ended_at)
         assert last.artifacts and last.failure_message is None
 

@@ -22,10 +22,11 @@ FLOORS = (
     {"types"},
     {"home", "files"},
     {"catalogue", "store", "artifacts", "aws"},
-    {"spec"},
+    {"spec", "cost"},
     {"data"},
     {"backends"},
     {"jobs", "prompts", "starter", "doctor"},
+    {"endpoint"},
     {"cli"},
     {"__main__"},
 )

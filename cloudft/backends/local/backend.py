@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,20 @@ from cloudft.errors import JobNotFound, JobStateConflict
 from cloudft.files import as_store_error, try_lock, write_whole
 from cloudft.home import Home
 from cloudft.spec.load import LoadedJob
-from cloudft.types import Estimate, Finding, JobState, LogLine, Metric, Plan, Status, Volume
+from cloudft.spec.portable import portable
+from cloudft.types import (
+    Estimate,
+    Finding,
+    JobState,
+    LogLine,
+    Metric,
+    Plan,
+    Status,
+    Volume,
+)
+from cloudft.types import (
+    job_id as id_of,
+)
 
 SECRET_WORDS = ("AWS_", "SECRET", "PASSWORD", "API_KEY")
 """Environment variables with these in their name are not the trainer's business."""
@@ -83,15 +96,16 @@ class LocalBackend(Backend, Resumes, Generates, Exports, Tokenises):
             backend=self.name,
             token=token,
             name=name,
-            request={"id": f"{name}-{token[:8]}", **wanted},
+            request={"id": id_of(name, token), **wanted},
             files=files | {"manifest": staged.folder / "manifest.json"},
             manifest=staged.manifest,
             estimate=self.estimate(staged.job, staged.manifest.files),
+            spec=portable(staged.job),
         )
 
-    def submit(self, plan: Plan) -> str:
+    def submit(self, plan: Plan, progress: Callable[[int], None] | None = None) -> str:
         """Fill the job's folder and start the trainer, unless that was done before."""
-        job_id = str(plan.request["id"])
+        job_id = plan.job_id
         job = self._folder(job_id)
         with as_store_error(f"job {job_id} can't be written down", job.path):
             (job.path / names.DATA).mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,1 @@
+"""Jobs on Amazon Bedrock: model customization jobs."""

@@ -1,0 +1,246 @@
+"""Jobs on Amazon Bedrock. The cloud is the truth: a job is found there by its name."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from cloudft import artifacts as layout
+from cloudft import cost
+from cloudft.aws.client import Aws, Place
+from cloudft.aws.upload import Upload, upload
+from cloudft.backends.base import Backend, Finds, StagedJob, Stranger
+from cloudft.backends.bedrock import output, preflight, request, states
+from cloudft.errors import AwsConflict, AwsNotFound, AwsRefused, JobNotFound, JobStateConflict
+from cloudft.files import as_store_error
+from cloudft.home import Home
+from cloudft.spec.load import LoadedJob
+from cloudft.spec.portable import portable
+from cloudft.types import Estimate, Finding, JobState, LogLine, Metric, Plan, Volume, to_json
+
+ARTIFACTS = "artifacts"
+OURS = re.compile(r".*-[0-9a-f]{8}")
+"""The form of the job names that cloudft gives."""
+
+
+class BedrockBackend(Backend, Finds):
+    """Model customization jobs of one account and Region."""
+
+    name = "bedrock"
+    poll_seconds = 30.0
+
+    def __init__(self, home: Home, aws: Aws | None = None) -> None:
+        self.home = home
+        self.aws = aws or Aws(Place())
+        if self.aws.place.endpoint_url and "127.0.0.1" in self.aws.place.endpoint_url:
+            self.poll_seconds = 0.2
+
+    def place_of(self, job: LoadedJob) -> Mapping[str, Any]:
+        """Region, profile and endpoint of the job file."""
+        return request.place_of(job)
+
+    def at(self, place: Mapping[str, Any]) -> BedrockBackend:
+        """The same in another Region, or with another profile or endpoint."""
+        wanted = Place(**place)
+        return self if wanted == self.aws.place else BedrockBackend(self.home, Aws(wanted))
+
+    def check(self, job: LoadedJob) -> list[Finding]:
+        """What Bedrock would refuse, sooner or later; asks the account as far as it may."""
+        return preflight.findings(job, self.at(request.place_of(job)).aws)
+
+    def estimate(self, job: LoadedJob, volumes: Mapping[str, Volume]) -> Estimate:
+        """By the catalogue's prices. Whether validation data is billed is not documented."""
+        return cost.estimate(self.name, job.model, volumes["train"], request.epochs(job))
+
+    def plan(self, staged: StagedJob) -> Plan:
+        """The calls, in order, with everything that is in them."""
+        files = {item.role: staged.folder / item.file.name for item in request.objects(staged)}
+        return Plan(
+            backend=self.name,
+            token=request.token(staged),
+            name=staged.job.spec.name,
+            request={
+                "hyperParameters": request.hyper_parameters(staged.job),
+                "place": request.place_of(staged.job),
+                "calls": request.calls(staged),
+            },
+            files=files,
+            manifest=staged.manifest,
+            estimate=self.estimate(staged.job, staged.manifest.files),
+            spec=portable(staged.job),
+        )
+
+    def submit(self, plan: Plan, progress: Callable[[int], None] | None = None) -> str:
+        """Stage to S3, then create the job, unless it is there."""
+        here = self.at(plan.request["place"])
+        known = here._named(plan)
+        if known is not None:
+            return known
+        here._stage(plan, progress)
+        return here._create(plan)
+
+    def _named(self, plan: Plan) -> str | None:
+        """The ARN of the plan's job when it was created before."""
+        try:
+            answer = self._get(plan.job_id)
+        except JobNotFound:
+            return None
+        told = answer.get("clientRequestToken")
+        if told not in (None, plan.token):
+            raise AwsConflict(
+                f"a job {plan.job_id} is there, and it is another one ({answer['jobArn']})",
+                fix="give this job another name.",
+            )
+        return str(answer["jobArn"])
+
+    def _stage(self, plan: Plan, progress: Callable[[int], None] | None) -> None:
+        *puts, _ = plan.request["calls"]
+        for (role, path), call in zip(plan.files.items(), puts[:-1], strict=True):
+            wanted, sha256 = call["parameters"], plan.manifest.files[role].sha256
+            upload(self.aws, _upload(wanted, path, sha256), progress)
+        own = dict(puts[-1]["parameters"])
+        body = orjson.dumps(to_json(plan) | {"version": 1}, option=orjson.OPT_INDENT_2)
+        what = f"s3://{own['Bucket']}/{own['Key']} can't be written"
+        self.aws.call(what, "s3", "put_object", **own | {"Body": body})
+
+    def _create(self, plan: Plan) -> str:
+        parameters = plan.request["calls"][-1]["parameters"]
+        what = f"the job {plan.job_id} can't be created"
+        try:
+            answer = self.aws.call(what, "bedrock", request.CREATE, **parameters)
+        except AwsConflict as error:  # a try whose answer was lost, or another submit beside this
+            known = self._named(plan)
+            if known is None:
+                raise error
+            return known
+        return str(answer["jobArn"])
+
+    def _get(self, job_id: str) -> Mapping[str, Any]:
+        what = f"the job {job_id} can't be looked at"
+        try:
+            return self.aws.call(
+                what, "bedrock", "get_model_customization_job", jobIdentifier=job_id
+            )
+        except AwsNotFound as error:
+            raise _no_such_job(job_id) from error
+        except AwsRefused as error:
+            if "ValidationException" in error.message:  # no such name can be
+                raise _no_such_job(job_id) from error
+            raise
+
+    def describe(self, job_id: str) -> JobState:
+        """One look; the files of a completed job are brought home with the first one."""
+        answer = self._get(job_id)
+        if answer["status"] != "Completed":
+            return states.state(answer, None)
+        folder = self._folder(answer)
+        if not layout.is_complete(folder):
+            output.bring(self.aws, answer, self._owner(answer), folder)
+        return states.state(answer, str(folder))
+
+    def describe_many(self, job_ids: Sequence[str]) -> Mapping[str, JobState]:
+        """From the account's list: one call for a thousand jobs."""
+        wanted, found = set(job_ids), {}
+        for answer in self._summaries():
+            for job_id in {answer["jobArn"], answer["jobName"]} & wanted:
+                folder = self._folder(answer)
+                there = str(folder) if layout.is_complete(folder) else None
+                found[job_id] = states.state(answer, there)
+            if len(found) == len(wanted):
+                break
+        return found
+
+    def _summaries(self) -> Iterator[Mapping[str, Any]]:
+        what, key = "the jobs can't be listed", "modelCustomizationJobSummaries"
+        operation = "list_model_customization_jobs"
+        return self.aws.pages(what, "bedrock", operation, key, maxResults=1000)
+
+    def strangers(self, known: Collection[str]) -> Iterator[Stranger]:
+        """Jobs whose tag says that cloudft made them; their plan lies beside their output."""
+        for summary in self._summaries():
+            name, arn = summary["jobName"], summary["jobArn"]
+            if name in known or not OURS.fullmatch(name):
+                continue
+            what = f"the tags of {name} can't be read"
+            answer = self.aws.call(what, "bedrock", "list_tags_for_resource", resourceARN=arn)
+            tags = {tag["key"]: tag["value"] for tag in answer["tags"]}
+            if tags.get(request.TAG_JOB) != name:
+                continue
+            job = self._get(arn)
+            bucket, prefix = request.output_of(job)
+            owner = self._owner(job)
+            where = {"Bucket": bucket, **({"ExpectedBucketOwner": owner} if owner else {})}
+            try:
+                plan = output.read(self.aws, where, prefix.removesuffix("output/") + request.PLAN)
+            except AwsNotFound:
+                continue
+            yield Stranger(orjson.loads(plan), arn, str(states.iso(job["creationTime"])))
+
+    def metrics(self, job_id: str) -> Iterator[Metric]:
+        """The points of the CSV files. Bedrock tells none before a job has ended."""
+        state = self.describe(job_id)
+        if state.artifacts is None:
+            return
+        points = layout.read_metrics(Path(state.artifacts))
+        yield from sorted(points, key=lambda point: (point.step, point.split))
+
+    def logs(self, job_id: str, after: str | None = None) -> Iterator[LogLine]:
+        """The times of the phases: Bedrock keeps no log. The cursor is a line's number."""
+        lines = list(states.log(self._get(job_id)))
+        yield from lines[0 if after is None else int(after) + 1 :]
+
+    def stop(self, job_id: str) -> None:
+        """StopModelCustomizationJob; a job that has ended, or is stopping, is left as it is."""
+        if self._get(job_id)["status"] != "InProgress":
+            return
+        what = f"the job {job_id} can't be stopped"
+        try:
+            self.aws.call(what, "bedrock", "stop_model_customization_job", jobIdentifier=job_id)
+        except AwsConflict:  # it has ended meanwhile
+            return
+
+    def artifacts(self, job_id: str, to: Path) -> Path:
+        """Copy what the job left to `to`, which must not exist."""
+        state = self.describe(job_id)
+        if state.artifacts is None:
+            raise JobStateConflict(f"{job_id} has left no artifacts yet", fix="wait for its end.")
+        if to.exists():
+            raise JobStateConflict(f"{to} exists already", fix="name a folder that does not.")
+        with as_store_error(f"the artifacts of {job_id} can't be copied", to):
+            shutil.copytree(state.artifacts, to)
+        return to
+
+    def _folder(self, answer: Mapping[str, Any]) -> Path:
+        return self.home.jobs / str(answer["jobName"]) / ARTIFACTS
+
+    def _owner(self, answer: Mapping[str, Any]) -> str | None:
+        """The account that the output's bucket must belong to: the one that the plan named."""
+        try:
+            record = orjson.loads((self._folder(answer).parent / "record.json").read_bytes())
+            owner: str | None = record["request"]["calls"][-2]["parameters"]["ExpectedBucketOwner"]
+        except (OSError, ValueError, KeyError, TypeError, IndexError):
+            return str(answer["roleArn"]).split(":")[4] or None
+        return owner
+
+
+def _no_such_job(job_id: str) -> JobNotFound:
+    return JobNotFound(
+        f"Bedrock has no job {job_id} in this account and Region",
+        fix="check --profile and --region; `cloudft list` shows the jobs.",
+    )
+
+
+def _upload(wanted: Mapping[str, Any], path: Path, sha256: str) -> Upload:
+    return Upload(
+        path,
+        wanted["Bucket"],
+        wanted["Key"],
+        sha256,
+        wanted.get("ExpectedBucketOwner"),
+        wanted.get("SSEKMSKeyId"),
+    )

@@ -1,0 +1,98 @@
+"""What a finished job left in S3, brought home in the one layout."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import orjson
+
+from cloudft import artifacts as layout
+from cloudft.aws.client import Aws
+from cloudft.backends.bedrock import request
+from cloudft.files import as_store_error, sync_folder
+
+PLACES = {
+    PurePosixPath(layout.TRAINING_CSV).name: layout.TRAINING_CSV,
+    PurePosixPath(layout.VALIDATION_CSV).name: layout.VALIDATION_CSV,
+}
+MAX_BYTES = 256 * 1024 * 1024
+"""An output file above this is not a metrics file; it stays in S3 and result.json names it."""
+
+
+def bring(aws: Aws, answer: Mapping[str, Any], owner: str | None, to: Path) -> None:
+    """Fill the new folder `to`, whole or not at all, from a completed job's output."""
+    with as_store_error(f"the artifacts of {answer['jobName']} can't be kept", to):
+        to.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=".artifacts-", dir=to.parent))
+        try:
+            _fill(aws, answer, owner, temporary)
+            temporary.chmod(0o755)
+            os.rename(temporary, to)
+        except OSError:
+            if not layout.is_complete(to):  # another process has brought them meanwhile
+                raise
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        sync_folder(to.parent)
+
+
+def _fill(aws: Aws, answer: Mapping[str, Any], owner: str | None, folder: Path) -> None:
+    bucket, prefix = request.output_of(answer)
+    where = {"Bucket": bucket, **({"ExpectedBucketOwner": owner} if owner else {})}
+    left = []
+    for key, size in objects(aws, where, prefix):
+        name = _place(key.removeprefix(prefix))
+        if name is None or size > MAX_BYTES:
+            left.append(f"s3://{bucket}/{key}")
+            continue
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(read(aws, where, key))
+    plan = read(aws, where, prefix.removesuffix("output/") + request.PLAN)
+    manifest = orjson.loads(plan)["manifest"]
+    options = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
+    (folder / layout.MANIFEST).write_bytes(orjson.dumps(manifest, option=options))
+    (folder / layout.RESULT).write_bytes(orjson.dumps(_result(answer, left), option=options))
+
+
+def _place(name: str) -> str | None:
+    """Where a file goes: metrics by their name, at whatever depth; others below `other/`."""
+    path = PurePosixPath(name)
+    if path.name in PLACES:
+        return PLACES[path.name]
+    if name.endswith("/") or path.name.startswith(".") or ".." in path.parts:
+        return None
+    return f"other/{path}"
+
+
+def _result(answer: Mapping[str, Any], left: list[str]) -> dict[str, Any]:
+    names = ("jobArn", "jobName", "outputModelArn", "outputModelName", "baseModelArn")
+    more = ("trainingMetrics", "validationMetrics", "hyperParameters", "customizationType")
+    told = {name: answer.get(name) for name in (*names, *more)}
+    return {**told, "output": answer["outputDataConfig"]["s3Uri"], "leftInS3": left}
+
+
+def objects(aws: Aws, where: Mapping[str, str], prefix: str) -> Iterator[tuple[str, int]]:
+    """Key and size of everything below a prefix."""
+    token: dict[str, str] = {}
+    while True:
+        what = f"s3://{where['Bucket']}/{prefix} can't be listed"
+        page = aws.call(what, "s3", "list_objects_v2", Prefix=prefix, **where, **token)
+        yield from ((item["Key"], int(item["Size"])) for item in page.get("Contents", ()))
+        if not page.get("IsTruncated"):
+            return
+        token = {"ContinuationToken": page["NextContinuationToken"]}
+
+
+def read(aws: Aws, where: Mapping[str, str], key: str) -> bytes:
+    """A small object, whole."""
+    what = f"s3://{where['Bucket']}/{key} can't be read"
+    answer = aws.call(what, "s3", "get_object", Key=key, **where)
+    with aws.errors(what):
+        content: bytes = answer["Body"].read()
+    return content

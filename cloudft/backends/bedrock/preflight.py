@@ -1,0 +1,94 @@
+"""Everything that can be known before a job is submitted to Bedrock.
+
+First what the job file alone tells, off line; then what the account answers. What may not be asked
+is said to be unchecked: that is no failure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from cloudft.aws.client import Aws
+from cloudft.aws.shapes import request_problems
+from cloudft.backends.base import StagedJob
+from cloudft.backends.bedrock import account, request
+from cloudft.spec.load import LoadedJob
+from cloudft.types import DataFile, Finding, Manifest, Severity
+
+IMPORT_ROUTE = (
+    "train an open-weight model with this job file (`base_model: smollm2-135m --backend local`,"
+    " or --backend sagemaker) and import it into Bedrock"
+)
+
+
+@dataclass(frozen=True)
+class Notes:
+    """Findings about a job, with their place in its file."""
+
+    job: LoadedJob
+
+    def __call__(
+        self, code: str, field: str, message: str, fix: str, severity: Severity = "error"
+    ) -> Finding:
+        """One finding."""
+        file = str(self.job.path) if self.job.path else None
+        return Finding(severity, code, message, fix, file, self.job.line_of(field), field)
+
+
+def findings(job: LoadedJob, aws: Aws) -> list[Finding]:
+    """Off line first; the account is asked when the job file says enough for it."""
+    note = Notes(job)
+    found = [*_settings(job, note), *_model(job, note)]
+    if any(finding.severity == "error" for finding in found):
+        return found
+    found += _request(job, note)
+    return [*found, *account.findings(job, aws, note)]
+
+
+def _settings(job: LoadedJob, note: Notes) -> Iterator[Finding]:
+    spec = job.spec.bedrock
+    if spec.region is None:
+        fix = "set bedrock.region, --region or AWS_REGION."
+        yield note("MissingValue", "bedrock.region", "no AWS Region is named", fix)
+    if spec.role_arn is None:
+        fix = "set bedrock.role_arn to a role that bedrock.amazonaws.com may assume."
+        yield note("MissingValue", "bedrock.role_arn", "no service role is named", fix)
+    if spec.s3_uri is None:
+        fix = "set bedrock.s3_uri: s3://BUCKET/PREFIX, in the job's Region."
+        yield note("MissingValue", "bedrock.s3_uri", "no place in S3 is named", fix)
+
+
+def _model(job: LoadedJob, note: Notes) -> Iterator[Finding]:
+    model = job.model
+    if model.bedrock_id is None and not job.spec.base_model.startswith("arn:"):
+        message = f"Bedrock does not customize {model.alias}: its weights are yours to train"
+        yield note("NotOnBedrock", "base_model", message, IMPORT_ROUTE)
+    elif model.family == "openai-compatible":
+        message = f"{model.alias} is customized through another API (OpenAI's form), not this one"
+        yield note("NotOnBedrock", "base_model", message, "take another base_model.")
+    region = job.spec.bedrock.region
+    if region and model.regions and region not in model.regions:
+        where = " or ".join(model.regions)
+        message = f"{model.alias} is customized in {where}, not in {region} ({model.sources[0]})"
+        fix = f"set bedrock.region: {model.regions[0]}, with a bucket there."
+        severity: Severity = "warning" if job.spec.bedrock.endpoint_url else "error"
+        yield note("RegionUnsupported", "bedrock.region", message, fix, severity)
+
+
+def _request(job: LoadedJob, note: Notes) -> Iterator[Finding]:
+    """The request itself against the service model: patterns, enums, lengths."""
+    parameters = request.create(_without_data(job))
+    for problem in request_problems("bedrock", "CreateModelCustomizationJob", parameters):
+        yield note("BadRequest", "bedrock", problem, "correct it in the job file.")
+
+
+def _without_data(job: LoadedJob) -> StagedJob:
+    """The job with a stand-in for its staged data: what the request looks like."""
+    nothing = DataFile(0, 0, 0, name="train.jsonl", sha256="0" * 64, bytes=0)
+    roles = ("train", "validation") if job.spec.data.validation is not None else ("train",)
+    files = dict.fromkeys(roles, nothing)
+    kind = job.spec.customization_type
+    empty = Manifest("0" * 64, kind, job.model.formats.get(kind, ""), job.spec.seed, files, (), "")
+    return StagedJob(job, empty, Path())

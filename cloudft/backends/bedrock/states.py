@@ -1,0 +1,80 @@
+"""Bedrock's words for a job, as ours: the one table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import Any
+
+from cloudft.store import iso_time
+from cloudft.types import JobState, LogLine, StatusDetails
+
+PHASES = {
+    "validationDetails": ("validation_details", "validation of the data"),
+    "dataProcessingDetails": ("data_processing_details", "data processing"),
+    "trainingDetails": ("training_details", "training"),
+}
+
+
+def iso(moment: datetime | None) -> str | None:
+    """A time of the API's, ISO 8601 in UTC."""
+    return None if moment is None else iso_time(moment.timestamp())
+
+
+def details(answer: Mapping[str, Any]) -> StatusDetails:
+    """The phases. An account that tells none of them still tells the job's status."""
+    told = answer.get("statusDetails") or {}
+    given = {
+        ours: told[theirs]["status"]
+        for theirs, (ours, _) in PHASES.items()
+        if told.get(theirs, {}).get("status")
+    }
+    if not given and answer["status"] == "Completed":
+        return StatusDetails("Completed", "Completed", "Completed")
+    return StatusDetails(**given)
+
+
+def state(answer: Mapping[str, Any], artifacts: str | None) -> JobState:
+    """A job as GetModelCustomizationJob tells it, or as a summary of the list does."""
+    status = answer["status"]
+    losses = answer.get("validationMetrics") or []
+    training = (answer.get("trainingMetrics") or {}).get("trainingLoss")
+    summary = {
+        "arn": answer["jobArn"],
+        "customModel": answer.get("outputModelArn") or answer.get("customModelArn"),
+        "trainingLoss": training,
+        "validationLosses": [loss["validationLoss"] for loss in losses] or None,
+    }
+    return JobState(
+        id=answer["jobName"],
+        status=status,
+        status_details=details(answer),
+        created_at=str(iso(answer["creationTime"])),
+        ended_at=iso(answer.get("endTime"))
+        if status in ("Completed", "Failed", "Stopped")
+        else None,
+        failure_message=answer.get("failureMessage") if status == "Failed" else None,
+        artifacts=artifacts,
+        summary={name: value for name, value in summary.items() if value is not None},
+    )
+
+
+def log(answer: Mapping[str, Any]) -> Iterator[LogLine]:
+    """What Bedrock tells of the course of a job: it has no log, but times of its phases."""
+    for number, text in enumerate(_log(answer)):
+        yield LogLine(str(number), text)
+
+
+def _log(answer: Mapping[str, Any]) -> Iterator[str]:
+    yield f"{iso(answer['creationTime'])} {answer['jobArn']} created"
+    for name, (_, words) in PHASES.items():
+        phase = (answer.get("statusDetails") or {}).get(name) or {}
+        status = phase.get("status", "NotStarted")
+        if status == "NotStarted":
+            continue
+        yield f"{iso(phase.get('creationTime'))} {words} began"
+        if status in ("Completed", "Failed", "Stopped"):
+            yield f"{iso(phase.get('lastModifiedTime'))} {words} {status}"
+    if answer["status"] in ("Completed", "Failed", "Stopped"):
+        why = f": {answer.get('failureMessage')}" if answer["status"] == "Failed" else ""
+        yield f"{iso(answer.get('endTime'))} job {answer['status']}{why}"

@@ -1,0 +1,163 @@
+"""The endpoint as one WSGI application: Bedrock is ours, all other services are moto's."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import orjson
+
+from cloudft.aws.shapes import problems
+from cloudft.endpoint import faults
+from cloudft.endpoint.customization import Customization
+from cloudft.endpoint.faults import Faults
+from cloudft.endpoint.foundation import Foundation
+from cloudft.endpoint.serving import Runtime, ServingOperations
+from cloudft.endpoint.state import ACCOUNT
+from cloudft.endpoint.wire import SERVER, Call, Reply, Wire, WireError
+
+Operation = Callable[[Mapping[str, Any]], dict[str, Any]]
+Environ = dict[str, Any]
+SCOPE = re.compile(r"Credential=[^/]+/\d{8}/[^/]+/(?P<service>[^/]+)/aws4_request")
+ADMIN = "/_cloudft/"
+REMEMBERED = 20_000
+"""How many calls the admin route tells of at most."""
+
+
+def snake(name: str) -> str:
+    """`GetCustomModel` -> `get_custom_model`."""
+    return re.sub(r"(?<!^)([A-Z])", r"_\1", name).lower()
+
+
+class App:
+    """Takes a request to the service that its signature names."""
+
+    def __init__(
+        self,
+        foundation: Foundation,
+        customization: Customization,
+        others: Any,
+        wires: tuple[Wire, ...] | None = None,
+    ) -> None:
+        self.wires = wires or (Wire("bedrock"), Wire("bedrock-runtime"))
+        self.rooms = (
+            foundation,
+            customization,
+            ServingOperations(customization.state),
+            Runtime(customization.state),
+        )
+        self.others = others
+        self.faults = Faults()
+        self.calls: deque[Call] = deque(maxlen=REMEMBERED)
+        self.lock = threading.Lock()
+
+    def __call__(self, environ: Environ, start: Callable[..., Any]) -> Iterable[bytes]:
+        """WSGI."""
+        raw_path = str(environ.get("REQUEST_URI") or environ["PATH_INFO"]).partition("?")[0]
+        if raw_path.startswith(ADMIN):
+            return _send(self._admin(environ, raw_path), start)
+        scope = SCOPE.search(environ.get("HTTP_AUTHORIZATION", ""))
+        service = scope["service"] if scope else ""
+        if service != "bedrock":
+            return self._elsewhere(service, environ, start)
+        return _send(self._bedrock(environ, raw_path), start)
+
+    def _elsewhere(
+        self, service: str, environ: Environ, start: Callable[..., Any]
+    ) -> Iterable[bytes]:
+        fault = self.faults.due(f"{service}:*")
+        try:
+            faults.before(fault)
+        except WireError as error:
+            return _send(_plain(service, error), start)
+        try:
+            answer: Iterable[bytes] = self.others(environ, start)
+        except NotImplementedError as error:
+            return _send(_plain(service, WireError("UnknownOperationException", str(error))), start)
+        faults.after(fault)
+        return answer
+
+    def _bedrock(self, environ: Environ, raw_path: str) -> Reply:
+        headers = {
+            name[5:].lower().replace("_", "-"): value
+            for name, value in environ.items()
+            if name.startswith("HTTP_")
+        }
+        wire = self.wires[0]
+        try:
+            body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+            for wire in self.wires:
+                call = wire.parse(
+                    environ["REQUEST_METHOD"], raw_path, environ["QUERY_STRING"], headers, body
+                )
+                if call is not None:
+                    return wire.reply(call.operation, self._act(wire, call))
+            raise WireError("UnknownOperationException", f"There is no operation at {raw_path}")
+        except WireError as error:
+            return wire.error(error)
+
+    def _act(self, wire: Wire, call: Call) -> dict[str, Any]:
+        with self.lock:
+            self.calls.append(call)
+        fault = self.faults.due(call.operation)
+        faults.before(fault)
+        _validate(wire.operation(call.operation).input_shape, call.parameters)
+        name = snake(call.operation)
+        operation: Operation | None = next(
+            (getattr(room, name) for room in self.rooms if hasattr(room, name)), None
+        )
+        if operation is None:
+            raise WireError("UnknownOperationException", f"{call.operation} is not offered here")
+        result = operation(call.parameters)
+        faults.after(fault)
+        return result
+
+    def _admin(self, environ: Environ, path: str) -> Reply:
+        try:
+            if path == f"{ADMIN}faults":
+                size = int(environ.get("CONTENT_LENGTH") or 0)
+                self.faults.order(orjson.loads(environ["wsgi.input"].read(size)))
+                return Reply(200, (), b"{}")
+            if path == f"{ADMIN}calls":
+                with self.lock:
+                    calls = list(self.calls)
+                told = [{"operation": c.operation, "parameters": c.parameters} for c in calls]
+                return Reply(200, (), orjson.dumps(told, default=str))
+            if path == f"{ADMIN}account":
+                return Reply(200, (), orjson.dumps({"account": ACCOUNT, "server": SERVER}))
+        except (WireError, ValueError) as error:
+            return Reply(400, (), orjson.dumps({"message": str(error)}))
+        return Reply(404, (), b"{}")
+
+
+def _validate(shape: Any, parameters: Mapping[str, Any]) -> None:
+    """Raise ValidationException with every broken constraint of an operation's input."""
+    broken = list(problems(shape, parameters)) if shape else []
+    if broken:
+        plural = "s" if len(broken) > 1 else ""
+        raise WireError(
+            "ValidationException",
+            f"{len(broken)} validation error{plural} detected: {'; '.join(broken)}",
+        )
+
+
+def _plain(service: str, error: WireError) -> Reply:
+    """A refusal of another service, in the form that botocore reads from it."""
+    status = {"ThrottlingException": 429, "ServiceUnavailableException": 503}.get(error.code, 403)
+    if service == "s3":
+        text = f"<Error><Code>{error.code}</Code><Message>{error.message}</Message></Error>"
+        return Reply(status, (("Content-Type", "application/xml"),), text.encode())
+    text = (
+        f"<ErrorResponse><Error><Code>{error.code}</Code>"
+        f"<Message>{error.message}</Message></Error></ErrorResponse>"
+    )
+    return Reply(status, (("Content-Type", "text/xml"),), text.encode())
+
+
+def _send(reply: Reply, start: Callable[..., Any]) -> Iterable[bytes]:
+    length = ("Content-Length", str(len(reply.body)))
+    start(f"{reply.status} {'OK' if reply.status < 400 else 'Error'}", [*reply.headers, length])
+    return [reply.body]

@@ -1,0 +1,87 @@
+"""Failures on request: what a team needs to test its own code against.
+
+    POST /_cloudft/faults  [{"operation": "CreateModelCustomizationJob", "do": "drop", "times": 1}]
+
+`do` is `throttle` (429), `unavailable` (503), `expire` (ExpiredTokenException), `deny`
+(AccessDeniedException), `drop` (acts, then breaks the connection off) or `delay` (seconds first).
+`skip` lets so many calls of the operation pass first; operation `*` is any.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from cloudft.endpoint.wire import WireError
+
+REFUSALS = {
+    "throttle": ("ThrottlingException", "Too many requests, please wait before trying again."),
+    "unavailable": ("ServiceUnavailableException", "The service is unavailable."),
+    "expire": ("ExpiredTokenException", "The security token included in the request is expired"),
+    "deny": ("AccessDeniedException", "User is not authorized to perform this action"),
+}
+KINDS = {*REFUSALS, "drop", "delay"}
+
+
+class Dropped(Exception):
+    """The reply is not to be sent: the connection breaks off after the service has acted."""
+
+
+@dataclass
+class Fault:
+    """One order: what to do, to which operation, how often, after how many calls."""
+
+    operation: str
+    do: str
+    times: int = 1
+    skip: int = 0
+    seconds: float = 0.0
+
+
+class Faults:
+    """The orders that stand."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._orders: list[Fault] = []
+
+    def order(self, orders: list[dict[str, Any]]) -> None:
+        """Replace the orders. Raises WireError for one that is not understood."""
+        try:
+            made = [Fault(**order) for order in orders]
+        except TypeError as error:
+            raise WireError("ValidationException", str(error)) from error
+        for fault in made:
+            if fault.do not in KINDS:
+                raise WireError("ValidationException", f"no fault {fault.do}: {sorted(KINDS)}")
+        with self._lock:
+            self._orders = made
+
+    def due(self, operation: str) -> Fault | None:
+        """The order that this call meets, used up by one."""
+        with self._lock:
+            for fault in self._orders:
+                if fault.operation not in ("*", operation):
+                    continue
+                if fault.skip > 0:
+                    fault.skip -= 1
+                elif fault.times > 0:
+                    fault.times -= 1
+                    return fault
+        return None
+
+
+def before(fault: Fault | None) -> None:
+    """What a fault does before the service acts. Raises WireError for a refusal."""
+    if fault is not None and fault.do == "delay":
+        time.sleep(fault.seconds)
+    if fault is not None and fault.do in REFUSALS:
+        raise WireError(*REFUSALS[fault.do])
+
+
+def after(fault: Fault | None) -> None:
+    """What a fault does when the service has acted. Raises Dropped."""
+    if fault is not None and fault.do == "drop":
+        raise Dropped

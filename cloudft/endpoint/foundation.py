@@ -1,0 +1,104 @@
+"""The foundation models that the endpoint offers: those of the catalogue."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cloudft import catalogue
+from cloudft.endpoint.wire import WireError
+
+PROVIDERS = {"amazon": "Amazon", "meta": "Meta", "anthropic": "Anthropic", "cohere": "Cohere"}
+LISTED_TYPES = {"FINE_TUNING", "CONTINUED_PRE_TRAINING", "DISTILLATION"}
+"""What `customizationsSupported` may hold: the API's enum lacks reinforcement fine-tuning."""
+
+
+@dataclass(frozen=True)
+class Base:
+    """One offered model: its customization id and what it can do."""
+
+    identifier: str
+    model: catalogue.Model
+
+
+class Foundation:
+    """The listing. With `as_on_aws`, models past their end of life are not offered."""
+
+    def __init__(self, region: str, *, as_on_aws: bool) -> None:
+        self.region = region
+        self.bases = [
+            Base(model.bedrock_id, model)
+            for model in catalogue.models()
+            if model.bedrock_id
+            and model.family != "openai-compatible"
+            and (model.lifecycle.state != "end-of-life" or not as_on_aws)
+        ]
+
+    def arn(self, base: Base) -> str:
+        """The model's ARN: foundation models belong to no account."""
+        return f"arn:aws:bedrock:{self.region}::foundation-model/{base.identifier}"
+
+    def find(self, identifier: str) -> Base:
+        """The model of that id or ARN, with or without its context suffix."""
+        name = identifier.rpartition("foundation-model/")[2]
+        for base in self.bases:
+            if name in (base.identifier, *base.model.other_ids) or base.identifier.startswith(
+                f"{name}:"
+            ):
+                return base
+        raise WireError(
+            "ResourceNotFoundException",
+            "Could not resolve the foundation model from the provided model identifier.",
+        )
+
+    def customizable(self, identifier: str, kind: str) -> Base:
+        """The model, when it can be customized so."""
+        try:
+            base = self.find(identifier)
+        except WireError as error:
+            raise WireError("ValidationException", error.message) from error
+        if kind not in base.model.customization_types:
+            raise WireError("ValidationException", f"The model does not support {kind}.")
+        return base
+
+    def list_foundation_models(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """All of them: this list has no pages."""
+        return {"modelSummaries": list(self._summaries(given))}
+
+    def _summaries(self, given: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        for base in self.bases:
+            told = self._told(base)
+            kind = given.get("byCustomizationType")
+            if kind is None or kind in told["customizationsSupported"]:
+                yield told
+
+    def _told(self, base: Base) -> dict[str, Any]:
+        supported = [k for k in base.model.customization_types if k in LISTED_TYPES]
+        provider = base.identifier.partition(".")[0]
+        return {
+            "modelArn": self.arn(base),
+            "modelId": base.identifier,
+            "modelName": base.model.title,
+            "providerName": PROVIDERS.get(provider, provider),
+            "inputModalities": ["TEXT"],
+            "outputModalities": ["TEXT"],
+            "responseStreamingSupported": False,
+            "customizationsSupported": supported,
+            "inferenceTypesSupported": ["PROVISIONED"],
+            "modelLifecycle": {"status": "ACTIVE"},
+        }
+
+    def get_foundation_model(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """One of them."""
+        return {"modelDetails": self._told(self.find(given["modelIdentifier"]))}
+
+    def get_foundation_model_availability(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Whether the caller may use it: here, always."""
+        return {
+            "modelId": self.find(given["modelId"]).identifier,
+            "agreementAvailability": {"status": "AVAILABLE"},
+            "authorizationStatus": "AUTHORIZED",
+            "entitlementAvailability": "AVAILABLE",
+            "regionAvailability": "AVAILABLE",
+        }

@@ -1,0 +1,29 @@
+"""Lists, a page at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+from cloudft.endpoint.wire import WireError
+
+Thing = TypeVar("Thing")
+LARGEST = 1000
+
+
+def page(things: Sequence[Thing], given: Mapping[str, Any]) -> tuple[list[Thing], dict[str, str]]:
+    """The things of one page, and `nextToken` when there are more.
+
+    Sorted by creation, the newest first unless `sortOrder` says otherwise, as the API does.
+    """
+    ordered = sorted(
+        things,
+        key=lambda thing: getattr(thing, "created"),  # noqa: B009  (every thing here has it)
+        reverse=given.get("sortOrder", "Descending") == "Descending",
+    )
+    try:
+        start = int(given.get("nextToken", 0))
+    except ValueError:
+        raise WireError("ValidationException", "The nextToken is invalid") from None
+    end = start + int(given.get("maxResults", LARGEST))
+    return ordered[start:end], {"nextToken": str(end)} if end < len(ordered) else {}

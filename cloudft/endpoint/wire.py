@@ -1,0 +1,243 @@
+"""REST-JSON as AWS speaks it, both ways, derived from botocore's service model."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Any
+from urllib.parse import parse_qs, unquote
+
+import orjson
+from botocore.utils import parse_timestamp
+
+from cloudft.aws.shapes import service_model
+
+SERVER = "cloudft-endpoint (not AWS)"
+
+
+class WireError(Exception):
+    """An error that the API declares, by its name; `message` is what the caller reads."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What goes back over HTTP."""
+
+    status: int
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
+
+
+@dataclass(frozen=True)
+class Call:
+    """One request that was understood: the operation, and its input by the API's names."""
+
+    service: str
+    operation: str
+    parameters: Mapping[str, Any]
+
+
+class Wire:
+    """One service: requests in, replies out."""
+
+    def __init__(self, service: str) -> None:
+        self.service = service
+        self.model = service_model(service)
+        self._routes = [
+            (op.http["method"], _route(op.http["requestUri"]), op)
+            for op in map(self.model.operation_model, self.model.operation_names)
+        ]
+
+    def operation(self, name: str) -> Any:
+        """Botocore's model of the operation."""
+        return self.model.operation_model(name)
+
+    def parse(
+        self, method: str, raw_path: str, query: str, headers: Mapping[str, str], body: bytes
+    ) -> Call | None:
+        """The call that a request is; None when no operation has that route."""
+        for verb, route, op in self._routes:
+            found = route.fullmatch(raw_path) if verb == method else None
+            if found:
+                places = (
+                    {name: unquote(value) for name, value in found.groupdict().items()},
+                    parse_qs(query),
+                    headers,
+                )
+                return Call(self.service, op.name, _input(op.input_shape, places, body))
+        return None
+
+    def reply(self, operation: str, result: Mapping[str, Any]) -> Reply:
+        """A result by the API's names, as HTTP."""
+        op = self.operation(operation)
+        shape, status = op.output_shape, int(op.http.get("responseCode", 200))
+        payload = shape.serialization.get("payload") if shape else None
+        if payload:
+            raw = result[payload]
+            return Reply(status, _headers(shape, result), raw)
+        content = _to_json(shape, result) if shape else {}
+        headers = (("Content-Type", "application/json"),)
+        return Reply(status, headers, orjson.dumps(content))
+
+    def error(self, error: WireError) -> Reply:
+        """An error, with the HTTP status that the model gives it."""
+        shape = self.model.shape_for(error.code) if error.code in self.model.shape_names else None
+        status = shape.metadata.get("error", {}).get("httpStatusCode", 400) if shape else 403
+        headers = (("Content-Type", "application/json"), ("x-amzn-errortype", error.code))
+        return Reply(status, headers, orjson.dumps({"message": error.message}))
+
+
+def _route(uri: str) -> re.Pattern[str]:
+    path = uri.partition("?")[0]
+    parts = re.split(r"\{(\w+)\+?\}", path)
+    text = "".join(
+        f"(?P<{part}>[^/]+)" if index % 2 else re.escape(part) for index, part in enumerate(parts)
+    )
+    return re.compile(text)
+
+
+def _input(shape: Any, places: tuple[Any, Any, Any], body: bytes) -> dict[str, Any]:
+    if shape is None:
+        return {}
+    uri, query, headers = places
+    payload = shape.serialization.get("payload")
+    content = {} if payload else _body(body)
+    found: dict[str, Any] = {}
+    for name, member in shape.members.items():
+        where = member.serialization.get("location")
+        key = member.serialization.get("name", name)
+        if where == "uri":
+            found[name] = uri[key]
+        elif where == "querystring":
+            if key in query:
+                found[name] = _word(member, query[key])
+        elif where == "header":
+            if key.lower() in headers:
+                found[name] = headers[key.lower()]
+        elif name == payload:
+            found[name] = body
+        elif content.get(key) is not None:
+            found[name] = _from_json(member, content[key], name)
+    unknown = set(content) - {m.serialization.get("name", n) for n, m in shape.members.items()}
+    if unknown:
+        raise WireError("ValidationException", f"Unknown member {sorted(unknown)[0]}")
+    return found
+
+
+def _body(body: bytes) -> dict[str, Any]:
+    try:
+        content = orjson.loads(body) if body else {}
+    except ValueError:
+        content = None
+    if not isinstance(content, dict):
+        raise WireError("ValidationException", "The request body is not a JSON object")
+    return content
+
+
+def _word(shape: Any, values: list[str]) -> Any:
+    text = values[0]
+    try:
+        if shape.type_name == "list":
+            return values
+        if shape.type_name in ("integer", "long"):
+            return int(text)
+        if shape.type_name == "boolean":
+            return text == "true"
+        if shape.type_name == "timestamp":
+            return parse_timestamp(text)
+    except ValueError:
+        raise WireError("ValidationException", f"{text[:100]!r} is no {shape.type_name}") from None
+    return text
+
+
+TYPES: dict[str, Any] = {
+    "string": str,
+    "boolean": bool,
+    "integer": int,
+    "long": int,
+    "float": (int, float),
+    "double": (int, float),
+    "list": list,
+    "map": dict,
+    "structure": dict,
+}
+
+
+def _from_json(shape: Any, value: Any, path: str) -> Any:
+    kind = shape.type_name
+    if getattr(shape, "is_document_type", False):
+        return value
+    if kind == "timestamp":
+        return parse_timestamp(value)
+    if kind == "blob":
+        return base64.b64decode(value)
+    if not isinstance(value, TYPES[kind]) or (isinstance(value, bool) and kind != "boolean"):
+        raise WireError("ValidationException", f"Value at '{path}' is not a {kind}")
+    if kind == "list":
+        return [_from_json(shape.member, v, f"{path}.{i}") for i, v in enumerate(value)]
+    if kind == "map":
+        return {k: _from_json(shape.value, v, f"{path}.{k}") for k, v in value.items()}
+    if kind == "structure":
+        return _structure(shape, value, path)
+    return value
+
+
+def _structure(shape: Any, value: dict[str, Any], path: str) -> dict[str, Any]:
+    known = {m.serialization.get("name", n): (n, m) for n, m in shape.members.items()}
+    for key in value:
+        if key not in known:
+            raise WireError("ValidationException", f"Unknown member {path}.{key}")
+    return {
+        known[key][0]: _from_json(known[key][1], item, f"{path}.{key}")
+        for key, item in value.items()
+        if item is not None
+    }
+
+
+def _headers(shape: Any, result: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    return tuple(
+        (member.serialization["name"], str(result[name]))
+        for name, member in shape.members.items()
+        if member.serialization.get("location") == "header" and name in result
+    )
+
+
+def _to_json(shape: Any, value: Any) -> Any:
+    kind = shape.type_name
+    if getattr(shape, "is_document_type", False):
+        return value
+    if kind == "structure":
+        return {
+            member.serialization.get("name", name): _to_json(member, value[name])
+            for name, member in shape.members.items()
+            if value.get(name) is not None
+        }
+    if kind == "list":
+        return [_to_json(shape.member, item) for item in value]
+    if kind == "map":
+        return {key: _to_json(shape.value, item) for key, item in value.items()}
+    if kind == "timestamp":
+        return _timestamp(shape, value)
+    if kind == "blob":
+        return base64.b64encode(value).decode()
+    return value
+
+
+def _timestamp(shape: Any, value: datetime) -> str | float:
+    if shape.serialization.get("timestampFormat") == "iso8601":
+        utc = value.astimezone(timezone.utc)
+        return utc.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return value.timestamp()
+
+
+def names(wires: Iterable[Wire]) -> set[str]:
+    """Every operation of these services."""
+    return {name for wire in wires for name in wire.model.operation_names}

@@ -1,0 +1,99 @@
+"""An endpoint in a process of its own, and what a job needs there: a bucket and a role."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import boto3
+
+BUCKET = "training-bucket"
+REGION = "us-east-1"
+ACCOUNT = "000000000000"
+ROLE = f"arn:aws:iam::{ACCOUNT}:role/bedrock-job"
+TRUST = {
+    "Version": "2012-10-17",
+    "Statement": [
+        {
+            "Effect": "Allow",
+            "Principal": {"Service": "bedrock.amazonaws.com"},
+            "Action": "sts:AssumeRole",
+            "Condition": {"StringEquals": {"aws:SourceAccount": ACCOUNT}},
+        }
+    ],
+}
+KEYS = {"AWS_ACCESS_KEY_ID": "AKIAPLANTEDKEYID", "AWS_SECRET_ACCESS_KEY": "planted-secret-key"}
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A running endpoint."""
+
+    url: str
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """What the command line needs to reach it."""
+        return {**KEYS, "AWS_ENDPOINT_URL": self.url, "AWS_REGION": REGION}
+
+    @property
+    def section(self) -> dict[str, Any]:
+        """The job file's `bedrock` section."""
+        return {"region": REGION, "role_arn": ROLE, "s3_uri": f"s3://{BUCKET}/team"}
+
+    def client(self, service: str) -> Any:
+        """A boto3 client for it."""
+        keys = {name.lower(): value for name, value in KEYS.items()}
+        return boto3.client(service, endpoint_url=self.url, region_name=REGION, **keys)
+
+    def keys(self) -> list[str]:
+        """Every key in the bucket."""
+        pages = self.client("s3").get_paginator("list_objects_v2").paginate(Bucket=BUCKET)
+        return [item["Key"] for page in pages for item in page.get("Contents", ())]
+
+    def fault(self, *orders: Mapping[str, Any]) -> None:
+        """Order failures; see cloudft/endpoint/faults.py."""
+        self._admin("faults", json.dumps(orders).encode())
+
+    def calls(self, operation: str) -> list[dict[str, Any]]:
+        """The parameters of every call of that operation so far."""
+        told = json.loads(self._admin("calls"))
+        return [call["parameters"] for call in told if call["operation"] == operation]
+
+    def _admin(self, what: str, body: bytes | None = None) -> bytes:
+        with urllib.request.urlopen(f"{self.url}/_cloudft/{what}", data=body) as answer:
+            content: bytes = answer.read()
+        return content
+
+
+@contextlib.contextmanager
+def running(*arguments: str | Path) -> Iterator[Endpoint]:
+    """An endpoint with an empty, closed bucket and a trusting role."""
+    command = [sys.executable, "-m", "cloudft.endpoint", *map(str, arguments)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            endpoint = Endpoint(process.stdout.readline().strip())
+            furnish(endpoint)
+            yield endpoint
+        finally:
+            process.kill()
+
+
+def furnish(endpoint: Endpoint) -> None:
+    """A bucket that can't be made public, and the service role."""
+    s3 = endpoint.client("s3")
+    s3.create_bucket(Bucket=BUCKET)
+    closed = ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets")
+    s3.put_public_access_block(
+        Bucket=BUCKET, PublicAccessBlockConfiguration=dict.fromkeys(closed, True)
+    )
+    trust = json.dumps(TRUST)
+    endpoint.client("iam").create_role(RoleName="bedrock-job", AssumeRolePolicyDocument=trust)
