@@ -53,7 +53,7 @@ class Endpoint:
         keys = {name.lower(): value for name, value in KEYS.items()}
         return boto3.client(service, endpoint_url=self.url, region_name=REGION, **keys)
 
-    def keys(self) -> list[str]:
+    def objects(self) -> list[str]:
         """Every key in the bucket."""
         pages = self.client("s3").get_paginator("list_objects_v2").paginate(Bucket=BUCKET)
         return [item["Key"] for page in pages for item in page.get("Contents", ())]

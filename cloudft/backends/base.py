@@ -184,3 +184,67 @@ class Tokenises(ABC):
         `tokens` and `learned` (how many carry loss), or with `preview` `pieces`: `id`, `text` and
         `learned` of each token. Raises TrainerError.
         """
+
+
+@dataclass(frozen=True)
+class Thing:
+    """Something that is there on the backend's side, and may cost.
+
+    `kind` is `deployment`, `provisioned-throughput`, `custom-model`, `imported-model` or `data`.
+    `usd` has `perHour` and `perMonth`, None where no price is known. `job` is set when cloudft made
+    it; `model` is the ARN that a serving serves; `expires_at` its time to live, ISO 8601.
+    """
+
+    kind: str
+    id: str
+    name: str
+    status: str
+    created_at: str
+    usd: Mapping[str, float | None]
+    job: str | None = None
+    model: str | None = None
+    expires_at: str | None = None
+
+
+@dataclass(frozen=True)
+class ServingPlan:
+    """How a job's model would be served: the exact call, and what it costs while it stands."""
+
+    kind: str
+    name: str
+    call: Mapping[str, Any]
+    usd: Mapping[str, float | None]
+
+
+class Serves(ABC):
+    """A backend whose tuned models are asked through something that is made for it."""
+
+    @abstractmethod
+    def plan_serving(
+        self, job_id: str, *, provisioned: bool, units: int, hours: float | None
+    ) -> ServingPlan:
+        """The cheapest way that the model allows, or provisioned throughput. Changes nothing."""
+
+    @abstractmethod
+    def deploy(self, plan: ServingPlan) -> Thing:
+        """Make it; twice with one plan is one. Raises JobStateConflict for another one there."""
+
+    @abstractmethod
+    def servings(self, job_id: str) -> list[Thing]:
+        """What serves the job's model now."""
+
+    @abstractmethod
+    def undeploy(self, job_id: str) -> list[Thing]:
+        """Remove what serves the job's model; returns what was removed. The model stays."""
+
+
+class Inventories(ABC):
+    """A backend that can tell everything that stands in its account, whoever made it."""
+
+    @abstractmethod
+    def inventory(self) -> Iterator[Thing]:
+        """Everything that may cost. What cloudft made is known by its tags."""
+
+    @abstractmethod
+    def remove(self, thing: Thing) -> None:
+        """Remove it. One that is gone already is no error; one in use is AwsConflict."""

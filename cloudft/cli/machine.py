@@ -10,10 +10,14 @@ from cloudft.cli.options import Console, console_options
 from cloudft.home import Home
 
 
-@click.command("models", epilog="\b\nExample:\n  cloudft models --local")
+@click.command(
+    "models",
+    epilog="\b\nExamples:\n  cloudft models --local\n  cloudft models --live --region us-east-1",
+)
 @click.option("--local", is_flag=True, help="Only models that can be trained on this machine.")
+@click.option("--live", is_flag=True, help="Ask the account, and tell where it says otherwise.")
 @console_options
-def models_command(local: bool, console: Console) -> int:
+def models_command(local: bool, live: bool, console: Console) -> int:
     """List the base models and where they come from.
 
     Open-weight models are trained here; a Bedrock model is trained here by a stand-in
@@ -22,6 +26,8 @@ def models_command(local: bool, console: Console) -> int:
     from cloudft import catalogue
     from cloudft.cli.render import table
 
+    if live:
+        return _live(console)
     known = sorted(catalogue.models(), key=lambda model: not model.open_weight)
     values = [_model(model) for model in known if model.open_weight or not local]
     rows = [
@@ -35,6 +41,18 @@ def models_command(local: bool, console: Console) -> int:
         for value in values
     ]
     console.result(values, table(("MODEL", "RUNS", "TYPES", "STATE", "FROM"), rows))
+    return 0
+
+
+def _live(console: Console) -> int:
+    """The catalogue beside the account's own list."""
+    from cloudft import drift
+    from cloudft.cli.options import place
+    from cloudft.cli.render import table
+
+    lines = drift.compare(place())
+    rows = [(line.model, line.catalogue, line.account, line.word) for line in lines]
+    console.result(lines, table(("MODEL", "CATALOGUE", "ACCOUNT", ""), rows))
     return 0
 
 

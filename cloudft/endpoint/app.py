@@ -75,8 +75,9 @@ class App:
             return _send(_plain(service, error), start)
         try:
             answer: Iterable[bytes] = self.others(environ, start)
-        except NotImplementedError as error:
-            return _send(_plain(service, WireError("UnknownOperationException", str(error))), start)
+        except Exception as error:  # moto lacks an operation, or fails at one
+            what = f"{type(error).__name__}: {error}"
+            return _send(_plain(service, WireError("UnknownOperationException", what)), start)
         faults.after(fault)
         return answer
 

@@ -25,7 +25,7 @@ FLOORS = (
     {"spec", "cost"},
     {"data"},
     {"backends"},
-    {"jobs", "prompts", "starter", "doctor"},
+    {"jobs", "cleanup", "drift", "prompts", "starter", "doctor"},
     {"endpoint"},
     {"cli"},
     {"__main__"},

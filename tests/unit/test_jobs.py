@@ -67,7 +67,7 @@ class Puppet(Backend):
             estimate=self.estimate(staged.job, staged.manifest.files),
         )
 
-    def submit(self, plan: Plan) -> str:
+    def submit(self, plan: Plan, progress: object = None) -> str:
         job_id = f"{plan.name}-{plan.token[:8]}"
         if self.breaks_off == "before":
             raise KeyboardInterrupt

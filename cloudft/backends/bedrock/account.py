@@ -181,14 +181,24 @@ def _bucket(job: LoadedJob, aws: Aws, note: Note) -> Iterator[Finding]:
     if its != region:
         message = f"the bucket {bucket} is in {its}, the job in {region}: Bedrock wants one Region"
         yield note("WrongRegion", "bedrock.s3_uri", message, f"take a bucket in {region}.")
-    what = f"the encryption of {bucket} can't be looked at"
-    rules = aws.call(what, "s3", "get_bucket_encryption", **where)
-    for rule in rules["ServerSideEncryptionConfiguration"]["Rules"]:
+    for rule in _encryption(aws, where):
         default = rule.get("ApplyServerSideEncryptionByDefault", {})
         if default.get("SSEAlgorithm", "").startswith("aws:kms"):
             message = f"{bucket} is encrypted with a KMS key: the role needs kms:Decrypt on it"
             fix = f"allow kms:Decrypt and kms:GenerateDataKey on {default.get('KMSMasterKeyID')}."
             yield note("KmsBucket", "bedrock.role_arn", message, fix, "warning")
+
+
+def _encryption(aws: Aws, where: Mapping[str, str]) -> list[Mapping[str, Any]]:
+    """The bucket's rules; none is S3's own encryption, which asks nothing of the role."""
+    what = f"the encryption of {where['Bucket']} can't be looked at"
+    try:
+        rules = aws.call(what, "s3", "get_bucket_encryption", **where)
+    except AwsRefused as error:
+        if "ServerSideEncryptionConfigurationNotFound" not in error.message:
+            raise
+        return []
+    return list(rules["ServerSideEncryptionConfiguration"]["Rules"])
 
 
 def _openness(job: LoadedJob, aws: Aws, note: Note) -> Iterator[Finding]:

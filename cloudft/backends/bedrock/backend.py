@@ -14,8 +14,21 @@ from cloudft import artifacts as layout
 from cloudft import cost
 from cloudft.aws.client import Aws, Place
 from cloudft.aws.upload import Upload, upload
-from cloudft.backends.base import Backend, Finds, StagedJob, Stranger
-from cloudft.backends.bedrock import output, preflight, request, states
+from cloudft.backends.base import (
+    Answer,
+    Backend,
+    Decoding,
+    Finds,
+    Generates,
+    Inventories,
+    Prompt,
+    Serves,
+    ServingPlan,
+    StagedJob,
+    Stranger,
+    Thing,
+)
+from cloudft.backends.bedrock import inventory, output, preflight, request, serve, states
 from cloudft.errors import AwsConflict, AwsNotFound, AwsRefused, JobNotFound, JobStateConflict
 from cloudft.files import as_store_error
 from cloudft.home import Home
@@ -28,7 +41,7 @@ OURS = re.compile(r".*-[0-9a-f]{8}")
 """The form of the job names that cloudft gives."""
 
 
-class BedrockBackend(Backend, Finds):
+class BedrockBackend(Backend, Finds, Serves, Generates, Inventories):
     """Model customization jobs of one account and Region."""
 
     name = "bedrock"
@@ -214,6 +227,60 @@ class BedrockBackend(Backend, Finds):
         with as_store_error(f"the artifacts of {job_id} can't be copied", to):
             shutil.copytree(state.artifacts, to)
         return to
+
+    def plan_serving(
+        self, job_id: str, *, provisioned: bool, units: int, hours: float | None
+    ) -> ServingPlan:
+        """A deployment on demand where the model allows it, else provisioned throughput."""
+        job = self._completed(job_id)
+        return serve.plan(job, provisioned=provisioned, units=units, hours=hours)
+
+    def deploy(self, plan: ServingPlan) -> Thing:
+        """Make it, and nothing twice: its name and token follow from the job."""
+        return serve.deploy(self.aws, plan)
+
+    def servings(self, job_id: str) -> list[Thing]:
+        """Deployments and throughputs of the job's model."""
+        model = self._get(job_id).get("outputModelArn")
+        return [t for t in inventory.servings(self.aws) if model and t.model == model]
+
+    def undeploy(self, job_id: str) -> list[Thing]:
+        """Remove them all, each followed until it is gone."""
+        removed = self.servings(job_id)
+        for thing in removed:
+            inventory.remove(self.aws, thing)
+        return removed
+
+    def generate(
+        self, job_id: str, prompts: Sequence[Prompt], variants: Sequence[str], decoding: Decoding
+    ) -> Iterator[Answer]:
+        """Ask what serves the job's model; the base is asked by its own id."""
+        job = self._completed(job_id)
+        served = [thing for thing in self.servings(job_id) if thing.status == "ready"]
+        if "tuned" in variants and not served:
+            raise JobStateConflict(
+                f"nothing serves the model of {job_id}",
+                fix=f"`cloudft deploy {job_id}` does, and says what it costs.",
+            )
+        ids = {"tuned": served[0].id if served else "", "base": serve.base_id(job)}
+        return serve.answers(self.aws, ids, prompts, variants, decoding)
+
+    def inventory(self) -> Iterator[Thing]:
+        """Everything of this account and Region."""
+        return inventory.everything(self.aws)
+
+    def remove(self, thing: Thing) -> None:
+        """Remove one thing, and see it gone."""
+        inventory.remove(self.aws, thing)
+
+    def _completed(self, job_id: str) -> Mapping[str, Any]:
+        job = self._get(job_id)
+        if job["status"] != "Completed":
+            raise JobStateConflict(
+                f"{job_id} is {job['status']}: it has left no model",
+                fix="`cloudft watch` waits for its end.",
+            )
+        return job
 
     def _folder(self, answer: Mapping[str, Any]) -> Path:
         return self.home.jobs / str(answer["jobName"]) / ARTIFACTS

@@ -23,6 +23,10 @@ IMPORT_ROUTE = (
 )
 
 
+OURS = {"jobName", "clientRequestToken", "outputDataConfig"}
+"""Members that must stay as they are, or a job could be submitted twice."""
+
+
 @dataclass(frozen=True)
 class Notes:
     """Findings about a job, with their place in its file."""
@@ -79,6 +83,9 @@ def _model(job: LoadedJob, note: Notes) -> Iterator[Finding]:
 
 def _request(job: LoadedJob, note: Notes) -> Iterator[Finding]:
     """The request itself against the service model: patterns, enums, lengths."""
+    for name in sorted(OURS & set(job.spec.bedrock.request)):
+        message = f"bedrock.request may not have {name}: cloudft finds the job again by it"
+        yield note("BadRequest", "bedrock.request", message, "leave it out.")
     parameters = request.create(_without_data(job))
     for problem in request_problems("bedrock", "CreateModelCustomizationJob", parameters):
         yield note("BadRequest", "bedrock", problem, "correct it in the job file.")

@@ -1,0 +1,189 @@
+"""Everything that stands in an account and Region and may cost, whoever made it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from tenacity import Retrying, retry_if_result, stop_after_delay, wait_exponential
+
+from cloudft import catalogue, cost
+from cloudft.aws.client import Aws
+from cloudft.backends.base import Thing
+from cloudft.backends.bedrock import request, states
+from cloudft.backends.bedrock.output import objects
+from cloudft.errors import AwsNotFound, UnknownModel
+
+EXPIRES = "cloudft:expires"
+GONE_S = 120.0
+"""How long a removal is followed."""
+READY = {"Active", "InService"}
+REMOVALS = {
+    "deployment": ("delete_custom_model_deployment", "customModelDeploymentIdentifier"),
+    "provisioned-throughput": ("delete_provisioned_model_throughput", "provisionedModelId"),
+    "custom-model": ("delete_custom_model", "modelIdentifier"),
+    "imported-model": ("delete_imported_model", "modelIdentifier"),
+}
+LOOKS = {
+    "deployment": ("get_custom_model_deployment", "customModelDeploymentIdentifier"),
+    "provisioned-throughput": ("get_provisioned_model_throughput", "provisionedModelId"),
+    "custom-model": ("get_custom_model", "modelIdentifier"),
+    "imported-model": ("get_imported_model", "modelIdentifier"),
+}
+Summary = Mapping[str, Any]
+
+
+def everything(aws: Aws) -> Iterator[Thing]:
+    """Servings first, then models, then the data in S3: the order in which they may be removed."""
+    models = list(_models(aws))
+    yield from servings(aws)
+    yield from models
+    yield from _imported(aws)
+    yield from _data(aws)
+
+
+def servings(aws: Aws) -> Iterator[Thing]:
+    """Deployments and provisioned throughputs."""
+    what, key = "the deployments can't be listed", "modelDeploymentSummaries"
+    for summary in aws.pages(what, "bedrock", "list_custom_model_deployments", key):
+        arn = summary["customModelDeploymentArn"]
+        name, status = summary["customModelDeploymentName"], summary["status"]
+        usd = {"perHour": 0.0, "perMonth": 0.0}
+        made = summary["createdAt"]
+        yield _thing(aws, "deployment", arn, name, status, made, usd, summary["modelArn"])
+    what, key = "the provisioned throughputs can't be listed", "provisionedModelSummaries"
+    for summary in aws.pages(what, "bedrock", "list_provisioned_model_throughputs", key):
+        arn, name = summary["provisionedModelArn"], summary["provisionedModelName"]
+        hour = _unit_hour(summary["foundationModelArn"], int(summary["modelUnits"]))
+        usd_ = {"perHour": hour, "perMonth": None if hour is None else hour * cost.HOURS_PER_MONTH}
+        kind, status = "provisioned-throughput", summary["status"]
+        made = summary["creationTime"]
+        yield _thing(aws, kind, arn, name, status, made, usd_, summary["modelArn"])
+
+
+def _unit_hour(arn: str, units: int) -> float | None:
+    model = _known(arn)
+    price = model.prices.provisioned_unit_hour if model and model.prices else None
+    return None if price is None else price * units
+
+
+def _known(arn: str) -> catalogue.Model | None:
+    try:
+        return catalogue.find(arn)
+    except UnknownModel:
+        return None
+
+
+def _models(aws: Aws) -> Iterator[Thing]:
+    what, key = "the custom models can't be listed", "modelSummaries"
+    for summary in aws.pages(what, "bedrock", "list_custom_models", key, isOwned=True):
+        model = _known(summary["baseModelArn"])
+        month = model.prices.storage_per_month if model and model.prices else None
+        hour = None if month is None else month / cost.HOURS_PER_MONTH
+        usd = {"perHour": hour, "perMonth": month}
+        arn, name = summary["modelArn"], summary["modelName"]
+        status = summary.get("modelStatus", "Active")
+        yield _thing(aws, "custom-model", arn, name, status, summary["creationTime"], usd)
+
+
+def _imported(aws: Aws) -> Iterator[Thing]:
+    what, key = "the imported models can't be listed", "modelSummaries"
+    for summary in aws.pages(what, "bedrock", "list_imported_models", key):
+        usd = {"perHour": None, "perMonth": None}
+        arn, name = summary["modelArn"], summary["modelName"]
+        yield _thing(aws, "imported-model", arn, name, "Active", summary["creationTime"], usd)
+
+
+def _data(aws: Aws) -> Iterator[Thing]:
+    """What cloudft staged for jobs that have ended: the folders of the jobs themselves stay."""
+    what, key = "the jobs can't be listed", "modelCustomizationJobSummaries"
+    operation = "list_model_customization_jobs"
+    used: set[str] = set()
+    ended: dict[str, tuple[str, Any]] = {}
+    for summary in aws.pages(what, "bedrock", operation, key):
+        if not _named_by_us(summary["jobName"]):
+            continue
+        arn = summary["jobArn"]
+        job = aws.call(
+            "a job can't be read", "bedrock", "get_model_customization_job", jobIdentifier=arn
+        )
+        files = [job["trainingDataConfig"].get("s3Uri")]
+        files += [v["s3Uri"] for v in job["validationDataConfig"].get("validators", ())]
+        ours = {uri for uri in files if uri and "/data/" in uri}
+        if job["status"] in ("InProgress", "Stopping"):
+            used |= ours
+        else:
+            ended |= dict.fromkeys(ours, (job["jobName"], job["creationTime"]))
+    for uri, (name, made) in ended.items():
+        bucket, _, path = uri.removeprefix("s3://").partition("/")
+        if uri in used or not list(objects(aws, {"Bucket": bucket}, path)):
+            continue
+        usd = {"perHour": 0.0, "perMonth": None}
+        yield Thing(
+            "data", uri, path.rpartition("/")[2], "staged", str(states.iso(made)), usd, name
+        )
+
+
+def _named_by_us(name: str) -> bool:
+    tail = name.rpartition("-")[2]
+    return len(tail) == 8 and all(c in "0123456789abcdef" for c in tail)
+
+
+def _thing(
+    aws: Aws,
+    kind: str,
+    arn: str,
+    name: str,
+    status: str,
+    made: Any,
+    usd: Mapping[str, float | None],
+    model: str | None = None,
+) -> Thing:
+    what = f"the tags of {name} can't be read"
+    try:
+        answer = aws.call(what, "bedrock", "list_tags_for_resource", resourceARN=arn)
+    except AwsNotFound:  # removed since it was listed
+        answer = {"tags": []}
+    tags = {tag["key"]: tag["value"] for tag in answer["tags"]}
+    word = "ready" if status in READY else status
+    return Thing(
+        kind,
+        arn,
+        name,
+        word,
+        str(states.iso(made)),
+        usd,
+        tags.get(request.TAG_JOB),
+        model,
+        tags.get(EXPIRES),
+    )
+
+
+def remove(aws: Aws, thing: Thing) -> None:
+    """Remove one thing and wait until it is gone. Raises AwsConflict for one in use."""
+    if thing.kind == "data":
+        bucket, _, key = thing.id.removeprefix("s3://").partition("/")
+        aws.call(f"{thing.id} can't be removed", "s3", "delete_object", Bucket=bucket, Key=key)
+        return
+    operation, parameter = REMOVALS[thing.kind]
+    try:
+        what = f"{thing.kind} {thing.name} can't be removed"
+        aws.call(what, "bedrock", operation, **{parameter: thing.id})
+    except AwsNotFound:
+        return
+    retrying = Retrying(
+        retry=retry_if_result(bool),
+        stop=stop_after_delay(GONE_S),
+        wait=wait_exponential(multiplier=0.2, max=10),
+        retry_error_callback=lambda _: None,
+    )
+    retrying(_is_there, aws, thing)
+
+
+def _is_there(aws: Aws, thing: Thing) -> bool:
+    operation, parameter = LOOKS[thing.kind]
+    try:
+        aws.call(f"{thing.name} can't be looked at", "bedrock", operation, **{parameter: thing.id})
+    except AwsNotFound:
+        return False
+    return True

@@ -1,0 +1,160 @@
+"""Serving a tuned model, and asking it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import orjson
+
+from cloudft import catalogue, cost
+from cloudft.aws.client import Aws
+from cloudft.backends.base import Answer, Decoding, Prompt, ServingPlan, Thing
+from cloudft.backends.bedrock import inventory, request
+from cloudft.errors import AwsConflict, JobStateConflict, UnknownModel, UsageError
+
+STOPS = {"max_tokens": "length"}
+
+
+def model_of(job: Mapping[str, Any]) -> catalogue.Model | None:
+    """The catalogue's model that a job customized."""
+    try:
+        return catalogue.find(str(job["baseModelArn"]))
+    except UnknownModel:
+        return None
+
+
+def base_id(job: Mapping[str, Any]) -> str:
+    """The base model's id for inference: without the context suffix of customization."""
+    identifier = str(job["baseModelArn"]).rpartition("/")[2]
+    head, _, suffix = identifier.rpartition(":")
+    return head if suffix.endswith("k") else identifier
+
+
+def plan(
+    job: Mapping[str, Any], *, provisioned: bool, units: int, hours: float | None
+) -> ServingPlan:
+    """The call that serves a job's model. Raises UsageError where the model has no such way."""
+    model = model_of(job)
+    ways = model.serving if model else ()
+    kind = "provisioned" if provisioned or "on-demand" not in ways else "on-demand"
+    if ways and kind not in ways:
+        raise UsageError(
+            f"Bedrock serves a tuned {model.alias if model else 'model'} by {' or '.join(ways)}",
+            fix="leave --provisioned out.",
+        )
+    name = request.model_name(f"{job['jobName']}{'-pt' if kind == 'provisioned' else ''}")[:63]
+    tags = [{"key": request.TAG_JOB, "value": job["jobName"]}]
+    arn = job["outputModelArn"]
+    token = hashlib.sha256(orjson.dumps([arn, kind, units])).hexdigest()[:32]
+    if hours is not None:
+        tags.append({"key": inventory.EXPIRES, "value": _after(hours)})
+    if kind == "on-demand":
+        operation = "create_custom_model_deployment"
+        parameters: dict[str, Any] = {"modelDeploymentName": name, "modelArn": arn}
+    else:
+        operation = "create_provisioned_model_throughput"
+        parameters = {"provisionedModelName": name, "modelId": arn, "modelUnits": units}
+    parameters |= {"tags": tags, "clientRequestToken": token}
+    call = {"service": "bedrock", "operation": operation, "parameters": parameters}
+    return ServingPlan(kind, name, call, _usd(model, kind, units))
+
+
+def _after(hours: float) -> str:
+    return (datetime.now(timezone.utc) + timedelta(hours=hours)).isoformat(timespec="seconds")
+
+
+def _usd(model: catalogue.Model | None, kind: str, units: int) -> dict[str, float | None]:
+    prices = model.prices if model else None
+    unit = prices.provisioned_unit_hour if prices else None
+    if kind == "on-demand":
+        hour: float | None = 0.0
+    else:
+        hour = None if unit is None else unit * units
+    month = None if hour is None else hour * cost.HOURS_PER_MONTH
+    return {"perHour": hour, "perMonth": month}
+
+
+def deploy(aws: Aws, wanted: ServingPlan) -> Thing:
+    """Make what serves the model; what an earlier try made is found by its name."""
+    parameters = wanted.call["parameters"]
+    model = parameters.get("modelArn") or parameters["modelId"]
+    there = [thing for thing in inventory.servings(aws) if thing.model == model]
+    same = [thing for thing in there if thing.name == wanted.name]
+    if same:
+        return same[0]
+    if there:
+        raise JobStateConflict(
+            f"{there[0].kind} {there[0].name} serves this model already",
+            fix="`cloudft undeploy` removes it.",
+        )
+    try:
+        aws.call(f"{wanted.name} can't be made", "bedrock", wanted.call["operation"], **parameters)
+    except AwsConflict as error:  # a try whose answer was lost, or another process beside this
+        if not any(thing.name == wanted.name for thing in inventory.servings(aws)):
+            raise error
+    return next(thing for thing in inventory.servings(aws) if thing.name == wanted.name)
+
+
+def answers(
+    aws: Aws,
+    ids: Mapping[str, str],
+    prompts: Sequence[Prompt],
+    variants: Sequence[str],
+    decoding: Decoding,
+) -> Iterator[Answer]:
+    """An answer for each prompt and variant."""
+    for index, prompt in enumerate(prompts):
+        for variant in variants:
+            ask = _go_on if prompt.text is not None else _converse
+            yield ask(aws, ids[variant], index, variant, prompt, decoding)
+
+
+def _converse(
+    aws: Aws, model: str, index: int, variant: str, prompt: Prompt, decoding: Decoding
+) -> Answer:
+    system = [{"text": m["content"]} for m in prompt.messages if m["role"] == "system"]
+    turns = [
+        {"role": m["role"], "content": [{"text": m["content"]}]}
+        for m in prompt.messages
+        if m["role"] != "system"
+    ]
+    answer = aws.call(
+        "the model can't be asked",
+        "bedrock-runtime",
+        "converse",
+        modelId=model,
+        messages=turns,
+        inferenceConfig={
+            "maxTokens": decoding.max_new_tokens,
+            "temperature": decoding.temperature,
+            "topP": decoding.top_p,
+        },
+        **({"system": system} if system else {}),
+    )
+    content = answer["output"]["message"]["content"]
+    text = "".join(block.get("text", "") for block in content)
+    stop = answer["stopReason"]
+    return Answer(index, variant, text, answer["usage"]["outputTokens"], STOPS.get(stop, "stop"))
+
+
+def _go_on(
+    aws: Aws, model: str, index: int, variant: str, prompt: Prompt, decoding: Decoding
+) -> Answer:
+    """Raw text gone on with, in the body of Titan Text, the one family that was pre-trained so."""
+    settings = {
+        "maxTokenCount": decoding.max_new_tokens,
+        "temperature": decoding.temperature,
+        "topP": decoding.top_p,
+    }
+    body = {"inputText": prompt.text, "textGenerationConfig": settings}
+    what = "the model can't be asked"
+    answer = aws.call(
+        what, "bedrock-runtime", "invoke_model", modelId=model, body=orjson.dumps(body)
+    )
+    with aws.errors(what):
+        [result] = orjson.loads(answer["body"].read())["results"]
+    stop = "length" if result["completionReason"] == "LENGTH" else "stop"
+    return Answer(index, variant, result["outputText"], result["tokenCount"], stop)

@@ -1,0 +1,106 @@
+"""deploy and undeploy: what serves a tuned model, and what that costs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cloudft.cli.jobs import open_job
+from cloudft.cli.options import Console, console_options, job_argument
+from cloudft.errors import UsageError
+
+if TYPE_CHECKING:
+    from cloudft.backends.base import ServingPlan, Thing
+    from cloudft.store import Record
+
+
+def serving(record: Record, backend: Any) -> Any:
+    """The backend as one that serves. Raises UsageError for one that does not."""
+    from cloudft.backends.base import Serves
+
+    if not isinstance(backend, Serves):
+        raise UsageError(
+            f"a job on {record.backend} needs nothing that serves it",
+            fix=f"`cloudft generate {record.id}` asks its model.",
+        )
+    return backend
+
+
+def dollars(usd: float | None) -> str:
+    """An amount; what is not known is said to be unknown."""
+    return "unknown" if usd is None else f"{usd:,.2f} USD"
+
+
+@click.command(
+    "deploy",
+    epilog="\b\nExamples:\n  cloudft deploy ticket-router --yes\n"
+    "  cloudft deploy - --provisioned --units 1 --ttl 4 --dry-run",
+)
+@job_argument
+@click.option("--provisioned", is_flag=True, help="By the hour, even where on demand is possible.")
+@click.option("--units", type=click.IntRange(1), default=1, show_default=True, help="Model units.")
+@click.option(
+    "--ttl",
+    type=click.FloatRange(0, min_open=True),
+    metavar="HOURS",
+    help="After this `ps` warns of it and `gc` removes it; nothing removes it by itself.",
+)
+@click.option("--dry-run", is_flag=True, help="Print the call and its cost, and make nothing.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@console_options
+def deploy_command(
+    reference: str,
+    provisioned: bool,
+    units: int,
+    ttl: float | None,
+    dry_run: bool,
+    yes: bool,
+    console: Console,
+) -> int:
+    """Serve a job's tuned model.
+
+    On demand where the model allows it: idle, that costs nothing. Else by provisioned throughput,
+    which costs by the hour until `cloudft undeploy`, asked or not.
+    """
+    from cloudft.cli.render import json_text
+
+    record, backend, _ = open_job(reference)
+    server = serving(record, backend)
+    job_id = record.backend_job_id or record.id
+    plan = server.plan_serving(job_id, provisioned=provisioned, units=units, hours=ttl)
+    said = _said(plan)
+    if dry_run:
+        console.result(plan, f"{json_text(plan.call)}\n{said}")
+        return 0
+    if not yes:
+        click.confirm(f"{said}\nmake it?", abort=True, err=True)
+    thing = server.deploy(plan)
+    console.note(said)
+    console.result(thing, f"{thing.id}  {thing.status}")
+    return 0
+
+
+def _said(plan: ServingPlan) -> str:
+    hour, month = plan.usd["perHour"], plan.usd["perMonth"]
+    rest = ", and tokens by use" if plan.kind == "on-demand" else " until it is removed"
+    return f"{plan.kind} {plan.name}: {dollars(hour)} an hour, {dollars(month)} a month{rest}"
+
+
+@click.command("undeploy", epilog="\b\nExample:\n  cloudft undeploy ticket-router --yes")
+@job_argument
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@console_options
+def undeploy_command(reference: str, yes: bool, console: Console) -> int:
+    """Remove what serves a job's model. The model stays, and its storage goes on to cost."""
+    record, backend, _ = open_job(reference)
+    server = serving(record, backend)
+    job_id = record.backend_job_id or record.id
+    there: list[Thing] = server.servings(job_id)
+    if there and not yes:
+        names = ", ".join(thing.name for thing in there)
+        click.confirm(f"remove {names}?", abort=True, err=True)
+    removed: list[Thing] = server.undeploy(job_id) if there else []
+    text = "\n".join(f"removed {thing.kind} {thing.name}" for thing in removed)
+    console.result(removed, text or f"nothing serves {record.id}")
+    return 0

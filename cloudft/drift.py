@@ -1,0 +1,68 @@
+"""The catalogue beside what an account says: which models are there, and what they can do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cloudft import catalogue
+from cloudft.aws.client import Aws, Place
+
+COMPARED = ("CONTINUED_PRE_TRAINING", "DISTILLATION", "FINE_TUNING")
+"""What `customizationsSupported` can tell of (botocore 1.44.5)."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One model: what the catalogue says, what the account says, and `same` or `drift`."""
+
+    model: str
+    catalogue: str
+    account: str
+    word: str
+
+
+def compare(place: Mapping[str, Any]) -> list[Line]:
+    """A line for each model that either knows to be customized in that Region.
+
+    Raises AwsRefused and AwsUnreachable.
+    """
+    aws = Aws(Place(**place))
+    answer = aws.call("models can't be listed", "bedrock", "list_foundation_models")
+    listed = {model["modelId"]: model for model in answer["modelSummaries"]}
+    region = aws.client("bedrock").meta.region_name
+    return [*_known(listed, region), *_unknown(listed)]
+
+
+def _known(listed: Mapping[str, Any], region: str) -> Iterator[Line]:
+    for model in catalogue.models():
+        if model.bedrock_id is None or not set(model.customization_types) & set(COMPARED):
+            continue
+        here = region in model.regions and model.lifecycle.state != "end-of-life"
+        kinds = [k for k in sorted(model.customization_types) if k in COMPARED]
+        says = f"ACTIVE: {', '.join(kinds)}" if here else _away(model, region)
+        found = listed.get(model.bedrock_id)
+        told = _told(found) if found else "not listed"
+        same = told == says if here else found is None
+        yield Line(model.alias, says, told, "same" if same else "drift")
+
+
+def _away(model: catalogue.Model, region: str) -> str:
+    if model.lifecycle.state == "end-of-life":
+        return f"end of life {model.lifecycle.date or ''}".rstrip()
+    return f"not in {region}"
+
+
+def _told(model: Mapping[str, Any]) -> str:
+    state = model.get("modelLifecycle", {}).get("status", "ACTIVE")
+    return f"{state}: {', '.join(sorted(model.get('customizationsSupported', ())))}"
+
+
+def _unknown(listed: Mapping[str, Any]) -> Iterator[Line]:
+    """Text models that the account lets customize and the catalogue lacks."""
+    known = {i for m in catalogue.models() for i in (m.bedrock_id, *m.other_ids)}
+    for name, model in listed.items():
+        text = "TEXT" in model.get("outputModalities", ())
+        if name not in known and text and model.get("customizationsSupported"):
+            yield Line(name, "not there", _told(model), "drift")

@@ -1,0 +1,207 @@
+"""A command is killed before or after any of its calls to AWS: nothing is made twice or orphaned.
+
+All moments are tried with CLOUDFT_ALL_MOMENTS=1 (minutes); a spread of them otherwise.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import write_job_file
+from endpoint import Endpoint, running
+from processes import Cli
+from test_cli_killed import HOOK as THINGS_HOOK
+
+HOOK = """
+import os, signal, sys
+if len(sys.orig_argv) > 3 and sys.orig_argv[3] == os.environ["KILLED"]:
+    import botocore.httpsession as http
+    state = {"left": int(os.environ["KILL_AT"])}
+    send = http.URLLib3Session.send
+    def killed(self, request):
+        state["left"] -= 1
+        if os.environ["COUNT"]:
+            with open(os.environ["COUNT"], "a") as file:
+                file.write(request.method + " " + request.url + chr(10))
+        if state["left"] == 0 and os.environ["KILL_WHEN"] == "before":
+            os.kill(os.getpid(), signal.SIGKILL)
+        answer = send(self, request)
+        if state["left"] == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return answer
+    http.URLLib3Session.send = killed
+"""
+EVERY = 1 if os.environ.get("CLOUDFT_ALL_MOMENTS") else 5
+SUBMIT_CALLS, DEPLOY_CALLS, UNDEPLOY_CALLS, GC_CALLS = 16, 10, 10, 30
+"""At least as many as each makes."""
+THINGS = 70
+"""At least as many as a submit does in its home: opening, locking, renaming."""
+
+
+@pytest.fixture(scope="module")
+def endpoint() -> Iterator[Endpoint]:
+    with running("--trainer", "instant", "--jobs", "1000") as made:
+        yield made
+
+
+@pytest.fixture
+def aws(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> Endpoint:
+    for name, value in endpoint.environ.items():
+        monkeypatch.setenv(name, value)
+    return endpoint
+
+
+def moments(calls: int) -> list[tuple[int, str]]:
+    every = [(at, when) for at in range(1, calls + 1) for when in ("before", "after")]
+    return every[::EVERY]
+
+
+def job_file(folder: Path, endpoint: Endpoint, name: str) -> Path:
+    section = endpoint.section
+    hyper = {"epochCount": 1, "batchSize": 1}
+    path = write_job_file(
+        folder,
+        Path("titan-text-express"),
+        name=name,
+        bedrock=section,
+        records=[{"prompt": f"{name} {n}", "completion": "yes"} for n in range(4)],
+        hyperparameters=hyper,
+    )
+    return path
+
+
+def killed(tmp_path: Path, at: int, when: str, *words: str | Path) -> bool:
+    """Run `cloudft WORDS`, killed at that call; False when it made fewer calls."""
+    folder = tmp_path / "hook"
+    folder.mkdir(exist_ok=True)
+    (folder / "sitecustomize.py").write_text(HOOK)
+    more = {"PYTHONPATH": str(folder), "KILL_AT": str(at), "KILL_WHEN": when}
+    count = {"KILLED": str(words[0]), "COUNT": str(tmp_path / "calls")}
+    done = subprocess.run(
+        [sys.executable, "-m", "cloudft", *map(str, words)],
+        env=os.environ | more | count,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode in (0, -9), done.stderr
+    return done.returncode == -9
+
+
+def value(done: Any) -> Any:
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize(("at", "when"), moments(SUBMIT_CALLS))
+def test_a_submit_killed_at_any_call_is_one_job(
+    cli: Cli, aws: Endpoint, tmp_path: Path, at: int, when: str
+) -> None:
+    name = f"killed-{at}-{when}"
+    path = job_file(tmp_path / "job", aws, name)
+    was_killed = killed(tmp_path, at, when, "submit", "--backend", "bedrock", path)
+    calls = (tmp_path / "calls").read_text().splitlines()
+    assert was_killed == (len(calls) >= at)
+    assert len(calls) <= SUBMIT_CALLS
+    one_job(cli, aws, path, name)
+
+
+@pytest.mark.parametrize("moment", range(1, THINGS, EVERY * 2 - 1))
+def test_a_submit_killed_at_any_moment_between_its_calls_is_one_job(
+    cli: Cli, aws: Endpoint, tmp_path: Path, moment: int
+) -> None:
+    name = f"moment-{moment}"
+    path = job_file(tmp_path / "job", aws, name)
+    (tmp_path / "things").mkdir()
+    (tmp_path / "things" / "sitecustomize.py").write_text(THINGS_HOOK)
+    hooked = {"PYTHONPATH": str(tmp_path / "things"), "KILL_AT": str(moment), "KILL_EVENT": ""}
+    subprocess.run(
+        [sys.executable, "-m", "cloudft", "submit", "--backend", "bedrock", str(path)],
+        env=os.environ | hooked,
+        capture_output=True,
+        check=False,
+        timeout=60,
+    )
+    one_job(cli, aws, path, name)
+
+
+def one_job(cli: Cli, aws: Endpoint, path: Path, name: str) -> None:
+    """Submitted again it completes, and there is one of it, one model, and no half upload."""
+    value(cli("list", "--output", "json"))
+    words = ("submit", "--backend", "bedrock", path, "--wait", "--output", "json")
+    job = value(cli(*words))
+    assert job["status"] == "Completed"
+    [listed] = value(cli("list", "--output", "json"))
+    assert listed["id"] == job["id"]
+    bedrock = aws.client("bedrock")
+    jobs = bedrock.list_model_customization_jobs(nameContains=f"{name}-")
+    assert len(jobs["modelCustomizationJobSummaries"]) == 1
+    models = bedrock.list_custom_models(nameContains=f"{name}-")["modelSummaries"]
+    assert len(models) == 1
+    s3 = aws.client("s3")
+    assert not s3.list_multipart_uploads(Bucket="training-bucket").get("Uploads")
+
+
+@pytest.fixture
+def completed(cli: Cli, aws: Endpoint, tmp_path: Path, request: pytest.FixtureRequest) -> str:
+    name = "".join(c for c in request.node.name if c.isalnum())[-40:]
+    path = job_file(tmp_path / "job", aws, name)
+    words = ("submit", "--backend", "bedrock", path, "--wait", "--output", "json")
+    return str(value(cli(*words))["id"])
+
+
+def servings(aws: Endpoint, job_id: str) -> list[Any]:
+    bedrock = aws.client("bedrock")
+    listed = bedrock.list_provisioned_model_throughputs(nameContains=job_id)
+    return list(listed["provisionedModelSummaries"])
+
+
+@pytest.mark.parametrize(("at", "when"), moments(DEPLOY_CALLS))
+def test_a_deploy_killed_at_any_call_is_one_serving(
+    cli: Cli, aws: Endpoint, tmp_path: Path, completed: str, at: int, when: str
+) -> None:
+    killed(tmp_path, at, when, "deploy", completed, "--yes")
+    assert len(servings(aws, completed)) <= 1
+    made = value(cli("deploy", completed, "--yes", "--output", "json"))
+    [there] = servings(aws, completed)
+    assert there["provisionedModelArn"] == made["id"]
+    listed = value(cli("ps", "--output", "json"))["things"]
+    assert [t["job"] for t in listed if t["id"] == made["id"]] == [completed]
+
+
+@pytest.mark.parametrize(("at", "when"), moments(UNDEPLOY_CALLS))
+def test_an_undeploy_killed_at_any_call_goes_on(
+    cli: Cli, aws: Endpoint, tmp_path: Path, completed: str, at: int, when: str
+) -> None:
+    value(cli("deploy", completed, "--yes", "--output", "json"))
+    killed(tmp_path, at, when, "undeploy", completed, "--yes")
+    value(cli("undeploy", completed, "--yes", "--output", "json"))
+    assert servings(aws, completed) == []
+    assert aws.client("bedrock").list_custom_models(nameContains=completed)["modelSummaries"]
+
+
+@pytest.mark.parametrize(("at", "when"), moments(GC_CALLS)[:: max(1, EVERY // 2)])
+def test_a_gc_killed_at_any_call_goes_on_and_spares_what_is_not_ours(
+    cli: Cli, aws: Endpoint, tmp_path: Path, completed: str, at: int, when: str
+) -> None:
+    bedrock = aws.client("bedrock")
+    value(cli("deploy", completed, "--yes", "--output", "json"))
+    [model] = bedrock.list_custom_models(nameContains=completed)["modelSummaries"]
+    theirs = bedrock.create_provisioned_model_throughput(
+        provisionedModelName=f"t{completed}"[:60], modelId=model["modelArn"], modelUnits=1
+    )["provisionedModelArn"]
+    words = ("gc", "--yes", "--kind", "provisioned-throughput", "--kind", "data")
+    killed(tmp_path, at, when, *words)
+    value(cli(*words, "--output", "json"))
+    assert [s["provisionedModelArn"] for s in servings(aws, completed)] == [theirs]
+    bedrock.delete_provisioned_model_throughput(provisionedModelId=theirs)
+    value(cli("gc", "--yes", "--output", "json"))
+    assert bedrock.list_custom_models(nameContains=completed)["modelSummaries"] == []

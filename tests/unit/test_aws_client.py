@@ -1,0 +1,97 @@
+"""What is tried again, what is not, and how AWS's refusals read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from endpoint import KEYS, REGION, Endpoint, running
+
+from cloudft import jobs
+from cloudft.aws import client as module
+from cloudft.aws.client import Aws, Place
+from cloudft.errors import (
+    AwsDenied,
+    AwsNotFound,
+    AwsUnreachable,
+    CloudftError,
+    CredentialsExpired,
+)
+from cloudft.types import JobState, StatusDetails
+
+
+@pytest.fixture(scope="module")
+def endpoint() -> Iterator[Endpoint]:
+    with running("--trainer", "instant") as made:
+        yield made
+
+
+@pytest.fixture
+def aws(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> Aws:
+    for name, value in KEYS.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(module, "DEADLINE_S", 5.0)
+    return Aws(Place(region=REGION, endpoint_url=endpoint.url))
+
+
+def look(aws: Aws) -> None:
+    aws.call("models can't be listed", "bedrock", "list_foundation_models")
+
+
+def asked(endpoint: Endpoint) -> int:
+    return len(endpoint.calls("ListFoundationModels"))
+
+
+@pytest.mark.parametrize("fault", ["throttle", "unavailable", "drop"])
+def test_what_passes_is_tried_again(aws: Aws, endpoint: Endpoint, fault: str) -> None:
+    before = asked(endpoint)
+    endpoint.fault({"operation": "ListFoundationModels", "do": fault, "times": 2})
+    look(aws)
+    assert asked(endpoint) - before == 3
+
+
+@pytest.mark.parametrize(("fault", "kind"), [("deny", AwsDenied), ("expire", CredentialsExpired)])
+def test_what_does_not_pass_is_told_at_once(
+    aws: Aws, endpoint: Endpoint, fault: str, kind: type[CloudftError]
+) -> None:
+    before = asked(endpoint)
+    endpoint.fault({"operation": "ListFoundationModels", "do": fault, "times": 1})
+    with pytest.raises(kind) as caught:
+        look(aws)
+    assert caught.value.fix and caught.value.exit_code == 4
+    assert asked(endpoint) - before == 1
+    look(aws)
+
+
+def test_what_is_not_there_is_not_found(aws: Aws) -> None:
+    with pytest.raises(AwsNotFound):
+        aws.call("it", "bedrock", "get_custom_model", modelIdentifier="none")
+
+
+def test_a_deadline_ends_the_tries(aws: Aws, endpoint: Endpoint) -> None:
+    endpoint.fault({"operation": "ListFoundationModels", "do": "throttle", "times": 1000})
+    with pytest.raises(AwsUnreachable) as caught:
+        look(aws)
+    assert caught.value.exit_code == 5
+    endpoint.fault()
+
+
+def test_watching_outlasts_expired_credentials_and_a_broken_network(tmp_path: Path) -> None:
+    state = JobState("job", "InProgress", StatusDetails(), "2026-01-01T00:00:00+00:00")
+    looks = iter(
+        [state, CredentialsExpired("x"), CredentialsExpired("x"), AwsUnreachable("y"), state]
+    )
+
+    def once() -> JobState:
+        found = next(looks)
+        if isinstance(found, CloudftError):
+            raise found
+        return found
+
+    said: list[CloudftError] = []
+    patient = jobs.patiently(once, said.append)
+    assert [patient() for _ in range(5)] == [state] * 5
+    assert [type(error) for error in said] == [CredentialsExpired, AwsUnreachable]
+    with pytest.raises(CredentialsExpired):
+        jobs.patiently(lambda: (_ for _ in ()).throw(CredentialsExpired("x")), said.append)()
