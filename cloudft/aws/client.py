@@ -65,7 +65,8 @@ class Place:
 def client(service: str, place: Place | None = None, *, attempts: int = 5) -> Any:
     """A boto3 client with the AWS CLI's order of profile and Region; AWS_REGION counts too.
 
-    Raises AwsRefused for a profile that there is not, or when no Region is known.
+    A service's own address (AWS_ENDPOINT_URL_S3) stands above the one for all services. Raises
+    AwsRefused for a profile that there is not, or when no Region is known.
     """
     import boto3
     from botocore.config import Config
@@ -80,9 +81,12 @@ def client(service: str, place: Place | None = None, *, attempts: int = 5) -> An
         user_agent_extra="cloudft",
     )
     region = place.region or os.environ.get("AWS_REGION") or None
+    own = f"AWS_ENDPOINT_URL_{service.upper().replace('-', '_')}" in os.environ
     try:
         session = boto3.Session(region_name=region, profile_name=place.profile)
-        return session.client(service, config=config, endpoint_url=place.endpoint_url)
+        return session.client(
+            service, config=config, endpoint_url=None if own else place.endpoint_url
+        )
     except BotoCoreError as error:
         fix = "set AWS_REGION and AWS_PROFILE, or `aws configure`."
         raise AwsRefused(str(error), fix=fix) from error

@@ -15,6 +15,10 @@ from cloudft.errors import UnknownModel
 
 WEIGHT_FILES = ("*.safetensors", "*.bin", "*.gguf")
 _ARN = re.compile(r"arn:aws[a-z-]*:bedrock:[a-z0-9-]*:[0-9]*:foundation-model/(?P<id>[^/\s]+)")
+_CUSTOM = re.compile(
+    r"arn:aws[a-z-]*:bedrock:[a-z0-9-]+:[0-9]{12}:custom-model/(?P<id>[^/\s]+)/[a-z0-9]{12}"
+)
+"""A custom model's ARN names the foundation model that it was made from."""
 _HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 
 
@@ -25,7 +29,7 @@ def find(name: str, *, base_dir: Path | None = None) -> Model:
     taken relative to `base_dir` (the current one when None) and wins over a hub id. Raises
     UnknownModel, which names the nearest aliases.
     """
-    arn = _ARN.fullmatch(name)
+    arn = _ARN.fullmatch(name) or _CUSTOM.fullmatch(name)
     known = _names().get(arn["id"] if arn else name)
     if known:
         return known
@@ -137,8 +141,8 @@ def _nearest(name: str) -> list[str]:
 def _unknown(name: str) -> UnknownModel:
     if ":custom-model/" in name:
         return UnknownModel(
-            f"{name!r} is a custom model: training on from one is not supported",
-            fix="name the foundation model it was made from; `cloudft models` lists them",
+            f"{name!r} is a custom model of a model that the catalogue lacks",
+            fix="name one that was made from a model of `cloudft models`",
         )
     return UnknownModel(
         f"no model {name[:200]!r} in the catalogue" + _nearest_text(name),

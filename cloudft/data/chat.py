@@ -11,10 +11,11 @@ Turn = tuple[str, tuple[str, ...]]
 _OTHER_ROLES = {"human": "user", "gpt": "assistant", "bot": "assistant", "model": "assistant"}
 
 
-def read_messages(value: Mapping[str, Any]) -> Turns:
+def read_messages(value: Mapping[str, Any], *, open_end: bool = False) -> Turns:
     """A chat record as what it says. Raises BadRecord.
 
-    Turns alternate, a user's first, an assistant's last: what Bedrock asks for (facts 4.2).
+    Turns alternate, a user's first, an assistant's last: what Bedrock asks for (facts 4.2). With
+    `open_end` the last may be the user's: a question to be answered in training.
     """
     messages = value["messages"]
     if not isinstance(messages, list):
@@ -26,7 +27,7 @@ def read_messages(value: Mapping[str, Any]) -> Turns:
             message = "two system prompts: 'system' and the first message"
             raise BadRecord("BadTurns", message, "keep one of the two", "system")
         system = turns.pop(0)[1]
-    _check_order(turns)
+    _check_order(turns, open_end=open_end)
     return Turns(_shape(value), system, tuple(turns))
 
 
@@ -91,7 +92,7 @@ def _block(block: object, field: str) -> str:
     return not_blank(text, field, field)
 
 
-def _check_order(turns: list[Turn]) -> None:
+def _check_order(turns: list[Turn], *, open_end: bool) -> None:
     """User and assistant by turns, beginning and ending as they should."""
     fix = "let user and assistant alternate, the user first and the assistant last"
     for index, (role, _) in enumerate(turns):
@@ -99,6 +100,8 @@ def _check_order(turns: list[Turn]) -> None:
         if role != expected:
             message = f"turn {index + 1} is of the role {role!r} where {expected!r} is due"
             raise BadRecord("BadTurns", message, fix, "messages")
+    if open_end and turns:
+        return
     if len(turns) < 2 or len(turns) % 2:
         message = f"{len(turns)} turns: the last one must be the assistant's"
         raise BadRecord("BadTurns", message, fix, "messages")

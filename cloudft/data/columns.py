@@ -113,6 +113,8 @@ def decode(shape: str, raw: bytes, lines: int) -> Columns | None:
 
 def fits(columns: Columns, target: str) -> bool:
     """True when such records may be written in format `target`."""
+    if target not in _RECORDS:
+        return False
     return (target in UNLABELLED_FORMATS) != bool(columns.answered)
 
 
@@ -164,6 +166,7 @@ def _claude(asked: str, answered: str) -> _Chat:
 _RECORDS: dict[str, Callable[..., Any]] = {
     "prompt-completion": _Pair,
     "converse": _converse,
+    "distillation": _converse,
     "claude-messages": _claude,
     "messages": _claude,
     "input-output": _InputOutput,

@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import Any
 
 from cloudft.data.chat import read_messages
+from cloudft.data.questions import DISTILLATION, KEY, REINFORCEMENT, graded, read_question
 from cloudft.data.record import BadRecord, Document, Turns, not_blank
 
 UNLABELLED_FORMATS = ("input", "text")
@@ -37,13 +38,20 @@ class Shape:
         return "{" + ", ".join(keys) + "}"
 
 
-def parse(value: Mapping[str, Any], columns: Mapping[str, str]) -> Turns | Document:
+def parse(
+    value: Mapping[str, Any], columns: Mapping[str, str], target: str = ""
+) -> Turns | Document:
     """A raw record as what it says. `columns` maps canonical names to the user's; raises BadRecord.
+
+    A `target` of questions takes records without an answer too (questions.py).
 
     A record that has none of the user's columns (as general data of `mix` may) is taken as it is.
     """
     if columns and any(column in value for column in columns.values()):
         value = _renamed(value, columns)
+    question = read_question(value, target)
+    if question is not None:
+        return question
     keys = set(value)
     shape = next((shape for shape in SHAPES if shape.fits(keys)), None)
     if shape is None:
@@ -220,12 +228,19 @@ def _messages(record: Turns) -> dict[str, Any]:
     return {"messages": [*system, *_claude(record)["messages"]]}
 
 
+def _reinforcement(record: Turns) -> dict[str, Any]:
+    question = graded(record)
+    return {**_messages(question), KEY: question.key, **question.more}
+
+
 _WRITERS: dict[str, Callable[[Turns], dict[str, Any]]] = {
     "prompt-completion": _prompt_completion,
     "input-output": _input_output,
     "messages": _messages,
     "converse": _converse,
     "claude-messages": _claude,
+    DISTILLATION: _converse,
+    REINFORCEMENT: _reinforcement,
 }
 FORMATS = (*_WRITERS, *UNLABELLED_FORMATS)
 """Everything that records can be written as."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 
@@ -36,6 +37,14 @@ class Turns:
     shape: str
     system: tuple[str, ...]
     turns: tuple[tuple[str, tuple[str, ...]], ...]
+
+
+@dataclass(frozen=True)
+class Graded(Turns):
+    """A question with the key to its answer; `key` and `more` are handed to the grader."""
+
+    key: object
+    more: Mapping[str, object]
 
 
 @dataclass(frozen=True)

@@ -130,7 +130,7 @@ class _File:
         assert isinstance(value, dict)  # read.py lets nothing else through
         try:
             group = self._group(value)
-            record = parse(value, self.names)
+            record = parse(value, self.names, self.target)
             self.sink.record(record, group)
             self._see_types(value, row.line)
             for problem in self.rules.of_record(record):

@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from cloudft.artifacts import TRAINING_CSV, VALIDATION_CSV
-from cloudft.endpoint.foundation import Foundation
+from cloudft.endpoint.foundation import Base, Foundation
 from cloudft.endpoint.pages import page
 from cloudft.endpoint.state import Job, Model, State, found, now
 from cloudft.endpoint.training import PHASES, FailedRun, Look, Run, Trainer
@@ -49,7 +49,7 @@ class Customization:
                     )
                 return {"jobArn": known[1]}
             self._refuse(given)
-            base = self.foundation.customizable(
+            base = self._base(
                 given["baseModelIdentifier"], given.get("customizationType", "FINE_TUNING")
             )
             arn = state.arn("model-customization-job", base.identifier)
@@ -60,6 +60,12 @@ class Customization:
                 state.tokens["job", token] = (given, arn)
         threading.Thread(target=self._start, args=(job,), daemon=True).start()
         return {"jobArn": arn}
+
+    def _base(self, identifier: str, kind: str) -> Base:
+        """The foundation model: the one that is named, or that a custom model was made from."""
+        if ":custom-model/" in identifier:
+            identifier = self._model(identifier).job.base_model_arn
+        return self.foundation.customizable(identifier, kind)
 
     def _refuse(self, given: Mapping[str, Any]) -> None:
         state = self.state

@@ -96,8 +96,15 @@ def _number(value: object) -> int | float:
 
 Number = Annotated[int | float, PlainValidator(_number), WithJsonSchema({"type": "number"})]
 
-SUPPORTED_TYPES = ("FINE_TUNING", "CONTINUED_PRE_TRAINING")
-_OTHER_TYPES = ("DISTILLATION", "REINFORCEMENT_FINE_TUNING", "IMPORTED")
+SUPPORTED_TYPES = (
+    "FINE_TUNING",
+    "CONTINUED_PRE_TRAINING",
+    "DISTILLATION",
+    "REINFORCEMENT_FINE_TUNING",
+)
+TRAINED_HERE = SUPPORTED_TYPES[:2]
+"""What the local trainer does."""
+_OTHER_TYPES = ("IMPORTED",)
 
 
 def _customization_type(value: object) -> str:

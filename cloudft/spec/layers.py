@@ -20,6 +20,7 @@ SECTIONS: frozenset[Key] = frozenset(
         ("tags",),
         ("bedrock",),
         ("bedrock", "request"),
+        ("reinforcement", "hyperparameters"),
         ("local",),
         ("sagemaker",),
         ("data", "columns"),

@@ -104,6 +104,29 @@ class Vpc(Section):
     )
 
 
+class Distillation(Section):
+    """Who teaches, for DISTILLATION."""
+
+    teacher: Annotated[str, Field(min_length=1, max_length=2048)] = Field(
+        description="Bedrock id or ARN of the teacher, or of an inference profile."
+    )
+    max_response_length: Int | None = Field(
+        default=None, ge=1, description="Tokens of a teacher's answer at most."
+    )
+
+
+class Reinforcement(Section):
+    """Who judges, and how, for REINFORCEMENT_FINE_TUNING."""
+
+    lambda_arn: Annotated[str, Field(min_length=1, max_length=512)] = Field(
+        description="The grader: the ARN of a Lambda function."
+    )
+    hyperparameters: dict[str, Annotated[int | float | str, Field()]] = Field(
+        default_factory=dict,
+        description="By the API's names (epochCount, batchSize, reasoningEffort, ...).",
+    )
+
+
 class BedrockSpec(Section):
     """Settings of the Bedrock backend."""
 
@@ -191,7 +214,9 @@ class JobSpec(Section):
         description="Name of the job: 1 to 63 letters, digits, '+', '-' or '.'; no '_'."
     )
     customization_type: CUSTOMIZATION_TYPE = Field(
-        default="FINE_TUNING", description="FINE_TUNING (labelled) or CONTINUED_PRE_TRAINING."
+        default="FINE_TUNING",
+        description="FINE_TUNING, CONTINUED_PRE_TRAINING; on Bedrock also DISTILLATION"
+        " and REINFORCEMENT_FINE_TUNING.",
     )
     base_model: str = Field(
         min_length=1,
@@ -205,6 +230,10 @@ class JobSpec(Section):
     )
     early_stopping: EarlyStopping | None = Field(
         default=None, description="Only for a base model whose service has it."
+    )
+    distillation: Distillation | None = Field(default=None, description="For DISTILLATION.")
+    reinforcement: Reinforcement | None = Field(
+        default=None, description="For REINFORCEMENT_FINE_TUNING."
     )
     seed: Int = Field(default=7, ge=0, le=2**32 - 1, description="Of the split and of training.")
     tags: dict[TAG_KEY, TAG_VALUE] = Field(

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 import tiny
-from conftest import write_job_file
 from endpoint import KEYS, Endpoint, furnish
+from job_files import write_job_file
 from processes import wait_until
 from suite import BackendSuite, Bench, finished
 

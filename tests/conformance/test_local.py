@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import tiny
-from conftest import write_job_file
+from job_files import write_job_file
 from suite import BackendSuite, Bench, finished
 
 from cloudft import jobs

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import tiny
 import yaml
-from conftest import write_job_file
 from endpoint import Endpoint, running
+from job_files import write_job_file
 from processes import Cli
 
 SETTINGS = ("local.device=cpu", "local.dtype=float32", "local.lora.r=4", "local.lora.alpha=8")

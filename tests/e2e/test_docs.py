@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from commands import LEAVES, leaf
+from endpoint import running
 from processes import Cli
 
 from cloudft.spec.load import load_job
@@ -82,6 +83,22 @@ def test_the_commands_of_the_data_page(tmp_path: Path, real_model: None) -> None
     assert {"parts", "unique.jsonl", "held-out.csv", "mixed.jsonl", "data.html"} <= made
 
 
+def test_the_commands_of_the_bedrock_page(tmp_path: Path, tiny_model: Path) -> None:
+    [block] = blocks(ROOT / "docs" / "bedrock.md", "console")
+    commands = [line.removeprefix("$ ") for line in block.splitlines()]
+    assert {shlex.split(c)[1] for c in commands} >= {"deploy", "undeploy", "ps", "gc", "list"}
+    write("FINE_TUNING", tmp_path / "job")
+    path = tmp_path / "job" / "cloudft.yaml"
+    with running("--stand-in", tiny_model, "--set", "local.device=cpu") as endpoint:
+        path.write_text(f"{path.read_text()}bedrock: {json.dumps(endpoint.section)}\n")
+        done = shell("\n".join(commands), path.parent, **endpoint.environ)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Completed" in done.stdout and "an hour" in done.stderr
+    assert "removed deployment" in done.stdout and "custom-model" in done.stdout
+    assert (path.parent / "loss.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_the_job_file_of_the_readme_is_the_one_that_init_writes() -> None:
     [shown] = blocks(ROOT / "README.md", "yaml")
     folder = ROOT / "cloudft" / "starter" / FOLDERS["FINE_TUNING"]
@@ -97,7 +114,8 @@ def test_the_job_file_of_the_docs_has_every_field_and_is_accepted(tmp_path: Path
     told = set(re.findall(r"(\w+):", text))
     local = job.spec.local.model_fields_set | job.spec.data.model_fields_set
     assert local <= told
-    assert type(job.spec.local).model_fields.keys() <= told
+    for section in (job.spec.local, job.spec.bedrock):
+        assert type(section).model_fields.keys() <= told
 
 
 def invocations() -> Iterator[tuple[str, list[str]]]:

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import write_job_file
 from endpoint import Endpoint, running
+from job_files import write_job_file
 from processes import Cli
 from test_cli_killed import HOOK as THINGS_HOOK
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import write_job_file
 from endpoint import ACCOUNT, BUCKET, KEYS, REGION, TRUST, Endpoint, running
+from job_files import write_job_file
 
 from cloudft import jobs
 from cloudft.aws.client import Aws, Place

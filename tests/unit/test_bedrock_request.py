@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import write_job_file
 from hypothesis import given
 from hypothesis import strategies as st
+from job_files import write_job_file
 
 from cloudft import catalogue, cost, jobs
 from cloudft.aws.shapes import SAFE_PATTERNS, request_problems, service_model

@@ -134,7 +134,7 @@ def test_a_full_job_file(tmp_path: Path):
         (MINIMAL + "tags: {'a,b': c}\n", "BadValue", 5, "tags.a,b", "team"),
         (MINIMAL + "hyperparameters: {epochCount: '3'}\n", "WrongType", 5, None, "number"),
         (
-            MINIMAL + "customization_type: DISTILLATION\n",
+            MINIMAL + "customization_type: IMPORTED\n",
             "UnsupportedCustomizationType",
             5,
             "customization_type",

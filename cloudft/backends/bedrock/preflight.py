@@ -44,7 +44,7 @@ class Notes:
 def findings(job: LoadedJob, aws: Aws) -> list[Finding]:
     """Off line first; the account is asked when the job file says enough for it."""
     note = Notes(job)
-    found = [*_settings(job, note), *_model(job, note)]
+    found = [*_settings(job, note), *_model(job, note), *_kind(job, note)]
     if any(finding.severity == "error" for finding in found):
         return found
     found += _request(job, note)
@@ -79,6 +79,26 @@ def _model(job: LoadedJob, note: Notes) -> Iterator[Finding]:
         fix = f"set bedrock.region: {model.regions[0]}, with a bucket there."
         severity: Severity = "warning" if job.spec.bedrock.endpoint_url else "error"
         yield note("RegionUnsupported", "bedrock.region", message, fix, severity)
+
+
+SECTIONS = {"DISTILLATION": "distillation", "REINFORCEMENT_FINE_TUNING": "reinforcement"}
+"""The section of the job file that each type needs, and no other may have."""
+
+
+def _kind(job: LoadedJob, note: Notes) -> Iterator[Finding]:
+    kind = job.spec.customization_type
+    for needed, section in SECTIONS.items():
+        there = getattr(job.spec, section) is not None
+        if kind == needed and not there and "customizationConfig" not in job.spec.bedrock.request:
+            fix = "name who teaches." if section == "distillation" else "name the grader."
+            yield note("MissingValue", section, f"{kind} needs the section {section}", fix)
+        elif kind != needed and there:
+            message = f"the section {section} has no meaning for {kind}"
+            yield note("UnusedValue", section, message, f"set customization_type: {needed}.")
+    if kind == "REINFORCEMENT_FINE_TUNING" and job.spec.hyperparameters:
+        message = f"{kind} takes its own hyperparameters"
+        fix = "move them to reinforcement.hyperparameters."
+        yield note("UnusedValue", "hyperparameters", message, fix)
 
 
 def _request(job: LoadedJob, note: Notes) -> Iterator[Finding]:

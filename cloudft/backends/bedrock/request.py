@@ -138,6 +138,10 @@ def _create(staged: StagedJob, name: str, client_token: str) -> dict[str, Any]:
         "jobTags": tags,
         "customModelTags": tags,
     }
+    if job.spec.customization_type == "REINFORCEMENT_FINE_TUNING":
+        del request["hyperParameters"]
+    if config := _config(job):
+        request["customizationConfig"] = config
     if "validation" in by_role:
         request["validationDataConfig"] = {"validators": [{"s3Uri": by_role["validation"]}]}
     if spec.kms_key_id:
@@ -148,6 +152,22 @@ def _create(staged: StagedJob, name: str, client_token: str) -> dict[str, Any]:
             "securityGroupIds": list(spec.vpc.security_group_ids),
         }
     return request | dict(spec.request)
+
+
+def _config(job: LoadedJob) -> dict[str, Any] | None:
+    """customizationConfig: the teacher, or the grader and its typed hyperparameters."""
+    if teaching := job.spec.distillation:
+        teacher: dict[str, Any] = {"teacherModelIdentifier": teaching.teacher}
+        if teaching.max_response_length is not None:
+            teacher["maxResponseLengthForInference"] = teaching.max_response_length
+        return {"distillationConfig": {"teacherModelConfig": teacher}}
+    if judging := job.spec.reinforcement:
+        grader = {"lambdaGrader": {"lambdaArn": judging.lambda_arn}}
+        config: dict[str, Any] = {"graderConfig": grader}
+        if judging.hyperparameters:
+            config["hyperParameters"] = dict(judging.hyperparameters)
+        return {"rftConfig": config}
+    return None
 
 
 def base_model(job: LoadedJob) -> str:

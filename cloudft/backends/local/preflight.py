@@ -13,6 +13,7 @@ from typing import Any
 from cloudft import catalogue
 from cloudft.backends.local.request import hyper_parameters, stand_in, unused_hyper_parameters
 from cloudft.errors import TrainerError
+from cloudft.spec.fields import TRAINED_HERE
 from cloudft.spec.load import LoadedJob
 from cloudft.types import Finding
 
@@ -25,6 +26,16 @@ SLOW_RATE = 5e-5
 
 def findings(job: LoadedJob) -> Iterator[Finding]:
     """Everything that stands in the job's way here."""
+    if job.spec.customization_type not in TRAINED_HERE:
+        yield _finding(
+            job,
+            "error",
+            "NotLocal",
+            "customization_type",
+            f"{job.spec.customization_type} is not trained on this machine",
+            "submit with --backend bedrock, or take FINE_TUNING.",
+        )
+        return
     yield from _trainer(job)
     yield from _model(job)
     yield from _hyper_parameters(job)
