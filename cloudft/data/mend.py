@@ -56,6 +56,10 @@ def mended(handle: IO[bytes]) -> Iterator[Mended]:
         yield from _mended(handle)
     except (EOFError, gzip.BadGzipFile, lzma.LZMAError, zlib.error):
         yield Mended(0, (), True, "Truncated")
+    except OSError as error:
+        if error.errno is not None:  # bz2 tells of a damaged stream by one without a number
+            raise
+        yield Mended(0, (), True, "Truncated")
 
 
 def _mended(handle: IO[bytes]) -> Iterator[Mended]:

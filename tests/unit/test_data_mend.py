@@ -87,6 +87,10 @@ def test_a_packed_file_that_is_cut_off_is_named(name: str) -> None:
     assert mend(raw[: len(raw) * 2 // 3])[1][-1] == (0, "Truncated")
 
 
+def test_a_packed_file_that_is_damaged_is_named() -> None:
+    assert mend(b'BZh{"prompt":')[1] == [(0, "Truncated")]
+
+
 def test_the_command_writes_a_copy_that_passes(cli: Cli, job_file: JobFile) -> None:
     folder = job_file(records=8).parent
     raw = (folder / "train.jsonl").read_bytes()
