@@ -31,6 +31,7 @@ bench: $(VENV)/.dev  ## Measure what the speed claims rest on.
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/listing.py
 	$(BIN)/python benchmarks/checking.py
+	$(BIN)/python benchmarks/listing_bedrock.py
 
 clean:  ## Remove the environment and the demo's jobs.
 	rm -rf $(VENV) .demo

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cloudft.backends import REGISTRY
 from cloudft.backends import backend as backend_by_name
 from cloudft.backends.base import Backend, Finds, Resumes, StagedJob
 from cloudft.data.examine import examine
@@ -41,6 +42,9 @@ from cloudft.spec.load import LoadedJob
 from cloudft.store import Record, Store, utc_now
 from cloudft.types import Estimate, Finding, JobState, Plan, StatusDetails, Volume, to_json
 from cloudft.types import job_id as id_of
+
+RARER = 1.3
+"""How much longer the next wait is when a look has shown nothing new."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +120,24 @@ def check(
     findings = (*job.findings, *examined.findings, *backend.check(job))
     volumes = examined.volumes
     return Checked(findings, volumes, backend.estimate(job, volumes) if volumes else None)
+
+
+def estimates(
+    job: LoadedJob, home: Home, progress: Callable[[int], None] | None = None
+) -> list[Estimate]:
+    """What the job would take on every backend. Raises CheckFailed when its data is wrong."""
+    examined = examine(
+        job.spec.data,
+        format=_format(job),
+        base_dir=job.base_dir,
+        progress=progress,
+        rules=_rules(job),
+    )
+    if examined.volumes is None:
+        errors = [f for f in examined.findings if f.severity == "error"]
+        raise CheckFailed(errors[0].message, examined.findings)
+    volumes = examined.volumes
+    return [backend_by_name(name, home).estimate(job, volumes) for name in REGISTRY]
 
 
 def prepare(
@@ -371,14 +393,22 @@ def follow(
     *,
     timeout: float | None = None,
     poll: float = 30.0,
+    longest: float | None = None,
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[JobState]:
-    """One look each `poll` seconds until the job has ended. Raises WaitTimeout after `timeout`."""
+    """One look each `poll` seconds until the job has ended. Raises WaitTimeout after `timeout`.
+
+    While nothing changes the looks become rarer, down to one in `longest` seconds.
+    """
     end = None if timeout is None else clock() + timeout
+    shortest, last = poll, None
     while True:
         state = look_once()
         yield state
+        unchanged = last is not None and state == last
+        poll = min(max(shortest, longest or 0.0), poll * RARER) if unchanged else shortest
+        last = state
         if state.ended:
             return
         if end is not None and clock() >= end:

@@ -34,6 +34,8 @@ class Backend(ABC):
     name: str
     poll_seconds: float = 30.0
     """How often it makes sense to look at a job."""
+    longest_poll_seconds: float | None = None
+    """How rarely, when nothing has changed for long."""
 
     @abstractmethod
     def check(self, job: LoadedJob) -> list[Finding]:

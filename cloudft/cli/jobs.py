@@ -58,7 +58,9 @@ def follow_and_show(job: Job, backend: Backend, timeout: float | None, console: 
         console.note(f"{error.message}\n  {error.fix}\n  watching goes on after it ...")
 
     look = jobs.patiently(lambda: jobs.look(job.record, backend).state, say)
-    states = jobs.follow(look, timeout=timeout, poll=backend.poll_seconds)
+    states = jobs.follow(
+        look, timeout=timeout, poll=backend.poll_seconds, longest=backend.longest_poll_seconds
+    )
     try:
         state = following.show(states, console)
     except KeyboardInterrupt:

@@ -17,6 +17,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "data": ("cloudft.cli.data", "Look at data and prepare it, a step at a time."),
     "check": ("cloudft.cli.submitting", "Find every problem of a job before anything is sent."),
     "plan": ("cloudft.cli.submitting", "Print the exact request that submit would send."),
+    "estimate": ("cloudft.cli.estimating", "Tokens and cost of a job on each backend."),
     "submit": ("cloudft.cli.submitting", "Start a job."),
     "list": ("cloudft.cli.jobs", "List the jobs, newest first."),
     "status": ("cloudft.cli.jobs", "Show one job."),

@@ -70,12 +70,20 @@ def job_lines(job: Mapping[str, Any]) -> str:
         ("step", f"{progress['step']} of {progress['totalSteps']}" if progress else None),
         ("loss", f"{progress['loss']:.4f}" if progress.get("loss") is not None else None),
         ("validation", _validation(summary)),
+        ("cost", _cost(job)),
         ("created", local_time(job["createdAt"])),
         ("ended", local_time(job["endedAt"])),
         ("artifacts", job["artifacts"]),
         ("failure", job["failureMessage"]),
     ]
     return "\n".join(f"{name + ':':<12}{value}" for name, value in rows if value is not None)
+
+
+def _cost(job: Mapping[str, Any]) -> str | None:
+    usd = job["cost"]["usd"]
+    if usd is None:
+        return "no price is known"
+    return f"{usd:.2f} USD of training, estimated" if usd else None
 
 
 def _model(job: Mapping[str, Any]) -> str:

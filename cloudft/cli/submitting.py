@@ -21,6 +21,7 @@ from cloudft.home import Home
 if TYPE_CHECKING:
     from cloudft.errors import CloudftError
     from cloudft.spec.load import LoadedJob
+    from cloudft.types import Estimate
 
 
 def load(path: Path | None, flags: dict[str, str]) -> LoadedJob:
@@ -175,6 +176,7 @@ def submit_command(
     with reading(console) as progress:
         staged, warnings = jobs.prepare(job_file, chosen, home, progress)
     warn(warnings)
+    _say_cost(chosen.estimate(job_file, staged.manifest.files), console)
     with sending(console) as sent:
         job = jobs.submit(
             staged, chosen, store, again=again, progress=sent, wait=waiting(console, queue)
@@ -190,6 +192,16 @@ def submit_command(
     console.note(f"{job.state.status}: {note}")
     console.result(job.to_json(), job.record.id)
     return 0
+
+
+def _say_cost(estimate: Estimate, console: Console) -> None:
+    """What the training will cost, where it costs."""
+    usd = estimate.usd["training"]
+    if usd == 0:
+        return
+    amount = "an unknown price" if usd is None else f"about {usd:.2f} USD"
+    tokens = f"{estimate.train_tokens:,} tokens x {estimate.epochs} epochs"
+    console.note(f"training costs {amount}: {tokens} ({estimate.price_source})")
 
 
 def waiting(console: Console, queue: bool) -> Callable[[CloudftError], None] | None:

@@ -45,13 +45,14 @@ class BedrockBackend(Backend, Finds, Serves, Generates, Inventories):
     """Model customization jobs of one account and Region."""
 
     name = "bedrock"
-    poll_seconds = 30.0
+    poll_seconds = 10.0
+    longest_poll_seconds = 60.0
 
     def __init__(self, home: Home, aws: Aws | None = None) -> None:
         self.home = home
         self.aws = aws or Aws(Place())
         if self.aws.place.endpoint_url and "127.0.0.1" in self.aws.place.endpoint_url:
-            self.poll_seconds = 0.2
+            self.poll_seconds, self.longest_poll_seconds = 0.2, 1.0
 
     def place_of(self, job: LoadedJob) -> Mapping[str, Any]:
         """Region, profile and endpoint of the job file."""

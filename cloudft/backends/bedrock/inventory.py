@@ -12,7 +12,7 @@ from cloudft.aws.client import Aws
 from cloudft.backends.base import Thing
 from cloudft.backends.bedrock import request, states
 from cloudft.backends.bedrock.output import objects
-from cloudft.errors import AwsNotFound, UnknownModel
+from cloudft.errors import AwsDenied, AwsNotFound, UnknownModel
 
 EXPIRES = "cloudft:expires"
 GONE_S = 120.0
@@ -95,7 +95,11 @@ def _imported(aws: Aws) -> Iterator[Thing]:
 
 
 def _data(aws: Aws) -> Iterator[Thing]:
-    """What cloudft staged for jobs that have ended: the folders of the jobs themselves stay."""
+    """What cloudft staged for jobs that have ended, in buckets of this account.
+
+    The folders of the jobs themselves stay: they are the record of what was made.
+    """
+    account = _account(aws)
     what, key = "the jobs can't be listed", "modelCustomizationJobSummaries"
     operation = "list_model_customization_jobs"
     used: set[str] = set()
@@ -116,12 +120,25 @@ def _data(aws: Aws) -> Iterator[Thing]:
             ended |= dict.fromkeys(ours, (job["jobName"], job["creationTime"]))
     for uri, (name, made) in ended.items():
         bucket, _, path = uri.removeprefix("s3://").partition("/")
-        if uri in used or not list(objects(aws, {"Bucket": bucket}, path)):
+        where = {"Bucket": bucket, "ExpectedBucketOwner": account}
+        if uri in used or not _there(aws, where, path):
             continue
         usd = {"perHour": 0.0, "perMonth": None}
         yield Thing(
             "data", uri, path.rpartition("/")[2], "staged", str(states.iso(made)), usd, name
         )
+
+
+def _account(aws: Aws) -> str:
+    identity = aws.call("the identity can't be looked up", "sts", "get_caller_identity")
+    return str(identity["Account"])
+
+
+def _there(aws: Aws, where: Mapping[str, str], path: str) -> bool:
+    try:
+        return any(True for _ in objects(aws, where, path))
+    except (AwsNotFound, AwsDenied):  # no such bucket, or another account's: not ours to remove
+        return False
 
 
 def _named_by_us(name: str) -> bool:
@@ -163,7 +180,8 @@ def remove(aws: Aws, thing: Thing) -> None:
     """Remove one thing and wait until it is gone. Raises AwsConflict for one in use."""
     if thing.kind == "data":
         bucket, _, key = thing.id.removeprefix("s3://").partition("/")
-        aws.call(f"{thing.id} can't be removed", "s3", "delete_object", Bucket=bucket, Key=key)
+        where = {"Bucket": bucket, "Key": key, "ExpectedBucketOwner": _account(aws)}
+        aws.call(f"{thing.id} can't be removed", "s3", "delete_object", **where)
         return
     operation, parameter = REMOVALS[thing.kind]
     try:

@@ -1,0 +1,166 @@
+"""The endpoint as an AWS SDK sees it."""
+
+from __future__ import annotations
+
+import urllib.request
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+from endpoint import ACCOUNT, BUCKET, ROLE, Endpoint, running
+from processes import wait_until
+
+TITAN = "amazon.titan-text-express-v1:0:8k"
+URI = f"s3://{BUCKET}/train.jsonl"
+
+
+@pytest.fixture(scope="module")
+def endpoint() -> Iterator[Endpoint]:
+    with running("--trainer", "instant", "--jobs", "2") as made:
+        body = b'{"prompt": "a", "completion": "b"}\n' * 3
+        made.client("s3").put_object(Bucket=BUCKET, Key="train.jsonl", Body=body)
+        yield made
+
+
+def asked(name: str, **changes: Any) -> dict[str, Any]:
+    return {
+        "jobName": name,
+        "customModelName": name,
+        "roleArn": ROLE,
+        "baseModelIdentifier": TITAN,
+        "trainingDataConfig": {"s3Uri": URI},
+        "outputDataConfig": {"s3Uri": f"s3://{BUCKET}/out"},
+        "hyperParameters": {"epochCount": "1"},
+        **changes,
+    }
+
+
+def ended(endpoint: Endpoint, arn: str) -> dict[str, Any]:
+    bedrock = endpoint.client("bedrock")
+
+    def look() -> Any:
+        job = bedrock.get_model_customization_job(jobIdentifier=arn)
+        return job if job["status"] not in ("InProgress", "Stopping") else None
+
+    return dict(wait_until(look, "the job has ended"))
+
+
+def completed(endpoint: Endpoint, name: str) -> dict[str, Any]:
+    bedrock = endpoint.client("bedrock")
+    return ended(endpoint, bedrock.create_model_customization_job(**asked(name))["jobArn"])
+
+
+def code(caught: pytest.ExceptionInfo[ClientError]) -> str:
+    return str(caught.value.response["Error"]["Code"])
+
+
+def test_it_says_that_it_is_not_aws(endpoint: Endpoint) -> None:
+    with urllib.request.urlopen(f"{endpoint.url}/_cloudft/account") as answer:
+        assert "not AWS" in answer.headers["Server"]
+    assert endpoint.client("sts").get_caller_identity()["Account"] == ACCOUNT
+    assert completed(endpoint, "told")["jobArn"].split(":")[4] == ACCOUNT
+
+
+def test_a_job_by_name_and_by_arn_with_all_that_the_api_promises(endpoint: Endpoint) -> None:
+    bedrock = endpoint.client("bedrock")
+    job = completed(endpoint, "whole")
+    assert bedrock.get_model_customization_job(jobIdentifier="whole")["jobArn"] == job["jobArn"]
+    assert job["status"] == "Completed" and job["trainingMetrics"]["trainingLoss"] > 0
+    assert {phase["status"] for phase in job["statusDetails"].values()} == {"Completed"}
+    assert job["validationDataConfig"] == {"validators": []}
+    model = bedrock.get_custom_model(modelIdentifier=job["outputModelArn"])
+    assert (model["modelName"], model["jobArn"]) == ("whole", job["jobArn"])
+    key = f"out/model-customization-job-{job['jobArn'][-12:]}/training_artifacts/"
+    assert any(name.startswith(key) for name in endpoint.objects())
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({"jobName": "a_b"}, "jobName"),
+        ({"jobName": "-" * 40}, "jobName"),
+        ({"jobName": "a" * 64}, "jobName"),
+        ({"customModelName": "a--b"}, "customModelName"),
+        ({"customizationType": "FOO"}, "customizationType"),
+        ({"roleArn": "role"}, "roleArn"),
+        ({"outputDataConfig": {"s3Uri": f"s3://{BUCKET}/a=b"}}, "outputDataConfig"),
+        ({"clientRequestToken": "a_b"}, "clientRequestToken"),
+        ({"jobTags": [{"key": "k" * 129, "value": ""}]}, "jobTags"),
+        ({"baseModelIdentifier": "amazon.no-such-model"}, "foundation model"),
+        ({"customizationType": "DISTILLATION"}, "DISTILLATION"),
+    ],
+)
+def test_what_the_service_refuses_is_refused(
+    endpoint: Endpoint, changes: dict[str, Any], word: str
+) -> None:
+    with pytest.raises(ClientError) as caught:
+        endpoint.client("bedrock").create_model_customization_job(**asked("bad", **changes))
+    assert code(caught) == "ValidationException" and word in str(caught.value)
+
+
+def test_tokens_names_and_quotas(endpoint: Endpoint) -> None:
+    bedrock = endpoint.client("bedrock")
+    token = {"clientRequestToken": "token-1"}
+    first = bedrock.create_model_customization_job(**asked("once", **token))["jobArn"]
+    assert bedrock.create_model_customization_job(**asked("once", **token))["jobArn"] == first
+    with pytest.raises(ClientError) as caught:
+        bedrock.create_model_customization_job(**asked("twice", **token))
+    assert code(caught) == "ValidationException"
+    with pytest.raises(ClientError) as caught:
+        bedrock.create_model_customization_job(**asked("once"))
+    assert code(caught) == "ConflictException"
+    ended(endpoint, first)
+    with pytest.raises(ClientError) as caught:
+        bedrock.stop_model_customization_job(jobIdentifier=first)
+    assert code(caught) == "ConflictException"
+
+
+def test_lists_have_pages_filters_and_an_order(endpoint: Endpoint) -> None:
+    names = ["page-1", "page-2", "page-3"]
+    for name in names:
+        completed(endpoint, name)
+    bedrock = endpoint.client("bedrock")
+    pages = bedrock.get_paginator("list_model_customization_jobs").paginate(
+        nameContains="page-", PaginationConfig={"PageSize": 2}
+    )
+    found = [[s["jobName"] for s in page["modelCustomizationJobSummaries"]] for page in pages]
+    assert found == [["page-3", "page-2"], ["page-1"]]
+    failed = bedrock.list_model_customization_jobs(nameContains="page-", statusEquals="Failed")
+    assert failed["modelCustomizationJobSummaries"] == []
+
+
+def test_a_job_that_cannot_read_its_data_fails_in_the_services_words(endpoint: Endpoint) -> None:
+    bedrock = endpoint.client("bedrock")
+    nowhere = {"trainingDataConfig": {"s3Uri": f"s3://{BUCKET}/nowhere.jsonl"}}
+    arn = bedrock.create_model_customization_job(**asked("unread", **nowhere))["jobArn"]
+    job = ended(endpoint, arn)
+    assert job["status"] == "Failed"
+    assert "Could not validate GetObject permissions" in job["failureMessage"]
+    with pytest.raises(ClientError):
+        bedrock.get_custom_model(modelIdentifier="unread")
+
+
+def test_a_model_in_use_is_not_deleted(endpoint: Endpoint) -> None:
+    bedrock = endpoint.client("bedrock")
+    model = completed(endpoint, "used")["outputModelArn"]
+    made = bedrock.create_custom_model_deployment(modelDeploymentName="used", modelArn=model)
+    arn = made["customModelDeploymentArn"]
+    with pytest.raises(ClientError) as caught:
+        bedrock.delete_custom_model(modelIdentifier=model)
+    assert code(caught) == "ConflictException"
+    bedrock.delete_custom_model_deployment(customModelDeploymentIdentifier=arn)
+    bedrock.delete_custom_model(modelIdentifier=model)
+    throughput = completed(endpoint, "committed")["outputModelArn"]
+    units = {"modelUnits": 1, "commitmentDuration": "OneMonth", "provisionedModelName": "month"}
+    bedrock.create_provisioned_model_throughput(modelId=throughput, **units)
+    with pytest.raises(ClientError) as caught:
+        bedrock.delete_provisioned_model_throughput(provisionedModelId="month")
+    assert code(caught) == "ConflictException"
+
+
+def test_what_is_not_offered_is_refused_at_once_and_not_retried(endpoint: Endpoint) -> None:
+    with pytest.raises(ClientError) as caught:
+        endpoint.client("bedrock").list_guardrails()
+    assert code(caught) == "UnknownOperationException"
+    assert len(endpoint.calls("ListGuardrails")) == 1
