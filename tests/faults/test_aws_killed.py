@@ -38,7 +38,7 @@ if len(sys.orig_argv) > 3 and sys.orig_argv[3] == os.environ["KILLED"]:
         return answer
     http.URLLib3Session.send = killed
 """
-EVERY = 1 if os.environ.get("CLOUDFT_ALL_MOMENTS") else 5
+EVERY = 1 if os.environ.get("CLOUDFT_ALL_MOMENTS") else 7
 SUBMIT_CALLS, DEPLOY_CALLS, UNDEPLOY_CALLS, GC_CALLS = 16, 10, 10, 30
 """At least as many as each makes."""
 THINGS = 70
@@ -188,6 +188,21 @@ def test_an_undeploy_killed_at_any_call_goes_on(
     assert aws.client("bedrock").list_custom_models(nameContains=completed)["modelSummaries"]
 
 
+def strangers_data(aws: Endpoint, at: int, when: str) -> str:
+    """A job that is named and laid out as ours are, and was made by someone else; its data."""
+    key = f"team/data/{'0' * 60}{at:04}/train.jsonl"
+    aws.client("s3").put_object(Bucket="training-bucket", Key=key, Body=b"{}\n")
+    aws.client("bedrock").create_model_customization_job(
+        jobName=f"theirs-{at:07}{'a' if when == 'after' else 'b'}",
+        customModelName=f"theirs-{at}-{when}",
+        roleArn=aws.section["role_arn"],
+        baseModelIdentifier="amazon.titan-text-express-v1:0:8k",
+        trainingDataConfig={"s3Uri": f"s3://training-bucket/{key}"},
+        outputDataConfig={"s3Uri": "s3://training-bucket/theirs"},
+    )
+    return key
+
+
 @pytest.mark.parametrize(("at", "when"), moments(GC_CALLS)[:: max(1, EVERY // 2)])
 def test_a_gc_killed_at_any_call_goes_on_and_spares_what_is_not_ours(
     cli: Cli, aws: Endpoint, tmp_path: Path, completed: str, at: int, when: str
@@ -199,9 +214,11 @@ def test_a_gc_killed_at_any_call_goes_on_and_spares_what_is_not_ours(
         provisionedModelName=f"t{completed}"[:60], modelId=model["modelArn"], modelUnits=1
     )["provisionedModelArn"]
     words = ("gc", "--yes", "--kind", "provisioned-throughput", "--kind", "data")
+    kept = strangers_data(aws, at, when)
     killed(tmp_path, at, when, *words)
     value(cli(*words, "--output", "json"))
     assert [s["provisionedModelArn"] for s in servings(aws, completed)] == [theirs]
+    assert kept in aws.objects()
     bedrock.delete_provisioned_model_throughput(provisionedModelId=theirs)
     value(cli("gc", "--yes", "--output", "json"))
     assert bedrock.list_custom_models(nameContains=completed)["modelSummaries"] == []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -37,8 +36,6 @@ from cloudft.spec.portable import portable
 from cloudft.types import Estimate, Finding, JobState, LogLine, Metric, Plan, Volume, to_json
 
 ARTIFACTS = "artifacts"
-OURS = re.compile(r".*-[0-9a-f]{8}")
-"""The form of the job names that cloudft gives."""
 
 
 class BedrockBackend(Backend, Finds, Serves, Generates, Inventories):
@@ -178,7 +175,7 @@ class BedrockBackend(Backend, Finds, Serves, Generates, Inventories):
         """Jobs whose tag says that cloudft made them; their plan lies beside their output."""
         for summary in self._summaries():
             name, arn = summary["jobName"], summary["jobArn"]
-            if name in known or not OURS.fullmatch(name):
+            if name in known or not request.NAMES.fullmatch(name):
                 continue
             what = f"the tags of {name} can't be read"
             answer = self.aws.call(what, "bedrock", "list_tags_for_resource", resourceARN=arn)

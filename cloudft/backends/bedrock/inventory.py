@@ -105,15 +105,15 @@ def _data(aws: Aws) -> Iterator[Thing]:
     used: set[str] = set()
     ended: dict[str, tuple[str, Any]] = {}
     for summary in aws.pages(what, "bedrock", operation, key):
-        if not _named_by_us(summary["jobName"]):
+        arn, name = summary["jobArn"], summary["jobName"]
+        if not request.NAMES.fullmatch(name) or _tags(aws, arn, name).get(request.TAG_JOB) != name:
             continue
-        arn = summary["jobArn"]
         job = aws.call(
             "a job can't be read", "bedrock", "get_model_customization_job", jobIdentifier=arn
         )
         files = [job["trainingDataConfig"].get("s3Uri")]
         files += [v["s3Uri"] for v in job["validationDataConfig"].get("validators", ())]
-        ours = {uri for uri in files if uri and "/data/" in uri}
+        ours = {uri for uri in files if uri and request.STAGED.fullmatch(uri)}
         if job["status"] in ("InProgress", "Stopping"):
             used |= ours
         else:
@@ -141,9 +141,13 @@ def _there(aws: Aws, where: Mapping[str, str], path: str) -> bool:
         return False
 
 
-def _named_by_us(name: str) -> bool:
-    tail = name.rpartition("-")[2]
-    return len(tail) == 8 and all(c in "0123456789abcdef" for c in tail)
+def _tags(aws: Aws, arn: str, name: str) -> dict[str, str]:
+    what = f"the tags of {name} can't be read"
+    try:
+        answer = aws.call(what, "bedrock", "list_tags_for_resource", resourceARN=arn)
+    except AwsNotFound:  # removed since it was listed
+        return {}
+    return {tag["key"]: tag["value"] for tag in answer["tags"]}
 
 
 def _thing(
@@ -156,12 +160,7 @@ def _thing(
     usd: Mapping[str, float | None],
     model: str | None = None,
 ) -> Thing:
-    what = f"the tags of {name} can't be read"
-    try:
-        answer = aws.call(what, "bedrock", "list_tags_for_resource", resourceARN=arn)
-    except AwsNotFound:  # removed since it was listed
-        answer = {"tags": []}
-    tags = {tag["key"]: tag["value"] for tag in answer["tags"]}
+    tags = _tags(aws, arn, name)
     word = "ready" if status in READY else status
     return Thing(
         kind,

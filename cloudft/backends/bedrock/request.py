@@ -18,6 +18,10 @@ from cloudft.types import DataFile, job_id
 TAG_JOB, TAG_TOKEN = "cloudft:job", "cloudft:token"
 PLAN = "plan.json"
 """Beside a job's output in S3: what another machine needs to know of it."""
+NAMES = re.compile(r".*-[0-9a-f]{8}")
+"""The form of the job names that cloudft gives. Others may have it too: the tag is the proof."""
+STAGED = re.compile(r"s3://.+/data/[0-9a-f]{64}/[^/]+\.jsonl")
+"""Where staged data lies."""
 ROLES = ("train", "validation")
 """What goes to Bedrock. Test data stays here."""
 CREATE = "create_model_customization_job"
