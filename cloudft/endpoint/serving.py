@@ -201,23 +201,31 @@ class Runtime:
     def __init__(self, state: State) -> None:
         self.state = state
 
-    def _served(self, identifier: str) -> Model:
+    def _served(self, identifier: str) -> tuple[Model, str]:
+        """The model that is meant, and which of the two: `tuned`, or the `base` it was made from.
+
+        A foundation model is asked through a job that customized it: the same stand-in.
+        """
         with self.state.lock:
             things = (self.state.deployments, self.state.throughputs)
             serving = next((t[identifier] for t in things if identifier in t), None)
-            if serving is None:
-                raise WireError("ResourceNotFoundException", "Could not find the model to invoke")
-            return self.state.models[serving.model_arn]
+            if serving is not None:
+                return self.state.models[serving.model_arn], "tuned"
+            for model in self.state.models.values():
+                base = model.job.base_model_arn.rpartition("/")[2]
+                if base == identifier or base.startswith(f"{identifier}:"):
+                    return model, "base"
+        raise WireError("ResourceNotFoundException", "Could not find the model to invoke")
 
     def converse(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Answer a conversation."""
-        model = self._served(given["modelId"])
+        model, variant = self._served(given["modelId"])
         system = [{"role": "system", "content": b["text"]} for b in given.get("system", ())]
         turns = [
             {"role": m["role"], "content": "\n".join(b.get("text", "") for b in m["content"])}
             for m in given["messages"]
         ]
-        answer = self._ask(model, [*system, *turns], given.get("inferenceConfig", {}))
+        answer = self._ask(model, variant, [*system, *turns], given.get("inferenceConfig", {}))
         stop = "max_tokens" if answer.finish_reason == "length" else "end_turn"
         said = sum(len(turn["content"]) for turn in turns) // 4
         return {
@@ -231,16 +239,22 @@ class Runtime:
             "metrics": {"latencyMs": 0},
         }
 
-    def _ask(self, model: Model, messages: list[dict[str, str]], limits: Mapping[str, Any]) -> Any:
+    def _ask(
+        self,
+        model: Model,
+        variant: str,
+        messages: list[dict[str, str]],
+        limits: Mapping[str, Any],
+    ) -> Any:
         assert model.job.run is not None
         try:
-            return model.job.run.generate(messages, limits)
+            return model.job.run.generate(messages, limits, variant)
         except NotImplementedError:
             raise WireError("ModelErrorException", "An instant job has no model to ask") from None
 
     def invoke_model(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Answer in Titan Text's own body shape."""
-        model = self._served(given["modelId"])
+        model, variant = self._served(given["modelId"])
         try:
             body = orjson.loads(given.get("body", b""))
             text, settings = body["inputText"], body.get("textGenerationConfig", {})
@@ -253,7 +267,7 @@ class Runtime:
             "topP": settings.get("topP", 1.0),
         }
         role = "raw" if raw else "user"
-        answer = self._ask(model, [{"role": role, "content": text}], limits)
+        answer = self._ask(model, variant, [{"role": role, "content": text}], limits)
         reason = "LENGTH" if answer.finish_reason == "length" else "FINISH"
         result = {
             "tokenCount": answer.tokens,

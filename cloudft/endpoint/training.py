@@ -38,8 +38,10 @@ class Run(ABC):
     def stop(self) -> None:
         """Ask it to end."""
 
-    def generate(self, messages: list[dict[str, str]], limits: Mapping[str, Any]) -> Any:
-        """The tuned model's answer (`cloudft.backends.base.Answer`)."""
+    def generate(
+        self, messages: list[dict[str, str]], limits: Mapping[str, Any], variant: str
+    ) -> Any:
+        """The answer (`cloudft.backends.base.Answer`) of the `tuned` model or its `base`."""
         raise NotImplementedError
 
 
@@ -146,8 +148,10 @@ class LocalRun(Run):
         """Leave the trainer's stop mark."""
         self.backend.stop(self.job_id)
 
-    def generate(self, messages: list[dict[str, str]], limits: Mapping[str, Any]) -> Any:
-        """Ask the tuned model in a child process."""
+    def generate(
+        self, messages: list[dict[str, str]], limits: Mapping[str, Any], variant: str
+    ) -> Any:
+        """Ask in a child process."""
         from cloudft.backends.base import Decoding, Prompt
 
         decoding = Decoding(
@@ -157,7 +161,7 @@ class LocalRun(Run):
         )
         raw = len(messages) == 1 and messages[0]["role"] == "raw"
         prompt = Prompt(text=messages[0]["content"]) if raw else Prompt(messages)
-        [answer] = self.backend.generate(self.job_id, [prompt], ["tuned"], decoding)
+        [answer] = self.backend.generate(self.job_id, [prompt], [variant], decoding)
         return answer
 
 

@@ -26,6 +26,7 @@ from cloudft.backends.base import (
     Generates,
     Prompt,
     Resumes,
+    Serves,
     StagedJob,
 )
 from cloudft.errors import JobNotFound, JobStateConflict
@@ -284,6 +285,10 @@ class BackendSuite:
 
     def test_the_tuned_model_and_its_base_answer(self, bench: Bench, finished: Finished) -> None:
         generates = ability(bench.backend, Generates)
+        if isinstance(bench.backend, Serves):
+            bench.backend.deploy(
+                bench.backend.plan_serving(finished.id, provisioned=False, units=1, hours=None)
+            )
         prompts = [Prompt([{"role": "user", "content": f"Where is parcel {n}?"}]) for n in (1, 2)]
         answers = list(
             generates.generate(finished.id, prompts, ["tuned", "base"], Decoding(max_new_tokens=4))
@@ -295,6 +300,12 @@ class BackendSuite:
             (1, "tuned"),
         ]
         assert all(a.tokens <= 4 for a in answers)
+
+    def test_what_serves_a_model_is_made_once_and_removed(self, bench: Bench, running: str) -> None:
+        serves = ability(bench.backend, Serves)
+        with pytest.raises(JobStateConflict):
+            serves.plan_serving(running, provisioned=False, units=1, hours=None)
+        assert serves.servings(running) == [] == serves.undeploy(running)
 
     def test_a_job_that_is_not_through_is_neither_asked_nor_exported(
         self, bench: Bench, running: str, tmp_path: Path
