@@ -9,8 +9,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from cloudft.fleet import all_jobs
 from cloudft.home import Home
-from cloudft.jobs import all_jobs
 from cloudft.store import Record, Store, utc_now
 
 COUNT = 1000

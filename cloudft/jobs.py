@@ -12,7 +12,7 @@ import itertools
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,23 +25,19 @@ from cloudft.data.rules import Rules
 from cloudft.data.stage import stage
 from cloudft.errors import (
     AwsQuota,
-    AwsRefused,
     AwsUnreachable,
     CheckFailed,
     CloudftError,
     CredentialsExpired,
-    DamagedJob,
     JobNotFound,
     JobStateConflict,
     OverBudget,
-    UsageError,
     WaitTimeout,
 )
 from cloudft.home import Home
 from cloudft.spec.load import LoadedJob
 from cloudft.store import Record, Store, utc_now
 from cloudft.types import Estimate, Finding, JobState, Plan, StatusDetails, Volume, to_json
-from cloudft.types import job_id as id_of
 
 RARER = 1.3
 """How much longer the next wait is when a look has shown nothing new."""
@@ -209,6 +205,7 @@ def submit(
         plan = backend.plan(dataclasses.replace(staged, attempt=attempt))
         check_budget(staged.job, plan)
         record = record_of(staged, plan, store)
+        _adopt_own(record, plan, backend, store)
         with store.create(record) as made:
             known = record if made else store.get(record.id)
             if not made and known.backend_job_id is not None:
@@ -225,6 +222,17 @@ def submit(
                     wait(error)
                     sleep(backend.poll_seconds)
     raise AssertionError("unreachable")
+
+
+def _adopt_own(record: Record, plan: Plan, backend: Backend, store: Store) -> None:
+    """Know a job of this very plan that another machine has submitted."""
+    if not isinstance(backend, Finds) or record.id in store.ids():
+        return
+    there = backend.find(plan)
+    if there is not None:
+        with store.create(record) as made:
+            if made:
+                store.submitted(record.id, there)
 
 
 def _send(
@@ -258,38 +266,6 @@ def record_of(staged: StagedJob, plan: Plan, store: Store) -> Record:
         spec=plan.spec,
         folder=store.jobs / plan.job_id,
     )
-
-
-def adopt(backend: Backend, store: Store) -> list[Record]:
-    """Write down the jobs that were submitted from other machines; returns the new ones."""
-    if not isinstance(backend, Finds):
-        return []
-    adopted = []
-    for stranger in backend.strangers(store.ids()):
-        plan = stranger.plan
-        spec = plan["spec"]
-        job_id = id_of(plan["name"], plan["token"])
-        record = Record(
-            id=job_id,
-            name=plan["name"],
-            backend=plan["backend"],
-            token=plan["token"],
-            created_at=stranger.created_at,
-            customization_type=plan["manifest"]["customizationType"],
-            base_model=spec["base_model"],
-            hyper_parameters=plan["request"]["hyperParameters"],
-            request=plan["request"],
-            manifest=plan["manifest"],
-            estimate=plan["estimate"],
-            tags=spec.get("tags", {}),
-            spec=spec,
-            folder=store.jobs / job_id,
-        )
-        with store.create(record) as made:
-            if made:
-                store.submitted(job_id, stranger.backend_job_id)
-                adopted.append(record)
-    return adopted
 
 
 def look(record: Record, backend: Backend) -> Job:
@@ -331,61 +307,6 @@ def backend_of(record: Record, home: Home) -> Backend:
         place["profile"] = None
     backend = backend_by_name(record.backend, home)
     return backend.at(place) if place else backend
-
-
-def all_jobs(
-    store: Store, home: Home, backend_name: str | None = None
-) -> Iterator[Job | DamagedJob]:
-    """Every job (of one backend), newest first; a damaged one comes as its error.
-
-    A backend that many machines share is asked for all of its jobs at once.
-    """
-    records = [
-        record
-        for record in store.records()
-        if isinstance(record, DamagedJob) or backend_name in (None, record.backend)
-    ]
-    sound = [record for record in records if isinstance(record, Record)]
-    seen = _seen(sound, home)
-    for record in records:
-        if isinstance(record, DamagedJob):
-            yield record
-            continue
-        found = seen[record.id]
-        yield found if isinstance(found, DamagedJob) else Job(record, found)
-
-
-def _seen(records: Sequence[Record], home: Home) -> dict[str, JobState | DamagedJob]:
-    groups: dict[str, list[Record]] = {}
-    for record in records:
-        place = record.request.get("place", {})
-        groups.setdefault(f"{record.backend} {sorted(place.items())}", []).append(record)
-    seen: dict[str, JobState | DamagedJob] = {}
-    for group in groups.values():
-        try:
-            backend = backend_of(group[0], home)
-            many = backend.describe_many([r.backend_job_id or r.id for r in group])
-        except (UsageError, AwsRefused, AwsUnreachable) as error:
-            seen |= {record.id: _unseen(record, error) for record in group}
-            continue
-        for record in group:
-            state = many.get(record.backend_job_id or record.id)
-            seen[record.id] = state or _look_again(record, backend)
-    return seen
-
-
-def _look_again(record: Record, backend: Backend) -> JobState | DamagedJob:
-    """A job that the many did not have: cut off, gone, or damaged."""
-    try:
-        return look(record, backend).state
-    except DamagedJob as error:
-        return error
-    except CloudftError as error:
-        return _unseen(record, error)
-
-
-def _unseen(record: Record, error: CloudftError) -> DamagedJob:
-    return DamagedJob(error.message, fix=error.fix, file=str(record.folder))
 
 
 def follow(

@@ -147,6 +147,10 @@ class Finds(ABC):
     """A backend that many machines submit to, and that can tell of the jobs of all of them."""
 
     @abstractmethod
+    def find(self, plan: Plan) -> str | None:
+        """The id there of this very plan's job, whoever submitted it; None when there is none."""
+
+    @abstractmethod
     def strangers(self, known: Collection[str]) -> Iterator[Stranger]:
         """The jobs that cloudft made there, but those whose id is `known`."""
 

@@ -91,7 +91,7 @@ def follow_and_show(job: Job, backend: Backend, timeout: float | None, console: 
 @console_options
 def list_command(backend_name: str | None, status: str | None, console: Console) -> int:
     """List the jobs, newest first."""
-    from cloudft import jobs
+    from cloudft import fleet
     from cloudft.backends import backend
     from cloudft.cli.render import local_time, table
     from cloudft.errors import DamagedJob
@@ -100,10 +100,10 @@ def list_command(backend_name: str | None, status: str | None, console: Console)
     home = Home.from_environ()
     store = Store(home.jobs)
     if backend_name is not None:
-        for record in jobs.adopt(backend(backend_name, home).at(place()), store):
+        for record in fleet.adopt(backend(backend_name, home).at(place()), store):
             console.note(f"found {record.id}, submitted from another machine")
     values, rows = [], []
-    for job in jobs.all_jobs(store, home, backend_name):
+    for job in fleet.all_jobs(store, home, backend_name):
         if isinstance(job, DamagedJob):
             click.echo(f"warning: {job.message} ({job.file})\n  fix: {job.fix}", err=True)
             continue

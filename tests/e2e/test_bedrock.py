@@ -167,6 +167,9 @@ def test_a_job_is_found_from_another_machine(
     assert again["id"] == job["id"]
     submitted = [c["jobName"] for c in aws.calls("CreateModelCustomizationJob")]
     assert submitted.count(job["id"]) == 1
+    monkeypatch.setenv("CLOUDFT_HOME", str(tmp_path / "third-machine"))
+    another = value(cli(*words, "--again", cwd=folder, timeout=200))
+    assert another["id"] != job["id"] and another["status"] == "Completed"
 
 
 def test_what_aws_no_longer_has_is_refused_before_anything_is_sent(

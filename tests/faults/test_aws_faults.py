@@ -81,7 +81,7 @@ def test_expired_credentials_end_a_submit_and_a_new_login_goes_on_with_it(
 
 def test_watching_goes_on_when_credentials_expire(cli: Cli, aws: Endpoint, tmp_path: Path) -> None:
     path = job_file(tmp_path / "job", aws)
-    aws.fault({"operation": "GetModelCustomizationJob", "do": "expire", "skip": 3, "times": 2})
+    aws.fault({"operation": "GetModelCustomizationJob", "do": "expire", "skip": 5, "times": 2})
     done = cli("submit", "--backend", "bedrock", path, "--wait", "--output", "json")
     assert value(done)["status"] == "Completed"
     assert done.stderr.count("aws sso login") == 1

@@ -26,6 +26,7 @@ FLOORS = (
     {"data"},
     {"backends"},
     {"jobs", "cleanup", "drift", "prompts", "starter", "doctor"},
+    {"fleet"},
     {"endpoint"},
     {"cli"},
     {"__main__"},

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from processes import JobFile
 
-from cloudft import jobs
+from cloudft import fleet, jobs
 from cloudft.backends.base import Backend, StagedJob
 from cloudft.errors import (
     CheckFailed,
@@ -299,7 +299,7 @@ def test_jobs_that_this_cloudft_cannot_ask_for_do_not_hide_the_others(
     first = jobs.submit(staged, backend, store)
     backend.name = "another-cloud"
     second = jobs.submit(staged, backend, store, again=True)
-    damaged = [j for j in jobs.all_jobs(store, Home.from_environ()) if isinstance(j, DamagedJob)]
+    damaged = [j for j in fleet.all_jobs(store, Home.from_environ()) if isinstance(j, DamagedJob)]
     # The true local backend never got the first one; of the other there is none here.
     told = {str(job.file): job.message for job in damaged}
     assert set(told) == {str(first.record.folder), str(second.record.folder)}

@@ -95,6 +95,10 @@ class BedrockBackend(Backend, Finds, Serves, Generates, Inventories):
         here._stage(plan, progress)
         return here._create(plan)
 
+    def find(self, plan: Plan) -> str | None:
+        """By its name, which follows from the plan's token."""
+        return self.at(plan.request["place"])._named(plan)
+
     def _named(self, plan: Plan) -> str | None:
         """The ARN of the plan's job when it was created before."""
         try:
