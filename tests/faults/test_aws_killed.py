@@ -39,7 +39,7 @@ if len(sys.orig_argv) > 3 and sys.orig_argv[3] == os.environ["KILLED"]:
     http.URLLib3Session.send = killed
 """
 EVERY = 1 if os.environ.get("CLOUDFT_ALL_MOMENTS") else 7
-SUBMIT_CALLS, DEPLOY_CALLS, UNDEPLOY_CALLS, GC_CALLS = 16, 10, 10, 30
+SUBMIT_CALLS, DEPLOY_CALLS, UNDEPLOY_CALLS, GC_CALLS = 20, 10, 10, 30
 """At least as many as each makes."""
 THINGS = 70
 """At least as many as a submit does in its home: opening, locking, renaming."""

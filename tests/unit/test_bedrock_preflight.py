@@ -13,7 +13,7 @@ from job_files import write_job_file
 
 from cloudft import jobs
 from cloudft.aws.client import Aws, Place
-from cloudft.backends.bedrock import preflight
+from cloudft.backends.bedrock import account, preflight
 from cloudft.backends.bedrock.backend import BedrockBackend
 from cloudft.errors import SpecError
 from cloudft.home import Home
@@ -105,14 +105,31 @@ def test_the_role(tmp_path: Path, endpoint: Endpoint) -> None:
     assert "WrongAccount" in told
 
 
-@pytest.mark.parametrize("action", ["s3:GetObject", "s3:ListBucket", "s3:PutObject"])
-def test_what_the_role_may_do(tmp_path: Path, endpoint: Endpoint, action: str) -> None:
+@pytest.mark.parametrize(
+    ("action", "code", "what"),
+    [
+        ("s3:GetObject", "RoleDenied", BUCKET),
+        ("s3:ListBucket", "RoleDenied", BUCKET),
+        ("s3:PutObject", "RoleDenied", BUCKET),
+        ("iam:PassRole", "CallerDenied", "role/bedrock-job"),
+        ("bedrock:CreateModelCustomizationJob", "CallerDenied", "Allow"),
+    ],
+)
+def test_what_the_role_and_the_caller_may_do(
+    tmp_path: Path, endpoint: Endpoint, action: str, code: str, what: str
+) -> None:
     def simulate(asked: Mapping[str, Any]) -> dict[str, Any]:
         decision = "implicitDeny" if asked["ActionNames"] == [action] else "allowed"
         return {"EvaluationResults": [{"EvalDecision": decision}]}
 
     finding = found(job(tmp_path, endpoint), endpoint, simulate_principal_policy=simulate)
-    assert action in str(finding["RoleDenied"].fix) and BUCKET in str(finding["RoleDenied"].fix)
+    assert set(finding) == {code}
+    assert action in str(finding[code].fix) and what in str(finding[code].fix)
+
+
+def test_a_session_is_its_role() -> None:
+    session = "arn:aws:sts::123456789012:assumed-role/team/me"
+    assert account._principal(session) == "arn:aws:iam::123456789012:role/team"
 
 
 def test_the_bucket(tmp_path: Path, endpoint: Endpoint) -> None:

@@ -50,6 +50,7 @@ def findings(job: LoadedJob, aws: Aws, note: Note) -> list[Finding]:
         ("the bucket's openness", "bedrock.s3_uri", _openness),
         ("the role", "bedrock.role_arn", _role),
         ("the role's permissions", "bedrock.role_arn", _permissions),
+        ("your permissions", "bedrock", _caller),
         ("the key", "bedrock.kms_key_id", _keys),
         ("the network", "bedrock.vpc", _network),
         ("the running jobs", "bedrock", _running),
@@ -312,20 +313,49 @@ def _permissions(job: LoadedJob, aws: Aws, note: Note) -> Iterator[Finding]:
         "s3:PutObject": f"arn:aws:s3:::{bucket}/{prefix}jobs/x/output/x",
     }
     for action in ROLE_NEEDS:
-        answer = aws.call(
-            f"the permission {action} can't be simulated",
-            "iam",
-            "simulate_principal_policy",
-            PolicySourceArn=arn,
-            ActionNames=[action],
-            ResourceArns=[resources[action]],
-        )
-        decision = answer["EvaluationResults"][0]["EvalDecision"]
+        decision = _decision(aws, arn, action, resources[action])
         if decision != "allowed":
             message = f"the role may not {action} on {resources[action]} ({decision})"
             statement = {"Effect": "Allow", "Action": action, "Resource": resources[action]}
             fix = "add to the role's policy: " + json.dumps(statement)
             yield note("RoleDenied", "bedrock.role_arn", message, fix)
+
+
+def _decision(aws: Aws, principal: str, action: str, resource: str) -> str:
+    """`allowed`, `implicitDeny` or `explicitDeny`, by the policy simulator."""
+    answer = aws.call(
+        f"the permission {action} can't be simulated",
+        "iam",
+        "simulate_principal_policy",
+        PolicySourceArn=principal,
+        ActionNames=[action],
+        ResourceArns=[resource],
+    )
+    return str(answer["EvaluationResults"][0]["EvalDecision"])
+
+
+def _caller(job: LoadedJob, aws: Aws, note: Note) -> Iterator[Finding]:
+    """What you yourself may do: create the job, and hand the role to Bedrock."""
+    identity = aws.call("the identity can't be looked up", "sts", "get_caller_identity")
+    principal = _principal(str(identity["Arn"]))
+    if principal.endswith(":root"):  # the simulator takes no root user, and denies it nothing
+        return
+    role = str(job.spec.bedrock.role_arn)
+    for action, resource in (("bedrock:CreateModelCustomizationJob", "*"), ("iam:PassRole", role)):
+        decision = _decision(aws, principal, action, resource)
+        if decision != "allowed":
+            statement = {"Effect": "Allow", "Action": action, "Resource": resource}
+            message = f"{principal} may not {action} on {resource} ({decision})"
+            fix = "ask for: " + json.dumps(statement)
+            yield note("CallerDenied", "bedrock", message, fix)
+
+
+def _principal(arn: str) -> str:
+    """The user or role whose policies hold: that of a session is its role."""
+    head, sts, tail = arn.partition(":assumed-role/")
+    if not sts:
+        return arn
+    return f"{head.replace(':sts:', ':iam:')}:role/{tail.partition('/')[0]}"
 
 
 def _keys(job: LoadedJob, aws: Aws, note: Note) -> Iterator[Finding]:
