@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from cloudft.catalogue import Model
+from dataclasses import replace
+
+from cloudft.catalogue import Model, Prices
 from cloudft.types import Estimate, Volume
 
 UNKNOWN = "no price is known"
@@ -34,6 +36,21 @@ def estimate(backend: str, model: Model, train: Volume, epochs: int) -> Estimate
         price_source=str(prices.source) if prices else UNKNOWN,
         price_date=prices.source.date if prices else "",
     )
+
+
+def quoted(estimate: Estimate, model: Model, prices: Prices) -> Estimate:
+    """The estimate by other prices; an amount that these lack stays as it was."""
+    price, usd = prices.training_per_1k_tokens, dict(estimate.usd)
+    if price is not None:
+        usd["training"] = estimate.train_tokens / 1000 * estimate.epochs * price
+    if prices.storage_per_month is not None:
+        usd["storagePerMonth"] = prices.storage_per_month
+    if "on-demand" not in model.serving and prices.provisioned_unit_hour is not None:
+        usd["servingPerHour"] = prices.provisioned_unit_hour
+    source = str(prices.source.url)
+    if price is None and estimate.usd["training"] is not None:
+        source = f"{estimate.price_source}, {estimate.price_date}; else {source}"
+    return replace(estimate, usd=usd, price_source=source, price_date=prices.source.date)
 
 
 def serving_per_hour(model: Model, units: int = 1) -> float | None:

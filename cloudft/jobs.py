@@ -19,7 +19,7 @@ from typing import Any
 
 from cloudft.backends import REGISTRY
 from cloudft.backends import backend as backend_by_name
-from cloudft.backends.base import Backend, Finds, Resumes, StagedJob
+from cloudft.backends.base import Backend, Finds, Quotes, Resumes, StagedJob
 from cloudft.data.examine import examine
 from cloudft.data.rules import Rules
 from cloudft.data.stage import stage
@@ -133,7 +133,12 @@ def estimates(
         errors = [f for f in examined.findings if f.severity == "error"]
         raise CheckFailed(errors[0].message, examined.findings)
     volumes = examined.volumes
-    return [backend_by_name(name, home).estimate(job, volumes) for name in REGISTRY]
+    return [_quoted(job, backend_by_name(name, home), volumes) for name in REGISTRY]
+
+
+def _quoted(job: LoadedJob, backend: Backend, volumes: Mapping[str, Volume]) -> Estimate:
+    found = backend.estimate(job, volumes)
+    return backend.quote(job, found) if isinstance(backend, Quotes) else found
 
 
 def prepare(
@@ -203,6 +208,9 @@ def submit(
     backend = backend.at(backend.place_of(staged.job))
     for attempt in itertools.count():
         plan = backend.plan(dataclasses.replace(staged, attempt=attempt))
+        if isinstance(backend, Quotes) and plan.job_id not in store.ids():
+            quote = backend.quote(staged.job, plan.estimate)
+            plan = dataclasses.replace(plan, estimate=quote)
         check_budget(staged.job, plan)
         record = record_of(staged, plan, store)
         _adopt_own(record, plan, backend, store)

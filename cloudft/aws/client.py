@@ -75,7 +75,7 @@ def client(service: str, place: Place | None = None, *, attempts: int = 5) -> An
     place = place or Place()
     config = Config(
         retries={"mode": "standard", "total_max_attempts": attempts},
-        connect_timeout=10,
+        connect_timeout=5,
         read_timeout=60,
         max_pool_connections=16,
         user_agent_extra="cloudft",
@@ -113,6 +113,12 @@ class Aws:
         method: Callable[..., Mapping[str, Any]] = getattr(self.client(service), operation)
         with self.errors(what):
             answer: Mapping[str, Any] = again(lambda: method(**parameters))
+        return answer
+
+    def once(self, what: str, service: str, operation: str, **parameters: Any) -> Mapping[str, Any]:
+        """As `call`, tried a single time: for what is good to know and can be done without."""
+        with self.errors(what):
+            answer: Mapping[str, Any] = getattr(self.client(service), operation)(**parameters)
         return answer
 
     def pages(

@@ -155,6 +155,14 @@ class Finds(ABC):
         """The jobs that cloudft made there, but those whose id is `known`."""
 
 
+class Quotes(ABC):
+    """A backend that can ask what things cost now."""
+
+    @abstractmethod
+    def quote(self, job: LoadedJob, estimate: Estimate) -> Estimate:
+        """The estimate by the prices of now; as it was where they can't be had."""
+
+
 class Generates(ABC):
     """A backend whose tuned model, and its base, can be asked."""
 

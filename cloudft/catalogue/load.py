@@ -106,6 +106,8 @@ def _model(
         limits=limits[row["limits"]] if "limits" in row else nothing,
         serving=tuple(row.get("serving", ())),
         prices=_prices(row["prices"], sources) if "prices" in row else None,
+        price_list=row.get("price_list"),
+        teachers=tuple(row.get("teachers", ())),
         successor=row.get("successor"),
         weights=tuple(Weights(**item) for item in row.get("weights", ())),
         licence=row.get("licence"),

@@ -106,7 +106,9 @@ class Model:
     `formats` maps a customization type to the record format that its training data must have:
     `prompt-completion`, `converse`, `claude-messages` or `input`. `other_ids` are further ids
     that mean this model. `serving` says how Bedrock serves the tuned model: `on-demand`,
-    `provisioned`. `successor` is the alias of the model to take when this one is gone.
+    `provisioned`. `price_list` is the model's name within the usage types of AWS's Price List.
+    `teachers` are the ids of the models that may teach it. `successor` is the alias of the model to
+    take when this one is gone.
     """
 
     alias: str
@@ -123,6 +125,8 @@ class Model:
     limits: Mapping[str, Limits] = field(default_factory=dict)
     serving: tuple[str, ...] = ()
     prices: Prices | None = None
+    price_list: str | None = None
+    teachers: tuple[str, ...] = ()
     successor: str | None = None
     weights: tuple[Weights, ...] = ()
     licence: str | None = None

@@ -47,6 +47,25 @@ def loaded(folder: Path, model: str = "nova-micro", **more: Any) -> LoadedJob:
     return load_job(path)
 
 
+@pytest.mark.parametrize(
+    ("teacher", "code", "severity"),
+    [
+        ("amazon.nova-pro-v1:0", None, None),
+        ("us.amazon.nova-pro-v1:0", None, None),
+        ("arn:aws:bedrock:us-east-1::foundation-model/amazon.nova-pro-v1:0", None, None),
+        ("amazon.nova-premier-v1:0", "ModelEndOfLife", "error"),
+        ("meta.llama3-3-70b-instruct-v1:0", "TeacherUnknown", "warning"),
+    ],
+)
+def test_a_teacher_that_is_gone_or_unknown_is_found(
+    tmp_path: Path, teacher: str, code: str | None, severity: str | None
+) -> None:
+    flags = {"customization_type": "DISTILLATION", "distillation.teacher": teacher}
+    job = load_job(loaded(tmp_path).path, flags=flags)
+    found = preflight._teacher(job, preflight.Notes(job))
+    assert [(f.code, f.severity) for f in found] == ([(code, severity)] if code else [])
+
+
 @pytest.mark.parametrize(("alias", "kind"), CUSTOMIZED)
 def test_every_models_request_fits_the_service_model(tmp_path: Path, alias: str, kind: str) -> None:
     job = loaded(tmp_path, alias, customization_type=kind, tags={"team": "support desk"})

@@ -21,14 +21,30 @@ from cloudft.backends.base import (
     Generates,
     Inventories,
     Prompt,
+    Quotes,
     Serves,
     ServingPlan,
     StagedJob,
     Stranger,
     Thing,
 )
-from cloudft.backends.bedrock import inventory, output, preflight, request, serve, states
-from cloudft.errors import AwsConflict, AwsNotFound, AwsRefused, JobNotFound, JobStateConflict
+from cloudft.backends.bedrock import (
+    inventory,
+    output,
+    preflight,
+    prices,
+    request,
+    serve,
+    states,
+)
+from cloudft.errors import (
+    AwsConflict,
+    AwsNotFound,
+    AwsRefused,
+    AwsUnreachable,
+    JobNotFound,
+    JobStateConflict,
+)
 from cloudft.files import as_store_error
 from cloudft.home import Home
 from cloudft.spec.load import LoadedJob
@@ -38,7 +54,7 @@ from cloudft.types import Estimate, Finding, JobState, LogLine, Metric, Plan, Vo
 ARTIFACTS = "artifacts"
 
 
-class BedrockBackend(Backend, Finds, Serves, Generates, Inventories):
+class BedrockBackend(Backend, Finds, Quotes, Serves, Generates, Inventories):
     """Model customization jobs of one account and Region."""
 
     name = "bedrock"
@@ -67,6 +83,18 @@ class BedrockBackend(Backend, Finds, Serves, Generates, Inventories):
     def estimate(self, job: LoadedJob, volumes: Mapping[str, Volume]) -> Estimate:
         """By the catalogue's prices. Whether validation data is billed is not documented."""
         return cost.estimate(self.name, job.model, volumes["train"], request.epochs(job))
+
+    def quote(self, job: LoadedJob, estimate: Estimate) -> Estimate:
+        """By the Price List API, where it may be asked: an endpoint of one's own has none."""
+        here = self.at(request.place_of(job)).aws
+        try:
+            meta = here.client("bedrock").meta
+            if not meta.endpoint_url.endswith((".amazonaws.com", ".amazonaws.com.cn")):
+                return estimate
+            found = prices.live(here, job.model, meta.region_name)
+        except (AwsRefused, AwsUnreachable):
+            return estimate
+        return cost.quoted(estimate, job.model, found) if found else estimate
 
     def plan(self, staged: StagedJob) -> Plan:
         """The calls, in order, with everything that is in them."""

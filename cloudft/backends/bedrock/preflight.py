@@ -6,14 +6,17 @@ is said to be unchecked: that is no failure.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from cloudft import catalogue
 from cloudft.aws.client import Aws
 from cloudft.aws.shapes import request_problems
 from cloudft.backends.base import StagedJob
 from cloudft.backends.bedrock import account, request
+from cloudft.errors import UnknownModel
 from cloudft.spec.load import LoadedJob
 from cloudft.types import DataFile, Finding, Manifest, Severity
 
@@ -44,7 +47,7 @@ class Notes:
 def findings(job: LoadedJob, aws: Aws) -> list[Finding]:
     """Off line first; the account is asked when the job file says enough for it."""
     note = Notes(job)
-    found = [*_settings(job, note), *_model(job, note), *_kind(job, note)]
+    found = [*_settings(job, note), *_model(job, note), *_kind(job, note), *_teacher(job, note)]
     if any(finding.severity == "error" for finding in found):
         return found
     found += _request(job, note)
@@ -99,6 +102,32 @@ def _kind(job: LoadedJob, note: Notes) -> Iterator[Finding]:
         message = f"{kind} takes its own hyperparameters"
         fix = "move them to reinforcement.hyperparameters."
         yield note("UnusedValue", "hyperparameters", message, fix)
+
+
+def _teacher(job: LoadedJob, note: Notes) -> Iterator[Finding]:
+    """The teacher beside the student: what is told of the pairs is told with its date."""
+    if job.spec.distillation is None or job.spec.customization_type != "DISTILLATION":
+        return
+    name, student = job.spec.distillation.teacher, job.model
+    teacher = _inference_id(name)
+    try:
+        known = catalogue.find(teacher)
+    except UnknownModel:
+        known = None
+    if known is not None and known.lifecycle.state == "end-of-life":
+        message = f"the teacher {known.alias} is past its end of life ({known.lifecycle.date})"
+        fix = f"take {' or '.join(student.teachers) or 'another one'}."
+        yield note("ModelEndOfLife", "distillation.teacher", message, fix)
+    elif student.teachers and teacher not in student.teachers:
+        where = str(student.sources[0])
+        message = f"{teacher} is not among the teachers of {student.alias} that are known ({where})"
+        fix = f"take {' or '.join(student.teachers)}, or make sure that Bedrock allows the pair."
+        yield note("TeacherUnknown", "distillation.teacher", message, fix, "warning")
+
+
+def _inference_id(name: str) -> str:
+    """The model's id in an id, an ARN or a system-defined inference profile (`us.amazon...`)."""
+    return re.sub(r"^(us|eu|apac|us-gov|global)\.", "", name.rpartition("/")[2])
 
 
 def _request(job: LoadedJob, note: Notes) -> Iterator[Finding]:

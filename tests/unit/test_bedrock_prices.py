@@ -1,0 +1,103 @@
+"""Live prices: taken where exactly one product is the model's, else the catalogue's stand."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cloudft import catalogue, cost
+from cloudft.aws.client import Aws, Place
+from cloudft.backends.bedrock import prices
+from cloudft.backends.bedrock.backend import BedrockBackend
+from cloudft.errors import AwsDenied
+from cloudft.home import Home
+from cloudft.spec.load import load_job
+from cloudft.types import Volume
+
+NOVA = catalogue.find("nova-micro")
+
+
+def product(usage: str, usd: str, unit: str) -> str:
+    dimension = {"unit": unit, "pricePerUnit": {"USD": usd}}
+    return json.dumps(
+        {
+            "product": {"attributes": {"regionCode": "us-east-1", "usagetype": usage}},
+            "terms": {"OnDemand": {"a": {"priceDimensions": {"b": dimension}}}},
+        }
+    )
+
+
+LISTED = [
+    product("USE1-NovaMicro-Customization-Training", "0.0020000000", "1K tokens"),
+    product("USE1-NovaMicro-Customization-Storage", "2.5", "Model/month"),
+    product("USE1-NovaMicro-ProvisionedThroughput-NoCommit-ModelUnits", "30", "hour"),
+    product("USE1-NovaMicro-ProvisionedThroughput-1month-ModelUnits", "20", "hour"),
+    product("USE1-NovaMicro-input-tokens", "0.00003", "1K tokens"),
+    product("USE1-NovaPro-Customization-Training", "0.9", "1K tokens"),
+]
+
+
+def answering(monkeypatch: pytest.MonkeyPatch, *pages: list[str] | Exception) -> list[Any]:
+    """The price list answers with these pages; what it was asked is returned."""
+    asked: list[Any] = []
+
+    def once(aws: Aws, what: str, service: str, operation: str, **given: Any) -> Mapping[str, Any]:
+        assert (service, operation, aws.place.region) == ("pricing", "get_products", "us-east-1")
+        asked.append(given)
+        page = pages[int(given.get("NextToken", 0))]
+        if isinstance(page, Exception):
+            raise page
+        more = len(asked) < len(pages)
+        return {"PriceList": page} | ({"NextToken": str(len(asked))} if more else {})
+
+    monkeypatch.setattr(Aws, "once", once)
+    return asked
+
+
+def test_the_models_own_products_are_read_from_all_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = answering(monkeypatch, LISTED[:1], LISTED[1:])
+    found = prices.live(Aws(Place()), NOVA, "us-west-2")
+    assert found is not None and len(asked) == 2
+    assert asked[0]["Filters"][0]["Value"] == "us-west-2"
+    assert (found.training_per_1k_tokens, found.storage_per_month) == (0.002, 2.5)
+    assert found.provisioned_unit_hour == 30
+
+
+@pytest.mark.parametrize(
+    "listed",
+    [
+        [],
+        LISTED[4:],
+        [LISTED[0], product("USE1-NovaMicro-Customization-Training", "0.003", "1K tokens")],
+        [product("USE1-NovaMicro-Customization-Training", "2", "1M tokens")],
+    ],
+)
+def test_nothing_is_guessed(monkeypatch: pytest.MonkeyPatch, listed: list[str]) -> None:
+    answering(monkeypatch, listed)
+    assert prices.live(Aws(Place()), NOVA, "us-east-1") is None
+
+
+def test_a_quote_takes_the_live_prices_or_stays_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "some")
+    path = tmp_path / "cloudft.yaml"
+    path.write_text("{name: quoted, base_model: nova-micro, data: {train: train.jsonl}}")
+    job = load_job(path, flags={"bedrock.region": "us-east-1"})
+    backend = BedrockBackend(Home(tmp_path / "home"))
+    before = cost.estimate("bedrock", NOVA, Volume(10, 60_000, 10_000), epochs=2)
+    assert before.usd["training"] == pytest.approx(0.02)
+    answering(monkeypatch, LISTED)
+    after = backend.quote(job, before)
+    assert after.usd["training"] == pytest.approx(0.04)
+    assert after.usd["servingPerHour"] == 0.0, "on demand costs nothing while it is idle"
+    assert "Price List API, us-east-1" in after.price_source
+    answering(monkeypatch, AwsDenied("no", fix="ask"))
+    assert backend.quote(job, before) == before
+    elsewhere = load_job(path, flags={"bedrock.endpoint_url": "http://127.0.0.1:9"})
+    assert backend.quote(elsewhere, before) == before
