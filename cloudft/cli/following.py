@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator
+from datetime import datetime, timezone
 
 import click
 
@@ -43,7 +44,8 @@ class _Lines:
 
     def __call__(self, state: JobState) -> None:
         progress = state.progress
-        what = (state.status, progress and (progress.activity, progress.epoch))
+        where = (progress.activity, progress.epoch) if progress else phase(state)
+        what = (state.status, where)
         step = progress.step if progress else -1
         due = step != self.step and time.monotonic() - self.at >= EVERY_S
         if what != self.said or due:
@@ -54,8 +56,10 @@ class _Lines:
 def line(state: JobState) -> str:
     """A state in one line."""
     progress = state.progress
-    if progress is None or state.status == "Failed":
+    if state.status == "Failed":
         return f"{state.id}: {state.status}"
+    if progress is None:
+        return ", ".join([f"{state.id}: {state.status}", *_waiting(state)])
     parts = [f"{state.id}: {state.status}", f"step {progress.step}/{progress.total_steps}"]
     if not state.ended:
         parts.insert(1, progress.activity)
@@ -66,6 +70,24 @@ def line(state: JobState) -> str:
     if not state.ended:
         parts.append(f"{duration(progress.seconds_left)} left")
     return ", ".join(parts)
+
+
+def phase(state: JobState) -> str | None:
+    """The phase that goes on: what a backend tells that tells no steps."""
+    details = vars(state.status_details)
+    name = next((name for name, word in details.items() if word == "InProgress"), None)
+    return name and name.removesuffix("_details").replace("_", " ")
+
+
+def _waiting(state: JobState) -> list[str]:
+    """Where a job without steps is, how long it has run, and how long such jobs take."""
+    if state.ended:
+        return []
+    began = datetime.fromisoformat(state.created_at)
+    since = max(0.0, (datetime.now(timezone.utc) - began).total_seconds())
+    parts = [word for word in (phase(state),) if word] + [f"{duration(since)} so far"]
+    usual = state.summary.get("usualSeconds")
+    return [*parts, f"such jobs took {duration(usual)}"] if usual else parts
 
 
 def _bar(states: Iterator[JobState]) -> JobState:
@@ -97,7 +119,7 @@ def _bar(states: Iterator[JobState]) -> JobState:
 def _numbers(state: JobState) -> str:
     progress = state.progress
     if progress is None:
-        return ""
+        return "  ".join(_waiting(state))
     parts = [f"{progress.step}/{progress.total_steps}", f"epoch {progress.epoch + 1}"]
     if progress.loss is not None:
         parts.append(f"loss {progress.loss:.4f}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import string
+from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -192,3 +193,16 @@ def test_a_plan_prints_whole_and_equal_and_hides_nothing_that_it_sends(tmp_path:
     assert [call["operation"] for call in puts] == ["put_object", "put_object"]
     assert create["parameters"]["clientRequestToken"] == json.loads(text)["token"]
     assert all(call["parameters"]["ExpectedBucketOwner"] == "123456789012" for call in puts)
+
+
+def test_what_jobs_like_this_one_took_is_told() -> None:
+    began = datetime(2026, 11, 1, tzinfo=timezone.utc)
+
+    def job(minutes: int, model: str = "a", kind: str = "FINE_TUNING") -> dict[str, Any]:
+        times = {"creationTime": began, "endTime": began + timedelta(minutes=minutes)}
+        return {"baseModelArn": model, "customizationType": kind, **times}
+
+    others = [job(999, "b"), job(999, kind="CONTINUED_PRE_TRAINING")]
+    now = {"baseModelArn": "a", "customizationType": "FINE_TUNING"}
+    assert states.usual_seconds(now, [job(30), job(40), job(90), *others]) == 2400
+    assert states.usual_seconds(now, others) is None

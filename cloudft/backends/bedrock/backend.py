@@ -64,6 +64,7 @@ class BedrockBackend(Backend, Finds, Quotes, Serves, Generates, Inventories):
     def __init__(self, home: Home, aws: Aws | None = None) -> None:
         self.home = home
         self.aws = aws or Aws(Place())
+        self._completed_jobs: Sequence[Mapping[str, Any]] | None = None
         if self.aws.place.endpoint_url and "127.0.0.1" in self.aws.place.endpoint_url:
             self.poll_seconds, self.longest_poll_seconds = 0.2, 1.0
 
@@ -179,12 +180,25 @@ class BedrockBackend(Backend, Finds, Quotes, Serves, Generates, Inventories):
     def describe(self, job_id: str) -> JobState:
         """One look; the files of a completed job are brought home with the first one."""
         answer = self._get(job_id)
+        if answer["status"] == "InProgress":
+            return states.state(answer, None, states.usual_seconds(answer, self._before()))
         if answer["status"] != "Completed":
             return states.state(answer, None)
         folder = self._folder(answer)
         if not layout.is_complete(folder):
             output.bring(self.aws, answer, self._owner(answer), folder)
         return states.state(answer, str(folder))
+
+    def _before(self) -> Sequence[Mapping[str, Any]]:
+        """The newest completed jobs, asked once; none where they may not be listed."""
+        if self._completed_jobs is None:
+            operation, only = "list_model_customization_jobs", {"statusEquals": "Completed"}
+            try:
+                answer = self.aws.once("jobs", "bedrock", operation, maxResults=100, **only)
+            except (AwsRefused, AwsUnreachable):
+                answer = {}
+            self._completed_jobs = answer.get("modelCustomizationJobSummaries", ())
+        return self._completed_jobs
 
     def describe_many(self, job_ids: Sequence[str]) -> Mapping[str, JobState]:
         """From the account's list: one call for a thousand jobs."""

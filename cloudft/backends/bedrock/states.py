@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import statistics
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -34,7 +35,25 @@ def details(answer: Mapping[str, Any]) -> StatusDetails:
     return StatusDetails(**given)
 
 
-def state(answer: Mapping[str, Any], artifacts: str | None) -> JobState:
+def usual_seconds(
+    answer: Mapping[str, Any], completed: Iterable[Mapping[str, Any]]
+) -> float | None:
+    """What completed jobs of the same model and type took, the middle one; None without any.
+
+    Bedrock tells no steps, and no time: this is all that can be expected by.
+    """
+    alike = ("baseModelArn", "customizationType")
+    took = [
+        (job["endTime"] - job["creationTime"]).total_seconds()
+        for job in completed
+        if job.get("endTime") and all(job.get(name) == answer.get(name) for name in alike)
+    ]
+    return statistics.median(took) if took else None
+
+
+def state(
+    answer: Mapping[str, Any], artifacts: str | None, usual_seconds: float | None = None
+) -> JobState:
     """A job as GetModelCustomizationJob tells it, or as a summary of the list does."""
     status = answer["status"]
     losses = answer.get("validationMetrics") or []
@@ -43,6 +62,7 @@ def state(answer: Mapping[str, Any], artifacts: str | None) -> JobState:
         "arn": answer["jobArn"],
         "customModel": answer.get("outputModelArn") or answer.get("customModelArn"),
         "trainingLoss": training,
+        "usualSeconds": usual_seconds,
         "validationLosses": [loss["validationLoss"] for loss in losses] or None,
     }
     return JobState(
