@@ -195,12 +195,13 @@ def submit(
     again: bool = False,
     progress: Callable[[int], None] | None = None,
     wait: Callable[[AwsQuota], None] | None = None,
+    tell: Callable[[Estimate], None] | None = None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Job:
     """Submit a staged job; returns it with its first state.
 
-    `wait` is told of a used-up quota, and the job waits for its turn; without it AwsQuota is
-    raised.
+    `tell` gets the estimate before anything is sent. `wait` is told of a used-up quota, and the job
+    waits for its turn; without it AwsQuota is raised.
 
     With `again`, a job of the same text that runs or is complete is left alone, and another
     started.
@@ -211,6 +212,8 @@ def submit(
         if isinstance(backend, Quotes) and plan.job_id not in store.ids():
             quote = backend.quote(staged.job, plan.estimate)
             plan = dataclasses.replace(plan, estimate=quote)
+        if tell is not None and attempt == 0:
+            tell(plan.estimate)
         check_budget(staged.job, plan)
         record = record_of(staged, plan, store)
         _adopt_own(record, plan, backend, store)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -52,7 +53,7 @@ def ended_well(job: Job) -> int:
 def follow_and_show(job: Job, backend: Backend, timeout: float | None, console: Console) -> Job:
     """Follow a job to its end with progress on stderr; Ctrl-C leaves the job running."""
     from cloudft import jobs
-    from cloudft.cli import following
+    from cloudft.cli import following, picture
 
     def say(error: CloudftError) -> None:
         console.note(f"{error.message}\n  {error.fix}\n  watching goes on after it ...")
@@ -68,6 +69,10 @@ def follow_and_show(job: Job, backend: Backend, timeout: float | None, console: 
         raise
     if state.failure_message:
         console.note(state.failure_message)
+    if state.artifacts:
+        points = list(backend.metrics(job.record.backend_job_id or job.record.id))
+        drawn = picture.keep(points, job.record.id, Path(state.artifacts).parent)
+        console.detail(f"wrote {drawn}" if drawn else "the curves were not drawn")
     return jobs.Job(job.record, state)
 
 

@@ -176,10 +176,15 @@ def submit_command(
     with reading(console) as progress:
         staged, warnings = jobs.prepare(job_file, chosen, home, progress)
     warn(warnings)
-    _say_cost(chosen.estimate(job_file, staged.manifest.files), console)
     with sending(console) as sent:
         job = jobs.submit(
-            staged, chosen, store, again=again, progress=sent, wait=waiting(console, queue)
+            staged,
+            chosen,
+            store,
+            again=again,
+            progress=sent,
+            wait=waiting(console, queue),
+            tell=lambda estimate: _say_cost(estimate, console),
         )
     if wait:
         backend_here = jobs.backend_of(job.record, home)
@@ -199,7 +204,7 @@ def _say_cost(estimate: Estimate, console: Console) -> None:
     usd = estimate.usd["training"]
     if usd == 0:
         return
-    amount = "an unknown price" if usd is None else f"about {usd:.2f} USD"
+    amount = "an unknown price" if usd is None else f"about {max(usd, 0.01):.2f} USD"
     tokens = f"{estimate.train_tokens:,} tokens x {estimate.epochs} epochs"
     console.note(f"training costs {amount}: {tokens} ({estimate.price_source})")
 
