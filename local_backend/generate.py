@@ -2,11 +2,13 @@
 
 Requests come as JSON lines on standard input:
 
+    {"count": [prompt, ...]}
     {"prompts": [{"messages": [{"role", "content"}, ...]} | {"text": "..."}],
      "variants": ["tuned", "base"], "maxNewTokens": 256, "temperature": 0.0, "topP": 1.0, "seed": 7}
 
 Answers go as JSON lines to standard output: one `{"index", "variant", "text", "tokens",
-"finishReason"}` a prompt and variant, then `{"done": true}`; or `{"error", "fix"}`.
+"finishReason"}` a prompt and variant (of a count `{"tokens"}` a prompt), then `{"done": true}`; or
+`{"error", "fix"}`.
 `temperature` 0 decodes greedily. The prompt is rendered and tokenised just as it was for training.
 """
 
@@ -43,11 +45,14 @@ class Models:
         device = choose_device(settings.device)
         dtype = choose_dtype("auto", device) if device.type == "cuda" else torch.float32
         folder = job_dir / ARTIFACTS / MODEL
-        if not folder.is_dir():
-            raise TrainerError("The job has left no model yet.", fix="wait until it is Completed.")
         source = locate(settings.model_name, settings.weights)
         self.base = load(source, dtype, device)
         self.tuned = self.base
+        self.trained = folder.is_dir()
+        if not self.trained:
+            self.base.model.eval()
+            self.base.model.config.use_cache = True
+            return
         if settings.method == "full":
             self.base.model.eval()
             self.tuned = load(str(folder), dtype, device)
@@ -58,7 +63,11 @@ class Models:
     @contextlib.contextmanager
     def variant(self, name: str) -> Iterator[Loaded]:
         """The model called `name`: the base is the tuned one with its adapters switched off."""
-        if name == BASE and self.base is self.tuned:
+        if name == TUNED and not self.trained:
+            raise TrainerError("The job has left no model yet.", fix="wait until it is Completed.")
+        if not self.trained:
+            yield self.base
+        elif name == BASE and self.base is self.tuned:
             with self.tuned.model.disable_adapter():
                 yield self.tuned
         else:
@@ -148,6 +157,12 @@ def answers(models: Models, request: dict[str, Any]) -> Iterator[dict[str, Any]]
                     yield {"index": index, "variant": name, **reply}
 
 
+def counts(models: Models, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """How many tokens each prompt is."""
+    for prompt in request["count"]:
+        yield {"tokens": len(prompt_ids(models.tuned, prompt))}
+
+
 def main() -> int:
     """Answer until standard input ends. What libraries print goes to standard error."""
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
@@ -162,7 +177,9 @@ def main() -> int:
         models = Models(job_dir, read_settings(job_dir))
         say({"ready": True})
         for line in sys.stdin:
-            for reply in answers(models, json.loads(line)):
+            request = json.loads(line)
+            replies_of = counts if "count" in request else answers
+            for reply in replies_of(models, request):
                 say(reply)
             say({"done": True})
     except TrainerError as error:

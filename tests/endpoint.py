@@ -76,7 +76,7 @@ class Endpoint:
 @contextlib.contextmanager
 def running(*arguments: str | Path) -> Iterator[Endpoint]:
     """An endpoint with an empty, closed bucket and a trusting role."""
-    command = [sys.executable, "-m", "cloudft.endpoint", *map(str, arguments)]
+    command = [sys.executable, "-m", "cloudft", "endpoint", "-q", *map(str, arguments)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
@@ -84,7 +84,8 @@ def running(*arguments: str | Path) -> Iterator[Endpoint]:
             furnish(endpoint)
             yield endpoint
         finally:
-            process.kill()
+            process.terminate()
+            process.wait(30)
 
 
 def furnish(endpoint: Endpoint) -> None:

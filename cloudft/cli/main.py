@@ -35,6 +35,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "gc": ("cloudft.cli.spending", "Find and remove what cloudft made in the account."),
     "models": ("cloudft.cli.machine", "List the base models and where they come from."),
     "doctor": ("cloudft.cli.machine", "Say what is installed, and what is missing."),
+    "endpoint": ("cloudft.cli.endpoint", "Serve a Bedrock on this machine that really trains."),
     "completion": ("cloudft.cli.machine", "Print the tab completion script of a shell."),
 }
 """Command -> (module, one line of help). The click command is called NAME_command there."""

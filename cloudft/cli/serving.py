@@ -75,8 +75,8 @@ def deploy_command(
         return 0
     if not yes:
         click.confirm(f"{said}\nmake it?", abort=True, err=True)
+    console.note(f"{said}\nmaking it; Ctrl-C leaves it to be made ...")
     thing = server.deploy(plan)
-    console.note(said)
     console.result(thing, f"{thing.id}  {thing.status}")
     return 0
 

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
+import io
 import re
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import orjson
 
 from cloudft.aws.shapes import problems
-from cloudft.endpoint import faults
-from cloudft.endpoint.customization import Customization
-from cloudft.endpoint.faults import Faults
-from cloudft.endpoint.foundation import Foundation
-from cloudft.endpoint.serving import Runtime, ServingOperations
-from cloudft.endpoint.state import ACCOUNT
+from cloudft.endpoint import faults, front
+from cloudft.endpoint.faults import Dropped, Faults
+from cloudft.endpoint.signatures import Signed, verify
+from cloudft.endpoint.state import ACCOUNT, State
 from cloudft.endpoint.wire import SERVER, Call, Reply, Wire, WireError
+from cloudft.errors import CloudftError
 
 Operation = Callable[[Mapping[str, Any]], dict[str, Any]]
 Environ = dict[str, Any]
 SCOPE = re.compile(r"Credential=[^/]+/\d{8}/[^/]+/(?P<service>[^/]+)/aws4_request")
 ADMIN = "/_cloudft/"
+READS = ("Get", "List", "Converse", "Invoke", "Count")
+"""How operations begin that change nothing."""
 REMEMBERED = 20_000
 """How many calls the admin route tells of at most."""
 
@@ -37,20 +40,20 @@ class App:
 
     def __init__(
         self,
-        foundation: Foundation,
-        customization: Customization,
-        others: Any,
-        wires: tuple[Wire, ...] | None = None,
+        state: State,
+        rooms: Sequence[Any],
+        others: Callable[..., Any],
+        orders: Faults,
+        curves: Path,
+        secrets: Mapping[str, str] | None = None,
     ) -> None:
-        self.wires = wires or (Wire("bedrock"), Wire("bedrock-runtime"))
-        self.rooms = (
-            foundation,
-            customization,
-            ServingOperations(customization.state),
-            Runtime(customization.state),
-        )
+        self.wires = (Wire("bedrock"), Wire("bedrock-runtime"))
+        self.state = state
+        self.rooms = rooms
         self.others = others
-        self.faults = Faults()
+        self.faults = orders
+        self.curves = curves
+        self.secrets = secrets
         self.calls: deque[Call] = deque(maxlen=REMEMBERED)
         self.lock = threading.Lock()
 
@@ -61,9 +64,30 @@ class App:
             return _send(self._admin(environ, raw_path), start)
         scope = SCOPE.search(environ.get("HTTP_AUTHORIZATION", ""))
         service = scope["service"] if scope else ""
+        if not scope and raw_path == "/" and environ["REQUEST_METHOD"] == "GET":
+            content = front.page(self.state, self.curves, self.calls)
+            headers = (("Content-Type", "text/html; charset=utf-8"),)
+            return _send(Reply(200, headers, content), start)
+        try:
+            self._check_signature(environ, raw_path, service)
+        except WireError as error:
+            refused = self.wires[0].error(error) if service == "bedrock" else None
+            return _send(refused or _plain(service, error), start)
         if service != "bedrock":
             return self._elsewhere(service, environ, start)
         return _send(self._bedrock(environ, raw_path), start)
+
+    def _check_signature(self, environ: Environ, raw_path: str, service: str) -> None:
+        if self.secrets is None:
+            return
+        headers = _headers_of(environ)
+        body = None
+        if "x-amz-content-sha256" not in headers:
+            body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+            environ["wsgi.input"] = io.BytesIO(body)
+        query = str(environ.get("QUERY_STRING", ""))
+        signed = Signed(environ["REQUEST_METHOD"], raw_path, query, headers, body)
+        verify(signed, self.secrets)
 
     def _elsewhere(
         self, service: str, environ: Environ, start: Callable[..., Any]
@@ -82,11 +106,7 @@ class App:
         return answer
 
     def _bedrock(self, environ: Environ, raw_path: str) -> Reply:
-        headers = {
-            name[5:].lower().replace("_", "-"): value
-            for name, value in environ.items()
-            if name.startswith("HTTP_")
-        }
+        headers = _headers_of(environ)
         wire = self.wires[0]
         try:
             body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
@@ -99,6 +119,10 @@ class App:
             raise WireError("UnknownOperationException", f"There is no operation at {raw_path}")
         except WireError as error:
             return wire.error(error)
+        except Dropped:
+            raise
+        except CloudftError as error:  # the disk of --state is full, or the like
+            return wire.error(WireError("InternalServerException", error.message))
 
     def _act(self, wire: Wire, call: Call) -> dict[str, Any]:
         with self.lock:
@@ -106,15 +130,20 @@ class App:
         fault = self.faults.due(call.operation)
         faults.before(fault)
         _validate(wire.operation(call.operation).input_shape, call.parameters)
-        name = snake(call.operation)
-        operation: Operation | None = next(
-            (getattr(room, name) for room in self.rooms if hasattr(room, name)), None
-        )
+        operation = self.operation(call.operation)
         if operation is None:
-            raise WireError("UnknownOperationException", f"{call.operation} is not offered here")
+            what = f"{call.operation} is not offered by this endpoint"
+            raise WireError("UnknownOperationException", what)
         result = operation(call.parameters)
+        if not call.operation.startswith(READS):
+            self.state.save()
         faults.after(fault)
         return result
+
+    def operation(self, name: str) -> Operation | None:
+        """What does that operation; None where it is not offered."""
+        found = (getattr(room, snake(name), None) for room in self.rooms)
+        return next((operation for operation in found if operation is not None), None)
 
     def _admin(self, environ: Environ, path: str) -> Reply:
         try:
@@ -132,6 +161,18 @@ class App:
         except (WireError, ValueError) as error:
             return Reply(400, (), orjson.dumps({"message": str(error)}))
         return Reply(404, (), b"{}")
+
+
+def _headers_of(environ: Environ) -> dict[str, str]:
+    headers = {
+        name[5:].lower().replace("_", "-"): value
+        for name, value in environ.items()
+        if name.startswith("HTTP_")
+    }
+    for name in ("CONTENT_TYPE", "CONTENT_LENGTH"):
+        if environ.get(name):
+            headers[name.lower().replace("_", "-")] = str(environ[name])
+    return headers
 
 
 def _validate(shape: Any, parameters: Mapping[str, Any]) -> None:

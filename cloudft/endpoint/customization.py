@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import csv
-import tempfile
+import shutil
 import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from cloudft.artifacts import TRAINING_CSV, VALIDATION_CSV
+from cloudft.endpoint.answering import Who
+from cloudft.endpoint.faults import Faults
 from cloudft.endpoint.foundation import Base, Foundation
-from cloudft.endpoint.pages import page
-from cloudft.endpoint.state import Job, Model, State, found, now
-from cloudft.endpoint.training import PHASES, FailedRun, Look, Run, Trainer
+from cloudft.endpoint.pages import chosen, page
+from cloudft.endpoint.places import split
+from cloudft.endpoint.run import FailedRun, Look, Order, Run
+from cloudft.endpoint.state import RUNNING, Job, Model, State, found, now, require
+from cloudft.endpoint.training import PHASES, Trainer
 from cloudft.endpoint.wire import WireError
 
 TICK_S = 0.05
@@ -24,52 +27,87 @@ WRITE_CHECK = ".write_access_check_file.tmp"
 
 
 class Customization:
-    """The operations of jobs and custom models."""
+    """The operations of jobs and custom models. Jobs work in folders below `folder`."""
 
     def __init__(
-        self, state: State, foundation: Foundation, trainer: Trainer, s3: Any, at_once: int
+        self,
+        state: State,
+        foundation: Foundation,
+        trainer: Trainer,
+        s3: Any,
+        *,
+        at_once: int,
+        folder: Path,
+        faults: Faults,
     ) -> None:
         self.state = state
         self.foundation = foundation
         self.trainer = trainer
         self.s3 = s3
         self.at_once = at_once
+        self.folder = folder
+        self.faults = faults
+        self.runs: dict[str, Run] = {}
+        self.closing = threading.Event()
+
+    def begin(self) -> None:
+        """Go on with the jobs that were running, and look after all of them from now on."""
+        for job in self.state.running():
+            threading.Thread(target=self._start, args=(job,), daemon=True).start()
         threading.Thread(target=self._tick, daemon=True).start()
+
+    def close(self, patience_s: float = 10.0) -> None:
+        """Let the trainings end with a checkpoint; the jobs stay as they are."""
+        self.closing.set()
+        with self.state.lock:
+            runs = [self.runs[job.arn] for job in self.state.running() if job.arn in self.runs]
+        for run in runs:
+            run.stop()
+        end = time.monotonic() + patience_s
+        while time.monotonic() < end and any(run.look().status == "InProgress" for run in runs):
+            time.sleep(TICK_S)
+
+    def who(self, job: Job) -> Who:
+        """Who answers for a job's model: what it trained, or its stand-in where nothing was."""
+        if job.local is not None:
+            return Who(job.local)
+        return Who(None, self.foundation.stand_in(job.base_model_arn), "base")
 
     def create_model_customization_job(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Take the job, or give the one of the same token."""
         state = self.state
         with state.lock:
-            token = given.get("clientRequestToken")
-            known = state.tokens.get(("job", token or ""))
+            known = state.known("job", given)
             if known:
-                if dict(known[0]) != dict(given):
-                    raise WireError(
-                        "ValidationException", "The token was used with other parameters"
-                    )
-                return {"jobArn": known[1]}
+                return {"jobArn": known}
             self._refuse(given)
             base = self._base(
                 given["baseModelIdentifier"], given.get("customizationType", "FINE_TUNING")
             )
             arn = state.arn("model-customization-job", base.identifier)
-            job = Job(arn, given, self.foundation.arn(base))
+            job = Job(arn, dict(given), self.foundation.arn(base))
             state.jobs[arn] = job
             state.tag(arn, given.get("jobTags", ()))
-            if token:
-                state.tokens["job", token] = (given, arn)
+            state.remember("job", given, arn)
+            state.save()
         threading.Thread(target=self._start, args=(job,), daemon=True).start()
         return {"jobArn": arn}
 
     def _base(self, identifier: str, kind: str) -> Base:
         """The foundation model: the one that is named, or that a custom model was made from."""
         if ":custom-model/" in identifier:
-            identifier = self._model(identifier).job.base_model_arn
+            identifier = self._model(identifier).base_model_arn
         return self.foundation.customizable(identifier, kind)
 
     def _refuse(self, given: Mapping[str, Any]) -> None:
         state = self.state
         name, model = given["jobName"], given["customModelName"]
+        kind = given.get("customizationType", "FINE_TUNING")
+        if kind not in self.trainer.kinds:
+            raise WireError("ValidationException", f"This endpoint does not train {kind}.")
+        if "s3Uri" not in given["trainingDataConfig"]:
+            what = "trainingDataConfig.s3Uri is needed: this endpoint keeps no invocation logs."
+            raise WireError("ValidationException", what)
         if found(state.jobs, name):
             raise WireError("ConflictException", f"A job with the name {name} already exists")
         busy = [job.request["customModelName"] for job in state.running()]
@@ -85,7 +123,8 @@ class Customization:
     def _start(self, job: Job) -> None:
         run: Run
         try:
-            folder = Path(tempfile.mkdtemp(prefix="cloudft-endpoint-"))
+            folder = self._folder(job)
+            folder.mkdir(parents=True, exist_ok=True)
             data = {"train": job.request["trainingDataConfig"]["s3Uri"]}
             validators = job.request.get("validationDataConfig", {}).get("validators", ())
             if validators:
@@ -93,13 +132,19 @@ class Customization:
             files = {role: self._fetch(uri, folder / f"{role}.jsonl") for role, uri in data.items()}
             bucket, prefix = split(job.request["outputDataConfig"]["s3Uri"])
             self.s3.put_object(Bucket=bucket, Key=f"{prefix}{WRITE_CHECK}", Body=b"")
-            run = self.trainer.start(f"job-{job.id}", job.request, files)
+            stand_in = self.foundation.stand_in(job.base_model_arn)
+            stopping = job.status == "Stopping"
+            order = Order(f"job-{job.id}", job.request, files, stand_in, folder, stopping)
+            run = self.trainer.start(order)
         except Exception as error:  # whatever it is, the job says so
             run = FailedRun(failure_of(job, error))
         with self.state.lock:
-            job.run = run
-        if job.status == "Stopping":
+            self.runs[job.arn] = run
+        if job.status == "Stopping" or self.closing.is_set():
             run.stop()
+
+    def _folder(self, job: Job) -> Path:
+        return self.folder / "jobs" / job.id
 
     def _fetch(self, uri: str, to: Path) -> Path:
         bucket, key = split(uri, folder=False)
@@ -108,32 +153,58 @@ class Customization:
         return to
 
     def _tick(self) -> None:
-        while True:
+        while not self.closing.wait(TICK_S):
             with self.state.lock:
-                running = [job for job in self.state.running() if job.run]
-            for job in running:
-                assert job.run is not None
-                self._advance(job, job.run.look())
-            time.sleep(TICK_S)
+                running = [
+                    (j, self.runs[j.arn]) for j in self.state.running() if j.arn in self.runs
+                ]
+            for job, run in running:
+                look = run.look()
+                if not self.closing.is_set():
+                    self._advance(job, run, look)
 
-    def _advance(self, job: Job, look: Look) -> None:
-        losses = self._publish(job, look.artifacts) if look.artifacts else {}
+    def _advance(self, job: Job, run: Run, look: Look) -> None:
+        try:
+            losses = self._publish(job, look.artifacts) if look.artifacts else {}
+        except Exception as error:  # the bucket is gone, or may not be written any more
+            look, losses = Look("Failed", look.details, failure_of(job, error)), {}
         with self.state.lock:
-            job.enter(look.details)
-            if look.status == "InProgress":
-                return
-            job.failure, job.ended, job.modified = look.failure, now(), now()
-            if look.status == "Completed":
-                job.training_loss = losses["train"]
-                job.validation_losses = tuple(losses[r] for r in ("validation",) if r in losses)
-                self._make_model(job)
-            job.status = look.status
+            new = job.enter(look.details)
+            fault = self._due(job) if new else None
+            if fault is not None:
+                run.stop()
+                look = Look("Failed", {}, fault)
+            changed = new or job.local != run.local
+            job.local = run.local
+            if look.status != "InProgress":
+                self._end(job, look, losses)
+            if changed or look.status != "InProgress":
+                self.state.save()
+        if look.status != "InProgress":
+            shutil.rmtree(self._folder(job), ignore_errors=True)
+
+    def _due(self, job: Job) -> str | None:
+        """The message of a failure that was ordered for a phase that the job has entered."""
+        for phase, where in job.details.items():
+            fault = self.faults.due(phase)
+            if fault is not None:
+                where.status, where.modified = "Failed", now()
+                return fault.message
+        return None
+
+    def _end(self, job: Job, look: Look, losses: Mapping[str, float]) -> None:
+        job.failure, job.ended, job.modified = look.failure, now(), now()
+        if look.status == "Completed":
+            job.training_loss = losses["train"]
+            job.validation_losses = tuple(losses[r] for r in ("validation",) if r in losses)
+            self._make_model(job)
+        job.status = look.status
 
     def _make_model(self, job: Job) -> None:
         state = self.state
-        base = job.base_model_arn.rpartition("/")[2]
-        arn = state.arn("custom-model", base)
-        state.models[arn] = Model(arn, job.request["customModelName"], job)
+        arn = state.arn("custom-model", job.base_model_arn.rpartition("/")[2])
+        name = job.request["customModelName"]
+        state.models[arn] = Model(arn, name, job.base_model_arn, job.arn)
         state.tag(arn, job.request.get("customModelTags", ()))
         job.model_arn = arn
 
@@ -158,10 +229,8 @@ class Customization:
             return self._told(self._job(given))
 
     def _job(self, given: Mapping[str, Any]) -> Job:
-        job = found(self.state.jobs, given["jobIdentifier"])
-        if job is None:
-            raise WireError("ResourceNotFoundException", "Could not find the customization job")
-        return job  # type: ignore[no-any-return]
+        job: Job = require(self.state.jobs, given["jobIdentifier"], "customization job")
+        return job
 
     def _told(self, job: Job) -> dict[str, Any]:
         request = job.request
@@ -187,17 +256,22 @@ class Customization:
         }
 
     def _details(self, job: Job) -> dict[str, Any]:
-        waiting = {"status": "NotStarted"}
-        return {name: job.details.get(name, waiting) for name in PHASES}
+        told: dict[str, Any] = {}
+        for name in PHASES:
+            phase = job.details.get(name)
+            told[name] = {"status": "NotStarted"}
+            if phase is not None:
+                times = {"creationTime": phase.created, "lastModifiedTime": phase.modified}
+                told[name] = {"status": phase.status, **times}
+        return told
 
     def list_model_customization_jobs(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Summaries, a page at a time."""
         with self.state.lock:
             jobs = [
                 job
-                for job in self.state.jobs.values()
+                for job in chosen(self.state.jobs.values(), given)
                 if given.get("statusEquals", job.status) == job.status
-                and given.get("nameContains", "") in job.name
             ]
         shown, more = page(jobs, given)
         summaries = [self._summary(job) for job in shown]
@@ -222,10 +296,10 @@ class Customization:
         """Ask the run to end. Raises ConflictException for a job that has ended."""
         with self.state.lock:
             job = self._job(given)
-            if job.ended:
+            if job.status not in RUNNING:
                 raise WireError("ConflictException", f"The job is {job.status}")
             job.status, job.modified = "Stopping", now()
-            run = job.run
+            run = self.runs.get(job.arn)
         if run:
             run.stop()
         return {}
@@ -233,11 +307,12 @@ class Customization:
     def get_custom_model(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """One model, by ARN or name."""
         model = self._model(given["modelIdentifier"])
-        told = self._told(model.job)
+        told = self._told(self.state.jobs[str(model.job_arn)])
         kept = ("customizationType", "hyperParameters", "trainingDataConfig", "outputDataConfig")
         more = ("validationDataConfig", "trainingMetrics", "validationMetrics", "baseModelArn")
+        last = ("customizationConfig", "jobArn", "jobName")
         return {
-            **{name: told.get(name) for name in (*kept, *more, "jobArn", "jobName")},
+            **{name: told.get(name) for name in (*kept, *more, *last)},
             "modelArn": model.arn,
             "modelName": model.name,
             "creationTime": model.created,
@@ -245,32 +320,32 @@ class Customization:
         }
 
     def _model(self, identifier: str) -> Model:
-        model = found(self.state.models, identifier)
-        if model is None:
-            raise WireError("ResourceNotFoundException", "Could not find the custom model")
-        return model  # type: ignore[no-any-return]
+        model: Model = require(self.state.models, identifier, "custom model")
+        return model
 
     def list_custom_models(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Summaries, a page at a time."""
         with self.state.lock:
-            models = [
-                m for m in self.state.models.values() if given.get("nameContains", "") in m.name
-            ]
+            models = [m for m in chosen(self.state.models.values(), given) if _wanted(m, given)]
         shown, more = page(models, given)
         summaries = [
             {
                 "modelArn": model.arn,
                 "modelName": model.name,
                 "creationTime": model.created,
-                "baseModelArn": model.job.base_model_arn,
-                "baseModelName": model.job.base_model_arn.rpartition("/")[2],
-                "customizationType": model.job.request.get("customizationType", "FINE_TUNING"),
+                "baseModelArn": model.base_model_arn,
+                "baseModelName": model.base_model_arn.rpartition("/")[2],
+                "customizationType": self._kind(model),
                 "ownerAccountId": model.arn.split(":")[4],
                 "modelStatus": "Active",
             }
             for model in shown
         ]
         return {"modelSummaries": summaries, **more}
+
+    def _kind(self, model: Model) -> str:
+        request = self.state.jobs[str(model.job_arn)].request
+        return str(request.get("customizationType", "FINE_TUNING"))
 
     def delete_custom_model(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Remove a model that nothing serves. Raises ConflictException."""
@@ -284,11 +359,13 @@ class Customization:
         return {}
 
 
-def split(uri: str, *, folder: bool = True) -> tuple[str, str]:
-    """Bucket and key of an S3 URI; as a folder, the key ends with a slash unless it is empty."""
-    parts = urlsplit(uri)
-    key = parts.path.lstrip("/")
-    return parts.netloc, key.rstrip("/") + "/" if folder and key else key
+def _wanted(model: Model, given: Mapping[str, Any]) -> bool:
+    base = given.get("foundationModelArnEquals") or given.get("baseModelArnEquals")
+    return (
+        base in (None, model.base_model_arn)
+        and given.get("isOwned", True)
+        and given.get("modelStatus", "Active") == "Active"
+    )
 
 
 def failure_of(job: Job, error: Exception) -> str:

@@ -4,7 +4,9 @@
 
 `do` is `throttle` (429), `unavailable` (503), `expire` (ExpiredTokenException), `deny`
 (AccessDeniedException), `drop` (acts, then breaks the connection off) or `delay` (seconds first).
-`skip` lets so many calls of the operation pass first; operation `*` is any.
+`skip` lets so many calls of the operation pass first; operation `*` is any. `fail` fails the next
+customization job with `message` at a phase: the operation is `validationDetails`,
+`dataProcessingDetails` or `trainingDetails`.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ REFUSALS = {
     "expire": ("ExpiredTokenException", "The security token included in the request is expired"),
     "deny": ("AccessDeniedException", "User is not authorized to perform this action"),
 }
-KINDS = {*REFUSALS, "drop", "delay"}
+KINDS = {*REFUSALS, "drop", "delay", "fail"}
 
 
 class Dropped(Exception):
@@ -38,6 +40,7 @@ class Fault:
     times: int = 1
     skip: int = 0
     seconds: float = 0.0
+    message: str = "Encountered an unexpected error when processing the request, please try again."
 
 
 class Faults:
@@ -63,7 +66,7 @@ class Faults:
         """The order that this call meets, used up by one."""
         with self._lock:
             for fault in self._orders:
-                if fault.operation not in ("*", operation):
+                if fault.operation != operation and (fault.operation != "*" or fault.do == "fail"):
                     continue
                 if fault.skip > 0:
                     fault.skip -= 1

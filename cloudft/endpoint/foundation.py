@@ -25,8 +25,17 @@ class Base:
 class Foundation:
     """The listing. With `as_on_aws`, models past their end of life are not offered."""
 
-    def __init__(self, region: str, *, as_on_aws: bool) -> None:
+    def __init__(
+        self,
+        region: str,
+        *,
+        as_on_aws: bool,
+        stand_in: str = "",
+        stand_ins: Mapping[str, str] | None = None,
+    ) -> None:
         self.region = region
+        self._stand_in = stand_in
+        self._stand_ins = stand_ins or {}
         self.bases = [
             Base(model.bedrock_id, model)
             for model in catalogue.models()
@@ -38,6 +47,12 @@ class Foundation:
     def arn(self, base: Base) -> str:
         """The model's ARN: foundation models belong to no account."""
         return f"arn:aws:bedrock:{self.region}::foundation-model/{base.identifier}"
+
+    def stand_in(self, identifier: str) -> str:
+        """The open model that is trained and asked in the place of this one."""
+        base = self.find(identifier)
+        names = (base.identifier, *base.model.other_ids, base.model.alias)
+        return next((self._stand_ins[n] for n in names if n in self._stand_ins), self._stand_in)
 
     def find(self, identifier: str) -> Base:
         """The model of that id or ARN, with or without its context suffix."""
@@ -70,7 +85,13 @@ class Foundation:
         for base in self.bases:
             told = self._told(base)
             kind = given.get("byCustomizationType")
-            if kind is None or kind in told["customizationsSupported"]:
+            provider, way = given.get("byProvider"), given.get("byInferenceType")
+            if (
+                (kind is None or kind in told["customizationsSupported"])
+                and (provider is None or provider.lower() == told["providerName"].lower())
+                and (way is None or way in told["inferenceTypesSupported"])
+                and given.get("byOutputModality", "TEXT") == "TEXT"
+            ):
                 yield told
 
     def _told(self, base: Base) -> dict[str, Any]:
@@ -83,9 +104,9 @@ class Foundation:
             "providerName": PROVIDERS.get(provider, provider),
             "inputModalities": ["TEXT"],
             "outputModalities": ["TEXT"],
-            "responseStreamingSupported": False,
+            "responseStreamingSupported": True,
             "customizationsSupported": supported,
-            "inferenceTypesSupported": ["PROVISIONED"],
+            "inferenceTypesSupported": ["ON_DEMAND", "PROVISIONED"],
             "modelLifecycle": {"status": "ACTIVE"},
         }
 

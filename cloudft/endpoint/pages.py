@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from cloudft.endpoint.wire import WireError
@@ -27,3 +27,19 @@ def page(things: Sequence[Thing], given: Mapping[str, Any]) -> tuple[list[Thing]
         raise WireError("ValidationException", "The nextToken is invalid") from None
     end = start + int(given.get("maxResults", LARGEST))
     return ordered[start:end], {"nextToken": str(end)} if end < len(ordered) else {}
+
+
+def chosen(things: Iterable[Thing], given: Mapping[str, Any]) -> list[Thing]:
+    """Those that the common filters let through: a part of the name, and times of creation.
+
+    Most lists say `creationTimeAfter`, deployments `createdAfter` (botocore's model).
+    """
+    after = given.get("creationTimeAfter") or given.get("createdAfter")
+    before = given.get("creationTimeBefore") or given.get("createdBefore")
+    return [
+        thing
+        for thing in things
+        if given.get("nameContains", "") in getattr(thing, "name")  # noqa: B009
+        and (after is None or getattr(thing, "created") > after)  # noqa: B009
+        and (before is None or getattr(thing, "created") < before)  # noqa: B009
+    ]

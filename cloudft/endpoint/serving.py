@@ -1,22 +1,25 @@
-"""What serves a custom model: on-demand deployments and provisioned throughput; asking it; tags."""
+"""What serves a custom model: on-demand deployments and provisioned throughput; and tags."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from typing import Any
 
-import orjson
-
-from cloudft.endpoint.pages import page
-from cloudft.endpoint.state import Model, Serving, State, found
+from cloudft.endpoint.pages import chosen, page
+from cloudft.endpoint.state import Model, Serving, State, found, now, require
 from cloudft.endpoint.wire import WireError
+
+TERMS = {"OneMonth": 30, "SixMonths": 180}
+"""Days of a commitment."""
 
 
 class ServingOperations:
     """The operations of deployments, throughputs and tags."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: State, seconds: float = 0.0) -> None:
         self.state = state
+        self.creating = timedelta(seconds=seconds)
 
     def _create(
         self,
@@ -27,34 +30,30 @@ class ServingOperations:
     ) -> str:
         """A new serving; the one that the same token made before, if it did."""
         with self.state.lock:
-            token = given.get("clientRequestToken") or ""
-            known = self.state.tokens.get((kind, token))
+            known = self.state.known(kind, given)
             if known:
-                if dict(known[0]) != dict(given):
-                    raise WireError(
-                        "ValidationException", "The token was used with other parameters"
-                    )
-                return known[1]
+                return known
             serving = make()
             if found(things, serving.name):
                 raise WireError("ConflictException", f"The name {serving.name} is in use")
             things[serving.arn] = serving
             self.state.tag(serving.arn, given.get("tags", ()))
-            if token:
-                self.state.tokens[kind, token] = (given, serving.arn)
+            self.state.remember(kind, given, serving.arn)
             return serving.arn
 
     def _model(self, identifier: str) -> Model:
-        model = found(self.state.models, identifier)
-        if model is None:
-            raise WireError("ResourceNotFoundException", "Could not find the custom model")
-        return model  # type: ignore[no-any-return]
+        model: Model = require(self.state.models, identifier, "custom model")
+        return model
 
     def _one(self, things: Mapping[str, Serving], identifier: str) -> Serving:
-        serving = found(things, identifier)
-        if serving is None:
-            raise WireError("ResourceNotFoundException", f"Could not find {identifier}")
-        return serving  # type: ignore[no-any-return]
+        serving: Serving = require(things, identifier, "resource")
+        return serving
+
+    def _status(self, serving: Serving, ready: str) -> str:
+        return ready if now() >= serving.modified + self.creating else self._word(serving)
+
+    def _word(self, serving: Serving) -> str:
+        return "Creating" if serving.modified == serving.created else "Updating"
 
     def create_custom_model_deployment(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Serve on demand."""
@@ -76,41 +75,64 @@ class ServingOperations:
             "modelDeploymentName": serving.name,
             "modelArn": serving.model_arn,
             "createdAt": serving.created,
-            "lastUpdatedAt": serving.created,
-            "status": "Active",
+            "lastUpdatedAt": serving.modified,
+            "status": "Creating" if self._fresh(serving) else "Active",
+            "updateDetails": self._update(serving),
             "description": serving.description,
         }
 
+    def _fresh(self, serving: Serving) -> bool:
+        return self._status(serving, "Active") == "Creating"
+
+    def _update(self, serving: Serving) -> dict[str, Any] | None:
+        if serving.modified == serving.created:
+            return None
+        word = self._status(serving, "UpdateCompleted")
+        return {"modelArn": serving.model_arn, "updateStatus": word}
+
+    def update_custom_model_deployment(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Put another model behind the same deployment."""
+        with self.state.lock:
+            identifier = given["customModelDeploymentIdentifier"]
+            serving = self._one(self.state.deployments, identifier)
+            serving.model_arn = self._model(given["modelArn"]).arn
+            serving.modified = now()
+        return {"customModelDeploymentArn": serving.arn}
+
     def list_custom_model_deployments(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Summaries, a page at a time."""
-        shown, more = page(self._wanted(self.state.deployments, given), given)
+        shown, more = page(self._wanted(self.state.deployments, given, "Active"), given)
         summaries = [
             {
                 "customModelDeploymentArn": serving.arn,
                 "customModelDeploymentName": serving.name,
                 "modelArn": serving.model_arn,
                 "createdAt": serving.created,
-                "status": "Active",
-                "lastUpdatedAt": serving.created,
+                "status": "Creating" if self._fresh(serving) else "Active",
+                "lastUpdatedAt": serving.modified,
             }
             for serving in shown
         ]
         return {"modelDeploymentSummaries": summaries, **more}
 
-    def _wanted(self, things: Mapping[str, Serving], given: Mapping[str, Any]) -> list[Serving]:
+    def _wanted(
+        self, things: Mapping[str, Serving], given: Mapping[str, Any], ready: str
+    ) -> list[Serving]:
         with self.state.lock:
             return [
                 thing
-                for thing in things.values()
-                if given.get("nameContains", "") in thing.name
-                and given.get("modelArnEquals", thing.model_arn) == thing.model_arn
+                for thing in chosen(things.values(), given)
+                if given.get("modelArnEquals", thing.model_arn) == thing.model_arn
+                and given.get("statusEquals") in (None, self._status(thing, ready))
             ]
 
     def delete_custom_model_deployment(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Serve no more; the model stays."""
         with self.state.lock:
             identifier = given["customModelDeploymentIdentifier"]
-            del self.state.deployments[self._one(self.state.deployments, identifier).arn]
+            serving = self._one(self.state.deployments, identifier)
+            del self.state.deployments[serving.arn]
+            self.state.tags.pop(serving.arn, None)
         return {}
 
     def create_provisioned_model_throughput(self, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -135,13 +157,14 @@ class ServingOperations:
             "provisionedModelArn": serving.arn,
             "modelArn": serving.model_arn,
             "desiredModelArn": serving.model_arn,
-            "foundationModelArn": model.job.base_model_arn,
+            "foundationModelArn": model.base_model_arn,
             "modelUnits": serving.units,
             "desiredModelUnits": serving.units,
-            "status": "InService",
+            "status": self._status(serving, "InService"),
             "commitmentDuration": serving.commitment,
+            "commitmentExpirationTime": self._expires(serving),
             "creationTime": serving.created,
-            "lastModifiedTime": serving.created,
+            "lastModifiedTime": serving.modified,
         }
 
     def get_provisioned_model_throughput(self, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -150,21 +173,39 @@ class ServingOperations:
 
     def list_provisioned_model_throughputs(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Summaries, a page at a time."""
-        shown, more = page(self._wanted(self.state.throughputs, given), given)
+        shown, more = page(self._wanted(self.state.throughputs, given, "InService"), given)
         return {"provisionedModelSummaries": [self._throughput(s) for s in shown], **more}
+
+    def _expires(self, serving: Serving) -> Any:
+        days = TERMS.get(serving.commitment or "")
+        return serving.created + timedelta(days=days) if days else None
+
+    def update_provisioned_model_throughput(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Another name, or another custom model of the same base."""
+        with self.state.lock:
+            serving = self._one(self.state.throughputs, given["provisionedModelId"])
+            name = given.get("desiredProvisionedModelName")
+            if name and found(self.state.throughputs, name):
+                raise WireError("ConflictException", f"The name {name} is in use")
+            if "desiredModelId" in given:
+                model = self._model(given["desiredModelId"])
+                if model.base_model_arn != self._model(serving.model_arn).base_model_arn:
+                    raise WireError("ValidationException", "The model has another base model")
+                serving.model_arn = model.arn
+            serving.name = name or serving.name
+            serving.modified = now()
+        return {}
 
     def delete_provisioned_model_throughput(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Serve no more. Raises ConflictException within a commitment."""
         with self.state.lock:
             serving = self._one(self.state.throughputs, given["provisionedModelId"])
-            if serving.commitment:
+            expires = self._expires(serving)
+            if expires and now() < expires:
                 raise WireError("ConflictException", "The commitment term has not ended")
             del self.state.throughputs[serving.arn]
+            self.state.tags.pop(serving.arn, None)
         return {}
-
-    def list_imported_models(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """None: nothing is imported here yet."""
-        return {"modelSummaries": []}
 
     def tag_resource(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Add tags."""
@@ -189,90 +230,5 @@ class ServingOperations:
             return {"tags": [{"key": key, "value": value} for key, value in tags.items()]}
 
     def _require(self, arn: str) -> None:
-        state = self.state
-        things = (state.jobs, state.models, state.deployments, state.throughputs)
-        if not any(arn in group for group in things):
+        if not self.state.taggable(arn):
             raise WireError("ResourceNotFoundException", f"Could not find {arn}")
-
-
-class Runtime:
-    """bedrock-runtime: asking what is served."""
-
-    def __init__(self, state: State) -> None:
-        self.state = state
-
-    def _served(self, identifier: str) -> tuple[Model, str]:
-        """The model that is meant, and which of the two: `tuned`, or the `base` it was made from.
-
-        A foundation model is asked through a job that customized it: the same stand-in.
-        """
-        with self.state.lock:
-            things = (self.state.deployments, self.state.throughputs)
-            serving = next((t[identifier] for t in things if identifier in t), None)
-            if serving is not None:
-                return self.state.models[serving.model_arn], "tuned"
-            for model in self.state.models.values():
-                base = model.job.base_model_arn.rpartition("/")[2]
-                if base == identifier or base.startswith(f"{identifier}:"):
-                    return model, "base"
-        raise WireError("ResourceNotFoundException", "Could not find the model to invoke")
-
-    def converse(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Answer a conversation."""
-        model, variant = self._served(given["modelId"])
-        system = [{"role": "system", "content": b["text"]} for b in given.get("system", ())]
-        turns = [
-            {"role": m["role"], "content": "\n".join(b.get("text", "") for b in m["content"])}
-            for m in given["messages"]
-        ]
-        answer = self._ask(model, variant, [*system, *turns], given.get("inferenceConfig", {}))
-        stop = "max_tokens" if answer.finish_reason == "length" else "end_turn"
-        said = sum(len(turn["content"]) for turn in turns) // 4
-        return {
-            "output": {"message": {"role": "assistant", "content": [{"text": answer.text}]}},
-            "stopReason": stop,
-            "usage": {
-                "inputTokens": said,
-                "outputTokens": answer.tokens,
-                "totalTokens": said + answer.tokens,
-            },
-            "metrics": {"latencyMs": 0},
-        }
-
-    def _ask(
-        self,
-        model: Model,
-        variant: str,
-        messages: list[dict[str, str]],
-        limits: Mapping[str, Any],
-    ) -> Any:
-        assert model.job.run is not None
-        try:
-            return model.job.run.generate(messages, limits, variant)
-        except NotImplementedError:
-            raise WireError("ModelErrorException", "An instant job has no model to ask") from None
-
-    def invoke_model(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Answer in Titan Text's own body shape."""
-        model, variant = self._served(given["modelId"])
-        try:
-            body = orjson.loads(given.get("body", b""))
-            text, settings = body["inputText"], body.get("textGenerationConfig", {})
-        except (ValueError, KeyError, TypeError):
-            raise WireError("ValidationException", "Malformed input request") from None
-        raw = model.job.request.get("customizationType") == "CONTINUED_PRE_TRAINING"
-        limits = {
-            "maxTokens": settings.get("maxTokenCount", 256),
-            "temperature": settings.get("temperature", 0.0),
-            "topP": settings.get("topP", 1.0),
-        }
-        role = "raw" if raw else "user"
-        answer = self._ask(model, variant, [{"role": role, "content": text}], limits)
-        reason = "LENGTH" if answer.finish_reason == "length" else "FINISH"
-        result = {
-            "tokenCount": answer.tokens,
-            "outputText": answer.text,
-            "completionReason": reason,
-        }
-        content = {"inputTextTokenCount": len(text) // 4, "results": [result]}
-        return {"body": orjson.dumps(content), "contentType": "application/json"}

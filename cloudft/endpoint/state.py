@@ -1,4 +1,7 @@
-"""What the endpoint holds: jobs, models, what serves them, tags. In memory, behind one lock."""
+"""What the endpoint holds: jobs, models, what serves them, tags. Behind one lock; kept in one file.
+
+The file is replaced in one step after each change, before the caller is answered.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,17 @@ import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any
 
-from cloudft.endpoint.training import Run
+import msgspec
+
+from cloudft.endpoint.wire import WireError
+from cloudft.files import as_store_error, write_whole
 
 ACCOUNT = "000000000000"
 """No AWS account has this number: it is plain that this is not AWS."""
+FILE = "endpoint.json"
 RUNNING = frozenset({"InProgress", "Stopping"})
 ID_CHARACTERS = string.ascii_lowercase + string.digits
 
@@ -29,32 +37,44 @@ def new_id() -> str:
 
 
 @dataclass
+class Phase:
+    """One of `statusDetails`: its word, and when it came there."""
+
+    status: str
+    created: datetime
+    modified: datetime
+
+
+@dataclass
 class Job:
     """A customization job: what was asked, and where it is."""
 
     arn: str
-    request: Mapping[str, Any]
+    request: dict[str, Any]
     base_model_arn: str
     created: datetime = field(default_factory=now)
     modified: datetime = field(default_factory=now)
     ended: datetime | None = None
     status: str = "InProgress"
-    details: dict[str, dict[str, Any]] = field(default_factory=dict)
+    details: dict[str, Phase] = field(default_factory=dict)
     failure: str | None = None
     training_loss: float | None = None
     validation_losses: tuple[float, ...] = ()
     model_arn: str | None = None
-    run: Run | None = None
+    local: str | None = None
+    """The job of the local backend that trains it."""
 
-    def enter(self, details: Mapping[str, str]) -> None:
-        """Note where each phase is, and when it came there."""
+    def enter(self, details: Mapping[str, str]) -> bool:
+        """Note where each phase is, and when it came there; True when something is new."""
+        changed = False
         for phase, status in details.items():
             known = self.details.get(phase)
-            if status != "NotStarted" and (known is None or known["status"] != status):
+            if status != "NotStarted" and (known is None or known.status != status):
                 self.modified = now()
-                began = known["creationTime"] if known else self.modified
-                times = {"creationTime": began, "lastModifiedTime": self.modified}
-                self.details[phase] = {"status": status, **times}
+                began = known.created if known else self.modified
+                self.details[phase] = Phase(status, began, self.modified)
+                changed = True
+        return changed
 
     @property
     def name(self) -> str:
@@ -68,12 +88,41 @@ class Job:
 
 
 @dataclass
-class Model:
-    """A custom model. `job` is the one that made it."""
+class Task:
+    """A job of another kind: an import, a copy, a batch of questions."""
 
     arn: str
     name: str
-    job: Job
+    request: dict[str, Any]
+    status: str = "InProgress"
+    created: datetime = field(default_factory=now)
+    modified: datetime = field(default_factory=now)
+    ended: datetime | None = None
+    failure: str | None = None
+    model_arn: str | None = None
+    counts: dict[str, int] = field(default_factory=dict)
+
+    def end(self, status: str, failure: str | None = None) -> None:
+        """It has come to its end."""
+        self.status, self.failure = status, failure
+        self.ended = self.modified = now()
+
+    @property
+    def id(self) -> str:
+        """The last part of its ARN."""
+        return self.arn.rpartition("/")[2]
+
+
+@dataclass
+class Model:
+    """A custom model, which a customization job made, or an imported one, which is in `folder`."""
+
+    arn: str
+    name: str
+    base_model_arn: str
+    job_arn: str | None = None
+    folder: str | None = None
+    architecture: str | None = None
     created: datetime = field(default_factory=now)
 
 
@@ -85,23 +134,57 @@ class Serving:
     name: str
     model_arn: str
     created: datetime = field(default_factory=now)
+    modified: datetime = field(default_factory=now)
     description: str | None = None
     units: int = 0
     commitment: str | None = None
 
 
 @dataclass
-class State:
-    """All of it, for one Region."""
+class Known:
+    """What a client token was used for."""
 
-    region: str
-    lock: threading.RLock = field(default_factory=threading.RLock)
+    request: dict[str, Any]
+    arn: str
+
+
+@dataclass
+class Contents:
+    """All of it, for one Region, by ARN."""
+
     jobs: dict[str, Job] = field(default_factory=dict)
     models: dict[str, Model] = field(default_factory=dict)
+    imported: dict[str, Model] = field(default_factory=dict)
     deployments: dict[str, Serving] = field(default_factory=dict)
     throughputs: dict[str, Serving] = field(default_factory=dict)
+    imports: dict[str, Task] = field(default_factory=dict)
+    copies: dict[str, Task] = field(default_factory=dict)
+    batches: dict[str, Task] = field(default_factory=dict)
     tags: dict[str, dict[str, str]] = field(default_factory=dict)
-    tokens: dict[tuple[str, str], tuple[Mapping[str, Any], str]] = field(default_factory=dict)
+    tokens: dict[str, Known] = field(default_factory=dict)
+
+
+class State(Contents):
+    """The contents, their lock and their file. Without a folder they end with the process."""
+
+    def __init__(self, region: str, folder: Path | None = None) -> None:
+        super().__init__()
+        self.region = region
+        self.lock = threading.RLock()
+        self.file = folder / FILE if folder else None
+        if self.file and self.file.exists():
+            with as_store_error("the endpoint's state can't be read", self.file):
+                kept = msgspec.json.decode(self.file.read_bytes(), type=Contents)
+            vars(self).update(vars(kept))
+
+    def save(self) -> None:
+        """Write the file. Raises StoreError."""
+        if self.file is None:
+            return
+        with self.lock, as_store_error("the endpoint's state can't be written", self.file):
+            names = Contents.__dataclass_fields__
+            kept = Contents(**{name: getattr(self, name) for name in names})
+            write_whole(self.file, msgspec.json.encode(kept))
 
     def arn(self, kind: str, *rest: str) -> str:
         """A new ARN of that kind."""
@@ -109,12 +192,34 @@ class State:
         return f"arn:aws:bedrock:{self.region}:{ACCOUNT}:{tail}"
 
     def running(self) -> list[Job]:
-        """The jobs that have not ended."""
+        """The customization jobs that have not ended."""
         return [job for job in self.jobs.values() if job.status in RUNNING]
 
     def tag(self, arn: str, tags: Iterable[Mapping[str, str]]) -> None:
         """Put tags on something."""
         self.tags.setdefault(arn, {}).update({tag["key"]: tag["value"] for tag in tags})
+
+    def known(self, kind: str, given: Mapping[str, Any]) -> str | None:
+        """What a token made before. Raises ValidationException for other parameters."""
+        token = given.get("clientRequestToken")
+        known = self.tokens.get(f"{kind}:{token}") if token else None
+        if known is None:
+            return None
+        if known.request != dict(given):
+            raise WireError("ValidationException", "The token was used with other parameters")
+        return known.arn
+
+    def remember(self, kind: str, given: Mapping[str, Any], arn: str) -> None:
+        """Note what a token made."""
+        token = given.get("clientRequestToken")
+        if token:
+            self.tokens[f"{kind}:{token}"] = Known(dict(given), arn)
+
+    def taggable(self, arn: str) -> bool:
+        """True of the ARN of something that is there."""
+        things = (self.jobs, self.models, self.imported, self.deployments, self.throughputs)
+        tasks = (self.imports, self.copies, self.batches)
+        return any(arn in group for group in (*things, *tasks))
 
 
 def found(things: Mapping[str, Any], identifier: str) -> Any:
@@ -122,3 +227,11 @@ def found(things: Mapping[str, Any], identifier: str) -> Any:
     if identifier in things:
         return things[identifier]
     return next((thing for thing in things.values() if thing.name == identifier), None)
+
+
+def require(things: Mapping[str, Any], identifier: str, what: str) -> Any:
+    """As `found`. Raises ResourceNotFoundException."""
+    thing = found(things, identifier)
+    if thing is None:
+        raise WireError("ResourceNotFoundException", f"Could not find the {what} {identifier}")
+    return thing

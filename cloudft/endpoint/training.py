@@ -1,56 +1,35 @@
-"""What a job's training is: a real one on this machine, or an instant one for tests of faults."""
+"""What a job's training is: a real one on this machine, or none, by a clock that runs fast."""
 
 from __future__ import annotations
 
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from cloudft.artifacts import TRAINING_CSV, VALIDATION_CSV
+from cloudft.backends.local.backend import LocalBackend
+from cloudft.endpoint.distilling import DistillingRun, Teacher
+from cloudft.endpoint.run import FailedRun, Look, Order, Run
 from cloudft.errors import CheckFailed, CloudftError
-from cloudft.home import Home
+from cloudft.jobs import prepare
+from cloudft.spec.load import load_job
+from cloudft.types import to_json
 
 PHASES = ("validationDetails", "dataProcessingDetails", "trainingDetails")
 
 
-@dataclass(frozen=True)
-class Look:
-    """One look at a run: Bedrock's status words. `artifacts` is set when it has completed."""
-
-    status: str
-    details: Mapping[str, str]
-    failure: str | None = None
-    artifacts: Path | None = None
-
-
-class Run(ABC):
-    """A training that was started."""
-
-    @abstractmethod
-    def look(self) -> Look:
-        """Where it is now."""
-
-    @abstractmethod
-    def stop(self) -> None:
-        """Ask it to end."""
-
-    def generate(
-        self, messages: list[dict[str, str]], limits: Mapping[str, Any], variant: str
-    ) -> Any:
-        """The answer (`cloudft.backends.base.Answer`) of the `tuned` model or its `base`."""
-        raise NotImplementedError
-
-
 class Trainer(ABC):
-    """Starts runs."""
+    """Starts runs. Ordered again, a run that is there is found, and gone on with."""
+
+    kinds: Collection[str] = ()
+    """The customization types that it takes."""
 
     @abstractmethod
-    def start(self, name: str, request: Mapping[str, Any], data: Mapping[str, Path]) -> Run:
-        """Train on the files of `data` (role to path), as the API's `request` says."""
+    def start(self, order: Order) -> Run:
+        """Train."""
 
 
 @dataclass
@@ -98,44 +77,39 @@ class InstantRun(Run):
 class InstantTrainer(Trainer):
     """Trains nothing, in `seconds`: for tests of what is around a training."""
 
-    def __init__(self, folder: Path, seconds: float = 0.0) -> None:
-        self.folder = folder
+    kinds = (
+        "FINE_TUNING",
+        "CONTINUED_PRE_TRAINING",
+        "DISTILLATION",
+        "REINFORCEMENT_FINE_TUNING",
+    )
+
+    def __init__(self, seconds: float = 0.0) -> None:
         self.seconds = seconds
 
-    def start(self, name: str, request: Mapping[str, Any], data: Mapping[str, Path]) -> Run:
+    def start(self, order: Order) -> Run:
         """A run whose number of steps follows from the data."""
-        with data["train"].open("rb") as stream:
+        with order.data["train"].open("rb") as stream:
             records = sum(1 for _ in stream)
-        folder = self.folder / name
+        folder = order.folder / "instant"
         folder.mkdir(parents=True, exist_ok=True)
-        return InstantRun(folder, max(1, records), "validation" in data, self.seconds)
-
-
-class FailedRun(Run):
-    """A run that never began: its data or its settings were refused."""
-
-    def __init__(self, failure: str) -> None:
-        self.failure = failure
-
-    def look(self) -> Look:
-        """Failed in validation."""
-        return Look("Failed", {PHASES[0]: "Failed"}, failure=self.failure)
-
-    def stop(self) -> None:
-        """It has ended already."""
+        return InstantRun(folder, max(1, records), "validation" in order.data, self.seconds)
 
 
 @dataclass
 class LocalRun(Run):
     """A job of the local backend."""
 
-    backend: Any
+    backend: LocalBackend
     job_id: str
+
+    @property
+    def local(self) -> str | None:
+        """Its id there."""
+        return self.job_id
 
     def look(self) -> Look:
         """The trainer's own state; its words are Bedrock's."""
-        from cloudft.types import to_json
-
         state = self.backend.describe(self.job_id)
         return Look(
             "InProgress" if state.status == "Stopping" else state.status,
@@ -148,53 +122,47 @@ class LocalRun(Run):
         """Leave the trainer's stop mark."""
         self.backend.stop(self.job_id)
 
-    def generate(
-        self, messages: list[dict[str, str]], limits: Mapping[str, Any], variant: str
-    ) -> Any:
-        """Ask in a child process."""
-        from cloudft.backends.base import Decoding, Prompt
-
-        decoding = Decoding(
-            max_new_tokens=int(limits.get("maxTokens", 256)),
-            temperature=float(limits.get("temperature", 0.0)),
-            top_p=float(limits.get("topP", 1.0)),
-        )
-        raw = len(messages) == 1 and messages[0]["role"] == "raw"
-        prompt = Prompt(text=messages[0]["content"]) if raw else Prompt(messages)
-        [answer] = self.backend.generate(self.job_id, [prompt], [variant], decoding)
-        return answer
-
 
 class LocalTrainer(Trainer):
     """Trains for real, with the local backend and a stand-in for the closed model."""
 
-    def __init__(self, state: Path, stand_in: str, settings: Mapping[str, object]) -> None:
-        self.home = Home(state)
-        self.stand_in = stand_in
+    kinds = ("FINE_TUNING", "CONTINUED_PRE_TRAINING", "DISTILLATION")
+
+    def __init__(
+        self, backend: LocalBackend, teacher: Teacher, settings: Mapping[str, object]
+    ) -> None:
+        self.backend = backend
+        self.teacher = teacher
         self.settings = settings
 
-    def start(self, name: str, request: Mapping[str, Any], data: Mapping[str, Path]) -> Run:
+    def start(self, order: Order) -> Run:
         """Check the data as `cloudft check` does, then train."""
-        from cloudft.backends import backend
-        from cloudft.jobs import prepare
-        from cloudft.spec.load import load_job
+        if order.kind == "DISTILLATION":
+            return DistillingRun(order, self.teacher, self._train)
+        return self._train(order)
 
-        flags: dict[str, object] = {
-            "name": name,
-            "base_model": request["baseModelIdentifier"],
-            "customization_type": request.get("customizationType", "FINE_TUNING"),
-            "data.train": str(data["train"]),
-            "local.model": self.stand_in,
-            **{f"hyperparameters.{k}": v for k, v in request.get("hyperParameters", {}).items()},
-            **self.settings,
-        }
-        if "validation" in data:
-            flags["data.validation"] = str(data["validation"])
-        local: Any = backend("local", self.home)
+    def _train(self, order: Order) -> Run:
+        backend = self.backend
         try:
-            staged, _ = prepare(load_job(None, flags=flags), local, self.home)
+            staged, _ = prepare(load_job(None, flags=self._flags(order)), backend, backend.home)
+            job_id = backend.submit(backend.plan(staged))
+            stopped = backend.describe(job_id).status == "Stopped" and not order.stopping
+            if stopped or backend.was_cut_off(job_id):
+                backend.resume(job_id)
         except CheckFailed as error:
             return FailedRun(error.findings[0].message)
         except CloudftError as error:
             return FailedRun(error.message)
-        return LocalRun(local, local.submit(local.plan(staged)))
+        return LocalRun(backend, job_id)
+
+    def _flags(self, order: Order) -> dict[str, object]:
+        given = order.request.get("hyperParameters", {})
+        return {
+            "name": order.name,
+            "base_model": order.request["baseModelIdentifier"],
+            "customization_type": order.kind,
+            "local.model": order.stand_in,
+            **{f"data.{role}": str(path) for role, path in order.data.items()},
+            **{f"hyperparameters.{name}": value for name, value in given.items()},
+            **self.settings,
+        }

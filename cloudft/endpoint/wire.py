@@ -14,6 +14,7 @@ import orjson
 from botocore.utils import parse_timestamp
 
 from cloudft.aws.shapes import service_model
+from cloudft.endpoint import eventstream
 
 SERVER = "cloudft-endpoint (not AWS)"
 
@@ -79,6 +80,8 @@ class Wire:
         """A result by the API's names, as HTTP."""
         op = self.operation(operation)
         shape, status = op.output_shape, int(op.http.get("responseCode", 200))
+        if op.has_event_stream_output:
+            return self._stream(op, result, status)
         payload = shape.serialization.get("payload") if shape else None
         if payload:
             raw = result[payload]
@@ -86,6 +89,20 @@ class Wire:
         content = _to_json(shape, result) if shape else {}
         headers = (("Content-Type", "application/json"),)
         return Reply(status, headers, orjson.dumps(content))
+
+    def _stream(self, op: Any, result: Mapping[str, Any], status: int) -> Reply:
+        name, stream = next(
+            (name, member)
+            for name, member in op.output_shape.members.items()
+            if member.serialization.get("eventstream")
+        )
+        headers = _headers(op.output_shape, {k: v for k, v in result.items() if k != name})
+        kept = tuple(h for h in headers if h[0].lower() != "content-type")
+        events = [
+            eventstream.event(kind, _to_json(stream.members[kind], content))
+            for kind, content in result[name]
+        ]
+        return Reply(status, (*kept, ("Content-Type", eventstream.CONTENT_TYPE)), b"".join(events))
 
     def error(self, error: WireError) -> Reply:
         """An error, with the HTTP status that the model gives it."""

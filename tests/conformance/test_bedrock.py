@@ -78,7 +78,15 @@ def shared_endpoint(root: Path, model: Path) -> Endpoint:
         fcntl.flock(lock, fcntl.LOCK_EX)
         note = root / "endpoint.json"
         if not note.exists():
-            command = [sys.executable, "-m", "cloudft.endpoint", "--state", str(root / "state")]
+            command = [
+                sys.executable,
+                "-m",
+                "cloudft",
+                "endpoint",
+                "-q",
+                "--state",
+                str(root / "state"),
+            ]
             command += ["--stand-in", str(model), "--jobs", "20", "--until-pid", str(_tests())]
             for setting in SMALL:
                 command += ["--set", setting]

@@ -175,7 +175,7 @@ def test_a_job_is_found_from_another_machine(
 def test_what_aws_no_longer_has_is_refused_before_anything_is_sent(
     cli: Cli, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with running("--as-on-aws", "--trainer", "instant") as endpoint:
+    with running("--as-on-aws", "--clock", "fast") as endpoint:
         for name, setting in endpoint.environ.items():
             monkeypatch.setenv(name, setting)
         folder = tmp_path / "job"

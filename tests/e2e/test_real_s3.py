@@ -73,7 +73,7 @@ def test_a_job_whose_data_lies_on_a_real_s3(
     records = [{"prompt": f"{n} {'word ' * 900}", "completion": "yes"} for n in range(5000)]
     for name, secret in KEYS.items():  # the endpoint signs with them too
         monkeypatch.setenv(name, secret)
-    with running("--trainer", "instant", "--s3", s3) as endpoint:
+    with running("--clock", "fast", "--s3", s3) as endpoint:
         for name, setting in {**endpoint.environ, "AWS_ENDPOINT_URL_S3": s3}.items():
             monkeypatch.setenv(name, setting)
         path = write_job_file(

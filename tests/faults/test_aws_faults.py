@@ -26,7 +26,7 @@ CALLS = (
 
 @pytest.fixture
 def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoint]:
-    with running("--trainer", "instant", "--seconds", "1.5") as endpoint:
+    with running("--clock", "fast", "--seconds", "1.5") as endpoint:
         for name, value in endpoint.environ.items():
             monkeypatch.setenv(name, value)
         yield endpoint

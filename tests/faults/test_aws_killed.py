@@ -47,7 +47,7 @@ THINGS = 70
 
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[Endpoint]:
-    with running("--trainer", "instant", "--jobs", "1000") as made:
+    with running("--clock", "fast", "--jobs", "1000") as made:
         yield made
 
 

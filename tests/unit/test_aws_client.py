@@ -23,7 +23,7 @@ from cloudft.types import JobState, StatusDetails
 
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[Endpoint]:
-    with running("--trainer", "instant") as made:
+    with running("--clock", "fast") as made:
         yield made
 
 

@@ -20,7 +20,7 @@ MB = 1024 * 1024
 
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[Endpoint]:
-    with running("--trainer", "instant") as made:
+    with running("--clock", "fast") as made:
         yield made
 
 

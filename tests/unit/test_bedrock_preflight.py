@@ -25,7 +25,7 @@ ALLOWED = {"EvaluationResults": [{"EvalDecision": "allowed"}]}
 
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[Endpoint]:
-    with running("--trainer", "instant", "--seconds", "60") as made:
+    with running("--clock", "fast", "--seconds", "60") as made:
         yield made
 
 

@@ -17,7 +17,7 @@ URI = f"s3://{BUCKET}/train.jsonl"
 
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[Endpoint]:
-    with running("--trainer", "instant", "--jobs", "2") as made:
+    with running("--clock", "fast", "--jobs", "2") as made:
         body = b'{"prompt": "a", "completion": "b"}\n' * 3
         made.client("s3").put_object(Bucket=BUCKET, Key="train.jsonl", Body=body)
         yield made

@@ -116,7 +116,7 @@ def test_a_custom_model_is_known_by_the_model_it_was_made_from() -> None:
 def test_a_custom_model_is_trained_further(
     cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with running("--trainer", "instant") as endpoint:
+    with running("--clock", "fast") as endpoint:
         for name, value in endpoint.environ.items():
             monkeypatch.setenv(name, value)
         words = ("submit", "--backend", "bedrock", "--wait", "--output", "json")

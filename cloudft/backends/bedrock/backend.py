@@ -37,6 +37,7 @@ from cloudft.backends.bedrock import (
     serve,
     states,
 )
+from cloudft.backends.bedrock.serve import UNDER_WAY
 from cloudft.errors import (
     AwsConflict,
     AwsNotFound,
@@ -302,6 +303,11 @@ class BedrockBackend(Backend, Finds, Quotes, Serves, Generates, Inventories):
         job = self._completed(job_id)
         served = [thing for thing in self.servings(job_id) if thing.status == "ready"]
         if "tuned" in variants and not served:
+            making = [thing.name for thing in self.servings(job_id) if thing.status in UNDER_WAY]
+            if making:
+                raise JobStateConflict(
+                    f"{making[0]} is not ready yet", fix="`cloudft ps` tells when it is."
+                )
             raise JobStateConflict(
                 f"nothing serves the model of {job_id}",
                 fix=f"`cloudft deploy {job_id}` does, and says what it costs.",

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import orjson
+from tenacity import Retrying, retry_if_result, stop_after_delay, wait_exponential
 
 from cloudft import catalogue, cost
 from cloudft.aws.client import Aws
@@ -15,6 +16,9 @@ from cloudft.backends.base import Answer, Decoding, Prompt, ServingPlan, Thing
 from cloudft.backends.bedrock import inventory, request
 from cloudft.errors import AwsConflict, JobStateConflict, UnknownModel, UsageError
 
+UNDER_WAY = {"Creating", "Updating"}
+READY_S = 1800.0
+"""How long the making is followed; provisioned throughput takes its time."""
 STOPS = {"max_tokens": "length"}
 
 
@@ -78,7 +82,33 @@ def _usd(model: catalogue.Model | None, kind: str, units: int) -> dict[str, floa
 
 
 def deploy(aws: Aws, wanted: ServingPlan) -> Thing:
-    """Make what serves the model; what an earlier try made is found by its name."""
+    """Make what serves the model, and wait until it does. Raises JobStateConflict."""
+    thing = _made(aws, wanted)
+    waits = Retrying(
+        retry=retry_if_result(lambda thing: thing.status in UNDER_WAY),
+        stop=stop_after_delay(READY_S),
+        wait=wait_exponential(multiplier=0.5, max=30),
+        retry_error_callback=lambda state: state.outcome.result() if state.outcome else thing,
+    )
+    if thing.status in UNDER_WAY:
+        thing = waits(_named, aws, wanted.name)
+    if thing.status == "Failed":
+        raise JobStateConflict(
+            f"{thing.kind} {thing.name} could not be made: its status is Failed",
+            fix="`cloudft undeploy` removes it; then try again.",
+        )
+    return thing
+
+
+def _named(aws: Aws, name: str) -> Thing:
+    for thing in inventory.servings(aws):
+        if thing.name == name:
+            return thing
+    raise JobStateConflict(f"{name} was removed while it was made", fix="deploy it again.")
+
+
+def _made(aws: Aws, wanted: ServingPlan) -> Thing:
+    """What an earlier try made is found by its name."""
     parameters = wanted.call["parameters"]
     model = parameters.get("modelArn") or parameters["modelId"]
     there = [thing for thing in inventory.servings(aws) if thing.model == model]
@@ -95,7 +125,7 @@ def deploy(aws: Aws, wanted: ServingPlan) -> Thing:
     except AwsConflict as error:  # a try whose answer was lost, or another process beside this
         if not any(thing.name == wanted.name for thing in inventory.servings(aws)):
             raise error
-    return next(thing for thing in inventory.servings(aws) if thing.name == wanted.name)
+    return _named(aws, wanted.name)
 
 
 def answers(

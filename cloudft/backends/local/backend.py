@@ -176,6 +176,26 @@ class LocalBackend(Backend, Resumes, Generates, Exports, Tokenises):
         self._require_artifacts(job, job_id)
         return serve.answers(job.path, prompts, variants, decoding, self._environment())
 
+    def child(self, job_id: str) -> serve.Child:
+        """A process that answers for the job's models until it is closed. Raises TrainerError."""
+        return serve.Child(self._known(job_id).path, self._environment())
+
+    def untrained(self, job: LoadedJob) -> str:
+        """The id of a job of that base model which is never trained, only asked."""
+        wanted = request.untrained(job)
+        job_id = id_of(job.spec.name, request.token(wanted))
+        folder = self._folder(job_id).path
+        with as_store_error(f"job {job_id} can't be written down", folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            content = orjson.dumps({"id": job_id, **wanted}, option=orjson.OPT_INDENT_2)
+            write_whole(folder / names.JOB, content)
+        return job_id
+
+    def was_cut_off(self, job_id: str) -> bool:
+        """True of a job whose processes are gone without an ending: `resume` goes on with it."""
+        job = self._known(job_id)
+        return not (job.path / names.ENDED).exists() and job.state(job_id).status == "Failed"
+
     def export(self, job_id: str, out: Path, dtype: str) -> Mapping[str, Any]:
         """Merge and prove, in a child process."""
         job = self._known(job_id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -82,6 +83,13 @@ def build(staged: StagedJob) -> dict[str, Any]:
         "maxTruncatedShare": spec.local.max_truncated_share,
         "data": _data(staged.manifest),
     }
+
+
+def untrained(job: LoadedJob) -> dict[str, Any]:
+    """job.json of a job that is never trained: its base model can be asked."""
+    kind = job.spec.customization_type
+    nothing = Manifest("", kind, job.model.formats[kind], job.spec.seed, {}, (), "")
+    return build(StagedJob(job, nothing, Path()))
 
 
 def tokenise(job: LoadedJob, *, preview: bool) -> dict[str, Any]:

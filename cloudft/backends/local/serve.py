@@ -7,12 +7,106 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from cloudft.backends.base import Answer, Decoding, Prompt
 from cloudft.errors import TrainerError
+
+
+class Child:
+    """A process that has loaded a job's models and answers until it is closed.
+
+    One caller at a time. Raises TrainerError when the models can't be loaded.
+    """
+
+    def __init__(self, job_dir: Path, environment: Mapping[str, str]) -> None:
+        self._noise = tempfile.TemporaryFile()  # noqa: SIM115  (closed by close)
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "local_backend.generate", str(job_dir)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._noise,
+            text=True,
+            encoding="utf-8",
+            env=dict(environment),
+            start_new_session=True,
+        )
+        try:
+            if "ready" not in next(self._replies(), {}):
+                raise self._broken()
+        except BaseException:
+            self.close()
+            raise
+
+    def ask(
+        self, prompts: Sequence[Prompt], variants: Sequence[str], decoding: Decoding
+    ) -> Iterator[Answer]:
+        """Every answer as it comes. Raises TrainerError."""
+        request = {
+            "prompts": _prompts(prompts),
+            "variants": list(variants),
+            "maxNewTokens": decoding.max_new_tokens,
+            "temperature": decoding.temperature,
+            "topP": decoding.top_p,
+            "seed": decoding.seed,
+        }
+        for reply in self._converse(request):
+            yield Answer(
+                index=reply["index"],
+                variant=reply["variant"],
+                text=reply["text"],
+                tokens=reply["tokens"],
+                finish_reason=reply["finishReason"],
+            )
+
+    def count(self, prompts: Sequence[Prompt]) -> list[int]:
+        """How many tokens the model reads of each prompt. Raises TrainerError."""
+        return [reply["tokens"] for reply in self._converse({"count": _prompts(prompts)})]
+
+    @property
+    def alive(self) -> bool:
+        """False once the process is gone."""
+        return self._process.poll() is None
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.kill()
+        self._process.communicate()
+        self._noise.close()
+
+    def _converse(self, request: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        assert self._process.stdin is not None
+        # A child that dies before it has read the request is told by its missing answers.
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write(json.dumps(request) + "\n")
+            self._process.stdin.flush()
+        for reply in self._replies():
+            if "done" in reply:
+                return
+            yield reply
+        raise self._broken()
+
+    def _replies(self) -> Iterator[dict[str, Any]]:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            reply = json.loads(line)
+            if "error" in reply:
+                raise TrainerError(reply["error"], fix=reply["fix"])
+            yield reply
+
+    def _broken(self) -> TrainerError:
+        return TrainerError(
+            f"the model's process broke off: {_last_line(self._noise)}",
+            fix="if memory ran out, ask fewer prompts at a time.",
+        )
+
+
+def _prompts(prompts: Sequence[Prompt]) -> list[dict[str, Any]]:
+    return [
+        {"text": p.text} if p.text is not None else {"messages": list(p.messages)} for p in prompts
+    ]
 
 
 def answers(
@@ -23,70 +117,8 @@ def answers(
     environment: Mapping[str, str],
 ) -> Iterator[Answer]:
     """Every answer as it comes. The child is gone when the iterator is closed or exhausted."""
-    command = [sys.executable, "-m", "local_backend.generate", str(job_dir)]
-    with (
-        tempfile.TemporaryFile() as noise,
-        subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=noise,
-            text=True,
-            encoding="utf-8",
-            env=dict(environment),
-            start_new_session=True,
-        ) as child,
-    ):
-        try:
-            complete = yield from _ask(child, _request(prompts, variants, decoding))
-        finally:
-            child.kill()
-        if not complete:
-            raise TrainerError(
-                f"the model's process broke off: {_last_line(noise)}",
-                fix="if memory ran out, ask fewer prompts at a time.",
-            )
-
-
-def _request(prompts: Sequence[Prompt], variants: Sequence[str], decoding: Decoding) -> str:
-    return json.dumps(
-        {
-            "prompts": [
-                {"text": p.text} if p.text is not None else {"messages": list(p.messages)}
-                for p in prompts
-            ],
-            "variants": list(variants),
-            "maxNewTokens": decoding.max_new_tokens,
-            "temperature": decoding.temperature,
-            "topP": decoding.top_p,
-            "seed": decoding.seed,
-        }
-    )
-
-
-def _ask(child: subprocess.Popen[str], request: str) -> Generator[Answer, None, bool]:
-    """Hand the answers on; returns False when the child ended before the last one."""
-    assert child.stdin is not None and child.stdout is not None
-    for line in child.stdout:
-        reply = json.loads(line)
-        if "error" in reply:
-            raise TrainerError(reply["error"], fix=reply["fix"])
-        if "ready" in reply:
-            # A child that dies before it has read the request is told by its missing answers.
-            with contextlib.suppress(BrokenPipeError):
-                child.stdin.write(request + "\n")
-                child.stdin.flush()
-        elif "done" in reply:
-            return True
-        else:
-            yield Answer(
-                index=reply["index"],
-                variant=reply["variant"],
-                text=reply["text"],
-                tokens=reply["tokens"],
-                finish_reason=reply["finishReason"],
-            )
-    return False
+    with contextlib.closing(Child(job_dir, environment)) as child:
+        yield from child.ask(prompts, variants, decoding)
 
 
 def export(

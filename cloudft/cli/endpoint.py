@@ -1,0 +1,151 @@
+"""endpoint: a Bedrock on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cloudft.cli.options import Console, console_options, place
+from cloudft.errors import UsageError
+
+
+def _pairs(values: tuple[str, ...]) -> dict[str, str]:
+    for value in values:
+        if "=" not in value:
+            raise click.UsageError(f"--set {value}: write KEY=VALUE")
+    return dict(value.split("=", 1) for value in values)
+
+
+def _models(path: Path | None) -> dict[str, str]:
+    """Model id or alias -> the open model that stands in. Raises UsageError."""
+    if path is None:
+        return {}
+    import yaml
+
+    from cloudft import catalogue
+
+    try:
+        found: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UsageError(f"{path} can't be read: {error}", fix="write YAML.") from error
+    fix = "write lines such as `amazon.nova-lite-v1:0: smollm2-135m`, the id in quotes."
+    if not isinstance(found, dict) or not all(isinstance(v, str) for v in found.values()):
+        raise UsageError(f"{path} is no map of model ids to stand-ins", fix=fix)
+    folder, models = path.absolute().parent, {}
+    for name, stand_in in found.items():
+        closed = catalogue.find(str(name))
+        open_model = catalogue.find(stand_in, base_dir=folder)
+        if not open_model.open_weight:
+            raise UsageError(f"{path}: {stand_in} has no open weights", fix="see `models --local`.")
+        local = folder / stand_in
+        models[closed.alias] = str(local) if local.is_dir() else stand_in
+    return models
+
+
+@click.command(
+    "endpoint",
+    epilog="\b\nExamples:\n  cloudft endpoint --port 5000\n"
+    "  cloudft endpoint --state .bedrock --models stand-ins.yaml\n"
+    "  AWS_ENDPOINT_URL=http://127.0.0.1:5000 aws bedrock list-model-customization-jobs",
+)
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="0 takes a free one.")
+@click.option(
+    "--host", default="127.0.0.1", show_default=True, help="Another than loopback is open to all."
+)
+@click.option(
+    "--state",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Keep everything in this folder; without it everything ends with the process.",
+)
+@click.option(
+    "--models",
+    "models_file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="MAP.yaml",
+    help="Which open model stands in for which closed one.",
+)
+@click.option(
+    "--stand-in", default="smollm2-135m", show_default=True, help="For every model not in --models."
+)
+@click.option(
+    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="A field of every trained job."
+)
+@click.option(
+    "--clock",
+    type=click.Choice(["real", "fast"]),
+    default="real",
+    show_default=True,
+    help="fast: jobs train nothing and end at once, for tests of what is around them.",
+)
+@click.option(
+    "--seconds", type=click.FloatRange(0), default=0.0, help="How long a job takes by a fast clock."
+)
+@click.option(
+    "--jobs", type=click.IntRange(1), default=2, show_default=True, help="Jobs at once (quota)."
+)
+@click.option("--as-on-aws", is_flag=True, help="Offer no model past its end of life.")
+@click.option("--s3", metavar="URL", help="The S3 that jobs use; one of its own if unset.")
+@click.option(
+    "--credentials",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Take only requests signed with a key of this file, written as ~/.aws/credentials.",
+)
+@click.option("--until-pid", type=int, metavar="PID", help="End when that process is gone.")
+@console_options
+def endpoint_command(
+    port: int,
+    host: str,
+    state: Path | None,
+    models_file: Path | None,
+    stand_in: str,
+    settings: tuple[str, ...],
+    clock: str,
+    seconds: float,
+    jobs: int,
+    as_on_aws: bool,
+    s3: str | None,
+    credentials: Path | None,
+    until_pid: int | None,
+    console: Console,
+) -> int:
+    """Serve a Bedrock that really trains, for any AWS SDK; Ctrl-C ends it.
+
+    Beside bedrock and bedrock-runtime there are s3, iam, kms and sts (moto's). It is not AWS: the
+    account is 000000000000 and any credentials will do. The first line printed is its URL.
+    """
+    try:
+        from cloudft.endpoint.server import LOOPBACK, Options, serve
+        from cloudft.endpoint.signatures import read_credentials
+    except ImportError as error:
+        raise UsageError(
+            f"the endpoint needs {error.name}, which is not installed",
+            fix="pip install 'cloudft[endpoint]'",
+        ) from error
+    given = Options(
+        port=port,
+        host=host,
+        region=place().get("region") or "us-east-1",
+        state=state.absolute() if state else None,
+        stand_in=stand_in,
+        stand_ins=_models(models_file),
+        settings=_pairs(settings),
+        fast=clock == "fast",
+        seconds=seconds,
+        jobs_at_once=jobs,
+        as_on_aws=as_on_aws,
+        s3=s3,
+        secrets=read_credentials(credentials) if credentials else None,
+        until_pid=until_pid,
+    )
+    if host not in LOOPBACK and given.secrets is None:
+        console.note(f"anyone who reaches {host} may use this endpoint; --credentials limits it")
+
+    def ready(url: str) -> None:
+        console.result({"url": url}, url)
+        console.note(f"export AWS_ENDPOINT_URL={url}; jobs are shown at {url}/")
+
+    serve(given, ready)
+    return 0

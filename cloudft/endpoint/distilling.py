@@ -1,0 +1,119 @@
+"""Distillation: the teacher answers the questions, the student trains on its answers."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from cloudft.data.stage import stage
+from cloudft.endpoint.answering import Question
+from cloudft.endpoint.run import FailedRun, Look, Order, Run
+from cloudft.endpoint.wire import WireError
+from cloudft.errors import CheckFailed, CloudftError
+from cloudft.spec.load import load_job
+
+Teacher = Callable[[str, Sequence[Question]], Iterable[str]]
+"""Model id or ARN, questions -> the teacher's answers, in order."""
+TOGETHER = 16
+"""Questions that the teacher gets at once."""
+
+
+class DistillingRun(Run):
+    """First the teacher's answers, as data processing; then the training on them."""
+
+    def __init__(self, order: Order, teacher: Teacher, train: Callable[[Order], Run]) -> None:
+        self._inner: Run | None = None
+        self._stopped = threading.Event()
+        work = (order, teacher, train)
+        threading.Thread(target=self._run, args=work, daemon=True).start()
+
+    @property
+    def local(self) -> str | None:
+        """The student's training, once it has begun."""
+        return self._inner.local if self._inner else None
+
+    def look(self) -> Look:
+        """Data processing until the teacher has answered; then the training's own look."""
+        if self._inner is not None:
+            return self._inner.look()
+        details = {"validationDetails": "Completed", "dataProcessingDetails": "InProgress"}
+        if self._stopped.is_set():
+            return Look("Stopped", details | {"dataProcessingDetails": "Stopped"})
+        return Look("InProgress", details)
+
+    def stop(self) -> None:
+        """The teacher answers no more, or the training ends."""
+        self._stopped.set()
+        if self._inner is not None:
+            self._inner.stop()
+
+    def _run(self, order: Order, teacher: Teacher, train: Callable[[Order], Run]) -> None:
+        try:
+            data = {
+                role: self._answered(order, teacher, path, role)
+                for role, path in order.data.items()
+            }
+            request = dict(order.request) | {"customizationType": "FINE_TUNING"}
+            if not self._stopped.is_set():
+                self._inner = train(dataclasses.replace(order, request=request, data=data))
+        except CheckFailed as error:
+            self._inner = FailedRun(error.findings[0].message)
+        except (CloudftError, WireError) as error:
+            self._inner = FailedRun(error.message)
+
+    def _answered(self, order: Order, teacher: Teacher, path: Path, role: str) -> Path:
+        """The file of questions as a file of questions and answers."""
+        config = order.request["customizationConfig"]["distillationConfig"]["teacherModelConfig"]
+        limits = {"maxTokens": config.get("maxResponseLengthForInference", 256)}
+        records = list(_questions(order, path))
+        open_ended = [r for r in records if r["messages"][-1]["role"] == "user"]
+        to = order.folder / f"answered-{role}.jsonl"
+        for at in range(0, len(open_ended), TOGETHER):
+            if self._stopped.is_set():
+                break
+            part = open_ended[at : at + TOGETHER]
+            asked = [Question(messages=_turns(record), limits=limits) for record in part]
+            answers = teacher(config["teacherModelIdentifier"], asked)
+            for record, answer in zip(part, answers, strict=True):
+                block = {"text": answer.strip() or "."}
+                record["messages"].append({"role": "assistant", "content": [block]})
+        lines = [orjson.dumps(record) for record in records]
+        to.write_bytes(b"\n".join(lines) + b"\n")
+        return to
+
+
+def _questions(order: Order, path: Path) -> Iterator[dict[str, Any]]:
+    """The canonical records of a file. Raises CheckFailed, in the words of `cloudft check`."""
+    flags = {
+        "name": order.name,
+        "base_model": order.request["baseModelIdentifier"],
+        "customization_type": "DISTILLATION",
+        "distillation.teacher": "any",
+        "data.train": str(path),
+    }
+    job = load_job(None, flags=flags)
+    staged = stage(
+        job.spec.data,
+        customization_type="DISTILLATION",
+        format="distillation",
+        seed=job.spec.seed,
+        base_dir=job.base_dir,
+        root=order.folder / "staged",
+    )
+    for line in (staged.folder / staged.manifest.files["train"].name).read_bytes().splitlines():
+        yield orjson.loads(line)
+
+
+def _turns(record: Mapping[str, Any]) -> tuple[Mapping[str, str], ...]:
+    def text(blocks: Any) -> str:
+        return "\n".join(block["text"] for block in blocks)
+
+    system = record.get("system")
+    first = ({"role": "system", "content": text(system)},) if system else ()
+    turns = tuple({"role": m["role"], "content": text(m["content"])} for m in record["messages"])
+    return (*first, *turns)

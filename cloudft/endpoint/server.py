@@ -1,0 +1,235 @@
+"""The endpoint put together, and served until the process ends."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cloudft.endpoint.answering import Answers, Question, Who
+from cloudft.endpoint.app import App
+from cloudft.endpoint.batches import Batches
+from cloudft.endpoint.customization import Customization
+from cloudft.endpoint.faults import Dropped, Faults
+from cloudft.endpoint.foundation import Foundation
+from cloudft.endpoint.runtime import Runtime
+from cloudft.endpoint.serving import ServingOperations
+from cloudft.endpoint.state import ACCOUNT, State
+from cloudft.endpoint.training import InstantTrainer, LocalTrainer, Trainer
+from cloudft.endpoint.transfers import Transfers
+from cloudft.endpoint.wire import SERVER
+from cloudft.errors import UsageError
+
+CREATING_S = 1.0
+"""How long a deployment is `Creating` by the real clock."""
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the endpoint is started with. `state` None: it ends with the process."""
+
+    port: int = 0
+    host: str = "127.0.0.1"
+    region: str = "us-east-1"
+    state: Path | None = None
+    stand_in: str = "smollm2-135m"
+    stand_ins: Mapping[str, str] = field(default_factory=dict)
+    settings: Mapping[str, object] = field(default_factory=dict)
+    fast: bool = False
+    seconds: float = 0.0
+    jobs_at_once: int = 2
+    as_on_aws: bool = False
+    s3: str | None = None
+    secrets: Mapping[str, str] | None = None
+    until_pid: int | None = None
+
+
+def listening(host: str, port: int) -> socket.socket:
+    """A socket. Clients may connect from now on. Raises UsageError."""
+    made = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        made.bind((host, port))
+    except OSError as error:
+        made.close()
+        fix = "name another --port; 0 takes a free one."
+        raise UsageError(f"can't listen on {host}:{port}: {error.strerror}", fix=fix) from error
+    made.listen(128)
+    return made
+
+
+@dataclass
+class Endpoint:
+    """All parts of a running endpoint."""
+
+    app: App
+    customization: Customization
+    answers: Answers
+    begins: Sequence[Callable[[], None]]
+
+    def begin(self) -> None:
+        """Go on with what was under way."""
+        for begin in self.begins:
+            begin()
+
+    def close(self) -> None:
+        """End what works for it."""
+        self.customization.close()
+        self.answers.close()
+
+
+def build(given: Options, url: str, folder: Path) -> Endpoint:
+    """Put the parts together. `folder` is where jobs work; `given.state` says if it is kept."""
+    os.environ.setdefault("MOTO_ACCOUNT_ID", ACCOUNT)  # before moto is imported
+    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+
+    from cloudft.backends.local.backend import LocalBackend
+    from cloudft.endpoint.journal import Journal
+    from cloudft.home import Home
+
+    moto = Journal(DomainDispatcherApplication(create_backend_app), given.state)
+    s3 = _s3(given, url)
+    state, faults = State(given.region, given.state), Faults()
+    foundation = Foundation(
+        given.region,
+        as_on_aws=given.as_on_aws,
+        stand_in=given.stand_in,
+        stand_ins=given.stand_ins,
+    )
+    backend = LocalBackend(Home(folder))
+    answers = Answers(_opener(backend))
+
+    def teach(identifier: str, questions: Sequence[Question]) -> Iterable[str]:
+        teacher = identifier.rpartition("/")[2]
+        name = foundation.stand_in(teacher.partition(".")[2] if teacher[2:3] == "." else teacher)
+        return [reply.text for reply in answers.batch(Who(None, name, "base"), questions)]
+
+    trainer: Trainer = LocalTrainer(backend, teach, given.settings)
+    if given.fast:
+        trainer = InstantTrainer(given.seconds)
+    customization = Customization(
+        state,
+        foundation,
+        trainer,
+        s3,
+        at_once=given.jobs_at_once,
+        folder=folder,
+        faults=faults,
+    )
+    runtime = Runtime(state, foundation, customization, answers)
+    transfers, batches = Transfers(state, s3, folder), Batches(state, s3, runtime)
+    serving = ServingOperations(state, 0.0 if given.fast else CREATING_S)
+    rooms = (foundation, customization, serving, transfers, batches, runtime)
+    app = App(state, rooms, moto, faults, folder / "jobs", given.secrets)
+    begins = (customization.begin, transfers.begin, batches.begin)
+    return Endpoint(app, customization, answers, begins)
+
+
+def _s3(given: Options, url: str) -> Any:
+    """The S3 that jobs use: our own (moto's), or the one that was named."""
+    import boto3
+
+    secrets = dict(given.secrets or {})
+    key = os.environ.get("AWS_ACCESS_KEY_ID", "endpoint")
+    secret = os.environ.get("AWS_SECRET_ACCESS_KEY", "endpoint")
+    if secrets and given.s3 is None:
+        key, secret = next(iter(secrets.items()))
+    return boto3.client(
+        "s3",
+        endpoint_url=given.s3 or url,
+        region_name=given.region,
+        aws_access_key_id=key,
+        aws_secret_access_key=secret,
+    )
+
+
+def _opener(backend: Any) -> Callable[[Who], Any]:
+    from cloudft.spec.load import load_job
+
+    def open_child(who: Who) -> Any:
+        job = who.job
+        if job is None:
+            flags = {"name": "asked", "base_model": who.model, "data.train": "none.jsonl"}
+            job = backend.untrained(load_job(None, flags=flags))
+        return backend.child(job)
+
+    return open_child
+
+
+def serve(given: Options, ready: Callable[[str], None]) -> None:
+    """Serve until SIGINT or SIGTERM; `ready` gets the URL. Raises UsageError."""
+    from werkzeug.serving import make_server
+
+    with contextlib.ExitStack() as stack:
+        folder = given.state
+        if folder is None:
+            temporary = tempfile.TemporaryDirectory(prefix="cloudft-endpoint-")
+            folder = Path(stack.enter_context(temporary))
+        folder.mkdir(parents=True, exist_ok=True)
+        ours = stack.enter_context(listening(given.host, given.port))
+        host = given.host if given.host in LOOPBACK else "127.0.0.1"
+        url = f"http://{host}:{ours.getsockname()[1]}"
+        endpoint = build(given, url, folder)
+        server = make_server(
+            given.host,
+            0,
+            endpoint.app,
+            threaded=True,
+            request_handler=_handler(),
+            fd=ours.fileno(),
+        )
+        server.passthrough_errors = True
+        vars(server)["daemon_threads"] = True
+        stack.callback(endpoint.close)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        if given.until_pid:
+            threading.Thread(target=_outlive, args=(given.until_pid,), daemon=True).start()
+        threading.Thread(target=endpoint.begin, daemon=True).start()
+        ready(url)
+        with contextlib.suppress(KeyboardInterrupt):
+            server.serve_forever()
+
+
+def _outlive(pid: int) -> None:
+    """End this process when that one is gone."""
+    while True:
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(1)
+
+
+def _handler() -> Any:
+    from werkzeug.serving import WSGIRequestHandler
+
+    class Handler(WSGIRequestHandler):
+        """Says that it is not AWS; says nothing about requests."""
+
+        protocol_version = "HTTP/1.1"
+
+        def version_string(self) -> str:
+            return SERVER
+
+        def log(self, type: str, message: str, *args: Any) -> None:
+            """Requests are not logged: they may hold what is nobody's business."""
+
+        def run_wsgi(self) -> None:
+            """A dropped reply breaks the connection off without a word."""
+            try:
+                super().run_wsgi()
+            except Dropped:
+                self.close_connection = True
+                with contextlib.suppress(OSError):
+                    self.connection.shutdown(socket.SHUT_RDWR)
+
+    return Handler

@@ -1,0 +1,273 @@
+"""Models that come from elsewhere: import jobs (a merged folder in S3) and copies."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from cloudft.endpoint.pages import chosen, page
+from cloudft.endpoint.places import split
+from cloudft.endpoint.state import Model, State, Task, found, require
+from cloudft.endpoint.wire import WireError
+
+ARCHITECTURES = ("Llama", "Mistral", "Mixtral", "Qwen", "GptOss", "MllamaForConditional")
+"""What Bedrock imports, by the start of config.json's `architectures` (user guide, "Import a
+customized model")."""
+FAILED = "The model can't be imported"
+
+
+class Transfers:
+    """The operations of import jobs, imported models and copy jobs."""
+
+    def __init__(self, state: State, s3: Any, folder: Path) -> None:
+        self.state = state
+        self.s3 = s3
+        self.folder = folder / "imported"
+
+    def begin(self) -> None:
+        """Begin again with imports that were under way."""
+        for task in self.state.imports.values():
+            if task.status == "InProgress":
+                self._go(task)
+
+    def _go(self, task: Task) -> None:
+        threading.Thread(target=self._import, args=(task,), daemon=True).start()
+
+    def create_model_import_job(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Read a folder of S3 as a model."""
+        state = self.state
+        with state.lock:
+            known = state.known("import", given)
+            if known:
+                return {"jobArn": known}
+            if "s3DataSource" not in given["modelDataSource"]:
+                raise WireError("ValidationException", "modelDataSource.s3DataSource is needed")
+            if found(state.imports, given["jobName"]):
+                raise WireError("ConflictException", f"A job {given['jobName']} exists already")
+            wanted = given["importedModelName"]
+            taken = [t.request["importedModelName"] for t in state.imports.values() if not t.ended]
+            if found(state.imported, wanted) or wanted in taken:
+                raise WireError("ConflictException", f"The model name {wanted} is in use")
+            task = Task(state.arn("model-import-job"), given["jobName"], dict(given))
+            state.imports[task.arn] = task
+            state.tag(task.arn, given.get("jobTags", ()))
+            state.remember("import", given, task.arn)
+        self._go(task)
+        return {"jobArn": task.arn}
+
+    def _import(self, task: Task) -> None:
+        folder = self.folder / task.id
+        try:
+            self._fetch(task.request["modelDataSource"]["s3DataSource"]["s3Uri"], folder)
+            architecture = _architecture(folder)
+        except WireError as error:
+            self._fail(task, f"{FAILED}: {error.message}")
+        except Exception as error:  # whatever it is, the job says so
+            self._fail(task, f"{FAILED}: {error}")
+        else:
+            self._done(task, folder, architecture)
+
+    def _fail(self, task: Task, why: str) -> None:
+        with self.state.lock:
+            task.end("Failed", why)
+            self.state.save()
+
+    def _done(self, task: Task, folder: Path, architecture: str) -> None:
+        state = self.state
+        with state.lock:
+            arn = state.arn("imported-model")
+            name = task.request["importedModelName"]
+            state.imported[arn] = Model(
+                arn, name, "", folder=str(folder.absolute()), architecture=architecture
+            )
+            state.tag(arn, task.request.get("importedModelTags", ()))
+            task.model_arn = arn
+            task.end("Completed")
+            state.save()
+
+    def _fetch(self, uri: str, folder: Path) -> None:
+        bucket, prefix = split(uri)
+        folder.mkdir(parents=True, exist_ok=True)
+        pages = self.s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+        keys = [item["Key"] for page in pages for item in page.get("Contents", ())]
+        for key in keys:
+            name = key.removeprefix(prefix)
+            if name and "/" not in name:
+                with (folder / name).open("wb") as stream:
+                    self.s3.download_fileobj(bucket, key, stream)
+
+    def get_model_import_job(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """One import."""
+        with self.state.lock:
+            task: Task = require(self.state.imports, given["jobIdentifier"], "import job")
+            request = task.request
+            return {
+                "jobArn": task.arn,
+                "jobName": task.name,
+                "importedModelName": request["importedModelName"],
+                "importedModelArn": task.model_arn,
+                "roleArn": request["roleArn"],
+                "modelDataSource": request["modelDataSource"],
+                "status": task.status,
+                "failureMessage": task.failure,
+                "creationTime": task.created,
+                "lastModifiedTime": task.modified,
+                "endTime": task.ended,
+                "vpcConfig": request.get("vpcConfig"),
+                "importedModelKmsKeyArn": request.get("importedModelKmsKeyId"),
+            }
+
+    def list_model_import_jobs(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Summaries, a page at a time."""
+        with self.state.lock:
+            tasks = _of_status(chosen(self.state.imports.values(), given), given)
+        shown, more = page(tasks, given)
+        summaries = [
+            {
+                "jobArn": task.arn,
+                "jobName": task.name,
+                "status": task.status,
+                "lastModifiedTime": task.modified,
+                "creationTime": task.created,
+                "endTime": task.ended,
+                "importedModelArn": task.model_arn,
+                "importedModelName": task.request["importedModelName"],
+            }
+            for task in shown
+        ]
+        return {"modelImportJobSummaries": summaries, **more}
+
+    def get_imported_model(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """One imported model."""
+        with self.state.lock:
+            model: Model = require(self.state.imported, given["modelIdentifier"], "imported model")
+            task = next(t for t in self.state.imports.values() if t.model_arn == model.arn)
+            return {
+                "modelArn": model.arn,
+                "modelName": model.name,
+                "jobName": task.name,
+                "jobArn": task.arn,
+                "modelDataSource": task.request["modelDataSource"],
+                "creationTime": model.created,
+                "modelArchitecture": model.architecture,
+                "instructSupported": _has_template(Path(str(model.folder))),
+                "customModelUnits": {
+                    "customModelUnitsPerModelCopy": 1,
+                    "customModelUnitsVersion": "v1.0",
+                },
+            }
+
+    def list_imported_models(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Summaries, a page at a time."""
+        with self.state.lock:
+            models = chosen(self.state.imported.values(), given)
+        shown, more = page(models, given)
+        summaries = [
+            {
+                "modelArn": model.arn,
+                "modelName": model.name,
+                "creationTime": model.created,
+                "modelArchitecture": model.architecture,
+                "instructSupported": _has_template(Path(str(model.folder))),
+            }
+            for model in shown
+        ]
+        return {"modelSummaries": summaries, **more}
+
+    def delete_imported_model(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Remove an imported model; what lies in S3 stays."""
+        with self.state.lock:
+            model: Model = require(self.state.imported, given["modelIdentifier"], "imported model")
+            del self.state.imported[model.arn]
+            self.state.tags.pop(model.arn, None)
+        return {}
+
+    def create_model_copy_job(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Another model with the same weights."""
+        state = self.state
+        with state.lock:
+            known = state.known("copy", given)
+            if known:
+                return {"jobArn": known}
+            source: Model = require(state.models, given["sourceModelArn"], "custom model")
+            name = given["targetModelName"]
+            if found(state.models, name):
+                raise WireError("ConflictException", f"The model name {name} is in use")
+            arn = state.arn("custom-model", source.base_model_arn.rpartition("/")[2])
+            state.models[arn] = Model(arn, name, source.base_model_arn, source.job_arn)
+            state.tag(arn, given.get("targetModelTags", ()))
+            task = Task(state.arn("model-copy-job"), name, dict(given), model_arn=arn)
+            task.end("Completed")
+            state.copies[task.arn] = task
+            state.remember("copy", given, task.arn)
+            return {"jobArn": task.arn}
+
+    def get_model_copy_job(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """One copy."""
+        with self.state.lock:
+            return self._copy(require(self.state.copies, given["jobArn"], "copy job"))
+
+    def list_model_copy_jobs(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Summaries, a page at a time."""
+        wanted = given.get("sourceModelArnEquals"), given.get("sourceAccountEquals")
+        with self.state.lock:
+            told = {arn: self._copy(task) for arn, task in self.state.copies.items()}
+            tasks = [
+                task
+                for task in _of_status(chosen(self.state.copies.values(), given), given)
+                if wanted[0] in (None, task.request["sourceModelArn"])
+                and wanted[1] in (None, told[task.arn]["sourceAccountId"])
+                and given.get("targetModelNameContains", "") in task.name
+            ]
+        shown, more = page(tasks, given)
+        return {"modelCopyJobSummaries": [told[task.arn] for task in shown], **more}
+
+    def _copy(self, task: Task) -> dict[str, Any]:
+        source = task.request["sourceModelArn"]
+        model = self.state.models.get(source)
+        return {
+            "jobArn": task.arn,
+            "status": task.status,
+            "creationTime": task.created,
+            "targetModelArn": task.model_arn,
+            "targetModelName": task.name,
+            "sourceAccountId": source.split(":")[4],
+            "sourceModelArn": source,
+            "sourceModelName": model.name if model else None,
+            "targetModelKmsKeyArn": task.request.get("modelKmsKeyId"),
+            "failureMessage": task.failure,
+        }
+
+
+def _of_status(tasks: list[Task], given: Mapping[str, Any]) -> list[Task]:
+    return [task for task in tasks if given.get("statusEquals", task.status) == task.status]
+
+
+def _architecture(folder: Path) -> str:
+    """What the folder holds. Raises WireError for one that is no model Bedrock would import."""
+    config = folder / "config.json"
+    if not config.is_file():
+        raise WireError("ValidationException", "there is no config.json in that folder")
+    if not list(folder.glob("*.safetensors")):
+        raise WireError("ValidationException", "there are no weights (*.safetensors)")
+    if not (folder / "tokenizer_config.json").is_file():
+        raise WireError("ValidationException", "there is no tokenizer_config.json")
+    names = orjson.loads(config.read_bytes()).get("architectures") or ["none"]
+    if not str(names[0]).startswith(ARCHITECTURES):
+        what = f"the architecture {names[0]} is not supported"
+        raise WireError("ValidationException", what)
+    return str(names[0])
+
+
+def _has_template(folder: Path) -> bool:
+    """Converse needs a chat template."""
+    if (folder / "chat_template.jinja").is_file():
+        return True
+    try:
+        return b'"chat_template"' in (folder / "tokenizer_config.json").read_bytes()
+    except OSError:
+        return False
