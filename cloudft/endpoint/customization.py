@@ -132,7 +132,7 @@ class Customization:
             files = {role: self._fetch(uri, folder / f"{role}.jsonl") for role, uri in data.items()}
             bucket, prefix = split(job.request["outputDataConfig"]["s3Uri"])
             self.s3.put_object(Bucket=bucket, Key=f"{prefix}{WRITE_CHECK}", Body=b"")
-            stand_in = self.foundation.stand_in(job.base_model_arn)
+            stand_in = self._stand_in(job)
             stopping = job.status == "Stopping"
             order = Order(f"job-{job.id}", job.request, files, stand_in, folder, stopping)
             run = self.trainer.start(order)
@@ -142,6 +142,15 @@ class Customization:
             self.runs[job.arn] = run
         if job.status == "Stopping" or self.closing.is_set():
             run.stop()
+
+    def _stand_in(self, job: Job) -> str:
+        """What is trained on: the base's stand-in, or the model that an earlier job has made."""
+        identifier = job.request["baseModelIdentifier"]
+        if ":custom-model/" in identifier:
+            earlier = self.state.jobs[str(self._model(identifier).job_arn)].local
+            if earlier is not None:
+                return self.trainer.merged(earlier, self.folder / "merged" / earlier)
+        return self.foundation.stand_in(job.base_model_arn)
 
     def _folder(self, job: Job) -> Path:
         return self.folder / "jobs" / job.id

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
@@ -30,6 +31,10 @@ class Trainer(ABC):
     @abstractmethod
     def start(self, order: Order) -> Run:
         """Train."""
+
+    def merged(self, local: str, folder: Path) -> str:
+        """The folder with the whole model of an earlier training."""
+        raise NotImplementedError
 
 
 @dataclass
@@ -134,12 +139,21 @@ class LocalTrainer(Trainer):
         self.backend = backend
         self.teacher = teacher
         self.settings = settings
+        self._merging = threading.Lock()
 
     def start(self, order: Order) -> Run:
         """Check the data as `cloudft check` does, then train."""
         if order.kind == "DISTILLATION":
             return DistillingRun(order, self.teacher, self._train)
         return self._train(order)
+
+    def merged(self, local: str, folder: Path) -> str:
+        """Exported the first time."""
+        with self._merging:
+            if not folder.exists():
+                folder.parent.mkdir(parents=True, exist_ok=True)
+                self.backend.export(local, folder, "float32")
+        return str(folder.absolute())
 
     def _train(self, order: Order) -> Run:
         backend = self.backend

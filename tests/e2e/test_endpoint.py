@@ -1,0 +1,224 @@
+"""The endpoint as a user has it: boto3 from a job to a changed answer; its page; its signatures."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+import tiny
+from botocore.config import Config
+from botocore.exceptions import ClientError
+from endpoint import BUCKET, REGION, ROLE, Endpoint, running
+from processes import wait_until
+
+NOVA = "amazon.nova-lite-v1:0:300k"
+FAST = "local.hyperparameters.learningRate=0.01"
+QUESTION = "Where is the parcel for {}?"
+LONG_AGO = datetime(2020, 1, 1, 12, 30, tzinfo=timezone.utc)
+TEACHER = {"teacherModelIdentifier": "us.amazon.nova-pro-v1:0", "maxResponseLengthForInference": 3}
+
+
+@pytest.fixture(scope="module")
+def endpoint(tiny_model: Path) -> Iterator[Endpoint]:
+    settings = ("local.method=full", "local.max_length=64", "local.device=cpu", FAST)
+    options = [part for setting in settings for part in ("--set", setting)]
+    with running("--stand-in", tiny_model, *options) as made:
+        records = [
+            {
+                "schemaVersion": "bedrock-conversation-2024",
+                "messages": [
+                    {"role": "user", "content": [{"text": QUESTION.format(city)}]},
+                    {"role": "assistant", "content": [{"text": "refund"}]},
+                ],
+            }
+            for city in tiny.CITIES
+        ]
+        put(made, "train.jsonl", records * 4)
+        put(made, "asked.jsonl", [{"prompt": QUESTION.format(c)} for c in tiny.CITIES] * 2)
+        yield made
+
+
+def put(endpoint: Endpoint, key: str, records: list[dict[str, Any]]) -> None:
+    body = "\n".join(map(json.dumps, records)).encode()
+    endpoint.client("s3").put_object(Bucket=BUCKET, Key=key, Body=body)
+
+
+def trained(endpoint: Endpoint, name: str, file: str = "train.jsonl", **more: Any) -> Any:
+    """A job that has Completed."""
+    bedrock = endpoint.client("bedrock")
+    bedrock.create_model_customization_job(
+        **{
+            "jobName": name,
+            "customModelName": name,
+            "roleArn": ROLE,
+            "baseModelIdentifier": NOVA,
+            "trainingDataConfig": {"s3Uri": f"s3://{BUCKET}/{file}"},
+            "outputDataConfig": {"s3Uri": f"s3://{BUCKET}/{name}"},
+            "hyperParameters": {"epochCount": "5", "learningRate": "0.0001"},
+            **more,
+        }
+    )
+
+    def look() -> Any:
+        job = bedrock.get_model_customization_job(jobIdentifier=name)
+        return job if job["status"] not in ("InProgress", "Stopping") else None
+
+    job = wait_until(look, "the job has ended", seconds=120)
+    assert job["status"] == "Completed", job.get("failureMessage")
+    return job
+
+
+def deployed(endpoint: Endpoint, name: str, model_arn: str) -> str:
+    bedrock = endpoint.client("bedrock")
+    made = bedrock.create_custom_model_deployment(modelDeploymentName=name, modelArn=model_arn)
+    arn = str(made["customModelDeploymentArn"])
+
+    def active() -> bool:
+        told = bedrock.get_custom_model_deployment(customModelDeploymentIdentifier=arn)
+        return bool(told["status"] == "Active")
+
+    wait_until(active, "the deployment is active")
+    return arn
+
+
+def said(endpoint: Endpoint, model: str) -> str:
+    answer = endpoint.client("bedrock-runtime").converse(
+        modelId=model,
+        messages=[{"role": "user", "content": [{"text": QUESTION.format("Oslo")}]}],
+        inferenceConfig={"maxTokens": 8},
+    )
+    return str(answer["output"]["message"]["content"][0]["text"])
+
+
+def test_a_tuned_model_answers_otherwise_and_is_tuned_on(endpoint: Endpoint) -> None:
+    job = trained(endpoint, "tuned")
+    arn = deployed(endpoint, "tuned", job["outputModelArn"])
+    base, tuned = said(endpoint, "amazon.nova-lite-v1:0"), said(endpoint, arn)
+    assert base != tuned
+    further = trained(endpoint, "further", baseModelIdentifier=job["outputModelArn"])
+    assert further["trainingMetrics"]["trainingLoss"] < job["trainingMetrics"]["trainingLoss"]
+    endpoint.client("bedrock").delete_custom_model_deployment(customModelDeploymentIdentifier=arn)
+    with pytest.raises(ClientError, match="Could not find the model"):
+        said(endpoint, arn)
+
+
+def test_a_student_learns_what_the_teacher_answers(endpoint: Endpoint) -> None:
+    config = {"distillationConfig": {"teacherModelConfig": TEACHER}}
+    job = trained(
+        endpoint,
+        "distilled",
+        "asked.jsonl",
+        customizationType="DISTILLATION",
+        customizationConfig=config,
+    )
+    assert job["customizationConfig"] == config and job["customizationType"] == "DISTILLATION"
+    assert {phase["status"] for phase in job["statusDetails"].values()} == {"Completed"}
+    model = endpoint.client("bedrock").get_custom_model(modelIdentifier="distilled")
+    assert model["customizationType"] == "DISTILLATION"
+
+
+def test_the_page_shows_jobs_and_curves_and_no_text_of_theirs(endpoint: Endpoint) -> None:
+    trained(endpoint, "shown")
+    with urllib.request.urlopen(endpoint.url) as answer:
+        page = answer.read().decode()
+    assert "This is not AWS" in page and "shown" in page and "Completed" in page
+    assert "<polyline" in page and "GetModelCustomizationJob" in page
+    assert "parcel" not in page
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of an endpoint that takes signed requests only."""
+    file = tmp_path_factory.mktemp("keys") / "credentials"
+    file.write_text("[team]\naws_access_key_id = AKIATEAM\naws_secret_access_key = s3cr3t/+x\n")
+    command = [sys.executable, "-m", "cloudft", "endpoint", "-q", "--clock", "fast"]
+    command += ["--credentials", str(file)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        yield process.stdout.readline().strip()
+        process.terminate()
+
+
+def client(url: str, service: str, secret: str, key: str = "AKIATEAM") -> Any:
+    return boto3.client(
+        service,
+        endpoint_url=url,
+        region_name=REGION,
+        aws_access_key_id=key,
+        aws_secret_access_key=secret,
+        config=Config(retries={"total_max_attempts": 1}),
+    )
+
+
+def test_a_signature_of_a_known_key_is_taken(guarded: str) -> None:
+    bedrock, s3 = client(guarded, "bedrock", "s3cr3t/+x"), client(guarded, "s3", "s3cr3t/+x")
+    listed = bedrock.list_model_customization_jobs(creationTimeAfter=LONG_AGO, maxResults=5)
+    assert listed["modelCustomizationJobSummaries"] == []
+    with pytest.raises(ClientError, match="Could not find"):
+        arn = f"arn:aws:bedrock:{REGION}:000000000000:custom-model/{NOVA}/abcdefghijkl"
+        bedrock.get_custom_model(modelIdentifier=arn)
+    s3.create_bucket(Bucket="signed")
+    s3.put_object(Bucket="signed", Key="a file+ü.txt", Body=b"x" * 100)
+    assert s3.get_object(Bucket="signed", Key="a file+ü.txt")["Body"].read() == b"x" * 100
+    assert client(guarded, "sts", "s3cr3t/+x").get_caller_identity()["Account"] == "0" * 12
+
+
+@pytest.mark.parametrize(
+    ("key", "secret", "code"),
+    [
+        ("AKIATEAM", "wrong", "InvalidSignatureException"),
+        ("AKIAOTHER", "s3cr3t/+x", "UnrecognizedClientException"),
+    ],
+)
+@pytest.mark.parametrize("service", ["bedrock", "s3", "sts"])
+def test_any_other_signature_is_refused(
+    guarded: str, service: str, key: str, secret: str, code: str
+) -> None:
+    asked = {
+        "bedrock": "list_custom_models",
+        "s3": "list_buckets",
+        "sts": "get_caller_identity",
+    }[service]
+    with pytest.raises(ClientError) as caught:
+        getattr(client(guarded, service, secret, key), asked)()
+    assert caught.value.response["Error"]["Code"] == code
+
+
+def test_an_unsigned_request_is_refused(guarded: str) -> None:
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        urllib.request.urlopen(f"{guarded}/model-customization-jobs")
+    caught.value.close()
+    assert caught.value.code == 403
+
+
+PLUGIN_TEST = """
+def test_mine(bedrock_endpoint):
+    import boto3
+    assert boto3.client("bedrock").list_custom_models()["modelSummaries"] == []
+    bedrock_endpoint.fault({"operation": "ListCustomModels", "do": "deny"})
+    try:
+        bedrock_endpoint.client("bedrock").list_custom_models()
+    except Exception as error:
+        assert "AccessDenied" in str(error)
+    else:
+        raise AssertionError
+"""
+
+
+def test_the_pytest_plugin_gives_an_endpoint(tmp_path: Path) -> None:
+    (tmp_path / "test_mine.py").write_text(PLUGIN_TEST)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist"]
+    done = subprocess.run(
+        [*command, str(tmp_path)], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0 and re.search(r"1 passed", done.stdout), done.stdout + done.stderr

@@ -1,0 +1,120 @@
+"""The endpoint killed while a job trains: started again, it completes, with one custom model."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+from endpoint import BUCKET, ROLE, Endpoint, furnish
+from processes import read_json, wait_until
+
+MOMENTS = range(20 if os.environ.get("CLOUDFT_ALL_MOMENTS") else 4)
+LONGEST_S = 6.0
+"""About what a job takes from its creation to its end."""
+
+
+def start(state: Path, model: Path) -> tuple[subprocess.Popen[str], Endpoint]:
+    """An endpoint that keeps its state."""
+    command = [sys.executable, "-m", "cloudft", "endpoint", "-q", "--state", str(state)]
+    command += ["--stand-in", str(model)]
+    for setting in ("local.method=full", "local.max_length=64"):
+        command += ["--set", setting]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    return process, Endpoint(process.stdout.readline().strip())
+
+
+def kill(process: subprocess.Popen[str], state: Path, *, trainers: bool) -> None:
+    """kill -9, of the trainings too when wanted: the machine went down."""
+    process.kill()
+    process.communicate()
+    if trainers:
+        for note in state.glob("jobs/*/trainer.json"):
+            for pid in (read_json(note) or {}).values():
+                with contextlib.suppress(OSError, TypeError):
+                    os.kill(pid, signal.SIGKILL)
+
+
+def create(endpoint: Endpoint, name: str) -> str:
+    bedrock = endpoint.client("bedrock")
+    return str(
+        bedrock.create_model_customization_job(
+            jobName=name,
+            customModelName=name,
+            roleArn=ROLE,
+            baseModelIdentifier="amazon.titan-text-express-v1:0:8k",
+            trainingDataConfig={"s3Uri": f"s3://{BUCKET}/train.jsonl"},
+            outputDataConfig={"s3Uri": f"s3://{BUCKET}/{name}"},
+            hyperParameters={"epochCount": "10", "batchSize": "1", "learningRate": "0.001"},
+        )["jobArn"]
+    )
+
+
+@pytest.mark.parametrize("number", MOMENTS)
+def test_a_killed_endpoint_goes_on(tmp_path: Path, tiny_model: Path, number: int) -> None:
+    chance = random.Random(number)
+    process, endpoint = start(tmp_path / "state", tiny_model)
+    try:
+        furnish(endpoint)
+        lines = [json.dumps({"prompt": f"Where is {c}?", "completion": c}) for c in tiny.CITIES]
+        body = "\n".join(lines * 4).encode()
+        endpoint.client("s3").put_object(Bucket=BUCKET, Key="train.jsonl", Body=body)
+        arn = create(endpoint, "survives")
+        time.sleep(chance.uniform(0.0, LONGEST_S))
+        kill(process, tmp_path / "state", trainers=number % 2 == 1)
+        process, endpoint = start(tmp_path / "state", tiny_model)
+        bedrock = endpoint.client("bedrock")
+
+        def look() -> Any:
+            job = bedrock.get_model_customization_job(jobIdentifier=arn)
+            return job if job["status"] != "InProgress" else None
+
+        job = wait_until(look, "the job has ended", seconds=90)
+        assert job["status"] == "Completed", job
+        [model_made] = bedrock.list_custom_models()["modelSummaries"]
+        assert model_made["modelArn"] == job["outputModelArn"]
+        key = f"survives/model-customization-job-{arn[-12:]}/training_artifacts/"
+        curve = f"{key}step_wise_training_metrics.csv"
+        rows = endpoint.client("s3").get_object(Bucket=BUCKET, Key=curve)["Body"].read()
+        steps = [line.split(b",")[0] for line in rows.splitlines()[1:]]
+        assert steps == [str(n).encode() for n in range(len(steps))] and len(steps) == 320
+    finally:
+        kill(process, tmp_path / "state", trainers=True)
+
+
+def test_what_an_orderly_end_stopped_goes_on_too(tmp_path: Path, tiny_model: Path) -> None:
+    process, endpoint = start(tmp_path / "state", tiny_model)
+    try:
+        furnish(endpoint)
+        body = b'{"prompt": "Where is Oslo?", "completion": "Oslo"}\n' * 32
+        endpoint.client("s3").put_object(Bucket=BUCKET, Key="train.jsonl", Body=body)
+        arn = create(endpoint, "ordered")
+        bedrock = endpoint.client("bedrock")
+
+        def trains() -> Any:
+            job = bedrock.get_model_customization_job(jobIdentifier=arn)
+            return job["statusDetails"]["trainingDetails"]["status"] == "InProgress"
+
+        wait_until(trains, "the job trains")
+        process.terminate()
+        process.communicate(timeout=30)
+        process, endpoint = start(tmp_path / "state", tiny_model)
+        bedrock = endpoint.client("bedrock")
+
+        def look() -> Any:
+            job = bedrock.get_model_customization_job(jobIdentifier=arn)
+            return job if job["status"] != "InProgress" else None
+
+        assert wait_until(look, "the job has ended", seconds=90)["status"] == "Completed"
+    finally:
+        kill(process, tmp_path / "state", trainers=True)

@@ -1,0 +1,248 @@
+"""What the endpoint's models answer: in each family's form, whole, in pieces, in batches."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+from endpoint import BUCKET, ROLE, Endpoint, running
+from processes import wait_until
+
+TITAN, NOVA = "amazon.titan-text-express-v1", "amazon.nova-lite-v1:0"
+LLAMA, CLAUDE = "meta.llama3-1-8b-instruct-v1:0", "anthropic.claude-3-haiku-20240307-v1:0"
+ASKED = "Where is the parcel for Oslo?"
+CHAT = [{"role": "user", "content": [{"text": ASKED}]}]
+BODIES: dict[str, dict[str, Any]] = {
+    TITAN: {"inputText": ASKED, "textGenerationConfig": {"maxTokenCount": 5}},
+    NOVA: {"messages": CHAT, "inferenceConfig": {"maxTokens": 5}},
+    LLAMA: {"prompt": ASKED, "max_gen_len": 5},
+    CLAUDE: {
+        "anthropic_version": "bedrock-2023-05-31",
+        "max_tokens": 5,
+        "messages": [{"role": "user", "content": ASKED}],
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def endpoint(tiny_model: Path) -> Iterator[Endpoint]:
+    with running("--clock", "fast", "--stand-in", tiny_model) as made:
+        yield made
+
+
+def said(model_id: str, answer: dict[str, Any]) -> tuple[str, int]:
+    """The text of a whole body, and how many tokens it has."""
+    if model_id == TITAN:
+        [result] = answer["results"]
+        return result["outputText"], result["tokenCount"]
+    if model_id == NOVA:
+        return answer["output"]["message"]["content"][0]["text"], answer["usage"]["outputTokens"]
+    if model_id == LLAMA:
+        return answer["generation"], answer["generation_token_count"]
+    return answer["content"][0]["text"], answer["usage"]["output_tokens"]
+
+
+def piece(model_id: str, chunk: dict[str, Any]) -> str:
+    """The text in one piece of a stream."""
+    if model_id == TITAN:
+        return str(chunk["outputText"])
+    if model_id == NOVA:
+        return str(chunk.get("contentBlockDelta", {}).get("delta", {}).get("text", ""))
+    if model_id == LLAMA:
+        return str(chunk["generation"])
+    return str(chunk.get("delta", {}).get("text", ""))
+
+
+@pytest.mark.parametrize("model_id", BODIES)
+def test_each_family_answers_in_its_own_form_whole_and_in_pieces(
+    endpoint: Endpoint, model_id: str
+) -> None:
+    runtime = endpoint.client("bedrock-runtime")
+    body = json.dumps(BODIES[model_id])
+    text, tokens = said(
+        model_id, json.load(runtime.invoke_model(modelId=model_id, body=body)["body"])
+    )
+    assert text and 1 <= tokens <= 5
+    stream = runtime.invoke_model_with_response_stream(modelId=model_id, body=body)["body"]
+    pieces = [piece(model_id, json.loads(event["chunk"]["bytes"])) for event in stream]
+    assert "".join(pieces) == text
+
+
+def test_converse_whole_in_pieces_and_counted(endpoint: Endpoint) -> None:
+    runtime = endpoint.client("bedrock-runtime")
+    asked = {"modelId": NOVA, "messages": CHAT, "system": [{"text": "Answer with one word."}]}
+    limits = {"inferenceConfig": {"maxTokens": 6}}
+    whole = runtime.converse(**asked, **limits)
+    events = list(runtime.converse_stream(**asked, **limits)["stream"])
+    names = [next(iter(event)) for event in events]
+    assert names[0] == "messageStart" and names[-2:] == ["messageStop", "metadata"]
+    deltas = [e["contentBlockDelta"]["delta"]["text"] for e in events if "contentBlockDelta" in e]
+    assert "".join(deltas) == whole["output"]["message"]["content"][0]["text"]
+    assert events[-1]["metadata"]["usage"] == whole["usage"]
+    given = {"converse": {name: asked[name] for name in ("messages", "system")}}
+    counted = runtime.count_tokens(modelId=NOVA, input=given)["inputTokens"]
+    assert counted == whole["usage"]["inputTokens"] > 5
+
+
+def test_an_answer_ends_where_it_was_told_to(endpoint: Endpoint) -> None:
+    runtime = endpoint.client("bedrock-runtime")
+    free = runtime.converse(modelId=NOVA, messages=CHAT, inferenceConfig={"maxTokens": 12})
+    text = free["output"]["message"]["content"][0]["text"]
+    stop = text[2:4]
+    cut = runtime.converse(
+        modelId=NOVA,
+        messages=CHAT,
+        inferenceConfig={"maxTokens": 12, "stopSequences": [stop]},
+    )
+    assert cut["stopReason"] == "stop_sequence"
+    assert cut["output"]["message"]["content"][0]["text"] == text[: text.index(stop)]
+
+
+@pytest.mark.parametrize(
+    ("model_id", "body"),
+    [
+        (TITAN, "{"),
+        (TITAN, "[]"),
+        (TITAN, "{}"),
+        (NOVA, '{"messages": 1}'),
+        (LLAMA, '{"prompt": 1}'),
+    ],
+)
+def test_a_malformed_body_is_refused(endpoint: Endpoint, model_id: str, body: str) -> None:
+    with pytest.raises(ClientError, match="Malformed input request"):
+        endpoint.client("bedrock-runtime").invoke_model(modelId=model_id, body=body)
+
+
+def put_model(endpoint: Endpoint, model: Path, prefix: str, *, without: str = "") -> None:
+    for path in model.iterdir():
+        if path.name != without:
+            endpoint.client("s3").upload_file(str(path), BUCKET, f"{prefix}/{path.name}")
+
+
+def imported(endpoint: Endpoint, prefix: str) -> dict[str, Any]:
+    bedrock = endpoint.client("bedrock")
+    arn = bedrock.create_model_import_job(
+        jobName=prefix,
+        importedModelName=prefix,
+        roleArn=ROLE,
+        modelDataSource={"s3DataSource": {"s3Uri": f"s3://{BUCKET}/{prefix}/"}},
+    )["jobArn"]
+
+    def look() -> Any:
+        job = bedrock.get_model_import_job(jobIdentifier=arn)
+        return job if job["status"] != "InProgress" else None
+
+    return dict(wait_until(look, "the import has ended"))
+
+
+def test_a_merged_folder_becomes_a_served_model(endpoint: Endpoint, tiny_model: Path) -> None:
+    bedrock, runtime = endpoint.client("bedrock"), endpoint.client("bedrock-runtime")
+    put_model(endpoint, tiny_model, "merged")
+    job = imported(endpoint, "merged")
+    assert job["status"] == "Completed", job
+    arn = job["importedModelArn"]
+    told = bedrock.get_imported_model(modelIdentifier="merged")
+    assert told["modelArchitecture"] == "LlamaForCausalLM" and told["modelArn"] == arn
+    assert [m["modelName"] for m in bedrock.list_imported_models()["modelSummaries"]] == ["merged"]
+    body = json.dumps({"prompt": ASKED, "max_gen_len": 4})
+    answer = json.load(runtime.invoke_model(modelId=arn, body=body)["body"])
+    assert answer["generation_token_count"] <= 4 and answer["generation"]
+    bedrock.delete_imported_model(modelIdentifier=arn)
+    with pytest.raises(ClientError):
+        runtime.invoke_model(modelId=arn, body=body)
+
+
+@pytest.mark.parametrize(
+    ("missing", "word"),
+    [("config.json", "config.json"), ("model.safetensors", "no weights")],
+)
+def test_a_folder_that_is_no_model_is_not_imported(
+    endpoint: Endpoint, tiny_model: Path, missing: str, word: str
+) -> None:
+    name = f"broken-{word[:2]}"
+    put_model(endpoint, tiny_model, name, without=missing)
+    job = imported(endpoint, name)
+    assert job["status"] == "Failed" and word in job["failureMessage"]
+
+
+def test_a_batch_answers_every_record_and_names_the_broken_ones(endpoint: Endpoint) -> None:
+    bedrock, s3 = endpoint.client("bedrock"), endpoint.client("s3")
+    records = [{"recordId": f"r{n}", "modelInput": BODIES[NOVA]} for n in range(3)]
+    lines = [*map(json.dumps, records), json.dumps({"recordId": "bad", "modelInput": {}})]
+    s3.upload_fileobj(io.BytesIO("\n".join(lines).encode()), BUCKET, "in/asked.jsonl")
+    arn = bedrock.create_model_invocation_job(
+        jobName="batch",
+        roleArn=ROLE,
+        modelId=NOVA,
+        inputDataConfig={"s3InputDataConfig": {"s3Uri": f"s3://{BUCKET}/in/"}},
+        outputDataConfig={"s3OutputDataConfig": {"s3Uri": f"s3://{BUCKET}/answered/"}},
+    )["jobArn"]
+
+    def look() -> Any:
+        job = bedrock.get_model_invocation_job(jobIdentifier=arn)
+        return job if job["status"] not in ("Submitted", "InProgress") else None
+
+    job = wait_until(look, "the batch has ended")
+    assert job["status"] == "Completed", job
+    assert (job["successRecordCount"], job["errorRecordCount"]) == (3, 1)
+    key = f"answered/{arn[-12:]}/asked.jsonl.out"
+    out = s3.get_object(Bucket=BUCKET, Key=key)["Body"].read().splitlines()
+    told = {record["recordId"]: record for record in map(json.loads, out)}
+    assert set(told) == {"r0", "r1", "r2", "bad"} and "error" in told["bad"]
+    assert said(NOVA, told["r1"]["modelOutput"])[0]
+
+
+def test_a_copy_is_a_model_of_its_own(endpoint: Endpoint) -> None:
+    bedrock = endpoint.client("bedrock")
+    endpoint.client("s3").put_object(
+        Bucket=BUCKET, Key="one.jsonl", Body=b'{"prompt": "a", "completion": "b"}\n'
+    )
+    bedrock.create_model_customization_job(
+        jobName="source",
+        customModelName="source",
+        roleArn=ROLE,
+        baseModelIdentifier=f"{TITAN}:0:8k",
+        trainingDataConfig={"s3Uri": f"s3://{BUCKET}/one.jsonl"},
+        outputDataConfig={"s3Uri": f"s3://{BUCKET}/out"},
+    )
+
+    def look() -> Any:
+        return bedrock.get_model_customization_job(jobIdentifier="source").get("outputModelArn")
+
+    source = wait_until(look, "the job has ended")
+    copy = bedrock.create_model_copy_job(sourceModelArn=source, targetModelName="copy")["jobArn"]
+    job = bedrock.get_model_copy_job(jobArn=copy)
+    assert job["status"] == "Completed" and job["targetModelArn"] != source
+    bedrock.delete_custom_model(modelIdentifier=source)
+    assert bedrock.get_custom_model(modelIdentifier="copy")["modelArn"] == job["targetModelArn"]
+    listed = bedrock.list_model_copy_jobs(sourceModelArnEquals=source)["modelCopyJobSummaries"]
+    assert [summary["jobArn"] for summary in listed] == [copy]
+
+
+@pytest.mark.parametrize("phase", ["validationDetails", "trainingDetails"])
+def test_a_job_fails_at_the_phase_that_was_ordered(endpoint: Endpoint, phase: str) -> None:
+    bedrock = endpoint.client("bedrock")
+    endpoint.fault({"operation": phase, "do": "fail", "message": "as ordered"})
+    name = f"fails-{phase}"
+    bedrock.create_model_customization_job(
+        jobName=name,
+        customModelName=name,
+        roleArn=ROLE,
+        baseModelIdentifier=f"{TITAN}:0:8k",
+        trainingDataConfig={"s3Uri": f"s3://{BUCKET}/in/asked.jsonl"},
+        outputDataConfig={"s3Uri": f"s3://{BUCKET}/out"},
+    )
+
+    def look() -> Any:
+        job = bedrock.get_model_customization_job(jobIdentifier=name)
+        return job if job["status"] != "InProgress" else None
+
+    job = wait_until(look, "the job has ended")
+    assert (job["status"], job["failureMessage"]) == ("Failed", "as ordered")
+    assert job["statusDetails"][phase]["status"] == "Failed"
+    assert "outputModelArn" not in job
