@@ -18,7 +18,7 @@ def _pairs(values: tuple[str, ...]) -> dict[str, str]:
     return dict(value.split("=", 1) for value in values)
 
 
-def _models(path: Path | None) -> dict[str, str]:
+def stand_ins(path: Path | None) -> dict[str, str]:
     """Model id or alias -> the open model that stands in. Raises UsageError."""
     if path is None:
         return {}
@@ -93,6 +93,7 @@ def _models(path: Path | None) -> dict[str, str]:
     metavar="FILE",
     help="Take only requests signed with a key of this file, written as ~/.aws/credentials.",
 )
+@click.option("--operations", is_flag=True, help="Print which operations it offers, and end.")
 @click.option("--until-pid", type=int, metavar="PID", help="End when that process is gone.")
 @console_options
 def endpoint_command(
@@ -108,6 +109,7 @@ def endpoint_command(
     as_on_aws: bool,
     s3: str | None,
     credentials: Path | None,
+    operations: bool,
     until_pid: int | None,
     console: Console,
 ) -> int:
@@ -117,6 +119,7 @@ def endpoint_command(
     account is 000000000000 and any credentials will do. The first line printed is its URL.
     """
     try:
+        from cloudft.endpoint import operations as offered
         from cloudft.endpoint.server import LOOPBACK, Options, serve
         from cloudft.endpoint.signatures import read_credentials
     except ImportError as error:
@@ -124,13 +127,16 @@ def endpoint_command(
             f"the endpoint needs {error.name}, which is not installed",
             fix="pip install 'cloudft[endpoint]'",
         ) from error
+    if operations:
+        console.result(list(offered.operations()), offered.markdown())
+        return 0
     given = Options(
         port=port,
         host=host,
         region=place().get("region") or "us-east-1",
         state=state.absolute() if state else None,
         stand_in=stand_in,
-        stand_ins=_models(models_file),
+        stand_ins=stand_ins(models_file),
         settings=_pairs(settings),
         fast=clock == "fast",
         seconds=seconds,

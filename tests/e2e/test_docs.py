@@ -16,6 +16,8 @@ from commands import LEAVES, leaf
 from endpoint import running
 from processes import Cli
 
+from cloudft.cli.endpoint import stand_ins
+from cloudft.endpoint.operations import markdown
 from cloudft.spec.load import load_job
 from cloudft.starter import FOLDERS, write
 
@@ -97,6 +99,39 @@ def test_the_commands_of_the_bedrock_page(tmp_path: Path, tiny_model: Path) -> N
     assert "Completed" in done.stdout and "an hour" in done.stderr
     assert "removed deployment" in done.stdout and "custom-model" in done.stdout
     assert (path.parent / "loss.png").read_bytes().startswith(b"\x89PNG")
+
+
+ENDPOINT_PAGE = ROOT / "docs" / "endpoint.md"
+
+
+def test_the_scripts_of_the_endpoint_page(tmp_path: Path, tiny_model: Path) -> None:
+    script, in_pytest = blocks(ENDPOINT_PAGE, "python")
+    (tmp_path / "script.py").write_text(script)
+    (tmp_path / "test_theirs.py").write_text(in_pytest)
+    settings = ("--set", "local.device=cpu", "--set", "hyperparameters.epochCount=1")
+    with running("--stand-in", tiny_model, *settings) as endpoint:
+        where = endpoint.environ | {"AWS_DEFAULT_REGION": endpoint.environ["AWS_REGION"]}
+        done = shell("python script.py", tmp_path, **where)
+    assert done.returncode == 0, done.stderr
+    assert ":custom-model/amazon.titan-text-lite-v1:0:4k/" in done.stdout
+    done = shell("python -m pytest -q -p no:cacheprovider test_theirs.py", tmp_path)
+    assert done.returncode == 0 and "1 passed" in done.stdout, done.stdout + done.stderr
+
+
+def test_the_operations_of_the_endpoint_page_are_those_of_the_code() -> None:
+    text = ENDPOINT_PAGE.read_text()
+    table = text.partition("<!-- operations -->\n")[2].partition("\n<!-- end -->")[0]
+    assert table == markdown(), "write the output of `cloudft endpoint --operations` there"
+
+
+def test_the_map_of_the_endpoint_page_is_taken(tmp_path: Path, tiny_model: Path) -> None:
+    [shown] = blocks(ENDPOINT_PAGE, "yaml")
+    (tmp_path / "map.yaml").write_text(shown)
+    (tmp_path / "my-model").symlink_to(tiny_model)
+    assert stand_ins(tmp_path / "map.yaml") == {
+        "nova-pro": "smollm2-360m",
+        "titan-text-lite": str(tmp_path / "my-model"),
+    }
 
 
 def test_the_job_file_of_the_readme_is_the_one_that_init_writes() -> None:
