@@ -33,7 +33,6 @@ def page(state: State, curves: Path, calls: Sequence[Call]) -> bytes:
     """The page as HTML. `curves` has a folder of each local job."""
     with state.lock:
         jobs = sorted(state.jobs.values(), key=lambda job: job.created, reverse=True)[:SHOWN]
-        rows = [_job(job, curves) for job in jobs]
         models = [
             [m.name, m.arn, f"{m.created:%Y-%m-%d %H:%M:%S}"]
             for m in (*state.models.values(), *state.imported.values())
@@ -42,6 +41,7 @@ def page(state: State, curves: Path, calls: Sequence[Call]) -> bytes:
             [s.name, s.arn, s.model_arn]
             for s in (*state.deployments.values(), *state.throughputs.values())
         ][-SHOWN:]
+    rows = [_job(job, curves) for job in jobs]  # reads files: not behind the lock
     asked = [[call.service, call.operation] for call in islice(reversed(calls), 20)]
     parts = [
         "<!doctype html><html lang='en'><meta charset='utf-8'>",

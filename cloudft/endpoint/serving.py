@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from cloudft.endpoint.pages import chosen, page
@@ -50,10 +50,10 @@ class ServingOperations:
         return serving
 
     def _status(self, serving: Serving, ready: str) -> str:
-        return ready if now() >= serving.modified + self.creating else self._word(serving)
+        return ready if now() >= _changed(serving) + self.creating else self._word(serving)
 
     def _word(self, serving: Serving) -> str:
-        return "Creating" if serving.modified == serving.created else "Updating"
+        return "Creating" if serving.modified is None else "Updating"
 
     def create_custom_model_deployment(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Serve on demand."""
@@ -75,7 +75,7 @@ class ServingOperations:
             "modelDeploymentName": serving.name,
             "modelArn": serving.model_arn,
             "createdAt": serving.created,
-            "lastUpdatedAt": serving.modified,
+            "lastUpdatedAt": _changed(serving),
             "status": "Creating" if self._fresh(serving) else "Active",
             "updateDetails": self._update(serving),
             "description": serving.description,
@@ -85,7 +85,7 @@ class ServingOperations:
         return self._status(serving, "Active") == "Creating"
 
     def _update(self, serving: Serving) -> dict[str, Any] | None:
-        if serving.modified == serving.created:
+        if serving.modified is None:
             return None
         word = self._status(serving, "UpdateCompleted")
         return {"modelArn": serving.model_arn, "updateStatus": word}
@@ -109,7 +109,7 @@ class ServingOperations:
                 "modelArn": serving.model_arn,
                 "createdAt": serving.created,
                 "status": "Creating" if self._fresh(serving) else "Active",
-                "lastUpdatedAt": serving.modified,
+                "lastUpdatedAt": _changed(serving),
             }
             for serving in shown
         ]
@@ -164,7 +164,7 @@ class ServingOperations:
             "commitmentDuration": serving.commitment,
             "commitmentExpirationTime": self._expires(serving),
             "creationTime": serving.created,
-            "lastModifiedTime": serving.modified,
+            "lastModifiedTime": _changed(serving),
         }
 
     def get_provisioned_model_throughput(self, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -232,3 +232,7 @@ class ServingOperations:
     def _require(self, arn: str) -> None:
         if not self.state.taggable(arn):
             raise WireError("ResourceNotFoundException", f"Could not find {arn}")
+
+
+def _changed(serving: Serving) -> datetime:
+    return serving.modified or serving.created

@@ -134,7 +134,8 @@ class Serving:
     name: str
     model_arn: str
     created: datetime = field(default_factory=now)
-    modified: datetime = field(default_factory=now)
+    modified: datetime | None = None
+    """When it was changed; None while it is as it was made."""
     description: str | None = None
     units: int = 0
     commitment: str | None = None

@@ -166,7 +166,7 @@ class LocalTrainer(Trainer):
         except CheckFailed as error:
             return FailedRun(error.findings[0].message)
         except CloudftError as error:
-            return FailedRun(error.message)
+            return FailedRun(error.message.partition(" (from --set")[0])
         return LocalRun(backend, job_id)
 
     def _flags(self, order: Order) -> dict[str, object]:

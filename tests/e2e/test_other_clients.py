@@ -1,0 +1,110 @@
+"""The endpoint as clients other than boto3 have it: the AWS CLI and the SDK for JavaScript."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+from endpoint import BUCKET, ROLE, Endpoint, running
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "endpoint"
+SETTINGS = ("local.device=cpu", "local.dtype=float32", "local.lora.r=4", "local.lora.alpha=8")
+HYPERPARAMETERS = "epochCount=10,batchSize=1,learningRate=0.03,learningRateWarmupSteps=0"
+NO_NETWORK = re.compile(r"E(NOTFOUND|AI_AGAIN|CONNREFUSED|CONNRESET|TIMEDOUT|NETUNREACH)|network")
+
+
+@pytest.fixture(scope="module")
+def endpoint(tiny_model: Path) -> Iterator[Endpoint]:
+    options = [part for setting in SETTINGS for part in ("--set", setting)]
+    with running("--stand-in", tiny_model, *options) as made:
+        yield made
+
+
+def environ(endpoint: Endpoint, **more: str) -> dict[str, str]:
+    return {**os.environ, **endpoint.environ, "HYPERPARAMETERS": HYPERPARAMETERS, **more}
+
+
+def run(*command: str | Path, env: Mapping[str, str], cwd: Path) -> str:
+    """What it wrote; it must not fail."""
+    done = subprocess.run(
+        command, env=env, cwd=cwd, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def told(output: str, what: str) -> list[str]:
+    """What stands behind `what: `, line by line."""
+    return re.findall(rf"^{what}: (.*)$", output, re.MULTILINE)
+
+
+def answers(output: str) -> tuple[str, str]:
+    """The base's and the tuned model's, after a job that has Completed."""
+    assert told(output, "job")[-1] == "Completed" and told(output, "throughput") == ["InService"]
+    [base], [tuned] = told(output, "base"), told(output, "tuned")
+    return json.loads(base), json.loads(tuned)
+
+
+def assert_nothing_is_left(endpoint: Endpoint) -> None:
+    bedrock = endpoint.client("bedrock")
+    assert bedrock.list_provisioned_model_throughputs()["provisionedModelSummaries"] == []
+    assert bedrock.list_custom_models()["modelSummaries"] == []
+
+
+def aws_folder() -> str | None:
+    """The folder of an AWS CLI that works (one whose packages are missing does not)."""
+    for folder in (str(Path(sys.executable).parent), *os.environ["PATH"].split(os.pathsep)):
+        aws = shutil.which("aws", path=folder)
+        if aws and subprocess.run([aws, "--version"], capture_output=True).returncode == 0:
+            return folder
+    return None
+
+
+def test_the_aws_cli_tunes_serves_and_asks(endpoint: Endpoint, tmp_path: Path) -> None:
+    folder = aws_folder()
+    if folder is None:
+        pytest.skip("the AWS CLI is not installed")
+    path = f"{folder}{os.pathsep}{os.environ['PATH']}"
+    env = environ(endpoint, PATH=path, BUCKET="aws-cli", NAME="aws-cli", ROLE="aws-cli")
+    base, tuned = answers(run("sh", EXAMPLES / "aws-cli.sh", env=env, cwd=tmp_path))
+    assert base != tuned and "Lyon" in tuned
+    assert_nothing_is_left(endpoint)
+
+
+def test_the_javascript_sdk_tunes_serves_and_asks(endpoint: Endpoint, tmp_path: Path) -> None:
+    npm, node = shutil.which("npm"), shutil.which("node")
+    if npm is None or node is None:
+        pytest.skip("Node.js is not installed")
+    folder = tmp_path / "node"
+    shutil.copytree(EXAMPLES / "node", folder, ignore=shutil.ignore_patterns("node_modules"))
+    installed = subprocess.run(
+        [
+            npm,
+            "install",
+            "--no-audit",
+            "--no-fund",
+            "--fetch-retry-mintimeout=500",
+            "--fetch-retry-maxtimeout=2000",
+        ],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if installed.returncode and NO_NETWORK.search(installed.stderr):
+        pytest.skip("npm can't reach its registry")
+    assert installed.returncode == 0, installed.stderr
+    env = environ(endpoint, BUCKET=BUCKET, NAME="javascript", ROLE_ARN=ROLE)
+    output = run(node, "job.mjs", env=env, cwd=folder)
+    base, tuned = answers(output)
+    assert base != tuned and "Lyon" in tuned
+    pieces = [json.loads(piece) for piece in told(output, "piece")]
+    assert len(pieces) > 1 and "".join(pieces) == tuned
+    assert_nothing_is_left(endpoint)
