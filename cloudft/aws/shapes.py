@@ -15,7 +15,8 @@ SAFE_PATTERNS = {
     r"[a-zA-Z0-9]{1,63}(-*[a-zA-Z0-9\+\-\.]){0,63}": r"[a-zA-Z0-9][a-zA-Z0-9+.\-]*",
     r"[a-z0-9](-*[a-z0-9]){0,62}": r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?",
 }
-"""Published patterns that backtrack exponentially in Python, and their linear equals."""
+"""Published patterns that backtrack exponentially in Python, and their linear equals. Some stand
+as one of several alternatives in a longer pattern."""
 
 
 @functools.lru_cache(maxsize=8)
@@ -87,8 +88,10 @@ def _string(shape: Any, value: str, path: str) -> Iterator[str]:
 
 @functools.cache
 def _compiled(pattern: str) -> re.Pattern[str] | None:
+    for slow, quick in SAFE_PATTERNS.items():
+        pattern = pattern.replace(slow, quick)
     try:
-        return re.compile(SAFE_PATTERNS.get(pattern, pattern))
+        return re.compile(pattern)
     except re.error:  # a few have \p{..}, which Python lacks; none is on a field of ours
         return None
 

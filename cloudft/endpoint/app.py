@@ -83,7 +83,7 @@ class App:
         headers = _headers_of(environ)
         body = None
         if "x-amz-content-sha256" not in headers:
-            body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+            body = _body_of(environ)
             environ["wsgi.input"] = io.BytesIO(body)
         query = str(environ.get("QUERY_STRING", ""))
         signed = Signed(environ["REQUEST_METHOD"], raw_path, query, headers, body)
@@ -109,7 +109,7 @@ class App:
         headers = _headers_of(environ)
         wire = self.wires[0]
         try:
-            body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+            body = _body_of(environ)
             for wire in self.wires:
                 call = wire.parse(
                     environ["REQUEST_METHOD"], raw_path, environ["QUERY_STRING"], headers, body
@@ -133,7 +133,7 @@ class App:
         operation = self.operation(call.operation)
         if operation is None:
             what = f"{call.operation} is not offered by this endpoint"
-            raise WireError("UnknownOperationException", what)
+            raise WireError(_refusal(wire.operation(call.operation)), what)
         result = operation(call.parameters)
         if not call.operation.startswith(READS):
             self.state.save()
@@ -148,8 +148,7 @@ class App:
     def _admin(self, environ: Environ, path: str) -> Reply:
         try:
             if path == f"{ADMIN}faults":
-                size = int(environ.get("CONTENT_LENGTH") or 0)
-                self.faults.order(orjson.loads(environ["wsgi.input"].read(size)))
+                self.faults.order(orjson.loads(_body_of(environ)))
                 return Reply(200, (), b"{}")
             if path == f"{ADMIN}calls":
                 with self.lock:
@@ -161,6 +160,24 @@ class App:
         except (WireError, ValueError) as error:
             return Reply(400, (), orjson.dumps({"message": str(error)}))
         return Reply(404, (), b"{}")
+
+
+def _refusal(operation: Any) -> str:
+    """How an operation is refused that is not offered: by an error that it declares."""
+    declared = {shape.name for shape in operation.error_shapes}
+    return "ValidationException" if "ValidationException" in declared else "AccessDeniedException"
+
+
+def _body_of(environ: Environ) -> bytes:
+    """What was sent. Raises ValidationException when its length can't be told."""
+    chunked, length = environ.get("wsgi.input_terminated"), environ.get("CONTENT_LENGTH") or "0"
+    if not (chunked or length.isdecimal()):
+        raise WireError("ValidationException", "Content-Length is not a number")
+    try:
+        content: bytes = environ["wsgi.input"].read(*(() if chunked else (int(length),)))
+    except OSError as error:  # a chunk that does not say its size
+        raise WireError("ValidationException", f"The body can't be read: {error}") from None
+    return content
 
 
 def _headers_of(environ: Environ) -> dict[str, str]:

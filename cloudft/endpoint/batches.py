@@ -108,7 +108,7 @@ class Batches:
             output = self._answer(task, record["modelInput"])
             total["successRecordCount"] += 1
             return orjson.dumps(record | {"modelOutput": output})
-        except (WireError, KeyError, TypeError) as error:
+        except (WireError, KeyError, TypeError, ValueError, AttributeError) as error:
             total["errorRecordCount"] += 1
             told = {"errorCode": 400, "errorMessage": str(error)}
             return orjson.dumps(record | {"error": told})

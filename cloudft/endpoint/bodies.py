@@ -7,16 +7,23 @@ foundation models"; for imported models "Invoke your imported model".
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
-
 from cloudft.endpoint.answering import Question, Reply
-from cloudft.endpoint.wire import WireError
+from cloudft.endpoint.wire import WireError, loads
 
 Body = Mapping[str, Any]
+LIMITS: Mapping[str, Callable[[Any], bool]] = {
+    "maxTokens": lambda value: type(value) is int and value >= 0,
+    "temperature": lambda value: type(value) in (int, float) and 0 <= value <= 5,
+    "topP": lambda value: type(value) in (int, float) and 0 <= value <= 1,
+    "stopSequences": lambda value: (
+        type(value) is list and all(type(word) is str and word for word in value)
+    ),
+}
+"""What a limit may be: the widest that any family takes."""
 LLAMA_TURN = re.compile(
     r"<\|start_header_id\|>(?P<role>\w+)<\|end_header_id\|>\s*(?P<text>.*?)<\|eot_id\|>", re.S
 )
@@ -44,7 +51,7 @@ def family_of(base: str, *, imported: bool = False) -> Family:
 def parse(body: bytes) -> Body:
     """The JSON object of a request. Raises ValidationException."""
     try:
-        content = orjson.loads(body)
+        content = loads(body)
     except ValueError:
         content = None
     if not isinstance(content, dict):
@@ -77,9 +84,17 @@ def conversation(messages: Any, system: Any = None) -> tuple[Mapping[str, str], 
     """Messages in the one form, the system's first."""
     first = ({"role": "system", "content": texts(system)},) if system else ()
     turns = tuple({"role": str(m["role"]), "content": texts(m["content"])} for m in messages)
-    if not turns:
+    return (*first, *_begun(turns))
+
+
+def _begun(turns: Sequence[Mapping[str, str]]) -> tuple[Mapping[str, str], ...]:
+    """The turns. Raises ValueError when they are not the user's at first: a model answers those."""
+    said = [turn["role"] for turn in turns if turn["role"] != "system"]
+    if not said:
         raise ValueError("there is no message")
-    return (*first, *turns)
+    if said[0] != "user":
+        raise ValueError("a conversation must start with a user message")
+    return tuple(turns)
 
 
 def _prompt(text: str, raw: bool, limits: Body) -> Question:
@@ -90,11 +105,15 @@ def _prompt(text: str, raw: bool, limits: Body) -> Question:
     turns = [
         {"role": m["role"], "content": m["text"].strip()} for m in LLAMA_TURN.finditer(text)
     ] or [{"role": "user", "content": text}]
-    return Question(messages=tuple(turns), limits=limits)
+    return Question(messages=_begun(turns), limits=limits)
 
 
 def _limits(body: Body, names: Mapping[str, str]) -> dict[str, Any]:
-    return {ours: body[theirs] for theirs, ours in names.items() if body.get(theirs) is not None}
+    limits = {ours: body[theirs] for theirs, ours in names.items() if body.get(theirs) is not None}
+    for name, value in limits.items():
+        if not LIMITS[name](value):
+            raise ValueError(f"{name} can't be {str(value)[:100]}")
+    return limits
 
 
 def _read_titan(body: Body, raw: bool) -> Question:

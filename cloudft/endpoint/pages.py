@@ -23,6 +23,8 @@ def page(things: Sequence[Thing], given: Mapping[str, Any]) -> tuple[list[Thing]
     )
     try:
         start = int(given.get("nextToken", 0))
+        if start < 0:
+            raise ValueError(start)
     except ValueError:
         raise WireError("ValidationException", "The nextToken is invalid") from None
     end = start + int(given.get("maxResults", LARGEST))

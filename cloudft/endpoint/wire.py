@@ -17,6 +17,10 @@ from cloudft.aws.shapes import service_model
 from cloudft.endpoint import eventstream
 
 SERVER = "cloudft-endpoint (not AWS)"
+DEEPEST = 100
+"""How far a body may be nested: past some hundreds, Python and orjson fail in places of their own.
+"""
+BITS = {"integer": 31, "long": 63}
 
 
 class WireError(Exception):
@@ -52,10 +56,10 @@ class Wire:
     def __init__(self, service: str) -> None:
         self.service = service
         self.model = service_model(service)
-        self._routes = [
-            (op.http["method"], _route(op.http["requestUri"]), op)
-            for op in map(self.model.operation_model, self.model.operation_names)
-        ]
+        self._routes: dict[str, list[tuple[re.Pattern[str], Any]]] = {}
+        for op in map(self.model.operation_model, self.model.operation_names):
+            routes = self._routes.setdefault(op.http["method"], [])
+            routes.append((_route(op.http["requestUri"]), op))
 
     def operation(self, name: str) -> Any:
         """Botocore's model of the operation."""
@@ -65,12 +69,12 @@ class Wire:
         self, method: str, raw_path: str, query: str, headers: Mapping[str, str], body: bytes
     ) -> Call | None:
         """The call that a request is; None when no operation has that route."""
-        for verb, route, op in self._routes:
-            found = route.fullmatch(raw_path) if verb == method else None
+        for route, op in self._routes.get(method, ()):
+            found = route.fullmatch(raw_path)
             if found:
                 places = (
                     {name: unquote(value) for name, value in found.groupdict().items()},
-                    parse_qs(query),
+                    parse_qs(query, keep_blank_values=True),
                     headers,
                 )
                 return Call(self.service, op.name, _input(op.input_shape, places, body))
@@ -140,7 +144,8 @@ def _input(shape: Any, places: tuple[Any, Any, Any], body: bytes) -> dict[str, A
             if key.lower() in headers:
                 found[name] = headers[key.lower()]
         elif name == payload:
-            found[name] = body
+            whole = member.type_name == "structure"
+            found[name] = _from_json(member, _body(body), name) if whole else body
         elif content.get(key) is not None:
             found[name] = _from_json(member, content[key], name)
     unknown = set(content) - {m.serialization.get("name", n) for n, m in shape.members.items()}
@@ -151,12 +156,27 @@ def _input(shape: Any, places: tuple[Any, Any, Any], body: bytes) -> dict[str, A
 
 def _body(body: bytes) -> dict[str, Any]:
     try:
-        content = orjson.loads(body) if body else {}
+        content = loads(body) if body else {}
     except ValueError:
         content = None
     if not isinstance(content, dict):
         raise WireError("ValidationException", "The request body is not a JSON object")
     return content
+
+
+def loads(body: bytes) -> Any:
+    """The value of a JSON text. Raises ValueError, also for one that is nested too deep."""
+    content = orjson.loads(body)
+    if not _within(content, DEEPEST):
+        raise ValueError(f"nested more than {DEEPEST} deep")
+    return content
+
+
+def _within(value: Any, depth: int) -> bool:
+    inner = value.values() if isinstance(value, dict) else value
+    return not isinstance(value, (dict, list)) or (
+        depth > 0 and all(_within(item, depth - 1) for item in inner)
+    )
 
 
 def _word(shape: Any, values: list[str]) -> Any:
@@ -165,14 +185,31 @@ def _word(shape: Any, values: list[str]) -> Any:
         if shape.type_name == "list":
             return values
         if shape.type_name in ("integer", "long"):
-            return int(text)
+            return _whole(shape, int(text))
         if shape.type_name == "boolean":
-            return text == "true"
+            return {"true": True, "false": False}[text]
         if shape.type_name == "timestamp":
-            return parse_timestamp(text)
-    except ValueError:
+            return _time(text)
+    except (ValueError, KeyError):
         raise WireError("ValidationException", f"{text[:100]!r} is no {shape.type_name}") from None
     return text
+
+
+def _whole(shape: Any, number: int) -> int:
+    if not -(1 << BITS[shape.type_name]) <= number < 1 << BITS[shape.type_name]:
+        raise ValueError("the number has too many bits")
+    return number
+
+
+def _time(value: Any) -> datetime:
+    """A time in UTC, of seconds since 1970 or ISO 8601; without a zone, it is UTC."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        raise ValueError("neither a number nor text")
+    try:
+        found: datetime = parse_timestamp(value)
+        return found.replace(tzinfo=found.tzinfo or timezone.utc).astimezone(timezone.utc)
+    except (OverflowError, OSError, RuntimeError, TypeError) as error:
+        raise ValueError(str(error)) from error
 
 
 TYPES: dict[str, Any] = {
@@ -192,10 +229,15 @@ def _from_json(shape: Any, value: Any, path: str) -> Any:
     kind = shape.type_name
     if getattr(shape, "is_document_type", False):
         return value
-    if kind == "timestamp":
-        return parse_timestamp(value)
-    if kind == "blob":
-        return base64.b64decode(value)
+    try:
+        if kind == "timestamp":
+            return _time(value)
+        if kind == "blob":
+            return base64.b64decode(value, validate=True)
+        if kind in BITS and isinstance(value, int):
+            _whole(shape, value)
+    except (ValueError, TypeError):
+        raise WireError("ValidationException", f"Value at '{path}' is not a {kind}") from None
     if not isinstance(value, TYPES[kind]) or (isinstance(value, bool) and kind != "boolean"):
         raise WireError("ValidationException", f"Value at '{path}' is not a {kind}")
     if kind == "list":

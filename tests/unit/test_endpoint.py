@@ -162,5 +162,5 @@ def test_a_model_in_use_is_not_deleted(endpoint: Endpoint) -> None:
 def test_what_is_not_offered_is_refused_at_once_and_not_retried(endpoint: Endpoint) -> None:
     with pytest.raises(ClientError) as caught:
         endpoint.client("bedrock").list_guardrails()
-    assert code(caught) == "UnknownOperationException"
+    assert code(caught) == "ValidationException" and "not offered" in str(caught.value)
     assert len(endpoint.calls("ListGuardrails")) == 1
