@@ -18,7 +18,7 @@ import tiny
 from endpoint import BUCKET, ROLE, Endpoint, furnish
 from processes import read_json, wait_until
 
-MOMENTS = range(20 if os.environ.get("CLOUDFT_ALL_MOMENTS") else 4)
+MOMENTS = range(20 if os.environ.get("CLOUDFT_ALL_MOMENTS") else 2)
 LONGEST_S = 6.0
 """About what a job takes from its creation to its end."""
 

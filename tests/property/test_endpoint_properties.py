@@ -279,6 +279,10 @@ def serialised(service: str, name: str, parameters: dict[str, Any]) -> dict[str,
     return request
 
 
+def _fits_a_header(text: str) -> bool:
+    return text.isascii() and text.isprintable() and text == text.strip()
+
+
 def sendable(shape: Any, parameters: dict[str, Any]) -> bool:
     """Whether HTTP can carry it: no empty part of a path, no control character in a header."""
     if shape is None:
@@ -288,8 +292,7 @@ def sendable(shape: Any, parameters: dict[str, Any]) -> bool:
         text = parameters.get(name)
         if where == "uri" and not text:
             return False
-        whole = text is None or (text.isascii() and text.isprintable() and text == text.strip())
-        if where == "header" and not whole:
+        if where == "header" and text is not None and not _fits_a_header(text):
             return False
     return True
 
