@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 
 from cloudft.data.stage import stage
+from cloudft.endpoint import refusals
 from cloudft.endpoint.answering import Question
 from cloudft.endpoint.run import FailedRun, Look, Order, Run
 from cloudft.endpoint.wire import WireError
@@ -62,7 +63,7 @@ class DistillingRun(Run):
             if not self._stopped.is_set():
                 self._inner = train(dataclasses.replace(order, request=request, data=data))
         except CheckFailed as error:
-            self._inner = FailedRun(error.findings[0].message)
+            self._inner = FailedRun(refusals.of(order, error))
         except (CloudftError, WireError) as error:
             self._inner = FailedRun(error.message)
 

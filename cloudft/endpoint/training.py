@@ -12,6 +12,7 @@ from pathlib import Path
 
 from cloudft.artifacts import TRAINING_CSV, VALIDATION_CSV
 from cloudft.backends.local.backend import LocalBackend
+from cloudft.endpoint import refusals
 from cloudft.endpoint.distilling import DistillingRun, Teacher
 from cloudft.endpoint.run import FailedRun, Look, Order, Run
 from cloudft.errors import CheckFailed, CloudftError
@@ -164,7 +165,7 @@ class LocalTrainer(Trainer):
             if stopped or backend.was_cut_off(job_id):
                 backend.resume(job_id)
         except CheckFailed as error:
-            return FailedRun(error.findings[0].message)
+            return FailedRun(refusals.of(order, error))
         except CloudftError as error:
             return FailedRun(error.message.partition(" (from --set")[0])
         return LocalRun(backend, job_id)

@@ -22,6 +22,7 @@ from endpoint import BUCKET, REGION, ROLE, Endpoint, running
 from processes import wait_until
 
 NOVA = "amazon.nova-lite-v1:0:300k"
+TITAN = "amazon.titan-text-express-v1:0:8k"
 FAST = "local.hyperparameters.learningRate=0.01"
 QUESTION = "Where is the parcel for {}?"
 LONG_AGO = datetime(2020, 1, 1, 12, 30, tzinfo=timezone.utc)
@@ -55,6 +56,13 @@ def put(endpoint: Endpoint, key: str, records: list[dict[str, Any]]) -> None:
 
 def trained(endpoint: Endpoint, name: str, file: str = "train.jsonl", **more: Any) -> Any:
     """A job that has Completed."""
+    job = ended(endpoint, name, file, **more)
+    assert job["status"] == "Completed", job.get("failureMessage")
+    return job
+
+
+def ended(endpoint: Endpoint, name: str, file: str, **more: Any) -> Any:
+    """A job that has come to its end."""
     bedrock = endpoint.client("bedrock")
     bedrock.create_model_customization_job(
         **{
@@ -73,9 +81,7 @@ def trained(endpoint: Endpoint, name: str, file: str = "train.jsonl", **more: An
         job = bedrock.get_model_customization_job(jobIdentifier=name)
         return job if job["status"] not in ("InProgress", "Stopping") else None
 
-    job = wait_until(look, "the job has ended", seconds=120)
-    assert job["status"] == "Completed", job.get("failureMessage")
-    return job
+    return wait_until(look, "the job has ended", seconds=120)
 
 
 def deployed(endpoint: Endpoint, name: str, model_arn: str) -> str:
@@ -125,6 +131,25 @@ def test_a_student_learns_what_the_teacher_answers(endpoint: Endpoint) -> None:
     assert {phase["status"] for phase in job["statusDetails"].values()} == {"Completed"}
     model = endpoint.client("bedrock").get_custom_model(modelIdentifier="distilled")
     assert model["customizationType"] == "DISTILLATION"
+
+
+@pytest.mark.parametrize(
+    ("last", "message"),
+    [
+        ("{", "Unable to parse Amazon S3 file: {uri}. Data files must conform to JSONL format."),
+        ('{"input": "x"}', 'Input data at {uri} must follow \'{{"prompt": "<prompt text>",'),
+    ],
+)
+def test_data_is_refused_in_the_services_words(endpoint: Endpoint, last: str, message: str) -> None:
+    name = f"refused-{len(last)}"
+    good = '{"prompt": "a", "completion": "b"}\n'
+    body = (good * 8 + last).encode()
+    endpoint.client("s3").put_object(Bucket=BUCKET, Key=f"{name}.jsonl", Body=body)
+    job = ended(endpoint, name, f"{name}.jsonl", baseModelIdentifier=TITAN)
+    uri = f"s3://{BUCKET}/{name}.jsonl"
+    assert job["status"] == "Failed" and job["failureMessage"].startswith(message.format(uri=uri))
+    assert "(line 9)" in job["failureMessage"]
+    assert job["statusDetails"]["validationDetails"]["status"] == "Failed"
 
 
 def test_the_page_shows_jobs_and_curves_and_no_text_of_theirs(endpoint: Endpoint) -> None:
