@@ -3,7 +3,7 @@
     python benchmarks/endpoint_polling.py
 
 Rounds with and without the clients alternate; the clients are a process of their own, and each asks
-once a second over a connection that stays open, as a polling SDK does.
+once a second. The endpoint's server closes a connection with each answer: every poll connects anew.
 """
 
 from __future__ import annotations

@@ -123,6 +123,9 @@ class App:
             raise
         except CloudftError as error:  # the disk of --state is full, or the like
             return wire.error(WireError("InternalServerException", error.message))
+        except Exception as error:  # a fault of ours is told, by its kind alone
+            what = f"unexpected {type(error).__name__}: this is a fault of cloudft"
+            return wire.error(WireError("InternalServerException", what))
 
     def _act(self, wire: Wire, call: Call) -> dict[str, Any]:
         with self.lock:
