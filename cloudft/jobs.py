@@ -20,7 +20,7 @@ from typing import Any
 from cloudft.backends import REGISTRY
 from cloudft.backends import backend as backend_by_name
 from cloudft.backends.base import Backend, Finds, Quotes, Resumes, StagedJob
-from cloudft.data.examine import examine
+from cloudft.data.examine import Examined, examine
 from cloudft.data.rules import Rules
 from cloudft.data.stage import stage
 from cloudft.errors import (
@@ -102,17 +102,21 @@ def _rules(job: LoadedJob) -> Rules:
     return Rules.of(job.model, job.spec.customization_type, int(batch))
 
 
-def check(
-    job: LoadedJob, backend: Backend, progress: Callable[[int], None] | None = None
-) -> Checked:
-    """Everything that is wrong with a job, at once. Nothing is sent and nothing is kept."""
-    examined = examine(
+def _examined(job: LoadedJob, progress: Callable[[int], None] | None) -> Examined:
+    return examine(
         job.spec.data,
         format=_format(job),
         base_dir=job.base_dir,
         progress=progress,
         rules=_rules(job),
     )
+
+
+def check(
+    job: LoadedJob, backend: Backend, progress: Callable[[int], None] | None = None
+) -> Checked:
+    """Everything that is wrong with a job, at once. Nothing is sent and nothing is kept."""
+    examined = _examined(job, progress)
     findings = (*job.findings, *examined.findings, *backend.check(job))
     volumes = examined.volumes
     return Checked(findings, volumes, backend.estimate(job, volumes) if volumes else None)
@@ -122,13 +126,7 @@ def estimates(
     job: LoadedJob, home: Home, progress: Callable[[int], None] | None = None
 ) -> list[Estimate]:
     """What the job would take on every backend. Raises CheckFailed when its data is wrong."""
-    examined = examine(
-        job.spec.data,
-        format=_format(job),
-        base_dir=job.base_dir,
-        progress=progress,
-        rules=_rules(job),
-    )
+    examined = _examined(job, progress)
     if examined.volumes is None:
         errors = [f for f in examined.findings if f.severity == "error"]
         raise CheckFailed(errors[0].message, examined.findings)

@@ -24,10 +24,15 @@ Operation = Callable[[Mapping[str, Any]], dict[str, Any]]
 Environ = dict[str, Any]
 SCOPE = re.compile(r"Credential=[^/]+/\d{8}/[^/]+/(?P<service>[^/]+)/aws4_request")
 ADMIN = "/_cloudft/"
-READS = ("Get", "List", "Converse", "Invoke", "Count")
-"""How operations begin that change nothing."""
+CHANGES = ("Delete", "Stop", "Tag", "Untag", "Update")
+"""How operations begin that change the state; those that create keep it themselves."""
 REMEMBERED = 20_000
 """How many calls the admin route tells of at most."""
+
+
+HERE = {"127.0.0.1", "::1"}
+ELSEWHERE = Reply(403, (), b'{"message": "only this machine may ask that"}')
+"""The page and the admin routes ask for no signature, and tell what was asked: prompts, too."""
 
 
 def snake(name: str) -> str:
@@ -60,11 +65,15 @@ class App:
     def __call__(self, environ: Environ, start: Callable[..., Any]) -> Iterable[bytes]:
         """WSGI."""
         raw_path = str(environ.get("REQUEST_URI") or environ["PATH_INFO"]).partition("?")[0]
-        if raw_path.startswith(ADMIN):
+        ours = raw_path.startswith(ADMIN)
+        if ours and environ.get("REMOTE_ADDR") not in HERE:
+            return _send(ELSEWHERE, start)
+        if ours:
             return _send(self._admin(environ, raw_path), start)
         scope = SCOPE.search(environ.get("HTTP_AUTHORIZATION", ""))
         service = scope["service"] if scope else ""
-        if not scope and raw_path == "/" and environ["REQUEST_METHOD"] == "GET":
+        here = environ.get("REMOTE_ADDR") in HERE
+        if not scope and here and raw_path == "/" and environ["REQUEST_METHOD"] == "GET":
             content = front.page(self.state, self.curves, self.calls)
             headers = (("Content-Type", "text/html; charset=utf-8"),)
             return _send(Reply(200, headers, content), start)
@@ -138,7 +147,7 @@ class App:
             what = f"{call.operation} is not offered by this endpoint"
             raise WireError(_refusal(wire.operation(call.operation)), what)
         result = operation(call.parameters)
-        if not call.operation.startswith(READS):
+        if call.operation.startswith(CHANGES):
             self.state.save()
         faults.after(fault)
         return result

@@ -42,19 +42,15 @@ class Batches:
     def create_model_invocation_job(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Ask a model every question of a file."""
         state = self.state
-        with state.lock:
-            known = state.known("batch", given)
-            if known:
-                return {"jobArn": known}
-            if found(state.batches, given["jobName"]):
-                raise WireError("ConflictException", f"A job {given['jobName']} exists already")
+
+        def make() -> Task:
             self._who(given["modelId"])
             arn = state.arn("model-invocation-job")
-            task = Task(arn, given["jobName"], dict(given), status="Submitted")
-            state.batches[arn] = task
-            state.tag(arn, given.get("tags", ()))
-            state.remember("batch", given, arn)
-        self._go(task)
+            return Task(arn, given["jobName"], dict(given), status="Submitted")
+
+        arn, task = state.create("batch", state.batches, given, make)
+        if task is not None:
+            self._go(task)
         return {"jobArn": arn}
 
     def _who(self, identifier: str) -> Any:

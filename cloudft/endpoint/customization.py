@@ -75,22 +75,17 @@ class Customization:
 
     def create_model_customization_job(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Take the job, or give the one of the same token."""
-        state = self.state
-        with state.lock:
-            known = state.known("job", given)
-            if known:
-                return {"jobArn": known}
+
+        def make() -> Job:
             self._refuse(given)
-            base = self._base(
-                given["baseModelIdentifier"], given.get("customizationType", "FINE_TUNING")
-            )
-            arn = state.arn("model-customization-job", base.identifier)
-            job = Job(arn, dict(given), self.foundation.arn(base))
-            state.jobs[arn] = job
-            state.tag(arn, given.get("jobTags", ()))
-            state.remember("job", given, arn)
-            state.save()
-        threading.Thread(target=self._start, args=(job,), daemon=True).start()
+            kind = given.get("customizationType", "FINE_TUNING")
+            base = self._base(given["baseModelIdentifier"], kind)
+            arn = self.state.arn("model-customization-job", base.identifier)
+            return Job(arn, dict(given), self.foundation.arn(base))
+
+        arn, job = self.state.create("job", self.state.jobs, given, make, "jobTags")
+        if job is not None:
+            threading.Thread(target=self._start, args=(job,), daemon=True).start()
         return {"jobArn": arn}
 
     def _base(self, identifier: str, kind: str) -> Base:
@@ -101,15 +96,16 @@ class Customization:
 
     def _refuse(self, given: Mapping[str, Any]) -> None:
         state = self.state
-        name, model = given["jobName"], given["customModelName"]
+        model = given["customModelName"]
         kind = given.get("customizationType", "FINE_TUNING")
         if kind not in self.trainer.kinds:
             raise WireError("ValidationException", f"This endpoint does not train {kind}.")
         if "s3Uri" not in given["trainingDataConfig"]:
             what = "trainingDataConfig.s3Uri is needed: this endpoint keeps no invocation logs."
             raise WireError("ValidationException", what)
-        if found(state.jobs, name):
-            raise WireError("ConflictException", f"A job with the name {name} already exists")
+        if found(state.jobs, given["jobName"]):  # told before a quota is
+            what = f"A job with the name {given['jobName']} already exists"
+            raise WireError("ConflictException", what)
         busy = [job.request["customModelName"] for job in state.running()]
         if found(state.models, model) or model in busy:
             raise WireError("ConflictException", f"The model name {model} is already in use")
@@ -149,7 +145,9 @@ class Customization:
         if ":custom-model/" in identifier:
             earlier = self.state.jobs[str(self._model(identifier).job_arn)].local
             if earlier is not None:
-                return self.trainer.merged(earlier, self.folder / "merged" / earlier)
+                merged = self.trainer.merged(earlier, self.folder / "merged" / earlier)
+                if merged is not None:
+                    return merged
         return self.foundation.stand_in(job.base_model_arn)
 
     def _folder(self, job: Job) -> Path:

@@ -27,6 +27,7 @@ from cloudft.endpoint.training import InstantTrainer, LocalTrainer, Trainer
 from cloudft.endpoint.transfers import Transfers
 from cloudft.endpoint.wire import SERVER
 from cloudft.errors import UsageError
+from cloudft.files import as_store_error, try_lock
 
 CREATING_S = 1.0
 """How long a deployment is `Creating` by the real clock."""
@@ -174,7 +175,7 @@ def serve(given: Options, ready: Callable[[str], None]) -> None:
         if folder is None:
             temporary = tempfile.TemporaryDirectory(prefix="cloudft-endpoint-")
             folder = Path(stack.enter_context(temporary))
-        folder.mkdir(parents=True, exist_ok=True)
+        _take(folder, stack)
         ours = stack.enter_context(listening(given.host, given.port))
         host = given.host if given.host in LOOPBACK else "127.0.0.1"
         url = f"http://{host}:{ours.getsockname()[1]}"
@@ -199,6 +200,19 @@ def serve(given: Options, ready: Callable[[str], None]) -> None:
             server.serve_forever()
 
 
+def _take(folder: Path, stack: contextlib.ExitStack) -> None:
+    """Make the folder, for its owner's eyes (it holds training data), and hold it alone.
+
+    Raises UsageError while another endpoint has it: two would overwrite each other's state.
+    """
+    with as_store_error("the endpoint's folder can't be used", folder):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = try_lock(folder / "endpoint.lock")
+    if lock is None:
+        raise UsageError(f"another endpoint keeps its state in {folder}", fix="name another.")
+    stack.callback(os.close, lock)
+
+
 def _outlive(pid: int) -> None:
     """End this process when that one is gone."""
     while True:
@@ -206,6 +220,7 @@ def _outlive(pid: int) -> None:
             os.kill(pid, 0)
         except ProcessLookupError:
             os.kill(os.getpid(), signal.SIGTERM)
+            return  # a second signal would break off the orderly end
         time.sleep(1)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -20,26 +20,6 @@ class ServingOperations:
     def __init__(self, state: State, seconds: float = 0.0) -> None:
         self.state = state
         self.creating = timedelta(seconds=seconds)
-
-    def _create(
-        self,
-        kind: str,
-        things: dict[str, Serving],
-        given: Mapping[str, Any],
-        make: Callable[[], Serving],
-    ) -> str:
-        """A new serving; the one that the same token made before, if it did."""
-        with self.state.lock:
-            known = self.state.known(kind, given)
-            if known:
-                return known
-            serving = make()
-            if found(things, serving.name):
-                raise WireError("ConflictException", f"The name {serving.name} is in use")
-            things[serving.arn] = serving
-            self.state.tag(serving.arn, given.get("tags", ()))
-            self.state.remember(kind, given, serving.arn)
-            return serving.arn
 
     def _model(self, identifier: str) -> Model:
         model: Model = require(self.state.models, identifier, "custom model")
@@ -64,7 +44,7 @@ class ServingOperations:
             name = given["modelDeploymentName"]
             return Serving(arn, name, model.arn, description=given.get("description"))
 
-        arn = self._create("deployment", self.state.deployments, given, make)
+        arn, _ = self.state.create("deployment", self.state.deployments, given, make)
         return {"customModelDeploymentArn": arn}
 
     def get_custom_model_deployment(self, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -147,7 +127,7 @@ class ServingOperations:
                 commitment=given.get("commitmentDuration"),
             )
 
-        arn = self._create("throughput", self.state.throughputs, given, make)
+        arn, _ = self.state.create("throughput", self.state.throughputs, given, make)
         return {"provisionedModelArn": arn}
 
     def _throughput(self, serving: Serving) -> dict[str, Any]:

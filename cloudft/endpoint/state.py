@@ -8,11 +8,11 @@ from __future__ import annotations
 import secrets
 import string
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -141,6 +141,9 @@ class Serving:
     commitment: str | None = None
 
 
+Thing = TypeVar("Thing", Job, Task, Model, Serving)
+
+
 @dataclass
 class Known:
     """What a client token was used for."""
@@ -200,7 +203,35 @@ class State(Contents):
         """Put tags on something."""
         self.tags.setdefault(arn, {}).update({tag["key"]: tag["value"] for tag in tags})
 
-    def known(self, kind: str, given: Mapping[str, Any]) -> str | None:
+    def create(
+        self,
+        kind: str,
+        things: dict[str, Thing],
+        given: Mapping[str, Any],
+        make: Callable[[], Thing],
+        tags: str = "tags",
+    ) -> tuple[str, Thing | None]:
+        """The ARN of what `make` gives, and the thing, now among `things`.
+
+        With a token that was used before it is the ARN of then, and None. `tags` is the member of
+        `given` that has the tags. Raises ConflictException for a name that is in use.
+        """
+        with self.lock:
+            known = self._known(kind, given)
+            if known is not None:
+                return known, None
+            thing = make()
+            if found(things, thing.name):
+                raise WireError("ConflictException", f"The name {thing.name} is already in use")
+            things[thing.arn] = thing
+            self.tag(thing.arn, given.get(tags, ()))
+            token = given.get("clientRequestToken")
+            if token:
+                self.tokens[f"{kind}:{token}"] = Known(dict(given), thing.arn)
+            self.save()
+            return thing.arn, thing
+
+    def _known(self, kind: str, given: Mapping[str, Any]) -> str | None:
         """What a token made before. Raises ValidationException for other parameters."""
         token = given.get("clientRequestToken")
         known = self.tokens.get(f"{kind}:{token}") if token else None
@@ -209,12 +240,6 @@ class State(Contents):
         if known.request != dict(given):
             raise WireError("ValidationException", "The token was used with other parameters")
         return known.arn
-
-    def remember(self, kind: str, given: Mapping[str, Any], arn: str) -> None:
-        """Note what a token made."""
-        token = given.get("clientRequestToken")
-        if token:
-            self.tokens[f"{kind}:{token}"] = Known(dict(given), arn)
 
     def taggable(self, arn: str) -> bool:
         """True of the ARN of something that is there."""

@@ -33,9 +33,9 @@ class Trainer(ABC):
     def start(self, order: Order) -> Run:
         """Train."""
 
-    def merged(self, local: str, folder: Path) -> str:
-        """The folder with the whole model of an earlier training."""
-        raise NotImplementedError
+    def merged(self, local: str, folder: Path) -> str | None:
+        """The folder with the whole model of an earlier training; None where nothing is trained."""
+        return None
 
 
 @dataclass
@@ -148,7 +148,7 @@ class LocalTrainer(Trainer):
             return DistillingRun(order, self.teacher, self._train)
         return self._train(order)
 
-    def merged(self, local: str, folder: Path) -> str:
+    def merged(self, local: str, folder: Path) -> str | None:
         """Exported the first time."""
         with self._merging:
             if not folder.exists():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +12,7 @@ import orjson
 
 from cloudft.endpoint.pages import chosen, page
 from cloudft.endpoint.places import split
-from cloudft.endpoint.state import Model, State, Task, found, require
+from cloudft.endpoint.state import Model, State, Task, found, new_id, require
 from cloudft.endpoint.wire import WireError
 
 ARCHITECTURES = ("Llama", "Mistral", "Mixtral", "Qwen", "GptOss", "MllamaForConditional")
@@ -39,25 +40,20 @@ class Transfers:
 
     def create_model_import_job(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Read a folder of S3 as a model."""
-        state = self.state
-        with state.lock:
-            known = state.known("import", given)
-            if known:
-                return {"jobArn": known}
+        state, wanted = self.state, given["importedModelName"]
+
+        def make() -> Task:
             if "s3DataSource" not in given["modelDataSource"]:
                 raise WireError("ValidationException", "modelDataSource.s3DataSource is needed")
-            if found(state.imports, given["jobName"]):
-                raise WireError("ConflictException", f"A job {given['jobName']} exists already")
-            wanted = given["importedModelName"]
             taken = [t.request["importedModelName"] for t in state.imports.values() if not t.ended]
             if found(state.imported, wanted) or wanted in taken:
                 raise WireError("ConflictException", f"The model name {wanted} is in use")
-            task = Task(state.arn("model-import-job"), given["jobName"], dict(given))
-            state.imports[task.arn] = task
-            state.tag(task.arn, given.get("jobTags", ()))
-            state.remember("import", given, task.arn)
-        self._go(task)
-        return {"jobArn": task.arn}
+            return Task(state.arn("model-import-job"), given["jobName"], dict(given))
+
+        arn, task = state.create("import", state.imports, given, make, "jobTags")
+        if task is not None:
+            self._go(task)
+        return {"jobArn": arn}
 
     def _import(self, task: Task) -> None:
         folder = self.folder / task.id
@@ -72,6 +68,7 @@ class Transfers:
             self._done(task, folder, architecture)
 
     def _fail(self, task: Task, why: str) -> None:
+        shutil.rmtree(self.folder / task.id, ignore_errors=True)
         with self.state.lock:
             task.end("Failed", why)
             self.state.save()
@@ -184,27 +181,26 @@ class Transfers:
             model: Model = require(self.state.imported, given["modelIdentifier"], "imported model")
             del self.state.imported[model.arn]
             self.state.tags.pop(model.arn, None)
+        shutil.rmtree(str(model.folder), ignore_errors=True)
         return {}
 
     def create_model_copy_job(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Another model with the same weights."""
-        state = self.state
-        with state.lock:
-            known = state.known("copy", given)
-            if known:
-                return {"jobArn": known}
+        state, name = self.state, given["targetModelName"]
+
+        def make() -> Task:
             source: Model = require(state.models, given["sourceModelArn"], "custom model")
-            name = given["targetModelName"]
             if found(state.models, name):
                 raise WireError("ConflictException", f"The model name {name} is in use")
             arn = state.arn("custom-model", source.base_model_arn.rpartition("/")[2])
             state.models[arn] = Model(arn, name, source.base_model_arn, source.job_arn)
             state.tag(arn, given.get("targetModelTags", ()))
-            task = Task(state.arn("model-copy-job"), name, dict(given), model_arn=arn)
+            task = Task(state.arn("model-copy-job"), new_id(), dict(given), model_arn=arn)
             task.end("Completed")
-            state.copies[task.arn] = task
-            state.remember("copy", given, task.arn)
-            return {"jobArn": task.arn}
+            return task
+
+        arn, _ = state.create("copy", state.copies, given, make, "")
+        return {"jobArn": arn}
 
     def get_model_copy_job(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """One copy."""
@@ -221,7 +217,7 @@ class Transfers:
                 for task in _of_status(chosen(self.state.copies.values(), given), given)
                 if wanted[0] in (None, task.request["sourceModelArn"])
                 and wanted[1] in (None, told[task.arn]["sourceAccountId"])
-                and given.get("targetModelNameContains", "") in task.name
+                and given.get("targetModelNameContains", "") in task.request["targetModelName"]
             ]
         shown, more = page(tasks, given)
         return {"modelCopyJobSummaries": [told[task.arn] for task in shown], **more}
@@ -234,7 +230,7 @@ class Transfers:
             "status": task.status,
             "creationTime": task.created,
             "targetModelArn": task.model_arn,
-            "targetModelName": task.name,
+            "targetModelName": task.request["targetModelName"],
             "sourceAccountId": source.split(":")[4],
             "sourceModelArn": source,
             "sourceModelName": model.name if model else None,

@@ -118,3 +118,30 @@ def test_what_an_orderly_end_stopped_goes_on_too(tmp_path: Path, tiny_model: Pat
         assert wait_until(look, "the job has ended", seconds=90)["status"] == "Completed"
     finally:
         kill(process, tmp_path / "state", trainers=True)
+
+
+def test_two_endpoints_never_share_a_state(tmp_path: Path, tiny_model: Path) -> None:
+    state = tmp_path / "state"
+    process, _ = start(state, tiny_model)
+    try:
+        assert state.stat().st_mode & 0o077 == 0, "it holds training data"
+        command = [sys.executable, "-m", "cloudft", "endpoint", "--state", str(state)]
+        second = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        assert second.returncode == 2 and "another endpoint" in second.stderr
+    finally:
+        kill(process, state, trainers=True)
+    process, endpoint = start(state, tiny_model)
+    kill(process, state, trainers=True)
+    assert endpoint.url, "a killed one holds nothing"
+
+
+def test_it_ends_in_order_with_the_process_that_it_belongs_to(tmp_path: Path) -> None:
+    with subprocess.Popen(["sleep", "60"]) as owner:
+        command = [sys.executable, "-m", "cloudft", "endpoint", "-q", "--until-pid", str(owner.pid)]
+        environ = os.environ | {"TMPDIR": str(tmp_path)}
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environ)
+        assert process.stdout is not None and process.stdout.readline()
+        assert list(tmp_path.glob("cloudft-endpoint-*"))
+        owner.kill()
+    process.communicate(timeout=30)
+    assert list(tmp_path.glob("cloudft-endpoint-*")) == []

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
 from endpoint import ACCOUNT, BUCKET, ROLE, Endpoint, running
 from processes import wait_until
+
+from cloudft.endpoint.app import App
+from cloudft.endpoint.faults import Faults
+from cloudft.endpoint.state import State
 
 TITAN = "amazon.titan-text-express-v1:0:8k"
 URI = f"s3://{BUCKET}/train.jsonl"
@@ -164,3 +170,19 @@ def test_what_is_not_offered_is_refused_at_once_and_not_retried(endpoint: Endpoi
         endpoint.client("bedrock").list_guardrails()
     assert code(caught) == "ValidationException" and "not offered" in str(caught.value)
     assert len(endpoint.calls("ListGuardrails")) == 1
+
+
+@pytest.mark.parametrize("path", ["/_cloudft/calls", "/_cloudft/faults", "/"])
+def test_what_asks_for_no_signature_is_for_this_machine_alone(tmp_path: Path, path: str) -> None:
+    app = App(
+        State("us-east-1"), (), lambda environ, start: [b"moto"], Faults(), tmp_path, {"k": "s"}
+    )
+    told: list[str] = []
+
+    def start(status: str, headers: Any) -> None:
+        told.append(status)
+
+    asked = {"REQUEST_METHOD": "GET", "PATH_INFO": path, "REMOTE_ADDR": "10.0.0.9"}
+    asked |= {"wsgi.input": io.BytesIO()}
+    body = b"".join(app(asked, start))
+    assert told[0].startswith("403") and b"moto" not in body

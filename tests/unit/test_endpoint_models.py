@@ -197,6 +197,23 @@ def test_a_batch_answers_every_record_and_names_the_broken_ones(endpoint: Endpoi
     assert said(NOVA, told["r1"]["modelOutput"])[0]
 
 
+def test_a_token_makes_each_thing_once(endpoint: Endpoint) -> None:
+    bedrock = endpoint.client("bedrock")
+    asked: dict[str, Any] = {
+        "jobName": "once",
+        "importedModelName": "once",
+        "roleArn": ROLE,
+        "modelDataSource": {"s3DataSource": {"s3Uri": f"s3://{BUCKET}/nothing/"}},
+        "clientRequestToken": "once",
+    }
+    first = bedrock.create_model_import_job(**asked)["jobArn"]
+    assert bedrock.create_model_import_job(**asked)["jobArn"] == first
+    with pytest.raises(ClientError, match="in use"):
+        bedrock.create_model_import_job(**asked | {"clientRequestToken": "other"})
+    listed = bedrock.list_model_import_jobs(nameContains="once")["modelImportJobSummaries"]
+    assert [job["jobArn"] for job in listed] == [first]
+
+
 def test_a_copy_is_a_model_of_its_own(endpoint: Endpoint) -> None:
     bedrock = endpoint.client("bedrock")
     endpoint.client("s3").put_object(
