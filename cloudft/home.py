@@ -2,6 +2,8 @@
 
 jobs/     one folder a job (store.py)
 staged/   staged data, named by its digest (data/stage.py); may be removed at any time
+answers/  what models have answered, by their identity (evaluate/cache.py); may be removed
+reviews/  people's judgements, one folder a review (evaluate/review.py)
 models/   converted model weights (the trainer's cache); may be removed at any time
 """
 
@@ -36,6 +38,16 @@ class Home:
     def staged(self) -> Path:
         """Staged data, content-addressed."""
         return self.path / "staged"
+
+    @property
+    def answers(self) -> Path:
+        """Answers of models, by model."""
+        return self.path / "answers"
+
+    @property
+    def reviews(self) -> Path:
+        """Judgements, one folder a review."""
+        return self.path / "reviews"
 
     @property
     def models(self) -> Path:

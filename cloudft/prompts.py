@@ -88,7 +88,11 @@ def _record(value: object, *, raw: bool) -> Asked:
     assert isinstance(value, Mapping)
     if set(value) == {"prompt"} and isinstance(value["prompt"], str) and not raw:
         return Asked(Prompt(_messages((), value["prompt"])), value["prompt"])
-    record = parse(dict[str, Any](value), {})
+    return question(parse(dict[str, Any](value), {}), raw=raw)
+
+
+def question(record: Turns | Document, *, raw: bool) -> Asked:
+    """What a record asks, and its answer. Raises BadRecord for the other kind of model."""
     if isinstance(record, Document):
         if not raw:
             fix = 'ask with labelled records, or with {"prompt": ...} alone'

@@ -2,19 +2,22 @@
 
 Requests come as JSON lines on standard input:
 
+    {"identities": true}
     {"count": [prompt, ...]}
+    {"score": [{"prompt": prompt, "text": "..."}], "variants": [...]}
+    {"texts": ["..."], "window": null, "variants": [...]}
     {"prompts": [{"messages": [{"role", "content"}, ...]} | {"text": "..."}],
      "variants": ["tuned", "base"], "maxNewTokens": 256, "temperature": 0.0, "topP": 1.0, "seed": 7}
 
 Answers go as JSON lines to standard output: one `{"index", "variant", "text", "tokens",
-"finishReason"}` a prompt and variant (of a count `{"tokens"}` a prompt), then `{"done": true}`; or
-`{"error", "fix"}`.
+"finishReason"}` a prompt and variant, then `{"done": true}`; or `{"error", "fix"}`. Of a count they
+are `{"tokens"}` a prompt, of scores and texts `{"index", "variant", "logLikelihood", "tokens",
+"greedy"}`, of identities `{"variant", "identity"}`.
 `temperature` 0 decodes greedily. The prompt is rendered and tokenised just as it was for training.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import sys
@@ -24,54 +27,26 @@ from typing import Any
 
 import torch
 
-from local_backend.device import choose_device, choose_dtype
 from local_backend.errors import TrainerError
-from local_backend.job_dir import ARTIFACTS, MODEL, JobDir
-from local_backend.model import Loaded, load, load_tokenizer, load_trained
+from local_backend.job_dir import JobDir
+from local_backend.model import Loaded
+from local_backend.models import TUNED, Models
+from local_backend.prefix import Prefix, shared
 from local_backend.report import quiet_libraries
-from local_backend.settings import Settings, read_settings
+from local_backend.score import (
+    Row,
+    Sum,
+    continuation_rows,
+    scored,
+    text_ids,
+    window_of,
+    window_rows,
+)
+from local_backend.settings import read_settings
 from local_backend.template import prompt_pieces
-from local_backend.weights import locate
 
-TOGETHER = 16
+TOGETHER = 32
 """Prompts answered in one batch."""
-TUNED, BASE = "tuned", "base"
-
-
-class Models:
-    """The tuned model and its base, sharing weights where the method allows it."""
-
-    def __init__(self, job_dir: JobDir, settings: Settings) -> None:
-        device = choose_device(settings.device)
-        dtype = choose_dtype("auto", device) if device.type == "cuda" else torch.float32
-        folder = job_dir / ARTIFACTS / MODEL
-        source = locate(settings.model_name, settings.weights)
-        self.base = load(source, dtype, device)
-        self.tuned = self.base
-        self.trained = folder.is_dir()
-        if not self.trained:
-            self.base.model.eval()
-            self.base.model.config.use_cache = True
-            return
-        if settings.method == "full":
-            self.base.model.eval()
-            self.tuned = load(str(folder), dtype, device)
-        load_trained(folder, self.tuned, settings.method)
-        self.tuned.tokenizer = self.base.tokenizer = load_tokenizer(str(folder))[0]
-        self.tuned.model.config.use_cache = self.base.model.config.use_cache = True
-
-    @contextlib.contextmanager
-    def variant(self, name: str) -> Iterator[Loaded]:
-        """The model called `name`: the base is the tuned one with its adapters switched off."""
-        if name == TUNED and not self.trained:
-            raise TrainerError("The job has left no model yet.", fix="wait until it is Completed.")
-        if not self.trained:
-            yield self.base
-        elif name == BASE and self.base is self.tuned:
-            with self.tuned.model.disable_adapter():
-                yield self.tuned
-        else:
-            yield self.base if name == BASE else self.tuned
 
 
 def prompt_ids(loaded: Loaded, prompt: dict[str, Any]) -> list[int]:
@@ -94,19 +69,28 @@ def prompt_ids(loaded: Loaded, prompt: dict[str, Any]) -> list[int]:
 
 
 def answer(
-    loaded: Loaded, prompts: Sequence[list[int]], request: dict[str, Any]
+    loaded: Loaded,
+    prompts: Sequence[list[int]],
+    request: dict[str, Any],
+    prefix: Prefix | None = None,
 ) -> list[dict[str, Any]]:
-    """Continue each prompt; all of them in one batch, padded on the left."""
-    longest = max(map(len, prompts))
+    """Continue each prompt; all of them in one batch.
+
+    Behind the tokens of `prefix`, which all of them begin with, rows are padded on the left.
+    """
+    longest, common = max(map(len, prompts)), prefix.length if prefix else 0
     pad = loaded.tokenizer.pad_token_id or 0
-    rows = [[pad] * (longest - len(ids)) + ids for ids in prompts]
-    mask = [[0] * (longest - len(ids)) + [1] * len(ids) for ids in prompts]
+    rows = [[*ids[:common], *[pad] * (longest - len(ids)), *ids[common:]] for ids in prompts]
+    mask = [
+        [*[1] * common, *[0] * (longest - len(ids)), *[1] * (len(ids) - common)] for ids in prompts
+    ]
     device = loaded.model.device
     with torch.inference_mode():
         output = loaded.model.generate(
             input_ids=torch.tensor(rows, device=device),
             attention_mask=torch.tensor(mask, device=device),
             generation_config=decoding(loaded, request, longest),
+            past_key_values=prefix.rows(len(prompts)) if prefix else None,
         )
     return [completion(loaded, row[longest:].tolist()) for row in output]
 
@@ -150,9 +134,11 @@ def answers(models: Models, request: dict[str, Any]) -> Iterator[dict[str, Any]]
         with models.variant(name) as loaded:
             prompts = [prompt_ids(loaded, p) for p in request["prompts"]]
             order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+            common = shared(prompts)
+            prefix = Prefix(loaded, prompts[0][:common]) if common else None
             for at in range(0, len(order), TOGETHER):
                 part = order[at : at + TOGETHER]
-                replies = answer(loaded, [prompts[i] for i in part], request)
+                replies = answer(loaded, [prompts[i] for i in part], request, prefix)
                 for index, reply in zip(part, replies, strict=True):
                     yield {"index": index, "variant": name, **reply}
 
@@ -161,6 +147,58 @@ def counts(models: Models, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """How many tokens each prompt is."""
     for prompt in request["count"]:
         yield {"tokens": len(prompt_ids(models.tuned, prompt))}
+
+
+def identities(models: Models, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """What each variant is."""
+    for name, identity in models.identities().items():
+        yield {"variant": name, "identity": identity}
+
+
+def scores(models: Models, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """How likely each variant holds each text behind its prompt."""
+    for name in request["variants"]:
+        with models.variant(name) as loaded:
+            texts = text_ids(loaded, [wanted["text"] for wanted in request["score"]])
+            prompts = [prompt_ids(loaded, wanted["prompt"]) for wanted in request["score"]]
+            rows = continuation_rows(loaded, list(zip(prompts, texts, strict=True)))
+            yield from sums(loaded, name, list(rows))
+
+
+def whole_texts(models: Models, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """How likely each variant holds each document."""
+    for name in request["variants"]:
+        with models.variant(name) as loaded:
+            window = window_of(loaded, request.get("window"))
+            documents = text_ids(loaded, request["texts"])
+            for index, ids in enumerate(documents):
+                rows = list(window_rows(index, ids, window))
+                yield from sums(loaded, name, rows or [Row(index, (), 0)])
+
+
+def sums(loaded: Loaded, name: str, rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
+    """The rows' sums as replies, by index. A text without a token to predict is certain."""
+    asked = [row for row in rows if row.asked]
+    found = scored(loaded, asked)
+    for index in sorted({row.index for row in rows}):
+        total = found.get(index, Sum())
+        yield {
+            "index": index,
+            "variant": name,
+            "logLikelihood": total.log_likelihood,
+            "tokens": total.tokens,
+            "greedy": total.greedy,
+        }
+
+
+WAYS = {
+    "identities": identities,
+    "count": counts,
+    "score": scores,
+    "texts": whole_texts,
+    "prompts": answers,
+}
+"""What answers a request, by the key that it has."""
 
 
 def main() -> int:
@@ -178,7 +216,7 @@ def main() -> int:
         say({"ready": True})
         for line in sys.stdin:
             request = json.loads(line)
-            replies_of = counts if "count" in request else answers
+            replies_of = next(way for key, way in WAYS.items() if key in request)
             for reply in replies_of(models, request):
                 say(reply)
             say({"done": True})

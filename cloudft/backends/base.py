@@ -177,6 +177,81 @@ class Generates(ABC):
         """An answer for each prompt and variant, in the order in which they come."""
 
 
+@dataclass(frozen=True)
+class Continuation:
+    """A text whose likelihood is asked, behind `prompt`."""
+
+    prompt: Prompt
+    text: str
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """How likely a model holds a text: the sum over its `tokens` of ln p, in nats.
+
+    `greedy` is True when each of them was the likeliest there.
+    """
+
+    index: int
+    variant: str
+    log_likelihood: float
+    tokens: int
+    greedy: bool
+
+
+class Asks(ABC):
+    """The models of one job, loaded or reachable, until `close`. For one caller at a time."""
+
+    @abstractmethod
+    def identities(self) -> Mapping[str, str]:
+        """What the variants are: the sha256 of the weights in force, or the ARN that answers.
+
+        Two variants that can't but answer alike (adapters that were never trained) are one.
+        """
+
+    @abstractmethod
+    def ask(
+        self, prompts: Sequence[Prompt], variants: Sequence[str], decoding: Decoding
+    ) -> Iterator[Answer]:
+        """An answer for each prompt and variant, in the order in which they come."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of the models."""
+
+
+class Scores(ABC):
+    """Models that tell how likely they hold given text: an ability of what `Asks`."""
+
+    @abstractmethod
+    def likelihoods(
+        self, wanted: Sequence[Continuation], variants: Sequence[str]
+    ) -> Iterator[Likelihood]:
+        """Of each continuation, its end token left out, and variant; in the order they come."""
+
+    @abstractmethod
+    def texts(
+        self, texts: Sequence[str], variants: Sequence[str], *, window: int | None = None
+    ) -> Iterator[Likelihood]:
+        """Of each whole document: windows of `window` tokens (the context at most) that overlap.
+
+        Every token but the first is predicted once, from at least half a window of those before
+        it where there are so many. `greedy` means nothing here and is False.
+        """
+
+
+class Opens(ABC):
+    """A backend whose models can be held open, for many questions."""
+
+    @abstractmethod
+    def open(self, job_id: str) -> Asks:
+        """The job's models. Raises JobStateConflict before there are any."""
+
+    @abstractmethod
+    def open_base(self, job: LoadedJob) -> Asks:
+        """The base model that this job would tune, alone: the variant `base`."""
+
+
 class Exports(ABC):
     """A backend that hands out one merged model."""
 

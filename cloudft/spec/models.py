@@ -198,6 +198,37 @@ class LocalSpec(Section):
     )
 
 
+def _one_gap(templates: tuple[str, ...]) -> tuple[str, ...]:
+    for template in templates:
+        if template.count("{prompt}") != 1:
+            fix = 'write {prompt} once in each, like "Please answer: {prompt}"'
+            raise bad("BadValue", f"{template[:60]!r} does not hold the prompt once", fix)
+    return templates
+
+
+class EvaluateSpec(Section):
+    """How the tuned model is judged, by evaluate and advise."""
+
+    task: Literal["auto", "classification", "json", "text"] = Field(
+        default="auto", description="What the answers are; found from the data if auto."
+    )
+    labels: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], NOT_STRICT] = Field(
+        default=(), description="The labels of a classification; those of the data if empty."
+    )
+    max_new_tokens: Int | None = Field(
+        default=None, ge=1, description="Of an answer at most; by the longest reference if unset."
+    )
+    general: Paths | None = Field(
+        default=None, description="General text to measure forgetting on; cloudft's own if unset."
+    )
+    documents: Paths | None = Field(
+        default=None, description="Documents with the facts to answer from; for advise."
+    )
+    templates: Annotated[tuple[str, ...], NOT_STRICT, AfterValidator(_one_gap)] = Field(
+        default=(), description='Other ways to ask, for consistency: "Please answer: {prompt}".'
+    )
+
+
 class SageMakerSpec(Section):
     """Settings of the SageMaker backend."""
 
@@ -241,6 +272,9 @@ class JobSpec(Section):
     )
     budget_usd: Float | None = Field(
         default=None, ge=0, description="submit refuses when its estimate is above this."
+    )
+    evaluate: EvaluateSpec = Field(
+        default_factory=EvaluateSpec, description="How the tuned model is judged."
     )
     bedrock: BedrockSpec = Field(default_factory=BedrockSpec, description="The Bedrock backend.")
     local: LocalSpec = Field(default_factory=LocalSpec, description="The local backend.")

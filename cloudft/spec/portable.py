@@ -17,6 +17,10 @@ def portable(job: LoadedJob) -> dict[str, Any]:
             data[name] = _absolute(data[name], job.base_dir)
     for part in data.get("mix", ()):
         part["path"] = _absolute(part["path"], job.base_dir)
+    judging = values.get("evaluate", {})
+    for name in ("general", "documents"):
+        if judging.get(name):
+            judging[name] = _absolute(judging[name], job.base_dir)
     values["base_model"] = _model(values["base_model"], job.base_dir)
     if values.get("local", {}).get("model"):
         values["local"]["model"] = _model(values["local"]["model"], job.base_dir)

@@ -27,6 +27,7 @@ FLOORS = (
     {"backends"},
     {"jobs", "cleanup", "drift", "prompts", "starter", "doctor"},
     {"fleet"},
+    {"evaluate"},
     {"endpoint"},
     {"cli"},
     {"__main__"},
@@ -104,6 +105,8 @@ def test_each_heavy_package_stays_in_its_room() -> None:
     assert users("matplotlib") <= {"cli"}
     assert users("boto3") | users("botocore") <= {"aws", "endpoint"}
     assert users("pydantic") == {"spec"}
+    for package in ("sklearn", "scipy", "sacrebleu", "rouge_score", "bm25s", "krippendorff"):
+        assert users(package) <= {"evaluate"}
     for package in ("torch", "transformers", "peft", "safetensors", "accelerate", "local_backend"):
         assert users(package) == set()
 

@@ -15,11 +15,13 @@ from cloudft.aws.client import Aws, Place
 from cloudft.aws.upload import Upload, upload
 from cloudft.backends.base import (
     Answer,
+    Asks,
     Backend,
     Decoding,
     Finds,
     Generates,
     Inventories,
+    Opens,
     Prompt,
     Quotes,
     Serves,
@@ -45,6 +47,7 @@ from cloudft.errors import (
     AwsUnreachable,
     JobNotFound,
     JobStateConflict,
+    UsageError,
 )
 from cloudft.files import as_store_error
 from cloudft.home import Home
@@ -55,7 +58,7 @@ from cloudft.types import Estimate, Finding, JobState, LogLine, Metric, Plan, Vo
 ARTIFACTS = "artifacts"
 
 
-class BedrockBackend(Backend, Finds, Quotes, Serves, Generates, Inventories):
+class BedrockBackend(Backend, Finds, Quotes, Serves, Generates, Opens, Inventories):
     """Model customization jobs of one account and Region."""
 
     name = "bedrock"
@@ -300,6 +303,24 @@ class BedrockBackend(Backend, Finds, Quotes, Serves, Generates, Inventories):
         self, job_id: str, prompts: Sequence[Prompt], variants: Sequence[str], decoding: Decoding
     ) -> Iterator[Answer]:
         """Ask what serves the job's model; the base is asked by its own id."""
+        return serve.answers(self.aws, self._ids(job_id, variants), prompts, variants, decoding)
+
+    def open(self, job_id: str) -> Asks:
+        """What serves the job's model, and its base."""
+        return serve.Served(self.aws, self._ids(job_id, ("tuned", "base")))
+
+    def open_base(self, job: LoadedJob) -> Asks:
+        """The base model on demand."""
+        if job.model.bedrock_id is None:
+            raise UsageError(
+                f"{job.model.alias} is not on Bedrock", fix="ask it with --backend local."
+            )
+        backend = self.at(self.place_of(job))
+        assert isinstance(backend, BedrockBackend)
+        base = serve.base_id({"baseModelArn": job.model.bedrock_id})
+        return serve.Served(backend.aws, {"base": base})
+
+    def _ids(self, job_id: str, variants: Sequence[str]) -> Mapping[str, str]:
         job = self._completed(job_id)
         served = [thing for thing in self.servings(job_id) if thing.status == "ready"]
         if "tuned" in variants and not served:
@@ -312,8 +333,7 @@ class BedrockBackend(Backend, Finds, Quotes, Serves, Generates, Inventories):
                 f"nothing serves the model of {job_id}",
                 fix=f"`cloudft deploy {job_id}` does, and says what it costs.",
             )
-        ids = {"tuned": served[0].id if served else "", "base": serve.base_id(job)}
-        return serve.answers(self.aws, ids, prompts, variants, decoding)
+        return {"tuned": served[0].id if served else "", "base": serve.base_id(job)}
 
     def inventory(self) -> Iterator[Thing]:
         """Everything of this account and Region."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -12,7 +14,7 @@ from tenacity import Retrying, retry_if_result, stop_after_delay, wait_exponenti
 
 from cloudft import catalogue, cost
 from cloudft.aws.client import Aws
-from cloudft.backends.base import Answer, Decoding, Prompt, ServingPlan, Thing
+from cloudft.backends.base import Answer, Asks, Decoding, Prompt, ServingPlan, Thing
 from cloudft.backends.bedrock import inventory, request
 from cloudft.errors import AwsConflict, JobStateConflict, UnknownModel, UsageError
 
@@ -20,6 +22,8 @@ UNDER_WAY = {"Creating", "Updating"}
 READY_S = 1800.0
 """How long the making is followed; provisioned throughput takes its time."""
 STOPS = {"max_tokens": "length"}
+AT_ONCE = 4
+"""Questions on their way at a time: what default quotas of requests a minute bear."""
 
 
 def model_of(job: Mapping[str, Any]) -> catalogue.Model | None:
@@ -126,6 +130,37 @@ def _made(aws: Aws, wanted: ServingPlan) -> Thing:
         if not any(thing.name == wanted.name for thing in inventory.servings(aws)):
             raise error
     return _named(aws, wanted.name)
+
+
+class Served(Asks):
+    """A job's base and what serves its tuned model. Questions go out a few at a time."""
+
+    def __init__(self, aws: Aws, ids: Mapping[str, str]) -> None:
+        self._aws, self._ids = aws, ids
+
+    def identities(self) -> Mapping[str, str]:
+        """The ids that answer."""
+        return self._ids
+
+    def ask(
+        self, prompts: Sequence[Prompt], variants: Sequence[str], decoding: Decoding
+    ) -> Iterator[Answer]:
+        """Answers in the order of the prompts."""
+
+        def one(asked: tuple[int, Prompt]) -> list[Answer]:
+            index, prompt = asked
+            found = answers(self._aws, self._ids, [prompt], variants, decoding)
+            return [replace(answer, index=index) for answer in found]
+
+        pool = ThreadPoolExecutor(AT_ONCE)
+        try:
+            for found in pool.map(one, enumerate(prompts)):
+                yield from found
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def close(self) -> None:
+        """Nothing is held."""
 
 
 def answers(

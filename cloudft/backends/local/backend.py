@@ -18,10 +18,12 @@ from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 from cloudft.artifacts import is_complete
 from cloudft.backends.base import (
     Answer,
+    Asks,
     Backend,
     Decoding,
     Exports,
     Generates,
+    Opens,
     Prompt,
     Resumes,
     StagedJob,
@@ -60,7 +62,7 @@ LEAVING_S = 10.0
 """How long processes may take to leave once the ending is written."""
 
 
-class LocalBackend(Backend, Resumes, Generates, Exports, Tokenises):
+class LocalBackend(Backend, Resumes, Generates, Exports, Tokenises, Opens):
     """Trains with the `local_backend` program, one detached process a job."""
 
     name = "local"
@@ -175,6 +177,15 @@ class LocalBackend(Backend, Resumes, Generates, Exports, Tokenises):
         job = self._known(job_id)
         self._require_artifacts(job, job_id)
         return serve.answers(job.path, prompts, variants, decoding, self._environment())
+
+    def open(self, job_id: str) -> Asks:
+        """The job's models, in a process of their own. Raises TrainerError too."""
+        self._require_artifacts(self._known(job_id), job_id)
+        return self.child(job_id)
+
+    def open_base(self, job: LoadedJob) -> Asks:
+        """The base model, in a process of its own. Raises TrainerError."""
+        return self.child(self.untrained(job))
 
     def child(self, job_id: str) -> serve.Child:
         """A process that answers for the job's models until it is closed. Raises TrainerError."""

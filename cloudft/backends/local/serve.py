@@ -11,11 +11,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cloudft.backends.base import Answer, Decoding, Prompt
+from cloudft.backends.base import (
+    Answer,
+    Asks,
+    Continuation,
+    Decoding,
+    Likelihood,
+    Prompt,
+    Scores,
+)
 from cloudft.errors import TrainerError
 
 
-class Child:
+class Child(Asks, Scores):
     """A process that has loaded a job's models and answers until it is closed.
 
     One caller at a time. Raises TrainerError when the models can't be loaded.
@@ -59,6 +67,35 @@ class Child:
                 text=reply["text"],
                 tokens=reply["tokens"],
                 finish_reason=reply["finishReason"],
+            )
+
+    def identities(self) -> Mapping[str, str]:
+        """The sha256 of the weights in force, by variant. Raises TrainerError."""
+        return {r["variant"]: r["identity"] for r in self._converse({"identities": True})}
+
+    def likelihoods(
+        self, wanted: Sequence[Continuation], variants: Sequence[str]
+    ) -> Iterator[Likelihood]:
+        """Of each continuation and variant. Raises TrainerError."""
+        prompts = _prompts([one.prompt for one in wanted])
+        asked = [{"prompt": p, "text": w.text} for p, w in zip(prompts, wanted, strict=True)]
+        return self._likelihoods({"score": asked, "variants": list(variants)})
+
+    def texts(
+        self, texts: Sequence[str], variants: Sequence[str], *, window: int | None = None
+    ) -> Iterator[Likelihood]:
+        """Of each whole document and variant. Raises TrainerError."""
+        request = {"texts": list(texts), "window": window, "variants": list(variants)}
+        return self._likelihoods(request)
+
+    def _likelihoods(self, request: Mapping[str, Any]) -> Iterator[Likelihood]:
+        for reply in self._converse(request):
+            yield Likelihood(
+                index=reply["index"],
+                variant=reply["variant"],
+                log_likelihood=reply["logLikelihood"],
+                tokens=reply["tokens"],
+                greedy=reply["greedy"],
             )
 
     def count(self, prompts: Sequence[Prompt]) -> list[int]:

@@ -13,8 +13,9 @@ import tiny
 from trained import Train, Trained
 
 from local_backend.errors import TrainerError
-from local_backend.generate import Models, answers
+from local_backend.generate import answers
 from local_backend.job_dir import JobDir
+from local_backend.models import Models
 from local_backend.settings import read_settings
 
 PROMPTS = [

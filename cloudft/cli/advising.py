@@ -1,0 +1,177 @@
+"""advise: prompt, retrieve, fine-tune, continue pre-training, or more data first?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cloudft.cli.options import (
+    Console,
+    backend_option,
+    console_options,
+    job_file_argument,
+    spec_options,
+)
+from cloudft.home import Home
+
+if TYPE_CHECKING:
+    from cloudft.evaluate.advise.measure import Study
+
+
+@click.command(
+    "advise",
+    epilog="\b\nExamples:\n  cloudft advise\n"
+    "  cloudft advise --set evaluate.documents=handbook/ --limit 60\n"
+    "  cloudft advise --backend bedrock --input-price 0.035 --output json",
+)
+@job_file_argument
+@spec_options
+@backend_option
+@click.option(
+    "--limit",
+    type=click.IntRange(1),
+    default=100,
+    show_default=True,
+    help="Held-out records that are asked.",
+)
+@click.option(
+    "--input-price",
+    type=click.FloatRange(0),
+    help="USD for a million input tokens, for the number of requests at which tuning pays.",
+)
+@console_options
+def advise_command(
+    path: Path | None,
+    flags: dict[str, str],
+    backend_name: str,
+    limit: int,
+    input_price: float | None,
+    console: Console,
+) -> int:
+    """Measure whether fine-tuning is worth it, before paying for it.
+
+    The base model is prompted plainly, with retrieved examples, and (evaluate.documents) with
+    retrieved passages; the job is trained on this machine; all answer the same held-out records.
+    With --backend bedrock the prompts go to the model on Bedrock, and cost what answers cost there.
+    """
+    from cloudft import jobs
+    from cloudft.backends import backend
+    from cloudft.cli.evaluating import counting
+    from cloudft.cli.jobs import follow_and_show
+    from cloudft.cli.progress import reading
+    from cloudft.cli.render import warn
+    from cloudft.cli.submitting import load
+    from cloudft.evaluate.advise.measure import advise
+
+    home = Home.from_environ()
+    job = load(path, flags)
+    here = backend("local", home)
+    with reading(console) as progress:
+        staged, warnings = jobs.prepare(job, here, home, progress)
+    warn(warnings)
+    with counting(console) as counted:
+        study = advise(
+            staged,
+            backend(backend_name, home),
+            here,
+            home,
+            limit=limit,
+            progress=counted,
+            follow=lambda started: follow_and_show(started, here, None, console),
+        )
+    value = as_json(study, input_price)
+    console.result(value, "\n".join(text_of(value)))
+    return 0
+
+
+def as_json(study: Study, input_price: float | None) -> dict[str, Any]:
+    """The study as it is printed; costs are computed here, from what was measured."""
+    from cloudft.evaluate.advise.decide import break_even
+
+    value: dict[str, Any] = {
+        "advice": study.word.advice,
+        "reasons": list(study.word.reasons),
+        "task": study.task,
+        "n": study.n,
+        "job": study.trained.id if study.trained else None,
+        "methods": {
+            name: {
+                "score": m.score,
+                "promptTokens": m.prompt_tokens,
+                "answerTokens": m.answer_tokens,
+                "secondsPerRequest": m.seconds,
+            }
+            for name, m in study.methods.items()
+        },
+        "facts": vars(study.facts) if study.facts else None,
+        "training": {"seconds": study.training_seconds, "usd": study.training_usd},
+        "corpus": study.corpus,
+        "breakEven": None,
+    }
+    if study.methods:
+        tuned = study.methods["fine-tuned"]
+        others = [m for name, m in study.methods.items() if name != "fine-tuned"]
+        best = max(others, key=lambda m: m.score)
+        saved = best.prompt_tokens - tuned.prompt_tokens
+        requests = None
+        if input_price is not None and study.training_usd is not None:
+            price = input_price / 1e6
+            requests = break_even(
+                study.training_usd, best.prompt_tokens * price, tuned.prompt_tokens * price
+            )
+        seconds = None
+        if study.training_seconds and best.seconds and tuned.seconds:
+            seconds = break_even(study.training_seconds, best.seconds, tuned.seconds)
+        value["breakEven"] = {
+            "against": best.name,
+            "promptTokensSaved": saved,
+            "requestsByPrice": requests,
+            "requestsByTime": seconds,
+        }
+    return value
+
+
+def text_of(value: Mapping[str, Any]) -> Iterator[str]:
+    """The advice, why, and the table it rests on."""
+    from cloudft.cli.render import table
+
+    yield f"advice: {value['advice']}"
+    yield ""
+    if value["methods"]:
+        columns = ("METHOD", "SCORE", "PROMPT TOKENS", "ANSWER TOKENS", "SECONDS A REQUEST")
+        yield table(columns, _rows(value["methods"]))
+        yield ""
+    for reason in value["reasons"][len(value["methods"]) :]:
+        yield f"- {reason}"
+    even = value["breakEven"]
+    if even:
+        yield f"- {_break_even(even)}"
+
+
+def _rows(methods: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
+    for name, m in methods.items():
+        seconds = m["secondsPerRequest"]
+        yield (
+            name,
+            f"{m['score']:.3f}",
+            f"{m['promptTokens']:.0f}",
+            f"{m['answerTokens']:.1f}",
+            f"{seconds:.2f}" if seconds is not None else "known before",
+        )
+
+
+def _break_even(even: Mapping[str, Any]) -> str:
+    saved = even["promptTokensSaved"]
+    if saved <= 0:
+        return f"a tuned model reads as much a request as {even['against']}: tuning saves no tokens"
+    text = f"against {even['against']} a tuned model saves {saved:.0f} tokens a request"
+    if even["requestsByPrice"] is not None:
+        text += f"; training is paid back after {even['requestsByPrice']:,.0f} requests by price"
+    if even["requestsByTime"] is not None:
+        text += f"; after {even['requestsByTime']:,.0f} requests by time on this machine"
+    if even["requestsByPrice"] is None:
+        text += " (--input-price tells when that pays)"
+    return text

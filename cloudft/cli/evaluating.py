@@ -1,0 +1,175 @@
+"""evaluate: the tuned model against its base, on records that it was not trained on."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cloudft.cli.figures import interval, number, signed
+from cloudft.cli.jobs import open_job
+from cloudft.cli.options import Console, console_options, job_argument
+from cloudft.home import Home
+
+if TYPE_CHECKING:
+    from cloudft.backends.base import Decoding
+    from cloudft.evaluate.held_out import HeldOut
+    from cloudft.store import Record
+
+SHARES = ("emptyShare", "cutShare", "refusalShare", "noLabelShare")
+"""Metrics that the text leaves out while both are nothing."""
+MARKS = {"good": "ok", "warning": "look", "bad": "BAD"}
+
+
+@click.command(
+    "evaluate",
+    epilog="\b\nExamples:\n  cloudft evaluate -\n"
+    "  cloudft evaluate ticket-router --data held-out.jsonl --consistency\n"
+    "  cloudft evaluate ticket-router --answers answers.jsonl --output json",
+)
+@job_argument
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    help="Held-out records; the job's own test (or validation) data if left out.",
+)
+@click.option(
+    "--answers",
+    type=click.Path(path_type=Path),
+    help='Answers made elsewhere, a line a record: {"base": ..., "tuned": ...}.',
+)
+@click.option(
+    "--task",
+    type=click.Choice(["classification", "json", "text"]),
+    help="What the answers are; found from the data if left out.",
+)
+@click.option("--limit", type=click.IntRange(1), help="So many records at most, evenly spread.")
+@click.option("--max-new-tokens", type=click.IntRange(1), help="Of an answer at most.")
+@click.option("--quick", is_flag=True, help="The scores alone: no general text, no memorising.")
+@click.option("--consistency", is_flag=True, help="Ask again in other words, and by sampling.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask before answers that cost.")
+@console_options
+def evaluate_command(
+    reference: str,
+    data: Path | None,
+    answers: Path | None,
+    task: str | None,
+    limit: int | None,
+    max_new_tokens: int | None,
+    quick: bool,
+    consistency: bool,
+    yes: bool,
+    console: Console,
+) -> int:
+    """Ask base and tuned model the same held-out records, and say whether tuning helped.
+
+    Greedy answers, one template, one scorer; each difference with its 95 % interval and a test.
+    Answers are kept: a second run, or one after Ctrl-C, asks only what is new.
+    """
+    from cloudft.evaluate import measure
+    from cloudft.evaluate.evaluation import keep
+    from cloudft.evaluate.hazards import Wanted
+    from cloudft.evaluate.held_out import held_out
+
+    record, backend, _ = open_job(reference)
+    home = Home.from_environ()
+    held = held_out(record, home, data, limit or 0)
+    if answers is None and record.backend != "local":
+        agree(record, held, measure.decoding_of(record, held, max_new_tokens), yes, console)
+    with counting(console) as progress:
+        found = measure.evaluate(
+            record,
+            backend,
+            home,
+            held,
+            task=task,
+            max_new_tokens=max_new_tokens,
+            answers=answers,
+            wanted=Wanted(general=not quick, memory=not quick, consistency=consistency),
+            progress=progress,
+        )
+    path = keep(record.folder, found)
+    shown = {name: value for name, value in found.items() if name != "records"}
+    for warning in found["warnings"]:
+        console.note(f"warning: {warning['message']} [{warning['code']}]")
+    console.result({**shown, "file": path}, text_of(found))
+    return 0
+
+
+def agree(record: Record, held: HeldOut, decoding: Decoding, yes: bool, console: Console) -> None:
+    """Say what the answers take, and ask. Raises click.Abort."""
+    from cloudft.data.tokens import estimated_tokens
+
+    size = sum(len(str(m["content"])) for item in held.items for m in item.prompt.messages)
+    said = sum(min(len(item.reference), 4 * decoding.max_new_tokens) for item in held.items)
+    console.note(
+        f"{len(held.items)} records to two models on {record.backend}: about"
+        f" {2 * estimated_tokens(size):,} input tokens, and {2 * estimated_tokens(said):,} or more"
+        " output tokens, at your Region's on-demand prices (none is known here); answers that are"
+        " known already are not asked again."
+    )
+    if not yes:
+        click.confirm("ask them?", abort=True, err=True)
+
+
+@contextlib.contextmanager
+def counting(console: Console) -> Iterator[Callable[[str, int, int], None]]:
+    """A progress bar a question kind, on a terminal; lines elsewhere, with -v."""
+    from rich.console import Console as RichConsole
+    from rich.progress import Progress
+
+    shown = RichConsole(stderr=True)
+    tasks: dict[str, Any] = {}
+    with Progress(
+        console=shown, transient=True, disable=console.verbosity < 0 or not shown.is_terminal
+    ) as bar:
+
+        def progress(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bar.add_task(what, total=total)
+                console.detail(f"{what}: {total - done} to ask, {done} known")
+            bar.update(tasks[what], completed=done)
+
+        yield progress
+
+
+def text_of(found: Mapping[str, Any]) -> str:
+    """The evaluation as a person reads it."""
+    from cloudft.cli.render import table
+
+    head = f"{found['job']}: base against tuned on {found['n']} held-out records ({found['task']})"
+    parts = [head, table(("METRIC", "BASE", "TUNED", "DELTA", "95 % INTERVAL"), rows(found))]
+    parts.append(found["significance"]["sentence"])
+    if found["slices"]:
+        names = ("SLICE", "RECORDS", "BASE", "TUNED", "DELTA", "95 % INTERVAL")
+        parts.append(table(names, _slices(found["slices"])))
+    if found["pitfalls"]:
+        parts.append(
+            "\n".join(
+                f"{MARKS[p['level']]:<5} {name}: {p['sentence']}"
+                for name, p in found["pitfalls"].items()
+            )
+        )
+    return "\n\n".join(parts)
+
+
+def rows(found: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    """The metrics as a table's rows, the headline first."""
+    names = sorted(found["base"], key=lambda name: name != found["metric"])
+    for name in names:
+        base, tuned = found["base"][name], found["tuned"][name]
+        if name in SHARES and not base and not tuned:
+            continue
+        delta = found["delta"][name]
+        yield (name, number(base), number(tuned), signed(delta["value"]), interval(delta))
+
+
+def _slices(slices: list[Mapping[str, Any]]) -> Iterator[tuple[Any, ...]]:
+    for part in slices:
+        delta = part["delta"]
+        name = f"{part['by']}: {part['value'][:40]}"
+        values = (number(part["base"]), number(part["tuned"]), signed(delta["value"]))
+        yield (name, part["n"], *values, interval(delta))

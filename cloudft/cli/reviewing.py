@@ -1,0 +1,151 @@
+"""review: people judge two models' answers, blind."""
+
+from __future__ import annotations
+
+import getpass
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cloudft.cli.options import Console, complete_job, console_options
+from cloudft.home import Home
+
+if TYPE_CHECKING:
+    from cloudft.evaluate.review import Review
+
+LINGER_S = 1.5
+"""How long the page may still ask after the last judgement."""
+
+
+@click.command(
+    "review",
+    epilog="\b\nExamples:\n  cloudft review base ticket-router\n"
+    "  cloudft review router-lora router-full --reviewer ada --sample 50\n"
+    "  cloudft review base ticket-router --results --output json\n"
+    "  cloudft review base ticket-router --export judgements.csv",
+)
+@click.argument("references", metavar="A B", nargs=2, shell_complete=complete_job)
+@click.option("--reviewer", help="Who judges; your user name if left out.")
+@click.option("--sample", type=click.IntRange(1), help="So many records, drawn by the seed.")
+@click.option("--seed", type=int, default=7, show_default=True, help="Of the sample.")
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="Of the page; any if 0.")
+@click.option("--no-browser", is_flag=True, help="Print the address, open nothing.")
+@click.option("--results", is_flag=True, help="Print what came out so far, and end.")
+@click.option(
+    "--export",
+    "out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write every judgement to a new file (.csv or .json), and end.",
+)
+@console_options
+def review_command(
+    references: tuple[str, str],
+    reviewer: str | None,
+    sample: int | None,
+    seed: int,
+    port: int,
+    no_browser: bool,
+    results: bool,
+    out: Path | None,
+    console: Console,
+) -> int:
+    """Judge two models' answers side by side, not knowing which is which; `base` is the base.
+
+    A page on this machine, for this machine alone. Every judgement is kept at once; come back at
+    any time, with as many reviewers as there are. The answers are those of `cloudft evaluate`.
+    """
+    from cloudft.cli.comparing import sides
+    from cloudft.evaluate.review import Review
+
+    first, second = sides(references)
+    review = Review(Home.from_environ().reviews, first, second, sample=sample or 0, seed=seed)
+    if out is not None:
+        export(review, out)
+        console.note(f"wrote {out}")
+    elif not results:
+        serve(review, reviewer or _user(), port, no_browser, console)
+    found = review.results()
+    console.result(found, text_of(found))
+    return 0
+
+
+def _user() -> str:
+    try:
+        return re.sub(r"[^\w.@-]", "-", getpass.getuser())[:40] or "reviewer"
+    except (KeyError, OSError):
+        return "reviewer"
+
+
+def serve(review: Review, name: str, port: int, no_browser: bool, console: Console) -> None:
+    """Serve the page until Ctrl-C, or until all is judged and the page has told so."""
+    import threading
+    import time
+    import webbrowser
+
+    from cloudft.errors import UsageError
+    from cloudft.evaluate.review import Reviewer
+    from cloudft.evaluate.review_server import ReviewServer
+
+    reviewer = Reviewer(review, name)
+    review.save()
+    done = threading.Event()
+
+    def judged() -> None:
+        if len(reviewer.mine) == len(reviewer.order):
+            done.set()
+
+    try:
+        server = ReviewServer(reviewer, port, judged)
+    except OSError as error:
+        raise UsageError(
+            f"the page can't be served on port {port}: {error.strerror}", fix="name another --port."
+        ) from error
+    with server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        judged()
+        click.echo(f"{name}: judge at {server.url} (Ctrl-C ends it; nothing is lost)", err=True)
+        if not no_browser:
+            webbrowser.open(server.url)
+        try:
+            while not done.wait(0.5):
+                pass
+            time.sleep(LINGER_S)
+        except KeyboardInterrupt:
+            console.note("ended; the judgements are kept")
+        finally:
+            server.shutdown()
+
+
+def export(review: Review, out: Path) -> None:
+    """Write the judgements. Raises UsageError for another ending, or a file that is there."""
+    from cloudft.cli.render import json_text
+    from cloudft.errors import UsageError
+    from cloudft.evaluate.pages import write_page
+    from cloudft.evaluate.review import as_csv
+
+    rows = review.rows()
+    if out.suffix not in (".csv", ".json"):
+        raise UsageError(f"{out} is neither .csv nor .json", fix="name it so.")
+    write_page(out, as_csv(rows) if out.suffix == ".csv" else json_text(rows), force=False)
+
+
+def text_of(found: Mapping[str, Any]) -> str:
+    """Who won, how surely, and whether the reviewers agree."""
+    counts, rate, agreement = found["counts"], found["winRate"], found["agreement"]["value"]
+    lines = [
+        f"{found['judgements']} judgements of {found['records']} records by"
+        f" {len(found['reviewers'])} reviewer(s)",
+        f"{found['b']} better: {counts['b']}, {found['a']} better: {counts['a']}, alike:"
+        f" {counts['tie']}, both bad: {counts['bad']}",
+    ]
+    if rate["value"] is not None:
+        lines.append(
+            f"{found['b']} wins {rate['value']:.0%} of {rate['decided']} decided"
+            f" (95 % interval {rate['low']:.0%} to {rate['high']:.0%})"
+        )
+    if agreement is not None:
+        lines.append(f"agreement of the reviewers (Krippendorff's alpha): {agreement:.2f}")
+    return "\n".join(lines)

@@ -1,0 +1,155 @@
+"""Questions to the base and the tuned model, through the cache."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from cloudft.backends.base import Asks, Continuation, Decoding, Likelihood, Prompt, Scores
+from cloudft.errors import JobStateConflict
+from cloudft.evaluate.cache import Cache, key_of
+from cloudft.home import Home
+
+BASE, TUNED = "base", "tuned"
+VARIANTS = (BASE, TUNED)
+Progress = Callable[[str, int, int], None]
+"""Told what is being asked, how many answers are there, and how many there will be."""
+
+
+@dataclass(frozen=True)
+class Said:
+    """One answer."""
+
+    text: str
+    tokens: int
+    finish_reason: str
+
+
+@dataclass
+class Models:
+    """The models of one job with what they have said before. See `models`."""
+
+    session: Asks
+    identities: Mapping[str, str]
+    caches: Mapping[str, Cache]
+    progress: Progress
+    asked: dict[str, int] = field(default_factory=dict)
+    """How many answers were really asked for, by variant; the others were known."""
+
+    @property
+    def scores(self) -> bool:
+        """True when the models tell likelihoods."""
+        return isinstance(self.session, Scores)
+
+    def answers(
+        self, what: str, prompts: Sequence[Prompt], variant: str, decoding: Decoding
+    ) -> list[Said]:
+        """An answer for each prompt, in their order."""
+        how = dataclasses.asdict(decoding)
+        keys = [key_of("answer", _plain(prompt), how) for prompt in prompts]
+
+        def ask(places: list[int]) -> Iterator[tuple[int, dict[str, Any]]]:
+            asked = [prompts[i] for i in places]
+            for a in self.session.ask(asked, [variant], decoding):
+                yield (
+                    a.index,
+                    {"text": a.text, "tokens": a.tokens, "finishReason": a.finish_reason},
+                )
+
+        found = self._through(what, variant, keys, ask)
+        return [Said(v["text"], v["tokens"], v["finishReason"]) for v in found]
+
+    def likelihoods(
+        self, what: str, wanted: Sequence[Continuation], variant: str
+    ) -> list[Likelihood]:
+        """Of each continuation, in their order."""
+        keys = [key_of("likelihood", _plain(w.prompt), w.text) for w in wanted]
+
+        def ask(places: list[int]) -> Iterator[tuple[int, dict[str, Any]]]:
+            assert isinstance(self.session, Scores)
+            asked = [wanted[i] for i in places]
+            yield from map(_kept, self.session.likelihoods(asked, [variant]))
+
+        return _likelihoods(variant, self._through(what, variant, keys, ask))
+
+    def texts(self, what: str, texts: Sequence[str], variant: str) -> list[Likelihood]:
+        """Of each whole document, in their order."""
+        keys = [key_of("text", text) for text in texts]
+
+        def ask(places: list[int]) -> Iterator[tuple[int, dict[str, Any]]]:
+            assert isinstance(self.session, Scores)
+            asked = [texts[i] for i in places]
+            yield from map(_kept, self.session.texts(asked, [variant]))
+
+        return _likelihoods(variant, self._through(what, variant, keys, ask))
+
+    def _through(
+        self,
+        what: str,
+        variant: str,
+        keys: Sequence[str],
+        ask: Callable[[list[int]], Iterator[tuple[int, dict[str, Any]]]],
+    ) -> list[Mapping[str, Any]]:
+        """What came back for each key: what is not known is asked, each question once."""
+        cache = self.caches[variant]
+        first = {key: place for place, key in reversed(list(enumerate(keys)))}
+        places = sorted(place for key, place in first.items() if cache.get(key) is None)
+        what = f"{what} ({variant})"
+        self.progress(what, len(first) - len(places), len(first))
+        for done, (index, value) in enumerate(ask(places) if places else (), 1):
+            cache.put(keys[places[index]], value)
+            self.progress(what, len(first) - len(places) + done, len(first))
+        self.asked[variant] = self.asked.get(variant, 0) + len(places)
+        found = [cache.get(key) for key in keys]
+        assert all(value is not None for value in found), "a model left a question unanswered"
+        return [value for value in found if value is not None]
+
+
+def _plain(prompt: Prompt) -> Any:
+    return prompt.text if prompt.text is not None else [dict(m) for m in prompt.messages]
+
+
+def _kept(found: Likelihood) -> tuple[int, dict[str, Any]]:
+    return (
+        found.index,
+        {
+            "logLikelihood": found.log_likelihood,
+            "tokens": found.tokens,
+            "greedy": found.greedy,
+        },
+    )
+
+
+def _likelihoods(variant: str, values: Sequence[Mapping[str, Any]]) -> list[Likelihood]:
+    return [
+        Likelihood(i, variant, v["logLikelihood"], v["tokens"], v["greedy"])
+        for i, v in enumerate(values)
+    ]
+
+
+@contextlib.contextmanager
+def models(
+    session: Asks, home: Home, progress: Progress, *, variants: Sequence[str] = VARIANTS
+) -> Iterator[Models]:
+    """The session's models with their caches; the session is closed at the end.
+
+    Raises JobStateConflict when base and tuned are one and the same model.
+    """
+    with contextlib.closing(session), contextlib.ExitStack() as stack:
+        known = session.identities()
+        identities = {name: known[name] for name in variants}
+        if len(variants) > 1 and len(set(identities.values())) == 1:
+            raise JobStateConflict(
+                f"the tuned model is its base: both are {identities[BASE][:16]}..., so there is"
+                " nothing to compare",
+                fix="a job that has taken no step leaves such a model; look at its curve:"
+                " `cloudft metrics`.",
+            )
+        caches = {
+            name: stack.enter_context(Cache(home.answers, identity))
+            for name, identity in identities.items()
+        }
+        yield Models(session, identities, caches, progress)

@@ -1,0 +1,159 @@
+"""Several models on the same records: who leads, by how much, and which records changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from cloudft.errors import UsageError
+from cloudft.evaluate.scores import LOWER_IS_BETTER, label_of
+from cloudft.evaluate.slices import slices
+from cloudft.evaluate.statistics import Paired, mean_interval, paired, verdict
+
+
+@dataclass(frozen=True)
+class Side:
+    """One model's answers: an evaluation, and which of its two models is meant."""
+
+    name: str
+    evaluation: Mapping[str, Any]
+    variant: str
+    usd: float | None = None
+    seconds: float | None = None
+
+    @property
+    def records(self) -> dict[str, Mapping[str, Any]]:
+        """The evaluation's records, by what they ask and want."""
+        return {record["key"]: record for record in self.evaluation["records"]}
+
+
+def compare(sides: Sequence[Side]) -> dict[str, Any]:
+    """Each side against the first, record by record, on the records that all of them have.
+
+    p-values of several comparisons are Holm's (Holm 1979). Raises UsageError when the sides were
+    evaluated by different metrics, or have no record in common.
+    """
+    metric, keys, warnings = _common(sides)
+    lower = metric in LOWER_IS_BETTER
+    scores = {s.name: [s.records[key][s.variant]["score"] for key in keys] for s in sides}
+    first = sides[0]
+    found = [
+        paired(scores[first.name], scores[side.name], lower_is_better=lower) for side in sides[1:]
+    ]
+    adjusted = holm([difference.p_value for difference in found])
+    return {
+        "metric": metric,
+        "lowerIsBetter": lower,
+        "n": len(keys),
+        "leaderboard": _leaderboard(sides, scores, lower=lower),
+        "comparisons": [
+            _comparison(first, side, keys, scores, replace(one, p_value=p), metric, lower)
+            for side, one, p in zip(sides[1:], found, adjusted, strict=True)
+        ],
+        "warnings": warnings,
+    }
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """The p-values adjusted for their number, step down; never above 1."""
+    adjusted, highest = [0.0] * len(p_values), 0.0
+    for rank, place in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[place]))
+        adjusted[place] = highest
+    return adjusted
+
+
+def _common(sides: Sequence[Side]) -> tuple[str, list[str], list[dict[str, str]]]:
+    metrics = {side.evaluation["metric"] for side in sides}
+    if len(metrics) > 1:
+        raise UsageError(
+            f"the jobs were judged by different metrics: {', '.join(sorted(metrics))}",
+            fix="evaluate them as one task: cloudft evaluate JOB --task TASK",
+        )
+    keys = [key for key in sides[0].records if all(key in side.records for side in sides)]
+    if not keys:
+        raise UsageError(
+            "the jobs were evaluated on different records; none is common to all",
+            fix="evaluate each on the same file: cloudft evaluate JOB --data FILE",
+        )
+    warnings = []
+    most = max(len(side.records) for side in sides)
+    if len(keys) < most:
+        message = f"only {len(keys)} records are common to all; up to {most} were evaluated"
+        warnings.append({"code": "DifferentRecords", "message": message})
+    seen: dict[str, str] = {}
+    for side in sides:
+        identity = (side.evaluation.get("identities") or {}).get(side.variant)
+        if identity and identity in seen:
+            message = f"{seen[identity]} and {side.name} are one and the same model"
+            warnings.append({"code": "SameModel", "message": message})
+        if identity:
+            seen.setdefault(identity, side.name)
+    return str(metrics.pop()), keys, warnings
+
+
+def _leaderboard(
+    sides: Sequence[Side], scores: Mapping[str, Sequence[float]], *, lower: bool
+) -> list[dict[str, Any]]:
+    import numpy as np
+
+    rows = []
+    for side in sides:
+        low, high = mean_interval(np.asarray(scores[side.name], float))
+        mean = sum(scores[side.name]) / len(scores[side.name])
+        values = {"score": mean, "low": low, "high": high, "usd": side.usd, "seconds": side.seconds}
+        rows.append({"name": side.name, "job": side.evaluation["job"], **values})
+    return sorted(rows, key=lambda row: row["score"], reverse=not lower)
+
+
+def _comparison(
+    first: Side,
+    side: Side,
+    keys: Sequence[str],
+    scores: Mapping[str, Sequence[float]],
+    difference: Paired,
+    metric: str,
+    lower: bool,
+) -> dict[str, Any]:
+    base, tuned = scores[first.name], scores[side.name]
+    means = sum(base) / len(base), sum(tuned) / len(tuned)
+    word, sentence = verdict(difference, metric, *means, lower_is_better=lower)
+    ours, theirs = first.records, side.records
+    labels = first.evaluation.get("labels")
+    named = [label_of(ours[key]["reference"], labels) if labels else None for key in keys]
+    flips = list(_flips(first, side, keys, lower=lower))
+    return {
+        "name": side.name,
+        "against": first.name,
+        "delta": {"value": difference.delta, "low": difference.low, "high": difference.high},
+        "test": difference.test,
+        "pValue": difference.p_value,
+        "effect": {"name": difference.effect_name, "value": difference.effect},
+        "verdict": word,
+        "sentence": sentence.replace("The tuned model", side.name),
+        "fixed": [flip for flip in flips if flip["gain"] > 0],
+        "broken": [flip for flip in flips if flip["gain"] < 0],
+        "slices": slices(named, [len(theirs[key]["prompt"]) for key in keys], base, tuned),
+    }
+
+
+def _flips(
+    first: Side, side: Side, keys: Sequence[str], *, lower: bool
+) -> Iterator[dict[str, Any]]:
+    """The records whose score changed, by how much for the better."""
+    ours, theirs = first.records, side.records
+    for key in keys:
+        a, b = ours[key][first.variant], theirs[key][side.variant]
+        gain = (a["score"] - b["score"]) if lower else (b["score"] - a["score"])
+        if gain:
+            yield {
+                "key": key,
+                "file": theirs[key]["file"],
+                "line": theirs[key]["line"],
+                "prompt": theirs[key]["prompt"],
+                "reference": theirs[key]["reference"],
+                "before": a.get("text"),
+                "after": b.get("text"),
+                "gain": gain,
+            }

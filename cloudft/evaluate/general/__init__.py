@@ -1,0 +1,39 @@
+"""General text and questions that ship with cloudft, to see what tuning has made a model forget.
+
+Written for cloudft, in no one else's words; under the same licence. Plain English of many kinds,
+two languages of code, sums. The questions have one ending that is right, among three that are not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.resources import files
+
+import orjson
+
+
+@dataclass(frozen=True)
+class Question:
+    """The start of a sentence, endings to choose from, and the number of the right one."""
+
+    question: str
+    options: tuple[str, ...]
+    answer: int
+
+
+def texts() -> list[str]:
+    """Short passages, one for each subject."""
+    return [row["text"] for row in _rows("texts.jsonl")]
+
+
+def questions() -> list[Question]:
+    """Sentences to be ended."""
+    return [
+        Question(row["question"], tuple(row["options"]), row["answer"])
+        for row in _rows("questions.jsonl")
+    ]
+
+
+def _rows(name: str) -> list[dict]:  # type: ignore[type-arg]
+    content = files(__package__).joinpath(name).read_bytes()
+    return [orjson.loads(line) for line in content.splitlines()]

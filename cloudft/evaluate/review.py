@@ -1,0 +1,221 @@
+"""People's judgement of two models' answers: blind, in an order of each reviewer's own, kept.
+
+CLOUDFT_HOME/reviews/DIGEST/review.json            the two sides and the records
+CLOUDFT_HOME/reviews/DIGEST/judgements-NAME.jsonl  a line a judgement, the last of a record counts
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import os
+import random
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from cloudft.errors import UsageError
+from cloudft.evaluate.agreement import CHOICES, tally
+from cloudft.evaluate.compare import Side
+from cloudft.files import as_store_error, write_whole
+from cloudft.store import utc_now
+
+REVIEWER = re.compile(r"[\w.@-]{1,40}")
+NOTE_MOST = 4000
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One record with both answers."""
+
+    key: str
+    prompt: str
+    reference: str
+    a: str
+    b: str
+
+
+class Review:
+    """Two sides and the records that both have answered. Any number of reviewers at once."""
+
+    def __init__(self, root: Path, first: Side, second: Side, *, sample: int = 0, seed: int = 7):
+        pairs = _pairs(first, second)
+        if sample and sample < len(pairs):
+            pairs = random.Random(seed).sample(pairs, sample)
+        self.names = (first.name, second.name)
+        self.pairs = {pair.key: pair for pair in pairs}
+        content = [[p.key, p.a, p.b] for p in pairs]
+        self.id = hashlib.sha256(orjson.dumps(content)).hexdigest()[:16]
+        self.folder = root / self.id
+
+    def save(self) -> None:
+        """Write down what is reviewed. Raises StoreError."""
+        content = {"a": self.names[0], "b": self.names[1], "records": list(self.pairs)}
+        with as_store_error("the review can't be written down", self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            path = self.folder / "review.json"
+            if not path.exists():
+                write_whole(path, orjson.dumps(content, option=orjson.OPT_INDENT_2))
+
+    def judgements(self) -> dict[str, dict[str, dict[str, Any]]]:
+        """Every reviewer's last judgement of each record, by name and key."""
+        found: dict[str, dict[str, dict[str, Any]]] = {}
+        for path in sorted(self.folder.glob("judgements-*.jsonl")):
+            mine: dict[str, dict[str, Any]] = {}
+            for line in path.read_bytes().splitlines():
+                try:
+                    value = orjson.loads(line)
+                except orjson.JSONDecodeError:
+                    continue  # cut short by a crash
+                if value.get("key") in self.pairs and value.get("choice") in CHOICES:
+                    mine[value["key"]] = value
+            if mine:
+                found[path.stem.removeprefix("judgements-")] = mine
+        return found
+
+    def results(self) -> dict[str, Any]:
+        """The tally, with the names of the sides."""
+        choices = {
+            name: {key: value["choice"] for key, value in mine.items()}
+            for name, mine in self.judgements().items()
+        }
+        return {
+            "review": self.id,
+            "a": self.names[0],
+            "b": self.names[1],
+            "records": len(self.pairs),
+            **tally(choices),
+        }
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Every judgement with its record, for an export."""
+        return [
+            {
+                "reviewer": name,
+                "key": key,
+                "prompt": self.pairs[key].prompt,
+                "reference": self.pairs[key].reference,
+                "a": self.pairs[key].a,
+                "b": self.pairs[key].b,
+                "choice": value["choice"],
+                "note": value["note"],
+                "at": value["at"],
+            }
+            for name, mine in self.judgements().items()
+            for key, value in mine.items()
+        ]
+
+
+def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows as CSV. What a spreadsheet would take for a formula is kept from being one."""
+    names = ("reviewer", "key", "prompt", "reference", "a", "b", "choice", "note", "at")
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, names)
+    writer.writeheader()
+    for row in rows:
+        writer.writerow(
+            {n: f"'{v}" if str(v).startswith(("=", "+", "-", "@")) else v for n, v in row.items()}
+        )
+    return stream.getvalue()
+
+
+def _pairs(first: Side, second: Side) -> list[Pair]:
+    ours, theirs = first.records, second.records
+    pairs = [
+        Pair(
+            key,
+            ours[key]["prompt"],
+            ours[key]["reference"],
+            ours[key][first.variant]["text"],
+            theirs[key][second.variant]["text"],
+        )
+        for key in ours
+        if key in theirs and "text" in ours[key][first.variant]
+    ]
+    if not pairs:
+        raise UsageError(
+            "the two have answered no record in common",
+            fix="evaluate both on the same file: cloudft evaluate JOB --data FILE",
+        )
+    return pairs
+
+
+class Reviewer:
+    """One person's way through a review: an order of records, and of sides, of their own."""
+
+    def __init__(self, review: Review, name: str) -> None:
+        if not REVIEWER.fullmatch(name):
+            raise UsageError(
+                f"{name!r} is no name for a reviewer",
+                fix="give 1 to 40 letters, digits, '.', '@', '-' or '_'.",
+            )
+        self.review, self.name = review, name
+        draw = random.Random(f"{review.id}:{name}")
+        self.order = sorted(review.pairs)
+        draw.shuffle(self.order)
+        self._swapped = {key: draw.random() < 0.5 for key in self.order}
+        self._path = review.folder / f"judgements-{name}.jsonl"
+
+    @property
+    def mine(self) -> dict[str, dict[str, Any]]:
+        """What this reviewer has judged."""
+        return self.review.judgements().get(self.name, {})
+
+    def look(self, position: int | None = None) -> dict[str, Any]:
+        """A record as it is shown, the first one not judged by default. Tells no side's name."""
+        mine = self.mine
+        if position is None:
+            waiting = (n for n, key in enumerate(self.order) if key not in mine)
+            position = next(waiting, len(self.order))
+        value: dict[str, Any] = {
+            "position": position,
+            "total": len(self.order),
+            "judged": len(mine),
+            "record": None,
+        }
+        if 0 <= position < len(self.order):
+            key = self.order[position]
+            pair, judged = self.review.pairs[key], mine.get(key)
+            left, right = (pair.b, pair.a) if self._swapped[key] else (pair.a, pair.b)
+            value["record"] = {
+                "prompt": pair.prompt,
+                "reference": pair.reference,
+                "left": left,
+                "right": right,
+                "choice": self._seen(key, judged["choice"]) if judged else None,
+                "note": judged["note"] if judged else "",
+            }
+        return value
+
+    def judge(self, position: int, choice: str, note: str) -> None:
+        """Keep a judgement: durable when it returns. Raises UsageError, StoreError."""
+        if not 0 <= position < len(self.order) or choice not in ("left", "right", "tie", "bad"):
+            raise UsageError("no such record or choice", fix="load the page again.")
+        key = self.order[position]
+        line = {
+            "key": key,
+            "choice": self._seen(key, choice, back=True),
+            "note": note[:NOTE_MOST],
+            "at": utc_now(),
+        }
+        with as_store_error("the judgement can't be kept", self._path):
+            descriptor = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
+            try:
+                size = os.fstat(descriptor).st_size
+                torn = size and os.pread(descriptor, 1, size - 1) != b"\n"
+                os.write(descriptor, (b"\n" if torn else b"") + orjson.dumps(line) + b"\n")
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+    def _seen(self, key: str, choice: str, *, back: bool = False) -> str:
+        """A side as the reviewer sees it; with `back`, what was seen as the side it is."""
+        seen = ("right", "left") if self._swapped[key] else ("left", "right")
+        sides = dict(zip(seen, ("a", "b"), strict=True))
+        known = sides if back else {side: name for name, side in sides.items()}
+        return known.get(choice, choice)

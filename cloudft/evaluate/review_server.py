@@ -1,0 +1,127 @@
+"""The review's page and what it talks to: this machine alone, one reviewer."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.resources import files
+from typing import Any
+
+import orjson
+
+from cloudft.errors import CloudftError
+from cloudft.evaluate.review import Reviewer
+
+LARGEST = 100_000
+"""Bytes of a request's body."""
+PAGE = "text/html; charset=utf-8"
+JSON = "application/json"
+
+
+class ReviewServer(ThreadingHTTPServer):
+    """Serves one reviewer at `url`. The path's token keeps other users of the machine out.
+
+    `judged` is called after each judgement.
+    """
+
+    daemon_threads = True
+
+    def __init__(
+        self, reviewer: Reviewer, port: int = 0, judged: Callable[[], object] = object
+    ) -> None:
+        super().__init__(("127.0.0.1", port), _Handler)
+        self.reviewer, self.judged = reviewer, judged
+        self.token, self.nonce = secrets.token_urlsafe(16), secrets.token_urlsafe(16)
+        page = files("cloudft.evaluate.pages").joinpath("review.html").read_text("utf-8")
+        self.page = page.replace("NONCE", self.nonce).encode()
+
+    @property
+    def url(self) -> str:
+        """Where the page is."""
+        return f"http://127.0.0.1:{self.server_port}/{self.token}/"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: ReviewServer
+    timeout = 30
+
+    def do_GET(self) -> None:
+        """The page, or a record: `record` (the next), `record/N`."""
+        path = self._path()
+        if path is None:
+            return
+        if path == "":
+            self._send(HTTPStatus.OK, self.server.page, PAGE)
+        elif path == "record":
+            self._answer(lambda: self.server.reviewer.look())
+        elif path.startswith("record/") and path[7:].isdecimal() and len(path) < 20:
+            self._answer(lambda: self.server.reviewer.look(int(path[7:])))
+        else:
+            self._send(HTTPStatus.NOT_FOUND, b"", JSON)
+
+    def do_POST(self) -> None:
+        """`judge`: {"position", "choice", "note"}; answers with the next record."""
+        path = self._path()
+        if path is None:
+            return
+        size = self.headers.get("Content-Length", "")
+        if path != "judge" or not size.isdecimal() or int(size) > LARGEST:
+            self._send(HTTPStatus.BAD_REQUEST, b"{}", JSON)
+            return
+        body = self.rfile.read(int(size))
+        self._answer(lambda: self._judge(body))
+
+    def _judge(self, body: bytes) -> dict[str, Any]:
+        value = orjson.loads(body)
+        position, choice, note = value["position"], value["choice"], value.get("note", "")
+        if not (isinstance(position, int) and isinstance(choice, str) and isinstance(note, str)):
+            raise ValueError("position is a number, choice and note are text")
+        self.server.reviewer.judge(position, choice, note)
+        self.server.judged()
+        return self.server.reviewer.look()
+
+    def _path(self) -> str | None:
+        """What is behind the token; answers itself, and gives None, where that is wrong.
+
+        A page of another origin that has this machine's address by a name of its own (DNS
+        rebinding) is told by the Host header.
+        """
+        port = self.server.server_port
+        known = self.headers.get("Host") in (f"127.0.0.1:{port}", f"localhost:{port}")
+        _, token, *rest = [*self.path.split("/", 2), ""][:3]
+        if not known or not secrets.compare_digest(token.encode(), self.server.token.encode()):
+            self._send(HTTPStatus.NOT_FOUND, b"", JSON)
+            return None
+        return rest[0]
+
+    def _answer(self, value: Callable[[], Any]) -> None:
+        try:
+            self._send(HTTPStatus.OK, orjson.dumps(value()), JSON)
+        except (KeyError, TypeError, ValueError) as error:
+            self._fail(HTTPStatus.BAD_REQUEST, str(error))
+        except CloudftError as error:
+            self._fail(HTTPStatus.CONFLICT, f"{error.message} {error.fix or ''}".strip())
+
+    def _fail(self, status: HTTPStatus, message: str) -> None:
+        self._send(status, orjson.dumps({"error": message}), JSON)
+
+    def _send(self, status: HTTPStatus, body: bytes, kind: str) -> None:
+        nonce = self.server.nonce
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Cache-Control", "no-store")
+        self.send_header("X-Content-Type-Options", "nosniff")
+        self.send_header("Referrer-Policy", "no-referrer")
+        self.send_header(
+            "Content-Security-Policy",
+            f"default-src 'none'; style-src 'nonce-{nonce}'; script-src 'nonce-{nonce}';"
+            " connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+        )
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Nothing: the address holds the token."""

@@ -1,0 +1,66 @@
+"""What kind of answers a job has: labels, JSON, or text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import orjson
+
+from cloudft.data.labels import LEAST, MOST
+
+Name = Literal["classification", "json", "text", "language-modelling"]
+LABEL_LENGTH = 80
+"""Characters of the longest answer that is taken for a label."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is asked for; `labels` in order, where the answers are labels."""
+
+    name: Name
+    labels: tuple[str, ...] = ()
+
+
+def task_of(
+    references: Sequence[str],
+    train_answers: Sequence[str] = (),
+    *,
+    wanted: str = "auto",
+    labels: Sequence[str] = (),
+) -> Task:
+    """The task that these answers are of, or the one that is `wanted`.
+
+    Labels are at most 50 distinct short answers, each at least twice in the training data (without
+    it, in the references); JSON is where every answer is an object or an array.
+    """
+    known = list(train_answers) or list(references)
+    if labels or wanted == "classification":
+        found = set(labels) or {text.strip() for text in (*known, *references)}
+        return Task("classification", tuple(sorted(found)))
+    if wanted == "json" or (wanted == "auto" and all(map(_is_json, (*known, *references)))):
+        return Task("json")
+    distinct = _labels(known)
+    if wanted == "auto" and distinct:
+        return Task("classification", tuple(sorted(distinct | {t.strip() for t in references})))
+    return Task("text")
+
+
+def _labels(answers: Sequence[str]) -> set[str]:
+    counts: dict[str, int] = {}
+    for answer in answers:
+        text = answer.strip()
+        counts[text] = counts.get(text, 0) + 1
+        if len(counts) > MOST or len(text) > LABEL_LENGTH:
+            return set()
+    return set(counts) if counts and min(counts.values()) >= LEAST else set()
+
+
+def _is_json(text: str) -> bool:
+    if text.lstrip()[:1] not in ("{", "["):
+        return False
+    try:
+        return isinstance(orjson.loads(text), (dict, list))
+    except orjson.JSONDecodeError:
+        return False

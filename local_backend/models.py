@@ -1,0 +1,98 @@
+"""The models of one job, held open: the base, the tuned one, and what tells them apart."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Iterable, Iterator
+
+import torch
+
+from local_backend.device import choose_device, choose_dtype
+from local_backend.errors import TrainerError
+from local_backend.job_dir import ARTIFACTS, MODEL, JobDir
+from local_backend.model import Loaded, load, load_tokenizer, load_trained
+from local_backend.settings import Settings
+from local_backend.weights import locate
+
+TUNED, BASE = "tuned", "base"
+
+
+class Models:
+    """The tuned model and its base, sharing weights where the method allows it."""
+
+    def __init__(self, job_dir: JobDir, settings: Settings) -> None:
+        device = choose_device(settings.device)
+        dtype = choose_dtype("auto", device) if device.type == "cuda" else torch.float32
+        folder = job_dir / ARTIFACTS / MODEL
+        source = locate(settings.model_name, settings.weights)
+        self.method = settings.method
+        self.base = load(source, dtype, device)
+        self.tuned = self.base
+        self.trained = folder.is_dir()
+        if not self.trained:
+            self.base.model.eval()
+            self.base.model.config.use_cache = True
+            return
+        if settings.method == "full":
+            self.base.model.eval()
+            self.tuned = load(str(folder), dtype, device)
+        load_trained(folder, self.tuned, settings.method)
+        self.tuned.tokenizer = self.base.tokenizer = load_tokenizer(str(folder))[0]
+        self.tuned.model.config.use_cache = self.base.model.config.use_cache = True
+
+    @contextlib.contextmanager
+    def variant(self, name: str) -> Iterator[Loaded]:
+        """The model called `name`: the base is the tuned one with its adapters switched off."""
+        if name == TUNED and not self.trained:
+            raise TrainerError("The job has left no model yet.", fix="wait until it is Completed.")
+        if not self.trained:
+            yield self.base
+        elif name == BASE and self.base is self.tuned:
+            with self.tuned.model.disable_adapter():
+                yield self.tuned
+        else:
+            yield self.base if name == BASE else self.tuned
+
+    def identities(self) -> dict[str, str]:
+        """The sha256 of the weights in force, by variant.
+
+        Adapters whose update is zero, and full weights that were never changed, are the base.
+        """
+        base = digest(weights_of(self.base))
+        if not self.trained:
+            return {BASE: base}
+        if self.base is not self.tuned:
+            return {BASE: base, TUNED: digest(weights_of(self.tuned))}
+        adapters = list(adapters_of(self.tuned))
+        moved = any(bool(tensor.any()) for name, tensor in adapters if ".lora_B." in name)
+        return {BASE: base, TUNED: digest(adapters, base) if moved else base}
+
+
+def weights_of(loaded: Loaded) -> Iterator[tuple[str, torch.Tensor]]:
+    """The base model's own weights, under the names that they have without adapters around."""
+    for name, tensor in sorted(loaded.model.named_parameters()):
+        if ".lora_" not in name:
+            bare = name.removeprefix("base_model.model.").replace(".base_layer.", ".")
+            yield bare, tensor
+
+
+def adapters_of(loaded: Loaded) -> Iterator[tuple[str, torch.Tensor]]:
+    """The adapters' weights, with the scale of each layer's update."""
+    for name, module in sorted(loaded.model.named_modules()):
+        scaling = getattr(module, "scaling", None)
+        if isinstance(scaling, dict) and scaling:
+            yield f"{name}.scaling", torch.tensor([scaling[key] for key in sorted(scaling)])
+    for name, tensor in sorted(loaded.model.named_parameters()):
+        if ".lora_" in name:
+            yield name, tensor
+
+
+def digest(tensors: Iterable[tuple[str, torch.Tensor]], start: str = "") -> str:
+    """The sha256 of names and float32 values."""
+    found = hashlib.sha256(start.encode())
+    for name, tensor in tensors:
+        found.update(name.encode())
+        values = tensor.detach().to("cpu", torch.float32).contiguous()
+        found.update(memoryview(values.numpy()).cast("B") if values.numel() else b"")
+    return found.hexdigest()

@@ -1,0 +1,233 @@
+"""Base against tuned, from the command line, with models that were really trained."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+from processes import Cli, JobFile
+
+from cloudft.backends.base import Continuation, Prompt
+from cloudft.backends.local.backend import LocalBackend
+from cloudft.home import Home
+
+RECORDS = [
+    tiny.pair(f"Where is parcel {n} for {city}?", city) for n in range(5) for city in tiny.CITIES
+]
+HELD_OUT = [
+    tiny.pair(f"Where is parcel {n} for {city}?", city) for n in (7, 8) for city in tiny.CITIES
+]
+LEARNT = {"epochCount": 12, "learningRate": 0.02}
+
+
+@pytest.fixture
+def evaluated(cli: Cli, job_file: JobFile) -> Any:
+    """A function that trains a job file and evaluates it; returns the JSON and what was said."""
+
+    def run(*options: str, code: int = 0, **changes: Any) -> tuple[Any, str]:
+        path = job_file(records=changes.pop("records", RECORDS), **changes)
+        tiny.write_jsonl(path.parent / "test.jsonl", HELD_OUT)
+        done = cli("submit", path, "--wait", "--quiet", "--output", "json")
+        assert done.returncode == 0, done.stderr
+        done = cli("evaluate", "-", *options, "--output", "json", cwd=path.parent)
+        assert done.returncode == code, done.stdout + done.stderr
+        return json.loads(done.stdout), done.stderr
+
+    return run
+
+
+def test_tuning_is_told_to_have_helped_and_what_is_known_is_not_asked_again(
+    evaluated: Any, cli: Cli, home: Path
+) -> None:
+    found, _ = evaluated(data={"test": "test.jsonl"}, hyperparameters=LEARNT)
+    assert (found["task"], found["n"], found["metric"]) == ("classification", 16, "accuracy")
+    assert found["tuned"]["accuracy"] > 0.8 > 0.4 > found["base"]["accuracy"]
+    assert found["significance"]["verdict"] == "better"
+    assert found["delta"]["accuracy"]["low"] > 0
+    assert found["tuned"]["referenceLoss"] < found["base"]["referenceLoss"]
+    assert found["identities"]["base"] != found["identities"]["tuned"]
+    assert found["pitfalls"]["forgetting"]["questions"] >= 40
+    assert {w["code"] for w in found["warnings"]} >= {"FewRecords"}
+    kept = json.loads(Path(found["file"]).read_text())
+    assert len(kept["records"]) == 16 and kept["records"][0]["tuned"]["correct"] in (True, False)
+
+    answers = {path: path.read_bytes() for path in (home / "answers").iterdir()}
+    again = cli("evaluate", "-", "--output", "json")
+    second = json.loads(again.stdout)
+    assert second["asked"] == {"base": 0, "tuned": 0}
+    assert {name: second[name] for name in ("base", "tuned", "delta")} == {
+        name: found[name] for name in ("base", "tuned", "delta")
+    }
+    torn = max(answers, key=lambda path: len(answers[path]))
+    torn.write_bytes(answers[torn][: len(answers[torn]) // 2])  # as a kill leaves it
+    third = json.loads(cli("evaluate", "-", "--output", "json").stdout)
+    assert third["tuned"] == found["tuned"] and sum(third["asked"].values()) > 0
+    text = cli("evaluate", "-").stdout
+    assert "accuracy" in text and "The tuned model is better" in text
+
+
+def test_a_leak_over_fitting_and_labels_never_seen_are_told(evaluated: Any) -> None:
+    validation = [tiny.pair(f"Where is parcel {n} for Lyon?", "Oslo") for n in range(20, 28)]
+    found, said = evaluated(
+        "--data",
+        "train.jsonl",
+        "--quick",
+        records=RECORDS,
+        validation=validation,
+        hyperparameters={"epochCount": 8, "learningRate": 0.02},
+    )
+    assert {w["code"] for w in found["warnings"]} == {"LeakedTestSet"}
+    assert "40 of 40 held-out records were trained on" in said
+    assert found["pitfalls"]["overfitting"]["level"] == "bad"
+
+
+def test_labels_without_meaning_bring_no_improvement(evaluated: Any) -> None:
+    shuffled = [
+        tiny.pair(record["prompt"], tiny.CITIES[(5 * n + n // 3) % 8])
+        for n, record in enumerate(RECORDS)
+    ]
+    found, _ = evaluated("--quick", data={"test": "test.jsonl"}, records=shuffled)
+    assert found["significance"]["verdict"] != "better"
+    assert "No improvement" in found["significance"]["sentence"]
+
+
+def test_pre_training_is_told_in_bits_a_byte(evaluated: Any, tmp_path: Path) -> None:
+    tiny.write_jsonl(tmp_path / "job" / "held.jsonl", tiny.texts(90)[60:])
+    found, _ = evaluated(
+        "--data",
+        "held.jsonl",
+        records=tiny.texts(60),
+        customization_type="CONTINUED_PRE_TRAINING",
+        hyperparameters={"epochCount": 10},
+    )
+    assert (found["task"], found["metric"]) == ("language-modelling", "bitsPerByte")
+    assert found["tuned"]["bitsPerByte"] < found["base"]["bitsPerByte"]
+    assert found["significance"]["verdict"] == "better"
+    assert found["pitfalls"]["forgetting"]["rise"] != 0
+
+
+def test_a_model_that_was_never_trained_is_its_base(evaluated: Any, cli: Cli, home: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    evaluated("--quick", data={"test": "test.jsonl"})
+    [job] = (home / "jobs").iterdir()
+    path = job / "artifacts" / "model" / "adapter_model.safetensors"
+    tensors = load_file(path)
+    save_file({n: t * 0 if "lora_B" in n else t for n, t in tensors.items()}, path)
+    done = cli("evaluate", "-")
+    assert done.returncode == 2 and "the tuned model is its base" in done.stderr
+
+
+def test_answers_from_elsewhere_are_scored_alike(evaluated: Any, cli: Cli, tmp_path: Path) -> None:
+    evaluated("--quick", data={"test": "test.jsonl"})
+    rows = [{"base": " \n", "tuned": record["completion"]} for record in HELD_OUT]
+    path = tiny.write_jsonl(tmp_path / "answers.jsonl", rows)
+    found = json.loads(cli("evaluate", "-", "--answers", path, "--output", "json").stdout)
+    assert (found["base"]["accuracy"], found["tuned"]["accuracy"]) == (0.0, 1.0)
+    assert "EmptyAnswers" in {w["code"] for w in found["warnings"]}
+    for content, line in ((rows[:-1], "15 answers"), ([*rows[:-1], {"base": "x"}], "jsonl:16")):
+        tiny.write_jsonl(path, content)
+        done = cli("evaluate", "-", "--answers", path)
+        assert done.returncode == 2 and line in done.stderr and "Traceback" not in done.stderr
+
+
+def test_what_can_not_be_evaluated_is_refused(evaluated: Any, cli: Cli, tmp_path: Path) -> None:
+    found, _ = evaluated(code=2)
+    assert "no held-out data" in found["error"]["message"]
+    (tmp_path / "empty.jsonl").write_text("")
+    text = tiny.write_jsonl(tmp_path / "text.jsonl", [{"text": "Parcels."}])
+    for path in (tmp_path / "empty.jsonl", tmp_path / "gone.jsonl", text):
+        done = cli("evaluate", "-", "--data", path)
+        assert done.returncode in (2, 3) and "Traceback" not in done.stderr, done.stderr
+        assert "fix:" in done.stderr
+
+
+def test_perplexity_is_the_straightforward_computation(
+    tiny_model: Path, home: Path, cli: Cli, job_file: JobFile
+) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    path = job_file()
+    assert cli("submit", path, "--wait", "--quiet").returncode == 0
+    [job] = (home / "jobs").iterdir()
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float64).eval()
+    texts = ["The parcel for Lyon is in Oslo. " * 20, "Where is it?", "x", ""]
+    asked = Continuation(Prompt(text="Where is the parcel for"), " Lyon? In Lyon.")
+    session = LocalBackend(Home(home)).open(job.name)
+    try:
+        found = list(session.texts(texts, ["base"], window=64))
+        [likely] = session.likelihoods([asked], ["base"])
+    finally:
+        session.close()
+
+    def plain(ids: list[int], first: int) -> float:
+        with torch.inference_mode():
+            said = model(torch.tensor([ids])).logits.log_softmax(-1)[0]
+        return math.fsum(float(said[at - 1, ids[at]]) for at in range(first, len(ids)))
+
+    for one, text in zip(found, texts, strict=True):
+        ids, total, done = tokenizer(text)["input_ids"], 0.0, 1
+        for start in range(0, max(1, len(ids) - 1), 32):
+            window = ids[start : start + 64]
+            if start + len(window) > done:
+                total += plain(window, done - start)
+                done = start + len(window)
+        assert one.log_likelihood == pytest.approx(total, rel=1e-6)
+        assert one.tokens == max(0, len(ids) - 1)
+    before, after = (tokenizer(part)["input_ids"] for part in (asked.prompt.text, asked.text))
+    assert likely.log_likelihood == pytest.approx(plain([*before, *after], len(before)), rel=1e-6)
+
+
+def test_no_place_is_left_for_answers(evaluated: Any, cli: Cli, home: Path) -> None:
+    evaluated("--quick", data={"test": "test.jsonl"})
+    shutil.rmtree(home / "answers")
+    (home / "answers").write_text("a file")
+    done = cli("evaluate", "-")
+    assert done.returncode != 0 and "Traceback" not in done.stderr and "fix:" in done.stderr
+
+
+def test_two_jobs_are_compared_and_a_job_is_reported(
+    evaluated: Any, cli: Cli, tmp_path: Path
+) -> None:
+    data = {"test": "test.jsonl"}
+    weak, _ = evaluated("--quick", data=data, name="weak", hyperparameters={"epochCount": 1})
+    strong, _ = evaluated("--quick", data=data, name="strong", hyperparameters=LEARNT)
+    page = tmp_path / "compared.html"
+    done = cli("compare", "base", "weak", "strong", "--page", page, "--output", "json")
+    found = json.loads(done.stdout)
+    scores = {row["job"]: row["score"] for row in found["leaderboard"] if "base" not in row["name"]}
+    assert scores == {e["job"]: e["tuned"]["accuracy"] for e in (weak, strong)}
+    assert len(found["comparisons"]) == 2 and page.read_text().count("<h2>") == 3
+    assert "SCORE" in cli("compare", "weak", "strong").stdout
+    assert cli("compare", "weak").returncode == cli("compare", "weak", "weak").returncode == 2
+
+    report = tmp_path / "report.html"
+    assert cli("report", "strong", "--out", report).returncode == 0
+    text = report.read_text()
+    for told in (strong["identities"]["tuned"], "The tuned model is better", "<svg", "Lyon"):
+        assert told in text, told
+    done = cli("report", "strong", "--out", report)
+    assert done.returncode == 2 and "--force" in done.stderr
+    assert cli("report", "strong", "--out", report, "--force", "--no-texts").returncode == 0
+    assert "Where is parcel 7" not in report.read_text()
+
+
+def test_a_job_that_failed_or_was_not_evaluated_has_a_report_too(
+    cli: Cli, job_file: JobFile, tmp_path: Path
+) -> None:
+    job = job_file(name="plain")
+    assert cli("submit", job, "--wait", "--quiet").returncode == 0
+    assert cli("report", "plain", "--out", tmp_path / "plain.html").returncode == 0
+    assert "Not evaluated yet" in (tmp_path / "plain.html").read_text()
+    assert "was not evaluated yet" in cli("compare", "base", "plain").stderr
+    bad = job_file("bad", name="bad", local={"lora": {"target_modules": ["nothing"]}})
+    assert cli("submit", bad, "--wait", "--quiet").returncode == 1
+    assert cli("report", "bad", "--out", tmp_path / "bad.html").returncode == 0
+    assert "target_modules" in (tmp_path / "bad.html").read_text()

@@ -1,0 +1,144 @@
+"""A review: blind, kept at once, gone on with; and what it comes to."""
+
+from __future__ import annotations
+
+import json
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import krippendorff
+import pytest
+
+from cloudft.errors import UsageError
+from cloudft.evaluate.agreement import CHOICES, tally
+from cloudft.evaluate.compare import Side
+from cloudft.evaluate.review import Review, Reviewer, as_csv
+from cloudft.evaluate.review_server import ReviewServer
+
+COUNT = 12
+
+
+def side(name: str, answer: str) -> Side:
+    records = [
+        {
+            "key": f"k{n}",
+            "prompt": f"<i>Q{n}</i>",
+            "reference": f"R{n}",
+            "tuned": {"text": f"{answer}{n}"},
+        }
+        for n in range(COUNT)
+    ]
+    return Side(name, {"records": records}, "tuned")
+
+
+@pytest.fixture
+def review(tmp_path: Path) -> Review:
+    found = Review(tmp_path, side("first", "a"), side("second", "b"))
+    found.save()
+    return found
+
+
+def favour(reviewer: Reviewer, letter: str) -> None:
+    """Judge every record for the side whose answers begin so."""
+    while (look := reviewer.look())["record"]:
+        seen = "left" if look["record"]["left"].startswith(letter) else "right"
+        reviewer.judge(look["position"], seen, "")
+
+
+def test_sides_and_records_come_in_an_order_of_each_reviewers_own(review: Review) -> None:
+    ada, bob = Reviewer(review, "ada"), Reviewer(review, "bob")
+    assert ada.order != bob.order and sorted(ada.order) == sorted(bob.order)
+    left = [ada.look(n)["record"]["left"][0] for n in range(COUNT)]
+    assert set(left) == {"a", "b"}
+    assert "first" not in json.dumps(ada.look()) and "second" not in json.dumps(ada.look())
+    assert Reviewer(review, "ada").order == ada.order
+
+
+def test_judgements_mean_the_side_whatever_stood_where(review: Review) -> None:
+    favour(Reviewer(review, "ada"), "b")
+    found = review.results()
+    assert found["counts"] == {"a": 0, "b": COUNT, "tie": 0, "bad": 0}
+    assert found["winRate"]["value"] == 1.0 and 0.7 < found["winRate"]["low"] < 0.8
+    assert found["agreement"]["value"] is None
+    favour(Reviewer(review, "bob"), "b")
+    assert review.results()["agreement"]["value"] == 1.0
+
+
+def test_a_review_goes_on_where_it_was_left_and_the_last_word_counts(review: Review) -> None:
+    ada = Reviewer(review, "ada")
+    ada.judge(0, "left", "first thought")
+    ada.judge(1, "tie", "")
+    [path] = review.folder.glob("judgements-*")
+    path.write_bytes(path.read_bytes()[:-20])  # the second was cut short
+    again = Reviewer(review, "ada")
+    assert again.look()["position"] == 1 and again.look()["judged"] == 1
+    again.judge(1, "bad", "now whole")
+    again.judge(0, "right", "second thought")
+    first = again.look(0)["record"]
+    assert (first["choice"], first["note"]) == ("right", "second thought")
+    assert again.look(1)["record"]["choice"] == "bad" and again.look()["position"] == 2
+    assert len(review.rows()) == 2
+
+
+def test_agreement_is_krippendorffs() -> None:
+    said = {
+        "ada": {"1": "a", "2": "b", "3": "b", "4": "tie"},
+        "bob": {"1": "a", "2": "b", "3": "a"},
+        "cleo": {"2": "b", "3": "b", "4": "tie"},
+    }
+    table = [
+        [CHOICES.index(found[k]) if k in found else float("nan") for k in "1234"]
+        for found in said.values()
+    ]
+    known = krippendorff.alpha(reliability_data=table, level_of_measurement="nominal")
+    assert tally(said)["agreement"]["value"] == pytest.approx(known, abs=1e-12)
+    nothing = tally({})
+    assert nothing["winRate"]["value"] is None and nothing["judgements"] == 0
+
+
+def test_an_export_starts_no_formula(review: Review) -> None:
+    Reviewer(review, "ada").judge(0, "tie", "=HYPERLINK(1)")
+    assert "'=HYPERLINK" in as_csv(review.rows())
+    with pytest.raises(UsageError):
+        Reviewer(review, "../ada")
+
+
+@pytest.fixture
+def server(review: Review) -> Iterator[ReviewServer]:
+    with ReviewServer(Reviewer(review, "ada")) as found:
+        threading.Thread(target=found.serve_forever, daemon=True).start()
+        yield found
+        found.shutdown()
+
+
+def ask(url: str, body: Any = None, **headers: str) -> tuple[int, bytes, Any]:
+    data = None if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
+    request = urllib.request.Request(url, data, headers)
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return answer.status, answer.read(), answer.headers
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read(), error.headers
+
+
+def test_the_server_answers_who_has_the_address_and_no_one_else(server: ReviewServer) -> None:
+    status, page, headers = ask(server.url)
+    assert status == 200 and b"Which answer" in page and b"NONCE" not in page
+    assert "default-src 'none'" in headers["Content-Security-Policy"]
+    assert not [part for part in (b"http://", b"https://", b"//cdn") if part in page]
+    root = f"http://127.0.0.1:{server.server_port}"
+    assert ask(f"{root}/")[0] == ask(f"{root}/wrong/record")[0] == 404
+    assert ask(f"{server.url}record", Host="evil.example")[0] == 404
+    assert ask(f"{server.url}../../etc/passwd")[0] == 404
+    for body in (b"{", {"position": "0", "choice": "left"}, {"position": 0}, [], b"\xff"):
+        assert ask(f"{server.url}judge", body)[0] == 400, body
+    for body in ({"position": 99, "choice": "left"}, {"position": 0, "choice": "best"}):
+        assert ask(f"{server.url}judge", body)[0] == 409, body
+    status, answer, _ = ask(f"{server.url}judge", {"position": 0, "choice": "tie", "note": "n"})
+    assert status == 200 and json.loads(answer)["judged"] == 1
+    assert json.loads(ask(f"{server.url}record/0")[1])["record"]["choice"] == "tie"
