@@ -32,6 +32,7 @@ bench: $(VENV)/.dev  ## Measure what the speed claims rest on.
 	$(BIN)/python benchmarks/listing.py
 	$(BIN)/python benchmarks/checking.py
 	$(BIN)/python benchmarks/listing_bedrock.py
+	$(BIN)/python benchmarks/evaluating.py
 
 clean:  ## Remove the environment and the demo's jobs.
 	rm -rf $(VENV) .demo

