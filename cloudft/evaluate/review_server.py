@@ -118,7 +118,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header(
             "Content-Security-Policy",
             f"default-src 'none'; style-src 'nonce-{nonce}'; script-src 'nonce-{nonce}';"
-            " connect-src 'self'; img-src data:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+            " connect-src 'self'; img-src data:; frame-ancestors 'none'; base-uri 'none';"
+            " form-action 'none'",
         )
         self.end_headers()
         self.wfile.write(body)

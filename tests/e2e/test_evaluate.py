@@ -231,3 +231,27 @@ def test_a_job_that_failed_or_was_not_evaluated_has_a_report_too(
     assert cli("submit", bad, "--wait", "--quiet").returncode == 1
     assert cli("report", "bad", "--out", tmp_path / "bad.html").returncode == 0
     assert "target_modules" in (tmp_path / "bad.html").read_text()
+
+
+def test_advice_rests_on_a_job_that_is_trained_once(cli: Cli, job_file: JobFile) -> None:
+    path = job_file(
+        records=RECORDS,
+        data={"test": "test.jsonl"},
+        hyperparameters=LEARNT,
+        evaluate={"documents": "facts.md"},
+    )
+    tiny.write_jsonl(path.parent / "test.jsonl", HELD_OUT)
+    (path.parent / "facts.md").write_text("\n\n".join(f"{city} is a city." for city in tiny.CITIES))
+    found = json.loads(cli("advise", path, "--output", "json").stdout)
+    assert found["advice"] == "fine-tune"
+    assert set(found["methods"]) == {"zero-shot", "few-shot", "retrieval", "fine-tuned"}
+    assert (
+        found["methods"]["few-shot"]["promptTokens"]
+        > found["methods"]["fine-tuned"]["promptTokens"]
+    )
+    assert found["facts"] == {"train_records": 40, "noise": 0.0, "stale": 0.0}
+    again = cli("advise", path)
+    assert "advice: fine-tune" in again.stdout and "known before" in again.stdout
+    assert len(json.loads(cli("list", "--output", "json").stdout)) == 1
+    done = cli("advise", path, "--set", "evaluate.documents=nowhere")
+    assert done.returncode == 2 and "fix:" in done.stderr and "Traceback" not in done.stderr

@@ -91,6 +91,9 @@ def decide(
             f"looking facts up beats prompting ({found.score:.2f} against {prompt.score:.2f})"
         )
         return Word("retrieve", tuple(reasons))
+    if facts.stale >= STALE and prompt.score < GOOD:
+        reasons.append("what the answers are has to be looked up each time, whatever is tuned")
+        return Word("retrieve", tuple(reasons))
     if facts.noise >= NOISY:
         reasons.append(
             f"{facts.noise:.0%} of the training records contradict another one: mend them first"
@@ -98,12 +101,7 @@ def decide(
         )
         if prompt.score < GOOD:
             return Word("more data first", tuple(reasons))
-    if tuned and _above(compared.get("fine-tuned")):
-        if facts.stale >= STALE:
-            reasons.append(
-                "tuning measured better, but would have to be done anew as answers change"
-            )
-            return Word("retrieve", tuple(reasons))
+    if tuned and facts.stale < STALE and _above(compared.get("fine-tuned")):
         reasons.append(
             f"tuning is better than the best prompt ({prompt.name}) by"
             f" {compared['fine-tuned'].delta:+.2f} (95 % interval {compared['fine-tuned'].low:+.2f}"

@@ -28,12 +28,13 @@ class Index:
                 fix="pip install 'cloudft[evaluate]'",
             ) from error
         self.texts = list(texts)
+        self._known = {word for text in self.texts for word in _words(text)}
         self._index: Any = bm25s.BM25()
-        self._index.index([_words(text) for text in self.texts], show_progress=False)
+        self._index.index([_words(text) or ["-"] for text in self.texts], show_progress=False)
 
     def find(self, question: str, count: int) -> list[int]:
         """The numbers of the best texts, best first; those that share no word are left out."""
-        words = [word for word in _words(question) if word in self._index.vocab_dict]
+        words = [word for word in _words(question) if word in self._known]
         if not words:
             return []
         places, scores = self._index.retrieve(
@@ -43,7 +44,7 @@ class Index:
 
 
 def _words(text: str) -> list[str]:
-    return WORD.findall(text.lower()) or [""]
+    return WORD.findall(text.lower())
 
 
 def passages(documents: Sequence[str]) -> list[str]:

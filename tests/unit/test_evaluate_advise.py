@@ -1,0 +1,115 @@
+"""The word that follows from the measurements, and what is asked to get them."""
+
+from __future__ import annotations
+
+import pytest
+
+from cloudft.backends.base import Prompt
+from cloudft.evaluate.advise import methods
+from cloudft.evaluate.advise.decide import Facts, Measured, break_even, decide, decide_corpus
+from cloudft.evaluate.advise.measure import compared
+from cloudft.evaluate.advise.retrieve import Index, passages
+from cloudft.evaluate.held_out import Item
+from cloudft.evaluate.statistics import paired
+from cloudft.evaluate.tasks import Task
+
+PLENTY = Facts(train_records=500, noise=0.0, stale=0.0)
+
+
+def measured(**scores: float) -> dict[str, Measured]:
+    """Methods that are right in so many of 100 records, the same ones first."""
+    found = {}
+    for name, score in scores.items():
+        each = [float(n < 100 * score) for n in range(100)]
+        name = name.replace("_", "-")
+        found[name] = Measured(name, score, each, 50, 5, 0.1)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("scores", "facts", "advice"),
+    [
+        ({"zero_shot": 0.1, "few_shot": 0.3, "fine_tuned": 0.9}, PLENTY, "fine-tune"),
+        ({"zero_shot": 0.1, "few_shot": 0.9, "fine_tuned": 0.9}, PLENTY, "prompt"),
+        ({"zero_shot": 0.9, "few_shot": 0.2, "fine_tuned": 0.92}, PLENTY, "prompt"),
+        ({"zero_shot": 0.2, "few_shot": 0.3, "fine_tuned": 0.3}, PLENTY, "prompt"),
+        (
+            {"zero_shot": 0.2, "few_shot": 0.3, "fine_tuned": 0.3},
+            Facts(60, 0.0, 0.0),
+            "more data first",
+        ),
+        (
+            {"zero_shot": 0.2, "few_shot": 0.3, "fine_tuned": 0.5},
+            Facts(500, 0.4, 0.0),
+            "more data first",
+        ),
+        (
+            {"zero_shot": 0.1, "few_shot": 0.2, "retrieval": 0.8, "fine_tuned": 0.3},
+            PLENTY,
+            "retrieve",
+        ),
+        (
+            {"zero_shot": 0.1, "few_shot": 0.2, "retrieval": 0.4, "fine_tuned": 0.9},
+            PLENTY,
+            "fine-tune",
+        ),
+        (
+            {"zero_shot": 0.1, "few_shot": 0.2, "fine_tuned": 0.6},
+            Facts(500, 0.0, 0.3),
+            "retrieve",
+        ),
+    ],
+)
+def test_the_word_follows_from_what_was_measured(
+    scores: dict[str, float], facts: Facts, advice: str
+) -> None:
+    found = measured(**scores)
+    word = decide(found, facts, compared(found))
+    assert word.advice == advice
+    assert len(word.reasons) > len(found)
+
+
+def test_tuning_is_never_named_where_a_prompt_is_as_good() -> None:
+    for prompt in range(0, 101, 10):
+        for tuned in range(0, 101, 10):
+            found = measured(zero_shot=0.0, few_shot=prompt / 100, fine_tuned=tuned / 100)
+            word = decide(found, PLENTY, compared(found))
+            assert (word.advice == "fine-tune") <= (tuned > prompt)
+
+
+def test_a_corpus_is_worth_it_when_it_is_news_to_the_model() -> None:
+    base = [1.0, 1.1, 0.9, 1.2] * 5
+    news, known = [0.8 * b for b in base], [0.999 * b for b in base]
+    better = paired(base, news, lower_is_better=True)
+    assert decide_corpus(1.05, 0.84, better, 50_000).advice == "continue pre-training"
+    same = paired(base, known, lower_is_better=True)
+    assert decide_corpus(1.05, 1.049, same, 50_000).advice == "more data first"
+    assert decide_corpus(1.05, 1.049, same, 5_000_000).advice == "retrieve"
+
+
+def test_requests_pay_training_back_only_when_they_are_cheaper() -> None:
+    assert break_even(100, 3, 1) == 50
+    assert break_even(100, 1, 1) is break_even(100, 1, 2) is None
+
+
+def item(asked: str, answer: str) -> Item:
+    return Item("k", "f", 1, Prompt([{"role": "user", "content": asked}]), asked, answer)
+
+
+def test_what_is_asked_has_the_nearest_examples_and_passages_last() -> None:
+    train = [item(f"Where is the {thing}?", f"In {thing}.") for thing in ("cat", "dog", "red hen")]
+    index = Index([one.shown for one in train])
+    asked = item("Is the red hen here?", "yes")
+    turns = [m["content"] for m in methods.few_shot(asked, train, index).messages]
+    assert turns[-3:] == ["Where is the red hen?", "In red hen.", "Is the red hen here?"]
+    documents = Index(passages(["The hen is red.\n\nThe cat sleeps.", "A dog. " * 200]))
+    assert max(map(len, documents.texts)) < 800
+    [message] = methods.retrieval(asked, documents).messages
+    assert message["content"].endswith("The hen is red.\n\nQuestion: Is the red hen here?")
+    assert (
+        methods.retrieval(item("xyzzy", ""), documents).messages
+        == item("xyzzy", "").prompt.messages
+    )
+    labels = Task("classification", ("yes", "no"))
+    assert methods.zero_shot(asked, labels).messages[-1]["content"].endswith("alone: yes, no.")
+    assert Index(["a b"]).find("", 3) == []
