@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cloudft.cli.figures import interval, number, signed
-from cloudft.cli.jobs import open_job
+from cloudft.cli.jobs import follow_and_show, open_job
 from cloudft.cli.options import Console, console_options, job_argument
 from cloudft.home import Home
 
 if TYPE_CHECKING:
-    from cloudft.backends.base import Decoding
+    from cloudft.backends.base import Backend, Decoding
     from cloudft.evaluate.held_out import HeldOut
     from cloudft.store import Record
 
@@ -50,6 +50,12 @@ MARKS = {"good": "ok", "warning": "look", "bad": "BAD"}
 @click.option("--max-new-tokens", type=click.IntRange(1), help="Of an answer at most.")
 @click.option("--quick", is_flag=True, help="The scores alone: no general text, no memorising.")
 @click.option("--consistency", is_flag=True, help="Ask again in other words, and by sampling.")
+@click.option(
+    "--learning-curve",
+    "curve",
+    is_flag=True,
+    help="Train on 1/8, 1/4 and 1/2 of the data too: what would more of it buy? (local jobs)",
+)
 @click.option("-y", "--yes", is_flag=True, help="Do not ask before answers that cost.")
 @console_options
 def evaluate_command(
@@ -61,6 +67,7 @@ def evaluate_command(
     max_new_tokens: int | None,
     quick: bool,
     consistency: bool,
+    curve: bool,
     yes: bool,
     console: Console,
 ) -> int:
@@ -91,12 +98,35 @@ def evaluate_command(
             wanted=Wanted(general=not quick, memory=not quick, consistency=consistency),
             progress=progress,
         )
+        if curve:
+            found["pitfalls"]["data"] = _curve(record, backend, home, held, progress, console)
     path = keep(record.folder, found)
     shown = {name: value for name, value in found.items() if name != "records"}
     for warning in found["warnings"]:
         console.note(f"warning: {warning['message']} [{warning['code']}]")
     console.result({**shown, "file": path}, text_of(found))
     return 0
+
+
+def _curve(
+    record: Record,
+    backend: Backend,
+    home: Home,
+    held: HeldOut,
+    progress: Callable[[str, int, int], None],
+    console: Console,
+) -> dict[str, Any]:
+    """The pitfall of too little data, from jobs on parts of it."""
+    from cloudft.evaluate.learning_curve import learning_curve
+
+    return learning_curve(
+        record,
+        backend,
+        home,
+        held,
+        progress=progress,
+        follow=lambda job: follow_and_show(job, backend, None, console),
+    ).to_json()
 
 
 def agree(record: Record, held: HeldOut, decoding: Decoding, yes: bool, console: Console) -> None:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tiny
+from job_files import write_job_file
 from processes import Cli, JobFile
 
 from cloudft.backends.base import Continuation, Prompt
@@ -39,6 +43,43 @@ def evaluated(cli: Cli, job_file: JobFile) -> Any:
         return json.loads(done.stdout), done.stderr
 
     return run
+
+
+@pytest.fixture(scope="module")
+def learnt_home(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
+    """A home in which one job has learned its answers, and was evaluated quickly."""
+    folder = tmp_path_factory.mktemp("learnt")
+    path = write_job_file(
+        folder / "job",
+        tiny_model,
+        records=RECORDS,
+        data={"test": "test.jsonl"},
+        hyperparameters=LEARNT,
+    )
+    tiny.write_jsonl(path.parent / "test.jsonl", HELD_OUT)
+    for words in (["submit", str(path), "--wait"], ["evaluate", "-"]):
+        subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "cloudft",
+                *words,
+                "--quiet",
+                *(["--quick"] * (len(words) == 2)),
+            ],
+            env=os.environ | {"CLOUDFT_HOME": str(folder / "home")},
+            check=True,
+            capture_output=True,
+        )
+    return folder / "home"
+
+
+@pytest.fixture
+def learnt(learnt_home: Path, home: Path) -> Path:
+    """A copy of it, for one test; returns the job's folder."""
+    shutil.copytree(learnt_home, home)
+    [job] = (home / "jobs").iterdir()
+    return job
 
 
 def test_tuning_is_told_to_have_helped_and_what_is_known_is_not_asked_again(
@@ -111,20 +152,17 @@ def test_pre_training_is_told_in_bits_a_byte(evaluated: Any, tmp_path: Path) -> 
     assert found["pitfalls"]["forgetting"]["rise"] != 0
 
 
-def test_a_model_that_was_never_trained_is_its_base(evaluated: Any, cli: Cli, home: Path) -> None:
+def test_a_model_that_was_never_trained_is_its_base(learnt: Path, cli: Cli) -> None:
     from safetensors.torch import load_file, save_file
 
-    evaluated("--quick", data={"test": "test.jsonl"})
-    [job] = (home / "jobs").iterdir()
-    path = job / "artifacts" / "model" / "adapter_model.safetensors"
+    path = learnt / "artifacts" / "model" / "adapter_model.safetensors"
     tensors = load_file(path)
     save_file({n: t * 0 if "lora_B" in n else t for n, t in tensors.items()}, path)
     done = cli("evaluate", "-")
     assert done.returncode == 2 and "the tuned model is its base" in done.stderr
 
 
-def test_answers_from_elsewhere_are_scored_alike(evaluated: Any, cli: Cli, tmp_path: Path) -> None:
-    evaluated("--quick", data={"test": "test.jsonl"})
+def test_answers_from_elsewhere_are_scored_alike(learnt: Path, cli: Cli, tmp_path: Path) -> None:
     rows = [{"base": " \n", "tuned": record["completion"]} for record in HELD_OUT]
     path = tiny.write_jsonl(tmp_path / "answers.jsonl", rows)
     found = json.loads(cli("evaluate", "-", "--answers", path, "--output", "json").stdout)
@@ -185,8 +223,7 @@ def test_perplexity_is_the_straightforward_computation(
     assert likely.log_likelihood == pytest.approx(plain([*before, *after], len(before)), rel=1e-6)
 
 
-def test_no_place_is_left_for_answers(evaluated: Any, cli: Cli, home: Path) -> None:
-    evaluated("--quick", data={"test": "test.jsonl"})
+def test_no_place_is_left_for_answers(learnt: Path, cli: Cli, home: Path) -> None:
     shutil.rmtree(home / "answers")
     (home / "answers").write_text("a file")
     done = cli("evaluate", "-")
@@ -255,3 +292,19 @@ def test_advice_rests_on_a_job_that_is_trained_once(cli: Cli, job_file: JobFile)
     assert len(json.loads(cli("list", "--output", "json").stdout)) == 1
     done = cli("advise", path, "--set", "evaluate.documents=nowhere")
     assert done.returncode == 2 and "fix:" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_learning_curve_is_made_of_jobs_on_parts_of_the_data(evaluated: Any, cli: Cli) -> None:
+    many = [
+        tiny.pair(f"Where is parcel {n} for {city}?", city)
+        for n in range(10)
+        for city in tiny.CITIES
+    ]
+    options = {"data": {"test": "test.jsonl"}, "hyperparameters": {"epochCount": 3}}
+    found, _ = evaluated("--quick", "--learning-curve", records=many, **options)
+    curve = found["pitfalls"]["data"]
+    assert [p["records"] for p in curve["points"]] == [10, 20, 40, 80]
+    assert curve["points"][-1]["loss"] == pytest.approx(found["tuned"]["referenceLoss"], rel=1e-6)
+    assert curve["points"][0]["loss"] > curve["points"][-1]["loss"]
+    assert "10, 20, 40, 80 records" in curve["sentence"]
+    assert len(json.loads(cli("list", "--output", "json").stdout)) == 4

@@ -1,0 +1,109 @@
+"""The same job on parts of its data, to see what more of it would buy. Trains on this machine.
+
+Parts are nested (an eighth is part of the quarter) and drawn by the job's seed; each run is a job
+like any other, so a second call, or one after Ctrl-C, finds what is trained already.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import yaml
+
+from cloudft import jobs
+from cloudft.backends.base import Backend, Continuation, Opens
+from cloudft.errors import JobFailed, UsageError
+from cloudft.evaluate.ask import TUNED, Progress, models
+from cloudft.evaluate.held_out import HeldOut, staged_file
+from cloudft.evaluate.pitfalls import Pitfall
+from cloudft.evaluate.pitfalls.learning import PARTS, learning
+from cloudft.files import as_store_error, write_whole
+from cloudft.home import Home
+from cloudft.spec.load import load_job
+from cloudft.store import Record, Store
+
+FEWEST = 8
+"""Records of the smallest part at least."""
+
+
+def learning_curve(
+    record: Record,
+    backend: Backend,
+    home: Home,
+    held: HeldOut,
+    *,
+    progress: Progress,
+    follow: Callable[[jobs.Job], jobs.Job],
+) -> Pitfall:
+    """Train on each part, and hold the losses of the held-out records together.
+
+    Raises UsageError for a job of another backend, or with too few records; JobFailed.
+    """
+    train = staged_file(record, home, "train")
+    if record.backend != "local" or not isinstance(backend, Opens) or train is None:
+        raise UsageError(
+            "a learning curve is made of local jobs whose training data is still there",
+            fix="submit the same job file with --backend local, and evaluate that job.",
+        )
+    lines = train.read_bytes().splitlines(keepends=True)
+    if len(lines) * PARTS[0] < FEWEST:
+        raise UsageError(
+            f"{len(lines)} training records are too few for parts of an eighth",
+            fix=f"a learning curve takes {math.ceil(FEWEST / PARTS[0])} records or more.",
+        )
+    order = np.random.default_rng(int(record.spec.get("seed", 7))).permutation(len(lines))
+    points = []
+    for part in PARTS:
+        count = round(len(lines) * part)
+        run = record
+        if part < 1:
+            chosen = b"".join(lines[i] for i in sorted(order[:count]))
+            run = _trained(record, backend, home, part, chosen, follow).record
+        points.append((count, _loss(run, backend, home, held, f"{count} records", progress)))
+    return learning(points)
+
+
+def _trained(
+    record: Record,
+    backend: Backend,
+    home: Home,
+    part: float,
+    chosen: bytes,
+    follow: Callable[[jobs.Job], jobs.Job],
+) -> jobs.Job:
+    """The job on a part of its data, trained; its file stands beside the evaluations."""
+    folder = record.folder / "parts" / f"1of{round(1 / part)}"
+    spec: dict[str, Any] = {**record.spec, "name": f"{record.name[:50]}-1of{round(1 / part)}"}
+    data: dict[str, Any] = {"train": "train.jsonl"}
+    validation = staged_file(record, home, "validation")
+    if validation is not None:
+        data["validation"] = str(validation)
+    with as_store_error("the part can't be written down", folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(folder / "train.jsonl", chosen)
+        write_whole(folder / "cloudft.yaml", yaml.safe_dump(spec | {"data": data}).encode())
+    staged, _ = jobs.prepare(load_job(folder / "cloudft.yaml"), backend, home)
+    job = follow(jobs.submit(staged, backend, Store(home.jobs)))
+    if job.state.status != "Completed":
+        raise JobFailed(
+            f"{job.record.id} is {job.state.status}: {job.state.failure_message or 'no reason'}",
+            fix=f"cloudft logs {job.record.id}",
+        )
+    return job
+
+
+def _loss(
+    record: Record, backend: Opens, home: Home, held: HeldOut, what: str, progress: Progress
+) -> float:
+    """Nats a token of the held-out references, or of the held-out text."""
+    session = backend.open(record.backend_job_id or record.id)
+    with models(session, home, progress, variants=(TUNED,)) as tuned:
+        if record.customization_type == "CONTINUED_PRE_TRAINING":
+            found = tuned.texts(what, [item.reference for item in held.items], TUNED)
+        else:
+            wanted = [Continuation(item.prompt, item.reference) for item in held.items]
+            found = tuned.likelihoods(what, wanted, TUNED)
+    return -math.fsum(f.log_likelihood for f in found) / max(1, sum(f.tokens for f in found))
