@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from cloudft.backends.base import Likelihood
@@ -57,27 +57,36 @@ def judged(models: Models, held: HeldOut, general: Sequence[str]) -> dict[str, A
         "confusion": None,
         "slices": slices([None] * len(texts), list(map(len, texts)), bits[BASE], bits[TUNED]),
         "clozeTerms": len(terms),
-        "records": [
-            {
-                "index": place,
-                "key": item.key,
-                "file": item.file,
-                "line": item.line,
-                "prompt": "",
-                "reference": item.reference,
-                **{
-                    name: {
-                        "logLikelihood": found[name][place].log_likelihood,
-                        "referenceTokens": found[name][place].tokens,
-                        "bytes": len(item.reference.encode()),
-                        "score": bits[name][place],
-                        "correct": None,
-                    }
-                    for name in VARIANTS
-                },
-            }
-            for place, item in enumerate(held.items)
-        ],
+        "records": [_record(held, place, found, bits) for place in range(len(texts))],
+    }
+
+
+def _record(
+    held: HeldOut,
+    place: int,
+    found: Mapping[str, Sequence[Likelihood]],
+    bits: Mapping[str, Sequence[float]],
+) -> dict[str, Any]:
+    """One document and what it takes each model."""
+    item = held.items[place]
+    sides = {
+        name: {
+            "logLikelihood": found[name][place].log_likelihood,
+            "referenceTokens": found[name][place].tokens,
+            "bytes": len(item.reference.encode()),
+            "score": bits[name][place],
+            "correct": None,
+        }
+        for name in VARIANTS
+    }
+    return {
+        "index": place,
+        "key": item.key,
+        "file": item.file,
+        "line": item.line,
+        "prompt": "",
+        "reference": item.reference,
+        **sides,
     }
 
 
