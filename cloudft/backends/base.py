@@ -17,6 +17,9 @@ from cloudft.errors import DamagedJob, JobNotFound
 from cloudft.spec.load import LoadedJob
 from cloudft.types import Estimate, Finding, JobState, LogLine, Manifest, Metric, Plan, Volume
 
+Progress = Callable[[str, int, int], None]
+"""Told what goes on, how much of it is done, and how much there is."""
+
 
 @dataclass(frozen=True)
 class StagedJob:
@@ -250,6 +253,35 @@ class Opens(ABC):
     @abstractmethod
     def open_base(self, job: LoadedJob) -> Asks:
         """The base model that this job would tune, alone: the variant `base`."""
+
+
+@dataclass(frozen=True)
+class TaskFigure:
+    """One figure of a benchmark's task for each of its records, in one order for both models."""
+
+    task: str
+    figure: str
+    base: Sequence[float]
+    tuned: Sequence[float]
+
+
+class Benchmarks(ABC):
+    """A backend that runs the tasks of EleutherAI's lm-eval on a job's models."""
+
+    @abstractmethod
+    def benchmark(
+        self,
+        job_id: str,
+        tasks: Sequence[str],
+        *,
+        include: Path | None,
+        limit: int | None,
+        progress: Progress,
+    ) -> Iterator[TaskFigure]:
+        """The figures of every task; `include` is a folder with tasks of one's own.
+
+        Raises TrainerError for a task that there is not, or whose data can't be had.
+        """
 
 
 class Exports(ABC):

@@ -28,6 +28,7 @@ MARKS = {"good": "ok", "warning": "look", "bad": "BAD"}
     "evaluate",
     epilog="\b\nExamples:\n  cloudft evaluate -\n"
     "  cloudft evaluate ticket-router --data held-out.jsonl --consistency\n"
+    "  cloudft evaluate ticket-router --suite lm-eval:arc_easy --limit 200\n"
     "  cloudft evaluate ticket-router --answers answers.jsonl --output json",
 )
 @job_argument
@@ -56,6 +57,18 @@ MARKS = {"good": "ok", "warning": "look", "bad": "BAD"}
     is_flag=True,
     help="Train on 1/8, 1/4 and 1/2 of the data too: what would more of it buy? (local jobs)",
 )
+@click.option(
+    "--suite",
+    "suites",
+    multiple=True,
+    metavar="lm-eval:TASK",
+    help="Run a task of EleutherAI's lm-eval on both models too (local jobs); may be repeated.",
+)
+@click.option(
+    "--suite-path",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="A folder with the YAML files of lm-eval tasks of your own.",
+)
 @click.option("-y", "--yes", is_flag=True, help="Do not ask before answers that cost.")
 @console_options
 def evaluate_command(
@@ -68,6 +81,8 @@ def evaluate_command(
     quick: bool,
     consistency: bool,
     curve: bool,
+    suites: tuple[str, ...],
+    suite_path: Path | None,
     yes: bool,
     console: Console,
 ) -> int:
@@ -80,7 +95,10 @@ def evaluate_command(
     from cloudft.evaluate.evaluation import keep
     from cloudft.evaluate.hazards import Wanted
     from cloudft.evaluate.held_out import held_out
+    from cloudft.evaluate.suite import suites as run_suites
+    from cloudft.evaluate.suite import tasks_of
 
+    tasks_of(suites)
     record, backend, _ = open_job(reference)
     home = Home.from_environ()
     held = held_out(record, home, data, limit or 0)
@@ -98,6 +116,10 @@ def evaluate_command(
             wanted=Wanted(general=not quick, memory=not quick, consistency=consistency),
             progress=progress,
         )
+        if suites:
+            found["suites"] = run_suites(
+                record, backend, suites, include=suite_path, limit=limit, progress=progress
+            )
         if curve:
             found["pitfalls"]["data"] = _curve(record, backend, home, held, progress, console)
     path = keep(record.folder, found)
@@ -170,12 +192,15 @@ def text_of(found: Mapping[str, Any]) -> str:
     """The evaluation as a person reads it."""
     from cloudft.cli.render import table
 
-    head = f"{found['job']}: base against tuned on {found['n']} held-out records ({found['task']})"
-    parts = [head, table(("METRIC", "BASE", "TUNED", "DELTA", "95 % INTERVAL"), rows(found))]
+    title = f"{found['job']}: base against tuned on {found['n']} held-out records ({found['task']})"
+    parts = [title, table(("METRIC", "BASE", "TUNED", "DELTA", "95 % INTERVAL"), rows(found))]
     parts.append(found["significance"]["sentence"])
     if found["slices"]:
         names = ("SLICE", "RECORDS", "BASE", "TUNED", "DELTA", "95 % INTERVAL")
         parts.append(table(names, _slices(found["slices"])))
+    if found.get("suites"):
+        head = ("SUITE", "FIGURE", "RECORDS", "BASE", "TUNED", "DELTA", "95 % INTERVAL")
+        parts.append(table(head, _suites(found["suites"])))
     if found["pitfalls"]:
         parts.append(
             "\n".join(
@@ -195,6 +220,13 @@ def rows(found: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
             continue
         delta = found["delta"][name]
         yield (name, number(base), number(tuned), signed(delta["value"]), interval(delta))
+
+
+def _suites(suites: list[Mapping[str, Any]]) -> Iterator[tuple[Any, ...]]:
+    for one in suites:
+        delta = one["delta"]
+        values = (number(one["base"]), number(one["tuned"]), signed(delta["value"]))
+        yield (one["suite"], one["figure"], one["n"], *values, interval(delta))
 
 
 def _slices(slices: list[Mapping[str, Any]]) -> Iterator[tuple[Any, ...]]:

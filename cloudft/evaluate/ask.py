@@ -8,15 +8,21 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from cloudft.backends.base import Asks, Continuation, Decoding, Likelihood, Prompt, Scores
+from cloudft.backends.base import (
+    Asks,
+    Continuation,
+    Decoding,
+    Likelihood,
+    Progress,
+    Prompt,
+    Scores,
+)
 from cloudft.errors import JobStateConflict
 from cloudft.evaluate.cache import Cache, key_of
 from cloudft.home import Home
 
 BASE, TUNED = "base", "tuned"
 VARIANTS = (BASE, TUNED)
-Progress = Callable[[str, int, int], None]
-"""Told what is being asked, how many answers are there, and how many there will be."""
 
 
 @dataclass(frozen=True)

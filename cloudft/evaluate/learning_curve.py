@@ -14,9 +14,9 @@ import numpy as np
 import yaml
 
 from cloudft import jobs
-from cloudft.backends.base import Backend, Continuation, Opens
+from cloudft.backends.base import Backend, Continuation, Opens, Progress
 from cloudft.errors import JobFailed, UsageError
-from cloudft.evaluate.ask import TUNED, Progress, models
+from cloudft.evaluate.ask import TUNED, models
 from cloudft.evaluate.held_out import HeldOut, staged_file
 from cloudft.evaluate.pitfalls import Pitfall
 from cloudft.evaluate.pitfalls.learning import PARTS, learning

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from cloudft.backends.base import Asks, Backend, Decoding, Opens
+from cloudft.backends.base import Asks, Backend, Decoding, Opens, Progress
 from cloudft.errors import UsageError
 from cloudft.evaluate import hazards, language, supervised
-from cloudft.evaluate.ask import BASE, TUNED, VARIANTS, Models, Progress, models
+from cloudft.evaluate.ask import BASE, TUNED, VARIANTS, Models, models
 from cloudft.evaluate.evaluation import VERSION
 from cloudft.evaluate.given import given_answers
 from cloudft.evaluate.held_out import HeldOut, spec_of

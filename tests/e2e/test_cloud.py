@@ -127,6 +127,12 @@ def test_the_life_of_a_tuned_model(
     assert made["id"] == again["id"] and made["status"] == "ready"
     said = cli("generate", job["id"], "--prompt", "Where is my parcel?", "--max-new-tokens", "4")
     assert said.returncode == 0, said.stderr
+    found = value(cli("evaluate", job["id"], "--yes", "--output", "json", timeout=200))
+    assert found["n"] == 4 and found["identities"]["tuned"] == made["id"]
+    assert found["tuned"].keys() == found["base"].keys()
+    assert "ValidationData" in {warning["code"] for warning in found["warnings"]}
+    refused = cli("evaluate", job["id"], "--yes", "--suite", "lm-eval:arc_easy")
+    assert refused.returncode == 2 and "--backend local" in refused.stderr
     listed = value(cli("ps", "--cost", "--output", "json"))
     kinds = {thing["kind"] for thing in listed["things"] if thing["job"] == job["id"]}
     assert kinds == {"provisioned-throughput", "custom-model", "data"}

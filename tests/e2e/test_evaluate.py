@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import tiny
+import yaml
 from job_files import write_job_file
 from processes import Cli, JobFile
 
@@ -221,6 +222,49 @@ def test_perplexity_is_the_straightforward_computation(
         assert one.tokens == max(0, len(ids) - 1)
     before, after = (tokenizer(part)["input_ids"] for part in (asked.prompt.text, asked.text))
     assert likely.log_likelihood == pytest.approx(plain([*before, *after], len(before)), rel=1e-6)
+
+
+def test_the_harness_finds_what_we_find(learnt: Path, home: Path, cli: Cli, tmp_path: Path) -> None:
+    questions = [
+        {"question": f"Where is parcel {n}?", "options": list(tiny.CITIES[:4]), "answer": n % 4}
+        for n in range(6)
+    ]
+    path = tiny.write_jsonl(tmp_path / "questions.jsonl", questions)
+    task = {
+        "task": "parcels",
+        "dataset_path": "json",
+        "dataset_kwargs": {"data_files": {"test": str(path)}},
+        "test_split": "test",
+        "output_type": "multiple_choice",
+        "doc_to_text": "{{question}}",
+        "doc_to_choice": "{{options}}",
+        "doc_to_target": "answer",
+        "metric_list": [{"metric": "acc"}],
+    }
+    (tmp_path / "parcels.yaml").write_text(yaml.safe_dump(task))
+    suite = ("--suite", "lm-eval:parcels", "--suite-path", tmp_path)
+    done = cli("evaluate", "-", "--quick", *suite, "--output", "json", timeout=200)
+    assert done.returncode == 0, done.stderr
+    [found] = json.loads(done.stdout)["suites"]
+
+    wanted = [
+        Continuation(Prompt(text=q["question"]), f" {option}")
+        for q in questions
+        for option in q["options"]
+    ]
+    session = LocalBackend(Home(home)).open(learnt.name)
+    try:
+        for name in ("base", "tuned"):
+            said = [one.log_likelihood for one in session.likelihoods(wanted, [name])]
+            best = [max(range(4), key=said[4 * n : 4 * n + 4].__getitem__) for n in range(6)]
+            right = [guess == q["answer"] for guess, q in zip(best, questions, strict=True)]
+            assert found[name] == pytest.approx(sum(right) / 6, rel=1e-9)
+    finally:
+        session.close()
+    done = cli("evaluate", "-", "--quick", "--suite", "lm-eval:no-such-task", timeout=200)
+    assert done.returncode != 0 and "no-such-task" in done.stderr and "fix:" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert cli("evaluate", "-", "--suite", "helm:x").returncode == 2
 
 
 def test_no_place_is_left_for_answers(learnt: Path, cli: Cli, home: Path) -> None:

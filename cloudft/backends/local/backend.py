@@ -20,17 +20,20 @@ from cloudft.backends.base import (
     Answer,
     Asks,
     Backend,
+    Benchmarks,
     Decoding,
     Exports,
     Generates,
     Opens,
+    Progress,
     Prompt,
     Resumes,
     StagedJob,
+    TaskFigure,
     Tokenises,
 )
 from cloudft.backends.local import folder as names
-from cloudft.backends.local import preflight, request, serve, tokenizer
+from cloudft.backends.local import harness, preflight, request, serve, tokenizer
 from cloudft.backends.local.folder import JobFolder
 from cloudft.errors import JobNotFound, JobStateConflict
 from cloudft.files import as_store_error, try_lock, write_whole
@@ -62,7 +65,7 @@ LEAVING_S = 10.0
 """How long processes may take to leave once the ending is written."""
 
 
-class LocalBackend(Backend, Resumes, Generates, Exports, Tokenises, Opens):
+class LocalBackend(Backend, Resumes, Generates, Exports, Tokenises, Opens, Benchmarks):
     """Trains with the `local_backend` program, one detached process a job."""
 
     name = "local"
@@ -186,6 +189,20 @@ class LocalBackend(Backend, Resumes, Generates, Exports, Tokenises, Opens):
     def open_base(self, job: LoadedJob) -> Asks:
         """The base model, in a process of its own. Raises TrainerError."""
         return self.child(self.untrained(job))
+
+    def benchmark(
+        self,
+        job_id: str,
+        tasks: Sequence[str],
+        *,
+        include: Path | None,
+        limit: int | None,
+        progress: Progress,
+    ) -> Iterator[TaskFigure]:
+        """lm-eval in a child process."""
+        job = self._known(job_id)
+        self._require_artifacts(job, job_id)
+        return harness.benchmark(job.path, self._environment(), tasks, include, limit, progress)
 
     def child(self, job_id: str) -> serve.Child:
         """A process that answers for the job's models until it is closed. Raises TrainerError."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cloudft import jobs
-from cloudft.backends.base import Backend, Decoding, Opens, Prompt, StagedJob
+from cloudft.backends.base import Backend, Decoding, Opens, Progress, Prompt, StagedJob
 from cloudft.data.findings import Findings
 from cloudft.data.record import Document
 from cloudft.data.records import located
@@ -21,7 +21,7 @@ from cloudft.evaluate import general, language
 from cloudft.evaluate.advise import methods
 from cloudft.evaluate.advise.decide import Facts, Measured, Word, decide, decide_corpus
 from cloudft.evaluate.advise.retrieve import Index, passages
-from cloudft.evaluate.ask import BASE, TUNED, Models, Progress, models
+from cloudft.evaluate.ask import BASE, TUNED, Models, models
 from cloudft.evaluate.held_out import HeldOut, held_out
 from cloudft.evaluate.scores import score_record
 from cloudft.evaluate.statistics import Paired, paired
