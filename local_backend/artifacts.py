@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import asdict
 from typing import Any
 
 from local_backend.curve import TRAIN, read_curve, write_csv_files
@@ -16,12 +17,13 @@ from local_backend.job_dir import (
     JobDir,
     write_json,
 )
-from local_backend.model import Loaded
+from local_backend.model import Loaded, save_trained
+from local_backend.settings import Settings
 from local_backend.weights import new_folder
 
 
 def write_artifacts(
-    job_dir: JobDir, loaded: Loaded, summary: dict[str, Any], settings: dict[str, Any]
+    job_dir: JobDir, loaded: Loaded, summary: dict[str, Any], settings: Settings
 ) -> None:
     """Write `artifacts/`: it appears whole, or not at all.
 
@@ -34,13 +36,11 @@ def write_artifacts(
     result = {
         "trainingMetrics": {"trainingLoss": last},
         "validationMetrics": [{"validationLoss": tuned["validationLoss"]}] if tuned else [],
-        "settings": {k: v for k, v in settings.items() if k not in ("data", "weights")},
+        "settings": {k: v for k, v in asdict(settings).items() if k not in ("data", "weights")},
         "summary": summary,
     }
     with new_folder(job_dir / ARTIFACTS) as folder:
         write_csv_files(points, folder)
-        loaded.model.config.use_cache = True
-        loaded.model.save_pretrained(folder / MODEL)
-        loaded.tokenizer.save_pretrained(folder / MODEL)
+        save_trained(loaded, settings, folder / MODEL)
         shutil.copyfile(job_dir / DATA / MANIFEST, folder / MANIFEST)
         write_json(folder / RESULT, result)

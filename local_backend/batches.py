@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -199,7 +199,7 @@ def epoch_batches(count: int, batch_size: int, seed: int, epoch: int) -> list[li
 
 @dataclass(frozen=True)
 class MicroLimit:
-    """How much goes through the model at once: so many sequences, so many tokens with padding."""
+    """How much goes through the model at once: so many sequences, so many tokens."""
 
     sequences: int
     tokens: int
@@ -211,18 +211,25 @@ class MicroLimit:
         return MicroLimit(self.sequences // 2, max(1, self.tokens // 2))
 
 
-def micro_batches(examples: Sequence[Example], limit: MicroLimit) -> Iterator[list[Example]]:
+def padded_size(examples: Sequence[Example]) -> int:
+    """How many tokens go through the model when all are padded to the longest."""
+    return len(examples) * max(len(e.ids) for e in examples)
+
+
+def micro_batches(
+    examples: Sequence[Example],
+    limit: MicroLimit,
+    size: Callable[[Sequence[Example]], int] = padded_size,
+) -> Iterator[list[Example]]:
     """One batch in parts that fit `limit`, of like length, longest first: least padding.
 
     The loss of a batch is a sum over its learned tokens, so how it is cut does not change it.
     """
     part: list[Example] = []
-    longest = 0
     for example in sorted(examples, key=lambda e: len(e.ids), reverse=True):
-        longest = longest if part else len(example.ids)
-        if part and (len(part) >= limit.sequences or longest * (len(part) + 1) > limit.tokens):
+        if part and (len(part) >= limit.sequences or size([*part, example]) > limit.tokens):
             yield part
-            part, longest = [], len(example.ids)
+            part = []
         part.append(example)
     if part:
         yield part

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from local_backend import lora
 from local_backend.batches import read_records
 from local_backend.errors import TrainerError
 from local_backend.generate import answer
@@ -52,8 +53,8 @@ def export(job_dir: JobDir, out: Path, dtype: str) -> dict[str, Any]:
     role, prompts = held_out_prompts(settings, loaded)
     expected = logits_and_tokens(loaded, prompts)
     with new_folder(out) as temporary:
-        merged = loaded.model if settings.method == "full" else loaded.model.merge_and_unload()
-        merged.to(DTYPES[dtype]).save_pretrained(temporary)
+        lora.merge(loaded.model)
+        loaded.model.to(DTYPES[dtype]).save_pretrained(temporary)
         loaded.tokenizer.save_pretrained(temporary)
         found = logits_and_tokens(load(str(temporary), torch.float32, cpu), prompts)
         proof = compare(expected, found, dtype) | {"heldOut": role, "format": "safetensors"}

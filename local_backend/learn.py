@@ -9,12 +9,11 @@ from collections.abc import Callable, Sequence
 import torch
 
 from local_backend import checkpoint
-from local_backend.batches import Example, as_tensors, epoch_batches, micro_batches
+from local_backend.batches import Example, epoch_batches, micro_batches
 from local_backend.curve import TRAIN, VALIDATION, perplexity
 from local_backend.device import free_cached_memory, is_out_of_memory
 from local_backend.errors import StopRequested, TrainerError
-from local_backend.loss import summed_loss
-from local_backend.model import computing_in, evaluating, trainable
+from local_backend.model import evaluating, trainable
 from local_backend.prepare import Run
 from local_backend.settings import Settings
 
@@ -124,15 +123,13 @@ def mean_loss(run: Run, examples: Sequence[Example], *, learn_from_it: bool) -> 
     The mean is over the whole batch, however it is cut into micro batches.
     """
     learned = sum(int(e.learned.sum()) for e in examples)
-    pad = run.loaded.tokenizer.pad_token_id or 0
-    total = 0.0
-    for part in micro_batches(examples, run.limit):
-        with computing_in(run.dtype, run.device):
-            loss = summed_loss(run.loaded.model, as_tensors(part, pad, run.device))
+    total = torch.zeros((), device=run.device)
+    for part in micro_batches(examples, run.limit, run.loss.size):
+        loss = run.loss(part)
         if learn_from_it:
             (loss / learned).backward()
-        total += loss.item()
-    return total / learned
+        total += loss.detach()
+    return total.item() / learned
 
 
 def with_less_memory(run: Run, work: Callable[[], float]) -> float:
@@ -144,6 +141,9 @@ def with_less_memory(run: Run, work: Callable[[], float]) -> float:
             smaller = run.limit.halved()
             if not is_out_of_memory(error):
                 raise
+            if smaller is None and run.loss.save_memory():
+                run.report.log("out of memory: going on with activations computed twice")
+                smaller = run.limit
             if smaller is None:
                 raise TrainerError(
                     "Memory ran out with one sequence at a time.",

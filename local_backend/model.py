@@ -1,4 +1,4 @@
-"""The model: loaded, and made ready for LoRA, QLoRA or full fine-tuning."""
+"""The model: loaded, made ready for LoRA, QLoRA or full fine-tuning, and kept."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from local_backend import lora
 from local_backend.errors import TrainerError
 from local_backend.settings import Lora, Settings
 from local_backend.template import ensure_template, stop_tokens
@@ -92,12 +93,10 @@ def load_for_training(settings: Settings, device: torch.device, dtype: torch.dty
         return loaded
     if settings.method == "qlora":
         loaded = load(source, dtype, device, **quantised(device, dtype))
-        from peft import prepare_model_for_kbit_training
-
-        loaded.model = prepare_model_for_kbit_training(loaded.model)
+        loaded.model = with_peft(loaded.model, settings.lora, settings.seed)
     else:
         loaded = load(source, dtype, device)
-    loaded.model = with_lora(loaded.model, settings.lora, settings.seed)
+        lora.put_on(loaded.model, settings.lora, settings.seed)
     loaded.model.train()
     return loaded
 
@@ -125,31 +124,24 @@ def quantised(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
     return {"quantization_config": config, "device_map": {"": device}}
 
 
-def with_lora(model: nn.Module, lora: Lora, seed: int) -> Any:
-    """`model` with fresh LoRA adapters from `seed`. Raises TrainerError for unknown modules."""
-    from peft import LoraConfig, get_peft_model
+def with_peft(model: nn.Module, wanted: Lora, seed: int) -> Any:
+    """A quantised model with fresh adapters from `seed`, PEFT's own: it knows 4-bit layers.
 
-    targets = lora.target_modules
+    Raises TrainerError for unknown modules.
+    """
+    from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+
+    chosen = lora.targets_of(model, wanted)
+    config = LoraConfig(
+        r=wanted.r,
+        lora_alpha=wanted.alpha,
+        lora_dropout=wanted.dropout,
+        target_modules=chosen,
+        task_type="CAUSAL_LM",
+    )
+    model = prepare_model_for_kbit_training(model)
     torch.manual_seed(seed)
-    try:
-        return get_peft_model(
-            model,
-            LoraConfig(
-                r=lora.r,
-                lora_alpha=lora.alpha,
-                lora_dropout=lora.dropout,
-                target_modules=targets if isinstance(targets, str) else list(targets),
-                task_type="CAUSAL_LM",
-            ),
-        )
-    except ValueError as error:
-        linear = sorted(
-            {n.rsplit(".", 1)[-1] for n, m in model.named_modules() if isinstance(m, nn.Linear)}
-        )
-        raise TrainerError(
-            f"local.lora.target_modules {targets!r} does not fit this model: {error}.",
-            fix=f"use all-linear, or some of {', '.join(linear)}.",
-        ) from error
+    return get_peft_model(model, config)
 
 
 def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -159,13 +151,21 @@ def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
 
 def load_trained(folder: Path, loaded: Loaded, method: str) -> None:
     """Put the tuned weights that a job left in `folder` onto the base model in `loaded`."""
-    from peft import PeftModel
-
     if method == "full":
         loaded.model = load(str(folder), loaded.model.dtype, loaded.model.device).model
     else:
-        loaded.model = PeftModel.from_pretrained(loaded.model, str(folder))
+        lora.load(loaded.model, folder)
     loaded.model.eval()
+
+
+def save_trained(loaded: Loaded, settings: Settings, folder: Path) -> None:
+    """The adapter (LoRA, QLoRA) or all weights (full), with tokenizer and chat template."""
+    loaded.model.config.use_cache = True
+    if settings.method == "lora":
+        lora.save(loaded.model, settings.lora, folder, loaded.source)
+    else:
+        loaded.model.save_pretrained(folder)
+    loaded.tokenizer.save_pretrained(folder)
 
 
 def computing_in(dtype: torch.dtype, device: torch.device) -> AbstractContextManager[Any]:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 
 import torch
 
+from local_backend import lora
 from local_backend.device import choose_device, choose_dtype
 from local_backend.errors import TrainerError
 from local_backend.job_dir import ARTIFACTS, MODEL, JobDir
@@ -49,7 +50,7 @@ class Models:
         if not self.trained:
             yield self.base
         elif name == BASE and self.base is self.tuned:
-            with self.tuned.model.disable_adapter():
+            with lora.switched_off(self.tuned.model):
                 yield self.tuned
         else:
             yield self.base if name == BASE else self.tuned
@@ -65,7 +66,7 @@ class Models:
         if self.base is not self.tuned:
             return {BASE: base, TUNED: digest(weights_of(self.tuned))}
         adapters = list(adapters_of(self.tuned))
-        moved = any(bool(tensor.any()) for name, tensor in adapters if ".lora_B." in name)
+        moved = any(bool(tensor.any()) for name, tensor in adapters if name.endswith(".lora_B"))
         return {BASE: base, TUNED: digest(adapters, base) if moved else base}
 
 
@@ -73,19 +74,15 @@ def weights_of(loaded: Loaded) -> Iterator[tuple[str, torch.Tensor]]:
     """The base model's own weights, under the names that they have without adapters around."""
     for name, tensor in sorted(loaded.model.named_parameters()):
         if ".lora_" not in name:
-            bare = name.removeprefix("base_model.model.").replace(".base_layer.", ".")
-            yield bare, tensor
+            yield name.replace(".base_layer.", "."), tensor
 
 
 def adapters_of(loaded: Loaded) -> Iterator[tuple[str, torch.Tensor]]:
     """The adapters' weights, with the scale of each layer's update."""
-    for name, module in sorted(loaded.model.named_modules()):
-        scaling = getattr(module, "scaling", None)
-        if isinstance(scaling, dict) and scaling:
-            yield f"{name}.scaling", torch.tensor([scaling[key] for key in sorted(scaling)])
-    for name, tensor in sorted(loaded.model.named_parameters()):
-        if ".lora_" in name:
-            yield name, tensor
+    for name, layer in sorted(lora.layers(loaded.model)):
+        yield f"{name}.scaling", torch.tensor([layer.scaling])
+        yield f"{name}.lora_A", layer.lora_A
+        yield f"{name}.lora_B", layer.lora_B
 
 
 def digest(tensors: Iterable[tuple[str, torch.Tensor]], start: str = "") -> str:

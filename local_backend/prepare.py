@@ -15,6 +15,7 @@ from local_backend.curve import Curve
 from local_backend.device import choose_device, choose_dtype, memory_bytes
 from local_backend.errors import TrainerError
 from local_backend.job_dir import CHECKPOINTS, METRICS, JobDir
+from local_backend.loss import PackedLoss, PlainLoss, loss_of
 from local_backend.model import Loaded, load_for_training, trainable
 from local_backend.report import Report, quiet_libraries
 from local_backend.settings import Settings
@@ -35,6 +36,7 @@ class Run:
     train: Encoded
     validation: Encoded | None
     optimizer: torch.optim.Optimizer
+    loss: PlainLoss | PackedLoss
     limit: MicroLimit
     position: checkpoint.Position
     curve: Curve
@@ -67,8 +69,12 @@ def prepare(job_dir: JobDir, settings: Settings, report: Report) -> Run:
     train_data = encode(settings.data["train"], settings, loaded, max_length)
     held_out = settings.data.get("validation")
     validation = encode(held_out, settings, loaded, max_length) if held_out else None
+    loss = loss_of(loaded, dtype, device)
     optimizer = torch.optim.AdamW(
-        trainable(loaded.model).values(), lr=settings.learning_rate, weight_decay=0.0
+        trainable(loaded.model).values(),
+        lr=settings.learning_rate,
+        weight_decay=0.0,
+        fused=device.type in ("cpu", "cuda"),
     )
     folder = job_dir / CHECKPOINTS
     folder.mkdir(exist_ok=True)
@@ -82,6 +88,7 @@ def prepare(job_dir: JobDir, settings: Settings, report: Report) -> Run:
         train_data,
         validation,
         optimizer,
+        loss,
         MicroLimit(*position.micro) if position.micro else first_limit(settings, device),
         position,
         Curve(job_dir / METRICS, position.metrics_bytes),

@@ -11,7 +11,6 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 from local_backend import checkpoint
@@ -79,7 +78,7 @@ def train(job_dir: JobDir, report: Report) -> str:
         learn(run)
         publish(run, None, None, "writing artifacts")
         keep_best(run)
-    write_artifacts(job_dir, run.loaded, run.report.summary, asdict(settings))
+    write_artifacts(job_dir, run.loaded, run.report.summary, settings)
     report.phase("trainingDetails", COMPLETED)
     checkpoint.remove_all(run.folder)
     return COMPLETED

@@ -20,6 +20,7 @@ from cloudft.evaluate.held_out import HeldOut, Item
 from cloudft.evaluate.pitfalls import Pitfall
 from cloudft.evaluate.pitfalls.consistency import DEFAULT_TEMPLATES, consistency, option_orders
 from cloudft.evaluate.pitfalls.forgetting import forgetting
+from cloudft.evaluate.pitfalls.form import form
 from cloudft.evaluate.pitfalls.memorised import memorised
 from cloudft.evaluate.pitfalls.overfitting import overfitting
 from cloudft.evaluate.scores import label_of
@@ -29,6 +30,8 @@ from cloudft.store import Record
 
 ASKED_AGAIN = 64
 """Training records that are asked for memorised completions, against as many held-out ones."""
+FEWEST, CHOICES = 30, 1500
+"""Records at least, and labels held against records at most, to see what the base model knows."""
 ASKED_OTHERWISE, SAMPLES, TEMPERATURE = 40, 5, 0.7
 """Held-out records asked in other ways; samples of each, and how freely they are drawn."""
 
@@ -67,10 +70,17 @@ def general_texts(spec: JobSpec | None) -> list[str]:
 
 
 def from_questions(
-    models: Models, held: HeldOut, task: Task | None, spec: JobSpec | None, wanted: Wanted
+    models: Models,
+    held: HeldOut,
+    task: Task | None,
+    spec: JobSpec | None,
+    wanted: Wanted,
+    decoding: Decoding | None,
 ) -> Iterator[tuple[str, Pitfall]]:
     """What the models' own answers tell; each may take a while."""
     seed = spec.seed if spec else 7
+    if decoding and task and len(task.labels) > 1 and models.scores:
+        yield "form", _form(models, held, task, decoding, seed)
     if wanted.general and models.scores:
         yield "forgetting", _forgetting(models, spec)
     if task is None or task.name == "classification":
@@ -95,6 +105,21 @@ def _forgetting(models: Models, spec: JobSpec | None) -> Pitfall:
         questions_right(models, questions, TUNED),
         mixed_share=share,
     )
+
+
+def _form(models: Models, held: HeldOut, task: Task, decoding: Decoding, seed: int) -> Pitfall:
+    """The base model's likeliest label against what the tuned one answers."""
+    chosen = _some(held.items, max(FEWEST, CHOICES // len(task.labels)), seed)
+    wanted = [Continuation(item.prompt, label) for item in chosen for label in task.labels]
+    likely = models.likelihoods("labels", wanted, BASE)
+    said = models.answers("answers", [item.prompt for item in chosen], TUNED, decoding)
+    held_to, tuned = [], []
+    for place, (item, answer) in enumerate(zip(chosen, said, strict=True)):
+        own = likely[place * len(task.labels) : (place + 1) * len(task.labels)]
+        best = max(range(len(own)), key=lambda n: own[n].log_likelihood)
+        held_to.append(task.labels[best] == item.reference.strip())
+        tuned.append(label_of(answer.text, task.labels) == item.reference.strip())
+    return form(held_to, tuned, len(task.labels))
 
 
 def questions_right(

@@ -123,7 +123,9 @@ def _asked(
         decoding = decoding_of(record, held, max_new_tokens)
         said, likely = supervised.ask_all(asked, held.items, decoding)
         found = supervised.judged(kind, held, said, likely)
-    pitfalls = dict(hazards.from_questions(asked, held, kind, spec, wanted))
+    pitfalls = dict(hazards.from_questions(asked, held, kind, spec, wanted, decoding))
+    if "form" in pitfalls:
+        found["significance"] = supervised.beyond_form(found["significance"], pitfalls["form"])
     return {
         **found,
         "identities": dict(asked.identities),

@@ -9,9 +9,10 @@ from typing import Any
 from cloudft.backends.base import Continuation, Decoding, Likelihood
 from cloudft.evaluate.ask import BASE, TUNED, VARIANTS, Models, Said
 from cloudft.evaluate.held_out import HeldOut, Item
+from cloudft.evaluate.pitfalls import Pitfall
 from cloudft.evaluate.scores import METRIC, confusion, label_of, score_record, totals
 from cloudft.evaluate.slices import slices
-from cloudft.evaluate.statistics import Paired, paired, paired_interval, verdict
+from cloudft.evaluate.statistics import BETTER, SAME, Paired, paired, paired_interval, verdict
 from cloudft.evaluate.tasks import Task
 
 SHORTEST, LONGEST = 16, 1024
@@ -94,6 +95,14 @@ def significance(
         "verdict": word,
         "sentence": sentence,
     }
+
+
+def beyond_form(significance: Mapping[str, Any], form: Pitfall) -> dict[str, Any]:
+    """The test, with the last word for what was found of the answers' form."""
+    if significance["verdict"] != BETTER or form.level == "good":
+        return dict(significance)
+    sentence = f"{form.sentence} ({significance['sentence']})"
+    return {**significance, "verdict": SAME, "sentence": sentence}
 
 
 def _metrics(

@@ -33,9 +33,13 @@ def task_of(
     """The task that these answers are of, or the one that is `wanted`.
 
     Labels are at most 50 distinct short answers, each at least twice in the training data (without
-    it, in the references); JSON is where every answer is an object or an array.
+    it, in the references); JSON is where every answer is an object or an array. Where the training
+    data has all references as answers, the others are general records that were mixed in.
     """
-    known = list(train_answers) or list(references)
+    there = {text.strip() for text in references}
+    known = [text for text in train_answers if text.strip() in there]
+    if not known or {text.strip() for text in known} != there:
+        known = list(train_answers) or list(references)
     if labels or wanted == "classification":
         found = set(labels) or {text.strip() for text in (*known, *references)}
         return Task("classification", tuple(sorted(found)))

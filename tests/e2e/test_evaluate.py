@@ -27,7 +27,7 @@ RECORDS = [
 HELD_OUT = [
     tiny.pair(f"Where is parcel {n} for {city}?", city) for n in (7, 8) for city in tiny.CITIES
 ]
-LEARNT = {"epochCount": 12, "learningRate": 0.02}
+LEARNT = {"epochCount": 24, "learningRate": 0.02}
 
 
 @pytest.fixture
@@ -121,7 +121,7 @@ def test_a_leak_over_fitting_and_labels_never_seen_are_told(evaluated: Any) -> N
         "--quick",
         records=RECORDS,
         validation=validation,
-        hyperparameters={"epochCount": 8, "learningRate": 0.02},
+        hyperparameters={"epochCount": 20, "learningRate": 0.02},
     )
     assert {w["code"] for w in found["warnings"]} == {"LeakedTestSet"}
     assert "40 of 40 held-out records were trained on" in said

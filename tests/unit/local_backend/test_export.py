@@ -12,6 +12,7 @@ import pytest
 import tiny
 from trained import Train, Trained
 
+from local_backend import lora
 from local_backend.errors import TrainerError
 from local_backend.export import PROOF, export
 from local_backend.job_dir import JobDir
@@ -78,12 +79,11 @@ def test_an_existing_folder_is_refused_and_left_alone(tuned: Trained, tmp_path: 
 def test_a_merge_that_went_wrong_fails_the_proof_and_leaves_nothing(
     tuned: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from peft import LoraModel
+    def forgets_to_merge(model: Any) -> None:
+        for name, layer in list(lora.layers(model)):
+            lora.replace(model, name, layer.base_layer)
 
-    def forgets_to_merge(self: Any, *_: Any, **__: Any) -> Any:
-        return self.unload()
-
-    monkeypatch.setattr(LoraModel, "merge_and_unload", forgets_to_merge)
+    monkeypatch.setattr(lora, "merge", forgets_to_merge)
     folder = tmp_path / "out"
     with pytest.raises(TrainerError, match="The merged model is not the tuned one"):
         export(JobDir(tuned.path), folder / "merged", "float32")
@@ -94,17 +94,15 @@ def test_a_merged_weight_that_is_off_by_a_little_fails_the_proof(
     tuned: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import torch
-    from peft import LoraModel
 
-    merge = LoraModel.merge_and_unload
+    merge = lora.merge
 
-    def merges_badly(self: Any, *args: Any, **kwargs: Any) -> Any:
-        model = merge(self, *args, **kwargs)
+    def merges_badly(model: Any) -> None:
+        merge(model)
         with torch.no_grad():
             model.model.layers[1].mlp.down_proj.weight.mul_(1.02)
-        return model
 
-    monkeypatch.setattr(LoraModel, "merge_and_unload", merges_badly)
+    monkeypatch.setattr(lora, "merge", merges_badly)
     with pytest.raises(TrainerError, match="logits differ by up to"):
         export(JobDir(tuned.path), tmp_path / "merged", "float32")
     assert not (tmp_path / "merged").exists()

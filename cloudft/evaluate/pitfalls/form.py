@@ -1,0 +1,43 @@
+"""The form of the answer: is the tuned model more than its base with its mouth held to the labels?
+
+A base model that knows the answer may still say it in a sentence. Tuned on labels without meaning
+it learns to answer with a label and looks better for it; held to the labels (the likeliest one is
+its answer) the base is just as good.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cloudft.evaluate.pitfalls import Pitfall
+from cloudft.evaluate.statistics import paired
+
+ALPHA = 0.05
+
+
+def form(held_to: Sequence[bool], tuned: Sequence[bool], labels: int) -> Pitfall:
+    """The base model's choice among so many labels, against the tuned model's free answers."""
+    difference = paired([float(x) for x in held_to], [float(x) for x in tuned])
+    shares = [sum(x) / len(x) for x in (held_to, tuned)]
+    numbers = {
+        "records": len(tuned),
+        "labels": labels,
+        "base": shares[0],
+        "tuned": shares[1],
+        "low": difference.low,
+        "high": difference.high,
+        "pValue": difference.p_value,
+    }
+    told = (
+        f"held to the {labels} labels, the base model is right in {shares[0]:.0%} of"
+        f" {len(tuned)} records, the tuned one in {shares[1]:.0%}"
+        f" (95 % interval of the difference {difference.low:+.0%} to {difference.high:+.0%})"
+    )
+    if difference.delta > 0 and difference.p_value < ALPHA:
+        return Pitfall("good", f"More than the form of the answer was learned: {told}.", numbers)
+    return Pitfall(
+        "bad",
+        f"No improvement beyond the form of the answer: {told}. Look at the labels of the training"
+        " data, or name the labels in the prompt and leave the model as it is.",
+        numbers,
+    )

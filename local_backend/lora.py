@@ -1,0 +1,192 @@
+"""LoRA adapters: put on, switched off, merged, and kept as PEFT keeps them.
+
+LoRA (Hu et al. 2021) adds to a frozen layer's W the product of two thin matrices: W x + s B A x,
+s = alpha / r. The layers here are plain modules, so a job needs no `import peft` (seconds); what
+they leave is PEFT's adapter folder, and PEFT's naming decides which layers are meant.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from local_backend.errors import TrainerError
+from local_backend.settings import Lora
+
+WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
+"""PEFT's names for the two files of an adapter."""
+PREFIX = "base_model.model."
+"""What PEFT puts before the name of each layer."""
+
+
+class LoraLinear(nn.Module):
+    """A frozen linear layer and its update. `lora_A` is [r, in], `lora_B` [out, r], float32."""
+
+    def __init__(self, base: nn.Module, r: int, alpha: float, dropout: float) -> None:
+        super().__init__()
+        self.base_layer = base
+        out, width = shape_of(base)
+        device = base.weight.device
+        self.lora_A = nn.Parameter(torch.empty(r, width, device=device))
+        self.lora_B = nn.Parameter(torch.zeros(out, r, device=device))
+        nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))
+        self.scaling = alpha / r
+        self.dropout = dropout
+        self.enabled = True
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """The layer's output with its update, or without when that is switched off."""
+        out = self.base_layer(x)
+        if not self.enabled:
+            return out
+        dropped = F.dropout(x, self.dropout, self.training).to(self.lora_A.dtype)
+        update = F.linear(F.linear(dropped, self.lora_A), self.lora_B) * self.scaling
+        return out + update.to(out.dtype)
+
+    def merged(self) -> nn.Module:
+        """The layer itself with the update in its weights, computed in double precision."""
+        update = self.scaling * (self.lora_B.double() @ self.lora_A.double())
+        weight = self.base_layer.weight
+        with torch.no_grad():
+            update = update if isinstance(self.base_layer, nn.Linear) else update.T
+            weight.copy_((weight.double() + update).to(weight.dtype))
+        return self.base_layer
+
+
+def is_linear(module: nn.Module) -> bool:
+    """True of nn.Linear and of GPT-2's Conv1D, which is one with its weight transposed."""
+    return isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
+
+
+def shape_of(base: nn.Module) -> tuple[int, int]:
+    """How many numbers a linear layer gives and takes."""
+    if isinstance(base, nn.Linear):
+        return base.out_features, base.in_features
+    width, out = base.weight.shape
+    return int(out), int(width)
+
+
+def targets_of(model: Any, lora: Lora) -> list[str]:
+    """The names of the layers that `target_modules` means, by PEFT's rules.
+
+    `all-linear` is every linear layer but the output layer; another text is a regular expression
+    for the whole name; a list holds last parts of names. Raises TrainerError when nothing fits.
+    """
+    linear = [name for name, module in model.named_modules() if is_linear(module)]
+    wanted = lora.target_modules
+    if wanted == "all-linear":
+        head = model.get_output_embeddings()
+        chosen = [name for name in linear if model.get_submodule(name) is not head]
+    elif isinstance(wanted, str):
+        chosen = [name for name in linear if re.fullmatch(wanted, name)]
+    else:
+        chosen = [n for n in linear if any(n == w or n.endswith(f".{w}") for w in wanted)]
+    if not chosen:
+        last = sorted({name.rsplit(".", 1)[-1] for name in linear})
+        raise TrainerError(
+            f"local.lora.target_modules {wanted!r} does not fit this model: no linear layer of it"
+            " has such a name.",
+            fix=f"use all-linear, or some of {', '.join(last)}.",
+        )
+    return chosen
+
+
+def put_on(model: Any, lora: Lora, seed: int) -> None:
+    """Fresh adapters, drawn from `seed`, on the layers of `lora`; all else is frozen."""
+    torch.manual_seed(seed)
+    chosen = targets_of(model, lora)
+    model.requires_grad_(False)
+    for name in chosen:
+        replace(
+            model, name, LoraLinear(model.get_submodule(name), lora.r, lora.alpha, lora.dropout)
+        )
+
+
+def replace(model: nn.Module, name: str, module: nn.Module) -> None:
+    """Put `module` where `name` says."""
+    parent, _, last = name.rpartition(".")
+    setattr(model.get_submodule(parent), last, module)
+
+
+def layers(model: nn.Module) -> Iterator[tuple[str, LoraLinear]]:
+    """Every adapted layer with its name."""
+    return ((n, m) for n, m in model.named_modules() if isinstance(m, LoraLinear))
+
+
+@contextlib.contextmanager
+def switched_off(model: nn.Module) -> Iterator[None]:
+    """The base model within."""
+    adapted = [layer for _, layer in layers(model)]
+    for layer in adapted:
+        layer.enabled = False
+    try:
+        yield
+    finally:
+        for layer in adapted:
+            layer.enabled = True
+
+
+def merge(model: nn.Module) -> None:
+    """Each update into the weights of its layer; no adapter is left."""
+    for name, layer in list(layers(model)):
+        replace(model, name, layer.merged())
+
+
+def save(model: Any, lora: Lora, folder: Path, base: str) -> None:
+    """Write the adapter as PEFT does, so that PeftModel.from_pretrained reads it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors, transposed = {}, False
+    for name, layer in layers(model):
+        transposed = transposed or not isinstance(layer.base_layer, nn.Linear)
+        for part in ("lora_A", "lora_B"):
+            values = getattr(layer, part).detach().cpu().contiguous()
+            tensors[f"{PREFIX}{name}.{part}.weight"] = values
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    wanted = lora.target_modules
+    if wanted == "all-linear":
+        wanted = sorted({name.rsplit(".", 1)[-1] for name, _ in layers(model)})
+    config = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": base,
+        "r": lora.r,
+        "lora_alpha": lora.alpha,
+        "lora_dropout": lora.dropout,
+        "target_modules": wanted if isinstance(wanted, str) else list(wanted),
+        "bias": "none",
+        "fan_in_fan_out": transposed,
+        "inference_mode": True,
+    }
+    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def load(model: Any, folder: Path) -> None:
+    """Put the adapter in `folder` on the model. Raises TrainerError when it is another model's."""
+    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    tensors = load_file(folder / WEIGHTS)
+    ending = ".lora_A.weight"
+    model.requires_grad_(False)
+    for key in [key for key in tensors if key.endswith(ending)]:
+        name = key.removeprefix(PREFIX).removesuffix(ending)
+        a, b = tensors[key], tensors[f"{PREFIX}{name}.lora_B.weight"]
+        try:
+            base = model.get_submodule(name)
+        except AttributeError:
+            raise TrainerError(
+                f"{folder} is another model's adapter: there is no {name}."
+            ) from None
+        layer = LoraLinear(base, config["r"], config["lora_alpha"], 0.0)
+        with torch.no_grad():
+            layer.lora_A.copy_(a)
+            layer.lora_B.copy_(b)
+        replace(model, name, layer)

@@ -1,0 +1,132 @@
+"""Records one behind the other, without padding: what goes through the model at once, as indices.
+
+Attention never crosses from one record into another, and each record's positions begin anew. What
+all records begin with (an instruction that they share) goes through once: what comes behind it can
+not change it, so every record sees the same keys and values, and their gradients add up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from local_backend.batches import Example
+
+LEAST_SHARED = 8
+"""A shorter common beginning is not worth a row of its own."""
+LONG = 384
+"""Rows up to so many tokens are attended to as batched matrix products; longer ones by SDPA."""
+LIKE = 0.75
+"""A row joins a group when it is at least so long, measured by the group's longest."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Rows of like length. `index` [rows, longest] says where each token lies; `tokens` where not.
+
+    `before` tokens at the beginning of everything come before each of these rows.
+    """
+
+    index: torch.Tensor
+    before: int
+
+    @property
+    def long(self) -> bool:
+        """True when scores of all pairs would take too much memory."""
+        return self.index.shape[1] > LONG
+
+
+@dataclass(frozen=True)
+class Layout:
+    """`ids` and `positions` [tokens]; `predicting` [learned]: the places whose next token,
+
+    `targets` [learned], is learned; `back` [tokens]: each token's place in the groups' rows, laid
+    one behind the other.
+    """
+
+    ids: torch.Tensor
+    positions: torch.Tensor
+    predicting: torch.Tensor
+    targets: torch.Tensor
+    groups: tuple[Group, ...]
+    back: torch.Tensor
+
+
+def shared_tokens(examples: Sequence[Example]) -> int:
+    """How many tokens all examples begin with and none learns; 0 when it is not worth it.
+
+    Each keeps the token that predicts the first one it learns, and everything behind it.
+    """
+    if len(examples) < 2:
+        return 0
+    room = min(int(np.argmax(e.learned)) for e in examples) - 1
+    if room < LEAST_SHARED:
+        return 0
+    heads = np.stack([e.ids[:room] for e in examples])
+    same = (heads == heads[0]).all(axis=0)
+    count = room if same.all() else int(np.argmin(same))
+    # Beside long rows of scores the shared keys would be laid out once more for each row.
+    longest = max(len(e.ids) for e in examples) - count
+    return count if count >= LEAST_SHARED and longest <= LONG else 0
+
+
+def packed_size(examples: Sequence[Example]) -> int:
+    """How many tokens go through the model."""
+    common = shared_tokens(examples)
+    return sum(len(e.ids) for e in examples) - common * (len(examples) - 1)
+
+
+def pack(examples: Sequence[Example], device: torch.device) -> Layout:
+    """The layout of `examples`, on `device`."""
+    common = shared_tokens(examples)
+    rows = sorted(examples, key=lambda e: len(e.ids), reverse=True)
+    parts = [rows[0].ids[:common], *(e.ids[common:] for e in rows)]
+    starts = np.cumsum([0, *(len(p) for p in parts)])
+    ids = np.concatenate(parts).astype(np.int64)
+    positions = np.concatenate([np.arange(common), *(np.arange(common, len(e.ids)) for e in rows)])
+    learned = [np.flatnonzero(e.learned) for e in rows]
+    predicting = np.concatenate(
+        [at - 1 - common + start for at, start in zip(learned, starts[1:], strict=False)]
+    )
+    targets = np.concatenate([e.ids[at] for e, at in zip(rows, learned, strict=True)])
+    spans = [(int(s), len(p)) for s, p in zip(starts[1:-1], parts[1:], strict=True)]
+    tables = [(_table(part, len(ids)), common) for part in _alike(spans)]
+    if common:
+        tables.insert(0, (_table([(0, common)], len(ids)), 0))
+    flat = np.concatenate([table.ravel() for table, _ in tables])
+    back = np.empty(len(ids) + 1, dtype=np.int64)
+    back[flat] = np.arange(len(flat))
+
+    def on(array: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array, dtype=np.int64)).to(device)
+
+    groups = tuple(Group(on(table), before) for table, before in tables)
+    return Layout(on(ids), on(positions), on(predicting), on(targets), groups, on(back[:-1]))
+
+
+def _alike(spans: Sequence[tuple[int, int]]) -> list[list[tuple[int, int]]]:
+    """Rows, longest first, in groups of like length."""
+    groups: list[list[tuple[int, int]]] = []
+    for span in spans:
+        if not groups or span[1] < LIKE * groups[-1][0][1]:
+            groups.append([])
+        groups[-1].append(span)
+    return groups
+
+
+def _table(spans: Sequence[tuple[int, int]], nowhere: int) -> np.ndarray:
+    """The places of rows that begin at `start` and have `length` tokens: [rows, longest]."""
+    table = np.full((len(spans), spans[0][1]), nowhere, dtype=np.int64)
+    for row, (start, length) in enumerate(spans):
+        table[row, :length] = np.arange(start, start + length)
+    return table
+
+
+def pairs(layout: Layout) -> int:
+    """How many pairs of tokens are attended to, padding of the groups included."""
+    return sum(
+        g.index.shape[0] * g.index.shape[1] * (g.before + g.index.shape[1]) for g in layout.groups
+    )
