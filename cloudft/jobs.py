@@ -19,7 +19,7 @@ from typing import Any
 
 from cloudft.backends import REGISTRY
 from cloudft.backends import backend as backend_by_name
-from cloudft.backends.base import Backend, Finds, Quotes, Resumes, StagedJob
+from cloudft.backends.base import Backend, Finds, Probes, Quotes, Resumes, StagedJob
 from cloudft.data.examine import Examined, examine
 from cloudft.data.rules import Rules
 from cloudft.data.stage import stage
@@ -120,6 +120,25 @@ def check(
     findings = (*job.findings, *examined.findings, *backend.check(job))
     volumes = examined.volumes
     return Checked(findings, volumes, backend.estimate(job, volumes) if volumes else None)
+
+
+def probed(
+    job: LoadedJob,
+    home: Home,
+    steps: int,
+    progress: Callable[[int], None] | None = None,
+    probing: Callable[[str, int, int], None] = lambda what, done, total: None,
+) -> list[Estimate]:
+    """What the job takes on every backend that can begin with it, from so many of its steps.
+
+    Raises CheckFailed when it could not be submitted there, TrainerError.
+    """
+    found = []
+    for backend in (backend_by_name(name, home) for name in REGISTRY):
+        if isinstance(backend, Probes):
+            staged, _ = prepare(job, backend, home, progress)
+            found.append(backend.probe(staged, steps, probing))
+    return found
 
 
 def estimates(

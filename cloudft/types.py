@@ -104,10 +104,23 @@ class Manifest:
 
 
 @dataclass(frozen=True)
+class Memory:
+    """The most bytes that a run takes at a time, and how many are free on its device.
+
+    `remedy` says what would fit, where it does not.
+    """
+
+    bytes: int
+    available: int | None
+    fits: bool
+    remedy: str | None
+
+
+@dataclass(frozen=True)
 class Estimate:
     """What a run will take. `usd` has `training`, `storagePerMonth`, `servingPerHour`.
 
-    An amount is None where no price is known.
+    An amount is None where no price is known; `steps`, `seconds` and `memory` where nobody looked.
     """
 
     backend: str
@@ -117,6 +130,8 @@ class Estimate:
     seconds: float | None
     price_source: str
     price_date: str
+    steps: int | None = None
+    memory: Memory | None = None
 
 
 @dataclass(frozen=True)

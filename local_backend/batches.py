@@ -238,7 +238,10 @@ def micro_batches(
 def as_tensors(
     examples: Sequence[Example], pad: int, device: torch.device
 ) -> dict[str, torch.Tensor]:
-    """input_ids, attention_mask and labels of shape [sequences, longest], padded on the right."""
+    """input_ids, attention_mask and labels of shape [sequences, longest], padded on the right.
+
+    `kept` [positions] are the columns from which a row learns its next token.
+    """
     longest = max(len(e.ids) for e in examples)
     ids = np.full((len(examples), longest), pad, dtype=np.int64)
     mask = np.zeros((len(examples), longest), dtype=np.int64)
@@ -248,5 +251,6 @@ def as_tensors(
         ids[row, :size] = example.ids
         mask[row, :size] = 1
         labels[row, :size][example.learned] = example.ids[example.learned]
-    batch = {"input_ids": ids, "attention_mask": mask, "labels": labels}
+    kept = np.flatnonzero((labels[:, 1:] != IGNORED).any(axis=0))
+    batch = {"input_ids": ids, "attention_mask": mask, "labels": labels, "kept": kept}
     return {name: torch.from_numpy(array).to(device) for name, array in batch.items()}

@@ -6,9 +6,11 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import importlib.metadata
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +71,33 @@ def free_cached_memory(device: torch.device) -> None:
         torch.cuda.empty_cache()
     elif device.type == "mps":
         torch.mps.empty_cache()
+
+
+def hand_back_memory() -> None:
+    """Give what was freed back to the machine; glibc keeps it otherwise. Nothing elsewhere."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """Memory of the device (the machine's for a CPU) that nobody uses; None if it can't be told."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    if device.type == "cpu":
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+                if line.startswith("MemAvailable:"):
+                    return min(int(line.split()[1]) * 1024, _allowed() or sys.maxsize)
+    return memory_bytes()
+
+
+def _allowed() -> int | None:
+    """What the control group leaves this process (cgroup v2); None without a limit."""
+    with contextlib.suppress(OSError, ValueError):
+        group = Path("/sys/fs/cgroup")
+        limit = int((group / "memory.max").read_text(encoding="ascii"))
+        return limit - int((group / "memory.current").read_text(encoding="ascii"))
+    return None
 
 
 def memory_bytes() -> int | None:

@@ -96,8 +96,7 @@ def take_step(run: Run) -> None:
             f"The loss became {loss} at step {step}: training has run away.",
             fix="lower the learningRate, or add warm-up steps.",
         )
-    torch.nn.utils.clip_grad_norm_(trainable(run.loaded.model).values(), GRADIENT_NORM)
-    run.optimizer.step()
+    optimize(run)
     seconds = time.monotonic() - started
     tokens = sum(len(e.ids) for e in examples)
     run.position.step += 1
@@ -105,6 +104,12 @@ def take_step(run: Run) -> None:
     run.position.seconds += seconds
     run.curve.point(TRAIN, step, epoch, loss, rate, tokens / seconds)
     publish(run, epoch, loss, "training")
+
+
+def optimize(run: Run) -> None:
+    """Change the weights by the gradients that are there, cut to GRADIENT_NORM."""
+    torch.nn.utils.clip_grad_norm_(trainable(run.loaded.model).values(), GRADIENT_NORM)
+    run.optimizer.step()
 
 
 def learning_rate(settings: Settings, step: int, total: int) -> float:

@@ -70,7 +70,7 @@ def summed_loss(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     from are left out (`logits_to_keep`).
     """
     targets = batch["labels"][:, 1:]
-    kept = (targets != IGNORED).any(dim=0).nonzero().flatten()
+    kept = batch["kept"]
     logits = model(
         input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], logits_to_keep=kept
     ).logits

@@ -175,7 +175,10 @@ class Attend(torch.autograd.Function):
         weights = iter(kept)
         for group in layout.groups:
             q, k, v = gathered(turned, group, heads, kv_heads)
-            own = grouped(padded(outward, group), kv_heads)
+            own = padded(outward, group)
+            if group.inside is not None:
+                own = own.mul_(group.inside.view(*group.index.shape, 1, 1))
+            own = grouped(own, kv_heads)
             past = None if group.long else next(weights)
             scatter(found, group, heads, kv_heads, *attended_backward(q, k, v, past, own, group))
         found[:, :-kv_heads] = turn(found[:, :-kv_heads], cos, -sin)
@@ -189,11 +192,11 @@ def turn(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
 
 
 def padded(x: torch.Tensor, group: Group) -> torch.Tensor:
-    """The group's rows of [tokens, heads, size] as [rows, longest, heads, size]; 0 in the gaps."""
-    rows, longest = group.index.shape
-    inside = group.index < len(x)
-    found = x[group.index.clamp(max=len(x) - 1).flatten()].view(rows, longest, *x.shape[1:])
-    return found if bool(inside.all()) else found.mul_(inside[:, :, None, None].to(x.dtype))
+    """The group's rows of [tokens, heads, size] as [rows, longest, heads, size].
+
+    What stands in a gap comes after its row, which does not see it.
+    """
+    return x[group.index.flatten()].view(*group.index.shape, *x.shape[1:])
 
 
 def grouped(x: torch.Tensor, kv_heads: int) -> torch.Tensor:
@@ -295,9 +298,6 @@ def scatter(
 ) -> None:
     """Add a group's gradients to those of all tokens, [tokens, heads + 2 x kv_heads, size]."""
     rows, longest = group.index.shape
-    inside = group.index.flatten() < len(found)
-    places = group.index.flatten()[inside]
-    everything = bool(inside.all())
     for first, part in ((0, of_q), (heads, of_k), (heads + kv_heads, of_v)):
         wide = part.view(rows, -1, group.before + longest if first else longest, part.shape[-1])
         count = wide.shape[1]
@@ -306,7 +306,7 @@ def scatter(
             found[: group.before, first : first + count] += ahead
             wide = wide[:, :, group.before :]
         own = wide.transpose(1, 2).reshape(rows * longest, count, -1)
-        found[places, first : first + count] += own if everything else own[inside]
+        found[group.tokens, first : first + count] += own[group.kept]
 
 
 class HeadLoss(torch.autograd.Function):

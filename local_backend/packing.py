@@ -7,7 +7,7 @@ not change it, so every record sees the same keys and values, and their gradient
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,19 +19,26 @@ LEAST_SHARED = 8
 """A shorter common beginning is not worth a row of its own."""
 LONG = 384
 """Rows up to so many tokens are attended to as batched matrix products; longer ones by SDPA."""
+MULTIPLE = 32
+"""Tokens are filled up to a multiple of this: oneDNN builds and keeps code for each new shape."""
 LIKE = 0.75
 """A row joins a group when it is at least so long, measured by the group's longest."""
 
 
 @dataclass(frozen=True)
 class Group:
-    """Rows of like length. `index` [rows, longest] says where each token lies; `tokens` where not.
+    """Rows of like length, `before` tokens at the beginning of everything in front of each.
 
-    `before` tokens at the beginning of everything come before each of these rows.
+    `index` [rows, longest] says where each token lies; a gap at a row's end repeats its last token.
+    `inside` [rows x longest] is False there, None without gaps; `kept` are the places where it is
+    True, `tokens` the tokens there.
     """
 
     index: torch.Tensor
     before: int
+    inside: torch.Tensor | None
+    kept: torch.Tensor
+    tokens: torch.Tensor
 
     @property
     def long(self) -> bool:
@@ -44,7 +51,7 @@ class Layout:
     """`ids` and `positions` [tokens]; `predicting` [learned]: the places whose next token,
 
     `targets` [learned], is learned; `back` [tokens]: each token's place in the groups' rows, laid
-    one behind the other.
+    one behind the other. The last few tokens may be filling, of no row.
     """
 
     ids: torch.Tensor
@@ -93,18 +100,25 @@ def pack(examples: Sequence[Example], device: torch.device) -> Layout:
     )
     targets = np.concatenate([e.ids[at] for e, at in zip(rows, learned, strict=True)])
     spans = [(int(s), len(p)) for s, p in zip(starts[1:-1], parts[1:], strict=True)]
-    tables = [(_table(part, len(ids)), common) for part in _alike(spans)]
+    groups = [(_Table(part), common) for part in _alike(spans)]
     if common:
-        tables.insert(0, (_table([(0, common)], len(ids)), 0))
-    flat = np.concatenate([table.ravel() for table, _ in tables])
-    back = np.empty(len(ids) + 1, dtype=np.int64)
-    back[flat] = np.arange(len(flat))
+        groups.insert(0, (_Table([(0, common)]), 0))
+    back, first = np.empty(len(ids), dtype=np.int64), 0
+    for table, _ in groups:
+        back[table.tokens] = first + table.kept
+        first += table.index.size
+
+    filling = (0, -len(ids) % MULTIPLE)  # of no row: nobody sees it, and its gradient is 0
+    ids, positions, back = (np.pad(x, filling) for x in (ids, positions, back))
 
     def on(array: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(np.ascontiguousarray(array, dtype=np.int64)).to(device)
+        return torch.from_numpy(np.ascontiguousarray(array)).to(device)
 
-    groups = tuple(Group(on(table), before) for table, before in tables)
-    return Layout(on(ids), on(positions), on(predicting), on(targets), groups, on(back[:-1]))
+    return Layout(
+        *(on(x) for x in (ids, positions, predicting, targets)),
+        tuple(table.group(before, on) for table, before in groups),
+        on(back),
+    )
 
 
 def _alike(spans: Sequence[tuple[int, int]]) -> list[list[tuple[int, int]]]:
@@ -117,12 +131,21 @@ def _alike(spans: Sequence[tuple[int, int]]) -> list[list[tuple[int, int]]]:
     return groups
 
 
-def _table(spans: Sequence[tuple[int, int]], nowhere: int) -> np.ndarray:
-    """The places of rows that begin at `start` and have `length` tokens: [rows, longest]."""
-    table = np.full((len(spans), spans[0][1]), nowhere, dtype=np.int64)
-    for row, (start, length) in enumerate(spans):
-        table[row, :length] = np.arange(start, start + length)
-    return table
+class _Table:
+    """The places of rows that begin at `start` and have `length` tokens, the longest first."""
+
+    def __init__(self, spans: Sequence[tuple[int, int]]) -> None:
+        starts, lengths = (np.array(x)[:, None] for x in zip(*spans, strict=True))
+        columns = np.arange(spans[0][1])
+        self.index = starts + np.minimum(columns, lengths - 1)
+        self.inside = (columns < lengths).ravel()
+        self.kept = np.flatnonzero(self.inside)
+        self.tokens = self.index.ravel()[self.kept]
+
+    def group(self, before: int, on: Callable[[np.ndarray], torch.Tensor]) -> Group:
+        """As training takes it."""
+        inside = None if self.inside.all() else on(self.inside)
+        return Group(on(self.index), before, inside, on(self.kept), on(self.tokens))
 
 
 def pairs(layout: Layout) -> int:

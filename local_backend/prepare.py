@@ -12,7 +12,7 @@ import torch
 from local_backend import checkpoint
 from local_backend.batches import Encoded, MicroLimit, encode, steps_per_epoch
 from local_backend.curve import Curve
-from local_backend.device import choose_device, choose_dtype, memory_bytes
+from local_backend.device import choose_device, choose_dtype, hand_back_memory, memory_bytes
 from local_backend.errors import TrainerError
 from local_backend.job_dir import CHECKPOINTS, METRICS, JobDir
 from local_backend.loss import PackedLoss, PlainLoss, loss_of
@@ -70,6 +70,7 @@ def prepare(job_dir: JobDir, settings: Settings, report: Report) -> Run:
     held_out = settings.data.get("validation")
     validation = encode(held_out, settings, loaded, max_length) if held_out else None
     loss = loss_of(loaded, dtype, device)
+    hand_back_memory()
     optimizer = torch.optim.AdamW(
         trainable(loaded.model).values(),
         lr=settings.learning_rate,

@@ -292,6 +292,17 @@ class Exports(ABC):
         """Write the merged model to the new folder `out`; returns the proof that it is the same."""
 
 
+class Probes(ABC):
+    """A backend that finds out what a job takes by beginning with it."""
+
+    @abstractmethod
+    def probe(self, staged: StagedJob, steps: int, progress: Progress) -> Estimate:
+        """The job's own tokens, steps, memory and time, from so many real steps that are dropped.
+
+        Where memory does not suffice, no step is taken and `seconds` is None. Raises TrainerError.
+        """
+
+
 class Tokenises(ABC):
     """A backend that has the tokenizer of the model that it trains."""
 

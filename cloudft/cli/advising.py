@@ -59,9 +59,8 @@ def advise_command(
     """
     from cloudft import jobs
     from cloudft.backends import backend
-    from cloudft.cli.evaluating import counting
     from cloudft.cli.jobs import follow_and_show
-    from cloudft.cli.progress import reading
+    from cloudft.cli.progress import counting, reading
     from cloudft.cli.render import warn
     from cloudft.cli.submitting import load
     from cloudft.evaluate.advise.measure import advise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,24 +19,42 @@ if TYPE_CHECKING:
 @click.command(
     "estimate",
     epilog="\b\nExamples:\n  cloudft estimate\n"
-    "  cloudft estimate --set hyperparameters.epochCount=5 --output json",
+    "  cloudft estimate --set hyperparameters.epochCount=5 --output json\n"
+    "  cloudft estimate --probe",
 )
 @job_file_argument
+@click.option(
+    "--probe",
+    is_flag=True,
+    help="Look whether it fits into this machine's memory, and take some steps: how long will it"
+    " be?",
+)
+@click.option(
+    "--steps", type=click.IntRange(0, 1000), default=20, show_default=True, help="Of the probe."
+)
 @spec_options
 @console_options
-def estimate_command(path: Path | None, flags: dict[str, str], console: Console) -> int:
-    """Tokens and cost of a job on each backend, with the price's source and date.
+def estimate_command(
+    path: Path | None, probe: bool, steps: int, flags: dict[str, str], console: Console
+) -> int:
+    """Tokens, time and cost of a job on each backend, with the price's source and date.
 
-    Tokens are estimated from characters. A price that no source has is unknown, not zero.
+    Tokens are estimated from characters. A price that no source has is unknown, not zero. With
+    --probe the local job's tokens, memory and time are measured on this machine: memory before
+    anything is loaded, time by steps over the job's own data whose result is thrown away.
     """
     from cloudft import jobs
-    from cloudft.cli.progress import reading
+    from cloudft.cli.progress import counting, reading
     from cloudft.cli.render import table, warn
 
     job = load(path, flags)
     warn(job.findings)
     with reading(console) as progress:
         found = jobs.estimates(job, Home.from_environ(), progress)
+    if probe:
+        with reading(console) as progress, counting(console) as probing:
+            better = jobs.probed(job, Home.from_environ(), steps, progress, probing)
+        found = [next((b for b in better if b.backend == one.backend), one) for one in found]
     columns = (
         "BACKEND",
         "TOKENS",
@@ -45,8 +64,24 @@ def estimate_command(path: Path | None, flags: dict[str, str], console: Console)
         "SERVING AN HOUR",
         "PRICE",
     )
-    console.result(found, table(columns, map(_row, found)))
+    text = [table(columns, map(_row, found)), *(line for one in found for line in _probed(one))]
+    console.result(found, "\n".join(text))
     return 0
+
+
+def _probed(estimate: Estimate) -> Iterator[str]:
+    """What a probe found, in sentences."""
+    from cloudft.cli.render import duration, gigabytes
+
+    memory = estimate.memory
+    if memory is not None:
+        free = f" of {gigabytes(memory.available)} that are free" if memory.available else ""
+        word = "fits" if memory.fits else "does not fit"
+        yield f"{estimate.backend}: {word}: {gigabytes(memory.bytes)} of memory{free}"
+        if memory.remedy:
+            yield f"  fix: {memory.remedy}"
+    if estimate.seconds is not None:
+        yield f"{estimate.backend}: {estimate.steps} steps, {duration(estimate.seconds)} in all"
 
 
 def _row(estimate: Estimate) -> tuple[Any, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ import click
 from cloudft.cli.figures import interval, number, signed
 from cloudft.cli.jobs import follow_and_show, open_job
 from cloudft.cli.options import Console, console_options, job_argument
+from cloudft.cli.progress import counting
 from cloudft.home import Home
 
 if TYPE_CHECKING:
@@ -165,27 +165,6 @@ def agree(record: Record, held: HeldOut, decoding: Decoding, yes: bool, console:
     )
     if not yes:
         click.confirm("ask them?", abort=True, err=True)
-
-
-@contextlib.contextmanager
-def counting(console: Console) -> Iterator[Callable[[str, int, int], None]]:
-    """A progress bar a question kind, on a terminal; lines elsewhere, with -v."""
-    from rich.console import Console as RichConsole
-    from rich.progress import Progress
-
-    shown = RichConsole(stderr=True)
-    tasks: dict[str, Any] = {}
-    with Progress(
-        console=shown, transient=True, disable=console.verbosity < 0 or not shown.is_terminal
-    ) as bar:
-
-        def progress(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = bar.add_task(what, total=total)
-                console.detail(f"{what}: {total - done} to ask, {done} known")
-            bar.update(tasks[what], completed=done)
-
-        yield progress
 
 
 def text_of(found: Mapping[str, Any]) -> str:

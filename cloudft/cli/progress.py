@@ -1,4 +1,4 @@
-"""How far the reading of data has come, for files that take more than a moment."""
+"""How far something has come that takes more than a moment: reading, sending, questions, steps."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import sys
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import click
 
@@ -57,3 +58,24 @@ def sending(console: Console) -> Iterator[Callable[[int], None]]:
     finally:
         if said > began and sys.stderr.isatty():
             click.echo(err=True)
+
+
+@contextlib.contextmanager
+def counting(console: Console) -> Iterator[Callable[[str, int, int], None]]:
+    """A progress bar for each thing that goes on, on a terminal; lines elsewhere, with -v."""
+    from rich.console import Console as RichConsole
+    from rich.progress import Progress
+
+    shown = RichConsole(stderr=True)
+    tasks: dict[str, Any] = {}
+    with Progress(
+        console=shown, transient=True, disable=console.verbosity < 0 or not shown.is_terminal
+    ) as bar:
+
+        def progress(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bar.add_task(what, total=total)
+                console.detail(f"{what}: {total - done} to ask, {done} known")
+            bar.update(tasks[what], completed=done)
+
+        yield progress

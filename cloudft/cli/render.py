@@ -131,6 +131,11 @@ def metric_rows(metrics: Iterable[Metric]) -> Iterable[tuple[Any, ...]]:
         )
 
 
+def gigabytes(count: int) -> str:
+    """`2147483648` -> `2.0 GiB`."""
+    return f"{count / 2**30:.1f} GiB"
+
+
 def duration(seconds: float | None) -> str:
     """`75.2` -> `1:15`."""
     if seconds is None or not math.isfinite(seconds):

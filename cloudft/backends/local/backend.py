@@ -7,8 +7,10 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from cloudft.backends.base import (
     Exports,
     Generates,
     Opens,
+    Probes,
     Progress,
     Prompt,
     Resumes,
@@ -33,7 +36,7 @@ from cloudft.backends.base import (
     Tokenises,
 )
 from cloudft.backends.local import folder as names
-from cloudft.backends.local import harness, preflight, request, serve, tokenizer
+from cloudft.backends.local import harness, preflight, probing, request, serve, tokenizer
 from cloudft.backends.local.folder import JobFolder
 from cloudft.errors import JobNotFound, JobStateConflict
 from cloudft.files import as_store_error, try_lock, write_whole
@@ -58,14 +61,15 @@ SECRET_WORDS = ("AWS_", "SECRET", "PASSWORD", "API_KEY")
 """Environment variables with these in their name are not the trainer's business."""
 
 
-SHARING = {"GOMP_SPINCOUNT": "1000"}
+SHARING = {"GOMP_SPINCOUNT": "1000", "MALLOC_ARENA_MAX": "1"}
 """How long a thread of GNU OpenMP spins before it sleeps. By default it spins so long that two
-trainers on one machine come to a tenth of their speed; see benchmarks/RESULTS.md."""
+trainers on one machine come to a tenth of their speed; see benchmarks/RESULTS.md. And one arena of
+glibc's malloc instead of one a thread: a tenth less memory, at the same speed."""
 LEAVING_S = 10.0
 """How long processes may take to leave once the ending is written."""
 
 
-class LocalBackend(Backend, Resumes, Generates, Exports, Tokenises, Opens, Benchmarks):
+class LocalBackend(Backend, Resumes, Generates, Exports, Tokenises, Opens, Benchmarks, Probes):
     """Trains with the `local_backend` program, one detached process a job."""
 
     name = "local"
@@ -89,6 +93,23 @@ class LocalBackend(Backend, Resumes, Generates, Exports, Tokenises, Opens, Bench
             seconds=None,
             price_source="this machine: no price",
             price_date="",
+        )
+
+    def probe(self, staged: StagedJob, steps: int, progress: Progress) -> Estimate:
+        """In a child process, on a copy of the job's folder that is thrown away."""
+        plan = self.plan(staged)
+        self.home.path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".probe-", dir=self.home.path) as folder:
+            job = JobFolder(Path(folder))
+            (job.path / names.DATA).mkdir()
+            self._fill(job, plan)
+            found = probing.probe(job.path, self._environment(), steps, progress)
+        return replace(
+            plan.estimate,
+            train_tokens=found.tokens,
+            steps=found.steps,
+            seconds=found.seconds,
+            memory=found.memory,
         )
 
     def plan(self, staged: StagedJob) -> Plan:

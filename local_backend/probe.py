@@ -1,0 +1,192 @@
+"""`python -m local_backend.probe JOB_DIR STEPS`: what a job will take here, before it runs.
+
+Standard output has JSON lines: `{"memory": {"bytes", "available", "fits", "remedy"}}` first, found
+without loading the model; where it fits and STEPS is not 0, `{"done", "total"}` as so many of the
+job's own steps are taken, on a model that is thrown away; at last `{"took": {"tokens",
+"learnedTokens", "records", "steps", "measuredSteps", "secondsPerStep", "seconds"}}`. Or `{"error",
+"fix"}`. The job's folder is only read; nothing of the probe stays.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from local_backend.batches import Encoded, Example, MicroLimit, encode, epoch_batches
+from local_backend.device import choose_device, choose_dtype, free_bytes
+from local_backend.errors import TrainerError
+from local_backend.job_dir import JobDir
+from local_backend.learn import mean_loss, optimize, validation_loss
+from local_backend.memory import loading, need
+from local_backend.model import Loaded, load_tokenizer
+from local_backend.prepare import Run, first_limit, longest_allowed, prepare
+from local_backend.report import Report, quiet_libraries
+from local_backend.settings import Settings, read_settings
+from local_backend.template import stop_tokens
+from local_backend.weights import locate
+
+Say = Callable[[dict[str, Any]], None]
+WARM_UP = 2
+"""Steps before the clock runs: the first ones lay out memory."""
+ROOM = 0.9
+"""So much of the free memory may be taken: what is measured can lie 15 % above the prediction."""
+
+
+def probe(job_dir: JobDir, steps: int, say: Say) -> None:
+    """Memory, then the steps. Raises TrainerError."""
+    settings = read_settings(job_dir)
+    started = time.monotonic()
+    fits = tell_memory(settings, say)
+    with tempfile.TemporaryDirectory() as folder:
+        run = None
+        if steps and fits:
+            run = prepare(JobDir(Path(folder)), settings, Report(JobDir(Path(folder))))
+            getting_ready = time.monotonic() - started
+        train = run.train if run else encoded(settings)[1]
+        per_epoch = math.ceil(len(train.examples) / settings.batch_size)
+        took: dict[str, Any] = {
+            "tokens": train.tokens,
+            "learnedTokens": train.learned_tokens,
+            "records": train.records,
+            "steps": per_epoch * settings.epoch_count,
+            "measuredSteps": 0,
+            "secondsPerStep": None,
+            "seconds": None,
+        }
+        if run:
+            took |= timed(run, steps, getting_ready, say)
+        say({"took": took})
+
+
+def encoded(settings: Settings) -> tuple[Any, Encoded]:
+    """The model's configuration, and the training data as tokens; no weight is read."""
+    from transformers import AutoConfig
+
+    source = locate(settings.model_name, settings.weights)
+    tokenizer, plain = load_tokenizer(source)
+    config = AutoConfig.from_pretrained(source)
+    shell = _Shell(config)
+    loaded = Loaded(shell, tokenizer, source, stop_tokens(tokenizer, None), plain)
+    data = encode(settings.data["train"], settings, loaded, longest_allowed(settings, loaded))
+    return config, data
+
+
+class _Shell:
+    """What encoding asks of a model."""
+
+    def __init__(self, config: Any) -> None:
+        self.config = config
+
+
+def tell_memory(settings: Settings, say: Say) -> bool:
+    """Say what the largest step takes and what would fit; True when it fits."""
+    if settings.method == "qlora":
+        return True  # 4-bit layers do their own allocation; the steps themselves tell
+    device = choose_device(settings.device)
+    dtype = choose_dtype(settings.dtype, device)
+    config, data = encoded(settings)
+    source = locate(settings.model_name, settings.weights)
+    batch = sorted(data.examples, key=lambda e: len(e.ids))[-settings.batch_size :]
+    limit, available = first_limit(settings, device), free_bytes(device)
+
+    def takes(changed: Settings, limit: MicroLimit, *, thrifty: bool = False) -> int:
+        found = need(config, changed, dtype, device, batch, limit, thrifty=thrifty)
+        reading = loading(source, found) if device.type == "cpu" else 0
+        return max(found.peak, reading)
+
+    found = takes(settings, limit)
+    fits = available is None or found <= ROOM * available
+    remedy = None if fits or available is None else remedy_for(settings, takes, ROOM * available)
+    say({"memory": {"bytes": found, "available": available, "fits": fits, "remedy": remedy}})
+    return fits
+
+
+def remedy_for(settings: Settings, takes: Callable[..., int], room: float) -> str:
+    """The first change that fits, in words."""
+    one = MicroLimit(1, sys.maxsize)
+    if takes(settings, one) <= room:
+        return "set local.micro_batch_size: 1 (the trainer does so by itself when memory runs out)"
+    if takes(settings, one, thrifty=True) <= room:
+        return "it runs, slower: the trainer computes activations twice when memory runs out"
+    adapters = replace(settings, method="lora")
+    if settings.method == "full" and takes(adapters, one, thrifty=True) <= room:
+        return "use local.method: lora"
+    return "lower local.max_length, or take a smaller model, or a larger machine"
+
+
+def timed(run: Run, steps: int, getting_ready: float, say: Say) -> dict[str, Any]:
+    """Steps over the epoch's own batches, evenly spread from the smallest to the largest."""
+    batches = chosen(run, steps + WARM_UP)
+    seconds = 0.0
+    for number, batch in enumerate(batches):
+        started = time.monotonic()
+        run.optimizer.zero_grad(set_to_none=True)
+        mean_loss(run, batch, learn_from_it=True)
+        optimize(run)
+        if number >= WARM_UP or len(batches) <= WARM_UP:
+            seconds += time.monotonic() - started
+        say({"done": number + 1, "total": len(batches)})
+    measured = len(batches) - (WARM_UP if len(batches) > WARM_UP else 0)
+    each = seconds / measured
+    total = each * run.total_steps + getting_ready + validating(run)
+    return {"measuredSteps": measured, "secondsPerStep": each, "seconds": total}
+
+
+def chosen(run: Run, count: int) -> list[list[Example]]:
+    """So many of the first epoch's batches; the warm-up's are the middle one."""
+    examples = run.train.examples
+    order = epoch_batches(len(examples), run.settings.batch_size, run.settings.seed, 0)
+    batches = sorted(([examples[i] for i in part] for part in order), key=run.loss.size)
+    wanted = max(1, count - WARM_UP)
+    places = [round((n + 0.5) * len(batches) / wanted - 0.5) for n in range(wanted)]
+    middle = batches[len(batches) // 2]
+    return [middle] * WARM_UP + [batches[min(at, len(batches) - 1)] for at in places]
+
+
+def validating(run: Run) -> float:
+    """Seconds of all validations of the job, by one over some records."""
+    if run.validation is None:
+        return 0.0
+    whole = run.validation
+    part = replace(whole, examples=whole.examples[: 4 * run.settings.batch_size])
+    run.validation, started = part, time.monotonic()
+    validation_loss(run)
+    each = (time.monotonic() - started) * len(whole.examples) / len(part.examples)
+    every = run.settings.eval_steps
+    more = run.total_steps // every if every else 0
+    return each * (1 + run.settings.epoch_count + more)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Probe one job. What libraries and the trainer print goes to standard error."""
+    folder, steps = argv if argv is not None else sys.argv[1:]
+    replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+
+    def say(value: dict[str, Any]) -> None:
+        print(json.dumps(value), file=replies, flush=True)
+
+    torch.manual_seed(0)
+    try:
+        quiet_libraries()
+        with contextlib.redirect_stdout(sys.stderr):
+            probe(JobDir(Path(folder)), int(steps), say)
+    except TrainerError as error:
+        say({"error": error.message, "fix": error.fix})
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
