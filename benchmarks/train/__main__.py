@@ -65,7 +65,8 @@ def table(records: str, names: tuple[str, ...], steps: int, rounds: int) -> list
             print(records, turn, name, round(figures["tokensPerSecond"]), file=sys.stderr)
     peak, ours = matmul_peak(), found[names[0]]
     lines = [
-        "| trainer | tok/s | ours to it, by round | records/s | first step | peak | loss | of matmul peak |",
+        "| trainer | tok/s | ours to it, by round | records/s | first step | peak | loss |"
+        " of matmul peak |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for name in names:
@@ -98,8 +99,8 @@ def losses(records: str, steps: int) -> list[str]:
         return f"{statistics.mean(b - a for a, b in zip(exact, found, strict=True)):+.4f}"
 
     return [
-        f"{records}, {steps} steps: float32 packed against float32 padded: at most {apart:.1e} at any"
-        f" step; mean distance from float32 padded: ours bfloat16 {off(half)},"
+        f"{records}, {steps} steps: float32 packed against float32 padded: at most {apart:.1e} at"
+        f" any step; mean distance from float32 padded: ours bfloat16 {off(half)},"
         f" HF bfloat16 {off(stock)} (loss {statistics.mean(exact):.3f})."
     ]
 
