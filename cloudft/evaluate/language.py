@@ -11,9 +11,10 @@ from cloudft.errors import UsageError
 from cloudft.evaluate.ask import BASE, TUNED, VARIANTS, Models
 from cloudft.evaluate.cloze import gaps
 from cloudft.evaluate.held_out import HeldOut
+from cloudft.evaluate.resampling import ratio
 from cloudft.evaluate.slices import slices
 from cloudft.evaluate.statistics import paired, paired_interval
-from cloudft.evaluate.supervised import ratio, significance
+from cloudft.evaluate.supervised import significance
 
 
 def judged(models: Models, held: HeldOut, general: Sequence[str]) -> dict[str, Any]:

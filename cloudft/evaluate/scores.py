@@ -155,7 +155,7 @@ def _structured(task: Task, references: Sequence[str], texts: Sequence[str]) -> 
     wanted, found = [parsed(r) for r in references], [parsed(t) for t in texts]
     hits = total_wanted = total_found = 0
     for a, b in zip(wanted, found, strict=True):
-        h, w, f = _counts(_fields(a), Counter() if b is None else _fields(b))
+        h, w, f = field_counts(a, b)
         hits, total_wanted, total_found = hits + h, total_wanted + w, total_found + f
     count = len(texts)
     equal = sum(a == b and b is not None for a, b in zip(wanted, found, strict=True))
@@ -168,9 +168,8 @@ def _structured(task: Task, references: Sequence[str], texts: Sequence[str]) -> 
 
 def _written(task: Task, references: Sequence[str], texts: Sequence[str]) -> dict[str, float]:
     sacrebleu = _library("sacrebleu", "sacrebleu")
-    rouge = _rouge()
     answers = list(texts)
-    scored = [rouge.score(r, t) for r, t in zip(references, answers, strict=True)]
+    scored = [rouge().score(r, t) for r, t in zip(references, answers, strict=True)]
     pairs = list(zip(references, answers, strict=True))
 
     def mean(name: str) -> float:
@@ -187,7 +186,8 @@ def _written(task: Task, references: Sequence[str], texts: Sequence[str]) -> dic
 
 
 @lru_cache(maxsize=1)
-def _rouge() -> Any:
+def rouge() -> Any:
+    """The scorer of ROUGE-1, -2 and -L, with stems."""
     scorer = _library("rouge_score.rouge_scorer", "rouge-score")
     return scorer.RougeScorer(["rouge1", "rouge2", "rougeL"], use_stemmer=True)
 
@@ -233,6 +233,11 @@ def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
             yield from _leaves(inner, f"{path}/*")
     else:
         yield path, value
+
+
+def field_counts(wanted: Any, found: Any) -> tuple[int, int, int]:
+    """Fields that both have, and those of each; an answer that is no JSON has none."""
+    return _counts(_fields(wanted), Counter() if found is None else _fields(found))
 
 
 def _counts(

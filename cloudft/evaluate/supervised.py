@@ -10,6 +10,7 @@ from cloudft.backends.base import Continuation, Decoding, Likelihood
 from cloudft.evaluate.ask import BASE, TUNED, VARIANTS, Models, Said
 from cloudft.evaluate.held_out import HeldOut, Item
 from cloudft.evaluate.pitfalls import Pitfall
+from cloudft.evaluate.resampling import by_record, f1_statistics, ratio
 from cloudft.evaluate.scores import METRIC, confusion, label_of, score_record, totals
 from cloudft.evaluate.slices import slices
 from cloudft.evaluate.statistics import BETTER, SAME, Paired, paired, paired_interval, verdict
@@ -132,7 +133,7 @@ def _deltas(
     metrics: Mapping[str, Mapping[str, float]],
     likely: Mapping[str, Sequence[Likelihood]],
 ) -> dict[str, dict[str, float | None]]:
-    """Tuned minus base of each metric; an interval where it is a mean or cheap to compute again.
+    """Tuned minus base of each metric; with an interval, but for BLEU and shares of the form.
 
     95 % bootstrap over records, the same resample for both.
     """
@@ -140,49 +141,29 @@ def _deltas(
     for name in metrics[BASE]:
         value = metrics[TUNED][name] - metrics[BASE][name]
         found[name] = {"value": value, "low": None, "high": None}
-    by_record = {
-        name: _per_record(task, references, answers[name], likely.get(name)) for name in VARIANTS
+    statistics = {
+        name: _statistics(task, references, answers[name], likely.get(name)) for name in VARIANTS
     }
-    for name in by_record[BASE]:
-        base, tuned = by_record[BASE][name], by_record[TUNED][name]
-        low, high = paired_interval(ratio(*base), ratio(*tuned), len(references))
+    for name, base in statistics[BASE].items():
+        low, high = paired_interval(base, statistics[TUNED][name], len(references))
         found[name] |= {"low": low, "high": high}
     return found
 
 
-def ratio(
-    values: Sequence[float], weights: Sequence[float], then: Callable[[float], float] = float
-) -> Callable[[Any], float]:
-    """A statistic of record numbers: the sum of their values over the sum of their weights."""
-    import numpy as np
-
-    above, below = np.asarray(values, float), np.asarray(weights, float)
-
-    def statistic(places: Any) -> float:
-        return then(above[places].sum() / max(below[places].sum(), 1e-300))
-
-    return statistic
-
-
-def _per_record(
+def _statistics(
     task: Task,
     references: Sequence[str],
     said: Sequence[Said],
     likely: Sequence[Likelihood] | None,
-) -> dict[str, tuple[list[float], list[float]]]:
-    """The metrics that are sums over records: value and weight of each record."""
-    ones = [1.0] * len(references)
-    pairs = list(zip(references, said, strict=True))
-    found = {"exactMatch": ([float(r.strip() == s.text.strip()) for r, s in pairs], ones)}
+) -> dict[str, Callable[[Any], float]]:
+    """The metrics that can be had again for other choices of records, as functions of those."""
+    texts = [answer.text for answer in said]
+    found = {name: ratio(*sums) for name, sums in by_record(task, references, texts).items()}
     if task.name == "classification":
-        scores = [score_record(task, r, s.text)[0] for r, s in pairs]
-        found["accuracy"] = (scores, ones)
-    if task.name == "json":
-        del found["exactMatch"]  # there it is equality of what is parsed
+        found |= f1_statistics(task.labels, references, texts)
     if likely:
-        found["referenceLoss"] = (
-            [-one.log_likelihood for one in likely],
-            [float(one.tokens) for one in likely],
+        found["referenceLoss"] = ratio(
+            [-one.log_likelihood for one in likely], [float(one.tokens) for one in likely]
         )
     return found
 

@@ -1,0 +1,50 @@
+"""One request to a program of the trainer: JSON in, JSON lines out, and its end told in words."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from cloudft.errors import TrainerError
+
+
+def replies(
+    program: Sequence[str], environment: Mapping[str, str], *, request: Any = None
+) -> Iterator[dict[str, Any]]:
+    """What `python -m PROGRAM` says, line by line; it is gone when this is closed or exhausted.
+
+    Raises TrainerError for a reply that is an error, and for a program that breaks off.
+    """
+    with (
+        tempfile.TemporaryFile("w+") as noise,
+        subprocess.Popen(
+            [sys.executable, "-m", *program],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=noise,
+            text=True,
+            env=dict(environment),
+            start_new_session=True,
+        ) as process,
+    ):
+        assert process.stdin is not None and process.stdout is not None
+        try:
+            process.stdin.write(json.dumps(request) + "\n")
+            process.stdin.close()
+            for line in process.stdout:
+                reply = json.loads(line)
+                if "error" in reply:
+                    raise TrainerError(reply["error"], fix=reply["fix"])
+                yield reply
+            if process.wait() != 0:
+                noise.seek(0)
+                last = (noise.read().strip().splitlines() or ["no message"])[-1]
+                raise TrainerError(f"{program[0]} broke off: {last}")
+        except BrokenPipeError:
+            raise TrainerError(f"{program[0]} broke off before it was asked") from None
+        finally:
+            process.kill()

@@ -1,0 +1,83 @@
+"""Metrics as functions of which records are looked at: what a bootstrap computes again and again.
+
+Each is, over all records, what scores.py takes from the libraries (a test holds them together).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from cloudft.evaluate.scores import NO_LABEL, field_counts, label_of, parsed, rouge, score_record
+from cloudft.evaluate.tasks import Task
+
+Sums = tuple[list[float], list[float]]
+"""A value and a weight of each record; the metric is the sum of those over the sum of these."""
+
+
+def ratio(
+    values: Sequence[float], weights: Sequence[float], then: Callable[[float], float] = float
+) -> Callable[[Any], float]:
+    """A statistic of record numbers: the sum of their values over the sum of their weights."""
+    import numpy as np
+
+    above, below = np.asarray(values, float), np.asarray(weights, float)
+
+    def statistic(places: Any) -> float:
+        return then(above[places].sum() / max(below[places].sum(), 1e-300))
+
+    return statistic
+
+
+def by_record(task: Task, references: Sequence[str], texts: Sequence[str]) -> Mapping[str, Sums]:
+    """The metrics of a task that are sums over records."""
+    ones = [1.0] * len(references)
+    pairs = list(zip(references, texts, strict=True))
+    if task.name == "json":
+        counts = [field_counts(parsed(r), parsed(t)) for r, t in pairs]
+        return {
+            "fieldF1": (
+                [2.0 * hits for hits, _, _ in counts],
+                [float(w + f) for _, w, f in counts],
+            ),
+            "exactMatch": ([float(bool(score_record(task, r, t)[1])) for r, t in pairs], ones),
+            "validShare": ([float(parsed(t) is not None) for t in texts], ones),
+        }
+    found = {"exactMatch": ([float(r.strip() == t.strip()) for r, t in pairs], ones)}
+    if task.name == "classification":
+        found["accuracy"] = ([score_record(task, r, t)[0] for r, t in pairs], ones)
+    if task.name == "text":
+        for name in ("rouge1", "rouge2", "rougeL"):
+            found[name] = ([rouge().score(r, t)[name].fmeasure for r, t in pairs], ones)
+    return found
+
+
+def f1_statistics(
+    labels: Sequence[str], references: Sequence[str], texts: Sequence[str]
+) -> dict[str, Callable[[Any], float]]:
+    """Macro and micro F1 over the labels that the references have."""
+    import numpy as np
+
+    truth = [label_of(r, labels) or r.strip() for r in references]
+    there = sorted(set(truth))
+    place = {label: at for at, label in enumerate(there)}
+    others = len(there)
+    row = np.array([place[label] for label in truth])
+    column = np.array([place.get(label_of(t, labels) or NO_LABEL, others) for t in texts])
+    cells = row * (others + 1) + column
+
+    def counts(places: Any) -> Any:
+        """Hits, and right plus answered, of each label."""
+        matrix = np.bincount(cells[places], minlength=others * (others + 1))
+        matrix = matrix.reshape(others, others + 1)
+        return matrix.diagonal(), matrix.sum(1) + matrix.sum(0)[:others]
+
+    def macro(places: Any) -> float:
+        hits, sums = counts(places)
+        return float((2 * hits / np.maximum(sums, 1)).mean())
+
+    def micro(places: Any) -> float:
+        hits, sums = counts(places)
+        return float(2 * hits.sum() / max(1, sums.sum()))
+
+    return {"macroF1": macro, "microF1": micro}

@@ -1,0 +1,45 @@
+"""Over all records, what a bootstrap computes is what the libraries say."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cloudft.evaluate.resampling import by_record, f1_statistics, ratio
+from cloudft.evaluate.scores import totals
+from cloudft.evaluate.tasks import Task
+
+LABELS = ("billing", "delivery", "refund")
+words = st.sampled_from(["billing", "delivery.", "a refund", "REFUND", "nothing", "", "billing"])
+jsons = st.sampled_from(['{"a": 1, "b": [2, 3]}', '{"a": 1}', "[1, 2]", "no", '{"b": [3, 2]}'])
+
+
+@given(st.lists(st.tuples(st.sampled_from(LABELS), words), min_size=1, max_size=20))
+def test_labels(pairs: list[tuple[str, str]]) -> None:
+    references, texts = map(list, zip(*pairs, strict=True))
+    check(Task("classification", LABELS), references, texts)
+
+
+@given(st.lists(st.tuples(st.sampled_from(['{"a": 1}', "[1, 2, 3]"]), jsons), min_size=1))
+def test_json(pairs: list[tuple[str, str]]) -> None:
+    references, texts = map(list, zip(*pairs, strict=True))
+    check(Task("json"), references, texts)
+
+
+def test_text() -> None:
+    check(Task("text"), ["the parcel is in Lyon", "yes"], ["The parcel was in Lyon", "no"])
+
+
+def check(task: Task, references: list[str], texts: list[str]) -> None:
+    expected = totals(task, references, texts, cut=[False] * len(texts))
+    everything = np.arange(len(texts))
+    found = {name: ratio(*sums) for name, sums in by_record(task, references, texts).items()}
+    if task.labels:
+        found |= f1_statistics(task.labels, references, texts)
+    assert found.keys() <= expected.keys() and len(found) >= 3
+    for name, statistic in found.items():
+        assert statistic(everything) == pytest.approx(expected[name], abs=1e-9), name
+    once = f1_statistics(LABELS, ["billing", "refund"], ["billing", "x"])["macroF1"]
+    assert once(np.array([0, 0])) == pytest.approx(0.5)  # the labels are those of all records
