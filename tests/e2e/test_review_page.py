@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from reviews import side
 
-from cloudft.evaluate.compare import Side
 from cloudft.evaluate.review import Review, Reviewer
 from cloudft.evaluate.review_server import ReviewServer
 
@@ -34,17 +34,9 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def side(name: str, answer: str) -> Side:
-    records = [
-        {"key": f"k{n}", "prompt": PROMPT, "reference": "R", "tuned": {"text": f"{answer} {n}"}}
-        for n in range(4)
-    ]
-    return Side(name, {"records": records}, "tuned")
-
-
 @pytest.fixture
 def review(tmp_path: Path) -> Review:
-    found = Review(tmp_path, side("first", "a"), side("second", "b"))
+    found = Review(tmp_path, side("first", "a ", 4, PROMPT), side("second", "b ", 4, PROMPT))
     found.save()
     return found
 

@@ -12,32 +12,21 @@ from typing import Any
 
 import krippendorff
 import pytest
+from reviews import side
 
 from cloudft.errors import UsageError
 from cloudft.evaluate.agreement import CHOICES, tally
-from cloudft.evaluate.compare import Side
 from cloudft.evaluate.review import Review, Reviewer, as_csv
 from cloudft.evaluate.review_server import ReviewServer
 
 COUNT = 12
 
 
-def side(name: str, answer: str) -> Side:
-    records = [
-        {
-            "key": f"k{n}",
-            "prompt": f"<i>Q{n}</i>",
-            "reference": f"R{n}",
-            "tuned": {"text": f"{answer}{n}"},
-        }
-        for n in range(COUNT)
-    ]
-    return Side(name, {"records": records}, "tuned")
-
-
 @pytest.fixture
 def review(tmp_path: Path) -> Review:
-    found = Review(tmp_path, side("first", "a"), side("second", "b"))
+    found = Review(
+        tmp_path, side("first", "a", COUNT, "<i>Q{}</i>"), side("second", "b", COUNT, "<i>Q{}</i>")
+    )
     found.save()
     return found
 
