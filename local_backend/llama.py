@@ -16,7 +16,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from local_backend.lora import LoraLinear
-from local_backend.ops import Attend, HeadLoss, Project, RmsNorm, SwiGlu
+from local_backend.ops import Adapt, Attend, HeadLoss, Project, RmsNorm, SwiGlu
 from local_backend.packing import Layout
 
 SHAPES = {"llama", "mistral", "qwen2"}
@@ -57,32 +57,47 @@ class Projection:
     """
 
     def __init__(self, layers: Sequence[Any], dtype: torch.dtype) -> None:
-        self.layers, self.dtype = layers, dtype
+        self.dtype = dtype
         self.bases = [base_of(layer) for layer in layers]
-        self.sizes = [base.out_features for base in self.bases]
         self.adapted = [layer for layer in layers if isinstance(layer, LoraLinear)]
         self.whole = any(base.weight.requires_grad for base in self.bases)
-        self.weight = None if self.whole else self._joined()
-        if self.weight is not None:
-            for base, part in zip(self.bases, self.weight.split(self.sizes), strict=True):
-                if base.weight.dtype == dtype:
-                    base.weight.data = part
+        if self.whole:
+            return
+        self.width = self.bases[0].in_features
+        ranks = sum(len(layer.lora_A) for layer in self.adapted)
+        weight = self._joined()
+        self.weight = torch.cat([weight, weight.new_zeros(len(weight), ranks)], 1)
+        sizes = [base.out_features for base in self.bases]
+        for base, part in zip(self.bases, self.weight.split(sizes), strict=True):
+            if base.weight.dtype == dtype:
+                base.weight.data = part[:, : self.width]
 
     def _joined(self) -> torch.Tensor:
         return torch.cat([base.weight.detach().to(self.dtype) for base in self.bases])
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """[tokens, in] -> [tokens, all outs]."""
-        weight = self._joined() if self.weight is None else self.weight
         bias = self._bias()
         if self.whole:
             parts = [base.weight for base in self.bases]
-            return Project.apply(x, x, weight, bias, self.sizes, (), *parts)
-        if len(self.adapted) < len(self.layers):
-            return self._some_adapted(x, weight, bias)
+            return Project.apply(x, self._joined(), bias, *parts)
+        if not self.adapted:
+            return Project.apply(x, self.weight, bias)
+        self._lay_beside()
         scales = [layer.scaling for layer in self.adapted]
         parts = [part for layer in self.adapted for part in (layer.lora_A, layer.lora_B)]
-        return Project.apply(x, self._dropped(x), weight, bias, self.sizes, scales, *parts)
+        return Adapt.apply(x, self._dropped(x), self.weight, bias, scales, *parts)
+
+    def _lay_beside(self) -> None:
+        """The B as they are now, each beside its layer's weights.
+
+        Each time anew: PyTorch's fused optimizers change weights without a mark on them.
+        """
+        at, first = 0, self.width
+        for layer in self.adapted:
+            out, rank = layer.lora_B.shape
+            self.weight.data[at : at + out, first : first + rank] = layer.lora_B.data
+            at, first = at + out, first + rank
 
     def _bias(self) -> torch.Tensor | None:
         if all(base.bias is None for base in self.bases):
@@ -93,19 +108,22 @@ class Projection:
         layer = self.adapted[0]
         return F.dropout(x, layer.dropout, True) if layer.dropout and layer.training else x
 
-    def _some_adapted(
-        self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
-    ) -> torch.Tensor:
-        """Each layer by itself: some have no adapter."""
-        biases = bias.split(self.sizes) if bias is not None else [None] * len(self.sizes)
-        outs = []
-        for layer, part, own in zip(self.layers, weight.split(self.sizes), biases, strict=True):
-            adapted = isinstance(layer, LoraLinear)
-            scales = [layer.scaling] if adapted else []
-            parts = [layer.lora_A, layer.lora_B] if adapted else []
-            dropped = self._dropped(x) if adapted else x
-            outs.append(Project.apply(x, dropped, part, own, [len(part)], scales, *parts))
-        return torch.cat(outs, -1) if len(outs) > 1 else outs[0]
+
+class Apart:
+    """Linear layers that read one input, of which not all have an adapter."""
+
+    def __init__(self, layers: Sequence[Any], dtype: torch.dtype) -> None:
+        self.projections = [Projection([layer], dtype) for layer in layers]
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """[tokens, in] -> [tokens, all outs]."""
+        return torch.cat([projection(x) for projection in self.projections], -1)
+
+
+def projection(layers: Sequence[Any], dtype: torch.dtype) -> Projection | Apart:
+    """The layers as one where they are alike."""
+    alike = len({isinstance(layer, LoraLinear) for layer in layers}) == 1
+    return (Projection if alike else Apart)(layers, dtype)
 
 
 class Block:
@@ -114,8 +132,8 @@ class Block:
     def __init__(self, block: Any, dtype: torch.dtype) -> None:
         q, k, v, o, gate, up, down = linears(block)
         self.norms = block.input_layernorm, block.post_attention_layernorm
-        self.qkv, self.out = Projection([q, k, v], dtype), Projection([o], dtype)
-        self.both, self.down = Projection([gate, up], dtype), Projection([down], dtype)
+        self.qkv, self.out = projection([q, k, v], dtype), projection([o], dtype)
+        self.both, self.down = projection([gate, up], dtype), projection([down], dtype)
         size = block.self_attn.head_dim
         self.heads, self.kv_heads = (base_of(x).out_features // size for x in (q, k))
         self.dtype = dtype

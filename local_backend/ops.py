@@ -67,11 +67,44 @@ class SwiGlu(torch.autograd.Function):
 
 
 class Project(torch.autograd.Function):
-    """Several linear layers of one input, with their LoRA updates: [tokens, in] -> [tokens, out].
+    """Several linear layers of one input whose whole weights learn: [tokens, in] -> [tokens, out].
 
-    `weight` [out, in] holds all of them in the input's format, `sizes` how many rows each has;
-    `scales` their LoRA scalings. `parts` are their A and B, two each; or, when whole layers learn,
-    their weights. `dropped` is the input that the updates see: x itself without dropout.
+    `weight` [out, in] holds the `parts` one below the other, in the input's format.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        *parts: torch.Tensor,
+    ) -> torch.Tensor:
+        """Keeps the input."""
+        ctx.save_for_backward(x, weight)
+        ctx.parts = [(len(part), part.dtype) for part in parts]
+        return F.linear(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> Any:
+        """Of the input, the bias and the parts, where they are asked for."""
+        x, weight = ctx.saved_tensors
+        of_x = gradient @ weight if ctx.needs_input_grad[0] else None
+        of_bias = gradient.sum(0) if ctx.needs_input_grad[2] else None
+        if not any(ctx.needs_input_grad[3:]):
+            return of_x, None, of_bias, *(None for _ in ctx.parts)
+        found = (gradient.T @ x).split([size for size, _ in ctx.parts])
+        kept = [part.to(dtype) for part, (_, dtype) in zip(found, ctx.parts, strict=True)]
+        return of_x, None, of_bias, *kept
+
+
+class Adapt(torch.autograd.Function):
+    """Several frozen linear layers of one input with their LoRA updates.
+
+    `weight` [out, in + ranks] has the layers' weights one below the other and beside each its B, so
+    that W x + B (s A x) is one product and is rounded once. In bfloat16 that matters: an update
+    that is small beside W x is lost when it is added to what was rounded already. `parts` are the
+    A and B, two each; `scales` the s; `dropped` the input that the A see: x itself without dropout.
     """
 
     @staticmethod
@@ -81,58 +114,45 @@ class Project(torch.autograd.Function):
         dropped: torch.Tensor,
         weight: torch.Tensor,
         bias: torch.Tensor | None,
-        sizes: Sequence[int],
         scales: Sequence[float],
         *parts: torch.Tensor,
     ) -> torch.Tensor:
-        """Keeps the inputs, and what the A make of them."""
-        ctx.sizes, ctx.scales, ctx.same = sizes, scales, dropped is x
-        out = F.linear(x, weight, bias)
-        if not scales:
-            ctx.save_for_backward(x, x, weight, *parts)
-            return out
-        down = F.linear(dropped, joined(parts[::2], x.dtype))
-        at = first = 0
-        for size, scale, a, b in zip(sizes, scales, parts[::2], parts[1::2], strict=True):
-            thin = down[:, first : first + len(a)]
-            out[:, at : at + size].addmm_(thin, b.to(x.dtype).T, alpha=scale)
-            at, first = at + size, first + len(a)
-        ctx.save_for_backward(x, dropped, weight, down, *parts)
-        return out
+        """Keeps the input and beside it what the A make of it."""
+        ctx.scales, ctx.same = scales, dropped is x
+        wide = torch.cat([x, F.linear(dropped, scaled(parts[::2], scales, x.dtype))], 1)
+        ctx.save_for_backward(wide, wide if ctx.same else dropped, weight, *parts)
+        return F.linear(wide, weight, bias)
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> Any:
-        """Of the input, and of every part that learns."""
-        x, dropped, weight, *rest = ctx.saved_tensors
-        gradient = gradient.contiguous()
-        of_bias = gradient.sum(0) if ctx.needs_input_grad[3] else None
-        of_x = gradient @ weight if ctx.needs_input_grad[0] else None
-        if not ctx.scales:
-            whole = gradient.T @ x if any(ctx.needs_input_grad[6:]) else None
-            parts = whole.split(list(ctx.sizes)) if whole is not None else [None] * len(rest)
-            kept = [None if p is None else p.to(w.dtype) for p, w in zip(parts, rest, strict=True)]
-            return of_x, None, None, of_bias, None, None, *kept
-        down, *parts = rest
+        """Of the input, and of every A and B."""
+        wide, dropped, weight, *parts = ctx.saved_tensors
+        a, width = parts[::2], parts[0].shape[1]
+        whole = ctx.needs_input_grad[0]
+        back = gradient @ (weight if whole else weight[:, width:])
+        up = back[:, width:] if whole else back
         found: list[torch.Tensor] = []
-        up, at, first = torch.empty_like(down), 0, 0
-        for size, scale, a, b in zip(ctx.sizes, ctx.scales, parts[::2], parts[1::2], strict=True):
-            own, thin = gradient[:, at : at + size], slice(first, first + len(a))
-            torch.mul(own @ b.to(x.dtype), scale, out=up[:, thin])
-            found.append((own.T @ down[:, thin]).float().mul_(scale))
-            at, first = at + size, first + len(a)
-        of_a = (up.T @ dropped).float().split([len(a) for a in parts[::2]])
-        pieces = [piece for pair in zip(of_a, found, strict=True) for piece in pair]
-        of_dropped = None
-        if of_x is not None and ctx.same:
-            of_x.addmm_(up, joined(parts[::2], x.dtype))
-        elif not ctx.same:
-            of_dropped = up @ joined(parts[::2], x.dtype)
-        return of_x, of_dropped, None, of_bias, None, None, *pieces
+        at = first = 0
+        seen = dropped[:, :width]
+        of_a = (up.T @ seen).float()
+        for scale, b in zip(ctx.scales, parts[1::2], strict=True):
+            rank = slice(first, first + b.shape[1])
+            down = wide[:, width:][:, rank]
+            found += [of_a[rank] * scale, (gradient[:, at : at + len(b)].T @ down).float()]
+            at, first = at + len(b), first + b.shape[1]
+        of_x, of_dropped = back[:, :width] if whole else None, None
+        if not ctx.same:
+            of_dropped = up @ scaled(a, ctx.scales, gradient.dtype)
+        elif of_x is not None:
+            of_x = of_x.addmm(up, scaled(a, ctx.scales, gradient.dtype))
+        return of_x, of_dropped, None, None, None, *found
 
 
-def joined(parts: Sequence[torch.Tensor], dtype: torch.dtype) -> torch.Tensor:
-    """Matrices one below the other."""
-    return torch.cat([part.to(dtype) for part in parts])
+def scaled(
+    parts: Sequence[torch.Tensor], scales: Sequence[float], dtype: torch.dtype
+) -> torch.Tensor:
+    """Matrices times numbers, one below the other."""
+    return torch.cat([part * s for part, s in zip(parts, scales, strict=True)]).to(dtype)
 
 
 class Attend(torch.autograd.Function):
@@ -179,7 +199,7 @@ class Attend(torch.autograd.Function):
             if group.inside is not None:
                 own = own.mul_(group.inside.view(*group.index.shape, 1, 1))
             own = grouped(own, kv_heads)
-            past = None if group.long else next(weights)
+            past = None if group.bias is None else next(weights)
             scatter(found, group, heads, kv_heads, *attended_backward(q, k, v, past, own, group))
         found[:, :-kv_heads] = turn(found[:, :-kv_heads], cos, -sin)
         return found.view(len(turned), -1), None, None, None, None, None
@@ -220,24 +240,15 @@ def gathered(
     return grouped(rows[:, :, :heads], kv_heads), grouped(k, kv_heads), grouped(v, kv_heads)
 
 
-def future(group: Group, device: torch.device) -> torch.Tensor:
-    """[longest, before + longest]: True where a key comes after the query."""
-    longest = group.index.shape[1]
-    size = (longest, group.before + longest)
-    return torch.ones(size, dtype=torch.bool, device=device).triu_(group.before + 1)
-
-
 def attended(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, group: Group
 ) -> tuple[tuple[torch.Tensor, Group], torch.Tensor | None]:
     """The mixed values, and the weights where they are kept."""
-    if group.long:
+    if group.bias is None:
         return (long_rows(q, k, v, group), group), None
-    longest = group.index.shape[1]
-    scores = (q @ k.transpose(1, 2)).float().mul_(q.shape[-1] ** -0.5)
-    scores = scores.view(len(q), -1, longest, scores.shape[-1])
-    scores.masked_fill_(future(group, q.device), float("-inf"))
-    weights = scores.softmax(-1).to(q.dtype).view(len(q), -1, scores.shape[-1])
+    bias = group.bias.to(q.dtype).repeat(q.shape[1] // len(group.bias), 1)
+    scores = torch.baddbmm(bias, q, k.transpose(1, 2), alpha=q.shape[-1] ** -0.5)
+    weights = scores.softmax(-1, dtype=torch.float32).to(q.dtype)
     return (weights @ v, group), weights
 
 

@@ -31,19 +31,16 @@ class Group:
 
     `index` [rows, longest] says where each token lies; a gap at a row's end repeats its last token.
     `inside` [rows x longest] is False there, None without gaps; `kept` are the places where it is
-    True, `tokens` the tokens there.
+    True, `tokens` the tokens there. `bias` [longest, before + longest] is -inf where a key comes
+    after the query, 0 elsewhere; None for long rows.
     """
 
     index: torch.Tensor
     before: int
+    bias: torch.Tensor | None
     inside: torch.Tensor | None
     kept: torch.Tensor
     tokens: torch.Tensor
-
-    @property
-    def long(self) -> bool:
-        """True when scores of all pairs would take too much memory."""
-        return self.index.shape[1] > LONG
 
 
 @dataclass(frozen=True)
@@ -144,8 +141,16 @@ class _Table:
 
     def group(self, before: int, on: Callable[[np.ndarray], torch.Tensor]) -> Group:
         """As training takes it."""
+        longest = self.index.shape[1]
+        bias = on(_bias(longest, before)) if longest <= LONG else None
         inside = None if self.inside.all() else on(self.inside)
-        return Group(on(self.index), before, inside, on(self.kept), on(self.tokens))
+        return Group(on(self.index), before, bias, inside, on(self.kept), on(self.tokens))
+
+
+def _bias(longest: int, before: int) -> np.ndarray:
+    """What is added to the scores of a row: nothing, or minus infinity for what comes later."""
+    later = np.triu(np.ones((longest, before + longest), dtype=bool), before + 1)
+    return np.where(later, -np.inf, 0.0).astype(np.float32)
 
 
 def pairs(layout: Layout) -> int:

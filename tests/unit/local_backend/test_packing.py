@@ -120,6 +120,38 @@ def test_every_token_is_there_once_and_predicts_its_next(
     assert not any(one.learned[: common + 1].any() for one in records if common)
 
 
+def test_small_updates_are_not_lost_in_bfloat16(tiny_model: Path) -> None:
+    """Added to what is rounded already, an update far below its last digit would vanish."""
+    from local_backend.llama import Projection
+
+    torch.manual_seed(3)
+    base = torch.nn.Linear(64, 64, bias=False).bfloat16().requires_grad_(False)
+    layer = lora.LoraLinear(base, 4, 4, 0.0)
+    torch.nn.init.constant_(layer.lora_B, 2e-4)
+    x = torch.randn(512, 64).bfloat16()
+    exact = (x.float() @ layer.base_layer.weight.float().T).detach()
+    update = (x.float() @ layer.lora_A.T @ layer.lora_B.T).detach()
+    with torch.no_grad():
+        found = Projection([layer], torch.bfloat16)(x).float() - exact
+        added = layer(x).float() - exact
+    share = (found * update).sum() / update.square().sum()
+    lost = (added * update).sum() / update.square().sum()
+    assert share == pytest.approx(1.0, abs=0.15) and lost < 0.6
+
+
+def test_the_optimizers_changes_are_seen_at_the_next_step(tiny_model: Path) -> None:
+    model = model_of(tiny_model, "lora")
+    fast = llama.Llama(model, torch.float32)
+    learning = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(learning, lr=0.05, fused=True)
+    for records in (SETS["one"], SETS["short and long"]):
+        fast.summed_loss(packing.pack(records, CPU)).backward()
+        optimizer.step()
+        assert fast.summed_loss(packing.pack(records, CPU)).item() == pytest.approx(
+            summed_loss(model, as_tensors(records, 0, CPU)).item(), rel=1e-5
+        )
+
+
 def test_dropout_falls_on_the_updates_alone(tiny_model: Path) -> None:
     model = model_of(tiny_model, "lora")
     for _, layer in lora.layers(model):
