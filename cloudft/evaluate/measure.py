@@ -15,6 +15,7 @@ from cloudft.evaluate.ask import BASE, TUNED, VARIANTS, Models, models
 from cloudft.evaluate.evaluation import VERSION
 from cloudft.evaluate.given import given_answers
 from cloudft.evaluate.held_out import HeldOut, spec_of
+from cloudft.evaluate.pitfalls.form import beyond_form
 from cloudft.evaluate.tasks import Task, task_of
 from cloudft.home import Home
 from cloudft.store import Record, utc_now
@@ -125,7 +126,8 @@ def _asked(
         found = supervised.judged(kind, held, said, likely)
     pitfalls = dict(hazards.from_questions(asked, held, kind, spec, wanted, decoding))
     if "form" in pitfalls:
-        found["significance"] = supervised.beyond_form(found["significance"], pitfalls["form"])
+        told = found["significance"]
+        found["significance"] = beyond_form(told, pitfalls["form"].to_json())
     return {
         **found,
         "identities": dict(asked.identities),

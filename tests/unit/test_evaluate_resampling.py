@@ -7,12 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloudft.evaluate.resampling import by_record, f1_statistics, ratio
+from cloudft.evaluate.resampling import by_record, corpus_statistics, f1_statistics, ratio
 from cloudft.evaluate.scores import totals
 from cloudft.evaluate.tasks import Task
 
 LABELS = ("billing", "delivery", "refund")
 words = st.sampled_from(["billing", "delivery.", "a refund", "REFUND", "nothing", "", "billing"])
+some_words = st.lists(st.sampled_from(["a", "parcel", "is", "late", "in", "Lyon", "."]))
+sentences = some_words.map(" ".join)
 jsons = st.sampled_from(['{"a": 1, "b": [2, 3]}', '{"a": 1}', "[1, 2]", "no", '{"b": [3, 2]}'])
 
 
@@ -30,6 +32,17 @@ def test_json(pairs: list[tuple[str, str]]) -> None:
 
 def test_text() -> None:
     check(Task("text"), ["the parcel is in Lyon", "yes"], ["The parcel was in Lyon", "no"])
+
+
+@given(st.lists(st.tuples(sentences, sentences), min_size=1, max_size=8))
+def test_corpus_scores(pairs: list[tuple[str, str]]) -> None:
+    references, texts = map(list, zip(*pairs, strict=True))
+    expected = totals(Task("text"), references, texts, cut=[False] * len(texts))
+    for name, statistic in corpus_statistics(references, texts).items():
+        whole = statistic(np.arange(len(texts)))
+        assert whole == pytest.approx(expected[name], abs=1e-9), name
+        doubled = corpus_statistics(references * 2, texts * 2)[name]
+        assert doubled(np.arange(len(texts))) == pytest.approx(whole, abs=1e-12)
 
 
 def check(task: Task, references: list[str], texts: list[str]) -> None:
