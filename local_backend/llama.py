@@ -85,9 +85,9 @@ class Projection:
         if not self.adapted:
             return Project.apply(x, self.weight, bias)
         self._lay_beside()
-        scales = [layer.scaling for layer in self.adapted]
         parts = [part for layer in self.adapted for part in (layer.lora_A, layer.lora_B)]
-        return Adapt.apply(x, self._dropped(x), self.weight, bias, scales, *parts)
+        scale = self.adapted[0].scaling  # one Lora made them all
+        return Adapt.apply(x, self._dropped(x), self.weight, bias, scale, *parts)
 
     def _lay_beside(self) -> None:
         """The B as they are now, each beside its layer's weights.

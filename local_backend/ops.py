@@ -6,7 +6,6 @@ lines. Matrices are multiplied in the inputs' format, sums and norms are taken i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -102,7 +101,7 @@ class Adapt(torch.autograd.Function):
     `weight` [out, in + ranks] has the layers' weights one below the other and beside each its B, so
     that W x + B (s A x) is one product and is rounded once. In bfloat16 that matters: an update
     that is small beside W x is lost when it is added to what was rounded already. `parts` are the
-    A and B, two each; `scales` the s; `dropped` the input that the A see: x itself without dropout.
+    A and B, two each; `scale` the s; `dropped` the input that the A see: x itself without dropout.
     """
 
     @staticmethod
@@ -112,45 +111,39 @@ class Adapt(torch.autograd.Function):
         dropped: torch.Tensor,
         weight: torch.Tensor,
         bias: torch.Tensor | None,
-        scales: Sequence[float],
+        scale: float,
         *parts: torch.Tensor,
     ) -> torch.Tensor:
         """Keeps the input and beside it what the A make of it."""
-        ctx.scales, ctx.same = scales, dropped is x
-        wide = torch.cat([x, F.linear(dropped, scaled(parts[::2], scales, x.dtype))], 1)
-        ctx.save_for_backward(wide, wide if ctx.same else dropped, weight, *parts)
+        ctx.scale, ctx.same = scale, dropped is x
+        ctx.sizes = [(len(a), len(b)) for a, b in zip(parts[::2], parts[1::2], strict=True)]
+        down = torch.cat(parts[::2]).mul_(scale).to(x.dtype)
+        wide = torch.cat([x, F.linear(dropped, down)], 1)
+        ctx.save_for_backward(wide, wide if ctx.same else dropped, weight, down)
         return F.linear(wide, weight, bias)
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> Any:
         """Of the input, and of every A and B."""
-        wide, dropped, weight, *parts = ctx.saved_tensors
-        a, width = parts[::2], parts[0].shape[1]
-        whole = ctx.needs_input_grad[0]
+        wide, dropped, weight, down = ctx.saved_tensors
+        width, whole = down.shape[1], ctx.needs_input_grad[0]
         back = gradient @ (weight if whole else weight[:, width:])
         up = back[:, width:] if whole else back
+        of_a = (up.T @ dropped[:, :width]).float().mul_(ctx.scale)
         found: list[torch.Tensor] = []
-        at = first = 0
-        seen = dropped[:, :width]
-        of_a = (up.T @ seen).float()
-        for scale, b in zip(ctx.scales, parts[1::2], strict=True):
-            rank = slice(first, first + b.shape[1])
-            down = wide[:, width:][:, rank]
-            found += [of_a[rank] * scale, (gradient[:, at : at + len(b)].T @ down).float()]
-            at, first = at + len(b), first + b.shape[1]
+        first, at = width, 0
+        for of_one, (rank, out) in zip(
+            of_a.split([rank for rank, _ in ctx.sizes]), ctx.sizes, strict=True
+        ):
+            of_b = gradient[:, at : at + out].T @ wide[:, first : first + rank]
+            found += [of_one, of_b.float()]
+            first, at = first + rank, at + out
         of_x, of_dropped = back[:, :width] if whole else None, None
         if not ctx.same:
-            of_dropped = up @ scaled(a, ctx.scales, gradient.dtype)
+            of_dropped = up @ down
         elif of_x is not None:
-            of_x = of_x.addmm(up, scaled(a, ctx.scales, gradient.dtype))
+            of_x = of_x.addmm(up, down)
         return of_x, of_dropped, None, None, None, *found
-
-
-def scaled(
-    parts: Sequence[torch.Tensor], scales: Sequence[float], dtype: torch.dtype
-) -> torch.Tensor:
-    """Matrices times numbers, one below the other."""
-    return torch.cat([part * s for part, s in zip(parts, scales, strict=True)]).to(dtype)
 
 
 class HeadLoss(torch.autograd.Function):
