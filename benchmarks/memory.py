@@ -38,7 +38,7 @@ def measured(method: str, batch: int, name: str) -> dict[str, Any]:
 
     rows = contestant.records(name, 0, STEPS * batch)
     folder = Path(tempfile.mkdtemp())
-    contestant.write_job(folder, rows, method, "bfloat16", batch)
+    contestant.write_job(folder, rows, method, "bfloat16", batch=batch)
     settings = read_settings(JobDir(folder))
     run = prepare(JobDir(folder), settings, Report(JobDir(folder)))
     parts = [run.train.examples[at : at + batch] for at in range(0, len(rows), batch)]
