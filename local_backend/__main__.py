@@ -1,7 +1,8 @@
 """`python -m local_backend JOB_DIR`: run one job and see to it that it ends.
 
-Two processes: this one, which loads nothing and only waits, and the trainer. So a trainer that is
-killed, or that runs out of memory, still gets an ending that names the signal.
+Two processes: this one, which loads nothing and only waits, and the trainer (several of them, where
+the job wants that). So a trainer that is killed, or that runs out of memory, still gets an ending
+that names the signal.
 """
 
 from __future__ import annotations
@@ -11,10 +12,15 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from local_backend.job_dir import FAILED, JOB, LOCK, PIDS, STOPPED, JobDir, take_lock, write_json
 
+POLL_S = 0.05
+GRACE_S = 20.0
+"""How long the other processes of a job may take to notice that one is gone."""
 OUT_OF_MEMORY_HINT = (
     "SIGKILL is what the kernel sends when memory runs out: if you did not kill it yourself, try a"
     " smaller local.micro_batch_size or local.max_length, then `cloudft resume`."
@@ -43,14 +49,57 @@ def main(argv: list[str] | None = None) -> int:
 
 def run_trainer(job_dir: JobDir, lock: int) -> int:
     """Start the trainer with the lock in its hand, pass stop signals on, wait for its end."""
-    child = subprocess.Popen(
-        [sys.executable, "-m", "local_backend.train", str(job_dir.path)],
-        pass_fds=(lock,),
-    )
-    write_json(job_dir / PIDS, {"pid": child.pid, "supervisor": os.getpid()})
+    command = [sys.executable, "-m", "local_backend.train", str(job_dir.path)]
+    children = [
+        subprocess.Popen(command, pass_fds=(lock,), env=os.environ | more)
+        for more in environments(wanted_processes(job_dir))
+    ]
+    pids = [child.pid for child in children]
+    write_json(job_dir / PIDS, {"pid": pids[0], "others": pids[1:], "supervisor": os.getpid()})
+
+    def pass_on(received: int, _frame: object) -> None:
+        for child in children:
+            child.send_signal(received)
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda received, _frame: child.send_signal(received))
-    return child.wait()
+        signal.signal(number, pass_on)
+    return wait_for(children)
+
+
+def wanted_processes(job_dir: JobDir) -> int:
+    """How many trainers the job wants: `auto` is one for each NVIDIA GPU."""
+    wanted = job_dir.job()["processes"]
+    if wanted != "auto":
+        return int(wanted)
+    code = "import torch; print(torch.cuda.device_count())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return max(1, int(done.stdout))
+
+
+def environments(count: int) -> Iterator[dict[str, str]]:
+    """What tells each of several trainers its place; torchrun's names. One needs none."""
+    if count == 1:
+        yield {}
+        return
+    threads = str(max(1, (os.cpu_count() or 1) // count))
+    for rank in range(count):
+        place = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count)}
+        yield {"OMP_NUM_THREADS": threads, **place}
+
+
+def wait_for(children: Sequence[subprocess.Popen[bytes]]) -> int:
+    """The first status that is not 0, else 0. Once one has failed the others get GRACE_S to end."""
+    failed, deadline = 0, None
+    while any(child.poll() is None for child in children):
+        failed = failed or next((child.returncode for child in children if child.returncode), 0)
+        if failed and deadline is None:
+            deadline = time.monotonic() + GRACE_S
+        if deadline is not None and time.monotonic() > deadline:
+            for child in children:
+                child.kill()
+            deadline = None
+        time.sleep(POLL_S)
+    return failed or next((child.returncode for child in children if child.returncode), 0)
 
 
 def settle(job_dir: JobDir, code: int) -> None:

@@ -70,6 +70,23 @@ class Curve:
         self.file.close()
 
 
+class NoCurve(Curve):
+    """What a process has that does not write."""
+
+    def __init__(self) -> None:
+        """Nothing is open."""
+
+    def point(self, *_: Any, **__: Any) -> None:
+        """Nothing."""
+
+    def durable_bytes(self) -> int:
+        """Nothing is there."""
+        return 0
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
 def read_curve(path: Path) -> list[dict[str, Any]]:
     """Every point so far. A last line that a crash cut short is left out."""
     points = []

@@ -7,6 +7,7 @@
     trainer.log         everything the trainer prints
     state.json          the latest progress; replaced at every step
     metrics.jsonl       one line a point of the loss curves; appended
+    meeting             where several processes of one job find each other
     stop                its presence asks the trainer to stop
     checkpoints/        where `resume` goes on
     artifacts/          what a completed job leaves, in Bedrock's layout; there whole or not at all
@@ -36,6 +37,7 @@ LOG = "trainer.log"
 STATE = "state.json"
 METRICS = "metrics.jsonl"
 STOP = "stop"
+MEETING = "meeting"
 CHECKPOINTS = "checkpoints"
 ARTIFACTS = "artifacts"
 ENDED = "ended.json"
@@ -134,6 +136,7 @@ class JobDir:
         for name in (PIDS, STATE, ENDED):
             for path in self.path.glob(f".{name}.*"):
                 path.unlink(missing_ok=True)
+        (self / MEETING).unlink(missing_ok=True)
 
     def last_log_lines(self, count: int = 5) -> list[str]:
         """The last lines of the trainer's log, for a failure message."""

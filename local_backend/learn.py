@@ -87,10 +87,11 @@ def take_step(run: Run) -> None:
     def forward_and_backward() -> float:
         run.optimizer.zero_grad(set_to_none=True)
         # A seed a step: a repeated step (after a crash, or with less memory) drops the same units.
-        torch.manual_seed(run.settings.seed * 1_000_003 + step)
+        torch.manual_seed(run.settings.seed * 1_000_003 + step + (run.team.rank << 40))
         return mean_loss(run, examples, learn_from_it=True)
 
-    loss = with_less_memory(run, forward_and_backward)
+    [loss] = run.team.total(with_less_memory(run, forward_and_backward))
+    run.team.add_up(trainable(run.loaded.model).values())
     if loss != loss or loss in (float("inf"), float("-inf")):
         raise TrainerError(
             f"The loss became {loss} at step {step}: training has run away.",
@@ -123,13 +124,14 @@ def learning_rate(settings: Settings, step: int, total: int) -> float:
 
 
 def mean_loss(run: Run, examples: Sequence[Example], *, learn_from_it: bool) -> float:
-    """Mean negative log-likelihood of the learned tokens of `examples`, in nats.
+    """The mean negative log-likelihood of the learned tokens of `examples`, in nats: of several
+    processes' each its part.
 
-    The mean is over the whole batch, however it is cut into micro batches.
+    The mean is over the whole batch, however it is cut into micro batches and shares.
     """
     learned = sum(int(e.learned.sum()) for e in examples)
     total = torch.zeros((), device=run.device)
-    for part in micro_batches(examples, run.limit, run.loss.size):
+    for part in micro_batches(run.team.share(examples), run.limit, run.loss.size):
         loss = run.loss(part)
         if learn_from_it:
             (loss / learned).backward()
@@ -178,7 +180,8 @@ def validate(run: Run) -> None:
     position.bad_validations = 0 if better else position.bad_validations + 1
     if position.best_loss is None or loss < position.best_loss:
         position.best_loss, position.best_step = loss, position.step
-        checkpoint.save_best(run.folder, run.loaded.model, position)
+        if run.team.leads:
+            checkpoint.save_best(run.folder, run.loaded.model, position)
 
 
 def validation_loss(run: Run) -> float:
@@ -190,14 +193,16 @@ def validation_loss(run: Run) -> float:
         with evaluating(run.loaded.model):
             total = learned = 0.0
             for at in range(0, len(examples), run.settings.batch_size):
-                run.report.raise_if_stopped()
+                if run.team.size == 1:  # several processes stop between steps, all at once
+                    run.report.raise_if_stopped()
                 part = examples[at : at + run.settings.batch_size]
                 weight = sum(int(e.learned.sum()) for e in part)
                 total += mean_loss(run, part, learn_from_it=False) * weight
                 learned += weight
             return total / learned
 
-    return with_less_memory(run, measure)
+    [loss] = run.team.total(with_less_memory(run, measure))
+    return loss
 
 
 def out_of_patience(run: Run) -> bool:
@@ -238,7 +243,9 @@ def save_if_due(run: Run) -> None:
 
 
 def save_now(run: Run) -> None:
-    """A checkpoint of where the loop stands."""
+    """A checkpoint of where the loop stands; one process writes it for all."""
+    if not run.team.leads:
+        return
     started = time.monotonic()
     run.position.metrics_bytes = run.curve.durable_bytes()
     checkpoint.save(run.folder, run.loaded.model, run.optimizer, run.position)

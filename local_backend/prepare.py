@@ -11,12 +11,13 @@ import torch
 
 from local_backend import checkpoint
 from local_backend.batches import Encoded, MicroLimit, encode, steps_per_epoch
-from local_backend.curve import Curve
+from local_backend.curve import Curve, NoCurve
 from local_backend.device import choose_device, choose_dtype, hand_back_memory, memory_bytes
 from local_backend.errors import TrainerError
 from local_backend.job_dir import CHECKPOINTS, METRICS, JobDir
 from local_backend.loss import PackedLoss, PlainLoss, loss_of
 from local_backend.model import Loaded, load_for_training, trainable
+from local_backend.parallel import Team
 from local_backend.report import Report, quiet_libraries
 from local_backend.settings import Settings
 
@@ -41,6 +42,7 @@ class Run:
     position: checkpoint.Position
     curve: Curve
     folder: Path
+    team: Team
     epoch_batches: list[list[int]] | None = None
     last_checkpoint: float = 0.0
     checkpoint_cost: float = 0.0
@@ -62,6 +64,7 @@ def prepare(job_dir: JobDir, settings: Settings, report: Report) -> Run:
     device = choose_device(settings.device)
     dtype = choose_dtype(settings.dtype, device)
     torch.manual_seed(settings.seed)
+    refuse_idle(report.team, settings, device)
     report.log(f"device {device.type}, computing in {str(dtype).removeprefix('torch.')}")
     loaded = load_for_training(settings, device, dtype)
     report.raise_if_stopped()
@@ -92,11 +95,25 @@ def prepare(job_dir: JobDir, settings: Settings, report: Report) -> Run:
         loss,
         MicroLimit(*position.micro) if position.micro else first_limit(settings, device),
         position,
-        Curve(job_dir / METRICS, position.metrics_bytes),
+        Curve(job_dir / METRICS, position.metrics_bytes) if report.team.leads else NoCurve(),
         folder,
+        report.team,
     )
     tell_settings(run, max_length)
     return run
+
+
+def refuse_idle(team: Team, settings: Settings, device: torch.device) -> None:
+    """Raise TrainerError for processes that would have nothing to do, or can't meet."""
+    if team.size > settings.batch_size:
+        raise TrainerError(
+            f"{team.size} processes share batches of {settings.batch_size}: some would be idle.",
+            fix="lower local.processes, or raise batchSize.",
+        )
+    if team.size > 1 and device.type == "mps":
+        raise TrainerError(
+            "Several processes can't train on one Apple GPU.", fix="set local.processes: 1."
+        )
 
 
 def longest_allowed(settings: Settings, loaded: Loaded) -> int:

@@ -7,13 +7,15 @@ from typing import Any
 
 from local_backend.errors import StopRequested
 from local_backend.job_dir import IN_PROGRESS, PHASES, JobDir
+from local_backend.parallel import Team
 
 
 class Report:
     """What others see of the run: state.json, and the log on standard output."""
 
-    def __init__(self, job_dir: JobDir) -> None:
+    def __init__(self, job_dir: JobDir, team: Team | None = None) -> None:
         self.job_dir = job_dir
+        self.team = team or Team()
         self.details = dict.fromkeys(PHASES, "NotStarted")
         self.summary: dict[str, Any] = {}
         self.progress: dict[str, Any] | None = None
@@ -26,6 +28,8 @@ class Report:
 
     def write(self) -> None:
         """Publish the state as it is."""
+        if not self.team.leads:
+            return
         self.job_dir.write_state(
             {
                 "status": IN_PROGRESS,
@@ -45,11 +49,12 @@ class Report:
 
     def log(self, text: str) -> None:
         """One line for people."""
-        print(text, flush=True)
+        if self.team.leads:
+            print(text, flush=True)
 
     def raise_if_stopped(self) -> None:
-        """Raise StopRequested once someone asked for it."""
-        if self.asked_to_stop or self.job_dir.stop_requested():
+        """Raise StopRequested once someone asked for it; in all processes at the same point."""
+        if self.team.any(self.asked_to_stop or self.job_dir.stop_requested()):
             raise StopRequested
 
 

@@ -62,6 +62,7 @@ class Settings:
     micro_batch_size: int | None
     eval_steps: int | None
     max_truncated_share: float
+    processes: int | str
     data: Mapping[str, DataFile]
 
     @property
@@ -104,6 +105,7 @@ def read_settings(job_dir: JobDir) -> Settings:
         micro_batch_size=job["microBatchSize"],
         eval_steps=job["evalSteps"],
         max_truncated_share=job["maxTruncatedShare"],
+        processes=job["processes"],
         data={
             role: DataFile(job_dir / file["path"], file["sha256"], file["records"])
             for role, file in job["data"].items()

@@ -20,6 +20,7 @@ from local_backend.curve import perplexity
 from local_backend.errors import StopRequested, TrainerError
 from local_backend.job_dir import COMPLETED, FAILED, IN_PROGRESS, STOPPED, JobDir
 from local_backend.learn import learn, measure_base, publish
+from local_backend.parallel import Team, assemble
 from local_backend.prepare import Run, prepare
 from local_backend.report import Report
 from local_backend.settings import read_settings
@@ -28,11 +29,13 @@ from local_backend.settings import read_settings
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one job to its ending. The outermost frame: whatever happens becomes an ending."""
     job_dir = JobDir(Path((sys.argv[1:] if argv is None else argv)[0]))
-    report = Report(job_dir)
+    team = Team()
+    report = Report(job_dir, team)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: setattr(report, "asked_to_stop", True))
     status, message = FAILED, None
     try:
+        report.team = team = assemble(job_dir)
         status = train(job_dir, report)
     except StopRequested:
         status = STOPPED
@@ -44,7 +47,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         traceback.print_exc()
         message = f"{type(error).__name__}: {error}"
+    if not team.leads:
+        return follow(message)
     return finish(job_dir, report, status, message)
+
+
+def follow(message: str | None) -> int:
+    """The end of a process that does not write: the first one tells how the job ended."""
+    if message:
+        print(f"process {os.environ['RANK']} failed: {message}", flush=True)
+    return 1 if message else 0
 
 
 def finish(job_dir: JobDir, report: Report, status: str, message: str | None) -> int:
@@ -76,6 +88,9 @@ def train(job_dir: JobDir, report: Report) -> str:
     with contextlib.closing(run.curve):
         measure_base(run)
         learn(run)
+        run.team.close()
+        if not run.team.leads:
+            return COMPLETED
         publish(run, None, None, "writing artifacts")
         keep_best(run)
     write_artifacts(job_dir, run.loaded, run.report.summary, settings)

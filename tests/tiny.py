@@ -141,6 +141,7 @@ def write_job_dir(
         "microBatchSize": None,
         "evalSteps": None,
         "maxTruncatedShare": 0.05,
+        "processes": 1,
         "data": files,
     }
     unknown = changes.keys() - job.keys()

@@ -136,6 +136,7 @@ def write_job(
         "microBatchSize": None,
         "evalSteps": None,
         "maxTruncatedShare": 0.05,
+        "processes": 1,
         "data": {
             "train": {
                 "path": "data/train.jsonl",

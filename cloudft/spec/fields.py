@@ -189,3 +189,16 @@ TargetModules = Annotated[
         }
     ),
 ]
+
+
+def _processes(value: object) -> int | str:
+    if value == "auto" or (type(value) is int and value >= 1):
+        return "auto" if value == "auto" else int(str(value))
+    raise bad("BadValue", f"{_shown(value)} is no number of processes", "write 1, 2, ... or auto")
+
+
+Processes = Annotated[
+    int | str,
+    PlainValidator(_processes),
+    WithJsonSchema({"anyOf": [{"const": "auto"}, {"type": "integer", "minimum": 1}]}),
+]

@@ -28,6 +28,7 @@ from cloudft.spec.fields import (
     Int,
     Number,
     Paths,
+    Processes,
     TargetModules,
     Validation,
     bad,
@@ -189,6 +190,10 @@ class LocalSpec(Section):
     )
     micro_batch_size: Int | None = Field(
         default=None, ge=1, description="Records at once in memory; does not change the result."
+    )
+    processes: Processes = Field(
+        default=1,
+        description="Trainers that share each batch; auto is one for each GPU.",
     )
     eval_steps: Int | None = Field(
         default=None, ge=1, description="Steps between evaluations; each epoch's end if unset."

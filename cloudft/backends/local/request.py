@@ -81,6 +81,7 @@ def build(staged: StagedJob) -> dict[str, Any]:
         "microBatchSize": spec.local.micro_batch_size,
         "evalSteps": spec.local.eval_steps,
         "maxTruncatedShare": spec.local.max_truncated_share,
+        "processes": spec.local.processes,
         "data": _data(staged.manifest),
     }
 

@@ -1,0 +1,108 @@
+"""Several processes on one job: each has the whole model and takes its share of every batch.
+
+Gradients are added up over the processes before each step (data parallel training, as PyTorch's
+DistributedDataParallel does), so all of them take the same step, and only the first one writes. The
+processes find each other by torchrun's variables (RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR), or on
+one machine by a file in the job's folder.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+
+from local_backend.batches import Example
+from local_backend.errors import TrainerError
+from local_backend.job_dir import MEETING, JobDir
+
+PATIENCE = timedelta(minutes=30)
+"""How long one process waits for the others: one may be writing, or converting a model."""
+
+
+@dataclass(frozen=True)
+class Team:
+    """A process among those of its job. Of a job with one process nothing here does anything."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def leads(self) -> bool:
+        """True of the one process that writes."""
+        return self.rank == 0
+
+    def share(self, examples: Sequence[Example]) -> list[Example]:
+        """What this process does of a batch; all shares are of like length."""
+        if self.size == 1:
+            return list(examples)
+        ordered = sorted(examples, key=lambda e: len(e.ids), reverse=True)
+        return ordered[self.rank :: self.size]
+
+    def add_up(self, weights: Iterable[torch.nn.Parameter]) -> None:
+        """Replace each weight's gradient by its sum over the processes."""
+        if self.size == 1:
+            return
+        weights = list(weights)
+        for weight in weights:
+            if weight.grad is None:  # of a process that had no share of a short batch
+                weight.grad = torch.zeros_like(weight)
+        flat = torch.cat([weight.grad.flatten() for weight in weights])
+        with gone_is_told():
+            dist.all_reduce(flat)
+        for weight, part in zip(weights, flat.split([w.numel() for w in weights]), strict=True):
+            weight.grad.copy_(part.view_as(weight))
+
+    def total(self, *values: float) -> list[float]:
+        """Each value's sum over the processes."""
+        if self.size == 1:
+            return list(values)
+        device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+        sums = torch.tensor(values, dtype=torch.float64, device=device)
+        with gone_is_told():
+            dist.all_reduce(sums)
+        return [float(value) for value in sums]
+
+    def any(self, flag: bool) -> bool:
+        """True everywhere when it is True anywhere."""
+        return self.total(float(flag))[0] > 0
+
+    def close(self) -> None:
+        """The others are not needed any more."""
+        if self.size > 1:
+            dist.destroy_process_group()
+
+
+@contextmanager
+def gone_is_told() -> Iterator[None]:
+    """A lost process, in words."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise TrainerError(
+            f"Another of this job's processes is gone ({str(error).splitlines()[0][:200]}).",
+            fix="look for its own words in the log; `cloudft resume` goes on from the last"
+            " checkpoint.",
+        ) from error
+
+
+def assemble(job_dir: JobDir) -> Team:
+    """Meet the other processes of the job, if there are any."""
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        return Team()
+    rank, place = int(os.environ["RANK"]), int(os.environ.get("LOCAL_RANK", "0"))
+    if torch.cuda.is_available():
+        torch.cuda.set_device(place)
+    meeting = "env://" if "MASTER_ADDR" in os.environ else f"file://{job_dir / MEETING}"
+    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    with gone_is_told():
+        dist.init_process_group(
+            backend, init_method=meeting, rank=rank, world_size=size, timeout=PATIENCE
+        )
+    return Team(rank, size)
