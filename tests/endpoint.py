@@ -7,7 +7,7 @@ import json
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,9 +74,11 @@ class Endpoint:
 
 
 @contextlib.contextmanager
-def running(*arguments: str | Path) -> Iterator[Endpoint]:
+def running(
+    *arguments: str | Path, program: Sequence[str] = ("-m", "cloudft", "endpoint", "-q")
+) -> Iterator[Endpoint]:
     """An endpoint with an empty, closed bucket and a trusting role."""
-    command = [sys.executable, "-m", "cloudft", "endpoint", "-q", *map(str, arguments)]
+    command = [sys.executable, *program, *map(str, arguments)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
