@@ -74,6 +74,13 @@ class Stack:
             e["stateEnteredEventDetails"]["name"] for e in events if "stateEnteredEventDetails" in e
         ]
 
+    def wait_for(self, execution: str, state: str) -> None:
+        """Return when an execution has come to a state."""
+        until = time.monotonic() + SOON_S
+        while state not in self.states(execution):
+            assert time.monotonic() < until, f"{execution} has not come to {state}"
+            time.sleep(0.05)
+
     def messages(self) -> list[str]:
         """What was published since the last time."""
         answer = self.endpoint.client("sqs").receive_message(

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 from endpoint import BUCKET, ROLE, Endpoint
-from jobs_stack import PREFIX, TEMPLATE, Stack, account, definition, deploy, template
+from jobs_stack import PREFIX, SOON_S, TEMPLATE, Stack, account, definition, deploy, template
 from jsonata import Jsonata
 from statelint.config import Config
 from statelint.linter import Linter
@@ -133,13 +133,21 @@ def test_a_role_may_do_what_its_machine_does_and_no_more(machine: str, role: str
 
 @pytest.fixture(scope="module")
 def here() -> Iterator[Endpoint]:
-    with account("--seconds", "0.6", "--jobs", "1") as endpoint:
+    """Jobs end at once."""
+    with account("--seconds", "0") as endpoint:
         yield endpoint
 
 
 @pytest.fixture(scope="module")
 def stack(here: Endpoint) -> Stack:
-    return deploy(here, "plain-jobs", MaxRunningJobs=1)
+    return deploy(here, "plain-jobs")
+
+
+@pytest.fixture(scope="module")
+def slow() -> Iterator[Endpoint]:
+    """Jobs end when they are stopped, and there is one at a time."""
+    with account("--seconds", "600", "--jobs", "1") as endpoint:
+        yield endpoint
 
 
 @dataclass(frozen=True)
@@ -199,13 +207,14 @@ def jobs(here: Endpoint, planned: Planned) -> list[dict[str, Any]]:
     return [job for job in told if job["clientRequestToken"] == planned.token]
 
 
-def wait_for_job(here: Endpoint, planned: Planned) -> dict[str, Any]:
-    """The plan's job, as soon as it is there."""
-    until = time.monotonic() + 10
-    while not jobs(here, planned) and time.monotonic() < until:
+def stop(here: Endpoint, planned: Planned) -> None:
+    """Stop the plan's job, as soon as it is there; returns when it has ended."""
+    until = time.monotonic() + SOON_S
+    while not (found := jobs(here, planned)) and time.monotonic() < until:
         time.sleep(0.02)
-    [job] = jobs(here, planned)
-    return job
+    here.client("bedrock").stop_model_customization_job(jobIdentifier=found[0]["jobArn"])
+    while jobs(here, planned)[0]["status"] != "Stopped" and time.monotonic() < until:
+        time.sleep(0.02)
 
 
 def outcome(here: Endpoint, planned: Planned) -> dict[str, Any]:
@@ -245,14 +254,14 @@ def test_a_failed_job_says_why(here: Endpoint, stack: Stack) -> None:
     assert job["failureMessage"] in message
 
 
-def test_a_stopped_job_is_told_as_stopped(here: Endpoint, stack: Stack) -> None:
-    planned = plan(here)
+def test_a_stopped_job_is_told_as_stopped(slow: Endpoint) -> None:
+    stack, planned = deploy(slow, "stopped-jobs"), plan(slow)
     execution = stack.start(planned.token, planned.place)
-    arn = wait_for_job(here, planned)["jobArn"]
-    here.client("bedrock").stop_model_customization_job(jobIdentifier=arn)
+    stop(slow, planned)
     end = stack.end(execution)
     assert (end["status"], end["error"]) == ("FAILED", "JobStopped")
-    assert [job["status"] for job in jobs(here, planned)] == ["Stopped"]
+    assert [job["status"] for job in jobs(slow, planned)] == ["Stopped"]
+    assert outcome(slow, planned)["job"]["Status"] == "Stopped"
     assert stack.messages() == []
 
 
@@ -268,34 +277,35 @@ def test_a_start_that_is_throttled_or_lost_is_one_job(
     assert len(jobs(here, planned)) == 1
 
 
-@pytest.fixture(scope="module")
-def refused(here: Endpoint) -> Stack:
-    """A stack that counts no jobs: Bedrock's refusal alone makes it wait, and not for long."""
-    return deploy(here, "refused-jobs", MaxRunningJobs=0, QueueTries=4)
+by_counting_and_by_refusal = pytest.mark.parametrize("counts", [1, 0], ids=["counted", "refused"])
+"""MaxRunningJobs 0 leaves it to Bedrock's refusal."""
 
 
-@pytest.mark.parametrize("which", ["stack", "refused"])
-def test_a_plan_waits_for_a_place(
-    here: Endpoint, which: str, request: pytest.FixtureRequest
-) -> None:
-    used = request.getfixturevalue(which)
-    plans = [plan(here) for _ in range(2)]
-    executions = [used.start(planned.token, planned.place) for planned in plans]
-    assert [used.end(execution)["status"] for execution in executions] == ["SUCCEEDED"] * 2
-    assert [len(jobs(here, planned)) for planned in plans] == [1, 1]
-    assert "WaitForRoom" in [state for e in executions for state in used.states(e)]
+@by_counting_and_by_refusal
+def test_a_plan_waits_for_a_place(slow: Endpoint, counts: int) -> None:
+    stack = deploy(slow, f"waiting-{counts}", MaxRunningJobs=counts)
+    busy, planned = plan(slow), plan(slow)
+    create(slow, busy)
+    execution = stack.start(planned.token, planned.place)
+    stack.wait_for(execution, "WaitForRoom")
+    assert jobs(slow, planned) == []
+    stop(slow, busy)
+    stop(slow, planned)
+    assert stack.end(execution)["error"] == "JobStopped"
+    assert len(jobs(slow, planned)) == 1
 
 
-@pytest.mark.parametrize("counts", [1, 0], ids=["by-counting", "by-refusal"])
-def test_a_queue_that_stays_full_ends_without_a_job(here: Endpoint, counts: int) -> None:
-    impatient = deploy(here, f"impatient-{counts}", MaxRunningJobs=counts, QueueTries=0)
-    busy, planned = plan(here), plan(here)
-    create(here, busy)
-    end = impatient.end(impatient.start(planned.token, planned.place))
+@by_counting_and_by_refusal
+def test_a_queue_that_stays_full_ends_without_a_job(slow: Endpoint, counts: int) -> None:
+    stack = deploy(slow, f"impatient-{counts}", MaxRunningJobs=counts, QueueTries=1)
+    busy, planned = plan(slow), plan(slow)
+    create(slow, busy)
+    end = stack.end(stack.start(planned.token, planned.place))
     assert (end["status"], end["error"]) == ("FAILED", "QueueFull")
-    assert jobs(here, planned) == []
-    assert [end["cause"]] == [message.partition("\n")[0] for message in impatient.messages()]
-    here.client("bedrock").stop_model_customization_job(jobIdentifier=busy.request["jobName"])
+    assert ("ServiceQuotaExceeded" in end["cause"]) == (counts == 0)
+    assert jobs(slow, planned) == []
+    assert [end["cause"]] == [message.partition("\n")[0] for message in stack.messages()]
+    stop(slow, busy)
 
 
 def test_a_plan_that_is_started_twice_is_one_job(here: Endpoint, stack: Stack) -> None:
@@ -322,14 +332,13 @@ def test_a_job_that_is_there_already_is_followed(here: Endpoint, stack: Stack) -
 
 
 def test_another_job_of_that_name_is_left_alone(here: Endpoint, stack: Stack) -> None:
-    first, second = plan(here), plan(here)
-    create(here, first)
-    renamed = plan(here, jobName=first.request["jobName"])
-    end = stack.end(stack.start(renamed.token, renamed.place))
+    other = plan(here)
+    create(here, other)
+    planned = plan(here, jobName=other.request["jobName"])
+    end = stack.end(stack.start(planned.token, planned.place))
     assert (end["status"], end["error"]) == ("FAILED", "NameTaken")
-    assert (len(jobs(here, first)), jobs(here, renamed), jobs(here, second)) == (1, [], [])
-    here.client("bedrock").stop_model_customization_job(jobIdentifier=first.request["jobName"])
-    stack.messages()
+    assert (len(jobs(here, other)), jobs(here, planned)) == (1, [])
+    assert len(stack.messages()) == 1
 
 
 @pytest.mark.parametrize(
