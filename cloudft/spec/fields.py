@@ -72,6 +72,12 @@ MODEL_NAME = _text(
     63,
     "ticket-router",
 )
+STACK = _text(
+    r"[a-zA-Z][-a-zA-Z0-9]{0,127}",
+    "the name of a CloudFormation stack: a letter, then letters, digits and hyphens",
+    128,
+    "cloudft",
+)
 URL = _text(r"https?://[^\s]+", "an http or https address", 2048, "http://127.0.0.1:4566")
 VPC_ID = _text(r"[-0-9a-zA-Z]+", "the id of a subnet or security group", 32, "subnet-0a1b2c3d")
 INSTANCE_TYPE = _text(

@@ -20,6 +20,7 @@ from cloudft.spec.fields import (
     REGION,
     ROLE_ARN,
     S3_URI,
+    STACK,
     TAG_KEY,
     TAG_VALUE,
     URL,
@@ -131,8 +132,16 @@ class BedrockSpec(Section):
     """Settings of the Bedrock backend."""
 
     region: REGION | None = Field(default=None, description="AWS Region of the job.")
+    stack: STACK | None = Field(
+        default=None,
+        description="Stack of `cloudft infra deploy` that says what is left unsaid here: role, places,"
+        " key, network.",
+    )
     role_arn: ROLE_ARN | None = Field(default=None, description="Role that Bedrock takes on.")
     s3_uri: S3_URI | None = Field(default=None, description="Where data and output go.")
+    output_s3_uri: S3_URI | None = Field(
+        default=None, description="Where output goes, if elsewhere than s3_uri."
+    )
     kms_key_id: KMS_KEY | None = Field(default=None, description="Key for the custom model.")
     s3_kms_key_id: KMS_KEY | None = Field(
         default=None, description="Key for the staged data; the bucket's own encryption if unset."

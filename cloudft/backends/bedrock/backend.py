@@ -81,6 +81,10 @@ class BedrockBackend(Backend, Finds, Quotes, Serves, Generates, Opens, Inventori
         wanted = Place(**place)
         return self if wanted == self.aws.place else BedrockBackend(self.home, Aws(wanted))
 
+    def completed(self, job: LoadedJob) -> LoadedJob:
+        """With the outputs of its stack, where it names one."""
+        return stack.completed(job, self.at(request.place_of(job)).aws)
+
     def check(self, job: LoadedJob) -> list[Finding]:
         """What Bedrock would refuse, sooner or later; asks the account as far as it may."""
         return preflight.findings(job, self.at(request.place_of(job)).aws)
