@@ -7,10 +7,11 @@ its answer) the base is just as good.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from cloudft.evaluate.pitfalls import Pitfall
-from cloudft.evaluate.statistics import paired
+from cloudft.evaluate.statistics import BETTER, SAME, paired
 
 ALPHA = 0.05
 
@@ -41,3 +42,13 @@ def form(held_to: Sequence[bool], tuned: Sequence[bool], labels: int) -> Pitfall
         " data, or name the labels in the prompt and leave the model as it is.",
         numbers,
     )
+
+
+def beyond_form(told: Mapping[str, Any], form: Mapping[str, Any]) -> dict[str, Any]:
+    """A `verdict` and its `sentence`, with the last word for what was found of the answers' form.
+
+    `form` is the pitfall as an evaluation keeps it.
+    """
+    if told["verdict"] != BETTER or form["level"] == "good":
+        return dict(told)
+    return {**told, "verdict": SAME, "sentence": f"{form['sentence']} ({told['sentence']})"}
