@@ -44,10 +44,12 @@ DENIED = {
     "SignatureDoesNotMatch",
 }
 MISSING = {"404", "NoSuchBucket", "NoSuchEntity", "NoSuchKey", "NotFoundException"} | {
-    "ResourceNotFoundException"
+    "ResourceNotFoundException",
+    "ExecutionDoesNotExist",
+    "StateMachineDoesNotExist",
 }
-TAKEN = {"ConflictException", "ResourceInUseException"}
-"""The service declares the first; moto answers with the second."""
+TAKEN = {"ConflictException", "ResourceInUseException", "ExecutionAlreadyExists"}
+"""Bedrock declares the first; moto answers with the second; the third is Step Functions'."""
 RETRIED = {500, 502, 503, 504}
 DEADLINE_S = 60.0
 """How long one call is tried again."""

@@ -13,10 +13,11 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from cloudft.spec.scalars import Plain, as_number
+from cloudft.spec.scalars import Plain, as_number, as_truth
 
 Int = Annotated[int, BeforeValidator(as_number)]
 Float = Annotated[float, BeforeValidator(as_number)]
+Bool = Annotated[bool, BeforeValidator(as_truth)]
 
 
 def bad(code: str, message: str, fix: str) -> PydanticCustomError:
@@ -50,6 +51,12 @@ ROLE_ARN = _text(
     "the ARN of an IAM role",
     2048,
     "arn:aws:iam::123456789012:role/NAME",
+)
+MACHINE_ARN = _text(
+    r"arn:aws(-[^:]+)?:states:[a-z0-9-]+:[0-9]{12}:stateMachine:[A-Za-z0-9_-]+",
+    "the ARN of a state machine",
+    256,
+    "arn:aws:states:us-east-1:123456789012:stateMachine:NAME",
 )
 S3_URI = _text(
     r"s3://[a-z0-9][-.a-z0-9]{1,61}[a-z0-9](?:/[-!_*'().a-z0-9A-Z]+)*/?",

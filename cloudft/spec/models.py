@@ -16,6 +16,7 @@ from cloudft.spec.fields import (
     INSTANCE_TYPE,
     JOB_NAME,
     KMS_KEY,
+    MACHINE_ARN,
     MODEL_NAME,
     REGION,
     ROLE_ARN,
@@ -25,6 +26,7 @@ from cloudft.spec.fields import (
     TAG_VALUE,
     URL,
     VPC_ID,
+    Bool,
     Float,
     Int,
     Number,
@@ -81,7 +83,7 @@ class DataSpec(Section):
         default=None,
         description="A key of train's records: those of one value stay on one side of the split.",
     )
-    stratify: bool = Field(
+    stratify: Bool = Field(
         default=True,
         description="Hold out the same share of every label, where the answers are labels.",
     )
@@ -136,6 +138,14 @@ class BedrockSpec(Section):
         default=None,
         description="Stack of `cloudft infra deploy` that says what is left unsaid here: role, places,"
         " key, network.",
+    )
+    via_stack: Bool = Field(
+        default=False,
+        description="The account's own state machine creates the job, as its turn comes.",
+    )
+    machine_arn: MACHINE_ARN | None = Field(
+        default=None,
+        description="The machine of via_stack; JobMachineArn of the stack STACK-jobs if unset.",
     )
     role_arn: ROLE_ARN | None = Field(default=None, description="Role that Bedrock takes on.")
     s3_uri: S3_URI | None = Field(default=None, description="Where data and output go.")

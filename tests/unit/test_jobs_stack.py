@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 from endpoint import BUCKET, ROLE, Endpoint
-from jobs_stack import PREFIX, SOON_S, TEMPLATE, Stack, account, definition, deploy, template
+from jobs_stack import PREFIX, SOON_S, TEMPLATE, Stack, definition, deploy, template
 from jsonata import Jsonata
 from statelint.config import Config
 from statelint.linter import Linter
@@ -132,22 +132,18 @@ def test_a_role_may_do_what_its_machine_does_and_no_more(machine: str, role: str
 
 
 @pytest.fixture(scope="module")
-def here() -> Iterator[Endpoint]:
-    """Jobs end at once."""
-    with account("--seconds", "0") as endpoint:
-        yield endpoint
+def here(fast_account: Endpoint) -> Endpoint:
+    return fast_account
+
+
+@pytest.fixture(scope="module")
+def slow(slow_account: Endpoint) -> Endpoint:
+    return slow_account
 
 
 @pytest.fixture(scope="module")
 def stack(here: Endpoint) -> Stack:
     return deploy(here, "plain-jobs")
-
-
-@pytest.fixture(scope="module")
-def slow() -> Iterator[Endpoint]:
-    """Jobs end when they are stopped, and there is one at a time."""
-    with account("--seconds", "600", "--jobs", "1") as endpoint:
-        yield endpoint
 
 
 @dataclass(frozen=True)

@@ -65,6 +65,9 @@ def _settings(job: LoadedJob, note: Notes) -> Iterator[Finding]:
     if spec.s3_uri is None:
         fix = "set bedrock.s3_uri: s3://BUCKET/PREFIX, in the job's Region."
         yield note("MissingValue", "bedrock.s3_uri", "no place in S3 is named", fix)
+    if spec.via_stack and spec.machine_arn is None:
+        fix = "set bedrock.stack; its machine is in the stack STACK-jobs (infra/jobs.yaml)."
+        yield note("MissingValue", "bedrock.via_stack", "no state machine is named", fix)
 
 
 def _model(job: LoadedJob, note: Notes) -> Iterator[Finding]:

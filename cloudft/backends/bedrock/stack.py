@@ -14,6 +14,7 @@ from cloudft.spec.load import LoadedJob
 from cloudft.types import Finding
 
 FIELD = "bedrock.stack"
+MACHINE = "JobMachineArn"
 NEEDED = {"role_arn": "BedrockRoleArn", "s3_uri": "DataBucketName"}
 """Field -> the output without which it stays empty."""
 
@@ -37,7 +38,26 @@ def completed(job: LoadedJob, aws: Aws) -> LoadedJob:
         raise
     _refuse(job, stack)
     values = _values(stack.outputs)
-    return filled(job, values, {field: _origin(name, field) for field in values})
+    origins = {field: _origin(name, field) for field in values}
+    if job.spec.bedrock.via_stack and unsaid(job, "machine_arn"):
+        values["machine_arn"] = _machine(job, aws, f"{name}-jobs")
+        origins["machine_arn"] = Origin("stack", f"stack {name}-jobs, {MACHINE}")
+    return filled(job, values, origins)
+
+
+def _machine(job: LoadedJob, aws: Aws, name: str) -> str:
+    """The state machine of the stack beside, which infra/jobs.yaml makes."""
+    field = "bedrock.via_stack"
+    try:
+        beside = stacks.read(aws, name)
+    except AwsNotFound as error:
+        fix = f"deploy infra/jobs.yaml as {name} (docs/jobs-in-the-account.md), or leave it out."
+        raise _failed(job, "NoStack", error.message, fix, field) from error
+    if not beside.ready or not beside.outputs.get(MACHINE):
+        message = f"the stack {name} is {beside.status} and tells no {MACHINE}"
+        fix = f"`cloudft infra status {name}` tells why."
+        raise _failed(job, "StackNotReady", message, fix, field)
+    return beside.outputs[MACHINE]
 
 
 def _refuse(job: LoadedJob, stack: stacks.Stack) -> None:
@@ -53,9 +73,9 @@ def _refuse(job: LoadedJob, stack: stacks.Stack) -> None:
             raise _failed(job, "NoSuchOutput", message, fix)
 
 
-def _failed(job: LoadedJob, code: str, message: str, fix: str) -> CheckFailed:
+def _failed(job: LoadedJob, code: str, message: str, fix: str, field: str = FIELD) -> CheckFailed:
     file = str(job.path) if job.path else None
-    finding = Finding("error", code, message, fix, file, job.line_of(FIELD), FIELD)
+    finding = Finding("error", code, message, fix, file, job.line_of(field), field)
     return CheckFailed(message, [finding])
 
 
