@@ -134,8 +134,8 @@ class BedrockSpec(Section):
     region: REGION | None = Field(default=None, description="AWS Region of the job.")
     stack: STACK | None = Field(
         default=None,
-        description="Stack of `cloudft infra deploy` that says what is left unsaid here: role, places,"
-        " key, network.",
+        description="Stack of `cloudft infra deploy`; it says what is left unsaid here: role,"
+        " places, key, network.",
     )
     role_arn: ROLE_ARN | None = Field(default=None, description="Role that Bedrock takes on.")
     s3_uri: S3_URI | None = Field(default=None, description="Where data and output go.")

@@ -37,6 +37,7 @@ from cloudft.backends.bedrock import (
     prices,
     request,
     serve,
+    stack,
     states,
 )
 from cloudft.backends.bedrock.serve import UNDER_WAY
