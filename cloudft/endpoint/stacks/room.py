@@ -181,6 +181,27 @@ class Stacks:
         threading.Thread(target=work, daemon=True).start()
         return {}
 
+    def list_change_sets(self, given: Given) -> dict[str, Any]:
+        """The change sets of a stack."""
+        with self.state.lock:
+            stack = self._stack(given["StackName"])
+            sets = [c for c in self.state.change_sets.values() if c.stack == stack.arn]
+            return {
+                "Summaries": [
+                    {
+                        "StackId": stack.arn,
+                        "StackName": stack.name,
+                        "ChangeSetId": found.arn,
+                        "ChangeSetName": found.name,
+                        "ExecutionStatus": found.execution,
+                        "Status": found.status,
+                        "StatusReason": found.reason,
+                        "CreationTime": found.created,
+                    }
+                    for found in sets
+                ]
+            }
+
     def delete_change_set(self, given: Given) -> dict[str, Any]:
         """Forget it. The empty stack of a first one stays, as AWS leaves it."""
         with self.state.lock:
