@@ -61,7 +61,7 @@ def _tag(loader: _Loader, suffix: str, node: yaml.Node) -> dict[str, Any]:
     return {suffix if suffix in ("Ref", "Condition") else f"Fn::{suffix}": value}
 
 
-_Loader.add_multi_constructor("!", _tag)  # type: ignore[no-untyped-call]
+_Loader.add_multi_constructor("!", _tag)
 
 
 def parse(text: str) -> dict[str, Any]:

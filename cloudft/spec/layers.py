@@ -33,7 +33,7 @@ SECTIONS: frozenset[Key] = frozenset(
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a value came from: `cloudft.yaml:7`, `CLOUDFT_SEED`, `--set seed`, a stack, an alias."""
+    """Where a value came from: `cloudft.yaml:7`, `CLOUDFT_SEED`, `--set seed`, an alias."""
 
     kind: OriginKind
     where: str

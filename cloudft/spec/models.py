@@ -136,8 +136,8 @@ class BedrockSpec(Section):
     region: REGION | None = Field(default=None, description="AWS Region of the job.")
     stack: STACK | None = Field(
         default=None,
-        description="Stack of `cloudft infra deploy` that says what is left unsaid here: role, places,"
-        " key, network.",
+        description="Stack of `cloudft infra deploy`; it says what is left unsaid here: role,"
+        " places, key, network.",
     )
     via_stack: Bool = Field(
         default=False,

@@ -60,10 +60,10 @@ def _settings(job: LoadedJob, note: Notes) -> Iterator[Finding]:
         fix = "set bedrock.region, --region or AWS_REGION."
         yield note("MissingValue", "bedrock.region", "no AWS Region is named", fix)
     if spec.role_arn is None:
-        fix = "set bedrock.role_arn to a role that bedrock.amazonaws.com may assume."
+        fix = "set bedrock.role_arn (bedrock.amazonaws.com may assume it), or bedrock.stack."
         yield note("MissingValue", "bedrock.role_arn", "no service role is named", fix)
     if spec.s3_uri is None:
-        fix = "set bedrock.s3_uri: s3://BUCKET/PREFIX, in the job's Region."
+        fix = "set bedrock.s3_uri: s3://BUCKET/PREFIX, in the job's Region; or bedrock.stack."
         yield note("MissingValue", "bedrock.s3_uri", "no place in S3 is named", fix)
     if spec.via_stack and spec.machine_arn is None:
         fix = "set bedrock.stack; its machine is in the stack STACK-jobs (infra/jobs.yaml)."
