@@ -2,7 +2,7 @@
 
 moto interprets state machines, but lacks three things: JSONata (it wants a JVM), AWS's spelling in
 the integrations (large first letters, both ways), and Bedrock's `.sync`. They are mended here, in
-moto's private classes: `moto==5.2.*` is pinned for it.
+moto's private classes: `moto==5.2.*` is pinned for it. Stacks of the endpoint may have machines.
 """
 
 from __future__ import annotations
@@ -43,6 +43,9 @@ from moto.stepfunctions.parser.asl.component.state.exec.state_task.service.resou
     ResourceCondition,
 )
 from moto.stepfunctions.parser.asl.eval.event.event_detail import EventDetails
+
+from cloudft.endpoint.stacks.types import TYPES, Type, known
+from cloudft.infrastructure.evaluate import Made
 
 ENDED = {"Completed", "Failed", "Stopped"}
 POLL_S = 0.05
@@ -209,6 +212,30 @@ def install(url: str) -> None:
         ours[service_name]() if service_name in ours else others(service_name)
     )
     default_user_config["stepfunctions"] = {"execute_state_machine": True}
+
+
+def machine_of(asked: Any) -> Made:
+    """A state machine of a template."""
+    given = asked.properties
+    definition = json.dumps(given["Definition"])
+    for name, value in given["DefinitionSubstitutions"].items():
+        definition = definition.replace(f"${{{name}}}", str(value))
+    made = asked.services("stepfunctions").create_state_machine(
+        name=given["StateMachineName"], definition=definition, roleArn=given["RoleArn"]
+    )
+    return Made(made["stateMachineArn"], {"Arn": made["stateMachineArn"]})
+
+
+TYPES["AWS::StepFunctions::StateMachine"] = Type(
+    known(
+        *("Definition", "DefinitionSubstitutions", "LoggingConfiguration", "RoleArn"),
+        *("StateMachineName", "StateMachineType", "Tags"),
+    ),
+    machine_of,
+    lambda services, piece: services("stepfunctions").delete_state_machine(
+        stateMachineArn=piece.physical
+    ),
+)
 
 
 def free_port() -> int:

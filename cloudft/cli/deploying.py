@@ -22,11 +22,18 @@ POLL_S, POLL_HERE_S = 3.0, 0.2
     "deploy",
     epilog="\b\nExamples:\n  cloudft infra deploy\n"
     "  cloudft infra deploy team --param NotifyEmail=team@example.com --yes\n"
-    "  cloudft infra deploy team --param WithVpc=yes --dry-run",
+    "  cloudft infra deploy team --param WithVpc=yes --dry-run\n"
+    "  cloudft infra deploy team-jobs --template jobs --from team",
 )
 @stack_argument
 @template_option
 @param_option
+@click.option(
+    "--from",
+    "beside",
+    metavar="STACK",
+    help="Parameters that are not given come from this stack's outputs of the same names.",
+)
 @click.option("--dry-run", is_flag=True, help="Show the changes and make none.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @click.option(
@@ -37,6 +44,7 @@ def deploy_command(
     name: str,
     template: str,
     params: dict[str, str],
+    beside: str | None,
     dry_run: bool,
     yes: bool,
     protect: bool | None,
@@ -52,6 +60,8 @@ def deploy_command(
     from cloudft.infrastructure import template as templates
 
     aws, text = Aws(Place(**place())), templates.text_of(template)
+    if beside is not None:
+        params = changes.outputs_for(aws, beside, text) | params
     before = _at_rest(aws, name, console)
     changes.check(template, text, params, before)
     proposal = changes.propose(aws, name, text, params, before)

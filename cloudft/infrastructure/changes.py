@@ -80,6 +80,19 @@ def under_way(stack: Stack) -> bool:
     return stack.status.endswith("_IN_PROGRESS") and not stack.ready
 
 
+def outputs_for(aws: Aws, name: str, text: str) -> dict[str, str]:
+    """The outputs of the stack `name` that are parameters of the template `text`.
+
+    Raises AwsNotFound, AwsRefused and AwsUnreachable; UsageError for a stack that is not ready.
+    """
+    stack = stacks.read(aws, name)
+    if not stack.ready:
+        fix = f"`cloudft infra status {name}` tells why."
+        raise UsageError(f"the stack {name} is {stack.status}: it has no outputs yet", fix=fix)
+    wanted = templates.parameters(templates.parse(text))
+    return {key: value for key, value in stack.outputs.items() if key in wanted}
+
+
 def check(name: str, text: str, given: Mapping[str, str], before: Stack | None) -> None:
     """Raise UsageError with everything that is wrong with the parameters."""
     template = templates.parse(text)

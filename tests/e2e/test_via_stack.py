@@ -205,3 +205,27 @@ def test_what_makes_no_sense_is_refused(
     without = cli("submit", *VIA, path)
     assert without.returncode == 3
     assert json.loads(without.stdout or without.stderr)["error"]["field"] == "bedrock.via_stack"
+
+
+def test_two_stacks_and_a_job_file_that_names_one(
+    cli: Cli, fast_account: Endpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable, given in fast_account.environ.items():
+        monkeypatch.setenv(variable, given)
+    for words in (("team",), ("team-jobs", "--template", "jobs", "--from", "team")):
+        done = cli("infra", "deploy", *words, "--yes")
+        assert done.returncode == 0, done.stderr
+    model, hyper = Path("titan-text-express"), {"epochCount": 1, "batchSize": 1}
+    section = {"region": "us-east-1", "stack": "team"}
+    path = write_job_file(tmp_path, model, name="by-name", bedrock=section, hyperparameters=hyper)
+    job = value(cli("submit", *VIA, "--wait", path))
+    assert job["status"] == "Completed"
+    machine = "arn:aws:states:us-east-1:000000000000:stateMachine:team-jobs-machine"
+    found = fast_account.client("stepfunctions").list_executions(stateMachineArn=machine)
+    assert len(found["executions"]) == 1
+    path.write_text(path.read_text().replace("stack: team", "stack: nothing"))
+    assert "there is no stack nothing" in cli("submit", *VIA, path).stderr
+    assert cli("infra", "destroy", "team-jobs", "--yes").returncode == 0
+    path.write_text(path.read_text().replace("stack: nothing", "stack: team"))
+    refused = cli("submit", "--backend", "bedrock", "--via-stack", "--again", path)
+    assert refused.returncode == 3 and "there is no stack team-jobs" in refused.stderr

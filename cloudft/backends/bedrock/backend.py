@@ -203,10 +203,9 @@ class BedrockBackend(Backend, Finds, Quotes, Serves, Generates, Opens, OpensBatc
 
     def describe(self, job_id: str) -> JobState:
         """One look; the files of a completed job are brought home with the first one."""
-        try:
-            answer = self._get(job_id)
-        except JobNotFound as error:
-            return self._queued(job_id, error)
+        answer = self._seen(job_id)
+        if isinstance(answer, JobState):
+            return answer
         if answer["status"] == "InProgress":
             return states.state(answer, None, states.usual_seconds(answer, self._before()))
         if answer["status"] != "Completed":
@@ -216,11 +215,18 @@ class BedrockBackend(Backend, Finds, Quotes, Serves, Generates, Opens, OpensBatc
             output.bring(self.aws, answer, self._owner(answer), folder)
         return states.state(answer, str(folder))
 
-    def _queued(self, job_id: str, missing: JobNotFound) -> JobState:
-        """How a job stands that a machine is to create. Raises `missing` where none is."""
+    def _seen(self, job_id: str) -> Mapping[str, Any] | JobState:
+        """The job; or, where a machine is to create it and has not yet, how that stands."""
+        try:
+            return self._get(job_id)
+        except JobNotFound as error:
+            missing = error
         execution = machine.execution_in(self.home.jobs / job_id)
         state = machine.look(self.aws, execution, job_id) if execution else None
-        if state is None:
+        if state is not None and state.ended:
+            with contextlib.suppress(JobNotFound):  # it has come between the two looks
+                return self._get(job_id)
+        if state is None or state.status == "Completed":
             raise missing
         return state
 
@@ -283,10 +289,9 @@ class BedrockBackend(Backend, Finds, Quotes, Serves, Generates, Opens, OpensBatc
 
     def logs(self, job_id: str, after: str | None = None) -> Iterator[LogLine]:
         """The times of the phases: Bedrock keeps no log. The cursor is a line's number."""
-        try:
-            lines = list(states.log(self._get(job_id)))
-        except JobNotFound as error:
-            lines = list(machine.log(self._queued(job_id, error)))
+        seen = self._seen(job_id)
+        told = machine.log(seen) if isinstance(seen, JobState) else states.log(seen)
+        lines = list(told)
         yield from lines[0 if after is None else int(after) + 1 :]
 
     def stop(self, job_id: str) -> None:
@@ -294,14 +299,13 @@ class BedrockBackend(Backend, Finds, Quotes, Serves, Generates, Opens, OpensBatc
 
         One that is not there yet is not created any more.
         """
-        try:
-            job = self._get(job_id)
-        except JobNotFound as error:
-            machine.stop(self.aws, self._queued(job_id, error))
-            with contextlib.suppress(JobNotFound):  # unless it was created meanwhile
-                self._stop(self._get(job_id))
+        seen = self._seen(job_id)
+        if not isinstance(seen, JobState):
+            self._stop(seen)
             return
-        self._stop(job)
+        machine.stop(self.aws, seen)
+        with contextlib.suppress(JobNotFound):  # unless it was created meanwhile
+            self._stop(self._get(job_id))
 
     def _stop(self, job: Mapping[str, Any]) -> None:
         if job["status"] != "InProgress":

@@ -25,11 +25,12 @@ START = "start_execution"
 STATUS: Mapping[str, Status] = {
     "RUNNING": "InProgress",
     "PENDING_REDRIVE": "InProgress",
+    "SUCCEEDED": "Completed",
     "FAILED": "Failed",
     "TIMED_OUT": "Failed",
     "ABORTED": "Stopped",
 }
-"""An execution that has no job. One that SUCCEEDED had a job, which nobody can delete."""
+"""Step Functions' words for an execution, as ours. All of botocore's are here: a test says so."""
 
 
 def calls(staged: StagedJob) -> list[dict[str, Any]] | None:
@@ -84,15 +85,13 @@ def start(aws: Aws, plan: Plan) -> None:
 
 
 def look(aws: Aws, execution: str, job_id: str) -> JobState | None:
-    """How a job stands that is not there yet; None where there is no execution either."""
+    """How the execution of a job stands that is not there yet; None where there is none."""
     what = f"the execution of {job_id} can't be looked at"
     try:
         told = aws.call(what, "stepfunctions", "describe_execution", executionArn=execution)
     except AwsNotFound:
         return None
-    status = STATUS.get(told["status"])
-    if status is None:
-        return None
+    status = STATUS[told["status"]]
     return JobState(
         id=job_id,
         status=status,

@@ -119,8 +119,17 @@ def _of_network(job: LoadedJob, here: Place) -> Iterator[Need]:
 
 
 def of_caller(job: LoadedJob) -> Iterator[Need]:
-    """What whoever submits must be allowed besides S3: create, tag, hand over the role, the key."""
-    here = place_of(job)
+    """What whoever submits must be allowed besides S3: create, tag, hand over the role, the key.
+
+    By the stack it is to start the machine, and to see how it stands: the rest is the machine's.
+    """
+    here, machine = place_of(job), job.spec.bedrock.machine_arn
+    if job.spec.bedrock.via_stack and machine is not None:
+        yield Need("states:StartExecution", machine)
+        execution = machine.replace(":stateMachine:", ":execution:")
+        yield Need("states:DescribeExecution", f"{execution}:x")
+        yield Need("states:StopExecution", f"{execution}:x", severity="warning")
+        return
     create = "bedrock:CreateModelCustomizationJob"
     made = [here.arn("bedrock", f"{kind}/x") for kind in MADE]
     for resource in (base_model(job, here), *made):

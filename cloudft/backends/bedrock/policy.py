@@ -90,7 +90,7 @@ def _of_needs(found: Iterable[Need]) -> Iterator[Statement]:
 
 def _any(resource: str) -> str:
     """Things that are not there yet have an `x` for a name."""
-    return f"{resource.removesuffix('/x')}/*" if resource.endswith("/x") else resource
+    return f"{resource[:-1]}*" if resource.endswith(("/x", ":x")) else resource
 
 
 def _of_jobs(here: Place) -> Iterator[Statement]:
@@ -107,8 +107,9 @@ def _of_checks(job: LoadedJob, here: Place) -> Iterator[Statement]:
     yield _allow("CheckTheRole", ("iam:GetRole", "iam:SimulatePrincipalPolicy"), role)
     yield _allow("CheckOneself", ("iam:SimulatePrincipalPolicy",), [oneself])
     if spec.stack is not None:
-        stack = here.arn("cloudformation", f"stack/{spec.stack}/*")
-        yield _allow("ReadTheStack", ("cloudformation:DescribeStacks",), [stack])
+        names = [spec.stack, *([f"{spec.stack}-jobs"] if spec.via_stack else [])]
+        stacks = [here.arn("cloudformation", f"stack/{name}/*") for name in names]
+        yield _allow("ReadTheStack", ("cloudformation:DescribeStacks",), stacks)
     if spec.vpc is not None:
         yield _allow("LookAtTheNetwork", NETWORK, ["*"])
     keys = [key for key in (spec.kms_key_id, spec.s3_kms_key_id) if key and key.startswith("arn:")]
