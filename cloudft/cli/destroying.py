@@ -59,6 +59,8 @@ def destroy_command(
 
 def _lines(end: End) -> list[str]:
     """What will go, and what will stay."""
+    from cloudft.infrastructure import destroy, remains
+
     lines = [f"removes the stack {end.name} and what it made"] if end.stack else []
     for one in end.left:
         count = end.holdings.objects.get(one.physical, 0)
@@ -67,6 +69,7 @@ def _lines(end: End) -> list[str]:
         elif one.type == "AWS::KMS::Key":
             lines.append(f"orders the end of the key {one.physical} in 30 days")
         else:
-            inside = f" with its objects ({count} or more versions)" if count else ""
+            inside = f" with its objects ({destroy.many(count)} versions)" if count else ""
+            inside = " with its logs" if one.logical == remains.LOGS else inside
             lines.append(f"removes the bucket {one.physical}{inside}")
     return lines

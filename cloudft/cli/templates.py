@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -150,21 +150,20 @@ def _drift_lines(drift: Sequence[Drift] | None, why: str | None) -> list[str]:
 def policy_command(path: Path | None, flags: dict[str, str], console: Console) -> int:
     """Print the least IAM policy with which a job file can be checked, submitted and followed.
 
-    It follows from the calls of the job's plan and their resources. Data and names that change with
-    the job's content stand as patterns.
+    It follows from the calls that a submit makes and their resources; nothing is staged or checked.
+    Data and names that change with the job's content stand as patterns.
     """
-    from cloudft import jobs
     from cloudft.backends import backend
+    from cloudft.backends.bedrock import preflight
     from cloudft.backends.bedrock.policy import caller_policy
-    from cloudft.cli.progress import reading
-    from cloudft.cli.render import json_text, warn
+    from cloudft.cli.render import json_text
     from cloudft.cli.submitting import load
+    from cloudft.errors import CheckFailed
 
-    home = Home.from_environ()
-    chosen = backend("bedrock", home)
-    with reading(console) as progress:
-        staged, warnings = jobs.prepare(load(path, flags), chosen, home, progress)
-    warn(warnings)
-    document: dict[str, Any] = caller_policy(staged.job, chosen.plan(staged))
+    job = backend("bedrock", Home.from_environ()).completed(load(path, flags))
+    errors = [finding for finding in preflight.offline(job) if finding.severity == "error"]
+    if errors:
+        raise CheckFailed(errors[0].message, errors)
+    document = caller_policy(preflight.without_data(job))
     console.result(document, json_text(document))
     return 0

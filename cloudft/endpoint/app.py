@@ -136,9 +136,14 @@ class App:
             call = wire.parse(body)
             with self.lock:
                 self.calls.append(call)
+            fault = self.faults.due(call.operation)
+            faults.before(fault)
             reply: Reply = wire.reply(call.operation, operation(call.parameters))
+            faults.after(fault)
         except WireError as error:
             reply = wire.error(error)
+        except Dropped:
+            raise
         except Exception as error:  # a fault of ours is told, by its kind alone
             what = f"unexpected {type(error).__name__}: this is a fault of cloudft"
             reply = wire.error(WireError("InternalFailure", what))

@@ -88,12 +88,13 @@ def _refuse(name: str, found: Holdings, delete_data: bool, keep_data: bool) -> N
         fix = "remove them (`cloudft gc --kind custom-model`), or keep the key with --keep-data."
         raise JobStateConflict(message, fix=fix)
     if found.objects and not delete_data:
-        told = ", ".join(f"{bucket} ({_many(count)})" for bucket, count in found.objects.items())
+        told = ", ".join(f"{bucket} ({many(count)})" for bucket, count in found.objects.items())
         fix = "--delete-data removes them with every version, --keep-data leaves them."
         raise JobStateConflict(f"the buckets of {name} hold objects: {told}", fix=fix)
 
 
-def _many(count: int) -> str:
+def many(count: int) -> str:
+    """How many versions a bucket holds, as far as they were counted."""
     return f"{count} or more" if count >= remains.BATCH else str(count)
 
 

@@ -16,6 +16,7 @@ BATCH = 1000
 """Versions that one call lists, or removes."""
 KEPT = ("AWS::S3::Bucket", "AWS::KMS::Key")
 """The types of what outlives a stack of cloudft."""
+LOGS = "LogBucket"
 KEY_DAYS = 30
 """How long a key can still be saved after its end was ordered: the longest that KMS offers."""
 
@@ -31,7 +32,7 @@ class Kept:
 
 @dataclass(frozen=True)
 class Holdings:
-    """What there is. `objects` counts versions by bucket, to BATCH at most."""
+    """What there is. `objects` counts versions by bucket, to BATCH at most; logs don't count."""
 
     jobs: Sequence[str]
     models: Sequence[str]
@@ -73,7 +74,7 @@ def _is_there(aws: Aws, one: Kept) -> bool:
 
 def holdings(aws: Aws, stack: Stack | None, left: Sequence[Kept]) -> Holdings:
     """Everything that is in the stack's buckets, uses its roles or its key."""
-    buckets = [one.physical for one in left if one.type == "AWS::S3::Bucket"]
+    buckets = [o.physical for o in left if o.type == "AWS::S3::Bucket" and o.logical != LOGS]
     keys = {one.physical for one in left if one.type == "AWS::KMS::Key"}
     objects = {bucket: _count(aws, bucket) for bucket in buckets}
     roles = set(stack.outputs.values()) if stack else set()

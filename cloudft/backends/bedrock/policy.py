@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from cloudft.backends.base import StagedJob
 from cloudft.backends.bedrock import needs, request
 from cloudft.backends.bedrock.needs import Need, Place
 from cloudft.spec.load import LoadedJob
-from cloudft.types import Plan
+from cloudft.types import job_id
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
 OBJECT = ("s3:AbortMultipartUpload", "s3:GetObject", "s3:ListMultipartUploadParts", "s3:PutObject")
@@ -36,12 +37,11 @@ NETWORK = ("ec2:DescribeSecurityGroups", "ec2:DescribeSubnets", "ec2:DescribeVpc
 Statement = dict[str, Any]
 
 
-def caller_policy(job: LoadedJob, plan: Plan) -> dict[str, Any]:
+def caller_policy(staged: StagedJob) -> dict[str, Any]:
     """The policy document. The parts of keys and names that follow from content are patterns."""
-    here = needs.place_of(job)
-    calls = plan.request["calls"]
+    job, here = staged.job, needs.place_of(staged.job)
     statements = [
-        *_of_objects(calls, plan, here),
+        *_of_objects(staged, here),
         *_of_needs(needs.of_caller(job)),
         *_of_jobs(here),
         *_of_checks(job, here),
@@ -60,20 +60,22 @@ def _allow(
     return {**said, "Condition": {"StringEquals": dict(context)}} if context else said
 
 
-def _of_objects(calls: Sequence[Mapping[str, Any]], plan: Plan, here: Place) -> Iterator[Statement]:
+def _of_objects(staged: StagedJob, here: Place) -> Iterator[Statement]:
     """What is written, what comes home, and the buckets of both."""
+    calls = request.calls(staged)
     puts = [call["parameters"] for call in calls if call["operation"] == "put_object"]
     output = request.output_of(calls[-1]["parameters"])
-    objects = [here.bucket(put["Bucket"], _pattern(put["Key"], plan)) for put in puts]
-    objects.append(here.bucket(output[0], _pattern(output[1], plan) + "*"))
+    objects = [here.bucket(put["Bucket"], _pattern(put["Key"], staged)) for put in puts]
+    objects.append(here.bucket(output[0], _pattern(output[1], staged) + "*"))
     yield _allow("StageAndFetch", OBJECT, objects)
     buckets = {*(put["Bucket"] for put in puts), output[0]}
     yield _allow("LookAtBuckets", BUCKET, [here.bucket(name) for name in buckets])
 
 
-def _pattern(key: str, plan: Plan) -> str:
+def _pattern(key: str, staged: StagedJob) -> str:
     """A key with a star for what follows from content: the data's digest, the job's token."""
-    return SHA256.sub("*", key.replace(plan.job_id, f"{plan.name}-*"))
+    name = staged.job.spec.name
+    return SHA256.sub("*", key.replace(job_id(name, request.token(staged)), f"{name}-*"))
 
 
 def _of_needs(found: Iterable[Need]) -> Iterator[Statement]:
