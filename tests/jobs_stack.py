@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from endpoint import ACCOUNT, ROLE, Endpoint, running
+
+from cloudft.infrastructure import template as templates
 
 TEMPLATE = Path(__file__).resolve().parents[1] / "infra" / "jobs.yaml"
 PROGRAM = (str(Path(__file__).with_name("step_functions.py")),)
@@ -20,25 +21,9 @@ PREFIX = "team"
 SOON_S = 30.0
 
 
-class Loader(yaml.SafeLoader):
-    """Reads `!Ref x` as {"Ref": "x"}, and the other short forms likewise."""
-
-
-def _function(loader: Any, name: str, node: yaml.Node) -> dict[str, Any]:
-    full = name if name in ("Ref", "Condition") else f"Fn::{name}"
-    if isinstance(node, yaml.ScalarNode):
-        return {full: loader.construct_scalar(node)}
-    if isinstance(node, yaml.SequenceNode):
-        return {full: loader.construct_sequence(node, True)}
-    return {full: loader.construct_mapping(node, True)}
-
-
-Loader.add_multi_constructor("!", _function)
-
-
 def template() -> dict[str, Any]:
     """The template as plain data."""
-    return yaml.load(TEMPLATE.read_text(), Loader)
+    return templates.parse(TEMPLATE.read_text())
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 import time
@@ -207,22 +209,42 @@ def test_what_makes_no_sense_is_refused(
     assert json.loads(without.stdout or without.stderr)["error"]["field"] == "bedrock.via_stack"
 
 
-def test_two_stacks_and_a_job_file_that_names_one(
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "jobs-in-the-account.md"
+
+
+def test_the_commands_of_the_page(
     cli: Cli, fast_account: Endpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for variable, given in fast_account.environ.items():
         monkeypatch.setenv(variable, given)
-    for words in (("team",), ("team-jobs", "--template", "jobs", "--from", "team")):
-        done = cli("infra", "deploy", *words, "--yes")
-        assert done.returncode == 0, done.stderr
     model, hyper = Path("titan-text-express"), {"epochCount": 1, "batchSize": 1}
     section = {"region": "us-east-1", "stack": "team"}
-    path = write_job_file(tmp_path, model, name="by-name", bedrock=section, hyperparameters=hyper)
-    job = value(cli("submit", *VIA, "--wait", path))
-    assert job["status"] == "Completed"
-    machine = "arn:aws:states:us-east-1:000000000000:stateMachine:team-jobs-machine"
-    found = fast_account.client("stepfunctions").list_executions(stateMachineArn=machine)
-    assert len(found["executions"]) == 1
+    path = write_job_file(tmp_path, model, name="page", bedrock=section, hyperparameters=hyper)
+    [block] = re.findall(r"^```console\n(.*?)^```", PAGE.read_text(), re.DOTALL | re.MULTILINE)
+    for line in block.splitlines():
+        words = shlex.split(line.removeprefix("$ cloudft "))
+        done = cli(*words[: words.index(">") if ">" in words else None])
+        assert done.returncode == 0, done.stderr
+        assert "Traceback" not in done.stderr
+    plan = json.loads(done.stdout)
+    [stack] = fast_account.client("cloudformation").describe_stacks(StackName="team-jobs")["Stacks"]
+    outputs = {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
+    made = Stack(fast_account, outputs, "")
+    [execution] = executions(made)
+    assert execution.endswith(f":team-jobs-machine:{plan['token']}")
+
+    # another plan of the same data, as it is printed, by the bucket
+    twice = ("--set", "hyperparameters.epochCount=2")
+    printed = cli("plan", "--backend", "bedrock", "--output", "json", *twice).stdout
+    bucket = plan["request"]["calls"][0]["parameters"]["Bucket"]
+    key = "cloudft/plans/plan.json"
+    fast_account.client("s3").put_object(Bucket=bucket, Key=key, Body=printed.encode())
+    event = {"detail": {"bucket": {"name": bucket}, "object": {"key": key}}}
+    assert made.end(made.start("drop", event, "PlanStarterArn"))["status"] == "SUCCEEDED"
+    [dropped] = set(executions(made)) - {execution}
+    assert made.end(dropped)["status"] == "SUCCEEDED"
+    assert len(jobs(made, "page")) == 2
+
     path.write_text(path.read_text().replace("stack: team", "stack: nothing"))
     assert "there is no stack nothing" in cli("submit", *VIA, path).stderr
     assert cli("infra", "destroy", "team-jobs", "--yes").returncode == 0
