@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import orjson
@@ -118,12 +119,30 @@ def _make_policy(asked: Asked) -> Made:
     described = asked.take("Description")
     iam = asked.services("iam")
     made = iam.create_policy(PolicyName=asked.name, PolicyDocument=document, **described)
-    return Made(made["Policy"]["Arn"], {"PolicyArn": made["Policy"]["Arn"]})
+    arn = made["Policy"]["Arn"]
+    _attach(iam, arn, (), asked.properties.get("Roles", ()))
+    return Made(arn, {"PolicyArn": arn})
+
+
+def _attach(iam: Any, arn: str, before: Collection[str], after: Collection[str]) -> None:
+    """To the roles that have it now, and no more to those that had it."""
+    for role in set(before) - set(after):
+        iam.detach_role_policy(RoleName=role, PolicyArn=arn)
+    for role in set(after) - set(before):
+        iam.attach_role_policy(RoleName=role, PolicyArn=arn)
+
+
+def _remove_policy(services: Services, piece: Piece) -> None:
+    iam = services("iam")
+    _attach(iam, piece.physical, piece.properties.get("Roles", ()), ())
+    iam.delete_policy(PolicyArn=piece.physical)
 
 
 def _update_policy(asked: Asked, piece: Piece) -> None:
     """A new version in force; the one before is not kept."""
     iam, document = asked.services("iam"), _text(asked.properties["PolicyDocument"])
+    roles = asked.properties.get("Roles", ())
+    _attach(iam, piece.physical, piece.properties.get("Roles", ()), roles)
     iam.create_policy_version(PolicyArn=piece.physical, PolicyDocument=document, SetAsDefault=True)
     for version in iam.list_policy_versions(PolicyArn=piece.physical)["Versions"]:
         if not version["IsDefaultVersion"]:
@@ -131,9 +150,9 @@ def _update_policy(asked: Asked, piece: Piece) -> None:
 
 
 TYPES["AWS::IAM::ManagedPolicy"] = Type(
-    known("Description", "PolicyDocument"),
+    known("Description", "PolicyDocument", "Roles"),
     _make_policy,
-    lambda services, piece: services("iam").delete_policy(PolicyArn=piece.physical),
+    _remove_policy,
     _update_policy,
 )
 
