@@ -20,8 +20,6 @@ from cloudft.home import Home
 from cloudft.spec.load import LoadedJob, load_job
 from cloudft.types import Finding
 
-ALLOWED = {"EvaluationResults": [{"EvalDecision": "allowed"}]}
-
 
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[Endpoint]:
@@ -40,7 +38,7 @@ class Told(Aws):
 
     def __init__(self, place: Place, answers: Mapping[str, Any]) -> None:
         super().__init__(place)
-        self.answers = {"simulate_principal_policy": ALLOWED, **answers}
+        self.answers = {"simulate_principal_policy": denying("none"), **answers}
 
     def call(self, what: str, service: str, operation: str, **parameters: Any) -> Mapping[str, Any]:
         answer = self.answers.get(operation)
@@ -71,8 +69,14 @@ def denying(action: str) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
     """A simulator whose policies allow all but one action."""
 
     def simulate(asked: Mapping[str, Any]) -> dict[str, Any]:
-        decision = "implicitDeny" if asked["ActionNames"] == [action] else "allowed"
-        return {"EvaluationResults": [{"EvalDecision": decision}]}
+        results = [
+            {
+                "EvalActionName": one,
+                "EvalDecision": "implicitDeny" if one == action else "allowed",
+            }
+            for one in asked["ActionNames"]
+        ]
+        return {"EvaluationResults": results}
 
     return simulate
 

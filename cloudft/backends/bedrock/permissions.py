@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from cloudft.aws.client import Aws
@@ -17,14 +17,12 @@ from cloudft.types import Finding
 def of_role(job: LoadedJob, aws: Aws, note: Note) -> Iterator[Finding]:
     """Each permission that the role lacks, by name, with the statement that gives it."""
     role = str(job.spec.bedrock.role_arn)
-    for need in needs.of_role(job, _keys(job, aws)):
-        decision = _decision(aws, role, need)
-        if decision != "allowed":
-            message = f"the role may not {need.action} on {need.resource} ({decision})"
-            if need.severity == "warning":
-                message += "; what it acts on may allow it by a policy of its own"
-            fix = "add to the role's policy: " + json.dumps(statement(need))
-            yield note("RoleDenied", "bedrock.role_arn", message, fix, need.severity)
+    for need, decision in _refused(aws, role, needs.of_role(job, _keys(job, aws))):
+        message = f"the role may not {need.action} on {need.resource} ({decision})"
+        if need.severity == "warning":
+            message += "; what it acts on may allow it by a policy of its own"
+        fix = "add to the role's policy: " + json.dumps(statement(need))
+        yield note("RoleDenied", "bedrock.role_arn", message, fix, need.severity)
 
 
 def _keys(job: LoadedJob, aws: Aws) -> dict[str, str]:
@@ -60,26 +58,38 @@ def of_caller(job: LoadedJob, aws: Aws, note: Note) -> Iterator[Finding]:
     principal = principal_of(str(identity["Arn"]))
     if principal.endswith(":root"):  # the simulator takes no root user, and denies it nothing
         return
-    for need in needs.of_caller(job):
-        decision = _decision(aws, principal, need)
-        if decision != "allowed":
-            message = f"{principal} may not {need.action} on {need.resource} ({decision})"
-            fix = "ask for: " + json.dumps(statement(need))
-            yield note("CallerDenied", "bedrock", message, fix, need.severity)
+    for need, decision in _refused(aws, principal, needs.of_caller(job)):
+        message = f"{principal} may not {need.action} on {need.resource} ({decision})"
+        fix = "ask for: " + json.dumps(statement(need))
+        yield note("CallerDenied", "bedrock", message, fix, need.severity)
 
 
-def _decision(aws: Aws, principal: str, need: Need) -> str:
-    """`allowed`, `implicitDeny` or `explicitDeny`, by the policy simulator."""
+def _refused(aws: Aws, principal: str, wanted: Iterable[Need]) -> Iterator[tuple[Need, str]]:
+    """Each that is not allowed, with `implicitDeny` or `explicitDeny`.
+
+    What concerns one thing under one context is asked at once: the simulator is slow to be asked.
+    """
+    groups: dict[tuple[str, ...], list[Need]] = {}
+    for need in wanted:
+        context = [f"{key}={value}" for key, value in need.context.items()]
+        groups.setdefault((need.resource, *context), []).append(need)
+    for group in groups.values():
+        told = _decisions(aws, principal, group)
+        yield from ((n, told[n.action]) for n in group if told[n.action] != "allowed")
+
+
+def _decisions(aws: Aws, principal: str, group: Sequence[Need]) -> dict[str, str]:
     answer = aws.call(
-        f"the permission {need.action} can't be simulated",
+        f"the permission {group[0].action} can't be simulated",
         "iam",
         "simulate_principal_policy",
         PolicySourceArn=principal,
-        ActionNames=[need.action],
-        ResourceArns=[need.resource],
-        ContextEntries=_entries(need.context),
+        ActionNames=[need.action for need in group],
+        ResourceArns=[group[0].resource],
+        ContextEntries=_entries(group[0].context),
     )
-    return str(answer["EvaluationResults"][0]["EvalDecision"])
+    results = answer["EvaluationResults"]
+    return {str(one["EvalActionName"]): str(one["EvalDecision"]) for one in results}
 
 
 def _entries(context: Mapping[str, str]) -> list[dict[str, Any]]:
