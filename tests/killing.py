@@ -7,6 +7,8 @@ if len(sys.orig_argv) > 3 and sys.orig_argv[3] == os.environ["KILLED"]:
     state = {"left": int(os.environ["KILL_AT"])}
     send = http.URLLib3Session.send
     def killed(self, request):
+        if os.environ.get("KILL_TARGET", "") not in str(request.headers.get("X-Amz-Target")):
+            return send(self, request)
         state["left"] -= 1
         if os.environ["COUNT"]:
             with open(os.environ["COUNT"], "a") as file:
@@ -20,4 +22,5 @@ if len(sys.orig_argv) > 3 and sys.orig_argv[3] == os.environ["KILLED"]:
     http.URLLib3Session.send = killed
 """
 """A sitecustomize.py: the command KILLED is killed at its call KILL_AT, `before` it or after it, as
-KILL_WHEN says. COUNT is a file for its calls."""
+KILL_WHEN says. COUNT is a file for its calls. With KILL_TARGET only those calls count whose
+X-Amz-Target has it."""

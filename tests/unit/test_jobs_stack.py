@@ -12,11 +12,14 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
-from endpoint import BUCKET, ROLE, Endpoint
+from endpoint import BUCKET, KEYS, REGION, ROLE, Endpoint
 from jobs_stack import PREFIX, SOON_S, Stack, definition, deploy, template
 from jsonata import Jsonata
 from statelint.config import Config
 from statelint.linter import Linter
+
+from cloudft.aws.client import Aws, Place
+from cloudft.backends.bedrock import machine
 
 NUMBERS = itertools.count(1)
 BASE = "amazon.titan-text-express-v1:0:8k"
@@ -279,13 +282,20 @@ def test_a_plan_waits_for_a_place(slow: Endpoint, counts: int) -> None:
 
 
 @by_counting_and_by_refusal
-def test_a_queue_that_stays_full_ends_without_a_job(slow: Endpoint, counts: int) -> None:
+def test_a_queue_that_stays_full_ends_without_a_job(
+    slow: Endpoint, counts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, given in KEYS.items():
+        monkeypatch.setenv(name, given)
     stack = deploy(slow, f"impatient-{counts}", MaxRunningJobs=counts, QueueTries=1)
     busy, planned = plan(slow), plan(slow)
     create(slow, busy)
-    end = stack.end(stack.start(planned.token, planned.place))
+    end = stack.end(execution := stack.start(planned.token, planned.place))
     assert (end["status"], end["error"]) == ("FAILED", "QueueFull")
     assert ("ServiceQuotaExceeded" in end["cause"]) == (counts == 0)
+    state = machine.look(Aws(Place(REGION, endpoint_url=slow.url)), execution, "x")
+    assert state is not None
+    assert (state.status, state.failure_message) == ("Failed", f"QueueFull: {end['cause']}")
     assert jobs(slow, planned) == []
     assert [end["cause"]] == [message.partition("\n")[0] for message in stack.messages()]
     stop(slow, busy)
