@@ -201,13 +201,33 @@ def kind_of(action: str) -> dict[str, Any]:
     return {"customization_type": "DISTILLATION", "distillation": {"teacher": teacher}}
 
 
+@pytest.fixture(scope="module")
+def needy(
+    endpoint: Endpoint, team: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[tuple[LoadedJob, Aws], ...]:
+    """A job with a teacher, and one with a grader; both in the stack's network."""
+    folders = (tmp_path_factory.mktemp("teacher"), tmp_path_factory.mktemp("grader"))
+    kinds = (kind_of("bedrock:InvokeModel"), kind_of("lambda:InvokeFunction"))
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in endpoint.environ.items():
+            patch.setenv(name, value)
+        return tuple(
+            loaded(job_file(folder, "needy", **kind), endpoint)
+            for folder, kind in zip(folders, kinds, strict=True)
+        )
+
+
 @pytest.mark.parametrize(
-    ("sid", "action"), permissions(statements(EVERYTHING, "BedrockRole")), ids=" ".join
+    ("sid", "action"), permissions(statements(EVERYTHING, "BedrockRole")), ids=lambda word: word
 )
 def test_a_permission_that_the_role_lacks_is_named_and_no_other(
-    aws: Endpoint, team: dict[str, str], tmp_path: Path, sid: str, action: str
+    aws: Endpoint,
+    team: dict[str, str],
+    needy: tuple[tuple[LoadedJob, Aws], ...],
+    sid: str,
+    action: str,
 ) -> None:
-    job, account = loaded(job_file(tmp_path, "lacking", **kind_of(action)), aws)
+    job, account = needy[action.startswith("lambda:")]
     iam, role = aws.client("iam"), team["BedrockRoleArn"].rpartition("/")[2]
     for name in iam.list_role_policies(RoleName=role)["PolicyNames"]:
         document = iam.get_role_policy(RoleName=role, PolicyName=name)["PolicyDocument"]
