@@ -133,13 +133,12 @@ def _make(aws: Aws, proposal: Proposal, console: Console) -> Stack:
 
     name = proposal.stack
     seen = changes.seen(aws, name)
-    changes.execute(aws, proposal)
     try:
+        changes.execute(aws, proposal)
         return changes.follow(aws, name, seen, teller(console), poll_seconds(aws))
     except KeyboardInterrupt:
-        console.note(
-            f"CloudFormation goes on with {name}: `cloudft infra status {name}` shows how far it is"
-        )
+        goes_on = f"CloudFormation goes on with what has begun of {name}"
+        console.note(f"{goes_on}; `cloudft infra status {name}` shows how far it is")
         raise
 
 

@@ -7,7 +7,7 @@ so is a role that does not trust Bedrock. IAM's policy simulator is answered fro
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import unquote
 
@@ -39,7 +39,7 @@ class Authority:
         self.services = services
         self.region = region
 
-    def decide(self, principal: str, request: Request) -> str:
+    def decide(self, principal: str, *requests: Request) -> list[str]:
         """What the policies of a user or a role say. Raises WireError for one that is not there."""
         kind, _, name = principal.rpartition(":")[2].partition("/")
         name = name.rpartition("/")[2]
@@ -51,9 +51,9 @@ class Authority:
         except ClientError as error:
             what = f"The {kind} with name {name} cannot be found."
             raise WireError("NoSuchEntity", what) from error
-        context = {"aws:username": name} if kind == "user" else {}
-        whole = Request(request.action, request.resource, {**context, **request.context})
-        return decide(found, whole, boundary)
+        own = {"aws:username": name} if kind == "user" else {}
+        whole = [Request(r.action, r.resource, {**own, **r.context}) for r in requests]
+        return [decide(found, request, boundary) for request in whole]
 
     def _identity(self, kind: str, name: str) -> Iterator[Statement]:
         yield from self._of(kind, name)
@@ -95,7 +95,7 @@ class Authority:
 
     def require(self, role: str, request: Request, operation: str) -> None:
         """Raise AccessDenied, as S3 does, for what a role may not do."""
-        decision = self.decide(role, request)
+        [decision] = self.decide(role, request)
         if decision != ALLOWED:
             what = f"{role} is not authorized to perform: {request.action} on {request.resource}"
             raise _denied(f"{what} ({decision})", operation)
@@ -149,24 +149,28 @@ class Simulator:
             entry["ContextKeyName"]: entry.get("ContextKeyValues", [])
             for entry in given.get("ContextEntries", ())
         }
-        results = [
-            {
-                "EvalActionName": action,
-                "EvalResourceName": resource,
-                "EvalDecision": self._decision(
-                    given["PolicySourceArn"], Request(action, resource, context)
-                ),
-            }
+        requests = [
+            Request(action, resource, context)
             for action in given["ActionNames"]
             for resource in given.get("ResourceArns") or ["*"]
         ]
+        results = [
+            {
+                "EvalActionName": request.action,
+                "EvalResourceName": request.resource,
+                "EvalDecision": decision,
+            }
+            for request, decision in zip(
+                requests, self._decisions(given["PolicySourceArn"], requests), strict=True
+            )
+        ]
         return {"EvaluationResults": results, "IsTruncated": False}
 
-    def _decision(self, principal: str, request: Request) -> str:
+    def _decisions(self, principal: str, requests: Sequence[Request]) -> list[str]:
         if principal == NOBODY:
-            return ALLOWED
+            return [ALLOWED] * len(requests)
         try:
-            return self.authority.decide(principal, request)
+            return self.authority.decide(principal, *requests)
         except ValueError as error:
             raise WireError("PolicyEvaluation", str(error)) from error
 

@@ -331,6 +331,7 @@ class Customization:
             "modelName": model.name,
             "creationTime": model.created,
             "modelStatus": "Active",
+            "modelKmsKeyArn": told["outputModelKmsKeyArn"],
         }
 
     def _model(self, identifier: str) -> Model:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +18,15 @@ import pytest
 import yaml
 from base_stack import EVERYTHING, permissions, statements, without
 from botocore.exceptions import ClientError
-from endpoint import ACCOUNT, REGION, Endpoint, running
+from endpoint import ACCOUNT, REGION, Endpoint, new_client, running
 from job_files import write_job_file
-from processes import Cli
 
 from cloudft.aws.client import Aws, Place
 from cloudft.backends.bedrock import permissions as simulated
 from cloudft.backends.bedrock import preflight, request, stack
 from cloudft.backends.bedrock.policy import caller_policy
+from cloudft.cli import failures
+from cloudft.cli.main import cloudft
 from cloudft.endpoint.authority import Authority, Hands
 from cloudft.endpoint.policies import Request, decide
 from cloudft.infrastructure import template as templates
@@ -31,6 +34,34 @@ from cloudft.spec.load import LoadedJob, load_job
 
 PARAMS = [word for item in EVERYTHING.items() for word in ("--param", "=".join(item))]
 JSON = ("--output", "json")
+
+
+@dataclass(frozen=True)
+class Done:
+    """A command that has run in this process."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+Cli = Callable[..., Done]
+
+
+@pytest.fixture
+def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
+    """The command line without a process of its own: there are many calls here."""
+
+    def run(*words: str | Path, answer: str = "") -> Done:
+        capsys.readouterr()
+        arguments = [str(word) for word in words]
+        monkeypatch.setattr(sys, "argv", ["cloudft", *arguments])
+        monkeypatch.setattr(sys, "stdin", io.StringIO(answer))
+        code = failures.run(cloudft)
+        said = capsys.readouterr()
+        return Done(code, said.out, said.err)
+
+    return run
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +78,7 @@ def aws(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> Endpoint:
     return endpoint
 
 
-def told(done: subprocess.CompletedProcess[str], code: int = 0) -> Any:
+def told(done: Done | subprocess.CompletedProcess[str], code: int = 0) -> Any:
     assert done.returncode == code, done.stderr + done.stdout
     assert "Traceback" not in done.stderr
     return json.loads(done.stdout)
@@ -170,13 +201,33 @@ def kind_of(action: str) -> dict[str, Any]:
     return {"customization_type": "DISTILLATION", "distillation": {"teacher": teacher}}
 
 
+@pytest.fixture(scope="module")
+def needy(
+    endpoint: Endpoint, team: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[tuple[LoadedJob, Aws], ...]:
+    """A job with a teacher, and one with a grader; both in the stack's network."""
+    folders = (tmp_path_factory.mktemp("teacher"), tmp_path_factory.mktemp("grader"))
+    kinds = (kind_of("bedrock:InvokeModel"), kind_of("lambda:InvokeFunction"))
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in endpoint.environ.items():
+            patch.setenv(name, value)
+        return tuple(
+            loaded(job_file(folder, "needy", **kind), endpoint)
+            for folder, kind in zip(folders, kinds, strict=True)
+        )
+
+
 @pytest.mark.parametrize(
-    ("sid", "action"), permissions(statements(EVERYTHING, "BedrockRole")), ids=" ".join
+    ("sid", "action"), permissions(statements(EVERYTHING, "BedrockRole")), ids=lambda word: word
 )
 def test_a_permission_that_the_role_lacks_is_named_and_no_other(
-    aws: Endpoint, team: dict[str, str], tmp_path: Path, sid: str, action: str
+    aws: Endpoint,
+    team: dict[str, str],
+    needy: tuple[tuple[LoadedJob, Aws], ...],
+    sid: str,
+    action: str,
 ) -> None:
-    job, account = loaded(job_file(tmp_path, "lacking", **kind_of(action)), aws)
+    job, account = needy[action.startswith("lambda:")]
     iam, role = aws.client("iam"), team["BedrockRoleArn"].rpartition("/")[2]
     for name in iam.list_role_policies(RoleName=role)["PolicyNames"]:
         document = iam.get_role_policy(RoleName=role, PolicyName=name)["PolicyDocument"]
@@ -210,7 +261,7 @@ def test_the_role_reads_its_data_writes_its_output_and_nothing_else(
     role, data, output = (team[n] for n in ("BedrockRoleArn", "DataBucketName", "OutputBucketName"))
     aws.client("s3").put_object(Bucket=data, Key="cloudft/data/x", Body=b"ours")
     aws.client("s3").put_object(Bucket=data, Key="neighbour/data/x", Body=b"theirs")
-    hands = Hands(lambda: aws.client("s3"), Authority(aws.client, REGION))
+    hands = Hands(lambda: new_client(aws.url, "s3"), Authority(aws.client, REGION))
     s3 = hands(role, f"arn:aws:bedrock:{REGION}:{ACCOUNT}:model-customization-job/m/x")
     assert s3.get_object(Bucket=data, Key="cloudft/data/x")["Body"].read() == b"ours"
     s3.put_object(Bucket=output, Key="cloudft/jobs/j/output/x", Body=b"")
@@ -240,7 +291,7 @@ def test_a_job_on_a_neighbours_prefix_fails_and_says_why(
     uri = f"s3://{team['DataBucketName']}/neighbour"
     path = job_file(tmp_path, "astray", bedrock={"s3_uri": uri})
     done = cli("submit", path, "--backend", "bedrock", "--wait", *JSON)
-    refused = told(done, 3)["error"]
+    refused = told(done, 3)
     assert "s3:GetObject" in json.dumps(refused["findings"]), (
         "check says it before anything is sent"
     )
@@ -307,7 +358,8 @@ def test_a_stack_that_does_not_serve_is_one_clear_finding(
     [finding] = checked["findings"]
     assert (finding["code"], finding["field"]) == ("NoStack", "bedrock.stack")
     assert finding["line"] and "cloudft infra deploy nowhere" in finding["fix"]
-    assert told(cli("check", path, *JSON))["ok"], "the local backend asks for no stack"
+    here = cli("check", path, *JSON).stdout
+    assert "NoLocalModel" in here and "NoStack" not in here, "the local backend asks for none"
     topic = "Resources: {Topic: {Type: AWS::SNS::Topic}}\nOutputs: {Prefix: {Value: x}}\n"
     client = aws.client("cloudformation")
     made = {"StackName": "other", "ChangeSetName": "a", "ChangeSetType": "CREATE"}
@@ -336,7 +388,6 @@ def test_a_deploy_that_fails_says_the_first_reason_first_and_leaves_nothing(
     assert resources_of(aws) == before
     again = cli("infra", "deploy", "torn", "--yes")
     assert again.returncode == 0 and "what is left of it is removed first" in again.stderr
-    logs.delete_log_group(logGroupName="/cloudft/torn/watch")
     changed = cli("infra", "status", "torn")
     assert "drift: none" in changed.stdout
     iam = aws.client("iam")
@@ -362,7 +413,7 @@ def test_drift_is_named_and_mended_nowhere(cli: Cli, aws: Endpoint, team: dict[s
     [drift] = report["drift"]
     assert (drift["resource"], drift["properties"]) == ("DataBucket", ["VersioningConfiguration"])
     assert report["usdPerMonth"] == pytest.approx(1.4 + 4 * 2 * 7.3)
-    assert any(cost["per_month"] is None for cost in report["costs"])
+    assert any(cost["perMonth"] is None for cost in report["costs"])
 
 
 def test_what_runs_or_is_protected_is_not_destroyed(
@@ -373,7 +424,7 @@ def test_what_runs_or_is_protected_is_not_destroyed(
     assert refused.returncode == 2 and "--no-protect" in refused.stderr
     assert cli("infra", "deploy", "team", "--no-protect", "--yes").returncode == 0
     aws.fault({"operation": "validationDetails", "do": "delay"})
-    asked = cli("infra", "destroy", "team", "--delete-data", input="n\n")
+    asked = cli("infra", "destroy", "team", "--delete-data", answer="n\n")
     assert asked.returncode == 130 and team["DataBucketName"] in asked.stderr
     assert told(cli("infra", "status", "team", "--no-drift", *JSON))["stack"]["outputs"] == team
 
@@ -436,7 +487,11 @@ def _stack_of(aws: Endpoint, name: str) -> bool:
 
 
 def test_the_printed_policy_is_enough_and_no_more(
-    aws: Endpoint, team: dict[str, str], tmp_path: Path, cli: Cli
+    aws: Endpoint,
+    team: dict[str, str],
+    tmp_path: Path,
+    cli: Cli,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     path = job_file(tmp_path, "least")
     printed = told(cli("infra", "policy", path, *JSON))
@@ -454,11 +509,14 @@ def test_the_printed_policy_is_enough_and_no_more(
         assert decide(found, asked_) == "allowed", need
         without_it = [s for s in found if need.action not in s["Action"]]
         assert decide(without_it, asked_) == "implicitDeny", need
-    user = _user(aws, "least-user", printed)
-    checked = told(cli("check", path, "--backend", "bedrock", *JSON, env=os.environ | user))
+    for name, value in _user(aws, "least-user", printed).items():
+        monkeypatch.setenv(name, value)
+    checked = told(cli("check", path, "--backend", "bedrock", *JSON))
     assert checked["findings"] == [], "the simulator says the same of whoever has it"
     bare = _user(aws, "bare-user", {"Version": "2012-10-17", "Statement": []})
-    checked = told(cli("check", path, "--backend", "bedrock", *JSON, env=os.environ | bare), 3)
+    for name, value in bare.items():
+        monkeypatch.setenv(name, value)
+    checked = told(cli("check", path, "--backend", "bedrock", *JSON), 3)
     assert {f["code"] for f in checked["findings"]} == {"CallerDenied"}
 
 
@@ -476,6 +534,24 @@ def _user(aws: Endpoint, name: str, policy: dict[str, Any]) -> dict[str, str]:
     }
 
 
+def model_of(aws: Endpoint, team: dict[str, str]) -> str:
+    """A custom model, made as the stack's role."""
+    line = b'{"schemaVersion":"bedrock-conversation-2024"}\n'
+    aws.client("s3").put_object(Bucket=team["DataBucketName"], Key="cloudft/data/w", Body=line)
+    output = f"s3://{team['OutputBucketName']}/cloudft/jobs/w/output/"
+    created = aws.client("bedrock").create_model_customization_job(
+        jobName="watched",
+        customModelName="watched",
+        roleArn=team["BedrockRoleArn"],
+        baseModelIdentifier="amazon.nova-micro-v1:0:128k",
+        trainingDataConfig={"s3Uri": f"s3://{team['DataBucketName']}/cloudft/data/w"},
+        outputDataConfig={"s3Uri": output},
+    )
+    job = ended(aws, created["jobArn"])
+    assert job["status"] == "Completed", job.get("failureMessage")
+    return str(job["outputModelArn"])
+
+
 def test_the_watch_counts_what_is_past_its_time(
     aws: Endpoint, team: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -488,23 +564,23 @@ def test_the_watch_counts_what_is_past_its_time(
     module: dict[str, Any] = {}
     exec(compile(code, "index.py", "exec"), module)
     assert module["handler"]({}, None) == {"forgotten": []}
-    bedrock = aws.client("bedrock")
+    bedrock, model = aws.client("bedrock"), model_of(aws, team)
     for name, expires in (
         ("old", "2020-01-01T00:00:00+00:00"),
         ("new", "2999-01-01T00:00:00+00:00"),
     ):
         bedrock.create_provisioned_model_throughput(
             provisionedModelName=name,
-            modelId="amazon.nova-micro-v1:0:128k",
+            modelId=model,
             modelUnits=1,
             tags=[{"key": "cloudft:expires", "value": expires}],
         )
     assert module["handler"]({}, None) == {"forgotten": ["old"]}
     monkeypatch.setenv("HOURS", "-1")
     bedrock.create_provisioned_model_throughput(
-        provisionedModelName="untagged", modelId="amazon.nova-micro-v1:0:128k", modelUnits=1
+        provisionedModelName="untagged", modelId=model, modelUnits=1
     )
-    assert module["handler"]({}, None) == {"forgotten": ["old", "untagged"]}
+    assert sorted(module["handler"]({}, None)["forgotten"]) == ["old", "untagged"]
     told_ = aws.client("cloudwatch").get_metric_statistics(
         Namespace="cloudft",
         MetricName="ForgottenThroughputs",

@@ -192,6 +192,8 @@ class Engine:
         """Remove these; returns those that could not be."""
         left = []
         for piece in list(pieces):
+            if piece.status == "DELETE_COMPLETE":
+                continue
             if piece.policy in kept and piece.physical:
                 stack.tell_of(piece, "DELETE_SKIPPED", None, token)
                 continue
@@ -202,10 +204,11 @@ class Engine:
             try:
                 TYPES[piece.type].remove(self.services, piece)
             except Exception as error:  # it stays, and the stack says why
-                stack.tell_of(piece, "DELETE_FAILED", str(error), token)
-                left.append(piece)
-            else:
-                stack.tell_of(piece, "DELETE_COMPLETE", None, token)
+                if not _is_gone(error):
+                    stack.tell_of(piece, "DELETE_FAILED", str(error), token)
+                    left.append(piece)
+                    continue
+            stack.tell_of(piece, "DELETE_COMPLETE", None, token)
             self.save()
         return left
 
@@ -219,6 +222,12 @@ class Engine:
         except Exception:  # it was removed behind the stack's back
             return "DELETED", []
         return ("MODIFIED", found) if found else ("IN_SYNC", [])
+
+
+def _is_gone(error: Exception) -> bool:
+    """Whether a service says that there is no such thing: then nothing is left to remove."""
+    code = str(getattr(error, "response", {}).get("Error", {}).get("Code", ""))
+    return "NotFound" in code or code.startswith("NoSuch")
 
 
 class _Failed(Exception):
