@@ -207,7 +207,8 @@ def submit_command(
     note = f"`cloudft watch {job.record.id}` follows it, `cloudft stop {job.record.id}` ends it."
     if job.state.status == "Completed":
         note = "this very job is Completed already; --again starts another."
-    console.note(f"{job.state.status}: {note}")
+    queued = ", queued in the account" if job.state.summary.get("queuedIn") else ""
+    console.note(f"{job.state.status}{queued}: {note}")
     console.result(job.to_json(), job.record.id)
     return 0
 

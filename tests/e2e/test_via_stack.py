@@ -105,7 +105,9 @@ def test_a_queued_job_is_told_as_queued_and_goes_its_way(
     cli: Cli, slow: Stack, job_file: Callable[[Stack, str], Path], busy: Callable[[], None]
 ) -> None:
     path = job_file(slow, "queued")
-    first = value(cli("submit", *VIA, path))
+    done = cli("submit", *VIA, path)
+    first = value(done)
+    assert "InProgress, queued in the account: " in done.stderr
     [execution] = executions(slow, "RUNNING")
     assert (first["status"], first["summary"]) == ("InProgress", {"queuedIn": execution})
     shown = cli("status", first["id"])

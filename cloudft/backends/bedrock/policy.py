@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from cloudft.backends.base import StagedJob
-from cloudft.backends.bedrock import needs, request
+from cloudft.backends.bedrock import machine, needs, request
 from cloudft.backends.bedrock.needs import Need, Place
 from cloudft.spec.load import LoadedJob
 from cloudft.types import job_id
@@ -62,7 +62,7 @@ def _allow(
 
 def _of_objects(staged: StagedJob, here: Place) -> Iterator[Statement]:
     """What is written, what comes home, and the buckets of both."""
-    calls = request.calls(staged)
+    calls = [*(machine.calls(staged) or ())[:1], *request.calls(staged)]
     puts = [call["parameters"] for call in calls if call["operation"] == "put_object"]
     output = request.output_of(calls[-1]["parameters"])
     objects = [here.bucket(put["Bucket"], _pattern(put["Key"], staged)) for put in puts]
