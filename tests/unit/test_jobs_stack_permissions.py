@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
 import pytest
 from base_stack import ACCOUNT, PSEUDO, REGION, permissions, without
+from moto.events.models import EventPattern
 
 from cloudft.endpoint.policies import Request, decide, trusts
 from cloudft.infrastructure import template as templates
@@ -190,3 +192,32 @@ def test_a_role_trusts_its_own_machine_in_its_own_account(
     assert not trusts(trust, "lambda.amazonaws.com", ours)
     if machine is not None:
         assert not trusts(trust, service, {**ours, "aws:SourceArn": f"{source}-of-another"})
+
+
+def event(bucket: str, key: str) -> dict[str, Any]:
+    """What S3 tells EventBridge of a new object (S3 user guide, "EventBridge event structure")."""
+    detail = {"bucket": {"name": bucket}, "object": {"key": key, "size": 1}, "reason": "PutObject"}
+    return {"source": "aws.s3", "detail-type": "Object Created", "detail": detail}
+
+
+@pytest.mark.parametrize(
+    ("bucket", "key", "started"),
+    [
+        ("data", "team/plans/x.json", True),
+        ("data", "team/data/0/train.jsonl", False),
+        ("data", "neighbour/plans/x.json", False),
+        ("output", "team/plans/x.json", False),
+    ],
+)
+def test_a_plan_that_is_dropped_is_started_and_nothing_else(
+    bucket: str, key: str, started: bool
+) -> None:
+    pattern = EventPattern.load(json.dumps(EVERYTHING["PlanDropped"]["Properties"]["EventPattern"]))
+    assert pattern.matches_event(event(bucket, key)) is started
+
+
+def test_the_schedule_tells_of_a_plan_as_a_bucket_does() -> None:
+    told = json.loads(EVERYTHING["PlanScheduled"]["Properties"]["Target"]["Input"])
+    place = {"bucket": {"name": "data"}, "object": {"key": "team/scheduled/plan.json"}}
+    assert told == {"detail": place}
+    assert "PlanScheduled" not in resources(ScheduleExpression="")
