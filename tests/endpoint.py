@@ -8,7 +8,7 @@ import json
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,11 +83,9 @@ _client = functools.cache(new_client)
 
 
 @contextlib.contextmanager
-def running(
-    *arguments: str | Path, program: Sequence[str] = ("-m", "cloudft", "endpoint", "-q")
-) -> Iterator[Endpoint]:
+def running(*arguments: str | Path) -> Iterator[Endpoint]:
     """An endpoint with an empty, closed bucket and a trusting role."""
-    command = [sys.executable, *program, *map(str, arguments)]
+    command = [sys.executable, "-m", "cloudft", "endpoint", "-q", *map(str, arguments)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:

@@ -16,7 +16,6 @@ from endpoint import ACCOUNT, ROLE, Endpoint, running
 from cloudft.infrastructure import template as templates
 
 TEMPLATE = Path(__file__).resolve().parents[1] / "infra" / "jobs.yaml"
-PROGRAM = (str(Path(__file__).with_name("step_functions.py")),)
 PREFIX = "team"
 SOON_S = 30.0
 
@@ -82,7 +81,7 @@ class Stack:
 @contextlib.contextmanager
 def account(*arguments: str) -> Iterator[Endpoint]:
     """An endpoint that runs state machines, by a fast clock."""
-    with running("--clock", "fast", *arguments, program=PROGRAM) as endpoint:
+    with running("--clock", "fast", *arguments) as endpoint:
         yield endpoint
 
 

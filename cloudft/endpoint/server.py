@@ -21,6 +21,7 @@ from cloudft.endpoint.batches import Batches
 from cloudft.endpoint.customization import Customization
 from cloudft.endpoint.faults import Dropped, Faults
 from cloudft.endpoint.foundation import Foundation
+from cloudft.endpoint.machines import Machines
 from cloudft.endpoint.runtime import Runtime
 from cloudft.endpoint.serving import ServingOperations
 from cloudft.endpoint.stacks.engine import Engine
@@ -101,8 +102,9 @@ def build(given: Options, url: str, folder: Path) -> Endpoint:
     from cloudft.endpoint.journal import Journal
     from cloudft.home import Home
 
-    moto = Journal(DomainDispatcherApplication(create_backend_app), given.state)
     services = Services(given, url)
+    machines = Machines(DomainDispatcherApplication(create_backend_app), services.once)
+    moto = Journal(machines, given.state)
     authority = Authority(services, given.region) if given.authorization else None
     s3 = Hands(lambda: services.new("s3"), authority)
     state, faults = State(given.region, given.state), Faults()
@@ -153,6 +155,7 @@ class Services:
         self._url = url
         self._lock = threading.Lock()
         self._clients: dict[str, Any] = {}
+        self._single: dict[str, Any] = {}
 
     def __call__(self, service: str) -> Any:
         """The client of a service, made once."""
@@ -160,9 +163,16 @@ class Services:
             self._clients[service] = self.new(service)
         return self._clients[service]
 
-    def new(self, service: str) -> Any:
+    def once(self, service: str) -> Any:
+        """A client that tries each request once, made once: state machines retry by themselves."""
+        if service not in self._single:
+            self._single[service] = self.new(service, {"total_max_attempts": 1})
+        return self._single[service]
+
+    def new(self, service: str, retries: Mapping[str, int] | None = None) -> Any:
         """Another client of it."""
         import boto3
+        from botocore.config import Config
 
         named = self._given.s3 if service == "s3" else None
         secrets = dict(self._given.secrets or {})
@@ -177,6 +187,7 @@ class Services:
                 region_name=self._given.region,
                 aws_access_key_id=key,
                 aws_secret_access_key=secret,
+                config=Config(retries=dict(retries)) if retries else None,
             )
 
 

@@ -8,14 +8,21 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cloudft.endpoint.stacks import messages, network, permissions, storage
+from cloudft.endpoint.stacks import machines, messages, network, permissions, storage
 from cloudft.endpoint.stacks.records import Change, Piece, StackRecord
 from cloudft.endpoint.stacks.types import TYPES, Asked, Services
 from cloudft.endpoint.state import ACCOUNT
 from cloudft.infrastructure.evaluate import Made, Scope, in_order
 from cloudft.infrastructure.template import Tree, parse
 
-__all__ = ["Engine", "messages", "network", "permissions", "storage"]  # the rooms fill TYPES
+__all__ = [
+    "Engine",
+    "machines",
+    "messages",
+    "network",
+    "permissions",
+    "storage",
+]  # the rooms fill TYPES
 KEPT_ALWAYS = {"Retain"}
 KEPT_ON_DELETION = {"Retain", "RetainExceptOnCreate"}
 

@@ -1,22 +1,17 @@
-"""`cloudft endpoint` with a Step Functions that runs what AWS runs: `python step_functions.py ...`.
+"""moto's interpreter of state machines, mended to run what AWS runs.
 
-moto interprets state machines, but lacks three things: JSONata (it wants a JVM), AWS's spelling in
-the integrations (large first letters, both ways), and Bedrock's `.sync`. They are mended here, in
-moto's private classes: `moto==5.2.*` is pinned for it. Stacks of the endpoint may have machines.
+It lacks three things: JSONata (it wants a JVM), AWS's spelling in the integrations (large first
+letters, both ways), and Bedrock's `.sync`. They are mended in moto's private classes: `moto==5.2.*`
+is pinned for it. Heavy to import: only an endpoint that gets a request for Step Functions does.
 """
 
 from __future__ import annotations
 
 import datetime
 import json
-import socket
-import sys
-import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import boto3
-from botocore.config import Config
 from botocore.exceptions import ClientError, HTTPClientError
 from jsonata import Jsonata
 from moto.core.config import default_user_config
@@ -35,6 +30,7 @@ from moto.stepfunctions.parser.asl.component.common.error_name.failure_event imp
 from moto.stepfunctions.parser.asl.component.common.string.string_expression import StringJSONata
 from moto.stepfunctions.parser.asl.component.state.exec.state_task import state_task_factory
 from moto.stepfunctions.parser.asl.component.state.exec.state_task.service import (
+    state_task_service,
     state_task_service_aws_sdk,
     state_task_service_callback,
     state_task_service_sns,
@@ -43,9 +39,6 @@ from moto.stepfunctions.parser.asl.component.state.exec.state_task.service.resou
     ResourceCondition,
 )
 from moto.stepfunctions.parser.asl.eval.event.event_detail import EventDetails
-
-from cloudft.endpoint.stacks.types import TYPES, Type, known
-from cloudft.infrastructure.evaluate import Made
 
 ENDED = {"Completed", "Failed", "Stopped"}
 POLL_S = 0.05
@@ -76,6 +69,7 @@ def plain(value: Any) -> Any:
 
 
 def not_evaluated(env: Any, cause: str) -> FailureEventException:
+    """The failure of an expression."""
     name = "States.QueryEvaluationError"
     details = EvaluationFailedEventDetails(cause=cause, error=name)
     return FailureEventException(
@@ -93,7 +87,7 @@ def client_for(service: str, region: str) -> Any:
     return state_task_service_aws_sdk.boto_client_for(service, region)
 
 
-class Spelled:
+class Spelled(state_task_service.StateTaskService):
     """Requests and answers in the spelling of AWS's integrations: large first letters."""
 
     def _shape(self, which: str) -> Any:
@@ -104,7 +98,7 @@ class Spelled:
         )
         return getattr(operation, which)
 
-    def _normalise_parameters(self, parameters: dict, *_: Any) -> None:
+    def _normalise_parameters(self, parameters: dict[str, Any], *_: Any) -> None:
         for name in parameters:
             assert name[0].isupper(), f"AWS would not know {name}"
         self._to_boto_request(parameters, self._shape("input_shape"))
@@ -136,10 +130,8 @@ class Spelled:
             self.resource.api_name, self.resource.api_name.capitalize()
         )
         if isinstance(ex, ClientError):
-            kind = type(
-                ex
-            ).__name__  # modelled errors have a class; the rest has the service's name
-            name = f"{service if kind == 'ClientError' else kind}".removesuffix("Exception")
+            kind = type(ex).__name__  # an error without a class has the service's name
+            name = (service if kind == "ClientError" else kind).removesuffix("Exception")
             cause = ex.response["Error"]["Message"]
             return self._failed(env, f"{service}.{name}Exception", cause).failure_event
         if isinstance(ex, HTTPClientError):
@@ -161,7 +153,7 @@ class Bedrock(Spelled, state_task_service_callback.StateTaskServiceCallback):
         assert self.resource.api_action == "createModelCustomizationJob"
 
     def _eval_service_task(
-        self, env: Any, resource_runtime_part: Any, normalised_parameters: dict, **_: Any
+        self, env: Any, resource_runtime_part: Any, normalised_parameters: dict[str, Any], **_: Any
     ) -> None:
         bedrock = client_for("bedrock", resource_runtime_part.region)
         answer = bedrock.create_model_customization_job(**normalised_parameters)
@@ -184,23 +176,11 @@ class Bedrock(Spelled, state_task_service_callback.StateTaskServiceCallback):
         return look
 
 
-def install(url: str) -> None:
-    """Mend moto in this process; what machines call is at `url`."""
-    clients: dict[tuple[str, str], Any] = {}
-    lock = threading.Lock()
+def install(services: Callable[[str], Any]) -> None:
+    """Mend moto in this process. `services` gives the client, without retries, of a service."""
 
     def client(service: str, region: str, state_credentials: Any = None) -> Any:
-        with lock:
-            if (service, region) not in clients:
-                clients[service, region] = boto3.client(
-                    service,
-                    region_name=region,
-                    endpoint_url=url,
-                    aws_access_key_id="machine",
-                    aws_secret_access_key="machine",
-                    config=Config(retries={"total_max_attempts": 1}),
-                )
-            return clients[service, region]
+        return services(service)
 
     for module in (state_task_service_aws_sdk, state_task_service_sns):
         module.boto_client_for = client
@@ -208,46 +188,9 @@ def install(url: str) -> None:
     StringJSONata._eval_body = evaluate
     others = state_task_factory.state_task_service_for
     ours: Mapping[str, type] = {"aws-sdk": AwsSdk, "bedrock": Bedrock}
-    state_task_factory.state_task_service_for = lambda service_name: (
-        ours[service_name]() if service_name in ours else others(service_name)
-    )
+
+    def task_of(service_name: str) -> Any:
+        return ours[service_name]() if service_name in ours else others(service_name)
+
+    state_task_factory.state_task_service_for = task_of
     default_user_config["stepfunctions"] = {"execute_state_machine": True}
-
-
-def machine_of(asked: Any) -> Made:
-    """A state machine of a template."""
-    given = asked.properties
-    definition = json.dumps(given["Definition"])
-    for name, value in given["DefinitionSubstitutions"].items():
-        definition = definition.replace(f"${{{name}}}", str(value))
-    made = asked.services("stepfunctions").create_state_machine(
-        name=given["StateMachineName"], definition=definition, roleArn=given["RoleArn"]
-    )
-    return Made(made["stateMachineArn"], {"Arn": made["stateMachineArn"]})
-
-
-TYPES["AWS::StepFunctions::StateMachine"] = Type(
-    known(
-        *("Definition", "DefinitionSubstitutions", "LoggingConfiguration", "RoleArn"),
-        *("StateMachineName", "StateMachineType", "Tags"),
-    ),
-    machine_of,
-    lambda services, piece: services("stepfunctions").delete_state_machine(
-        stateMachineArn=piece.physical
-    ),
-)
-
-
-def free_port() -> int:
-    with socket.socket() as tried:
-        tried.bind(("127.0.0.1", 0))
-        return int(tried.getsockname()[1])
-
-
-if __name__ == "__main__":
-    from cloudft.cli.main import main
-
-    port = free_port()
-    install(f"http://127.0.0.1:{port}")
-    sys.argv = ["cloudft", "endpoint", "-q", "--port", str(port), *sys.argv[1:]]
-    main()
