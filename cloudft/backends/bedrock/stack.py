@@ -27,6 +27,9 @@ def completed(job: LoadedJob, aws: Aws) -> LoadedJob:
     name = job.spec.bedrock.stack
     if name is None:
         return job
+    if job.spec.bedrock.region is None:
+        fix = "set bedrock.region, --region or AWS_REGION."
+        raise _failed(job, "MissingValue", "no AWS Region is named", fix, "bedrock.region")
     try:
         stack = stacks.read(aws, name)
     except AwsNotFound as error:
@@ -53,9 +56,9 @@ def _refuse(job: LoadedJob, stack: stacks.Stack) -> None:
             raise _failed(job, "NoSuchOutput", message, fix)
 
 
-def _failed(job: LoadedJob, code: str, message: str, fix: str) -> CheckFailed:
+def _failed(job: LoadedJob, code: str, message: str, fix: str, field: str = FIELD) -> CheckFailed:
     file = str(job.path) if job.path else None
-    finding = Finding("error", code, message, fix, file, job.line_of(FIELD), FIELD)
+    finding = Finding("error", code, message, fix, file, job.line_of(field), field)
     return CheckFailed(message, [finding])
 
 
