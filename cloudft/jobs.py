@@ -127,8 +127,9 @@ def _told(job: LoadedJob, backend: Backend) -> Sequence[Finding]:
     """What the backend finds. Where the account may not be asked for what is unsaid: that."""
     try:
         return backend.check(backend.completed(job))
-    except CheckFailed as error:
-        return error.findings
+    except CheckFailed as error:  # and what can be said without what is missing
+        rest = [finding for finding in backend.check(job) if finding.code != "MissingValue"]
+        return [*error.findings, *rest]
     except (AwsRefused, AwsUnreachable) as error:
         place = (error.file, error.line, error.field)
         return [Finding("warning", "CouldNotCheck", error.message, error.fix or "", *place)]

@@ -34,6 +34,8 @@ class Stack:
     parameters: Mapping[str, str]
     tags: Mapping[str, str]
     protected: bool
+    changed: str
+    """When it was made, or last changed: ISO 8601."""
 
     @property
     def ready(self) -> bool:
@@ -72,6 +74,7 @@ def _stack(told: Mapping[str, Any]) -> Stack:
         parameters=_pairs(told.get("Parameters", ()), "Parameter"),
         tags=_pairs(told.get("Tags", ()), ""),
         protected=bool(told.get("EnableTerminationProtection", False)),
+        changed=str(told.get("LastUpdatedTime") or told["CreationTime"]),
     )
 
 

@@ -100,6 +100,8 @@ def _at_rest(aws: Aws, name: str, console: Console) -> Stack | None:
         changes.forget_empty(aws, name)
         changes.follow(aws, stack.id, set(), lambda event: None, poll_seconds(aws))
         stack = None
+    if stack is not None:
+        changes.refuse_broken(stack)
     return stack
 
 

@@ -77,7 +77,7 @@ def find(aws: Aws, name: str) -> Stack | None:
 
 def under_way(stack: Stack) -> bool:
     """True while something is done to it."""
-    return stack.status.endswith("_IN_PROGRESS") and not stack.ready
+    return stack.status.endswith("_IN_PROGRESS") and stack.status != "REVIEW_IN_PROGRESS"
 
 
 def outputs_for(aws: Aws, name: str, text: str) -> dict[str, str]:
@@ -139,7 +139,7 @@ def propose(
 
 
 def _token(text: str, given: Mapping[str, str], before: Stack | None) -> str:
-    state = [before.id, before.status, dict(before.parameters)] if before else []
+    state = [before.id, before.changed] if before else []
     content = orjson.dumps([text, dict(given), state], option=orjson.OPT_SORT_KEYS)
     return hashlib.sha256(content).hexdigest()[:32]
 
@@ -329,6 +329,17 @@ def protect(aws: Aws, stack: Stack, on: bool) -> Stack:
     request = {"StackName": stack.id, "EnableTerminationProtection": on}
     aws.call(what, SERVICE, "update_termination_protection", **request)
     return stacks.read(aws, stack.id)
+
+
+def refuse_broken(stack: Stack) -> None:
+    """Raise StackFailed for a stack that CloudFormation changes no more; it says what helps."""
+    if stack.status in ("CREATE_FAILED", "DELETE_FAILED", "ROLLBACK_FAILED"):
+        fix = f"`cloudft infra destroy {stack.name}` removes what is left of it; then deploy again."
+    elif stack.status == "UPDATE_ROLLBACK_FAILED":
+        fix = f"`aws cloudformation continue-update-rollback --stack-name {stack.name}`."
+    else:
+        return
+    raise StackFailed(f"the stack {stack.name} is {stack.status}: {stack.reason}", fix=fix)
 
 
 def refuse_under_way(stack: Stack) -> None:

@@ -77,8 +77,10 @@ def holdings(aws: Aws, stack: Stack | None, left: Sequence[Kept]) -> Holdings:
     buckets = [o.physical for o in left if o.type == "AWS::S3::Bucket" and o.logical != LOGS]
     keys = {one.physical for one in left if one.type == "AWS::KMS::Key"}
     objects = {bucket: _count(aws, bucket) for bucket in buckets}
-    roles = set(stack.outputs.values()) if stack else set()
-    jobs = [*_customizing(aws, roles), *_training(aws, roles)] if roles else []
+    roles = {v for v in stack.outputs.values() if ":role/" in v} if stack else set()
+    jobs = list(_customizing(aws, roles)) if roles else []
+    if stack and "SageMakerRoleArn" in stack.outputs:
+        jobs += _training(aws, roles)
     return Holdings(jobs, list(_models(aws, keys)), {b: n for b, n in objects.items() if n})
 
 

@@ -11,6 +11,7 @@ from cloudft.aws import stack as stacks
 from cloudft.aws.client import Aws
 from cloudft.aws.stack import Stack
 from cloudft.errors import AwsRefused, AwsUnreachable
+from cloudft.infrastructure import changes
 from cloudft.infrastructure import template as templates
 from cloudft.infrastructure.changes import SERVICE, Sleep
 from cloudft.infrastructure.costs import Cost, costs
@@ -39,7 +40,9 @@ class Report:
 
 def look(aws: Aws, name: str, *, drift: bool, sleep: Sleep = time.sleep) -> Report:
     """The stack, its drift and its cost. Raises AwsNotFound, AwsRefused, AwsUnreachable."""
-    stack = stacks.read(aws, name)
+    stack = changes.find(aws, name)
+    if stack is None:
+        raise stacks.no_such_stack(name, aws)
     found, why = None, "not asked"
     if drift:
         try:

@@ -28,6 +28,9 @@ def completed(job: LoadedJob, aws: Aws) -> LoadedJob:
     name = job.spec.bedrock.stack
     if name is None:
         return job
+    if job.spec.bedrock.region is None:
+        fix = "set bedrock.region, --region or AWS_REGION."
+        raise _failed(job, "MissingValue", "no AWS Region is named", fix, "bedrock.region")
     try:
         stack = stacks.read(aws, name)
     except AwsNotFound as error:

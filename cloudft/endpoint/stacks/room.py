@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from cloudft.endpoint.stacks.answers import change_of, pairs, piece_of, stack_of
 from cloudft.endpoint.stacks.engine import Engine
 from cloudft.endpoint.stacks.records import ChangeSetRecord, Piece, StackRecord, now
 from cloudft.endpoint.state import ACCOUNT, State
@@ -141,14 +142,14 @@ class Stacks:
         with self.state.lock:
             found = self._change_set(given)
             stack = self.state.stacks[found.stack]
-            changes = [{"Type": "Resource", "ResourceChange": _change(c)} for c in found.changes]
+            changes = [{"Type": "Resource", "ResourceChange": change_of(c)} for c in found.changes]
             return {
                 "ChangeSetId": found.arn,
                 "ChangeSetName": found.name,
                 "StackId": found.stack,
                 "StackName": stack.name,
                 "CreationTime": found.created,
-                "Parameters": _pairs("Parameter", found.parameters),
+                "Parameters": pairs("Parameter", found.parameters),
                 "Status": found.status,
                 "StatusReason": found.reason,
                 "ExecutionStatus": found.execution,
@@ -214,8 +215,8 @@ class Stacks:
         with self.state.lock:
             if "StackName" in given:
                 stack = self._stack(given["StackName"])
-                return {"Stacks": [_stack(stack)]}
-            return {"Stacks": [_stack(s) for s in self.state.stacks.values() if not s.gone]}
+                return {"Stacks": [stack_of(stack)]}
+            return {"Stacks": [stack_of(s) for s in self.state.stacks.values() if not s.gone]}
 
     def list_stacks(self, given: Given) -> dict[str, Any]:
         """All stacks, deleted ones too, the newest first."""
@@ -262,7 +263,7 @@ class Stacks:
         """The resources of a stack, of a deleted one too."""
         with self.state.lock:
             stack = self._stack(given["StackName"])
-            return {"StackResourceSummaries": [_piece(p) for p in stack.pieces.values()]}
+            return {"StackResourceSummaries": [piece_of(p) for p in stack.pieces.values()]}
 
     def get_template(self, given: Given) -> dict[str, Any]:
         """The template as it was sent."""
@@ -376,45 +377,3 @@ class Stacks:
 
 def _no_stack(name: str) -> WireError:
     return WireError("ValidationError", f"Stack [{name}] does not exist")
-
-
-def _pairs(kind: str, values: Mapping[str, str]) -> list[dict[str, str]]:
-    return [{f"{kind}Key": key, f"{kind}Value": value} for key, value in values.items()]
-
-
-def _stack(stack: StackRecord) -> dict[str, Any]:
-    return {
-        "StackId": stack.arn,
-        "StackName": stack.name,
-        "Description": stack.description,
-        "Parameters": _pairs("Parameter", stack.parameters),
-        "CreationTime": stack.created,
-        "DeletionTime": stack.deleted,
-        "LastUpdatedTime": stack.updated,
-        "StackStatus": stack.status,
-        "StackStatusReason": stack.reason,
-        "Outputs": _pairs("Output", stack.outputs),
-        "Tags": [{"Key": key, "Value": value} for key, value in stack.tags.items()],
-        "EnableTerminationProtection": stack.protected,
-    }
-
-
-def _change(change: Any) -> dict[str, Any]:
-    return {
-        "Action": change.action,
-        "LogicalResourceId": change.logical,
-        "PhysicalResourceId": change.physical or None,
-        "ResourceType": change.type,
-        "Replacement": change.replacement,
-    }
-
-
-def _piece(piece: Piece) -> dict[str, Any]:
-    return {
-        "LogicalResourceId": piece.logical,
-        "PhysicalResourceId": piece.physical,
-        "ResourceType": piece.type,
-        "LastUpdatedTimestamp": piece.changed,
-        "ResourceStatus": piece.status,
-        "ResourceStatusReason": piece.reason,
-    }
