@@ -25,7 +25,18 @@ QUIET = ("Action=Get", "Action=List", "Action=Describe", "Action=Simulate")
 """How query requests begin that only read. EC2 makes its default network at whatever comes first:
 all of its requests are kept."""
 EC2 = "/ec2/aws4_request"
+MACHINES = "AWSStepFunctions."
+OF_MACHINES = {"CreateStateMachine", "DeleteStateMachine", "UpdateStateMachine"}
+"""What is kept of Step Functions. An execution started once more would do its work once more."""
 KEPT = {"REQUEST_METHOD", "PATH_INFO", "QUERY_STRING", "REQUEST_URI", "RAW_URI", "CONTENT_TYPE"}
+
+
+def _to_keep(environ: Environ, body: bytes) -> bool:
+    target = environ.get("HTTP_X_AMZ_TARGET", "")
+    if target.startswith(MACHINES):
+        return target.removeprefix(MACHINES) in OF_MACHINES
+    quiet = body.decode("latin-1").startswith(QUIET)
+    return not quiet or EC2 in environ.get("HTTP_AUTHORIZATION", "")
 
 
 class Journal:
@@ -46,8 +57,7 @@ class Journal:
             size = int(environ.get("CONTENT_LENGTH") or 0)
             body = environ["wsgi.input"].read(size)
             environ["wsgi.input"] = io.BytesIO(body)
-            quiet = body.decode("latin-1").startswith(QUIET)
-            if not quiet or EC2 in environ.get("HTTP_AUTHORIZATION", ""):
+            if _to_keep(environ, body):
                 self._note(environ, body)
         return self._moto(environ, start)
 

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import itertools
 import json
+import subprocess
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
 from endpoint import BUCKET, KEYS, REGION, ROLE, Endpoint
-from jobs_stack import PREFIX, SOON_S, Stack, definition, deploy, template
+from jobs_stack import PREFIX, SOON_S, Stack, account, definition, deploy, template
 from jsonata import Jsonata
 from statelint.config import Config
 from statelint.linter import Linter
@@ -383,3 +386,20 @@ def test_a_model_that_is_not_good_enough_is_not_served(here: Endpoint) -> None:
     assert strict.end(strict.start(planned.token, planned.place))["status"] == "SUCCEEDED"
     assert outcome(here, planned)["serving"]["Status"] == "NotDeployed"
     assert len(here.calls("CreateCustomModelDeployment")) == asked
+
+
+def test_an_execution_that_was_forgotten_finds_its_job_again(tmp_path: Path) -> None:
+    kept = ("--state", str(tmp_path / "state"))
+    with account(*kept) as before:
+        stack, planned = deploy(before, "kept-jobs"), plan(before)
+        assert stack.end(stack.start(planned.token, planned.place))["status"] == "SUCCEEDED"
+    command = [sys.executable, "-m", "cloudft", "endpoint", "-q", "--clock", "fast", *kept]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        after = replace(stack, endpoint=Endpoint(process.stdout.readline().strip()))
+        assert len(jobs(after.endpoint, planned)) == 1
+        execution = after.start(planned.token, planned.place)
+        assert after.end(execution)["status"] == "SUCCEEDED"
+        assert "Train" not in after.states(execution)
+        assert len(jobs(after.endpoint, planned)) == 1
+        process.terminate()
