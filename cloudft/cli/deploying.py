@@ -62,29 +62,29 @@ def deploy_command(
     aws, text = Aws(Place(**place())), templates.text_of(template)
     if beside is not None:
         params = changes.outputs_for(aws, beside, text) | params
-    before = _at_rest(aws, name, console)
+    before = _at_rest(aws, name, dry_run, console)
     changes.check(template, text, params, before)
     proposal = changes.propose(aws, name, text, params, before)
-    executed = False
+    agreed = False
     try:
         if proposal.changes:
-            _show(proposal, text, params, before, console)
-            executed = not dry_run
-            if executed and not yes:
-                executed = click.confirm(f"make these changes to {name}?", err=True)
-    finally:
-        if not executed:
+            asking = not (yes or dry_run)
+            _show(proposal, text, params, before, _loud if asking else console.note)
+            question = f"make these changes to {name}?"
+            agreed = click.confirm(question, err=True) if asking else not dry_run
+    finally:  # also where nobody answers
+        if not agreed:
             changes.drop(aws, proposal)
-    stack = _make(aws, proposal, console) if executed else before
+    stack = _make(aws, proposal, console) if agreed else before
     if protect is not None and stack is not None and not dry_run:
         stack = changes.protect(aws, stack, protect)
-    _tell(proposal, stack, executed, console)
+    _tell(proposal, stack, agreed, console)
     return 0
 
 
-def _at_rest(aws: Aws, name: str, console: Console) -> Stack | None:
+def _at_rest(aws: Aws, name: str, dry_run: bool, console: Console) -> Stack | None:
     """The stack when nothing is done to it any more; None when there is none, or an empty one."""
-    from cloudft.errors import StackFailed
+    from cloudft.errors import StackFailed, UsageError
     from cloudft.infrastructure import changes
 
     stack = changes.find(aws, name)
@@ -96,6 +96,9 @@ def _at_rest(aws: Aws, name: str, console: Console) -> Stack | None:
             console.note(failure.message)
         stack = changes.find(aws, name)
     if stack is not None and stack.status == "ROLLBACK_COMPLETE":
+        if dry_run:
+            fix = "deploy without --dry-run: it removes what is left of it first."
+            raise UsageError(f"{name} could not be made before", fix=fix)
         console.note(f"{name} could not be made before: what is left of it is removed first")
         changes.forget_empty(aws, name)
         changes.follow(aws, stack.id, set(), lambda event: None, poll_seconds(aws))
@@ -110,17 +113,26 @@ def poll_seconds(aws: Aws) -> float:
     return POLL_HERE_S if "127.0.0.1" in (aws.place.endpoint_url or "") else POLL_S
 
 
+def _loud(text: str) -> None:
+    """What is asked about is said, with -q too."""
+    click.echo(text, err=True)
+
+
 def _show(
-    proposal: Proposal, text: str, params: dict[str, str], before: Stack | None, console: Console
+    proposal: Proposal,
+    text: str,
+    params: dict[str, str],
+    before: Stack | None,
+    say: Callable[[str], None],
 ) -> None:
     from cloudft.cli.render import table
     from cloudft.infrastructure import template as templates
     from cloudft.infrastructure.status import costs_of
 
     rows = [(c.action, c.resource, c.type, _again(c)) for c in proposal.changes]
-    console.note(table(("CHANGE", "RESOURCE", "TYPE", ""), rows))
+    say(table(("CHANGE", "RESOURCE", "TYPE", ""), rows))
     whole = {**(before.parameters if before else {}), **params}
-    console.note(cost_lines(costs_of(templates.parse(text), whole))[0])
+    say(cost_lines(costs_of(templates.parse(text), whole))[0])
 
 
 def _again(change: Change) -> str:

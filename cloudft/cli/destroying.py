@@ -42,10 +42,11 @@ def destroy_command(
         raise click.UsageError("--delete-data and --keep-data exclude each other")
     aws = Aws(Place(**place()))
     end = destroy.plan(aws, name, delete_data=delete_data, keep_data=keep_data)
-    for line in _lines(end):
-        console.note(line)
-    if not yes:
-        click.confirm(f"remove {name}?", abort=True, err=True)
+    told = "\n".join(_lines(end))
+    if yes:
+        console.note(told)
+    else:
+        click.confirm(f"{told}\nremove {name}?", abort=True, err=True)
     try:
         with removing(console) as progress:
             became = destroy.carry_out(aws, end, teller(console), progress, poll_seconds(aws))

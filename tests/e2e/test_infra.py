@@ -110,8 +110,12 @@ def test_a_stack_a_job_and_nothing_left(
     before = resources_of(aws)
     shown = told(cli("infra", "deploy", "once", "--dry-run", *JSON))
     assert shown["executed"] is False and len(shown["changes"]) > 20
+    assert cli("infra", "deploy", "once", answer="n\n").stdout.endswith("none made\n")
+    assert cli("infra", "deploy", "once", answer="").returncode == 130
     assert resources_of(aws) == before
     assert cli("infra", "status", "once").returncode == 4, "the empty stack is gone, too"
+    names = [s["StackName"] for s in aws.client("cloudformation").describe_stacks()["Stacks"]]
+    assert "once" not in names, "no change set was left, and no stack for it"
     done = cli("infra", "deploy", "once", "--yes", *JSON)
     made = told(done)
     assert made["stack"]["status"] == "CREATE_COMPLETE"

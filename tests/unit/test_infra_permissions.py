@@ -152,6 +152,8 @@ def test_who_may_take_a_role_on(role: str, service: str, job_arn: str) -> None:
     assert not may(ours.replace(REGION, "eu-west-1"), ACCOUNT)
     assert not may(ours, ACCOUNT, "lambda.amazonaws.com")
     assert not trusts(policy, name, {})
+    if role == "BedrockRole":
+        assert may(f"arn:aws:bedrock:{REGION}:{ACCOUNT}:model-invocation-job/x", ACCOUNT)
     if service == "bedrock":
         assert not may(f"arn:aws:bedrock:{REGION}:{ACCOUNT}:agent/x", ACCOUNT)
 
@@ -203,6 +205,25 @@ def test_nobody_gets_more_than_the_stacks_own(policy: str) -> None:
     ):
         for resource in (role, KEY, "arn:aws:s3:::team-databucket"):
             assert decide(found, Request(action, resource, {})) == "implicitDeny"
+
+
+def test_an_import_reads_weights_and_a_training_job_writes_only_what_jobs_leave() -> None:
+    weights, training = (statements(EVERYTHING, name) for name in ("ImportRole", "SageMakerRole"))
+    data, output = "arn:aws:s3:::team-databucket/cloudft", "arn:aws:s3:::team-outputbucket/cloudft"
+    for found, action, resource, decision in (
+        (weights, "s3:GetObject", f"{data}/models/x", "allowed"),
+        (weights, "s3:GetObject", f"{data}/data/x", "implicitDeny"),
+        (weights, "s3:PutObject", f"{data}/models/x", "implicitDeny"),
+        (training, "s3:GetObject", f"{output}/code/x", "allowed"),
+        (training, "s3:PutObject", f"{output}/jobs/x/output/model.tar.gz", "allowed"),
+        (training, "s3:PutObject", f"{output}/models/x", "implicitDeny"),
+        (training, "s3:PutObject", f"{data}/data/x", "implicitDeny"),
+    ):
+        assert decide(found, Request(action, resource, {})) == decision, (action, resource)
+    for found in (weights, training):
+        for resource in OUTSIDE:
+            for action in ("s3:GetObject", "s3:PutObject", "kms:Decrypt", "iam:PassRole"):
+                assert decide(found, Request(action, resource, {})) == "implicitDeny"
 
 
 def test_a_workflow_of_another_repository_or_branch_gets_no_role() -> None:
