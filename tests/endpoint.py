@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import subprocess
 import sys
@@ -49,9 +50,8 @@ class Endpoint:
         return {"region": REGION, "role_arn": ROLE, "s3_uri": f"s3://{BUCKET}/team"}
 
     def client(self, service: str) -> Any:
-        """A boto3 client for it."""
-        keys = {name.lower(): value for name, value in KEYS.items()}
-        return boto3.client(service, endpoint_url=self.url, region_name=REGION, **keys)
+        """A boto3 client for it, made once: making one takes longer than most calls."""
+        return _client(self.url, service)
 
     def objects(self) -> list[str]:
         """Every key in the bucket."""
@@ -71,6 +71,15 @@ class Endpoint:
         with urllib.request.urlopen(f"{self.url}/_cloudft/{what}", data=body) as answer:
             content: bytes = answer.read()
         return content
+
+
+def new_client(url: str, service: str) -> Any:
+    """A boto3 client of that endpoint."""
+    keys = {name.lower(): value for name, value in KEYS.items()}
+    return boto3.client(service, endpoint_url=url, region_name=REGION, **keys)
+
+
+_client = functools.cache(new_client)
 
 
 @contextlib.contextmanager

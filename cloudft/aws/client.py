@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -44,10 +45,12 @@ DENIED = {
     "SignatureDoesNotMatch",
 }
 MISSING = {"404", "NoSuchBucket", "NoSuchEntity", "NoSuchKey", "NotFoundException"} | {
-    "ResourceNotFoundException"
+    "ResourceNotFoundException",
+    "ExecutionDoesNotExist",
+    "StateMachineDoesNotExist",
 }
-TAKEN = {"ConflictException", "ResourceInUseException"}
-"""The service declares the first; moto answers with the second."""
+TAKEN = {"ConflictException", "ResourceInUseException", "ExecutionAlreadyExists"}
+"""Bedrock declares the first; moto answers with the second; the third is Step Functions'."""
 RETRIED = {500, 502, 503, 504}
 DEADLINE_S = 60.0
 """How long one call is tried again."""
@@ -69,6 +72,7 @@ def client(service: str, place: Place | None = None, *, attempts: int = 5) -> An
     AwsRefused for a profile that there is not, or when no Region is known.
     """
     import boto3
+    import botocore.session
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError
 
@@ -83,13 +87,28 @@ def client(service: str, place: Place | None = None, *, attempts: int = 5) -> An
     region = place.region or os.environ.get("AWS_REGION") or None
     own = f"AWS_ENDPOINT_URL_{service.upper().replace('-', '_')}" in os.environ
     try:
-        session = boto3.Session(region_name=region, profile_name=place.profile)
+        core = botocore.session.get_session()
+        core.register_component("data_loader", _models())
+        session = boto3.Session(
+            botocore_session=core, region_name=region, profile_name=place.profile
+        )
         return session.client(
             service, config=config, endpoint_url=None if own else place.endpoint_url
         )
     except BotoCoreError as error:
         fix = "set AWS_REGION and AWS_PROFILE, or `aws configure`."
         raise AwsRefused(str(error), fix=fix) from error
+
+
+@functools.cache
+def _models() -> Any:
+    """Botocore's service models: read once, although each client has a session of its own.
+
+    A session keeps its credentials; so that a new login counts, none is kept here.
+    """
+    from botocore.loaders import create_loader
+
+    return create_loader(os.environ.get("AWS_DATA_PATH"))
 
 
 class Aws:

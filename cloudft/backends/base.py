@@ -40,6 +40,13 @@ class Backend(ABC):
     longest_poll_seconds: float | None = None
     """How rarely, when nothing has changed for long."""
 
+    def completed(self, job: LoadedJob) -> LoadedJob:
+        """The job with what it leaves to the backend's account to say. Reads only.
+
+        Raises CheckFailed where the account says nothing of use, AwsRefused and AwsUnreachable.
+        """
+        return job
+
     @abstractmethod
     def check(self, job: LoadedJob) -> list[Finding]:
         """What this backend adds to the checks of spec and data. Reads only."""

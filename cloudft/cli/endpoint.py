@@ -86,6 +86,11 @@ def stand_ins(path: Path | None) -> dict[str, str]:
     "--jobs", type=click.IntRange(1), default=2, show_default=True, help="Jobs at once (quota)."
 )
 @click.option("--as-on-aws", is_flag=True, help="Offer no model past its end of life.")
+@click.option(
+    "--authorization",
+    is_flag=True,
+    help="Jobs may do what the policies of their role in IAM allow, and nothing else.",
+)
 @click.option("--s3", metavar="URL", help="The S3 that jobs use; one of its own if unset.")
 @click.option(
     "--credentials",
@@ -107,6 +112,7 @@ def endpoint_command(
     seconds: float,
     jobs: int,
     as_on_aws: bool,
+    authorization: bool,
     s3: str | None,
     credentials: Path | None,
     operations: bool,
@@ -115,8 +121,9 @@ def endpoint_command(
 ) -> int:
     """Serve a Bedrock that really trains, for any AWS SDK; Ctrl-C ends it.
 
-    Beside bedrock and bedrock-runtime there are s3, iam, kms and sts (moto's). It is not AWS: the
-    account is 000000000000 and any credentials will do. The first line printed is its URL.
+    Beside bedrock and bedrock-runtime there are cloudformation (ours, for cloudft's templates), and
+    s3, iam, kms, sts and what else stacks need (moto's). It is not AWS: the account is 000000000000
+    and any credentials will do. The first line printed is its URL.
     """
     try:
         from cloudft.endpoint import operations as offered
@@ -142,6 +149,7 @@ def endpoint_command(
         seconds=seconds,
         jobs_at_once=jobs,
         as_on_aws=as_on_aws,
+        authorization=authorization,
         s3=s3,
         secrets=read_credentials(credentials) if credentials else None,
         until_pid=until_pid,

@@ -85,7 +85,8 @@ def _waiting(state: JobState) -> list[str]:
         return []
     began = datetime.fromisoformat(state.created_at)
     since = max(0.0, (datetime.now(timezone.utc) - began).total_seconds())
-    parts = [word for word in (phase(state),) if word] + [f"{duration(since)} so far"]
+    queued = "queued in the account" if state.summary.get("queuedIn") else None
+    parts = [word for word in (phase(state) or queued,) if word] + [f"{duration(since)} so far"]
     usual = state.summary.get("usualSeconds")
     return [*parts, f"such jobs took {duration(usual)}"] if usual else parts
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,6 +15,10 @@ from cloudft.cli.options import (
     spec_options,
 )
 from cloudft.cli.submitting import load
+from cloudft.home import Home
+
+if TYPE_CHECKING:
+    from cloudft.spec.load import LoadedJob
 
 
 @click.command(
@@ -70,6 +74,8 @@ def show_command(path: Path | None, resolved: bool, flags: dict[str, str], conso
     from cloudft.spec.resolve import resolved as resolve
 
     job = load(path, flags)
+    if resolved and job.spec.bedrock.stack:
+        job = _with_stack(job)
     warn(job.findings)
     values = [v for v in resolve(job) if resolved or v.origin.kind not in ("default", "catalogue")]
     rows = [(v.field, _word(v.value), v.origin.kind, v.origin.where) for v in values]
@@ -81,6 +87,21 @@ def show_command(path: Path | None, resolved: bool, flags: dict[str, str], conso
         table(("FIELD", "VALUE", "ORIGIN", "WHERE"), rows),
     )
     return 0
+
+
+def _with_stack(job: LoadedJob) -> LoadedJob:
+    """The job with its stack's values; a warning where they can't be had."""
+    from cloudft.backends import backend
+    from cloudft.cli.render import warn
+    from cloudft.errors import AwsRefused, AwsUnreachable, CheckFailed
+    from cloudft.types import Finding
+
+    try:
+        return backend("bedrock", Home.from_environ()).completed(job)
+    except (AwsRefused, AwsUnreachable, CheckFailed) as error:
+        place = (error.file, error.line, error.field)
+        warn([Finding("warning", error.code, error.message, error.fix or "", *place)])
+        return job
 
 
 def _word(value: Any) -> str:

@@ -40,6 +40,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "gc": ("cloudft.cli.spending", "Find and remove what cloudft made in the account."),
     "models": ("cloudft.cli.machine", "List the base models and where they come from."),
     "doctor": ("cloudft.cli.machine", "Say what is installed, and what is missing."),
+    "infra": ("cloudft.cli.infra", "The AWS side as code: make it, look at it, remove it."),
     "endpoint": ("cloudft.cli.endpoint", "Serve a Bedrock on this machine that really trains."),
     "completion": ("cloudft.cli.machine", "Print the tab completion script of a shell."),
 }

@@ -61,6 +61,23 @@ def sending(console: Console) -> Iterator[Callable[[int], None]]:
 
 
 @contextlib.contextmanager
+def removing(console: Console) -> Iterator[Callable[[int], None]]:
+    """A callback for versions of objects that are gone; after two seconds it says how many."""
+    began = said = time.monotonic()
+    total = 0
+
+    def gone(count: int) -> None:
+        nonlocal said, total
+        total += count
+        now = time.monotonic()
+        if console.verbosity >= 0 and now - began > AFTER_S and now - said > 1:
+            said = now
+            click.echo(f"{total:,} versions of objects removed", err=True)
+
+    yield gone
+
+
+@contextlib.contextmanager
 def counting(console: Console) -> Iterator[Callable[[str, int, int], None]]:
     """A progress bar for each thing that goes on, on a terminal; lines elsewhere, with -v."""
     from rich.console import Console as RichConsole

@@ -67,6 +67,7 @@ def job_lines(job: Mapping[str, Any]) -> str:
         ("base model", _model(job)),
         ("settings", ", ".join(f"{k} {v:g}" for k, v in job["hyperParameters"].items())),
         ("data", _data(job["manifest"])),
+        ("queued", summary.get("queuedIn")),
         ("step", f"{progress['step']} of {progress['totalSteps']}" if progress else None),
         ("loss", f"{progress['loss']:.4f}" if progress.get("loss") is not None else None),
         ("validation", _validation(summary)),

@@ -127,7 +127,8 @@ def show_plan(job: LoadedJob, backend_name: str, console: Console) -> None:
     epilog="\b\nExamples:\n  cloudft submit --wait\n"
     "  cloudft submit router.yaml --set hyperparameters.epochCount=1 --output json\n"
     "  cloudft submit --dry-run\n"
-    "  cloudft submit --backend bedrock --wait --max-cost 50",
+    "  cloudft submit --backend bedrock --wait --max-cost 50\n"
+    "  cloudft submit --backend bedrock --via-stack",
 )
 @job_file_argument
 @backend_option
@@ -138,6 +139,11 @@ def show_plan(job: LoadedJob, backend_name: str, console: Console) -> None:
 @click.option("--again", is_flag=True, help="Start another job even if this one runs or is done.")
 @click.option("--max-cost", type=float, metavar="USD", help="Refuse above this; like budget_usd.")
 @click.option("--queue", is_flag=True, help="Wait while the account runs as many jobs as it may.")
+@click.option(
+    "--via-stack",
+    is_flag=True,
+    help="Let the account's own state machine create the job; like bedrock.via_stack.",
+)
 @console_options
 def submit_command(
     path: Path | None,
@@ -149,6 +155,7 @@ def submit_command(
     again: bool,
     max_cost: float | None,
     queue: bool,
+    via_stack: bool,
     console: Console,
 ) -> int:
     """Start a job and print it.
@@ -166,8 +173,14 @@ def submit_command(
 
     if timeout is not None and not wait:
         raise click.UsageError("--timeout needs --wait")
-    limit = {} if max_cost is None else {"budget_usd": str(max_cost)}
-    job_file = load(path, flags | limit)
+    if via_stack and backend_name != "bedrock":
+        raise click.UsageError("--via-stack needs --backend bedrock")
+    more = {} if max_cost is None else {"budget_usd": str(max_cost)}
+    if via_stack:
+        more["bedrock.via_stack"] = "true"
+    job_file = load(path, flags | more)
+    if queue and job_file.spec.bedrock.via_stack:
+        raise click.UsageError("--queue has no meaning by the stack: its machine waits by itself")
     if dry_run:
         show_plan(job_file, backend_name, console)
         return 0
@@ -194,7 +207,8 @@ def submit_command(
     note = f"`cloudft watch {job.record.id}` follows it, `cloudft stop {job.record.id}` ends it."
     if job.state.status == "Completed":
         note = "this very job is Completed already; --again starts another."
-    console.note(f"{job.state.status}: {note}")
+    queued = ", queued in the account" if job.state.summary.get("queuedIn") else ""
+    console.note(f"{job.state.status}{queued}: {note}")
     console.result(job.to_json(), job.record.id)
     return 0
 

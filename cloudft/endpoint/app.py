@@ -8,6 +8,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import orjson
@@ -15,6 +16,7 @@ import orjson
 from cloudft.aws.shapes import problems
 from cloudft.endpoint import faults, front
 from cloudft.endpoint.faults import Dropped, Faults
+from cloudft.endpoint.query import QueryWire, action_of
 from cloudft.endpoint.signatures import Signed, verify
 from cloudft.endpoint.state import ACCOUNT, State
 from cloudft.endpoint.wire import SERVER, Call, Reply, Wire, WireError
@@ -22,6 +24,7 @@ from cloudft.errors import CloudftError
 
 Operation = Callable[[Mapping[str, Any]], dict[str, Any]]
 Environ = dict[str, Any]
+NONE: Mapping[str, Any] = MappingProxyType({})
 SCOPE = re.compile(r"Credential=[^/]+/\d{8}/[^/]+/(?P<service>[^/]+)/aws4_request")
 ADMIN = "/_cloudft/"
 CHANGES = ("Delete", "Stop", "Tag", "Untag", "Update")
@@ -51,6 +54,7 @@ class App:
         orders: Faults,
         curves: Path,
         secrets: Mapping[str, str] | None = None,
+        forms: Mapping[str, Any] = NONE,
     ) -> None:
         self.wires = (Wire("bedrock"), Wire("bedrock-runtime"))
         self.state = state
@@ -59,6 +63,7 @@ class App:
         self.faults = orders
         self.curves = curves
         self.secrets = secrets
+        self.forms = {service: (QueryWire(service), room) for service, room in forms.items()}
         self.calls: deque[Call] = deque(maxlen=REMEMBERED)
         self.lock = threading.Lock()
 
@@ -106,6 +111,9 @@ class App:
             faults.before(fault)
         except WireError as error:
             return _send(_plain(service, error), start)
+        if (reply := self._form(service, environ)) is not None:
+            faults.after(fault)
+            return _send(reply, start)
         try:
             answer: Iterable[bytes] = self.others(environ, start)
         except Exception as error:  # moto lacks an operation, or fails at one
@@ -113,6 +121,33 @@ class App:
             return _send(_plain(service, WireError("UnknownOperationException", what)), start)
         faults.after(fault)
         return answer
+
+    def _form(self, service: str, environ: Environ) -> Reply | None:
+        """The answer to an operation of another service that is ours; None for moto's."""
+        if service not in self.forms:
+            return None
+        wire, room = self.forms[service]
+        try:
+            body = _body_of(environ)
+            environ["wsgi.input"] = io.BytesIO(body)
+            operation = getattr(room, snake(action_of(body)), None)
+            if operation is None:
+                return None
+            call = wire.parse(body)
+            with self.lock:
+                self.calls.append(call)
+            fault = self.faults.due(call.operation)
+            faults.before(fault)
+            reply: Reply = wire.reply(call.operation, operation(call.parameters))
+            faults.after(fault)
+        except WireError as error:
+            reply = wire.error(error)
+        except Dropped:
+            raise
+        except Exception as error:  # a fault of ours is told, by its kind alone
+            what = f"unexpected {type(error).__name__}: this is a fault of cloudft"
+            reply = wire.error(WireError("InternalFailure", what))
+        return reply
 
     def _bedrock(self, environ: Environ, raw_path: str) -> Reply:
         headers = _headers_of(environ)

@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 
 from cloudft.endpoint import bodies
+from cloudft.endpoint.authority import Hands
 from cloudft.endpoint.pages import chosen, page
 from cloudft.endpoint.places import split
 from cloudft.endpoint.runtime import Runtime, conversation
@@ -25,7 +26,7 @@ RUNNING = ("Submitted", "InProgress", "Stopping")
 class Batches:
     """The operations of model invocation jobs."""
 
-    def __init__(self, state: State, s3: Any, runtime: Runtime) -> None:
+    def __init__(self, state: State, s3: Hands, runtime: Runtime) -> None:
         self.state = state
         self.s3 = s3
         self.runtime = runtime
@@ -66,12 +67,13 @@ class Batches:
                 task.status = "InProgress" if task.status == "Submitted" else task.status
             bucket, prefix = split(task.request["outputDataConfig"]["s3OutputDataConfig"]["s3Uri"])
             total = {"totalRecordCount": 0, "successRecordCount": 0, "errorRecordCount": 0}
-            for key, content in self._inputs(task):
+            s3 = self.s3(task.request["roleArn"], task.arn)
+            for key, content in self._inputs(s3, task):
                 lines = [self._line(task, line, total) for line in content.splitlines() if line]
                 name = f"{prefix}{task.id}/{key.rpartition('/')[2]}.out"
-                self.s3.put_object(Bucket=bucket, Key=name, Body=b"\n".join([*lines, b""]))
+                s3.put_object(Bucket=bucket, Key=name, Body=b"\n".join([*lines, b""]))
             manifest = f"{prefix}{task.id}/manifest.json.out"
-            self.s3.put_object(Bucket=bucket, Key=manifest, Body=orjson.dumps(total))
+            s3.put_object(Bucket=bucket, Key=manifest, Body=orjson.dumps(total))
             with self.state.lock:
                 task.counts = total | {"processedRecordCount": total["totalRecordCount"]}
                 task.end("Stopped" if task.status == "Stopping" else "Completed")
@@ -81,17 +83,17 @@ class Batches:
                 task.end("Failed", str(getattr(error, "message", error)))
                 self.state.save()
 
-    def _inputs(self, task: Task) -> Iterator[tuple[str, bytes]]:
+    def _inputs(self, s3: Any, task: Task) -> Iterator[tuple[str, bytes]]:
         uri = task.request["inputDataConfig"]["s3InputDataConfig"]["s3Uri"]
         bucket, key = split(uri, folder=False)
         keys = [key]
         if not key.endswith(".jsonl"):
-            answer = self.s3.list_objects_v2(Bucket=bucket, Prefix=key)
+            answer = s3.list_objects_v2(Bucket=bucket, Prefix=key)
             keys = [o["Key"] for o in answer.get("Contents", ()) if o["Key"].endswith(".jsonl")]
         if not keys:
             raise WireError("ValidationException", f"There is no .jsonl file at {uri}")
         for name in keys:
-            yield name, self.s3.get_object(Bucket=bucket, Key=name)["Body"].read()
+            yield name, s3.get_object(Bucket=bucket, Key=name)["Body"].read()
 
     def _line(self, task: Task, line: bytes, total: dict[str, int]) -> bytes:
         """One record with its answer, or with its error."""

@@ -12,6 +12,7 @@ from typing import Any
 
 from cloudft.artifacts import TRAINING_CSV, VALIDATION_CSV
 from cloudft.endpoint.answering import Who
+from cloudft.endpoint.authority import Hands
 from cloudft.endpoint.faults import Faults
 from cloudft.endpoint.foundation import Base, Foundation
 from cloudft.endpoint.pages import chosen, page
@@ -34,7 +35,7 @@ class Customization:
         state: State,
         foundation: Foundation,
         trainer: Trainer,
-        s3: Any,
+        s3: Hands,
         *,
         at_once: int,
         folder: Path,
@@ -125,9 +126,12 @@ class Customization:
             validators = job.request.get("validationDataConfig", {}).get("validators", ())
             if validators:
                 data["validation"] = validators[0]["s3Uri"]
-            files = {role: self._fetch(uri, folder / f"{role}.jsonl") for role, uri in data.items()}
+            s3 = self._s3(job)
+            files = {
+                role: self._fetch(s3, uri, folder / f"{role}.jsonl") for role, uri in data.items()
+            }
             bucket, prefix = split(job.request["outputDataConfig"]["s3Uri"])
-            self.s3.put_object(Bucket=bucket, Key=f"{prefix}{WRITE_CHECK}", Body=b"")
+            s3.put_object(Bucket=bucket, Key=f"{prefix}{WRITE_CHECK}", Body=b"")
             stand_in = self._stand_in(job)
             stopping = job.status == "Stopping"
             order = Order(f"job-{job.id}", job.request, files, stand_in, folder, stopping)
@@ -153,10 +157,13 @@ class Customization:
     def _folder(self, job: Job) -> Path:
         return self.folder / "jobs" / job.id
 
-    def _fetch(self, uri: str, to: Path) -> Path:
+    def _s3(self, job: Job) -> Any:
+        return self.s3(job.request["roleArn"], job.arn)
+
+    def _fetch(self, s3: Any, uri: str, to: Path) -> Path:
         bucket, key = split(uri, folder=False)
         with to.open("wb") as stream:
-            self.s3.download_fileobj(bucket, key, stream)
+            s3.download_fileobj(bucket, key, stream)
         return to
 
     def _tick(self) -> None:
@@ -218,13 +225,13 @@ class Customization:
     def _publish(self, job: Job, artifacts: Path) -> dict[str, float]:
         """Write the output files to S3; the last loss of each curve."""
         bucket, prefix = split(job.request["outputDataConfig"]["s3Uri"])
-        losses = {}
+        losses, s3 = {}, self._s3(job)
         for role, name in (("train", TRAINING_CSV), ("validation", VALIDATION_CSV)):
             path = artifacts / name
             if not path.is_file():
                 continue
             key = f"{prefix}model-customization-job-{job.id}/{name}"
-            self.s3.put_object(Bucket=bucket, Key=key, Body=path.read_bytes())
+            s3.put_object(Bucket=bucket, Key=key, Body=path.read_bytes())
             with path.open(encoding="utf-8", newline="") as stream:
                 column = "training_loss" if role == "train" else "validation_loss"
                 losses[role] = [float(row[column]) for row in csv.DictReader(stream)][-1]
@@ -324,6 +331,7 @@ class Customization:
             "modelName": model.name,
             "creationTime": model.created,
             "modelStatus": "Active",
+            "modelKmsKeyArn": told["outputModelKmsKeyArn"],
         }
 
     def _model(self, identifier: str) -> Model:

@@ -18,11 +18,25 @@ import orjson
 Environ = dict[str, Any]
 FILE = "moto.jsonl"
 SEED = 20_260_101
-"""moto makes its ids by chance: one seed makes the same ones at the replay."""
+"""moto makes its ids by chance: a seed for each request makes the same ones at the replay, whatever
+was asked in between."""
 READS = {"GET", "HEAD", "OPTIONS"}
 QUIET = ("Action=Get", "Action=List", "Action=Describe", "Action=Simulate")
-"""How query requests begin that only read."""
+"""How query requests begin that only read. EC2 makes its default network at whatever comes first:
+all of its requests are kept."""
+EC2 = "/ec2/aws4_request"
+MACHINES = "AWSStepFunctions."
+OF_MACHINES = {"CreateStateMachine", "DeleteStateMachine", "UpdateStateMachine"}
+"""What is kept of Step Functions. An execution started once more would do its work once more."""
 KEPT = {"REQUEST_METHOD", "PATH_INFO", "QUERY_STRING", "REQUEST_URI", "RAW_URI", "CONTENT_TYPE"}
+
+
+def _to_keep(environ: Environ, body: bytes) -> bool:
+    target = environ.get("HTTP_X_AMZ_TARGET", "")
+    if target.startswith(MACHINES):
+        return target.removeprefix(MACHINES) in OF_MACHINES
+    quiet = body.decode("latin-1").startswith(QUIET)
+    return not quiet or EC2 in environ.get("HTTP_AUTHORIZATION", "")
 
 
 class Journal:
@@ -32,10 +46,8 @@ class Journal:
         self._moto = moto
         self._lock = threading.Lock()
         self._file = folder / FILE if folder else None
+        self._count = 0
         if self._file is not None:
-            from moto.moto_api._internal import mock_random
-
-            mock_random.seed(SEED)
             for environ in self._written():
                 self._replay(environ)
 
@@ -45,7 +57,7 @@ class Journal:
             size = int(environ.get("CONTENT_LENGTH") or 0)
             body = environ["wsgi.input"].read(size)
             environ["wsgi.input"] = io.BytesIO(body)
-            if not body.decode("latin-1").startswith(QUIET):
+            if _to_keep(environ, body):
                 self._note(environ, body)
         return self._moto(environ, start)
 
@@ -55,6 +67,14 @@ class Journal:
         line = orjson.dumps({"environ": kept, "body": base64.b64encode(body).decode()})
         with self._lock, self._file.open("ab") as stream:
             stream.write(line + b"\n")
+            self._seed()
+
+    def _seed(self) -> None:
+        """The next request's own chance."""
+        from moto.moto_api._internal import mock_random
+
+        self._count += 1
+        mock_random.seed(SEED + self._count)
 
     def _written(self) -> Iterator[Environ]:
         """The requests of the journal. A last line that a kill tore is cut off."""
@@ -76,4 +96,5 @@ class Journal:
     def _replay(self, environ: Environ) -> None:
         from werkzeug.test import create_environ, run_wsgi_app
 
+        self._seed()
         run_wsgi_app(self._moto, {**create_environ(), **environ}, buffered=True)

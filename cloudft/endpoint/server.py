@@ -16,12 +16,16 @@ from typing import Any
 
 from cloudft.endpoint.answering import Answers, Question, Who
 from cloudft.endpoint.app import App
+from cloudft.endpoint.authority import Authority, Hands, Simulator
 from cloudft.endpoint.batches import Batches
 from cloudft.endpoint.customization import Customization
 from cloudft.endpoint.faults import Dropped, Faults
 from cloudft.endpoint.foundation import Foundation
+from cloudft.endpoint.machines import Machines
 from cloudft.endpoint.runtime import Runtime
 from cloudft.endpoint.serving import ServingOperations
+from cloudft.endpoint.stacks.engine import Engine
+from cloudft.endpoint.stacks.room import Stacks
 from cloudft.endpoint.state import ACCOUNT, State
 from cloudft.endpoint.training import InstantTrainer, LocalTrainer, Trainer
 from cloudft.endpoint.transfers import Transfers
@@ -50,6 +54,7 @@ class Options:
     jobs_at_once: int = 2
     as_on_aws: bool = False
     s3: str | None = None
+    authorization: bool = False
     secrets: Mapping[str, str] | None = None
     until_pid: int | None = None
 
@@ -97,8 +102,11 @@ def build(given: Options, url: str, folder: Path) -> Endpoint:
     from cloudft.endpoint.journal import Journal
     from cloudft.home import Home
 
-    moto = Journal(DomainDispatcherApplication(create_backend_app), given.state)
-    s3 = _s3(given, url)
+    services = Services(given, url)
+    machines = Machines(DomainDispatcherApplication(create_backend_app), services.once)
+    moto = Journal(machines, given.state)
+    authority = Authority(services, given.region) if given.authorization else None
+    s3 = Hands(lambda: services.new("s3"), authority)
     state, faults = State(given.region, given.state), Faults()
     foundation = Foundation(
         given.region,
@@ -130,27 +138,57 @@ def build(given: Options, url: str, folder: Path) -> Endpoint:
     transfers, batches = Transfers(state, s3, folder), Batches(state, s3, runtime)
     serving = ServingOperations(state, 0.0 if given.fast else CREATING_S)
     rooms = (foundation, customization, serving, transfers, batches, runtime)
-    app = App(state, rooms, moto, faults, folder / "jobs", given.secrets)
-    begins = (customization.begin, transfers.begin, batches.begin)
+    stacks = Stacks(state, Engine(services, given.region, state.save))
+    forms: dict[str, Any] = {"cloudformation": stacks}
+    if authority is not None:
+        forms["iam"] = Simulator(authority)
+    app = App(state, rooms, moto, faults, folder / "jobs", given.secrets, forms)
+    begins = (customization.begin, transfers.begin, batches.begin, stacks.begin)
     return Endpoint(app, customization, answers, begins)
 
 
-def _s3(given: Options, url: str) -> Any:
-    """The S3 that jobs use: our own (moto's), or the one that was named."""
-    import boto3
+class Services:
+    """Clients of the services beside Bedrock: our own (moto's), or the S3 that was named."""
 
-    secrets = dict(given.secrets or {})
-    key = os.environ.get("AWS_ACCESS_KEY_ID", "endpoint")
-    secret = os.environ.get("AWS_SECRET_ACCESS_KEY", "endpoint")
-    if secrets and given.s3 is None:
-        key, secret = next(iter(secrets.items()))
-    return boto3.client(
-        "s3",
-        endpoint_url=given.s3 or url,
-        region_name=given.region,
-        aws_access_key_id=key,
-        aws_secret_access_key=secret,
-    )
+    def __init__(self, given: Options, url: str) -> None:
+        self._given = given
+        self._url = url
+        self._lock = threading.Lock()
+        self._clients: dict[str, Any] = {}
+        self._single: dict[str, Any] = {}
+
+    def __call__(self, service: str) -> Any:
+        """The client of a service, made once."""
+        if service not in self._clients:
+            self._clients[service] = self.new(service)
+        return self._clients[service]
+
+    def once(self, service: str) -> Any:
+        """A client that tries each request once, made once: state machines retry by themselves."""
+        if service not in self._single:
+            self._single[service] = self.new(service, {"total_max_attempts": 1})
+        return self._single[service]
+
+    def new(self, service: str, retries: Mapping[str, int] | None = None) -> Any:
+        """Another client of it."""
+        import boto3
+        from botocore.config import Config
+
+        named = self._given.s3 if service == "s3" else None
+        secrets = dict(self._given.secrets or {})
+        key = os.environ.get("AWS_ACCESS_KEY_ID", "endpoint")
+        secret = os.environ.get("AWS_SECRET_ACCESS_KEY", "endpoint")
+        if secrets and named is None:
+            key, secret = next(iter(secrets.items()))
+        with self._lock:  # boto3's session is for one thread at a time
+            return boto3.client(
+                service,
+                endpoint_url=named or self._url,
+                region_name=self._given.region,
+                aws_access_key_id=key,
+                aws_secret_access_key=secret,
+                config=Config(retries=dict(retries)) if retries else None,
+            )
 
 
 def _opener(backend: Any) -> Callable[[Who], Any]:

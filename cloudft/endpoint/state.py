@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from cloudft.endpoint.stacks.records import ChangeSetRecord, StackRecord
 from cloudft.endpoint.wire import WireError
 from cloudft.files import as_store_error, write_whole
 
@@ -166,6 +167,8 @@ class Contents:
     batches: dict[str, Task] = field(default_factory=dict)
     tags: dict[str, dict[str, str]] = field(default_factory=dict)
     tokens: dict[str, Known] = field(default_factory=dict)
+    stacks: dict[str, StackRecord] = field(default_factory=dict)
+    change_sets: dict[str, ChangeSetRecord] = field(default_factory=dict)
 
 
 class State(Contents):

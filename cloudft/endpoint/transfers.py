@@ -10,6 +10,7 @@ from typing import Any
 
 import orjson
 
+from cloudft.endpoint.authority import Hands
 from cloudft.endpoint.pages import chosen, page
 from cloudft.endpoint.places import split
 from cloudft.endpoint.state import Model, State, Task, found, new_id, require
@@ -24,7 +25,7 @@ FAILED = "The model can't be imported"
 class Transfers:
     """The operations of import jobs, imported models and copy jobs."""
 
-    def __init__(self, state: State, s3: Any, folder: Path) -> None:
+    def __init__(self, state: State, s3: Hands, folder: Path) -> None:
         self.state = state
         self.s3 = s3
         self.folder = folder / "imported"
@@ -58,7 +59,7 @@ class Transfers:
     def _import(self, task: Task) -> None:
         folder = self.folder / task.id
         try:
-            self._fetch(task.request["modelDataSource"]["s3DataSource"]["s3Uri"], folder)
+            self._fetch(task, folder)
             architecture = _architecture(folder)
         except WireError as error:
             self._fail(task, f"{FAILED}: {error.message}")
@@ -86,16 +87,17 @@ class Transfers:
             task.end("Completed")
             state.save()
 
-    def _fetch(self, uri: str, folder: Path) -> None:
-        bucket, prefix = split(uri)
+    def _fetch(self, task: Task, folder: Path) -> None:
+        bucket, prefix = split(task.request["modelDataSource"]["s3DataSource"]["s3Uri"])
         folder.mkdir(parents=True, exist_ok=True)
-        pages = self.s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+        s3 = self.s3(task.request["roleArn"], task.arn)
+        pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
         keys = [item["Key"] for page in pages for item in page.get("Contents", ())]
         for key in keys:
             name = key.removeprefix(prefix)
             if name and "/" not in name:
                 with (folder / name).open("wb") as stream:
-                    self.s3.download_fileobj(bucket, key, stream)
+                    s3.download_fileobj(bucket, key, stream)
 
     def get_model_import_job(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """One import."""

@@ -13,10 +13,11 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from cloudft.spec.scalars import Plain, as_number
+from cloudft.spec.scalars import Plain, as_number, as_truth
 
 Int = Annotated[int, BeforeValidator(as_number)]
 Float = Annotated[float, BeforeValidator(as_number)]
+Bool = Annotated[bool, BeforeValidator(as_truth)]
 
 
 def bad(code: str, message: str, fix: str) -> PydanticCustomError:
@@ -51,6 +52,12 @@ ROLE_ARN = _text(
     2048,
     "arn:aws:iam::123456789012:role/NAME",
 )
+MACHINE_ARN = _text(
+    r"arn:aws(-[^:]+)?:states:[a-z0-9-]+:[0-9]{12}:stateMachine:[A-Za-z0-9_-]+",
+    "the ARN of a state machine",
+    256,
+    "arn:aws:states:us-east-1:123456789012:stateMachine:NAME",
+)
 S3_URI = _text(
     r"s3://[a-z0-9][-.a-z0-9]{1,61}[a-z0-9](?:/[-!_*'().a-z0-9A-Z]+)*/?",
     "an S3 address that Bedrock takes: after the bucket, letters, digits and - ! _ * ' ( ) . only",
@@ -71,6 +78,12 @@ MODEL_NAME = _text(
     "1 to 63 letters and digits, with single '-' or '_' between (Bedrock's customModelName)",
     63,
     "ticket-router",
+)
+STACK = _text(
+    r"[a-zA-Z][-a-zA-Z0-9]{0,127}",
+    "the name of a CloudFormation stack: a letter, then letters, digits and hyphens",
+    128,
+    "cloudft",
 )
 URL = _text(r"https?://[^\s]+", "an http or https address", 2048, "http://127.0.0.1:4566")
 VPC_ID = _text(r"[-0-9a-zA-Z]+", "the id of a subnet or security group", 32, "subnet-0a1b2c3d")

@@ -11,7 +11,7 @@ from cloudft.spec.scalars import Plain, word
 from cloudft.spec.tree import Key, fields, leaf_names, nearest
 from cloudft.types import Finding
 
-OriginKind = Literal["flag", "file", "environment", "catalogue", "default"]
+OriginKind = Literal["flag", "file", "environment", "stack", "catalogue", "default"]
 PREFIX = "CLOUDFT_"
 NOT_OURS = frozenset({"CLOUDFT_HOME", "CLOUDFT_MODEL_CACHE", "CLOUDFT_OUTPUT", "CLOUDFT_LOG"})
 SECTIONS: frozenset[Key] = frozenset(
@@ -33,7 +33,7 @@ SECTIONS: frozenset[Key] = frozenset(
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a value came from: `cloudft.yaml:7`, `CLOUDFT_SEED`, `--set seed`, a model's alias."""
+    """Where a value came from: `cloudft.yaml:7`, `CLOUDFT_SEED`, `--set seed`, an alias."""
 
     kind: OriginKind
     where: str

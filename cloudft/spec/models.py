@@ -16,14 +16,17 @@ from cloudft.spec.fields import (
     INSTANCE_TYPE,
     JOB_NAME,
     KMS_KEY,
+    MACHINE_ARN,
     MODEL_NAME,
     REGION,
     ROLE_ARN,
     S3_URI,
+    STACK,
     TAG_KEY,
     TAG_VALUE,
     URL,
     VPC_ID,
+    Bool,
     Float,
     Int,
     Number,
@@ -81,7 +84,7 @@ class DataSpec(Section):
         default=None,
         description="A key of train's records: those of one value stay on one side of the split.",
     )
-    stratify: bool = Field(
+    stratify: Bool = Field(
         default=True,
         description="Hold out the same share of every label, where the answers are labels.",
     )
@@ -132,8 +135,24 @@ class BedrockSpec(Section):
     """Settings of the Bedrock backend."""
 
     region: REGION | None = Field(default=None, description="AWS Region of the job.")
+    stack: STACK | None = Field(
+        default=None,
+        description="Stack of `cloudft infra deploy`; it says what is left unsaid here: role,"
+        " places, key, network.",
+    )
+    via_stack: Bool = Field(
+        default=False,
+        description="The account's own state machine creates the job, as its turn comes.",
+    )
+    machine_arn: MACHINE_ARN | None = Field(
+        default=None,
+        description="The machine of via_stack; JobMachineArn of the stack STACK-jobs if unset.",
+    )
     role_arn: ROLE_ARN | None = Field(default=None, description="Role that Bedrock takes on.")
     s3_uri: S3_URI | None = Field(default=None, description="Where data and output go.")
+    output_s3_uri: S3_URI | None = Field(
+        default=None, description="Where output goes, if elsewhere than s3_uri."
+    )
     kms_key_id: KMS_KEY | None = Field(default=None, description="Key for the custom model.")
     s3_kms_key_id: KMS_KEY | None = Field(
         default=None, description="Key for the staged data; the bucket's own encryption if unset."

@@ -49,6 +49,12 @@ def number(text: str) -> int | float | None:
     return int(value) if whole else value
 
 
+def as_truth(value: object) -> object:
+    """A `Plain` word that writes true or false as that; anything else as it is."""
+    found = word(value) if isinstance(value, Plain) else None
+    return found if isinstance(found, bool) else value
+
+
 def as_number(value: object) -> object:
     """A `Plain` word that writes a number as that number; anything else as it is."""
     found = number(value) if isinstance(value, Plain) else None

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from commands import LEAVES, leaf
+from commands import GROUPS, LEAVES, leaf
 from endpoint import running
 from processes import Cli
 
@@ -101,6 +101,26 @@ def test_the_commands_of_the_bedrock_page(tmp_path: Path, tiny_model: Path) -> N
     assert (path.parent / "loss.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_the_commands_of_the_infra_page(tmp_path: Path) -> None:
+    [block] = blocks(ROOT / "docs" / "infra.md", "console")
+    commands = [line.removeprefix("$ ") for line in block.splitlines()]
+    told = {tuple(shlex.split(c)[1:3]) for c in commands if " infra " in c}
+    assert told == {words for words in LEAVES if words[0] == "infra"}
+    [section] = blocks(ROOT / "docs" / "infra.md", "yaml")
+    write("FINE_TUNING", tmp_path / "job")
+    path = tmp_path / "job" / "cloudft.yaml"
+    path.write_text(path.read_text() + section)
+    with running("--clock", "fast", "--authorization") as endpoint:
+        done = shell("\n".join(commands), path.parent, **endpoint.environ)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr and "24 changes, none made" in done.stdout
+    assert "drift: none" in done.stdout and "stack team, BedrockRoleArn" in done.stdout
+    assert "Completed" in done.stdout and "UPDATE_COMPLETE" in done.stdout
+    assert "removed custom-model" in done.stdout and "team: removed" in done.stdout
+    policy = json.loads((path.parent / "policy.json").read_text())
+    assert policy["Statement"]
+
+
 ENDPOINT_PAGE = ROOT / "docs" / "endpoint.md"
 
 
@@ -169,7 +189,7 @@ def test_every_command_and_option_that_the_docs_name_is_there() -> None:
     for page, words in invocations():
         if words[0].startswith("-"):
             continue
-        name = tuple(words[:2] if words[0] == "data" else words[:1])
+        name = tuple(words[:2] if words[0] in GROUPS else words[:1])
         assert name in LEAVES, f"{page}: cloudft {' '.join(words)}"
         command = leaf(name)
         options = {option for param in command.params for option in param.opts} | {"--help"}

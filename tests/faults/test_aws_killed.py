@@ -16,28 +16,10 @@ from typing import Any
 import pytest
 from endpoint import Endpoint, running
 from job_files import write_job_file
+from killing import HOOK
 from processes import Cli
 from test_cli_killed import HOOK as THINGS_HOOK
 
-HOOK = """
-import os, signal, sys
-if len(sys.orig_argv) > 3 and sys.orig_argv[3] == os.environ["KILLED"]:
-    import botocore.httpsession as http
-    state = {"left": int(os.environ["KILL_AT"])}
-    send = http.URLLib3Session.send
-    def killed(self, request):
-        state["left"] -= 1
-        if os.environ["COUNT"]:
-            with open(os.environ["COUNT"], "a") as file:
-                file.write(request.method + " " + request.url + chr(10))
-        if state["left"] == 0 and os.environ["KILL_WHEN"] == "before":
-            os.kill(os.getpid(), signal.SIGKILL)
-        answer = send(self, request)
-        if state["left"] == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return answer
-    http.URLLib3Session.send = killed
-"""
 EVERY = 1 if os.environ.get("CLOUDFT_ALL_MOMENTS") else 7
 SUBMIT_CALLS, DEPLOY_CALLS, UNDEPLOY_CALLS, GC_CALLS = 20, 10, 10, 30
 """At least as many as each makes."""

@@ -145,3 +145,47 @@ def test_it_ends_in_order_with_the_process_that_it_belongs_to(tmp_path: Path) ->
         owner.kill()
     process.communicate(timeout=30)
     assert list(tmp_path.glob("cloudft-endpoint-*")) == []
+
+
+STACK = """
+Resources:
+  Vpc: {Type: "AWS::EC2::VPC", Properties: {CidrBlock: 10.0.0.0/24}}
+  Subnet: {Type: "AWS::EC2::Subnet", Properties: {VpcId: !Ref Vpc, CidrBlock: 10.0.0.0/25}}
+  Key: {Type: "AWS::KMS::Key", Properties: {KeyPolicy: {Statement: []}}}
+  Bucket: {Type: "AWS::S3::Bucket"}
+Outputs:
+  Names: {Value: !Join [" ", [!Ref Vpc, !Ref Subnet, !GetAtt Key.Arn, !Ref Bucket]]}
+"""
+
+
+def test_a_stack_and_what_it_made_outlive_a_kill(tmp_path: Path, tiny_model: Path) -> None:
+    process, endpoint = start(tmp_path / "state", tiny_model)
+    try:
+        names = {"StackName": "kept", "ChangeSetName": "first"}
+        client = endpoint.client("cloudformation")
+        client.create_change_set(**names, ChangeSetType="CREATE", TemplateBody=STACK)
+        client.execute_change_set(**names)
+        [output] = wait_until(lambda: _outputs(endpoint), "the stack")
+        vpc, subnet, key, bucket = output["OutputValue"].split()
+        kill(process, tmp_path / "state", trainers=False)
+        process, endpoint = start(tmp_path / "state", tiny_model)
+        assert _outputs(endpoint) == [output]
+        ec2 = endpoint.client("ec2")
+        [there] = ec2.describe_subnets(SubnetIds=[subnet])["Subnets"]
+        assert there["VpcId"] == vpc
+        assert endpoint.client("kms").describe_key(KeyId=key)["KeyMetadata"]["Enabled"]
+        endpoint.client("s3").head_bucket(Bucket=bucket)
+        endpoint.client("cloudformation").delete_stack(StackName="kept")
+        wait_until(lambda: _networks(endpoint) == {"default"}, "the end of the stack")
+    finally:
+        kill(process, tmp_path / "state", trainers=True)
+
+
+def _outputs(endpoint: Endpoint) -> list[dict[str, str]]:
+    [stack] = endpoint.client("cloudformation").describe_stacks(StackName="kept")["Stacks"]
+    return list(stack.get("Outputs", ())) if stack["StackStatus"] == "CREATE_COMPLETE" else []
+
+
+def _networks(endpoint: Endpoint) -> set[str]:
+    vpcs = endpoint.client("ec2").describe_vpcs()["Vpcs"]
+    return {"default" if vpc["IsDefault"] else vpc["VpcId"] for vpc in vpcs}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +13,12 @@ from job_files import write_job_file
 
 from cloudft import jobs
 from cloudft.aws.client import Aws, Place
-from cloudft.backends.bedrock import account, preflight
+from cloudft.backends.bedrock import permissions, preflight
 from cloudft.backends.bedrock.backend import BedrockBackend
 from cloudft.errors import SpecError
 from cloudft.home import Home
 from cloudft.spec.load import LoadedJob, load_job
 from cloudft.types import Finding
-
-ALLOWED = {"EvaluationResults": [{"EvalDecision": "allowed"}]}
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +38,7 @@ class Told(Aws):
 
     def __init__(self, place: Place, answers: Mapping[str, Any]) -> None:
         super().__init__(place)
-        self.answers = {"simulate_principal_policy": ALLOWED, **answers}
+        self.answers = {"simulate_principal_policy": denying("none"), **answers}
 
     def call(self, what: str, service: str, operation: str, **parameters: Any) -> Mapping[str, Any]:
         answer = self.answers.get(operation)
@@ -65,6 +63,22 @@ def job(folder: Path, endpoint: Endpoint, model: str = "nova-micro", **changes: 
 def found(job: LoadedJob, endpoint: Endpoint, **answers: Any) -> dict[str, Finding]:
     place = Place(region=REGION, endpoint_url=endpoint.url)
     return {f.code: f for f in preflight.findings(job, Told(place, answers))}
+
+
+def denying(action: str) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
+    """A simulator whose policies allow all but one action."""
+
+    def simulate(asked: Mapping[str, Any]) -> dict[str, Any]:
+        results = [
+            {
+                "EvalActionName": one,
+                "EvalDecision": "implicitDeny" if one == action else "allowed",
+            }
+            for one in asked["ActionNames"]
+        ]
+        return {"EvaluationResults": results}
+
+    return simulate
 
 
 def test_a_sound_job_has_no_finding(tmp_path: Path, endpoint: Endpoint) -> None:
@@ -118,18 +132,15 @@ def test_the_role(tmp_path: Path, endpoint: Endpoint) -> None:
 def test_what_the_role_and_the_caller_may_do(
     tmp_path: Path, endpoint: Endpoint, action: str, code: str, what: str
 ) -> None:
-    def simulate(asked: Mapping[str, Any]) -> dict[str, Any]:
-        decision = "implicitDeny" if asked["ActionNames"] == [action] else "allowed"
-        return {"EvaluationResults": [{"EvalDecision": decision}]}
-
-    finding = found(job(tmp_path, endpoint), endpoint, simulate_principal_policy=simulate)
+    denied = denying(action)
+    finding = found(job(tmp_path, endpoint), endpoint, simulate_principal_policy=denied)
     assert set(finding) == {code}
     assert action in str(finding[code].fix) and what in str(finding[code].fix)
 
 
 def test_a_session_is_its_role() -> None:
     session = "arn:aws:sts::123456789012:assumed-role/team/me"
-    assert account._principal(session) == "arn:aws:iam::123456789012:role/team"
+    assert permissions.principal_of(session) == "arn:aws:iam::123456789012:role/team"
 
 
 def test_the_bucket(tmp_path: Path, endpoint: Endpoint) -> None:
@@ -142,11 +153,14 @@ def test_the_bucket(tmp_path: Path, endpoint: Endpoint) -> None:
     assert "eu-west-1" in of(far)["WrongRegion"].message
     assert "put-public-access-block" in str(of(far)["BucketNotBlocked"].fix)
     kms = bucket(endpoint, "kms-bucket")
-    rule = {"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "aws:kms"}}
+    key = endpoint.client("kms").create_key()["KeyMetadata"]["Arn"]
+    default = {"SSEAlgorithm": "aws:kms", "KMSMasterKeyID": key}
+    rule = {"ApplyServerSideEncryptionByDefault": default}
     endpoint.client("s3").put_bucket_encryption(
         Bucket="kms-bucket", ServerSideEncryptionConfiguration={"Rules": [rule]}
     )
-    assert "kms:Decrypt" in of(kms)["KmsBucket"].message
+    denied = of(kms, simulate_principal_policy=denying("kms:Decrypt"))["RoleDenied"]
+    assert f"kms:Decrypt on {key}" in denied.message and denied.severity == "warning"
 
 
 def test_the_model(tmp_path: Path, endpoint: Endpoint) -> None:

@@ -70,7 +70,7 @@ def test_a_teacher_that_is_gone_or_unknown_is_found(
 @pytest.mark.parametrize(("alias", "kind"), CUSTOMIZED)
 def test_every_models_request_fits_the_service_model(tmp_path: Path, alias: str, kind: str) -> None:
     job = loaded(tmp_path, alias, customization_type=kind, tags={"team": "support desk"})
-    asked = request.create(preflight._without_data(job))
+    asked = request.create(preflight.without_data(job))
     assert request_problems("bedrock", "CreateModelCustomizationJob", asked) == []
     assert asked["baseModelIdentifier"] == catalogue.find(alias).bedrock_id
     assert all(isinstance(value, str) for value in asked["hyperParameters"].values())
@@ -88,7 +88,7 @@ def test_every_member_of_the_api_can_be_reached(tmp_path: Path) -> None:
         },
         data={"validation": 0.2},
     )
-    assert set(request.create(preflight._without_data(job))) == set(shape.members)
+    assert set(request.create(preflight.without_data(job))) == set(shape.members)
 
 
 def test_a_hyperparameter_is_text_without_an_exponent() -> None:
@@ -130,7 +130,7 @@ def test_the_safe_patterns_mean_what_the_published_ones_do(text: str) -> None:
 
 def test_the_token_follows_from_the_request_and_not_from_the_machine(tmp_path: Path) -> None:
     def token(folder: str, **more: Any) -> str:
-        return request.token(preflight._without_data(loaded(tmp_path / folder, **more)))
+        return request.token(preflight.without_data(loaded(tmp_path / folder, **more)))
 
     one = token("one")
     assert one == token("two") == token("three", bedrock={"profile": "other"})
@@ -173,7 +173,7 @@ def test_a_budget_is_held_also_where_no_price_is_known(
     tmp_path: Path, model: str, budget: float | None, refused: bool
 ) -> None:
     job = loaded(tmp_path, model, **({} if budget is None else {"budget_usd": budget}))
-    staged = preflight._without_data(job)
+    staged = preflight.without_data(job)
     file = staged.manifest.files["train"]
     object.__setattr__(file, "tokens", 50_000)
     plan = BedrockBackend(Home(tmp_path / "home")).plan(staged)
@@ -185,7 +185,7 @@ def test_a_budget_is_held_also_where_no_price_is_known(
 
 
 def test_a_plan_prints_whole_and_equal_and_hides_nothing_that_it_sends(tmp_path: Path) -> None:
-    staged = preflight._without_data(loaded(tmp_path))
+    staged = preflight.without_data(loaded(tmp_path))
     backend = BedrockBackend(Home(tmp_path / "home"))
     text = json.dumps(to_json(backend.plan(staged)), sort_keys=True)
     assert text == json.dumps(to_json(backend.plan(staged)), sort_keys=True)

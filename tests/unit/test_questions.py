@@ -95,7 +95,7 @@ def test_the_request_fits_and_the_section_must_be_there(
     tmp_path: Path, kind: str, section: dict[str, Any], model: str
 ) -> None:
     loaded = job(tmp_path, model, customization_type=kind, **section)
-    asked = request.create(preflight._without_data(loaded))
+    asked = request.create(preflight.without_data(loaded))
     assert request_problems("bedrock", "CreateModelCustomizationJob", asked) == []
     assert ("hyperParameters" in asked) == (kind == "DISTILLATION")
     assert list(preflight._kind(loaded, preflight.Notes(loaded))) == []

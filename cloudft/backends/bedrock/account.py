@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import unquote
 
 from cloudft.aws.client import Aws
-from cloudft.backends.bedrock import request
+from cloudft.backends.bedrock import permissions, request
+from cloudft.backends.bedrock.needs import SERVICE
+from cloudft.backends.bedrock.notes import Note, where_of
 from cloudft.errors import (
     AwsDenied,
     AwsNotFound,
@@ -17,21 +19,10 @@ from cloudft.errors import (
     CredentialsExpired,
 )
 from cloudft.spec.load import LoadedJob
-from cloudft.types import Finding, Severity
+from cloudft.types import Finding
 
 AT_ONCE = 2
 """Customization jobs that run at the same time in one account; others wait or are refused."""
-SERVICE = "bedrock.amazonaws.com"
-ROLE_NEEDS = ("s3:GetObject", "s3:ListBucket", "s3:PutObject")
-
-
-class Note(Protocol):
-    """Makes a finding with its place in the job file."""
-
-    def __call__(
-        self, code: str, field: str, message: str, fix: str, severity: Severity = "error"
-    ) -> Finding:
-        """One finding."""
 
 
 def findings(job: LoadedJob, aws: Aws, note: Note) -> list[Finding]:
@@ -46,11 +37,11 @@ def findings(job: LoadedJob, aws: Aws, note: Note) -> list[Finding]:
     checks: tuple[tuple[str, str, Callable[..., Iterator[Finding]]], ...] = (
         ("the model", "base_model", _model),
         ("access to the model", "base_model", _access),
-        ("the bucket", "bedrock.s3_uri", _bucket),
-        ("the bucket's openness", "bedrock.s3_uri", _openness),
+        ("the buckets", "bedrock.s3_uri", _buckets),
+        ("the buckets' openness", "bedrock.s3_uri", _openness),
         ("the role", "bedrock.role_arn", _role),
-        ("the role's permissions", "bedrock.role_arn", _permissions),
-        ("your permissions", "bedrock", _caller),
+        ("the role's permissions", "bedrock.role_arn", permissions.of_role),
+        ("your permissions", "bedrock", permissions.of_caller),
         ("the key", "bedrock.kms_key_id", _keys),
         ("the network", "bedrock.vpc", _network),
         ("the running jobs", "bedrock", _running),
@@ -155,55 +146,45 @@ def _access(job: LoadedJob, aws: Aws, note: Note) -> Iterator[Finding]:
             yield note("NoModelAccess", "base_model", message, fix)
 
 
-def _where(job: LoadedJob) -> dict[str, str]:
-    owner = request.bucket_owner(job)
-    bucket = request.prefix_of(job)[0]
-    return {"Bucket": bucket, **({"ExpectedBucketOwner": owner} if owner else {})}
+def _places(job: LoadedJob) -> dict[str, str]:
+    """The job's buckets, each with the field that names it."""
+    data, output = request.prefix_of(job)[0], request.output_prefix_of(job)[0]
+    return {output: "bedrock.output_s3_uri"} | {data: "bedrock.s3_uri"}
 
 
-def _bucket(job: LoadedJob, aws: Aws, note: Note) -> Iterator[Finding]:
-    where, region = _where(job), aws.place.region
-    bucket = where["Bucket"]
+def _buckets(job: LoadedJob, aws: Aws, note: Note) -> Iterator[Finding]:
+    for bucket, field in _places(job).items():
+        yield from _bucket(where_of(job, bucket), field, aws, note)
+
+
+def _bucket(where: dict[str, str], field: str, aws: Aws, note: Note) -> Iterator[Finding]:
+    bucket, region = where["Bucket"], aws.place.region
     try:
         answer = aws.call(f"{bucket} can't be looked at", "s3", "head_bucket", **where)
     except AwsNotFound:
-        fix = f"`aws s3 mb s3://{bucket} --region {region}`, or correct bedrock.s3_uri."
-        yield note("NoBucket", "bedrock.s3_uri", f"there is no bucket {bucket}", fix)
+        fix = f"`aws s3 mb s3://{bucket} --region {region}`, or correct {field}."
+        yield note("NoBucket", field, f"there is no bucket {bucket}", fix)
         return
     except AwsDenied as error:
         message = (
             f"{error.message} (not yours, or not of account {where.get('ExpectedBucketOwner')})"
         )
-        fix = "correct bedrock.s3_uri, or set bedrock.bucket_owner; you need s3:ListBucket."
-        yield note("BucketDenied", "bedrock.s3_uri", message, fix)
+        fix = f"correct {field}, or set bedrock.bucket_owner; you need s3:ListBucket."
+        yield note("BucketDenied", field, message, fix)
         return
     headers = answer["ResponseMetadata"]["HTTPHeaders"]
     its = answer.get("BucketRegion") or headers.get("x-amz-bucket-region") or region
     if its != region:
         message = f"the bucket {bucket} is in {its}, the job in {region}: Bedrock wants one Region"
-        yield note("WrongRegion", "bedrock.s3_uri", message, f"take a bucket in {region}.")
-    for rule in _encryption(aws, where):
-        default = rule.get("ApplyServerSideEncryptionByDefault", {})
-        if default.get("SSEAlgorithm", "").startswith("aws:kms"):
-            message = f"{bucket} is encrypted with a KMS key: the role needs kms:Decrypt on it"
-            fix = f"allow kms:Decrypt and kms:GenerateDataKey on {default.get('KMSMasterKeyID')}."
-            yield note("KmsBucket", "bedrock.role_arn", message, fix, "warning")
-
-
-def _encryption(aws: Aws, where: Mapping[str, str]) -> list[Mapping[str, Any]]:
-    """The bucket's rules; none is S3's own encryption, which asks nothing of the role."""
-    what = f"the encryption of {where['Bucket']} can't be looked at"
-    try:
-        rules = aws.call(what, "s3", "get_bucket_encryption", **where)
-    except AwsRefused as error:
-        if "ServerSideEncryptionConfigurationNotFound" not in error.message:
-            raise
-        return []
-    return list(rules["ServerSideEncryptionConfiguration"]["Rules"])
+        yield note("WrongRegion", field, message, f"take a bucket in {region}.")
 
 
 def _openness(job: LoadedJob, aws: Aws, note: Note) -> Iterator[Finding]:
-    where = _where(job)
+    for bucket, field in _places(job).items():
+        yield from _open(where_of(job, bucket), field, aws, note)
+
+
+def _open(where: dict[str, str], field: str, aws: Aws, note: Note) -> Iterator[Finding]:
     bucket = where["Bucket"]
     fix = (
         f"aws s3api put-public-access-block --bucket {bucket} --public-access-block-configuration"
@@ -220,7 +201,7 @@ def _openness(job: LoadedJob, aws: Aws, note: Note) -> Iterator[Finding]:
         settings = {}
     if not (settings.get("BlockPublicPolicy") and settings.get("RestrictPublicBuckets")):
         message = f"nothing keeps {bucket} from being made public"
-        yield note("BucketNotBlocked", "bedrock.s3_uri", message, fix, "warning")
+        yield note("BucketNotBlocked", field, message, fix, "warning")
 
 
 def trust_policy(region: str, account: str) -> dict[str, Any]:
@@ -303,61 +284,6 @@ def _conditions(
         yield note("RoleOpen", field, message, fix, "warning")
 
 
-def _permissions(job: LoadedJob, aws: Aws, note: Note) -> Iterator[Finding]:
-    """What the role may do with the bucket, by the policy simulator."""
-    arn = str(job.spec.bedrock.role_arn)
-    bucket, prefix = request.prefix_of(job)
-    resources = {
-        "s3:ListBucket": f"arn:aws:s3:::{bucket}",
-        "s3:GetObject": f"arn:aws:s3:::{bucket}/{prefix}data/x",
-        "s3:PutObject": f"arn:aws:s3:::{bucket}/{prefix}jobs/x/output/x",
-    }
-    for action in ROLE_NEEDS:
-        decision = _decision(aws, arn, action, resources[action])
-        if decision != "allowed":
-            message = f"the role may not {action} on {resources[action]} ({decision})"
-            statement = {"Effect": "Allow", "Action": action, "Resource": resources[action]}
-            fix = "add to the role's policy: " + json.dumps(statement)
-            yield note("RoleDenied", "bedrock.role_arn", message, fix)
-
-
-def _decision(aws: Aws, principal: str, action: str, resource: str) -> str:
-    """`allowed`, `implicitDeny` or `explicitDeny`, by the policy simulator."""
-    answer = aws.call(
-        f"the permission {action} can't be simulated",
-        "iam",
-        "simulate_principal_policy",
-        PolicySourceArn=principal,
-        ActionNames=[action],
-        ResourceArns=[resource],
-    )
-    return str(answer["EvaluationResults"][0]["EvalDecision"])
-
-
-def _caller(job: LoadedJob, aws: Aws, note: Note) -> Iterator[Finding]:
-    """What you yourself may do: create the job, and hand the role to Bedrock."""
-    identity = aws.call("the identity can't be looked up", "sts", "get_caller_identity")
-    principal = _principal(str(identity["Arn"]))
-    if principal.endswith(":root"):  # the simulator takes no root user, and denies it nothing
-        return
-    role = str(job.spec.bedrock.role_arn)
-    for action, resource in (("bedrock:CreateModelCustomizationJob", "*"), ("iam:PassRole", role)):
-        decision = _decision(aws, principal, action, resource)
-        if decision != "allowed":
-            statement = {"Effect": "Allow", "Action": action, "Resource": resource}
-            message = f"{principal} may not {action} on {resource} ({decision})"
-            fix = "ask for: " + json.dumps(statement)
-            yield note("CallerDenied", "bedrock", message, fix)
-
-
-def _principal(arn: str) -> str:
-    """The user or role whose policies hold: that of a session is its role."""
-    head, sts, tail = arn.partition(":assumed-role/")
-    if not sts:
-        return arn
-    return f"{head.replace(':sts:', ':iam:')}:role/{tail.partition('/')[0]}"
-
-
 def _keys(job: LoadedJob, aws: Aws, note: Note) -> Iterator[Finding]:
     spec = job.spec.bedrock
     for field, key in (("kms_key_id", spec.kms_key_id), ("s3_kms_key_id", spec.s3_kms_key_id)):
@@ -410,6 +336,8 @@ def _network(job: LoadedJob, aws: Aws, note: Note) -> Iterator[Finding]:
 
 
 def _running(job: LoadedJob, aws: Aws, note: Note) -> Iterator[Finding]:
+    if job.spec.bedrock.via_stack:  # the machine waits for a place by itself
+        return
     what, key = "the jobs can't be listed", "modelCustomizationJobSummaries"
     operation = "list_model_customization_jobs"
     running = list(aws.pages(what, "bedrock", operation, key, statusEquals="InProgress"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -34,11 +35,13 @@ from cloudft.backends.base import (
 from cloudft.backends.bedrock import (
     batch,
     inventory,
+    machine,
     output,
     preflight,
     prices,
     request,
     serve,
+    stack,
     states,
 )
 from cloudft.backends.bedrock.serve import UNDER_WAY
@@ -83,6 +86,10 @@ class BedrockBackend(Backend, Finds, Quotes, Serves, Generates, Opens, OpensBatc
         wanted = Place(**place)
         return self if wanted == self.aws.place else BedrockBackend(self.home, Aws(wanted))
 
+    def completed(self, job: LoadedJob) -> LoadedJob:
+        """With the outputs of its stack, where it names one."""
+        return stack.completed(job, self.at(request.place_of(job)).aws)
+
     def check(self, job: LoadedJob) -> list[Finding]:
         """What Bedrock would refuse, sooner or later; asks the account as far as it may."""
         return preflight.findings(job, self.at(request.place_of(job)).aws)
@@ -114,6 +121,7 @@ class BedrockBackend(Backend, Finds, Quotes, Serves, Generates, Opens, OpensBatc
                 "hyperParameters": request.hyper_parameters(staged.job),
                 "place": request.place_of(staged.job),
                 "calls": request.calls(staged),
+                **({"machine": ordered} if (ordered := machine.calls(staged)) else {}),
             },
             files=files,
             manifest=staged.manifest,
@@ -122,17 +130,27 @@ class BedrockBackend(Backend, Finds, Quotes, Serves, Generates, Opens, OpensBatc
         )
 
     def submit(self, plan: Plan, progress: Callable[[int], None] | None = None) -> str:
-        """Stage to S3, then create the job, unless it is there."""
+        """Stage to S3, then create the job, or have it created, unless that was done."""
         here = self.at(plan.request["place"])
-        known = here._named(plan)
+        known = here._known(plan)
         if known is not None:
             return known
         here._stage(plan, progress)
+        if plan.request.get("machine"):
+            machine.start(here.aws, plan)
+            return plan.job_id
         return here._create(plan)
 
     def find(self, plan: Plan) -> str | None:
-        """By its name, which follows from the plan's token."""
-        return self.at(plan.request["place"])._named(plan)
+        """By its name, or the name of its execution, which follow from the plan's token."""
+        return self.at(plan.request["place"])._known(plan)
+
+    def _known(self, plan: Plan) -> str | None:
+        """The job that was created before, or that a machine is to create."""
+        named, execution = self._named(plan), machine.execution_of(plan.request)
+        if named is not None or execution is None:
+            return named
+        return plan.job_id if machine.look(self.aws, execution, plan.job_id) else None
 
     def _named(self, plan: Plan) -> str | None:
         """The ARN of the plan's job when it was created before."""
@@ -185,7 +203,9 @@ class BedrockBackend(Backend, Finds, Quotes, Serves, Generates, Opens, OpensBatc
 
     def describe(self, job_id: str) -> JobState:
         """One look; the files of a completed job are brought home with the first one."""
-        answer = self._get(job_id)
+        answer = self._seen(job_id)
+        if isinstance(answer, JobState):
+            return answer
         if answer["status"] == "InProgress":
             return states.state(answer, None, states.usual_seconds(answer, self._before()))
         if answer["status"] != "Completed":
@@ -194,6 +214,21 @@ class BedrockBackend(Backend, Finds, Quotes, Serves, Generates, Opens, OpensBatc
         if not layout.is_complete(folder):
             output.bring(self.aws, answer, self._owner(answer), folder)
         return states.state(answer, str(folder))
+
+    def _seen(self, job_id: str) -> Mapping[str, Any] | JobState:
+        """The job; or, where a machine is to create it and has not yet, how that stands."""
+        try:
+            return self._get(job_id)
+        except JobNotFound as error:
+            missing = error
+        execution = machine.execution_in(self.home.jobs / job_id)
+        state = machine.look(self.aws, execution, job_id) if execution else None
+        if state is not None and state.ended:
+            with contextlib.suppress(JobNotFound):  # it has come between the two looks
+                return self._get(job_id)
+        if state is None or state.status == "Completed":
+            raise missing
+        return state
 
     def _before(self) -> Sequence[Mapping[str, Any]]:
         """The newest completed jobs, asked once; none where they may not be listed."""
@@ -254,13 +289,28 @@ class BedrockBackend(Backend, Finds, Quotes, Serves, Generates, Opens, OpensBatc
 
     def logs(self, job_id: str, after: str | None = None) -> Iterator[LogLine]:
         """The times of the phases: Bedrock keeps no log. The cursor is a line's number."""
-        lines = list(states.log(self._get(job_id)))
+        seen = self._seen(job_id)
+        told = machine.log(seen) if isinstance(seen, JobState) else states.log(seen)
+        lines = list(told)
         yield from lines[0 if after is None else int(after) + 1 :]
 
     def stop(self, job_id: str) -> None:
-        """StopModelCustomizationJob; a job that has ended, or is stopping, is left as it is."""
-        if self._get(job_id)["status"] != "InProgress":
+        """StopModelCustomizationJob; a job that has ended, or is stopping, is left as it is.
+
+        One that is not there yet is not created any more.
+        """
+        seen = self._seen(job_id)
+        if not isinstance(seen, JobState):
+            self._stop(seen)
             return
+        machine.stop(self.aws, seen)
+        with contextlib.suppress(JobNotFound):  # unless it was created meanwhile
+            self._stop(self._get(job_id))
+
+    def _stop(self, job: Mapping[str, Any]) -> None:
+        if job["status"] != "InProgress":
+            return
+        job_id = str(job["jobName"])
         what = f"the job {job_id} can't be stopped"
         try:
             self.aws.call(what, "bedrock", "stop_model_customization_job", jobIdentifier=job_id)

@@ -47,11 +47,17 @@ class Notes:
 def findings(job: LoadedJob, aws: Aws) -> list[Finding]:
     """Off line first; the account is asked when the job file says enough for it."""
     note = Notes(job)
-    found = [*_settings(job, note), *_model(job, note), *_kind(job, note), *_teacher(job, note)]
+    found = offline(job)
     if any(finding.severity == "error" for finding in found):
         return found
     found += _request(job, note)
     return [*found, *account.findings(job, aws, note)]
+
+
+def offline(job: LoadedJob) -> list[Finding]:
+    """What the job file alone tells. Without an error, the request can be written down."""
+    note = Notes(job)
+    return [*_settings(job, note), *_model(job, note), *_kind(job, note), *_teacher(job, note)]
 
 
 def _settings(job: LoadedJob, note: Notes) -> Iterator[Finding]:
@@ -60,11 +66,14 @@ def _settings(job: LoadedJob, note: Notes) -> Iterator[Finding]:
         fix = "set bedrock.region, --region or AWS_REGION."
         yield note("MissingValue", "bedrock.region", "no AWS Region is named", fix)
     if spec.role_arn is None:
-        fix = "set bedrock.role_arn to a role that bedrock.amazonaws.com may assume."
+        fix = "set bedrock.role_arn (bedrock.amazonaws.com may assume it), or bedrock.stack."
         yield note("MissingValue", "bedrock.role_arn", "no service role is named", fix)
     if spec.s3_uri is None:
-        fix = "set bedrock.s3_uri: s3://BUCKET/PREFIX, in the job's Region."
+        fix = "set bedrock.s3_uri: s3://BUCKET/PREFIX, in the job's Region; or bedrock.stack."
         yield note("MissingValue", "bedrock.s3_uri", "no place in S3 is named", fix)
+    if spec.via_stack and spec.machine_arn is None:
+        fix = "set bedrock.stack; its machine is in the stack STACK-jobs (infra/jobs.yaml)."
+        yield note("MissingValue", "bedrock.via_stack", "no state machine is named", fix)
 
 
 def _model(job: LoadedJob, note: Notes) -> Iterator[Finding]:
@@ -135,12 +144,12 @@ def _request(job: LoadedJob, note: Notes) -> Iterator[Finding]:
     for name in sorted(OURS & set(job.spec.bedrock.request)):
         message = f"bedrock.request may not have {name}: cloudft finds the job again by it"
         yield note("BadRequest", "bedrock.request", message, "leave it out.")
-    parameters = request.create(_without_data(job))
+    parameters = request.create(without_data(job))
     for problem in request_problems("bedrock", "CreateModelCustomizationJob", parameters):
         yield note("BadRequest", "bedrock", problem, "correct it in the job file.")
 
 
-def _without_data(job: LoadedJob) -> StagedJob:
+def without_data(job: LoadedJob) -> StagedJob:
     """The job with a stand-in for its staged data: what the request looks like."""
     nothing = DataFile(0, 0, 0, name="train.jsonl", sha256="0" * 64, bytes=0)
     roles = ("train", "validation") if job.spec.data.validation is not None else ("train",)

@@ -50,7 +50,16 @@ def place_of(job: LoadedJob) -> dict[str, Any]:
 
 def prefix_of(job: LoadedJob) -> tuple[str, str]:
     """Bucket and key prefix of the job file's s3_uri; the prefix ends with a slash or is empty."""
-    bucket, _, prefix = (job.spec.bedrock.s3_uri or "").removeprefix("s3://").partition("/")
+    return _place(job.spec.bedrock.s3_uri)
+
+
+def output_prefix_of(job: LoadedJob) -> tuple[str, str]:
+    """Bucket and key prefix of what jobs leave: those of the data unless output_s3_uri is given."""
+    return _place(job.spec.bedrock.output_s3_uri or job.spec.bedrock.s3_uri)
+
+
+def _place(uri: str | None) -> tuple[str, str]:
+    bucket, prefix = _bucket_and_key(uri or "")
     prefix = prefix.strip("/")
     return bucket, f"{prefix}/" if prefix else ""
 
@@ -125,7 +134,7 @@ def create(staged: StagedJob) -> dict[str, Any]:
 
 def _create(staged: StagedJob, name: str, client_token: str) -> dict[str, Any]:
     job, spec = staged.job, staged.job.spec.bedrock
-    bucket, prefix = prefix_of(job)
+    bucket, prefix = output_prefix_of(job)
     by_role = {item.role: item.uri for item in objects(staged)}
     marks = {TAG_JOB: name, TAG_TOKEN: client_token}
     tags = [{"key": key, "value": value} for key, value in (dict(job.spec.tags) | marks).items()]

@@ -1,0 +1,151 @@
+"""The permissions that a job needs: of the role that Bedrock takes on, and of whoever submits it.
+
+Source: Bedrock user guide, "Create an IAM service role for model customization", "Protect your
+model customization jobs using a VPC" and "Encryption of custom models". Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from cloudft.backends.bedrock import request
+from cloudft.spec.load import LoadedJob
+from cloudft.types import Severity
+
+SERVICE = "bedrock.amazonaws.com"
+MANAGED, MANAGED_BY = "BedrockManaged", "BedrockModelCustomizationJobArn"
+"""The tags of the network interfaces that Bedrock makes for a job."""
+MADE = ("model-customization-job", "custom-model")
+"""What a submit makes."""
+
+
+@dataclass(frozen=True)
+class Need:
+    """An action on a resource, with the keys of conditions that it comes with.
+
+    `severity` is `warning` where the resource's own policy may allow it, which can't be simulated.
+    """
+
+    action: str
+    resource: str
+    context: Mapping[str, str] = field(default_factory=dict)
+    severity: Severity = "error"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the job runs: the parts of its ARNs."""
+
+    partition: str
+    region: str
+    account: str
+
+    def arn(self, service: str, resource: str, *, account: bool = True) -> str:
+        """The ARN of something of this Region."""
+        owner = self.account if account else ""
+        return f"arn:{self.partition}:{service}:{self.region}:{owner}:{resource}"
+
+    def bucket(self, name: str, key: str = "") -> str:
+        """The ARN of a bucket, or of an object in it."""
+        return f"arn:{self.partition}:s3:::{name}{f'/{key}' if key else ''}"
+
+
+def place_of(job: LoadedJob) -> Place:
+    """By the role's ARN and the job's Region."""
+    _, partition, _, _, account, *_ = str(job.spec.bedrock.role_arn).split(":")
+    return Place(partition, str(job.spec.bedrock.region), account)
+
+
+def of_role(job: LoadedJob, keys: Mapping[str, str]) -> Iterator[Need]:
+    """What the service role must be allowed. `keys` has the ARN of each encrypted bucket's key."""
+    here = place_of(job)
+    data, prefix = request.prefix_of(job)
+    output, below = request.output_prefix_of(job)
+    yield Need("s3:ListBucket", here.bucket(data), {"s3:prefix": f"{prefix}data/"})
+    yield Need("s3:GetObject", here.bucket(data, f"{prefix}data/x"))
+    if output != data:
+        yield Need("s3:ListBucket", here.bucket(output), {"s3:prefix": f"{below}jobs/"})
+    yield Need("s3:GetObject", here.bucket(output, f"{below}jobs/x/output/x"))
+    yield Need("s3:PutObject", here.bucket(output, f"{below}jobs/x/output/x"))
+    via = {"kms:ViaService": f"s3.{here.region}.amazonaws.com"}
+    for key in dict.fromkeys(keys[bucket] for bucket in (data, output) if bucket in keys):
+        yield Need("kms:Decrypt", key, via, "warning")
+    if output in keys:
+        yield Need("kms:GenerateDataKey", keys[output], via, "warning")
+    yield from _of_kind(job, here)
+    yield from _of_network(job, here)
+
+
+def _of_kind(job: LoadedJob, here: Place) -> Iterator[Need]:
+    """A teacher is asked, or a grader."""
+    if job.spec.distillation is not None:
+        yield Need("bedrock:InvokeModel", _teacher(job.spec.distillation.teacher, here))
+    if job.spec.reinforcement is not None:
+        grader = job.spec.reinforcement.lambda_arn
+        yield Need("lambda:InvokeFunction", grader, severity="warning")
+
+
+def _teacher(name: str, here: Place) -> str:
+    if name.startswith("arn:"):
+        return name
+    if name.partition(".")[0] in ("us", "eu", "apac", "us-gov", "global"):
+        return here.arn("bedrock", f"inference-profile/{name}")
+    return here.arn("bedrock", f"foundation-model/{name}", account=False)
+
+
+def _of_network(job: LoadedJob, here: Place) -> Iterator[Need]:
+    """Interfaces in the job's subnets: to look, to make, to tag, to use and to remove."""
+    vpc = job.spec.bedrock.vpc
+    if vpc is None:
+        return
+    things = ("DhcpOptions", "NetworkInterfaces", "SecurityGroups", "Subnets", "Vpcs")
+    yield from (Need(f"ec2:Describe{thing}", "*") for thing in things)
+    interface = here.arn("ec2", "network-interface/x")
+    tags = {MANAGED: "true", MANAGED_BY: here.arn("bedrock", "model-customization-job/x")}
+    asked = {f"aws:RequestTag/{key}": value for key, value in tags.items()}
+    yield Need("ec2:CreateNetworkInterface", interface, asked)
+    for subnet in vpc.subnet_ids:
+        yield Need("ec2:CreateNetworkInterface", here.arn("ec2", f"subnet/{subnet}"))
+    for group in vpc.security_group_ids:
+        yield Need("ec2:CreateNetworkInterface", here.arn("ec2", f"security-group/{group}"))
+    there = {f"ec2:ResourceTag/{key}": value for key, value in tags.items()}
+    there["ec2:Subnet"] = here.arn("ec2", f"subnet/{vpc.subnet_ids[0]}")
+    for action in ("CreateNetworkInterfacePermission", "DeleteNetworkInterface"):
+        yield Need(f"ec2:{action}", interface, there)
+    yield Need("ec2:DeleteNetworkInterfacePermission", interface, there)
+    making = {"ec2:CreateAction": "CreateNetworkInterface", "aws:TagKeys": MANAGED}
+    yield Need("ec2:CreateTags", interface, making)
+
+
+def of_caller(job: LoadedJob) -> Iterator[Need]:
+    """What whoever submits must be allowed besides S3: create, tag, hand over the role, the key.
+
+    By the stack it is to start the machine, and to see how it stands: the rest is the machine's.
+    """
+    here, machine = place_of(job), job.spec.bedrock.machine_arn
+    if job.spec.bedrock.via_stack and machine is not None:
+        yield Need("states:StartExecution", machine)
+        execution = machine.replace(":stateMachine:", ":execution:")
+        yield Need("states:DescribeExecution", f"{execution}:x")
+        yield Need("states:StopExecution", f"{execution}:x", severity="warning")
+        return
+    create = "bedrock:CreateModelCustomizationJob"
+    made = [here.arn("bedrock", f"{kind}/x") for kind in MADE]
+    for resource in (base_model(job, here), *made):
+        yield Need(create, resource)
+    yield from (Need("bedrock:TagResource", resource) for resource in made)
+    yield Need("iam:PassRole", str(job.spec.bedrock.role_arn), {"iam:PassedToService": SERVICE})
+    key = job.spec.bedrock.kms_key_id
+    if key is not None and key.startswith("arn:") and ":key/" in key:
+        via = {"kms:ViaService": f"bedrock.{here.region}.amazonaws.com"}
+        for action in ("CreateGrant", "Decrypt", "DescribeKey", "GenerateDataKey"):
+            yield Need(f"kms:{action}", key, via, "warning")
+
+
+def base_model(job: LoadedJob, here: Place) -> str:
+    """The ARN of what is customized."""
+    name = request.base_model(job)
+    if name.startswith("arn:"):
+        return name
+    return here.arn("bedrock", f"foundation-model/{name}", account=False)

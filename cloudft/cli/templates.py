@@ -1,0 +1,169 @@
+"""infra synth, status and policy: what is written, what stands, what a job needs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from cloudft.cli.options import (
+    Console,
+    console_options,
+    job_file_argument,
+    parse_settings,
+    place,
+    spec_options,
+)
+from cloudft.home import Home
+
+if TYPE_CHECKING:
+    from cloudft.infrastructure.costs import Cost
+    from cloudft.infrastructure.status import Drift, Report
+
+stack_argument = click.argument("name", metavar="[NAME]", default="cloudft")
+template_option = click.option(
+    "--template", default="base", show_default=True, metavar="NAME", help="Which of cloudft's own."
+)
+param_option = click.option(
+    "--param",
+    "params",
+    multiple=True,
+    metavar="KEY=VALUE",
+    callback=parse_settings,
+    help="A parameter of the template; `cloudft infra synth` shows them all.",
+)
+
+
+@click.command(
+    "synth",
+    epilog="\b\nExamples:\n  cloudft infra synth > base.yaml\n"
+    "  cloudft infra synth --param WithVpc=yes --output json",
+)
+@template_option
+@param_option
+@console_options
+def synth_command(template: str, params: dict[str, str], console: Console) -> int:
+    """Print a template as `aws cloudformation deploy` takes it; check the parameters given.
+
+    As JSON: the parameters with their rules, and what the stack would cost while it stands.
+    """
+    from cloudft.infrastructure import changes
+    from cloudft.infrastructure import template as templates
+    from cloudft.infrastructure.status import costs_of
+
+    text = templates.text_of(template)
+    changes.check(template, text, params, None)
+    parsed = templates.parse(text)
+    known = templates.parameters(parsed).values()
+    costs = costs_of(parsed, params)
+    for line in cost_lines(costs):
+        console.detail(line)
+    console.result(
+        {
+            "template": text,
+            "parameters": [
+                {"name": p.name, "value": params.get(p.name, p.default), "rules": p.declared}
+                for p in known
+            ],
+            "costs": costs,
+        },
+        text.rstrip("\n"),
+    )
+    return 0
+
+
+def cost_lines(costs: Sequence[Cost]) -> list[str]:
+    """What a stack costs, a line each, and the sum of what is known."""
+    from cloudft.cli.serving import dollars
+    from cloudft.infrastructure.costs import known
+
+    lines = []
+    for cost in costs:
+        source = f" ({cost.source}, {cost.date})" if cost.source else ""
+        note = f"; {cost.note}" if cost.note else ""
+        lines.append(f"  {cost.resource}: {dollars(cost.per_month)}{source}{note}")
+    unknown = sum(cost.per_month is None for cost in costs)
+    more = f", and {unknown} resources by use at prices not known here" if unknown else ""
+    return [f"costs a month, while it stands: {dollars(known(costs))}{more}", *lines]
+
+
+@click.command("status", epilog="\b\nExample:\n  cloudft infra status team --output json")
+@stack_argument
+@click.option("--drift/--no-drift", default=True, show_default=True, help="Look for drift.")
+@console_options
+def status_command(name: str, drift: bool, console: Console) -> int:
+    """Show a stack: its state, its outputs, what has drifted from its template, what it costs."""
+    from cloudft.aws.client import Aws, Place
+    from cloudft.infrastructure.costs import known
+    from cloudft.infrastructure.status import look
+
+    report = look(Aws(Place(**place())), name, drift=drift)
+    stack = report.stack
+    console.result(
+        {
+            "stack": stack,
+            "drift": report.drift,
+            "driftUnknown": report.why,
+            "costs": report.costs,
+            "usdPerMonth": known(report.costs),
+        },
+        _status_text(report),
+    )
+    return 0
+
+
+def _status_text(report: Report) -> str:
+    from cloudft.cli.render import table
+
+    stack = report.stack
+    reason = f" ({stack.reason})" if stack.reason else ""
+    lines = [f"{stack.name}: {stack.status}{reason}"]
+    if stack.protected:
+        lines.append("protected against its end")
+    if stack.outputs:
+        lines += ["", table(("OUTPUT", "VALUE"), sorted(stack.outputs.items()))]
+    lines += ["", *_drift_lines(report.drift, report.why), "", *cost_lines(report.costs)]
+    return "\n".join(lines)
+
+
+def _drift_lines(drift: Sequence[Drift] | None, why: str | None) -> list[str]:
+    if drift is None:
+        return [f"drift: unknown ({why})"]
+    if not drift:
+        return ["drift: none"]
+    return [
+        f"drift: {one.resource} ({one.type}) is {one.status}: {', '.join(one.properties)}"
+        for one in drift
+    ]
+
+
+@click.command(
+    "policy",
+    epilog="\b\nExamples:\n  cloudft infra policy > policy.json\n"
+    "  cloudft infra policy jobs/router.yaml --set bedrock.stack=team",
+)
+@job_file_argument
+@spec_options
+@console_options
+def policy_command(path: Path | None, flags: dict[str, str], console: Console) -> int:
+    """Print the least IAM policy with which a job file can be checked, submitted and followed.
+
+    It follows from the calls that a submit makes and their resources; nothing is staged or checked.
+    Data and names that change with the job's content stand as patterns.
+    """
+    from cloudft.backends import backend
+    from cloudft.backends.bedrock import preflight
+    from cloudft.backends.bedrock.policy import caller_policy
+    from cloudft.cli.render import json_text
+    from cloudft.cli.submitting import load
+    from cloudft.errors import CheckFailed
+
+    job = backend("bedrock", Home.from_environ()).completed(load(path, flags))
+    errors = [finding for finding in preflight.offline(job) if finding.severity == "error"]
+    if errors:
+        raise CheckFailed(errors[0].message, errors)
+    document = caller_policy(preflight.without_data(job))
+    console.result(document, json_text(document))
+    return 0

@@ -1,0 +1,203 @@
+"""Who may do what, by the policies that stand in IAM beside this endpoint.
+
+With `--authorization`, jobs reach S3 as their role: what its policies don't allow is refused, and
+so is a role that does not trust Bedrock. IAM's policy simulator is answered from the same policies.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+from urllib.parse import unquote
+
+from botocore.exceptions import ClientError
+
+from cloudft.endpoint.policies import ALLOWED, Request, Statement, decide, statements, trusts
+from cloudft.endpoint.state import ACCOUNT
+from cloudft.endpoint.wire import WireError
+
+SERVICE = "bedrock.amazonaws.com"
+ACTIONS = {
+    "GetObject": "s3:GetObject",
+    "HeadObject": "s3:GetObject",
+    "ListObjectsV2": "s3:ListBucket",
+    "PutObject": "s3:PutObject",
+}
+"""What each call of S3 needs; another call is not a job's to make."""
+KEYS = {"s3:GetObject": "kms:Decrypt", "s3:PutObject": "kms:GenerateDataKey"}
+"""What is needed of the key of an encrypted bucket besides."""
+NOBODY = f"arn:aws:sts::{ACCOUNT}:user/moto"
+"""What moto calls those whose key is no user's: here they may do everything."""
+Services = Callable[[str], Any]
+
+
+class Authority:
+    """Reads IAM at each question: a policy that was changed counts at once."""
+
+    def __init__(self, services: Services, region: str) -> None:
+        self.services = services
+        self.region = region
+
+    def decide(self, principal: str, *requests: Request) -> list[str]:
+        """What the policies of a user or a role say. Raises WireError for one that is not there."""
+        kind, _, name = principal.rpartition(":")[2].partition("/")
+        name = name.rpartition("/")[2]
+        if kind not in ("role", "user"):
+            raise WireError("InvalidInput", f"{principal} is no user and no role")
+        try:
+            found = list(self._identity(kind, name))
+            boundary = self._boundary(kind, name)
+        except ClientError as error:
+            what = f"The {kind} with name {name} cannot be found."
+            raise WireError("NoSuchEntity", what) from error
+        own = {"aws:username": name} if kind == "user" else {}
+        whole = [Request(r.action, r.resource, {**own, **r.context}) for r in requests]
+        return [decide(found, request, boundary) for request in whole]
+
+    def _identity(self, kind: str, name: str) -> Iterator[Statement]:
+        yield from self._of(kind, name)
+        if kind == "user":
+            groups = self.services("iam").list_groups_for_user(UserName=name)["Groups"]
+            for group in groups:
+                yield from self._of("group", group["GroupName"])
+
+    def _of(self, kind: str, name: str) -> Iterator[Statement]:
+        """The statements of a user, a role or a group: inline, then attached."""
+        iam, who = self.services("iam"), {f"{kind.capitalize()}Name": name}
+        for policy in getattr(iam, f"list_{kind}_policies")(**who)["PolicyNames"]:
+            answer = getattr(iam, f"get_{kind}_policy")(**who, PolicyName=policy)
+            yield from statements(_document(answer["PolicyDocument"]))
+        attached = getattr(iam, f"list_attached_{kind}_policies")(**who)["AttachedPolicies"]
+        for policy in attached:
+            yield from self._managed(policy["PolicyArn"])
+
+    def _managed(self, arn: str) -> list[Statement]:
+        iam = self.services("iam")
+        version = iam.get_policy(PolicyArn=arn)["Policy"]["DefaultVersionId"]
+        answer = iam.get_policy_version(PolicyArn=arn, VersionId=version)["PolicyVersion"]
+        return statements(_document(answer["Document"]))
+
+    def _boundary(self, kind: str, name: str) -> list[Statement] | None:
+        iam = self.services("iam")
+        told = getattr(iam, f"get_{kind}")(**{f"{kind.capitalize()}Name": name})
+        boundary = told[kind.capitalize()].get("PermissionsBoundary")
+        return self._managed(boundary["PermissionsBoundaryArn"]) if boundary else None
+
+    def take_on(self, role: str, source: str) -> None:
+        """Raise AccessDenied unless the role lets Bedrock take it on for that job's ARN."""
+        name = role.rpartition("/")[2]
+        told = self.services("iam").get_role(RoleName=name)["Role"]
+        context = {"aws:SourceAccount": source.split(":")[4], "aws:SourceArn": source}
+        if not trusts(_document(told["AssumeRolePolicyDocument"]), SERVICE, context):
+            what = f"{SERVICE} is not authorized to perform: sts:AssumeRole on resource: {role}"
+            raise _denied(what, "AssumeRole")
+
+    def require(self, role: str, request: Request, operation: str) -> None:
+        """Raise AccessDenied, as S3 does, for what a role may not do."""
+        [decision] = self.decide(role, request)
+        if decision != ALLOWED:
+            what = f"{role} is not authorized to perform: {request.action} on {request.resource}"
+            raise _denied(f"{what} ({decision})", operation)
+
+    def watch(self, s3: Any, role: str) -> None:
+        """From now on that client of S3 does what the role may do."""
+
+        def look(params: Mapping[str, Any], model: Any, **_: Any) -> None:
+            for request in self._needs(s3, model.name, params):
+                self.require(role, request, model.name)
+
+        s3.meta.events.register("before-parameter-build.s3", look)
+
+    def _needs(self, s3: Any, operation: str, params: Mapping[str, Any]) -> Iterator[Request]:
+        if operation == "GetBucketEncryption":  # our own question, below
+            return
+        if operation not in ACTIONS:
+            raise _denied(f"a job makes no call {operation}", operation)
+        action, bucket = ACTIONS[operation], f"arn:aws:s3:::{params['Bucket']}"
+        if action == "s3:ListBucket":
+            yield Request(action, bucket, {"s3:prefix": params.get("Prefix", "")})
+            return
+        yield Request(action, f"{bucket}/{params['Key']}", {})
+        key = self._key(s3, params["Bucket"])
+        if key is not None:
+            via = {"kms:ViaService": f"s3.{self.region}.amazonaws.com"}
+            yield Request(KEYS[action], key, via)
+
+    def _key(self, s3: Any, bucket: str) -> str | None:
+        """The ARN of the key that a bucket is encrypted with; None for S3's own."""
+        try:
+            told = s3.get_bucket_encryption(Bucket=bucket)["ServerSideEncryptionConfiguration"]
+        except ClientError:
+            return None
+        default = told["Rules"][0]["ApplyServerSideEncryptionByDefault"]
+        key = default.get("KMSMasterKeyID")
+        if key is None:
+            return None
+        return str(self.services("kms").describe_key(KeyId=key)["KeyMetadata"]["Arn"])
+
+
+class Simulator:
+    """IAM's policy simulator, one action on one resource after the other."""
+
+    def __init__(self, authority: Authority) -> None:
+        self.authority = authority
+
+    def simulate_principal_policy(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """What the policies of a user or a role say to actions on resources."""
+        context = {
+            entry["ContextKeyName"]: entry.get("ContextKeyValues", [])
+            for entry in given.get("ContextEntries", ())
+        }
+        requests = [
+            Request(action, resource, context)
+            for action in given["ActionNames"]
+            for resource in given.get("ResourceArns") or ["*"]
+        ]
+        results = [
+            {
+                "EvalActionName": request.action,
+                "EvalResourceName": request.resource,
+                "EvalDecision": decision,
+            }
+            for request, decision in zip(
+                requests, self._decisions(given["PolicySourceArn"], requests), strict=True
+            )
+        ]
+        return {"EvaluationResults": results, "IsTruncated": False}
+
+    def _decisions(self, principal: str, requests: Sequence[Request]) -> list[str]:
+        if principal == NOBODY:
+            return [ALLOWED] * len(requests)
+        try:
+            return self.authority.decide(principal, *requests)
+        except ValueError as error:
+            raise WireError("PolicyEvaluation", str(error)) from error
+
+
+def _document(told: Any) -> Mapping[str, Any]:
+    """A policy as data: botocore has read it, or moto has sent it as text."""
+    found: Mapping[str, Any] = json.loads(unquote(told)) if isinstance(told, str) else told
+    return found
+
+
+def _denied(message: str, operation: str) -> ClientError:
+    return ClientError({"Error": {"Code": "AccessDenied", "Message": message}}, operation)
+
+
+class Hands:
+    """S3 in the hands of a job: as its role with an authority, else as this endpoint."""
+
+    def __init__(self, make: Callable[[], Any], authority: Authority | None) -> None:
+        self._make = make
+        self._own = make()
+        self.authority = authority
+
+    def __call__(self, role: str, source: str) -> Any:
+        """A client of S3 for the job of that ARN. Raises ClientError for a role that is refused."""
+        if self.authority is None:
+            return self._own
+        self.authority.take_on(role, source)
+        s3 = self._make()
+        self.authority.watch(s3, role)
+        return s3

@@ -1,0 +1,1 @@
+"""The AWS side as code: templates, what they cost, and the stacks that are made of them."""

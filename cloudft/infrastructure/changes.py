@@ -1,0 +1,349 @@
+"""A stack made or changed through a change set: proposed, looked at, executed, followed.
+
+Nothing is done twice: a change set's name and the token of its execution follow from the template,
+its parameters and the state that it was made for. One that is not executed is removed again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import orjson
+
+from cloudft.aws import stack as stacks
+from cloudft.aws.client import Aws
+from cloudft.aws.stack import Stack
+from cloudft.errors import AwsConflict, AwsNotFound, AwsRefused, StackFailed, UsageError
+from cloudft.infrastructure import template as templates
+
+SERVICE = "cloudformation"
+PREFIX = "cloudft-"
+TAG = {"Key": "cloudft:infra", "Value": "base"}
+CAPABILITIES = ("CAPABILITY_IAM",)
+ABANDONED = timedelta(hours=1)
+"""How old a change set of ours must be that nobody executed, before another deploy removes it."""
+NO_CHANGES = ("didn't contain changes", "No updates are to be performed")
+Sleep = Callable[[float], None]
+
+
+@dataclass(frozen=True)
+class Change:
+    """What would happen to one resource. `replacement`: it would be made anew."""
+
+    action: str
+    resource: str
+    type: str
+    physical_id: str | None
+    replacement: str | None
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A change set that waits. `changes` is empty when there is nothing to change."""
+
+    stack: str
+    arn: str
+    creates: bool
+    token: str
+    changes: Sequence[Change]
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened to a stack, or to a resource of it."""
+
+    id: str
+    at: str
+    resource: str
+    type: str
+    status: str
+    reason: str | None
+
+
+def find(aws: Aws, name: str) -> Stack | None:
+    """The stack, or None; an empty one that only waits for its first change set is none."""
+    try:
+        found = stacks.read(aws, name)
+    except AwsNotFound:
+        return None
+    return None if found.status == "REVIEW_IN_PROGRESS" else found
+
+
+def under_way(stack: Stack) -> bool:
+    """True while something is done to it."""
+    return stack.status.endswith("_IN_PROGRESS") and stack.status != "REVIEW_IN_PROGRESS"
+
+
+def outputs_for(aws: Aws, name: str, text: str) -> dict[str, str]:
+    """The outputs of the stack `name` that are parameters of the template `text`.
+
+    Raises AwsNotFound, AwsRefused and AwsUnreachable; UsageError for a stack that is not ready.
+    """
+    stack = stacks.read(aws, name)
+    if not stack.ready:
+        fix = f"`cloudft infra status {name}` tells why."
+        raise UsageError(f"the stack {name} is {stack.status}: it has no outputs yet", fix=fix)
+    wanted = templates.parameters(templates.parse(text))
+    return {key: value for key, value in stack.outputs.items() if key in wanted}
+
+
+def check(name: str, text: str, given: Mapping[str, str], before: Stack | None) -> None:
+    """Raise UsageError with everything that is wrong with the parameters."""
+    template = templates.parse(text)
+    known = templates.parameters(template)
+    kept = {k: v for k, v in (before.parameters if before else {}).items() if k in known}
+    broken = list(templates.faults(template, {**kept, **given}))
+    if broken:
+        fix = f"`cloudft infra synth --template {name}` shows every parameter and its rule."
+        raise UsageError("; ".join(broken), fix=fix)
+
+
+def propose(
+    aws: Aws,
+    name: str,
+    text: str,
+    given: Mapping[str, str],
+    before: Stack | None,
+    sleep: Sleep = time.sleep,
+) -> Proposal:
+    """What a template and its parameters would change. Values not given stay as they are.
+
+    Raises UsageError for parameters that the template does not take, AwsRefused, AwsUnreachable.
+    """
+    _forget_abandoned(aws, name)
+    token = _token(text, given, before)
+    request = {
+        "StackName": name,
+        "ChangeSetName": PREFIX + token,
+        "ChangeSetType": "UPDATE" if before else "CREATE",
+        "ClientToken": token,
+        "TemplateBody": text,
+        "Parameters": _parameters(text, given, before),
+        "Capabilities": list(CAPABILITIES),
+        "Tags": [TAG],
+    }
+    made = _made(aws, name, request)
+    told = _settled(aws, made["Id"], sleep)
+    changes = () if _unchanged(told) else tuple(_changes(aws, told))
+    proposal = Proposal(name, str(made["Id"]), before is None, token, changes)
+    if told["Status"] == "FAILED" and changes == () and not _unchanged(told):
+        drop(aws, proposal)
+        raise StackFailed(f"the changes of {name} can't be worked out: {told['StatusReason']}")
+    return proposal
+
+
+def _token(text: str, given: Mapping[str, str], before: Stack | None) -> str:
+    state = [before.id, before.changed] if before else []
+    content = orjson.dumps([text, dict(given), state], option=orjson.OPT_SORT_KEYS)
+    return hashlib.sha256(content).hexdigest()[:32]
+
+
+def _parameters(text: str, given: Mapping[str, str], before: Stack | None) -> list[dict[str, Any]]:
+    known = templates.parameters(templates.parse(text))
+    there = before.parameters if before else {}
+    values: list[dict[str, Any]] = [
+        {"ParameterKey": key, "ParameterValue": value} for key, value in given.items()
+    ]
+    values += [
+        {"ParameterKey": key, "UsePreviousValue": True}
+        for key in known
+        if key in there and key not in given
+    ]
+    return values
+
+
+def _made(aws: Aws, name: str, request: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A new change set: one of this name that a broken-off run left is made again."""
+    what = f"the changes of {name} can't be worked out"
+    try:
+        return aws.call(what, SERVICE, "create_change_set", **request)
+    except AwsRefused as error:
+        if "AlreadyExists" not in error.message or "ChangeSet" not in error.message:
+            raise
+    which = {"StackName": name, "ChangeSetName": request["ChangeSetName"]}
+    aws.call(what, SERVICE, "delete_change_set", **which)
+    return aws.call(what, SERVICE, "create_change_set", **request)
+
+
+def _settled(aws: Aws, arn: str, sleep: Sleep) -> Mapping[str, Any]:
+    what = "the change set can't be looked at"
+    while True:
+        told = aws.call(what, SERVICE, "describe_change_set", ChangeSetName=arn)
+        if not told["Status"].endswith(("PENDING", "IN_PROGRESS")):
+            return told
+        sleep(1.0)
+
+
+def _unchanged(told: Mapping[str, Any]) -> bool:
+    reason = told.get("StatusReason") or ""
+    return told["Status"] == "FAILED" and any(words in reason for words in NO_CHANGES)
+
+
+def _changes(aws: Aws, told: Mapping[str, Any]) -> Iterator[Change]:
+    while True:
+        for change in told.get("Changes", ()):
+            one = change["ResourceChange"]
+            yield Change(
+                one["Action"],
+                one["LogicalResourceId"],
+                one["ResourceType"],
+                one.get("PhysicalResourceId") or None,
+                one.get("Replacement"),
+            )
+        if not told.get("NextToken"):
+            return
+        more = {"ChangeSetName": told["ChangeSetId"], "NextToken": told["NextToken"]}
+        told = aws.call("the change set can't be read", SERVICE, "describe_change_set", **more)
+
+
+def drop(aws: Aws, proposal: Proposal) -> None:
+    """Remove a change set that will not be executed, and the empty stack that it brought."""
+    what = f"the change set of {proposal.stack} can't be removed"
+    with contextlib.suppress(AwsNotFound):
+        aws.call(what, SERVICE, "delete_change_set", ChangeSetName=proposal.arn)
+    if proposal.creates:
+        forget_empty(aws, proposal.stack)
+
+
+def forget_empty(aws: Aws, name: str) -> None:
+    """Remove a stack that holds nothing: it waits for a first change set, or was rolled back."""
+    try:
+        found = stacks.read(aws, name)
+    except AwsNotFound:
+        return
+    if found.status in ("REVIEW_IN_PROGRESS", "ROLLBACK_COMPLETE"):
+        aws.call(f"{name} can't be removed", SERVICE, "delete_stack", StackName=found.id)
+
+
+def _forget_abandoned(aws: Aws, name: str) -> None:
+    """Remove change sets of ours that nobody executed."""
+    oldest = datetime.now(timezone.utc) - ABANDONED
+    what = f"the change sets of {name} can't be listed"
+    try:
+        told = aws.call(what, SERVICE, "list_change_sets", StackName=name)
+    except AwsRefused:  # there is no such stack yet, or they may not be listed
+        return
+    for one in told.get("Summaries", ()):
+        waits = one.get("ExecutionStatus") in ("AVAILABLE", "UNAVAILABLE", "OBSOLETE")
+        if one["ChangeSetName"].startswith(PREFIX) and waits and one["CreationTime"] < oldest:
+            what = f"the change set {one['ChangeSetName']} can't be removed"
+            aws.call(what, SERVICE, "delete_change_set", ChangeSetName=one["ChangeSetId"])
+
+
+def execute(aws: Aws, proposal: Proposal) -> None:
+    """Begin with the changes; an answer that was lost does not begin them twice."""
+    what = f"the changes of {proposal.stack} can't be made"
+    request = {"ChangeSetName": proposal.arn, "ClientRequestToken": proposal.token}
+    try:
+        aws.call(what, SERVICE, "execute_change_set", **request)
+    except AwsRefused:
+        if not any(token == proposal.token for token, _ in _events(aws, proposal.stack)):
+            raise
+
+
+def _events(aws: Aws, name: str) -> Iterator[tuple[str | None, Event]]:
+    """What has happened, the newest first, each with the token of whoever asked for it."""
+    what = f"the events of {name} can't be read"
+    more: dict[str, str] = {}
+    while True:
+        told = aws.call(what, SERVICE, "describe_stack_events", StackName=name, **more)
+        for one in told["StackEvents"]:
+            yield (
+                one.get("ClientRequestToken"),
+                Event(
+                    one["EventId"],
+                    one["Timestamp"].isoformat(timespec="seconds"),
+                    one["LogicalResourceId"],
+                    one["ResourceType"],
+                    one["ResourceStatus"],
+                    one.get("ResourceStatusReason"),
+                ),
+            )
+        if not told.get("NextToken"):
+            return
+        more = {"NextToken": told["NextToken"]}
+
+
+def seen(aws: Aws, name: str) -> set[str]:
+    """The events so far; none for a stack that is not there."""
+    try:
+        return {event.id for _, event in _events(aws, name)}
+    except AwsRefused:
+        return set()
+
+
+def follow(
+    aws: Aws,
+    stack_id: str,
+    before: set[str],
+    tell: Callable[[Event], None],
+    poll_s: float = 3.0,
+    sleep: Sleep = time.sleep,
+) -> Stack:
+    """Tell of each event as it comes, until the stack rests. `before` are those told already.
+
+    Raises StackFailed, beginning with the first resource that failed, when it did not come through.
+    """
+    known, failed = set(before), []
+    while True:
+        stack = stacks.read(aws, stack_id)
+        for event in reversed([e for _, e in _events(aws, stack_id) if e.id not in known]):
+            known.add(event.id)
+            tell(event)
+            if event.status.endswith("_FAILED") and "cancelled" not in (event.reason or ""):
+                failed.append(event)
+        if not under_way(stack):
+            break
+        sleep(poll_s)
+    if stack.status in GOOD:
+        return stack
+    raise _failure(stack, failed)
+
+
+GOOD = stacks.READY - {"UPDATE_ROLLBACK_COMPLETE", "IMPORT_ROLLBACK_COMPLETE"} | {"DELETE_COMPLETE"}
+"""Where a stack rests when what was wanted has come true."""
+
+
+def _failure(stack: Stack, failed: Sequence[Event]) -> StackFailed:
+    resources = [event for event in failed if event.type != "AWS::CloudFormation::Stack"]
+    if resources:
+        first = resources[0]
+        message = f"{first.resource} ({first.type}): {first.reason}"
+    else:
+        message = stack.reason or "CloudFormation gives no reason"
+    fix = f"mend that and deploy again; `cloudft infra status {stack.name}` shows what stands."
+    if stack.status.startswith("DELETE"):
+        fix = "mend that and destroy again; what could be removed is removed."
+    return StackFailed(f"{message} (the stack {stack.name} is now {stack.status})", fix=fix)
+
+
+def protect(aws: Aws, stack: Stack, on: bool) -> Stack:
+    """Termination protection on or off; returns the stack as it is then."""
+    what = f"the protection of {stack.name} can't be changed"
+    request = {"StackName": stack.id, "EnableTerminationProtection": on}
+    aws.call(what, SERVICE, "update_termination_protection", **request)
+    return stacks.read(aws, stack.id)
+
+
+def refuse_broken(stack: Stack) -> None:
+    """Raise StackFailed for a stack that CloudFormation changes no more; it says what helps."""
+    if stack.status in ("CREATE_FAILED", "DELETE_FAILED", "ROLLBACK_FAILED"):
+        fix = f"`cloudft infra destroy {stack.name}` removes what is left of it; then deploy again."
+    elif stack.status == "UPDATE_ROLLBACK_FAILED":
+        fix = f"`aws cloudformation continue-update-rollback --stack-name {stack.name}`."
+    else:
+        return
+    raise StackFailed(f"the stack {stack.name} is {stack.status}: {stack.reason}", fix=fix)
+
+
+def refuse_under_way(stack: Stack) -> None:
+    """Raise AwsConflict for a stack that something is done to."""
+    if under_way(stack):
+        fix = f"`cloudft infra status {stack.name}` shows when it rests."
+        raise AwsConflict(f"the stack {stack.name} is {stack.status}", fix=fix)

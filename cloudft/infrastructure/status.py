@@ -1,0 +1,99 @@
+"""A stack as it stands: outputs, what has drifted from its template, what it costs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cloudft.aws import stack as stacks
+from cloudft.aws.client import Aws
+from cloudft.aws.stack import Stack
+from cloudft.errors import AwsRefused, AwsUnreachable
+from cloudft.infrastructure import changes
+from cloudft.infrastructure import template as templates
+from cloudft.infrastructure.changes import SERVICE, Sleep
+from cloudft.infrastructure.costs import Cost, costs
+from cloudft.infrastructure.evaluate import Scope
+
+
+@dataclass(frozen=True)
+class Drift:
+    """A resource that is not what its template says. `properties` is empty for one that is gone."""
+
+    resource: str
+    type: str
+    status: str
+    properties: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Report:
+    """One look. `drift` None: it was not looked for, or could not be; `why` says so."""
+
+    stack: Stack
+    drift: Sequence[Drift] | None
+    why: str | None
+    costs: Sequence[Cost]
+
+
+def look(aws: Aws, name: str, *, drift: bool, sleep: Sleep = time.sleep) -> Report:
+    """The stack, its drift and its cost. Raises AwsNotFound, AwsRefused, AwsUnreachable."""
+    stack = changes.find(aws, name)
+    if stack is None:
+        raise stacks.no_such_stack(name, aws)
+    found, why = None, "not asked"
+    if drift:
+        try:
+            found, why = _drift(aws, stack, sleep), ""
+        except (AwsRefused, AwsUnreachable) as error:
+            why = error.message
+    return Report(stack, found, why or None, _costs(aws, stack))
+
+
+def _drift(aws: Aws, stack: Stack, sleep: Sleep) -> list[Drift]:
+    what = f"the drift of {stack.name} can't be looked at"
+    begun = aws.call(what, SERVICE, "detect_stack_drift", StackName=stack.id)
+    which = {"StackDriftDetectionId": begun["StackDriftDetectionId"]}
+    operation = "describe_stack_drift_detection_status"
+    while (told := aws.call(what, SERVICE, operation, **which))["DetectionStatus"] == (
+        "DETECTION_IN_PROGRESS"
+    ):
+        sleep(2.0)
+    if told["DetectionStatus"] == "DETECTION_FAILED":
+        raise AwsRefused(f"{what}: {told.get('DetectionStatusReason')}", fix="try again.")
+    return list(_drifted(aws, stack, what))
+
+
+def _drifted(aws: Aws, stack: Stack, what: str) -> list[Drift]:
+    found: list[Drift] = []
+    more: dict[str, Any] = {"StackResourceDriftStatusFilters": ["MODIFIED", "DELETED"]}
+    while True:
+        operation = "describe_stack_resource_drifts"
+        page = aws.call(what, SERVICE, operation, StackName=stack.id, **more)
+        found += [_one(one) for one in page["StackResourceDrifts"]]
+        if not page.get("NextToken"):
+            return found
+        more["NextToken"] = page["NextToken"]
+
+
+def _one(told: Mapping[str, Any]) -> Drift:
+    return Drift(
+        told["LogicalResourceId"],
+        told["ResourceType"],
+        told["StackResourceDriftStatus"],
+        tuple(p["PropertyPath"].strip("/") for p in told.get("PropertyDifferences", ())),
+    )
+
+
+def _costs(aws: Aws, stack: Stack) -> list[Cost]:
+    what = f"the template of {stack.name} can't be read"
+    told = aws.call(what, SERVICE, "get_template", StackName=stack.id)["TemplateBody"]
+    template = templates.parse(told) if isinstance(told, str) else told
+    return costs_of(template, stack.parameters)
+
+
+def costs_of(template: templates.Tree, given: Mapping[str, str]) -> list[Cost]:
+    """What a template with those parameters costs while it stands."""
+    return costs(Scope(template, given, {}, {}).resources())

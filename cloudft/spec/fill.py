@@ -1,0 +1,59 @@
+"""Values that a job file leaves to something else, such as a stack, laid under those it gives."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from pydantic import ValidationError
+
+from cloudft.errors import CheckFailed
+from cloudft.spec.layers import Origin
+from cloudft.spec.load import LoadedJob
+from cloudft.spec.models import BedrockSpec
+from cloudft.types import Finding
+
+
+def unsaid(job: LoadedJob, name: str) -> bool:
+    """True when nothing was given for a field of `bedrock`, not even null."""
+    return name not in job.spec.bedrock.model_fields_set
+
+
+def filled(job: LoadedJob, values: Mapping[str, Any], origins: Mapping[str, Origin]) -> LoadedJob:
+    """The job with `values` for those fields of `bedrock` that it leaves unsaid.
+
+    `origins` has one for each value. Raises CheckFailed for a value that its field does not take.
+    """
+    new = {name: value for name, value in values.items() if unsaid(job, name)}
+    given = job.spec.bedrock.model_dump(exclude_unset=True)
+    try:
+        section = BedrockSpec.model_validate({**given, **new})
+    except ValidationError as error:
+        findings = [_refused(job, fault, origins) for fault in error.errors(include_url=False)]
+        raise CheckFailed(findings[0].message, findings) from error
+    spec = job.spec.model_copy(update={"bedrock": section})
+    return dataclasses.replace(job, spec=spec, origins=_origins(job, new, origins))
+
+
+def _refused(job: LoadedJob, fault: Any, origins: Mapping[str, Origin]) -> Finding:
+    name = str(fault["loc"][0])
+    field, where = f"bedrock.{name}", origins[name].where
+    message = f"{field}: {fault['msg']} (from the {where})"
+    fix = f"set {field} in the job file, or mend the {where}."
+    file = str(job.path) if job.path else None
+    return Finding("error", "BadValue", message, fix, file, job.line_of(field), field)
+
+
+def _origins(
+    job: LoadedJob, new: Mapping[str, Any], origins: Mapping[str, Origin]
+) -> Mapping[str, Origin]:
+    """The origins of every leaf: a section stands for what is in it."""
+    found = dict(job.origins)
+    for name, value in new.items():
+        field = f"bedrock.{name}"
+        found.pop(field, None)
+        leaves = [f"{field}.{leaf}" for leaf in value] if isinstance(value, Mapping) else [field]
+        found |= dict.fromkeys(leaves, origins[name])
+    return MappingProxyType(found)

@@ -1,0 +1,103 @@
+"""The base stack without AWS: its template resolved with values, and its policies as statements."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cloudft.infrastructure import template as templates
+from cloudft.infrastructure.evaluate import Made, Scope
+
+ACCOUNT, REGION = "000000000000", "us-east-1"
+PSEUDO = {
+    "AWS::AccountId": ACCOUNT,
+    "AWS::Partition": "aws",
+    "AWS::Region": REGION,
+    "AWS::StackId": f"arn:aws:cloudformation:{REGION}:{ACCOUNT}:stack/team/1",
+    "AWS::StackName": "team",
+}
+EVERYTHING = {
+    "WithVpc": "yes",
+    "WithInterfaceEndpoints": "yes",
+    "NotifyEmail": "team@example.com",
+    "MonthlyBudgetUsd": "50",
+    "GitHubRepository": "example/router",
+    "TeacherModelArns": f"arn:aws:bedrock:{REGION}::foundation-model/amazon.nova-pro-v1:0",
+    "GraderFunctionArn": f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:grade",
+}
+"""Parameters with which everything of the template is made."""
+BASE: dict[str, Any] = templates.parse(templates.text_of("base"))
+
+
+def made(name: str, kind: str) -> Made:
+    """A resource as it might be called when it is there."""
+    small = f"team-{name.lower()}"
+    service = {
+        "AWS::S3::Bucket": f"arn:aws:s3:::{small}",
+        "AWS::KMS::Key": f"arn:aws:kms:{REGION}:{ACCOUNT}:key/{'0' * 36}",
+        "AWS::IAM::Role": f"arn:aws:iam::{ACCOUNT}:role/team-{name}",
+        "AWS::Logs::LogGroup": f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group:/cloudft/team/x:*",
+    }
+    arn = service.get(kind, f"arn:aws:x:{REGION}:{ACCOUNT}:{small}")
+    ref = {"AWS::S3::Bucket": small, "AWS::KMS::Key": "0" * 36}.get(kind, f"team-{name}")
+    return Made(ref, {"Arn": arn, "CidrBlock": "10.87.0.0/24"})
+
+
+def scope(given: Mapping[str, str]) -> Scope:
+    """The base template with everything there."""
+    there = {name: made(name, told["Type"]) for name, told in BASE["Resources"].items()}
+    return Scope(BASE, given, PSEUDO, there, lambda: ["us-east-1a", "us-east-1b"])
+
+
+def resources(given: Mapping[str, str]) -> dict[str, Any]:
+    """Every resource, its properties worked out."""
+    found = scope(given)
+    return {
+        name: {**told, "Properties": found.resolve(told["Properties"])}
+        for name, told in found.resources().items()
+    }
+
+
+def statements(given: Mapping[str, str], role: str) -> list[dict[str, Any]]:
+    """All statements of a role or of a managed policy."""
+    everything = resources(given)
+    properties = everything[role]["Properties"]
+    if "PolicyDocument" in properties:
+        return list(properties["PolicyDocument"]["Statement"])
+    inline = [p["PolicyDocument"]["Statement"] for p in properties["Policies"]]
+    more = [
+        told["Properties"]["PolicyDocument"]["Statement"]
+        for told in everything.values()
+        if told["Type"] == "AWS::IAM::RolePolicy"
+        and told["Properties"]["RoleName"] == f"team-{role}"
+    ]
+    return [statement for group in (*inline, *more) for statement in group]
+
+
+def outputs(given: Mapping[str, str]) -> dict[str, str]:
+    """What a job file reads of the stack."""
+    return scope(given).outputs()
+
+
+def without(found: Sequence[Mapping[str, Any]], sid: str, action: str) -> list[dict[str, Any]]:
+    """The same statements, one action of one of them left out."""
+    kept = []
+    for statement in found:
+        actions = statement["Action"]
+        actions = [actions] if isinstance(actions, str) else list(actions)
+        if statement["Sid"] == sid:
+            actions = [one for one in actions if one != action]
+        if actions:
+            kept.append({**statement, "Action": actions})
+    return kept
+
+
+def permissions(found: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """Each action of each statement: the statement's name, and the action."""
+    return [
+        (statement["Sid"], action)
+        for statement in found
+        for action in (
+            [statement["Action"]] if isinstance(statement["Action"], str) else statement["Action"]
+        )
+    ]

@@ -1,0 +1,55 @@
+"""Jobs that a state machine creates: the words of its executions, and their names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from job_files import write_job_file
+
+from cloudft.aws.shapes import service_model
+from cloudft.backends.bedrock import machine, preflight
+from cloudft.backends.bedrock.policy import caller_policy
+from cloudft.endpoint.policies import Request, decide
+from cloudft.spec.load import load_job
+
+MACHINE = "arn:aws:states:us-east-1:123456789012:stateMachine:team-jobs-machine"
+
+
+def test_every_word_for_an_execution_is_known() -> None:
+    assert set(service_model("stepfunctions").shape_for("ExecutionStatus").enum) == set(
+        machine.STATUS
+    )
+
+
+def test_an_execution_is_found_by_the_plan_alone() -> None:
+    start = {"parameters": {"stateMachineArn": MACHINE, "name": "a" * 32, "input": "{}"}}
+    arn = f"arn:aws:states:us-east-1:123456789012:execution:team-jobs-machine:{'a' * 32}"
+    assert machine.execution_of({"machine": [{}, start]}) == arn
+    assert machine.execution_of({"calls": []}) is None
+
+
+def test_the_least_policy_of_who_submits_by_the_stack_starts_the_machine_and_makes_nothing(
+    tmp_path: Path,
+) -> None:
+    section = {
+        "region": "us-east-1",
+        "role_arn": "arn:aws:iam::123456789012:role/bedrock",
+        "s3_uri": "s3://some-bucket/team",
+        "via_stack": True,
+        "machine_arn": MACHINE,
+    }
+    path = write_job_file(tmp_path, Path("titan-text-express"), bedrock=section)
+    staged = preflight.without_data(load_job(path))
+    put, start = machine.calls(staged) or ()
+    found = caller_policy(staged)["Statement"]
+
+    def may(action: str, resource: str) -> bool:
+        return decide(found, Request(action, resource, {})) == "allowed"
+
+    assert may("s3:PutObject", f"arn:aws:s3:::some-bucket/{put['parameters']['Key']}")
+    assert may("states:StartExecution", start["parameters"]["stateMachineArn"])
+    assert may("states:DescribeExecution", str(machine.execution_of({"machine": [put, start]})))
+    job = "arn:aws:bedrock:us-east-1:123456789012:model-customization-job/x"
+    assert may("bedrock:GetModelCustomizationJob", job)
+    assert not may("bedrock:CreateModelCustomizationJob", job)
+    assert not may("iam:PassRole", section["role_arn"])

@@ -1,0 +1,251 @@
+"""Every statement of the base stack: what it is for is allowed, and all else is not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from base_stack import (
+    ACCOUNT,
+    BASE,
+    EVERYTHING,
+    REGION,
+    outputs,
+    permissions,
+    resources,
+    statements,
+    without,
+)
+from job_files import write_job_file
+
+from cloudft.aws.shapes import service_model
+from cloudft.backends.bedrock import needs
+from cloudft.backends.bedrock.needs import Need
+from cloudft.endpoint.policies import Request, decide, trusts
+from cloudft.spec.load import LoadedJob, load_job
+
+KEY = f"arn:aws:kms:{REGION}:{ACCOUNT}:key/{'0' * 36}"
+ROLE = statements(EVERYTHING, "BedrockRole")
+SERVICES = ("s3", "kms", "bedrock", "iam", "sts", "lambda", "logs", "sns", "events", "budgets")
+OUTSIDE = (
+    "arn:aws:s3:::team-databucket/neighbour/data/x",
+    "arn:aws:s3:::team-databucket/cloudft-too/data/x",
+    "arn:aws:s3:::team-outputbucket/neighbour/jobs/x",
+    "arn:aws:s3:::team-logbucket/data/x",
+    "arn:aws:s3:::somebody-elses/cloudft/data/x",
+    "arn:aws:s3:::somebody-elses",
+    f"arn:aws:kms:{REGION}:{ACCOUNT}:key/another",
+    f"arn:aws:iam::{ACCOUNT}:role/admin",
+    f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:another",
+    f"arn:aws:bedrock:{REGION}:{ACCOUNT}:model-customization-job/x",
+    f"arn:aws:bedrock:{REGION}::foundation-model/another",
+)
+
+
+def stack_job(folder: Path, **more: Any) -> LoadedJob:
+    """A job as the stack's outputs make it, that needs everything at once."""
+    told = outputs(EVERYTHING)
+    section = {
+        "region": REGION,
+        "role_arn": told["BedrockRoleArn"],
+        "s3_uri": f"s3://{told['DataBucketName']}/{told['Prefix']}",
+        "output_s3_uri": f"s3://{told['OutputBucketName']}/{told['Prefix']}",
+        "kms_key_id": told["KeyArn"],
+        "vpc": {"subnet_ids": ["team-SubnetA"], "security_group_ids": ["team-JobSecurityGroup"]},
+    }
+    path = write_job_file(
+        folder,
+        Path("nova-pro"),
+        bedrock=section,
+        distillation={"teacher": EVERYTHING["TeacherModelArns"]},
+        reinforcement={"lambda_arn": EVERYTHING["GraderFunctionArn"]},
+        customization_type="DISTILLATION",
+        hyperparameters={},
+        **more,
+    )
+    text = path.read_text()
+    for setting in ("batchSize: 4", "learningRate: 0.01", "learningRateWarmupSteps: 0"):
+        text = text.replace(setting, "")
+    path.write_text(text)
+    return load_job(path)
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory: pytest.TempPathFactory) -> LoadedJob:
+    return stack_job(tmp_path_factory.mktemp("job"))
+
+
+def asked(need: Need) -> Request:
+    return Request(need.action, need.resource, dict(need.context))
+
+
+def of_role(job: LoadedJob) -> list[Need]:
+    keys = {"team-databucket": KEY, "team-outputbucket": KEY}
+    return list(needs.of_role(job, keys))
+
+
+def test_the_role_may_do_all_that_a_job_needs(job: LoadedJob) -> None:
+    refused = [n for n in of_role(job) if decide(ROLE, asked(n)) != "allowed"]
+    assert refused == []
+
+
+@pytest.mark.parametrize(("sid", "action"), permissions(ROLE), ids=" ".join)
+def test_each_permission_of_the_role_is_needed(job: LoadedJob, sid: str, action: str) -> None:
+    left = without(ROLE, sid, action)
+    refused = {n.action for n in of_role(job) if decide(left, asked(n)) != "allowed"}
+    assert refused == {action}
+
+
+def actions() -> Iterator[str]:
+    """All that botocore knows of these services, as IAM names most of it."""
+    for service in SERVICES:
+        yield from (f"{service}:{name}" for name in service_model(service).operation_names)
+
+
+@pytest.mark.parametrize("resource", OUTSIDE)
+def test_the_role_may_do_nothing_to_anything_else(resource: str) -> None:
+    context = {
+        "s3:prefix": "neighbour/data/",
+        "kms:ViaService": f"s3.{REGION}.amazonaws.com",
+        "iam:PassedToService": "bedrock.amazonaws.com",
+    }
+    every = [
+        *actions(),
+        "s3:ListBucket",
+        "iam:PassRole",
+        "lambda:InvokeFunction",
+        "bedrock:InvokeModel",
+    ]
+    allowed = [a for a in every if decide(ROLE, Request(a, resource, context)) != "implicitDeny"]
+    assert allowed == []
+
+
+def test_the_role_may_not_use_the_key_but_through_s3_nor_list_without_a_prefix() -> None:
+    for context in ({}, {"kms:ViaService": f"sns.{REGION}.amazonaws.com"}):
+        assert decide(ROLE, Request("kms:Decrypt", KEY, context)) == "implicitDeny"
+    bucket = "arn:aws:s3:::team-databucket"
+    for prefix in ({}, {"s3:prefix": ""}, {"s3:prefix": "neighbour/"}):
+        assert decide(ROLE, Request("s3:ListBucket", bucket, prefix)) == "implicitDeny"
+
+
+@pytest.mark.parametrize(
+    ("role", "service", "job_arn"),
+    [
+        ("BedrockRole", "bedrock", f"arn:aws:bedrock:{REGION}:%s:model-customization-job/x/y"),
+        ("ImportRole", "bedrock", f"arn:aws:bedrock:{REGION}:%s:model-import-job/x"),
+        ("SageMakerRole", "sagemaker", f"arn:aws:sagemaker:{REGION}:%s:training-job/x"),
+    ],
+)
+def test_who_may_take_a_role_on(role: str, service: str, job_arn: str) -> None:
+    policy = resources({})[role]["Properties"]["AssumeRolePolicyDocument"]
+    name = f"{service}.amazonaws.com"
+
+    def may(source: str, account: str, service_name: str = name) -> bool:
+        return trusts(policy, service_name, {"aws:SourceAccount": account, "aws:SourceArn": source})
+
+    ours, theirs = job_arn % ACCOUNT, job_arn % "999999999999"
+    assert may(ours, ACCOUNT)
+    assert not may(theirs, "999999999999") and not may(theirs, ACCOUNT)
+    assert not may(ours.replace(REGION, "eu-west-1"), ACCOUNT)
+    assert not may(ours, ACCOUNT, "lambda.amazonaws.com")
+    assert not trusts(policy, name, {})
+    if role == "BedrockRole":
+        assert may(f"arn:aws:bedrock:{REGION}:{ACCOUNT}:model-invocation-job/x", ACCOUNT)
+    if service == "bedrock":
+        assert not may(f"arn:aws:bedrock:{REGION}:{ACCOUNT}:agent/x", ACCOUNT)
+
+
+@pytest.mark.parametrize("policy", ["SubmitterPolicy", "CiPolicy"])
+def test_people_and_pipelines_may_submit(job: LoadedJob, policy: str) -> None:
+    found = statements(EVERYTHING, policy)
+    refused = [n for n in needs.of_caller(job) if decide(found, asked(n)) != "allowed"]
+    assert refused == []
+
+
+FORBIDDEN = (
+    ("bedrock:DeleteCustomModel", "custom-model/x"),
+    ("bedrock:DeleteProvisionedModelThroughput", "provisioned-model/x"),
+    ("bedrock:CreateProvisionedModelThroughput", "provisioned-model/x"),
+    ("bedrock:StopModelCustomizationJob", "model-customization-job/x"),
+)
+
+
+def test_a_pipeline_removes_nothing_and_serves_nothing() -> None:
+    ci, people = (statements(EVERYTHING, name) for name in ("CiPolicy", "SubmitterPolicy"))
+    for action, what in FORBIDDEN:
+        request = Request(action, f"arn:aws:bedrock:{REGION}:{ACCOUNT}:{what}", {})
+        assert decide(ci, request) == "implicitDeny"
+        assert decide(people, request) == "allowed"
+
+
+@pytest.mark.parametrize("policy", ["SubmitterPolicy", "CiPolicy"])
+def test_nobody_gets_more_than_the_stacks_own(policy: str) -> None:
+    found = statements(EVERYTHING, policy)
+    passed = {"iam:PassedToService": "bedrock.amazonaws.com"}
+    for resource in OUTSIDE:
+        for action in (
+            "s3:GetObject",
+            "s3:PutObject",
+            "s3:DeleteObject",
+            "kms:Decrypt",
+            "iam:PassRole",
+        ):
+            assert decide(found, Request(action, resource, passed)) == "implicitDeny", action
+    role = outputs({})["BedrockRoleArn"]
+    elsewhere = {"iam:PassedToService": "ec2.amazonaws.com"}
+    assert decide(found, Request("iam:PassRole", role, elsewhere)) == "implicitDeny"
+    for action in (
+        "iam:CreateUser",
+        "iam:PutRolePolicy",
+        "s3:DeleteBucket",
+        "kms:ScheduleKeyDeletion",
+    ):
+        for resource in (role, KEY, "arn:aws:s3:::team-databucket"):
+            assert decide(found, Request(action, resource, {})) == "implicitDeny"
+
+
+def test_an_import_reads_weights_and_a_training_job_writes_only_what_jobs_leave() -> None:
+    weights, training = (statements(EVERYTHING, name) for name in ("ImportRole", "SageMakerRole"))
+    data, output = "arn:aws:s3:::team-databucket/cloudft", "arn:aws:s3:::team-outputbucket/cloudft"
+    for found, action, resource, decision in (
+        (weights, "s3:GetObject", f"{data}/models/x", "allowed"),
+        (weights, "s3:GetObject", f"{data}/data/x", "implicitDeny"),
+        (weights, "s3:PutObject", f"{data}/models/x", "implicitDeny"),
+        (training, "s3:GetObject", f"{output}/code/x", "allowed"),
+        (training, "s3:PutObject", f"{output}/jobs/x/output/model.tar.gz", "allowed"),
+        (training, "s3:PutObject", f"{output}/models/x", "implicitDeny"),
+        (training, "s3:PutObject", f"{data}/data/x", "implicitDeny"),
+    ):
+        assert decide(found, Request(action, resource, {})) == decision, (action, resource)
+    for found in (weights, training):
+        for resource in OUTSIDE:
+            for action in ("s3:GetObject", "s3:PutObject", "kms:Decrypt", "iam:PassRole"):
+                assert decide(found, Request(action, resource, {})) == "implicitDeny"
+
+
+def test_a_workflow_of_another_repository_or_branch_gets_no_role() -> None:
+    told = resources(EVERYTHING)["CiRole"]["Properties"]["AssumeRolePolicyDocument"]["Statement"]
+    [statement] = told
+    assert statement["Condition"] == {
+        "StringEquals": {
+            "token.actions.githubusercontent.com:aud": "sts.amazonaws.com",
+            "token.actions.githubusercontent.com:sub": "repo:example/router:environment:cloudft",
+        }
+    }
+    assert "CiRole" not in resources({})
+
+
+def test_every_policy_fits_into_what_iam_takes() -> None:
+    found = resources(EVERYTHING)
+    for name, told in found.items():
+        if told["Type"] == "AWS::IAM::ManagedPolicy":
+            document = json.dumps(told["Properties"]["PolicyDocument"], separators=(",", ":"))
+            assert len(document) <= 6144, f"{name}: {len(document)}"
+        if told["Type"] == "AWS::IAM::Role":
+            size = len(json.dumps(told["Properties"].get("Policies", []), separators=(",", ":")))
+            assert size <= 10_240, name
+    sids = [s["Sid"] for s in ROLE]
+    assert len(set(sids)) == len(sids) and BASE["Resources"]["BedrockRoleVpc"]

@@ -1,0 +1,210 @@
+"""The templates themselves: sound by cfn-lint, held to our own rules, read as AWS reads them."""
+
+from __future__ import annotations
+
+import copy
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cfn_guard_rs
+import pytest
+import yaml
+from base_stack import BASE, EVERYTHING, PSEUDO, outputs, resources, scope
+
+from cloudft.aws.shapes import service_model
+from cloudft.errors import UsageError
+from cloudft.infrastructure import changes
+from cloudft.infrastructure import template as templates
+from cloudft.infrastructure.costs import Cost, costs, known
+from cloudft.infrastructure.evaluate import CannotResolve, Scope, in_order
+
+RULES = (templates.CHECKOUT / "rules" / "cloudft.guard").read_text()
+FILES = sorted(templates.CHECKOUT.glob("*.yaml"))
+Tree = dict[str, Any]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_cfn_lint_finds_nothing(path: Path) -> None:
+    lint = Path(sys.executable).with_name("cfn-lint")
+    command = [str(lint), "-r", "us-east-1", "-t", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_a_template_is_deployable_as_it_is(path: Path) -> None:
+    text = path.read_text()
+    assert len(text.encode()) <= 51_200, "CloudFormation takes a longer one from S3 alone"
+    tokens = {type(token) for token in yaml.scan(text)}
+    assert not tokens & {yaml.AliasToken, yaml.AnchorToken}, "CloudFormation knows no aliases"
+
+
+def broken_rules(template: Tree) -> set[str]:
+    report = cfn_guard_rs.run_checks(template, RULES)
+    return {clause.Rule.name for clause in report.not_compliant}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_our_own_rules_hold(path: Path) -> None:
+    assert broken_rules(templates.parse(path.read_text())) == set()
+
+
+def _set(path: str, value: Any) -> Callable[[Tree], None]:
+    def change(template: Tree) -> None:
+        *way, last = path.split("/")
+        node: Any = template["Resources"]
+        for step in way:
+            node = node[int(step) if isinstance(node, list) else step]
+        node[last] = value
+
+    return change
+
+
+BREAKS = {
+    "buckets_are_closed": _set(
+        "DataBucket/Properties/PublicAccessBlockConfiguration/BlockPublicPolicy", False
+    ),
+    "buckets_keep_what_is_in_them": _set("OutputBucket/DeletionPolicy", "Delete"),
+    "buckets_are_encrypted": _set("LogBucket/Properties/BucketEncryption", {}),
+    "buckets_clean_up": _set(
+        "OutputBucket/Properties/LifecycleConfiguration/Rules", [{"Id": "x", "Status": "Enabled"}]
+    ),
+    "buckets_want_tls": _set(
+        "DataBucketPolicy/Properties/PolicyDocument/Statement/0/Effect", "Allow"
+    ),
+    "keys_outlive_the_stack": _set("Key/DeletionPolicy", "Delete"),
+    "roles_have_no_star": _set(
+        "WatchRole/Properties/Policies/0/PolicyDocument/Statement/0/Action", ["bedrock:*"]
+    ),
+    "service_roles_know_their_account": _set(
+        "BedrockRole/Properties/AssumeRolePolicyDocument/Statement/0/Condition", {}
+    ),
+    "logs_end": _set("JobLog/Properties", {"LogGroupName": "x"}),
+    "messages_are_encrypted": _set("JobTopic/Properties", {}),
+    "networks_have_no_way_out": lambda template: template["Resources"].update(
+        Way={"Type": "AWS::EC2::InternetGateway"}
+    ),
+    "subnets_give_no_public_address": _set("SubnetA/Properties/MapPublicIpOnLaunch", True),
+}
+
+
+def test_every_rule_can_be_broken() -> None:
+    assert BREAKS.keys() == set(re.findall(r"^rule (\w+)", RULES, re.MULTILINE))
+    for rule, change in BREAKS.items():
+        template = copy.deepcopy(BASE)
+        change(template)
+        assert rule in broken_rules(template), rule
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"Prefix": "Team/"}, "Prefix is 'Team/'; it must be 1 to 63 small letters"),
+        ({"DataDays": "3"}, "at least 14"),
+        ({"DataDays": "many"}, "a number"),
+        ({"MonthlyBudgetUsd": "NaN"}, "a finite number"),
+        ({"LogDays": "31"}, "one of 30, 60"),
+        ({"WithVpc": "maybe"}, "one of yes, no"),
+        ({"NotifyEmail": "a@b.ch,c@d.ch"}, "one e-mail address"),
+        ({"GitHubProviderArn": "arn:aws:iam::000000000000:oidc-provider/evil"}, "that provider"),
+        ({"VpcCidr": "10.0.0.0/28"}, "16 to 25 bits"),
+        ({"Perfix": "x"}, "there is no parameter Perfix (there are Prefix,"),
+    ],
+    ids=str,
+)
+def test_a_parameter_that_the_template_refuses_is_refused_here(
+    given: dict[str, str], said: str
+) -> None:
+    with pytest.raises(UsageError) as refused:
+        changes.check("base", templates.text_of("base"), given, None)
+    assert said in refused.value.message and "infra synth" in str(refused.value.fix)
+
+
+def test_every_parameter_says_what_it_is_and_stands_in_a_group() -> None:
+    interface = BASE["Metadata"]["AWS::CloudFormation::Interface"]
+    grouped = [name for group in interface["ParameterGroups"] for name in group["Parameters"]]
+    assert sorted(grouped) == sorted(BASE["Parameters"])
+    assert interface["ParameterLabels"].keys() == BASE["Parameters"].keys()
+    for name, told in BASE["Parameters"].items():
+        assert told["Description"], name
+        bound = {"AllowedPattern", "AllowedValues", "MinValue"} & told.keys()
+        assert bound or told["Type"] == "CommaDelimitedList", name
+        assert "AllowedPattern" not in told or "ConstraintDescription" in told, name
+
+
+def test_the_outputs_that_others_rely_on() -> None:
+    always = {"DataBucketName", "OutputBucketName", "Prefix", "KeyArn", "BedrockRoleArn"}
+    always |= {"ImportRoleArn", "SageMakerRoleArn", "SubmitterPolicyArn", "CiPolicyArn"}
+    network = {"SubnetIds", "SecurityGroupIds"}
+    assert always | {"JobTopicArn"} <= outputs({}).keys()
+    assert not network & outputs({}).keys()
+    assert network <= outputs(EVERYTHING).keys()
+
+
+def test_endpoints_without_a_network_break_a_rule() -> None:
+    told = list(Scope(BASE, {"WithInterfaceEndpoints": "yes"}, PSEUDO, {}).broken_rules())
+    assert told == ["WithInterfaceEndpoints: yes needs WithVpc: yes."]
+    assert list(Scope(BASE, EVERYTHING, PSEUDO, {}).broken_rules()) == []
+
+
+def test_the_pattern_of_the_rule_has_the_field_that_bedrock_sends() -> None:
+    pattern = resources({})["JobEnds"]["Properties"]["EventPattern"]
+    assert pattern["detail-type"] == ["Model Customization Job State Change"]
+    assert pattern["detail"].keys() == {"jobStatus"}
+    shape = service_model("bedrock").shape_for("ModelCustomizationJobStatus")
+    assert set(pattern["detail"]["jobStatus"]) == set(shape.enum) - {"InProgress", "Stopping"}
+
+
+def test_the_network_has_two_zones_that_do_not_overlap_and_only_s3_to_go_to() -> None:
+    found = resources(EVERYTHING)
+    a, b = (found[name]["Properties"] for name in ("SubnetA", "SubnetB"))
+    assert a["CidrBlock"] != b["CidrBlock"] and a["AvailabilityZone"] != b["AvailabilityZone"]
+    kinds = {told["Type"] for told in found.values()}
+    assert "AWS::EC2::Route" not in kinds
+    [allowed] = found["S3Endpoint"]["Properties"]["PolicyDocument"]["Statement"]
+    assert all(":::team-" in resource for resource in allowed["Resource"])
+
+
+def test_a_message_of_eventbridge_is_allowed_without_a_condition_that_it_does_not_know() -> None:
+    found = resources({})
+    topic = found["JobTopicPolicy"]["Properties"]["PolicyDocument"]["Statement"]
+    key = found["Key"]["Properties"]["KeyPolicy"]["Statement"]
+    for statements in (topic, key):
+        [events] = [
+            s for s in statements if s["Principal"].get("Service") == "events.amazonaws.com"
+        ]
+        assert "Condition" not in events
+
+
+def test_resources_come_behind_what_they_need() -> None:
+    order = in_order(scope(EVERYTHING).resources())
+    assert order.index("LogBucketPolicy") < order.index("DataBucket")
+    assert order.index("BedrockRole") < order.index("BedrockRoleVpc")
+    with pytest.raises(CannotResolve, match="A, B"):
+        in_order({name: {"Properties": {"x": {"Ref": other}}} for name, other in ("AB", "BA")})
+
+
+def test_a_function_or_a_name_that_is_not_known_is_refused() -> None:
+    for value in ({"Fn::Transform": {}}, {"Ref": "Nobody"}, {"Fn::GetAtt": ["Key", "Size"]}):
+        with pytest.raises(CannotResolve):
+            scope({}).resolve(value)
+
+
+def test_what_stands_has_a_price_with_source_and_date_or_is_said_to_be_unknown() -> None:
+    found = {cost.resource: cost for cost in costs(scope(EVERYTHING).resources())}
+    assert found["Key"].per_month == 1.0 and found["Key"].source and found["Key"].date
+    assert found["BedrockEndpoint"].per_month == pytest.approx(2 * 730 * 0.01)
+    assert found["DataBucket"].per_month is None and "no price" in str(found["DataBucket"].note)
+    assert "S3Endpoint" not in found, "a gateway endpoint costs nothing"
+    assert known([Cost("x", "y", None, None, None, None), found["Key"]]) == 1.0
+
+
+def test_a_stack_that_is_deleted_leaves_what_can_not_be_made_again() -> None:
+    kept = {
+        n for n, told in BASE["Resources"].items() if "Retain" in told.get("DeletionPolicy", "")
+    }
+    assert kept == {"Key", "DataBucket", "OutputBucket", "LogBucket"}
