@@ -255,8 +255,16 @@ def test_a_permission_that_the_role_lacks_is_named_and_no_other(
 def test_check_finds_nothing_wrong_with_a_job_of_the_stack(
     cli: Cli, team: dict[str, str], tmp_path: Path
 ) -> None:
-    checked = told(cli("check", job_file(tmp_path, "sound"), "--backend", "bedrock", *JSON))
+    path = job_file(tmp_path, "sound")
+    checked = told(cli("check", path, "--backend", "bedrock", *JSON))
     assert checked["findings"] == []
+    plan = told(cli("plan", path, "--backend", "bedrock", *JSON))
+    create = plan["request"]["calls"][-1]["parameters"]
+    assert create["roleArn"] == team["BedrockRoleArn"]
+    assert create["customModelKmsKeyId"] == team["KeyArn"]
+    assert create["vpcConfig"]["subnetIds"] == team["SubnetIds"].split(",")
+    estimates = told(cli("estimate", path, *JSON))
+    assert "bedrock" in {one["backend"] for one in estimates}
 
 
 def test_the_role_reads_its_data_writes_its_output_and_nothing_else(
