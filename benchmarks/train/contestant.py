@@ -1,10 +1,12 @@
 """One trainer on one set of records, in a process of its own; its figures as a line of JSON.
 
-    python benchmarks/train/contestant.py NAME RECORDS STEPS FIRST [--dtype bfloat16]
+    python benchmarks/train/contestant.py NAME RECORDS STEPS FIRST [--dtype bfloat16] [--seed 7]
 
 NAME: ours, ours-unshared (no common beginnings), plain (padded rows through the model's own
 forward), hf-padded, hf-grouped, trl-grouped, trl-padding-free; with `full-` in front all weights
 learn. RECORDS: aws-cli or intents. Training begins with record FIRST: rounds meet new shapes.
+With --held-out the records are shuffled by the seed, gone through as often as the steps need, and
+the loss on the example's test records is told at the end, in float32 by the model's own forward.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import argparse
 import hashlib
 import json
 import os
+import random
 import sys
 import tempfile
 import time
@@ -35,9 +38,9 @@ WEIGHTS = [
 ]
 
 
-def records(name: str, first: int, count: int) -> list[dict[str, Any]]:
+def records(name: str, first: int, count: int, role: str = "train") -> list[dict[str, Any]]:
     """So many records as chat messages."""
-    lines = (EXAMPLES / name / "data" / "train.jsonl").read_text().splitlines()
+    lines = (EXAMPLES / name / "data" / f"{role}.jsonl").read_text().splitlines()
     rows = [json.loads(line) for line in lines[first : first + count]]
     return [
         row
@@ -50,6 +53,36 @@ def records(name: str, first: int, count: int) -> list[dict[str, Any]]:
         }
         for row in rows
     ]
+
+
+def shuffled(name: str, seed: int, count: int) -> list[dict[str, Any]]:
+    """So many records: all of them in the order of a seed, again and again."""
+    rows, draw = records(name, 0, 10**9), random.Random(seed)
+    found: list[dict[str, Any]] = []
+    while len(found) < count:
+        found += draw.sample(rows, len(rows))
+    return found[:count]
+
+
+def held_out_loss(model: Any, tokenizer: Any, name: str) -> float:
+    """Of the learned tokens of the example's test records, in nats."""
+    import torch
+
+    from local_backend.batches import Encoded, add, as_tensors, tokenised
+    from local_backend.loss import summed_loss
+    from local_backend.template import turns
+
+    rows = records(name, 0, 10**9, "test")
+    pieces = (turns(tokenizer, row["messages"], ["<|im_end|>"]) for row in rows)
+    found = Encoded([], len(rows))
+    for ids, learned in tokenised(pieces, tokenizer):
+        add(found, ids, learned, 8192)
+    total, model = 0.0, model.float().eval()
+    with torch.inference_mode():
+        for at in range(0, len(rows), BATCH):
+            part = as_tensors(found.examples[at : at + BATCH], 0, torch.device("cpu"))
+            total += float(summed_loss(model, part))
+    return total / found.learned_tokens
 
 
 def peak() -> float:
@@ -69,19 +102,16 @@ def canonical(row: dict[str, Any]) -> dict[str, Any]:
     return {"messages": turns, **({"system": system} if system else {})}
 
 
-def ours(name: str, rows: list[dict[str, Any]], steps: int, dtype: str) -> dict[str, Any]:
-    """The trainer itself, from its job folder on; steps in the order of the records."""
-    from local_backend import packing
-    from local_backend.job_dir import JobDir
-    from local_backend.learn import mean_loss, optimize
-    from local_backend.loss import PlainLoss
-    from local_backend.prepare import prepare
-    from local_backend.report import Report
-    from local_backend.settings import read_settings
-
-    if "unshared" in name:
-        packing.LEAST_SHARED = sys.maxsize
-    folder = Path(tempfile.mkdtemp())
+def write_job(
+    folder: Path,
+    rows: list[dict[str, Any]],
+    method: str,
+    dtype: str,
+    *,
+    batch: int = BATCH,
+    seed: int = SEED,
+) -> None:
+    """A job folder as the local backend makes it."""
     (folder / "data").mkdir()
     content = "".join(json.dumps(canonical(row)) + "\n" for row in rows).encode()
     (folder / "data" / "train.jsonl").write_bytes(content)
@@ -90,16 +120,16 @@ def ours(name: str, rows: list[dict[str, Any]], steps: int, dtype: str) -> dict[
         "customizationType": "FINE_TUNING",
         "format": "converse",
         "model": {"name": "smollm2-135m", "weights": WEIGHTS},
-        "method": "full" if name.startswith("full-") else "lora",
+        "method": method,
         "lora": LORA,
         "hyperParameters": {
             "epochCount": 1,
-            "batchSize": BATCH,
+            "batchSize": batch,
             "learningRate": RATE,
             "learningRateWarmupSteps": 0,
         },
         "earlyStopping": None,
-        "seed": SEED,
+        "seed": seed,
         "device": "cpu",
         "dtype": dtype,
         "maxLength": None,
@@ -115,6 +145,25 @@ def ours(name: str, rows: list[dict[str, Any]], steps: int, dtype: str) -> dict[
         },
     }
     (folder / "job.json").write_text(json.dumps(job))
+
+
+def ours(
+    name: str, rows: list[dict[str, Any]], steps: int, dtype: str, seed: int
+) -> dict[str, Any]:
+    """The trainer itself, from its job folder on; steps in the order of the records."""
+    from local_backend import packing
+    from local_backend.job_dir import JobDir
+    from local_backend.learn import mean_loss, optimize
+    from local_backend.loss import PlainLoss
+    from local_backend.prepare import prepare
+    from local_backend.report import Report
+    from local_backend.settings import read_settings
+
+    if "unshared" in name:
+        packing.LEAST_SHARED = sys.maxsize
+    folder = Path(tempfile.mkdtemp())
+    method = "full" if name.startswith("full-") else "lora"
+    write_job(folder, rows, method, dtype, seed=seed)
     run = prepare(JobDir(folder), read_settings(JobDir(folder)), Report(JobDir(folder)))
     if "plain" in name:
         run.loss = PlainLoss(run.loaded, run.dtype, run.device)
@@ -128,10 +177,18 @@ def ours(name: str, rows: list[dict[str, Any]], steps: int, dtype: str) -> dict[
         times.append((begun, time.time()))
         tokens.append(sum(len(e.ids) for e in batch))
         through.append(run.loss.size(batch))
-    return {"losses": losses, "times": times, "tokens": tokens, "through": through}
+    return {
+        "losses": losses,
+        "times": times,
+        "tokens": tokens,
+        "through": through,
+        "model": (run.loaded.model, run.loaded.tokenizer),
+    }
 
 
-def stock(name: str, rows: list[dict[str, Any]], steps: int, dtype: str) -> dict[str, Any]:
+def stock(
+    name: str, rows: list[dict[str, Any]], steps: int, dtype: str, seed: int
+) -> dict[str, Any]:
     """Hugging Face's Trainer with PEFT, or TRL's SFTTrainer over it, by their own settings."""
     import torch
     from datasets import Dataset
@@ -142,6 +199,7 @@ def stock(name: str, rows: list[dict[str, Any]], steps: int, dtype: str) -> dict
     from local_backend.template import turns
     from local_backend.weights import locate
 
+    torch.manual_seed(seed)  # of the adapters
     source, full = locate("smollm2-135m", WEIGHTS), name.startswith("full-")
     half = dtype == "bfloat16"
     tokenizer, _ = load_tokenizer(source)
@@ -191,7 +249,7 @@ def stock(name: str, rows: list[dict[str, Any]], steps: int, dtype: str) -> dict
         "save_strategy": "no",
         "report_to": [],
         "disable_tqdm": True,
-        "seed": SEED,
+        "seed": seed,
         "optim": "adamw_torch_fused",
         "gradient_checkpointing": False,
         "train_sampling_strategy": "group_by_length" if "grouped" in name else "sequential",
@@ -229,7 +287,13 @@ def stock(name: str, rows: list[dict[str, Any]], steps: int, dtype: str) -> dict
 
     trainer.data_collator = counted
     trainer.train()
-    return {"losses": losses, "times": times, "tokens": tokens[:steps], "through": tokens[:steps]}
+    return {
+        "losses": losses,
+        "times": times,
+        "tokens": tokens[:steps],
+        "through": tokens[:steps],
+        "model": (trainer.model, tokenizer),
+    }
 
 
 def without_length(collate: Any) -> Any:
@@ -247,13 +311,23 @@ def main() -> int:
     parser.add_argument("steps", type=int)
     parser.add_argument("first", type=int)
     parser.add_argument("--dtype", default="bfloat16")
+    parser.add_argument("--seed", type=int, default=SEED)
+    parser.add_argument("--held-out", action="store_true")
     args = parser.parse_args()
     sys.path.insert(0, str(ROOT))
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     way = stock if "hf" in args.name or "trl" in args.name else ours
-    rows = records(args.records, args.first, args.steps * BATCH)
-    found = way(args.name, rows, args.steps, args.dtype)
+    count = args.steps * BATCH
+    rows = (
+        shuffled(args.records, args.seed, count)
+        if args.held_out
+        else records(args.records, args.first, count)
+    )
+    found = way(args.name, rows, args.steps, args.dtype, args.seed)
+    tuned = found.pop("model")
+    if args.held_out:
+        found["heldOutLoss"] = held_out_loss(*tuned, args.records)
     clock = found.pop("times")
     seconds = clock[-1][1] - clock[WARM_UP][0]
     tokens = found.pop("tokens")

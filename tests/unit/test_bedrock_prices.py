@@ -101,3 +101,9 @@ def test_a_quote_takes_the_live_prices_or_stays_as_it_was(
     assert backend.quote(job, before) == before
     elsewhere = load_job(path, flags={"bedrock.endpoint_url": "http://127.0.0.1:9"})
     assert backend.quote(elsewhere, before) == before
+
+
+def test_asking_costs_tokens_of_both_models_where_their_prices_are_known() -> None:
+    usd = cost.asking_usd(catalogue.find("nova-2-lite"), 10_000, 2_000)
+    assert usd == pytest.approx(10 * (0.00033 + 0.0003) + 2 * (0.00275 + 0.0025))
+    assert cost.asking_usd(catalogue.find("nova-micro"), 10_000, 2_000) is None
