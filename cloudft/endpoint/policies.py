@@ -8,6 +8,7 @@ user guide, "Policy evaluation logic" and "Condition operators".
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -115,9 +116,14 @@ def _list(value: Any) -> list[str]:
 
 def like(pattern: str, text: str, *, fold: bool = False) -> bool:
     """Whether a text has the form of a pattern with `*` and `?`."""
+    return _form(pattern, fold).fullmatch(text) is not None
+
+
+@functools.lru_cache(maxsize=4096)
+def _form(pattern: str, fold: bool) -> re.Pattern[str]:
     parts = re.split(r"(\*|\?)", pattern)
     form = "".join({"*": ".*", "?": "."}.get(part, re.escape(part)) for part in parts)
-    return re.fullmatch(form, text, re.DOTALL | (re.IGNORECASE if fold else 0)) is not None
+    return re.compile(form, re.DOTALL | (re.IGNORECASE if fold else 0))
 
 
 def _arn_like(pattern: str, text: str) -> bool:

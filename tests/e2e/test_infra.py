@@ -255,8 +255,16 @@ def test_a_permission_that_the_role_lacks_is_named_and_no_other(
 def test_check_finds_nothing_wrong_with_a_job_of_the_stack(
     cli: Cli, team: dict[str, str], tmp_path: Path
 ) -> None:
-    checked = told(cli("check", job_file(tmp_path, "sound"), "--backend", "bedrock", *JSON))
+    path = job_file(tmp_path, "sound")
+    checked = told(cli("check", path, "--backend", "bedrock", *JSON))
     assert checked["findings"] == []
+    plan = told(cli("plan", path, "--backend", "bedrock", *JSON))
+    create = plan["request"]["calls"][-1]["parameters"]
+    assert create["roleArn"] == team["BedrockRoleArn"]
+    assert create["customModelKmsKeyId"] == team["KeyArn"]
+    assert create["vpcConfig"]["subnetIds"] == team["SubnetIds"].split(",")
+    estimates = told(cli("estimate", path, *JSON))
+    assert "bedrock" in {one["backend"] for one in estimates}
 
 
 def test_the_role_reads_its_data_writes_its_output_and_nothing_else(
@@ -379,7 +387,7 @@ def test_a_stack_that_does_not_serve_is_one_clear_finding(
 
 
 def test_a_deploy_that_fails_says_the_first_reason_first_and_leaves_nothing(
-    cli: Cli, aws: Endpoint
+    cli: Cli, aws: Endpoint, team: dict[str, str]
 ) -> None:
     logs, before = aws.client("logs"), resources_of(aws)
     logs.create_log_group(logGroupName="/cloudft/torn/watch")
@@ -394,11 +402,7 @@ def test_a_deploy_that_fails_says_the_first_reason_first_and_leaves_nothing(
     assert again.returncode == 0 and "what is left of it is removed first" in again.stderr
     changed = cli("infra", "status", "torn")
     assert "drift: none" in changed.stdout
-    iam = aws.client("iam")
-    url = "https://token.actions.githubusercontent.com"
-    taken = not iam.list_open_id_connect_providers()["OpenIDConnectProviderList"]
-    if taken:
-        iam.create_open_id_connect_provider(Url=url, ClientIDList=["sts.amazonaws.com"])
+    # An account has one provider for GitHub at most, and the stack `team` has made it.
     failed = cli("infra", "deploy", "torn", "--yes", "--param", "GitHubRepository=a/b")
     assert failed.returncode == 1 and "GitHubProvider" in failed.stderr.rpartition("error: ")[2]
     assert "UPDATE_ROLLBACK_COMPLETE" in failed.stderr

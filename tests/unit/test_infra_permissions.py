@@ -19,6 +19,8 @@ from base_stack import (
     statements,
     without,
 )
+from hypothesis import given
+from hypothesis import strategies as st
 from job_files import write_job_file
 
 from cloudft.aws.shapes import service_model
@@ -121,6 +123,21 @@ def test_the_role_may_do_nothing_to_anything_else(resource: str) -> None:
     ]
     allowed = [a for a in every if decide(ROLE, Request(a, resource, context)) != "implicitDeny"]
     assert allowed == []
+
+
+PARTS = st.sampled_from(["cloudft", "data", "jobs", "models", "neighbour", "", "..", "x", "DATA"])
+
+
+@given(st.lists(PARTS, max_size=4), st.sampled_from(["s3:GetObject", "s3:PutObject"]))
+def test_a_key_is_the_roles_by_its_first_two_parts_alone(parts: list[str], action: str) -> None:
+    key = "/".join(parts)
+    for bucket, place in (
+        ("team-databucket", "cloudft/data/"),
+        ("team-outputbucket", "cloudft/jobs/"),
+    ):
+        allowed = key.startswith(place) and (action == "s3:GetObject" or place.endswith("jobs/"))
+        decision = decide(ROLE, Request(action, f"arn:aws:s3:::{bucket}/{key}", {}))
+        assert (decision == "allowed") == allowed, key
 
 
 def test_the_role_may_not_use_the_key_but_through_s3_nor_list_without_a_prefix() -> None:

@@ -124,6 +124,15 @@ def test_a_parameter_that_the_template_refuses_is_refused_here(
     assert said in refused.value.message and "infra synth" in str(refused.value.fix)
 
 
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_what_checkov_is_to_skip_has_a_reason(path: Path) -> None:
+    """checkov itself runs by `make check-infra`, in an environment of its own."""
+    for name, told in templates.parse(path.read_text())["Resources"].items():
+        for skipped in told.get("Metadata", {}).get("checkov", {}).get("skip", ()):
+            assert re.fullmatch(r"CKV2?_AWS_\d+", skipped["id"]), name
+            assert len(skipped["comment"].split()) > 4, name
+
+
 def test_every_parameter_says_what_it_is_and_stands_in_a_group() -> None:
     interface = BASE["Metadata"]["AWS::CloudFormation::Interface"]
     grouped = [name for group in interface["ParameterGroups"] for name in group["Parameters"]]
