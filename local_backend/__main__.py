@@ -68,7 +68,7 @@ def run_trainer(job_dir: JobDir, lock: int) -> int:
 
 def wanted_processes(job_dir: JobDir) -> int:
     """How many trainers the job wants: `auto` is one for each NVIDIA GPU."""
-    wanted = job_dir.job()["processes"]
+    wanted = job_dir.job().get("processes", 1)
     if wanted != "auto":
         return int(wanted)
     code = "import torch; print(torch.cuda.device_count())"

@@ -105,7 +105,7 @@ def read_settings(job_dir: JobDir) -> Settings:
         micro_batch_size=job["microBatchSize"],
         eval_steps=job["evalSteps"],
         max_truncated_share=job["maxTruncatedShare"],
-        processes=job["processes"],
+        processes=job.get("processes", 1),  # jobs from before it was there have one
         data={
             role: DataFile(job_dir / file["path"], file["sha256"], file["records"])
             for role, file in job["data"].items()
