@@ -12,13 +12,17 @@ REGISTRY: dict[str, str] = {
     "local": "cloudft.backends.local.backend:LocalBackend",
     "bedrock": "cloudft.backends.bedrock.backend:BedrockBackend",
 }
-"""Name -> `module:class`. The class is made with a Home."""
+"""Name -> `module:class` of what trains. The class is made with a Home."""
+AFTERWARDS: dict[str, str] = {
+    "import": "cloudft.backends.bedrock.imports.backend:ImportBackend",
+}
+"""What takes a trained job further: its own jobs, in the same life."""
 
 
 def backend(name: str, home: Home) -> Backend:
     """The backend called `name`. Raises UsageError that lists the known ones."""
     try:
-        module, _, attribute = REGISTRY[name].partition(":")
+        module, _, attribute = (REGISTRY | AFTERWARDS)[name].partition(":")
     except KeyError:
         raise UsageError(
             f"there is no backend {name}", fix=f"use one of: {', '.join(sorted(REGISTRY))}."

@@ -284,6 +284,23 @@ class Benchmarks(ABC):
         """
 
 
+class Imports(ABC):
+    """A backend that takes merged models of trained jobs in. Its `plan` takes what `take` gives."""
+
+    @abstractmethod
+    def look_at(self, job: LoadedJob, config: Mapping[str, Any], file: str) -> list[Finding]:
+        """What the base model's config.json (in `file`) tells, before anything is merged."""
+
+    @abstractmethod
+    def take(
+        self, job: LoadedJob, manifest: Manifest, folder: Path
+    ) -> tuple[StagedJob, list[Finding]]:
+        """The merged model in `folder`, put into the form that is read there, and its faults.
+
+        Raises StoreError, UsageError. Twice is once.
+        """
+
+
 class Exports(ABC):
     """A backend that hands out one merged model."""
 

@@ -4,6 +4,7 @@
 """
 
 from cloudft.catalogue.find import find
+from cloudft.catalogue.importing import Architecture, ImportRules, UnitPrices, import_rules
 from cloudft.catalogue.load import local_hyperparameters, models
 from cloudft.catalogue.model import (
     Hyperparameter,
@@ -17,14 +18,18 @@ from cloudft.catalogue.model import (
 from cloudft.catalogue.where import where
 
 __all__ = [
+    "Architecture",
     "Hyperparameter",
+    "ImportRules",
     "Lifecycle",
     "Limits",
     "Model",
     "Prices",
     "Source",
+    "UnitPrices",
     "Weights",
     "find",
+    "import_rules",
     "local_hyperparameters",
     "models",
     "where",

@@ -28,27 +28,30 @@ FAMILIES = (
     "openai-compatible",
     "open-weight",
 )
+TABLES = ("custom-model-import",)
+"""Files of facts that are no model's; each has a reader of its own."""
 LOCAL_TABLE = "local"
 
 
 @lru_cache(maxsize=1)
 def models() -> tuple[Model, ...]:
     """Every model of the catalogue, family by family, the newest of a family first."""
-    return tuple(model for family in FAMILIES for model in _family(_read(family)))
+    return tuple(model for family in FAMILIES for model in _family(read(family)))
 
 
 @lru_cache(maxsize=1)
 def local_hyperparameters() -> Mapping[str, Hyperparameter]:
     """What the local trainer takes, whatever open weights it trains."""
-    raw = _read("open-weight")
+    raw = read("open-weight")
     return _table(raw["hyperparameters"][LOCAL_TABLE], _sources(raw))
 
 
-def _read(family: str) -> dict[str, Any]:
+def read(name: str) -> dict[str, Any]:
+    """One of the YAML files beside this one."""
     import yaml
 
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    text = (FOLDER / f"{family}.yaml").read_text(encoding="utf-8")
+    text = (FOLDER / f"{name}.yaml").read_text(encoding="utf-8")
     data: dict[str, Any] = yaml.load(text, Loader=loader)
     return data
 

@@ -127,7 +127,8 @@ def show_plan(job: LoadedJob, backend_name: str, console: Console) -> None:
     epilog="\b\nExamples:\n  cloudft submit --wait\n"
     "  cloudft submit router.yaml --set hyperparameters.epochCount=1 --output json\n"
     "  cloudft submit --dry-run\n"
-    "  cloudft submit --backend bedrock --wait --max-cost 50",
+    "  cloudft submit --backend bedrock --wait --max-cost 50\n"
+    "  cloudft submit --wait --then import",
 )
 @job_file_argument
 @backend_option
@@ -137,6 +138,12 @@ def show_plan(job: LoadedJob, backend_name: str, console: Console) -> None:
 @click.option("--timeout", type=float, metavar="SECONDS", help="With --wait: exit 124 after this.")
 @click.option("--again", is_flag=True, help="Start another job even if this one runs or is done.")
 @click.option("--max-cost", type=float, metavar="USD", help="Refuse above this; like budget_usd.")
+@click.option(
+    "--then",
+    "then",
+    type=click.Choice(["import"]),
+    help="With --wait: when it has Completed, import its model into Bedrock.",
+)
 @click.option("--queue", is_flag=True, help="Wait while the account runs as many jobs as it may.")
 @console_options
 def submit_command(
@@ -148,6 +155,7 @@ def submit_command(
     timeout: float | None,
     again: bool,
     max_cost: float | None,
+    then: str | None,
     queue: bool,
     console: Console,
 ) -> int:
@@ -159,6 +167,7 @@ def submit_command(
     """
     from cloudft import jobs
     from cloudft.backends import backend
+    from cloudft.cli import importing
     from cloudft.cli.jobs import ended_well, follow_and_show, show_job
     from cloudft.cli.progress import reading, sending
     from cloudft.cli.render import warn
@@ -166,6 +175,8 @@ def submit_command(
 
     if timeout is not None and not wait:
         raise click.UsageError("--timeout needs --wait")
+    if then is not None and not wait:
+        raise click.UsageError("--then needs --wait")
     limit = {} if max_cost is None else {"budget_usd": str(max_cost)}
     job_file = load(path, flags | limit)
     if dry_run:
@@ -176,6 +187,8 @@ def submit_command(
     with reading(console) as progress:
         staged, warnings = jobs.prepare(job_file, chosen, home, progress)
     warn(warnings)
+    if then:
+        importing.check_place(job_file, chosen, console)
     with sending(console) as sent:
         job = jobs.submit(
             staged,
@@ -189,6 +202,8 @@ def submit_command(
     if wait:
         backend_here = jobs.backend_of(job.record, home)
         job = follow_and_show(job, backend_here, timeout, console)
+        if then and job.state.status == "Completed":
+            job = importing.import_now(job.record, backend_here, timeout, console)
         show_job(job, console)
         return ended_well(job)
     note = f"`cloudft watch {job.record.id}` follows it, `cloudft stop {job.record.id}` ends it."

@@ -132,6 +132,9 @@ class BedrockSpec(Section):
 
     region: REGION | None = Field(default=None, description="AWS Region of the job.")
     role_arn: ROLE_ARN | None = Field(default=None, description="Role that Bedrock takes on.")
+    import_role_arn: ROLE_ARN | None = Field(
+        default=None, description="Role that reads a model for `cloudft import`; role_arn if unset."
+    )
     s3_uri: S3_URI | None = Field(default=None, description="Where data and output go.")
     kms_key_id: KMS_KEY | None = Field(default=None, description="Key for the custom model.")
     s3_kms_key_id: KMS_KEY | None = Field(

@@ -101,3 +101,9 @@ def test_a_quote_takes_the_live_prices_or_stays_as_it_was(
     assert backend.quote(job, before) == before
     elsewhere = load_job(path, flags={"bedrock.endpoint_url": "http://127.0.0.1:9"})
     assert backend.quote(elsewhere, before) == before
+
+
+def test_an_imported_models_copies_are_billed_by_whole_windows() -> None:
+    assert cost.imported_usd(0.0, 1, 2, 0.05) == 0.0
+    assert cost.imported_usd(0.1, 1, 2, 0.05) == pytest.approx(0.5)
+    assert cost.imported_usd(12.0, 3, 2, 0.05) == pytest.approx(3 * 2 * 0.05 * 15)

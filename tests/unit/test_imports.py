@@ -26,7 +26,7 @@ FLOORS = (
     {"data"},
     {"backends"},
     {"jobs", "cleanup", "drift", "prompts", "starter", "doctor"},
-    {"fleet"},
+    {"fleet", "importing"},
     {"evaluate"},
     {"endpoint"},
     {"cli"},
