@@ -44,10 +44,14 @@ DENIED = {
     "SignatureDoesNotMatch",
 }
 MISSING = {"404", "NoSuchBucket", "NoSuchEntity", "NoSuchKey", "NotFoundException"} | {
-    "ResourceNotFoundException"
+    "ResourceNotFoundException",
+    "ResourceNotFound",
 }
-TAKEN = {"ConflictException", "ResourceInUseException"}
-"""The service declares the first; moto answers with the second."""
+TAKEN = {"ConflictException", "ResourceInUseException", "ResourceInUse"}
+"""Bedrock declares the first, SageMaker the last; moto answers with the second."""
+FULL = {"ServiceQuotaExceededException", "ResourceLimitExceeded"}
+NONE_ALLOWED = "is 0 Instances"
+"""In SageMaker's words for a type of machine that the account may not use at all."""
 RETRIED = {500, 502, 503, 504}
 DEADLINE_S = 60.0
 """How long one call is tried again."""
@@ -206,7 +210,9 @@ def _refusal(what: str, error: Any, profile: str | None) -> AwsRefused | AwsUnre
         return _expired(message, profile)
     if code in BUSY or _status(error) in RETRIED:
         return AwsUnreachable(message, fix="try again in a while.")
-    if code == "ServiceQuotaExceededException":
+    if code in FULL and NONE_ALLOWED in message:
+        return AwsRefused(message, fix="ask AWS (Service Quotas) for that type of machine.")
+    if code in FULL:
         return AwsQuota(message, fix="wait for a running job, or ask AWS to raise the quota.")
     if code in DENIED:
         return AwsDenied(message, fix=f"ask for the permission {_action(error)}.")

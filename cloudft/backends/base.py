@@ -339,7 +339,8 @@ class Tokenises(ABC):
 class Thing:
     """Something that is there on the backend's side, and may cost.
 
-    `kind` is `deployment`, `provisioned-throughput`, `custom-model`, `imported-model` or `data`.
+    `kind` is `deployment`, `provisioned-throughput`, `custom-model`, `imported-model` or `data`;
+    on SageMaker `training-job`, `warm-pool` or `data`. `backend` is the one that tells of it.
     `usd` has `perHour` and `perMonth`, None where no price is known. `job` is set when cloudft made
     it; `model` is the ARN that a serving serves; `expires_at` its time to live, ISO 8601.
     """
@@ -353,6 +354,7 @@ class Thing:
     job: str | None = None
     model: str | None = None
     expires_at: str | None = None
+    backend: str = "bedrock"
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@
 
 from cloudft.catalogue.find import find
 from cloudft.catalogue.importing import Architecture, ImportRules, UnitPrices, import_rules
+from cloudft.catalogue.instances import Instance, instances
 from cloudft.catalogue.load import local_hyperparameters, models
 from cloudft.catalogue.model import (
     Hyperparameter,
@@ -21,6 +22,7 @@ __all__ = [
     "Architecture",
     "Hyperparameter",
     "ImportRules",
+    "Instance",
     "Lifecycle",
     "Limits",
     "Model",
@@ -30,6 +32,7 @@ __all__ = [
     "Weights",
     "find",
     "import_rules",
+    "instances",
     "local_hyperparameters",
     "models",
     "where",

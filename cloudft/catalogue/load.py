@@ -28,7 +28,7 @@ FAMILIES = (
     "openai-compatible",
     "open-weight",
 )
-TABLES = ("custom-model-import",)
+TABLES = ("custom-model-import", "sagemaker-instances")
 """Files of facts that are no model's; each has a reader of its own."""
 LOCAL_TABLE = "local"
 
@@ -43,7 +43,7 @@ def models() -> tuple[Model, ...]:
 def local_hyperparameters() -> Mapping[str, Hyperparameter]:
     """What the local trainer takes, whatever open weights it trains."""
     raw = read("open-weight")
-    return _table(raw["hyperparameters"][LOCAL_TABLE], _sources(raw))
+    return _table(raw["hyperparameters"][LOCAL_TABLE], sources_of(raw))
 
 
 def read(name: str) -> dict[str, Any]:
@@ -57,13 +57,14 @@ def read(name: str) -> dict[str, Any]:
 
 
 def _family(raw: dict[str, Any]) -> list[Model]:
-    sources = _sources(raw)
+    sources = sources_of(raw)
     tables = {key: _table(t, sources) for key, t in raw.get("hyperparameters", {}).items()}
     limits = {key: _limits(t, sources) for key, t in raw.get("limits", {}).items()}
     return [_model(raw["family"], row, sources, tables, limits) for row in raw["models"]]
 
 
-def _sources(raw: dict[str, Any]) -> dict[str, Source]:
+def sources_of(raw: dict[str, Any]) -> dict[str, Source]:
+    """The sources of a file by their keys."""
     return {key: Source(key, s["url"], str(s["date"])) for key, s in raw["sources"].items()}
 
 
