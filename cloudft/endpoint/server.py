@@ -24,6 +24,7 @@ from cloudft.endpoint.runtime import Runtime
 from cloudft.endpoint.serving import ServingOperations
 from cloudft.endpoint.state import ACCOUNT, State
 from cloudft.endpoint.training import InstantTrainer, LocalTrainer, Trainer
+from cloudft.endpoint.training_jobs import TrainingJobs
 from cloudft.endpoint.transfers import Transfers
 from cloudft.endpoint.wire import SERVER
 from cloudft.errors import UsageError
@@ -75,6 +76,7 @@ class Endpoint:
     app: App
     customization: Customization
     answers: Answers
+    training: TrainingJobs
     begins: Sequence[Callable[[], None]]
 
     def begin(self) -> None:
@@ -85,6 +87,7 @@ class Endpoint:
     def close(self) -> None:
         """End what works for it."""
         self.customization.close()
+        self.training.close()
         self.answers.close()
 
 
@@ -98,7 +101,7 @@ def build(given: Options, url: str, folder: Path) -> Endpoint:
     from cloudft.home import Home
 
     moto = Journal(DomainDispatcherApplication(create_backend_app), given.state)
-    s3 = _s3(given, url)
+    s3 = _client("s3", given, given.s3 or url)
     state, faults = State(given.region, given.state), Faults()
     foundation = Foundation(
         given.region,
@@ -129,14 +132,17 @@ def build(given: Options, url: str, folder: Path) -> Endpoint:
     runtime = Runtime(state, foundation, customization, answers)
     transfers, batches = Transfers(state, s3, folder), Batches(state, s3, runtime)
     serving = ServingOperations(state, 0.0 if given.fast else CREATING_S)
-    rooms = (foundation, customization, serving, transfers, batches, runtime)
+    seconds = given.seconds if given.fast else None
+    logs = _client("logs", given, url)
+    training = TrainingJobs(state, s3, logs, folder, faults, seconds)
+    rooms = (foundation, customization, serving, transfers, batches, runtime, training)
     app = App(state, rooms, moto, faults, folder / "jobs", given.secrets)
-    begins = (customization.begin, transfers.begin, batches.begin)
-    return Endpoint(app, customization, answers, begins)
+    begins = (customization.begin, transfers.begin, batches.begin, training.begin)
+    return Endpoint(app, customization, answers, training, begins)
 
 
-def _s3(given: Options, url: str) -> Any:
-    """The S3 that jobs use: our own (moto's), or the one that was named."""
+def _client(service: str, given: Options, url: str) -> Any:
+    """A client for what jobs use: of S3 our own (moto's), or the one that was named."""
     import boto3
 
     secrets = dict(given.secrets or {})
@@ -145,8 +151,8 @@ def _s3(given: Options, url: str) -> Any:
     if secrets and given.s3 is None:
         key, secret = next(iter(secrets.items()))
     return boto3.client(
-        "s3",
-        endpoint_url=given.s3 or url,
+        service,
+        endpoint_url=url,
         region_name=given.region,
         aws_access_key_id=key,
         aws_secret_access_key=secret,
