@@ -47,7 +47,7 @@ from local_backend.job_dir import (
 )
 
 MARK = "#cloudft "
-"""How a line begins that is for machines: `#cloudft metric {...}`, `#cloudft state {...}`."""
+"""What is for machines, up to the line's end: `#cloudft metric {...}`, `#cloudft state {...}`."""
 POLL_S = 0.25
 FAILURE_MAX = 1024
 """Characters of a failure message that SageMaker keeps."""
@@ -236,6 +236,12 @@ def run(job_dir: JobDir, words: list[str]) -> None:
     told.tell()
 
 
+def say(line: str) -> None:
+    """One line, in one write: the trainer writes to the same pipe, and may be within a line."""
+    sys.stdout.flush()
+    os.write(sys.stdout.fileno(), f"{line}\n".encode())
+
+
 class Told:
     """What of the curve and the state has been printed. What was kept is printed once more."""
 
@@ -247,12 +253,12 @@ class Told:
     def tell(self) -> None:
         """Print what is new."""
         for line in self._points():
-            print(f"{MARK}metric {line}", flush=True)
+            say(f"{MARK}metric {line}")
         with contextlib.suppress(FileNotFoundError):
             state = (self.job_dir / STATE).read_bytes()
             if state != self.state:
                 self.state = state
-                print(f"{MARK}state {json.dumps(json.loads(state))}", flush=True)
+                say(f"{MARK}state {json.dumps(json.loads(state))}")
 
     def _points(self) -> Iterator[str]:
         with (self.job_dir / METRICS).open("rb") as stream:

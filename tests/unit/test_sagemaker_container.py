@@ -49,7 +49,7 @@ def start(root: Path, **variables: str) -> subprocess.Popen[str]:
     kept = {"PATH": path, "HOME": str(root), "OMP_NUM_THREADS": "1", "PIP_NO_INDEX": "1"}
     return subprocess.Popen(
         [*source.SHELL, *source.command(str(root))],
-        env=kept | {"PYTHONUNBUFFERED": "1"} | variables,
+        env=kept | variables,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

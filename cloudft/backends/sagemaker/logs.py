@@ -18,7 +18,8 @@ from cloudft.types import LogLine, Metric
 
 GROUP = "/aws/sagemaker/TrainingJobs"
 MARK = "#cloudft "
-"""How a line begins that is for us (local_backend/sagemaker.py; a test compares the two)."""
+"""Before what is for us (local_backend/sagemaker.py; a test compares the two). It may stand behind
+the beginning of another line: several processes write to one log."""
 FIRST_HOST = "/algo-1"
 LAST = 200
 """Events from the end among which the newest state is looked for."""
@@ -44,8 +45,9 @@ class Event:
 def lines(aws: Aws, names: Sequence[str], after: str | None = None) -> Iterator[LogLine]:
     """What people read, of these training jobs in their order, behind the cursor `after`."""
     for event in events(aws, names, after):
-        if not event.text.startswith(MARK):
-            yield LogLine(event.cursor, event.text)
+        said, mark, _ = event.text.partition(MARK)
+        if said or not mark:
+            yield LogLine(event.cursor, said)
 
 
 def events(aws: Aws, names: Sequence[str], after: str | None = None) -> Iterator[Event]:
@@ -113,11 +115,9 @@ def newest_state(aws: Aws, name: str) -> Mapping[str, Any] | None:
 
 def marked(text: str, kind: str) -> dict[str, Any] | None:
     """The value of a line for us; None for another line, or one that was cut."""
-    start = f"{MARK}{kind} "
-    if not text.startswith(start):
-        return None
+    _, mark, content = text.partition(f"{MARK}{kind} ")
     try:
-        value: dict[str, Any] = json.loads(text[len(start) :])
+        value: dict[str, Any] | None = json.loads(content) if mark else None
     except ValueError:
         return None
     return value

@@ -162,7 +162,7 @@ def _create(asked: Asked, name: str, token: str) -> dict[str, Any]:
         "CheckpointConfig": {"S3Uri": f"{home}/checkpoints/", "LocalPath": f"{ROOT}/checkpoints"},
         "ResourceConfig": _resources(job),
         "StoppingCondition": {"MaxRuntimeInSeconds": max_runtime(job)},
-        "Environment": {JOB_VARIABLE: name, TOKEN_VARIABLE: token, "PYTHONUNBUFFERED": "1"},
+        "Environment": {JOB_VARIABLE: name, TOKEN_VARIABLE: token},
         "Tags": [{"Key": key, "Value": value} for key, value in tags.items()],
         "EnableManagedSpotTraining": spec.spot,
     }
