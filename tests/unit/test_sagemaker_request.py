@@ -91,7 +91,7 @@ def test_the_whole_request_is_a_value(make: Make, tmp_path: Path) -> None:
     }
     plan = plan_of(make(section, name="A.b", tags={"team": "x"}), tmp_path)
     wanted = created(plan)
-    job = wanted["Environment"]["CLOUDFT_JOB"]
+    job = wanted["HyperParameters"]["cloudft-job"]
     assert job == plan.job_id and wanted["TrainingJobName"] == job.replace(".", "-")
     assert wanted["CheckpointConfig"] == {
         "S3Uri": f"s3://my-bucket/team/jobs/{job}/checkpoints/",
@@ -211,7 +211,7 @@ def test_a_state_tells_what_is_billed_and_why_it_ended() -> None:
         "SecondaryStatus": "MaxRuntimeExceeded",
         "CreationTime": moment,
         "BillableTimeInSeconds": 1800,
-        "Environment": {"CLOUDFT_JOB": "a-0123abcd"},
+        "HyperParameters": {"cloudft-job": "a-0123abcd"},
     }
     told = {"statusDetails": {"trainingDetails": "InProgress"}, "summary": {"device": "cuda"}}
     state = states.state(answer, told, usd_per_hour=2.0)

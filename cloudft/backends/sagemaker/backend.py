@@ -151,7 +151,7 @@ class SageMakerBackend(Backend, Finds, Quotes, Resumes, Generates, Exports, Open
         """The calls, in order, with everything that is in them."""
         asked = self._asked(staged)
         wanted = request.create(asked)
-        job_id = wanted["Environment"][request.JOB_VARIABLE]
+        job_id = wanted["HyperParameters"][request.JOB_MARK]
         return Plan(
             backend=self.name,
             token=request.token(asked),
@@ -197,7 +197,7 @@ class SageMakerBackend(Backend, Finds, Quotes, Resumes, Generates, Exports, Open
         answer = self._find(name)
         if answer is None:
             return None
-        if answer.get("Environment", {}).get(request.TOKEN_VARIABLE) != plan.token:
+        if answer.get("HyperParameters", {}).get(request.TOKEN_MARK) != plan.token:
             raise AwsConflict(
                 f"a training job {name} is there, and it is another one",
                 fix="give this job another name.",
@@ -246,7 +246,7 @@ class SageMakerBackend(Backend, Finds, Quotes, Resumes, Generates, Exports, Open
         """The job's training jobs, oldest first. Raises JobNotFound when there is none."""
         name = request.training_name(job_id)
         first = self._find(name)
-        if first is None or request.JOB_VARIABLE not in first.get("Environment", {}):
+        if first is None or request.JOB_MARK not in first.get("HyperParameters", {}):
             raise JobNotFound(
                 f"SageMaker has no job {job_id} of cloudft's in this account and Region",
                 fix="check --profile and --region; `cloudft list` shows the jobs.",
@@ -269,7 +269,7 @@ class SageMakerBackend(Backend, Finds, Quotes, Resumes, Generates, Exports, Open
         if answer["TrainingJobStatus"] == "Completed":
             try:
                 artifacts = str(output.bring(self.aws, answer, self.home, _id(answer)))
-            except DamagedJob as error:
+            except (DamagedJob, AwsNotFound) as error:
                 failed = {"TrainingJobStatus": "Failed", "FailureReason": error.message}
                 answer = {**answer, **failed}
         return states.state(answer, told, artifacts, attempts=len(attempts), usd_per_hour=hour)
@@ -285,14 +285,14 @@ class SageMakerBackend(Backend, Finds, Quotes, Resumes, Generates, Exports, Open
                 continue
             folder = self.home.jobs / job_id / output.ARTIFACTS
             there = str(folder) if layout.is_complete(folder) else None
-            answer = {**summary, "Environment": {request.JOB_VARIABLE: job_id}}
+            answer = {**summary, "HyperParameters": {request.JOB_MARK: job_id}}
             found[job_id] = states.state(answer, None, there)
             if len(found) == len(wanted):
                 break
         return found
 
     def strangers(self, known: Collection[str]) -> Iterator[Stranger]:
-        """Jobs whose environment says that cloudft made them; their plan lies in S3."""
+        """Jobs whose description says that cloudft made them; their plan lies in S3."""
         names = {request.training_name(job_id) for job_id in known}
         for summary in inventory.summaries(self.aws):
             name = summary["TrainingJobName"]
@@ -300,7 +300,7 @@ class SageMakerBackend(Backend, Finds, Quotes, Resumes, Generates, Exports, Open
             if name in names or matched is None or matched["number"]:
                 continue
             answer = self._find(name)
-            if answer is None or request.JOB_VARIABLE not in answer.get("Environment", {}):
+            if answer is None or request.JOB_MARK not in answer.get("HyperParameters", {}):
                 continue
             try:
                 plan = output.plan_of(self.aws, answer)
@@ -431,7 +431,7 @@ def _table() -> catalogue.Source:
 
 
 def _id(answer: Described) -> str:
-    return str(answer["Environment"][request.JOB_VARIABLE])
+    return str(answer["HyperParameters"][request.JOB_MARK])
 
 
 def _names(attempts: Sequence[Described]) -> list[str]:

@@ -58,7 +58,7 @@ def everything(aws: Aws) -> Iterator[Thing]:
 
 
 def _ours(job: Described) -> str | None:
-    return (job.get("Environment") or {}).get(request.JOB_VARIABLE)
+    return (job.get("HyperParameters") or {}).get(request.JOB_MARK)
 
 
 def _inputs(job: Described) -> Iterator[str]:

@@ -25,12 +25,12 @@ ROOT = "/opt/ml"
 """Of SageMaker's containers."""
 ROLES = ("train", "validation")
 """What goes to SageMaker. Test data stays here."""
-JOB_VARIABLE, TOKEN_VARIABLE = "CLOUDFT_JOB", "CLOUDFT_TOKEN"
-"""In the job's Environment, which DescribeTrainingJob tells: whose job, and its whole token."""
+JOB_MARK, TOKEN_MARK = "cloudft-job", "cloudft-token"
+"""Among the job's HyperParameters, which every description tells: whose job, its whole token."""
 NAME_MAX, ROOM = 63, 4
 """Of a TrainingJobName, and what a resumed job's `-r12` takes of it."""
 NAMES = re.compile(r"(?P<base>.+-[0-9a-f]{8})(?:-r(?P<number>[0-9]{1,2}))?")
-"""The names that cloudft gives; the Environment is the proof."""
+"""The names that cloudft gives; the marks are the proof."""
 DAY_S = 86_400
 NUMBER = "[0-9.eE+-]+"
 METRICS = [
@@ -156,13 +156,16 @@ def _create(asked: Asked, name: str, token: str) -> dict[str, Any]:
             "ContainerArguments": source.command(ROOT),
             "MetricDefinitions": METRICS,
         },
-        "HyperParameters": {k: str(v) for k, v in asked.trainer["hyperParameters"].items()},
+        "HyperParameters": {
+            **{k: str(v) for k, v in asked.trainer["hyperParameters"].items()},
+            JOB_MARK: name,
+            TOKEN_MARK: token,
+        },
         "InputDataConfig": list(_channels(asked, f"{home}/input/")),
         "OutputDataConfig": {"S3OutputPath": f"{home}/output/"},
         "CheckpointConfig": {"S3Uri": f"{home}/checkpoints/", "LocalPath": f"{ROOT}/checkpoints"},
         "ResourceConfig": _resources(job),
         "StoppingCondition": {"MaxRuntimeInSeconds": max_runtime(job)},
-        "Environment": {JOB_VARIABLE: name, TOKEN_VARIABLE: token},
         "Tags": [{"Key": key, "Value": value} for key, value in tags.items()],
         "EnableManagedSpotTraining": spec.spot,
     }
@@ -224,7 +227,7 @@ def calls(asked: Asked) -> list[dict[str, Any]]:
     """Every call that changes something, in order. `file` is the plan's file that is sent."""
     wanted = create(asked)
     bucket, prefix = prefix_of(asked.job)
-    name = wanted["Environment"][JOB_VARIABLE]
+    name = wanted["HyperParameters"][JOB_MARK]
     code = source.pack()
     made = [
         _put(asked.job, f"{prefix}data/{file.sha256}/{file.name}", file.name, role, file)

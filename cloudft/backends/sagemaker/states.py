@@ -74,7 +74,7 @@ def state(
         "usd": None if billed is None or usd_per_hour is None else billed / 3600 * usd_per_hour,
     }
     return JobState(
-        id=str(answer["Environment"]["CLOUDFT_JOB"]),
+        id=str(answer["HyperParameters"]["cloudft-job"]),
         status=status,
         status_details=_details(status, second, told),
         created_at=str(iso(answer["CreationTime"])),
