@@ -15,10 +15,11 @@ from cloudft import catalogue, jobs
 from cloudft.aws.client import Aws, Place
 from cloudft.aws.shapes import request_problems, service_model
 from cloudft.backends.base import StagedJob
-from cloudft.backends.sagemaker import instances, preflight, request, states
+from cloudft.backends.sagemaker import images, instances, preflight, request, states
 from cloudft.backends.sagemaker.backend import SageMakerBackend
 from cloudft.data.manifest import from_json
 from cloudft.data.stage import stage
+from cloudft.errors import UsageError
 from cloudft.home import Home
 from cloudft.spec.load import LoadedJob, load_job
 from cloudft.types import Plan, Status, Volume, to_json
@@ -195,6 +196,26 @@ def test_each_fault_is_named(
     if more:
         section = section | {"instance_type": "ml.g5.2xlarge"}
     assert codes(make(section, **more)) == [code]
+
+
+def test_a_flag_stands_above_the_section_and_the_section_above_bedrocks(
+    tmp_path: Path, tiny_model: Path
+) -> None:
+    path = write_job_file(
+        tmp_path, tiny_model, sagemaker=SECTION, bedrock={"region": "us-west-2", "profile": "b"}
+    )
+    here = request.place_of(load_job(path))
+    assert here == {"region": "eu-west-1", "profile": "b", "endpoint_url": None}
+    flagged = load_job(path, flags={"bedrock.region": "us-east-1"})
+    assert request.place_of(flagged)["region"] == "us-east-1"
+
+
+def test_the_sdk_names_the_stock_image() -> None:
+    pytest.importorskip("sagemaker.core", reason="the extra sagemaker is not installed")
+    image = images.stock("eu-west-1", "ml.g5.2xlarge", "2.8")
+    assert image.partition("/")[2].startswith("pytorch-training:2.8.0-gpu-")
+    with pytest.raises(UsageError, match="knows no PyTorch image"):
+        images.stock("eu-west-1", "ml.g5.2xlarge", "1.99")
 
 
 def test_what_serves_better_is_said(make: Make) -> None:

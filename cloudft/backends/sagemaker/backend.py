@@ -116,7 +116,8 @@ class SageMakerBackend(Backend, Finds, Quotes, Resumes, Generates, Exports, Open
         made = self.local.estimate(job, volumes)
         hour = request.usd_per_hour(job)
         seconds, name = request.max_runtime(job), instances.choice(job)
-        told = f"at most {seconds / 3600:g} h of {job.spec.sagemaker.instance_count} x {name}"
+        machines = f"{job.spec.sagemaker.instance_count} x {name or 'a machine to be named'}"
+        told = f"at most {seconds / 3600:g} h of {machines}"
         table = _table()
         return replace(
             made,

@@ -1,8 +1,8 @@
 """The container image: the job file's, or what the SageMaker SDK says. It is never guessed.
 
-The SDK (1 GB in 134 packages, seconds to import) is asked for this alone. Its ModelTrainer makes a
-name of its own for each call, uploads while it builds the request and sends it by itself: a request
-that is shown first and submitted once can't be had from it.
+The SDK's core (450 MB, seconds to import) is asked for this alone. Its ModelTrainer makes a name of
+its own for each call, uploads while it builds the request and sends it by itself: a request that is
+shown first and submitted once can't be had from it.
 """
 
 from __future__ import annotations

@@ -62,13 +62,17 @@ class Asked:
 
 
 def place_of(job: LoadedJob) -> dict[str, Any]:
-    """Where the job runs: what the section leaves out, the section bedrock says."""
+    """Where the job runs: what the section leaves out, the section bedrock says.
+
+    A flag (--region, --profile, --endpoint-url: they set bedrock's) stands above both.
+    """
     own, other = job.spec.sagemaker, job.spec.bedrock
-    return {
-        "region": own.region or other.region,
-        "profile": own.profile or other.profile,
-        "endpoint_url": own.endpoint_url or other.endpoint_url,
-    }
+    found = {}
+    for name in ("region", "profile", "endpoint_url"):
+        origin = job.origins.get(f"bedrock.{name}")
+        by_flag = origin is not None and origin.kind == "flag"
+        found[name] = (None if by_flag else getattr(own, name)) or getattr(other, name)
+    return found
 
 
 def prefix_of(job: LoadedJob) -> tuple[str, str]:
