@@ -41,6 +41,15 @@ def estimate(backend: str, model: Model, train: Volume, epochs: int) -> Estimate
     )
 
 
+def asking_usd(model: Model, asked: int, said: int) -> float | None:
+    """So many tokens in and out, of the base and of the tuned model on demand; None: not known."""
+    prices = model.prices
+    if prices is None or prices.base_per_1k_tokens is None or prices.tuned_per_1k_tokens is None:
+        return None
+    both = (prices.base_per_1k_tokens, prices.tuned_per_1k_tokens)
+    return sum(asked * into + said * out for into, out in both) / 1000
+
+
 def quoted(estimate: Estimate, model: Model, prices: Prices) -> Estimate:
     """The estimate by other prices; an amount that these lack stays as it was."""
     price, usd = prices.training_per_1k_tokens, dict(estimate.usd)

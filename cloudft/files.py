@@ -6,6 +6,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator
@@ -21,6 +22,11 @@ REMEDIES = {
     errno.EPERM: "allow yourself to write there, or set CLOUDFT_HOME to a folder of your own.",
     errno.ENOTDIR: "a file stands where a folder should be: set CLOUDFT_HOME to a folder.",
 }
+
+
+LEFT_BEHIND_S = 60.0
+"""A temporary folder older than this, that nobody holds, was left by a kill."""
+SCRATCH_LOCK = ".lock"
 
 
 def store_error(what: str, path: Path, error: OSError) -> StoreError:
@@ -74,6 +80,34 @@ def new_file(path: Path) -> Iterator[Path]:
     finally:
         temporary.unlink(missing_ok=True)
     sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def scratch_folder(root: Path, prefix: str) -> Iterator[Path]:
+    """A folder in `root`, made where it is missing, that is gone afterwards.
+
+    What killed processes left of the same prefix goes first. Raises OSError.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    for old in root.glob(f"{prefix}*"):
+        if age_s(old) > LEFT_BEHIND_S and not is_locked(old / SCRATCH_LOCK):
+            shutil.rmtree(old, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix=prefix, dir=root))
+    lock = try_lock(folder / SCRATCH_LOCK)
+    assert lock is not None
+    try:
+        yield folder
+    finally:
+        os.close(lock)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def age_s(path: Path) -> float:
+    """Seconds since `path` was changed; 0 when it is gone."""
+    try:
+        return time.time() - path.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def sync_folder(folder: Path) -> None:

@@ -28,13 +28,19 @@ from typing import Any
 import orjson
 
 from cloudft.errors import DamagedJob, JobNotFound, JobStateConflict, UsageError
-from cloudft.files import as_store_error, is_locked, sync_folder, try_lock, write_whole
+from cloudft.files import (
+    LEFT_BEHIND_S,
+    age_s,
+    as_store_error,
+    is_locked,
+    sync_folder,
+    try_lock,
+    write_whole,
+)
 
 VERSION = 1
 RECORD, SUBMITTED, SUBMIT_LOCK = "record.json", "submitted.json", "submit.lock"
 TEMPORARY, TRASH = ".new-", ".trash-"
-LEFT_BEHIND_S = 60.0
-"""A temporary folder older than this, that nobody holds, was left by a kill."""
 
 
 def utc_now() -> str:
@@ -117,7 +123,7 @@ class Store:
         """Remove what a killed submit or delete left half-done."""
         for prefix in (TEMPORARY, TRASH):
             for path in self.jobs.glob(f"{prefix}*"):
-                if _age(path) > LEFT_BEHIND_S and not is_locked(path / SUBMIT_LOCK):
+                if age_s(path) > LEFT_BEHIND_S and not is_locked(path / SUBMIT_LOCK):
                     shutil.rmtree(path, ignore_errors=True)
 
     def submitted(self, job_id: str, backend_job_id: str) -> None:
@@ -189,13 +195,6 @@ class Store:
         with as_store_error(f"job {job_id} can't be deleted", folder):
             os.rename(folder, trash)
             shutil.rmtree(trash)
-
-
-def _age(path: Path) -> float:
-    try:
-        return time.time() - path.stat().st_mtime
-    except FileNotFoundError:
-        return 0.0
 
 
 def _wait_for_lock(path: Path) -> int:

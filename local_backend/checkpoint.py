@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -28,6 +29,10 @@ OPTIMIZER = "optimizer.pt"
 POSITION = "position.json"
 BEST = "best"
 KEPT = 2
+PEFTS_OWN = re.compile(r"base_model\.model\.(.+\.lora_[AB])\.default\.weight")
+"""How PEFT names an adapter's weights: so they stand in checkpoints of jobs that began with its
+layers, in the same order.
+"""
 
 
 @dataclass
@@ -57,6 +62,8 @@ def trained_weights(model: Any) -> dict[str, torch.Tensor]:
 def put_weights(model: Any, weights: dict[str, torch.Tensor]) -> None:
     """Set the trained weights of `model`. A weight that is missing or left over is an error."""
     targets = trainable(model)
+    if targets.keys() != weights.keys():
+        weights = {PEFTS_OWN.sub(r"\1", name): w for name, w in weights.items()}
     if targets.keys() != weights.keys():
         raise ValueError("the checkpoint's weights are not this model's")
     with torch.no_grad():

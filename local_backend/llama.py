@@ -15,8 +15,9 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from local_backend.attention import Attend, Places, places
 from local_backend.lora import LoraLinear
-from local_backend.ops import Adapt, Attend, HeadLoss, Project, RmsNorm, SwiGlu
+from local_backend.ops import Adapt, HeadLoss, Project, RmsNorm, SwiGlu
 from local_backend.packing import Layout
 
 SHAPES = {"llama", "mistral", "qwen2"}
@@ -84,9 +85,9 @@ class Projection:
         if not self.adapted:
             return Project.apply(x, self.weight, bias)
         self._lay_beside()
-        scales = [layer.scaling for layer in self.adapted]
         parts = [part for layer in self.adapted for part in (layer.lora_A, layer.lora_B)]
-        return Adapt.apply(x, self._dropped(x), self.weight, bias, scales, *parts)
+        scale = self.adapted[0].scaling  # one Lora made them all
+        return Adapt.apply(x, self._dropped(x), self.weight, bias, scale, *parts)
 
     def _lay_beside(self) -> None:
         """The B as they are now, each beside its layer's weights.
@@ -139,12 +140,12 @@ class Block:
         self.dtype = dtype
 
     def __call__(
-        self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, layout: Layout
+        self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, where: Places
     ) -> torch.Tensor:
         """float32 [tokens, width], as it was given."""
         first, second = self.norms
         qkv = self.qkv(normal(x, first, self.dtype))
-        mixed = Attend.apply(qkv, cos, sin, layout, self.heads, self.kv_heads)
+        mixed = Attend.apply(qkv, cos, sin, where)
         x = x + self.out(mixed)
         return x + self.down(SwiGlu.apply(self.both(normal(x, second, self.dtype))))
 
@@ -168,11 +169,13 @@ class Llama:
         inner = self.model.model
         x = F.embedding(layout.ids, inner.embed_tokens.weight).float()
         cos, sin = self.turns(layout)
+        shape = self.blocks[0].heads, self.blocks[0].kv_heads
+        where = places(layout, *shape, self.dtype)
         for block in self.blocks:
             if self.thrifty and torch.is_grad_enabled():
-                x = checkpoint(block, x, cos, sin, layout, use_reentrant=False)
+                x = checkpoint(block, x, cos, sin, where, use_reentrant=False)
             else:
-                x = block(x, cos, sin, layout)
+                x = block(x, cos, sin, where)
         hidden = normal(x.index_select(0, layout.predicting), inner.norm, self.dtype)
         head = self.model.get_output_embeddings().weight
         return HeadLoss.apply(hidden, head, layout.targets, torch.is_grad_enabled())

@@ -6,13 +6,10 @@ lines. Matrices are multiplied in the inputs' format, sums and norms are taken i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-
-from local_backend.packing import Group, Layout
 
 ROWS = 256
 """Positions whose logits over the vocabulary are there at once."""
@@ -104,7 +101,7 @@ class Adapt(torch.autograd.Function):
     `weight` [out, in + ranks] has the layers' weights one below the other and beside each its B, so
     that W x + B (s A x) is one product and is rounded once. In bfloat16 that matters: an update
     that is small beside W x is lost when it is added to what was rounded already. `parts` are the
-    A and B, two each; `scales` the s; `dropped` the input that the A see: x itself without dropout.
+    A and B, two each; `scale` the s; `dropped` the input that the A see: x itself without dropout.
     """
 
     @staticmethod
@@ -114,210 +111,39 @@ class Adapt(torch.autograd.Function):
         dropped: torch.Tensor,
         weight: torch.Tensor,
         bias: torch.Tensor | None,
-        scales: Sequence[float],
+        scale: float,
         *parts: torch.Tensor,
     ) -> torch.Tensor:
         """Keeps the input and beside it what the A make of it."""
-        ctx.scales, ctx.same = scales, dropped is x
-        wide = torch.cat([x, F.linear(dropped, scaled(parts[::2], scales, x.dtype))], 1)
-        ctx.save_for_backward(wide, wide if ctx.same else dropped, weight, *parts)
+        ctx.scale, ctx.same = scale, dropped is x
+        ctx.sizes = [(len(a), len(b)) for a, b in zip(parts[::2], parts[1::2], strict=True)]
+        down = torch.cat(parts[::2]).mul_(scale).to(x.dtype)
+        wide = torch.cat([x, F.linear(dropped, down)], 1)
+        ctx.save_for_backward(wide, wide if ctx.same else dropped, weight, down)
         return F.linear(wide, weight, bias)
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> Any:
         """Of the input, and of every A and B."""
-        wide, dropped, weight, *parts = ctx.saved_tensors
-        a, width = parts[::2], parts[0].shape[1]
-        whole = ctx.needs_input_grad[0]
+        wide, dropped, weight, down = ctx.saved_tensors
+        width, whole = down.shape[1], ctx.needs_input_grad[0]
         back = gradient @ (weight if whole else weight[:, width:])
         up = back[:, width:] if whole else back
+        of_a = (up.T @ dropped[:, :width]).float().mul_(ctx.scale)
         found: list[torch.Tensor] = []
-        at = first = 0
-        seen = dropped[:, :width]
-        of_a = (up.T @ seen).float()
-        for scale, b in zip(ctx.scales, parts[1::2], strict=True):
-            rank = slice(first, first + b.shape[1])
-            down = wide[:, width:][:, rank]
-            found += [of_a[rank] * scale, (gradient[:, at : at + len(b)].T @ down).float()]
-            at, first = at + len(b), first + b.shape[1]
+        first, at = width, 0
+        for of_one, (rank, out) in zip(
+            of_a.split([rank for rank, _ in ctx.sizes]), ctx.sizes, strict=True
+        ):
+            of_b = gradient[:, at : at + out].T @ wide[:, first : first + rank]
+            found += [of_one, of_b.float()]
+            first, at = first + rank, at + out
         of_x, of_dropped = back[:, :width] if whole else None, None
         if not ctx.same:
-            of_dropped = up @ scaled(a, ctx.scales, gradient.dtype)
+            of_dropped = up @ down
         elif of_x is not None:
-            of_x = of_x.addmm(up, scaled(a, ctx.scales, gradient.dtype))
+            of_x = of_x.addmm(up, down)
         return of_x, of_dropped, None, None, None, *found
-
-
-def scaled(
-    parts: Sequence[torch.Tensor], scales: Sequence[float], dtype: torch.dtype
-) -> torch.Tensor:
-    """Matrices times numbers, one below the other."""
-    return torch.cat([part * s for part, s in zip(parts, scales, strict=True)]).to(dtype)
-
-
-class Attend(torch.autograd.Function):
-    """Causal attention within each row of a layout, rotary positions included.
-
-    `qkv` is [tokens, (heads + 2 x kv_heads) x size], the result [tokens, heads x size].
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        qkv: torch.Tensor,
-        cos: torch.Tensor,
-        sin: torch.Tensor,
-        layout: Layout,
-        heads: int,
-        kv_heads: int,
-    ) -> torch.Tensor:
-        """Keeps queries and keys as turned, values, and the weights of short rows."""
-        tokens = len(qkv)
-        turned = qkv.view(tokens, heads + 2 * kv_heads, -1).clone()
-        turned[:, :-kv_heads] = turn(turned[:, :-kv_heads], cos, sin)
-        outs, kept = [], []
-        for group in layout.groups:
-            q, k, v = gathered(turned, group, heads, kv_heads)
-            out, weights = attended(q, k, v, group)
-            outs.append(rows_of(out))
-            kept.append(weights)
-        ctx.save_for_backward(turned, cos, sin, *(w for w in kept if w is not None))
-        ctx.layout, ctx.heads, ctx.kv_heads = layout, heads, kv_heads
-        return torch.cat(outs)[layout.back].view(tokens, -1)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> Any:
-        """Of qkv."""
-        turned, cos, sin, *kept = ctx.saved_tensors
-        heads, kv_heads, layout = ctx.heads, ctx.kv_heads, ctx.layout
-        found = torch.zeros_like(turned)
-        outward = gradient.reshape(len(turned), heads, -1)
-        weights = iter(kept)
-        for group in layout.groups:
-            q, k, v = gathered(turned, group, heads, kv_heads)
-            own = padded(outward, group)
-            if group.inside is not None:
-                own = own.mul_(group.inside.view(*group.index.shape, 1, 1))
-            own = grouped(own, kv_heads)
-            past = None if group.bias is None else next(weights)
-            scatter(found, group, heads, kv_heads, *attended_backward(q, k, v, past, own, group))
-        found[:, :-kv_heads] = turn(found[:, :-kv_heads], cos, -sin)
-        return found.view(len(turned), -1), None, None, None, None, None
-
-
-def turn(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Rotary positions (Su et al. 2021) of [tokens, heads, size]; cos, sin [tokens, 1, size/2]."""
-    a, b = x.float().chunk(2, -1)
-    return torch.cat((a * cos - b * sin, b * cos + a * sin), -1).to(x.dtype)
-
-
-def padded(x: torch.Tensor, group: Group) -> torch.Tensor:
-    """The group's rows of [tokens, heads, size] as [rows, longest, heads, size].
-
-    What stands in a gap comes after its row, which does not see it.
-    """
-    return x[group.index.flatten()].view(*group.index.shape, *x.shape[1:])
-
-
-def grouped(x: torch.Tensor, kv_heads: int) -> torch.Tensor:
-    """[rows, longest, heads, size] -> [rows x kv_heads, queries a key x longest, size]."""
-    rows, longest, heads, size = x.shape
-    x = x.view(rows, longest, kv_heads, heads // kv_heads, size).permute(0, 2, 3, 1, 4)
-    return x.reshape(rows * kv_heads, -1, size)
-
-
-def gathered(
-    turned: torch.Tensor, group: Group, heads: int, kv_heads: int
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Queries, keys and values of a group, the keys and values that come before it in front."""
-    rows = padded(turned, group)
-    if group.before:
-        ahead = turned[: group.before, heads:].expand(len(rows), -1, -1, -1)
-        keys = torch.cat([ahead, rows[:, :, heads:]], dim=1)
-    else:
-        keys = rows[:, :, heads:]
-    k, v = keys[:, :, :kv_heads], keys[:, :, kv_heads:]
-    return grouped(rows[:, :, :heads], kv_heads), grouped(k, kv_heads), grouped(v, kv_heads)
-
-
-def attended(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, group: Group
-) -> tuple[tuple[torch.Tensor, Group], torch.Tensor | None]:
-    """The mixed values, and the weights where they are kept."""
-    if group.bias is None:
-        return (long_rows(q, k, v, group), group), None
-    bias = group.bias.to(q.dtype).repeat(q.shape[1] // len(group.bias), 1)
-    scores = torch.baddbmm(bias, q, k.transpose(1, 2), alpha=q.shape[-1] ** -0.5)
-    weights = scores.softmax(-1, dtype=torch.float32).to(q.dtype)
-    return (weights @ v, group), weights
-
-
-def long_rows(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, group: Group) -> torch.Tensor:
-    """Rows whose scores are never all there (flash attention), each in one pass. In float32 on a
-    CPU, where bfloat16 is slower backwards.
-    """
-    rows, longest = group.index.shape
-    kv_heads, size = len(q) // rows, q.shape[-1]
-    dtype = torch.float32 if q.device.type == "cpu" else q.dtype
-    out = F.scaled_dot_product_attention(
-        q.view(rows, -1, longest, size).to(dtype),
-        *(x.view(rows, kv_heads, longest, size).to(dtype) for x in (k, v)),
-        is_causal=True,
-        enable_gqa=True,
-    )
-    return out.to(q.dtype).reshape(q.shape)
-
-
-def attended_backward(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    weights: torch.Tensor | None,
-    gradient: torch.Tensor,
-    group: Group,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Of queries, keys and values."""
-    if weights is None:
-        with torch.enable_grad():
-            leaves = [x.detach().requires_grad_() for x in (q, k, v)]
-            return torch.autograd.grad(long_rows(*leaves, group), leaves, gradient)
-    of_v = weights.transpose(1, 2) @ gradient
-    of_weights = (gradient @ v.transpose(1, 2)).float()
-    held = weights.float()
-    inner = of_weights.mul_(held)
-    of_scores = inner.sub_(held.mul_(inner.sum(-1, keepdim=True))).mul_(q.shape[-1] ** -0.5)
-    of_scores = of_scores.to(q.dtype)
-    return of_scores @ k, of_scores.transpose(1, 2) @ q, of_v
-
-
-def rows_of(found: tuple[torch.Tensor, Group]) -> torch.Tensor:
-    """A group's result as [rows x longest, heads, size]."""
-    out, group = found
-    rows, longest = group.index.shape
-    out = out.view(rows, -1, longest, out.shape[-1]).transpose(1, 2)
-    return out.reshape(rows * longest, -1, out.shape[-1])
-
-
-def scatter(
-    found: torch.Tensor,
-    group: Group,
-    heads: int,
-    kv_heads: int,
-    of_q: torch.Tensor,
-    of_k: torch.Tensor,
-    of_v: torch.Tensor,
-) -> None:
-    """Add a group's gradients to those of all tokens, [tokens, heads + 2 x kv_heads, size]."""
-    rows, longest = group.index.shape
-    for first, part in ((0, of_q), (heads, of_k), (heads + kv_heads, of_v)):
-        wide = part.view(rows, -1, group.before + longest if first else longest, part.shape[-1])
-        count = wide.shape[1]
-        if first and group.before:
-            ahead = wide[:, :, : group.before].sum(0).transpose(0, 1)
-            found[: group.before, first : first + count] += ahead
-            wide = wide[:, :, group.before :]
-        own = wide.transpose(1, 2).reshape(rows * longest, count, -1)
-        found[group.tokens, first : first + count] += own[group.kept]
 
 
 class HeadLoss(torch.autograd.Function):

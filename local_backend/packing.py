@@ -7,7 +7,7 @@ not change it, so every record sees the same keys and values, and their gradient
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +20,9 @@ LEAST_SHARED = 8
 LONG = 384
 """Rows up to so many tokens are attended to as batched matrix products; longer ones by SDPA."""
 MULTIPLE = 32
-"""Tokens are filled up to a multiple of this: oneDNN builds and keeps code for each new shape."""
+"""Tokens are filled up to a multiple of this, by one at least: oneDNN builds and keeps code for
+each new shape.
+"""
 LIKE = 0.75
 """A row joins a group when it is at least so long, measured by the group's longest."""
 
@@ -29,26 +31,22 @@ LIKE = 0.75
 class Group:
     """Rows of like length, `before` tokens at the beginning of everything in front of each.
 
-    `index` [rows, longest] says where each token lies; a gap at a row's end repeats its last token.
-    `inside` [rows x longest] is False there, None without gaps; `kept` are the places where it is
-    True, `tokens` the tokens there. `bias` [longest, before + longest] is -inf where a key comes
-    after the query, 0 elsewhere; None for long rows.
+    `index` [rows, longest] says where each token lies; in the gap at a row's end it is a token of
+    no row. `bias` [longest, before + longest] is -inf where a key comes after the query, 0
+    elsewhere; None for long rows.
     """
 
     index: torch.Tensor
     before: int
     bias: torch.Tensor | None
-    inside: torch.Tensor | None
-    kept: torch.Tensor
-    tokens: torch.Tensor
 
 
 @dataclass(frozen=True)
 class Layout:
     """`ids` and `positions` [tokens]; `predicting` [learned]: the places whose next token,
 
-    `targets` [learned], is learned; `back` [tokens]: each token's place in the groups' rows, laid
-    one behind the other. The last few tokens may be filling, of no row.
+    `targets` [learned], is learned. The last token, and some before it, are filling, of no row:
+    nobody sees them, and their gradient is 0.
     """
 
     ids: torch.Tensor
@@ -56,7 +54,6 @@ class Layout:
     predicting: torch.Tensor
     targets: torch.Tensor
     groups: tuple[Group, ...]
-    back: torch.Tensor
 
 
 def shared_tokens(examples: Sequence[Example]) -> int:
@@ -97,25 +94,22 @@ def pack(examples: Sequence[Example], device: torch.device) -> Layout:
     )
     targets = np.concatenate([e.ids[at] for e, at in zip(rows, learned, strict=True)])
     spans = [(int(s), len(p)) for s, p in zip(starts[1:-1], parts[1:], strict=True)]
-    groups = [(_Table(part), common) for part in _alike(spans)]
-    if common:
-        groups.insert(0, (_Table([(0, common)]), 0))
-    back, first = np.empty(len(ids), dtype=np.int64), 0
-    for table, _ in groups:
-        back[table.tokens] = first + table.kept
-        first += table.index.size
-
-    filling = (0, -len(ids) % MULTIPLE)  # of no row: nobody sees it, and its gradient is 0
-    ids, positions, back = (np.pad(x, filling) for x in (ids, positions, back))
+    filling = (0, MULTIPLE - len(ids) % MULTIPLE)
+    ids, positions = (np.pad(x, filling) for x in (ids, positions))
 
     def on(array: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(device)
 
-    return Layout(
-        *(on(x) for x in (ids, positions, predicting, targets)),
-        tuple(table.group(before, on) for table, before in groups),
-        on(back),
-    )
+    def group(rows: Sequence[tuple[int, int]], before: int) -> Group:
+        index = _index(rows, gap=len(ids) - 1)
+        longest = index.shape[1]
+        bias = on(_bias(longest, before)) if longest <= LONG else None
+        return Group(on(index), before, bias)
+
+    groups = [group(rows, common) for rows in _alike(spans)]
+    if common:
+        groups.insert(0, group([(0, common)], 0))
+    return Layout(*(on(x) for x in (ids, positions, predicting, targets)), tuple(groups))
 
 
 def _alike(spans: Sequence[tuple[int, int]]) -> list[list[tuple[int, int]]]:
@@ -128,33 +122,14 @@ def _alike(spans: Sequence[tuple[int, int]]) -> list[list[tuple[int, int]]]:
     return groups
 
 
-class _Table:
+def _index(spans: Sequence[tuple[int, int]], gap: int) -> np.ndarray:
     """The places of rows that begin at `start` and have `length` tokens, the longest first."""
-
-    def __init__(self, spans: Sequence[tuple[int, int]]) -> None:
-        starts, lengths = (np.array(x)[:, None] for x in zip(*spans, strict=True))
-        columns = np.arange(spans[0][1])
-        self.index = starts + np.minimum(columns, lengths - 1)
-        self.inside = (columns < lengths).ravel()
-        self.kept = np.flatnonzero(self.inside)
-        self.tokens = self.index.ravel()[self.kept]
-
-    def group(self, before: int, on: Callable[[np.ndarray], torch.Tensor]) -> Group:
-        """As training takes it."""
-        longest = self.index.shape[1]
-        bias = on(_bias(longest, before)) if longest <= LONG else None
-        inside = None if self.inside.all() else on(self.inside)
-        return Group(on(self.index), before, bias, inside, on(self.kept), on(self.tokens))
+    starts, lengths = (np.array(x)[:, None] for x in zip(*spans, strict=True))
+    columns = np.arange(spans[0][1])
+    return np.where(columns < lengths, starts + columns, gap)
 
 
 def _bias(longest: int, before: int) -> np.ndarray:
     """What is added to the scores of a row: nothing, or minus infinity for what comes later."""
     later = np.triu(np.ones((longest, before + longest), dtype=bool), before + 1)
     return np.where(later, -np.inf, 0.0).astype(np.float32)
-
-
-def pairs(layout: Layout) -> int:
-    """How many pairs of tokens are attended to, padding of the groups included."""
-    return sum(
-        g.index.shape[0] * g.index.shape[1] * (g.before + g.index.shape[1]) for g in layout.groups
-    )

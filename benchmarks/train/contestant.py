@@ -69,19 +69,10 @@ def canonical(row: dict[str, Any]) -> dict[str, Any]:
     return {"messages": turns, **({"system": system} if system else {})}
 
 
-def ours(name: str, rows: list[dict[str, Any]], steps: int, dtype: str) -> dict[str, Any]:
-    """The trainer itself, from its job folder on; steps in the order of the records."""
-    from local_backend import packing
-    from local_backend.job_dir import JobDir
-    from local_backend.learn import mean_loss, optimize
-    from local_backend.loss import PlainLoss
-    from local_backend.prepare import prepare
-    from local_backend.report import Report
-    from local_backend.settings import read_settings
-
-    if "unshared" in name:
-        packing.LEAST_SHARED = sys.maxsize
-    folder = Path(tempfile.mkdtemp())
+def write_job(
+    folder: Path, rows: list[dict[str, Any]], method: str, dtype: str, batch: int = BATCH
+) -> None:
+    """A job folder as the local backend makes it."""
     (folder / "data").mkdir()
     content = "".join(json.dumps(canonical(row)) + "\n" for row in rows).encode()
     (folder / "data" / "train.jsonl").write_bytes(content)
@@ -90,11 +81,11 @@ def ours(name: str, rows: list[dict[str, Any]], steps: int, dtype: str) -> dict[
         "customizationType": "FINE_TUNING",
         "format": "converse",
         "model": {"name": "smollm2-135m", "weights": WEIGHTS},
-        "method": "full" if name.startswith("full-") else "lora",
+        "method": method,
         "lora": LORA,
         "hyperParameters": {
             "epochCount": 1,
-            "batchSize": BATCH,
+            "batchSize": batch,
             "learningRate": RATE,
             "learningRateWarmupSteps": 0,
         },
@@ -115,6 +106,22 @@ def ours(name: str, rows: list[dict[str, Any]], steps: int, dtype: str) -> dict[
         },
     }
     (folder / "job.json").write_text(json.dumps(job))
+
+
+def ours(name: str, rows: list[dict[str, Any]], steps: int, dtype: str) -> dict[str, Any]:
+    """The trainer itself, from its job folder on; steps in the order of the records."""
+    from local_backend import packing
+    from local_backend.job_dir import JobDir
+    from local_backend.learn import mean_loss, optimize
+    from local_backend.loss import PlainLoss
+    from local_backend.prepare import prepare
+    from local_backend.report import Report
+    from local_backend.settings import read_settings
+
+    if "unshared" in name:
+        packing.LEAST_SHARED = sys.maxsize
+    folder = Path(tempfile.mkdtemp())
+    write_job(folder, rows, "full" if name.startswith("full-") else "lora", dtype)
     run = prepare(JobDir(folder), read_settings(JobDir(folder)), Report(JobDir(folder)))
     if "plain" in name:
         run.loss = PlainLoss(run.loaded, run.dtype, run.device)

@@ -255,6 +255,14 @@ class Opens(ABC):
         """The base model that this job would tune, alone: the variant `base`."""
 
 
+class OpensBatches(ABC):
+    """A backend that answers many questions as a job of its own, without anything that serves."""
+
+    @abstractmethod
+    def open_batches(self, job_id: str) -> Asks:
+        """The job's models. Raises JobStateConflict before there are any."""
+
+
 @dataclass(frozen=True)
 class TaskFigure:
     """One figure of a benchmark's task for each of its records, in one order for both models."""

@@ -122,7 +122,8 @@ def _model(
 
 
 def _prices(row: dict[str, Any], sources: dict[str, Source]) -> Prices:
-    return Prices(**row | {"source": sources[row["source"]]})
+    pairs = {name: tuple(value) for name, value in row.items() if isinstance(value, list)}
+    return Prices(**row | pairs | {"source": sources[row["source"]]})
 
 
 def _lifecycle(raw: dict[str, Any], sources: dict[str, Source]) -> Lifecycle:

@@ -75,12 +75,18 @@ class Limits:
 
 @dataclass(frozen=True)
 class Prices:
-    """What a model costs on Bedrock, in USD. None: no source has it."""
+    """What a model costs on Bedrock, in USD. None: no source has it.
+
+    `base_` and `tuned_per_1k_tokens`: input and output on demand, of the model itself and of one
+    that was made of it.
+    """
 
     source: Source
     training_per_1k_tokens: float | None = None
     storage_per_month: float | None = None
     provisioned_unit_hour: float | None = None
+    base_per_1k_tokens: tuple[float, float] | None = None
+    tuned_per_1k_tokens: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)

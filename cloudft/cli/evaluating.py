@@ -28,6 +28,7 @@ MARKS = {"good": "ok", "warning": "look", "bad": "BAD"}
     "evaluate",
     epilog="\b\nExamples:\n  cloudft evaluate -\n"
     "  cloudft evaluate ticket-router --data held-out.jsonl --consistency\n"
+    "  cloudft evaluate ticket-router --batch\n"
     "  cloudft evaluate ticket-router --suite lm-eval:arc_easy --limit 200\n"
     "  cloudft evaluate ticket-router --answers answers.jsonl --output json",
 )
@@ -41,6 +42,12 @@ MARKS = {"good": "ok", "warning": "look", "bad": "BAD"}
     "--answers",
     type=click.Path(path_type=Path),
     help='Answers made elsewhere, a line a record: {"base": ..., "tuned": ...}.',
+)
+@click.option(
+    "--batch",
+    "batches",
+    is_flag=True,
+    help="Ask by batch inference: nothing needs to be deployed; it may take hours. (bedrock jobs)",
 )
 @click.option(
     "--task",
@@ -75,6 +82,7 @@ def evaluate_command(
     reference: str,
     data: Path | None,
     answers: Path | None,
+    batches: bool,
     task: str | None,
     limit: int | None,
     max_new_tokens: int | None,
@@ -103,7 +111,8 @@ def evaluate_command(
     home = Home.from_environ()
     held = held_out(record, home, data, limit or 0)
     if answers is None and record.backend != "local":
-        agree(record, held, measure.decoding_of(record, held, max_new_tokens), yes, console)
+        decoding = measure.decoding_of(record, held, max_new_tokens)
+        agree(record, held, decoding, yes, console, batches=batches)
     with counting(console) as progress:
         found = measure.evaluate(
             record,
@@ -113,6 +122,7 @@ def evaluate_command(
             task=task,
             max_new_tokens=max_new_tokens,
             answers=answers,
+            batches=batches,
             wanted=Wanted(general=not quick, memory=not quick, consistency=consistency),
             progress=progress,
         )
@@ -151,20 +161,49 @@ def _curve(
     ).to_json()
 
 
-def agree(record: Record, held: HeldOut, decoding: Decoding, yes: bool, console: Console) -> None:
+def agree(
+    record: Record,
+    held: HeldOut,
+    decoding: Decoding,
+    yes: bool,
+    console: Console,
+    *,
+    batches: bool,
+) -> None:
     """Say what the answers take, and ask. Raises click.Abort."""
     from cloudft.data.tokens import estimated_tokens
 
     size = sum(len(str(m["content"])) for item in held.items for m in item.prompt.messages)
-    said = sum(min(len(item.reference), 4 * decoding.max_new_tokens) for item in held.items)
+    answers = sum(min(len(item.reference), 4 * decoding.max_new_tokens) for item in held.items)
+    asked, said = estimated_tokens(size), estimated_tokens(answers)
     console.note(
-        f"{len(held.items)} records to two models on {record.backend}: about"
-        f" {2 * estimated_tokens(size):,} input tokens, and {2 * estimated_tokens(said):,} or more"
-        " output tokens, at your Region's on-demand prices (none is known here); answers that are"
-        " known already are not asked again."
+        f"{len(held.items)} records to two models on {record.backend}: about {2 * asked:,} input"
+        f" tokens, and {2 * said:,} or more output tokens: {_price(record, asked, said)}; answers"
+        " that are known already are not asked again."
     )
+    if batches:
+        console.note(
+            "one batch job a model, followed here: it may take hours. Ctrl-C leaves it to go on,"
+            " and the same command finds it again; `aws bedrock stop-model-invocation-job` ends it."
+            " The account's quotas name the fewest records that a batch may have."
+        )
     if not yes:
         click.confirm("ask them?", abort=True, err=True)
+
+
+def _price(record: Record, asked: int, said: int) -> str:
+    """What so many tokens of both models cost on demand, in words."""
+    from cloudft import catalogue, cost
+    from cloudft.errors import UnknownModel
+
+    try:
+        model = catalogue.find(record.base_model)
+    except UnknownModel:
+        return cost.UNKNOWN
+    usd = cost.asking_usd(model, asked, said)
+    if usd is None or model.prices is None:
+        return cost.UNKNOWN
+    return f"{usd:.4f} USD or more on demand ({model.prices.source})"
 
 
 def text_of(found: Mapping[str, Any]) -> str:

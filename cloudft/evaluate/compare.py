@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from cloudft.errors import UsageError
+from cloudft.evaluate.ask import BASE, TUNED
+from cloudft.evaluate.pitfalls.form import beyond_form
 from cloudft.evaluate.scores import LOWER_IS_BETTER, label_of
 from cloudft.evaluate.slices import slices
 from cloudft.evaluate.statistics import Paired, mean_interval, paired, verdict
@@ -123,6 +125,9 @@ def _comparison(
     labels = first.evaluation.get("labels")
     named = [label_of(ours[key]["reference"], labels) if labels else None for key in keys]
     flips = list(_flips(first, side, keys, lower=lower))
+    told = {"verdict": word, "sentence": sentence.replace("The tuned model", side.name)}
+    if first.variant == BASE and side.variant == TUNED and (form := _form(side)):
+        told = beyond_form(told, form)
     return {
         "name": side.name,
         "against": first.name,
@@ -130,12 +135,17 @@ def _comparison(
         "test": difference.test,
         "pValue": difference.p_value,
         "effect": {"name": difference.effect_name, "value": difference.effect},
-        "verdict": word,
-        "sentence": sentence.replace("The tuned model", side.name),
+        **told,
         "fixed": [flip for flip in flips if flip["gain"] > 0],
         "broken": [flip for flip in flips if flip["gain"] < 0],
         "slices": slices(named, [len(theirs[key]["prompt"]) for key in keys], base, tuned),
     }
+
+
+def _form(side: Side) -> Mapping[str, Any] | None:
+    """What the side's own evaluation found of its answers' form, against the base model."""
+    form: Mapping[str, Any] | None = side.evaluation.get("pitfalls", {}).get("form")
+    return form
 
 
 def _flips(

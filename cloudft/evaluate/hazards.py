@@ -20,7 +20,7 @@ from cloudft.evaluate.held_out import HeldOut, Item
 from cloudft.evaluate.pitfalls import Pitfall
 from cloudft.evaluate.pitfalls.consistency import DEFAULT_TEMPLATES, consistency, option_orders
 from cloudft.evaluate.pitfalls.forgetting import forgetting
-from cloudft.evaluate.pitfalls.form import form
+from cloudft.evaluate.pitfalls.form import choices, form
 from cloudft.evaluate.pitfalls.memorised import memorised
 from cloudft.evaluate.pitfalls.overfitting import overfitting
 from cloudft.evaluate.scores import label_of
@@ -108,18 +108,23 @@ def _forgetting(models: Models, spec: JobSpec | None) -> Pitfall:
 
 
 def _form(models: Models, held: HeldOut, task: Task, decoding: Decoding, seed: int) -> Pitfall:
-    """The base model's likeliest label against what the tuned one answers."""
+    """The label that the base model would choose against what the tuned one answers."""
     chosen = _some(held.items, max(FEWEST, CHOICES // len(task.labels)), seed)
     wanted = [Continuation(item.prompt, label) for item in chosen for label in task.labels]
     likely = models.likelihoods("labels", wanted, BASE)
     said = models.answers("answers", [item.prompt for item in chosen], TUNED, decoding)
-    held_to, tuned = [], []
-    for place, (item, answer) in enumerate(zip(chosen, said, strict=True)):
-        own = likely[place * len(task.labels) : (place + 1) * len(task.labels)]
-        best = max(range(len(own)), key=lambda n: own[n].log_likelihood)
-        held_to.append(task.labels[best] == item.reference.strip())
-        tuned.append(label_of(answer.text, task.labels) == item.reference.strip())
-    return form(held_to, tuned, len(task.labels))
+    each = iter(likely)
+    told = [[next(each).log_likelihood for _ in task.labels] for _ in chosen]
+    right = [item.reference.strip() for item in chosen]
+    held_to = [
+        [task.labels[n] == label for n, label in zip(choice, right, strict=True)]
+        for choice in choices(told)
+    ]
+    tuned = [
+        label_of(answer.text, task.labels) == label
+        for answer, label in zip(said, right, strict=True)
+    ]
+    return form(max(held_to, key=sum), tuned, len(task.labels))
 
 
 def questions_right(

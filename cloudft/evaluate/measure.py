@@ -8,13 +8,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from cloudft.backends.base import Asks, Backend, Decoding, Opens, Progress
+from cloudft.backends.base import Asks, Backend, Decoding, Opens, OpensBatches, Progress
 from cloudft.errors import UsageError
 from cloudft.evaluate import hazards, language, supervised
 from cloudft.evaluate.ask import BASE, TUNED, VARIANTS, Models, models
 from cloudft.evaluate.evaluation import VERSION
 from cloudft.evaluate.given import given_answers
 from cloudft.evaluate.held_out import HeldOut, spec_of
+from cloudft.evaluate.pitfalls.form import beyond_form
 from cloudft.evaluate.tasks import Task, task_of
 from cloudft.home import Home
 from cloudft.store import Record, utc_now
@@ -25,14 +26,22 @@ SILENT = 0.5
 """From this share of empty answers on, a model is as good as silent."""
 
 
-def open_models(record: Record, backend: Backend) -> Asks:
-    """The job's models. Raises UsageError for a backend that can't be asked."""
+def open_models(record: Record, backend: Backend, *, batches: bool = False) -> Asks:
+    """The job's models. Raises UsageError for a backend that can't be asked, or not so."""
+    job_id = record.backend_job_id or record.id
+    if batches:
+        if not isinstance(backend, OpensBatches):
+            raise UsageError(
+                f"the models of a job on {record.backend} are not asked by batches",
+                fix="leave --batch out.",
+            )
+        return backend.open_batches(job_id)
     if not isinstance(backend, Opens):
         raise UsageError(
             f"the models of a job on {record.backend} can't be asked",
             fix="give answers made elsewhere: cloudft evaluate JOB --answers FILE",
         )
-    return backend.open(record.backend_job_id or record.id)
+    return backend.open(job_id)
 
 
 def task_for(record: Record, held: HeldOut, wanted: str | None) -> Task:
@@ -62,6 +71,7 @@ def evaluate(
     task: str | None = None,
     max_new_tokens: int | None = None,
     answers: Path | None = None,
+    batches: bool = False,
     wanted: hazards.Wanted | None = None,
     progress: Progress = lambda what, done, total: None,
 ) -> dict[str, Any]:
@@ -74,7 +84,7 @@ def evaluate(
     if answers is not None:
         found = _given(record, held, answers, task)
     else:
-        with models(open_models(record, backend), home, progress) as asked:
+        with models(open_models(record, backend, batches=batches), home, progress) as asked:
             found = _asked(record, held, asked, task, max_new_tokens, wanted)
     pitfalls = hazards.from_curves(record, backend) if answers is None else {}
     found["pitfalls"] = hazards.as_json(pitfalls) | found.get("pitfalls", {})
@@ -125,7 +135,8 @@ def _asked(
         found = supervised.judged(kind, held, said, likely)
     pitfalls = dict(hazards.from_questions(asked, held, kind, spec, wanted, decoding))
     if "form" in pitfalls:
-        found["significance"] = supervised.beyond_form(found["significance"], pitfalls["form"])
+        told = found["significance"]
+        found["significance"] = beyond_form(told, pitfalls["form"].to_json())
     return {
         **found,
         "identities": dict(asked.identities),

@@ -8,7 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from cloudft.evaluate.scores import NO_LABEL, field_counts, label_of, parsed, rouge, score_record
+from cloudft.evaluate.scores import (
+    NO_LABEL,
+    field_counts,
+    label_of,
+    library,
+    parsed,
+    rouge,
+    score_record,
+)
 from cloudft.evaluate.tasks import Task
 
 Sums = tuple[list[float], list[float]]
@@ -81,3 +89,26 @@ def f1_statistics(
         return float(2 * hits.sum() / max(1, sums.sum()))
 
     return {"macroF1": macro, "microF1": micro}
+
+
+def corpus_statistics(
+    references: Sequence[str], texts: Sequence[str]
+) -> dict[str, Callable[[Any], float]]:
+    """BLEU and chrF of a corpus, 0 to 1.
+
+    Their counts of n-grams are sums over records. sacrebleu has no public name for that; its own
+    `significance` takes the same two methods.
+    """
+    import numpy as np
+
+    metrics = library("sacrebleu.metrics", "sacrebleu")
+
+    def statistic(metric: Any) -> Callable[[Any], float]:
+        counts = np.array(metric._extract_corpus_statistics(list(texts), [list(references)]))
+
+        def score(places: Any) -> float:
+            return float(metric._aggregate_and_compute([counts[places].sum(axis=0)]).score) / 100
+
+        return score
+
+    return {"bleu": statistic(metrics.BLEU()), "chrf": statistic(metrics.CHRF())}

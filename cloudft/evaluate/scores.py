@@ -133,7 +133,7 @@ def _form(references: Sequence[str], texts: Sequence[str], cut: Sequence[bool]) 
 
 
 def _classified(task: Task, references: Sequence[str], texts: Sequence[str]) -> dict[str, float]:
-    metrics = _library("sklearn.metrics", "scikit-learn")
+    metrics = library("sklearn.metrics", "scikit-learn")
     truth = [label_of(r, task.labels) or r.strip() for r in references]
     said = [label_of(t, task.labels) or NO_LABEL for t in texts]
     there = sorted(set(truth))
@@ -167,7 +167,7 @@ def _structured(task: Task, references: Sequence[str], texts: Sequence[str]) -> 
 
 
 def _written(task: Task, references: Sequence[str], texts: Sequence[str]) -> dict[str, float]:
-    sacrebleu = _library("sacrebleu", "sacrebleu")
+    sacrebleu = library("sacrebleu", "sacrebleu")
     answers = list(texts)
     scored = [rouge().score(r, t) for r, t in zip(references, answers, strict=True)]
     pairs = list(zip(references, answers, strict=True))
@@ -188,12 +188,12 @@ def _written(task: Task, references: Sequence[str], texts: Sequence[str]) -> dic
 @lru_cache(maxsize=1)
 def rouge() -> Any:
     """The scorer of ROUGE-1, -2 and -L, with stems."""
-    scorer = _library("rouge_score.rouge_scorer", "rouge-score")
+    scorer = library("rouge_score.rouge_scorer", "rouge-score")
     return scorer.RougeScorer(["rouge1", "rouge2", "rougeL"], use_stemmer=True)
 
 
 def _chrf(reference: str, text: str) -> float:
-    sacrebleu = _library("sacrebleu", "sacrebleu")
+    sacrebleu = library("sacrebleu", "sacrebleu")
     return float(sacrebleu.sentence_chrf(text, [reference]).score) / 100
 
 
@@ -201,7 +201,7 @@ def confusion(
     labels: Sequence[str], references: Sequence[str], texts: Sequence[str]
 ) -> dict[str, Any]:
     """How often each label (a row) was answered as which (a column); the last is no label."""
-    metrics = _library("sklearn.metrics", "scikit-learn")
+    metrics = library("sklearn.metrics", "scikit-learn")
     names = [*labels, NO_LABEL]
     truth = [label_of(r, labels) or NO_LABEL for r in references]
     said = [label_of(t, labels) or NO_LABEL for t in texts]
@@ -251,7 +251,7 @@ def _f1(hits: int, wanted: int, found: int) -> float:
     return 2 * hits / (wanted + found) if wanted + found else 1.0
 
 
-def _library(name: str, distribution: str) -> Any:
+def library(name: str, distribution: str) -> Any:
     """A module of the extra `evaluate`. Raises UsageError when it is not installed."""
     from importlib import import_module
 

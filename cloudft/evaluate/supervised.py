@@ -9,11 +9,10 @@ from typing import Any
 from cloudft.backends.base import Continuation, Decoding, Likelihood
 from cloudft.evaluate.ask import BASE, TUNED, VARIANTS, Models, Said
 from cloudft.evaluate.held_out import HeldOut, Item
-from cloudft.evaluate.pitfalls import Pitfall
-from cloudft.evaluate.resampling import by_record, f1_statistics, ratio
+from cloudft.evaluate.resampling import by_record, corpus_statistics, f1_statistics, ratio
 from cloudft.evaluate.scores import METRIC, confusion, label_of, score_record, totals
 from cloudft.evaluate.slices import slices
-from cloudft.evaluate.statistics import BETTER, SAME, Paired, paired, paired_interval, verdict
+from cloudft.evaluate.statistics import Paired, paired, paired_interval, verdict
 from cloudft.evaluate.tasks import Task
 
 SHORTEST, LONGEST = 16, 1024
@@ -98,14 +97,6 @@ def significance(
     }
 
 
-def beyond_form(significance: Mapping[str, Any], form: Pitfall) -> dict[str, Any]:
-    """The test, with the last word for what was found of the answers' form."""
-    if significance["verdict"] != BETTER or form.level == "good":
-        return dict(significance)
-    sentence = f"{form.sentence} ({significance['sentence']})"
-    return {**significance, "verdict": SAME, "sentence": sentence}
-
-
 def _metrics(
     task: Task,
     references: Sequence[str],
@@ -133,7 +124,7 @@ def _deltas(
     metrics: Mapping[str, Mapping[str, float]],
     likely: Mapping[str, Sequence[Likelihood]],
 ) -> dict[str, dict[str, float | None]]:
-    """Tuned minus base of each metric; with an interval, but for BLEU and shares of the form.
+    """Tuned minus base of each metric; with an interval, but for shares of the form.
 
     95 % bootstrap over records, the same resample for both.
     """
@@ -161,6 +152,8 @@ def _statistics(
     found = {name: ratio(*sums) for name, sums in by_record(task, references, texts).items()}
     if task.name == "classification":
         found |= f1_statistics(task.labels, references, texts)
+    if task.name == "text":
+        found |= corpus_statistics(references, texts)
     if likely:
         found["referenceLoss"] = ratio(
             [-one.log_likelihood for one in likely], [float(one.tokens) for one in likely]

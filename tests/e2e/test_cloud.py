@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -108,8 +109,39 @@ def _staged_here(job: dict[str, Any]) -> dict[str, bytes]:
     return {role: (data / file["name"]).read_bytes() for role, file in files.items()}
 
 
+def _asked_by_batch(cli: Cli, aws: Endpoint, home: Path, job: dict[str, Any]) -> dict[str, Any]:
+    """Its evaluation by batch inference, with nothing deployed: each question is paid once."""
+
+    def evaluated() -> dict[str, Any]:
+        shutil.rmtree(home / "answers", ignore_errors=True)
+        words = ("evaluate", job["id"], "--batch", "--yes", "--output", "json")
+        found: dict[str, Any] = value(cli(*words, timeout=200))
+        return found
+
+    def made() -> list[str]:
+        return sorted({call["jobName"] for call in aws.calls("CreateModelInvocationJob")})
+
+    aws.fault({"operation": "CreateModelInvocationJob", "do": "drop"})
+    first = evaluated()
+    assert ":custom-model/" in first["identities"]["tuned"]
+    names = made()
+    assert len(names) == 2 and all(name.endswith("-0") for name in names)
+    assert _texts(evaluated()) == _texts(first) and made() == names  # found again in S3
+    for key in aws.objects():
+        if key.endswith(".jsonl.out"):
+            aws.client("s3").delete_object(Bucket="training-bucket", Key=key)
+    assert _texts(evaluated()) == _texts(first)
+    assert len(made()) == 4 and sum(name.endswith("-1") for name in made()) == 2
+    return first
+
+
+def _texts(found: dict[str, Any]) -> list[tuple[str, str]]:
+    records = json.loads(Path(found["file"]).read_text())["records"]
+    return [(record["base"]["text"], record["tuned"]["text"]) for record in records]
+
+
 def test_the_life_of_a_tuned_model(
-    cli: Cli, aws: Endpoint, tiny_model: Path, tmp_path: Path
+    cli: Cli, aws: Endpoint, tiny_model: Path, tmp_path: Path, home: Path
 ) -> None:
     folder = tmp_path / "job"
     job_of(folder, tiny_model, aws, "FINE_TUNING", "served")
@@ -117,6 +149,7 @@ def test_the_life_of_a_tuned_model(
     job = value(cli(*words, cwd=folder, timeout=200))
     refused = cli("generate", job["id"], "--prompt", "Where is my parcel?")
     assert refused.returncode == 2 and "cloudft deploy" in refused.stderr
+    batched = _asked_by_batch(cli, aws, home, job)
     plan = value(cli("deploy", job["id"], "--dry-run", "--output", "json"))
     assert plan["kind"] == "provisioned"
     assert aws.calls("CreateProvisionedModelThroughput") == []
@@ -130,6 +163,7 @@ def test_the_life_of_a_tuned_model(
     found = value(cli("evaluate", job["id"], "--yes", "--output", "json", timeout=200))
     assert found["n"] == 4 and found["identities"]["tuned"] == made["id"]
     assert found["tuned"].keys() == found["base"].keys()
+    assert _texts(found) == _texts(batched)
     assert "ValidationData" in {warning["code"] for warning in found["warnings"]}
     refused = cli("evaluate", job["id"], "--yes", "--suite", "lm-eval:arc_easy")
     assert refused.returncode == 2 and "--backend local" in refused.stderr

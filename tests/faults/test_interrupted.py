@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from processes import Cli, JobFile
+from processes import Cli, JobFile, wait_until
 
 ROWS = 300_000
 """Of CSV: read row by row, for some seconds."""
@@ -63,3 +64,22 @@ def test_control_c_leaves_the_folder_and_the_home_as_they_were(
     assert sorted(path.name for path in job.parent.iterdir()) == before
     assert list(temporary.iterdir()) == []
     assert [path for path in home.rglob("*") if path.is_file() and path.name != ".lock"] == []
+
+
+def test_what_a_killed_probe_left_goes_with_the_next_one(
+    cli: Cli, job_file: JobFile, home: Path
+) -> None:
+    path = job_file(records=18)
+    words = [sys.executable, "-m", "cloudft", "estimate", path, "--probe", "--steps"]
+    process = subprocess.Popen([*words, "1000"], stdout=subprocess.DEVNULL)
+    try:
+        [data] = wait_until(lambda: list(home.glob(".probe-*/data")), "the probe has its folder")
+        alive, dead = data.parent, home / ".probe-killed"
+        shutil.copytree(alive, dead)
+        for folder in (alive, dead):
+            os.utime(folder, (0, 0))
+        assert cli("estimate", path, "--probe", "--steps", "0").returncode == 0
+        assert list(home.glob(".probe-*")) == [alive]
+    finally:
+        process.kill()
+        process.wait()

@@ -48,6 +48,23 @@ def test_each_is_held_against_the_first() -> None:
     assert back["verdict"] == "worse" and len(back["broken"]) == 20
 
 
+def test_a_model_that_learned_the_form_alone_is_not_called_better_than_its_base() -> None:
+    told = "No improvement beyond the form of the answer: 10 % against 12 %."
+
+    def held(level: str) -> str:
+        tuned = side("job", STRONG, pitfalls={"form": {"level": level, "sentence": told}})
+        records = [{**r, "base": {"text": "no", "score": 0.0}} for r in tuned.evaluation["records"]]
+        base = Side("model (base)", {**tuned.evaluation, "records": records}, "base")
+        other = side("weak", WEAK)
+        to_base, _ = compare([base, tuned, other])["comparisons"]
+        [to_other] = compare([other, tuned])["comparisons"]
+        assert to_other["verdict"] == "better"  # form is a matter between a model and its base
+        assert (told in to_base["sentence"]) is (level == "bad")
+        return str(to_base["verdict"])
+
+    assert (held("bad"), held("good")) == ("no difference", "better")
+
+
 def test_p_values_are_adjusted_for_their_number() -> None:
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([0.9, 0.8]) == [1.0, 1.0]

@@ -11,6 +11,7 @@ from cloudft.evaluate import general
 from cloudft.evaluate.cloze import gaps
 from cloudft.evaluate.pitfalls.consistency import consistency, option_orders
 from cloudft.evaluate.pitfalls.forgetting import forgetting
+from cloudft.evaluate.pitfalls.form import choices, form
 from cloudft.evaluate.pitfalls.learning import learning
 from cloudft.evaluate.pitfalls.memorised import memorised
 from cloudft.evaluate.pitfalls.overfitting import overfitting
@@ -77,9 +78,26 @@ def test_memorising_is_what_comes_back_of_training_alone() -> None:
     new = [(text, "It is somewhere else.") for text in long]
     found = memorised(back, new)
     assert found is not None and found.level == "bad" and found.numbers["trainShare"] == 1.0
-    form = memorised(back, back)
-    assert form is not None and form.level == "good"
+    both = memorised(back, back)
+    assert both is not None and both.level == "good"
     assert memorised([("billing", "billing")] * 50, [("billing", "billing")] * 50) is None
+
+
+def test_a_base_model_that_favours_a_label_is_held_to_what_it_tells_beside_that() -> None:
+    truth = [n % 3 for n in range(60)]
+    favour = [0.0, -30.0, -60.0]  # the first label is likeliest, whatever is asked
+    told = [[favour[k] + 2.0 * (k == t) for k in range(3)] for t in truth]
+    plain, calibrated = choices(told)
+    assert plain == [0] * 60 and calibrated == truth
+    tuned = [n % 2 == 0 for n in range(60)]
+    shown = [
+        sum(map(bool, right))
+        for right in ([a == b for a, b in zip(plain, truth, strict=True)], tuned)
+    ]
+    assert shown == [20, 30]  # held to the labels plainly, the base would look worse
+    by_heart = form([a == b for a, b in zip(calibrated, truth, strict=True)], tuned, 3)
+    assert by_heart.level == "bad" and "right in 100% of 60" in by_heart.sentence
+    assert form([False] * 60, tuned, 3).level == "good"
 
 
 def test_the_learning_curve_says_what_twice_the_data_buys() -> None:

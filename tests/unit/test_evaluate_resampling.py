@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import random
+
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cloudft.evaluate.resampling import by_record, f1_statistics, ratio
+from cloudft.evaluate.resampling import by_record, corpus_statistics, f1_statistics, ratio
 from cloudft.evaluate.scores import totals
 from cloudft.evaluate.tasks import Task
 
 LABELS = ("billing", "delivery", "refund")
 words = st.sampled_from(["billing", "delivery.", "a refund", "REFUND", "nothing", "", "billing"])
+some_words = st.lists(st.sampled_from(["a", "parcel", "is", "late", "in", "Lyon", "."]))
+sentences = some_words.map(" ".join)
 jsons = st.sampled_from(['{"a": 1, "b": [2, 3]}', '{"a": 1}', "[1, 2]", "no", '{"b": [3, 2]}'])
 
 
+@settings(deadline=None)  # the first example loads the libraries
 @given(st.lists(st.tuples(st.sampled_from(LABELS), words), min_size=1, max_size=20))
 def test_labels(pairs: list[tuple[str, str]]) -> None:
     references, texts = map(list, zip(*pairs, strict=True))
     check(Task("classification", LABELS), references, texts)
 
 
+@settings(deadline=None)  # the first example loads the libraries
 @given(st.lists(st.tuples(st.sampled_from(['{"a": 1}', "[1, 2, 3]"]), jsons), min_size=1))
 def test_json(pairs: list[tuple[str, str]]) -> None:
     references, texts = map(list, zip(*pairs, strict=True))
@@ -30,6 +36,17 @@ def test_json(pairs: list[tuple[str, str]]) -> None:
 
 def test_text() -> None:
     check(Task("text"), ["the parcel is in Lyon", "yes"], ["The parcel was in Lyon", "no"])
+
+
+@settings(deadline=None)  # the first example loads the libraries
+@given(st.lists(st.tuples(sentences, sentences), min_size=1, max_size=8), st.randoms())
+def test_corpus_scores(pairs: list[tuple[str, str]], draw: random.Random) -> None:
+    references, texts = map(list, zip(*pairs, strict=True))
+    places = [draw.randrange(len(texts)) for _ in texts]
+    drawn = [references[n] for n in places], [texts[n] for n in places]
+    expected = totals(Task("text"), *drawn, cut=[False] * len(texts))
+    for name, statistic in corpus_statistics(references, texts).items():
+        assert statistic(np.array(places)) == pytest.approx(expected[name], abs=1e-9), name
 
 
 def check(task: Task, references: list[str], texts: list[str]) -> None:

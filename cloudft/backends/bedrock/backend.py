@@ -22,6 +22,7 @@ from cloudft.backends.base import (
     Generates,
     Inventories,
     Opens,
+    OpensBatches,
     Prompt,
     Quotes,
     Serves,
@@ -31,6 +32,7 @@ from cloudft.backends.base import (
     Thing,
 )
 from cloudft.backends.bedrock import (
+    batch,
     inventory,
     output,
     preflight,
@@ -58,7 +60,7 @@ from cloudft.types import Estimate, Finding, JobState, LogLine, Metric, Plan, Vo
 ARTIFACTS = "artifacts"
 
 
-class BedrockBackend(Backend, Finds, Quotes, Serves, Generates, Opens, Inventories):
+class BedrockBackend(Backend, Finds, Quotes, Serves, Generates, Opens, OpensBatches, Inventories):
     """Model customization jobs of one account and Region."""
 
     name = "bedrock"
@@ -309,6 +311,12 @@ class BedrockBackend(Backend, Finds, Quotes, Serves, Generates, Opens, Inventori
     def open(self, job_id: str) -> Asks:
         """What serves the job's model, and its base."""
         return serve.Served(self.aws, self._ids(job_id, ("tuned", "base")))
+
+    def open_batches(self, job_id: str) -> Asks:
+        """The tuned model by its own ARN, and its base."""
+        job = self._completed(job_id)
+        ids = {"tuned": str(job["outputModelArn"]), "base": serve.base_id(job)}
+        return batch.Batched(self.aws, ids, batch.place_of(job, self._owner(job)))
 
     def open_base(self, job: LoadedJob) -> Asks:
         """The base model on demand."""

@@ -38,7 +38,9 @@ def live(aws: Aws, model: Model, region: str) -> Prices | None:
         for name, (suffix, unit) in SUFFIXES.items():
             if re.fullmatch(rf"([A-Z0-9]+-)?{re.escape(model.price_list)}-{suffix}", usage):
                 found[name] |= set(_usd(product, unit))
-    prices = {name: amounts.pop() for name, amounts in found.items() if len(amounts) == 1}
+    prices: dict[str, Any] = {
+        name: amounts.pop() for name, amounts in found.items() if len(amounts) == 1
+    }
     source = Source("price-list", f"Price List API, {region}", date.today().isoformat())
     return Prices(source=source, **prices) if prices else None
 

@@ -16,12 +16,12 @@ from cloudft.aws.client import Aws
 from cloudft.aws.tags import EXPIRES
 from cloudft.backends.base import Answer, Asks, Decoding, Prompt, ServingPlan, Thing
 from cloudft.backends.bedrock import inventory, request
+from cloudft.backends.bedrock.converse import answer_of, conversation
 from cloudft.errors import AwsConflict, JobStateConflict, UnknownModel, UsageError
 
 UNDER_WAY = {"Creating", "Updating"}
 READY_S = 1800.0
 """How long the making is followed; provisioned throughput takes its time."""
-STOPS = {"max_tokens": "length"}
 AT_ONCE = 4
 """Questions on their way at a time: what default quotas of requests a minute bear."""
 
@@ -171,29 +171,9 @@ def converse(
     aws: Aws, model: str, index: int, variant: str, prompt: Prompt, decoding: Decoding
 ) -> Answer:
     """Converse's answer to a conversation."""
-    system = [{"text": m["content"]} for m in prompt.messages if m["role"] == "system"]
-    turns = [
-        {"role": m["role"], "content": [{"text": m["content"]}]}
-        for m in prompt.messages
-        if m["role"] != "system"
-    ]
-    answer = aws.call(
-        "the model can't be asked",
-        "bedrock-runtime",
-        "converse",
-        modelId=model,
-        messages=turns,
-        inferenceConfig={
-            "maxTokens": decoding.max_new_tokens,
-            "temperature": decoding.temperature,
-            "topP": decoding.top_p,
-        },
-        **({"system": system} if system else {}),
-    )
-    content = answer["output"]["message"]["content"]
-    text = "".join(block.get("text", "") for block in content)
-    stop = answer["stopReason"]
-    return Answer(index, variant, text, answer["usage"]["outputTokens"], STOPS.get(stop, "stop"))
+    asked, what = conversation(prompt, decoding), "the model can't be asked"
+    answer = aws.call(what, "bedrock-runtime", "converse", modelId=model, **asked)
+    return answer_of(answer, index, variant)
 
 
 def _go_on(

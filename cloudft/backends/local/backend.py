@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -39,7 +38,7 @@ from cloudft.backends.local import folder as names
 from cloudft.backends.local import harness, preflight, probing, request, serve, tokenizer
 from cloudft.backends.local.folder import JobFolder
 from cloudft.errors import JobNotFound, JobStateConflict
-from cloudft.files import as_store_error, try_lock, write_whole
+from cloudft.files import as_store_error, scratch_folder, try_lock, write_whole
 from cloudft.home import Home
 from cloudft.spec.load import LoadedJob
 from cloudft.spec.portable import portable
@@ -57,6 +56,7 @@ from cloudft.types import (
     job_id as id_of,
 )
 
+PROBE = ".probe-"
 SECRET_WORDS = ("AWS_", "SECRET", "PASSWORD", "API_KEY")
 """Environment variables with these in their name are not the trainer's business."""
 
@@ -98,9 +98,11 @@ class LocalBackend(Backend, Resumes, Generates, Exports, Tokenises, Opens, Bench
     def probe(self, staged: StagedJob, steps: int, progress: Progress) -> Estimate:
         """In a child process, on a copy of the job's folder that is thrown away."""
         plan = self.plan(staged)
-        self.home.path.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".probe-", dir=self.home.path) as folder:
-            job = JobFolder(Path(folder))
+        with (
+            as_store_error("the job can't be tried", self.home.path),
+            scratch_folder(self.home.path, PROBE) as folder,
+        ):
+            job = JobFolder(folder)
             (job.path / names.DATA).mkdir()
             self._fill(job, plan)
             found = probing.probe(job.path, self._environment(), steps, progress)

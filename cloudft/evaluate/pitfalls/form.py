@@ -3,16 +3,36 @@
 A base model that knows the answer may still say it in a sentence. Tuned on labels without meaning
 it learns to answer with a label and looks better for it; held to the labels (the likeliest one is
 its answer) the base is just as good.
+
+What is likely is not yet what is meant: a model finds some labels likelier than others whatever is
+asked. So the base is also held to them with that taken out, by batch calibration (Zhou et al. 2023,
+"Batch Calibration"), and the better of the two counts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from cloudft.evaluate.pitfalls import Pitfall
-from cloudft.evaluate.statistics import paired
+from cloudft.evaluate.statistics import BETTER, SAME, paired
 
 ALPHA = 0.05
+
+
+def choices(told: Sequence[Sequence[float]]) -> tuple[list[int], list[int]]:
+    """Of each record's log-likelihoods of the labels: the label chosen, plainly and calibrated.
+
+    Calibrated, a label's probability among the labels is taken relative to its mean over all
+    records.
+    """
+    import numpy as np
+
+    table = np.asarray(told, float)
+    shares = table - np.logaddexp.reduce(table, axis=1, keepdims=True)
+    usual = np.logaddexp.reduce(shares, axis=0) - np.log(len(table))
+    plain, calibrated = shares.argmax(1), (shares - usual).argmax(1)
+    return [int(n) for n in plain], [int(n) for n in calibrated]
 
 
 def form(held_to: Sequence[bool], tuned: Sequence[bool], labels: int) -> Pitfall:
@@ -41,3 +61,13 @@ def form(held_to: Sequence[bool], tuned: Sequence[bool], labels: int) -> Pitfall
         " data, or name the labels in the prompt and leave the model as it is.",
         numbers,
     )
+
+
+def beyond_form(told: Mapping[str, Any], form: Mapping[str, Any]) -> dict[str, Any]:
+    """A `verdict` and its `sentence`, with the last word for what was found of the answers' form.
+
+    `form` is the pitfall as an evaluation keeps it.
+    """
+    if told["verdict"] != BETTER or form["level"] == "good":
+        return dict(told)
+    return {**told, "verdict": SAME, "sentence": f"{form['sentence']} ({told['sentence']})"}

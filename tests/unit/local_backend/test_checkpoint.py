@@ -119,3 +119,35 @@ def test_the_best_weights_come_back(tmp_path: Path) -> None:
     assert not torch.equal(model[0].weight, best)
     checkpoint.put_best(tmp_path, model)
     assert torch.equal(model[0].weight, best)
+
+
+def test_a_job_that_began_with_peft_s_own_layers_goes_on_with_ours(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    from local_backend import lora
+    from local_backend.model import trainable
+    from local_backend.settings import Lora
+
+    def optimizer_of(model: Any) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(trainable(model).values(), lr=0.1)
+
+    config = LoraConfig(r=2, lora_alpha=4, target_modules="all-linear", task_type="CAUSAL_LM")
+    theirs = get_peft_model(AutoModelForCausalLM.from_pretrained(tiny_model), config)
+    before, ids = optimizer_of(theirs), torch.tensor([[5, 9, 2, 7]])
+    for _ in range(2):
+        before.zero_grad()
+        theirs(input_ids=ids, labels=ids).loss.backward()
+        before.step()
+    checkpoint.save(tmp_path, theirs, before, Position(step=2))
+    ours = AutoModelForCausalLM.from_pretrained(tiny_model)
+    lora.put_on(ours, Lora(2, 4, 0.0, "all-linear"), seed=1)
+    after = optimizer_of(ours)
+    assert checkpoint.restore(tmp_path, ours, after) == Position(step=2)
+    with torch.no_grad():
+        assert torch.allclose(ours(ids).logits, theirs(ids).logits, atol=1e-6)
+    for a, b in zip(trainable(ours).values(), trainable(theirs).values(), strict=True):
+        assert torch.equal(a, b)
+        assert torch.equal(after.state[a]["exp_avg"], before.state[b]["exp_avg"])

@@ -1,0 +1,198 @@
+"""Questions to a tuned model and its base as batch inference jobs: nothing has to serve the model.
+
+A batch takes a custom model by its own ARN. Its name follows from the model and the questions, and
+each question's record id from what is asked, so that whoever asks again finds the batch under way,
+and of those that have ended every answer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from tenacity import Retrying, retry_if_result, wait_exponential
+
+from cloudft.aws.client import Aws
+from cloudft.backends.base import Answer, Asks, Decoding, Prompt
+from cloudft.backends.bedrock import output, request
+from cloudft.backends.bedrock.converse import answer_of, conversation
+from cloudft.errors import AwsConflict, JobStateConflict, UsageError
+
+ENDED = {"Completed", "PartiallyCompleted", "Failed", "Stopped", "Expired"}
+WITH_ANSWERS = {"Completed", "PartiallyCompleted"}
+POLL_S, LONGEST_POLL_S = 0.2, 60.0
+NAME = "cloudft-ask"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a job's batches lie, and the role that reads and writes there."""
+
+    bucket: str
+    prefix: str
+    owner: str | None
+    role_arn: str
+
+    @property
+    def where(self) -> dict[str, str]:
+        """The bucket, as S3's operations take it."""
+        owner = {"ExpectedBucketOwner": self.owner} if self.owner else {}
+        return {"Bucket": self.bucket, **owner}
+
+    def uri(self, key: str) -> str:
+        """`s3://BUCKET/KEY`."""
+        return f"s3://{self.bucket}/{key}"
+
+
+def place_of(job: Mapping[str, Any], owner: str | None) -> Place:
+    """Beside the output of a customization job."""
+    bucket, prefix = request.output_of(job)
+    return Place(bucket, f"{prefix.removesuffix('output/')}batches/", owner, job["roleArn"])
+
+
+class Batched(Asks):
+    """The base and the tuned model of a job, each asked by batches."""
+
+    def __init__(self, aws: Aws, ids: Mapping[str, str], place: Place) -> None:
+        self._aws, self._ids, self._place = aws, ids, place
+
+    def identities(self) -> Mapping[str, str]:
+        """The models' own ids."""
+        return self._ids
+
+    def ask(
+        self, prompts: Sequence[Prompt], variants: Sequence[str], decoding: Decoding
+    ) -> Iterator[Answer]:
+        """A batch a variant, followed to its end. Whoever breaks off leaves it to go on.
+
+        Raises JobStateConflict for a batch that failed and for questions without an answer,
+        UsageError for raw text: batches here are conversations.
+        """
+        if any(prompt.text is not None for prompt in prompts):
+            raise UsageError(
+                "a batch asks conversations, and this job's model goes on with raw text",
+                fix="leave --batch out: `cloudft deploy`, then evaluate.",
+            )
+        for variant in variants:
+            yield from self._variant(variant, prompts, decoding)
+
+    def _variant(
+        self, variant: str, prompts: Sequence[Prompt], decoding: Decoding
+    ) -> Iterator[Answer]:
+        model = self._ids[variant]
+        records = {_record_id(body): body for body in (conversation(p, decoding) for p in prompts)}
+        found = self._known(model, records)
+        missing = {key: body for key, body in records.items() if key not in found}
+        if missing:
+            found |= self._answers(self._asked(model, missing))
+        for index, prompt in enumerate(prompts):
+            told = found.get(_record_id(conversation(prompt, decoding)))
+            if told is None or "modelOutput" not in told:
+                raise _unanswered(index, told)
+            yield answer_of(told["modelOutput"], index, variant)
+
+    def _known(self, model: str, wanted: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+        """What earlier batches of this model have answered."""
+        found: dict[str, Mapping[str, Any]] = {}
+        for summary in self._batches(model, ""):
+            if summary["status"] in WITH_ANSWERS:
+                answers = self._answers(summary)
+                found |= {k: v for k, v in answers.items() if k in wanted and "modelOutput" in v}
+        return found
+
+    def _batches(self, model: str, name: str) -> list[Mapping[str, Any]]:
+        """The job's batches of a model whose name holds `name`, the oldest first."""
+        what, operation = "the batches can't be listed", "list_model_invocation_jobs"
+        summaries = self._aws.pages(
+            what, "bedrock", operation, "invocationJobSummaries", nameContains=name or NAME
+        )
+        ours = self._place.uri(self._place.prefix)
+        mine = [s for s in summaries if s["modelId"] == model and _output(s).startswith(ours)]
+        return sorted(mine, key=lambda s: str(s["submitTime"]))
+
+    def _asked(self, model: str, records: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The batch of these questions, at its end."""
+        token = hashlib.sha256(orjson.dumps([model, sorted(records)])).hexdigest()[:32]
+        before = self._batches(model, f"{NAME}-{token}")
+        going = [s for s in before if s["status"] not in ENDED]
+        arn = going[-1]["jobArn"] if going else self._made(model, token, len(before), records)
+        waits = Retrying(
+            retry=retry_if_result(lambda answer: answer["status"] not in ENDED),
+            wait=wait_exponential(multiplier=POLL_S, max=LONGEST_POLL_S),
+        )
+        ended: Mapping[str, Any] = waits(self._look, arn)
+        if ended["status"] not in WITH_ANSWERS:
+            raise JobStateConflict(
+                f"the batch {ended['jobName']} is {ended['status']}:"
+                f" {ended.get('message') or 'no reason is told'}",
+                fix="mend that and ask again, which makes a new batch.",
+            )
+        return ended
+
+    def _made(self, model: str, token: str, attempt: int, records: Mapping[str, Any]) -> str:
+        """Stage the questions and create the batch; its ARN."""
+        place, name = self._place, f"{NAME}-{token}-{attempt}"
+        key, out = f"{place.prefix}{token}/input.jsonl", f"{place.prefix}{token}/{attempt}/"
+        lines = [orjson.dumps({"recordId": k, "modelInput": v}) for k, v in records.items()]
+        body = b"\n".join([*lines, b""])
+        what = f"{place.uri(key)} can't be written"
+        self._aws.call(what, "s3", "put_object", Key=key, Body=body, **place.where)
+        given = {"s3InputFormat": "JSONL", "s3Uri": place.uri(key)}
+        try:
+            answer = self._aws.call(
+                f"the batch {name} can't be created",
+                "bedrock",
+                "create_model_invocation_job",
+                jobName=name,
+                roleArn=place.role_arn,
+                modelId=model,
+                modelInvocationType="Converse",
+                clientRequestToken=f"{token}-{attempt}",
+                inputDataConfig={"s3InputDataConfig": given},
+                outputDataConfig={"s3OutputDataConfig": {"s3Uri": place.uri(out)}},
+                tags=[{"key": request.TAG_TOKEN, "value": token}],
+            )
+        except AwsConflict:  # a try whose answer was lost, or another evaluation beside this
+            same = [s for s in self._batches(model, name) if s["jobName"] == name]
+            if not same:
+                raise
+            answer = same[0]
+        return str(answer["jobArn"])
+
+    def _look(self, arn: str) -> Mapping[str, Any]:
+        what = f"the batch {arn.rpartition('/')[2]} can't be looked at"
+        return self._aws.call(what, "bedrock", "get_model_invocation_job", jobIdentifier=arn)
+
+    def _answers(self, batch: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+        """The lines of a batch's output, by record id; their order is not the input's."""
+        prefix = _output(batch).removeprefix(f"s3://{self._place.bucket}/")
+        found: dict[str, Mapping[str, Any]] = {}
+        for key, _ in output.objects(self._aws, self._place.where, prefix):
+            if key.endswith(".jsonl.out"):
+                content = output.read(self._aws, self._place.where, key)
+                told = map(orjson.loads, content.splitlines())
+                found |= {line["recordId"]: line for line in told if "recordId" in line}
+        return found
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def _output(batch: Mapping[str, Any]) -> str:
+    return str(batch["outputDataConfig"]["s3OutputDataConfig"]["s3Uri"])
+
+
+def _record_id(body: Mapping[str, Any]) -> str:
+    return hashlib.sha256(orjson.dumps(body, option=orjson.OPT_SORT_KEYS)).hexdigest()[:32]
+
+
+def _unanswered(index: int, told: Mapping[str, Any] | None) -> JobStateConflict:
+    error = (told or {}).get("error", {})
+    reason = error.get("errorMessage") or "its output has no such record"
+    return JobStateConflict(
+        f"the batch did not answer question {index + 1}: {reason}",
+        fix="evaluate again: what was answered is kept, the rest is asked anew.",
+    )
