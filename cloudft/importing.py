@@ -60,6 +60,7 @@ def prepare(
     if not folder.is_dir():
         tell(f"merging {record.id} and comparing it with the tuned model ...")
         exports.export(record.backend_job_id or record.id, folder, dtype)
+    tell("holding the merged model against Bedrock's rules ...")
     into = importer(home)
     assert isinstance(into, Imports)
     staged, more = into.take(job, from_json(record.manifest), folder)

@@ -39,6 +39,8 @@ class Backend(ABC):
     """How often it makes sense to look at a job."""
     longest_poll_seconds: float | None = None
     """How rarely, when nothing has changed for long."""
+    asking_costs: bool = False
+    """True where a job's models are asked elsewhere, for money."""
 
     @abstractmethod
     def check(self, job: LoadedJob) -> list[Finding]:

@@ -20,6 +20,7 @@ from cloudft.home import Home
 
 if TYPE_CHECKING:
     from cloudft.errors import CloudftError
+    from cloudft.jobs import Job
     from cloudft.spec.load import LoadedJob
     from cloudft.types import Estimate
 
@@ -206,12 +207,16 @@ def submit_command(
             job = importing.import_now(job.record, backend_here, timeout, console)
         show_job(job, console)
         return ended_well(job)
+    _show_started(job, console)
+    return 0
+
+
+def _show_started(job: Job, console: Console) -> None:
     note = f"`cloudft watch {job.record.id}` follows it, `cloudft stop {job.record.id}` ends it."
     if job.state.status == "Completed":
         note = "this very job is Completed already; --again starts another."
     console.note(f"{job.state.status}: {note}")
     console.result(job.to_json(), job.record.id)
-    return 0
 
 
 def _say_cost(estimate: Estimate, console: Console) -> None:

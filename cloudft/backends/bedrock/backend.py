@@ -66,6 +66,7 @@ class BedrockBackend(Backend, Finds, Quotes, Serves, Generates, Opens, OpensBatc
     name = "bedrock"
     poll_seconds = 10.0
     longest_poll_seconds = 60.0
+    asking_costs = True
 
     def __init__(self, home: Home, aws: Aws | None = None) -> None:
         self.home = home

@@ -9,12 +9,14 @@ from urllib.parse import unquote
 
 from cloudft.aws.client import Aws
 from cloudft.backends.sagemaker import request
+from cloudft.backends.sagemaker.logs import GROUP
 from cloudft.errors import AwsDenied, AwsNotFound, AwsRefused, AwsUnreachable, CredentialsExpired
 from cloudft.spec.load import LoadedJob
 from cloudft.types import Finding, Severity
 
 SERVICE = "sagemaker.amazonaws.com"
-LOGS = ("logs:CreateLogGroup", "logs:CreateLogStream", "logs:PutLogEvents")
+LOGS = ("logs:CreateLogStream", "logs:PutLogEvents")
+"""Without them a job runs blind: its curve is in its log."""
 ROLE, BUCKET = "sagemaker.role_arn", "sagemaker.s3_uri"
 
 
@@ -110,12 +112,13 @@ def _listed(value: Any) -> list[Any]:
 def _permissions(job: LoadedJob, aws: Aws, note: Note) -> Iterator[Finding]:
     """What the role must be allowed, by the policy simulator."""
     bucket, prefix = request.prefix_of(job)
-    objects = f"arn:aws:s3:::{bucket}/{prefix}*"
+    account = str(job.spec.sagemaker.role_arn).split(":")[4]
+    log = f"arn:aws:logs:{aws.place.region}:{account}:log-group:{GROUP}:log-stream:x/algo-1-1"
     needs = {
         "s3:ListBucket": f"arn:aws:s3:::{bucket}",
-        "s3:GetObject": objects,
-        "s3:PutObject": objects,
-        **dict.fromkeys(LOGS, "*"),
+        "s3:GetObject": f"arn:aws:s3:::{bucket}/{prefix}data/x",
+        "s3:PutObject": f"arn:aws:s3:::{bucket}/{prefix}jobs/x/output/x",
+        **dict.fromkeys(LOGS, log),
     }
     for action, resource in needs.items():
         answer = aws.call(
@@ -130,4 +133,6 @@ def _permissions(job: LoadedJob, aws: Aws, note: Note) -> Iterator[Finding]:
         if decision != "allowed":
             statement = {"Effect": "Allow", "Action": action, "Resource": resource}
             message = f"the role may not {action} on {resource} ({decision})"
-            yield note("RoleDenied", ROLE, message, "add to its policy: " + json.dumps(statement))
+            fix = "add to its policy: " + json.dumps(statement)
+            severity: Severity = "warning" if action in LOGS else "error"
+            yield note("RoleDenied", ROLE, message, fix, severity)

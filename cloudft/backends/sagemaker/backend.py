@@ -19,18 +19,10 @@ from cloudft import artifacts as layout
 from cloudft import catalogue
 from cloudft.aws.client import Aws, Place
 from cloudft.aws.upload import Upload, upload
-from cloudft.backends import backend as backend_by_name
 from cloudft.backends.base import (
-    Answer,
-    Asks,
     Backend,
-    Decoding,
-    Exports,
     Finds,
-    Generates,
     Inventories,
-    Opens,
-    Prompt,
     Quotes,
     Resumes,
     StagedJob,
@@ -50,6 +42,7 @@ from cloudft.backends.sagemaker import (
     states,
     weights,
 )
+from cloudft.backends.sagemaker.serve import AskedHere
 from cloudft.errors import (
     AwsConflict,
     AwsNotFound,
@@ -79,7 +72,7 @@ Described = Mapping[str, Any]
 NO_IMAGE = "<the image that the SageMaker SDK names>"
 
 
-class SageMakerBackend(Backend, Finds, Quotes, Resumes, Generates, Exports, Opens, Inventories):
+class SageMakerBackend(AskedHere, Backend, Finds, Quotes, Resumes, Inventories):
     """Training jobs of one account and Region."""
 
     name = "sagemaker"
@@ -100,11 +93,6 @@ class SageMakerBackend(Backend, Finds, Quotes, Resumes, Generates, Exports, Open
         """The same in another Region, or with another profile or endpoint."""
         wanted = Place(**place)
         return self if wanted == self.aws.place else SageMakerBackend(self.home, Aws(wanted))
-
-    @property
-    def local(self) -> Backend:
-        """The trainer's own backend: it says what the trainer is asked, and asks its models."""
-        return backend_by_name("local", self.home)
 
     def check(self, job: LoadedJob) -> list[Finding]:
         """What the trainer, the settings and the account have to say."""
@@ -365,42 +353,6 @@ class SageMakerBackend(Backend, Finds, Quotes, Resumes, Generates, Exports, Open
         with as_store_error(f"the artifacts of {job_id} can't be copied", to):
             shutil.copytree(state.artifacts, to)
         return to
-
-    def generate(
-        self, job_id: str, prompts: Sequence[Prompt], variants: Sequence[str], decoding: Decoding
-    ) -> Iterator[Answer]:
-        """Ask the model, which is brought here, on this machine."""
-        local = self.local
-        assert isinstance(local, Generates)
-        return local.generate(self._here(job_id), prompts, variants, decoding)
-
-    def export(self, job_id: str, out: Path, dtype: str) -> Mapping[str, Any]:
-        """Merge and prove, on this machine."""
-        local = self.local
-        assert isinstance(local, Exports)
-        return local.export(self._here(job_id), out, dtype)
-
-    def open(self, job_id: str) -> Asks:
-        """The job's models, on this machine."""
-        local = self.local
-        assert isinstance(local, Opens)
-        return local.open(self._here(job_id))
-
-    def open_base(self, job: LoadedJob) -> Asks:
-        """The base model, on this machine."""
-        local = self.local
-        assert isinstance(local, Opens)
-        return local.open_base(job)
-
-    def _here(self, job_id: str) -> str:
-        """The job as the local backend knows it, once its artifacts are here."""
-        state = self.describe(job_id)
-        if state.artifacts is None:
-            raise JobStateConflict(
-                f"{job_id} is {state.status}: it has left no model",
-                fix="`cloudft watch` waits for its end; `cloudft resume` goes on with it.",
-            )
-        return state.id
 
     def inventory(self) -> Iterator[Thing]:
         """Running jobs, warm machines and staged data of this account and Region."""

@@ -112,4 +112,6 @@ def remove(aws: Aws, thing: Thing) -> None:
         )
         return
     bucket, _, key = thing.id.removeprefix("s3://").partition("/")
-    aws.call(f"{thing.id} can't be removed", "s3", "delete_object", Bucket=bucket, Key=key)
+    identity = aws.call("the identity can't be looked up", "sts", "get_caller_identity")
+    where = {"Bucket": bucket, "Key": key, "ExpectedBucketOwner": identity["Account"]}
+    aws.call(f"{thing.id} can't be removed", "s3", "delete_object", **where)

@@ -205,7 +205,7 @@ def _resources(job: LoadedJob) -> dict[str, Any]:
 
 
 def _channels(asked: Asked, inputs: str) -> Iterator[dict[str, Any]]:
-    """Code and request as files; data and weights read from S3 as they are asked for."""
+    """Data is read from S3 as it is asked for; weights are mapped into memory: they are files."""
     bucket, prefix = prefix_of(asked.job)
     root = f"s3://{bucket}/{prefix}"
     yield _channel("code", f"{root}code/{source.pack().sha256}/", "File")
@@ -213,7 +213,7 @@ def _channels(asked: Asked, inputs: str) -> Iterator[dict[str, Any]]:
     for role, file in asked.files.items():
         yield _channel(role, f"{root}data/{file.sha256}/", "FastFile")
     if asked.weights:
-        yield _channel("model", f"{root}models/{weights_digest(asked)}/", "FastFile")
+        yield _channel("model", f"{root}models/{weights_digest(asked)}/", "File")
 
 
 def _channel(name: str, uri: str, mode: str) -> dict[str, Any]:

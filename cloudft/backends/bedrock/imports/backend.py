@@ -66,6 +66,7 @@ class ImportBackend(Backend, Imports, Finds, Generates, Opens):
     name = "import"
     poll_seconds = 15.0
     longest_poll_seconds = 60.0
+    asking_costs = True
 
     def __init__(self, home: Home, aws: Aws | None = None) -> None:
         self.home = home
