@@ -11,8 +11,8 @@ import pytest
 import tiny
 from endpoint import BUCKET, KEYS, REGION, SAGEMAKER_ROLE
 from job_files import write_job_file
+from shared import shared_endpoint
 from suite import BackendSuite, Bench, finished
-from test_bedrock import shared_endpoint
 
 from cloudft import jobs
 from cloudft.aws.client import Aws, Place
