@@ -127,11 +127,11 @@ class Container:
                 os.killpg(self._process.pid, signal.SIGKILL)
 
     def _environment(self) -> dict[str, str]:
+        """Nothing of the request's: a variable can be code (BASH_ENV)."""
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
         kept = {name: os.environ[name] for name in KEPT if name in os.environ}
-        given = {str(k): str(v) for k, v in self.request.get("Environment", {}).items()}
         ours = {"PATH": path, "SM_NUM_GPUS": "0", "SM_MODEL_DIR": str(self.root / "model")}
-        return kept | given | ours | {"PIP_NO_INDEX": "1"}
+        return kept | ours | {"PIP_NO_INDEX": "1"}
 
     def sync(self) -> None:
         """Copy what is new among the checkpoints to S3."""
