@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from cloudft.catalogue import Model, Prices
@@ -9,6 +10,8 @@ from cloudft.types import Estimate, Volume
 
 UNKNOWN = "no price is known"
 HOURS_PER_MONTH = 730
+WINDOW_MINUTES = 5
+"""An imported model's copies are billed in windows of so many minutes."""
 
 
 def training_usd(model: Model, tokens: int, epochs: int) -> float | None:
@@ -68,3 +71,13 @@ def serving_per_hour(model: Model, units: int = 1) -> float | None:
         return 0.0
     unit = model.prices.provisioned_unit_hour if model.prices else None
     return None if unit is None else unit * units
+
+
+def imported_usd(minutes: float, copies: int, units: int, unit_minute: float) -> float:
+    """What an imported model's copies cost that answered for so long: whole windows are billed.
+
+    Copies x units of a copy x price of a unit's minute x minutes of the windows, from the first
+    answer on. Source: Bedrock user guide, "Calculate the cost of running a custom model".
+    """
+    windows = math.ceil(minutes / WINDOW_MINUTES)
+    return copies * units * unit_minute * windows * WINDOW_MINUTES

@@ -30,6 +30,8 @@ TRUST = {
         }
     ],
 }
+SAGEMAKER_ROLE = f"arn:aws:iam::{ACCOUNT}:role/sagemaker-job"
+SAGEMAKER_TRUST = json.loads(json.dumps(TRUST).replace("bedrock.amazon", "sagemaker.amazon"))
 KEYS = {"AWS_ACCESS_KEY_ID": "AKIAPLANTEDKEYID", "AWS_SECRET_ACCESS_KEY": "planted-secret-key"}
 
 
@@ -105,5 +107,6 @@ def furnish(endpoint: Endpoint) -> None:
     s3.put_public_access_block(
         Bucket=BUCKET, PublicAccessBlockConfiguration=dict.fromkeys(closed, True)
     )
-    trust = json.dumps(TRUST)
-    endpoint.client("iam").create_role(RoleName="bedrock-job", AssumeRolePolicyDocument=trust)
+    iam = endpoint.client("iam")
+    for name, trust in (("bedrock-job", TRUST), ("sagemaker-job", SAGEMAKER_TRUST)):
+        iam.create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(trust))

@@ -46,11 +46,15 @@ DENIED = {
 }
 MISSING = {"404", "NoSuchBucket", "NoSuchEntity", "NoSuchKey", "NotFoundException"} | {
     "ResourceNotFoundException",
+    "ResourceNotFound",
     "ExecutionDoesNotExist",
     "StateMachineDoesNotExist",
 }
-TAKEN = {"ConflictException", "ResourceInUseException", "ExecutionAlreadyExists"}
-"""Bedrock declares the first; moto answers with the second; the third is Step Functions'."""
+TAKEN = {"ConflictException", "ResourceInUseException", "ResourceInUse", "ExecutionAlreadyExists"}
+"""Bedrock's, moto's for it, SageMaker's and Step Functions'."""
+FULL = {"ServiceQuotaExceededException", "ResourceLimitExceeded"}
+NONE_ALLOWED = "is 0 Instances"
+"""In SageMaker's words for a type of machine that the account may not use at all."""
 RETRIED = {500, 502, 503, 504}
 DEADLINE_S = 60.0
 """How long one call is tried again."""
@@ -225,7 +229,9 @@ def _refusal(what: str, error: Any, profile: str | None) -> AwsRefused | AwsUnre
         return _expired(message, profile)
     if code in BUSY or _status(error) in RETRIED:
         return AwsUnreachable(message, fix="try again in a while.")
-    if code == "ServiceQuotaExceededException":
+    if code in FULL and NONE_ALLOWED in message:
+        return AwsRefused(message, fix="ask AWS (Service Quotas) for that type of machine.")
+    if code in FULL:
         return AwsQuota(message, fix="wait for a running job, or ask AWS to raise the quota.")
     if code in DENIED:
         return AwsDenied(message, fix=f"ask for the permission {_action(error)}.")

@@ -43,11 +43,12 @@ class ObjectStream(io.RawIOBase):
     replaced meanwhile is refused. Raises AwsRefused and AwsUnreachable.
     """
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, s3: Any = None) -> None:
+        """`s3` is a client of boto3's; one by the environment is made without."""
         super().__init__()
         self._uri = uri
         self._bucket, self._key = parse(uri)
-        self._client = client("s3")
+        self._client = s3 or client("s3")
         self._at, self._etag = 0, ""
         with aws_errors(f"{uri} can't be read"):
             answer = self._client.get_object(Bucket=self._bucket, Key=self._key)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
+from typing import Any
 
 from cloudft.backends.base import Backend
 from cloudft.errors import UsageError
@@ -11,17 +12,27 @@ from cloudft.home import Home
 REGISTRY: dict[str, str] = {
     "local": "cloudft.backends.local.backend:LocalBackend",
     "bedrock": "cloudft.backends.bedrock.backend:BedrockBackend",
+    "sagemaker": "cloudft.backends.sagemaker.backend:SageMakerBackend",
 }
-"""Name -> `module:class`. The class is made with a Home."""
+"""Name -> `module:class` of what trains. The class is made with a Home."""
+AFTERWARDS: dict[str, str] = {
+    "import": "cloudft.backends.bedrock.imports.backend:ImportBackend",
+}
+"""What takes a trained job further: its own jobs, in the same life."""
 
 
 def backend(name: str, home: Home) -> Backend:
     """The backend called `name`. Raises UsageError that lists the known ones."""
+    made: Backend = type_of(name)(home)
+    return made
+
+
+def type_of(name: str) -> Any:
+    """The class of the backend called `name`. Raises UsageError."""
     try:
-        module, _, attribute = REGISTRY[name].partition(":")
+        module, _, attribute = (REGISTRY | AFTERWARDS)[name].partition(":")
     except KeyError:
         raise UsageError(
             f"there is no backend {name}", fix=f"use one of: {', '.join(sorted(REGISTRY))}."
         ) from None
-    made: Backend = getattr(import_module(module), attribute)(home)
-    return made
+    return getattr(import_module(module), attribute)

@@ -39,6 +39,8 @@ class Backend(ABC):
     """How often it makes sense to look at a job."""
     longest_poll_seconds: float | None = None
     """How rarely, when nothing has changed for long."""
+    asking_costs: bool = False
+    """True where a job's models are asked elsewhere, for money."""
 
     def completed(self, job: LoadedJob) -> LoadedJob:
         """The job with what it leaves to the backend's account to say. Reads only.
@@ -299,6 +301,23 @@ class Benchmarks(ABC):
         """
 
 
+class Imports(ABC):
+    """A backend that takes merged models of trained jobs in. Its `plan` takes what `take` gives."""
+
+    @abstractmethod
+    def look_at(self, job: LoadedJob, config: Mapping[str, Any], file: str) -> list[Finding]:
+        """What the base model's config.json (in `file`) tells, before anything is merged."""
+
+    @abstractmethod
+    def take(
+        self, job: LoadedJob, manifest: Manifest, folder: Path
+    ) -> tuple[StagedJob, list[Finding]]:
+        """The merged model in `folder`, put into the form that is read there, and its faults.
+
+        Raises StoreError, UsageError. Twice is once.
+        """
+
+
 class Exports(ABC):
     """A backend that hands out one merged model."""
 
@@ -337,7 +356,8 @@ class Tokenises(ABC):
 class Thing:
     """Something that is there on the backend's side, and may cost.
 
-    `kind` is `deployment`, `provisioned-throughput`, `custom-model`, `imported-model` or `data`.
+    `kind` is `deployment`, `provisioned-throughput`, `custom-model`, `imported-model` or `data`;
+    on SageMaker `training-job`, `warm-pool` or `data`. `backend` is the one that tells of it.
     `usd` has `perHour` and `perMonth`, None where no price is known. `job` is set when cloudft made
     it; `model` is the ARN that a serving serves; `expires_at` its time to live, ISO 8601.
     """
@@ -351,6 +371,7 @@ class Thing:
     job: str | None = None
     model: str | None = None
     expires_at: str | None = None
+    backend: str = "bedrock"
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,8 @@
 """
 
 from cloudft.catalogue.find import find
+from cloudft.catalogue.importing import Architecture, ImportRules, UnitPrices, import_rules
+from cloudft.catalogue.instances import Instance, instances
 from cloudft.catalogue.load import local_hyperparameters, models
 from cloudft.catalogue.model import (
     Hyperparameter,
@@ -17,14 +19,20 @@ from cloudft.catalogue.model import (
 from cloudft.catalogue.where import where
 
 __all__ = [
+    "Architecture",
     "Hyperparameter",
+    "ImportRules",
+    "Instance",
     "Lifecycle",
     "Limits",
     "Model",
     "Prices",
     "Source",
+    "UnitPrices",
     "Weights",
     "find",
+    "import_rules",
+    "instances",
     "local_hyperparameters",
     "models",
     "where",

@@ -28,39 +28,43 @@ FAMILIES = (
     "openai-compatible",
     "open-weight",
 )
+TABLES = ("custom-model-import", "sagemaker-instances")
+"""Files of facts that are no model's; each has a reader of its own."""
 LOCAL_TABLE = "local"
 
 
 @lru_cache(maxsize=1)
 def models() -> tuple[Model, ...]:
     """Every model of the catalogue, family by family, the newest of a family first."""
-    return tuple(model for family in FAMILIES for model in _family(_read(family)))
+    return tuple(model for family in FAMILIES for model in _family(read(family)))
 
 
 @lru_cache(maxsize=1)
 def local_hyperparameters() -> Mapping[str, Hyperparameter]:
     """What the local trainer takes, whatever open weights it trains."""
-    raw = _read("open-weight")
-    return _table(raw["hyperparameters"][LOCAL_TABLE], _sources(raw))
+    raw = read("open-weight")
+    return _table(raw["hyperparameters"][LOCAL_TABLE], sources_of(raw))
 
 
-def _read(family: str) -> dict[str, Any]:
+def read(name: str) -> dict[str, Any]:
+    """One of the YAML files beside this one."""
     import yaml
 
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    text = (FOLDER / f"{family}.yaml").read_text(encoding="utf-8")
+    text = (FOLDER / f"{name}.yaml").read_text(encoding="utf-8")
     data: dict[str, Any] = yaml.load(text, Loader=loader)
     return data
 
 
 def _family(raw: dict[str, Any]) -> list[Model]:
-    sources = _sources(raw)
+    sources = sources_of(raw)
     tables = {key: _table(t, sources) for key, t in raw.get("hyperparameters", {}).items()}
     limits = {key: _limits(t, sources) for key, t in raw.get("limits", {}).items()}
     return [_model(raw["family"], row, sources, tables, limits) for row in raw["models"]]
 
 
-def _sources(raw: dict[str, Any]) -> dict[str, Source]:
+def sources_of(raw: dict[str, Any]) -> dict[str, Source]:
+    """The sources of a file by their keys."""
     return {key: Source(key, s["url"], str(s["date"])) for key, s in raw["sources"].items()}
 
 

@@ -110,7 +110,7 @@ def evaluate_command(
     record, backend, _ = open_job(reference)
     home = Home.from_environ()
     held = held_out(record, home, data, limit or 0)
-    if answers is None and record.backend != "local":
+    if answers is None and backend.asking_costs:
         decoding = measure.decoding_of(record, held, max_new_tokens)
         agree(record, held, decoding, yes, console, batches=batches)
     with counting(console) as progress:

@@ -30,6 +30,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "delete": ("cloudft.cli.jobs", "Remove a job and what it left on this machine."),
     "generate": ("cloudft.cli.model", "Ask the tuned model, and the base beside it."),
     "export": ("cloudft.cli.model", "Write one merged model and prove it is the same."),
+    "import": ("cloudft.cli.importing", "Import a tuned open-weight model into Bedrock."),
     "evaluate": ("cloudft.cli.evaluating", "Base against tuned on held-out records: did it help?"),
     "compare": ("cloudft.cli.comparing", "Several tuned models on the same records, with tests."),
     "review": ("cloudft.cli.reviewing", "Judge two models' answers, blind, in the browser."),

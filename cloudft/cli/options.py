@@ -123,7 +123,7 @@ backend_option = click.option(
     show_default=True,
     metavar="NAME",
     shell_complete=complete_backend,
-    help="What runs the job: local (this machine) or bedrock.",
+    help="What runs the job: local (this machine), bedrock or sagemaker.",
 )
 job_argument = click.argument("reference", metavar="JOB", shell_complete=complete_job)
 job_file_argument = click.argument(

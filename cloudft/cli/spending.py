@@ -11,15 +11,14 @@ from cloudft.home import Home
 
 if TYPE_CHECKING:
     from cloudft.backends.base import Thing
+    from cloudft.errors import CloudftError
 
 cloud_option = click.option(
     "--backend",
     "backend_name",
-    default="bedrock",
-    show_default=True,
     metavar="NAME",
     shell_complete=complete_backend,
-    help="Whose account.",
+    help="Only of this backend: bedrock or sagemaker.",
 )
 
 
@@ -27,8 +26,8 @@ cloud_option = click.option(
 @cloud_option
 @click.option("--cost", is_flag=True, help="What each costs an hour and a month, and the sum.")
 @console_options
-def ps_command(backend_name: str, cost: bool, console: Console) -> int:
-    """List what stands in the account and Region: servings, models, staged data.
+def ps_command(backend_name: str | None, cost: bool, console: Console) -> int:
+    """List what stands in the account and Region: servings, models, machines, staged data.
 
     Everything is listed, whoever made it; the column JOB is empty where it was not cloudft.
     """
@@ -36,7 +35,7 @@ def ps_command(backend_name: str, cost: bool, console: Console) -> int:
     from cloudft.cli.render import local_time, table
     from cloudft.cli.serving import dollars
 
-    things = cleanup.everything(backend_name, Home.from_environ(), place())
+    things = cleanup.everything(backend_name, Home.from_environ(), place(), _refusal)
     rows = []
     for thing in things:
         row = [thing.kind, thing.name, thing.status, thing.job, local_time(thing.created_at)]
@@ -70,7 +69,10 @@ def ps_command(backend_name: str, cost: bool, console: Console) -> int:
     "kinds",
     multiple=True,
     type=click.Choice(
-        ["deployment", "provisioned-throughput", "custom-model", "imported-model", "data"]
+        [
+            *("deployment", "provisioned-throughput", "custom-model", "imported-model"),
+            *("warm-pool", "data"),
+        ]
     ),
     help="Only of this kind; may be given several times.",
 )
@@ -79,7 +81,7 @@ def ps_command(backend_name: str, cost: bool, console: Console) -> int:
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @console_options
 def gc_command(
-    backend_name: str,
+    backend_name: str | None,
     expired: bool,
     kinds: tuple[str, ...],
     older_than: float,
@@ -89,13 +91,20 @@ def gc_command(
 ) -> int:
     """Find what cloudft made in the account and Region, from any machine, and remove it.
 
-    What cloudft did not make is never touched. A custom model that is removed is gone for good.
+    What cloudft did not make is never touched, nor a job that runs. A custom model that is removed
+    is gone for good.
     """
     from cloudft import cleanup
 
     home, where = Home.from_environ(), place()
     things = cleanup.ours(
-        backend_name, home, where, kinds=kinds, expired_only=expired, days=older_than
+        backend_name,
+        home,
+        where,
+        tell=_refusal,
+        kinds=kinds,
+        expired_only=expired,
+        days=older_than,
     )
     listed = "\n".join(_line(thing) for thing in things)
     if dry_run or not things:
@@ -104,12 +113,17 @@ def gc_command(
     if not yes:
         click.confirm(f"{listed}\nremove these {len(things)}?", abort=True, err=True)
     removed = []
-    for thing in cleanup.remove(backend_name, home, where, things):
+    for thing in cleanup.remove(home, where, things):
         console.detail(f"removed {thing.kind} {thing.name}")
         removed.append(thing)
     text = "\n".join(f"removed {_line(thing)}" for thing in removed)
     console.result({"removed": removed, "found": things}, text)
     return 0
+
+
+def _refusal(error: CloudftError) -> None:
+    """A backend that may not be asked is said, not passed over."""
+    click.echo(f"warning: {error.message}\n  fix: {error.fix}", err=True)
 
 
 def _line(thing: Thing) -> str:

@@ -20,6 +20,7 @@ from cloudft.home import Home
 
 if TYPE_CHECKING:
     from cloudft.errors import CloudftError
+    from cloudft.jobs import Job
     from cloudft.spec.load import LoadedJob
     from cloudft.types import Estimate
 
@@ -128,7 +129,8 @@ def show_plan(job: LoadedJob, backend_name: str, console: Console) -> None:
     "  cloudft submit router.yaml --set hyperparameters.epochCount=1 --output json\n"
     "  cloudft submit --dry-run\n"
     "  cloudft submit --backend bedrock --wait --max-cost 50\n"
-    "  cloudft submit --backend bedrock --via-stack",
+    "  cloudft submit --backend bedrock --via-stack\n"
+    "  cloudft submit --wait --then import",
 )
 @job_file_argument
 @backend_option
@@ -138,6 +140,12 @@ def show_plan(job: LoadedJob, backend_name: str, console: Console) -> None:
 @click.option("--timeout", type=float, metavar="SECONDS", help="With --wait: exit 124 after this.")
 @click.option("--again", is_flag=True, help="Start another job even if this one runs or is done.")
 @click.option("--max-cost", type=float, metavar="USD", help="Refuse above this; like budget_usd.")
+@click.option(
+    "--then",
+    "then",
+    type=click.Choice(["import"]),
+    help="With --wait: when it has Completed, import its model into Bedrock.",
+)
 @click.option("--queue", is_flag=True, help="Wait while the account runs as many jobs as it may.")
 @click.option(
     "--via-stack",
@@ -154,6 +162,7 @@ def submit_command(
     timeout: float | None,
     again: bool,
     max_cost: float | None,
+    then: str | None,
     queue: bool,
     via_stack: bool,
     console: Console,
@@ -166,6 +175,7 @@ def submit_command(
     """
     from cloudft import jobs
     from cloudft.backends import backend
+    from cloudft.cli import importing
     from cloudft.cli.jobs import ended_well, follow_and_show, show_job
     from cloudft.cli.progress import reading, sending
     from cloudft.cli.render import warn
@@ -175,6 +185,8 @@ def submit_command(
         raise click.UsageError("--timeout needs --wait")
     if via_stack and backend_name != "bedrock":
         raise click.UsageError("--via-stack needs --backend bedrock")
+    if then is not None and not wait:
+        raise click.UsageError("--then needs --wait")
     more = {} if max_cost is None else {"budget_usd": str(max_cost)}
     if via_stack:
         more["bedrock.via_stack"] = "true"
@@ -189,6 +201,8 @@ def submit_command(
     with reading(console) as progress:
         staged, warnings = jobs.prepare(job_file, chosen, home, progress)
     warn(warnings)
+    if then:
+        importing.check_place(job_file, chosen, console)
     with sending(console) as sent:
         job = jobs.submit(
             staged,
@@ -202,15 +216,21 @@ def submit_command(
     if wait:
         backend_here = jobs.backend_of(job.record, home)
         job = follow_and_show(job, backend_here, timeout, console)
+        if then and job.state.status == "Completed":
+            job = importing.import_now(job.record, backend_here, timeout, console)
         show_job(job, console)
         return ended_well(job)
+    _show_started(job, console)
+    return 0
+
+
+def _show_started(job: Job, console: Console) -> None:
     note = f"`cloudft watch {job.record.id}` follows it, `cloudft stop {job.record.id}` ends it."
     if job.state.status == "Completed":
         note = "this very job is Completed already; --again starts another."
     queued = ", queued in the account" if job.state.summary.get("queuedIn") else ""
     console.note(f"{job.state.status}{queued}: {note}")
     console.result(job.to_json(), job.record.id)
-    return 0
 
 
 def _say_cost(estimate: Estimate, console: Console) -> None:

@@ -65,7 +65,7 @@ def load_manifest(path: Path) -> Manifest:
 
     path = path / NAME if path.is_dir() else path
     try:
-        manifest = _from_json(orjson.loads(path.read_bytes()))
+        manifest = from_json(orjson.loads(path.read_bytes()))
         hashes = {role: file.sha256 for role, file in manifest.files.items()}
         if _digest(manifest.customization_type, manifest.format, hashes) != manifest.sha256:
             raise ValueError("its sha256 does not fit its files")
@@ -78,7 +78,8 @@ def load_manifest(path: Path) -> Manifest:
     raise StoreError(f"the manifest can't be read: {reason}", file=str(path), fix=fix)
 
 
-def _from_json(data: Mapping[str, Any]) -> Manifest:
+def from_json(data: Mapping[str, Any]) -> Manifest:
+    """A manifest from its JSON."""
     return Manifest(
         sha256=data["sha256"],
         customization_type=data["customizationType"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import re
 import threading
@@ -16,6 +17,7 @@ import orjson
 from cloudft.aws.shapes import problems
 from cloudft.endpoint import faults, front
 from cloudft.endpoint.faults import Dropped, Faults
+from cloudft.endpoint.jsonwire import JsonWire
 from cloudft.endpoint.query import QueryWire, action_of
 from cloudft.endpoint.signatures import Signed, verify
 from cloudft.endpoint.state import ACCOUNT, State
@@ -57,6 +59,7 @@ class App:
         forms: Mapping[str, Any] = NONE,
     ) -> None:
         self.wires = (Wire("bedrock"), Wire("bedrock-runtime"))
+        self.json_wires = {"sagemaker": JsonWire("sagemaker")}
         self.state = state
         self.rooms = rooms
         self.others = others
@@ -85,11 +88,21 @@ class App:
         try:
             self._check_signature(environ, raw_path, service)
         except WireError as error:
-            refused = self.wires[0].error(error) if service == "bedrock" else None
-            return _send(refused or _plain(service, error), start)
+            spoken = self.json_wires.get(service) or self.wires[0]
+            ours = service == "bedrock" or service in self.json_wires
+            return _send(spoken.error(error) if ours else _plain(service, error), start)
+        if service in self.json_wires:
+            return _send(self._json(self.json_wires[service], environ), start)
         if service != "bedrock":
             return self._elsewhere(service, environ, start)
         return _send(self._bedrock(environ, raw_path), start)
+
+    def _json(self, wire: JsonWire, environ: Environ) -> Reply:
+        def act() -> Reply:
+            call = wire.parse(str(environ.get("HTTP_X_AMZ_TARGET", "")), _body_of(environ))
+            return self._told(wire, call)
+
+        return _answered(wire, act)
 
     def _check_signature(self, environ: Environ, raw_path: str, service: str) -> None:
         if self.secrets is None:
@@ -150,28 +163,22 @@ class App:
         return reply
 
     def _bedrock(self, environ: Environ, raw_path: str) -> Reply:
-        headers = _headers_of(environ)
-        wire = self.wires[0]
-        try:
-            body = _body_of(environ)
+        def act() -> Reply:
+            headers, body = _headers_of(environ), _body_of(environ)
             for wire in self.wires:
                 call = wire.parse(
                     environ["REQUEST_METHOD"], raw_path, environ["QUERY_STRING"], headers, body
                 )
                 if call is not None:
-                    return wire.reply(call.operation, self._act(wire, call))
+                    return _answered(wire, functools.partial(self._told, wire, call))
             raise WireError("UnknownOperationException", f"There is no operation at {raw_path}")
-        except WireError as error:
-            return wire.error(error)
-        except Dropped:
-            raise
-        except CloudftError as error:  # the disk of --state is full, or the like
-            return wire.error(WireError("InternalServerException", error.message))
-        except Exception as error:  # a fault of ours is told, by its kind alone
-            what = f"unexpected {type(error).__name__}: this is a fault of cloudft"
-            return wire.error(WireError("InternalServerException", what))
 
-    def _act(self, wire: Wire, call: Call) -> dict[str, Any]:
+        return _answered(self.wires[0], act)
+
+    def _told(self, wire: Wire | JsonWire, call: Call) -> Reply:
+        return wire.reply(call.operation, self._act(wire, call))
+
+    def _act(self, wire: Wire | JsonWire, call: Call) -> dict[str, Any]:
         with self.lock:
             self.calls.append(call)
         fault = self.faults.due(call.operation)
@@ -207,6 +214,21 @@ class App:
         except (WireError, ValueError) as error:
             return Reply(400, (), orjson.dumps({"message": str(error)}))
         return Reply(404, (), b"{}")
+
+
+def _answered(wire: Wire | JsonWire, act: Callable[[], Reply]) -> Reply:
+    """What `act` gives; what goes wrong is told in the wire's own form."""
+    try:
+        return act()
+    except WireError as error:
+        return wire.error(error)
+    except Dropped:
+        raise
+    except CloudftError as error:  # the disk of --state is full, or the like
+        return wire.error(WireError("InternalServerException", error.message))
+    except Exception as error:  # a fault of ours is told, by its kind alone
+        what = f"unexpected {type(error).__name__}: this is a fault of cloudft"
+        return wire.error(WireError("InternalServerException", what))
 
 
 def _refusal(operation: Any) -> str:

@@ -307,3 +307,29 @@ FAMILIES = {
     "cohere.command": Family(_read_cohere, _cohere, _cohere_pieces),
 }
 IMPORTED = Family(_read_imported, _llama, _llama_pieces)
+
+
+def _openai(reply: Reply, choice: Body) -> Body:
+    ended = "length" if reply.stop == "max_tokens" else "stop"
+    used = {
+        "prompt_tokens": reply.tokens_in,
+        "completion_tokens": reply.tokens_out,
+        "total_tokens": reply.tokens_in + reply.tokens_out,
+    }
+    return {"choices": [{"index": 0, "finish_reason": ended, **choice}], "usage": used}
+
+
+def _chat(reply: Reply) -> Body:
+    message = {"role": "assistant", "content": reply.text}
+    return {"object": "chat.completion", **_openai(reply, {"message": message})}
+
+
+def _completion(reply: Reply) -> Body:
+    return {"object": "text_completion", **_openai(reply, {"text": reply.text})}
+
+
+def form(family: Family, body: Body) -> Family:
+    """An imported model answers in the form in which it is asked: Bedrock's, or OpenAI's."""
+    if family is not IMPORTED or not ("messages" in body or "max_tokens" in body):
+        return family
+    return Family(family.read, _chat if "messages" in body else _completion, family.pieces)

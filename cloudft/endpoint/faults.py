@@ -6,7 +6,8 @@
 (AccessDeniedException), `drop` (acts, then breaks the connection off) or `delay` (seconds first).
 `skip` lets so many calls of the operation pass first; operation `*` is any. `fail` fails the next
 customization job with `message` at a phase: the operation is `validationDetails`,
-`dataProcessingDetails` or `trainingDetails`.
+`dataProcessingDetails` or `trainingDetails`; `spotInterruption` takes the machine of SageMaker's
+next spot job away.
 """
 
 from __future__ import annotations

@@ -12,9 +12,12 @@ from cloudft.endpoint.customization import Customization
 from cloudft.endpoint.foundation import Foundation
 from cloudft.endpoint.runtime import Runtime
 from cloudft.endpoint.serving import ServingOperations
+from cloudft.endpoint.training_jobs import TrainingJobs
 from cloudft.endpoint.transfers import Transfers
 
 ROOMS = (Foundation, Customization, ServingOperations, Transfers, Batches, Runtime)
+SAGEMAKER = "sagemaker"
+"""Of its some four hundred operations those alone are told that are offered."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,10 @@ def operations() -> Iterator[Line]:
             room = next((room for room in ROOMS if hasattr(room, snake(name))), None)
             words = (getattr(room, snake(name)).__doc__ or "").strip() if room else ""
             yield Line(service, name, room is not None, words.partition(" Raises")[0])
+    for name in service_model(SAGEMAKER).operation_names:
+        does = getattr(TrainingJobs, snake(name), None)
+        if does is not None:
+            yield Line(SAGEMAKER, name, True, does.__doc__.strip().partition(" Raises")[0])
 
 
 def markdown() -> str:

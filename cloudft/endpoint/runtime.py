@@ -92,8 +92,9 @@ class Runtime:
 
     def _invoke(self, given: Mapping[str, Any]) -> tuple[Reply, bodies.Family]:
         who, family, raw = self.served(given["modelId"])
-        question = bodies.read(family, bodies.parse(given.get("body", b"")), raw=raw)
-        return self.answers.reply(who, question), family
+        body = bodies.parse(given.get("body", b""))
+        question = bodies.read(family, body, raw=raw)
+        return self.answers.reply(who, question), bodies.form(family, body)
 
     def count_tokens(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """How many tokens the stand-in reads."""

@@ -28,6 +28,7 @@ from cloudft.endpoint.stacks.engine import Engine
 from cloudft.endpoint.stacks.room import Stacks
 from cloudft.endpoint.state import ACCOUNT, State
 from cloudft.endpoint.training import InstantTrainer, LocalTrainer, Trainer
+from cloudft.endpoint.training_jobs import TrainingJobs
 from cloudft.endpoint.transfers import Transfers
 from cloudft.endpoint.wire import SERVER
 from cloudft.errors import UsageError
@@ -80,6 +81,7 @@ class Endpoint:
     app: App
     customization: Customization
     answers: Answers
+    training: TrainingJobs
     begins: Sequence[Callable[[], None]]
 
     def begin(self) -> None:
@@ -90,6 +92,7 @@ class Endpoint:
     def close(self) -> None:
         """End what works for it."""
         self.customization.close()
+        self.training.close()
         self.answers.close()
 
 
@@ -137,14 +140,20 @@ def build(given: Options, url: str, folder: Path) -> Endpoint:
     runtime = Runtime(state, foundation, customization, answers)
     transfers, batches = Transfers(state, s3, folder), Batches(state, s3, runtime)
     serving = ServingOperations(state, 0.0 if given.fast else CREATING_S)
-    rooms = (foundation, customization, serving, transfers, batches, runtime)
+    seconds = given.seconds if given.fast else None
+    logs, stores = services.new("logs"), services.new("s3")
+    training = TrainingJobs(state, stores, logs, folder, faults, seconds)
+    rooms = (foundation, customization, serving, transfers, batches, runtime, training)
     stacks = Stacks(state, Engine(services, given.region, state.save))
     forms: dict[str, Any] = {"cloudformation": stacks}
     if authority is not None:
         forms["iam"] = Simulator(authority)
     app = App(state, rooms, moto, faults, folder / "jobs", given.secrets, forms)
-    begins = (customization.begin, transfers.begin, batches.begin, stacks.begin)
-    return Endpoint(app, customization, answers, begins)
+    begins = (
+        *(room.begin for room in (customization, transfers, batches, training)),
+        stacks.begin,
+    )
+    return Endpoint(app, customization, answers, training, begins)
 
 
 class Services:

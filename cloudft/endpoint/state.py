@@ -115,6 +115,29 @@ class Task:
 
 
 @dataclass
+class TrainingJob:
+    """A training job of SageMaker: what was asked, and where it is."""
+
+    arn: str
+    name: str
+    request: dict[str, Any]
+    status: str = "InProgress"
+    second: str = "Starting"
+    created: datetime = field(default_factory=now)
+    modified: datetime = field(default_factory=now)
+    started: datetime | None = None
+    ended: datetime | None = None
+    failure: str | None = None
+    artifacts: str | None = None
+    transitions: list[tuple[str, datetime]] = field(default_factory=list)
+
+    def enter(self, second: str) -> None:
+        """Come to a secondary status."""
+        self.second, self.modified = second, now()
+        self.transitions.append((second, self.modified))
+
+
+@dataclass
 class Model:
     """A custom model, which a customization job made, or an imported one, which is in `folder`."""
 
@@ -165,6 +188,8 @@ class Contents:
     imports: dict[str, Task] = field(default_factory=dict)
     copies: dict[str, Task] = field(default_factory=dict)
     batches: dict[str, Task] = field(default_factory=dict)
+    training: dict[str, TrainingJob] = field(default_factory=dict)
+    """Of SageMaker, by name."""
     tags: dict[str, dict[str, str]] = field(default_factory=dict)
     tokens: dict[str, Known] = field(default_factory=dict)
     stacks: dict[str, StackRecord] = field(default_factory=dict)

@@ -90,7 +90,7 @@ class Wire:
         if payload:
             raw = result[payload]
             return Reply(status, _headers(shape, result), raw)
-        content = _to_json(shape, result) if shape else {}
+        content = to_json(shape, result) if shape else {}
         headers = (("Content-Type", "application/json"),)
         return Reply(status, headers, orjson.dumps(content))
 
@@ -103,7 +103,7 @@ class Wire:
         headers = _headers(op.output_shape, {k: v for k, v in result.items() if k != name})
         kept = tuple(h for h in headers if h[0].lower() != "content-type")
         events = [
-            eventstream.event(kind, _to_json(stream.members[kind], content))
+            eventstream.event(kind, to_json(stream.members[kind], content))
             for kind, content in result[name]
         ]
         return Reply(status, (*kept, ("Content-Type", eventstream.CONTENT_TYPE)), b"".join(events))
@@ -130,7 +130,7 @@ def _input(shape: Any, places: tuple[Any, Any, Any], body: bytes) -> dict[str, A
         return {}
     uri, query, headers = places
     payload = shape.serialization.get("payload")
-    content = {} if payload else _body(body)
+    content = {} if payload else body_of(body)
     found: dict[str, Any] = {}
     for name, member in shape.members.items():
         where = member.serialization.get("location")
@@ -145,7 +145,7 @@ def _input(shape: Any, places: tuple[Any, Any, Any], body: bytes) -> dict[str, A
                 found[name] = headers[key.lower()]
         elif name == payload:
             whole = member.type_name == "structure"
-            found[name] = _from_json(member, _body(body), name) if whole else body
+            found[name] = _from_json(member, body_of(body), name) if whole else body
         elif content.get(key) is not None:
             found[name] = _from_json(member, content[key], name)
     unknown = set(content) - {m.serialization.get("name", n) for n, m in shape.members.items()}
@@ -154,7 +154,8 @@ def _input(shape: Any, places: tuple[Any, Any, Any], body: bytes) -> dict[str, A
     return found
 
 
-def _body(body: bytes) -> dict[str, Any]:
+def body_of(body: bytes) -> dict[str, Any]:
+    """The JSON object of a body. Raises ValidationException."""
     try:
         content = loads(body) if body else {}
     except ValueError:
@@ -245,11 +246,12 @@ def _from_json(shape: Any, value: Any, path: str) -> Any:
     if kind == "map":
         return {k: _from_json(shape.value, v, f"{path}.{k}") for k, v in value.items()}
     if kind == "structure":
-        return _structure(shape, value, path)
+        return structure(shape, value, path)
     return value
 
 
-def _structure(shape: Any, value: dict[str, Any], path: str) -> dict[str, Any]:
+def structure(shape: Any, value: dict[str, Any], path: str) -> dict[str, Any]:
+    """A structure by the API's names. Raises ValidationException."""
     known = {m.serialization.get("name", n): (n, m) for n, m in shape.members.items()}
     for key in value:
         if key not in known:
@@ -269,20 +271,21 @@ def _headers(shape: Any, result: Mapping[str, Any]) -> tuple[tuple[str, str], ..
     )
 
 
-def _to_json(shape: Any, value: Any) -> Any:
+def to_json(shape: Any, value: Any) -> Any:
+    """A value of that shape as JSON data."""
     kind = shape.type_name
     if getattr(shape, "is_document_type", False):
         return value
     if kind == "structure":
         return {
-            member.serialization.get("name", name): _to_json(member, value[name])
+            member.serialization.get("name", name): to_json(member, value[name])
             for name, member in shape.members.items()
             if value.get(name) is not None
         }
     if kind == "list":
-        return [_to_json(shape.member, item) for item in value]
+        return [to_json(shape.member, item) for item in value]
     if kind == "map":
-        return {key: _to_json(shape.value, item) for key, item in value.items()}
+        return {key: to_json(shape.value, item) for key, item in value.items()}
     if kind == "timestamp":
         return _timestamp(shape, value)
     if kind == "blob":

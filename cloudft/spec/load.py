@@ -60,6 +60,31 @@ def load_job(
     """
     path = _default_path(flags) if path is None else path
     document = Document(data={}) if path is None else _read(path)
+    return _loaded(document, path, flags, environ)
+
+
+def load_spec(
+    spec: Mapping[str, Any],
+    *,
+    flags: Mapping[str, object] = NOTHING,
+    environ: Mapping[str, str] = NOTHING,
+) -> LoadedJob:
+    """The job of a record: what portable.py made of its file, overlaid as `load_job` does.
+
+    Raises SpecError.
+    """
+    import yaml
+
+    document = parse(yaml.safe_dump(dict(spec), sort_keys=False).encode(), "")
+    return _loaded(document, None, flags, environ)
+
+
+def _loaded(
+    document: Document,
+    path: Path | None,
+    flags: Mapping[str, object],
+    environ: Mapping[str, str],
+) -> LoadedJob:
     if document.data is None or _has_errors(document.findings):
         raise _refused(path, document.findings)
     base_dir = (path.absolute().parent if path else Path.cwd()).resolve()

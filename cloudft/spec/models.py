@@ -149,6 +149,9 @@ class BedrockSpec(Section):
         description="The machine of via_stack; JobMachineArn of the stack STACK-jobs if unset.",
     )
     role_arn: ROLE_ARN | None = Field(default=None, description="Role that Bedrock takes on.")
+    import_role_arn: ROLE_ARN | None = Field(
+        default=None, description="Role that reads a model for `cloudft import`; role_arn if unset."
+    )
     s3_uri: S3_URI | None = Field(default=None, description="Where data and output go.")
     output_s3_uri: S3_URI | None = Field(
         default=None, description="Where output goes, if elsewhere than s3_uri."
@@ -254,12 +257,58 @@ class EvaluateSpec(Section):
 
 
 class SageMakerSpec(Section):
-    """Settings of the SageMaker backend."""
+    """Settings of the SageMaker backend. `local` says what is trained, and how."""
 
-    instance_type: INSTANCE_TYPE | None = Field(default=None, description="Such as ml.g5.2xlarge.")
-    instance_count: Int = Field(default=1, ge=1, description="Machines.")
+    region: REGION | None = Field(default=None, description="AWS Region; bedrock.region if unset.")
     role_arn: ROLE_ARN | None = Field(default=None, description="Role that SageMaker takes on.")
     s3_uri: S3_URI | None = Field(default=None, description="Where data and output go.")
+    instance_type: INSTANCE_TYPE | None = Field(
+        default=None, description="Such as ml.g5.2xlarge; the cheapest that fits if unset."
+    )
+    instance_count: Int = Field(default=1, ge=1, le=64, description="Machines.")
+    image_uri: Annotated[str, Field(min_length=1, max_length=255)] | None = Field(
+        default=None,
+        description="A PyTorch training image; the SageMaker SDK's own choice if unset.",
+    )
+    pytorch_version: Annotated[str, Field(pattern=r"^\d+(\.\d+){1,2}$")] | None = Field(
+        default=None, description="Of the image that the SDK chooses; its newest if unset."
+    )
+    spot: bool = Field(default=False, description="Spare machines, which may be taken away.")
+    max_runtime_seconds: Int | None = Field(
+        default=None,
+        ge=60,
+        le=28 * 86400,
+        description="The job is stopped after this; by budget_usd, or a day, if unset.",
+    )
+    max_wait_seconds: Int | None = Field(
+        default=None,
+        ge=60,
+        le=28 * 86400,
+        description="With spot: waiting and running together; twice the running if unset.",
+    )
+    keep_alive_seconds: Int = Field(
+        default=0, ge=0, le=3600, description="Keep the machine warm so long for the next job."
+    )
+    volume_gb: Int | None = Field(
+        default=None, ge=1, le=16384, description="Disk; by the weights' size if unset."
+    )
+    kms_key_id: KMS_KEY | None = Field(default=None, description="Key for output and disk.")
+    s3_kms_key_id: KMS_KEY | None = Field(
+        default=None, description="Key for the staged data; the bucket's own encryption if unset."
+    )
+    bucket_owner: ACCOUNT | None = Field(
+        default=None, description="Account that owns the bucket; the role's if unset."
+    )
+    vpc: Vpc | None = Field(default=None, description="Subnets and security groups.")
+    network_isolation: bool = Field(
+        default=False, description="No network: the image must have all that the trainer needs."
+    )
+    profile: Annotated[str, Field(min_length=1)] | None = Field(
+        default=None, description="Profile of the AWS configuration; bedrock.profile if unset."
+    )
+    endpoint_url: URL | None = Field(
+        default=None, description="Another endpoint than AWS's own; bedrock.endpoint_url if unset."
+    )
 
 
 class JobSpec(Section):

@@ -169,7 +169,7 @@ def test_the_job_file_of_the_docs_has_every_field_and_is_accepted(tmp_path: Path
     told = set(re.findall(r"(\w+):", text))
     local = job.spec.local.model_fields_set | job.spec.data.model_fields_set
     assert local <= told
-    for section in (job.spec.local, job.spec.bedrock):
+    for section in (job.spec.local, job.spec.bedrock, job.spec.sagemaker):
         assert type(section).model_fields.keys() <= told
 
 

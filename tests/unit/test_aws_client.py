@@ -6,14 +6,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from botocore.exceptions import ClientError
 from endpoint import KEYS, REGION, Endpoint, running
 
 from cloudft import jobs
 from cloudft.aws import client as module
-from cloudft.aws.client import Aws, Place
+from cloudft.aws.client import Aws, Place, aws_errors
 from cloudft.errors import (
     AwsDenied,
     AwsNotFound,
+    AwsQuota,
+    AwsRefused,
     AwsUnreachable,
     CloudftError,
     CredentialsExpired,
@@ -95,3 +98,19 @@ def test_watching_outlasts_expired_credentials_and_a_broken_network(tmp_path: Pa
     assert [type(error) for error in said] == [CredentialsExpired, AwsUnreachable]
     with pytest.raises(CredentialsExpired):
         jobs.patiently(lambda: (_ for _ in ()).throw(CredentialsExpired("x")), said.append)()
+
+
+@pytest.mark.parametrize(
+    ("said", "kind"),
+    [
+        ("The limit is 2 Instances, with current utilization of 2", AwsQuota),
+        ("The limit 'ml.g5.xlarge for training job usage' is 0 Instances", AwsRefused),
+    ],
+)
+def test_a_machine_that_is_never_allowed_is_not_waited_for(
+    said: str, kind: type[CloudftError]
+) -> None:
+    told = {"Error": {"Code": "ResourceLimitExceeded", "Message": said}}
+    with pytest.raises(CloudftError) as caught, aws_errors("the job can't be created"):
+        raise ClientError(told, "CreateTrainingJob")  # type: ignore[arg-type]
+    assert type(caught.value) is kind

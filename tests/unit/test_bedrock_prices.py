@@ -103,6 +103,12 @@ def test_a_quote_takes_the_live_prices_or_stays_as_it_was(
     assert backend.quote(elsewhere, before) == before
 
 
+def test_an_imported_models_copies_are_billed_by_whole_windows() -> None:
+    assert cost.imported_usd(0.0, 1, 2, 0.05) == 0.0
+    assert cost.imported_usd(0.1, 1, 2, 0.05) == pytest.approx(0.5)
+    assert cost.imported_usd(12.0, 3, 2, 0.05) == pytest.approx(3 * 2 * 0.05 * 15)
+
+
 def test_asking_costs_tokens_of_both_models_where_their_prices_are_known() -> None:
     usd = cost.asking_usd(catalogue.find("nova-2-lite"), 10_000, 2_000)
     assert usd == pytest.approx(10 * (0.00033 + 0.0003) + 2 * (0.00275 + 0.0025))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cloudft.catalogue import Model, find, local_hyperparameters, models, where
-from cloudft.catalogue.load import FAMILIES, FOLDER
+from cloudft.catalogue.load import FAMILIES, FOLDER, TABLES
 from cloudft.errors import UnknownModel
 
 FORMATS = {
@@ -25,7 +25,7 @@ def model_folder(folder: Path, *weights: str) -> Path:
 
 
 def test_every_family_file_is_loaded():
-    assert sorted(FAMILIES) == sorted(path.stem for path in FOLDER.glob("*.yaml"))
+    assert sorted((*FAMILIES, *TABLES)) == sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
 def test_aliases_and_ids_are_unique():

@@ -26,7 +26,7 @@ FLOORS = (
     {"data"},
     {"backends"},
     {"jobs", "cleanup", "drift", "prompts", "starter", "doctor"},
-    {"fleet", "infrastructure"},
+    {"fleet", "importing", "infrastructure"},
     {"evaluate"},
     {"endpoint"},
     {"cli"},
@@ -105,6 +105,9 @@ def test_each_heavy_package_stays_in_its_room() -> None:
     assert users("matplotlib") <= {"cli"}
     assert users("boto3") | users("botocore") <= {"aws", "endpoint"}
     assert users("pydantic") == {"spec"}
+    assert {path.name for path, name in uses(SOURCES) if name.startswith("sagemaker.")} == {
+        "images.py"
+    }
     for package in ("sklearn", "scipy", "sacrebleu", "rouge_score", "bm25s", "krippendorff"):
         assert users(package) <= {"evaluate"}
     for package in ("torch", "transformers", "peft", "safetensors", "accelerate", "local_backend"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import unquote
 
@@ -25,8 +25,14 @@ AT_ONCE = 2
 """Customization jobs that run at the same time in one account; others wait or are refused."""
 
 
-def findings(job: LoadedJob, aws: Aws, note: Note) -> list[Finding]:
-    """Identity first: without one nothing else is asked."""
+Check = tuple[str, str, Callable[..., Iterator[Finding]]]
+"""What is looked at, the field that it is about, and the look."""
+
+
+def findings(
+    job: LoadedJob, aws: Aws, note: Note, checks: Sequence[Check] | None = None
+) -> list[Finding]:
+    """Identity first: without one nothing else is asked. Then `checks`, CHECKS if not given."""
     found: list[Finding] = []
     try:
         identity = aws.call("the identity can't be looked up", "sts", "get_caller_identity")
@@ -34,19 +40,7 @@ def findings(job: LoadedJob, aws: Aws, note: Note) -> list[Finding]:
         found.append(_unchecked("the account", "bedrock", error, note))
         return [*found, *_gone_without_an_answer(job, note)]
     found += _accounts(job, str(identity["Account"]), note)
-    checks: tuple[tuple[str, str, Callable[..., Iterator[Finding]]], ...] = (
-        ("the model", "base_model", _model),
-        ("access to the model", "base_model", _access),
-        ("the buckets", "bedrock.s3_uri", _buckets),
-        ("the buckets' openness", "bedrock.s3_uri", _openness),
-        ("the role", "bedrock.role_arn", _role),
-        ("the role's permissions", "bedrock.role_arn", permissions.of_role),
-        ("your permissions", "bedrock", permissions.of_caller),
-        ("the key", "bedrock.kms_key_id", _keys),
-        ("the network", "bedrock.vpc", _network),
-        ("the running jobs", "bedrock", _running),
-    )
-    for what, field, check in checks:
+    for what, field, check in CHECKS if checks is None else checks:
         try:
             found += check(job, aws, note)
         except CredentialsExpired as error:
@@ -75,7 +69,10 @@ def _accounts(job: LoadedJob, account: str, note: Note) -> Iterator[Finding]:
 def routes(job: LoadedJob) -> str:
     """What works instead of a model that is gone."""
     kind, successor = job.spec.customization_type, job.model.successor
-    open_weight = "train an open-weight base_model (smollm2-135m, say) here and import it"
+    open_weight = (
+        "take an open-weight base_model (smollm2-135m, say), train it here or on SageMaker and"
+        " import it: `cloudft submit --backend sagemaker --wait --then import`"
+    )
     if kind == "FINE_TUNING" and successor:
         return f"take its successor, `base_model: {successor}`; or {open_weight}."
     return f"{open_weight}: no Bedrock model offers {kind} any more."
@@ -346,3 +343,17 @@ def _running(job: LoadedJob, aws: Aws, note: Note) -> Iterator[Finding]:
         message = f"{len(running)} customization jobs are running ({names})"
         fix = "submit with --queue, which waits for its turn."
         yield note("AccountBusy", "bedrock", message, fix, "warning")
+
+
+CHECKS: tuple[Check, ...] = (
+    ("the model", "base_model", _model),
+    ("access to the model", "base_model", _access),
+    ("the buckets", "bedrock.s3_uri", _buckets),
+    ("the buckets' openness", "bedrock.s3_uri", _openness),
+    ("the role", "bedrock.role_arn", _role),
+    ("the role's permissions", "bedrock.role_arn", permissions.of_role),
+    ("your permissions", "bedrock", permissions.of_caller),
+    ("the key", "bedrock.kms_key_id", _keys),
+    ("the network", "bedrock.vpc", _network),
+    ("the running jobs", "bedrock", _running),
+)

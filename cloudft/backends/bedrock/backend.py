@@ -69,6 +69,7 @@ class BedrockBackend(Backend, Finds, Quotes, Serves, Generates, Opens, OpensBatc
     name = "bedrock"
     poll_seconds = 10.0
     longest_poll_seconds = 60.0
+    asking_costs = True
 
     def __init__(self, home: Home, aws: Aws | None = None) -> None:
         self.home = home
@@ -355,7 +356,8 @@ class BedrockBackend(Backend, Finds, Quotes, Serves, Generates, Opens, OpensBatc
         self, job_id: str, prompts: Sequence[Prompt], variants: Sequence[str], decoding: Decoding
     ) -> Iterator[Answer]:
         """Ask what serves the job's model; the base is asked by its own id."""
-        return serve.answers(self.aws, self._ids(job_id, variants), prompts, variants, decoding)
+        served = serve.Served(self.aws, self._ids(job_id, variants))
+        return served.ask(prompts, variants, decoding)
 
     def open(self, job_id: str) -> Asks:
         """What serves the job's model, and its base."""

@@ -9,12 +9,13 @@ from tenacity import Retrying, retry_if_result, stop_after_delay, wait_exponenti
 
 from cloudft import catalogue, cost
 from cloudft.aws.client import Aws
+from cloudft.aws.tags import EXPIRES
 from cloudft.backends.base import Thing
 from cloudft.backends.bedrock import request, states
+from cloudft.backends.bedrock.imports import staged
 from cloudft.backends.bedrock.output import objects
 from cloudft.errors import AwsDenied, AwsNotFound, UnknownModel
 
-EXPIRES = "cloudft:expires"
 GONE_S = 120.0
 """How long a removal is followed."""
 READY = {"Active", "InService"}
@@ -40,6 +41,7 @@ def everything(aws: Aws) -> Iterator[Thing]:
     yield from models
     yield from _imported(aws)
     yield from _data(aws)
+    yield from staged.models(aws, {"ExpectedBucketOwner": _account(aws)})
 
 
 def servings(aws: Aws) -> Iterator[Thing]:
@@ -87,10 +89,19 @@ def _models(aws: Aws) -> Iterator[Thing]:
 
 
 def _imported(aws: Aws) -> Iterator[Thing]:
+    """Idle, an imported model costs its storage alone; its copies cost by use."""
     what, key = "the imported models can't be listed", "modelSummaries"
     for summary in aws.pages(what, "bedrock", "list_imported_models", key):
-        usd = {"perHour": None, "perMonth": None}
         arn, name = summary["modelArn"], summary["modelName"]
+        try:
+            model = aws.call(what, "bedrock", "get_imported_model", modelIdentifier=arn)
+        except AwsNotFound:  # removed since it was listed
+            continue
+        units = model.get("customModelUnits", {})
+        price = catalogue.import_rules().prices.get(str(units.get("customModelUnitsVersion")))
+        month = price.unit_month if price else None
+        month = None if month is None else month * int(units["customModelUnitsPerModelCopy"])
+        usd = {"perHour": None if month is None else 0.0, "perMonth": month}
         yield _thing(aws, "imported-model", arn, name, "Active", summary["creationTime"], usd)
 
 

@@ -21,8 +21,8 @@ from cloudft.spec.load import LoadedJob
 from cloudft.types import DataFile, Finding, Manifest, Severity
 
 IMPORT_ROUTE = (
-    "train an open-weight model with this job file (`base_model: smollm2-135m --backend local`,"
-    " or --backend sagemaker) and import it into Bedrock"
+    "train it here or on SageMaker, and import it into Bedrock:"
+    " `cloudft submit --backend local --wait --then import` (or --backend sagemaker)."
 )
 
 

@@ -11,11 +11,12 @@ from typing import Any
 
 import orjson
 
+from cloudft.aws import tags as tag_names
 from cloudft.backends.base import StagedJob
 from cloudft.spec.load import LoadedJob
 from cloudft.types import DataFile, job_id
 
-TAG_JOB, TAG_TOKEN = "cloudft:job", "cloudft:token"
+TAG_JOB, TAG_TOKEN = tag_names.JOB, tag_names.TOKEN
 PLAN = "plan.json"
 """Beside a job's output in S3: what another machine needs to know of it."""
 NAMES = re.compile(r".*-[0-9a-f]{8}")

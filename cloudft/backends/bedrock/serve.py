@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -14,6 +13,7 @@ from tenacity import Retrying, retry_if_result, stop_after_delay, wait_exponenti
 
 from cloudft import catalogue, cost
 from cloudft.aws.client import Aws
+from cloudft.aws.tags import EXPIRES
 from cloudft.backends.base import Answer, Asks, Decoding, Prompt, ServingPlan, Thing
 from cloudft.backends.bedrock import inventory, request
 from cloudft.backends.bedrock.converse import answer_of, conversation
@@ -58,7 +58,7 @@ def plan(
     arn = job["outputModelArn"]
     token = hashlib.sha256(orjson.dumps([arn, kind, units])).hexdigest()[:32]
     if hours is not None:
-        tags.append({"key": inventory.EXPIRES, "value": _after(hours)})
+        tags.append({"key": EXPIRES, "value": _after(hours)})
     if kind == "on-demand":
         operation = "create_custom_model_deployment"
         parameters: dict[str, Any] = {"modelDeploymentName": name, "modelArn": arn}
@@ -136,11 +136,11 @@ class Served(Asks):
     """A job's base and what serves its tuned model. Questions go out a few at a time."""
 
     def __init__(self, aws: Aws, ids: Mapping[str, str]) -> None:
-        self._aws, self._ids = aws, ids
+        self.aws, self.ids = aws, ids
 
     def identities(self) -> Mapping[str, str]:
         """The ids that answer."""
-        return self._ids
+        return self.ids
 
     def ask(
         self, prompts: Sequence[Prompt], variants: Sequence[str], decoding: Decoding
@@ -149,8 +149,7 @@ class Served(Asks):
 
         def one(asked: tuple[int, Prompt]) -> list[Answer]:
             index, prompt = asked
-            found = answers(self._aws, self._ids, [prompt], variants, decoding)
-            return [replace(answer, index=index) for answer in found]
+            return [self.answer(index, variant, prompt, decoding) for variant in variants]
 
         pool = ThreadPoolExecutor(AT_ONCE)
         try:
@@ -159,27 +158,19 @@ class Served(Asks):
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
+    def answer(self, index: int, variant: str, prompt: Prompt, decoding: Decoding) -> Answer:
+        """One answer."""
+        ask = _go_on if prompt.text is not None else converse
+        return ask(self.aws, self.ids[variant], index, variant, prompt, decoding)
+
     def close(self) -> None:
         """Nothing is held."""
 
 
-def answers(
-    aws: Aws,
-    ids: Mapping[str, str],
-    prompts: Sequence[Prompt],
-    variants: Sequence[str],
-    decoding: Decoding,
-) -> Iterator[Answer]:
-    """An answer for each prompt and variant."""
-    for index, prompt in enumerate(prompts):
-        for variant in variants:
-            ask = _go_on if prompt.text is not None else _converse
-            yield ask(aws, ids[variant], index, variant, prompt, decoding)
-
-
-def _converse(
+def converse(
     aws: Aws, model: str, index: int, variant: str, prompt: Prompt, decoding: Decoding
 ) -> Answer:
+    """Converse's answer to a conversation."""
     asked, what = conversation(prompt, decoding), "the model can't be asked"
     answer = aws.call(what, "bedrock-runtime", "converse", modelId=model, **asked)
     return answer_of(answer, index, variant)

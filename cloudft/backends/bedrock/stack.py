@@ -87,6 +87,7 @@ SOURCES = {
     "s3_uri": ("DataBucketName", "Prefix"),
     "output_s3_uri": ("OutputBucketName", "Prefix"),
     "kms_key_id": ("KeyArn",),
+    "import_role_arn": ("ImportRoleArn",),
     "vpc": ("SubnetIds", "SecurityGroupIds"),
 }
 """Field -> the outputs that it is made of."""
@@ -105,6 +106,7 @@ def _values(outputs: Mapping[str, str]) -> dict[str, Any]:
         "s3_uri": _uri(data, prefix),
         "output_s3_uri": _uri(output, prefix),
         "kms_key_id": outputs.get("KeyArn"),
+        "import_role_arn": outputs.get("ImportRoleArn"),
     }
     subnets, groups = outputs.get("SubnetIds"), outputs.get("SecurityGroupIds")
     if subnets and groups:

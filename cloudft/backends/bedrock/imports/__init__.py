@@ -1,0 +1,1 @@
+"""Merged open-weight models in Bedrock: Custom Model Import jobs, and asking what they made."""

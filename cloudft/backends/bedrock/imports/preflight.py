@@ -1,0 +1,122 @@
+"""Everything that can be known of an import's place before a model is merged and sent."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from typing import Any
+from urllib.parse import unquote
+
+from cloudft.aws.client import Aws
+from cloudft.aws.shapes import request_problems
+from cloudft.backends.bedrock import account, request
+from cloudft.backends.bedrock.imports.request import MODELS, MergedJob, create, role_of
+from cloudft.backends.bedrock.notes import Note
+from cloudft.backends.bedrock.preflight import Notes
+from cloudft.catalogue import import_rules
+from cloudft.spec.load import LoadedJob
+from cloudft.types import DataFile, Finding, Manifest, Severity
+
+READS = ("s3:GetObject", "s3:ListBucket")
+NOT_FOR_IMPORTS = {
+    *("the model", "access to the model", "the role's permissions", "your permissions"),
+    "the running jobs",
+}
+ROLE = "bedrock.import_role_arn"
+
+
+def findings(job: LoadedJob, aws: Aws) -> list[Finding]:
+    """Off line first; the account is asked when the job file says enough for it."""
+    note = Notes(job)
+    found = list(_settings(job, note))
+    if any(finding.severity == "error" for finding in found):
+        return found
+    found += _request(job, note)
+    checks = [check for check in account.CHECKS if check[0] not in NOT_FOR_IMPORTS]
+    checks += [
+        ("the role's trust", ROLE, _trust),
+        ("the role's permissions", ROLE, _reads),
+    ]
+    return [*found, *account.findings(_with_role(job), aws, note, checks)]
+
+
+def _settings(job: LoadedJob, note: Notes) -> Iterator[Finding]:
+    spec, rules = job.spec.bedrock, import_rules()
+    if spec.region is None:
+        fix = "set bedrock.region, --region or AWS_REGION."
+        yield note("MissingValue", "bedrock.region", "no AWS Region is named", fix)
+    elif spec.region not in rules.regions:
+        message = f"models are imported in {', '.join(rules.regions)}, not in {spec.region}"
+        severity: Severity = "warning" if spec.endpoint_url else "error"
+        fix = f"set bedrock.region: {rules.regions[0]}, with a bucket there ({rules.source})."
+        yield note("ImportRegion", "bedrock.region", message, fix, severity)
+    if role_of(job) is None:
+        fix = f"set {ROLE} to a role that bedrock.amazonaws.com may assume for import jobs."
+        yield note("MissingValue", ROLE, "no role is named that reads the model", fix)
+    if spec.s3_uri is None:
+        fix = "set bedrock.s3_uri: s3://BUCKET/PREFIX, in the Region of the import."
+        yield note("MissingValue", "bedrock.s3_uri", "no place in S3 is named", fix)
+
+
+def _with_role(job: LoadedJob) -> LoadedJob:
+    """The job as if the importing role were its only one: what the common checks look at."""
+    bedrock = job.spec.bedrock.model_copy(update={"role_arn": role_of(job)})
+    return dataclasses.replace(job, spec=job.spec.model_copy(update={"bedrock": bedrock}))
+
+
+def _request(job: LoadedJob, note: Notes) -> Iterator[Finding]:
+    """The request itself against the service model: patterns, lengths."""
+    nothing = DataFile(0, 0, 0, name="config.json", sha256="0" * 64, bytes=0)
+    empty = Manifest("0" * 64, job.spec.customization_type, "", job.spec.seed, {}, (), "")
+    merged = MergedJob(job, empty, job.base_dir, files={nothing.name: nothing})
+    for problem in request_problems("bedrock", "CreateModelImportJob", create(merged)):
+        yield note("BadRequest", "bedrock", problem, "correct it in the job file.")
+
+
+def _trust(job: LoadedJob, aws: Aws, note: Note) -> Iterator[Finding]:
+    """A guard for customization jobs alone locks import jobs out."""
+    arn = str(job.spec.bedrock.role_arn)
+    name, owner = arn.rpartition("/")[2], arn.split(":")[4]
+    what = f"the role {name} can't be looked at"
+    document = aws.call(what, "iam", "get_role", RoleName=name)["Role"]["AssumeRolePolicyDocument"]
+    policy = json.loads(unquote(document)) if isinstance(document, str) else document
+    ours = f"arn:aws:bedrock:{aws.place.region}:{owner}:model-import-job/abcdefghijkl"
+    patterns = list(_source_arns(policy))
+    if patterns and not any(fnmatchcase(ours, pattern) for pattern in patterns):
+        message = f"the trust of {name} asks for aws:SourceArn {patterns}: no import job has it"
+        fix = f"add {ours.rpartition('/')[0]}/* to that condition."
+        yield note("RoleNotTrusted", ROLE, message, fix)
+
+
+def _source_arns(policy: Any) -> Iterator[str]:
+    statements = policy.get("Statement", [])
+    for statement in [statements] if isinstance(statements, dict) else statements:
+        for condition in statement.get("Condition", {}).values():
+            for key, value in condition.items():
+                if key.lower() == "aws:sourcearn":
+                    yield from [value] if isinstance(value, str) else value
+
+
+def _reads(job: LoadedJob, aws: Aws, note: Note) -> Iterator[Finding]:
+    """Whether the role may read where the model will lie, by the policy simulator."""
+    bucket, prefix = request.prefix_of(job)
+    places = {
+        "s3:ListBucket": f"arn:aws:s3:::{bucket}",
+        "s3:GetObject": f"arn:aws:s3:::{bucket}/{prefix}{MODELS}x/config.json",
+    }
+    for action in READS:
+        answer = aws.call(
+            f"the permission {action} can't be simulated",
+            "iam",
+            "simulate_principal_policy",
+            PolicySourceArn=job.spec.bedrock.role_arn,
+            ActionNames=[action],
+            ResourceArns=[places[action]],
+        )
+        decision = answer["EvaluationResults"][0]["EvalDecision"]
+        if decision != "allowed":
+            statement = {"Effect": "Allow", "Action": action, "Resource": places[action]}
+            message = f"the role may not {action} on {places[action]} ({decision})"
+            yield note("RoleDenied", ROLE, message, "add to its policy: " + json.dumps(statement))

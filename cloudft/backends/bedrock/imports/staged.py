@@ -1,0 +1,58 @@
+"""Merged models that were sent to S3 for imports that have ended: they may go."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from cloudft.aws.client import Aws
+from cloudft.aws.tags import JOB
+from cloudft.backends.base import Thing
+from cloudft.backends.bedrock import request, states
+from cloudft.backends.bedrock.imports.request import MODELS
+from cloudft.backends.bedrock.output import objects
+from cloudft.errors import AwsDenied, AwsNotFound
+
+OURS = re.compile(rf"s3://[^/]+/(.+/)?{MODELS}[0-9a-f]{{64}}/")
+"""Where cloudft puts models. Others may have such a place too: the tag is the proof."""
+
+
+def models(aws: Aws, owner: Mapping[str, str]) -> Iterator[Thing]:
+    """The files of each, that no running import reads."""
+    running: set[str] = set()
+    ended: dict[str, Mapping[str, Any]] = {}
+    what, key = "the imports can't be listed", "modelImportJobSummaries"
+    for summary in aws.pages(what, "bedrock", "list_model_import_jobs", key):
+        if not request.NAMES.fullmatch(summary["jobName"]):
+            continue
+        arn = summary["jobArn"]
+        job = aws.call(what, "bedrock", "get_model_import_job", jobIdentifier=arn)
+        uri = job["modelDataSource"].get("s3DataSource", {}).get("s3Uri", "")
+        if not OURS.fullmatch(uri) or _job_tag(aws, arn) != job["jobName"]:
+            continue
+        if job["status"] == "InProgress":
+            running.add(uri)
+        else:
+            ended[uri] = job
+    for uri, job in ended.items():
+        if uri not in running:
+            yield from _files(aws, uri, owner, job)
+
+
+def _job_tag(aws: Aws, arn: str) -> str | None:
+    what = f"the tags of {arn} can't be read"
+    answer = aws.call(what, "bedrock", "list_tags_for_resource", resourceARN=arn)
+    return next((tag["value"] for tag in answer["tags"] if tag["key"] == JOB), None)
+
+
+def _files(aws: Aws, uri: str, owner: Mapping[str, str], job: Mapping[str, Any]) -> Iterator[Thing]:
+    bucket, _, prefix = uri.removeprefix("s3://").partition("/")
+    try:
+        keys = [key for key, _ in objects(aws, {"Bucket": bucket, **owner}, prefix)]
+    except (AwsNotFound, AwsDenied):  # no such bucket, or another account's: not ours to remove
+        return
+    made, usd = str(states.iso(job["creationTime"])), {"perHour": 0.0, "perMonth": None}
+    for key in keys:
+        name = key.rpartition("/")[2]
+        yield Thing("data", f"s3://{bucket}/{key}", name, "staged", made, usd, job["jobName"])

@@ -1,0 +1,404 @@
+"""Jobs on Amazon SageMaker: the local trainer in a training job. The cloud is the truth.
+
+A job is known by its id; its training jobs are named after it, and a resumed one gets `-r1`, `-r2`
+behind that. What the trainer is asked, and the asking of its models once they are here, is the
+local backend's, had by its name.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from cloudft import artifacts as layout
+from cloudft import catalogue
+from cloudft.aws.client import Aws, Place
+from cloudft.aws.upload import Upload, upload
+from cloudft.backends.base import (
+    Backend,
+    Finds,
+    Inventories,
+    Quotes,
+    Resumes,
+    StagedJob,
+    Stranger,
+    Thing,
+)
+from cloudft.backends.sagemaker import (
+    images,
+    instances,
+    inventory,
+    logs,
+    output,
+    preflight,
+    prices,
+    request,
+    source,
+    states,
+    weights,
+)
+from cloudft.backends.sagemaker.serve import AskedHere
+from cloudft.errors import (
+    AwsConflict,
+    AwsNotFound,
+    AwsRefused,
+    AwsUnreachable,
+    DamagedJob,
+    JobNotFound,
+    JobStateConflict,
+)
+from cloudft.files import as_store_error
+from cloudft.home import Home
+from cloudft.spec.load import LoadedJob
+from cloudft.spec.portable import portable
+from cloudft.types import (
+    Estimate,
+    Finding,
+    JobState,
+    LogLine,
+    Manifest,
+    Metric,
+    Plan,
+    Volume,
+    to_json,
+)
+
+Described = Mapping[str, Any]
+NO_IMAGE = "<the image that the SageMaker SDK names>"
+
+
+class SageMakerBackend(AskedHere, Backend, Finds, Quotes, Resumes, Inventories):
+    """Training jobs of one account and Region."""
+
+    name = "sagemaker"
+    poll_seconds = 10.0
+    longest_poll_seconds = 30.0
+
+    def __init__(self, home: Home, aws: Aws | None = None) -> None:
+        self.home = home
+        self.aws = aws or Aws(Place())
+        if self.aws.place.endpoint_url and "127.0.0.1" in self.aws.place.endpoint_url:
+            self.poll_seconds, self.longest_poll_seconds = 0.2, 1.0
+
+    def place_of(self, job: LoadedJob) -> Mapping[str, Any]:
+        """Region, profile and endpoint of the job file."""
+        return request.place_of(job)
+
+    def at(self, place: Mapping[str, Any]) -> SageMakerBackend:
+        """The same in another Region, or with another profile or endpoint."""
+        wanted = Place(**place)
+        return self if wanted == self.aws.place else SageMakerBackend(self.home, Aws(wanted))
+
+    def check(self, job: LoadedJob) -> list[Finding]:
+        """What the trainer, the settings and the account have to say."""
+        here = self.at(request.place_of(job)).aws
+        return preflight.findings(job, here, self.local.check(_anywhere(job)))
+
+    def estimate(self, job: LoadedJob, volumes: Mapping[str, Volume]) -> Estimate:
+        """At most: how long a training takes is not known before it has run."""
+        made = self.local.estimate(job, volumes)
+        hour = request.usd_per_hour(job)
+        seconds, name = request.max_runtime(job), instances.choice(job)
+        machines = f"{job.spec.sagemaker.instance_count} x {name or 'a machine to be named'}"
+        told = f"at most {seconds / 3600:g} h of {machines}"
+        table = _table()
+        return replace(
+            made,
+            backend=self.name,
+            usd={
+                "training": None if hour is None else hour * seconds / 3600,
+                "storagePerMonth": None,
+                "servingPerHour": 0.0,
+            },
+            price_source=f"{told}; {table.url}" if hour else f"{told}, no price is known",
+            price_date=table.date if hour else "",
+        )
+
+    def quote(self, job: LoadedJob, estimate: Estimate) -> Estimate:
+        """By the Price List, where it may be asked: an endpoint of one's own has none."""
+        here, name = self.at(request.place_of(job)).aws, instances.choice(job)
+        try:
+            meta = here.client("sagemaker").meta
+            if name is None or ".amazonaws.com" not in meta.endpoint_url:
+                return estimate
+            hour = prices.live(here, name, meta.region_name)
+        except (AwsRefused, AwsUnreachable):
+            return estimate
+        if hour is None:
+            return estimate
+        hours = request.max_runtime(job) / 3600
+        usd = {**estimate.usd, "training": hour * hours * job.spec.sagemaker.instance_count}
+        told = estimate.price_source.partition(";")[0].partition(",")[0]
+        return replace(estimate, usd=usd, price_source=f"{told}; Price List API", price_date="")
+
+    def plan(self, staged: StagedJob) -> Plan:
+        """The calls, in order, with everything that is in them."""
+        asked = self._asked(staged)
+        wanted = request.create(asked)
+        job_id = wanted["HyperParameters"][request.JOB_MARK]
+        return Plan(
+            backend=self.name,
+            token=request.token(asked),
+            name=staged.job.spec.name,
+            request={
+                "hyperParameters": dict(asked.trainer["hyperParameters"]),
+                "place": request.place_of(staged.job),
+                "calls": request.calls(asked),
+                "job": {"id": job_id, **request.trainer_request(asked)},
+                "home": {**asked.trainer, "id": job_id},
+                "sha256": {file.role: file.sha256 for file in asked.weights},
+                "usdPerHour": request.usd_per_hour(staged.job),
+            },
+            files=request.paths(asked),
+            manifest=staged.manifest,
+            estimate=self.estimate(staged.job, staged.manifest.files),
+            spec=portable(staged.job),
+        )
+
+    def _asked(self, staged: StagedJob) -> request.Asked:
+        job = staged.job
+        model = instances.trained(job)
+        assert model is not None, "preflight refuses a job without a model to train"
+        trainer = self.local.plan(replace(staged, job=_anywhere(job))).request
+        return request.Asked(staged, trainer, weights.files(model), _image(job))
+
+    def submit(self, plan: Plan, progress: Callable[[int], None] | None = None) -> str:
+        """Stage to S3, then create the training job, unless it is there."""
+        here = self.at(plan.request["place"])
+        known = here._named(plan)
+        if known is not None:
+            return known
+        here._stage(plan, progress)
+        return here._create(plan, plan.request["calls"][-1]["parameters"])
+
+    def find(self, plan: Plan) -> str | None:
+        """By its name, which follows from the plan's token."""
+        return self.at(plan.request["place"])._named(plan)
+
+    def _named(self, plan: Plan) -> str | None:
+        """The name of the plan's training job when it was created before."""
+        name = request.training_name(plan.job_id)
+        answer = self._find(name)
+        if answer is None:
+            return None
+        if answer.get("HyperParameters", {}).get(request.TOKEN_MARK) != plan.token:
+            raise AwsConflict(
+                f"a training job {name} is there, and it is another one",
+                fix="give this job another name.",
+            )
+        return name
+
+    def _stage(self, plan: Plan, progress: Callable[[int], None] | None) -> None:
+        bodies = {
+            "code": lambda: source.pack().content,
+            "job": lambda: orjson.dumps(plan.request["job"], option=orjson.OPT_INDENT_2),
+            "manifest": lambda: orjson.dumps(to_json(plan.manifest)),
+            "plan": lambda: orjson.dumps(to_json(plan) | {"version": 1}),
+        }
+        *puts, _ = plan.request["calls"]
+        for call in puts:
+            wanted = call["parameters"]
+            if "file" in call:
+                upload(self.aws, _upload(plan, call["file"], wanted), progress)
+                continue
+            what = f"s3://{wanted['Bucket']}/{wanted['Key']} can't be written"
+            body = {"Body": bodies[call["content"]]()}
+            self.aws.call(what, "s3", "put_object", **wanted | body)
+
+    def _create(self, plan: Plan, parameters: Mapping[str, Any]) -> str:
+        what = f"the job {plan.job_id} can't be created"
+        try:
+            self.aws.call(what, "sagemaker", request.CREATE, **parameters)
+        except AwsConflict as error:  # a try whose answer was lost, or another submit beside this
+            if self._named(plan) is None:
+                raise error
+        return str(parameters["TrainingJobName"])
+
+    def _find(self, name: str) -> Described | None:
+        """One training job, or None."""
+        what = f"the job {name} can't be looked at"
+        try:
+            return self.aws.call(what, "sagemaker", "describe_training_job", TrainingJobName=name)
+        except AwsNotFound:
+            return None
+        except AwsRefused as error:
+            if "ValidationException" in error.message:  # as SageMaker says that there is none
+                return None
+            raise
+
+    def _attempts(self, job_id: str) -> list[Described]:
+        """The job's training jobs, oldest first. Raises JobNotFound when there is none."""
+        name = request.training_name(job_id)
+        first = self._find(name)
+        if first is None or request.JOB_MARK not in first.get("HyperParameters", {}):
+            raise JobNotFound(
+                f"SageMaker has no job {job_id} of cloudft's in this account and Region",
+                fix="check --profile and --region; `cloudft list` shows the jobs.",
+            )
+        found = [first]
+        while (more := self._find(f"{name}-r{len(found)}")) is not None:
+            found.append(more)
+        return found
+
+    def describe(self, job_id: str) -> JobState:
+        """One look; the artifacts of a completed job are brought home with the first one."""
+        attempts = self._attempts(job_id)
+        answer = attempts[-1]
+        told = logs.newest_state(self.aws, answer["TrainingJobName"])
+        known = instances.known(answer["ResourceConfig"]["InstanceType"])
+        hour = known.usd_per_hour if known else None
+        if hour is not None:
+            hour *= answer["ResourceConfig"]["InstanceCount"]
+        artifacts = None
+        if answer["TrainingJobStatus"] == "Completed":
+            try:
+                artifacts = str(output.bring(self.aws, answer, self.home, _id(answer)))
+            except (DamagedJob, AwsNotFound) as error:
+                failed = {"TrainingJobStatus": "Failed", "FailureReason": error.message}
+                answer = {**answer, **failed}
+        return states.state(answer, told, artifacts, attempts=len(attempts), usd_per_hour=hour)
+
+    def describe_many(self, job_ids: Sequence[str]) -> Mapping[str, JobState]:
+        """From the account's list, a hundred at a time; of each job its newest training job."""
+        wanted = {request.training_name(job_id): job_id for job_id in job_ids}
+        found: dict[str, JobState] = {}
+        for summary in inventory.summaries(self.aws):
+            matched = request.NAMES.fullmatch(summary["TrainingJobName"])
+            job_id = wanted.get(matched["base"]) if matched else None
+            if job_id is None or job_id in found:  # the newest comes first
+                continue
+            folder = self.home.jobs / job_id / output.ARTIFACTS
+            there = str(folder) if layout.is_complete(folder) else None
+            answer = {**summary, "HyperParameters": {request.JOB_MARK: job_id}}
+            found[job_id] = states.state(answer, None, there)
+            if len(found) == len(wanted):
+                break
+        return found
+
+    def strangers(self, known: Collection[str]) -> Iterator[Stranger]:
+        """Jobs whose description says that cloudft made them; their plan lies in S3."""
+        names = {request.training_name(job_id) for job_id in known}
+        for summary in inventory.summaries(self.aws):
+            name = summary["TrainingJobName"]
+            matched = request.NAMES.fullmatch(name)
+            if name in names or matched is None or matched["number"]:
+                continue
+            answer = self._find(name)
+            if answer is None or request.JOB_MARK not in answer.get("HyperParameters", {}):
+                continue
+            try:
+                plan = output.plan_of(self.aws, answer)
+            except AwsRefused:
+                continue
+            yield Stranger(plan, name, str(states.iso(answer["CreationTime"])))
+
+    def metrics(self, job_id: str) -> Iterator[Metric]:
+        """The points that the trainer wrote into the log; of an old log, those of the artifacts."""
+        attempts = self._attempts(job_id)
+        points = logs.metrics(self.aws, _names(attempts))
+        folder = self.home.jobs / _id(attempts[0]) / output.ARTIFACTS
+        if not points and layout.is_complete(folder):
+            read = layout.read_metrics(folder)
+            points = sorted(read, key=lambda point: (point.step, point.split))
+        yield from points
+
+    def logs(self, job_id: str, after: str | None = None) -> Iterator[LogLine]:
+        """What the container printed, of all the job's training jobs."""
+        return logs.lines(self.aws, _names(self._attempts(job_id)), after)
+
+    def stop(self, job_id: str) -> None:
+        """StopTrainingJob: the trainer has two minutes for a checkpoint."""
+        answer = self._attempts(job_id)[-1]
+        if answer["TrainingJobStatus"] != "InProgress":
+            return
+        what, name = f"the job {job_id} can't be stopped", answer["TrainingJobName"]
+        try:
+            self.aws.call(what, "sagemaker", "stop_training_job", TrainingJobName=name)
+        except AwsRefused:
+            ended = self._find(name)  # it has ended meanwhile, or is being stopped
+            if ended is not None and ended["TrainingJobStatus"] == "InProgress":
+                raise
+
+    def resume(self, job_id: str) -> None:
+        """Another training job with the same request goes on from the checkpoints in S3."""
+        attempts = self._attempts(job_id)
+        status = states.STATES[attempts[-1]["TrainingJobStatus"]]
+        if status in ("InProgress", "Stopping"):
+            raise JobStateConflict(f"{job_id} is running", fix="`cloudft watch` follows it.")
+        if status == "Completed":
+            raise JobStateConflict(
+                f"{job_id} is Completed: there is nothing to resume",
+                fix="submit another job with more epochs.",
+            )
+        plan = output.plan_of(self.aws, attempts[0])
+        again = request.resumed(plan["request"]["calls"][-1]["parameters"], len(attempts))
+        what = f"the job {job_id} can't be resumed"
+        try:
+            self.aws.call(what, "sagemaker", request.CREATE, **again)
+        except AwsConflict:  # another resume beside this has made it
+            return
+
+    def artifacts(self, job_id: str, to: Path) -> Path:
+        """Copy what the job left to `to`, which must not exist."""
+        state = self.describe(job_id)
+        if state.artifacts is None:
+            raise JobStateConflict(f"{job_id} has left no artifacts yet", fix="wait for its end.")
+        if to.exists():
+            raise JobStateConflict(f"{to} exists already", fix="name a folder that does not.")
+        with as_store_error(f"the artifacts of {job_id} can't be copied", to):
+            shutil.copytree(state.artifacts, to)
+        return to
+
+    def inventory(self) -> Iterator[Thing]:
+        """Running jobs, warm machines and staged data of this account and Region."""
+        return inventory.everything(self.aws)
+
+    def remove(self, thing: Thing) -> None:
+        """Remove one thing. A running job is left alone."""
+        inventory.remove(self.aws, thing)
+
+
+def _anywhere(job: LoadedJob) -> LoadedJob:
+    """The job without this machine's device: the container takes its own."""
+    local = job.spec.local.model_copy(update={"device": "auto"})
+    return replace(job, spec=job.spec.model_copy(update={"local": local}))
+
+
+def _image(job: LoadedJob) -> str:
+    spec, instance = job.spec.sagemaker, instances.choice(job)
+    region = request.place_of(job)["region"]
+    if spec.image_uri is not None:
+        return spec.image_uri
+    if not images.sdk_is_here() or region is None or instance is None:
+        return NO_IMAGE  # preflight refuses it
+    return images.stock(region, instance, spec.pytorch_version)
+
+
+def _table() -> catalogue.Source:
+    return catalogue.instances().price_source
+
+
+def _id(answer: Described) -> str:
+    return str(answer["HyperParameters"][request.JOB_MARK])
+
+
+def _names(attempts: Sequence[Described]) -> list[str]:
+    return [str(answer["TrainingJobName"]) for answer in attempts]
+
+
+def _upload(plan: Plan, role: str, wanted: Mapping[str, Any]) -> Upload:
+    manifest: Manifest = plan.manifest
+    sha256 = plan.request["sha256"].get(role) or manifest.files[role].sha256
+    return Upload(
+        plan.files[role],
+        wanted["Bucket"],
+        wanted["Key"],
+        sha256,
+        wanted.get("ExpectedBucketOwner"),
+        wanted.get("SSEKMSKeyId"),
+    )

@@ -1,0 +1,92 @@
+"""Which machine a job needs, from what is known of its model before anything runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from cloudft import catalogue
+from cloudft.catalogue import Instance, Model
+from cloudft.catalogue.instances import GIB
+from cloudft.spec.load import LoadedJob
+
+BYTES_A_PARAMETER = {"lora": 2.2, "qlora": 0.9, "full": 16.0}
+"""Frozen weights in 16 or 4 bits with gradients and moments of adapters; or all in 32 bits: the
+weights, their gradients and the two moments of AdamW."""
+BESIDE = 5 * GIB
+"""CUDA's own, and activations; the trainer takes fewer records at once where less is free."""
+DISK_GB, DISKS = 30, 3
+"""Disk beside the weights, and how often these lie there: sent, kept as checkpoint, written out."""
+
+
+def trained(job: LoadedJob) -> Model | None:
+    """The model that is trained: local.model, or the base model when its weights are open."""
+    if job.spec.local.model is not None:
+        return catalogue.find(job.spec.local.model, base_dir=job.base_dir)
+    return job.model if job.model.open_weight else None
+
+
+def parameters(model: Model) -> int | None:
+    """How many weights a model has: the catalogue's word, or by its files; None if unknown."""
+    if model.parameters:
+        return model.parameters
+    for folder in (Path(weights.path) for weights in model.weights if weights.path):
+        size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+        if size:
+            return size // (4 if _is_float32(folder) else 2)
+    return None
+
+
+def _is_float32(folder: Path) -> bool:
+    try:
+        config = json.loads((folder / "config.json").read_bytes())
+    except (OSError, ValueError):
+        return False
+    return bool((config.get("dtype") or config.get("torch_dtype")) == "float32")
+
+
+def need(job: LoadedJob) -> int | None:
+    """Bytes of GPU memory that the job wants, roughly; None when the model's size is unknown."""
+    model = trained(job)
+    count = parameters(model) if model else None
+    if count is None:
+        return None
+    return round(count * BYTES_A_PARAMETER[job.spec.local.method]) + BESIDE
+
+
+def choice(job: LoadedJob) -> str | None:
+    """The machine that is named, or the cheapest of one GPU that fits; None when none is known.
+
+    Types of one price are taken in the catalogue's order; those without a price come last.
+    """
+    given: str | None = job.spec.sagemaker.instance_type
+    if given is not None:
+        return given
+    wanted = need(job)
+    if wanted is None:
+        return None
+    fitting = [i for i in _known() if i.gpus == 1 and i.gpu_bytes >= wanted]
+    fitting = fitting or [i for i in _known() if i.gpus > 1 and i.gpu_bytes >= wanted]
+    return min(fitting, key=_price).name if fitting else None
+
+
+def _known() -> list[Instance]:
+    return list(catalogue.instances().by_name.values())
+
+
+def _price(instance: Instance) -> float:
+    return instance.usd_per_hour if instance.usd_per_hour is not None else float("inf")
+
+
+def known(name: str | None) -> Instance | None:
+    """What the catalogue has of a type."""
+    return catalogue.instances().by_name.get(name or "")
+
+
+def volume_gb(job: LoadedJob) -> int:
+    """The disk: what is given, or room for the weights thrice."""
+    if job.spec.sagemaker.volume_gb is not None:
+        return job.spec.sagemaker.volume_gb
+    model = trained(job)
+    count = parameters(model) if model else None
+    return DISK_GB + DISKS * 4 * (count or 8 * 10**9) // 10**9

@@ -1,0 +1,139 @@
+"""A job's log in CloudWatch Logs: lines for people, and the trainer's own points and states.
+
+Only the first machine's streams are read: there the trainer tells of itself. A job that was
+resumed, or whose spot machine was replaced, has several, one after the other.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cloudft.aws.client import Aws
+from cloudft.backends.sagemaker.states import snake
+from cloudft.errors import AwsDenied, AwsNotFound
+from cloudft.types import LogLine, Metric
+
+GROUP = "/aws/sagemaker/TrainingJobs"
+MARK = "#cloudft "
+"""Before what is for us (local_backend/sagemaker.py; a test compares the two). It may stand behind
+the beginning of another line: several processes write to one log."""
+FIRST_HOST = "/algo-1"
+LAST = 200
+"""Events from the end among which the newest state is looked for."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """One event. `cursor` is the stream's place, the time in ms, and the event's place among those
+    of that time.
+    """
+
+    stream: int
+    time: int
+    number: int
+    text: str
+
+    @property
+    def cursor(self) -> str:
+        """What `lines(after=...)` takes."""
+        return f"{self.stream}:{self.time}:{self.number}"
+
+
+def lines(aws: Aws, names: Sequence[str], after: str | None = None) -> Iterator[LogLine]:
+    """What people read, of these training jobs in their order, behind the cursor `after`."""
+    for event in events(aws, names, after):
+        said, mark, _ = event.text.partition(MARK)
+        if said or not mark:
+            yield LogLine(event.cursor, said)
+
+
+def events(aws: Aws, names: Sequence[str], after: str | None = None) -> Iterator[Event]:
+    """Every event; none where there is no log yet."""
+    at, time, number = (int(part) for part in (after or "0:0:-1").split(":"))
+    for place, stream in enumerate(streams(aws, names)):
+        if place < at:
+            continue
+        since, known = (time, number) if place == at else (0, -1)
+        for event in _events(aws, place, stream, since):
+            if event.time > since or event.number > known:
+                yield event
+
+
+def streams(aws: Aws, names: Sequence[str]) -> list[str]:
+    """The log streams of the first machine of each job, oldest first."""
+    found: list[str] = []
+    for name in names:
+        what = f"the log of {name} can't be read"
+        wanted = {"logGroupName": GROUP, "logStreamNamePrefix": f"{name}{FIRST_HOST}"}
+        try:
+            there = list(aws.pages(what, "logs", "describe_log_streams", "logStreams", **wanted))
+        except AwsNotFound:  # nothing was ever logged here
+            continue
+        there.sort(key=lambda stream: (stream.get("creationTime", 0), stream["logStreamName"]))
+        found += [stream["logStreamName"] for stream in there]
+    return found
+
+
+def _events(aws: Aws, place: int, stream: str, since: int) -> Iterator[Event]:
+    token: dict[str, str] = {}
+    time, number = -1, -1
+    while True:
+        answer = _page(aws, stream, startFromHead=True, startTime=since, **token)
+        for event in answer["events"]:
+            number = number + 1 if event["timestamp"] == time else 0
+            time = event["timestamp"]
+            yield Event(place, time, number, event["message"].rstrip("\n"))
+        following = answer.get("nextForwardToken")
+        if not following or following == token.get("nextToken"):
+            return
+        token = {"nextToken": following}
+
+
+def _page(aws: Aws, stream: str, **how: Any) -> Mapping[str, Any]:
+    what = f"the log {stream} can't be read"
+    return aws.call(what, "logs", "get_log_events", logGroupName=GROUP, logStreamName=stream, **how)
+
+
+def newest_state(aws: Aws, name: str) -> Mapping[str, Any] | None:
+    """The trainer's last word; None before there is one, or where the log may not be read."""
+    try:
+        there = streams(aws, [name])
+        if not there:
+            return None
+        answer = _page(aws, there[-1], startFromHead=False, limit=LAST)
+    except (AwsNotFound, AwsDenied):
+        return None
+    for event in reversed(answer["events"]):
+        found = marked(event["message"], "state")
+        if found is not None:
+            return found
+    return None
+
+
+def marked(text: str, kind: str) -> dict[str, Any] | None:
+    """The value of a line for us; None for another line, or one that was cut."""
+    _, mark, content = text.partition(f"{MARK}{kind} ")
+    try:
+        value: dict[str, Any] | None = json.loads(content) if mark else None
+    except ValueError:
+        return None
+    return value
+
+
+def metrics(aws: Aws, names: Sequence[str]) -> list[Metric]:
+    """The curve, by step. A point that comes again, from a checkpoint, replaces what followed."""
+    curves: dict[str, dict[int, Metric]] = {"train": {}, "validation": {}}
+    for event in events(aws, names):
+        row = marked(event.text, "metric")
+        if row is None:
+            continue
+        point = Metric(**{snake(key): value for key, value in row.items()})
+        curve = curves[point.split]
+        for step in [step for step in curve if step >= point.step]:
+            del curve[step]
+        curve[point.step] = point
+    points = [point for curve in curves.values() for point in curve.values()]
+    return sorted(points, key=lambda point: (point.step, point.split))

@@ -1,0 +1,293 @@
+"""A job as the calls that AWS gets. Pure but for the weights' digests: one job, one plan."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from cloudft.aws.tags import marked
+from cloudft.backends.base import StagedJob
+from cloudft.backends.sagemaker import instances, source
+from cloudft.backends.sagemaker.logs import MARK
+from cloudft.backends.sagemaker.weights import WeightFile
+from cloudft.spec.load import LoadedJob
+from cloudft.types import DataFile, job_id
+
+CREATE = "create_training_job"
+PLAN = "plan.json"
+ROOT = "/opt/ml"
+"""Of SageMaker's containers."""
+ROLES = ("train", "validation")
+"""What goes to SageMaker. Test data stays here."""
+JOB_MARK, TOKEN_MARK = "cloudft-job", "cloudft-token"
+"""Among the job's HyperParameters, which every description tells: whose job, its whole token."""
+NAME_MAX, ROOM = 63, 4
+"""Of a TrainingJobName, and what a resumed job's `-r12` takes of it."""
+NAMES = re.compile(r"(?P<base>.+-[0-9a-f]{8})(?:-r(?P<number>[0-9]{1,2}))?")
+"""The names that cloudft gives; the marks are the proof."""
+DAY_S = 86_400
+NUMBER = "[0-9.eE+-]+"
+METRICS = [
+    {"Name": f"{split}:loss", "Regex": rf'{MARK}metric .*"split": "{split}", "loss": ({NUMBER})'}
+    for split in ROLES
+]
+"""For the console's curves alone: what `metrics` tells is read off the log, point by point."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a job's request is made from: itself, its trainer's job.json, its weights, the image."""
+
+    staged: StagedJob
+    trainer: Mapping[str, Any]
+    weights: tuple[WeightFile, ...]
+    image: str
+
+    @property
+    def job(self) -> LoadedJob:
+        """The job."""
+        return self.staged.job
+
+    @property
+    def files(self) -> dict[str, DataFile]:
+        """The staged files that the job reads, by role."""
+        there = self.staged.manifest.files
+        return {role: there[role] for role in ROLES if role in there}
+
+
+def place_of(job: LoadedJob) -> dict[str, Any]:
+    """Where the job runs: what the section leaves out, the section bedrock says.
+
+    A flag (--region, --profile, --endpoint-url: they set bedrock's) stands above both.
+    """
+    own, other = job.spec.sagemaker, job.spec.bedrock
+    found = {}
+    for name in ("region", "profile", "endpoint_url"):
+        origin = job.origins.get(f"bedrock.{name}")
+        by_flag = origin is not None and origin.kind == "flag"
+        found[name] = (None if by_flag else getattr(own, name)) or getattr(other, name)
+    return found
+
+
+def prefix_of(job: LoadedJob) -> tuple[str, str]:
+    """Bucket and key prefix of the job file's s3_uri; the prefix ends with a slash or is empty."""
+    bucket, _, prefix = (job.spec.sagemaker.s3_uri or "").removeprefix("s3://").partition("/")
+    prefix = prefix.strip("/")
+    return bucket, f"{prefix}/" if prefix else ""
+
+
+def bucket_owner(job: LoadedJob) -> str | None:
+    """The account that the bucket must belong to: the one named, else the role's."""
+    spec = job.spec.sagemaker
+    found = re.match(r"arn:aws[^:]*:iam::(\d{12}):", spec.role_arn or "")
+    return spec.bucket_owner or (found[1] if found else None)
+
+
+def training_name(identifier: str) -> str:
+    """The training job's name of a job id: letters, digits, single hyphens; of one it is itself."""
+    name, _, token = identifier.rpartition("-")
+    words = re.sub(r"[^0-9a-zA-Z]+", "-", name).strip("-")
+    return f"{words[: NAME_MAX - 9 - ROOM].rstrip('-')}-{token}" if words else identifier
+
+
+def max_runtime(job: LoadedJob) -> int:
+    """Seconds after which the job is stopped: what is given, what the budget pays, or a day."""
+    spec = job.spec.sagemaker
+    if spec.max_runtime_seconds is not None:
+        return spec.max_runtime_seconds
+    price = usd_per_hour(job)
+    if job.spec.budget_usd is None or not price:
+        return DAY_S
+    return max(60, min(DAY_S, int(job.spec.budget_usd / price * 3600)))
+
+
+def usd_per_hour(job: LoadedJob) -> float | None:
+    """All machines of the job, on demand; None where no price is known."""
+    known = instances.known(instances.choice(job))
+    price = known.usd_per_hour if known else None
+    return None if price is None else price * job.spec.sagemaker.instance_count
+
+
+def trainer_request(asked: Asked) -> dict[str, Any]:
+    """job.json for the container: just the data that is sent, its own device, weights beside it."""
+    made = {name: value for name, value in asked.trainer.items() if name != "id"}
+    data = {role: made["data"][role] for role in asked.files}
+    model = dict(made["model"])
+    if asked.weights:
+        model["weights"] = [{"kind": "folder", "path": "model"}]
+    return made | {"data": data, "model": model, "device": "auto"}
+
+
+def token(asked: Asked) -> str:
+    """The name of the request: 32 hex digits that follow from all of it and of the data."""
+    place = {k: v for k, v in place_of(asked.job).items() if k != "profile"}
+    content = {
+        "attempt": asked.staged.attempt,
+        "name": asked.job.spec.name,
+        "place": place,
+        "job": trainer_request(asked),
+        "request": _create(asked, "NAME", "TOKEN"),
+        "owner": bucket_owner(asked.job),
+        "s3Key": asked.job.spec.sagemaker.s3_kms_key_id,
+    }
+    return hashlib.sha256(orjson.dumps(content, option=orjson.OPT_SORT_KEYS)).hexdigest()[:32]
+
+
+def create(asked: Asked) -> dict[str, Any]:
+    """The parameters of CreateTrainingJob."""
+    name = token(asked)
+    return _create(asked, job_id(asked.job.spec.name, name), name)
+
+
+def _create(asked: Asked, name: str, token: str) -> dict[str, Any]:
+    job, spec = asked.job, asked.job.spec.sagemaker
+    bucket, prefix = prefix_of(job)
+    home = f"s3://{bucket}/{prefix}jobs/{name}"
+    tags = marked(job.spec.tags, name, token)
+    made: dict[str, Any] = {
+        "TrainingJobName": training_name(name),
+        "RoleArn": spec.role_arn,
+        "AlgorithmSpecification": {
+            "TrainingImage": asked.image,
+            "TrainingInputMode": "FastFile",
+            "ContainerEntrypoint": source.SHELL,
+            "ContainerArguments": source.command(ROOT),
+            "MetricDefinitions": METRICS,
+        },
+        "HyperParameters": {
+            **{k: str(v) for k, v in asked.trainer["hyperParameters"].items()},
+            JOB_MARK: name,
+            TOKEN_MARK: token,
+        },
+        "InputDataConfig": list(_channels(asked, f"{home}/input/")),
+        "OutputDataConfig": {"S3OutputPath": f"{home}/output/"},
+        "CheckpointConfig": {"S3Uri": f"{home}/checkpoints/", "LocalPath": f"{ROOT}/checkpoints"},
+        "ResourceConfig": _resources(job),
+        "StoppingCondition": {"MaxRuntimeInSeconds": max_runtime(job)},
+        "Tags": [{"Key": key, "Value": value} for key, value in tags.items()],
+        "EnableManagedSpotTraining": spec.spot,
+    }
+    if spec.spot:
+        longest = spec.max_wait_seconds or 2 * max_runtime(job)
+        made["StoppingCondition"]["MaxWaitTimeInSeconds"] = longest
+    if spec.kms_key_id:
+        made["OutputDataConfig"]["KmsKeyId"] = spec.kms_key_id
+    if spec.network_isolation:
+        made["EnableNetworkIsolation"] = True
+    if spec.vpc:
+        made["VpcConfig"] = {
+            "Subnets": list(spec.vpc.subnet_ids),
+            "SecurityGroupIds": list(spec.vpc.security_group_ids),
+        }
+    return made
+
+
+def _resources(job: LoadedJob) -> dict[str, Any]:
+    spec = job.spec.sagemaker
+    name = instances.choice(job)
+    known = instances.known(name)
+    made: dict[str, Any] = {
+        "InstanceType": name,
+        "InstanceCount": spec.instance_count,
+        "VolumeSizeInGB": instances.volume_gb(job),
+    }
+    if spec.keep_alive_seconds:
+        made["KeepAlivePeriodInSeconds"] = spec.keep_alive_seconds
+    if spec.kms_key_id and not (known and known.nvme):
+        made["VolumeKmsKeyId"] = spec.kms_key_id
+    return made
+
+
+def _channels(asked: Asked, inputs: str) -> Iterator[dict[str, Any]]:
+    """Data is read from S3 as it is asked for; weights are mapped into memory: they are files."""
+    bucket, prefix = prefix_of(asked.job)
+    root = f"s3://{bucket}/{prefix}"
+    yield _channel("code", f"{root}code/{source.pack().sha256}/", "File")
+    yield _channel("job", inputs, "File")
+    for role, file in asked.files.items():
+        yield _channel(role, f"{root}data/{file.sha256}/", "FastFile")
+    if asked.weights:
+        yield _channel("model", f"{root}models/{weights_digest(asked)}/", "File")
+
+
+def _channel(name: str, uri: str, mode: str) -> dict[str, Any]:
+    place = {"S3DataType": "S3Prefix", "S3Uri": uri, "S3DataDistributionType": "FullyReplicated"}
+    return {"ChannelName": name, "DataSource": {"S3DataSource": place}, "InputMode": mode}
+
+
+def weights_digest(asked: Asked) -> str:
+    """The name of the weights that are sent: follows from every file's name and content."""
+    lines = "".join(f"{file.sha256}  {file.name}\n" for file in asked.weights)
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def calls(asked: Asked) -> list[dict[str, Any]]:
+    """Every call that changes something, in order. `file` is the plan's file that is sent."""
+    wanted = create(asked)
+    bucket, prefix = prefix_of(asked.job)
+    name = wanted["HyperParameters"][JOB_MARK]
+    code = source.pack()
+    made = [
+        _put(asked.job, f"{prefix}data/{file.sha256}/{file.name}", file.name, role, file)
+        for role, file in asked.files.items()
+    ]
+    made += [
+        _put(asked.job, f"{prefix}models/{weights_digest(asked)}/{f.name}", f.name, f.role, f)
+        for f in asked.weights
+    ]
+    inputs = f"{prefix}jobs/{name}/input/"
+    for key, content in (
+        (f"{prefix}code/{code.sha256}/{source.ARCHIVE}", "code"),
+        (f"{inputs}job.json", "job"),
+        (f"{inputs}manifest.json", "manifest"),
+        (f"{prefix}jobs/{name}/{PLAN}", "plan"),
+    ):
+        parameters = {"Bucket": bucket, "Key": key, "Body": f"<this {content}>"}
+        parameters |= _settings(asked.job)
+        made.append(
+            {"service": "s3", "operation": "put_object", "parameters": parameters}
+            | {"content": content}
+        )
+    made.append({"service": "sagemaker", "operation": CREATE, "parameters": wanted})
+    return made
+
+
+def _put(
+    job: LoadedJob, key: str, name: str, role: str, file: DataFile | WeightFile
+) -> dict[str, Any]:
+    return {
+        "service": "s3",
+        "operation": "put_object",
+        "unless": "the object is there with this content; above 16 MiB in parts",
+        "file": role,
+        "parameters": {
+            "Bucket": prefix_of(job)[0],
+            "Key": key,
+            "Metadata": {"cloudft-sha256": file.sha256},
+            "Body": f"<{name}, {file.bytes} bytes>",
+            **_settings(job),
+        },
+    }
+
+
+def _settings(job: LoadedJob) -> dict[str, str]:
+    owner = {"ExpectedBucketOwner": o} if (o := bucket_owner(job)) else {}
+    key = job.spec.sagemaker.s3_kms_key_id
+    return {**({"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": key} if key else {}), **owner}
+
+
+def resumed(first: Mapping[str, Any], number: int) -> dict[str, Any]:
+    """The request of a job that goes on from the checkpoints of an earlier one."""
+    return {**first, "TrainingJobName": f"{first['TrainingJobName']}-r{number}"}
+
+
+def paths(asked: Asked) -> dict[str, Path]:
+    """The plan's files: those that are sent, by role."""
+    staged = {role: asked.staged.folder / file.name for role, file in asked.files.items()}
+    return staged | {file.role: file.path for file in asked.weights}

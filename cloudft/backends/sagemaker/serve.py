@@ -1,0 +1,75 @@
+"""Asking a job's models: they are brought here, and the local backend asks them."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cloudft.backends import backend as backend_by_name
+from cloudft.backends.base import (
+    Answer,
+    Asks,
+    Backend,
+    Decoding,
+    Exports,
+    Generates,
+    Opens,
+    Prompt,
+)
+from cloudft.errors import JobStateConflict
+from cloudft.home import Home
+from cloudft.spec.load import LoadedJob
+from cloudft.types import JobState
+
+
+class AskedHere(Generates, Exports, Opens):
+    """Jobs whose models are asked on this machine, once their artifacts are here."""
+
+    home: Home
+
+    @abstractmethod
+    def describe(self, job_id: str) -> JobState:
+        """One look; of a completed job the artifacts are here."""
+
+    @property
+    def local(self) -> Backend:
+        """The trainer's own backend: it says what the trainer is asked, and asks its models."""
+        return backend_by_name("local", self.home)
+
+    def generate(
+        self, job_id: str, prompts: Sequence[Prompt], variants: Sequence[str], decoding: Decoding
+    ) -> Iterator[Answer]:
+        """Answers, in the order in which they come."""
+        local = self.local
+        assert isinstance(local, Generates)
+        return local.generate(self._here(job_id), prompts, variants, decoding)
+
+    def export(self, job_id: str, out: Path, dtype: str) -> Mapping[str, Any]:
+        """Merge and prove."""
+        local = self.local
+        assert isinstance(local, Exports)
+        return local.export(self._here(job_id), out, dtype)
+
+    def open(self, job_id: str) -> Asks:
+        """The job's models."""
+        local = self.local
+        assert isinstance(local, Opens)
+        return local.open(self._here(job_id))
+
+    def open_base(self, job: LoadedJob) -> Asks:
+        """The base model."""
+        local = self.local
+        assert isinstance(local, Opens)
+        return local.open_base(job)
+
+    def _here(self, job_id: str) -> str:
+        """The job as the local backend knows it. Raises JobStateConflict before its end."""
+        state = self.describe(job_id)
+        if state.artifacts is None:
+            raise JobStateConflict(
+                f"{job_id} is {state.status}: it has left no model",
+                fix="`cloudft watch` waits for its end; `cloudft resume` goes on with it.",
+            )
+        return state.id

@@ -1,0 +1,77 @@
+"""The trainer packed for a container: the same bytes on any machine."""
+
+from __future__ import annotations
+
+import functools
+import gzip
+import hashlib
+import importlib.util
+import io
+import re
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import requires
+from pathlib import Path
+
+PACKAGE = "local_backend"
+ARCHIVE = "source.tar.gz"
+REQUIREMENTS = "requirements.txt"
+IN_THE_IMAGE = {"torch", "matplotlib", "gguf"}
+"""Of the extra `local`: PyTorch is what the image is for, and the others are of no use there."""
+ENTRY = f"{PACKAGE}.sagemaker"
+
+
+@dataclass(frozen=True)
+class Source:
+    """The archive, and its digest in hex."""
+
+    content: bytes
+    sha256: str
+
+
+@functools.lru_cache(maxsize=1)
+def pack() -> Source:
+    """Every module of the trainer, and what it needs installed."""
+    raw = io.BytesIO()
+    with tarfile.open(fileobj=raw, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+        for name, content in _files():
+            member = tarfile.TarInfo(name)
+            member.size, member.mode = len(content), 0o644
+            archive.addfile(member, io.BytesIO(content))
+    packed = gzip.compress(raw.getvalue(), mtime=0)
+    return Source(packed, hashlib.sha256(packed).hexdigest())
+
+
+def _files() -> Iterator[tuple[str, bytes]]:
+    folder = _folder()
+    for path in sorted(folder.rglob("*.py")):
+        yield f"{PACKAGE}/{path.relative_to(folder).as_posix()}", path.read_bytes()
+    yield REQUIREMENTS, "".join(f"{line}\n" for line in requirements()).encode()
+
+
+def _folder() -> Path:
+    """Where the trainer is installed, found without importing it."""
+    spec = importlib.util.find_spec(PACKAGE)
+    assert spec is not None and spec.origin is not None, "cloudft is installed with its trainer"
+    return Path(spec.origin).parent
+
+
+def requirements() -> list[str]:
+    """What the extra `local` asks for, but PyTorch itself."""
+    lines = [line.partition(";") for line in requires("cloudft") or ()]
+    wanted = [name.strip() for name, _, marker in lines if re.search(r"extra == .local.", marker)]
+    return sorted(line for line in wanted if re.split(r"[<>=!~ ]", line)[0] not in IN_THE_IMAGE)
+
+
+def command(root: str = "/opt/ml") -> list[str]:
+    """What the container runs, as AlgorithmSpecification.ContainerArguments of `bash -c`."""
+    code = f"{root}/code"
+    return [
+        f"mkdir -p {code} && tar -xzf {root}/input/data/code/{ARCHIVE} -C {code}"
+        f" && cd {code} && exec python -m {ENTRY} --root {root}"
+    ]
+
+
+SHELL = ["/bin/bash", "-c"]
+"""AlgorithmSpecification.ContainerEntrypoint."""

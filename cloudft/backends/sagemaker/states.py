@@ -1,0 +1,111 @@
+"""SageMaker's words for a training job, as ours: the tables, and what its log adds."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from cloudft.store import iso_time
+from cloudft.types import DetailStatus, JobState, Progress, Status, StatusDetails
+
+STATES: Mapping[str, Status] = {
+    "InProgress": "InProgress",
+    "Completed": "Completed",
+    "Failed": "Failed",
+    "Stopping": "Stopping",
+    "Stopped": "Stopped",
+    "Deleting": "Stopped",
+}
+"""`TrainingJobStatus` (botocore 1.44.5). Only a job that has ended can be deleted."""
+ACTIVITIES: Mapping[str, str] = {
+    "Starting": "starting",
+    "Pending": "waiting for a machine",
+    "LaunchingMLInstances": "launching the machine",
+    "PreparingTrainingStack": "preparing the machine",
+    "Downloading": "downloading data",
+    "DownloadingTrainingImage": "downloading the image",
+    "Training": "training",
+    "Uploading": "uploading the model",
+    "Stopping": "stopping",
+    "Stopped": "stopped",
+    "MaxRuntimeExceeded": "stopped: max_runtime_seconds was reached",
+    "MaxWaitTimeExceeded": "stopped: max_wait_seconds was reached",
+    "Completed": "completed",
+    "Failed": "failed",
+    "Interrupted": "interrupted: the spot machine was taken away",
+    "Updating": "updating",
+    "Restarting": "restarting",
+}
+"""`SecondaryStatus`, in words."""
+ENDS: Mapping[str, DetailStatus] = {"Failed": "Failed", "Stopped": "Stopped"}
+OUT_OF_TIME = {"MaxRuntimeExceeded", "MaxWaitTimeExceeded"}
+
+
+def iso(moment: datetime | None) -> str | None:
+    """A time of the API's, ISO 8601 in UTC."""
+    return None if moment is None else iso_time(moment.timestamp())
+
+
+def snake(name: str) -> str:
+    """`secondsLeft` -> `seconds_left`."""
+    return re.sub(r"[A-Z]", lambda match: "_" + match[0].lower(), name)
+
+
+def state(
+    answer: Mapping[str, Any],
+    told: Mapping[str, Any] | None = None,
+    artifacts: str | None = None,
+    *,
+    attempts: int = 1,
+    usd_per_hour: float | None = None,
+) -> JobState:
+    """A job as DescribeTrainingJob tells it; `told` is the trainer's own last word in the log."""
+    status, second = STATES[answer["TrainingJobStatus"]], answer.get("SecondaryStatus", "Starting")
+    progress = (told or {}).get("progress")
+    billed = answer.get("BillableTimeInSeconds")
+    summary = {
+        **((told or {}).get("summary") or {}),
+        "arn": answer["TrainingJobArn"],
+        "activity": ACTIVITIES[second],
+        "attempts": attempts,
+        "billableSeconds": billed,
+        "usd": None if billed is None or usd_per_hour is None else billed / 3600 * usd_per_hour,
+    }
+    return JobState(
+        id=str(answer["HyperParameters"]["cloudft-job"]),
+        status=status,
+        status_details=_details(status, second, told),
+        created_at=str(iso(answer["CreationTime"])),
+        ended_at=iso(answer.get("TrainingEndTime") or answer.get("LastModifiedTime"))
+        if status in ("Completed", "Failed", "Stopped")
+        else None,
+        failure_message=_why(answer, status, second),
+        artifacts=artifacts,
+        progress=Progress(**{snake(k): v for k, v in progress.items()}) if progress else None,
+        summary={name: value for name, value in summary.items() if value is not None},
+    )
+
+
+def _why(answer: Mapping[str, Any], status: str, second: str) -> str | None:
+    if status == "Failed":
+        return str(answer.get("FailureReason") or "SageMaker gave no reason")
+    if second in OUT_OF_TIME:
+        return f"{ACTIVITIES[second]}; `cloudft resume` goes on from the last checkpoint"
+    return None
+
+
+def _details(status: str, second: str, told: Mapping[str, Any] | None) -> StatusDetails:
+    """The trainer's phases; a phase that was at work when the job ended has ended as it did."""
+    if status == "Completed":
+        return StatusDetails("Completed", "Completed", "Completed")
+    given: dict[str, Any] = {
+        snake(name): word for name, word in ((told or {}).get("statusDetails") or {}).items()
+    }
+    if not given and second == "Training":
+        given = {"validation_details": "InProgress"}
+    end = ENDS.get(status)
+    if end:
+        given = {name: end if word == "InProgress" else word for name, word in given.items()}
+    return StatusDetails(**given)

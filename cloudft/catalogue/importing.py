@@ -1,0 +1,65 @@
+"""What Bedrock's Custom Model Import takes, from custom-model-import.yaml."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+from cloudft.catalogue.load import read
+from cloudft.catalogue.model import Source
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One of config.json's `architectures`. `regions` empty: every Region that imports."""
+
+    converse: bool
+    multimodal: bool = False
+    regions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class UnitPrices:
+    """USD of a custom model unit: a minute while a copy runs, a month while it is stored."""
+
+    unit_minute: float | None = None
+    unit_month: float | None = None
+
+
+@dataclass(frozen=True)
+class ImportRules:
+    """The rules. `dtypes` are safetensors' own words; `gigabytes_below` counts 10^9 bytes.
+
+    `prices` is by the version of the custom model units; what is missing is not known.
+    """
+
+    source: Source
+    regions: tuple[str, ...]
+    architectures: Mapping[str, Architecture]
+    transformers: str
+    context_below: int
+    gigabytes_below: Mapping[str, int]
+    dtypes: tuple[str, ...]
+    files: tuple[str, ...]
+    tokenizers: tuple[str, ...]
+    llama3_rope: Mapping[str, float] = field(default_factory=dict)
+    gpt_oss_ends: tuple[int, ...] = ()
+    prices: Mapping[str, UnitPrices] = field(default_factory=dict)
+
+
+@lru_cache(maxsize=1)
+def import_rules() -> ImportRules:
+    """All of them."""
+    raw = read("custom-model-import")
+    source = raw.pop("source")
+    lists = {name: tuple(value) for name, value in raw.items() if isinstance(value, list)}
+    kinds = {name: _architecture(row) for name, row in raw.pop("architectures").items()}
+    raw["prices"] = {version: UnitPrices(**row) for version, row in raw["prices"].items()}
+    origin = Source("import", source["url"], str(source["date"]))
+    return ImportRules(**{**raw, **lists}, architectures=kinds, source=origin)
+
+
+def _architecture(row: Mapping[str, Any]) -> Architecture:
+    return Architecture(**{**row, "regions": tuple(row.get("regions", ()))})

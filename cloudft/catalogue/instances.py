@@ -1,0 +1,55 @@
+"""The instances that SageMaker trains on, from sagemaker-instances.yaml."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from types import MappingProxyType
+
+from cloudft.catalogue.load import read, sources_of
+from cloudft.catalogue.model import Source
+
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One type. `gib` is the memory of one GPU; `usd_per_hour` on demand, None where unknown.
+
+    `nvme`: it has a local disk, which can't be encrypted by a key of one's own.
+    """
+
+    name: str
+    gpu: str
+    gpus: int
+    gib: int
+    nvme: bool
+    usd_per_hour: float | None
+    source: Source
+
+    @property
+    def gpu_bytes(self) -> int:
+        """Memory of one GPU."""
+        return self.gib * GIB
+
+
+@dataclass(frozen=True)
+class Instances:
+    """All of them by name, and where and for which Region the prices were read."""
+
+    by_name: Mapping[str, Instance]
+    price_source: Source
+    price_region: str
+
+
+@lru_cache(maxsize=1)
+def instances() -> Instances:
+    """The table."""
+    raw = read("sagemaker-instances")
+    sources = sources_of(raw)
+    rows = {
+        name: Instance(name=name, **{**row, "source": sources[row["source"]]})
+        for name, row in raw["instances"].items()
+    }
+    return Instances(MappingProxyType(rows), sources[raw["price_source"]], raw["price_region"])

@@ -1,0 +1,141 @@
+"""import: a tuned open-weight model into Bedrock."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import click
+
+from cloudft.cli.jobs import open_job
+from cloudft.cli.options import Console, console_options, job_argument, parse_settings
+from cloudft.home import Home
+
+if TYPE_CHECKING:
+    from cloudft.backends.base import Backend, StagedJob
+    from cloudft.jobs import Job
+    from cloudft.spec.load import LoadedJob
+    from cloudft.store import Record
+
+DTYPE = "bfloat16"
+
+
+@click.command(
+    "import",
+    epilog="\b\nExamples:\n  cloudft import ticket-router --wait\n"
+    "  cloudft import - --set bedrock.s3_uri=s3://my-bucket/team --dry-run",
+)
+@job_argument
+@click.option(
+    "--set",
+    "flags",
+    multiple=True,
+    metavar="KEY=VALUE",
+    callback=parse_settings,
+    help="Any value of the trained job's file, dotted: --set bedrock.region=us-east-1",
+)
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "float16", "bfloat16"]),
+    default=DTYPE,
+    show_default=True,
+    help="Format of the merged weights.",
+)
+@click.option("--dry-run", is_flag=True, help="Merge, check, print the plan and send nothing.")
+@click.option("--wait", is_flag=True, help="Follow the import until it ends.")
+@click.option("--timeout", type=float, metavar="SECONDS", help="With --wait: exit 124 after this.")
+@click.option("--again", is_flag=True, help="Import once more even if that was done.")
+@console_options
+def import_command(
+    reference: str,
+    flags: dict[str, str],
+    dtype: str,
+    dry_run: bool,
+    wait: bool,
+    timeout: float | None,
+    again: bool,
+    console: Console,
+) -> int:
+    """Import a job's tuned model into Bedrock (Custom Model Import).
+
+    The model is merged with proof, held against Bedrock's rules and sent; the import is a job of
+    its own: `watch`, `generate` and `evaluate` take it. Needs the bedrock section in the job file
+    (region, s3_uri, import_role_arn or role_arn), or --set. The same import twice is one import.
+    """
+    from cloudft.cli.jobs import ended_well, show_job
+
+    if timeout is not None and not wait:
+        raise click.UsageError("--timeout needs --wait")
+    record, backend, _ = open_job(reference)
+    staged = merged(record, backend, flags, dtype, console)
+    if dry_run:
+        _show_plan(staged, console)
+        return 0
+    job = send(staged, again=again, console=console)
+    if wait:
+        job = _followed(job, timeout, console)
+        show_job(job, console)
+        return ended_well(job)
+    note = f"`cloudft watch {job.record.id}` follows it."
+    if job.state.status == "Completed":
+        note = "this very model is imported already; --again imports it once more."
+    console.note(f"{job.state.status}: {note}")
+    console.result(job.to_json(), job.record.id)
+    return 0
+
+
+def merged(
+    record: Record, backend: Backend, flags: dict[str, str], dtype: str, console: Console
+) -> StagedJob:
+    """The job's model, ready to be sent; warnings are said."""
+    from cloudft import importing
+    from cloudft.cli.render import warn
+
+    job = importing.job_of(record, flags, os.environ)
+    home = Home.from_environ()
+    staged, found = importing.prepare(record, backend, home, job, dtype=dtype, tell=console.note)
+    warn(found)
+    return staged
+
+
+def _show_plan(staged: StagedJob, console: Console) -> None:
+    from cloudft import importing
+    from cloudft.cli.render import json_text
+
+    plan = importing.importer(Home.from_environ()).plan(staged)
+    console.result(plan, json_text(plan))
+
+
+def send(staged: StagedJob, *, again: bool, console: Console) -> Job:
+    """Send the model and create the import, once."""
+    from cloudft import importing, jobs
+    from cloudft.cli.progress import sending
+    from cloudft.store import Store
+
+    home = Home.from_environ()
+    with sending(console) as sent:
+        return jobs.submit(
+            staged, importing.importer(home), Store(home.jobs), again=again, progress=sent
+        )
+
+
+def _followed(job: Job, timeout: float | None, console: Console) -> Job:
+    from cloudft import jobs
+    from cloudft.cli.jobs import follow_and_show
+
+    backend = jobs.backend_of(job.record, Home.from_environ())
+    return follow_and_show(job, backend, timeout, console)
+
+
+def check_place(job: LoadedJob, backend: Backend, console: Console) -> None:
+    """Before anything is trained that is to be imported: can it be? Raises CheckFailed."""
+    from cloudft import importing
+    from cloudft.cli.render import warn
+
+    warn(importing.check(job, backend, Home.from_environ()))
+
+
+def import_now(record: Record, backend: Backend, timeout: float | None, console: Console) -> Job:
+    """A completed job's import at its end."""
+    staged = merged(record, backend, {}, DTYPE, console)
+    return _followed(send(staged, again=False, console=console), timeout, console)

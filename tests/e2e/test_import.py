@@ -1,0 +1,146 @@
+"""A model that was trained here, imported into Bedrock: it answers as the adapter did."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+from endpoint import BUCKET, REGION, ROLE, Endpoint, running
+from job_files import write_job_file
+from processes import Cli
+
+ASKED = ("--prompt", "Where is parcel 3?", "--max-new-tokens", "12", "--output", "json")
+
+
+@dataclass(frozen=True)
+class Story:
+    """A trained job, its import, and where they are."""
+
+    endpoint: Endpoint
+    home: Path
+    model: Path
+    trained: str
+    imported: dict[str, Any]
+
+
+def value(done: Any) -> Any:
+    assert done.returncode == 0, done.stderr + done.stdout
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[Story]:
+    """`submit --then import`, once for all tests."""
+    root = tmp_path_factory.mktemp("import")
+    model = shutil.copytree(tiny_model, root / "model")
+    section = {"region": REGION, "import_role_arn": ROLE, "s3_uri": f"s3://{BUCKET}/team"}
+    write_job_file(
+        root / "job",
+        model,
+        name="routed",
+        bedrock=section,
+        tags={"team": "support"},
+        validation=tiny.pairs(4),
+        hyperparameters={"epochCount": 12, "learningRate": 0.03},
+    )
+    with running() as endpoint:
+        endpoint.fault({"operation": "CreateModelImportJob", "do": "drop"})  # its answer is lost
+        command = ["submit", "--wait", "--then", "import", "--output", "json"]
+        done = subprocess.run(
+            [sys.executable, "-m", "cloudft", *command],
+            cwd=root / "job",
+            env=os.environ | endpoint.environ | {"CLOUDFT_HOME": str(root / "home")},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        imported = value(done)
+        [trained] = (p.name for p in (root / "home" / "jobs").iterdir() if "-import-" not in p.name)
+        yield Story(endpoint, root / "home", model, trained, imported)
+
+
+@pytest.fixture
+def story(made: Story, monkeypatch: pytest.MonkeyPatch) -> Story:
+    for name, setting in made.endpoint.environ.items():
+        monkeypatch.setenv(name, setting)
+    monkeypatch.setenv("CLOUDFT_HOME", str(made.home))
+    return made
+
+
+def imports(story: Story) -> list[Any]:
+    """The import jobs of the account."""
+    listed = story.endpoint.client("bedrock").list_model_import_jobs()
+    return list(listed["modelImportJobSummaries"])
+
+
+def test_a_trained_model_is_merged_sent_and_imported_once(cli: Cli, story: Story) -> None:
+    made = story.imported
+    assert (made["backend"], made["status"]) == ("import", "Completed")
+    assert made["name"] == "routed-import" and made["summary"]["converse"] is True
+    assert ":imported-model/" in made["summary"]["importedModel"]
+    asked, repeated = story.endpoint.calls("CreateModelImportJob")
+    assert repeated == asked and len(imports(story)) == 1
+    assert {"key": "team", "value": "support"} in asked["importedModelTags"]
+    assert asked["clientRequestToken"] and asked["jobName"] == made["id"]
+    sent = {key.rpartition("/")[2] for key in story.endpoint.objects() if "/imports/" in key}
+    assert sent == {
+        *("config.json", "generation_config.json", "model.safetensors"),
+        *("tokenizer.json", "tokenizer_config.json"),
+    }
+    plan = value(cli("import", story.trained, "--dry-run", "--output", "json"))
+    assert plan["request"]["calls"][-1]["parameters"] == asked
+    again = value(cli("import", story.trained, "--output", "json"))
+    assert again["id"] == made["id"] and len(imports(story)) == 1
+
+
+def test_the_imported_model_answers_as_the_adapter_did(cli: Cli, story: Story) -> None:
+    here = value(cli("generate", story.trained, "--base", *ASKED))[0]
+    there = value(cli("generate", story.imported["id"], *ASKED))[0]
+    assert there["tuned"]["text"] == here["tuned"]["text"] != here["base"]["text"]
+    words = ("evaluate", story.imported["id"], "--quick", "--yes", "--output", "json")
+    found = value(cli(*words))
+    assert found["identities"]["tuned"] == story.imported["summary"]["importedModel"]
+    assert found["n"] == 4 and found["identities"]["base"] != found["identities"]["tuned"]
+
+
+def test_what_bedrock_would_refuse_is_told_before_anything_is_merged(
+    cli: Cli, story: Story
+) -> None:
+    path = story.model / "config.json"
+    kept = path.read_text()
+    path.write_text(json.dumps(json.loads(kept) | {"architectures": ["GemmaForCausalLM"]}))
+    words = ("import", story.trained, "--dtype", "float32", "--output", "json")
+    try:
+        done = cli(*words)
+    finally:
+        path.write_text(kept)
+    assert done.returncode == 3
+    assert "GemmaForCausalLM" in json.loads(done.stdout)["error"]["message"]
+    missing = cli(*words, "--set", "bedrock.import_role_arn=")
+    assert missing.returncode == 3 and "import_role_arn" in missing.stdout
+    assert not (story.home / "jobs" / story.trained / "import" / "float32").exists()
+    other = cli("import", story.imported["id"])
+    assert other.returncode == 2 and "hands out no weights" in other.stderr
+
+
+def test_another_machine_finds_the_import_and_gc_removes_its_model(cli: Cli, story: Story) -> None:
+    made = story.imported
+    shutil.rmtree(story.home / "jobs" / made["id"])
+    listed = cli("list", "--backend", "import", "--output", "json")
+    assert value(listed)[0]["id"] == made["id"] and "another machine" in listed.stderr
+    things = value(cli("gc", "--kind", "imported-model", "--yes", "--output", "json"))
+    assert [thing["id"] for thing in things["removed"]] == [made["summary"]["importedModel"]]
+    staged = value(cli("gc", "--kind", "data", "--dry-run", "--output", "json"))["found"]
+    assert {t["name"] for t in staged} >= {"model.safetensors", "config.json"}
+    assert {t["job"] for t in staged} == {made["id"]}
+    refused = cli("generate", made["id"], "--prompt", "x")
+    assert refused.returncode == 2 and "was removed from Bedrock" in refused.stderr

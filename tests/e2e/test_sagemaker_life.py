@@ -1,0 +1,160 @@
+"""One job file on SageMaker, from the command line, against an endpoint that runs its container."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+from endpoint import BUCKET, REGION, ROLE, SAGEMAKER_ROLE, Endpoint, running
+from job_files import write_job_file
+from processes import Cli, wait_until
+
+from cloudft.artifacts import TRAINING_CSV, VALIDATION_CSV
+from cloudft.aws.client import Aws, Place
+from cloudft.backends.sagemaker.backend import SageMakerBackend
+from cloudft.home import Home
+
+SECTION = {
+    "role_arn": SAGEMAKER_ROLE,
+    "s3_uri": f"s3://{BUCKET}/team",
+    "image_uri": "pytorch-training:any",
+    "instance_type": "ml.g5.2xlarge",
+    "spot": True,
+}
+
+
+@pytest.fixture(scope="module")
+def endpoint() -> Iterator[Endpoint]:
+    with running() as made:
+        yield made
+
+
+@pytest.fixture
+def aws(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> Endpoint:
+    for name, value in endpoint.environ.items():
+        monkeypatch.setenv(name, value)
+    return endpoint
+
+
+def value(done: Any) -> Any:
+    assert done.returncode == 0, done.stderr + done.stdout
+    return json.loads(done.stdout)
+
+
+def write(folder: Path, model: Path, name: str, **more: Any) -> Path:
+    options = {
+        "records": 12,
+        "validation": tiny.pairs(4),
+        "bedrock": {"region": REGION, "role_arn": ROLE, "s3_uri": f"s3://{BUCKET}/team"},
+        "sagemaker": SECTION,
+        "hyperparameters": {"epochCount": 6, "learningRate": 0.03},
+    }
+    return write_job_file(folder, model, name=name, **options | more)
+
+
+def created(endpoint: Endpoint, name: str) -> list[dict[str, Any]]:
+    """The requests for training jobs of that name."""
+    calls = endpoint.calls("CreateTrainingJob")
+    return [call for call in calls if call["TrainingJobName"].startswith(f"{name}-")]
+
+
+def test_it_trains_there_as_it_does_here_and_its_model_is_imported(
+    cli: Cli, aws: Endpoint, tiny_model: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "job"
+    write(folder, tiny_model, "cloud", tags={"team": "support"})
+    before = aws.objects()
+    words = ("submit", "--backend", "sagemaker", "--dry-run", "--output", "json")
+    dry = value(cli(*words, cwd=folder))
+    assert aws.objects() == before
+    words = ("submit", "--backend", "sagemaker", "--wait", "--then", "import", "--output", "json")
+    imported = value(cli(*words, cwd=folder, timeout=200))
+    assert (imported["backend"], imported["status"]) == ("import", "Completed")
+    [asked] = created(aws, "cloud")
+    assert asked == dry["request"]["calls"][-1]["parameters"]
+    job = value(cli("list", "--backend", "sagemaker", "--output", "json"))[0]
+    assert job["status"] == "Completed"
+    job = value(cli("status", job["id"], "--output", "json"))
+    assert job["progress"]["step"] == job["progress"]["totalSteps"] == 18
+    assert job["summary"]["usd"] > 0 and job["cost"]["usd"] == pytest.approx(24 * 1.515)
+    here = value(cli("submit", "--wait", "--output", "json", cwd=folder, timeout=200))
+    for name in (TRAINING_CSV, VALIDATION_CSV):
+        ours, theirs = (Path(j["artifacts"], name).read_bytes() for j in (here, job))
+        assert ours == theirs
+    again = value(cli("submit", "--backend", "sagemaker", "--output", "json", cwd=folder))
+    assert again["id"] == job["id"] and len(created(aws, "cloud")) == 1
+    shutil.rmtree(tmp_path / "home" / "jobs" / job["id"])
+    listed = cli("list", "--backend", "sagemaker", "--output", "json")
+    assert value(listed)[0]["id"] == job["id"] and "another machine" in listed.stderr
+
+
+def test_a_machine_taken_away_a_stop_and_a_resume_are_one_job(
+    cli: Cli, aws: Endpoint, tiny_model: Path, tmp_path: Path, home: Path
+) -> None:
+    folder = tmp_path / "job"
+    write(folder, tiny_model, "spot", hyperparameters={"epochCount": 1000, "learningRate": 1e-4})
+    words = ("submit", "--backend", "sagemaker", "--output", "json")
+    job = value(cli(*words, cwd=folder))["id"]
+
+    backend = SageMakerBackend(Home(home), Aws(Place(region=REGION, endpoint_url=aws.url)))
+
+    def step() -> int:
+        progress = backend.describe(job).progress
+        return progress.step if progress else 0
+
+    wait_until(lambda: step() > 5, "it trains")
+    things = value(cli("ps", "--cost", "--output", "json"))["things"]
+    [machine] = [thing for thing in things if thing["kind"] == "training-job"]
+    assert machine["job"] == job and machine["usd"]["perHour"] == 1.515
+    garbage = value(cli("gc", "--dry-run", "--output", "json"))["found"]
+    assert not [thing for thing in garbage if thing["job"] == job]
+    aws.fault({"operation": "spotInterruption", "do": "fail"})
+    client = aws.client("sagemaker")
+
+    def seen() -> bool:
+        told = client.describe_training_job(TrainingJobName=job)
+        second = [one["Status"] for one in told["SecondaryStatusTransitions"]]
+        return second.count("Training") == 2
+
+    wait_until(seen, "another machine goes on")
+    wait_until(lambda: step() > 5, "it trains again")
+    stopped = value(cli("stop", job, "--wait", "--output", "json"))
+    assert stopped["status"] == "Stopped"
+    at = stopped["progress"]["step"]
+    value(cli("resume", job, "--output", "json"))
+    wait_until(lambda: step() > at, "it goes on behind the stop")
+    backend.stop(job)
+    steps = [point.step for point in backend.metrics(job) if point.split == "train"]
+    assert steps == list(range(len(steps))) and len(steps) > at
+    log = "\n".join(line.text for line in backend.logs(job))
+    assert "going on after step" in log and "#cloudft" not in log
+    assert [call["TrainingJobName"] for call in created(aws, "spot")] == [job, f"{job}-r1"]
+
+
+def test_other_code_is_not_run(aws: Endpoint) -> None:
+    client = aws.client("sagemaker")
+    with pytest.raises(client.exceptions.ClientError, match="own trainer alone"):
+        client.create_training_job(
+            TrainingJobName="other",
+            RoleArn=SAGEMAKER_ROLE,
+            AlgorithmSpecification={
+                "TrainingImage": "any",
+                "TrainingInputMode": "File",
+                "ContainerEntrypoint": ["/bin/bash", "-c"],
+                "ContainerArguments": ["touch touched"],
+            },
+            OutputDataConfig={"S3OutputPath": f"s3://{BUCKET}/other"},
+            ResourceConfig={
+                "InstanceType": "ml.m5.xlarge",
+                "InstanceCount": 1,
+                "VolumeSizeInGB": 1,
+            },
+            StoppingCondition={"MaxRuntimeInSeconds": 60},
+        )
+    with pytest.raises(client.exceptions.ClientError, match="resource not found"):
+        client.describe_training_job(TrainingJobName="other")

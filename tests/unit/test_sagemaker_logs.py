@@ -1,0 +1,152 @@
+"""A job's log and output as SageMaker leaves them, read from moto's CloudWatch Logs and S3."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from moto import mock_aws
+from simulator import simulate
+
+from cloudft.artifacts import TRAINING_CSV
+from cloudft.aws.client import Aws, Place
+from cloudft.backends.sagemaker import account, logs, output, preflight
+from cloudft.errors import DamagedJob
+from cloudft.home import Home
+from cloudft.spec.load import load_job
+
+REGION, BUCKET = "us-east-1", "some-bucket"
+
+
+@pytest.fixture
+def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[Aws]:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    with mock_aws():
+        boto3.client("s3", region_name=REGION).create_bucket(Bucket=BUCKET)
+        boto3.client("logs", region_name=REGION).create_log_group(logGroupName=logs.GROUP)
+        yield Aws(Place(region=REGION))
+
+
+def write(stream: str, *lines: tuple[int, str]) -> None:
+    client = boto3.client("logs", region_name=REGION)
+    client.create_log_stream(logGroupName=logs.GROUP, logStreamName=stream)
+    start = int(time.time() * 1000) - 100_000
+    client.put_log_events(
+        logGroupName=logs.GROUP,
+        logStreamName=stream,
+        logEvents=[{"timestamp": start + at, "message": text} for at, text in lines],
+    )
+
+
+def point(step: int, split: str = "train", loss: float = 1.0) -> str:
+    row = {"step": step, "epoch": 0, "split": split, "loss": loss, "perplexity": 2.0}
+    more = {"learningRate": None, "tokensPerSecond": None, "timestamp": ""}
+    return f"{logs.MARK}metric {json.dumps(row | more)}"
+
+
+def test_a_cursor_goes_on_within_one_millisecond_and_over_streams(aws: Aws) -> None:
+    write("job/algo-1-1", (0, "a"), (0, "b"), (0, "c"), (5, point(0)), (5, "d"))
+    write("job/algo-2-1", (0, "another machine"))
+    write("job-r1/algo-1-1", (9, "e"))
+    names = ["job", "job-r1"]
+    lines = list(logs.lines(aws, names))
+    assert [line.text for line in lines] == ["a", "b", "c", "d", "e"]
+    for number, line in enumerate(lines):
+        assert list(logs.lines(aws, names, line.cursor)) == lines[number + 1 :]
+    assert list(logs.lines(aws, ["nothing"])) == []
+
+
+def test_the_curve_is_read_off_lines_that_others_wrote_into(aws: Aws) -> None:
+    state = f"{logs.MARK}state {json.dumps({'progress': {'step': 2}})}"
+    write(
+        "job/algo-1-1",
+        *((0, point(0)), (1, f"Loading weights: 3%{point(1)}"), (2, point(2, loss=5.0))),
+        *((3, point(2, "validation")), (4, state), (5, f"{logs.MARK}metric {{torn")),
+    )
+    write("job/algo-1-2", (6, point(1, loss=2.0)), (7, point(2, loss=3.0)))
+    found = logs.metrics(aws, ["job"])
+    assert [(p.split, p.step, p.loss) for p in found] == [
+        *(("train", 0, 1.0), ("train", 1, 2.0), ("train", 2, 3.0)),
+        ("validation", 2, 1.0),
+    ]
+    assert [line.text for line in logs.lines(aws, ["job"])] == ["Loading weights: 3%"]
+    assert logs.newest_state(aws, "job") is None, "the newest machine has said nothing yet"
+    assert logs.newest_state(aws, "other") is None
+
+
+def packed(**files: bytes) -> bytes:
+    raw = io.BytesIO()
+    with tarfile.open(fileobj=raw, mode="w:gz") as archive:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+        link = tarfile.TarInfo("link")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        archive.addfile(link)
+    return raw.getvalue()
+
+
+def put(key: str, content: bytes) -> None:
+    boto3.client("s3", region_name=REGION).put_object(Bucket=BUCKET, Key=key, Body=content)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_an_output_comes_home_whole_or_not_at_all_and_nowhere_else(
+    aws: Aws, tmp_path: Path, whole: bool
+) -> None:
+    plan = {"request": {"home": {"data": {}}, "calls": []}, "manifest": {"sha256": "0" * 64}}
+    put("jobs/x/plan.json", json.dumps(plan).encode())
+    files = {TRAINING_CSV: b"step_number\n"} if whole else {}
+    put("model.tar.gz", packed(**files, **{"../outside": b"x", "/absolute": b"x"}))
+    answer = {
+        "OutputDataConfig": {"S3OutputPath": f"s3://{BUCKET}/jobs/x/output/"},
+        "ModelArtifacts": {"S3ModelArtifacts": f"s3://{BUCKET}/model.tar.gz"},
+    }
+    home = Home(tmp_path / "home")
+    folder = home.jobs / "x"
+    if whole:
+        assert output.bring(aws, answer, home, "x") == folder / "artifacts"
+        made = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
+        assert made == {f"artifacts/{TRAINING_CSV}", "job.json"}
+    else:
+        with pytest.raises(DamagedJob, match="holds no curve"):
+            output.bring(aws, answer, home, "x")
+        assert not (folder / "artifacts").exists()
+    assert not (tmp_path / "outside").exists() and not (home.jobs / "outside").exists()
+
+
+def test_the_account_is_asked_and_what_it_lacks_is_named(
+    aws: Aws, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def codes(role: str, bucket: str) -> list[str]:
+        flags = {
+            "name": "x",
+            "base_model": "smollm2-135m",
+            "data.train": "x.jsonl",
+            "sagemaker.role_arn": f"arn:aws:iam::123456789012:role/{role}",
+            "sagemaker.s3_uri": f"s3://{bucket}/x",
+        }
+        job = load_job(None, flags=flags)
+        return [finding.code for finding in account.findings(job, aws, preflight.Notes(job))]
+
+    iam = boto3.client("iam", region_name=REGION)
+    for name, service in (("right", account.SERVICE), ("wrong", "ec2.amazonaws.com")):
+        principal = {"Effect": "Allow", "Principal": {"Service": service}}
+        statement: dict[str, Any] = {**principal, "Action": "sts:AssumeRole"}
+        policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+        iam.create_role(RoleName=name, AssumeRolePolicyDocument=policy)
+    simulate(monkeypatch)
+    assert codes("right", BUCKET) == []
+    assert codes("wrong", BUCKET) == ["RoleNotTrusted"]
+    assert codes("none", "no-such-bucket-there") == ["NoBucket", "NoRole"]
+    simulate(monkeypatch, "s3:PutObject", "logs:PutLogEvents")
+    assert codes("right", BUCKET) == ["RoleDenied", "RoleDenied"]

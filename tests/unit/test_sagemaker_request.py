@@ -1,0 +1,243 @@
+"""A job as CreateTrainingJob gets it, what is refused before, and SageMaker's words as ours."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+from job_files import write_job_file
+
+from cloudft import catalogue, jobs
+from cloudft.aws.client import Aws, Place
+from cloudft.aws.shapes import request_problems, service_model
+from cloudft.backends.base import StagedJob
+from cloudft.backends.sagemaker import images, instances, preflight, request, states
+from cloudft.backends.sagemaker.backend import SageMakerBackend
+from cloudft.data.manifest import from_json
+from cloudft.data.stage import stage
+from cloudft.errors import UsageError
+from cloudft.home import Home
+from cloudft.spec.load import LoadedJob, load_job
+from cloudft.types import Plan, Status, Volume, to_json
+
+ROLE = "arn:aws:iam::123456789012:role/sagemaker-job"
+SECTION = {
+    "region": "eu-west-1",
+    "role_arn": ROLE,
+    "s3_uri": "s3://my-bucket/team",
+    "image_uri": "123456789012.dkr.ecr.eu-west-1.amazonaws.com/pytorch-training:2.8.0-gpu-py312",
+}
+VOLUME = Volume(10, 1000, 200)
+Make = Callable[..., LoadedJob]
+
+
+@pytest.fixture
+def make(tmp_path: Path, tiny_model: Path) -> Make:
+    def load(section: dict[str, Any] | None = None, **more: Any) -> LoadedJob:
+        given = {k: v for k, v in (SECTION | (section or {})).items() if v is not None}
+        model = Path(more.pop("model", tiny_model))
+        return load_job(write_job_file(tmp_path / "job", model, sagemaker=given, **more))
+
+    return load
+
+
+def plan_of(job: LoadedJob, tmp_path: Path, attempt: int = 0) -> Plan:
+    backend = SageMakerBackend(Home(tmp_path / "home"), Aws(Place(region="eu-west-1")))
+    staged = stage(
+        job.spec.data,
+        customization_type=job.spec.customization_type,
+        format="converse",
+        seed=7,
+        base_dir=job.base_dir,
+        root=tmp_path / "staged",
+    )
+    return backend.plan(StagedJob(job, staged.manifest, staged.folder, attempt))
+
+
+def created(plan: Plan) -> dict[str, Any]:
+    call = plan.request["calls"][-1]
+    assert (call["service"], call["operation"]) == ("sagemaker", request.CREATE)
+    found: dict[str, Any] = call["parameters"]
+    assert request_problems("sagemaker", "CreateTrainingJob", found) == []
+    return found
+
+
+def codes(job: LoadedJob) -> list[str]:
+    """Off line: the account isn't asked while there are errors."""
+    found = [f for f in preflight.findings(job, Aws(Place()), []) if f.severity == "error"]
+    return [finding.code for finding in found]
+
+
+def test_every_status_of_the_api_has_its_word() -> None:
+    model = service_model("sagemaker")
+    assert set(states.STATES) == set(model.shape_for("TrainingJobStatus").enum)
+    assert set(states.ACTIVITIES) == set(model.shape_for("SecondaryStatus").enum)
+    assert set(states.STATES.values()) == set(get_args(Status))
+    assert set(states.ACTIVITIES) > states.OUT_OF_TIME
+    known = set(model.shape_for("TrainingInstanceType").enum)
+    assert set(catalogue.instances().by_name) <= known
+
+
+def test_the_whole_request_is_a_value(make: Make, tmp_path: Path) -> None:
+    section = {
+        "spot": True,
+        "instance_type": "ml.m5.xlarge",
+        "kms_key_id": "alias/models",
+        "vpc": {"subnet_ids": ["subnet-1"], "security_group_ids": ["sg-1"]},
+        "max_runtime_seconds": 3600,
+    }
+    plan = plan_of(make(section, name="A.b", tags={"team": "x"}), tmp_path)
+    wanted = created(plan)
+    job = wanted["HyperParameters"]["cloudft-job"]
+    assert job == plan.job_id and wanted["TrainingJobName"] == job.replace(".", "-")
+    assert wanted["CheckpointConfig"] == {
+        "S3Uri": f"s3://my-bucket/team/jobs/{job}/checkpoints/",
+        "LocalPath": "/opt/ml/checkpoints",
+    }
+    assert wanted["StoppingCondition"] == {
+        "MaxRuntimeInSeconds": 3600,
+        "MaxWaitTimeInSeconds": 7200,
+    }
+    assert wanted["EnableManagedSpotTraining"] and wanted["VpcConfig"]["Subnets"] == ["subnet-1"]
+    assert wanted["OutputDataConfig"]["KmsKeyId"] == "alias/models"
+    assert wanted["ResourceConfig"]["VolumeKmsKeyId"] == "alias/models"
+    assert {"Key": "team", "Value": "x"} in wanted["Tags"]
+    channels = {c["ChannelName"]: c for c in wanted["InputDataConfig"]}
+    assert channels.keys() == {"code", "job", "train", "model"}
+    assert {n: c["InputMode"] for n, c in channels.items() if c["InputMode"] != "File"} == {
+        "train": "FastFile"
+    }
+    data = plan.request["job"]["data"]["train"]
+    uri = channels["train"]["DataSource"]["S3DataSource"]["S3Uri"]
+    assert uri == f"s3://my-bucket/team/data/{data['sha256']}/"
+    assert plan.request["job"]["model"]["weights"] == [{"kind": "folder", "path": "model"}]
+    assert plan.request["job"]["device"] == "auto"
+    assert {"model/config.json", "model/model.safetensors", "train"} <= plan.files.keys()
+    puts = [call for call in plan.request["calls"] if call["operation"] == "put_object"]
+    assert all(p["parameters"]["ExpectedBucketOwner"] == "123456789012" for p in puts)
+    assert from_json(to_json(plan.manifest)) == plan.manifest
+
+
+def test_what_changes_the_job_changes_its_token_and_who_asks_does_not(
+    make: Make, tmp_path: Path
+) -> None:
+    first = plan_of(make(), tmp_path)
+    assert plan_of(make({"profile": "other"}), tmp_path).token == first.token
+    others = [
+        make({"spot": True}),
+        make({"s3_uri": "s3://my-bucket/elsewhere"}),
+        make(name="other"),
+        make(hyperparameters={"epochCount": 9}),
+        make(local={"lora": {"r": 2}}),
+    ]
+    tokens = {plan_of(job, tmp_path).token for job in others}
+    assert len(tokens | {first.token, plan_of(make(), tmp_path, attempt=1).token}) == 7
+
+
+def test_names_fit_whatever_the_job_is_called() -> None:
+    for name in ("a", "A+b.c", "x" * 54, "9" + "-." * 26 + "z"):
+        made = request.training_name(f"{name}-0123abcd")
+        assert request_problems("sagemaker", "StopTrainingJob", {"TrainingJobName": made}) == []
+        assert request.training_name(made) == made and len(f"{made}-r99") <= 63
+        found = request.NAMES.fullmatch(f"{made}-r3")
+        assert found and (found["base"], found["number"]) == (made, "3")
+
+
+def test_the_machine_is_the_cheapest_that_fits_and_unknown_prices_are_said(
+    make: Make, tmp_path: Path
+) -> None:
+    job = make()
+    assert instances.choice(job) == "ml.g6.xlarge"
+    sized = dataclasses.replace(job, model=dataclasses.replace(job.model, parameters=14 * 10**9))
+    assert instances.choice(sized) == "ml.g6e.xlarge"
+    full = make(local={"method": "full"})
+    full = dataclasses.replace(full, model=sized.model)
+    assert instances.choice(full) is None
+    assert codes(full) == ["NoInstance"]
+    backend = SageMakerBackend(Home(tmp_path))
+    known = backend.estimate(job, {"train": VOLUME})
+    assert known.usd["training"] == pytest.approx(24 * 1.127)
+    assert "at most 24 h of 1 x ml.g6.xlarge" in known.price_source and known.price_date
+    unknown = backend.estimate(make({"instance_type": "ml.p5.48xlarge"}), {"train": VOLUME})
+    assert unknown.usd["training"] is None and "no price is known" in unknown.price_source
+
+
+def test_a_budget_bounds_the_running_time(make: Make, tmp_path: Path) -> None:
+    job = make({"instance_type": "ml.g5.2xlarge"}, budget_usd=3.03)
+    assert request.max_runtime(job) == 7200
+    plan = plan_of(job, tmp_path)
+    assert created(plan)["StoppingCondition"] == {"MaxRuntimeInSeconds": 7200}
+    jobs.check_budget(job, plan)
+    given = make({"instance_type": "ml.g5.2xlarge", "max_runtime_seconds": 86400}, budget_usd=3.03)
+    with pytest.raises(jobs.OverBudget, match=r"36\.36 USD"):
+        jobs.check_budget(given, plan_of(given, tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("section", "more", "code"),
+    [
+        ({"image_uri": None}, {}, "NoImage"),
+        ({"role_arn": None}, {}, "MissingValue"),
+        ({"s3_uri": None}, {}, "MissingValue"),
+        ({"region": None}, {}, "MissingValue"),
+        ({"max_wait_seconds": 600}, {}, "UnusedValue"),
+        ({"max_wait_seconds": 600, "spot": True}, {}, "OutOfRange"),
+        ({"keep_alive_seconds": 60, "spot": True}, {}, "BadRequest"),
+        ({"pytorch_version": "2.8"}, {}, "UnusedValue"),
+        ({"instance_count": 2}, {}, "OneMachine"),
+        ({"network_isolation": True}, {"model": "some-org/some-model"}, "NoNetwork"),
+    ],
+)
+def test_each_fault_is_named(
+    make: Make, section: dict[str, Any], more: dict[str, Any], code: str
+) -> None:
+    if more:
+        section = section | {"instance_type": "ml.g5.2xlarge"}
+    assert codes(make(section, **more)) == [code]
+
+
+def test_a_flag_stands_above_the_section_and_the_section_above_bedrocks(
+    tmp_path: Path, tiny_model: Path
+) -> None:
+    path = write_job_file(
+        tmp_path, tiny_model, sagemaker=SECTION, bedrock={"region": "us-west-2", "profile": "b"}
+    )
+    here = request.place_of(load_job(path))
+    assert here == {"region": "eu-west-1", "profile": "b", "endpoint_url": None}
+    flagged = load_job(path, flags={"bedrock.region": "us-east-1"})
+    assert request.place_of(flagged)["region"] == "us-east-1"
+
+
+def test_the_sdk_names_the_stock_image() -> None:
+    pytest.importorskip("sagemaker.core", reason="the extra sagemaker is not installed")
+    image = images.stock("eu-west-1", "ml.g5.2xlarge", "2.8")
+    assert image.partition("/")[2].startswith("pytorch-training:2.8.0-gpu-")
+    with pytest.raises(UsageError, match="knows no PyTorch image"):
+        images.stock("eu-west-1", "ml.g5.2xlarge", "1.99")
+
+
+def test_what_serves_better_is_said(make: Make) -> None:
+    job = make({"role_arn": None}, model="titan-text-express")
+    found = {f.code: f for f in preflight.findings(job, Aws(Place()), [])}
+    assert "serverless customization" in str(found["ServerlessServes"].fix)
+
+
+def test_a_state_tells_what_is_billed_and_why_it_ended() -> None:
+    moment = datetime(2026, 1, 1, tzinfo=timezone.utc)
+    answer = {
+        "TrainingJobArn": "arn:x",
+        "TrainingJobStatus": "Stopped",
+        "SecondaryStatus": "MaxRuntimeExceeded",
+        "CreationTime": moment,
+        "BillableTimeInSeconds": 1800,
+        "HyperParameters": {"cloudft-job": "a-0123abcd"},
+    }
+    told = {"statusDetails": {"trainingDetails": "InProgress"}, "summary": {"device": "cuda"}}
+    state = states.state(answer, told, usd_per_hour=2.0)
+    assert state.summary["usd"] == 1.0 and state.summary["device"] == "cuda"
+    assert "resume" in str(state.failure_message)
+    assert state.status_details.training_details == "Stopped"
