@@ -42,6 +42,8 @@ def main(argv: list[str] | None = None) -> int:
     job_dir.clear_leftovers()
     code = run_trainer(job_dir, lock)
     job_dir.clear_leftovers()
+    if code == 0 and machine() > 0:  # the first machine's folder has the ending
+        return 0
     settle(job_dir, code)
     ending = job_dir.ended()
     return 0 if ending and ending["status"] != FAILED else 1
@@ -77,14 +79,24 @@ def wanted_processes(job_dir: JobDir) -> int:
 
 
 def environments(count: int) -> Iterator[dict[str, str]]:
-    """What tells each of several trainers its place; torchrun's names. One needs none."""
-    if count == 1:
+    """What tells each of several trainers its place; torchrun's names. A single one needs none.
+
+    Several machines, each with a folder of its own and as many trainers, are told apart by
+    GROUP_RANK of GROUP_WORLD_SIZE, and meet at MASTER_ADDR.
+    """
+    size = count * int(os.environ.get("GROUP_WORLD_SIZE", "1"))
+    if size == 1:
         yield {}
         return
     threads = str(max(1, (os.cpu_count() or 1) // count))
-    for rank in range(count):
-        place = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count)}
-        yield {"OMP_NUM_THREADS": threads, **place}
+    for place in range(count):
+        rank = {"RANK": str(machine() * count + place), "LOCAL_RANK": str(place)}
+        yield {"OMP_NUM_THREADS": threads, "WORLD_SIZE": str(size), **rank}
+
+
+def machine() -> int:
+    """The number of this machine among those of the job."""
+    return int(os.environ.get("GROUP_RANK", "0"))
 
 
 def wait_for(children: Sequence[subprocess.Popen[bytes]]) -> int:

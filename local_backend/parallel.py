@@ -99,7 +99,10 @@ def assemble(job_dir: JobDir) -> Team:
     rank, place = int(os.environ["RANK"]), int(os.environ.get("LOCAL_RANK", "0"))
     if torch.cuda.is_available():
         torch.cuda.set_device(place)
-    meeting = "env://" if "MASTER_ADDR" in os.environ else f"file://{job_dir / MEETING}"
+    several = (
+        int(os.environ.get("GROUP_WORLD_SIZE", "1")) > 1 or "TORCHELASTIC_RUN_ID" in os.environ
+    )
+    meeting = "env://" if several else f"file://{job_dir / MEETING}"
     backend = "nccl" if torch.cuda.is_available() else "gloo"
     with gone_is_told():
         dist.init_process_group(

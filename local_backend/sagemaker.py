@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import hashlib
-import importlib.util
 import json
 import os
 import shutil
@@ -49,6 +48,8 @@ from local_backend.job_dir import (
 MARK = "#cloudft "
 """What is for machines, up to the line's end: `#cloudft metric {...}`, `#cloudft state {...}`."""
 POLL_S = 0.25
+PORT = "29500"
+"""Where the trainers of several machines meet: torchrun's own default."""
 FAILURE_MAX = 1024
 """Characters of a failure message that SageMaker keeps."""
 REQUIREMENTS = "requirements.txt"
@@ -95,8 +96,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         install(Path(__file__).resolve().parents[1] / REQUIREMENTS)
         job_dir = prepare(places)
-        run(job_dir, command(job_dir.path))
-        return conclude(job_dir, places)
+        return conclude(job_dir, places, run(job_dir))
     except (OSError, ValueError, KeyError, subprocess.CalledProcessError) as error:
         return fail(places, f"The job could not be begun: {type(error).__name__}: {error}")
 
@@ -139,6 +139,7 @@ def prepare(places: Places) -> JobDir:
         if weights["kind"] == "folder":
             weights["path"] = str(places.channel("model"))
     shutil.copyfile(source / MANIFEST, job_dir / DATA / MANIFEST)
+    request["processes"] = max(1, gpu_count())
     write_json(job_dir / JOB, request)
     kept = places.checkpoints / CHECKPOINTS
     kept.mkdir(parents=True, exist_ok=True)
@@ -187,27 +188,17 @@ def _sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def command(job_dir: Path) -> list[str]:
-    """How the trainer is started: by torchrun where there are several GPUs and it knows how."""
-    gpus, hosts = gpu_count(), host_count()
-    parallel = importlib.util.find_spec("local_backend.parallel") is not None
-    if gpus <= 1 and hosts <= 1:
-        return [sys.executable, "-m", "local_backend", str(job_dir)]
-    if not parallel:
-        print(f"this trainer uses one GPU; the machine has {gpus}", flush=True)
-        return [sys.executable, "-m", "local_backend", str(job_dir)]
-    start = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={max(1, gpus)}"]
-    return [*start, *rendezvous(hosts), "-m", "local_backend", str(job_dir)]
-
-
-def rendezvous(hosts: int) -> list[str]:
-    """Where torchrun's processes meet."""
-    if hosts <= 1:
-        return ["--standalone"]
-    first, *_ = json.loads(os.environ["SM_HOSTS"])
-    names = json.loads(os.environ["SM_HOSTS"])
-    rank = names.index(os.environ["SM_CURRENT_HOST"])
-    return [f"--nnodes={hosts}", f"--node-rank={rank}", f"--master-addr={first}"]
+def among_machines() -> dict[str, str]:
+    """What tells the trainers of several machines where they meet; empty for one machine."""
+    hosts = json.loads(os.environ.get("SM_HOSTS") or "[]")
+    if len(hosts) <= 1:
+        return {}
+    return {
+        "GROUP_WORLD_SIZE": str(len(hosts)),
+        "GROUP_RANK": str(hosts.index(os.environ["SM_CURRENT_HOST"])),
+        "MASTER_ADDR": hosts[0],
+        "MASTER_PORT": os.environ.get("MASTER_PORT", PORT),
+    }
 
 
 def gpu_count() -> int:
@@ -219,14 +210,10 @@ def gpu_count() -> int:
     return torch.cuda.device_count()
 
 
-def host_count() -> int:
-    """Machines of this job."""
-    return len(json.loads(os.environ.get("SM_HOSTS") or "[]")) or 1
-
-
-def run(job_dir: JobDir, words: list[str]) -> None:
-    """The trainer to its end; what it learns is printed as it comes."""
-    child = subprocess.Popen(words)
+def run(job_dir: JobDir) -> int:
+    """The trainer to its end, its status; what it learns is printed as it comes."""
+    words = [sys.executable, "-m", "local_backend", str(job_dir.path)]
+    child = subprocess.Popen(words, env=os.environ | among_machines())
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda received, _frame: child.send_signal(received))
     told = Told(job_dir)
@@ -234,6 +221,7 @@ def run(job_dir: JobDir, words: list[str]) -> None:
         told.tell()
         time.sleep(POLL_S)
     told.tell()
+    return child.wait()
 
 
 def say(line: str) -> None:
@@ -269,8 +257,10 @@ class Told:
                     yield line.decode().rstrip("\n")
 
 
-def conclude(job_dir: JobDir, places: Places) -> int:
-    """Hand on what the trainer left."""
+def conclude(job_dir: JobDir, places: Places, status: int) -> int:
+    """Hand on what the trainer left; the first of several machines has it all."""
+    if status == 0 and job_dir.ended() is None:
+        return 0
     ending: dict[str, Any] = job_dir.ended() or {"status": FAILED, "failureMessage": "no ending"}
     if ending["status"] == COMPLETED:
         places.model.mkdir(parents=True, exist_ok=True)

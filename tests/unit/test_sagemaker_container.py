@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tarfile
@@ -139,25 +140,27 @@ def test_checkpoints_without_their_curve_are_left_out(tmp_path: Path) -> None:
     assert curve.read_bytes() == b"01234567"
 
 
-def test_several_gpus_are_torchruns_where_the_trainer_knows_how(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    plain = [sys.executable, "-m", "local_backend", str(tmp_path)]
-    monkeypatch.setenv("SM_NUM_GPUS", "4")
-    monkeypatch.setattr(entry.importlib.util, "find_spec", lambda name: None)
-    assert entry.command(tmp_path) == plain
-    monkeypatch.setattr(entry.importlib.util, "find_spec", lambda name: object())
-    words = entry.command(tmp_path)
-    assert words[2:5] == ["torch.distributed.run", "--nproc-per-node=4", "--standalone"]
-    monkeypatch.setenv("SM_HOSTS", '["algo-1", "algo-2"]')
-    monkeypatch.setenv("SM_CURRENT_HOST", "algo-2")
-    assert entry.command(tmp_path)[4:7] == [
-        *("--nnodes=2", "--node-rank=1"),
-        "--master-addr=algo-1",
-    ]
-    monkeypatch.setenv("SM_NUM_GPUS", "1")
-    monkeypatch.setenv("SM_HOSTS", '["algo-1"]')
-    assert entry.command(tmp_path) == plain
+def test_two_machines_train_one_job_and_the_first_has_it(tmp_path: Path, tiny_model: Path) -> None:
+    job = tiny.write_job_dir(tmp_path / "job", tiny_model, DATA)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    hosts = ["127.0.0.1", "localhost"]
+    more = {"SM_HOSTS": json.dumps(hosts), "MASTER_PORT": port, "SM_NUM_GPUS": "0"}
+    roots = [tmp_path / name for name in ("first", "second")]
+    children = []
+    for root, host in zip(roots, hosts, strict=True):
+        furnish(root, job, tiny_model)
+        children.append(start(root, SM_CURRENT_HOST=host, **more))
+    said = [child.communicate(timeout=150)[0] for child in children]
+    assert [child.returncode for child in children] == [0, 0], said
+    alone = tmp_path / "alone"
+    furnish(alone, job, tiny_model)
+    one = start(alone, SM_NUM_GPUS="0")
+    one.communicate(timeout=150)
+    curves = [lines(root / "checkpoints" / "metrics.jsonl") for root in (roots[0], alone)]
+    assert [p["loss"] for p in curves[0]] == pytest.approx([p["loss"] for p in curves[1]], abs=1e-4)
+    assert (roots[0] / "model" / "result.json").is_file() and not (roots[1] / "model").exists()
 
 
 def test_the_archive_is_the_same_bytes_and_just_the_trainer(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -122,17 +121,11 @@ def _machine(job: LoadedJob, note: Notes) -> Iterator[Finding]:
     if known and known.gpus == 0:
         message = f"{name} has no GPU: training there is slow"
         yield note("NoGpu", field, message, "take ml.g5.xlarge, say.", "warning")
-    if not parallel() and spec.instance_count > 1:
-        message = "this trainer runs on one machine"
-        yield note("OneMachine", "sagemaker.instance_count", message, "set it to 1.")
-    elif not parallel() and known and known.gpus > 1:
-        message = f"this trainer uses one GPU, and {name} has {known.gpus}, all of them paid"
-        yield note("GpusIdle", field, message, "take a type with one GPU.", "warning")
-
-
-def parallel() -> bool:
-    """True when the trainer knows how to run on several GPUs."""
-    return importlib.util.find_spec("local_backend.parallel") is not None
+    processes = max(1, known.gpus if known else 1) * spec.instance_count
+    batch = {**job.spec.hyperparameters, **job.spec.local.hyperparameters}.get("batchSize")
+    if batch is not None and processes > batch:  # a default is the trainer's to refuse
+        message = f"{processes} GPUs or machines share batches of {batch}: some would be idle"
+        yield note("GpusIdle", field, message, "take fewer of them, or raise batchSize.")
 
 
 def _weights(job: LoadedJob, note: Notes) -> Iterator[Finding]:
