@@ -47,13 +47,16 @@ def judged(models: Models, held: HeldOut, general: Sequence[str]) -> dict[str, A
         for name in VARIANTS
     }
     difference = paired(bits[BASE], bits[TUNED], lower_is_better=True)
+    deltas = _deltas(metrics, found, plain, filled, texts, general)
     return {
         "task": "language-modelling",
         "n": len(texts),
         "metric": "bitsPerByte",
         **metrics,
-        "delta": _deltas(metrics, found, plain, filled, texts, general),
-        "significance": significance(difference, "bitsPerByte", metrics, lower_is_better=True),
+        "delta": deltas,
+        "significance": significance(
+            difference, "bitsPerByte", metrics, deltas["bitsPerByte"], lower_is_better=True
+        ),
         "labels": None,
         "confusion": None,
         "slices": slices([None] * len(texts), list(map(len, texts)), bits[BASE], bits[TUNED]),

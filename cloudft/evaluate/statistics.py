@@ -162,17 +162,19 @@ def verdict(
     *,
     lower_is_better: bool = False,
     alpha: float = ALPHA,
+    bounds: tuple[float, float] | None = None,
 ) -> tuple[str, str]:
-    """`better`, `worse` or `no difference`, and a sentence with the numbers behind it."""
+    """`better`, `worse` or `no difference`, and a sentence with the numbers behind it.
+
+    `base` and `tuned` may be those of all records together (a corpus score), which is not the mean
+    of the records' own: then `bounds` is the interval of their difference.
+    """
     gain = -difference.delta if lower_is_better else difference.delta
     word = SAME if difference.p_value >= alpha else BETTER if gain > 0 else WORSE
     p = f"p = {difference.p_value:.3f}" if difference.p_value >= 0.001 else "p < 0.001"
-    spread = (
-        ""
-        if math.isnan(difference.low)
-        else f" (95 % interval {difference.low:+.3f} to {difference.high:+.3f})"
-    )
-    numbers = f"{metric} {tuned:.3f} against {base:.3f}, {difference.delta:+.3f}{spread}, {p}"
+    low, high = bounds or (difference.low, difference.high)
+    spread = "" if math.isnan(low) else f" (95 % interval {low:+.3f} to {high:+.3f})"
+    numbers = f"{metric} {tuned:.3f} against {base:.3f}, {tuned - base:+.3f}{spread}, {p}"
     what = {
         BETTER: "The tuned model is better",
         WORSE: "The tuned model is worse",

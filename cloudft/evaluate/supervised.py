@@ -61,13 +61,14 @@ def judged(
     metric = METRIC[task.name]
     difference = paired(points[BASE], points[TUNED])
     labels = [label_of(r, task.labels) if task.labels else None for r in references]
+    deltas = _deltas(task, references, answers, metrics, likely)
     return {
         "task": task.name,
         "n": len(references),
         "metric": metric,
         **metrics,
-        "delta": _deltas(task, references, answers, metrics, likely),
-        "significance": significance(difference, metric, metrics),
+        "delta": deltas,
+        "significance": significance(difference, metric, metrics, deltas[metric]),
         "labels": list(task.labels) or None,
         "confusion": _confusions(task, references, answers) if task.labels else None,
         "slices": slices(labels, [len(i.shown) for i in held.items], points[BASE], points[TUNED]),
@@ -79,13 +80,21 @@ def significance(
     difference: Paired,
     metric: str,
     metrics: Mapping[str, Mapping[str, float | None]],
+    delta: Mapping[str, float | None],
     *,
     lower_is_better: bool = False,
 ) -> dict[str, Any]:
-    """The test of the headline metric, in numbers and in a sentence."""
+    """The test of the headline metric, in numbers and in a sentence.
+
+    The test is over the records' own scores; `delta` is the metric's, with its interval.
+    """
     base, tuned = metrics[BASE][metric], metrics[TUNED][metric]
     assert base is not None and tuned is not None
-    word, sentence = verdict(difference, metric, base, tuned, lower_is_better=lower_is_better)
+    low, high = delta["low"], delta["high"]
+    bounds = None if low is None or high is None else (low, high)
+    word, sentence = verdict(
+        difference, metric, base, tuned, lower_is_better=lower_is_better, bounds=bounds
+    )
     return {
         "test": difference.test,
         "pValue": difference.p_value,

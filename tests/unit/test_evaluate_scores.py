@@ -12,6 +12,9 @@ from hypothesis import strategies as st
 from rouge_score.rouge_scorer import RougeScorer
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 
+from cloudft.backends.base import Prompt
+from cloudft.evaluate.ask import BASE, TUNED, Said
+from cloudft.evaluate.held_out import HeldOut, Item
 from cloudft.evaluate.scores import (
     LOWER_IS_BETTER,
     METRIC,
@@ -20,6 +23,7 @@ from cloudft.evaluate.scores import (
     score_record,
     totals,
 )
+from cloudft.evaluate.supervised import judged
 from cloudft.evaluate.tasks import Task, task_of
 
 LABELS = ("billing", "delivery", "not_delivery", "refund")
@@ -122,3 +126,15 @@ def test_any_answers_give_finite_numbers(pairs: list[tuple[str, str]]) -> None:
         for reference, text in zip(truth, texts, strict=True):
             assert 0 <= score_record(task, reference, text)[0] <= 1 + 1e-9
     assert not LOWER_IS_BETTER & set(METRIC.values()) - {"bitsPerByte"}
+
+
+def test_the_sentence_tells_the_difference_of_the_figures_beside_it() -> None:
+    references = ["the parcel is in Lyon", "yes", "it was sent on a wet Monday in May", "no"]
+    texts = {BASE: ["a parcel", "no", "it was lost", "yes"], TUNED: [*references[:3], "yes"]}
+    items = tuple(Item(r, "f", n, Prompt([]), r, r) for n, r in enumerate(references))
+    said = {name: [Said(t, 3, "stop") for t in found] for name, found in texts.items()}
+    found = judged(Task("text"), HeldOut(items, (), "test", (), (), True), said, {})
+    delta = found["delta"]["chrf"]
+    assert delta["value"] == pytest.approx(found["tuned"]["chrf"] - found["base"]["chrf"])
+    told = f"{delta['value']:+.3f} (95 % interval {delta['low']:+.3f} to {delta['high']:+.3f})"
+    assert told in found["significance"]["sentence"]
