@@ -70,4 +70,6 @@ def beyond_form(told: Mapping[str, Any], form: Mapping[str, Any]) -> dict[str, A
     """
     if told["verdict"] != BETTER or form["level"] == "good":
         return dict(told)
-    return {**told, "verdict": SAME, "sentence": f"{form['sentence']} ({told['sentence']})"}
+    _, _, numbers = str(told["sentence"]).partition(": ")
+    sentence = f"{form['sentence']} (By the score alone it is better: {numbers})"
+    return {**told, "verdict": SAME, "sentence": sentence}
