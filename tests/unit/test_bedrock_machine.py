@@ -12,6 +12,7 @@ from cloudft.backends.bedrock.policy import caller_policy
 from cloudft.endpoint.policies import Request, decide
 from cloudft.spec.load import load_job
 
+ROLE = "arn:aws:iam::123456789012:role/bedrock"
 MACHINE = "arn:aws:states:us-east-1:123456789012:stateMachine:team-jobs-machine"
 
 
@@ -33,7 +34,7 @@ def test_the_least_policy_of_who_submits_by_the_stack_starts_the_machine_and_mak
 ) -> None:
     section = {
         "region": "us-east-1",
-        "role_arn": "arn:aws:iam::123456789012:role/bedrock",
+        "role_arn": ROLE,
         "s3_uri": "s3://some-bucket/team",
         "via_stack": True,
         "machine_arn": MACHINE,
@@ -53,3 +54,13 @@ def test_the_least_policy_of_who_submits_by_the_stack_starts_the_machine_and_mak
     assert may("bedrock:GetModelCustomizationJob", job)
     assert not may("bedrock:CreateModelCustomizationJob", job)
     assert not may("iam:PassRole", section["role_arn"])
+
+
+def test_the_least_policy_names_every_file_of_the_plan(tmp_path: Path) -> None:
+    section = {"region": "us-east-1", "role_arn": ROLE, "s3_uri": "s3://some-bucket/team"}
+    model = Path("titan-text-express")
+    path = write_job_file(tmp_path, model, bedrock=section, data={"validation": 0.2})
+    found = caller_policy(preflight.without_data(load_job(path)))["Statement"]
+    [staged] = [one["Resource"] for one in found if one["Sid"] == "StageAndFetch"]
+    data = {resource.rpartition("/")[2] for resource in staged if "/data/" in resource}
+    assert data == {"train.jsonl", "validation.jsonl"}

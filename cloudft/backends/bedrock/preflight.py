@@ -151,9 +151,10 @@ def _request(job: LoadedJob, note: Notes) -> Iterator[Finding]:
 
 def without_data(job: LoadedJob) -> StagedJob:
     """The job with a stand-in for its staged data: what the request looks like."""
-    nothing = DataFile(0, 0, 0, name="train.jsonl", sha256="0" * 64, bytes=0)
     roles = ("train", "validation") if job.spec.data.validation is not None else ("train",)
-    files = dict.fromkeys(roles, nothing)
+    files = {
+        role: DataFile(0, 0, 0, name=f"{role}.jsonl", sha256="0" * 64, bytes=0) for role in roles
+    }
     kind = job.spec.customization_type
     empty = Manifest("0" * 64, kind, job.model.formats.get(kind, ""), job.spec.seed, files, (), "")
     return StagedJob(job, empty, Path())
