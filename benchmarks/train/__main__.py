@@ -24,6 +24,8 @@ LORA = ("ours", "ours-unshared", "hf-grouped", "hf-padded", "trl-grouped", "trl-
 FULL = ("full-ours", "full-ours-unshared", "full-trl-grouped")
 PARAMETERS = 106_168_320
 """Weights of SmolLM2-135M's linear layers, the output layer left out."""
+HEAD = 49_152 * 576
+"""Weights of the output layer: they work for the tokens alone whose logits are computed."""
 ENVIRON = {"MALLOC_ARENA_MAX": "1", "GOMP_SPINCOUNT": "1000", "HF_HUB_OFFLINE": "1"}
 """The same for all of them."""
 
@@ -76,8 +78,10 @@ def table(records: str, names: tuple[str, ...], steps: int, rounds: int) -> list
             f"{mine['tokensPerSecond'] / r['tokensPerSecond']:.2f}"
             for mine, r in zip(ours, rows, strict=True)
         )
-        flops = (6 if name.startswith("full-") else 4) * PARAMETERS / 1e9
-        used = statistics.mean(r["throughPerSecond"] for r in rows) * flops / peak
+        each = (6 if name.startswith("full-") else 4) / 1e9
+        body = statistics.mean(r["throughPerSecond"] for r in rows) * PARAMETERS
+        head = statistics.mean(r["headsPerSecond"] for r in rows) * HEAD
+        used = each * (body + head) / peak
         lines.append(
             f"| {name} | {speed:.0f} | {ratios} |"
             f" {statistics.mean(r['recordsPerSecond'] for r in rows):.1f} |"

@@ -168,7 +168,7 @@ def ours(
     run = prepare(JobDir(folder), read_settings(JobDir(folder)), Report(JobDir(folder)))
     if "plain" in name:
         run.loss = PlainLoss(run.loaded, run.dtype, run.device)
-    losses, times, tokens, through = [], [], [], []
+    losses, times, tokens, through, heads = [], [], [], [], []
     for step in range(steps):
         batch = run.train.examples[step * BATCH : (step + 1) * BATCH]
         begun = time.time()
@@ -178,11 +178,13 @@ def ours(
         times.append((begun, time.time()))
         tokens.append(sum(len(e.ids) for e in batch))
         through.append(run.loss.size(batch))
+        heads.append(sum(int(e.learned.sum()) for e in batch))
     return {
         "losses": losses,
         "times": times,
         "tokens": tokens,
         "through": through,
+        "heads": heads,
         "model": (run.loaded.model, run.loaded.tokenizer),
     }
 
@@ -293,6 +295,7 @@ def stock(
         "times": times,
         "tokens": tokens[:steps],
         "through": tokens[:steps],
+        "heads": tokens[:steps],
         "model": (trainer.model, tokenizer),
     }
 
@@ -332,11 +335,12 @@ def main() -> int:
     clock = found.pop("times")
     seconds = clock[-1][1] - clock[WARM_UP][0]
     tokens = found.pop("tokens")
-    through = found.pop("through")
+    through, heads = found.pop("through"), found.pop("heads")
     result = {
         **found,
         "tokensPerSecond": sum(tokens[WARM_UP:]) / seconds,
         "throughPerSecond": sum(through[WARM_UP:]) / seconds,
+        "headsPerSecond": sum(heads[WARM_UP:]) / seconds,
         "recordsPerSecond": BATCH * (len(tokens) - WARM_UP) / seconds,
         "firstStep": clock[0][1] - STARTED,
         "peak": peak(),
