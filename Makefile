@@ -41,6 +41,8 @@ bench: $(VENV)/.dev  ## Measure what the speed claims rest on.
 	$(BIN)/python benchmarks/checking.py
 	$(BIN)/python benchmarks/listing_bedrock.py
 	$(BIN)/python benchmarks/evaluating.py
+	$(BIN)/python benchmarks/tokenizing.py
+	$(BIN)/python benchmarks/memory.py
 
 bench-train: $(VENV)/.dev  ## The trainer against Hugging Face's and TRL's; some 20 minutes.
 	$(PIP) 'trl==1.16.0'
