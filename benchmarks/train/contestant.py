@@ -110,6 +110,7 @@ def write_job(
     *,
     batch: int = BATCH,
     seed: int = SEED,
+    processes: int = 1,
 ) -> None:
     """A job folder as the local backend makes it."""
     (folder / "data").mkdir()
@@ -136,7 +137,7 @@ def write_job(
         "microBatchSize": None,
         "evalSteps": None,
         "maxTruncatedShare": 0.05,
-        "processes": 1,
+        "processes": processes,
         "data": {
             "train": {
                 "path": "data/train.jsonl",

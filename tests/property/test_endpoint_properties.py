@@ -120,13 +120,17 @@ Draw = Callable[[Any], Any]
 RARELY = st.integers(0, 24).map(lambda number: number == 24)
 
 
+ANSWERED_S = 90
+"""The first question to a model loads it, and another test may train on the same cores."""
+
+
 class Target:
     """The endpoint, spoken to without a client that would correct a request or try it again."""
 
     def __init__(self, url: str, names: list[str]) -> None:
         self.host = urlsplit(url).netloc
         self.names = names
-        self.connection = http.client.HTTPConnection(self.host, timeout=8)
+        self.connection = http.client.HTTPConnection(self.host, timeout=ANSWERED_S)
 
     def ask(
         self, method: str, path: str, body: bytes, headers: dict[str, str]
