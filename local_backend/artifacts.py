@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
+
+import torch
 
 from local_backend.curve import TRAIN, read_curve, write_csv_files
 from local_backend.job_dir import (
@@ -23,12 +26,17 @@ from local_backend.weights import new_folder
 
 
 def write_artifacts(
-    job_dir: JobDir, loaded: Loaded, summary: dict[str, Any], settings: Settings
+    job_dir: JobDir,
+    loaded: Loaded,
+    weights: Mapping[str, torch.Tensor],
+    summary: dict[str, Any],
+    settings: Settings,
 ) -> None:
     """Write `artifacts/`: it appears whole, or not at all.
 
     The model is the adapter (LoRA, QLoRA) or all weights (full), with the tokenizer and the chat
-    template that it was trained with. `result.json` holds the final numbers and every setting.
+    template that it was trained with; `weights` are the trained ones. `result.json` holds the
+    final numbers and every setting.
     """
     points = read_curve(job_dir / METRICS)
     last = [p["loss"] for p in points if p["split"] == TRAIN][-1]
@@ -41,6 +49,6 @@ def write_artifacts(
     }
     with new_folder(job_dir / ARTIFACTS) as folder:
         write_csv_files(points, folder)
-        save_trained(loaded, settings, folder / MODEL)
+        save_trained(loaded, settings, folder / MODEL, weights)
         shutil.copyfile(job_dir / DATA / MANIFEST, folder / MANIFEST)
         write_json(folder / RESULT, result)

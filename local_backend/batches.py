@@ -26,6 +26,8 @@ from local_backend.template import Piece, messages_of, turns
 IGNORED = -100
 TOGETHER = 1000
 """Records tokenised in one call: enough to keep the tokenizer's threads busy, little memory."""
+PACKED_LENGTH = 1024
+"""Default length of packed sequences: long enough to learn from, short enough for a CPU."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,20 @@ def verify(file: DataFile) -> None:
             f"The staged file {file.path} was changed after it was staged.",
             fix="submit the job again; it is staged anew.",
         )
+
+
+def longest_allowed(settings: Settings, loaded: Loaded) -> int:
+    """The length that sequences are cut or packed to; refuses more than the model was made for."""
+    context = loaded.context_length
+    if settings.max_length is None:
+        return context if settings.supervised else min(context, PACKED_LENGTH)
+    if settings.max_length > context:
+        raise TrainerError(
+            f"local.max_length is {settings.max_length}, and {settings.model_name} was made for"
+            f" {context} tokens.",
+            fix=f"set it to {context} or less.",
+        )
+    return settings.max_length
 
 
 def read_records(path: Path) -> Iterator[dict[str, Any]]:

@@ -20,8 +20,10 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
+from torch.distributed.tensor import DTensor
 
 from local_backend.model import trainable
+from local_backend.shards import part_like, whole
 from local_backend.weights import new_folder
 
 TRAINED = "trained.safetensors"
@@ -54,9 +56,30 @@ class Position:
     micro: list[int] = field(default_factory=list)
 
 
-def trained_weights(model: Any) -> dict[str, torch.Tensor]:
-    """The trained weights on the CPU, ready for a file."""
-    return {name: p.detach().cpu().contiguous() for name, p in trainable(model).items()}
+def trained_weights(model: Any, *, keep: bool = True) -> dict[str, torch.Tensor]:
+    """The trained weights, whole, on the CPU, ready for a file. Nothing without `keep`.
+
+    Of a sharded model every process must ask at once, one of them to keep what comes.
+    """
+    found = {}
+    for name, weight in trainable(model).items():
+        value = whole(weight.detach())
+        if keep:
+            found[name] = value.cpu().contiguous()
+    return found
+
+
+def optimizer_state(optimizer: torch.optim.Optimizer, *, keep: bool) -> dict[str, Any]:
+    """The optimizer's state as `trained_weights` are."""
+    state = optimizer.state_dict()
+    found: dict[int, dict[str, torch.Tensor]] = {}
+    for number, entry in state["state"].items():
+        for name, value in entry.items():
+            complete = whole(value)
+            if keep:
+                sharded = complete is not value
+                found.setdefault(number, {})[name] = complete.cpu() if sharded else value
+    return {**state, "state": found}
 
 
 def put_weights(model: Any, weights: dict[str, torch.Tensor]) -> None:
@@ -68,15 +91,41 @@ def put_weights(model: Any, weights: dict[str, torch.Tensor]) -> None:
         raise ValueError("the checkpoint's weights are not this model's")
     with torch.no_grad():
         for name, target in targets.items():
-            target.copy_(weights[name])
+            target.copy_(part_like(weights[name], target))
 
 
-def save(folder: Path, model: Any, optimizer: torch.optim.Optimizer, position: Position) -> None:
-    """Write the checkpoint of `position` and let older ones go."""
+def put_optimizer(optimizer: torch.optim.Optimizer, file: Path) -> None:
+    """Set the optimizer to the state in `file`: each process to its part of it."""
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    sharded = any(isinstance(weight, DTensor) for weight in weights)
+    state = torch.load(file, weights_only=True, mmap=sharded)  # mapped: read once by all
+    for number, entry in state["state"].items():
+        for name, value in entry.items():
+            if value.shape == weights[number].shape:
+                entry[name] = part_like(value, weights[number])
+    optimizer.load_state_dict(state)
+
+
+def save(
+    folder: Path,
+    model: Any,
+    optimizer: torch.optim.Optimizer,
+    position: Position,
+    *,
+    writes: bool = True,
+) -> None:
+    """Write the checkpoint of `position` and let older ones go.
+
+    Of a sharded model every process must call it, and one of them `writes`.
+    """
+    weights = trained_weights(model, keep=writes)
+    state = optimizer_state(optimizer, keep=writes)
+    if not writes:
+        return
     final = folder / f"step-{position.step:08d}"
     with new_folder(final) as temporary:
-        save_file(trained_weights(model), temporary / TRAINED)
-        torch.save(optimizer.state_dict(), temporary / OPTIMIZER)
+        save_file(weights, temporary / TRAINED)
+        torch.save(state, temporary / OPTIMIZER)
         digests = {name: digest(temporary / name) for name in (TRAINED, OPTIMIZER)}
         (temporary / POSITION).write_text(
             json.dumps({"position": asdict(position), "sha256": digests}), encoding="utf-8"
@@ -93,23 +142,31 @@ def restore(folder: Path, model: Any, optimizer: torch.optim.Optimizer) -> Posit
             if any(digest(path / name) != value for name, value in record["sha256"].items()):
                 raise ValueError("a file does not have its digest")
             put_weights(model, load_file(path / TRAINED))
-            optimizer.load_state_dict(torch.load(path / OPTIMIZER, weights_only=True))
+            put_optimizer(optimizer, path / OPTIMIZER)
             return Position(**record["position"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             print(f"checkpoint {path.name} is damaged ({error}); trying the one before", flush=True)
     return None
 
 
-def save_best(folder: Path, model: Any, position: Position) -> None:
-    """Keep the weights of the lowest validation loss so far."""
+def save_best(folder: Path, model: Any, position: Position, *, writes: bool = True) -> None:
+    """Keep the weights of the lowest validation loss so far; see `save`."""
+    weights = trained_weights(model, keep=writes)
+    if not writes:
+        return
     with new_folder(folder / BEST) as temporary:
-        save_file(trained_weights(model), temporary / TRAINED)
+        save_file(weights, temporary / TRAINED)
         (temporary / "best.json").write_text(json.dumps(asdict(position)), encoding="utf-8")
+
+
+def best_weights(folder: Path) -> dict[str, torch.Tensor]:
+    """The weights of the lowest validation loss."""
+    return load_file(folder / BEST / TRAINED)
 
 
 def put_best(folder: Path, model: Any) -> None:
     """Set the model to the weights of the lowest validation loss."""
-    put_weights(model, load_file(folder / BEST / TRAINED))
+    put_weights(model, best_weights(folder))
 
 
 def remove_all(folder: Path) -> None:

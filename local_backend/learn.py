@@ -6,6 +6,7 @@ import gc
 import time
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 
 from local_backend import checkpoint
@@ -131,12 +132,31 @@ def mean_loss(run: Run, examples: Sequence[Example], *, learn_from_it: bool) -> 
     """
     learned = sum(int(e.learned.sum()) for e in examples)
     total = torch.zeros((), device=run.device)
-    for part in micro_batches(run.team.share(examples), run.limit, run.loss.size):
-        loss = run.loss(part)
+    for part, counts in own_parts(run, examples):
+        loss = run.loss(part) * counts
         if learn_from_it:
-            (loss / learned).backward()
+            (loss * run.team.loss_factor / learned).backward()
         total += loss.detach()
     return total.item() / learned
+
+
+def own_parts(run: Run, examples: Sequence[Example]) -> list[tuple[list[Example], int]]:
+    """The micro batches of this process, each with what it counts: 1.
+
+    The processes of a sharded model go through it at once and equally often, so those with less to
+    do get two tokens more, which count 0.
+    """
+
+    def cut(share: list[Example]) -> list[list[Example]]:
+        return list(micro_batches(share, run.limit, run.loss.size))
+
+    shares = run.team.shares(examples)
+    parts = [(part, 1) for part in cut(shares[run.team.rank])]
+    if run.team.sharded:
+        most = max(len(cut(share)) for share in shares)
+        filling = Example(examples[0].ids[:2], np.array([False, True]))
+        parts += [([filling], 0)] * (most - len(parts))
+    return parts
 
 
 def with_less_memory(run: Run, work: Callable[[], float]) -> float:
@@ -148,6 +168,12 @@ def with_less_memory(run: Run, work: Callable[[], float]) -> float:
             smaller = run.limit.halved()
             if not is_out_of_memory(error):
                 raise
+            if run.team.sharded:  # the others are within the same step, and can't begin it anew
+                raise TrainerError(
+                    "Memory ran out in one of the processes of a sharded model.",
+                    fix=f"set local.micro_batch_size below {run.limit.sequences}, or lower"
+                    " local.max_length, and submit again.",
+                ) from error
             if smaller is None and run.loss.save_memory():
                 run.report.log("out of memory: going on with activations computed twice")
                 smaller = run.limit
@@ -180,8 +206,8 @@ def validate(run: Run) -> None:
     position.bad_validations = 0 if better else position.bad_validations + 1
     if position.best_loss is None or loss < position.best_loss:
         position.best_loss, position.best_step = loss, position.step
-        if run.team.leads:
-            checkpoint.save_best(run.folder, run.loaded.model, position)
+        if run.team.takes_part:
+            checkpoint.save_best(run.folder, run.loaded.model, position, writes=run.team.leads)
 
 
 def validation_loss(run: Run) -> float:
@@ -190,7 +216,7 @@ def validation_loss(run: Run) -> float:
     examples = run.validation.examples
 
     def measure() -> float:
-        with evaluating(run.loaded.model):
+        with evaluating(run.loaded.model, sharded=run.team.sharded):
             total = learned = 0.0
             for at in range(0, len(examples), run.settings.batch_size):
                 if run.team.size == 1:  # several processes stop between steps, all at once
@@ -238,16 +264,18 @@ def publish(run: Run, epoch: int | None, loss: float | None, activity: str) -> N
 
 def save_if_due(run: Run) -> None:
     """A checkpoint as often as it costs at most CHECKPOINT_SHARE of the time."""
-    if time.monotonic() - run.last_checkpoint >= run.checkpoint_cost / CHECKPOINT_SHARE:
+    since = time.monotonic() - run.last_checkpoint
+    if run.team.first_says(since >= run.checkpoint_cost / CHECKPOINT_SHARE):
         save_now(run)
 
 
 def save_now(run: Run) -> None:
     """A checkpoint of where the loop stands; one process writes it for all."""
-    if not run.team.leads:
+    if not run.team.takes_part:
         return
     started = time.monotonic()
     run.position.metrics_bytes = run.curve.durable_bytes()
-    checkpoint.save(run.folder, run.loaded.model, run.optimizer, run.position)
+    leads, model = run.team.leads, run.loaded.model
+    checkpoint.save(run.folder, model, run.optimizer, run.position, writes=leads)
     run.last_checkpoint = time.monotonic()
     run.checkpoint_cost = run.last_checkpoint - started

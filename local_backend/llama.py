@@ -54,24 +54,30 @@ def base_of(layer: Any) -> Any:
 class Projection:
     """Linear layers that read one input, their weights in one matrix when these are frozen.
 
-    The layers' own weights become parts of that matrix, so that nothing is held twice.
+    The layers' own weights become parts of that matrix, so that nothing is held twice. Those of a
+    sharded model are whole only while their block is gone through: they are joined each time anew.
     """
 
-    def __init__(self, layers: Sequence[Any], dtype: torch.dtype) -> None:
+    def __init__(self, layers: Sequence[Any], dtype: torch.dtype, *, sharded: bool = False) -> None:
         self.dtype = dtype
         self.bases = [base_of(layer) for layer in layers]
         self.adapted = [layer for layer in layers if isinstance(layer, LoraLinear)]
         self.whole = any(base.weight.requires_grad for base in self.bases)
-        if self.whole:
-            return
         self.width = self.bases[0].in_features
-        ranks = sum(len(layer.lora_A) for layer in self.adapted)
-        weight = self._joined()
-        self.weight = torch.cat([weight, weight.new_zeros(len(weight), ranks)], 1)
+        self.kept: torch.Tensor | None = None
+        if self.whole or sharded:
+            return
+        self.kept = self._with_room()
         sizes = [base.out_features for base in self.bases]
-        for base, part in zip(self.bases, self.weight.split(sizes), strict=True):
+        for base, part in zip(self.bases, self.kept.split(sizes), strict=True):
             if base.weight.dtype == dtype:
                 base.weight.data = part[:, : self.width]
+
+    def _with_room(self) -> torch.Tensor:
+        """The layers' weights, and beside them room for the B."""
+        ranks = sum(len(layer.lora_A) for layer in self.adapted)
+        weight = self._joined()
+        return torch.cat([weight, weight.new_zeros(len(weight), ranks)], 1)
 
     def _joined(self) -> torch.Tensor:
         return torch.cat([base.weight.detach().to(self.dtype) for base in self.bases])
@@ -82,14 +88,15 @@ class Projection:
         if self.whole:
             parts = [base.weight for base in self.bases]
             return Project.apply(x, self._joined(), bias, *parts)
+        weight = self._with_room() if self.kept is None else self.kept
         if not self.adapted:
-            return Project.apply(x, self.weight, bias)
-        self._lay_beside()
+            return Project.apply(x, weight, bias)
+        self._lay_beside(weight)
         parts = [part for layer in self.adapted for part in (layer.lora_A, layer.lora_B)]
         scale = self.adapted[0].scaling  # one Lora made them all
-        return Adapt.apply(x, self._dropped(x), self.weight, bias, scale, *parts)
+        return Adapt.apply(x, self._dropped(x), weight, bias, scale, *parts)
 
-    def _lay_beside(self) -> None:
+    def _lay_beside(self, weight: torch.Tensor) -> None:
         """The B as they are now, each beside its layer's weights.
 
         Each time anew: PyTorch's fused optimizers change weights without a mark on them.
@@ -97,7 +104,7 @@ class Projection:
         at, first = 0, self.width
         for layer in self.adapted:
             out, rank = layer.lora_B.shape
-            self.weight.data[at : at + out, first : first + rank] = layer.lora_B.data
+            weight.data[at : at + out, first : first + rank] = layer.lora_B.data
             at, first = at + out, first + rank
 
     def _bias(self) -> torch.Tensor | None:
@@ -113,36 +120,55 @@ class Projection:
 class Apart:
     """Linear layers that read one input, of which not all have an adapter."""
 
-    def __init__(self, layers: Sequence[Any], dtype: torch.dtype) -> None:
-        self.projections = [Projection([layer], dtype) for layer in layers]
+    def __init__(self, layers: Sequence[Any], dtype: torch.dtype, *, sharded: bool = False) -> None:
+        self.projections = [Projection([layer], dtype, sharded=sharded) for layer in layers]
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """[tokens, in] -> [tokens, all outs]."""
         return torch.cat([projection(x) for projection in self.projections], -1)
 
 
-def projection(layers: Sequence[Any], dtype: torch.dtype) -> Projection | Apart:
+def projection(
+    layers: Sequence[Any], dtype: torch.dtype, *, sharded: bool = False
+) -> Projection | Apart:
     """The layers as one where they are alike."""
     alike = len({isinstance(layer, LoraLinear) for layer in layers}) == 1
-    return (Projection if alike else Apart)(layers, dtype)
+    return (Projection if alike else Apart)(layers, dtype, sharded=sharded)
 
 
-class Block:
+class Block(nn.Module):
     """One layer of the model."""
 
-    def __init__(self, block: Any, dtype: torch.dtype) -> None:
-        q, k, v, o, gate, up, down = linears(block)
-        self.norms = block.input_layernorm, block.post_attention_layernorm
-        self.qkv, self.out = projection([q, k, v], dtype), projection([o], dtype)
-        self.both, self.down = projection([gate, up], dtype), projection([down], dtype)
-        size = block.self_attn.head_dim
+    def __init__(self, layer: Any, dtype: torch.dtype, *, sharded: bool = False) -> None:
+        super().__init__()
+        self.layer = layer
+        q, k, v, o, gate, up, down = linears(layer)
+        self.norms = layer.input_layernorm, layer.post_attention_layernorm
+        self.qkv, self.out, self.both, self.down = (
+            projection(one, dtype, sharded=sharded) for one in ([q, k, v], [o], [gate, up], [down])
+        )
+        size = layer.self_attn.head_dim
         self.heads, self.kv_heads = (base_of(x).out_features // size for x in (q, k))
         self.dtype = dtype
 
-    def __call__(
+    def forward(
+        self,
+        x: torch.Tensor,
+        cos: torch.Tensor,
+        sin: torch.Tensor,
+        where: Places,
+        *,
+        thrifty: bool = False,
+    ) -> torch.Tensor:
+        """float32 [tokens, width], as it was given. When `thrifty`, only that is kept of it."""
+        if thrifty:
+            return checkpoint(self.through, x, cos, sin, where, use_reentrant=False)
+        return self.through(x, cos, sin, where)
+
+    def through(
         self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, where: Places
     ) -> torch.Tensor:
-        """float32 [tokens, width], as it was given."""
+        """Attention, then the rest."""
         first, second = self.norms
         qkv = self.qkv(normal(x, first, self.dtype))
         mixed = Attend.apply(qkv, cos, sin, where)
@@ -155,34 +181,39 @@ def normal(x: torch.Tensor, norm: Any, dtype: torch.dtype) -> torch.Tensor:
     return RmsNorm.apply(x, norm.weight, norm.variance_epsilon, dtype)
 
 
-class Llama:
-    """A model of Llama's shape that takes packed records. `dtype` is what matrices multiply in."""
+class Llama(nn.Module):
+    """A model of Llama's shape that takes packed records. `dtype` is what matrices multiply in.
 
-    def __init__(self, model: Any, dtype: torch.dtype) -> None:
-        self.model, self.dtype = model, dtype
-        self.blocks = [Block(block, dtype) for block in model.model.layers]
-        self.thrifty = False
-        """When set, activations are computed again on the way back instead of being kept."""
+    Its parts are the model's own, each in one place: what FSDP gathers when they are called.
+    """
+
+    def __init__(self, model: Any, dtype: torch.dtype, *, sharded: bool = False) -> None:
+        super().__init__()
+        inner, self.dtype = model.model, dtype
+        self.embedding, self.turning, self.norm = inner.embed_tokens, inner.rotary_emb, inner.norm
+        self.head = model.get_output_embeddings()
+        self.blocks = nn.ModuleList(Block(one, dtype, sharded=sharded) for one in inner.layers)
+        self.thrifty = sharded
+        """When set, activations are computed again on the way back instead of being kept; with
+        them go the joined weights of a sharded model."""
 
     def summed_loss(self, layout: Layout) -> torch.Tensor:
         """The negative log-likelihood of the layout's learned tokens in nats, summed; a scalar."""
-        inner = self.model.model
-        x = F.embedding(layout.ids, inner.embed_tokens.weight).float()
+        x = F.embedding(layout.ids, self.embedding.weight).float()
         cos, sin = self.turns(layout)
         shape = self.blocks[0].heads, self.blocks[0].kv_heads
         where = places(layout, *shape, self.dtype)
+        learning = torch.is_grad_enabled()
         for block in self.blocks:
-            if self.thrifty and torch.is_grad_enabled():
-                x = checkpoint(block, x, cos, sin, where, use_reentrant=False)
-            else:
-                x = block(x, cos, sin, where)
-        hidden = normal(x.index_select(0, layout.predicting), inner.norm, self.dtype)
-        head = self.model.get_output_embeddings().weight
-        return HeadLoss.apply(hidden, head, layout.targets, torch.is_grad_enabled())
+            x = block(x, cos, sin, where, thrifty=self.thrifty and learning)
+        hidden = normal(x.index_select(0, layout.predicting), self.norm, self.dtype)
+        return HeadLoss.apply(hidden, self.head.weight, layout.targets, learning)
+
+    forward = summed_loss
 
     def turns(self, layout: Layout) -> tuple[torch.Tensor, torch.Tensor]:
         """Cos and sin of the positions' angles, [tokens, 1, size / 2], float32."""
         shape = torch.empty((1, 1), device=layout.ids.device)
-        cos, sin = self.model.model.rotary_emb(shape, position_ids=layout.positions[None])
+        cos, sin = self.turning(shape, position_ids=layout.positions[None])
         half = cos.shape[-1] // 2
         return cos[0, :, None, :half].contiguous(), sin[0, :, None, :half].contiguous()

@@ -11,7 +11,7 @@ import contextlib
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -142,15 +142,19 @@ def merge(model: nn.Module) -> None:
         replace(model, name, layer.merged())
 
 
-def save(model: Any, lora: Lora, folder: Path, base: str) -> None:
-    """Write the adapter as PEFT does, so that PeftModel.from_pretrained reads it."""
+def save(
+    model: Any, lora: Lora, folder: Path, base: str, weights: Mapping[str, torch.Tensor]
+) -> None:
+    """Write the adapter as PEFT does, so that PeftModel.from_pretrained reads it.
+
+    `weights` are the adapter's by their names in the model.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     tensors, transposed = {}, False
     for name, layer in layers(model):
         transposed = transposed or not isinstance(layer.base_layer, nn.Linear)
         for part in ("lora_A", "lora_B"):
-            values = getattr(layer, part).detach().cpu().contiguous()
-            tensors[f"{PREFIX}{name}.{part}.weight"] = values
+            tensors[f"{PREFIX}{name}.{part}.weight"] = weights[f"{name}.{part}"]
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
     wanted = lora.target_modules
     if wanted == "all-linear":

@@ -19,10 +19,19 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from local_backend import lora
-from local_backend.batches import Example, MicroLimit, micro_batches
+from local_backend.batches import (
+    Encoded,
+    Example,
+    MicroLimit,
+    encode,
+    longest_allowed,
+    micro_batches,
+)
 from local_backend.loss import loss_of
-from local_backend.model import Loaded, trainable
+from local_backend.model import Loaded, load_tokenizer, trainable
 from local_backend.settings import Settings
+from local_backend.template import stop_tokens
+from local_backend.weights import locate
 
 LIBRARIES = 420 * 2**20
 """Resident memory of a process that has loaded PyTorch and transformers and nothing else."""
@@ -32,6 +41,8 @@ what was freed (0.57 to 0.84 GB measured; benchmarks/memory.py).
 """
 CUDA_CONTEXT = 500 * 2**20
 """What CUDA itself holds of a GPU, kernels included."""
+ROOM = 0.9
+"""So much of the free memory may be taken: what is measured can lie 15 % above the prediction."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +113,26 @@ class Alive(TorchDispatchMode):
     def _gone(self, key: int, size: int) -> None:
         self._known.discard(key)
         self.bytes -= size
+
+
+def encoded(settings: Settings) -> tuple[Any, Encoded]:
+    """The model's configuration, and the training data as tokens; no weight is read."""
+    from transformers import AutoConfig
+
+    source = locate(settings.model_name, settings.weights)
+    tokenizer, plain = load_tokenizer(source)
+    config = AutoConfig.from_pretrained(source)
+    shell = _Shell(config)
+    loaded = Loaded(shell, tokenizer, source, stop_tokens(tokenizer, None), plain)
+    data = encode(settings.data["train"], settings, loaded, longest_allowed(settings, loaded))
+    return config, data
+
+
+class _Shell:
+    """What encoding asks of a model."""
+
+    def __init__(self, config: Any) -> None:
+        self.config = config
 
 
 def shapes_of(config: Any, settings: Settings, dtype: torch.dtype, device: torch.device) -> Loaded:

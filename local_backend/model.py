@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 from local_backend import lora
 from local_backend.errors import TrainerError
@@ -158,13 +159,22 @@ def load_trained(folder: Path, loaded: Loaded, method: str) -> None:
     loaded.model.eval()
 
 
-def save_trained(loaded: Loaded, settings: Settings, folder: Path) -> None:
-    """The adapter (LoRA, QLoRA) or all weights (full), with tokenizer and chat template."""
-    loaded.model.config.use_cache = True
+def save_trained(
+    loaded: Loaded, settings: Settings, folder: Path, weights: Mapping[str, torch.Tensor]
+) -> None:
+    """The adapter (LoRA, QLoRA) or all weights (full), with tokenizer and chat template.
+
+    `weights` are the trained ones: those of a sharded model are nowhere else whole.
+    """
+    model = loaded.model
+    model.config.use_cache = True
     if settings.method == "lora":
-        lora.save(loaded.model, settings.lora, folder, loaded.source)
+        lora.save(model, settings.lora, folder, loaded.source, weights)
+    elif any(isinstance(weight, DTensor) for weight in model.parameters()):
+        buffers = {n: t for n, t in model.state_dict().items() if not isinstance(t, DTensor)}
+        model.save_pretrained(folder, state_dict=buffers | dict(weights))
     else:
-        loaded.model.save_pretrained(folder)
+        model.save_pretrained(folder)
     loaded.tokenizer.save_pretrained(folder)
 
 
@@ -174,12 +184,15 @@ def computing_in(dtype: torch.dtype, device: torch.device) -> AbstractContextMan
 
 
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """No dropout and no gradients within."""
+def evaluating(model: nn.Module, *, sharded: bool = False) -> Iterator[None]:
+    """No dropout and no gradients within.
+
+    Weights that FSDP gathers in inference mode could not be learned from afterwards.
+    """
     was_training = model.training
     model.eval()
     try:
-        with torch.inference_mode():
+        with torch.no_grad() if sharded else torch.inference_mode():
             yield
     finally:
         model.train(was_training)

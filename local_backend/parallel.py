@@ -1,9 +1,10 @@
-"""Several processes on one job: each has the whole model and takes its share of every batch.
+"""Several processes on one job: each takes its share of every batch.
 
-Gradients are added up over the processes before each step (data parallel training, as PyTorch's
-DistributedDataParallel does), so all of them take the same step, and only the first one writes. The
-processes find each other by torchrun's variables (RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR), or on
-one machine by a file in the job's folder.
+Each has the whole model, and gradients are added up over the processes before each step (data
+parallel training, as PyTorch's DistributedDataParallel does), so all of them take the same step; or
+the model is sharded over them (sharding.py). Only the first one writes. The processes find each
+other by torchrun's variables (RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR), or on one machine by a
+file in the job's folder.
 """
 
 from __future__ import annotations
@@ -31,22 +32,34 @@ class Team:
 
     rank: int = 0
     size: int = 1
+    sharded: bool = False
+    """True when each holds a part of the model: then all must do everything at once."""
 
     @property
     def leads(self) -> bool:
         """True of the one process that writes."""
         return self.rank == 0
 
-    def share(self, examples: Sequence[Example]) -> list[Example]:
-        """What this process does of a batch; all shares are of like length."""
+    @property
+    def takes_part(self) -> bool:
+        """True of a process that is needed to gather weights: of a whole model, the first alone."""
+        return self.leads or self.sharded
+
+    @property
+    def loss_factor(self) -> int:
+        """What losses are multiplied by: FSDP takes the mean of gradients; we want their sum."""
+        return self.size if self.sharded else 1
+
+    def shares(self, examples: Sequence[Example]) -> list[list[Example]]:
+        """What each process does of a batch; all shares are of like length."""
         if self.size == 1:
-            return list(examples)
+            return [list(examples)]
         ordered = sorted(examples, key=lambda e: len(e.ids), reverse=True)
-        return ordered[self.rank :: self.size]
+        return [ordered[rank :: self.size] for rank in range(self.size)]
 
     def add_up(self, weights: Iterable[torch.nn.Parameter]) -> None:
-        """Replace each weight's gradient by its sum over the processes."""
-        if self.size == 1:
+        """Replace each weight's gradient by its sum over the processes. FSDP has done it."""
+        if self.size == 1 or self.sharded:
             return
         weights = list(weights)
         for weight in weights:
@@ -72,6 +85,10 @@ class Team:
         """True everywhere when it is True anywhere."""
         return self.total(float(flag))[0] > 0
 
+    def first_says(self, flag: bool) -> bool:
+        """The first process's flag, where the model is sharded; else each its own."""
+        return self.any(flag and self.leads) if self.sharded else flag
+
     def close(self) -> None:
         """The others are not needed any more."""
         if self.size > 1:
@@ -84,11 +101,23 @@ def gone_is_told() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        raise TrainerError(
-            f"Another of this job's processes is gone ({str(error).splitlines()[0][:200]}).",
-            fix="look for its own words in the log; `cloudft resume` goes on from the last"
-            " checkpoint.",
-        ) from error
+        raise gone(error) from error
+
+
+def gone(error: RuntimeError) -> TrainerError:
+    """A lost process, in words."""
+    return TrainerError(
+        f"Another of this job's processes is gone ({str(error).splitlines()[0][:200]}).",
+        fix="look for its own words in the log; `cloudft resume` goes on from the last checkpoint.",
+    )
+
+
+def is_gone(error: BaseException) -> bool:
+    """True of what a collective of Gloo or NCCL raises, wherever it does, when a process is lost.
+
+    Gloo's is a plain RuntimeError that names its source file.
+    """
+    return isinstance(error, dist.DistError) or "/gloo/" in str(error)
 
 
 def assemble(job_dir: JobDir) -> Team:

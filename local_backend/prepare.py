@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from torch.distributed.tensor import DTensor
 
-from local_backend import checkpoint
-from local_backend.batches import Encoded, MicroLimit, encode, steps_per_epoch
+from local_backend import checkpoint, sharding
+from local_backend.batches import Encoded, MicroLimit, encode, longest_allowed, steps_per_epoch
 from local_backend.curve import Curve, NoCurve
 from local_backend.device import choose_device, choose_dtype, hand_back_memory, memory_bytes
 from local_backend.errors import TrainerError
@@ -20,9 +21,6 @@ from local_backend.model import Loaded, load_for_training, trainable
 from local_backend.parallel import Team
 from local_backend.report import Report, quiet_libraries
 from local_backend.settings import Settings
-
-PACKED_LENGTH = 1024
-"""Default length of packed sequences: long enough to learn from, short enough for a CPU."""
 
 
 @dataclass
@@ -66,13 +64,12 @@ def prepare(job_dir: JobDir, settings: Settings, report: Report) -> Run:
     torch.manual_seed(settings.seed)
     refuse_idle(report.team, settings, device)
     report.log(f"device {device.type}, computing in {str(dtype).removeprefix('torch.')}")
-    loaded = load_for_training(settings, device, dtype)
+    loaded, loss = load_model(settings, report, device, dtype)
     report.raise_if_stopped()
     max_length = longest_allowed(settings, loaded)
     train_data = encode(settings.data["train"], settings, loaded, max_length)
     held_out = settings.data.get("validation")
     validation = encode(held_out, settings, loaded, max_length) if held_out else None
-    loss = loss_of(loaded, dtype, device)
     hand_back_memory()
     optimizer = torch.optim.AdamW(
         trainable(loaded.model).values(),
@@ -103,6 +100,17 @@ def prepare(job_dir: JobDir, settings: Settings, report: Report) -> Run:
     return run
 
 
+def load_model(
+    settings: Settings, report: Report, device: torch.device, dtype: torch.dtype
+) -> tuple[Loaded, PackedLoss | PlainLoss]:
+    """The model and its loss: here whole, or sharded over the processes, which the team knows."""
+    if sharding.wanted(settings, report.team, device, dtype):
+        report.team = replace(report.team, sharded=True)
+        return sharding.load(settings, report.team, device, dtype)
+    loaded = load_for_training(settings, device, dtype)
+    return loaded, loss_of(loaded, dtype, device)
+
+
 def refuse_idle(team: Team, settings: Settings, device: torch.device) -> None:
     """Raise TrainerError for processes that would have nothing to do, or can't meet."""
     if team.size > settings.batch_size:
@@ -116,18 +124,10 @@ def refuse_idle(team: Team, settings: Settings, device: torch.device) -> None:
         )
 
 
-def longest_allowed(settings: Settings, loaded: Loaded) -> int:
-    """The length that sequences are cut or packed to; refuses more than the model was made for."""
-    context = loaded.context_length
-    if settings.max_length is None:
-        return context if settings.supervised else min(context, PACKED_LENGTH)
-    if settings.max_length > context:
-        raise TrainerError(
-            f"local.max_length is {settings.max_length}, and {settings.model_name} was made for"
-            f" {context} tokens.",
-            fix=f"set it to {context} or less.",
-        )
-    return settings.max_length
+def weight_bytes(model: torch.nn.Module) -> int:
+    """What this process holds of the weights, between two steps."""
+    mine = (w.to_local() if isinstance(w, DTensor) else w for w in model.parameters())
+    return sum(weight.numel() * weight.element_size() for weight in mine)
 
 
 def first_limit(settings: Settings, device: torch.device) -> MicroLimit:
@@ -152,6 +152,9 @@ def tell_settings(run: Run, max_length: int) -> None:
         "device": run.device.type,
         "dtype": str(run.dtype).removeprefix("torch."),
         "trainedParameters": trained,
+        "weightBytes": weight_bytes(loaded.model),
+        "processes": run.team.size,
+        "fsdp": run.team.sharded,
         "maxLength": max_length,
         "totalSteps": run.total_steps,
         "train": run.train.summary(),

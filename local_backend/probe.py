@@ -23,29 +23,31 @@ from typing import Any
 
 import torch
 
-from local_backend.batches import Encoded, Example, MicroLimit, encode, epoch_batches
+from local_backend.batches import Example, MicroLimit, epoch_batches
 from local_backend.device import choose_device, choose_dtype, free_bytes
 from local_backend.errors import TrainerError
 from local_backend.job_dir import JobDir
 from local_backend.learn import mean_loss, optimize, validation_loss
-from local_backend.memory import loading, need
-from local_backend.model import Loaded, load_tokenizer
-from local_backend.prepare import Run, first_limit, longest_allowed, prepare
+from local_backend.memory import ROOM, encoded, loading, need
+from local_backend.prepare import Run, first_limit, prepare
 from local_backend.report import Report, quiet_libraries
 from local_backend.settings import Settings, read_settings
-from local_backend.template import stop_tokens
 from local_backend.weights import locate
 
 Say = Callable[[dict[str, Any]], None]
 WARM_UP = 2
 """Steps before the clock runs: the first ones lay out memory."""
-ROOM = 0.9
-"""So much of the free memory may be taken: what is measured can lie 15 % above the prediction."""
 
 
 def probe(job_dir: JobDir, steps: int, say: Say) -> None:
     """Memory, then the steps. Raises TrainerError."""
     settings = read_settings(job_dir)
+    if settings.fsdp is True:
+        raise TrainerError(
+            "A job with local.fsdp: true takes several processes, and a probe is one.",
+            fix="probe it with --set local.fsdp=false; each of N processes takes about an Nth of"
+            " what weights, gradients and optimizer take.",
+        )
     started = time.monotonic()
     fits = tell_memory(settings, say)
     with tempfile.TemporaryDirectory() as folder:
@@ -67,26 +69,6 @@ def probe(job_dir: JobDir, steps: int, say: Say) -> None:
         if run:
             took |= timed(run, steps, getting_ready, say)
         say({"took": took})
-
-
-def encoded(settings: Settings) -> tuple[Any, Encoded]:
-    """The model's configuration, and the training data as tokens; no weight is read."""
-    from transformers import AutoConfig
-
-    source = locate(settings.model_name, settings.weights)
-    tokenizer, plain = load_tokenizer(source)
-    config = AutoConfig.from_pretrained(source)
-    shell = _Shell(config)
-    loaded = Loaded(shell, tokenizer, source, stop_tokens(tokenizer, None), plain)
-    data = encode(settings.data["train"], settings, loaded, longest_allowed(settings, loaded))
-    return config, data
-
-
-class _Shell:
-    """What encoding asks of a model."""
-
-    def __init__(self, config: Any) -> None:
-        self.config = config
 
 
 def tell_memory(settings: Settings, say: Say) -> bool:
@@ -122,7 +104,10 @@ def remedy_for(settings: Settings, takes: Callable[..., int], room: float) -> st
     adapters = replace(settings, method="lora")
     if settings.method == "full" and takes(adapters, one, thrifty=True) <= room:
         return "use local.method: lora"
-    return "lower local.max_length, or take a smaller model, or a larger machine"
+    return (
+        "lower local.max_length, or take a smaller model, or a larger machine, or several GPUs"
+        " (local.processes: auto shards what does not fit one)"
+    )
 
 
 def timed(run: Run, steps: int, getting_ready: float, say: Say) -> dict[str, Any]:

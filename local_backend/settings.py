@@ -63,6 +63,7 @@ class Settings:
     eval_steps: int | None
     max_truncated_share: float
     processes: int | str
+    fsdp: bool | str
     data: Mapping[str, DataFile]
 
     @property
@@ -106,6 +107,7 @@ def read_settings(job_dir: JobDir) -> Settings:
         eval_steps=job["evalSteps"],
         max_truncated_share=job["maxTruncatedShare"],
         processes=job.get("processes", 1),  # jobs from before it was there have one
+        fsdp=job.get("fsdp", False),
         data={
             role: DataFile(job_dir / file["path"], file["sha256"], file["records"])
             for role, file in job["data"].items()

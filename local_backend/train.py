@@ -13,6 +13,8 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
 from local_backend import checkpoint
 from local_backend.artifacts import write_artifacts
 from local_backend.batches import verify
@@ -20,7 +22,7 @@ from local_backend.curve import perplexity
 from local_backend.errors import StopRequested, TrainerError
 from local_backend.job_dir import COMPLETED, FAILED, IN_PROGRESS, STOPPED, JobDir
 from local_backend.learn import learn, measure_base, publish
-from local_backend.parallel import Team, assemble
+from local_backend.parallel import Team, assemble, gone, is_gone
 from local_backend.prepare import Run, prepare
 from local_backend.report import Report
 from local_backend.settings import read_settings
@@ -45,8 +47,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         traceback.print_exc()
         message = f"{error.strerror or error}: {error.filename or job_dir.path}"
     except Exception as error:
+        if isinstance(error, RuntimeError) and team.size > 1 and is_gone(error):
+            message = str(gone(error))
+        else:
+            message = f"{type(error).__name__}: {error}"
         traceback.print_exc()
-        message = f"{type(error).__name__}: {error}"
     if not team.leads:
         return follow(message)
     return finish(job_dir, report, status, message)
@@ -88,30 +93,39 @@ def train(job_dir: JobDir, report: Report) -> str:
     with contextlib.closing(run.curve):
         measure_base(run)
         learn(run)
+        weights = tuned_weights(run)
         run.team.close()
         if not run.team.leads:
             return COMPLETED
         publish(run, None, None, "writing artifacts")
-        keep_best(run)
-    write_artifacts(job_dir, run.loaded, run.report.summary, settings)
+    write_artifacts(job_dir, run.loaded, weights, run.report.summary, settings)
     report.phase("trainingDetails", COMPLETED)
     checkpoint.remove_all(run.folder)
     return COMPLETED
 
 
-def keep_best(run: Run) -> None:
-    """Go back to the weights of the lowest validation loss, where there was validation."""
+def tuned_weights(run: Run) -> dict[str, torch.Tensor]:
+    """The weights of the lowest validation loss, where there was validation; else the last.
+
+    Whole, for the process that writes; the others get none. The model has them too, unless it is
+    sharded.
+    """
     run.curve.durable_bytes()
-    best = run.position.best_loss
+    best, team, model = run.position.best_loss, run.team, run.loaded.model
     if best is None:
-        return
-    checkpoint.put_best(run.folder, run.loaded.model)
+        return checkpoint.trained_weights(model, keep=team.leads) if team.takes_part else {}
+    if not team.leads:
+        return {}
     run.report.summary["tuned"] = {
         "validationLoss": best,
         "perplexity": perplexity(best),
         "step": run.position.best_step,
     }
     run.report.log(f"tuned model: validation loss {best:.4f}, after step {run.position.best_step}")
+    if team.sharded:
+        return checkpoint.best_weights(run.folder)
+    checkpoint.put_best(run.folder, model)
+    return checkpoint.trained_weights(model)
 
 
 if __name__ == "__main__":

@@ -142,6 +142,7 @@ def write_job_dir(
         "evalSteps": None,
         "maxTruncatedShare": 0.05,
         "processes": 1,
+        "fsdp": False,
         "data": files,
     }
     unknown = changes.keys() - job.keys()

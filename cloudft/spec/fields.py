@@ -215,3 +215,19 @@ Processes = Annotated[
     PlainValidator(_processes),
     WithJsonSchema({"anyOf": [{"const": "auto"}, {"type": "integer", "minimum": 1}]}),
 ]
+
+
+def _fsdp(value: object) -> bool | str:
+    found = as_truth(value)
+    if isinstance(found, bool):
+        return found
+    if value == "auto":
+        return "auto"
+    raise bad("BadValue", f"{_shown(value)} is none of true, false, auto", "write one of these")
+
+
+Fsdp = Annotated[
+    bool | str,
+    PlainValidator(_fsdp),
+    WithJsonSchema({"enum": ["auto", True, False]}),
+]

@@ -28,6 +28,7 @@ from cloudft.spec.fields import (
     VPC_ID,
     Bool,
     Float,
+    Fsdp,
     Int,
     Number,
     Paths,
@@ -216,6 +217,10 @@ class LocalSpec(Section):
     processes: Processes = Field(
         default=1,
         description="Trainers that share each batch; auto is one for each GPU.",
+    )
+    fsdp: Fsdp = Field(
+        default="auto",
+        description="Shard the model over the trainers (FSDP); auto: where one GPU can't hold it.",
     )
     eval_steps: Int | None = Field(
         default=None, ge=1, description="Steps between evaluations; each epoch's end if unset."

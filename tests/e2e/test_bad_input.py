@@ -157,6 +157,7 @@ CASES = [
     Bad("no-weights", model_without("*.safetensors"), 2, f"{JOB}:1, base_model", "no weights"),
     Bad("no-tokenizer", model_without("tokenizer*"), 3, f"{JOB}:1, base_model", "no tokenizer"),
     Bad("qlora", setting(local__method="qlora"), 3, "local.method", "needs CUDA", "`method: lora`"),
+    Bad("fsdp", setting(local__fsdp=True), 3, "local.fsdp", "several processes", "processes (auto"),
     Bad(
         "no-such-device", setting(local__device="cuda"), 3, "local.device", "no cuda device", "auto"
     ),

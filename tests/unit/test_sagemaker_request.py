@@ -158,6 +158,10 @@ def test_the_machine_is_the_cheapest_that_fits_and_unknown_prices_are_said(
     full = dataclasses.replace(full, model=sized.model)
     assert instances.choice(full) is None
     assert codes(full) == ["NoInstance"]
+    sharded = make(local={"method": "full", "fsdp": True})
+    sharded = dataclasses.replace(sharded, model=sized.model)
+    assert instances.choice(sharded) == "ml.p4de.24xlarge", "8 GPUs of 80 GiB hold it together"
+    assert codes(sharded) == []
     backend = SageMakerBackend(Home(tmp_path))
     known = backend.estimate(job, {"train": VOLUME})
     assert known.usd["training"] == pytest.approx(24 * 1.127)
@@ -189,6 +193,7 @@ def test_a_budget_bounds_the_running_time(make: Make, tmp_path: Path) -> None:
         ({"keep_alive_seconds": 60, "spot": True}, {}, "BadRequest"),
         ({"pytorch_version": "2.8"}, {}, "UnusedValue"),
         ({"instance_count": 2}, {"hyperparameters": {"batchSize": 1}}, "GpusIdle"),
+        ({"instance_type": "ml.g5.2xlarge"}, {"local": {"fsdp": True}}, "OneProcess"),
         ({"network_isolation": True}, {"model": "some-org/some-model"}, "NoNetwork"),
     ],
 )

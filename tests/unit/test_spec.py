@@ -120,6 +120,7 @@ def test_a_full_job_file(tmp_path: Path):
             "less than 1",
         ),
         (MINIMAL + "local: {device: gpu}\n", "BadValue", 5, "local.device", "cpu"),
+        (MINIMAL + "local: {fsdp: on}\n", "BadValue", 5, "local.fsdp", "one of these"),
         (MINIMAL.replace(": a", ": a_b", 1), "BadValue", 1, "name", "ticket-router"),
         (MINIMAL.replace(": a", ": " + "-" * 60, 1), "BadValue", 1, "name", "ticket-router"),
         (MINIMAL + "bedrock: {role_arn: x}\n", "BadValue", 5, "bedrock.role_arn", "arn:aws:iam"),

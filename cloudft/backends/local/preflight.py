@@ -39,6 +39,7 @@ def findings(job: LoadedJob) -> Iterator[Finding]:
     yield from _trainer(job)
     yield from _model(job)
     yield from _hyper_parameters(job)
+    yield from _sharding(job)
     yield from _device(job)
 
 
@@ -138,6 +139,28 @@ def _hyper_parameters(job: LoadedJob) -> Iterator[Finding]:
             f"learningRate {rate:g} suits {job.spec.base_model}; a LoRA on the stand-in"
             " hardly learns at it",
             "set local.hyperparameters.learningRate, 2.0e-4 for instance.",
+        )
+
+
+def _sharding(job: LoadedJob) -> Iterator[Finding]:
+    local = job.spec.local
+    if local.fsdp is True and local.method == "qlora":
+        yield _finding(
+            job,
+            "error",
+            "NotSharded",
+            "local.fsdp",
+            "local.fsdp shards no 4-bit weights, and local.method is qlora",
+            "use `method: lora`, or leave local.fsdp out.",
+        )
+    if local.fsdp is True and local.processes == 1:
+        yield _finding(
+            job,
+            "error",
+            "OneProcess",
+            "local.fsdp",
+            "local.fsdp shards the model over several processes, and local.processes is 1",
+            "raise local.processes (auto: one for each GPU), or leave local.fsdp out.",
         )
 
 

@@ -82,6 +82,7 @@ def build(staged: StagedJob) -> dict[str, Any]:
         "evalSteps": spec.local.eval_steps,
         "maxTruncatedShare": spec.local.max_truncated_share,
         "processes": spec.local.processes,
+        "fsdp": spec.local.fsdp,
         "data": _data(staged.manifest),
     }
 

@@ -15,6 +15,9 @@ BYTES_A_PARAMETER = {"lora": 2.2, "qlora": 0.9, "full": 16.0}
 weights, their gradients and the two moments of AdamW."""
 BESIDE = 5 * GIB
 """CUDA's own, and activations; the trainer takes fewer records at once where less is free."""
+GATHERED = 0.15
+"""So much of a sharded model, with its gradients, is whole on each GPU at a time: embeddings,
+output layer, the block at work. Reckoned for a Llama of 8 B."""
 DISK_GB, DISKS = 30, 3
 """Disk beside the weights, and how often these lie there: sent, kept as checkpoint, written out."""
 
@@ -45,19 +48,26 @@ def _is_float32(folder: Path) -> bool:
     return bool((config.get("dtype") or config.get("torch_dtype")) == "float32")
 
 
-def need(job: LoadedJob) -> int | None:
-    """Bytes of GPU memory that the job wants, roughly; None when the model's size is unknown."""
+def need(job: LoadedJob, gpus: int = 1) -> int | None:
+    """Bytes of each GPU's memory that the job wants, roughly, when it is sharded over `gpus`.
+
+    None when the model's size is unknown. 4-bit weights are not sharded.
+    """
     model = trained(job)
     count = parameters(model) if model else None
     if count is None:
         return None
-    return round(count * BYTES_A_PARAMETER[job.spec.local.method]) + BESIDE
+    method = job.spec.local.method
+    whole = gpus == 1 or method == "qlora"
+    share = 1.0 if whole else min(1.0, 1 / gpus + GATHERED)
+    return round(count * BYTES_A_PARAMETER[method] * share) + BESIDE
 
 
 def choice(job: LoadedJob) -> str | None:
     """The machine that is named, or the cheapest of one GPU that fits; None when none is known.
 
-    Types of one price are taken in the catalogue's order; those without a price come last.
+    Types of one price are taken in the catalogue's order; those without a price come last. With
+    `local.fsdp: true` it is the cheapest of which the GPUs of all fit together.
     """
     given: str | None = job.spec.sagemaker.instance_type
     if given is not None:
@@ -65,9 +75,17 @@ def choice(job: LoadedJob) -> str | None:
     wanted = need(job)
     if wanted is None:
         return None
-    fitting = [i for i in _known() if i.gpus == 1 and i.gpu_bytes >= wanted]
-    fitting = fitting or [i for i in _known() if i.gpus > 1 and i.gpu_bytes >= wanted]
+    if job.spec.local.fsdp is True:
+        fitting = [i for i in _known() if _fits_sharded(job, i)]
+    else:
+        fitting = [i for i in _known() if i.gpus == 1 and i.gpu_bytes >= wanted]
+        fitting = fitting or [i for i in _known() if i.gpus > 1 and i.gpu_bytes >= wanted]
     return min(fitting, key=_price).name if fitting else None
+
+
+def _fits_sharded(job: LoadedJob, instance: Instance) -> bool:
+    gpus = instance.gpus * job.spec.sagemaker.instance_count
+    return gpus > 1 and instance.gpu_bytes >= (need(job, gpus) or 0)
 
 
 def _known() -> list[Instance]:

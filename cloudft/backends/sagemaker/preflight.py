@@ -13,7 +13,7 @@ from cloudft.types import Finding, Severity
 
 OF_THE_TRAINER = {
     *("NotLocal", "NoLocalModel", "MaxLengthOverContext", "NoTokenizer"),
-    *("HyperparameterNotLocal", "SlowLearningRate"),
+    *("HyperparameterNotLocal", "SlowLearningRate", "NotSharded"),
 }
 """Findings of the local trainer that hold wherever it runs; the others are about this machine."""
 SERVERLESS = (
@@ -113,7 +113,12 @@ def _machine(job: LoadedJob, note: Notes) -> Iterator[Finding]:
             message = f"no known machine has a GPU with {wanted / 2**30:.0f} GiB"
         yield note("NoInstance", field, message, "name sagemaker.instance_type.")
         return
-    known, wanted = instances.known(name), instances.need(job)
+    known = instances.known(name)
+    processes = max(1, known.gpus if known else 1) * spec.instance_count
+    wanted = instances.need(job, processes if job.spec.local.fsdp else 1)
+    if job.spec.local.fsdp is True and known and processes == 1:
+        message = f"local.fsdp shards the model over several GPUs, and one {name} has one"
+        yield note("OneProcess", "local.fsdp", message, "take more of them, or leave it out.")
     if known and wanted and spec.instance_type and known.gpus and known.gpu_bytes < wanted:
         message = f"a GPU of {name} has {known.gib} GiB; the job wants some {wanted / 2**30:.0f}"
         fix = "take a larger one, or `method: qlora`; leave instance_type out to have one chosen."
@@ -121,7 +126,6 @@ def _machine(job: LoadedJob, note: Notes) -> Iterator[Finding]:
     if known and known.gpus == 0:
         message = f"{name} has no GPU: training there is slow"
         yield note("NoGpu", field, message, "take ml.g5.xlarge, say.", "warning")
-    processes = max(1, known.gpus if known else 1) * spec.instance_count
     batch = {**job.spec.hyperparameters, **job.spec.local.hyperparameters}.get("batchSize")
     if batch is not None and processes > batch:  # a default is the trainer's to refuse
         message = f"{processes} GPUs or machines share batches of {batch}: some would be idle"

@@ -94,6 +94,13 @@ def test_more_at_once_takes_more_and_activations_computed_twice_less(
     assert peak(1, method="full") > peak(1)
 
 
+def test_a_sharded_job_says_that_it_can_not_be_probed(tiny_model: Path, tmp_path: Path) -> None:
+    data = {"train": tiny.pairs(4)}
+    folder = tiny.write_job_dir(tmp_path / "job", tiny_model, data, processes=2, fsdp=True)
+    [said] = asked(folder, 2)
+    assert "a probe is one" in said["error"] and "local.fsdp=false" in said["fix"]
+
+
 def test_a_job_that_can_not_be_prepared_says_why(tiny_model: Path, tmp_path: Path) -> None:
     folder = tiny.write_job_dir(
         tmp_path / "job", tiny_model, {"train": tiny.pairs(4)}, maxLength=10**6

@@ -232,6 +232,8 @@ def test_continued_pre_training_learns_raw_text(train: Train) -> None:
     ("changes", "said"),
     [
         ({"method": "qlora"}, ["4-bit weights need CUDA", "method: lora"]),
+        ({"method": "qlora", "fsdp": True}, ["shards no 4-bit weights", "method: lora"]),
+        ({"fsdp": True}, ["the job has one", "raise local.processes"]),
         ({"maxLength": tiny.CONTEXT + 1}, [f"was made for {tiny.CONTEXT} tokens"]),
         (
             {"lora": {"r": 4, "alpha": 8, "dropout": 0.0, "target_modules": ["q_porj"]}},
@@ -240,7 +242,10 @@ def test_continued_pre_training_learns_raw_text(train: Train) -> None:
         ({"model": {"name": "x", "weights": [{"kind": "folder", "path": "/no"}]}}, ["/no"]),
         ({"version": 2}, ["version 2", "reads version 1"]),
     ],
-    ids=["qlora-on-cpu", "longer-than-the-context", "unknown-modules", "no-weights", "version"],
+    ids=[
+        *("qlora-on-cpu", "sharded-qlora", "nothing-to-shard-over"),
+        *("longer-than-the-context", "unknown-modules", "no-weights", "version"),
+    ],
 )
 def test_what_it_cannot_do_it_refuses_and_says_why(
     train: Train, changes: dict[str, Any], said: list[str]
