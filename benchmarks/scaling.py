@@ -2,6 +2,7 @@
 
 smollm2-135m, LoRA in bfloat16, four records of examples/aws-cli a process and step. What is kept of
 a process's own speed when it shares each batch with another, in turns; and what a checkpoint takes.
+With the argument `memory`, instead: what each of two processes holds of a model, whole or sharded.
 """
 
 from __future__ import annotations
@@ -59,8 +60,52 @@ def checkpoint_seconds() -> tuple[float, float]:
     return took, size / 1e6
 
 
+def most_memory(*, fsdp: bool) -> list[float]:
+    """The most GB that each of two processes had while all weights were trained, in float32."""
+    import contestant
+
+    rows = contestant.records("aws-cli", 0, 8)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        contestant.write_job(folder, rows, "full", "float32", batch=4, processes=2, fsdp=fsdp)
+        (folder / "data" / "manifest.json").write_text("{}")
+        command = [sys.executable, "-m", "local_backend", name]
+        environ = os.environ | {"OMP_NUM_THREADS": "1"}
+        child = subprocess.Popen(command, env=environ, stdout=subprocess.DEVNULL)
+        while not (folder / "trainer.json").exists():
+            time.sleep(0.05)
+        pids = json.loads((folder / "trainer.json").read_text())
+        most = [0.0, 0.0]
+        while child.poll() is None:
+            for number, pid in enumerate([pids["pid"], *pids["others"]]):
+                most[number] = max(most[number], resident_gb(pid))
+            time.sleep(0.05)
+        assert child.returncode == 0
+    return most
+
+
+def resident_gb(pid: int) -> float:
+    """The most memory that a process has had; 0 when it is gone."""
+    try:
+        words = Path(f"/proc/{pid}/status").read_text().split()
+        return int(words[words.index("VmHWM:") + 1]) * 1024 / 1e9
+    except (OSError, ValueError):
+        return 0.0
+
+
+def memory() -> int:
+    """What sharding saves."""
+    print("| the model | first process | second |\n| --- | --- | --- |")
+    for name, fsdp in (("whole", False), ("sharded", True)):
+        first, second = most_memory(fsdp=fsdp)
+        print(f"| {name} | {first:.2f} GB | {second:.2f} GB |")
+    return 0
+
+
 def main() -> int:
     """The table."""
+    if sys.argv[1:] == ["memory"]:
+        return memory()
     found: dict[int, list[float]] = {1: [], 2: []}
     for _ in range(ROUNDS):
         for processes, speeds in found.items():

@@ -180,7 +180,8 @@ def with_less_memory(run: Run, work: Callable[[], float]) -> float:
             if smaller is None:
                 raise TrainerError(
                     "Memory ran out with one sequence at a time.",
-                    fix="lower local.max_length, use `method: lora`, or take a smaller model.",
+                    fix="lower local.max_length, use `method: lora`, take a smaller model, or shard"
+                    " it over several GPUs (local.processes: auto, local.fsdp: true).",
                 ) from error
         run.limit = smaller
         run.position.micro = [smaller.sequences, smaller.tokens]

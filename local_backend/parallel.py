@@ -104,7 +104,7 @@ def gone_is_told() -> Iterator[None]:
         raise gone(error) from error
 
 
-def gone(error: RuntimeError) -> TrainerError:
+def gone(error: Exception) -> TrainerError:
     """A lost process, in words."""
     return TrainerError(
         f"Another of this job's processes is gone ({str(error).splitlines()[0][:200]}).",
@@ -112,7 +112,7 @@ def gone(error: RuntimeError) -> TrainerError:
     )
 
 
-def is_gone(error: BaseException) -> bool:
+def is_gone(error: Exception) -> bool:
     """True of what a collective of Gloo or NCCL raises, wherever it does, when a process is lost.
 
     Gloo's is a plain RuntimeError that names its source file.

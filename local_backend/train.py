@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         traceback.print_exc()
         message = f"{error.strerror or error}: {error.filename or job_dir.path}"
     except Exception as error:
-        if isinstance(error, RuntimeError) and team.size > 1 and is_gone(error):
+        if team.size > 1 and is_gone(error):
             message = str(gone(error))
         else:
             message = f"{type(error).__name__}: {error}"

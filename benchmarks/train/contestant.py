@@ -111,6 +111,7 @@ def write_job(
     batch: int = BATCH,
     seed: int = SEED,
     processes: int = 1,
+    fsdp: bool = False,
 ) -> None:
     """A job folder as the local backend makes it."""
     (folder / "data").mkdir()
@@ -138,6 +139,7 @@ def write_job(
         "evalSteps": None,
         "maxTruncatedShare": 0.05,
         "processes": processes,
+        "fsdp": fsdp,
         "data": {
             "train": {
                 "path": "data/train.jsonl",

@@ -140,8 +140,11 @@ def test_checkpoints_without_their_curve_are_left_out(tmp_path: Path) -> None:
     assert curve.read_bytes() == b"01234567"
 
 
-def test_two_machines_train_one_job_and_the_first_has_it(tmp_path: Path, tiny_model: Path) -> None:
-    job = tiny.write_job_dir(tmp_path / "job", tiny_model, DATA)
+@pytest.mark.parametrize("sharded", [False, True])
+def test_two_machines_train_one_job_and_the_first_has_it(
+    tmp_path: Path, tiny_model: Path, sharded: bool
+) -> None:
+    job = tiny.write_job_dir(tmp_path / "job", tiny_model, DATA, fsdp=sharded)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
@@ -155,7 +158,7 @@ def test_two_machines_train_one_job_and_the_first_has_it(tmp_path: Path, tiny_mo
     said = [child.communicate(timeout=150)[0] for child in children]
     assert [child.returncode for child in children] == [0, 0], said
     alone = tmp_path / "alone"
-    furnish(alone, job, tiny_model)
+    furnish(alone, tiny.write_job_dir(tmp_path / "one", tiny_model, DATA), tiny_model)
     one = start(alone, SM_NUM_GPUS="0")
     one.communicate(timeout=150)
     curves = [lines(root / "checkpoints" / "metrics.jsonl") for root in (roots[0], alone)]

@@ -158,7 +158,7 @@ def test_the_machine_is_the_cheapest_that_fits_and_unknown_prices_are_said(
     full = dataclasses.replace(full, model=sized.model)
     assert instances.choice(full) is None
     assert codes(full) == ["NoInstance"]
-    sharded = make(local={"method": "full", "fsdp": True})
+    sharded = make(local={"method": "full", "fsdp": True}, hyperparameters={"batchSize": 8})
     sharded = dataclasses.replace(sharded, model=sized.model)
     assert instances.choice(sharded) == "ml.p4de.24xlarge", "8 GPUs of 80 GiB hold it together"
     assert codes(sharded) == []

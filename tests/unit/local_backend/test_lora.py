@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from local_backend import lora
+from local_backend.checkpoint import trained_weights
 from local_backend.errors import TrainerError
 from local_backend.settings import Lora
 
@@ -65,7 +66,8 @@ def test_peft_reads_what_is_kept_and_merging_is_the_same_model(
         torch.nn.init.normal_(layer.lora_B, std=0.2)
     expected = model(IDS).logits
     assert not torch.allclose(expected, base, atol=1e-2)
-    lora.save(model, Lora(4, 8, 0.0, "all-linear"), tmp_path / "adapter", "the base")
+    trained = trained_weights(model)
+    lora.save(model, Lora(4, 8, 0.0, "all-linear"), tmp_path / "adapter", "the base", trained)
     theirs = PeftModel.from_pretrained(fresh(), str(tmp_path / "adapter"))
     torch.testing.assert_close(theirs(IDS).logits, expected, atol=1e-4, rtol=1e-4)
     again = fresh()
@@ -90,7 +92,8 @@ def test_the_draw_follows_from_the_seed(tiny_model: Path) -> None:
 def test_an_adapter_of_another_model_is_refused(tiny_model: Path, tmp_path: Path) -> None:
     model = plain(tiny_model)
     lora.put_on(model, Lora(2, 4, 0.0, "all-linear"), 1)
-    lora.save(model, Lora(2, 4, 0.0, "all-linear"), tmp_path, "the base")
+    trained = trained_weights(model)
+    lora.save(model, Lora(2, 4, 0.0, "all-linear"), tmp_path, "the base", trained)
     assert json.loads((tmp_path / lora.CONFIG).read_text())["r"] == 2
     with pytest.raises(TrainerError, match="another model's"):
         lora.load(gpt2(), tmp_path)

@@ -90,9 +90,8 @@ def test_a_model_of_another_shape_is_sharded_too(tiny_model: Path, tmp_path: Pat
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
     torch.manual_seed(0)
     still = {"attn_pdrop": 0.0, "embd_pdrop": 0.0, "resid_pdrop": 0.0}
-    config = GPT2Config(
-        vocab_size=len(tokenizer), n_positions=256, n_embd=32, n_layer=2, n_head=4, **still
-    )
+    marks = {"bos_token_id": None, "eos_token_id": tokenizer.eos_token_id}
+    config = GPT2Config(vocab_size=len(tokenizer), n_embd=32, n_layer=2, n_head=4, **still, **marks)
     GPT2LMHeadModel(config).save_pretrained(tmp_path / "gpt2")
     tokenizer.save_pretrained(tmp_path / "gpt2")
     ways: list[dict[str, Any]] = [{}, {"processes": 2, "fsdp": True}]
@@ -131,8 +130,7 @@ def test_a_sharded_job_goes_on_unsharded_and_the_reverse(tiny_model: Path, tmp_p
     long = {"epochCount": 24, "learningRate": 1e-3, "method": "full"}
     whole = job(tmp_path / "whole", tiny_model, **long)
     folder = job(tmp_path / "broken", tiny_model, processes=2, fsdp=True, **long)
-    assert start(whole).wait(180) == 0
-    supervisor = start(folder)
+    undisturbed, supervisor = start(whole), start(folder)
     wait_until(lambda: len(curve(folder)) > 30, "some steps are done", seconds=180)
     [other] = read_json(folder / "trainer.json")["others"]
     kill(other)
@@ -146,7 +144,7 @@ def test_a_sharded_job_goes_on_unsharded_and_the_reverse(tiny_model: Path, tmp_p
     assert supervisor.wait(90) == 0
     resumable(folder, "Stopped", processes=2, fsdp=True)
     assert at < newest_step(folder) < 24 * 5
-    assert start(folder).wait(180) == 0
+    assert start(folder).wait(180) == 0 == undisturbed.wait(180)
     assert f"going on after step {at} of 120" in (folder / "trainer.log").read_text()
     assert_same_curve(curve(folder), curve(whole))
 
