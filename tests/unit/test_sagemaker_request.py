@@ -22,7 +22,7 @@ from cloudft.data.stage import stage
 from cloudft.errors import UsageError
 from cloudft.home import Home
 from cloudft.spec.load import LoadedJob, load_job
-from cloudft.types import Plan, Status, Volume, to_json
+from cloudft.types import Finding, Plan, Status, Volume, to_json
 
 ROLE = "arn:aws:iam::123456789012:role/sagemaker-job"
 SECTION = {
@@ -66,10 +66,13 @@ def created(plan: Plan) -> dict[str, Any]:
     return found
 
 
-def codes(job: LoadedJob) -> list[str]:
+def told(job: LoadedJob) -> dict[str, Finding]:
     """Off line: the account isn't asked while there are errors."""
-    found = [f for f in preflight.findings(job, Aws(Place()), []) if f.severity == "error"]
-    return [finding.code for finding in found]
+    return {f.code: f for f in SageMakerBackend(Home(job.base_dir), Aws(Place())).check(job)}
+
+
+def codes(job: LoadedJob) -> list[str]:
+    return [finding.code for finding in told(job).values() if finding.severity == "error"]
 
 
 def test_every_status_of_the_api_has_its_word() -> None:
@@ -189,6 +192,9 @@ def test_a_budget_bounds_the_running_time(make: Make, tmp_path: Path) -> None:
         ({"keep_alive_seconds": 60, "spot": True}, {}, "BadRequest"),
         ({"pytorch_version": "2.8"}, {}, "UnusedValue"),
         ({"instance_count": 2}, {"hyperparameters": {"batchSize": 1}}, "GpusIdle"),
+        ({"instance_count": 9}, {"hyperparameters": {}}, "GpusIdle"),
+        ({"instance_type": "ml.g5.2xlrge"}, {}, "NoSuchInstance"),
+        ({}, {"tags": {f"key{n}": "x" for n in range(49)}}, "BadRequest"),
         ({"network_isolation": True}, {"model": "some-org/some-model"}, "NoNetwork"),
     ],
 )
@@ -220,10 +226,17 @@ def test_the_sdk_names_the_stock_image() -> None:
         images.stock("eu-west-1", "ml.g5.2xlarge", "1.99")
 
 
-def test_what_serves_better_is_said(make: Make) -> None:
-    job = make({"role_arn": None}, model="titan-text-express")
-    found = {f.code: f for f in preflight.findings(job, Aws(Place()), [])}
-    assert "serverless customization" in str(found["ServerlessServes"].fix)
+def test_what_serves_better_is_said_where_a_source_says_so(make: Make) -> None:
+    def closed(alias: str) -> dict[str, Finding]:
+        return told(dataclasses.replace(make(), model=catalogue.find(alias)))
+
+    nova = closed("nova-lite")
+    assert "open stand-in" in str(nova["NoLocalModel"].fix)
+    assert "serverless" in nova["ServerlessServes"].message
+    assert preflight.GUIDE in str(nova["ServerlessServes"].fix)
+    assert "ServerlessServes" not in closed("titan-text-express")
+    techniques = service_model("sagemaker").shape_for("CustomizationTechnique").enum
+    assert all(name in preflight.SERVERLESS for name in techniques)
 
 
 def test_a_state_tells_what_is_billed_and_why_it_ended() -> None:
