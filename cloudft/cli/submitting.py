@@ -238,9 +238,11 @@ def _say_cost(estimate: Estimate, console: Console) -> None:
     usd = estimate.usd["training"]
     if usd == 0:
         return
-    amount = "an unknown price" if usd is None else f"about {max(usd, 0.01):.2f} USD"
-    tokens = f"{estimate.train_tokens:,} tokens x {estimate.epochs} epochs"
-    console.note(f"training costs {amount}: {tokens} ({estimate.price_source})")
+    about = "at most" if estimate.at_most else "about"
+    amount = "an unknown price" if usd is None else f"{about} {max(usd, 0.01):.2f} USD"
+    tokens = f": {estimate.train_tokens:,} tokens x {estimate.epochs} epochs"
+    basis = "" if estimate.at_most else tokens
+    console.note(f"training costs {amount}{basis} ({estimate.price_source})")
 
 
 def waiting(console: Console, queue: bool) -> Callable[[CloudftError], None] | None:

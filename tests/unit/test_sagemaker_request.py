@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, get_args
 
 import pytest
@@ -14,15 +15,16 @@ from job_files import write_job_file
 from cloudft import catalogue, jobs
 from cloudft.aws.client import Aws, Place
 from cloudft.aws.shapes import request_problems, service_model
+from cloudft.aws.stack import Stack
 from cloudft.backends.base import StagedJob
 from cloudft.backends.sagemaker import images, instances, preflight, request, states
 from cloudft.backends.sagemaker.backend import SageMakerBackend
 from cloudft.data.manifest import from_json
 from cloudft.data.stage import stage
-from cloudft.errors import UsageError
+from cloudft.errors import CheckFailed, UsageError
 from cloudft.home import Home
 from cloudft.spec.load import LoadedJob, load_job
-from cloudft.types import Finding, Plan, Status, Volume, to_json
+from cloudft.types import Finding, JobState, Plan, Status, Volume, to_json
 
 ROLE = "arn:aws:iam::123456789012:role/sagemaker-job"
 SECTION = {
@@ -176,8 +178,9 @@ def test_a_budget_bounds_the_running_time(make: Make, tmp_path: Path) -> None:
     assert created(plan)["StoppingCondition"] == {"MaxRuntimeInSeconds": 7200}
     jobs.check_budget(job, plan)
     given = make({"instance_type": "ml.g5.2xlarge", "max_runtime_seconds": 86400}, budget_usd=3.03)
-    with pytest.raises(jobs.OverBudget, match=r"36\.36 USD"):
+    with pytest.raises(jobs.OverBudget, match=r"36\.36 USD") as refused:
         jobs.check_budget(given, plan_of(given, tmp_path))
+    assert "max_runtime_seconds" in str(refused.value.fix)
 
 
 @pytest.mark.parametrize(
@@ -237,6 +240,77 @@ def test_what_serves_better_is_said_where_a_source_says_so(make: Make) -> None:
     assert "ServerlessServes" not in closed("titan-text-express")
     techniques = service_model("sagemaker").shape_for("CustomizationTechnique").enum
     assert all(name in preflight.SERVERLESS for name in techniques)
+
+
+def test_flags_are_words_and_mean_the_same(tmp_path: Path, tiny_model: Path) -> None:
+    path = write_job_file(tmp_path, tiny_model, sagemaker=SECTION)
+    flags = {"sagemaker.spot": "true", "sagemaker.network_isolation": "false"}
+    assert load_job(path, flags=flags).spec.sagemaker.spot is True
+
+
+def test_a_stack_fills_what_is_left_out_and_bedrocks_serves_both(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outputs = {
+        "SageMakerRoleArn": ROLE,
+        "OutputBucketName": "team-output",
+        "Prefix": "cloudft",
+        "KeyArn": f"arn:aws:kms:eu-west-1:123456789012:key/{'0' * 36}",
+        "SubnetIds": "subnet-1,subnet-2",
+        "SecurityGroupIds": "sg-1",
+    }
+    there: dict[str, dict[str, str]] = {"bare": {}}
+
+    def read(aws: Aws, name: str) -> Stack:
+        found = there.get(name, outputs)
+        return Stack(name, "arn:x", "UPDATE_COMPLETE", None, found, {}, {}, False, "2026")
+
+    monkeypatch.setattr("cloudft.backends.outputs.stacks.read", read)
+
+    def completed(sagemaker: dict[str, Any], **bedrock: Any) -> LoadedJob:
+        section = {"image_uri": SECTION["image_uri"], **sagemaker}
+        bedrock = {"region": "eu-west-1", **bedrock}
+        path = write_job_file(tmp_path, tiny_model, sagemaker=section, bedrock=bedrock)
+        return SageMakerBackend(Home(tmp_path)).completed(load_job(path))
+
+    job = completed({"stack": "team", "vpc": None})
+    spec = job.spec.sagemaker
+    assert (spec.role_arn, spec.s3_uri) == (ROLE, "s3://team-output/cloudft")
+    assert spec.kms_key_id == outputs["KeyArn"] and spec.vpc is None
+    assert job.origins["sagemaker.s3_uri"].where == "stack team, OutputBucketName and Prefix"
+    other = completed({}, stack="shared").spec.sagemaker
+    assert other.vpc and other.vpc.subnet_ids == ("subnet-1", "subnet-2")
+    assert other.role_arn == ROLE
+    by_value = {"role_arn": ROLE, "s3_uri": "s3://my-bucket/x"}
+    assert completed(by_value, stack="shared").spec.sagemaker.kms_key_id is None
+    with pytest.raises(CheckFailed) as refused:
+        completed({"stack": "bare"})
+    [finding] = refused.value.findings
+    assert (finding.code, finding.field) == ("NoSuchOutput", "sagemaker.stack")
+    assert "SageMakerRoleArn" in finding.message
+
+
+def test_what_was_billed_stands_in_the_place_of_the_bound(make: Make, tmp_path: Path) -> None:
+    plan = plan_of(make(), tmp_path)
+    record = {"usd": {"training": 27.048}, "atMost": True}
+    job = jobs.Job(SimpleNamespace(estimate=record), states_of("InProgress"))  # type: ignore[arg-type]
+    assert to_json(plan.estimate)["atMost"] is True
+    assert job._cost() == {"usd": 27.048, "estimated": True, "atMost": True}
+    ended = dataclasses.replace(job, state=states_of("Completed"))
+    assert ended._cost() == {"usd": 1.0, "estimated": False}
+
+
+def states_of(status: str) -> JobState:
+    moment = datetime(2026, 1, 1, tzinfo=timezone.utc)
+    answer = {
+        "TrainingJobArn": "arn:x",
+        "TrainingJobStatus": status,
+        "CreationTime": moment,
+        "LastModifiedTime": moment,
+        "BillableTimeInSeconds": 1800,
+        "HyperParameters": {"cloudft-job": "a-0123abcd"},
+    }
+    return states.state(answer, usd_per_hour=2.0)
 
 
 def test_a_state_tells_what_is_billed_and_why_it_ended() -> None:

@@ -124,6 +124,7 @@ class SageMakerBackend(AskedHere, Backend, Finds, Quotes, Resumes, Inventories):
             },
             price_source=f"{told}; {table.url}" if hour else f"{told}, no price is known",
             price_date=table.date if hour else "",
+            at_most=True,
         )
 
     def quote(self, job: LoadedJob, estimate: Estimate) -> Estimate:
@@ -267,6 +268,9 @@ class SageMakerBackend(AskedHere, Backend, Finds, Quotes, Resumes, Inventories):
             except (DamagedJob, AwsNotFound) as error:
                 failed = {"TrainingJobStatus": "Failed", "FailureReason": error.message}
                 answer = {**answer, **failed}
+        billed = [a["BillableTimeInSeconds"] for a in attempts if "BillableTimeInSeconds" in a]
+        if billed:
+            answer = {**answer, "BillableTimeInSeconds": sum(billed)}
         return states.state(answer, told, artifacts, attempts=len(attempts), usd_per_hour=hour)
 
     def describe_many(self, job_ids: Sequence[str]) -> Mapping[str, JobState]:
