@@ -20,8 +20,8 @@ from cloudft.spec.load import LoadedJob
 from cloudft.types import Finding, Severity
 
 IMPORT_ROUTE = (
-    "train it here or on SageMaker, and import it into Bedrock:"
-    " `cloudft submit --backend local --wait --then import` (or --backend sagemaker)."
+    "train it on SageMaker or here, and import it into Bedrock:"
+    " `cloudft submit --backend sagemaker --wait --then import` (or --backend local)."
 )
 
 
