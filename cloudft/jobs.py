@@ -7,6 +7,7 @@ failed or was stopped is tried anew, as another job.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import os
@@ -464,12 +465,17 @@ def resume(record: Record, backend: Backend) -> None:
 
 
 def delete(record: Record, backend: Backend, store: Store) -> None:
-    """Remove what this machine has of a job. Raises JobStateConflict while it runs."""
-    job = look(record, backend)
-    if not job.state.ended:
-        raise JobStateConflict(
-            f"{record.id} is {job.state.status}", fix=f"stop it first: cloudft stop {record.id}"
-        )
+    """Remove what this machine has of a job. Raises JobStateConflict while it runs.
+
+    One that its backend does not know (any more) is a memory alone, and goes.
+    """
+    with contextlib.suppress(JobNotFound):
+        job = look(record, backend)
+        if not job.state.ended:
+            raise JobStateConflict(
+                f"{record.id} is {job.state.status}",
+                fix=f"stop it first: cloudft stop {record.id}",
+            )
     store.delete(record.id)
 
 

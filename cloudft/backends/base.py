@@ -380,7 +380,8 @@ class Thing:
     `kind` is `deployment`, `provisioned-throughput`, `custom-model`, `imported-model` or `data`;
     on SageMaker `training-job`, `warm-pool` or `data`. `backend` is the one that tells of it.
     `usd` has `perHour` and `perMonth`, None where no price is known. `job` is set when cloudft made
-    it; `model` is the ARN that a serving serves; `expires_at` its time to live, ISO 8601.
+    it; `model` is the ARN that a serving serves; `expires_at` its time to live, ISO 8601. `basis`
+    is what the price rests on: how it is billed, with source and date.
     """
 
     kind: str
@@ -393,6 +394,7 @@ class Thing:
     model: str | None = None
     expires_at: str | None = None
     backend: str = "bedrock"
+    basis: str = ""
 
 
 @dataclass(frozen=True)

@@ -127,6 +127,18 @@ def test_the_whole_request_is_a_value(make: Make, tmp_path: Path) -> None:
     assert from_json(to_json(plan.manifest)) == plan.manifest
 
 
+def test_a_warm_machine_without_a_network_and_a_key_for_what_is_staged(
+    make: Make, tmp_path: Path
+) -> None:
+    section = {"keep_alive_seconds": 600, "network_isolation": True, "s3_kms_key_id": "alias/s3"}
+    plan = plan_of(make(section), tmp_path)
+    wanted = created(plan)
+    assert wanted["ResourceConfig"]["KeepAlivePeriodInSeconds"] == 600
+    assert wanted["EnableNetworkIsolation"] is True and "VpcConfig" not in wanted
+    puts = [call["parameters"] for call in plan.request["calls"][:-1]]
+    assert {put["SSEKMSKeyId"] for put in puts} == {"alias/s3"}
+
+
 def test_what_changes_the_job_changes_its_token_and_who_asks_does_not(
     make: Make, tmp_path: Path
 ) -> None:

@@ -245,7 +245,7 @@ class SageMakerBackend(AskedHere, Backend, Finds, Quotes, Resumes, Inventories):
         if first is None or request.JOB_MARK not in first.get("HyperParameters", {}):
             raise JobNotFound(
                 f"SageMaker has no job {job_id} of cloudft's in this account and Region",
-                fix="check --profile and --region; `cloudft list` shows the jobs.",
+                fix="check --profile and --region; `cloudft delete` forgets a job that is gone.",
             )
         found = [first]
         while (more := self._find(f"{name}-r{len(found)}")) is not None:

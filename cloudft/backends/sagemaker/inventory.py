@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from cloudft import cost
+from cloudft import catalogue, cost
 from cloudft.aws.client import Aws
 from cloudft.backends.base import Thing
 from cloudft.backends.sagemaker import instances, request, states
@@ -79,9 +79,17 @@ def _machine(job: Described, kind: str, status: str, seconds: int) -> Thing:
     hour = None if price is None else price * wanted["InstanceCount"]
     month = None if hour is None else hour * min(seconds, MONTH_S) / 3600
     usd = {"perHour": hour, "perMonth": month}
-    name, made = job["TrainingJobName"], str(states.iso(job["CreationTime"]))
+    source = "no price is known" if price is None else catalogue.instances().price_source
     return Thing(
-        kind, job["TrainingJobArn"], name, status, made, usd, _ours(job), backend="sagemaker"
+        kind,
+        job["TrainingJobArn"],
+        job["TrainingJobName"],
+        status,
+        str(states.iso(job["CreationTime"])),
+        usd,
+        _ours(job),
+        backend="sagemaker",
+        basis=f"{wanted['InstanceCount']} x {wanted['InstanceType']} ({source})",
     )
 
 

@@ -322,5 +322,5 @@ def _file(path: Path) -> DataFile:
 def _no_such(job_id: str) -> JobNotFound:
     return JobNotFound(
         f"Bedrock has no import {job_id} in this account and Region",
-        fix="check --profile and --region; `cloudft list` shows the jobs.",
+        fix="check --profile and --region; `cloudft delete` forgets a job that is gone.",
     )
