@@ -54,7 +54,7 @@ def prepare(
     `tell` is told what goes on. Raises CheckFailed with every fault, before merging where it can be
     known, JobStateConflict, TrainerError.
     """
-    found = check(job, backend, home)
+    job, found = check(job, backend, home)
     exports = _completed(record, backend)
     folder = record.folder / FOLDER / dtype
     if not folder.is_dir():
@@ -69,10 +69,11 @@ def prepare(
     return staged, found
 
 
-def check(job: LoadedJob, backend: Backend, home: Home) -> list[Finding]:
+def check(job: LoadedJob, backend: Backend, home: Home) -> tuple[LoadedJob, list[Finding]]:
     """What stands in the way of an import that can be known before there is a model.
 
-    Returns the warnings. Raises CheckFailed, and UsageError for a backend without weights.
+    Returns the job with what its stack says, and the warnings. Raises CheckFailed, and UsageError
+    for a backend without weights.
     """
     if not isinstance(backend, Exports):
         raise UsageError(
@@ -80,10 +81,11 @@ def check(job: LoadedJob, backend: Backend, home: Home) -> list[Finding]:
             fix="import a job that is trained with --backend local or --backend sagemaker.",
         )
     into = importer(home)
+    job = into.completed(job)
     assert isinstance(into, Imports)
     found = [*job.findings, *into.check(job), *_looked_at(job, into), *_stands_in(job)]
     _refuse(found)
-    return found
+    return job, found
 
 
 def _stands_in(job: LoadedJob) -> list[Finding]:

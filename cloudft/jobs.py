@@ -7,6 +7,7 @@ failed or was stopped is tried anew, as another job.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import os
@@ -68,11 +69,20 @@ class Job:
             "failureMessage": state.failure_message,
             "artifacts": state.artifacts,
             "manifest": dict(record.manifest),
-            "cost": {"usd": record.estimate["usd"]["training"], "estimated": True},
+            "cost": self._cost(),
             "tags": dict(record.tags),
             "progress": to_json(state.progress),
             "summary": dict(state.summary),
         }
+
+    def _cost(self) -> dict[str, Any]:
+        """What was billed where the backend tells it of an ended job, else the estimate."""
+        billed = self.state.summary.get("usd")
+        if self.state.ended and billed is not None:
+            return {"usd": billed, "estimated": False}
+        estimate = self.record.estimate
+        bound = {"atMost": True} if estimate.get("atMost") else {}
+        return {"usd": estimate["usd"]["training"], "estimated": True, **bound}
 
 
 @dataclass(frozen=True)
@@ -155,15 +165,19 @@ def probed(
 
 
 def estimates(
-    job: LoadedJob, home: Home, progress: Callable[[int], None] | None = None
+    job: LoadedJob,
+    home: Home,
+    progress: Callable[[int], None] | None = None,
+    only: str | None = None,
 ) -> list[Estimate]:
-    """What the job would take on every backend. Raises CheckFailed when its data is wrong."""
+    """What the job would take on every backend, or on one. Raises CheckFailed for wrong data."""
     examined = _examined(job, progress)
     if examined.volumes is None:
         errors = [f for f in examined.findings if f.severity == "error"]
         raise CheckFailed(errors[0].message, examined.findings)
     volumes = examined.volumes
-    return [_quoted(job, backend_by_name(name, home), volumes) for name in REGISTRY]
+    names = REGISTRY if only is None else [only]
+    return [_quoted(job, backend_by_name(name, home), volumes) for name in names]
 
 
 def _quoted(job: LoadedJob, backend: Backend, volumes: Mapping[str, Volume]) -> Estimate:
@@ -217,7 +231,10 @@ def check_budget(job: LoadedJob, plan: Plan) -> None:
         raise OverBudget(
             f"the estimate is {cost:.2f} USD, above the budget of {budget:.2f} USD",
             **place,  # type: ignore[arg-type]
-            fix="train on less data or fewer epochs, or raise budget_usd.",
+            fix="train on less data or fewer epochs, or raise budget_usd."
+            if not plan.estimate.at_most
+            else f"lower {plan.backend}.max_runtime_seconds (without it the job may run as long as"
+            " the budget pays), or raise budget_usd.",
         )
 
 
@@ -234,20 +251,22 @@ def submit(
 ) -> Job:
     """Submit a staged job; returns it with its first state.
 
-    `tell` gets the estimate before anything is sent. `wait` is told of a used-up quota, and the job
-    waits for its turn; without it AwsQuota is raised.
+    `tell` gets the estimate before anything new is sent. `wait` is told of a used-up quota, and the
+    job waits for its turn; without it AwsQuota is raised.
 
     With `again`, a job of the same text that runs or is complete is left alone, and another
     started.
     """
     backend = backend.at(backend.place_of(staged.job))
+    told = tell is None
     for attempt in itertools.count():
         plan = backend.plan(dataclasses.replace(staged, attempt=attempt))
         if isinstance(backend, Quotes) and plan.job_id not in store.ids():
             quote = backend.quote(staged.job, plan.estimate)
             plan = dataclasses.replace(plan, estimate=quote)
-        if tell is not None and attempt == 0:
+        if tell is not None and not told and not _was_sent(plan, store):
             tell(plan.estimate)
+            told = True
         check_budget(staged.job, plan)
         record = record_of(staged, plan, store)
         _adopt_own(record, plan, backend, store)
@@ -267,6 +286,11 @@ def submit(
                     wait(error)
                     sleep(backend.poll_seconds)
     raise AssertionError("unreachable")
+
+
+def _was_sent(plan: Plan, store: Store) -> bool:
+    """True when this very job was submitted from here before: it costs nothing more."""
+    return plan.job_id in store.ids() and store.get(plan.job_id).backend_job_id is not None
 
 
 def _adopt_own(record: Record, plan: Plan, backend: Backend, store: Store) -> None:
@@ -441,12 +465,17 @@ def resume(record: Record, backend: Backend) -> None:
 
 
 def delete(record: Record, backend: Backend, store: Store) -> None:
-    """Remove what this machine has of a job. Raises JobStateConflict while it runs."""
-    job = look(record, backend)
-    if not job.state.ended:
-        raise JobStateConflict(
-            f"{record.id} is {job.state.status}", fix=f"stop it first: cloudft stop {record.id}"
-        )
+    """Remove what this machine has of a job. Raises JobStateConflict while it runs.
+
+    One that its backend does not know (any more) is a memory alone, and goes.
+    """
+    with contextlib.suppress(JobNotFound):
+        job = look(record, backend)
+        if not job.state.ended:
+            raise JobStateConflict(
+                f"{record.id} is {job.state.status}",
+                fix=f"stop it first: cloudft stop {record.id}",
+            )
     store.delete(record.id)
 
 

@@ -121,6 +121,7 @@ class Estimate:
     """What a run will take. `usd` has `training`, `storagePerMonth`, `servingPerHour`.
 
     An amount is None where no price is known; `steps`, `seconds` and `memory` where nobody looked.
+    With `at_most` the training's is a bound: it is billed by the time that it takes.
     """
 
     backend: str
@@ -132,6 +133,7 @@ class Estimate:
     price_date: str
     steps: int | None = None
     memory: Memory | None = None
+    at_most: bool = False
 
 
 @dataclass(frozen=True)

@@ -3,3 +3,8 @@
 `python -m local_backend JOB_DIR` reads `JOB_DIR/job.json` and the staged files beside it, trains,
 and writes status, metrics and artifacts into `JOB_DIR`. It knows nothing of cloudft or of AWS.
 """
+
+import os
+
+os.environ.setdefault("TQDM_DISABLE", "1")
+"""Bars of libraries would fill logs that nobody watches; tqdm reads this when torch imports it."""

@@ -8,6 +8,7 @@ Otherwise nothing is left at OUT.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 from collections.abc import Sequence
@@ -117,7 +118,10 @@ def compare(expected: Outcome, found: Outcome, dtype: str) -> dict[str, Any]:
 
 
 def main() -> int:
-    """Export one job; the proof, or the error, as JSON on standard output."""
+    """Export one job; the proof, or the error, as JSON on standard output.
+
+    What is printed meanwhile (weights that are converted first, say) goes to standard error.
+    """
     parser = argparse.ArgumentParser(prog="python -m local_backend.export", description=__doc__)
     parser.add_argument("job_dir", type=Path)
     parser.add_argument("out", type=Path)
@@ -125,7 +129,9 @@ def main() -> int:
     args = parser.parse_args()
     quiet_libraries()
     try:
-        print(json.dumps(export(JobDir(args.job_dir), args.out.resolve(), args.dtype)))
+        with contextlib.redirect_stdout(sys.stderr):
+            proof = export(JobDir(args.job_dir), args.out.resolve(), args.dtype)
+        print(json.dumps(proof))
     except TrainerError as error:
         print(json.dumps({"error": error.message, "fix": error.fix}))
         return 1

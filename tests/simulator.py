@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 ANSWER = """<SimulatePrincipalPolicyResponse xmlns="https://iam.amazonaws.com/doc/2010-05-08/">
-<SimulatePrincipalPolicyResult><EvaluationResults><member>
-<EvalActionName>{action}</EvalActionName><EvalDecision>{decision}</EvalDecision>
-</member></EvaluationResults></SimulatePrincipalPolicyResult></SimulatePrincipalPolicyResponse>"""
+<SimulatePrincipalPolicyResult><EvaluationResults>{results}</EvaluationResults>
+</SimulatePrincipalPolicyResult></SimulatePrincipalPolicyResponse>"""
+RESULT = """<member><EvalActionName>{action}</EvalActionName>
+<EvalDecision>{decision}</EvalDecision></member>"""
 
 
 def simulate(patch: pytest.MonkeyPatch, *denied: str) -> None:
@@ -17,9 +18,11 @@ def simulate(patch: pytest.MonkeyPatch, *denied: str) -> None:
     from moto.iam.responses import IamResponse
 
     def simulate_principal_policy(self: Any) -> str:
-        action = self._get_params()["ActionNames"][0]
-        decision = "implicitDeny" if action in denied else "allowed"
-        return ANSWER.format(action=action, decision=decision)
+        results = [
+            RESULT.format(action=a, decision="implicitDeny" if a in denied else "allowed")
+            for a in self._get_params()["ActionNames"]
+        ]
+        return ANSWER.format(results="".join(results))
 
     name = simulate_principal_policy.__name__
     patch.setattr(IamResponse, name, simulate_principal_policy, raising=False)

@@ -15,7 +15,17 @@ from typing import Any
 
 from cloudft.errors import DamagedJob, JobNotFound
 from cloudft.spec.load import LoadedJob
-from cloudft.types import Estimate, Finding, JobState, LogLine, Manifest, Metric, Plan, Volume
+from cloudft.types import (
+    DataFile,
+    Estimate,
+    Finding,
+    JobState,
+    LogLine,
+    Manifest,
+    Metric,
+    Plan,
+    Volume,
+)
 
 Progress = Callable[[str, int, int], None]
 """Told what goes on, how much of it is done, and how much there is."""
@@ -29,6 +39,17 @@ class StagedJob:
     manifest: Manifest
     folder: Path
     attempt: int = 0
+
+
+def without_data(job: LoadedJob) -> StagedJob:
+    """The job with a stand-in for its staged data: what its request looks like."""
+    roles = ("train", "validation") if job.spec.data.validation is not None else ("train",)
+    files = {
+        role: DataFile(0, 0, 0, name=f"{role}.jsonl", sha256="0" * 64, bytes=0) for role in roles
+    }
+    kind = job.spec.customization_type
+    empty = Manifest("0" * 64, kind, job.model.formats.get(kind, ""), job.spec.seed, files, (), "")
+    return StagedJob(job, empty, Path())
 
 
 class Backend(ABC):
@@ -359,7 +380,8 @@ class Thing:
     `kind` is `deployment`, `provisioned-throughput`, `custom-model`, `imported-model` or `data`;
     on SageMaker `training-job`, `warm-pool` or `data`. `backend` is the one that tells of it.
     `usd` has `perHour` and `perMonth`, None where no price is known. `job` is set when cloudft made
-    it; `model` is the ARN that a serving serves; `expires_at` its time to live, ISO 8601.
+    it; `model` is the ARN that a serving serves; `expires_at` its time to live, ISO 8601. `basis`
+    is what the price rests on: how it is billed, with source and date.
     """
 
     kind: str
@@ -372,6 +394,7 @@ class Thing:
     model: str | None = None
     expires_at: str | None = None
     backend: str = "bedrock"
+    basis: str = ""
 
 
 @dataclass(frozen=True)

@@ -33,9 +33,11 @@ class ImportRules:
     """The rules. `dtypes` are safetensors' own words; `gigabytes_below` counts 10^9 bytes.
 
     `prices` is by the version of the custom model units; what is missing is not known.
+    `billing_source` tells how copies are billed.
     """
 
     source: Source
+    billing_source: Source
     regions: tuple[str, ...]
     architectures: Mapping[str, Architecture]
     transformers: str
@@ -53,12 +55,14 @@ class ImportRules:
 def import_rules() -> ImportRules:
     """All of them."""
     raw = read("custom-model-import")
-    source = raw.pop("source")
+    told = {
+        name: Source("import", raw[name]["url"], str(raw[name]["date"]))
+        for name in ("source", "billing_source")
+    }
     lists = {name: tuple(value) for name, value in raw.items() if isinstance(value, list)}
     kinds = {name: _architecture(row) for name, row in raw.pop("architectures").items()}
     raw["prices"] = {version: UnitPrices(**row) for version, row in raw["prices"].items()}
-    origin = Source("import", source["url"], str(source["date"]))
-    return ImportRules(**{**raw, **lists}, architectures=kinds, source=origin)
+    return ImportRules(**{**raw, **lists, **told}, architectures=kinds)
 
 
 def _architecture(row: Mapping[str, Any]) -> Architecture:

@@ -121,9 +121,10 @@ def endpoint_command(
 ) -> int:
     """Serve a Bedrock that really trains, for any AWS SDK; Ctrl-C ends it.
 
-    Beside bedrock and bedrock-runtime there are cloudformation (ours, for cloudft's templates), and
-    s3, iam, kms, sts and what else stacks need (moto's). It is not AWS: the account is 000000000000
-    and any credentials will do. The first line printed is its URL.
+    Beside bedrock and bedrock-runtime there are the training jobs of sagemaker, cloudformation
+    (ours, for cloudft's templates), and s3, iam, kms, sts and what else stacks need (moto's). It is
+    not AWS: the account is 000000000000 and any credentials will do. The first line printed is its
+    URL.
     """
     try:
         from cloudft.endpoint import operations as offered

@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cloudft.cli.options import Console, console_options, job_file_argument, spec_options
+from cloudft.cli.options import (
+    Console,
+    complete_backend,
+    console_options,
+    job_file_argument,
+    spec_options,
+)
 from cloudft.cli.submitting import load
 from cloudft.home import Home
 
@@ -20,6 +26,7 @@ if TYPE_CHECKING:
     "estimate",
     epilog="\b\nExamples:\n  cloudft estimate\n"
     "  cloudft estimate --set hyperparameters.epochCount=5 --output json\n"
+    "  cloudft estimate --backend sagemaker\n"
     "  cloudft estimate --probe",
 )
 @job_file_argument
@@ -30,12 +37,24 @@ if TYPE_CHECKING:
     " be?",
 )
 @click.option(
+    "--backend",
+    "backend_name",
+    metavar="NAME",
+    shell_complete=complete_backend,
+    help="Only on it; on each if unset.",
+)
+@click.option(
     "--steps", type=click.IntRange(0, 1000), default=20, show_default=True, help="Of the probe."
 )
 @spec_options
 @console_options
 def estimate_command(
-    path: Path | None, probe: bool, steps: int, flags: dict[str, str], console: Console
+    path: Path | None,
+    probe: bool,
+    backend_name: str | None,
+    steps: int,
+    flags: dict[str, str],
+    console: Console,
 ) -> int:
     """Tokens, time and cost of a job on each backend, with the price's source and date.
 
@@ -50,7 +69,7 @@ def estimate_command(
     job = load(path, flags)
     warn(job.findings)
     with reading(console) as progress:
-        found = jobs.estimates(job, Home.from_environ(), progress)
+        found = jobs.estimates(job, Home.from_environ(), progress, backend_name)
     if probe:
         with reading(console) as progress, counting(console) as probing:
             better = jobs.probed(job, Home.from_environ(), steps, progress, probing)
@@ -88,12 +107,14 @@ def _row(estimate: Estimate) -> tuple[Any, ...]:
     from cloudft.cli.serving import dollars
 
     usd = estimate.usd
-    amounts = (usd["training"], usd["storagePerMonth"], usd["servingPerHour"])
+    bound = "at most " if estimate.at_most and usd["training"] is not None else ""
+    amounts = (usd["storagePerMonth"], usd["servingPerHour"])
     source = ", ".join(part for part in (estimate.price_source, estimate.price_date) if part)
     return (
         estimate.backend,
         estimate.train_tokens,
         estimate.epochs,
+        bound + dollars(usd["training"]),
         *(dollars(amount) for amount in amounts),
         source,
     )

@@ -132,7 +132,8 @@ def check_place(job: LoadedJob, backend: Backend, console: Console) -> None:
     from cloudft import importing
     from cloudft.cli.render import warn
 
-    warn(importing.check(job, backend, Home.from_environ()))
+    _, found = importing.check(job, backend, Home.from_environ())
+    warn(found)
 
 
 def import_now(record: Record, backend: Backend, timeout: float | None, console: Console) -> Job:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,8 +75,8 @@ def show_command(path: Path | None, resolved: bool, flags: dict[str, str], conso
     from cloudft.spec.resolve import resolved as resolve
 
     job = load(path, flags)
-    if resolved and job.spec.bedrock.stack:
-        job = _with_stack(job)
+    if resolved:
+        job = _with_stacks(job)
     warn(job.findings)
     values = [v for v in resolve(job) if resolved or v.origin.kind not in ("default", "catalogue")]
     rows = [(v.field, _word(v.value), v.origin.kind, v.origin.where) for v in values]
@@ -89,19 +90,25 @@ def show_command(path: Path | None, resolved: bool, flags: dict[str, str], conso
     return 0
 
 
-def _with_stack(job: LoadedJob) -> LoadedJob:
-    """The job with its stack's values; a warning where they can't be had."""
+def _with_stacks(job: LoadedJob) -> LoadedJob:
+    """The job with its stacks' values; a warning where they can't be had."""
     from cloudft.backends import backend
     from cloudft.cli.render import warn
     from cloudft.errors import AwsRefused, AwsUnreachable, CheckFailed
     from cloudft.types import Finding
 
-    try:
-        return backend("bedrock", Home.from_environ()).completed(job)
-    except (AwsRefused, AwsUnreachable, CheckFailed) as error:
-        place = (error.file, error.line, error.field)
-        warn([Finding("warning", error.code, error.message, error.fix or "", *place)])
-        return job
+    told: dict[str, Finding] = {}
+    for name in ("bedrock", "sagemaker"):
+        try:
+            job = backend(name, Home.from_environ()).completed(job)
+        except (AwsRefused, AwsUnreachable, CheckFailed) as error:
+            if name == "bedrock" or job.spec.sagemaker.stack:  # else it was bedrock's to name
+                place = (error.file, error.line, error.field)
+                own = [Finding("warning", error.code, error.message, error.fix or "", *place)]
+                for found in error.findings if isinstance(error, CheckFailed) else own:
+                    told.setdefault(found.message, dataclasses.replace(found, severity="warning"))
+    warn(list(told.values()))
+    return job
 
 
 def _word(value: Any) -> str:

@@ -68,6 +68,7 @@ def job_lines(job: Mapping[str, Any]) -> str:
         ("settings", ", ".join(f"{k} {v:g}" for k, v in job["hyperParameters"].items())),
         ("data", _data(job["manifest"])),
         ("queued", summary.get("queuedIn")),
+        ("activity", summary.get("activity") if job["endedAt"] is None else None),
         ("step", f"{progress['step']} of {progress['totalSteps']}" if progress else None),
         ("loss", f"{progress['loss']:.4f}" if progress.get("loss") is not None else None),
         ("validation", _validation(summary)),
@@ -81,10 +82,14 @@ def job_lines(job: Mapping[str, Any]) -> str:
 
 
 def _cost(job: Mapping[str, Any]) -> str | None:
-    usd = job["cost"]["usd"]
+    usd, seconds = job["cost"]["usd"], job["summary"].get("billableSeconds")
+    billed = f", {seconds} s billed" if seconds is not None else ""
     if usd is None:
-        return "no price is known"
-    return f"{usd:.2f} USD of training, estimated" if usd else None
+        return f"no price is known{billed}"
+    if not job["cost"]["estimated"]:
+        return f"{usd:.2f} USD of training{billed}"
+    bound = "at most " if job["cost"].get("atMost") else ""
+    return f"{bound}{usd:.2f} USD of training, estimated{billed}" if usd else None
 
 
 def _model(job: Mapping[str, Any]) -> str:

@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 def serving(record: Record, backend: Any) -> Any:
     """The backend as one that serves. Raises UsageError for one that does not."""
-    from cloudft.backends.base import Serves
+    from cloudft.backends.base import Exports, Serves
 
     if not isinstance(backend, Serves):
-        raise UsageError(
-            f"a job on {record.backend} needs nothing that serves it",
-            fix=f"`cloudft generate {record.id}` asks its model.",
-        )
+        fix = f"`cloudft generate {record.id}` asks its model"
+        if isinstance(backend, Exports):
+            fix += f"; `cloudft import {record.id}` has Bedrock serve it"
+        raise UsageError(f"a job on {record.backend} needs nothing that serves it", fix=f"{fix}.")
     return backend
 
 

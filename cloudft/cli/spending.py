@@ -52,6 +52,8 @@ def ps_command(backend_name: str | None, cost: bool, console: Console) -> int:
             f"\nknown: {dollars(total['perHour'])} an hour, {dollars(total['perMonth'])} a month"
         )
         text += f"; {unknown} of unknown price" if unknown else ""
+        bases = dict.fromkeys((thing.kind, thing.basis) for thing in things if thing.basis)
+        text += "".join(f"\n  {kind}: {basis}" for kind, basis in bases)
     result = {"things": things, "usd": total} if cost else {"things": things}
     console.result(result, text if things else "nothing stands here")
     return 0

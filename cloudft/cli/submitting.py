@@ -130,7 +130,7 @@ def show_plan(job: LoadedJob, backend_name: str, console: Console) -> None:
     "  cloudft submit --dry-run\n"
     "  cloudft submit --backend bedrock --wait --max-cost 50\n"
     "  cloudft submit --backend bedrock --via-stack\n"
-    "  cloudft submit --wait --then import",
+    "  cloudft submit --backend sagemaker --wait --then import",
 )
 @job_file_argument
 @backend_option
@@ -144,7 +144,7 @@ def show_plan(job: LoadedJob, backend_name: str, console: Console) -> None:
     "--then",
     "then",
     type=click.Choice(["import"]),
-    help="With --wait: when it has Completed, import its model into Bedrock.",
+    help="With --wait: when it has Completed, import its model into Bedrock (docs/import.md).",
 )
 @click.option("--queue", is_flag=True, help="Wait while the account runs as many jobs as it may.")
 @click.option(
@@ -193,10 +193,12 @@ def submit_command(
     job_file = load(path, flags | more)
     if queue and job_file.spec.bedrock.via_stack:
         raise click.UsageError("--queue has no meaning by the stack: its machine waits by itself")
+    home = Home.from_environ()
     if dry_run:
+        if then:
+            importing.check_place(job_file, backend(backend_name, home), console)
         show_plan(job_file, backend_name, console)
         return 0
-    home = Home.from_environ()
     chosen, store = backend(backend_name, home), Store(home.jobs)
     with reading(console) as progress:
         staged, warnings = jobs.prepare(job_file, chosen, home, progress)
@@ -238,9 +240,11 @@ def _say_cost(estimate: Estimate, console: Console) -> None:
     usd = estimate.usd["training"]
     if usd == 0:
         return
-    amount = "an unknown price" if usd is None else f"about {max(usd, 0.01):.2f} USD"
-    tokens = f"{estimate.train_tokens:,} tokens x {estimate.epochs} epochs"
-    console.note(f"training costs {amount}: {tokens} ({estimate.price_source})")
+    about = "at most" if estimate.at_most else "about"
+    amount = "an unknown price" if usd is None else f"{about} {max(usd, 0.01):.2f} USD"
+    tokens = f": {estimate.train_tokens:,} tokens x {estimate.epochs} epochs"
+    basis = "" if estimate.at_most else tokens
+    console.note(f"training costs {amount}{basis} ({estimate.price_source})")
 
 
 def waiting(console: Console, queue: bool) -> Callable[[CloudftError], None] | None:

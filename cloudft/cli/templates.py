@@ -154,6 +154,7 @@ def policy_command(path: Path | None, flags: dict[str, str], console: Console) -
     Data and names that change with the job's content stand as patterns.
     """
     from cloudft.backends import backend
+    from cloudft.backends.base import without_data
     from cloudft.backends.bedrock import preflight
     from cloudft.backends.bedrock.policy import caller_policy
     from cloudft.cli.render import json_text
@@ -164,6 +165,6 @@ def policy_command(path: Path | None, flags: dict[str, str], console: Console) -
     errors = [finding for finding in preflight.offline(job) if finding.severity == "error"]
     if errors:
         raise CheckFailed(errors[0].message, errors)
-    document = caller_policy(preflight.without_data(job))
+    document = caller_policy(without_data(job))
     console.result(document, json_text(document))
     return 0

@@ -1,7 +1,8 @@
 """Who may do what, by the policies that stand in IAM beside this endpoint.
 
-With `--authorization`, jobs reach S3 as their role: what its policies don't allow is refused, and
-so is a role that does not trust Bedrock. IAM's policy simulator is answered from the same policies.
+With `--authorization`, jobs reach S3, and write their logs, as their role: what its policies don't
+allow is refused, and so is a role that does not trust the job's service. IAM's policy simulator is
+answered from the same policies.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from cloudft.endpoint.policies import ALLOWED, Request, Statement, decide, state
 from cloudft.endpoint.state import ACCOUNT
 from cloudft.endpoint.wire import WireError
 
-SERVICE = "bedrock.amazonaws.com"
+BEDROCK, SAGEMAKER = "bedrock.amazonaws.com", "sagemaker.amazonaws.com"
 ACTIONS = {
     "GetObject": "s3:GetObject",
     "HeadObject": "s3:GetObject",
@@ -27,6 +28,8 @@ ACTIONS = {
 """What each call of S3 needs; another call is not a job's to make."""
 KEYS = {"s3:GetObject": "kms:Decrypt", "s3:PutObject": "kms:GenerateDataKey"}
 """What is needed of the key of an encrypted bucket besides."""
+LOGS = {"CreateLogGroup", "CreateLogStream", "PutLogEvents"}
+"""The calls of CloudWatch Logs that a job makes; each is an action of its own name."""
 NOBODY = f"arn:aws:sts::{ACCOUNT}:user/moto"
 """What moto calls those whose key is no user's: here they may do everything."""
 Services = Callable[[str], Any]
@@ -84,13 +87,13 @@ class Authority:
         boundary = told[kind.capitalize()].get("PermissionsBoundary")
         return self._managed(boundary["PermissionsBoundaryArn"]) if boundary else None
 
-    def take_on(self, role: str, source: str) -> None:
-        """Raise AccessDenied unless the role lets Bedrock take it on for that job's ARN."""
+    def take_on(self, role: str, source: str, service: str) -> None:
+        """Raise AccessDenied unless the role lets that service take it on for that job's ARN."""
         name = role.rpartition("/")[2]
         told = self.services("iam").get_role(RoleName=name)["Role"]
         context = {"aws:SourceAccount": source.split(":")[4], "aws:SourceArn": source}
-        if not trusts(_document(told["AssumeRolePolicyDocument"]), SERVICE, context):
-            what = f"{SERVICE} is not authorized to perform: sts:AssumeRole on resource: {role}"
+        if not trusts(_document(told["AssumeRolePolicyDocument"]), service, context):
+            what = f"{service} is not authorized to perform: sts:AssumeRole on resource: {role}"
             raise _denied(what, "AssumeRole")
 
     def require(self, role: str, request: Request, operation: str) -> None:
@@ -100,14 +103,25 @@ class Authority:
             what = f"{role} is not authorized to perform: {request.action} on {request.resource}"
             raise _denied(f"{what} ({decision})", operation)
 
-    def watch(self, s3: Any, role: str) -> None:
-        """From now on that client of S3 does what the role may do."""
+    def watch(self, client: Any, role: str) -> None:
+        """From now on that client of S3 or of CloudWatch Logs does what the role may do."""
+        service = client.meta.service_model.service_name
+        needs = {"s3": self._needs, "logs": self._needs_of_logs}[service]
 
         def look(params: Mapping[str, Any], model: Any, **_: Any) -> None:
-            for request in self._needs(s3, model.name, params):
+            for request in needs(client, model.name, params):
                 self.require(role, request, model.name)
 
-        s3.meta.events.register("before-parameter-build.s3", look)
+        client.meta.events.register(f"before-parameter-build.{service}", look)
+
+    def _needs_of_logs(
+        self, logs: Any, operation: str, params: Mapping[str, Any]
+    ) -> Iterator[Request]:
+        if operation not in LOGS:
+            raise _denied(f"a job makes no call {operation}", operation)
+        group = f"arn:aws:logs:{self.region}:{ACCOUNT}:log-group:{params['logGroupName']}"
+        stream = params.get("logStreamName")
+        yield Request(f"logs:{operation}", f"{group}:log-stream:{stream or ''}", {})
 
     def _needs(self, s3: Any, operation: str, params: Mapping[str, Any]) -> Iterator[Request]:
         if operation == "GetBucketEncryption":  # our own question, below
@@ -186,18 +200,21 @@ def _denied(message: str, operation: str) -> ClientError:
 
 
 class Hands:
-    """S3 in the hands of a job: as its role with an authority, else as this endpoint."""
+    """A client in the hands of a job: as its role with an authority, else as this endpoint."""
 
-    def __init__(self, make: Callable[[], Any], authority: Authority | None) -> None:
+    def __init__(
+        self, make: Callable[[], Any], authority: Authority | None, service: str = BEDROCK
+    ) -> None:
         self._make = make
         self._own = make()
+        self._service = service
         self.authority = authority
 
     def __call__(self, role: str, source: str) -> Any:
-        """A client of S3 for the job of that ARN. Raises ClientError for a role that is refused."""
+        """A client for the job of that ARN. Raises ClientError for a role that is refused."""
         if self.authority is None:
             return self._own
-        self.authority.take_on(role, source)
-        s3 = self._make()
-        self.authority.watch(s3, role)
-        return s3
+        self.authority.take_on(role, source, self._service)
+        client = self._make()
+        self.authority.watch(client, role)
+        return client

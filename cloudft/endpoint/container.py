@@ -163,8 +163,20 @@ class Container:
         return put_model(self.s3, self.request, name, packed.getvalue())
 
     def remove(self) -> None:
-        """Leave nothing here."""
+        """Leave nothing here, whatever broke off."""
+        if self._process is not None and self._process.poll() is None:
+            self.kill()
+            self._process.wait()
         shutil.rmtree(self.root, ignore_errors=True)
+
+
+def look_at_channels(s3: Any, request: Mapping[str, Any]) -> None:
+    """Ask S3 for what `fill` would bring, and bring nothing. Raises ClientError."""
+    for channel in request.get("InputDataConfig", ()):
+        bucket, prefix = split(channel["DataSource"]["S3DataSource"]["S3Uri"])
+        found = s3.list_objects_v2(Bucket=bucket, Prefix=prefix).get("Contents", ())
+        for item in found:
+            s3.head_object(Bucket=bucket, Key=item["Key"])
 
 
 def put_model(s3: Any, request: Mapping[str, Any], name: str, content: bytes) -> str:

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
+
+from botocore.exceptions import ClientError
 
 GROUP = "/aws/sagemaker/TrainingJobs"
 EVERY_S = 0.2
 
 
 class Stream:
-    """One log stream. Lines go there a few times a second, all of them before `close` returns."""
+    """One log stream. Lines go there a few times a second, all of them before `close` returns.
+
+    Without the permission to write it there is none: as on SageMaker, the job runs on.
+    """
 
     def __init__(self, logs: Any, name: str) -> None:
         self._logs, self._name = logs, name
         self._lines: list[dict[str, Any]] = []
         self._lock = threading.Lock()
         self._closed = threading.Event()
-        _make(logs, name)
+        self._denied = not _may(lambda: _make(logs, name))
         self._thread = threading.Thread(target=self._work, daemon=True)
         self._thread.start()
 
@@ -36,14 +42,26 @@ class Stream:
     def _send(self) -> None:
         with self._lock:
             lines, self._lines = self._lines, []
-        if lines:
-            self._logs.put_log_events(logGroupName=GROUP, logStreamName=self._name, logEvents=lines)
+        if lines and not self._denied:
+            where = {"logGroupName": GROUP, "logStreamName": self._name}
+            self._denied = not _may(lambda: self._logs.put_log_events(**where, logEvents=lines))
 
     def close(self) -> None:
         """Send the rest."""
         self._closed.set()
         self._thread.join()
         self._send()
+
+
+def _may(call: Callable[[], Any]) -> bool:
+    """Make a call; False when it is denied."""
+    try:
+        call()
+    except ClientError as error:
+        if error.response["Error"]["Code"] != "AccessDenied":
+            raise
+        return False
+    return True
 
 
 def _make(logs: Any, name: str) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 from cloudft.endpoint.answering import Answers, Question, Who
 from cloudft.endpoint.app import App
-from cloudft.endpoint.authority import Authority, Hands, Simulator
+from cloudft.endpoint.authority import SAGEMAKER, Authority, Hands, Simulator
 from cloudft.endpoint.batches import Batches
 from cloudft.endpoint.customization import Customization
 from cloudft.endpoint.faults import Dropped, Faults
@@ -141,7 +141,8 @@ def build(given: Options, url: str, folder: Path) -> Endpoint:
     transfers, batches = Transfers(state, s3, folder), Batches(state, s3, runtime)
     serving = ServingOperations(state, 0.0 if given.fast else CREATING_S)
     seconds = given.seconds if given.fast else None
-    logs, stores = services.new("logs"), services.new("s3")
+    stores = Hands(lambda: services.new("s3"), authority, SAGEMAKER)
+    logs = Hands(lambda: services.new("logs"), authority, SAGEMAKER)
     training = TrainingJobs(state, stores, logs, folder, faults, seconds)
     rooms = (foundation, customization, serving, transfers, batches, runtime, training)
     stacks = Stacks(state, Engine(services, given.region, state.save))

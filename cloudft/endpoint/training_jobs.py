@@ -12,7 +12,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from cloudft.endpoint.container import Container, put_model, refuse_others
+from botocore.exceptions import ClientError
+
+from cloudft.endpoint.authority import Hands
+from cloudft.endpoint.container import Container, look_at_channels, put_model, refuse_others
 from cloudft.endpoint.faults import Faults
 from cloudft.endpoint.journaling import Stream
 from cloudft.endpoint.state import ACCOUNT, State, TrainingJob, new_id, now
@@ -48,8 +51,8 @@ class TrainingJobs:
     def __init__(
         self,
         state: State,
-        s3: Any,
-        logs: Any,
+        s3: Hands,
+        logs: Hands,
         folder: Path,
         faults: Faults,
         seconds: float | None = None,
@@ -91,11 +94,12 @@ class TrainingJobs:
         """Run cloudft's trainer, as it was packed; other code is refused."""
         refuse_others(given)
         name = given["TrainingJobName"]
+        arn = f"arn:aws:sagemaker:{self.state.region}:{ACCOUNT}:training-job/{name.lower()}"
+        self._take_on(given["RoleArn"], arn)
         with self.state.lock:
             if name in self.state.training:
                 what = f"Training job names must be unique; {name} is there already"
                 raise WireError("ResourceInUse", what)
-            arn = f"arn:aws:sagemaker:{self.state.region}:{ACCOUNT}:training-job/{name.lower()}"
             job = TrainingJob(arn, name, dict(given))
             self.state.training[name] = job
             pairs = given.get("Tags", ())
@@ -103,6 +107,17 @@ class TrainingJobs:
             self.state.save()
         self._go(job)
         return {"TrainingJobArn": arn}
+
+    def _take_on(self, role: str, arn: str) -> None:
+        """Raise ValidationException, as SageMaker does at once, for a role that is not for it."""
+        try:
+            self.s3(role, arn)
+        except ClientError as error:
+            what = f"Could not assume role {role}. Please ensure that the role exists and allows"
+            raise WireError(
+                "ValidationException",
+                f"{what} principal 'sagemaker.amazonaws.com' to assume the role.",
+            ) from error
 
     def _move(self, job: TrainingJob, second: str, status: str | None = None) -> None:
         with self.state.lock:
@@ -127,8 +142,10 @@ class TrainingJobs:
     def _once(self, job: TrainingJob, live: Live) -> bool:
         """One machine; True when it was taken away."""
         live.interrupted = False
-        log = Stream(self.logs, f"{job.name}/algo-1-{time.time_ns() // 1_000_000}")
-        container = Container(job.request, self.folder / new_id(), self.s3, log.tell)
+        role = job.request["RoleArn"]
+        s3, logs = self.s3(role, job.arn), self.logs(role, job.arn)
+        log = Stream(logs, f"{job.name}/algo-1-{time.time_ns() // 1_000_000}")
+        container = Container(job.request, self.folder / new_id(), s3, log.tell)
         live.container = container
         try:
             self._move(job, "Downloading")
@@ -200,9 +217,11 @@ class TrainingJobs:
             with tarfile.open(fileobj=packed, mode="w:gz") as archive:
                 archive.add(folder, ".")
             try:
-                job.artifacts = put_model(self.s3, job.request, job.name, packed.getvalue())
+                s3 = self.s3(job.request["RoleArn"], job.arn)
+                look_at_channels(s3, job.request)
+                job.artifacts = put_model(s3, job.request, job.name, packed.getvalue())
                 self._end(job, "Completed")
-            except Exception as error:  # the bucket is gone
+            except Exception as error:  # the bucket is gone, or the role may not
                 self._end(job, "Failed", f"ClientError: {error}")
         live.closed.set()
 

@@ -87,14 +87,14 @@ def _flips(evaluation: Mapping[str, Any]) -> list[tuple[str, list[dict[str, Any]
 
 
 def _cost(job: Job) -> Iterator[tuple[str, str]]:
-    estimate = job.record.estimate
-    for name, key in (
-        ("training", "training"),
-        ("storage a month", "storagePerMonth"),
-        ("serving an hour", "servingPerHour"),
+    estimate, training = job.record.estimate, job.to_json()["cost"]
+    told = ", estimated" if training["estimated"] else ", by the seconds that were billed"
+    for name, amount, how in (
+        ("training", training["usd"], ", at most" if training.get("atMost") else told),
+        ("storage a month", estimate["usd"].get("storagePerMonth"), ", estimated"),
+        ("serving an hour", estimate["usd"].get("servingPerHour"), ", estimated"),
     ):
-        amount = estimate["usd"].get(key)
-        yield name, "no price is known" if amount is None else f"{amount:.2f} USD, estimated"
+        yield name, "no price is known" if amount is None else f"{amount:.2f} USD{how}"
     source = ", ".join(str(estimate[k]) for k in ("priceSource", "priceDate") if estimate.get(k))
     yield "by", source
 

@@ -13,7 +13,7 @@ from typing import Any
 from cloudft.catalogue import Hyperparameter, Model, find, local_hyperparameters
 from cloudft.errors import UnknownModel
 from cloudft.spec.explain import Places
-from cloudft.spec.fields import SUPPORTED_TYPES
+from cloudft.spec.fields import SUPPORTED_TYPES, TRAINED_HERE
 from cloudft.spec.scalars import as_number
 from cloudft.spec.tree import Key, nearest
 from cloudft.types import Finding, Severity
@@ -63,6 +63,10 @@ def _customization_type(tree: Tree, model: Model, places: Places) -> list[Findin
     message = f"{model.alias} does not support {wanted} (it has: {has}; {source})"
     usable = [kind for kind in SUPPORTED_TYPES if kind in model.customization_types]
     fix = "take an open-weight base_model such as smollm2-135m"
+    if wanted in TRAINED_HERE:
+        fix += (
+            " and `cloudft submit --backend sagemaker --wait --then import`: Bedrock serves it then"
+        )
     if usable:
         fix = f"write {' or '.join(usable)}, or {fix}"
     key = ("customization_type",) if "customization_type" in tree else ("base_model",)

@@ -265,6 +265,11 @@ class SageMakerSpec(Section):
     """Settings of the SageMaker backend. `local` says what is trained, and how."""
 
     region: REGION | None = Field(default=None, description="AWS Region; bedrock.region if unset.")
+    stack: STACK | None = Field(
+        default=None,
+        description="Stack of `cloudft infra deploy`; it says what is left unsaid here: role,"
+        " place, key, network. bedrock.stack if unset and role_arn or s3_uri is left out.",
+    )
     role_arn: ROLE_ARN | None = Field(default=None, description="Role that SageMaker takes on.")
     s3_uri: S3_URI | None = Field(default=None, description="Where data and output go.")
     instance_type: INSTANCE_TYPE | None = Field(
@@ -278,7 +283,7 @@ class SageMakerSpec(Section):
     pytorch_version: Annotated[str, Field(pattern=r"^\d+(\.\d+){1,2}$")] | None = Field(
         default=None, description="Of the image that the SDK chooses; its newest if unset."
     )
-    spot: bool = Field(default=False, description="Spare machines, which may be taken away.")
+    spot: Bool = Field(default=False, description="Spare machines, which may be taken away.")
     max_runtime_seconds: Int | None = Field(
         default=None,
         ge=60,
@@ -305,7 +310,7 @@ class SageMakerSpec(Section):
         default=None, description="Account that owns the bucket; the role's if unset."
     )
     vpc: Vpc | None = Field(default=None, description="Subnets and security groups.")
-    network_isolation: bool = Field(
+    network_isolation: Bool = Field(
         default=False, description="No network: the image must have all that the trainer needs."
     )
     profile: Annotated[str, Field(min_length=1)] | None = Field(

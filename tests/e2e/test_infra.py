@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import os
@@ -18,10 +19,13 @@ import pytest
 import yaml
 from base_stack import EVERYTHING, permissions, statements, without
 from botocore.exceptions import ClientError
-from endpoint import ACCOUNT, REGION, Endpoint, new_client, running
+from endpoint import ACCOUNT, REGION, SAGEMAKER_TRUST, Endpoint, new_client, running
 from job_files import write_job_file
+from processes import wait_until
 
+from cloudft import importing
 from cloudft.aws.client import Aws, Place
+from cloudft.backends import backend
 from cloudft.backends.bedrock import permissions as simulated
 from cloudft.backends.bedrock import preflight, request, stack
 from cloudft.backends.bedrock.policy import caller_policy
@@ -29,6 +33,7 @@ from cloudft.cli import failures
 from cloudft.cli.main import cloudft
 from cloudft.endpoint.authority import Authority, Hands
 from cloudft.endpoint.policies import Request, decide
+from cloudft.home import Home
 from cloudft.infrastructure import template as templates
 from cloudft.spec.load import LoadedJob, load_job
 
@@ -607,3 +612,68 @@ def test_synth_prints_the_template_as_it_is(cli: Cli) -> None:
     assert bad.returncode == 2 and "one of yes, no" in bad.stderr
     none = cli("infra", "synth", "--template", "other")
     assert none.returncode == 2 and "there is no template other" in none.stderr
+
+
+def sagemaker_file(folder: Path, model: Path, name: str, **more: Any) -> Path:
+    """A job file for SageMaker that names nothing of AWS but a stack."""
+    section = {"stack": "team", "image_uri": "pytorch-training:any", **more}
+    return write_job_file(folder, model, name=name, sagemaker=section)
+
+
+def test_a_training_job_of_the_stack_is_found_fit_and_acts_as_its_role(
+    aws: Endpoint, team: dict[str, str], tiny_model: Path, tmp_path: Path, cli: Cli
+) -> None:
+    path = sagemaker_file(tmp_path / "job", tiny_model, "of-the-stack")
+    checked = told(cli("check", path, "--backend", "sagemaker", *JSON))
+    assert {f["code"] for f in checked["findings"]} <= {"NetworkOfItsOwn"}
+    shown = {one["field"]: one for one in told(cli("show", path, "--resolved", *JSON))}
+    assert shown["sagemaker.role_arn"]["value"] == team["SageMakerRoleArn"]
+    assert shown["sagemaker.role_arn"]["where"] == "stack team, SageMakerRoleArn"
+    assert shown["sagemaker.vpc.subnet_ids"]["value"] == team["SubnetIds"].split(",")
+    done = told(cli("submit", path, "--backend", "sagemaker", "--wait", *JSON))
+    assert done["status"] == "Completed", done["failureMessage"]
+    [asked] = [
+        c for c in aws.calls("CreateTrainingJob") if c["RoleArn"] == team["SageMakerRoleArn"]
+    ]
+    assert asked["VpcConfig"]["Subnets"] == team["SubnetIds"].split(",")
+    assert asked["OutputDataConfig"]["KmsKeyId"] == team["KeyArn"]
+    sagemaker = aws.client("sagemaker")
+    for lacking in ("s3:GetObject", "s3:PutObject", "kms:GenerateDataKey"):
+        name = f"without-{lacking.replace(':', '-')}"
+        role = role_without(aws, name, lacking)
+        sagemaker.create_training_job(**{**asked, "TrainingJobName": name, "RoleArn": role})
+        failed = wait_until(functools.partial(training_ended, aws, name), f"{name} ends")
+        assert failed["TrainingJobStatus"] == "Failed", lacking
+        assert f"{role} is not authorized to perform: {lacking}" in failed["FailureReason"]
+    with pytest.raises(sagemaker.exceptions.ClientError, match="Could not assume role"):
+        other = {"TrainingJobName": "other", "RoleArn": team["BedrockRoleArn"]}
+        sagemaker.create_training_job(**{**asked, **other})
+
+
+def role_without(aws: Endpoint, name: str, action: str) -> str:
+    """A role that SageMaker may take on, with all permissions but one."""
+    iam = aws.client("iam")
+    trust = json.dumps(SAGEMAKER_TRUST)
+    arn = iam.create_role(RoleName=name, AssumeRolePolicyDocument=trust)["Role"]["Arn"]
+    allow = {"Effect": "Allow", "Action": "*", "Resource": "*"}
+    deny = {"Effect": "Deny", "Action": action, "Resource": "*"}
+    policy = {"Version": "2012-10-17", "Statement": [allow, deny]}
+    iam.put_role_policy(RoleName=name, PolicyName="p", PolicyDocument=json.dumps(policy))
+    return str(arn)
+
+
+def training_ended(aws: Endpoint, name: str) -> Any:
+    told = aws.client("sagemaker").describe_training_job(TrainingJobName=name)
+    return told if told["TrainingJobStatus"] != "InProgress" else None
+
+
+def test_an_import_takes_its_role_and_its_place_from_the_stack(
+    aws: Endpoint, team: dict[str, str], tiny_model: Path, tmp_path: Path
+) -> None:
+    bedrock = {"region": REGION, "stack": "team"}
+    path = write_job_file(tmp_path, tiny_model, bedrock=bedrock)
+    home = Home(tmp_path / "home")
+    job, found = importing.check(load_job(path), backend("local", home), home)
+    assert found == [] or {f.code for f in found} == {"ImportRegion"}
+    assert job.spec.bedrock.import_role_arn == team["ImportRoleArn"]
+    assert job.spec.bedrock.s3_uri == f"s3://{team['DataBucketName']}/cloudft"

@@ -13,7 +13,8 @@ from job_files import write_job_file
 
 from cloudft import jobs
 from cloudft.aws.client import Aws, Place
-from cloudft.backends.bedrock import permissions, preflight
+from cloudft.aws.permissions import principal_of
+from cloudft.backends.bedrock import preflight
 from cloudft.backends.bedrock.backend import BedrockBackend
 from cloudft.errors import SpecError
 from cloudft.home import Home
@@ -140,7 +141,7 @@ def test_what_the_role_and_the_caller_may_do(
 
 def test_a_session_is_its_role() -> None:
     session = "arn:aws:sts::123456789012:assumed-role/team/me"
-    assert permissions.principal_of(session) == "arn:aws:iam::123456789012:role/team"
+    assert principal_of(session) == "arn:aws:iam::123456789012:role/team"
 
 
 def test_the_bucket(tmp_path: Path, endpoint: Endpoint) -> None:

@@ -11,8 +11,9 @@ import pytest
 
 from cloudft import catalogue, cost
 from cloudft.aws.client import Aws, Place
-from cloudft.backends.bedrock import prices
+from cloudft.backends.bedrock import inventory, prices
 from cloudft.backends.bedrock.backend import BedrockBackend
+from cloudft.catalogue import UnitPrices
 from cloudft.errors import AwsDenied
 from cloudft.home import Home
 from cloudft.spec.load import load_job
@@ -107,6 +108,14 @@ def test_an_imported_models_copies_are_billed_by_whole_windows() -> None:
     assert cost.imported_usd(0.0, 1, 2, 0.05) == 0.0
     assert cost.imported_usd(0.1, 1, 2, 0.05) == pytest.approx(0.5)
     assert cost.imported_usd(12.0, 3, 2, 0.05) == pytest.approx(3 * 2 * 0.05 * 15)
+
+
+def test_how_a_copy_is_billed_is_told_with_its_source() -> None:
+    units = {"customModelUnitsPerModelCopy": 2, "customModelUnitsVersion": "v1.0"}
+    told = inventory._copies(units, None)
+    assert "2 custom model units v1.0 in windows of 5 minutes, no price is known" in told
+    assert "import-model-calculate-cost.html, 2026-11-27" in told
+    assert "0.05 USD a unit and minute" in inventory._copies(units, UnitPrices(0.05))
 
 
 def test_asking_costs_tokens_of_both_models_where_their_prices_are_known() -> None:

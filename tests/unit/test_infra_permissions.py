@@ -23,9 +23,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from job_files import write_job_file
 
+from cloudft.aws.permissions import Need
 from cloudft.aws.shapes import service_model
 from cloudft.backends.bedrock import needs
-from cloudft.backends.bedrock.needs import Need
+from cloudft.backends.bedrock.imports.preflight import of_role as import_needs
+from cloudft.backends.sagemaker.needs import of_role as sagemaker_needs
 from cloudft.endpoint.policies import Request, decide, trusts
 from cloudft.spec.load import LoadedJob, load_job
 
@@ -228,9 +230,9 @@ def test_an_import_reads_weights_and_a_training_job_writes_only_what_jobs_leave(
     weights, training = (statements(EVERYTHING, name) for name in ("ImportRole", "SageMakerRole"))
     data, output = "arn:aws:s3:::team-databucket/cloudft", "arn:aws:s3:::team-outputbucket/cloudft"
     for found, action, resource, decision in (
-        (weights, "s3:GetObject", f"{data}/models/x", "allowed"),
+        (weights, "s3:GetObject", f"{data}/imports/x", "allowed"),
         (weights, "s3:GetObject", f"{data}/data/x", "implicitDeny"),
-        (weights, "s3:PutObject", f"{data}/models/x", "implicitDeny"),
+        (weights, "s3:PutObject", f"{data}/imports/x", "implicitDeny"),
         (training, "s3:GetObject", f"{output}/code/x", "allowed"),
         (training, "s3:PutObject", f"{output}/jobs/x/output/model.tar.gz", "allowed"),
         (training, "s3:PutObject", f"{output}/models/x", "implicitDeny"),
@@ -241,6 +243,38 @@ def test_an_import_reads_weights_and_a_training_job_writes_only_what_jobs_leave(
         for resource in OUTSIDE:
             for action in ("s3:GetObject", "s3:PutObject", "kms:Decrypt", "iam:PassRole"):
                 assert decide(found, Request(action, resource, {})) == "implicitDeny"
+
+
+@pytest.mark.parametrize("role", ["ImportRole", "SageMakerRole"])
+def test_the_other_roles_may_do_all_that_is_checked_of_them(
+    tmp_path: Path, job: LoadedJob, role: str
+) -> None:
+    wanted = list(import_needs(job))
+    if role == "SageMakerRole":
+        told = outputs(EVERYTHING)
+        section = {
+            "region": REGION,
+            "role_arn": told["SageMakerRoleArn"],
+            "s3_uri": f"s3://{told['OutputBucketName']}/{told['Prefix']}",
+            "instance_type": "ml.m5.xlarge",
+            "kms_key_id": told["KeyArn"],
+            "vpc": job.spec.bedrock.vpc.model_dump() if job.spec.bedrock.vpc else None,
+        }
+        path = write_job_file(tmp_path, Path("smollm2-135m"), sagemaker=section)
+        wanted = list(sagemaker_needs(load_job(path), REGION))
+        assert {"kms:CreateGrant", "ec2:CreateNetworkInterface"} <= {n.action for n in wanted}
+    found = statements(EVERYTHING, role)
+    assert [n for n in wanted if decide(found, asked(n)) != "allowed"] == []
+
+
+def test_people_may_remove_what_gc_finds() -> None:
+    people = statements(EVERYTHING, "SubmitterPolicy")
+    data, output = "arn:aws:s3:::team-databucket/cloudft", "arn:aws:s3:::team-outputbucket/cloudft"
+    for place in (f"{data}/data", f"{data}/imports", f"{output}/data", f"{output}/models"):
+        assert decide(people, Request("s3:DeleteObject", f"{place}/x", {})) == "allowed", place
+    assert decide(people, Request("s3:DeleteObject", f"{output}/jobs/x", {})) == "implicitDeny"
+    warm = f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:training-job/x"
+    assert decide(people, Request("sagemaker:UpdateTrainingJob", warm, {})) == "allowed"
 
 
 def test_a_workflow_of_another_repository_or_branch_gets_no_role() -> None:

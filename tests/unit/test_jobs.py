@@ -283,6 +283,19 @@ def test_a_running_job_is_not_deleted_and_an_ended_one_is(
     assert store.ids() == []
 
 
+def test_a_job_that_its_backend_has_forgotten_can_be_deleted(
+    staged: StagedJob, backend: Puppet, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = jobs.submit(staged, backend, store).record
+
+    def gone(job_id: str) -> JobState:
+        raise JobNotFound(f"no job {job_id}")
+
+    monkeypatch.setattr(backend, "describe", gone)
+    jobs.delete(record, backend, store)
+    assert store.ids() == []
+
+
 def test_artifacts_before_the_end_and_resuming_where_it_cannot_be_are_conflicts(
     staged: StagedJob, backend: Puppet, store: Store
 ) -> None:

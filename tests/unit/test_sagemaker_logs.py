@@ -12,12 +12,14 @@ from typing import Any
 
 import boto3
 import pytest
+from botocore.exceptions import ClientError
 from moto import mock_aws
 from simulator import simulate
 
 from cloudft.artifacts import TRAINING_CSV
 from cloudft.aws.client import Aws, Place
 from cloudft.backends.sagemaker import account, logs, output, preflight
+from cloudft.endpoint.journaling import Stream
 from cloudft.errors import DamagedJob
 from cloudft.home import Home
 from cloudft.spec.load import load_job
@@ -150,3 +152,19 @@ def test_the_account_is_asked_and_what_it_lacks_is_named(
     assert codes("none", "no-such-bucket-there") == ["NoBucket", "NoRole"]
     simulate(monkeypatch, "s3:PutObject", "logs:PutLogEvents")
     assert codes("right", BUCKET) == ["RoleDenied", "RoleDenied"]
+
+
+@mock_aws
+def test_a_container_that_may_write_no_log_runs_on() -> None:
+    client = boto3.client("logs", region_name="us-east-1")
+    asked: list[str] = []
+
+    def deny(model: Any, **_: Any) -> None:
+        asked.append(model.name)
+        raise ClientError({"Error": {"Code": "AccessDenied", "Message": "no"}}, model.name)
+
+    client.meta.events.register("before-parameter-build.logs", deny)
+    stream = Stream(client, "x/algo-1-1")
+    stream.tell("a line")
+    stream.close()
+    assert asked == ["CreateLogGroup"]

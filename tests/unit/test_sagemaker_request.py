@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, get_args
 
 import pytest
@@ -14,15 +15,16 @@ from job_files import write_job_file
 from cloudft import catalogue, jobs
 from cloudft.aws.client import Aws, Place
 from cloudft.aws.shapes import request_problems, service_model
+from cloudft.aws.stack import Stack
 from cloudft.backends.base import StagedJob
 from cloudft.backends.sagemaker import images, instances, preflight, request, states
 from cloudft.backends.sagemaker.backend import SageMakerBackend
 from cloudft.data.manifest import from_json
 from cloudft.data.stage import stage
-from cloudft.errors import UsageError
+from cloudft.errors import CheckFailed, UsageError
 from cloudft.home import Home
 from cloudft.spec.load import LoadedJob, load_job
-from cloudft.types import Plan, Status, Volume, to_json
+from cloudft.types import Finding, JobState, Plan, Status, Volume, to_json
 
 ROLE = "arn:aws:iam::123456789012:role/sagemaker-job"
 SECTION = {
@@ -66,10 +68,13 @@ def created(plan: Plan) -> dict[str, Any]:
     return found
 
 
-def codes(job: LoadedJob) -> list[str]:
+def told(job: LoadedJob) -> dict[str, Finding]:
     """Off line: the account isn't asked while there are errors."""
-    found = [f for f in preflight.findings(job, Aws(Place()), []) if f.severity == "error"]
-    return [finding.code for finding in found]
+    return {f.code: f for f in SageMakerBackend(Home(job.base_dir), Aws(Place())).check(job)}
+
+
+def codes(job: LoadedJob) -> list[str]:
+    return [finding.code for finding in told(job).values() if finding.severity == "error"]
 
 
 def test_every_status_of_the_api_has_its_word() -> None:
@@ -120,6 +125,18 @@ def test_the_whole_request_is_a_value(make: Make, tmp_path: Path) -> None:
     puts = [call for call in plan.request["calls"] if call["operation"] == "put_object"]
     assert all(p["parameters"]["ExpectedBucketOwner"] == "123456789012" for p in puts)
     assert from_json(to_json(plan.manifest)) == plan.manifest
+
+
+def test_a_warm_machine_without_a_network_and_a_key_for_what_is_staged(
+    make: Make, tmp_path: Path
+) -> None:
+    section = {"keep_alive_seconds": 600, "network_isolation": True, "s3_kms_key_id": "alias/s3"}
+    plan = plan_of(make(section), tmp_path)
+    wanted = created(plan)
+    assert wanted["ResourceConfig"]["KeepAlivePeriodInSeconds"] == 600
+    assert wanted["EnableNetworkIsolation"] is True and "VpcConfig" not in wanted
+    puts = [call["parameters"] for call in plan.request["calls"][:-1]]
+    assert {put["SSEKMSKeyId"] for put in puts} == {"alias/s3"}
 
 
 def test_what_changes_the_job_changes_its_token_and_who_asks_does_not(
@@ -177,8 +194,9 @@ def test_a_budget_bounds_the_running_time(make: Make, tmp_path: Path) -> None:
     assert created(plan)["StoppingCondition"] == {"MaxRuntimeInSeconds": 7200}
     jobs.check_budget(job, plan)
     given = make({"instance_type": "ml.g5.2xlarge", "max_runtime_seconds": 86400}, budget_usd=3.03)
-    with pytest.raises(jobs.OverBudget, match=r"36\.36 USD"):
+    with pytest.raises(jobs.OverBudget, match=r"36\.36 USD") as refused:
         jobs.check_budget(given, plan_of(given, tmp_path))
+    assert "max_runtime_seconds" in str(refused.value.fix)
 
 
 @pytest.mark.parametrize(
@@ -194,6 +212,9 @@ def test_a_budget_bounds_the_running_time(make: Make, tmp_path: Path) -> None:
         ({"pytorch_version": "2.8"}, {}, "UnusedValue"),
         ({"instance_count": 2}, {"hyperparameters": {"batchSize": 1}}, "GpusIdle"),
         ({"instance_type": "ml.g5.2xlarge"}, {"local": {"fsdp": True}}, "OneProcess"),
+        ({"instance_count": 9}, {"hyperparameters": {}}, "GpusIdle"),
+        ({"instance_type": "ml.g5.2xlrge"}, {}, "NoSuchInstance"),
+        ({}, {"tags": {f"key{n}": "x" for n in range(49)}}, "BadRequest"),
         ({"network_isolation": True}, {"model": "some-org/some-model"}, "NoNetwork"),
     ],
 )
@@ -225,10 +246,88 @@ def test_the_sdk_names_the_stock_image() -> None:
         images.stock("eu-west-1", "ml.g5.2xlarge", "1.99")
 
 
-def test_what_serves_better_is_said(make: Make) -> None:
-    job = make({"role_arn": None}, model="titan-text-express")
-    found = {f.code: f for f in preflight.findings(job, Aws(Place()), [])}
-    assert "serverless customization" in str(found["ServerlessServes"].fix)
+def test_what_serves_better_is_said_where_a_source_says_so(make: Make) -> None:
+    def closed(alias: str) -> dict[str, Finding]:
+        return told(dataclasses.replace(make(), model=catalogue.find(alias)))
+
+    nova = closed("nova-lite")
+    assert "open stand-in" in str(nova["NoLocalModel"].fix)
+    assert "serverless" in nova["ServerlessServes"].message
+    assert preflight.GUIDE in str(nova["ServerlessServes"].fix)
+    assert "ServerlessServes" not in closed("titan-text-express")
+    techniques = service_model("sagemaker").shape_for("CustomizationTechnique").enum
+    assert all(name in preflight.SERVERLESS for name in techniques)
+
+
+def test_flags_are_words_and_mean_the_same(tmp_path: Path, tiny_model: Path) -> None:
+    path = write_job_file(tmp_path, tiny_model, sagemaker=SECTION)
+    flags = {"sagemaker.spot": "true", "sagemaker.network_isolation": "false"}
+    assert load_job(path, flags=flags).spec.sagemaker.spot is True
+
+
+def test_a_stack_fills_what_is_left_out_and_bedrocks_serves_both(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outputs = {
+        "SageMakerRoleArn": ROLE,
+        "OutputBucketName": "team-output",
+        "Prefix": "cloudft",
+        "KeyArn": f"arn:aws:kms:eu-west-1:123456789012:key/{'0' * 36}",
+        "SubnetIds": "subnet-1,subnet-2",
+        "SecurityGroupIds": "sg-1",
+    }
+    there: dict[str, dict[str, str]] = {"bare": {}}
+
+    def read(aws: Aws, name: str) -> Stack:
+        found = there.get(name, outputs)
+        return Stack(name, "arn:x", "UPDATE_COMPLETE", None, found, {}, {}, False, "2026")
+
+    monkeypatch.setattr("cloudft.backends.outputs.stacks.read", read)
+
+    def completed(sagemaker: dict[str, Any], **bedrock: Any) -> LoadedJob:
+        section = {"image_uri": SECTION["image_uri"], **sagemaker}
+        bedrock = {"region": "eu-west-1", **bedrock}
+        path = write_job_file(tmp_path, tiny_model, sagemaker=section, bedrock=bedrock)
+        return SageMakerBackend(Home(tmp_path)).completed(load_job(path))
+
+    job = completed({"stack": "team", "vpc": None})
+    spec = job.spec.sagemaker
+    assert (spec.role_arn, spec.s3_uri) == (ROLE, "s3://team-output/cloudft")
+    assert spec.kms_key_id == outputs["KeyArn"] and spec.vpc is None
+    assert job.origins["sagemaker.s3_uri"].where == "stack team, OutputBucketName and Prefix"
+    other = completed({}, stack="shared").spec.sagemaker
+    assert other.vpc and other.vpc.subnet_ids == ("subnet-1", "subnet-2")
+    assert other.role_arn == ROLE
+    by_value = {"role_arn": ROLE, "s3_uri": "s3://my-bucket/x"}
+    assert completed(by_value, stack="shared").spec.sagemaker.kms_key_id is None
+    with pytest.raises(CheckFailed) as refused:
+        completed({"stack": "bare"})
+    [finding] = refused.value.findings
+    assert (finding.code, finding.field) == ("NoSuchOutput", "sagemaker.stack")
+    assert "SageMakerRoleArn" in finding.message
+
+
+def test_what_was_billed_stands_in_the_place_of_the_bound(make: Make, tmp_path: Path) -> None:
+    plan = plan_of(make(), tmp_path)
+    record = {"usd": {"training": 27.048}, "atMost": True}
+    job = jobs.Job(SimpleNamespace(estimate=record), states_of("InProgress"))  # type: ignore[arg-type]
+    assert to_json(plan.estimate)["atMost"] is True
+    assert job._cost() == {"usd": 27.048, "estimated": True, "atMost": True}
+    ended = dataclasses.replace(job, state=states_of("Completed"))
+    assert ended._cost() == {"usd": 1.0, "estimated": False}
+
+
+def states_of(status: str) -> JobState:
+    moment = datetime(2026, 1, 1, tzinfo=timezone.utc)
+    answer = {
+        "TrainingJobArn": "arn:x",
+        "TrainingJobStatus": status,
+        "CreationTime": moment,
+        "LastModifiedTime": moment,
+        "BillableTimeInSeconds": 1800,
+        "HyperParameters": {"cloudft-job": "a-0123abcd"},
+    }
+    return states.state(answer, usd_per_hour=2.0)
 
 
 def test_a_state_tells_what_is_billed_and_why_it_ended() -> None:

@@ -146,7 +146,7 @@ def test_a_full_job_file(tmp_path: Path):
             "UnsupportedCustomizationType",
             5,
             "customization_type",
-            "open-weight",
+            "--backend sagemaker --wait --then import",
         ),
         (MINIMAL.replace("nova-lite", "nova-premier"), "UnsupportedCustomizationType", 2, None, ""),
         (MINIMAL.replace("nova-lite", "nova-lit"), "UnknownModel", 2, "base_model", "models"),

@@ -428,7 +428,7 @@ class BedrockBackend(Backend, Finds, Quotes, Serves, Generates, Opens, OpensBatc
 def _no_such_job(job_id: str) -> JobNotFound:
     return JobNotFound(
         f"Bedrock has no job {job_id} in this account and Region",
-        fix="check --profile and --region; `cloudft list` shows the jobs.",
+        fix="check --profile and --region; `cloudft delete` forgets a job that is gone.",
     )
 
 

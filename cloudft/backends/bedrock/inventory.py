@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from tenacity import Retrying, retry_if_result, stop_after_delay, wait_exponential
@@ -14,6 +15,7 @@ from cloudft.backends.base import Thing
 from cloudft.backends.bedrock import request, states
 from cloudft.backends.bedrock.imports import staged
 from cloudft.backends.bedrock.output import objects
+from cloudft.catalogue import UnitPrices
 from cloudft.errors import AwsDenied, AwsNotFound, UnknownModel
 
 GONE_S = 120.0
@@ -60,7 +62,14 @@ def servings(aws: Aws) -> Iterator[Thing]:
         usd_ = {"perHour": hour, "perMonth": None if hour is None else hour * cost.HOURS_PER_MONTH}
         kind, status = "provisioned-throughput", summary["status"]
         made = summary["creationTime"]
-        yield _thing(aws, kind, arn, name, status, made, usd_, summary["modelArn"])
+        thing = _thing(aws, kind, arn, name, status, made, usd_, summary["modelArn"])
+        yield replace(thing, basis=_source(_known(summary["foundationModelArn"]), hour))
+
+
+def _source(model: catalogue.Model | None, amount: float | None) -> str:
+    """Where a price of the catalogue was read."""
+    prices = model.prices if model else None
+    return "no price is known" if prices is None or amount is None else str(prices.source)
 
 
 def _unit_hour(arn: str, units: int) -> float | None:
@@ -85,7 +94,8 @@ def _models(aws: Aws) -> Iterator[Thing]:
         usd = {"perHour": hour, "perMonth": month}
         arn, name = summary["modelArn"], summary["modelName"]
         status = summary.get("modelStatus", "Active")
-        yield _thing(aws, "custom-model", arn, name, status, summary["creationTime"], usd)
+        thing = _thing(aws, "custom-model", arn, name, status, summary["creationTime"], usd)
+        yield replace(thing, basis=_source(model, month))
 
 
 def _imported(aws: Aws) -> Iterator[Thing]:
@@ -102,7 +112,21 @@ def _imported(aws: Aws) -> Iterator[Thing]:
         month = price.unit_month if price else None
         month = None if month is None else month * int(units["customModelUnitsPerModelCopy"])
         usd = {"perHour": None if month is None else 0.0, "perMonth": month}
-        yield _thing(aws, "imported-model", arn, name, "Active", summary["creationTime"], usd)
+        thing = _thing(aws, "imported-model", arn, name, "Active", summary["creationTime"], usd)
+        yield replace(thing, basis=_copies(units, price))
+
+
+def _copies(units: Mapping[str, Any], price: UnitPrices | None) -> str:
+    """How an imported model is billed: the units of a copy, the windows, and where that stands."""
+    count = units.get("customModelUnitsPerModelCopy", "an unknown number of")
+    version = units.get("customModelUnitsVersion", "")
+    minute = price.unit_minute if price else None
+    told = "no price is known" if minute is None else f"{minute:g} USD a unit and minute"
+    return (
+        f"a copy that answers: {count} custom model units {version}"
+        f" in windows of {cost.WINDOW_MINUTES} minutes, {told}"
+        f" ({catalogue.import_rules().billing_source})"
+    )
 
 
 def _data(aws: Aws) -> Iterator[Thing]:

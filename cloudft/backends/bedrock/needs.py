@@ -7,48 +7,16 @@ model customization jobs using a VPC" and "Encryption of custom models". Pure.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 
+from cloudft.aws.permissions import Need, Place
 from cloudft.backends.bedrock import request
 from cloudft.spec.load import LoadedJob
-from cloudft.types import Severity
 
 SERVICE = "bedrock.amazonaws.com"
 MANAGED, MANAGED_BY = "BedrockManaged", "BedrockModelCustomizationJobArn"
 """The tags of the network interfaces that Bedrock makes for a job."""
 MADE = ("model-customization-job", "custom-model")
 """What a submit makes."""
-
-
-@dataclass(frozen=True)
-class Need:
-    """An action on a resource, with the keys of conditions that it comes with.
-
-    `severity` is `warning` where the resource's own policy may allow it, which can't be simulated.
-    """
-
-    action: str
-    resource: str
-    context: Mapping[str, str] = field(default_factory=dict)
-    severity: Severity = "error"
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where the job runs: the parts of its ARNs."""
-
-    partition: str
-    region: str
-    account: str
-
-    def arn(self, service: str, resource: str, *, account: bool = True) -> str:
-        """The ARN of something of this Region."""
-        owner = self.account if account else ""
-        return f"arn:{self.partition}:{service}:{self.region}:{owner}:{resource}"
-
-    def bucket(self, name: str, key: str = "") -> str:
-        """The ARN of a bucket, or of an object in it."""
-        return f"arn:{self.partition}:s3:::{name}{f'/{key}' if key else ''}"
 
 
 def place_of(job: LoadedJob) -> Place:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator
 
 from cloudft.aws.client import Aws
+from cloudft.aws.permissions import principal_of, refused, statement
 from cloudft.backends.bedrock import needs, request
-from cloudft.backends.bedrock.needs import Need
 from cloudft.backends.bedrock.notes import Note, encryption, where_of
 from cloudft.spec.load import LoadedJob
 from cloudft.types import Finding
@@ -17,7 +16,7 @@ from cloudft.types import Finding
 def of_role(job: LoadedJob, aws: Aws, note: Note) -> Iterator[Finding]:
     """Each permission that the role lacks, by name, with the statement that gives it."""
     role = str(job.spec.bedrock.role_arn)
-    for need, decision in _refused(aws, role, needs.of_role(job, _keys(job, aws))):
+    for need, decision in refused(aws, role, needs.of_role(job, _keys(job, aws))):
         message = f"the role may not {need.action} on {need.resource} ({decision})"
         if need.severity == "warning":
             message += "; what it acts on may allow it by a policy of its own"
@@ -44,69 +43,13 @@ def _key_arn(aws: Aws, key: str) -> str:
     return str(answer["KeyMetadata"]["Arn"])
 
 
-def statement(need: Need) -> dict[str, Any]:
-    """A statement that allows it, and no more of it than is asked."""
-    said: dict[str, Any] = {"Effect": "Allow", "Action": need.action, "Resource": need.resource}
-    if need.context:
-        said["Condition"] = {"StringLike": dict(need.context)}
-    return said
-
-
 def of_caller(job: LoadedJob, aws: Aws, note: Note) -> Iterator[Finding]:
     """What you yourself may not do: create the job, tag it, hand the role to Bedrock."""
     identity = aws.call("the identity can't be looked up", "sts", "get_caller_identity")
     principal = principal_of(str(identity["Arn"]))
     if principal.endswith(":root"):  # the simulator takes no root user, and denies it nothing
         return
-    for need, decision in _refused(aws, principal, needs.of_caller(job)):
+    for need, decision in refused(aws, principal, needs.of_caller(job)):
         message = f"{principal} may not {need.action} on {need.resource} ({decision})"
         fix = "ask for: " + json.dumps(statement(need))
         yield note("CallerDenied", "bedrock", message, fix, need.severity)
-
-
-def _refused(aws: Aws, principal: str, wanted: Iterable[Need]) -> Iterator[tuple[Need, str]]:
-    """Each that is not allowed, with `implicitDeny` or `explicitDeny`.
-
-    What concerns one thing under one context is asked at once: the simulator is slow to be asked.
-    """
-    groups: dict[tuple[str, ...], list[Need]] = {}
-    for need in wanted:
-        context = [f"{key}={value}" for key, value in need.context.items()]
-        groups.setdefault((need.resource, *context), []).append(need)
-    for group in groups.values():
-        told = _decisions(aws, principal, group)
-        yield from ((n, told[n.action]) for n in group if told[n.action] != "allowed")
-
-
-def _decisions(aws: Aws, principal: str, group: Sequence[Need]) -> dict[str, str]:
-    answer = aws.call(
-        f"the permission {group[0].action} can't be simulated",
-        "iam",
-        "simulate_principal_policy",
-        PolicySourceArn=principal,
-        ActionNames=[need.action for need in group],
-        ResourceArns=[group[0].resource],
-        ContextEntries=_entries(group[0].context),
-    )
-    results = answer["EvaluationResults"]
-    return {str(one["EvalActionName"]): str(one["EvalDecision"]) for one in results}
-
-
-def _entries(context: Mapping[str, str]) -> list[dict[str, Any]]:
-    return [
-        {"ContextKeyName": key, "ContextKeyValues": [value], "ContextKeyType": _type(key)}
-        for key, value in context.items()
-    ]
-
-
-def _type(key: str) -> str:
-    """The simulator's type of a key; those of keys with several values are lists."""
-    return "stringList" if key == "aws:TagKeys" else "string"
-
-
-def principal_of(arn: str) -> str:
-    """The user or role whose policies hold: that of a session is its role."""
-    head, sts, tail = arn.partition(":assumed-role/")
-    if not sts:
-        return arn
-    return f"{head.replace(':sts:', ':iam:')}:role/{tail.partition('/')[0]}"

@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from cloudft.aws.permissions import Need, Place
 from cloudft.backends.base import StagedJob
 from cloudft.backends.bedrock import machine, needs, request
-from cloudft.backends.bedrock.needs import Need, Place
 from cloudft.spec.load import LoadedJob
 from cloudft.types import job_id
 

@@ -9,20 +9,19 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from cloudft import catalogue
 from cloudft.aws.client import Aws
 from cloudft.aws.shapes import request_problems
-from cloudft.backends.base import StagedJob
+from cloudft.backends.base import without_data
 from cloudft.backends.bedrock import account, request
 from cloudft.errors import UnknownModel
 from cloudft.spec.load import LoadedJob
-from cloudft.types import DataFile, Finding, Manifest, Severity
+from cloudft.types import Finding, Severity
 
 IMPORT_ROUTE = (
-    "train it here or on SageMaker, and import it into Bedrock:"
-    " `cloudft submit --backend local --wait --then import` (or --backend sagemaker)."
+    "train it on SageMaker or here, and import it into Bedrock:"
+    " `cloudft submit --backend sagemaker --wait --then import` (or --backend local)."
 )
 
 
@@ -147,14 +146,3 @@ def _request(job: LoadedJob, note: Notes) -> Iterator[Finding]:
     parameters = request.create(without_data(job))
     for problem in request_problems("bedrock", "CreateModelCustomizationJob", parameters):
         yield note("BadRequest", "bedrock", problem, "correct it in the job file.")
-
-
-def without_data(job: LoadedJob) -> StagedJob:
-    """The job with a stand-in for its staged data: what the request looks like."""
-    roles = ("train", "validation") if job.spec.data.validation is not None else ("train",)
-    files = {
-        role: DataFile(0, 0, 0, name=f"{role}.jsonl", sha256="0" * 64, bytes=0) for role in roles
-    }
-    kind = job.spec.customization_type
-    empty = Manifest("0" * 64, kind, job.model.formats.get(kind, ""), job.spec.seed, files, (), "")
-    return StagedJob(job, empty, Path())

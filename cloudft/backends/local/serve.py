@@ -174,7 +174,7 @@ def export(
         proof: dict[str, Any] = json.loads(done.stdout)
     except ValueError:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise TrainerError(f"the export broke off: {last}") from None
+        raise TrainerError(f"the export broke off with status {done.returncode}: {last}") from None
     if "error" in proof:
         raise TrainerError(proof["error"], fix=proof["fix"])
     return proof

@@ -8,15 +8,13 @@ from typing import Any, Protocol
 from urllib.parse import unquote
 
 from cloudft.aws.client import Aws
-from cloudft.backends.sagemaker import request
-from cloudft.backends.sagemaker.logs import GROUP
+from cloudft.aws.permissions import refused, statement
+from cloudft.backends.sagemaker import needs, request
 from cloudft.errors import AwsDenied, AwsNotFound, AwsRefused, AwsUnreachable, CredentialsExpired
 from cloudft.spec.load import LoadedJob
 from cloudft.types import Finding, Severity
 
 SERVICE = "sagemaker.amazonaws.com"
-LOGS = ("logs:CreateLogStream", "logs:PutLogEvents")
-"""Without them a job runs blind: its curve is in its log."""
 ROLE, BUCKET = "sagemaker.role_arn", "sagemaker.s3_uri"
 
 
@@ -111,28 +109,8 @@ def _listed(value: Any) -> list[Any]:
 
 def _permissions(job: LoadedJob, aws: Aws, note: Note) -> Iterator[Finding]:
     """What the role must be allowed, by the policy simulator."""
-    bucket, prefix = request.prefix_of(job)
-    account = str(job.spec.sagemaker.role_arn).split(":")[4]
-    log = f"arn:aws:logs:{aws.place.region}:{account}:log-group:{GROUP}:log-stream:x/algo-1-1"
-    needs = {
-        "s3:ListBucket": f"arn:aws:s3:::{bucket}",
-        "s3:GetObject": f"arn:aws:s3:::{bucket}/{prefix}data/x",
-        "s3:PutObject": f"arn:aws:s3:::{bucket}/{prefix}jobs/x/output/x",
-        **dict.fromkeys(LOGS, log),
-    }
-    for action, resource in needs.items():
-        answer = aws.call(
-            f"the permission {action} can't be simulated",
-            "iam",
-            "simulate_principal_policy",
-            PolicySourceArn=job.spec.sagemaker.role_arn,
-            ActionNames=[action],
-            ResourceArns=[resource],
-        )
-        decision = answer["EvaluationResults"][0]["EvalDecision"]
-        if decision != "allowed":
-            statement = {"Effect": "Allow", "Action": action, "Resource": resource}
-            message = f"the role may not {action} on {resource} ({decision})"
-            fix = "add to its policy: " + json.dumps(statement)
-            severity: Severity = "warning" if action in LOGS else "error"
-            yield note("RoleDenied", ROLE, message, fix, severity)
+    role = str(job.spec.sagemaker.role_arn)
+    for need, decision in refused(aws, role, needs.of_role(job, str(aws.place.region))):
+        message = f"the role may not {need.action} on {need.resource} ({decision})"
+        fix = "add to its policy: " + json.dumps(statement(need))
+        yield note("RoleDenied", ROLE, message, fix, need.severity)

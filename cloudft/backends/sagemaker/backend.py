@@ -28,6 +28,7 @@ from cloudft.backends.base import (
     StagedJob,
     Stranger,
     Thing,
+    without_data,
 )
 from cloudft.backends.sagemaker import (
     images,
@@ -39,6 +40,7 @@ from cloudft.backends.sagemaker import (
     prices,
     request,
     source,
+    stack,
     states,
     weights,
 )
@@ -94,10 +96,15 @@ class SageMakerBackend(AskedHere, Backend, Finds, Quotes, Resumes, Inventories):
         wanted = Place(**place)
         return self if wanted == self.aws.place else SageMakerBackend(self.home, Aws(wanted))
 
+    def completed(self, job: LoadedJob) -> LoadedJob:
+        """With the outputs of its stack, where it names one."""
+        return stack.completed(job, self.at(request.place_of(job)).aws)
+
     def check(self, job: LoadedJob) -> list[Finding]:
         """What the trainer, the settings and the account have to say."""
         here = self.at(request.place_of(job)).aws
-        return preflight.findings(job, here, self.local.check(_anywhere(job)))
+        trainers = self.local.check(_anywhere(job))
+        return preflight.findings(job, here, trainers, lambda: self._asked(without_data(job), ()))
 
     def estimate(self, job: LoadedJob, volumes: Mapping[str, Volume]) -> Estimate:
         """At most: how long a training takes is not known before it has run."""
@@ -117,6 +124,7 @@ class SageMakerBackend(AskedHere, Backend, Finds, Quotes, Resumes, Inventories):
             },
             price_source=f"{told}; {table.url}" if hour else f"{told}, no price is known",
             price_date=table.date if hour else "",
+            at_most=True,
         )
 
     def quote(self, job: LoadedJob, estimate: Estimate) -> Estimate:
@@ -138,7 +146,9 @@ class SageMakerBackend(AskedHere, Backend, Finds, Quotes, Resumes, Inventories):
 
     def plan(self, staged: StagedJob) -> Plan:
         """The calls, in order, with everything that is in them."""
-        asked = self._asked(staged)
+        model = instances.trained(staged.job)
+        assert model is not None, "preflight refuses a job without a model to train"
+        asked = self._asked(staged, weights.files(model))
         wanted = request.create(asked)
         job_id = wanted["HyperParameters"][request.JOB_MARK]
         return Plan(
@@ -160,12 +170,9 @@ class SageMakerBackend(AskedHere, Backend, Finds, Quotes, Resumes, Inventories):
             spec=portable(staged.job),
         )
 
-    def _asked(self, staged: StagedJob) -> request.Asked:
-        job = staged.job
-        model = instances.trained(job)
-        assert model is not None, "preflight refuses a job without a model to train"
-        trainer = self.local.plan(replace(staged, job=_anywhere(job))).request
-        return request.Asked(staged, trainer, weights.files(model), _image(job))
+    def _asked(self, staged: StagedJob, sent: tuple[weights.WeightFile, ...]) -> request.Asked:
+        trainer = self.local.plan(replace(staged, job=_anywhere(staged.job))).request
+        return request.Asked(staged, trainer, sent, _image(staged.job))
 
     def submit(self, plan: Plan, progress: Callable[[int], None] | None = None) -> str:
         """Stage to S3, then create the training job, unless it is there."""
@@ -238,7 +245,7 @@ class SageMakerBackend(AskedHere, Backend, Finds, Quotes, Resumes, Inventories):
         if first is None or request.JOB_MARK not in first.get("HyperParameters", {}):
             raise JobNotFound(
                 f"SageMaker has no job {job_id} of cloudft's in this account and Region",
-                fix="check --profile and --region; `cloudft list` shows the jobs.",
+                fix="check --profile and --region; `cloudft delete` forgets a job that is gone.",
             )
         found = [first]
         while (more := self._find(f"{name}-r{len(found)}")) is not None:
@@ -261,6 +268,9 @@ class SageMakerBackend(AskedHere, Backend, Finds, Quotes, Resumes, Inventories):
             except (DamagedJob, AwsNotFound) as error:
                 failed = {"TrainingJobStatus": "Failed", "FailureReason": error.message}
                 answer = {**answer, **failed}
+        billed = [a["BillableTimeInSeconds"] for a in attempts if "BillableTimeInSeconds" in a]
+        if billed:
+            answer = {**answer, "BillableTimeInSeconds": sum(billed)}
         return states.state(answer, told, artifacts, attempts=len(attempts), usd_per_hour=hour)
 
     def describe_many(self, job_ids: Sequence[str]) -> Mapping[str, JobState]:

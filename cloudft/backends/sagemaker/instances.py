@@ -83,6 +83,12 @@ def choice(job: LoadedJob) -> str | None:
     return min(fitting, key=_price).name if fitting else None
 
 
+def processes(job: LoadedJob) -> int:
+    """Trainers of the job: one for each GPU, or for each machine without one."""
+    machine = known(choice(job))
+    return max(1, machine.gpus if machine else 1) * job.spec.sagemaker.instance_count
+
+
 def _fits_sharded(job: LoadedJob, instance: Instance) -> bool:
     gpus = instance.gpus * job.spec.sagemaker.instance_count
     return gpus > 1 and instance.gpu_bytes >= (need(job, gpus) or 0)

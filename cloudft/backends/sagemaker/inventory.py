@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from cloudft import cost
+from cloudft import catalogue, cost
 from cloudft.aws.client import Aws
 from cloudft.backends.base import Thing
 from cloudft.backends.sagemaker import instances, request, states
@@ -14,6 +14,7 @@ from cloudft.errors import AwsDenied, AwsNotFound, JobStateConflict
 
 STAGED = re.compile(r"s3://[^/]+/(.+/)?(data|models)/[0-9a-f]{64}/")
 """Where cloudft puts data and weights for jobs; both are sent again when a job wants them."""
+MONTH_S = cost.HOURS_PER_MONTH * 3600
 Described = Mapping[str, Any]
 
 
@@ -43,9 +44,11 @@ def everything(aws: Aws) -> Iterator[Thing]:
         what = f"the job {name} can't be looked at"
         job = aws.call(what, "sagemaker", "describe_training_job", TrainingJobName=name)
         if running:
-            yield _machine(job, "training-job", status)
+            longest = job["StoppingCondition"].get("MaxRuntimeInSeconds", MONTH_S)
+            yield _machine(job, "training-job", status, longest)
         elif warm:
-            yield _machine(job, "warm-pool", "Available")
+            kept = job["ResourceConfig"].get("KeepAlivePeriodInSeconds", MONTH_S)
+            yield _machine(job, "warm-pool", "Available", kept)
         if _ours(job):
             uris = [uri for uri in _inputs(job) if STAGED.fullmatch(uri)]
             if running:
@@ -68,16 +71,25 @@ def _inputs(job: Described) -> Iterator[str]:
             yield uri
 
 
-def _machine(job: Described, kind: str, status: str) -> Thing:
+def _machine(job: Described, kind: str, status: str, seconds: int) -> Thing:
+    """Machines that are billed for so many seconds at most: a month is what is left of that."""
     wanted = job["ResourceConfig"]
     known = instances.known(wanted.get("InstanceType"))
     price = known.usd_per_hour if known else None
     hour = None if price is None else price * wanted["InstanceCount"]
-    month = None if hour is None else hour * cost.HOURS_PER_MONTH
+    month = None if hour is None else hour * min(seconds, MONTH_S) / 3600
     usd = {"perHour": hour, "perMonth": month}
-    name, made = job["TrainingJobName"], str(states.iso(job["CreationTime"]))
+    source = "no price is known" if price is None else catalogue.instances().price_source
     return Thing(
-        kind, job["TrainingJobArn"], name, status, made, usd, _ours(job), backend="sagemaker"
+        kind,
+        job["TrainingJobArn"],
+        job["TrainingJobName"],
+        status,
+        str(states.iso(job["CreationTime"])),
+        usd,
+        _ours(job),
+        backend="sagemaker",
+        basis=f"{wanted['InstanceCount']} x {wanted['InstanceType']} ({source})",
     )
 
 

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import difflib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from cloudft.aws.client import Aws
+from cloudft.aws.shapes import request_problems, service_model
 from cloudft.backends.sagemaker import account, images, instances, request, weights
 from cloudft.spec.fields import TRAINED_HERE
 from cloudft.spec.load import LoadedJob
 from cloudft.types import Finding, Severity
 
 OF_THE_TRAINER = {
-    *("NotLocal", "NoLocalModel", "MaxLengthOverContext", "NoTokenizer"),
+    *("NotLocal", "MaxLengthOverContext", "NoTokenizer"),
     *("HyperparameterNotLocal", "SlowLearningRate", "NotSharded"),
 }
 """Findings of the local trainer that hold wherever it runs; the others are about this machine."""
+GUIDE = "https://docs.aws.amazon.com/sagemaker/latest/dg/customize-model.html"
+NOVA = "https://docs.aws.amazon.com/nova/latest/userguide/customization.html"
 SERVERLESS = (
-    "SageMaker's serverless customization (CreateTrainingJob with ServerlessJobConfig) does: SFT,"
-    " DPO, RLVR and RLAIF on models of its hub; continued pre-training it does not"
+    "SageMaker's serverless customization (SFT, DPO, RLVR or RLAIF on models of its public hub;"
+    " CreateTrainingJob with ServerlessJobConfig)"
 )
-CLOSED = {"amazon-nova", "amazon-titan", "anthropic-claude", "cohere-command"}
-"""Families whose weights nobody is given."""
+"""The techniques are those of botocore's service model (1.44.5), which has no pre-training."""
 
 
 @dataclass(frozen=True)
@@ -38,27 +41,45 @@ class Notes:
         return Finding(severity, code, message, fix, file, self.job.line_of(field), field)
 
 
-def findings(job: LoadedJob, aws: Aws, trainers: list[Finding]) -> list[Finding]:
-    """Off line first, with what the trainer says of the job; then the account's own word."""
+def findings(
+    job: LoadedJob, aws: Aws, trainers: list[Finding], asked: Callable[[], request.Asked]
+) -> list[Finding]:
+    """Off line first, with what the trainer says of the job; then the account's own word.
+
+    `asked` makes what the job's request is made from, of a job without a fault so far.
+    """
     note = Notes(job)
     found = [finding for finding in trainers if finding.code in OF_THE_TRAINER]
     found += [*_kind(job, note), *_settings(job, note), *_machine(job, note), *_weights(job, note)]
-    if any(finding.severity == "error" for finding in found):
-        return found
-    return [*found, *account.findings(job, aws, note)]
+    if not _faulty(found):
+        found += _request(job, asked(), note)
+    return found if _faulty(found) else [*found, *account.findings(job, aws, note)]
+
+
+def _faulty(found: list[Finding]) -> bool:
+    return any(finding.severity == "error" for finding in found)
 
 
 def _kind(job: LoadedJob, note: Notes) -> Iterator[Finding]:
-    """Where SageMaker has something of its own that fits better, it is named."""
+    """What no container of ours trains; where SageMaker has something of its own, it is named."""
     kind = job.spec.customization_type
     if kind not in TRAINED_HERE:
-        fix = f"submit with --backend bedrock; or {SERVERLESS}."
+        fix = "submit with --backend bedrock."
         yield note("NotOnSageMaker", "customization_type", f"{kind} is not trained so", fix)
-    elif job.spec.local.model is None and job.model.family in CLOSED:
+        if kind == "REINFORCEMENT_FINE_TUNING":
+            yield _serverless(note, "customization_type", "tunes some models with rewards")
+    elif instances.trained(job) is None:
         message = f"the weights of {job.model.alias} can't be had, so no container trains them"
-        fix = "submit with --backend bedrock; or name an open stand-in, local.model; or"
-        fix += f" {SERVERLESS}."
-        yield note("ServerlessServes", "base_model", message, fix, "warning")
+        fix = "submit with --backend bedrock; or name an open stand-in: `local: {model:"
+        yield note("NoLocalModel", "local.model", message, f"{fix} smollm2-135m}}`.")
+        if job.model.family == "amazon-nova" and kind == "FINE_TUNING":
+            what = f"is for Amazon Nova, too, beside recipes in training jobs ({NOVA})"
+            yield _serverless(note, "base_model", what)
+
+
+def _serverless(note: Notes, field: str, what: str) -> Finding:
+    fix = f"look whether its hub has your model ({GUIDE}); cloudft starts no such jobs."
+    return note("ServerlessServes", field, f"{SERVERLESS} {what}", fix, "warning")
 
 
 def _settings(job: LoadedJob, note: Notes) -> Iterator[Finding]:
@@ -67,10 +88,10 @@ def _settings(job: LoadedJob, note: Notes) -> Iterator[Finding]:
         fix = "set sagemaker.region, --region or AWS_REGION."
         yield note("MissingValue", "sagemaker.region", "no AWS Region is named", fix)
     if spec.role_arn is None:
-        fix = "set sagemaker.role_arn to a role that sagemaker.amazonaws.com may assume."
+        fix = "set sagemaker.role_arn (sagemaker.amazonaws.com may assume it), or sagemaker.stack."
         yield note("MissingValue", "sagemaker.role_arn", "no execution role is named", fix)
     if spec.s3_uri is None:
-        fix = "set sagemaker.s3_uri: s3://BUCKET/PREFIX, in the job's Region."
+        fix = "set sagemaker.s3_uri: s3://BUCKET/PREFIX, in the job's Region; or sagemaker.stack."
         yield note("MissingValue", "sagemaker.s3_uri", "no place in S3 is named", fix)
     if spec.image_uri is None and not images.sdk_is_here():
         fix = "name sagemaker.image_uri, a PyTorch training image; or"
@@ -91,6 +112,10 @@ def _settings(job: LoadedJob, note: Notes) -> Iterator[Finding]:
     if spec.spot and spec.keep_alive_seconds:
         message = "a spot machine can't be kept warm"
         yield note("BadRequest", "sagemaker.keep_alive_seconds", message, "leave one of them out.")
+    if spec.vpc is not None and not spec.network_isolation:
+        message = "the container installs from PyPI what its image lacks of the trainer's packages"
+        fix = "let the network have a way there, or the image have them (docs/sagemaker.md)."
+        yield note("NetworkOfItsOwn", "sagemaker.vpc", message, fix, "warning")
     if spec.network_isolation and not weights_are_sent(job):
         message = "without a network the container can't download the weights"
         fix = "name a folder with the weights as base_model (or local.model)."
@@ -112,9 +137,11 @@ def _machine(job: LoadedJob, note: Notes) -> Iterator[Finding]:
         if wanted is not None:
             message = f"no known machine has a GPU with {wanted / 2**30:.0f} GiB"
         yield note("NoInstance", field, message, "name sagemaker.instance_type.")
+        if wanted is not None and job.spec.customization_type == "FINE_TUNING":
+            yield _serverless(note, field, "needs no machine of yours")
         return
-    known = instances.known(name)
-    processes = max(1, known.gpus if known else 1) * spec.instance_count
+    yield from _type(name, note)
+    known, processes = instances.known(name), instances.processes(job)
     wanted = instances.need(job, processes if job.spec.local.fsdp else 1)
     if job.spec.local.fsdp is True and known and processes == 1:
         message = f"local.fsdp shards the model over several GPUs, and one {name} has one"
@@ -126,10 +153,29 @@ def _machine(job: LoadedJob, note: Notes) -> Iterator[Finding]:
     if known and known.gpus == 0:
         message = f"{name} has no GPU: training there is slow"
         yield note("NoGpu", field, message, "take ml.g5.xlarge, say.", "warning")
-    batch = {**job.spec.hyperparameters, **job.spec.local.hyperparameters}.get("batchSize")
-    if batch is not None and processes > batch:  # a default is the trainer's to refuse
+
+
+def _type(name: str | None, note: Notes) -> Iterator[Finding]:
+    """A machine that the API does not know."""
+    known = service_model("sagemaker").shape_for("TrainingInstanceType").enum
+    if name is None or name in known:
+        return
+    near = difflib.get_close_matches(name, known, 1, 0.8)
+    fix = f"did you mean {near[0]}?" if near else "take ml.g5.2xlarge, say."
+    fix += " (A type that is newer than this boto3 needs a newer one.)"
+    message = f"SageMaker has no training instance {name}"
+    yield note("NoSuchInstance", "sagemaker.instance_type", message, fix)
+
+
+def _request(job: LoadedJob, asked: request.Asked, note: Notes) -> Iterator[Finding]:
+    """The request itself against the service model; and whether each GPU gets a record."""
+    for problem in request_problems("sagemaker", "CreateTrainingJob", request.create(asked)):
+        yield note("BadRequest", "sagemaker", problem, "correct it in the job file.")
+    processes, batch = instances.processes(job), asked.trainer["hyperParameters"]["batchSize"]
+    if processes > batch:
         message = f"{processes} GPUs or machines share batches of {batch}: some would be idle"
-        yield note("GpusIdle", field, message, "take fewer of them, or raise batchSize.")
+        fix = "take fewer of them, or raise batchSize."
+        yield note("GpusIdle", "sagemaker.instance_type", message, fix)
 
 
 def _weights(job: LoadedJob, note: Notes) -> Iterator[Finding]:

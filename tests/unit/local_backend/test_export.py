@@ -51,6 +51,18 @@ def test_the_merged_model_answers_as_the_tuned_one_and_loads_without_us(
     assert ask(out) == [f"In {city}.{tiny.END}" for city in tiny.CITIES]
 
 
+def test_what_is_printed_on_the_way_is_no_part_of_the_proof() -> None:
+    """The first use of a GGUF converts it, and says so; progress bars are nobody's."""
+    code = (
+        "import sys; import local_backend.export as e; from tqdm.auto import tqdm\n"
+        "e.export = lambda *_: (print('converting', *tqdm([1])), {'records': 8})[1]\n"
+        "sys.argv[1:] = ['job', 'out']; sys.exit(e.main())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert json.loads(done.stdout) == {"records": 8}, done.stdout
+    assert done.stderr.splitlines() == ["converting 1"]
+
+
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_a_shorter_format_is_written_and_proven_as_well(
     tuned: Trained, tmp_path: Path, dtype: str

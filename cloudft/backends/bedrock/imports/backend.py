@@ -26,7 +26,7 @@ from cloudft.backends.base import (
     StagedJob,
     Stranger,
 )
-from cloudft.backends.bedrock import output
+from cloudft.backends.bedrock import output, stack
 from cloudft.backends.bedrock import states as bedrock_states
 from cloudft.backends.bedrock.imports import convert, preflight, request, rules, serve, states
 from cloudft.backends.bedrock.request import NAMES, PLAN, place_of
@@ -82,6 +82,10 @@ class ImportBackend(Backend, Imports, Finds, Generates, Opens):
         """The same in another Region, or with another profile or endpoint."""
         wanted = Place(**place)
         return self if wanted == self.aws.place else ImportBackend(self.home, Aws(wanted))
+
+    def completed(self, job: LoadedJob) -> LoadedJob:
+        """With the outputs of its stack, where it names one."""
+        return stack.completed(job, self.at(place_of(job)).aws)
 
     def check(self, job: LoadedJob) -> list[Finding]:
         """What Bedrock would refuse of the place: Region, role, bucket."""
@@ -318,5 +322,5 @@ def _file(path: Path) -> DataFile:
 def _no_such(job_id: str) -> JobNotFound:
     return JobNotFound(
         f"Bedrock has no import {job_id} in this account and Region",
-        fix="check --profile and --region; `cloudft list` shows the jobs.",
+        fix="check --profile and --region; `cloudft delete` forgets a job that is gone.",
     )

@@ -10,16 +10,17 @@ from typing import Any
 from urllib.parse import unquote
 
 from cloudft.aws.client import Aws
+from cloudft.aws.permissions import Need, refused, statement
 from cloudft.aws.shapes import request_problems
 from cloudft.backends.bedrock import account, request
 from cloudft.backends.bedrock.imports.request import MODELS, MergedJob, create, role_of
+from cloudft.backends.bedrock.needs import place_of
 from cloudft.backends.bedrock.notes import Note
 from cloudft.backends.bedrock.preflight import Notes
 from cloudft.catalogue import import_rules
 from cloudft.spec.load import LoadedJob
 from cloudft.types import DataFile, Finding, Manifest, Severity
 
-READS = ("s3:GetObject", "s3:ListBucket")
 NOT_FOR_IMPORTS = {
     *("the model", "access to the model", "the role's permissions", "your permissions"),
     "the running jobs",
@@ -92,8 +93,8 @@ def _trust(job: LoadedJob, aws: Aws, note: Note) -> Iterator[Finding]:
 
 def _source_arns(policy: Any) -> Iterator[str]:
     statements = policy.get("Statement", [])
-    for statement in [statements] if isinstance(statements, dict) else statements:
-        for condition in statement.get("Condition", {}).values():
+    for one in [statements] if isinstance(statements, dict) else statements:
+        for condition in one.get("Condition", {}).values():
             for key, value in condition.items():
                 if key.lower() == "aws:sourcearn":
                     yield from [value] if isinstance(value, str) else value
@@ -101,22 +102,15 @@ def _source_arns(policy: Any) -> Iterator[str]:
 
 def _reads(job: LoadedJob, aws: Aws, note: Note) -> Iterator[Finding]:
     """Whether the role may read where the model will lie, by the policy simulator."""
+    for need, decision in refused(aws, str(job.spec.bedrock.role_arn), of_role(job)):
+        message = f"the role may not {need.action} on {need.resource} ({decision})"
+        fix = "add to its policy: " + json.dumps(statement(need))
+        yield note("RoleDenied", ROLE, message, fix)
+
+
+def of_role(job: LoadedJob) -> Iterator[Need]:
+    """What the importing role must be allowed: to list and to read what lies there."""
     bucket, prefix = request.prefix_of(job)
-    places = {
-        "s3:ListBucket": f"arn:aws:s3:::{bucket}",
-        "s3:GetObject": f"arn:aws:s3:::{bucket}/{prefix}{MODELS}x/config.json",
-    }
-    for action in READS:
-        answer = aws.call(
-            f"the permission {action} can't be simulated",
-            "iam",
-            "simulate_principal_policy",
-            PolicySourceArn=job.spec.bedrock.role_arn,
-            ActionNames=[action],
-            ResourceArns=[places[action]],
-        )
-        decision = answer["EvaluationResults"][0]["EvalDecision"]
-        if decision != "allowed":
-            statement = {"Effect": "Allow", "Action": action, "Resource": places[action]}
-            message = f"the role may not {action} on {places[action]} ({decision})"
-            yield note("RoleDenied", ROLE, message, "add to its policy: " + json.dumps(statement))
+    here = place_of(job)
+    yield Need("s3:ListBucket", here.bucket(bucket), {"s3:prefix": f"{prefix}{MODELS}"})
+    yield Need("s3:GetObject", here.bucket(bucket, f"{prefix}{MODELS}x/config.json"))
