@@ -64,7 +64,7 @@ def most_memory(*, fsdp: bool) -> list[float]:
     """The most GB that each of two processes had while all weights were trained, in float32."""
     import contestant
 
-    rows = contestant.records("aws-cli", 0, 8)
+    rows = contestant.records("aws-cli", 0, 4)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         contestant.write_job(folder, rows, "full", "float32", batch=4, processes=2, fsdp=fsdp)

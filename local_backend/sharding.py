@@ -28,6 +28,10 @@ from local_backend.parallel import Team
 from local_backend.settings import Settings
 from local_backend.weights import locate
 
+OLDEST = (2, 8)
+"""PyTorch from which a block may hold frozen weights in another format than learning ones (its pull
+request 154103): adapters in float32 beside weights in bfloat16.
+"""
 CPU, META = torch.device("cpu"), torch.device("meta")
 
 
@@ -77,6 +81,11 @@ def load(
     The first process reads it, whole, into the machine's memory; the others have its shapes, and
     get block by block what is theirs. Raises TrainerError.
     """
+    if tuple(int(part) for part in torch.__version__.split(".")[:2]) < OLDEST:
+        raise TrainerError(
+            f"local.fsdp needs PyTorch {OLDEST[0]}.{OLDEST[1]}, and this is {torch.__version__}.",
+            fix="pip install --upgrade torch, or set local.fsdp: false.",
+        )
     source = locate(settings.model_name, settings.weights)
     facts: list[Any] = [None]
     if team.leads:
