@@ -35,6 +35,11 @@ class Home:
         return self.path / "jobs"
 
     @property
+    def bases(self) -> Path:
+        """Base models that are asked, one folder each, written as jobs that are never trained."""
+        return self.path / "bases"
+
+    @property
     def staged(self) -> Path:
         """Staged data, content-addressed."""
         return self.path / "staged"

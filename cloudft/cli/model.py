@@ -65,7 +65,7 @@ def generate_command(
 
     record, backend, _ = open_job(reference)
     if not isinstance(backend, Generates):
-        raise UsageError(f"a job on {record.backend} can't be asked", fix="use a local job.")
+        raise UsageError(f"a job on {record.backend} can't be asked", fix="take the trained job.")
     if prompt == "-":
         prompt = sys.stdin.read().rstrip("\n")
     questions = asked(record.customization_type, prompt=prompt, system=system, file=file)
@@ -144,7 +144,8 @@ def export_command(reference: str, out: Path, dtype: str, console: Console) -> i
     record, backend, _ = open_job(reference)
     if not isinstance(backend, Exports):
         raise UsageError(
-            f"the backend {record.backend} hands out no weights", fix="use a local job."
+            f"the backend {record.backend} hands out no weights",
+            fix="take the trained job.",
         )
     console.note(f"merging {record.id} and comparing it with the tuned model ...")
     proof = backend.export(record.backend_job_id or record.id, out, dtype)

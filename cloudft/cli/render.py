@@ -68,6 +68,7 @@ def job_lines(job: Mapping[str, Any]) -> str:
         ("settings", ", ".join(f"{k} {v:g}" for k, v in job["hyperParameters"].items())),
         ("data", _data(job["manifest"])),
         ("queued", summary.get("queuedIn")),
+        ("model", _imported(summary)),
         ("activity", summary.get("activity") if job["endedAt"] is None else None),
         ("step", f"{progress['step']} of {progress['totalSteps']}" if progress else None),
         ("loss", f"{progress['loss']:.4f}" if progress.get("loss") is not None else None),
@@ -90,6 +91,13 @@ def _cost(job: Mapping[str, Any]) -> str | None:
         return f"{usd:.2f} USD of training{billed}"
     bound = "at most " if job["cost"].get("atMost") else ""
     return f"{bound}{usd:.2f} USD of training, estimated{billed}" if usd else None
+
+
+def _imported(summary: Mapping[str, Any]) -> str | None:
+    model, units = summary.get("importedModel"), summary.get("unitsPerCopy")
+    if model is None or units is None:
+        return model
+    return f"{model} ({units} x custom model unit {summary.get('unitsVersion')} a copy)"
 
 
 def _model(job: Mapping[str, Any]) -> str:

@@ -205,11 +205,10 @@ def _opener(backend: Any) -> Callable[[Who], Any]:
     from cloudft.spec.load import load_job
 
     def open_child(who: Who) -> Any:
-        job = who.job
-        if job is None:
-            flags = {"name": "asked", "base_model": who.model, "data.train": "none.jsonl"}
-            job = backend.untrained(load_job(None, flags=flags))
-        return backend.child(job)
+        if who.job is not None:
+            return backend.child(who.job)
+        flags = {"name": "asked", "base_model": who.model, "data.train": "none.jsonl"}
+        return backend.open_base(load_job(None, flags=flags))
 
     return open_child
 

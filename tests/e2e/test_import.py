@@ -82,6 +82,16 @@ def imports(story: Story) -> list[Any]:
     return list(listed["modelImportJobSummaries"])
 
 
+def test_asking_an_imports_base_leaves_no_job(cli: Cli, story: Story) -> None:
+    words = ("generate", story.imported["id"], "--base", "--prompt", "Where is parcel 1?")
+    done = cli(*words, "--output", "json")
+    assert done.returncode == 0, done.stderr
+    listed = cli("list", "--output", "json")
+    assert len(value(listed)) == 2 and listed.stderr == ""
+    shown = cli("status", story.imported["id"]).stdout
+    assert story.imported["summary"]["importedModel"] in shown and "custom model unit" in shown
+
+
 def test_a_trained_model_is_merged_sent_and_imported_once(cli: Cli, story: Story) -> None:
     made = story.imported
     assert (made["backend"], made["status"]) == ("import", "Completed")

@@ -113,7 +113,7 @@ def test_an_imported_models_copies_are_billed_by_whole_windows() -> None:
 def test_how_a_copy_is_billed_is_told_with_its_source() -> None:
     units = {"customModelUnitsPerModelCopy": 2, "customModelUnitsVersion": "v1.0"}
     told = inventory._copies(units, None)
-    assert "2 custom model units v1.0 in windows of 5 minutes, no price is known" in told
+    assert "2 x custom model unit v1.0 in windows of 5 minutes, no price is known" in told
     assert "import-model-calculate-cost.html, 2026-11-27" in told
     assert "0.05 USD a unit and minute" in inventory._copies(units, UnitPrices(0.05))
 

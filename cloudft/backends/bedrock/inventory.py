@@ -123,7 +123,7 @@ def _copies(units: Mapping[str, Any], price: UnitPrices | None) -> str:
     minute = price.unit_minute if price else None
     told = "no price is known" if minute is None else f"{minute:g} USD a unit and minute"
     return (
-        f"a copy that answers: {count} custom model units {version}"
+        f"a copy that answers: {count} x custom model unit {version}"
         f" in windows of {cost.WINDOW_MINUTES} minutes, {told}"
         f" ({catalogue.import_rules().billing_source})"
     )

@@ -48,7 +48,8 @@ def _machine(job: LoadedJob, aws: Aws, name: str) -> str:
     try:
         beside = stacks.read(aws, name)
     except AwsNotFound as error:
-        fix = f"deploy infra/jobs.yaml as {name} (docs/jobs-in-the-account.md), or leave it out."
+        base = name.removesuffix("-jobs")
+        fix = f"`cloudft infra deploy {name} --template jobs --from {base}`, or leave it out."
         raise failed(job, "NoStack", error.message, fix, field) from error
     if not beside.ready or not beside.outputs.get(MACHINE):
         message = f"the stack {name} is {beside.status} and tells no {MACHINE}"

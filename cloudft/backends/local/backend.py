@@ -211,7 +211,7 @@ class LocalBackend(Backend, Resumes, Generates, Exports, Tokenises, Opens, Bench
 
     def open_base(self, job: LoadedJob) -> Asks:
         """The base model, in a process of its own. Raises TrainerError."""
-        return self.child(self.untrained(job))
+        return serve.Child(self._untrained(job), self._environment())
 
     def benchmark(
         self,
@@ -231,16 +231,16 @@ class LocalBackend(Backend, Resumes, Generates, Exports, Tokenises, Opens, Bench
         """A process that answers for the job's models until it is closed. Raises TrainerError."""
         return serve.Child(self._known(job_id).path, self._environment())
 
-    def untrained(self, job: LoadedJob) -> str:
-        """The id of a job of that base model which is never trained, only asked."""
+    def _untrained(self, job: LoadedJob) -> Path:
+        """The folder of a job of that base model which is never trained, only asked: no job."""
         wanted = request.untrained(job)
         job_id = id_of(job.spec.name, request.token(wanted))
-        folder = self._folder(job_id).path
-        with as_store_error(f"job {job_id} can't be written down", folder):
+        folder = self.home.bases / job_id
+        with as_store_error(f"the base model of {job_id} can't be written down", folder):
             folder.mkdir(parents=True, exist_ok=True)
             content = orjson.dumps({"id": job_id, **wanted}, option=orjson.OPT_INDENT_2)
             write_whole(folder / names.JOB, content)
-        return job_id
+        return folder
 
     def was_cut_off(self, job_id: str) -> bool:
         """True of a job whose processes are gone without an ending: `resume` goes on with it."""
