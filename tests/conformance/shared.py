@@ -6,9 +6,9 @@ import fcntl
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
+import preloaded
 from endpoint import Endpoint, furnish
 from processes import wait_until
 
@@ -24,7 +24,7 @@ def shared_endpoint(root: Path, model: Path) -> Endpoint:
         note = root / "endpoint.json"
         if not note.exists():
             command = [
-                sys.executable,
+                preloaded.python(),
                 "-m",
                 "cloudft",
                 "endpoint",

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import preloaded
 import pytest
 import tiny
 from job_files import write_job_file
@@ -19,7 +22,7 @@ from cloudft.spec.load import load_job
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Bench:
+def bench(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[Bench]:
     """One home for all workers: they submit to it side by side."""
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
@@ -40,7 +43,9 @@ def bench(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Bench:
     def long(name: str) -> StagedJob:
         return staged(name, records=40, hyperparameters={"epochCount": 1000, "learningRate": 1e-4})
 
-    return Bench(backend, root, short, long, poll=0.02)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "executable", preloaded.python())
+        yield Bench(backend, root, short, long, poll=0.02)
 
 
 class TestLocal(BackendSuite):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import os
 import subprocess
 import sys
@@ -53,6 +54,7 @@ def imported(path: Path) -> Iterator[str]:
         nodes += ast.iter_child_nodes(node)
 
 
+@functools.cache
 def uses(folder: Path) -> list[tuple[Path, str]]:
     """(file relative to `folder`, dotted name) for every import below it."""
     return [
