@@ -38,6 +38,8 @@ THIRD_PARTY = (
     *("transformers.models.llama.modeling_llama", "transformers.generation", "jinja2"),
     *("transformers.tokenization_utils_tokenizers", "safetensors.torch"),
 )
+LIGHT = {"local_backend.sagemaker"}
+"""It only starts others, and lives and dies in one process group with them."""
 LONGEST_ADDRESS = 100
 """Of a socket; Linux takes 107 bytes."""
 WAIT_S = 120.0
@@ -79,7 +81,7 @@ def become(real: str, address: str, owner: int) -> None:
     if words[:1] != ["-m"]:
         os.execv(real, [real, *words])
     program = words[1]
-    if program.startswith("local_backend."):
+    if program.startswith("local_backend.") and program not in LIGHT:
         _have_forked(shim, words[1:], _connect([real, __file__, address, str(owner)]))
     sys.executable, sys.argv, sys.path[:2] = shim, words[1:], [os.getcwd()]
     runpy.run_module(program, run_name="__main__", alter_sys=True)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import preloaded
 import pytest
 import tiny
 from endpoint import BUCKET, KEYS, REGION, SAGEMAKER_ROLE
@@ -30,6 +32,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterato
     root = shared / "conformance-sagemaker"
     root.mkdir(exist_ok=True)
     patch = pytest.MonkeyPatch()
+    patch.setattr(sys, "executable", preloaded.python())  # its models are asked here
     for name, value in KEYS.items():
         patch.setenv(name, value)
     endpoint = shared_endpoint(root, tiny_model)
