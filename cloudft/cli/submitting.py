@@ -60,7 +60,7 @@ def check_command(
     Checks the job file, the data and this machine; each finding names file, line, field and remedy.
     Exit code 3 when there are errors.
     """
-    from cloudft import jobs
+    from cloudft import preparing
     from cloudft.backends import backend
     from cloudft.cli.fixing import fix
     from cloudft.cli.progress import reading
@@ -70,7 +70,7 @@ def check_command(
     local = backend(backend_name, Home.from_environ())
     job = load(path, flags)
     with reading(console) as progress:
-        checked = jobs.check(job, local, progress)
+        checked = preparing.check(job, local, progress)
     fixed = fix(job, checked.findings, fix_into, console) if fix_into else []
     volumes = checked.volumes or {}
     counts = {role: volume.records for role, volume in volumes.items()}
@@ -108,7 +108,7 @@ def plan_command(
 
 def show_plan(job: LoadedJob, backend_name: str, console: Console) -> None:
     """Stage the data and print the plan; nothing is started."""
-    from cloudft import jobs
+    from cloudft import preparing
     from cloudft.backends import backend
     from cloudft.cli.progress import reading
     from cloudft.cli.render import json_text, warn
@@ -116,10 +116,10 @@ def show_plan(job: LoadedJob, backend_name: str, console: Console) -> None:
     home = Home.from_environ()
     chosen = backend(backend_name, home)
     with reading(console) as progress:
-        staged, warnings = jobs.prepare(job, chosen, home, progress)
+        staged, warnings = preparing.prepare(job, chosen, home, progress)
     warn(warnings)
     plan = chosen.plan(staged)
-    jobs.check_budget(job, plan)
+    preparing.check_budget(job, plan)
     console.result(plan, json_text(plan))
 
 
@@ -173,7 +173,7 @@ def submit_command(
     The same job submitted twice is one job, unless the first one failed or was stopped, or --again
     is given.
     """
-    from cloudft import jobs
+    from cloudft import jobs, preparing
     from cloudft.backends import backend
     from cloudft.cli import importing
     from cloudft.cli.jobs import ended_well, follow_and_show, show_job
@@ -199,7 +199,7 @@ def submit_command(
     home = Home.from_environ()
     chosen, store = backend(backend_name, home), Store(home.jobs)
     with reading(console) as progress:
-        staged, warnings = jobs.prepare(job_file, chosen, home, progress)
+        staged, warnings = preparing.prepare(job_file, chosen, home, progress)
     warn(warnings)
     if then:
         importing.check_place(job_file, chosen, console)

@@ -14,7 +14,7 @@ import tiny
 from job_files import write_job_file
 from suite import BackendSuite, Bench, finished
 
-from cloudft import jobs
+from cloudft import preparing
 from cloudft.backends.base import StagedJob
 from cloudft.backends.local.backend import LocalBackend
 from cloudft.home import Home
@@ -34,7 +34,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterato
     def staged(name: str, **options: Any) -> StagedJob:
         folder = tmp_path_factory.mktemp(name)
         path = write_job_file(folder, tiny_model, name=name, **options)
-        return jobs.prepare(load_job(path), backend, home)[0]
+        return preparing.prepare(load_job(path), backend, home)[0]
 
     def short(name: str) -> StagedJob:
         epochs = {"epochCount": 3, "learningRate": 0.03}

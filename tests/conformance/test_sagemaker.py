@@ -16,7 +16,7 @@ from job_files import write_job_file
 from shared import shared_endpoint
 from suite import BackendSuite, Bench, finished
 
-from cloudft import jobs
+from cloudft import preparing
 from cloudft.aws.client import Aws, Place
 from cloudft.backends.base import StagedJob
 from cloudft.backends.sagemaker.backend import SageMakerBackend
@@ -53,7 +53,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterato
         path = write_job_file(folder, tiny_model, name=name, sagemaker=section, **options)
         for key in KEYS:  # another fixture clears them for each test
             os.environ[key] = KEYS[key]
-        return jobs.prepare(load_job(path), backend, home)[0]
+        return preparing.prepare(load_job(path), backend, home)[0]
 
     def short(name: str) -> StagedJob:
         epochs = {"epochCount": 3, "learningRate": 0.03}

@@ -26,6 +26,7 @@ FLOORS = (
     {"spec", "cost"},
     {"data"},
     {"backends"},
+    {"preparing", "waiting"},
     {"jobs", "cleanup", "drift", "prompts", "starter", "doctor"},
     {"fleet", "importing", "infrastructure"},
     {"evaluate"},
