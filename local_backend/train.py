@@ -20,6 +20,7 @@ from local_backend.curve import perplexity
 from local_backend.errors import StopRequested, TrainerError
 from local_backend.job_dir import COMPLETED, FAILED, IN_PROGRESS, STOPPED, JobDir
 from local_backend.learn import learn, measure_base, publish
+from local_backend.leaving import leave
 from local_backend.parallel import Team, assemble
 from local_backend.prepare import Run, prepare
 from local_backend.report import Report
@@ -116,4 +117,4 @@ def keep_best(run: Run) -> None:
 
 if __name__ == "__main__":
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    sys.exit(main())
+    leave(main())
