@@ -50,7 +50,7 @@ HIGH = 200
 def install(folder: Path) -> Path | None:
     """Write it into `folder`; None where this system can't have it. Its server ends with us."""
     address = folder / "preloaded"
-    if sys.platform != "linux" or len(str(address)) > LONGEST_ADDRESS:
+    if not _can_watch() or len(str(address)) > LONGEST_ADDRESS:
         return None
     with (folder / "python.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -68,6 +68,15 @@ def install(folder: Path) -> Path | None:
             command.write_text(f'#!/bin/sh\nexec {path} -m cloudft "$@"\n')
             command.chmod(0o700)
     return path
+
+
+def _can_watch() -> bool:
+    """True on Linux from 5.3: a process can be waited for beside a socket."""
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except (AttributeError, OSError):
+        return False
+    return True
 
 
 def python() -> str:
