@@ -32,7 +32,7 @@ FORKS.set_forkserver_preload(
             *("cloudft.backends.sagemaker.backend", "cloudft.backends.bedrock.imports.backend"),
             *("cloudft.data.examine", "cloudft.data.stage", "cloudft.jobs", "cloudft.store"),
             *("cloudft.endpoint.server", "cloudft.endpoint.journal", "boto3", "rich.console"),
-            "moto.moto_server.werkzeug_app",
+            *("moto.moto_server.werkzeug_app", "scipy.stats", "scipy.optimize"),
         }
     )
 )

@@ -13,7 +13,7 @@ import tiny
 from processes import Cli, JobFile, kill, lines, read_json, running, wait_until
 
 pytestmark = pytest.mark.usefixtures("plain_starts")
-EPOCHS, STEPS = 60, 240
+EPOCHS, STEPS = 40, 160
 """Of 16 records in batches of 4: enough steps of a tiny model to be killed in between."""
 
 
