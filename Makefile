@@ -16,7 +16,7 @@ demo: $(VENV)/.demo  ## Set up, train a real model on a real task, print its acc
 
 test: $(VENV)/.dev  ## Set up, check style and types, run every test.
 	$(MAKE) lint
-	env -u CLOUDFT_HOME $(BIN)/python -m pytest -n 2
+	env -u CLOUDFT_HOME $(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: $(VENV)/.dev  ## Style and types only.
 	$(BIN)/ruff check .

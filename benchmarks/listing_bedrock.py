@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from endpoint import BUCKET, ROLE, running
 
-from cloudft import jobs
+from cloudft import jobs, preparing
 from cloudft.backends import backend
 from cloudft.home import Home
 from cloudft.spec.load import load_job
@@ -40,7 +40,7 @@ def main() -> None:
         flags["bedrock.endpoint_url"] = endpoint.url
         first = load_job(None, flags={**flags, "name": "first"})
         cloud = backend("bedrock", home)
-        staged, _ = jobs.prepare(first, cloud, home)
+        staged, _ = preparing.prepare(first, cloud, home)
         store = Store(home.jobs)
         for number in range(JOBS):
             job = load_job(None, flags={**flags, "name": f"job-{number}"})

@@ -22,11 +22,11 @@ _EXPORTS = {
     "Home": "cloudft.home",
     "Store": "cloudft.store",
     "backend": "cloudft.backends",
-    "check": "cloudft.jobs",
+    "check": "cloudft.preparing",
     "load_job": "cloudft.spec.load",
-    "prepare": "cloudft.jobs",
+    "prepare": "cloudft.preparing",
     "submit": "cloudft.jobs",
-    "wait": "cloudft.jobs",
+    "wait": "cloudft.waiting",
     "CloudftError": "cloudft.errors",
 }
 __all__ = [*_EXPORTS, "__version__"]

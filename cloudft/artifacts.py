@@ -12,9 +12,12 @@ job"). Public reports find the validation file at another depth, so files are fo
 from __future__ import annotations
 
 import csv
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from cloudft.errors import JobStateConflict
+from cloudft.files import as_store_error
 from cloudft.types import Metric, Split
 
 TRAINING_CSV = "training_artifacts/step_wise_training_metrics.csv"
@@ -52,3 +55,17 @@ def read_metrics(artifacts: Path) -> Iterator[Metric]:
 def is_complete(artifacts: Path) -> bool:
     """True when the files are there without which a job is not Completed."""
     return (artifacts / TRAINING_CSV).is_file()
+
+
+def copy(job_id: str, artifacts: str | None, to: Path) -> Path:
+    """Copy what a job has left to `to`. Raises JobStateConflict, StoreError.
+
+    `artifacts` is None before there are any; `to` must not exist.
+    """
+    if artifacts is None:
+        raise JobStateConflict(f"{job_id} has left no artifacts yet", fix="wait for its end.")
+    if to.exists():
+        raise JobStateConflict(f"{to} exists already", fix="name a folder that does not.")
+    with as_store_error(f"the artifacts of {job_id} can't be copied", to):
+        shutil.copytree(artifacts, to)
+    return to

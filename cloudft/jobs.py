@@ -12,37 +12,22 @@ import dataclasses
 import itertools
 import os
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cloudft.backends import REGISTRY
 from cloudft.backends import backend as backend_by_name
-from cloudft.backends.base import Backend, Finds, Probes, Quotes, Resumes, StagedJob
-from cloudft.data.examine import Examined, examine
-from cloudft.data.rules import Rules
-from cloudft.data.stage import stage
+from cloudft.backends.base import Backend, Finds, Quotes, Resumes, StagedJob
 from cloudft.errors import (
     AwsQuota,
-    AwsRefused,
-    AwsUnreachable,
-    CheckFailed,
-    CloudftError,
-    CredentialsExpired,
     JobNotFound,
     JobStateConflict,
-    OverBudget,
-    WaitTimeout,
 )
 from cloudft.home import Home
-from cloudft.spec.load import LoadedJob
+from cloudft.preparing import check_budget
 from cloudft.store import Record, Store, utc_now
-from cloudft.types import Estimate, Finding, JobState, Plan, StatusDetails, Volume, to_json
-
-RARER = 1.3
-"""How much longer the next wait is when a look has shown nothing new."""
+from cloudft.types import Estimate, JobState, Plan, StatusDetails, to_json
 
 
 @dataclass(frozen=True)
@@ -83,159 +68,6 @@ class Job:
         estimate = self.record.estimate
         bound = {"atMost": True} if estimate.get("atMost") else {}
         return {"usd": estimate["usd"]["training"], "estimated": True, **bound}
-
-
-@dataclass(frozen=True)
-class Checked:
-    """What `check` found. `volumes` is the data by role, None when there are errors in it."""
-
-    findings: tuple[Finding, ...]
-    volumes: Mapping[str, Volume] | None
-    estimate: Estimate | None
-
-    @property
-    def ok(self) -> bool:
-        """True when no finding is an error."""
-        return not any(finding.severity == "error" for finding in self.findings)
-
-
-def _format(job: LoadedJob) -> str:
-    """The form of record that the base model takes."""
-    return job.model.formats[job.spec.customization_type]
-
-
-def _rules(job: LoadedJob) -> Rules:
-    """What the base model asks of the data, whatever the backend."""
-    batch = job.spec.hyperparameters.get("batchSize")
-    if batch is None:
-        default = job.model.hyperparameters.get("batchSize")
-        batch = default.default if default else 1
-    return Rules.of(job.model, job.spec.customization_type, int(batch))
-
-
-def _examined(job: LoadedJob, progress: Callable[[int], None] | None) -> Examined:
-    return examine(
-        job.spec.data,
-        format=_format(job),
-        base_dir=job.base_dir,
-        progress=progress,
-        rules=_rules(job),
-    )
-
-
-def check(
-    job: LoadedJob, backend: Backend, progress: Callable[[int], None] | None = None
-) -> Checked:
-    """Everything that is wrong with a job, at once. Nothing is sent and nothing is kept."""
-    examined = _examined(job, progress)
-    findings = (*job.findings, *examined.findings, *_told(job, backend))
-    volumes = examined.volumes
-    return Checked(findings, volumes, backend.estimate(job, volumes) if volumes else None)
-
-
-def _told(job: LoadedJob, backend: Backend) -> Sequence[Finding]:
-    """What the backend finds. Where the account may not be asked for what is unsaid: that."""
-    try:
-        return backend.check(backend.completed(job))
-    except CheckFailed as error:  # and what can be said without what is missing
-        rest = [finding for finding in backend.check(job) if finding.code != "MissingValue"]
-        return [*error.findings, *rest]
-    except (AwsRefused, AwsUnreachable) as error:
-        place = (error.file, error.line, error.field)
-        return [Finding("warning", "CouldNotCheck", error.message, error.fix or "", *place)]
-
-
-def probed(
-    job: LoadedJob,
-    home: Home,
-    steps: int,
-    progress: Callable[[int], None] | None = None,
-    probing: Callable[[str, int, int], None] = lambda what, done, total: None,
-) -> list[Estimate]:
-    """What the job takes on every backend that can begin with it, from so many of its steps.
-
-    Raises CheckFailed when it could not be submitted there, TrainerError.
-    """
-    found = []
-    for backend in (backend_by_name(name, home) for name in REGISTRY):
-        if isinstance(backend, Probes):
-            staged, _ = prepare(job, backend, home, progress)
-            found.append(backend.probe(staged, steps, probing))
-    return found
-
-
-def estimates(
-    job: LoadedJob,
-    home: Home,
-    progress: Callable[[int], None] | None = None,
-    only: str | None = None,
-) -> list[Estimate]:
-    """What the job would take on every backend, or on one. Raises CheckFailed for wrong data."""
-    examined = _examined(job, progress)
-    if examined.volumes is None:
-        errors = [f for f in examined.findings if f.severity == "error"]
-        raise CheckFailed(errors[0].message, examined.findings)
-    volumes = examined.volumes
-    names = REGISTRY if only is None else [only]
-    return [_quoted(job, backend_by_name(name, home), volumes) for name in names]
-
-
-def _quoted(job: LoadedJob, backend: Backend, volumes: Mapping[str, Volume]) -> Estimate:
-    found = backend.estimate(job, volumes)
-    return backend.quote(job, found) if isinstance(backend, Quotes) else found
-
-
-def prepare(
-    job: LoadedJob, backend: Backend, home: Home, progress: Callable[[int], None] | None = None
-) -> tuple[StagedJob, tuple[Finding, ...]]:
-    """Stage the data, check with the backend. Raises CheckFailed; returns the warnings too.
-
-    The staged job is the completed one; AwsRefused and AwsUnreachable where that can't be had.
-    """
-    job = backend.completed(job)
-    findings = [*job.findings, *backend.check(job)]
-    errors = [finding for finding in findings if finding.severity == "error"]
-    if errors:
-        raise CheckFailed(errors[0].message, findings)
-    staged = stage(
-        job.spec.data,
-        customization_type=job.spec.customization_type,
-        format=_format(job),
-        seed=job.spec.seed,
-        base_dir=job.base_dir,
-        root=home.staged,
-        progress=progress,
-        rules=_rules(job),
-    )
-    return StagedJob(job, staged.manifest, staged.folder), (*findings, *staged.findings)
-
-
-def check_budget(job: LoadedJob, plan: Plan) -> None:
-    """Raise OverBudget when the plan costs more than the job file allows."""
-    budget, cost = job.spec.budget_usd, plan.estimate.usd["training"]
-    if budget is None:
-        return
-    place = {
-        "field": "budget_usd",
-        "line": job.line_of("budget_usd"),
-        "file": str(job.path) if job.path else None,
-    }
-    if cost is None:
-        raise OverBudget(
-            f"no price is known for training {job.model.alias}, so the budget of {budget:.2f} USD"
-            " can't be held",
-            fix="look the price up, then remove budget_usd to submit without a limit.",
-            **place,  # type: ignore[arg-type]
-        )
-    if cost > budget:
-        raise OverBudget(
-            f"the estimate is {cost:.2f} USD, above the budget of {budget:.2f} USD",
-            **place,  # type: ignore[arg-type]
-            fix="train on less data or fewer epochs, or raise budget_usd."
-            if not plan.estimate.at_most
-            else f"lower {plan.backend}.max_runtime_seconds (without it the job may run as long as"
-            " the budget pays), or raise budget_usd.",
-        )
 
 
 def submit(
@@ -376,78 +208,6 @@ def backend_of(record: Record, home: Home) -> Backend:
         place["profile"] = None
     backend = backend_by_name(record.backend, home)
     return backend.at(place) if place else backend
-
-
-def follow(
-    look_once: Callable[[], JobState],
-    *,
-    timeout: float | None = None,
-    poll: float = 30.0,
-    longest: float | None = None,
-    sleep: Callable[[float], None] = time.sleep,
-    clock: Callable[[], float] = time.monotonic,
-) -> Iterator[JobState]:
-    """One look each `poll` seconds until the job has ended. Raises WaitTimeout after `timeout`.
-
-    While nothing changes the looks become rarer, down to one in `longest` seconds.
-    """
-    end = None if timeout is None else clock() + timeout
-    shortest, last = poll, None
-    while True:
-        state = look_once()
-        yield state
-        unchanged = last is not None and state == last
-        poll = min(max(shortest, longest or 0.0), poll * RARER) if unchanged else shortest
-        last = state
-        if state.ended:
-            return
-        if end is not None and clock() >= end:
-            raise WaitTimeout(
-                f"{state.id} is still {state.status}; it goes on",
-                fix=f"`cloudft watch {state.id}` follows it, `cloudft stop {state.id}` ends it.",
-            )
-        sleep(poll if end is None else min(poll, max(0.0, end - clock())))
-
-
-def patiently(
-    look_once: Callable[[], JobState], say: Callable[[CloudftError], None]
-) -> Callable[[], JobState]:
-    """A look that outlasts expired credentials and a broken network: it gives the last state.
-
-    `say` is told each trouble once. The first look must succeed.
-    """
-    last: list[JobState] = []
-    told: set[type[CloudftError]] = set()
-
-    def look() -> JobState:
-        try:
-            last[:] = [look_once()]
-            told.clear()
-        except (CredentialsExpired, AwsUnreachable) as error:
-            if not last:
-                raise
-            if type(error) not in told:
-                say(error)
-                told.add(type(error))
-        return last[0]
-
-    return look
-
-
-def wait(
-    backend: Backend,
-    job_id: str,
-    *,
-    timeout: float | None = None,
-    poll: float = 30.0,
-    sleep: Callable[[float], None] = time.sleep,
-    clock: Callable[[], float] = time.monotonic,
-) -> JobState:
-    """The state in which the job ended. Raises WaitTimeout; the job goes on."""
-    states = follow(
-        lambda: backend.describe(job_id), timeout=timeout, poll=poll, sleep=sleep, clock=clock
-    )
-    return deque(states, maxlen=1)[0]
 
 
 def stop(record: Record, backend: Backend) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from local_backend.errors import TrainerError
+from local_backend.leaving import leave
 
 
 def choose_device(wanted: str) -> torch.device:
@@ -131,3 +132,4 @@ def describe() -> dict[str, Any]:
 
 if __name__ == "__main__":
     print(json.dumps(describe()))
+    leave(0)

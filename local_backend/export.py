@@ -23,6 +23,7 @@ from local_backend.batches import read_records
 from local_backend.errors import TrainerError
 from local_backend.generate import answer
 from local_backend.job_dir import ARTIFACTS, MODEL, JobDir, write_json
+from local_backend.leaving import leave
 from local_backend.model import Loaded, load, load_tokenizer, load_trained
 from local_backend.report import quiet_libraries
 from local_backend.settings import Settings, read_settings
@@ -139,4 +140,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

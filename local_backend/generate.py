@@ -29,6 +29,7 @@ import torch
 
 from local_backend.errors import TrainerError
 from local_backend.job_dir import JobDir
+from local_backend.leaving import leave
 from local_backend.model import Loaded
 from local_backend.models import TUNED, Models
 from local_backend.prefix import Prefix, shared
@@ -227,4 +228,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -28,6 +28,7 @@ from local_backend.device import choose_device, choose_dtype, free_bytes
 from local_backend.errors import TrainerError
 from local_backend.job_dir import JobDir
 from local_backend.learn import mean_loss, optimize, validation_loss
+from local_backend.leaving import leave
 from local_backend.memory import ROOM, encoded, loading, need
 from local_backend.prepare import Run, first_limit, prepare
 from local_backend.report import Report, quiet_libraries
@@ -174,4 +175,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -21,6 +21,7 @@ from typing import Any
 
 from local_backend.batches import tokenised
 from local_backend.errors import TrainerError
+from local_backend.leaving import leave
 from local_backend.model import load_tokenizer
 from local_backend.report import quiet_libraries
 from local_backend.template import Piece, messages_of, stop_tokens, turns
@@ -143,4 +144,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

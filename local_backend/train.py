@@ -22,6 +22,7 @@ from local_backend.curve import perplexity
 from local_backend.errors import StopRequested, TrainerError
 from local_backend.job_dir import COMPLETED, FAILED, IN_PROGRESS, STOPPED, JobDir
 from local_backend.learn import learn, measure_base, publish
+from local_backend.leaving import leave
 from local_backend.parallel import Team, assemble, gone, is_gone
 from local_backend.prepare import Run, prepare
 from local_backend.report import Report
@@ -130,4 +131,4 @@ def tuned_weights(run: Run) -> dict[str, torch.Tensor]:
 
 if __name__ == "__main__":
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    sys.exit(main())
+    leave(main())

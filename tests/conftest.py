@@ -16,10 +16,36 @@ import pytest
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+import forked
+import preloaded
 import tiny
 from endpoint import Endpoint
 from job_files import write_job_file
 from processes import Cli, JobFile
+
+
+@pytest.fixture(scope="session", autouse=True)
+def preloaded_starts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What tests start need not load torch; see preloaded.py."""
+    base = tmp_path_factory.getbasetemp()
+    root = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
+    python = preloaded.install(root)
+    with pytest.MonkeyPatch.context() as patch:
+        if python:
+            patch.setenv(preloaded.PYTHON, str(python))
+        yield
+
+
+@pytest.fixture
+def preloaded_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So it is for what this process itself starts."""
+    monkeypatch.setattr(sys, "executable", preloaded.python())
+
+
+@pytest.fixture
+def plain_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trainers are started as they are elsewhere."""
+    monkeypatch.delenv(preloaded.PYTHON, raising=False)
 
 
 @pytest.fixture(autouse=True)
@@ -53,11 +79,16 @@ def make_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path
 
 
 @pytest.fixture
-def real_model(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+def real_weights(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """The pretrained model, converted once for all tests that load it."""
     base = tmp_path_factory.getbasetemp()
     root = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
     monkeypatch.setenv("CLOUDFT_MODEL_CACHE", str(root / "real-models"))
+
+
+@pytest.fixture
+def real_model(real_weights: None, plain_starts: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same, to be trained with all cores."""
     monkeypatch.delenv("OMP_NUM_THREADS")
 
 
@@ -103,7 +134,17 @@ def job_file(tmp_path: Path, tiny_model: Path) -> JobFile:
 
 @pytest.fixture
 def cli(tmp_path: Path, home: Path) -> Cli:
-    """Run `python -m cloudft ...` in a process of its own, in an empty folder."""
+    """Run `cloudft ...` in a process of its own, in an empty folder; see forked.py."""
+
+    def run(*args: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
+        return forked.run(args, **{"cwd": tmp_path, "timeout": 60} | options)
+
+    return run
+
+
+@pytest.fixture
+def fresh_cli(tmp_path: Path, home: Path) -> Cli:
+    """The same by an interpreter of its own; takes what subprocess.run takes."""
 
     def run(*args: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
         options = {"cwd": tmp_path, "timeout": 60} | options

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
-import subprocess
-import sys
+import os
+import tempfile
 import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+import forked
+from processes import wait_until
 
 BUCKET = "training-bucket"
 REGION = "us-east-1"
@@ -87,16 +89,25 @@ _client = functools.cache(new_client)
 @contextlib.contextmanager
 def running(*arguments: str | Path) -> Iterator[Endpoint]:
     """An endpoint with an empty, closed bucket and a trusting role."""
-    command = [sys.executable, "-m", "cloudft", "endpoint", "-q", *map(str, arguments)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
+    with tempfile.TemporaryDirectory(prefix="endpoint-") as folder:
+        said = [Path(folder, name) for name in ("out", "err")]
+        words = ["endpoint", "-q", *arguments]
+        process = forked.start(words, streams=[os.devnull, *said])
         try:
-            endpoint = Endpoint(process.stdout.readline().strip())
+            wait_until(lambda: _line(said[0]) or not process.is_alive(), "the endpoint is up")
+            assert process.is_alive(), said[1].read_text()
+            endpoint = Endpoint(_line(said[0]))
             furnish(endpoint)
             yield endpoint
         finally:
             process.terminate()
-            process.wait(30)
+            process.join(30)
+
+
+def _line(path: Path) -> str:
+    """Its first line, once that is whole."""
+    line, end, _ = path.read_text().partition("\n") if path.exists() else ("", "", "")
+    return line if end else ""
 
 
 def furnish(endpoint: Endpoint) -> None:

@@ -57,7 +57,7 @@ def advise_command(
     retrieved passages; the job is trained on this machine; all answer the same held-out records.
     With --backend bedrock the prompts go to the model on Bedrock, and cost what answers cost there.
     """
-    from cloudft import jobs
+    from cloudft import preparing
     from cloudft.backends import backend
     from cloudft.cli.jobs import follow_and_show
     from cloudft.cli.progress import counting, reading
@@ -69,7 +69,7 @@ def advise_command(
     job = load(path, flags)
     here = backend("local", home)
     with reading(console) as progress:
-        staged, warnings = jobs.prepare(job, here, home, progress)
+        staged, warnings = preparing.prepare(job, here, home, progress)
     warn(warnings)
     with counting(console) as counted:
         study = advise(

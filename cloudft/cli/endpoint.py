@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from cloudft.cli.options import Console, console_options, place
 from cloudft.errors import UsageError
+
+if TYPE_CHECKING:
+    from cloudft.endpoint.server import Options
 
 
 def _pairs(values: tuple[str, ...]) -> dict[str, str]:
@@ -126,15 +129,11 @@ def endpoint_command(
     not AWS: the account is 000000000000 and any credentials will do. The first line printed is its
     URL.
     """
-    try:
-        from cloudft.endpoint import operations as offered
-        from cloudft.endpoint.server import LOOPBACK, Options, serve
-        from cloudft.endpoint.signatures import read_credentials
-    except ImportError as error:
-        raise UsageError(
-            f"the endpoint needs {error.name}, which is not installed",
-            fix="pip install 'cloudft[endpoint]'",
-        ) from error
+    _require_extra()
+    from cloudft.endpoint import operations as offered
+    from cloudft.endpoint.server import LOOPBACK, Options
+    from cloudft.endpoint.signatures import read_credentials
+
     if operations:
         console.result(list(offered.operations()), offered.markdown())
         return 0
@@ -157,10 +156,28 @@ def endpoint_command(
     )
     if host not in LOOPBACK and given.secrets is None:
         console.note(f"anyone who reaches {host} may use this endpoint; --credentials limits it")
+    _serve(given, console)
+    return 0
+
+
+def _require_extra() -> None:
+    """Raise UsageError where the extra `endpoint` is not installed."""
+    try:
+        import cloudft.endpoint.server
+        import cloudft.endpoint.signatures  # noqa: F401 (whether it can be)
+    except ImportError as error:
+        raise UsageError(
+            f"the endpoint needs {error.name}, which is not installed",
+            fix="pip install 'cloudft[endpoint]'",
+        ) from error
+
+
+def _serve(given: Options, console: Console) -> None:
+    """Serve until the process ends; the URL is told first."""
+    from cloudft.endpoint.server import serve
 
     def ready(url: str) -> None:
         console.result({"url": url}, url)
         console.note(f"export AWS_ENDPOINT_URL={url}; jobs are shown at {url}/")
 
     serve(given, ready)
-    return 0

@@ -62,17 +62,17 @@ def estimate_command(
     --probe the local job's tokens, memory and time are measured on this machine: memory before
     anything is loaded, time by steps over the job's own data whose result is thrown away.
     """
-    from cloudft import jobs
+    from cloudft import preparing
     from cloudft.cli.progress import counting, reading
     from cloudft.cli.render import table, warn
 
     job = load(path, flags)
     warn(job.findings)
     with reading(console) as progress:
-        found = jobs.estimates(job, Home.from_environ(), progress, backend_name)
+        found = preparing.estimates(job, Home.from_environ(), progress, backend_name)
     if probe:
         with reading(console) as progress, counting(console) as probing:
-            better = jobs.probed(job, Home.from_environ(), steps, progress, probing)
+            better = preparing.probed(job, Home.from_environ(), steps, progress, probing)
         found = [next((b for b in better if b.backend == one.backend), one) for one in found]
     columns = (
         "BACKEND",

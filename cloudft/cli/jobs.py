@@ -52,14 +52,14 @@ def ended_well(job: Job) -> int:
 
 def follow_and_show(job: Job, backend: Backend, timeout: float | None, console: Console) -> Job:
     """Follow a job to its end with progress on stderr; Ctrl-C leaves the job running."""
-    from cloudft import jobs
+    from cloudft import jobs, waiting
     from cloudft.cli import following, picture
 
     def say(error: CloudftError) -> None:
         console.note(f"{error.message}\n  {error.fix}\n  watching goes on after it ...")
 
-    look = jobs.patiently(lambda: jobs.look(job.record, backend).state, say)
-    states = jobs.follow(
+    look = waiting.patiently(lambda: jobs.look(job.record, backend).state, say)
+    states = waiting.follow(
         look, timeout=timeout, poll=backend.poll_seconds, longest=backend.longest_poll_seconds
     )
     try:

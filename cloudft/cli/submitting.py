@@ -60,7 +60,7 @@ def check_command(
     Checks the job file, the data and this machine; each finding names file, line, field and remedy.
     Exit code 3 when there are errors.
     """
-    from cloudft import jobs
+    from cloudft import preparing
     from cloudft.backends import backend
     from cloudft.cli.fixing import fix
     from cloudft.cli.progress import reading
@@ -70,7 +70,7 @@ def check_command(
     local = backend(backend_name, Home.from_environ())
     job = load(path, flags)
     with reading(console) as progress:
-        checked = jobs.check(job, local, progress)
+        checked = preparing.check(job, local, progress)
     fixed = fix(job, checked.findings, fix_into, console) if fix_into else []
     volumes = checked.volumes or {}
     counts = {role: volume.records for role, volume in volumes.items()}
@@ -106,20 +106,23 @@ def plan_command(
     return 0
 
 
-def show_plan(job: LoadedJob, backend_name: str, console: Console) -> None:
-    """Stage the data and print the plan; nothing is started."""
-    from cloudft import jobs
+def show_plan(job: LoadedJob, backend_name: str, console: Console, then: str | None = None) -> None:
+    """Stage the data and print the plan; nothing is started. What comes `then` is checked too."""
+    from cloudft import preparing
     from cloudft.backends import backend
+    from cloudft.cli import importing
     from cloudft.cli.progress import reading
     from cloudft.cli.render import json_text, warn
 
     home = Home.from_environ()
     chosen = backend(backend_name, home)
     with reading(console) as progress:
-        staged, warnings = jobs.prepare(job, chosen, home, progress)
+        staged, warnings = preparing.prepare(job, chosen, home, progress)
     warn(warnings)
+    if then:
+        importing.check_place(job, chosen, console)
     plan = chosen.plan(staged)
-    jobs.check_budget(job, plan)
+    preparing.check_budget(job, plan)
     console.result(plan, json_text(plan))
 
 
@@ -173,57 +176,74 @@ def submit_command(
     The same job submitted twice is one job, unless the first one failed or was stopped, or --again
     is given.
     """
-    from cloudft import jobs
-    from cloudft.backends import backend
-    from cloudft.cli import importing
-    from cloudft.cli.jobs import ended_well, follow_and_show, show_job
-    from cloudft.cli.progress import reading, sending
-    from cloudft.cli.render import warn
-    from cloudft.store import Store
-
-    if timeout is not None and not wait:
-        raise click.UsageError("--timeout needs --wait")
+    if not wait and (timeout is not None or then is not None):
+        raise click.UsageError(f"--{'then' if timeout is None else 'timeout'} needs --wait")
     if via_stack and backend_name != "bedrock":
         raise click.UsageError("--via-stack needs --backend bedrock")
-    if then is not None and not wait:
-        raise click.UsageError("--then needs --wait")
     more = {} if max_cost is None else {"budget_usd": str(max_cost)}
     if via_stack:
         more["bedrock.via_stack"] = "true"
     job_file = load(path, flags | more)
     if queue and job_file.spec.bedrock.via_stack:
         raise click.UsageError("--queue has no meaning by the stack: its machine waits by itself")
-    home = Home.from_environ()
     if dry_run:
-        if then:
-            importing.check_place(job_file, backend(backend_name, home), console)
-        show_plan(job_file, backend_name, console)
+        show_plan(job_file, backend_name, console, then)
         return 0
-    chosen, store = backend(backend_name, home), Store(home.jobs)
+    job = _submit(job_file, backend_name, console, again=again, queue=queue, then=then)
+    if wait:
+        return _follow(job, timeout, then, console)
+    _show_started(job, console)
+    return 0
+
+
+def _submit(
+    job_file: LoadedJob,
+    backend_name: str,
+    console: Console,
+    *,
+    again: bool,
+    queue: bool,
+    then: str | None,
+) -> Job:
+    """Stage and submit; what is to come `then` is checked before anything is sent."""
+    from cloudft import jobs, preparing
+    from cloudft.backends import backend
+    from cloudft.cli import importing
+    from cloudft.cli.progress import reading, sending
+    from cloudft.cli.render import warn
+    from cloudft.store import Store
+
+    home = Home.from_environ()
+    chosen = backend(backend_name, home)
     with reading(console) as progress:
-        staged, warnings = jobs.prepare(job_file, chosen, home, progress)
+        staged, warnings = preparing.prepare(job_file, chosen, home, progress)
     warn(warnings)
     if then:
         importing.check_place(job_file, chosen, console)
     with sending(console) as sent:
-        job = jobs.submit(
+        return jobs.submit(
             staged,
             chosen,
-            store,
+            Store(home.jobs),
             again=again,
             progress=sent,
             wait=waiting(console, queue),
             tell=lambda estimate: _say_cost(estimate, console),
         )
-    if wait:
-        backend_here = jobs.backend_of(job.record, home)
-        job = follow_and_show(job, backend_here, timeout, console)
-        if then and job.state.status == "Completed":
-            job = importing.import_now(job.record, backend_here, timeout, console)
-        show_job(job, console)
-        return ended_well(job)
-    _show_started(job, console)
-    return 0
+
+
+def _follow(job: Job, timeout: float | None, then: str | None, console: Console) -> int:
+    """Follow it to its end, and what comes `then`; the exit code."""
+    from cloudft import jobs
+    from cloudft.cli import importing
+    from cloudft.cli.jobs import ended_well, follow_and_show, show_job
+
+    backend = jobs.backend_of(job.record, Home.from_environ())
+    job = follow_and_show(job, backend, timeout, console)
+    if then and job.state.status == "Completed":
+        job = importing.import_now(job.record, backend, timeout, console)
+    show_job(job, console)
+    return ended_well(job)
 
 
 def _show_started(job: Job, console: Console) -> None:

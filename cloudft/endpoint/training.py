@@ -16,7 +16,7 @@ from cloudft.endpoint import refusals
 from cloudft.endpoint.distilling import DistillingRun, Teacher
 from cloudft.endpoint.run import FailedRun, Look, Order, Run
 from cloudft.errors import CheckFailed, CloudftError
-from cloudft.jobs import prepare
+from cloudft.preparing import prepare
 from cloudft.spec.load import load_job
 from cloudft.types import to_json
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from cloudft import jobs
+from cloudft import jobs, preparing
 from cloudft.backends.base import Backend, Continuation, Opens, Progress
 from cloudft.errors import JobFailed, UsageError
 from cloudft.evaluate.ask import TUNED, models
@@ -85,7 +85,7 @@ def _trained(
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(folder / "train.jsonl", chosen)
         write_whole(folder / "cloudft.yaml", yaml.safe_dump(spec | {"data": data}).encode())
-    staged, _ = jobs.prepare(load_job(folder / "cloudft.yaml"), backend, home)
+    staged, _ = preparing.prepare(load_job(folder / "cloudft.yaml"), backend, home)
     job = follow(jobs.submit(staged, backend, Store(home.jobs)))
     if job.state.status != "Completed":
         raise JobFailed(

@@ -1,4 +1,4 @@
-"""One endpoint for all workers that run a backend's suite."""
+"""What the suites of several backends share: one folder, and one endpoint, for all workers."""
 
 from __future__ import annotations
 
@@ -6,15 +6,82 @@ import fcntl
 import json
 import os
 import subprocess
-import sys
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
-from endpoint import Endpoint, furnish
+import preloaded
+import pytest
+import tiny
+from endpoint import KEYS, REGION, Endpoint, furnish
+from job_files import write_job_file
 from processes import wait_until
+from suite import Bench
+
+from cloudft import preparing
+from cloudft.aws.client import Aws, Place
+from cloudft.backends.base import Backend, StagedJob
+from cloudft.home import Home
+from cloudft.spec.load import load_job
 
 KEPT: list[subprocess.Popen[bytes]] = []
 """What was started here ends by itself; see --until-pid."""
 SMALL = ("local.device=cpu", "local.dtype=float32", "local.lora.r=4", "local.lora.alpha=8")
+SHORT: dict[str, Any] = {
+    "records": 12,
+    "validation": tiny.pairs(4),
+    "hyperparameters": {"epochCount": 3, "learningRate": 0.03},
+}
+"""A job of STEPS steps; see suite.py."""
+LONG: dict[str, Any] = {
+    "records": 40,
+    "hyperparameters": {"epochCount": 1000, "learningRate": 1e-4},
+}
+
+
+def shared_root(tmp_path_factory: pytest.TempPathFactory, name: str) -> Path:
+    """One folder for all workers."""
+    base = tmp_path_factory.getbasetemp()
+    root = (base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / name
+    root.mkdir(exist_ok=True)
+    return root
+
+
+def cloud_bench(
+    tmp_path_factory: pytest.TempPathFactory,
+    backend: Callable[[Home, Aws], Backend],
+    model: Path,
+    job: Callable[[Endpoint], Mapping[str, Any]],
+    long: Mapping[str, Any] = LONG,
+) -> Iterator[Bench]:
+    """A backend of AWS at an endpoint whose stand-in is the model.
+
+    `job` gives what its job files have beside data and hyperparameters, `model` among it.
+    """
+    root = shared_root(tmp_path_factory, f"conformance-{backend.__name__}")
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in KEYS.items():
+            patch.setenv(name, value)
+        endpoint = shared_endpoint(root, model)
+        home = Home(root / "home")
+        made = backend(home, Aws(Place(region=REGION, endpoint_url=endpoint.url)))
+
+        def staged(name: str, options: Mapping[str, Any]) -> StagedJob:
+            given = {**job(endpoint), **options, "name": name}
+            path = write_job_file(tmp_path_factory.mktemp(name), **given)
+            os.environ.update(KEYS)  # another fixture clears them for each test
+            return preparing.prepare(load_job(path), made, home)[0]
+
+        yield Bench(
+            made, root, lambda name: staged(name, SHORT), lambda name: staged(name, long), poll=0.05
+        )
+
+
+@pytest.fixture(autouse=True)
+def keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Credentials that the endpoint takes."""
+    for name, value in KEYS.items():
+        monkeypatch.setenv(name, value)
 
 
 def shared_endpoint(root: Path, model: Path) -> Endpoint:
@@ -24,7 +91,7 @@ def shared_endpoint(root: Path, model: Path) -> Endpoint:
         note = root / "endpoint.json"
         if not note.exists():
             command = [
-                sys.executable,
+                preloaded.python(),
                 "-m",
                 "cloudft",
                 "endpoint",

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from cloudft import artifacts, jobs
+from cloudft import artifacts, waiting
 from cloudft.backends.base import (
     Backend,
     Decoding,
@@ -74,7 +74,7 @@ class Bench:
 
     def end(self, job_id: str) -> JobState:
         """The state in which the job ended."""
-        return jobs.wait(self.backend, job_id, timeout=SECONDS, poll=self.poll)
+        return waiting.wait(self.backend, job_id, timeout=SECONDS, poll=self.poll)
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def finish(bench: Bench) -> Finished:
     ids = [backend.submit(plan), backend.submit(plan)]
     states: list[JobState] = []
     log: list[LogLine] = []
-    for state in jobs.follow(lambda: backend.describe(ids[0]), timeout=SECONDS, poll=bench.poll):
+    for state in waiting.follow(lambda: backend.describe(ids[0]), timeout=SECONDS, poll=bench.poll):
         states.append(state)
         log += backend.logs(ids[0], log[-1].cursor if log else None)
     ids.append(backend.submit(plan))

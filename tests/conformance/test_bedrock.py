@@ -2,75 +2,38 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny
-from endpoint import KEYS
-from job_files import write_job_file
-from shared import shared_endpoint
+from endpoint import Endpoint
+from shared import cloud_bench, keys
 from suite import BackendSuite, Bench, finished
 
-from cloudft import jobs
-from cloudft.aws.client import Aws, Place
-from cloudft.backends.base import StagedJob
 from cloudft.backends.bedrock.backend import BedrockBackend
-from cloudft.home import Home
-from cloudft.spec.load import load_job
+
+LONG = {
+    "records": 400,
+    "hyperparameters": {"epochCount": 10, "learningRate": 1e-4, "batchSize": 1},
+}
+"""Bedrock allows few epochs."""
 
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[Bench]:
     """One endpoint and one home for all workers."""
-    base = tmp_path_factory.getbasetemp()
-    shared = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
-    root = shared / "conformance-bedrock"
-    root.mkdir(exist_ok=True)
-    patch = pytest.MonkeyPatch()
-    for name, value in KEYS.items():
-        patch.setenv(name, value)
-    endpoint = shared_endpoint(root, tiny_model)
-    home = Home(root / "home")
-    place = Place(region="us-east-1", endpoint_url=endpoint.url)
-    backend = BedrockBackend(home, Aws(place))
 
-    def staged(name: str, **options: Any) -> StagedJob:
-        folder = tmp_path_factory.mktemp(name)
+    def job(endpoint: Endpoint) -> dict[str, Any]:
         section = {**endpoint.section, "endpoint_url": endpoint.url}
-        path = write_job_file(
-            folder,
-            Path("titan-text-express"),
-            name=name,
-            bedrock=section,
-            local={"model": str(tiny_model)},
-            **options,
-        )
-        for key in KEYS:  # another fixture clears them for each test
-            os.environ[key] = KEYS[key]
-        return jobs.prepare(load_job(path), backend, home)[0]
+        local = {"model": str(tiny_model)}
+        return {"model": Path("titan-text-express"), "bedrock": section, "local": local}
 
-    def short(name: str) -> StagedJob:
-        epochs = {"epochCount": 3, "learningRate": 0.03}
-        return staged(name, records=12, validation=tiny.pairs(4), hyperparameters=epochs)
-
-    def long(name: str) -> StagedJob:
-        epochs = {"epochCount": 10, "learningRate": 1e-4, "batchSize": 1}
-        return staged(name, records=400, hyperparameters=epochs)
-
-    yield Bench(backend, root, short, long, poll=0.05)
-    patch.undo()
+    yield from cloud_bench(tmp_path_factory, BedrockBackend, tiny_model, job, LONG)
 
 
 class TestBedrock(BackendSuite):
     """Everything that the suite asks."""
 
-    @pytest.fixture(autouse=True)
-    def keys(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        for name, value in KEYS.items():
-            monkeypatch.setenv(name, value)
 
-
-__all__ = ["finished"]
+__all__ = ["finished", "keys"]

@@ -2,42 +2,25 @@
 
 from __future__ import annotations
 
-import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import preloaded
 import pytest
-import tiny
-from endpoint import BUCKET, KEYS, REGION, SAGEMAKER_ROLE
-from job_files import write_job_file
-from shared import shared_endpoint
+from endpoint import BUCKET, REGION, SAGEMAKER_ROLE, Endpoint
+from shared import cloud_bench, keys
 from suite import BackendSuite, Bench, finished
 
-from cloudft import jobs
-from cloudft.aws.client import Aws, Place
-from cloudft.backends.base import StagedJob
 from cloudft.backends.sagemaker.backend import SageMakerBackend
-from cloudft.home import Home
-from cloudft.spec.load import load_job
 
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[Bench]:
     """One endpoint and one home for all workers."""
-    base = tmp_path_factory.getbasetemp()
-    shared = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
-    root = shared / "conformance-sagemaker"
-    root.mkdir(exist_ok=True)
-    patch = pytest.MonkeyPatch()
-    for name, value in KEYS.items():
-        patch.setenv(name, value)
-    endpoint = shared_endpoint(root, tiny_model)
-    home = Home(root / "home")
-    place = Place(region=REGION, endpoint_url=endpoint.url)
-    backend = SageMakerBackend(home, Aws(place))
 
-    def staged(name: str, **options: Any) -> StagedJob:
+    def job(endpoint: Endpoint) -> dict[str, Any]:
         section = {
             "region": REGION,
             "role_arn": SAGEMAKER_ROLE,
@@ -46,30 +29,15 @@ def bench(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterato
             "image_uri": "pytorch-training:any",
             "instance_type": "ml.m5.xlarge",
         }
-        folder = tmp_path_factory.mktemp(name)
-        path = write_job_file(folder, tiny_model, name=name, sagemaker=section, **options)
-        for key in KEYS:  # another fixture clears them for each test
-            os.environ[key] = KEYS[key]
-        return jobs.prepare(load_job(path), backend, home)[0]
+        return {"model": tiny_model, "sagemaker": section}
 
-    def short(name: str) -> StagedJob:
-        epochs = {"epochCount": 3, "learningRate": 0.03}
-        return staged(name, records=12, validation=tiny.pairs(4), hyperparameters=epochs)
-
-    def long(name: str) -> StagedJob:
-        return staged(name, records=40, hyperparameters={"epochCount": 1000, "learningRate": 1e-4})
-
-    yield Bench(backend, root, short, long, poll=0.05)
-    patch.undo()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "executable", preloaded.python())  # its models are asked here
+        yield from cloud_bench(tmp_path_factory, SageMakerBackend, tiny_model, job)
 
 
 class TestSageMaker(BackendSuite):
     """Everything that the suite asks."""
 
-    @pytest.fixture(autouse=True)
-    def keys(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        for name, value in KEYS.items():
-            monkeypatch.setenv(name, value)
 
-
-__all__ = ["finished"]
+__all__ = ["finished", "keys"]

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import preloaded
 import pytest
 from commands import GROUPS, LEAVES, leaf
 from endpoint import running
@@ -39,7 +40,8 @@ def blocks(page: Path, language: str) -> list[str]:
 
 def shell(script: str, folder: Path, **more: str) -> subprocess.CompletedProcess[str]:
     """A script as a user would type it, `cloudft` being the one under test."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    places = (Path(preloaded.python()).parent, Path(sys.executable).parent, os.environ["PATH"])
+    path = os.pathsep.join(map(str, places))
     return subprocess.run(
         ["bash", "-euo", "pipefail", "-c", script],
         cwd=folder,
@@ -71,7 +73,7 @@ def test_the_first_job_of_the_readme(tmp_path: Path, home: Path, real_model: Non
 
 
 @pytest.mark.real_model
-def test_the_commands_of_the_data_page(tmp_path: Path, real_model: None) -> None:
+def test_the_commands_of_the_data_page(tmp_path: Path, real_weights: None) -> None:
     [block] = blocks(ROOT / "docs" / "data.md", "console")
     commands = [line.removeprefix("$ ") for line in block.splitlines()]
     assert {tuple(shlex.split(c)[1:3]) for c in commands if " data " in c} == {

@@ -7,10 +7,10 @@ import math
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+import preloaded
 import pytest
 import tiny
 import yaml
@@ -61,7 +61,7 @@ def learnt_home(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> P
     for words in (["submit", str(path), "--wait"], ["evaluate", "-"]):
         subprocess.run(
             [
-                sys.executable,
+                preloaded.python(),
                 "-m",
                 "cloudft",
                 *words,
@@ -187,7 +187,7 @@ def test_what_can_not_be_evaluated_is_refused(evaluated: Any, cli: Cli, tmp_path
 
 
 def test_perplexity_is_the_straightforward_computation(
-    tiny_model: Path, home: Path, cli: Cli, job_file: JobFile
+    tiny_model: Path, home: Path, cli: Cli, job_file: JobFile, preloaded_here: None
 ) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -224,7 +224,9 @@ def test_perplexity_is_the_straightforward_computation(
     assert likely.log_likelihood == pytest.approx(plain([*before, *after], len(before)), rel=1e-6)
 
 
-def test_the_harness_finds_what_we_find(learnt: Path, home: Path, cli: Cli, tmp_path: Path) -> None:
+def test_the_harness_finds_what_we_find(
+    learnt: Path, home: Path, cli: Cli, tmp_path: Path, preloaded_here: None
+) -> None:
     questions = [
         {"question": f"Where is parcel {n}?", "options": list(tiny.CITIES[:4]), "answer": n % 4}
         for n in range(6)

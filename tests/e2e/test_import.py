@@ -6,12 +6,12 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import preloaded
 import pytest
 import tiny
 from endpoint import BUCKET, REGION, ROLE, Endpoint, running
@@ -56,7 +56,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator
         endpoint.fault({"operation": "CreateModelImportJob", "do": "drop"})  # its answer is lost
         command = ["submit", "--wait", "--then", "import", "--output", "json"]
         done = subprocess.run(
-            [sys.executable, "-m", "cloudft", *command],
+            [preloaded.python(), "-m", "cloudft", *command],
             cwd=root / "job",
             env=os.environ | endpoint.environ | {"CLOUDFT_HOME": str(root / "home")},
             capture_output=True,

@@ -8,10 +8,10 @@ import pty
 import re
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
+import preloaded
 import tiny
 from processes import Cli, JobFile, lines, wait_until
 
@@ -22,7 +22,7 @@ class Terminal:
     def __init__(self, *args: str | Path) -> None:
         self.main, side = pty.openpty()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "cloudft", *map(str, args)],
+            [preloaded.python(), "-m", "cloudft", *map(str, args)],
             stdin=side,
             stdout=side,
             stderr=side,

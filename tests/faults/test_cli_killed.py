@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import preloaded
 import pytest
 from processes import Cli, JobFile, kill, lines, running, wait_until
 
@@ -50,7 +50,7 @@ def submit_killed(job: Path, tmp_path: Path, *, at: int = NEVER, event: str = ""
     (tmp_path / "hook" / "sitecustomize.py").write_text(HOOK)
     hooked = {"PYTHONPATH": str(tmp_path / "hook"), "KILL_AT": str(at), "KILL_EVENT": event}
     return subprocess.run(
-        [sys.executable, "-m", "cloudft", "submit", str(job)],
+        [preloaded.python(), "-m", "cloudft", "submit", str(job)],
         env=os.environ | hooked,
         capture_output=True,
         check=False,
@@ -116,7 +116,7 @@ def _thing_after_popen(job: Path, tmp_path: Path) -> int:
     home = str(folder / "home")
     more = {"PYTHONPATH": str(folder), "KILL_AT": str(NEVER), "CLOUDFT_HOME": home}
     done = subprocess.run(
-        [sys.executable, "-m", "cloudft", "submit", str(job)],
+        [preloaded.python(), "-m", "cloudft", "submit", str(job)],
         env=os.environ | more | {"KILL_EVENT": ""},
         capture_output=True,
         text=True,

@@ -24,12 +24,12 @@ def room_for(size: int) -> Callable[[], None]:
 
 
 def test_a_submit_without_room_is_one_clear_error_and_no_job(
-    cli: Cli, job_file: JobFile, home: Path
+    cli: Cli, fresh_cli: Cli, job_file: JobFile, home: Path
 ) -> None:
     path = job_file(records=8)
     sizes = (0, 64, 2000)  # it breaks off while staging, while staging, at the record
     for size in sizes:
-        done = cli("submit", path, "--output", "json", preexec_fn=room_for(size))
+        done = fresh_cli("submit", path, "--output", "json", preexec_fn=room_for(size))
         assert done.returncode == 1
         assert done.stderr.count("error:") == 1 and "File too large" in done.stderr
         assert "  fix: " in done.stderr and "Traceback" not in done.stderr

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import preloaded
 import pytest
 import tiny
 from endpoint import BUCKET, ROLE, Endpoint, furnish
@@ -23,9 +24,11 @@ LONGEST_S = 6.0
 """About what a job takes from its creation to its end."""
 
 
-def start(state: Path, model: Path) -> tuple[subprocess.Popen[str], Endpoint]:
+def start(
+    state: Path, model: Path, python: str = sys.executable
+) -> tuple[subprocess.Popen[str], Endpoint]:
     """An endpoint that keeps its state."""
-    command = [sys.executable, "-m", "cloudft", "endpoint", "-q", "--state", str(state)]
+    command = [python, "-m", "cloudft", "endpoint", "-q", "--state", str(state)]
     command += ["--stand-in", str(model)]
     for setting in ("local.method=full", "local.max_length=64"):
         command += ["--set", setting]
@@ -93,7 +96,7 @@ def test_a_killed_endpoint_goes_on(tmp_path: Path, tiny_model: Path, number: int
 
 
 def test_what_an_orderly_end_stopped_goes_on_too(tmp_path: Path, tiny_model: Path) -> None:
-    process, endpoint = start(tmp_path / "state", tiny_model)
+    process, endpoint = start(tmp_path / "state", tiny_model, preloaded.python())
     try:
         furnish(endpoint)
         body = b'{"prompt": "Where is Oslo?", "completion": "Oslo"}\n' * 32
@@ -108,7 +111,7 @@ def test_what_an_orderly_end_stopped_goes_on_too(tmp_path: Path, tiny_model: Pat
         wait_until(trains, "the job trains")
         process.terminate()
         process.communicate(timeout=30)
-        process, endpoint = start(tmp_path / "state", tiny_model)
+        process, endpoint = start(tmp_path / "state", tiny_model, preloaded.python())
         bedrock = endpoint.client("bedrock")
 
         def look() -> Any:

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import preloaded
 import pytest
 import yaml
 from processes import Cli, JobFile, wait_until
@@ -70,7 +71,7 @@ def test_what_a_killed_probe_left_goes_with_the_next_one(
     cli: Cli, job_file: JobFile, home: Path
 ) -> None:
     path = job_file(records=18)
-    words = [sys.executable, "-m", "cloudft", "estimate", path, "--probe", "--steps"]
+    words = [preloaded.python(), "-m", "cloudft", "estimate", path, "--probe", "--steps"]
     process = subprocess.Popen([*words, "1000"], stdout=subprocess.DEVNULL)
     try:
         [data] = wait_until(lambda: list(home.glob(".probe-*/data")), "the probe has its folder")

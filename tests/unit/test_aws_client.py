@@ -9,7 +9,7 @@ import pytest
 from botocore.exceptions import ClientError
 from endpoint import KEYS, REGION, Endpoint, running
 
-from cloudft import jobs
+from cloudft import waiting
 from cloudft.aws import client as module
 from cloudft.aws.client import Aws, Place, aws_errors
 from cloudft.errors import (
@@ -93,11 +93,11 @@ def test_watching_outlasts_expired_credentials_and_a_broken_network(tmp_path: Pa
         return found
 
     said: list[CloudftError] = []
-    patient = jobs.patiently(once, said.append)
+    patient = waiting.patiently(once, said.append)
     assert [patient() for _ in range(5)] == [state] * 5
     assert [type(error) for error in said] == [CredentialsExpired, AwsUnreachable]
     with pytest.raises(CredentialsExpired):
-        jobs.patiently(lambda: (_ for _ in ()).throw(CredentialsExpired("x")), said.append)()
+        waiting.patiently(lambda: (_ for _ in ()).throw(CredentialsExpired("x")), said.append)()
 
 
 @pytest.mark.parametrize(

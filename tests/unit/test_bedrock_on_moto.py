@@ -10,7 +10,7 @@ import pytest
 from job_files import write_job_file
 from moto import mock_aws
 
-from cloudft import jobs
+from cloudft import jobs, preparing
 from cloudft.aws.client import Aws, Place
 from cloudft.backends.bedrock import preflight
 from cloudft.backends.bedrock.backend import BedrockBackend
@@ -46,7 +46,7 @@ def test_a_job_is_submitted_once_and_stopped(
     )
     home = Home(tmp_path / "home")
     backend = BedrockBackend(home, Aws(Place(region="us-east-1")))
-    staged, _ = jobs.prepare(load_job(path), backend, home)
+    staged, _ = preparing.prepare(load_job(path), backend, home)
     plan = backend.plan(staged)
     arn = backend.submit(plan)
     assert backend.submit(plan) == arn

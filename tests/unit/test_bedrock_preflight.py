@@ -11,7 +11,7 @@ import pytest
 from endpoint import ACCOUNT, BUCKET, KEYS, REGION, TRUST, Endpoint, running
 from job_files import write_job_file
 
-from cloudft import jobs
+from cloudft import preparing
 from cloudft.aws.client import Aws, Place
 from cloudft.aws.permissions import principal_of
 from cloudft.backends.bedrock import preflight
@@ -273,11 +273,11 @@ def test_the_data_is_checked_by_the_models_own_rules(tmp_path: Path, endpoint: E
     sound = job(tmp_path, endpoint)
     backend = BedrockBackend(Home(tmp_path / "home"))
     place = backend.at(backend.place_of(sound))
-    assert jobs.check(sound, place).ok
+    assert preparing.check(sound, place).ok
     records = [{"prompt": f"User: hello {n}", "completion": "hi"} for n in range(16)]
     text = "\n".join(json.dumps(record) for record in records)
     (tmp_path / "train.jsonl").write_text(text + "\n")
-    codes = {finding.code for finding in jobs.check(sound, place).findings}
+    codes = {finding.code for finding in preparing.check(sound, place).findings}
     assert "ReservedWord" in codes or any(
-        "User:" in f.message for f in jobs.check(sound, place).findings
+        "User:" in f.message for f in preparing.check(sound, place).findings
     )

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from job_files import write_job_file
 
-from cloudft import catalogue, cost, jobs
+from cloudft import catalogue, cost, preparing
 from cloudft.aws.shapes import SAFE_PATTERNS, request_problems, service_model
 from cloudft.backends.bedrock import preflight, request, states
 from cloudft.backends.bedrock.backend import BedrockBackend
@@ -179,9 +179,9 @@ def test_a_budget_is_held_also_where_no_price_is_known(
     plan = BedrockBackend(Home(tmp_path / "home")).plan(staged)
     if refused:
         with pytest.raises(OverBudget):
-            jobs.check_budget(job, plan)
+            preparing.check_budget(job, plan)
     else:
-        jobs.check_budget(job, plan)
+        preparing.check_budget(job, plan)
 
 
 def test_a_plan_prints_whole_and_equal_and_hides_nothing_that_it_sends(tmp_path: Path) -> None:

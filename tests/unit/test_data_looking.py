@@ -91,7 +91,7 @@ def test_twins_and_contradictions_are_those_of_a_simple_count(
     ]
 
 
-def test_the_tokens_of_a_job_are_the_trainers_own(job_file: JobFile) -> None:
+def test_the_tokens_of_a_job_are_the_trainers_own(job_file: JobFile, preloaded_here: None) -> None:
     path = job_file(records=[RECORDS[0], RECORDS[4]], local={"max_length": 200})
     tokens = data("stats", path)["train"]["tokens"]
     assert not tokens["estimated"]
@@ -112,7 +112,9 @@ def test_the_tokens_of_a_job_are_the_trainers_own(job_file: JobFile) -> None:
         data("preview", path, "--record", "9")
 
 
-def test_what_the_job_can_not_use_is_no_count_of_zero(job_file: JobFile) -> None:
+def test_what_the_job_can_not_use_is_no_count_of_zero(
+    job_file: JobFile, preloaded_here: None
+) -> None:
     path = job_file(records=[{"text": "unlabelled"}])
     with pytest.raises(CheckFailed, match="unlabelled"):
         data("stats", path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import os
 import subprocess
 import sys
@@ -25,6 +26,7 @@ FLOORS = (
     {"spec", "cost"},
     {"data"},
     {"backends"},
+    {"preparing", "waiting"},
     {"jobs", "cleanup", "drift", "prompts", "starter", "doctor"},
     {"fleet", "importing", "infrastructure"},
     {"evaluate"},
@@ -53,6 +55,7 @@ def imported(path: Path) -> Iterator[str]:
         nodes += ast.iter_child_nodes(node)
 
 
+@functools.cache
 def uses(folder: Path) -> list[tuple[Path, str]]:
     """(file relative to `folder`, dotted name) for every import below it."""
     return [

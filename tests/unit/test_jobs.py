@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from processes import JobFile
 
-from cloudft import fleet, jobs
+from cloudft import fleet, jobs, preparing, waiting
 from cloudft.backends.base import Backend, StagedJob
 from cloudft.errors import (
     CheckFailed,
@@ -109,7 +109,7 @@ def store(home: Path) -> Store:
 
 def prepared(job_file: JobFile, backend: Backend, **options: Any) -> StagedJob:
     """The staged job of a job file with these options."""
-    return jobs.prepare(load_job(job_file(**options)), backend, Home.from_environ())[0]
+    return preparing.prepare(load_job(job_file(**options)), backend, Home.from_environ())[0]
 
 
 @pytest.fixture
@@ -218,7 +218,7 @@ def test_checking_reports_everything_and_keeps_nothing(
     job_file: JobFile, backend: Puppet, home: Path
 ) -> None:
     backend.findings = [Finding("error", "E1", "no device")]
-    checked = jobs.check(load_job(job_file(records=9)), backend)
+    checked = preparing.check(load_job(job_file(records=9)), backend)
     assert not checked.ok
     assert "E1" in {finding.code for finding in checked.findings}
     assert checked.volumes is not None and checked.volumes["train"].records == 9
@@ -244,7 +244,7 @@ def test_waiting_gives_up_after_its_timeout_and_the_job_goes_on(backend: Puppet)
     backend.status["job"] = "InProgress"
     time = Time()
     with pytest.raises(WaitTimeout, match="job is still InProgress; it goes on") as late:
-        jobs.wait(backend, "job", timeout=70, poll=30, sleep=time.sleep, clock=time.clock)
+        waiting.wait(backend, "job", timeout=70, poll=30, sleep=time.sleep, clock=time.clock)
     assert late.value.exit_code == 124
     assert time.slept == [30, 30, 10]
     assert backend.stopped == []
@@ -259,7 +259,7 @@ def test_waiting_returns_the_state_in_which_the_job_ended(backend: Puppet) -> No
         if len(time.slept) == 3:
             backend.status["job"] = "Failed"
 
-    state = jobs.wait(backend, "job", poll=30, sleep=sleep, clock=time.clock)
+    state = waiting.wait(backend, "job", poll=30, sleep=sleep, clock=time.clock)
     assert state.status == "Failed"
     assert time.slept == [30, 30, 30]
 
@@ -267,7 +267,7 @@ def test_waiting_returns_the_state_in_which_the_job_ended(backend: Puppet) -> No
 def test_a_job_that_has_ended_is_not_waited_for(backend: Puppet) -> None:
     backend.status["job"] = "Completed"
     time = Time()
-    assert jobs.wait(backend, "job", timeout=0, sleep=time.sleep, clock=time.clock).ended
+    assert waiting.wait(backend, "job", timeout=0, sleep=time.sleep, clock=time.clock).ended
     assert time.slept == []
 
 

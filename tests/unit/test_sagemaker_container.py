@@ -9,11 +9,11 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tarfile
 from pathlib import Path
 from typing import Any
 
+import preloaded
 import pytest
 import tiny
 from processes import lines, wait_until
@@ -46,7 +46,7 @@ def furnish(root: Path, job: Path, model: Path) -> None:
 
 def start(root: Path, **variables: str) -> subprocess.Popen[str]:
     """The job's ContainerEntrypoint and ContainerArguments, below another root."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    path = f"{Path(preloaded.python()).parent}{os.pathsep}{os.environ['PATH']}"
     kept = {"PATH": path, "HOME": str(root), "OMP_NUM_THREADS": "1", "PIP_NO_INDEX": "1"}
     return subprocess.Popen(
         [*source.SHELL, *source.command(str(root))],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import boto3
@@ -13,7 +14,7 @@ from job_files import write_job_file
 from moto import mock_aws
 from simulator import simulate
 
-from cloudft import jobs
+from cloudft import preparing
 from cloudft.aws.client import Aws, Place
 from cloudft.backends.sagemaker.backend import SageMakerBackend
 from cloudft.errors import AwsConflict
@@ -48,7 +49,7 @@ def test_a_job_is_submitted_once_and_is_not_completed_without_its_output(
     path = write_job_file(tmp_path, tiny_model, sagemaker=SECTION)
     home = Home(tmp_path / "home")
     backend = SageMakerBackend(home, Aws(Place(region="us-east-1")))
-    staged, _ = jobs.prepare(load_job(path), backend, home)
+    staged, _ = preparing.prepare(load_job(path), backend, home)
     plan = backend.plan(staged)
     name = backend.submit(plan)
     assert backend.submit(plan) == name == plan.job_id
@@ -66,7 +67,7 @@ def test_a_job_is_submitted_once_and_is_not_completed_without_its_output(
     state = backend.describe(name)
     assert state.status == "Failed" and "model.tar.gz" in str(state.failure_message)
     assert backend.find(plan) == name
-    other = backend.plan(jobs.dataclasses.replace(staged, attempt=1))
-    forged = jobs.dataclasses.replace(other, token=plan.token[:8] + other.token[8:])
+    other = backend.plan(replace(staged, attempt=1))
+    forged = replace(other, token=plan.token[:8] + other.token[8:])
     with pytest.raises(AwsConflict, match="another one"):
         backend.submit(forged)

@@ -12,7 +12,7 @@ from typing import Any, get_args
 import pytest
 from job_files import write_job_file
 
-from cloudft import catalogue, jobs
+from cloudft import catalogue, jobs, preparing
 from cloudft.aws.client import Aws, Place
 from cloudft.aws.shapes import request_problems, service_model
 from cloudft.aws.stack import Stack
@@ -21,7 +21,7 @@ from cloudft.backends.sagemaker import images, instances, preflight, request, st
 from cloudft.backends.sagemaker.backend import SageMakerBackend
 from cloudft.data.manifest import from_json
 from cloudft.data.stage import stage
-from cloudft.errors import CheckFailed, UsageError
+from cloudft.errors import CheckFailed, OverBudget, UsageError
 from cloudft.home import Home
 from cloudft.spec.load import LoadedJob, load_job
 from cloudft.types import Finding, JobState, Plan, Status, Volume, to_json
@@ -192,10 +192,10 @@ def test_a_budget_bounds_the_running_time(make: Make, tmp_path: Path) -> None:
     assert request.max_runtime(job) == 7200
     plan = plan_of(job, tmp_path)
     assert created(plan)["StoppingCondition"] == {"MaxRuntimeInSeconds": 7200}
-    jobs.check_budget(job, plan)
+    preparing.check_budget(job, plan)
     given = make({"instance_type": "ml.g5.2xlarge", "max_runtime_seconds": 86400}, budget_usd=3.03)
-    with pytest.raises(jobs.OverBudget, match=r"36\.36 USD") as refused:
-        jobs.check_budget(given, plan_of(given, tmp_path))
+    with pytest.raises(OverBudget, match=r"36\.36 USD") as refused:
+        preparing.check_budget(given, plan_of(given, tmp_path))
     assert "max_runtime_seconds" in str(refused.value.fix)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,7 @@ import orjson
 
 from cloudft import artifacts as layout
 from cloudft import cost
-from cloudft.aws.client import Aws, Place
-from cloudft.aws.upload import Upload, upload
+from cloudft.aws.client import Aws
 from cloudft.backends.base import (
     Answer,
     Asks,
@@ -45,6 +43,7 @@ from cloudft.backends.bedrock import (
     states,
 )
 from cloudft.backends.bedrock.serve import UNDER_WAY
+from cloudft.backends.on_aws import OnAws, plan_bytes
 from cloudft.errors import (
     AwsConflict,
     AwsNotFound,
@@ -54,38 +53,29 @@ from cloudft.errors import (
     JobStateConflict,
     UsageError,
 )
-from cloudft.files import as_store_error
 from cloudft.home import Home
 from cloudft.spec.load import LoadedJob
 from cloudft.spec.portable import portable
-from cloudft.types import Estimate, Finding, JobState, LogLine, Metric, Plan, Volume, to_json
+from cloudft.types import Estimate, Finding, JobState, LogLine, Metric, Plan, Volume
 
 ARTIFACTS = "artifacts"
 
 
-class BedrockBackend(Backend, Finds, Quotes, Serves, Generates, Opens, OpensBatches, Inventories):
+class BedrockBackend(
+    OnAws, Backend, Finds, Quotes, Serves, Generates, Opens, OpensBatches, Inventories
+):
     """Model customization jobs of one account and Region."""
 
     name = "bedrock"
-    poll_seconds = 10.0
-    longest_poll_seconds = 60.0
     asking_costs = True
 
     def __init__(self, home: Home, aws: Aws | None = None) -> None:
-        self.home = home
-        self.aws = aws or Aws(Place())
+        super().__init__(home, aws)
         self._completed_jobs: Sequence[Mapping[str, Any]] | None = None
-        if self.aws.place.endpoint_url and "127.0.0.1" in self.aws.place.endpoint_url:
-            self.poll_seconds, self.longest_poll_seconds = 0.2, 1.0
 
     def place_of(self, job: LoadedJob) -> Mapping[str, Any]:
         """Region, profile and endpoint of the job file."""
         return request.place_of(job)
-
-    def at(self, place: Mapping[str, Any]) -> BedrockBackend:
-        """The same in another Region, or with another profile or endpoint."""
-        wanted = Place(**place)
-        return self if wanted == self.aws.place else BedrockBackend(self.home, Aws(wanted))
 
     def completed(self, job: LoadedJob) -> LoadedJob:
         """With the outputs of its stack, where it names one."""
@@ -170,37 +160,24 @@ class BedrockBackend(Backend, Finds, Quotes, Serves, Generates, Opens, OpensBatc
     def _stage(self, plan: Plan, progress: Callable[[int], None] | None) -> None:
         *puts, _ = plan.request["calls"]
         for (role, path), call in zip(plan.files.items(), puts[:-1], strict=True):
-            wanted, sha256 = call["parameters"], plan.manifest.files[role].sha256
-            upload(self.aws, _upload(wanted, path, sha256), progress)
-        own = dict(puts[-1]["parameters"])
-        body = orjson.dumps(to_json(plan) | {"version": 1}, option=orjson.OPT_INDENT_2)
-        what = f"s3://{own['Bucket']}/{own['Key']} can't be written"
-        self.aws.call(what, "s3", "put_object", **own | {"Body": body})
+            sha256 = plan.manifest.files[role].sha256
+            self.send_file(call["parameters"], path, sha256, progress)
+        self.send(puts[-1]["parameters"], plan_bytes(plan))
 
     def _create(self, plan: Plan) -> str:
-        parameters = plan.request["calls"][-1]["parameters"]
-        what = f"the job {plan.job_id} can't be created"
-        try:
-            answer = self.aws.call(what, "bedrock", request.CREATE, **parameters)
-        except AwsConflict as error:  # a try whose answer was lost, or another submit beside this
-            known = self._named(plan)
-            if known is None:
-                raise error
-            return known
-        return str(answer["jobArn"])
+        what, call = f"the job {plan.job_id} can't be created", plan.request["calls"][-1]
+        made = self.create(what, call, lambda: self._named(plan))
+        return made if isinstance(made, str) else str(made["jobArn"])
 
     def _get(self, job_id: str) -> Mapping[str, Any]:
-        what = f"the job {job_id} can't be looked at"
-        try:
-            return self.aws.call(
-                what, "bedrock", "get_model_customization_job", jobIdentifier=job_id
+        what, operation = f"the job {job_id} can't be looked at", "get_model_customization_job"
+        answer = self.look_up(what, "bedrock", operation, jobIdentifier=job_id)
+        if answer is None:
+            raise JobNotFound(
+                f"Bedrock has no job {job_id} in this account and Region",
+                fix="check --profile and --region; `cloudft delete` forgets a job that is gone.",
             )
-        except AwsNotFound as error:
-            raise _no_such_job(job_id) from error
-        except AwsRefused as error:
-            if "ValidationException" in error.message:  # no such name can be
-                raise _no_such_job(job_id) from error
-            raise
+        return answer
 
     def describe(self, job_id: str) -> JobState:
         """One look; the files of a completed job are brought home with the first one."""
@@ -320,14 +297,7 @@ class BedrockBackend(Backend, Finds, Quotes, Serves, Generates, Opens, OpensBatc
 
     def artifacts(self, job_id: str, to: Path) -> Path:
         """Copy what the job left to `to`, which must not exist."""
-        state = self.describe(job_id)
-        if state.artifacts is None:
-            raise JobStateConflict(f"{job_id} has left no artifacts yet", fix="wait for its end.")
-        if to.exists():
-            raise JobStateConflict(f"{to} exists already", fix="name a folder that does not.")
-        with as_store_error(f"the artifacts of {job_id} can't be copied", to):
-            shutil.copytree(state.artifacts, to)
-        return to
+        return layout.copy(job_id, self.describe(job_id).artifacts, to)
 
     def plan_serving(
         self, job_id: str, *, provisioned: bool, units: int, hours: float | None
@@ -423,21 +393,3 @@ class BedrockBackend(Backend, Finds, Quotes, Serves, Generates, Opens, OpensBatc
         except (OSError, ValueError, KeyError, TypeError, IndexError):
             return str(answer["roleArn"]).split(":")[4] or None
         return owner
-
-
-def _no_such_job(job_id: str) -> JobNotFound:
-    return JobNotFound(
-        f"Bedrock has no job {job_id} in this account and Region",
-        fix="check --profile and --region; `cloudft delete` forgets a job that is gone.",
-    )
-
-
-def _upload(wanted: Mapping[str, Any], path: Path, sha256: str) -> Upload:
-    return Upload(
-        path,
-        wanted["Bucket"],
-        wanted["Key"],
-        sha256,
-        wanted.get("ExpectedBucketOwner"),
-        wanted.get("SSEKMSKeyId"),
-    )

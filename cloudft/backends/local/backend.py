@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 
-from cloudft.artifacts import is_complete
+from cloudft import artifacts as layout
 from cloudft.backends.base import (
     Answer,
     Asks,
@@ -188,13 +188,7 @@ class LocalBackend(Backend, Resumes, Generates, Exports, Tokenises, Opens, Bench
     def artifacts(self, job_id: str, to: Path) -> Path:
         """Copy the job's artifacts to `to`, which must not exist."""
         source = self._known(job_id).path / names.ARTIFACTS
-        if not is_complete(source):
-            raise JobStateConflict(f"{job_id} has left no artifacts yet", fix="wait for its end.")
-        if to.exists():
-            raise JobStateConflict(f"{to} exists already", fix="name a folder that does not.")
-        with as_store_error(f"the artifacts of {job_id} can't be copied", to):
-            shutil.copytree(source, to)
-        return to
+        return layout.copy(job_id, str(source) if layout.is_complete(source) else None, to)
 
     def generate(
         self, job_id: str, prompts: Sequence[Prompt], variants: Sequence[str], decoding: Decoding

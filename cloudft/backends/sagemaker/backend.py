@@ -7,7 +7,6 @@ local backend's, had by its name.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,8 +16,6 @@ import orjson
 
 from cloudft import artifacts as layout
 from cloudft import catalogue
-from cloudft.aws.client import Aws, Place
-from cloudft.aws.upload import Upload, upload
 from cloudft.backends.base import (
     Backend,
     Finds,
@@ -30,6 +27,7 @@ from cloudft.backends.base import (
     Thing,
     without_data,
 )
+from cloudft.backends.on_aws import OnAws, plan_bytes
 from cloudft.backends.sagemaker import (
     images,
     instances,
@@ -54,8 +52,6 @@ from cloudft.errors import (
     JobNotFound,
     JobStateConflict,
 )
-from cloudft.files import as_store_error
-from cloudft.home import Home
 from cloudft.spec.load import LoadedJob
 from cloudft.spec.portable import portable
 from cloudft.types import (
@@ -63,7 +59,6 @@ from cloudft.types import (
     Finding,
     JobState,
     LogLine,
-    Manifest,
     Metric,
     Plan,
     Volume,
@@ -74,27 +69,15 @@ Described = Mapping[str, Any]
 NO_IMAGE = "<the image that the SageMaker SDK names>"
 
 
-class SageMakerBackend(AskedHere, Backend, Finds, Quotes, Resumes, Inventories):
+class SageMakerBackend(AskedHere, OnAws, Backend, Finds, Quotes, Resumes, Inventories):
     """Training jobs of one account and Region."""
 
     name = "sagemaker"
-    poll_seconds = 10.0
     longest_poll_seconds = 30.0
-
-    def __init__(self, home: Home, aws: Aws | None = None) -> None:
-        self.home = home
-        self.aws = aws or Aws(Place())
-        if self.aws.place.endpoint_url and "127.0.0.1" in self.aws.place.endpoint_url:
-            self.poll_seconds, self.longest_poll_seconds = 0.2, 1.0
 
     def place_of(self, job: LoadedJob) -> Mapping[str, Any]:
         """Region, profile and endpoint of the job file."""
         return request.place_of(job)
-
-    def at(self, place: Mapping[str, Any]) -> SageMakerBackend:
-        """The same in another Region, or with another profile or endpoint."""
-        wanted = Place(**place)
-        return self if wanted == self.aws.place else SageMakerBackend(self.home, Aws(wanted))
 
     def completed(self, job: LoadedJob) -> LoadedJob:
         """With the outputs of its stack, where it names one."""
@@ -181,7 +164,7 @@ class SageMakerBackend(AskedHere, Backend, Finds, Quotes, Resumes, Inventories):
         if known is not None:
             return known
         here._stage(plan, progress)
-        return here._create(plan, plan.request["calls"][-1]["parameters"])
+        return here._create(plan)
 
     def find(self, plan: Plan) -> str | None:
         """By its name, which follows from the plan's token."""
@@ -205,38 +188,27 @@ class SageMakerBackend(AskedHere, Backend, Finds, Quotes, Resumes, Inventories):
             "code": lambda: source.pack().content,
             "job": lambda: orjson.dumps(plan.request["job"], option=orjson.OPT_INDENT_2),
             "manifest": lambda: orjson.dumps(to_json(plan.manifest)),
-            "plan": lambda: orjson.dumps(to_json(plan) | {"version": 1}),
+            "plan": lambda: plan_bytes(plan),
         }
         *puts, _ = plan.request["calls"]
         for call in puts:
             wanted = call["parameters"]
             if "file" in call:
-                upload(self.aws, _upload(plan, call["file"], wanted), progress)
-                continue
-            what = f"s3://{wanted['Bucket']}/{wanted['Key']} can't be written"
-            body = {"Body": bodies[call["content"]]()}
-            self.aws.call(what, "s3", "put_object", **wanted | body)
+                role = call["file"]
+                sha256 = plan.request["sha256"].get(role) or plan.manifest.files[role].sha256
+                self.send_file(wanted, plan.files[role], sha256, progress)
+            else:
+                self.send(wanted, bodies[call["content"]]())
 
-    def _create(self, plan: Plan, parameters: Mapping[str, Any]) -> str:
-        what = f"the job {plan.job_id} can't be created"
-        try:
-            self.aws.call(what, "sagemaker", request.CREATE, **parameters)
-        except AwsConflict as error:  # a try whose answer was lost, or another submit beside this
-            if self._named(plan) is None:
-                raise error
-        return str(parameters["TrainingJobName"])
+    def _create(self, plan: Plan) -> str:
+        what, call = f"the job {plan.job_id} can't be created", plan.request["calls"][-1]
+        self.create(what, call, lambda: self._named(plan))
+        return str(call["parameters"]["TrainingJobName"])
 
     def _find(self, name: str) -> Described | None:
-        """One training job, or None."""
-        what = f"the job {name} can't be looked at"
-        try:
-            return self.aws.call(what, "sagemaker", "describe_training_job", TrainingJobName=name)
-        except AwsNotFound:
-            return None
-        except AwsRefused as error:
-            if "ValidationException" in error.message:  # as SageMaker says that there is none
-                return None
-            raise
+        """One training job, or None. That there is none SageMaker calls a ValidationException."""
+        what, operation = f"the job {name} can't be looked at", "describe_training_job"
+        return self.look_up(what, "sagemaker", operation, TrainingJobName=name)
 
     def _attempts(self, job_id: str) -> list[Described]:
         """The job's training jobs, oldest first. Raises JobNotFound when there is none."""
@@ -355,14 +327,7 @@ class SageMakerBackend(AskedHere, Backend, Finds, Quotes, Resumes, Inventories):
 
     def artifacts(self, job_id: str, to: Path) -> Path:
         """Copy what the job left to `to`, which must not exist."""
-        state = self.describe(job_id)
-        if state.artifacts is None:
-            raise JobStateConflict(f"{job_id} has left no artifacts yet", fix="wait for its end.")
-        if to.exists():
-            raise JobStateConflict(f"{to} exists already", fix="name a folder that does not.")
-        with as_store_error(f"the artifacts of {job_id} can't be copied", to):
-            shutil.copytree(state.artifacts, to)
-        return to
+        return layout.copy(job_id, self.describe(job_id).artifacts, to)
 
     def inventory(self) -> Iterator[Thing]:
         """Running jobs, warm machines and staged data of this account and Region."""
@@ -399,16 +364,3 @@ def _id(answer: Described) -> str:
 
 def _names(attempts: Sequence[Described]) -> list[str]:
     return [str(answer["TrainingJobName"]) for answer in attempts]
-
-
-def _upload(plan: Plan, role: str, wanted: Mapping[str, Any]) -> Upload:
-    manifest: Manifest = plan.manifest
-    sha256 = plan.request["sha256"].get(role) or manifest.files[role].sha256
-    return Upload(
-        plan.files[role],
-        wanted["Bucket"],
-        wanted["Key"],
-        sha256,
-        wanted.get("ExpectedBucketOwner"),
-        wanted.get("SSEKMSKeyId"),
-    )

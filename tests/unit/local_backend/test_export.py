@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import preloaded
 import pytest
 import tiny
 from trained import Train, Trained
@@ -39,7 +40,7 @@ def test_the_merged_model_answers_as_the_tuned_one_and_loads_without_us(
     tuned: Trained, tmp_path: Path
 ) -> None:
     out = tmp_path / "merged"
-    command = [sys.executable, "-m", "local_backend.export", str(tuned.path), str(out)]
+    command = [preloaded.python(), "-m", "local_backend.export", str(tuned.path), str(out)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     proof = json.loads(done.stdout)

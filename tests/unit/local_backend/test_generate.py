@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+import preloaded
 import pytest
 import tiny
 from trained import Train, Trained
@@ -44,7 +44,7 @@ def test_speaks_json_lines_and_answers_one_request_after_another(tuned: Trained)
         {"prompts": [{"messages": [{"role": "user", "content": "Where? " * tiny.CONTEXT}]}]},
     ]
     done = subprocess.run(
-        [sys.executable, "-m", "local_backend.generate", str(tuned.path)],
+        [preloaded.python(), "-m", "local_backend.generate", str(tuned.path)],
         input="".join(json.dumps(request) + "\n" for request in requests),
         capture_output=True,
         text=True,

@@ -6,11 +6,11 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import preloaded
 import pytest
 import tiny
 import torch
@@ -34,7 +34,7 @@ def job(folder: Path, model: Path, **changes: Any) -> Path:
 
 
 def start(folder: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "local_backend", str(folder)]
+    command = [preloaded.python(), "-m", "local_backend", str(folder)]
     environ = os.environ | {"OMP_NUM_THREADS": "1"}
     with (folder / "trainer.log").open("ab") as log:
         return subprocess.Popen(command, stdout=log, stderr=log, env=environ)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import preloaded
 import pytest
 import tiny
 import torch
@@ -25,7 +25,7 @@ CPU = torch.device("cpu")
 def asked(folder: Path, steps: int) -> list[dict[str, Any]]:
     """What the child says."""
     done = subprocess.run(
-        [sys.executable, "-m", "local_backend.probe", str(folder), str(steps)],
+        [preloaded.python(), "-m", "local_backend.probe", str(folder), str(steps)],
         capture_output=True,
         text=True,
         check=False,

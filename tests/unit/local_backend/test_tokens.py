@@ -5,10 +5,12 @@ from __future__ import annotations
 import io
 import json
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import preloaded
 import pytest
 import tiny
 from hypothesis import given, settings
@@ -73,7 +75,9 @@ def test_a_document_ends_with_the_token_that_stands_between_packed_ones(plain_mo
     assert [piece["learned"] for piece in pieces] == [False, *[True] * len(ids)]
 
 
-def test_the_child_takes_any_locale_and_passes_faults_on(tiny_model: Path, tmp_path: Path) -> None:
+def test_the_child_takes_any_locale_and_passes_faults_on(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     environment = os.environ | {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
     line = json.dumps(tiny.pair("Grüße", "日本"), ensure_ascii=False).encode() + b"\n"
 
@@ -83,6 +87,7 @@ def test_the_child_takes_any_locale_and_passes_faults_on(tiny_model: Path, tmp_p
 
     _, *found = replies(request(tiny_model), [line] * 3, environment)
     assert len(found) == 3 and found[0] == found[2]
+    monkeypatch.setattr(sys, "executable", preloaded.python())
     with pytest.raises(LookupError, match="the second record"):
         list(replies(request(tiny_model), breaking(), environment))
     with pytest.raises(TrainerError, match="not there"):

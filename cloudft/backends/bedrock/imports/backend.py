@@ -9,9 +9,7 @@ from typing import Any
 
 import orjson
 
-from cloudft.aws.client import Aws, Place
 from cloudft.aws.tags import JOB, TOKEN
-from cloudft.aws.upload import Upload, upload
 from cloudft.backends import backend as backend_by_name
 from cloudft.backends.base import (
     Answer,
@@ -30,17 +28,16 @@ from cloudft.backends.bedrock import output, stack
 from cloudft.backends.bedrock import states as bedrock_states
 from cloudft.backends.bedrock.imports import convert, preflight, request, rules, serve, states
 from cloudft.backends.bedrock.request import NAMES, PLAN, place_of
+from cloudft.backends.on_aws import OnAws, plan_bytes
 from cloudft.catalogue import import_rules
 from cloudft.errors import (
     AwsConflict,
     AwsNotFound,
-    AwsRefused,
     JobNotFound,
     JobStateConflict,
     UsageError,
 )
 from cloudft.files import as_store_error
-from cloudft.home import Home
 from cloudft.spec.load import LoadedJob, load_spec
 from cloudft.spec.portable import portable
 from cloudft.types import (
@@ -53,35 +50,22 @@ from cloudft.types import (
     Metric,
     Plan,
     Volume,
-    to_json,
 )
 
 BLOCK = 1024 * 1024
 PRICES = "Custom Model Import is paid by use and by storage, at prices that no source here has"
 
 
-class ImportBackend(Backend, Imports, Finds, Generates, Opens):
+class ImportBackend(OnAws, Backend, Imports, Finds, Generates, Opens):
     """Import jobs of one account and Region, and the models that they make."""
 
     name = "import"
     poll_seconds = 15.0
-    longest_poll_seconds = 60.0
     asking_costs = True
-
-    def __init__(self, home: Home, aws: Aws | None = None) -> None:
-        self.home = home
-        self.aws = aws or Aws(Place())
-        if self.aws.place.endpoint_url and "127.0.0.1" in self.aws.place.endpoint_url:
-            self.poll_seconds, self.longest_poll_seconds = 0.2, 1.0
 
     def place_of(self, job: LoadedJob) -> Mapping[str, Any]:
         """Region, profile and endpoint of the job file's bedrock section."""
         return place_of(job)
-
-    def at(self, place: Mapping[str, Any]) -> ImportBackend:
-        """The same in another Region, or with another profile or endpoint."""
-        wanted = Place(**place)
-        return self if wanted == self.aws.place else ImportBackend(self.home, Aws(wanted))
 
     def completed(self, job: LoadedJob) -> LoadedJob:
         """With the outputs of its stack, where it names one."""
@@ -170,43 +154,24 @@ class ImportBackend(Backend, Imports, Finds, Generates, Opens):
     def _send(self, plan: Plan, progress: Callable[[int], None] | None) -> None:
         *puts, _ = plan.request["calls"]
         for (name, path), call in zip(plan.files.items(), puts[:-1], strict=True):
-            wanted = call["parameters"]
-            file = Upload(
-                path,
-                wanted["Bucket"],
-                wanted["Key"],
-                plan.request["model"][name],
-                wanted.get("ExpectedBucketOwner"),
-                wanted.get("SSEKMSKeyId"),
-            )
-            upload(self.aws, file, progress)
-        own = dict(puts[-1]["parameters"])
-        body = orjson.dumps(to_json(plan) | {"version": 1}, option=orjson.OPT_INDENT_2)
-        what = f"s3://{own['Bucket']}/{own['Key']} can't be written"
-        self.aws.call(what, "s3", "put_object", **own | {"Body": body})
+            sha256 = plan.request["model"][name]
+            self.send_file(call["parameters"], path, sha256, progress)
+        self.send(puts[-1]["parameters"], plan_bytes(plan))
 
     def _create(self, plan: Plan) -> str:
-        parameters = plan.request["calls"][-1]["parameters"]
-        what = f"the import {plan.job_id} can't be created"
-        try:
-            answer = self.aws.call(what, "bedrock", request.CREATE, **parameters)
-        except AwsConflict as error:  # a try whose answer was lost, or another one beside this
-            known = self._named(plan)
-            if known is None:
-                raise error
-            return known
-        return str(answer["jobArn"])
+        what, call = f"the import {plan.job_id} can't be created", plan.request["calls"][-1]
+        made = self.create(what, call, lambda: self._named(plan))
+        return made if isinstance(made, str) else str(made["jobArn"])
 
     def _get(self, job_id: str) -> Mapping[str, Any]:
-        what = f"the import {job_id} can't be looked at"
-        try:
-            return self.aws.call(what, "bedrock", "get_model_import_job", jobIdentifier=job_id)
-        except AwsNotFound as error:
-            raise _no_such(job_id) from error
-        except AwsRefused as error:
-            if "ValidationException" in error.message:  # no such name can be
-                raise _no_such(job_id) from error
-            raise
+        what, operation = f"the import {job_id} can't be looked at", "get_model_import_job"
+        answer = self.look_up(what, "bedrock", operation, jobIdentifier=job_id)
+        if answer is None:
+            raise JobNotFound(
+                f"Bedrock has no import {job_id} in this account and Region",
+                fix="check --profile and --region; `cloudft delete` forgets a job that is gone.",
+            )
+        return answer
 
     def _tags(self, arn: str) -> dict[str, str]:
         what = f"the tags of {arn} can't be read"
@@ -317,10 +282,3 @@ def _file(path: Path) -> DataFile:
             digest.update(block)
     size = path.stat().st_size
     return DataFile(0, 0, 0, name=path.name, sha256=digest.hexdigest(), bytes=size)
-
-
-def _no_such(job_id: str) -> JobNotFound:
-    return JobNotFound(
-        f"Bedrock has no import {job_id} in this account and Region",
-        fix="check --profile and --region; `cloudft delete` forgets a job that is gone.",
-    )

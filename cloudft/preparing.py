@@ -1,0 +1,171 @@
+"""What comes before a job: its data and settings are checked, its price told, its data staged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from cloudft.backends import REGISTRY
+from cloudft.backends import backend as backend_by_name
+from cloudft.backends.base import Backend, Probes, Quotes, StagedJob
+from cloudft.data.examine import Examined, examine
+from cloudft.data.rules import Rules
+from cloudft.data.stage import stage
+from cloudft.errors import AwsRefused, AwsUnreachable, CheckFailed, OverBudget
+from cloudft.home import Home
+from cloudft.spec.load import LoadedJob
+from cloudft.types import Estimate, Finding, Plan, Volume
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What `check` found. `volumes` is the data by role, None when there are errors in it."""
+
+    findings: tuple[Finding, ...]
+    volumes: Mapping[str, Volume] | None
+    estimate: Estimate | None
+
+    @property
+    def ok(self) -> bool:
+        """True when no finding is an error."""
+        return not any(finding.severity == "error" for finding in self.findings)
+
+
+def _format(job: LoadedJob) -> str:
+    """The form of record that the base model takes."""
+    return job.model.formats[job.spec.customization_type]
+
+
+def _rules(job: LoadedJob) -> Rules:
+    """What the base model asks of the data, whatever the backend."""
+    batch = job.spec.hyperparameters.get("batchSize")
+    if batch is None:
+        default = job.model.hyperparameters.get("batchSize")
+        batch = default.default if default else 1
+    return Rules.of(job.model, job.spec.customization_type, int(batch))
+
+
+def _examined(job: LoadedJob, progress: Callable[[int], None] | None) -> Examined:
+    return examine(
+        job.spec.data,
+        format=_format(job),
+        base_dir=job.base_dir,
+        progress=progress,
+        rules=_rules(job),
+    )
+
+
+def check(
+    job: LoadedJob, backend: Backend, progress: Callable[[int], None] | None = None
+) -> Checked:
+    """Everything that is wrong with a job, at once. Nothing is sent and nothing is kept."""
+    examined = _examined(job, progress)
+    findings = (*job.findings, *examined.findings, *_told(job, backend))
+    volumes = examined.volumes
+    return Checked(findings, volumes, backend.estimate(job, volumes) if volumes else None)
+
+
+def _told(job: LoadedJob, backend: Backend) -> Sequence[Finding]:
+    """What the backend finds. Where the account may not be asked for what is unsaid: that."""
+    try:
+        return backend.check(backend.completed(job))
+    except CheckFailed as error:  # and what can be said without what is missing
+        rest = [finding for finding in backend.check(job) if finding.code != "MissingValue"]
+        return [*error.findings, *rest]
+    except (AwsRefused, AwsUnreachable) as error:
+        place = (error.file, error.line, error.field)
+        return [Finding("warning", "CouldNotCheck", error.message, error.fix or "", *place)]
+
+
+def probed(
+    job: LoadedJob,
+    home: Home,
+    steps: int,
+    progress: Callable[[int], None] | None = None,
+    probing: Callable[[str, int, int], None] = lambda what, done, total: None,
+) -> list[Estimate]:
+    """What the job takes on every backend that can begin with it, from so many of its steps.
+
+    Raises CheckFailed when it could not be submitted there, TrainerError.
+    """
+    found = []
+    for backend in (backend_by_name(name, home) for name in REGISTRY):
+        if isinstance(backend, Probes):
+            staged, _ = prepare(job, backend, home, progress)
+            found.append(backend.probe(staged, steps, probing))
+    return found
+
+
+def estimates(
+    job: LoadedJob,
+    home: Home,
+    progress: Callable[[int], None] | None = None,
+    only: str | None = None,
+) -> list[Estimate]:
+    """What the job would take on every backend, or on one. Raises CheckFailed for wrong data."""
+    examined = _examined(job, progress)
+    if examined.volumes is None:
+        errors = [f for f in examined.findings if f.severity == "error"]
+        raise CheckFailed(errors[0].message, examined.findings)
+    volumes = examined.volumes
+    names = REGISTRY if only is None else [only]
+    return [_quoted(job, backend_by_name(name, home), volumes) for name in names]
+
+
+def _quoted(job: LoadedJob, backend: Backend, volumes: Mapping[str, Volume]) -> Estimate:
+    found = backend.estimate(job, volumes)
+    return backend.quote(job, found) if isinstance(backend, Quotes) else found
+
+
+def prepare(
+    job: LoadedJob, backend: Backend, home: Home, progress: Callable[[int], None] | None = None
+) -> tuple[StagedJob, tuple[Finding, ...]]:
+    """Stage the data, check with the backend. Raises CheckFailed; returns the warnings too.
+
+    The staged job is the completed one; AwsRefused and AwsUnreachable where that can't be had.
+    """
+    job = backend.completed(job)
+    findings = [*job.findings, *backend.check(job)]
+    errors = [finding for finding in findings if finding.severity == "error"]
+    if errors:
+        raise CheckFailed(errors[0].message, findings)
+    staged = stage(
+        job.spec.data,
+        customization_type=job.spec.customization_type,
+        format=_format(job),
+        seed=job.spec.seed,
+        base_dir=job.base_dir,
+        root=home.staged,
+        progress=progress,
+        rules=_rules(job),
+    )
+    return StagedJob(job, staged.manifest, staged.folder), (*findings, *staged.findings)
+
+
+def check_budget(job: LoadedJob, plan: Plan) -> None:
+    """Raise OverBudget when the plan costs more than the job file allows."""
+    budget, cost = job.spec.budget_usd, plan.estimate.usd["training"]
+    if budget is None:
+        return
+    place = {
+        "field": "budget_usd",
+        "line": job.line_of("budget_usd"),
+        "file": str(job.path) if job.path else None,
+    }
+    if cost is None:
+        raise OverBudget(
+            f"no price is known for training {job.model.alias}, so the budget of {budget:.2f} USD"
+            " can't be held",
+            fix="look the price up, then remove budget_usd to submit without a limit.",
+            **place,  # type: ignore[arg-type]
+        )
+    if cost > budget:
+        less = "train on less data or fewer epochs"
+        if plan.estimate.at_most:
+            less = f"lower {plan.backend}.max_runtime_seconds (without it the job may run as long"
+            less += " as the budget pays)"
+        raise OverBudget(
+            f"the estimate is {cost:.2f} USD, above the budget of {budget:.2f} USD",
+            **place,  # type: ignore[arg-type]
+            fix=f"{less}, or raise budget_usd.",
+        )
