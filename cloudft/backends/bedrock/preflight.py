@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from cloudft import catalogue
@@ -16,6 +15,7 @@ from cloudft.aws.client import Aws
 from cloudft.aws.shapes import request_problems
 from cloudft.backends.base import StagedJob
 from cloudft.backends.bedrock import account, request
+from cloudft.backends.notes import Notes
 from cloudft.errors import UnknownModel
 from cloudft.spec.load import LoadedJob
 from cloudft.types import DataFile, Finding, Manifest, Severity
@@ -28,20 +28,6 @@ IMPORT_ROUTE = (
 
 OURS = {"jobName", "clientRequestToken", "outputDataConfig"}
 """Members that must stay as they are, or a job could be submitted twice."""
-
-
-@dataclass(frozen=True)
-class Notes:
-    """Findings about a job, with their place in its file."""
-
-    job: LoadedJob
-
-    def __call__(
-        self, code: str, field: str, message: str, fix: str, severity: Severity = "error"
-    ) -> Finding:
-        """One finding."""
-        file = str(self.job.path) if self.job.path else None
-        return Finding(severity, code, message, fix, file, self.job.line_of(field), field)
 
 
 def findings(job: LoadedJob, aws: Aws) -> list[Finding]:

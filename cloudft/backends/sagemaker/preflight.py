@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from cloudft.aws.client import Aws
+from cloudft.backends.notes import Notes
 from cloudft.backends.sagemaker import account, images, instances, request, weights
 from cloudft.spec.fields import TRAINED_HERE
 from cloudft.spec.load import LoadedJob
-from cloudft.types import Finding, Severity
+from cloudft.types import Finding
 
 OF_THE_TRAINER = {
     *("NotLocal", "NoLocalModel", "MaxLengthOverContext", "NoTokenizer"),
@@ -22,20 +22,6 @@ SERVERLESS = (
 )
 CLOSED = {"amazon-nova", "amazon-titan", "anthropic-claude", "cohere-command"}
 """Families whose weights nobody is given."""
-
-
-@dataclass(frozen=True)
-class Notes:
-    """Findings about a job, with their place in its file."""
-
-    job: LoadedJob
-
-    def __call__(
-        self, code: str, field: str, message: str, fix: str, severity: Severity = "error"
-    ) -> Finding:
-        """One finding."""
-        file = str(self.job.path) if self.job.path else None
-        return Finding(severity, code, message, fix, file, self.job.line_of(field), field)
 
 
 def findings(job: LoadedJob, aws: Aws, trainers: list[Finding]) -> list[Finding]:
