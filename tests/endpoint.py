@@ -91,7 +91,7 @@ def running(*arguments: str | Path) -> Iterator[Endpoint]:
     """An endpoint with an empty, closed bucket and a trusting role."""
     with tempfile.TemporaryDirectory(prefix="endpoint-") as folder:
         said = [Path(folder, name) for name in ("out", "err")]
-        words = ["endpoint", "-q", *arguments]
+        words = ["endpoint", "-q", "--until-pid", str(os.getpid()), *arguments]
         process = forked.start(words, streams=[os.devnull, *said])
         try:
             wait_until(lambda: _line(said[0]) or not process.is_alive(), "the endpoint is up")

@@ -29,6 +29,7 @@ from cloudft.backends import backend
 from cloudft.backends.bedrock import permissions as simulated
 from cloudft.backends.bedrock import preflight, request, stack
 from cloudft.backends.bedrock.policy import caller_policy
+from cloudft.backends.notes import Notes
 from cloudft.cli import failures
 from cloudft.cli.main import cloudft
 from cloudft.endpoint.authority import Authority, Hands
@@ -248,7 +249,7 @@ def test_a_permission_that_the_role_lacks_is_named_and_no_other(
     else:
         iam.delete_role_policy(RoleName=role, PolicyName=name)
     try:
-        found = list(simulated.of_role(job, account, preflight.Notes(job)))
+        found = list(simulated.of_role(job, account, Notes(job)))
     finally:
         whole = json.dumps(document)
         iam.put_role_policy(RoleName=role, PolicyName=name, PolicyDocument=whole)

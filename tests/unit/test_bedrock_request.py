@@ -18,6 +18,7 @@ from cloudft import catalogue, cost, preparing
 from cloudft.aws.shapes import SAFE_PATTERNS, request_problems, service_model
 from cloudft.backends.bedrock import preflight, request, states
 from cloudft.backends.bedrock.backend import BedrockBackend
+from cloudft.backends.notes import Notes
 from cloudft.errors import OverBudget
 from cloudft.home import Home
 from cloudft.spec.load import LoadedJob, load_job
@@ -63,7 +64,7 @@ def test_a_teacher_that_is_gone_or_unknown_is_found(
 ) -> None:
     flags = {"customization_type": "DISTILLATION", "distillation.teacher": teacher}
     job = load_job(loaded(tmp_path).path, flags=flags)
-    found = preflight._teacher(job, preflight.Notes(job))
+    found = preflight._teacher(job, Notes(job))
     assert [(f.code, f.severity) for f in found] == ([(code, severity)] if code else [])
 
 

@@ -14,6 +14,7 @@ from processes import Cli
 from cloudft import catalogue
 from cloudft.aws.shapes import request_problems
 from cloudft.backends.bedrock import preflight, request
+from cloudft.backends.notes import Notes
 from cloudft.data.convert import canonical, parse
 from cloudft.data.record import BadRecord
 from cloudft.spec.load import load_job
@@ -98,12 +99,10 @@ def test_the_request_fits_and_the_section_must_be_there(
     asked = request.create(preflight.without_data(loaded))
     assert request_problems("bedrock", "CreateModelCustomizationJob", asked) == []
     assert ("hyperParameters" in asked) == (kind == "DISTILLATION")
-    assert list(preflight._kind(loaded, preflight.Notes(loaded))) == []
-    [missing] = preflight._kind(
-        bare := job(tmp_path, model, customization_type=kind), preflight.Notes(bare)
-    )
+    assert list(preflight._kind(loaded, Notes(loaded))) == []
+    [missing] = preflight._kind(bare := job(tmp_path, model, customization_type=kind), Notes(bare))
     assert missing.code == "MissingValue" and missing.field in section
-    [unused] = preflight._kind(plain := job(tmp_path, model, **section), preflight.Notes(plain))
+    [unused] = preflight._kind(plain := job(tmp_path, model, **section), Notes(plain))
     assert unused.code == "UnusedValue"
 
 

@@ -18,7 +18,8 @@ from simulator import simulate
 
 from cloudft.artifacts import TRAINING_CSV
 from cloudft.aws.client import Aws, Place
-from cloudft.backends.sagemaker import account, logs, output, preflight
+from cloudft.backends.notes import Notes
+from cloudft.backends.sagemaker import account, logs, output
 from cloudft.endpoint.journaling import Stream
 from cloudft.errors import DamagedJob
 from cloudft.home import Home
@@ -138,7 +139,7 @@ def test_the_account_is_asked_and_what_it_lacks_is_named(
             "sagemaker.s3_uri": f"s3://{bucket}/x",
         }
         job = load_job(None, flags=flags)
-        return [finding.code for finding in account.findings(job, aws, preflight.Notes(job))]
+        return [finding.code for finding in account.findings(job, aws, Notes(job))]
 
     iam = boto3.client("iam", region_name=REGION)
     for name, service in (("right", account.SERVICE), ("wrong", "ec2.amazonaws.com")):

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from cloudft import catalogue
 from cloudft.aws.client import Aws
 from cloudft.aws.shapes import request_problems
 from cloudft.backends.base import without_data
 from cloudft.backends.bedrock import account, request
+from cloudft.backends.notes import Notes
 from cloudft.errors import UnknownModel
 from cloudft.spec.load import LoadedJob
 from cloudft.types import Finding, Severity
@@ -27,20 +27,6 @@ IMPORT_ROUTE = (
 
 OURS = {"jobName", "clientRequestToken", "outputDataConfig"}
 """Members that must stay as they are, or a job could be submitted twice."""
-
-
-@dataclass(frozen=True)
-class Notes:
-    """Findings about a job, with their place in its file."""
-
-    job: LoadedJob
-
-    def __call__(
-        self, code: str, field: str, message: str, fix: str, severity: Severity = "error"
-    ) -> Finding:
-        """One finding."""
-        file = str(self.job.path) if self.job.path else None
-        return Finding(severity, code, message, fix, file, self.job.line_of(field), field)
 
 
 def findings(job: LoadedJob, aws: Aws) -> list[Finding]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 from cloudft.aws.client import Aws
 from cloudft.aws.shapes import request_problems, service_model
+from cloudft.backends.notes import Notes
 from cloudft.backends.sagemaker import account, images, instances, request, weights
 from cloudft.spec.fields import TRAINED_HERE
 from cloudft.spec.load import LoadedJob
-from cloudft.types import Finding, Severity
+from cloudft.types import Finding
 
 OF_THE_TRAINER = {
     *("NotLocal", "MaxLengthOverContext", "NoTokenizer"),
@@ -25,20 +25,6 @@ SERVERLESS = (
     " CreateTrainingJob with ServerlessJobConfig)"
 )
 """The techniques are those of botocore's service model (1.44.5), which has no pre-training."""
-
-
-@dataclass(frozen=True)
-class Notes:
-    """Findings about a job, with their place in its file."""
-
-    job: LoadedJob
-
-    def __call__(
-        self, code: str, field: str, message: str, fix: str, severity: Severity = "error"
-    ) -> Finding:
-        """One finding."""
-        file = str(self.job.path) if self.job.path else None
-        return Finding(severity, code, message, fix, file, self.job.line_of(field), field)
 
 
 def findings(

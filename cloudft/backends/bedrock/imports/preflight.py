@@ -16,7 +16,7 @@ from cloudft.backends.bedrock import account, request
 from cloudft.backends.bedrock.imports.request import MODELS, MergedJob, create, role_of
 from cloudft.backends.bedrock.needs import place_of
 from cloudft.backends.bedrock.notes import Note
-from cloudft.backends.bedrock.preflight import Notes
+from cloudft.backends.notes import Notes
 from cloudft.catalogue import import_rules
 from cloudft.spec.load import LoadedJob
 from cloudft.types import DataFile, Finding, Manifest, Severity
