@@ -145,7 +145,7 @@ def build(given: Options, url: str, folder: Path) -> Endpoint:
     logs = Hands(lambda: services.new("logs"), authority, SAGEMAKER)
     training = TrainingJobs(state, stores, logs, folder, faults, seconds)
     rooms = (foundation, customization, serving, transfers, batches, runtime, training)
-    stacks = Stacks(state, Engine(services, given.region, state.save))
+    stacks = Stacks(state, Engine(services, given.region, state.save, state.lock))
     forms: dict[str, Any] = {"cloudformation": stacks}
     if authority is not None:
         forms["iam"] = Simulator(authority)

@@ -37,6 +37,12 @@ def job(job_file: JobFile) -> Path:
     return job_file(records=8, hyperparameters={"epochCount": 1})
 
 
+@pytest.fixture
+def long_job(job_file: JobFile) -> Path:
+    """It runs until it is killed."""
+    return job_file(records=8, hyperparameters={"epochCount": 1000})
+
+
 @pytest.fixture(autouse=True)
 def no_trainer_is_left(home: Path) -> Iterator[None]:
     yield
@@ -71,13 +77,13 @@ def supervisors(home: Path) -> list[int]:
 
 @pytest.mark.parametrize("moment", range(1, THINGS, 4))
 def test_a_submit_killed_at_any_moment_is_gone_on_with_as_one_job(
-    cli: Cli, job: Path, home: Path, tmp_path: Path, moment: int
+    cli: Cli, long_job: Path, home: Path, tmp_path: Path, moment: int
 ) -> None:
-    killed = submit_killed(job, tmp_path, at=moment) == -9
+    killed = submit_killed(long_job, tmp_path, at=moment) == -9
     before = [value["id"] for value in listed(cli)]
     assert len(before) <= 1
     assert killed or len(before) == 1
-    again = cli("submit", job, "--output", "json")
+    again = cli("submit", long_job, "--output", "json")
     assert again.returncode == 0, again.stderr
     [after] = listed(cli)
     assert after["id"] == json.loads(again.stdout)["id"]

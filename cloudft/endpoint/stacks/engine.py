@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,11 +30,21 @@ KEPT_ON_DELETION = {"Retain", "RetainExceptOnCreate"}
 
 @dataclass(frozen=True)
 class Engine:
-    """Works with the services beside it. `save` is called whenever something has happened."""
+    """Works with the services beside it. `save` is called whenever something has happened.
+
+    Under `lock` nobody looks at a stack.
+    """
 
     services: Services
     region: str
     save: Callable[[], None]
+    lock: AbstractContextManager[Any]
+
+    def tell(self, stack: StackRecord, status: str, reason: str | None, token: str | None) -> None:
+        """Where the stack is now: kept before anybody can see it, or a crash would take it back."""
+        with self.lock:
+            stack.tell(status, reason, token)
+            self.save()
 
     def scope(self, stack: StackRecord, template: Tree, given: Mapping[str, str]) -> Scope:
         """The template with the stack's values, and with what of it is there."""
@@ -96,31 +107,27 @@ class Engine:
         try:
             self._build(stack, token)
         except _Failed as failure:
-            stack.tell("ROLLBACK_IN_PROGRESS", str(failure), token)
-            self.save()
+            self.tell(stack, "ROLLBACK_IN_PROGRESS", str(failure), token)
             left = self._remove(stack, reversed(list(stack.pieces.values())), KEPT_ALWAYS, token)
-            stack.tell("ROLLBACK_FAILED" if left else "ROLLBACK_COMPLETE", None, token)
+            self.tell(stack, "ROLLBACK_FAILED" if left else "ROLLBACK_COMPLETE", None, token)
         else:
-            stack.tell("CREATE_COMPLETE", None, token)
-        self.save()
+            self.tell(stack, "CREATE_COMPLETE", None, token)
 
     def update(self, stack: StackRecord, before: StackRecord, token: str | None) -> None:
         """Make the stack what its template now says; or what it was `before`."""
         try:
             self._build(stack, token)
         except _Failed as failure:
-            stack.tell("UPDATE_ROLLBACK_IN_PROGRESS", str(failure), token)
             stack.template, stack.parameters = before.template, before.parameters
-            self.save()
+            self.tell(stack, "UPDATE_ROLLBACK_IN_PROGRESS", str(failure), token)
             try:
                 self._build(stack, token)
             except _Failed as again:
-                stack.tell("UPDATE_ROLLBACK_FAILED", str(again), token)
+                self.tell(stack, "UPDATE_ROLLBACK_FAILED", str(again), token)
             else:
-                stack.tell("UPDATE_ROLLBACK_COMPLETE", None, token)
+                self.tell(stack, "UPDATE_ROLLBACK_COMPLETE", None, token)
         else:
-            stack.tell("UPDATE_COMPLETE", None, token)
-        self.save()
+            self.tell(stack, "UPDATE_COMPLETE", None, token)
 
     def delete(self, stack: StackRecord, token: str | None) -> None:
         """Remove everything that is not to be kept."""
@@ -129,10 +136,9 @@ class Engine:
         if left:
             names = ", ".join(piece.logical for piece in left)
             what = f"The following resource(s) failed to delete: [{names}]."
-            stack.tell("DELETE_FAILED", what, token)
+            self.tell(stack, "DELETE_FAILED", what, token)
         else:
-            stack.tell("DELETE_COMPLETE", None, token)
-        self.save()
+            self.tell(stack, "DELETE_COMPLETE", None, token)
 
     def _build(self, stack: StackRecord, token: str | None) -> None:
         template = parse(stack.template)
