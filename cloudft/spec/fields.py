@@ -205,8 +205,11 @@ TargetModules = Annotated[
 
 
 def _processes(value: object) -> int | str:
-    if value == "auto" or (type(value) is int and value >= 1):
-        return "auto" if value == "auto" else int(str(value))
+    found = as_number(value)
+    if found == "auto":
+        return "auto"
+    if type(found) is int and found >= 1:
+        return found
     raise bad("BadValue", f"{_shown(value)} is no number of processes", "write 1, 2, ... or auto")
 
 

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -274,6 +275,35 @@ def test_flags_alone_can_make_a_job(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     job = load_job(None, flags={"name": "a", "base_model": "nova-lite", "data.train": "[a, b]"})
     assert job.path is None
     assert job.spec.data.train == ("a", "b")
+
+
+def leaves(section: Mapping[str, Any], at: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Each field of a section and of those below it that is none itself, in each of its forms."""
+    for name, told in section["properties"].items():
+        for form in told.get("anyOf", [told]):
+            if "$ref" in form:
+                below = job_schema()["$defs"][form["$ref"].rpartition("/")[2]]
+                yield from leaves(below, f"{at}{name}.")
+            else:
+                yield f"{at}{name}", form
+
+
+FORMS = {"boolean": lambda form: "true", "integer": lambda form: str(form.get("minimum", 1))}
+
+
+def test_numbers_and_truths_may_be_given_by_flags():
+    seen = set()
+    for name, form in leaves(job_schema()):
+        words = [FORMS[form["type"]](form)] if form.get("type") in FORMS else []
+        for word in words + [str(v).lower() for v in form.get("enum", ()) if v is True]:
+            flags = {"name": "a", "base_model": "nova-lite", "data.train": "a.jsonl", name: word}
+            seen.add(name)
+            try:
+                load_job(None, flags=flags)
+            except SpecError as error:
+                wrong = [f for f in error.findings if f.code in ("WrongType", "BadValue")]
+                assert not [f for f in wrong if f.field == name], (name, word, wrong)
+    assert {"local.processes", "local.fsdp", "sagemaker.spot", "seed"} <= seen
 
 
 def test_flag_over_file_over_environment_over_default(tmp_path: Path):
