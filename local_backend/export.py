@@ -101,11 +101,12 @@ def compare(expected: Outcome, found: Outcome, dtype: str) -> dict[str, Any]:
     ]
     equal = sum(e == f for (_, e), (_, f) in zip(expected, found, strict=True))
     worst, allowed = max(differences), TOLERANCE[dtype]
+    finer = "float16" if dtype == "bfloat16" else "float32"
     if not worst <= allowed or equal < len(expected):
         raise TrainerError(
             f"The merged model is not the tuned one: logits differ by up to {worst:.2g} (allowed"
             f" {allowed:g}), greedy answers agree on {equal} of {len(expected)} records.",
-            fix="export with --dtype float16 or float32."
+            fix=f"keep more digits: `cloudft export` or `cloudft import` with --dtype {finer}."
             if dtype != "float32"
             else "please report this with the model's name; the adapter itself is unharmed.",
         )
