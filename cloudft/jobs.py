@@ -7,7 +7,6 @@ failed or was stopped is tried anew, as another job.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import itertools
 import os
@@ -224,18 +223,21 @@ def resume(record: Record, backend: Backend) -> None:
     backend.resume(record.backend_job_id or record.id)
 
 
-def delete(record: Record, backend: Backend, store: Store) -> None:
+def delete(record: Record, backend: Backend, store: Store, *, force: bool = False) -> None:
     """Remove what this machine has of a job. Raises JobStateConflict while it runs.
 
-    One that its backend does not know (any more) is a memory alone, and goes.
+    Raises JobNotFound for one that its backend does not know: it is gone, or it runs in an account
+    that is not looked at. With `force` it is forgotten.
     """
-    with contextlib.suppress(JobNotFound):
-        job = look(record, backend)
-        if not job.state.ended:
-            raise JobStateConflict(
-                f"{record.id} is {job.state.status}",
-                fix=f"stop it first: cloudft stop {record.id}",
-            )
+    try:
+        state = look(record, backend).state
+    except JobNotFound:
+        if not force:
+            raise
+    else:
+        if not state.ended:
+            fix = f"stop it first: cloudft stop {record.id}"
+            raise JobStateConflict(f"{record.id} is {state.status}", fix=fix)
     store.delete(record.id)
 
 

@@ -13,7 +13,7 @@ import orjson
 
 from cloudft.aws.client import Aws, Place
 from cloudft.aws.upload import Upload, upload
-from cloudft.errors import AwsConflict, AwsNotFound, AwsRefused
+from cloudft.errors import AwsConflict, AwsNotFound, AwsRefused, JobNotFound
 from cloudft.home import Home
 from cloudft.types import Plan, to_json
 
@@ -87,6 +87,12 @@ class OnAws:
             if "ValidationException" in error.message:
                 return None
             raise
+
+
+def not_there(what: str) -> JobNotFound:
+    """The error for a job that is not there: `what` says who has none."""
+    fix = "check --profile and --region; `cloudft delete --force` forgets a job that is gone."
+    return JobNotFound(f"{what} in this account and Region", fix=fix)
 
 
 def plan_bytes(plan: Plan) -> bytes:

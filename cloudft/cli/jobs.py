@@ -225,14 +225,15 @@ def resume_command(reference: str, wait: bool, console: Console) -> int:
 @click.command("delete", epilog="\b\nExample:\n  cloudft delete ticket-router-1f3a --yes")
 @job_argument
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@click.option("--force", is_flag=True, help="Also a job that its account does not know (any more).")
 @console_options
-def delete_command(reference: str, yes: bool, console: Console) -> int:
+def delete_command(reference: str, yes: bool, force: bool, console: Console) -> int:
     """Remove a job and what it left on this machine: model, curves, log, checkpoints."""
     from cloudft import jobs
 
     record, backend, store = open_job(reference)
     if not yes:
         click.confirm(f"delete {record.id} and its model?", abort=True, err=True)
-    jobs.delete(record, backend, store)
+    jobs.delete(record, backend, store, force=force)
     console.result({"id": record.id, "deleted": True}, f"{record.id}: deleted")
     return 0

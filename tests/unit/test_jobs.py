@@ -283,7 +283,7 @@ def test_a_running_job_is_not_deleted_and_an_ended_one_is(
     assert store.ids() == []
 
 
-def test_a_job_that_its_backend_has_forgotten_can_be_deleted(
+def test_a_job_that_its_backend_does_not_know_is_deleted_by_force_alone(
     staged: StagedJob, backend: Puppet, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     record = jobs.submit(staged, backend, store).record
@@ -292,7 +292,10 @@ def test_a_job_that_its_backend_has_forgotten_can_be_deleted(
         raise JobNotFound(f"no job {job_id}")
 
     monkeypatch.setattr(backend, "describe", gone)
-    jobs.delete(record, backend, store)
+    with pytest.raises(JobNotFound):
+        jobs.delete(record, backend, store)
+    assert store.ids() == [record.id]
+    jobs.delete(record, backend, store, force=True)
     assert store.ids() == []
 
 

@@ -43,7 +43,7 @@ from cloudft.backends.bedrock import (
     states,
 )
 from cloudft.backends.bedrock.serve import UNDER_WAY
-from cloudft.backends.on_aws import OnAws, plan_bytes
+from cloudft.backends.on_aws import OnAws, not_there, plan_bytes
 from cloudft.errors import (
     AwsConflict,
     AwsNotFound,
@@ -173,10 +173,7 @@ class BedrockBackend(
         what, operation = f"the job {job_id} can't be looked at", "get_model_customization_job"
         answer = self.look_up(what, "bedrock", operation, jobIdentifier=job_id)
         if answer is None:
-            raise JobNotFound(
-                f"Bedrock has no job {job_id} in this account and Region",
-                fix="check --profile and --region; `cloudft delete` forgets a job that is gone.",
-            )
+            raise not_there(f"Bedrock has no job {job_id}")
         return answer
 
     def describe(self, job_id: str) -> JobState:

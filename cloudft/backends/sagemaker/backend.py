@@ -27,7 +27,7 @@ from cloudft.backends.base import (
     Thing,
     without_data,
 )
-from cloudft.backends.on_aws import OnAws, plan_bytes
+from cloudft.backends.on_aws import OnAws, not_there, plan_bytes
 from cloudft.backends.sagemaker import (
     images,
     instances,
@@ -49,7 +49,6 @@ from cloudft.errors import (
     AwsRefused,
     AwsUnreachable,
     DamagedJob,
-    JobNotFound,
     JobStateConflict,
 )
 from cloudft.spec.load import LoadedJob
@@ -215,10 +214,7 @@ class SageMakerBackend(AskedHere, OnAws, Backend, Finds, Quotes, Resumes, Invent
         name = request.training_name(job_id)
         first = self._find(name)
         if first is None or request.JOB_MARK not in first.get("HyperParameters", {}):
-            raise JobNotFound(
-                f"SageMaker has no job {job_id} of cloudft's in this account and Region",
-                fix="check --profile and --region; `cloudft delete` forgets a job that is gone.",
-            )
+            raise not_there(f"SageMaker has no job {job_id} of cloudft's")
         found = [first]
         while (more := self._find(f"{name}-r{len(found)}")) is not None:
             found.append(more)

@@ -28,7 +28,7 @@ from cloudft.backends.bedrock import output, stack
 from cloudft.backends.bedrock import states as bedrock_states
 from cloudft.backends.bedrock.imports import convert, preflight, request, rules, serve, states
 from cloudft.backends.bedrock.request import NAMES, PLAN, place_of
-from cloudft.backends.on_aws import OnAws, plan_bytes
+from cloudft.backends.on_aws import OnAws, not_there, plan_bytes
 from cloudft.catalogue import import_rules
 from cloudft.errors import (
     AwsConflict,
@@ -167,10 +167,7 @@ class ImportBackend(OnAws, Backend, Imports, Finds, Generates, Opens):
         what, operation = f"the import {job_id} can't be looked at", "get_model_import_job"
         answer = self.look_up(what, "bedrock", operation, jobIdentifier=job_id)
         if answer is None:
-            raise JobNotFound(
-                f"Bedrock has no import {job_id} in this account and Region",
-                fix="check --profile and --region; `cloudft delete` forgets a job that is gone.",
-            )
+            raise not_there(f"Bedrock has no import {job_id}")
         return answer
 
     def _tags(self, arn: str) -> dict[str, str]:
