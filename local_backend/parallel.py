@@ -85,6 +85,10 @@ class Team:
         """True everywhere when it is True anywhere."""
         return self.total(float(flag))[0] > 0
 
+    def all_say(self, value: float) -> bool:
+        """True everywhere when all have the same value."""
+        return not self.any(self.total(value)[0] != self.size * value)
+
     def first_says(self, flag: bool) -> bool:
         """The first process's flag, where the model is sharded; else each its own."""
         return self.any(flag and self.leads) if self.sharded else flag

@@ -80,6 +80,7 @@ def prepare(job_dir: JobDir, settings: Settings, report: Report) -> Run:
     folder = job_dir / CHECKPOINTS
     folder.mkdir(exist_ok=True)
     position = checkpoint.restore(folder, loaded.model, optimizer) or checkpoint.Position()
+    refuse_apart(report.team, position)
     run = Run(
         settings,
         report,
@@ -121,6 +122,16 @@ def refuse_idle(team: Team, settings: Settings, device: torch.device) -> None:
     if team.size > 1 and device.type == "mps":
         raise TrainerError(
             "Several processes can't train on one Apple GPU.", fix="set local.processes: 1."
+        )
+
+
+def refuse_apart(team: Team, position: checkpoint.Position) -> None:
+    """Raise TrainerError for processes that would go on from different steps."""
+    if not team.all_say(position.step):
+        raise TrainerError(
+            "The job's machines don't have the same checkpoint to go on from (this one: step"
+            f" {position.step}).",
+            fix="give each machine the whole checkpoints folder, or submit with --again.",
         )
 
 

@@ -157,23 +157,47 @@ def test_checkpoints_without_their_curve_are_left_out(tmp_path: Path) -> None:
     assert curve.read_bytes() == b"01234567"
 
 
-@pytest.mark.parametrize("sharded", [False, True])
-def test_two_machines_train_one_job_and_the_first_has_it(
-    tmp_path: Path, tiny_model: Path, sharded: bool
-) -> None:
-    job = tiny.write_job_dir(tmp_path / "job", tiny_model, DATA, fsdp=sharded)
+def run_both(roots: list[Path]) -> tuple[list[int], list[str]]:
+    """Two machines of one job to their ends: exit codes, and what they printed."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     hosts = ["127.0.0.1", "localhost"]
     more = {"SM_HOSTS": json.dumps(hosts), "MASTER_PORT": port, "SM_NUM_GPUS": "0"}
-    roots = [tmp_path / name for name in ("first", "second")]
-    children = []
-    for root, host in zip(roots, hosts, strict=True):
-        furnish(root, job, tiny_model)
-        children.append(start(root, SM_CURRENT_HOST=host, **more))
+    children = [
+        start(root, SM_CURRENT_HOST=host, **more) for root, host in zip(roots, hosts, strict=True)
+    ]
     said = [child.communicate(timeout=150)[0] for child in children]
-    assert [child.returncode for child in children] == [0, 0], said
+    return [child.returncode for child in children], said
+
+
+def test_machines_that_would_go_on_from_different_steps_are_refused(
+    tmp_path: Path, tiny_model: Path
+) -> None:
+    job = tiny.write_job_dir(tmp_path / "job", tiny_model, DATA, epochCount=200, learningRate=1e-4)
+    roots = [tmp_path / name for name in ("first", "second")]
+    for root in roots:
+        furnish(root, job, tiny_model)
+    child = start(roots[0], SM_NUM_GPUS="0")
+    wait_until(lambda: len(lines(roots[0] / "checkpoints" / "metrics.jsonl")) > 5, "it trains")
+    os.kill(child.pid, signal.SIGTERM)
+    child.communicate(timeout=60)
+    codes, said = run_both(roots)
+    assert codes == [1, 1], said
+    why = (roots[0] / "output" / "failure").read_text()
+    assert "don't have the same checkpoint" in why and "--again" in why
+
+
+@pytest.mark.parametrize("sharded", [False, True])
+def test_two_machines_train_one_job_and_the_first_has_it(
+    tmp_path: Path, tiny_model: Path, sharded: bool
+) -> None:
+    job = tiny.write_job_dir(tmp_path / "job", tiny_model, DATA, fsdp=sharded)
+    roots = [tmp_path / name for name in ("first", "second")]
+    for root in roots:
+        furnish(root, job, tiny_model)
+    codes, said = run_both(roots)
+    assert codes == [0, 0], said
     alone = tmp_path / "alone"
     furnish(alone, tiny.write_job_dir(tmp_path / "one", tiny_model, DATA), tiny_model)
     one = start(alone, SM_NUM_GPUS="0")
