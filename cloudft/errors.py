@@ -9,7 +9,8 @@
     ├── CheckFailed                   3   `check` found errors (carries every finding)
     ├── OverBudget                    6   the estimate is above budget_usd
     ├── StoreError                    1   CLOUDFT_HOME can't be read or written
-    ├── DamagedJob                    1   one job's folder can't be read; the others can
+    ├── BadDocument                   1   a document that was read back has the wrong shape
+    │   └── DamagedJob                1   one job's folder can't be read; the others can
     ├── TrainerError                  1   the local trainer program refused or broke off
     ├── AwsRefused                    4   AWS refused: credentials, permission, no such thing
     │   ├── AwsNotFound               4   there is no such thing
@@ -124,7 +125,13 @@ class StoreError(CloudftError):
     code = "Store"
 
 
-class DamagedJob(CloudftError):
+class BadDocument(CloudftError):
+    """A document that was read back is not what it should be: damaged, or of another version."""
+
+    code = "BadDocument"
+
+
+class DamagedJob(BadDocument):
     """One job's folder can't be read. The other jobs still list."""
 
     code = "DamagedJob"

@@ -1,0 +1,78 @@
+"""The gate through which every document comes that cloudft reads back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cloudft.documents import convert, decode
+from cloudft.errors import BadDocument
+
+
+@dataclass(frozen=True)
+class Inner:
+    step: int
+
+
+@dataclass(frozen=True)
+class Document:
+    name: Annotated[str, msgspec.Meta(pattern=r"\A[a-z-]+\Z")]
+    progress: Inner | None = None
+
+
+def test_unknown_keys_are_ignored() -> None:
+    content = b'{"name": "a", "progress": {"step": 3, "newer": 1}, "newer": {"x": []}}'
+    assert decode(content, Document, file="f.json") == Document("a", Inner(3))
+
+
+@pytest.mark.parametrize(
+    ("content", "field"),
+    [
+        (b'{"name": "a", "progress": {"step": "3"}}', "progress.step"),
+        (b'{"name": "../a"}', "name"),
+        (b'{"progress": null}', None),
+        (b'{"name": "a"', None),
+        (b"[]", None),
+        (b"\xff\xfe", None),
+        (b'{"name": "\xff"}', None),
+        (b"[" * 100_000, None),
+    ],
+)
+def test_a_wrong_shape_is_named(content: bytes, field: str | None) -> None:
+    with pytest.raises(BadDocument) as caught:
+        decode(content, Document, file=Path("/tmp/f.json"))
+    assert caught.value.file == "/tmp/f.json"
+    assert caught.value.field == field
+    assert caught.value.message.startswith("f.json is damaged: ")
+
+
+@pytest.mark.parametrize("version", [None, 0, 2, "1", True, 1.5, [1]])
+def test_another_version_is_refused(version: object) -> None:
+    content = msgspec.json.encode({"name": "a", "version": version})
+    with pytest.raises(BadDocument, match="this cloudft reads version 1") as caught:
+        decode(content, Document, file="f.json", versions=(1,))
+    assert caught.value.field == "version"
+
+
+def test_a_version_that_is_known_is_read() -> None:
+    assert decode(b'{"version": 1, "name": "a"}', Document, file="f", versions=(1,)).name == "a"
+
+
+def test_parsed_data_comes_through_the_same_gate() -> None:
+    with pytest.raises(BadDocument) as caught:
+        convert({"name": 7}, Document, file="f.json")
+    assert caught.value.field == "name"
+
+
+@given(st.binary())
+def test_any_bytes_are_a_value_or_a_bad_document(content: bytes) -> None:
+    try:
+        decode(content, Document, file="f.json", versions=(1,))
+    except BadDocument as error:
+        assert error.file == "f.json"
