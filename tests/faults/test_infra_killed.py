@@ -1,4 +1,4 @@
-"""`cloudft infra deploy` and `destroy` killed at any call: run again, there is one stack or none."""
+"""`cloudft infra deploy` and `destroy`, killed at any call and run again: one stack or none."""
 
 from __future__ import annotations
 
