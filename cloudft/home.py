@@ -4,6 +4,7 @@ jobs/     one folder a job (store.py)
 staged/   staged data, named by its digest (data/stage.py); may be removed at any time
 answers/  what models have answered, by their identity (evaluate/cache.py); may be removed
 reviews/  people's judgements, one folder a review (evaluate/review.py)
+servings/ what is being made to serve a model (backends/bedrock/attempts.py)
 models/   converted model weights (the trainer's cache); may be removed at any time
 """
 
@@ -53,6 +54,11 @@ class Home:
     def reviews(self) -> Path:
         """Judgements, one folder a review."""
         return self.path / "reviews"
+
+    @property
+    def servings(self) -> Path:
+        """What is being made to serve a model, one file each."""
+        return self.path / "servings"
 
     @property
     def models(self) -> Path:

@@ -32,6 +32,7 @@ from cloudft.backends.base import (
 )
 from cloudft.backends.bedrock import (
     batch,
+    deploy,
     inventory,
     machine,
     output,
@@ -42,7 +43,8 @@ from cloudft.backends.bedrock import (
     stack,
     states,
 )
-from cloudft.backends.bedrock.serve import UNDER_WAY
+from cloudft.backends.bedrock.attempts import Attempts
+from cloudft.backends.bedrock.deploy import UNDER_WAY
 from cloudft.backends.on_aws import OnAws, not_there, plan_bytes
 from cloudft.errors import (
     AwsConflict,
@@ -301,11 +303,12 @@ class BedrockBackend(
     ) -> ServingPlan:
         """A deployment on demand where the model allows it, else provisioned throughput."""
         job = self._completed(job_id)
-        return serve.plan(job, provisioned=provisioned, units=units, hours=hours)
+        wanted = deploy.plan(job, provisioned=provisioned, units=units, hours=hours)
+        return deploy.looked_up(self.aws, wanted)
 
     def deploy(self, plan: ServingPlan) -> Thing:
-        """Make it, and nothing twice: its name and token follow from the job."""
-        return serve.deploy(self.aws, plan)
+        """Make it, and nothing twice: its name follows from the job, its token from the attempt."""
+        return deploy.deploy(self.aws, plan, Attempts(self.home.servings))
 
     def servings(self, job_id: str) -> list[Thing]:
         """Deployments and throughputs of the job's model."""
@@ -317,6 +320,7 @@ class BedrockBackend(
         removed = self.servings(job_id)
         for thing in removed:
             inventory.remove(self.aws, thing)
+            Attempts(self.home.servings).forget(thing.name)
         return removed
 
     def generate(
