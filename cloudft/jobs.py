@@ -2,7 +2,7 @@
 
 `submit` writes the intent down before the backend is called. The same job submitted again is the
 same job: while it runs, when it is complete, and when a first submit was cut off half-way. One that
-failed or was stopped is tried anew, as another job.
+failed or was stopped, or whose model was removed since, is tried anew, as another job.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from cloudft.errors import (
 from cloudft.home import Home
 from cloudft.preparing import check_budget
 from cloudft.store import Record, Store, utc_now
-from cloudft.types import Estimate, JobState, Plan, StatusDetails, to_json
+from cloudft.types import MODEL_REMOVED, Estimate, JobState, Plan, StatusDetails, to_json
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,8 @@ def submit(
             known = record if made else store.get(record.id)
             if not made and known.backend_job_id is not None:
                 job = look(known, backend)
-                if again or job.state.status in ("Failed", "Stopped"):
+                removed = bool(job.state.summary.get(MODEL_REMOVED))
+                if again or removed or job.state.status in ("Failed", "Stopped"):
                     continue
                 return job
             while True:

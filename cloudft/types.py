@@ -187,6 +187,10 @@ class Progress:
     activity: str
 
 
+MODEL_REMOVED = "modelRemoved"
+"""In a JobState's `summary`: what the job made was removed, and the same job makes it again."""
+
+
 @dataclass(frozen=True)
 class JobState:
     """One look at a job. Times are ISO 8601 in UTC; `artifacts` is set when the files are there."""
