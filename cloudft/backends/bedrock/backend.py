@@ -151,13 +151,20 @@ class BedrockBackend(
             answer = self._get(plan.job_id)
         except JobNotFound:
             return None
-        told = answer.get("clientRequestToken")
-        if told not in (None, plan.token):
+        told = answer.get("clientRequestToken") or self._tags(answer["jobArn"]).get(
+            request.TAG_TOKEN
+        )
+        if told != plan.token:
             raise AwsConflict(
                 f"a job {plan.job_id} is there, and it is another one ({answer['jobArn']})",
                 fix="give this job another name.",
             )
         return str(answer["jobArn"])
+
+    def _tags(self, arn: str) -> dict[str, str]:
+        what = f"the tags of {arn} can't be read"
+        answer = self.aws.call(what, "bedrock", "list_tags_for_resource", resourceARN=arn)
+        return {tag["key"]: tag["value"] for tag in answer["tags"]}
 
     def _stage(self, plan: Plan, progress: Callable[[int], None] | None) -> None:
         *puts, _ = plan.request["calls"]
@@ -241,10 +248,7 @@ class BedrockBackend(
             name, arn = summary["jobName"], summary["jobArn"]
             if name in known or not request.NAMES.fullmatch(name):
                 continue
-            what = f"the tags of {name} can't be read"
-            answer = self.aws.call(what, "bedrock", "list_tags_for_resource", resourceARN=arn)
-            tags = {tag["key"]: tag["value"] for tag in answer["tags"]}
-            if tags.get(request.TAG_JOB) != name:
+            if self._tags(arn).get(request.TAG_JOB) != name:
                 continue
             job = self._get(arn)
             bucket, prefix = request.output_of(job)

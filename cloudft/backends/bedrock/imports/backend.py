@@ -145,8 +145,7 @@ class ImportBackend(OnAws, Backend, Imports, Finds, Generates, Opens):
             arn = str(self._get(plan.job_id)["jobArn"])
         except JobNotFound:
             return None
-        told = self._tags(arn).get(TOKEN)
-        if told not in (None, plan.token):
+        if self._tags(arn).get(TOKEN) != plan.token:
             message = f"an import {plan.job_id} is there, and it is another one ({arn})"
             raise AwsConflict(message, fix="give the job another name.")
         return arn
