@@ -20,6 +20,9 @@ from cloudft.backends import backend as backend_by_name
 from cloudft.backends.base import Backend, Finds, Quotes, Resumes, StagedJob
 from cloudft.errors import (
     AwsQuota,
+    AwsRefused,
+    AwsUnreachable,
+    CloudftError,
     JobNotFound,
     JobStateConflict,
 )
@@ -31,10 +34,11 @@ from cloudft.types import MODEL_REMOVED, Estimate, JobState, Plan, StatusDetails
 
 @dataclass(frozen=True)
 class Job:
-    """A record and one look at it."""
+    """A record and one look at it; with `unseen`, why there could be none after its creation."""
 
     record: Record
     state: JobState
+    unseen: CloudftError | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The contract's fields of `submit` and `status`."""
@@ -145,7 +149,11 @@ def _send(
 ) -> Job:
     backend_job_id = backend.submit(plan, progress)
     store.submitted(record.id, backend_job_id)
-    return look(dataclasses.replace(record, backend_job_id=backend_job_id), backend)
+    record = dataclasses.replace(record, backend_job_id=backend_job_id)
+    try:
+        return look(record, backend)
+    except (AwsRefused, AwsUnreachable, JobNotFound) as error:  # it was created all the same
+        return Job(record, _unsubmitted(record, JobState), error)
 
 
 def record_of(staged: StagedJob, plan: Plan, store: Store) -> Record:

@@ -250,9 +250,17 @@ def _show_started(job: Job, console: Console) -> None:
     note = f"`cloudft watch {job.record.id}` follows it, `cloudft stop {job.record.id}` ends it."
     if job.state.status == "Completed":
         note = "this very job is Completed already; --again starts another."
+    say_unseen(job)
     queued = ", queued in the account" if job.state.summary.get("queuedIn") else ""
     console.note(f"{job.state.status}{queued}: {note}")
     console.result(job.to_json(), job.record.id)
+
+
+def say_unseen(job: Job) -> None:
+    """Warn of a job that was created and could not be looked at since."""
+    if job.unseen is not None:
+        what = f"warning: {job.record.id} was created, but {job.unseen.message}"
+        click.echo(f"{what}\n  fix: {job.unseen.fix}", err=True)
 
 
 def _say_cost(estimate: Estimate, console: Console) -> None:

@@ -125,6 +125,17 @@ def test_a_deploy_with_other_parameters_than_what_stands_is_refused_by_name(
     assert deployed(cli, job, "--provisioned", "--units", "2")["id"] == made["id"]
 
 
+def test_what_is_being_made_is_named_when_it_cannot_be_looked_at(
+    cli: Cli, aws: Endpoint, tmp_path: Path
+) -> None:
+    job = trained(cli, aws, tmp_path, "unseen", ON_DEMAND)
+    aws.fault({"operation": "ListCustomModelDeployments", "do": "expire", "skip": 2})
+    blind = cli("deploy", job, "--yes")
+    [made] = servings(aws, job)
+    assert blind.returncode == 4 and f"{job} is being made, but" in blind.stderr
+    assert deployed(cli, job)["id"] == made and servings(aws, job) == [made]
+
+
 def test_a_name_that_somebody_else_has_taken_is_not_ours(
     cli: Cli, aws: Endpoint, tmp_path: Path
 ) -> None:

@@ -6,8 +6,9 @@ A name follows from the job, so that two of it can't stand at once; a token from
 
 from __future__ import annotations
 
+import contextlib
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -26,6 +27,7 @@ from cloudft.errors import (
     AwsDenied,
     AwsNotFound,
     AwsRefused,
+    AwsUnreachable,
     CredentialsExpired,
     JobStateConflict,
     UsageError,
@@ -127,7 +129,8 @@ def deploy(aws: Aws, wanted: ServingPlan, attempts: Attempts) -> Thing:
         retry_error_callback=lambda state: state.outcome.result() if state.outcome else thing,
     )
     if thing.status in UNDER_WAY:
-        seen: Thing | None = waits(_listed, aws, lambda one: one.id == thing.id)
+        with _being_made(wanted.name):
+            seen: Thing | None = waits(_listed, aws, lambda one: one.id == thing.id)
         if seen is None:
             raise _removed(wanted)
         thing = seen
@@ -258,7 +261,20 @@ def _sent(aws: Aws, wanted: ServingPlan, attempt: Attempt, attempts: Attempts) -
         return thing
     arn = str(answer[ARNS[wanted.kind]])
     attempts.answered(wanted.name, attempt, arn)
-    return _appearing(aws, lambda one: one.id == arn)
+    with _being_made(wanted.name):
+        return _appearing(aws, lambda one: one.id == arn)
+
+
+@contextlib.contextmanager
+def _being_made(name: str) -> Iterator[None]:
+    """Say of a failed look that the creation goes on without it."""
+    try:
+        yield
+    except (AwsRefused, AwsUnreachable) as error:
+        raise type(error)(
+            f"{name} is being made, but {error.message}",
+            fix=f"{error.fix} `cloudft deploy` finds it then, `cloudft undeploy` removes it.",
+        ) from error
 
 
 def _appearing(aws: Aws, match: Callable[[Thing], bool]) -> Thing | None:
