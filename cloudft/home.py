@@ -5,6 +5,7 @@ staged/   staged data, named by its digest (data/stage.py); may be removed at an
 answers/  what models have answered, by their identity (evaluate/cache.py); may be removed
 reviews/  people's judgements, one folder a review (evaluate/review.py)
 servings/ what is being made to serve a model (backends/bedrock/attempts.py)
+prices.yaml  prices that a person states (catalogue/stated.py)
 models/   converted model weights (the trainer's cache); may be removed at any time
 """
 
@@ -59,6 +60,11 @@ class Home:
     def servings(self) -> Path:
         """What is being made to serve a model, one file each."""
         return self.path / "servings"
+
+    @property
+    def prices(self) -> Path:
+        """Prices that a person states."""
+        return self.path / "prices.yaml"
 
     @property
     def models(self) -> Path:

@@ -84,6 +84,12 @@ def estimate_command(
         "PRICE",
     )
     text = [table(columns, map(_row, found)), *(line for one in found for line in _probed(one))]
+    text += [
+        f"{one.backend}: no price is known for {one.unpriced.what}\n"
+        f"  fix: {preparing.price_fix(one, 'then estimate again')}"
+        for one in found
+        if one.unpriced is not None and one.usd["training"] is None
+    ]
     console.result(found, "\n".join(text))
     return 0
 

@@ -29,7 +29,9 @@ def serving(record: Record, backend: Any) -> Any:
 
 def dollars(usd: float | None) -> str:
     """An amount; what is not known is said to be unknown."""
-    return "unknown" if usd is None else f"{usd:,.2f} USD"
+    from cloudft import cost
+
+    return "unknown" if usd is None else cost.in_usd(usd)
 
 
 @click.command(

@@ -265,14 +265,18 @@ def say_unseen(job: Job) -> None:
 
 def _say_cost(estimate: Estimate, console: Console) -> None:
     """What the training will cost, where it costs."""
+    from cloudft import cost, preparing
+
     usd = estimate.usd["training"]
     if usd == 0:
         return
     about = "at most" if estimate.at_most else "about"
-    amount = "an unknown price" if usd is None else f"{about} {max(usd, 0.01):.2f} USD"
+    amount = "an unknown price" if usd is None else f"{about} {cost.in_usd(usd)}"
     tokens = f": {estimate.train_tokens:,} tokens x {estimate.epochs} epochs"
     basis = "" if estimate.at_most else tokens
     console.note(f"training costs {amount}{basis} ({estimate.price_source})")
+    if usd is None:
+        console.note(f"  fix: {preparing.price_fix(estimate, 'so that a budget can be held')}")
 
 
 def waiting(console: Console, queue: bool) -> Callable[[CloudftError], None] | None:

@@ -107,7 +107,7 @@ def test_a_deploy_with_a_time_to_live_renews_it(cli: Cli, aws: Endpoint, tmp_pat
 
 
 def test_a_deploy_with_other_parameters_than_what_stands_is_refused_by_name(
-    cli: Cli, aws: Endpoint, tmp_path: Path
+    cli: Cli, aws: Endpoint, tmp_path: Path, home: Path
 ) -> None:
     job = trained(cli, aws, tmp_path, "other", ON_DEMAND)
     units = cli("deploy", job, "--yes", "--units", "2")
@@ -123,6 +123,11 @@ def test_a_deploy_with_other_parameters_than_what_stands_is_refused_by_name(
         assert refused.returncode == 2 and told in refused.stderr
     assert servings(aws, job) == [made["id"]]
     assert deployed(cli, job, "--provisioned", "--units", "2")["id"] == made["id"]
+    price = "{provisioned_unit_hour: 7, source: our offer, date: 2026-11-01}"
+    (home / "prices.yaml").write_text(f"models: {{{ON_DEMAND}: {price}}}")
+    listed = value(cli("ps", "--cost", "--output", "json"))["things"]
+    [seen] = [thing for thing in listed if thing["id"] == made["id"]]
+    assert seen["usd"]["perHour"] == 14 and "our offer" in seen["basis"]
 
 
 def test_what_is_being_made_is_named_when_it_cannot_be_looked_at(

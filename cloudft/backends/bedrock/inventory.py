@@ -108,7 +108,7 @@ def _imported(aws: Aws) -> Iterator[Thing]:
         except AwsNotFound:  # removed since it was listed
             continue
         units = model.get("customModelUnits", {})
-        price = catalogue.import_rules().prices.get(str(units.get("customModelUnitsVersion")))
+        price = catalogue.unit_prices(str(units.get("customModelUnitsVersion")))
         month = price.unit_month if price else None
         month = None if month is None else month * int(units["customModelUnitsPerModelCopy"])
         usd = {"perHour": None if month is None else 0.0, "perMonth": month}
@@ -122,6 +122,7 @@ def _copies(units: Mapping[str, Any], price: UnitPrices | None) -> str:
     version = units.get("customModelUnitsVersion", "")
     minute = price.unit_minute if price else None
     told = "no price is known" if minute is None else f"{minute:g} USD a unit and minute"
+    told += f", {price.source}" if price and price.source else ""
     return (
         f"a copy that answers: {count} x custom model unit {version}"
         f" in windows of {cost.WINDOW_MINUTES} minutes, {told}"
