@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -13,6 +14,12 @@ import tiny
 import yaml
 from endpoint import Endpoint, running
 from processes import Cli
+
+from cloudft.aws.client import Aws, Place
+from cloudft.backends.base import Thing
+from cloudft.backends.bedrock.backend import BedrockBackend
+from cloudft.errors import AwsConflict
+from cloudft.home import Home
 
 ON_DEMAND, BY_THE_HOUR = "nova-lite", "titan-text-express"
 
@@ -151,3 +158,34 @@ def test_a_name_that_somebody_else_has_taken_is_not_ours(
     refused = cli("deploy", job, "--yes", "--ttl", "1")
     assert refused.returncode == 4 and "has no tag of this job" in refused.stderr
     assert servings(aws, job) == [theirs["customModelDeploymentArn"]]
+
+
+def test_what_is_in_use_says_what_has_to_go_first(
+    cli: Cli, aws: Endpoint, tmp_path: Path, home: Path
+) -> None:
+    job = trained(cli, aws, tmp_path, "in-use", ON_DEMAND)
+    bedrock = aws.client("bedrock")
+    backend = BedrockBackend(Home(home), Aws(Place()))
+    [model] = [t for t in backend.inventory() if t.kind == "custom-model" and t.job == job]
+
+    def remedy(thing: Thing) -> str:
+        with pytest.raises(AwsConflict) as refused:
+            backend.remove(thing)
+        return str(refused.value.fix)
+
+    deployed(cli, job)
+    bedrock.create_provisioned_model_throughput(
+        provisionedModelName="theirs", modelId=model.id, modelUnits=1
+    )
+    said = remedy(model)
+    assert f"`cloudft undeploy {job}`" in said
+    [theirs] = re.findall(
+        r"`aws bedrock delete-provisioned-model-throughput --provisioned-model-id (\S+)`", said
+    )
+    bedrock.delete_provisioned_model_throughput(provisionedModelId=theirs)
+    value(cli("undeploy", job, "--yes", "--output", "json"))
+    bedrock.create_provisioned_model_throughput(
+        provisionedModelName="month", modelId=model.id, modelUnits=1, commitmentDuration="OneMonth"
+    )
+    [month] = [t for t in backend.inventory() if t.name == "month"]
+    assert "its commitment (OneMonth) ends at 20" in remedy(month)

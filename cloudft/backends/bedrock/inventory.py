@@ -12,11 +12,11 @@ from cloudft import catalogue, cost
 from cloudft.aws.client import Aws
 from cloudft.aws.tags import EXPIRES
 from cloudft.backends.base import Thing
-from cloudft.backends.bedrock import request, states
+from cloudft.backends.bedrock import in_use, request, states
 from cloudft.backends.bedrock.imports import staged
 from cloudft.backends.bedrock.output import objects
 from cloudft.catalogue import UnitPrices
-from cloudft.errors import AwsDenied, AwsNotFound, UnknownModel
+from cloudft.errors import AwsConflict, AwsDenied, AwsNotFound, UnknownModel
 
 GONE_S = 120.0
 """How long a removal is followed."""
@@ -224,6 +224,8 @@ def remove(aws: Aws, thing: Thing) -> None:
         aws.call(what, "bedrock", operation, **{parameter: thing.id})
     except AwsNotFound:
         return
+    except AwsConflict as error:
+        raise in_use.explained(aws, thing, servings(aws), error) from error
     retrying = Retrying(
         retry=retry_if_result(bool),
         stop=stop_after_delay(GONE_S),
