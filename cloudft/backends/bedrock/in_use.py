@@ -55,6 +55,5 @@ def _committed(aws: Aws, throughput: Thing) -> str | None:
     ends = answer.get("commitmentExpirationTime")
     if ends is None:
         return None
-    return (
-        f"it is paid for until {states.iso(ends)} ({answer['commitmentDuration']}): remove it then."
-    )
+    term = answer["commitmentDuration"]
+    return f"its commitment ({term}) ends at {states.iso(ends)}: remove it after that."
