@@ -182,7 +182,7 @@ def price_fix(estimate: Estimate, otherwise: str) -> str:
     """Return how to state the price that an estimate lacks, with the line for the job file."""
     unpriced = estimate.unpriced
     if unpriced is None:
-        return f"{otherwise}."
+        return f"{otherwise.removeprefix('or ')}."
     line = cost.stating(unpriced, datetime.now(timezone.utc).date())
     return (
         f"read the price at {unpriced.listed_at} and put it for USD into this line of the job file:"

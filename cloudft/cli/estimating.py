@@ -115,7 +115,8 @@ def _row(estimate: Estimate) -> tuple[Any, ...]:
     usd = estimate.usd
     bound = "at most " if estimate.at_most and usd["training"] is not None else ""
     amounts = (usd["storagePerMonth"], usd["servingPerHour"])
-    source = ", ".join(part for part in (estimate.price_source, estimate.price_date) if part)
+    dated = estimate.price_source.endswith(estimate.price_date)
+    source = estimate.price_source + ("" if dated else f", {estimate.price_date}")
     return (
         estimate.backend,
         estimate.train_tokens,

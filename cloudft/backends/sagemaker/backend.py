@@ -95,8 +95,8 @@ class SageMakerBackend(AskedHere, OnAws, Backend, Finds, Quotes, Resumes, Invent
         made = self.local.estimate(job, volumes)
         hour, price = request.usd_per_hour(job), instances.price(job)
         seconds = request.max_runtime(job)
-        type_ = instances.choice(job) or "a machine to be named"
-        machines = f"{job.spec.sagemaker.instance_count} x {type_}"
+        name = instances.choice(job)
+        machines = f"{job.spec.sagemaker.instance_count} x {name or 'a machine to be named'}"
         told = f"at most {seconds / 3600:g} h of {machines}"
         return replace(
             made,
@@ -109,7 +109,9 @@ class SageMakerBackend(AskedHere, OnAws, Backend, Finds, Quotes, Resumes, Invent
             price_source=f"{told}; {price[1].url}" if price else f"{told}, {cost.UNKNOWN}",
             price_date=price[1].date if price else "",
             at_most=True,
-            unpriced=None if price else Unpriced(f"an hour of {type_}", "instance_hour", PRICES),
+            unpriced=Unpriced(f"an hour of {name}", "instance_hour", PRICES)
+            if name and not price
+            else None,
         )
 
     def quote(self, job: LoadedJob, estimate: Estimate) -> Estimate:
