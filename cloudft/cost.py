@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from datetime import date
+from typing import Any
 
 from cloudft.catalogue import Model, Prices
-from cloudft.types import Estimate, Volume
+from cloudft.types import Estimate, Unpriced, Volume
 
 UNKNOWN = "no price is known"
+LISTED_AT = "https://aws.amazon.com/bedrock/pricing"
 HOURS_PER_MONTH = 730
+MOST_DIGITS = 12
 WINDOW_MINUTES = 5
 """An imported model's copies are billed in windows of so many minutes."""
 
@@ -25,20 +29,46 @@ def training_usd(model: Model, tokens: int, epochs: int) -> float | None:
 
 def estimate(backend: str, model: Model, train: Volume, epochs: int) -> Estimate:
     """Tokens, time and cost on Bedrock. How long it takes is not published."""
-    prices = model.prices
+    prices, usd = model.prices, training_usd(model, train.tokens, epochs)
+    what = f"training {model.alias} on Bedrock"
     return Estimate(
         backend=backend,
         train_tokens=train.tokens,
         epochs=epochs,
         usd={
-            "training": training_usd(model, train.tokens, epochs),
+            "training": usd,
             "storagePerMonth": prices.storage_per_month if prices else None,
             "servingPerHour": serving_per_hour(model),
         },
         seconds=None,
         price_source=str(prices.source) if prices else UNKNOWN,
         price_date=prices.source.date if prices else "",
+        unpriced=Unpriced(what, "training_per_1k_tokens", LISTED_AT) if usd is None else None,
     )
+
+
+def stating(unpriced: Unpriced, today: date) -> str:
+    """Return the line of a job file that states a price; its reader puts a number for USD."""
+    source = f'source: "{unpriced.listed_at}", date: {today.isoformat()}'
+    return f"prices: {{{unpriced.field}: USD, {source}}}"
+
+
+def in_usd(amount: float, digits: int = 2) -> str:
+    """Return an amount as `1,234.50 USD`; below a cent with as many digits as show something."""
+    while 0 < abs(amount) < min(0.01, 10.0 ** (1 - digits)) and digits < MOST_DIGITS:
+        digits += 1
+    return f"{amount:,.{digits}f} USD"
+
+
+def apart(amount: float, bound: float) -> tuple[str, str]:
+    """Return two amounts: the bound whole, the other with as many digits as tell it from that."""
+    whole = 2
+    while whole < MOST_DIGITS and round(bound, whole) != bound:
+        whole += 1
+    digits = whole
+    while digits < MOST_DIGITS and round(amount, digits) == round(bound, digits):
+        digits += 1
+    return in_usd(amount, digits), f"{bound:,.{whole}f} USD"
 
 
 def asking_usd(model: Model, asked: int, said: int) -> float | None:
@@ -51,7 +81,9 @@ def asking_usd(model: Model, asked: int, said: int) -> float | None:
 
 
 def quoted(estimate: Estimate, model: Model, prices: Prices) -> Estimate:
-    """The estimate by other prices; an amount that these lack stays as it was."""
+    """The estimate by other prices; an amount that these lack, or that is stated, stays."""
+    own: dict[str, Any] = dict.fromkeys(model.prices.stated) if model.prices else {}
+    prices = replace(prices, **own)
     price, usd = prices.training_per_1k_tokens, dict(estimate.usd)
     if price is not None:
         usd["training"] = estimate.train_tokens / 1000 * estimate.epochs * price

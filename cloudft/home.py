@@ -4,6 +4,8 @@ jobs/     one folder a job (store.py)
 staged/   staged data, named by its digest (data/stage.py); may be removed at any time
 answers/  what models have answered, by their identity (evaluate/cache.py); may be removed
 reviews/  people's judgements, one folder a review (evaluate/review.py)
+servings/ what is being made to serve a model (backends/bedrock/attempts.py)
+prices.yaml  prices that a person states (catalogue/stated.py)
 models/   converted model weights (the trainer's cache); may be removed at any time
 """
 
@@ -53,6 +55,16 @@ class Home:
     def reviews(self) -> Path:
         """Judgements, one folder a review."""
         return self.path / "reviews"
+
+    @property
+    def servings(self) -> Path:
+        """What is being made to serve a model, one file each."""
+        return self.path / "servings"
+
+    @property
+    def prices(self) -> Path:
+        """Prices that a person states."""
+        return self.path / "prices.yaml"
 
     @property
     def models(self) -> Path:

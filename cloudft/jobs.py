@@ -2,7 +2,7 @@
 
 `submit` writes the intent down before the backend is called. The same job submitted again is the
 same job: while it runs, when it is complete, and when a first submit was cut off half-way. One that
-failed or was stopped is tried anew, as another job.
+failed or was stopped, or whose model was removed since, is tried anew, as another job.
 """
 
 from __future__ import annotations
@@ -20,21 +20,25 @@ from cloudft.backends import backend as backend_by_name
 from cloudft.backends.base import Backend, Finds, Quotes, Resumes, StagedJob
 from cloudft.errors import (
     AwsQuota,
+    AwsRefused,
+    AwsUnreachable,
+    CloudftError,
     JobNotFound,
     JobStateConflict,
 )
 from cloudft.home import Home
 from cloudft.preparing import check_budget
 from cloudft.store import Record, Store, utc_now
-from cloudft.types import Estimate, JobState, Plan, StatusDetails, to_json
+from cloudft.types import MODEL_REMOVED, Estimate, JobState, Plan, StatusDetails, to_json
 
 
 @dataclass(frozen=True)
 class Job:
-    """A record and one look at it."""
+    """A record and one look at it; with `unseen`, why there could be none after its creation."""
 
     record: Record
     state: JobState
+    unseen: CloudftError | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The contract's fields of `submit` and `status`."""
@@ -105,7 +109,8 @@ def submit(
             known = record if made else store.get(record.id)
             if not made and known.backend_job_id is not None:
                 job = look(known, backend)
-                if again or job.state.status in ("Failed", "Stopped"):
+                removed = bool(job.state.summary.get(MODEL_REMOVED))
+                if again or removed or job.state.status in ("Failed", "Stopped"):
                     continue
                 return job
             while True:
@@ -144,7 +149,11 @@ def _send(
 ) -> Job:
     backend_job_id = backend.submit(plan, progress)
     store.submitted(record.id, backend_job_id)
-    return look(dataclasses.replace(record, backend_job_id=backend_job_id), backend)
+    record = dataclasses.replace(record, backend_job_id=backend_job_id)
+    try:
+        return look(record, backend)
+    except (AwsRefused, AwsUnreachable, JobNotFound) as error:  # it was created all the same
+        return Job(record, _unsubmitted(record, JobState), error)
 
 
 def record_of(staged: StagedJob, plan: Plan, store: Store) -> Record:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timezone
 
+from cloudft import cost
 from cloudft.backends import REGISTRY
 from cloudft.backends import backend as backend_by_name
 from cloudft.backends.base import Backend, Probes, Quotes, StagedJob
@@ -144,7 +146,7 @@ def prepare(
 
 def check_budget(job: LoadedJob, plan: Plan) -> None:
     """Raise OverBudget when the plan costs more than the job file allows."""
-    budget, cost = job.spec.budget_usd, plan.estimate.usd["training"]
+    budget, usd = job.spec.budget_usd, plan.estimate.usd["training"]
     if budget is None:
         return
     place = {
@@ -152,20 +154,37 @@ def check_budget(job: LoadedJob, plan: Plan) -> None:
         "line": job.line_of("budget_usd"),
         "file": str(job.path) if job.path else None,
     }
-    if cost is None:
+    if usd is None:
         raise OverBudget(
-            f"no price is known for training {job.model.alias}, so the budget of {budget:.2f} USD"
+            f"{cost.UNKNOWN} for {_unpriced(plan)}, so the budget of {cost.in_usd(budget)}"
             " can't be held",
-            fix="look the price up, then remove budget_usd to submit without a limit.",
+            fix=price_fix(plan.estimate, "or submit without a budget"),
             **place,  # type: ignore[arg-type]
         )
-    if cost > budget:
+    if usd > budget:
+        about, at_most = cost.apart(usd, budget)
         less = "train on less data or fewer epochs"
         if plan.estimate.at_most:
             less = f"lower {plan.backend}.max_runtime_seconds (without it the job may run as long"
             less += " as the budget pays)"
         raise OverBudget(
-            f"the estimate is {cost:.2f} USD, above the budget of {budget:.2f} USD",
+            f"the estimate is {about}, above the budget of {at_most}",
             **place,  # type: ignore[arg-type]
             fix=f"{less}, or raise budget_usd.",
         )
+
+
+def _unpriced(plan: Plan) -> str:
+    return plan.estimate.unpriced.what if plan.estimate.unpriced else f"the job on {plan.backend}"
+
+
+def price_fix(estimate: Estimate, otherwise: str) -> str:
+    """Return how to state the price that an estimate lacks, with the line for the job file."""
+    unpriced = estimate.unpriced
+    if unpriced is None:
+        return f"{otherwise.removeprefix('or ')}."
+    line = cost.stating(unpriced, datetime.now(timezone.utc).date())
+    return (
+        f"read the price at {unpriced.listed_at} and put it for USD into this line of the job file:"
+        f" `{line}`, {otherwise}."
+    )

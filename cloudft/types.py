@@ -117,11 +117,21 @@ class Memory:
 
 
 @dataclass(frozen=True)
+class Unpriced:
+    """What has no known price, the field of `prices:` that states one, and where it is listed."""
+
+    what: str
+    field: str
+    listed_at: str
+
+
+@dataclass(frozen=True)
 class Estimate:
     """What a run will take. `usd` has `training`, `storagePerMonth`, `servingPerHour`.
 
     An amount is None where no price is known; `steps`, `seconds` and `memory` where nobody looked.
-    With `at_most` the training's is a bound: it is billed by the time that it takes.
+    With `at_most` the training's is a bound: it is billed by the time that it takes. `unpriced`
+    says what has no price where the training's amount is None.
     """
 
     backend: str
@@ -134,6 +144,7 @@ class Estimate:
     steps: int | None = None
     memory: Memory | None = None
     at_most: bool = False
+    unpriced: Unpriced | None = None
 
 
 @dataclass(frozen=True)
@@ -185,6 +196,10 @@ class Progress:
     tokens_per_second: float | None
     seconds_left: float | None
     activity: str
+
+
+MODEL_REMOVED = "modelRemoved"
+"""In a JobState's `summary`: what the job made was removed, and the same job makes it again."""
 
 
 @dataclass(frozen=True)

@@ -46,13 +46,15 @@ def follow(
 
 
 def patiently(
-    look_once: Callable[[], JobState], say: Callable[[CloudftError], None]
+    look_once: Callable[[], JobState],
+    say: Callable[[CloudftError], None],
+    known: JobState | None = None,
 ) -> Callable[[], JobState]:
     """A look that outlasts expired credentials and a broken network: it gives the last state.
 
-    `say` is told each trouble once. The first look must succeed.
+    `say` is told each trouble once. Without a state that is `known`, the first look must succeed.
     """
-    last: list[JobState] = []
+    last = [known] if known is not None else []
     told: set[type[CloudftError]] = set()
 
     def look() -> JobState:

@@ -7,7 +7,9 @@ if len(sys.orig_argv) > 3 and sys.orig_argv[3] == os.environ["KILLED"]:
     state = {"left": int(os.environ["KILL_AT"])}
     send = http.URLLib3Session.send
     def killed(self, request):
-        if os.environ.get("KILL_TARGET", "") not in str(request.headers.get("X-Amz-Target")):
+        target = str(request.headers.get("X-Amz-Target"))
+        said = f"{target} {request.method} {request.url}"
+        if os.environ.get("KILL_TARGET", "") not in said:
             return send(self, request)
         state["left"] -= 1
         if os.environ["COUNT"]:
@@ -23,4 +25,4 @@ if len(sys.orig_argv) > 3 and sys.orig_argv[3] == os.environ["KILLED"]:
 """
 """A sitecustomize.py: the command KILLED is killed at its call KILL_AT, `before` it or after it, as
 KILL_WHEN says. COUNT is a file for its calls. With KILL_TARGET only those calls count whose
-X-Amz-Target has it."""
+`X-AMZ-TARGET METHOD URL` has it."""

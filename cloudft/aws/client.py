@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -52,6 +53,10 @@ MISSING = {"404", "NoSuchBucket", "NoSuchEntity", "NoSuchKey", "NotFoundExceptio
 }
 TAKEN = {"ConflictException", "ResourceInUseException", "ResourceInUse", "ExecutionAlreadyExists"}
 """Bedrock's, moto's for it, SageMaker's and Step Functions'."""
+NAME_TAKEN = re.compile(r"\bname\b.*\b(in use|already exists)\b", re.I)
+"""Bedrock answers a taken name with a ValidationException: "The provided job name is
+currently in use." (Airflow's Bedrock operator; aws/sagemaker-python-sdk, pull request 6076).
+Its service model lists a ConflictException for that, so both are taken."""
 FULL = {"ServiceQuotaExceededException", "ResourceLimitExceeded"}
 NONE_ALLOWED = "is 0 Instances"
 """In SageMaker's words for a type of machine that the account may not use at all."""
@@ -237,7 +242,7 @@ def _refusal(what: str, error: Any, profile: str | None) -> AwsRefused | AwsUnre
         return AwsDenied(message, fix=f"ask for the permission {_action(error)}.")
     if code in MISSING:
         return AwsNotFound(message, fix="check the name and the Region.")
-    if code in TAKEN:
+    if code in TAKEN or (code == "ValidationException" and NAME_TAKEN.search(message)):
         return AwsConflict(message, fix="look at what has that name, or take another one.")
     return AwsRefused(message, fix="check the name, and what you are allowed to do.")
 

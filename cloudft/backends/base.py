@@ -399,12 +399,19 @@ class Thing:
 
 @dataclass(frozen=True)
 class ServingPlan:
-    """How a job's model would be served: the exact call, and what it costs while it stands."""
+    """How a job's model would be served: the exact call, and what it costs while it stands.
+
+    `stands` is what serves the model already: then `call` is not made, but `renewal`, which gives
+    it the time to live that ends at `expires_at`; None where that stays as it is.
+    """
 
     kind: str
     name: str
     call: Mapping[str, Any]
     usd: Mapping[str, float | None]
+    expires_at: str | None = None
+    stands: Thing | None = None
+    renewal: Mapping[str, Any] | None = None
 
 
 class Serves(ABC):
@@ -414,11 +421,17 @@ class Serves(ABC):
     def plan_serving(
         self, job_id: str, *, provisioned: bool, units: int, hours: float | None
     ) -> ServingPlan:
-        """The cheapest way that the model allows, or provisioned throughput. Changes nothing."""
+        """The cheapest way that the model allows, or provisioned throughput. Changes nothing.
+
+        Raises JobStateConflict where something else serves the model already.
+        """
 
     @abstractmethod
     def deploy(self, plan: ServingPlan) -> Thing:
-        """Make it; twice with one plan is one. Raises JobStateConflict for another one there."""
+        """Make it; twice with one plan is one. Raises JobStateConflict for another one there.
+
+        What stands already gets the plan's time to live, where it has one.
+        """
 
     @abstractmethod
     def servings(self, job_id: str) -> list[Thing]:

@@ -4,8 +4,14 @@
 """
 
 from cloudft.catalogue.find import find
-from cloudft.catalogue.importing import Architecture, ImportRules, UnitPrices, import_rules
-from cloudft.catalogue.instances import Instance, instances
+from cloudft.catalogue.importing import (
+    Architecture,
+    ImportRules,
+    UnitPrices,
+    import_rules,
+    unit_prices,
+)
+from cloudft.catalogue.instances import Instance, hourly, instances
 from cloudft.catalogue.load import local_hyperparameters, models
 from cloudft.catalogue.model import (
     Hyperparameter,
@@ -16,9 +22,11 @@ from cloudft.catalogue.model import (
     Source,
     Weights,
 )
+from cloudft.catalogue.stated import STATED, with_prices
 from cloudft.catalogue.where import where
 
 __all__ = [
+    "STATED",
     "Architecture",
     "Hyperparameter",
     "ImportRules",
@@ -31,9 +39,12 @@ __all__ = [
     "UnitPrices",
     "Weights",
     "find",
+    "hourly",
     "import_rules",
     "instances",
     "local_hyperparameters",
     "models",
+    "unit_prices",
     "where",
+    "with_prices",
 ]

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from cloudft.catalogue.load import local_hyperparameters, models
 from cloudft.catalogue.model import Lifecycle, Model, Source, Weights
+from cloudft.catalogue.stated import priced
 from cloudft.errors import UnknownModel
 
 WEIGHT_FILES = ("*.safetensors", "*.bin", "*.gguf")
@@ -27,12 +28,12 @@ def find(name: str, *, base_dir: Path | None = None) -> Model:
 
     A Bedrock id may lack its context suffix and its version (`amazon.nova-lite-v1`). A folder is
     taken relative to `base_dir` (the current one when None) and wins over a hub id. Raises
-    UnknownModel, which names the nearest aliases.
+    UnknownModel, which names the nearest aliases. Prices that CLOUDFT_HOME states are the model's.
     """
     arn = _ARN.fullmatch(name) or _CUSTOM.fullmatch(name)
     known = _names().get(arn["id"] if arn else name)
     if known:
-        return known
+        return priced(known, _names())
     folder = _as_path(name, base_dir)
     if not arn and (_is_folder(folder) or _looks_like_path(name)):
         try:

@@ -9,6 +9,7 @@ from typing import Any
 
 from cloudft.catalogue.load import read
 from cloudft.catalogue.model import Source
+from cloudft.catalogue.stated import stated
 
 
 @dataclass(frozen=True)
@@ -22,10 +23,14 @@ class Architecture:
 
 @dataclass(frozen=True)
 class UnitPrices:
-    """USD of a custom model unit: a minute while a copy runs, a month while it is stored."""
+    """USD of a custom model unit: a minute while a copy runs, a month while it is stored.
+
+    `source` is set where a person states them.
+    """
 
     unit_minute: float | None = None
     unit_month: float | None = None
+    source: Source | None = None
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,16 @@ class ImportRules:
     llama3_rope: Mapping[str, float] = field(default_factory=dict)
     gpt_oss_ends: tuple[int, ...] = ()
     prices: Mapping[str, UnitPrices] = field(default_factory=dict)
+
+
+def unit_prices(version: str) -> UnitPrices | None:
+    """Return the prices of that version's units: what CLOUDFT_HOME states, else the table's."""
+    known, own = import_rules().prices.get(version), stated().import_units.get(version)
+    if own is None:
+        return known
+    before = known or UnitPrices()
+    minute, month = own.unit_minute or before.unit_minute, own.unit_month or before.unit_month
+    return UnitPrices(minute, month, own.origin)
 
 
 @lru_cache(maxsize=1)

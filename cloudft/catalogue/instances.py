@@ -9,6 +9,7 @@ from types import MappingProxyType
 
 from cloudft.catalogue.load import read, sources_of
 from cloudft.catalogue.model import Source
+from cloudft.catalogue.stated import stated
 
 GIB = 2**30
 
@@ -41,6 +42,21 @@ class Instances:
     by_name: Mapping[str, Instance]
     price_source: Source
     price_region: str
+
+
+def hourly(name: str | None) -> tuple[float, Source] | None:
+    """Return USD of an hour of that type, and where it was read; None where no price is known.
+
+    What CLOUDFT_HOME states stands above the table.
+    """
+    own = stated().instances.get(name or "")
+    if own is not None:
+        return own.usd_per_hour, own.origin
+    table = instances()
+    known = table.by_name.get(name or "")
+    if known is None or known.usd_per_hour is None:
+        return None
+    return known.usd_per_hour, table.price_source
 
 
 @lru_cache(maxsize=1)

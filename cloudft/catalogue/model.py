@@ -78,7 +78,7 @@ class Prices:
     """What a model costs on Bedrock, in USD. None: no source has it.
 
     `base_` and `tuned_per_1k_tokens`: input and output on demand, of the model itself and of one
-    that was made of it.
+    that was made of it. `stated` names the amounts that a person has stated: no list replaces them.
     """
 
     source: Source
@@ -87,6 +87,7 @@ class Prices:
     provisioned_unit_hour: float | None = None
     base_per_1k_tokens: tuple[float, float] | None = None
     tuned_per_1k_tokens: tuple[float, float] | None = None
+    stated: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)

@@ -84,6 +84,12 @@ def estimate_command(
         "PRICE",
     )
     text = [table(columns, map(_row, found)), *(line for one in found for line in _probed(one))]
+    text += [
+        f"{one.backend}: no price is known for {one.unpriced.what}\n"
+        f"  fix: {preparing.price_fix(one, 'then estimate again')}"
+        for one in found
+        if one.unpriced is not None and one.usd["training"] is None
+    ]
     console.result(found, "\n".join(text))
     return 0
 
@@ -109,7 +115,8 @@ def _row(estimate: Estimate) -> tuple[Any, ...]:
     usd = estimate.usd
     bound = "at most " if estimate.at_most and usd["training"] is not None else ""
     amounts = (usd["storagePerMonth"], usd["servingPerHour"])
-    source = ", ".join(part for part in (estimate.price_source, estimate.price_date) if part)
+    dated = estimate.price_source.endswith(estimate.price_date)
+    source = estimate.price_source + ("" if dated else f", {estimate.price_date}")
     return (
         estimate.backend,
         estimate.train_tokens,

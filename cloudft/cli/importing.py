@@ -63,6 +63,7 @@ def import_command(
     (region, s3_uri, import_role_arn or role_arn), or --set. The same import twice is one import.
     """
     from cloudft.cli.jobs import ended_well, show_job
+    from cloudft.cli.submitting import say_unseen
 
     if timeout is not None and not wait:
         raise click.UsageError("--timeout needs --wait")
@@ -76,6 +77,7 @@ def import_command(
         job = _followed(job, timeout, console)
         show_job(job, console)
         return ended_well(job)
+    say_unseen(job)
     note = f"`cloudft watch {job.record.id}` follows it."
     if job.state.status == "Completed":
         note = "this very model is imported already; --again imports it once more."

@@ -58,7 +58,7 @@ def follow_and_show(job: Job, backend: Backend, timeout: float | None, console: 
     def say(error: CloudftError) -> None:
         console.note(f"{error.message}\n  {error.fix}\n  watching goes on after it ...")
 
-    look = waiting.patiently(lambda: jobs.look(job.record, backend).state, say)
+    look = waiting.patiently(lambda: jobs.look(job.record, backend).state, say, job.state)
     states = waiting.follow(
         look, timeout=timeout, poll=backend.poll_seconds, longest=backend.longest_poll_seconds
     )

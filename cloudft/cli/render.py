@@ -83,14 +83,16 @@ def job_lines(job: Mapping[str, Any]) -> str:
 
 
 def _cost(job: Mapping[str, Any]) -> str | None:
+    from cloudft.cost import in_usd
+
     usd, seconds = job["cost"]["usd"], job["summary"].get("billableSeconds")
     billed = f", {seconds} s billed" if seconds is not None else ""
     if usd is None:
         return f"no price is known{billed}"
     if not job["cost"]["estimated"]:
-        return f"{usd:.2f} USD of training{billed}"
+        return f"{in_usd(usd)} of training{billed}"
     bound = "at most " if job["cost"].get("atMost") else ""
-    return f"{bound}{usd:.2f} USD of training, estimated{billed}" if usd else None
+    return f"{bound}{in_usd(usd)} of training, estimated{billed}" if usd else None
 
 
 def _imported(summary: Mapping[str, Any]) -> str | None:

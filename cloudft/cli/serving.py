@@ -29,7 +29,9 @@ def serving(record: Record, backend: Any) -> Any:
 
 def dollars(usd: float | None) -> str:
     """An amount; what is not known is said to be unknown."""
-    return "unknown" if usd is None else f"{usd:,.2f} USD"
+    from cloudft import cost
+
+    return "unknown" if usd is None else cost.in_usd(usd)
 
 
 @click.command(
@@ -61,9 +63,10 @@ def deploy_command(
     """Serve a job's tuned model.
 
     On demand where the model allows it: idle, that costs nothing. Else by provisioned throughput,
-    which costs by the hour until `cloudft undeploy`, asked or not.
+    which costs by the hour until `cloudft undeploy`, asked or not. What serves it already stays;
+    --ttl gives it that many hours from now on.
     """
-    from cloudft.cli.render import json_text
+    from cloudft.cli.render import json_text, local_time
 
     record, backend, _ = open_job(reference)
     server = serving(record, backend)
@@ -71,20 +74,35 @@ def deploy_command(
     plan = server.plan_serving(job_id, provisioned=provisioned, units=units, hours=ttl)
     said = _said(plan)
     if dry_run:
-        console.result(plan, f"{json_text(plan.call)}\n{said}")
+        call = plan.renewal if plan.stands is not None else plan.call
+        console.result(plan, f"{json_text(call)}\n{said}" if call else said)
         return 0
-    if not yes:
-        click.confirm(f"{said}\nmake it?", abort=True, err=True)
-    console.note(f"{said}\nmaking it; Ctrl-C leaves it to be made ...")
+    if not yes and (plan.stands is None or plan.renewal is not None):
+        question = "make it?" if plan.stands is None else "renew it?"
+        click.confirm(f"{said}\n{question}", abort=True, err=True)
+    making = "making it; Ctrl-C leaves it to be made ..."
+    console.note(f"{said}\n{making}" if plan.stands is None else said)
     thing = server.deploy(plan)
-    console.result(thing, f"{thing.id}  {thing.status}")
+    until = f"  expires {local_time(thing.expires_at)}" if thing.expires_at else ""
+    console.result(thing, f"{thing.id}  {thing.status}{until}")
     return 0
 
 
 def _said(plan: ServingPlan) -> str:
     hour, month = plan.usd["perHour"], plan.usd["perMonth"]
     rest = ", and tokens by use" if plan.kind == "on-demand" else " until it is removed"
-    return f"{plan.kind} {plan.name}: {dollars(hour)} an hour, {dollars(month)} a month{rest}"
+    costs = f"{plan.kind} {plan.name}: {dollars(hour)} an hour, {dollars(month)} a month{rest}"
+    return costs if plan.stands is None else f"{costs}\n{_life(plan, plan.stands)}"
+
+
+def _life(plan: ServingPlan, stands: Thing) -> str:
+    """What becomes of the time to live of what serves the model already."""
+    from cloudft.cli.render import local_time
+
+    now = f"expires {local_time(stands.expires_at)}" if stands.expires_at else "never expires"
+    if plan.renewal is None:
+        return f"it serves the model already and {now}; --ttl HOURS changes that"
+    return f"it serves the model already and {now}; renewed until {local_time(plan.expires_at)}"
 
 
 @click.command("undeploy", epilog="\b\nExample:\n  cloudft undeploy ticket-router --yes")

@@ -250,21 +250,33 @@ def _show_started(job: Job, console: Console) -> None:
     note = f"`cloudft watch {job.record.id}` follows it, `cloudft stop {job.record.id}` ends it."
     if job.state.status == "Completed":
         note = "this very job is Completed already; --again starts another."
+    say_unseen(job)
     queued = ", queued in the account" if job.state.summary.get("queuedIn") else ""
     console.note(f"{job.state.status}{queued}: {note}")
     console.result(job.to_json(), job.record.id)
 
 
+def say_unseen(job: Job) -> None:
+    """Warn of a job that was created and could not be looked at since."""
+    if job.unseen is not None:
+        what = f"warning: {job.record.id} was created, but {job.unseen.message}"
+        click.echo(f"{what}\n  fix: {job.unseen.fix}", err=True)
+
+
 def _say_cost(estimate: Estimate, console: Console) -> None:
     """What the training will cost, where it costs."""
+    from cloudft import cost, preparing
+
     usd = estimate.usd["training"]
     if usd == 0:
         return
     about = "at most" if estimate.at_most else "about"
-    amount = "an unknown price" if usd is None else f"{about} {max(usd, 0.01):.2f} USD"
+    amount = "an unknown price" if usd is None else f"{about} {cost.in_usd(usd)}"
     tokens = f": {estimate.train_tokens:,} tokens x {estimate.epochs} epochs"
     basis = "" if estimate.at_most else tokens
     console.note(f"training costs {amount}{basis} ({estimate.price_source})")
+    if usd is None:
+        console.note(f"  fix: {preparing.price_fix(estimate, 'so that a budget can be held')}")
 
 
 def waiting(console: Console, queue: bool) -> Callable[[CloudftError], None] | None:

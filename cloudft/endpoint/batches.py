@@ -17,7 +17,7 @@ from cloudft.endpoint.authority import Hands
 from cloudft.endpoint.pages import chosen, page
 from cloudft.endpoint.places import split
 from cloudft.endpoint.runtime import Runtime, conversation
-from cloudft.endpoint.state import State, Task, found, require
+from cloudft.endpoint.state import State, Task, found, refuse_taken_name, require
 from cloudft.endpoint.wire import WireError
 
 RUNNING = ("Submitted", "InProgress", "Stopping")
@@ -45,6 +45,7 @@ class Batches:
         state = self.state
 
         def make() -> Task:
+            refuse_taken_name(state.batches, given["jobName"])
             self._who(given["modelId"])
             arn = state.arn("model-invocation-job")
             return Task(arn, given["jobName"], dict(given), status="Submitted")

@@ -18,7 +18,16 @@ from cloudft.endpoint.foundation import Base, Foundation
 from cloudft.endpoint.pages import chosen, page
 from cloudft.endpoint.places import split
 from cloudft.endpoint.run import FailedRun, Look, Order, Run
-from cloudft.endpoint.state import RUNNING, Job, Model, State, found, now, require
+from cloudft.endpoint.state import (
+    RUNNING,
+    Job,
+    Model,
+    State,
+    found,
+    now,
+    refuse_taken_name,
+    require,
+)
 from cloudft.endpoint.training import PHASES, Trainer
 from cloudft.endpoint.wire import WireError
 
@@ -104,9 +113,7 @@ class Customization:
         if "s3Uri" not in given["trainingDataConfig"]:
             what = "trainingDataConfig.s3Uri is needed: this endpoint keeps no invocation logs."
             raise WireError("ValidationException", what)
-        if found(state.jobs, given["jobName"]):  # told before a quota is
-            what = f"A job with the name {given['jobName']} already exists"
-            raise WireError("ConflictException", what)
+        refuse_taken_name(state.jobs, given["jobName"])  # before the quota
         busy = [job.request["customModelName"] for job in state.running()]
         if found(state.models, model) or model in busy:
             raise WireError("ConflictException", f"The model name {model} is already in use")

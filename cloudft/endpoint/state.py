@@ -23,6 +23,7 @@ from cloudft.files import as_store_error, write_whole
 ACCOUNT = "000000000000"
 """No AWS account has this number: it is plain that this is not AWS."""
 FILE = "endpoint.json"
+JOB_NAME_TAKEN = "The provided job name is currently in use."
 RUNNING = frozenset({"InProgress", "Stopping"})
 ID_CHARACTERS = string.ascii_lowercase + string.digits
 
@@ -274,6 +275,16 @@ class State(Contents):
         things = (self.jobs, self.models, self.imported, self.deployments, self.throughputs)
         tasks = (self.imports, self.copies, self.batches)
         return any(arn in group for group in (*things, *tasks))
+
+
+def refuse_taken_name(jobs: Mapping[str, Any], name: str) -> None:
+    """Raise ValidationException, as Bedrock does, for a job name that is in use.
+
+    Source of the code and the words: Airflow's Bedrock operator, and a run of CreateModelImportJob
+    in aws/sagemaker-python-sdk's pull request 6076. The service model lists a ConflictException.
+    """
+    if found(jobs, name):
+        raise WireError("ValidationException", JOB_NAME_TAKEN)
 
 
 def found(things: Mapping[str, Any], identifier: str) -> Any:

@@ -13,7 +13,7 @@ import orjson
 from cloudft.endpoint.authority import Hands
 from cloudft.endpoint.pages import chosen, page
 from cloudft.endpoint.places import split
-from cloudft.endpoint.state import Model, State, Task, found, new_id, require
+from cloudft.endpoint.state import Model, State, Task, found, new_id, refuse_taken_name, require
 from cloudft.endpoint.wire import WireError
 
 ARCHITECTURES = ("Llama", "Mistral", "Mixtral", "Qwen", "GptOss", "MllamaForConditional")
@@ -44,6 +44,7 @@ class Transfers:
         state, wanted = self.state, given["importedModelName"]
 
         def make() -> Task:
+            refuse_taken_name(state.imports, given["jobName"])
             if "s3DataSource" not in given["modelDataSource"]:
                 raise WireError("ValidationException", "modelDataSource.s3DataSource is needed")
             taken = [t.request["importedModelName"] for t in state.imports.values() if not t.ended]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from cloudft.cost import in_usd
 from cloudft.evaluate.curves import drawing
 from cloudft.evaluate.pages import render
 from cloudft.evaluate.scores import LOWER_IS_BETTER
@@ -94,7 +95,7 @@ def _cost(job: Job) -> Iterator[tuple[str, str]]:
         ("storage a month", estimate["usd"].get("storagePerMonth"), ", estimated"),
         ("serving an hour", estimate["usd"].get("servingPerHour"), ", estimated"),
     ):
-        yield name, "no price is known" if amount is None else f"{amount:.2f} USD{how}"
+        yield name, "no price is known" if amount is None else f"{in_usd(amount)}{how}"
     source = ", ".join(str(estimate[k]) for k in ("priceSource", "priceDate") if estimate.get(k))
     yield "by", source
 

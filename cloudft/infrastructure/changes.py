@@ -1,13 +1,15 @@
 """A stack made or changed through a change set: proposed, looked at, executed, followed.
 
-Nothing is done twice: a change set's name and the token of its execution follow from the template,
-its parameters and the state that it was made for. One that is not executed is removed again.
+Nothing is done twice: a change set's name follows from the template, its parameters and the state
+that it was made for; its token is this run's own, so that what was removed can be made again. One
+that is not executed is removed again.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -117,10 +119,10 @@ def propose(
     Raises UsageError for parameters that the template does not take, AwsRefused, AwsUnreachable.
     """
     _forget_abandoned(aws, name)
-    token = _token(text, given, before)
+    token = secrets.token_hex(16)
     request = {
         "StackName": name,
-        "ChangeSetName": PREFIX + token,
+        "ChangeSetName": PREFIX + _digest(text, given, before),
         "ChangeSetType": "UPDATE" if before else "CREATE",
         "ClientToken": token,
         "TemplateBody": text,
@@ -138,7 +140,7 @@ def propose(
     return proposal
 
 
-def _token(text: str, given: Mapping[str, str], before: Stack | None) -> str:
+def _digest(text: str, given: Mapping[str, str], before: Stack | None) -> str:
     state = [before.id, before.changed] if before else []
     content = orjson.dumps([text, dict(given), state], option=orjson.OPT_SORT_KEYS)
     return hashlib.sha256(content).hexdigest()[:32]

@@ -7,6 +7,7 @@ resources for 90 days.
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -109,7 +110,7 @@ def carry_out(
     """Do it; returns what became of each bucket and key. Raises StackFailed."""
     if end.stack is not None:
         before = changes.seen(aws, end.id)
-        token = f"end-{end.id.rpartition('/')[2]}"
+        token = f"end-{secrets.token_hex(16)}"
         what = f"the stack {end.name} can't be removed"
         request = {"StackName": end.id, "ClientRequestToken": token}
         aws.call(what, changes.SERVICE, "delete_stack", **request)

@@ -71,6 +71,7 @@ KMS_KEY = _text(
     2048,
     "alias/my-key",
 )
+DATE = _text(r"\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])", "a date", 10, "2026-11-29")
 REGION = _text(r"[a-z]{2,5}(-[a-z]+)+-[0-9]{1,2}", "an AWS Region", 32, "us-east-1")
 ACCOUNT = _text(r"[0-9]{12}", "an AWS account number", 12, "'123456789012'")
 MODEL_NAME = _text(

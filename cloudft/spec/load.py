@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from cloudft.catalogue import Model
+from cloudft.catalogue import Model, with_prices
 from cloudft.errors import SpecError
 from cloudft.spec.checks import check
 from cloudft.spec.document import LARGEST, Document, leaves, parse
@@ -95,6 +95,9 @@ def _loaded(
     findings += [f for f in more if f not in findings]
     if spec is None or model is None or _has_errors(findings):
         raise _refused(path, [*findings, *warnings])
+    if spec.prices is not None:
+        amounts = spec.prices.model_dump(exclude={"source", "date", "instance_hour"})
+        model = with_prices(model, amounts, spec.prices.origin)
     origins = _all_origins(spec, model, merged.origins)
     return LoadedJob(spec, path, base_dir, model, origins, (*findings, *warnings), document.lines)
 

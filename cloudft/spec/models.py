@@ -10,9 +10,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from cloudft.catalogue import STATED, Source
 from cloudft.spec.fields import (
     ACCOUNT,
     CUSTOMIZATION_TYPE,
+    DATE,
     INSTANCE_TYPE,
     JOB_NAME,
     KMS_KEY,
@@ -40,6 +42,9 @@ from cloudft.spec.fields import (
 
 Column = Literal["prompt", "completion", "instruction", "input", "output", "text", "messages"]
 NOT_STRICT = Field(strict=False)  # YAML has lists, no tuples; what is in them stays strict
+
+Price = Annotated[Float, Field(gt=0)]
+PricePair = Annotated[tuple[Price, Price], NOT_STRICT]
 
 
 class Section(BaseModel):
@@ -321,6 +326,38 @@ class SageMakerSpec(Section):
     )
 
 
+class PricesSpec(Section):
+    """Prices that you state, in USD, with where you read them. They win over every list."""
+
+    source: Annotated[str, Field(min_length=1, max_length=2048)] = Field(
+        description="Where you read them: an address, an offer."
+    )
+    date: DATE = Field(description="When: 2026-11-29.")
+    training_per_1k_tokens: Float | None = Field(
+        default=None, gt=0, description="Training the base model on Bedrock, 1,000 tokens."
+    )
+    storage_per_month: Float | None = Field(
+        default=None, gt=0, description="The custom model on Bedrock, a month."
+    )
+    provisioned_unit_hour: Float | None = Field(
+        default=None, gt=0, description="A model unit of provisioned throughput, an hour."
+    )
+    base_per_1k_tokens: PricePair | None = Field(
+        default=None, description="The base model on demand: 1,000 tokens in and out, as a list."
+    )
+    tuned_per_1k_tokens: PricePair | None = Field(
+        default=None, description="The tuned model on demand: 1,000 tokens in and out, as a list."
+    )
+    instance_hour: Float | None = Field(
+        default=None, gt=0, description="One machine of the SageMaker job, an hour of training."
+    )
+
+    @property
+    def origin(self) -> Source:
+        """Where they were read."""
+        return Source(STATED, self.source, self.date)
+
+
 class JobSpec(Section):
     """One fine-tuning job, for whichever backend runs it."""
 
@@ -355,6 +392,9 @@ class JobSpec(Section):
     )
     budget_usd: Float | None = Field(
         default=None, ge=0, description="submit refuses when its estimate is above this."
+    )
+    prices: PricesSpec | None = Field(
+        default=None, description="Prices that you state, for what no source here has."
     )
     evaluate: EvaluateSpec = Field(
         default_factory=EvaluateSpec, description="How the tuned model is judged."

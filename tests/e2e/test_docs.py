@@ -17,6 +17,7 @@ from commands import GROUPS, LEAVES, leaf
 from endpoint import running
 from processes import Cli
 
+from cloudft.catalogue.stated import stated
 from cloudft.cli.endpoint import stand_ins
 from cloudft.endpoint.operations import markdown
 from cloudft.spec.load import load_job
@@ -163,15 +164,21 @@ def test_the_job_file_of_the_readme_is_the_one_that_init_writes() -> None:
     assert shown == "".join(line for line in written if not line.startswith("#"))
 
 
-def test_the_job_file_of_the_docs_has_every_field_and_is_accepted(tmp_path: Path) -> None:
-    [text] = blocks(ROOT / "docs" / "job-file.md", "yaml")
+def test_the_job_file_of_the_docs_has_every_field_and_is_accepted(
+    tmp_path: Path, home: Path
+) -> None:
+    [text, prices] = blocks(ROOT / "docs" / "job-file.md", "yaml")
+    home.mkdir(exist_ok=True)
+    (home / "prices.yaml").write_text(prices)
+    found = stated()
+    assert found.models and found.instances and found.import_units
     (tmp_path / "cloudft.yaml").write_text(text)
     job = load_job(tmp_path / "cloudft.yaml")
     assert [finding for finding in job.findings if finding.severity == "error"] == []
     told = set(re.findall(r"(\w+):", text))
     local = job.spec.local.model_fields_set | job.spec.data.model_fields_set
     assert local <= told
-    for section in (job.spec.local, job.spec.bedrock, job.spec.sagemaker):
+    for section in (job.spec.local, job.spec.bedrock, job.spec.sagemaker, job.spec.prices):
         assert type(section).model_fields.keys() <= told
 
 

@@ -154,3 +154,7 @@ def test_another_machine_finds_the_import_and_gc_removes_its_model(cli: Cli, sto
     assert {t["job"] for t in staged} == {made["id"]}
     refused = cli("generate", made["id"], "--prompt", "x")
     assert refused.returncode == 2 and "was removed from Bedrock" in refused.stderr
+    again = value(cli("import", story.trained, "--wait", "--output", "json"))
+    assert again["status"] == "Completed" and again["id"] != made["id"]
+    assert again["summary"]["importedModel"] != made["summary"]["importedModel"]
+    assert value(cli("import", story.trained, "--output", "json"))["id"] == again["id"]

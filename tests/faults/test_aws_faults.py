@@ -87,6 +87,24 @@ def test_watching_goes_on_when_credentials_expire(cli: Cli, aws: Endpoint, tmp_p
     assert done.stderr.count("aws sso login") == 1
 
 
+def test_what_hinders_the_first_look_loses_no_job(cli: Cli, aws: Endpoint, tmp_path: Path) -> None:
+    """Before its creation a job is searched for twice; after that comes the first look."""
+    path = job_file(tmp_path / "job", aws)
+    order = {"operation": "GetModelCustomizationJob", "do": "expire", "skip": 2, "times": 2}
+    words = ("submit", "--backend", "bedrock", path, "--output", "json")
+    aws.fault(order)
+    done = cli(*words, "--wait")
+    assert value(done)["status"] == "Completed" and done.stderr.count("aws sso login") == 1
+    for fault, remedy in (("expire", "aws sso login"), ("deny", "permission")):
+        seen = len(jobs_of(aws))  # each of them is looked at first
+        aws.fault(order | {"do": fault, "skip": seen + 2, "times": 1})
+        again = cli(*words, "--again")
+        job = value(again)
+        assert f"{job['id']} was created, but" in again.stderr and remedy in again.stderr
+        assert job["id"] in [summary["jobName"] for summary in jobs_of(aws)]
+    assert len(jobs_of(aws)) == 3 == len(value(cli("list", "--output", "json")))
+
+
 def test_two_command_lines_at_once_are_one_job(aws: Endpoint, tmp_path: Path) -> None:
     path = job_file(tmp_path / "job", aws)
     ids: list[str] = []

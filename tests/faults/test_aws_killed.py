@@ -159,6 +159,27 @@ def test_a_deploy_killed_at_any_call_is_one_serving(
     assert [t["job"] for t in listed if t["id"] == made["id"]] == [completed]
 
 
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_deploy_killed_around_its_creation_is_one_attempt(
+    cli: Cli, aws: Endpoint, tmp_path: Path, home: Path, completed: str, when: str, monkeypatch: Any
+) -> None:
+    """Its token was written down before; once it is removed, the next attempt has another one."""
+    monkeypatch.setenv("KILL_TARGET", f"POST {aws.url}/provisioned-model-throughput")
+    assert killed(tmp_path, 1, when, "deploy", completed, "--yes")
+    [intent] = (home / "servings").iterdir()
+    begun = json.loads(intent.read_text())["parameters"]
+    assert len(servings(aws, completed)) == (when == "after")
+    made = value(cli("deploy", completed, "--yes", "--output", "json"))
+    again = value(cli("deploy", completed, "--yes", "--output", "json"))
+    assert [s["provisionedModelArn"] for s in servings(aws, completed)] == [made["id"]]
+    assert again["id"] == made["id"]
+    value(cli("undeploy", completed, "--yes", "--output", "json"))
+    value(cli("deploy", completed, "--yes", "--output", "json"))
+    created = aws.calls("CreateProvisionedModelThroughput")
+    tokens = [c["clientRequestToken"] for c in created if c["modelId"] == begun["modelId"]]
+    assert tokens[0] == begun["clientRequestToken"] and len(set(tokens)) == len(tokens) == 2
+
+
 @pytest.mark.parametrize(("at", "when"), moments(UNDEPLOY_CALLS))
 def test_an_undeploy_killed_at_any_call_goes_on(
     cli: Cli, aws: Endpoint, tmp_path: Path, completed: str, at: int, when: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from job_files import write_job_file
 from cloudft import preparing
 from cloudft.aws.client import Aws, Place
 from cloudft.aws.permissions import principal_of
-from cloudft.backends.bedrock import preflight
+from cloudft.backends.bedrock import account, preflight
 from cloudft.backends.bedrock.backend import BedrockBackend
 from cloudft.errors import SpecError
 from cloudft.home import Home
@@ -202,6 +203,20 @@ def test_where_models_are_not(tmp_path: Path, endpoint: Endpoint, tiny_model: Pa
     assert west["RegionUnsupported"].fix == "set bedrock.region: us-west-2, with a bucket there."
     own = found(job(tmp_path, endpoint, str(tiny_model)), endpoint)
     assert "import it into Bedrock" in str(own["NotOnBedrock"].fix)
+
+
+def test_the_remedy_for_a_key_follows_from_its_state(tmp_path: Path, endpoint: Endpoint) -> None:
+    kms = endpoint.client("kms")
+    states = set(kms.meta.service_model.shape_for("KeyState").enum)
+    assert states == {"Enabled", *account.KEY_REMEDIES}
+    key = kms.create_key()["KeyMetadata"]["Arn"]
+    kms.schedule_key_deletion(KeyId=key[-36:], PendingWindowInDays=7)
+    wanted = job(tmp_path, endpoint, kms_key_id=key)
+    finding = found(wanted, endpoint)["KeyDisabled"]
+    assert "is PendingDeletion" in finding.message
+    for operation, identifier in re.findall(r"`aws kms (\S+) --key-id (\S+)`", finding.fix or ""):
+        getattr(kms, operation.replace("-", "_"))(KeyId=identifier)
+    assert "KeyDisabled" not in found(wanted, endpoint)
 
 
 def test_keys_and_network(tmp_path: Path, endpoint: Endpoint) -> None:

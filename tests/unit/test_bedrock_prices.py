@@ -121,4 +121,4 @@ def test_how_a_copy_is_billed_is_told_with_its_source() -> None:
 def test_asking_costs_tokens_of_both_models_where_their_prices_are_known() -> None:
     usd = cost.asking_usd(catalogue.find("nova-2-lite"), 10_000, 2_000)
     assert usd == pytest.approx(10 * (0.00033 + 0.0003) + 2 * (0.00275 + 0.0025))
-    assert cost.asking_usd(catalogue.find("nova-micro"), 10_000, 2_000) is None
+    assert cost.asking_usd(catalogue.find("llama-3.1-8b"), 10_000, 2_000) is None

@@ -115,7 +115,8 @@ def test_tokens_names_and_quotas(endpoint: Endpoint) -> None:
     assert code(caught) == "ValidationException"
     with pytest.raises(ClientError) as caught:
         bedrock.create_model_customization_job(**asked("once"))
-    assert code(caught) == "ConflictException"
+    assert code(caught) == "ValidationException"
+    assert "The provided job name is currently in use." in str(caught.value)
     ended(endpoint, first)
     with pytest.raises(ClientError) as caught:
         bedrock.stop_model_customization_job(jobIdentifier=first)

@@ -208,7 +208,7 @@ def test_a_token_makes_each_thing_once(endpoint: Endpoint) -> None:
     }
     first = bedrock.create_model_import_job(**asked)["jobArn"]
     assert bedrock.create_model_import_job(**asked)["jobArn"] == first
-    with pytest.raises(ClientError, match="in use"):
+    with pytest.raises(ClientError, match=r"ValidationException.*job name is currently in use"):
         bedrock.create_model_import_job(**asked | {"clientRequestToken": "other"})
     listed = bedrock.list_model_import_jobs(nameContains="once")["modelImportJobSummaries"]
     assert [job["jobArn"] for job in listed] == [first]

@@ -25,6 +25,20 @@ AT_ONCE = 2
 """Customization jobs that run at the same time in one account; others wait or are refused."""
 
 
+_UNDELETE = (
+    "`aws kms cancel-key-deletion --key-id {id}`, then `aws kms enable-key --key-id {id}`; or take"
+    " another key."
+)
+KEY_REMEDIES = {
+    "Disabled": "`aws kms enable-key --key-id {id}`",
+    "PendingDeletion": _UNDELETE,
+    "PendingReplicaDeletion": _UNDELETE,
+    "PendingImport": "`aws kms import-key-material` gives it its material; or take another key.",
+    "Unavailable": "`aws kms connect-custom-key-store` for its key store; or take another key.",
+    "Creating": "wait a moment, then check again.",
+    "Updating": "wait a moment, then check again.",
+}
+"""By KMS's `KeyState` (botocore 1.44.5; KMS developer guide, "Key states of AWS KMS keys")."""
 Check = tuple[str, str, Callable[..., Iterator[Finding]]]
 """What is looked at, the field that it is about, and the look."""
 
@@ -295,7 +309,7 @@ def _keys(job: LoadedJob, aws: Aws, note: Note) -> Iterator[Finding]:
             continue
         told = answer["KeyMetadata"]
         if told.get("KeyState", "Enabled") != "Enabled":
-            fix = f"`aws kms enable-key --key-id {told['KeyId']}`"
+            fix = KEY_REMEDIES[told["KeyState"]].format(id=told["KeyId"])
             yield note("KeyDisabled", place, f"the key {key} is {told['KeyState']}", fix)
         if told.get("KeySpec", "SYMMETRIC_DEFAULT") != "SYMMETRIC_DEFAULT":
             message = f"the key {key} is {told['KeySpec']}: Bedrock wants a symmetric one"

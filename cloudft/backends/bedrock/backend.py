@@ -32,6 +32,7 @@ from cloudft.backends.base import (
 )
 from cloudft.backends.bedrock import (
     batch,
+    deploy,
     inventory,
     machine,
     output,
@@ -42,7 +43,8 @@ from cloudft.backends.bedrock import (
     stack,
     states,
 )
-from cloudft.backends.bedrock.serve import UNDER_WAY
+from cloudft.backends.bedrock.attempts import Attempts
+from cloudft.backends.bedrock.deploy import UNDER_WAY
 from cloudft.backends.on_aws import OnAws, not_there, plan_bytes
 from cloudft.errors import (
     AwsConflict,
@@ -149,13 +151,20 @@ class BedrockBackend(
             answer = self._get(plan.job_id)
         except JobNotFound:
             return None
-        told = answer.get("clientRequestToken")
-        if told not in (None, plan.token):
+        told = answer.get("clientRequestToken") or self._tags(answer["jobArn"]).get(
+            request.TAG_TOKEN
+        )
+        if told != plan.token:
             raise AwsConflict(
                 f"a job {plan.job_id} is there, and it is another one ({answer['jobArn']})",
                 fix="give this job another name.",
             )
         return str(answer["jobArn"])
+
+    def _tags(self, arn: str) -> dict[str, str]:
+        what = f"the tags of {arn} can't be read"
+        answer = self.aws.call(what, "bedrock", "list_tags_for_resource", resourceARN=arn)
+        return {tag["key"]: tag["value"] for tag in answer["tags"]}
 
     def _stage(self, plan: Plan, progress: Callable[[int], None] | None) -> None:
         *puts, _ = plan.request["calls"]
@@ -239,10 +248,7 @@ class BedrockBackend(
             name, arn = summary["jobName"], summary["jobArn"]
             if name in known or not request.NAMES.fullmatch(name):
                 continue
-            what = f"the tags of {name} can't be read"
-            answer = self.aws.call(what, "bedrock", "list_tags_for_resource", resourceARN=arn)
-            tags = {tag["key"]: tag["value"] for tag in answer["tags"]}
-            if tags.get(request.TAG_JOB) != name:
+            if self._tags(arn).get(request.TAG_JOB) != name:
                 continue
             job = self._get(arn)
             bucket, prefix = request.output_of(job)
@@ -301,11 +307,12 @@ class BedrockBackend(
     ) -> ServingPlan:
         """A deployment on demand where the model allows it, else provisioned throughput."""
         job = self._completed(job_id)
-        return serve.plan(job, provisioned=provisioned, units=units, hours=hours)
+        wanted = deploy.plan(job, provisioned=provisioned, units=units, hours=hours)
+        return deploy.looked_up(self.aws, wanted)
 
     def deploy(self, plan: ServingPlan) -> Thing:
-        """Make it, and nothing twice: its name and token follow from the job."""
-        return serve.deploy(self.aws, plan)
+        """Make it, and nothing twice: its name follows from the job, its token from the attempt."""
+        return deploy.deploy(self.aws, plan, Attempts(self.home.servings))
 
     def servings(self, job_id: str) -> list[Thing]:
         """Deployments and throughputs of the job's model."""
@@ -317,6 +324,7 @@ class BedrockBackend(
         removed = self.servings(job_id)
         for thing in removed:
             inventory.remove(self.aws, thing)
+            Attempts(self.home.servings).forget(thing.name)
         return removed
 
     def generate(

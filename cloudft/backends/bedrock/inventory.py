@@ -12,11 +12,11 @@ from cloudft import catalogue, cost
 from cloudft.aws.client import Aws
 from cloudft.aws.tags import EXPIRES
 from cloudft.backends.base import Thing
-from cloudft.backends.bedrock import request, states
+from cloudft.backends.bedrock import in_use, request, states
 from cloudft.backends.bedrock.imports import staged
 from cloudft.backends.bedrock.output import objects
 from cloudft.catalogue import UnitPrices
-from cloudft.errors import AwsDenied, AwsNotFound, UnknownModel
+from cloudft.errors import AwsConflict, AwsDenied, AwsNotFound, UnknownModel
 
 GONE_S = 120.0
 """How long a removal is followed."""
@@ -108,7 +108,7 @@ def _imported(aws: Aws) -> Iterator[Thing]:
         except AwsNotFound:  # removed since it was listed
             continue
         units = model.get("customModelUnits", {})
-        price = catalogue.import_rules().prices.get(str(units.get("customModelUnitsVersion")))
+        price = catalogue.unit_prices(str(units.get("customModelUnitsVersion")))
         month = price.unit_month if price else None
         month = None if month is None else month * int(units["customModelUnitsPerModelCopy"])
         usd = {"perHour": None if month is None else 0.0, "perMonth": month}
@@ -122,6 +122,7 @@ def _copies(units: Mapping[str, Any], price: UnitPrices | None) -> str:
     version = units.get("customModelUnitsVersion", "")
     minute = price.unit_minute if price else None
     told = "no price is known" if minute is None else f"{minute:g} USD a unit and minute"
+    told += f", {price.source}" if price and price.source else ""
     return (
         f"a copy that answers: {count} x custom model unit {version}"
         f" in windows of {cost.WINDOW_MINUTES} minutes, {told}"
@@ -223,6 +224,8 @@ def remove(aws: Aws, thing: Thing) -> None:
         aws.call(what, "bedrock", operation, **{parameter: thing.id})
     except AwsNotFound:
         return
+    except AwsConflict as error:
+        raise in_use.explained(aws, thing, servings(aws), error) from error
     retrying = Retrying(
         retry=retry_if_result(bool),
         stop=stop_after_delay(GONE_S),

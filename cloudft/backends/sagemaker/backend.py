@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 
 from cloudft import artifacts as layout
-from cloudft import catalogue
+from cloudft import catalogue, cost
 from cloudft.backends.base import (
     Backend,
     Finds,
@@ -60,11 +60,13 @@ from cloudft.types import (
     LogLine,
     Metric,
     Plan,
+    Unpriced,
     Volume,
     to_json,
 )
 
 Described = Mapping[str, Any]
+PRICES = "https://aws.amazon.com/sagemaker/ai/pricing"
 NO_IMAGE = "<the image that the SageMaker SDK names>"
 
 
@@ -91,11 +93,11 @@ class SageMakerBackend(AskedHere, OnAws, Backend, Finds, Quotes, Resumes, Invent
     def estimate(self, job: LoadedJob, volumes: Mapping[str, Volume]) -> Estimate:
         """At most: how long a training takes is not known before it has run."""
         made = self.local.estimate(job, volumes)
-        hour = request.usd_per_hour(job)
-        seconds, name = request.max_runtime(job), instances.choice(job)
+        hour, price = request.usd_per_hour(job), instances.price(job)
+        seconds = request.max_runtime(job)
+        name = instances.choice(job)
         machines = f"{job.spec.sagemaker.instance_count} x {name or 'a machine to be named'}"
         told = f"at most {seconds / 3600:g} h of {machines}"
-        table = _table()
         return replace(
             made,
             backend=self.name,
@@ -104,9 +106,12 @@ class SageMakerBackend(AskedHere, OnAws, Backend, Finds, Quotes, Resumes, Invent
                 "storagePerMonth": None,
                 "servingPerHour": 0.0,
             },
-            price_source=f"{told}; {table.url}" if hour else f"{told}, no price is known",
-            price_date=table.date if hour else "",
+            price_source=f"{told}; {price[1].url}" if price else f"{told}, {cost.UNKNOWN}",
+            price_date=price[1].date if price else "",
             at_most=True,
+            unpriced=Unpriced(f"an hour of {name}", "instance_hour", PRICES)
+            if name and not price
+            else None,
         )
 
     def quote(self, job: LoadedJob, estimate: Estimate) -> Estimate:
@@ -114,6 +119,9 @@ class SageMakerBackend(AskedHere, OnAws, Backend, Finds, Quotes, Resumes, Invent
         here, name = self.at(request.place_of(job)).aws, instances.choice(job)
         try:
             meta = here.client("sagemaker").meta
+            stated = (instances.price(job) or (0, None))[1]
+            if stated is not None and stated.key == catalogue.STATED:
+                return estimate
             if name is None or ".amazonaws.com" not in meta.endpoint_url:
                 return estimate
             hour = prices.live(here, name, meta.region_name)
@@ -225,10 +233,8 @@ class SageMakerBackend(AskedHere, OnAws, Backend, Finds, Quotes, Resumes, Invent
         attempts = self._attempts(job_id)
         answer = attempts[-1]
         told = logs.newest_state(self.aws, answer["TrainingJobName"])
-        known = instances.known(answer["ResourceConfig"]["InstanceType"])
-        hour = known.usd_per_hour if known else None
-        if hour is not None:
-            hour *= answer["ResourceConfig"]["InstanceCount"]
+        price = catalogue.hourly(answer["ResourceConfig"]["InstanceType"])
+        hour = price[0] * answer["ResourceConfig"]["InstanceCount"] if price else None
         artifacts = None
         if answer["TrainingJobStatus"] == "Completed":
             try:
@@ -348,10 +354,6 @@ def _image(job: LoadedJob) -> str:
     if not images.sdk_is_here() or region is None or instance is None:
         return NO_IMAGE  # preflight refuses it
     return images.stock(region, instance, spec.pytorch_version)
-
-
-def _table() -> catalogue.Source:
-    return catalogue.instances().price_source
 
 
 def _id(answer: Described) -> str:

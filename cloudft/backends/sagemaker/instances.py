@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from cloudft import catalogue
-from cloudft.catalogue import Instance, Model
+from cloudft.catalogue import Instance, Model, Source
 from cloudft.catalogue.instances import GIB
 from cloudft.spec.load import LoadedJob
 
@@ -100,6 +100,14 @@ def _known() -> list[Instance]:
 
 def _price(instance: Instance) -> float:
     return instance.usd_per_hour if instance.usd_per_hour is not None else float("inf")
+
+
+def price(job: LoadedJob) -> tuple[float, Source] | None:
+    """Return USD of an hour of one machine, and where it was read: the job file's word first."""
+    own = job.spec.prices
+    if own is not None and own.instance_hour is not None:
+        return own.instance_hour, own.origin
+    return catalogue.hourly(choice(job))
 
 
 def known(name: str | None) -> Instance | None:

@@ -9,7 +9,7 @@ from typing import Any
 from cloudft import catalogue, cost
 from cloudft.aws.client import Aws
 from cloudft.backends.base import Thing
-from cloudft.backends.sagemaker import instances, request, states
+from cloudft.backends.sagemaker import request, states
 from cloudft.errors import AwsDenied, AwsNotFound, JobStateConflict
 
 STAGED = re.compile(r"s3://[^/]+/(.+/)?(data|models)/[0-9a-f]{64}/")
@@ -74,12 +74,10 @@ def _inputs(job: Described) -> Iterator[str]:
 def _machine(job: Described, kind: str, status: str, seconds: int) -> Thing:
     """Machines that are billed for so many seconds at most: a month is what is left of that."""
     wanted = job["ResourceConfig"]
-    known = instances.known(wanted.get("InstanceType"))
-    price = known.usd_per_hour if known else None
+    price, source = catalogue.hourly(wanted.get("InstanceType")) or (None, "no price is known")
     hour = None if price is None else price * wanted["InstanceCount"]
     month = None if hour is None else hour * min(seconds, MONTH_S) / 3600
     usd = {"perHour": hour, "perMonth": month}
-    source = "no price is known" if price is None else catalogue.instances().price_source
     return Thing(
         kind,
         job["TrainingJobArn"],

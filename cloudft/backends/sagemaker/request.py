@@ -109,9 +109,8 @@ def max_runtime(job: LoadedJob) -> int:
 
 def usd_per_hour(job: LoadedJob) -> float | None:
     """All machines of the job, on demand; None where no price is known."""
-    known = instances.known(instances.choice(job))
-    price = known.usd_per_hour if known else None
-    return None if price is None else price * job.spec.sagemaker.instance_count
+    price = instances.price(job)
+    return None if price is None else price[0] * job.spec.sagemaker.instance_count
 
 
 def trainer_request(asked: Asked) -> dict[str, Any]:

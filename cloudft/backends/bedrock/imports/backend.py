@@ -145,8 +145,7 @@ class ImportBackend(OnAws, Backend, Imports, Finds, Generates, Opens):
             arn = str(self._get(plan.job_id)["jobArn"])
         except JobNotFound:
             return None
-        told = self._tags(arn).get(TOKEN)
-        if told not in (None, plan.token):
+        if self._tags(arn).get(TOKEN) != plan.token:
             message = f"an import {plan.job_id} is there, and it is another one ({arn})"
             raise AwsConflict(message, fix="give the job another name.")
         return arn
@@ -183,7 +182,7 @@ class ImportBackend(OnAws, Backend, Imports, Finds, Generates, Opens):
         try:
             return states.state(answer, self._model(answer))
         except JobStateConflict:  # the model was removed since
-            return states.state(answer)
+            return states.removed(states.state(answer))
 
     def _model(self, answer: Mapping[str, Any]) -> Mapping[str, Any]:
         """The imported model. Raises JobStateConflict before there is one, or when it is gone."""
@@ -197,7 +196,7 @@ class ImportBackend(OnAws, Backend, Imports, Finds, Generates, Opens):
             return self.aws.call(what, "bedrock", operation, modelIdentifier=arn)
         except AwsNotFound as error:
             message = f"the model of {name} was removed from Bedrock"
-            fix = "import it once more: cloudft import JOB --again"
+            fix = "import it once more: cloudft import JOB"
             raise JobStateConflict(message, fix=fix) from error
 
     def strangers(self, known: Collection[str]) -> Iterator[Stranger]:

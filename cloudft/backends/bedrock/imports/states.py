@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from cloudft.backends.bedrock.states import iso
-from cloudft.types import JobState, LogLine, Status, StatusDetails
+from cloudft.types import MODEL_REMOVED, JobState, LogLine, Status, StatusDetails
 
 STATES: Mapping[str, Status] = {
     "InProgress": "InProgress",
@@ -38,6 +39,11 @@ def state(answer: Mapping[str, Any], model: Mapping[str, Any] | None = None) -> 
         failure_message=answer.get("failureMessage") if status == "Failed" else None,
         summary={name: value for name, value in summary.items() if value is not None},
     )
+
+
+def removed(state: JobState) -> JobState:
+    """Return the state of an import whose model is there no more."""
+    return replace(state, summary={**state.summary, MODEL_REMOVED: True})
 
 
 def log(answer: Mapping[str, Any]) -> Iterator[LogLine]:

@@ -1,0 +1,191 @@
+"""Deploying a model: again after a removal, for longer, never twice."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import yaml
+from endpoint import Endpoint, running
+from processes import Cli
+
+from cloudft.aws.client import Aws, Place
+from cloudft.backends.base import Thing
+from cloudft.backends.bedrock.backend import BedrockBackend
+from cloudft.errors import AwsConflict
+from cloudft.home import Home
+
+ON_DEMAND, BY_THE_HOUR = "nova-lite", "titan-text-express"
+
+
+@pytest.fixture(scope="module")
+def endpoint() -> Iterator[Endpoint]:
+    with running("--clock", "fast", "--jobs", "1000") as made:
+        yield made
+
+
+@pytest.fixture
+def aws(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> Endpoint:
+    for name, value in endpoint.environ.items():
+        monkeypatch.setenv(name, value)
+    return endpoint
+
+
+def value(done: Any) -> Any:
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def trained(cli: Cli, aws: Endpoint, folder: Path, name: str, model: str) -> str:
+    """A completed job of that model; its id."""
+    tiny.write_jsonl(folder / "train.jsonl", tiny.pairs(8))
+    spec = {"name": name, "base_model": model, "data": {"train": "train.jsonl"}}
+    path = folder / "cloudft.yaml"
+    path.write_text(yaml.safe_dump({**spec, "bedrock": aws.section}))
+    words = ("submit", "--backend", "bedrock", path, "--wait", "--output", "json")
+    return str(value(cli(*words))["id"])
+
+
+def servings(aws: Endpoint, job: str) -> list[str]:
+    """The ARNs of what serves the job's model."""
+    bedrock = aws.client("bedrock")
+    found = bedrock.list_provisioned_model_throughputs(nameContains=job)
+    deployed = bedrock.list_custom_model_deployments(nameContains=job)
+    return [s["provisionedModelArn"] for s in found["provisionedModelSummaries"]] + [
+        s["customModelDeploymentArn"] for s in deployed["modelDeploymentSummaries"]
+    ]
+
+
+def deployed(cli: Cli, job: str, *words: str) -> Any:
+    return value(cli("deploy", job, "--yes", *words, "--output", "json"))
+
+
+@pytest.mark.parametrize("model", [ON_DEMAND, BY_THE_HOUR])
+def test_a_model_is_deployed_again_after_each_removal(
+    cli: Cli, aws: Endpoint, tmp_path: Path, model: str
+) -> None:
+    job = trained(cli, aws, tmp_path, f"again-{model}", model)
+    seen = set()
+    for hours in ((), ("--ttl", "1"), ()):
+        made = deployed(cli, job, *hours)
+        assert made["status"] == "ready" and servings(aws, job) == [made["id"]]
+        assert (made["expiresAt"] is not None) == bool(hours)
+        seen.add(made["id"])
+        value(cli("undeploy", job, "--yes", "--output", "json"))
+        assert servings(aws, job) == []
+    assert len(seen) == 3
+
+
+def test_what_another_machine_removed_is_deployed_again(
+    cli: Cli, aws: Endpoint, tmp_path: Path, home: Path
+) -> None:
+    """Also when the creation was cut off: its token is used up, and another one is taken."""
+    job = trained(cli, aws, tmp_path, "elsewhere", ON_DEMAND)
+    [first, second] = [deployed(cli, job)["id"], None]
+    bedrock = aws.client("bedrock")
+    bedrock.delete_custom_model_deployment(customModelDeploymentIdentifier=first)
+    [intent] = (home / "servings").iterdir()
+    intent.write_text(json.dumps(json.loads(intent.read_text()) | {"arn": None}))
+    second = deployed(cli, job)["id"]
+    assert second != first and servings(aws, job) == [second]
+
+
+def test_a_deploy_with_a_time_to_live_renews_it(cli: Cli, aws: Endpoint, tmp_path: Path) -> None:
+    job = trained(cli, aws, tmp_path, "renewed", ON_DEMAND)
+    made = deployed(cli, job, "--ttl", "1")
+    first = datetime.fromisoformat(made["expiresAt"])
+    said = cli("deploy", job, "--yes", "--ttl", "50")
+    assert said.returncode == 0 and "renewed until" in said.stderr
+    kept = deployed(cli, job)
+    assert kept["id"] == made["id"] and servings(aws, job) == [made["id"]]
+    later = datetime.fromisoformat(kept["expiresAt"])
+    assert 48 < (later - first).total_seconds() / 3600 < 50
+    [listed] = [t for t in value(cli("ps", "--output", "json"))["things"] if t["id"] == made["id"]]
+    assert listed["expiresAt"] == kept["expiresAt"]
+    plan = value(cli("deploy", job, "--ttl", "9", "--dry-run", "--output", "json"))
+    assert plan["stands"]["id"] == made["id"]
+    assert plan["renewal"]["operation"] == "tag_resource"
+
+
+def test_a_deploy_with_other_parameters_than_what_stands_is_refused_by_name(
+    cli: Cli, aws: Endpoint, tmp_path: Path, home: Path
+) -> None:
+    job = trained(cli, aws, tmp_path, "other", ON_DEMAND)
+    units = cli("deploy", job, "--yes", "--units", "2")
+    assert units.returncode == 2 and "--provisioned" in units.stderr
+    made = deployed(cli, job, "--provisioned", "--units", "2")
+    for words, told in (
+        (("--provisioned",), f"{made['name']} serves this model with 2 model units; 1 are wanted"),
+        ((), f"{made['name']} serves this model already"),
+        (("--ttl", "9"), f"{made['name']} serves this model already"),
+        (("--dry-run",), f"{made['name']} serves this model already"),
+    ):
+        refused = cli("deploy", job, "--yes", *words)
+        assert refused.returncode == 2 and told in refused.stderr
+    assert servings(aws, job) == [made["id"]]
+    assert deployed(cli, job, "--provisioned", "--units", "2")["id"] == made["id"]
+    price = "{provisioned_unit_hour: 7, source: our offer, date: 2026-11-01}"
+    (home / "prices.yaml").write_text(f"models: {{{ON_DEMAND}: {price}}}")
+    listed = value(cli("ps", "--cost", "--output", "json"))["things"]
+    [seen] = [thing for thing in listed if thing["id"] == made["id"]]
+    assert seen["usd"]["perHour"] == 14 and "our offer" in seen["basis"]
+
+
+def test_what_is_being_made_is_named_when_it_cannot_be_looked_at(
+    cli: Cli, aws: Endpoint, tmp_path: Path
+) -> None:
+    job = trained(cli, aws, tmp_path, "unseen", ON_DEMAND)
+    aws.fault({"operation": "ListCustomModelDeployments", "do": "expire", "skip": 2})
+    blind = cli("deploy", job, "--yes")
+    [made] = servings(aws, job)
+    assert blind.returncode == 4 and f"{job} is being made, but" in blind.stderr
+    assert deployed(cli, job)["id"] == made and servings(aws, job) == [made]
+
+
+def test_a_name_that_somebody_else_has_taken_is_not_ours(
+    cli: Cli, aws: Endpoint, tmp_path: Path
+) -> None:
+    bedrock = aws.client("bedrock")
+    job = trained(cli, aws, tmp_path, "taken", ON_DEMAND)
+    model = bedrock.get_model_customization_job(jobIdentifier=job)["outputModelArn"]
+    theirs = bedrock.create_custom_model_deployment(modelDeploymentName=job, modelArn=model)
+    refused = cli("deploy", job, "--yes", "--ttl", "1")
+    assert refused.returncode == 4 and "has no tag of this job" in refused.stderr
+    assert servings(aws, job) == [theirs["customModelDeploymentArn"]]
+
+
+def test_what_is_in_use_says_what_has_to_go_first(
+    cli: Cli, aws: Endpoint, tmp_path: Path, home: Path
+) -> None:
+    job = trained(cli, aws, tmp_path, "in-use", ON_DEMAND)
+    bedrock = aws.client("bedrock")
+    backend = BedrockBackend(Home(home), Aws(Place()))
+    [model] = [t for t in backend.inventory() if t.kind == "custom-model" and t.job == job]
+
+    def remedy(thing: Thing) -> str:
+        with pytest.raises(AwsConflict) as refused:
+            backend.remove(thing)
+        return str(refused.value.fix)
+
+    deployed(cli, job)
+    bedrock.create_provisioned_model_throughput(
+        provisionedModelName="theirs", modelId=model.id, modelUnits=1
+    )
+    said = remedy(model)
+    assert f"`cloudft undeploy {job}`" in said
+    [theirs] = re.findall(
+        r"`aws bedrock delete-provisioned-model-throughput --provisioned-model-id (\S+)`", said
+    )
+    bedrock.delete_provisioned_model_throughput(provisionedModelId=theirs)
+    value(cli("undeploy", job, "--yes", "--output", "json"))
+    bedrock.create_provisioned_model_throughput(
+        provisionedModelName="month", modelId=model.id, modelUnits=1, commitmentDuration="OneMonth"
+    )
+    [month] = [t for t in backend.inventory() if t.name == "month"]
+    assert "its commitment (OneMonth) ends at 20" in remedy(month)
