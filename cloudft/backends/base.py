@@ -20,6 +20,7 @@ from cloudft.types import (
     Estimate,
     Finding,
     JobState,
+    Listing,
     LogLine,
     Manifest,
     Metric,
@@ -381,7 +382,8 @@ class Thing:
     on SageMaker `training-job`, `warm-pool` or `data`. `backend` is the one that tells of it.
     `usd` has `perHour` and `perMonth`, None where no price is known. `job` is set when cloudft made
     it; `model` is the ARN that a serving serves; `expires_at` its time to live, ISO 8601. `basis`
-    is what the price rests on: how it is billed, with source and date.
+    is what the price rests on: how it is billed, with source and date. `also` names further jobs
+    that it belongs to; without `job_known` its tags could not be read, and `job` says nothing.
     """
 
     kind: str
@@ -395,6 +397,8 @@ class Thing:
     expires_at: str | None = None
     backend: str = "bedrock"
     basis: str = ""
+    also: tuple[str, ...] = ()
+    job_known: bool = True
 
 
 @dataclass(frozen=True)
@@ -433,8 +437,11 @@ class Inventories(ABC):
     """A backend that can tell everything that stands in its account, whoever made it."""
 
     @abstractmethod
-    def inventory(self) -> Iterator[Thing]:
-        """Everything that may cost. What cloudft made is known by its tags."""
+    def inventory(self) -> Listing[Thing]:
+        """Return everything that may cost, and the parts that can't be listed.
+
+        What cloudft made is known by its tags.
+        """
 
     @abstractmethod
     def remove(self, thing: Thing) -> None:

@@ -13,7 +13,7 @@ import orjson
 
 from cloudft.aws.client import Aws, Place
 from cloudft.aws.upload import Upload, upload
-from cloudft.errors import AwsConflict, AwsNotFound, AwsRefused, JobNotFound
+from cloudft.errors import AwsConflict, AwsDenied, AwsNotFound, AwsRefused, JobNotFound
 from cloudft.home import Home
 from cloudft.types import Plan, to_json
 
@@ -87,6 +87,18 @@ class OnAws:
             if "ValidationException" in error.message:
                 return None
             raise
+
+
+def is_bucket_of_another(aws: Aws, bucket: str) -> bool:
+    """Return whether a bucket that ExpectedBucketOwner denied is there, and readable, without it.
+
+    Raises AwsUnreachable. When False, this identity lacks the permission to read it.
+    """
+    try:
+        aws.call(f"{bucket} can't be looked at", "s3", "head_bucket", Bucket=bucket)
+    except AwsDenied:
+        return False
+    return True
 
 
 def not_there(what: str) -> JobNotFound:

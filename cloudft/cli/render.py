@@ -10,7 +10,7 @@ from typing import Any
 import click
 import orjson
 
-from cloudft.types import Finding, Metric, to_json
+from cloudft.types import Finding, Metric, Unavailable, to_json
 
 
 def json_text(value: Any) -> str:
@@ -50,6 +50,20 @@ def warn(findings: Iterable[Finding]) -> None:
     for finding in findings:
         for line in finding_lines(finding):
             click.echo(line, err=True)
+
+
+def say_unavailable(parts: Sequence[Unavailable]) -> None:
+    """Say on stderr what could not be read: parts with one reason together."""
+    groups: dict[tuple[str, str | None], list[Unavailable]] = {}
+    for part in parts:
+        groups.setdefault((part.reason.rpartition(": ")[2], part.fix), []).append(part)
+    for (reason, fix), same in groups.items():
+        names = ", ".join(part.what for part in same[:8])
+        more = f" and {len(same) - 8} more" if len(same) > 8 else ""
+        told = same[0].reason if len(same) == 1 else f"{same[0].code}: {reason}"
+        click.echo(f"warning: could not be read: {names}{more} ({told})", err=True)
+        if fix:
+            click.echo(f"  fix: {fix}", err=True)
 
 
 def job_lines(job: Mapping[str, Any]) -> str:

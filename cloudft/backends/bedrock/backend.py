@@ -56,7 +56,7 @@ from cloudft.errors import (
 from cloudft.home import Home
 from cloudft.spec.load import LoadedJob
 from cloudft.spec.portable import portable
-from cloudft.types import Estimate, Finding, JobState, LogLine, Metric, Plan, Volume
+from cloudft.types import Estimate, Finding, JobState, Listing, LogLine, Metric, Plan, Volume
 
 ARTIFACTS = "artifacts"
 
@@ -362,7 +362,7 @@ class BedrockBackend(
             )
         return {"tuned": served[0].id if served else "", "base": serve.base_id(job)}
 
-    def inventory(self) -> Iterator[Thing]:
+    def inventory(self) -> Listing[Thing]:
         """Everything of this account and Region."""
         return inventory.everything(self.aws)
 
