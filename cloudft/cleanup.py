@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from cloudft.backends import REGISTRY, type_of
 from cloudft.backends import backend as backend_by_name
-from cloudft.backends.base import Inventories, Thing
+from cloudft.backends.base import Inventories, Thing, foreign
 from cloudft.errors import AwsRefused, AwsUnreachable, CloudftError, JobStateConflict, UsageError
 from cloudft.home import Home
 from cloudft.ledger import Ledger
@@ -148,14 +148,6 @@ def _refuse_names(listing: Listing[Thing], names: Collection[str]) -> None:
             if listing.unavailable:
                 raise _unread(what, listing.unavailable)
             raise UsageError(what, fix="`cloudft ps` lists names; or check --profile and --region.")
-
-
-def foreign(thing: Thing) -> UsageError:
-    """Return the error for what cloudft did not make."""
-    return UsageError(
-        f"{thing.kind} {thing.name} is not cloudft's: it has no tag cloudft:job ({thing.id})",
-        fix="remove it by the means that made it.",
-    )
 
 
 def _unread(what: str, parts: Sequence[Unavailable]) -> CloudftError:

@@ -89,6 +89,26 @@ class Listing(Generic[T]):
 
 
 @dataclass(frozen=True)
+class Identity:
+    """Who calls AWS, and where account, identity and Region come from.
+
+    `account` and `arn` are None when AWS did not say; then `unavailable` has the reason. `unused`
+    names what is there, and deliberately not used.
+    """
+
+    account: str | None
+    arn: str | None
+    credentials_from: str | None
+    profile: str | None
+    profile_from: str
+    region: str | None
+    region_from: str
+    endpoint_url: str | None = None
+    unused: tuple[str, ...] = ()
+    unavailable: Unavailable | None = None
+
+
+@dataclass(frozen=True)
 class Volume:
     """How much data there is. `tokens` is an estimate from `characters` (`Manifest.token_rule`)."""
 

@@ -70,7 +70,8 @@ TAKEN = {"ConflictException", "ResourceInUseException", "ResourceInUse", "Execut
 FULL = {"ServiceQuotaExceededException", "ResourceLimitExceeded"}
 NONE_ALLOWED = "is 0 Instances"
 """In SageMaker's words for a type of machine that the account may not use at all."""
-BUSY_STATUSES = {408, 429}
+BUSY_STATUSES = {408, 429, *range(500, 600)} - {501, 505}
+"""A service that does not know an operation (501) will not learn it."""
 DEADLINE_S = 60.0
 """How long one call is tried again."""
 OFFLINE_S = 15.0
@@ -92,10 +93,7 @@ def client(service: str, place: Place | None = None, *, attempts: int = 5) -> An
     A service's own address (AWS_ENDPOINT_URL_S3) stands above the one for all services. Raises
     AwsRefused for a profile that there is not, or when no Region is known.
     """
-    import boto3
-    import botocore.session
     from botocore.config import Config
-    from botocore.exceptions import BotoCoreError
 
     place = place or Place()
     config = Config(
@@ -106,19 +104,33 @@ def client(service: str, place: Place | None = None, *, attempts: int = 5) -> An
         user_agent_extra="cloudft",
         auth_scheme_preference=SCHEMES,
     )
-    region = place.region or os.environ.get("AWS_REGION") or None
     own = f"AWS_ENDPOINT_URL_{service.upper().replace('-', '_')}" in os.environ
-    try:
-        core = botocore.session.get_session()
-        core.register_component("data_loader", _models())
-        session = boto3.Session(
-            botocore_session=core, region_name=region, profile_name=place.profile
-        )
-        made = session.client(
+    with _settings_errors():
+        made = session(place).client(
             service, config=config, endpoint_url=None if own else place.endpoint_url
         )
-        made.meta.events.register("before-parse", refuse_foreign_answers)
-        return made
+    made.meta.events.register("before-parse", refuse_foreign_answers)
+    return made
+
+
+def session(place: Place) -> Any:
+    """Return a boto3 session at that place. Raises AwsRefused for a profile that there is not."""
+    import boto3
+    import botocore.session
+
+    region = place.region or os.environ.get("AWS_REGION") or None
+    with _settings_errors():
+        core = botocore.session.get_session()
+        core.register_component("data_loader", _models())
+        return boto3.Session(botocore_session=core, region_name=region, profile_name=place.profile)
+
+
+@contextlib.contextmanager
+def _settings_errors() -> Iterator[None]:
+    from botocore.exceptions import BotoCoreError
+
+    try:
+        yield
     except BotoCoreError as error:
         fix = "set AWS_REGION and AWS_PROFILE, or `aws configure`."
         raise AwsRefused(str(error), fix=fix) from error
@@ -222,7 +234,7 @@ def _worth_another_try(error: BaseException) -> bool:
 
 def _is_busy(error: Any) -> bool:
     """Whether AWS's answer says that another try may do."""
-    return _code(error) in BUSY or _status(error) >= 500 or _status(error) in BUSY_STATUSES
+    return _code(error) in BUSY or _status(error) in BUSY_STATUSES
 
 
 def _code(error: Any) -> str:

@@ -7,6 +7,7 @@ fails when a class is missing here.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -90,7 +91,11 @@ ResponseParserError is no BotoCoreError and is raised for XML that ends too earl
 """
 JSON_PROTOCOLS = ("json", "rest-json")
 READS = ("Describe", "Get", "List")
-PAGE_STARTS = (b"<!doctype html", b"<html")
+PAGE = re.compile(
+    rb"(\xef\xbb\xbf)?\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*<(!doctype\s+)?html\b",
+    re.IGNORECASE | re.DOTALL,
+)
+"""How a web page begins. Its Content-Type tells nothing: moto answers KMS's calls as text/html."""
 
 
 class ForeignAnswer(Exception):
@@ -115,12 +120,12 @@ def refuse_foreign_answers(
     gives no members, and a page that is well-formed XML a list without items.
     """
     body, headers = response_dict["body"], response_dict["headers"]
-    page = "html" in str(headers.get("content-type", "")).lower()
     if not isinstance(body, bytes):  # a stream: an object may be a page, and then it has an ETag
+        page = "html" in str(headers.get("content-type", "")).lower()
         if page and "etag" not in headers:
             raise ForeignAnswer("a web page came in place of the object")
         return
-    if (page and body) or body[:64].lstrip().lower().startswith(PAGE_STARTS):
+    if PAGE.match(body[:4096]):
         raise ForeignAnswer(f"a web page came with status {response_dict['status_code']}")
     if response_dict["status_code"] >= 300:
         return

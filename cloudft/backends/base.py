@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cloudft.errors import DamagedJob, JobNotFound
+from cloudft.errors import DamagedJob, JobNotFound, UsageError
 from cloudft.spec.load import LoadedJob
 from cloudft.types import (
     DataFile,
     Estimate,
     Finding,
+    Identity,
     JobState,
     Listing,
     LogLine,
@@ -195,6 +196,14 @@ class Quotes(ABC):
     @abstractmethod
     def quote(self, job: LoadedJob, estimate: Estimate) -> Estimate:
         """The estimate by the prices of now; as it was where they can't be had."""
+
+
+class Identifies(ABC):
+    """A backend that acts in an account, as somebody."""
+
+    @abstractmethod
+    def identity(self, job: LoadedJob) -> Identity:
+        """Return who submits that job: account, identity, Region, and where each comes from."""
 
 
 class Generates(ABC):
@@ -401,6 +410,14 @@ class Thing:
     job_known: bool = True
 
 
+def foreign(thing: Thing) -> UsageError:
+    """Return the error for what cloudft did not make: it is neither changed nor removed."""
+    return UsageError(
+        f"{thing.kind} {thing.name} is not cloudft's: it has no tag cloudft:job ({thing.id})",
+        fix="remove it by the means that made it.",
+    )
+
+
 @dataclass(frozen=True)
 class ServingPlan:
     """How a job's model would be served: the exact call, and what it costs while it stands."""
@@ -430,7 +447,10 @@ class Serves(ABC):
 
     @abstractmethod
     def undeploy(self, job_id: str) -> list[Thing]:
-        """Remove what serves the job's model; returns what was removed. The model stays."""
+        """Remove what serves the job's model and cloudft made; return what was removed.
+
+        The model stays. Raises UsageError where only what others made serves it.
+        """
 
 
 class Inventories(ABC):

@@ -30,7 +30,7 @@ from cloudft.errors import (
 )
 
 PAGE = b"<!DOCTYPE html><html><body>Please log in to the Wi-Fi</body></html>"
-XHTML = b"<html><body>Please log in to the Wi-Fi</body></html>"
+XHTML = b"<?xml version='1.0'?><!-- portal --><html><body>Please log in to the Wi-Fi</body></html>"
 MODELS = json.dumps({"modelSummaries": [{"modelId": "one"}]}).encode()
 OBJECTS = b"<?xml version='1.0'?><ListBucketResult><Contents><Key>one</Key></Contents>"
 CALLS: dict[str, tuple[str, dict[str, Any]]] = {

@@ -29,6 +29,7 @@ from cloudft.backends.base import (
     StagedJob,
     Stranger,
     Thing,
+    foreign,
 )
 from cloudft.backends.bedrock import (
     batch,
@@ -313,8 +314,11 @@ class BedrockBackend(
         return [t for t in inventory.servings(self.aws) if model and t.model == model]
 
     def undeploy(self, job_id: str) -> list[Thing]:
-        """Remove them all, each followed until it is gone."""
-        removed = self.servings(job_id)
+        """Remove those that cloudft made, each followed until it is gone."""
+        there = self.servings(job_id)
+        removed = [thing for thing in there if thing.job is not None]
+        if there and not removed:
+            raise foreign(there[0])
         for thing in removed:
             inventory.remove(self.aws, thing)
         return removed
