@@ -102,6 +102,7 @@ def test_gc_leaves_what_lives_what_is_another_homes_and_what_is_not_cloudfts(
     with monkeypatch.context() as other:
         other.setenv("CLOUDFT_HOME", str(tmp_path / "other-machine"))
         assert job in {one["id"] for one in cli("list", "--backend", "bedrock", *JSON).value}
+        assert cli("gc", "--yes", *JSON).value["removed"] == []
         found = cli("gc", "--yes", "--live", *JSON).value
         assert found["removed"] == [] and {one["why"] for one in found["left"]} == {"another-home"}
     found = cli("gc", "--yes", *JSON).value
@@ -276,6 +277,15 @@ def test_a_stack_that_cloudft_never_made_is_neither_changed_nor_removed(
         assert done.code == 2 and "the stack theirs is not cloudft's" in done.stderr, words
         assert "update-stack --stack-name theirs --use-previous-template" in done.stderr
     assert cli("infra", "status", "theirs").code == 0, "it may be read"
+    aws.fault(
+        {"operation": "DetectStackDrift", "do": "deny"}, {"operation": "GetTemplate", "do": "deny"}
+    )
+    unread = cli("infra", "status", "theirs", *JSON)
+    assert unread.code == 4 and unread.value["usdPerMonth"] is None
+    assert [part["what"] for part in unread.value["unavailable"]] == [
+        "the drift of theirs",
+        "the template of theirs",
+    ]
     [stack] = formation.describe_stacks(StackName="theirs")["Stacks"]
     assert stack["StackStatus"] == "CREATE_COMPLETE"
     formation.delete_stack(StackName="theirs")
