@@ -339,6 +339,7 @@ def _skewed(message: str, skew: float | None) -> ClockSkewed:
 
 
 def _expired(message: str, profile: str | None) -> CredentialsExpired:
+    profile = profile or os.environ.get("AWS_PROFILE")
     named = f" --profile {profile}" if profile else ""
     fix = f"log in again: `aws sso login{named}` (or renew the keys)."
     return CredentialsExpired(message, fix=fix)

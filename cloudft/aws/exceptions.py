@@ -133,6 +133,10 @@ def refuse_foreign_answers(
         raise ForeignAnswer("the answer is empty")
     if body and _is_json(operation_model):
         _refuse_half(body)
+    shape = operation_model.output_shape  # without its wrapper a Query answer is a bare KeyError
+    wrapper = shape.serialization.get("resultWrapper") if shape is not None else None
+    if wrapper and wrapper.encode() not in body:
+        raise ForeignAnswer(f"the answer has no {wrapper}")
 
 
 def _has_content(operation_model: Any) -> bool:

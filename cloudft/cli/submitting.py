@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import click
 
 from cloudft.cli.options import (
-    PLACE,
     Console,
+    act_as,
     backend_option,
     console_options,
     job_file_argument,
@@ -38,7 +38,7 @@ def load(path: Path | None, flags: dict[str, str]) -> LoadedJob:
     job = load_job(path, flags=flags, environ=os.environ)
     profiles = {job.spec.bedrock.profile, job.spec.sagemaker.profile} - {None}
     if len(profiles) == 1:
-        os.environ[PLACE["profile"]] = str(profiles.pop())
+        act_as(str(profiles.pop()))
     return job
 
 

@@ -135,6 +135,7 @@ HALVES = [
     ("s3", whole(b"", "application/xml")),
     ("bedrock", whole(b"", "application/json")),
     ("cloudformation", whole(b"", "text/xml")),
+    ("cloudformation", whole(b"<Problem/>", "text/xml")),
 ]
 
 
