@@ -1,27 +1,32 @@
-"""What stands in an account, and the removal of what cloudft made there."""
+"""What is there in an account, and the removal of what cloudft made there.
+
+Nothing is removed that does not carry cloudft's mark, the tag with its job. Of what does, only what
+is expired or orphaned and of a job that this home has submitted goes unasked; the rest by name or
+flag.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
-from typing import Any
+from typing import Any, Literal
 
 from cloudft.backends import REGISTRY, type_of
 from cloudft.backends import backend as backend_by_name
-from cloudft.backends.base import Inventories, Thing
-from cloudft.errors import AwsRefused, AwsUnreachable, CloudftError, UsageError
+from cloudft.backends.base import Inventories, Thing, foreign
+from cloudft.errors import AwsRefused, AwsUnreachable, CloudftError, JobStateConflict, UsageError
 from cloudft.home import Home
+from cloudft.ledger import Ledger
+from cloudft.listing import Gathering
+from cloudft.store import Store
+from cloudft.types import Listing, Unavailable
 
 Place = Mapping[str, Any]
-Tell = Callable[[CloudftError], None]
-
-
-def _quiet(error: CloudftError) -> None:
-    """Nobody is told."""
-
-
+Why = Literal["live", "another-home"]
 RUNS = {"training-job"}
-"""Kinds that work: they are told with their cost, and no garbage."""
+"""Kinds that work: they are listed with their cost, and are no garbage."""
+MODELS = {"custom-model", "imported-model"}
 
 
 def accounts() -> list[str]:
@@ -38,68 +43,165 @@ def _account(backend_name: str, home: Home, place: Place) -> Inventories:
     return backend
 
 
-def everything(
-    backend_name: str | None, home: Home, place: Place, tell: Tell = _quiet
-) -> list[Thing]:
-    """All that stands there, in the order in which it may be removed.
+def everything(backend_name: str | None, home: Home, place: Place) -> Listing[Thing]:
+    """Return all that is there, in the order in which it may be removed.
 
-    Without a name, on every backend that has an account; `tell` gets the refusal of one that may
-    not be asked. Raises AwsRefused and AwsUnreachable for a backend that is named, or when none of
-    them may be asked.
+    Without a name, on every backend that has an account. What can't be read is `unavailable`.
     """
-    if backend_name is not None:
-        return list(_account(backend_name, home, place).inventory())
-    found: list[Thing] = []
-    refusals = []
-    for name in accounts():
-        try:
-            found += _account(name, home, place).inventory()
-        except (AwsRefused, AwsUnreachable) as error:
-            refusals.append(error)
-    if len(refusals) == len(accounts()):
-        raise refusals[0]
-    for refusal in refusals:
-        tell(refusal)
-    return found
+    gathering = Gathering()
+    names = accounts() if backend_name is None else [backend_name]
+    found = [
+        thing for name in names for thing in gathering.add(_account(name, home, place).inventory())
+    ]
+    return gathering.listing(found)
 
 
 def expired(thing: Thing, now: datetime | None = None) -> bool:
-    """True of something that has outlived its time to live."""
-    if thing.expires_at is None:
+    """Return whether the time to live is over; a tag that is no time says nothing."""
+    try:
+        end = datetime.fromisoformat(thing.expires_at or "")
+    except ValueError:
         return False
-    return datetime.fromisoformat(thing.expires_at) <= (now or datetime.now(timezone.utc))
+    end = end if end.tzinfo else end.replace(tzinfo=timezone.utc)
+    return end <= (now or datetime.now(timezone.utc))
 
 
 def total(things: Sequence[Thing]) -> dict[str, float]:
-    """What all of them cost, as far as prices are known."""
+    """Return what all of them cost, as far as prices are known."""
     return {unit: sum(t.usd[unit] or 0.0 for t in things) for unit in ("perHour", "perMonth")}
 
 
-def ours(
-    backend_name: str | None,
-    home: Home,
-    place: Place,
-    *,
-    tell: Tell = _quiet,
-    kinds: Collection[str] = (),
-    expired_only: bool = False,
-    days: float = 0.0,
-) -> list[Thing]:
-    """What cloudft made there, by its tags: of these kinds, and older than so many days."""
-    newest = datetime.now(timezone.utc) - timedelta(days=days)
-    return [
-        thing
-        for thing in everything(backend_name, home, place, tell)
-        if thing.job is not None
-        and thing.kind not in RUNS
-        and (not kinds or thing.kind in kinds)
-        and (not expired_only or expired(thing))
-        and datetime.fromisoformat(thing.created_at) <= newest
-    ]
+@dataclass(frozen=True)
+class Wanted:
+    """What `gc` may remove beyond its default: flags widen, filters narrow, names mean themselves.
+
+    `names` are names, ids or jobs' ids; what is named goes although it is live or another home's.
+    """
+
+    names: Collection[str] = ()
+    kinds: Collection[str] = ()
+    expired_only: bool = False
+    days: float = 0.0
+    live: bool = False
+    all_homes: bool = False
+
+
+@dataclass(frozen=True)
+class Garbage:
+    """What may be removed, and what of cloudft's is left, each with the reason."""
+
+    removable: tuple[Thing, ...]
+    left: tuple[tuple[Thing, Why], ...]
+    unavailable: tuple[Unavailable, ...]
+
+
+def garbage(listing: Listing[Thing], home: Home, wanted: Wanted) -> Garbage:
+    """Sort what was listed. Raises UsageError, naming it, for a named thing that is not cloudft's.
+
+    Raises JobStateConflict for one that runs; for a name that nothing has UsageError, or AwsRefused
+    or AwsUnreachable where it may be in the part that can't be read.
+    """
+    _refuse_names(listing, wanted.names)
+    known = _Known(listing, home)
+    removable: list[Thing] = []
+    left: list[tuple[Thing, Why]] = []
+    for thing in listing.items:
+        if thing.job is None or thing.kind in RUNS or not _passes(thing, wanted):
+            continue
+        why = None if _named(thing, wanted.names) else known.spares(thing, wanted)
+        if wanted.names and not _named(thing, wanted.names):
+            continue
+        if why is None:
+            removable.append(thing)
+        else:
+            left.append((thing, why))
+    return Garbage(tuple(removable), tuple(left), listing.unavailable)
+
+
+def _passes(thing: Thing, wanted: Wanted) -> bool:
+    """Return whether the filters let a thing pass."""
+    newest = datetime.now(timezone.utc) - timedelta(days=wanted.days)
+    return (
+        (not wanted.kinds or thing.kind in wanted.kinds)
+        and (not wanted.expired_only or expired(thing))
+        and (not wanted.days or datetime.fromisoformat(thing.created_at) <= newest)
+    )
+
+
+def _named(thing: Thing, names: Collection[str]) -> bool:
+    return bool({thing.name, thing.id, thing.job} & set(names))
+
+
+def _refuse_names(listing: Listing[Thing], names: Collection[str]) -> None:
+    """Raise for names of what is not cloudft's, of what runs, and of nothing."""
+    for name in names:
+        things = [thing for thing in listing.items if _named(thing, [name])]
+        for thing in things:
+            if not thing.job_known:
+                raise _unread(f"whether {name} is cloudft's is not known", listing.unavailable)
+            if thing.job is None:
+                raise foreign(thing)
+            if thing.kind in RUNS:
+                raise JobStateConflict(f"{thing.name} is running", fix="`cloudft stop` ends it.")
+        if not things:
+            what = f"nothing here is named {name}"
+            if listing.unavailable:
+                raise _unread(what, listing.unavailable)
+            raise UsageError(what, fix="`cloudft ps` lists names; or check --profile and --region.")
+
+
+def _unread(what: str, parts: Sequence[Unavailable]) -> CloudftError:
+    first = min(parts, key=lambda part: part.exit_code)
+    kind = AwsRefused if first.exit_code == AwsRefused.exit_code else AwsUnreachable
+    return kind(f"{what}: {first.what} can't be read: {first.reason}", fix=first.fix)
+
+
+class _Known:
+    """What this home knows of an account's things."""
+
+    def __init__(self, listing: Listing[Thing], home: Home) -> None:
+        self._submitted = Ledger(home.jobs).ids()
+        self._jobs = frozenset(Store(home.jobs).ids())
+        self._served = {thing.model for thing in listing.items}
+        self._complete = not listing.unavailable
+
+    def spares(self, thing: Thing, wanted: Wanted) -> Why | None:
+        """Return why a thing stays unless it is named; None when it may go."""
+        if not (wanted.all_homes or self._is_own(thing)):
+            return "another-home"
+        if wanted.live or expired(thing) or self._is_orphaned(thing):
+            return None
+        return "live"
+
+    def _is_own(self, thing: Thing) -> bool:
+        """Return whether every job that it belongs to was submitted from here."""
+        return {thing.job, *thing.also} <= self._submitted
+
+    def _is_orphaned(self, thing: Thing) -> bool:
+        """Return whether nothing needs it any more.
+
+        Staged data is listed for ended jobs alone. A model is orphaned when its job was deleted
+        here and nothing serves it, as far as everything could be read.
+        """
+        if thing.kind == "data":
+            return thing.status != "resumable"
+        return (
+            thing.kind in MODELS
+            and self._complete
+            and self._is_own(thing)
+            and thing.job not in self._jobs
+            and thing.id not in self._served
+        )
 
 
 def remove(home: Home, place: Place, things: Sequence[Thing]) -> Iterator[Thing]:
-    """Remove these, one after the other; each that is gone is told. Raises AwsConflict."""
+    """Remove these, one after the other; yields each that is gone.
+
+    Raises UsageError for one without cloudft's mark, before anything is removed, and AwsConflict.
+    """
+    for thing in things:
+        if thing.job is None:
+            raise foreign(thing)
     for thing in things:
         _account(thing.backend, home, place).remove(thing)
         yield thing

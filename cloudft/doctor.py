@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from cloudft import __version__, catalogue
+from cloudft.aws.client import Aws, Place
+from cloudft.aws.identity import identify
 from cloudft.backends.local.preflight import NEEDED, probe
 from cloudft.errors import TrainerError
 from cloudft.home import Home
@@ -40,7 +42,30 @@ def examine(home: Home) -> Report:
     _trainer(report)
     _models(report)
     _home(report, home)
+    _aws(report)
     return report
+
+
+def _aws(report: Report) -> None:
+    """Who calls AWS from here. Nobody is no fault: jobs that are trained here need no account."""
+    if _version("boto3") is None:
+        return
+    who = identify(Aws(Place()))
+    told = who.unavailable.reason if who.unavailable else None
+    report.facts.update(
+        {
+            "aws account": who.account or told,
+            "aws identity": who.arn,
+            "aws credentials": who.arn and f"{who.credentials_from} (profile {who.profile})",
+            "aws profile": f"{who.profile} (from {who.profile_from})",
+            "aws region": f"{who.region} (from {who.region_from})" if who.region else None,
+            "aws endpoint": who.endpoint_url,
+        }
+    )
+    for name in who.unused:
+        message = f"{name} is set and not used: it would sign Bedrock's calls as another identity"
+        fix = f"none is needed; `unset {name}` ends this warning. Profile or keys sign all calls."
+        report.findings.append(Finding("warning", "BearerTokenUnused", message, fix))
 
 
 def _version(package: str) -> str | None:

@@ -16,6 +16,7 @@
     │   ├── AwsNotFound               4   there is no such thing
     │   ├── AwsDenied                 4   this identity may not do it
     │   ├── AwsConflict               4   a name that is taken, a state that does not allow it
+    │   ├── ClockSkewed               4   this machine's clock is wrong; likewise
     │   └── CredentialsExpired        4   log in again; a job that is watched goes on
     ├── AwsUnreachable                5   throttled or unreachable: worth another try
     │   └── AwsQuota                  5   a quota of the account is used up for now
@@ -173,6 +174,12 @@ class AwsConflict(AwsRefused):
     """A name is taken, or the state of a thing does not allow it."""
 
     code = "AwsConflict"
+
+
+class ClockSkewed(AwsRefused):
+    """The clock of this machine is too far from AWS's for a signature to count."""
+
+    code = "ClockSkewed"
 
 
 class CredentialsExpired(AwsRefused):

@@ -2,14 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from cloudft.backends.base import Backend, Finds
-from cloudft.errors import AwsRefused, AwsUnreachable, CloudftError, DamagedJob, UsageError
+from cloudft.errors import (
+    AwsNotFound,
+    AwsRefused,
+    AwsUnreachable,
+    CloudftError,
+    DamagedJob,
+    UsageError,
+)
 from cloudft.home import Home
 from cloudft.jobs import Job, backend_of, look
+from cloudft.listing import unavailable
 from cloudft.store import Record, Store
-from cloudft.types import JobState, job_id
+from cloudft.types import JobState, StatusDetails, Unavailable, job_id, to_json
+
+
+@dataclass(frozen=True)
+class UnreadJob:
+    """A job that this machine knows and whose account can't be read: its status is not known."""
+
+    record: Record
+    unavailable: Unavailable
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields of a job; those that its account would tell are null."""
+        unknown = dict.fromkeys(("artifacts", "endedAt", "failureMessage", "progress", "status"))
+        empty = JobState(self.record.id, "InProgress", StatusDetails(), self.record.created_at)
+        known = Job(self.record, empty).to_json()
+        return known | unknown | {"statusDetails": None, "unavailable": to_json(self.unavailable)}
 
 
 def adopt(backend: Backend, store: Store) -> list[Record]:
@@ -46,10 +71,11 @@ def adopt(backend: Backend, store: Store) -> list[Record]:
 
 def all_jobs(
     store: Store, home: Home, backend_name: str | None = None
-) -> Iterator[Job | DamagedJob]:
+) -> Iterator[Job | UnreadJob | DamagedJob]:
     """Every job (of one backend), newest first; a damaged one comes as its error.
 
-    A backend that many machines share is asked for all of its jobs at once.
+    A backend that many machines share is asked for all of its jobs at once; where it can't be read,
+    they come as what this machine knows of them.
     """
     records = [
         record
@@ -63,20 +89,24 @@ def all_jobs(
             yield record
             continue
         found = seen[record.id]
-        yield found if isinstance(found, DamagedJob) else Job(record, found)
+        yield Job(record, found) if isinstance(found, JobState) else found
 
 
-def _seen(records: Sequence[Record], home: Home) -> dict[str, JobState | DamagedJob]:
+def _seen(records: Sequence[Record], home: Home) -> dict[str, JobState | UnreadJob | DamagedJob]:
     groups: dict[str, list[Record]] = {}
     for record in records:
         place = record.request.get("place", {})
         groups.setdefault(f"{record.backend} {sorted(place.items())}", []).append(record)
-    seen: dict[str, JobState | DamagedJob] = {}
+    seen: dict[str, JobState | UnreadJob | DamagedJob] = {}
     for group in groups.values():
         try:
             backend = backend_of(group[0], home)
             many = backend.describe_many([r.backend_job_id or r.id for r in group])
-        except (UsageError, AwsRefused, AwsUnreachable) as error:
+        except (AwsRefused, AwsUnreachable) as error:
+            part = unavailable(_where(group[0].backend, group[0].request.get("place", {})), error)
+            seen |= {record.id: UnreadJob(record, part) for record in group}
+            continue
+        except UsageError as error:
             seen |= {record.id: _unseen(record, error) for record in group}
             continue
         for record in group:
@@ -85,12 +115,21 @@ def _seen(records: Sequence[Record], home: Home) -> dict[str, JobState | Damaged
     return seen
 
 
-def _look_again(record: Record, backend: Backend) -> JobState | DamagedJob:
+def _where(backend_name: str, place: Mapping[str, Any]) -> str:
+    region = place.get("region")
+    return f"the jobs on {backend_name}" + (f" in {region}" if region else "")
+
+
+def _look_again(record: Record, backend: Backend) -> JobState | UnreadJob | DamagedJob:
     """A job that the many did not have: cut off, gone, or damaged."""
     try:
         return look(record, backend).state
     except DamagedJob as error:
         return error
+    except AwsNotFound as error:
+        return _unseen(record, error)
+    except (AwsRefused, AwsUnreachable) as error:
+        return UnreadJob(record, unavailable(f"the job {record.id}", error))
     except CloudftError as error:
         return _unseen(record, error)
 

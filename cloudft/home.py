@@ -1,6 +1,7 @@
 """CLOUDFT_HOME: where cloudft keeps what it remembers.
 
 jobs/     one folder a job (store.py)
+submitted/  the ids of the jobs that were submitted from here (ledger.py)
 staged/   staged data, named by its digest (data/stage.py); may be removed at any time
 answers/  what models have answered, by their identity (evaluate/cache.py); may be removed
 reviews/  people's judgements, one folder a review (evaluate/review.py)

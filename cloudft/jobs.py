@@ -27,6 +27,7 @@ from cloudft.errors import (
     JobStateConflict,
 )
 from cloudft.home import Home
+from cloudft.ledger import Ledger
 from cloudft.preparing import check_budget
 from cloudft.store import Record, Store, utc_now
 from cloudft.types import MODEL_REMOVED, Estimate, JobState, Plan, StatusDetails, to_json
@@ -147,6 +148,8 @@ def _send(
     store: Store,
     progress: Callable[[int], None] | None,
 ) -> Job:
+    if isinstance(backend, Finds):  # others see the job, too: it is ours
+        Ledger(store.jobs).add(record.id)
     backend_job_id = backend.submit(plan, progress)
     store.submitted(record.id, backend_job_id)
     record = dataclasses.replace(record, backend_job_id=backend_job_id)

@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Generic, Literal, TypeVar, get_args
 
 Status = Literal["InProgress", "Completed", "Failed", "Stopping", "Stopped"]
 """`ModelCustomizationJobStatus` of the Bedrock API, word for word."""
@@ -18,6 +18,7 @@ DetailStatus = Literal["NotStarted", "InProgress", "Completed", "Failed", "Stopp
 """`JobStatusDetails` of the Bedrock API, word for word."""
 Severity = Literal["error", "warning"]
 Split = Literal["train", "validation"]
+T = TypeVar("T", covariant=True)
 
 NAME_MAX = 63
 """Of Bedrock's `jobName` (botocore 1.44.5)."""
@@ -54,6 +55,57 @@ class Finding:
     file: str | None = None
     line: int | None = None
     field: str | None = None
+
+
+@dataclass(frozen=True)
+class Unavailable:
+    """A part of an inventory that could not be read: that is not the same as an empty one.
+
+    `what` names the part, `code`, `reason`, `exit_code` and `fix` are those of the error: 4 where
+    AWS refused, 5 where it could not be reached.
+    """
+
+    what: str
+    code: str
+    reason: str
+    exit_code: int
+    fix: str | None = None
+
+
+@dataclass(frozen=True)
+class Listing(Generic[T]):
+    """What was seen of an inventory, and what could not be seen, and why.
+
+    With something `unavailable`, the items are those at least; every sum over them is a bound.
+    """
+
+    items: tuple[T, ...] = ()
+    unavailable: tuple[Unavailable, ...] = ()
+
+    @property
+    def exit_code(self) -> int:
+        """0 for a whole listing; 4 when something was refused, 5 when a retry alone may help."""
+        return min((part.exit_code for part in self.unavailable), default=0)
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who calls AWS, and where account, identity and Region come from.
+
+    `account` and `arn` are None when AWS did not say; then `unavailable` has the reason. `unused`
+    names what is there, and deliberately not used.
+    """
+
+    account: str | None
+    arn: str | None
+    credentials_from: str | None
+    profile: str | None
+    profile_from: str
+    region: str | None
+    region_from: str
+    endpoint_url: str | None = None
+    unused: tuple[str, ...] = ()
+    unavailable: Unavailable | None = None
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,13 @@ from collections import deque
 from collections.abc import Callable, Iterator
 
 from cloudft.backends.base import Backend
-from cloudft.errors import AwsUnreachable, CloudftError, CredentialsExpired, WaitTimeout
+from cloudft.errors import (
+    AwsUnreachable,
+    ClockSkewed,
+    CloudftError,
+    CredentialsExpired,
+    WaitTimeout,
+)
 from cloudft.types import JobState
 
 RARER = 1.3
@@ -50,9 +56,10 @@ def patiently(
     say: Callable[[CloudftError], None],
     known: JobState | None = None,
 ) -> Callable[[], JobState]:
-    """A look that outlasts expired credentials and a broken network: it gives the last state.
+    """A look that outlasts expired credentials, a wrong clock and a broken network.
 
-    `say` is told each trouble once. Without a state that is `known`, the first look must succeed.
+    It gives the last state then. `say` is told each trouble once. Without a state that is `known`,
+    the first look must succeed.
     """
     last = [known] if known is not None else []
     told: set[type[CloudftError]] = set()
@@ -61,7 +68,7 @@ def patiently(
         try:
             last[:] = [look_once()]
             told.clear()
-        except (CredentialsExpired, AwsUnreachable) as error:
+        except (CredentialsExpired, ClockSkewed, AwsUnreachable) as error:
             if not last:
                 raise
             if type(error) not in told:

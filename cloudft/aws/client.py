@@ -6,10 +6,12 @@ import contextlib
 import functools
 import os
 import re
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from cloudft.aws.exceptions import kind_of, refuse_foreign_answers
 from cloudft.errors import (
     AwsConflict,
     AwsDenied,
@@ -17,34 +19,47 @@ from cloudft.errors import (
     AwsQuota,
     AwsRefused,
     AwsUnreachable,
+    ClockSkewed,
     CredentialsExpired,
 )
 
 BUSY = {
-    "InternalError",
-    "InternalServerException",
-    "ModelNotReadyException",
-    "RequestTimeout",
-    "ServiceUnavailable",
-    "ServiceUnavailableException",
-    "SlowDown",
-    "Throttling",
-    "ThrottlingException",
-    "TooManyRequestsException",
+    *("InternalError", "InternalFailure", "InternalServerError", "InternalServerException"),
+    *("ModelNotReadyException", "ServiceUnavailable", "ServiceUnavailableException"),
+    *("RequestTimeout", "RequestTimeoutException", "PriorRequestNotComplete"),
+    *("Throttling", "ThrottlingException", "ThrottledException", "EC2ThrottledException"),
+    *("RequestThrottled", "RequestThrottledException", "RequestLimitExceeded", "SlowDown"),
+    *("TooManyRequestsException", "BandwidthLimitExceeded", "TransactionInProgressException"),
+    "ProvisionedThroughputExceededException",
 }
-"""Codes that are worth another try later."""
-EXPIRED = {"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"}
+"""Codes that are worth another try later: those that botocore's standard mode retries, and more.
+
+Botocore's LimitExceededException is left out: CloudFormation and IAM mean a quota by it.
+"""
+EXPIRED = {
+    *("ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "UnauthorizedException"),
+    "RequestExpired",
+}
+UNSIGNED = {
+    *("AuthFailure", "IncompleteSignature", "InvalidAccessKeyId", "InvalidClientTokenId"),
+    *("InvalidSignatureException", "SignatureDoesNotMatch", "UnrecognizedClientException"),
+}
+"""The keys, or the signature that they made, are not accepted: no permission would help."""
 DENIED = {
-    "403",
-    "AccessDenied",
-    "AccessDeniedException",
-    "AuthorizationError",
+    *("403", "AccessDenied", "AccessDeniedException", "AuthorizationError"),
     "UnauthorizedOperation",
-    "InvalidClientTokenId",
-    "UnrecognizedClientException",
-    "InvalidAccessKeyId",
-    "SignatureDoesNotMatch",
 }
+SCHEMES = "sigv4"
+"""How requests are signed: as the identity of profile or environment, on every service.
+
+With AWS_BEARER_TOKEN_BEDROCK in the environment botocore would sign Bedrock's requests with that
+key and all others with the profile's: two identities, perhaps two accounts. This setting of the
+client wins over the variable; AWS_AUTH_SCHEME_PREFERENCE does not (botocore 1.44.5).
+"""
+BEARER_TOKEN = "AWS_BEARER_TOKEN_BEDROCK"
+SKEWED = {"RequestTimeTooSkewed", "RequestInTheFuture"}
+SKEW_S = 240.0
+"""Services refuse requests that are dated 5 minutes wrong (S3: 15); one minute is for their way."""
 MISSING = {"404", "NoSuchBucket", "NoSuchEntity", "NoSuchKey", "NotFoundException"} | {
     "ResourceNotFoundException",
     "ResourceNotFound",
@@ -60,9 +75,12 @@ Its service model lists a ConflictException for that, so both are taken."""
 FULL = {"ServiceQuotaExceededException", "ResourceLimitExceeded"}
 NONE_ALLOWED = "is 0 Instances"
 """In SageMaker's words for a type of machine that the account may not use at all."""
-RETRIED = {500, 502, 503, 504}
+BUSY_STATUSES = {408, 429, *range(500, 600)} - {501, 505}
+"""A service that does not know an operation (501) will not learn it."""
 DEADLINE_S = 60.0
 """How long one call is tried again."""
+OFFLINE_S = 15.0
+"""The same while no connection comes about: this machine may be off line, and a person waits."""
 
 
 @dataclass(frozen=True)
@@ -80,10 +98,7 @@ def client(service: str, place: Place | None = None, *, attempts: int = 5) -> An
     A service's own address (AWS_ENDPOINT_URL_S3) stands above the one for all services. Raises
     AwsRefused for a profile that there is not, or when no Region is known.
     """
-    import boto3
-    import botocore.session
     from botocore.config import Config
-    from botocore.exceptions import BotoCoreError
 
     place = place or Place()
     config = Config(
@@ -92,18 +107,35 @@ def client(service: str, place: Place | None = None, *, attempts: int = 5) -> An
         read_timeout=60,
         max_pool_connections=16,
         user_agent_extra="cloudft",
+        auth_scheme_preference=SCHEMES,
     )
-    region = place.region or os.environ.get("AWS_REGION") or None
     own = f"AWS_ENDPOINT_URL_{service.upper().replace('-', '_')}" in os.environ
-    try:
-        core = botocore.session.get_session()
-        core.register_component("data_loader", _models())
-        session = boto3.Session(
-            botocore_session=core, region_name=region, profile_name=place.profile
-        )
-        return session.client(
+    with _settings_errors():
+        made = session(place).client(
             service, config=config, endpoint_url=None if own else place.endpoint_url
         )
+    made.meta.events.register("before-parse", refuse_foreign_answers)
+    return made
+
+
+def session(place: Place) -> Any:
+    """Return a boto3 session at that place. Raises AwsRefused for a profile that there is not."""
+    import boto3
+    import botocore.session
+
+    region = place.region or os.environ.get("AWS_REGION") or None
+    with _settings_errors():
+        core = botocore.session.get_session()
+        core.register_component("data_loader", _models())
+        return boto3.Session(botocore_session=core, region_name=region, profile_name=place.profile)
+
+
+@contextlib.contextmanager
+def _settings_errors() -> Iterator[None]:
+    from botocore.exceptions import BotoCoreError
+
+    try:
+        yield
     except BotoCoreError as error:
         fix = "set AWS_REGION and AWS_PROFILE, or `aws configure`."
         raise AwsRefused(str(error), fix=fix) from error
@@ -126,6 +158,7 @@ class Aws:
     def __init__(self, place: Place) -> None:
         self.place = place
         self._clients: dict[str, Any] = {}
+        self._down: set[str] = set()
 
     def client(self, service: str) -> Any:
         """The client of a service, made once. It tries each request once: `call` retries."""
@@ -136,11 +169,19 @@ class Aws:
     def call(self, what: str, service: str, operation: str, **parameters: Any) -> Mapping[str, Any]:
         """One operation, by boto3's name. Raises AwsRefused and AwsUnreachable, beginning `what`.
 
-        Only calls that may be made twice belong here: those that read, and those with a token.
+        Only calls that may be made twice belong here: those that read, and those with a token. A
+        service that no connection led to is tried once, until it answers again.
         """
         method: Callable[..., Mapping[str, Any]] = getattr(self.client(service), operation)
         with self.errors(what):
-            answer: Mapping[str, Any] = again(lambda: method(**parameters))
+            try:
+                down = service in self._down
+                answer = method(**parameters) if down else again(lambda: method(**parameters))
+            except Exception as error:
+                if kind_of(error) == "offline":
+                    self._down.add(service)
+                raise
+        self._down.discard(service)
         return answer
 
     def once(self, what: str, service: str, operation: str, **parameters: Any) -> Mapping[str, Any]:
@@ -174,11 +215,17 @@ class Aws:
 
 def again(method: Callable[[], Any]) -> Any:
     """What `method` gives; tried again, with growing and random waits, where that may help."""
-    from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
+    from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_exponential
+
+    def too_late(state: RetryCallState) -> bool:
+        error = state.outcome.exception() if state.outcome else None
+        offline = error is not None and kind_of(error) == "offline"
+        longest = min(DEADLINE_S, OFFLINE_S) if offline else DEADLINE_S
+        return (state.seconds_since_start or 0.0) >= longest
 
     retrying = Retrying(
         retry=retry_if_exception(_worth_another_try),
-        stop=stop_after_delay(DEADLINE_S),
+        stop=too_late,
         wait=wait_random_exponential(multiplier=0.2, max=10),
         reraise=True,
     )
@@ -186,11 +233,13 @@ def again(method: Callable[[], Any]) -> Any:
 
 
 def _worth_another_try(error: BaseException) -> bool:
-    from botocore.exceptions import ClientError, HTTPClientError
+    kind = kind_of(error)
+    return _is_busy(error) if kind == "answer" else kind in ("offline", "unreachable")
 
-    if isinstance(error, ClientError):
-        return _code(error) in BUSY or _status(error) in RETRIED
-    return isinstance(error, HTTPClientError)
+
+def _is_busy(error: Any) -> bool:
+    """Whether AWS's answer says that another try may do."""
+    return _code(error) in BUSY or _status(error) in BUSY_STATUSES
 
 
 def _code(error: Any) -> str:
@@ -204,35 +253,54 @@ def _status(error: Any) -> int:
 @contextlib.contextmanager
 def aws_errors(what: str, profile: str | None = None) -> Iterator[None]:
     """Turn what boto3 raises within into AwsRefused or AwsUnreachable, which begin with `what`."""
-    from botocore import exceptions as aws
-
     try:
         yield
-    except aws.ClientError as error:
-        raise _refusal(what, error, profile) from error
-    except (aws.NoCredentialsError, aws.PartialCredentialsError) as error:
-        raise AwsRefused(
-            f"{what}: there are no AWS credentials", fix="`aws configure`, or set AWS_PROFILE."
-        ) from error
-    except (
-        aws.UnauthorizedSSOTokenError,
-        aws.SSOTokenLoadError,
-        aws.TokenRetrievalError,
-        aws.CredentialRetrievalError,
-    ) as error:
-        raise _expired(f"{what}: {error}", profile) from error
-    except aws.HTTPClientError as error:
-        raise AwsUnreachable(f"{what}: {error}", fix="check the network; try again.") from error
-    except aws.BotoCoreError as error:
-        raise AwsRefused(f"{what}: {error}", fix="check the AWS settings.") from error
+    except Exception as error:
+        told = _translated(what, error, profile)
+        if told is None:
+            raise
+        raise told from error
+
+
+def _translated(
+    what: str, error: Exception, profile: str | None
+) -> AwsRefused | AwsUnreachable | None:
+    """Return an exception of botocore's as ours; None for anybody else's."""
+    kind, message = kind_of(error), f"{what}: {error}"
+    if kind == "answer":
+        return _refusal(what, error, profile)
+    if kind == "offline":
+        fix = "check the network and the proxy (HTTPS_PROXY, AWS_CA_BUNDLE); try again."
+        return AwsUnreachable(message, fix=fix)
+    if kind == "unreachable":
+        return AwsUnreachable(message, fix="check the network; try again.")
+    if kind == "no-credentials":
+        return _no_credentials(what)
+    if kind == "login":
+        return _expired(message, profile)
+    return None if kind is None else AwsRefused(message, fix="check the AWS settings.")
+
+
+def _no_credentials(what: str) -> AwsRefused:
+    fix = "`aws configure`, or set AWS_PROFILE."
+    if BEARER_TOKEN in os.environ:
+        fix += f" {BEARER_TOKEN} is not used: it signs Bedrock alone, not S3, IAM and STS."
+    return AwsRefused(f"{what}: there are no AWS credentials", fix=fix)
 
 
 def _refusal(what: str, error: Any, profile: str | None) -> AwsRefused | AwsUnreachable:
     code = _code(error)
     message = f"{what}: {code}: {error.response.get('Error', {}).get('Message', '')}"
+    if code in EXPIRED | UNSIGNED | SKEWED and (skew := _skew_seconds(error)) is not None:
+        return _skewed(message, skew)
+    if code in SKEWED:
+        return _skewed(message, None)
     if code in EXPIRED:
         return _expired(message, profile)
-    if code in BUSY or _status(error) in RETRIED:
+    if code in UNSIGNED:
+        fix = "check the access key and its secret: `aws configure list` shows where they are from."
+        return AwsDenied(message, fix=fix)
+    if _is_busy(error):
         return AwsUnreachable(message, fix="try again in a while.")
     if code in FULL and NONE_ALLOWED in message:
         return AwsRefused(message, fix="ask AWS (Service Quotas) for that type of machine.")
@@ -251,7 +319,32 @@ def _action(error: Any) -> str:
     return f"for {error.operation_name}"
 
 
+def _skew_seconds(error: Any) -> float | None:
+    """Return how far this machine's clock is ahead of AWS's; None where they agree, or no one says.
+
+    A wrong clock is refused in the words of expired credentials or of a wrong secret: the time that
+    AWS's answer bears tells the difference.
+    """
+    from email.utils import parsedate_to_datetime
+
+    date = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")
+    try:
+        skew = time.time() - parsedate_to_datetime(str(date)).timestamp()
+    except (TypeError, ValueError):
+        return None
+    return skew if abs(skew) > SKEW_S else None
+
+
+def _skewed(message: str, skew: float | None) -> ClockSkewed:
+    how = "wrong"
+    if skew is not None:
+        how = f"{abs(skew) / 60:.0f} minutes {'ahead of' if skew > 0 else 'behind'} AWS's"
+    fix = "set the clock (`sudo timedatectl set-ntp true`, or the system's settings); try again."
+    return ClockSkewed(f"{message} (this machine's clock is {how})", fix=fix)
+
+
 def _expired(message: str, profile: str | None) -> CredentialsExpired:
+    profile = profile or os.environ.get("AWS_PROFILE")
     named = f" --profile {profile}" if profile else ""
     fix = f"log in again: `aws sso login{named}` (or renew the keys)."
     return CredentialsExpired(message, fix=fix)

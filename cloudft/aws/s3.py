@@ -85,7 +85,7 @@ class ObjectStream(io.RawIOBase):
                     self._open_again()
                 content: bytes = self._body.read(count)
                 if not content:
-                    raise OSError("the connection ended before the object did")
+                    raise IncompleteReadError(actual_bytes=self._at, expected_bytes=self._size)
         return content
 
     def _open_again(self) -> None:

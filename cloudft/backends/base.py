@@ -13,13 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cloudft.errors import DamagedJob, JobNotFound
+from cloudft.errors import DamagedJob, JobNotFound, UsageError
 from cloudft.spec.load import LoadedJob
 from cloudft.types import (
     DataFile,
     Estimate,
     Finding,
+    Identity,
     JobState,
+    Listing,
     LogLine,
     Manifest,
     Metric,
@@ -194,6 +196,14 @@ class Quotes(ABC):
     @abstractmethod
     def quote(self, job: LoadedJob, estimate: Estimate) -> Estimate:
         """The estimate by the prices of now; as it was where they can't be had."""
+
+
+class Identifies(ABC):
+    """A backend that acts in an account, as somebody."""
+
+    @abstractmethod
+    def identity(self, job: LoadedJob) -> Identity:
+        """Return who submits that job: account, identity, Region, and where each comes from."""
 
 
 class Generates(ABC):
@@ -381,7 +391,8 @@ class Thing:
     on SageMaker `training-job`, `warm-pool` or `data`. `backend` is the one that tells of it.
     `usd` has `perHour` and `perMonth`, None where no price is known. `job` is set when cloudft made
     it; `model` is the ARN that a serving serves; `expires_at` its time to live, ISO 8601. `basis`
-    is what the price rests on: how it is billed, with source and date.
+    is what the price rests on: how it is billed, with source and date. `also` names further jobs
+    that it belongs to; without `job_known` its tags could not be read, and `job` says nothing.
     """
 
     kind: str
@@ -395,6 +406,16 @@ class Thing:
     expires_at: str | None = None
     backend: str = "bedrock"
     basis: str = ""
+    also: tuple[str, ...] = ()
+    job_known: bool = True
+
+
+def foreign(thing: Thing) -> UsageError:
+    """Return the error for what cloudft did not make: it is neither changed nor removed."""
+    return UsageError(
+        f"{thing.kind} {thing.name} is not cloudft's: it has no tag cloudft:job ({thing.id})",
+        fix="remove it by the means that made it.",
+    )
 
 
 @dataclass(frozen=True)
@@ -439,15 +460,21 @@ class Serves(ABC):
 
     @abstractmethod
     def undeploy(self, job_id: str) -> list[Thing]:
-        """Remove what serves the job's model; returns what was removed. The model stays."""
+        """Remove what serves the job's model and cloudft made; return what was removed.
+
+        The model stays. Raises UsageError where only what others made serves it.
+        """
 
 
 class Inventories(ABC):
     """A backend that can tell everything that stands in its account, whoever made it."""
 
     @abstractmethod
-    def inventory(self) -> Iterator[Thing]:
-        """Everything that may cost. What cloudft made is known by its tags."""
+    def inventory(self) -> Listing[Thing]:
+        """Return everything that may cost, and the parts that can't be listed.
+
+        What cloudft made is known by its tags.
+        """
 
     @abstractmethod
     def remove(self, thing: Thing) -> None:

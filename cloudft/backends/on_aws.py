@@ -5,6 +5,7 @@ A call of a plan is a mapping with `service`, `operation` and `parameters`, as `
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,17 +13,21 @@ from typing import Any, TypeVar
 import orjson
 
 from cloudft.aws.client import Aws, Place
+from cloudft.aws.identity import identify
 from cloudft.aws.upload import Upload, upload
-from cloudft.errors import AwsConflict, AwsNotFound, AwsRefused, JobNotFound
+from cloudft.backends.base import Identifies
+from cloudft.errors import AwsConflict, AwsDenied, AwsNotFound, AwsRefused, JobNotFound
 from cloudft.home import Home
-from cloudft.types import Plan, to_json
+from cloudft.spec.load import LoadedJob
+from cloudft.types import Identity, Plan, to_json
 
 Self = TypeVar("Self", bound="OnAws")
 
 
-class OnAws:
+class OnAws(Identifies):
     """A backend of one account and Region. An endpoint on this machine may be asked often."""
 
+    name: str
     poll_seconds = 10.0
     longest_poll_seconds: float | None = 60.0
 
@@ -36,6 +41,23 @@ class OnAws:
         """The same in another Region, or with another profile or endpoint."""
         wanted = Place(**place)
         return self if wanted == self.aws.place else type(self)(self.home, Aws(wanted))
+
+    @abstractmethod
+    def place_of(self, job: LoadedJob) -> Mapping[str, Any]:
+        """Return where the job file wants the job to run: what `at` takes."""
+
+    def identity(self, job: LoadedJob) -> Identity:
+        """Return who submits that job; STS is asked."""
+        names = {"region": "", "profile": ""}
+        wanted = self.place_of(job)
+        for name in names:
+            for section in (self.name, "bedrock"):
+                told = job.origins.get(f"{section}.{name}")
+                if told is not None and told.kind != "default":
+                    names[name] = f"--{name}" if told.kind == "flag" else told.where
+                    break
+        here = self.at(wanted).aws
+        return identify(here, names["region"] or None, names["profile"] or None)
 
     def send_file(
         self,
@@ -87,6 +109,18 @@ class OnAws:
             if "ValidationException" in error.message:
                 return None
             raise
+
+
+def is_bucket_of_another(aws: Aws, bucket: str) -> bool:
+    """Return whether a bucket that ExpectedBucketOwner denied is there, and readable, without it.
+
+    Raises AwsUnreachable. When False, this identity lacks the permission to read it.
+    """
+    try:
+        aws.call(f"{bucket} can't be looked at", "s3", "head_bucket", Bucket=bucket)
+    except AwsDenied:
+        return False
+    return True
 
 
 def not_there(what: str) -> JobNotFound:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from cloudft.errors import CloudftError
     from cloudft.jobs import Job
     from cloudft.store import Record, Store
-    from cloudft.types import LogLine
+    from cloudft.types import LogLine, Unavailable
 
 
 def open_job(reference: str) -> tuple[Record, Backend, Store]:
@@ -95,12 +95,17 @@ def follow_and_show(job: Job, backend: Backend, timeout: float | None, console: 
 )
 @console_options
 def list_command(backend_name: str | None, status: str | None, console: Console) -> int:
-    """List the jobs, newest first."""
+    """List the jobs, newest first.
+
+    A job whose account can't be read is listed with the status "unknown" (null in JSON, whatever
+    --status says), and the exit code is 4 (refused) or 5 (unreachable) then.
+    """
     from cloudft import fleet
     from cloudft.backends import backend
-    from cloudft.cli.render import local_time, table
+    from cloudft.cli.render import local_time, say_unavailable, table
     from cloudft.errors import DamagedJob
     from cloudft.store import Store
+    from cloudft.types import Listing
 
     home = Home.from_environ()
     store = Store(home.jobs)
@@ -108,11 +113,17 @@ def list_command(backend_name: str | None, status: str | None, console: Console)
         for record in fleet.adopt(backend(backend_name, home).at(place()), store):
             console.note(f"found {record.id}, submitted from another machine")
     values, rows = [], []
+    unread: dict[Unavailable, None] = {}
     for job in fleet.all_jobs(store, home, backend_name):
         if isinstance(job, DamagedJob):
             click.echo(f"warning: {job.message} ({job.file})\n  fix: {job.fix}", err=True)
             continue
-        if status is None or job.state.status == status:
+        if isinstance(job, fleet.UnreadJob):
+            unread[job.unavailable] = None
+            values.append(job.to_json())
+            created = local_time(job.record.created_at)
+            rows.append((job.record.id, job.record.backend, "unknown", "", created))
+        elif status is None or job.state.status == status:
             values.append(job.to_json())
             progress = job.state.progress
             steps = f"{progress.step}/{progress.total_steps}" if progress else ""
@@ -123,7 +134,8 @@ def list_command(backend_name: str | None, status: str | None, console: Console)
     console.result(
         values, table(columns, rows) if rows else "no jobs yet: `cloudft init` makes one"
     )
-    return 0
+    say_unavailable(tuple(unread))
+    return Listing((), tuple(unread)).exit_code
 
 
 @click.command("status", epilog="\b\nExample:\n  cloudft status - --output json")

@@ -15,6 +15,7 @@ from click.shell_completion import CompletionItem
 from cloudft.home import Home
 
 PLACE = {"profile": "AWS_PROFILE", "region": "AWS_REGION", "endpoint_url": "AWS_ENDPOINT_URL"}
+KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -70,6 +71,8 @@ def console_options(function: Function) -> Function:
         place = {"profile": profile, "region": region, "endpoint_url": endpoint_url}
         given = {name: value for name, value in place.items() if value is not None}
         os.environ.update({PLACE[name]: value for name, value in given.items()})
+        if profile is not None:
+            act_as(profile)
         if "flags" in kwargs:
             kwargs["flags"] |= {f"bedrock.{name}": value for name, value in given.items()}
         return function(*args, console=Console(output, -1 if quiet else verbose), **kwargs)
@@ -94,8 +97,23 @@ def console_options(function: Function) -> Function:
 
 
 def place() -> dict[str, str | None]:
-    """Where AWS is, by flags and environment: what a backend's `at` takes."""
-    return {name: os.environ.get(variable) for name, variable in PLACE.items()}
+    """Where AWS is, by flags and environment: what a backend's `at` takes.
+
+    The profile is left to AWS_PROFILE: handed over by name it would win over keys in the
+    environment, for which AWS's own order, and so every other call, is the other way round.
+    """
+    found = {name: os.environ.get(variable) for name, variable in PLACE.items()}
+    return found | {"profile": None}
+
+
+def act_as(profile: str) -> None:
+    """Have every call of this process made with a profile that was given by flag or job file.
+
+    AWS_PROFILE alone would not do: keys in the environment win over it.
+    """
+    os.environ[PLACE["profile"]] = profile
+    for name in KEYS:
+        os.environ.pop(name, None)
 
 
 def complete_backend(_ctx: click.Context, _param: click.Parameter, start: str) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any
 import click
 import orjson
 
-from cloudft.types import Finding, Metric, to_json
+from cloudft.types import Finding, Identity, Metric, Unavailable, to_json
 
 
 def json_text(value: Any) -> str:
@@ -50,6 +50,34 @@ def warn(findings: Iterable[Finding]) -> None:
     for finding in findings:
         for line in finding_lines(finding):
             click.echo(line, err=True)
+
+
+def say_unavailable(parts: Sequence[Unavailable]) -> None:
+    """Say on stderr what could not be read: parts with one reason together."""
+    groups: dict[tuple[str, str | None], list[Unavailable]] = {}
+    for part in parts:
+        groups.setdefault((part.reason.rpartition(": ")[2], part.fix), []).append(part)
+    for (reason, fix), same in groups.items():
+        names = ", ".join(part.what for part in same[:8])
+        more = f" and {len(same) - 8} more" if len(same) > 8 else ""
+        told = same[0].reason if len(same) == 1 else f"{same[0].code}: {reason}"
+        click.echo(f"warning: could not be read: {names}{more} ({told})", err=True)
+        if fix:
+            click.echo(f"  fix: {fix}", err=True)
+
+
+def identity_line(identity: Identity) -> str:
+    """Return `as ARN in account A (credentials from ...), Region R (from ...)`."""
+    if identity.unavailable is not None:
+        who = f"as an identity that can't be read ({identity.unavailable.reason})"
+    else:
+        profile = f"profile {identity.profile}, from {identity.profile_from}"
+        told = f"credentials from {identity.credentials_from}, {profile}"
+        who = f"as {identity.arn} in account {identity.account} ({told})"
+    region = f"Region {identity.region or 'unknown'} (from {identity.region_from})"
+    where = f", at {identity.endpoint_url}" if identity.endpoint_url else ""
+    unused = "".join(f"; {name} is set and not used" for name in identity.unused)
+    return f"{who}, {region}{where}{unused}"
 
 
 def job_lines(job: Mapping[str, Any]) -> str:

@@ -115,8 +115,8 @@ def undeploy_command(reference: str, yes: bool, console: Console) -> int:
     server = serving(record, backend)
     job_id = record.backend_job_id or record.id
     there: list[Thing] = server.servings(job_id)
-    if there and not yes:
-        names = ", ".join(thing.name for thing in there)
+    names = ", ".join(thing.name for thing in there if thing.job)  # what others made stays
+    if names and not yes:
         click.confirm(f"remove {names}?", abort=True, err=True)
     removed: list[Thing] = server.undeploy(job_id) if there else []
     text = "\n".join(f"removed {thing.kind} {thing.name}" for thing in removed)

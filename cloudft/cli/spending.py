@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections import Counter
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from cloudft.cli.options import Console, complete_backend, console_options, place
+from cloudft.cli.render import say_unavailable
 from cloudft.home import Home
+from cloudft.types import Listing
 
 if TYPE_CHECKING:
     from cloudft.backends.base import Thing
-    from cloudft.errors import CloudftError
+    from cloudft.cleanup import Why
 
 cloud_option = click.option(
     "--backend",
@@ -27,43 +31,62 @@ cloud_option = click.option(
 @click.option("--cost", is_flag=True, help="What each costs an hour and a month, and the sum.")
 @console_options
 def ps_command(backend_name: str | None, cost: bool, console: Console) -> int:
-    """List what stands in the account and Region: servings, models, machines, staged data.
+    """List what is there in the account and Region: servings, models, machines, staged data.
 
-    Everything is listed, whoever made it; the column JOB is empty where it was not cloudft.
+    Everything is listed, whoever made it; the column JOB is empty where it was not cloudft. What
+    can't be read is said, and the exit code is 4 (refused) or 5 (unreachable) then.
     """
     from cloudft import cleanup
     from cloudft.cli.render import local_time, table
     from cloudft.cli.serving import dollars
 
-    things = cleanup.everything(backend_name, Home.from_environ(), place(), _refusal)
+    listing = cleanup.everything(backend_name, Home.from_environ(), place())
+    things = listing.items
     rows = []
     for thing in things:
-        row = [thing.kind, thing.name, thing.status, thing.job, local_time(thing.created_at)]
-        row.append("EXPIRED" if cleanup.expired(thing) else local_time(thing.expires_at))
+        job = thing.job if thing.job_known else "unknown"
+        row = [thing.kind, thing.name, thing.status, job, local_time(thing.created_at)]
+        expires = local_time(thing.expires_at) if _is_time(thing.expires_at) else thing.expires_at
+        row.append("EXPIRED" if cleanup.expired(thing) else expires)
         if cost:
             row += [dollars(thing.usd["perHour"]), dollars(thing.usd["perMonth"])]
         rows.append(row)
     columns = ["KIND", "NAME", "STATUS", "JOB", "CREATED", "EXPIRES"]
-    total = cleanup.total(things)
     text = table(columns + (["AN HOUR", "A MONTH"] if cost else []), rows)
+    if not things:
+        text = "no resources found" + (" in what could be read" if listing.unavailable else "")
+    result: dict[str, Any] = {"things": things, "unavailable": listing.unavailable}
     if cost:
         unknown = sum(thing.usd["perMonth"] is None for thing in things)
-        text += (
-            f"\nknown: {dollars(total['perHour'])} an hour, {dollars(total['perMonth'])} a month"
-        )
+        total = cleanup.total(things)
+        at_least = bool(listing.unavailable or unknown)
+        result["usd"] = {**total, "atLeast": at_least}
+        bound = "at least " if at_least else ""
+        text += f"\n{bound}{dollars(total['perHour'])} an hour"
+        text += f", {bound}{dollars(total['perMonth'])} a month"
         text += f"; {unknown} of unknown price" if unknown else ""
         bases = dict.fromkeys((thing.kind, thing.basis) for thing in things if thing.basis)
         text += "".join(f"\n  {kind}: {basis}" for kind, basis in bases)
-    result = {"things": things, "usd": total} if cost else {"things": things}
-    console.result(result, text if things else "nothing stands here")
-    return 0
+    console.result(result, text)
+    say_unavailable(listing.unavailable)
+    return listing.exit_code
+
+
+def _is_time(text: str | None) -> bool:
+    """Return whether a tag, which anybody may have written, is a time."""
+    try:
+        return datetime.fromisoformat(text or "") is not None
+    except ValueError:
+        return False
 
 
 @click.command(
     "gc",
     epilog="\b\nExamples:\n  cloudft gc --dry-run\n  cloudft gc --expired --yes\n"
-    "  cloudft gc --kind provisioned-throughput --older-than 2",
+    "  cloudft gc ticket-router-5d6e1f0a --yes\n"
+    "  cloudft gc --kind provisioned-throughput --older-than 2 --live",
 )
+@click.argument("names", metavar="[NAME...]", nargs=-1)
 @cloud_option
 @click.option("--expired", is_flag=True, help="Only what has outlived its --ttl.")
 @click.option(
@@ -79,19 +102,28 @@ def ps_command(backend_name: str | None, cost: bool, console: Console) -> int:
     help="Only of this kind; may be given several times.",
 )
 @click.option("--older-than", type=float, default=0.0, metavar="DAYS", help="Only older ones.")
+@click.option("--live", is_flag=True, help="Also what is not expired, and models of known jobs.")
+@click.option("--all-homes", is_flag=True, help="Also of jobs that other machines submitted.")
 @click.option("--dry-run", is_flag=True, help="List them and remove nothing.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @console_options
 def gc_command(
+    names: tuple[str, ...],
     backend_name: str | None,
     expired: bool,
     kinds: tuple[str, ...],
     older_than: float,
+    live: bool,
+    all_homes: bool,
     dry_run: bool,
     yes: bool,
     console: Console,
 ) -> int:
-    """Find what cloudft made in the account and Region, from any machine, and remove it.
+    """Find what cloudft made in the account and Region and nobody needs any more, and remove it.
+
+    That is what has outlived its --ttl, staged data of jobs that have ended, and models of jobs
+    that were deleted here: all of jobs that this machine has submitted. More with --live and
+    --all-homes, or by NAME: a name or id that `ps` lists, or a job's id for all that it has.
 
     What cloudft did not make is never touched, nor a job that runs. A custom model that is removed
     is gone for good.
@@ -99,33 +131,42 @@ def gc_command(
     from cloudft import cleanup
 
     home, where = Home.from_environ(), place()
-    things = cleanup.ours(
-        backend_name,
-        home,
-        where,
-        tell=_refusal,
-        kinds=kinds,
-        expired_only=expired,
-        days=older_than,
-    )
+    wanted = cleanup.Wanted(names, kinds, expired, older_than, live, all_homes)
+    found = cleanup.garbage(cleanup.everything(backend_name, home, where), home, wanted)
+    things = found.removable
+    result: dict[str, Any] = {
+        "removed": [],
+        "found": things,
+        "left": [{"why": why, "thing": thing} for thing, why in found.left],
+        "unavailable": found.unavailable,
+    }
+    _say_left(found.left, console)
+    say_unavailable(found.unavailable)
+    code = Listing((), found.unavailable).exit_code
     listed = "\n".join(_line(thing) for thing in things)
     if dry_run or not things:
-        console.result({"removed": [], "found": things}, listed or "nothing to remove")
-        return 0
+        console.result(result, listed or "nothing to remove")
+        return code
     if not yes:
         click.confirm(f"{listed}\nremove these {len(things)}?", abort=True, err=True)
-    removed = []
+    removed = result["removed"]
     for thing in cleanup.remove(home, where, things):
         console.detail(f"removed {thing.kind} {thing.name}")
         removed.append(thing)
-    text = "\n".join(f"removed {_line(thing)}" for thing in removed)
-    console.result({"removed": removed, "found": things}, text)
-    return 0
+    console.result(result, "\n".join(f"removed {_line(thing)}" for thing in removed))
+    return code
 
 
-def _refusal(error: CloudftError) -> None:
-    """A backend that may not be asked is said, not passed over."""
-    click.echo(f"warning: {error.message}\n  fix: {error.fix}", err=True)
+def _say_left(left: tuple[tuple[Thing, Why], ...], console: Console) -> None:
+    """Say what of cloudft's was left, and the flag that takes it."""
+    flags: dict[Why, str] = {
+        "live": "live: --live",
+        "another-home": "of other machines: --all-homes",
+    }
+    counts = Counter(why for _, why in left)
+    if counts:
+        told = ", ".join(f"{counts[why]} {flags[why]}" for why in flags if counts[why])
+        console.note(f"left as they are ({told})")
 
 
 def _line(thing: Thing) -> str:

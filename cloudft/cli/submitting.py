@@ -11,6 +11,7 @@ import click
 
 from cloudft.cli.options import (
     Console,
+    act_as,
     backend_option,
     console_options,
     job_file_argument,
@@ -19,6 +20,7 @@ from cloudft.cli.options import (
 from cloudft.home import Home
 
 if TYPE_CHECKING:
+    from cloudft.backends.base import Backend
     from cloudft.errors import CloudftError
     from cloudft.jobs import Job
     from cloudft.spec.load import LoadedJob
@@ -26,10 +28,18 @@ if TYPE_CHECKING:
 
 
 def load(path: Path | None, flags: dict[str, str]) -> LoadedJob:
-    """The job file with flags and environment laid over it."""
+    """The job file with flags and environment laid over it.
+
+    A profile that it names is this process's from then on, so that data in S3 is read by the same
+    identity.
+    """
     from cloudft.spec.load import load_job
 
-    return load_job(path, flags=flags, environ=os.environ)
+    job = load_job(path, flags=flags, environ=os.environ)
+    profiles = {job.spec.bedrock.profile, job.spec.sagemaker.profile} - {None}
+    if len(profiles) == 1:
+        act_as(str(profiles.pop()))
+    return job
 
 
 @click.command(
@@ -110,9 +120,11 @@ def show_plan(job: LoadedJob, backend_name: str, console: Console, then: str | N
     """Stage the data and print the plan; nothing is started. What comes `then` is checked too."""
     from cloudft import preparing
     from cloudft.backends import backend
+    from cloudft.backends.base import Identifies
     from cloudft.cli import importing
     from cloudft.cli.progress import reading
-    from cloudft.cli.render import json_text, warn
+    from cloudft.cli.render import identity_line, json_text, warn
+    from cloudft.types import to_json
 
     home = Home.from_environ()
     chosen = backend(backend_name, home)
@@ -123,7 +135,12 @@ def show_plan(job: LoadedJob, backend_name: str, console: Console, then: str | N
         importing.check_place(job, chosen, console)
     plan = chosen.plan(staged)
     preparing.check_budget(job, plan)
-    console.result(plan, json_text(plan))
+    value = to_json(plan)
+    if isinstance(chosen, Identifies):
+        identity = chosen.identity(job)
+        console.note(identity_line(identity))
+        value |= {"identity": to_json(identity)}
+    console.result(value, json_text(value))
 
 
 @click.command(
@@ -228,7 +245,7 @@ def _submit(
             again=again,
             progress=sent,
             wait=waiting(console, queue),
-            tell=lambda estimate: _say_cost(estimate, console),
+            tell=lambda estimate: _say_cost(estimate, job_file, chosen, console),
         )
 
 
@@ -263,9 +280,11 @@ def say_unseen(job: Job) -> None:
         click.echo(f"{what}\n  fix: {job.unseen.fix}", err=True)
 
 
-def _say_cost(estimate: Estimate, console: Console) -> None:
-    """What the training will cost, where it costs."""
+def _say_cost(estimate: Estimate, job: LoadedJob, backend: Backend, console: Console) -> None:
+    """What the training will cost, where it costs, and who pays."""
     from cloudft import cost, preparing
+    from cloudft.backends.base import Identifies
+    from cloudft.cli.render import identity_line
 
     usd = estimate.usd["training"]
     if usd == 0:
@@ -277,6 +296,8 @@ def _say_cost(estimate: Estimate, console: Console) -> None:
     console.note(f"training costs {amount}{basis} ({estimate.price_source})")
     if usd is None:
         console.note(f"  fix: {preparing.price_fix(estimate, 'so that a budget can be held')}")
+    if isinstance(backend, Identifies):
+        console.note(identity_line(backend.identity(job)))
 
 
 def waiting(console: Console, queue: bool) -> Callable[[CloudftError], None] | None:

@@ -96,8 +96,10 @@ def cost_lines(costs: Sequence[Cost]) -> list[str]:
 def status_command(name: str, drift: bool, console: Console) -> int:
     """Show a stack: its state, its outputs, what has drifted from its template, what it costs."""
     from cloudft.aws.client import Aws, Place
+    from cloudft.cli.render import say_unavailable
     from cloudft.infrastructure.costs import known
     from cloudft.infrastructure.status import look
+    from cloudft.types import Listing
 
     report = look(Aws(Place(**place())), name, drift=drift)
     stack = report.stack
@@ -107,11 +109,13 @@ def status_command(name: str, drift: bool, console: Console) -> int:
             "drift": report.drift,
             "driftUnknown": report.why,
             "costs": report.costs,
-            "usdPerMonth": known(report.costs),
+            "usdPerMonth": None if report.costs is None else known(report.costs),
+            "unavailable": report.unavailable,
         },
         _status_text(report),
     )
-    return 0
+    say_unavailable(report.unavailable)
+    return Listing((), report.unavailable).exit_code
 
 
 def _status_text(report: Report) -> str:
@@ -124,7 +128,8 @@ def _status_text(report: Report) -> str:
         lines.append("protected against its end")
     if stack.outputs:
         lines += ["", table(("OUTPUT", "VALUE"), sorted(stack.outputs.items()))]
-    lines += ["", *_drift_lines(report.drift, report.why), "", *cost_lines(report.costs)]
+    costs = ["costs: unknown"] if report.costs is None else cost_lines(report.costs)
+    lines += ["", *_drift_lines(report.drift, report.why), "", *costs]
     return "\n".join(lines)
 
 

@@ -22,11 +22,10 @@ from cloudft.aws import stack as stacks
 from cloudft.aws.client import Aws
 from cloudft.aws.stack import Stack
 from cloudft.errors import AwsConflict, AwsNotFound, AwsRefused, StackFailed, UsageError
+from cloudft.infrastructure import ownership
 from cloudft.infrastructure import template as templates
 
 SERVICE = "cloudformation"
-PREFIX = "cloudft-"
-TAG = {"Key": "cloudft:infra", "Value": "base"}
 CAPABILITIES = ("CAPABILITY_IAM",)
 ABANDONED = timedelta(hours=1)
 """How old a change set of ours must be that nobody executed, before another deploy removes it."""
@@ -116,19 +115,21 @@ def propose(
 ) -> Proposal:
     """What a template and its parameters would change. Values not given stay as they are.
 
-    Raises UsageError for parameters that the template does not take, AwsRefused, AwsUnreachable.
+    Raises UsageError for parameters that the template does not take and for a stack that is not
+    cloudft's, AwsRefused, AwsUnreachable.
     """
+    ownership.refuse_foreign(aws, name)
     _forget_abandoned(aws, name)
     token = secrets.token_hex(16)
     request = {
         "StackName": name,
-        "ChangeSetName": PREFIX + _digest(text, given, before),
+        "ChangeSetName": ownership.PREFIX + _digest(text, given, before),
         "ChangeSetType": "UPDATE" if before else "CREATE",
         "ClientToken": token,
         "TemplateBody": text,
         "Parameters": _parameters(text, given, before),
         "Capabilities": list(CAPABILITIES),
-        "Tags": [TAG],
+        "Tags": [ownership.TAG],
     }
     made = _made(aws, name, request)
     told = _settled(aws, made["Id"], sleep)
@@ -210,14 +211,17 @@ def drop(aws: Aws, proposal: Proposal) -> None:
     with contextlib.suppress(AwsNotFound):
         aws.call(what, SERVICE, "delete_change_set", ChangeSetName=proposal.arn)
     if proposal.creates:
-        forget_empty(aws, proposal.stack)
+        with contextlib.suppress(UsageError):  # another tool has made changes of its own meanwhile
+            forget_empty(aws, proposal.stack)
 
 
 def forget_empty(aws: Aws, name: str) -> None:
-    """Remove a stack that holds nothing: it waits for a first change set, or was rolled back."""
-    try:
-        found = stacks.read(aws, name)
-    except AwsNotFound:
+    """Remove a stack that holds nothing: it waits for a first change set, or was rolled back.
+
+    Raises UsageError for one that is not cloudft's.
+    """
+    found = ownership.refuse_foreign(aws, name)
+    if found is None:
         return
     if found.status in ("REVIEW_IN_PROGRESS", "ROLLBACK_COMPLETE"):
         aws.call(f"{name} can't be removed", SERVICE, "delete_stack", StackName=found.id)
@@ -233,7 +237,11 @@ def _forget_abandoned(aws: Aws, name: str) -> None:
         return
     for one in told.get("Summaries", ()):
         waits = one.get("ExecutionStatus") in ("AVAILABLE", "UNAVAILABLE", "OBSOLETE")
-        if one["ChangeSetName"].startswith(PREFIX) and waits and one["CreationTime"] < oldest:
+        if (
+            one["ChangeSetName"].startswith(ownership.PREFIX)
+            and waits
+            and one["CreationTime"] < oldest
+        ):
             what = f"the change set {one['ChangeSetName']} can't be removed"
             aws.call(what, SERVICE, "delete_change_set", ChangeSetName=one["ChangeSetId"])
 

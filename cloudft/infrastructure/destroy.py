@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from cloudft.aws import stack as stacks
 from cloudft.aws.client import Aws
 from cloudft.aws.stack import Stack
-from cloudft.errors import AwsNotFound, JobStateConflict
-from cloudft.infrastructure import changes, remains
+from cloudft.errors import JobStateConflict
+from cloudft.infrastructure import changes, ownership, remains
 from cloudft.infrastructure.remains import Holdings, Kept
 
 
@@ -36,9 +35,10 @@ class End:
 def plan(aws: Aws, name: str, *, delete_data: bool, keep_data: bool) -> End:
     """What would be removed. Raises JobStateConflict for what must not be, and says what helps.
 
-    Raises AwsNotFound where there is no stack, and nothing that an earlier one has left.
+    Raises AwsNotFound where there is no stack, and nothing that an earlier one has left; UsageError
+    for a stack that is not cloudft's.
     """
-    stack = _present(aws, name)
+    stack = ownership.refuse_foreign(aws, name)
     if stack is not None:
         changes.refuse_under_way(stack)
         if stack.protected:
@@ -47,35 +47,13 @@ def plan(aws: Aws, name: str, *, delete_data: bool, keep_data: bool) -> End:
         if changes.find(aws, f"{name}-jobs") is not None:
             fix = f"`cloudft infra destroy {name}-jobs` first."
             raise JobStateConflict(f"the stack {name}-jobs works with {name}", fix=fix)
-    identifier = stack.id if stack else _deleted(aws, name)
-    left = remains.kept(aws, identifier) if identifier else []
-    if identifier is None or (stack is None and not left):
+    ended = stack or ownership.deleted(aws, name)
+    left = remains.kept(aws, ended.id) if ended else []
+    if ended is None or (stack is None and not left):
         raise stacks.no_such_stack(name, aws)
     found = remains.holdings(aws, stack, left)
     _refuse(name, found, delete_data, keep_data)
-    return End(name, identifier, stack, left, found, keep_data)
-
-
-def _present(aws: Aws, name: str) -> Stack | None:
-    """The stack; one that only waits for a first change set counts, too."""
-    try:
-        return stacks.read(aws, name)
-    except AwsNotFound:
-        return None
-
-
-def _deleted(aws: Aws, name: str) -> str | None:
-    """The ARN of the newest deleted stack of that name."""
-    more: dict[str, Any] = {"StackStatusFilter": ["DELETE_COMPLETE"]}
-    found: list[Mapping[str, Any]] = []
-    while True:
-        what = "the deleted stacks can't be listed"
-        page = aws.call(what, changes.SERVICE, "list_stacks", **more)
-        found += [one for one in page["StackSummaries"] if one["StackName"] == name]
-        if not page.get("NextToken"):
-            break
-        more["NextToken"] = page["NextToken"]
-    return str(max(found, key=lambda one: one["DeletionTime"])["StackId"]) if found else None
+    return End(name, ended.id, stack, left, found, keep_data)
 
 
 def _refuse(name: str, found: Holdings, delete_data: bool, keep_data: bool) -> None:
@@ -86,7 +64,7 @@ def _refuse(name: str, found: Holdings, delete_data: bool, keep_data: bool) -> N
         return
     if found.models:
         message = f"models need the key of {name}: {', '.join(found.models[:5])}"
-        fix = "remove them (`cloudft gc --kind custom-model`), or keep the key with --keep-data."
+        fix = "remove them (`cloudft gc --kind custom-model --live`), or --keep-data keeps the key."
         raise JobStateConflict(message, fix=fix)
     if found.objects and not delete_data:
         told = ", ".join(f"{bucket} ({many(count)})" for bucket, count in found.objects.items())

@@ -16,6 +16,8 @@ from cloudft.infrastructure import template as templates
 from cloudft.infrastructure.changes import SERVICE, Sleep
 from cloudft.infrastructure.costs import Cost, costs
 from cloudft.infrastructure.evaluate import Scope
+from cloudft.listing import unavailable
+from cloudft.types import Unavailable
 
 
 @dataclass(frozen=True)
@@ -30,26 +32,39 @@ class Drift:
 
 @dataclass(frozen=True)
 class Report:
-    """One look. `drift` None: it was not looked for, or could not be; `why` says so."""
+    """One look. `drift` None: it was not looked for, or could not be; `why` says so.
+
+    `costs` is None where the template can't be read. What can't be read is `unavailable`, too.
+    """
 
     stack: Stack
     drift: Sequence[Drift] | None
     why: str | None
-    costs: Sequence[Cost]
+    costs: Sequence[Cost] | None
+    unavailable: tuple[Unavailable, ...] = ()
 
 
 def look(aws: Aws, name: str, *, drift: bool, sleep: Sleep = time.sleep) -> Report:
-    """The stack, its drift and its cost. Raises AwsNotFound, AwsRefused, AwsUnreachable."""
+    """The stack, its drift and its cost.
+
+    Raises AwsNotFound, AwsRefused and AwsUnreachable where the stack itself can't be read.
+    """
     stack = changes.find(aws, name)
     if stack is None:
         raise stacks.no_such_stack(name, aws)
-    found, why = None, "not asked"
+    found, why, priced = None, "not asked", None
+    missing: list[Unavailable] = []
     if drift:
         try:
             found, why = _drift(aws, stack, sleep), ""
         except (AwsRefused, AwsUnreachable) as error:
             why = error.message
-    return Report(stack, found, why or None, _costs(aws, stack))
+            missing.append(unavailable(f"the drift of {name}", error))
+    try:
+        priced = _costs(aws, stack)
+    except (AwsRefused, AwsUnreachable) as error:
+        missing.append(unavailable(f"the template of {name}", error))
+    return Report(stack, found, why or None, priced, tuple(missing))
 
 
 def _drift(aws: Aws, stack: Stack, sleep: Sleep) -> list[Drift]:

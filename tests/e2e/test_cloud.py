@@ -178,7 +178,11 @@ def test_the_life_of_a_tuned_model(
     assert "nothing serves" in cli("undeploy", job["id"], "--yes").stdout
     stranger = aws.client("bedrock")
     cleared = value(cli("gc", "--yes", "--output", "json"))
-    assert {t["kind"] for t in cleared["removed"]} == {"custom-model", "data"}
+    assert {t["kind"] for t in cleared["removed"]} == {"data"}
+    kept = {(one["thing"]["kind"], one["why"]) for one in cleared["left"]}
+    assert kept == {("custom-model", "live")}
+    cleared = value(cli("gc", job["id"], "--yes", "--output", "json"))
+    assert {t["kind"] for t in cleared["removed"]} == {"custom-model"}
     assert stranger.list_custom_models()["modelSummaries"] == []
     assert not any("/data/" in key for key in aws.objects())
     assert value(cli("status", job["id"], "--output", "json"))["status"] == "Completed"

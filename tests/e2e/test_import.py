@@ -147,7 +147,7 @@ def test_another_machine_finds_the_import_and_gc_removes_its_model(cli: Cli, sto
     shutil.rmtree(story.home / "jobs" / made["id"])
     listed = cli("list", "--backend", "import", "--output", "json")
     assert value(listed)[0]["id"] == made["id"] and "another machine" in listed.stderr
-    things = value(cli("gc", "--kind", "imported-model", "--yes", "--output", "json"))
+    things = value(cli("gc", "--kind", "imported-model", "--live", "--yes", "--output", "json"))
     assert [thing["id"] for thing in things["removed"]] == [made["summary"]["importedModel"]]
     staged = value(cli("gc", "--kind", "data", "--dry-run", "--output", "json"))["found"]
     assert {t["name"] for t in staged} >= {"model.safetensors", "config.json"}

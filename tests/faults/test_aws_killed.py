@@ -216,12 +216,12 @@ def test_a_gc_killed_at_any_call_goes_on_and_spares_what_is_not_ours(
     theirs = bedrock.create_provisioned_model_throughput(
         provisionedModelName=f"t{completed}"[:60], modelId=model["modelArn"], modelUnits=1
     )["provisionedModelArn"]
-    words = ("gc", "--yes", "--kind", "provisioned-throughput", "--kind", "data")
+    words = ("gc", "--yes", "--live", "--kind", "provisioned-throughput", "--kind", "data")
     kept = strangers_data(aws, at, when)
     killed(tmp_path, at, when, *words)
     value(cli(*words, "--output", "json"))
     assert [s["provisionedModelArn"] for s in servings(aws, completed)] == [theirs]
     assert kept in aws.objects()
     bedrock.delete_provisioned_model_throughput(provisionedModelId=theirs)
-    value(cli("gc", "--yes", "--output", "json"))
+    value(cli("gc", "--yes", "--live", "--output", "json"))
     assert bedrock.list_custom_models(nameContains=completed)["modelSummaries"] == []

@@ -21,8 +21,8 @@ TRAINER = Path(local_backend.__file__).parent
 FLOORS = (
     {"errors"},
     {"types"},
-    {"home", "files", "documents"},
-    {"catalogue", "store", "artifacts", "aws"},
+    {"home", "files", "documents", "listing"},
+    {"catalogue", "store", "artifacts", "aws", "ledger"},
     {"spec", "cost"},
     {"data"},
     {"backends"},

@@ -29,6 +29,7 @@ from cloudft.backends.base import (
     StagedJob,
     Stranger,
     Thing,
+    foreign,
 )
 from cloudft.backends.bedrock import (
     batch,
@@ -58,7 +59,7 @@ from cloudft.errors import (
 from cloudft.home import Home
 from cloudft.spec.load import LoadedJob
 from cloudft.spec.portable import portable
-from cloudft.types import Estimate, Finding, JobState, LogLine, Metric, Plan, Volume
+from cloudft.types import Estimate, Finding, JobState, Listing, LogLine, Metric, Plan, Volume
 
 ARTIFACTS = "artifacts"
 
@@ -320,8 +321,11 @@ class BedrockBackend(
         return [t for t in inventory.servings(self.aws) if model and t.model == model]
 
     def undeploy(self, job_id: str) -> list[Thing]:
-        """Remove them all, each followed until it is gone."""
-        removed = self.servings(job_id)
+        """Remove those that cloudft made, each followed until it is gone."""
+        there = self.servings(job_id)
+        removed = [thing for thing in there if thing.job is not None]
+        if there and not removed:
+            raise foreign(there[0])
         for thing in removed:
             inventory.remove(self.aws, thing)
             Attempts(self.home.servings).forget(thing.name)
@@ -370,7 +374,7 @@ class BedrockBackend(
             )
         return {"tuned": served[0].id if served else "", "base": serve.base_id(job)}
 
-    def inventory(self) -> Iterator[Thing]:
+    def inventory(self) -> Listing[Thing]:
         """Everything of this account and Region."""
         return inventory.everything(self.aws)
 

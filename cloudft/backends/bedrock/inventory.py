@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import functools
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -15,8 +16,18 @@ from cloudft.backends.base import Thing
 from cloudft.backends.bedrock import in_use, request, states
 from cloudft.backends.bedrock.imports import staged
 from cloudft.backends.bedrock.output import objects
+from cloudft.backends.on_aws import is_bucket_of_another
 from cloudft.catalogue import UnitPrices
-from cloudft.errors import AwsConflict, AwsDenied, AwsNotFound, UnknownModel
+from cloudft.errors import (
+    AwsConflict,
+    AwsDenied,
+    AwsNotFound,
+    AwsRefused,
+    AwsUnreachable,
+    UnknownModel,
+)
+from cloudft.listing import Gathering
+from cloudft.types import Listing
 
 GONE_S = 120.0
 """How long a removal is followed."""
@@ -36,25 +47,77 @@ LOOKS = {
 Summary = Mapping[str, Any]
 
 
-def everything(aws: Aws) -> Iterator[Thing]:
+class _Tags:
+    """Reads tags. A thing whose tags can't be read is listed without them, and that is said once.
+
+    After an outage no more are read: each would wait for its deadline.
+    """
+
+    def __init__(self, aws: Aws) -> None:
+        self._aws = aws
+        self._unread: list[str] = []
+        self._why: AwsRefused | AwsUnreachable | None = None
+
+    def __call__(self, arn: str, name: str) -> dict[str, str] | None:
+        """Return a thing's tags; None when they can't be read."""
+        if not isinstance(self._why, AwsUnreachable):
+            try:
+                return _tags(self._aws, arn, name)
+            except (AwsRefused, AwsUnreachable) as error:
+                self._why = error
+        self._unread.append(name)
+        return None
+
+    def report(self, gathering: Gathering) -> None:
+        """Say what could not be read."""
+        if self._why is not None:
+            few = ", ".join(self._unread[:5])
+            what = f"bedrock: the tags of {len(self._unread)} things ({few})"
+            gathering.miss(what, self._why)
+
+
+Read = Callable[[str, str], "dict[str, str] | None"]
+
+
+def everything(aws: Aws) -> Listing[Thing]:
     """Servings first, then models, then the data in S3: the order in which they may be removed."""
-    models = list(_models(aws))
-    yield from servings(aws)
-    yield from models
-    yield from _imported(aws)
-    yield from _data(aws)
-    yield from staged.models(aws, {"ExpectedBucketOwner": _account(aws)})
+    gathering, tags = Gathering(), _Tags(aws)
+    parts: dict[str, Callable[[], Iterator[Thing]]] = {
+        "bedrock: deployments": lambda: _deployments(aws, tags),
+        "bedrock: provisioned throughputs": lambda: _throughputs(aws, tags),
+        "bedrock: custom models": lambda: _models(aws, tags),
+        "bedrock: imported models": lambda: _imported(aws, tags, gathering),
+        "bedrock: staged data": lambda: _data(aws, gathering),
+        "bedrock: models staged for imports": lambda: staged.models(
+            aws, {"ExpectedBucketOwner": _account(aws)}
+        ),
+    }
+    found = [thing for what, items in parts.items() for thing in gathering.part(what, items)]
+    tags.report(gathering)
+    return gathering.listing(found)
 
 
 def servings(aws: Aws) -> Iterator[Thing]:
-    """Deployments and provisioned throughputs."""
+    """Deployments and provisioned throughputs. Raises AwsRefused and AwsUnreachable."""
+
+    def tags(arn: str, name: str) -> dict[str, str]:
+        return _tags(aws, arn, name)
+
+    yield from _deployments(aws, tags)
+    yield from _throughputs(aws, tags)
+
+
+def _deployments(aws: Aws, tags: Read) -> Iterator[Thing]:
     what, key = "the deployments can't be listed", "modelDeploymentSummaries"
     for summary in aws.pages(what, "bedrock", "list_custom_model_deployments", key):
         arn = summary["customModelDeploymentArn"]
         name, status = summary["customModelDeploymentName"], summary["status"]
         usd = {"perHour": 0.0, "perMonth": 0.0}
         made = summary["createdAt"]
-        yield _thing(aws, "deployment", arn, name, status, made, usd, summary["modelArn"])
+        yield _thing(tags, "deployment", arn, name, status, made, usd, summary["modelArn"])
+
+
+def _throughputs(aws: Aws, tags: Read) -> Iterator[Thing]:
     what, key = "the provisioned throughputs can't be listed", "provisionedModelSummaries"
     for summary in aws.pages(what, "bedrock", "list_provisioned_model_throughputs", key):
         arn, name = summary["provisionedModelArn"], summary["provisionedModelName"]
@@ -62,7 +125,7 @@ def servings(aws: Aws) -> Iterator[Thing]:
         usd_ = {"perHour": hour, "perMonth": None if hour is None else hour * cost.HOURS_PER_MONTH}
         kind, status = "provisioned-throughput", summary["status"]
         made = summary["creationTime"]
-        thing = _thing(aws, kind, arn, name, status, made, usd_, summary["modelArn"])
+        thing = _thing(tags, kind, arn, name, status, made, usd_, summary["modelArn"])
         yield replace(thing, basis=_source(_known(summary["foundationModelArn"]), hour))
 
 
@@ -85,7 +148,7 @@ def _known(arn: str) -> catalogue.Model | None:
         return None
 
 
-def _models(aws: Aws) -> Iterator[Thing]:
+def _models(aws: Aws, tags: Read) -> Iterator[Thing]:
     what, key = "the custom models can't be listed", "modelSummaries"
     for summary in aws.pages(what, "bedrock", "list_custom_models", key, isOwned=True):
         model = _known(summary["baseModelArn"])
@@ -94,25 +157,28 @@ def _models(aws: Aws) -> Iterator[Thing]:
         usd = {"perHour": hour, "perMonth": month}
         arn, name = summary["modelArn"], summary["modelName"]
         status = summary.get("modelStatus", "Active")
-        thing = _thing(aws, "custom-model", arn, name, status, summary["creationTime"], usd)
+        thing = _thing(tags, "custom-model", arn, name, status, summary["creationTime"], usd)
         yield replace(thing, basis=_source(model, month))
 
 
-def _imported(aws: Aws) -> Iterator[Thing]:
+def _imported(aws: Aws, tags: Read, gathering: Gathering) -> Iterator[Thing]:
     """Idle, an imported model costs its storage alone; its copies cost by use."""
     what, key = "the imported models can't be listed", "modelSummaries"
     for summary in aws.pages(what, "bedrock", "list_imported_models", key):
         arn, name = summary["modelArn"], summary["modelName"]
+        model: Mapping[str, Any] = {}
         try:
             model = aws.call(what, "bedrock", "get_imported_model", modelIdentifier=arn)
         except AwsNotFound:  # removed since it was listed
             continue
+        except (AwsRefused, AwsUnreachable) as error:  # it is there; what it costs is unknown
+            gathering.miss(f"bedrock: the imported model {name}", error)
         units = model.get("customModelUnits", {})
         price = catalogue.unit_prices(str(units.get("customModelUnitsVersion")))
         month = price.unit_month if price else None
         month = None if month is None else month * int(units["customModelUnitsPerModelCopy"])
         usd = {"perHour": None if month is None else 0.0, "perMonth": month}
-        thing = _thing(aws, "imported-model", arn, name, "Active", summary["creationTime"], usd)
+        thing = _thing(tags, "imported-model", arn, name, "Active", summary["creationTime"], usd)
         yield replace(thing, basis=_copies(units, price))
 
 
@@ -130,39 +196,56 @@ def _copies(units: Mapping[str, Any], price: UnitPrices | None) -> str:
     )
 
 
-def _data(aws: Aws) -> Iterator[Thing]:
+def _data(aws: Aws, gathering: Gathering) -> Iterator[Thing]:
     """What cloudft staged for jobs that have ended, in buckets of this account.
 
-    The folders of the jobs themselves stay: they are the record of what was made.
+    The folders of the jobs themselves stay: they are the record of what was made. Whatever a
+    running job reads is left out, whoever made that job. Raises where a job can't be read: what is
+    in use is not known then.
     """
     account = _account(aws)
     what, key = "the jobs can't be listed", "modelCustomizationJobSummaries"
     operation = "list_model_customization_jobs"
     used: set[str] = set()
-    ended: dict[str, tuple[str, Any]] = {}
+    ended: dict[str, list[tuple[str, Any]]] = {}
     for summary in aws.pages(what, "bedrock", operation, key):
         arn, name = summary["jobArn"], summary["jobName"]
-        if not request.NAMES.fullmatch(name) or _tags(aws, arn, name).get(request.TAG_JOB) != name:
+        running = summary["status"] in ("InProgress", "Stopping")
+        if not running and not _is_ours(aws, arn, name):
             continue
         job = aws.call(
             "a job can't be read", "bedrock", "get_model_customization_job", jobIdentifier=arn
         )
         files = [job["trainingDataConfig"].get("s3Uri")]
         files += [v["s3Uri"] for v in job["validationDataConfig"].get("validators", ())]
-        ours = {uri for uri in files if uri and request.STAGED.fullmatch(uri)}
-        if job["status"] in ("InProgress", "Stopping"):
-            used |= ours
-        else:
-            ended |= dict.fromkeys(ours, (job["jobName"], job["creationTime"]))
-    for uri, (name, made) in ended.items():
-        bucket, _, path = uri.removeprefix("s3://").partition("/")
-        where = {"Bucket": bucket, "ExpectedBucketOwner": account}
-        if uri in used or not _there(aws, where, path):
-            continue
-        usd = {"perHour": 0.0, "perMonth": None}
-        yield Thing(
-            "data", uri, path.rpartition("/")[2], "staged", str(states.iso(made)), usd, name
-        )
+        staged_files = {uri for uri in files if uri and request.STAGED.fullmatch(uri)}
+        if running:
+            used |= staged_files
+        for uri in () if running else staged_files:
+            ended.setdefault(uri, []).append((job["jobName"], job["creationTime"]))
+    for uri, jobs in ended.items():
+        if uri not in used:
+            item = functools.partial(_file, aws, account, uri, jobs)
+            yield from gathering.part(f"bedrock: {uri}", item)
+
+
+def _is_ours(aws: Aws, arn: str, name: str) -> bool:
+    """Return whether a job bears our tag, with its own name."""
+    return bool(
+        request.NAMES.fullmatch(name) and _tags(aws, arn, name).get(request.TAG_JOB) == name
+    )
+
+
+def _file(aws: Aws, account: str, uri: str, jobs: list[tuple[str, Any]]) -> Iterator[Thing]:
+    """A staged file of those jobs, the newest first, if it is there."""
+    bucket, _, path = uri.removeprefix("s3://").partition("/")
+    if not _there(aws, {"Bucket": bucket, "ExpectedBucketOwner": account}, path):
+        return
+    (name, made), *others = jobs
+    usd = {"perHour": 0.0, "perMonth": None}
+    also = tuple(other for other, _ in others)
+    made = str(states.iso(made))
+    yield Thing("data", uri, path.rpartition("/")[2], "staged", made, usd, name, also=also)
 
 
 def _account(aws: Aws) -> str:
@@ -171,10 +254,15 @@ def _account(aws: Aws) -> str:
 
 
 def _there(aws: Aws, where: Mapping[str, str], path: str) -> bool:
+    """Return whether an object is there, in a bucket of this account."""
     try:
         return any(True for _ in objects(aws, where, path))
-    except (AwsNotFound, AwsDenied):  # no such bucket, or another account's: not ours to remove
+    except AwsNotFound:
         return False
+    except AwsDenied:
+        if is_bucket_of_another(aws, where["Bucket"]):
+            return False
+        raise
 
 
 def _tags(aws: Aws, arn: str, name: str) -> dict[str, str]:
@@ -187,7 +275,7 @@ def _tags(aws: Aws, arn: str, name: str) -> dict[str, str]:
 
 
 def _thing(
-    aws: Aws,
+    read: Read,
     kind: str,
     arn: str,
     name: str,
@@ -196,7 +284,8 @@ def _thing(
     usd: Mapping[str, float | None],
     model: str | None = None,
 ) -> Thing:
-    tags = _tags(aws, arn, name)
+    tags = read(arn, name)
+    told = tags or {}
     word = "ready" if status in READY else status
     return Thing(
         kind,
@@ -205,9 +294,10 @@ def _thing(
         word,
         str(states.iso(made)),
         usd,
-        tags.get(request.TAG_JOB),
+        told.get(request.TAG_JOB),
         model,
-        tags.get(EXPIRES),
+        told.get(EXPIRES),
+        job_known=tags is not None,
     )
 
 

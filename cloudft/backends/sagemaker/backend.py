@@ -57,6 +57,7 @@ from cloudft.types import (
     Estimate,
     Finding,
     JobState,
+    Listing,
     LogLine,
     Metric,
     Plan,
@@ -331,7 +332,7 @@ class SageMakerBackend(AskedHere, OnAws, Backend, Finds, Quotes, Resumes, Invent
         """Copy what the job left to `to`, which must not exist."""
         return layout.copy(job_id, self.describe(job_id).artifacts, to)
 
-    def inventory(self) -> Iterator[Thing]:
+    def inventory(self) -> Listing[Thing]:
         """Running jobs, warm machines and staged data of this account and Region."""
         return inventory.everything(self.aws)
 

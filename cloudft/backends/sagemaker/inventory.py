@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from cloudft import catalogue, cost
 from cloudft.aws.client import Aws
 from cloudft.backends.base import Thing
+from cloudft.backends.on_aws import is_bucket_of_another
 from cloudft.backends.sagemaker import request, states
 from cloudft.errors import AwsDenied, AwsNotFound, JobStateConflict
+from cloudft.listing import Gathering
+from cloudft.types import Listing
 
 STAGED = re.compile(r"s3://[^/]+/(.+/)?(data|models)/[0-9a-f]{64}/")
 """Where cloudft puts data and weights for jobs; both are sent again when a job wants them."""
@@ -31,10 +36,29 @@ def summaries(aws: Aws) -> Iterator[Described]:
         token = {"NextToken": answer["NextToken"]}
 
 
-def everything(aws: Aws) -> Iterator[Thing]:
-    """Running jobs and warm machines, whoever made them; then data of cloudft's ended jobs."""
-    used: set[str] = set()
-    ended: dict[str, Described] = {}
+@dataclass
+class _Staged:
+    """Where jobs have staged files: what running ones read, and the ended ones, newest first."""
+
+    used: set[str] = field(default_factory=set)
+    ended: dict[str, list[Described]] = field(default_factory=dict)
+    complete: bool = False
+
+
+def everything(aws: Aws) -> Listing[Thing]:
+    """Running jobs and warm machines, whoever made them; then data of cloudft's ended jobs.
+
+    Where the jobs can't be read to the end, no data is listed: what is in use is not known.
+    """
+    gathering, staged = Gathering(), _Staged()
+    found = gathering.part("sagemaker: training jobs", lambda: _machines(aws, staged))
+    for uri, jobs in staged.ended.items() if staged.complete else ():
+        if not any(uri.startswith(used) or used.startswith(uri) for used in staged.used):
+            found += gathering.part(f"sagemaker: {uri}", functools.partial(_data, aws, uri, jobs))
+    return gathering.listing(found)
+
+
+def _machines(aws: Aws, staged: _Staged) -> Iterator[Thing]:
     for summary in summaries(aws):
         name, status = summary["TrainingJobName"], summary["TrainingJobStatus"]
         warm = (summary.get("WarmPoolStatus") or {}).get("Status") == "Available"
@@ -44,20 +68,17 @@ def everything(aws: Aws) -> Iterator[Thing]:
         what = f"the job {name} can't be looked at"
         job = aws.call(what, "sagemaker", "describe_training_job", TrainingJobName=name)
         if running:
+            staged.used |= set(_inputs(job))  # whoever made the job
+        elif _ours(job):
+            for uri in filter(STAGED.fullmatch, _inputs(job)):
+                staged.ended.setdefault(uri, []).append(job)
+        if running:
             longest = job["StoppingCondition"].get("MaxRuntimeInSeconds", MONTH_S)
             yield _machine(job, "training-job", status, longest)
         elif warm:
             kept = job["ResourceConfig"].get("KeepAlivePeriodInSeconds", MONTH_S)
             yield _machine(job, "warm-pool", "Available", kept)
-        if _ours(job):
-            uris = [uri for uri in _inputs(job) if STAGED.fullmatch(uri)]
-            if running:
-                used |= set(uris)
-            else:
-                ended |= {uri: job for uri in uris if uri not in ended}
-    for uri, job in ended.items():
-        if uri not in used:
-            yield from _data(aws, uri, job)
+    staged.complete = True
 
 
 def _ours(job: Described) -> str | None:
@@ -91,19 +112,48 @@ def _machine(job: Described, kind: str, status: str, seconds: int) -> Thing:
     )
 
 
-def _data(aws: Aws, uri: str, job: Described) -> Iterator[Thing]:
+def _data(aws: Aws, uri: str, jobs: Sequence[Described]) -> Iterator[Thing]:
+    """The staged files below `uri`. A job that can be resumed reads them again: `resumable`."""
     bucket, _, prefix = uri.removeprefix("s3://").partition("/")
+    job = jobs[0]
     where = {"Bucket": bucket, "ExpectedBucketOwner": str(job["RoleArn"]).split(":")[4]}
     made, usd = str(states.iso(job["CreationTime"])), {"perHour": 0.0, "perMonth": None}
+    newest: dict[str, str] = {}  # a job's attempts are several training jobs
+    for one in jobs:
+        newest.setdefault(str(_ours(one)), one["TrainingJobStatus"])
+    done = set(newest.values()) == {"Completed"}
+    name, *also = newest
     try:
-        what = f"{uri} can't be listed"
-        answer = aws.call(what, "s3", "list_objects_v2", Prefix=prefix, **where)
-    except (AwsNotFound, AwsDenied):  # no such bucket, or another account's: not ours to remove
+        keys = list(_keys(aws, where, prefix))
+    except AwsNotFound:
         return
-    for item in answer.get("Contents", ()):
-        name = item["Key"].rpartition("/")[2]
-        place = f"s3://{bucket}/{item['Key']}"
-        yield Thing("data", place, name, "staged", made, usd, _ours(job), backend="sagemaker")
+    except AwsDenied:
+        if is_bucket_of_another(aws, bucket):
+            return
+        raise
+    for key in keys:
+        yield Thing(
+            kind="data",
+            id=f"s3://{bucket}/{key}",
+            name=key.rpartition("/")[2],
+            status="staged" if done else "resumable",
+            created_at=made,
+            usd=usd,
+            job=name,
+            backend="sagemaker",
+            also=tuple(also),
+        )
+
+
+def _keys(aws: Aws, where: Mapping[str, str], prefix: str) -> Iterator[str]:
+    what = f"s3://{where['Bucket']}/{prefix} can't be listed"
+    token: dict[str, str] = {}
+    while True:
+        page = aws.call(what, "s3", "list_objects_v2", Prefix=prefix, **where, **token)
+        yield from (str(item["Key"]) for item in page.get("Contents", ()))
+        if not page.get("IsTruncated"):
+            return
+        token = {"ContinuationToken": page["NextContinuationToken"]}
 
 
 def remove(aws: Aws, thing: Thing) -> None:

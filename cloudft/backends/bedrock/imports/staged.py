@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from cloudft.aws.client import Aws
@@ -12,6 +12,7 @@ from cloudft.backends.base import Thing
 from cloudft.backends.bedrock import request, states
 from cloudft.backends.bedrock.imports.request import MODELS
 from cloudft.backends.bedrock.output import objects
+from cloudft.backends.on_aws import is_bucket_of_another
 from cloudft.errors import AwsDenied, AwsNotFound
 
 OURS = re.compile(rf"s3://[^/]+/(.+/)?{MODELS}[0-9a-f]{{64}}/")
@@ -21,23 +22,22 @@ OURS = re.compile(rf"s3://[^/]+/(.+/)?{MODELS}[0-9a-f]{{64}}/")
 def models(aws: Aws, owner: Mapping[str, str]) -> Iterator[Thing]:
     """The files of each, that no running import reads."""
     running: set[str] = set()
-    ended: dict[str, Mapping[str, Any]] = {}
+    ended: dict[str, list[Mapping[str, Any]]] = {}
     what, key = "the imports can't be listed", "modelImportJobSummaries"
     for summary in aws.pages(what, "bedrock", "list_model_import_jobs", key):
-        if not request.NAMES.fullmatch(summary["jobName"]):
+        arn, name = summary["jobArn"], summary["jobName"]
+        works = summary["status"] == "InProgress"  # whoever made it
+        if not works and not request.NAMES.fullmatch(name):
             continue
-        arn = summary["jobArn"]
         job = aws.call(what, "bedrock", "get_model_import_job", jobIdentifier=arn)
         uri = job["modelDataSource"].get("s3DataSource", {}).get("s3Uri", "")
-        if not OURS.fullmatch(uri) or _job_tag(aws, arn) != job["jobName"]:
-            continue
-        if job["status"] == "InProgress":
+        if works:
             running.add(uri)
-        else:
-            ended[uri] = job
-    for uri, job in ended.items():
+        elif OURS.fullmatch(uri) and _job_tag(aws, arn) == name:
+            ended.setdefault(uri, []).append(job)
+    for uri, jobs in ended.items():
         if uri not in running:
-            yield from _files(aws, uri, owner, job)
+            yield from _files(aws, uri, owner, jobs)
 
 
 def _job_tag(aws: Aws, arn: str) -> str | None:
@@ -46,13 +46,21 @@ def _job_tag(aws: Aws, arn: str) -> str | None:
     return next((tag["value"] for tag in answer["tags"] if tag["key"] == JOB), None)
 
 
-def _files(aws: Aws, uri: str, owner: Mapping[str, str], job: Mapping[str, Any]) -> Iterator[Thing]:
+def _files(
+    aws: Aws, uri: str, owner: Mapping[str, str], jobs: Sequence[Mapping[str, Any]]
+) -> Iterator[Thing]:
     bucket, _, prefix = uri.removeprefix("s3://").partition("/")
     try:
         keys = [key for key, _ in objects(aws, {"Bucket": bucket, **owner}, prefix)]
-    except (AwsNotFound, AwsDenied):  # no such bucket, or another account's: not ours to remove
+    except AwsNotFound:
         return
+    except AwsDenied:
+        if is_bucket_of_another(aws, bucket):
+            return
+        raise
+    job, *others = jobs
     made, usd = str(states.iso(job["creationTime"])), {"perHour": 0.0, "perMonth": None}
+    also = tuple(str(other["jobName"]) for other in others)
     for key in keys:
-        name = key.rpartition("/")[2]
-        yield Thing("data", f"s3://{bucket}/{key}", name, "staged", made, usd, job["jobName"])
+        name, place = key.rpartition("/")[2], f"s3://{bucket}/{key}"
+        yield Thing("data", place, name, "staged", made, usd, job["jobName"], also=also)
