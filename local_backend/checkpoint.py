@@ -22,9 +22,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.distributed.tensor import DTensor
 
+from local_backend.folders import new_folder
 from local_backend.model import trainable
 from local_backend.shards import part_like, whole
-from local_backend.weights import new_folder
 
 TRAINED = "trained.safetensors"
 OPTIMIZER = "optimizer.pt"
@@ -123,7 +123,7 @@ def save(
     if not writes:
         return
     final = folder / f"step-{position.step:08d}"
-    with new_folder(final) as temporary:
+    with new_folder(final, replace=True) as temporary:
         save_file(weights, temporary / TRAINED)
         torch.save(state, temporary / OPTIMIZER)
         digests = {name: digest(temporary / name) for name in (TRAINED, OPTIMIZER)}
@@ -154,7 +154,7 @@ def save_best(folder: Path, model: Any, position: Position, *, writes: bool = Tr
     weights = trained_weights(model, keep=writes)
     if not writes:
         return
-    with new_folder(folder / BEST) as temporary:
+    with new_folder(folder / BEST, replace=True) as temporary:
         save_file(weights, temporary / TRAINED)
         (temporary / "best.json").write_text(json.dumps(asdict(position)), encoding="utf-8")
 

@@ -24,10 +24,13 @@ import contextlib
 import fcntl
 import json
 import os
+import shutil
 import tempfile
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
+
+from local_backend.folders import sync_folder
 
 JOB = "job.json"
 DATA = "data"
@@ -76,15 +79,6 @@ def write_json(path: Path, value: Any, *, durable: bool = False) -> None:
         raise
     if durable:
         sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make what was renamed or linked in `folder` durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 class JobDir:
@@ -136,6 +130,9 @@ class JobDir:
         for name in (PIDS, STATE, ENDED):
             for path in self.path.glob(f".{name}.*"):
                 path.unlink(missing_ok=True)
+        for pattern in (f".{ARTIFACTS}.*", f"{CHECKPOINTS}/.step-*", f"{CHECKPOINTS}/.best.*"):
+            for folder in self.path.glob(pattern):
+                shutil.rmtree(folder, ignore_errors=True)
         (self / MEETING).unlink(missing_ok=True)
 
     def last_log_lines(self, count: int = 5) -> list[str]:
