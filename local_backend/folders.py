@@ -24,7 +24,7 @@ MARK = ".cloudft-"
 def new_folder(final: Path, *, replace: bool = False) -> Iterator[Path]:
     """A temporary folder that becomes `final` when all went well, and nothing otherwise.
 
-    With `replace`, a folder that is there goes. Without, only an empty folder can be replaced
+    With `replace`, what is there goes. Without, only an empty folder can be replaced
     (rename(2) guarantees it): raises FileExistsError when anything else has appeared there.
     """
     final.parent.mkdir(parents=True, exist_ok=True)
@@ -33,7 +33,7 @@ def new_folder(final: Path, *, replace: bool = False) -> Iterator[Path]:
     try:
         yield temporary
         sync_files(temporary)
-        if replace and final.is_dir():
+        if replace:
             _move_aside(final)
         _publish(temporary, final)
     except BaseException:
@@ -90,9 +90,12 @@ def _lock(folder: Path, *, wait: bool) -> int | None:
 
 
 def _move_aside(final: Path) -> None:
-    """Make room at `final`. What is moved is a leftover from then on."""
+    """Make room at `final`. A folder is a leftover from then on."""
     with contextlib.suppress(FileNotFoundError):
-        final.rename(final.parent / _hidden(final))
+        if final.is_dir() and not final.is_symlink():
+            final.rename(final.parent / _hidden(final))
+        else:
+            final.unlink()
 
 
 def _publish(temporary: Path, final: Path) -> None:
