@@ -11,7 +11,7 @@ import contextlib
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -104,10 +104,21 @@ def targets_of(model: Any, lora: Lora) -> list[str]:
     return chosen
 
 
+def refuse_rank(model: Any, chosen: Iterable[str], lora: Lora) -> None:
+    """Raise TrainerError for a rank beyond every chosen layer: the adapters would be larger."""
+    widest = max(min(shape_of(model.get_submodule(name))) for name in chosen)
+    if lora.r > widest:
+        raise TrainerError(
+            f"local.lora.r is {lora.r}, and no layer of this model is wider than {widest}.",
+            fix=f"set it to {min(widest, 64)} or less.",
+        )
+
+
 def put_on(model: Any, lora: Lora, seed: int) -> None:
     """Fresh adapters, drawn from `seed`, on the layers of `lora`; all else is frozen."""
     torch.manual_seed(seed)
     chosen = targets_of(model, lora)
+    refuse_rank(model, chosen, lora)
     model.requires_grad_(False)
     for name in chosen:
         replace(

@@ -130,6 +130,7 @@ def with_peft(model: nn.Module, wanted: Lora, seed: int) -> Any:
     from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 
     chosen = lora.targets_of(model, wanted)
+    lora.refuse_rank(model, chosen, wanted)
     config = LoraConfig(
         r=wanted.r,
         lora_alpha=wanted.alpha,
