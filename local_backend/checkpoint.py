@@ -199,7 +199,9 @@ def save(
     final = folder / f"step-{position.step:08d}"
     with new_folder(final, replace=True) as temporary:
         save_file(weights, temporary / TRAINED)
-        torch.save(state, temporary / OPTIMIZER)
+        # Through an open file: else torch does not say that the disk is full.
+        with (temporary / OPTIMIZER).open("wb") as file:
+            torch.save(state, file)
         digests = {name: digest(temporary / name) for name in (TRAINED, OPTIMIZER)}
         record = {"position": asdict(position), "sha256": digests, "digest": position.digest()}
         (temporary / POSITION).write_text(json.dumps(record), encoding="utf-8")

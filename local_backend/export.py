@@ -21,6 +21,7 @@ import torch
 
 from local_backend import lora
 from local_backend.batches import read_records
+from local_backend.disk import full_disk_is_told
 from local_backend.errors import TrainerError
 from local_backend.folders import new_folder
 from local_backend.generate import answer
@@ -39,6 +40,7 @@ NEW_TOKENS = 32
 TOLERANCE = {"float32": 1e-3, "bfloat16": 1.0, "float16": 0.1}
 """Largest allowed difference of a logit. Merging changes the order of float additions and, in the
 shorter formats, rounds each weight; logits are of the order of 10."""
+DISK_REMEDY = "free some space there, or name a folder on another disk."
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -57,7 +59,10 @@ def export(job_dir: JobDir, out: Path, dtype: str) -> dict[str, Any]:
     role, prompts = held_out_prompts(settings, loaded)
     expected = logits_and_tokens(loaded, prompts)
     try:
-        with new_folder(out) as temporary:
+        with (
+            full_disk_is_told("The merged model", out, DISK_REMEDY),
+            new_folder(out) as temporary,
+        ):
             lora.merge(loaded.model)
             loaded.model.to(DTYPES[dtype]).save_pretrained(temporary)
             loaded.tokenizer.save_pretrained(temporary)

@@ -32,6 +32,7 @@ def new_folder(final: Path, *, replace: bool = False) -> Iterator[Path]:
     temporary, lock = _claimed(final)
     try:
         yield temporary
+        _open_as_the_folder(temporary)
         sync_files(temporary)
         if replace:
             _move_aside(final)
@@ -105,6 +106,17 @@ def _publish(temporary: Path, final: Path) -> None:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
             raise
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(final)) from error
+
+
+def _open_as_the_folder(folder: Path) -> None:
+    """Give files the mode that the umask says, as the folder has it: safetensors (0.8) writes 0600.
+
+    Whoever may use a model's folder may read its weights.
+    """
+    mode = folder.stat().st_mode & 0o666
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.chmod(mode)
 
 
 def sync_files(folder: Path) -> None:

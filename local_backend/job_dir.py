@@ -45,6 +45,9 @@ CHECKPOINTS = "checkpoints"
 ARTIFACTS = "artifacts"
 ENDED = "ended.json"
 EARLIER = "earlier"
+RESERVE = ".reserve"
+RESERVED_BYTES = 32 * 1024
+"""An ending takes one or two blocks of the disk, and its temporary file as many."""
 
 MODEL = "model"
 RESULT = "result.json"
@@ -111,8 +114,31 @@ class JobDir:
             return None
         return value
 
+    def reserve(self) -> None:
+        """Take room for an ending, so that a job can say that the disk became full.
+
+        Without room for it there is none for the job: what writes next says so.
+        """
+        try:
+            (self / RESERVE).write_bytes(os.urandom(RESERVED_BYTES))
+        except OSError:
+            self.release()
+
+    def release(self) -> None:
+        """Give the room back."""
+        (self / RESERVE).unlink(missing_ok=True)
+
     def end(self, status: str, failure_message: str | None = None, **more: Any) -> bool:
         """Write how the job ended, unless an ending is there already. True if this one is it."""
+        try:
+            return self._end(status, failure_message, **more)
+        except OSError:
+            if not (self / RESERVE).exists():
+                raise
+            self.release()
+            return self._end(status, failure_message, **more)
+
+    def _end(self, status: str, failure_message: str | None, **more: Any) -> bool:
         temporary = self / f".{ENDED}.{os.getpid()}"
         ending = {"status": status, "failureMessage": failure_message, "endedAt": now(), **more}
         write_json(temporary, ending, durable=True)

@@ -18,6 +18,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from local_backend.device import is_out_of_memory
+from local_backend.disk import is_full
 from local_backend.errors import TrainerError
 
 NAMED = 3
@@ -53,7 +54,7 @@ def load_pretrained(source: str | Path, *, shown: str | None = None, **options: 
 
 def unreadable(shown: str, error: Exception) -> Exception:
     """Return the TrainerError for files that can't be read; `error` itself where it is memory."""
-    if is_out_of_memory(error):
+    if is_out_of_memory(error) or is_full(error):
         return error
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return TrainerError(

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from local_backend.disk import full_disk_is_told
 from local_backend.errors import TrainerError
 from local_backend.folders import new_folder, remove_leftovers
 from local_backend.pretrained import UNREADABLE, load_gguf, unreadable
@@ -24,6 +25,7 @@ CONVERSION = 2
 """Raised when the converted folder would come out differently, so that an old one is not used. 1
 took files of which a part was missing.
 """
+DISK_REMEDY = "free some space there, or set CLOUDFT_MODEL_CACHE to a folder on another disk."
 UNMARKED = ".*-????????????.????????"
 """Half-written folders as conversion 1 named them."""
 
@@ -85,7 +87,10 @@ def converted(gguf: Path) -> Path:
     with exclusive(cache):
         _sweep(cache, gguf)
         if not (folder / "config.json").is_file():
-            with new_folder(folder, replace=True) as temporary:
+            with (
+                full_disk_is_told("The converted model", cache, DISK_REMEDY),
+                new_folder(folder, replace=True) as temporary,
+            ):
                 convert_gguf(gguf, temporary)
     return folder
 
