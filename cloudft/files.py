@@ -7,6 +7,7 @@ import errno
 import fcntl
 import os
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Iterator
@@ -27,6 +28,8 @@ REMEDIES = {
 LEFT_BEHIND_S = 60.0
 """A temporary folder older than this, that nobody holds, was left by a kill."""
 SCRATCH_LOCK = ".lock"
+PRIVATE = 0o700
+"""The mode of folders that hold training texts, answers or logs."""
 
 
 def store_error(what: str, path: Path, error: OSError) -> StoreError:
@@ -100,6 +103,20 @@ def scratch_folder(root: Path, prefix: str) -> Iterator[Path]:
     finally:
         os.close(lock)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def private_folder(path: Path) -> Path:
+    """Make `path` and what is missing above it; its owner alone may enter, whatever the umask is.
+
+    A folder of ours that others could enter, as earlier versions made them, is closed. Raise
+    OSError.
+    """
+    path.mkdir(mode=PRIVATE, parents=True, exist_ok=True)
+    facts = path.stat()
+    if stat.S_IMODE(facts.st_mode) != PRIVATE and facts.st_uid == os.geteuid():
+        with contextlib.suppress(PermissionError):  # a file system without modes
+            path.chmod(PRIVATE)
+    return path
 
 
 def age_s(path: Path) -> float:

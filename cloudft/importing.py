@@ -5,7 +5,10 @@ The merged model lies in the trained job's folder (`import/DTYPE/`) and goes wit
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ from cloudft.backends import backend as backend_by_name
 from cloudft.backends.base import Backend, Exports, Imports, StagedJob
 from cloudft.data.manifest import from_json
 from cloudft.errors import CheckFailed, JobStateConflict, UsageError
+from cloudft.files import as_store_error, try_lock
 from cloudft.home import Home
 from cloudft.jobs import look
 from cloudft.spec.load import LoadedJob, load_spec
@@ -27,6 +31,7 @@ SUFFIX = "-import"
 NAME_ROOM = 50
 """Characters of the trained job's name that are kept."""
 CONFIG = "config.json"
+LOCK = ".lock"
 
 
 def importer(home: Home) -> Backend:
@@ -57,16 +62,33 @@ def prepare(
     job, found = check(job, backend, home)
     exports = _completed(record, backend)
     folder = record.folder / FOLDER / dtype
-    if not folder.is_dir():
-        tell(f"merging {record.id} and comparing it with the tuned model ...")
-        exports.export(record.backend_job_id or record.id, folder, dtype)
-    tell("holding the merged model against Bedrock's rules ...")
     into = importer(home)
     assert isinstance(into, Imports)
-    staged, more = into.take(job, from_json(record.manifest), folder)
+    with _alone(record.folder / FOLDER, tell):
+        if not folder.is_dir():
+            tell(f"merging {record.id} and comparing it with the tuned model ...")
+            exports.export(record.backend_job_id or record.id, folder, dtype)
+        tell("holding the merged model against Bedrock's rules ...")
+        staged, more = into.take(job, from_json(record.manifest), folder)
     found += more
     _refuse(found)
     return staged, found
+
+
+@contextlib.contextmanager
+def _alone(folder: Path, tell: Callable[[str], None]) -> Iterator[None]:
+    """Work in `folder` while no other import of this job does; a killed one gives way at once."""
+    with as_store_error("the merged model can't be written", folder):
+        folder.mkdir(exist_ok=True)
+        lock = try_lock(folder / LOCK)
+        if lock is None:
+            tell("waiting for another import of this job, which is merging ...")
+            lock = try_lock(folder / LOCK, patience_s=math.inf)
+            assert lock is not None
+    try:
+        yield
+    finally:
+        os.close(lock)
 
 
 def check(job: LoadedJob, backend: Backend, home: Home) -> tuple[LoadedJob, list[Finding]]:

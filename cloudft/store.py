@@ -33,6 +33,7 @@ from cloudft.files import (
     age_s,
     as_store_error,
     is_locked,
+    private_folder,
     sync_folder,
     try_lock,
     write_whole,
@@ -94,7 +95,7 @@ class Store:
         """
         folder = self.jobs / record.id
         with as_store_error(f"job {record.id} can't be written down", folder):
-            self.jobs.mkdir(parents=True, exist_ok=True)
+            private_folder(self.jobs)
             self._sweep()
             made, lock = self._place(record, folder)
         try:
@@ -108,7 +109,6 @@ class Store:
         assert lock is not None
         try:
             write_whole(temporary / RECORD, _encode(record))
-            temporary.chmod(0o755)
             os.rename(temporary, folder)
         except OSError as error:
             os.close(lock)

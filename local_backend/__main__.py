@@ -40,11 +40,14 @@ def main(argv: list[str] | None = None) -> int:
     if lock is None:
         parser.error(f"{job_dir.path}: a trainer is at work here already")
     job_dir.clear_leftovers()
+    job_dir.reserve()
     code = run_trainer(job_dir, lock)
     job_dir.clear_leftovers()
     if code == 0 and machine() > 0:  # the first machine's folder has the ending
+        job_dir.release()
         return 0
     settle(job_dir, code)
+    job_dir.release()
     ending = job_dir.ended()
     return 0 if ending and ending["status"] != FAILED else 1
 

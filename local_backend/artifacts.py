@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from local_backend.curve import TRAIN, read_curve, write_csv_files
+from local_backend.folders import new_folder
 from local_backend.job_dir import (
     ARTIFACTS,
     DATA,
@@ -22,7 +23,6 @@ from local_backend.job_dir import (
 )
 from local_backend.model import Loaded, save_trained
 from local_backend.settings import Settings
-from local_backend.weights import new_folder
 
 
 def write_artifacts(
@@ -47,7 +47,7 @@ def write_artifacts(
         "settings": {k: v for k, v in asdict(settings).items() if k not in ("data", "weights")},
         "summary": summary,
     }
-    with new_folder(job_dir / ARTIFACTS) as folder:
+    with new_folder(job_dir / ARTIFACTS, replace=True) as folder:
         write_csv_files(points, folder)
         save_trained(loaded, settings, folder / MODEL, weights)
         shutil.copyfile(job_dir / DATA / MANIFEST, folder / MANIFEST)

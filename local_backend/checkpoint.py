@@ -4,37 +4,49 @@
     checkpoints/best/            trained.safetensors of the lowest validation loss, best.json
 
 A checkpoint folder appears whole or not at all; the two newest are kept, so that a damaged one has
-a neighbour to fall back on.
+a neighbor to fall back on. One is taken only when all that it needs (position, weights, optimizer,
+best weights, the curve up to it) was found whole, before any weight of the model is changed: so a
+run goes on exactly, or begins anew with the model as it was loaded.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import pickle
 import re
 import shutil
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, KeysView, Mapping
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch.distributed.tensor import DTensor
 
+from local_backend.curve import check_curve
+from local_backend.device import is_out_of_memory
+from local_backend.folders import new_folder
 from local_backend.model import trainable
 from local_backend.shards import part_like, whole
-from local_backend.weights import new_folder
 
 TRAINED = "trained.safetensors"
 OPTIMIZER = "optimizer.pt"
 POSITION = "position.json"
-BEST = "best"
+BEST, BEST_RECORD = "best", "best.json"
 KEPT = 2
 PEFTS_OWN = re.compile(r"base_model\.model\.(.+\.lora_[AB])\.default\.weight")
 """How PEFT names an adapter's weights: so they stand in checkpoints of jobs that began with its
 layers, in the same order.
 """
+UNREADABLE = (
+    *(OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, EOFError),
+    *(SafetensorError, pickle.UnpicklingError),
+)
+"""What files that were changed by anything may raise when they are read."""
+Value = TypeVar("Value")
 
 
 @dataclass
@@ -54,6 +66,39 @@ class Position:
     tokens: int = 0
     seconds: float = 0.0
     micro: list[int] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, value: Any) -> Position:
+        """A position as JSON has it. Keys that are not ours are left out: a newer trainer's.
+
+        Raises KeyError, TypeError, ValueError.
+        """
+        read = {f.name: value[f.name] for f in fields(cls)}
+        for name in ("step", "metrics_bytes", "bad_validations", "validated_step", "tokens"):
+            _require(name, read[name], int)
+        for name in ("base_loss", "best_loss", "best_step"):
+            if read[name] is not None:
+                _require(name, read[name], int if name == "best_step" else (int, float))
+        _require("seconds", read["seconds"], (int, float))
+        if read["best_step"] is not None and read["best_loss"] is None:
+            raise ValueError("best_step is there and best_loss is not")
+        if not isinstance(read["micro"], list) or len(read["micro"]) not in (0, 2):
+            raise TypeError("micro is no pair")
+        for number in read["micro"]:
+            _require("micro", number, int, least=1)
+        return cls(**read)
+
+    def digest(self) -> str:
+        """sha256 of the position, in hex."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+
+
+def _require(name: str, value: Any, kind: Any, least: int = 0) -> None:
+    """Raise TypeError unless `value` is a number of that kind, not below `least` where an int."""
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise TypeError(f"{name} is {value!r}")
+    if kind is int and value < least:
+        raise ValueError(f"{name} is {value}")
 
 
 def trained_weights(model: Any, *, keep: bool = True) -> dict[str, torch.Tensor]:
@@ -85,13 +130,42 @@ def optimizer_state(optimizer: torch.optim.Optimizer, *, keep: bool) -> dict[str
 def put_weights(model: Any, weights: dict[str, torch.Tensor]) -> None:
     """Set the trained weights of `model`. A weight that is missing or left over is an error."""
     targets = trainable(model)
-    if targets.keys() != weights.keys():
-        weights = {PEFTS_OWN.sub(r"\1", name): w for name, w in weights.items()}
-    if targets.keys() != weights.keys():
-        raise ValueError("the checkpoint's weights are not this model's")
+    weights = _by_our_names(weights, targets.keys())
     with torch.no_grad():
         for name, target in targets.items():
             target.copy_(part_like(weights[name], target))
+
+
+def _by_our_names(found: Mapping[str, Value], targets: KeysView[str]) -> dict[str, Value]:
+    """Return what is known of each weight by its name in the model. Raises ValueError."""
+    if targets != found.keys():
+        found = {PEFTS_OWN.sub(r"\1", name): value for name, value in found.items()}
+    if targets != found.keys():
+        raise ValueError("the checkpoint's weights are not this model's")
+    return dict(found)
+
+
+def _check_weights(model: Any, file: Path) -> None:
+    """Raise ValueError unless `file` has every trained weight in its shape. Reads its header."""
+    targets = trainable(model)
+    with safe_open(file, "pt") as opened:
+        shapes = {name: opened.get_slice(name).get_shape() for name in opened.keys()}  # noqa: SIM118
+    for name, shape in _by_our_names(shapes, targets.keys()).items():
+        if list(targets[name].shape) != list(shape):
+            raise ValueError(f"{name} has the shape {list(shape)}")
+
+
+def _check_optimizer(optimizer: torch.optim.Optimizer, file: Path) -> None:
+    """Raise ValueError, TypeError or KeyError unless `file` has this optimizer's state."""
+    state = torch.load(file, weights_only=True, mmap=True)
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    saved = [number for group in state["param_groups"] for number in group["params"]]
+    if len(saved) != len(weights) or not {*state["state"]} <= {*saved}:
+        raise ValueError("the optimizer's state is of other weights")
+    for weight, number in zip(weights, saved, strict=True):
+        for value in state["state"].get(number, {}).values():
+            if value.dim() and value.shape != weight.shape:
+                raise ValueError(f"the optimizer's state {number} has the shape {value.shape}")
 
 
 def put_optimizer(optimizer: torch.optim.Optimizer, file: Path) -> None:
@@ -123,30 +197,62 @@ def save(
     if not writes:
         return
     final = folder / f"step-{position.step:08d}"
-    with new_folder(final) as temporary:
+    with new_folder(final, replace=True) as temporary:
         save_file(weights, temporary / TRAINED)
-        torch.save(state, temporary / OPTIMIZER)
+        # Through an open file: else torch does not say that the disk is full.
+        with (temporary / OPTIMIZER).open("wb") as file:
+            torch.save(state, file)
         digests = {name: digest(temporary / name) for name in (TRAINED, OPTIMIZER)}
-        (temporary / POSITION).write_text(
-            json.dumps({"position": asdict(position), "sha256": digests}), encoding="utf-8"
-        )
+        record = {"position": asdict(position), "sha256": digests, "digest": position.digest()}
+        (temporary / POSITION).write_text(json.dumps(record), encoding="utf-8")
     for old in sorted(folder.glob("step-*"))[:-KEPT]:
         shutil.rmtree(old)
 
 
-def restore(folder: Path, model: Any, optimizer: torch.optim.Optimizer) -> Position | None:
-    """Set model and optimizer to the newest checkpoint that is whole; None when there is none."""
+def restore(
+    folder: Path, model: Any, optimizer: torch.optim.Optimizer, curve: Path | None = None
+) -> Position | None:
+    """Set model and optimizer to the newest checkpoint that is whole; None when there is none.
+
+    `curve` is the file that must hold every step up to it. Nothing is changed before the whole
+    checkpoint was checked.
+    """
     for path in sorted(folder.glob("step-*"), reverse=True):
         try:
-            record = json.loads((path / POSITION).read_text(encoding="utf-8"))
-            if any(digest(path / name) != value for name, value in record["sha256"].items()):
-                raise ValueError("a file does not have its digest")
-            put_weights(model, load_file(path / TRAINED))
-            put_optimizer(optimizer, path / OPTIMIZER)
-            return Position(**record["position"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            position = read_position(path)
+            _check_weights(model, path / TRAINED)
+            _check_optimizer(optimizer, path / OPTIMIZER)
+            if position.best_step is not None:
+                _check_best(folder / BEST, model)
+            if curve is not None:
+                check_curve(curve, position.metrics_bytes, position.step)
+        except UNREADABLE as error:
+            if is_out_of_memory(error):
+                raise
             print(f"checkpoint {path.name} is damaged ({error}); trying the one before", flush=True)
+            continue
+        put_weights(model, load_file(path / TRAINED))
+        put_optimizer(optimizer, path / OPTIMIZER)
+        return position
     return None
+
+
+def read_position(checkpoint: Path) -> Position:
+    """The position of a checkpoint whose files are all there and as they were written.
+
+    Raises OSError, ValueError, KeyError, TypeError.
+    """
+    record = json.loads((checkpoint / POSITION).read_text(encoding="utf-8"))
+    position = Position.of(record["position"])
+    if checkpoint.name != f"step-{position.step:08d}":
+        raise ValueError(f"{POSITION} is of step {position.step}")
+    # Checkpoints that were written before it was kept have no digest of the position.
+    if record.get("digest", position.digest()) != position.digest():
+        raise ValueError(f"{POSITION} does not have its digest")
+    for name in (TRAINED, OPTIMIZER):
+        if digest(checkpoint / name) != record["sha256"][name]:
+            raise ValueError(f"{name} does not have its digest")
+    return position
 
 
 def save_best(folder: Path, model: Any, position: Position, *, writes: bool = True) -> None:
@@ -154,9 +260,19 @@ def save_best(folder: Path, model: Any, position: Position, *, writes: bool = Tr
     weights = trained_weights(model, keep=writes)
     if not writes:
         return
-    with new_folder(folder / BEST) as temporary:
+    with new_folder(folder / BEST, replace=True) as temporary:
         save_file(weights, temporary / TRAINED)
-        (temporary / "best.json").write_text(json.dumps(asdict(position)), encoding="utf-8")
+        record = {**asdict(position), "sha256": {TRAINED: digest(temporary / TRAINED)}}
+        (temporary / BEST_RECORD).write_text(json.dumps(record), encoding="utf-8")
+
+
+def _check_best(best: Path, model: Any) -> None:
+    """Raise OSError, ValueError, KeyError or TypeError unless the best weights are whole."""
+    record = json.loads((best / BEST_RECORD).read_text(encoding="utf-8"))
+    _check_weights(model, best / TRAINED)
+    # Those that were written before it was kept have no digest.
+    if "sha256" in record and digest(best / TRAINED) != record["sha256"][TRAINED]:
+        raise ValueError(f"{BEST}/{TRAINED} does not have its digest")
 
 
 def best_weights(folder: Path) -> dict[str, torch.Tensor]:

@@ -96,6 +96,30 @@ def read_curve(path: Path) -> list[dict[str, Any]]:
     return points
 
 
+def check_curve(path: Path, length: int, steps: int) -> None:
+    """Raise OSError or ValueError unless the first `length` bytes are the curve of `steps` steps.
+
+    Each of them must be there once, in order.
+    """
+    with path.open("rb") as file:
+        content = file.read(length)
+    if len(content) < length or (content and not content.endswith(b"\n")):
+        raise ValueError(f"{path.name} does not reach the checkpoint")
+    seen = 0
+    for number, line in enumerate(content.splitlines(), start=1):
+        try:
+            point = json.loads(line)
+            split, step = point["split"], point["step"]
+            float(point["loss"]), float(point["perplexity"]), int(point["epoch"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{path.name}:{number} is no point of the curve") from error
+        if split not in (TRAIN, VALIDATION) or (split == TRAIN and step != seen):
+            raise ValueError(f"{path.name}:{number} is not the point of step {seen}")
+        seen += split == TRAIN
+    if seen != steps:
+        raise ValueError(f"{path.name} has {seen} steps of {steps}")
+
+
 def write_csv_files(points: list[dict[str, Any]], artifacts: Path) -> None:
     """Bedrock's step-wise training metrics and, if there was validation, its metrics."""
     rows = {

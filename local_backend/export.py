@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import sys
 from collections.abc import Sequence
 from itertools import islice
@@ -20,15 +21,17 @@ import torch
 
 from local_backend import lora
 from local_backend.batches import read_records
+from local_backend.disk import full_disk_is_told
 from local_backend.errors import TrainerError
+from local_backend.folders import new_folder
 from local_backend.generate import answer
 from local_backend.job_dir import ARTIFACTS, MODEL, JobDir, write_json
-from local_backend.leaving import leave
+from local_backend.leaving import end_with_parent, leave
 from local_backend.model import Loaded, load, load_tokenizer, load_trained
 from local_backend.report import quiet_libraries
 from local_backend.settings import Settings, read_settings
 from local_backend.template import messages_of, render
-from local_backend.weights import locate, new_folder
+from local_backend.weights import locate
 
 PROOF = "export.json"
 RECORDS = 8
@@ -37,6 +40,7 @@ NEW_TOKENS = 32
 TOLERANCE = {"float32": 1e-3, "bfloat16": 1.0, "float16": 0.1}
 """Largest allowed difference of a logit. Merging changes the order of float additions and, in the
 shorter formats, rounds each weight; logits are of the order of 10."""
+DISK_REMEDY = "free some space there, or name a folder on another disk."
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -46,22 +50,33 @@ def export(job_dir: JobDir, out: Path, dtype: str) -> dict[str, Any]:
     adapter = job_dir / ARTIFACTS / MODEL
     if not adapter.is_dir():
         raise TrainerError("The job has left no model yet.", fix="wait until it is Completed.")
-    if out.exists():
-        raise TrainerError(f"{out} exists already.", fix="name a folder that does not exist.")
+    if os.path.lexists(out):
+        raise taken(out)
     cpu = torch.device("cpu")
     loaded = load(locate(settings.model_name, settings.weights), torch.float32, cpu)
     load_trained(adapter, loaded, settings.method)
     loaded.tokenizer = load_tokenizer(str(adapter))[0]
     role, prompts = held_out_prompts(settings, loaded)
     expected = logits_and_tokens(loaded, prompts)
-    with new_folder(out) as temporary:
-        lora.merge(loaded.model)
-        loaded.model.to(DTYPES[dtype]).save_pretrained(temporary)
-        loaded.tokenizer.save_pretrained(temporary)
-        found = logits_and_tokens(load(str(temporary), torch.float32, cpu), prompts)
-        proof = compare(expected, found, dtype) | {"heldOut": role, "format": "safetensors"}
-        write_json(temporary / PROOF, proof)
+    try:
+        with (
+            full_disk_is_told("The merged model", out, DISK_REMEDY),
+            new_folder(out) as temporary,
+        ):
+            lora.merge(loaded.model)
+            loaded.model.to(DTYPES[dtype]).save_pretrained(temporary)
+            loaded.tokenizer.save_pretrained(temporary)
+            found = logits_and_tokens(load(str(temporary), torch.float32, cpu), prompts)
+            proof = compare(expected, found, dtype) | {"heldOut": role, "format": "safetensors"}
+            write_json(temporary / PROOF, proof)
+    except FileExistsError as error:
+        raise taken(out) from error
     return proof
+
+
+def taken(out: Path) -> TrainerError:
+    """Return the error for an OUT that is there, or has appeared meanwhile. It is left alone."""
+    return TrainerError(f"{out} exists already.", fix="name a folder that does not exist.")
 
 
 def held_out_prompts(settings: Settings, loaded: Loaded) -> tuple[str, list[list[int]]]:
@@ -128,12 +143,17 @@ def main() -> int:
     parser.add_argument("job_dir", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--dtype", choices=sorted(DTYPES), default="float32")
+    parser.add_argument("--end-with-stdin", action="store_true", help="end when it is closed")
     args = parser.parse_args()
+    if args.end_with_stdin:
+        end_with_parent()
     quiet_libraries()
     try:
         with contextlib.redirect_stdout(sys.stderr):
             proof = export(JobDir(args.job_dir), args.out.resolve(), args.dtype)
         print(json.dumps(proof))
+    except KeyboardInterrupt:
+        return 1
     except TrainerError as error:
         print(json.dumps({"error": error.message, "fix": error.fix}))
         return 1

@@ -24,10 +24,13 @@ import contextlib
 import fcntl
 import json
 import os
+import shutil
 import tempfile
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
+
+from local_backend.folders import sync_folder
 
 JOB = "job.json"
 DATA = "data"
@@ -42,6 +45,9 @@ CHECKPOINTS = "checkpoints"
 ARTIFACTS = "artifacts"
 ENDED = "ended.json"
 EARLIER = "earlier"
+RESERVE = ".reserve"
+RESERVED_BYTES = 32 * 1024
+"""An ending takes one or two blocks of the disk, and its temporary file as many."""
 
 MODEL = "model"
 RESULT = "result.json"
@@ -78,15 +84,6 @@ def write_json(path: Path, value: Any, *, durable: bool = False) -> None:
         sync_folder(path.parent)
 
 
-def sync_folder(folder: Path) -> None:
-    """Make what was renamed or linked in `folder` durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 class JobDir:
     """One job's folder, as the trainer sees it."""
 
@@ -117,8 +114,31 @@ class JobDir:
             return None
         return value
 
+    def reserve(self) -> None:
+        """Take room for an ending, so that a job can say that the disk became full.
+
+        Without room for it there is none for the job: what writes next says so.
+        """
+        try:
+            (self / RESERVE).write_bytes(os.urandom(RESERVED_BYTES))
+        except OSError:
+            self.release()
+
+    def release(self) -> None:
+        """Give the room back."""
+        (self / RESERVE).unlink(missing_ok=True)
+
     def end(self, status: str, failure_message: str | None = None, **more: Any) -> bool:
         """Write how the job ended, unless an ending is there already. True if this one is it."""
+        try:
+            return self._end(status, failure_message, **more)
+        except OSError:
+            if not (self / RESERVE).exists():
+                raise
+            self.release()
+            return self._end(status, failure_message, **more)
+
+    def _end(self, status: str, failure_message: str | None, **more: Any) -> bool:
         temporary = self / f".{ENDED}.{os.getpid()}"
         ending = {"status": status, "failureMessage": failure_message, "endedAt": now(), **more}
         write_json(temporary, ending, durable=True)
@@ -136,6 +156,9 @@ class JobDir:
         for name in (PIDS, STATE, ENDED):
             for path in self.path.glob(f".{name}.*"):
                 path.unlink(missing_ok=True)
+        for pattern in (f".{ARTIFACTS}.*", f"{CHECKPOINTS}/.step-*", f"{CHECKPOINTS}/.best.*"):
+            for folder in self.path.glob(pattern):
+                shutil.rmtree(folder, ignore_errors=True)
         (self / MEETING).unlink(missing_ok=True)
 
     def last_log_lines(self, count: int = 5) -> list[str]:

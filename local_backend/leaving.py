@@ -1,11 +1,17 @@
-"""How the programs of the trainer end."""
+"""How the programs of the trainer end: with a status at once, or with the process they work for."""
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import os
 import sys
+import threading
+import time
 from typing import NoReturn
+
+CLEANUP_S = 5.0
+"""How long a program that nobody waits for may take to remove what it was writing."""
 
 
 def leave(status: int) -> NoReturn:
@@ -19,3 +25,20 @@ def leave(status: int) -> NoReturn:
         with contextlib.suppress(OSError):  # nobody reads it any more
             stream.flush()
     os._exit(status)
+
+
+def end_with_parent() -> None:
+    """End this process when the other end of standard input is closed, as a kill closes it.
+
+    Otherwise a program would go on working for a command that was killed, beside the next one.
+    """
+    threading.Thread(target=_wait_for_parent, daemon=True).start()
+
+
+def _wait_for_parent() -> None:
+    with contextlib.suppress(OSError):
+        while os.read(0, 4096):
+            pass
+    _thread.interrupt_main()  # so that what is half-written is removed
+    time.sleep(CLEANUP_S)
+    os._exit(1)

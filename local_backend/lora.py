@@ -11,12 +11,13 @@ import contextlib
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -27,6 +28,8 @@ WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 """PEFT's names for the two files of an adapter."""
 PREFIX = "base_model.model."
 """What PEFT puts before the name of each layer."""
+PARTS = ("lora_A", "lora_B")
+"""The two tensors of an adapted layer."""
 
 
 class LoraLinear(nn.Module):
@@ -101,10 +104,21 @@ def targets_of(model: Any, lora: Lora) -> list[str]:
     return chosen
 
 
+def refuse_rank(model: Any, chosen: Iterable[str], lora: Lora) -> None:
+    """Raise TrainerError for a rank beyond every chosen layer: the adapters would be larger."""
+    widest = max(min(shape_of(model.get_submodule(name))) for name in chosen)
+    if lora.r > widest:
+        raise TrainerError(
+            f"local.lora.r is {lora.r}, and no layer of this model is wider than {widest}.",
+            fix=f"set it to {min(widest, 64)} or less.",
+        )
+
+
 def put_on(model: Any, lora: Lora, seed: int) -> None:
     """Fresh adapters, drawn from `seed`, on the layers of `lora`; all else is frozen."""
     torch.manual_seed(seed)
     chosen = targets_of(model, lora)
+    refuse_rank(model, chosen, lora)
     model.requires_grad_(False)
     for name in chosen:
         replace(
@@ -153,7 +167,7 @@ def save(
     tensors, transposed = {}, False
     for name, layer in layers(model):
         transposed = transposed or not isinstance(layer.base_layer, nn.Linear)
-        for part in ("lora_A", "lora_B"):
+        for part in PARTS:
             tensors[f"{PREFIX}{name}.{part}.weight"] = weights[f"{name}.{part}"]
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
     wanted = lora.target_modules
@@ -175,22 +189,50 @@ def save(
 
 
 def load(model: Any, folder: Path) -> None:
-    """Put the adapter in `folder` on the model. Raises TrainerError when it is another model's."""
-    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    tensors = load_file(folder / WEIGHTS)
-    ending = ".lora_A.weight"
+    """Put the adapter in `folder` on the model.
+
+    Raises TrainerError when it is another model's, and when a part of it is missing or left over.
+    """
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        tensors = load_file(folder / WEIGHTS)
+        lora = Lora(config["r"], config["lora_alpha"], 0.0, config["target_modules"])
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise TrainerError(
+            f"The adapter {folder} can't be read: {error}", fix="restore the job's artifacts."
+        ) from error
     model.requires_grad_(False)
-    for key in [key for key in tensors if key.endswith(ending)]:
-        name = key.removeprefix(PREFIX).removesuffix(ending)
-        a, b = tensors[key], tensors[f"{PREFIX}{name}.lora_B.weight"]
-        try:
-            base = model.get_submodule(name)
-        except AttributeError:
-            raise TrainerError(
-                f"{folder} is another model's adapter: there is no {name}."
-            ) from None
-        layer = LoraLinear(base, config["r"], config["lora_alpha"], 0.0)
-        with torch.no_grad():
-            layer.lora_A.copy_(a)
-            layer.lora_B.copy_(b)
+    for name in _adapted(model, folder, tensors, lora):
+        a, b = (tensors[f"{PREFIX}{name}.{part}.weight"] for part in PARTS)
+        layer = LoraLinear(model.get_submodule(name), lora.r, lora.alpha, 0.0)
+        for weight, value in ((layer.lora_A, a), (layer.lora_B, b)):
+            if weight.shape != value.shape:
+                raise TrainerError(
+                    f"{folder} is another model's adapter: a tensor of {name} has the shape"
+                    f" {list(value.shape)} instead of {list(weight.shape)}."
+                )
+            with torch.no_grad():
+                weight.copy_(value)
         replace(model, name, layer)
+
+
+def _adapted(model: Any, folder: Path, tensors: Mapping[str, Any], lora: Lora) -> list[str]:
+    """Return the layers that the adapter is for, each with both of its tensors in `tensors`."""
+    inside = {key.removeprefix(PREFIX).rpartition(".lora_")[0] for key in tensors}
+    linear = {name for name, module in model.named_modules() if is_linear(module)}
+    strange = sorted(inside - linear)
+    if strange:
+        what = f"there is no {strange[0]}" if strange[0] else f"there is no {min(tensors)}"
+        raise TrainerError(f"{folder} is another model's adapter: {what}.")
+    head = model.get_output_embeddings()
+    meant = [n for n in targets_of(model, lora) if model.get_submodule(n) is not head]
+    names = sorted({*meant, *inside})
+    expected = {f"{PREFIX}{name}.{part}.weight" for name in names for part in PARTS}
+    missing = sorted(expected - tensors.keys())
+    if missing:
+        raise TrainerError(
+            f"The adapter {folder} is not whole: {len(missing)} of its tensors are missing"
+            f" ({missing[0]}).",
+            fix="restore the job's artifacts.",
+        )
+    return names

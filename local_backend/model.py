@@ -15,6 +15,7 @@ from torch.distributed.tensor import DTensor
 
 from local_backend import lora
 from local_backend.errors import TrainerError
+from local_backend.pretrained import UNREADABLE, load_pretrained, unreadable
 from local_backend.settings import Lora, Settings
 from local_backend.template import ensure_template, stop_tokens
 from local_backend.weights import locate
@@ -61,19 +62,15 @@ def load_tokenizer(source: str) -> tuple[Any, bool]:
 
 
 def load(source: str, dtype: torch.dtype, device: torch.device, **options: Any) -> Loaded:
-    """Model and tokenizer from a folder or a hub id. Raises TrainerError if unreadable."""
-    from transformers import AutoModelForCausalLM
+    """Model and tokenizer from a folder or a hub id.
 
+    Raises TrainerError for what can't be read, and for weights that are not the whole model's.
+    """
     try:
         tokenizer, plain = load_tokenizer(source)
-        model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, **options)
-    except (OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise TrainerError(
-            f"The model {source} can't be loaded: {reason}",
-            fix="see `cloudft models` and `cloudft doctor`; a hub model needs the hub"
-            " or the model in the local Hugging Face cache.",
-        ) from error
+    except UNREADABLE as error:
+        raise unreadable(source, error) from error
+    model = load_pretrained(source, dtype=dtype, **options)
     if not options:
         model = model.to(device)
     model.config.use_cache = False
@@ -133,6 +130,7 @@ def with_peft(model: nn.Module, wanted: Lora, seed: int) -> Any:
     from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 
     chosen = lora.targets_of(model, wanted)
+    lora.refuse_rank(model, chosen, wanted)
     config = LoraConfig(
         r=wanted.r,
         lora_alpha=wanted.alpha,

@@ -79,7 +79,8 @@ def prepare(job_dir: JobDir, settings: Settings, report: Report) -> Run:
     )
     folder = job_dir / CHECKPOINTS
     folder.mkdir(exist_ok=True)
-    position = checkpoint.restore(folder, loaded.model, optimizer) or checkpoint.Position()
+    curve = job_dir / METRICS
+    position = checkpoint.restore(folder, loaded.model, optimizer, curve) or checkpoint.Position()
     refuse_apart(report.team, position)
     run = Run(
         settings,
@@ -93,7 +94,7 @@ def prepare(job_dir: JobDir, settings: Settings, report: Report) -> Run:
         loss,
         MicroLimit(*position.micro) if position.micro else first_limit(settings, device),
         position,
-        Curve(job_dir / METRICS, position.metrics_bytes) if report.team.leads else NoCurve(),
+        Curve(curve, position.metrics_bytes) if report.team.leads else NoCurve(),
         folder,
         report.team,
     )

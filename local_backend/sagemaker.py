@@ -176,7 +176,7 @@ def curve_bytes(checkpoint: Path) -> int | None:
         record = json.loads((checkpoint / "position.json").read_bytes())
         whole = all(_sha256(checkpoint / name) == sha for name, sha in record["sha256"].items())
         return int(record["position"]["metrics_bytes"]) if whole else None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 

@@ -19,6 +19,7 @@ from local_backend import checkpoint
 from local_backend.artifacts import write_artifacts
 from local_backend.batches import verify
 from local_backend.curve import perplexity
+from local_backend.disk import disk_full, is_full
 from local_backend.errors import StopRequested, TrainerError
 from local_backend.job_dir import COMPLETED, FAILED, IN_PROGRESS, STOPPED, JobDir
 from local_backend.learn import learn, measure_base, publish
@@ -27,6 +28,11 @@ from local_backend.parallel import Team, assemble, gone, is_gone
 from local_backend.prepare import Run, prepare
 from local_backend.report import Report
 from local_backend.settings import read_settings
+
+DISK_REMEDY = (
+    "free some space there, then `cloudft resume` goes on from the last checkpoint; or set"
+    " CLOUDFT_HOME to another disk and submit again."
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -44,18 +50,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         status = STOPPED
     except TrainerError as error:
         message = str(error)
-    except OSError as error:
-        traceback.print_exc()
-        message = f"{error.strerror or error}: {error.filename or job_dir.path}"
     except Exception as error:
-        if team.size > 1 and is_gone(error):
-            message = str(gone(error))
-        else:
-            message = f"{type(error).__name__}: {error}"
+        message = reason(error, job_dir, team)
         traceback.print_exc()
     if not team.leads:
         return follow(message)
     return finish(job_dir, report, status, message)
+
+
+def reason(error: Exception, job_dir: JobDir, team: Team) -> str:
+    """Return the failure message for an error that nobody raised on purpose."""
+    words = is_full(error)
+    if words:
+        return str(disk_full("The job", job_dir.path, words, DISK_REMEDY))
+    if isinstance(error, OSError):
+        return f"{error.strerror or error}: {error.filename or job_dir.path}"
+    if team.size > 1 and is_gone(error):
+        return str(gone(error))
+    return f"{type(error).__name__}: {error}"
 
 
 def follow(message: str | None) -> int:

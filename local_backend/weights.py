@@ -12,16 +12,22 @@ import hashlib
 import importlib.util
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from local_backend.disk import full_disk_is_told
 from local_backend.errors import TrainerError
-from local_backend.job_dir import sync_folder
+from local_backend.folders import new_folder, remove_leftovers
+from local_backend.pretrained import UNREADABLE, load_gguf, unreadable
 
-CONVERSION = 1
-"""Raised when the converted folder would come out differently, so that an old one is not used."""
+CONVERSION = 2
+"""Raised when the converted folder would come out differently, so that an old one is not used. 1
+took files of which a part was missing.
+"""
+DISK_REMEDY = "free some space there, or set CLOUDFT_MODEL_CACHE to a folder on another disk."
+UNMARKED = ".*-????????????.????????"
+"""Half-written folders as conversion 1 named them."""
 
 
 def model_cache() -> Path:
@@ -76,24 +82,50 @@ def readable_folder(folder: Path) -> Path:
 
 def converted(gguf: Path) -> Path:
     """The safetensors folder made from `gguf`; made now if this very file was not converted yet."""
-    facts = gguf.stat()
-    key = f"{CONVERSION}:{gguf.resolve()}:{facts.st_size}:{facts.st_mtime_ns}"
     cache = model_cache()
-    folder = cache / f"{gguf.stem}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
+    folder = cache / _folder_name(gguf, CONVERSION)
     with exclusive(cache):
+        _sweep(cache, gguf)
         if not (folder / "config.json").is_file():
-            with new_folder(folder) as temporary:
+            with (
+                full_disk_is_told("The converted model", cache, DISK_REMEDY),
+                new_folder(folder, replace=True) as temporary,
+            ):
                 convert_gguf(gguf, temporary)
     return folder
 
 
+def _folder_name(gguf: Path, conversion: int) -> str:
+    facts = gguf.stat()
+    key = f"{conversion}:{gguf.resolve()}:{facts.st_size}:{facts.st_mtime_ns}"
+    return f"{gguf.stem}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
+
+
+def _sweep(cache: Path, gguf: Path) -> None:
+    """Remove what killed conversions left, and earlier conversions of this file.
+
+    Whoever holds the cache's lock is the only one who writes here.
+    """
+    remove_leftovers(cache)
+    for old in cache.glob(UNMARKED):
+        shutil.rmtree(old, ignore_errors=True)
+    for conversion in range(1, CONVERSION):
+        shutil.rmtree(cache / _folder_name(gguf, conversion), ignore_errors=True)
+
+
 def convert_gguf(gguf: Path, to: Path) -> None:
-    """Dequantise `gguf` to float32 safetensors, with tokenizer and chat template."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    """Dequantise `gguf` to float32 safetensors, with tokenizer and chat template.
+
+    Raises TrainerError for a file that is not the whole model.
+    """
+    from transformers import AutoTokenizer
 
     print(f"converting {gguf.name} to safetensors, once ...", flush=True)
-    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-    model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    except UNREADABLE as error:
+        raise unreadable(str(gguf), error) from error
+    model = load_gguf(gguf)
     # The weights are plain tensors now; the mark of their origin would make a reload fail.
     model.hf_quantizer = None
     if hasattr(model.config, "quantization_config"):
@@ -109,32 +141,3 @@ def exclusive(folder: Path) -> Iterator[None]:
     with (folder / ".lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
-
-
-@contextlib.contextmanager
-def new_folder(final: Path) -> Iterator[Path]:
-    """A temporary folder that becomes `final` when all went well, and nothing otherwise."""
-    final.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{final.name}.", dir=final.parent))
-    temporary.chmod(0o755)
-    try:
-        yield temporary
-        sync_files(temporary)
-        if final.exists():
-            shutil.rmtree(final)
-        temporary.rename(final)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    sync_folder(final.parent)
-
-
-def sync_files(folder: Path) -> None:
-    """Make every file below `folder` durable."""
-    for path in folder.rglob("*"):
-        if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-        else:
-            sync_folder(path)
-    sync_folder(folder)

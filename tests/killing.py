@@ -2,7 +2,7 @@
 
 HOOK = """
 import os, signal, sys
-if len(sys.orig_argv) > 3 and sys.orig_argv[3] == os.environ["KILLED"]:
+if len(sys.orig_argv) > 3 and sys.orig_argv[3] == os.environ.get("KILLED"):
     import botocore.httpsession as http
     state = {"left": int(os.environ["KILL_AT"])}
     send = http.URLLib3Session.send

@@ -22,7 +22,7 @@ from cloudft.data.collect import Collector
 from cloudft.data.manifest import load_manifest
 from cloudft.data.rules import Rules
 from cloudft.errors import CheckFailed
-from cloudft.files import as_store_error, sync_folder
+from cloudft.files import as_store_error, private_folder, sync_folder
 from cloudft.types import Finding, Manifest
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def _failed(findings: tuple[Finding, ...]) -> CheckFailed:
 @contextmanager
 def _temporary(root: Path) -> Iterator[Path]:
     """A folder in `root` that is gone afterwards, whatever happens. Clears what kills left."""
-    root.mkdir(parents=True, exist_ok=True)
+    private_folder(root)
     for old in root.glob(TEMPORARY + "*"):
         with suppress(OSError):
             if time.time() - old.stat().st_mtime > ABANDONED_S:
@@ -106,7 +106,10 @@ def _temporary(root: Path) -> Iterator[Path]:
 
 
 def _seal(folder: Path, manifest: Manifest) -> None:
-    """Keep the final files alone, with the manifest; make them durable and read-only."""
+    """Keep the final files alone, with the manifest; make them durable.
+
+    They can be read, by their owner alone, and not be written.
+    """
     (folder / manifests.NAME).write_bytes(manifests.dump(manifest))
     final = {manifests.NAME, *(file.name for file in manifest.files.values())}
     for path in folder.iterdir():
@@ -115,7 +118,7 @@ def _seal(folder: Path, manifest: Manifest) -> None:
             continue
         with path.open("rb") as handle:
             os.fsync(handle.fileno())
-        path.chmod(0o444)
+        path.chmod(0o400)
     sync_folder(folder)
 
 

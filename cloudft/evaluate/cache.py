@@ -16,7 +16,7 @@ from typing import Any
 
 import orjson
 
-from cloudft.files import as_store_error
+from cloudft.files import as_store_error, private_folder
 
 
 def key_of(*parts: Any) -> str:
@@ -36,7 +36,7 @@ class Cache:
         self._path = folder / f"{name}.jsonl"
         self._known: dict[str, Mapping[str, Any]] = {}
         with as_store_error("the answers can't be kept", self._path):
-            folder.mkdir(parents=True, exist_ok=True)
+            private_folder(folder)
             self._file = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
         self._read()
 

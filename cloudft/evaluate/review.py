@@ -22,7 +22,7 @@ import orjson
 from cloudft.errors import UsageError
 from cloudft.evaluate.agreement import CHOICES, tally
 from cloudft.evaluate.compare import Side
-from cloudft.files import as_store_error, write_whole
+from cloudft.files import as_store_error, private_folder, write_whole
 from cloudft.store import utc_now
 
 REVIEWER = re.compile(r"[\w.@-]{1,40}")
@@ -57,7 +57,7 @@ class Review:
         """Write down what is reviewed. Raises StoreError."""
         content = {"a": self.names[0], "b": self.names[1], "records": list(self.pairs)}
         with as_store_error("the review can't be written down", self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
+            private_folder(self.folder)
             path = self.folder / "review.json"
             if not path.exists():
                 write_whole(path, orjson.dumps(content, option=orjson.OPT_INDENT_2))

@@ -16,7 +16,7 @@ import pytest
 import tiny
 from endpoint import BUCKET, REGION, ROLE, Endpoint, running
 from job_files import write_job_file
-from processes import Cli
+from processes import Cli, kill, wait_until
 
 ASKED = ("--prompt", "Where is parcel 3?", "--max-new-tokens", "12", "--output", "json")
 
@@ -158,3 +158,22 @@ def test_another_machine_finds_the_import_and_gc_removes_its_model(cli: Cli, sto
     assert again["status"] == "Completed" and again["id"] != made["id"]
     assert again["summary"]["importedModel"] != made["summary"]["importedModel"]
     assert value(cli("import", story.trained, "--output", "json"))["id"] == again["id"]
+
+
+def test_after_an_import_killed_while_merging_the_next_one_works_and_nothing_is_left(
+    cli: Cli, story: Story
+) -> None:
+    """The merge ends with the command; another import that is at work is waited for."""
+    folder, before = story.home / "jobs" / story.trained / "import", len(imports(story))
+    words = ("import", story.trained, "--dtype", "float16", "--output", "json")
+    command = [preloaded.python(), "-m", "cloudft", *words]
+    killed = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_until(lambda: list(folder.glob(".float16.*")), "it merges")
+    kill(killed.pid)
+    others = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [process.communicate(timeout=120)[0] for process in others]
+    assert [process.returncode for process in others] == [0, 0], said
+    assert json.loads(said[0])["id"] == json.loads(said[1])["id"]
+    killed.wait()
+    assert len(imports(story)) == before + 1
+    assert sorted(path.name for path in folder.iterdir()) == [".lock", "bfloat16", "float16"]

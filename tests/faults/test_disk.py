@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import resource
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import tiny
+import tiny_gguf
 from processes import Cli, JobFile, read_json
 from records import a_record
+from trained import run_trainer
 
+from cloudft.backends.local.folder import JobFolder
 from cloudft.store import Store
+from local_backend.disk import DiskFull, full_disk_is_told
+from local_backend.export import export
+from local_backend.job_dir import JobDir
+from local_backend.weights import converted
 
 
 def room_for(size: int) -> Callable[[], None]:
@@ -60,6 +68,95 @@ def test_a_trainer_without_room_fails_with_the_reason_and_leaves_no_artifacts(
     assert told in ending["failureMessage"]
     assert not (folder / "artifacts").exists()
     assert not [p.name for p in folder.rglob(".*")], "no temporary file is left"
+
+
+def test_a_disk_that_fills_up_is_told_as_that_with_the_remedy(
+    tmp_path: Path, tiny_model: Path
+) -> None:
+    folder = tiny.write_job_dir(tmp_path / "job", tiny_model, {"train": tiny.pairs(8)})
+    command = [sys.executable, "-m", "local_backend", str(folder)]
+    subprocess.run(command, capture_output=True, check=False, preexec_fn=room_for(40_000))
+    message = read_json(folder / "ended.json")["failureMessage"]
+    assert f"The job can't be written: File too large ({folder};" in message
+    assert "MB are free there). Fix: free some space there, then `cloudft resume`" in message
+
+
+def test_an_ending_has_its_room_when_everything_else_is_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_dir = JobDir(tmp_path)
+    job_dir.reserve()
+    replace = os.replace
+
+    def full(source: str, to: str) -> None:
+        if (tmp_path / ".reserve").exists():
+            raise OSError(errno.ENOSPC, "No space left on device")
+        replace(source, to)
+
+    monkeypatch.setattr(os, "replace", full)
+    assert job_dir.end("Failed", "the disk is full")
+    assert [path.name for path in tmp_path.iterdir()] == ["ended.json"]
+
+
+def test_a_trainer_without_room_for_its_ending_is_not_told_as_killed(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = home / "jobs" / "job"
+    folder.mkdir(parents=True)
+    for name in ("job.json", "trainer.json"):
+        (folder / name).write_text("{}")
+    facts = os.statvfs(folder)
+    full = os.statvfs_result((*facts[:4], 0, *facts[5:]))
+    assert "were killed" in str(JobFolder(folder).state("job").failure_message)
+    monkeypatch.setattr(os, "statvfs", lambda path: full)
+    message = JobFolder(folder).state("job").failure_message
+    assert message and "the disk of" in message and "Free some space" in message
+
+
+@pytest.fixture
+def room() -> Iterator[Callable[[int], None]]:
+    """A function after which no file of this process may grow beyond so many bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("library", ["python", "safetensors", "torch"])
+def test_what_each_library_raises_without_room_is_known(
+    tmp_path: Path, room: Callable[[int], None], library: str
+) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    tensors = {"a": torch.zeros(100_000)}
+    room(4096)
+    with (
+        pytest.raises(DiskFull, match=r"File too large .* are free there") as caught,
+        full_disk_is_told("The model", tmp_path / "not" / "there", "free some space"),
+    ):
+        if library == "safetensors":
+            save_file(tensors, tmp_path / "a.safetensors")
+        else:
+            with (tmp_path / "a").open("wb") as file:
+                torch.save(tensors, file) if library == "torch" else file.write(bytes(400_000))
+    assert caught.value.fix == "free some space"
+
+
+def test_an_export_or_a_conversion_without_room_is_told_as_that_and_leaves_nothing(
+    tmp_path: Path, tiny_model: Path, room: Callable[[int], None]
+) -> None:
+    folder = tiny.write_job_dir(tmp_path / "job", tiny_model, {"train": tiny.pairs(8)})
+    assert run_trainer(folder).status == "Completed"
+    gguf = tiny_gguf.write(tiny_model, tmp_path / "gguf")
+    room(40_000)
+    with pytest.raises(DiskFull, match="can't be written: File too large") as caught:
+        export(JobDir(folder), tmp_path / "out", "float32")
+    assert caught.value.fix and "name a folder on another disk" in caught.value.fix
+    with pytest.raises(DiskFull, match="can't be written: File too large") as caught:
+        converted(gguf)
+    assert caught.value.fix and "set CLOUDFT_MODEL_CACHE" in caught.value.fix
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["gguf", "job", "models"]
+    assert [path.name for path in (tmp_path / "models").iterdir()] == [".lock"]
 
 
 @pytest.mark.parametrize("command", ["submit", "list", "status"])

@@ -160,7 +160,7 @@ def test_the_manifest_tells_what_was_staged(tmp_path: Path):
         raw = (result.folder / file.name).read_bytes()
         assert file.sha256 == hashlib.sha256(raw).hexdigest()
         assert file.bytes == len(raw)
-        assert os.stat(result.folder / file.name).st_mode & 0o777 == 0o444
+        assert os.stat(result.folder / file.name).st_mode & 0o777 == 0o400
     assert manifest.files["test"].characters == 12
     assert manifest.files["test"].tokens == 2
     assert manifest.files["train"].tokens == 4

@@ -34,11 +34,20 @@ from cloudft.backends.base import (
     TaskFigure,
     Tokenises,
 )
+from cloudft.backends.local import (
+    environment,
+    harness,
+    preflight,
+    probing,
+    request,
+    serve,
+    tokenizer,
+)
 from cloudft.backends.local import folder as names
-from cloudft.backends.local import harness, preflight, probing, request, serve, tokenizer
 from cloudft.backends.local.folder import JobFolder
+from cloudft.documents import convert
 from cloudft.errors import JobNotFound, JobStateConflict
-from cloudft.files import as_store_error, scratch_folder, try_lock, write_whole
+from cloudft.files import as_store_error, private_folder, scratch_folder, try_lock, write_whole
 from cloudft.home import Home
 from cloudft.spec.load import LoadedJob
 from cloudft.spec.portable import portable
@@ -57,10 +66,6 @@ from cloudft.types import (
 )
 
 PROBE = ".probe-"
-SECRET_WORDS = ("AWS_", "SECRET", "PASSWORD", "API_KEY")
-"""Environment variables with these in their name are not the trainer's business."""
-
-
 SHARING = {"GOMP_SPINCOUNT": "1000", "MALLOC_ARENA_MAX": "1"}
 """How long a thread of GNU OpenMP spins before it sleeps. By default it spins so long that two
 trainers on one machine come to a tenth of their speed; see benchmarks/RESULTS.md. And one arena of
@@ -103,9 +108,9 @@ class LocalBackend(Backend, Resumes, Generates, Exports, Tokenises, Opens, Bench
             scratch_folder(self.home.path, PROBE) as folder,
         ):
             job = JobFolder(folder)
-            (job.path / names.DATA).mkdir()
+            private_folder(job.path / names.DATA)
             self._fill(job, plan)
-            found = probing.probe(job.path, self._environment(), steps, progress)
+            found = probing.probe(job.path, self._environment(job.path), steps, progress)
         return replace(
             plan.estimate,
             train_tokens=found.tokens,
@@ -136,7 +141,8 @@ class LocalBackend(Backend, Resumes, Generates, Exports, Tokenises, Opens, Bench
         job_id = plan.job_id
         job = self._folder(job_id)
         with as_store_error(f"job {job_id} can't be written down", job.path):
-            (job.path / names.DATA).mkdir(parents=True, exist_ok=True)
+            private_folder(job.path)
+            private_folder(job.path / names.DATA)
             lock = try_lock(job.path / names.LOCK)
             if lock is None:
                 return job_id
@@ -196,7 +202,7 @@ class LocalBackend(Backend, Resumes, Generates, Exports, Tokenises, Opens, Bench
         """Ask the job's models in a child process of their own."""
         job = self._known(job_id)
         self._require_artifacts(job, job_id)
-        return serve.answers(job.path, prompts, variants, decoding, self._environment())
+        return serve.answers(job.path, prompts, variants, decoding, self._environment(job.path))
 
     def open(self, job_id: str) -> Asks:
         """The job's models, in a process of their own. Raises TrainerError too."""
@@ -205,7 +211,8 @@ class LocalBackend(Backend, Resumes, Generates, Exports, Tokenises, Opens, Bench
 
     def open_base(self, job: LoadedJob) -> Asks:
         """The base model, in a process of its own. Raises TrainerError."""
-        return serve.Child(self._untrained(job), self._environment())
+        folder = self._untrained(job)
+        return serve.Child(folder, self._environment(folder))
 
     def benchmark(
         self,
@@ -219,11 +226,14 @@ class LocalBackend(Backend, Resumes, Generates, Exports, Tokenises, Opens, Bench
         """lm-eval in a child process."""
         job = self._known(job_id)
         self._require_artifacts(job, job_id)
-        return harness.benchmark(job.path, self._environment(), tasks, include, limit, progress)
+        # The tasks' data come from the hub as well.
+        environ = self._environment(job.path, hub=True)
+        return harness.benchmark(job.path, environ, tasks, include, limit, progress)
 
     def child(self, job_id: str) -> serve.Child:
         """A process that answers for the job's models until it is closed. Raises TrainerError."""
-        return serve.Child(self._known(job_id).path, self._environment())
+        folder = self._known(job_id).path
+        return serve.Child(folder, self._environment(folder))
 
     def _untrained(self, job: LoadedJob) -> Path:
         """The folder of a job of that base model which is never trained, only asked: no job."""
@@ -231,7 +241,7 @@ class LocalBackend(Backend, Resumes, Generates, Exports, Tokenises, Opens, Bench
         job_id = id_of(job.spec.name, request.token(wanted))
         folder = self.home.bases / job_id
         with as_store_error(f"the base model of {job_id} can't be written down", folder):
-            folder.mkdir(parents=True, exist_ok=True)
+            private_folder(folder)
             content = orjson.dumps({"id": job_id, **wanted}, option=orjson.OPT_INDENT_2)
             write_whole(folder / names.JOB, content)
         return folder
@@ -245,14 +255,16 @@ class LocalBackend(Backend, Resumes, Generates, Exports, Tokenises, Opens, Bench
         """Merge and prove, in a child process."""
         job = self._known(job_id)
         self._require_artifacts(job, job_id)
-        return serve.export(job.path, out, dtype, self._environment())
+        return serve.export(job.path, out, dtype, self._environment(job.path))
 
     def tokenise(
         self, job: LoadedJob, lines: Iterable[bytes], *, preview: bool
     ) -> Iterator[Mapping[str, Any]]:
         """Ask the tokenizer of the model that is trained here, in a child process."""
         asked = request.tokenise(job, preview=preview)
-        return tokenizer.replies(asked, lines, self._environment())
+        weights = convert(asked["model"]["weights"], list[environment.Weights], file=names.JOB)
+        environ = self._allowed(hub=environment.need_the_hub(weights))
+        return tokenizer.replies(asked, lines, environ)
 
     def _require_artifacts(self, job: JobFolder, job_id: str) -> None:
         if not (job.path / names.ARTIFACTS).is_dir():
@@ -290,7 +302,7 @@ class LocalBackend(Backend, Resumes, Generates, Exports, Tokenises, Opens, Bench
         write_whole(job.path / names.JOB, orjson.dumps(plan.request, option=orjson.OPT_INDENT_2))
 
     def _start(self, job: JobFolder, lock: int) -> None:
-        with (job.path / names.LOG).open("ab") as log:
+        with open(job.path / names.LOG, "ab", opener=_private) as log:
             child = subprocess.Popen(
                 [sys.executable, "-m", "local_backend", str(job.path), "--lock-fd", str(lock)],
                 stdin=subprocess.DEVNULL,
@@ -298,16 +310,20 @@ class LocalBackend(Backend, Resumes, Generates, Exports, Tokenises, Opens, Bench
                 stderr=log,
                 pass_fds=(lock,),
                 start_new_session=True,
-                env=self._environment(),
+                env=self._environment(job.path),
             )
         # Someone waits for it as long as this process lives, so that it never stays a zombie.
         threading.Thread(target=child.wait, daemon=True).start()
 
-    def _environment(self) -> dict[str, str]:
-        kept = {k: v for k, v in os.environ.items() if not any(w in k for w in SECRET_WORDS)}
-        return (
-            SHARING | kept | {"CLOUDFT_MODEL_CACHE": str(self.home.models), "PYTHONUNBUFFERED": "1"}
-        )
+    def _environment(self, job: Path, *, hub: bool = False) -> dict[str, str]:
+        """What the trainer's programs get for the job in that folder."""
+        weights = environment.weights_of(job / names.JOB)
+        return self._allowed(hub=hub or environment.need_the_hub(weights))
+
+    def _allowed(self, *, hub: bool) -> dict[str, str]:
+        kept = environment.allowed(os.environ, hub=hub)
+        ours = {"CLOUDFT_MODEL_CACHE": str(self.home.models), "PYTHONUNBUFFERED": "1"}
+        return SHARING | kept | ours
 
 
 def _link_or_copy(source: Path, to: Path) -> None:
@@ -318,3 +334,9 @@ def _link_or_copy(source: Path, to: Path) -> None:
         os.link(source, to)
     except OSError:
         shutil.copyfile(source, to)
+    with contextlib.suppress(PermissionError):  # a link to another user's file
+        to.chmod(0o400)  # staged by an earlier version, all could read it
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)

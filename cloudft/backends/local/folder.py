@@ -31,6 +31,8 @@ ARTIFACTS = "artifacts"
 ENDED = "ended.json"
 EARLIER = "earlier"
 LOG_LINES_TOLD = 5
+FULL_BYTES = 64 * 1024
+"""With less room on the disk a trainer can't write how it ended."""
 
 
 def snake(name: str) -> str:
@@ -99,6 +101,9 @@ class JobFolder:
     def _what_happened(self) -> str:
         if not self.was_started():
             return "the trainer was never started: submit was interrupted. Resume starts it."
+        full = self._disk_is_full()
+        if full:
+            return full
         text = (
             "the trainer is gone and left no ending: it and its supervisor were killed together"
             " (SIGKILL, out of memory), or the machine went down. Resume goes on from the last"
@@ -106,6 +111,16 @@ class JobFolder:
         )
         lines = [line.text for line in self.log_lines(None) if line.text.strip()][-LOG_LINES_TOLD:]
         return text + "\nLast log lines:\n" + "\n".join(lines) if lines else text
+
+    def _disk_is_full(self) -> str | None:
+        """In words; None where there is room."""
+        found = os.statvfs(self.path)
+        if found.f_bavail * found.f_frsize >= FULL_BYTES:
+            return None
+        return (
+            f"the trainer is gone and could not write its ending: the disk of {self.path} is full."
+            " Free some space there; then `cloudft resume` goes on from the last checkpoint."
+        )
 
     def metrics(self) -> Iterator[Metric]:
         """The curve so far; a last line that is still being written is left for the next look."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cloudft import catalogue
+from cloudft.backends.local import environment, limits
 from cloudft.backends.local.request import hyper_parameters, stand_in, unused_hyper_parameters
 from cloudft.errors import TrainerError
 from cloudft.spec.fields import TRAINED_HERE
@@ -40,6 +42,7 @@ def findings(job: LoadedJob) -> Iterator[Finding]:
     yield from _model(job)
     yield from _hyper_parameters(job)
     yield from _sharding(job)
+    yield from limits.findings(job)
     yield from _device(job)
 
 
@@ -191,7 +194,11 @@ def _device(job: LoadedJob) -> Iterator[Finding]:
 def probe() -> dict[str, Any]:
     """What the trainer finds on this machine (python -m local_backend.device). Takes seconds."""
     done = subprocess.run(
-        [sys.executable, "-m", "local_backend.device"], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "local_backend.device"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment.allowed(os.environ, hub=False),
     )
     if done.returncode != 0:
         raise TrainerError(

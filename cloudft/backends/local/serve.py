@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -163,13 +164,19 @@ def export(
 ) -> Mapping[str, Any]:
     """Run the trainer's export; returns its proof."""
     command = [sys.executable, "-m", "local_backend.export", str(job_dir), str(out)]
-    done = subprocess.run(
-        [*command, "--dtype", dtype],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=dict(environment),
-    )
+    held, open_while_we_live = os.pipe()
+    try:
+        done = subprocess.run(
+            [*command, "--dtype", dtype, "--end-with-stdin"],
+            stdin=held,
+            capture_output=True,
+            text=True,
+            check=False,
+            env=dict(environment),
+        )
+    finally:
+        os.close(held)
+        os.close(open_while_we_live)
     try:
         proof: dict[str, Any] = json.loads(done.stdout)
     except ValueError:

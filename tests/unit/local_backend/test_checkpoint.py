@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 from typing import Any
 
@@ -49,10 +50,11 @@ def test_a_restored_run_goes_on_as_if_it_had_not_stopped(tmp_path: Path) -> None
     model, optimizer = made(1)
     position = Position(step=12, metrics_bytes=99, best_loss=0.5, best_step=6, micro=[2, 64])
     checkpoint.save(tmp_path, model, optimizer, position)
+    checkpoint.save_best(tmp_path, model, position)
     other, other_optimizer = made(2)
     assert checkpoint.restore(tmp_path, other, other_optimizer) == position
     assert same(dict(other[0].named_parameters()), dict(model[0].named_parameters()))
-    (weights,) = tmp_path.rglob(checkpoint.TRAINED)
+    (weights,) = tmp_path.glob(f"step-*/{checkpoint.TRAINED}")
     assert set(load_file(weights)) == {"0.weight", "0.bias"}, "what is frozen is not saved"
     assert same(other_optimizer.state_dict(), optimizer.state_dict())
     step(model, optimizer)
@@ -101,13 +103,19 @@ def test_with_every_checkpoint_damaged_it_starts_anew(tmp_path: Path) -> None:
     assert checkpoint.restore(tmp_path, model, optimizer) is None
 
 
-def test_a_checkpoint_that_cannot_be_written_leaves_the_earlier_ones(tmp_path: Path) -> None:
+def test_a_checkpoint_that_cannot_be_written_leaves_the_earlier_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model, optimizer = made(1)
     checkpoint.save(tmp_path, model, optimizer, Position(step=1))
-    (tmp_path / "step-00000002").write_text("a file where the folder should go")
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
     with pytest.raises(OSError):
         checkpoint.save(tmp_path, model, optimizer, Position(step=2))
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["step-00000001", "step-00000002"]
+    assert [p.name for p in tmp_path.iterdir()] == ["step-00000001"]
     assert checkpoint.restore(tmp_path, model, optimizer) == Position(step=1)
 
 

@@ -1,0 +1,92 @@
+"""The environment that the trainer's programs get: what they have a use for, and nothing else.
+
+An allow-list: credentials, addresses of databases and whatever else a shell holds never reach a
+process that runs a model and writes a log.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import msgspec
+
+from cloudft.documents import decode
+from cloudft.errors import BadDocument
+
+NAMES = frozenset(
+    {
+        *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "TZ", "LANG", "LANGUAGE", "TERM", "NO_COLOR"),
+        *("TMPDIR", "TMP", "TEMP", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME"),
+        *("LD_LIBRARY_PATH", "LD_PRELOAD", "VIRTUAL_ENV", "CONDA_PREFIX", "NLTK_DATA"),
+        *("HF_HOME", "HF_ENDPOINT", "HF_MODULES_CACHE", "HUGGINGFACE_HUB_CACHE"),
+        *("HF_HUB_DISABLE_IMPLICIT_TOKEN", "SSL_CERT_FILE", "SSL_CERT_DIR"),
+        *("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"),
+    }
+)
+PREFIXES = (
+    *("LC_", "PYTHON", "DYLD_"),
+    *("CUDA_", "CUBLAS_", "CUDNN_", "NVIDIA_", "NCCL_", "GLOO_", "HIP_", "HSA_", "ROCR_", "ROCM_"),
+    *("OMP_", "GOMP_", "KMP_", "MKL_", "DNNL_", "ONEDNN_", "OPENBLAS_", "VECLIB_", "NUMEXPR_"),
+    *("MALLOC_", "TORCH_", "TORCHINDUCTOR_", "PYTORCH_", "TRITON_", "BNB_", "ACCELERATE_"),
+    *("HF_HUB_", "HF_DATASETS_", "TRANSFORMERS_", "TOKENIZERS_", "SAFETENSORS_", "TQDM_"),
+)
+SECRET = re.compile(r"(?:^|_)(?:TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?|APIKEY|KEY)(?:_|$)")
+"""A name with such a word is kept out, whatever it begins with."""
+FOR_THE_HUB = frozenset(
+    {
+        *("HF_TOKEN", "HF_TOKEN_PATH", "HUGGING_FACE_HUB_TOKEN"),
+        *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"),
+        *("http_proxy", "https_proxy", "all_proxy", "no_proxy"),
+    }
+)
+"""What a program needs besides that downloads: a gated model's token, proxies with a password."""
+
+
+class Weights(msgspec.Struct):
+    """A place where a model's weights may be, as job.json names it."""
+
+    kind: str
+    module: str | None = None
+    path: str | None = None
+
+
+class _Model(msgspec.Struct):
+    weights: list[Weights] = []
+
+
+class _Job(msgspec.Struct):
+    model: _Model
+
+
+def allowed(environ: Mapping[str, str], *, hub: bool) -> dict[str, str]:
+    """Return the variables of `environ` for a program that downloads (`hub`) or does not."""
+    return {name: value for name, value in environ.items() if _is_allowed(name, hub)}
+
+
+def _is_allowed(name: str, hub: bool) -> bool:
+    if name in NAMES or (hub and name in FOR_THE_HUB):
+        return True
+    return name.startswith(PREFIXES) and not SECRET.search(name)
+
+
+def weights_of(job_file: Path) -> list[Weights]:
+    """Return where a job's weights may be; nothing where its job.json can't be read."""
+    try:
+        return decode(job_file.read_bytes(), _Job, file=job_file).model.weights
+    except (OSError, BadDocument):  # the trainer tells it
+        return []
+
+
+def need_the_hub(weights: Iterable[Weights]) -> bool:
+    """Return whether the model hub is the only one of these places that is there."""
+    places = list(weights)
+    return any(place.kind == "hub" for place in places) and not any(map(_is_here, places))
+
+
+def _is_here(place: Weights) -> bool:
+    if place.kind == "package" and place.module:
+        return importlib.util.find_spec(place.module) is not None
+    return place.kind == "folder" and place.path is not None and Path(place.path).is_dir()

@@ -1,0 +1,114 @@
+"""Settings of `local` that are legal numbers and can't work with this job or on this machine."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from cloudft import catalogue
+from cloudft.backends.local.request import hyper_parameters, stand_in
+from cloudft.documents import decode
+from cloudft.errors import BadDocument
+from cloudft.spec.load import LoadedJob
+from cloudft.types import Finding
+
+WIDEST = 65_536
+"""No layer of a published model is as wide: the bound where nothing is known of the model."""
+LARGEST_SCALE = 1_000.0
+"""Of alpha / r. Published recipes have 0.5 to 64; here the first step already runs away."""
+FEW_PROCESSES = 8
+"""So many trainers start on any machine, for a try; more need a processor each."""
+
+
+class _Widths(msgspec.Struct):
+    """The words of different families in config.json for the length of a token's vector."""
+
+    hidden_size: int | None = None
+    n_embd: int | None = None
+    d_model: int | None = None
+    dim: int | None = None
+    text_config: _Widths | None = None
+
+
+def findings(job: LoadedJob) -> Iterator[Finding]:
+    """Every such setting, as an error that names the field."""
+    local = job.spec.local
+    batch = int(hyper_parameters(job)["batchSize"])
+    if isinstance(local.processes, int) and local.processes > batch:
+        yield _error(
+            job,
+            "local.processes",
+            f"local.processes is {local.processes}, and a batch has {batch} records to share:"
+            " some would be idle",
+            f"set it to {batch} or less, or raise batchSize.",
+        )
+    elif isinstance(local.processes, int) and local.processes > max(FEW_PROCESSES, _processors()):
+        yield _error(
+            job,
+            "local.processes",
+            f"local.processes is {local.processes}, and this machine has {_processors()}"
+            " processors",
+            "set it to auto: one for each NVIDIA GPU.",
+        )
+    if local.method == "full":
+        return
+    widest = _widest(job)
+    if local.lora.r > widest:
+        yield _error(
+            job,
+            "local.lora.r",
+            f"local.lora.r is {local.lora.r}, and no layer of the model is wider than {widest}",
+            f"set it to {min(widest, 64)} or less.",
+        )
+    elif local.lora.alpha / local.lora.r > LARGEST_SCALE:
+        yield _error(
+            job,
+            "local.lora.alpha",
+            f"local.lora.alpha is {local.lora.alpha:g}: updates would be multiplied by"
+            f" {local.lora.alpha / local.lora.r:g} (alpha / r)",
+            f"set it to {2 * local.lora.r}, twice local.lora.r.",
+        )
+
+
+def _error(job: LoadedJob, field: str, message: str, fix: str) -> Finding:
+    path = str(job.path) if job.path else None
+    return Finding("error", "OutOfRange", message, fix, path, job.line_of(field), field)
+
+
+def _processors() -> int:
+    return os.cpu_count() or 1
+
+
+def _widest(job: LoadedJob) -> int:
+    """Return the largest width that a layer of the model can have, as far as it is known."""
+    model = stand_in(job)
+    if model is None:
+        return WIDEST
+    for folder in (Path(weights.path) for weights in model.weights if weights.path):
+        width = _width(folder / "config.json")
+        if width:
+            return width
+    return _by_size(model)
+
+
+def _by_size(model: catalogue.Model) -> int:
+    """A layer of width N has N * N weights at least in a model of that many."""
+    return math.isqrt(model.parameters) if model.parameters else WIDEST
+
+
+def _width(config: Path) -> int | None:
+    try:
+        found: Any = decode(config.read_bytes(), _Widths, file=config)
+    except (OSError, BadDocument):  # the model's own findings tell it
+        return None
+    for words in (found, found.text_config):
+        if words is not None:
+            width = words.hidden_size or words.n_embd or words.d_model or words.dim
+            if width:
+                return int(width)
+    return None

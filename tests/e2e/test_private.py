@@ -1,0 +1,46 @@
+"""Training texts, answers and logs can be read by their owner alone."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from processes import Cli, JobFile, wait_until
+
+
+def open_to_others(home: Path) -> list[str]:
+    """The files and folders that somebody else may enter, from the home downwards."""
+    found, waiting = [], [home]
+    while waiting:
+        for path in waiting.pop().iterdir():
+            if stat.S_IMODE(path.lstat().st_mode) & 0o077:
+                found.append(str(path.relative_to(home)))
+                waiting += [path] if path.is_dir() else []
+    return found
+
+
+def modes(folder: Path) -> dict[str, int]:
+    return {p.name: stat.S_IMODE(p.stat().st_mode) for p in folder.iterdir() if p.is_file()}
+
+
+def test_a_home_is_closed_to_others_whatever_the_umask_is(
+    cli: Cli, fresh_cli: Cli, job_file: JobFile, home: Path
+) -> None:
+    path = job_file(records=8, hyperparameters={"epochCount": 1})
+    done = fresh_cli("submit", path, preexec_fn=lambda: os.umask(0))
+    assert done.returncode == 0, done.stderr
+    assert open_to_others(home) == []
+    [job] = (home / "jobs").iterdir()
+    wait_until(lambda: (job / "ended.json").exists(), "the job's end")
+    assert set(modes(job / "data").values()) == {0o400}
+    assert modes(job)["trainer.log"] == 0o600
+
+    # A home as earlier versions made it is closed by the next submit.
+    for folder in (home, home / "jobs", home / "staged", job, job / "data"):
+        folder.chmod(0o755)
+    for file in (home / "staged").glob("*/*"):
+        file.chmod(0o444)
+    assert cli("submit", path, "--again").returncode == 0
+    assert open_to_others(home) == []
+    assert set(modes(job / "data").values()) == {0o400}

@@ -1,0 +1,38 @@
+"""`check` refuses settings of `local` that are numbers and can't work, by their field."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from processes import JobFile
+
+from cloudft.backends.local import limits
+from cloudft.spec.load import load_job
+
+
+@pytest.mark.parametrize(
+    ("local", "field", "fix"),
+    [
+        ({"processes": 5}, "local.processes", "set it to 4 or less"),
+        (
+            {"processes": 4096, "hyperparameters": {"batchSize": 4096}},
+            "local.processes",
+            "set it to auto",
+        ),
+        ({"lora": {"r": 10**9}}, "local.lora.r", "set it to 32 or less"),
+        ({"lora": {"r": 33}}, "local.lora.r", "set it to 32 or less"),
+        ({"model": "smollm2-135m", "lora": {"r": 20_000}}, "local.lora.r", "set it to 64 or less"),
+        ({"lora": {"r": 8, "alpha": 1e300}}, "local.lora.alpha", "set it to 16"),
+        ({"lora": {"r": 32, "alpha": 64}, "processes": 4}, None, None),
+        ({"method": "full", "lora": {"r": 10**9}}, None, None),
+    ],
+)
+def test_what_the_model_or_the_batch_can_not_take_is_refused(
+    job_file: JobFile, local: dict[str, Any], field: str | None, fix: str | None
+) -> None:
+    """The tiny model is 32 wide, and a batch has 4 records."""
+    found = list(limits.findings(load_job(job_file(local=local))))
+    assert [(f.field, f.severity) for f in found] == ([(field, "error")] if field else [])
+    if fix:
+        assert fix in found[0].fix and found[0].line
