@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
+from cloudft.cli.ranges import SEED
 from cloudft.home import Home
 
 PLACE = {"profile": "AWS_PROFILE", "region": "AWS_REGION", "endpoint_url": "AWS_ENDPOINT_URL"}
@@ -156,7 +157,7 @@ def spec_options(function: Function) -> Function:
         return function(*args, flags=flags, **kwargs)
 
     for option in (
-        click.option("--seed", type=int, help="The job file's seed."),
+        click.option("--seed", type=SEED, help="The job file's seed."),
         click.option("--name", help="The job file's name."),
         click.option(
             "--set",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cloudft.cli.options import Console, complete_backend, console_options, place
+from cloudft.cli.ranges import DAYS
 from cloudft.home import Home
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def ps_command(backend_name: str | None, cost: bool, console: Console) -> int:
     ),
     help="Only of this kind; may be given several times.",
 )
-@click.option("--older-than", type=float, default=0.0, metavar="DAYS", help="Only older ones.")
+@click.option("--older-than", type=DAYS, default=0.0, metavar="DAYS", help="Only older ones.")
 @click.option("--dry-run", is_flag=True, help="List them and remove nothing.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @console_options

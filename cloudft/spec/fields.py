@@ -15,8 +15,11 @@ from pydantic_core import PydanticCustomError
 
 from cloudft.spec.scalars import Plain, as_number, as_truth
 
-Int = Annotated[int, BeforeValidator(as_number)]
-Float = Annotated[float, BeforeValidator(as_number)]
+READ_NUMBER = BeforeValidator(as_number)
+"""Stands behind Field(ge=..., le=...) in a field that may be null: before it, the JSON Schema would
+not name the bounds (pydantic 2.14)."""
+Int = Annotated[int, READ_NUMBER]
+Float = Annotated[float, READ_NUMBER]
 Bool = Annotated[bool, BeforeValidator(as_truth)]
 
 
@@ -107,7 +110,27 @@ def _number(value: object) -> int | float:
     return value
 
 
-Number = Annotated[int | float, PlainValidator(_number), WithJsonSchema({"type": "number"})]
+def _setting(value: object) -> int | float | str:
+    """A grader's hyperparameter, whose names and ranges no table of the catalogue has."""
+    value = as_number(value)
+    if isinstance(value, str):
+        return str(value)
+    number = _number(value)
+    if abs(number) > GREATEST:
+        fix = f"write a number from -{GREATEST:g} to {GREATEST:g}"
+        raise bad("OutOfRange", f"{number:g} is no hyperparameter's value", fix)
+    return number
+
+
+GREATEST = 1e9
+_NUMBER_SCHEMA = {"type": "number", "minimum": -GREATEST, "maximum": GREATEST}
+Number = Annotated[int | float, PlainValidator(_number), WithJsonSchema(_NUMBER_SCHEMA)]
+"""A hyperparameter; checks.py holds it to the range in the model's table."""
+Setting = Annotated[
+    int | float | str,
+    PlainValidator(_setting),
+    WithJsonSchema({"anyOf": [_NUMBER_SCHEMA, {"type": "string"}]}),
+]
 
 SUPPORTED_TYPES = (
     "FINE_TUNING",
@@ -208,15 +231,21 @@ def _processes(value: object) -> int | str:
     found = as_number(value)
     if found == "auto":
         return "auto"
-    if type(found) is int and found >= 1:
+    if type(found) is int and 1 <= found <= MOST_PROCESSES:
         return found
-    raise bad("BadValue", f"{_shown(value)} is no number of processes", "write 1, 2, ... or auto")
+    fix = f"write auto, or a number from 1 to {MOST_PROCESSES}"
+    raise bad("BadValue", f"{_shown(value)} is no number of processes", fix)
+
+
+MOST_PROCESSES = 1024
 
 
 Processes = Annotated[
     int | str,
     PlainValidator(_processes),
-    WithJsonSchema({"anyOf": [{"const": "auto"}, {"type": "integer", "minimum": 1}]}),
+    WithJsonSchema(
+        {"anyOf": [{"const": "auto"}, {"type": "integer", "minimum": 1, "maximum": MOST_PROCESSES}]}
+    ),
 ]
 
 
