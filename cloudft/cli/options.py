@@ -13,6 +13,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from cloudft.cli.ranges import SEED
+from cloudft.errors import CloudftError
 from cloudft.home import Home
 
 PLACE = {"profile": "AWS_PROFILE", "region": "AWS_REGION", "endpoint_url": "AWS_ENDPOINT_URL"}
@@ -112,7 +113,7 @@ def complete_job(_ctx: click.Context, _param: click.Parameter, start: str) -> li
         ids = sorted(
             entry.name for entry in Home.from_environ().jobs.iterdir() if entry.name[0] != "."
         )
-    except OSError:
+    except (OSError, CloudftError):
         return []
     return [CompletionItem(name) for name in ids if name.startswith(start)]
 

@@ -158,6 +158,7 @@ def test_help_loads_nothing_heavy() -> None:
         "cloudft.cli.main",
         "cloudft.cli.failures",
         "cloudft.cli.lazy",
+        "cloudft.cli.streams",
         "cloudft.errors",
     }
 
