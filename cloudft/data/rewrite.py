@@ -57,6 +57,14 @@ class Rewriting:
             with sink:
                 self._read(sources, "" if target == "csv" else target, sink)
             self._raise_errors()
+        if isinstance(sink, CsvFile) and sink.formulas:
+            self.findings.note(
+                "SpreadsheetFormula",
+                f"records that begin as a formula does, kept as they are: {sink.formulas}",
+                "open it in a spreadsheet only with its columns imported as text",
+                file=str(out),
+                severity="warning",
+            )
         return sink.data_file(out.name)
 
     def split(
