@@ -15,6 +15,7 @@
     ├── AwsRefused                    4   AWS refused: credentials, permission, no such thing
     │   ├── AwsNotFound               4   there is no such thing
     │   ├── AwsDenied                 4   this identity may not do it
+    │   ├── NoSuchProfile             4   the AWS configuration has no profile of that name
     │   ├── AwsConflict               4   a name that is taken, a state that does not allow it
     │   └── CredentialsExpired        4   log in again; a job that is watched goes on
     ├── AwsUnreachable                5   throttled or unreachable: worth another try
@@ -173,6 +174,12 @@ class AwsConflict(AwsRefused):
     """A name is taken, or the state of a thing does not allow it."""
 
     code = "AwsConflict"
+
+
+class NoSuchProfile(AwsRefused):
+    """The AWS configuration has no profile of that name."""
+
+    code = "NoSuchProfile"
 
 
 class CredentialsExpired(AwsRefused):

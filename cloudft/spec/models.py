@@ -13,20 +13,23 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from cloudft.spec.fields import (
     ACCOUNT,
     CUSTOMIZATION_TYPE,
+    GROUP_ID,
+    IMAGE_URI,
     INSTANCE_TYPE,
     JOB_NAME,
     KMS_KEY,
     MACHINE_ARN,
     MODEL_NAME,
+    MOST_TAGS,
     READ_NUMBER,
     REGION,
     ROLE_ARN,
     S3_URI,
     STACK,
+    SUBNET_ID,
     TAG_KEY,
     TAG_VALUE,
     URL,
-    VPC_ID,
     Bool,
     Float,
     Fsdp,
@@ -38,6 +41,9 @@ from cloudft.spec.fields import (
     TargetModules,
     Validation,
     bad,
+    few_tags,
+    no_twins,
+    own_columns,
 )
 
 Column = Literal["prompt", "completion", "instruction", "input", "output", "text", "messages"]
@@ -81,7 +87,9 @@ class DataSpec(Section):
     mix: Annotated[tuple[Mix, ...], NOT_STRICT, AfterValidator(_leaves_room)] = Field(
         default=(), description="General data against forgetting."
     )
-    columns: dict[Column, Annotated[str, Field(min_length=1)]] = Field(
+    columns: Annotated[
+        dict[Column, Annotated[str, Field(min_length=1)]], AfterValidator(own_columns)
+    ] = Field(
         default_factory=dict,
         description="Your column names: {prompt: question, completion: answer}.",
     )
@@ -109,11 +117,11 @@ class EarlyStopping(Section):
 class Vpc(Section):
     """The network of a Bedrock job. Bedrock wants both lists."""
 
-    subnet_ids: Annotated[tuple[VPC_ID, ...], NOT_STRICT] = Field(
+    subnet_ids: Annotated[tuple[SUBNET_ID, ...], NOT_STRICT, AfterValidator(no_twins)] = Field(
         min_length=1, max_length=16, description="1 to 16 subnets."
     )
-    security_group_ids: Annotated[tuple[VPC_ID, ...], NOT_STRICT] = Field(
-        min_length=1, max_length=5, description="1 to 5 security groups."
+    security_group_ids: Annotated[tuple[GROUP_ID, ...], NOT_STRICT, AfterValidator(no_twins)] = (
+        Field(min_length=1, max_length=5, description="1 to 5 security groups.")
     )
 
 
@@ -254,9 +262,9 @@ class EvaluateSpec(Section):
     task: Literal["auto", "classification", "json", "text"] = Field(
         default="auto", description="What the answers are; found from the data if auto."
     )
-    labels: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], NOT_STRICT] = Field(
-        default=(), description="The labels of a classification; those of the data if empty."
-    )
+    labels: Annotated[
+        tuple[Annotated[str, Field(min_length=1)], ...], NOT_STRICT, AfterValidator(no_twins)
+    ] = Field(default=(), description="The labels of a classification; those of the data if empty.")
     max_new_tokens: Annotated[int, Field(ge=1, le=MOST_TOKENS), READ_NUMBER] | None = Field(
         default=None, description="Of an answer at most; by the longest reference if unset."
     )
@@ -286,7 +294,7 @@ class SageMakerSpec(Section):
         default=None, description="Such as ml.g5.2xlarge; the cheapest that fits if unset."
     )
     instance_count: Int = Field(default=1, ge=1, le=64, description="Machines.")
-    image_uri: Annotated[str, Field(min_length=1, max_length=255)] | None = Field(
+    image_uri: IMAGE_URI | None = Field(
         default=None,
         description="A PyTorch training image; the SageMaker SDK's own choice if unset.",
     )
@@ -356,8 +364,9 @@ class JobSpec(Section):
         default=None, description="For REINFORCEMENT_FINE_TUNING."
     )
     seed: Int = Field(default=7, ge=0, le=2**32 - 1, description="Of the split and of training.")
-    tags: dict[TAG_KEY, TAG_VALUE] = Field(
-        default_factory=dict, max_length=200, description="Tags of everything made on AWS."
+    tags: Annotated[dict[TAG_KEY, TAG_VALUE], AfterValidator(few_tags)] = Field(
+        default_factory=dict,
+        description=f"Tags of what is made on AWS: {MOST_TAGS} at most, none of aws: or cloudft:.",
     )
     budget_usd: Annotated[float, Field(ge=0, le=1e9), READ_NUMBER] | None = Field(
         default=None, description="submit refuses when its estimate is above this."
