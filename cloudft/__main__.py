@@ -1,6 +1,19 @@
-"""`python -m cloudft`."""
+"""`python -m cloudft`, and the script `cloudft`."""
 
-from cloudft.cli.main import main
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Run the command line. Ctrl-C while it is still being imported ends it as later."""
+    try:
+        from cloudft.cli.main import main as run
+
+        run()
+    except KeyboardInterrupt:
+        sys.exit(130)
+
 
 if __name__ == "__main__":
     main()

@@ -15,6 +15,7 @@
     ├── AwsRefused                    4   AWS refused: credentials, permission, no such thing
     │   ├── AwsNotFound               4   there is no such thing
     │   ├── AwsDenied                 4   this identity may not do it
+    │   ├── NoSuchProfile             4   the AWS configuration has no profile of that name
     │   ├── AwsConflict               4   a name that is taken, a state that does not allow it
     │   ├── ClockSkewed               4   this machine's clock is wrong; likewise
     │   └── CredentialsExpired        4   log in again; a job that is watched goes on
@@ -180,6 +181,12 @@ class ClockSkewed(AwsRefused):
     """The clock of this machine is too far from AWS's for a signature to count."""
 
     code = "ClockSkewed"
+
+
+class NoSuchProfile(AwsRefused):
+    """The AWS configuration has no profile of that name."""
+
+    code = "NoSuchProfile"
 
 
 class CredentialsExpired(AwsRefused):

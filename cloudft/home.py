@@ -13,9 +13,14 @@ models/   converted model weights (the trainer's cache); may be removed at any t
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+from cloudft.errors import StoreError
+
+DEFAULT = "~/.cloudft"
 
 
 @dataclass(frozen=True)
@@ -27,10 +32,15 @@ class Home:
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str] | None = None) -> Home:
-        """CLOUDFT_HOME or ~/.cloudft; CLOUDFT_MODEL_CACHE moves the model cache elsewhere."""
+        """CLOUDFT_HOME or ~/.cloudft; CLOUDFT_MODEL_CACHE moves the model cache elsewhere.
+
+        A variable that is empty counts as unset, and `~` is the user's home. Raise StoreError for
+        a path that can be no folder: what can't be read must not look like a home without jobs.
+        """
         environ = os.environ if environ is None else environ
-        path = Path(environ.get("CLOUDFT_HOME") or "~/.cloudft").expanduser().absolute()
-        return cls(path, environ.get("CLOUDFT_MODEL_CACHE") or None)
+        path = _folder("CLOUDFT_HOME", environ.get("CLOUDFT_HOME") or DEFAULT)
+        models = environ.get("CLOUDFT_MODEL_CACHE")
+        return cls(path, str(_folder("CLOUDFT_MODEL_CACHE", models)) if models else None)
 
     @property
     def jobs(self) -> Path:
@@ -71,5 +81,40 @@ class Home:
     def models(self) -> Path:
         """Converted model weights."""
         if self.environ_models:
-            return Path(self.environ_models).expanduser().absolute()
+            return Path(self.environ_models)
         return self.path / "models"
+
+
+def _folder(variable: str, given: str) -> Path:
+    """The folder that a variable names, which need not be there yet. Raise StoreError."""
+    try:
+        path = Path(given).expanduser()
+        why = _unusable(path)
+    except RuntimeError:
+        path, why = Path(given), "there is no such user"
+    except (OSError, ValueError) as error:
+        why = str(getattr(error, "strerror", None) or error).lower()
+    if why is None:
+        return path
+    fix = f"set {variable} to a folder of your own, by its absolute path."
+    raise StoreError(f"{variable} can't be used: {why}", file=str(path), fix=fix)
+
+
+def _unusable(path: Path) -> str | None:
+    """Why a path can be no home, if so. Raise OSError."""
+    if not path.is_absolute():
+        return "a relative path is another folder in each place that cloudft is called from"
+    nearest = path
+    while True:
+        try:
+            mode = nearest.stat().st_mode
+            break
+        except (FileNotFoundError, NotADirectoryError):
+            if nearest.is_symlink():
+                return f"{nearest} is a link to what is not there"
+            nearest = nearest.parent
+    if not stat.S_ISDIR(mode):
+        return f"{nearest} is a file where a folder should be"
+    if not os.access(nearest, os.R_OK | os.X_OK):
+        return f"you may not read {nearest}"
+    return None

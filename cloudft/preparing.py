@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 
 from cloudft import cost
@@ -12,8 +12,8 @@ from cloudft.backends import backend as backend_by_name
 from cloudft.backends.base import Backend, Probes, Quotes, StagedJob
 from cloudft.data.examine import Examined, examine
 from cloudft.data.rules import Rules
-from cloudft.data.stage import stage
-from cloudft.errors import AwsRefused, AwsUnreachable, CheckFailed, OverBudget
+from cloudft.data.stage import Staged, stage
+from cloudft.errors import AwsRefused, AwsUnreachable, CheckFailed, NoSuchProfile, OverBudget
 from cloudft.home import Home
 from cloudft.spec.load import LoadedJob
 from cloudft.types import Estimate, Finding, Plan, Volume
@@ -48,12 +48,23 @@ def _rules(job: LoadedJob) -> Rules:
 
 
 def _examined(job: LoadedJob, progress: Callable[[int], None] | None) -> Examined:
-    return examine(
+    examined = examine(
         job.spec.data,
         format=_format(job),
         base_dir=job.base_dir,
         progress=progress,
         rules=_rules(job),
+    )
+    return replace(examined, findings=_placed(job, examined.findings))
+
+
+def _placed(job: LoadedJob, findings: Sequence[Finding]) -> tuple[Finding, ...]:
+    """Findings about a field of the job file and no file of data, with their place in it."""
+    return tuple(
+        replace(f, file=str(job.path), line=job.line_of(f.field))
+        if job.path and f.file is None and f.field is not None
+        else f
+        for f in findings
     )
 
 
@@ -71,6 +82,8 @@ def _told(job: LoadedJob, backend: Backend) -> Sequence[Finding]:
     """What the backend finds. Where the account may not be asked for what is unsaid: that."""
     try:
         return backend.check(backend.completed(job))
+    except NoSuchProfile:  # the check names its field; the stack would have said the rest
+        return [finding for finding in backend.check(job) if finding.code != "MissingValue"]
     except CheckFailed as error:  # and what can be said without what is missing
         rest = [finding for finding in backend.check(job) if finding.code != "MissingValue"]
         return [*error.findings, *rest]
@@ -131,7 +144,15 @@ def prepare(
     errors = [finding for finding in findings if finding.severity == "error"]
     if errors:
         raise CheckFailed(errors[0].message, findings)
-    staged = stage(
+    try:
+        staged = _staged(job, home, progress)
+    except CheckFailed as error:
+        raise CheckFailed(error.message, _placed(job, error.findings)) from error
+    return StagedJob(job, staged.manifest, staged.folder), (*findings, *staged.findings)
+
+
+def _staged(job: LoadedJob, home: Home, progress: Callable[[int], None] | None) -> Staged:
+    return stage(
         job.spec.data,
         customization_type=job.spec.customization_type,
         format=_format(job),
@@ -141,7 +162,6 @@ def prepare(
         progress=progress,
         rules=_rules(job),
     )
-    return StagedJob(job, staged.manifest, staged.folder), (*findings, *staged.findings)
 
 
 def check_budget(job: LoadedJob, plan: Plan) -> None:

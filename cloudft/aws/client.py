@@ -21,6 +21,7 @@ from cloudft.errors import (
     AwsUnreachable,
     ClockSkewed,
     CredentialsExpired,
+    NoSuchProfile,
 )
 
 BUSY = {
@@ -101,6 +102,7 @@ def client(service: str, place: Place | None = None, *, attempts: int = 5) -> An
     from botocore.config import Config
 
     place = place or Place()
+    check_profile(place)
     config = Config(
         retries={"mode": "standard", "total_max_attempts": attempts},
         connect_timeout=5,
@@ -136,9 +138,26 @@ def _settings_errors() -> Iterator[None]:
 
     try:
         yield
-    except BotoCoreError as error:
+    except (BotoCoreError, ValueError) as error:  # ValueError: an endpoint that is no address
         fix = "set AWS_REGION and AWS_PROFILE, or `aws configure`."
         raise AwsRefused(str(error), fix=fix) from error
+
+
+def check_profile(place: Place) -> None:
+    """Raise NoSuchProfile where the profile, named or by AWS_PROFILE, is not configured."""
+    import botocore.session
+    from botocore.exceptions import ProfileNotFound
+
+    session = botocore.session.Session(profile=place.profile)
+    try:
+        session.get_scoped_config()
+    except ProfileNotFound as error:
+        name, known = session.profile, ", ".join(session.available_profiles[:10])
+        fix = f"take one of {known}, or `aws configure --profile {name}`."
+        raise NoSuchProfile(
+            f"the AWS configuration has no profile {str(name)[:100]!r}",
+            fix=fix if known else f"`aws configure --profile {name}`, or leave it out.",
+        ) from error
 
 
 @functools.cache

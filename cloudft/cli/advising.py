@@ -15,6 +15,7 @@ from cloudft.cli.options import (
     job_file_argument,
     spec_options,
 )
+from cloudft.cli.ranges import RECORDS, USD
 from cloudft.home import Home
 
 if TYPE_CHECKING:
@@ -32,14 +33,14 @@ if TYPE_CHECKING:
 @backend_option
 @click.option(
     "--limit",
-    type=click.IntRange(1),
+    type=RECORDS,
     default=100,
     show_default=True,
     help="Held-out records that are asked.",
 )
 @click.option(
     "--input-price",
-    type=click.FloatRange(0),
+    type=USD,
     help="USD for a million input tokens, for the number of requests at which tuning pays.",
 )
 @console_options

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cloudft.cli.options import Console, console_options, place
+from cloudft.cli.ranges import PID, PORT, SECONDS
 from cloudft.errors import UsageError
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def stand_ins(path: Path | None) -> dict[str, str]:
     "  cloudft endpoint --state .bedrock --models stand-ins.yaml\n"
     "  AWS_ENDPOINT_URL=http://127.0.0.1:5000 aws bedrock list-model-customization-jobs",
 )
-@click.option("--port", type=click.IntRange(0, 65535), default=0, help="0 takes a free one.")
+@click.option("--port", type=PORT, default=0, help="0 takes a free one.")
 @click.option(
     "--host", default="127.0.0.1", show_default=True, help="Another than loopback is open to all."
 )
@@ -82,11 +83,13 @@ def stand_ins(path: Path | None) -> dict[str, str]:
     show_default=True,
     help="fast: jobs train nothing and end at once, for tests of what is around them.",
 )
+@click.option("--seconds", type=SECONDS, default=0.0, help="How long a job takes by a fast clock.")
 @click.option(
-    "--seconds", type=click.FloatRange(0), default=0.0, help="How long a job takes by a fast clock."
-)
-@click.option(
-    "--jobs", type=click.IntRange(1), default=2, show_default=True, help="Jobs at once (quota)."
+    "--jobs",
+    type=click.IntRange(1, 10_000),
+    default=2,
+    show_default=True,
+    help="Jobs at once (quota).",
 )
 @click.option("--as-on-aws", is_flag=True, help="Offer no model past its end of life.")
 @click.option(
@@ -102,7 +105,7 @@ def stand_ins(path: Path | None) -> dict[str, str]:
     help="Take only requests signed with a key of this file, written as ~/.aws/credentials.",
 )
 @click.option("--operations", is_flag=True, help="Print which operations it offers, and end.")
-@click.option("--until-pid", type=int, metavar="PID", help="End when that process is gone.")
+@click.option("--until-pid", type=PID, metavar="PID", help="End when that process is gone.")
 @console_options
 def endpoint_command(
     port: int,

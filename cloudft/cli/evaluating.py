@@ -12,6 +12,7 @@ from cloudft.cli.figures import interval, number, signed
 from cloudft.cli.jobs import follow_and_show, open_job
 from cloudft.cli.options import Console, console_options, job_argument
 from cloudft.cli.progress import counting
+from cloudft.cli.ranges import RECORDS, TOKENS
 from cloudft.home import Home
 
 if TYPE_CHECKING:
@@ -54,8 +55,8 @@ MARKS = {"good": "ok", "warning": "look", "bad": "BAD"}
     type=click.Choice(["classification", "json", "text"]),
     help="What the answers are; found from the data if left out.",
 )
-@click.option("--limit", type=click.IntRange(1), help="So many records at most, evenly spread.")
-@click.option("--max-new-tokens", type=click.IntRange(1), help="Of an answer at most.")
+@click.option("--limit", type=RECORDS, help="So many records at most, evenly spread.")
+@click.option("--max-new-tokens", type=TOKENS, help="Of an answer at most.")
 @click.option("--quick", is_flag=True, help="The scores alone: no general text, no memorising.")
 @click.option("--consistency", is_flag=True, help="Ask again in other words, and by sampling.")
 @click.option(

@@ -1,62 +1,133 @@
-"""Errors as people and programs want them: one message, a remedy, an honest exit code."""
+"""Errors as people and programs want them: one message, a remedy, an honest exit code.
+
+No exception leaves `run`: the outermost frame of the program turns each into a message.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import os
+import platform
+import re
 import sys
 import traceback
+from collections.abc import Iterator
 from typing import Any
 
 import click
 
+from cloudft import __version__
+from cloudft.cli import streams
 from cloudft.errors import CloudftError
 
 INTERRUPTED = 130
+PIPE_CLOSED = 141
+"""128 + SIGPIPE: what a shell gives for `ls`, `git` or `grep` in the place of `cloudft`."""
+LONGEST_MESSAGE = 1000
+_SHORT_OUTPUT = re.compile(r"-[vqh]*o=?(.*)", re.DOTALL)
+_VERBOSE = re.compile(r"--verbose|-[qh]*v[vqh]*(o.*)?", re.DOTALL)
+_LONG_WORD = re.compile(r"\S{1000,}")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+_AFTER_THE_COMMAND = ("--output", "-o", "--profile", "--region", "--endpoint-url", "-v", "-q")
 
 
 def run(command: click.Command) -> int:
-    """Run `command` with this process's arguments; returns the exit code."""
+    """Run `command` with this process's arguments; return the exit code and raise nothing."""
     try:
-        result = command.main(standalone_mode=False)
-        sys.stdout.flush()
-        return result if isinstance(result, int) else 0
+        code = _outcome(command)
+        streams.flush()
+    except KeyboardInterrupt:  # again, while the first was being reported
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader of a pipe went away (`cloudft list | head`). Nothing is left to say to it.
+        streams.discard()
+        return PIPE_CLOSED
+    except OSError as error:
+        streams.discard()
+        click.echo(f"error: can't write the output: {error.strerror or error}", err=True)
+        return 1
+    return code
+
+
+def _outcome(command: click.Command) -> int:
+    """The exit code of a run whose errors were reported. Raise OSError of the streams alone."""
+    try:
+        return _call(command)
     except CloudftError as error:
         return tell(error)
-    except click.exceptions.Abort:
+    except (click.exceptions.Abort, KeyboardInterrupt, EOFError):
         return interrupted()
-    except KeyboardInterrupt:
-        return interrupted()
+    except click.exceptions.NoArgsIsHelpError as error:
+        # A group without a command: its help, and success, as gh and kubectl do.
+        click.echo(error.format_message())
+        return 0
     except click.UsageError as error:
         return tell_usage(error)
     except click.ClickException as error:
         return tell_message(error.format_message(), "Usage", error.exit_code)
-    except BrokenPipeError:
-        # The reader of a pipe went away (`cloudft list | head`). Nothing is left to say to it.
-        with contextlib.suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 0
+    except BrokenPipeError as error:
+        if streams.reader_has_gone():
+            raise
+        return tell_bug(error)
+    except OSError as error:
+        if _came_from_printing(error):
+            raise
+        return tell_os_error(error)
     except Exception as error:
         return tell_bug(error)
 
 
-def wants_json() -> bool:
-    """True when this call asked for JSON, even if it broke off before its options were read."""
+def _came_from_printing(error: BaseException) -> bool:
+    frames = traceback.walk_tb(error.__traceback__)
+    return any(frame.f_code is click.echo.__code__ for frame, _ in frames)
+
+
+def _call(command: click.Command) -> int:
+    """Call `command` as click does.
+
+    `Command.main` would take every broken pipe for that of standard output, one to a child
+    process too, and end the program with 1 and without a word.
+    """
     arguments = sys.argv[1:]
-    pairs = zip(arguments, [*arguments[1:], ""], strict=True)
-    return "--output=json" in arguments or any(
-        option in ("--output", "-o") and value == "json" for option, value in pairs
-    )
+    if os.environ.get("_CLOUDFT_COMPLETE"):
+        command.main(arguments, prog_name="cloudft")
+    if any("\0" in word for word in arguments):
+        raise click.UsageError("an argument holds a NUL character")
+    try:
+        with command.make_context("cloudft", arguments) as context:
+            result = command.invoke(context)
+    except click.exceptions.Exit as end:
+        return end.exit_code
+    return result if isinstance(result, int) else 0
+
+
+def wants_json() -> bool:
+    """Return whether this call asks for JSON, even if it broke off before its options were read."""
+    asked = False
+    for word, following in _with_next(sys.argv[1:]):
+        short = _SHORT_OUTPUT.fullmatch(word)
+        if word == "--":
+            break
+        if word == "--output":
+            asked = following == "json"
+        elif word.startswith("--output="):
+            asked = word == "--output=json"
+        elif short:
+            asked = (short[1] or following) == "json"
+    return asked
+
+
+def _with_next(words: list[str]) -> Iterator[tuple[str, str]]:
+    return zip(words, [*words[1:], ""][: len(words)], strict=True)
 
 
 def tell(error: CloudftError) -> int:
-    """An error that cloudft raised on purpose, with all of its findings."""
+    """Report an error that cloudft raised on purpose, with all of its findings."""
     findings = getattr(error, "findings", ())
     shown = [f for f in findings if f.severity == "error"] or [error]
     for item in shown:
-        click.echo(f"error: {item.message}{place(item)}", err=True)
+        click.echo(printable(f"error: {item.message}{place(item)}"), err=True)
         if item.fix:
-            click.echo(f"  fix: {item.fix}", err=True)
+            click.echo(printable(f"  fix: {item.fix}"), err=True)
     if wants_json():
         from cloudft.cli.render import json_text
         from cloudft.types import to_json
@@ -73,6 +144,12 @@ def tell(error: CloudftError) -> int:
     return error.exit_code
 
 
+def printable(text: str) -> str:
+    """Return the text for a terminal: no control characters, no words of thousands of letters."""
+    text = _LONG_WORD.sub(lambda found: f"{found[0][:200]}...", text)
+    return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
 def place(item: Any) -> str:
     """` (FILE:LINE, FIELD)`, with what is known of it."""
     file = f"{item.file}:{item.line}" if item.file and item.line else item.file
@@ -81,32 +158,54 @@ def place(item: Any) -> str:
 
 
 def tell_usage(error: click.UsageError) -> int:
-    """A wrong flag or argument, and where help is."""
+    """Report a wrong flag or argument, and where help is."""
     path = error.ctx.command_path if error.ctx else "cloudft"
-    return tell_message(error.format_message(), "Usage", 2, f"see `{path} --help`")
+    fix = f"see `{path} --help`"
+    if isinstance(error, click.NoSuchOption) and error.option_name in _AFTER_THE_COMMAND:
+        fix = (
+            f"write {error.option_name} after the command: `{path} COMMAND {error.option_name} ...`"
+        )
+    return tell_message(error.format_message(), "Usage", 2, fix)
 
 
 def tell_message(message: str, code: str, exit_code: int, fix: str | None = None) -> int:
-    """An error of click's, in our form."""
+    """Report an error of click's in our form."""
+    if len(message) > LONGEST_MESSAGE:
+        message = f"{message[:LONGEST_MESSAGE]}... ({len(message)} characters)"
     error = CloudftError(message, fix=fix)
     error.code = code  # type: ignore[misc]
     tell(error)
     return exit_code
 
 
+def tell_os_error(error: OSError) -> int:
+    """Report what the operating system refused: a name too long, a folder that is not writable."""
+    from cloudft.files import REMEDIES
+
+    named = f"{str(error.filename)[:200]}: " if error.filename else ""
+    remedy = REMEDIES.get(error.errno or 0, "check that path; -v prints where it was used.")
+    _traceback_if_verbose()
+    return tell_message(f"{named}{error.strerror or error}", "System", 1, remedy)
+
+
 def interrupted() -> int:
-    """Ctrl-C."""
+    """Report Ctrl-C."""
     click.echo("interrupted", err=True)
     return INTERRUPTED
 
 
 def tell_bug(error: Exception) -> int:
-    """Something that should not happen: the message here, the traceback where it was asked for."""
-    if {"-v", "--verbose"} & set(sys.argv):
-        traceback.print_exc()
+    """Report what should not happen: one message here, the traceback with -v alone."""
+    _traceback_if_verbose()
+    where = f"cloudft {__version__}, Python {platform.python_version()}, {platform.system()}"
     return tell_message(
-        f"unexpected {type(error).__name__}: {error}",
+        f"internal error: {type(error).__name__}: {str(error)[:300]} ({where})",
         "Internal",
         1,
-        "this is a fault of cloudft: please report it with what the command prints with -v.",
+        "this is a fault of cloudft: run it again with -v, and report what that prints.",
     )
+
+
+def _traceback_if_verbose() -> None:
+    if any(_VERBOSE.fullmatch(word) for word in sys.argv[1:]):
+        traceback.print_exc()

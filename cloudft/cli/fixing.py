@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cloudft.cli.options import Console
+from cloudft.errors import UsageError
 
 if TYPE_CHECKING:
     from cloudft.data.sources import SourceFile
@@ -48,19 +49,24 @@ def fix(job: LoadedJob, findings: Iterable[Finding], folder: Path, console: Cons
 def _mend(source: SourceFile, out: Path) -> dict[str, Any]:
     import orjson
 
+    from cloudft.archives import BadArchive
     from cloudft.data.mend import mended
     from cloudft.data.rewrite import output
 
     kept = changed = 0
     left_out = []
-    with output(out) as temporary, temporary.open("wb") as file, source.open() as handle:
-        for line in mended(handle):
-            for record in line.records:
-                file.write(orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE))
-            kept += len(line.records)
-            changed += line.changed
-            if line.left_out:
-                left_out.append({"line": line.line, "code": line.left_out})
+    try:
+        with output(out) as temporary, temporary.open("wb") as file, source.open() as handle:
+            for line in mended(handle):
+                for record in line.records:
+                    file.write(orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE))
+                kept += len(line.records)
+                changed += line.changed
+                if line.left_out:
+                    left_out.append({"line": line.line, "code": line.left_out})
+    except BadArchive as error:
+        what = f"the packed file can't be mended: {error}"
+        raise UsageError(what, file=source.shown, fix="unpack it, and name the result.") from error
     return {
         "file": source.shown,
         "copy": out,

@@ -9,6 +9,7 @@ import click
 
 from cloudft.cli.jobs import open_job
 from cloudft.cli.options import Console, console_options, job_argument, parse_settings
+from cloudft.cli.ranges import SECONDS
 from cloudft.home import Home
 
 if TYPE_CHECKING:
@@ -43,7 +44,9 @@ DTYPE = "bfloat16"
 )
 @click.option("--dry-run", is_flag=True, help="Merge, check, print the plan and send nothing.")
 @click.option("--wait", is_flag=True, help="Follow the import until it ends.")
-@click.option("--timeout", type=float, metavar="SECONDS", help="With --wait: exit 124 after this.")
+@click.option(
+    "--timeout", type=SECONDS, metavar="SECONDS", help="With --wait: exit 124 after this."
+)
 @click.option("--again", is_flag=True, help="Import once more even if that was done.")
 @console_options
 def import_command(

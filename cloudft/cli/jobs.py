@@ -16,6 +16,7 @@ from cloudft.cli.options import (
     job_argument,
     place,
 )
+from cloudft.cli.ranges import SECONDS
 from cloudft.home import Home
 
 if TYPE_CHECKING:
@@ -152,7 +153,7 @@ def status_command(reference: str, console: Console) -> int:
 
 @click.command("watch", epilog="\b\nExample:\n  cloudft watch -")
 @job_argument
-@click.option("--timeout", type=float, metavar="SECONDS", help="Exit with 124 after this long.")
+@click.option("--timeout", type=SECONDS, metavar="SECONDS", help="Exit with 124 after this long.")
 @console_options
 def watch_command(reference: str, timeout: float | None, console: Console) -> int:
     """Follow a job until it ends. Ctrl-C ends the watching, not the job.

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from cloudft.cli.options import Console, console_options
+from cloudft.cli.ranges import SIMILARITY
 from cloudft.cli.rewriting import columns_option
 
 SHOWN = 20
@@ -21,7 +22,7 @@ SHOWN = 20
 @click.option("--test", multiple=True, metavar="FILE")
 @click.option(
     "--near",
-    type=click.FloatRange(0.5, 1),
+    type=SIMILARITY,
     metavar="SIMILARITY",
     help="Near inputs too: the Jaccard index of word 3-grams, 0.8 for instance.",
 )

@@ -7,7 +7,7 @@ import sys
 import click
 
 from cloudft import __version__
-from cloudft.cli import failures
+from cloudft.cli import failures, streams
 from cloudft.cli.lazy import LazyGroup
 
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -68,4 +68,6 @@ def cloudft() -> None:
 
 def main() -> None:
     """The entry point: run, and turn whatever went wrong into a message and an exit code."""
+    streams.open_missing()
+    streams.write_any_text()
     sys.exit(failures.run(cloudft))

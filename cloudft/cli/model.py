@@ -10,6 +10,7 @@ import click
 
 from cloudft.cli.jobs import open_job
 from cloudft.cli.options import Console, console_options, job_argument
+from cloudft.cli.ranges import SEED, TOKENS, FiniteRange
 from cloudft.errors import UsageError
 
 if TYPE_CHECKING:
@@ -33,16 +34,16 @@ if TYPE_CHECKING:
     help="Ask every record of a file (any shape that data.train takes); its answers stand beside.",
 )
 @click.option("--base", is_flag=True, help="Ask the base model too, side by side.")
-@click.option("--max-new-tokens", type=click.IntRange(1), default=256, show_default=True)
+@click.option("--max-new-tokens", type=TOKENS, default=256, show_default=True)
 @click.option(
     "--temperature",
-    type=click.FloatRange(0, 2),
+    type=FiniteRange(0, 2),
     default=0.0,
     show_default=True,
     help="0 takes the likeliest token each time.",
 )
-@click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), default=1.0, show_default=True)
-@click.option("--seed", type=int, default=7, show_default=True, help="For a temperature above 0.")
+@click.option("--top-p", type=FiniteRange(0, 1, min_open=True), default=1.0, show_default=True)
+@click.option("--seed", type=SEED, default=7, show_default=True, help="For a temperature above 0.")
 @console_options
 def generate_command(
     reference: str,

@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
+from cloudft.cli.ranges import SEED
+from cloudft.errors import CloudftError
 from cloudft.home import Home
 
 PLACE = {"profile": "AWS_PROFILE", "region": "AWS_REGION", "endpoint_url": "AWS_ENDPOINT_URL"}
@@ -129,7 +131,7 @@ def complete_job(_ctx: click.Context, _param: click.Parameter, start: str) -> li
         ids = sorted(
             entry.name for entry in Home.from_environ().jobs.iterdir() if entry.name[0] != "."
         )
-    except OSError:
+    except (OSError, CloudftError):
         return []
     return [CompletionItem(name) for name in ids if name.startswith(start)]
 
@@ -174,7 +176,7 @@ def spec_options(function: Function) -> Function:
         return function(*args, flags=flags, **kwargs)
 
     for option in (
-        click.option("--seed", type=int, help="The job file's seed."),
+        click.option("--seed", type=SEED, help="The job file's seed."),
         click.option("--name", help="The job file's name."),
         click.option(
             "--set",

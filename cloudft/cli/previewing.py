@@ -11,6 +11,7 @@ import click
 
 from cloudft.cli.looking import canonical_lines, cut_length, look_at, raise_errors, tokenise
 from cloudft.cli.options import Console, console_options
+from cloudft.cli.ranges import RECORDS
 from cloudft.errors import UsageError
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     "preview", epilog="\b\nExamples:\n  cloudft data preview\n  cloudft data preview --record 7"
 )
 @click.argument("path", metavar="[JOB.yaml]", required=False)
-@click.option("--record", type=click.IntRange(1), default=1, show_default=True, help="Which one.")
+@click.option("--record", type=RECORDS, default=1, show_default=True, help="Which one.")
 @console_options
 def preview_command(path: str | None, record: int, console: Console) -> int:
     """Show a training record as the model will see it.

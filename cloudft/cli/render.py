@@ -15,12 +15,28 @@ from cloudft.types import Finding, Identity, Metric, Unavailable, to_json
 
 def json_text(value: Any) -> str:
     """Indented JSON. A number that JSON lacks (infinity) becomes null."""
-    return orjson.dumps(to_json(value), option=orjson.OPT_INDENT_2).decode()
+    return _dumps(to_json(value), orjson.OPT_INDENT_2)
 
 
 def json_line(value: Any) -> str:
     """JSON on one line."""
-    return orjson.dumps(to_json(value)).decode()
+    return _dumps(to_json(value))
+
+
+def _dumps(plain: Any, option: int = 0) -> str:
+    """JSON of plain data. Halves of surrogate pairs (bytes of file names) become U+FFFD."""
+    try:
+        return orjson.dumps(plain, option=option).decode()
+    except TypeError:
+        return orjson.dumps(_whole_characters(plain), option=option).decode()
+
+
+def _whole_characters(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, Mapping):
+        return {_whole_characters(key): _whole_characters(item) for key, item in value.items()}
+    return [_whole_characters(item) for item in value] if isinstance(value, list) else value
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:

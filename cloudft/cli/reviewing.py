@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cloudft.cli.options import Console, complete_job, console_options
+from cloudft.cli.ranges import PORT, RECORDS, SEED
 from cloudft.home import Home
 
 if TYPE_CHECKING:
@@ -29,9 +30,9 @@ LINGER_S = 1.5
 )
 @click.argument("references", metavar="A B", nargs=2, shell_complete=complete_job)
 @click.option("--reviewer", help="Who judges; your user name if left out.")
-@click.option("--sample", type=click.IntRange(1), help="So many records, drawn by the seed.")
-@click.option("--seed", type=int, default=7, show_default=True, help="Of the sample.")
-@click.option("--port", type=click.IntRange(0, 65535), default=0, help="Of the page; any if 0.")
+@click.option("--sample", type=RECORDS, help="So many records, drawn by the seed.")
+@click.option("--seed", type=SEED, default=7, show_default=True, help="Of the sample.")
+@click.option("--port", type=PORT, default=0, help="Of the page; any if 0.")
 @click.option("--no-browser", is_flag=True, help="Print the address, open nothing.")
 @click.option("--results", is_flag=True, help="Print what came out so far, and end.")
 @click.option(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from cloudft.cli.options import Console, console_options, parse_settings
+from cloudft.cli.ranges import SEED, SHARE, SIMILARITY
 
 if TYPE_CHECKING:
     from cloudft.types import DataFile
@@ -32,7 +33,7 @@ columns_option = click.option(
     callback=parse_settings,
     help="Your column names: --column prompt=question --column completion=answer",
 )
-seed_option = click.option("--seed", type=click.IntRange(0), default=7, show_default=True)
+seed_option = click.option("--seed", type=SEED, default=7, show_default=True)
 to_option = click.option(
     "--to", "target", type=click.Choice(FORMATS), help="Shape of the output; else the input's."
 )
@@ -93,8 +94,8 @@ def convert_command(
     "  cloudft data split tickets.jsonl --validation 0.1 --test 0.2 --group-by user --out parts",
 )
 @inputs_argument
-@click.option("--validation", type=click.FloatRange(0, 1, min_open=True, max_open=True))
-@click.option("--test", type=click.FloatRange(0, 1, min_open=True, max_open=True))
+@click.option("--validation", type=SHARE)
+@click.option("--test", type=SHARE)
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="A folder.")
 @click.option("--group-by", metavar="KEY", help="Records of one value of KEY stay together.")
 @click.option("--stratify/--no-stratify", default=True, help="Each label in its share.")
@@ -132,7 +133,7 @@ def split_command(
 )
 @inputs_argument
 @click.option("--with", "general", multiple=True, required=True, metavar="FILE")
-@click.option("--share", type=click.FloatRange(0, 1, min_open=True, max_open=True), required=True)
+@click.option("--share", type=SHARE, required=True)
 @click.option(
     "--by", type=click.Choice(["records", "tokens"]), default="records", show_default=True
 )
@@ -168,7 +169,7 @@ def mix_command(
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The new file.")
 @click.option(
     "--near",
-    type=click.FloatRange(0.5, 1),
+    type=SIMILARITY,
     metavar="SIMILARITY",
     help="Near ones too: the Jaccard index of word 3-grams, 0.8 for instance.",
 )

@@ -8,6 +8,7 @@ import click
 
 from cloudft.cli.jobs import open_job
 from cloudft.cli.options import Console, console_options, job_argument
+from cloudft.cli.ranges import HOURS
 from cloudft.errors import UsageError
 
 if TYPE_CHECKING:
@@ -41,10 +42,12 @@ def dollars(usd: float | None) -> str:
 )
 @job_argument
 @click.option("--provisioned", is_flag=True, help="By the hour, even where on demand is possible.")
-@click.option("--units", type=click.IntRange(1), default=1, show_default=True, help="Model units.")
+@click.option(
+    "--units", type=click.IntRange(1, 1000), default=1, show_default=True, help="Model units."
+)
 @click.option(
     "--ttl",
-    type=click.FloatRange(0, min_open=True),
+    type=HOURS,
     metavar="HOURS",
     help="After this `ps` warns of it and `gc` removes it; nothing removes it by itself.",
 )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cloudft.cli.options import Console, complete_backend, console_options, place
+from cloudft.cli.ranges import DAYS
 from cloudft.cli.render import say_unavailable
 from cloudft.home import Home
 from cloudft.types import Listing
@@ -101,7 +102,7 @@ def _is_time(text: str | None) -> bool:
     ),
     help="Only of this kind; may be given several times.",
 )
-@click.option("--older-than", type=float, default=0.0, metavar="DAYS", help="Only older ones.")
+@click.option("--older-than", type=DAYS, default=0.0, metavar="DAYS", help="Only older ones.")
 @click.option("--live", is_flag=True, help="Also what is not expired, and models of known jobs.")
 @click.option("--all-homes", is_flag=True, help="Also of jobs that other machines submitted.")
 @click.option("--dry-run", is_flag=True, help="List them and remove nothing.")

@@ -17,6 +17,7 @@ from cloudft.cli.options import (
     job_file_argument,
     spec_options,
 )
+from cloudft.cli.ranges import SECONDS, USD
 from cloudft.home import Home
 
 if TYPE_CHECKING:
@@ -157,9 +158,11 @@ def show_plan(job: LoadedJob, backend_name: str, console: Console, then: str | N
 @spec_options
 @click.option("--dry-run", is_flag=True, help="Print the plan and start nothing.")
 @click.option("--wait", is_flag=True, help="Follow the job until it ends.")
-@click.option("--timeout", type=float, metavar="SECONDS", help="With --wait: exit 124 after this.")
+@click.option(
+    "--timeout", type=SECONDS, metavar="SECONDS", help="With --wait: exit 124 after this."
+)
 @click.option("--again", is_flag=True, help="Start another job even if this one runs or is done.")
-@click.option("--max-cost", type=float, metavar="USD", help="Refuse above this; like budget_usd.")
+@click.option("--max-cost", type=USD, metavar="USD", help="Refuse above this; like budget_usd.")
 @click.option(
     "--then",
     "then",

@@ -16,7 +16,7 @@ from cloudft.data.shortage import enough_general, note_set, note_unsplittable
 from cloudft.data.sources import Sources
 from cloudft.data.split import hold_out
 from cloudft.data.spool import Spool
-from cloudft.data.validate import Sink, Validator
+from cloudft.data.validate import Sink, Validator, note_unused_columns
 from cloudft.types import DataFile, Source
 
 if TYPE_CHECKING:
@@ -45,8 +45,8 @@ class Collector:
         self._data, self._target, self._seed = data, target, seed
         base_dir = Path(os.path.abspath(base_dir))  # noqa: PTH100  (links stay as they are named)
         self._sources = Sources(base_dir, self.findings)
-        columns = {str(name): column for name, column in data.columns.items()}
-        self._validator = Validator(target, columns, self.findings, progress, rules=rules)
+        self._columns = {str(name): column for name, column in data.columns.items()}
+        self._validator = Validator(target, self._columns, self.findings, progress, rules=rules)
         self._rules = rules or Rules()
 
     def collect(self, folder: Path) -> dict[str, DataFile] | None:
@@ -71,6 +71,8 @@ class Collector:
             for i, part in enumerate(data.mix)
         ]
         self._validator.finish()
+        if not self._validator.has_columns and not self.findings.errors():
+            note_unused_columns(self._columns, self.findings)
         if draft is not None and not self.findings.errors():
             self._choose(folder, draft, general, final)
         if self.findings.errors():

@@ -16,7 +16,7 @@ from cloudft.data.rules import Rules
 from cloudft.data.shortage import enough_general, note_set, note_unsplittable
 from cloudft.data.sources import Sources
 from cloudft.data.tally import Tally
-from cloudft.data.validate import Validator
+from cloudft.data.validate import Validator, note_unused_columns
 from cloudft.types import Finding, Volume
 
 if TYPE_CHECKING:
@@ -73,6 +73,8 @@ def examine(
             tallies[role] = tally(role, f"data.{role}", paths)
     general = [tally("mix", f"data.mix.{i}.path", p.path) for i, p in enumerate(data.mix)]
     validator.finish()
+    if not validator.has_columns and not findings.errors():
+        note_unused_columns(columns, findings)
     volumes = None if findings.errors() else _volumes(data, tallies, general, findings)
     if volumes and rules:
         note_set(findings, rules, volumes)

@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import IO, Any, cast
 
+from cloudft.archives import BOUNDS, Packed, Unpacked
 from cloudft.data.badjson import repeated_key
 from cloudft.data.blocks import read_up_to
 from cloudft.data.convert import SHAPES, parse
@@ -50,7 +51,8 @@ class Mended:
 def mended(handle: IO[bytes]) -> Iterator[Mended]:
     """Each line of a JSONL file, mended. Blank lines say nothing. Raises OSError.
 
-    The last of a packed file that is cut off is line 0, left out as Truncated.
+    The last of a packed file that is cut off is line 0, left out as Truncated. Raises BadArchive
+    for one that unpacks to more than a text can be.
     """
     try:
         yield from _mended(handle)
@@ -66,12 +68,12 @@ def _mended(handle: IO[bytes]) -> Iterator[Mended]:
     buffered = io.BufferedReader(cast(io.RawIOBase, handle), 1024 * 1024)
     start = buffered.peek(8)[:8]
     packed = next((unpack for magic, unpack in UNPACK.items() if start.startswith(magic)), None)
-    stream = io.BufferedReader(cast(io.RawIOBase, packed(buffered))) if packed else buffered
+    stream: Any = _unpacked(buffered, packed) if packed else buffered
     start = stream.peek(8)[:8]
     utf16 = start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     if utf16:
         text = read_up_to(stream, LONGEST).decode("utf-16", "replace")
-        stream = io.BufferedReader(io.BytesIO(text.encode("utf-8", "replace")))  # type: ignore[arg-type]
+        stream = io.BytesIO(text.encode("utf-8", "replace"))
     changed = bool(packed or utf16)
     first = stream.readline(LONGEST).removeprefix(codecs.BOM_UTF8)
     if first.strip()[:1] == b"[" or first.strip() == b"{":
@@ -81,6 +83,11 @@ def _mended(handle: IO[bytes]) -> Iterator[Mended]:
     for number, raw in enumerate(_all(first, stream), 1):
         if raw.strip():
             yield _mend(number, raw, changed)
+
+
+def _unpacked(stream: IO[bytes], unpack: Callable[[Any], Any]) -> Any:
+    packed = Packed(stream)
+    return io.BufferedReader(Unpacked(unpack(packed), packed, BOUNDS))
 
 
 def _all(first: bytes, stream: IO[bytes]) -> Iterator[bytes]:

@@ -27,7 +27,7 @@ from cloudft.data.sources import SourceFile, Sources
 from cloudft.data.split import hold_out
 from cloudft.data.spool import Spool
 from cloudft.data.table import CsvFile
-from cloudft.data.validate import Validator
+from cloudft.data.validate import Validator, note_unused_columns
 from cloudft.errors import CheckFailed, UsageError
 from cloudft.files import as_store_error, new_file
 from cloudft.types import DataFile
@@ -46,6 +46,9 @@ class Rewriting:
     progress: Callable[[int], None] | None = None
     findings: Findings = field(default_factory=Findings)
 
+    has_columns: bool | None = None
+    """Whether a record had one of `columns`; None before any was read."""
+
     def __post_init__(self) -> None:
         self._sources = Sources(Path.cwd(), self.findings)
 
@@ -57,6 +60,14 @@ class Rewriting:
             with sink:
                 self._read(sources, "" if target == "csv" else target, sink)
             self._raise_errors()
+        if isinstance(sink, CsvFile) and sink.formulas:
+            self.findings.note(
+                "SpreadsheetFormula",
+                f"records that begin as a formula does, kept as they are: {sink.formulas}",
+                "open it in a spreadsheet only with its columns imported as text",
+                file=str(out),
+                severity="warning",
+            )
         return sink.data_file(out.name)
 
     def split(
@@ -146,6 +157,7 @@ class Rewriting:
         for source in sources:
             validator.read(source, "", sink, group_by)
         validator.finish()
+        self.has_columns = bool(self.has_columns) or validator.has_columns
 
     def _shape(self, sources: Sequence[SourceFile]) -> str:
         """The format of the first good record, so that files keep their shape where they can."""
@@ -206,6 +218,8 @@ class Rewriting:
         self.findings.note(bad.code, bad.message, bad.fix, file=file, line=line, field=bad.field)
 
     def _raise_errors(self) -> None:
+        if self.has_columns is False and not self.findings.errors():
+            note_unused_columns(self.columns, self.findings)
         if self.findings.errors():
             listed = self.findings.all()
             raise CheckFailed(next(f.message for f in listed if f.severity == "error"), listed)

@@ -1,4 +1,8 @@
-"""Records written as CSV: one column a field."""
+"""Records written as CSV: one column a field, each text as it is.
+
+This is data, read back for training: nothing is put before a text that a spreadsheet would take
+for a formula (spreadsheet.py does, for people). How many there are is counted, for a warning.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ from pathlib import Path
 from cloudft.data.columns import Columns
 from cloudft.data.convert import canonical
 from cloudft.data.record import BadRecord, Document, Turns
+from cloudft.data.spreadsheet import is_formula
 from cloudft.data.tokens import estimated_tokens
 from cloudft.types import DataFile
 
@@ -20,6 +25,8 @@ class CsvFile:
         self._path = path
         self._header: list[str] = []
         self._records = self._characters = 0
+        self.formulas = 0
+        """Rows with a text that a spreadsheet would run."""
         self._handle = path.open("x", encoding="utf-8", newline="")
         self._rows = csv.writer(self._handle)  # CR LF at the end, as RFC 4180 has it
 
@@ -52,6 +59,7 @@ class CsvFile:
             message = "labelled and unlabelled records do not go into one table"
             raise BadRecord("WrongTask", message, "convert them into two files")
         self._rows.writerow(value.values())
+        self.formulas += any(map(is_formula, value.values()))
         self._records += 1
         self._characters += characters
 

@@ -54,6 +54,8 @@ class Validator:
         self._progress = progress or (lambda _: None)
         self._count = self._told = 0
         self.types: Mapping[str, type] = {}
+        self.has_columns = not columns
+        """Whether a record had one of the columns, if some are named."""
 
     def read(
         self, source: SourceFile, role: str, sink: Sink, group_by: str | None = None
@@ -71,6 +73,7 @@ class Validator:
             fix = "put records into it, or leave it out"
             reading.note("NoRecords", "the file holds no records", fix)
         self.types = file.types
+        self.has_columns |= file.has_columns
         digest = reading.digest.hexdigest()
         return Source(role, source.name, digest, reading.digest.size, count, file.shape)
 
@@ -90,6 +93,14 @@ class Validator:
         self._progress(self._count)
 
 
+def note_unused_columns(columns: Mapping[str, str], findings: Findings) -> None:
+    """Note columns that no record has: what was meant by them is not what is read."""
+    names = ", ".join(repr(name[:40]) for name in list(columns.values())[:10])
+    message = f"no record has a column {names} (data.columns, --column)"
+    fix = "correct the names, or leave them out: the records are read by their own keys"
+    findings.note("UnusedColumns", message, fix, field="data.columns")
+
+
 @dataclass
 class _File:
     """The pass over one file. `shape` is that of its first record."""
@@ -103,6 +114,7 @@ class _File:
     counted: Callable[[int], None]
     shape: str = ""
     types: dict[str, type] = field(default_factory=dict)
+    has_columns: bool = False
 
     def read(self) -> None:
         """All of it."""
@@ -130,6 +142,7 @@ class _File:
         assert isinstance(value, dict)  # read.py lets nothing else through
         try:
             group = self._group(value)
+            self.has_columns = self.has_columns or any(n in value for n in self.names.values())
             record = parse(value, self.names, self.target)
             self.sink.record(record, group)
             self._see_types(value, row.line)

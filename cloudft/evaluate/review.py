@@ -6,9 +6,7 @@ CLOUDFT_HOME/reviews/DIGEST/judgements-NAME.jsonl  a line a judgement, the last 
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import os
 import random
 import re
@@ -19,6 +17,7 @@ from typing import Any
 
 import orjson
 
+from cloudft.data.spreadsheet import spreadsheet
 from cloudft.errors import UsageError
 from cloudft.evaluate.agreement import CHOICES, tally
 from cloudft.evaluate.compare import Side
@@ -112,16 +111,9 @@ class Review:
 
 
 def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows as CSV. What a spreadsheet would take for a formula is kept from being one."""
+    """Rows as CSV for a spreadsheet, which runs none of their texts as a formula."""
     names = ("reviewer", "key", "prompt", "reference", "a", "b", "choice", "note", "at")
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, names)
-    writer.writeheader()
-    for row in rows:
-        writer.writerow(
-            {n: f"'{v}" if str(v).startswith(("=", "+", "-", "@")) else v for n, v in row.items()}
-        )
-    return stream.getvalue()
+    return spreadsheet(names, rows)
 
 
 def _pairs(first: Side, second: Side) -> list[Pair]:

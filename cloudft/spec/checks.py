@@ -6,6 +6,7 @@ type is wrong is left to explain.py.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,9 @@ from cloudft.spec.scalars import as_number
 from cloudft.spec.tree import Key, nearest
 from cloudft.types import Finding, Severity
 
+_MODEL_ARN = re.compile(
+    r"arn:aws[a-z-]*:bedrock:[a-z0-9-]+:(:foundation-model|[0-9]{12}:custom-model)/."
+)
 Tree = Mapping[str, Any]
 
 
@@ -38,6 +42,7 @@ def check(tree: Tree, base_dir: Path, places: Places) -> tuple[Model | None, lis
         key, local.get("hyperparameters"), local_hyperparameters(), "the local trainer", places
     )
     findings += _unused_lora(local, places)
+    findings += _tag_twins(tree.get("tags"), places)
     return model, findings
 
 
@@ -50,6 +55,11 @@ def _model(
     try:
         return find(str(name), base_dir=base_dir)
     except UnknownModel as exc:
+        if name.startswith("arn:") and not _MODEL_ARN.match(name):
+            fix = "copy it whole: arn:aws:bedrock:REGION::foundation-model/ID, or custom-model's"
+            message = f"{name[:200]!r} is not the ARN of a model of Bedrock"
+            findings.append(places.finding("BadValue", key, message, fix))
+            return None
         findings.append(places.finding(exc.code, key, exc.message, exc.fix or ""))
         return None
 
@@ -160,6 +170,19 @@ def _stand_in(local: Tree, base_dir: Path, places: Places) -> list[Finding]:
         message = f"{model.alias} is not open-weight: it can't be trained on this machine"
         fix = "name an open-weight stand-in such as smollm2-135m"
         findings.append(places.finding("NotOpenWeight", key, message, fix))
+    return findings
+
+
+def _tag_twins(tags: object, places: Places) -> list[Finding]:
+    """Keys that differ in case alone: two tags to the services, one to conditions of IAM."""
+    names: dict[str, str] = {}
+    findings = []
+    for key in tags if isinstance(tags, Mapping) else ():
+        first = names.setdefault(str(key).lower(), str(key))
+        if first != key:
+            message = f"tags {first!r} and {key!r} differ in case alone: policies take them for one"
+            fix = "keep one of them"
+            findings.append(places.finding("TagTwice", ("tags", str(key)), message, fix, "warning"))
     return findings
 
 

@@ -56,7 +56,13 @@ def explain(refused: ValidationError, places: Places) -> list[Finding]:
         for fault in faults
         if fault["type"] == "extra_forbidden" and (near := _nearest(_key(fault)))
     }
-    return [f for f, fault in zip(findings, faults, strict=True) if not _explained(fault, meant)]
+    wrong = {_key(fault)[:-1] for fault in faults}
+    return [
+        finding
+        for finding, fault in zip(findings, faults, strict=True)
+        if not _explained(fault, meant)
+        and not (fault["type"] == "too_short" and _key(fault) in wrong)  # its items are told
+    ]
 
 
 def _explained(fault: Mapping[str, Any], meant: set[Key]) -> bool:
@@ -125,6 +131,15 @@ def _choice(fault: Mapping[str, Any], key: Key, places: Places) -> Finding:
     return places.finding("BadValue", key, message, fix)
 
 
+def _wrong_count(fault: Mapping[str, Any], key: Key, places: Places) -> Finding:
+    """Pydantic counts the items that were right."""
+    ctx = fault["ctx"]
+    bound, limit = ("at least", ctx.get("min_length")), ("at most", ctx.get("max_length"))
+    word, count = limit if bound[1] is None else bound
+    message = f"{'.'.join(key)} has {len(fault['input'])} items; it must have {word} {count}"
+    return places.finding("OutOfRange", key, message, f"name {word} {count}")
+
+
 def _wrong_type(what: str) -> Callable[[Mapping[str, Any], Key, Places], Finding]:
     def say(fault: Mapping[str, Any], key: Key, places: Places) -> Finding:
         given = fault["input"]
@@ -160,6 +175,8 @@ _SAY: dict[str, Callable[[Mapping[str, Any], Key, Places], Finding]] = {
     "less_than": _out_of_range,
     "less_than_equal": _out_of_range,
     "literal_error": _choice,
+    "too_short": _wrong_count,
+    "too_long": _wrong_count,
     "string_type": _wrong_type("text"),
     "int_type": _wrong_type("a whole number"),
     "int_from_float": _wrong_type("a whole number"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, WithJsonSchema
@@ -15,8 +16,11 @@ from pydantic_core import PydanticCustomError
 
 from cloudft.spec.scalars import Plain, as_number, as_truth
 
-Int = Annotated[int, BeforeValidator(as_number)]
-Float = Annotated[float, BeforeValidator(as_number)]
+READ_NUMBER = BeforeValidator(as_number)
+"""Stands behind Field(ge=..., le=...) in a field that may be null: before it, the JSON Schema would
+not name the bounds (pydantic 2.14)."""
+Int = Annotated[int, READ_NUMBER]
+Float = Annotated[float, READ_NUMBER]
 Bool = Annotated[bool, BeforeValidator(as_truth)]
 
 
@@ -26,14 +30,23 @@ def bad(code: str, message: str, fix: str) -> PydanticCustomError:
     return PydanticCustomError(code, "{what}", {"what": message, "fix": fix})
 
 
-def _text(pattern: str, rule: str, longest: int, example: str) -> Any:
-    """The type of text that matches `pattern` whole and has `longest` characters at most."""
+def _text(
+    pattern: str,
+    rule: str,
+    longest: int,
+    example: str,
+    also: Callable[[str], str] = lambda value: value,
+) -> Any:
+    """The type of text that matches `pattern` whole and has `longest` characters at most.
+
+    `also` raises `bad` for what the pattern can't say.
+    """
     compiled = re.compile(pattern)
 
     def check(value: str) -> str:
         if len(value) > longest or not compiled.fullmatch(value):
             raise bad("BadValue", f"{value[:200]!r} is not {rule}", f"write {example}, say")
-        return str(value)
+        return also(str(value))
 
     schema: dict[str, Any] = {"pattern": f"^(?:{pattern})$", "maxLength": longest}
     return Annotated[str, AfterValidator(check), Field(json_schema_extra=schema)]
@@ -46,8 +59,9 @@ JOB_NAME = _text(
     63,
     "ticket-router",
 )
+# The published pattern takes a role without an account, and any character in its name.
 ROLE_ARN = _text(
-    r"arn:aws(-[^:]+)?:iam::([0-9]{12})?:role/.+",
+    r"arn:aws(-[^:]+)?:iam::[0-9]{12}:role/([!-.0-~]+/)*[a-zA-Z0-9_+=,.@-]{1,64}",
     "the ARN of an IAM role",
     2048,
     "arn:aws:iam::123456789012:role/NAME",
@@ -58,15 +72,22 @@ MACHINE_ARN = _text(
     256,
     "arn:aws:states:us-east-1:123456789012:stateMachine:NAME",
 )
+_BUCKET = (
+    r"(?!xn--|sthree-|amzn-s3-demo-)(?!\d+\.\d+\.\d+\.\d+(?:/|$))"
+    r"[a-z0-9](?:[-a-z0-9]|\.(?!\.)){1,61}[a-z0-9]"
+)
+"""S3 user guide, "General purpose bucket naming rules": no two dots in a row, no IP address."""
 S3_URI = _text(
-    r"s3://[a-z0-9][-.a-z0-9]{1,61}[a-z0-9](?:/[-!_*'().a-z0-9A-Z]+)*/?",
+    rf"s3://{_BUCKET}(?:/[-!_*'().a-z0-9A-Z]+)*/?",
     "an S3 address that Bedrock takes: after the bucket, letters, digits and - ! _ * ' ( ) . only",
     1024,
     "s3://my-bucket/prefix",
 )
+_KEY_ID = "(?:mrk-[0-9a-f]{32}|[0-9a-f][0-9a-f-]{34}[0-9a-f])"
+_ALIAS = "alias/[a-zA-Z0-9/_-]+"
+# The published pattern takes any 36 letters and hyphens for a key's id, and no Region.
 KMS_KEY = _text(
-    r"(arn:aws(-[^:]+)?:kms:[a-zA-Z0-9-]*:[0-9]{12}:(key/[a-zA-Z0-9-]{36}|alias/[a-zA-Z0-9/_-]+))"
-    r"|([a-zA-Z0-9-]{36})|(alias/[a-zA-Z0-9/_-]+)",
+    rf"arn:aws(-[^:]+)?:kms:[a-z0-9-]+:[0-9]{{12}}:(key/{_KEY_ID}|{_ALIAS})|{_KEY_ID}|{_ALIAS}",
     "a KMS key: its ARN, an alias ARN, its 36-character id, or alias/NAME",
     2048,
     "alias/my-key",
@@ -86,17 +107,78 @@ STACK = _text(
     128,
     "cloudft",
 )
-URL = _text(r"https?://[^\s]+", "an http or https address", 2048, "http://127.0.0.1:4566")
-VPC_ID = _text(r"[-0-9a-zA-Z]+", "the id of a subnet or security group", 32, "subnet-0a1b2c3d")
+
+
+def _possible_port(address: str) -> str:
+    port = re.match(r"https?://[^/]*:([0-9]+)(/|$)", address)
+    if port and int(port[1]) > 65535:
+        raise bad("OutOfRange", f"the port {port[1]} is above 65535", "give a port up to 65535")
+    return address
+
+
+# What botocore takes for an endpoint: a host without spaces, and perhaps a port.
+URL = _text(
+    r"https?://(\[[0-9a-fA-F:.]+\]|[a-zA-Z0-9]([a-zA-Z0-9_.-]*[a-zA-Z0-9])?)(:[0-9]{1,5})?(/[^\s]*)?",
+    "an http or https address",
+    2048,
+    "http://127.0.0.1:4566",
+    _possible_port,
+)
+# The published pattern is [-0-9a-zA-Z]+ for both: ids of another kind, as in lists that changed
+# places, would pass.
+SUBNET_ID = _text(
+    r"(?!sg-|vpc-|eni-|rtb-)[-0-9a-zA-Z]+", "the id of a subnet", 32, "subnet-0a1b2c3d"
+)
+GROUP_ID = _text(
+    r"(?!subnet-|vpc-|eni-|rtb-)[-0-9a-zA-Z]+", "the id of a security group", 32, "sg-0a1b2c3d"
+)
+IMAGE_URI = _text(r"[^\s]+", "the address of a container image", 255, "REGISTRY/NAME:TAG")
 INSTANCE_TYPE = _text(
     r"ml\.[a-z0-9-]+\.[a-z0-9-]+", "a SageMaker instance type", 64, "ml.g5.2xlarge"
 )
+_TAGGED = "letters, digits, spaces or . _ : / = + @ -, no space first or last"
+TAG_VALUE = _text(r"((?! )[a-zA-Z0-9 ._:/=+@-]+(?<! ))?", f"0 to 256 {_TAGGED}", 256, "support")
+RESERVED = ("aws:", "cloudft:")
+"""Beginnings of tag keys, in any case: AWS refuses those of its own ("Tag naming limits and
+requirements", Tagging AWS resources user guide); by the others cloudft finds what it has made."""
+MOST_TAGS = 46
+"""AWS takes 50 of a user's for a resource; cloudft sets up to four of its own."""
+
+
+def _not_reserved(key: str) -> str:
+    for start in RESERVED:
+        if key.lower().startswith(start):
+            whose = "AWS" if start == "aws:" else "cloudft"
+            fix = f"name the tag otherwise: {key[len(start) :] or 'team'}"
+            raise bad("ReservedTag", f"{key[:100]!r} is a name that {whose} keeps for itself", fix)
+    return key
+
+
 TAG_KEY = _text(
-    r"[a-zA-Z0-9\s._:/=+@-]+", "1 to 128 letters, digits, spaces or . _ : / = + @ -", 128, "team"
+    r"(?! )[a-zA-Z0-9 ._:/=+@-]+(?<! )", f"1 to 128 {_TAGGED}", 128, "team", _not_reserved
 )
-TAG_VALUE = _text(
-    r"[a-zA-Z0-9\s._:/=+@-]*", "0 to 256 letters, digits, spaces or . _ : / = + @ -", 256, "support"
-)
+
+
+def few_tags(tags: dict[str, str]) -> dict[str, str]:
+    """Raise for more tags than AWS takes."""
+    if len(tags) > MOST_TAGS:
+        what = f"{len(tags)} tags: AWS takes 50 of a resource, cloudft's own among them"
+        raise bad("TooManyTags", what, f"leave {MOST_TAGS} or fewer")
+    return tags
+
+
+def no_twins(values: tuple[str, ...]) -> tuple[str, ...]:
+    """Raise for a list that names something twice."""
+    twice = next((value for value in values if values.count(value) > 1), None)
+    if twice is not None:
+        raise bad("BadValue", f"{twice[:100]!r} stands in it twice", "leave one of them out")
+    return values
+
+
+def own_columns(columns: dict[Any, str]) -> dict[Any, str]:
+    """Raise where two names mean one column."""
+    no_twins(tuple(columns.values()))
+    return columns
 
 
 def _number(value: object) -> int | float:
@@ -108,7 +190,27 @@ def _number(value: object) -> int | float:
     return value
 
 
-Number = Annotated[int | float, PlainValidator(_number), WithJsonSchema({"type": "number"})]
+def _setting(value: object) -> int | float | str:
+    """A grader's hyperparameter, whose names and ranges no table of the catalogue has."""
+    value = as_number(value)
+    if isinstance(value, str):
+        return str(value)
+    number = _number(value)
+    if abs(number) > GREATEST:
+        fix = f"write a number from -{GREATEST:g} to {GREATEST:g}"
+        raise bad("OutOfRange", f"{number:g} is no hyperparameter's value", fix)
+    return number
+
+
+GREATEST = 1e9
+_NUMBER_SCHEMA = {"type": "number", "minimum": -GREATEST, "maximum": GREATEST}
+Number = Annotated[int | float, PlainValidator(_number), WithJsonSchema(_NUMBER_SCHEMA)]
+"""A hyperparameter; checks.py holds it to the range in the model's table."""
+Setting = Annotated[
+    int | float | str,
+    PlainValidator(_setting),
+    WithJsonSchema({"anyOf": [_NUMBER_SCHEMA, {"type": "string"}]}),
+]
 
 SUPPORTED_TYPES = (
     "FINE_TUNING",
@@ -137,6 +239,10 @@ CUSTOMIZATION_TYPE = Annotated[
 ]
 
 
+_S3_DATA = re.compile(r"s3://[a-zA-Z0-9][a-zA-Z0-9._-]{2,254}(?:/.*)?", re.DOTALL)
+"""Old buckets of us-east-1 may have names that no new one gets."""
+
+
 def _paths(value: object) -> tuple[str, ...]:
     """One path or a list of them. Raises for anything else, and for an empty list or path."""
     items = [value] if isinstance(value, str) else value
@@ -146,6 +252,10 @@ def _paths(value: object) -> tuple[str, ...]:
         raise bad("BadValue", "an empty path or list of paths", "write a path or a list of paths")
     if any("\0" in i for i in items):
         raise bad("BadValue", "a path with a NUL character", "write a path")
+    for item in items:
+        if re.match("s3:", item, re.IGNORECASE) and not _S3_DATA.fullmatch(item):
+            what = f"{item[:200]!r} is no address in S3"
+            raise bad("BadValue", what, "write s3://BUCKET/KEY, a prefix, or a glob of keys")
     return tuple(str(item) for item in items)
 
 
@@ -209,15 +319,21 @@ def _processes(value: object) -> int | str:
     found = as_number(value)
     if found == "auto":
         return "auto"
-    if type(found) is int and found >= 1:
+    if type(found) is int and 1 <= found <= MOST_PROCESSES:
         return found
-    raise bad("BadValue", f"{_shown(value)} is no number of processes", "write 1, 2, ... or auto")
+    fix = f"write auto, or a number from 1 to {MOST_PROCESSES}"
+    raise bad("BadValue", f"{_shown(value)} is no number of processes", fix)
+
+
+MOST_PROCESSES = 1024
 
 
 Processes = Annotated[
     int | str,
     PlainValidator(_processes),
-    WithJsonSchema({"anyOf": [{"const": "auto"}, {"type": "integer", "minimum": 1}]}),
+    WithJsonSchema(
+        {"anyOf": [{"const": "auto"}, {"type": "integer", "minimum": 1, "maximum": MOST_PROCESSES}]}
+    ),
 ]
 
 

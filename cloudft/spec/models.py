@@ -15,19 +15,23 @@ from cloudft.spec.fields import (
     ACCOUNT,
     CUSTOMIZATION_TYPE,
     DATE,
+    GROUP_ID,
+    IMAGE_URI,
     INSTANCE_TYPE,
     JOB_NAME,
     KMS_KEY,
     MACHINE_ARN,
     MODEL_NAME,
+    MOST_TAGS,
+    READ_NUMBER,
     REGION,
     ROLE_ARN,
     S3_URI,
     STACK,
+    SUBNET_ID,
     TAG_KEY,
     TAG_VALUE,
     URL,
-    VPC_ID,
     Bool,
     Float,
     Fsdp,
@@ -35,12 +39,18 @@ from cloudft.spec.fields import (
     Number,
     Paths,
     Processes,
+    Setting,
     TargetModules,
     Validation,
     bad,
+    few_tags,
+    no_twins,
+    own_columns,
 )
 
 Column = Literal["prompt", "completion", "instruction", "input", "output", "text", "messages"]
+MOST_TOKENS = 10_000_000
+"""Above the context of every model; a number beyond it is a slip."""
 NOT_STRICT = Field(strict=False)  # YAML has lists, no tuples; what is in them stays strict
 
 Price = Annotated[Float, Field(gt=0)]
@@ -82,7 +92,9 @@ class DataSpec(Section):
     mix: Annotated[tuple[Mix, ...], NOT_STRICT, AfterValidator(_leaves_room)] = Field(
         default=(), description="General data against forgetting."
     )
-    columns: dict[Column, Annotated[str, Field(min_length=1)]] = Field(
+    columns: Annotated[
+        dict[Column, Annotated[str, Field(min_length=1)]], AfterValidator(own_columns)
+    ] = Field(
         default_factory=dict,
         description="Your column names: {prompt: question, completion: answer}.",
     )
@@ -99,18 +111,22 @@ class DataSpec(Section):
 class EarlyStopping(Section):
     """When to stop before the last epoch."""
 
-    patience: Int = Field(ge=1, description="Evaluations without improvement before stopping.")
-    threshold: Float = Field(ge=0, description="The least fall of the loss that counts as one.")
+    patience: Int = Field(
+        ge=1, le=10_000, description="Evaluations without improvement before stopping."
+    )
+    threshold: Float = Field(
+        ge=0, le=1000, description="The least fall of the loss that counts as one."
+    )
 
 
 class Vpc(Section):
     """The network of a Bedrock job. Bedrock wants both lists."""
 
-    subnet_ids: Annotated[tuple[VPC_ID, ...], NOT_STRICT] = Field(
+    subnet_ids: Annotated[tuple[SUBNET_ID, ...], NOT_STRICT, AfterValidator(no_twins)] = Field(
         min_length=1, max_length=16, description="1 to 16 subnets."
     )
-    security_group_ids: Annotated[tuple[VPC_ID, ...], NOT_STRICT] = Field(
-        min_length=1, max_length=5, description="1 to 5 security groups."
+    security_group_ids: Annotated[tuple[GROUP_ID, ...], NOT_STRICT, AfterValidator(no_twins)] = (
+        Field(min_length=1, max_length=5, description="1 to 5 security groups.")
     )
 
 
@@ -120,8 +136,8 @@ class Distillation(Section):
     teacher: Annotated[str, Field(min_length=1, max_length=2048)] = Field(
         description="Bedrock id or ARN of the teacher, or of an inference profile."
     )
-    max_response_length: Int | None = Field(
-        default=None, ge=1, description="Tokens of a teacher's answer at most."
+    max_response_length: Annotated[int, Field(ge=1, le=MOST_TOKENS), READ_NUMBER] | None = Field(
+        default=None, description="Tokens of a teacher's answer at most."
     )
 
 
@@ -131,7 +147,7 @@ class Reinforcement(Section):
     lambda_arn: Annotated[str, Field(min_length=1, max_length=512)] = Field(
         description="The grader: the ARN of a Lambda function."
     )
-    hyperparameters: dict[str, Annotated[int | float | str, Field()]] = Field(
+    hyperparameters: dict[str, Setting] = Field(
         default_factory=dict,
         description="By the API's names (epochCount, batchSize, reasoningEffort, ...).",
     )
@@ -188,8 +204,10 @@ class BedrockSpec(Section):
 class Lora(Section):
     """Low-rank adapters."""
 
-    r: Int = Field(default=16, ge=1, description="Rank.")
-    alpha: Float = Field(default=32, gt=0, description="Scale: the update is times alpha / r.")
+    r: Int = Field(default=16, ge=1, le=16_384, description="Rank.")
+    alpha: Float = Field(
+        default=32, gt=0, le=1_000_000, description="Scale: the update is times alpha / r."
+    )
     dropout: Float = Field(default=0.0, ge=0, lt=1, description="Dropout on the adapter's input.")
     target_modules: TargetModules = Field(
         default="all-linear", description="Which layers: all-linear, or names."
@@ -213,11 +231,11 @@ class LocalSpec(Section):
     )
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(default="auto", description="Where.")
     dtype: Literal["auto", "float32", "bfloat16"] = Field(default="auto", description="Precision.")
-    max_length: Int | None = Field(
-        default=None, ge=8, description="Tokens of a record at most; the model's context if unset."
+    max_length: Annotated[int, Field(ge=8, le=MOST_TOKENS), READ_NUMBER] | None = Field(
+        default=None, description="Tokens of a record at most; the model's context if unset."
     )
-    micro_batch_size: Int | None = Field(
-        default=None, ge=1, description="Records at once in memory; does not change the result."
+    micro_batch_size: Annotated[int, Field(ge=1, le=65_536), READ_NUMBER] | None = Field(
+        default=None, description="Records at once in memory; does not change the result."
     )
     processes: Processes = Field(
         default=1,
@@ -227,8 +245,8 @@ class LocalSpec(Section):
         default="auto",
         description="Shard the model over the trainers (FSDP); auto: where one GPU can't hold it.",
     )
-    eval_steps: Int | None = Field(
-        default=None, ge=1, description="Steps between evaluations; each epoch's end if unset."
+    eval_steps: Annotated[int, Field(ge=1, le=1_000_000_000), READ_NUMBER] | None = Field(
+        default=None, description="Steps between evaluations; each epoch's end if unset."
     )
     max_truncated_share: Float = Field(
         default=0.05, ge=0, le=1, description="Fail when more records than this are cut short."
@@ -249,11 +267,11 @@ class EvaluateSpec(Section):
     task: Literal["auto", "classification", "json", "text"] = Field(
         default="auto", description="What the answers are; found from the data if auto."
     )
-    labels: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], NOT_STRICT] = Field(
-        default=(), description="The labels of a classification; those of the data if empty."
-    )
-    max_new_tokens: Int | None = Field(
-        default=None, ge=1, description="Of an answer at most; by the longest reference if unset."
+    labels: Annotated[
+        tuple[Annotated[str, Field(min_length=1)], ...], NOT_STRICT, AfterValidator(no_twins)
+    ] = Field(default=(), description="The labels of a classification; those of the data if empty.")
+    max_new_tokens: Annotated[int, Field(ge=1, le=MOST_TOKENS), READ_NUMBER] | None = Field(
+        default=None, description="Of an answer at most; by the longest reference if unset."
     )
     general: Paths | None = Field(
         default=None, description="General text to measure forgetting on; cloudft's own if unset."
@@ -281,7 +299,7 @@ class SageMakerSpec(Section):
         default=None, description="Such as ml.g5.2xlarge; the cheapest that fits if unset."
     )
     instance_count: Int = Field(default=1, ge=1, le=64, description="Machines.")
-    image_uri: Annotated[str, Field(min_length=1, max_length=255)] | None = Field(
+    image_uri: IMAGE_URI | None = Field(
         default=None,
         description="A PyTorch training image; the SageMaker SDK's own choice if unset.",
     )
@@ -289,23 +307,19 @@ class SageMakerSpec(Section):
         default=None, description="Of the image that the SDK chooses; its newest if unset."
     )
     spot: Bool = Field(default=False, description="Spare machines, which may be taken away.")
-    max_runtime_seconds: Int | None = Field(
+    max_runtime_seconds: Annotated[int, Field(ge=60, le=28 * 86400), READ_NUMBER] | None = Field(
         default=None,
-        ge=60,
-        le=28 * 86400,
         description="The job is stopped after this; by budget_usd, or a day, if unset.",
     )
-    max_wait_seconds: Int | None = Field(
+    max_wait_seconds: Annotated[int, Field(ge=60, le=28 * 86400), READ_NUMBER] | None = Field(
         default=None,
-        ge=60,
-        le=28 * 86400,
         description="With spot: waiting and running together; twice the running if unset.",
     )
     keep_alive_seconds: Int = Field(
         default=0, ge=0, le=3600, description="Keep the machine warm so long for the next job."
     )
-    volume_gb: Int | None = Field(
-        default=None, ge=1, le=16384, description="Disk; by the weights' size if unset."
+    volume_gb: Annotated[int, Field(ge=1, le=16384), READ_NUMBER] | None = Field(
+        default=None, description="Disk; by the weights' size if unset."
     )
     kms_key_id: KMS_KEY | None = Field(default=None, description="Key for output and disk.")
     s3_kms_key_id: KMS_KEY | None = Field(
@@ -387,11 +401,12 @@ class JobSpec(Section):
         default=None, description="For REINFORCEMENT_FINE_TUNING."
     )
     seed: Int = Field(default=7, ge=0, le=2**32 - 1, description="Of the split and of training.")
-    tags: dict[TAG_KEY, TAG_VALUE] = Field(
-        default_factory=dict, max_length=200, description="Tags of everything made on AWS."
+    tags: Annotated[dict[TAG_KEY, TAG_VALUE], AfterValidator(few_tags)] = Field(
+        default_factory=dict,
+        description=f"Tags of what is made on AWS: {MOST_TAGS} at most, none of aws: or cloudft:.",
     )
-    budget_usd: Float | None = Field(
-        default=None, ge=0, description="submit refuses when its estimate is above this."
+    budget_usd: Annotated[float, Field(ge=0, le=1e9), READ_NUMBER] | None = Field(
+        default=None, description="submit refuses when its estimate is above this."
     )
     prices: PricesSpec | None = Field(
         default=None, description="Prices that you state, for what no source here has."

@@ -75,6 +75,8 @@ def _hyperparameters() -> dict[str, Any]:
         for row in model.hyperparameters.values():
             kind = "integer" if row.type == "int" else "number"
             entry = found.setdefault(row.name, {"type": kind, "description": []})
+            entry["minimum"] = min(row.min, entry.get("minimum", row.min))
+            entry["maximum"] = max(row.max, entry.get("maximum", row.max))
             said = f"{model.alias}: {row.min:g} to {row.max:g}, default {row.default:g}"
             entry["description"].append(said)
     for entry in found.values():

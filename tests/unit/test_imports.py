@@ -21,7 +21,7 @@ TRAINER = Path(local_backend.__file__).parent
 FLOORS = (
     {"errors"},
     {"types"},
-    {"home", "files", "documents", "listing"},
+    {"home", "files", "documents", "listing", "archives"},
     {"catalogue", "store", "artifacts", "aws", "ledger"},
     {"spec", "cost"},
     {"data"},
@@ -158,6 +158,7 @@ def test_help_loads_nothing_heavy() -> None:
         "cloudft.cli.main",
         "cloudft.cli.failures",
         "cloudft.cli.lazy",
+        "cloudft.cli.streams",
         "cloudft.errors",
     }
 

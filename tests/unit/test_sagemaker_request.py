@@ -214,7 +214,7 @@ def test_a_budget_bounds_the_running_time(make: Make, tmp_path: Path) -> None:
         ({"instance_type": "ml.g5.2xlarge"}, {"local": {"fsdp": True}}, "OneProcess"),
         ({"instance_count": 9}, {"hyperparameters": {}}, "GpusIdle"),
         ({"instance_type": "ml.g5.2xlrge"}, {}, "NoSuchInstance"),
-        ({}, {"tags": {f"key{n}": "x" for n in range(49)}}, "BadRequest"),
+        ({"s3_uri": f"s3://my-bucket/{'x' * 1000}"}, {}, "BadRequest"),
         ({"network_isolation": True}, {"model": "some-org/some-model"}, "NoNetwork"),
     ],
 )

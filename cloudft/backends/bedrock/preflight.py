@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from cloudft import catalogue
 from cloudft.aws.client import Aws
 from cloudft.aws.shapes import request_problems
+from cloudft.backends import aws_checks
 from cloudft.backends.base import without_data
 from cloudft.backends.bedrock import account, request
 from cloudft.backends.notes import Notes
@@ -29,10 +30,32 @@ OURS = {"jobName", "clientRequestToken", "outputDataConfig"}
 """Members that must stay as they are, or a job could be submitted twice."""
 
 
+FIELDS = {
+    "jobName": "name",
+    "customModelName": "bedrock.custom_model_name",
+    "roleArn": "bedrock.role_arn",
+    "baseModelIdentifier": "base_model",
+    "customizationType": "customization_type",
+    "customModelKmsKeyId": "bedrock.kms_key_id",
+    "jobTags": "tags",
+    "customModelTags": "tags",
+    "trainingDataConfig": "bedrock.s3_uri",
+    "validationDataConfig": "bedrock.s3_uri",
+    "outputDataConfig": "bedrock.s3_uri",
+    "hyperParameters": "hyperparameters",
+    "vpcConfig.subnetIds": "bedrock.vpc.subnet_ids",
+    "vpcConfig.securityGroupIds": "bedrock.vpc.security_group_ids",
+    "customizationConfig.distillationConfig.teacherModelConfig": "distillation.teacher",
+    "customizationConfig.rftConfig.graderConfig": "reinforcement.lambda_arn",
+    "customizationConfig.rftConfig.hyperParameters": "reinforcement.hyperparameters",
+}
+"""Member of the request -> the field of the job file that it is made from."""
+
+
 def findings(job: LoadedJob, aws: Aws) -> list[Finding]:
     """Off line first; the account is asked when the job file says enough for it."""
     note = Notes(job)
-    found = offline(job)
+    found = [*offline(job), *aws_checks.profile(aws.place, "bedrock.profile", note)]
     if any(finding.severity == "error" for finding in found):
         return found
     found += _request(job, note)
@@ -42,7 +65,25 @@ def findings(job: LoadedJob, aws: Aws) -> list[Finding]:
 def offline(job: LoadedJob) -> list[Finding]:
     """What the job file alone tells. Without an error, the request can be written down."""
     note = Notes(job)
-    return [*_settings(job, note), *_model(job, note), *_kind(job, note), *_teacher(job, note)]
+    return [
+        *_settings(job, note),
+        *aws_checks.regions(_arns(job), job.spec.bedrock.region, note),
+        *_model(job, note),
+        *_kind(job, note),
+        *_teacher(job, note),
+    ]
+
+
+def _arns(job: LoadedJob) -> dict[str, str | None]:
+    """What must be of the job's Region."""
+    spec = job.spec.bedrock
+    return {
+        "base_model": job.spec.base_model,
+        "bedrock.kms_key_id": spec.kms_key_id,
+        "bedrock.s3_kms_key_id": spec.s3_kms_key_id,
+        "bedrock.machine_arn": spec.machine_arn,
+        "reinforcement.lambda_arn": getattr(job.spec.reinforcement, "lambda_arn", None),
+    }
 
 
 def _settings(job: LoadedJob, note: Notes) -> Iterator[Finding]:
@@ -130,5 +171,10 @@ def _request(job: LoadedJob, note: Notes) -> Iterator[Finding]:
         message = f"bedrock.request may not have {name}: cloudft finds the job again by it"
         yield note("BadRequest", "bedrock.request", message, "leave it out.")
     parameters = request.create(without_data(job))
+    own = set(job.spec.bedrock.request)
+    fields = {path: field for path, field in FIELDS.items() if path.partition(".")[0] not in own}
+    if job.spec.bedrock.output_s3_uri:
+        fields["outputDataConfig"] = "bedrock.output_s3_uri"
     for problem in request_problems("bedrock", "CreateModelCustomizationJob", parameters):
-        yield note("BadRequest", "bedrock", problem, "correct it in the job file.")
+        field = aws_checks.field_of(problem, fields, "bedrock.request")
+        yield note("BadRequest", field, problem, f"correct {field}.")

@@ -351,7 +351,7 @@ def _image(job: LoadedJob) -> str:
     spec, instance = job.spec.sagemaker, instances.choice(job)
     region = request.place_of(job)["region"]
     if spec.image_uri is not None:
-        return spec.image_uri
+        return str(spec.image_uri)
     if not images.sdk_is_here() or region is None or instance is None:
         return NO_IMAGE  # preflight refuses it
     return images.stock(region, instance, spec.pytorch_version)

@@ -7,15 +7,15 @@ from __future__ import annotations
 import io
 import os
 import shutil
-import tarfile
 import tempfile
 from collections.abc import Iterator, Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import orjson
 
 from cloudft import artifacts as layout
+from cloudft.archives import BadArchive, unpack_tar_gz
 from cloudft.aws.client import Aws
 from cloudft.aws.s3 import ObjectStream, parse
 from cloudft.backends.sagemaker import request
@@ -54,7 +54,7 @@ def bring(aws: Aws, answer: Mapping[str, Any], home: Home, job_id: str) -> Path:
                 raise _damaged(answer, "it holds no curve")
             temporary.chmod(0o755)
             os.rename(temporary, folder)
-        except (tarfile.TarError, EOFError, ValueError) as error:
+        except BadArchive as error:
             raise _damaged(answer, str(error)) from error
         except OSError:
             if not layout.is_complete(folder):  # else another process has brought them meanwhile
@@ -71,18 +71,9 @@ def _damaged(answer: Mapping[str, Any], why: str) -> DamagedJob:
 
 
 def _unpack(aws: Aws, uri: str, folder: Path) -> None:
-    """Plain files alone, and none beside the folder, whatever the archive says."""
-    stream = io.BufferedReader(ObjectStream(uri, aws.client("s3")), 1 << 20)
-    with stream, tarfile.open(fileobj=stream, mode="r|gz") as archive:
-        for member in archive:
-            name = PurePosixPath(member.name)
-            content = archive.extractfile(member) if member.isreg() else None
-            if content is None or name.is_absolute() or ".." in name.parts:
-                continue
-            path = folder / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("wb") as file:
-                shutil.copyfileobj(content, file, 1 << 20)
+    """Plain files alone, within bounds. Raise BadArchive for an archive of another kind."""
+    with io.BufferedReader(ObjectStream(uri, aws.client("s3")), 1 << 20) as stream:
+        unpack_tar_gz(stream, folder)
 
 
 def _furnish(aws: Aws, plan: Mapping[str, Any], home: Home, folder: Path) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 from cloudft.aws.client import Aws
 from cloudft.aws.shapes import request_problems, service_model
+from cloudft.backends import aws_checks
 from cloudft.backends.notes import Notes
 from cloudft.backends.sagemaker import account, images, instances, request, weights
 from cloudft.spec.fields import TRAINED_HERE
@@ -37,9 +38,42 @@ def findings(
     note = Notes(job)
     found = [finding for finding in trainers if finding.code in OF_THE_TRAINER]
     found += [*_kind(job, note), *_settings(job, note), *_machine(job, note), *_weights(job, note)]
+    named = "sagemaker" if job.spec.sagemaker.profile else "bedrock"
+    found += [*aws_checks.profile(aws.place, f"{named}.profile", note), *_regions(job, note)]
     if not _faulty(found):
         found += _request(job, asked(), note)
     return found if _faulty(found) else [*found, *account.findings(job, aws, note)]
+
+
+def _regions(job: LoadedJob, note: Notes) -> Iterator[Finding]:
+    spec = job.spec.sagemaker
+    keys = {
+        "sagemaker.kms_key_id": spec.kms_key_id,
+        "sagemaker.s3_kms_key_id": spec.s3_kms_key_id,
+    }
+    return aws_checks.regions(keys, request.place_of(job)["region"], note)
+
+
+FIELDS = {
+    "TrainingJobName": "name",
+    "RoleArn": "sagemaker.role_arn",
+    "AlgorithmSpecification.TrainingImage": "sagemaker.image_uri",
+    "InputDataConfig": "sagemaker.s3_uri",
+    "OutputDataConfig.S3OutputPath": "sagemaker.s3_uri",
+    "OutputDataConfig.KmsKeyId": "sagemaker.kms_key_id",
+    "CheckpointConfig": "sagemaker.s3_uri",
+    "ResourceConfig.InstanceType": "sagemaker.instance_type",
+    "ResourceConfig.InstanceCount": "sagemaker.instance_count",
+    "ResourceConfig.VolumeSizeInGB": "sagemaker.volume_gb",
+    "ResourceConfig.VolumeKmsKeyId": "sagemaker.kms_key_id",
+    "ResourceConfig.KeepAlivePeriodInSeconds": "sagemaker.keep_alive_seconds",
+    "StoppingCondition.MaxRuntimeInSeconds": "sagemaker.max_runtime_seconds",
+    "StoppingCondition.MaxWaitTimeInSeconds": "sagemaker.max_wait_seconds",
+    "VpcConfig.Subnets": "sagemaker.vpc.subnet_ids",
+    "VpcConfig.SecurityGroupIds": "sagemaker.vpc.security_group_ids",
+    "Tags": "tags",
+}
+"""Member of the request -> the field of the job file that it is made from."""
 
 
 def _faulty(found: list[Finding]) -> bool:
@@ -156,7 +190,8 @@ def _type(name: str | None, note: Notes) -> Iterator[Finding]:
 def _request(job: LoadedJob, asked: request.Asked, note: Notes) -> Iterator[Finding]:
     """The request itself against the service model; and whether each GPU gets a record."""
     for problem in request_problems("sagemaker", "CreateTrainingJob", request.create(asked)):
-        yield note("BadRequest", "sagemaker", problem, "correct it in the job file.")
+        field = aws_checks.field_of(problem, FIELDS, "sagemaker")
+        yield note("BadRequest", field, problem, f"correct {field}.")
     processes, batch = instances.processes(job), asked.trainer["hyperParameters"]["batchSize"]
     if processes > batch:
         message = f"{processes} GPUs or machines share batches of {batch}: some would be idle"

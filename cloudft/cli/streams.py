@@ -1,0 +1,71 @@
+"""Standard streams that may be closed, full, or of another encoding than the text."""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import os
+import select
+import sys
+from pathlib import Path
+
+ERRORS = "cloudft-output"
+"""Name of the codec error handler of standard output."""
+
+
+def open_missing() -> None:
+    """Open the null device in place of a closed standard stream (`cloudft list >&-`).
+
+    Python sets a closed stream to None, and the next file that is opened would get its number.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            stream = Path(os.devnull).open(mode, encoding="utf-8")  # noqa: SIM115
+            setattr(sys, name, stream)
+
+
+def write_any_text() -> None:
+    """Let standard output take every text: bytes of file names, characters it has no code for."""
+    codecs.register_error(ERRORS, _encode_anyway)
+    with contextlib.suppress(AttributeError):  # a stream that a test has put in its place
+        sys.stdout.reconfigure(errors=ERRORS)  # type: ignore[union-attr]
+
+
+def _encode_anyway(error: UnicodeError) -> tuple[bytes, int]:
+    r"""Return the original bytes of undecodable names, as `ls` prints them; else JSON's \uXXXX."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    written = b""
+    for character in error.object[error.start : error.end]:
+        code = ord(character)
+        if 0xDC80 <= code <= 0xDCFF:
+            written += bytes([code - 0xDC00])
+        else:
+            units = character.encode("utf-16-be", "surrogatepass")
+            written += b"".join(
+                b"\\u" + units[i : i + 2].hex().encode() for i in (0, 2)[: len(units) // 2]
+            )
+    return written, error.end
+
+
+def flush() -> None:
+    """Write what is buffered. Raise OSError where standard output or error can't be written."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+
+
+def discard() -> None:
+    """Send the rest of standard output nowhere, so that the interpreter's own end can't fail."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def reader_has_gone() -> bool:
+    """Return whether standard output or error is a pipe that nobody reads any more."""
+    gone = False
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            poll = select.poll()
+            poll.register(stream.fileno(), 0)
+            gone |= any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
+    return gone
