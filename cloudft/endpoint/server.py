@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import signal
 import socket
 import tempfile
@@ -33,10 +34,16 @@ from cloudft.endpoint.transfers import Transfers
 from cloudft.endpoint.wire import SERVER
 from cloudft.errors import UsageError
 from cloudft.files import as_store_error, try_lock
+from cloudft.local_http_guard import Guard
 
 CREATING_S = 1.0
 """How long a deployment is `Creating` by the real clock."""
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+def new_token() -> str:
+    """Return a token that nobody can guess."""
+    return secrets.token_urlsafe(16)
 
 
 @dataclass(frozen=True)
@@ -58,6 +65,17 @@ class Options:
     authorization: bool = False
     secrets: Mapping[str, str] | None = None
     until_pid: int | None = None
+    names: tuple[str, ...] = ()
+    """Host names that it goes by, beside `localhost`, IP addresses and `host`."""
+    token: str = field(default_factory=new_token, repr=False)
+    """For the page and the routes of administration."""
+
+    @property
+    def guard(self) -> Guard:
+        """What is checked of every request."""
+        own = {self.host} if self.host in LOOPBACK else {self.host, socket.gethostname()}
+        names = frozenset(name.lower() for name in {*own, *self.names})
+        return Guard(names, "; to allow it, start the endpoint with --allow-host", self.token)
 
 
 def listening(host: str, port: int) -> socket.socket:
@@ -149,7 +167,7 @@ def build(given: Options, url: str, folder: Path) -> Endpoint:
     forms: dict[str, Any] = {"cloudformation": stacks}
     if authority is not None:
         forms["iam"] = Simulator(authority)
-    app = App(state, rooms, moto, faults, folder / "jobs", given.secrets, forms)
+    app = App(state, rooms, moto, faults, folder / "jobs", given.secrets, forms, given.guard)
     begins = (
         *(room.begin for room in (customization, transfers, batches, training)),
         stacks.begin,
@@ -185,11 +203,13 @@ class Services:
         from botocore.config import Config
 
         named = self._given.s3 if service == "s3" else None
-        secrets = dict(self._given.secrets or {})
+        known = dict(self._given.secrets or {})
         key = os.environ.get("AWS_ACCESS_KEY_ID", "endpoint")
         secret = os.environ.get("AWS_SECRET_ACCESS_KEY", "endpoint")
-        if secrets and named is None:
-            key, secret = next(iter(secrets.items()))
+        if known and named is None:
+            key, secret = next(iter(known.items()))
+        # A Bedrock API key in the environment is not for plain HTTP, and botocore prefers it.
+        config = Config(retries=dict(retries) if retries else None, auth_scheme_preference="sigv4")
         with self._lock:  # boto3's session is for one thread at a time
             return boto3.client(
                 service,
@@ -197,7 +217,7 @@ class Services:
                 region_name=self._given.region,
                 aws_access_key_id=key,
                 aws_secret_access_key=secret,
-                config=Config(retries=dict(retries)) if retries else None,
+                config=config,
             )
 
 

@@ -21,7 +21,7 @@ TRAINER = Path(local_backend.__file__).parent
 FLOORS = (
     {"errors"},
     {"types"},
-    {"home", "files", "documents"},
+    {"home", "files", "documents", "local_http_guard"},
     {"catalogue", "store", "artifacts", "aws"},
     {"spec", "cost"},
     {"data"},
