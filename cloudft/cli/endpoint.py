@@ -193,4 +193,7 @@ def _serve(given: Options, console: Console) -> None:
         console.result({"url": url, "token": given.token, "page": page}, url)
         console.note(f"export AWS_ENDPOINT_URL={url}; jobs are shown at {page}")
 
-    serve(given, ready)
+    def warn(text: str) -> None:
+        click.echo(f"warning: {text}", err=True)
+
+    serve(given, ready, warn)

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cloudft.endpoint.answering import Answers, Question, Who
 from cloudft.endpoint.app import App
@@ -38,6 +38,9 @@ from cloudft.local_http_guard import Guard
 
 CREATING_S = 1.0
 """How long a deployment is `Creating` by the real clock."""
+if TYPE_CHECKING:
+    from cloudft.endpoint.journal import Journal
+
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -100,6 +103,7 @@ class Endpoint:
     customization: Customization
     answers: Answers
     training: TrainingJobs
+    journal: Journal
     begins: Sequence[Callable[[], None]]
 
     def begin(self) -> None:
@@ -112,20 +116,19 @@ class Endpoint:
         self.customization.close()
         self.training.close()
         self.answers.close()
+        self.journal.close()
 
 
-def build(given: Options, url: str, folder: Path) -> Endpoint:
+def build(given: Options, url: str, folder: Path, warn: Callable[[str], object]) -> Endpoint:
     """Put the parts together. `folder` is where jobs work; `given.state` says if it is kept."""
-    os.environ.setdefault("MOTO_ACCOUNT_ID", ACCOUNT)  # before moto is imported
-    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
-
     from cloudft.backends.local.backend import LocalBackend
     from cloudft.endpoint.journal import Journal
+    from cloudft.endpoint.moto_app import moto_app
     from cloudft.home import Home
 
     services = Services(given, url)
-    machines = Machines(DomainDispatcherApplication(create_backend_app), services.once)
-    moto = Journal(machines, given.state)
+    machines = Machines(moto_app(ACCOUNT), services.once)
+    moto = Journal(machines, given.state, warn)
     authority = Authority(services, given.region) if given.authorization else None
     s3 = Hands(lambda: services.new("s3"), authority)
     state, faults = State(given.region, given.state), Faults()
@@ -172,7 +175,7 @@ def build(given: Options, url: str, folder: Path) -> Endpoint:
         *(room.begin for room in (customization, transfers, batches, training)),
         stacks.begin,
     )
-    return Endpoint(app, customization, answers, training, begins)
+    return Endpoint(app, customization, answers, training, moto, begins)
 
 
 class Services:
@@ -233,8 +236,13 @@ def _opener(backend: Any) -> Callable[[Who], Any]:
     return open_child
 
 
-def serve(given: Options, ready: Callable[[str], None]) -> None:
-    """Serve until SIGINT or SIGTERM; `ready` gets the URL. Raises UsageError."""
+def serve(
+    given: Options, ready: Callable[[str], None], warn: Callable[[str], object] = print
+) -> None:
+    """Serve until SIGINT or SIGTERM; `ready` gets the URL, `warn` what is wrong with the state.
+
+    Raises UsageError; StoreError and BadDocument for a state that can't be used.
+    """
     from werkzeug.serving import make_server
 
     with contextlib.ExitStack() as stack:
@@ -246,7 +254,7 @@ def serve(given: Options, ready: Callable[[str], None]) -> None:
         ours = stack.enter_context(listening(given.host, given.port))
         host = given.host if given.host in LOOPBACK else "127.0.0.1"
         url = f"http://{host}:{ours.getsockname()[1]}"
-        endpoint = build(given, url, folder)
+        endpoint = build(given, url, folder, warn)
         server = make_server(
             given.host,
             0,
