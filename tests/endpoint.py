@@ -34,6 +34,8 @@ TRUST = {
 }
 SAGEMAKER_ROLE = f"arn:aws:iam::{ACCOUNT}:role/sagemaker-job"
 SAGEMAKER_TRUST = json.loads(json.dumps(TRUST).replace("bedrock.amazon", "sagemaker.amazon"))
+TOKEN = "token-of-the-tests"
+"""For the page and the routes of administration of every endpoint that tests start."""
 KEYS = {"AWS_ACCESS_KEY_ID": "AKIAPLANTEDKEYID", "AWS_SECRET_ACCESS_KEY": "planted-secret-key"}
 
 
@@ -72,7 +74,9 @@ class Endpoint:
         return [call["parameters"] for call in told if call["operation"] == operation]
 
     def _admin(self, what: str, body: bytes | None = None) -> bytes:
-        with urllib.request.urlopen(f"{self.url}/_cloudft/{what}", data=body) as answer:
+        request = urllib.request.Request(f"{self.url}/_cloudft/{what}", body)
+        request.add_header("Authorization", f"Bearer {TOKEN}")
+        with urllib.request.urlopen(request) as answer:
             content: bytes = answer.read()
         return content
 
@@ -92,7 +96,8 @@ def running(*arguments: str | Path) -> Iterator[Endpoint]:
     with tempfile.TemporaryDirectory(prefix="endpoint-") as folder:
         said = [Path(folder, name) for name in ("out", "err")]
         words = ["endpoint", "-q", "--until-pid", str(os.getpid()), *arguments]
-        process = forked.start(words, streams=[os.devnull, *said])
+        environ = os.environ | {"CLOUDFT_ENDPOINT_TOKEN": TOKEN}
+        process = forked.start(words, env=environ, streams=[os.devnull, *said])
         try:
             wait_until(lambda: _line(said[0]) or not process.is_alive(), "the endpoint is up")
             assert process.is_alive(), said[1].read_text()

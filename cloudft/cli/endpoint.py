@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -104,6 +105,13 @@ def stand_ins(path: Path | None) -> dict[str, str]:
     metavar="FILE",
     help="Take only requests signed with a key of this file, written as ~/.aws/credentials.",
 )
+@click.option(
+    "--allow-host",
+    "names",
+    multiple=True,
+    metavar="NAME",
+    help="Answer requests that reach it by this host name, too (a container's, a proxy's).",
+)
 @click.option("--operations", is_flag=True, help="Print which operations it offers, and end.")
 @click.option("--until-pid", type=PID, metavar="PID", help="End when that process is gone.")
 @console_options
@@ -121,6 +129,7 @@ def endpoint_command(
     authorization: bool,
     s3: str | None,
     credentials: Path | None,
+    names: tuple[str, ...],
     operations: bool,
     until_pid: int | None,
     console: Console,
@@ -130,11 +139,12 @@ def endpoint_command(
     Beside bedrock and bedrock-runtime there are the training jobs of sagemaker, cloudformation
     (ours, for cloudft's templates), and s3, iam, kms, sts and what else stacks need (moto's). It is
     not AWS: the account is 000000000000 and any credentials will do. The first line printed is its
-    URL.
+    URL. The page that shows jobs and the routes below /_cloudft/ want the token that is printed
+    with it, or that CLOUDFT_ENDPOINT_TOKEN holds.
     """
     _require_extra()
     from cloudft.endpoint import operations as offered
-    from cloudft.endpoint.server import LOOPBACK, Options
+    from cloudft.endpoint.server import LOOPBACK, Options, new_token
     from cloudft.endpoint.signatures import read_credentials
 
     if operations:
@@ -156,6 +166,8 @@ def endpoint_command(
         s3=s3,
         secrets=read_credentials(credentials) if credentials else None,
         until_pid=until_pid,
+        names=names,
+        token=os.environ.get("CLOUDFT_ENDPOINT_TOKEN") or new_token(),
     )
     if host not in LOOPBACK and given.secrets is None:
         console.note(f"anyone who reaches {host} may use this endpoint; --credentials limits it")
@@ -180,7 +192,11 @@ def _serve(given: Options, console: Console) -> None:
     from cloudft.endpoint.server import serve
 
     def ready(url: str) -> None:
-        console.result({"url": url}, url)
-        console.note(f"export AWS_ENDPOINT_URL={url}; jobs are shown at {url}/")
+        page = f"{url}/?token={given.token}"
+        console.result({"url": url, "token": given.token, "page": page}, url)
+        console.note(f"export AWS_ENDPOINT_URL={url}; jobs are shown at {page}")
 
-    serve(given, ready)
+    def warn(text: str) -> None:
+        click.echo(f"warning: {text}", err=True)
+
+    serve(given, ready, warn)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import io
 import re
 import threading
 from collections import deque
@@ -11,33 +10,41 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
-
-import orjson
+from xml.sax.saxutils import escape
 
 from cloudft.aws.shapes import problems
-from cloudft.endpoint import faults, front
+from cloudft.endpoint import faults
+from cloudft.endpoint.admin import Admin
+from cloudft.endpoint.authentication import (
+    BEARER,
+    Caller,
+    identify,
+    is_presigned_object,
+    unsigned_protocol,
+)
 from cloudft.endpoint.faults import Dropped, Faults
 from cloudft.endpoint.jsonwire import JsonWire
 from cloudft.endpoint.query import QueryWire, action_of
 from cloudft.endpoint.signatures import Signed, verify
-from cloudft.endpoint.state import ACCOUNT, State
-from cloudft.endpoint.wire import SERVER, Call, Reply, Wire, WireError
+from cloudft.endpoint.state import State
+from cloudft.endpoint.wire import Call, Reply, Wire, WireError
+from cloudft.endpoint.wsgi import Environ, body_of_request, headers_of, inert, keep_body, send
 from cloudft.errors import CloudftError
+from cloudft.local_http_guard import Guard
 
 Operation = Callable[[Mapping[str, Any]], dict[str, Any]]
-Environ = dict[str, Any]
 NONE: Mapping[str, Any] = MappingProxyType({})
-SCOPE = re.compile(r"Credential=[^/]+/\d{8}/[^/]+/(?P<service>[^/]+)/aws4_request")
-ADMIN = "/_cloudft/"
 CHANGES = ("Delete", "Stop", "Tag", "Untag", "Update")
 """How operations begin that change the state; those that create keep it themselves."""
 REMEMBERED = 20_000
 """How many calls the admin route tells of at most."""
-
-
-HERE = {"127.0.0.1", "::1"}
-ELSEWHERE = Reply(403, (), b'{"message": "only this machine may ask that"}')
-"""The page and the admin routes ask for no signature, and tell what was asked: prompts, too."""
+STATUSES = {
+    "ThrottlingException": 429,
+    "ServiceUnavailableException": 503,
+    "InternalError": 500,
+}
+"""Of refusals in XML; the others have 403."""
+MISSING = WireError("MissingAuthenticationTokenException", "Missing Authentication Token")
 
 
 def snake(name: str) -> str:
@@ -57,6 +64,7 @@ class App:
         curves: Path,
         secrets: Mapping[str, str] | None = None,
         forms: Mapping[str, Any] = NONE,
+        guard: Guard | None = None,
     ) -> None:
         self.wires = (Wire("bedrock"), Wire("bedrock-runtime"))
         self.json_wires = {"sagemaker": JsonWire("sagemaker")}
@@ -69,37 +77,74 @@ class App:
         self.forms = {service: (QueryWire(service), room) for service, room in forms.items()}
         self.calls: deque[Call] = deque(maxlen=REMEMBERED)
         self.lock = threading.Lock()
+        self.guard = guard or Guard()
+        self.admin = Admin(self, self.guard)
 
     def __call__(self, environ: Environ, start: Callable[..., Any]) -> Iterable[bytes]:
         """WSGI."""
+        headers, path = headers_of(environ), str(environ["PATH_INFO"])
+        caller = identify(headers, str(environ.get("QUERY_STRING", "")))
+        admin = self.admin.serves(environ["REQUEST_METHOD"], path, caller)
+        has_token = admin and self.admin.has_token(environ, headers)
+        linked = has_token or is_presigned_object(caller, path)
+        why = self.guard.refusal(environ["REQUEST_METHOD"], headers, may_be_linked=linked)
+        inert_start = inert(start, download=not caller.signed)
+        if why is not None:
+            error = WireError("AccessDeniedException", why)
+            return send(self._refused(caller.service, error), inert_start)
+        if not admin:
+            return self._serve(environ, headers, caller, inert_start)
+        reply = self.admin.reply(environ, path, has_token=has_token)
+        return self._moto("", environ, inert_start) if reply is None else send(reply, start)
+
+    def _serve(
+        self,
+        environ: Environ,
+        headers: Mapping[str, str],
+        caller: Caller,
+        start: Callable[..., Any],
+    ) -> Iterable[bytes]:
+        """Take an admitted request to its service."""
         raw_path = str(environ.get("REQUEST_URI") or environ["PATH_INFO"]).partition("?")[0]
-        ours = raw_path.startswith(ADMIN)
-        if ours and environ.get("REMOTE_ADDR") not in HERE:
-            return _send(ELSEWHERE, start)
-        if ours:
-            return _send(self._admin(environ, raw_path), start)
-        scope = SCOPE.search(environ.get("HTTP_AUTHORIZATION", ""))
-        service = scope["service"] if scope else ""
-        here = environ.get("REMOTE_ADDR") in HERE
-        if not scope and here and raw_path == "/" and environ["REQUEST_METHOD"] == "GET":
-            content = front.page(self.state, self.curves, self.calls)
-            headers = (("Content-Type", "text/html; charset=utf-8"),)
-            return _send(Reply(200, headers, content), start)
+        service = caller.service
         try:
             self._check_signature(environ, raw_path, service)
+            refusal = self._anonymous(environ, raw_path, headers, caller)
         except WireError as error:
-            spoken = self.json_wires.get(service) or self.wires[0]
-            ours = service == "bedrock" or service in self.json_wires
-            return _send(spoken.error(error) if ours else _plain(service, error), start)
+            return send(self._refused(service, error), start)
+        if refusal is not None:
+            return send(refusal, start)
         if service in self.json_wires:
-            return _send(self._json(self.json_wires[service], environ), start)
-        if service != "bedrock":
-            return self._elsewhere(service, environ, start)
-        return _send(self._bedrock(environ, raw_path), start)
+            return send(self._json(self.json_wires[service], environ), start)
+        if service == "bedrock":
+            return send(self._bedrock(environ, raw_path), start)
+        return self._elsewhere(service, environ, start)
+
+    def _anonymous(
+        self, environ: Environ, raw_path: str, headers: Mapping[str, str], caller: Caller
+    ) -> Reply | None:
+        """Return the refusal of an anonymous request that must be signed; None for others."""
+        if caller.signed or caller.presigned:
+            return None
+        if any(wire.has_route(environ["REQUEST_METHOD"], raw_path) for wire in self.wires):
+            return self.wires[0].error(MISSING)
+        body = b""
+        if environ["REQUEST_METHOD"] == "POST" and raw_path == "/":
+            body = keep_body(environ)
+        protocol = unsigned_protocol(headers, raw_path, body)
+        if protocol == "json":
+            return self.json_wires["sagemaker"].error(MISSING)
+        return _plain("query", MISSING) if protocol else None
+
+    def _refused(self, service: str, error: WireError) -> Reply:
+        """Return an error of authentication in the form of the service that was called."""
+        if service in self.json_wires:
+            return self.json_wires[service].error(error)
+        return self.wires[0].error(error) if service == "bedrock" else _plain(service, error)
 
     def _json(self, wire: JsonWire, environ: Environ) -> Reply:
         def act() -> Reply:
-            call = wire.parse(str(environ.get("HTTP_X_AMZ_TARGET", "")), _body_of(environ))
+            call = wire.parse(str(environ.get("HTTP_X_AMZ_TARGET", "")), body_of_request(environ))
             return self._told(wire, call)
 
         return _answered(wire, act)
@@ -107,11 +152,11 @@ class App:
     def _check_signature(self, environ: Environ, raw_path: str, service: str) -> None:
         if self.secrets is None:
             return
-        headers = _headers_of(environ)
-        body = None
-        if "x-amz-content-sha256" not in headers:
-            body = _body_of(environ)
-            environ["wsgi.input"] = io.BytesIO(body)
+        headers = headers_of(environ)
+        if headers.get("authorization", "").startswith(BEARER):
+            what = "This endpoint was started with --credentials, and they hold no API keys"
+            raise WireError("AccessDeniedException", what)
+        body = keep_body(environ) if "x-amz-content-sha256" not in headers else None
         query = str(environ.get("QUERY_STRING", ""))
         signed = Signed(environ["REQUEST_METHOD"], raw_path, query, headers, body)
         verify(signed, self.secrets)
@@ -123,16 +168,22 @@ class App:
         try:
             faults.before(fault)
         except WireError as error:
-            return _send(_plain(service, error), start)
+            return send(_plain(service, error), start)
         if (reply := self._form(service, environ)) is not None:
             faults.after(fault)
-            return _send(reply, start)
+            return send(reply, start)
+        answer = self._moto(service, environ, start)
+        faults.after(fault)
+        return answer
+
+    def _moto(self, service: str, environ: Environ, start: Callable[..., Any]) -> Iterable[bytes]:
         try:
             answer: Iterable[bytes] = self.others(environ, start)
+        except CloudftError as error:  # the disk of --state is full, or the like
+            return send(_plain(service, WireError("InternalError", error.message)), start)
         except Exception as error:  # moto lacks an operation, or fails at one
             what = f"{type(error).__name__}: {error}"
-            return _send(_plain(service, WireError("UnknownOperationException", what)), start)
-        faults.after(fault)
+            return send(_plain(service, WireError("UnknownOperationException", what)), start)
         return answer
 
     def _form(self, service: str, environ: Environ) -> Reply | None:
@@ -141,8 +192,7 @@ class App:
             return None
         wire, room = self.forms[service]
         try:
-            body = _body_of(environ)
-            environ["wsgi.input"] = io.BytesIO(body)
+            body = keep_body(environ)
             operation = getattr(room, snake(action_of(body)), None)
             if operation is None:
                 return None
@@ -164,7 +214,7 @@ class App:
 
     def _bedrock(self, environ: Environ, raw_path: str) -> Reply:
         def act() -> Reply:
-            headers, body = _headers_of(environ), _body_of(environ)
+            headers, body = headers_of(environ), body_of_request(environ)
             for wire in self.wires:
                 call = wire.parse(
                     environ["REQUEST_METHOD"], raw_path, environ["QUERY_STRING"], headers, body
@@ -199,22 +249,6 @@ class App:
         found = (getattr(room, snake(name), None) for room in self.rooms)
         return next((operation for operation in found if operation is not None), None)
 
-    def _admin(self, environ: Environ, path: str) -> Reply:
-        try:
-            if path == f"{ADMIN}faults":
-                self.faults.order(orjson.loads(_body_of(environ)))
-                return Reply(200, (), b"{}")
-            if path == f"{ADMIN}calls":
-                with self.lock:
-                    calls = list(self.calls)
-                told = [{"operation": c.operation, "parameters": c.parameters} for c in calls]
-                return Reply(200, (), orjson.dumps(told, default=str))
-            if path == f"{ADMIN}account":
-                return Reply(200, (), orjson.dumps({"account": ACCOUNT, "server": SERVER}))
-        except (WireError, ValueError) as error:
-            return Reply(400, (), orjson.dumps({"message": str(error)}))
-        return Reply(404, (), b"{}")
-
 
 def _answered(wire: Wire | JsonWire, act: Callable[[], Reply]) -> Reply:
     """What `act` gives; what goes wrong is told in the wire's own form."""
@@ -237,30 +271,6 @@ def _refusal(operation: Any) -> str:
     return "ValidationException" if "ValidationException" in declared else "AccessDeniedException"
 
 
-def _body_of(environ: Environ) -> bytes:
-    """What was sent. Raises ValidationException when its length can't be told."""
-    chunked, length = environ.get("wsgi.input_terminated"), environ.get("CONTENT_LENGTH") or "0"
-    if not (chunked or length.isdecimal()):
-        raise WireError("ValidationException", "Content-Length is not a number")
-    try:
-        content: bytes = environ["wsgi.input"].read(*(() if chunked else (int(length),)))
-    except OSError as error:  # a chunk that does not say its size
-        raise WireError("ValidationException", f"The body can't be read: {error}") from None
-    return content
-
-
-def _headers_of(environ: Environ) -> dict[str, str]:
-    headers = {
-        name[5:].lower().replace("_", "-"): value
-        for name, value in environ.items()
-        if name.startswith("HTTP_")
-    }
-    for name in ("CONTENT_TYPE", "CONTENT_LENGTH"):
-        if environ.get(name):
-            headers[name.lower().replace("_", "-")] = str(environ[name])
-    return headers
-
-
 def _validate(shape: Any, parameters: Mapping[str, Any]) -> None:
     """Raise ValidationException with every broken constraint of an operation's input."""
     broken = list(problems(shape, parameters)) if shape else []
@@ -274,18 +284,13 @@ def _validate(shape: Any, parameters: Mapping[str, Any]) -> None:
 
 def _plain(service: str, error: WireError) -> Reply:
     """A refusal of another service, in the form that botocore reads from it."""
-    status = {"ThrottlingException": 429, "ServiceUnavailableException": 503}.get(error.code, 403)
-    if service == "s3":
-        text = f"<Error><Code>{error.code}</Code><Message>{error.message}</Message></Error>"
+    status = STATUSES.get(error.code, 403)
+    what = escape(error.message)
+    if service in ("", "s3"):
+        text = f"<Error><Code>{error.code}</Code><Message>{what}</Message></Error>"
         return Reply(status, (("Content-Type", "application/xml"),), text.encode())
     text = (
         f"<ErrorResponse><Error><Code>{error.code}</Code>"
-        f"<Message>{error.message}</Message></Error></ErrorResponse>"
+        f"<Message>{what}</Message></Error></ErrorResponse>"
     )
     return Reply(status, (("Content-Type", "text/xml"),), text.encode())
-
-
-def _send(reply: Reply, start: Callable[..., Any]) -> Iterable[bytes]:
-    length = ("Content-Length", str(len(reply.body)))
-    start(f"{reply.status} {'OK' if reply.status < 400 else 'Error'}", [*reply.headers, length])
-    return [reply.body]

@@ -1,6 +1,7 @@
 """Failures on request: what a team needs to test its own code against.
 
     POST /_cloudft/faults  [{"operation": "CreateModelCustomizationJob", "do": "drop", "times": 1}]
+    Authorization: Bearer TOKEN
 
 `do` is `throttle` (429), `unavailable` (503), `expire` (ExpiredTokenException), `deny`
 (AccessDeniedException), `drop` (acts, then breaks the connection off) or `delay` (seconds first).
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,7 +53,7 @@ class Faults:
         self._lock = threading.Lock()
         self._orders: list[Fault] = []
 
-    def order(self, orders: list[dict[str, Any]]) -> None:
+    def order(self, orders: Sequence[Mapping[str, Any]]) -> None:
         """Replace the orders. Raises WireError for one that is not understood."""
         try:
             made = [Fault(**order) for order in orders]

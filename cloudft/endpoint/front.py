@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Iterable, Iterator, Sequence
+from hashlib import sha256
 from html import escape
 from itertools import islice
 from pathlib import Path
@@ -26,6 +28,8 @@ svg { width: 150px; height: 36px } polyline { fill: none; stroke: #2a6fdb; strok
   .Completed, .Active { color: #6fcf97 }
   .Failed { color: #ff8a80 } .Stopped { color: #e5c158 } polyline { stroke: #7fb0ff } }
 """
+STYLE_HASH = f"sha256-{b64encode(sha256(STYLE.encode()).digest()).decode()}"
+"""How the page's Content-Security-Policy names its one style."""
 SHOWN = 50
 
 

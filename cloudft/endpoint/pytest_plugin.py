@@ -10,12 +10,14 @@ without it the clock is fast. The tests' AWS_* variables point there while a tes
 from __future__ import annotations
 
 import json
+import os
+import secrets
 import shlex
 import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -29,6 +31,8 @@ class BedrockEndpoint:
     """A running endpoint."""
 
     url: str
+    token: str = field(default="", repr=False)
+    """For the page and the routes of administration."""
 
     @property
     def environ(self) -> dict[str, str]:
@@ -44,6 +48,7 @@ class BedrockEndpoint:
     def client(self, service: str) -> Any:
         """A boto3 client of it."""
         import boto3
+        from botocore.config import Config
 
         return boto3.client(
             service,
@@ -51,12 +56,15 @@ class BedrockEndpoint:
             region_name=REGION,
             aws_access_key_id="endpoint",
             aws_secret_access_key="endpoint",
+            config=Config(auth_scheme_preference="sigv4"),
         )
 
     def fault(self, *orders: Mapping[str, Any]) -> None:
         """Order failures: see docs/endpoint.md. They stand above earlier orders."""
         body = json.dumps(orders).encode()
-        with urllib.request.urlopen(f"{self.url}/_cloudft/faults", data=body):
+        headers = {"Authorization": f"Bearer {self.token}"}
+        request = urllib.request.Request(f"{self.url}/_cloudft/faults", body, headers)
+        with urllib.request.urlopen(request):
             pass
 
 
@@ -71,13 +79,15 @@ def bedrock_endpoint_process(pytestconfig: pytest.Config) -> Iterator[BedrockEnd
     """The endpoint of the session; its environment is left as it is."""
     options = shlex.split(pytestconfig.getini(OPTION))
     command = [sys.executable, "-m", "cloudft", "endpoint", "-q", *options]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    token = secrets.token_urlsafe(16)
+    environ = os.environ | {"CLOUDFT_ENDPOINT_TOKEN": token}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environ) as process:
         assert process.stdout is not None
         url = process.stdout.readline().strip()
         if not url:
             pytest.fail("cloudft endpoint did not start; its message is on standard error")
         try:
-            yield BedrockEndpoint(url)
+            yield BedrockEndpoint(url, token)
         finally:
             process.terminate()
 
@@ -86,7 +96,11 @@ def bedrock_endpoint_process(pytestconfig: pytest.Config) -> Iterator[BedrockEnd
 def bedrock_endpoint(
     bedrock_endpoint_process: BedrockEndpoint, monkeypatch: pytest.MonkeyPatch
 ) -> BedrockEndpoint:
-    """The endpoint, the AWS_* variables pointing to it. No fault stands at the beginning."""
+    """The endpoint, the AWS_* variables pointing to it. No fault stands at the beginning.
+
+    A Bedrock API key of the environment is not used: botocore sends it over HTTPS alone.
+    """
+    monkeypatch.delenv("AWS_BEARER_TOKEN_BEDROCK", raising=False)
     for name, value in bedrock_endpoint_process.environ.items():
         monkeypatch.setenv(name, value)
     bedrock_endpoint_process.fault()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import signal
 import socket
 import tempfile
@@ -12,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cloudft.endpoint.answering import Answers, Question, Who
 from cloudft.endpoint.app import App
@@ -33,10 +34,19 @@ from cloudft.endpoint.transfers import Transfers
 from cloudft.endpoint.wire import SERVER
 from cloudft.errors import UsageError
 from cloudft.files import as_store_error, try_lock
+from cloudft.local_http_guard import Guard
 
 CREATING_S = 1.0
 """How long a deployment is `Creating` by the real clock."""
+if TYPE_CHECKING:
+    from cloudft.endpoint.journal import Journal
+
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+def new_token() -> str:
+    """Return a token that nobody can guess."""
+    return secrets.token_urlsafe(16)
 
 
 @dataclass(frozen=True)
@@ -58,6 +68,17 @@ class Options:
     authorization: bool = False
     secrets: Mapping[str, str] | None = None
     until_pid: int | None = None
+    names: tuple[str, ...] = ()
+    """Host names that it goes by, beside `localhost`, IP addresses and `host`."""
+    token: str = field(default_factory=new_token, repr=False)
+    """For the page and the routes of administration."""
+
+    @property
+    def guard(self) -> Guard:
+        """What is checked of every request."""
+        own = {self.host} if self.host in LOOPBACK else {self.host, socket.gethostname()}
+        names = frozenset(name.lower() for name in {*own, *self.names})
+        return Guard(names, "; to allow it, start the endpoint with --allow-host", self.token)
 
 
 def listening(host: str, port: int) -> socket.socket:
@@ -82,6 +103,7 @@ class Endpoint:
     customization: Customization
     answers: Answers
     training: TrainingJobs
+    journal: Journal
     begins: Sequence[Callable[[], None]]
 
     def begin(self) -> None:
@@ -94,20 +116,19 @@ class Endpoint:
         self.customization.close()
         self.training.close()
         self.answers.close()
+        self.journal.close()
 
 
-def build(given: Options, url: str, folder: Path) -> Endpoint:
+def build(given: Options, url: str, folder: Path, warn: Callable[[str], object]) -> Endpoint:
     """Put the parts together. `folder` is where jobs work; `given.state` says if it is kept."""
-    os.environ.setdefault("MOTO_ACCOUNT_ID", ACCOUNT)  # before moto is imported
-    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
-
     from cloudft.backends.local.backend import LocalBackend
     from cloudft.endpoint.journal import Journal
+    from cloudft.endpoint.moto_app import moto_app
     from cloudft.home import Home
 
     services = Services(given, url)
-    machines = Machines(DomainDispatcherApplication(create_backend_app), services.once)
-    moto = Journal(machines, given.state)
+    machines = Machines(moto_app(ACCOUNT), services.once)
+    moto = Journal(machines, given.state, warn)
     authority = Authority(services, given.region) if given.authorization else None
     s3 = Hands(lambda: services.new("s3"), authority)
     state, faults = State(given.region, given.state), Faults()
@@ -149,12 +170,12 @@ def build(given: Options, url: str, folder: Path) -> Endpoint:
     forms: dict[str, Any] = {"cloudformation": stacks}
     if authority is not None:
         forms["iam"] = Simulator(authority)
-    app = App(state, rooms, moto, faults, folder / "jobs", given.secrets, forms)
+    app = App(state, rooms, moto, faults, folder / "jobs", given.secrets, forms, given.guard)
     begins = (
         *(room.begin for room in (customization, transfers, batches, training)),
         stacks.begin,
     )
-    return Endpoint(app, customization, answers, training, begins)
+    return Endpoint(app, customization, answers, training, moto, begins)
 
 
 class Services:
@@ -185,11 +206,13 @@ class Services:
         from botocore.config import Config
 
         named = self._given.s3 if service == "s3" else None
-        secrets = dict(self._given.secrets or {})
+        known = dict(self._given.secrets or {})
         key = os.environ.get("AWS_ACCESS_KEY_ID", "endpoint")
         secret = os.environ.get("AWS_SECRET_ACCESS_KEY", "endpoint")
-        if secrets and named is None:
-            key, secret = next(iter(secrets.items()))
+        if known and named is None:
+            key, secret = next(iter(known.items()))
+        # A Bedrock API key in the environment is not for plain HTTP, and botocore prefers it.
+        config = Config(retries=dict(retries) if retries else None, auth_scheme_preference="sigv4")
         with self._lock:  # boto3's session is for one thread at a time
             return boto3.client(
                 service,
@@ -197,7 +220,7 @@ class Services:
                 region_name=self._given.region,
                 aws_access_key_id=key,
                 aws_secret_access_key=secret,
-                config=Config(retries=dict(retries)) if retries else None,
+                config=config,
             )
 
 
@@ -213,8 +236,13 @@ def _opener(backend: Any) -> Callable[[Who], Any]:
     return open_child
 
 
-def serve(given: Options, ready: Callable[[str], None]) -> None:
-    """Serve until SIGINT or SIGTERM; `ready` gets the URL. Raises UsageError."""
+def serve(
+    given: Options, ready: Callable[[str], None], warn: Callable[[str], object] = print
+) -> None:
+    """Serve until SIGINT or SIGTERM; `ready` gets the URL, `warn` what is wrong with the state.
+
+    Raises UsageError; StoreError and BadDocument for a state that can't be used.
+    """
     from werkzeug.serving import make_server
 
     with contextlib.ExitStack() as stack:
@@ -226,7 +254,7 @@ def serve(given: Options, ready: Callable[[str], None]) -> None:
         ours = stack.enter_context(listening(given.host, given.port))
         host = given.host if given.host in LOOPBACK else "127.0.0.1"
         url = f"http://{host}:{ours.getsockname()[1]}"
-        endpoint = build(given, url, folder)
+        endpoint = build(given, url, folder, warn)
         server = make_server(
             given.host,
             0,

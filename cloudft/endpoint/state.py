@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from cloudft.endpoint.stacks.records import ChangeSetRecord, StackRecord
+from cloudft.endpoint.state_file import VERSION, read_state
 from cloudft.endpoint.wire import WireError
 from cloudft.files import as_store_error, write_whole
 
@@ -181,6 +182,7 @@ class Known:
 class Contents:
     """All of it, for one Region, by ARN."""
 
+    version: int = VERSION
     jobs: dict[str, Job] = field(default_factory=dict)
     models: dict[str, Model] = field(default_factory=dict)
     imported: dict[str, Model] = field(default_factory=dict)
@@ -207,7 +209,7 @@ class State(Contents):
         self.file = folder / FILE if folder else None
         if self.file and self.file.exists():
             with as_store_error("the endpoint's state can't be read", self.file):
-                kept = msgspec.json.decode(self.file.read_bytes(), type=Contents)
+                kept = read_state(self.file, Contents)
             vars(self).update(vars(kept))
 
     def save(self) -> None:

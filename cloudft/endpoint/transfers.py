@@ -14,6 +14,7 @@ from cloudft.endpoint.authority import Hands
 from cloudft.endpoint.pages import chosen, page
 from cloudft.endpoint.places import split
 from cloudft.endpoint.state import Model, State, Task, found, new_id, refuse_taken_name, require
+from cloudft.endpoint.state_file import IMPORTED
 from cloudft.endpoint.wire import WireError
 
 ARCHITECTURES = ("Llama", "Mistral", "Mixtral", "Qwen", "GptOss", "MllamaForConditional")
@@ -28,7 +29,7 @@ class Transfers:
     def __init__(self, state: State, s3: Hands, folder: Path) -> None:
         self.state = state
         self.s3 = s3
-        self.folder = folder / "imported"
+        self.folder = folder / IMPORTED
 
     def begin(self) -> None:
         """Begin again with imports that were under way."""

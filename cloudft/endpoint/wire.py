@@ -65,6 +65,10 @@ class Wire:
         """Botocore's model of the operation."""
         return self.model.operation_model(name)
 
+    def has_route(self, method: str, raw_path: str) -> bool:
+        """Return whether some operation has that method and path."""
+        return any(route.fullmatch(raw_path) for route, _ in self._routes.get(method, ()))
+
     def parse(
         self, method: str, raw_path: str, query: str, headers: Mapping[str, str], body: bytes
     ) -> Call | None:

@@ -13,6 +13,7 @@ import orjson
 
 from cloudft.errors import CloudftError
 from cloudft.evaluate.review import Reviewer
+from cloudft.local_http_guard import PAGE_HEADERS, Guard
 
 LARGEST = 100_000
 """Bytes of a request's body."""
@@ -33,14 +34,14 @@ class ReviewServer(ThreadingHTTPServer):
     ) -> None:
         super().__init__(("127.0.0.1", port), _Handler)
         self.reviewer, self.judged = reviewer, judged
-        self.token, self.nonce = secrets.token_urlsafe(16), secrets.token_urlsafe(16)
+        self.guard, self.nonce = Guard(), secrets.token_urlsafe(16)
         page = files("cloudft.evaluate.pages").joinpath("review.html").read_text("utf-8")
         self.page = page.replace("NONCE", self.nonce).encode()
 
     @property
     def url(self) -> str:
         """Where the page is."""
-        return f"http://127.0.0.1:{self.server_port}/{self.token}/"
+        return f"http://127.0.0.1:{self.server_port}/{self.guard.token}/"
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -83,15 +84,12 @@ class _Handler(BaseHTTPRequestHandler):
         return self.server.reviewer.look()
 
     def _path(self) -> str | None:
-        """What is behind the token; answers itself, and gives None, where that is wrong.
-
-        A page of another origin that has this machine's address by a name of its own (DNS
-        rebinding) is told by the Host header.
-        """
-        port = self.server.server_port
-        known = self.headers.get("Host") in (f"127.0.0.1:{port}", f"localhost:{port}")
+        """Return what is behind the token, or answer here and return None where that is wrong."""
+        guard = self.server.guard
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        why = guard.refusal(self.command, headers, may_be_linked=True)
         _, token, *rest = [*self.path.split("/", 2), ""][:3]
-        if not known or not secrets.compare_digest(token.encode(), self.server.token.encode()):
+        if why is not None or not guard.admits(token):
             self._send(HTTPStatus.NOT_FOUND, b"", JSON)
             return None
         return rest[0]
@@ -112,9 +110,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
-        self.send_header("Cache-Control", "no-store")
-        self.send_header("X-Content-Type-Options", "nosniff")
-        self.send_header("Referrer-Policy", "no-referrer")
+        for name, value in PAGE_HEADERS:
+            self.send_header(name, value)
         self.send_header(
             "Content-Security-Policy",
             f"default-src 'none'; style-src 'nonce-{nonce}'; script-src 'nonce-{nonce}';"

@@ -13,7 +13,15 @@ from cloudft.types import Finding
 
 OriginKind = Literal["flag", "file", "environment", "stack", "catalogue", "default"]
 PREFIX = "CLOUDFT_"
-NOT_OURS = frozenset({"CLOUDFT_HOME", "CLOUDFT_MODEL_CACHE", "CLOUDFT_OUTPUT", "CLOUDFT_LOG"})
+NOT_OURS = frozenset(
+    {
+        "CLOUDFT_HOME",
+        "CLOUDFT_MODEL_CACHE",
+        "CLOUDFT_OUTPUT",
+        "CLOUDFT_LOG",
+        "CLOUDFT_ENDPOINT_TOKEN",
+    }
+)
 SECTIONS: frozenset[Key] = frozenset(
     {
         ("hyperparameters",),

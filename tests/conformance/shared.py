@@ -13,7 +13,7 @@ from typing import Any
 import preloaded
 import pytest
 import tiny
-from endpoint import KEYS, REGION, Endpoint, furnish
+from endpoint import KEYS, REGION, TOKEN, Endpoint, furnish
 from job_files import write_job_file
 from processes import wait_until
 from suite import Bench
@@ -104,7 +104,8 @@ def shared_endpoint(root: Path, model: Path) -> Endpoint:
                 command += ["--set", setting]
             log = root / "endpoint.log"
             with log.open("w") as stream:
-                KEPT.append(subprocess.Popen(command, stdout=stream, stderr=stream))
+                env = os.environ | {"CLOUDFT_ENDPOINT_TOKEN": TOKEN}
+                KEPT.append(subprocess.Popen(command, stdout=stream, stderr=stream, env=env))
             url = wait_until(lambda: log.read_text().partition("\n")[0], "the endpoint is up")
             furnish(Endpoint(url))
             note.write_text(json.dumps({"url": url}))

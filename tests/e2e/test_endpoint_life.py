@@ -18,7 +18,7 @@ import pytest
 import tiny
 from botocore.config import Config
 from botocore.exceptions import ClientError
-from endpoint import BUCKET, REGION, ROLE, Endpoint, running
+from endpoint import BUCKET, REGION, ROLE, TOKEN, Endpoint, running
 from processes import wait_until
 
 NOVA = "amazon.nova-lite-v1:0:300k"
@@ -154,7 +154,7 @@ def test_data_is_refused_in_the_services_words(endpoint: Endpoint, last: str, me
 
 def test_the_page_shows_jobs_and_curves_and_no_text_of_theirs(endpoint: Endpoint) -> None:
     trained(endpoint, "shown")
-    with urllib.request.urlopen(endpoint.url) as answer:
+    with urllib.request.urlopen(f"{endpoint.url}/?token={TOKEN}") as answer:
         page = answer.read().decode()
     assert "This is not AWS" in page and "shown" in page and "Completed" in page
     assert "<polyline" in page and "GetModelCustomizationJob" in page

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
-from endpoint import ACCOUNT, BUCKET, ROLE, Endpoint, running
+from endpoint import ACCOUNT, BUCKET, ROLE, TOKEN, Endpoint, running
 from processes import wait_until
 
 from cloudft.endpoint.app import App
@@ -62,7 +62,7 @@ def code(caught: pytest.ExceptionInfo[ClientError]) -> str:
 
 
 def test_it_says_that_it_is_not_aws(endpoint: Endpoint) -> None:
-    with urllib.request.urlopen(f"{endpoint.url}/_cloudft/account") as answer:
+    with urllib.request.urlopen(f"{endpoint.url}/_cloudft/account?token={TOKEN}") as answer:
         assert "not AWS" in answer.headers["Server"]
     assert endpoint.client("sts").get_caller_identity()["Account"] == ACCOUNT
     assert completed(endpoint, "told")["jobArn"].split(":")[4] == ACCOUNT

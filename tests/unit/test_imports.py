@@ -21,7 +21,7 @@ TRAINER = Path(local_backend.__file__).parent
 FLOORS = (
     {"errors"},
     {"types"},
-    {"home", "files", "documents", "listing", "archives"},
+    {"home", "files", "documents", "listing", "archives", "local_http_guard"},
     {"catalogue", "store", "artifacts", "aws", "ledger"},
     {"spec", "cost"},
     {"data"},

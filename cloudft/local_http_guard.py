@@ -1,0 +1,121 @@
+"""Decide which requests a local HTTP server answers: programs' and its own page's, no other page's.
+
+Every web page that the user's browser shows can send requests to a server on loopback. What a page
+can't do is choose the headers `Host`, `Origin` and `Sec-Fetch-*`, or read an answer without CORS
+headers. `Guard` checks the former; `protect` removes the latter, and makes content that is stored
+in the server inert where a browser shows it.
+
+Sources: Fetch Standard (CORS, `Origin`, `Cross-Origin-Resource-Policy`), W3C Fetch Metadata Request
+Headers, Content Security Policy Level 3 (`sandbox`), RFC 6761 section 6.3 (`localhost`).
+"""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+import re
+import secrets
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+PAGE_HEADERS = (
+    ("Cache-Control", "no-store"),
+    ("X-Content-Type-Options", "nosniff"),
+    ("X-Frame-Options", "DENY"),
+    ("Referrer-Policy", "no-referrer"),
+    ("Cross-Origin-Opener-Policy", "same-origin"),
+    ("Cross-Origin-Resource-Policy", "same-origin"),
+)
+"""What every page of ours is sent with; its Content-Security-Policy is its own."""
+INERT = "default-src 'none'; sandbox; frame-ancestors 'none'"
+"""The Content-Security-Policy of stored content: no script, no form, no origin of ours."""
+STORED_HEADERS = (
+    ("Content-Security-Policy", INERT),
+    ("X-Content-Type-Options", "nosniff"),
+    ("Cross-Origin-Resource-Policy", "same-origin"),
+)
+FOREIGN_PAGE = "a web page of another origin may not use this server"
+
+
+@dataclass(frozen=True)
+class Guard:
+    """The door of one server.
+
+    `names` are host names beside `localhost` and IP addresses that the server goes by, and
+    `name_remedy` says how to add one; `token` is needed for pages and administration.
+    """
+
+    names: frozenset[str] = frozenset()
+    name_remedy: str = ""
+    token: str = field(default_factory=lambda: secrets.token_urlsafe(16), repr=False)
+
+    def refusal(
+        self, method: str, headers: Mapping[str, str], *, may_be_linked: bool = False
+    ) -> str | None:
+        """Return why a request is refused, or None when it may pass.
+
+        `headers` have lower-case names. With `may_be_linked`, another page may lead the browser's
+        window here by a GET (it sees nothing of the answer).
+        """
+        host, origin = headers.get("host", ""), headers.get("origin")
+        if host and not self._is_own_name(host):
+            return f"this server does not go by the name {host[:100]!r}{self.name_remedy}"
+        if origin is not None and origin.lower() != f"http://{host}".lower():
+            return FOREIGN_PAGE
+        linked = may_be_linked and method == "GET"
+        site = headers.get("sec-fetch-site")
+        if site is None:
+            # No metadata: a program, an old browser, or one that came by a network address.
+            unmarked = origin is None and _is_browser(headers) and "authorization" not in headers
+            return FOREIGN_PAGE if unmarked and not linked else None
+        if site in ("same-origin", "none"):
+            return None
+        window = (headers.get("sec-fetch-mode"), headers.get("sec-fetch-dest"))
+        return None if linked and window == ("navigate", "document") else FOREIGN_PAGE
+
+    def admits(self, token: str) -> bool:
+        """Return whether that is the token."""
+        return hmac.compare_digest(token.encode(), self.token.encode())
+
+    def _is_own_name(self, host: str) -> bool:
+        """Return whether a Host header can't be a foreign domain that points here (DNS rebinding).
+
+        The port is not compared: a forwarded port (SSH, a container) has another number.
+        """
+        name = re.sub(r":\d*$", "", host).lower().rstrip(".")
+        try:
+            ipaddress.ip_address(name.removeprefix("[").removesuffix("]"))
+        except ValueError:
+            # Below `localhost` and the names given are buckets, as the SDKs address them.
+            known = {"localhost", *self.names}
+            return any(name == own or name.endswith(f".{own}") for own in known)
+        return True
+
+
+def _is_browser(headers: Mapping[str, str]) -> bool:
+    return headers.get("user-agent", "").startswith("Mozilla/")
+
+
+def protect(headers: Iterable[tuple[str, str]], *, download: bool = False) -> list[tuple[str, str]]:
+    """Return response headers without CORS permissions, and with what makes the content inert.
+
+    With `download`, a browser saves the content and does not show it.
+    """
+    given = list(headers)
+    added = dict(STORED_HEADERS)
+    if download:
+        dispositions = [value for name, value in given if name.lower() == "content-disposition"]
+        added["Content-Disposition"] = _attachment("".join(dispositions[-1:]))
+    replaced = {name.lower() for name in added}
+    kept = [
+        (name, value)
+        for name, value in given
+        if name.lower() not in replaced and not name.lower().startswith("access-control-")
+    ]
+    return [*kept, *added.items()]
+
+
+def _attachment(disposition: str) -> str:
+    """Return a Content-Disposition as an attachment, its file name kept."""
+    _, semicolon, parameters = disposition.partition(";")
+    return f"attachment{semicolon}{parameters}"
