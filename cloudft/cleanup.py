@@ -8,13 +8,13 @@ flag.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from typing import Any, Literal
 
 from cloudft.backends import REGISTRY, type_of
 from cloudft.backends import backend as backend_by_name
-from cloudft.backends.base import Inventories, Thing, foreign
+from cloudft.backends.base import DATA_PART, IN_USE, Inventories, Thing, foreign
 from cloudft.errors import AwsRefused, AwsUnreachable, CloudftError, JobStateConflict, UsageError
 from cloudft.home import Home
 from cloudft.ledger import Ledger
@@ -24,6 +24,8 @@ from cloudft.types import Listing, Unavailable
 
 Place = Mapping[str, Any]
 Why = Literal["live", "another-home"]
+RESUMABLE = "resumable"
+"""The status of data of a job that can go on, and then reads it again."""
 RUNS = {"training-job"}
 """Kinds that work: they are listed with their cost, and are no garbage."""
 MODELS = {"custom-model", "imported-model"}
@@ -37,23 +39,46 @@ def accounts() -> list[str]:
 def _account(backend_name: str, home: Home, place: Place) -> Inventories:
     backend = backend_by_name(backend_name, home).at(place)
     if not isinstance(backend, Inventories):
-        raise UsageError(
-            f"the backend {backend_name} has no account", fix=f"use {' or '.join(accounts())}."
-        )
+        raise _no_account(backend_name)
     return backend
+
+
+def _no_account(backend_name: str) -> UsageError:
+    fix = f"use {' or '.join(accounts())}."
+    return UsageError(f"the backend {backend_name} has no account", fix=fix)
 
 
 def everything(backend_name: str | None, home: Home, place: Place) -> Listing[Thing]:
     """Return all that is there, in the order in which it may be removed.
 
-    Without a name, on every backend that has an account. What can't be read is `unavailable`.
+    Without a name, on every backend that has an account. What can't be read is `unavailable`. Data
+    that a running job of any of them reads is left out.
     """
     gathering = Gathering()
     names = accounts() if backend_name is None else [backend_name]
     found = [
         thing for name in names for thing in gathering.add(_account(name, home, place).inventory())
     ]
-    return gathering.listing(found)
+    return gathering.listing(_merged(found))
+
+
+def _merged(things: Sequence[Thing]) -> list[Thing]:
+    """Leave out data in use, and make data that several backends list one thing of all its jobs."""
+    used = [thing.id for thing in things if thing.status == IN_USE]
+    found: dict[tuple[str, str], Thing] = {}
+    for thing in things:
+        key = (thing.kind, thing.id)
+        is_data = thing.kind == "data"
+        if is_data and any(thing.id.startswith(u) or u.startswith(thing.id) for u in used):
+            continue
+        if is_data and key in found:
+            first = found[key]
+            jobs = [job for job in (*first.also, thing.job, *thing.also) if job != first.job]
+            status = max(first.status, thing.status, key=lambda status: status == RESUMABLE)
+            also = tuple(dict.fromkeys(str(job) for job in jobs))
+            thing = replace(first, also=also, status=status)
+        found[key] = thing
+    return list(found.values())
 
 
 def expired(thing: Thing, now: datetime | None = None) -> bool:
@@ -79,6 +104,7 @@ class Wanted:
     """
 
     names: Collection[str] = ()
+    backend: str | None = None
     kinds: Collection[str] = ()
     expired_only: bool = False
     days: float = 0.0
@@ -96,11 +122,14 @@ class Garbage:
 
 
 def garbage(listing: Listing[Thing], home: Home, wanted: Wanted) -> Garbage:
-    """Sort what was listed. Raises UsageError, naming it, for a named thing that is not cloudft's.
+    """Sort what was listed on every backend: one may read the data of another.
 
-    Raises JobStateConflict for one that runs; for a name that nothing has UsageError, or AwsRefused
-    or AwsUnreachable where it may be in the part that can't be read.
+    Raises UsageError, naming it, for a named thing that is not cloudft's, and JobStateConflict for
+    one that runs; for a name that nothing has UsageError, or AwsRefused or AwsUnreachable where it
+    may be in the part that can't be read.
     """
+    if wanted.backend not in (None, *accounts()):
+        raise _no_account(str(wanted.backend))
     _refuse_names(listing, wanted.names)
     known = _Known(listing, home)
     removable: list[Thing] = []
@@ -115,14 +144,17 @@ def garbage(listing: Listing[Thing], home: Home, wanted: Wanted) -> Garbage:
             removable.append(thing)
         else:
             left.append((thing, why))
-    return Garbage(tuple(removable), tuple(left), listing.unavailable)
+    told = wanted.backend is None
+    parts = [p for p in listing.unavailable if told or p.what.startswith(f"{wanted.backend}: ")]
+    return Garbage(tuple(removable), tuple(left), tuple(parts))
 
 
 def _passes(thing: Thing, wanted: Wanted) -> bool:
     """Return whether the filters let a thing pass."""
     newest = datetime.now(timezone.utc) - timedelta(days=wanted.days)
     return (
-        (not wanted.kinds or thing.kind in wanted.kinds)
+        wanted.backend in (None, thing.backend)
+        and (not wanted.kinds or thing.kind in wanted.kinds)
         and (not wanted.expired_only or expired(thing))
         and (not wanted.days or datetime.fromisoformat(thing.created_at) <= newest)
     )
@@ -164,6 +196,8 @@ class _Known:
         self._jobs = frozenset(Store(home.jobs).ids())
         self._served = {thing.model for thing in listing.items}
         self._complete = not listing.unavailable
+        parts = [part.what for part in listing.unavailable]
+        self._use_is_known = not any(part.endswith(DATA_PART) for part in parts)
 
     def spares(self, thing: Thing, wanted: Wanted) -> Why | None:
         """Return why a thing stays unless it is named; None when it may go."""
@@ -180,11 +214,12 @@ class _Known:
     def _is_orphaned(self, thing: Thing) -> bool:
         """Return whether nothing needs it any more.
 
-        Staged data is listed for ended jobs alone. A model is orphaned when its job was deleted
-        here and nothing serves it, as far as everything could be read.
+        Staged data is listed for ended jobs alone; it is orphaned when the jobs of all backends
+        could be read. A model is when its job was deleted here and nothing serves it, as far as
+        everything could be read.
         """
         if thing.kind == "data":
-            return thing.status != "resumable"
+            return thing.status != RESUMABLE and self._use_is_known
         return (
             thing.kind in MODELS
             and self._complete

@@ -80,7 +80,7 @@ BUSY_STATUSES = {408, 429, *range(500, 600)} - {501, 505}
 """A service that does not know an operation (501) will not learn it."""
 DEADLINE_S = 60.0
 """How long one call is tried again."""
-OFFLINE_S = 15.0
+OFFLINE_S = 10.0
 """The same while no connection comes about: this machine may be off line, and a person waits."""
 
 
@@ -138,7 +138,7 @@ def _settings_errors() -> Iterator[None]:
 
     try:
         yield
-    except (BotoCoreError, ValueError) as error:  # ValueError: an endpoint that is no address
+    except (BotoCoreError, ValueError) as error:  # a malformed endpoint is a plain ValueError
         fix = "set AWS_REGION and AWS_PROFILE, or `aws configure`."
         raise AwsRefused(str(error), fix=fix) from error
 

@@ -34,9 +34,10 @@ def identify(aws: Aws, region_from: str | None = None, profile_from: str | None 
     """
     account = arn = unavailable = credentials = profile = region = None
     try:
-        found = session(aws.place)
-        profile = found.profile_name
-        region = found.region_name
+        with aws.errors("the configuration can't be read"):
+            found = session(aws.place)
+            profile = found.profile_name
+            region = found.region_name
         answer = aws.once("the identity can't be looked up", "sts", "get_caller_identity")
         account, arn = str(answer["Account"]), str(answer["Arn"])
         with aws.errors("the credentials can't be read"):

@@ -383,6 +383,13 @@ class Tokenises(ABC):
         """
 
 
+IN_USE = "in-use"
+"""The status of staged data that a running job reads, whoever made the job; its `id` may be a
+prefix. Several backends may read the same bytes, and each knows its own jobs alone."""
+DATA_PART = "and their data"
+"""How the names of an inventory's parts end that tell which data is in use."""
+
+
 @dataclass(frozen=True)
 class Thing:
     """Something that is there on the backend's side, and may cost.

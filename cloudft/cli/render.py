@@ -72,11 +72,12 @@ def say_unavailable(parts: Sequence[Unavailable]) -> None:
     """Say on stderr what could not be read: parts with one reason together."""
     groups: dict[tuple[str, str | None], list[Unavailable]] = {}
     for part in parts:
-        groups.setdefault((part.reason.rpartition(": ")[2], part.fix), []).append(part)
+        why = part.reason.partition(": ")[2] or part.reason  # behind the name of what was tried
+        groups.setdefault((why, part.fix), []).append(part)
     for (reason, fix), same in groups.items():
         names = ", ".join(part.what for part in same[:8])
         more = f" and {len(same) - 8} more" if len(same) > 8 else ""
-        told = same[0].reason if len(same) == 1 else f"{same[0].code}: {reason}"
+        told = same[0].reason if len({part.reason for part in same}) == 1 else reason
         click.echo(f"warning: could not be read: {names}{more} ({told})", err=True)
         if fix:
             click.echo(f"  fix: {fix}", err=True)

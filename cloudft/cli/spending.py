@@ -132,8 +132,8 @@ def gc_command(
     from cloudft import cleanup
 
     home, where = Home.from_environ(), place()
-    wanted = cleanup.Wanted(names, kinds, expired, older_than, live, all_homes)
-    found = cleanup.garbage(cleanup.everything(backend_name, home, where), home, wanted)
+    wanted = cleanup.Wanted(names, backend_name, kinds, expired, older_than, live, all_homes)
+    found = cleanup.garbage(cleanup.everything(None, home, where), home, wanted)
     things = found.removable
     result: dict[str, Any] = {
         "removed": [],

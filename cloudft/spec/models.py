@@ -53,7 +53,7 @@ MOST_TOKENS = 10_000_000
 """Above the context of every model; a number beyond it is a slip."""
 NOT_STRICT = Field(strict=False)  # YAML has lists, no tuples; what is in them stays strict
 
-Price = Annotated[Float, Field(gt=0)]
+Price = Annotated[float, Field(gt=0, le=1e6), READ_NUMBER]
 PricePair = Annotated[tuple[Price, Price], NOT_STRICT]
 
 
@@ -347,14 +347,14 @@ class PricesSpec(Section):
         description="Where you read them: an address, an offer."
     )
     date: DATE = Field(description="When: 2026-11-29.")
-    training_per_1k_tokens: Float | None = Field(
-        default=None, gt=0, description="Training the base model on Bedrock, 1,000 tokens."
+    training_per_1k_tokens: Price | None = Field(
+        default=None, description="Training the base model on Bedrock, 1,000 tokens."
     )
-    storage_per_month: Float | None = Field(
-        default=None, gt=0, description="The custom model on Bedrock, a month."
+    storage_per_month: Price | None = Field(
+        default=None, description="The custom model on Bedrock, a month."
     )
-    provisioned_unit_hour: Float | None = Field(
-        default=None, gt=0, description="A model unit of provisioned throughput, an hour."
+    provisioned_unit_hour: Price | None = Field(
+        default=None, description="A model unit of provisioned throughput, an hour."
     )
     base_per_1k_tokens: PricePair | None = Field(
         default=None, description="The base model on demand: 1,000 tokens in and out, as a list."
@@ -362,8 +362,8 @@ class PricesSpec(Section):
     tuned_per_1k_tokens: PricePair | None = Field(
         default=None, description="The tuned model on demand: 1,000 tokens in and out, as a list."
     )
-    instance_hour: Float | None = Field(
-        default=None, gt=0, description="One machine of the SageMaker job, an hour of training."
+    instance_hour: Price | None = Field(
+        default=None, description="One machine of the SageMaker job, an hour of training."
     )
 
     @property

@@ -153,7 +153,7 @@ def standing(endpoint: Endpoint) -> str:
     [
         ("ListCustomModels", "bedrock: custom models"),
         ("ListCustomModelDeployments", "bedrock: deployments"),
-        ("ListTrainingJobs", "sagemaker: training jobs"),
+        ("ListTrainingJobs", "sagemaker: jobs and their data"),
         ("ListTagsForResource", "bedrock: the tags of"),
     ],
 )

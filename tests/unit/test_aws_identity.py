@@ -110,6 +110,17 @@ def test_where_profile_and_region_come_from(
     assert (job.profile, job.profile_from) == ("team", "job.yaml:5")
 
 
+def test_a_missing_profile_and_a_malformed_endpoint_are_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    with pytest.raises(AwsRefused, match="Invalid endpoint"):
+        module.client("sts", Place(REGION, None, "nonsense"))
+    monkeypatch.setenv("AWS_PROFILE", "missing")
+    found = identify(Aws(Place(REGION)))
+    assert found.unavailable is not None and "missing" in found.unavailable.reason
+
+
 def everyone() -> set[str]:
     """The keys that sign a call at the command line's place, and one at no place."""
     found = set()

@@ -16,16 +16,16 @@ from cloudft.spec.load import load_job
     [
         ({"processes": 5}, "local.processes", "set it to 4 or less"),
         (
-            {"processes": 4096, "hyperparameters": {"batchSize": 4096}},
+            {"processes": 1024, "hyperparameters": {"batchSize": 1024}},
             "local.processes",
             "set it to auto",
         ),
-        ({"lora": {"r": 10**9}}, "local.lora.r", "set it to 32 or less"),
+        ({"lora": {"r": 10_000}}, "local.lora.r", "set it to 32 or less"),
         ({"lora": {"r": 33}}, "local.lora.r", "set it to 32 or less"),
-        ({"model": "smollm2-135m", "lora": {"r": 20_000}}, "local.lora.r", "set it to 64 or less"),
-        ({"lora": {"r": 8, "alpha": 1e300}}, "local.lora.alpha", "set it to 16"),
+        ({"model": "smollm2-135m", "lora": {"r": 16_000}}, "local.lora.r", "set it to 64 or less"),
+        ({"lora": {"r": 8, "alpha": 1e6}}, "local.lora.alpha", "set it to 16"),
         ({"lora": {"r": 32, "alpha": 64}, "processes": 4}, None, None),
-        ({"method": "full", "lora": {"r": 10**9}}, None, None),
+        ({"method": "full", "lora": {"r": 10_000}}, None, None),
     ],
 )
 def test_what_the_model_or_the_batch_can_not_take_is_refused(

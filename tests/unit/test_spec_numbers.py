@@ -22,6 +22,7 @@ NEEDED = {
     "distillation": {"teacher": "amazon.nova-pro-v1:0"},
     "reinforcement": {"lambda_arn": "arn:aws:lambda:us-east-1:123456789012:function:grade"},
     "early_stopping": {"patience": 2, "threshold": 0.01},
+    "prices": {"source": "an offer", "date": "2026-11-29"},
     "local.early_stopping": {"patience": 2, "threshold": 0.01},
 }
 OUT = [float("nan"), float("inf"), -float("inf"), 1e300, 10**12, -(10**12), "1e12", -1]

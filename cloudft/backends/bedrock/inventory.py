@@ -12,7 +12,7 @@ from tenacity import Retrying, retry_if_result, stop_after_delay, wait_exponenti
 from cloudft import catalogue, cost
 from cloudft.aws.client import Aws
 from cloudft.aws.tags import EXPIRES
-from cloudft.backends.base import Thing
+from cloudft.backends.base import DATA_PART, IN_USE, Thing
 from cloudft.backends.bedrock import in_use, request, states
 from cloudft.backends.bedrock.imports import staged
 from cloudft.backends.bedrock.output import objects
@@ -87,8 +87,8 @@ def everything(aws: Aws) -> Listing[Thing]:
         "bedrock: provisioned throughputs": lambda: _throughputs(aws, tags),
         "bedrock: custom models": lambda: _models(aws, tags),
         "bedrock: imported models": lambda: _imported(aws, tags, gathering),
-        "bedrock: staged data": lambda: _data(aws, gathering),
-        "bedrock: models staged for imports": lambda: staged.models(
+        f"bedrock: jobs {DATA_PART}": lambda: _data(aws, gathering),
+        f"bedrock: imports {DATA_PART}": lambda: staged.models(
             aws, {"ExpectedBucketOwner": _account(aws)}
         ),
     }
@@ -200,13 +200,13 @@ def _data(aws: Aws, gathering: Gathering) -> Iterator[Thing]:
     """What cloudft staged for jobs that have ended, in buckets of this account.
 
     The folders of the jobs themselves stay: they are the record of what was made. Whatever a
-    running job reads is left out, whoever made that job. Raises where a job can't be read: what is
-    in use is not known then.
+    running job reads comes as IN_USE, whoever made that job. Raises where a job can't be read: what
+    is in use is not known then.
     """
     account = _account(aws)
     what, key = "the jobs can't be listed", "modelCustomizationJobSummaries"
     operation = "list_model_customization_jobs"
-    used: set[str] = set()
+    used: dict[str, tuple[str, Any]] = {}
     ended: dict[str, list[tuple[str, Any]]] = {}
     for summary in aws.pages(what, "bedrock", operation, key):
         arn, name = summary["jobArn"], summary["jobName"]
@@ -220,9 +220,12 @@ def _data(aws: Aws, gathering: Gathering) -> Iterator[Thing]:
         files += [v["s3Uri"] for v in job["validationDataConfig"].get("validators", ())]
         staged_files = {uri for uri in files if uri and request.STAGED.fullmatch(uri)}
         if running:
-            used |= staged_files
+            used |= dict.fromkeys(staged_files, (job["jobName"], job["creationTime"]))
         for uri in () if running else staged_files:
             ended.setdefault(uri, []).append((job["jobName"], job["creationTime"]))
+    for uri, (name, made) in used.items():
+        usd = {"perHour": 0.0, "perMonth": None}
+        yield Thing("data", uri, uri.rpartition("/")[2], IN_USE, str(states.iso(made)), usd, name)
     for uri, jobs in ended.items():
         if uri not in used:
             item = functools.partial(_file, aws, account, uri, jobs)

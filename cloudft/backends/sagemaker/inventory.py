@@ -10,7 +10,7 @@ from typing import Any
 
 from cloudft import catalogue, cost
 from cloudft.aws.client import Aws
-from cloudft.backends.base import Thing
+from cloudft.backends.base import DATA_PART, IN_USE, Thing
 from cloudft.backends.on_aws import is_bucket_of_another
 from cloudft.backends.sagemaker import request, states
 from cloudft.errors import AwsDenied, AwsNotFound, JobStateConflict
@@ -51,7 +51,7 @@ def everything(aws: Aws) -> Listing[Thing]:
     Where the jobs can't be read to the end, no data is listed: what is in use is not known.
     """
     gathering, staged = Gathering(), _Staged()
-    found = gathering.part("sagemaker: training jobs", lambda: _machines(aws, staged))
+    found = gathering.part(f"sagemaker: jobs {DATA_PART}", lambda: _machines(aws, staged))
     for uri, jobs in staged.ended.items() if staged.complete else ():
         if not any(uri.startswith(used) or used.startswith(uri) for used in staged.used):
             found += gathering.part(f"sagemaker: {uri}", functools.partial(_data, aws, uri, jobs))
@@ -67,9 +67,11 @@ def _machines(aws: Aws, staged: _Staged) -> Iterator[Thing]:
             continue
         what = f"the job {name} can't be looked at"
         job = aws.call(what, "sagemaker", "describe_training_job", TrainingJobName=name)
-        if running:
-            staged.used |= set(_inputs(job))  # whoever made the job
-        elif _ours(job):
+        for uri in _inputs(job) if running else ():  # whoever made the job
+            staged.used.add(uri)
+            made, usd = str(states.iso(job["CreationTime"])), {"perHour": 0.0, "perMonth": None}
+            yield Thing("data", uri, uri, IN_USE, made, usd, _ours(job), backend="sagemaker")
+        if _ours(job) and not running:
             for uri in filter(STAGED.fullmatch, _inputs(job)):
                 staged.ended.setdefault(uri, []).append(job)
         if running:

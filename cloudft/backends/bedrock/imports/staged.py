@@ -1,4 +1,4 @@
-"""Merged models that were sent to S3 for imports that have ended: they may go."""
+"""Merged models that were sent to S3 for imports: those of imports that have ended may go."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from cloudft.aws.client import Aws
 from cloudft.aws.tags import JOB
-from cloudft.backends.base import Thing
+from cloudft.backends.base import IN_USE, Thing
 from cloudft.backends.bedrock import request, states
 from cloudft.backends.bedrock.imports.request import MODELS
 from cloudft.backends.bedrock.output import objects
@@ -20,8 +20,8 @@ OURS = re.compile(rf"s3://[^/]+/(.+/)?{MODELS}[0-9a-f]{{64}}/")
 
 
 def models(aws: Aws, owner: Mapping[str, str]) -> Iterator[Thing]:
-    """The files of each, that no running import reads."""
-    running: set[str] = set()
+    """The files of each; what a running import reads comes as IN_USE."""
+    running: dict[str, Mapping[str, Any]] = {}
     ended: dict[str, list[Mapping[str, Any]]] = {}
     what, key = "the imports can't be listed", "modelImportJobSummaries"
     for summary in aws.pages(what, "bedrock", "list_model_import_jobs", key):
@@ -32,9 +32,12 @@ def models(aws: Aws, owner: Mapping[str, str]) -> Iterator[Thing]:
         job = aws.call(what, "bedrock", "get_model_import_job", jobIdentifier=arn)
         uri = job["modelDataSource"].get("s3DataSource", {}).get("s3Uri", "")
         if works:
-            running.add(uri)
+            running[uri] = job
         elif OURS.fullmatch(uri) and _job_tag(aws, arn) == name:
             ended.setdefault(uri, []).append(job)
+    for uri, job in running.items():
+        made, usd = str(states.iso(job["creationTime"])), {"perHour": 0.0, "perMonth": None}
+        yield Thing("data", uri, uri, IN_USE, made, usd, job["jobName"])
     for uri, jobs in ended.items():
         if uri not in running:
             yield from _files(aws, uri, owner, jobs)
