@@ -14,7 +14,7 @@ from pathlib import Path
 import preloaded
 import pytest
 from commands import GROUPS, LEAVES, leaf
-from endpoint import running
+from endpoint import TOKEN, running
 from processes import Cli
 
 from cloudft.catalogue.stated import stated
@@ -128,13 +128,20 @@ ENDPOINT_PAGE = ROOT / "docs" / "endpoint.md"
 
 
 def test_the_scripts_of_the_endpoint_page(tmp_path: Path, tiny_model: Path) -> None:
-    script, in_pytest = blocks(ENDPOINT_PAGE, "python")
+    script, with_key, in_pytest = blocks(ENDPOINT_PAGE, "python")
+    _, fault = blocks(ENDPOINT_PAGE, "sh")
     (tmp_path / "script.py").write_text(script)
+    (tmp_path / "with_key.py").write_text(f"{with_key}\nprint(bedrock.list_custom_models())")
     (tmp_path / "test_theirs.py").write_text(in_pytest)
     settings = ("--set", "local.device=cpu", "--set", "hyperparameters.epochCount=1")
     with running("--stand-in", tiny_model, *settings) as endpoint:
         where = endpoint.environ | {"AWS_DEFAULT_REGION": endpoint.environ["AWS_REGION"]}
         done = shell("python script.py", tmp_path, **where)
+        keyed = shell("python with_key.py", tmp_path, **where, AWS_BEARER_TOKEN_BEDROCK="key")
+        fault = fault.replace("http://127.0.0.1:5000", endpoint.url)
+        ordered = shell(fault, tmp_path, CLOUDFT_ENDPOINT_TOKEN=TOKEN)
+    assert "modelSummaries" in keyed.stdout, keyed.stderr
+    assert ordered.stdout == "{}", ordered.stderr
     assert done.returncode == 0, done.stderr
     assert ":custom-model/amazon.titan-text-lite-v1:0:4k/" in done.stdout
     done = shell("python -m pytest -q -p no:cacheprovider test_theirs.py", tmp_path)
