@@ -123,7 +123,7 @@ def propose(
         "ChangeSetName": PREFIX + token,
         "ChangeSetType": "UPDATE" if before else "CREATE",
         "ClientToken": token,
-        "TemplateBody": text,
+        "TemplateBody": templates.body(text),
         "Parameters": _parameters(text, given, before),
         "Capabilities": list(CAPABILITIES),
         "Tags": [TAG],

@@ -570,11 +570,13 @@ def test_the_watch_counts_what_is_past_its_time(
     template = templates.parse(templates.text_of("base"))
     code = template["Resources"]["Watch"]["Properties"]["Code"]["ZipFile"]
     monkeypatch.setenv("STACK", "team")
+    monkeypatch.setenv("STACK_ID", "arn:aws:cloudformation:us-east-1:000000000000:stack/team/1")
     monkeypatch.setenv("HOURS", "24")
     monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
     module: dict[str, Any] = {}
     exec(compile(code, "index.py", "exec"), module)
-    assert module["handler"]({}, None) == {"forgotten": []}
+    tick = {"time": "2026-11-29T12:00:00Z"}
+    assert module["handler"](tick, None) == {"forgotten": [], "ended": []}
     bedrock, model = aws.client("bedrock"), model_of(aws, team)
     for name, expires in (
         ("old", "2020-01-01T00:00:00+00:00"),
@@ -586,12 +588,12 @@ def test_the_watch_counts_what_is_past_its_time(
             modelUnits=1,
             tags=[{"key": "cloudft:expires", "value": expires}],
         )
-    assert module["handler"]({}, None) == {"forgotten": ["old"]}
+    assert module["handler"](tick, None)["forgotten"] == ["old"]
     monkeypatch.setenv("HOURS", "-1")
     bedrock.create_provisioned_model_throughput(
         provisionedModelName="untagged", modelId=model, modelUnits=1
     )
-    assert sorted(module["handler"]({}, None)["forgotten"]) == ["old", "untagged"]
+    assert sorted(module["handler"](tick, None)["forgotten"]) == ["old", "untagged"]
     told_ = aws.client("cloudwatch").get_metric_statistics(
         Namespace="cloudft",
         MetricName="ForgottenThroughputs",
