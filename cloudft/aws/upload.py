@@ -26,8 +26,8 @@ PARTS_MAX = 10_000
 WORKERS = 4
 BLOCK = 1024 * 1024
 LASTS = timedelta(days=30)
-"""How long an object must still be there to be left alone: longer than a job can run, which is 28 days
-for a training job on spot capacity. A lifecycle rule counts from the day of the upload."""
+"""How long an object must still be there to be left alone: longer than a job can run, which is 28
+days for a training job on spot capacity. A lifecycle rule counts from the day of the upload."""
 EXPIRY = re.compile(r'expiry-date="([^"]+)"')
 
 

@@ -129,6 +129,18 @@ def there(template: Mapping[str, Any], partition: str, region: str, stack: str) 
     return found
 
 
+def pseudo_of(partition: str, region: str, name: str) -> dict[str, str]:
+    """The pseudo parameters of a stack."""
+    stack = f"arn:{partition}:cloudformation:{region}:{ACCOUNT}:stack/{name}/{'0' * 36}"
+    return {
+        "AWS::AccountId": ACCOUNT,
+        "AWS::Partition": partition,
+        "AWS::Region": region,
+        "AWS::StackId": stack,
+        "AWS::StackName": name,
+    }
+
+
 def size(value: Any) -> int:
     """Characters as a service counts them: IAM leaves white space out."""
     if isinstance(value, str):
@@ -164,13 +176,7 @@ def broken(scope: Scope) -> Iterator[str]:
 def test_templates_keep_every_limit_for_any_name_region_and_options(data: st.DataObject) -> None:
     name = data.draw(NAMES)
     partition, region = data.draw(st.sampled_from([*regions(), regions()[-1]]))
-    pseudo = {
-        "AWS::AccountId": ACCOUNT,
-        "AWS::Partition": partition,
-        "AWS::Region": region,
-        "AWS::StackId": f"arn:{partition}:cloudformation:{region}:{ACCOUNT}:stack/{name}/{'0' * 36}",
-        "AWS::StackName": name,
-    }
+    pseudo = pseudo_of(partition, region, name)
     options = {"base": base_options, "jobs": jobs_options}
     for kind, template in TEMPLATES.items():
         values = data.draw(options[kind](partition, region))
@@ -187,14 +193,7 @@ def test_the_longest_there_is_keeps_every_limit() -> None:
     partition, region = regions()[-1]
     name = "x" * 128
     values = EVERYTHING | {"Prefix": "p" * 63}
-    stack = f"arn:{partition}:cloudformation:{region}:{ACCOUNT}:stack/{name}/{'0' * 36}"
-    pseudo = {
-        "AWS::AccountId": ACCOUNT,
-        "AWS::Partition": partition,
-        "AWS::Region": region,
-        "AWS::StackId": stack,
-        "AWS::StackName": name,
-    }
+    pseudo = pseudo_of(partition, region, name)
     made = there(BASE, partition, region, name)
     assert not list(broken(Scope(BASE, values, pseudo, made, lambda: ["a", "b"])))
 
