@@ -516,7 +516,8 @@ def test_the_printed_policy_is_enough_and_no_more(
         elsewhere = arn.replace("/cloudft/", "/neighbour/")
         assert decide(found, Request("s3:PutObject", elsewhere, {})) == "implicitDeny"
     for need in preflight.account.permissions.needs.of_caller(job):
-        asked_ = Request(need.action, need.resource, dict(need.context))
+        one = need.example()
+        asked_ = Request(one.action, one.resource, dict(one.context))
         assert decide(found, asked_) == "allowed", need
         without_it = [s for s in found if need.action not in s["Action"]]
         assert decide(without_it, asked_) == "implicitDeny", need

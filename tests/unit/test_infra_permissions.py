@@ -83,7 +83,8 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> LoadedJob:
 
 
 def asked(need: Need) -> Request:
-    return Request(need.action, need.resource, dict(need.context))
+    one = need.example()
+    return Request(one.action, one.resource, dict(one.context))
 
 
 def of_role(job: LoadedJob) -> list[Need]:
