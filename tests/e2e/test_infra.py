@@ -417,6 +417,46 @@ def test_a_deploy_that_fails_says_the_first_reason_first_and_leaves_nothing(
     assert cli("infra", "destroy", "torn", "--yes").returncode == 0
 
 
+POLICY = """Resources:
+  Policy:
+    Type: AWS::IAM::ManagedPolicy
+    Properties:
+      PolicyDocument:
+        Version: "2012-10-17"
+        Statement: [{Effect: Allow, Action: "s3:GetObject", Resource: "arn:aws:s3:::%s"}]
+"""
+
+
+def test_what_iam_and_cloudformation_do_not_take_is_not_taken_here(aws: Endpoint) -> None:
+    client = aws.client("cloudformation")
+    given: dict[str, Any] = {"StackName": "large", "ChangeSetName": "a", "ChangeSetType": "CREATE"}
+    given["Capabilities"] = ["CAPABILITY_IAM"]
+    with pytest.raises(ClientError, match="less than or equal to 51200"):
+        client.create_change_set(**given, TemplateBody=POLICY % "x" + "#" * 51_200)
+    client.create_change_set(**given, TemplateBody=POLICY % ("x" * 6144))
+    client.execute_change_set(StackName="large", ChangeSetName="a")
+
+    def failed() -> list[str]:
+        events = client.describe_stack_events(StackName="large")["StackEvents"]
+        return [e["ResourceStatusReason"] for e in events if "FAILED" in e["ResourceStatus"]]
+
+    assert "Cannot exceed quota for PolicySize: 6144" in str(wait_until(failed, "it fails"))
+    client.delete_stack(StackName="large")
+
+
+def test_a_stack_of_the_longest_name_is_deployed(
+    cli: Cli, aws: Endpoint, team: dict[str, str]
+) -> None:
+    """Two of its names would be longer than Step Functions takes, were they the stack's."""
+    name = "t" * 128
+    words = ("--template", "jobs", "--from", "team", "--yes")
+    made = told(cli("infra", "deploy", name, *words, *JSON))["stack"]
+    assert made["status"] == "CREATE_COMPLETE"
+    machines = aws.client("stepfunctions").list_state_machines()["stateMachines"]
+    assert all(len(machine["name"]) <= 80 for machine in machines) and len(machines) >= 2
+    assert cli("infra", "destroy", name, "--yes").returncode == 0
+
+
 def test_drift_is_named_and_mended_nowhere(cli: Cli, aws: Endpoint, team: dict[str, str]) -> None:
     s3, bucket = aws.client("s3"), team["DataBucketName"]
     s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Suspended"})
