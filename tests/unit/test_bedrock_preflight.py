@@ -208,7 +208,7 @@ def test_where_models_are_not(tmp_path: Path, endpoint: Endpoint, tiny_model: Pa
 def test_the_remedy_for_a_key_follows_from_its_state(tmp_path: Path, endpoint: Endpoint) -> None:
     kms = endpoint.client("kms")
     states = set(kms.meta.service_model.shape_for("KeyState").enum)
-    assert states == {"Enabled", *account.KEY_REMEDIES}
+    assert states == {"Enabled", *account.KEY_COMMANDS, *account.KEY_REMEDIES}
     key = kms.create_key()["KeyMetadata"]["Arn"]
     kms.schedule_key_deletion(KeyId=key[-36:], PendingWindowInDays=7)
     wanted = job(tmp_path, endpoint, kms_key_id=key)

@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from cloudft.aws.client import Aws
+from cloudft.aws.commands import command
 from cloudft.backends.bedrock import permissions, request
 from cloudft.backends.bedrock.needs import SERVICE
 from cloudft.backends.bedrock.notes import Note, where_of
@@ -25,14 +26,12 @@ AT_ONCE = 2
 """Customization jobs that run at the same time in one account; others wait or are refused."""
 
 
-_UNDELETE = (
-    "`aws kms cancel-key-deletion --key-id {id}`, then `aws kms enable-key --key-id {id}`; or take"
-    " another key."
-)
+KEY_COMMANDS = {
+    "Disabled": ("enable-key",),
+    "PendingDeletion": ("cancel-key-deletion", "enable-key"),  # it is disabled after the first
+    "PendingReplicaDeletion": ("cancel-key-deletion", "enable-key"),
+}
 KEY_REMEDIES = {
-    "Disabled": "`aws kms enable-key --key-id {id}`",
-    "PendingDeletion": _UNDELETE,
-    "PendingReplicaDeletion": _UNDELETE,
     "PendingImport": "`aws kms import-key-material` gives it its material; or take another key.",
     "Unavailable": "`aws kms connect-custom-key-store` for its key store; or take another key.",
     "Creating": "wait a moment, then check again.",
@@ -173,7 +172,7 @@ def _bucket(where: dict[str, str], field: str, aws: Aws, note: Note) -> Iterator
     try:
         answer = aws.call(f"{bucket} can't be looked at", "s3", "head_bucket", **where)
     except AwsNotFound:
-        fix = f"`aws s3 mb s3://{bucket} --region {region}`, or correct {field}."
+        fix = f"`{command(aws, 's3', 'mb', f's3://{bucket}')}`, or correct {field}."
         yield note("NoBucket", field, f"there is no bucket {bucket}", fix)
         return
     except AwsDenied as error:
@@ -197,11 +196,10 @@ def _openness(job: LoadedJob, aws: Aws, note: Note) -> Iterator[Finding]:
 
 def _open(where: dict[str, str], field: str, aws: Aws, note: Note) -> Iterator[Finding]:
     bucket = where["Bucket"]
-    fix = (
-        f"aws s3api put-public-access-block --bucket {bucket} --public-access-block-configuration"
-        " BlockPublicAcls=true,IgnorePublicAcls=true,BlockPublicPolicy=true,"
-        "RestrictPublicBuckets=true"
-    )
+    names = ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets")
+    closed = ",".join(f"{name}=true" for name in names)
+    words = ("s3api", "put-public-access-block", "--bucket", bucket)
+    fix = f"`{command(aws, *words, '--public-access-block-configuration', closed)}`"
     what = f"the public access of {bucket} can't be looked at"
     try:
         answer = aws.call(what, "s3", "get_public_access_block", **where)
@@ -215,9 +213,14 @@ def _open(where: dict[str, str], field: str, aws: Aws, note: Note) -> Iterator[F
         yield note("BucketNotBlocked", field, message, fix, "warning")
 
 
-def trust_policy(region: str, account: str) -> dict[str, Any]:
+JOBS = ("model-customization-job", "model-invocation-job")
+"""What takes the role on: the job, and the batches of an evaluation of its model."""
+
+
+def trust_policy(region: str, role: str, kinds: Sequence[str] = JOBS) -> dict[str, Any]:
     """The trust that a service role needs (Bedrock user guide, "Service role")."""
-    source = f"arn:aws:bedrock:{region}:{account}:model-customization-job/*"
+    _, partition, _, _, account, *_ = role.split(":")
+    sources = [f"arn:{partition}:bedrock:{region}:{account}:{kind}/*" for kind in kinds]
     return {
         "Version": "2012-10-17",
         "Statement": [
@@ -227,7 +230,7 @@ def trust_policy(region: str, account: str) -> dict[str, Any]:
                 "Action": "sts:AssumeRole",
                 "Condition": {
                     "StringEquals": {"aws:SourceAccount": account},
-                    "ArnLike": {"aws:SourceArn": source},
+                    "ArnLike": {"aws:SourceArn": sources},
                 },
             }
         ],
@@ -241,13 +244,13 @@ def _role(job: LoadedJob, aws: Aws, note: Note) -> Iterator[Finding]:
         answer = aws.call(f"the role {name} can't be looked at", "iam", "get_role", RoleName=name)
     except AwsNotFound:
         fix = "make it with this trust policy: " + json.dumps(
-            trust_policy(str(aws.place.region), account)
+            trust_policy(str(aws.place.region), arn)
         )
         yield note("NoRole", field, f"there is no role {name}", fix)
         return
     document = answer["Role"]["AssumeRolePolicyDocument"]
     policy = json.loads(unquote(document)) if isinstance(document, str) else document
-    fix = "trust policy: " + json.dumps(trust_policy(str(aws.place.region), account))
+    fix = "trust policy: " + json.dumps(trust_policy(str(aws.place.region), arn))
     trusting = [s for s in _statements(policy) if _trusts(s)]
     if not trusting:
         yield note("RoleNotTrusted", field, f"{SERVICE} may not assume the role {name}", fix)
@@ -304,16 +307,23 @@ def _keys(job: LoadedJob, aws: Aws, note: Note) -> Iterator[Finding]:
         try:
             answer = aws.call(f"{key} can't be looked at", "kms", "describe_key", KeyId=key)
         except AwsNotFound:
-            fix = f"`aws kms list-aliases --region {aws.place.region}` shows the keys."
+            fix = f"`{command(aws, 'kms', 'list-aliases')}` shows the keys."
             yield note("NoKey", place, f"there is no key {key} in {aws.place.region}", fix)
             continue
         told = answer["KeyMetadata"]
         if told.get("KeyState", "Enabled") != "Enabled":
-            fix = KEY_REMEDIES[told["KeyState"]].format(id=told["KeyId"])
+            fix = key_remedy(aws, told["KeyState"], told["KeyId"])
             yield note("KeyDisabled", place, f"the key {key} is {told['KeyState']}", fix)
         if told.get("KeySpec", "SYMMETRIC_DEFAULT") != "SYMMETRIC_DEFAULT":
             message = f"the key {key} is {told['KeySpec']}: Bedrock wants a symmetric one"
             yield note("KeyNotSymmetric", place, message, "take a symmetric key.")
+
+
+def key_remedy(aws: Aws, state: str, key_id: str) -> str:
+    """Return how a KMS key of that state becomes usable again."""
+    words = KEY_COMMANDS.get(state, ())
+    made = " && ".join(command(aws, "kms", word, "--key-id", key_id) for word in words)
+    return f"`{made}`, or take another key." if made else KEY_REMEDIES[state]
 
 
 def _network(job: LoadedJob, aws: Aws, note: Note) -> Iterator[Finding]:
@@ -341,9 +351,23 @@ def _network(job: LoadedJob, aws: Aws, note: Note) -> Iterator[Finding]:
         Filters=[{"Name": "vpc-id", "Values": sorted(networks)}],
     )["VpcEndpoints"]
     if not any(endpoint["ServiceName"].endswith(".s3") for endpoint in endpoints):
-        message = f"{networks.pop()} has no endpoint for S3: the job may not reach its data"
-        fix = "`aws ec2 create-vpc-endpoint` with the service com.amazonaws.REGION.s3"
+        vpc_id, name = networks.pop(), aws.client("ec2").meta.region_name
+        message = f"{vpc_id} has no endpoint for S3: the job may not reach its data"
+        make = ["ec2", "create-vpc-endpoint", "--vpc-id", vpc_id]
+        make += ["--service-name", f"com.amazonaws.{name}.s3"]
+        make += ["--route-table-ids", *_tables(aws, vpc_id)]
+        fix = f"`{command(aws, *make)}`"
         yield note("NoS3Endpoint", "bedrock.vpc", message, fix, "warning")
+
+
+def _tables(aws: Aws, vpc_id: str) -> list[str]:
+    """The route tables of a VPC; a word for them where they may not be listed."""
+    try:
+        what, filters = "the route tables can't be listed", [{"Name": "vpc-id", "Values": [vpc_id]}]
+        found = aws.call(what, "ec2", "describe_route_tables", Filters=filters)["RouteTables"]
+    except AwsRefused:
+        found = []
+    return [one["RouteTableId"] for one in found] or ["ROUTE_TABLE_IDS"]
 
 
 def _running(job: LoadedJob, aws: Aws, note: Note) -> Iterator[Finding]:

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from urllib.parse import unquote
 
 from cloudft.aws.client import Aws
+from cloudft.aws.commands import command
 from cloudft.aws.permissions import refused, statement
 from cloudft.backends.sagemaker import needs, request
 from cloudft.errors import AwsDenied, AwsNotFound, AwsRefused, AwsUnreachable, CredentialsExpired
@@ -63,7 +64,7 @@ def _bucket(job: LoadedJob, aws: Aws, note: Note) -> Iterator[Finding]:
     try:
         answer = aws.call(f"{bucket} can't be looked at", "s3", "head_bucket", **where)
     except AwsNotFound:
-        fix = f"`aws s3 mb s3://{bucket} --region {region}`, or correct {BUCKET}."
+        fix = f"`{command(aws, 's3', 'mb', f's3://{bucket}')}`, or correct {BUCKET}."
         yield note("NoBucket", BUCKET, f"there is no bucket {bucket}", fix)
         return
     except AwsDenied as error:

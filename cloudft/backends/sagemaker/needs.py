@@ -30,10 +30,10 @@ def of_role(job: LoadedJob, region: str) -> Iterator[Need]:
     here = Place(partition, region, account)
     bucket, prefix = request.prefix_of(job)
     for folder in READ:
-        yield Need("s3:ListBucket", here.bucket(bucket), {"s3:prefix": f"{prefix}{folder}/"})
-        yield Need("s3:GetObject", here.bucket(bucket, f"{prefix}{folder}/x"))
-    yield Need("s3:PutObject", here.bucket(bucket, f"{prefix}jobs/x/output/x"))
-    stream = here.arn("logs", f"log-group:{GROUP}:log-stream:x/algo-1-1")
+        yield Need("s3:ListBucket", here.bucket(bucket), {"s3:prefix": f"{prefix}{folder}/*"})
+        yield Need("s3:GetObject", here.bucket(bucket, f"{prefix}{folder}/*"))
+    yield Need("s3:PutObject", here.bucket(bucket, f"{prefix}jobs/*"))
+    stream = here.arn("logs", f"log-group:{GROUP}:log-stream:*")
     yield from (Need(action, stream, severity="warning") for action in LOG)
     yield from _of_keys(job, here)
     yield from _of_network(job, here)
@@ -58,11 +58,11 @@ def _of_network(job: LoadedJob, here: Place) -> Iterator[Need]:
     if vpc is None:
         return
     yield from (Need(f"ec2:Describe{thing}", "*") for thing in LOOKS)
-    interface = here.arn("ec2", "network-interface/x")
+    interface = here.arn("ec2", "network-interface/*")
     yield Need("ec2:CreateNetworkInterface", interface)
     for subnet in vpc.subnet_ids:
         yield Need("ec2:CreateNetworkInterface", here.arn("ec2", f"subnet/{subnet}"))
     for group in vpc.security_group_ids:
         yield Need("ec2:CreateNetworkInterface", here.arn("ec2", f"security-group/{group}"))
-    there = {"ec2:Subnet": here.arn("ec2", f"subnet/{vpc.subnet_ids[0]}")}
+    there = {"ec2:Subnet": tuple(here.arn("ec2", f"subnet/{one}") for one in vpc.subnet_ids)}
     yield from (Need(f"ec2:{action}", interface, there) for action in INTERFACE)
