@@ -101,6 +101,12 @@ def stand_ins(path: Path | None) -> dict[str, str]:
     metavar="FILE",
     help="Take only requests signed with a key of this file, written as ~/.aws/credentials.",
 )
+@click.option(
+    "--training-env",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="VENV",
+    help="What the container of a SageMaker job holds; this environment if unset.",
+)
 @click.option("--operations", is_flag=True, help="Print which operations it offers, and end.")
 @click.option("--until-pid", type=int, metavar="PID", help="End when that process is gone.")
 @console_options
@@ -118,6 +124,7 @@ def endpoint_command(
     authorization: bool,
     s3: str | None,
     credentials: Path | None,
+    training_env: Path | None,
     operations: bool,
     until_pid: int | None,
     console: Console,
@@ -153,6 +160,7 @@ def endpoint_command(
         s3=s3,
         secrets=read_credentials(credentials) if credentials else None,
         until_pid=until_pid,
+        training_env=training_env.absolute() if training_env else None,
     )
     if host not in LOOPBACK and given.secrets is None:
         console.note(f"anyone who reaches {host} may use this endpoint; --credentials limits it")
