@@ -12,10 +12,10 @@ from urllib.parse import unquote
 from cloudft.aws.client import Aws
 from cloudft.aws.permissions import Need, refused, statement
 from cloudft.aws.shapes import request_problems
+from cloudft.backends.account_checks import Note
 from cloudft.backends.bedrock import account, request
 from cloudft.backends.bedrock.imports.request import MODELS, MergedJob, create, role_of
 from cloudft.backends.bedrock.needs import place_of
-from cloudft.backends.bedrock.notes import Note
 from cloudft.backends.notes import Notes
 from cloudft.catalogue import import_rules
 from cloudft.spec.load import LoadedJob
