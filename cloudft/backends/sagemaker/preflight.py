@@ -37,9 +37,11 @@ def findings(
     note = Notes(job)
     found = [finding for finding in trainers if finding.code in OF_THE_TRAINER]
     found += [*_kind(job, note), *_settings(job, note), *_machine(job, note), *_weights(job, note)]
-    if not _faulty(found):
-        found += _request(job, asked(), note)
-    return found if _faulty(found) else [*found, *account.findings(job, aws, note)]
+    if _faulty(found):
+        return found
+    made = asked()
+    found += [*_request(job, made, note), *_image(job, made.image, note)]
+    return found if _faulty(found) else [*found, *account.findings(job, aws, note, made.image)]
 
 
 def _faulty(found: list[Finding]) -> bool:
@@ -136,7 +138,10 @@ def _machine(job: LoadedJob, note: Notes) -> Iterator[Finding]:
         message = f"a GPU of {name} has {known.gib} GiB; the job wants some {wanted / 2**30:.0f}"
         fix = "take a larger one, or `method: qlora`; leave instance_type out to have one chosen."
         yield note("InstanceSmall", field, message, fix, "warning")
-    if known and known.gpus == 0:
+    if known and known.gpus == 0 and job.spec.local.method == "qlora":
+        message = f"local.method is qlora: 4-bit weights need a GPU, and {name} has none"
+        yield note("NoGpu", field, message, "take ml.g5.xlarge, say; or `method: lora`.")
+    elif known and known.gpus == 0:
         message = f"{name} has no GPU: training there is slow"
         yield note("NoGpu", field, message, "take ml.g5.xlarge, say.", "warning")
 
@@ -162,6 +167,26 @@ def _request(job: LoadedJob, asked: request.Asked, note: Notes) -> Iterator[Find
         message = f"{processes} GPUs or machines share batches of {batch}: some would be idle"
         fix = "take fewer of them, or raise batchSize."
         yield note("GpusIdle", "sagemaker.instance_type", message, fix)
+
+
+def _image(job: LoadedJob, uri: str, note: Notes) -> Iterator[Finding]:
+    """What the image's URI tells: its Region, its PyTorch, whether it is for machines with GPUs."""
+    image, field = images.in_ecr(uri), "sagemaker.image_uri"
+    if image is None:
+        return
+    region, machine = request.place_of(job)["region"], instances.known(instances.choice(job))
+    if job.spec.sagemaker.image_uri is None:
+        field = "sagemaker.pytorch_version"
+    if image.region != region:
+        message = f"the image is in {image.region}, the job in {region}"
+        fix = f"name one in {region}, or copy it there: SageMaker pulls within one Region."
+        yield note("WrongRegion", field, message, fix)
+    if image.is_old:
+        message = f"the image has PyTorch {image.torch}; the trainer needs {images.TORCH_MIN}"
+        yield note("ImageTooOld", field, message, f"take PyTorch {images.TORCH_MIN} or newer.")
+    if image.is_for_cpu and machine is not None and machine.gpus:
+        message = f"the image is for machines without a GPU, and {machine.name} has one"
+        yield note("ImageWithoutGpu", field, message, "take the -gpu- image of that version.")
 
 
 def _weights(job: LoadedJob, note: Notes) -> Iterator[Finding]:
