@@ -26,6 +26,8 @@ PORT = "29500"
 """Where the trainers of several machines meet: torchrun's own default."""
 WITH_GPU = re.compile(r"ml\.(g|p)[0-9]|ml\.gr[0-9]")
 """Types of machines with NVIDIA GPUs: the families G, Gr and P."""
+NEURON = ("ml.trn", "ml.inf")
+"""Types of machines with Trainium and Inferentia."""
 
 
 @dataclass(frozen=True)
@@ -141,9 +143,14 @@ def gpu_count(machine: Machine, environ: Mapping[str, str]) -> int:
 
 
 def require_gpu(machine: Machine, gpus: int) -> None:
-    """Raise TrainerError where the machine has a GPU and PyTorch sees none: its hours would cost
-    what a GPU costs, for training on its CPU.
+    """Raise TrainerError where the machine has a GPU and PyTorch sees none, or other chips: its
+    hours would cost what these cost, for training on its CPU.
     """
+    if machine.instance_type.startswith(NEURON):
+        raise TrainerError(
+            f"{machine.instance_type} has AWS's own accelerators, which the trainer does not use.",
+            fix="take a machine with NVIDIA GPUs (sagemaker.instance_type).",
+        )
     if machine.has_gpu and gpus == 0:
         raise TrainerError(
             f"{machine.instance_type} has a GPU, and the image's PyTorch sees none.",

@@ -26,7 +26,7 @@ FRAMEWORKS = ("pytorch-training", "huggingface-pytorch-training")
 """Repositories of AWS's images whose tags begin with the version of PyTorch and tell what they are
 for: 2.8.0-gpu-py312-cu129-ubuntu22.04-sagemaker."""
 AWS_ACCOUNTS = """
-204133271717 204538143572 217643126080 364406365360 380420809688 442386744353
+124382933778 204133271717 204538143572 217643126080 364406365360 380420809688 442386744353
 446045086412 457447274322 503227376785 550225433462 590183813437 626614931356
 633930458069 637423239942 692866216735 727897471807 763104351884 772153158452
 780543022126 871362719292 907027046896 914824155844 975050140332
@@ -81,7 +81,10 @@ def sdk_is_here() -> bool:
 
 
 def stock(region: str, instance_type: str, version: str | None) -> str:
-    """The SDK's PyTorch training image for that machine. Raises UsageError for no such version."""
+    """The SDK's PyTorch training image for that machine.
+
+    Raises UsageError where the SDK has none: for that version, Region, or kind of machine.
+    """
     from sagemaker.core import image_uris
 
     known: dict[str, Any] = image_uris.config_for_framework(FRAMEWORK)[SCOPE]["versions"]
@@ -93,14 +96,21 @@ def stock(region: str, instance_type: str, version: str | None) -> str:
             fix=f"take one of {', '.join(list(known)[-5:])}, or name sagemaker.image_uri.",
         )
     exact = max(full, key=_numbers)
-    image: str = image_uris.retrieve(
-        FRAMEWORK,
-        region,
-        version=exact,
-        py_version=known[exact]["py_versions"][-1],
-        instance_type=instance_type,
-        image_scope=SCOPE,
-    )
+    try:
+        image: str = image_uris.retrieve(
+            FRAMEWORK,
+            region,
+            version=exact,
+            py_version=known[exact]["py_versions"][-1],
+            instance_type=instance_type,
+            image_scope=SCOPE,
+        )
+    except ValueError as error:
+        raise UsageError(
+            f"the SageMaker SDK has no PyTorch {exact} image for {instance_type} in {region}:"
+            f" {str(error)[:200]}",
+            fix="take another machine, Region or pytorch_version, or name sagemaker.image_uri.",
+        ) from error
     return image
 
 

@@ -9,6 +9,7 @@ from cloudft.aws.client import Aws
 from cloudft.aws.shapes import request_problems, service_model
 from cloudft.backends.notes import Notes
 from cloudft.backends.sagemaker import account, images, instances, request, weights
+from cloudft.errors import UsageError
 from cloudft.spec.fields import TRAINED_HERE
 from cloudft.spec.load import LoadedJob
 from cloudft.types import Finding
@@ -20,6 +21,8 @@ OF_THE_TRAINER = {
 """Findings of the local trainer that hold wherever it runs; the others are about this machine."""
 GUIDE = "https://docs.aws.amazon.com/sagemaker/latest/dg/customize-model.html"
 NOVA = "https://docs.aws.amazon.com/nova/latest/userguide/customization.html"
+NEURON = ("ml.trn", "ml.inf")
+"""Types of machines with Trainium and Inferentia (local_backend/opt_ml.py)."""
 SERVERLESS = (
     "SageMaker's serverless customization (SFT, DPO, RLVR or RLAIF on models of its public hub;"
     " CreateTrainingJob with ServerlessJobConfig)"
@@ -39,7 +42,10 @@ def findings(
     found += [*_kind(job, note), *_settings(job, note), *_machine(job, note), *_weights(job, note)]
     if _faulty(found):
         return found
-    made = asked()
+    try:
+        made = asked()
+    except UsageError as error:  # of the SDK, asked for the image
+        return [*found, note("NoImage", "sagemaker.image_uri", error.message, error.fix or "")]
     found += [*_request(job, made, note), *_image(job, made.image, note)]
     return found if _faulty(found) else [*found, *account.findings(job, aws, note, made.image)]
 
@@ -147,8 +153,12 @@ def _machine(job: LoadedJob, note: Notes) -> Iterator[Finding]:
 
 
 def _type(name: str | None, note: Notes) -> Iterator[Finding]:
-    """A machine that the API does not know."""
+    """A machine that the API does not know, or whose chips the trainer does not."""
     known = service_model("sagemaker").shape_for("TrainingInstanceType").enum
+    if name is not None and name.startswith(NEURON):
+        message = f"{name} has AWS's own accelerators: the trainer would run on its CPU"
+        fix = "take a machine with NVIDIA GPUs, ml.g5.2xlarge, say."
+        yield note("NoGpu", "sagemaker.instance_type", message, fix)
     if name is None or name in known:
         return
     near = difflib.get_close_matches(name, known, 1, 0.8)
