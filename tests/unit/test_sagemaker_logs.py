@@ -14,16 +14,13 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 from moto import mock_aws
-from simulator import simulate
 
 from cloudft.artifacts import TRAINING_CSV
 from cloudft.aws.client import Aws, Place
-from cloudft.backends.notes import Notes
-from cloudft.backends.sagemaker import account, logs, output
+from cloudft.backends.sagemaker import logs, output
 from cloudft.endpoint.journaling import Stream
 from cloudft.errors import DamagedJob
 from cloudft.home import Home
-from cloudft.spec.load import load_job
 
 REGION, BUCKET = "us-east-1", "some-bucket"
 
@@ -47,6 +44,12 @@ def write(stream: str, *lines: tuple[int, str]) -> None:
         logStreamName=stream,
         logEvents=[{"timestamp": start + at, "message": text} for at, text in lines],
     )
+
+
+def test_the_log_of_a_tenth_machine_is_not_that_of_the_first(aws: Aws) -> None:
+    for number in (1, 2, 10, 11):
+        write(f"job/algo-{number}-17", (0, f"machine {number}"))
+    assert [line.text for line in logs.lines(aws, ["job"])] == ["machine 1"]
 
 
 def point(step: int, split: str = "train", loss: float = 1.0) -> str:
@@ -130,34 +133,6 @@ def test_an_output_comes_home_whole_or_not_at_all_and_nowhere_else(
             output.bring(aws, answer, home, "x")
         assert not (folder / "artifacts").exists()
     assert not (tmp_path / "outside").exists() and not (home.jobs / "outside").exists()
-
-
-def test_the_account_is_asked_and_what_it_lacks_is_named(
-    aws: Aws, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def codes(role: str, bucket: str) -> list[str]:
-        flags = {
-            "name": "x",
-            "base_model": "smollm2-135m",
-            "data.train": "x.jsonl",
-            "sagemaker.role_arn": f"arn:aws:iam::123456789012:role/{role}",
-            "sagemaker.s3_uri": f"s3://{bucket}/x",
-        }
-        job = load_job(None, flags=flags)
-        return [finding.code for finding in account.findings(job, aws, Notes(job))]
-
-    iam = boto3.client("iam", region_name=REGION)
-    for name, service in (("right", account.SERVICE), ("wrong", "ec2.amazonaws.com")):
-        principal = {"Effect": "Allow", "Principal": {"Service": service}}
-        statement: dict[str, Any] = {**principal, "Action": "sts:AssumeRole"}
-        policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
-        iam.create_role(RoleName=name, AssumeRolePolicyDocument=policy)
-    simulate(monkeypatch)
-    assert codes("right", BUCKET) == []
-    assert codes("wrong", BUCKET) == ["RoleNotTrusted"]
-    assert codes("none", "no-such-bucket-there") == ["NoBucket", "NoRole"]
-    simulate(monkeypatch, "s3:PutObject", "logs:PutLogEvents")
-    assert codes("right", BUCKET) == ["RoleDenied", "RoleDenied"]
 
 
 @mock_aws

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import boto3
 import pytest
-from endpoint import SAGEMAKER_TRUST
+from endpoint import ACCOUNT, SAGEMAKER_TRUST
 from job_files import write_job_file
 from moto import mock_aws
 from simulator import simulate
@@ -37,7 +37,7 @@ def moto(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     with mock_aws():
         boto3.client("s3", region_name="us-east-1").create_bucket(Bucket="some-bucket")
         iam = boto3.client("iam")
-        trust = json.dumps(SAGEMAKER_TRUST)
+        trust = json.dumps(SAGEMAKER_TRUST).replace(ACCOUNT, "123456789012")
         iam.create_role(RoleName="sagemaker-job", AssumeRolePolicyDocument=trust)
         simulate(monkeypatch)
         yield

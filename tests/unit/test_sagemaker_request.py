@@ -21,7 +21,7 @@ from cloudft.backends.sagemaker import images, instances, preflight, request, st
 from cloudft.backends.sagemaker.backend import SageMakerBackend
 from cloudft.data.manifest import from_json
 from cloudft.data.stage import stage
-from cloudft.errors import CheckFailed, OverBudget, UsageError
+from cloudft.errors import CheckFailed, OverBudget
 from cloudft.home import Home
 from cloudft.spec.load import LoadedJob, load_job
 from cloudft.types import Finding, JobState, Plan, Status, Volume, to_json
@@ -202,7 +202,6 @@ def test_a_budget_bounds_the_running_time(make: Make, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("section", "more", "code"),
     [
-        ({"image_uri": None}, {}, "NoImage"),
         ({"role_arn": None}, {}, "MissingValue"),
         ({"s3_uri": None}, {}, "MissingValue"),
         ({"region": None}, {}, "MissingValue"),
@@ -215,6 +214,7 @@ def test_a_budget_bounds_the_running_time(make: Make, tmp_path: Path) -> None:
         ({"instance_count": 9}, {"hyperparameters": {}}, "GpusIdle"),
         ({"instance_type": "ml.g5.2xlrge"}, {}, "NoSuchInstance"),
         ({"s3_uri": f"s3://my-bucket/{'x' * 1000}"}, {}, "BadRequest"),
+        ({"instance_type": "ml.trn1.2xlarge"}, {}, "NoGpu"),
         ({"network_isolation": True}, {"model": "some-org/some-model"}, "NoNetwork"),
     ],
 )
@@ -224,6 +224,11 @@ def test_each_fault_is_named(
     if "model" in more:
         section = section | {"instance_type": "ml.g5.2xlarge"}
     assert codes(make(section, **more)) == [code]
+
+
+def test_without_the_sdk_no_image_is_guessed(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "sdk_is_here", lambda: False)
+    assert codes(make({"image_uri": None})) == ["NoImage"]
 
 
 def test_a_flag_stands_above_the_section_and_the_section_above_bedrocks(
@@ -236,14 +241,6 @@ def test_a_flag_stands_above_the_section_and_the_section_above_bedrocks(
     assert here == {"region": "eu-west-1", "profile": "b", "endpoint_url": None}
     flagged = load_job(path, flags={"bedrock.region": "us-east-1"})
     assert request.place_of(flagged)["region"] == "us-east-1"
-
-
-def test_the_sdk_names_the_stock_image() -> None:
-    pytest.importorskip("sagemaker.core", reason="the extra sagemaker is not installed")
-    image = images.stock("eu-west-1", "ml.g5.2xlarge", "2.8")
-    assert image.partition("/")[2].startswith("pytorch-training:2.8.0-gpu-")
-    with pytest.raises(UsageError, match="knows no PyTorch image"):
-        images.stock("eu-west-1", "ml.g5.2xlarge", "1.99")
 
 
 def test_what_serves_better_is_said_where_a_source_says_so(make: Make) -> None:

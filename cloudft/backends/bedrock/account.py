@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
-from urllib.parse import unquote
+from collections.abc import Iterator, Sequence
 
 from cloudft.aws.client import Aws
 from cloudft.aws.commands import command
+from cloudft.backends import account_checks
+from cloudft.backends.account_checks import Check, Note
 from cloudft.backends.bedrock import permissions, request
-from cloudft.backends.bedrock.needs import SERVICE
-from cloudft.backends.bedrock.notes import Note, where_of
+from cloudft.backends.bedrock.notes import BEDROCK, where_of
 from cloudft.errors import (
-    AwsDenied,
     AwsNotFound,
     AwsRefused,
     AwsUnreachable,
@@ -26,22 +23,6 @@ AT_ONCE = 2
 """Customization jobs that run at the same time in one account; others wait or are refused."""
 
 
-KEY_COMMANDS = {
-    "Disabled": ("enable-key",),
-    "PendingDeletion": ("cancel-key-deletion", "enable-key"),  # it is disabled after the first
-    "PendingReplicaDeletion": ("cancel-key-deletion", "enable-key"),
-}
-KEY_REMEDIES = {
-    "PendingImport": "`aws kms import-key-material` gives it its material; or take another key.",
-    "Unavailable": "`aws kms connect-custom-key-store` for its key store; or take another key.",
-    "Creating": "wait a moment, then check again.",
-    "Updating": "wait a moment, then check again.",
-}
-"""By KMS's `KeyState` (botocore 1.44.5; KMS developer guide, "Key states of AWS KMS keys")."""
-Check = tuple[str, str, Callable[..., Iterator[Finding]]]
-"""What is looked at, the field that it is about, and the look."""
-
-
 def findings(
     job: LoadedJob, aws: Aws, note: Note, checks: Sequence[Check] | None = None
 ) -> list[Finding]:
@@ -50,33 +31,22 @@ def findings(
     try:
         identity = aws.call("the identity can't be looked up", "sts", "get_caller_identity")
     except (AwsRefused, AwsUnreachable) as error:
-        found.append(_unchecked("the account", "bedrock", error, note))
+        found.append(account_checks.unchecked("the account", "bedrock", error, note))
         return [*found, *_gone_without_an_answer(job, note)]
-    found += _accounts(job, str(identity["Account"]), note)
+    role = job.spec.bedrock.role_arn or ""
+    account, field = str(identity["Account"]), "bedrock.role_arn"
+    found += account_checks.wrong_account(role, account, field, note)
     for what, field, check in CHECKS if checks is None else checks:
         try:
             found += check(job, aws, note)
         except CredentialsExpired as error:
-            found.append(_unchecked(what, field, error, note))
+            found.append(account_checks.unchecked(what, field, error, note))
             break
         except (AwsRefused, AwsUnreachable) as error:
-            found.append(_unchecked(what, field, error, note))
+            found.append(account_checks.unchecked(what, field, error, note))
             if check is _model:
                 found += _gone_without_an_answer(job, note)
     return found
-
-
-def _unchecked(what: str, field: str, error: AwsRefused | AwsUnreachable, note: Note) -> Finding:
-    message = f"{what} could not be checked: {error.message}"
-    return note("CouldNotCheck", field, message, error.fix or "", "warning")
-
-
-def _accounts(job: LoadedJob, account: str, note: Note) -> Iterator[Finding]:
-    owner = (job.spec.bedrock.role_arn or "").split(":")[4]
-    if owner and owner != account:
-        message = f"the role belongs to account {owner}; you are in account {account}"
-        fix = "name a role of this account, or use the other account's profile."
-        yield note("WrongAccount", "bedrock.role_arn", message, fix)
 
 
 def routes(job: LoadedJob) -> str:
@@ -164,166 +134,23 @@ def _places(job: LoadedJob) -> dict[str, str]:
 
 def _buckets(job: LoadedJob, aws: Aws, note: Note) -> Iterator[Finding]:
     for bucket, field in _places(job).items():
-        yield from _bucket(where_of(job, bucket), field, aws, note)
-
-
-def _bucket(where: dict[str, str], field: str, aws: Aws, note: Note) -> Iterator[Finding]:
-    bucket, region = where["Bucket"], aws.place.region
-    try:
-        answer = aws.call(f"{bucket} can't be looked at", "s3", "head_bucket", **where)
-    except AwsNotFound:
-        fix = f"`{command(aws, 's3', 'mb', f's3://{bucket}')}`, or correct {field}."
-        yield note("NoBucket", field, f"there is no bucket {bucket}", fix)
-        return
-    except AwsDenied as error:
-        message = (
-            f"{error.message} (not yours, or not of account {where.get('ExpectedBucketOwner')})"
-        )
-        fix = f"correct {field}, or set bedrock.bucket_owner; you need s3:ListBucket."
-        yield note("BucketDenied", field, message, fix)
-        return
-    headers = answer["ResponseMetadata"]["HTTPHeaders"]
-    its = answer.get("BucketRegion") or headers.get("x-amz-bucket-region") or region
-    if its != region:
-        message = f"the bucket {bucket} is in {its}, the job in {region}: Bedrock wants one Region"
-        yield note("WrongRegion", field, message, f"take a bucket in {region}.")
+        yield from account_checks.bucket(where_of(job, bucket), field, aws, note, BEDROCK)
 
 
 def _openness(job: LoadedJob, aws: Aws, note: Note) -> Iterator[Finding]:
     for bucket, field in _places(job).items():
-        yield from _open(where_of(job, bucket), field, aws, note)
-
-
-def _open(where: dict[str, str], field: str, aws: Aws, note: Note) -> Iterator[Finding]:
-    bucket = where["Bucket"]
-    names = ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets")
-    closed = ",".join(f"{name}=true" for name in names)
-    words = ("s3api", "put-public-access-block", "--bucket", bucket)
-    fix = f"`{command(aws, *words, '--public-access-block-configuration', closed)}`"
-    what = f"the public access of {bucket} can't be looked at"
-    try:
-        answer = aws.call(what, "s3", "get_public_access_block", **where)
-        settings = answer["PublicAccessBlockConfiguration"]
-    except AwsRefused as error:
-        if "NoSuchPublicAccessBlockConfiguration" not in error.message:
-            raise
-        settings = {}
-    if not (settings.get("BlockPublicPolicy") and settings.get("RestrictPublicBuckets")):
-        message = f"nothing keeps {bucket} from being made public"
-        yield note("BucketNotBlocked", field, message, fix, "warning")
-
-
-JOBS = ("model-customization-job", "model-invocation-job")
-"""What takes the role on: the job, and the batches of an evaluation of its model."""
-
-
-def trust_policy(region: str, role: str, kinds: Sequence[str] = JOBS) -> dict[str, Any]:
-    """The trust that a service role needs (Bedrock user guide, "Service role")."""
-    _, partition, _, _, account, *_ = role.split(":")
-    sources = [f"arn:{partition}:bedrock:{region}:{account}:{kind}/*" for kind in kinds]
-    return {
-        "Version": "2012-10-17",
-        "Statement": [
-            {
-                "Effect": "Allow",
-                "Principal": {"Service": SERVICE},
-                "Action": "sts:AssumeRole",
-                "Condition": {
-                    "StringEquals": {"aws:SourceAccount": account},
-                    "ArnLike": {"aws:SourceArn": sources},
-                },
-            }
-        ],
-    }
+        yield from account_checks.openness(where_of(job, bucket), field, aws, note)
 
 
 def _role(job: LoadedJob, aws: Aws, note: Note) -> Iterator[Finding]:
-    arn, field = str(job.spec.bedrock.role_arn), "bedrock.role_arn"
-    name, account = arn.rpartition("/")[2], arn.split(":")[4]
-    try:
-        answer = aws.call(f"the role {name} can't be looked at", "iam", "get_role", RoleName=name)
-    except AwsNotFound:
-        fix = "make it with this trust policy: " + json.dumps(
-            trust_policy(str(aws.place.region), arn)
-        )
-        yield note("NoRole", field, f"there is no role {name}", fix)
-        return
-    document = answer["Role"]["AssumeRolePolicyDocument"]
-    policy = json.loads(unquote(document)) if isinstance(document, str) else document
-    fix = "trust policy: " + json.dumps(trust_policy(str(aws.place.region), arn))
-    trusting = [s for s in _statements(policy) if _trusts(s)]
-    if not trusting:
-        yield note("RoleNotTrusted", field, f"{SERVICE} may not assume the role {name}", fix)
-        return
-    for statement in trusting:
-        yield from _conditions(statement, account, str(aws.place.region), name, fix, note)
-
-
-def _statements(policy: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    statements = policy.get("Statement", [])
-    return [statements] if isinstance(statements, Mapping) else list(statements)
-
-
-def _trusts(statement: Mapping[str, Any]) -> bool:
-    principal = statement.get("Principal", {})
-    services = principal.get("Service", []) if isinstance(principal, Mapping) else []
-    return statement.get("Effect") == "Allow" and SERVICE in _list(services)
-
-
-def _list(value: Any) -> list[str]:
-    return [value] if isinstance(value, str) else list(value)
-
-
-def _conditions(
-    statement: Mapping[str, Any], account: str, region: str, name: str, fix: str, note: Note
-) -> Iterator[Finding]:
-    """A confused-deputy guard that names another account or Region locks the job out."""
-    field = "bedrock.role_arn"
-    conditions = {
-        key.lower(): _list(value)
-        for operator in statement.get("Condition", {}).values()
-        for key, value in operator.items()
-    }
-    accounts = conditions.get("aws:sourceaccount")
-    if accounts and account not in accounts:
-        message = f"the trust of {name} asks for aws:SourceAccount {accounts}, not {account}"
-        yield note("RoleNotTrusted", field, message, fix)
-    for pattern in conditions.get("aws:sourcearn", ()):
-        parts = pattern.split(":")
-        if len(parts) < 6 or parts[3] not in ("*", region) or parts[4] not in ("*", account):
-            message = f"the trust of {name} asks for aws:SourceArn {pattern}: no job here has it"
-            yield note("RoleNotTrusted", field, message, fix)
-    if not conditions:
-        message = f"any account's Bedrock may assume {name}: its trust has no condition"
-        yield note("RoleOpen", field, message, fix, "warning")
+    yield from account_checks.role(str(job.spec.bedrock.role_arn), aws, note, BEDROCK)
 
 
 def _keys(job: LoadedJob, aws: Aws, note: Note) -> Iterator[Finding]:
     spec = job.spec.bedrock
-    for field, key in (("kms_key_id", spec.kms_key_id), ("s3_kms_key_id", spec.s3_kms_key_id)):
-        if key is None:
-            continue
-        place = f"bedrock.{field}"
-        try:
-            answer = aws.call(f"{key} can't be looked at", "kms", "describe_key", KeyId=key)
-        except AwsNotFound:
-            fix = f"`{command(aws, 'kms', 'list-aliases')}` shows the keys."
-            yield note("NoKey", place, f"there is no key {key} in {aws.place.region}", fix)
-            continue
-        told = answer["KeyMetadata"]
-        if told.get("KeyState", "Enabled") != "Enabled":
-            fix = key_remedy(aws, told["KeyState"], told["KeyId"])
-            yield note("KeyDisabled", place, f"the key {key} is {told['KeyState']}", fix)
-        if told.get("KeySpec", "SYMMETRIC_DEFAULT") != "SYMMETRIC_DEFAULT":
-            message = f"the key {key} is {told['KeySpec']}: Bedrock wants a symmetric one"
-            yield note("KeyNotSymmetric", place, message, "take a symmetric key.")
-
-
-def key_remedy(aws: Aws, state: str, key_id: str) -> str:
-    """Return how a KMS key of that state becomes usable again."""
-    words = KEY_COMMANDS.get(state, ())
-    made = " && ".join(command(aws, "kms", word, "--key-id", key_id) for word in words)
-    return f"`{made}`, or take another key." if made else KEY_REMEDIES[state]
+    for name, key in (("kms_key_id", spec.kms_key_id), ("s3_kms_key_id", spec.s3_kms_key_id)):
+        if key is not None:
+            yield from account_checks.key(key, BEDROCK.field(name), aws, note, BEDROCK)
 
 
 def _network(job: LoadedJob, aws: Aws, note: Note) -> Iterator[Finding]:

@@ -2,116 +2,100 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator
-from typing import Any, Protocol
-from urllib.parse import unquote
+from collections.abc import Iterator
 
 from cloudft.aws.client import Aws
-from cloudft.aws.commands import command
-from cloudft.aws.permissions import refused, statement
+from cloudft.backends import account_checks
+from cloudft.backends.account_checks import Check, Note, Service
 from cloudft.backends.sagemaker import needs, request
-from cloudft.errors import AwsDenied, AwsNotFound, AwsRefused, AwsUnreachable, CredentialsExpired
+from cloudft.errors import AwsRefused, AwsUnreachable
 from cloudft.spec.load import LoadedJob
-from cloudft.types import Finding, Severity
+from cloudft.types import Finding
 
-SERVICE = "sagemaker.amazonaws.com"
-ROLE, BUCKET = "sagemaker.role_arn", "sagemaker.s3_uri"
-
-
-class Note(Protocol):
-    """Makes a finding with its place in the job file."""
-
-    def __call__(
-        self, code: str, field: str, message: str, fix: str, severity: Severity = "error"
-    ) -> Finding:
-        """One finding."""
+SERVICE = needs.SERVICE
+SAGEMAKER = Service("sagemaker", "SageMaker", SERVICE, ("training-job",))
+ROLE, BUCKET, KEY = "sagemaker.role_arn", "sagemaker.s3_uri", "sagemaker.kms_key_id"
 
 
-def findings(job: LoadedJob, aws: Aws, note: Note) -> list[Finding]:
-    """Identity first; what may not be asked is said to be unchecked."""
-    checks: tuple[tuple[str, str, Callable[..., Iterator[Finding]]], ...] = (
-        ("the account", "sagemaker", _identity),
+def findings(job: LoadedJob, aws: Aws, note: Note, image: str = "") -> list[Finding]:
+    """Identity first: without one nothing else is asked. `image`: the URI that the job runs."""
+    try:
+        identity = aws.call("the identity can't be looked up", "sts", "get_caller_identity")
+    except (AwsRefused, AwsUnreachable) as error:
+        return [account_checks.unchecked("the account", "sagemaker", error, note)]
+    role, account = str(job.spec.sagemaker.role_arn), str(identity["Account"])
+    found = list(account_checks.wrong_account(role, account, ROLE, note))
+
+    def permissions(job: LoadedJob, aws: Aws, note: Note) -> Iterator[Finding]:
+        wanted = needs.of_role(job, str(aws.place.region), _keys(job, aws), image)
+        yield from account_checks.role_may(role, wanted, aws, note, SAGEMAKER)
+
+    checks: tuple[Check, ...] = (
         ("the bucket", BUCKET, _bucket),
+        ("the bucket's openness", BUCKET, _openness),
         ("the role", ROLE, _role),
-        ("the role's permissions", ROLE, _permissions),
+        ("the keys", KEY, _each_key),
+        ("the role's permissions", ROLE, permissions),
+        ("your permissions", "sagemaker", _caller),
     )
-    found: list[Finding] = []
-    for what, field, check in checks:
-        try:
-            found += check(job, aws, note)
-        except (AwsRefused, AwsUnreachable) as error:
-            message = f"{what} could not be checked: {error.message}"
-            found.append(note("CouldNotCheck", field, message, error.fix or "", "warning"))
-            if check is _identity or isinstance(error, CredentialsExpired):
-                break
-    return found
+    return [*found, *account_checks.run(checks, job, aws, note)]
 
 
-def _identity(job: LoadedJob, aws: Aws, note: Note) -> Iterator[Finding]:
-    identity = aws.call("the identity can't be looked up", "sts", "get_caller_identity")
-    account, owner = str(identity["Account"]), str(job.spec.sagemaker.role_arn).split(":")[4]
-    if owner and owner != account:
-        message = f"the role belongs to account {owner}; you are in account {account}"
-        fix = "name a role of this account, or use the other account's profile."
-        yield note("WrongAccount", ROLE, message, fix)
+def _where(job: LoadedJob) -> dict[str, str]:
+    """The bucket, and the account that it must belong to where that is known."""
+    bucket, owner = request.prefix_of(job)[0], request.bucket_owner(job)
+    return {"Bucket": bucket, **({"ExpectedBucketOwner": owner} if owner else {})}
 
 
 def _bucket(job: LoadedJob, aws: Aws, note: Note) -> Iterator[Finding]:
-    bucket, owner = request.prefix_of(job)[0], request.bucket_owner(job)
-    where = {"Bucket": bucket, **({"ExpectedBucketOwner": owner} if owner else {})}
-    region = aws.place.region
+    yield from account_checks.bucket(_where(job), BUCKET, aws, note, SAGEMAKER)
+
+
+def _openness(job: LoadedJob, aws: Aws, note: Note) -> Iterator[Finding]:
     try:
-        answer = aws.call(f"{bucket} can't be looked at", "s3", "head_bucket", **where)
-    except AwsNotFound:
-        fix = f"`{command(aws, 's3', 'mb', f's3://{bucket}')}`, or correct {BUCKET}."
-        yield note("NoBucket", BUCKET, f"there is no bucket {bucket}", fix)
-        return
-    except AwsDenied as error:
-        fix = f"correct {BUCKET}, or set sagemaker.bucket_owner; you need s3:ListBucket."
-        yield note("BucketDenied", BUCKET, error.message, fix)
-        return
-    headers = answer["ResponseMetadata"]["HTTPHeaders"]
-    its = answer.get("BucketRegion") or headers.get("x-amz-bucket-region") or region
-    if its != region:
-        message = f"the bucket {bucket} is in {its}, the job in {region}"
-        yield note("WrongRegion", BUCKET, message, f"take a bucket in {region}.")
+        yield from account_checks.openness(_where(job), BUCKET, aws, note)
+    except AwsRefused as error:
+        if "NoSuchBucket" not in error.message:  # _bucket has said so
+            raise
 
 
 def _role(job: LoadedJob, aws: Aws, note: Note) -> Iterator[Finding]:
-    name = str(job.spec.sagemaker.role_arn).rpartition("/")[2]
-    trust = {
-        "Version": "2012-10-17",
-        "Statement": [
-            {"Effect": "Allow", "Principal": {"Service": SERVICE}, "Action": "sts:AssumeRole"}
-        ],
-    }
-    fix = "its trust policy: " + json.dumps(trust)
+    yield from account_checks.role(str(job.spec.sagemaker.role_arn), aws, note, SAGEMAKER)
+
+
+def _each_key(job: LoadedJob, aws: Aws, note: Note) -> Iterator[Finding]:
+    """The keys of the job file, and the one that the bucket encrypts with by itself."""
+    spec = job.spec.sagemaker
+    named = {spec.s3_kms_key_id: "s3_kms_key_id", spec.kms_key_id: "kms_key_id"}
+    named = {_default_key(job, aws): "s3_uri"} | named
+    for key, field in named.items():
+        if key is not None:
+            yield from account_checks.key(key, SAGEMAKER.field(field), aws, note, SAGEMAKER)
+
+
+def _default_key(job: LoadedJob, aws: Aws) -> str | None:
     try:
-        answer = aws.call(f"the role {name} can't be looked at", "iam", "get_role", RoleName=name)
-    except AwsNotFound:
-        yield note("NoRole", ROLE, f"there is no role {name}", f"make it with {fix}")
-        return
-    document = answer["Role"]["AssumeRolePolicyDocument"]
-    policy = json.loads(unquote(document)) if isinstance(document, str) else document
-    if not any(_trusts(statement) for statement in _listed(policy.get("Statement", []))):
-        yield note("RoleNotTrusted", ROLE, f"{SERVICE} may not assume the role {name}", fix)
+        return account_checks.default_key(aws, _where(job))
+    except AwsRefused as error:
+        if "NoSuchBucket" in error.message:  # _bucket has said so
+            return None
+        raise
 
 
-def _trusts(statement: dict[str, Any]) -> bool:
-    principal = statement.get("Principal", {})
-    services = principal.get("Service", []) if isinstance(principal, dict) else []
-    return statement.get("Effect") == "Allow" and SERVICE in _listed(services)
+def _keys(job: LoadedJob, aws: Aws) -> dict[str, str]:
+    """The ARN of each key by what it is for: what is sent, what is written, the disk.
+
+    What SageMaker writes is encrypted by the job's key, checkpoints by the bucket's own.
+    """
+    spec, default = job.spec.sagemaker, _default_key(job, aws)
+    named = {
+        "sent": spec.s3_kms_key_id or default,
+        "checkpoints": default,
+        "output": spec.kms_key_id or default,
+    }
+    return {use: account_checks.key_arn(aws, key) for use, key in named.items() if key}
 
 
-def _listed(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]
-
-
-def _permissions(job: LoadedJob, aws: Aws, note: Note) -> Iterator[Finding]:
-    """What the role must be allowed, by the policy simulator."""
-    role = str(job.spec.sagemaker.role_arn)
-    for need, decision in refused(aws, role, needs.of_role(job, str(aws.place.region))):
-        message = f"the role may not {need.action} on {need.resource} ({decision})"
-        fix = "add to its policy: " + json.dumps(statement(need))
-        yield note("RoleDenied", ROLE, message, fix, need.severity)
+def _caller(job: LoadedJob, aws: Aws, note: Note) -> Iterator[Finding]:
+    wanted = needs.of_caller(job, str(aws.place.region))
+    yield from account_checks.caller_may(wanted, aws, note, SAGEMAKER)

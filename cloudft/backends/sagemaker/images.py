@@ -8,11 +8,68 @@ shown first and submitted once can't be had from it.
 from __future__ import annotations
 
 import importlib.util
+import re
+from dataclasses import dataclass
 from typing import Any
 
 from cloudft.errors import UsageError
 
 FRAMEWORK, SCOPE = "pytorch", "training"
+TORCH_MIN = "2.6"
+"""The oldest PyTorch that the trainer runs on (the extra `local`; local_backend/installing.py)."""
+ECR = re.compile(
+    r"(?P<account>\d{12})\.dkr[.-]ecr(?:-fips)?\.(?P<region>[a-z0-9-]+)\.(?:amazonaws\.|on\.aws)"
+    r"[^/]*/(?P<repository>[^:@]+)(?::(?P<tag>[^@]+))?(?:@.+)?"
+)
+"""The URI of an image in Amazon ECR."""
+FRAMEWORKS = ("pytorch-training", "huggingface-pytorch-training")
+"""Repositories of AWS's images whose tags begin with the version of PyTorch and tell what they are
+for: 2.8.0-gpu-py312-cu129-ubuntu22.04-sagemaker."""
+AWS_ACCOUNTS = """
+124382933778 204133271717 204538143572 217643126080 364406365360 380420809688 442386744353
+446045086412 457447274322 503227376785 550225433462 590183813437 626614931356
+633930458069 637423239942 692866216735 727897471807 763104351884 772153158452
+780543022126 871362719292 907027046896 914824155844 975050140332
+"""
+"""The accounts of AWS's PyTorch training images, outside its isolated Regions (sagemaker-core
+2.27.0, image_uri_config/pytorch.json)."""
+
+
+@dataclass(frozen=True)
+class EcrImage:
+    """An image in ECR, by its URI."""
+
+    account: str
+    region: str
+    repository: str
+    tag: str = ""
+
+    @property
+    def is_aws(self) -> bool:
+        """True of AWS's own images."""
+        return self.account in AWS_ACCOUNTS.split()
+
+    @property
+    def torch(self) -> str | None:
+        """The version of PyTorch that the tag of a framework's image tells."""
+        found = re.match(r"\d+\.\d+(\.\d+)?", self.tag)
+        return found[0] if found and self.repository.split("/")[-1] in FRAMEWORKS else None
+
+    @property
+    def is_old(self) -> bool:
+        """True where the tag tells a PyTorch older than TORCH_MIN."""
+        return self.torch is not None and _numbers(self.torch)[:2] < _numbers(TORCH_MIN)
+
+    @property
+    def is_for_cpu(self) -> bool:
+        """True where the tag of a framework's image says that it has no CUDA."""
+        return self.torch is not None and "cpu" in self.tag.split("-")
+
+
+def in_ecr(uri: str) -> EcrImage | None:
+    """Return what an image's URI tells; None for another form than ECR's."""
+    found = ECR.fullmatch(uri)
+    return EcrImage(**{k: v or "" for k, v in found.groupdict().items()}) if found else None
 
 
 def sdk_is_here() -> bool:
@@ -24,7 +81,10 @@ def sdk_is_here() -> bool:
 
 
 def stock(region: str, instance_type: str, version: str | None) -> str:
-    """The SDK's PyTorch training image for that machine. Raises UsageError for no such version."""
+    """The SDK's PyTorch training image for that machine.
+
+    Raises UsageError where the SDK has none: for that version, Region, or kind of machine.
+    """
     from sagemaker.core import image_uris
 
     known: dict[str, Any] = image_uris.config_for_framework(FRAMEWORK)[SCOPE]["versions"]
@@ -36,14 +96,21 @@ def stock(region: str, instance_type: str, version: str | None) -> str:
             fix=f"take one of {', '.join(list(known)[-5:])}, or name sagemaker.image_uri.",
         )
     exact = max(full, key=_numbers)
-    image: str = image_uris.retrieve(
-        FRAMEWORK,
-        region,
-        version=exact,
-        py_version=known[exact]["py_versions"][-1],
-        instance_type=instance_type,
-        image_scope=SCOPE,
-    )
+    try:
+        image: str = image_uris.retrieve(
+            FRAMEWORK,
+            region,
+            version=exact,
+            py_version=known[exact]["py_versions"][-1],
+            instance_type=instance_type,
+            image_scope=SCOPE,
+        )
+    except ValueError as error:
+        raise UsageError(
+            f"the SageMaker SDK has no PyTorch {exact} image for {instance_type} in {region}:"
+            f" {str(error)[:200]}",
+            fix="take another machine, Region or pytorch_version, or name sagemaker.image_uri.",
+        ) from error
     return image
 
 

@@ -20,7 +20,9 @@ GROUP = "/aws/sagemaker/TrainingJobs"
 MARK = "#cloudft "
 """Before what is for us (local_backend/sagemaker.py; a test compares the two). It may stand behind
 the beginning of another line: several processes write to one log."""
-FIRST_HOST = "/algo-1"
+FIRST_HOST = "/algo-1-"
+"""Before the time at the end of a stream's name; without its end it is that of algo-10, too.
+Source: SageMaker developer guide, "Amazon CloudWatch Logs for Amazon SageMaker AI"."""
 LAST = 200
 """Events from the end among which the newest state is looked for."""
 

@@ -10,6 +10,7 @@ from cloudft.aws.shapes import request_problems, service_model
 from cloudft.backends import aws_checks
 from cloudft.backends.notes import Notes
 from cloudft.backends.sagemaker import account, images, instances, request, weights
+from cloudft.errors import UsageError
 from cloudft.spec.fields import TRAINED_HERE
 from cloudft.spec.load import LoadedJob
 from cloudft.types import Finding
@@ -21,6 +22,8 @@ OF_THE_TRAINER = {
 """Findings of the local trainer that hold wherever it runs; the others are about this machine."""
 GUIDE = "https://docs.aws.amazon.com/sagemaker/latest/dg/customize-model.html"
 NOVA = "https://docs.aws.amazon.com/nova/latest/userguide/customization.html"
+NEURON = ("ml.trn", "ml.inf")
+"""Types of machines with Trainium and Inferentia (local_backend/opt_ml.py)."""
 SERVERLESS = (
     "SageMaker's serverless customization (SFT, DPO, RLVR or RLAIF on models of its public hub;"
     " CreateTrainingJob with ServerlessJobConfig)"
@@ -40,9 +43,14 @@ def findings(
     found += [*_kind(job, note), *_settings(job, note), *_machine(job, note), *_weights(job, note)]
     named = "sagemaker" if job.spec.sagemaker.profile else "bedrock"
     found += [*aws_checks.profile(aws.place, f"{named}.profile", note), *_regions(job, note)]
-    if not _faulty(found):
-        found += _request(job, asked(), note)
-    return found if _faulty(found) else [*found, *account.findings(job, aws, note)]
+    if _faulty(found):
+        return found
+    try:
+        made = asked()
+    except UsageError as error:  # of the SDK, asked for the image
+        return [*found, note("NoImage", "sagemaker.image_uri", error.message, error.fix or "")]
+    found += [*_request(job, made, note), *_image(job, made.image, note)]
+    return found if _faulty(found) else [*found, *account.findings(job, aws, note, made.image)]
 
 
 def _regions(job: LoadedJob, note: Notes) -> Iterator[Finding]:
@@ -170,14 +178,21 @@ def _machine(job: LoadedJob, note: Notes) -> Iterator[Finding]:
         message = f"a GPU of {name} has {known.gib} GiB; the job wants some {wanted / 2**30:.0f}"
         fix = "take a larger one, or `method: qlora`; leave instance_type out to have one chosen."
         yield note("InstanceSmall", field, message, fix, "warning")
-    if known and known.gpus == 0:
+    if known and known.gpus == 0 and job.spec.local.method == "qlora":
+        message = f"local.method is qlora: 4-bit weights need a GPU, and {name} has none"
+        yield note("NoGpu", field, message, "take ml.g5.xlarge, say; or `method: lora`.")
+    elif known and known.gpus == 0:
         message = f"{name} has no GPU: training there is slow"
         yield note("NoGpu", field, message, "take ml.g5.xlarge, say.", "warning")
 
 
 def _type(name: str | None, note: Notes) -> Iterator[Finding]:
-    """A machine that the API does not know."""
+    """A machine that the API does not know, or whose chips the trainer does not."""
     known = service_model("sagemaker").shape_for("TrainingInstanceType").enum
+    if name is not None and name.startswith(NEURON):
+        message = f"{name} has AWS's own accelerators: the trainer would run on its CPU"
+        fix = "take a machine with NVIDIA GPUs, ml.g5.2xlarge, say."
+        yield note("NoGpu", "sagemaker.instance_type", message, fix)
     if name is None or name in known:
         return
     near = difflib.get_close_matches(name, known, 1, 0.8)
@@ -197,6 +212,26 @@ def _request(job: LoadedJob, asked: request.Asked, note: Notes) -> Iterator[Find
         message = f"{processes} GPUs or machines share batches of {batch}: some would be idle"
         fix = "take fewer of them, or raise batchSize."
         yield note("GpusIdle", "sagemaker.instance_type", message, fix)
+
+
+def _image(job: LoadedJob, uri: str, note: Notes) -> Iterator[Finding]:
+    """What the image's URI tells: its Region, its PyTorch, whether it is for machines with GPUs."""
+    image, field = images.in_ecr(uri), "sagemaker.image_uri"
+    if image is None:
+        return
+    region, machine = request.place_of(job)["region"], instances.known(instances.choice(job))
+    if job.spec.sagemaker.image_uri is None:
+        field = "sagemaker.pytorch_version"
+    if image.region != region:
+        message = f"the image is in {image.region}, the job in {region}"
+        fix = f"name one in {region}, or copy it there: SageMaker pulls within one Region."
+        yield note("WrongRegion", field, message, fix)
+    if image.is_old:
+        message = f"the image has PyTorch {image.torch}; the trainer needs {images.TORCH_MIN}"
+        yield note("ImageTooOld", field, message, f"take PyTorch {images.TORCH_MIN} or newer.")
+    if image.is_for_cpu and machine is not None and machine.gpus:
+        message = f"the image is for machines without a GPU, and {machine.name} has one"
+        yield note("ImageWithoutGpu", field, message, "take the -gpu- image of that version.")
 
 
 def _weights(job: LoadedJob, note: Notes) -> Iterator[Finding]:

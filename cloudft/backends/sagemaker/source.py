@@ -7,18 +7,15 @@ import gzip
 import hashlib
 import importlib.util
 import io
-import re
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.metadata import requires
 from pathlib import Path
 
 PACKAGE = "local_backend"
 ARCHIVE = "source.tar.gz"
-REQUIREMENTS = "requirements.txt"
-IN_THE_IMAGE = {"torch", "matplotlib", "gguf"}
-"""Of the extra `local`: PyTorch is what the image is for, and the others are of no use there."""
+REQUIREMENTS, OF_QLORA = "requirements.txt", "requirements-qlora.txt"
+"""The lists of what a container installs: always, and for QLoRA. They lie beside this file."""
 ENTRY = f"{PACKAGE}.sagemaker"
 
 
@@ -47,7 +44,8 @@ def _files() -> Iterator[tuple[str, bytes]]:
     folder = _folder()
     for path in sorted(folder.rglob("*.py")):
         yield f"{PACKAGE}/{path.relative_to(folder).as_posix()}", path.read_bytes()
-    yield REQUIREMENTS, "".join(f"{line}\n" for line in requirements()).encode()
+    for name in (REQUIREMENTS, OF_QLORA):
+        yield name, "".join(f"{line}\n" for line in requirements(name)).encode()
 
 
 def _folder() -> Path:
@@ -57,11 +55,10 @@ def _folder() -> Path:
     return Path(spec.origin).parent
 
 
-def requirements() -> list[str]:
-    """What the extra `local` asks for, but PyTorch itself."""
-    lines = [line.partition(";") for line in requires("cloudft") or ()]
-    wanted = [name.strip() for name, _, marker in lines if re.search(r"extra == .local.", marker)]
-    return sorted(line for line in wanted if re.split(r"[<>=!~ ]", line)[0] not in IN_THE_IMAGE)
+def requirements(name: str = REQUIREMENTS) -> list[str]:
+    """Return the requirements of a list, each with its exact version, without blanks."""
+    lines = Path(__file__).with_name(name).read_text(encoding="utf-8").splitlines()
+    return ["".join(line.split()) for line in lines if not line.startswith("#")]
 
 
 def command(root: str = "/opt/ml") -> list[str]:

@@ -12,11 +12,11 @@ from urllib.parse import unquote
 from cloudft.aws.client import Aws
 from cloudft.aws.permissions import Need, refused, statement
 from cloudft.aws.shapes import request_problems
+from cloudft.backends.account_checks import Note
 from cloudft.backends.bedrock import account, request
-from cloudft.backends.bedrock.account import trust_policy
 from cloudft.backends.bedrock.imports.request import MODELS, MergedJob, create, role_of
 from cloudft.backends.bedrock.needs import of_interfaces, place_of
-from cloudft.backends.bedrock.notes import Note
+from cloudft.backends.bedrock.notes import BEDROCK
 from cloudft.backends.notes import Notes
 from cloudft.catalogue import import_rules
 from cloudft.spec.load import LoadedJob
@@ -84,7 +84,7 @@ def _trust(job: LoadedJob, aws: Aws, note: Note) -> Iterator[Finding]:
     what = f"the role {name} can't be looked at"
     document = aws.call(what, "iam", "get_role", RoleName=name)["Role"]["AssumeRolePolicyDocument"]
     policy = json.loads(unquote(document)) if isinstance(document, str) else document
-    [wanted] = trust_policy(str(aws.place.region), arn, ["model-import-job"])["Statement"]
+    [wanted] = BEDROCK.trust_policy(str(aws.place.region), arn, ["model-import-job"])["Statement"]
     ours = wanted["Condition"]["ArnLike"]["aws:SourceArn"][0].replace("*", "abcdefghijkl")
     patterns = list(_source_arns(policy))
     if patterns and not any(fnmatchcase(ours, pattern) for pattern in patterns):
