@@ -138,7 +138,12 @@ def _settings_errors() -> Iterator[None]:
 
     try:
         yield
-    except (BotoCoreError, ValueError) as error:  # a malformed endpoint is a plain ValueError
+    except ValueError as error:  # what botocore raises for a malformed endpoint, and a Region
+        fix = (
+            "write the endpoint as https://HOST, or http://127.0.0.1:PORT; the Region as us-east-1."
+        )
+        raise AwsRefused(str(error), fix=fix) from error
+    except BotoCoreError as error:
         fix = "set AWS_REGION and AWS_PROFILE, or `aws configure`."
         raise AwsRefused(str(error), fix=fix) from error
 
