@@ -13,16 +13,17 @@ from typing import Any
 import pytest
 import tiny
 import yaml
+from botocore.exceptions import ClientError
 from endpoint import BUCKET, KEYS, REGION, Endpoint, running
 
 from cloudft import preparing
-from cloudft.aws.client import Aws, Place
+from cloudft.aws.client import Aws, Place, aws_errors
 from cloudft.backends.base import Decoding, Prompt, without_data
 from cloudft.backends.bedrock import batch
 from cloudft.backends.bedrock.backend import BedrockBackend
 from cloudft.backends.bedrock.imports.backend import ImportBackend
 from cloudft.backends.bedrock.imports.request import MergedJob
-from cloudft.errors import AwsConflict, JobStateConflict
+from cloudft.errors import AwsConflict, AwsRefused, JobStateConflict
 from cloudft.home import Home
 from cloudft.spec.load import LoadedJob, load_job
 from cloudft.types import DataFile
@@ -143,3 +144,20 @@ def test_ours_is_gone_on_with(bench: Bench, make: Callable[..., None]) -> None:
 def test_another_ones_is_named_and_left_alone(bench: Bench, make: Callable[..., None]) -> None:
     with pytest.raises(AwsConflict, match="is there, and it"):
         make(bench, OTHERS)
+
+
+@pytest.mark.parametrize(
+    ("message", "kind"),
+    [
+        ("The provided job name is currently in use.", AwsConflict),
+        ("The model name own already exists", AwsConflict),
+        ("The name of the role is too long", AwsRefused),
+    ],
+)
+def test_a_taken_name_is_a_conflict_by_bedrocks_words_too(
+    message: str, kind: type[AwsRefused]
+) -> None:
+    told: Any = {"Error": {"Code": "ValidationException", "Message": message}}
+    with pytest.raises(AwsRefused) as refused, aws_errors("it can't be created"):
+        raise ClientError(told, "CreateModelCustomizationJob")
+    assert type(refused.value) is kind
