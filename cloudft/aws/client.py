@@ -101,8 +101,11 @@ def client(service: str, place: Place | None = None, *, attempts: int = 5) -> An
         return session.client(
             service, config=config, endpoint_url=None if own else place.endpoint_url
         )
-    except (BotoCoreError, ValueError) as error:  # ValueError: an endpoint that is no address
+    except BotoCoreError as error:
         fix = "set AWS_REGION and AWS_PROFILE, or `aws configure`."
+        raise AwsRefused(str(error), fix=fix) from error
+    except ValueError as error:  # botocore's, for an endpoint that is no address
+        fix = "correct --endpoint-url, endpoint_url or AWS_ENDPOINT_URL: http://127.0.0.1:4566."
         raise AwsRefused(str(error), fix=fix) from error
 
 
