@@ -226,8 +226,9 @@ def test_a_profile_that_is_not_configured_is_named_with_those_that_are(
 
 @pytest.mark.parametrize("url", ["http://[", "http://:80", "nonsense", "http://a b"])
 def test_an_endpoint_that_is_no_address_is_no_fault_of_ours(url: str) -> None:
-    with pytest.raises(AwsRefused):
+    with pytest.raises(AwsRefused) as refused:
         client("bedrock", Place(region="us-east-1", endpoint_url=url))
+    assert "correct --endpoint-url" in str(refused.value.fix)
 
 
 def test_our_own_rules_are_within_the_apis() -> None:

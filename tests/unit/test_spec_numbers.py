@@ -49,7 +49,9 @@ FIELDS = list(numbers(SCHEMA))
 PLAIN = sorted({at for at, _ in FIELDS if "*" not in at})
 
 
-@pytest.mark.parametrize(("at", "part"), FIELDS, ids=lambda value: ".".join(value)[:60])
+@pytest.mark.parametrize(
+    ("at", "part"), FIELDS, ids=lambda value: ".".join(value) if isinstance(value, tuple) else ""
+)
 def test_the_schema_states_both_ends(at: Path_, part: Mapping[str, Any]) -> None:
     assert part.keys() & {"minimum", "exclusiveMinimum"}, at
     assert part.keys() & {"maximum", "exclusiveMaximum"}, at
