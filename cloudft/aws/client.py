@@ -146,9 +146,6 @@ def _settings_errors() -> Iterator[None]:
     except BotoCoreError as error:
         fix = "set AWS_REGION and AWS_PROFILE, or `aws configure`."
         raise AwsRefused(str(error), fix=fix) from error
-    except ValueError as error:  # botocore's, for an endpoint that is no address
-        fix = "correct --endpoint-url, endpoint_url or AWS_ENDPOINT_URL: http://127.0.0.1:4566."
-        raise AwsRefused(str(error), fix=fix) from error
 
 
 def check_profile(place: Place) -> None:

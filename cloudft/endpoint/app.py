@@ -12,6 +12,8 @@ from types import MappingProxyType
 from typing import Any
 from xml.sax.saxutils import escape
 
+import orjson
+
 from cloudft.aws.shapes import problems
 from cloudft.endpoint import faults
 from cloudft.endpoint.admin import Admin
@@ -91,7 +93,7 @@ class App:
         inert_start = inert(start, download=not caller.signed)
         if why is not None:
             error = WireError("AccessDeniedException", why)
-            return send(self._refused(caller.service, error), inert_start)
+            return send(self._refused(environ, caller.service, error), inert_start)
         if not admin:
             return self._serve(environ, headers, caller, inert_start)
         reply = self.admin.reply(environ, path, has_token=has_token)
@@ -111,7 +113,7 @@ class App:
             self._check_signature(environ, raw_path, service)
             refusal = self._anonymous(environ, raw_path, headers, caller)
         except WireError as error:
-            return send(self._refused(service, error), start)
+            return send(self._refused(environ, service, error), start)
         if refusal is not None:
             return send(refusal, start)
         if service in self.json_wires:
@@ -133,14 +135,16 @@ class App:
             body = keep_body(environ)
         protocol = unsigned_protocol(headers, raw_path, body)
         if protocol == "json":
-            return self.json_wires["sagemaker"].error(MISSING)
+            return _json_error(MISSING)
         return _plain("query", MISSING) if protocol else None
 
-    def _refused(self, service: str, error: WireError) -> Reply:
-        """Return an error of authentication in the form of the service that was called."""
+    def _refused(self, environ: Environ, service: str, error: WireError) -> Reply:
+        """Return an error in the form of the service that was called."""
         if service in self.json_wires:
             return self.json_wires[service].error(error)
-        return self.wires[0].error(error) if service == "bedrock" else _plain(service, error)
+        if service == "bedrock":
+            return self.wires[0].error(error)
+        return _json_error(error) if "HTTP_X_AMZ_TARGET" in environ else _plain(service, error)
 
     def _json(self, wire: JsonWire, environ: Environ) -> Reply:
         def act() -> Reply:
@@ -168,7 +172,7 @@ class App:
         try:
             faults.before(fault)
         except WireError as error:
-            return send(_plain(service, error), start)
+            return send(self._refused(environ, service, error), start)
         if (reply := self._form(service, environ)) is not None:
             faults.after(fault)
             return send(reply, start)
@@ -180,10 +184,12 @@ class App:
         try:
             answer: Iterable[bytes] = self.others(environ, start)
         except CloudftError as error:  # the disk of --state is full, or the like
-            return send(_plain(service, WireError("InternalError", error.message)), start)
+            failed = WireError("InternalError", error.message)
+            return send(self._refused(environ, service, failed), start)
         except Exception as error:  # moto lacks an operation, or fails at one
             what = f"{type(error).__name__}: {error}"
-            return send(_plain(service, WireError("UnknownOperationException", what)), start)
+            lacking = WireError("UnknownOperationException", what)
+            return send(self._refused(environ, service, lacking), start)
         return answer
 
     def _form(self, service: str, environ: Environ) -> Reply | None:
@@ -280,6 +286,13 @@ def _validate(shape: Any, parameters: Mapping[str, Any]) -> None:
             "ValidationException",
             f"{len(broken)} validation error{plural} detected: {'; '.join(broken)}",
         )
+
+
+def _json_error(error: WireError) -> Reply:
+    """Return an error of another service that speaks JSON 1.1."""
+    headers = (("Content-Type", "application/x-amz-json-1.1"), ("x-amzn-errortype", error.code))
+    content = {"__type": error.code, "message": error.message}
+    return Reply(STATUSES.get(error.code, 400), headers, orjson.dumps(content))
 
 
 def _plain(service: str, error: WireError) -> Reply:

@@ -23,8 +23,8 @@ VERSION = 2
 HEADER = b'{"version":2}\n'
 KEPT = {"REQUEST_METHOD", "PATH_INFO", "QUERY_STRING", "REQUEST_URI", "RAW_URI", "CONTENT_TYPE"}
 """What is kept of a request beside its headers."""
-CONDITIONS = {"HTTP_IF_MATCH", "HTTP_IF_NONE_MATCH"}
-"""Headers that are not kept: the request was taken, and what they compare with may be gone."""
+NOT_KEPT = {"HTTP_IF_MATCH", "HTTP_IF_NONE_MATCH", "HTTP_TRANSFER_ENCODING"}
+"""Headers that are not: what the first two compare with may be gone, and the body is whole."""
 S3_CONTROL = "/v20180820/"
 """How paths of S3's control plane begin: it has the signing name of S3."""
 OF_THE_SIGNATURE = re.compile(r"x-amz-|x-id$|awsaccesskeyid$|signature$|expires$", re.IGNORECASE)
@@ -69,7 +69,7 @@ def kept_environ(environ: dict[str, Any]) -> dict[str, str]:
     return {
         name: str(value)
         for name, value in environ.items()
-        if (name in KEPT or name.startswith("HTTP_")) and name not in CONDITIONS
+        if (name in KEPT or name.startswith("HTTP_")) and name not in NOT_KEPT
     }
 
 

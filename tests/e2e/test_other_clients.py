@@ -78,6 +78,26 @@ def test_the_aws_cli_tunes_serves_and_asks(endpoint: Endpoint, tmp_path: Path) -
     assert_nothing_is_left(endpoint)
 
 
+def test_the_aws_cli_with_an_api_key_and_without_a_signature(
+    endpoint: Endpoint, tmp_path: Path
+) -> None:
+    folder = aws_folder()
+    if folder is None:
+        pytest.skip("the AWS CLI is not installed")
+    path = f"{folder}{os.pathsep}{os.environ['PATH']}"
+    where = {"AWS_ENDPOINT_URL": endpoint.url, "AWS_DEFAULT_REGION": "us-east-1", "PATH": path}
+    env = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    env |= where | {"HOME": str(tmp_path)}
+    listing = ("aws", "bedrock", "list-foundation-models", "--output", "json")
+    keyed = run(*listing, env=env | {"AWS_BEARER_TOKEN_BEDROCK": "any"}, cwd=tmp_path)
+    assert json.loads(keyed)["modelSummaries"]
+    for command in (listing, ("aws", "sts", "get-caller-identity")):
+        done = subprocess.run(
+            [*command, "--no-sign-request"], env=env, capture_output=True, text=True, check=False
+        )
+        assert done.returncode and "(MissingAuthenticationTokenException)" in done.stderr
+
+
 def test_the_javascript_sdk_tunes_serves_and_asks(endpoint: Endpoint, tmp_path: Path) -> None:
     npm, node = shutil.which("npm"), shutil.which("node")
     if npm is None or node is None:

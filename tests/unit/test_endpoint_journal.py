@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import os
 import random
@@ -16,6 +17,7 @@ import forked
 import moto_client
 import pytest
 from botocore.exceptions import ClientError
+from werkzeug.test import EnvironBuilder, create_environ
 
 from cloudft.endpoint import journal as module
 from cloudft.endpoint.journal import FILE, REJECTED, Journal
@@ -53,8 +55,6 @@ def reset(moto: App) -> None:
     """moto as it is in a new process."""
     environ = {"REQUEST_METHOD": "POST", "PATH_INFO": "/moto-api/reset", "CONTENT_LENGTH": "0"}
     environ |= {"RAW_URI": "/moto-api/reset", "REQUEST_URI": "/moto-api/reset"}
-    from werkzeug.test import create_environ
-
     assert module.ask(moto, create_environ() | environ).status == 200
     from moto.ec2.models import ec2_backends
 
@@ -232,6 +232,23 @@ def test_a_request_that_moto_lacks_does_no_harm_later(moto: App, tmp_path: Path)
     moto_client.client(app, "s3").create_bucket(Bucket="one")
     said = list[str]()
     assert list(contents(restarted(moto, tmp_path, said))) == ["one"] and said == []
+
+
+def test_a_body_without_a_length_is_kept(moto: App, tmp_path: Path) -> None:
+    """As the SDK for JavaScript sends a stream; the server has put its chunks together."""
+    app = opened(moto, tmp_path)
+    moto_client.client(app, "s3").create_bucket(Bucket="one")
+    authorization = "AWS4-HMAC-SHA256 Credential=any/20260101/us-east-1/s3/aws4_request"
+    environ = EnvironBuilder(
+        method="PUT",
+        path="/one/a",
+        headers={"Authorization": authorization, "Transfer-Encoding": "chunked"},
+    ).get_environ()
+    environ |= {"RAW_URI": "/one/a", "wsgi.input": io.BytesIO(b"streamed")}
+    environ.pop("CONTENT_LENGTH", None)
+    assert module.ask(app, environ | {"wsgi.input_terminated": True}).status == 200
+    assert contents(app)["one"][0]["a"][0] == b"streamed"
+    assert contents(restarted(moto, tmp_path))["one"][0]["a"][0] == b"streamed"
 
 
 def test_networks_have_the_same_ids_whatever_was_read(moto: App, tmp_path: Path) -> None:

@@ -256,6 +256,15 @@ def test_an_unsigned_request_is_refused_in_the_services_words(
     assert caught.value.response["Error"]["Code"] == code
 
 
+def test_what_moto_lacks_is_said_in_the_services_form(endpoint: Endpoint) -> None:
+    with pytest.raises(ClientError) as caught:
+        endpoint.client("logs").put_data_protection_policy(
+            logGroupIdentifier="any", policyDocument="{}"
+        )
+    error = caught.value.response["Error"]
+    assert error["Code"] == "UnknownOperationException" and "not been impl" in error["Message"]
+
+
 @pytest.fixture
 def review(tmp_path: Path) -> Iterator[ReviewServer]:
     found = Review(tmp_path, side("first", "a", 4, "Q"), side("second", "b", 4, "Q"))
