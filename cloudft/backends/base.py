@@ -439,7 +439,10 @@ class Serves(ABC):
 
     @abstractmethod
     def undeploy(self, job_id: str) -> list[Thing]:
-        """Remove what serves the job's model; returns what was removed. The model stays."""
+        """Remove what was made to serve the job's model; returns what was removed.
+
+        The model stays, and so does what cloudft did not make.
+        """
 
 
 class Inventories(ABC):

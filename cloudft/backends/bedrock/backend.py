@@ -320,8 +320,9 @@ class BedrockBackend(
         return [t for t in inventory.servings(self.aws) if model and t.model == model]
 
     def undeploy(self, job_id: str) -> list[Thing]:
-        """Remove them all, each followed until it is gone."""
-        removed = self.servings(job_id)
+        """Remove those that cloudft made for the job, each followed until it is gone."""
+        name = self._get(job_id)["jobName"]
+        removed = [thing for thing in self.servings(job_id) if thing.job == name]
         for thing in removed:
             inventory.remove(self.aws, thing)
             Attempts(self.home.servings).forget(thing.name)
