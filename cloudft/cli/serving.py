@@ -113,15 +113,25 @@ def _life(plan: ServingPlan, stands: Thing) -> str:
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @console_options
 def undeploy_command(reference: str, yes: bool, console: Console) -> int:
-    """Remove what serves a job's model. The model stays, and its storage goes on to cost."""
+    """Remove what serves a job's model. The model stays, and its storage goes on to cost.
+
+    What cloudft did not make stays, too, with a warning; where nothing else serves it, that is an
+    error.
+    """
     record, backend, _ = open_job(reference)
     server = serving(record, backend)
     job_id = record.backend_job_id or record.id
-    there: list[Thing] = server.servings(job_id)
-    names = ", ".join(thing.name for thing in there if thing.job)  # what others made stays
-    if names and not yes:
+    serving_it: list[Thing] = server.servings(job_id)
+    there = [thing for thing in serving_it if thing.job is not None]
+    for thing in serving_it if there else ():
+        if thing.job is None:
+            what = f"warning: {thing.kind} {thing.name} serves {record.id}, and stays: cloudft"
+            fix = f"remove it where it was made ({thing.id})."
+            click.echo(f"{what} did not make it\n  fix: {fix}", err=True)
+    if there and not yes:
+        names = ", ".join(thing.name for thing in there)
         click.confirm(f"remove {names}?", abort=True, err=True)
-    removed: list[Thing] = server.undeploy(job_id) if there else []
+    removed: list[Thing] = server.undeploy(job_id) if serving_it else []
     text = "\n".join(f"removed {thing.kind} {thing.name}" for thing in removed)
     console.result(removed, text or f"nothing serves {record.id}")
     return 0

@@ -321,9 +321,10 @@ class BedrockBackend(
         return [t for t in inventory.servings(self.aws) if model and t.model == model]
 
     def undeploy(self, job_id: str) -> list[Thing]:
-        """Remove those that cloudft made, each followed until it is gone."""
+        """Remove those that cloudft made for the job, each followed until it is gone."""
+        name = self._get(job_id)["jobName"]
         there = self.servings(job_id)
-        removed = [thing for thing in there if thing.job is not None]
+        removed = [thing for thing in there if thing.job == name]
         if there and not removed:
             raise foreign(there[0])
         for thing in removed:
