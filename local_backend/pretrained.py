@@ -15,7 +15,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 
 from local_backend.device import is_out_of_memory
 from local_backend.disk import is_full
@@ -28,6 +28,12 @@ RECOMPUTED = re.compile(r"rope_(freqs|factors_long|factors_short)\.weight")
 """Tensors of a GGUF file that transformers computes from the configuration."""
 BLOCK = re.compile(r"blk\.(\d+)\.")
 """How GGUF numbers layers."""
+EXPERT = re.compile(r"(.*\.experts\.)(\d+)(\..+)")
+"""The name of a tensor of one expert: its layer, its number, its part."""
+MOST_EXPERTS = 4096
+REMEDY = (
+    "fetch every file of the model again, and take the config.json that belongs to these weights."
+)
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError)
 """What transformers, torch and safetensors raise for files that they can't read."""
 
@@ -43,6 +49,7 @@ def load_pretrained(source: str | Path, *, shown: str | None = None, **options: 
     shown = shown or str(source)
     _refuse_adapter(Path(source))
     try:
+        _refuse_gaps(Path(source))
         model, info = AutoModelForCausalLM.from_pretrained(
             source, output_loading_info=True, ignore_mismatched_sizes=True, **options
         )
@@ -73,6 +80,33 @@ def _refuse_adapter(folder: Path) -> None:
         )
 
 
+def _refuse_gaps(folder: Path) -> None:
+    """Raise TrainerError for a folder in which a part of an expert is missing.
+
+    transformers stacks the experts that it finds in a layer: one that is missing is at best an
+    error that names none, and those behind it move up.
+    """
+    names = [name for path in sorted(folder.glob("*.safetensors")) for name in _names(path)]
+    experts: dict[str, dict[int, set[str]]] = {}
+    for found in filter(None, map(EXPERT.fullmatch, names)):
+        experts.setdefault(found[1], {}).setdefault(int(found[2]), set()).add(found[3])
+    missing = [
+        f"{layer}{number}{part}"
+        for layer, parts in experts.items()
+        for number in range(min(max(parts) + 1, MOST_EXPERTS))
+        for part in sorted(set().union(*parts.values()) - parts.get(number, set()))
+    ]
+    if missing:
+        raise TrainerError(
+            f"The weights in {folder} are not whole: {_tensors(missing)} missing.", fix=REMEDY
+        )
+
+
+def _names(file: Path) -> list[str]:
+    with safe_open(file, "pt") as opened:
+        return list(opened.keys())
+
+
 def _refuse_incomplete(shown: str, model: Any, info: Mapping[str, Any]) -> None:
     missing, unexpected = info["missing_keys"], info["unexpected_keys"]
     mismatched = {
@@ -97,8 +131,7 @@ def incomplete(shown: str, model: Any, faults: Collection[str]) -> TrainerError:
     return TrainerError(
         f"The weights in {shown} are not those of a {type(model).__name__}{size}, which its"
         f" configuration names: {'; '.join(faults)}.",
-        fix="fetch every file of the model again, and take the config.json that belongs to these"
-        " weights.",
+        fix=REMEDY,
     )
 
 

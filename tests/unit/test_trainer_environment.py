@@ -11,7 +11,6 @@ from processes import JobFile, kill, read_json, wait_until
 from cloudft import jobs, preparing
 from cloudft.backends import backend as backend_by_name
 from cloudft.backends.base import Backend
-from cloudft.backends.local.environment import Weights, allowed, need_the_hub
 from cloudft.home import Home
 from cloudft.spec.load import load_job
 from cloudft.store import Store
@@ -77,6 +76,8 @@ def test_a_trainer_and_the_programs_beside_it_get_no_secret(
 
 
 def test_the_hub_s_token_goes_with_what_is_fetched_from_the_hub_alone(tmp_path: Path) -> None:
+    from cloudft.backends.local.environment import Weights, allowed, need_the_hub
+
     environ = {"HF_TOKEN": "t", "HTTPS_PROXY": "p", "HF_HUB_TOKEN": "x", "AWS_PROFILE": "a"}
     assert allowed(environ, hub=False) == {}
     assert allowed(environ, hub=True) == {"HF_TOKEN": "t", "HTTPS_PROXY": "p"}
