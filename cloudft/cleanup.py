@@ -137,9 +137,9 @@ def garbage(listing: Listing[Thing], home: Home, wanted: Wanted) -> Garbage:
     for thing in listing.items:
         if thing.job is None or thing.kind in RUNS or not _passes(thing, wanted):
             continue
-        why = None if _named(thing, wanted.names) else known.spares(thing, wanted)
         if wanted.names and not _named(thing, wanted.names):
             continue
+        why = known.spares(thing, wanted)
         if why is None:
             removable.append(thing)
         else:
@@ -161,7 +161,17 @@ def _passes(thing: Thing, wanted: Wanted) -> bool:
 
 
 def _named(thing: Thing, names: Collection[str]) -> bool:
-    return bool({thing.name, thing.id, thing.job} & set(names))
+    return bool((_own_names(thing) | _jobs(thing)) & set(names))
+
+
+def _own_names(thing: Thing) -> set[str]:
+    """Return what means this thing alone. Staged files share their names: they go by id."""
+    return {thing.id} if thing.kind == "data" else {thing.id, thing.name}
+
+
+def _jobs(thing: Thing) -> set[str]:
+    """Return the jobs that a thing belongs to; none for what is not cloudft's."""
+    return set() if thing.job is None else {thing.job, *thing.also}
 
 
 def _refuse_names(listing: Listing[Thing], names: Collection[str]) -> None:
@@ -200,16 +210,18 @@ class _Known:
         self._use_is_known = not any(part.endswith(DATA_PART) for part in parts)
 
     def spares(self, thing: Thing, wanted: Wanted) -> Why | None:
-        """Return why a thing stays unless it is named; None when it may go."""
-        if not (wanted.all_homes or self._is_own(thing)):
+        """Return why a thing stays; None when it may go.
+
+        A job's name means what it shares with jobs of other homes only where these are named, too.
+        """
+        names = set(wanted.names)
+        if _own_names(thing) & names:
+            return None
+        if not (wanted.all_homes or _jobs(thing) <= self._submitted | names):
             return "another-home"
-        if wanted.live or expired(thing) or self._is_orphaned(thing):
+        if names or wanted.live or expired(thing) or self._is_orphaned(thing):
             return None
         return "live"
-
-    def _is_own(self, thing: Thing) -> bool:
-        """Return whether every job that it belongs to was submitted from here."""
-        return {thing.job, *thing.also} <= self._submitted
 
     def _is_orphaned(self, thing: Thing) -> bool:
         """Return whether nothing needs it any more.
@@ -223,7 +235,7 @@ class _Known:
         return (
             thing.kind in MODELS
             and self._complete
-            and self._is_own(thing)
+            and _jobs(thing) <= self._submitted
             and thing.job not in self._jobs
             and thing.id not in self._served
         )
