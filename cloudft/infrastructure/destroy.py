@@ -59,7 +59,7 @@ def plan(aws: Aws, name: str, *, delete_data: bool, keep_data: bool) -> End:
 def _refuse(name: str, found: Holdings, delete_data: bool, keep_data: bool) -> None:
     if found.jobs:
         message = f"jobs run with the roles of {name}: {', '.join(found.jobs[:5])}"
-        raise JobStateConflict(message, fix="wait for their end, or `cloudft stop` them.")
+        raise JobStateConflict(message, fix="wait for their end, or `cloudft stop JOB` each.")
     if keep_data:
         return
     if found.models:

@@ -44,6 +44,36 @@ def texts(tree: ast.Module) -> Iterator[str]:
             yield node.value
 
 
+def remedies(tree: ast.Module) -> ast.Module:
+    """What is said under the name `fix`: the remedies of errors and findings."""
+    kept: list[ast.stmt] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.keyword) and node.arg == "fix":
+            kept.append(ast.Return(node.value))
+        elif isinstance(node, ast.Assign | ast.AugAssign) and node.value is not None:
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            if any(isinstance(t, ast.Name) and t.id == "fix" for t in targets):
+                kept.append(ast.Return(node.value))
+    return ast.Module(kept, [])
+
+
+def ours_in_remedies() -> list[str]:
+    """The commands of ours that a remedy tells to run."""
+    said = (t for path in SOURCES for t in texts(remedies(ast.parse(path.read_text()))))
+    return sorted({m for text in said for m in QUOTED.findall(text) if m.startswith("cloudft ")})
+
+
+@pytest.mark.parametrize("text", ours_in_remedies())
+def test_a_remedy_names_the_job_or_the_stack_of_its_command(text: str) -> None:
+    """Pasted without, it is refused, or acts on the stack that has the default name."""
+    words = shlex.split(text)[1:]
+    depth = 2 if words[0] in GROUPS else 1
+    given = words[depth:]
+    if "--help" not in given:
+        with leaf(tuple(words[:depth])).make_context(" ".join(words[:depth]), [*given]):
+            assert words[:2] not in (["infra", "deploy"], ["infra", "destroy"]) or given, text
+
+
 def quoted() -> list[str]:
     """Each command that stands in backticks in some text."""
     said = (text for path in SOURCES for text in texts(ast.parse(path.read_text())))

@@ -137,7 +137,7 @@ def deploy(aws: Aws, wanted: ServingPlan, attempts: Attempts) -> Thing:
     if thing.status == "Failed":
         raise JobStateConflict(
             f"{thing.kind} {thing.name} could not be made: its status is Failed",
-            fix="`cloudft undeploy` removes it; then try again.",
+            fix=f"`cloudft undeploy {thing.job or 'JOB'}` removes it; then try again.",
         )
     return thing
 
@@ -168,7 +168,7 @@ def _standing(aws: Aws, wanted: ServingPlan) -> Thing | None:
         if other is not None:
             raise JobStateConflict(
                 f"{other.kind} {other.name} serves this model already; a {kind} is wanted",
-                fix=f"`cloudft undeploy` removes it{_other_way(other, kind)}.",
+                fix=f"`cloudft undeploy {other.job or 'JOB'}` removes it{_other_way(other, kind)}.",
             )
         return None
     _refuse_foreign(wanted, named)
@@ -209,7 +209,7 @@ def _refuse_units(aws: Aws, wanted: ServingPlan, there: Thing) -> None:
         raise JobStateConflict(
             f"{there.kind} {there.name} serves this model with {has} model units;"
             f" {units} are wanted",
-            fix=f"give --units {has} for what is there, or `cloudft undeploy` it first.",
+            fix=f"give --units {has} for what is there, or `cloudft undeploy {there.job or 'JOB'}` first.",
         )
 
 
