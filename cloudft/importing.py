@@ -19,7 +19,7 @@ from cloudft.errors import CheckFailed, JobStateConflict, UsageError
 from cloudft.home import Home
 from cloudft.jobs import look
 from cloudft.spec.load import LoadedJob, load_spec
-from cloudft.store import Record
+from cloudft.store import RECORD, Record
 from cloudft.types import Finding, Severity
 
 FOLDER = "import"
@@ -63,7 +63,7 @@ def prepare(
     tell("holding the merged model against Bedrock's rules ...")
     into = importer(home)
     assert isinstance(into, Imports)
-    staged, more = into.take(job, from_json(record.manifest), folder)
+    staged, more = into.take(job, from_json(record.manifest, record.folder / RECORD), folder)
     found += more
     _refuse(found)
     return staged, found

@@ -18,14 +18,18 @@ from typing import Any
 
 from cloudft.backends import backend as backend_by_name
 from cloudft.backends.base import Backend, Finds, Quotes, Resumes, StagedJob
+from cloudft.backends.local.folder import LOCK
 from cloudft.errors import (
     AwsQuota,
+    DamagedJob,
     JobNotFound,
     JobStateConflict,
+    UsageError,
 )
+from cloudft.files import is_locked
 from cloudft.home import Home
 from cloudft.preparing import check_budget
-from cloudft.store import Record, Store, utc_now
+from cloudft.store import RECORD, Record, Store, damaged, utc_now
 from cloudft.types import Estimate, JobState, Plan, StatusDetails, to_json
 
 
@@ -205,7 +209,11 @@ def backend_of(record: Record, home: Home) -> Backend:
     place = dict(record.request.get("place", {}))
     if place and os.environ.get("AWS_PROFILE"):  # whoever looks at a job may be someone else
         place["profile"] = None
-    backend = backend_by_name(record.backend, home)
+    try:
+        backend = backend_by_name(record.backend, home)
+    except UsageError as error:
+        why = f"{error.message}; this cloudft knows others"
+        raise damaged(record.folder / RECORD, why, "backend") from error
     return backend.at(place) if place else backend
 
 
@@ -239,6 +247,26 @@ def delete(record: Record, backend: Backend, store: Store, *, force: bool = Fals
             fix = f"stop it first: cloudft stop {record.id}"
             raise JobStateConflict(f"{record.id} is {state.status}", fix=fix)
     store.delete(record.id)
+
+
+def delete_damaged(error: DamagedJob, store: Store, *, force: bool = False) -> None:
+    """Remove the folder of a job that can't be read, and nothing else.
+
+    Raises JobStateConflict, unless with `force`, while it may still run: where a trainer holds its
+    lock, or where nothing says that it ran on this machine.
+    """
+    assert error.job is not None
+    lock = store.jobs / error.job / LOCK
+    local = lock.exists()
+    if not force and (is_locked(lock) or not local):
+        why = "its trainer runs" if local else "it may run on AWS, where it goes on"
+        raise JobStateConflict(
+            f"{error.message}, and {why}",
+            file=error.file,
+            field=error.field,
+            fix=f"remove it all the same: cloudft delete {error.job} --force",
+        )
+    store.delete(error.job)
 
 
 def artifacts_of(job: Job) -> Path:

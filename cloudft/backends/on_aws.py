@@ -6,6 +6,7 @@ A call of a plan is a mapping with `service`, `operation` and `parameters`, as `
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,6 +19,7 @@ from cloudft.home import Home
 from cloudft.types import Plan, to_json
 
 Self = TypeVar("Self", bound="OnAws")
+PLACE = tuple(field.name for field in fields(Place))
 
 
 class OnAws:
@@ -34,8 +36,12 @@ class OnAws:
 
     def at(self: Self, place: Mapping[str, Any]) -> Self:
         """The same in another Region, or with another profile or endpoint."""
-        wanted = Place(**place)
+        wanted = Place(**{name: place.get(name) for name in PLACE})
         return self if wanted == self.aws.place else type(self)(self.home, Aws(wanted))
+
+    def here(self, service: str) -> dict[str, Any]:
+        """Return this place as plain data, its Region by name."""
+        return {**asdict(self.aws.place), "region": self.aws.client(service).meta.region_name}
 
     def send_file(
         self,

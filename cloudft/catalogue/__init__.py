@@ -3,7 +3,7 @@
 `find` is the way in: an alias, a Bedrock id, an ARN, a folder or a hub id gives one `Model`.
 """
 
-from cloudft.catalogue.find import find
+from cloudft.catalogue.find import find, is_hub_id, known
 from cloudft.catalogue.importing import Architecture, ImportRules, UnitPrices, import_rules
 from cloudft.catalogue.instances import Instance, instances
 from cloudft.catalogue.load import local_hyperparameters, models
@@ -33,6 +33,8 @@ __all__ = [
     "find",
     "import_rules",
     "instances",
+    "is_hub_id",
+    "known",
     "local_hyperparameters",
     "models",
     "where",

@@ -14,6 +14,7 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 from moto import mock_aws
+from records import a_record
 from simulator import simulate
 
 from cloudft.artifacts import TRAINING_CSV
@@ -24,6 +25,7 @@ from cloudft.endpoint.journaling import Stream
 from cloudft.errors import DamagedJob
 from cloudft.home import Home
 from cloudft.spec.load import load_job
+from cloudft.store import Store
 
 REGION, BUCKET = "us-east-1", "some-bucket"
 
@@ -106,8 +108,6 @@ def put(key: str, content: bytes) -> None:
 def test_an_output_comes_home_whole_or_not_at_all_and_nowhere_else(
     aws: Aws, tmp_path: Path, whole: bool
 ) -> None:
-    plan = {"request": {"home": {"data": {}}, "calls": []}, "manifest": {"sha256": "0" * 64}}
-    put("jobs/x/plan.json", json.dumps(plan).encode())
     files = {TRAINING_CSV: b"step_number\n"} if whole else {}
     put("model.tar.gz", packed(**files, **{"../outside": b"x", "/absolute": b"x"}))
     answer = {
@@ -115,11 +115,13 @@ def test_an_output_comes_home_whole_or_not_at_all_and_nowhere_else(
         "ModelArtifacts": {"S3ModelArtifacts": f"s3://{BUCKET}/model.tar.gz"},
     }
     home = Home(tmp_path / "home")
-    folder = home.jobs / "x"
+    store, folder = Store(home.jobs), home.jobs / "x"
+    with store.create(a_record(store, "x", request={"home": {"data": {}}})):
+        pass
     if whole:
         assert output.bring(aws, answer, home, "x") == folder / "artifacts"
         made = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
-        assert made == {f"artifacts/{TRAINING_CSV}", "job.json"}
+        assert made == {f"artifacts/{TRAINING_CSV}", "job.json", "record.json", "submit.lock"}
     else:
         with pytest.raises(DamagedJob, match="holds no curve"):
             output.bring(aws, answer, home, "x")

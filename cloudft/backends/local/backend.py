@@ -255,6 +255,7 @@ class LocalBackend(Backend, Resumes, Generates, Exports, Tokenises, Opens, Bench
         return tokenizer.replies(asked, lines, self._environment())
 
     def _require_artifacts(self, job: JobFolder, job_id: str) -> None:
+        job.request()
         if not (job.path / names.ARTIFACTS).is_dir():
             status: Status = job.state(job_id).status
             raise JobStateConflict(
