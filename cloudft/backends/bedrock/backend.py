@@ -258,7 +258,7 @@ class BedrockBackend(
         tags = self._tags(name, arn)
         if tags.get(tag_names.JOB) != name:
             return None
-        job = self._get(arn)
+        job = self._get(name)
         plan = self._plan_of(job, tags)
         return plan.stranger(
             arn,
