@@ -29,7 +29,7 @@ from cloudft.errors import (
 from cloudft.files import is_locked
 from cloudft.home import Home
 from cloudft.preparing import check_budget
-from cloudft.store import RECORD, Record, Store, damaged, utc_now
+from cloudft.store import RECORD, SUBMITTED, Record, Store, damaged, utc_now
 from cloudft.types import Estimate, JobState, Plan, StatusDetails, to_json
 
 
@@ -214,6 +214,9 @@ def backend_of(record: Record, home: Home) -> Backend:
     except UsageError as error:
         why = f"{error.message}; this cloudft knows others"
         raise damaged(record.folder / RECORD, why, "backend") from error
+    if record.backend == "local" and record.backend_job_id not in (None, record.id):
+        why = f"a local job is known by its own id, not by {record.backend_job_id}"
+        raise damaged(record.folder / SUBMITTED, why, "backendJobId")
     return backend.at(place) if place else backend
 
 

@@ -12,13 +12,14 @@ import dataclasses
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import msgspec
 import orjson
 
 from cloudft import catalogue
 from cloudft.backends.base import Stranger
+from cloudft.backends.trainer_documents import Settings
 from cloudft.data.manifest import from_json
 from cloudft.documents import Count, decode
 from cloudft.errors import (
@@ -130,41 +131,9 @@ class _Estimate(msgspec.Struct, rename="camel"):
     at_most: bool = False
 
 
-class _Lora(msgspec.Struct):
-    r: Annotated[int, msgspec.Meta(ge=1)]
-    alpha: float
-    dropout: float
-    target_modules: str | list[str]
-
-
-class _Stopping(msgspec.Struct):
-    patience: Count
-    threshold: float
-
-
-class _Home(msgspec.Struct, rename="camel"):
-    """The trainer's job.json (local/request.py) without its data, weights, device, processes."""
-
-    version: Literal[1]
-    name: str
-    attempt: Count
-    customization_type: str
-    format: str
-    method: Literal["lora", "qlora", "full"]
-    lora: _Lora
-    hyper_parameters: Numbers
-    seed: Count
-    early_stopping: _Stopping | None = None
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    max_length: Count | None = None
-    micro_batch_size: Count | None = None
-    eval_steps: Count | None = None
-    max_truncated_share: float = 0.05
-
-
 class _Request(msgspec.Struct, rename="camel"):
     hyper_parameters: Numbers
-    home: _Home | None = None
+    home: Settings | None = None
 
 
 class _Plan(msgspec.Struct):

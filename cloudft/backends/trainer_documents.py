@@ -7,7 +7,7 @@ named here belong to other versions and are ignored.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -83,6 +83,38 @@ class Ending(msgspec.Struct, rename="camel"):
         check_time(self.ended_at, "endedAt", file="ended.json")
 
 
+class _Lora(msgspec.Struct):
+    r: Annotated[int, msgspec.Meta(ge=1)]
+    alpha: float
+    dropout: float
+    target_modules: str | list[str]
+
+
+class _Stopping(msgspec.Struct):
+    patience: Count
+    threshold: float
+
+
+class Settings(msgspec.Struct, rename="camel"):
+    """job.json (local/request.py), but for what belongs to one machine."""
+
+    version: Literal[1]
+    name: str
+    attempt: Count
+    customization_type: str
+    format: str
+    method: Literal["lora", "qlora", "full"]
+    lora: _Lora
+    hyper_parameters: dict[str, int | float]
+    seed: Count
+    early_stopping: _Stopping | None = None
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    max_length: Count | None = None
+    micro_batch_size: Count | None = None
+    eval_steps: Count | None = None
+    max_truncated_share: float = 0.05
+
+
 class _Data(msgspec.Struct):
     path: str
     sha256: Sha256 | None = None
@@ -94,15 +126,16 @@ class _Model(msgspec.Struct):
     weights: list[dict[str, str]] = []
 
 
-class Request(msgspec.Struct, rename="camel"):
-    """job.json, as far as it is looked at before a trainer is started on it."""
+class Request(Settings, rename="camel", kw_only=True):
+    """job.json, whole."""
 
     id: FileName
-    version: int
+    base_model: str
     model: _Model
-    customization_type: str
     data: dict[str, _Data]
-    hyper_parameters: dict[str, int | float]
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    processes: Count | Literal["auto"] = 1
+    fsdp: bool | Literal["auto"] = "auto"
 
 
 class _Point(msgspec.Struct, rename="camel"):

@@ -268,7 +268,7 @@ class LocalBackend(Backend, Resumes, Generates, Exports, Tokenises, Opens, Bench
 
     def _known(self, job_id: str) -> JobFolder:
         folder = self._folder(job_id)
-        if not (folder.path / names.JOB).is_file():
+        if not (folder.path / names.JOB).exists():
             raise JobNotFound(
                 f"there is no local job {job_id}", fix="`cloudft list` shows the jobs."
             )
