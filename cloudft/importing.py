@@ -9,13 +9,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from cloudft import catalogue
 from cloudft.backends import backend as backend_by_name
 from cloudft.backends.base import Backend, Exports, Imports, StagedJob
 from cloudft.data.manifest import from_json
-from cloudft.errors import CheckFailed, JobStateConflict, UsageError
+from cloudft.documents import decode
+from cloudft.errors import BadDocument, CheckFailed, JobStateConflict, UsageError
 from cloudft.home import Home
 from cloudft.jobs import look
 from cloudft.spec.load import LoadedJob, load_spec
@@ -115,8 +114,8 @@ def _looked_at(job: LoadedJob, into: Imports) -> list[Finding]:
     for place in (Path(weights.path) for weights in model.weights if weights.path):
         path = place / CONFIG
         try:
-            config: dict[str, Any] = orjson.loads(path.read_bytes())
-        except (OSError, ValueError):
+            config = decode(path.read_bytes(), dict[str, Any], file=path)
+        except (OSError, BadDocument):
             continue
         return into.look_at(job, config, str(path))
     return []

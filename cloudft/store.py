@@ -139,14 +139,13 @@ class Store:
     def get(self, job_id: str) -> Record:
         """One record. Raises JobNotFound, or DamagedJob when its folder can't be read."""
         folder = self.jobs / job_id
-        if not job_id or not folder.is_dir():
-            raise JobNotFound(f"there is no job {job_id}", fix="`cloudft list` shows the jobs.")
         try:
             return _decode(folder)
         except DamagedJob:
-            if folder.is_dir():
+            if job_id and folder.is_dir():
                 raise
-            raise JobNotFound(f"{job_id} was deleted", fix="`cloudft list` shows them.") from None
+            fix = "`cloudft list` shows the jobs."
+            raise JobNotFound(f"there is no job {job_id}", fix=fix) from None
 
     def known(self, job_id: str) -> Record | None:
         """One record; None where there is no record of that id. Raises DamagedJob."""
@@ -283,30 +282,45 @@ def _encode(record: Record) -> bytes:
 
 
 def _decode(folder: Path) -> Record:
-    path = folder / RECORD
-    with as_damaged(path):
-        content = path.read_bytes()
+    path = f"{folder}/{RECORD}"  # a thousand of them are read at once: no Path is made of each
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123
+            content = file.read()
         found = decode(content, _Document, file=path, versions=(VERSION,))
         decode(content, _Used, file=path)
         check_time(found.created_at, "createdAt", file=path)
-    if found.id != folder.name:
-        raise damaged(path, f"it is the record of the job {found.id}: a copy of its folder", "id")
-    values = {name: getattr(found, name) for name in _Document.__struct_fields__}
-    return Record(**values, folder=folder, backend_job_id=_backend_job_id(folder))
+        if found.id != folder.name:
+            why = f"it is the record of the job {found.id}: a copy of its folder"
+            raise damaged(Path(path), why, "id")
+        values = {name: getattr(found, name) for name in _FIELDS}
+        path = f"{folder}/{SUBMITTED}"
+        return Record(**values, folder=folder, backend_job_id=_backend_job_id(path))
+    except DamagedJob:
+        raise
+    except (BadDocument, OSError) as error:
+        raise _as_damaged(Path(path), error) from error
 
 
-def _backend_job_id(folder: Path) -> str | None:
-    found = read_document(folder / SUBMITTED, _Submitted)
-    return found.backend_job_id if found else None
+_FIELDS = _Document.__struct_fields__
+
+
+def _backend_job_id(path: str) -> str | None:
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123
+            content = file.read()
+    except FileNotFoundError:
+        return None
+    return decode(content, _Submitted, file=path).backend_job_id
 
 
 def read_document(path: Path, as_type: type[T]) -> T | None:
     """Return a file of a job's folder; None when there is none. Raise DamagedJob."""
-    with as_damaged(path):
-        try:
-            return decode(path.read_bytes(), as_type, file=path)
-        except FileNotFoundError:
-            return None
+    try:
+        return decode(path.read_bytes(), as_type, file=path)
+    except FileNotFoundError:
+        return None
+    except (BadDocument, OSError) as error:
+        raise _as_damaged(path, error) from error
 
 
 @contextlib.contextmanager
@@ -319,11 +333,15 @@ def as_damaged(path: Path, job: str | None = None) -> Iterator[None]:
         yield
     except DamagedJob:
         raise
-    except BadDocument as error:
-        why = error.message.removeprefix(f"{path.name} is damaged: ")
-        raise damaged(path, why, error.field, error.line, job=job) from error
-    except OSError as error:
-        raise damaged(path, error.strerror or str(error), job=job) from error
+    except (BadDocument, OSError) as error:
+        raise _as_damaged(path, error, job) from error
+
+
+def _as_damaged(path: Path, error: BadDocument | OSError, job: str | None = None) -> DamagedJob:
+    if isinstance(error, OSError):
+        return damaged(path, error.strerror or str(error), job=job)
+    why = error.message.removeprefix(f"{path.name} is damaged: ")
+    return damaged(path, why, error.field, error.line, job=job)
 
 
 def damaged(
