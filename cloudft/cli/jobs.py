@@ -133,9 +133,8 @@ def list_command(backend_name: str | None, status: str | None, console: Console)
         warn_unread(error)
         values.append({"id": error.job, "status": None, "error": failures.body(error)})
     columns = ("JOB", "BACKEND", "STATUS", "STEP", "CREATED")
-    console.result(
-        values, table(columns, rows) if rows else "no jobs yet: `cloudft init` makes one"
-    )
+    none = "no job can be read" if unread else "no jobs yet: `cloudft init` makes one"
+    console.result(values, table(columns, rows) if rows else none)
     return 0
 
 

@@ -30,10 +30,12 @@ from cloudft.store import Store
 
 SEEDS = range(100)
 OTHERS = ("other-aaaa1111", "other-bbbb2222")
+LISTED = ("record.json", "submitted.json", "job.json", "state.json", "ended.json")
+"""What `list` reads of a local job: damaged three times as often as the others."""
 JSON_FILES = (
-    *("record.json", "submitted.json", "job.json", "state.json", "ended.json", "trainer.json"),
-    *("metrics.jsonl", "evaluations/*.json", "artifacts/manifest.json", "artifacts/result.json"),
-    "data/manifest.json",
+    *LISTED * 3,
+    *("trainer.json", "metrics.jsonl", "evaluations/*.json", "data/manifest.json"),
+    *("artifacts/manifest.json", "artifacts/result.json"),
 )
 OTHER_FILES = ("artifacts/*/*.csv", "artifacts/*/*/*.csv", "trainer.log")
 VALUES: tuple[Any, ...] = (None, 7, -1, 1.5, True, "x", "", [], [1], {}, {"x": {}}, "../../x")
