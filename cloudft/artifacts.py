@@ -15,8 +15,9 @@ import csv
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from cloudft.errors import JobStateConflict
+from cloudft.errors import BadDocument, JobStateConflict
 from cloudft.files import as_store_error
 from cloudft.types import Metric, Split
 
@@ -35,21 +36,39 @@ _FILES: tuple[tuple[Split, str, str], ...] = (
 
 
 def read_metrics(artifacts: Path) -> Iterator[Metric]:
-    """Every point of the curves in a finished job's files, training first."""
+    """Every point of the curves in a finished job's files, training first.
+
+    Raises BadDocument for a file that is no such table.
+    """
     for split, name, column in _FILES:
         for path in sorted(artifacts.rglob(Path(name).name)):
-            with path.open(encoding="utf-8", newline="") as stream:
-                for row in csv.DictReader(stream):
-                    yield Metric(
-                        step=int(float(row["step_number"])),
-                        epoch=int(float(row["epoch_number"])),
-                        split=split,
-                        loss=float(row[column]),
-                        perplexity=float(row["perplexity"]),
-                        learning_rate=None,
-                        tokens_per_second=None,
-                        timestamp="",
-                    )
+            yield from _points(path, split, column)
+
+
+def _points(path: Path, split: Split, column: str) -> Iterator[Metric]:
+    reader: Any = None
+    try:
+        with path.open(encoding="utf-8", newline="") as stream:
+            reader = csv.DictReader(stream)
+            for row in reader:
+                yield Metric(
+                    step=int(float(row["step_number"])),
+                    epoch=int(float(row["epoch_number"])),
+                    split=split,
+                    loss=float(row[column]),
+                    perplexity=float(row["perplexity"]),
+                    learning_rate=None,
+                    tokens_per_second=None,
+                    timestamp="",
+                )
+    except (OSError, ValueError, OverflowError, KeyError, TypeError, csv.Error) as error:
+        why = f"there is no column {error}" if isinstance(error, KeyError) else str(error)
+        raise BadDocument(
+            f"{path.name} is damaged: {why}",
+            file=str(path),
+            line=reader.line_num if reader is not None else None,
+            fix="remove the folder artifacts: what a job left on AWS is brought here again.",
+        ) from error
 
 
 def is_complete(artifacts: Path) -> bool:

@@ -7,16 +7,23 @@ its writer was free to invent.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Collection
+from datetime import datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
 from cloudft.errors import BadDocument
 
 T = TypeVar("T")
+
+Count = Annotated[int, msgspec.Meta(ge=0)]
+Sha256 = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{64}\Z")]
+FileName = Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9_][A-Za-z0-9._-]{0,254}\Z")]
+"""The name of one file, which can't lead to another folder."""
 
 _FIELD = re.compile(r" - at `(?:key in )?\$\.?(?P<field>.*)`$")
 
@@ -42,6 +49,29 @@ def decode(
     return _decode(content, as_type, file)
 
 
+def decode_python(content: bytes | str, as_type: type[T], *, file: str | Path) -> T:
+    """As `decode`, for what Python's json wrote: NaN and Infinity are numbers there."""
+    return convert(parse_python(content, file=file), as_type, file=file)
+
+
+def parse_python(content: bytes | str, *, file: str | Path) -> Any:
+    """Return plain data from what Python's json wrote. Raise BadDocument."""
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise _bad(str(error), file) from error
+
+
+def check_time(text: str | None, field: str, *, file: str | Path) -> None:
+    """Raise BadDocument unless `text` is an ISO 8601 time or None."""
+    if text is None:
+        return
+    try:
+        datetime.fromisoformat(text)
+    except ValueError as error:
+        raise _bad(f"{text[:40]!r} is no ISO 8601 time - at `$.{field}`", file) from error
+
+
 def convert(value: Any, as_type: type[T], *, file: str | Path) -> T:
     """Return plain JSON data that was parsed already as `as_type`. Raise BadDocument."""
     try:
@@ -61,8 +91,10 @@ def _bad(reason: str, file: str | Path) -> BadDocument:
     found = _FIELD.search(reason)
     field = found["field"] if found else None
     what = reason[: found.start()] if found else reason
+    if what[1:2].islower():
+        what = f"{what[0].lower()}{what[1:]}"
     return BadDocument(
-        f"{Path(file).name} is damaged: {what[:1].lower()}{what[1:]}",
+        f"{Path(file).name} is damaged: {what}",
         file=str(file),
         field=field or None,
         fix="restore it from a backup or remove it.",

@@ -134,9 +134,22 @@ class BadDocument(CloudftError):
 
 
 class DamagedJob(BadDocument):
-    """One job's folder can't be read. The other jobs still list."""
+    """One job's folder can't be read. The other jobs still list. `job` is the folder's name."""
 
     code = "DamagedJob"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        job: str | None = None,
+        fix: str | None = None,
+        file: str | None = None,
+        line: int | None = None,
+        field: str | None = None,
+    ) -> None:
+        super().__init__(message, fix=fix, file=file, line=line, field=field)
+        self.job = job
 
 
 class TrainerError(CloudftError):

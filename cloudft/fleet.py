@@ -37,29 +37,33 @@ class UnreadJob:
         return known | unknown | {"statusDetails": None, "unavailable": to_json(self.unavailable)}
 
 
-def adopt(backend: Backend, store: Store) -> list[Record]:
-    """Write down the jobs that were submitted from other machines; returns the new ones."""
+def adopt(backend: Backend, store: Store) -> list[Record | DamagedJob]:
+    """Write down the jobs that were submitted from other machines; returns the new ones.
+
+    One whose plan can't be taken comes as the error that says why; the others are written down.
+    """
     if not isinstance(backend, Finds):
         return []
-    adopted = []
+    adopted: list[Record | DamagedJob] = []
     for stranger in backend.strangers(store.ids()):
-        plan = stranger.plan
-        spec = plan["spec"]
-        own_id = job_id(plan["name"], plan["token"])
+        if isinstance(stranger, DamagedJob):
+            adopted.append(stranger)
+            continue
+        own_id = job_id(stranger.name, stranger.token)
         record = Record(
             id=own_id,
-            name=plan["name"],
-            backend=plan["backend"],
-            token=plan["token"],
+            name=stranger.name,
+            backend=backend.name,
+            token=stranger.token,
             created_at=stranger.created_at,
-            customization_type=plan["manifest"]["customizationType"],
-            base_model=spec["base_model"],
-            hyper_parameters=plan["request"]["hyperParameters"],
-            request=plan["request"],
-            manifest=plan["manifest"],
-            estimate=plan["estimate"],
-            tags=spec.get("tags", {}),
-            spec=spec,
+            customization_type=stranger.customization_type,
+            base_model=stranger.base_model,
+            hyper_parameters=stranger.hyper_parameters,
+            request=stranger.request,
+            manifest=stranger.manifest,
+            estimate=stranger.estimate,
+            tags=stranger.spec.get("tags", {}),
+            spec=stranger.spec,
             folder=store.jobs / own_id,
         )
         with store.create(record) as made:
@@ -102,6 +106,9 @@ def _seen(records: Sequence[Record], home: Home) -> dict[str, JobState | UnreadJ
         try:
             backend = backend_of(group[0], home)
             many = backend.describe_many([r.backend_job_id or r.id for r in group])
+        except DamagedJob:
+            seen |= {record.id: _damage(record, home) for record in group}
+            continue
         except (AwsRefused, AwsUnreachable) as error:
             part = unavailable(_where(group[0].backend, group[0].request.get("place", {})), error)
             seen |= {record.id: UnreadJob(record, part) for record in group}
@@ -120,6 +127,14 @@ def _where(backend_name: str, place: Mapping[str, Any]) -> str:
     return f"the jobs on {backend_name}" + (f" in {region}" if region else "")
 
 
+def _damage(record: Record, home: Home) -> JobState | DamagedJob:
+    """What is wrong with the record of a job whose backend can't be had."""
+    try:
+        return look(record, backend_of(record, home)).state
+    except DamagedJob as error:
+        return error
+
+
 def _look_again(record: Record, backend: Backend) -> JobState | UnreadJob | DamagedJob:
     """A job that the many did not have: cut off, gone, or damaged."""
     try:
@@ -135,4 +150,4 @@ def _look_again(record: Record, backend: Backend) -> JobState | UnreadJob | Dama
 
 
 def _unseen(record: Record, error: CloudftError) -> DamagedJob:
-    return DamagedJob(error.message, fix=error.fix, file=str(record.folder))
+    return DamagedJob(error.message, job=record.id, fix=error.fix, file=str(record.folder))

@@ -12,18 +12,17 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from cloudft import catalogue
 from cloudft.backends import backend as backend_by_name
 from cloudft.backends.base import Backend, Exports, Imports, StagedJob
 from cloudft.data.manifest import from_json
-from cloudft.errors import CheckFailed, JobStateConflict, UsageError
+from cloudft.documents import decode
+from cloudft.errors import BadDocument, CheckFailed, JobStateConflict, UsageError
 from cloudft.files import as_store_error, try_lock
 from cloudft.home import Home
 from cloudft.jobs import look
 from cloudft.spec.load import LoadedJob, load_spec
-from cloudft.store import Record
+from cloudft.store import RECORD, Record
 from cloudft.types import Finding, Severity
 
 FOLDER = "import"
@@ -69,7 +68,7 @@ def prepare(
             tell(f"merging {record.id} and comparing it with the tuned model ...")
             exports.export(record.backend_job_id or record.id, folder, dtype)
         tell("holding the merged model against Bedrock's rules ...")
-        staged, more = into.take(job, from_json(record.manifest), folder)
+        staged, more = into.take(job, from_json(record.manifest, record.folder / RECORD), folder)
     found += more
     _refuse(found)
     return staged, found
@@ -138,8 +137,8 @@ def _looked_at(job: LoadedJob, into: Imports) -> list[Finding]:
     for place in (Path(weights.path) for weights in model.weights if weights.path):
         path = place / CONFIG
         try:
-            config: dict[str, Any] = orjson.loads(path.read_bytes())
-        except (OSError, ValueError):
+            config = decode(path.read_bytes(), dict[str, Any], file=path)
+        except (OSError, BadDocument):
             continue
         return into.look_at(job, config, str(path))
     return []

@@ -18,18 +18,22 @@ from typing import Any
 
 from cloudft.backends import backend as backend_by_name
 from cloudft.backends.base import Backend, Finds, Quotes, Resumes, StagedJob
+from cloudft.backends.local.folder import LOCK
 from cloudft.errors import (
     AwsQuota,
     AwsRefused,
     AwsUnreachable,
     CloudftError,
+    DamagedJob,
     JobNotFound,
     JobStateConflict,
+    UsageError,
 )
+from cloudft.files import is_locked
 from cloudft.home import Home
 from cloudft.ledger import Ledger
 from cloudft.preparing import check_budget
-from cloudft.store import Record, Store, utc_now
+from cloudft.store import RECORD, SUBMITTED, Record, Store, damaged, utc_now
 from cloudft.types import MODEL_REMOVED, Estimate, JobState, Plan, StatusDetails, to_json
 
 
@@ -217,7 +221,14 @@ def backend_of(record: Record, home: Home) -> Backend:
     place = dict(record.request.get("place", {}))
     if place and os.environ.get("AWS_PROFILE"):  # whoever looks at a job may be someone else
         place["profile"] = None
-    backend = backend_by_name(record.backend, home)
+    try:
+        backend = backend_by_name(record.backend, home)
+    except UsageError as error:
+        why = f"{error.message}; this cloudft knows others"
+        raise damaged(record.folder / RECORD, why, "backend") from error
+    if record.backend == "local" and record.backend_job_id not in (None, record.id):
+        why = f"a local job is known by its own id, not by {record.backend_job_id}"
+        raise damaged(record.folder / SUBMITTED, why, "backendJobId")
     return backend.at(place) if place else backend
 
 
@@ -251,6 +262,26 @@ def delete(record: Record, backend: Backend, store: Store, *, force: bool = Fals
             fix = f"stop it first: `cloudft stop {record.id}`"
             raise JobStateConflict(f"{record.id} is {state.status}", fix=fix)
     store.delete(record.id)
+
+
+def delete_damaged(error: DamagedJob, store: Store, *, force: bool = False) -> None:
+    """Remove the folder of a job that can't be read, and nothing else.
+
+    Raises JobStateConflict, unless with `force`, while it may still run: where a trainer holds its
+    lock, or where nothing says that it ran on this machine.
+    """
+    assert error.job is not None
+    lock = store.jobs / error.job / LOCK
+    local = lock.exists()
+    if not force and (is_locked(lock) or not local):
+        why = "its trainer runs" if local else "it may run on AWS, where it goes on"
+        raise JobStateConflict(
+            f"{error.message}, and {why}",
+            file=error.file,
+            field=error.field,
+            fix=f"remove it all the same: cloudft delete {error.job} --force",
+        )
+    store.delete(error.job)
 
 
 def artifacts_of(job: Job) -> Path:

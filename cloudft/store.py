@@ -23,11 +23,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import msgspec
 import orjson
 
-from cloudft.errors import DamagedJob, JobNotFound, JobStateConflict, UsageError
+from cloudft.documents import FileName, check_time, decode
+from cloudft.errors import BadDocument, DamagedJob, JobNotFound, JobStateConflict, UsageError
 from cloudft.files import (
     LEFT_BEHIND_S,
     age_s,
@@ -42,6 +44,8 @@ from cloudft.files import (
 VERSION = 1
 RECORD, SUBMITTED, SUBMIT_LOCK = "record.json", "submitted.json", "submit.lock"
 TEMPORARY, TRASH = ".new-", ".trash-"
+
+T = TypeVar("T")
 
 
 def utc_now() -> str:
@@ -135,9 +139,17 @@ class Store:
     def get(self, job_id: str) -> Record:
         """One record. Raises JobNotFound, or DamagedJob when its folder can't be read."""
         folder = self.jobs / job_id
-        if not job_id or not folder.is_dir():
-            raise JobNotFound(f"there is no job {job_id}", fix="`cloudft list` shows the jobs.")
-        return _decode(folder)
+        try:
+            return _decode(folder)
+        except DamagedJob:
+            if job_id and folder.is_dir():
+                raise
+            fix = "`cloudft list` shows the jobs."
+            raise JobNotFound(f"there is no job {job_id}", fix=fix) from None
+
+    def known(self, job_id: str) -> Record | None:
+        """One record; None where there is no record of that id. Raises DamagedJob."""
+        return self.get(job_id) if (self.jobs / job_id / RECORD).exists() else None
 
     def records(self) -> Iterator[Record | DamagedJob]:
         """Every job, newest first; one that can't be read comes, last, as the error it gives."""
@@ -203,57 +215,150 @@ def _wait_for_lock(path: Path) -> int:
     return descriptor
 
 
-_KEYS = {
-    "id": "id",
-    "name": "name",
-    "backend": "backend",
-    "token": "token",
-    "created_at": "createdAt",
-    "customization_type": "customizationType",
-    "base_model": "baseModel",
-    "hyper_parameters": "hyperParameters",
-    "request": "request",
-    "manifest": "manifest",
-    "estimate": "estimate",
-    "tags": "tags",
-    "spec": "spec",
-}
+class _File(msgspec.Struct):
+    name: FileName | None = None
+    records: int = 0
+
+
+class _Manifest(msgspec.Struct):
+    sha256: str
+    files: dict[str, _File]
+
+
+class _Usd(msgspec.Struct, rename="camel"):
+    training: float | None
+    storage_per_month: float | None = None
+    serving_per_hour: float | None = None
+
+
+class _Estimate(msgspec.Struct):
+    usd: _Usd
+
+
+class _Place(msgspec.Struct):
+    region: str | None = None
+    profile: str | None = None
+    endpoint_url: str | None = None
+
+
+class _Request(msgspec.Struct):
+    place: _Place | None = None
+    calls: list[dict[str, Any]] = []
+    machine: list[dict[str, Any]] = []
+
+
+class _Used(msgspec.Struct):
+    """Of the three mappings that a record keeps whole, what every command relies on."""
+
+    manifest: _Manifest
+    estimate: _Estimate
+    request: _Request
+
+
+class _Document(msgspec.Struct, rename="camel"):
+    id: str
+    name: str
+    backend: str
+    token: str
+    created_at: str
+    customization_type: str
+    base_model: str
+    hyper_parameters: dict[str, int | float]
+    request: dict[str, Any]
+    manifest: dict[str, Any]
+    estimate: dict[str, Any]
+    tags: dict[str, str]
+    spec: dict[str, Any]
+
+
+class _Submitted(msgspec.Struct, rename="camel"):
+    backend_job_id: str
 
 
 def _encode(record: Record) -> bytes:
-    content = {key: getattr(record, name) for name, key in _KEYS.items()}
+    names = zip(_Document.__struct_fields__, _Document.__struct_encode_fields__, strict=True)
+    content = {key: getattr(record, name) for name, key in names}
     return orjson.dumps({"version": VERSION, **content}, option=orjson.OPT_INDENT_2)
 
 
 def _decode(folder: Path) -> Record:
-    path = folder / RECORD
-    remedy = f"look at it, or remove the folder {folder}; the other jobs are not affected."
+    path = f"{folder}/{RECORD}"  # a thousand of them are read at once: no Path is made of each
     try:
-        content = orjson.loads(path.read_bytes())
-        if content["version"] != VERSION:
-            raise DamagedJob(
-                f"job {folder.name} was written in version {content['version']} of the store; this"
-                f" cloudft reads version {VERSION}",
-                file=str(path),
-                fix="use the cloudft that wrote it.",
-            )
-        values = {name: content[key] for name, key in _KEYS.items()}
-    except OSError as error:
-        reason = error.strerror or str(error)
-    except (ValueError, KeyError, TypeError) as error:
-        reason = f"{type(error).__name__}: {error}"
-    else:
-        return Record(**values, folder=folder, backend_job_id=_backend_job_id(folder))
-    raise DamagedJob(
-        f"job {folder.name} is damaged: {RECORD} can't be read ({reason})",
-        file=str(path),
-        fix=remedy,
-    )
+        with open(path, "rb") as file:  # noqa: PTH123
+            content = file.read()
+        found = decode(content, _Document, file=path, versions=(VERSION,))
+        decode(content, _Used, file=path)
+        check_time(found.created_at, "createdAt", file=path)
+        if found.id != folder.name:
+            why = f"it is the record of the job {found.id}: a copy of its folder"
+            raise damaged(Path(path), why, "id")
+        values = {name: getattr(found, name) for name in _FIELDS}
+        path = f"{folder}/{SUBMITTED}"
+        return Record(**values, folder=folder, backend_job_id=_backend_job_id(path))
+    except DamagedJob:
+        raise
+    except (BadDocument, OSError) as error:
+        raise _as_damaged(Path(path), error) from error
 
 
-def _backend_job_id(folder: Path) -> str | None:
+_FIELDS = _Document.__struct_fields__
+
+
+def _backend_job_id(path: str) -> str | None:
     try:
-        value: str = orjson.loads((folder / SUBMITTED).read_bytes())["backendJobId"]
-    except (OSError, ValueError, KeyError, TypeError):
+        with open(path, "rb") as file:  # noqa: PTH123
+            content = file.read()
+    except FileNotFoundError:
         return None
-    return value
+    return decode(content, _Submitted, file=path).backend_job_id
+
+
+def read_document(path: Path, as_type: type[T]) -> T | None:
+    """Return a file of a job's folder; None when there is none. Raise DamagedJob."""
+    try:
+        return decode(path.read_bytes(), as_type, file=path)
+    except FileNotFoundError:
+        return None
+    except (BadDocument, OSError) as error:
+        raise _as_damaged(path, error) from error
+
+
+@contextlib.contextmanager
+def as_damaged(path: Path, job: str | None = None) -> Iterator[None]:
+    """Turn what the reading of a job's file raises within into DamagedJob, which names both.
+
+    `job` is the folder that `path` lies in unless it is given.
+    """
+    try:
+        yield
+    except DamagedJob:
+        raise
+    except (BadDocument, OSError) as error:
+        raise _as_damaged(path, error, job) from error
+
+
+def _as_damaged(path: Path, error: BadDocument | OSError, job: str | None = None) -> DamagedJob:
+    if isinstance(error, OSError):
+        return damaged(path, error.strerror or str(error), job=job)
+    why = error.message.removeprefix(f"{path.name} is damaged: ")
+    return damaged(path, why, error.field, error.line, job=job)
+
+
+def damaged(
+    path: Path,
+    why: str,
+    field: str | None = None,
+    line: int | None = None,
+    *,
+    job: str | None = None,
+) -> DamagedJob:
+    """Return the error for a file that lies in a job's folder."""
+    job = job or path.parent.name
+    return DamagedJob(
+        f"job {job} is damaged: {path.name} can't be read: {why}",
+        job=job,
+        file=str(path),
+        line=line,
+        field=field,
+        fix=f"restore the file from a backup, or remove the job: cloudft delete {job}",
+    )

@@ -7,6 +7,7 @@ Bedrock's own where Bedrock has one.
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,7 @@ T = TypeVar("T", covariant=True)
 
 NAME_MAX = 63
 """Of Bedrock's `jobName` (botocore 1.44.5)."""
+_JOB_ID = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9+.\-]{0,53}-[0-9a-f]{8}")
 STATUSES: tuple[str, ...] = get_args(Status)
 DETAIL_STATUSES: tuple[str, ...] = get_args(DetailStatus)
 ENDED: frozenset[str] = frozenset({"Completed", "Failed", "Stopped"})
@@ -226,6 +228,11 @@ class Plan:
 def job_id(name: str, token: str) -> str:
     """The id of a job: at most 63 characters, as Bedrock's `jobName` has."""
     return f"{name[: NAME_MAX - 9]}-{token[:8]}"
+
+
+def is_job_id(text: str) -> bool:
+    """True of what `job_id` makes from a legal name: one word, never a path."""
+    return _JOB_ID.fullmatch(text) is not None
 
 
 @dataclass(frozen=True)

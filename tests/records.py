@@ -19,7 +19,7 @@ def a_record(store: Store, job_id: str, **changes: Any) -> Record:
         "base_model": "nova-lite",
         "hyper_parameters": {"epochCount": 2, "learningRate": 1e-5},
         "request": {"id": job_id},
-        "manifest": {"files": {}},
+        "manifest": {"sha256": "0" * 64, "files": {}},
         "estimate": {"usd": {"training": 0.0}},
         "tags": {"team": "support"},
         "spec": {"name": job_id},

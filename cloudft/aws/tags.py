@@ -6,6 +6,8 @@ from collections.abc import Mapping
 
 JOB, TOKEN = "cloudft:job", "cloudft:token"
 """The job's id, and the whole token of its request."""
+PLAN = "cloudft:plan"
+"""The digest of the job's plan, by which other machines know it from another one."""
 EXPIRES = "cloudft:expires"
 
 

@@ -171,11 +171,22 @@ class Answer:
 
 @dataclass(frozen=True)
 class Stranger:
-    """A job that was submitted from another machine: its plan as JSON, and its id there."""
+    """A job that was submitted from another machine: its id there, and what is known of it here.
 
-    plan: Mapping[str, Any]
+    Its `request` names the place where it was found, never one that its plan names.
+    """
+
     backend_job_id: str
     created_at: str
+    name: str
+    token: str
+    customization_type: str
+    base_model: str
+    hyper_parameters: Mapping[str, Any]
+    request: Mapping[str, Any]
+    manifest: Mapping[str, Any]
+    estimate: Mapping[str, Any]
+    spec: Mapping[str, Any]
 
 
 class Finds(ABC):
@@ -186,8 +197,11 @@ class Finds(ABC):
         """The id there of this very plan's job, whoever submitted it; None when there is none."""
 
     @abstractmethod
-    def strangers(self, known: Collection[str]) -> Iterator[Stranger]:
-        """The jobs that cloudft made there, but those whose id is `known`."""
+    def strangers(self, known: Collection[str]) -> Iterator[Stranger | DamagedJob]:
+        """The jobs that cloudft made there, but those whose id is `known`.
+
+        One whose plan can't be taken comes as the error that says why.
+        """
 
 
 class Quotes(ABC):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,6 +23,7 @@ from cloudft.spec.load import LoadedJob
 from cloudft.types import Identity, Plan, to_json
 
 Self = TypeVar("Self", bound="OnAws")
+PLACE = tuple(field.name for field in fields(Place))
 
 
 class OnAws(Identifies):
@@ -39,7 +41,7 @@ class OnAws(Identifies):
 
     def at(self: Self, place: Mapping[str, Any]) -> Self:
         """The same in another Region, or with another profile or endpoint."""
-        wanted = Place(**place)
+        wanted = Place(**{name: place.get(name) for name in PLACE})
         return self if wanted == self.aws.place else type(self)(self.home, Aws(wanted))
 
     @abstractmethod
@@ -58,6 +60,10 @@ class OnAws(Identifies):
                     break
         here = self.at(wanted).aws
         return identify(here, names["region"] or None, names["profile"] or None)
+
+    def here(self, service: str) -> dict[str, Any]:
+        """Return this place as plain data, its Region by name."""
+        return {**asdict(self.aws.place), "region": self.aws.client(service).meta.region_name}
 
     def send_file(
         self,

@@ -3,7 +3,7 @@
 `find` is the way in: an alias, a Bedrock id, an ARN, a folder or a hub id gives one `Model`.
 """
 
-from cloudft.catalogue.find import find
+from cloudft.catalogue.find import find, is_hub_id, known
 from cloudft.catalogue.importing import (
     Architecture,
     ImportRules,
@@ -42,6 +42,8 @@ __all__ = [
     "hourly",
     "import_rules",
     "instances",
+    "is_hub_id",
+    "known",
     "local_hyperparameters",
     "models",
     "unit_prices",

@@ -31,9 +31,9 @@ def find(name: str, *, base_dir: Path | None = None) -> Model:
     UnknownModel, which names the nearest aliases. Prices that CLOUDFT_HOME states are the model's.
     """
     arn = _ARN.fullmatch(name) or _CUSTOM.fullmatch(name)
-    known = _names().get(arn["id"] if arn else name)
-    if known:
-        return priced(known, _names())
+    model = _names().get(arn["id"] if arn else name)
+    if model:
+        return priced(model, _names())
     folder = _as_path(name, base_dir)
     if not arn and (_is_folder(folder) or _looks_like_path(name)):
         try:
@@ -44,6 +44,17 @@ def find(name: str, *, base_dir: Path | None = None) -> Model:
     if _HUB_ID.fullmatch(name) and not name.startswith("s3:"):
         return _synthesised(name, Weights(kind="hub", hub_id=name), None, "the Hugging Face hub")
     raise _unknown(name)
+
+
+def known(name: str) -> Model | None:
+    """The catalogue's model of that alias, Bedrock id or ARN; None without. Touches no disk."""
+    arn = _ARN.fullmatch(name) or _CUSTOM.fullmatch(name)
+    return _names().get(arn["id"] if arn else name)
+
+
+def is_hub_id(name: str) -> bool:
+    """True of a word in the form of a hub id."""
+    return _HUB_ID.fullmatch(name) is not None
 
 
 @lru_cache(maxsize=1)

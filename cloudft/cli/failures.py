@@ -132,15 +132,8 @@ def tell(error: CloudftError) -> int:
         from cloudft.cli.render import json_text
         from cloudft.types import to_json
 
-        body = {
-            "code": shown[0].code,
-            **{
-                name: getattr(shown[0], name)
-                for name in ("message", "file", "line", "field", "fix")
-            },
-        }
         more: dict[str, Any] = {"findings": to_json(list(findings))} if findings else {}
-        click.echo(json_text({"error": body, **more}))
+        click.echo(json_text({"error": body(shown[0]), **more}))
     return error.exit_code
 
 
@@ -148,6 +141,12 @@ def printable(text: str) -> str:
     """Return the text for a terminal: no control characters, no words of thousands of letters."""
     text = _LONG_WORD.sub(lambda found: f"{found[0][:200]}...", text)
     return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+def body(item: Any) -> dict[str, Any]:
+    """Return an error, or a finding, as the contract's JSON."""
+    names = ("code", "message", "file", "line", "field", "fix")
+    return {name: getattr(item, name) for name in names}
 
 
 def place(item: Any) -> str:

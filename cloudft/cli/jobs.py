@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cloudft.cli import failures
 from cloudft.cli.options import (
     Console,
     complete_backend,
@@ -21,7 +22,7 @@ from cloudft.home import Home
 
 if TYPE_CHECKING:
     from cloudft.backends.base import Backend
-    from cloudft.errors import CloudftError
+    from cloudft.errors import CloudftError, DamagedJob
     from cloudft.jobs import Job
     from cloudft.store import Record, Store
     from cloudft.types import LogLine, Unavailable
@@ -77,6 +78,11 @@ def follow_and_show(job: Job, backend: Backend, timeout: float | None, console: 
     return jobs.Job(job.record, state)
 
 
+def warn_unread(error: DamagedJob) -> None:
+    """Say in one warning which job can't be read, and what to do."""
+    click.echo(f"warning: {error.message}{failures.place(error)}\n  fix: {error.fix}", err=True)
+
+
 @click.command(
     "list",
     epilog="\b\nExamples:\n  cloudft list --status InProgress\n"
@@ -110,14 +116,18 @@ def list_command(backend_name: str | None, status: str | None, console: Console)
 
     home = Home.from_environ()
     store = Store(home.jobs)
+    damaged: list[DamagedJob] = []
     if backend_name is not None:
-        for record in fleet.adopt(backend(backend_name, home).at(place()), store):
-            console.note(f"found {record.id}, submitted from another machine")
+        for found in fleet.adopt(backend(backend_name, home).at(place()), store):
+            if isinstance(found, DamagedJob):
+                damaged.append(found)
+            else:
+                console.note(f"found {found.id}, submitted from another machine")
     values, rows = [], []
     unread: dict[Unavailable, None] = {}
     for job in fleet.all_jobs(store, home, backend_name):
         if isinstance(job, DamagedJob):
-            click.echo(f"warning: {job.message} ({job.file})\n  fix: {job.fix}", err=True)
+            damaged.append(job)
             continue
         if isinstance(job, fleet.UnreadJob):
             unread[job.unavailable] = None
@@ -131,10 +141,14 @@ def list_command(backend_name: str | None, status: str | None, console: Console)
             created = local_time(job.record.created_at)
             record = job.record
             rows.append((record.id, record.backend, job.state.status, steps, created))
+    for error in damaged:
+        warn_unread(error)
+        values.append({"id": error.job, "status": None, "error": failures.body(error)})
     columns = ("JOB", "BACKEND", "STATUS", "STEP", "CREATED")
-    console.result(
-        values, table(columns, rows) if rows else "no jobs yet: `cloudft init` makes one"
-    )
+    none = "no jobs yet: `cloudft init` makes one"
+    if damaged or unread:
+        none = "no job can be read"
+    console.result(values, table(columns, rows) if rows else none)
     say_unavailable(tuple(unread))
     return Listing((), tuple(unread)).exit_code
 
@@ -238,15 +252,33 @@ def resume_command(reference: str, wait: bool, console: Console) -> int:
 @click.command("delete", epilog="\b\nExample:\n  cloudft delete ticket-router-1f3a --yes")
 @job_argument
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
-@click.option("--force", is_flag=True, help="Also a job that its account does not know (any more).")
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Also a job that its account does not know (any more), or a damaged one that may run.",
+)
 @console_options
 def delete_command(reference: str, yes: bool, force: bool, console: Console) -> int:
     """Remove a job and what it left on this machine: model, curves, log, checkpoints."""
     from cloudft import jobs
+    from cloudft.errors import DamagedJob
+    from cloudft.store import Store
 
-    record, backend, store = open_job(reference)
-    if not yes:
-        click.confirm(f"delete {record.id} and its model?", abort=True, err=True)
-    jobs.delete(record, backend, store, force=force)
-    console.result({"id": record.id, "deleted": True}, f"{record.id}: deleted")
+    def agreed(job_id: str) -> None:
+        if not yes:
+            click.confirm(f"delete {job_id} and its model?", abort=True, err=True)
+
+    try:
+        record, backend, store = open_job(reference)
+        agreed(record.id)
+        job_id = record.id
+        jobs.delete(record, backend, store, force=force)
+    except DamagedJob as error:
+        if error.job is None:
+            raise
+        job_id = error.job
+        warn_unread(error)
+        agreed(job_id)
+        jobs.delete_damaged(error, Store(Home.from_environ().jobs), force=force)
+    console.result({"id": job_id, "deleted": True}, f"{job_id}: deleted")
     return 0

@@ -7,8 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from cloudft.data.tokens import TOKEN_RULE
-from cloudft.errors import StoreError
+from cloudft.documents import Count, FileName, Sha256, convert, decode
+from cloudft.errors import BadDocument, StoreError
 from cloudft.types import DataFile, Manifest, Source, to_json
 
 NAME = "manifest.json"
@@ -61,34 +64,70 @@ def load_manifest(path: Path) -> Manifest:
 
     Raises StoreError when it can't be read, is no manifest, or contradicts itself.
     """
-    import orjson
-
     path = path / NAME if path.is_dir() else path
+    fix = "stage the data again"
     try:
-        manifest = from_json(orjson.loads(path.read_bytes()))
-        hashes = {role: file.sha256 for role, file in manifest.files.items()}
-        if _digest(manifest.customization_type, manifest.format, hashes) != manifest.sha256:
-            raise ValueError("its sha256 does not fit its files")
-        return manifest
+        return _of(decode(path.read_bytes(), _Document, file=path, versions=(VERSION,)), path)
     except OSError as exc:
         reason = exc.strerror or str(exc)
-    except (ValueError, TypeError, KeyError, AttributeError) as exc:
-        reason = f"no manifest ({type(exc).__name__}: {exc})"
-    fix = "stage the data again"
+    except BadDocument as error:
+        place = f" ({error.field})" if error.field else ""
+        reason = f"no manifest ({error.message}{place})"
     raise StoreError(f"the manifest can't be read: {reason}", file=str(path), fix=fix)
 
 
-def from_json(data: Mapping[str, Any]) -> Manifest:
-    """A manifest from its JSON."""
+def from_json(data: Mapping[str, Any], file: str | Path = NAME) -> Manifest:
+    """A manifest from its JSON, which stands in `file`. Raises BadDocument."""
+    return _of(convert(data, _Document, file=file), file)
+
+
+class _File(msgspec.Struct):
+    records: Count
+    characters: Count
+    tokens: Count
+    name: FileName
+    sha256: Sha256
+    bytes: Count
+
+
+class _Source(msgspec.Struct):
+    role: str
+    path: str
+    sha256: str
+    bytes: Count
+    records: Count
+    shape: str
+
+
+class _Document(msgspec.Struct, rename="camel"):
+    sha256: Sha256
+    customization_type: str
+    format: str
+    seed: int
+    files: dict[str, _File]
+    token_rule: str
+    sources: tuple[_Source, ...] = ()
+    version: int = VERSION
+
+
+def _of(found: _Document, file: str | Path) -> Manifest:
+    hashes = {role: one.sha256 for role, one in found.files.items()}
+    if _digest(found.customization_type, found.format, hashes) != found.sha256:
+        raise BadDocument(
+            f"{Path(file).name} is damaged: its sha256 does not fit its files",
+            file=str(file),
+            field="sha256",
+            fix="restore it from a backup or remove it.",
+        )
     return Manifest(
-        sha256=data["sha256"],
-        customization_type=data["customizationType"],
-        format=data["format"],
-        seed=data["seed"],
-        files={role: DataFile(**file) for role, file in data["files"].items()},
-        sources=tuple(Source(**source) for source in data["sources"]),
-        token_rule=data["tokenRule"],
-        version=data["version"],
+        sha256=found.sha256,
+        customization_type=found.customization_type,
+        format=found.format,
+        seed=found.seed,
+        files={role: DataFile(**msgspec.structs.asdict(f)) for role, f in found.files.items()},
+        sources=tuple(Source(**msgspec.structs.asdict(source)) for source in found.sources),
+        token_rule=found.token_rule,
+        version=found.version,
     )
 
 

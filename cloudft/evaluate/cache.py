@@ -2,7 +2,7 @@
 
 A file a model, `CLOUDFT_HOME/answers/DIGEST.jsonl`: a line is what was asked (as a digest) and what
 came back. Lines are appended as they come, so whoever breaks off goes on from there; one that a
-kill cut short is left out.
+kill cut short, or that is damaged, is left out: its question is asked again.
 """
 
 from __future__ import annotations
@@ -14,8 +14,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import msgspec
 import orjson
 
+from cloudft.documents import Count, decode
+from cloudft.errors import BadDocument
 from cloudft.files import as_store_error, private_folder
 
 
@@ -23,6 +26,23 @@ def key_of(*parts: Any) -> str:
     """The name of a question: what it says, and how the answer is made."""
     content = orjson.dumps(parts, option=orjson.OPT_SORT_KEYS)
     return hashlib.sha256(content).hexdigest()[:32]
+
+
+class _Line(msgspec.Struct, rename="camel"):
+    """An answer, or a likelihood."""
+
+    key: str
+    tokens: Count
+    text: str | None = None
+    finish_reason: str | None = None
+    log_likelihood: float | None = None
+    greedy: bool | None = None
+
+    @property
+    def whole(self) -> bool:
+        """True when it is one of the two."""
+        answer = self.text is not None and self.finish_reason is not None
+        return answer or (self.log_likelihood is not None and self.greedy is not None)
 
 
 class Cache:
@@ -38,17 +58,18 @@ class Cache:
         with as_store_error("the answers can't be kept", self._path):
             private_folder(folder)
             self._file = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
-        self._read()
+            self._read()
 
     def _read(self) -> None:
         whole = True
         for line in self._path.read_bytes().splitlines(keepends=True):
             whole = line.endswith(b"\n")
             try:
-                value = orjson.loads(line)
-                self._known[value["key"]] = value
-            except (ValueError, KeyError, TypeError):
+                found = decode(line, _Line, file=self._path)
+            except BadDocument:
                 continue
+            if found.whole:
+                self._known[found.key] = orjson.loads(line)
         if not whole:  # the next line begins on one of its own
             os.write(self._file, b"\n")
 

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import msgspec
 import orjson
 
-from cloudft.errors import JobStateConflict, StoreError
+from cloudft.documents import Count, decode
+from cloudft.errors import JobStateConflict
 from cloudft.files import as_store_error, write_whole
+from cloudft.store import as_damaged
 
 FOLDER = "evaluations"
 VERSION = 1
@@ -31,7 +34,7 @@ def keep(job_folder: Path, value: Mapping[str, Any]) -> Path:
 def newest(job_folder: Path) -> dict[str, Any]:
     """The job's last evaluation, its records included.
 
-    Raises JobStateConflict when there is none, StoreError for one that can't be read.
+    Raises JobStateConflict when there is none, DamagedJob for one that can't be read.
     """
     files = sorted((job_folder / FOLDER).glob("*.json"))
     if not files:
@@ -43,15 +46,116 @@ def newest(job_folder: Path) -> dict[str, Any]:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """One evaluation. Raises StoreError when it can't be read, or is of another version."""
-    try:
-        value: dict[str, Any] = orjson.loads(path.read_bytes())
-        if value["version"] != VERSION:
-            raise ValueError(f"version {value['version']}, this cloudft reads {VERSION}")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise StoreError(
-            f"the evaluation can't be read: {error}",
-            file=str(path),
-            fix="remove it and run `cloudft evaluate JOB` again.",
-        ) from error
+    """One evaluation, whole. Raises DamagedJob when it can't be read, or is of another version."""
+    with as_damaged(path, path.parent.parent.name):
+        content = path.read_bytes()
+        decode(content, _Evaluation, file=path, versions=(VERSION,))
+        value: dict[str, Any] = orjson.loads(content)
     return value
+
+
+class _Delta(msgspec.Struct):
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+class _Effect(msgspec.Struct):
+    name: str
+    value: float | None
+
+
+class _Significance(msgspec.Struct, rename="camel"):
+    test: str
+    p_value: float
+    effect: _Effect
+    fixed: int | None
+    broken: int | None
+    verdict: str
+    sentence: str
+
+
+class _Confusion(msgspec.Struct):
+    labels: list[str]
+    base: list[list[Count]]
+    tuned: list[list[Count]]
+
+    def __post_init__(self) -> None:
+        if any(len(rows) > len(self.labels) for rows in (self.base, self.tuned)):
+            raise ValueError("there are more rows than labels")
+
+
+class _Slice(msgspec.Struct):
+    by: str
+    value: str
+    n: Count
+    base: float | None
+    tuned: float | None
+    delta: _Delta
+
+
+class _Suite(msgspec.Struct):
+    suite: str
+    figure: str
+    n: Count
+    base: float | None
+    tuned: float | None
+    delta: _Delta
+
+
+class _Pitfall(msgspec.Struct):
+    level: Literal["good", "warning", "bad"]
+    sentence: str
+
+
+class _Warning(msgspec.Struct):
+    code: str
+    message: str
+
+
+class _Data(msgspec.Struct):
+    sha256: str
+    role: str
+    files: list[str] = []
+
+
+class _Side(msgspec.Struct):
+    score: float
+    text: str | None = None
+
+
+class _Record(msgspec.Struct):
+    key: str
+    file: str
+    line: int
+    prompt: str
+    reference: str
+    base: _Side
+    tuned: _Side
+
+
+class _Evaluation(msgspec.Struct):
+    """What `compare`, `report` and `review` rely on."""
+
+    job: str
+    task: str
+    n: Count
+    metric: str
+    data: _Data
+    base: dict[str, float | None]
+    tuned: dict[str, float | None]
+    delta: dict[str, _Delta]
+    significance: _Significance
+    slices: list[_Slice]
+    records: list[_Record]
+    warnings: list[_Warning]
+    labels: list[str] | None = None
+    confusion: _Confusion | None = None
+    pitfalls: dict[str, _Pitfall] = {}
+    suites: list[_Suite] = []
+    identities: dict[str, str | None] | None = None
+
+    def __post_init__(self) -> None:
+        missing = ({self.metric} | set(self.base)) - (set(self.tuned) & set(self.delta))
+        if missing:
+            raise ValueError(f"there are no figures for {min(missing)[:40]}")

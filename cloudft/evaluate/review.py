@@ -15,10 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import orjson
 
 from cloudft.data.spreadsheet import spreadsheet
-from cloudft.errors import UsageError
+from cloudft.documents import decode
+from cloudft.errors import BadDocument, UsageError
 from cloudft.evaluate.agreement import CHOICES, tally
 from cloudft.evaluate.compare import Side
 from cloudft.files import as_store_error, private_folder, write_whole
@@ -26,6 +28,13 @@ from cloudft.store import utc_now
 
 REVIEWER = re.compile(r"[\w.@-]{1,40}")
 NOTE_MOST = 4000
+
+
+class _Judgement(msgspec.Struct):
+    key: str
+    choice: str
+    note: str
+    at: str
 
 
 @dataclass(frozen=True)
@@ -66,13 +75,15 @@ class Review:
         found: dict[str, dict[str, dict[str, Any]]] = {}
         for path in sorted(self.folder.glob("judgements-*.jsonl")):
             mine: dict[str, dict[str, Any]] = {}
-            for line in path.read_bytes().splitlines():
+            with as_store_error("the judgements can't be read", path):
+                lines = path.read_bytes().splitlines()
+            for line in lines:
                 try:
-                    value = orjson.loads(line)
-                except orjson.JSONDecodeError:
-                    continue  # cut short by a crash
-                if value.get("key") in self.pairs and value.get("choice") in CHOICES:
-                    mine[value["key"]] = value
+                    value = decode(line, _Judgement, file=path)
+                except BadDocument:
+                    continue  # cut short by a crash, or damaged
+                if value.key in self.pairs and value.choice in CHOICES:
+                    mine[value.key] = msgspec.structs.asdict(value)
             if mine:
                 found[path.stem.removeprefix("judgements-")] = mine
         return found

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from cloudft.spec.load import LoadedJob
+from cloudft.spec.models import JobSpec
 
 
 def portable(job: LoadedJob) -> dict[str, Any]:
@@ -25,6 +29,16 @@ def portable(job: LoadedJob) -> dict[str, Any]:
     if values.get("local", {}).get("model"):
         values["local"]["model"] = _model(values["local"]["model"], job.base_dir)
     return values
+
+
+def first_fault(spec: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Return the first field of plain values that no job file may have so, and why; else None."""
+    try:
+        JobSpec.model_validate(spec)
+    except ValidationError as error:
+        first = error.errors()[0]
+        return ".".join(map(str, first["loc"])), first["msg"]
+    return None
 
 
 def _absolute(value: Any, base_dir: Path) -> Any:

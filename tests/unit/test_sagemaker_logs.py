@@ -14,6 +14,7 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 from moto import mock_aws
+from records import a_record
 
 from cloudft.artifacts import TRAINING_CSV
 from cloudft.aws.client import Aws, Place
@@ -21,6 +22,7 @@ from cloudft.backends.sagemaker import logs, output
 from cloudft.endpoint.journaling import Stream
 from cloudft.errors import DamagedJob
 from cloudft.home import Home
+from cloudft.store import Store
 
 REGION, BUCKET = "us-east-1", "some-bucket"
 
@@ -114,8 +116,6 @@ def put(key: str, content: bytes) -> None:
 def test_an_output_comes_home_whole_or_not_at_all_and_nowhere_else(
     aws: Aws, tmp_path: Path, more: dict[str, bytes] | None, why: str | None
 ) -> None:
-    plan = {"request": {"home": {"data": {}}, "calls": []}, "manifest": {"sha256": "0" * 64}}
-    put("jobs/x/plan.json", json.dumps(plan).encode())
     files = {} if more is None else {TRAINING_CSV: b"step_number\n", **more}
     put("model.tar.gz", packed(**files))
     answer = {
@@ -123,11 +123,13 @@ def test_an_output_comes_home_whole_or_not_at_all_and_nowhere_else(
         "ModelArtifacts": {"S3ModelArtifacts": f"s3://{BUCKET}/model.tar.gz"},
     }
     home = Home(tmp_path / "home")
-    folder = home.jobs / "x"
+    store, folder = Store(home.jobs), home.jobs / "x"
+    with store.create(a_record(store, "x", request={"home": {"data": {}}})):
+        pass
     if why is None:
         assert output.bring(aws, answer, home, "x") == folder / "artifacts"
         made = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
-        assert made == {f"artifacts/{TRAINING_CSV}", "job.json"}
+        assert made == {f"artifacts/{TRAINING_CSV}", "job.json", "record.json", "submit.lock"}
     else:
         with pytest.raises(DamagedJob, match=why):
             output.bring(aws, answer, home, "x")

@@ -19,6 +19,7 @@ from cloudft.aws.stack import Stack
 from cloudft.backends.base import StagedJob
 from cloudft.backends.sagemaker import images, instances, preflight, request, states
 from cloudft.backends.sagemaker.backend import SageMakerBackend
+from cloudft.backends.trainer_documents import Details, State
 from cloudft.data.manifest import from_json
 from cloudft.data.stage import stage
 from cloudft.errors import CheckFailed, OverBudget
@@ -337,7 +338,7 @@ def test_a_state_tells_what_is_billed_and_why_it_ended() -> None:
         "BillableTimeInSeconds": 1800,
         "HyperParameters": {"cloudft-job": "a-0123abcd"},
     }
-    told = {"statusDetails": {"trainingDetails": "InProgress"}, "summary": {"device": "cuda"}}
+    told = State(Details(training_details="InProgress"), summary={"device": "cuda"})
     state = states.state(answer, told, usd_per_hour=2.0)
     assert state.summary["usd"] == 1.0 and state.summary["device"] == "cuda"
     assert "resume" in str(state.failure_message)

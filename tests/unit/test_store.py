@@ -135,10 +135,10 @@ def test_what_is_no_job_is_not_found(store: Store, reference: str) -> None:
     [
         (b"", "can't be read"),
         (b'{"version": 1', "can't be read"),
-        (b'{"version": 1}', "KeyError: 'id'"),
+        (b'{"version": 1}', "missing required field `id`"),
         (b"[]", "can't be read"),
         (b"\xff\xfe", "can't be read"),
-        (b'{"version": 2}', "written in version 2 of the store; this cloudft reads version 1"),
+        (b'{"version": 2}', "has version 2, and this cloudft reads version 1"),
         (None, "No such file"),
     ],
     ids=["empty", "cut", "keys-missing", "no-mapping", "no-text", "from-the-future", "gone"],

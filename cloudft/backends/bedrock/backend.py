@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-import orjson
+from typing import Any, cast
 
 from cloudft import artifacts as layout
 from cloudft import cost
+from cloudft.aws import tags as tag_names
 from cloudft.aws.client import Aws
+from cloudft.backends import found
 from cloudft.backends.base import (
     Answer,
     Asks,
@@ -49,9 +49,10 @@ from cloudft.backends.bedrock.deploy import UNDER_WAY
 from cloudft.backends.on_aws import OnAws, not_there, plan_bytes
 from cloudft.errors import (
     AwsConflict,
-    AwsNotFound,
     AwsRefused,
     AwsUnreachable,
+    BadDocument,
+    DamagedJob,
     JobNotFound,
     JobStateConflict,
     UsageError,
@@ -59,7 +60,19 @@ from cloudft.errors import (
 from cloudft.home import Home
 from cloudft.spec.load import LoadedJob
 from cloudft.spec.portable import portable
-from cloudft.types import Estimate, Finding, JobState, Listing, LogLine, Metric, Plan, Volume
+from cloudft.store import Store
+from cloudft.types import (
+    Estimate,
+    Finding,
+    JobState,
+    Listing,
+    LogLine,
+    Metric,
+    Plan,
+    Volume,
+    is_job_id,
+    to_json,
+)
 
 ARTIFACTS = "artifacts"
 
@@ -197,7 +210,7 @@ class BedrockBackend(
             return states.state(answer, None)
         folder = self._folder(answer)
         if not layout.is_complete(folder):
-            output.bring(self.aws, answer, self._owner(answer), folder)
+            output.bring(self.aws, answer, self._owner(answer), folder, self._manifest(answer))
         return states.state(answer, str(folder))
 
     def _seen(self, job_id: str) -> Mapping[str, Any] | JobState:
@@ -243,23 +256,53 @@ class BedrockBackend(
         operation = "list_model_customization_jobs"
         return self.aws.pages(what, "bedrock", operation, key, maxResults=1000)
 
-    def strangers(self, known: Collection[str]) -> Iterator[Stranger]:
+    def strangers(self, known: Collection[str]) -> Iterator[Stranger | DamagedJob]:
         """Jobs whose tag says that cloudft made them; their plan lies beside their output."""
-        for summary in self._summaries():
-            name, arn = summary["jobName"], summary["jobArn"]
-            if name in known or not request.NAMES.fullmatch(name):
-                continue
-            if self._tags(arn).get(request.TAG_JOB) != name:
-                continue
-            job = self._get(arn)
-            bucket, prefix = request.output_of(job)
-            owner = self._owner(job)
-            where = {"Bucket": bucket, **({"ExpectedBucketOwner": owner} if owner else {})}
-            try:
-                plan = output.read(self.aws, where, prefix.removesuffix("output/") + request.PLAN)
-            except AwsNotFound:
-                continue
-            yield Stranger(orjson.loads(plan), arn, str(states.iso(job["creationTime"])))
+        named = (
+            (summary["jobName"], summary["jobArn"])
+            for summary in self._summaries()
+            if summary["jobName"] not in known and is_job_id(summary["jobName"])
+        )
+        yield from found.each(named, self._stranger)
+
+    def _stranger(self, name: str, arn: str) -> Stranger | None:
+        tags = self._tags(arn)
+        if tags.get(tag_names.JOB) != name:
+            return None
+        job = self._get(name)
+        plan = self._plan_of(job, tags)
+        return plan.stranger(
+            arn,
+            str(states.iso(job["creationTime"])),
+            self.here("bedrock"),
+            customization_type=job.get("customizationType"),
+            base_model=request.alias_of(str(plan.spec["base_model"]), job.get("baseModelArn")),
+            hyper_parameters=request.numbers(job.get("hyperParameters")),
+        )
+
+    def _plan_of(self, job: Mapping[str, Any], tags: Mapping[str, str]) -> found.Found:
+        """The job's plan, as far as it is taken. Raises AwsRefused, DamagedJob."""
+        bucket, prefix = request.output_of(job)
+        owner = self._owner(job)
+        where = {"Bucket": bucket, **({"ExpectedBucketOwner": owner} if owner else {})}
+        key = prefix.removesuffix("output/") + request.PLAN
+        token = tags.get(tag_names.TOKEN)
+        if job.get("clientRequestToken") not in (None, token):
+            token = None
+        marks = found.Marks(job["jobName"], token, tags.get(tag_names.PLAN))
+        try:
+            content = output.read(self.aws, where, key, found.LARGEST)
+        except BadDocument as error:
+            raise found.unusable(marks.job, error) from error
+        return found.read(content, f"s3://{bucket}/{key}", self.name, marks)
+
+    def _manifest(self, job: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What was staged, by this machine's record; without one, by the plan in S3."""
+        record = Store(self.home.jobs).known(str(job["jobName"]))
+        if record is not None:
+            return record.manifest
+        tags = self._tags(job["jobArn"])
+        return cast("Mapping[str, Any]", to_json(self._plan_of(job, tags).manifest))
 
     def metrics(self, job_id: str) -> Iterator[Metric]:
         """The points of the CSV files. Bedrock tells none before a job has ended."""
@@ -396,10 +439,10 @@ class BedrockBackend(
         return self.home.jobs / str(answer["jobName"]) / ARTIFACTS
 
     def _owner(self, answer: Mapping[str, Any]) -> str | None:
-        """The account that the output's bucket must belong to: the one that the plan named."""
-        try:
-            record = orjson.loads((self._folder(answer).parent / "record.json").read_bytes())
-            owner: str | None = record["request"]["calls"][-2]["parameters"]["ExpectedBucketOwner"]
-        except (OSError, ValueError, KeyError, TypeError, IndexError):
-            return str(answer["roleArn"]).split(":")[4] or None
-        return owner
+        """The account that the output's bucket must belong to: the one that the submit named."""
+        record = Store(self.home.jobs).known(str(answer["jobName"]))
+        calls = record.request.get("calls") if record else None
+        if calls:
+            parameters = calls[-2]["parameters"]
+            return cast("str | None", parameters.get("ExpectedBucketOwner"))
+        return str(answer["roleArn"]).split(":")[4] or None

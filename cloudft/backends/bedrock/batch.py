@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import orjson
 from tenacity import Retrying, retry_if_result, wait_exponential
 
@@ -19,7 +20,8 @@ from cloudft.aws.client import Aws
 from cloudft.backends.base import Answer, Asks, Decoding, Prompt
 from cloudft.backends.bedrock import output, request
 from cloudft.backends.bedrock.converse import answer_of, conversation
-from cloudft.errors import AwsConflict, JobStateConflict, UsageError
+from cloudft.documents import Count, decode
+from cloudft.errors import AwsConflict, BadDocument, JobStateConflict, UsageError
 
 ENDED = {"Completed", "PartiallyCompleted", "Failed", "Stopped", "Expired"}
 WITH_ANSWERS = {"Completed", "PartiallyCompleted"}
@@ -173,12 +175,50 @@ class Batched(Asks):
         for key, _ in output.objects(self._aws, self._place.where, prefix):
             if key.endswith(".jsonl.out"):
                 content = output.read(self._aws, self._place.where, key)
-                told = map(orjson.loads, content.splitlines())
-                found |= {line["recordId"]: line for line in told if "recordId" in line}
+                lines = content.splitlines()
+                found |= {key: told for line in lines for key, told in _told(line, key)}
         return found
 
     def close(self) -> None:
         """Nothing is held."""
+
+
+class _Usage(msgspec.Struct, rename="camel"):
+    output_tokens: Count
+
+
+class _Message(msgspec.Struct):
+    content: list[dict[str, Any]]
+
+
+class _Said(msgspec.Struct):
+    message: _Message
+
+
+class _Answer(msgspec.Struct, rename="camel"):
+    output: _Said
+    stop_reason: str
+    usage: _Usage
+
+
+class _Error(msgspec.Struct, rename="camel"):
+    error_message: str | None = None
+
+
+class _Line(msgspec.Struct, rename="camel"):
+    record_id: str
+    model_output: _Answer | None = None
+    error: _Error | None = None
+
+
+def _told(line: bytes, key: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """A line of a batch's output by its record's id; a damaged one is no answer."""
+    try:
+        record_id = decode(line, _Line, file=key).record_id
+    except BadDocument:
+        return
+    whole = orjson.loads(line)
+    yield record_id, {name: value for name, value in whole.items() if value is not None}
 
 
 def _output(batch: Mapping[str, Any]) -> str:

@@ -129,7 +129,7 @@ def deploy(aws: Aws, wanted: ServingPlan, attempts: Attempts) -> Thing:
         retry_error_callback=lambda state: state.outcome.result() if state.outcome else thing,
     )
     if thing.status in UNDER_WAY:
-        with _being_made(wanted.name):
+        with _being_made(wanted):
             seen: Thing | None = waits(_listed, aws, lambda one: one.id == thing.id)
         if seen is None:
             raise _removed(wanted)
@@ -209,7 +209,8 @@ def _refuse_units(aws: Aws, wanted: ServingPlan, there: Thing) -> None:
         raise JobStateConflict(
             f"{there.kind} {there.name} serves this model with {has} model units;"
             f" {units} are wanted",
-            fix=f"give --units {has} for what is there, or `cloudft undeploy {there.job or 'JOB'}` first.",
+            fix=f"give --units {has} for what is there, or `cloudft undeploy {there.job or 'JOB'}`"
+            " first.",
         )
 
 
@@ -261,19 +262,20 @@ def _sent(aws: Aws, wanted: ServingPlan, attempt: Attempt, attempts: Attempts) -
         return thing
     arn = str(answer[ARNS[wanted.kind]])
     attempts.answered(wanted.name, attempt, arn)
-    with _being_made(wanted.name):
+    with _being_made(wanted):
         return _appearing(aws, lambda one: one.id == arn)
 
 
 @contextlib.contextmanager
-def _being_made(name: str) -> Iterator[None]:
+def _being_made(wanted: ServingPlan) -> Iterator[None]:
     """Say of a failed look that the creation goes on without it."""
+    job = next(tag["value"] for tag in wanted.call["parameters"]["tags"] if tag["key"] == JOB)
     try:
         yield
     except (AwsRefused, AwsUnreachable) as error:
         raise type(error)(
-            f"{name} is being made, but {error.message}",
-            fix=f"{error.fix} `cloudft deploy` finds it then, `cloudft undeploy` removes it.",
+            f"{wanted.name} is being made, but {error.message}",
+            fix=f"{error.fix} `cloudft deploy {job}` finds it then, `cloudft undeploy {job}` removes it.",
         ) from error
 
 

@@ -17,6 +17,7 @@ from cloudft.aws.client import Aws
 from cloudft.backends.base import StagedJob
 from cloudft.backends.bedrock import request, states
 from cloudft.errors import AwsConflict, AwsNotFound
+from cloudft.store import Store
 from cloudft.types import JobState, LogLine, Plan, Status, StatusDetails, to_json
 
 QUEUED = "queued.json"
@@ -63,9 +64,10 @@ def execution_of(ordered: Mapping[str, Any]) -> str | None:
 
 def execution_in(folder: Path) -> str | None:
     """The execution's ARN, from the record in a job's folder; None where there is none."""
+    record = Store(folder.parent).known(folder.name)
     try:
-        return execution_of(orjson.loads((folder / "record.json").read_bytes())["request"])
-    except (OSError, ValueError, LookupError, TypeError):
+        return execution_of(record.request) if record else None
+    except (LookupError, TypeError):
         return None
 
 

@@ -14,6 +14,7 @@ import orjson
 from cloudft import artifacts as layout
 from cloudft.aws.client import Aws
 from cloudft.backends.bedrock import request
+from cloudft.errors import BadDocument
 from cloudft.files import as_store_error, sync_folder
 
 PLACES = {
@@ -24,13 +25,19 @@ MAX_BYTES = 256 * 1024 * 1024
 """An output file above this is not a metrics file; it stays in S3 and result.json names it."""
 
 
-def bring(aws: Aws, answer: Mapping[str, Any], owner: str | None, to: Path) -> None:
+def bring(
+    aws: Aws,
+    answer: Mapping[str, Any],
+    owner: str | None,
+    to: Path,
+    manifest: Mapping[str, Any],
+) -> None:
     """Fill the new folder `to`, whole or not at all, from a completed job's output."""
     with as_store_error(f"the artifacts of {answer['jobName']} can't be kept", to):
         to.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=".artifacts-", dir=to.parent))
         try:
-            _fill(aws, answer, owner, temporary)
+            _fill(aws, answer, owner, temporary, manifest)
             temporary.chmod(0o755)
             os.rename(temporary, to)
         except OSError:
@@ -41,7 +48,13 @@ def bring(aws: Aws, answer: Mapping[str, Any], owner: str | None, to: Path) -> N
         sync_folder(to.parent)
 
 
-def _fill(aws: Aws, answer: Mapping[str, Any], owner: str | None, folder: Path) -> None:
+def _fill(
+    aws: Aws,
+    answer: Mapping[str, Any],
+    owner: str | None,
+    folder: Path,
+    manifest: Mapping[str, Any],
+) -> None:
     bucket, prefix = request.output_of(answer)
     where = {"Bucket": bucket, **({"ExpectedBucketOwner": owner} if owner else {})}
     left = []
@@ -53,8 +66,6 @@ def _fill(aws: Aws, answer: Mapping[str, Any], owner: str | None, folder: Path) 
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(read(aws, where, key))
-    plan = read(aws, where, prefix.removesuffix("output/") + request.PLAN)
-    manifest = orjson.loads(plan)["manifest"]
     options = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
     (folder / layout.MANIFEST).write_bytes(orjson.dumps(manifest, option=options))
     (folder / layout.RESULT).write_bytes(orjson.dumps(_result(answer, left), option=options))
@@ -89,10 +100,14 @@ def objects(aws: Aws, where: Mapping[str, str], prefix: str) -> Iterator[tuple[s
         token = {"ContinuationToken": page["NextContinuationToken"]}
 
 
-def read(aws: Aws, where: Mapping[str, str], key: str) -> bytes:
-    """A small object, whole."""
+def read(aws: Aws, where: Mapping[str, str], key: str, largest: int | None = None) -> bytes:
+    """A small object, whole. Raises BadDocument for one of more than `largest` bytes."""
     what = f"s3://{where['Bucket']}/{key} can't be read"
     answer = aws.call(what, "s3", "get_object", Key=key, **where)
+    if largest is not None and answer["ContentLength"] > largest:
+        answer["Body"].close()
+        size = f"it has {answer['ContentLength']} bytes, more than {largest}"
+        raise BadDocument(f"{what}: {size}", file=f"s3://{where['Bucket']}/{key}")
     with aws.errors(what):
         content: bytes = answer["Body"].read()
     return content

@@ -11,10 +11,13 @@ from typing import Any
 
 import orjson
 
+from cloudft import catalogue
 from cloudft.aws import tags as tag_names
+from cloudft.backends import found
 from cloudft.backends.base import StagedJob
 from cloudft.spec.load import LoadedJob
-from cloudft.types import DataFile, job_id
+from cloudft.spec.portable import portable
+from cloudft.types import DataFile, job_id, to_json
 
 TAG_JOB, TAG_TOKEN = tag_names.JOB, tag_names.TOKEN
 PLAN = "plan.json"
@@ -26,6 +29,7 @@ STAGED = re.compile(r"s3://.+/data/[0-9a-f]{64}/[^/]+\.jsonl")
 ROLES = ("train", "validation")
 """What goes to Bedrock. Test data stays here."""
 CREATE = "create_model_customization_job"
+NUMBER = r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?"
 
 
 @dataclass(frozen=True)
@@ -108,6 +112,25 @@ def word(value: int | float) -> str:
     return str(value) if isinstance(value, int) else f"{Decimal(repr(value)):f}"
 
 
+def numbers(sent: Mapping[str, str] | None) -> dict[str, int | float] | None:
+    """What `word` made of hyperparameters, as numbers again; None where there are none."""
+    if not sent:
+        return None
+    return {name: _number(text) for name, text in sent.items() if re.fullmatch(NUMBER, text)}
+
+
+def _number(text: str) -> int | float:
+    return int(text) if text.lstrip("-").isdecimal() else float(text)
+
+
+def alias_of(given: str, arn: str | None) -> str | None:
+    """The name that a plan gives a base model, where it means the model of `arn`; else `arn`."""
+    if arn is None:
+        return None
+    named = catalogue.known(given)
+    return given if named is not None and named is catalogue.known(arn) else arn
+
+
 def model_name(name: str) -> str:
     """A custom model's name from a job's: no dot, no plus, no two separators in a row."""
     return re.sub(r"[^0-9a-zA-Z]+", "-", name).strip("-")
@@ -130,7 +153,25 @@ def token(staged: StagedJob) -> str:
 def create(staged: StagedJob) -> dict[str, Any]:
     """The parameters of CreateModelCustomizationJob."""
     name = token(staged)
-    return _create(staged, job_id(staged.job.spec.name, name), name)
+    made = _create(staged, job_id(staged.job.spec.name, name), name)
+    for tags in ("jobTags", "customModelTags"):  # not of the token: older builds had no such tag
+        if tags in made:
+            made[tags] = [*made[tags], {"key": tag_names.PLAN, "value": digest(staged, name)}]
+    return made
+
+
+def digest(staged: StagedJob, token: str) -> str:
+    """The plan's digest, which the job carries as a tag."""
+    return found.digest(
+        {
+            "backend": "bedrock",
+            "name": staged.job.spec.name,
+            "token": token,
+            "request": {"hyperParameters": hyper_parameters(staged.job)},
+            "manifest": to_json(staged.manifest),
+            "spec": portable(staged.job),
+        }
+    )
 
 
 def _create(staged: StagedJob, name: str, client_token: str) -> dict[str, Any]:

@@ -269,6 +269,7 @@ class LocalBackend(Backend, Resumes, Generates, Exports, Tokenises, Opens, Bench
         return tokenizer.replies(asked, lines, environ)
 
     def _require_artifacts(self, job: JobFolder, job_id: str) -> None:
+        job.request()
         if not (job.path / names.ARTIFACTS).is_dir():
             status: Status = job.state(job_id).status
             raise JobStateConflict(
@@ -282,7 +283,7 @@ class LocalBackend(Backend, Resumes, Generates, Exports, Tokenises, Opens, Bench
 
     def _known(self, job_id: str) -> JobFolder:
         folder = self._folder(job_id)
-        if not (folder.path / names.JOB).is_file():
+        if not (folder.path / names.JOB).exists():
             raise JobNotFound(
                 f"there is no local job {job_id}", fix="`cloudft list` shows the jobs."
             )

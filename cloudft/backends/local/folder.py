@@ -5,18 +5,18 @@ The names are the trainer's own (local_backend/job_dir.py); a test compares the 
 
 from __future__ import annotations
 
-import json
 import os
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cloudft.artifacts import is_complete
-from cloudft.errors import DamagedJob
+from cloudft.backends import trainer_documents as documents
+from cloudft.backends.trainer_documents import Ending, Request, State
 from cloudft.files import is_locked
-from cloudft.types import JobState, LogLine, Metric, Progress, StatusDetails
+from cloudft.store import as_damaged, damaged, iso_time, read_document
+from cloudft.types import JobState, LogLine, Metric, StatusDetails
 
 JOB = "job.json"
 DATA = "data"
@@ -35,11 +35,6 @@ FULL_BYTES = 64 * 1024
 """With less room on the disk a trainer can't write how it ended."""
 
 
-def snake(name: str) -> str:
-    """`secondsLeft` -> `seconds_left`."""
-    return re.sub(r"[A-Z]", lambda match: "_" + match[0].lower(), name)
-
-
 @dataclass(frozen=True)
 class JobFolder:
     """One job's folder. Every method reads what is there now."""
@@ -52,22 +47,24 @@ class JobFolder:
         return (self.path / PIDS).exists() or (log.exists() and log.stat().st_size > 0)
 
     def state(self, job_id: str) -> JobState:
-        """One look. The ending is read after the lock was seen free, so none is overlooked."""
-        alive = is_locked(self.path / LOCK)
-        ending = self._json(ENDED)
-        if ending is not None:
-            return self._ended(job_id, ending)
-        state = self._json(STATE) or {}
-        progress = state.get("progress")
+        """One look. The ending is read after the lock was seen free, so none is overlooked.
+
+        Raises DamagedJob, which names the file that can't be read.
+        """
+        with as_damaged(self.path / LOCK):
+            alive = is_locked(self.path / LOCK)
+        self.request()
+        ending = read_document(self.path / ENDED, Ending)
+        state = self._state()
         common: dict[str, Any] = {
             "id": job_id,
             "created_at": self._created_at(),
-            "progress": Progress(**{snake(k): v for k, v in progress.items()})
-            if progress
-            else None,
-            "summary": state.get("summary", {}),
+            "progress": state.progress.of_types() if state.progress else None,
+            "summary": state.summary,
         }
-        details = _details(state)
+        if ending is not None:
+            return self._ended(ending, state, common)
+        details = state.status_details.of_types()
         if alive:
             status = "Stopping" if (self.path / STOP).exists() else "InProgress"
             return JobState(status=status, status_details=details, **common)  # type: ignore[arg-type]
@@ -75,27 +72,40 @@ class JobFolder:
             status="Failed",
             status_details=_broken_off(details, "Failed"),
             failure_message=self._what_happened(),
-            ended_at=state.get("updatedAt"),
+            ended_at=state.updated_at,
             **common,
         )
 
-    def _ended(self, job_id: str, ending: dict[str, Any]) -> JobState:
-        state = self._json(STATE) or {}
-        status, message = ending["status"], ending.get("failureMessage")
+    def request(self) -> Request:
+        """What the trainer was asked. Raises DamagedJob."""
+        path = self.path / JOB
+        found = read_document(path, Request)
+        if found is None:
+            raise damaged(path, "there is none")
+        if found.id != self.path.name:
+            raise damaged(path, f"it is the request of the job {found.id}", "id")
+        return found
+
+    def _state(self) -> State:
+        path = self.path / STATE
+        with as_damaged(path):
+            try:
+                return documents.state(path.read_bytes(), path)
+            except FileNotFoundError:
+                return State()
+
+    def _ended(self, ending: Ending, state: State, common: dict[str, Any]) -> JobState:
+        status, message = ending.status, ending.failure_message
         artifacts = self.path / ARTIFACTS
         if status == "Completed" and not is_complete(artifacts):
             status, message = "Failed", f"the job had completed, but {artifacts} is gone or damaged"
-        progress = state.get("progress")
         return JobState(
-            id=job_id,
             status=status,
-            status_details=_broken_off(_details(state), status),
-            created_at=self._created_at(),
-            ended_at=ending.get("endedAt"),
+            status_details=_broken_off(state.status_details.of_types(), status),
+            ended_at=ending.ended_at,
             failure_message=message,
             artifacts=str(artifacts) if status == "Completed" else None,
-            progress=Progress(**{snake(k): v for k, v in progress.items()}) if progress else None,
-            summary=state.get("summary", {}),
+            **common,
         )
 
     def _what_happened(self) -> str:
@@ -124,21 +134,27 @@ class JobFolder:
 
     def metrics(self) -> Iterator[Metric]:
         """The curve so far; a last line that is still being written is left for the next look."""
-        try:
-            content = (self.path / METRICS).read_bytes()
-        except FileNotFoundError:
-            return
-        for line in content.splitlines(keepends=True):
+        path = self.path / METRICS
+        with as_damaged(path):
+            try:
+                content = path.read_bytes()
+            except FileNotFoundError:
+                return
+        for number, line in enumerate(content.splitlines(keepends=True), 1):
             if line.endswith(b"\n"):
-                yield Metric(**{snake(key): value for key, value in json.loads(line).items()})
+                with as_damaged(path):
+                    point = documents.metric(line, path, number)
+                yield point
 
     def log_lines(self, after: str | None) -> Iterator[LogLine]:
         """Whole lines of the log, from the byte offset `after`."""
         offset = int(after or 0)
-        try:
-            stream = (self.path / LOG).open("rb")
-        except FileNotFoundError:
-            return
+        path = self.path / LOG
+        with as_damaged(path):
+            try:
+                stream = path.open("rb")
+            except FileNotFoundError:
+                return
         with stream:
             stream.seek(offset)
             for line in stream:
@@ -156,27 +172,7 @@ class JobFolder:
         (self.path / STOP).unlink(missing_ok=True)
 
     def _created_at(self) -> str:
-        from cloudft.store import iso_time
-
         return iso_time((self.path / JOB).stat().st_mtime)
-
-    def _json(self, name: str) -> dict[str, Any] | None:
-        path = self.path / name
-        try:
-            value: dict[str, Any] = json.loads(path.read_bytes())
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError) as error:
-            raise DamagedJob(
-                f"job {self.path.name} is damaged: {name} can't be read ({error})",
-                file=str(path),
-                fix=f"look at it, or remove the folder {self.path}.",
-            ) from error
-        return value
-
-
-def _details(state: dict[str, Any]) -> StatusDetails:
-    return StatusDetails(**{snake(k): v for k, v in state.get("statusDetails", {}).items()})
 
 
 def _broken_off(details: StatusDetails, status: str) -> StatusDetails:

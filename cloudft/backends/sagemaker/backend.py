@@ -16,6 +16,7 @@ import orjson
 
 from cloudft import artifacts as layout
 from cloudft import catalogue, cost
+from cloudft.backends import found
 from cloudft.backends.base import (
     Backend,
     Finds,
@@ -53,6 +54,7 @@ from cloudft.errors import (
 )
 from cloudft.spec.load import LoadedJob
 from cloudft.spec.portable import portable
+from cloudft.store import Store
 from cloudft.types import (
     Estimate,
     Finding,
@@ -63,6 +65,7 @@ from cloudft.types import (
     Plan,
     Unpriced,
     Volume,
+    is_job_id,
     to_json,
 )
 
@@ -151,7 +154,7 @@ class SageMakerBackend(AskedHere, OnAws, Backend, Finds, Quotes, Resumes, Invent
                 "place": request.place_of(staged.job),
                 "calls": request.calls(asked),
                 "job": {"id": job_id, **request.trainer_request(asked)},
-                "home": {**asked.trainer, "id": job_id},
+                "home": request.home(asked, job_id),
                 "sha256": {file.role: file.sha256 for file in asked.weights},
                 "usdPerHour": request.usd_per_hour(staged.job),
             },
@@ -222,7 +225,7 @@ class SageMakerBackend(AskedHere, OnAws, Backend, Finds, Quotes, Resumes, Invent
         """The job's training jobs, oldest first. Raises JobNotFound when there is none."""
         name = request.training_name(job_id)
         first = self._find(name)
-        if first is None or request.JOB_MARK not in first.get("HyperParameters", {}):
+        if first is None or not _is_ours(first):
             raise not_there(f"SageMaker has no job {job_id} of cloudft's")
         found = [first]
         while (more := self._find(f"{name}-r{len(found)}")) is not None:
@@ -265,22 +268,25 @@ class SageMakerBackend(AskedHere, OnAws, Backend, Finds, Quotes, Resumes, Invent
                 break
         return found
 
-    def strangers(self, known: Collection[str]) -> Iterator[Stranger]:
+    def strangers(self, known: Collection[str]) -> Iterator[Stranger | DamagedJob]:
         """Jobs whose description says that cloudft made them; their plan lies in S3."""
         names = {request.training_name(job_id) for job_id in known}
-        for summary in inventory.summaries(self.aws):
-            name = summary["TrainingJobName"]
-            matched = request.NAMES.fullmatch(name)
-            if name in names or matched is None or matched["number"]:
-                continue
-            answer = self._find(name)
-            if answer is None or request.JOB_MARK not in answer.get("HyperParameters", {}):
-                continue
-            try:
-                plan = output.plan_of(self.aws, answer)
-            except AwsRefused:
-                continue
-            yield Stranger(plan, name, str(states.iso(answer["CreationTime"])))
+        there = (summary["TrainingJobName"] for summary in inventory.summaries(self.aws))
+        matched = ((name, request.NAMES.fullmatch(name)) for name in there)
+        wanted = (
+            (name, name)
+            for name, found_in in matched
+            if name not in names and found_in is not None and not found_in["number"]
+        )
+        yield from found.each(wanted, self._stranger)
+
+    def _stranger(self, name: str, _: str) -> Stranger | None:
+        answer = self._find(name)
+        if answer is None or not _is_ours(answer):
+            return None
+        plan = output.plan_of(self.aws, answer)
+        created = str(states.iso(answer["CreationTime"]))
+        return plan.stranger(name, created, self.here("sagemaker"))
 
     def metrics(self, job_id: str) -> Iterator[Metric]:
         """The points that the trainer wrote into the log; of an old log, those of the artifacts."""
@@ -322,13 +328,22 @@ class SageMakerBackend(AskedHere, OnAws, Backend, Finds, Quotes, Resumes, Invent
                 f"{job_id} is Completed: there is nothing to resume",
                 fix="submit another job with more epochs.",
             )
-        plan = output.plan_of(self.aws, attempts[0])
-        again = request.resumed(plan["request"]["calls"][-1]["parameters"], len(attempts))
+        again = request.resumed(self._first_request(attempts[0]), len(attempts))
         what = f"the job {job_id} can't be resumed"
         try:
             self.aws.call(what, "sagemaker", request.CREATE, **again)
         except AwsConflict:  # another resume beside this has made it
             return
+
+    def _first_request(self, answer: Described) -> Mapping[str, Any]:
+        """What made the job: as this machine sent it, else as SageMaker describes it.
+
+        Never by the plan in S3: a role, an image and a command are in it.
+        """
+        record = Store(self.home.jobs).known(_id(answer))
+        calls = record.request.get("calls") if record else None
+        sent: Mapping[str, Any] = calls[-1]["parameters"] if calls else {}
+        return sent or request.described(answer, record.tags if record else {})
 
     def artifacts(self, job_id: str, to: Path) -> Path:
         """Copy what the job left to `to`, which must not exist."""
@@ -357,6 +372,13 @@ def _image(job: LoadedJob) -> str:
     if not images.sdk_is_here() or region is None or instance is None:
         return NO_IMAGE  # preflight refuses it
     return images.stock(region, instance, spec.pytorch_version)
+
+
+def _is_ours(answer: Described) -> bool:
+    """True of a job that carries the id that its name follows from."""
+    job_id = (answer.get("HyperParameters") or {}).get(request.JOB_MARK, "")
+    name = request.NAMES.fullmatch(answer["TrainingJobName"])
+    return is_job_id(job_id) and name is not None and request.training_name(job_id) == name["base"]
 
 
 def _id(answer: Described) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
+from typing import Any
 
 from cloudft import catalogue
 from cloudft.catalogue import Instance, Model, Source
 from cloudft.catalogue.instances import GIB
+from cloudft.documents import decode
+from cloudft.errors import BadDocument
 from cloudft.spec.load import LoadedJob
 
 BYTES_A_PARAMETER = {"lora": 2.2, "qlora": 0.9, "full": 16.0}
@@ -41,9 +43,10 @@ def parameters(model: Model) -> int | None:
 
 
 def _is_float32(folder: Path) -> bool:
+    path = folder / "config.json"
     try:
-        config = json.loads((folder / "config.json").read_bytes())
-    except (OSError, ValueError):
+        config = decode(path.read_bytes(), dict[str, Any], file=path)
+    except (OSError, BadDocument):
         return False
     return bool((config.get("dtype") or config.get("torch_dtype")) == "float32")
 

@@ -6,14 +6,13 @@ resumed, or whose spot machine was replaced, has several, one after the other.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from cloudft.aws.client import Aws
-from cloudft.backends.sagemaker.states import snake
-from cloudft.errors import AwsDenied, AwsNotFound
+from cloudft.backends import trainer_documents as documents
+from cloudft.errors import AwsDenied, AwsNotFound, BadDocument
 from cloudft.types import LogLine, Metric
 
 GROUP = "/aws/sagemaker/TrainingJobs"
@@ -99,7 +98,7 @@ def _page(aws: Aws, stream: str, **how: Any) -> Mapping[str, Any]:
     return aws.call(what, "logs", "get_log_events", logGroupName=GROUP, logStreamName=stream, **how)
 
 
-def newest_state(aws: Aws, name: str) -> Mapping[str, Any] | None:
+def newest_state(aws: Aws, name: str) -> documents.State | None:
     """The trainer's last word; None before there is one, or where the log may not be read."""
     try:
         there = streams(aws, [name])
@@ -109,30 +108,32 @@ def newest_state(aws: Aws, name: str) -> Mapping[str, Any] | None:
     except (AwsNotFound, AwsDenied):
         return None
     for event in reversed(answer["events"]):
-        found = marked(event["message"], "state")
-        if found is not None:
-            return found
+        content = marked(event["message"], "state")
+        if content is not None:
+            try:
+                return documents.state(content, name)
+            except BadDocument:  # a line that was cut, or that is not the trainer's
+                continue
     return None
 
 
-def marked(text: str, kind: str) -> dict[str, Any] | None:
-    """The value of a line for us; None for another line, or one that was cut."""
+def marked(text: str, kind: str) -> str | None:
+    """The JSON of a line for us; None for another line."""
     _, mark, content = text.partition(f"{MARK}{kind} ")
-    try:
-        value: dict[str, Any] | None = json.loads(content) if mark else None
-    except ValueError:
-        return None
-    return value
+    return content if mark else None
 
 
 def metrics(aws: Aws, names: Sequence[str]) -> list[Metric]:
     """The curve, by step. A point that comes again, from a checkpoint, replaces what followed."""
     curves: dict[str, dict[int, Metric]] = {"train": {}, "validation": {}}
     for event in events(aws, names):
-        row = marked(event.text, "metric")
-        if row is None:
+        content = marked(event.text, "metric")
+        if content is None:
             continue
-        point = Metric(**{snake(key): value for key, value in row.items()})
+        try:
+            point = documents.metric(content, "the log")
+        except BadDocument:  # a line that was cut, or that is not the trainer's
+            continue
         curve = curves[point.split]
         for step in [step for step in curve if step >= point.step]:
             del curve[step]

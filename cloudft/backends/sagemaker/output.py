@@ -8,32 +8,46 @@ import io
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import orjson
 
 from cloudft import artifacts as layout
 from cloudft.archives import BadArchive, unpack_tar_gz
 from cloudft.aws.client import Aws
 from cloudft.aws.s3 import ObjectStream, parse
+from cloudft.backends import found
 from cloudft.backends.sagemaker import request
-from cloudft.errors import AwsRefused, DamagedJob
+from cloudft.documents import convert
+from cloudft.errors import AwsRefused, BadDocument, DamagedJob
 from cloudft.files import as_store_error, sync_folder, write_whole
 from cloudft.home import Home
+from cloudft.store import RECORD, Store
 
 ARTIFACTS, DATA, JOB = "artifacts", "data", "job.json"
 STAGED_NAME = 32
 """Characters of a manifest's digest that name its folder of staged data."""
 
 
-def plan_of(aws: Aws, answer: Mapping[str, Any]) -> dict[str, Any]:
-    """The job's plan, from beside its output. Raises AwsRefused."""
+def plan_of(aws: Aws, answer: Mapping[str, Any]) -> found.Found:
+    """The job's plan, from beside its output, as far as it is taken.
+
+    Raises AwsRefused, AwsUnreachable, DamagedJob.
+    """
     bucket, key = parse(answer["OutputDataConfig"]["S3OutputPath"])
     name = f"s3://{bucket}/{key.removesuffix('output/')}{request.PLAN}"
-    plan: dict[str, Any] = orjson.loads(ObjectStream(name, aws.client("s3")).read())
-    return plan
+    given = answer["HyperParameters"]
+    job = given[request.JOB_MARK]
+    with io.BufferedReader(ObjectStream(name, aws.client("s3"))) as stream:
+        content = stream.read(found.LARGEST + 1)
+    if len(content) > found.LARGEST:
+        error = BadDocument(f"it has more than {found.LARGEST} bytes", file=name)
+        raise found.unusable(job, error)
+    marks = found.Marks(job, given.get(request.TOKEN_MARK), given.get(request.PLAN_MARK))
+    return found.read(content, name, "sagemaker", marks)
 
 
 def bring(aws: Aws, answer: Mapping[str, Any], home: Home, job_id: str) -> Path:
@@ -46,7 +60,7 @@ def bring(aws: Aws, answer: Mapping[str, Any], home: Home, job_id: str) -> Path:
         return folder
     with as_store_error(f"the artifacts of {job_id} can't be kept", folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        _furnish(aws, plan_of(aws, answer), home, folder.parent)
+        _furnish(aws, answer, home, job_id)
         temporary = Path(tempfile.mkdtemp(prefix=".artifacts-", dir=folder.parent))
         try:
             _unpack(aws, answer["ModelArtifacts"]["S3ModelArtifacts"], temporary)
@@ -76,41 +90,65 @@ def _unpack(aws: Aws, uri: str, folder: Path) -> None:
         unpack_tar_gz(stream, folder)
 
 
-def _furnish(aws: Aws, plan: Mapping[str, Any], home: Home, folder: Path) -> None:
+class _File(msgspec.Struct):
+    path: Annotated[str, msgspec.Meta(pattern=r"\Adata/[A-Za-z0-9_][A-Za-z0-9._-]*\Z")]
+
+
+class _Home(msgspec.Struct):
+    data: dict[str, _File]
+
+
+def _furnish(aws: Aws, answer: Mapping[str, Any], home: Home, job_id: str) -> None:
     """The folder as a local job's: its request, and the data that can be had here."""
-    wanted = dict(plan["request"]["home"])
+    folder = home.jobs / job_id
+    wanted, sha256 = _asked(aws, answer, home, job_id)
+    files = convert(wanted, _Home, file=folder / RECORD).data
     (folder / DATA).mkdir(exist_ok=True)
     kept = {}
-    for role, file in wanted["data"].items():
-        path = folder / file["path"]
-        if path.is_file() or _from_here(plan, home, path) or _from_s3(aws, plan, role, path):
-            kept[role] = file
-    content = orjson.dumps(wanted | {"data": kept}, option=orjson.OPT_INDENT_2)
+    for role, file in files.items():
+        path = folder / file.path
+        staged = home.staged / sha256[:STAGED_NAME] / path.name
+        if path.is_file() or _from_here(staged, path) or _from_s3(aws, answer, role, path):
+            kept[role] = wanted["data"][role]
+    content = orjson.dumps({**wanted, "data": kept}, option=orjson.OPT_INDENT_2)
     write_whole(folder / JOB, content)
 
 
-def _from_here(plan: Mapping[str, Any], home: Home, path: Path) -> bool:
-    staged = home.staged / str(plan["manifest"]["sha256"])[:STAGED_NAME] / path.name
+def _asked(
+    aws: Aws, answer: Mapping[str, Any], home: Home, job_id: str
+) -> tuple[Mapping[str, Any], str]:
+    """What the trainer was asked, and the manifest's digest, by this machine's record.
+
+    Without a record, by the plan in S3.
+    """
+    record = Store(home.jobs).known(job_id)
+    if record is not None and "home" in record.request:
+        return record.request["home"], str(record.manifest["sha256"])
+    plan = plan_of(aws, answer)
+    if plan.home is None:
+        raise _damaged(answer, "its plan does not say what was trained")
+    return plan.home, plan.manifest.sha256
+
+
+def _from_here(staged: Path, path: Path) -> bool:
     if not staged.is_file():
         return False
     shutil.copyfile(staged, path)
     return True
 
 
-def _from_s3(aws: Aws, plan: Mapping[str, Any], role: str, path: Path) -> bool:
-    """A file that went to S3 with the job."""
-    for uri in _sent(plan, role):
+def _from_s3(aws: Aws, answer: Mapping[str, Any], role: str, path: Path) -> bool:
+    """A file that went to S3 with the job, from the channel of its role."""
+    for channel in answer.get("InputDataConfig") or ():
+        uri = channel["DataSource"].get("S3DataSource", {}).get("S3Uri", "")
+        if channel["ChannelName"] != role or not uri:
+            continue
         try:
-            with ObjectStream(uri, aws.client("s3")) as source, path.open("wb") as file:
+            name = f"{uri.rstrip('/')}/{path.name}"
+            with ObjectStream(name, aws.client("s3")) as source, path.open("wb") as file:
                 shutil.copyfileobj(source, file, 1 << 20)
         except AwsRefused:  # gc has removed it
             path.unlink(missing_ok=True)
             continue
         return True
     return False
-
-
-def _sent(plan: Mapping[str, Any], role: str) -> Iterator[str]:
-    for call in plan["request"]["calls"]:
-        if call.get("file") == role:
-            yield f"s3://{call['parameters']['Bucket']}/{call['parameters']['Key']}"

@@ -11,13 +11,16 @@ from typing import Any
 
 import orjson
 
+from cloudft.aws.shapes import service_model
 from cloudft.aws.tags import marked
+from cloudft.backends import found
 from cloudft.backends.base import StagedJob
 from cloudft.backends.sagemaker import instances, source
 from cloudft.backends.sagemaker.logs import MARK
 from cloudft.backends.sagemaker.weights import WeightFile
 from cloudft.spec.load import LoadedJob
-from cloudft.types import DataFile, job_id
+from cloudft.spec.portable import portable
+from cloudft.types import DataFile, job_id, to_json
 
 CREATE = "create_training_job"
 PLAN = "plan.json"
@@ -25,8 +28,9 @@ ROOT = "/opt/ml"
 """Of SageMaker's containers."""
 ROLES = ("train", "validation")
 """What goes to SageMaker. Test data stays here."""
-JOB_MARK, TOKEN_MARK = "cloudft-job", "cloudft-token"
-"""Among the job's HyperParameters, which every description tells: whose job, its whole token."""
+JOB_MARK, TOKEN_MARK, PLAN_MARK = "cloudft-job", "cloudft-token", "cloudft-plan"
+"""Among the job's HyperParameters, which every description tells: whose job, its whole token, and
+the digest of its plan."""
 NAME_MAX, ROOM = 63, 4
 """Of a TrainingJobName, and what a resumed job's `-r12` takes of it."""
 NAMES = re.compile(r"(?P<base>.+-[0-9a-f]{8})(?:-r(?P<number>[0-9]{1,2}))?")
@@ -141,7 +145,32 @@ def token(asked: Asked) -> str:
 def create(asked: Asked) -> dict[str, Any]:
     """The parameters of CreateTrainingJob."""
     name = token(asked)
-    return _create(asked, job_id(asked.job.spec.name, name), name)
+    made = _create(asked, job_id(asked.job.spec.name, name), name)
+    mark = {PLAN_MARK: _plan_digest(asked, name)}  # not of the token: older builds had none
+    return made | {"HyperParameters": made["HyperParameters"] | mark}
+
+
+def home(asked: Asked, job_id: str) -> dict[str, Any]:
+    """job.json for this machine, once the artifacts are here."""
+    return {**asked.trainer, "id": job_id}
+
+
+def _plan_digest(asked: Asked, token: str) -> str:
+    """The plan's digest, which the job carries among its hyperparameters."""
+    name = asked.job.spec.name
+    return found.digest(
+        {
+            "backend": "sagemaker",
+            "name": name,
+            "token": token,
+            "request": {
+                "hyperParameters": dict(asked.trainer["hyperParameters"]),
+                "home": home(asked, job_id(name, token)),
+            },
+            "manifest": to_json(asked.staged.manifest),
+            "spec": portable(asked.job),
+        }
+    )
 
 
 def _create(asked: Asked, name: str, token: str) -> dict[str, Any]:
@@ -284,6 +313,18 @@ def _settings(job: LoadedJob) -> dict[str, str]:
 def resumed(first: Mapping[str, Any], number: int) -> dict[str, Any]:
     """The request of a job that goes on from the checkpoints of an earlier one."""
     return {**first, "TrainingJobName": f"{first['TrainingJobName']}-r{number}"}
+
+
+def described(answer: Mapping[str, Any], tags: Mapping[str, str]) -> dict[str, Any]:
+    """The request that made a job, from what DescribeTrainingJob tells of it, with these tags.
+
+    Both have the same members (botocore 1.44.5), but for the tags, which no description has.
+    """
+    members = service_model("sagemaker").operation_model("CreateTrainingJob").input_shape.members
+    marks = answer["HyperParameters"]
+    ours = marked(tags, marks[JOB_MARK], marks[TOKEN_MARK])
+    made = {name: answer[name] for name in members if answer.get(name) is not None}
+    return made | {"Tags": [{"Key": key, "Value": value} for key, value in ours.items()]}
 
 
 def paths(asked: Asked) -> dict[str, Path]:

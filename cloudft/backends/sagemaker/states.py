@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from cloudft.backends.trainer_documents import State
 from cloudft.store import iso_time
-from cloudft.types import DetailStatus, JobState, Progress, Status, StatusDetails
+from cloudft.types import DetailStatus, JobState, Status, StatusDetails
 
 STATES: Mapping[str, Status] = {
     "InProgress": "InProgress",
@@ -48,14 +48,9 @@ def iso(moment: datetime | None) -> str | None:
     return None if moment is None else iso_time(moment.timestamp())
 
 
-def snake(name: str) -> str:
-    """`secondsLeft` -> `seconds_left`."""
-    return re.sub(r"[A-Z]", lambda match: "_" + match[0].lower(), name)
-
-
 def state(
     answer: Mapping[str, Any],
-    told: Mapping[str, Any] | None = None,
+    told: State | None = None,
     artifacts: str | None = None,
     *,
     attempts: int = 1,
@@ -63,10 +58,9 @@ def state(
 ) -> JobState:
     """A job as DescribeTrainingJob tells it; `told` is the trainer's own last word in the log."""
     status, second = STATES[answer["TrainingJobStatus"]], answer.get("SecondaryStatus", "Starting")
-    progress = (told or {}).get("progress")
     billed = answer.get("BillableTimeInSeconds")
     summary = {
-        **((told or {}).get("summary") or {}),
+        **(told.summary if told else {}),
         "arn": answer["TrainingJobArn"],
         "activity": ACTIVITIES[second],
         "attempts": attempts,
@@ -83,7 +77,7 @@ def state(
         else None,
         failure_message=_why(answer, status, second),
         artifacts=artifacts,
-        progress=Progress(**{snake(k): v for k, v in progress.items()}) if progress else None,
+        progress=told.progress.of_types() if told and told.progress else None,
         summary={name: value for name, value in summary.items() if value is not None},
     )
 
@@ -96,13 +90,11 @@ def _why(answer: Mapping[str, Any], status: str, second: str) -> str | None:
     return None
 
 
-def _details(status: str, second: str, told: Mapping[str, Any] | None) -> StatusDetails:
+def _details(status: str, second: str, told: State | None) -> StatusDetails:
     """The trainer's phases; a phase that was at work when the job ended has ended as it did."""
     if status == "Completed":
         return StatusDetails("Completed", "Completed", "Completed")
-    given: dict[str, Any] = {
-        snake(name): word for name, word in ((told or {}).get("statusDetails") or {}).items()
-    }
+    given: dict[str, Any] = vars(told.status_details.of_types()) if told else {}
     if not given and second == "Training":
         given = {"validation_details": "InProgress"}
     end = ENDS.get(status)

@@ -7,10 +7,9 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import orjson
-
-from cloudft.aws.tags import JOB, TOKEN
+from cloudft.aws.tags import JOB, PLAN, TOKEN
 from cloudft.backends import backend as backend_by_name
+from cloudft.backends import found
 from cloudft.backends.base import (
     Answer,
     Asks,
@@ -27,12 +26,15 @@ from cloudft.backends.base import (
 from cloudft.backends.bedrock import output, stack
 from cloudft.backends.bedrock import states as bedrock_states
 from cloudft.backends.bedrock.imports import convert, preflight, request, rules, serve, states
-from cloudft.backends.bedrock.request import NAMES, PLAN, place_of
+from cloudft.backends.bedrock.request import PLAN as PLAN_FILE
+from cloudft.backends.bedrock.request import place_of
 from cloudft.backends.on_aws import OnAws, not_there, plan_bytes
 from cloudft.catalogue import import_rules
 from cloudft.errors import (
     AwsConflict,
     AwsNotFound,
+    BadDocument,
+    DamagedJob,
     JobNotFound,
     JobStateConflict,
     UsageError,
@@ -40,6 +42,7 @@ from cloudft.errors import (
 from cloudft.files import as_store_error
 from cloudft.spec.load import LoadedJob, load_spec
 from cloudft.spec.portable import portable
+from cloudft.store import Store
 from cloudft.types import (
     DataFile,
     Estimate,
@@ -50,6 +53,7 @@ from cloudft.types import (
     Metric,
     Plan,
     Volume,
+    is_job_id,
 )
 
 BLOCK = 1024 * 1024
@@ -199,27 +203,32 @@ class ImportBackend(OnAws, Backend, Imports, Finds, Generates, Opens):
             fix = "import it once more: cloudft import JOB"
             raise JobStateConflict(message, fix=fix) from error
 
-    def strangers(self, known: Collection[str]) -> Iterator[Stranger]:
+    def strangers(self, known: Collection[str]) -> Iterator[Stranger | DamagedJob]:
         """Imports whose tag says that cloudft made them; their plan lies in S3."""
         what, key = "the imports can't be listed", "modelImportJobSummaries"
-        for summary in self.aws.pages(what, "bedrock", "list_model_import_jobs", key):
-            name, arn = summary["jobName"], summary["jobArn"]
-            if name in known or not NAMES.fullmatch(name) or self._tags(arn).get(JOB) != name:
-                continue
-            plan = self._plan_of(self._get(arn))
-            if plan is not None:
-                created = str(bedrock_states.iso(summary["creationTime"]))
-                yield Stranger(plan, arn, created)
+        named = (
+            (summary["jobName"], summary["jobArn"])
+            for summary in self.aws.pages(what, "bedrock", "list_model_import_jobs", key)
+            if summary["jobName"] not in known and is_job_id(summary["jobName"])
+        )
+        yield from found.each(named, self._stranger)
 
-    def _plan_of(self, answer: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    def _stranger(self, name: str, arn: str) -> Stranger | None:
+        tags = self._tags(arn)
+        if tags.get(JOB) != name:
+            return None
+        answer = self._get(arn)
         uri = answer["modelDataSource"]["s3DataSource"]["s3Uri"]
         bucket, _, prefix = uri.removeprefix("s3://").partition("/")
-        key = f"{prefix.partition(request.MODELS)[0]}jobs/{answer['jobName']}/{PLAN}"
+        key = f"{prefix.partition(request.MODELS)[0]}jobs/{name}/{PLAN_FILE}"
+        marks = found.Marks(name, tags.get(TOKEN), tags.get(PLAN))
         try:
-            plan: Mapping[str, Any] = orjson.loads(output.read(self.aws, {"Bucket": bucket}, key))
-        except AwsNotFound:
-            return None
-        return plan
+            content = output.read(self.aws, {"Bucket": bucket}, key, found.LARGEST)
+        except BadDocument as error:
+            raise found.unusable(name, error) from error
+        plan = found.read(content, f"s3://{bucket}/{key}", self.name, marks)
+        created = str(bedrock_states.iso(answer["creationTime"]))
+        return plan.stranger(arn, created, self.here("bedrock"))
 
     def metrics(self, job_id: str) -> Iterator[Metric]:
         """None: nothing is trained."""
@@ -266,9 +275,7 @@ class ImportBackend(OnAws, Backend, Imports, Finds, Generates, Opens):
         return local.open_base(job)
 
     def _job(self, name: str) -> LoadedJob:
-        path = self.home.jobs / name / "record.json"
-        with as_store_error(f"the record of {name} can't be read", path):
-            return load_spec(orjson.loads(path.read_bytes())["spec"])
+        return load_spec(Store(self.home.jobs).get(name).spec)
 
 
 def _file(path: Path) -> DataFile:

@@ -9,11 +9,13 @@ from typing import Any
 
 import orjson
 
-from cloudft.aws.tags import marked
+from cloudft.aws.tags import PLAN, marked
+from cloudft.backends import found
 from cloudft.backends.base import StagedJob
 from cloudft.backends.bedrock import request
 from cloudft.spec.load import LoadedJob
-from cloudft.types import DataFile, job_id
+from cloudft.spec.portable import portable
+from cloudft.types import DataFile, job_id, to_json
 
 CREATE = "create_model_import_job"
 MODELS = "imports/"
@@ -64,7 +66,24 @@ def create(merged: MergedJob) -> dict[str, Any]:
     Botocore makes no token for this call (it has no idempotency trait): this one is ours.
     """
     name = token(merged)
-    return _create(merged, job_id(merged.job.spec.name, name), name)
+    made = _create(merged, job_id(merged.job.spec.name, name), name)
+    for tags in ("jobTags", "importedModelTags"):  # not of the token: older builds had no such tag
+        made[tags] = [*made[tags], {"key": PLAN, "value": _plan_digest(merged, name)}]
+    return made
+
+
+def _plan_digest(merged: MergedJob, token: str) -> str:
+    """The plan's digest, which the import carries as a tag."""
+    return found.digest(
+        {
+            "backend": "import",
+            "name": merged.job.spec.name,
+            "token": token,
+            "request": {"hyperParameters": dict(merged.job.spec.hyperparameters)},
+            "manifest": to_json(merged.manifest),
+            "spec": portable(merged.job),
+        }
+    )
 
 
 def _create(merged: MergedJob, name: str, client_token: str) -> dict[str, Any]:

@@ -1,0 +1,172 @@
+"""The files that the trainer writes into a job's folder, as cloudft reads them.
+
+The trainer writes them with Python's json, so a number may be NaN or Infinity. Keys that are not
+named here belong to other versions and are ignored.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from cloudft.documents import Count, FileName, Sha256, check_time, convert, parse_python
+from cloudft.errors import BadDocument
+from cloudft.types import DetailStatus, Metric, Progress, Split, StatusDetails
+
+
+class Details(msgspec.Struct, rename="camel"):
+    """`statusDetails` of state.json."""
+
+    validation_details: DetailStatus = "NotStarted"
+    data_processing_details: DetailStatus = "NotStarted"
+    training_details: DetailStatus = "NotStarted"
+
+    def of_types(self) -> StatusDetails:
+        """The same as a value of types.py."""
+        return StatusDetails(**msgspec.structs.asdict(self))
+
+
+class ProgressDocument(msgspec.Struct, rename="camel"):
+    """`progress` of state.json."""
+
+    step: Count
+    total_steps: Count
+    epoch: Count
+    loss: float | None
+    tokens_per_second: float | None
+    seconds_left: float | None
+    activity: str
+
+    def of_types(self) -> Progress:
+        """The same as a value of types.py."""
+        return Progress(**msgspec.structs.asdict(self))
+
+
+class Validation(msgspec.Struct, rename="camel"):
+    """The validation loss of one model."""
+
+    validation_loss: float
+    perplexity: float
+
+
+class Summary(msgspec.Struct, rename="camel"):
+    """What commands rely on of `summary`, which is kept whole."""
+
+    base: Validation | None = None
+    tuned: Validation | None = None
+    model: str | None = None
+    method: str | None = None
+    device: str | None = None
+    dtype: str | None = None
+
+
+class State(msgspec.Struct, rename="camel"):
+    """state.json."""
+
+    status_details: Details = msgspec.field(default_factory=Details)
+    progress: ProgressDocument | None = None
+    summary: dict[str, Any] = {}
+    updated_at: str | None = None
+
+
+class Ending(msgspec.Struct, rename="camel"):
+    """ended.json."""
+
+    status: Literal["Completed", "Failed", "Stopped"]
+    failure_message: str | None = None
+    ended_at: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a time that is none."""
+        check_time(self.ended_at, "endedAt", file="ended.json")
+
+
+class _Lora(msgspec.Struct):
+    r: Annotated[int, msgspec.Meta(ge=1)]
+    alpha: float
+    dropout: float
+    target_modules: str | list[str]
+
+
+class _Stopping(msgspec.Struct):
+    patience: Count
+    threshold: float
+
+
+class Settings(msgspec.Struct, rename="camel"):
+    """job.json (local/request.py), but for what belongs to one machine."""
+
+    version: Literal[1]
+    name: str
+    attempt: Count
+    customization_type: str
+    format: str
+    method: Literal["lora", "qlora", "full"]
+    lora: _Lora
+    hyper_parameters: dict[str, int | float]
+    seed: Count
+    early_stopping: _Stopping | None = None
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    max_length: Count | None = None
+    micro_batch_size: Count | None = None
+    eval_steps: Count | None = None
+    max_truncated_share: float = 0.05
+
+
+class _Data(msgspec.Struct):
+    path: str
+    sha256: Sha256 | None = None
+    records: Count = 0
+
+
+class _Model(msgspec.Struct):
+    name: str
+    weights: list[dict[str, str]] = []
+
+
+class Request(Settings, rename="camel", kw_only=True):
+    """job.json, whole."""
+
+    id: FileName
+    base_model: str
+    model: _Model
+    data: dict[str, _Data]
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    processes: Count | Literal["auto"] = 1
+    fsdp: bool | Literal["auto"] = "auto"
+
+
+class _Point(msgspec.Struct, rename="camel"):
+    step: Count
+    epoch: Count
+    split: Split
+    loss: float
+    perplexity: float
+    learning_rate: float | None
+    tokens_per_second: float | None
+    timestamp: str
+
+
+def state(content: bytes | str, file: str | Path) -> State:
+    """Return state.json. Raise BadDocument."""
+    value = parse_python(content, file=file)
+    found = convert(value, State, file=file)
+    convert(value, _Used, file=file)
+    check_time(found.updated_at, "updatedAt", file=file)
+    return found
+
+
+class _Used(msgspec.Struct):
+    summary: Summary = msgspec.field(default_factory=Summary)
+
+
+def metric(line: bytes | str, file: str | Path, number: int | None = None) -> Metric:
+    """Return one line of metrics.jsonl. Raise BadDocument with its number."""
+    try:
+        point = convert(parse_python(line, file=file), _Point, file=file)
+    except BadDocument as error:
+        error.line = number
+        raise
+    return Metric(**msgspec.structs.asdict(point))
