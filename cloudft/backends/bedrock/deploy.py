@@ -275,7 +275,8 @@ def _being_made(wanted: ServingPlan) -> Iterator[None]:
     except (AwsRefused, AwsUnreachable) as error:
         raise type(error)(
             f"{wanted.name} is being made, but {error.message}",
-            fix=f"{error.fix} `cloudft deploy {job}` finds it then, `cloudft undeploy {job}` removes it.",
+            fix=f"{error.fix} `cloudft deploy {job}` finds it then, `cloudft undeploy {job}`"
+            " removes it.",
         ) from error
 
 
