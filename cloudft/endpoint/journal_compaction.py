@@ -47,6 +47,12 @@ class Bucket:
         """Return the object of that key, known or not."""
         return self.objects.setdefault(key, StoredObject())
 
+    def forget_deleted(self, keys: Iterable[str]) -> None:
+        """Keep no record of objects that left nothing."""
+        for key in keys:
+            if self.objects.get(key) == StoredObject():
+                del self.objects[key]
+
 
 class Compaction:
     """Follows the journal's requests in their order. `dead` are the numbers not needed any more."""
@@ -99,6 +105,7 @@ class Compaction:
             bucket.made.append(number)
         for stored in objects:
             self._replace(stored, [])
+        bucket.forget_deleted(key.encode().decode("latin-1") for key in keys)
 
     def _delete_bucket(self, number: int, name: str, bucket: Bucket) -> None:
         if any(stored.copies or stored.earlier for stored in bucket.objects.values()):
@@ -119,14 +126,15 @@ class Compaction:
         elif write.parameters or APPENDS in line.environ or write.method == "POST":
             (stored.current or bucket.made).append(number)  # its tags, say
         elif write.method == "DELETE":
-            self._delete_object(number, stored, bucket)
+            self._delete_object(number, write.key, bucket)
         elif write.source == (write.bucket, write.key):
             stored.current.append(number)
         else:
             self._replace(stored, [number])
             self._follow_copy(number, write)
 
-    def _delete_object(self, number: int, stored: StoredObject, bucket: Bucket) -> None:
+    def _delete_object(self, number: int, key: str, bucket: Bucket) -> None:
+        stored = bucket.object(key)
         known = bool(stored.current)
         if self._replace(stored, []):
             stored.earlier.append(number)
@@ -134,6 +142,7 @@ class Compaction:
             self.dead.add(number)
         else:  # another service of moto may have made it
             bucket.made.append(number)
+        bucket.forget_deleted([key])
 
     def _multipart(self, number: int, line: JournalLine, write: S3Write, bucket: Bucket) -> None:
         query = line.environ.get("QUERY_STRING", "")

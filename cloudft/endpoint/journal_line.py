@@ -25,6 +25,7 @@ KEPT = {"REQUEST_METHOD", "PATH_INFO", "QUERY_STRING", "REQUEST_URI", "RAW_URI",
 """What is kept of a request beside its headers."""
 NOT_KEPT = {"HTTP_IF_MATCH", "HTTP_IF_NONE_MATCH", "HTTP_TRANSFER_ENCODING"}
 """Headers that are not: what the first two compare with may be gone, and the body is whole."""
+BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]*")
 S3_CONTROL = "/v20180820/"
 """How paths of S3's control plane begin: it has the signing name of S3."""
 OF_THE_SIGNATURE = re.compile(r"x-amz-|x-id$|awsaccesskeyid$|signature$|expires$", re.IGNORECASE)
@@ -130,11 +131,11 @@ def s3_write(environ: dict[str, str]) -> S3Write | None:
         bucket, key = host.split(".")[0], path.removeprefix("/")
     else:
         raise ValueError(f"the bucket of a request to {host} is not known")
-    if not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", bucket):
-        raise ValueError(f"{bucket[:80]!r} is no name of a bucket")
-    return S3Write(
-        environ["REQUEST_METHOD"], bucket, key, frozenset(_parameters(environ)), _source(environ)
-    )
+    source = _source(environ)
+    for name in (bucket, source[0] if source else bucket):
+        if not BUCKET.fullmatch(name):  # an access point, say
+            raise ValueError(f"{name[:80]!r} is no name of a bucket")
+    return S3Write(environ["REQUEST_METHOD"], bucket, key, frozenset(_parameters(environ)), source)
 
 
 def _is_path_style(host: str) -> bool:
