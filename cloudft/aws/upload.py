@@ -110,10 +110,10 @@ def _is_there(aws: Aws, wanted: Upload, size: int) -> bool:
 
 def _ends_soon(found: Mapping[str, Any]) -> bool:
     """True when S3 says that a lifecycle rule removes the object soon (header x-amz-expiration)."""
-    told = EXPIRY.search(found.get("Expiration", ""))
-    if told is None:
+    expiry = EXPIRY.search(found.get("Expiration", ""))
+    if expiry is None:
         return False
-    return parsedate_to_datetime(told[1]) < datetime.now(timezone.utc) + LASTS
+    return parsedate_to_datetime(expiry[1]) < datetime.now(timezone.utc) + LASTS
 
 
 def _checksums(path: Path, size: int) -> tuple[str, str]:
