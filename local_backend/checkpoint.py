@@ -157,7 +157,7 @@ def _check_weights(model: Any, file: Path) -> None:
 
 def _check_optimizer(optimizer: torch.optim.Optimizer, file: Path) -> None:
     """Raise ValueError, TypeError or KeyError unless `file` has this optimizer's state."""
-    state = torch.load(file, weights_only=True, mmap=True)
+    state = torch.load(file, weights_only=True, mmap=True, map_location="cpu")  # only mapped
     weights = [weight for group in optimizer.param_groups for weight in group["params"]]
     saved = [number for group in state["param_groups"] for number in group["params"]]
     if len(saved) != len(weights) or not {*state["state"]} <= {*saved}:

@@ -13,6 +13,7 @@
     artifacts/          what a completed job leaves, in Bedrock's layout; there whole or not at all
     ended.json          how it ended. The first ending written is the ending
     earlier/            endings of the attempts before a resume
+    .reserve            room on the disk for an ending; there while a trainer runs
 
 A pid does not prove that a trainer lives (pids come round again); a lock that only living processes
 can hold does.

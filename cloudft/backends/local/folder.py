@@ -30,6 +30,7 @@ CHECKPOINTS = "checkpoints"
 ARTIFACTS = "artifacts"
 ENDED = "ended.json"
 EARLIER = "earlier"
+RESERVE = ".reserve"
 LOG_LINES_TOLD = 5
 FULL_BYTES = 64 * 1024
 """With less room on the disk a trainer can't write how it ended."""
