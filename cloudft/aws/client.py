@@ -79,10 +79,9 @@ def client(service: str, place: Place | None = None, *, attempts: int = 5) -> An
     import boto3
     import botocore.session
     from botocore.config import Config
-    from botocore.exceptions import BotoCoreError
+    from botocore.exceptions import BotoCoreError, ProfileNotFound
 
     place = place or Place()
-    check_profile(place)
     config = Config(
         retries={"mode": "standard", "total_max_attempts": attempts},
         connect_timeout=5,
@@ -101,6 +100,8 @@ def client(service: str, place: Place | None = None, *, attempts: int = 5) -> An
         return session.client(
             service, config=config, endpoint_url=None if own else place.endpoint_url
         )
+    except ProfileNotFound as error:
+        raise _no_such_profile(place) from error
     except BotoCoreError as error:
         fix = "set AWS_REGION and AWS_PROFILE, or `aws configure`."
         raise AwsRefused(str(error), fix=fix) from error
@@ -114,16 +115,22 @@ def check_profile(place: Place) -> None:
     import botocore.session
     from botocore.exceptions import ProfileNotFound
 
-    session = botocore.session.Session(profile=place.profile)
     try:
-        session.get_scoped_config()
+        botocore.session.Session(profile=place.profile).get_scoped_config()
     except ProfileNotFound as error:
-        name, known = session.profile, ", ".join(session.available_profiles[:10])
-        fix = f"take one of {known}, or `aws configure --profile {name}`."
-        raise NoSuchProfile(
-            f"the AWS configuration has no profile {str(name)[:100]!r}",
-            fix=fix if known else f"`aws configure --profile {name}`, or leave it out.",
-        ) from error
+        raise _no_such_profile(place) from error
+
+
+def _no_such_profile(place: Place) -> NoSuchProfile:
+    import botocore.session
+
+    session = botocore.session.Session(profile=place.profile)
+    name, known = str(session.profile)[:100], ", ".join(session.available_profiles[:10])
+    fix = f"take one of {known}, or" if known else "leave it out, or"
+    return NoSuchProfile(
+        f"the AWS configuration has no profile {name!r}",
+        fix=f"{fix} `aws configure --profile {name}`.",
+    )
 
 
 @functools.cache
