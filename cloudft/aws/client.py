@@ -102,7 +102,6 @@ def client(service: str, place: Place | None = None, *, attempts: int = 5) -> An
     from botocore.config import Config
 
     place = place or Place()
-    check_profile(place)
     config = Config(
         retries={"mode": "standard", "total_max_attempts": attempts},
         connect_timeout=5,
@@ -112,7 +111,7 @@ def client(service: str, place: Place | None = None, *, attempts: int = 5) -> An
         auth_scheme_preference=SCHEMES,
     )
     own = f"AWS_ENDPOINT_URL_{service.upper().replace('-', '_')}" in os.environ
-    with _settings_errors():
+    with _settings_errors(place):
         made = session(place).client(
             service, config=config, endpoint_url=None if own else place.endpoint_url
         )
@@ -126,15 +125,15 @@ def session(place: Place) -> Any:
     import botocore.session
 
     region = place.region or os.environ.get("AWS_REGION") or None
-    with _settings_errors():
+    with _settings_errors(place):
         core = botocore.session.get_session()
         core.register_component("data_loader", _models())
         return boto3.Session(botocore_session=core, region_name=region, profile_name=place.profile)
 
 
 @contextlib.contextmanager
-def _settings_errors() -> Iterator[None]:
-    from botocore.exceptions import BotoCoreError
+def _settings_errors(place: Place) -> Iterator[None]:
+    from botocore.exceptions import BotoCoreError, ProfileNotFound
 
     try:
         yield
@@ -143,6 +142,8 @@ def _settings_errors() -> Iterator[None]:
             "write the endpoint as https://HOST, or http://127.0.0.1:PORT; the Region as us-east-1."
         )
         raise AwsRefused(str(error), fix=fix) from error
+    except ProfileNotFound as error:
+        raise _no_such_profile(place) from error
     except BotoCoreError as error:
         fix = "set AWS_REGION and AWS_PROFILE, or `aws configure`."
         raise AwsRefused(str(error), fix=fix) from error
@@ -153,16 +154,22 @@ def check_profile(place: Place) -> None:
     import botocore.session
     from botocore.exceptions import ProfileNotFound
 
-    session = botocore.session.Session(profile=place.profile)
     try:
-        session.get_scoped_config()
+        botocore.session.Session(profile=place.profile).get_scoped_config()
     except ProfileNotFound as error:
-        name, known = session.profile, ", ".join(session.available_profiles[:10])
-        fix = f"take one of {known}, or `aws configure --profile {name}`."
-        raise NoSuchProfile(
-            f"the AWS configuration has no profile {str(name)[:100]!r}",
-            fix=fix if known else f"`aws configure --profile {name}`, or leave it out.",
-        ) from error
+        raise _no_such_profile(place) from error
+
+
+def _no_such_profile(place: Place) -> NoSuchProfile:
+    import botocore.session
+
+    session = botocore.session.Session(profile=place.profile)
+    name, known = str(session.profile)[:100], ", ".join(session.available_profiles[:10])
+    fix = f"take one of {known}, or" if known else "leave it out, or"
+    return NoSuchProfile(
+        f"the AWS configuration has no profile {name!r}",
+        fix=f"{fix} `aws configure --profile {name}`.",
+    )
 
 
 @functools.cache
