@@ -14,6 +14,9 @@ from cloudft.home import Home
 from cloudft.store import Record, Store, utc_now
 
 COUNT = 1000
+FILE = {"name": "train.jsonl", "sha256": "0" * 64, "bytes": 9} | dict.fromkeys(
+    ("records", "characters", "tokens"), 1
+)
 
 
 def fill(store: Store) -> None:
@@ -30,7 +33,7 @@ def fill(store: Store) -> None:
             base_model="smollm2-135m",
             hyper_parameters={"epochCount": 1},
             request={"hyperParameters": {"epochCount": 1}, "pad": "x" * 2000},
-            manifest={"files": {"train": {"records": 1}}, "sha256": "0" * 64},
+            manifest={"files": {"train": FILE}, "sha256": "0" * 64},
             estimate={"usd": {"training": 0.0}},
             tags={},
             spec={},

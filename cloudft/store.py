@@ -28,7 +28,7 @@ from typing import Any, TypeVar
 import msgspec
 import orjson
 
-from cloudft.documents import FileName, check_time, decode
+from cloudft.documents import Count, FileName, check_time, decode
 from cloudft.errors import BadDocument, DamagedJob, JobNotFound, JobStateConflict, UsageError
 from cloudft.files import (
     LEFT_BEHIND_S,
@@ -216,13 +216,23 @@ def _wait_for_lock(path: Path) -> int:
 
 
 class _File(msgspec.Struct):
-    name: FileName | None = None
-    records: int = 0
+    name: FileName
+    sha256: str
+    records: Count
+    tokens: Count
+
+
+class _Source(msgspec.Struct):
+    role: str
+    path: str
+    records: Count
+    shape: str
 
 
 class _Manifest(msgspec.Struct):
     sha256: str
     files: dict[str, _File]
+    sources: list[_Source] = []
 
 
 class _Usd(msgspec.Struct, rename="camel"):

@@ -19,6 +19,8 @@ from cloudft.store import as_damaged
 
 FOLDER = "evaluations"
 VERSION = 1
+LANGUAGE = "language-modelling"
+"""The task whose records have no answers."""
 
 
 def keep(job_folder: Path, value: Mapping[str, Any]) -> Path:
@@ -159,3 +161,6 @@ class _Evaluation(msgspec.Struct):
         missing = ({self.metric} | set(self.base)) - (set(self.tuned) & set(self.delta))
         if missing:
             raise ValueError(f"there are no figures for {min(missing)[:40]}")
+        sides = (side for record in self.records for side in (record.base, record.tuned))
+        if self.task != LANGUAGE and any(side.text is None for side in sides):
+            raise ValueError("a record lacks an answer's text")

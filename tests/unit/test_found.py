@@ -23,7 +23,7 @@ from cloudft.backends.bedrock import preflight
 from cloudft.backends.bedrock.backend import BedrockBackend
 from cloudft.backends.sagemaker import request
 from cloudft.backends.sagemaker.backend import SageMakerBackend
-from cloudft.errors import DamagedJob
+from cloudft.errors import AwsDenied, AwsNotFound, CredentialsExpired, DamagedJob
 from cloudft.evaluate.held_out import spec_of, staged_file
 from cloudft.home import Home
 from cloudft.spec.load import load_job
@@ -255,3 +255,20 @@ def test_a_job_of_another_machine_is_resumed_as_sagemaker_describes_it(
     assert told["RoleArn"] == ROLE
     for name in ("HyperParameters", "Tags", "OutputDataConfig", "CheckpointConfig"):
         assert told[name] == sent[name]
+
+
+def test_a_job_that_may_not_be_looked_at_is_one_line_and_an_expired_login_ends_the_list() -> None:
+    def take(name: str, there: str) -> None:
+        if name == "expired":
+            raise CredentialsExpired("log in")
+        if name == "denied":
+            raise AwsDenied("s3://theirs can't be read", fix="ask for it.")
+        if name == "gone":
+            raise AwsNotFound("no plan")
+
+    names = [(name, f"arn:{name}") for name in ("foreign", "denied", "gone", "expired")]
+    left = found.each(names, take)
+    error = next(left)
+    assert isinstance(error, DamagedJob) and error.job == "denied" and error.file == "arn:denied"
+    with pytest.raises(CredentialsExpired):
+        next(left)
