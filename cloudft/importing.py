@@ -103,7 +103,8 @@ def _completed(record: Record, backend: Backend) -> Exports:
     if state.status != "Completed":
         raise JobStateConflict(
             f"{record.id} is {state.status}: it has left no model",
-            fix="`cloudft watch` waits for its end; `cloudft resume` goes on with it.",
+            fix=f"`cloudft watch {record.id}` waits for its end;"
+            f" `cloudft resume {record.id}` goes on with it.",
         )
     return backend
 

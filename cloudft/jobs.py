@@ -236,7 +236,7 @@ def delete(record: Record, backend: Backend, store: Store, *, force: bool = Fals
             raise
     else:
         if not state.ended:
-            fix = f"stop it first: cloudft stop {record.id}"
+            fix = f"stop it first: `cloudft stop {record.id}`"
             raise JobStateConflict(f"{record.id} is {state.status}", fix=fix)
     store.delete(record.id)
 
@@ -246,6 +246,6 @@ def artifacts_of(job: Job) -> Path:
     if job.state.artifacts is None:
         raise JobStateConflict(
             f"{job.record.id} is {job.state.status}: it has left no artifacts",
-            fix="`cloudft watch` waits for its end.",
+            fix=f"`cloudft watch {job.record.id}` waits for its end.",
         )
     return Path(job.state.artifacts)

@@ -74,6 +74,12 @@ def statements(given: Mapping[str, str], role: str) -> list[dict[str, Any]]:
     return [statement for group in (*inline, *more) for statement in group]
 
 
+def people(given: Mapping[str, str]) -> list[dict[str, Any]]:
+    """What people have, by all three policies."""
+    names = ("CiPolicy", "SubmitterPolicy", "ServingPolicy")
+    return [statement for name in names for statement in statements(given, name)]
+
+
 def outputs(given: Mapping[str, str]) -> dict[str, str]:
     """What a job file reads of the stack."""
     return scope(given).outputs()

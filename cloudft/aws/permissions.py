@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cloudft.aws.client import Aws
@@ -12,15 +12,25 @@ from cloudft.types import Severity
 
 @dataclass(frozen=True)
 class Need:
-    """An action on a resource, with the keys of conditions that it comes with.
+    """An action on resources, with the keys of conditions that it comes with.
 
-    `severity` is `warning` where the resource's own policy may allow it, which can't be simulated.
+    A `*` stands for names that are not known yet, such as those of objects to come: a statement
+    grants all of them, and the simulator is asked about one. A value that is a tuple has all that a
+    job comes with. `grants` is the resource of the statement where it is another one. `severity` is
+    `warning` where the resource's own policy may allow it, which can't be simulated.
     """
 
     action: str
     resource: str
-    context: Mapping[str, str] = field(default_factory=dict)
+    context: Mapping[str, str | tuple[str, ...]] = field(default_factory=dict)
     severity: Severity = "error"
+    grants: str = ""
+
+    def example(self) -> Need:
+        """The same of one resource and one request, as the simulator and IAM itself get it."""
+        resource = self.resource if self.resource == "*" else _named(self.resource)
+        context = {key: _one(key, value) for key, value in self.context.items()}
+        return replace(self, resource=resource, context=context)
 
 
 @dataclass(frozen=True)
@@ -41,12 +51,31 @@ class Place:
         return f"arn:{self.partition}:s3:::{name}{f'/{key}' if key else ''}"
 
 
+LISTS = {"aws:TagKeys"}
+"""Keys that a request has several values of."""
+OPERATORS = {"aws:TagKeys": "ForAllValues:StringEquals", "kms:GrantIsForAWSResource": "Bool"}
+"""The condition operator of a key; StringLike is that of all others."""
+
+
+def _named(pattern: str) -> str:
+    return pattern.replace("*", "x")
+
+
+def _one(key: str, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
+    if isinstance(value, str):
+        return _named(value)
+    return value if key in LISTS else _named(value[0])
+
+
 def statement(need: Need) -> dict[str, Any]:
-    """A statement that allows it, and no more of it than is asked."""
-    said: dict[str, Any] = {"Effect": "Allow", "Action": need.action, "Resource": need.resource}
-    if need.context:
-        said["Condition"] = {"StringLike": dict(need.context)}
-    return said
+    """A statement that allows all of it that a job may ask for, and no more."""
+    resource = need.grants or need.resource
+    said: dict[str, Any] = {"Effect": "Allow", "Action": need.action, "Resource": resource}
+    conditions: dict[str, dict[str, Any]] = {}
+    for key, value in need.context.items():
+        several = list(value) if isinstance(value, tuple) else value
+        conditions.setdefault(OPERATORS.get(key, "StringLike"), {})[key] = several
+    return {**said, "Condition": conditions} if conditions else said
 
 
 def refused(aws: Aws, principal: str, wanted: Iterable[Need]) -> Iterator[tuple[Need, str]]:
@@ -56,30 +85,36 @@ def refused(aws: Aws, principal: str, wanted: Iterable[Need]) -> Iterator[tuple[
     """
     groups: dict[tuple[str, ...], list[Need]] = {}
     for need in wanted:
-        context = [f"{key}={value}" for key, value in need.context.items()]
-        groups.setdefault((need.resource, *context), []).append(need)
+        one = need.example()
+        context = [f"{key}={value}" for key, value in one.context.items()]
+        groups.setdefault((one.resource, *context), []).append(need)
     for group in groups.values():
         told = _decisions(aws, principal, group)
         yield from ((n, told[n.action]) for n in group if told[n.action] != "allowed")
 
 
 def _decisions(aws: Aws, principal: str, group: Sequence[Need]) -> dict[str, str]:
+    one = group[0].example()
     answer = aws.call(
-        f"the permission {group[0].action} can't be simulated",
+        f"the permission {one.action} can't be simulated",
         "iam",
         "simulate_principal_policy",
         PolicySourceArn=principal,
         ActionNames=[need.action for need in group],
-        ResourceArns=[group[0].resource],
-        ContextEntries=_entries(group[0].context),
+        ResourceArns=[one.resource],
+        ContextEntries=_entries(one.context),
     )
     results = answer["EvaluationResults"]
     return {str(one["EvalActionName"]): str(one["EvalDecision"]) for one in results}
 
 
-def _entries(context: Mapping[str, str]) -> list[dict[str, Any]]:
+def _entries(context: Mapping[str, str | tuple[str, ...]]) -> list[dict[str, Any]]:
     return [
-        {"ContextKeyName": key, "ContextKeyValues": [value], "ContextKeyType": _type(key)}
+        {
+            "ContextKeyName": key,
+            "ContextKeyValues": [value] if isinstance(value, str) else list(value),
+            "ContextKeyType": _type(key),
+        }
         for key, value in context.items()
     ]
 

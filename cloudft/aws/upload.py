@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,10 @@ PART = 16 * 1024 * 1024
 PARTS_MAX = 10_000
 WORKERS = 4
 BLOCK = 1024 * 1024
+LASTS = timedelta(days=30)
+"""How long an object must still be there to be left alone: longer than a job can run, which is 28
+days for a training job on spot capacity. A lifecycle rule counts from the day of the upload."""
+EXPIRY = re.compile(r'expiry-date="([^"]+)"')
 
 
 @dataclass(frozen=True)
@@ -84,7 +91,9 @@ def upload(aws: Aws, wanted: Upload, progress: Callable[[int], None] | None = No
 
 
 def _is_there(aws: Aws, wanted: Upload, size: int) -> bool:
-    """True when the object is there with this content: its length, our digest, S3's checksum."""
+    """True when the object is there with this content, and stays: its length, our digest, S3's
+    checksum, and no lifecycle rule that removes it while a job may still read it.
+    """
     from cloudft.errors import AwsNotFound
 
     try:
@@ -93,10 +102,18 @@ def _is_there(aws: Aws, wanted: Upload, size: int) -> bool:
     except AwsNotFound:
         return False
     same = found.get("Metadata", {}).get("cloudft-sha256") == wanted.sha256
-    if not same or int(found["ContentLength"]) != size:
+    if not same or int(found["ContentLength"]) != size or _ends_soon(found):
         return False
     checksum = found.get("ChecksumSHA256")
     return checksum is None or checksum.partition("-")[0] in _checksums(wanted.path, size)
+
+
+def _ends_soon(found: Mapping[str, Any]) -> bool:
+    """True when S3 says that a lifecycle rule removes the object soon (header x-amz-expiration)."""
+    told = EXPIRY.search(found.get("Expiration", ""))
+    if told is None:
+        return False
+    return parsedate_to_datetime(told[1]) < datetime.now(timezone.utc) + LASTS
 
 
 def _checksums(path: Path, size: int) -> tuple[str, str]:

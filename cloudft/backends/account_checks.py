@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from urllib.parse import unquote
 
 from cloudft.aws.client import Aws
+from cloudft.aws.commands import command
 from cloudft.aws.permissions import Need, principal_of, refused, statement
 from cloudft.errors import (
     AwsDenied,
@@ -38,22 +39,26 @@ class Note(Protocol):
 
 @dataclass(frozen=True)
 class Service:
-    """The service that trains: its section of the job file, its name, its principal, and the jobs
-    of its ARNs.
+    """The service that trains: its section of the job file, its name, its principal, and the kinds
+    of its jobs that take the role on.
     """
 
     section: str
     name: str
     principal: str
-    jobs: str
+    jobs: Sequence[str]
 
     def field(self, name: str) -> str:
         """Return a field of its section."""
         return f"{self.section}.{name}"
 
-    def trust_policy(self, partition: str, region: str, account: str) -> dict[str, Any]:
+    def trust_policy(
+        self, region: str, role: str, kinds: Sequence[str] | None = None
+    ) -> dict[str, Any]:
         """Return the trust that a role for it needs, guarded against a confused deputy."""
-        source = f"arn:{partition}:{self.section}:{region}:{account}:{self.jobs}"
+        _, partition, _, _, account, *_ = role.split(":")
+        here = f"arn:{partition}:{self.section}:{region}:{account}"
+        sources = [f"{here}:{kind}/*" for kind in (self.jobs if kinds is None else kinds)]
         return {
             "Version": "2012-10-17",
             "Statement": [
@@ -63,7 +68,7 @@ class Service:
                     "Action": "sts:AssumeRole",
                     "Condition": {
                         "StringEquals": {"aws:SourceAccount": account},
-                        "ArnLike": {"aws:SourceArn": source},
+                        "ArnLike": {"aws:SourceArn": sources},
                     },
                 }
             ],
@@ -104,7 +109,7 @@ def bucket(
     try:
         answer = aws.call(f"{name} can't be looked at", "s3", "head_bucket", **where)
     except AwsNotFound:
-        fix = f"`aws s3 mb s3://{name} --region {region}`, or correct {field}."
+        fix = f"`{command(aws, 's3', 'mb', f's3://{name}')}`, or correct {field}."
         yield note("NoBucket", field, f"there is no bucket {name}", fix)
         return
     except AwsDenied as error:
@@ -125,11 +130,10 @@ def bucket(
 def openness(where: Mapping[str, str], field: str, aws: Aws, note: Note) -> Iterator[Finding]:
     """Find a bucket that could be made public."""
     name = where["Bucket"]
-    fix = (
-        f"aws s3api put-public-access-block --bucket {name} --public-access-block-configuration"
-        " BlockPublicAcls=true,IgnorePublicAcls=true,BlockPublicPolicy=true,"
-        "RestrictPublicBuckets=true"
-    )
+    names = ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets")
+    closed = ",".join(f"{name}=true" for name in names)
+    words = ("s3api", "put-public-access-block", "--bucket", name)
+    fix = f"`{command(aws, *words, '--public-access-block-configuration', closed)}`"
     what = f"the public access of {name} can't be looked at"
     try:
         answer = aws.call(what, "s3", "get_public_access_block", **where)
@@ -175,8 +179,7 @@ def key_arn(aws: Aws, key: str) -> str:
 def role(arn: str, aws: Aws, note: Note, service: Service) -> Iterator[Finding]:
     """Find a role that is not there, or that the service may not assume for a job here."""
     field, name = service.field("role_arn"), arn.rpartition("/")[2]
-    partition, account = arn.split(":")[1], arn.split(":")[4]
-    trust = json.dumps(service.trust_policy(partition, str(aws.place.region), account))
+    trust = json.dumps(service.trust_policy(str(aws.place.region), arn))
     try:
         answer = aws.call(f"the role {name} can't be looked at", "iam", "get_role", RoleName=name)
     except AwsNotFound:
@@ -240,15 +243,16 @@ def key(name: str, field: str, aws: Aws, note: Note, service: Service) -> Iterat
     try:
         answer = aws.call(f"{name} can't be looked at", "kms", "describe_key", KeyId=name)
     except AwsNotFound:
-        fix = f"`aws kms list-aliases --region {aws.place.region}` shows the keys."
+        fix = f"`{command(aws, 'kms', 'list-aliases')}` shows the keys."
         yield note("NoKey", field, f"there is no key {name} in {aws.place.region}", fix)
         return
     told = answer["KeyMetadata"]
     state = told.get("KeyState", "Enabled")
     if state != "Enabled":
-        fix = f"`aws kms enable-key --key-id {told['KeyId']}`"
+        words = ("--key-id", str(told["KeyId"]))
+        fix = f"`{command(aws, 'kms', 'enable-key', *words)}`"
         if state == "PendingDeletion":
-            fix = f"`aws kms cancel-key-deletion --key-id {told['KeyId']}`, then {fix}"
+            fix = f"`{command(aws, 'kms', 'cancel-key-deletion', *words)}`, then {fix}"
         yield note("KeyDisabled", field, f"the key {name} is {state}", fix)
     if told.get("KeySpec", "SYMMETRIC_DEFAULT") != "SYMMETRIC_DEFAULT":
         message = f"the key {name} is {told['KeySpec']}: {service.name} wants a symmetric one"

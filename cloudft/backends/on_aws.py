@@ -91,7 +91,7 @@ class OnAws:
 
 def not_there(what: str) -> JobNotFound:
     """The error for a job that is not there: `what` says who has none."""
-    fix = "check --profile and --region; `cloudft delete --force` forgets a job that is gone."
+    fix = "check --profile and --region; `cloudft delete --force JOB` forgets a job that is gone."
     return JobNotFound(f"{what} in this account and Region", fix=fix)
 
 

@@ -58,13 +58,15 @@ def read(job: LoadedJob, aws: Aws, name: str, field: str, taken: Taken) -> stack
 def _refuse(job: LoadedJob, stack: stacks.Stack, field: str, taken: Taken) -> None:
     if not stack.ready:
         message = f"the stack {stack.name} is {stack.status}: its outputs can't be relied on"
-        fix = f"`cloudft infra status {stack.name}` tells why; `cloudft infra deploy` mends it."
+        name = stack.name
+        fix = f"`cloudft infra status {name}` tells why; `cloudft infra deploy {name}` mends it."
         raise failed(job, "StackNotReady", message, fix, field)
     for name, output in taken.needed.items():
         if unsaid(job, taken.section, name) and not stack.outputs.get(output):
             has = ", ".join(sorted(stack.outputs)) or "none"
             message = f"the stack {stack.name} has no output {output} (it has: {has})"
-            fix = f"name a stack of `cloudft infra deploy`, or set {taken.section}.{name}."
+            fix = "name a stack that `cloudft infra deploy NAME` has made,"
+            fix += f" or set {taken.section}.{name}."
             raise failed(job, "NoSuchOutput", message, fix, field)
 
 

@@ -104,7 +104,7 @@ def _at_rest(aws: Aws, name: str, dry_run: bool, console: Console) -> Stack | No
         changes.follow(aws, stack.id, set(), lambda event: None, poll_seconds(aws))
         stack = None
     if stack is not None:
-        changes.refuse_broken(stack)
+        changes.refuse_broken(aws, stack)
     return stack
 
 

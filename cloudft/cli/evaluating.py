@@ -184,7 +184,8 @@ def agree(
     if batches:
         console.note(
             "one batch job a model, followed here: it may take hours. Ctrl-C leaves it to go on,"
-            " and the same command finds it again; `aws bedrock stop-model-invocation-job` ends it."
+            " and the same command finds it again. `aws bedrock stop-model-invocation-job"
+            " --job-identifier NAME` ends it."
             " The account's quotas name the fewest records that a batch may have."
         )
     if not yes:

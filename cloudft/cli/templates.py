@@ -43,9 +43,14 @@ param_option = click.option(
 )
 @template_option
 @param_option
+@click.option(
+    "--compact",
+    is_flag=True,
+    help="As JSON where it is too long for a request as YAML.",
+)
 @console_options
-def synth_command(template: str, params: dict[str, str], console: Console) -> int:
-    """Print a template as `aws cloudformation deploy` takes it; check the parameters given.
+def synth_command(template: str, params: dict[str, str], compact: bool, console: Console) -> int:
+    """Print a template, or with --compact what `aws cloudformation deploy` takes of a long one.
 
     As JSON: the parameters with their rules, and what the stack would cost while it stands.
     """
@@ -62,14 +67,14 @@ def synth_command(template: str, params: dict[str, str], console: Console) -> in
         console.detail(line)
     console.result(
         {
-            "template": text,
+            "template": templates.body(text) if compact else text,
             "parameters": [
                 {"name": p.name, "value": params.get(p.name, p.default), "rules": p.declared}
                 for p in known
             ],
             "costs": costs,
         },
-        text.rstrip("\n"),
+        (templates.body(text) if compact else text).rstrip("\n"),
     )
     return 0
 

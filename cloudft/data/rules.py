@@ -138,7 +138,7 @@ class Rules:
     def _many(self, found: str, most: int, name: str, field: str) -> Problem:
         assert self._limits is not None
         message = f"{found}; the model takes {most} at most ({self._limits.source})"
-        fix = "give less data (`cloudft data dedupe` may find what is not missed)"
+        fix = "give less data (`cloudft data dedupe FILE --out NEW` may find what is not missed)"
         return Problem(self._severity(name), "TooMuchDataForModel", message, fix, field)
 
     def _severity(self, limit: str) -> Severity:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -87,10 +88,10 @@ class Sources:
             else:
                 yield S3Object(Path(name), name, name, kind)
         if not some:
-            fix = "`aws s3 ls` shows what is there"
+            fix = f"`aws s3 ls {shlex.quote(uri.rpartition('/')[0] + '/')}` shows what is there"
             self.findings.note("FileNotFound", f"no object {uri}", fix, file=uri, field=where)
         if others:
-            fix = f"download it first: aws s3 cp {others[0]} data/"
+            fix = f"download it first: `aws s3 cp {shlex.quote(others[0])} data/`"
             message = f"{len(others)} of the objects can't be read as a stream: {others[0]}"
             self.findings.note("UnsupportedFileType", message, fix, file=others[0], field=where)
 

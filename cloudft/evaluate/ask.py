@@ -152,7 +152,7 @@ def models(
                 f"the tuned model is its base: both are {identities[BASE][:16]}..., so there is"
                 " nothing to compare",
                 fix="a job that has taken no step leaves such a model; look at its curve:"
-                " `cloudft metrics`.",
+                " `cloudft metrics JOB`.",
             )
         caches = {
             name: stack.enter_context(Cache(home.answers, identity))

@@ -52,6 +52,6 @@ def read(path: Path) -> dict[str, Any]:
         raise StoreError(
             f"the evaluation can't be read: {error}",
             file=str(path),
-            fix="remove it and run `cloudft evaluate` again.",
+            fix="remove it and run `cloudft evaluate JOB` again.",
         ) from error
     return value

@@ -27,7 +27,7 @@ def judged(models: Models, held: HeldOut, general: Sequence[str]) -> dict[str, A
         raise UsageError(
             "this backend does not tell how likely its models hold text, so a model that was"
             " pre-trained further can't be evaluated through it",
-            fix="run the same job with --backend local; or ask it with `cloudft generate`.",
+            fix="run the same job with --backend local; or ask it with `cloudft generate JOB`.",
         )
     texts = [item.reference for item in held.items]
     found = {name: models.texts("held-out text", texts, name) for name in VARIANTS}

@@ -18,6 +18,7 @@ import orjson
 
 from cloudft.aws import stack as stacks
 from cloudft.aws.client import Aws
+from cloudft.aws.commands import command
 from cloudft.aws.stack import Stack
 from cloudft.errors import AwsConflict, AwsNotFound, AwsRefused, StackFailed, UsageError
 from cloudft.infrastructure import template as templates
@@ -123,7 +124,7 @@ def propose(
         "ChangeSetName": PREFIX + token,
         "ChangeSetType": "UPDATE" if before else "CREATE",
         "ClientToken": token,
-        "TemplateBody": text,
+        "TemplateBody": templates.body(text),
         "Parameters": _parameters(text, given, before),
         "Capabilities": list(CAPABILITIES),
         "Tags": [TAG],
@@ -331,12 +332,13 @@ def protect(aws: Aws, stack: Stack, on: bool) -> Stack:
     return stacks.read(aws, stack.id)
 
 
-def refuse_broken(stack: Stack) -> None:
+def refuse_broken(aws: Aws, stack: Stack) -> None:
     """Raise StackFailed for a stack that CloudFormation changes no more; it says what helps."""
     if stack.status in ("CREATE_FAILED", "DELETE_FAILED", "ROLLBACK_FAILED"):
         fix = f"`cloudft infra destroy {stack.name}` removes what is left of it; then deploy again."
     elif stack.status == "UPDATE_ROLLBACK_FAILED":
-        fix = f"`aws cloudformation continue-update-rollback --stack-name {stack.name}`."
+        words = ("cloudformation", "continue-update-rollback", "--stack-name", stack.name)
+        fix = f"`{command(aws, *words)}`, then deploy again."
     else:
         return
     raise StackFailed(f"the stack {stack.name} is {stack.status}: {stack.reason}", fix=fix)

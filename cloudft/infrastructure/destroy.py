@@ -80,7 +80,7 @@ def _deleted(aws: Aws, name: str) -> str | None:
 def _refuse(name: str, found: Holdings, delete_data: bool, keep_data: bool) -> None:
     if found.jobs:
         message = f"jobs run with the roles of {name}: {', '.join(found.jobs[:5])}"
-        raise JobStateConflict(message, fix="wait for their end, or `cloudft stop` them.")
+        raise JobStateConflict(message, fix="wait for their end, or `cloudft stop JOB` each.")
     if keep_data:
         return
     if found.models:

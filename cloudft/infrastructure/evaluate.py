@@ -174,6 +174,9 @@ FUNCTIONS: dict[str, Callable[[Scope, Any], Any]] = {
     "Ref": Scope.ref,
     "Fn::And": lambda scope, argument: all(scope.resolve(part) for part in argument),
     "Fn::Cidr": Scope.blocks,
+    "Fn::Contains": lambda scope, argument: (
+        scope.resolve(argument[1]) in scope.resolve(argument[0])
+    ),
     "Fn::Equals": Scope.equal,
     "Fn::GetAZs": lambda scope, _: scope.zones(),
     "Fn::GetAtt": Scope.attribute,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cloudft.aws.client import Aws
+from cloudft.aws.commands import command
 from cloudft.aws.stack import Stack
 from cloudft.errors import AwsNotFound, AwsRefused
 
@@ -142,7 +143,10 @@ def remove(aws: Aws, one: Kept, owner: str, progress: Callable[[int], None]) -> 
         told = aws.call(
             what, "kms", "schedule_key_deletion", KeyId=one.physical, PendingWindowInDays=KEY_DAYS
         )
-        return f"ends on {told['DeletionDate']:%Y-%m-%d}; until then `aws kms cancel-key-deletion`"
+        key = ("--key-id", one.physical)
+        keep = command(aws, "kms", "cancel-key-deletion", *key)
+        keep += f" && {command(aws, 'kms', 'enable-key', *key)}"  # it is disabled after the first
+        return f"ends on {told['DeletionDate']:%Y-%m-%d}; until then `{keep}` saves it"
     where = {"Bucket": one.physical, "ExpectedBucketOwner": owner}
     _empty(aws, where, progress)
     what = f"the bucket {one.physical} can't be removed"

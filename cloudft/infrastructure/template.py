@@ -5,6 +5,7 @@ Source of the rules: CloudFormation user guide, "Template sections" and "Paramet
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -41,6 +42,25 @@ def text_of(name: str) -> str:
     except OSError as error:
         fix = "install cloudft again."
         raise StoreError(f"{path} can't be read: {error.strerror}", fix=fix) from error
+
+
+BODY_MAX = 51_200
+"""Bytes of a template that goes with the request (CloudFormation user guide, "Quotas")."""
+
+
+def body(text: str) -> str:
+    """The template as a request carries it: as it is, or as JSON without spaces when it is long.
+
+    Both say the same. Raises UsageError for one that is too long in either form: that would have to
+    lie in a bucket, and there is none before the first stack.
+    """
+    if len(text.encode()) <= BODY_MAX:
+        return text
+    short = json.dumps(parse(text), ensure_ascii=False, separators=(",", ":"))
+    if (size := len(short.encode())) > BODY_MAX:
+        message = f"the template has {size} bytes, and CloudFormation takes {BODY_MAX}"
+        raise UsageError(message, fix="put it into a bucket and deploy it by its URL.")
+    return short
 
 
 class _Loader(yaml.SafeLoader):

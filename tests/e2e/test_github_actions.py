@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,6 +15,8 @@ from typing import Any
 
 import yaml
 from commands import leaf
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from cloudft.starter import write
 
@@ -53,6 +57,96 @@ def test_what_may_cost_needs_the_environment_and_a_merge() -> None:
     for job in JOBS.values():
         for step in job["steps"]:  # what others write is never part of a script
             assert "${{" not in step.get("run", "")
+
+
+REQUIREMENT = re.compile(r"([a-z0-9-]+)==(\S+)((?: --hash=sha256:[0-9a-f]{64})+)")
+ROOT = WORKFLOW.parents[2]
+
+
+def requirements() -> dict[str, str]:
+    """The pinned versions; a line that is pinned or hashed otherwise fails here."""
+    lines = (WORKFLOW.parent / "requirements.txt").read_text().splitlines()
+    found = [REQUIREMENT.fullmatch(line) for line in lines if not line.startswith("#")]
+    assert all(found), lines
+    return {match[1]: match[2] for match in found if match}
+
+
+def test_nothing_is_installed_by_a_name_without_its_digest() -> None:
+    environ = yaml.safe_load(WORKFLOW.read_text())["env"]
+    assert re.fullmatch("[0-9a-f]{40}", environ["CLOUDFT_COMMIT"])
+    for job in JOBS.values():
+        [checkout] = [s["with"] for s in job["steps"] if "repository" in s.get("with", {})]
+        assert checkout["ref"] == "${{ env.CLOUDFT_COMMIT }}" and checkout["path"] == ".cloudft"
+        run = "\n".join(step.get("run", "") for step in job["steps"])
+        installs = [shlex.split(line)[2:] for line in re.findall(r"^pip install.*", run, re.M)]
+        assert len(installs) == run.count("pip ") == 2
+        for words in installs:
+            hashed = {"--require-hashes", "--only-binary"} <= {*words}
+            here = {"--no-index", "--no-deps", "--no-build-isolation"} <= {*words}
+            assert hashed or (here and words[-1] == "./.cloudft"), words
+
+
+def test_the_pinned_requirements_are_all_that_cloudft_needs() -> None:
+    pinned = requirements()
+    built = re.search(r'^requires = \["([^"]+)"\]$', (ROOT / "pyproject.toml").read_text(), re.M)
+    assert built
+    waiting = [built[1], *(importlib.metadata.requires("cloudft") or ())]
+    there = {"python_version": "3.12", "python_full_version": "3.12.0", "extra": ""}
+    there |= {"sys_platform": "linux", "platform_system": "Linux", "os_name": "posix"}
+    needed: set[str] = set()
+    while waiting:
+        one = Requirement(waiting.pop())
+        name = canonicalize_name(one.name)
+        if name in needed or (one.marker and not one.marker.evaluate(there)):
+            continue
+        needed.add(name)
+        assert one.specifier.contains(pinned[name]), one
+        waiting += importlib.metadata.requires(name) or ()
+    assert needed == pinned.keys()
+    constraints = re.findall(r"^(\S+)==(\S+)", (ROOT / "constraints.txt").read_text(), re.M)
+    assert pinned.items() <= {(canonicalize_name(name), version) for name, version in constraints}
+
+
+def test_the_install_step_installs_the_checkout_at_its_commit_and_no_other(tmp_path: Path) -> None:
+    """Its last line, off line; what the line before it fetches is held by the tests above."""
+    copy = tmp_path / ".cloudft"
+    for name in ("cloudft", "local_backend", "infra"):
+        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE", "NOTICE"):
+        shutil.copy(ROOT / name, copy)
+    git = ["git", "-C", str(copy), "-c", "user.name=x", "-c", "user.email=x@example.com"]
+    for words in (["init", "-q"], ["add", "-A"], ["commit", "-q", "-m", "x"]):
+        subprocess.run([*git, *words], check=True)
+    head = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True)
+    made = script("check", "Install cloudft")
+    assert made == script("submit", "Install cloudft")
+    pip = tmp_path / "bin" / "pip"
+    pip.parent.mkdir()
+    pip.write_text(f"""#!/bin/sh
+echo "$@" >> {tmp_path}/pip.log
+case "$*" in *--require-hashes*) exit 0;; esac
+exec {sys.executable} -m "pip" "$@" --quiet --target {tmp_path}/site
+""")
+    pip.chmod(0o755)
+
+    def run(commit: str) -> int:
+        path = f"{pip.parent}{os.pathsep}{os.environ['PATH']}"
+        environ = os.environ | {"PATH": path, "CLOUDFT_COMMIT": commit}
+        step = ["bash", "-e", "-o", "pipefail", "-c", made]
+        return subprocess.run(step, cwd=tmp_path, env=environ, check=False).returncode
+
+    assert run("0" * 40) != 0 and not (tmp_path / "pip.log").exists()
+    assert run(head.stdout.strip()) == 0
+    said = (tmp_path / "pip.log").read_text().splitlines()
+    assert len(said) == 2 and said[0].endswith(".cloudft/examples/github-actions/requirements.txt")
+    look = "import cloudft.infrastructure.template as t; print(t.__file__, *t.names())"
+    environ = os.environ | {"PYTHONPATH": str(tmp_path / "site")}
+    words = [sys.executable, "-c", look]
+    done = subprocess.run(
+        words, cwd=tmp_path, env=environ, capture_output=True, text=True, check=True
+    )
+    where, *names = done.stdout.split()
+    assert where.startswith(str(tmp_path / "site")) and names == ["base", "jobs"]
 
 
 def test_the_check_step_reports_and_fails_with_the_check(tmp_path: Path) -> None:

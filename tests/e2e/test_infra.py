@@ -417,6 +417,46 @@ def test_a_deploy_that_fails_says_the_first_reason_first_and_leaves_nothing(
     assert cli("infra", "destroy", "torn", "--yes").returncode == 0
 
 
+POLICY = """Resources:
+  Policy:
+    Type: AWS::IAM::ManagedPolicy
+    Properties:
+      PolicyDocument:
+        Version: "2012-10-17"
+        Statement: [{Effect: Allow, Action: "s3:GetObject", Resource: "arn:aws:s3:::%s"}]
+"""
+
+
+def test_what_iam_and_cloudformation_do_not_take_is_not_taken_here(aws: Endpoint) -> None:
+    client = aws.client("cloudformation")
+    given: dict[str, Any] = {"StackName": "large", "ChangeSetName": "a", "ChangeSetType": "CREATE"}
+    given["Capabilities"] = ["CAPABILITY_IAM"]
+    with pytest.raises(ClientError, match="less than or equal to 51200"):
+        client.create_change_set(**given, TemplateBody=POLICY % "x" + "#" * 51_200)
+    client.create_change_set(**given, TemplateBody=POLICY % ("x" * 6144))
+    client.execute_change_set(StackName="large", ChangeSetName="a")
+
+    def failed() -> list[str]:
+        events = client.describe_stack_events(StackName="large")["StackEvents"]
+        return [e["ResourceStatusReason"] for e in events if "FAILED" in e["ResourceStatus"]]
+
+    assert "Cannot exceed quota for PolicySize: 6144" in str(wait_until(failed, "it fails"))
+    client.delete_stack(StackName="large")
+
+
+def test_a_stack_of_the_longest_name_is_deployed(
+    cli: Cli, aws: Endpoint, team: dict[str, str]
+) -> None:
+    """Two of its names would be longer than Step Functions takes, were they the stack's."""
+    name = "t" * 128
+    words = ("--template", "jobs", "--from", "team", "--yes")
+    made = told(cli("infra", "deploy", name, *words, *JSON))["stack"]
+    assert made["status"] == "CREATE_COMPLETE"
+    machines = aws.client("stepfunctions").list_state_machines()["stateMachines"]
+    assert all(len(machine["name"]) <= 80 for machine in machines) and len(machines) >= 2
+    assert cli("infra", "destroy", name, "--yes").returncode == 0
+
+
 def test_drift_is_named_and_mended_nowhere(cli: Cli, aws: Endpoint, team: dict[str, str]) -> None:
     s3, bucket = aws.client("s3"), team["DataBucketName"]
     s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Suspended"})
@@ -516,7 +556,8 @@ def test_the_printed_policy_is_enough_and_no_more(
         elsewhere = arn.replace("/cloudft/", "/neighbour/")
         assert decide(found, Request("s3:PutObject", elsewhere, {})) == "implicitDeny"
     for need in preflight.account.permissions.needs.of_caller(job):
-        asked_ = Request(need.action, need.resource, dict(need.context))
+        one = need.example()
+        asked_ = Request(one.action, one.resource, dict(one.context))
         assert decide(found, asked_) == "allowed", need
         without_it = [s for s in found if need.action not in s["Action"]]
         assert decide(without_it, asked_) == "implicitDeny", need
@@ -570,11 +611,13 @@ def test_the_watch_counts_what_is_past_its_time(
     template = templates.parse(templates.text_of("base"))
     code = template["Resources"]["Watch"]["Properties"]["Code"]["ZipFile"]
     monkeypatch.setenv("STACK", "team")
+    monkeypatch.setenv("STACK_ID", "arn:aws:cloudformation:us-east-1:000000000000:stack/team/1")
     monkeypatch.setenv("HOURS", "24")
     monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
     module: dict[str, Any] = {}
     exec(compile(code, "index.py", "exec"), module)
-    assert module["handler"]({}, None) == {"forgotten": []}
+    tick = {"time": "2026-11-29T12:00:00Z"}
+    assert module["handler"](tick, None) == {"forgotten": [], "ended": []}
     bedrock, model = aws.client("bedrock"), model_of(aws, team)
     for name, expires in (
         ("old", "2020-01-01T00:00:00+00:00"),
@@ -586,12 +629,12 @@ def test_the_watch_counts_what_is_past_its_time(
             modelUnits=1,
             tags=[{"key": "cloudft:expires", "value": expires}],
         )
-    assert module["handler"]({}, None) == {"forgotten": ["old"]}
+    assert module["handler"](tick, None)["forgotten"] == ["old"]
     monkeypatch.setenv("HOURS", "-1")
     bedrock.create_provisioned_model_throughput(
         provisionedModelName="untagged", modelId=model, modelUnits=1
     )
-    assert sorted(module["handler"]({}, None)["forgotten"]) == ["old", "untagged"]
+    assert sorted(module["handler"](tick, None)["forgotten"]) == ["old", "untagged"]
     told_ = aws.client("cloudwatch").get_metric_statistics(
         Namespace="cloudft",
         MetricName="ForgottenThroughputs",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
+from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +67,22 @@ def test_an_object_of_other_content_is_replaced(aws: Aws, tmp_path: Path) -> Non
     aws.client("s3").put_object(Bucket=BUCKET, Key="stale", Body=b"x" * 1000)
     assert upload(aws, wanted)
     assert stored(aws, wanted) == wanted.path.read_bytes()
+
+
+@pytest.mark.parametrize(("days", "sent"), [(1, True), (29, True), (31, False), (None, False)])
+def test_an_object_that_a_lifecycle_rule_would_remove_under_the_job_is_sent_again(
+    aws: Aws, tmp_path: Path, days: int | None, sent: bool
+) -> None:
+    wanted = file_of(tmp_path, 1000, f"ends-{days}")
+    assert upload(aws, wanted)
+
+    def expiring(parsed: dict[str, Any], **_: Any) -> None:
+        if days is not None:  # as S3 says it in the header x-amz-expiration; moto does not
+            date = format_datetime(datetime.now(timezone.utc) + timedelta(days), usegmt=True)
+            parsed["Expiration"] = f'expiry-date="{date}", rule-id="StagedDataEnds"'
+
+    aws.client("s3").meta.events.register("after-call.s3.HeadObject", expiring)
+    assert upload(aws, wanted) == sent
 
 
 def test_an_upload_that_broke_off_goes_on_behind_its_parts(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,10 +9,10 @@ from typing import Any
 import pytest
 from base_stack import (
     ACCOUNT,
-    BASE,
     EVERYTHING,
     REGION,
     outputs,
+    people,
     permissions,
     resources,
     statements,
@@ -23,6 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from job_files import write_job_file
 
+from cloudft import catalogue
 from cloudft.aws.permissions import Need
 from cloudft.aws.shapes import service_model
 from cloudft.backends.bedrock import needs
@@ -83,7 +83,8 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> LoadedJob:
 
 
 def asked(need: Need) -> Request:
-    return Request(need.action, need.resource, dict(need.context))
+    one = need.example()
+    return Request(one.action, one.resource, dict(one.context))
 
 
 def of_role(job: LoadedJob) -> list[Need]:
@@ -177,9 +178,9 @@ def test_who_may_take_a_role_on(role: str, service: str, job_arn: str) -> None:
         assert not may(f"arn:aws:bedrock:{REGION}:{ACCOUNT}:agent/x", ACCOUNT)
 
 
-@pytest.mark.parametrize("policy", ["SubmitterPolicy", "CiPolicy"])
-def test_people_and_pipelines_may_submit(job: LoadedJob, policy: str) -> None:
-    found = statements(EVERYTHING, policy)
+@pytest.mark.parametrize("who", ["people", "pipelines"])
+def test_people_and_pipelines_may_submit(job: LoadedJob, who: str) -> None:
+    found = people(EVERYTHING) if who == "people" else statements(EVERYTHING, "CiPolicy")
     refused = [n for n in needs.of_caller(job) if decide(found, asked(n)) != "allowed"]
     assert refused == []
 
@@ -192,17 +193,74 @@ FORBIDDEN = (
 )
 
 
+MARKED = {"aws:ResourceTag/cloudft:job": "router-01234567", "aws:ResourceTag/cloudft:token": "0"}
+"""The context of what cloudft has made."""
+
+
 def test_a_pipeline_removes_nothing_and_serves_nothing() -> None:
-    ci, people = (statements(EVERYTHING, name) for name in ("CiPolicy", "SubmitterPolicy"))
+    ci = statements(EVERYTHING, "CiPolicy")
     for action, what in FORBIDDEN:
-        request = Request(action, f"arn:aws:bedrock:{REGION}:{ACCOUNT}:{what}", {})
+        request = Request(action, f"arn:aws:bedrock:{REGION}:{ACCOUNT}:{what}", MARKED)
         assert decide(ci, request) == "implicitDeny"
-        assert decide(people, request) == "allowed"
+        assert decide(people(EVERYTHING), request) == "allowed"
 
 
-@pytest.mark.parametrize("policy", ["SubmitterPolicy", "CiPolicy"])
-def test_nobody_gets_more_than_the_stacks_own(policy: str) -> None:
-    found = statements(EVERYTHING, policy)
+@pytest.mark.parametrize(
+    ("action", "what"),
+    [
+        ("bedrock:DeleteCustomModel", "custom-model/x"),
+        ("bedrock:DeleteCustomModelDeployment", "custom-model-deployment/x"),
+        ("bedrock:DeleteImportedModel", "imported-model/x"),
+        ("bedrock:DeleteProvisionedModelThroughput", "provisioned-model/x"),
+        ("bedrock:StopModelCustomizationJob", "model-customization-job/x"),
+        ("bedrock:StopModelInvocationJob", "model-invocation-job/x"),
+        ("bedrock:InvokeModel", "custom-model-deployment/x"),
+        ("bedrock:InvokeModel", "imported-model/x"),
+        ("bedrock:InvokeModelWithResponseStream", "provisioned-model/x"),
+        ("sagemaker:StopTrainingJob", "training-job/x"),
+        ("sagemaker:UpdateTrainingJob", "training-job/x"),
+    ],
+)
+def test_people_stop_remove_and_ask_only_what_cloudft_has_marked(action: str, what: str) -> None:
+    arn = f"arn:aws:{action.partition(':')[0]}:{REGION}:{ACCOUNT}:{what}"
+    theirs = {"aws:ResourceTag/team": "neighbour"}
+    assert decide(people(EVERYTHING), Request(action, arn, MARKED)) == "allowed"
+    assert decide(people(EVERYTHING), Request(action, arn, theirs)) == "implicitDeny"
+    elsewhere = arn.replace(REGION, "eu-west-1")
+    assert decide(people(EVERYTHING), Request(action, elsewhere, MARKED)) == "implicitDeny"
+
+
+def test_a_training_job_is_tagged_as_it_is_made_and_no_other_thing_is() -> None:
+    for what, how, decision in (
+        ("training-job/x", {"sagemaker:TaggingAction": "CreateTrainingJob"}, "allowed"),
+        ("training-job/x", {}, "implicitDeny"),
+        ("endpoint/x", {"sagemaker:TaggingAction": "CreateTrainingJob"}, "implicitDeny"),
+    ):
+        arn = f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:{what}"
+        request = Request("sagemaker:AddTags", arn, how)
+        assert decide(people(EVERYTHING), request) == decision, what
+
+
+def test_people_ask_the_base_models_of_the_catalogue_and_no_other() -> None:
+    def may(model: str, region: str = REGION) -> bool:
+        arn = f"arn:aws:bedrock:{region}::foundation-model/{model}"
+        actions = ("bedrock:InvokeModel", "bedrock:InvokeModelWithResponseStream")
+        actions = (*actions, "bedrock:CreateModelInvocationJob")
+        said = {decide(people(EVERYTHING), Request(action, arn, {})) for action in actions}
+        assert len(said) == 1
+        return said == {"allowed"}
+
+    tunable = [m for m in catalogue.models() if m.bedrock_id and m.lifecycle.state == "active"]
+    assert len(tunable) > 5
+    for model in tunable:
+        assert may(str(model.bedrock_id)) and may(str(model.bedrock_id), "eu-west-1"), model.alias
+    for other in ("anthropic.claude-opus-4-v1:0", "amazon.nova-canvas-v1:0", "x", "*"):
+        assert not may(other), other
+
+
+@pytest.mark.parametrize("who", ["people", "pipelines"])
+def test_nobody_gets_more_than_the_stacks_own(who: str) -> None:
+    found = people(EVERYTHING) if who == "people" else statements(EVERYTHING, "CiPolicy")
     passed = {"iam:PassedToService": "bedrock.amazonaws.com"}
     for resource in OUTSIDE:
         for action in (
@@ -268,13 +326,11 @@ def test_the_other_roles_may_do_all_that_is_checked_of_them(
 
 
 def test_people_may_remove_what_gc_finds() -> None:
-    people = statements(EVERYTHING, "SubmitterPolicy")
+    found = people(EVERYTHING)
     data, output = "arn:aws:s3:::team-databucket/cloudft", "arn:aws:s3:::team-outputbucket/cloudft"
     for place in (f"{data}/data", f"{data}/imports", f"{output}/data", f"{output}/models"):
-        assert decide(people, Request("s3:DeleteObject", f"{place}/x", {})) == "allowed", place
-    assert decide(people, Request("s3:DeleteObject", f"{output}/jobs/x", {})) == "implicitDeny"
-    warm = f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:training-job/x"
-    assert decide(people, Request("sagemaker:UpdateTrainingJob", warm, {})) == "allowed"
+        assert decide(found, Request("s3:DeleteObject", f"{place}/x", {})) == "allowed", place
+    assert decide(found, Request("s3:DeleteObject", f"{output}/jobs/x", {})) == "implicitDeny"
 
 
 def test_a_workflow_of_another_repository_or_branch_gets_no_role() -> None:
@@ -289,14 +345,14 @@ def test_a_workflow_of_another_repository_or_branch_gets_no_role() -> None:
     assert "CiRole" not in resources({})
 
 
-def test_every_policy_fits_into_what_iam_takes() -> None:
-    found = resources(EVERYTHING)
-    for name, told in found.items():
-        if told["Type"] == "AWS::IAM::ManagedPolicy":
-            document = json.dumps(told["Properties"]["PolicyDocument"], separators=(",", ":"))
-            assert len(document) <= 6144, f"{name}: {len(document)}"
-        if told["Type"] == "AWS::IAM::Role":
-            size = len(json.dumps(told["Properties"].get("Policies", []), separators=(",", ":")))
-            assert size <= 10_240, name
-    sids = [s["Sid"] for s in ROLE]
-    assert len(set(sids)) == len(sids) and BASE["Resources"]["BedrockRoleVpc"]
+def test_each_statement_of_a_policy_has_a_name_of_its_own() -> None:
+    for group in (ROLE, people(EVERYTHING), statements(EVERYTHING, "ImportRole")):
+        sids = [s["Sid"] for s in group]
+        assert len(set(sids)) == len(sids)
+
+
+def test_the_endpoint_of_s3_lets_through_what_the_roles_may_do() -> None:
+    [allowed] = resources(EVERYTHING)["S3Endpoint"]["Properties"]["PolicyDocument"]["Statement"]
+    for role in ("BedrockRole", "ImportRole", "SageMakerRole"):
+        found = permissions(statements(EVERYTHING, role))
+        assert {action for _, action in found if action.startswith("s3:")} <= {*allowed["Action"]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import re
 import subprocess
@@ -38,7 +39,7 @@ def test_cfn_lint_finds_nothing(path: Path) -> None:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_a_template_is_deployable_as_it_is(path: Path) -> None:
     text = path.read_text()
-    assert len(text.encode()) <= 51_200, "CloudFormation takes a longer one from S3 alone"
+    assert len(templates.body(text).encode()) <= 51_200, "a longer one would have to lie in S3"
     tokens = {type(token) for token in yaml.scan(text)}
     assert not tokens & {yaml.AliasToken, yaml.AnchorToken}, "CloudFormation knows no aliases"
 
@@ -59,7 +60,7 @@ def _set(path: str, value: Any) -> Callable[[Tree], None]:
         node: Any = template["Resources"]
         for step in way:
             node = node[int(step) if isinstance(node, list) else step]
-        node[last] = value
+        node[int(last) if isinstance(node, list) else last] = value
 
     return change
 
@@ -89,6 +90,24 @@ BREAKS = {
         Way={"Type": "AWS::EC2::InternetGateway"}
     ),
     "subnets_give_no_public_address": _set("SubnetA/Properties/MapPublicIpOnLaunch", True),
+    "people_stop_and_remove_what_is_marked": _set(
+        "ServingPolicy/Properties/PolicyDocument/Statement",
+        [{"Action": "bedrock:DeleteCustomModel", "Condition": {"StringLike": {"a": "*"}}}],
+    ),
+    "roles_stop_and_remove_what_is_marked": _set(
+        "WatchRole/Properties/Policies/0/PolicyDocument/Statement/0",
+        {"Action": ["bedrock:ListCustomModels", "bedrock:StopModelCustomizationJob"]},
+    ),
+    "nobody_asks_every_model": _set(
+        "ServingPolicy/Properties/PolicyDocument/Statement/2/Resource/0",
+        {"Fn::Sub": "arn:${AWS::Partition}:bedrock:*::foundation-model/*"},
+    ),
+    "results_stay": _set(
+        "OutputBucket/Properties/LifecycleConfiguration/Rules/3/ExpirationInDays", 90
+    ),
+    "machines_of_a_job_reach_each_other": lambda template: template["Resources"].pop(
+        "JobsTalkToEachOther"
+    ),
 }
 
 
@@ -146,7 +165,8 @@ def test_every_parameter_says_what_it_is_and_stands_in_a_group() -> None:
 
 def test_the_outputs_that_others_rely_on() -> None:
     always = {"DataBucketName", "OutputBucketName", "Prefix", "KeyArn", "BedrockRoleArn"}
-    always |= {"ImportRoleArn", "SageMakerRoleArn", "SubmitterPolicyArn", "CiPolicyArn"}
+    always |= {"ImportRoleArn", "SageMakerRoleArn", "CiPolicyArn"}
+    always |= {"SubmitterPolicyArn", "ServingPolicyArn"}
     network = {"SubnetIds", "SecurityGroupIds"}
     assert always | {"JobTopicArn"} <= outputs({}).keys()
     assert not network & outputs({}).keys()
@@ -159,12 +179,85 @@ def test_endpoints_without_a_network_break_a_rule() -> None:
     assert list(Scope(BASE, EVERYTHING, PSEUDO, {}).broken_rules()) == []
 
 
-def test_the_pattern_of_the_rule_has_the_field_that_bedrock_sends() -> None:
-    pattern = resources({})["JobEnds"]["Properties"]["EventPattern"]
-    assert pattern["detail-type"] == ["Model Customization Job State Change"]
-    assert pattern["detail"].keys() == {"jobStatus"}
-    shape = service_model("bedrock").shape_for("ModelCustomizationJobStatus")
-    assert set(pattern["detail"]["jobStatus"]) == set(shape.enum) - {"InProgress", "Stopping"}
+UNDER_WAY = {"InProgress", "Stopping", "Deleting", "Submitted", "Validating", "Scheduled"}
+
+
+@pytest.mark.parametrize(
+    ("rule", "kind", "field", "service", "shape"),
+    [
+        ("JobEnds", "Model Customization", "jobStatus", "bedrock", "ModelCustomizationJobStatus"),
+        ("BatchEnds", "Batch Inference", "status", "bedrock", "ModelInvocationJobStatus"),
+        (
+            "TrainingEnds",
+            "SageMaker Training",
+            "TrainingJobStatus",
+            "sagemaker",
+            "TrainingJobStatus",
+        ),
+    ],
+)
+def test_every_end_of_a_job_is_heard_by_the_field_that_its_service_sends(
+    rule: str, kind: str, field: str, service: str, shape: str
+) -> None:
+    """Fields: EventBridge events reference, Bedrock; SageMaker guide, "Events ... EventBridge"."""
+    found = resources({})[rule]["Properties"]
+    pattern = found["EventPattern"]
+    assert pattern["source"] == [f"aws.{service}"]
+    assert pattern["detail-type"] == [f"{kind} Job State Change"]
+    told = set(service_model(service).shape_for(shape).enum)
+    assert set(pattern["detail"][field]) == told - UNDER_WAY
+    assert [target["Id"] for target in found["Targets"]] == ["topic", "log"]
+    others = {key: value for key, value in pattern["detail"].items() if key != field}
+    role = "arn:aws:iam::000000000000:role/team-SageMakerRole"
+    assert others == ({"RoleArn": [role]} if service == "sagemaker" else {})
+
+
+def test_a_budget_is_of_both_services_and_refused_where_there_are_none() -> None:
+    told = resources(EVERYTHING)["Budget"]["Properties"]["Budget"]
+    assert told["CostFilters"] == {"Service": ["Amazon Bedrock", "Amazon SageMaker"]}
+    for region, kinds in cfnlint_regions().items():
+        pseudo = PSEUDO | {"AWS::Region": region}
+        broken = list(Scope(BASE, EVERYTHING, pseudo, {}).broken_rules())
+        assert bool(broken) == ("AWS::Budgets::Budget" not in kinds), region
+        assert all("MonthlyBudgetUsd at 0" in words for words in broken)
+        without = Scope(BASE, {}, pseudo, {})
+        assert not list(without.broken_rules()) and "Budget" not in without.resources()
+
+
+def cfnlint_regions() -> dict[str, set[str]]:
+    """Each Region with the types of our resources that its CloudFormation has."""
+    from cfnlint.helpers import REGIONS
+    from cfnlint.schema import PROVIDER_SCHEMA_MANAGER, ResourceNotFoundError
+
+    found: dict[str, set[str]] = {region: set() for region in REGIONS}
+    for region, kinds in found.items():
+        for kind in {told["Type"] for told in BASE["Resources"].values()}:
+            with contextlib.suppress(ResourceNotFoundError):
+                PROVIDER_SCHEMA_MANAGER.get_resource_schema(region, kind)
+                kinds.add(kind)
+    return found
+
+
+def test_what_a_submit_sends_again_ends_and_what_jobs_have_made_stays() -> None:
+    found = resources({})
+    ends, stays = {}, {}
+    for bucket in ("DataBucket", "OutputBucket"):
+        rules = found[bucket]["Properties"]["LifecycleConfiguration"]["Rules"]
+        ends[bucket] = {r["Prefix"] for r in rules if "ExpirationInDays" in r}
+        stays[bucket] = {r["Prefix"] for r in rules if "Transitions" in r}
+    assert ends["DataBucket"] == {"cloudft/data/", "cloudft/plans/", "cloudft/imports/"}
+    assert ends["OutputBucket"] == {"cloudft/data/", "cloudft/models/", "cloudft/code/"}
+    assert stays == {"DataBucket": set(), "OutputBucket": {"cloudft/jobs/"}}
+
+
+def test_a_long_template_is_sent_as_json_and_one_that_is_too_long_is_refused() -> None:
+    text = templates.text_of("base")
+    assert len(text.encode()) > templates.BODY_MAX, "else this test shows nothing"
+    assert templates.parse(templates.body(text)) == templates.parse(text)
+    short = "Resources: {}\n"
+    assert templates.body(short) is short
+    with pytest.raises(UsageError, match="51200"):
+        templates.body(f"Resources: {{}}\nDescription: {'x' * 60_000}\n")
 
 
 def test_the_network_has_two_zones_that_do_not_overlap_and_only_s3_to_go_to() -> None:

@@ -26,12 +26,18 @@ GIVEN = {
     "Afterwards": "deploy",
     "ScheduleExpression": "rate(1 day)",
 }
+STACK = "1"
+"""Of the stack's ARN, the part that no other stack has."""
+MARKED = {"aws:ResourceTag/cloudft:job": "router-01234567"}
 TEMPLATE = templates.parse(templates.text_of("jobs"))
 
 
 def resources(**given: str) -> dict[str, Any]:
     """Every resource, its properties worked out; a machine's ARN is its logical name."""
-    there = {name: Made(name, {"Arn": name}) for name in TEMPLATE["Resources"]}
+    there = {
+        name: Made(name, {"Arn": name, "Name": f"cloudft-{STACK}-machine"})
+        for name in TEMPLATE["Resources"]
+    }
     scope = Scope(TEMPLATE, {**GIVEN, **given}, PSEUDO, there, list)
     return {
         name: scope.resolve({**told, "Properties": told["Properties"]})
@@ -84,11 +90,11 @@ NEEDS = {
         ),
         *(Request("bedrock:TagResource", made, {}) for made in (JOB, MODEL, SERVING)),
         Request("bedrock:GetModelCustomizationJob", JOB, {}),
-        Request("bedrock:StopModelCustomizationJob", JOB, {}),
+        Request("bedrock:StopModelCustomizationJob", JOB, MARKED),
         Request("bedrock:ListModelCustomizationJobs", "*", {}),
         *(Request("bedrock:CreateCustomModelDeployment", made, {}) for made in (MODEL, SERVING)),
         Request("bedrock:GetCustomModelDeployment", SERVING, {}),
-        Request("bedrock:DeleteCustomModelDeployment", SERVING, {}),
+        Request("bedrock:DeleteCustomModelDeployment", SERVING, MARKED),
         Request("iam:PassRole", ROLE, {"iam:PassedToService": "bedrock.amazonaws.com"}),
         *(
             Request(f"kms:{action}", KEY, via(service))
@@ -117,7 +123,7 @@ NEEDS = {
     "MachinePolicy": [
         Request("states:StartExecution", "JobMachine", {}),
         *(
-            Request(f"states:{act}", f"arn:aws:states:{HERE}:execution:team-machine:x", {})
+            Request(f"states:{act}", f"arn:aws:states:{HERE}:execution:cloudft-1-machine:x", {})
             for act in ("DescribeExecution", "StopExecution")
         ),
         *(Request(f"s3:{act}", PLANS[1], {}) for act in ("GetObject", "PutObject")),
@@ -143,7 +149,9 @@ OTHERS = (
     Request("s3:PutObject", "arn:aws:s3:::output/team/jobs/n/plan.json", {}),
     Request("s3:DeleteObject", "arn:aws:s3:::output/team/jobs/n/outcome.json", {}),
     Request("bedrock:CreateProvisionedModelThroughput", MODEL, {}),
-    Request("bedrock:DeleteCustomModel", MODEL, {}),
+    Request("bedrock:DeleteCustomModel", MODEL, MARKED),
+    Request("bedrock:StopModelCustomizationJob", JOB, {}),
+    Request("bedrock:DeleteCustomModelDeployment", SERVING, {"aws:ResourceTag/team": "x"}),
     Request("bedrock:InvokeModel", FOUNDATION, {}),
     Request("iam:PassRole", ROLE, {"iam:PassedToService": "lambda.amazonaws.com"}),
     Request(
@@ -175,8 +183,8 @@ def test_without_deploying_no_deployment_may_be_made() -> None:
 @pytest.mark.parametrize(
     ("role", "service", "machine"),
     [
-        ("MachineRole", "states.amazonaws.com", "stateMachine:team-machine"),
-        ("StarterRole", "states.amazonaws.com", "stateMachine:team-starter"),
+        ("MachineRole", "states.amazonaws.com", "stateMachine:cloudft-1-machine"),
+        ("StarterRole", "states.amazonaws.com", "stateMachine:cloudft-1-starter"),
         ("EventsRole", "events.amazonaws.com", None),
         ("EventsRole", "scheduler.amazonaws.com", None),
     ],

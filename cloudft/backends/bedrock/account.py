@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from cloudft.aws.client import Aws
+from cloudft.aws.commands import command
 from cloudft.backends import account_checks
 from cloudft.backends.account_checks import Check, Note
 from cloudft.backends.bedrock import permissions, request
@@ -177,9 +178,23 @@ def _network(job: LoadedJob, aws: Aws, note: Note) -> Iterator[Finding]:
         Filters=[{"Name": "vpc-id", "Values": sorted(networks)}],
     )["VpcEndpoints"]
     if not any(endpoint["ServiceName"].endswith(".s3") for endpoint in endpoints):
-        message = f"{networks.pop()} has no endpoint for S3: the job may not reach its data"
-        fix = "`aws ec2 create-vpc-endpoint` with the service com.amazonaws.REGION.s3"
+        vpc_id, name = networks.pop(), aws.client("ec2").meta.region_name
+        message = f"{vpc_id} has no endpoint for S3: the job may not reach its data"
+        make = ["ec2", "create-vpc-endpoint", "--vpc-id", vpc_id]
+        make += ["--service-name", f"com.amazonaws.{name}.s3"]
+        make += ["--route-table-ids", *_tables(aws, vpc_id)]
+        fix = f"`{command(aws, *make)}`"
         yield note("NoS3Endpoint", "bedrock.vpc", message, fix, "warning")
+
+
+def _tables(aws: Aws, vpc_id: str) -> list[str]:
+    """The route tables of a VPC; a word for them where they may not be listed."""
+    try:
+        what, filters = "the route tables can't be listed", [{"Name": "vpc-id", "Values": [vpc_id]}]
+        found = aws.call(what, "ec2", "describe_route_tables", Filters=filters)["RouteTables"]
+    except AwsRefused:
+        found = []
+    return [one["RouteTableId"] for one in found] or ["ROUTE_TABLE_IDS"]
 
 
 def _running(job: LoadedJob, aws: Aws, note: Note) -> Iterator[Finding]:

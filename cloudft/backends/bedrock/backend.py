@@ -375,7 +375,7 @@ class BedrockBackend(
         if job["status"] != "Completed":
             raise JobStateConflict(
                 f"{job_id} is {job['status']}: it has left no model",
-                fix="`cloudft watch` waits for its end.",
+                fix=f"`cloudft watch {job_id}` waits for its end.",
             )
         return job
 

@@ -74,7 +74,7 @@ class Batched(Asks):
         if any(prompt.text is not None for prompt in prompts):
             raise UsageError(
                 "a batch asks conversations, and this job's model goes on with raw text",
-                fix="leave --batch out: `cloudft deploy`, then evaluate.",
+                fix="leave --batch out: `cloudft deploy JOB`, then evaluate.",
             )
         for variant in variants:
             yield from self._variant(variant, prompts, decoding)

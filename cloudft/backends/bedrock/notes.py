@@ -7,7 +7,9 @@ from cloudft.backends.bedrock import request
 from cloudft.backends.bedrock.needs import SERVICE
 from cloudft.spec.load import LoadedJob
 
-BEDROCK = Service("bedrock", "Bedrock", SERVICE, "model-customization-job/*")
+JOBS = ("model-customization-job", "model-invocation-job")
+"""What takes the role on: the job, and the batches of an evaluation of its model."""
+BEDROCK = Service("bedrock", "Bedrock", SERVICE, JOBS)
 """Its trust: Bedrock user guide, "Service role"."""
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from cloudft.aws.permissions import Need, Place
+from cloudft.aws.tags import JOB
 from cloudft.backends.base import StagedJob
 from cloudft.backends.bedrock import machine, needs, request
 from cloudft.spec.load import LoadedJob
@@ -28,11 +29,7 @@ LISTED = (
     "pricing:GetProducts",
 )
 """What is about no one thing of the account's."""
-FOLLOWED = (
-    "bedrock:GetModelCustomizationJob",
-    "bedrock:ListTagsForResource",
-    "bedrock:StopModelCustomizationJob",
-)
+FOLLOWED = ("bedrock:GetModelCustomizationJob", "bedrock:ListTagsForResource")
 NETWORK = ("ec2:DescribeSecurityGroups", "ec2:DescribeSubnets", "ec2:DescribeVpcEndpoints")
 Statement = dict[str, Any]
 
@@ -86,18 +83,15 @@ def _of_needs(found: Iterable[Need]) -> Iterator[Statement]:
         kind = (action,) if service != "kms" else ("KeyOfTheModel",)
         groups.setdefault((*kind, *sorted(need.context)), []).append(need)
     for (name, *_), group in groups.items():
-        resources = [_any(need.resource) for need in group]
+        resources = [need.resource for need in group]
         yield _allow(name, {need.action for need in group}, resources, group[0].context)
-
-
-def _any(resource: str) -> str:
-    """Things that are not there yet have an `x` for a name."""
-    return f"{resource[:-1]}*" if resource.endswith(("/x", ":x")) else resource
 
 
 def _of_jobs(here: Place) -> Iterator[Statement]:
     jobs = here.arn("bedrock", "model-customization-job/*")
     yield _allow("FollowJobs", FOLLOWED, [jobs])
+    ours = {"Null": {f"aws:ResourceTag/{JOB}": "false"}}
+    yield {**_allow("StopJobs", ("bedrock:StopModelCustomizationJob",), [jobs]), "Condition": ours}
     yield _allow("Look", LISTED, ["*"])
 
 

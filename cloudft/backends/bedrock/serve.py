@@ -99,7 +99,7 @@ def deploy(aws: Aws, wanted: ServingPlan) -> Thing:
     if thing.status == "Failed":
         raise JobStateConflict(
             f"{thing.kind} {thing.name} could not be made: its status is Failed",
-            fix="`cloudft undeploy` removes it; then try again.",
+            fix=f"`cloudft undeploy {thing.job or 'JOB'}` removes it; then try again.",
         )
     return thing
 
@@ -122,7 +122,7 @@ def _made(aws: Aws, wanted: ServingPlan) -> Thing:
     if there:
         raise JobStateConflict(
             f"{there[0].kind} {there[0].name} serves this model already",
-            fix="`cloudft undeploy` removes it.",
+            fix=f"`cloudft undeploy {there[0].job or 'JOB'}` removes it.",
         )
     try:
         aws.call(f"{wanted.name} can't be made", "bedrock", wanted.call["operation"], **parameters)

@@ -178,7 +178,9 @@ class LocalBackend(Backend, Resumes, Generates, Exports, Tokenises, Opens, Bench
         with as_store_error(f"job {job_id} can't be resumed", job.path):
             lock = self._lock_of_ended(job)
             if lock is None:
-                raise JobStateConflict(f"{job_id} is running", fix="`cloudft watch` follows it.")
+                raise JobStateConflict(
+                    f"{job_id} is running", fix=f"`cloudft watch {job_id}` follows it."
+                )
             try:
                 job.put_ending_aside()
                 self._start(job, lock)
@@ -259,7 +261,8 @@ class LocalBackend(Backend, Resumes, Generates, Exports, Tokenises, Opens, Bench
             status: Status = job.state(job_id).status
             raise JobStateConflict(
                 f"{job_id} is {status}: it has left no model",
-                fix="`cloudft watch` waits for its end; `cloudft resume` goes on with it.",
+                fix=f"`cloudft watch {job_id}` waits for its end;"
+                f" `cloudft resume {job_id}` goes on with it.",
             )
 
     def _folder(self, job_id: str) -> JobFolder:

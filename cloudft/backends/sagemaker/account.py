@@ -13,7 +13,7 @@ from cloudft.spec.load import LoadedJob
 from cloudft.types import Finding
 
 SERVICE = needs.SERVICE
-SAGEMAKER = Service("sagemaker", "SageMaker", SERVICE, "training-job/*")
+SAGEMAKER = Service("sagemaker", "SageMaker", SERVICE, ("training-job",))
 ROLE, BUCKET, KEY = "sagemaker.role_arn", "sagemaker.s3_uri", "sagemaker.kms_key_id"
 
 

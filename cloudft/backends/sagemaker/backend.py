@@ -307,7 +307,9 @@ class SageMakerBackend(AskedHere, OnAws, Backend, Finds, Quotes, Resumes, Invent
         attempts = self._attempts(job_id)
         status = states.STATES[attempts[-1]["TrainingJobStatus"]]
         if status in ("InProgress", "Stopping"):
-            raise JobStateConflict(f"{job_id} is running", fix="`cloudft watch` follows it.")
+            raise JobStateConflict(
+                f"{job_id} is running", fix=f"`cloudft watch {job_id}` follows it."
+            )
         if status == "Completed":
             raise JobStateConflict(
                 f"{job_id} is Completed: there is nothing to resume",

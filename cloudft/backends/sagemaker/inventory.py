@@ -111,7 +111,9 @@ def _data(aws: Aws, uri: str, job: Described) -> Iterator[Thing]:
 def remove(aws: Aws, thing: Thing) -> None:
     """Let a warm machine go, or remove a staged file. Raises JobStateConflict for a running job."""
     if thing.kind == "training-job":
-        raise JobStateConflict(f"{thing.name} is running", fix="`cloudft stop` ends it.")
+        raise JobStateConflict(
+            f"{thing.name} is running", fix=f"`cloudft stop {thing.job or thing.name}` ends it."
+        )
     if thing.kind == "warm-pool":
         what = f"the machine of {thing.name} can't be let go"
         gone = {"KeepAlivePeriodInSeconds": 0}

@@ -45,10 +45,10 @@ def of_role(
     here = place_of(job, region)
     bucket, prefix = request.prefix_of(job)
     for folder in READ:
-        yield Need("s3:ListBucket", here.bucket(bucket), {"s3:prefix": f"{prefix}{folder}/"})
-        yield Need("s3:GetObject", here.bucket(bucket, f"{prefix}{folder}/x"))
-    yield Need("s3:PutObject", here.bucket(bucket, f"{prefix}jobs/x/output/x"))
-    stream = here.arn("logs", f"log-group:{GROUP}:log-stream:x/algo-1-1")
+        yield Need("s3:ListBucket", here.bucket(bucket), {"s3:prefix": f"{prefix}{folder}/*"})
+        yield Need("s3:GetObject", here.bucket(bucket, f"{prefix}{folder}/*"))
+    yield Need("s3:PutObject", here.bucket(bucket, f"{prefix}jobs/*"))
+    stream = here.arn("logs", f"log-group:{GROUP}:log-stream:*")
     yield from (Need(action, stream, severity="warning") for action in LOG)
     yield from _of_image(image, here)
     yield from _of_keys(job, here, _named_keys(job) if keys is None else keys)
@@ -95,12 +95,12 @@ def of_caller(job: LoadedJob, region: str) -> Iterator[Need]:
     the role, and use the key of the disk.
     """
     here, spec = place_of(job, region), job.spec.sagemaker
-    made = here.arn("sagemaker", "training-job/x")
+    made = here.arn("sagemaker", "training-job/*")
     for action in ("CreateTrainingJob", "AddTags", "DescribeTrainingJob"):
         yield Need(f"sagemaker:{action}", made)
     yield Need("sagemaker:StopTrainingJob", made, severity="warning")
     yield Need("iam:PassRole", str(spec.role_arn), {"iam:PassedToService": SERVICE})
-    group = here.arn("logs", f"log-group:{GROUP}:log-stream:x/algo-1-1")
+    group = here.arn("logs", f"log-group:{GROUP}:log-stream:*")
     yield from (Need(f"logs:{a}", group, severity="warning") for a in READ_LOG)
     if spec.kms_key_id is not None and _is_arn(spec.kms_key_id):
         via = {"kms:ViaService": f"sagemaker.{here.region}.amazonaws.com"}
@@ -114,11 +114,11 @@ def _of_network(job: LoadedJob, here: Place) -> Iterator[Need]:
     if vpc is None:
         return
     yield from (Need(f"ec2:Describe{thing}", "*") for thing in LOOKS)
-    interface = here.arn("ec2", "network-interface/x")
+    interface = here.arn("ec2", "network-interface/*")
     yield Need("ec2:CreateNetworkInterface", interface)
     for subnet in vpc.subnet_ids:
         yield Need("ec2:CreateNetworkInterface", here.arn("ec2", f"subnet/{subnet}"))
     for group in vpc.security_group_ids:
         yield Need("ec2:CreateNetworkInterface", here.arn("ec2", f"security-group/{group}"))
-    there = {"ec2:Subnet": here.arn("ec2", f"subnet/{vpc.subnet_ids[0]}")}
+    there = {"ec2:Subnet": tuple(here.arn("ec2", f"subnet/{one}") for one in vpc.subnet_ids)}
     yield from (Need(f"ec2:{action}", interface, there) for action in INTERFACE)

@@ -70,6 +70,7 @@ class AskedHere(Generates, Exports, Opens):
         if state.artifacts is None:
             raise JobStateConflict(
                 f"{job_id} is {state.status}: it has left no model",
-                fix="`cloudft watch` waits for its end; `cloudft resume` goes on with it.",
+                fix=f"`cloudft watch {job_id}` waits for its end;"
+                f" `cloudft resume {job_id}` goes on with it.",
             )
         return state.id

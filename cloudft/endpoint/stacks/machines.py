@@ -14,12 +14,11 @@ def _make_machine(asked: Asked) -> Made:
     definition = orjson.dumps(given["Definition"]).decode()
     for name, value in given.get("DefinitionSubstitutions", {}).items():
         definition = definition.replace(f"${{{name}}}", str(value))
+    name = given.get("StateMachineName", asked.name)
     made = asked.services("stepfunctions").create_state_machine(
-        name=given.get("StateMachineName", asked.name),
-        definition=definition,
-        roleArn=given["RoleArn"],
+        name=name, definition=definition, roleArn=given["RoleArn"]
     )
-    return Made(made["stateMachineArn"], {"Arn": made["stateMachineArn"]})
+    return Made(made["stateMachineArn"], {"Arn": made["stateMachineArn"], "Name": name})
 
 
 def _remove_machine(services: Services, piece: Piece) -> None:

@@ -89,15 +89,50 @@ def _make_group(asked: Asked) -> Made:
 
 
 def _rule(rule: Any) -> dict[str, Any]:
-    said = {name: rule[name] for name in ("IpProtocol", "FromPort", "ToPort")}
-    where = {"CidrIp": rule["CidrIp"], "Description": rule.get("Description", "")}
-    return {**said, "IpRanges": [where]}
+    """A rule in EC2's own words: to or from addresses, or another group."""
+    said = {name: rule[name] for name in ("IpProtocol", "FromPort", "ToPort") if name in rule}
+    described = {"Description": rule.get("Description", "")}
+    group = rule.get("SourceSecurityGroupId") or rule.get("DestinationSecurityGroupId")
+    if group:
+        return {**said, "UserIdGroupPairs": [{"GroupId": group, **described}]}
+    return {**said, "IpRanges": [{"CidrIp": rule["CidrIp"], **described}]}
 
 
 TYPES["AWS::EC2::SecurityGroup"] = Type(
     known("GroupDescription", "SecurityGroupEgress", "SecurityGroupIngress", "Tags", "VpcId"),
     _make_group,
     lambda services, piece: services("ec2").delete_security_group(GroupId=piece.physical),
+)
+
+
+def _let_in(asked: Asked) -> Made:
+    group, rules = asked.properties["GroupId"], [_rule(asked.properties)]
+    asked.services("ec2").authorize_security_group_ingress(GroupId=group, IpPermissions=rules)
+    return Made(asked.name)
+
+
+def _let_in_no_more(services: Services, piece: Piece) -> None:
+    group, rules = piece.properties["GroupId"], [_rule(piece.properties)]
+    services("ec2").revoke_security_group_ingress(GroupId=group, IpPermissions=rules)
+
+
+def _let_out(asked: Asked) -> Made:
+    group, rules = asked.properties["GroupId"], [_rule(asked.properties)]
+    asked.services("ec2").authorize_security_group_egress(GroupId=group, IpPermissions=rules)
+    return Made(asked.name)
+
+
+def _let_out_no_more(services: Services, piece: Piece) -> None:
+    group, rules = piece.properties["GroupId"], [_rule(piece.properties)]
+    services("ec2").revoke_security_group_egress(GroupId=group, IpPermissions=rules)
+
+
+RULE = ("CidrIp", "Description", "FromPort", "GroupId", "IpProtocol", "ToPort")
+TYPES["AWS::EC2::SecurityGroupIngress"] = Type(
+    known(*RULE, "SourceSecurityGroupId"), _let_in, _let_in_no_more
+)
+TYPES["AWS::EC2::SecurityGroupEgress"] = Type(
+    known(*RULE, "DestinationSecurityGroupId"), _let_out, _let_out_no_more
 )
 
 

@@ -11,16 +11,30 @@ from cloudft.endpoint.stacks.records import Piece
 from cloudft.endpoint.stacks.types import TYPES, Asked, Services, Type, known, tags_of
 from cloudft.infrastructure.evaluate import Made
 
+MANAGED_MAX, INLINE_MAX, TRUST_MAX = 6144, 10_240, 2048
+"""Characters without white space of a managed policy, of all inline policies of a role, and of a
+trust policy (IAM user guide, "IAM and AWS STS quotas")."""
+
 
 def _text(document: Any) -> str:
     return orjson.dumps(document).decode()
+
+
+def _fitting(document: Any, most: int, what: str) -> str:
+    """The document as text. Raises ValueError, in IAM's words, where IAM takes no more of it."""
+    text = _text(document)
+    if len(text) > most:
+        raise ValueError(f"Cannot exceed quota for {what}: {most}")
+    return text
 
 
 def _make_role(asked: Asked) -> Made:
     iam, given = asked.services("iam"), asked.properties
     made = iam.create_role(
         RoleName=asked.name,
-        AssumeRolePolicyDocument=_text(given["AssumeRolePolicyDocument"]),
+        AssumeRolePolicyDocument=_fitting(
+            given["AssumeRolePolicyDocument"], TRUST_MAX, "ACLSizePerRole"
+        ),
         Tags=tags_of(given),
         **asked.take("Description", "PermissionsBoundary"),
     )["Role"]
@@ -30,6 +44,9 @@ def _make_role(asked: Asked) -> Made:
 
 def _grant(asked: Asked, role: str) -> None:
     iam, given = asked.services("iam"), asked.properties
+    inline = [policy["PolicyDocument"] for policy in given.get("Policies", ())]
+    if sum(map(len, map(_text, inline))) > INLINE_MAX:
+        raise ValueError(f"Maximum policy size of {INLINE_MAX} bytes exceeded for role {role}")
     for policy in given.get("Policies", ()):
         document = _text(policy["PolicyDocument"])
         iam.put_role_policy(RoleName=role, PolicyName=policy["PolicyName"], PolicyDocument=document)
@@ -115,7 +132,7 @@ TYPES["AWS::IAM::RolePolicy"] = Type(
 
 
 def _make_policy(asked: Asked) -> Made:
-    document = _text(asked.properties["PolicyDocument"])
+    document = _fitting(asked.properties["PolicyDocument"], MANAGED_MAX, "PolicySize")
     described = asked.take("Description")
     iam = asked.services("iam")
     made = iam.create_policy(PolicyName=asked.name, PolicyDocument=document, **described)
@@ -140,7 +157,8 @@ def _remove_policy(services: Services, piece: Piece) -> None:
 
 def _update_policy(asked: Asked, piece: Piece) -> None:
     """A new version in force; the one before is not kept."""
-    iam, document = asked.services("iam"), _text(asked.properties["PolicyDocument"])
+    iam = asked.services("iam")
+    document = _fitting(asked.properties["PolicyDocument"], MANAGED_MAX, "PolicySize")
     roles = asked.properties.get("Roles", ())
     _attach(iam, piece.physical, piece.properties.get("Roles", ()), roles)
     iam.create_policy_version(PolicyArn=piece.physical, PolicyDocument=document, SetAsDefault=True)

@@ -14,7 +14,7 @@ from cloudft.endpoint.stacks.records import ChangeSetRecord, Piece, StackRecord,
 from cloudft.endpoint.state import ACCOUNT, State
 from cloudft.endpoint.wire import WireError
 from cloudft.infrastructure.evaluate import CannotResolve
-from cloudft.infrastructure.template import faults, parameters, parse
+from cloudft.infrastructure.template import BODY_MAX, faults, parameters, parse
 
 NO_CHANGES = (
     "The submitted information didn't contain changes. Submit different information to create a"
@@ -88,7 +88,14 @@ class Stacks:
             raise WireError(
                 "ValidationError", "TemplateBody is needed: this endpoint fetches none."
             )
-        return str(given["TemplateBody"])
+        text = str(given["TemplateBody"])
+        if len(text.encode()) > BODY_MAX:
+            raise WireError(
+                "ValidationError",
+                "1 validation error detected: Value at 'templateBody' failed to satisfy constraint:"
+                f" Member must have length less than or equal to {BODY_MAX}",
+            )
+        return text
 
     def _values(self, given: Given, stack: StackRecord) -> dict[str, str]:
         """The parameters that were given: by value, or as they were."""

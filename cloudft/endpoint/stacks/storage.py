@@ -113,6 +113,11 @@ def _lifecycle(rule: Any) -> dict[str, Any]:
         said["Expiration"] = {"Days": int(rule["ExpirationInDays"])}
     elif rule.get("ExpiredObjectDeleteMarker"):
         said["Expiration"] = {"ExpiredObjectDeleteMarker": True}
+    if "Transitions" in rule:
+        said["Transitions"] = [
+            {"StorageClass": one["StorageClass"], "Days": int(one["TransitionInDays"])}
+            for one in rule["Transitions"]
+        ]
     for name in ("NoncurrentVersionExpiration", "AbortIncompleteMultipartUpload"):
         if name in rule:
             said[name] = {key: int(value) for key, value in rule[name].items()}

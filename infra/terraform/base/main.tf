@@ -1,4 +1,4 @@
-# base.yaml itself, as Terraform makes it: one source, and a stack that `cloudft infra status` knows.
+# base.yaml as JSON, which is short enough for a request: one source, and a stack that `cloudft infra status` knows.
 terraform {
   required_version = ">= 1.5"
 
@@ -12,7 +12,7 @@ terraform {
 
 resource "aws_cloudformation_stack" "base" {
   name          = var.name
-  template_body = file("${path.module}/../../base.yaml")
+  template_body = file("${path.module}/../../base.json")
   capabilities  = ["CAPABILITY_IAM"]
 
   parameters = {

@@ -45,8 +45,13 @@ output "submitter_policy_arn" {
   value       = lookup(aws_cloudformation_stack.base.outputs, "SubmitterPolicyArn", null)
 }
 
+output "serving_policy_arn" {
+  description = "Attach it to people who serve, ask and remove models"
+  value       = lookup(aws_cloudformation_stack.base.outputs, "ServingPolicyArn", null)
+}
+
 output "ci_policy_arn" {
-  description = "Attach it to pipelines"
+  description = "Attach it to pipelines and to people"
   value       = lookup(aws_cloudformation_stack.base.outputs, "CiPolicyArn", null)
 }
 

@@ -13,7 +13,7 @@ variable "prefix" {
 }
 
 variable "data_days" {
-  description = "Staged data is removed after so many days; the same job staged again is the same bytes."
+  description = "Staged data, code and base weights are removed after so many days. A submit sends again what is gone or would end within 30 days. What jobs have made stays."
   type        = number
   default     = 90
   nullable    = false
@@ -116,7 +116,7 @@ variable "notify_email" {
 }
 
 variable "monthly_budget_usd" {
-  description = "Messages at 80 % of it spent and when more is forecast. It stops nothing. 0 for none."
+  description = "For Bedrock and SageMaker in the whole account: messages at 80 % of it spent and when more is forecast. It stops nothing. 0 for none."
   type        = number
   default     = 0
   nullable    = false

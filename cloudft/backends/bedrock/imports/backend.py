@@ -190,7 +190,7 @@ class ImportBackend(OnAws, Backend, Imports, Finds, Generates, Opens):
         name = answer["jobName"]
         if answer["status"] != "Completed":
             message = f"{name} is {answer['status']}: there is no imported model"
-            raise JobStateConflict(message, fix="`cloudft watch` waits for its end.")
+            raise JobStateConflict(message, fix=f"`cloudft watch {name}` waits for its end.")
         arn = str(answer["importedModelArn"])
         what, operation = f"the model {arn} can't be looked at", "get_imported_model"
         try:

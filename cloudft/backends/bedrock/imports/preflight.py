@@ -15,7 +15,8 @@ from cloudft.aws.shapes import request_problems
 from cloudft.backends.account_checks import Note
 from cloudft.backends.bedrock import account, request
 from cloudft.backends.bedrock.imports.request import MODELS, MergedJob, create, role_of
-from cloudft.backends.bedrock.needs import place_of
+from cloudft.backends.bedrock.needs import of_interfaces, place_of
+from cloudft.backends.bedrock.notes import BEDROCK
 from cloudft.backends.notes import Notes
 from cloudft.catalogue import import_rules
 from cloudft.spec.load import LoadedJob
@@ -79,15 +80,16 @@ def _request(job: LoadedJob, note: Notes) -> Iterator[Finding]:
 def _trust(job: LoadedJob, aws: Aws, note: Note) -> Iterator[Finding]:
     """A guard for customization jobs alone locks import jobs out."""
     arn = str(job.spec.bedrock.role_arn)
-    name, owner = arn.rpartition("/")[2], arn.split(":")[4]
+    name = arn.rpartition("/")[2]
     what = f"the role {name} can't be looked at"
     document = aws.call(what, "iam", "get_role", RoleName=name)["Role"]["AssumeRolePolicyDocument"]
     policy = json.loads(unquote(document)) if isinstance(document, str) else document
-    ours = f"arn:aws:bedrock:{aws.place.region}:{owner}:model-import-job/abcdefghijkl"
+    [wanted] = BEDROCK.trust_policy(str(aws.place.region), arn, ["model-import-job"])["Statement"]
+    ours = wanted["Condition"]["ArnLike"]["aws:SourceArn"][0].replace("*", "abcdefghijkl")
     patterns = list(_source_arns(policy))
     if patterns and not any(fnmatchcase(ours, pattern) for pattern in patterns):
         message = f"the trust of {name} asks for aws:SourceArn {patterns}: no import job has it"
-        fix = f"add {ours.rpartition('/')[0]}/* to that condition."
+        fix = "add to its trust policy: " + json.dumps(wanted)
         yield note("RoleNotTrusted", ROLE, message, fix)
 
 
@@ -109,8 +111,14 @@ def _reads(job: LoadedJob, aws: Aws, note: Note) -> Iterator[Finding]:
 
 
 def of_role(job: LoadedJob) -> Iterator[Need]:
-    """What the importing role must be allowed: to list and to read what lies there."""
+    """What the importing role must be allowed: to list and read what lies there, and the network.
+
+    Source: Bedrock user guide, "Protect custom model import jobs using a VPC".
+    """
     bucket, prefix = request.prefix_of(job)
     here = place_of(job)
-    yield Need("s3:ListBucket", here.bucket(bucket), {"s3:prefix": f"{prefix}{MODELS}"})
-    yield Need("s3:GetObject", here.bucket(bucket, f"{prefix}{MODELS}x/config.json"))
+    yield Need("s3:ListBucket", here.bucket(bucket), {"s3:prefix": f"{prefix}{MODELS}*"})
+    yield Need("s3:GetObject", here.bucket(bucket, f"{prefix}{MODELS}*"))
+    if job.spec.bedrock.vpc is not None:
+        tag = "BedrockModelImportJobArn"
+        yield from of_interfaces(job.spec.bedrock.vpc, here, tag, "model-import-job")
