@@ -184,7 +184,9 @@ def _refuse_names(listing: Listing[Thing], names: Collection[str]) -> None:
             if thing.job is None:
                 raise foreign(thing)
             if thing.kind in RUNS:
-                raise JobStateConflict(f"{thing.name} is running", fix="`cloudft stop` ends it.")
+                raise JobStateConflict(
+                    f"{thing.name} is running", fix=f"`cloudft stop {thing.job}` ends it."
+                )
         if not things:
             what = f"nothing here is named {name}"
             if listing.unavailable:

@@ -138,9 +138,7 @@ def _settings_errors(place: Place) -> Iterator[None]:
     try:
         yield
     except ValueError as error:  # what botocore raises for a malformed endpoint, and a Region
-        fix = (
-            "write the endpoint as https://HOST, or http://127.0.0.1:PORT; the Region as us-east-1."
-        )
+        fix = "correct --endpoint-url, endpoint_url or AWS_ENDPOINT_URL, or the Region."
         raise AwsRefused(str(error), fix=fix) from error
     except ProfileNotFound as error:
         raise _no_such_profile(place) from error

@@ -19,7 +19,7 @@ SOURCES: Mapping[str, str] = {
     "ec2-credentials-file": "AWS_CREDENTIAL_FILE",
     "env": "the environment",
     "iam-role": "the instance's role",
-    "login": "`aws login`",
+    "login": "aws login",
     "shared-credentials-file": "the credentials file",
     "sso": "IAM Identity Center",
 }

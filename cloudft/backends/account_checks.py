@@ -30,8 +30,8 @@ KEY_COMMANDS = {
     "PendingReplicaDeletion": ("cancel-key-deletion", "enable-key"),
 }
 KEY_REMEDIES = {
-    "PendingImport": "`aws kms import-key-material` gives it its material; or take another key.",
-    "Unavailable": "`aws kms connect-custom-key-store` for its key store; or take another key.",
+    "PendingImport": "import its key material, or take another key.",
+    "Unavailable": "connect its custom key store, or take another key.",
     "Creating": "wait a moment, then check again.",
     "Updating": "wait a moment, then check again.",
 }

@@ -259,7 +259,7 @@ def test_a_key_whose_end_is_ordered_is_saved_by_what_is_said_of_it(
 
 
 def test_the_remedy_of_a_rollback_that_failed_names_the_stack_and_its_place() -> None:
-    """The endpoint's rollbacks do not fail: tests/unit/test_remedies.py holds the command."""
+    """The endpoint's rollbacks do not fail: test_remedy_commands.py holds the command."""
     from cloudft.aws.stack import Stack
 
     assert os.environ.get("AWS_PROFILE") is None

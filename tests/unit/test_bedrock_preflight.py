@@ -215,7 +215,7 @@ def test_the_remedy_for_a_key_follows_from_its_state(tmp_path: Path, endpoint: E
     wanted = job(tmp_path, endpoint, kms_key_id=key)
     finding = found(wanted, endpoint)["KeyDisabled"]
     assert "is PendingDeletion" in finding.message
-    for operation, identifier in re.findall(r"`aws kms (\S+) --key-id (\S+)`", finding.fix or ""):
+    for operation, identifier in re.findall(r"aws kms (\S+) --key-id (\S+)", finding.fix or ""):
         getattr(kms, operation.replace("-", "_"))(KeyId=identifier)
     assert "KeyDisabled" not in found(wanted, endpoint)
 

@@ -11,7 +11,7 @@ from typing import Any
 import boto3
 import pytest
 import tiny
-from endpoint import SAGEMAKER_TRUST
+from endpoint import ACCOUNT, SAGEMAKER_TRUST
 from job_files import write_job_file
 from moto import mock_aws
 from simulator import simulate
@@ -47,7 +47,7 @@ def moto(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(preflight, "findings", lambda job, aws: [])  # moto lists no models
     with mock_aws():
         client("s3").create_bucket(Bucket=BUCKET)
-        trust = json.dumps(SAGEMAKER_TRUST)
+        trust = json.dumps(SAGEMAKER_TRUST).replace(ACCOUNT, "123456789012")
         client("iam").create_role(RoleName="job", AssumeRolePolicyDocument=trust)
         simulate(monkeypatch)
         yield

@@ -33,6 +33,12 @@ from local_backend.errors import TrainerError
 from local_backend.opt_ml import PORT, Machine, Places, machine_of
 
 
+def of_kind(said: str, kind: str) -> list[dict[str, Any]]:
+    """What the container's log says for cloudft."""
+    marked = (logs.marked(line, kind) for line in said.splitlines())
+    return [json.loads(content) for content in marked if content is not None]
+
+
 def test_it_trains_to_the_very_losses_of_a_local_run(tmp_path: Path, tiny_model: Path) -> None:
     here = run_trainer(tiny.write_job_dir(tmp_path / "here", tiny_model, DATA, epochCount=3))
     root = tmp_path / "ml"
@@ -50,9 +56,9 @@ def test_it_trains_to_the_very_losses_of_a_local_run(tmp_path: Path, tiny_model:
         assert (root / "model" / name).read_bytes() == ours
     assert (root / "model" / "manifest.json").is_file()
     assert (root / "model" / "model" / "adapter_model.safetensors").is_file()
-    points = [row for line in said.splitlines() if (row := logs.marked(line, "metric"))]
+    points = of_kind(said, "metric")
     assert [p["loss"] for p in points if p["split"] == "train"] == here.losses()
-    told = [row for line in said.splitlines() if (row := logs.marked(line, "state"))]
+    told = of_kind(said, "state")
     assert told[-1]["progress"]["step"] == len(here.losses())
     for definition in request.METRICS:
         split = definition["Name"].partition(":")[0]
@@ -87,7 +93,7 @@ def test_a_machine_that_is_taken_away_is_gone_on_from_on_another(
     steps = [point["step"] for point in lines(after) if point["split"] == "train"]
     assert steps == list(range(len(steps)))
     assert "leaving checkpoint step-99999999 out" in said and "going on after step" in said
-    printed = [row for line in said.splitlines() if (row := logs.marked(line, "metric"))]
+    printed = of_kind(said, "metric")
     assert printed[: len(before)] == before
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from cloudft.aws.client import Aws
+from cloudft.aws.commands import command
 from cloudft.backends.base import Thing
 from cloudft.backends.bedrock import states
 from cloudft.errors import AwsConflict, AwsRefused, AwsUnreachable
 
 REMOVALS = {
-    "deployment": "delete-custom-model-deployment --custom-model-deployment-identifier",
-    "provisioned-throughput": "delete-provisioned-model-throughput --provisioned-model-id",
+    "deployment": ("delete-custom-model-deployment", "--custom-model-deployment-identifier"),
+    "provisioned-throughput": ("delete-provisioned-model-throughput", "--provisioned-model-id"),
 }
 """Commands of `aws bedrock`, for what cloudft did not make."""
 
@@ -26,7 +27,7 @@ def explained(
     fix = "wait until what uses it has ended, then remove it again."
     try:
         if thing.kind == "custom-model":
-            fix = _served(thing, servings) or fix
+            fix = _served(aws, thing, servings) or fix
         elif thing.kind == "provisioned-throughput":
             fix = _committed(aws, thing) or fix
     except (AwsRefused, AwsUnreachable):
@@ -34,13 +35,13 @@ def explained(
     return AwsConflict(refusal.message, fix=fix)
 
 
-def _served(model: Thing, servings: Iterable[Thing]) -> str | None:
+def _served(aws: Aws, model: Thing, servings: Iterable[Thing]) -> str | None:
     """Return how to remove what serves the model: cloudft's by job, another's by its ARN."""
     using = [one for one in servings if one.model == model.id]
     commands = [
         f"`cloudft undeploy {one.job}`"
         if one.job
-        else f"`aws bedrock {REMOVALS[one.kind]} {one.id}`"
+        else f"`{command(aws, 'bedrock', *REMOVALS[one.kind], one.id)}`"
         for one in using
     ]
     if not commands:

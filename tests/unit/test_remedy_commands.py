@@ -19,7 +19,7 @@ from cloudft.aws.commands import command
 
 SOURCES = sorted(Path(cloudft.__file__).parent.rglob("*.py"))
 QUOTED = re.compile(r"`((?:cloudft|aws) [a-z][^`]*)`")
-OF_ITS_OWN = {"aws configure", "aws sso loginX"}
+OF_ITS_OWN = {"aws configure", "aws configure --profile X", "aws sso loginX"}
 """Commands that the AWS CLI has beside the services; `sso login` came with its second version."""
 
 
@@ -81,7 +81,8 @@ def quoted() -> list[str]:
 
 
 WITH_COMMANDS = {
-    *("aws/commands.py", "backends/bedrock/account.py", "backends/sagemaker/account.py"),
+    *("aws/commands.py", "backends/account_checks.py", "backends/bedrock/account.py"),
+    "backends/bedrock/in_use.py",
     *("infrastructure/changes.py", "infrastructure/remains.py"),
 }
 """The modules that make commands of the AWS CLI. tests/e2e/test_remedies.py runs what they make."""
