@@ -15,6 +15,10 @@ LEAVES = [(name,) for name in COMMANDS if name not in GROUPS] + [
 """The words that call each of them."""
 
 
+HELP = ["-h", "--help"]
+"""A command keeps the help option that it makes first (click 8.5): always with these names."""
+
+
 def leaf(words: tuple[str, ...]) -> click.Command:
     """The command that these words call."""
     command: click.Command | None = cloudft
@@ -23,3 +27,8 @@ def leaf(words: tuple[str, ...]) -> click.Command:
         command = command.get_command(click.Context(command), word)
     assert command is not None, f"no command {' '.join(words)}"
     return command
+
+
+def context(words: tuple[str, ...], given: list[str]) -> click.Context:
+    """The context in which the command that `words` call runs with what is given."""
+    return leaf(words).make_context(words[-1], [*given], help_option_names=HELP)

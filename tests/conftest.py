@@ -15,13 +15,20 @@ import pytest
 # Before torch is loaded, here or in a process started from here: tiny models need no more threads.
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
+# Before moto is loaded: the account is the endpoint's, whichever test of a worker comes first.
+os.environ["MOTO_ACCOUNT_ID"] = "000000000000"
 
 import forked
+import hypothesis
 import preloaded
 import tiny
 from endpoint import Endpoint
 from job_files import write_job_file
 from processes import Cli, JobFile
+
+# How long an example takes says more of the machine than of the code.
+hypothesis.settings.register_profile("cloudft", deadline=None)
+hypothesis.settings.load_profile("cloudft")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -18,11 +18,12 @@ from job_files import write_job_file
 from processes import wait_until
 from suite import Bench
 
-from cloudft import preparing
+from cloudft import jobs, preparing
 from cloudft.aws.client import Aws, Place
 from cloudft.backends.base import Backend, StagedJob
 from cloudft.home import Home
 from cloudft.spec.load import load_job
+from cloudft.store import Store
 
 KEPT: list[subprocess.Popen[bytes]] = []
 """What was started here ends by itself; see --until-pid."""
@@ -70,7 +71,9 @@ def cloud_bench(
             given = {**job(endpoint), **options, "name": name}
             path = write_job_file(tmp_path_factory.mktemp(name), **given)
             os.environ.update(KEYS)  # another fixture clears them for each test
-            return preparing.prepare(load_job(path), made, home)[0]
+            ready, store = preparing.prepare(load_job(path), made, home)[0], Store(home.jobs)
+            with store.create(jobs.record_of(ready, made.plan(ready), store)):  # as a submit does
+                return ready
 
         yield Bench(
             made, root, lambda name: staged(name, SHORT), lambda name: staged(name, long), poll=0.05

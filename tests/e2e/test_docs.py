@@ -13,7 +13,7 @@ from pathlib import Path
 
 import preloaded
 import pytest
-from commands import GROUPS, LEAVES, leaf
+from commands import GROUPS, LEAVES, context, leaf
 from endpoint import TOKEN, running
 from processes import Cli
 
@@ -241,5 +241,5 @@ def test_the_examples_of_a_commands_help_parse(name: tuple[str, ...]) -> None:
     for line in shown:
         words = shlex.split(line[line.index("cloudft ") :].partition(" > ")[0].partition(" >> ")[0])
         assert tuple(words[1 : 1 + len(name)]) == name
-        with command.make_context(name[-1], words[1 + len(name) :]):
+        with context(name, words[1 + len(name) :]):
             pass

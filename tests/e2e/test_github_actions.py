@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from commands import leaf
+from commands import context
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -41,7 +41,7 @@ def test_every_command_is_taken_by_the_command_line() -> None:
         for step in job["steps"]:
             for words in commands(step.get("run", "")):
                 given = ["50" if word == "$MAX_COST" else word for word in words[1:]]
-                with leaf((words[0],)).make_context(words[0], given):
+                with context((words[0],), given):
                     seen.append(words[0])
     assert seen == ["check", "estimate", "check", "submit"]
 

@@ -171,7 +171,6 @@ def test_after_an_import_killed_while_merging_the_next_one_works_and_nothing_is_
     wait_until(lambda: list(folder.glob(".float16.*")), "it merges")
     kill(killed.pid)
     wait_until(lambda: not list(folder.glob(".float16.*")), "the merge has ended with it")
-    assert not (folder / "float16").exists(), "nobody goes on beside the next import"
     others = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     said = [process.communicate(timeout=120)[0] for process in others]
     assert [process.returncode for process in others] == [0, 0], said

@@ -168,7 +168,7 @@ def test_what_is_in_use_says_what_has_to_go_first(
     job = trained(cli, aws, tmp_path, "in-use", ON_DEMAND)
     bedrock = aws.client("bedrock")
     backend = BedrockBackend(Home(home), Aws(Place()))
-    [model] = [t for t in backend.inventory() if t.kind == "custom-model" and t.job == job]
+    [model] = [t for t in backend.inventory().items if t.kind == "custom-model" and t.job == job]
 
     def remedy(thing: Thing) -> str:
         with pytest.raises(AwsConflict) as refused:
@@ -182,12 +182,12 @@ def test_what_is_in_use_says_what_has_to_go_first(
     said = remedy(model)
     assert f"`cloudft undeploy {job}`" in said
     [theirs] = re.findall(
-        r"`aws bedrock delete-provisioned-model-throughput --provisioned-model-id (\S+)`", said
+        r"aws bedrock delete-provisioned-model-throughput --provisioned-model-id ([^\s`]+)", said
     )
     bedrock.delete_provisioned_model_throughput(provisionedModelId=theirs)
     value(cli("undeploy", job, "--yes", "--output", "json"))
     bedrock.create_provisioned_model_throughput(
         provisionedModelName="month", modelId=model.id, modelUnits=1, commitmentDuration="OneMonth"
     )
-    [month] = [t for t in backend.inventory() if t.name == "month"]
+    [month] = [t for t in backend.inventory().items if t.name == "month"]
     assert "its commitment (OneMonth) ends at 20" in remedy(month)

@@ -99,12 +99,12 @@ def test_an_ending_has_its_room_when_everything_else_is_full(
 
 
 def test_a_trainer_without_room_for_its_ending_is_not_told_as_killed(
-    home: Path, monkeypatch: pytest.MonkeyPatch
+    home: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = home / "jobs" / "job"
-    folder.mkdir(parents=True)
-    for name in ("job.json", "trainer.json"):
-        (folder / name).write_text("{}")
+    folder = tiny.write_job_dir(home / "jobs" / "job", tiny_model, {"train": tiny.pairs(4)})
+    request = read_json(folder / "job.json") | {"id": "job", "name": "job", "attempt": 0}
+    (folder / "job.json").write_text(json.dumps(request | {"baseModel": "tiny"}))
+    (folder / "trainer.json").write_text('{"pid": 1, "supervisor": 1}')
     facts = os.statvfs(folder)
     full = os.statvfs_result((*facts[:4], 0, *facts[5:]))
     assert "were killed" in str(JobFolder(folder).state("job").failure_message)

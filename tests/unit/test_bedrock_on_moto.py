@@ -18,7 +18,7 @@ from cloudft.home import Home
 from cloudft.spec.load import load_job
 from cloudft.store import Store
 
-ROLE = "arn:aws:iam::123456789012:role/bedrock"
+ROLE = "arn:aws:iam::000000000000:role/bedrock"
 
 
 @pytest.fixture

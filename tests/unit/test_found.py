@@ -11,7 +11,7 @@ from typing import Any
 import boto3
 import pytest
 import tiny
-from endpoint import ACCOUNT, SAGEMAKER_TRUST
+from endpoint import SAGEMAKER_TRUST
 from job_files import write_job_file
 from moto import mock_aws
 from simulator import simulate
@@ -31,7 +31,7 @@ from cloudft.store import Record, Store
 from cloudft.types import Plan
 
 REGION, BUCKET = "us-east-1", "some-bucket"
-ROLE = "arn:aws:iam::123456789012:role/job"
+ROLE = "arn:aws:iam::000000000000:role/job"
 SECTION = {"region": REGION, "role_arn": ROLE, "s3_uri": f"s3://{BUCKET}/team"}
 MACHINE = {"image_uri": "pytorch-training:any", "instance_type": "ml.m5.xlarge"}
 COLUMNS = {"prompt": "prompt", "completion": "completion"}
@@ -47,7 +47,7 @@ def moto(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(preflight, "findings", lambda job, aws: [])  # moto lists no models
     with mock_aws():
         client("s3").create_bucket(Bucket=BUCKET)
-        trust = json.dumps(SAGEMAKER_TRUST).replace(ACCOUNT, "123456789012")
+        trust = json.dumps(SAGEMAKER_TRUST)
         client("iam").create_role(RoleName="job", AssumeRolePolicyDocument=trust)
         simulate(monkeypatch)
         yield

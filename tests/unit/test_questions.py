@@ -19,7 +19,7 @@ from cloudft.data.convert import canonical, parse
 from cloudft.data.record import BadRecord
 from cloudft.spec.load import load_job
 
-ROLE = "arn:aws:iam::123456789012:role/bedrock"
+ROLE = "arn:aws:iam::000000000000:role/bedrock"
 SECTION = {"region": "us-east-1", "role_arn": ROLE, "s3_uri": "s3://some-bucket/team"}
 TEACHER = {"teacher": "amazon.nova-pro-v1:0", "max_response_length": 1000}
 LAMBDA = "arn:aws:lambda:us-east-1:123456789012:function:grader"

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 import pytest
-from commands import GROUPS, leaf
+from commands import GROUPS, HELP, context, leaf
 
 import cloudft
 from cloudft.aws.client import Aws, Place
@@ -70,7 +70,7 @@ def test_a_remedy_names_the_job_or_the_stack_of_its_command(text: str) -> None:
     depth = 2 if words[0] in GROUPS else 1
     given = words[depth:]
     if "--help" not in given:
-        with leaf(tuple(words[:depth])).make_context(" ".join(words[:depth]), [*given]):
+        with context(tuple(words[:depth]), given):
             assert words[:2] not in (["infra", "deploy"], ["infra", "destroy"]) or given, text
 
 
@@ -107,8 +107,8 @@ def test_a_command_of_ours_exists_with_its_options(text: str) -> None:
     if "--help" in words:
         return
     # A command may be named without its job: one that is found alone needs none.
-    context = click.Context(found, info_name=" ".join(words[:depth]))
-    found.make_parser(context).parse_args(list(words[depth:]))
+    named = click.Context(found, info_name=" ".join(words[:depth]), help_option_names=HELP)
+    found.make_parser(named).parse_args(list(words[depth:]))
 
 
 @pytest.mark.parametrize("text", [t for t in quoted() if t.startswith("aws ")])

@@ -176,7 +176,7 @@ class Batched(Asks):
             if key.endswith(".jsonl.out"):
                 content = output.read(self._aws, self._place.where, key)
                 lines = content.splitlines()
-                found |= {key: told for line in lines for key, told in _told(line, key)}
+                found |= {name: answer for line in lines for name, answer in _told(line, key)}
         return found
 
     def close(self) -> None:
