@@ -1,26 +1,33 @@
 #!/usr/bin/env bash
-# boto3 checks the checksum of a downloaded object only below 8 MiB: of model weights, none.
+# boto3 checks no download from 8 MiB on, and without awscrt none at all of what carries S3's default checksum.
 #
-# Packages: boto3 1.44.5, botocore 1.44.5, s3transfer 0.19.3.
-# Guess: since boto3 1.36 uploads carry a checksum and downloads are checked against it ("when_supported" is the default),
-# so what `download_file` returns without an error is what was uploaded, whatever its size.
-# Behavior: from multipart_threshold on (8 MiB) the object comes in ranges. S3 sends the stored checksum of a full object
-# with no range of it, botocore then has nothing to compare, and s3transfer computes nothing of its own and asks nothing: its
-# HeadObject, which could bring the stored checksum, is sent without ChecksumMode, and with it (ExtraArgs) the value is not
-# used. A byte that was changed on the way or on disk is written to the file. get_object on the same object raises.
-# (Sources: boto/s3transfer pull request 418, open in September 2026; aws/aws-cli pull request 10180 for the command line.)
-# Why it matters: adapters and configurations are checked, the weights beside them are not, and nothing says so.
-# Way out: TransferConfig(multipart_threshold=...) above the object's size, or compare with HeadObject's checksum.
-# The server here is a few lines that answer as S3 documents it: checksum with a whole object, none with a range.
+# Packages: boto3 1.44.5, botocore 1.44.5, s3transfer 0.19.3; awscrt 0.38.0 (botocore's extra "crt") in the second
+# run.
+# Guess: since boto3 1.36 downloads are checked against the stored checksum ("when_supported" is the default), so what
+# download_file returns without an error is what is stored, whatever its size and whoever stored it.
+# Behavior: from multipart_threshold on (8 MiB) an object comes in ranges. S3 sends a checksum of the full object with
+# no range of it, so botocore has nothing to compare, and s3transfer computes nothing of its own (boto/s3transfer pull
+# request 418, open in September 2026; the AWS CLI has it, aws/aws-cli pull request 10180). Only where the object was
+# uploaded in parts with a composite checksum, as boto3 does by itself, and the ranges are those parts, does S3 send
+# sums of the parts. And CRC-64/NVME, which S3 adds to whatever comes without a checksum (API reference, "Checksum"),
+# is skipped without a word where awscrt is not installed; it is an extra of botocore. A byte that was changed is
+# written to the file.
+# Why it matters: model weights are large, and are often stored by other tools than boto3.
+# Way out: install botocore[crt], and download with TransferConfig(multipart_threshold=...) above the size, or compare
+# the file with HeadObject's checksum (ChecksumMode="ENABLED").
+# The server here is a few lines that answer as S3 documents it: the checksum with a whole object, none with a range.
 # Seen (one bit of the object flipped after it was stored):
-#   1MiB, get_object                                FlexibleChecksumError
-#   1MiB, download_file                             FlexibleChecksumError
-#   1MiB, download_fileobj                          FlexibleChecksumError
-#   9MiB, get_object                                FlexibleChecksumError
-#   9MiB, download_file                             no error, 1 byte wrong
-#   9MiB, download_fileobj                          no error, 1 byte wrong
-#   9MiB, download_file with ChecksumMode=ENABLED   no error, 1 byte wrong
-#   9MiB, download_file in one part                 FlexibleChecksumError
+#                                               without awscrt            with
+#   crc32, 1 MiB, get_object                    FlexibleChecksumError     FlexibleChecksumError
+#   crc32, 1 MiB, download_file                 FlexibleChecksumError     FlexibleChecksumError
+#   crc32, 9 MiB, get_object                    FlexibleChecksumError     FlexibleChecksumError
+#   crc32, 9 MiB, download_file                 no error, 1 byte wrong    no error, 1 byte wrong
+#   crc32, 9 MiB, download_file in one part     FlexibleChecksumError     FlexibleChecksumError
+#   crc64nvme, 1 MiB, get_object                no error, 1 byte wrong    FlexibleChecksumError
+#   crc64nvme, 1 MiB, download_file             no error, 1 byte wrong    FlexibleChecksumError
+#   crc64nvme, 9 MiB, get_object                no error, 1 byte wrong    FlexibleChecksumError
+#   crc64nvme, 9 MiB, download_file             no error, 1 byte wrong    no error, 1 byte wrong
+#   crc64nvme, 9 MiB, download_file in one part no error, 1 byte wrong    FlexibleChecksumError
 # Exit status: 1 when that has changed.
 set -euo pipefail
 folder=$(mktemp -d)
@@ -30,7 +37,7 @@ python3 -m venv "$folder/env"
 cd "$folder"
 cat > try.py <<'PYTHON'
 import base64
-import io
+import json
 import re
 import sys
 import threading
@@ -43,18 +50,37 @@ from botocore.config import Config
 from botocore.exceptions import FlexibleChecksumError
 
 MIB = 1 << 20
-UPLOADED = {"1MiB": bytes(range(256)) * (MIB // 256), "9MiB": bytes(range(256)) * (9 * MIB // 256)}
+UPLOADED = {size: bytes(range(256)) * (size * MIB // 256) for size in (1, 9)}
 
 
 def damaged(data):
     return data[: len(data) // 2] + bytes([data[len(data) // 2] ^ 4]) + data[len(data) // 2 + 1 :]
 
 
-STORED = {key: damaged(data) for key, data in UPLOADED.items()}
+def crc64nvme(data):
+    table = []
+    for value in range(256):
+        for _ in range(8):
+            value = value >> 1 ^ (0x9A6C9329AC4BC9B5 if value & 1 else 0)
+        table.append(value)
+    crc = (1 << 64) - 1
+    for byte in data:
+        crc = table[(crc ^ byte) & 255] ^ crc >> 8
+    return crc ^ (1 << 64) - 1
+
+
+assert crc64nvme(b"123456789") == 0xAE8B14860A799888
+STORED = {size: damaged(data) for size, data in UPLOADED.items()}
+CHECKSUMS = {
+    ("crc32", size): base64.b64encode(zlib.crc32(data).to_bytes(4, "big")).decode() for size, data in UPLOADED.items()
+} | {
+    ("crc64nvme", size): base64.b64encode(crc64nvme(data).to_bytes(8, "big")).decode()
+    for size, data in UPLOADED.items()
+}
 
 
 class S3(BaseHTTPRequestHandler):
-    """Answer HeadObject and GetObject."""
+    """Answer HeadObject and GetObject of /bucket/ALGORITHM-SIZE."""
 
     protocol_version = "HTTP/1.1"
 
@@ -65,19 +91,18 @@ class S3(BaseHTTPRequestHandler):
         self.do_GET()
 
     def do_GET(self):
-        key = self.path.partition("?")[0].rpartition("/")[2]
-        data = STORED[key]
+        algorithm, size = re.search(r"/bucket/(\w+)-(\d)", self.path).groups()
+        data = STORED[int(size)]
         headers = {"ETag": '"etag"', "Accept-Ranges": "bytes"}
-        asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
-        if asked:
-            first, last = int(asked[1]), int(asked[2] or len(data) - 1)
+        part = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+        if part:
+            first, last = int(part[1]), int(part[2] or len(data) - 1)
             headers["Content-Range"] = f"bytes {first}-{last}/{len(data)}"
             data = data[first : last + 1]
         elif self.headers.get("x-amz-checksum-mode") == "ENABLED":
-            checksum = zlib.crc32(UPLOADED[key]).to_bytes(4, "big")
-            headers["x-amz-checksum-crc32"] = base64.b64encode(checksum).decode()
+            headers[f"x-amz-checksum-{algorithm}"] = CHECKSUMS[algorithm, int(size)]
             headers["x-amz-checksum-type"] = "FULL_OBJECT"
-        self.send_response(206 if asked else 200)
+        self.send_response(206 if part else 200)
         for name, value in headers.items():
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(data)))
@@ -96,49 +121,52 @@ s3 = boto3.client(
     aws_secret_access_key="secret",
     config=Config(s3={"addressing_style": "path"}, retries={"total_max_attempts": 1}),
 )
+ONE_PART = TransferConfig(multipart_threshold=64 * MIB, preferred_transfer_client="classic")
+RANGES = TransferConfig(preferred_transfer_client="classic")
 
 
 def get_object(key):
     return s3.get_object(Bucket="bucket", Key=key)["Body"].read()
 
 
-def download_file(key, **how):
-    s3.download_file("bucket", key, "file", **how)
+def download_file(key, how=RANGES):
+    s3.download_file("bucket", key, "file", Config=how)
     with open("file", "rb") as stream:
         return stream.read()
 
 
-def download_fileobj(key):
-    stream = io.BytesIO()
-    s3.download_fileobj("bucket", key, stream)
-    return stream.getvalue()
+WAYS = {
+    "get_object": get_object,
+    "download_file": download_file,
+    "download_file in one part": lambda key: download_file(key, ONE_PART),
+}
+found = {}
+for algorithm in ("crc32", "crc64nvme"):
+    for size, uploaded in UPLOADED.items():
+        for way, call in WAYS.items():
+            try:
+                data = call(f"{algorithm}-{size}")
+                wrong = sum(a != b for a, b in zip(data, uploaded, strict=True))
+                found[f"{algorithm}, {size} MiB, {way}"] = f"no error, {wrong} byte wrong"
+            except FlexibleChecksumError as error:
+                found[f"{algorithm}, {size} MiB, {way}"] = type(error).__name__
+with open(sys.argv[1], "w") as stream:
+    json.dump(found, stream)
+PYTHON
+"$folder/env/bin/python" try.py without.json
+"$folder/env/bin/python" -m pip --disable-pip-version-check install --quiet 'awscrt==0.38.0'
+"$folder/env/bin/python" try.py with.json
+python3 - <<'PYTHON'
+import json
+import sys
 
-
-def outcome(call):
-    try:
-        data, key = call()
-    except FlexibleChecksumError as error:
-        return type(error).__name__
-    return f"no error, {sum(a != b for a, b in zip(data, UPLOADED[key], strict=True))} byte wrong"
-
-
-ONE_PART = TransferConfig(multipart_threshold=64 * MIB)
-found = []
-for key in UPLOADED:
-    for name, call in (
-        ("get_object", get_object),
-        ("download_file", download_file),
-        ("download_fileobj", download_fileobj),
-    ):
-        found.append((f"{key}, {name}", outcome(lambda: (call(key), key))))
-with_mode = outcome(lambda: (download_file("9MiB", ExtraArgs={"ChecksumMode": "ENABLED"}), "9MiB"))
-found.append(("9MiB, download_file with ChecksumMode=ENABLED", with_mode))
-found.append(("9MiB, download_file in one part", outcome(lambda: (download_file("9MiB", Config=ONE_PART), "9MiB"))))
-for name, what in found:
-    print(f"{name:48}{what}")
-noticed = [what == "FlexibleChecksumError" for _, what in found]
-same = noticed == [True, True, True, True, False, False, False, True]
+without, with_crt = (json.load(open(name)) for name in ("without.json", "with.json"))
+print(f"{'':44}{'without awscrt':26}with")
+for name in without:
+    print(f"{name:44}{without[name]:26}{with_crt[name]}")
+noticed = [[what == "FlexibleChecksumError" for what in found.values()] for found in (without, with_crt)]
+crc32 = [True, True, True, True, False, True]
+same = noticed == [crc32 + [False] * 6, crc32 + crc32]
 print("as described" if same else "changed")
 sys.exit(not same)
 PYTHON
-"$folder/env/bin/python" try.py

@@ -3,12 +3,14 @@
 #
 # Packages: sagemaker-core 2.27.0, boto3 and botocore 1.44.5.
 # Guess: the classes are generated from the service model, so the names that are sent are the model's.
-# Behavior: they are generated from it in snake case, and turned back by a rule (title case of each part, and a short list of
-# exceptions), which does not give back abbreviations: MB, URL, ARN, EFS, SSM, MIME, AutoML. Of the members that the classes
-# below the inputs have, 15 of 1,446 go out under a name that the API does not have. botocore refuses the request before it is
-# sent, as a parameter that is unknown (and one that is missing), in words that the user of the class never wrote.
-# It concerns ServerlessConfig of a production variant (required: no serverless endpoint at all), batch transform's and
-# Clarify's payload limits, EFS file systems of Studio, accepted MIME types, AutoML's limit of a job's time, and more.
+# Behavior: they are generated from it in snake case, and turned back by a rule (title case of each part, and a short
+# list of exceptions), which does not give back abbreviations: MB, URL, ARN, EFS, SSM, MIME, AutoML. Of the members
+# that the classes below the inputs have, 15 of 1,446 go out under a name that the API does not have. botocore refuses
+# the request before it is sent, as a parameter that is unknown (and one that is missing), in words that the user of
+# the class never wrote.
+# It concerns ServerlessConfig of a production variant (required: no serverless endpoint at all), batch transform's
+# and Clarify's payload limits, EFS file systems of Studio, accepted MIME types, AutoML's limit of a job's time, and
+# more.
 # Why it matters: it shows only when the request is made, so often after the training whose model it was to serve.
 # Way out: boto3's create_endpoint_config. (aws/sagemaker-core issue 225 names the first, open since November 2024.)
 # Seen:

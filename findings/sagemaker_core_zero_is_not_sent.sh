@@ -2,18 +2,19 @@
 # A 0 or a False below the first level never leaves sagemaker-core: the service's default takes its place.
 #
 # Packages: sagemaker-core 2.27.0, boto3 and botocore 1.44.5.
-# Guess: what is set on a shape is sent; that falsy values were dropped is past (aws/sagemaker-python-sdk, issue 5568 and
-# pull request 5860, 2026: "preserve falsy values in serialize() output").
-# Behavior: they are kept at the first level, in dicts and in lists only. In a member that is a shape (most of an API with
-# nested configurations) `_serialize_shape` still leaves out whatever is falsy. Of the booleans, and of the numbers that may
-# be 0, in all shapes that sagemaker-core has for the inputs of the service model, not one is sent.
-# Why it matters: most are optional, so nothing fails. A variant created with InitialVariantWeight 0.0 gets the default
-# 1.0 and half of the traffic; MinInstanceCount 0 is not sent, and an endpoint that was to scale to zero stays up and is
-# billed; RemoteDebugConfigForUpdate(enable_remote_debug=False) and profiler settings can't be switched back. Only where
-# the member is required (CopyCount of an inference component, InstanceCount of a cluster's group) does botocore raise.
+# Guess: what is set on a shape is sent; that falsy values were dropped is past (aws/sagemaker-python-sdk, issue 5568
+# and pull request 5860, 2026: "preserve falsy values in serialize() output").
+# Behavior: they are kept at the first level, in dicts and in lists only. In a member that is a shape (most of an API
+# with nested configurations) `_serialize_shape` still leaves out whatever is falsy. Of the booleans, and of the
+# numbers that may be 0, in all shapes that sagemaker-core has for the inputs of the service model, not one is sent.
+# Why it matters: most are optional, so nothing fails. A variant created with InitialVariantWeight 0.0 gets the API's
+# default of 1.0, and with it half of the traffic; MinInstanceCount 0 is not sent, so that an endpoint does not get
+# the lower bound of zero that was to save its cost; RemoteDebugConfigForUpdate(enable_remote_debug=False) and
+# profiler settings can't be switched back. Only where the member is required (CopyCount of an inference component,
+# InstanceCount of a cluster's group) does botocore raise.
 # Way out: send such a request with boto3 (a dict in the shape's place is made a shape again, and loses it as well).
 # Seen:
-#   variant asked for: weight 0.0, at least 0 instances, at most 1
+#   variant wanted: weight 0.0, at least 0 instances, at most 1
 #   variant sent: {'VariantName': 'canary', 'ModelName': 'm', 'InitialInstanceCount': 1, 'InstanceType': 'ml.g5.xlarge',
 #     'ManagedInstanceScaling': {'Status': 'ENABLED', 'MaxInstanceCount': 1}}
 #   False sent: 0 of 41 booleans
@@ -68,7 +69,7 @@ EndpointConfig.create(
     endpoint_config_name="config", production_variants=[variant], session=session, region="us-east-1"
 )
 sent_variant = sent[0]["ProductionVariants"][0]
-print("variant asked for: weight 0.0, at least 0 instances, at most 1")
+print("variant wanted: weight 0.0, at least 0 instances, at most 1")
 print("variant sent:", sent_variant)
 
 structures = {}
@@ -90,7 +91,7 @@ for operation in model.operation_names:
     for member in given.members.values() if given else ():
         collect(member)
 
-asked = {"boolean": 0, "number": 0}
+possible = {"boolean": 0, "number": 0}
 kept = {"boolean": 0, "number": 0}
 required = 0
 for name, structure in sorted(structures.items()):
@@ -102,14 +103,14 @@ for name, structure in sorted(structures.items()):
         if field is None or zero is None or shape.metadata.get("min", 0) > 0:
             continue
         kind = "boolean" if zero is False else "number"
-        asked[kind] += 1
+        possible[kind] += 1
         required += member in structure.required_members
         kept[kind] += member in (utils.serialize(cls.model_construct(**{field: zero})) or {})
-print(f"False sent: {kept['boolean']} of {asked['boolean']} booleans")
-print(f"0 sent: {kept['number']} of {asked['number']} numbers")
+print(f"False sent: {kept['boolean']} of {possible['boolean']} booleans")
+print(f"0 sent: {kept['number']} of {possible['number']} numbers")
 print("required ones, so that botocore raises:", required)
 lost = "InitialVariantWeight" not in sent_variant and "MinInstanceCount" not in sent_variant["ManagedInstanceScaling"]
-same = lost and asked == {"boolean": 41, "number": 71} and kept == {"boolean": 0, "number": 0}
+same = lost and possible == {"boolean": 41, "number": 71} and kept == {"boolean": 0, "number": 0}
 print("as described" if same else "changed")
 sys.exit(not same)
 PYTHON

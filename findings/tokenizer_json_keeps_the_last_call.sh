@@ -1,17 +1,19 @@
 #!/usr/bin/env bash
 # A tokenizer that is saved after training cuts and pads every text, for all readers but transformers.
 #
-# Packages: transformers 5.23.0, tokenizers 0.23.3 (the library that both transformers and the Rust servers read the file with).
-# Guess: tokenizer(texts, truncation=True, max_length=..., padding=...) are arguments of that call; save_pretrained writes the
-# tokenizer as it was loaded.
-# Behavior: the call sets truncation and padding on the backend, and save_pretrained writes them into tokenizer.json: what the
-# last call before the save happened to ask for. tokenizers.Tokenizer.from_file applies both to every text from then on, with no
-# argument and no warning: a prompt longer than the training's max_length loses its end (with truncation_side left, its
-# beginning), a shorter one ends in pad tokens. AutoTokenizer sets both anew at each call, so a check in transformers shows
-# nothing; nor does a tokenizer that was loaded and saved without a call. (huggingface/transformers issue 24441;
-# vllm-project/llm-compressor pull request 2917, 2026: published checkpoints have it.)
-# Why it matters: a trainer saves the tokenizer that it tokenized with beside the weights; a server, a token counter or a data
-# tool that reads tokenizer.json itself then answers another prompt than the one that was sent.
+# Packages: transformers 5.23.0, tokenizers 0.23.3 (the library that both transformers and the Rust servers read the
+# file with).
+# Guess: tokenizer(texts, truncation=True, max_length=..., padding=...) are arguments of that call; save_pretrained
+# writes the tokenizer as it was loaded.
+# Behavior: the call sets truncation and padding on the backend, and save_pretrained writes them into tokenizer.json:
+# what the last call before the save happened to ask for. tokenizers.Tokenizer.from_file applies both to every text
+# from then on, with no argument and no warning: a prompt longer than the training's max_length loses its end (with
+# truncation_side left, its beginning), a shorter one ends in pad tokens. AutoTokenizer sets both anew at each call,
+# so a check in transformers shows nothing; nor does a tokenizer that was loaded and saved without a call.
+# (huggingface/transformers issue 24441; vllm-project/llm-compressor pull request 2917, 2026: published checkpoints
+# have it.)
+# Why it matters: a trainer saves the tokenizer that it tokenized with beside the weights; a server, a token counter
+# or a data tool that reads tokenizer.json itself then answers another prompt than the one that was sent.
 # Way out: save a freshly loaded tokenizer, or call no_truncation() and no_padding() on backend_tokenizer before.
 # Seen (tokens of a text of ten words, read by tokenizers and by transformers; the same of a text of two):
 #   none                                -                            10       10        2        2

@@ -2,21 +2,24 @@
 # from_pretrained reads a weight from the file, initializes it anew, and reports nothing missing.
 #
 # Packages: transformers 5.23.0, torch 2.13.0.
-# Guess: what the file holds, in the right shape and under the right name, is what the model has; what is initialized is named in
-# missing_keys (output_loading_info=True), so empty lists mean a model that is what was saved.
-# Behavior: since version 5 _init_weights runs after loading, over every module that is not known to be complete, and only
-# the functions of torch.nn.init know which weights were loaded. What writes through .data (the usual way in version 4 and in
-# most classes of one's own) overwrites them. A guard for such classes (issue 46620, June 2026) asks whether all of a module is
-# loaded, and takes its non-persistent buffers, which are never in a file, for missing. So:
-#   - a class with a weight beside a non-persistent buffer (a mask, a table) loses the weight, and all lists are empty;
+# Guess: what the file holds, in the right shape and under the right name, is what the model has; what is initialized
+# is named in missing_keys (output_loading_info=True), so empty lists mean a model that is what was saved.
+# Behavior: since version 5 _init_weights runs after loading, over every module that is not known to be complete, and
+# only the functions of torch.nn.init know which weights were loaded. What writes through .data (the usual way in
+# version 4 and in most classes of one's own) overwrites them. A guard for such classes (issue 46620, June 2026) sees
+# whether all of a module is loaded, and takes its non-persistent buffers, which are never in a file, for missing. So:
+#   - a class with a weight beside a non-persistent buffer (a mask, a table) loses the weight, and all lists are
+#     empty;
 #   - where one weight of a module is missing (a bias that the new configuration asks for), its loaded neighbors are
 #     initialized as well, and missing_keys names the bias alone;
-#   - one family of the library itself does it: Youtu's _init_weights sets the pad token's row of the embedding to zero. Of 151
-#     families of MODEL_FOR_CAUSAL_LM_MAPPING that could be built small, saved and loaded again, it alone came back
-#     changed. Its head is tied, so where the pad token is the end token (as many set it for training) the end's logit is
-#     0.0 everywhere: after reloading, the tuned model has lost its end.
-# Why it matters: a check of the loading info, the one there is, passes. Training goes on from it, or the model is served.
-# Way out: compare the tensors of the file with state_dict() after loading; write nn.init.normal_(module.weight) in classes.
+#   - one family of the library itself does it: Youtu's _init_weights sets the pad token's row of the embedding to
+#     zero. Of 151 families of MODEL_FOR_CAUSAL_LM_MAPPING that could be built small, saved and loaded again, it alone
+#     came back changed. Its head is tied, so where the pad token is the end token (as many set it for training) the
+#     end's logit is 0.0 everywhere after reloading.
+# Why it matters: a check of the loading info, the one there is, passes. Training goes on from it, or the model is
+# served.
+# Way out: compare the tensors of the file with state_dict() after loading; write nn.init.normal_(module.weight) in
+# classes.
 # Seen:
 #   own class, .data                  changed: gate.scale                                  missing_keys: none
 #   own class, .data, a bias more     changed: gate.scale, linear.weight                   missing_keys: linear.bias
