@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# boto3 checks no download from 8 MiB on, and without awscrt none at all of what carries S3's default checksum.
+# boto3 checks no download in ranges (from 8 MiB on) against a full checksum, and without awscrt not against S3's default one.
 #
 # Packages: boto3 1.44.5, botocore 1.44.5, s3transfer 0.19.3; awscrt 0.38.0 (botocore's extra "crt") in the second
 # run.
