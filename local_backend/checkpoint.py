@@ -28,7 +28,7 @@ from torch.distributed.tensor import DTensor
 
 from local_backend.curve import check_curve
 from local_backend.device import is_out_of_memory
-from local_backend.folders import new_folder
+from local_backend.folders import new_folder, remove
 from local_backend.model import trainable
 from local_backend.shards import part_like, whole
 
@@ -206,7 +206,7 @@ def save(
         record = {"position": asdict(position), "sha256": digests, "digest": position.digest()}
         (temporary / POSITION).write_text(json.dumps(record), encoding="utf-8")
     for old in sorted(folder.glob("step-*"))[:-KEPT]:
-        shutil.rmtree(old)
+        remove(old)
 
 
 def restore(

@@ -99,6 +99,14 @@ def _move_aside(final: Path) -> None:
             final.unlink()
 
 
+def remove(path: Path) -> None:
+    """Remove a folder with all that is in it, or what lies in its place. Raise OSError."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
 def _publish(temporary: Path, final: Path) -> None:
     try:
         temporary.rename(final)

@@ -194,6 +194,7 @@ def test_a_damaged_checkpoint_never_changes_the_curve(
     monkeypatch.setattr(
         learn, "take_step", lambda run: (taken.append(run.position.step), take_step(run))
     )
+    monkeypatch.setattr(learn, "CHECKPOINT_SHARE", float("inf"))  # one after every step
     run = run_trainer(job)
     if run.status == "Failed":
         assert taken == [], "it fails before the first step"
