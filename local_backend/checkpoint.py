@@ -205,8 +205,12 @@ def save(
         digests = {name: digest(temporary / name) for name in (TRAINED, OPTIMIZER)}
         record = {"position": asdict(position), "sha256": digests, "digest": position.digest()}
         (temporary / POSITION).write_text(json.dumps(record), encoding="utf-8")
-    for old in sorted(folder.glob("step-*"))[:-KEPT]:
-        remove(old)
+    # Later ones are damaged: the run went on from before them, and will come to them again.
+    there = sorted(folder.glob("step-*"))
+    kept = [path for path in there if path.name <= final.name][-KEPT:]
+    for path in there:
+        if path not in kept:
+            remove(path)
 
 
 def restore(

@@ -103,6 +103,19 @@ def test_with_every_checkpoint_damaged_it_starts_anew(tmp_path: Path) -> None:
     assert checkpoint.restore(tmp_path, model, optimizer) is None
 
 
+def test_damaged_checkpoints_of_later_steps_make_room_for_new_ones(tmp_path: Path) -> None:
+    """A run that starts over keeps its own checkpoints, not those that it could not take."""
+    model, optimizer = made(1)
+    for number in (8, 9):
+        checkpoint.save(tmp_path, model, optimizer, Position(step=number))
+        (tmp_path / f"step-{number:08d}" / checkpoint.TRAINED).unlink()
+    (tmp_path / "step-00000007").write_text("a file in a folder's place")
+    assert checkpoint.restore(tmp_path, model, optimizer) is None
+    for number in (1, 2, 3):
+        checkpoint.save(tmp_path, model, optimizer, Position(step=number))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["step-00000002", "step-00000003"]
+
+
 def test_a_checkpoint_that_cannot_be_written_leaves_the_earlier_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
