@@ -25,6 +25,11 @@ Sha256 = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{64}\Z")]
 FileName = Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9_][A-Za-z0-9._-]{0,254}\Z")]
 """The name of one file, which can't lead to another folder."""
 
+DEEPEST = 100
+"""Levels of a document at most. Writers of JSON give up at some 250, readers at 1,000."""
+SMALLEST, LARGEST = -(2**63), 2**64 - 1
+"""The integers that JSON libraries take and give; beyond them orjson raises."""
+_LONG_NUMBER = re.compile(rb"\d{19}")
 _FIELD = re.compile(r" - at `(?:key in )?\$\.?(?P<field>.*)`$")
 
 
@@ -57,9 +62,12 @@ def decode_python(content: bytes | str, as_type: type[T], *, file: str | Path) -
 def parse_python(content: bytes | str, *, file: str | Path) -> Any:
     """Return plain data from what Python's json wrote. Raise BadDocument."""
     try:
-        return json.loads(content)
+        value = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise _bad(str(error), file) from error
+    if _is_unusual(content):
+        _check_bounds(value, file)
+    return value
 
 
 def check_time(text: str | None, field: str, *, file: str | Path) -> None:
@@ -82,9 +90,32 @@ def convert(value: Any, as_type: type[T], *, file: str | Path) -> T:
 
 def _decode(content: bytes | str, as_type: type[T], file: str | Path) -> T:
     try:
+        if _is_unusual(content):
+            _check_bounds(msgspec.json.decode(content), file)
         return msgspec.json.decode(content, type=as_type)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _bad(str(error), file) from error
+
+
+def _is_unusual(content: bytes | str) -> bool:
+    """Return whether a document may be too deep or hold too long a number: a cheap look."""
+    raw = content.encode("utf-8", "replace") if isinstance(content, str) else content
+    return raw.count(b"[") + raw.count(b"{") > DEEPEST or _LONG_NUMBER.search(raw) is not None
+
+
+def _check_bounds(value: Any, file: str | Path) -> None:
+    """Raise BadDocument for data that could be read here and not be written again."""
+    waiting: list[tuple[str, int, Any]] = [("", 0, value)]
+    while waiting:
+        path, depth, one = waiting.pop()
+        if depth > DEEPEST:
+            raise _bad(f"it has more than {DEEPEST} levels", file)
+        if isinstance(one, dict):
+            waiting += [(f"{path}.{key}", depth + 1, inner) for key, inner in one.items()]
+        elif isinstance(one, list):
+            waiting += [(f"{path}[{n}]", depth + 1, inner) for n, inner in enumerate(one)]
+        elif isinstance(one, int) and not SMALLEST <= one <= LARGEST:
+            raise _bad(f"an integer has more than 64 bits - at `${path}`", file)
 
 
 def _bad(reason: str, file: str | Path) -> BadDocument:

@@ -16,7 +16,7 @@ from cloudft.data.stage import Staged, stage
 from cloudft.errors import AwsRefused, AwsUnreachable, CheckFailed, NoSuchProfile, OverBudget
 from cloudft.home import Home
 from cloudft.spec.load import LoadedJob
-from cloudft.types import Estimate, Finding, Plan, Volume
+from cloudft.types import UNREACHED, Estimate, Finding, Plan, Volume
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,14 @@ class Checked:
     findings: tuple[Finding, ...]
     volumes: Mapping[str, Volume] | None
     estimate: Estimate | None
+
+    @property
+    def exit_code(self) -> int:
+        """3 with errors; 5 where something could not be reached, and may be at fault; else 0."""
+        if not self.ok:
+            return CheckFailed.exit_code
+        unreached = any(finding.code == UNREACHED for finding in self.findings)
+        return AwsUnreachable.exit_code if unreached else 0
 
     @property
     def ok(self) -> bool:
@@ -89,7 +97,8 @@ def _told(job: LoadedJob, backend: Backend) -> Sequence[Finding]:
         return [*error.findings, *rest]
     except (AwsRefused, AwsUnreachable) as error:
         place = (error.file, error.line, error.field)
-        return [Finding("warning", "CouldNotCheck", error.message, error.fix or "", *place)]
+        code = UNREACHED if isinstance(error, AwsUnreachable) else "CouldNotCheck"
+        return [Finding("warning", code, error.message, error.fix or "", *place)]
 
 
 def probed(

@@ -205,6 +205,9 @@ class Store:
             raise JobStateConflict(f"{job_id} is being submitted", fix="wait a moment.")
         trash = self.jobs / f"{TRASH}{job_id}-{os.getpid()}"
         with as_store_error(f"job {job_id} can't be deleted", folder):
+            if folder.is_symlink():  # what it leads to is somebody else's
+                folder.unlink()
+                return
             os.rename(folder, trash)
             shutil.rmtree(trash)
 

@@ -46,6 +46,10 @@ def to_json(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
+UNREACHED = "CouldNotReach"
+"""Code of a finding about what could not be reached: another check may find faults there."""
+
+
 @dataclass(frozen=True)
 class Finding:
     """One thing that a check found. `line` counts from 1; `code` is stable and greppable."""

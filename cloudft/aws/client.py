@@ -10,8 +10,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
-from cloudft.aws.exceptions import kind_of, refuse_foreign_answers
+from cloudft.aws.exceptions import (
+    kind_of,
+    refuse_foreign_answers,
+    refuse_incomplete_items,
+    whole_answer,
+)
 from cloudft.errors import (
     AwsConflict,
     AwsDenied,
@@ -57,6 +63,9 @@ With AWS_BEARER_TOKEN_BEDROCK in the environment botocore would sign Bedrock's r
 key and all others with the profile's: two identities, perhaps two accounts. This setting of the
 client wins over the variable; AWS_AUTH_SCHEME_PREFERENCE does not (botocore 1.44.5).
 """
+JUDGED = ("bedrock", "sagemaker")
+"""Services whose lists are held against their models."""
+ADDRESS = "correct --endpoint-url, endpoint_url or AWS_ENDPOINT_URL, or the Region."
 BEARER_TOKEN = "AWS_BEARER_TOKEN_BEDROCK"
 SKEWED = {"RequestTimeTooSkewed", "RequestInTheFuture"}
 SKEW_S = 240.0
@@ -81,7 +90,10 @@ BUSY_STATUSES = {408, 429, *range(500, 600)} - {501, 505}
 DEADLINE_S = 60.0
 """How long one call is tried again."""
 OFFLINE_S = 10.0
-"""The same while no connection comes about: this machine may be off line, and a person waits."""
+"""The same while no connection comes about, or something else answers in AWS's place: that seldom
+ends by itself, and a person waits."""
+HOPELESS = ("offline", "foreign")
+"""Kinds of errors after which further calls are tried once, until one succeeds."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +114,7 @@ def client(service: str, place: Place | None = None, *, attempts: int = 5) -> An
     from botocore.config import Config
 
     place = place or Place()
+    check_address(place.endpoint_url or os.environ.get("AWS_ENDPOINT_URL"))
     config = Config(
         retries={"mode": "standard", "total_max_attempts": attempts},
         connect_timeout=5,
@@ -116,6 +129,8 @@ def client(service: str, place: Place | None = None, *, attempts: int = 5) -> An
             service, config=config, endpoint_url=None if own else place.endpoint_url
         )
     made.meta.events.register("before-parse", refuse_foreign_answers)
+    if service in JUDGED:
+        made.meta.events.register("after-call", refuse_incomplete_items)
     return made
 
 
@@ -138,13 +153,25 @@ def _settings_errors(place: Place) -> Iterator[None]:
     try:
         yield
     except ValueError as error:  # what botocore raises for a malformed endpoint, and a Region
-        fix = "correct --endpoint-url, endpoint_url or AWS_ENDPOINT_URL, or the Region."
-        raise AwsRefused(str(error), fix=fix) from error
+        raise AwsRefused(str(error), fix=ADDRESS) from error
     except ProfileNotFound as error:
         raise _no_such_profile(place) from error
     except BotoCoreError as error:
         fix = "set AWS_REGION and AWS_PROFILE, or `aws configure`."
         raise AwsRefused(str(error), fix=fix) from error
+
+
+def check_address(url: str | None) -> None:
+    """Raise AwsRefused for an endpoint that is no address of a web server."""
+    if not url:
+        return
+    try:
+        parts = urlsplit(url)
+        sound = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # a port beyond 65535, half an IPv6 address
+        sound = False
+    if not sound:
+        raise AwsRefused(f"{url[:200]!r} is no address of an endpoint", fix=ADDRESS)
 
 
 def check_profile(place: Place) -> None:
@@ -187,7 +214,7 @@ class Aws:
     def __init__(self, place: Place) -> None:
         self.place = place
         self._clients: dict[str, Any] = {}
-        self._down: set[str] = set()
+        self._is_down = False
 
     def client(self, service: str) -> Any:
         """The client of a service, made once. It tries each request once: `call` retries."""
@@ -198,19 +225,21 @@ class Aws:
     def call(self, what: str, service: str, operation: str, **parameters: Any) -> Mapping[str, Any]:
         """One operation, by boto3's name. Raises AwsRefused and AwsUnreachable, beginning `what`.
 
-        Only calls that may be made twice belong here: those that read, and those with a token. A
-        service that no connection led to is tried once, until it answers again.
+        Only calls that may be made twice belong here: those that read, and those with a token.
+        Where AWS does not answer, further calls are tried once, until one succeeds.
         """
         method: Callable[..., Mapping[str, Any]] = getattr(self.client(service), operation)
+
+        def once() -> Mapping[str, Any]:
+            return whole_answer(method, parameters)
+
         with self.errors(what):
             try:
-                down = service in self._down
-                answer = method(**parameters) if down else again(lambda: method(**parameters))
+                answer: Mapping[str, Any] = once() if self._is_down else again(once)
             except Exception as error:
-                if kind_of(error) == "offline":
-                    self._down.add(service)
+                self._is_down = self._is_down or kind_of(error) in HOPELESS
                 raise
-        self._down.discard(service)
+        self._is_down = False
         return answer
 
     def once(self, what: str, service: str, operation: str, **parameters: Any) -> Mapping[str, Any]:
@@ -224,12 +253,18 @@ class Aws:
     ) -> Iterator[Any]:
         """The items of a list, from all of its pages."""
         token: dict[str, str] = {}
+        seen: set[str] = set()
         while True:
             answer = self.call(what, service, operation, **parameters, **token)
             yield from answer.get(key, ())
-            if not answer.get("nextToken"):
+            following = answer.get("nextToken")
+            if not following:
                 return
-            token = {"nextToken": answer["nextToken"]}
+            if following in seen:
+                message = f"{what}: the list gives the same page again and again"
+                raise AwsUnreachable(message, fix="check the network and the proxy; try again.")
+            seen.add(following)
+            token = {"nextToken": following}
 
     @contextlib.contextmanager
     def errors(self, what: str) -> Iterator[None]:
@@ -248,8 +283,8 @@ def again(method: Callable[[], Any]) -> Any:
 
     def too_late(state: RetryCallState) -> bool:
         error = state.outcome.exception() if state.outcome else None
-        offline = error is not None and kind_of(error) == "offline"
-        longest = min(DEADLINE_S, OFFLINE_S) if offline else DEADLINE_S
+        hopeless = error is not None and kind_of(error) in HOPELESS
+        longest = min(DEADLINE_S, OFFLINE_S) if hopeless else DEADLINE_S
         return (state.seconds_since_start or 0.0) >= longest
 
     retrying = Retrying(
@@ -263,7 +298,7 @@ def again(method: Callable[[], Any]) -> Any:
 
 def _worth_another_try(error: BaseException) -> bool:
     kind = kind_of(error)
-    return _is_busy(error) if kind == "answer" else kind in ("offline", "unreachable")
+    return _is_busy(error) if kind == "answer" else kind in (*HOPELESS, "unreachable")
 
 
 def _is_busy(error: Any) -> bool:
@@ -298,7 +333,7 @@ def _translated(
     kind, message = kind_of(error), f"{what}: {error}"
     if kind == "answer":
         return _refusal(what, error, profile)
-    if kind == "offline":
+    if kind in HOPELESS:
         fix = "check the network and the proxy (HTTPS_PROXY, AWS_CA_BUNDLE); try again."
         return AwsUnreachable(message, fix=fix)
     if kind == "unreachable":

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from types import TracebackType
 from typing import Any, Literal
 
-Kind = Literal["answer", "offline", "unreachable", "no-credentials", "login", "settings", "fault"]
+Kind = Literal[
+    "answer", "offline", "foreign", "unreachable", "no-credentials", "login", "settings", "fault"
+]
 
 KINDS: Mapping[str, Kind] = {
     # AWS has answered with an error: its code decides.
@@ -28,11 +31,13 @@ KINDS: Mapping[str, Kind] = {
     **dict.fromkeys(
         (
             *("AwsChunkedWrapperError", "ChecksumError", "ConnectionClosedError"),
-            *("FlexibleChecksumError", "ForeignAnswer", "HTTPClientError", "IncompleteReadError"),
+            *("FlexibleChecksumError", "HTTPClientError", "IncompleteReadError"),
             *("ReadTimeoutError", "ResponseParserError", "ResponseStreamingError", "WaiterError"),
         ),
         "unreachable",
     ),
+    # Something else has answered in AWS's place.
+    "ForeignAnswer": "foreign",
     **dict.fromkeys(
         ("NoAuthTokenError", "NoCredentialsError", "PartialCredentialsError"), "no-credentials"
     ),
@@ -164,9 +169,48 @@ def _refuse_half(body: bytes) -> None:
     import orjson
 
     try:
-        orjson.loads(body)
+        value = orjson.loads(body)
     except ValueError:
         try:
-            json.loads(body)  # takes NaN, which services send and orjson refuses
+            value = json.loads(body)  # takes NaN, which services send and orjson refuses
         except ValueError as error:
             raise ForeignAnswer(f"the answer is not whole JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise ForeignAnswer("the answer is no JSON object")
+
+
+def refuse_incomplete_items(parsed: Mapping[str, Any], model: Any, **_: Any) -> None:
+    """Raise ForeignAnswer for a list whose items lack what the service's model requires of them.
+
+    A handler of botocore's `after-call`; botocore itself checks what is sent and not what comes.
+    """
+    shape = model.output_shape
+    if shape is None or parsed["ResponseMetadata"].get("HTTPStatusCode", 200) >= 300:
+        return
+    for name, member in shape.members.items():
+        if member.type_name != "list" or member.member.type_name != "structure":
+            continue
+        required = member.member.required_members
+        for item in parsed.get(name) or ():
+            missing = [one for one in required if one not in item]
+            if missing:
+                raise ForeignAnswer(f"an item of {name} has no {missing[0]}")
+
+
+def whole_answer(
+    method: Callable[..., Mapping[str, Any]], parameters: Mapping[str, Any]
+) -> Mapping[str, Any]:
+    """Return the answer of a client's method. Raise ForeignAnswer for one that can't be parsed."""
+    try:
+        return method(**parameters)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        if kind_of(error) is None and any(_parsers(error.__traceback__)):
+            raise ForeignAnswer(f"the answer has another shape ({error})") from error
+        raise
+
+
+def _parsers(traceback: TracebackType | None) -> Iterator[bool]:
+    """Tell of each frame whether botocore's parsers were at work in it."""
+    while traceback is not None:
+        yield traceback.tb_frame.f_globals.get("__name__") == "botocore.parsers"
+        traceback = traceback.tb_next

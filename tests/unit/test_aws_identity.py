@@ -114,7 +114,7 @@ def test_a_missing_profile_and_a_malformed_endpoint_are_refused(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
-    with pytest.raises(AwsRefused, match="Invalid endpoint"):
+    with pytest.raises(AwsRefused, match="is no address of an endpoint"):
         module.client("sts", Place(REGION, None, "nonsense"))
     monkeypatch.setenv("AWS_PROFILE", "missing")
     found = identify(Aws(Place(REGION)))

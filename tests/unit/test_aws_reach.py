@@ -6,6 +6,7 @@ import inspect
 import json
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
@@ -31,7 +32,8 @@ from cloudft.errors import (
 
 PAGE = b"<!DOCTYPE html><html><body>Please log in to the Wi-Fi</body></html>"
 XHTML = b"<?xml version='1.0'?><!-- portal --><html><body>Please log in to the Wi-Fi</body></html>"
-MODELS = json.dumps({"modelSummaries": [{"modelId": "one"}]}).encode()
+ONE = {"modelId": "one", "modelArn": "arn:aws:bedrock:us-east-1::foundation-model/one"}
+MODELS = json.dumps({"modelSummaries": [ONE]}).encode()
 OBJECTS = b"<?xml version='1.0'?><ListBucketResult><Contents><Key>one</Key></Contents>"
 CALLS: dict[str, tuple[str, dict[str, Any]]] = {
     "bedrock": ("list_foundation_models", {}),
@@ -134,6 +136,10 @@ HALVES = [
     ("bedrock", b""),
     ("s3", whole(b"", "application/xml")),
     ("bedrock", whole(b"", "application/json")),
+    ("bedrock", whole(b'"x"', "application/json")),
+    ("bedrock", whole(b'{"modelSummaries": [{}]}', "application/json")),
+    ("bedrock", whole(b'{"modelSummaries": "x"}', "application/json")),
+    ("bedrock", whole(b'{"modelSummaries": [1]}', "application/json")),
     ("cloudformation", whole(b"", "text/xml")),
     ("cloudformation", whole(b"<Problem/>", "text/xml")),
 ]
@@ -148,7 +154,31 @@ def test_half_an_answer_is_none(account: Aws, server: Server, service: str, answ
 def test_a_whole_answer_is_taken(account: Aws, server: Server) -> None:
     server.answer = whole(MODELS, "application/json")
     found = account.call("it", "bedrock", "list_foundation_models")
-    assert found["modelSummaries"] == [{"modelId": "one"}]
+    assert found["modelSummaries"] == [ONE]
+
+
+def test_a_list_that_gives_its_first_page_for_ever_ends(account: Aws, server: Server) -> None:
+    model = dict.fromkeys(("modelArn", "modelName", "baseModelArn", "baseModelName"), "x")
+    page = {"modelSummaries": [model | {"creationTime": "2026-01-01T00:00:00Z"}], "nextToken": "a"}
+    server.answer = whole(json.dumps(page).encode(), "application/json")
+    with pytest.raises(AwsUnreachable, match="same page"):
+        list(account.pages("it", "bedrock", "list_custom_models", "modelSummaries"))
+
+
+def test_after_a_proxys_page_every_service_is_tried_once_until_one_answers(
+    account: Aws, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A person waits: seven lists of `ps` took seven times as long as one."""
+    monkeypatch.setattr(module, "OFFLINE_S", 0.3)
+    server.answer = whole(PAGE, "text/html")
+    unreachable(account, "bedrock")
+    started = time.monotonic()
+    for service in ("sts", "s3", "sagemaker"):
+        unreachable(account, service)
+    assert time.monotonic() - started < 0.3
+    server.answer = whole(MODELS, "application/json")
+    assert account.call("it", "bedrock", "list_foundation_models")["modelSummaries"] == [ONE]
+    assert account._is_down is False
 
 
 def test_a_service_that_no_connection_led_to_is_then_tried_once(
@@ -185,7 +215,8 @@ def exceptions() -> dict[str, type[BaseException]]:
 def test_every_exception_of_botocore_has_its_kind() -> None:
     ours = {ForeignAnswer.__name__, ResponseParserError.__name__}
     assert KINDS.keys() == exceptions().keys() | ours
-    for one in (ForeignAnswer("x"), ResponseParserError("x"), ReadTimeoutError(endpoint_url="x")):
+    assert kind_of(ForeignAnswer("x")) == "foreign"
+    for one in (ResponseParserError("x"), ReadTimeoutError(endpoint_url="x")):
         assert kind_of(one) == "unreachable"
     assert kind_of(ConnectionError()) is None, "Python's own has the name of one of botocore's"
 

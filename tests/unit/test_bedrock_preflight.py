@@ -18,7 +18,7 @@ from cloudft.aws.permissions import principal_of
 from cloudft.backends import account_checks
 from cloudft.backends.bedrock import preflight
 from cloudft.backends.bedrock.backend import BedrockBackend
-from cloudft.errors import SpecError
+from cloudft.errors import AwsDenied, AwsUnreachable, CloudftError, SpecError
 from cloudft.home import Home
 from cloudft.spec.load import LoadedJob, load_job
 from cloudft.types import Finding
@@ -297,3 +297,17 @@ def test_the_data_is_checked_by_the_models_own_rules(tmp_path: Path, endpoint: E
     assert "ReservedWord" in codes or any(
         "User:" in f.message for f in preparing.check(sound, place).findings
     )
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "exit_code"),
+    [(AwsDenied("no"), "CouldNotCheck", 0), (AwsUnreachable("no"), "CouldNotReach", 5)],
+)
+def test_a_check_that_could_not_reach_the_account_is_not_passed(
+    tmp_path: Path, endpoint: Endpoint, error: CloudftError, code: str, exit_code: int
+) -> None:
+    """Refused is a warning: the caller may not look. Out of reach, another check may find more."""
+    told = found(job(tmp_path, endpoint), endpoint, list_foundation_models=error)
+    assert told[code].severity == "warning"
+    checked = preparing.Checked((told[code],), None, None)
+    assert checked.ok and checked.exit_code == exit_code

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloudft.documents import convert, decode
+from cloudft.documents import convert, decode, decode_python
 from cloudft.errors import BadDocument
 
 
@@ -50,6 +51,40 @@ def test_a_wrong_shape_is_named(content: bytes, field: str | None) -> None:
     assert caught.value.file == "/tmp/f.json"
     assert caught.value.field == field
     assert caught.value.message.startswith("f.json is damaged: ")
+
+
+@pytest.mark.parametrize(
+    ("more", "field", "why"),
+    [
+        ({"newer": {"count": 2**70}}, "newer.count", "an integer has more than 64 bits"),
+        ({"newer": [-(2**64)]}, "newer[0]", "an integer has more than 64 bits"),
+        ({"newer": {"a": 2**64 - 1}}, None, None),
+        ({"newer": 0.1234567890123456789}, None, None),
+        ({"newer": "1" * 40}, None, None),
+    ],
+)
+def test_what_could_not_be_written_again_is_not_read(
+    more: dict[str, object], field: str | None, why: str | None
+) -> None:
+    content = json.dumps({"name": "a", **more})
+    for read in (decode, decode_python):
+        if why is None:
+            assert read(content, Document, file="f.json").name == "a"
+            continue
+        with pytest.raises(BadDocument, match=why) as caught:
+            read(content, Document, file="f.json")
+        assert caught.value.field == field
+
+
+@pytest.mark.parametrize(("levels", "taken"), [(99, True), (101, False), (5000, False)])
+def test_a_document_is_only_so_deep(levels: int, taken: bool) -> None:
+    content = '{"name": "a", "newer": ' + "[" * levels + "]" * levels + "}"
+    for read in (decode, decode_python):
+        if taken:
+            assert read(content, Document, file="f.json").name == "a"
+            continue
+        with pytest.raises(BadDocument):
+            read(content, Document, file="f.json")
 
 
 @pytest.mark.parametrize("version", [None, 0, 2, "1", True, 1.5, [1]])

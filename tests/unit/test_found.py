@@ -113,6 +113,13 @@ def everything_below(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*")}
 
 
+def nested(levels: int) -> dict[str, Any]:
+    value: dict[str, Any] = {}
+    for _ in range(levels):
+        value = {"a": value}
+    return value
+
+
 CHANGES: dict[str, tuple[Change, str]] = {
     "name": (put("name", OUTSIDE), "another job"),
     "token": (put("token", "f" * 32), "another job"),
@@ -127,6 +134,8 @@ CHANGES: dict[str, tuple[Change, str]] = {
     "base-model": (put("spec", "base_model", "someone/elses"), "was changed"),
     "spec-type": (put("spec", []), "expected `object`"),
     "estimate": (put("estimate", "usd", "free"), "expected `object`"),
+    "deep": (lambda c: c["spec"].update(note=nested(300)), "more than 100 levels"),
+    "long-number": (put("manifest", "seed", 2**70), "more than 64 bits"),
     "manifest-gone": (lambda c: c.pop("manifest"), "missing required field `manifest`"),
 }
 

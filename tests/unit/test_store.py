@@ -80,6 +80,15 @@ def listed(store: Store) -> list[str]:
     return [r.id if isinstance(r, Record) else r.code for r in store.records()]
 
 
+def test_a_link_in_a_jobs_place_is_removed_and_not_what_it_leads_to(tmp_path: Path) -> None:
+    store, other = Store(tmp_path / "jobs"), tmp_path / "other"
+    other.mkdir()
+    store.jobs.mkdir()
+    (store.jobs / "link-00000000").symlink_to(other)
+    store.delete("link-00000000")
+    assert list(store.jobs.iterdir()) == [] and other.is_dir()
+
+
 def test_a_record_comes_back_as_it_was_written(store: Store) -> None:
     record = a_record(store, "router-12345678")
     with store.create(record) as made:
