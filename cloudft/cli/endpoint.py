@@ -152,7 +152,7 @@ def endpoint_command(
     _require_extra()
     from cloudft.aws.client import check_address
     from cloudft.endpoint import operations as offered
-    from cloudft.endpoint.server import LOOPBACK, Options, new_token
+    from cloudft.endpoint.server import Options, new_token
     from cloudft.endpoint.signatures import read_credentials
 
     if operations:
@@ -179,8 +179,6 @@ def endpoint_command(
         token=os.environ.get("CLOUDFT_ENDPOINT_TOKEN") or new_token(),
         training_env=training_env.absolute() if training_env else None,
     )
-    if host not in LOOPBACK and given.secrets is None:
-        console.note(f"anyone who reaches {host} may use this endpoint; --credentials limits it")
     _serve(given, console)
     return 0
 
@@ -198,8 +196,12 @@ def _require_extra() -> None:
 
 
 def _serve(given: Options, console: Console) -> None:
-    """Serve until the process ends; the URL is told first."""
-    from cloudft.endpoint.server import serve
+    """Serve until the process ends; the URL is printed first."""
+    from cloudft.endpoint.server import LOOPBACK, serve
+
+    if given.host not in LOOPBACK and given.secrets is None:
+        who = f"anyone who reaches {given.host} may use this endpoint"
+        console.note(f"{who}; --credentials limits it")
 
     def ready(url: str) -> None:
         page = f"{url}/?token={given.token}"
