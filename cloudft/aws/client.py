@@ -161,16 +161,18 @@ def _settings_errors(place: Place) -> Iterator[None]:
         raise AwsRefused(str(error), fix=fix) from error
 
 
-def check_address(url: str | None) -> None:
-    """Raise AwsRefused for an endpoint that is no address of a web server."""
-    if not url:
-        return
+def is_address(url: str) -> bool:
+    """Return whether a URL is the address of a web server."""
     try:
         parts = urlsplit(url)
-        sound = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:  # a port beyond 65535, half an IPv6 address
-        sound = False
-    if not sound:
+        return False
+
+
+def check_address(url: str | None) -> None:
+    """Raise AwsRefused for an endpoint that is no address of a web server."""
+    if url and not is_address(url):
         raise AwsRefused(f"{url[:200]!r} is no address of an endpoint", fix=ADDRESS)
 
 

@@ -150,7 +150,7 @@ def endpoint_command(
     with it, or that CLOUDFT_ENDPOINT_TOKEN holds.
     """
     _require_extra()
-    from cloudft.aws.client import check_address
+    from cloudft.aws.client import is_address
     from cloudft.endpoint import operations as offered
     from cloudft.endpoint.server import Options, new_token
     from cloudft.endpoint.signatures import read_credentials
@@ -158,7 +158,10 @@ def endpoint_command(
     if operations:
         console.result(list(offered.operations()), offered.markdown())
         return 0
-    check_address(s3)
+    if s3 is not None and not is_address(s3):
+        raise UsageError(
+            f"--s3 {s3[:200]!r} is no address", fix="for example http://127.0.0.1:8333"
+        )
     given = Options(
         port=port,
         host=host,
