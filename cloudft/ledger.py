@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from cloudft.files import as_store_error, sync_folder
+from cloudft.files import as_store_error, private_folder, sync_folder
 
 FOLDER = "submitted"
 
@@ -24,7 +24,7 @@ class Ledger:
     def add(self, job_id: str) -> None:
         """Note, durably, that a job is submitted from here. Raises StoreError."""
         with as_store_error(f"job {job_id} can't be written down", self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
+            private_folder(self.folder)
             (self.folder / job_id).touch()
             sync_folder(self.folder)
 

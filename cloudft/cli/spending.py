@@ -146,7 +146,8 @@ def gc_command(
     code = Listing((), found.unavailable).exit_code
     listed = "\n".join(_line(thing) for thing in things)
     if dry_run or not things:
-        console.result(result, listed or "nothing to remove")
+        nothing = "nothing to remove" + (" in what could be read" if code else "")
+        console.result(result, listed or nothing)
         return code
     if not yes:
         click.confirm(f"{listed}\nremove these {len(things)}?", abort=True, err=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cloudft.aws import stack as stacks
 from cloudft.aws.client import Aws
+from cloudft.aws.commands import command
 from cloudft.aws.stack import Stack
 from cloudft.errors import AwsNotFound, AwsRefused, UsageError
 
@@ -45,21 +46,21 @@ def refuse_foreign(aws: Aws, name: str) -> Stack | None:
     except AwsNotFound:
         return None
     if not is_ours(aws, stack):
-        raise foreign(stack)
+        raise foreign(aws, stack)
     return stack
 
 
-def foreign(stack: Stack) -> UsageError:
+def foreign(aws: Aws, stack: Stack) -> UsageError:
     """Return the error for a stack without cloudft's mark, with what gives it the mark."""
-    values = "".join(
-        f" ParameterKey={key},UsePreviousValue=true" for key in sorted(stack.parameters)
-    )
+    words = ["cloudformation", "update-stack", "--stack-name", stack.name]
+    words += ["--use-previous-template", "--capabilities", "CAPABILITY_IAM"]
+    words += ["--tags", f"Key={TAG['Key']},Value={TAG['Value']}"]
+    kept = [f"ParameterKey={key},UsePreviousValue=true" for key in sorted(stack.parameters)]
+    words += ["--parameters", *kept] if kept else []
     return UsageError(
         f"the stack {stack.name} is not cloudft's: it has no tag {TAG['Key']} ({stack.id})",
         fix="take another name. Where other tools made it from a template of cloudft, mark it:"
-        f" `aws cloudformation update-stack --stack-name {stack.name} --use-previous-template"
-        f" --capabilities CAPABILITY_IAM --tags Key={TAG['Key']},Value={TAG['Value']}"
-        + (f" --parameters{values}`." if values else "`."),
+        f" `{command(aws, *words)}`.",
     )
 
 

@@ -83,7 +83,7 @@ def quoted() -> list[str]:
 WITH_COMMANDS = {
     *("aws/commands.py", "backends/account_checks.py", "backends/bedrock/account.py"),
     "backends/bedrock/in_use.py",
-    *("infrastructure/changes.py", "infrastructure/remains.py"),
+    *("infrastructure/changes.py", "infrastructure/ownership.py", "infrastructure/remains.py"),
 }
 """The modules that make commands of the AWS CLI. tests/e2e/test_remedies.py runs what they make."""
 

@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 
 from cloudft.documents import decode
-from cloudft.files import as_store_error, write_whole
+from cloudft.files import as_store_error, private_folder, write_whole
 
 VERSION = 1
 VARYING = ("clientRequestToken", "tags")
@@ -86,7 +86,7 @@ class Attempts:
             "arn": attempt.arn,
         }
         with as_store_error(f"what is begun of {name} can't be written down", path):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            private_folder(path.parent)
             write_whole(path, orjson.dumps(content, option=orjson.OPT_INDENT_2))
 
     def _path(self, name: str) -> Path:
