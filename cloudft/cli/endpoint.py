@@ -49,6 +49,14 @@ def stand_ins(path: Path | None) -> dict[str, str]:
     return models
 
 
+def _address(_context: click.Context, _option: click.Parameter, url: str | None) -> str | None:
+    from cloudft.aws.client import is_address
+
+    if url is not None and not is_address(url):
+        raise click.BadParameter(f"{url[:200]!r} is no address, such as http://127.0.0.1:8333")
+    return url
+
+
 @click.command(
     "endpoint",
     epilog="\b\nExamples:\n  cloudft endpoint --port 5000\n"
@@ -98,7 +106,12 @@ def stand_ins(path: Path | None) -> dict[str, str]:
     is_flag=True,
     help="Jobs may do what the policies of their role in IAM allow, and nothing else.",
 )
-@click.option("--s3", metavar="URL", help="The S3 that jobs use; one of its own if unset.")
+@click.option(
+    "--s3",
+    metavar="URL",
+    callback=_address,
+    help="The S3 that jobs use; one of its own if unset.",
+)
 @click.option(
     "--credentials",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -150,7 +163,6 @@ def endpoint_command(
     with it, or that CLOUDFT_ENDPOINT_TOKEN holds.
     """
     _require_extra()
-    from cloudft.aws.client import is_address
     from cloudft.endpoint import operations as offered
     from cloudft.endpoint.server import Options, new_token
     from cloudft.endpoint.signatures import read_credentials
@@ -158,10 +170,6 @@ def endpoint_command(
     if operations:
         console.result(list(offered.operations()), offered.markdown())
         return 0
-    if s3 is not None and not is_address(s3):
-        raise UsageError(
-            f"--s3 {s3[:200]!r} is no address", fix="for example http://127.0.0.1:8333"
-        )
     given = Options(
         port=port,
         host=host,
