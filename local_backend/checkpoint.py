@@ -246,6 +246,9 @@ def read_position(checkpoint: Path) -> Position:
 
     Raises OSError, ValueError, KeyError, TypeError.
     """
+    for name in (POSITION, TRAINED, OPTIMIZER):
+        if not (checkpoint / name).is_file():  # reading a pipe or a device may never end
+            raise ValueError(f"{name} is no file")
     record = json.loads((checkpoint / POSITION).read_text(encoding="utf-8"))
     position = Position.of(record["position"])
     if checkpoint.name != f"step-{position.step:08d}":

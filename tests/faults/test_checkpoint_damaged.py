@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -140,6 +141,10 @@ CHECKPOINT: dict[str, Damage] = {
     "optimizer-cut": content(OPTIMIZER, half),
     "optimizer-of-another-model": resealed(OPTIMIZER, other_optimizer),
     "optimizer-that-is-none": resealed(OPTIMIZER, lambda file: torch.save([1], file)),
+    "a-pipe-for-a-file": lambda folder: (
+        (folder / POSITION).unlink(),
+        os.mkfifo(folder / POSITION),
+    ),
     "a-file-for-a-folder": lambda folder: (shutil.rmtree(folder), folder.write_text("")),
 }
 BEST: dict[str, Damage] = {
