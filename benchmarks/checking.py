@@ -77,19 +77,19 @@ def work(what: str, path: Path) -> int:
 
 def ours(name: str, target: str, path: Path) -> int:
     """The same through cloudft."""
-    from cloudft.data.blocks import Digest, Size
-    from cloudft.data.examine import examine
-    from cloudft.data.stage import stage
+    from cloudft.data.blocks import ByteCounter, StreamDigest
+    from cloudft.data.examine import check_data
+    from cloudft.data.stage import stage_data
     from cloudft.spec.models import DataSpec
 
     data = DataSpec(train=(str(path),), validation=0.1 if name == "split" else None)
     if name == "check":
-        digest = Digest if target else Size
-        examined = examine(data, format="converse", base_dir=path.parent, digest=digest)
+        digest = StreamDigest if target else ByteCounter
+        examined = check_data(data, format="converse", base_dir=path.parent, digest=digest)
         assert examined.volumes is not None and not examined.findings
         return examined.volumes["train"].records
     with tempfile.TemporaryDirectory(dir=path.parent) as root:
-        staged = stage(
+        staged = stage_data(
             data,
             customization_type="FINE_TUNING",
             format=target,

@@ -21,7 +21,7 @@ from urllib.parse import quote, urlsplit
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
-from endpoint import BUCKET, ROLE, Endpoint, running
+from endpoint import BUCKET, ROLE, Endpoint, running_endpoint
 
 CLIENTS, ROUNDS, SECONDS = 50, 3, 20.0
 SIGNED = "AWS4-HMAC-SHA256 Credential=any/20260101/us-east-1/bedrock/aws4_request"
@@ -90,7 +90,7 @@ def train(endpoint: Endpoint) -> str:
 
 def main() -> None:
     """Alternate, and print."""
-    with tempfile.TemporaryDirectory() as name, running("--state", name) as endpoint:
+    with tempfile.TemporaryDirectory() as name, running_endpoint("--state", name) as endpoint:
         arn = train(endpoint)
         metrics = None
         while metrics is None or steps(metrics) < 5:

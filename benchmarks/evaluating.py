@@ -20,12 +20,12 @@ from typing import Any
 
 import torch
 
-from cloudft.backends import backend
+from cloudft.backends import make_backend
 from cloudft.home import Home
 from cloudft.spec.load import load_job
 from local_backend import generate, score
 from local_backend.job_dir import JobDir
-from local_backend.models import BASE, Models
+from local_backend.models import BASE, ModelVariants
 from local_backend.settings import read_settings
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "intents"
@@ -39,11 +39,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        home = Home(Path(folder), Home.from_environ().environ_models)
-        local: Any = backend("local", home)
+        home = Home(Path(folder), Home.from_environ().model_cache)
+        local: Any = make_backend("local", home)
         job = local.untrained(load_job(EXAMPLE / "cloudft.yaml"))
         job_dir = JobDir(home.jobs / job)
-        models = Models(job_dir, read_settings(job_dir))
+        models = ModelVariants(job_dir, read_settings(job_dir))
     records = [json.loads(line) for line in (EXAMPLE / "data" / "test.jsonl").open()]
     records = records[:: max(1, len(records) // args.records)][: args.records]
     asked = [{"messages": r["messages"][:-1]} for r in records]
@@ -84,40 +84,42 @@ def same(plain: list[Any], ours: list[Any]) -> None:
         assert a == b if isinstance(a, str) else math.isclose(a, b, abs_tol=1e-3), (a, b)
 
 
-def one_by_one(models: Models, asked: list[Any]) -> list[str]:
+def one_by_one(models: ModelVariants, asked: list[Any]) -> list[str]:
     """What a loop over `model.generate` does."""
     request = {"maxNewTokens": NEW_TOKENS}
     with models.variant(BASE) as loaded:
         return [
-            generate.answer(loaded, [generate.prompt_ids(loaded, prompt)], request)[0]["text"]
+            generate.generate_batch(loaded, [generate.encode_prompt(loaded, prompt)], request)[0][
+                "text"
+            ]
             for prompt in asked
         ]
 
 
-def together(models: Models, asked: list[Any]) -> list[str]:
+def together(models: ModelVariants, asked: list[Any]) -> list[str]:
     """What the child does."""
     request = {"prompts": asked, "variants": [BASE], "maxNewTokens": NEW_TOKENS}
-    found = sorted(generate.answers(models, request), key=lambda reply: reply["index"])
+    found = sorted(generate.answer_prompts(models, request), key=lambda reply: reply["index"])
     return [reply["text"] for reply in found]
 
 
-def each(models: Models, wanted: list[Any]) -> list[float]:
+def each(models: ModelVariants, wanted: list[Any]) -> list[float]:
     """A forward pass a record, with all of its logits."""
     found = []
     with models.variant(BASE) as loaded, torch.inference_mode():
         for one in wanted:
-            prompt = generate.prompt_ids(loaded, one["prompt"])
-            [text] = score.text_ids(loaded, [one["text"]])
+            prompt = generate.encode_prompt(loaded, one["prompt"])
+            [text] = score.tokenize_texts(loaded, [one["text"]])
             ids = torch.tensor([[*prompt, *text]])
             said = loaded.model(input_ids=ids).logits.log_softmax(-1)[0, len(prompt) - 1 : -1]
             found.append(float(said.gather(1, torch.tensor(text)[:, None]).sum()))
     return found
 
 
-def likelihoods(models: Models, wanted: list[Any]) -> list[float]:
+def likelihoods(models: ModelVariants, wanted: list[Any]) -> list[float]:
     """What the child does."""
     request = {"score": wanted, "variants": [BASE]}
-    return [reply["logLikelihood"] for reply in generate.scores(models, request)]
+    return [reply["logLikelihood"] for reply in generate.score_continuations(models, request)]
 
 
 if __name__ == "__main__":

@@ -9,9 +9,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from cloudft.fleet import all_jobs
+from cloudft.fleet import list_jobs
 from cloudft.home import Home
-from cloudft.store import Record, Store, utc_now
+from cloudft.store import JobRecord, Store, utc_now
 
 COUNT = 1000
 FILE = {"name": "train.jsonl", "sha256": "0" * 64, "bytes": 9} | dict.fromkeys(
@@ -23,7 +23,7 @@ def fill(store: Store) -> None:
     """A thousand jobs that were written down (their submits cut off: the slowest to look at)."""
     for number in range(COUNT):
         job_id = f"bench-{number:08x}"
-        record = Record(
+        record = JobRecord(
             id=job_id,
             name="bench",
             backend="local",
@@ -52,7 +52,7 @@ def main() -> None:
         inside, outside = [], []
         for _ in range(5):
             started = time.perf_counter()
-            assert len(list(all_jobs(store, home))) == COUNT
+            assert len(list(list_jobs(store, home))) == COUNT
             inside.append(time.perf_counter() - started)
             started = time.perf_counter()
             subprocess.run(

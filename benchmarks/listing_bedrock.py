@@ -12,10 +12,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
-from endpoint import BUCKET, ROLE, running
+from endpoint import BUCKET, ROLE, running_endpoint
 
 from cloudft import jobs, preparing
-from cloudft.backends import backend
+from cloudft.backends import make_backend
 from cloudft.home import Home
 from cloudft.spec.load import load_job
 from cloudft.store import Store
@@ -27,7 +27,7 @@ ROUNDS = 5
 def main() -> None:
     """Submit them through the library, then time the command line."""
     with (
-        running("--clock", "fast", "--jobs", "5000") as endpoint,
+        running_endpoint("--clock", "fast", "--jobs", "5000") as endpoint,
         tempfile.TemporaryDirectory() as name,
     ):
         os.environ |= {**endpoint.environ, "CLOUDFT_HOME": name}
@@ -39,16 +39,16 @@ def main() -> None:
         flags |= {"bedrock.s3_uri": f"s3://{BUCKET}/x", "bedrock.region": "us-east-1"}
         flags["bedrock.endpoint_url"] = endpoint.url
         first = load_job(None, flags={**flags, "name": "first"})
-        cloud = backend("bedrock", home)
+        cloud = make_backend("bedrock", home)
         staged, _ = preparing.prepare(first, cloud, home)
         store = Store(home.jobs)
         for number in range(JOBS):
             job = load_job(None, flags={**flags, "name": f"job-{number}"})
             one = type(staged)(job, staged.manifest, staged.folder)
             plan = cloud.plan(one)
-            with store.create(jobs.record_of(one, plan, store)):
-                arn = cloud.at(plan.request["place"])._create(plan)
-                store.submitted(plan.job_id, arn)
+            with store.create(jobs.make_record(one, plan, store)):
+                arn = cloud.bind(plan.request["place"])._create(plan)
+                store.mark_submitted(plan.job_id, arn)
         times = []
         for _ in range(ROUNDS):
             began = time.perf_counter()

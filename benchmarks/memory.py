@@ -30,36 +30,38 @@ def measured(method: str, batch: int, name: str) -> dict[str, Any]:
     import torch
 
     from local_backend.job_dir import JobDir
-    from local_backend.learn import mean_loss, optimize
-    from local_backend.memory import need
-    from local_backend.prepare import prepare
-    from local_backend.report import Report
+    from local_backend.learn import compute_mean_loss, step_optimizer
+    from local_backend.memory import estimate_step_memory
+    from local_backend.prepare import prepare_run
+    from local_backend.report import ProgressReporter
     from local_backend.settings import read_settings
 
     rows = contestant.records(name, 0, STEPS * batch)
     folder = Path(tempfile.mkdtemp())
     contestant.write_job(folder, rows, method, "bfloat16", batch=batch)
     settings = read_settings(JobDir(folder))
-    run = prepare(JobDir(folder), settings, Report(JobDir(folder)))
+    run = prepare_run(JobDir(folder), settings, ProgressReporter(JobDir(folder)))
     parts = [run.train.examples[at : at + batch] for at in range(0, len(rows), batch)]
     for part in parts:
         run.optimizer.zero_grad(set_to_none=True)
-        mean_loss(run, part, learn_from_it=True)
-        optimize(run)
+        compute_mean_loss(run, part, backward=True)
+        step_optimizer(run)
         if part is parts[1]:
             Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
     taken = contestant.peak()
-    largest = max(parts, key=run.loss.size)
+    largest = max(parts, key=run.loss.count_tokens)
     config = run.loaded.model.config
     del run
-    told = need(config, settings, torch.bfloat16, torch.device("cpu"), largest, _whole(batch))
+    told = estimate_step_memory(
+        config, settings, torch.bfloat16, torch.device("cpu"), largest, _whole(batch)
+    )
     return {"told": told.peak / 1e9, "measured": taken}
 
 
 def _whole(batch: int) -> Any:
-    from local_backend.batches import MicroLimit
+    from local_backend.batches import MicroBatchLimit
 
-    return MicroLimit(batch, 2048)
+    return MicroBatchLimit(batch, 2048)
 
 
 def main() -> int:

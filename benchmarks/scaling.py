@@ -42,21 +42,21 @@ def checkpoint_seconds() -> tuple[float, float]:
     import contestant
 
     from local_backend.job_dir import JobDir
-    from local_backend.learn import save_now, take_step
-    from local_backend.prepare import prepare
-    from local_backend.report import Report
+    from local_backend.learn import save_checkpoint, train_step
+    from local_backend.prepare import prepare_run
+    from local_backend.report import ProgressReporter
     from local_backend.settings import read_settings
 
     with tempfile.TemporaryDirectory() as name:
         folder = JobDir(name)
         rows = contestant.records("aws-cli", 0, EACH)
         contestant.write_job(folder.path, rows, "lora", "bfloat16", batch=EACH)
-        run = prepare(folder, read_settings(folder), Report(folder))
-        take_step(run)
+        run = prepare_run(folder, read_settings(folder), ProgressReporter(folder))
+        train_step(run)
         begun = time.perf_counter()
-        save_now(run)
+        save_checkpoint(run)
         took = time.perf_counter() - begun
-        size = sum(p.stat().st_size for p in run.folder.rglob("*") if p.is_file())
+        size = sum(p.stat().st_size for p in run.checkpoints.rglob("*") if p.is_file())
     return took, size / 1e6
 
 

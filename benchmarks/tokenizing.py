@@ -28,16 +28,18 @@ def best(work: Callable[[], int]) -> float:
 
 def speeds(tokenizer: Any, rows: list[Any]) -> tuple[float, ...]:
     """All of it; the tokenizer alone; the tokenizer with offsets."""
-    from local_backend.batches import ids_of, tokenised
-    from local_backend.template import messages_of, turns
+    from local_backend.batches import tokenize_batch, tokenize_segments
+    from local_backend.template import split_turns, to_messages
 
     def pieces() -> Iterator[Any]:
-        return (turns(tokenizer, messages_of(row, "converse"), ["<|im_end|>"]) for row in rows)
+        return (
+            split_turns(tokenizer, to_messages(row, "converse"), ["<|im_end|>"]) for row in rows
+        )
 
     texts = [text for parts in pieces() for text, _ in parts]
     return (
-        best(lambda: sum(len(ids) for ids, _ in tokenised(pieces(), tokenizer))),
-        best(lambda: sum(map(len, ids_of(tokenizer, texts)))),
+        best(lambda: sum(len(ids) for ids, _ in tokenize_segments(pieces(), tokenizer))),
+        best(lambda: sum(map(len, tokenize_batch(tokenizer, texts)))),
         best(lambda: sum(map(len, tokenizer(texts, add_special_tokens=False)["input_ids"]))),
     )
 
@@ -47,9 +49,9 @@ def main() -> int:
     import contestant
 
     from local_backend.model import load_tokenizer
-    from local_backend.weights import locate
+    from local_backend.weights import locate_weights
 
-    tokenizer, _ = load_tokenizer(locate("smollm2-135m", contestant.WEIGHTS))
+    tokenizer, _ = load_tokenizer(locate_weights("smollm2-135m", contestant.WEIGHTS))
     print("| records | all of it | tokenizer alone | tokenizer with offsets |")
     print("| --- | --- | --- | --- |")
     for name in ("aws-cli", "intents"):

@@ -21,7 +21,7 @@ NAME_TYPES = {
     tarfile.SOLARIS_XHDTYPE,
 }
 """Headers whose content is a name: tarfile reads each into memory, whole."""
-LONGEST_NAME = 64 * 1024
+MAX_NAME_BYTES = 64 * 1024
 
 
 class BadArchive(ValueError):
@@ -29,44 +29,46 @@ class BadArchive(ValueError):
 
 
 @dataclass(frozen=True)
-class Bounds:
+class ArchiveLimits:
     """What an archive may hold. `ratio` is of what comes out to what went in, above `slack`."""
 
     members: int = 10_000
     ratio: int = 100
     slack: int = 256 * 1024 * 1024
 
-    def most(self, packed: int) -> int:
+    def max_unpacked_bytes(self, packed: int) -> int:
         """Bytes that an archive of `packed` bytes may unpack to."""
         return self.slack + self.ratio * packed
 
 
-BOUNDS = Bounds()
+DEFAULT_LIMITS = ArchiveLimits()
 """Metrics and texts shrink to a tenth, rarely to a fiftieth; weights hardly at all."""
 
 
-class Packed:
+class CountingReader:
     """What a decompressor reads from, with a count of the bytes that it has taken."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream
-        self.taken = 0
+        self.bytes_read = 0
 
     def read(self, size: int = -1) -> bytes:
         """Read as the stream does."""
         content = self._stream.read(size)
-        self.taken += len(content)
+        self.bytes_read += len(content)
         return content
 
 
-class Unpacked(io.RawIOBase):
+class BoundedReader(io.RawIOBase):
     """What a decompressor gives. Raise BadArchive once it is too much for what it has taken."""
 
-    def __init__(self, stream: IO[bytes], packed: Packed, bounds: Bounds = BOUNDS) -> None:
+    def __init__(
+        self, stream: IO[bytes], packed: CountingReader, limits: ArchiveLimits = DEFAULT_LIMITS
+    ) -> None:
         super().__init__()
         self._stream = stream
         self._packed = packed
-        self._bounds = bounds
+        self._bounds = limits
         self._given = 0
 
     def readable(self) -> bool:
@@ -79,7 +81,7 @@ class Unpacked(io.RawIOBase):
             content = self._stream.read(min(len(view), CHUNK))
             view[: len(content)] = content
         self._given += len(content)
-        if self._given > self._bounds.most(self._packed.taken):
+        if self._given > self._bounds.max_unpacked_bytes(self._packed.bytes_read):
             raise BadArchive(
                 f"it unpacks to more than {self._bounds.ratio} times its size, as a file does"
                 " that was made to fill a disk"
@@ -87,19 +89,19 @@ class Unpacked(io.RawIOBase):
         return len(content)
 
 
-def unpack_tar_gz(stream: IO[bytes], folder: Path, bounds: Bounds = BOUNDS) -> None:
+def unpack_tar_gz(stream: IO[bytes], folder: Path, limits: ArchiveLimits = DEFAULT_LIMITS) -> None:
     """Unpack the plain files of a .tar.gz into `folder`.
 
     Raise BadArchive for a damaged archive, one beyond `bounds`, and
     one that holds a link, a device or a name outside `folder`; what was unpacked before it stays
     for the caller to remove. Raise OSError.
     """
-    packed = Packed(stream)
+    packed = CountingReader(stream)
     unzipped = cast(IO[bytes], gzip.GzipFile(fileobj=cast(Any, packed)))
-    reader = io.BufferedReader(Unpacked(unzipped, packed, bounds), CHUNK)
+    reader = io.BufferedReader(BoundedReader(unzipped, packed, limits), CHUNK)
     try:
         with tarfile.open(fileobj=reader, mode="r|", tarinfo=_Header) as archive:
-            for path, content in _files(archive, bounds):
+            for path, content in _files(archive, limits):
                 target = folder / path
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with target.open("xb") as file:
@@ -110,7 +112,9 @@ def unpack_tar_gz(stream: IO[bytes], folder: Path, bounds: Bounds = BOUNDS) -> N
         raise BadArchive(str(error)) from error
 
 
-def _files(archive: tarfile.TarFile, bounds: Bounds) -> Iterator[tuple[PurePosixPath, IO[bytes]]]:
+def _files(
+    archive: tarfile.TarFile, bounds: ArchiveLimits
+) -> Iterator[tuple[PurePosixPath, IO[bytes]]]:
     """Every plain file with its content, in order; folders are left out."""
     for number, member in enumerate(archive, 1):
         if number > bounds.members:
@@ -131,6 +135,6 @@ class _Header(tarfile.TarInfo):
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Header:
         """Read a header as tarfile does. Raise BadArchive for a name of megabytes."""
         header = super().frombuf(buf, encoding, errors)
-        if header.type in NAME_TYPES and header.size > LONGEST_NAME:
+        if header.type in NAME_TYPES and header.size > MAX_NAME_BYTES:
             raise BadArchive("it holds a name that is too long")
         return header

@@ -76,7 +76,7 @@ def is_complete(artifacts: Path) -> bool:
     return (artifacts / TRAINING_CSV).is_file()
 
 
-def copy(job_id: str, artifacts: str | None, to: Path) -> Path:
+def copy_artifacts(job_id: str, artifacts: str | None, to: Path) -> Path:
     """Copy what a job has left to `to`. Raises JobStateConflict, StoreError.
 
     `artifacts` is None before there are any; `to` must not exist.

@@ -8,12 +8,12 @@ from datetime import date
 from typing import Any
 
 from cloudft.catalogue import Model, Prices
-from cloudft.types import Estimate, Unpriced, Volume
+from cloudft.types import DataVolume, Estimate, MissingPrice
 
-UNKNOWN = "no price is known"
-LISTED_AT = "https://aws.amazon.com/bedrock/pricing"
+NO_PRICE_KNOWN = "no price is known"
+PRICING_PAGE = "https://aws.amazon.com/bedrock/pricing"
 HOURS_PER_MONTH = 730
-MOST_DIGITS = 12
+MAX_DIGITS = 12
 WINDOW_MINUTES = 5
 """An imported model's copies are billed in windows of so many minutes."""
 
@@ -27,7 +27,7 @@ def training_usd(model: Model, tokens: int, epochs: int) -> float | None:
     return None if price is None else tokens / 1000 * epochs * price
 
 
-def estimate(backend: str, model: Model, train: Volume, epochs: int) -> Estimate:
+def estimate_cost(backend: str, model: Model, train: DataVolume, epochs: int) -> Estimate:
     """Tokens, time and cost on Bedrock. How long it takes is not published."""
     prices, usd = model.prices, training_usd(model, train.tokens, epochs)
     what = f"training {model.alias} on Bedrock"
@@ -38,49 +38,51 @@ def estimate(backend: str, model: Model, train: Volume, epochs: int) -> Estimate
         usd={
             "training": usd,
             "storagePerMonth": prices.storage_per_month if prices else None,
-            "servingPerHour": serving_per_hour(model),
+            "servingPerHour": serving_usd_per_hour(model),
         },
         seconds=None,
-        price_source=str(prices.source) if prices else UNKNOWN,
+        price_source=str(prices.source) if prices else NO_PRICE_KNOWN,
         price_date=prices.source.date if prices else "",
-        unpriced=Unpriced(what, "training_per_1k_tokens", LISTED_AT) if usd is None else None,
+        unpriced=MissingPrice(what, "training_per_1k_tokens", PRICING_PAGE)
+        if usd is None
+        else None,
     )
 
 
-def stating(unpriced: Unpriced, today: date) -> str:
+def price_line(unpriced: MissingPrice, today: date) -> str:
     """Return the line of a job file that states a price; its reader puts a number for USD."""
     source = f'source: "{unpriced.listed_at}", date: {today.isoformat()}'
     return f"prices: {{{unpriced.field}: USD, {source}}}"
 
 
-def in_usd(amount: float, digits: int = 2) -> str:
+def format_usd(amount: float, digits: int = 2) -> str:
     """Return an amount as `1,234.50 USD`; below a cent with as many digits as show something."""
-    while 0 < abs(amount) < min(0.01, 10.0 ** (1 - digits)) and digits < MOST_DIGITS:
+    while 0 < abs(amount) < min(0.01, 10.0 ** (1 - digits)) and digits < MAX_DIGITS:
         digits += 1
     return f"{amount:,.{digits}f} USD"
 
 
-def apart(amount: float, bound: float) -> tuple[str, str]:
+def format_distinct_usd(amount: float, bound: float) -> tuple[str, str]:
     """Return two amounts: the bound whole, the other with as many digits as tell it from that."""
     whole = 2
-    while whole < MOST_DIGITS and round(bound, whole) != bound:
+    while whole < MAX_DIGITS and round(bound, whole) != bound:
         whole += 1
     digits = whole
-    while digits < MOST_DIGITS and round(amount, digits) == round(bound, digits):
+    while digits < MAX_DIGITS and round(amount, digits) == round(bound, digits):
         digits += 1
-    return in_usd(amount, digits), f"{bound:,.{whole}f} USD"
+    return format_usd(amount, digits), f"{bound:,.{whole}f} USD"
 
 
-def asking_usd(model: Model, asked: int, said: int) -> float | None:
+def inference_usd(model: Model, input_tokens: int, output_tokens: int) -> float | None:
     """So many tokens in and out, of the base and of the tuned model on demand; None: not known."""
     prices = model.prices
     if prices is None or prices.base_per_1k_tokens is None or prices.tuned_per_1k_tokens is None:
         return None
     both = (prices.base_per_1k_tokens, prices.tuned_per_1k_tokens)
-    return sum(asked * into + said * out for into, out in both) / 1000
+    return sum(input_tokens * into + output_tokens * out for into, out in both) / 1000
 
 
-def quoted(estimate: Estimate, model: Model, prices: Prices) -> Estimate:
+def with_list_prices(estimate: Estimate, model: Model, prices: Prices) -> Estimate:
     """The estimate by other prices; an amount that these lack, or that is stated, stays."""
     own: dict[str, Any] = dict.fromkeys(model.prices.stated) if model.prices else {}
     prices = replace(prices, **own)
@@ -97,7 +99,7 @@ def quoted(estimate: Estimate, model: Model, prices: Prices) -> Estimate:
     return replace(estimate, usd=usd, price_source=source, price_date=prices.source.date)
 
 
-def serving_per_hour(model: Model, units: int = 1) -> float | None:
+def serving_usd_per_hour(model: Model, units: int = 1) -> float | None:
     """What an idle tuned model costs an hour: nothing on demand, its units when provisioned."""
     if "on-demand" in model.serving:
         return 0.0
@@ -105,7 +107,7 @@ def serving_per_hour(model: Model, units: int = 1) -> float | None:
     return None if unit is None else unit * units
 
 
-def imported_usd(minutes: float, copies: int, units: int, unit_minute: float) -> float:
+def imported_model_usd(minutes: float, copies: int, units: int, unit_minute: float) -> float:
     """What an imported model's copies cost that answered for so long: whole windows are billed.
 
     Copies x units of a copy x price of a unit's minute x minutes of the windows, from the first

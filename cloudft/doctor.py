@@ -10,20 +10,25 @@ from dataclasses import dataclass
 from typing import Any
 
 from cloudft import __version__, catalogue
-from cloudft.aws.client import Aws, Place
-from cloudft.aws.identity import identify
-from cloudft.backends.local.preflight import NEEDED, probe
+from cloudft.aws.client import Aws, AwsLocation
+from cloudft.aws.identity import get_identity
+from cloudft.backends.local.preflight import REQUIRED_PACKAGES, probe_devices
 from cloudft.errors import TrainerError
 from cloudft.home import Home
 from cloudft.types import Finding
 
-OPTIONAL = {"matplotlib": "plot", "pyarrow": "parquet", "boto3": None, "sagemaker": "sagemaker"}
+OPTIONAL_PACKAGES = {
+    "matplotlib": "plot",
+    "pyarrow": "parquet",
+    "boto3": None,
+    "sagemaker": "sagemaker",
+}
 """Package -> the extra that brings it."""
-LITTLE_DISK = 2 * 2**30
+MIN_FREE_DISK = 2 * 2**30
 
 
 @dataclass(frozen=True)
-class Report:
+class DoctorReport:
     """What was found, in words, and what to do about it."""
 
     facts: dict[str, Any]
@@ -35,22 +40,22 @@ class Report:
         return not any(finding.severity == "error" for finding in self.findings)
 
 
-def examine(home: Home) -> Report:
+def run_doctor(home: Home) -> DoctorReport:
     """Look at everything. Takes a few seconds: the trainer's libraries are loaded once."""
-    report = Report({"cloudft": __version__, "python": platform.python_version()}, [])
-    _packages(report)
-    _trainer(report)
-    _models(report)
-    _home(report, home)
-    _aws(report)
+    report = DoctorReport({"cloudft": __version__, "python": platform.python_version()}, [])
+    _check_packages(report)
+    _check_trainer(report)
+    _check_models(report)
+    _check_home(report, home)
+    _check_aws(report)
     return report
 
 
-def _aws(report: Report) -> None:
+def _check_aws(report: DoctorReport) -> None:
     """Who calls AWS from here. Nobody is no fault: jobs that are trained here need no account."""
-    if _version("boto3") is None:
+    if _installed_version("boto3") is None:
         return
-    who = identify(Aws(Place()))
+    who = get_identity(Aws(AwsLocation()))
     told = who.unavailable.reason if who.unavailable else None
     report.facts.update(
         {
@@ -68,17 +73,17 @@ def _aws(report: Report) -> None:
         report.findings.append(Finding("warning", "BearerTokenUnused", message, fix))
 
 
-def _version(package: str) -> str | None:
+def _installed_version(package: str) -> str | None:
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
 
 
-def _packages(report: Report) -> None:
-    for package in (*NEEDED, *OPTIONAL):
-        report.facts[package] = _version(package) or "not installed"
-    missing = [package for package in NEEDED if _version(package) is None]
+def _check_packages(report: DoctorReport) -> None:
+    for package in (*REQUIRED_PACKAGES, *OPTIONAL_PACKAGES):
+        report.facts[package] = _installed_version(package) or "not installed"
+    missing = [package for package in REQUIRED_PACKAGES if _installed_version(package) is None]
     if missing:
         report.findings.append(
             Finding(
@@ -90,11 +95,11 @@ def _packages(report: Report) -> None:
         )
 
 
-def _trainer(report: Report) -> None:
+def _check_trainer(report: DoctorReport) -> None:
     if any(finding.code == "TrainerNotInstalled" for finding in report.findings):
         return
     try:
-        machine = probe()
+        machine = probe_devices()
     except TrainerError as error:
         report.findings.append(Finding("error", "TrainerBroken", error.message, error.fix))
         return
@@ -119,10 +124,10 @@ def _trainer(report: Report) -> None:
         )
 
 
-def _models(report: Report) -> None:
+def _check_models(report: DoctorReport) -> None:
     here = []
-    for model in catalogue.models():
-        if model.open_weight and any(present for _, present, _ in catalogue.where(model)):
+    for model in catalogue.load_models():
+        if model.is_open_weight and any(present for _, present, _ in catalogue.find_weights(model)):
             here.append(model.alias)
     report.facts["models here"] = ", ".join(here) or "none"
     if not here:
@@ -136,7 +141,7 @@ def _models(report: Report) -> None:
         )
 
 
-def _home(report: Report, home: Home) -> None:
+def _check_home(report: DoctorReport, home: Home) -> None:
     place = home.path
     while not place.exists():
         place = place.parent
@@ -153,7 +158,7 @@ def _home(report: Report, home: Home) -> None:
                 file=str(home.path),
             )
         )
-    if free < LITTLE_DISK:
+    if free < MIN_FREE_DISK:
         report.findings.append(
             Finding(
                 "warning",

@@ -25,9 +25,9 @@ Sha256 = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{64}\Z")]
 FileName = Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9_][A-Za-z0-9._-]{0,254}\Z")]
 """The name of one file, which can't lead to another folder."""
 
-DEEPEST = 100
+MAX_DEPTH = 100
 """Levels of a document at most. Writers of JSON give up at some 250, readers at 1,000."""
-SMALLEST, LARGEST = -(2**63), 2**64 - 1
+INT_MIN, INT_MAX = -(2**63), 2**64 - 1
 """The integers that JSON libraries take and give; beyond them orjson raises."""
 _LONG_NUMBER = re.compile(rb"\d{19}")
 _FIELD = re.compile(r" - at `(?:key in )?\$\.?(?P<field>.*)`$")
@@ -54,30 +54,30 @@ def decode(
     return _decode(content, as_type, file)
 
 
-def decode_python(content: bytes | str, as_type: type[T], *, file: str | Path) -> T:
+def decode_python_json(content: bytes | str, as_type: type[T], *, file: str | Path) -> T:
     """As `decode`, for what Python's json wrote: NaN and Infinity are numbers there."""
-    return convert(parse_python(content, file=file), as_type, file=file)
+    return convert(parse_python_json(content, file=file), as_type, file=file)
 
 
-def parse_python(content: bytes | str, *, file: str | Path) -> Any:
+def parse_python_json(content: bytes | str, *, file: str | Path) -> Any:
     """Return plain data from what Python's json wrote. Raise BadDocument."""
     try:
         value = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise _bad(str(error), file) from error
+        raise _bad_document(str(error), file) from error
     if _is_unusual(content):
         _check_bounds(value, file)
     return value
 
 
-def check_time(text: str | None, field: str, *, file: str | Path) -> None:
+def check_iso_time(text: str | None, field: str, *, file: str | Path) -> None:
     """Raise BadDocument unless `text` is an ISO 8601 time or None."""
     if text is None:
         return
     try:
         datetime.fromisoformat(text)
     except ValueError as error:
-        raise _bad(f"{text[:40]!r} is no ISO 8601 time - at `$.{field}`", file) from error
+        raise _bad_document(f"{text[:40]!r} is no ISO 8601 time - at `$.{field}`", file) from error
 
 
 def convert(value: Any, as_type: type[T], *, file: str | Path) -> T:
@@ -85,7 +85,7 @@ def convert(value: Any, as_type: type[T], *, file: str | Path) -> T:
     try:
         return msgspec.convert(value, as_type)
     except msgspec.ValidationError as error:
-        raise _bad(str(error), file) from error
+        raise _bad_document(str(error), file) from error
 
 
 def _decode(content: bytes | str, as_type: type[T], file: str | Path) -> T:
@@ -94,13 +94,13 @@ def _decode(content: bytes | str, as_type: type[T], file: str | Path) -> T:
             _check_bounds(msgspec.json.decode(content), file)
         return msgspec.json.decode(content, type=as_type)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise _bad(str(error), file) from error
+        raise _bad_document(str(error), file) from error
 
 
 def _is_unusual(content: bytes | str) -> bool:
     """Return whether a document may be too deep or hold too long a number: a cheap look."""
     raw = content.encode("utf-8", "replace") if isinstance(content, str) else content
-    return raw.count(b"[") + raw.count(b"{") > DEEPEST or _LONG_NUMBER.search(raw) is not None
+    return raw.count(b"[") + raw.count(b"{") > MAX_DEPTH or _LONG_NUMBER.search(raw) is not None
 
 
 def _check_bounds(value: Any, file: str | Path) -> None:
@@ -108,17 +108,17 @@ def _check_bounds(value: Any, file: str | Path) -> None:
     waiting: list[tuple[str, int, Any]] = [("", 0, value)]
     while waiting:
         path, depth, one = waiting.pop()
-        if depth > DEEPEST:
-            raise _bad(f"it has more than {DEEPEST} levels", file)
+        if depth > MAX_DEPTH:
+            raise _bad_document(f"it has more than {MAX_DEPTH} levels", file)
         if isinstance(one, dict):
             waiting += [(f"{path}.{key}", depth + 1, inner) for key, inner in one.items()]
         elif isinstance(one, list):
             waiting += [(f"{path}[{n}]", depth + 1, inner) for n, inner in enumerate(one)]
-        elif isinstance(one, int) and not SMALLEST <= one <= LARGEST:
-            raise _bad(f"an integer has more than 64 bits - at `${path}`", file)
+        elif isinstance(one, int) and not INT_MIN <= one <= INT_MAX:
+            raise _bad_document(f"an integer has more than 64 bits - at `${path}`", file)
 
 
-def _bad(reason: str, file: str | Path) -> BadDocument:
+def _bad_document(reason: str, file: str | Path) -> BadDocument:
     found = _FIELD.search(reason)
     field = found["field"] if found else None
     what = reason[: found.start()] if found else reason

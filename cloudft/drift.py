@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from cloudft import catalogue
-from cloudft.aws.client import Aws, Place
+from cloudft.aws.client import Aws, AwsLocation
 
 COMPARED = ("CONTINUED_PRE_TRAINING", "DISTILLATION", "FINE_TUNING")
 """What `customizationsSupported` can tell of (botocore 1.44.5)."""
 
 
 @dataclass(frozen=True)
-class Line:
+class CatalogueComparison:
     """One model: what the catalogue says, what the account says, and `same` or `drift`."""
 
     model: str
@@ -23,46 +23,46 @@ class Line:
     word: str
 
 
-def compare(place: Mapping[str, Any]) -> list[Line]:
+def compare_catalogue(place: Mapping[str, Any]) -> list[CatalogueComparison]:
     """A line for each model that either knows to be customized in that Region.
 
     Raises AwsRefused and AwsUnreachable.
     """
-    aws = Aws(Place(**place))
+    aws = Aws(AwsLocation(**place))
     answer = aws.call("models can't be listed", "bedrock", "list_foundation_models")
     listed = {model["modelId"]: model for model in answer["modelSummaries"]}
     region = aws.client("bedrock").meta.region_name
-    return [*_known(listed, region), *_unknown(listed)]
+    return [*_compare_catalogued(listed, region), *_list_uncatalogued(listed)]
 
 
-def _known(listed: Mapping[str, Any], region: str) -> Iterator[Line]:
-    for model in catalogue.models():
+def _compare_catalogued(listed: Mapping[str, Any], region: str) -> Iterator[CatalogueComparison]:
+    for model in catalogue.load_models():
         if model.bedrock_id is None or not set(model.customization_types) & set(COMPARED):
             continue
         here = region in model.regions and model.lifecycle.state != "end-of-life"
         kinds = [k for k in sorted(model.customization_types) if k in COMPARED]
-        says = f"ACTIVE: {', '.join(kinds)}" if here else _away(model, region)
+        says = f"ACTIVE: {', '.join(kinds)}" if here else _absence(model, region)
         found = listed.get(model.bedrock_id)
-        told = _told(found) if found else "not listed"
+        told = _account_offer(found) if found else "not listed"
         same = told == says if here else found is None
-        yield Line(model.alias, says, told, "same" if same else "drift")
+        yield CatalogueComparison(model.alias, says, told, "same" if same else "drift")
 
 
-def _away(model: catalogue.Model, region: str) -> str:
+def _absence(model: catalogue.Model, region: str) -> str:
     if model.lifecycle.state == "end-of-life":
         return f"end of life {model.lifecycle.date or ''}".rstrip()
     return f"not in {region}"
 
 
-def _told(model: Mapping[str, Any]) -> str:
+def _account_offer(model: Mapping[str, Any]) -> str:
     state = model.get("modelLifecycle", {}).get("status", "ACTIVE")
     return f"{state}: {', '.join(sorted(model.get('customizationsSupported', ())))}"
 
 
-def _unknown(listed: Mapping[str, Any]) -> Iterator[Line]:
+def _list_uncatalogued(listed: Mapping[str, Any]) -> Iterator[CatalogueComparison]:
     """Text models that the account lets customize and the catalogue lacks."""
-    known = {i for m in catalogue.models() for i in (m.bedrock_id, *m.other_ids)}
+    known = {i for m in catalogue.load_models() for i in (m.bedrock_id, *m.other_ids)}
     for name, model in listed.items():
         text = "TEXT" in model.get("outputModalities", ())
         if name not in known and text and model.get("customizationsSupported"):
-            yield Line(name, "not there", _told(model), "drift")
+            yield CatalogueComparison(name, "not there", _account_offer(model), "drift")

@@ -68,7 +68,7 @@ class UsageError(CloudftError):
     code = "Usage"
 
 
-class _WithFindings(CloudftError):
+class _ErrorWithFindings(CloudftError):
     """An error that stands for several findings; the first error's place is its own."""
 
     def __init__(self, message: str, findings: Iterable[Finding]) -> None:
@@ -83,7 +83,7 @@ class _WithFindings(CloudftError):
         )
 
 
-class SpecError(_WithFindings, UsageError):
+class SpecError(_ErrorWithFindings, UsageError):
     """The job file is bad. `findings` holds every fault, not only the first."""
 
     code = "BadJobFile"
@@ -107,7 +107,7 @@ class JobStateConflict(UsageError):
     code = "Conflict"
 
 
-class CheckFailed(_WithFindings):
+class CheckFailed(_ErrorWithFindings):
     """`check` found errors; nothing was sent. `findings` holds them all."""
 
     exit_code = 3
@@ -158,57 +158,57 @@ class TrainerError(CloudftError):
     code = "Trainer"
 
 
-class AwsRefused(CloudftError):
+class CloudRefused(CloudftError):
     """AWS refused: no credentials, no permission, no such bucket or object."""
 
     exit_code = 4
     code = "AwsRefused"
 
 
-class AwsUnreachable(CloudftError):
+class CloudUnreachable(CloudftError):
     """AWS throttles, fails or can't be reached. Another try may do."""
 
     exit_code = 5
     code = "AwsUnreachable"
 
 
-class AwsNotFound(AwsRefused):
+class ResourceNotFound(CloudRefused):
     """There is no such thing on AWS."""
 
     code = "AwsNotFound"
 
 
-class AwsDenied(AwsRefused):
+class PermissionDenied(CloudRefused):
     """The identity may not do that."""
 
     code = "AwsDenied"
 
 
-class AwsConflict(AwsRefused):
+class ResourceConflict(CloudRefused):
     """A name is taken, or the state of a thing does not allow it."""
 
     code = "AwsConflict"
 
 
-class ClockSkewed(AwsRefused):
+class ClockSkewed(CloudRefused):
     """The clock of this machine is too far from AWS's for a signature to count."""
 
     code = "ClockSkewed"
 
 
-class NoSuchProfile(AwsRefused):
+class NoSuchProfile(CloudRefused):
     """The AWS configuration has no profile of that name."""
 
     code = "NoSuchProfile"
 
 
-class CredentialsExpired(AwsRefused):
+class CredentialsExpired(CloudRefused):
     """The credentials have expired. After a new login everything goes on."""
 
     code = "CredentialsExpired"
 
 
-class AwsQuota(AwsUnreachable):
+class QuotaExceeded(CloudUnreachable):
     """A quota of the account is used up for now."""
 
     code = "AwsQuota"

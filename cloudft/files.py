@@ -25,10 +25,10 @@ REMEDIES = {
 }
 
 
-LEFT_BEHIND_S = 60.0
+STALE_AFTER_S = 60.0
 """A temporary folder older than this, that nobody holds, was left by a kill."""
 SCRATCH_LOCK = ".lock"
-PRIVATE = 0o700
+PRIVATE_MODE = 0o700
 """The mode of folders that hold training texts, answers or logs."""
 
 
@@ -47,7 +47,7 @@ def as_store_error(what: str, path: Path) -> Iterator[None]:
         raise store_error(what, Path(error.filename or path), error) from error
 
 
-def write_whole(path: Path, content: bytes) -> None:
+def atomic_write(path: Path, content: bytes) -> None:
     """Replace `path` by `content` in one step, durable when it returns. Raises OSError."""
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
@@ -60,11 +60,11 @@ def write_whole(path: Path, content: bytes) -> None:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
-    sync_folder(path.parent)
+    fsync_folder(path.parent)
 
 
 @contextlib.contextmanager
-def new_file(path: Path) -> Iterator[Path]:
+def create_file_atomically(path: Path) -> Iterator[Path]:
     """A temporary path beside `path`, which becomes `path` when all went well.
 
     Raises FileExistsError, first or last, when something stands there: nothing is overwritten.
@@ -82,7 +82,7 @@ def new_file(path: Path) -> Iterator[Path]:
         os.link(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-    sync_folder(path.parent)
+    fsync_folder(path.parent)
 
 
 @contextlib.contextmanager
@@ -93,7 +93,7 @@ def scratch_folder(root: Path, prefix: str) -> Iterator[Path]:
     """
     root.mkdir(parents=True, exist_ok=True)
     for old in root.glob(f"{prefix}*"):
-        if age_s(old) > LEFT_BEHIND_S and not is_locked(old / SCRATCH_LOCK):
+        if age_seconds(old) > STALE_AFTER_S and not is_locked(old / SCRATCH_LOCK):
             shutil.rmtree(old, ignore_errors=True)
     folder = Path(tempfile.mkdtemp(prefix=prefix, dir=root))
     lock = try_lock(folder / SCRATCH_LOCK)
@@ -105,21 +105,21 @@ def scratch_folder(root: Path, prefix: str) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def private_folder(path: Path) -> Path:
+def make_private_folder(path: Path) -> Path:
     """Make `path` and what is missing above it; its owner alone may enter, whatever the umask is.
 
     A folder of ours that others could enter, as earlier versions made them, is closed. Raise
     OSError.
     """
-    path.mkdir(mode=PRIVATE, parents=True, exist_ok=True)
+    path.mkdir(mode=PRIVATE_MODE, parents=True, exist_ok=True)
     facts = path.stat()
-    if stat.S_IMODE(facts.st_mode) != PRIVATE and facts.st_uid == os.geteuid():
+    if stat.S_IMODE(facts.st_mode) != PRIVATE_MODE and facts.st_uid == os.geteuid():
         with contextlib.suppress(PermissionError):  # a file system without modes
-            path.chmod(PRIVATE)
+            path.chmod(PRIVATE_MODE)
     return path
 
 
-def age_s(path: Path) -> float:
+def age_seconds(path: Path) -> float:
     """Seconds since `path` was changed; 0 when it is gone."""
     try:
         return time.time() - path.stat().st_mtime
@@ -127,7 +127,7 @@ def age_s(path: Path) -> float:
         return 0.0
 
 
-def sync_folder(folder: Path) -> None:
+def fsync_folder(folder: Path) -> None:
     """Make the names in `folder` durable. Raises OSError."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
@@ -136,13 +136,13 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def try_lock(path: Path, *, patience_s: float = 0.1) -> int | None:
+def try_lock(path: Path, *, timeout_s: float = 0.1) -> int | None:
     """A descriptor that holds `path` exclusively until it is closed; None when another holds it.
 
     Someone who only looks (`is_locked`) holds it for an instant: that much is waited for.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    end = time.monotonic() + patience_s
+    end = time.monotonic() + timeout_s
     try:
         while not _flock(descriptor, fcntl.LOCK_EX):
             if time.monotonic() >= end:

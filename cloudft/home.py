@@ -20,7 +20,7 @@ from pathlib import Path
 
 from cloudft.errors import StoreError
 
-DEFAULT = "~/.cloudft"
+DEFAULT_HOME = "~/.cloudft"
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Home:
     """The folders below CLOUDFT_HOME. Nothing is created until something is written."""
 
     path: Path
-    environ_models: str | None = None
+    model_cache: str | None = None
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str] | None = None) -> Home:
@@ -38,9 +38,11 @@ class Home:
         a path that can be no folder: what can't be read must not look like a home without jobs.
         """
         environ = os.environ if environ is None else environ
-        path = _folder("CLOUDFT_HOME", environ.get("CLOUDFT_HOME") or DEFAULT)
+        path = _path_from_variable("CLOUDFT_HOME", environ.get("CLOUDFT_HOME") or DEFAULT_HOME)
         models = environ.get("CLOUDFT_MODEL_CACHE")
-        return cls(path, str(_folder("CLOUDFT_MODEL_CACHE", models)) if models else None)
+        return cls(
+            path, str(_path_from_variable("CLOUDFT_MODEL_CACHE", models)) if models else None
+        )
 
     @property
     def jobs(self) -> Path:
@@ -48,7 +50,7 @@ class Home:
         return self.path / "jobs"
 
     @property
-    def bases(self) -> Path:
+    def base_models(self) -> Path:
         """Base models that are asked, one folder each, written as jobs that are never trained."""
         return self.path / "bases"
 
@@ -80,16 +82,16 @@ class Home:
     @property
     def models(self) -> Path:
         """Converted model weights."""
-        if self.environ_models:
-            return Path(self.environ_models)
+        if self.model_cache:
+            return Path(self.model_cache)
         return self.path / "models"
 
 
-def _folder(variable: str, given: str) -> Path:
+def _path_from_variable(variable: str, given: str) -> Path:
     """The folder that a variable names, which need not be there yet. Raise StoreError."""
     try:
         path = Path(given).expanduser()
-        why = _unusable(path)
+        why = _unusable_reason(path)
     except RuntimeError:
         path, why = Path(given), "there is no such user"
     except (OSError, ValueError) as error:
@@ -100,7 +102,7 @@ def _folder(variable: str, given: str) -> Path:
     raise StoreError(f"{variable} can't be used: {why}", file=str(path), fix=fix)
 
 
-def _unusable(path: Path) -> str | None:
+def _unusable_reason(path: Path) -> str | None:
     """Why a path can be no home, if so. Raise OSError."""
     if not path.is_absolute():
         return "a relative path is another folder in each place that cloudft is called from"

@@ -16,24 +16,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cloudft.backends import backend as backend_by_name
-from cloudft.backends.base import Backend, Finds, Quotes, Resumes, StagedJob
+from cloudft.backends import make_backend as backend_by_name
+from cloudft.backends.base import (
+    Backend,
+    StagedJob,
+    SupportsDiscovery,
+    SupportsPricing,
+    SupportsResume,
+)
 from cloudft.backends.local.folder import LOCK
 from cloudft.errors import (
-    AwsQuota,
-    AwsRefused,
-    AwsUnreachable,
     CloudftError,
+    CloudRefused,
+    CloudUnreachable,
     DamagedJob,
     JobNotFound,
     JobStateConflict,
+    QuotaExceeded,
     UsageError,
 )
 from cloudft.files import is_locked
 from cloudft.home import Home
-from cloudft.ledger import Ledger
+from cloudft.ledger import SubmittedJobs
 from cloudft.preparing import check_budget
-from cloudft.store import RECORD, SUBMITTED, Record, Store, damaged, utc_now
+from cloudft.store import RECORD_FILE, SUBMITTED_FILE, JobRecord, Store, damaged_job, utc_now
 from cloudft.types import MODEL_REMOVED, Estimate, JobState, Plan, StatusDetails, to_json
 
 
@@ -41,9 +47,9 @@ from cloudft.types import MODEL_REMOVED, Estimate, JobState, Plan, StatusDetails
 class Job:
     """A record and one look at it; with `unseen`, why there could be none after its creation."""
 
-    record: Record
+    record: JobRecord
     state: JobState
-    unseen: CloudftError | None = None
+    describe_error: CloudftError | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The contract's fields of `submit` and `status`."""
@@ -71,7 +77,7 @@ class Job:
     def _cost(self) -> dict[str, Any]:
         """What was billed where the backend tells it of an ended job, else the estimate."""
         billed = self.state.summary.get("usd")
-        if self.state.ended and billed is not None:
+        if self.state.has_ended and billed is not None:
             return {"usd": billed, "estimated": False}
         estimate = self.record.estimate
         bound = {"atMost": True} if estimate.get("atMost") else {}
@@ -83,10 +89,10 @@ def submit(
     backend: Backend,
     store: Store,
     *,
-    again: bool = False,
-    progress: Callable[[int], None] | None = None,
-    wait: Callable[[AwsQuota], None] | None = None,
-    tell: Callable[[Estimate], None] | None = None,
+    force_new: bool = False,
+    on_progress: Callable[[int], None] | None = None,
+    on_quota_exceeded: Callable[[QuotaExceeded], None] | None = None,
+    on_estimate: Callable[[Estimate], None] | None = None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Job:
     """Submit a staged job; returns it with its first state.
@@ -97,76 +103,78 @@ def submit(
     With `again`, a job of the same text that runs or is complete is left alone, and another
     started.
     """
-    backend = backend.at(backend.place_of(staged.job))
-    told = tell is None
+    backend = backend.bind(backend.location_of(staged.job))
+    told = on_estimate is None
     for attempt in itertools.count():
         plan = backend.plan(dataclasses.replace(staged, attempt=attempt))
-        if isinstance(backend, Quotes) and plan.job_id not in store.ids():
-            quote = backend.quote(staged.job, plan.estimate)
+        if isinstance(backend, SupportsPricing) and plan.job_id not in store.job_ids():
+            quote = backend.with_current_prices(staged.job, plan.estimate)
             plan = dataclasses.replace(plan, estimate=quote)
-        if tell is not None and not told and not _was_sent(plan, store):
-            tell(plan.estimate)
+        if on_estimate is not None and not told and not _was_submitted_here(plan, store):
+            on_estimate(plan.estimate)
             told = True
         check_budget(staged.job, plan)
-        record = record_of(staged, plan, store)
-        _adopt_own(record, plan, backend, store)
+        record = make_record(staged, plan, store)
+        _adopt_submitted_elsewhere(record, plan, backend, store)
         with store.create(record) as made:
             known = record if made else store.get(record.id)
             if not made and known.backend_job_id is not None:
-                job = look(known, backend)
+                job = refresh(known, backend)
                 removed = bool(job.state.summary.get(MODEL_REMOVED))
-                if again or removed or job.state.status in ("Failed", "Stopped"):
+                if force_new or removed or job.state.status in ("Failed", "Stopped"):
                     continue
                 return job
             while True:
                 try:
-                    return _send(known, plan, backend, store, progress)
-                except AwsQuota as error:
-                    if wait is None:
+                    return _submit_plan(known, plan, backend, store, on_progress)
+                except QuotaExceeded as error:
+                    if on_quota_exceeded is None:
                         raise
-                    wait(error)
+                    on_quota_exceeded(error)
                     sleep(backend.poll_seconds)
     raise AssertionError("unreachable")
 
 
-def _was_sent(plan: Plan, store: Store) -> bool:
+def _was_submitted_here(plan: Plan, store: Store) -> bool:
     """True when this very job was submitted from here before: it costs nothing more."""
-    return plan.job_id in store.ids() and store.get(plan.job_id).backend_job_id is not None
+    return plan.job_id in store.job_ids() and store.get(plan.job_id).backend_job_id is not None
 
 
-def _adopt_own(record: Record, plan: Plan, backend: Backend, store: Store) -> None:
+def _adopt_submitted_elsewhere(
+    record: JobRecord, plan: Plan, backend: Backend, store: Store
+) -> None:
     """Know a job of this very plan that another machine has submitted."""
-    if not isinstance(backend, Finds) or record.id in store.ids():
+    if not isinstance(backend, SupportsDiscovery) or record.id in store.job_ids():
         return
-    there = backend.find(plan)
+    there = backend.find_submitted(plan)
     if there is not None:
         with store.create(record) as made:
             if made:
-                store.submitted(record.id, there)
+                store.mark_submitted(record.id, there)
 
 
-def _send(
-    record: Record,
+def _submit_plan(
+    record: JobRecord,
     plan: Plan,
     backend: Backend,
     store: Store,
     progress: Callable[[int], None] | None,
 ) -> Job:
-    if isinstance(backend, Finds):  # others see the job, too: it is ours
-        Ledger(store.jobs).add(record.id)
+    if isinstance(backend, SupportsDiscovery):  # others see the job, too: it is ours
+        SubmittedJobs(store.jobs).add(record.id)
     backend_job_id = backend.submit(plan, progress)
-    store.submitted(record.id, backend_job_id)
+    store.mark_submitted(record.id, backend_job_id)
     record = dataclasses.replace(record, backend_job_id=backend_job_id)
     try:
-        return look(record, backend)
-    except (AwsRefused, AwsUnreachable, JobNotFound) as error:  # it was created all the same
-        return Job(record, _unsubmitted(record, JobState), error)
+        return refresh(record, backend)
+    except (CloudRefused, CloudUnreachable, JobNotFound) as error:  # it was created all the same
+        return Job(record, _unsubmitted_state(record, JobState), error)
 
 
-def record_of(staged: StagedJob, plan: Plan, store: Store) -> Record:
+def make_record(staged: StagedJob, plan: Plan, store: Store) -> JobRecord:
     """What the store keeps of a plan."""
     spec = staged.job.spec
-    return Record(
+    return JobRecord(
         id=plan.job_id,
         name=spec.name,
         backend=plan.backend,
@@ -184,19 +192,19 @@ def record_of(staged: StagedJob, plan: Plan, store: Store) -> Record:
     )
 
 
-def look(record: Record, backend: Backend) -> Job:
+def refresh(record: JobRecord, backend: Backend) -> Job:
     """One look at a job, also at one whose submit was cut off."""
     if record.backend_job_id is not None:
         return Job(record, backend.describe(record.backend_job_id))
-    if record.being_submitted:
-        return Job(record, _unsubmitted(record, JobState))
+    if record.is_being_submitted:
+        return Job(record, _unsubmitted_state(record, JobState))
     try:
         return Job(record, backend.describe(record.id))
     except JobNotFound:
-        return Job(record, _unsubmitted(record, _cut_off))
+        return Job(record, _unsubmitted_state(record, _interrupted_state))
 
 
-def _unsubmitted(record: Record, make: Callable[..., JobState]) -> JobState:
+def _unsubmitted_state(record: JobRecord, make: Callable[..., JobState]) -> JobState:
     return make(
         id=record.id,
         status="InProgress",
@@ -205,7 +213,7 @@ def _unsubmitted(record: Record, make: Callable[..., JobState]) -> JobState:
     )
 
 
-def _cut_off(**values: Any) -> JobState:
+def _interrupted_state(**values: Any) -> JobState:
     return JobState(
         **values
         | {
@@ -216,7 +224,7 @@ def _cut_off(**values: Any) -> JobState:
     )
 
 
-def backend_of(record: Record, home: Home) -> Backend:
+def backend_for(record: JobRecord, home: Home) -> Backend:
     """The backend that runs this job."""
     place = dict(record.request.get("place", {}))
     if place and os.environ.get("AWS_PROFILE"):  # whoever looks at a job may be someone else
@@ -225,40 +233,40 @@ def backend_of(record: Record, home: Home) -> Backend:
         backend = backend_by_name(record.backend, home)
     except UsageError as error:
         why = f"{error.message}; this cloudft knows others"
-        raise damaged(record.folder / RECORD, why, "backend") from error
+        raise damaged_job(record.folder / RECORD_FILE, why, "backend") from error
     if record.backend == "local" and record.backend_job_id not in (None, record.id):
         why = f"a local job is known by its own id, not by {record.backend_job_id}"
-        raise damaged(record.folder / SUBMITTED, why, "backendJobId")
-    return backend.at(place) if place else backend
+        raise damaged_job(record.folder / SUBMITTED_FILE, why, "backendJobId")
+    return backend.bind(place) if place else backend
 
 
-def stop(record: Record, backend: Backend) -> None:
+def stop(record: JobRecord, backend: Backend) -> None:
     """Ask a job to stop. A job that has ended already is left as it is."""
     backend.stop(record.backend_job_id or record.id)
 
 
-def resume(record: Record, backend: Backend) -> None:
+def resume(record: JobRecord, backend: Backend) -> None:
     """Go on with a stopped or failed job. Raises JobStateConflict where that can't be done."""
-    if not isinstance(backend, Resumes):
+    if not isinstance(backend, SupportsResume):
         raise JobStateConflict(
             f"the backend {record.backend} can't resume a job", fix="submit it again."
         )
     backend.resume(record.backend_job_id or record.id)
 
 
-def delete(record: Record, backend: Backend, store: Store, *, force: bool = False) -> None:
+def delete(record: JobRecord, backend: Backend, store: Store, *, force: bool = False) -> None:
     """Remove what this machine has of a job. Raises JobStateConflict while it runs.
 
     Raises JobNotFound for one that its backend does not know: it is gone, or it runs in an account
     that is not looked at. With `force` it is forgotten.
     """
     try:
-        state = look(record, backend).state
+        state = refresh(record, backend).state
     except JobNotFound:
         if not force:
             raise
     else:
-        if not state.ended:
+        if not state.has_ended:
             fix = f"stop it first: `cloudft stop {record.id}`"
             raise JobStateConflict(f"{record.id} is {state.status}", fix=fix)
     store.delete(record.id)
@@ -284,7 +292,7 @@ def delete_damaged(error: DamagedJob, store: Store, *, force: bool = False) -> N
     store.delete(error.job)
 
 
-def artifacts_of(job: Job) -> Path:
+def require_artifacts(job: Job) -> Path:
     """The folder of a completed job's artifacts. Raises JobStateConflict before that."""
     if job.state.artifacts is None:
         raise JobStateConflict(

@@ -10,12 +10,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from cloudft.files import as_store_error, private_folder, sync_folder
+from cloudft.files import as_store_error, fsync_folder, make_private_folder
 
 FOLDER = "submitted"
 
 
-class Ledger:
+class SubmittedJobs:
     """The ids of the jobs that were submitted from one home, beside its folder `jobs`."""
 
     def __init__(self, jobs: Path) -> None:
@@ -24,11 +24,11 @@ class Ledger:
     def add(self, job_id: str) -> None:
         """Note, durably, that a job is submitted from here. Raises StoreError."""
         with as_store_error(f"job {job_id} can't be written down", self.folder):
-            private_folder(self.folder)
+            make_private_folder(self.folder)
             (self.folder / job_id).touch()
-            sync_folder(self.folder)
+            fsync_folder(self.folder)
 
-    def ids(self) -> frozenset[str]:
+    def job_ids(self) -> frozenset[str]:
         """Return every job that was ever submitted from here. Raises StoreError."""
         with as_store_error("the submitted jobs can't be listed", self.folder):
             try:

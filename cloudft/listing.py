@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
-from cloudft.errors import AwsRefused, AwsUnreachable, CloudftError
-from cloudft.types import Listing, Unavailable
+from cloudft.errors import CloudftError, CloudRefused, CloudUnreachable
+from cloudft.types import Listing, UnavailablePart
 
 T = TypeVar("T")
 
 
-def unavailable(what: str, error: CloudftError) -> Unavailable:
+def unavailable_part(what: str, error: CloudftError) -> UnavailablePart:
     """Return an error as what it leaves unread."""
-    return Unavailable(what, error.code, error.message, error.exit_code, error.fix)
+    return UnavailablePart(what, error.code, error.message, error.exit_code, error.fix)
 
 
-class Gathering:
+class ListingBuilder:
     """Collects items, and the parts that can't be read.
 
     Only AwsRefused and AwsUnreachable make a part unavailable; other errors pass. An item that came
@@ -24,27 +24,27 @@ class Gathering:
     """
 
     def __init__(self) -> None:
-        self._unavailable: list[Unavailable] = []
+        self._unavailable: list[UnavailablePart] = []
 
-    def part(self, what: str, items: Callable[[], Iterable[T]]) -> list[T]:
+    def collect(self, what: str, items: Callable[[], Iterable[T]]) -> list[T]:
         """Return the items of one part, as far as they come."""
         found: list[T] = []
         try:
             for item in items():
                 found.append(item)
-        except (AwsRefused, AwsUnreachable) as error:
-            self.miss(what, error)
+        except (CloudRefused, CloudUnreachable) as error:
+            self.add_unavailable(what, error)
         return found
 
-    def miss(self, what: str, error: AwsRefused | AwsUnreachable) -> None:
+    def add_unavailable(self, what: str, error: CloudRefused | CloudUnreachable) -> None:
         """Note that a part can't be read."""
-        self._unavailable.append(unavailable(what, error))
+        self._unavailable.append(unavailable_part(what, error))
 
-    def add(self, listing: Listing[T]) -> list[T]:
+    def merge(self, listing: Listing[T]) -> list[T]:
         """Return the items of a listing that is a part of this one."""
         self._unavailable += listing.unavailable
         return list(listing.items)
 
-    def listing(self, items: Iterable[T]) -> Listing[T]:
+    def build(self, items: Iterable[T]) -> Listing[T]:
         """Return these items with everything that could not be read."""
         return Listing(tuple(items), tuple(dict.fromkeys(self._unavailable)))

@@ -27,18 +27,18 @@ PAGE_HEADERS = (
     ("Cross-Origin-Resource-Policy", "same-origin"),
 )
 """What every page of ours is sent with; its Content-Security-Policy is its own."""
-INERT = "default-src 'none'; sandbox; frame-ancestors 'none'"
+INERT_CONTENT_POLICY = "default-src 'none'; sandbox; frame-ancestors 'none'"
 """The Content-Security-Policy of stored content: no script, no form, no origin of ours."""
 STORED_HEADERS = (
-    ("Content-Security-Policy", INERT),
+    ("Content-Security-Policy", INERT_CONTENT_POLICY),
     ("X-Content-Type-Options", "nosniff"),
     ("Cross-Origin-Resource-Policy", "same-origin"),
 )
-FOREIGN_PAGE = "a web page of another origin may not use this server"
+FOREIGN_PAGE_MESSAGE = "a web page of another origin may not use this server"
 
 
 @dataclass(frozen=True)
-class Guard:
+class RequestGuard:
     """The door of one server.
 
     `names` are host names beside `localhost` and IP addresses that the server goes by, and
@@ -46,11 +46,11 @@ class Guard:
     """
 
     names: frozenset[str] = frozenset()
-    name_remedy: str = ""
+    name_fix: str = ""
     token: str = field(default_factory=lambda: secrets.token_urlsafe(16), repr=False)
 
-    def refusal(
-        self, method: str, headers: Mapping[str, str], *, may_be_linked: bool = False
+    def refusal_reason(
+        self, method: str, headers: Mapping[str, str], *, allow_navigation: bool = False
     ) -> str | None:
         """Return why a request is refused, or None when it may pass.
 
@@ -59,21 +59,21 @@ class Guard:
         """
         host, origin = headers.get("host", ""), headers.get("origin")
         if host and not self._is_own_name(host):
-            return f"this server does not go by the name {host[:100]!r}{self.name_remedy}"
+            return f"this server does not go by the name {host[:100]!r}{self.name_fix}"
         if origin is not None and origin.lower() != f"http://{host}".lower():
-            return FOREIGN_PAGE
-        linked = may_be_linked and method == "GET"
+            return FOREIGN_PAGE_MESSAGE
+        linked = allow_navigation and method == "GET"
         site = headers.get("sec-fetch-site")
         if site is None:
             # No metadata: a program, an old browser, or one that came by a network address.
             unmarked = origin is None and _is_browser(headers) and "authorization" not in headers
-            return FOREIGN_PAGE if unmarked and not linked else None
+            return FOREIGN_PAGE_MESSAGE if unmarked and not linked else None
         if site in ("same-origin", "none"):
             return None
         window = (headers.get("sec-fetch-mode"), headers.get("sec-fetch-dest"))
-        return None if linked and window == ("navigate", "document") else FOREIGN_PAGE
+        return None if linked and window == ("navigate", "document") else FOREIGN_PAGE_MESSAGE
 
-    def admits(self, token: str) -> bool:
+    def is_valid_token(self, token: str) -> bool:
         """Return whether that is the token."""
         return hmac.compare_digest(token.encode(), self.token.encode())
 
@@ -96,7 +96,9 @@ def _is_browser(headers: Mapping[str, str]) -> bool:
     return headers.get("user-agent", "").startswith("Mozilla/")
 
 
-def protect(headers: Iterable[tuple[str, str]], *, download: bool = False) -> list[tuple[str, str]]:
+def harden_headers(
+    headers: Iterable[tuple[str, str]], *, download: bool = False
+) -> list[tuple[str, str]]:
     """Return response headers without CORS permissions, and with what makes the content inert.
 
     With `download`, a browser saves the content and does not show it.
@@ -105,7 +107,7 @@ def protect(headers: Iterable[tuple[str, str]], *, download: bool = False) -> li
     added = dict(STORED_HEADERS)
     if download:
         dispositions = [value for name, value in given if name.lower() == "content-disposition"]
-        added["Content-Disposition"] = _attachment("".join(dispositions[-1:]))
+        added["Content-Disposition"] = _as_attachment("".join(dispositions[-1:]))
     replaced = {name.lower() for name in added}
     kept = [
         (name, value)
@@ -115,7 +117,7 @@ def protect(headers: Iterable[tuple[str, str]], *, download: bool = False) -> li
     return [*kept, *added.items()]
 
 
-def _attachment(disposition: str) -> str:
+def _as_attachment(disposition: str) -> str:
     """Return a Content-Disposition as an attachment, its file name kept."""
     _, semicolon, parameters = disposition.partition(";")
     return f"attachment{semicolon}{parameters}"

@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from cloudft.backends.base import Prompt
-from cloudft.data.convert import parse
+from cloudft.data.convert import parse_record
 from cloudft.data.findings import Findings
-from cloudft.data.read import Reading, rows
-from cloudft.data.record import BadRecord, Document, Turns
-from cloudft.data.sources import Sources
+from cloudft.data.read import ReadContext, read_rows
+from cloudft.data.record import BadRecord, Conversation, Document
+from cloudft.data.sources import SourceResolver
 from cloudft.errors import CheckFailed, UsageError
 
 
 @dataclass(frozen=True)
-class Asked:
+class GenerationPrompt:
     """One prompt, its text for people, and the answer that the record gives, if it gives one."""
 
     prompt: Prompt
@@ -25,13 +25,13 @@ class Asked:
     reference: str | None = None
 
 
-def asked(
+def build_prompts(
     customization_type: str,
     *,
     prompt: str | None = None,
     system: str | None = None,
     file: Path | None = None,
-) -> list[Asked]:
+) -> list[GenerationPrompt]:
     """The prompts that `prompt` or `file` stands for.
 
     A model that was pre-trained further goes on from raw text; a fine-tuned one answers. Raises
@@ -46,13 +46,13 @@ def asked(
             fix="leave it out; a file's records have system messages of their own.",
         )
     if file is not None:
-        return _from_file(file, raw=raw)
+        return _read_prompts(file, raw=raw)
     assert prompt is not None
     if not prompt.strip():
         raise UsageError("the prompt is empty", fix="give it some text.")
     if raw:
-        return [Asked(Prompt(text=prompt), prompt)]
-    return [Asked(Prompt(_messages((system,) if system else (), prompt)), prompt)]
+        return [GenerationPrompt(Prompt(text=prompt), prompt)]
+    return [GenerationPrompt(Prompt(_messages((system,) if system else (), prompt)), prompt)]
 
 
 def _messages(system: tuple[str, ...], prompt: str) -> list[dict[str, str]]:
@@ -60,57 +60,59 @@ def _messages(system: tuple[str, ...], prompt: str) -> list[dict[str, str]]:
     return [*head, {"role": "user", "content": prompt}]
 
 
-def _from_file(file: Path, *, raw: bool) -> list[Asked]:
+def _read_prompts(file: Path, *, raw: bool) -> list[GenerationPrompt]:
     findings = Findings()
     found = []
-    for source in Sources(Path.cwd(), findings).files("--file", [str(file)]):
-        reading = Reading(source, findings)
-        for row in rows(reading):
+    for source in SourceResolver(Path.cwd(), findings).resolve("--file", [str(file)]):
+        reading = ReadContext(source, findings)
+        for row in read_rows(reading):
             try:
-                found.append(_record(row.value, raw=raw))
+                found.append(_parse_record(row.value, raw=raw))
             except BadRecord as error:
-                findings.note(
+                findings.add(
                     error.code,
                     error.message,
                     error.fix,
-                    file=source.shown,
+                    file=source.display_name,
                     line=row.line,
                     field=error.field,
                 )
-    if findings.errors():
+    if findings.count_errors():
         listed = findings.all()
         raise CheckFailed(next(f.message for f in listed if f.severity == "error"), listed)
     return found
 
 
-def _record(value: object, *, raw: bool) -> Asked:
+def _parse_record(value: object, *, raw: bool) -> GenerationPrompt:
     """One record's question. A record may also be a prompt alone."""
     assert isinstance(value, Mapping)
     if set(value) == {"prompt"} and isinstance(value["prompt"], str) and not raw:
-        return Asked(Prompt(_messages((), value["prompt"])), value["prompt"])
-    return question(parse(dict[str, Any](value), {}), raw=raw)
+        return GenerationPrompt(Prompt(_messages((), value["prompt"])), value["prompt"])
+    return prompt_of_record(parse_record(dict[str, Any](value), {}), raw=raw)
 
 
-def question(record: Turns | Document, *, raw: bool) -> Asked:
+def prompt_of_record(record: Conversation | Document, *, raw: bool) -> GenerationPrompt:
     """What a record asks, and its answer. Raises BadRecord for the other kind of model."""
     if isinstance(record, Document):
         if not raw:
             fix = 'ask with labelled records, or with {"prompt": ...} alone'
             raise BadRecord("WrongTask", "unlabelled text for a fine-tuned model", fix)
-        return Asked(Prompt(text=record.text), record.text)
+        return GenerationPrompt(Prompt(text=record.text), record.text)
     if raw:
         fix = 'ask with {"text": ...} records'
         raise BadRecord("WrongTask", "labelled records for a model that goes on from text", fix)
-    return _conversation(record)
+    return _prompt_of_conversation(record)
 
 
-def _conversation(record: Turns) -> Asked:
+def _prompt_of_conversation(record: Conversation) -> GenerationPrompt:
     """All turns but the last are the prompt; the last one is the reference."""
-    turns = list(_turns(record))
+    turns = list(_messages_of_turns(record))
     system = [{"role": "system", "content": "\n".join(record.system)}] if record.system else []
-    return Asked(Prompt([*system, *turns[:-1]]), turns[-2]["content"], turns[-1]["content"])
+    return GenerationPrompt(
+        Prompt([*system, *turns[:-1]]), turns[-2]["content"], turns[-1]["content"]
+    )
 
 
-def _turns(record: Turns) -> Iterator[dict[str, str]]:
+def _messages_of_turns(record: Conversation) -> Iterator[dict[str, str]]:
     for role, parts in record.turns:
         yield {"role": role, "content": "\n".join(parts)}

@@ -28,38 +28,38 @@ from typing import Any, TypeVar
 import msgspec
 import orjson
 
-from cloudft.documents import Count, FileName, check_time, decode
+from cloudft.documents import Count, FileName, check_iso_time, decode
 from cloudft.errors import BadDocument, DamagedJob, JobNotFound, JobStateConflict, UsageError
 from cloudft.files import (
-    LEFT_BEHIND_S,
-    age_s,
+    STALE_AFTER_S,
+    age_seconds,
     as_store_error,
+    atomic_write,
+    fsync_folder,
     is_locked,
-    private_folder,
-    sync_folder,
+    make_private_folder,
     try_lock,
-    write_whole,
 )
 
 VERSION = 1
-RECORD, SUBMITTED, SUBMIT_LOCK = "record.json", "submitted.json", "submit.lock"
-TEMPORARY, TRASH = ".new-", ".trash-"
+RECORD_FILE, SUBMITTED_FILE, SUBMIT_LOCK_FILE = "record.json", "submitted.json", "submit.lock"
+TEMPORARY_PREFIX, TRASH_PREFIX = ".new-", ".trash-"
 
 T = TypeVar("T")
 
 
 def utc_now() -> str:
     """The time in UTC, ISO 8601, to the millisecond."""
-    return iso_time(time.time())
+    return to_iso_time(time.time())
 
 
-def iso_time(seconds: float) -> str:
+def to_iso_time(seconds: float) -> str:
     """Seconds since 1970 as ISO 8601 in UTC, to the millisecond."""
     return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="milliseconds")
 
 
 @dataclass(frozen=True)
-class Record:
+class JobRecord:
     """What was asked for. `request` is the plan's, whole; `spec` the job file's, paths absolute."""
 
     id: str
@@ -79,9 +79,9 @@ class Record:
     backend_job_id: str | None = None
 
     @property
-    def being_submitted(self) -> bool:
+    def is_being_submitted(self) -> bool:
         """True while a living `submit` is at work on it."""
-        return is_locked(self.folder / SUBMIT_LOCK)
+        return is_locked(self.folder / SUBMIT_LOCK_FILE)
 
 
 class Store:
@@ -91,7 +91,7 @@ class Store:
         self.jobs = jobs
 
     @contextlib.contextmanager
-    def create(self, record: Record) -> Iterator[bool]:
+    def create(self, record: JobRecord) -> Iterator[bool]:
         """Write `record` down; within the block this process is known to be submitting it.
 
         Yields False when a job of that id is there already: then nothing was written, and the
@@ -99,44 +99,44 @@ class Store:
         """
         folder = self.jobs / record.id
         with as_store_error(f"job {record.id} can't be written down", folder):
-            private_folder(self.jobs)
-            self._sweep()
-            made, lock = self._place(record, folder)
+            make_private_folder(self.jobs)
+            self._remove_leftovers()
+            made, lock = self._create_folder(record, folder)
         try:
             yield made
         finally:
             os.close(lock)
 
-    def _place(self, record: Record, folder: Path) -> tuple[bool, int]:
-        temporary = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=self.jobs))
-        lock = try_lock(temporary / SUBMIT_LOCK)
+    def _create_folder(self, record: JobRecord, folder: Path) -> tuple[bool, int]:
+        temporary = Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir=self.jobs))
+        lock = try_lock(temporary / SUBMIT_LOCK_FILE)
         assert lock is not None
         try:
-            write_whole(temporary / RECORD, _encode(record))
+            atomic_write(temporary / RECORD_FILE, _encode(record))
             os.rename(temporary, folder)
         except OSError as error:
             os.close(lock)
             shutil.rmtree(temporary, ignore_errors=True)
             if not folder.is_dir():
                 raise error
-            return False, _wait_for_lock(folder / SUBMIT_LOCK)
-        sync_folder(self.jobs)
+            return False, _wait_for_lock(folder / SUBMIT_LOCK_FILE)
+        fsync_folder(self.jobs)
         return True, lock
 
-    def _sweep(self) -> None:
+    def _remove_leftovers(self) -> None:
         """Remove what a killed submit or delete left half-done."""
-        for prefix in (TEMPORARY, TRASH):
+        for prefix in (TEMPORARY_PREFIX, TRASH_PREFIX):
             for path in self.jobs.glob(f"{prefix}*"):
-                if age_s(path) > LEFT_BEHIND_S and not is_locked(path / SUBMIT_LOCK):
+                if age_seconds(path) > STALE_AFTER_S and not is_locked(path / SUBMIT_LOCK_FILE):
                     shutil.rmtree(path, ignore_errors=True)
 
-    def submitted(self, job_id: str, backend_job_id: str) -> None:
+    def mark_submitted(self, job_id: str, backend_job_id: str) -> None:
         """Note that the backend has taken the job, and its id there."""
-        path = self.jobs / job_id / SUBMITTED
+        path = self.jobs / job_id / SUBMITTED_FILE
         with as_store_error(f"job {job_id} can't be written down", path):
-            write_whole(path, orjson.dumps({"backendJobId": backend_job_id}))
+            atomic_write(path, orjson.dumps({"backendJobId": backend_job_id}))
 
-    def get(self, job_id: str) -> Record:
+    def get(self, job_id: str) -> JobRecord:
         """One record. Raises JobNotFound, or DamagedJob when its folder can't be read."""
         folder = self.jobs / job_id
         try:
@@ -147,15 +147,15 @@ class Store:
             fix = "`cloudft list` shows the jobs."
             raise JobNotFound(f"there is no job {job_id}", fix=fix) from None
 
-    def known(self, job_id: str) -> Record | None:
+    def get_or_none(self, job_id: str) -> JobRecord | None:
         """One record; None where there is no record of that id. Raises DamagedJob."""
-        return self.get(job_id) if (self.jobs / job_id / RECORD).exists() else None
+        return self.get(job_id) if (self.jobs / job_id / RECORD_FILE).exists() else None
 
-    def records(self) -> Iterator[Record | DamagedJob]:
+    def iter_records(self) -> Iterator[JobRecord | DamagedJob]:
         """Every job, newest first; one that can't be read comes, last, as the error it gives."""
-        records: list[Record] = []
+        records: list[JobRecord] = []
         damaged: list[DamagedJob] = []
-        for job_id in self.ids():
+        for job_id in self.job_ids():
             try:
                 records.append(self.get(job_id))
             except DamagedJob as error:
@@ -166,7 +166,7 @@ class Store:
         yield from records
         yield from damaged
 
-    def ids(self) -> list[str]:
+    def job_ids(self) -> list[str]:
         """The names of all job folders. Raises StoreError when the folder can't be read."""
         with as_store_error("the jobs can't be listed", self.jobs):
             try:
@@ -175,16 +175,16 @@ class Store:
             except FileNotFoundError:
                 return []
 
-    def find(self, reference: str) -> Record:
+    def find_by_reference(self, reference: str) -> JobRecord:
         """A job by id, by a unique prefix of its id, by name (the newest), or `-` for the last one.
 
         Raises JobNotFound, or UsageError when a prefix fits several jobs.
         """
-        ids = self.ids()
+        ids = self.job_ids()
         if reference in ids:
             return self.get(reference)
         matching = sorted(i for i in ids if reference and i.startswith(reference))
-        records = [r for r in self.records() if isinstance(r, Record)]
+        records = [r for r in self.iter_records() if isinstance(r, JobRecord)]
         chosen = records if reference == "-" else [r for r in records if r.name == reference]
         if chosen:
             return chosen[0]
@@ -201,9 +201,9 @@ class Store:
     def delete(self, job_id: str) -> None:
         """Remove a job's folder. It goes in one step; a kill leaves nothing that lists."""
         folder = self.jobs / job_id
-        if is_locked(folder / SUBMIT_LOCK):
+        if is_locked(folder / SUBMIT_LOCK_FILE):
             raise JobStateConflict(f"{job_id} is being submitted", fix="wait a moment.")
-        trash = self.jobs / f"{TRASH}{job_id}-{os.getpid()}"
+        trash = self.jobs / f"{TRASH_PREFIX}{job_id}-{os.getpid()}"
         with as_store_error(f"job {job_id} can't be deleted", folder):
             if folder.is_symlink():  # what it leads to is somebody else's
                 folder.unlink()
@@ -248,19 +248,19 @@ class _Estimate(msgspec.Struct):
     usd: _Usd
 
 
-class _Place(msgspec.Struct):
+class _Location(msgspec.Struct):
     region: str | None = None
     profile: str | None = None
     endpoint_url: str | None = None
 
 
 class _Request(msgspec.Struct):
-    place: _Place | None = None
+    place: _Location | None = None
     calls: list[dict[str, Any]] = []
     machine: list[dict[str, Any]] = []
 
 
-class _Used(msgspec.Struct):
+class _CheckedParts(msgspec.Struct):
     """Of the three mappings that a record keeps whole, what every command relies on."""
 
     manifest: _Manifest
@@ -288,30 +288,30 @@ class _Submitted(msgspec.Struct, rename="camel"):
     backend_job_id: str
 
 
-def _encode(record: Record) -> bytes:
+def _encode(record: JobRecord) -> bytes:
     names = zip(_Document.__struct_fields__, _Document.__struct_encode_fields__, strict=True)
     content = {key: getattr(record, name) for name, key in names}
     return orjson.dumps({"version": VERSION, **content}, option=orjson.OPT_INDENT_2)
 
 
-def _decode(folder: Path) -> Record:
-    path = f"{folder}/{RECORD}"  # a thousand of them are read at once: no Path is made of each
+def _decode(folder: Path) -> JobRecord:
+    path = f"{folder}/{RECORD_FILE}"  # a thousand of them are read at once: no Path is made of each
     try:
         with open(path, "rb") as file:  # noqa: PTH123
             content = file.read()
         found = decode(content, _Document, file=path, versions=(VERSION,))
-        decode(content, _Used, file=path)
-        check_time(found.created_at, "createdAt", file=path)
+        decode(content, _CheckedParts, file=path)
+        check_iso_time(found.created_at, "createdAt", file=path)
         if found.id != folder.name:
             why = f"it is the record of the job {found.id}: a copy of its folder"
-            raise damaged(Path(path), why, "id")
+            raise damaged_job(Path(path), why, "id")
         values = {name: getattr(found, name) for name in _FIELDS}
-        path = f"{folder}/{SUBMITTED}"
-        return Record(**values, folder=folder, backend_job_id=_backend_job_id(path))
+        path = f"{folder}/{SUBMITTED_FILE}"
+        return JobRecord(**values, folder=folder, backend_job_id=_backend_job_id(path))
     except DamagedJob:
         raise
     except (BadDocument, OSError) as error:
-        raise _as_damaged(Path(path), error) from error
+        raise _damaged_job_from(Path(path), error) from error
 
 
 _FIELDS = _Document.__struct_fields__
@@ -326,18 +326,18 @@ def _backend_job_id(path: str) -> str | None:
     return decode(content, _Submitted, file=path).backend_job_id
 
 
-def read_document(path: Path, as_type: type[T]) -> T | None:
+def read_job_document(path: Path, as_type: type[T]) -> T | None:
     """Return a file of a job's folder; None when there is none. Raise DamagedJob."""
     try:
         return decode(path.read_bytes(), as_type, file=path)
     except FileNotFoundError:
         return None
     except (BadDocument, OSError) as error:
-        raise _as_damaged(path, error) from error
+        raise _damaged_job_from(path, error) from error
 
 
 @contextlib.contextmanager
-def as_damaged(path: Path, job: str | None = None) -> Iterator[None]:
+def as_damaged_job(path: Path, job: str | None = None) -> Iterator[None]:
     """Turn what the reading of a job's file raises within into DamagedJob, which names both.
 
     `job` is the folder that `path` lies in unless it is given.
@@ -347,17 +347,19 @@ def as_damaged(path: Path, job: str | None = None) -> Iterator[None]:
     except DamagedJob:
         raise
     except (BadDocument, OSError) as error:
-        raise _as_damaged(path, error, job) from error
+        raise _damaged_job_from(path, error, job) from error
 
 
-def _as_damaged(path: Path, error: BadDocument | OSError, job: str | None = None) -> DamagedJob:
+def _damaged_job_from(
+    path: Path, error: BadDocument | OSError, job: str | None = None
+) -> DamagedJob:
     if isinstance(error, OSError):
-        return damaged(path, error.strerror or str(error), job=job)
+        return damaged_job(path, error.strerror or str(error), job=job)
     why = error.message.removeprefix(f"{path.name} is damaged: ")
-    return damaged(path, why, error.field, error.line, job=job)
+    return damaged_job(path, why, error.field, error.line, job=job)
 
 
-def damaged(
+def damaged_job(
     path: Path,
     why: str,
     field: str | None = None,

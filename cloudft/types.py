@@ -19,17 +19,17 @@ DetailStatus = Literal["NotStarted", "InProgress", "Completed", "Failed", "Stopp
 """`JobStatusDetails` of the Bedrock API, word for word."""
 Severity = Literal["error", "warning"]
 Split = Literal["train", "validation"]
-T = TypeVar("T", covariant=True)
+ItemT = TypeVar("ItemT", covariant=True)
 
 NAME_MAX = 63
 """Of Bedrock's `jobName` (botocore 1.44.5)."""
 _JOB_ID = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9+.\-]{0,53}-[0-9a-f]{8}")
 STATUSES: tuple[str, ...] = get_args(Status)
 DETAIL_STATUSES: tuple[str, ...] = get_args(DetailStatus)
-ENDED: frozenset[str] = frozenset({"Completed", "Failed", "Stopped"})
+TERMINAL_STATUSES: frozenset[str] = frozenset({"Completed", "Failed", "Stopped"})
 
 
-def camel(name: str) -> str:
+def to_camel_case(name: str) -> str:
     """`learning_rate` -> `learningRate`."""
     head, *rest = name.split("_")
     return head + "".join(part.capitalize() for part in rest)
@@ -38,7 +38,10 @@ def camel(name: str) -> str:
 def to_json(value: Any) -> Any:
     """A value of this module as plain JSON data: camelCase keys, paths as text."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {camel(f.name): to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {
+            to_camel_case(f.name): to_json(getattr(value, f.name))
+            for f in dataclasses.fields(value)
+        }
     if isinstance(value, Mapping):
         return {str(key): to_json(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -46,7 +49,7 @@ def to_json(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-UNREACHED = "CouldNotReach"
+COULD_NOT_REACH = "CouldNotReach"
 """Code of a finding about what could not be reached: another check may find faults there."""
 
 
@@ -64,7 +67,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Unavailable:
+class UnavailablePart:
     """A part of an inventory that could not be read: that is not the same as an empty one.
 
     `what` names the part, `code`, `reason`, `exit_code` and `fix` are those of the error: 4 where
@@ -79,14 +82,14 @@ class Unavailable:
 
 
 @dataclass(frozen=True)
-class Listing(Generic[T]):
+class Listing(Generic[ItemT]):
     """What was seen of an inventory, and what could not be seen, and why.
 
     With something `unavailable`, the items are those at least; every sum over them is a bound.
     """
 
-    items: tuple[T, ...] = ()
-    unavailable: tuple[Unavailable, ...] = ()
+    items: tuple[ItemT, ...] = ()
+    unavailable: tuple[UnavailablePart, ...] = ()
 
     @property
     def exit_code(self) -> int:
@@ -95,7 +98,7 @@ class Listing(Generic[T]):
 
 
 @dataclass(frozen=True)
-class Identity:
+class CallerIdentity:
     """Who calls AWS, and where account, identity and Region come from.
 
     `account` and `arn` are None when AWS did not say; then `unavailable` has the reason. `unused`
@@ -111,11 +114,11 @@ class Identity:
     region_from: str
     endpoint_url: str | None = None
     unused: tuple[str, ...] = ()
-    unavailable: Unavailable | None = None
+    unavailable: UnavailablePart | None = None
 
 
 @dataclass(frozen=True)
-class Volume:
+class DataVolume:
     """How much data there is. `tokens` is an estimate from `characters` (`Manifest.token_rule`)."""
 
     records: int
@@ -124,7 +127,7 @@ class Volume:
 
 
 @dataclass(frozen=True)
-class DataFile(Volume):
+class StagedFile(DataVolume):
     """One staged file."""
 
     name: str
@@ -133,7 +136,7 @@ class DataFile(Volume):
 
 
 @dataclass(frozen=True)
-class Source:
+class ManifestSource:
     """One file that staging read."""
 
     role: str
@@ -155,14 +158,14 @@ class Manifest:
     customization_type: str
     format: str
     seed: int
-    files: Mapping[str, DataFile]
-    sources: tuple[Source, ...]
+    files: Mapping[str, StagedFile]
+    sources: tuple[ManifestSource, ...]
     token_rule: str
     version: int = 1
 
 
 @dataclass(frozen=True)
-class Memory:
+class PeakMemory:
     """The most bytes that a run takes at a time, and how many are free on its device.
 
     `remedy` says what would fit, where it does not.
@@ -175,7 +178,7 @@ class Memory:
 
 
 @dataclass(frozen=True)
-class Unpriced:
+class MissingPrice:
     """What has no known price, the field of `prices:` that states one, and where it is listed."""
 
     what: str
@@ -200,9 +203,9 @@ class Estimate:
     price_source: str
     price_date: str
     steps: int | None = None
-    memory: Memory | None = None
+    memory: PeakMemory | None = None
     at_most: bool = False
-    unpriced: Unpriced | None = None
+    unpriced: MissingPrice | None = None
 
 
 @dataclass(frozen=True)
@@ -249,7 +252,7 @@ class StatusDetails:
 
 
 @dataclass(frozen=True)
-class Progress:
+class TrainingProgress:
     """Where a running job is. `seconds_left` is None until it can be told."""
 
     step: int
@@ -276,13 +279,13 @@ class JobState:
     ended_at: str | None = None
     failure_message: str | None = None
     artifacts: str | None = None
-    progress: Progress | None = None
+    progress: TrainingProgress | None = None
     summary: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def ended(self) -> bool:
+    def has_ended(self) -> bool:
         """True when nothing more will happen by itself."""
-        return self.status in ENDED
+        return self.status in TERMINAL_STATUSES
 
 
 @dataclass(frozen=True)

@@ -8,24 +8,24 @@ from collections.abc import Callable, Iterator
 
 from cloudft.backends.base import Backend
 from cloudft.errors import (
-    AwsUnreachable,
     ClockSkewed,
     CloudftError,
+    CloudUnreachable,
     CredentialsExpired,
     WaitTimeout,
 )
 from cloudft.types import JobState
 
-RARER = 1.3
+BACKOFF_FACTOR = 1.3
 """How much longer the next wait is when a look has shown nothing new."""
 
 
-def follow(
-    look_once: Callable[[], JobState],
+def poll_until_ended(
+    describe: Callable[[], JobState],
     *,
     timeout: float | None = None,
     poll: float = 30.0,
-    longest: float | None = None,
+    max_poll: float | None = None,
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[JobState]:
@@ -36,12 +36,12 @@ def follow(
     end = None if timeout is None else clock() + timeout
     shortest, last = poll, None
     while True:
-        state = look_once()
+        state = describe()
         yield state
         unchanged = last is not None and state == last
-        poll = min(max(shortest, longest or 0.0), poll * RARER) if unchanged else shortest
+        poll = min(max(shortest, max_poll or 0.0), poll * BACKOFF_FACTOR) if unchanged else shortest
         last = state
-        if state.ended:
+        if state.has_ended:
             return
         if end is not None and clock() >= end:
             raise WaitTimeout(
@@ -51,28 +51,28 @@ def follow(
         sleep(poll if end is None else min(poll, max(0.0, end - clock())))
 
 
-def patiently(
-    look_once: Callable[[], JobState],
-    say: Callable[[CloudftError], None],
-    known: JobState | None = None,
+def tolerating_outages(
+    describe: Callable[[], JobState],
+    on_outage: Callable[[CloudftError], None],
+    last_state: JobState | None = None,
 ) -> Callable[[], JobState]:
     """A look that outlasts expired credentials, a wrong clock and a broken network.
 
     It gives the last state then. `say` is told each trouble once. Without a state that is `known`,
     the first look must succeed.
     """
-    last = [known] if known is not None else []
+    last = [last_state] if last_state is not None else []
     told: set[type[CloudftError]] = set()
 
     def look() -> JobState:
         try:
-            last[:] = [look_once()]
+            last[:] = [describe()]
             told.clear()
-        except (CredentialsExpired, ClockSkewed, AwsUnreachable) as error:
+        except (CredentialsExpired, ClockSkewed, CloudUnreachable) as error:
             if not last:
                 raise
             if type(error) not in told:
-                say(error)
+                on_outage(error)
                 told.add(type(error))
         return last[0]
 
@@ -89,7 +89,7 @@ def wait(
     clock: Callable[[], float] = time.monotonic,
 ) -> JobState:
     """The state in which the job ended. Raises WaitTimeout; the job goes on."""
-    states = follow(
+    states = poll_until_ended(
         lambda: backend.describe(job_id), timeout=timeout, poll=poll, sleep=sleep, clock=clock
     )
     return deque(states, maxlen=1)[0]

@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from local_backend.job_dir import FAILED, JOB, LOCK, PIDS, STOPPED, JobDir, take_lock, write_json
+from local_backend.job_dir import FAILED, JOB, LOCK, PIDS, STOPPED, JobDir, acquire_lock, write_json
 
 POLL_S = 0.05
 GRACE_S = 20.0
@@ -36,19 +36,19 @@ def main(argv: list[str] | None = None) -> int:
     job_dir = JobDir(args.job_dir)
     if not (job_dir / JOB).is_file():
         parser.error(f"{job_dir / JOB}: no such file")
-    lock = args.lock_fd if args.lock_fd is not None else take_lock(job_dir / LOCK)
+    lock = args.lock_fd if args.lock_fd is not None else acquire_lock(job_dir / LOCK)
     if lock is None:
         parser.error(f"{job_dir.path}: a trainer is at work here already")
-    job_dir.clear_leftovers()
-    job_dir.reserve()
+    job_dir.remove_leftovers()
+    job_dir.reserve_space()
     code = run_trainer(job_dir, lock)
-    job_dir.clear_leftovers()
-    if code == 0 and machine() > 0:  # the first machine's folder has the ending
-        job_dir.release()
+    job_dir.remove_leftovers()
+    if code == 0 and group_rank() > 0:  # the first machine's folder has the ending
+        job_dir.release_space()
         return 0
-    settle(job_dir, code)
-    job_dir.release()
-    ending = job_dir.ended()
+    write_missing_ending(job_dir, code)
+    job_dir.release_space()
+    ending = job_dir.read_ending()
     return 0 if ending and ending["status"] != FAILED else 1
 
 
@@ -57,7 +57,7 @@ def run_trainer(job_dir: JobDir, lock: int) -> int:
     command = [sys.executable, "-m", "local_backend.train", str(job_dir.path)]
     children = [
         subprocess.Popen(command, pass_fds=(lock,), env=os.environ | more)
-        for more in environments(wanted_processes(job_dir))
+        for more in rank_environments(resolve_process_count(job_dir))
     ]
     pids = [child.pid for child in children]
     write_json(job_dir / PIDS, {"pid": pids[0], "others": pids[1:], "supervisor": os.getpid()})
@@ -68,12 +68,12 @@ def run_trainer(job_dir: JobDir, lock: int) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, pass_on)
-    return wait_for(children)
+    return wait_for_children(children)
 
 
-def wanted_processes(job_dir: JobDir) -> int:
+def resolve_process_count(job_dir: JobDir) -> int:
     """How many trainers the job wants: `auto` is one for each NVIDIA GPU."""
-    wanted = job_dir.job().get("processes", 1)
+    wanted = job_dir.read_request().get("processes", 1)
     if wanted != "auto":
         return int(wanted)
     code = "import torch; print(torch.cuda.device_count())"
@@ -81,7 +81,7 @@ def wanted_processes(job_dir: JobDir) -> int:
     return max(1, int(done.stdout))
 
 
-def environments(count: int) -> Iterator[dict[str, str]]:
+def rank_environments(count: int) -> Iterator[dict[str, str]]:
     """What tells each of several trainers its place; torchrun's names. A single one needs none.
 
     Several machines, each with a folder of its own and as many trainers, are told apart by
@@ -93,16 +93,16 @@ def environments(count: int) -> Iterator[dict[str, str]]:
         return
     threads = str(max(1, (os.cpu_count() or 1) // count))
     for place in range(count):
-        rank = {"RANK": str(machine() * count + place), "LOCAL_RANK": str(place)}
+        rank = {"RANK": str(group_rank() * count + place), "LOCAL_RANK": str(place)}
         yield {"OMP_NUM_THREADS": threads, "WORLD_SIZE": str(size), **rank}
 
 
-def machine() -> int:
+def group_rank() -> int:
     """The number of this machine among those of the job."""
     return int(os.environ.get("GROUP_RANK", "0"))
 
 
-def wait_for(children: Sequence[subprocess.Popen[bytes]]) -> int:
+def wait_for_children(children: Sequence[subprocess.Popen[bytes]]) -> int:
     """The first status that is not 0, else 0. Once one has failed the others get GRACE_S to end."""
     failed, deadline = 0, None
     while any(child.poll() is None for child in children):
@@ -117,12 +117,12 @@ def wait_for(children: Sequence[subprocess.Popen[bytes]]) -> int:
     return failed or next((child.returncode for child in children if child.returncode), 0)
 
 
-def settle(job_dir: JobDir, code: int) -> None:
+def write_missing_ending(job_dir: JobDir, code: int) -> None:
     """Give a run without an ending one: the signal or exit status, and the last words."""
-    if job_dir.ended() is not None:
+    if job_dir.read_ending() is not None:
         return
     if code == -signal.SIGTERM:  # asked to stop before it could listen
-        job_dir.end(STOPPED)
+        job_dir.write_ending(STOPPED)
         return
     if code < 0:
         name = signal.Signals(-code).name
@@ -135,7 +135,7 @@ def settle(job_dir: JobDir, code: int) -> None:
     lines = job_dir.last_log_lines()
     if lines:
         what += "\nLast log lines:\n" + "\n".join(lines)
-    job_dir.end(FAILED, what, signal=name)
+    job_dir.write_ending(FAILED, what, signal=name)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from local_backend.curve import TRAIN, read_curve, write_csv_files
-from local_backend.folders import new_folder
+from local_backend.folders import atomic_folder
 from local_backend.job_dir import (
     ARTIFACTS,
     DATA,
@@ -21,13 +21,13 @@ from local_backend.job_dir import (
     JobDir,
     write_json,
 )
-from local_backend.model import Loaded, save_trained
+from local_backend.model import LoadedModel, save_tuned_model
 from local_backend.settings import Settings
 
 
 def write_artifacts(
     job_dir: JobDir,
-    loaded: Loaded,
+    loaded: LoadedModel,
     weights: Mapping[str, torch.Tensor],
     summary: dict[str, Any],
     settings: Settings,
@@ -47,8 +47,8 @@ def write_artifacts(
         "settings": {k: v for k, v in asdict(settings).items() if k not in ("data", "weights")},
         "summary": summary,
     }
-    with new_folder(job_dir / ARTIFACTS, replace=True) as folder:
+    with atomic_folder(job_dir / ARTIFACTS, replace=True) as folder:
         write_csv_files(points, folder)
-        save_trained(loaded, settings, folder / MODEL, weights)
+        save_tuned_model(loaded, settings, folder / MODEL, weights)
         shutil.copyfile(job_dir / DATA / MANIFEST, folder / MANIFEST)
         write_json(folder / RESULT, result)

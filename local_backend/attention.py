@@ -14,11 +14,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from local_backend.packing import Group, Layout
+from local_backend.packing import PackedLayout, RowGroup
 
 
 @dataclass(frozen=True)
-class Part:
+class GroupIndices:
     """A group's places among all vectors of the tokens, [tokens x (heads + 2 x kv_heads)].
 
     `queries` [rows x heads x longest]; `pairs` [2 x rows x kv_heads x (before + longest)], keys and
@@ -27,15 +27,15 @@ class Part:
     """
 
     rows: int
-    before: int
-    queries: torch.Tensor
-    pairs: torch.Tensor
-    outward: torch.Tensor
+    prefix_length: int
+    query_indices: torch.Tensor
+    key_value_indices: torch.Tensor
+    output_indices: torch.Tensor
     bias: torch.Tensor | None
 
 
 @dataclass(frozen=True)
-class Places:
+class GatherIndices:
     """A layout's groups for a model of so many heads.
 
     `out` [tokens x heads]: where each result lies among those of all parts. `back` [tokens x
@@ -45,17 +45,19 @@ class Places:
 
     heads: int
     kv_heads: int
-    parts: tuple[Part, ...]
-    out: torch.Tensor
-    back: torch.Tensor
+    groups: tuple[GroupIndices, ...]
+    output_order: torch.Tensor
+    grad_order: torch.Tensor
 
 
-def places(layout: Layout, heads: int, kv_heads: int, dtype: torch.dtype) -> Places:
+def build_gather_indices(
+    layout: PackedLayout, heads: int, kv_heads: int, dtype: torch.dtype
+) -> GatherIndices:
     """Where everything lies; made once for all of a model's layers."""
     width, tokens, device = heads + 2 * kv_heads, len(layout.ids), layout.ids.device
-    parts = tuple(_part(group, heads, kv_heads, dtype) for group in layout.groups)
+    parts = tuple(_group_indices(group, heads, kv_heads, dtype) for group in layout.row_groups)
     out = torch.zeros(tokens * heads, dtype=torch.long, device=device)
-    nothing = sum(len(part.queries) + len(part.pairs) for part in parts)
+    nothing = sum(len(part.query_indices) + len(part.key_value_indices) for part in parts)
     back = torch.full((tokens * width,), nothing, device=device)
     first_out = first_back = 0
 
@@ -63,31 +65,38 @@ def places(layout: Layout, heads: int, kv_heads: int, dtype: torch.dtype) -> Pla
         target.scatter_(0, at, first + kept)
 
     for part in parts:
-        queries = torch.arange(len(part.queries), device=device)
-        fill(out, part.outward, first_out, queries)
-        fill(back, part.queries, first_back, queries)
+        queries = torch.arange(len(part.query_indices), device=device)
+        fill(out, part.output_indices, first_out, queries)
+        fill(back, part.query_indices, first_back, queries)
         first_out, first_back = first_out + len(queries), first_back + len(queries)
         # What comes before the rows is not theirs: its gradients are added up apart.
-        pairs = torch.arange(len(part.pairs), device=device).view(2, part.rows, kv_heads, -1)
-        own = pairs[..., part.before :].flatten()
-        fill(back, part.pairs.view(pairs.shape)[..., part.before :].flatten(), first_back, own)
-        first_back += len(part.pairs)
-    return Places(heads, kv_heads, parts, out, back)
+        pairs = torch.arange(len(part.key_value_indices), device=device).view(
+            2, part.rows, kv_heads, -1
+        )
+        own = pairs[..., part.prefix_length :].flatten()
+        fill(
+            back,
+            part.key_value_indices.view(pairs.shape)[..., part.prefix_length :].flatten(),
+            first_back,
+            own,
+        )
+        first_back += len(part.key_value_indices)
+    return GatherIndices(heads, kv_heads, parts, out, back)
 
 
-def _part(group: Group, heads: int, kv_heads: int, dtype: torch.dtype) -> Part:
-    width, index = heads + 2 * kv_heads, group.index
+def _group_indices(group: RowGroup, heads: int, kv_heads: int, dtype: torch.dtype) -> GroupIndices:
+    width, index = heads + 2 * kv_heads, group.token_indices
     rows, device = len(index), index.device
-    ahead = torch.arange(group.before, device=device).expand(rows, -1)
+    ahead = torch.arange(group.prefix_length, device=device).expand(rows, -1)
     seen = torch.cat([ahead, index], 1)[:, None]
     head, key = (torch.arange(n, device=device)[:, None] for n in (heads, kv_heads))
     keys = seen * width + heads + key
     bias = group.bias
     if bias is not None:
         bias = bias.to(dtype).repeat(heads // kv_heads, 1)
-    return Part(
+    return GroupIndices(
         rows,
-        group.before,
+        group.prefix_length,
         (index[:, None] * width + head).flatten(),
         torch.stack([keys, keys + kv_heads]).flatten(),
         (index[:, None] * heads + head).flatten(),
@@ -95,24 +104,24 @@ def _part(group: Group, heads: int, kv_heads: int, dtype: torch.dtype) -> Part:
     )
 
 
-class Attend(torch.autograd.Function):
+class PackedAttention(torch.autograd.Function):
     """`qkv` [tokens, (heads + 2 x kv_heads) x size] -> [tokens, heads x size]."""
 
     @staticmethod
     def forward(
-        ctx: Any, qkv: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, where: Places
+        ctx: Any, qkv: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, where: GatherIndices
     ) -> torch.Tensor:
         """Keeps everything as turned, and the weights of short rows."""
         tokens, turning = len(qkv), where.heads + where.kv_heads
-        turned = turn(qkv.view(tokens, turning + where.kv_heads, -1), turning, cos, sin)
+        turned = apply_rotary(qkv.view(tokens, turning + where.kv_heads, -1), turning, cos, sin)
         outs, kept = [], []
-        for part in where.parts:
-            out, weights = attended(*gathered(turned, part, where), part)
+        for part in where.groups:
+            out, weights = attend(*gather_qkv(turned, part, where), part)
             outs.append(out.flatten(0, -2))
             kept.append(weights)
         ctx.save_for_backward(turned, cos, sin, *(w for w in kept if w is not None))
         ctx.where = where
-        return torch.cat(outs).index_select(0, where.out).view(tokens, -1)
+        return torch.cat(outs).index_select(0, where.output_order).view(tokens, -1)
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> Any:
@@ -122,23 +131,25 @@ class Attend(torch.autograd.Function):
         outward, weights = gradient.reshape(-1, size), iter(kept)
         found, shared = [], []
         for part in where.parts:
-            q, k, v = gathered(turned, part, where)
+            q, k, v = gather_qkv(turned, part, where)
             own = outward.index_select(0, part.outward).view(q.shape)
             past = None if part.bias is None else next(weights)
-            of_q, *of_pairs = attended_backward(q, k, v, past, own, part.bias)
+            of_q, *of_pairs = attend_backward(q, k, v, past, own, part.bias)
             found += [x.reshape(-1, size) for x in (of_q, *of_pairs)]
             if part.before:
-                shared.append([of_what_is_shared(x, part, where) for x in of_pairs])
+                shared.append([shared_prefix_grad(x, part, where) for x in of_pairs])
         found.append(outward.new_zeros(1, size))
         back = torch.cat(found).index_select(0, where.back).view(turned.shape)
         for pair in shared:
             both = torch.cat(pair, 1)
             back[: len(both), where.heads :] += both
         turning = where.heads + where.kv_heads
-        return turn(back, turning, cos, -sin).view(gradient.shape[0], -1), None, None, None
+        return apply_rotary(back, turning, cos, -sin).view(gradient.shape[0], -1), None, None, None
 
 
-def turn(x: torch.Tensor, turning: int, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+def apply_rotary(
+    x: torch.Tensor, turning: int, cos: torch.Tensor, sin: torch.Tensor
+) -> torch.Tensor:
     """Rotary positions (Su et al. 2021) on the first `turning` vectors of each token; a copy.
 
     `x` [tokens, vectors, size]; `cos` and `sin` [tokens, 1, size / 2], float32.
@@ -151,28 +162,28 @@ def turn(x: torch.Tensor, turning: int, cos: torch.Tensor, sin: torch.Tensor) ->
     return turned
 
 
-def gathered(
-    turned: torch.Tensor, part: Part, where: Places
+def gather_qkv(
+    turned: torch.Tensor, part: GroupIndices, where: GatherIndices
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Queries, keys and values of a part, [rows x kv_heads, vectors, size]."""
     flat, batch = turned.view(-1, turned.shape[-1]), part.rows * where.kv_heads
-    q = flat.index_select(0, part.queries).view(batch, -1, flat.shape[-1])
-    k, v = flat.index_select(0, part.pairs).view(2, batch, -1, flat.shape[-1])
+    q = flat.index_select(0, part.query_indices).view(batch, -1, flat.shape[-1])
+    k, v = flat.index_select(0, part.key_value_indices).view(2, batch, -1, flat.shape[-1])
     return q, k, v
 
 
-def attended(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, part: Part
+def attend(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, part: GroupIndices
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """The mixed values, and the weights where they are kept."""
     if part.bias is None:
-        return long_rows(q, k, v), None
+        return sdpa_attention(q, k, v), None
     scores = torch.baddbmm(part.bias, q, k.transpose(1, 2), alpha=q.shape[-1] ** -0.5)
     weights = scores.softmax(-1)
     return weights @ v, weights
 
 
-def long_rows(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+def sdpa_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
     """Rows whose scores are never all there (flash attention), nothing before them.
 
     In float32 on a CPU, where bfloat16 is slower backwards.
@@ -188,7 +199,7 @@ def long_rows(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor
     return out.to(q.dtype).reshape(q.shape)
 
 
-def attended_backward(
+def attend_backward(
     q: torch.Tensor,
     k: torch.Tensor,
     v: torch.Tensor,
@@ -200,7 +211,7 @@ def attended_backward(
     if weights is None:
         with torch.enable_grad():
             leaves = [x.detach().requires_grad_() for x in (q, k, v)]
-            return torch.autograd.grad(long_rows(*leaves), leaves, gradient)
+            return torch.autograd.grad(sdpa_attention(*leaves), leaves, gradient)
     of_v = weights.transpose(1, 2) @ gradient
     of_weights = gradient @ v.transpose(1, 2)
     of_scores = torch.ops.aten._softmax_backward_data(of_weights, weights, -1, weights.dtype)
@@ -209,7 +220,9 @@ def attended_backward(
     return of_q, torch.baddbmm(k, of_scores.transpose(1, 2), q, **scale), of_v
 
 
-def of_what_is_shared(gradient: torch.Tensor, part: Part, where: Places) -> torch.Tensor:
+def shared_prefix_grad(
+    gradient: torch.Tensor, part: GroupIndices, where: GatherIndices
+) -> torch.Tensor:
     """Gradients of what comes before all rows, added up: [before, kv_heads, size]."""
     rows = gradient.view(part.rows, where.kv_heads, -1, gradient.shape[-1])
-    return rows[:, :, : part.before].sum(0).transpose(0, 1)
+    return rows[:, :, : part.prefix_length].sum(0).transpose(0, 1)

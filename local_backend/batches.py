@@ -19,14 +19,14 @@ import numpy as np
 import torch
 
 from local_backend.errors import TrainerError
-from local_backend.model import Loaded
+from local_backend.model import LoadedModel
 from local_backend.settings import DataFile, Settings
-from local_backend.template import Piece, messages_of, turns
+from local_backend.template import Segment, split_turns, to_messages
 
-IGNORED = -100
-TOGETHER = 1000
+IGNORE_INDEX = -100
+TOKENIZE_BATCH = 1000
 """Records tokenised in one call: enough to keep the tokenizer's threads busy, little memory."""
-PACKED_LENGTH = 1024
+DEFAULT_SEQUENCE_LENGTH = 1024
 """Default length of packed sequences: long enough to learn from, short enough for a CPU."""
 
 
@@ -35,17 +35,17 @@ class Example:
     """One training sequence: `ids` of shape [length], `learned` of the same shape (bool)."""
 
     ids: np.ndarray
-    learned: np.ndarray
+    loss_mask: np.ndarray
 
 
 @dataclass
-class Encoded:
+class EncodedData:
     """The examples of one file, with what happened to its records on the way."""
 
     examples: list[Example]
     records: int
     tokens: int = 0
-    learned_tokens: int = 0
+    loss_tokens: int = 0
     truncated: int = 0
     masked: int = 0
     longest: int = 0
@@ -56,14 +56,14 @@ class Encoded:
             "records": self.records,
             "sequences": len(self.examples),
             "tokens": self.tokens,
-            "learnedTokens": self.learned_tokens,
+            "learnedTokens": self.loss_tokens,
             "truncatedRecords": self.truncated,
             "maskedRecords": self.masked,
             "longestRecordTokens": self.longest,
         }
 
 
-def verify(file: DataFile) -> None:
+def verify_digest(file: DataFile) -> None:
     """Refuse a staged file that is not, byte for byte, what the job was submitted with."""
     digest = hashlib.sha256()
     try:
@@ -81,11 +81,11 @@ def verify(file: DataFile) -> None:
         )
 
 
-def longest_allowed(settings: Settings, loaded: Loaded) -> int:
+def resolve_max_length(settings: Settings, loaded: LoadedModel) -> int:
     """The length that sequences are cut or packed to; refuses more than the model was made for."""
     context = loaded.context_length
     if settings.max_length is None:
-        return context if settings.supervised else min(context, PACKED_LENGTH)
+        return context if settings.is_supervised else min(context, DEFAULT_SEQUENCE_LENGTH)
     if settings.max_length > context:
         raise TrainerError(
             f"local.max_length is {settings.max_length}, and {settings.model_name} was made for"
@@ -102,30 +102,34 @@ def read_records(path: Path) -> Iterator[dict[str, Any]]:
             yield json.loads(line)
 
 
-def encode(file: DataFile, settings: Settings, loaded: Loaded, max_length: int) -> Encoded:
+def encode_file(
+    file: DataFile, settings: Settings, loaded: LoadedModel, max_length: int
+) -> EncodedData:
     """The file as examples of at most `max_length` tokens.
 
     Raises TrainerError when more records were cut, or lost their whole answer, than
     `max_truncated_share` allows.
     """
-    if not settings.supervised:
-        return pack(file, loaded, max_length)
-    encoded = Encoded([], file.records)
-    for ids, learned in tokenised(supervised_pieces(file, settings, loaded), loaded.tokenizer):
-        add(encoded, ids, learned, max_length)
-    refuse_what_was_cut(encoded, file.path.name, settings, max_length)
+    if not settings.is_supervised:
+        return pack_documents(file, loaded, max_length)
+    encoded = EncodedData([], file.records)
+    for ids, learned in tokenize_segments(render_records(file, settings, loaded), loaded.tokenizer):
+        add_example(encoded, ids, learned, max_length)
+    check_truncation(encoded, file.path.name, settings, max_length)
     return encoded
 
 
-def supervised_pieces(file: DataFile, settings: Settings, loaded: Loaded) -> Iterator[list[Piece]]:
+def render_records(
+    file: DataFile, settings: Settings, loaded: LoadedModel
+) -> Iterator[list[Segment]]:
     """Each record of the file as pieces of text, learned and not."""
     stops = loaded.stop_texts
     for record in read_records(file.path):
-        yield turns(loaded.tokenizer, messages_of(record, settings.format), stops)
+        yield split_turns(loaded.tokenizer, to_messages(record, settings.format), stops)
 
 
-def tokenised(
-    conversations: Iterable[list[Piece]], tokenizer: Any
+def tokenize_segments(
+    conversations: Iterable[list[Segment]], tokenizer: Any
 ) -> Iterator[tuple[list[int], list[bool]]]:
     """Token ids and learned marks of each conversation; pieces are tokenised apart.
 
@@ -133,19 +137,19 @@ def tokenised(
     """
     stream = iter(conversations)
     with ThreadPoolExecutor(1) as pool:
-        before: tuple[list[list[Piece]], Future[list[list[int]]]] | None = None
-        while block := list(islice(stream, TOGETHER)):
+        before: tuple[list[list[Segment]], Future[list[list[int]]]] | None = None
+        while block := list(islice(stream, TOKENIZE_BATCH)):
             texts = [text for pieces in block for text, _ in pieces]
-            parts = pool.submit(ids_of, tokenizer, texts)
+            parts = pool.submit(tokenize_batch, tokenizer, texts)
             if before:
-                yield from joined(before[0], before[1].result())
+                yield from concat_segments(before[0], before[1].result())
             before = block, parts
         if before:
-            yield from joined(before[0], before[1].result())
+            yield from concat_segments(before[0], before[1].result())
 
 
-def joined(
-    block: Sequence[list[Piece]], ids_of_pieces: Iterable[list[int]]
+def concat_segments(
+    block: Sequence[list[Segment]], ids_of_pieces: Iterable[list[int]]
 ) -> Iterator[tuple[list[int], list[bool]]]:
     """The pieces of each conversation one behind the other."""
     parts = iter(ids_of_pieces)
@@ -159,7 +163,7 @@ def joined(
         yield ids, learned
 
 
-def ids_of(tokenizer: Any, texts: list[str]) -> list[list[int]]:
+def tokenize_batch(tokenizer: Any, texts: list[str]) -> list[list[int]]:
     """Each text's tokens. Without offsets, which nobody asks for here: half the time."""
     if tokenizer.is_fast:
         found = tokenizer.backend_tokenizer.encode_batch_fast(texts, add_special_tokens=False)
@@ -168,7 +172,7 @@ def ids_of(tokenizer: Any, texts: list[str]) -> list[list[int]]:
     return ids
 
 
-def add(encoded: Encoded, ids: list[int], learned: list[bool], max_length: int) -> None:
+def add_example(encoded: EncodedData, ids: list[int], learned: list[bool], max_length: int) -> None:
     """Count one record and keep what fits, if any of its answer is left."""
     encoded.longest = max(encoded.longest, len(ids))
     if len(ids) > max_length:
@@ -182,10 +186,10 @@ def add(encoded: Encoded, ids: list[int], learned: list[bool], max_length: int) 
         return
     encoded.examples.append(Example(np.array(ids, dtype=np.int32), marks))
     encoded.tokens += len(ids)
-    encoded.learned_tokens += int(marks.sum())
+    encoded.loss_tokens += int(marks.sum())
 
 
-def refuse_what_was_cut(encoded: Encoded, name: str, settings: Settings, max_length: int) -> None:
+def check_truncation(encoded: EncodedData, name: str, settings: Settings, max_length: int) -> None:
     """Raise when too many records were cut or left without an answer."""
     hurt = max(encoded.truncated, encoded.masked)
     if not encoded.examples or hurt > settings.max_truncated_share * encoded.records:
@@ -198,33 +202,33 @@ def refuse_what_was_cut(encoded: Encoded, name: str, settings: Settings, max_len
         )
 
 
-def pack(file: DataFile, loaded: Loaded, length: int) -> Encoded:
+def pack_documents(file: DataFile, loaded: LoadedModel, length: int) -> EncodedData:
     """Raw text as sequences of exactly `length` tokens (the last one shorter), every token learned.
 
     Documents follow each other with an end token between them; none is cut away.
     """
     end = loaded.tokenizer.eos_token_id
-    encoded = Encoded([], file.records)
+    encoded = EncodedData([], file.records)
     rest = np.empty(0, dtype=np.int32)
     documents = ([(record["input"], True)] for record in read_records(file.path))
-    for ids, _ in tokenised(documents, loaded.tokenizer):
+    for ids, _ in tokenize_segments(documents, loaded.tokenizer):
         encoded.longest = max(encoded.longest, len(ids) + 1)
         rest = np.concatenate([rest, np.array([*ids, end], dtype=np.int32)])
         while len(rest) >= length:
-            add_packed(encoded, rest[:length])
+            add_packed_sequence(encoded, rest[:length])
             rest = rest[length:]
     if len(rest) > 1:
-        add_packed(encoded, rest)
+        add_packed_sequence(encoded, rest)
     return encoded
 
 
-def add_packed(encoded: Encoded, ids: np.ndarray) -> None:
+def add_packed_sequence(encoded: EncodedData, ids: np.ndarray) -> None:
     """Keep one packed sequence: every token but the first is predicted."""
     marks = np.ones(len(ids), dtype=bool)
     marks[0] = False
     encoded.examples.append(Example(ids.copy(), marks))
     encoded.tokens += len(ids)
-    encoded.learned_tokens += len(ids) - 1
+    encoded.loss_tokens += len(ids) - 1
 
 
 def steps_per_epoch(count: int, batch_size: int) -> int:
@@ -239,28 +243,28 @@ def epoch_batches(count: int, batch_size: int, seed: int, epoch: int) -> list[li
 
 
 @dataclass(frozen=True)
-class MicroLimit:
+class MicroBatchLimit:
     """How much goes through the model at once: so many sequences, so many tokens."""
 
     sequences: int
     tokens: int
 
-    def halved(self) -> MicroLimit | None:
+    def halved(self) -> MicroBatchLimit | None:
         """Half of it, or None when it is down to one sequence at a time."""
         if self.sequences <= 1:
             return None
-        return MicroLimit(self.sequences // 2, max(1, self.tokens // 2))
+        return MicroBatchLimit(self.sequences // 2, max(1, self.tokens // 2))
 
 
-def padded_size(examples: Sequence[Example]) -> int:
+def count_padded_tokens(examples: Sequence[Example]) -> int:
     """How many tokens go through the model when all are padded to the longest."""
     return len(examples) * max(len(e.ids) for e in examples)
 
 
-def micro_batches(
+def split_into_micro_batches(
     examples: Sequence[Example],
-    limit: MicroLimit,
-    size: Callable[[Sequence[Example]], int] = padded_size,
+    limit: MicroBatchLimit,
+    count_tokens: Callable[[Sequence[Example]], int] = count_padded_tokens,
 ) -> Iterator[list[Example]]:
     """One batch in parts that fit `limit`, of like length, longest first: least padding.
 
@@ -268,7 +272,7 @@ def micro_batches(
     """
     part: list[Example] = []
     for example in sorted(examples, key=lambda e: len(e.ids), reverse=True):
-        if part and (len(part) >= limit.sequences or size([*part, example]) > limit.tokens):
+        if part and (len(part) >= limit.sequences or count_tokens([*part, example]) > limit.tokens):
             yield part
             part = []
         part.append(example)
@@ -276,9 +280,7 @@ def micro_batches(
         yield part
 
 
-def as_tensors(
-    examples: Sequence[Example], pad: int, device: torch.device
-) -> dict[str, torch.Tensor]:
+def collate(examples: Sequence[Example], pad: int, device: torch.device) -> dict[str, torch.Tensor]:
     """input_ids, attention_mask and labels of shape [sequences, longest], padded on the right.
 
     `kept` [positions] are the columns from which a row learns its next token.
@@ -286,12 +288,12 @@ def as_tensors(
     longest = max(len(e.ids) for e in examples)
     ids = np.full((len(examples), longest), pad, dtype=np.int64)
     mask = np.zeros((len(examples), longest), dtype=np.int64)
-    labels = np.full((len(examples), longest), IGNORED, dtype=np.int64)
+    labels = np.full((len(examples), longest), IGNORE_INDEX, dtype=np.int64)
     for row, example in enumerate(examples):
         size = len(example.ids)
         ids[row, :size] = example.ids
         mask[row, :size] = 1
-        labels[row, :size][example.learned] = example.ids[example.learned]
-    kept = np.flatnonzero((labels[:, 1:] != IGNORED).any(axis=0))
+        labels[row, :size][example.loss_mask] = example.ids[example.loss_mask]
+    kept = np.flatnonzero((labels[:, 1:] != IGNORE_INDEX).any(axis=0))
     batch = {"input_ids": ids, "attention_mask": mask, "labels": labels, "kept": kept}
     return {name: torch.from_numpy(array).to(device) for name, array in batch.items()}

@@ -26,22 +26,22 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch.distributed.tensor import DTensor
 
-from local_backend.curve import check_curve
+from local_backend.curve import validate_curve
 from local_backend.device import is_out_of_memory
-from local_backend.folders import new_folder, remove
-from local_backend.model import trainable
-from local_backend.shards import part_like, whole
+from local_backend.folders import atomic_folder, remove_path
+from local_backend.model import trainable_parameters
+from local_backend.shards import full_tensor, shard_like
 
 TRAINED = "trained.safetensors"
 OPTIMIZER = "optimizer.pt"
 POSITION = "position.json"
 BEST, BEST_RECORD = "best", "best.json"
-KEPT = 2
-PEFTS_OWN = re.compile(r"base_model\.model\.(.+\.lora_[AB])\.default\.weight")
+CHECKPOINTS_KEPT = 2
+PEFT_WEIGHT_NAME = re.compile(r"base_model\.model\.(.+\.lora_[AB])\.default\.weight")
 """How PEFT names an adapter's weights: so they stand in checkpoints of jobs that began with its
 layers, in the same order.
 """
-UNREADABLE = (
+DAMAGE_ERRORS = (
     *(OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, EOFError),
     *(SafetensorError, pickle.UnpicklingError),
 )
@@ -68,24 +68,24 @@ class Position:
     micro: list[int] = field(default_factory=list)
 
     @classmethod
-    def of(cls, value: Any) -> Position:
+    def from_json(cls, value: Any) -> Position:
         """A position as JSON has it. Keys that are not ours are left out: a newer trainer's.
 
         Raises KeyError, TypeError, ValueError.
         """
         read = {f.name: value[f.name] for f in fields(cls)}
         for name in ("step", "metrics_bytes", "bad_validations", "validated_step", "tokens"):
-            _require(name, read[name], int)
+            _require_number(name, read[name], int)
         for name in ("base_loss", "best_loss", "best_step"):
             if read[name] is not None:
-                _require(name, read[name], int if name == "best_step" else (int, float))
-        _require("seconds", read["seconds"], (int, float))
+                _require_number(name, read[name], int if name == "best_step" else (int, float))
+        _require_number("seconds", read["seconds"], (int, float))
         if read["best_step"] is not None and read["best_loss"] is None:
             raise ValueError("best_step is there and best_loss is not")
         if not isinstance(read["micro"], list) or len(read["micro"]) not in (0, 2):
             raise TypeError("micro is no pair")
         for number in read["micro"]:
-            _require("micro", number, int, least=1)
+            _require_number("micro", number, int, least=1)
         return cls(**read)
 
     def digest(self) -> str:
@@ -93,7 +93,7 @@ class Position:
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
 
-def _require(name: str, value: Any, kind: Any, least: int = 0) -> None:
+def _require_number(name: str, value: Any, kind: Any, least: int = 0) -> None:
     """Raise TypeError unless `value` is a number of that kind, not below `least` where an int."""
     if not isinstance(value, kind) or isinstance(value, bool):
         raise TypeError(f"{name} is {value!r}")
@@ -101,45 +101,45 @@ def _require(name: str, value: Any, kind: Any, least: int = 0) -> None:
         raise ValueError(f"{name} is {value}")
 
 
-def trained_weights(model: Any, *, keep: bool = True) -> dict[str, torch.Tensor]:
+def gather_trained_weights(model: Any, *, keep: bool = True) -> dict[str, torch.Tensor]:
     """The trained weights, whole, on the CPU, ready for a file. Nothing without `keep`.
 
     Of a sharded model every process must ask at once, one of them to keep what comes.
     """
     found = {}
-    for name, weight in trainable(model).items():
-        value = whole(weight.detach())
+    for name, weight in trainable_parameters(model).items():
+        value = full_tensor(weight.detach())
         if keep:
             found[name] = value.cpu().contiguous()
     return found
 
 
-def optimizer_state(optimizer: torch.optim.Optimizer, *, keep: bool) -> dict[str, Any]:
+def gather_optimizer_state(optimizer: torch.optim.Optimizer, *, keep: bool) -> dict[str, Any]:
     """The optimizer's state as `trained_weights` are."""
     state = optimizer.state_dict()
     found: dict[int, dict[str, torch.Tensor]] = {}
     for number, entry in state["state"].items():
         for name, value in entry.items():
-            complete = whole(value)
+            complete = full_tensor(value)
             if keep:
                 sharded = complete is not value
                 found.setdefault(number, {})[name] = complete.cpu() if sharded else value
     return {**state, "state": found}
 
 
-def put_weights(model: Any, weights: dict[str, torch.Tensor]) -> None:
+def set_trained_weights(model: Any, weights: dict[str, torch.Tensor]) -> None:
     """Set the trained weights of `model`. A weight that is missing or left over is an error."""
-    targets = trainable(model)
-    weights = _by_our_names(weights, targets.keys())
+    targets = trainable_parameters(model)
+    weights = _with_model_names(weights, targets.keys())
     with torch.no_grad():
         for name, target in targets.items():
-            target.copy_(part_like(weights[name], target))
+            target.copy_(shard_like(weights[name], target))
 
 
-def _by_our_names(found: Mapping[str, Value], targets: KeysView[str]) -> dict[str, Value]:
+def _with_model_names(found: Mapping[str, Value], targets: KeysView[str]) -> dict[str, Value]:
     """Return what is known of each weight by its name in the model. Raises ValueError."""
     if targets != found.keys():
-        found = {PEFTS_OWN.sub(r"\1", name): value for name, value in found.items()}
+        found = {PEFT_WEIGHT_NAME.sub(r"\1", name): value for name, value in found.items()}
     if targets != found.keys():
         raise ValueError("the checkpoint's weights are not this model's")
     return dict(found)
@@ -147,10 +147,10 @@ def _by_our_names(found: Mapping[str, Value], targets: KeysView[str]) -> dict[st
 
 def _check_weights(model: Any, file: Path) -> None:
     """Raise ValueError unless `file` has every trained weight in its shape. Reads its header."""
-    targets = trainable(model)
+    targets = trainable_parameters(model)
     with safe_open(file, "pt") as opened:
         shapes = {name: opened.get_slice(name).get_shape() for name in opened.keys()}  # noqa: SIM118
-    for name, shape in _by_our_names(shapes, targets.keys()).items():
+    for name, shape in _with_model_names(shapes, targets.keys()).items():
         if list(targets[name].shape) != list(shape):
             raise ValueError(f"{name} has the shape {list(shape)}")
 
@@ -168,7 +168,7 @@ def _check_optimizer(optimizer: torch.optim.Optimizer, file: Path) -> None:
                 raise ValueError(f"the optimizer's state {number} has the shape {value.shape}")
 
 
-def put_optimizer(optimizer: torch.optim.Optimizer, file: Path) -> None:
+def load_optimizer_state(optimizer: torch.optim.Optimizer, file: Path) -> None:
     """Set the optimizer to the state in `file`: each process to its part of it."""
     weights = [weight for group in optimizer.param_groups for weight in group["params"]]
     sharded = any(isinstance(weight, DTensor) for weight in weights)
@@ -176,11 +176,11 @@ def put_optimizer(optimizer: torch.optim.Optimizer, file: Path) -> None:
     for number, entry in state["state"].items():
         for name, value in entry.items():
             if value.shape == weights[number].shape:
-                entry[name] = part_like(value, weights[number])
+                entry[name] = shard_like(value, weights[number])
     optimizer.load_state_dict(state)
 
 
-def save(
+def write_checkpoint(
     folder: Path,
     model: Any,
     optimizer: torch.optim.Optimizer,
@@ -192,28 +192,28 @@ def save(
 
     Of a sharded model every process must call it, and one of them `writes`.
     """
-    weights = trained_weights(model, keep=writes)
-    state = optimizer_state(optimizer, keep=writes)
+    weights = gather_trained_weights(model, keep=writes)
+    state = gather_optimizer_state(optimizer, keep=writes)
     if not writes:
         return
     final = folder / f"step-{position.step:08d}"
-    with new_folder(final, replace=True) as temporary:
+    with atomic_folder(final, replace=True) as temporary:
         save_file(weights, temporary / TRAINED)
         # Through an open file: else torch does not say that the disk is full.
         with (temporary / OPTIMIZER).open("wb") as file:
             torch.save(state, file)
-        digests = {name: digest(temporary / name) for name in (TRAINED, OPTIMIZER)}
+        digests = {name: sha256_file(temporary / name) for name in (TRAINED, OPTIMIZER)}
         record = {"position": asdict(position), "sha256": digests, "digest": position.digest()}
         (temporary / POSITION).write_text(json.dumps(record), encoding="utf-8")
     # Later ones are damaged: the run went on from before them, and will come to them again.
     there = sorted(folder.glob("step-*"))
-    kept = [path for path in there if path.name <= final.name][-KEPT:]
+    kept = [path for path in there if path.name <= final.name][-CHECKPOINTS_KEPT:]
     for path in there:
         if path not in kept:
-            remove(path)
+            remove_path(path)
 
 
-def restore(
+def restore_newest(
     folder: Path, model: Any, optimizer: torch.optim.Optimizer, curve: Path | None = None
 ) -> Position | None:
     """Set model and optimizer to the newest checkpoint that is whole; None when there is none.
@@ -229,14 +229,14 @@ def restore(
             if position.best_step is not None:
                 _check_best(folder / BEST, model)
             if curve is not None:
-                check_curve(curve, position.metrics_bytes, position.step)
-        except UNREADABLE as error:
+                validate_curve(curve, position.metrics_bytes, position.step)
+        except DAMAGE_ERRORS as error:
             if is_out_of_memory(error):
                 raise
             print(f"checkpoint {path.name} is damaged ({error}); trying the one before", flush=True)
             continue
-        put_weights(model, load_file(path / TRAINED))
-        put_optimizer(optimizer, path / OPTIMIZER)
+        set_trained_weights(model, load_file(path / TRAINED))
+        load_optimizer_state(optimizer, path / OPTIMIZER)
         return position
     return None
 
@@ -250,26 +250,28 @@ def read_position(checkpoint: Path) -> Position:
         if not (checkpoint / name).is_file():  # reading a pipe or a device may never end
             raise ValueError(f"{name} is no file")
     record = json.loads((checkpoint / POSITION).read_text(encoding="utf-8"))
-    position = Position.of(record["position"])
+    position = Position.from_json(record["position"])
     if checkpoint.name != f"step-{position.step:08d}":
         raise ValueError(f"{POSITION} is of step {position.step}")
     # Checkpoints that were written before it was kept have no digest of the position.
     if record.get("digest", position.digest()) != position.digest():
         raise ValueError(f"{POSITION} does not have its digest")
     for name in (TRAINED, OPTIMIZER):
-        if digest(checkpoint / name) != record["sha256"][name]:
+        if sha256_file(checkpoint / name) != record["sha256"][name]:
             raise ValueError(f"{name} does not have its digest")
     return position
 
 
-def save_best(folder: Path, model: Any, position: Position, *, writes: bool = True) -> None:
+def write_best_weights(
+    folder: Path, model: Any, position: Position, *, writes: bool = True
+) -> None:
     """Keep the weights of the lowest validation loss so far; see `save`."""
-    weights = trained_weights(model, keep=writes)
+    weights = gather_trained_weights(model, keep=writes)
     if not writes:
         return
-    with new_folder(folder / BEST, replace=True) as temporary:
+    with atomic_folder(folder / BEST, replace=True) as temporary:
         save_file(weights, temporary / TRAINED)
-        record = {**asdict(position), "sha256": {TRAINED: digest(temporary / TRAINED)}}
+        record = {**asdict(position), "sha256": {TRAINED: sha256_file(temporary / TRAINED)}}
         (temporary / BEST_RECORD).write_text(json.dumps(record), encoding="utf-8")
 
 
@@ -278,34 +280,34 @@ def _check_best(best: Path, model: Any) -> None:
     record = json.loads((best / BEST_RECORD).read_text(encoding="utf-8"))
     _check_weights(model, best / TRAINED)
     # Those that were written before it was kept have no digest.
-    if "sha256" in record and digest(best / TRAINED) != record["sha256"][TRAINED]:
+    if "sha256" in record and sha256_file(best / TRAINED) != record["sha256"][TRAINED]:
         raise ValueError(f"{BEST}/{TRAINED} does not have its digest")
 
 
-def best_weights(folder: Path) -> dict[str, torch.Tensor]:
+def read_best_weights(folder: Path) -> dict[str, torch.Tensor]:
     """The weights of the lowest validation loss."""
     return load_file(folder / BEST / TRAINED)
 
 
-def put_best(folder: Path, model: Any) -> None:
+def restore_best_weights(folder: Path, model: Any) -> None:
     """Set the model to the weights of the lowest validation loss."""
-    put_weights(model, best_weights(folder))
+    set_trained_weights(model, read_best_weights(folder))
 
 
-def remove_all(folder: Path) -> None:
+def remove_checkpoints(folder: Path) -> None:
     """Drop the checkpoints of a run that is complete."""
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def digest(path: Path) -> str:
+def sha256_file(path: Path) -> str:
     """sha256 of a file, in hex."""
     sha = hashlib.sha256()
-    for block in blocks(path):
+    for block in read_blocks(path):
         sha.update(block)
     return sha.hexdigest()
 
 
-def blocks(path: Path) -> Iterator[bytes]:
+def read_blocks(path: Path) -> Iterator[bytes]:
     """A file in parts."""
     with path.open("rb") as stream:
         while block := stream.read(1 << 20):

@@ -14,7 +14,7 @@ from local_backend.job_dir import (
     TRAINING_CSV,
     VALIDATION_COLUMNS,
     VALIDATION_CSV,
-    now,
+    utc_now,
 )
 
 TRAIN, VALIDATION = "train", "validation"
@@ -28,7 +28,7 @@ def perplexity(loss: float) -> float:
         return math.inf
 
 
-class Curve:
+class LossCurve:
     """metrics.jsonl, open for appending."""
 
     def __init__(self, path: Path, keep_bytes: int) -> None:
@@ -37,7 +37,7 @@ class Curve:
         self.file.truncate(keep_bytes)
         self.file.seek(0, os.SEEK_END)
 
-    def point(
+    def append(
         self,
         split: str,
         step: int,
@@ -55,12 +55,12 @@ class Curve:
             "perplexity": perplexity(loss),
             "learningRate": learning_rate,
             "tokensPerSecond": tokens_per_second,
-            "timestamp": now(),
+            "timestamp": utc_now(),
         }
         self.file.write(json.dumps(row).encode() + b"\n")
         self.file.flush()
 
-    def durable_bytes(self) -> int:
+    def sync(self) -> int:
         """The curve's length so far, safe on disk."""
         os.fsync(self.file.fileno())
         return self.file.tell()
@@ -70,16 +70,16 @@ class Curve:
         self.file.close()
 
 
-class NoCurve(Curve):
+class NullLossCurve(LossCurve):
     """What a process has that does not write."""
 
     def __init__(self) -> None:
         """Nothing is open."""
 
-    def point(self, *_: Any, **__: Any) -> None:
+    def append(self, *_: Any, **__: Any) -> None:
         """Nothing."""
 
-    def durable_bytes(self) -> int:
+    def sync(self) -> int:
         """Nothing is there."""
         return 0
 
@@ -96,7 +96,7 @@ def read_curve(path: Path) -> list[dict[str, Any]]:
     return points
 
 
-def check_curve(path: Path, length: int, steps: int) -> None:
+def validate_curve(path: Path, length: int, steps: int) -> None:
     """Raise OSError or ValueError unless the first `length` bytes are the curve of `steps` steps.
 
     Each of them must be there once, in order.
@@ -130,12 +130,12 @@ def write_csv_files(points: list[dict[str, Any]], artifacts: Path) -> None:
         ]
         for split in (TRAIN, VALIDATION)
     }
-    write_rows(artifacts / TRAINING_CSV, TRAINING_COLUMNS, rows[TRAIN])
+    write_csv(artifacts / TRAINING_CSV, TRAINING_COLUMNS, rows[TRAIN])
     if rows[VALIDATION]:
-        write_rows(artifacts / VALIDATION_CSV, VALIDATION_COLUMNS, rows[VALIDATION])
+        write_csv(artifacts / VALIDATION_CSV, VALIDATION_COLUMNS, rows[VALIDATION])
 
 
-def write_rows(path: Path, columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
+def write_csv(path: Path, columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
     """One CSV file with a header."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8", newline="") as stream:

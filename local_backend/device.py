@@ -17,24 +17,24 @@ from typing import Any
 import torch
 
 from local_backend.errors import TrainerError
-from local_backend.leaving import leave
+from local_backend.leaving import exit_now
 
 
-def choose_device(wanted: str) -> torch.device:
+def choose_device(name: str) -> torch.device:
     """`auto` takes CUDA, then MPS, then the CPU. A device that is named but missing is refused."""
     present = {
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),
         "cpu": True,
     }
-    if wanted == "auto":
+    if name == "auto":
         return torch.device(next(name for name, there in present.items() if there))
-    if not present[wanted]:
+    if not present[name]:
         raise TrainerError(
-            f"local.device is {wanted}, and PyTorch {torch.__version__} finds none here.",
+            f"local.device is {name}, and PyTorch {torch.__version__} finds none here.",
             fix="use `device: auto`, or install a PyTorch build for it (`cloudft doctor`).",
         )
-    return torch.device(wanted)
+    return torch.device(name)
 
 
 def cpu_has_bfloat16() -> bool:
@@ -45,10 +45,10 @@ def cpu_has_bfloat16() -> bool:
     return False
 
 
-def choose_dtype(wanted: str, device: torch.device) -> torch.dtype:
+def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     """The format matrices are multiplied in. `auto`: bfloat16 where the machine is good at it."""
-    if wanted != "auto":
-        return {"float32": torch.float32, "bfloat16": torch.bfloat16}[wanted]
+    if name != "auto":
+        return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
     good = {
         "cuda": lambda: torch.cuda.is_bf16_supported(including_emulation=False),
         "cpu": cpu_has_bfloat16,
@@ -66,7 +66,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
-def free_cached_memory(device: torch.device) -> None:
+def empty_device_cache(device: torch.device) -> None:
     """Hand freed blocks back to the device, after an allocation that failed."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
@@ -74,13 +74,13 @@ def free_cached_memory(device: torch.device) -> None:
         torch.mps.empty_cache()
 
 
-def hand_back_memory() -> None:
+def trim_heap() -> None:
     """Give what was freed back to the machine; glibc keeps it otherwise. Nothing elsewhere."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
-def free_bytes(device: torch.device) -> int | None:
+def free_memory_bytes(device: torch.device) -> int | None:
     """Memory of the device (the machine's for a CPU) that nobody uses; None if it can't be told."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
@@ -88,11 +88,11 @@ def free_bytes(device: torch.device) -> int | None:
         with contextlib.suppress(OSError, ValueError, IndexError):
             for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
                 if line.startswith("MemAvailable:"):
-                    return min(int(line.split()[1]) * 1024, _allowed() or sys.maxsize)
-    return memory_bytes()
+                    return min(int(line.split()[1]) * 1024, _cgroup_free_bytes() or sys.maxsize)
+    return total_memory_bytes()
 
 
-def _allowed() -> int | None:
+def _cgroup_free_bytes() -> int | None:
     """What the control group leaves this process (cgroup v2); None without a limit."""
     with contextlib.suppress(OSError, ValueError):
         group = Path("/sys/fs/cgroup")
@@ -101,14 +101,14 @@ def _allowed() -> int | None:
     return None
 
 
-def memory_bytes() -> int | None:
+def total_memory_bytes() -> int | None:
     """Memory of the machine in bytes; None where it can't be told."""
     with contextlib.suppress(ValueError, OSError, AttributeError):
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return None
 
 
-def describe() -> dict[str, Any]:
+def describe_machine() -> dict[str, Any]:
     """Packages, devices and memory, as plain data."""
     packages = {}
     for name in ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "gguf"):
@@ -124,12 +124,12 @@ def describe() -> dict[str, Any]:
         "device": device.type,
         "dtype": str(choose_dtype("auto", device)).removeprefix("torch."),
         "threads": torch.get_num_threads(),
-        "memoryBytes": memory_bytes(),
+        "memoryBytes": total_memory_bytes(),
         "gpus": gpus,
         "mps": torch.backends.mps.is_available(),
     }
 
 
 if __name__ == "__main__":
-    print(json.dumps(describe()))
-    leave(0)
+    print(json.dumps(describe_machine()))
+    exit_now(0)

@@ -21,22 +21,22 @@ import torch
 
 from local_backend import lora
 from local_backend.batches import read_records
-from local_backend.disk import full_disk_is_told
+from local_backend.disk import raise_on_full_disk
 from local_backend.errors import TrainerError
-from local_backend.folders import new_folder
-from local_backend.generate import answer
+from local_backend.folders import atomic_folder
+from local_backend.generate import generate_batch
 from local_backend.job_dir import ARTIFACTS, MODEL, JobDir, write_json
-from local_backend.leaving import end_with_parent, leave
-from local_backend.model import Loaded, load, load_tokenizer, load_trained
-from local_backend.report import quiet_libraries
+from local_backend.leaving import exit_now, exit_with_parent
+from local_backend.model import LoadedModel, load_model, load_tokenizer, load_tuned_weights
+from local_backend.report import silence_libraries
 from local_backend.settings import Settings, read_settings
-from local_backend.template import messages_of, render
-from local_backend.weights import locate
+from local_backend.template import render_chat, to_messages
+from local_backend.weights import locate_weights
 
 PROOF = "export.json"
-RECORDS = 8
-PROMPT_TOKENS = 512
-NEW_TOKENS = 32
+PROOF_RECORDS = 8
+PROOF_PROMPT_TOKENS = 512
+PROOF_NEW_TOKENS = 32
 TOLERANCE = {"float32": 1e-3, "bfloat16": 1.0, "float16": 0.1}
 """Largest allowed difference of a logit. Merging changes the order of float additions and, in the
 shorter formats, rounds each weight; logits are of the order of 10."""
@@ -44,60 +44,63 @@ DISK_REMEDY = "free some space there, or name a folder on another disk."
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def export(job_dir: JobDir, out: Path, dtype: str) -> dict[str, Any]:
+def export_merged_model(job_dir: JobDir, out: Path, dtype: str) -> dict[str, Any]:
     """Write the merged model to `out`; returns the proof. Raises TrainerError if it fails."""
     settings = read_settings(job_dir)
     adapter = job_dir / ARTIFACTS / MODEL
     if not adapter.is_dir():
         raise TrainerError("The job has left no model yet.", fix="wait until it is Completed.")
     if os.path.lexists(out):
-        raise taken(out)
+        raise exists_error(out)
     cpu = torch.device("cpu")
-    loaded = load(locate(settings.model_name, settings.weights), torch.float32, cpu)
-    load_trained(adapter, loaded, settings.method)
+    loaded = load_model(locate_weights(settings.model_name, settings.weights), torch.float32, cpu)
+    load_tuned_weights(adapter, loaded, settings.method)
     loaded.tokenizer = load_tokenizer(str(adapter))[0]
-    role, prompts = held_out_prompts(settings, loaded)
-    expected = logits_and_tokens(loaded, prompts)
+    role, prompts = load_held_out_prompts(settings, loaded)
+    expected = run_prompts(loaded, prompts)
     try:
         with (
-            full_disk_is_told("The merged model", out, DISK_REMEDY),
-            new_folder(out) as temporary,
+            raise_on_full_disk("The merged model", out, DISK_REMEDY),
+            atomic_folder(out) as temporary,
         ):
-            lora.merge(loaded.model)
+            lora.merge_adapters(loaded.model)
             loaded.model.to(DTYPES[dtype]).save_pretrained(temporary)
             loaded.tokenizer.save_pretrained(temporary)
-            found = logits_and_tokens(load(str(temporary), torch.float32, cpu), prompts)
-            proof = compare(expected, found, dtype) | {"heldOut": role, "format": "safetensors"}
+            found = run_prompts(load_model(str(temporary), torch.float32, cpu), prompts)
+            proof = compare_outputs(expected, found, dtype) | {
+                "heldOut": role,
+                "format": "safetensors",
+            }
             write_json(temporary / PROOF, proof)
     except FileExistsError as error:
-        raise taken(out) from error
+        raise exists_error(out) from error
     return proof
 
 
-def taken(out: Path) -> TrainerError:
+def exists_error(out: Path) -> TrainerError:
     """Return the error for an OUT that is there, or has appeared meanwhile. It is left alone."""
     return TrainerError(f"{out} exists already.", fix="name a folder that does not exist.")
 
 
-def held_out_prompts(settings: Settings, loaded: Loaded) -> tuple[str, list[list[int]]]:
+def load_held_out_prompts(settings: Settings, loaded: LoadedModel) -> tuple[str, list[list[int]]]:
     """Where the proof's records come from, and the tokens of each one's prompt."""
     role = next(name for name in ("test", "validation", "train") if name in settings.data)
     prompts = []
-    for record in islice(read_records(settings.data[role].path), RECORDS):
-        if settings.supervised:
-            messages = messages_of(record, settings.format)
-            text = render(loaded.tokenizer, messages[:-1], reply_next=True)
+    for record in islice(read_records(settings.data[role].path), PROOF_RECORDS):
+        if settings.is_supervised:
+            messages = to_messages(record, settings.format)
+            text = render_chat(loaded.tokenizer, messages[:-1], add_generation_prompt=True)
         else:
             text = record["input"]
         ids = loaded.tokenizer(text, add_special_tokens=False)["input_ids"]
-        prompts.append(ids[:PROMPT_TOKENS])
+        prompts.append(ids[:PROOF_PROMPT_TOKENS])
     return role, prompts
 
 
-Outcome = list[tuple[torch.Tensor, dict[str, Any]]]
+ModelOutputs = list[tuple[torch.Tensor, dict[str, Any]]]
 
 
-def logits_and_tokens(loaded: Loaded, prompts: Sequence[list[int]]) -> Outcome:
+def run_prompts(loaded: LoadedModel, prompts: Sequence[list[int]]) -> ModelOutputs:
     """For each prompt the logits at every position, and the greedy answer."""
     loaded.model.eval()
     loaded.model.config.use_cache = True
@@ -105,11 +108,13 @@ def logits_and_tokens(loaded: Loaded, prompts: Sequence[list[int]]) -> Outcome:
     for ids in prompts:
         with torch.inference_mode():
             logits = loaded.model(input_ids=torch.tensor([ids])).logits[0].float()
-        outcome.append((logits, answer(loaded, [ids], {"maxNewTokens": NEW_TOKENS})[0]))
+        outcome.append(
+            (logits, generate_batch(loaded, [ids], {"maxNewTokens": PROOF_NEW_TOKENS})[0])
+        )
     return outcome
 
 
-def compare(expected: Outcome, found: Outcome, dtype: str) -> dict[str, Any]:
+def compare_outputs(expected: ModelOutputs, found: ModelOutputs, dtype: str) -> dict[str, Any]:
     """The proof as numbers. Raises TrainerError when merged and adapter model differ."""
     differences = [
         float((e - f).abs().max()) for (e, _), (f, _) in zip(expected, found, strict=True)
@@ -146,11 +151,11 @@ def main() -> int:
     parser.add_argument("--end-with-stdin", action="store_true", help="end when it is closed")
     args = parser.parse_args()
     if args.end_with_stdin:
-        end_with_parent()
-    quiet_libraries()
+        exit_with_parent()
+    silence_libraries()
     try:
         with contextlib.redirect_stdout(sys.stderr):
-            proof = export(JobDir(args.job_dir), args.out.resolve(), args.dtype)
+            proof = export_merged_model(JobDir(args.job_dir), args.out.resolve(), args.dtype)
         print(json.dumps(proof))
     except KeyboardInterrupt:
         return 1
@@ -161,4 +166,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    leave(main())
+    exit_now(main())

@@ -16,12 +16,12 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-MARK = ".cloudft-"
+TEMPORARY_MARK = ".cloudft-"
 """In the name of every folder that is being written: nobody else's folder has it."""
 
 
 @contextlib.contextmanager
-def new_folder(final: Path, *, replace: bool = False) -> Iterator[Path]:
+def atomic_folder(final: Path, *, replace: bool = False) -> Iterator[Path]:
     """A temporary folder that becomes `final` when all went well, and nothing otherwise.
 
     With `replace`, what is there goes. Without, only an empty folder can be replaced
@@ -29,14 +29,14 @@ def new_folder(final: Path, *, replace: bool = False) -> Iterator[Path]:
     """
     final.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(final.parent)
-    temporary, lock = _claimed(final)
+    temporary, lock = _create_locked(final)
     try:
         yield temporary
-        _open_as_the_folder(temporary)
+        _apply_folder_mode(temporary)
         sync_files(temporary)
         if replace:
             _move_aside(final)
-        _publish(temporary, final)
+        _rename_into_place(temporary, final)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
@@ -49,17 +49,17 @@ def new_folder(final: Path, *, replace: bool = False) -> Iterator[Path]:
 
 def remove_leftovers(parent: Path) -> None:
     """Remove the half-written folders in `parent` whose writers are gone."""
-    for old in parent.glob(f".*{MARK}*"):
+    for old in parent.glob(f".*{TEMPORARY_MARK}*"):
         lock = _lock(old, wait=False)
         if lock is not None:
             shutil.rmtree(old, ignore_errors=True)
             os.close(lock)
 
 
-def _claimed(final: Path) -> tuple[Path, int]:
+def _create_locked(final: Path) -> tuple[Path, int]:
     """A new folder beside `final`, and the descriptor that holds it."""
     while True:
-        folder = final.parent / _hidden(final)
+        folder = final.parent / _temporary_name(final)
         folder.mkdir()
         lock = _lock(folder, wait=True)
         # Between the two lines above, another process may have taken it for a leftover.
@@ -69,8 +69,8 @@ def _claimed(final: Path) -> tuple[Path, int]:
             os.close(lock)
 
 
-def _hidden(final: Path) -> str:
-    return f".{final.name}{MARK}{secrets.token_hex(4)}"
+def _temporary_name(final: Path) -> str:
+    return f".{final.name}{TEMPORARY_MARK}{secrets.token_hex(4)}"
 
 
 def _lock(folder: Path, *, wait: bool) -> int | None:
@@ -94,12 +94,12 @@ def _move_aside(final: Path) -> None:
     """Make room at `final`. A folder is a leftover from then on."""
     with contextlib.suppress(FileNotFoundError):
         if final.is_dir() and not final.is_symlink():
-            final.rename(final.parent / _hidden(final))
+            final.rename(final.parent / _temporary_name(final))
         else:
             final.unlink()
 
 
-def remove(path: Path) -> None:
+def remove_path(path: Path) -> None:
     """Remove a folder with all that is in it, or what lies in its place. Raise OSError."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
@@ -107,7 +107,7 @@ def remove(path: Path) -> None:
         path.unlink()
 
 
-def _publish(temporary: Path, final: Path) -> None:
+def _rename_into_place(temporary: Path, final: Path) -> None:
     try:
         temporary.rename(final)
     except OSError as error:
@@ -116,7 +116,7 @@ def _publish(temporary: Path, final: Path) -> None:
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(final)) from error
 
 
-def _open_as_the_folder(folder: Path) -> None:
+def _apply_folder_mode(folder: Path) -> None:
     """Give files the mode that the umask says, as the folder has it: safetensors (0.8) writes 0600.
 
     Whoever may use a model's folder may read its weights.

@@ -29,33 +29,33 @@ import torch
 
 from local_backend.errors import TrainerError
 from local_backend.job_dir import JobDir
-from local_backend.leaving import leave
-from local_backend.model import Loaded
-from local_backend.models import TUNED, Models
-from local_backend.prefix import Prefix, shared
-from local_backend.report import quiet_libraries
+from local_backend.leaving import exit_now
+from local_backend.model import LoadedModel
+from local_backend.models import TUNED, ModelVariants
+from local_backend.prefix import PrefixCache, shared_prefix_length
+from local_backend.report import silence_libraries
 from local_backend.score import (
-    Row,
-    Sum,
-    continuation_rows,
-    scored,
-    text_ids,
-    window_of,
-    window_rows,
+    ScoredRow,
+    TextScore,
+    build_continuation_rows,
+    build_window_rows,
+    resolve_window,
+    score_rows,
+    tokenize_texts,
 )
 from local_backend.settings import read_settings
-from local_backend.template import prompt_pieces
+from local_backend.template import split_prompt
 
-TOGETHER = 32
+GENERATE_BATCH = 32
 """Prompts answered in one batch."""
 
 
-def prompt_ids(loaded: Loaded, prompt: dict[str, Any]) -> list[int]:
+def encode_prompt(loaded: LoadedModel, prompt: dict[str, Any]) -> list[int]:
     """The tokens of one prompt: a conversation to answer, or raw text to go on with."""
     if "text" in prompt:
         pieces = [prompt["text"]]
     else:
-        pieces = prompt_pieces(loaded.tokenizer, prompt["messages"], loaded.stop_texts)
+        pieces = split_prompt(loaded.tokenizer, prompt["messages"], loaded.stop_texts)
     tokenised = loaded.tokenizer(pieces, add_special_tokens=False)["input_ids"]
     ids: list[int] = [token for piece in tokenised for token in piece]
     if not ids:
@@ -69,11 +69,11 @@ def prompt_ids(loaded: Loaded, prompt: dict[str, Any]) -> list[int]:
     return ids
 
 
-def answer(
-    loaded: Loaded,
+def generate_batch(
+    loaded: LoadedModel,
     prompts: Sequence[list[int]],
     request: dict[str, Any],
-    prefix: Prefix | None = None,
+    prefix: PrefixCache | None = None,
 ) -> list[dict[str, Any]]:
     """Continue each prompt; all of them in one batch.
 
@@ -90,13 +90,13 @@ def answer(
         output = loaded.model.generate(
             input_ids=torch.tensor(rows, device=device),
             attention_mask=torch.tensor(mask, device=device),
-            generation_config=decoding(loaded, request, longest),
-            past_key_values=prefix.rows(len(prompts)) if prefix else None,
+            generation_config=make_generation_config(loaded, request, longest),
+            past_key_values=prefix.repeat(len(prompts)) if prefix else None,
         )
-    return [completion(loaded, row[longest:].tolist()) for row in output]
+    return [decode_completion(loaded, row[longest:].tolist()) for row in output]
 
 
-def decoding(loaded: Loaded, request: dict[str, Any], prompt_length: int) -> Any:
+def make_generation_config(loaded: LoadedModel, request: dict[str, Any], prompt_length: int) -> Any:
     """How to decode: greedy at temperature 0, else by sampling."""
     from transformers import GenerationConfig
 
@@ -111,15 +111,15 @@ def decoding(loaded: Loaded, request: dict[str, Any], prompt_length: int) -> Any
         }
     return GenerationConfig(
         max_new_tokens=max(1, min(request.get("maxNewTokens", 256), room)),
-        eos_token_id=loaded.stops,
+        eos_token_id=loaded.stop_ids,
         pad_token_id=loaded.tokenizer.pad_token_id or 0,
         **options,
     )
 
 
-def completion(loaded: Loaded, ids: list[int]) -> dict[str, Any]:
+def decode_completion(loaded: LoadedModel, ids: list[int]) -> dict[str, Any]:
     """The answer up to its end token."""
-    ends = [i for i, token in enumerate(ids) if token in loaded.stops]
+    ends = [i for i, token in enumerate(ids) if token in loaded.stop_ids]
     kept = ids[: ends[0]] if ends else ids
     return {
         "text": loaded.tokenizer.decode(kept, skip_special_tokens=True),
@@ -128,61 +128,61 @@ def completion(loaded: Loaded, ids: list[int]) -> dict[str, Any]:
     }
 
 
-def answers(models: Models, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def answer_prompts(models: ModelVariants, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Every answer that `request` asks for, prompts of like length together."""
     torch.manual_seed(request.get("seed", 0))
     for name in request.get("variants", [TUNED]):
         with models.variant(name) as loaded:
-            prompts = [prompt_ids(loaded, p) for p in request["prompts"]]
+            prompts = [encode_prompt(loaded, p) for p in request["prompts"]]
             order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-            common = shared(prompts)
-            prefix = Prefix(loaded, prompts[0][:common]) if common else None
-            for at in range(0, len(order), TOGETHER):
-                part = order[at : at + TOGETHER]
-                replies = answer(loaded, [prompts[i] for i in part], request, prefix)
+            common = shared_prefix_length(prompts)
+            prefix = PrefixCache(loaded, prompts[0][:common]) if common else None
+            for at in range(0, len(order), GENERATE_BATCH):
+                part = order[at : at + GENERATE_BATCH]
+                replies = generate_batch(loaded, [prompts[i] for i in part], request, prefix)
                 for index, reply in zip(part, replies, strict=True):
                     yield {"index": index, "variant": name, **reply}
 
 
-def counts(models: Models, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def count_tokens(models: ModelVariants, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """How many tokens each prompt is."""
     for prompt in request["count"]:
-        yield {"tokens": len(prompt_ids(models.tuned, prompt))}
+        yield {"tokens": len(encode_prompt(models.tuned, prompt))}
 
 
-def identities(models: Models, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def report_identities(models: ModelVariants, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """What each variant is."""
-    for name, identity in models.identities().items():
+    for name, identity in models.compute_identities().items():
         yield {"variant": name, "identity": identity}
 
 
-def scores(models: Models, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def score_continuations(models: ModelVariants, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """How likely each variant holds each text behind its prompt."""
     for name in request["variants"]:
         with models.variant(name) as loaded:
-            texts = text_ids(loaded, [wanted["text"] for wanted in request["score"]])
-            prompts = [prompt_ids(loaded, wanted["prompt"]) for wanted in request["score"]]
-            rows = continuation_rows(loaded, list(zip(prompts, texts, strict=True)))
-            yield from sums(loaded, name, list(rows))
+            texts = tokenize_texts(loaded, [wanted["text"] for wanted in request["score"]])
+            prompts = [encode_prompt(loaded, wanted["prompt"]) for wanted in request["score"]]
+            rows = build_continuation_rows(loaded, list(zip(prompts, texts, strict=True)))
+            yield from sum_rows(loaded, name, list(rows))
 
 
-def whole_texts(models: Models, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def score_texts(models: ModelVariants, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """How likely each variant holds each document."""
     for name in request["variants"]:
         with models.variant(name) as loaded:
-            window = window_of(loaded, request.get("window"))
-            documents = text_ids(loaded, request["texts"])
+            window = resolve_window(loaded, request.get("window"))
+            documents = tokenize_texts(loaded, request["texts"])
             for index, ids in enumerate(documents):
-                rows = list(window_rows(index, ids, window))
-                yield from sums(loaded, name, rows or [Row(index, (), 0)])
+                rows = list(build_window_rows(index, ids, window))
+                yield from sum_rows(loaded, name, rows or [ScoredRow(index, (), 0)])
 
 
-def sums(loaded: Loaded, name: str, rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
+def sum_rows(loaded: LoadedModel, name: str, rows: Sequence[ScoredRow]) -> Iterator[dict[str, Any]]:
     """The rows' sums as replies, by index. A text without a token to predict is certain."""
-    asked = [row for row in rows if row.asked]
-    found = scored(loaded, asked)
+    asked = [row for row in rows if row.target_count]
+    found = score_rows(loaded, asked)
     for index in sorted({row.index for row in rows}):
-        total = found.get(index, Sum())
+        total = found.get(index, TextScore())
         yield {
             "index": index,
             "variant": name,
@@ -192,12 +192,12 @@ def sums(loaded: Loaded, name: str, rows: Sequence[Row]) -> Iterator[dict[str, A
         }
 
 
-WAYS = {
-    "identities": identities,
-    "count": counts,
-    "score": scores,
-    "texts": whole_texts,
-    "prompts": answers,
+REQUEST_HANDLERS = {
+    "identities": report_identities,
+    "count": count_tokens,
+    "score": score_continuations,
+    "texts": score_texts,
+    "prompts": answer_prompts,
 }
 """What answers a request, by the key that it has."""
 
@@ -212,12 +212,12 @@ def main() -> int:
 
     job_dir = JobDir(Path(sys.argv[1]))
     try:
-        quiet_libraries()
-        models = Models(job_dir, read_settings(job_dir))
+        silence_libraries()
+        models = ModelVariants(job_dir, read_settings(job_dir))
         say({"ready": True})
         for line in sys.stdin:
             request = json.loads(line)
-            replies_of = next(way for key, way in WAYS.items() if key in request)
+            replies_of = next(way for key, way in REQUEST_HANDLERS.items() if key in request)
             for reply in replies_of(models, request):
                 say(reply)
             say({"done": True})
@@ -228,4 +228,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    leave(main())
+    exit_now(main())

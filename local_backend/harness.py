@@ -17,29 +17,31 @@ from typing import Any
 
 from local_backend.errors import TrainerError
 from local_backend.job_dir import JobDir
-from local_backend.models import BASE, TUNED, Models
-from local_backend.report import quiet_libraries
+from local_backend.models import BASE, TUNED, ModelVariants
+from local_backend.report import silence_libraries
 from local_backend.settings import read_settings
 
-ROWS = 16
+BATCH_ROWS = 16
 """Rows that the harness puts through the model at once."""
 INSTALL = "pip install 'cloudft[lm-eval]'"
 
 
-def run(models: Models, wanted: Mapping[str, Any], say: Callable[[Any], None]) -> None:
+def run_tasks(models: ModelVariants, wanted: Mapping[str, Any], say: Callable[[Any], None]) -> None:
     """Ask both models, and say what came of it. Raises TrainerError."""
     found = {}
     for number, name in enumerate((BASE, TUNED)):
         say({"done": number, "total": 2})
-        found[name] = samples(models, name, wanted)
+        found[name] = run_variant(models, name, wanted)
     say({"done": 2, "total": 2})
     for task, base in found[BASE].items():
-        for figure, values in figures(base):
-            tuned = dict(figures(found[TUNED][task]))[figure]
+        for figure, values in per_record_metrics(base):
+            tuned = dict(per_record_metrics(found[TUNED][task]))[figure]
             say({"task": task, "figure": figure, "base": values, "tuned": tuned})
 
 
-def samples(models: Models, name: str, wanted: Mapping[str, Any]) -> dict[str, list[Any]]:
+def run_variant(
+    models: ModelVariants, name: str, wanted: Mapping[str, Any]
+) -> dict[str, list[Any]]:
     """What the harness keeps of each record, by task. Raises TrainerError."""
     try:
         import lm_eval
@@ -51,7 +53,7 @@ def samples(models: Models, name: str, wanted: Mapping[str, Any]) -> dict[str, l
         model = HFLM(
             pretrained=loaded.model,
             tokenizer=loaded.tokenizer,
-            batch_size=ROWS,
+            batch_size=BATCH_ROWS,
             max_length=loaded.context_length,
         )
         try:
@@ -66,7 +68,7 @@ def samples(models: Models, name: str, wanted: Mapping[str, Any]) -> dict[str, l
             )
         except (OSError, ValueError, KeyError) as error:  # no such task, or its data is not here
             raise TrainerError(
-                f"lm-eval can't run {', '.join(wanted['tasks'])}: {reason(error)}",
+                f"lm-eval can't run {', '.join(wanted['tasks'])}: {first_line(error)}",
                 fix="`lm-eval ls tasks` lists the tasks; their data comes from the model hub."
                 " Tasks of your own: --suite-path DIR with their YAML files.",
             ) from error
@@ -77,13 +79,13 @@ def samples(models: Models, name: str, wanted: Mapping[str, Any]) -> dict[str, l
     return by_record
 
 
-def reason(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     """The first line of what went wrong."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
 
 
-def figures(kept: list[Any]) -> Iterator[tuple[str, list[float]]]:
+def per_record_metrics(kept: list[Any]) -> Iterator[tuple[str, list[float]]]:
     """The figures that each record has by itself, as plain numbers."""
     for name in kept[0]["metrics"] if kept else ():
         values = [one.get(name) for one in kept]
@@ -101,8 +103,10 @@ def main() -> int:
 
     job_dir = JobDir(Path(sys.argv[1]))
     try:
-        quiet_libraries()
-        run(Models(job_dir, read_settings(job_dir)), json.loads(sys.stdin.readline()), say)
+        silence_libraries()
+        run_tasks(
+            ModelVariants(job_dir, read_settings(job_dir)), json.loads(sys.stdin.readline()), say
+        )
     except TrainerError as error:
         say({"error": error.message, "fix": error.fix})
         return 1

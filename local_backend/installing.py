@@ -10,16 +10,25 @@ from pathlib import Path
 from local_backend.errors import TrainerError
 
 REQUIREMENTS = "requirements.txt"
-OF_METHOD = {"qlora": "requirements-qlora.txt"}
+METHOD_REQUIREMENTS = {"qlora": "requirements-qlora.txt"}
 """What a training method needs beside REQUIREMENTS."""
 TORCH_MIN = (2, 6)
 """The oldest PyTorch that the trainer runs on (the extra `local` says so, too)."""
 
 
-def install(folder: Path, method: str) -> None:
+def install_requirements(folder: Path, method: str) -> None:
     """Install what `method` needs by the lists in `folder`. Raises TrainerError."""
-    names = [REQUIREMENTS, OF_METHOD[method]] if method in OF_METHOD else [REQUIREMENTS]
-    missing = [line for name in names for line in lines_of(folder / name) if not satisfied(line)]
+    names = (
+        [REQUIREMENTS, METHOD_REQUIREMENTS[method]]
+        if method in METHOD_REQUIREMENTS
+        else [REQUIREMENTS]
+    )
+    missing = [
+        line
+        for name in names
+        for line in read_requirements(folder / name)
+        if not is_satisfied(line)
+    ]
     if not missing:
         return
     print(f"installing {', '.join(missing)}", flush=True)
@@ -34,13 +43,13 @@ def install(folder: Path, method: str) -> None:
         )
 
 
-def lines_of(path: Path) -> list[str]:
+def read_requirements(path: Path) -> list[str]:
     """Return the requirements of a list; none where there is no such file."""
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     return [line for line in lines if line and not line.startswith("#")]
 
 
-def satisfied(requirement: str) -> bool:
+def is_satisfied(requirement: str) -> bool:
     """Return True when it is installed in that version, or not wanted by this Python."""
     try:
         from packaging.requirements import Requirement

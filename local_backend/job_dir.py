@@ -62,7 +62,7 @@ COMPLETED, FAILED, STOPPED, IN_PROGRESS = "Completed", "Failed", "Stopped", "InP
 PHASES = ("validationDetails", "dataProcessingDetails", "trainingDetails")
 
 
-def now() -> str:
+def utc_now() -> str:
     """The time in UTC, ISO 8601, to the millisecond."""
     return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
 
@@ -94,20 +94,20 @@ class JobDir:
     def __truediv__(self, name: str) -> Path:
         return self.path / name
 
-    def job(self) -> dict[str, Any]:
+    def read_request(self) -> dict[str, Any]:
         """The request, from job.json."""
         value: dict[str, Any] = json.loads((self / JOB).read_text(encoding="utf-8"))
         return value
 
-    def stop_requested(self) -> bool:
+    def is_stop_requested(self) -> bool:
         """True once someone asked this job to stop."""
         return (self / STOP).exists()
 
     def write_state(self, state: dict[str, Any]) -> None:
         """Replace the progress that others see."""
-        write_json(self / STATE, {**state, "updatedAt": now()})
+        write_json(self / STATE, {**state, "updatedAt": utc_now()})
 
-    def ended(self) -> dict[str, Any] | None:
+    def read_ending(self) -> dict[str, Any] | None:
         """The ending, or None while there is none."""
         try:
             value: dict[str, Any] = json.loads((self / ENDED).read_text(encoding="utf-8"))
@@ -115,7 +115,7 @@ class JobDir:
             return None
         return value
 
-    def reserve(self) -> None:
+    def reserve_space(self) -> None:
         """Take room for an ending, so that a job can say that the disk became full.
 
         Without room for it there is none for the job: what writes next says so.
@@ -123,25 +123,25 @@ class JobDir:
         try:
             (self / RESERVE).write_bytes(os.urandom(RESERVED_BYTES))
         except OSError:
-            self.release()
+            self.release_space()
 
-    def release(self) -> None:
+    def release_space(self) -> None:
         """Give the room back."""
         (self / RESERVE).unlink(missing_ok=True)
 
-    def end(self, status: str, failure_message: str | None = None, **more: Any) -> bool:
+    def write_ending(self, status: str, failure_message: str | None = None, **more: Any) -> bool:
         """Write how the job ended, unless an ending is there already. True if this one is it."""
         try:
-            return self._end(status, failure_message, **more)
+            return self._write_ending_once(status, failure_message, **more)
         except OSError:
             if not (self / RESERVE).exists():
                 raise
-            self.release()
-            return self._end(status, failure_message, **more)
+            self.release_space()
+            return self._write_ending_once(status, failure_message, **more)
 
-    def _end(self, status: str, failure_message: str | None, **more: Any) -> bool:
+    def _write_ending_once(self, status: str, failure_message: str | None, **more: Any) -> bool:
         temporary = self / f".{ENDED}.{os.getpid()}"
-        ending = {"status": status, "failureMessage": failure_message, "endedAt": now(), **more}
+        ending = {"status": status, "failureMessage": failure_message, "endedAt": utc_now(), **more}
         write_json(temporary, ending, durable=True)
         try:
             os.link(temporary, self / ENDED)
@@ -152,7 +152,7 @@ class JobDir:
         sync_folder(self.path)
         return True
 
-    def clear_leftovers(self) -> None:
+    def remove_leftovers(self) -> None:
         """Remove what a writer left that was killed in the act. For the holder of the lock."""
         for name in (PIDS, STATE, ENDED):
             for path in self.path.glob(f".{name}.*"):
@@ -173,7 +173,7 @@ class JobDir:
         return [line for line in text.splitlines() if line.strip()][-count:]
 
 
-def take_lock(path: Path) -> int | None:
+def acquire_lock(path: Path) -> int | None:
     """An open descriptor that holds the job's lock for this process and those that inherit it.
 
     None when a living process holds it already.

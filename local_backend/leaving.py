@@ -14,7 +14,7 @@ CLEANUP_S = 5.0
 """How long a program that nobody waits for may take to remove what it was writing."""
 
 
-def leave(status: int) -> NoReturn:
+def exit_now(status: int) -> NoReturn:
     """End this process with `status`, what was printed written out, and nothing else done.
 
     Python would first take apart all that torch and transformers have loaded: 1.5 seconds of a
@@ -27,7 +27,7 @@ def leave(status: int) -> NoReturn:
     os._exit(status)
 
 
-def end_with_parent() -> None:
+def exit_with_parent() -> None:
     """End this process when the other end of standard input is closed, as a kill closes it.
 
     Otherwise a program would go on working for a command that was killed, beside the next one.

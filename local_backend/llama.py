@@ -15,43 +15,43 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from local_backend.attention import Attend, Places, places
+from local_backend.attention import GatherIndices, PackedAttention, build_gather_indices
 from local_backend.lora import LoraLinear
-from local_backend.ops import Adapt, HeadLoss, Project, RmsNorm, SwiGlu
-from local_backend.packing import Layout
+from local_backend.ops import ChunkedCrossEntropy, FusedLinear, FusedLoraLinear, RmsNorm, SwiGlu
+from local_backend.packing import PackedLayout
 
-SHAPES = {"llama", "mistral", "qwen2"}
+LLAMA_MODEL_TYPES = {"llama", "mistral", "qwen2"}
 """`model_type` of the models whose blocks are Llama's."""
 
 
-def fits(model: Any) -> bool:
+def is_supported(model: Any) -> bool:
     """True of a model that this file computes rightly."""
     config = model.config
     return (
-        config.model_type in SHAPES
+        config.model_type in LLAMA_MODEL_TYPES
         and getattr(config, "hidden_act", "") == "silu"
         and not getattr(config, "use_sliding_window", config.model_type == "mistral")
         and not getattr(config, "attention_dropout", 0.0)
         and all(
-            type(layer) in (nn.Linear, LoraLinear) and type(base_of(layer)) is nn.Linear
+            type(layer) in (nn.Linear, LoraLinear) and type(base_linear(layer)) is nn.Linear
             for block in model.model.layers
-            for layer in linears(block)
+            for layer in block_linears(block)
         )
     )
 
 
-def linears(block: Any) -> tuple[nn.Module, ...]:
+def block_linears(block: Any) -> tuple[nn.Module, ...]:
     """The seven linear layers of a block."""
     a, m = block.self_attn, block.mlp
     return a.q_proj, a.k_proj, a.v_proj, a.o_proj, m.gate_proj, m.up_proj, m.down_proj
 
 
-def base_of(layer: Any) -> Any:
+def base_linear(layer: Any) -> Any:
     """The linear layer itself, without its adapter."""
     return layer.base_layer if isinstance(layer, LoraLinear) else layer
 
 
-class Projection:
+class FusedProjection:
     """Linear layers that read one input, their weights in one matrix when these are frozen.
 
     The layers' own weights become parts of that matrix, so that nothing is held twice. Those of a
@@ -60,95 +60,98 @@ class Projection:
 
     def __init__(self, layers: Sequence[Any], dtype: torch.dtype, *, sharded: bool = False) -> None:
         self.dtype = dtype
-        self.bases = [base_of(layer) for layer in layers]
-        self.adapted = [layer for layer in layers if isinstance(layer, LoraLinear)]
-        self.whole = any(base.weight.requires_grad for base in self.bases)
-        self.width = self.bases[0].in_features
-        self.kept: torch.Tensor | None = None
-        if self.whole or sharded:
+        self.base_layers = [base_linear(layer) for layer in layers]
+        self.lora_layers = [layer for layer in layers if isinstance(layer, LoraLinear)]
+        self.trains_base_weights = any(base.weight.requires_grad for base in self.base_layers)
+        self.in_features = self.base_layers[0].in_features
+        self.fused_weight: torch.Tensor | None = None
+        if self.trains_base_weights or sharded:
             return
-        self.kept = self._with_room()
-        sizes = [base.out_features for base in self.bases]
-        for base, part in zip(self.bases, self.kept.split(sizes), strict=True):
+        self.fused_weight = self._concat_with_lora_columns()
+        sizes = [base.out_features for base in self.base_layers]
+        for base, part in zip(self.base_layers, self.fused_weight.split(sizes), strict=True):
             if base.weight.dtype == dtype:
-                base.weight.data = part[:, : self.width]
+                base.weight.data = part[:, : self.in_features]
 
-    def _with_room(self) -> torch.Tensor:
+    def _concat_with_lora_columns(self) -> torch.Tensor:
         """The layers' weights, and beside them room for the B."""
-        ranks = sum(len(layer.lora_A) for layer in self.adapted)
-        weight = self._joined()
+        ranks = sum(len(layer.lora_A) for layer in self.lora_layers)
+        weight = self._concat_weights()
         return torch.cat([weight, weight.new_zeros(len(weight), ranks)], 1)
 
-    def _joined(self) -> torch.Tensor:
-        return torch.cat([base.weight.detach().to(self.dtype) for base in self.bases])
+    def _concat_weights(self) -> torch.Tensor:
+        return torch.cat([base.weight.detach().to(self.dtype) for base in self.base_layers])
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """[tokens, in] -> [tokens, all outs]."""
-        bias = self._bias()
-        if self.whole:
-            parts = [base.weight for base in self.bases]
-            return Project.apply(x, self._joined(), bias, *parts)
-        weight = self._with_room() if self.kept is None else self.kept
-        if not self.adapted:
-            return Project.apply(x, weight, bias)
-        self._lay_beside(weight)
-        parts = [part for layer in self.adapted for part in (layer.lora_A, layer.lora_B)]
-        scale = self.adapted[0].scaling  # one Lora made them all
-        return Adapt.apply(x, self._dropped(x), weight, bias, scale, *parts)
+        bias = self._concat_bias()
+        if self.trains_base_weights:
+            parts = [base.weight for base in self.base_layers]
+            return FusedLinear.apply(x, self._concat_weights(), bias, *parts)
+        weight = (
+            self._concat_with_lora_columns() if self.fused_weight is None else self.fused_weight
+        )
+        if not self.lora_layers:
+            return FusedLinear.apply(x, weight, bias)
+        self._copy_lora_b(weight)
+        parts = [part for layer in self.lora_layers for part in (layer.lora_A, layer.lora_B)]
+        scale = self.lora_layers[0].scaling  # one Lora made them all
+        return FusedLoraLinear.apply(x, self._apply_dropout(x), weight, bias, scale, *parts)
 
-    def _lay_beside(self, weight: torch.Tensor) -> None:
+    def _copy_lora_b(self, weight: torch.Tensor) -> None:
         """The B as they are now, each beside its layer's weights.
 
         Each time anew: PyTorch's fused optimizers change weights without a mark on them.
         """
-        at, first = 0, self.width
-        for layer in self.adapted:
+        at, first = 0, self.in_features
+        for layer in self.lora_layers:
             out, rank = layer.lora_B.shape
             weight.data[at : at + out, first : first + rank] = layer.lora_B.data
             at, first = at + out, first + rank
 
-    def _bias(self) -> torch.Tensor | None:
-        if all(base.bias is None for base in self.bases):
+    def _concat_bias(self) -> torch.Tensor | None:
+        if all(base.bias is None for base in self.base_layers):
             return None
-        return torch.cat([base.bias.to(self.dtype) for base in self.bases])
+        return torch.cat([base.bias.to(self.dtype) for base in self.base_layers])
 
-    def _dropped(self, x: torch.Tensor) -> torch.Tensor:
-        layer = self.adapted[0]
+    def _apply_dropout(self, x: torch.Tensor) -> torch.Tensor:
+        layer = self.lora_layers[0]
         return F.dropout(x, layer.dropout, True) if layer.dropout and layer.training else x
 
 
-class Apart:
+class SeparateProjections:
     """Linear layers that read one input, of which not all have an adapter."""
 
     def __init__(self, layers: Sequence[Any], dtype: torch.dtype, *, sharded: bool = False) -> None:
-        self.projections = [Projection([layer], dtype, sharded=sharded) for layer in layers]
+        self.projections = [FusedProjection([layer], dtype, sharded=sharded) for layer in layers]
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """[tokens, in] -> [tokens, all outs]."""
         return torch.cat([projection(x) for projection in self.projections], -1)
 
 
-def projection(
+def make_projection(
     layers: Sequence[Any], dtype: torch.dtype, *, sharded: bool = False
-) -> Projection | Apart:
+) -> FusedProjection | SeparateProjections:
     """The layers as one where they are alike."""
     alike = len({isinstance(layer, LoraLinear) for layer in layers}) == 1
-    return (Projection if alike else Apart)(layers, dtype, sharded=sharded)
+    return (FusedProjection if alike else SeparateProjections)(layers, dtype, sharded=sharded)
 
 
-class Block(nn.Module):
+class PackedBlock(nn.Module):
     """One layer of the model."""
 
     def __init__(self, layer: Any, dtype: torch.dtype, *, sharded: bool = False) -> None:
         super().__init__()
         self.layer = layer
-        q, k, v, o, gate, up, down = linears(layer)
+        q, k, v, o, gate, up, down = block_linears(layer)
         self.norms = layer.input_layernorm, layer.post_attention_layernorm
-        self.qkv, self.out, self.both, self.down = (
-            projection(one, dtype, sharded=sharded) for one in ([q, k, v], [o], [gate, up], [down])
+        self.qkv, self.out, self.gate_up, self.down = (
+            make_projection(one, dtype, sharded=sharded)
+            for one in ([q, k, v], [o], [gate, up], [down])
         )
         size = layer.self_attn.head_dim
-        self.heads, self.kv_heads = (base_of(x).out_features // size for x in (q, k))
+        self.heads, self.kv_heads = (base_linear(x).out_features // size for x in (q, k))
         self.dtype = dtype
 
     def forward(
@@ -156,32 +159,32 @@ class Block(nn.Module):
         x: torch.Tensor,
         cos: torch.Tensor,
         sin: torch.Tensor,
-        where: Places,
+        where: GatherIndices,
         *,
-        thrifty: bool = False,
+        gradient_checkpointing: bool = False,
     ) -> torch.Tensor:
         """float32 [tokens, width], as it was given. When `thrifty`, only that is kept of it."""
-        if thrifty:
-            return checkpoint(self.through, x, cos, sin, where, use_reentrant=False)
-        return self.through(x, cos, sin, where)
+        if gradient_checkpointing:
+            return checkpoint(self.compute, x, cos, sin, where, use_reentrant=False)
+        return self.compute(x, cos, sin, where)
 
-    def through(
-        self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, where: Places
+    def compute(
+        self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, where: GatherIndices
     ) -> torch.Tensor:
         """Attention, then the rest."""
         first, second = self.norms
-        qkv = self.qkv(normal(x, first, self.dtype))
-        mixed = Attend.apply(qkv, cos, sin, where)
+        qkv = self.qkv(rms_norm(x, first, self.dtype))
+        mixed = PackedAttention.apply(qkv, cos, sin, where)
         x = x + self.out(mixed)
-        return x + self.down(SwiGlu.apply(self.both(normal(x, second, self.dtype))))
+        return x + self.down(SwiGlu.apply(self.gate_up(rms_norm(x, second, self.dtype))))
 
 
-def normal(x: torch.Tensor, norm: Any, dtype: torch.dtype) -> torch.Tensor:
+def rms_norm(x: torch.Tensor, norm: Any, dtype: torch.dtype) -> torch.Tensor:
     """X normalized by one of the model's norms."""
     return RmsNorm.apply(x, norm.weight, norm.variance_epsilon, dtype)
 
 
-class Llama(nn.Module):
+class PackedLlama(nn.Module):
     """A model of Llama's shape that takes packed records. `dtype` is what matrices multiply in.
 
     Its parts are the model's own, each in one place: what FSDP gathers when they are called.
@@ -190,30 +193,36 @@ class Llama(nn.Module):
     def __init__(self, model: Any, dtype: torch.dtype, *, sharded: bool = False) -> None:
         super().__init__()
         inner, self.dtype = model.model, dtype
-        self.embedding, self.turning, self.norm = inner.embed_tokens, inner.rotary_emb, inner.norm
+        self.embedding, self.rotary_embedding, self.norm = (
+            inner.embed_tokens,
+            inner.rotary_emb,
+            inner.norm,
+        )
         self.head = model.get_output_embeddings()
-        self.blocks = nn.ModuleList(Block(one, dtype, sharded=sharded) for one in inner.layers)
-        self.thrifty = sharded
+        self.blocks = nn.ModuleList(
+            PackedBlock(one, dtype, sharded=sharded) for one in inner.layers
+        )
+        self.gradient_checkpointing = sharded
         """When set, activations are computed again on the way back instead of being kept; with
         them go the joined weights of a sharded model."""
 
-    def summed_loss(self, layout: Layout) -> torch.Tensor:
+    def summed_loss(self, layout: PackedLayout) -> torch.Tensor:
         """The negative log-likelihood of the layout's learned tokens in nats, summed; a scalar."""
         x = F.embedding(layout.ids, self.embedding.weight).float()
-        cos, sin = self.turns(layout)
+        cos, sin = self.rotary_tables(layout)
         shape = self.blocks[0].heads, self.blocks[0].kv_heads
-        where = places(layout, *shape, self.dtype)
+        where = build_gather_indices(layout, *shape, self.dtype)
         learning = torch.is_grad_enabled()
         for block in self.blocks:
-            x = block(x, cos, sin, where, thrifty=self.thrifty and learning)
-        hidden = normal(x.index_select(0, layout.predicting), self.norm, self.dtype)
-        return HeadLoss.apply(hidden, self.head.weight, layout.targets, learning)
+            x = block(x, cos, sin, where, thrifty=self.gradient_checkpointing and learning)
+        hidden = rms_norm(x.index_select(0, layout.logit_positions), self.norm, self.dtype)
+        return ChunkedCrossEntropy.apply(hidden, self.head.weight, layout.targets, learning)
 
     forward = summed_loss
 
-    def turns(self, layout: Layout) -> tuple[torch.Tensor, torch.Tensor]:
+    def rotary_tables(self, layout: PackedLayout) -> tuple[torch.Tensor, torch.Tensor]:
         """Cos and sin of the positions' angles, [tokens, 1, size / 2], float32."""
         shape = torch.empty((1, 1), device=layout.ids.device)
-        cos, sin = self.turning(shape, position_ids=layout.positions[None])
+        cos, sin = self.rotary_embedding(shape, position_ids=layout.positions[None])
         half = cos.shape[-1] // 2
         return cos[0, :, None, :half].contiguous(), sin[0, :, None, :half].contiguous()

@@ -22,13 +22,13 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from local_backend.errors import TrainerError
-from local_backend.settings import Lora
+from local_backend.settings import LoraSettings
 
-WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
+ADAPTER_WEIGHTS, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 """PEFT's names for the two files of an adapter."""
-PREFIX = "base_model.model."
+PEFT_PREFIX = "base_model.model."
 """What PEFT puts before the name of each layer."""
-PARTS = ("lora_A", "lora_B")
+LORA_TENSORS = ("lora_A", "lora_B")
 """The two tensors of an adapted layer."""
 
 
@@ -38,7 +38,7 @@ class LoraLinear(nn.Module):
     def __init__(self, base: nn.Module, r: int, alpha: float, dropout: float) -> None:
         super().__init__()
         self.base_layer = base
-        out, width = shape_of(base)
+        out, width = linear_shape(base)
         device = base.weight.device
         self.lora_A = nn.Parameter(torch.empty(r, width, device=device))
         self.lora_B = nn.Parameter(torch.zeros(out, r, device=device))
@@ -56,7 +56,7 @@ class LoraLinear(nn.Module):
         update = F.linear(F.linear(dropped, self.lora_A), self.lora_B) * self.scaling
         return out + update.to(out.dtype)
 
-    def merged(self) -> nn.Module:
+    def merge(self) -> nn.Module:
         """The layer itself with the update in its weights, computed in double precision."""
         update = self.scaling * (self.lora_B.double() @ self.lora_A.double())
         weight = self.base_layer.weight
@@ -71,7 +71,7 @@ def is_linear(module: nn.Module) -> bool:
     return isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
 
 
-def shape_of(base: nn.Module) -> tuple[int, int]:
+def linear_shape(base: nn.Module) -> tuple[int, int]:
     """How many numbers a linear layer gives and takes."""
     if isinstance(base, nn.Linear):
         return base.out_features, base.in_features
@@ -79,7 +79,7 @@ def shape_of(base: nn.Module) -> tuple[int, int]:
     return int(out), int(width)
 
 
-def targets_of(model: Any, lora: Lora) -> list[str]:
+def find_target_layers(model: Any, lora: LoraSettings) -> list[str]:
     """The names of the layers that `target_modules` means, by PEFT's rules.
 
     `all-linear` is every linear layer but the output layer; another text is a regular expression
@@ -104,9 +104,9 @@ def targets_of(model: Any, lora: Lora) -> list[str]:
     return chosen
 
 
-def refuse_rank(model: Any, chosen: Iterable[str], lora: Lora) -> None:
+def check_rank(model: Any, chosen: Iterable[str], lora: LoraSettings) -> None:
     """Raise TrainerError for a rank beyond every chosen layer: the adapters would be larger."""
-    widest = max(min(shape_of(model.get_submodule(name))) for name in chosen)
+    widest = max(min(linear_shape(model.get_submodule(name))) for name in chosen)
     if lora.r > widest:
         raise TrainerError(
             f"local.lora.r is {lora.r}, and no layer of this model is wider than {widest}.",
@@ -114,33 +114,33 @@ def refuse_rank(model: Any, chosen: Iterable[str], lora: Lora) -> None:
         )
 
 
-def put_on(model: Any, lora: Lora, seed: int) -> None:
+def attach_adapters(model: Any, lora: LoraSettings, seed: int) -> None:
     """Fresh adapters, drawn from `seed`, on the layers of `lora`; all else is frozen."""
     torch.manual_seed(seed)
-    chosen = targets_of(model, lora)
-    refuse_rank(model, chosen, lora)
+    chosen = find_target_layers(model, lora)
+    check_rank(model, chosen, lora)
     model.requires_grad_(False)
     for name in chosen:
-        replace(
+        replace_module(
             model, name, LoraLinear(model.get_submodule(name), lora.r, lora.alpha, lora.dropout)
         )
 
 
-def replace(model: nn.Module, name: str, module: nn.Module) -> None:
+def replace_module(model: nn.Module, name: str, module: nn.Module) -> None:
     """Put `module` where `name` says."""
     parent, _, last = name.rpartition(".")
     setattr(model.get_submodule(parent), last, module)
 
 
-def layers(model: nn.Module) -> Iterator[tuple[str, LoraLinear]]:
+def lora_layers(model: nn.Module) -> Iterator[tuple[str, LoraLinear]]:
     """Every adapted layer with its name."""
     return ((n, m) for n, m in model.named_modules() if isinstance(m, LoraLinear))
 
 
 @contextlib.contextmanager
-def switched_off(model: nn.Module) -> Iterator[None]:
+def disable_adapters(model: nn.Module) -> Iterator[None]:
     """The base model within."""
-    adapted = [layer for _, layer in layers(model)]
+    adapted = [layer for _, layer in lora_layers(model)]
     for layer in adapted:
         layer.enabled = False
     try:
@@ -150,14 +150,14 @@ def switched_off(model: nn.Module) -> Iterator[None]:
             layer.enabled = True
 
 
-def merge(model: nn.Module) -> None:
+def merge_adapters(model: nn.Module) -> None:
     """Each update into the weights of its layer; no adapter is left."""
-    for name, layer in list(layers(model)):
-        replace(model, name, layer.merged())
+    for name, layer in list(lora_layers(model)):
+        replace_module(model, name, layer.merge())
 
 
-def save(
-    model: Any, lora: Lora, folder: Path, base: str, weights: Mapping[str, torch.Tensor]
+def save_adapter(
+    model: Any, lora: LoraSettings, folder: Path, base: str, weights: Mapping[str, torch.Tensor]
 ) -> None:
     """Write the adapter as PEFT does, so that PeftModel.from_pretrained reads it.
 
@@ -165,14 +165,14 @@ def save(
     """
     folder.mkdir(parents=True, exist_ok=True)
     tensors, transposed = {}, False
-    for name, layer in layers(model):
+    for name, layer in lora_layers(model):
         transposed = transposed or not isinstance(layer.base_layer, nn.Linear)
-        for part in PARTS:
-            tensors[f"{PREFIX}{name}.{part}.weight"] = weights[f"{name}.{part}"]
-    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+        for part in LORA_TENSORS:
+            tensors[f"{PEFT_PREFIX}{name}.{part}.weight"] = weights[f"{name}.{part}"]
+    save_file(tensors, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
     wanted = lora.target_modules
     if wanted == "all-linear":
-        wanted = sorted({name.rsplit(".", 1)[-1] for name, _ in layers(model)})
+        wanted = sorted({name.rsplit(".", 1)[-1] for name, _ in lora_layers(model)})
     config = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
@@ -185,25 +185,25 @@ def save(
         "fan_in_fan_out": transposed,
         "inference_mode": True,
     }
-    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    (folder / ADAPTER_CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
-def load(model: Any, folder: Path) -> None:
+def load_adapter(model: Any, folder: Path) -> None:
     """Put the adapter in `folder` on the model.
 
     Raises TrainerError when it is another model's, and when a part of it is missing or left over.
     """
     try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        tensors = load_file(folder / WEIGHTS)
-        lora = Lora(config["r"], config["lora_alpha"], 0.0, config["target_modules"])
+        config = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+        tensors = load_file(folder / ADAPTER_WEIGHTS)
+        lora = LoraSettings(config["r"], config["lora_alpha"], 0.0, config["target_modules"])
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise TrainerError(
             f"The adapter {folder} can't be read: {error}", fix="restore the job's artifacts."
         ) from error
     model.requires_grad_(False)
-    for name in _adapted(model, folder, tensors, lora):
-        a, b = (tensors[f"{PREFIX}{name}.{part}.weight"] for part in PARTS)
+    for name in _find_adapter_layers(model, folder, tensors, lora):
+        a, b = (tensors[f"{PEFT_PREFIX}{name}.{part}.weight"] for part in LORA_TENSORS)
         layer = LoraLinear(model.get_submodule(name), lora.r, lora.alpha, 0.0)
         for weight, value in ((layer.lora_A, a), (layer.lora_B, b)):
             if weight.shape != value.shape:
@@ -213,21 +213,23 @@ def load(model: Any, folder: Path) -> None:
                 )
             with torch.no_grad():
                 weight.copy_(value)
-        replace(model, name, layer)
+        replace_module(model, name, layer)
 
 
-def _adapted(model: Any, folder: Path, tensors: Mapping[str, Any], lora: Lora) -> list[str]:
+def _find_adapter_layers(
+    model: Any, folder: Path, tensors: Mapping[str, Any], lora: LoraSettings
+) -> list[str]:
     """Return the layers that the adapter is for, each with both of its tensors in `tensors`."""
-    inside = {key.removeprefix(PREFIX).rpartition(".lora_")[0] for key in tensors}
+    inside = {key.removeprefix(PEFT_PREFIX).rpartition(".lora_")[0] for key in tensors}
     linear = {name for name, module in model.named_modules() if is_linear(module)}
     strange = sorted(inside - linear)
     if strange:
         what = f"there is no {strange[0]}" if strange[0] else f"there is no {min(tensors)}"
         raise TrainerError(f"{folder} is another model's adapter: {what}.")
     head = model.get_output_embeddings()
-    meant = [n for n in targets_of(model, lora) if model.get_submodule(n) is not head]
+    meant = [n for n in find_target_layers(model, lora) if model.get_submodule(n) is not head]
     names = sorted({*meant, *inside})
-    expected = {f"{PREFIX}{name}.{part}.weight" for name in names for part in PARTS}
+    expected = {f"{PEFT_PREFIX}{name}.{part}.weight" for name in names for part in LORA_TENSORS}
     missing = sorted(expected - tensors.keys())
     if missing:
         raise TrainerError(

@@ -15,31 +15,31 @@ import torch.nn.functional as F
 from torch import nn
 
 from local_backend import llama
-from local_backend.batches import IGNORED, Example, as_tensors, padded_size
+from local_backend.batches import IGNORE_INDEX, Example, collate, count_padded_tokens
 from local_backend.errors import TrainerError
-from local_backend.model import Loaded, computing_in
-from local_backend.packing import pack, packed_size
+from local_backend.model import LoadedModel, autocast
+from local_backend.packing import count_packed_tokens, pack_examples
 
 
-class PlainLoss:
+class PaddedLoss:
     """Padded rows through the model's own forward."""
 
-    size = staticmethod(padded_size)
+    count_tokens = staticmethod(count_padded_tokens)
 
-    def __init__(self, loaded: Loaded, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(self, loaded: LoadedModel, dtype: torch.dtype, device: torch.device) -> None:
         self.loaded, self.dtype, self.device = loaded, dtype, device
 
     def __call__(self, examples: Sequence[Example]) -> torch.Tensor:
         """The negative log-likelihood of the learned tokens in nats, summed; a scalar."""
         pad = self.loaded.tokenizer.pad_token_id or 0
-        with computing_in(self.dtype, self.device):
-            return summed_loss(self.loaded.model, as_tensors(examples, pad, self.device))
+        with autocast(self.dtype, self.device):
+            return summed_cross_entropy(self.loaded.model, collate(examples, pad, self.device))
 
-    def save_memory(self) -> bool:
+    def enable_gradient_checkpointing(self) -> bool:
         """Nothing is left to be done."""
         return False
 
-    def units(self) -> list[nn.Module]:
+    def fsdp_units(self) -> list[nn.Module]:
         """What FSDP gathers at a time: each block, then the rest. Raises TrainerError."""
         model = self.loaded.model
         wanted = set(model._no_split_modules or ())  # transformers' own word for a model's blocks
@@ -55,39 +55,44 @@ class PlainLoss:
 class PackedLoss:
     """Records one behind the other; what they all begin with, once."""
 
-    size = staticmethod(packed_size)
+    count_tokens = staticmethod(count_packed_tokens)
 
     def __init__(
-        self, loaded: Loaded, dtype: torch.dtype, device: torch.device, *, sharded: bool = False
+        self,
+        loaded: LoadedModel,
+        dtype: torch.dtype,
+        device: torch.device,
+        *,
+        sharded: bool = False,
     ) -> None:
         self.device = device
-        self.model = llama.Llama(loaded.model, dtype, sharded=sharded)
+        self.model = llama.PackedLlama(loaded.model, dtype, sharded=sharded)
 
     def __call__(self, examples: Sequence[Example]) -> torch.Tensor:
         """The negative log-likelihood of the learned tokens in nats, summed; a scalar."""
-        loss: torch.Tensor = self.model(pack(examples, self.device))
+        loss: torch.Tensor = self.model(pack_examples(examples, self.device))
         return loss
 
-    def save_memory(self) -> bool:
+    def enable_gradient_checkpointing(self) -> bool:
         """Compute activations again instead of keeping them. False when that is done already."""
-        done, self.model.thrifty = self.model.thrifty, True
+        done, self.model.gradient_checkpointing = self.model.gradient_checkpointing, True
         return not done
 
-    def units(self) -> list[nn.Module]:
+    def fsdp_units(self) -> list[nn.Module]:
         """What FSDP gathers at a time: each block, then the rest."""
         return [*self.model.blocks, self.model]
 
 
-def loss_of(
-    loaded: Loaded, dtype: torch.dtype, device: torch.device, *, sharded: bool = False
-) -> PlainLoss | PackedLoss:
+def make_loss(
+    loaded: LoadedModel, dtype: torch.dtype, device: torch.device, *, sharded: bool = False
+) -> PaddedLoss | PackedLoss:
     """The fastest way that is right for this model; `sharded`: one whose weights will be."""
-    if llama.fits(loaded.model):
+    if llama.is_supported(loaded.model):
         return PackedLoss(loaded, dtype, device, sharded=sharded)
-    return PlainLoss(loaded, dtype, device)
+    return PaddedLoss(loaded, dtype, device)
 
 
-def summed_loss(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+def summed_cross_entropy(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     """The negative log-likelihood of the batch's learned tokens in nats, summed; a scalar.
 
     Equal to the sum over the model's full logits: only positions that no row of the batch learns
@@ -101,6 +106,6 @@ def summed_loss(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     return F.cross_entropy(
         logits.float().flatten(0, 1),
         targets[:, kept].flatten(),
-        ignore_index=IGNORED,
+        ignore_index=IGNORE_INDEX,
         reduction="sum",
     )

@@ -20,74 +20,74 @@ from torch.utils._pytree import tree_leaves
 
 from local_backend import lora
 from local_backend.batches import (
-    Encoded,
+    EncodedData,
     Example,
-    MicroLimit,
-    encode,
-    longest_allowed,
-    micro_batches,
+    MicroBatchLimit,
+    encode_file,
+    resolve_max_length,
+    split_into_micro_batches,
 )
-from local_backend.loss import loss_of
-from local_backend.model import Loaded, load_tokenizer, trainable
+from local_backend.loss import make_loss
+from local_backend.model import LoadedModel, load_tokenizer, trainable_parameters
 from local_backend.settings import Settings
-from local_backend.template import stop_tokens
-from local_backend.weights import locate
+from local_backend.template import find_stop_tokens
+from local_backend.weights import locate_weights
 
-LIBRARIES = 420 * 2**20
+IMPORTS_BYTES = 420 * 2**20
 """Resident memory of a process that has loaded PyTorch and transformers and nothing else."""
-AT_WORK = 640 * 2**20
+CPU_TRAINING_BYTES = 640 * 2**20
 """The same once steps were taken on a CPU: with oneDNN's code and buffers, and what malloc keeps of
 what was freed (0.57 to 0.84 GB measured; benchmarks/memory.py).
 """
-CUDA_CONTEXT = 500 * 2**20
+CUDA_CONTEXT_BYTES = 500 * 2**20
 """What CUDA itself holds of a GPU, kernels included."""
-ROOM = 0.9
+USABLE_MEMORY_FRACTION = 0.9
 """So much of the free memory may be taken: what is measured can lie 15 % above the prediction."""
 
 
 @dataclass(frozen=True)
-class Need:
+class MemoryEstimate:
     """Bytes: what stands all the time (weights, optimizer), and the most at any time of a step."""
 
-    standing: int
+    persistent: int
     peak: int
 
 
-def need(
+def estimate_step_memory(
     config: Any,
     settings: Settings,
     dtype: torch.dtype,
     device: torch.device,
     examples: Sequence[Example],
-    limit: MicroLimit,
+    limit: MicroBatchLimit,
     *,
-    thrifty: bool = False,
-) -> Need:
+    gradient_checkpointing: bool = False,
+) -> MemoryEstimate:
     """Of one step over `examples` with so much at once, on the device or the machine."""
     with FakeTensorMode(allow_non_fake_inputs=True):
-        loaded = shapes_of(config, settings, dtype, device)
-        weights = list(trainable(loaded.model).values())
+        loaded = build_weightless_model(config, settings, dtype, device)
+        weights = list(trainable_parameters(loaded.model).values())
         optimizer = torch.optim.AdamW(weights, lr=1e-4, foreach=True)
-        loss = loss_of(loaded, dtype, device)
-        if thrifty:
-            loss.save_memory()
-        alive = Alive(device)
+        loss = make_loss(loaded, dtype, device)
+        if gradient_checkpointing:
+            loss.enable_gradient_checkpointing()
+        alive = AllocationTracker(device)
         for tensor in (*loaded.model.parameters(), *loaded.model.buffers()):
-            alive.see(tensor)
-        standing = alive.bytes
+            alive.track(tensor)
+        standing = alive.live_bytes
         with alive:
-            for part in micro_batches(examples, limit, loss.size):
+            for part in split_into_micro_batches(examples, limit, loss.count_tokens):
                 loss(part).backward()
             optimizer.step()
-    return Need(standing, alive.most + overhead(device))
+    return MemoryEstimate(standing, alive.peak_bytes + runtime_overhead_bytes(device))
 
 
-class Alive(TorchDispatchMode):
+class AllocationTracker(TorchDispatchMode):
     """Adds up the storages that are alive on a device; `most` is the largest sum there was."""
 
     def __init__(self, device: torch.device) -> None:
         super().__init__()
-        self.device, self.bytes, self.most = device.type, 0, 0
+        self.device, self.live_bytes, self.peak_bytes = device.type, 0, 0
         self._known: set[int] = set()
 
     def __torch_dispatch__(
@@ -97,45 +97,49 @@ class Alive(TorchDispatchMode):
         found = func(*args, **(kwargs or {}))
         for value in tree_leaves(found):
             if isinstance(value, torch.Tensor):
-                self.see(value)
+                self.track(value)
         return found
 
-    def see(self, tensor: torch.Tensor) -> None:
+    def track(self, tensor: torch.Tensor) -> None:
         """Count its storage, once, until it is gone."""
         storage = tensor.untyped_storage()
         key, size = storage._cdata, storage.nbytes()
         if tensor.device.type == self.device and key not in self._known:
             self._known.add(key)
-            self.bytes += size
-            self.most = max(self.most, self.bytes)
-            weakref.finalize(storage, self._gone, key, size)
+            self.live_bytes += size
+            self.peak_bytes = max(self.peak_bytes, self.live_bytes)
+            weakref.finalize(storage, self._release, key, size)
 
-    def _gone(self, key: int, size: int) -> None:
+    def _release(self, key: int, size: int) -> None:
         self._known.discard(key)
-        self.bytes -= size
+        self.live_bytes -= size
 
 
-def encoded(settings: Settings) -> tuple[Any, Encoded]:
+def encode_training_data(settings: Settings) -> tuple[Any, EncodedData]:
     """The model's configuration, and the training data as tokens; no weight is read."""
     from transformers import AutoConfig
 
-    source = locate(settings.model_name, settings.weights)
+    source = locate_weights(settings.model_name, settings.weights)
     tokenizer, plain = load_tokenizer(source)
     config = AutoConfig.from_pretrained(source)
-    shell = _Shell(config)
-    loaded = Loaded(shell, tokenizer, source, stop_tokens(tokenizer, None), plain)
-    data = encode(settings.data["train"], settings, loaded, longest_allowed(settings, loaded))
+    shell = _ConfigOnlyModel(config)
+    loaded = LoadedModel(shell, tokenizer, source, find_stop_tokens(tokenizer, None), plain)
+    data = encode_file(
+        settings.data["train"], settings, loaded, resolve_max_length(settings, loaded)
+    )
     return config, data
 
 
-class _Shell:
+class _ConfigOnlyModel:
     """What encoding asks of a model."""
 
     def __init__(self, config: Any) -> None:
         self.config = config
 
 
-def shapes_of(config: Any, settings: Settings, dtype: torch.dtype, device: torch.device) -> Loaded:
+def build_weightless_model(
+    config: Any, settings: Settings, dtype: torch.dtype, device: torch.device
+) -> LoadedModel:
     """The model as training has it, without content."""
     from transformers import AutoModelForCausalLM
 
@@ -144,22 +148,22 @@ def shapes_of(config: Any, settings: Settings, dtype: torch.dtype, device: torch
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32 if full else dtype)
     model.config.use_cache = False
     if not full:
-        lora.put_on(model, settings.lora, settings.seed)
-    return Loaded(model.train(), _NoTokenizer(), "", [0], False)
+        lora.attach_adapters(model, settings.lora, settings.seed)
+    return LoadedModel(model.train(), _PadTokenizer(), "", [0], False)
 
 
-class _NoTokenizer:
+class _PadTokenizer:
     """What a step asks of a tokenizer."""
 
     pad_token_id = 0
 
 
-def loading(source: str, need: Need) -> int:
+def loading_peak_bytes(source: str, estimate: MemoryEstimate) -> int:
     """The most bytes while the weights are read: their file is mapped beside what is made of it."""
     files = sum(path.stat().st_size for path in Path(source).glob("*.safetensors"))
-    return LIBRARIES + files + need.standing
+    return IMPORTS_BYTES + files + estimate.persistent
 
 
-def overhead(device: torch.device) -> int:
+def runtime_overhead_bytes(device: torch.device) -> int:
     """What is there beside the tensors."""
-    return CUDA_CONTEXT if device.type == "cuda" else AT_WORK
+    return CUDA_CONTEXT_BYTES if device.type == "cuda" else CPU_TRAINING_BYTES

@@ -15,26 +15,26 @@ from torch.distributed.tensor import DTensor
 
 from local_backend import lora
 from local_backend.errors import TrainerError
-from local_backend.pretrained import UNREADABLE, load_pretrained, unreadable
-from local_backend.settings import Lora, Settings
-from local_backend.template import ensure_template, stop_tokens
-from local_backend.weights import locate
+from local_backend.pretrained import UNREADABLE_ERRORS, load_pretrained, unreadable_error
+from local_backend.settings import LoraSettings, Settings
+from local_backend.template import ensure_chat_template, find_stop_tokens
+from local_backend.weights import locate_weights
 
 
 @dataclass
-class Loaded:
+class LoadedModel:
     """A model with its tokenizer, and where it came from."""
 
     model: Any
     tokenizer: Any
     source: str
-    stops: list[int]
-    plain_template: bool
+    stop_ids: list[int]
+    uses_plain_template: bool
 
     @property
     def stop_texts(self) -> list[str]:
         """The end marks as text."""
-        return [self.tokenizer.convert_ids_to_tokens(i) for i in self.stops]
+        return [self.tokenizer.convert_ids_to_tokens(i) for i in self.stop_ids]
 
     @property
     def context_length(self) -> int:
@@ -58,48 +58,50 @@ def load_tokenizer(source: str) -> tuple[Any, bool]:
         tokenizer.pad_token = next(
             (t for t in spare if t in known and t != tokenizer.eos_token), tokenizer.eos_token
         )
-    return tokenizer, ensure_template(tokenizer)
+    return tokenizer, ensure_chat_template(tokenizer)
 
 
-def load(source: str, dtype: torch.dtype, device: torch.device, **options: Any) -> Loaded:
+def load_model(
+    source: str, dtype: torch.dtype, device: torch.device, **options: Any
+) -> LoadedModel:
     """Model and tokenizer from a folder or a hub id.
 
     Raises TrainerError for what can't be read, and for weights that are not the whole model's.
     """
     try:
         tokenizer, plain = load_tokenizer(source)
-    except UNREADABLE as error:
-        raise unreadable(source, error) from error
+    except UNREADABLE_ERRORS as error:
+        raise unreadable_error(source, error) from error
     model = load_pretrained(source, dtype=dtype, **options)
     if not options:
         model = model.to(device)
     model.config.use_cache = False
-    stops = stop_tokens(tokenizer, model.generation_config)
-    return Loaded(model, tokenizer, source, stops, plain)
+    stops = find_stop_tokens(tokenizer, model.generation_config)
+    return LoadedModel(model, tokenizer, source, stops, plain)
 
 
-def load_for_training(settings: Settings, device: torch.device, dtype: torch.dtype) -> Loaded:
+def load_for_training(settings: Settings, device: torch.device, dtype: torch.dtype) -> LoadedModel:
     """The model with just the weights trainable that `settings.method` trains.
 
     Trained weights are float32, so that small steps are not rounded away; frozen ones are in
     `dtype`.
     """
-    source = locate(settings.model_name, settings.weights)
+    source = locate_weights(settings.model_name, settings.weights)
     if settings.method == "full":
-        loaded = load(source, torch.float32, device)
+        loaded = load_model(source, torch.float32, device)
         loaded.model.train()
         return loaded
     if settings.method == "qlora":
-        loaded = load(source, dtype, device, **quantised(device, dtype))
-        loaded.model = with_peft(loaded.model, settings.lora, settings.seed)
+        loaded = load_model(source, dtype, device, **nf4_options(device, dtype))
+        loaded.model = attach_peft_adapters(loaded.model, settings.lora, settings.seed)
     else:
-        loaded = load(source, dtype, device)
-        lora.put_on(loaded.model, settings.lora, settings.seed)
+        loaded = load_model(source, dtype, device)
+        lora.attach_adapters(loaded.model, settings.lora, settings.seed)
     loaded.model.train()
     return loaded
 
 
-def quantised(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
+def nf4_options(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
     """What from_pretrained needs to hold the frozen weights in 4 bits (QLoRA's nf4)."""
     if device.type != "cuda":
         raise TrainerError(
@@ -122,19 +124,19 @@ def quantised(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
     return {"quantization_config": config, "device_map": {"": device}}
 
 
-def with_peft(model: nn.Module, wanted: Lora, seed: int) -> Any:
+def attach_peft_adapters(model: nn.Module, settings: LoraSettings, seed: int) -> Any:
     """A quantised model with fresh adapters from `seed`, PEFT's own: it knows 4-bit layers.
 
     Raises TrainerError for unknown modules.
     """
     from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 
-    chosen = lora.targets_of(model, wanted)
-    lora.refuse_rank(model, chosen, wanted)
+    chosen = lora.find_target_layers(model, settings)
+    lora.check_rank(model, chosen, settings)
     config = LoraConfig(
-        r=wanted.r,
-        lora_alpha=wanted.alpha,
-        lora_dropout=wanted.dropout,
+        r=settings.r,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
         target_modules=chosen,
         task_type="CAUSAL_LM",
     )
@@ -143,22 +145,22 @@ def with_peft(model: nn.Module, wanted: Lora, seed: int) -> Any:
     return get_peft_model(model, config)
 
 
-def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
+def trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     """The weights that training changes, by name."""
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
-def load_trained(folder: Path, loaded: Loaded, method: str) -> None:
+def load_tuned_weights(folder: Path, loaded: LoadedModel, method: str) -> None:
     """Put the tuned weights that a job left in `folder` onto the base model in `loaded`."""
     if method == "full":
-        loaded.model = load(str(folder), loaded.model.dtype, loaded.model.device).model
+        loaded.model = load_model(str(folder), loaded.model.dtype, loaded.model.device).model
     else:
-        lora.load(loaded.model, folder)
+        lora.load_adapter(loaded.model, folder)
     loaded.model.eval()
 
 
-def save_trained(
-    loaded: Loaded, settings: Settings, folder: Path, weights: Mapping[str, torch.Tensor]
+def save_tuned_model(
+    loaded: LoadedModel, settings: Settings, folder: Path, weights: Mapping[str, torch.Tensor]
 ) -> None:
     """The adapter (LoRA, QLoRA) or all weights (full), with tokenizer and chat template.
 
@@ -167,7 +169,7 @@ def save_trained(
     model = loaded.model
     model.config.use_cache = True
     if settings.method == "lora":
-        lora.save(model, settings.lora, folder, loaded.source, weights)
+        lora.save_adapter(model, settings.lora, folder, loaded.source, weights)
     elif any(isinstance(weight, DTensor) for weight in model.parameters()):
         buffers = {n: t for n, t in model.state_dict().items() if not isinstance(t, DTensor)}
         model.save_pretrained(folder, state_dict=buffers | dict(weights))
@@ -176,13 +178,13 @@ def save_trained(
     loaded.tokenizer.save_pretrained(folder)
 
 
-def computing_in(dtype: torch.dtype, device: torch.device) -> AbstractContextManager[Any]:
+def autocast(dtype: torch.dtype, device: torch.device) -> AbstractContextManager[Any]:
     """Autocast to `dtype`, or nothing when that is float32."""
     return torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32)
 
 
 @contextmanager
-def evaluating(model: nn.Module, *, sharded: bool = False) -> Iterator[None]:
+def eval_mode(model: nn.Module, *, sharded: bool = False) -> Iterator[None]:
     """No dropout and no gradients within.
 
     Weights that FSDP gathers in inference mode could not be learned from afterwards.

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-ROWS = 256
+LOGIT_CHUNK_ROWS = 256
 """Positions whose logits over the vocabulary are there at once."""
 
 
@@ -63,7 +63,7 @@ class SwiGlu(torch.autograd.Function):
         return found
 
 
-class Project(torch.autograd.Function):
+class FusedLinear(torch.autograd.Function):
     """Several linear layers of one input whose whole weights learn: [tokens, in] -> [tokens, out].
 
     `weight` [out, in] holds the `parts` one below the other, in the input's format.
@@ -95,7 +95,7 @@ class Project(torch.autograd.Function):
         return of_x, None, of_bias, *kept
 
 
-class Adapt(torch.autograd.Function):
+class FusedLoraLinear(torch.autograd.Function):
     """Several frozen linear layers of one input with their LoRA updates.
 
     `weight` [out, in + ranks] has the layers' weights one below the other and beside each its B, so
@@ -146,7 +146,7 @@ class Adapt(torch.autograd.Function):
         return of_x, of_dropped, None, None, None, *found
 
 
-class HeadLoss(torch.autograd.Function):
+class ChunkedCrossEntropy(torch.autograd.Function):
     """The summed cross-entropy of `targets` under logits hidden @ weight.T, some rows at a time.
 
     The gradient is made on the way forward, while the logits are there.
@@ -161,8 +161,11 @@ class HeadLoss(torch.autograd.Function):
         total = torch.zeros((), device=hidden.device, dtype=torch.float64)
         of_hidden = torch.empty_like(hidden) if learn else None
         of_weight = torch.zeros_like(weight) if learn and weight.requires_grad else None
-        for at in range(0, len(hidden), ROWS):
-            part, wanted = hidden[at : at + ROWS], targets[at : at + ROWS, None]
+        for at in range(0, len(hidden), LOGIT_CHUNK_ROWS):
+            part, wanted = (
+                hidden[at : at + LOGIT_CHUNK_ROWS],
+                targets[at : at + LOGIT_CHUNK_ROWS, None],
+            )
             logits = (part @ used.T).float()
             top = logits.logsumexp(-1, keepdim=True)
             total += (top - logits.gather(1, wanted)).sum()
@@ -171,7 +174,7 @@ class HeadLoss(torch.autograd.Function):
             share = logits.sub_(top).exp_()
             share.scatter_add_(1, wanted, torch.full_like(top, -1.0))
             share = share.to(hidden.dtype)
-            of_hidden[at : at + ROWS] = share @ used
+            of_hidden[at : at + LOGIT_CHUNK_ROWS] = share @ used
             if of_weight is not None:
                 of_weight += share.T @ part
         ctx.save_for_backward(*(x for x in (of_hidden, of_weight) if x is not None))

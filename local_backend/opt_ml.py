@@ -21,17 +21,17 @@ from typing import Any
 from local_backend.errors import TrainerError
 from local_backend.job_dir import CHECKPOINTS
 
-RESOURCES = "resourceconfig.json"
-PORT = "29500"
+RESOURCE_CONFIG = "resourceconfig.json"
+MASTER_PORT = "29500"
 """Where the trainers of several machines meet: torchrun's own default."""
-WITH_GPU = re.compile(r"ml\.(g|p)[0-9]|ml\.gr[0-9]")
+GPU_INSTANCE_TYPE = re.compile(r"ml\.(g|p)[0-9]|ml\.gr[0-9]")
 """Types of machines with NVIDIA GPUs: the families G, Gr and P."""
 NEURON = ("ml.trn", "ml.inf")
 """Types of machines with Trainium and Inferentia."""
 
 
 @dataclass(frozen=True)
-class Places:
+class ContainerPaths:
     """Where everything is."""
 
     root: Path
@@ -45,7 +45,7 @@ class Places:
     @property
     def resources(self) -> Path:
         """The file that names the machines of the job."""
-        return self.root / "input" / "config" / RESOURCES
+        return self.root / "input" / "config" / RESOURCE_CONFIG
 
     @property
     def model(self) -> Path:
@@ -78,16 +78,16 @@ class Machine:
     interface: str = ""
 
     @property
-    def number(self) -> int:
+    def rank(self) -> int:
         """Its number among the hosts, from 0."""
         return self.hosts.index(self.host) if len(self.hosts) > 1 else 0
 
     @property
     def has_gpu(self) -> bool:
         """True where the type of machine has NVIDIA GPUs; False where the type is not known."""
-        return WITH_GPU.match(self.instance_type) is not None
+        return GPU_INSTANCE_TYPE.match(self.instance_type) is not None
 
-    def variables(self, environ: Mapping[str, str]) -> dict[str, str]:
+    def distributed_environment(self, environ: Mapping[str, str]) -> dict[str, str]:
         """Return what tells the trainers of several machines where they meet; empty for one.
 
         The interface is named to Gloo and NCCL: the host name of a container whose entrypoint is
@@ -99,26 +99,26 @@ class Machine:
         return {
             **{name: environ.get(name, self.interface) for name in names},
             "GROUP_WORLD_SIZE": str(len(self.hosts)),
-            "GROUP_RANK": str(self.number),
+            "GROUP_RANK": str(self.rank),
             "MASTER_ADDR": self.hosts[0],
-            "MASTER_PORT": environ.get("MASTER_PORT", PORT),
+            "MASTER_PORT": environ.get("MASTER_PORT", MASTER_PORT),
         }
 
 
-def machine_of(places: Places) -> Machine:
+def read_machine(paths: ContainerPaths) -> Machine:
     """Return this machine, by resourceconfig.json. Raises TrainerError where it can't be read."""
-    told = _read(places.resources)
-    environ = places.environ
+    told = _read_json(paths.resources)
+    environ = paths.environ
     hosts = json.loads(environ.get("SM_HOSTS") or "null") or told.get("hosts") or []
     host = environ.get("SM_CURRENT_HOST") or told.get("current_host") or ""
     if not isinstance(hosts, list) or (len(hosts) > 1 and host not in hosts):
-        message = f"{places.resources} does not say which machine of the job this one is"
+        message = f"{paths.resources} does not say which machine of the job this one is"
         raise TrainerError(f"{message}: current_host {host!r}, hosts {hosts!r}.")
     kind, interface = (told.get(n) for n in ("current_instance_type", "network_interface_name"))
     return Machine(host, sorted(hosts), str(kind or ""), str(interface or ""))
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read_json(path: Path) -> dict[str, Any]:
     """The file's object; empty where there is none: a container that was started by hand."""
     if not path.is_file():
         return {}
@@ -131,7 +131,7 @@ def _read(path: Path) -> dict[str, Any]:
     return told
 
 
-def gpu_count(machine: Machine, environ: Mapping[str, str]) -> int:
+def count_gpus(machine: Machine, environ: Mapping[str, str]) -> int:
     """Return how many GPUs PyTorch sees here; it is not loaded where none can be."""
     if environ.get("SM_NUM_GPUS"):
         return int(environ["SM_NUM_GPUS"])

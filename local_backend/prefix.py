@@ -13,26 +13,26 @@ from typing import Any
 
 import torch
 
-from local_backend.model import Loaded
+from local_backend.model import LoadedModel
 
-LEAST = 8
+MIN_SHARED_PREFIX = 8
 """A shorter beginning is not worth a pass of its own."""
 
 
-def shared(rows: Sequence[Sequence[int]]) -> int:
+def shared_prefix_length(rows: Sequence[Sequence[int]]) -> int:
     """How many tokens all rows begin with, leaving each one at least; 0 when it is not worth it."""
     if len(rows) < 2:
         return 0
     pairs = zip(min(rows), max(rows), strict=False)  # whatever is between them begins as they do
     alike = itertools.takewhile(lambda pair: pair[0] == pair[1], pairs)
     count = min(sum(1 for _ in alike), min(map(len, rows)) - 1)
-    return count if count >= LEAST else 0
+    return count if count >= MIN_SHARED_PREFIX else 0
 
 
-class Prefix:
+class PrefixCache:
     """The keys and values of some tokens, for as many rows as are asked for."""
 
-    def __init__(self, loaded: Loaded, ids: Sequence[int]) -> None:
+    def __init__(self, loaded: LoadedModel, ids: Sequence[int]) -> None:
         self.length = len(ids)
         self._cache: Any = None
         if ids:
@@ -42,7 +42,7 @@ class Prefix:
                     input_ids=row, use_cache=True, logits_to_keep=1
                 ).past_key_values
 
-    def rows(self, count: int) -> Any:
+    def repeat(self, count: int) -> Any:
         """A cache of its own for `count` rows; None when there is no prefix."""
         if self._cache is None:
             return None

@@ -18,12 +18,12 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from local_backend.device import is_out_of_memory
-from local_backend.disk import is_full
+from local_backend.disk import disk_full_reason
 from local_backend.errors import TrainerError
 
-NAMED = 3
+MAX_NAMED_TENSORS = 3
 """Tensors that an error names; the rest is counted."""
-ADAPTER = "adapter_config.json"
+ADAPTER_CONFIG = "adapter_config.json"
 RECOMPUTED = re.compile(r"rope_(freqs|factors_long|factors_short)\.weight")
 """Tensors of a GGUF file that transformers computes from the configuration."""
 BLOCK = re.compile(r"blk\.(\d+)\.")
@@ -34,11 +34,11 @@ MOST_EXPERTS = 4096
 REMEDY = (
     "fetch every file of the model again, and take the config.json that belongs to these weights."
 )
-UNREADABLE = (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError)
+UNREADABLE_ERRORS = (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError)
 """What transformers, torch and safetensors raise for files that they can't read."""
 
 
-def load_pretrained(source: str | Path, *, shown: str | None = None, **options: Any) -> Any:
+def load_pretrained(source: str | Path, *, display_name: str | None = None, **options: Any) -> Any:
     """Return the causal language model in a folder or of a hub id.
 
     `shown` is the name for errors. Raise TrainerError when files can't be read, and when tensors
@@ -46,22 +46,22 @@ def load_pretrained(source: str | Path, *, shown: str | None = None, **options: 
     """
     from transformers import AutoModelForCausalLM
 
-    shown = shown or str(source)
-    _refuse_adapter(Path(source))
+    display_name = display_name or str(source)
+    _check_is_no_adapter(Path(source))
     try:
-        _refuse_gaps(Path(source))
+        _check_experts(Path(source))
         model, info = AutoModelForCausalLM.from_pretrained(
             source, output_loading_info=True, ignore_mismatched_sizes=True, **options
         )
-    except UNREADABLE as error:
-        raise unreadable(shown, error) from error
-    _refuse_incomplete(shown, model, info)
+    except UNREADABLE_ERRORS as error:
+        raise unreadable_error(display_name, error) from error
+    _check_complete(display_name, model, info)
     return model
 
 
-def unreadable(shown: str, error: Exception) -> Exception:
+def unreadable_error(shown: str, error: Exception) -> Exception:
     """Return the TrainerError for files that can't be read; `error` itself where it is memory."""
-    if is_out_of_memory(error) or is_full(error):
+    if is_out_of_memory(error) or disk_full_reason(error):
         return error
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return TrainerError(
@@ -71,22 +71,22 @@ def unreadable(shown: str, error: Exception) -> Exception:
     )
 
 
-def _refuse_adapter(folder: Path) -> None:
+def _check_is_no_adapter(folder: Path) -> None:
     """Raise TrainerError for an adapter: its base would be loaded from elsewhere, unchecked."""
-    if (folder / ADAPTER).is_file():
+    if (folder / ADAPTER_CONFIG).is_file():
         raise TrainerError(
             f"The model {folder} is an adapter, not a whole model.",
             fix="merge it into its base first (`merge_and_unload` of PEFT, or `cloudft export`).",
         )
 
 
-def _refuse_gaps(folder: Path) -> None:
+def _check_experts(folder: Path) -> None:
     """Raise TrainerError for a folder in which a part of an expert is missing.
 
     transformers stacks the experts that it finds in a layer: one that is missing is at best an
     error that names none, and those behind it move up.
     """
-    names = [name for path in sorted(folder.glob("*.safetensors")) for name in _names(path)]
+    names = [name for path in sorted(folder.glob("*.safetensors")) for name in _tensor_names(path)]
     experts: dict[str, dict[int, set[str]]] = {}
     for found in filter(None, map(EXPERT.fullmatch, names)):
         experts.setdefault(found[1], {}).setdefault(int(found[2]), set()).add(found[3])
@@ -98,16 +98,17 @@ def _refuse_gaps(folder: Path) -> None:
     ]
     if missing:
         raise TrainerError(
-            f"The weights in {folder} are not whole: {_tensors(missing)} missing.", fix=REMEDY
+            f"The weights in {folder} are not whole: {_describe_tensors(missing)} missing.",
+            fix=REMEDY,
         )
 
 
-def _names(file: Path) -> list[str]:
+def _tensor_names(file: Path) -> list[str]:
     with safe_open(file, "pt") as opened:
         return list(opened.keys())
 
 
-def _refuse_incomplete(shown: str, model: Any, info: Mapping[str, Any]) -> None:
+def _check_complete(shown: str, model: Any, info: Mapping[str, Any]) -> None:
     missing, unexpected = info["missing_keys"], info["unexpected_keys"]
     mismatched = {
         f"{name} {list(in_file)} instead of {list(expected)}"
@@ -115,16 +116,16 @@ def _refuse_incomplete(shown: str, model: Any, info: Mapping[str, Any]) -> None:
     }
     faults = []
     if missing:
-        faults.append(f"{_tensors(missing)} missing, and would be random numbers")
+        faults.append(f"{_describe_tensors(missing)} missing, and would be random numbers")
     if unexpected:
-        faults.append(f"{_tensors(unexpected)} left over, and would not be used")
+        faults.append(f"{_describe_tensors(unexpected)} left over, and would not be used")
     if mismatched:
-        faults.append(f"{_tensors(mismatched)} of another shape")
+        faults.append(f"{_describe_tensors(mismatched)} of another shape")
     if faults:
-        raise incomplete(shown, model, faults)
+        raise incomplete_error(shown, model, faults)
 
 
-def incomplete(shown: str, model: Any, faults: Collection[str]) -> TrainerError:
+def incomplete_error(shown: str, model: Any, faults: Collection[str]) -> TrainerError:
     """Return the error for weights that are not those of the model's configuration."""
     layers = getattr(model.config.get_text_config(), "num_hidden_layers", None)
     size = f" with {layers} layers" if layers else ""
@@ -135,16 +136,18 @@ def incomplete(shown: str, model: Any, faults: Collection[str]) -> TrainerError:
     )
 
 
-def _tensors(names: Collection[str]) -> str:
+def _describe_tensors(names: Collection[str]) -> str:
     """Return `9 tensors (a, b, c and 6 more) are`."""
-    ordered = sorted(names, key=lambda name: [int(p) if p.isdigit() else p for p in _parts(name)])
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    ordered = sorted(
+        names, key=lambda name: [int(p) if p.isdigit() else p for p in _natural_sort_key(name)]
+    )
+    more = f" and {len(names) - MAX_NAMED_TENSORS} more" if len(names) > MAX_NAMED_TENSORS else ""
     count = f"{len(names)} tensors" if len(names) > 1 else "a tensor"
     verb = "are" if len(names) > 1 else "is"
-    return f"{count} ({', '.join(ordered[:NAMED])}{more}) {verb}"
+    return f"{count} ({', '.join(ordered[:MAX_NAMED_TENSORS])}{more}) {verb}"
 
 
-def _parts(name: str) -> list[str]:
+def _natural_sort_key(name: str) -> list[str]:
     """Return text and numbers in turn, so that layer 10 comes after layer 9."""
     return re.split(r"(\d+)", name)
 
@@ -155,18 +158,20 @@ def load_gguf(file: Path) -> Any:
     transformers reads the tensors that its own map names and passes over the others without a word,
     so the numbers in the file are counted against those in the model.
     """
-    model = load_pretrained(file.parent, shown=str(file), gguf_file=file.name)
+    model = load_pretrained(file.parent, display_name=str(file), gguf_file=file.name)
     sizes = _gguf_sizes(file)
     layers = model.config.get_text_config().num_hidden_layers
     beyond = {name for name in sizes if (at := BLOCK.match(name)) and int(at[1]) >= layers}
     if beyond:
-        raise incomplete(str(file), model, [f"{_tensors(beyond)} left over, and would not be used"])
+        raise incomplete_error(
+            str(file), model, [f"{_describe_tensors(beyond)} left over, and would not be used"]
+        )
     if model.config.get_text_config().tie_word_embeddings:
         sizes.pop("output.weight", None)
     in_file, used = sum(sizes.values()), sum(weight.numel() for weight in model.parameters())
     if in_file != used:
         fault = f"the file holds {in_file:,} numbers, the model {used:,}"
-        raise incomplete(str(file), model, [fault])
+        raise incomplete_error(str(file), model, [fault])
     return model
 
 

@@ -23,24 +23,29 @@ from typing import Any
 
 import torch
 
-from local_backend.batches import Example, MicroLimit, epoch_batches
-from local_backend.device import choose_device, choose_dtype, free_bytes
+from local_backend.batches import Example, MicroBatchLimit, epoch_batches
+from local_backend.device import choose_device, choose_dtype, free_memory_bytes
 from local_backend.errors import TrainerError
 from local_backend.job_dir import JobDir
-from local_backend.learn import mean_loss, optimize, validation_loss
-from local_backend.leaving import leave
-from local_backend.memory import ROOM, encoded, loading, need
-from local_backend.prepare import Run, first_limit, prepare
-from local_backend.report import Report, quiet_libraries
+from local_backend.learn import compute_mean_loss, compute_validation_loss, step_optimizer
+from local_backend.leaving import exit_now
+from local_backend.memory import (
+    USABLE_MEMORY_FRACTION,
+    encode_training_data,
+    estimate_step_memory,
+    loading_peak_bytes,
+)
+from local_backend.prepare import TrainingRun, initial_micro_batch_limit, prepare_run
+from local_backend.report import ProgressReporter, silence_libraries
 from local_backend.settings import Settings, read_settings
-from local_backend.weights import locate
+from local_backend.weights import locate_weights
 
-Say = Callable[[dict[str, Any]], None]
+Reply = Callable[[dict[str, Any]], None]
 WARM_UP = 2
 """Steps before the clock runs: the first ones lay out memory."""
 
 
-def probe(job_dir: JobDir, steps: int, say: Say) -> None:
+def probe(job_dir: JobDir, steps: int, say: Reply) -> None:
     """Memory, then the steps. Raises TrainerError."""
     settings = read_settings(job_dir)
     if settings.fsdp is True:
@@ -50,17 +55,19 @@ def probe(job_dir: JobDir, steps: int, say: Say) -> None:
             " what weights, gradients and optimizer take.",
         )
     started = time.monotonic()
-    fits = tell_memory(settings, say)
+    fits = report_memory(settings, say)
     with tempfile.TemporaryDirectory() as folder:
         run = None
         if steps and fits:
-            run = prepare(JobDir(Path(folder)), settings, Report(JobDir(Path(folder))))
+            run = prepare_run(
+                JobDir(Path(folder)), settings, ProgressReporter(JobDir(Path(folder)))
+            )
             getting_ready = time.monotonic() - started
-        train = run.train if run else encoded(settings)[1]
+        train = run.train if run else encode_training_data(settings)[1]
         per_epoch = math.ceil(len(train.examples) / settings.batch_size)
         took: dict[str, Any] = {
             "tokens": train.tokens,
-            "learnedTokens": train.learned_tokens,
+            "learnedTokens": train.loss_tokens,
             "records": train.records,
             "steps": per_epoch * settings.epoch_count,
             "measuredSteps": 0,
@@ -68,36 +75,42 @@ def probe(job_dir: JobDir, steps: int, say: Say) -> None:
             "seconds": None,
         }
         if run:
-            took |= timed(run, steps, getting_ready, say)
+            took |= time_steps(run, steps, getting_ready, say)
         say({"took": took})
 
 
-def tell_memory(settings: Settings, say: Say) -> bool:
+def report_memory(settings: Settings, say: Reply) -> bool:
     """Say what the largest step takes and what would fit; True when it fits."""
     if settings.method == "qlora":
         return True  # 4-bit layers do their own allocation; the steps themselves tell
     device = choose_device(settings.device)
     dtype = choose_dtype(settings.dtype, device)
-    config, data = encoded(settings)
-    source = locate(settings.model_name, settings.weights)
+    config, data = encode_training_data(settings)
+    source = locate_weights(settings.model_name, settings.weights)
     batch = sorted(data.examples, key=lambda e: len(e.ids))[-settings.batch_size :]
-    limit, available = first_limit(settings, device), free_bytes(device)
+    limit, available = initial_micro_batch_limit(settings, device), free_memory_bytes(device)
 
-    def takes(changed: Settings, limit: MicroLimit, *, thrifty: bool = False) -> int:
-        found = need(config, changed, dtype, device, batch, limit, thrifty=thrifty)
-        reading = loading(source, found) if device.type == "cpu" else 0
+    def takes(changed: Settings, limit: MicroBatchLimit, *, thrifty: bool = False) -> int:
+        found = estimate_step_memory(
+            config, changed, dtype, device, batch, limit, gradient_checkpointing=thrifty
+        )
+        reading = loading_peak_bytes(source, found) if device.type == "cpu" else 0
         return max(found.peak, reading)
 
     found = takes(settings, limit)
-    fits = available is None or found <= ROOM * available
-    remedy = None if fits or available is None else remedy_for(settings, takes, ROOM * available)
+    fits = available is None or found <= USABLE_MEMORY_FRACTION * available
+    remedy = (
+        None
+        if fits or available is None
+        else suggest_remedy(settings, takes, USABLE_MEMORY_FRACTION * available)
+    )
     say({"memory": {"bytes": found, "available": available, "fits": fits, "remedy": remedy}})
     return fits
 
 
-def remedy_for(settings: Settings, takes: Callable[..., int], room: float) -> str:
+def suggest_remedy(settings: Settings, takes: Callable[..., int], room: float) -> str:
     """The first change that fits, in words."""
-    one = MicroLimit(1, sys.maxsize)
+    one = MicroBatchLimit(1, sys.maxsize)
     if takes(settings, one) <= room:
         return "set local.micro_batch_size: 1 (the trainer does so by itself when memory runs out)"
     if takes(settings, one, thrifty=True) <= room:
@@ -111,43 +124,43 @@ def remedy_for(settings: Settings, takes: Callable[..., int], room: float) -> st
     )
 
 
-def timed(run: Run, steps: int, getting_ready: float, say: Say) -> dict[str, Any]:
+def time_steps(run: TrainingRun, steps: int, getting_ready: float, say: Reply) -> dict[str, Any]:
     """Steps over the epoch's own batches, evenly spread from the smallest to the largest."""
-    batches = chosen(run, steps + WARM_UP)
+    batches = choose_batches(run, steps + WARM_UP)
     seconds = 0.0
     for number, batch in enumerate(batches):
         started = time.monotonic()
         run.optimizer.zero_grad(set_to_none=True)
-        mean_loss(run, batch, learn_from_it=True)
-        optimize(run)
+        compute_mean_loss(run, batch, backward=True)
+        step_optimizer(run)
         if number >= WARM_UP or len(batches) <= WARM_UP:
             seconds += time.monotonic() - started
         say({"done": number + 1, "total": len(batches)})
     measured = len(batches) - (WARM_UP if len(batches) > WARM_UP else 0)
     each = seconds / measured
-    total = each * run.total_steps + getting_ready + validating(run)
+    total = each * run.total_steps + getting_ready + estimate_validation_seconds(run)
     return {"measuredSteps": measured, "secondsPerStep": each, "seconds": total}
 
 
-def chosen(run: Run, count: int) -> list[list[Example]]:
+def choose_batches(run: TrainingRun, count: int) -> list[list[Example]]:
     """So many of the first epoch's batches; the warm-up's are the middle one."""
     examples = run.train.examples
     order = epoch_batches(len(examples), run.settings.batch_size, run.settings.seed, 0)
-    batches = sorted(([examples[i] for i in part] for part in order), key=run.loss.size)
+    batches = sorted(([examples[i] for i in part] for part in order), key=run.loss.count_tokens)
     wanted = max(1, count - WARM_UP)
     places = [round((n + 0.5) * len(batches) / wanted - 0.5) for n in range(wanted)]
     middle = batches[len(batches) // 2]
     return [middle] * WARM_UP + [batches[min(at, len(batches) - 1)] for at in places]
 
 
-def validating(run: Run) -> float:
+def estimate_validation_seconds(run: TrainingRun) -> float:
     """Seconds of all validations of the job, by one over some records."""
     if run.validation is None:
         return 0.0
     whole = run.validation
     part = replace(whole, examples=whole.examples[: 4 * run.settings.batch_size])
     run.validation, started = part, time.monotonic()
-    validation_loss(run)
+    compute_validation_loss(run)
     each = (time.monotonic() - started) * len(whole.examples) / len(part.examples)
     every = run.settings.eval_steps
     more = run.total_steps // every if every else 0
@@ -165,7 +178,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     torch.manual_seed(0)
     try:
-        quiet_libraries()
+        silence_libraries()
         with contextlib.redirect_stdout(sys.stderr):
             probe(JobDir(Path(folder)), int(steps), say)
     except TrainerError as error:
@@ -175,4 +188,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    leave(main())
+    exit_now(main())

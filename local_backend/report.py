@@ -7,58 +7,58 @@ from typing import Any
 
 from local_backend.errors import StopRequested
 from local_backend.job_dir import IN_PROGRESS, PHASES, JobDir
-from local_backend.parallel import Team
+from local_backend.parallel import ProcessGroup
 
 
-class Report:
+class ProgressReporter:
     """What others see of the run: state.json, and the log on standard output."""
 
-    def __init__(self, job_dir: JobDir, team: Team | None = None) -> None:
+    def __init__(self, job_dir: JobDir, team: ProcessGroup | None = None) -> None:
         self.job_dir = job_dir
-        self.team = team or Team()
-        self.details = dict.fromkeys(PHASES, "NotStarted")
+        self.process_group = team or ProcessGroup()
+        self.status_details = dict.fromkeys(PHASES, "NotStarted")
         self.summary: dict[str, Any] = {}
         self.progress: dict[str, Any] | None = None
-        self.asked_to_stop = False
+        self.is_stop_signaled = False
 
-    def phase(self, name: str, status: str) -> None:
+    def set_phase(self, name: str, status: str) -> None:
         """Move one of the three phases on."""
-        self.details[name] = status
-        self.write()
+        self.status_details[name] = status
+        self.write_state()
 
-    def write(self) -> None:
+    def write_state(self) -> None:
         """Publish the state as it is."""
-        if not self.team.leads:
+        if not self.process_group.is_rank_zero:
             return
         self.job_dir.write_state(
             {
                 "status": IN_PROGRESS,
-                "statusDetails": self.details,
+                "statusDetails": self.status_details,
                 "progress": self.progress,
                 "summary": self.summary,
             }
         )
 
-    def close(self, status: str) -> None:
+    def close_phase(self, status: str) -> None:
         """The phase that was at work ends with the job. Does not fail on a full disk."""
-        for name, phase in self.details.items():
+        for name, phase in self.status_details.items():
             if phase == IN_PROGRESS:
-                self.details[name] = status
+                self.status_details[name] = status
         with contextlib.suppress(OSError):
-            self.write()
+            self.write_state()
 
     def log(self, text: str) -> None:
         """One line for people."""
-        if self.team.leads:
+        if self.process_group.is_rank_zero:
             print(text, flush=True)
 
     def raise_if_stopped(self) -> None:
         """Raise StopRequested once someone asked for it; in all processes at the same point."""
-        if self.team.any(self.asked_to_stop or self.job_dir.stop_requested()):
+        if self.process_group.any_rank(self.is_stop_signaled or self.job_dir.is_stop_requested()):
             raise StopRequested
 
 
-def quiet_libraries() -> None:
+def silence_libraries() -> None:
     """No progress bars of others in our log."""
     import transformers
 

@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from local_backend.errors import TrainerError
-from local_backend.installing import install, require_torch
+from local_backend.installing import install_requirements, require_torch
 from local_backend.job_dir import (
     ARTIFACTS,
     CHECKPOINTS,
@@ -44,9 +44,9 @@ from local_backend.job_dir import (
     JobDir,
     write_json,
 )
-from local_backend.opt_ml import Machine, Places, gpu_count, machine_of, require_gpu
+from local_backend.opt_ml import ContainerPaths, Machine, count_gpus, read_machine, require_gpu
 
-MARK = "#cloudft "
+LOG_MARK = "#cloudft "
 """What is for machines, up to the line's end: `#cloudft metric {...}`, `#cloudft state {...}`."""
 POLL_S = 0.25
 FAILURE_MAX = 1024
@@ -57,29 +57,31 @@ def main(argv: list[str] | None = None) -> int:
     """Run the job; 0 when it did not fail."""
     parser = argparse.ArgumentParser(prog="python -m local_backend.sagemaker", description=__doc__)
     parser.add_argument("--root", type=Path, default=Path("/opt/ml"))
-    places = Places(parser.parse_args(argv).root, os.environ)
+    places = ContainerPaths(parser.parse_args(argv).root, os.environ)
     try:
-        machine = machine_of(places)
+        machine = read_machine(places)
         require_torch()
-        gpus = gpu_count(machine, places.environ)
+        gpus = count_gpus(machine, places.environ)
         require_gpu(machine, gpus)
         request = read_request(places)
-        install(Path(__file__).resolve().parents[1], request.get("method", ""))
-        job_dir = prepare(places, request, machine, gpus)
-        return conclude(job_dir, places, run(job_dir, machine))
+        install_requirements(Path(__file__).resolve().parents[1], request.get("method", ""))
+        job_dir = prepare_job_dir(places, request, machine, gpus)
+        return finish_job(job_dir, places, run_trainer(job_dir, machine))
     except TrainerError as error:
-        return fail(places, str(error))
+        return write_failure(places, str(error))
     except (OSError, ValueError, KeyError, ImportError) as error:
-        return fail(places, f"The job could not be begun: {type(error).__name__}: {error}")
+        return write_failure(places, f"The job could not be begun: {type(error).__name__}: {error}")
 
 
-def read_request(places: Places) -> dict[str, Any]:
+def read_request(places: ContainerPaths) -> dict[str, Any]:
     """Return the job's request. Raises OSError and ValueError."""
     found: dict[str, Any] = json.loads((places.channel("job") / JOB).read_text(encoding="utf-8"))
     return found
 
 
-def prepare(places: Places, request: dict[str, Any], machine: Machine, gpus: int) -> JobDir:
+def prepare_job_dir(
+    places: ContainerPaths, request: dict[str, Any], machine: Machine, gpus: int
+) -> JobDir:
     """The job's folder: its request with this machine's paths, links to data, what was kept."""
     shutil.rmtree(places.job, ignore_errors=True)
     job_dir = JobDir(places.job)
@@ -92,11 +94,11 @@ def prepare(places: Places, request: dict[str, Any], machine: Machine, gpus: int
     shutil.copyfile(places.channel("job") / MANIFEST, job_dir / DATA / MANIFEST)
     request["processes"] = max(1, gpus)
     write_json(job_dir / JOB, request)
-    _restore(places, job_dir, leads=machine.number == 0)
+    _restore_checkpoints(places, job_dir, leads=machine.rank == 0)
     return job_dir
 
 
-def _restore(places: Places, job_dir: JobDir, *, leads: bool) -> None:
+def _restore_checkpoints(places: ContainerPaths, job_dir: JobDir, *, leads: bool) -> None:
     """Bring what was kept into the job's folder.
 
     All machines copy their checkpoints to one place in S3: of the others, which write none, an old
@@ -111,20 +113,20 @@ def _restore(places: Places, job_dir: JobDir, *, leads: bool) -> None:
         (job_dir / METRICS).write_bytes(curve.read_bytes() if curve.is_file() else b"")
     if leads or kept.is_dir():
         _link(kept, job_dir / CHECKPOINTS)
-        keep_whole(kept, job_dir / METRICS)
+        drop_damaged_checkpoints(kept, job_dir / METRICS)
 
 
 def _link(target: Path, link: Path) -> None:
     link.symlink_to(target)
 
 
-def keep_whole(checkpoints: Path, curve: Path) -> None:
+def drop_damaged_checkpoints(checkpoints: Path, curve: Path) -> None:
     """Leave whole checkpoints alone, and the curve up to the newest: a machine may be taken away
     between two copies.
     """
     keep = 0
     for folder in sorted(checkpoints.glob("step-*")):
-        length = curve_bytes(folder)
+        length = curve_length_at(folder)
         if length is None or length > curve.stat().st_size:
             print(f"leaving checkpoint {folder.name} out: it is not whole", flush=True)
             shutil.rmtree(folder, ignore_errors=True)
@@ -133,7 +135,7 @@ def keep_whole(checkpoints: Path, curve: Path) -> None:
     os.truncate(curve, keep)
 
 
-def curve_bytes(checkpoint: Path) -> int | None:
+def curve_length_at(checkpoint: Path) -> int | None:
     """How long the curve was at a checkpoint; None when a file of it is missing or damaged."""
     try:
         record = json.loads((checkpoint / "position.json").read_bytes())
@@ -151,68 +153,71 @@ def _sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def run(job_dir: JobDir, machine: Machine) -> int:
+def run_trainer(job_dir: JobDir, machine: Machine) -> int:
     """The trainer to its end, its status; what it learns is printed as it comes."""
     words = [sys.executable, "-m", "local_backend", str(job_dir.path)]
-    child = subprocess.Popen(words, env=os.environ | machine.variables(os.environ))
+    child = subprocess.Popen(words, env=os.environ | machine.distributed_environment(os.environ))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda received, _frame: child.send_signal(received))
-    told = Told(job_dir)
+    told = LogForwarder(job_dir)
     while child.poll() is None:
-        told.tell()
+        told.forward()
         time.sleep(POLL_S)
-    told.tell()
+    told.forward()
     return child.wait()
 
 
-def say(line: str) -> None:
+def print_line(line: str) -> None:
     """One line, in one write: the trainer writes to the same pipe, and may be within a line."""
     sys.stdout.flush()
     os.write(sys.stdout.fileno(), f"{line}\n".encode())
 
 
-class Told:
+class LogForwarder:
     """What of the curve and the state has been printed. What was kept is printed once more."""
 
     def __init__(self, job_dir: JobDir) -> None:
         self.job_dir = job_dir
-        self.at = 0
+        self.offset = 0
         self.state = b""
 
-    def tell(self) -> None:
+    def forward(self) -> None:
         """Print what is new."""
-        for line in self._points():
-            say(f"{MARK}metric {line}")
+        for line in self._new_points():
+            print_line(f"{LOG_MARK}metric {line}")
         with contextlib.suppress(FileNotFoundError):
             state = (self.job_dir / STATE).read_bytes()
             if state != self.state:
                 self.state = state
-                say(f"{MARK}state {json.dumps(json.loads(state))}")
+                print_line(f"{LOG_MARK}state {json.dumps(json.loads(state))}")
 
-    def _points(self) -> Iterator[str]:
+    def _new_points(self) -> Iterator[str]:
         with (self.job_dir / METRICS).open("rb") as stream:
-            stream.seek(self.at)
+            stream.seek(self.offset)
             for line in stream:
                 if line.endswith(b"\n"):
-                    self.at += len(line)
+                    self.offset += len(line)
                     yield line.decode().rstrip("\n")
 
 
-def conclude(job_dir: JobDir, places: Places, status: int) -> int:
+def finish_job(job_dir: JobDir, places: ContainerPaths, status: int) -> int:
     """Hand on what the trainer left; the first of several machines has it all."""
-    if status == 0 and job_dir.ended() is None:
+    if status == 0 and job_dir.read_ending() is None:
         return 0
-    ending: dict[str, Any] = job_dir.ended() or {"status": FAILED, "failureMessage": "no ending"}
+    ending: dict[str, Any] = job_dir.read_ending() or {
+        "status": FAILED,
+        "failureMessage": "no ending",
+    }
     if ending["status"] == COMPLETED:
         places.model.mkdir(parents=True, exist_ok=True)
         shutil.copytree(job_dir / ARTIFACTS, places.model, dirs_exist_ok=True)
         return 0
     if ending["status"] == STOPPED:
         return 0
-    return fail(places, str(ending.get("failureMessage")))
+    return write_failure(places, str(ending.get("failureMessage")))
 
 
-def fail(places: Places, message: str) -> int:
+def write_failure(places: ContainerPaths, message: str) -> int:
     """Leave the reason where SageMaker looks for it."""
     print(f"failed: {message}", flush=True)
     places.output.mkdir(parents=True, exist_ok=True)

@@ -13,30 +13,30 @@ from typing import Any
 
 import torch
 
-from local_backend.device import free_cached_memory, is_out_of_memory
+from local_backend.device import empty_device_cache, is_out_of_memory
 from local_backend.errors import TrainerError
-from local_backend.model import Loaded
-from local_backend.prefix import Prefix, shared
+from local_backend.model import LoadedModel
+from local_backend.prefix import PrefixCache, shared_prefix_length
 
-TOKENS = 2048
+BATCH_TOKENS = 2048
 """Tokens that go through the model at once, padding included."""
-AT_ONCE = 256
+LOGIT_CHUNK_ROWS = 256
 """Positions whose logits are looked at together, in double precision."""
-WINDOW = 1024
+DEFAULT_WINDOW = 1024
 """Tokens of a window where none is asked for and the model's context is not shorter."""
 
 
 @dataclass(frozen=True)
-class Row:
+class ScoredRow:
     """Tokens, the last `asked` of which are to be predicted from those before; `index` is whose."""
 
     index: int
     ids: Sequence[int]
-    asked: int
+    target_count: int
 
 
 @dataclass
-class Sum:
+class TextScore:
     """What has come together of one text."""
 
     log_likelihood: float = 0.0
@@ -44,19 +44,21 @@ class Sum:
     greedy: bool = True
 
 
-def scored(loaded: Loaded, rows: Iterable[Row], tokens: int = TOKENS) -> dict[int, Sum]:
+def score_rows(
+    loaded: LoadedModel, rows: Iterable[ScoredRow], tokens: int = BATCH_TOKENS
+) -> dict[int, TextScore]:
     """The sums by index, of all rows. Halves what goes at once when memory runs out."""
-    sums: dict[int, Sum] = {}
+    sums: dict[int, TextScore] = {}
     waiting = sorted(rows, key=lambda row: len(row.ids), reverse=True)
     # The token before the first one that is asked for has to go through with its own row.
-    common = shared([row.ids[: len(row.ids) - row.asked] for row in waiting])
-    prefix = Prefix(loaded, waiting[0].ids[:common] if common else ())
-    waiting = [Row(row.index, row.ids[common:], row.asked) for row in waiting]
+    common = shared_prefix_length([row.ids[: len(row.ids) - row.target_count] for row in waiting])
+    prefix = PrefixCache(loaded, waiting[0].ids[:common] if common else ())
+    waiting = [ScoredRow(row.index, row.ids[common:], row.target_count) for row in waiting]
     while waiting:
         width = len(waiting[0].ids)
         batch = waiting[: max(1, tokens // width)]
         try:
-            found = list(forward(loaded, batch, prefix))
+            found = list(score_batch(loaded, batch, prefix))
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -66,18 +68,20 @@ def scored(loaded: Loaded, rows: Iterable[Row], tokens: int = TOKENS) -> dict[in
                 ) from error
             tokens = width * (len(batch) // 2)
             gc.collect()
-            free_cached_memory(loaded.model.device)
+            empty_device_cache(loaded.model.device)
             continue
         for row, (log_likelihood, greedy) in zip(batch, found, strict=True):
-            total = sums.setdefault(row.index, Sum())
+            total = sums.setdefault(row.index, TextScore())
             total.log_likelihood += log_likelihood
-            total.tokens += row.asked
+            total.tokens += row.target_count
             total.greedy = total.greedy and greedy
         waiting = waiting[len(batch) :]
     return sums
 
 
-def forward(loaded: Loaded, rows: Sequence[Row], prefix: Prefix) -> Iterator[tuple[float, bool]]:
+def score_batch(
+    loaded: LoadedModel, rows: Sequence[ScoredRow], prefix: PrefixCache
+) -> Iterator[tuple[float, bool]]:
     """Of each row behind `prefix`: the sum of its asked tokens' ln p; was each the likeliest?"""
     device, width = loaded.model.device, max(len(row.ids) for row in rows)
     pad = loaded.tokenizer.pad_token_id or 0
@@ -87,39 +91,44 @@ def forward(loaded: Loaded, rows: Sequence[Row], prefix: Prefix) -> Iterator[tup
     for place, row in enumerate(rows):
         ids[place, : len(row.ids)] = torch.tensor(row.ids)
         mask[place, prefix.length + len(row.ids) :] = 0
-        predicting[place, len(row.ids) - row.asked - 1 : len(row.ids) - 1] = True
+        predicting[place, len(row.ids) - row.target_count - 1 : len(row.ids) - 1] = True
     kept = predicting.any(dim=0).nonzero().flatten()
     with torch.inference_mode():
         logits = loaded.model(
             input_ids=ids.to(device),
             attention_mask=mask.to(device),
             logits_to_keep=kept.to(device),
-            past_key_values=prefix.rows(len(rows)),
+            past_key_values=prefix.repeat(len(rows)),
             use_cache=prefix.length > 0,
         ).logits
         targets = ids[:, 1:].to(device)
         for place in range(len(rows)):
             here = predicting[place, kept]
-            yield looked_at(logits[place, here.to(device)], targets[place, kept[here].to(device)])
+            yield sum_log_probs(
+                logits[place, here.to(device)], targets[place, kept[here].to(device)]
+            )
 
 
-def looked_at(logits: torch.Tensor, wanted: torch.Tensor) -> tuple[float, bool]:
+def sum_log_probs(logits: torch.Tensor, wanted: torch.Tensor) -> tuple[float, bool]:
     """The sum of the wanted tokens' ln p, in double precision, and whether each was the likeliest.
 
     `logits` has shape [positions, vocabulary], `wanted` [positions].
     """
     total, greedy = 0.0, True
-    for at in range(0, len(wanted), AT_ONCE):
-        part, tokens = logits[at : at + AT_ONCE].double(), wanted[at : at + AT_ONCE]
+    for at in range(0, len(wanted), LOGIT_CHUNK_ROWS):
+        part, tokens = (
+            logits[at : at + LOGIT_CHUNK_ROWS].double(),
+            wanted[at : at + LOGIT_CHUNK_ROWS],
+        )
         said = torch.log_softmax(part, dim=-1).gather(1, tokens[:, None])
         total += float(said.sum())
         greedy = greedy and bool((part.argmax(dim=-1) == tokens).all())
     return total, greedy
 
 
-def continuation_rows(
-    loaded: Loaded, asked: Sequence[tuple[Sequence[int], Sequence[int]]]
-) -> Iterator[Row]:
+def build_continuation_rows(
+    loaded: LoadedModel, asked: Sequence[tuple[Sequence[int], Sequence[int]]]
+) -> Iterator[ScoredRow]:
     """Each (prompt, continuation); one that is too long for the model loses its prompt's start."""
     room = loaded.context_length
     for index, (prompt, text) in enumerate(asked):
@@ -129,10 +138,10 @@ def continuation_rows(
                 fix="leave that record out.",
             )
         ids = [*prompt, *text][-room:]
-        yield Row(index, ids, len(text))
+        yield ScoredRow(index, ids, len(text))
 
 
-def window_rows(index: int, ids: Sequence[int], window: int) -> Iterator[Row]:
+def build_window_rows(index: int, ids: Sequence[int], window: int) -> Iterator[ScoredRow]:
     """A document as overlapping windows: every token but the first is predicted once.
 
     Windows move on by half of their length, so a token has half a window before it, or all there is
@@ -142,16 +151,16 @@ def window_rows(index: int, ids: Sequence[int], window: int) -> Iterator[Row]:
     for start in range(0, max(1, len(ids) - 1), max(1, window // 2)):
         end = min(len(ids), start + window)
         if end > done:
-            yield Row(index, ids[start:end], end - done)
+            yield ScoredRow(index, ids[start:end], end - done)
             done = end
 
 
-def window_of(loaded: Loaded, wanted: int | None) -> int:
+def resolve_window(loaded: LoadedModel, wanted: int | None) -> int:
     """Tokens of a window: what is asked for, never more than the model was made for."""
-    return max(2, min(wanted or WINDOW, loaded.context_length))
+    return max(2, min(wanted or DEFAULT_WINDOW, loaded.context_length))
 
 
-def text_ids(loaded: Loaded, texts: Sequence[str]) -> list[list[int]]:
+def tokenize_texts(loaded: LoadedModel, texts: Sequence[str]) -> list[list[int]]:
     """The tokens of texts, as training has them."""
     if not texts:
         return []

@@ -22,7 +22,7 @@ class EarlyStopping:
 
 
 @dataclass(frozen=True)
-class Lora:
+class LoraSettings:
     """peft.LoraConfig's own words."""
 
     r: int
@@ -49,7 +49,7 @@ class Settings:
     model_name: str
     weights: tuple[Mapping[str, Any], ...]
     method: str
-    lora: Lora
+    lora: LoraSettings
     epoch_count: int
     batch_size: int
     learning_rate: float
@@ -67,14 +67,14 @@ class Settings:
     data: Mapping[str, DataFile]
 
     @property
-    def supervised(self) -> bool:
+    def is_supervised(self) -> bool:
         """True when loss is on the answer alone; False when it is on every token of raw text."""
         return self.customization_type == "FINE_TUNING"
 
 
 def read_settings(job_dir: JobDir) -> Settings:
     """The job's settings. Raises TrainerError for a request of another version."""
-    job = job_dir.job()
+    job = job_dir.read_request()
     if job.get("version") != VERSION:
         raise TrainerError(
             f"job.json has version {job.get('version')!r}; this trainer reads version {VERSION}.",
@@ -88,7 +88,7 @@ def read_settings(job_dir: JobDir) -> Settings:
         model_name=job["model"]["name"],
         weights=tuple(job["model"]["weights"]),
         method=job["method"],
-        lora=Lora(
+        lora=LoraSettings(
             lora["r"],
             lora["alpha"],
             lora["dropout"],

@@ -6,12 +6,12 @@ import torch
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 
-def whole(tensor: torch.Tensor) -> torch.Tensor:
+def full_tensor(tensor: torch.Tensor) -> torch.Tensor:
     """All of it. Of a sharded tensor every process must ask at once."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def part_like(value: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+def shard_like(value: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     """Of a whole `value` the part that this process has of `like`: all of it if that is whole.
 
     Nothing is sent: every process has `value`.

@@ -19,22 +19,22 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from local_backend.batches import tokenised
+from local_backend.batches import tokenize_segments
 from local_backend.errors import TrainerError
-from local_backend.leaving import leave
+from local_backend.leaving import exit_now
 from local_backend.model import load_tokenizer
-from local_backend.report import quiet_libraries
-from local_backend.template import Piece, messages_of, stop_tokens, turns
-from local_backend.weights import locate
+from local_backend.report import silence_libraries
+from local_backend.template import Segment, find_stop_tokens, split_turns, to_messages
+from local_backend.weights import locate_weights
 
-Say = Callable[[dict[str, Any]], None]
+Reply = Callable[[dict[str, Any]], None]
 
 
-def tokenizer_of(request: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+def load_tokenizer_facts(request: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     """The tokenizer with its template, and what else is known of the model."""
     from transformers import AutoConfig
 
-    source = locate(request["model"]["name"], request["model"]["weights"])
+    source = locate_weights(request["model"]["name"], request["model"]["weights"])
     try:
         tokenizer, plain = load_tokenizer(source)
         config = AutoConfig.from_pretrained(source).get_text_config()
@@ -44,12 +44,12 @@ def tokenizer_of(request: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     facts = {
         "context": int(getattr(config, "max_position_embeddings", 0) or 2048),
         "chatTemplate": "plain" if plain else "the model's own",
-        "stops": stop_tokens(tokenizer, generation_config(source)),
+        "stops": find_stop_tokens(tokenizer, read_generation_config(source)),
     }
     return tokenizer, facts
 
 
-def generation_config(source: str) -> Any:
+def read_generation_config(source: str) -> Any:
     """The model's generation settings; None when it has none."""
     from transformers import GenerationConfig
 
@@ -59,20 +59,20 @@ def generation_config(source: str) -> Any:
         return None
 
 
-def conversations(
+def render_segments(
     tokenizer: Any, stops: list[int], request: dict[str, Any], lines: Iterable[bytes]
-) -> Iterator[list[Piece]]:
+) -> Iterator[list[Segment]]:
     """Each record as pieces of text, learned and not, as training cuts it."""
     texts = [tokenizer.convert_ids_to_tokens(i) for i in stops]
     for line in lines:
         record = json.loads(line)
         if request["supervised"]:
-            yield turns(tokenizer, messages_of(record, request["format"]), texts)
+            yield split_turns(tokenizer, to_messages(record, request["format"]), texts)
         else:
             yield [(record["input"], True)]
 
 
-def token_texts(tokenizer: Any, text: str) -> list[str]:
+def split_token_texts(tokenizer: Any, text: str) -> list[str]:
     """The part of `text` that each of its tokens stands for.
 
     Of several tokens that make one character, the first has it. Joined they are the text, white
@@ -90,33 +90,35 @@ def token_texts(tokenizer: Any, text: str) -> list[str]:
     return parts
 
 
-def answer(request: dict[str, Any], lines: Iterable[bytes], say: Say) -> None:
+def reply_to(request: dict[str, Any], lines: Iterable[bytes], say: Reply) -> None:
     """Say what becomes of each record."""
-    tokenizer, facts = tokenizer_of(request)
+    tokenizer, facts = load_tokenizer_facts(request)
     stops = facts.pop("stops")
     say(facts)
     end = [] if request["supervised"] else [tokenizer.eos_token_id]  # between packed documents
-    records = conversations(tokenizer, stops, request, lines)
+    records = render_segments(tokenizer, stops, request, lines)
     if request["preview"]:
         for pieces in records:
-            say({"pieces": preview(tokenizer, pieces, end)})
+            say({"pieces": preview_tokens(tokenizer, pieces, end)})
         return
-    for ids, learned in tokenised(records, tokenizer):
-        ids, learned = whole(ids, learned, end)
+    for ids, learned in tokenize_segments(records, tokenizer):
+        ids, learned = complete_record(ids, learned, end)
         say({"tokens": len(ids), "learned": sum(learned)})
 
 
-def preview(tokenizer: Any, pieces: list[Piece], end: list[int]) -> list[dict[str, Any]]:
+def preview_tokens(tokenizer: Any, pieces: list[Segment], end: list[int]) -> list[dict[str, Any]]:
     """One record, token by token."""
-    [(ids, learned)] = tokenised([pieces], tokenizer)
-    ids, learned = whole(ids, learned, end)
-    texts = [part for text, _ in pieces for part in token_texts(tokenizer, text)]
+    [(ids, learned)] = tokenize_segments([pieces], tokenizer)
+    ids, learned = complete_record(ids, learned, end)
+    texts = [part for text, _ in pieces for part in split_token_texts(tokenizer, text)]
     texts += tokenizer.convert_ids_to_tokens(end)
     parts = zip(ids, texts, learned, strict=True)
     return [{"id": i, "text": text, "learned": mark} for i, text, mark in parts]
 
 
-def whole(ids: list[int], learned: list[bool], end: list[int]) -> tuple[list[int], list[bool]]:
+def complete_record(
+    ids: list[int], learned: list[bool], end: list[int]
+) -> tuple[list[int], list[bool]]:
     """A record's tokens and the one behind it; the first has nothing to be predicted from."""
     ids, learned = [*ids, *end], [*learned, *([True] * len(end))]
     learned[:1] = [False] * len(learned[:1])
@@ -132,9 +134,9 @@ def main() -> int:
         print(json.dumps(value), file=replies)
 
     try:
-        quiet_libraries()
+        silence_libraries()
         lines = sys.stdin.buffer
-        answer(json.loads(lines.readline()), lines, say)
+        reply_to(json.loads(lines.readline()), lines, say)
     except TrainerError as error:
         say({"error": error.message, "fix": error.fix})
         return 1
@@ -144,4 +146,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    leave(main())
+    exit_now(main())

@@ -16,17 +16,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from local_backend.disk import full_disk_is_told
+from local_backend.disk import raise_on_full_disk
 from local_backend.errors import TrainerError
-from local_backend.folders import new_folder, remove_leftovers
-from local_backend.pretrained import UNREADABLE, load_gguf, unreadable
+from local_backend.folders import atomic_folder, remove_leftovers
+from local_backend.pretrained import UNREADABLE_ERRORS, load_gguf, unreadable_error
 
 CONVERSION = 2
 """Raised when the converted folder would come out differently, so that an old one is not used. 1
 took files of which a part was missing.
 """
 DISK_REMEDY = "free some space there, or set CLOUDFT_MODEL_CACHE to a folder on another disk."
-UNMARKED = ".*-????????????.????????"
+OLD_TEMPORARY_FOLDER = ".*-????????????.????????"
 """Half-written folders as conversion 1 named them."""
 
 
@@ -35,7 +35,7 @@ def model_cache() -> Path:
     return Path(os.environ.get("CLOUDFT_MODEL_CACHE") or "~/.cloudft/models").expanduser()
 
 
-def locate(name: str, weights: Sequence[Mapping[str, Any]]) -> str:
+def locate_weights(name: str, weights: Sequence[Mapping[str, Any]]) -> str:
     """The first of `weights` that is here: a folder for `from_pretrained`, or a hub id.
 
     Raises TrainerError when none can be had, naming each place that was tried.
@@ -43,14 +43,14 @@ def locate(name: str, weights: Sequence[Mapping[str, Any]]) -> str:
     tried = []
     for candidate in weights:
         if candidate["kind"] == "package":
-            folder = package_folder(candidate["module"])
+            folder = find_package_folder(candidate["module"])
             if folder is not None and (folder / candidate["file"]).is_file():
-                return str(converted(folder / candidate["file"]))
+                return str(convert_once(folder / candidate["file"]))
             tried.append(f"the package {candidate['distribution']} (not installed)")
         elif candidate["kind"] == "folder":
             folder = Path(candidate["path"])
             if folder.is_dir():
-                return str(readable_folder(folder))
+                return str(as_safetensors_folder(folder))
             tried.append(f"the folder {folder} (not there)")
         else:
             return str(candidate["hub_id"])
@@ -60,36 +60,36 @@ def locate(name: str, weights: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
-def package_folder(module: str) -> Path | None:
+def find_package_folder(module: str) -> Path | None:
     """The folder of an installed package, found without importing it."""
     spec = importlib.util.find_spec(module)
     places = list(spec.submodule_search_locations or []) if spec else []
     return Path(places[0]) if places else None
 
 
-def readable_folder(folder: Path) -> Path:
+def as_safetensors_folder(folder: Path) -> Path:
     """`folder` itself when it holds safetensors or .bin; a converted copy when it holds a GGUF."""
     if any(folder.glob("*.safetensors")) or any(folder.glob("*.bin")):
         return folder
     files = sorted(folder.glob("*.gguf"))
     if len(files) == 1:
-        return converted(files[0])
+        return convert_once(files[0])
     raise TrainerError(
         f"{folder} holds no model weights (*.safetensors, *.bin or one *.gguf).",
         fix="name a folder written by `save_pretrained`.",
     )
 
 
-def converted(gguf: Path) -> Path:
+def convert_once(gguf: Path) -> Path:
     """The safetensors folder made from `gguf`; made now if this very file was not converted yet."""
     cache = model_cache()
     folder = cache / _folder_name(gguf, CONVERSION)
-    with exclusive(cache):
-        _sweep(cache, gguf)
+    with hold_folder_lock(cache):
+        _remove_old_conversions(cache, gguf)
         if not (folder / "config.json").is_file():
             with (
-                full_disk_is_told("The converted model", cache, DISK_REMEDY),
-                new_folder(folder, replace=True) as temporary,
+                raise_on_full_disk("The converted model", cache, DISK_REMEDY),
+                atomic_folder(folder, replace=True) as temporary,
             ):
                 convert_gguf(gguf, temporary)
     return folder
@@ -101,13 +101,13 @@ def _folder_name(gguf: Path, conversion: int) -> str:
     return f"{gguf.stem}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
 
 
-def _sweep(cache: Path, gguf: Path) -> None:
+def _remove_old_conversions(cache: Path, gguf: Path) -> None:
     """Remove what killed conversions left, and earlier conversions of this file.
 
     Whoever holds the cache's lock is the only one who writes here.
     """
     remove_leftovers(cache)
-    for old in cache.glob(UNMARKED):
+    for old in cache.glob(OLD_TEMPORARY_FOLDER):
         shutil.rmtree(old, ignore_errors=True)
     for conversion in range(1, CONVERSION):
         shutil.rmtree(cache / _folder_name(gguf, conversion), ignore_errors=True)
@@ -123,8 +123,8 @@ def convert_gguf(gguf: Path, to: Path) -> None:
     print(f"converting {gguf.name} to safetensors, once ...", flush=True)
     try:
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-    except UNREADABLE as error:
-        raise unreadable(str(gguf), error) from error
+    except UNREADABLE_ERRORS as error:
+        raise unreadable_error(str(gguf), error) from error
     model = load_gguf(gguf)
     # The weights are plain tensors now; the mark of their origin would make a reload fail.
     model.hf_quantizer = None
@@ -135,7 +135,7 @@ def convert_gguf(gguf: Path, to: Path) -> None:
 
 
 @contextlib.contextmanager
-def exclusive(folder: Path) -> Iterator[None]:
+def hold_folder_lock(folder: Path) -> Iterator[None]:
     """One process at a time in `folder`; the lock goes with the process."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("a") as lock:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cloudft.infrastructure import template as templates
-from cloudft.infrastructure.evaluate import Made, Scope
+from cloudft.infrastructure.evaluate import CreatedResource, TemplateScope
 
 ACCOUNT, REGION = "000000000000", "us-east-1"
 PSEUDO = {
@@ -16,7 +16,7 @@ PSEUDO = {
     "AWS::StackId": f"arn:aws:cloudformation:{REGION}:{ACCOUNT}:stack/team/1",
     "AWS::StackName": "team",
 }
-EVERYTHING = {
+ALL_OPTIONS = {
     "WithVpc": "yes",
     "WithInterfaceEndpoints": "yes",
     "NotifyEmail": "team@example.com",
@@ -26,10 +26,10 @@ EVERYTHING = {
     "GraderFunctionArn": f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:grade",
 }
 """Parameters with which everything of the template is made."""
-BASE: dict[str, Any] = templates.parse(templates.text_of("base"))
+BASE: dict[str, Any] = templates.parse_template(templates.load_template_text("base"))
 
 
-def made(name: str, kind: str) -> Made:
+def created_resource(name: str, kind: str) -> CreatedResource:
     """A resource as it might be called when it is there."""
     small = f"team-{name.lower()}"
     service = {
@@ -40,27 +40,27 @@ def made(name: str, kind: str) -> Made:
     }
     arn = service.get(kind, f"arn:aws:x:{REGION}:{ACCOUNT}:{small}")
     ref = {"AWS::S3::Bucket": small, "AWS::KMS::Key": "0" * 36}.get(kind, f"team-{name}")
-    return Made(ref, {"Arn": arn, "CidrBlock": "10.87.0.0/24"})
+    return CreatedResource(ref, {"Arn": arn, "CidrBlock": "10.87.0.0/24"})
 
 
-def scope(given: Mapping[str, str]) -> Scope:
+def base_scope(given: Mapping[str, str]) -> TemplateScope:
     """The base template with everything there."""
-    there = {name: made(name, told["Type"]) for name, told in BASE["Resources"].items()}
-    return Scope(BASE, given, PSEUDO, there, lambda: ["us-east-1a", "us-east-1b"])
+    there = {name: created_resource(name, told["Type"]) for name, told in BASE["Resources"].items()}
+    return TemplateScope(BASE, given, PSEUDO, there, lambda: ["us-east-1a", "us-east-1b"])
 
 
-def resources(given: Mapping[str, str]) -> dict[str, Any]:
+def resolve_resources(given: Mapping[str, str]) -> dict[str, Any]:
     """Every resource, its properties worked out."""
-    found = scope(given)
+    found = base_scope(given)
     return {
         name: {**told, "Properties": found.resolve(told["Properties"])}
-        for name, told in found.resources().items()
+        for name, told in found.active_resources().items()
     }
 
 
-def statements(given: Mapping[str, str], role: str) -> list[dict[str, Any]]:
+def policy_statements(given: Mapping[str, str], role: str) -> list[dict[str, Any]]:
     """All statements of a role or of a managed policy."""
-    everything = resources(given)
+    everything = resolve_resources(given)
     properties = everything[role]["Properties"]
     if "PolicyDocument" in properties:
         return list(properties["PolicyDocument"]["Statement"])
@@ -74,18 +74,20 @@ def statements(given: Mapping[str, str], role: str) -> list[dict[str, Any]]:
     return [statement for group in (*inline, *more) for statement in group]
 
 
-def people(given: Mapping[str, str]) -> list[dict[str, Any]]:
+def people_statements(given: Mapping[str, str]) -> list[dict[str, Any]]:
     """What people have, by all three policies."""
     names = ("CiPolicy", "SubmitterPolicy", "ServingPolicy")
-    return [statement for name in names for statement in statements(given, name)]
+    return [statement for name in names for statement in policy_statements(given, name)]
 
 
-def outputs(given: Mapping[str, str]) -> dict[str, str]:
+def resolve_outputs(given: Mapping[str, str]) -> dict[str, str]:
     """What a job file reads of the stack."""
-    return scope(given).outputs()
+    return base_scope(given).resolve_outputs()
 
 
-def without(found: Sequence[Mapping[str, Any]], sid: str, action: str) -> list[dict[str, Any]]:
+def without_action(
+    found: Sequence[Mapping[str, Any]], sid: str, action: str
+) -> list[dict[str, Any]]:
     """The same statements, one action of one of them left out."""
     kept = []
     for statement in found:
@@ -98,7 +100,7 @@ def without(found: Sequence[Mapping[str, Any]], sid: str, action: str) -> list[d
     return kept
 
 
-def permissions(found: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+def list_permissions(found: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
     """Each action of each statement: the statement's name, and the action."""
     return [
         (statement["Sid"], action)

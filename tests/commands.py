@@ -9,17 +9,17 @@ from cloudft.cli.infra import COMMANDS as INFRA
 from cloudft.cli.main import COMMANDS, cloudft
 
 GROUPS = {"data": DATA, "infra": INFRA}
-LEAVES = [(name,) for name in COMMANDS if name not in GROUPS] + [
+COMMAND_PATHS = [(name,) for name in COMMANDS if name not in GROUPS] + [
     (group, name) for group, table in GROUPS.items() for name in table
 ]
 """The words that call each of them."""
 
 
-HELP = ["-h", "--help"]
+HELP_OPTIONS = ["-h", "--help"]
 """A command keeps the help option that it makes first (click 8.5): always with these names."""
 
 
-def leaf(words: tuple[str, ...]) -> click.Command:
+def find_command(words: tuple[str, ...]) -> click.Command:
     """The command that these words call."""
     command: click.Command | None = cloudft
     for word in words:
@@ -29,6 +29,6 @@ def leaf(words: tuple[str, ...]) -> click.Command:
     return command
 
 
-def context(words: tuple[str, ...], given: list[str]) -> click.Context:
+def make_context(words: tuple[str, ...], given: list[str]) -> click.Context:
     """The context in which the command that `words` call runs with what is given."""
-    return leaf(words).make_context(words[-1], [*given], help_option_names=HELP)
+    return find_command(words).make_context(words[-1], [*given], help_option_names=HELP_OPTIONS)

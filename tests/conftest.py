@@ -36,7 +36,7 @@ def preloaded_starts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
     """What tests start need not load torch; see preloaded.py."""
     base = tmp_path_factory.getbasetemp()
     root = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
-    python = preloaded.install(root)
+    python = preloaded.install_interpreter(root)
     with pytest.MonkeyPatch.context() as patch:
         if python:
             patch.setenv(preloaded.PYTHON, str(python))
@@ -46,7 +46,7 @@ def preloaded_starts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
 @pytest.fixture
 def preloaded_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """So it is for what this process itself starts."""
-    monkeypatch.setattr(sys, "executable", preloaded.python())
+    monkeypatch.setattr(sys, "executable", preloaded.interpreter_path())
 
 
 @pytest.fixture
@@ -79,7 +79,9 @@ def make_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path
         with (root / "tiny.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not final.exists():
-                tiny.build(root / f"making-{kind}", chat_template=templates[kind]).rename(final)
+                tiny.build_model(root / f"making-{kind}", chat_template=templates[kind]).rename(
+                    final
+                )
         return final
 
     return model
@@ -114,18 +116,18 @@ def plain_model(make_model: Callable[[str], Path]) -> Path:
 @pytest.fixture(scope="session")
 def fast_account() -> Iterator[Endpoint]:
     """An endpoint that runs state machines; its jobs end at once."""
-    from jobs_stack import account
+    from jobs_stack import run_endpoint
 
-    with account("--seconds", "0", "--jobs", "100") as endpoint:
+    with run_endpoint("--seconds", "0", "--jobs", "100") as endpoint:
         yield endpoint
 
 
 @pytest.fixture(scope="session")
 def slow_account() -> Iterator[Endpoint]:
     """The same, with one job at a time, that ends when it is stopped. Stop those that you make."""
-    from jobs_stack import account
+    from jobs_stack import run_endpoint
 
-    with account("--seconds", "600", "--jobs", "1") as endpoint:
+    with run_endpoint("--seconds", "600", "--jobs", "1") as endpoint:
         yield endpoint
 
 
@@ -144,7 +146,7 @@ def cli(tmp_path: Path, home: Path) -> Cli:
     """Run `cloudft ...` in a process of its own, in an empty folder; see forked.py."""
 
     def run(*args: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
-        return forked.run(args, **{"cwd": tmp_path, "timeout": 60} | options)
+        return forked.run_cli(args, **{"cwd": tmp_path, "timeout": 60} | options)
 
     return run
 

@@ -44,7 +44,7 @@ def torch() -> str:
 def digest() -> str:
     """What it is made from."""
     lines = [torch(), *IMAGE, *map(str, sys.version_info[:2])]
-    lines += [*source.requirements(), *source.requirements(source.OF_QLORA)]
+    lines += [*source.read_requirements(), *source.read_requirements(source.QLORA_REQUIREMENTS)]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
@@ -69,9 +69,12 @@ def _make(folder: Path) -> None:
     flags = os.environ.get("PIP_FLAGS", "").split()
     subprocess.run([*pip, "install", "--quiet", *flags, torch(), *IMAGE], check=True)
     wheels = ["--quiet", *flags, "--no-deps", "--dest", folder / WHEELS]
-    subprocess.run([*pip, "download", *wheels, *source.requirements(source.OF_QLORA)], check=True)
+    subprocess.run(
+        [*pip, "download", *wheels, *source.read_requirements(source.QLORA_REQUIREMENTS)],
+        check=True,
+    )
     with tempfile.TemporaryDirectory() as code:
-        with tarfile.open(fileobj=io.BytesIO(source.pack().content)) as archive:
+        with tarfile.open(fileobj=io.BytesIO(source.build_archive().content)) as archive:
             archive.extractall(code, filter="data")
         install = "from pathlib import Path; from local_backend.installing import install; "
         subprocess.run([python, "-c", f"{install} install(Path(), 'lora')"], cwd=code, check=True)

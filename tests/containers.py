@@ -28,7 +28,7 @@ def furnish(
     """
     inputs = root / "input" / "data"
     (inputs / "code").mkdir(parents=True)
-    (inputs / "code" / source.ARCHIVE).write_bytes(source.pack().content)
+    (inputs / "code" / source.ARCHIVE).write_bytes(source.build_archive().content)
     wanted = json.loads((job / "job.json").read_text())
     wanted["model"]["weights"] = [{"kind": "folder", "path": "model"}]
     (inputs / "job").mkdir()
@@ -67,10 +67,10 @@ def configure(root: Path, hosts: Sequence[str], machine: str = CPU) -> None:
 
 def start(root: Path, python: Path | None = None, **variables: str) -> subprocess.Popen[str]:
     """The job's ContainerEntrypoint and ContainerArguments, below another root."""
-    path = f"{Path(python or preloaded.python()).parent}{os.pathsep}{os.environ['PATH']}"
+    path = f"{Path(python or preloaded.interpreter_path()).parent}{os.pathsep}{os.environ['PATH']}"
     kept = {"PATH": path, "HOME": str(root), "OMP_NUM_THREADS": "1", "PIP_NO_INDEX": "1"}
     return subprocess.Popen(
-        [*source.SHELL, *source.command(str(root))],
+        [*source.CONTAINER_ENTRYPOINT, *source.container_arguments(str(root))],
         env=kept | {"TRAINING_JOB_NAME": "job"} | variables,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

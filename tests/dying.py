@@ -9,10 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-NEVER = 10**6
+NEVER_KILLED = 10**6
 
 
-def fork_killed(work: Callable[[], Any], below: Path, point: int = NEVER) -> tuple[bool, int]:
+def fork_and_kill(
+    work: Callable[[], Any], below: Path, point: int = NEVER_KILLED
+) -> tuple[bool, int]:
     """Do `work` in a fork that gets SIGKILL before its Nth operation on a path below `below`.
 
     Operations are those that Python audits: open, mkdir, rename, remove, chmod, scandir ... Return

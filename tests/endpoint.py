@@ -21,7 +21,7 @@ BUCKET = "training-bucket"
 REGION = "us-east-1"
 ACCOUNT = "000000000000"
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/bedrock-job"
-TRUST = {
+BEDROCK_TRUST = {
     "Version": "2012-10-17",
     "Statement": [
         {
@@ -33,10 +33,12 @@ TRUST = {
     ],
 }
 SAGEMAKER_ROLE = f"arn:aws:iam::{ACCOUNT}:role/sagemaker-job"
-SAGEMAKER_TRUST = json.loads(json.dumps(TRUST).replace("bedrock.amazon", "sagemaker.amazon"))
+SAGEMAKER_TRUST = json.loads(
+    json.dumps(BEDROCK_TRUST).replace("bedrock.amazon", "sagemaker.amazon")
+)
 TOKEN = "token-of-the-tests"
 """For the page and the routes of administration of every endpoint that tests start."""
-KEYS = {"AWS_ACCESS_KEY_ID": "AKIAPLANTEDKEYID", "AWS_SECRET_ACCESS_KEY": "planted-secret-key"}
+AWS_KEYS = {"AWS_ACCESS_KEY_ID": "AKIAPLANTEDKEYID", "AWS_SECRET_ACCESS_KEY": "planted-secret-key"}
 
 
 @dataclass(frozen=True)
@@ -48,10 +50,10 @@ class Endpoint:
     @property
     def environ(self) -> dict[str, str]:
         """What the command line needs to reach it."""
-        return {**KEYS, "AWS_ENDPOINT_URL": self.url, "AWS_REGION": REGION}
+        return {**AWS_KEYS, "AWS_ENDPOINT_URL": self.url, "AWS_REGION": REGION}
 
     @property
-    def section(self) -> dict[str, Any]:
+    def bedrock_section(self) -> dict[str, Any]:
         """The job file's `bedrock` section."""
         return {"region": REGION, "role_arn": ROLE, "s3_uri": f"s3://{BUCKET}/team"}
 
@@ -59,7 +61,7 @@ class Endpoint:
         """A boto3 client for it, made once: making one takes longer than most calls."""
         return _client(self.url, service)
 
-    def objects(self) -> list[str]:
+    def object_keys(self) -> list[str]:
         """Every key in the bucket."""
         pages = self.client("s3").get_paginator("list_objects_v2").paginate(Bucket=BUCKET)
         return [item["Key"] for page in pages for item in page.get("Contents", ())]
@@ -83,7 +85,7 @@ class Endpoint:
 
 def new_client(url: str, service: str) -> Any:
     """A boto3 client of that endpoint."""
-    keys = {name.lower(): value for name, value in KEYS.items()}
+    keys = {name.lower(): value for name, value in AWS_KEYS.items()}
     return boto3.client(service, endpoint_url=url, region_name=REGION, **keys)
 
 
@@ -91,18 +93,18 @@ _client = functools.cache(new_client)
 
 
 @contextlib.contextmanager
-def running(*arguments: str | Path) -> Iterator[Endpoint]:
+def running_endpoint(*arguments: str | Path) -> Iterator[Endpoint]:
     """An endpoint with an empty, closed bucket and a trusting role."""
     with tempfile.TemporaryDirectory(prefix="endpoint-") as folder:
         said = [Path(folder, name) for name in ("out", "err")]
         words = ["endpoint", "-q", "--until-pid", str(os.getpid()), *arguments]
         environ = os.environ | {"CLOUDFT_ENDPOINT_TOKEN": TOKEN}
-        process = forked.start(words, env=environ, streams=[os.devnull, *said])
+        process = forked.start_cli(words, env=environ, streams=[os.devnull, *said])
         try:
             wait_until(lambda: _line(said[0]) or not process.is_alive(), "the endpoint is up")
             assert process.is_alive(), said[1].read_text()
             endpoint = Endpoint(_line(said[0]))
-            furnish(endpoint)
+            create_bucket_and_roles(endpoint)
             yield endpoint
         finally:
             process.terminate()
@@ -115,7 +117,7 @@ def _line(path: Path) -> str:
     return line if end else ""
 
 
-def furnish(endpoint: Endpoint) -> None:
+def create_bucket_and_roles(endpoint: Endpoint) -> None:
     """A bucket that can't be made public, and the service role."""
     s3 = endpoint.client("s3")
     s3.create_bucket(Bucket=BUCKET)
@@ -124,5 +126,5 @@ def furnish(endpoint: Endpoint) -> None:
         Bucket=BUCKET, PublicAccessBlockConfiguration=dict.fromkeys(closed, True)
     )
     iam = endpoint.client("iam")
-    for name, trust in (("bedrock-job", TRUST), ("sagemaker-job", SAGEMAKER_TRUST)):
+    for name, trust in (("bedrock-job", BEDROCK_TRUST), ("sagemaker-job", SAGEMAKER_TRUST)):
         iam.create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(trust))

@@ -17,14 +17,14 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
-from preloaded import PYTHON, settle
+from preloaded import PYTHON, restore_process_state
 
 from cloudft.cli.data import COMMANDS as DATA
 from cloudft.cli.infra import COMMANDS as INFRA
 from cloudft.cli.main import COMMANDS, main
 
-FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(
+FORKSERVER = multiprocessing.get_context("forkserver")
+FORKSERVER.set_forkserver_preload(
     sorted(
         {
             *(module for table in (COMMANDS, DATA, INFRA) for module, _ in table.values()),
@@ -38,7 +38,7 @@ FORKS.set_forkserver_preload(
 )
 
 
-def start(
+def start_cli(
     arguments: Sequence[str | Path],
     *,
     cwd: str | Path | None = None,
@@ -49,12 +49,12 @@ def start(
     environ = dict(os.environ if env is None else env)
     words = [str(word) for word in arguments]
     given = (words, str(cwd or Path.cwd()), environ, [str(path) for path in streams])
-    process = FORKS.Process(target=_be, args=given)
+    process = FORKSERVER.Process(target=_become_cli, args=given)
     process.start()
     return process
 
 
-def run(
+def run_cli(
     arguments: Sequence[str | Path],
     *,
     timeout: float,
@@ -65,7 +65,7 @@ def run(
     with tempfile.TemporaryDirectory(prefix="cloudft-run-") as folder:
         streams = [Path(folder, name) for name in ("in", "out", "err")]
         streams[0].write_text(input, encoding="utf-8")
-        process = start(arguments, streams=streams, **options)
+        process = start_cli(arguments, streams=streams, **options)
         process.join(timeout)
         if process.exitcode is None:
             process.kill()
@@ -75,13 +75,15 @@ def run(
         return subprocess.CompletedProcess(list(arguments), process.exitcode, *said)
 
 
-def _be(arguments: list[str], folder: str, environ: dict[str, str], streams: Sequence[str]) -> None:
+def _become_cli(
+    arguments: list[str], folder: str, environ: dict[str, str], streams: Sequence[str]
+) -> None:
     """Become `cloudft`, in a process just forked."""
     modes = (os.O_RDONLY, *[os.O_WRONLY | os.O_CREAT | os.O_APPEND] * 2)
     for number, (path, mode) in enumerate(zip(streams, modes, strict=True)):
         opened = os.open(path, mode, 0o600)
         os.dup2(opened, number)
         os.close(opened)
-    settle(folder, environ)
+    restore_process_state(folder, environ)
     sys.argv, sys.executable = ["cloudft", *arguments], environ.get(PYTHON, sys.executable)
     main()

@@ -1,6 +1,6 @@
 """A command that is killed at one of its calls to AWS."""
 
-HOOK = """
+SITECUSTOMIZE = """
 import os, signal, sys
 if len(sys.orig_argv) > 3 and sys.orig_argv[3] == os.environ.get("KILLED"):
     import botocore.httpsession as http

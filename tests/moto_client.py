@@ -12,7 +12,7 @@ from botocore.awsrequest import AWSResponse
 from botocore.config import Config
 from werkzeug.test import EnvironBuilder
 
-from cloudft.endpoint.journal import ask
+from cloudft.endpoint.journal import call_wsgi_app
 
 URL = "http://127.0.0.1:5000"
 
@@ -22,7 +22,7 @@ class _Body(io.BytesIO):
         yield self.read()
 
 
-def client(app: Callable[..., Any], service: str, region: str = "us-east-1") -> Any:
+def create_client(app: Callable[..., Any], service: str, region: str = "us-east-1") -> Any:
     """A client whose requests the application answers."""
     config = Config(retries={"total_max_attempts": 1}, s3={"addressing_style": "path"})
     made = boto3.client(
@@ -35,14 +35,14 @@ def client(app: Callable[..., Any], service: str, region: str = "us-east-1") -> 
     )
 
     def send(request: Any, **_: Any) -> AWSResponse:
-        answer = ask(app, environ_of(request))
+        answer = call_wsgi_app(app, wsgi_environ(request))
         return AWSResponse(request.url, answer.status, dict(answer.headers), _Body(answer.body))
 
     made.meta.events.register("before-send", send)
     return made
 
 
-def environ_of(request: Any) -> dict[str, Any]:
+def wsgi_environ(request: Any) -> dict[str, Any]:
     """The WSGI environment of a request that botocore has prepared."""
     parts = urlsplit(request.url)
     uri = parts.path + (f"?{parts.query}" if parts.query else "")

@@ -31,36 +31,36 @@ from typing import Any, NoReturn
 
 PYTHON = "TESTS_PYTHON"
 """The variable that names it; without it, it is the one that runs the tests."""
-REAL = sys.executable
+REAL_PYTHON = sys.executable
 THIRD_PARTY = (
     *("torch", "torch.optim", "torch._dynamo", "transformers", "transformers.modeling_utils"),
     *("transformers.models.auto.modeling_auto", "transformers.models.auto.tokenization_auto"),
     *("transformers.models.llama.modeling_llama", "transformers.generation", "jinja2"),
     *("transformers.tokenization_utils_tokenizers", "safetensors.torch"),
 )
-LIGHT = {"local_backend.sagemaker"}
+NOT_FORKED = {"local_backend.sagemaker"}
 """It only starts others, and lives and dies in one process group with them."""
-LONGEST_ADDRESS = 100
+MAX_SOCKET_PATH = 100
 """Of a socket; Linux takes 107 bytes."""
 WAIT_S = 120.0
-HIGH = 200
+FIRST_SPARE_FD = 200
 """File descriptors from here on are not those of what is started."""
 
 
-def install(folder: Path) -> Path | None:
+def install_interpreter(folder: Path) -> Path | None:
     """Write it into `folder`; None where this system can't have it. Its server ends with us."""
     address = folder / "preloaded"
-    if not _can_watch() or len(str(address)) > LONGEST_ADDRESS:
+    if not _has_pidfd() or len(str(address)) > MAX_SOCKET_PATH:
         return None
     with (folder / "python.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         path = folder / "bin" / "python"
         if not path.exists():
             owner = os.getppid() if os.environ.get("PYTEST_XDIST_WORKER") else os.getpid()
-            given = f"{REAL!r}, {str(address)!r}, {owner}"
+            given = f"{REAL_PYTHON!r}, {str(address)!r}, {owner}"
             path.parent.mkdir()
             path.write_text(
-                f"#!{REAL}\nimport sys\nsys.path.insert(1, {str(Path(__file__).parent)!r})\n"
+                f"#!{REAL_PYTHON}\nimport sys\nsys.path.insert(1, {str(Path(__file__).parent)!r})\n"
                 f"import preloaded\npreloaded.become({given})\n"
             )
             path.chmod(0o700)
@@ -70,7 +70,7 @@ def install(folder: Path) -> Path | None:
     return path
 
 
-def _can_watch() -> bool:
+def _has_pidfd() -> bool:
     """True on Linux from 5.3: a process can be waited for beside a socket."""
     try:
         os.close(os.pidfd_open(os.getpid()))
@@ -79,9 +79,9 @@ def _can_watch() -> bool:
     return True
 
 
-def python() -> str:
+def interpreter_path() -> str:
     """It, for a command line of tests."""
-    return os.environ.get(PYTHON, REAL)
+    return os.environ.get(PYTHON, REAL_PYTHON)
 
 
 def become(real: str, address: str, owner: int) -> None:
@@ -90,8 +90,8 @@ def become(real: str, address: str, owner: int) -> None:
     if words[:1] != ["-m"]:
         os.execv(real, [real, *words])
     program = words[1]
-    if program.startswith("local_backend.") and program not in LIGHT:
-        _have_forked(shim, words[1:], _connect([real, __file__, address, str(owner)]))
+    if program.startswith("local_backend.") and program not in NOT_FORKED:
+        _run_forked(shim, words[1:], _connect([real, __file__, address, str(owner)]))
     sys.executable, sys.argv, sys.path[:2] = shim, words[1:], [os.getcwd()]
     runpy.run_module(program, run_name="__main__", alter_sys=True)
 
@@ -99,7 +99,7 @@ def become(real: str, address: str, owner: int) -> None:
 # The process that was started: it stands for the forked one.
 
 
-def _have_forked(shim: str, words: Sequence[str], link: socket.socket) -> NoReturn:
+def _run_forked(shim: str, words: Sequence[str], link: socket.socket) -> NoReturn:
     """Have it forked, pass signals on, end as it ends."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda received, _: link.send(bytes([received])))
@@ -169,11 +169,11 @@ def serve(address: Path, owner: int) -> None:
             with contextlib.suppress(TimeoutError):
                 link, _ = listener.accept()
                 if os.fork() == 0:
-                    _look_after(link)
+                    _supervise(link)
                 link.close()
 
 
-def _look_after(link: socket.socket) -> NoReturn:
+def _supervise(link: socket.socket) -> NoReturn:
     """Fork it and wait for its end or for that of who has asked."""
     link.setblocking(True)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -185,8 +185,8 @@ def _look_after(link: socket.socket) -> NoReturn:
     child = os.fork()
     if child == 0:
         link.close()
-        _take(asked, fds)
-        _run(asked["words"][0])
+        _adopt_request(asked, fds)
+        _run_program(asked["words"][0])
     for fd in fds:
         os.close(fd)
     ended = os.pidfd_open(child)
@@ -205,19 +205,19 @@ def _look_after(link: socket.socket) -> NoReturn:
     os._exit(0)
 
 
-def _take(asked: Mapping[str, Any], fds: Sequence[int]) -> None:
+def _adopt_request(asked: Mapping[str, Any], fds: Sequence[int]) -> None:
     """Take over files, folder, environment and arguments of what is asked."""
     os.setsid()
-    moved = [fcntl.fcntl(fd, fcntl.F_DUPFD, HIGH) for fd in fds]
-    os.closerange(0, HIGH)
+    moved = [fcntl.fcntl(fd, fcntl.F_DUPFD, FIRST_SPARE_FD) for fd in fds]
+    os.closerange(0, FIRST_SPARE_FD)
     for fd, number in zip(moved, asked["fds"], strict=True):
         os.dup2(fd, number, inheritable=True)
         os.close(fd)
-    settle(asked["cwd"], asked["env"])
+    restore_process_state(asked["cwd"], asked["env"])
     sys.executable, sys.argv, sys.path[0] = asked["shim"], list(asked["words"]), asked["cwd"]
 
 
-def settle(folder: str, environ: Mapping[str, str]) -> None:
+def restore_process_state(folder: str, environ: Mapping[str, str]) -> None:
     """In a process just forked, its files 0, 1 and 2 in place: streams, folder, environment."""
     sys.stdin = os.fdopen(0, closefd=False)
     sys.stdout = os.fdopen(1, "w", 1, closefd=False)
@@ -228,7 +228,7 @@ def settle(folder: str, environ: Mapping[str, str]) -> None:
     random.seed()
 
 
-def _run(program: str) -> NoReturn:
+def _run_program(program: str) -> NoReturn:
     """Run it to its end, and end without taking apart all that was loaded: that takes a second."""
     try:
         runpy.run_module(program, run_name="__main__", alter_sys=True)

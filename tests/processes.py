@@ -19,11 +19,11 @@ JobFile = Callable[..., Path]
 """The `job_file` fixture; see write_job_file in conftest.py."""
 
 
-def wait_until(look: Callable[[], Value], what: str, *, seconds: float = 60.0) -> Value:
+def wait_until(condition: Callable[[], Value], what: str, *, seconds: float = 60.0) -> Value:
     """The first true value of `look`, asked again and again; fails with `what` after `seconds`."""
     end = time.monotonic() + seconds
     while True:
-        value = look()
+        value = condition()
         if value:
             return value
         assert time.monotonic() < end, f"waited {seconds:g} s in vain: {what}"
@@ -38,7 +38,7 @@ def read_json(path: Path) -> Any:
         return None
 
 
-def lines(path: Path) -> list[Any]:
+def read_jsonl(path: Path) -> list[Any]:
     """The whole lines of a JSONL file so far."""
     try:
         content = path.read_bytes()
@@ -53,10 +53,10 @@ def kill(pid: int, number: int = signal.SIGKILL) -> None:
         os.kill(pid, number)
 
 
-def running(words: str) -> list[int]:
+def find_processes(command_line_part: str) -> list[int]:
     """The processes whose command line has `words` in it."""
     table = subprocess.run(
         ["ps", "-axwwo", "pid=,args="], capture_output=True, text=True, check=True
     )
     found = [line.split(maxsplit=1) for line in table.stdout.splitlines()]
-    return [int(pid) for pid, *command in found if words in " ".join(command)]
+    return [int(pid) for pid, *command in found if command_line_part in " ".join(command)]

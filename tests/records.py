@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from cloudft.store import Record, Store
+from cloudft.store import JobRecord, Store
 
 
-def a_record(store: Store, job_id: str, **changes: Any) -> Record:
+def make_record(store: Store, job_id: str, **changes: Any) -> JobRecord:
     """A record of that id."""
     values: dict[str, Any] = {
         "id": job_id,
@@ -25,4 +25,4 @@ def a_record(store: Store, job_id: str, **changes: Any) -> Record:
         "spec": {"name": job_id},
         "folder": store.jobs / job_id,
     }
-    return Record(**values | changes)
+    return JobRecord(**values | changes)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from cloudft.evaluate.compare import Side
+from cloudft.evaluate.compare import ModelResult
 
 
-def side(name: str, answer: str, count: int, prompt: str) -> Side:
+def make_model_result(name: str, answer: str, count: int, prompt: str) -> ModelResult:
     """A model that answers `count` records with `answer` and a number; `{}` in the prompt is it."""
     records = [
         {
@@ -16,4 +16,4 @@ def side(name: str, answer: str, count: int, prompt: str) -> Side:
         }
         for n in range(count)
     ]
-    return Side(name, {"records": records}, "tuned")
+    return ModelResult(name, {"records": records}, "tuned")

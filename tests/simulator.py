@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-ANSWER = """<SimulatePrincipalPolicyResponse xmlns="https://iam.amazonaws.com/doc/2010-05-08/">
+RESPONSE = """<SimulatePrincipalPolicyResponse xmlns="https://iam.amazonaws.com/doc/2010-05-08/">
 <SimulatePrincipalPolicyResult><EvaluationResults>{results}</EvaluationResults>
 </SimulatePrincipalPolicyResult></SimulatePrincipalPolicyResponse>"""
 RESULT = """<member><EvalActionName>{action}</EvalActionName>
 <EvalDecision>{decision}</EvalDecision></member>"""
 
 
-def simulate(patch: pytest.MonkeyPatch, *denied: str) -> None:
+def patch_policy_simulator(patch: pytest.MonkeyPatch, *denied: str) -> None:
     """Teach moto the operation."""
     from moto.iam.responses import IamResponse
 
@@ -22,7 +22,7 @@ def simulate(patch: pytest.MonkeyPatch, *denied: str) -> None:
             RESULT.format(action=a, decision="implicitDeny" if a in denied else "allowed")
             for a in self._get_params()["ActionNames"]
         ]
-        return ANSWER.format(results="".join(results))
+        return RESPONSE.format(results="".join(results))
 
     name = simulate_principal_policy.__name__
     patch.setattr(IamResponse, name, simulate_principal_policy, raising=False)

@@ -26,7 +26,9 @@ SENTENCES = [
 ]
 
 
-def build(folder: Path, *, chat_template: str | None = CHATML, context: int = CONTEXT) -> Path:
+def build_model(
+    folder: Path, *, chat_template: str | None = CHATML, context: int = CONTEXT
+) -> Path:
     """A random Llama of 2 layers and 32 dimensions in `folder`, with its tokenizer."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-NAMES = {
+GGUF_NAMES = {
     "model.embed_tokens": "token_embd",
     "model.norm": "output_norm",
     "lm_head": "output",
@@ -25,13 +25,13 @@ NAMES = {
 """llama.cpp's names for the parts of a Llama (gguf 0.19, `get_tensor_name_map`)."""
 
 
-def write(
+def write_gguf(
     model: Path,
     folder: Path,
     *,
     blocks: int = 2,
     without: Collection[str] = (),
-    more: Mapping[str, int] = {},
+    extra_tensors: Mapping[str, int] = {},
 ) -> Path:
     """Write the model in `model` as `folder`/tiny.gguf, with `blocks` layers in its header.
 
@@ -48,11 +48,11 @@ def write(
     _write_header(writer, config, blocks)
     _write_tokenizer(writer, json.loads((model / "tokenizer.json").read_text()))
     for name, values in load_file(model / "model.safetensors").items():
-        for ours, theirs in NAMES.items():
+        for ours, theirs in GGUF_NAMES.items():
             name = name.replace(ours, theirs)
         if not name.startswith(tuple(without)):
             writer.add_tensor(name, values)
-    for name, length in more.items():
+    for name, length in extra_tensors.items():
         writer.add_tensor(name, np.zeros(length, dtype=np.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()

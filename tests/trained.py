@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from processes import lines, read_json
+from processes import read_json, read_jsonl
 
-Train = Callable[..., "Trained"]
+RunTrainer = Callable[..., "TrainerRun"]
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainerRun:
     """A folder in which the trainer has ended."""
 
     path: Path
@@ -51,13 +51,13 @@ class Trained:
         """The tuned model."""
         return self.path / "artifacts" / "model"
 
-    def points(self, split: str = "train") -> list[dict[str, Any]]:
+    def curve_points(self, split: str = "train") -> list[dict[str, Any]]:
         """One of the two curves."""
-        return [p for p in lines(self.path / "metrics.jsonl") if p["split"] == split]
+        return [p for p in read_jsonl(self.path / "metrics.jsonl") if p["split"] == split]
 
     def losses(self, split: str = "train") -> list[float]:
         """The losses of one curve, in order."""
-        return [point["loss"] for point in self.points(split)]
+        return [point["loss"] for point in self.curve_points(split)]
 
     def rows(self, name: str) -> list[list[str]]:
         """A CSV file of the artifacts, header first."""
@@ -65,7 +65,7 @@ class Trained:
             return list(csv.reader(stream))
 
 
-def run_trainer(folder: Path) -> Trained:
+def run_trainer(folder: Path) -> TrainerRun:
     """Train in this process, to the end."""
     from local_backend.train import main
 
@@ -77,4 +77,4 @@ def run_trainer(folder: Path) -> Trained:
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
-    return Trained(folder, said.getvalue())
+    return TrainerRun(folder, said.getvalue())

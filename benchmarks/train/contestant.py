@@ -68,21 +68,21 @@ def held_out_loss(model: Any, tokenizer: Any, name: str) -> float:
     """Of the learned tokens of the example's test records, in nats."""
     import torch
 
-    from local_backend.batches import Encoded, add, as_tensors, tokenised
-    from local_backend.loss import summed_loss
-    from local_backend.template import turns
+    from local_backend.batches import EncodedData, add_example, collate, tokenize_segments
+    from local_backend.loss import summed_cross_entropy
+    from local_backend.template import split_turns
 
     rows = records(name, 0, 10**9, "test")
-    pieces = (turns(tokenizer, row["messages"], ["<|im_end|>"]) for row in rows)
-    found = Encoded([], len(rows))
-    for ids, learned in tokenised(pieces, tokenizer):
-        add(found, ids, learned, 8192)
+    pieces = (split_turns(tokenizer, row["messages"], ["<|im_end|>"]) for row in rows)
+    found = EncodedData([], len(rows))
+    for ids, learned in tokenize_segments(pieces, tokenizer):
+        add_example(found, ids, learned, 8192)
     total, model = 0.0, model.float().eval()
     with torch.inference_mode():
         for at in range(0, len(rows), BATCH):
-            part = as_tensors(found.examples[at : at + BATCH], 0, torch.device("cpu"))
-            total += float(summed_loss(model, part))
-    return total / found.learned_tokens
+            part = collate(found.examples[at : at + BATCH], 0, torch.device("cpu"))
+            total += float(summed_cross_entropy(model, part))
+    return total / found.loss_tokens
 
 
 def peak() -> float:
@@ -157,31 +157,33 @@ def ours(
     """The trainer itself, from its job folder on; steps in the order of the records."""
     from local_backend import packing
     from local_backend.job_dir import JobDir
-    from local_backend.learn import mean_loss, optimize
-    from local_backend.loss import PlainLoss
-    from local_backend.prepare import prepare
-    from local_backend.report import Report
+    from local_backend.learn import compute_mean_loss, step_optimizer
+    from local_backend.loss import PaddedLoss
+    from local_backend.prepare import prepare_run
+    from local_backend.report import ProgressReporter
     from local_backend.settings import read_settings
 
     if "unshared" in name:
-        packing.LEAST_SHARED = sys.maxsize
+        packing.MIN_SHARED_PREFIX = sys.maxsize
     folder = Path(tempfile.mkdtemp())
     method = "full" if name.startswith("full-") else "lora"
     write_job(folder, rows, method, dtype, seed=seed)
-    run = prepare(JobDir(folder), read_settings(JobDir(folder)), Report(JobDir(folder)))
+    run = prepare_run(
+        JobDir(folder), read_settings(JobDir(folder)), ProgressReporter(JobDir(folder))
+    )
     if "plain" in name:
-        run.loss = PlainLoss(run.loaded, run.dtype, run.device)
+        run.loss = PaddedLoss(run.loaded, run.dtype, run.device)
     losses, times, tokens, through, heads = [], [], [], [], []
     for step in range(steps):
         batch = run.train.examples[step * BATCH : (step + 1) * BATCH]
         begun = time.time()
         run.optimizer.zero_grad(set_to_none=True)
-        losses.append(mean_loss(run, batch, learn_from_it=True))
-        optimize(run)
+        losses.append(compute_mean_loss(run, batch, backward=True))
+        step_optimizer(run)
         times.append((begun, time.time()))
         tokens.append(sum(len(e.ids) for e in batch))
-        through.append(run.loss.size(batch))
-        heads.append(sum(int(e.learned.sum()) for e in batch))
+        through.append(run.loss.count_tokens(batch))
+        heads.append(sum(int(e.loss_mask.sum()) for e in batch))
     return {
         "losses": losses,
         "times": times,
@@ -202,11 +204,11 @@ def stock(
     from transformers import AutoModelForCausalLM, Trainer, TrainerCallback, TrainingArguments
 
     from local_backend.model import load_tokenizer
-    from local_backend.template import turns
-    from local_backend.weights import locate
+    from local_backend.template import split_turns
+    from local_backend.weights import locate_weights
 
     torch.manual_seed(seed)  # of the adapters
-    source, full = locate("smollm2-135m", WEIGHTS), name.startswith("full-")
+    source, full = locate_weights("smollm2-135m", WEIGHTS), name.startswith("full-")
     half = dtype == "bfloat16"
     tokenizer, _ = load_tokenizer(source)
     loaded = torch.float32 if full or not half else torch.bfloat16
@@ -222,7 +224,7 @@ def stock(
     encoded = []
     for row in rows:
         ids, labels = [], []
-        for text, learned in turns(tokenizer, row["messages"], ["<|im_end|>"]):
+        for text, learned in split_turns(tokenizer, row["messages"], ["<|im_end|>"]):
             part = tokenizer(text, add_special_tokens=False)["input_ids"]
             ids += part
             labels += part if learned else [-100] * len(part)

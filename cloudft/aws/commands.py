@@ -7,12 +7,16 @@ import shlex
 from cloudft.aws.client import Aws
 
 
-def command(aws: Aws, *words: str) -> str:
+def aws_cli_command(aws: Aws, *words: str) -> str:
     """`aws WORDS --region R --profile P --endpoint-url U`, to be pasted into a shell.
 
     The AWS CLI may have another Region by default: its first version does not read AWS_REGION.
     """
-    region = aws.place.region or aws.client("s3").meta.region_name
-    place = {"region": region, "profile": aws.place.profile, "endpoint-url": aws.place.endpoint_url}
+    region = aws.location.region or aws.client("s3").meta.region_name
+    place = {
+        "region": region,
+        "profile": aws.location.profile,
+        "endpoint-url": aws.location.endpoint_url,
+    }
     given = [part for name, value in place.items() if value for part in (f"--{name}", value)]
     return shlex.join(["aws", *words, *given])

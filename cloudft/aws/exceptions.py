@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Literal
 
-Kind = Literal[
+ErrorKind = Literal[
     "answer", "offline", "foreign", "unreachable", "no-credentials", "login", "settings", "fault"
 ]
 
-KINDS: Mapping[str, Kind] = {
+ERROR_KINDS: Mapping[str, ErrorKind] = {
     # AWS has answered with an error: its code decides.
     **dict.fromkeys(("ClientError", "EventStreamError"), "answer"),
     # No connection came about, so nothing was sent.
@@ -95,28 +95,28 @@ Some are less obvious: CredentialRetrievalError is a failed `credential_process`
 ResponseParserError is no BotoCoreError and is raised for XML that ends too early.
 """
 JSON_PROTOCOLS = ("json", "rest-json")
-READS = ("Describe", "Get", "List")
-PAGE = re.compile(
+READ_PREFIXES = ("Describe", "Get", "List")
+HTML_PAGE = re.compile(
     rb"(\xef\xbb\xbf)?\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*<(!doctype\s+)?html\b",
     re.IGNORECASE | re.DOTALL,
 )
 """How a web page begins. Its Content-Type tells nothing: moto answers KMS's calls as text/html."""
 
 
-class ForeignAnswer(Exception):
+class NotAnAwsResponse(Exception):
     """An answer that no AWS service gives: a proxy's page, or JSON that ends too early."""
 
 
-def kind_of(error: BaseException) -> Kind | None:
+def error_kind(error: BaseException) -> ErrorKind | None:
     """Return what an exception means, by the nearest class that KINDS has; None for another's."""
     module = type(error).__module__
     if not module.startswith(("botocore", "boto3", __name__)):
         return None
     names = (ancestor.__name__ for ancestor in type(error).__mro__)
-    return next((KINDS[name] for name in names if name in KINDS), None)
+    return next((ERROR_KINDS[name] for name in names if name in ERROR_KINDS), None)
 
 
-def refuse_foreign_answers(
+def raise_on_foreign_response(
     operation_model: Any, response_dict: Mapping[str, Any], **_: Any
 ) -> None:
     """Raise ForeignAnswer for a body that AWS did not send. A handler of botocore's `before-parse`.
@@ -128,35 +128,35 @@ def refuse_foreign_answers(
     if not isinstance(body, bytes):  # a stream: an object may be a page, and then it has an ETag
         page = "html" in str(headers.get("content-type", "")).lower()
         if page and "etag" not in headers:
-            raise ForeignAnswer("a web page came in place of the object")
+            raise NotAnAwsResponse("a web page came in place of the object")
         return
-    if PAGE.match(body[:4096]):
-        raise ForeignAnswer(f"a web page came with status {response_dict['status_code']}")
+    if HTML_PAGE.match(body[:4096]):
+        raise NotAnAwsResponse(f"a web page came with status {response_dict['status_code']}")
     if response_dict["status_code"] >= 300:
         return
-    if not body and _has_content(operation_model):
-        raise ForeignAnswer("the answer is empty")
-    if body and _is_json(operation_model):
-        _refuse_half(body)
+    if not body and _has_response_body(operation_model):
+        raise NotAnAwsResponse("the answer is empty")
+    if body and _is_json_body(operation_model):
+        _raise_on_partial_json(body)
     shape = operation_model.output_shape  # without its wrapper a Query answer is a bare KeyError
     wrapper = shape.serialization.get("resultWrapper") if shape is not None else None
     if wrapper and wrapper.encode() not in body:
-        raise ForeignAnswer(f"the answer has no {wrapper}")
+        raise NotAnAwsResponse(f"the answer has no {wrapper}")
 
 
-def _has_content(operation_model: Any) -> bool:
+def _has_response_body(operation_model: Any) -> bool:
     """Return whether an operation reads, and its answer has more than headers.
 
     A connection that breaks off within the headers is an empty answer for botocore.
     """
     shape = operation_model.output_shape
-    if shape is None or not operation_model.name.startswith(READS):
+    if shape is None or not operation_model.name.startswith(READ_PREFIXES):
         return False
     places = (member.serialization.get("location") for member in shape.members.values())
     return any(place not in ("header", "headers", "statusCode") for place in places)
 
 
-def _is_json(operation_model: Any) -> bool:
+def _is_json_body(operation_model: Any) -> bool:
     """Return whether the whole body of a successful answer is JSON."""
     shape = operation_model.output_shape
     protocol = operation_model.service_model.resolved_protocol
@@ -165,7 +165,7 @@ def _is_json(operation_model: Any) -> bool:
     )
 
 
-def _refuse_half(body: bytes) -> None:
+def _raise_on_partial_json(body: bytes) -> None:
     import orjson
 
     try:
@@ -174,12 +174,12 @@ def _refuse_half(body: bytes) -> None:
         try:
             value = json.loads(body)  # takes NaN, which services send and orjson refuses
         except ValueError as error:
-            raise ForeignAnswer(f"the answer is not whole JSON ({error})") from error
+            raise NotAnAwsResponse(f"the answer is not whole JSON ({error})") from error
     if not isinstance(value, dict):
-        raise ForeignAnswer("the answer is no JSON object")
+        raise NotAnAwsResponse("the answer is no JSON object")
 
 
-def refuse_incomplete_items(parsed: Mapping[str, Any], model: Any, **_: Any) -> None:
+def raise_on_incomplete_items(parsed: Mapping[str, Any], model: Any, **_: Any) -> None:
     """Raise ForeignAnswer for a list whose items lack what the service's model requires of them.
 
     A handler of botocore's `after-call`; botocore itself checks what is sent and not what comes.
@@ -194,22 +194,22 @@ def refuse_incomplete_items(parsed: Mapping[str, Any], model: Any, **_: Any) -> 
         for item in parsed.get(name) or ():
             missing = [one for one in required if one not in item]
             if missing:
-                raise ForeignAnswer(f"an item of {name} has no {missing[0]}")
+                raise NotAnAwsResponse(f"an item of {name} has no {missing[0]}")
 
 
-def whole_answer(
+def call_and_parse(
     method: Callable[..., Mapping[str, Any]], parameters: Mapping[str, Any]
 ) -> Mapping[str, Any]:
     """Return the answer of a client's method. Raise ForeignAnswer for one that can't be parsed."""
     try:
         return method(**parameters)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        if kind_of(error) is None and any(_parsers(error.__traceback__)):
-            raise ForeignAnswer(f"the answer has another shape ({error})") from error
+        if error_kind(error) is None and any(_parser_frames(error.__traceback__)):
+            raise NotAnAwsResponse(f"the answer has another shape ({error})") from error
         raise
 
 
-def _parsers(traceback: TracebackType | None) -> Iterator[bool]:
+def _parser_frames(traceback: TracebackType | None) -> Iterator[bool]:
     """Tell of each frame whether botocore's parsers were at work in it."""
     while traceback is not None:
         yield traceback.tb_frame.f_globals.get("__name__") == "botocore.parsers"

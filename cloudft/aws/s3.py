@@ -7,26 +7,26 @@ import io
 from collections.abc import Iterator
 from typing import Any
 
-from cloudft.aws.client import aws_errors, client
+from cloudft.aws.client import create_client, translate_aws_errors
 
-TRIES = 5
+MAX_ATTEMPTS = 5
 
 
-def parse(uri: str) -> tuple[str, str]:
+def split_s3_uri(uri: str) -> tuple[str, str]:
     """Bucket and key of `s3://BUCKET/KEY`; the key may be empty."""
     bucket, _, key = uri.removeprefix("s3://").partition("/")
     return bucket, key
 
 
-def objects(uri: str) -> Iterator[str]:
+def list_object_uris(uri: str) -> Iterator[str]:
     """The URIs of the objects that `uri` means, sorted: one object, a folder (prefix), or a glob.
 
     Raises AwsRefused and AwsUnreachable.
     """
-    bucket, key = parse(uri)
+    bucket, key = split_s3_uri(uri)
     fixed = key[: min([key.find(c) for c in "*?[" if c in key], default=len(key))]
-    s3 = client("s3")
-    with aws_errors(f"{uri} can't be listed"):
+    s3 = create_client("s3")
+    with translate_aws_errors(f"{uri} can't be listed"):
         pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=fixed)
         keys = sorted(found["Key"] for page in pages for found in page.get("Contents", ()))
     for name in keys:
@@ -47,10 +47,10 @@ class ObjectStream(io.RawIOBase):
         """`s3` is a client of boto3's; one by the environment is made without."""
         super().__init__()
         self._uri = uri
-        self._bucket, self._key = parse(uri)
-        self._client = s3 or client("s3")
-        self._at, self._etag = 0, ""
-        with aws_errors(f"{uri} can't be read"):
+        self._bucket, self._key = split_s3_uri(uri)
+        self._client = s3 or create_client("s3")
+        self._offset, self._etag = 0, ""
+        with translate_aws_errors(f"{uri} can't be read"):
             answer = self._client.get_object(Bucket=self._bucket, Key=self._key)
         self._etag, self._size = answer["ETag"], int(answer["ContentLength"])
         self._body: Any = answer["Body"]
@@ -61,10 +61,10 @@ class ObjectStream(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         """Up to as many bytes as there is room for; 0 at the end."""
-        with memoryview(buffer) as view, aws_errors(f"{self._uri} can't be read"):
-            content = self._read(min(len(view), self._size - self._at))
+        with memoryview(buffer) as view, translate_aws_errors(f"{self._uri} can't be read"):
+            content = self._read(min(len(view), self._size - self._offset))
             view[: len(content)] = content
-        self._at += len(content)
+        self._offset += len(content)
         return len(content)
 
     def _read(self, count: int) -> bytes:
@@ -76,21 +76,21 @@ class ObjectStream(io.RawIOBase):
         broken = (IncompleteReadError, ResponseStreamingError, OSError)
         for attempt in Retrying(
             retry=retry_if_exception_type(broken),
-            stop=stop_after_attempt(TRIES),
+            stop=stop_after_attempt(MAX_ATTEMPTS),
             wait=wait_exponential(multiplier=0.2, max=5),
             reraise=True,
         ):
             with attempt:
                 if attempt.retry_state.attempt_number > 1:
-                    self._open_again()
+                    self._reopen()
                 content: bytes = self._body.read(count)
                 if not content:
-                    raise IncompleteReadError(actual_bytes=self._at, expected_bytes=self._size)
+                    raise IncompleteReadError(actual_bytes=self._offset, expected_bytes=self._size)
         return content
 
-    def _open_again(self) -> None:
+    def _reopen(self) -> None:
         answer = self._client.get_object(
-            Bucket=self._bucket, Key=self._key, Range=f"bytes={self._at}-", IfMatch=self._etag
+            Bucket=self._bucket, Key=self._key, Range=f"bytes={self._offset}-", IfMatch=self._etag
         )
         self._body = answer["Body"]
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from cloudft.aws.client import Aws
-from cloudft.errors import AwsNotFound, AwsRefused
+from cloudft.errors import CloudRefused, ResourceNotFound
 
-READY = frozenset(
+USABLE_STATUSES = frozenset(
     {
         "CREATE_COMPLETE",
         "IMPORT_COMPLETE",
@@ -33,52 +33,52 @@ class Stack:
     outputs: Mapping[str, str]
     parameters: Mapping[str, str]
     tags: Mapping[str, str]
-    protected: bool
-    changed: str
+    termination_protection: bool
+    changed_at: str
     """When it was made, or last changed: ISO 8601."""
 
     @property
-    def ready(self) -> bool:
+    def is_usable(self) -> bool:
         """True when all of it is there."""
-        return self.status in READY
+        return self.status in USABLE_STATUSES
 
 
-def read(aws: Aws, name: str) -> Stack:
+def describe_stack(aws: Aws, name: str) -> Stack:
     """The stack of that name or ARN. Raises AwsNotFound, AwsRefused and AwsUnreachable."""
     what = f"the stack {name} can't be looked at"
     try:
         answer = aws.call(what, "cloudformation", "describe_stacks", StackName=name)
-    except AwsRefused as error:
+    except CloudRefused as error:
         if "does not exist" not in error.message:
             raise
-        raise no_such_stack(name, aws) from error
-    return _stack(answer["Stacks"][0])
+        raise stack_not_found(name, aws) from error
+    return _to_stack(answer["Stacks"][0])
 
 
-def no_such_stack(name: str, aws: Aws) -> AwsNotFound:
+def stack_not_found(name: str, aws: Aws) -> ResourceNotFound:
     """The error for a stack that there is not."""
-    where = f" in {aws.place.region}" if aws.place.region else ""
-    return AwsNotFound(
+    where = f" in {aws.location.region}" if aws.location.region else ""
+    return ResourceNotFound(
         f"there is no stack {name}{where}",
         fix=f"`cloudft infra deploy {name}` makes it; or check --profile and --region.",
     )
 
 
-def _stack(told: Mapping[str, Any]) -> Stack:
+def _to_stack(told: Mapping[str, Any]) -> Stack:
     return Stack(
         name=told["StackName"],
         id=told["StackId"],
         status=told["StackStatus"],
         reason=told.get("StackStatusReason"),
-        outputs=_pairs(told.get("Outputs", ()), "Output"),
-        parameters=_pairs(told.get("Parameters", ()), "Parameter"),
-        tags=_pairs(told.get("Tags", ()), ""),
-        protected=bool(told.get("EnableTerminationProtection", False)),
-        changed=str(told.get("LastUpdatedTime") or told["CreationTime"]),
+        outputs=_to_dict(told.get("Outputs", ()), "Output"),
+        parameters=_to_dict(told.get("Parameters", ()), "Parameter"),
+        tags=_to_dict(told.get("Tags", ()), ""),
+        termination_protection=bool(told.get("EnableTerminationProtection", False)),
+        changed_at=str(told.get("LastUpdatedTime") or told["CreationTime"]),
     )
 
 
-def _pairs(items: Any, kind: str) -> dict[str, str]:
+def _to_dict(items: Any, kind: str) -> dict[str, str]:
     return {item[f"{kind}Key"] if kind else item["Key"]: _value(item, kind) for item in items}
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-JOB, TOKEN = "cloudft:job", "cloudft:token"
+JOB_TAG, TOKEN_TAG = "cloudft:job", "cloudft:token"
 """The job's id, and the whole token of its request."""
-PLAN = "cloudft:plan"
+PLAN_TAG = "cloudft:plan"
 """The digest of the job's plan, by which other machines know it from another one."""
-EXPIRES = "cloudft:expires"
+EXPIRES_TAG = "cloudft:expires"
 
 
-def marked(given: Mapping[str, str], job: str, token: str) -> dict[str, str]:
+def with_cloudft_tags(tags: Mapping[str, str], job: str, token: str) -> dict[str, str]:
     """The user's tags with ours, which win."""
-    return dict(given) | {JOB: job, TOKEN: token}
+    return dict(tags) | {JOB_TAG: job, TOKEN_TAG: token}

@@ -25,10 +25,10 @@ PART = 16 * 1024 * 1024
 PARTS_MAX = 10_000
 WORKERS = 4
 BLOCK = 1024 * 1024
-LASTS = timedelta(days=30)
+MIN_LIFETIME = timedelta(days=30)
 """How long an object must still be there to be left alone: longer than a job can run, which is 28
 days for a training job on spot capacity. A lifecycle rule counts from the day of the upload."""
-EXPIRY = re.compile(r'expiry-date="([^"]+)"')
+EXPIRY_DATE = re.compile(r'expiry-date="([^"]+)"')
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Upload:
     bucket: str
     key: str
     sha256: str
-    owner: str | None = None
+    bucket_owner: str | None = None
     kms_key_id: str | None = None
 
     @property
@@ -48,13 +48,13 @@ class Upload:
         return f"s3://{self.bucket}/{self.key}"
 
     @property
-    def place(self) -> dict[str, str]:
+    def object_parameters(self) -> dict[str, str]:
         """What every call about the object says."""
-        owner = {"ExpectedBucketOwner": self.owner} if self.owner else {}
+        owner = {"ExpectedBucketOwner": self.bucket_owner} if self.bucket_owner else {}
         return {"Bucket": self.bucket, "Key": self.key, **owner}
 
     @property
-    def settings(self) -> dict[str, Any]:
+    def create_parameters(self) -> dict[str, Any]:
         """What the object is made with."""
         made: dict[str, Any] = {"Metadata": {"cloudft-sha256": self.sha256}}
         if self.kms_key_id:
@@ -62,65 +62,67 @@ class Upload:
         return made
 
 
-def upload(aws: Aws, wanted: Upload, progress: Callable[[int], None] | None = None) -> bool:
+def upload_file(aws: Aws, upload: Upload, progress: Callable[[int], None] | None = None) -> bool:
     """Have the file in S3; False when it was there. `progress` is told bytes as they arrive.
 
     Raises AwsRefused and AwsUnreachable; the parts that have arrived are kept for the next try.
     """
     told = progress or (lambda size: None)
-    size = wanted.path.stat().st_size
-    if _is_there(aws, wanted, size):
+    size = upload.path.stat().st_size
+    if _is_uploaded(aws, upload, size):
         told(size)
         return False
     if size <= PART:
-        body = wanted.path.read_bytes()
+        body = upload.path.read_bytes()
         checksum = base64.b64encode(hashlib.sha256(body).digest()).decode()
         aws.call(
-            f"{wanted.uri} can't be written",
+            f"{upload.uri} can't be written",
             "s3",
             "put_object",
             Body=body,
             ChecksumSHA256=checksum,
-            **wanted.place,
-            **wanted.settings,
+            **upload.object_parameters,
+            **upload.create_parameters,
         )
         told(size)
     else:
-        _in_parts(aws, wanted, size, told)
+        _upload_in_parts(aws, upload, size, told)
     return True
 
 
-def _is_there(aws: Aws, wanted: Upload, size: int) -> bool:
+def _is_uploaded(aws: Aws, wanted: Upload, size: int) -> bool:
     """True when the object is there with this content, and stays: its length, our digest, S3's
     checksum, and no lifecycle rule that removes it while a job may still read it.
     """
-    from cloudft.errors import AwsNotFound
+    from cloudft.errors import ResourceNotFound
 
     try:
         what = f"{wanted.uri} can't be looked at"
-        found = aws.call(what, "s3", "head_object", ChecksumMode="ENABLED", **wanted.place)
-    except AwsNotFound:
+        found = aws.call(
+            what, "s3", "head_object", ChecksumMode="ENABLED", **wanted.object_parameters
+        )
+    except ResourceNotFound:
         return False
     same = found.get("Metadata", {}).get("cloudft-sha256") == wanted.sha256
-    if not same or int(found["ContentLength"]) != size or _ends_soon(found):
+    if not same or int(found["ContentLength"]) != size or _expires_soon(found):
         return False
     checksum = found.get("ChecksumSHA256")
-    return checksum is None or checksum.partition("-")[0] in _checksums(wanted.path, size)
+    return checksum is None or checksum.partition("-")[0] in _file_checksums(wanted.path, size)
 
 
-def _ends_soon(found: Mapping[str, Any]) -> bool:
+def _expires_soon(found: Mapping[str, Any]) -> bool:
     """True when S3 says that a lifecycle rule removes the object soon (header x-amz-expiration)."""
-    expiry = EXPIRY.search(found.get("Expiration", ""))
+    expiry = EXPIRY_DATE.search(found.get("Expiration", ""))
     if expiry is None:
         return False
-    return parsedate_to_datetime(expiry[1]) < datetime.now(timezone.utc) + LASTS
+    return parsedate_to_datetime(expiry[1]) < datetime.now(timezone.utc) + MIN_LIFETIME
 
 
-def _checksums(path: Path, size: int) -> tuple[str, str]:
+def _file_checksums(path: Path, size: int) -> tuple[str, str]:
     """The checksum of the whole file, and that of its parts' digests, as S3 shows them."""
     whole, parts = hashlib.sha256(), hashlib.sha256()
-    for piece in _pieces(size):
-        part = _Piece(path, *piece[1:])
+    for piece in _part_ranges(size):
+        part = _FilePart(path, *piece[1:])
         digest = hashlib.sha256()
         while block := part.read(BLOCK):
             whole.update(block)
@@ -131,14 +133,14 @@ def _checksums(path: Path, size: int) -> tuple[str, str]:
     return next(both), next(both)
 
 
-def _pieces(size: int) -> Iterator[tuple[int, int, int]]:
+def _part_ranges(size: int) -> Iterator[tuple[int, int, int]]:
     """Number, offset and length of each part."""
     step = max(PART, -(-size // PARTS_MAX))
     for number, offset in enumerate(range(0, size, step), 1):
         yield number, offset, min(step, size - offset)
 
 
-class _Piece:
+class _FilePart:
     """A stretch of a file, as botocore reads a body: seekable, of a known length."""
 
     def __init__(self, path: Path, offset: int, length: int) -> None:
@@ -170,13 +172,13 @@ class _Piece:
         self._file.close()
 
 
-def _in_parts(aws: Aws, wanted: Upload, size: int, told: Callable[[int], None]) -> None:
+def _upload_in_parts(aws: Aws, wanted: Upload, size: int, told: Callable[[int], None]) -> None:
     what = f"{wanted.uri} can't be written"
-    upload_id, there = _begun(aws, wanted)
+    upload_id, there = _resume_or_create(aws, wanted)
 
     def send(piece: tuple[int, int, int]) -> Mapping[str, Any]:
         number, offset, length = piece
-        body = _Piece(wanted.path, offset, length)
+        body = _FilePart(wanted.path, offset, length)
         try:
             digest = hashlib.sha256()
             while block := body.read(BLOCK):
@@ -184,7 +186,7 @@ def _in_parts(aws: Aws, wanted: Upload, size: int, told: Callable[[int], None]) 
             checksum = base64.b64encode(digest.digest()).decode()
             known = there.get(number)
             body.seek(0)
-            if known is None or not _is_same(known, checksum, body):
+            if known is None or not _is_same_part(known, checksum, body):
                 body.seek(0)
                 known = aws.call(
                     what,
@@ -194,7 +196,7 @@ def _in_parts(aws: Aws, wanted: Upload, size: int, told: Callable[[int], None]) 
                     PartNumber=number,
                     UploadId=upload_id,
                     ChecksumSHA256=checksum,
-                    **wanted.place,
+                    **wanted.object_parameters,
                 )
         finally:
             body.close()
@@ -204,16 +206,16 @@ def _in_parts(aws: Aws, wanted: Upload, size: int, told: Callable[[int], None]) 
     aws.client("s3")  # made once, before threads ask for it
     pool = ThreadPoolExecutor(WORKERS)
     try:
-        parts = list(pool.map(send, _pieces(size)))
+        parts = list(pool.map(send, _part_ranges(size)))
     except BaseException:
         pool.shutdown(wait=True, cancel_futures=True)
         raise
     pool.shutdown()
     done = {"MultipartUpload": {"Parts": parts}, "UploadId": upload_id}
-    aws.call(what, "s3", "complete_multipart_upload", **wanted.place, **done)
+    aws.call(what, "s3", "complete_multipart_upload", **wanted.object_parameters, **done)
 
 
-def _is_same(part: Mapping[str, Any], checksum: str, body: _Piece) -> bool:
+def _is_same_part(part: Mapping[str, Any], checksum: str, body: _FilePart) -> bool:
     """True when a part that arrived earlier is this one. A server without checksums has MD5s."""
     if "ChecksumSHA256" in part:
         return bool(part["ChecksumSHA256"] == checksum)
@@ -223,10 +225,10 @@ def _is_same(part: Mapping[str, Any], checksum: str, body: _Piece) -> bool:
     return bool(part["ETag"].strip('"') == digest.hexdigest())
 
 
-def _begun(aws: Aws, wanted: Upload) -> tuple[str, dict[int, Mapping[str, Any]]]:
+def _resume_or_create(aws: Aws, wanted: Upload) -> tuple[str, dict[int, Mapping[str, Any]]]:
     """The upload of this key that an earlier try began, with its parts; else a new one."""
     what = f"{wanted.uri} can't be written"
-    where = {k: v for k, v in wanted.place.items() if k != "Key"}
+    where = {k: v for k, v in wanted.object_parameters.items() if k != "Key"}
     answer = aws.call(what, "s3", "list_multipart_uploads", Prefix=wanted.key, **where)
     begun = [u for u in answer.get("Uploads", ()) if u["Key"] == wanted.key]
     if not begun:
@@ -235,8 +237,8 @@ def _begun(aws: Aws, wanted: Upload) -> tuple[str, dict[int, Mapping[str, Any]]]
             "s3",
             "create_multipart_upload",
             ChecksumAlgorithm="SHA256",
-            **wanted.place,
-            **wanted.settings,
+            **wanted.object_parameters,
+            **wanted.create_parameters,
         )
         return made["UploadId"], {}
     upload_id = max(begun, key=lambda u: u["Initiated"])["UploadId"]
@@ -244,7 +246,12 @@ def _begun(aws: Aws, wanted: Upload) -> tuple[str, dict[int, Mapping[str, Any]]]
     marker = 0
     while True:
         page = aws.call(
-            what, "s3", "list_parts", UploadId=upload_id, PartNumberMarker=marker, **wanted.place
+            what,
+            "s3",
+            "list_parts",
+            UploadId=upload_id,
+            PartNumberMarker=marker,
+            **wanted.object_parameters,
         )
         found |= {int(part["PartNumber"]): part for part in page.get("Parts", ())}
         if not page.get("IsTruncated"):

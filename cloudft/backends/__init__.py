@@ -9,30 +9,31 @@ from cloudft.backends.base import Backend
 from cloudft.errors import UsageError
 from cloudft.home import Home
 
-REGISTRY: dict[str, str] = {
+TRAINING_BACKENDS: dict[str, str] = {
     "local": "cloudft.backends.local.backend:LocalBackend",
     "bedrock": "cloudft.backends.bedrock.backend:BedrockBackend",
     "sagemaker": "cloudft.backends.sagemaker.backend:SageMakerBackend",
 }
 """Name -> `module:class` of what trains. The class is made with a Home."""
-AFTERWARDS: dict[str, str] = {
+FOLLOW_UP_BACKENDS: dict[str, str] = {
     "import": "cloudft.backends.bedrock.imports.backend:ImportBackend",
 }
 """What takes a trained job further: its own jobs, in the same life."""
 
 
-def backend(name: str, home: Home) -> Backend:
+def make_backend(name: str, home: Home) -> Backend:
     """The backend called `name`. Raises UsageError that lists the known ones."""
-    made: Backend = type_of(name)(home)
+    made: Backend = backend_class(name)(home)
     return made
 
 
-def type_of(name: str) -> Any:
+def backend_class(name: str) -> Any:
     """The class of the backend called `name`. Raises UsageError."""
     try:
-        module, _, attribute = (REGISTRY | AFTERWARDS)[name].partition(":")
+        module, _, attribute = (TRAINING_BACKENDS | FOLLOW_UP_BACKENDS)[name].partition(":")
     except KeyError:
         raise UsageError(
-            f"there is no backend {name}", fix=f"use one of: {', '.join(sorted(REGISTRY))}."
+            f"there is no backend {name}",
+            fix=f"use one of: {', '.join(sorted(TRAINING_BACKENDS))}.",
         ) from None
     return getattr(import_module(module), attribute)

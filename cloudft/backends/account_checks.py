@@ -12,17 +12,22 @@ from typing import Any, Protocol
 from urllib.parse import unquote
 
 from cloudft.aws.client import Aws
-from cloudft.aws.commands import command
-from cloudft.aws.permissions import Need, principal_of, refused, statement
+from cloudft.aws.commands import aws_cli_command
+from cloudft.aws.permissions import (
+    RequiredPermission,
+    denied_permissions,
+    policy_statement,
+    principal_arn,
+)
 from cloudft.errors import (
-    AwsDenied,
-    AwsNotFound,
-    AwsRefused,
-    AwsUnreachable,
+    CloudRefused,
+    CloudUnreachable,
     CredentialsExpired,
+    PermissionDenied,
+    ResourceNotFound,
 )
 from cloudft.spec.load import LoadedJob
-from cloudft.types import UNREACHED, Finding, Severity
+from cloudft.types import COULD_NOT_REACH, Finding, Severity
 
 KEY_COMMANDS = {
     "Disabled": ("enable-key",),
@@ -36,11 +41,11 @@ KEY_REMEDIES = {
     "Updating": "wait a moment, then check again.",
 }
 """By KMS's `KeyState` (botocore 1.44.5; KMS developer guide, "Key states of AWS KMS keys")."""
-Check = tuple[str, str, Callable[..., Iterator[Finding]]]
+AccountCheck = tuple[str, str, Callable[..., Iterator[Finding]]]
 """What is looked at, the field that it is about, and the look."""
 
 
-class Note(Protocol):
+class MakeFinding(Protocol):
     """Makes a finding with its place in the job file."""
 
     def __call__(
@@ -50,7 +55,7 @@ class Note(Protocol):
 
 
 @dataclass(frozen=True)
-class Service:
+class TrainingService:
     """The service that trains: its section of the job file, its name, its principal.
 
     `jobs` is what takes the role on, as its ARNs name it.
@@ -59,9 +64,9 @@ class Service:
     section: str
     name: str
     principal: str
-    jobs: tuple[str, ...]
+    job_kinds: tuple[str, ...]
 
-    def field(self, name: str) -> str:
+    def field_path(self, name: str) -> str:
         """Return a field of its section."""
         return f"{self.section}.{name}"
 
@@ -71,7 +76,7 @@ class Service:
         """Return the trust that a role for its jobs needs, guarded against a confused deputy."""
         _, partition, _, _, account, *_ = role.split(":")
         place = f"arn:{partition}:{self.section}:{region}:{account}"
-        sources = [f"{place}:{kind}/*" for kind in jobs or self.jobs]
+        sources = [f"{place}:{kind}/*" for kind in jobs or self.job_kinds]
         return {
             "Version": "2012-10-17",
             "Statement": [
@@ -88,25 +93,29 @@ class Service:
         }
 
 
-def run(checks: Sequence[Check], job: LoadedJob, aws: Aws, note: Note) -> Iterator[Finding]:
+def run_checks(
+    checks: Sequence[AccountCheck], job: LoadedJob, aws: Aws, note: MakeFinding
+) -> Iterator[Finding]:
     """Make each check; say what could not be made. Credentials that have expired end it."""
     for what, field, check in checks:
         try:
             yield from list(check(job, aws, note))
-        except (AwsRefused, AwsUnreachable) as error:
-            yield unchecked(what, field, error, note)
+        except (CloudRefused, CloudUnreachable) as error:
+            yield unchecked_finding(what, field, error, note)
             if isinstance(error, CredentialsExpired):
                 return
 
 
-def unchecked(what: str, field: str, error: AwsRefused | AwsUnreachable, note: Note) -> Finding:
+def unchecked_finding(
+    what: str, field: str, error: CloudRefused | CloudUnreachable, note: MakeFinding
+) -> Finding:
     """Return the finding that something could not be read: refused, or out of reach for now."""
     message = f"{what} could not be checked: {error.message}"
-    code = UNREACHED if isinstance(error, AwsUnreachable) else "CouldNotCheck"
+    code = COULD_NOT_REACH if isinstance(error, CloudUnreachable) else "CouldNotCheck"
     return note(code, field, message, error.fix or "", "warning")
 
 
-def wrong_account(role: str, account: str, field: str, note: Note) -> Iterator[Finding]:
+def check_role_account(role: str, account: str, field: str, note: MakeFinding) -> Iterator[Finding]:
     """Find a role of another account than the one that the keys are of."""
     owner = role.split(":")[4] if role else ""
     if owner and owner != account:
@@ -115,22 +124,24 @@ def wrong_account(role: str, account: str, field: str, note: Note) -> Iterator[F
         yield note("WrongAccount", field, message, fix)
 
 
-def bucket(
-    where: Mapping[str, str], field: str, aws: Aws, note: Note, service: Service
+def check_bucket(
+    where: Mapping[str, str], field: str, aws: Aws, note: MakeFinding, service: TrainingService
 ) -> Iterator[Finding]:
     """Find a bucket that is not there, not yours, or in another Region."""
-    name, region = where["Bucket"], aws.place.region
+    name, region = where["Bucket"], aws.location.region
     try:
         answer = aws.call(f"{name} can't be looked at", "s3", "head_bucket", **where)
-    except AwsNotFound:
-        fix = f"`{command(aws, 's3', 'mb', f's3://{name}')}`, or correct {field}."
+    except ResourceNotFound:
+        fix = f"`{aws_cli_command(aws, 's3', 'mb', f's3://{name}')}`, or correct {field}."
         yield note("NoBucket", field, f"there is no bucket {name}", fix)
         return
-    except AwsDenied as error:
+    except PermissionDenied as error:
         message = (
             f"{error.message} (not yours, or not of account {where.get('ExpectedBucketOwner')})"
         )
-        fix = f"correct {field}, or set {service.field('bucket_owner')}; you need s3:ListBucket."
+        fix = (
+            f"correct {field}, or set {service.field_path('bucket_owner')}; you need s3:ListBucket."
+        )
         yield note("BucketDenied", field, message, fix)
         return
     headers = answer["ResponseMetadata"]["HTTPHeaders"]
@@ -141,18 +152,20 @@ def bucket(
         yield note("WrongRegion", field, message, f"take a bucket in {region}.")
 
 
-def openness(where: Mapping[str, str], field: str, aws: Aws, note: Note) -> Iterator[Finding]:
+def check_public_access(
+    where: Mapping[str, str], field: str, aws: Aws, note: MakeFinding
+) -> Iterator[Finding]:
     """Find a bucket that could be made public."""
     name = where["Bucket"]
     names = ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets")
     closed = ",".join(f"{one}=true" for one in names)
     words = ("s3api", "put-public-access-block", "--bucket", name)
-    fix = f"`{command(aws, *words, '--public-access-block-configuration', closed)}`"
+    fix = f"`{aws_cli_command(aws, *words, '--public-access-block-configuration', closed)}`"
     what = f"the public access of {name} can't be looked at"
     try:
         answer = aws.call(what, "s3", "get_public_access_block", **where)
         settings = answer["PublicAccessBlockConfiguration"]
-    except AwsRefused as error:
+    except CloudRefused as error:
         if "NoSuchPublicAccessBlockConfiguration" not in error.message:
             raise
         settings = {}
@@ -161,28 +174,28 @@ def openness(where: Mapping[str, str], field: str, aws: Aws, note: Note) -> Iter
         yield note("BucketNotBlocked", field, message, fix, "warning")
 
 
-def encryption(aws: Aws, where: Mapping[str, str]) -> list[Mapping[str, Any]]:
+def get_encryption_rules(aws: Aws, where: Mapping[str, str]) -> list[Mapping[str, Any]]:
     """Return the bucket's rules; none is S3's own encryption, which asks nothing of the role."""
     what = f"the encryption of {where['Bucket']} can't be looked at"
     try:
         rules = aws.call(what, "s3", "get_bucket_encryption", **where)
-    except AwsRefused as error:
+    except CloudRefused as error:
         if "ServerSideEncryptionConfigurationNotFound" not in error.message:
             raise
         return []
     return list(rules["ServerSideEncryptionConfiguration"]["Rules"])
 
 
-def default_key(aws: Aws, where: Mapping[str, str]) -> str | None:
+def get_default_key(aws: Aws, where: Mapping[str, str]) -> str | None:
     """Return the KMS key that the bucket encrypts with where nothing else is said."""
-    for rule in encryption(aws, where):
+    for rule in get_encryption_rules(aws, where):
         key = rule.get("ApplyServerSideEncryptionByDefault", {}).get("KMSMasterKeyID")
         if key is not None:
             return str(key)
     return None
 
 
-def key_arn(aws: Aws, key: str) -> str:
+def resolve_key_arn(aws: Aws, key: str) -> str:
     """Return the ARN of a key: of an alias, of an id alone."""
     if key.startswith("arn:") and ":key/" in key:
         return key
@@ -190,13 +203,15 @@ def key_arn(aws: Aws, key: str) -> str:
     return str(answer["KeyMetadata"]["Arn"])
 
 
-def role(arn: str, aws: Aws, note: Note, service: Service) -> Iterator[Finding]:
+def check_role(
+    arn: str, aws: Aws, note: MakeFinding, service: TrainingService
+) -> Iterator[Finding]:
     """Find a role that is not there, or that the service may not assume for a job here."""
-    field, name = service.field("role_arn"), arn.rpartition("/")[2]
-    trust = json.dumps(service.trust_policy(str(aws.place.region), arn))
+    field, name = service.field_path("role_arn"), arn.rpartition("/")[2]
+    trust = json.dumps(service.trust_policy(str(aws.location.region), arn))
     try:
         answer = aws.call(f"the role {name} can't be looked at", "iam", "get_role", RoleName=name)
-    except AwsNotFound:
+    except ResourceNotFound:
         fix = f"make it with this trust policy: {trust}"
         yield note("NoRole", field, f"there is no role {name}", fix)
         return
@@ -209,7 +224,7 @@ def role(arn: str, aws: Aws, note: Note, service: Service) -> Iterator[Finding]:
         yield note("RoleNotTrusted", field, message, fix)
         return
     for one in trusting:
-        yield from _conditions(one, arn, aws, fix, note, service)
+        yield from _check_conditions(one, arn, aws, fix, note, service)
 
 
 def _statements(policy: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -227,12 +242,17 @@ def _list(value: Any) -> list[str]:
     return [value] if isinstance(value, str) else list(value)
 
 
-def _conditions(
-    one: Mapping[str, Any], arn: str, aws: Aws, fix: str, note: Note, service: Service
+def _check_conditions(
+    one: Mapping[str, Any],
+    arn: str,
+    aws: Aws,
+    fix: str,
+    note: MakeFinding,
+    service: TrainingService,
 ) -> Iterator[Finding]:
     """A confused-deputy guard that names another account or Region locks the job out."""
-    field, name = service.field("role_arn"), arn.rpartition("/")[2]
-    account, region = arn.split(":")[4], str(aws.place.region)
+    field, name = service.field_path("role_arn"), arn.rpartition("/")[2]
+    account, region = arn.split(":")[4], str(aws.location.region)
     conditions = {
         key.lower(): _list(value)
         for operator in one.get("Condition", {}).values()
@@ -252,13 +272,15 @@ def _conditions(
         yield note("RoleOpen", field, message, fix, "warning")
 
 
-def key(name: str, field: str, aws: Aws, note: Note, service: Service) -> Iterator[Finding]:
+def check_key(
+    name: str, field: str, aws: Aws, note: MakeFinding, service: TrainingService
+) -> Iterator[Finding]:
     """Find a key that is not there, does not work, or is not symmetric."""
     try:
         answer = aws.call(f"{name} can't be looked at", "kms", "describe_key", KeyId=name)
-    except AwsNotFound:
-        fix = f"`{command(aws, 'kms', 'list-aliases')}` shows the keys."
-        yield note("NoKey", field, f"there is no key {name} in {aws.place.region}", fix)
+    except ResourceNotFound:
+        fix = f"`{aws_cli_command(aws, 'kms', 'list-aliases')}` shows the keys."
+        yield note("NoKey", field, f"there is no key {name} in {aws.location.region}", fix)
         return
     told = answer["KeyMetadata"]
     state = told.get("KeyState", "Enabled")
@@ -273,29 +295,35 @@ def key(name: str, field: str, aws: Aws, note: Note, service: Service) -> Iterat
 def key_remedy(aws: Aws, state: str, key_id: str) -> str:
     """Return how a KMS key of that state becomes usable again."""
     words = KEY_COMMANDS.get(state, ())
-    commands = " && ".join(command(aws, "kms", word, "--key-id", key_id) for word in words)
+    commands = " && ".join(aws_cli_command(aws, "kms", word, "--key-id", key_id) for word in words)
     return f"`{commands}`, or take another key." if commands else KEY_REMEDIES[state]
 
 
-def role_may(
-    arn: str, wanted: Iterable[Need], aws: Aws, note: Note, service: Service
+def check_role_permissions(
+    arn: str,
+    wanted: Iterable[RequiredPermission],
+    aws: Aws,
+    note: MakeFinding,
+    service: TrainingService,
 ) -> Iterator[Finding]:
     """Find each permission that the role lacks, by name, with the statement that gives it."""
-    for need, decision in refused(aws, arn, wanted):
+    for need, decision in denied_permissions(aws, arn, wanted):
         message = f"the role may not {need.action} on {need.resource} ({decision})"
         if need.severity == "warning":
             message += "; what it acts on may allow it by a policy of its own"
-        fix = "add to the role's policy: " + json.dumps(statement(need))
-        yield note("RoleDenied", service.field("role_arn"), message, fix, need.severity)
+        fix = "add to the role's policy: " + json.dumps(policy_statement(need))
+        yield note("RoleDenied", service.field_path("role_arn"), message, fix, need.severity)
 
 
-def caller_may(wanted: Iterable[Need], aws: Aws, note: Note, service: Service) -> Iterator[Finding]:
+def check_caller_permissions(
+    wanted: Iterable[RequiredPermission], aws: Aws, note: MakeFinding, service: TrainingService
+) -> Iterator[Finding]:
     """Find what you yourself may not do."""
     identity = aws.call("the identity can't be looked up", "sts", "get_caller_identity")
-    principal = principal_of(str(identity["Arn"]))
+    principal = principal_arn(str(identity["Arn"]))
     if principal.endswith(":root"):  # the simulator takes no root user, and denies it nothing
         return
-    for need, decision in refused(aws, principal, wanted):
+    for need, decision in denied_permissions(aws, principal, wanted):
         message = f"{principal} may not {need.action} on {need.resource} ({decision})"
-        fix = "ask for: " + json.dumps(statement(need))
+        fix = "ask for: " + json.dumps(policy_statement(need))
         yield note("CallerDenied", service.section, message, fix, need.severity)

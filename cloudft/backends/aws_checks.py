@@ -5,15 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
-from cloudft.aws.client import Place, check_profile
-from cloudft.backends.notes import Notes
+from cloudft.aws.client import AwsLocation, check_profile
+from cloudft.backends.notes import FindingFactory
 from cloudft.errors import NoSuchProfile
 from cloudft.types import Finding
 
 _MEMBER = re.compile(r" at '([^']+)' failed| in input: \"?([A-Za-z.]+)")
 
 
-def profile(place: Place, field: str, note: Notes) -> Iterator[Finding]:
+def check_profile_configured(
+    place: AwsLocation, field: str, note: FindingFactory
+) -> Iterator[Finding]:
     """Find a profile that the AWS configuration lacks: no call could be made."""
     try:
         check_profile(place)
@@ -21,7 +23,9 @@ def profile(place: Place, field: str, note: Notes) -> Iterator[Finding]:
         yield note(error.code, field, error.message, error.fix or "")
 
 
-def regions(arns: Mapping[str, str | None], region: str | None, note: Notes) -> Iterator[Finding]:
+def check_arn_regions(
+    arns: Mapping[str, str | None], region: str | None, note: FindingFactory
+) -> Iterator[Finding]:
     """Find ARNs, by their fields, of another Region than the job's."""
     for field, arn in arns.items():
         parts = (arn or "").split(":")
@@ -31,7 +35,7 @@ def regions(arns: Mapping[str, str | None], region: str | None, note: Notes) -> 
             yield note("WrongRegion", field, message, fix)
 
 
-def field_of(problem: str, fields: Mapping[str, str], other: str) -> str:
+def field_for_member(problem: str, fields: Mapping[str, str], other: str) -> str:
     """Return the job file's field that a member of a request comes from.
 
     `fields` has the beginnings of members' paths, such as `customizationConfig.rftConfig`; the

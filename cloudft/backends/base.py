@@ -16,20 +16,20 @@ from typing import Any
 from cloudft.errors import DamagedJob, JobNotFound, UsageError
 from cloudft.spec.load import LoadedJob
 from cloudft.types import (
-    DataFile,
+    CallerIdentity,
+    DataVolume,
     Estimate,
     Finding,
-    Identity,
     JobState,
     Listing,
     LogLine,
     Manifest,
     Metric,
     Plan,
-    Volume,
+    StagedFile,
 )
 
-Progress = Callable[[str, int, int], None]
+ProgressCallback = Callable[[str, int, int], None]
 """Told what goes on, how much of it is done, and how much there is."""
 
 
@@ -43,11 +43,11 @@ class StagedJob:
     attempt: int = 0
 
 
-def without_data(job: LoadedJob) -> StagedJob:
+def with_placeholder_data(job: LoadedJob) -> StagedJob:
     """The job with a stand-in for its staged data: what its request looks like."""
     roles = ("train", "validation") if job.spec.data.validation is not None else ("train",)
     files = {
-        role: DataFile(0, 0, 0, name=f"{role}.jsonl", sha256="0" * 64, bytes=0) for role in roles
+        role: StagedFile(0, 0, 0, name=f"{role}.jsonl", sha256="0" * 64, bytes=0) for role in roles
     }
     kind = job.spec.customization_type
     empty = Manifest("0" * 64, kind, job.model.formats.get(kind, ""), job.spec.seed, files, (), "")
@@ -62,10 +62,10 @@ class Backend(ABC):
     """How often it makes sense to look at a job."""
     longest_poll_seconds: float | None = None
     """How rarely, when nothing has changed for long."""
-    asking_costs: bool = False
+    inference_is_billed: bool = False
     """True where a job's models are asked elsewhere, for money."""
 
-    def completed(self, job: LoadedJob) -> LoadedJob:
+    def with_stack_defaults(self, job: LoadedJob) -> LoadedJob:
         """The job with what it leaves to the backend's account to say. Reads only.
 
         Raises CheckFailed where the account says nothing of use, AwsRefused and AwsUnreachable.
@@ -77,7 +77,7 @@ class Backend(ABC):
         """What this backend adds to the checks of spec and data. Reads only."""
 
     @abstractmethod
-    def estimate(self, job: LoadedJob, volumes: Mapping[str, Volume]) -> Estimate:
+    def estimate(self, job: LoadedJob, volumes: Mapping[str, DataVolume]) -> Estimate:
         """Tokens, time and cost of a job with so much data by role, before anything runs."""
 
     @abstractmethod
@@ -107,11 +107,11 @@ class Backend(ABC):
                 found[job_id] = self.describe(job_id)
         return found
 
-    def place_of(self, job: LoadedJob) -> Mapping[str, Any]:
+    def location_of(self, job: LoadedJob) -> Mapping[str, Any]:
         """Where the job file wants the job to run: what `at` takes. Plain data."""
         return {}
 
-    def at(self, place: Mapping[str, Any]) -> Backend:
+    def bind(self, place: Mapping[str, Any]) -> Backend:
         """The same backend at that place: its account, its Region, its endpoint."""
         return self
 
@@ -128,11 +128,11 @@ class Backend(ABC):
         """Ask the job to stop. A second call does nothing; one on an ended job neither."""
 
     @abstractmethod
-    def artifacts(self, job_id: str, to: Path) -> Path:
+    def download_artifacts(self, job_id: str, to: Path) -> Path:
         """Bring what the job left to the folder `to`, in the layout of artifacts.py."""
 
 
-class Resumes(ABC):
+class SupportsResume(ABC):
     """A backend whose stopped or failed jobs can go on from a checkpoint."""
 
     @abstractmethod
@@ -149,7 +149,7 @@ class Prompt:
 
 
 @dataclass(frozen=True)
-class Decoding:
+class GenerationConfig:
     """How to answer. `temperature` 0 is greedy."""
 
     max_new_tokens: int = 256
@@ -170,7 +170,7 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Stranger:
+class DiscoveredJob:
     """A job that was submitted from another machine: its id there, and what is known of it here.
 
     Its `request` names the place where it was found, never one that its plan names.
@@ -189,38 +189,38 @@ class Stranger:
     spec: Mapping[str, Any]
 
 
-class Finds(ABC):
+class SupportsDiscovery(ABC):
     """A backend that many machines submit to, and that can tell of the jobs of all of them."""
 
     @abstractmethod
-    def find(self, plan: Plan) -> str | None:
+    def find_submitted(self, plan: Plan) -> str | None:
         """The id there of this very plan's job, whoever submitted it; None when there is none."""
 
     @abstractmethod
-    def strangers(self, known: Collection[str]) -> Iterator[Stranger | DamagedJob]:
+    def list_untracked(self, known: Collection[str]) -> Iterator[DiscoveredJob | DamagedJob]:
         """The jobs that cloudft made there, but those whose id is `known`.
 
         One whose plan can't be taken comes as the error that says why.
         """
 
 
-class Quotes(ABC):
+class SupportsPricing(ABC):
     """A backend that can ask what things cost now."""
 
     @abstractmethod
-    def quote(self, job: LoadedJob, estimate: Estimate) -> Estimate:
+    def with_current_prices(self, job: LoadedJob, estimate: Estimate) -> Estimate:
         """The estimate by the prices of now; as it was where they can't be had."""
 
 
-class Identifies(ABC):
+class SupportsIdentity(ABC):
     """A backend that acts in an account, as somebody."""
 
     @abstractmethod
-    def identity(self, job: LoadedJob) -> Identity:
+    def get_identity(self, job: LoadedJob) -> CallerIdentity:
         """Return who submits that job: account, identity, Region, and where each comes from."""
 
 
-class Generates(ABC):
+class SupportsGenerate(ABC):
     """A backend whose tuned model, and its base, can be asked."""
 
     @abstractmethod
@@ -229,13 +229,13 @@ class Generates(ABC):
         job_id: str,
         prompts: Sequence[Prompt],
         variants: Sequence[str],
-        decoding: Decoding,
+        decoding: GenerationConfig,
     ) -> Iterator[Answer]:
         """An answer for each prompt and variant, in the order in which they come."""
 
 
 @dataclass(frozen=True)
-class Continuation:
+class ScoringRequest:
     """A text whose likelihood is asked, behind `prompt`."""
 
     prompt: Prompt
@@ -256,19 +256,19 @@ class Likelihood:
     greedy: bool
 
 
-class Asks(ABC):
+class InferenceSession(ABC):
     """The models of one job, loaded or reachable, until `close`. For one caller at a time."""
 
     @abstractmethod
-    def identities(self) -> Mapping[str, str]:
+    def model_identities(self) -> Mapping[str, str]:
         """What the variants are: the sha256 of the weights in force, or the ARN that answers.
 
         Two variants that can't but answer alike (adapters that were never trained) are one.
         """
 
     @abstractmethod
-    def ask(
-        self, prompts: Sequence[Prompt], variants: Sequence[str], decoding: Decoding
+    def generate(
+        self, prompts: Sequence[Prompt], variants: Sequence[str], decoding: GenerationConfig
     ) -> Iterator[Answer]:
         """An answer for each prompt and variant, in the order in which they come."""
 
@@ -277,17 +277,17 @@ class Asks(ABC):
         """Let go of the models."""
 
 
-class Scores(ABC):
+class SupportsLogLikelihood(ABC):
     """Models that tell how likely they hold given text: an ability of what `Asks`."""
 
     @abstractmethod
-    def likelihoods(
-        self, wanted: Sequence[Continuation], variants: Sequence[str]
+    def loglikelihood(
+        self, wanted: Sequence[ScoringRequest], variants: Sequence[str]
     ) -> Iterator[Likelihood]:
         """Of each continuation, its end token left out, and variant; in the order they come."""
 
     @abstractmethod
-    def texts(
+    def loglikelihood_rolling(
         self, texts: Sequence[str], variants: Sequence[str], *, window: int | None = None
     ) -> Iterator[Likelihood]:
         """Of each whole document: windows of `window` tokens (the context at most) that overlap.
@@ -297,28 +297,28 @@ class Scores(ABC):
         """
 
 
-class Opens(ABC):
+class SupportsInference(ABC):
     """A backend whose models can be held open, for many questions."""
 
     @abstractmethod
-    def open(self, job_id: str) -> Asks:
+    def open_session(self, job_id: str) -> InferenceSession:
         """The job's models. Raises JobStateConflict before there are any."""
 
     @abstractmethod
-    def open_base(self, job: LoadedJob) -> Asks:
+    def open_base_session(self, job: LoadedJob) -> InferenceSession:
         """The base model that this job would tune, alone: the variant `base`."""
 
 
-class OpensBatches(ABC):
+class SupportsBatchInference(ABC):
     """A backend that answers many questions as a job of its own, without anything that serves."""
 
     @abstractmethod
-    def open_batches(self, job_id: str) -> Asks:
+    def open_batch_session(self, job_id: str) -> InferenceSession:
         """The job's models. Raises JobStateConflict before there are any."""
 
 
 @dataclass(frozen=True)
-class TaskFigure:
+class LmEvalMetric:
     """One figure of a benchmark's task for each of its records, in one order for both models."""
 
     task: str
@@ -327,34 +327,36 @@ class TaskFigure:
     tuned: Sequence[float]
 
 
-class Benchmarks(ABC):
+class SupportsLmEval(ABC):
     """A backend that runs the tasks of EleutherAI's lm-eval on a job's models."""
 
     @abstractmethod
-    def benchmark(
+    def run_lm_eval(
         self,
         job_id: str,
         tasks: Sequence[str],
         *,
         include: Path | None,
         limit: int | None,
-        progress: Progress,
-    ) -> Iterator[TaskFigure]:
+        progress: ProgressCallback,
+    ) -> Iterator[LmEvalMetric]:
         """The figures of every task; `include` is a folder with tasks of one's own.
 
         Raises TrainerError for a task that there is not, or whose data can't be had.
         """
 
 
-class Imports(ABC):
+class ModelImporter(ABC):
     """A backend that takes merged models of trained jobs in. Its `plan` takes what `take` gives."""
 
     @abstractmethod
-    def look_at(self, job: LoadedJob, config: Mapping[str, Any], file: str) -> list[Finding]:
+    def validate_config(
+        self, job: LoadedJob, config: Mapping[str, Any], file: str
+    ) -> list[Finding]:
         """What the base model's config.json (in `file`) tells, before anything is merged."""
 
     @abstractmethod
-    def take(
+    def prepare_model(
         self, job: LoadedJob, manifest: Manifest, folder: Path
     ) -> tuple[StagedJob, list[Finding]]:
         """The merged model in `folder`, put into the form that is read there, and its faults.
@@ -363,7 +365,7 @@ class Imports(ABC):
         """
 
 
-class Exports(ABC):
+class SupportsExport(ABC):
     """A backend that hands out one merged model."""
 
     @abstractmethod
@@ -371,22 +373,22 @@ class Exports(ABC):
         """Write the merged model to the new folder `out`; returns the proof that it is the same."""
 
 
-class Probes(ABC):
+class SupportsProbe(ABC):
     """A backend that finds out what a job takes by beginning with it."""
 
     @abstractmethod
-    def probe(self, staged: StagedJob, steps: int, progress: Progress) -> Estimate:
+    def probe(self, staged: StagedJob, steps: int, progress: ProgressCallback) -> Estimate:
         """The job's own tokens, steps, memory and time, from so many real steps that are dropped.
 
         Where memory does not suffice, no step is taken and `seconds` is None. Raises TrainerError.
         """
 
 
-class Tokenises(ABC):
+class SupportsTokenize(ABC):
     """A backend that has the tokenizer of the model that it trains."""
 
     @abstractmethod
-    def tokenise(
+    def tokenize(
         self, job: LoadedJob, lines: Iterable[bytes], *, preview: bool
     ) -> Iterator[Mapping[str, Any]]:
         """What the model sees of canonical lines.
@@ -400,12 +402,12 @@ class Tokenises(ABC):
 IN_USE = "in-use"
 """The status of staged data that a running job reads, whoever made the job; its `id` may be a
 prefix. Several backends may read the same bytes, and each knows its own jobs alone."""
-DATA_PART = "and their data"
+IN_USE_PART_SUFFIX = "and their data"
 """How the names of an inventory's parts end that tell which data is in use."""
 
 
 @dataclass(frozen=True)
-class Thing:
+class CloudResource:
     """Something that is there on the backend's side, and may cost.
 
     `kind` is `deployment`, `provisioned-throughput`, `custom-model`, `imported-model` or `data`;
@@ -431,7 +433,7 @@ class Thing:
     job_known: bool = True
 
 
-def foreign(thing: Thing) -> UsageError:
+def not_owned_error(thing: CloudResource) -> UsageError:
     """Return the error for what cloudft did not make: it is neither changed nor removed."""
     return UsageError(
         f"{thing.kind} {thing.name} is not cloudft's: it has no tag cloudft:job ({thing.id})",
@@ -452,11 +454,11 @@ class ServingPlan:
     call: Mapping[str, Any]
     usd: Mapping[str, float | None]
     expires_at: str | None = None
-    stands: Thing | None = None
+    existing: CloudResource | None = None
     renewal: Mapping[str, Any] | None = None
 
 
-class Serves(ABC):
+class SupportsServing(ABC):
     """A backend whose tuned models are asked through something that is made for it."""
 
     @abstractmethod
@@ -469,34 +471,34 @@ class Serves(ABC):
         """
 
     @abstractmethod
-    def deploy(self, plan: ServingPlan) -> Thing:
+    def deploy(self, plan: ServingPlan) -> CloudResource:
         """Make it; twice with one plan is one. Raises JobStateConflict for another one there.
 
         What stands already gets the plan's time to live, where it has one.
         """
 
     @abstractmethod
-    def servings(self, job_id: str) -> list[Thing]:
+    def list_servings(self, job_id: str) -> list[CloudResource]:
         """What serves the job's model now."""
 
     @abstractmethod
-    def undeploy(self, job_id: str) -> list[Thing]:
+    def undeploy(self, job_id: str) -> list[CloudResource]:
         """Remove what serves the job's model and cloudft made; return what was removed.
 
         The model stays. Raises UsageError where only what others made serves it.
         """
 
 
-class Inventories(ABC):
+class SupportsInventory(ABC):
     """A backend that can tell everything that stands in its account, whoever made it."""
 
     @abstractmethod
-    def inventory(self) -> Listing[Thing]:
+    def list_resources(self) -> Listing[CloudResource]:
         """Return everything that may cost, and the parts that can't be listed.
 
         What cloudft made is known by its tags.
         """
 
     @abstractmethod
-    def remove(self, thing: Thing) -> None:
+    def remove_resource(self, thing: CloudResource) -> None:
         """Remove it. One that is gone already is no error; one in use is AwsConflict."""

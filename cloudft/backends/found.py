@@ -18,35 +18,35 @@ import msgspec
 import orjson
 
 from cloudft import catalogue
-from cloudft.backends.base import Stranger
-from cloudft.backends.trainer_documents import Settings
-from cloudft.data.manifest import from_json
+from cloudft.backends.base import DiscoveredJob
+from cloudft.backends.trainer_documents import TrainerSettings
+from cloudft.data.manifest import parse_manifest
 from cloudft.documents import Count, decode
 from cloudft.errors import (
-    AwsNotFound,
-    AwsRefused,
     BadDocument,
+    CloudRefused,
     CredentialsExpired,
     DamagedJob,
     JobNotFound,
+    ResourceNotFound,
 )
-from cloudft.spec.portable import first_fault
+from cloudft.spec.portable import find_first_fault
 from cloudft.types import Manifest, is_job_id, job_id, to_json
 
-VERSIONS = (1,)
-LARGEST = 32 * 1024 * 1024
+SUPPORTED_VERSIONS = (1,)
+MAX_PLAN_BYTES = 32 * 1024 * 1024
 """Bytes of a plan at most. Of 10,000 source files it has some 3 million."""
-ELSEWHERE = "<a folder of another machine>"
+REMOTE_PATH = "<a folder of another machine>"
 """In place of a path: no model has that name."""
-PATHS = {
+PATH_FIELDS = {
     "data": ("train", "validation", "test", "mix"),
     "evaluate": ("general", "documents"),
     "local": ("model",),
 }
 """Fields of a job file that may be paths on the machine that submitted it."""
-PLACES_OF_HOME = ("baseModel", "model", "data", "device", "processes", "fsdp")
+MACHINE_FIELDS = ("baseModel", "model", "data", "device", "processes", "fsdp")
 """Of the trainer's job.json, what is made anew here."""
-KEPT: Mapping[str, tuple[str, ...] | None] = {
+KEPT_FIELDS: Mapping[str, tuple[str, ...] | None] = {
     "hyperparameters": None,
     "early_stopping": None,
     "seed": None,
@@ -64,7 +64,7 @@ Numbers = dict[str, int | float]
 
 
 @dataclass(frozen=True)
-class Marks:
+class PlanMarkers:
     """What a job on AWS carries: its id and, as far as it has them, its token and plan's digest."""
 
     job: str
@@ -73,7 +73,7 @@ class Marks:
 
 
 @dataclass(frozen=True)
-class Found:
+class DiscoveredPlan:
     """A plan, as far as it is taken. `home` is the trainer's job.json, of jobs that have one."""
 
     name: str
@@ -82,9 +82,9 @@ class Found:
     manifest: Manifest
     estimate: Mapping[str, Any]
     spec: Mapping[str, Any]
-    home: Mapping[str, Any] | None = None
+    trainer_request: Mapping[str, Any] | None = None
 
-    def stranger(
+    def to_discovered_job(
         self,
         there: str,
         created_at: str,
@@ -93,13 +93,13 @@ class Found:
         customization_type: str | None = None,
         base_model: str | None = None,
         hyper_parameters: Mapping[str, int | float] | None = None,
-    ) -> Stranger:
+    ) -> DiscoveredJob:
         """The job at the place where it was found. What AWS itself tells of it stands above."""
         numbers = dict(self.hyper_parameters if hyper_parameters is None else hyper_parameters)
         kind = customization_type or self.manifest.customization_type
         base = base_model or str(self.spec["base_model"])
-        home = {} if self.home is None else {"home": self.home}
-        return Stranger(
+        home = {} if self.trainer_request is None else {"home": self.trainer_request}
+        return DiscoveredJob(
             backend_job_id=there,
             created_at=created_at,
             name=self.name,
@@ -133,7 +133,7 @@ class _Estimate(msgspec.Struct, rename="camel"):
 
 class _Request(msgspec.Struct, rename="camel"):
     hyper_parameters: Numbers
-    home: Settings | None = None
+    home: TrainerSettings | None = None
 
 
 class _Plan(msgspec.Struct):
@@ -146,7 +146,7 @@ class _Plan(msgspec.Struct):
     spec: dict[str, Any]
 
 
-def digest(plan: Mapping[str, Any]) -> str:
+def plan_digest(plan: Mapping[str, Any]) -> str:
     """The sha256 of a plan's content (`types.Plan` as JSON), but for paths, calls, and prices.
 
     Those may differ between two machines that submit one job: paths by their disks, prices by the
@@ -159,14 +159,14 @@ def digest(plan: Mapping[str, Any]) -> str:
         "manifest": {k: value for k, value in plan["manifest"].items() if k != "sources"},
         "spec": _without_paths(plan["spec"]),
         "hyperParameters": request["hyperParameters"],
-        "home": {key: value for key, value in home if key not in ("id", *PLACES_OF_HOME)},
+        "home": {key: value for key, value in home if key not in ("id", *MACHINE_FIELDS)},
     }
     return hashlib.sha256(orjson.dumps(to_json(content), option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
 def _without_paths(spec: Mapping[str, Any]) -> dict[str, Any]:
     left = {**spec, "base_model": _unless_path(spec.get("base_model"))}
-    for section, names in PATHS.items():
+    for section, names in PATH_FIELDS.items():
         if isinstance(left.get(section), Mapping):
             inner = left[section].items()
             left[section] = {key: value for key, value in inner if key not in names}
@@ -176,7 +176,7 @@ def _without_paths(spec: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _unless_path(name: Any) -> Any:
-    return ELSEWHERE if isinstance(name, str) and name.startswith("/") else name
+    return REMOTE_PATH if isinstance(name, str) and name.startswith("/") else name
 
 
 def _section(spec: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -184,31 +184,31 @@ def _section(spec: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
-def read(content: bytes, file: str, backend: str, marks: Marks) -> Found:
+def parse_plan(content: bytes, file: str, backend: str, marks: PlanMarkers) -> DiscoveredPlan:
     """Return what is taken of the plan in `file`. Raise DamagedJob where it is not this job's."""
     try:
-        plan = decode(content, _Plan, file=file, versions=VERSIONS)
+        plan = decode(content, _Plan, file=file, versions=SUPPORTED_VERSIONS)
         _check(plan, file, backend, marks)
-        if marks.plan is not None and digest(orjson.loads(content)) != marks.plan:
-            raise _wrong("it was changed after its job was created", file, None)
-        manifest = dataclasses.replace(from_json(plan.manifest, file), sources=())
+        if marks.plan is not None and plan_digest(orjson.loads(content)) != marks.plan:
+            raise _wrong_plan("it was changed after its job was created", file, None)
+        manifest = dataclasses.replace(parse_manifest(plan.manifest, file), sources=())
         spec = _spec(plan, manifest, file)
     except BadDocument as error:
-        raise unusable(marks.job, error) from error
-    return Found(
+        raise unusable_plan(marks.job, error) from error
+    return DiscoveredPlan(
         name=plan.name,
         token=plan.token,
         hyper_parameters=plan.request.hyper_parameters,
         manifest=manifest,
         estimate=msgspec.to_builtins(plan.estimate),
         spec=spec,
-        home=_home(plan, manifest) if plan.request.home else None,
+        trainer_request=_local_trainer_request(plan, manifest) if plan.request.home else None,
     )
 
 
-def each(
-    names: Iterable[tuple[str, str]], take: Callable[[str, str], Stranger | None]
-) -> Iterator[Stranger | DamagedJob]:
+def discover_each(
+    names: Iterable[tuple[str, str]], take: Callable[[str, str], DiscoveredJob | None]
+) -> Iterator[DiscoveredJob | DamagedJob]:
     """What `take` makes of each job by its name and id there; of one that it can't, the error.
 
     `take` gives None for a job that is not cloudft's; one whose plan is gone is left out.
@@ -216,11 +216,11 @@ def each(
     for name, there in names:
         try:
             stranger = take(name, there)
-        except (AwsNotFound, JobNotFound):
+        except (ResourceNotFound, JobNotFound):
             continue
         except CredentialsExpired:
             raise
-        except AwsRefused as error:
+        except CloudRefused as error:
             yield DamagedJob(
                 f"the job {name} of another machine is left out: {error.message}",
                 job=name,
@@ -234,7 +234,7 @@ def each(
                 yield stranger
 
 
-def unusable(job: str, error: BadDocument) -> DamagedJob:
+def unusable_plan(job: str, error: BadDocument) -> DamagedJob:
     """The error of a job of another machine that can't be taken: one line of a list."""
     return DamagedJob(
         f"the job {job} of another machine is left out: {error.message}",
@@ -246,17 +246,17 @@ def unusable(job: str, error: BadDocument) -> DamagedJob:
     )
 
 
-def _check(plan: _Plan, file: str, backend: str, marks: Marks) -> None:
+def _check(plan: _Plan, file: str, backend: str, marks: PlanMarkers) -> None:
     if plan.backend != backend:
-        raise _wrong(f"it is one of the backend {plan.backend[:40]}", file, "backend")
+        raise _wrong_plan(f"it is one of the backend {plan.backend[:40]}", file, "backend")
     own_id = job_id(plan.name, plan.token)
     if not is_job_id(own_id) or own_id != marks.job:
-        raise _wrong("its name and token are those of another job", file, "name")
+        raise _wrong_plan("its name and token are those of another job", file, "name")
     if plan.token != marks.token:
-        raise _wrong("its token is not the one that the job carries", file, "token")
+        raise _wrong_plan("its token is not the one that the job carries", file, "token")
 
 
-def _wrong(why: str, file: str, field: str | None) -> BadDocument:
+def _wrong_plan(why: str, file: str, field: str | None) -> BadDocument:
     name = file.rpartition("/")[2]
     return BadDocument(f"{name} is not this job's plan: {why}", file=file, field=field)
 
@@ -266,9 +266,9 @@ def _spec(plan: _Plan, manifest: Manifest, file: str) -> dict[str, Any]:
     spec: dict[str, Any] = {
         "name": plan.name,
         "customization_type": manifest.customization_type,
-        "base_model": model_name(plan.spec.get("base_model")),
+        "base_model": portable_model_name(plan.spec.get("base_model")),
     }
-    for section, names in KEPT.items():
+    for section, names in KEPT_FIELDS.items():
         value = plan.spec.get(section)
         if value is None:
             continue
@@ -276,28 +276,30 @@ def _spec(plan: _Plan, manifest: Manifest, file: str) -> dict[str, Any]:
             value = {key: inner for key, inner in value.items() if key in names}
         spec[section] = value
     stand_in = _section(plan.spec, "local").get("model")
-    spec["data"] = {"train": ELSEWHERE, **_section(spec, "data")}
+    spec["data"] = {"train": REMOTE_PATH, **_section(spec, "data")}
     if stand_in is not None:
-        spec["local"] = {**_section(spec, "local"), "model": model_name(stand_in)}
-    fault = first_fault(spec)
+        spec["local"] = {**_section(spec, "local"), "model": portable_model_name(stand_in)}
+    fault = find_first_fault(spec)
     if fault is not None:
         field, why = fault
-        raise _wrong(f"its job file is refused: {why}", file, f"spec.{field}")
+        raise _wrong_plan(f"its job file is refused: {why}", file, f"spec.{field}")
     return spec
 
 
-def model_name(given: Any) -> str:
+def portable_model_name(given: Any) -> str:
     """A model's name that means no folder: of the catalogue, or a hub id; else ELSEWHERE."""
-    if isinstance(given, str) and (catalogue.known(given) or catalogue.is_hub_id(given)):
+    if isinstance(given, str) and (
+        catalogue.find_catalogue_model(given) or catalogue.is_hub_id(given)
+    ):
         return given
-    return ELSEWHERE
+    return REMOTE_PATH
 
 
-def _home(plan: _Plan, manifest: Manifest) -> dict[str, Any]:
+def _local_trainer_request(plan: _Plan, manifest: Manifest) -> dict[str, Any]:
     """The trainer's job.json of the job here: the data of its manifest, weights by their name."""
-    base = model_name(plan.spec.get("base_model"))
+    base = portable_model_name(plan.spec.get("base_model"))
     stand_in = _section(plan.spec, "local").get("model")
-    name = base if stand_in is None else model_name(stand_in)
+    name = base if stand_in is None else portable_model_name(stand_in)
     made: dict[str, Any] = msgspec.to_builtins(plan.request.home)
     return made | {
         "id": job_id(plan.name, plan.token),
@@ -315,8 +317,8 @@ def _home(plan: _Plan, manifest: Manifest) -> dict[str, Any]:
 
 def _weights(name: str) -> Iterator[dict[str, str]]:
     """Where the weights of a model are that is no folder."""
-    model = catalogue.known(name)
-    if model is None and name != ELSEWHERE:
+    model = catalogue.find_catalogue_model(name)
+    if model is None and name != REMOTE_PATH:
         yield {"kind": "hub", "hub_id": name}
     for one in model.weights if model else ():
         yield {key: value for key, value in dataclasses.asdict(one).items() if value is not None}

@@ -9,7 +9,7 @@ from cloudft.types import Finding, Severity
 
 
 @dataclass(frozen=True)
-class Notes:
+class FindingFactory:
     """Findings about a job, with their place in its file."""
 
     job: LoadedJob

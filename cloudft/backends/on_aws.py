@@ -13,20 +13,26 @@ from typing import Any, TypeVar
 
 import orjson
 
-from cloudft.aws.client import Aws, Place
-from cloudft.aws.identity import identify
-from cloudft.aws.upload import Upload, upload
-from cloudft.backends.base import Identifies
-from cloudft.errors import AwsConflict, AwsDenied, AwsNotFound, AwsRefused, JobNotFound
+from cloudft.aws.client import Aws, AwsLocation
+from cloudft.aws.identity import get_identity
+from cloudft.aws.upload import Upload, upload_file
+from cloudft.backends.base import SupportsIdentity
+from cloudft.errors import (
+    CloudRefused,
+    JobNotFound,
+    PermissionDenied,
+    ResourceConflict,
+    ResourceNotFound,
+)
 from cloudft.home import Home
 from cloudft.spec.load import LoadedJob
-from cloudft.types import Identity, Plan, to_json
+from cloudft.types import CallerIdentity, Plan, to_json
 
-Self = TypeVar("Self", bound="OnAws")
-PLACE = tuple(field.name for field in fields(Place))
+Self = TypeVar("Self", bound="AwsBackend")
+LOCATION_FIELDS = tuple(field.name for field in fields(AwsLocation))
 
 
-class OnAws(Identifies):
+class AwsBackend(SupportsIdentity):
     """A backend of one account and Region. An endpoint on this machine may be asked often."""
 
     name: str
@@ -35,37 +41,37 @@ class OnAws(Identifies):
 
     def __init__(self, home: Home, aws: Aws | None = None) -> None:
         self.home = home
-        self.aws = aws or Aws(Place())
-        if self.aws.place.endpoint_url and "127.0.0.1" in self.aws.place.endpoint_url:
+        self.aws = aws or Aws(AwsLocation())
+        if self.aws.location.endpoint_url and "127.0.0.1" in self.aws.location.endpoint_url:
             self.poll_seconds, self.longest_poll_seconds = 0.2, 1.0
 
-    def at(self: Self, place: Mapping[str, Any]) -> Self:
+    def bind(self: Self, place: Mapping[str, Any]) -> Self:
         """The same in another Region, or with another profile or endpoint."""
-        wanted = Place(**{name: place.get(name) for name in PLACE})
-        return self if wanted == self.aws.place else type(self)(self.home, Aws(wanted))
+        wanted = AwsLocation(**{name: place.get(name) for name in LOCATION_FIELDS})
+        return self if wanted == self.aws.location else type(self)(self.home, Aws(wanted))
 
     @abstractmethod
-    def place_of(self, job: LoadedJob) -> Mapping[str, Any]:
+    def location_of(self, job: LoadedJob) -> Mapping[str, Any]:
         """Return where the job file wants the job to run: what `at` takes."""
 
-    def identity(self, job: LoadedJob) -> Identity:
+    def get_identity(self, job: LoadedJob) -> CallerIdentity:
         """Return who submits that job; STS is asked."""
         names = {"region": "", "profile": ""}
-        wanted = self.place_of(job)
+        wanted = self.location_of(job)
         for name in names:
             for section in (self.name, "bedrock"):
                 told = job.origins.get(f"{section}.{name}")
                 if told is not None and told.kind != "default":
                     names[name] = f"--{name}" if told.kind == "flag" else told.where
                     break
-        here = self.at(wanted).aws
-        return identify(here, names["region"] or None, names["profile"] or None)
+        here = self.bind(wanted).aws
+        return get_identity(here, names["region"] or None, names["profile"] or None)
 
-    def here(self, service: str) -> dict[str, Any]:
+    def location_with_region(self, service: str) -> dict[str, Any]:
         """Return this place as plain data, its Region by name."""
-        return {**asdict(self.aws.place), "region": self.aws.client(service).meta.region_name}
+        return {**asdict(self.aws.location), "region": self.aws.client(service).meta.region_name}
 
-    def send_file(
+    def upload_file(
         self,
         parameters: Mapping[str, Any],
         path: Path,
@@ -81,14 +87,14 @@ class OnAws(Identifies):
             parameters.get("ExpectedBucketOwner"),
             parameters.get("SSEKMSKeyId"),
         )
-        upload(self.aws, wanted, progress)
+        upload_file(self.aws, wanted, progress)
 
-    def send(self, parameters: Mapping[str, Any], body: bytes) -> None:
+    def put_object(self, parameters: Mapping[str, Any], body: bytes) -> None:
         """Write an object as a planned put_object says, with this content."""
         what = f"s3://{parameters['Bucket']}/{parameters['Key']} can't be written"
         self.aws.call(what, "s3", "put_object", **{**parameters, "Body": body})
 
-    def create(
+    def create_once(
         self, what: str, call: Mapping[str, Any], known: Callable[[], str | None]
     ) -> Mapping[str, Any] | str:
         """What a planned creation answers; or the `known` one, where it was made before.
@@ -97,44 +103,44 @@ class OnAws(Identifies):
         """
         try:
             return self.aws.call(what, call["service"], call["operation"], **call["parameters"])
-        except AwsConflict as error:
+        except ResourceConflict as error:
             there = known()
             if there is None:
                 raise error
             return there
 
-    def look_up(
+    def describe_or_none(
         self, what: str, service: str, operation: str, **named: str
     ) -> Mapping[str, Any] | None:
         """What AWS tells of a thing; None where it has none of that name, or none can have it."""
         try:
             return self.aws.call(what, service, operation, **named)
-        except AwsNotFound:
+        except ResourceNotFound:
             return None
-        except AwsRefused as error:
+        except CloudRefused as error:
             if "ValidationException" in error.message:
                 return None
             raise
 
 
-def is_bucket_of_another(aws: Aws, bucket: str) -> bool:
+def is_owned_by_other_account(aws: Aws, bucket: str) -> bool:
     """Return whether a bucket that ExpectedBucketOwner denied is there, and readable, without it.
 
     Raises AwsUnreachable. When False, this identity lacks the permission to read it.
     """
     try:
         aws.call(f"{bucket} can't be looked at", "s3", "head_bucket", Bucket=bucket)
-    except AwsDenied:
+    except PermissionDenied:
         return False
     return True
 
 
-def not_there(what: str) -> JobNotFound:
+def job_not_found(what: str) -> JobNotFound:
     """The error for a job that is not there: `what` says who has none."""
     fix = "check --profile and --region; `cloudft delete --force JOB` forgets a job that is gone."
     return JobNotFound(f"{what} in this account and Region", fix=fix)
 
 
-def plan_bytes(plan: Plan) -> bytes:
+def encode_plan(plan: Plan) -> bytes:
     """A plan as it lies in S3 beside its job, for other machines."""
     return orjson.dumps(to_json(plan) | {"version": 1}, option=orjson.OPT_INDENT_2)

@@ -8,22 +8,22 @@ from typing import Any
 
 from cloudft.aws import stack as stacks
 from cloudft.aws.client import Aws
-from cloudft.errors import AwsNotFound, CheckFailed, CloudftError
-from cloudft.spec.fill import SectionName, unsaid
+from cloudft.errors import CheckFailed, CloudftError, ResourceNotFound
+from cloudft.spec.fill import SectionName, is_unset
 from cloudft.spec.layers import Origin
 from cloudft.spec.load import LoadedJob
 from cloudft.types import Finding
 
-NETWORK = ("SubnetIds", "SecurityGroupIds")
+NETWORK_OUTPUTS = ("SubnetIds", "SecurityGroupIds")
 
 
 @dataclass(frozen=True)
-class Taken:
+class StackMapping:
     """What a section takes: of each field, the outputs that it is made of, and those it needs."""
 
     section: SectionName
     sources: Mapping[str, tuple[str, ...]]
-    needed: Mapping[str, str]
+    required: Mapping[str, str]
 
     def origins(self, stack: str) -> dict[str, Origin]:
         """Where each value comes from."""
@@ -33,59 +33,61 @@ class Taken:
         }
 
 
-def read(job: LoadedJob, aws: Aws, name: str, field: str, taken: Taken) -> stacks.Stack:
+def read_stack(
+    job: LoadedJob, aws: Aws, name: str, field: str, taken: StackMapping
+) -> stacks.Stack:
     """The stack that `field` names, ready and with all that is needed.
 
     Raises CheckFailed for a stack that is missing, not ready, or lacks an output that is needed;
     AwsRefused and AwsUnreachable, with their place in the job file, where it can't be looked at.
     """
-    if aws.place.region is None:
+    if aws.location.region is None:
         place = f"{taken.section}.region"
         fix = f"set {place}, --region or AWS_REGION."
-        raise failed(job, "MissingValue", "no AWS Region is named", fix, place)
+        raise check_failed(job, "MissingValue", "no AWS Region is named", fix, place)
     try:
-        stack = stacks.read(aws, name)
-    except AwsNotFound as error:
-        raise failed(job, "NoStack", error.message, error.fix or "", field) from error
+        stack = stacks.describe_stack(aws, name)
+    except ResourceNotFound as error:
+        raise check_failed(job, "NoStack", error.message, error.fix or "", field) from error
     except CloudftError as error:
         error.field, error.line = field, job.line_of(field)
         error.file = str(job.path) if job.path else None
         raise
-    _refuse(job, stack, field, taken)
+    _check_stack(job, stack, field, taken)
     return stack
 
 
-def _refuse(job: LoadedJob, stack: stacks.Stack, field: str, taken: Taken) -> None:
-    if not stack.ready:
+def _check_stack(job: LoadedJob, stack: stacks.Stack, field: str, taken: StackMapping) -> None:
+    if not stack.is_usable:
         message = f"the stack {stack.name} is {stack.status}: its outputs can't be relied on"
         name = stack.name
         fix = f"`cloudft infra status {name}` tells why; `cloudft infra deploy {name}` mends it."
-        raise failed(job, "StackNotReady", message, fix, field)
-    for name, output in taken.needed.items():
-        if unsaid(job, taken.section, name) and not stack.outputs.get(output):
+        raise check_failed(job, "StackNotReady", message, fix, field)
+    for name, output in taken.required.items():
+        if is_unset(job, taken.section, name) and not stack.outputs.get(output):
             has = ", ".join(sorted(stack.outputs)) or "none"
             message = f"the stack {stack.name} has no output {output} (it has: {has})"
             fix = "name a stack that `cloudft infra deploy NAME` has made,"
             fix += f" or set {taken.section}.{name}."
-            raise failed(job, "NoSuchOutput", message, fix, field)
+            raise check_failed(job, "NoSuchOutput", message, fix, field)
 
 
-def failed(job: LoadedJob, code: str, message: str, fix: str, field: str) -> CheckFailed:
+def check_failed(job: LoadedJob, code: str, message: str, fix: str, field: str) -> CheckFailed:
     """The error for one finding."""
     file = str(job.path) if job.path else None
     finding = Finding("error", code, message, fix, file, job.line_of(field), field)
     return CheckFailed(message, [finding])
 
 
-def uri(outputs: Mapping[str, str], bucket: str) -> str | None:
+def prefix_uri(outputs: Mapping[str, str], bucket: str) -> str | None:
     """The place below the stack's prefix in the bucket that an output names."""
     name = outputs.get(bucket)
     return f"s3://{name}/{outputs.get('Prefix', '')}".rstrip("/") if name else None
 
 
-def network(outputs: Mapping[str, str]) -> dict[str, Any] | None:
+def vpc_settings(outputs: Mapping[str, str]) -> dict[str, Any] | None:
     """The stack's network, where it has one."""
-    subnets, groups = (outputs.get(name) for name in NETWORK)
+    subnets, groups = (outputs.get(name) for name in NETWORK_OUTPUTS)
     if not subnets or not groups:
         return None
     return {"subnet_ids": subnets.split(","), "security_group_ids": groups.split(",")}

@@ -11,19 +11,19 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from cloudft.documents import Count, FileName, Sha256, check_time, convert, parse_python
+from cloudft.documents import Count, FileName, Sha256, check_iso_time, convert, parse_python_json
 from cloudft.errors import BadDocument
-from cloudft.types import DetailStatus, Metric, Progress, Split, StatusDetails
+from cloudft.types import DetailStatus, Metric, Split, StatusDetails, TrainingProgress
 
 
-class Details(msgspec.Struct, rename="camel"):
+class TrainerStatusDetails(msgspec.Struct, rename="camel"):
     """`statusDetails` of state.json."""
 
     validation_details: DetailStatus = "NotStarted"
     data_processing_details: DetailStatus = "NotStarted"
     training_details: DetailStatus = "NotStarted"
 
-    def of_types(self) -> StatusDetails:
+    def to_status_details(self) -> StatusDetails:
         """The same as a value of types.py."""
         return StatusDetails(**msgspec.structs.asdict(self))
 
@@ -39,39 +39,39 @@ class ProgressDocument(msgspec.Struct, rename="camel"):
     seconds_left: float | None
     activity: str
 
-    def of_types(self) -> Progress:
+    def to_training_progress(self) -> TrainingProgress:
         """The same as a value of types.py."""
-        return Progress(**msgspec.structs.asdict(self))
+        return TrainingProgress(**msgspec.structs.asdict(self))
 
 
-class Validation(msgspec.Struct, rename="camel"):
+class ValidationResult(msgspec.Struct, rename="camel"):
     """The validation loss of one model."""
 
     validation_loss: float
     perplexity: float
 
 
-class Summary(msgspec.Struct, rename="camel"):
+class TrainerSummary(msgspec.Struct, rename="camel"):
     """What commands rely on of `summary`, which is kept whole."""
 
-    base: Validation | None = None
-    tuned: Validation | None = None
+    base: ValidationResult | None = None
+    tuned: ValidationResult | None = None
     model: str | None = None
     method: str | None = None
     device: str | None = None
     dtype: str | None = None
 
 
-class State(msgspec.Struct, rename="camel"):
+class TrainerState(msgspec.Struct, rename="camel"):
     """state.json."""
 
-    status_details: Details = msgspec.field(default_factory=Details)
+    status_details: TrainerStatusDetails = msgspec.field(default_factory=TrainerStatusDetails)
     progress: ProgressDocument | None = None
     summary: dict[str, Any] = {}
     updated_at: str | None = None
 
 
-class Ending(msgspec.Struct, rename="camel"):
+class TrainerEnding(msgspec.Struct, rename="camel"):
     """ended.json."""
 
     status: Literal["Completed", "Failed", "Stopped"]
@@ -80,7 +80,7 @@ class Ending(msgspec.Struct, rename="camel"):
 
     def __post_init__(self) -> None:
         """Refuse a time that is none."""
-        check_time(self.ended_at, "endedAt", file="ended.json")
+        check_iso_time(self.ended_at, "endedAt", file="ended.json")
 
 
 class _Lora(msgspec.Struct):
@@ -95,7 +95,7 @@ class _Stopping(msgspec.Struct):
     threshold: float
 
 
-class Settings(msgspec.Struct, rename="camel"):
+class TrainerSettings(msgspec.Struct, rename="camel"):
     """job.json (local/request.py), but for what belongs to one machine."""
 
     version: Literal[1]
@@ -126,7 +126,7 @@ class _Model(msgspec.Struct):
     weights: list[dict[str, str]] = []
 
 
-class Request(Settings, rename="camel", kw_only=True):
+class TrainerRequest(TrainerSettings, rename="camel", kw_only=True):
     """job.json, whole."""
 
     id: FileName
@@ -149,23 +149,23 @@ class _Point(msgspec.Struct, rename="camel"):
     timestamp: str
 
 
-def state(content: bytes | str, file: str | Path) -> State:
+def parse_state(content: bytes | str, file: str | Path) -> TrainerState:
     """Return state.json. Raise BadDocument."""
-    value = parse_python(content, file=file)
-    found = convert(value, State, file=file)
-    convert(value, _Used, file=file)
-    check_time(found.updated_at, "updatedAt", file=file)
+    value = parse_python_json(content, file=file)
+    found = convert(value, TrainerState, file=file)
+    convert(value, _CheckedSummary, file=file)
+    check_iso_time(found.updated_at, "updatedAt", file=file)
     return found
 
 
-class _Used(msgspec.Struct):
-    summary: Summary = msgspec.field(default_factory=Summary)
+class _CheckedSummary(msgspec.Struct):
+    summary: TrainerSummary = msgspec.field(default_factory=TrainerSummary)
 
 
-def metric(line: bytes | str, file: str | Path, number: int | None = None) -> Metric:
+def parse_metric(line: bytes | str, file: str | Path, number: int | None = None) -> Metric:
     """Return one line of metrics.jsonl. Raise BadDocument with its number."""
     try:
-        point = convert(parse_python(line, file=file), _Point, file=file)
+        point = convert(parse_python_json(line, file=file), _Point, file=file)
     except BadDocument as error:
         error.line = number
         raise

@@ -3,16 +3,16 @@
 `find` is the way in: an alias, a Bedrock id, an ARN, a folder or a hub id gives one `Model`.
 """
 
-from cloudft.catalogue.find import find, is_hub_id, known
+from cloudft.catalogue.find import find_catalogue_model, find_model, is_hub_id
 from cloudft.catalogue.importing import (
     Architecture,
     ImportRules,
     UnitPrices,
-    import_rules,
-    unit_prices,
+    get_unit_prices,
+    load_import_rules,
 )
-from cloudft.catalogue.instances import Instance, hourly, instances
-from cloudft.catalogue.load import local_hyperparameters, models
+from cloudft.catalogue.instances import Instance, hourly_price, load_instances
+from cloudft.catalogue.load import load_local_hyperparameters, load_models
 from cloudft.catalogue.model import (
     Hyperparameter,
     Lifecycle,
@@ -22,11 +22,11 @@ from cloudft.catalogue.model import (
     Source,
     Weights,
 )
-from cloudft.catalogue.stated import STATED, with_prices
-from cloudft.catalogue.where import where
+from cloudft.catalogue.stated import STATED_SOURCE, with_prices
+from cloudft.catalogue.where import find_weights
 
 __all__ = [
-    "STATED",
+    "STATED_SOURCE",
     "Architecture",
     "Hyperparameter",
     "ImportRules",
@@ -38,15 +38,15 @@ __all__ = [
     "Source",
     "UnitPrices",
     "Weights",
-    "find",
-    "hourly",
-    "import_rules",
-    "instances",
+    "find_catalogue_model",
+    "find_model",
+    "find_weights",
+    "get_unit_prices",
+    "hourly_price",
     "is_hub_id",
-    "known",
-    "local_hyperparameters",
-    "models",
-    "unit_prices",
-    "where",
+    "load_import_rules",
+    "load_instances",
+    "load_local_hyperparameters",
+    "load_models",
     "with_prices",
 ]

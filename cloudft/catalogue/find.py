@@ -9,47 +9,49 @@ import re
 from functools import lru_cache
 from pathlib import Path
 
-from cloudft.catalogue.load import local_hyperparameters, models
+from cloudft.catalogue.load import load_local_hyperparameters, load_models
 from cloudft.catalogue.model import Lifecycle, Model, Source, Weights
-from cloudft.catalogue.stated import priced
+from cloudft.catalogue.stated import with_stated_prices
 from cloudft.errors import UnknownModel
 
 WEIGHT_FILES = ("*.safetensors", "*.bin", "*.gguf")
 _ARN = re.compile(r"arn:aws[a-z-]*:bedrock:[a-z0-9-]*:[0-9]*:foundation-model/(?P<id>[^/\s]+)")
-_CUSTOM = re.compile(
+_CUSTOM_ARN = re.compile(
     r"arn:aws[a-z-]*:bedrock:[a-z0-9-]+:[0-9]{12}:custom-model/(?P<id>[^/\s]+)/[a-z0-9]{12}"
 )
 """A custom model's ARN names the foundation model that it was made from."""
 _HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 
 
-def find(name: str, *, base_dir: Path | None = None) -> Model:
+def find_model(name: str, *, base_dir: Path | None = None) -> Model:
     """The model that `name` means: an alias, a Bedrock id or ARN, a folder, or a hub id.
 
     A Bedrock id may lack its context suffix and its version (`amazon.nova-lite-v1`). A folder is
     taken relative to `base_dir` (the current one when None) and wins over a hub id. Raises
     UnknownModel, which names the nearest aliases. Prices that CLOUDFT_HOME states are the model's.
     """
-    arn = _ARN.fullmatch(name) or _CUSTOM.fullmatch(name)
-    model = _names().get(arn["id"] if arn else name)
+    arn = _ARN.fullmatch(name) or _CUSTOM_ARN.fullmatch(name)
+    model = _models_by_name().get(arn["id"] if arn else name)
     if model:
-        return priced(model, _names())
+        return with_stated_prices(model, _models_by_name())
     folder = _as_path(name, base_dir)
     if not arn and (_is_folder(folder) or _looks_like_path(name)):
         try:
-            return _from_folder(name, folder)
+            return _model_from_folder(name, folder)
         except OSError as exc:
             message = f"the folder {name[:200]!r} can't be read: {exc.strerror}"
             raise UnknownModel(message, fix="make it readable") from exc
     if _HUB_ID.fullmatch(name) and not name.startswith("s3:"):
-        return _synthesised(name, Weights(kind="hub", hub_id=name), None, "the Hugging Face hub")
-    raise _unknown(name)
+        return _open_weight_model(
+            name, Weights(kind="hub", hub_id=name), None, "the Hugging Face hub"
+        )
+    raise _unknown_model(name)
 
 
-def known(name: str) -> Model | None:
+def find_catalogue_model(name: str) -> Model | None:
     """The catalogue's model of that alias, Bedrock id or ARN; None without. Touches no disk."""
-    arn = _ARN.fullmatch(name) or _CUSTOM.fullmatch(name)
-    return _names().get(arn["id"] if arn else name)
+    arn = _ARN.fullmatch(name) or _CUSTOM_ARN.fullmatch(name)
+    return _models_by_name().get(arn["id"] if arn else name)
 
 
 def is_hub_id(name: str) -> bool:
@@ -58,10 +60,10 @@ def is_hub_id(name: str) -> bool:
 
 
 @lru_cache(maxsize=1)
-def _names() -> dict[str, Model]:
+def _models_by_name() -> dict[str, Model]:
     """Every alias and id, the shorter forms of an id included."""
     names: dict[str, Model] = {}
-    for model in models():
+    for model in load_models():
         names[model.alias] = model
         for known in (model.bedrock_id, *model.other_ids):
             while known:
@@ -86,7 +88,7 @@ def _looks_like_path(name: str) -> bool:
     return name.startswith(("/", "./", "../", "~")) or name in {".", ".."}
 
 
-def _from_folder(name: str, folder: Path) -> Model:
+def _model_from_folder(name: str, folder: Path) -> Model:
     """A model of the user's own: a Hugging Face folder with config.json and weights."""
     if not _is_folder(folder):
         raise UnknownModel(
@@ -96,7 +98,7 @@ def _from_folder(name: str, folder: Path) -> Model:
     config = folder / "config.json"
     if not config.is_file():
         raise UnknownModel(
-            f"the folder {name!r} holds no model: it has no config.json" + _nearest_text(name),
+            f"the folder {name!r} holds no model: it has no config.json" + _suggestion(name),
             fix="give a Hugging Face model folder, or an alias of `cloudft models`",
         )
     if not any(match for pattern in WEIGHT_FILES for match in folder.glob(pattern)):
@@ -105,10 +107,10 @@ def _from_folder(name: str, folder: Path) -> Model:
             fix="put the model's weight files into the folder",
         )
     weights = Weights(kind="folder", path=str(folder))
-    return _synthesised(name, weights, _context(config), "a folder of yours")
+    return _open_weight_model(name, weights, _read_context_length(config), "a folder of yours")
 
 
-def _context(config: Path) -> int | None:
+def _read_context_length(config: Path) -> int | None:
     """The longest context that config.json states; raises UnknownModel when it can't be read."""
     try:
         data = json.loads(config.read_bytes())
@@ -118,7 +120,7 @@ def _context(config: Path) -> int | None:
     return value if isinstance(value, int) else None
 
 
-def _synthesised(name: str, weights: Weights, context: int | None, origin: str) -> Model:
+def _open_weight_model(name: str, weights: Weights, context: int | None, origin: str) -> Model:
     """An open-weight model that stands in no catalogue file."""
     source = Source("given", origin, "")
     return Model(
@@ -128,7 +130,7 @@ def _synthesised(name: str, weights: Weights, context: int | None, origin: str) 
         lifecycle=Lifecycle(state="active", source=source, note="not in the catalogue"),
         customization_types=("FINE_TUNING", "CONTINUED_PRE_TRAINING"),
         formats={"FINE_TUNING": "converse", "CONTINUED_PRE_TRAINING": "input"},
-        hyperparameters=local_hyperparameters(),
+        hyperparameters=load_local_hyperparameters(),
         early_stopping=True,
         weights=(weights,),
         context=context,
@@ -136,27 +138,29 @@ def _synthesised(name: str, weights: Weights, context: int | None, origin: str) 
     )
 
 
-def _nearest_text(name: str) -> str:
-    near = _nearest(name)
+def _suggestion(name: str) -> str:
+    near = _closest_aliases(name)
     return f"; did you mean {' or '.join(near)}?" if near else ""
 
 
-def _nearest(name: str) -> list[str]:
+def _closest_aliases(name: str) -> list[str]:
     """Up to three aliases that look like `name`, by alias first and by id then."""
     lower = name.lower()[:200]
-    aliases = [model.alias for model in models()]
-    by_id = difflib.get_close_matches(lower, list(_names()), n=3, cutoff=0.7)
+    aliases = [model.alias for model in load_models()]
+    by_id = difflib.get_close_matches(lower, list(_models_by_name()), n=3, cutoff=0.7)
     by_alias = difflib.get_close_matches(lower, aliases, n=3, cutoff=0.6)
-    return list(dict.fromkeys([*by_alias, *(_names()[known].alias for known in by_id)]))[:3]
+    return list(dict.fromkeys([*by_alias, *(_models_by_name()[known].alias for known in by_id)]))[
+        :3
+    ]
 
 
-def _unknown(name: str) -> UnknownModel:
+def _unknown_model(name: str) -> UnknownModel:
     if ":custom-model/" in name:
         return UnknownModel(
             f"{name!r} is a custom model of a model that the catalogue lacks",
             fix="name one that was made from a model of `cloudft models`",
         )
     return UnknownModel(
-        f"no model {name[:200]!r} in the catalogue" + _nearest_text(name),
+        f"no model {name[:200]!r} in the catalogue" + _suggestion(name),
         fix="`cloudft models` lists the aliases; a folder or a hub id (org/name) will do too",
     )

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-from cloudft.catalogue.load import read
+from cloudft.catalogue.load import read_yaml
 from cloudft.catalogue.model import Source
-from cloudft.catalogue.stated import stated
+from cloudft.catalogue.stated import read_stated_prices
 
 
 @dataclass(frozen=True)
@@ -56,29 +56,32 @@ class ImportRules:
     prices: Mapping[str, UnitPrices] = field(default_factory=dict)
 
 
-def unit_prices(version: str) -> UnitPrices | None:
+def get_unit_prices(version: str) -> UnitPrices | None:
     """Return the prices of that version's units: what CLOUDFT_HOME states, else the table's."""
-    known, own = import_rules().prices.get(version), stated().import_units.get(version)
+    known, own = (
+        load_import_rules().prices.get(version),
+        read_stated_prices().import_units.get(version),
+    )
     if own is None:
         return known
     before = known or UnitPrices()
     minute, month = own.unit_minute or before.unit_minute, own.unit_month or before.unit_month
-    return UnitPrices(minute, month, own.origin)
+    return UnitPrices(minute, month, own.price_source)
 
 
 @lru_cache(maxsize=1)
-def import_rules() -> ImportRules:
+def load_import_rules() -> ImportRules:
     """All of them."""
-    raw = read("custom-model-import")
+    raw = read_yaml("custom-model-import")
     told = {
         name: Source("import", raw[name]["url"], str(raw[name]["date"]))
         for name in ("source", "billing_source")
     }
     lists = {name: tuple(value) for name, value in raw.items() if isinstance(value, list)}
-    kinds = {name: _architecture(row) for name, row in raw.pop("architectures").items()}
+    kinds = {name: _to_architecture(row) for name, row in raw.pop("architectures").items()}
     raw["prices"] = {version: UnitPrices(**row) for version, row in raw["prices"].items()}
     return ImportRules(**{**raw, **lists, **told}, architectures=kinds)
 
 
-def _architecture(row: Mapping[str, Any]) -> Architecture:
+def _to_architecture(row: Mapping[str, Any]) -> Architecture:
     return Architecture(**{**row, "regions": tuple(row.get("regions", ()))})

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
 
-from cloudft.catalogue.load import read, sources_of
+from cloudft.catalogue.load import read_sources, read_yaml
 from cloudft.catalogue.model import Source
-from cloudft.catalogue.stated import stated
+from cloudft.catalogue.stated import read_stated_prices
 
 GIB = 2**30
 
@@ -36,7 +36,7 @@ class Instance:
 
 
 @dataclass(frozen=True)
-class Instances:
+class InstanceTable:
     """All of them by name, and where and for which Region the prices were read."""
 
     by_name: Mapping[str, Instance]
@@ -44,15 +44,15 @@ class Instances:
     price_region: str
 
 
-def hourly(name: str | None) -> tuple[float, Source] | None:
+def hourly_price(name: str | None) -> tuple[float, Source] | None:
     """Return USD of an hour of that type, and where it was read; None where no price is known.
 
     What CLOUDFT_HOME states stands above the table.
     """
-    own = stated().instances.get(name or "")
+    own = read_stated_prices().instances.get(name or "")
     if own is not None:
-        return own.usd_per_hour, own.origin
-    table = instances()
+        return own.usd_per_hour, own.price_source
+    table = load_instances()
     known = table.by_name.get(name or "")
     if known is None or known.usd_per_hour is None:
         return None
@@ -60,12 +60,12 @@ def hourly(name: str | None) -> tuple[float, Source] | None:
 
 
 @lru_cache(maxsize=1)
-def instances() -> Instances:
+def load_instances() -> InstanceTable:
     """The table."""
-    raw = read("sagemaker-instances")
-    sources = sources_of(raw)
+    raw = read_yaml("sagemaker-instances")
+    sources = read_sources(raw)
     rows = {
         name: Instance(name=name, **{**row, "source": sources[row["source"]]})
         for name, row in raw["instances"].items()
     }
-    return Instances(MappingProxyType(rows), sources[raw["price_source"]], raw["price_region"])
+    return InstanceTable(MappingProxyType(rows), sources[raw["price_source"]], raw["price_region"])

@@ -28,25 +28,25 @@ FAMILIES = (
     "openai-compatible",
     "open-weight",
 )
-TABLES = ("custom-model-import", "sagemaker-instances")
+FACT_TABLES = ("custom-model-import", "sagemaker-instances")
 """Files of facts that are no model's; each has a reader of its own."""
 LOCAL_TABLE = "local"
 
 
 @lru_cache(maxsize=1)
-def models() -> tuple[Model, ...]:
+def load_models() -> tuple[Model, ...]:
     """Every model of the catalogue, family by family, the newest of a family first."""
-    return tuple(model for family in FAMILIES for model in _family(read(family)))
+    return tuple(model for family in FAMILIES for model in _load_family(read_yaml(family)))
 
 
 @lru_cache(maxsize=1)
-def local_hyperparameters() -> Mapping[str, Hyperparameter]:
+def load_local_hyperparameters() -> Mapping[str, Hyperparameter]:
     """What the local trainer takes, whatever open weights it trains."""
-    raw = read("open-weight")
-    return _table(raw["hyperparameters"][LOCAL_TABLE], sources_of(raw))
+    raw = read_yaml("open-weight")
+    return _to_hyperparameters(raw["hyperparameters"][LOCAL_TABLE], read_sources(raw))
 
 
-def read(name: str) -> dict[str, Any]:
+def read_yaml(name: str) -> dict[str, Any]:
     """One of the YAML files beside this one."""
     import yaml
 
@@ -56,19 +56,23 @@ def read(name: str) -> dict[str, Any]:
     return data
 
 
-def _family(raw: dict[str, Any]) -> list[Model]:
-    sources = sources_of(raw)
-    tables = {key: _table(t, sources) for key, t in raw.get("hyperparameters", {}).items()}
-    limits = {key: _limits(t, sources) for key, t in raw.get("limits", {}).items()}
-    return [_model(raw["family"], row, sources, tables, limits) for row in raw["models"]]
+def _load_family(raw: dict[str, Any]) -> list[Model]:
+    sources = read_sources(raw)
+    tables = {
+        key: _to_hyperparameters(t, sources) for key, t in raw.get("hyperparameters", {}).items()
+    }
+    limits = {key: _to_limits_by_type(t, sources) for key, t in raw.get("limits", {}).items()}
+    return [_to_model(raw["family"], row, sources, tables, limits) for row in raw["models"]]
 
 
-def sources_of(raw: dict[str, Any]) -> dict[str, Source]:
+def read_sources(raw: dict[str, Any]) -> dict[str, Source]:
     """The sources of a file by their keys."""
     return {key: Source(key, s["url"], str(s["date"])) for key, s in raw["sources"].items()}
 
 
-def _table(raw: dict[str, Any], sources: dict[str, Source]) -> Mapping[str, Hyperparameter]:
+def _to_hyperparameters(
+    raw: dict[str, Any], sources: dict[str, Source]
+) -> Mapping[str, Hyperparameter]:
     source, assumed = sources[raw["source"]], raw.get("assumed", False)
     return MappingProxyType(
         {
@@ -78,16 +82,16 @@ def _table(raw: dict[str, Any], sources: dict[str, Source]) -> Mapping[str, Hype
     )
 
 
-def _limits(raw: dict[str, Any], sources: dict[str, Source]) -> Mapping[str, Limits]:
-    return MappingProxyType({kind: _limit(row, sources) for kind, row in raw.items()})
+def _to_limits_by_type(raw: dict[str, Any], sources: dict[str, Source]) -> Mapping[str, Limits]:
+    return MappingProxyType({kind: _to_limits(row, sources) for kind, row in raw.items()})
 
 
-def _limit(row: dict[str, Any], sources: dict[str, Source]) -> Limits:
+def _to_limits(row: dict[str, Any], sources: dict[str, Source]) -> Limits:
     values = row | {name: tuple(row[name]) for name in ("reserved", "unsure") if name in row}
     return Limits(**values | {"source": sources[row["source"]]})
 
 
-def _model(
+def _to_model(
     family: str,
     row: dict[str, Any],
     sources: dict[str, Source],
@@ -99,7 +103,7 @@ def _model(
         alias=row["alias"],
         title=row["title"],
         family=family,
-        lifecycle=_lifecycle(row["lifecycle"], sources),
+        lifecycle=_to_lifecycle(row["lifecycle"], sources),
         bedrock_id=row.get("bedrock_id"),
         other_ids=tuple(row.get("other_ids", ())),
         customization_types=tuple(row["customization_types"]),
@@ -109,24 +113,24 @@ def _model(
         early_stopping=row.get("early_stopping", False),
         limits=limits[row["limits"]] if "limits" in row else nothing,
         serving=tuple(row.get("serving", ())),
-        prices=_prices(row["prices"], sources) if "prices" in row else None,
+        prices=_to_prices(row["prices"], sources) if "prices" in row else None,
         price_list=row.get("price_list"),
         teachers=tuple(row.get("teachers", ())),
         successor=row.get("successor"),
         weights=tuple(Weights(**item) for item in row.get("weights", ())),
-        licence=row.get("licence"),
+        license=row.get("licence"),
         parameters=row.get("parameters"),
         context=row.get("context"),
         sources=tuple(sources[key] for key in row["sources"]),
     )
 
 
-def _prices(row: dict[str, Any], sources: dict[str, Source]) -> Prices:
+def _to_prices(row: dict[str, Any], sources: dict[str, Source]) -> Prices:
     pairs = {name: tuple(value) for name, value in row.items() if isinstance(value, list)}
     return Prices(**row | pairs | {"source": sources[row["source"]]})
 
 
-def _lifecycle(raw: dict[str, Any], sources: dict[str, Source]) -> Lifecycle:
+def _to_lifecycle(raw: dict[str, Any], sources: dict[str, Source]) -> Lifecycle:
     date = raw.get("date")
     return Lifecycle(
         state=raw["state"],

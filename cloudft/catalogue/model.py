@@ -136,12 +136,12 @@ class Model:
     teachers: tuple[str, ...] = ()
     successor: str | None = None
     weights: tuple[Weights, ...] = ()
-    licence: str | None = None
+    license: str | None = None
     parameters: int | None = None
     context: int | None = None
     sources: tuple[Source, ...] = ()
 
     @property
-    def open_weight(self) -> bool:
+    def is_open_weight(self) -> bool:
         """True when the weights can be had, so that cloudft itself can train them."""
         return bool(self.weights)

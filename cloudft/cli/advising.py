@@ -19,7 +19,7 @@ from cloudft.cli.ranges import RECORDS, USD
 from cloudft.home import Home
 
 if TYPE_CHECKING:
-    from cloudft.evaluate.advise.measure import Study
+    from cloudft.evaluate.advise.measure import AdviceReport
 
 
 @click.command(
@@ -59,41 +59,41 @@ def advise_command(
     With --backend bedrock the prompts go to the model on Bedrock, and cost what answers cost there.
     """
     from cloudft import preparing
-    from cloudft.backends import backend
-    from cloudft.cli.jobs import follow_and_show
-    from cloudft.cli.progress import counting, reading
-    from cloudft.cli.render import warn
-    from cloudft.cli.submitting import load
-    from cloudft.evaluate.advise.measure import advise
+    from cloudft.backends import make_backend
+    from cloudft.cli.jobs import follow_job
+    from cloudft.cli.progress import record_counter, task_progress
+    from cloudft.cli.render import print_findings
+    from cloudft.cli.submitting import load_job_file
+    from cloudft.evaluate.advise.measure import run_advice
 
     home = Home.from_environ()
-    job = load(path, flags)
-    here = backend("local", home)
-    with reading(console) as progress:
+    job = load_job_file(path, flags)
+    here = make_backend("local", home)
+    with record_counter(console) as progress:
         staged, warnings = preparing.prepare(job, here, home, progress)
-    warn(warnings)
-    with counting(console) as counted:
-        study = advise(
+    print_findings(warnings)
+    with task_progress(console) as counted:
+        study = run_advice(
             staged,
-            backend(backend_name, home),
+            make_backend(backend_name, home),
             here,
             home,
             limit=limit,
             progress=counted,
-            follow=lambda started: follow_and_show(started, here, None, console),
+            wait=lambda started: follow_job(started, here, None, console),
         )
-    value = as_json(study, input_price)
-    console.result(value, "\n".join(text_of(value)))
+    value = advice_json(study, input_price)
+    console.print_result(value, "\n".join(advice_lines(value)))
     return 0
 
 
-def as_json(study: Study, input_price: float | None) -> dict[str, Any]:
+def advice_json(study: AdviceReport, input_price: float | None) -> dict[str, Any]:
     """The study as it is printed; costs are computed here, from what was measured."""
-    from cloudft.evaluate.advise.decide import break_even
+    from cloudft.evaluate.advise.decide import break_even_requests
 
     value: dict[str, Any] = {
-        "advice": study.word.advice,
-        "reasons": list(study.word.reasons),
+        "advice": study.recommendation.advice,
+        "reasons": list(study.recommendation.reasons),
         "task": study.task,
         "n": study.n,
         "job": study.trained.id if study.trained else None,
@@ -119,12 +119,12 @@ def as_json(study: Study, input_price: float | None) -> dict[str, Any]:
         requests = None
         if input_price is not None and study.training_usd is not None:
             price = input_price / 1e6
-            requests = break_even(
+            requests = break_even_requests(
                 study.training_usd, best.prompt_tokens * price, tuned.prompt_tokens * price
             )
         seconds = None
         if study.training_seconds and best.seconds and tuned.seconds:
-            seconds = break_even(study.training_seconds, best.seconds, tuned.seconds)
+            seconds = break_even_requests(study.training_seconds, best.seconds, tuned.seconds)
         value["breakEven"] = {
             "against": best.name,
             "promptTokensSaved": saved,
@@ -134,15 +134,15 @@ def as_json(study: Study, input_price: float | None) -> dict[str, Any]:
     return value
 
 
-def text_of(value: Mapping[str, Any]) -> Iterator[str]:
+def advice_lines(value: Mapping[str, Any]) -> Iterator[str]:
     """The advice, why, and the table it rests on."""
-    from cloudft.cli.render import table
+    from cloudft.cli.render import format_table
 
     yield f"advice: {value['advice']}"
     yield ""
     if value["methods"]:
         columns = ("METHOD", "SCORE", "PROMPT TOKENS", "ANSWER TOKENS", "SECONDS A REQUEST")
-        yield table(columns, _rows(value["methods"]))
+        yield format_table(columns, _rows(value["methods"]))
         yield ""
     for reason in value["reasons"][len(value["methods"]) :]:
         yield f"- {reason}"

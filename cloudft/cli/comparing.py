@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cloudft.cli.figures import interval, number, signed
+from cloudft.cli.figures import format_interval, format_number, format_signed
 from cloudft.cli.jobs import open_job
 from cloudft.cli.options import Console, complete_job, console_options
 
 if TYPE_CHECKING:
-    from cloudft.evaluate.compare import Side
+    from cloudft.evaluate.compare import ModelResult
 
-SHOWN = 5
+RECORDS_SHOWN = 5
 """Records that changed which the text shows, of each kind; a page shows more, JSON all."""
 BASE = "base"
 
@@ -43,25 +43,25 @@ def compare_command(
 
     Their newest evaluations are read: `cloudft evaluate` makes them, on the same held-out data.
     """
-    from cloudft.evaluate.compare import compare
-    from cloudft.evaluate.pages import render, write_page
+    from cloudft.evaluate.compare import compare_models
+    from cloudft.evaluate.pages import render_template, write_page
 
-    found = compare(sides(references))
+    found = compare_models(model_results(references))
     if page is not None:
-        write_page(page, render("compare.html", found), force=force)
+        write_page(page, render_template("compare.html", found), force=force)
         console.note(f"wrote {page}")
     for warning in found["warnings"]:
         console.note(f"warning: {warning['message']} [{warning['code']}]")
-    console.result(found, "\n\n".join(text_of(found)))
+    console.print_result(found, "\n\n".join(comparison_lines(found)))
     return 0
 
 
-def sides(references: tuple[str, ...]) -> list[Side]:
+def model_results(references: tuple[str, ...]) -> list[ModelResult]:
     """What each word means. Raises UsageError for fewer than two different ones."""
     from cloudft import jobs
     from cloudft.errors import UsageError
-    from cloudft.evaluate.compare import Side
-    from cloudft.evaluate.evaluation import newest
+    from cloudft.evaluate.compare import ModelResult
+    from cloudft.evaluate.evaluation import load_newest_evaluation
 
     named = [name for name in references if name != BASE]
     if len(references) < 2 or not named:
@@ -72,31 +72,31 @@ def sides(references: tuple[str, ...]) -> list[Side]:
     found = []
     for name in references:
         record, backend, _ = open_job(named[0] if name == BASE else name)
-        evaluation = newest(record.folder)
+        evaluation = load_newest_evaluation(record.folder)
         if name == BASE:
-            found.append(Side(f"{record.base_model} (base)", evaluation, "base", 0.0))
+            found.append(ModelResult(f"{record.base_model} (base)", evaluation, "base", 0.0))
             continue
-        job = jobs.look(record, backend)
+        job = jobs.refresh(record, backend)
         ended = job.state.ended_at
         seconds = None
         if ended:
             took = datetime.fromisoformat(ended) - datetime.fromisoformat(record.created_at)
             seconds = took.total_seconds()
         usd = record.estimate["usd"]["training"]
-        found.append(Side(record.id, evaluation, "tuned", usd, seconds))
+        found.append(ModelResult(record.id, evaluation, "tuned", usd, seconds))
     if len({side.name for side in found}) < len(found):
         raise UsageError("one model is named twice", fix="name each once.")
     return found
 
 
-def text_of(found: Mapping[str, Any]) -> Iterator[str]:
+def comparison_lines(found: Mapping[str, Any]) -> Iterator[str]:
     """The leaderboard, then each comparison in a few lines."""
-    from cloudft.cli.render import table
+    from cloudft.cli.render import format_table
 
     order = "lower is better" if found["lowerIsBetter"] else "higher is better"
     yield f"{found['n']} records, {found['metric']} ({order})"
     names = ("MODEL", "SCORE", "95 % INTERVAL", "USD", "MINUTES")
-    yield table(names, (_row(row) for row in found["leaderboard"]))
+    yield format_table(names, (_row(row) for row in found["leaderboard"]))
     for one in found["comparisons"]:
         yield one["sentence"]
         rows = [
@@ -108,23 +108,25 @@ def text_of(found: Mapping[str, Any]) -> Iterator[str]:
                 _short(flip["after"]),
             )
             for mark, flips in (("fixed", one["fixed"]), ("broken", one["broken"]))
-            for flip in flips[:SHOWN]
+            for flip in flips[:RECORDS_SHOWN]
         ]
         if rows:
-            yield table(("", "ASKED", "WANTED", "BEFORE", "AFTER"), rows)
+            yield format_table(("", "ASKED", "WANTED", "BEFORE", "AFTER"), rows)
         if one["slices"]:
             slices = (
                 (
                     f"{s['by']}: {s['value'][:40]}",
                     s["n"],
-                    number(s["base"]),
-                    number(s["tuned"]),
-                    signed(s["delta"]["value"]),
-                    interval(s["delta"]),
+                    format_number(s["base"]),
+                    format_number(s["tuned"]),
+                    format_signed(s["delta"]["value"]),
+                    format_interval(s["delta"]),
                 )
                 for s in one["slices"]
             )
-            yield table(("SLICE", "RECORDS", "FIRST", "THIS", "DELTA", "95 % INTERVAL"), slices)
+            yield format_table(
+                ("SLICE", "RECORDS", "FIRST", "THIS", "DELTA", "95 % INTERVAL"), slices
+            )
     if len(found["comparisons"]) > 1:
         yield f"p-values are adjusted for {len(found['comparisons'])} comparisons (Holm)"
 
@@ -134,8 +136,8 @@ def _row(row: Mapping[str, Any]) -> tuple[Any, ...]:
     minutes = f"{row['seconds'] / 60:.1f}" if row["seconds"] else ""
     return (
         row["name"],
-        number(row["score"]),
-        f"{number(row['low'])} to {number(row['high'])}",
+        format_number(row["score"]),
+        f"{format_number(row['low'])} to {format_number(row['high'])}",
         usd,
         minutes,
     )

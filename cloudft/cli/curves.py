@@ -8,7 +8,7 @@ import click
 
 from cloudft.cli.jobs import open_job
 from cloudft.cli.options import Console, console_options, job_argument
-from cloudft.cli.picture import draw
+from cloudft.cli.picture import draw_loss_plot
 
 
 @click.command("metrics", epilog="\b\nExample:\n  cloudft metrics - --plot loss.png")
@@ -19,13 +19,13 @@ from cloudft.cli.picture import draw
 @console_options
 def metrics_command(reference: str, plot: Path | None, console: Console) -> int:
     """Print or plot a job's loss curves, also while it runs."""
-    from cloudft.cli.render import metric_rows, table
+    from cloudft.cli.render import format_table, metric_rows
 
     record, backend, _ = open_job(reference)
     points = list(backend.metrics(record.backend_job_id or record.id))
     if plot is not None:
-        draw(points, record.id, plot)
+        draw_loss_plot(points, record.id, plot)
         console.note(f"wrote {plot}")
     columns = ("STEP", "EPOCH", "SPLIT", "LOSS", "PERPLEXITY", "RATE", "TOKENS/S")
-    console.result(points, table(columns, metric_rows(points)))
+    console.print_result(points, format_table(columns, metric_rows(points)))
     return 0

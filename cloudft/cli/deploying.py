@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cloudft.cli.options import Console, console_options, place
-from cloudft.cli.templates import cost_lines, param_option, stack_argument, template_option
+from cloudft.cli.options import Console, aws_location, console_options
+from cloudft.cli.templates import param_option, stack_argument, stack_cost_lines, template_option
 
 if TYPE_CHECKING:
     from cloudft.aws.client import Aws
     from cloudft.aws.stack import Stack
-    from cloudft.infrastructure.changes import Change, Event, Proposal
+    from cloudft.infrastructure.changes import Change, ChangeSet, StackEvent
 
-POLL_S, POLL_HERE_S = 3.0, 0.2
+POLL_S, POLL_LOOPBACK_S = 3.0, 0.2
 
 
 @click.command(
@@ -55,121 +55,125 @@ def deploy_command(
     Parameters that are not given stay as they are. The changes are shown first; a deploy that was
     broken off is gone on with by the same command.
     """
-    from cloudft.aws.client import Aws, Place
+    from cloudft.aws.client import Aws, AwsLocation
     from cloudft.infrastructure import changes
     from cloudft.infrastructure import template as templates
 
-    aws, text = Aws(Place(**place())), templates.text_of(template)
+    aws, text = Aws(AwsLocation(**aws_location())), templates.load_template_text(template)
     if beside is not None:
-        params = changes.outputs_for(aws, beside, text) | params
-    before = _at_rest(aws, name, dry_run, console)
-    changes.check(template, text, params, before)
-    proposal = changes.propose(aws, name, text, params, before)
+        params = changes.outputs_as_parameters(aws, beside, text) | params
+    before = _settled_stack(aws, name, dry_run, console)
+    changes.check_parameters(template, text, params, before)
+    proposal = changes.create_change_set(aws, name, text, params, before)
     agreed = False
     try:
         if proposal.changes:
             asking = not (yes or dry_run)
-            _show(proposal, text, params, before, _loud if asking else console.note)
+            _print_changes(
+                proposal, text, params, before, _print_to_stderr if asking else console.note
+            )
             question = f"make these changes to {name}?"
             agreed = click.confirm(question, err=True) if asking else not dry_run
     finally:  # also where nobody answers
         if not agreed:
-            changes.drop(aws, proposal)
-    stack = _make(aws, proposal, console) if agreed else before
+            changes.delete_change_set(aws, proposal)
+    stack = _execute_changes(aws, proposal, console) if agreed else before
     if protect is not None and stack is not None and not dry_run:
-        stack = changes.protect(aws, stack, protect)
-    _tell(proposal, stack, agreed, console)
+        stack = changes.set_termination_protection(aws, stack, protect)
+    _print_result(proposal, stack, agreed, console)
     return 0
 
 
-def _at_rest(aws: Aws, name: str, dry_run: bool, console: Console) -> Stack | None:
+def _settled_stack(aws: Aws, name: str, dry_run: bool, console: Console) -> Stack | None:
     """The stack when nothing is done to it any more; None when there is none, or an empty one."""
     from cloudft.errors import StackFailed, UsageError
     from cloudft.infrastructure import changes, ownership
 
-    ownership.refuse_foreign(aws, name)
-    stack = changes.find(aws, name)
-    if stack is not None and changes.under_way(stack):
+    ownership.find_owned_stack(aws, name)
+    stack = changes.find_stack(aws, name)
+    if stack is not None and changes.is_in_progress(stack):
         console.note(f"{name} is {stack.status}: waiting for its end ...")
         try:
-            changes.follow(aws, stack.id, set(), lambda event: None, poll_seconds(aws))
+            changes.follow_stack(aws, stack.id, set(), lambda event: None, poll_seconds(aws))
         except StackFailed as failure:  # it came to rest; now it is to become what is wanted
             console.note(failure.message)
-        stack = changes.find(aws, name)
+        stack = changes.find_stack(aws, name)
     if stack is not None and stack.status == "ROLLBACK_COMPLETE":
         if dry_run:
             fix = "deploy without --dry-run: it removes what is left of it first."
             raise UsageError(f"{name} could not be made before", fix=fix)
         console.note(f"{name} could not be made before: what is left of it is removed first")
-        changes.forget_empty(aws, name)
-        changes.follow(aws, stack.id, set(), lambda event: None, poll_seconds(aws))
+        changes.delete_empty_stack(aws, name)
+        changes.follow_stack(aws, stack.id, set(), lambda event: None, poll_seconds(aws))
         stack = None
     if stack is not None:
-        changes.refuse_broken(aws, stack)
+        changes.raise_if_unusable(aws, stack)
     return stack
 
 
 def poll_seconds(aws: Aws) -> float:
     """How often to look: an endpoint on this machine is quick."""
-    return POLL_HERE_S if "127.0.0.1" in (aws.place.endpoint_url or "") else POLL_S
+    return POLL_LOOPBACK_S if "127.0.0.1" in (aws.location.endpoint_url or "") else POLL_S
 
 
-def _loud(text: str) -> None:
+def _print_to_stderr(text: str) -> None:
     """What is asked about is said, with -q too."""
     click.echo(text, err=True)
 
 
-def _show(
-    proposal: Proposal,
+def _print_changes(
+    proposal: ChangeSet,
     text: str,
     params: dict[str, str],
     before: Stack | None,
     say: Callable[[str], None],
 ) -> None:
-    from cloudft.cli.render import table
+    from cloudft.cli.render import format_table
     from cloudft.infrastructure import template as templates
-    from cloudft.infrastructure.status import costs_of
+    from cloudft.infrastructure.status import template_costs
 
-    rows = [(c.action, c.resource, c.type, _again(c)) for c in proposal.changes]
-    say(table(("CHANGE", "RESOURCE", "TYPE", ""), rows))
+    rows = [(c.action, c.resource, c.type, _replacement_note(c)) for c in proposal.changes]
+    say(format_table(("CHANGE", "RESOURCE", "TYPE", ""), rows))
     whole = {**(before.parameters if before else {}), **params}
-    say(cost_lines(costs_of(templates.parse(text), whole))[0])
+    say(stack_cost_lines(template_costs(templates.parse_template(text), whole))[0])
 
 
-def _again(change: Change) -> str:
+def _replacement_note(change: Change) -> str:
     return {"True": "made anew", "Conditional": "perhaps made anew"}.get(
         change.replacement or "", ""
     )
 
 
-def _make(aws: Aws, proposal: Proposal, console: Console) -> Stack:
+def _execute_changes(aws: Aws, proposal: ChangeSet, console: Console) -> Stack:
     """Make the changes and follow them. Ctrl-C ends the following alone."""
     from cloudft.infrastructure import changes
 
     name = proposal.stack
-    seen = changes.seen(aws, name)
+    seen = changes.list_event_ids(aws, name)
     try:
-        changes.execute(aws, proposal)
-        return changes.follow(aws, name, seen, teller(console), poll_seconds(aws))
+        changes.execute_change_set(aws, proposal)
+        return changes.follow_stack(aws, name, seen, event_printer(console), poll_seconds(aws))
     except KeyboardInterrupt:
         goes_on = f"CloudFormation goes on with what has begun of {name}"
         console.note(f"{goes_on}; `cloudft infra status {name}` shows how far it is")
         raise
 
 
-def teller(console: Console) -> Callable[[Event], None]:
+def event_printer(console: Console) -> Callable[[StackEvent], None]:
     """Says each event of a stack as it comes; what has failed says why."""
-    from cloudft.cli.render import local_time
+    from cloudft.cli.render import format_local_time
 
-    def tell(event: Event) -> None:
+    def tell(event: StackEvent) -> None:
         reason = f": {event.reason}" if event.reason and "FAILED" in event.status else ""
-        line = f"{local_time(event.at)}  {event.status:<20} {event.resource} ({event.type}){reason}"
+        line = f"{format_local_time(event.at)}  {event.status:<20} {event.resource} ({event.type}){reason}"
         console.note(line)
 
     return tell
 
 
-def _tell(proposal: Proposal, stack: Stack | None, executed: bool, console: Console) -> None:
+def _print_result(
+    proposal: ChangeSet, stack: Stack | None, executed: bool, console: Console
+) -> None:
     name = proposal.stack
     if not proposal.changes:
         text = f"{name}: nothing to change"
@@ -179,4 +183,4 @@ def _tell(proposal: Proposal, stack: Stack | None, executed: bool, console: Cons
         text = f"{name}: {stack.status if stack else ''}"
         console.note(f"say `bedrock: {{stack: {name}}}` in a job file, and it runs with this stack")
     result = {"changes": proposal.changes, "executed": executed, "stack": stack}
-    console.result(result, text)
+    console.print_result(result, text)

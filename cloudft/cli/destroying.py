@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cloudft.cli.options import Console, console_options, place
+from cloudft.cli.options import Console, aws_location, console_options
 from cloudft.cli.templates import stack_argument
 
 if TYPE_CHECKING:
-    from cloudft.infrastructure.destroy import End
+    from cloudft.infrastructure.destroy import DestroyPlan
 
 
 @click.command(
@@ -33,44 +33,46 @@ def destroy_command(
     need its key. A key ends 30 days later, and can be saved until then. A run that was broken off
     is gone on with by the same command.
     """
-    from cloudft.aws.client import Aws, Place
-    from cloudft.cli.deploying import poll_seconds, teller
-    from cloudft.cli.progress import removing
+    from cloudft.aws.client import Aws, AwsLocation
+    from cloudft.cli.deploying import event_printer, poll_seconds
+    from cloudft.cli.progress import removal_counter
     from cloudft.infrastructure import destroy
 
     if delete_data and keep_data:
         raise click.UsageError("--delete-data and --keep-data exclude each other")
-    aws = Aws(Place(**place()))
-    end = destroy.plan(aws, name, delete_data=delete_data, keep_data=keep_data)
-    told = "\n".join(_lines(end))
+    aws = Aws(AwsLocation(**aws_location()))
+    end = destroy.plan_destroy(aws, name, delete_data=delete_data, keep_data=keep_data)
+    told = "\n".join(_plan_lines(end))
     if yes:
         console.note(told)
     else:
         click.confirm(f"{told}\nremove {name}?", abort=True, err=True)
     try:
-        with removing(console) as progress:
-            became = destroy.carry_out(aws, end, teller(console), progress, poll_seconds(aws))
+        with removal_counter(console) as progress:
+            became = destroy.execute_destroy(
+                aws, end, event_printer(console), progress, poll_seconds(aws)
+            )
     except KeyboardInterrupt:
         console.note(f"what has begun goes on; `cloudft infra destroy {name}` does the rest")
         raise
     text = "\n".join([f"{name}: removed", *(f"{key}: {what}" for key, what in became.items())])
-    console.result({"stack": name, "id": end.id, "resources": became}, text)
+    console.print_result({"stack": name, "id": end.id, "resources": became}, text)
     return 0
 
 
-def _lines(end: End) -> list[str]:
+def _plan_lines(end: DestroyPlan) -> list[str]:
     """What will go, and what will stay."""
     from cloudft.infrastructure import destroy, remains
 
     lines = [f"removes the stack {end.name} and what it made"] if end.stack else []
-    for one in end.left:
-        count = end.holdings.objects.get(one.physical, 0)
+    for one in end.retained:
+        count = end.contents.objects.get(one.physical_id, 0)
         if end.keep_data:
-            lines.append(f"leaves {one.type} {one.physical}, which goes on costing")
+            lines.append(f"leaves {one.type} {one.physical_id}, which goes on costing")
         elif one.type == "AWS::KMS::Key":
-            lines.append(f"orders the end of the key {one.physical} in 30 days")
+            lines.append(f"orders the end of the key {one.physical_id} in 30 days")
         else:
-            inside = f" with its objects ({destroy.many(count)} versions)" if count else ""
-            inside = " with its logs" if one.logical == remains.LOGS else inside
-            lines.append(f"removes the bucket {one.physical}{inside}")
+            inside = f" with its objects ({destroy.format_count(count)} versions)" if count else ""
+            inside = " with its logs" if one.logical_id == remains.LOG_BUCKET else inside
+            lines.append(f"removes the bucket {one.physical_id}{inside}")
     return lines

@@ -8,22 +8,22 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cloudft.cli.options import Console, console_options, place
+from cloudft.cli.options import Console, aws_location, console_options
 from cloudft.cli.ranges import PID, PORT, SECONDS
 from cloudft.errors import UsageError
 
 if TYPE_CHECKING:
-    from cloudft.endpoint.server import Options
+    from cloudft.endpoint.server import EndpointOptions
 
 
-def _pairs(values: tuple[str, ...]) -> dict[str, str]:
+def _parse_job_fields(values: tuple[str, ...]) -> dict[str, str]:
     for value in values:
         if "=" not in value:
             raise click.UsageError(f"--set {value}: write KEY=VALUE")
     return dict(value.split("=", 1) for value in values)
 
 
-def stand_ins(path: Path | None) -> dict[str, str]:
+def read_local_models(path: Path | None) -> dict[str, str]:
     """Model id or alias -> the open model that stands in. Raises UsageError."""
     if path is None:
         return {}
@@ -40,19 +40,19 @@ def stand_ins(path: Path | None) -> dict[str, str]:
         raise UsageError(f"{path} is no map of model ids to stand-ins", fix=fix)
     folder, models = path.absolute().parent, {}
     for name, stand_in in found.items():
-        closed = catalogue.find(str(name))
-        open_model = catalogue.find(stand_in, base_dir=folder)
-        if not open_model.open_weight:
+        closed = catalogue.find_model(str(name))
+        open_model = catalogue.find_model(stand_in, base_dir=folder)
+        if not open_model.is_open_weight:
             raise UsageError(f"{path}: {stand_in} has no open weights", fix="see `models --local`.")
         local = folder / stand_in
         models[closed.alias] = str(local) if local.is_dir() else stand_in
     return models
 
 
-def _address(_context: click.Context, _option: click.Parameter, url: str | None) -> str | None:
-    from cloudft.aws.client import is_address
+def _check_url(_context: click.Context, _option: click.Parameter, url: str | None) -> str | None:
+    from cloudft.aws.client import is_endpoint_url
 
-    if url is not None and not is_address(url):
+    if url is not None and not is_endpoint_url(url):
         raise click.BadParameter(f"{url[:200]!r} is no address, such as http://127.0.0.1:8333")
     return url
 
@@ -109,7 +109,7 @@ def _address(_context: click.Context, _option: click.Parameter, url: str | None)
 @click.option(
     "--s3",
     metavar="URL",
-    callback=_address,
+    callback=_check_url,
     help="The S3 that jobs use; one of its own if unset.",
 )
 @click.option(
@@ -164,33 +164,33 @@ def endpoint_command(
     """
     _require_extra()
     from cloudft.endpoint import operations as offered
-    from cloudft.endpoint.server import Options, new_token
+    from cloudft.endpoint.server import EndpointOptions, new_token
     from cloudft.endpoint.signatures import read_credentials
 
     if operations:
-        console.result(list(offered.operations()), offered.markdown())
+        console.print_result(list(offered.list_operations()), offered.render_markdown_table())
         return 0
-    given = Options(
+    given = EndpointOptions(
         port=port,
         host=host,
-        region=place().get("region") or "us-east-1",
+        region=aws_location().get("region") or "us-east-1",
         state=state.absolute() if state else None,
         stand_in=stand_in,
-        stand_ins=stand_ins(models_file),
-        settings=_pairs(settings),
+        stand_ins=read_local_models(models_file),
+        settings=_parse_job_fields(settings),
         fast=clock == "fast",
         seconds=seconds,
-        jobs_at_once=jobs,
+        max_concurrent_jobs=jobs,
         as_on_aws=as_on_aws,
         authorization=authorization,
         s3=s3,
-        secrets=read_credentials(credentials) if credentials else None,
+        secret_keys=read_credentials(credentials) if credentials else None,
         until_pid=until_pid,
-        names=names,
+        allowed_hosts=names,
         token=os.environ.get("CLOUDFT_ENDPOINT_TOKEN") or new_token(),
         training_env=training_env.absolute() if training_env else None,
     )
-    _serve(given, console)
+    _run_server(given, console)
     return 0
 
 
@@ -206,17 +206,17 @@ def _require_extra() -> None:
         ) from error
 
 
-def _serve(given: Options, console: Console) -> None:
+def _run_server(given: EndpointOptions, console: Console) -> None:
     """Serve until the process ends; the URL is printed first."""
-    from cloudft.endpoint.server import LOOPBACK, serve
+    from cloudft.endpoint.server import LOOPBACK_HOSTS, serve
 
-    if given.host not in LOOPBACK and given.secrets is None:
+    if given.host not in LOOPBACK_HOSTS and given.secret_keys is None:
         who = f"anyone who reaches {given.host} may use this endpoint"
         console.note(f"{who}; --credentials limits it")
 
     def ready(url: str) -> None:
         page = f"{url}/?token={given.token}"
-        console.result({"url": url, "token": given.token, "page": page}, url)
+        console.print_result({"url": url, "token": given.token, "page": page}, url)
         console.note(f"export AWS_ENDPOINT_URL={url}; jobs are shown at {page}")
 
     def warn(text: str) -> None:

@@ -15,7 +15,7 @@ from cloudft.cli.options import (
     job_file_argument,
     spec_options,
 )
-from cloudft.cli.submitting import load
+from cloudft.cli.submitting import load_job_file
 from cloudft.home import Home
 
 if TYPE_CHECKING:
@@ -63,16 +63,16 @@ def estimate_command(
     anything is loaded, time by steps over the job's own data whose result is thrown away.
     """
     from cloudft import preparing
-    from cloudft.cli.progress import counting, reading
-    from cloudft.cli.render import table, warn
+    from cloudft.cli.progress import record_counter, task_progress
+    from cloudft.cli.render import format_table, print_findings
 
-    job = load(path, flags)
-    warn(job.findings)
-    with reading(console) as progress:
-        found = preparing.estimates(job, Home.from_environ(), progress, backend_name)
+    job = load_job_file(path, flags)
+    print_findings(job.findings)
+    with record_counter(console) as progress:
+        found = preparing.estimate_all(job, Home.from_environ(), progress, backend_name)
     if probe:
-        with reading(console) as progress, counting(console) as probing:
-            better = preparing.probed(job, Home.from_environ(), steps, progress, probing)
+        with record_counter(console) as progress, task_progress(console) as probing:
+            better = preparing.probe_estimates(job, Home.from_environ(), steps, progress, probing)
         found = [next((b for b in better if b.backend == one.backend), one) for one in found]
     columns = (
         "BACKEND",
@@ -83,34 +83,37 @@ def estimate_command(
         "SERVING AN HOUR",
         "PRICE",
     )
-    text = [table(columns, map(_row, found)), *(line for one in found for line in _probed(one))]
+    text = [
+        format_table(columns, map(_estimate_row, found)),
+        *(line for one in found for line in _probe_lines(one)),
+    ]
     text += [
         f"{one.backend}: no price is known for {one.unpriced.what}\n"
-        f"  fix: {preparing.price_fix(one, 'then estimate again')}"
+        f"  fix: {preparing.price_remedy(one, 'then estimate again')}"
         for one in found
         if one.unpriced is not None and one.usd["training"] is None
     ]
-    console.result(found, "\n".join(text))
+    console.print_result(found, "\n".join(text))
     return 0
 
 
-def _probed(estimate: Estimate) -> Iterator[str]:
+def _probe_lines(estimate: Estimate) -> Iterator[str]:
     """What a probe found, in sentences."""
-    from cloudft.cli.render import duration, gigabytes
+    from cloudft.cli.render import format_duration, format_gibibytes
 
     memory = estimate.memory
     if memory is not None:
-        free = f" of {gigabytes(memory.available)} that are free" if memory.available else ""
+        free = f" of {format_gibibytes(memory.available)} that are free" if memory.available else ""
         word = "fits" if memory.fits else "does not fit"
-        yield f"{estimate.backend}: {word}: {gigabytes(memory.bytes)} of memory{free}"
+        yield f"{estimate.backend}: {word}: {format_gibibytes(memory.bytes)} of memory{free}"
         if memory.remedy:
             yield f"  fix: {memory.remedy}"
     if estimate.seconds is not None:
-        yield f"{estimate.backend}: {estimate.steps} steps, {duration(estimate.seconds)} in all"
+        yield f"{estimate.backend}: {estimate.steps} steps, {format_duration(estimate.seconds)} in all"
 
 
-def _row(estimate: Estimate) -> tuple[Any, ...]:
-    from cloudft.cli.serving import dollars
+def _estimate_row(estimate: Estimate) -> tuple[Any, ...]:
+    from cloudft.cli.serving import format_usd
 
     usd = estimate.usd
     bound = "at most " if estimate.at_most and usd["training"] is not None else ""
@@ -121,7 +124,7 @@ def _row(estimate: Estimate) -> tuple[Any, ...]:
         estimate.backend,
         estimate.train_tokens,
         estimate.epochs,
-        bound + dollars(usd["training"]),
-        *(dollars(amount) for amount in amounts),
+        bound + format_usd(usd["training"]),
+        *(format_usd(amount) for amount in amounts),
         source,
     )

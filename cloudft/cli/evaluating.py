@@ -8,21 +8,21 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cloudft.cli.figures import interval, number, signed
-from cloudft.cli.jobs import follow_and_show, open_job
+from cloudft.cli.figures import format_interval, format_number, format_signed
+from cloudft.cli.jobs import follow_job, open_job
 from cloudft.cli.options import Console, console_options, job_argument
-from cloudft.cli.progress import counting
+from cloudft.cli.progress import task_progress
 from cloudft.cli.ranges import RECORDS, TOKENS
 from cloudft.home import Home
 
 if TYPE_CHECKING:
-    from cloudft.backends.base import Backend, Decoding
-    from cloudft.evaluate.held_out import HeldOut
-    from cloudft.store import Record
+    from cloudft.backends.base import Backend, GenerationConfig
+    from cloudft.evaluate.held_out import HeldOutData
+    from cloudft.store import JobRecord
 
-SHARES = ("emptyShare", "cutShare", "refusalShare", "noLabelShare")
+OPTIONAL_METRICS = ("emptyShare", "cutShare", "refusalShare", "noLabelShare")
 """Metrics that the text leaves out while both are nothing."""
-MARKS = {"good": "ok", "warning": "look", "bad": "BAD"}
+LEVEL_LABELS = {"good": "ok", "warning": "look", "bad": "BAD"}
 
 
 @click.command(
@@ -101,21 +101,21 @@ def evaluate_command(
     Answers are kept: a second run, or one after Ctrl-C, asks only what is new.
     """
     from cloudft.evaluate import measure
-    from cloudft.evaluate.evaluation import keep
-    from cloudft.evaluate.hazards import Wanted
-    from cloudft.evaluate.held_out import held_out
-    from cloudft.evaluate.suite import suites as run_suites
-    from cloudft.evaluate.suite import tasks_of
+    from cloudft.evaluate.evaluation import save_evaluation
+    from cloudft.evaluate.hazards import DiagnosticOptions
+    from cloudft.evaluate.held_out import load_held_out_data
+    from cloudft.evaluate.suite import parse_suite_names
+    from cloudft.evaluate.suite import run_suites as run_suites
 
-    tasks_of(suites)
+    parse_suite_names(suites)
     record, backend, _ = open_job(reference)
     home = Home.from_environ()
-    held = held_out(record, home, data, limit or 0)
-    if answers is None and backend.asking_costs:
-        decoding = measure.decoding_of(record, held, max_new_tokens)
-        agree(record, held, decoding, yes, console, batches=batches)
-    with counting(console) as progress:
-        found = measure.evaluate(
+    held = load_held_out_data(record, home, data, limit or 0)
+    if answers is None and backend.inference_is_billed:
+        decoding = measure.job_generation_config(record, held, max_new_tokens)
+        confirm_cost(record, held, decoding, yes, console, batches=batches)
+    with task_progress(console) as progress:
+        found = measure.evaluate_job(
             record,
             backend,
             home,
@@ -124,7 +124,9 @@ def evaluate_command(
             max_new_tokens=max_new_tokens,
             answers=answers,
             batches=batches,
-            wanted=Wanted(general=not quick, memory=not quick, consistency=consistency),
+            options=DiagnosticOptions(
+                forgetting=not quick, memorization=not quick, consistency=consistency
+            ),
             progress=progress,
         )
         if suites:
@@ -132,54 +134,56 @@ def evaluate_command(
                 record, backend, suites, include=suite_path, limit=limit, progress=progress
             )
         if curve:
-            found["pitfalls"]["data"] = _curve(record, backend, home, held, progress, console)
-    path = keep(record.folder, found)
+            found["pitfalls"]["data"] = _run_learning_curve(
+                record, backend, home, held, progress, console
+            )
+    path = save_evaluation(record.folder, found)
     shown = {name: value for name, value in found.items() if name != "records"}
     for warning in found["warnings"]:
         console.note(f"warning: {warning['message']} [{warning['code']}]")
-    console.result({**shown, "file": path}, text_of(found))
+    console.print_result({**shown, "file": path}, evaluation_text(found))
     return 0
 
 
-def _curve(
-    record: Record,
+def _run_learning_curve(
+    record: JobRecord,
     backend: Backend,
     home: Home,
-    held: HeldOut,
+    held: HeldOutData,
     progress: Callable[[str, int, int], None],
     console: Console,
 ) -> dict[str, Any]:
     """The pitfall of too little data, from jobs on parts of it."""
-    from cloudft.evaluate.learning_curve import learning_curve
+    from cloudft.evaluate.learning_curve import run_learning_curve
 
-    return learning_curve(
+    return run_learning_curve(
         record,
         backend,
         home,
         held,
         progress=progress,
-        follow=lambda job: follow_and_show(job, backend, None, console),
+        wait=lambda job: follow_job(job, backend, None, console),
     ).to_json()
 
 
-def agree(
-    record: Record,
-    held: HeldOut,
-    decoding: Decoding,
+def confirm_cost(
+    record: JobRecord,
+    held: HeldOutData,
+    decoding: GenerationConfig,
     yes: bool,
     console: Console,
     *,
     batches: bool,
 ) -> None:
     """Say what the answers take, and ask. Raises click.Abort."""
-    from cloudft.data.tokens import estimated_tokens
+    from cloudft.data.tokens import estimate_tokens
 
-    size = sum(len(str(m["content"])) for item in held.items for m in item.prompt.messages)
-    answers = sum(min(len(item.reference), 4 * decoding.max_new_tokens) for item in held.items)
-    asked, said = estimated_tokens(size), estimated_tokens(answers)
+    size = sum(len(str(m["content"])) for item in held.examples for m in item.prompt.messages)
+    answers = sum(min(len(item.reference), 4 * decoding.max_new_tokens) for item in held.examples)
+    asked, said = estimate_tokens(size), estimate_tokens(answers)
     console.note(
-        f"{len(held.items)} records to two models on {record.backend}: about {2 * asked:,} input"
-        f" tokens, and {2 * said:,} or more output tokens: {_price(record, asked, said)}; answers"
+        f"{len(held.examples)} records to two models on {record.backend}: about {2 * asked:,} input"
+        f" tokens, and {2 * said:,} or more output tokens: {_price_text(record, asked, said)}; answers"
         " that are known already are not asked again."
     )
     if batches:
@@ -193,65 +197,84 @@ def agree(
         click.confirm("ask them?", abort=True, err=True)
 
 
-def _price(record: Record, asked: int, said: int) -> str:
+def _price_text(record: JobRecord, asked: int, said: int) -> str:
     """What so many tokens of both models cost on demand, in words."""
     from cloudft import catalogue, cost
     from cloudft.errors import UnknownModel
 
     try:
-        model = catalogue.find(record.base_model)
+        model = catalogue.find_model(record.base_model)
     except UnknownModel:
-        return cost.UNKNOWN
-    usd = cost.asking_usd(model, asked, said)
+        return cost.NO_PRICE_KNOWN
+    usd = cost.inference_usd(model, asked, said)
     if usd is None or model.prices is None:
-        return cost.UNKNOWN
+        return cost.NO_PRICE_KNOWN
     return f"{usd:.4f} USD or more on demand ({model.prices.source})"
 
 
-def text_of(found: Mapping[str, Any]) -> str:
+def evaluation_text(found: Mapping[str, Any]) -> str:
     """The evaluation as a person reads it."""
-    from cloudft.cli.render import table
+    from cloudft.cli.render import format_table
 
     title = f"{found['job']}: base against tuned on {found['n']} held-out records ({found['task']})"
-    parts = [title, table(("METRIC", "BASE", "TUNED", "DELTA", "95 % INTERVAL"), rows(found))]
+    parts = [
+        title,
+        format_table(
+            ("METRIC", "BASE", "TUNED", "DELTA", "95 % INTERVAL"), metric_table_rows(found)
+        ),
+    ]
     parts.append(found["significance"]["sentence"])
     if found["slices"]:
         names = ("SLICE", "RECORDS", "BASE", "TUNED", "DELTA", "95 % INTERVAL")
-        parts.append(table(names, _slices(found["slices"])))
+        parts.append(format_table(names, _slice_rows(found["slices"])))
     if found.get("suites"):
         head = ("SUITE", "FIGURE", "RECORDS", "BASE", "TUNED", "DELTA", "95 % INTERVAL")
-        parts.append(table(head, _suites(found["suites"])))
+        parts.append(format_table(head, _suite_rows(found["suites"])))
     if found["pitfalls"]:
         parts.append(
             "\n".join(
-                f"{MARKS[p['level']]:<5} {name}: {p['sentence']}"
+                f"{LEVEL_LABELS[p['level']]:<5} {name}: {p['sentence']}"
                 for name, p in found["pitfalls"].items()
             )
         )
     return "\n\n".join(parts)
 
 
-def rows(found: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+def metric_table_rows(found: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
     """The metrics as a table's rows, the headline first."""
     names = sorted(found["base"], key=lambda name: name != found["metric"])
     for name in names:
         base, tuned = found["base"][name], found["tuned"][name]
-        if name in SHARES and not base and not tuned:
+        if name in OPTIONAL_METRICS and not base and not tuned:
             continue
         delta = found["delta"][name]
-        yield (name, number(base), number(tuned), signed(delta["value"]), interval(delta))
+        yield (
+            name,
+            format_number(base),
+            format_number(tuned),
+            format_signed(delta["value"]),
+            format_interval(delta),
+        )
 
 
-def _suites(suites: list[Mapping[str, Any]]) -> Iterator[tuple[Any, ...]]:
+def _suite_rows(suites: list[Mapping[str, Any]]) -> Iterator[tuple[Any, ...]]:
     for one in suites:
         delta = one["delta"]
-        values = (number(one["base"]), number(one["tuned"]), signed(delta["value"]))
-        yield (one["suite"], one["figure"], one["n"], *values, interval(delta))
+        values = (
+            format_number(one["base"]),
+            format_number(one["tuned"]),
+            format_signed(delta["value"]),
+        )
+        yield (one["suite"], one["figure"], one["n"], *values, format_interval(delta))
 
 
-def _slices(slices: list[Mapping[str, Any]]) -> Iterator[tuple[Any, ...]]:
+def _slice_rows(slices: list[Mapping[str, Any]]) -> Iterator[tuple[Any, ...]]:
     for part in slices:
         delta = part["delta"]
         name = f"{part['by']}: {part['value'][:40]}"
-        values = (number(part["base"]), number(part["tuned"]), signed(delta["value"]))
-        yield (name, part["n"], *values, interval(delta))
+        values = (
+            format_number(part["base"]),
+            format_number(part["tuned"]),
+            format_signed(delta["value"]),
+        )
+        yield (name, part["n"], *values, format_interval(delta))

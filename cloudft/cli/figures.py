@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 
-def number(value: float | None) -> str:
+def format_number(value: float | None) -> str:
     """Three digits behind the point, or none for large numbers."""
     if value is None:
         return "?"
     return f"{value:.3f}" if abs(value) < 100 else f"{value:,.0f}"
 
 
-def signed(value: float | None) -> str:
+def format_signed(value: float | None) -> str:
     """With its sign."""
     return "?" if value is None else f"{value:+.3f}" if abs(value) < 100 else f"{value:+,.0f}"
 
 
-def interval(delta: Mapping[str, float | None]) -> str:
+def format_interval(delta: Mapping[str, float | None]) -> str:
     """`-0.010 to +0.020`, or nothing."""
     low, high = delta["low"], delta["high"]
-    return "" if low is None or high is None else f"{signed(low)} to {signed(high)}"
+    return "" if low is None or high is None else f"{format_signed(low)} to {format_signed(high)}"

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from cloudft.backends.base import Backend, StagedJob
     from cloudft.jobs import Job
     from cloudft.spec.load import LoadedJob
-    from cloudft.store import Record
+    from cloudft.store import JobRecord
 
-DTYPE = "bfloat16"
+DEFAULT_DTYPE = "bfloat16"
 
 
 @click.command(
@@ -38,7 +38,7 @@ DTYPE = "bfloat16"
 @click.option(
     "--dtype",
     type=click.Choice(["float32", "float16", "bfloat16"]),
-    default=DTYPE,
+    default=DEFAULT_DTYPE,
     show_default=True,
     help="Format of the merged weights.",
 )
@@ -65,83 +65,91 @@ def import_command(
     its own: `watch`, `generate` and `evaluate` take it. Needs the bedrock section in the job file
     (region, s3_uri, import_role_arn or role_arn), or --set. The same import twice is one import.
     """
-    from cloudft.cli.jobs import ended_well, show_job
-    from cloudft.cli.submitting import say_unseen
+    from cloudft.cli.jobs import exit_code_of, print_job
+    from cloudft.cli.submitting import warn_not_described
 
     if timeout is not None and not wait:
         raise click.UsageError("--timeout needs --wait")
     record, backend, _ = open_job(reference)
-    staged = merged(record, backend, flags, dtype, console)
+    staged = prepare_import(record, backend, flags, dtype, console)
     if dry_run:
-        _show_plan(staged, console)
+        _print_import_plan(staged, console)
         return 0
-    job = send(staged, again=again, console=console)
+    job = submit_import(staged, again=again, console=console)
     if wait:
-        job = _followed(job, timeout, console)
-        show_job(job, console)
-        return ended_well(job)
-    say_unseen(job)
+        job = _follow_import(job, timeout, console)
+        print_job(job, console)
+        return exit_code_of(job)
+    warn_not_described(job)
     note = f"`cloudft watch {job.record.id}` follows it."
     if job.state.status == "Completed":
         note = "this very model is imported already; --again imports it once more."
     console.note(f"{job.state.status}: {note}")
-    console.result(job.to_json(), job.record.id)
+    console.print_result(job.to_json(), job.record.id)
     return 0
 
 
-def merged(
-    record: Record, backend: Backend, flags: dict[str, str], dtype: str, console: Console
+def prepare_import(
+    record: JobRecord, backend: Backend, flags: dict[str, str], dtype: str, console: Console
 ) -> StagedJob:
     """The job's model, ready to be sent; warnings are said."""
     from cloudft import importing
-    from cloudft.cli.render import warn
+    from cloudft.cli.render import print_findings
 
-    job = importing.job_of(record, flags, os.environ)
+    job = importing.load_import_job(record, flags, os.environ)
     home = Home.from_environ()
-    staged, found = importing.prepare(record, backend, home, job, dtype=dtype, tell=console.note)
-    warn(found)
+    staged, found = importing.merge_and_stage(
+        record, backend, home, job, dtype=dtype, on_progress=console.note
+    )
+    print_findings(found)
     return staged
 
 
-def _show_plan(staged: StagedJob, console: Console) -> None:
+def _print_import_plan(staged: StagedJob, console: Console) -> None:
     from cloudft import importing
     from cloudft.cli.render import json_text
 
-    plan = importing.importer(Home.from_environ()).plan(staged)
-    console.result(plan, json_text(plan))
+    plan = importing.import_backend(Home.from_environ()).plan(staged)
+    console.print_result(plan, json_text(plan))
 
 
-def send(staged: StagedJob, *, again: bool, console: Console) -> Job:
+def submit_import(staged: StagedJob, *, again: bool, console: Console) -> Job:
     """Send the model and create the import, once."""
     from cloudft import importing, jobs
-    from cloudft.cli.progress import sending
+    from cloudft.cli.progress import upload_counter
     from cloudft.store import Store
 
     home = Home.from_environ()
-    with sending(console) as sent:
+    with upload_counter(console) as sent:
         return jobs.submit(
-            staged, importing.importer(home), Store(home.jobs), again=again, progress=sent
+            staged,
+            importing.import_backend(home),
+            Store(home.jobs),
+            force_new=again,
+            on_progress=sent,
         )
 
 
-def _followed(job: Job, timeout: float | None, console: Console) -> Job:
+def _follow_import(job: Job, timeout: float | None, console: Console) -> Job:
     from cloudft import jobs
-    from cloudft.cli.jobs import follow_and_show
+    from cloudft.cli.jobs import follow_job
 
-    backend = jobs.backend_of(job.record, Home.from_environ())
-    return follow_and_show(job, backend, timeout, console)
+    backend = jobs.backend_for(job.record, Home.from_environ())
+    return follow_job(job, backend, timeout, console)
 
 
-def check_place(job: LoadedJob, backend: Backend, console: Console) -> None:
+def check_import(job: LoadedJob, backend: Backend, console: Console) -> None:
     """Before anything is trained that is to be imported: can it be? Raises CheckFailed."""
     from cloudft import importing
-    from cloudft.cli.render import warn
+    from cloudft.cli.render import print_findings
 
-    _, found = importing.check(job, backend, Home.from_environ())
-    warn(found)
+    _, found = importing.check_import(job, backend, Home.from_environ())
+    print_findings(found)
 
 
-def import_now(record: Record, backend: Backend, timeout: float | None, console: Console) -> Job:
+def import_completed_job(
+    record: JobRecord, backend: Backend, timeout: float | None, console: Console
+) -> Job:
     """A completed job's import at its end."""
-    staged = merged(record, backend, {}, DTYPE, console)
-    return _followed(send(staged, again=False, console=console), timeout, console)
+    staged = prepare_import(record, backend, {}, DEFAULT_DTYPE, console)
+    return _follow_import(submit_import(staged, again=False, console=console), timeout, console)

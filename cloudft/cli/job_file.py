@@ -15,7 +15,7 @@ from cloudft.cli.options import (
     job_file_argument,
     spec_options,
 )
-from cloudft.cli.submitting import load
+from cloudft.cli.submitting import load_job_file
 from cloudft.home import Home
 
 if TYPE_CHECKING:
@@ -53,11 +53,11 @@ def init_command(
     if from_job is not None:
         from cloudft.cli.jobs import open_job
 
-        written = starter.write_job(open_job(from_job)[0].spec, folder)
+        written = starter.write_job_file(open_job(from_job)[0].spec, folder)
     else:
-        written = starter.write(customization_type, folder)
+        written = starter.write_starter(customization_type, folder)
     console.note(f"next: cd {folder} && cloudft check && cloudft submit --wait")
-    console.result({"written": written}, "\n".join(map(str, written)))
+    console.print_result({"written": written}, "\n".join(map(str, written)))
     return 0
 
 
@@ -71,47 +71,47 @@ def init_command(
 @console_options
 def show_command(path: Path | None, resolved: bool, flags: dict[str, str], console: Console) -> int:
     """Print a job file as cloudft reads it, flags and environment laid over it."""
-    from cloudft.cli.render import table, warn
-    from cloudft.spec.resolve import resolved as resolve
+    from cloudft.cli.render import format_table, print_findings
+    from cloudft.spec.resolve import resolve_values as resolve
 
-    job = load(path, flags)
+    job = load_job_file(path, flags)
     if resolved:
-        job = _with_stacks(job)
-    warn(job.findings)
+        job = _with_stack_defaults(job)
+    print_findings(job.findings)
     values = [v for v in resolve(job) if resolved or v.origin.kind not in ("default", "catalogue")]
-    rows = [(v.field, _word(v.value), v.origin.kind, v.origin.where) for v in values]
-    console.result(
+    rows = [(v.field, _value_text(v.value), v.origin.kind, v.origin.where) for v in values]
+    console.print_result(
         [
             {"field": v.field, "value": v.value, "origin": v.origin.kind, "where": v.origin.where}
             for v in values
         ],
-        table(("FIELD", "VALUE", "ORIGIN", "WHERE"), rows),
+        format_table(("FIELD", "VALUE", "ORIGIN", "WHERE"), rows),
     )
     return 0
 
 
-def _with_stacks(job: LoadedJob) -> LoadedJob:
+def _with_stack_defaults(job: LoadedJob) -> LoadedJob:
     """The job with its stacks' values; a warning where they can't be had."""
-    from cloudft.backends import backend
-    from cloudft.cli.render import warn
-    from cloudft.errors import AwsRefused, AwsUnreachable, CheckFailed
+    from cloudft.backends import make_backend
+    from cloudft.cli.render import print_findings
+    from cloudft.errors import CheckFailed, CloudRefused, CloudUnreachable
     from cloudft.types import Finding
 
     told: dict[str, Finding] = {}
     for name in ("bedrock", "sagemaker"):
         try:
-            job = backend(name, Home.from_environ()).completed(job)
-        except (AwsRefused, AwsUnreachable, CheckFailed) as error:
+            job = make_backend(name, Home.from_environ()).with_stack_defaults(job)
+        except (CloudRefused, CloudUnreachable, CheckFailed) as error:
             if name == "bedrock" or job.spec.sagemaker.stack:  # else it was bedrock's to name
                 place = (error.file, error.line, error.field)
                 own = [Finding("warning", error.code, error.message, error.fix or "", *place)]
                 for found in error.findings if isinstance(error, CheckFailed) else own:
                     told.setdefault(found.message, dataclasses.replace(found, severity="warning"))
-    warn(list(told.values()))
+    print_findings(list(told.values()))
     return job
 
 
-def _word(value: Any) -> str:
+def _value_text(value: Any) -> str:
     from cloudft.cli.render import json_line
 
     return value if isinstance(value, str) else json_line(value)
@@ -122,8 +122,8 @@ def _word(value: Any) -> str:
 def schema_command(console: Console) -> int:
     """Print the JSON Schema of the job file; editors complete and check with it."""
     from cloudft.cli.render import json_text
-    from cloudft.spec.resolve import job_schema
+    from cloudft.spec.resolve import build_job_schema
 
-    schema = job_schema()
-    console.result(schema, json_text(schema))
+    schema = build_job_schema()
+    console.print_result(schema, json_text(schema))
     return 0

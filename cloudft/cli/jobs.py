@@ -12,10 +12,10 @@ import click
 from cloudft.cli import failures
 from cloudft.cli.options import (
     Console,
+    aws_location,
     complete_backend,
     console_options,
     job_argument,
-    place,
 )
 from cloudft.cli.ranges import SECONDS
 from cloudft.home import Home
@@ -24,35 +24,35 @@ if TYPE_CHECKING:
     from cloudft.backends.base import Backend
     from cloudft.errors import CloudftError, DamagedJob
     from cloudft.jobs import Job
-    from cloudft.store import Record, Store
-    from cloudft.types import LogLine, Unavailable
+    from cloudft.store import JobRecord, Store
+    from cloudft.types import LogLine, UnavailablePart
 
 
-def open_job(reference: str) -> tuple[Record, Backend, Store]:
+def open_job(reference: str) -> tuple[JobRecord, Backend, Store]:
     """The record that `reference` means, its backend, and the store."""
     from cloudft import jobs
     from cloudft.store import Store
 
     home = Home.from_environ()
     store = Store(home.jobs)
-    record = store.find(reference)
-    return record, jobs.backend_of(record, home), store
+    record = store.find_by_reference(reference)
+    return record, jobs.backend_for(record, home), store
 
 
-def show_job(job: Job, console: Console) -> None:
+def print_job(job: Job, console: Console) -> None:
     """Print one job."""
-    from cloudft.cli.render import job_lines
+    from cloudft.cli.render import job_page
 
     value = job.to_json()
-    console.result(value, job_lines(value))
+    console.print_result(value, job_page(value))
 
 
-def ended_well(job: Job) -> int:
+def exit_code_of(job: Job) -> int:
     """0 for a Completed job, 1 for one that Failed or was Stopped."""
     return 0 if job.state.status == "Completed" else 1
 
 
-def follow_and_show(job: Job, backend: Backend, timeout: float | None, console: Console) -> Job:
+def follow_job(job: Job, backend: Backend, timeout: float | None, console: Console) -> Job:
     """Follow a job to its end with progress on stderr; Ctrl-C leaves the job running."""
     from cloudft import jobs, waiting
     from cloudft.cli import following, picture
@@ -60,12 +60,14 @@ def follow_and_show(job: Job, backend: Backend, timeout: float | None, console: 
     def say(error: CloudftError) -> None:
         console.note(f"{error.message}\n  {error.fix}\n  watching goes on after it ...")
 
-    look = waiting.patiently(lambda: jobs.look(job.record, backend).state, say, job.state)
-    states = waiting.follow(
-        look, timeout=timeout, poll=backend.poll_seconds, longest=backend.longest_poll_seconds
+    look = waiting.tolerating_outages(
+        lambda: jobs.refresh(job.record, backend).state, say, job.state
+    )
+    states = waiting.poll_until_ended(
+        look, timeout=timeout, poll=backend.poll_seconds, max_poll=backend.longest_poll_seconds
     )
     try:
-        state = following.show(states, console)
+        state = following.show_progress(states, console)
     except KeyboardInterrupt:
         console.note(f"{job.record.id} goes on; `cloudft watch {job.record.id}` follows it again.")
         raise
@@ -73,14 +75,16 @@ def follow_and_show(job: Job, backend: Backend, timeout: float | None, console: 
         console.note(state.failure_message)
     if state.artifacts:
         points = list(backend.metrics(job.record.backend_job_id or job.record.id))
-        drawn = picture.keep(points, job.record.id, Path(state.artifacts).parent)
-        console.detail(f"wrote {drawn}" if drawn else "the curves were not drawn")
+        drawn = picture.save_loss_plot(points, job.record.id, Path(state.artifacts).parent)
+        console.debug(f"wrote {drawn}" if drawn else "the curves were not drawn")
     return jobs.Job(job.record, state)
 
 
-def warn_unread(error: DamagedJob) -> None:
+def warn_damaged(error: DamagedJob) -> None:
     """Say in one warning which job can't be read, and what to do."""
-    click.echo(f"warning: {error.message}{failures.place(error)}\n  fix: {error.fix}", err=True)
+    click.echo(
+        f"warning: {error.message}{failures.location_suffix(error)}\n  fix: {error.fix}", err=True
+    )
 
 
 @click.command(
@@ -108,8 +112,8 @@ def list_command(backend_name: str | None, status: str | None, console: Console)
     --status says), and the exit code is 4 (refused) or 5 (unreachable) then.
     """
     from cloudft import fleet
-    from cloudft.backends import backend
-    from cloudft.cli.render import local_time, say_unavailable, table
+    from cloudft.backends import make_backend
+    from cloudft.cli.render import format_local_time, format_table, print_unavailable
     from cloudft.errors import DamagedJob
     from cloudft.store import Store
     from cloudft.types import Listing
@@ -118,38 +122,40 @@ def list_command(backend_name: str | None, status: str | None, console: Console)
     store = Store(home.jobs)
     damaged: list[DamagedJob] = []
     if backend_name is not None:
-        for found in fleet.adopt(backend(backend_name, home).at(place()), store):
+        for found in fleet.adopt_untracked_jobs(
+            make_backend(backend_name, home).bind(aws_location()), store
+        ):
             if isinstance(found, DamagedJob):
                 damaged.append(found)
             else:
                 console.note(f"found {found.id}, submitted from another machine")
     values, rows = [], []
-    unread: dict[Unavailable, None] = {}
-    for job in fleet.all_jobs(store, home, backend_name):
+    unread: dict[UnavailablePart, None] = {}
+    for job in fleet.list_jobs(store, home, backend_name):
         if isinstance(job, DamagedJob):
             damaged.append(job)
             continue
-        if isinstance(job, fleet.UnreadJob):
+        if isinstance(job, fleet.UnreachableJob):
             unread[job.unavailable] = None
             values.append(job.to_json())
-            created = local_time(job.record.created_at)
+            created = format_local_time(job.record.created_at)
             rows.append((job.record.id, job.record.backend, "unknown", "", created))
         elif status is None or job.state.status == status:
             values.append(job.to_json())
             progress = job.state.progress
             steps = f"{progress.step}/{progress.total_steps}" if progress else ""
-            created = local_time(job.record.created_at)
+            created = format_local_time(job.record.created_at)
             record = job.record
             rows.append((record.id, record.backend, job.state.status, steps, created))
     for error in damaged:
-        warn_unread(error)
-        values.append({"id": error.job, "status": None, "error": failures.body(error)})
+        warn_damaged(error)
+        values.append({"id": error.job, "status": None, "error": failures.error_json(error)})
     columns = ("JOB", "BACKEND", "STATUS", "STEP", "CREATED")
     none = "no jobs yet: `cloudft init` makes one"
     if damaged or unread:
         none = "no job can be read"
-    console.result(values, table(columns, rows) if rows else none)
-    say_unavailable(tuple(unread))
+    console.print_result(values, format_table(columns, rows) if rows else none)
+    print_unavailable(tuple(unread))
     return Listing((), tuple(unread)).exit_code
 
 
@@ -161,7 +167,7 @@ def status_command(reference: str, console: Console) -> int:
     from cloudft import jobs
 
     record, backend, _ = open_job(reference)
-    show_job(jobs.look(record, backend), console)
+    print_job(jobs.refresh(record, backend), console)
     return 0
 
 
@@ -177,9 +183,9 @@ def watch_command(reference: str, timeout: float | None, console: Console) -> in
     from cloudft import jobs
 
     record, backend, _ = open_job(reference)
-    job = follow_and_show(jobs.look(record, backend), backend, timeout, console)
-    show_job(job, console)
-    return ended_well(job)
+    job = follow_job(jobs.refresh(record, backend), backend, timeout, console)
+    print_job(job, console)
+    return exit_code_of(job)
 
 
 @click.command("logs", epilog="\b\nExample:\n  cloudft logs - --follow")
@@ -191,20 +197,20 @@ def logs_command(reference: str, follow: bool, console: Console) -> int:
     from cloudft.cli.render import json_line
 
     record, backend, _ = open_job(reference)
-    for line in _log_lines(record, backend, follow):
-        if console.json:
+    for line in _read_log(record, backend, follow):
+        if console.is_json:
             click.echo(json_line(line))
         else:
             click.echo(line.text)
     return 0
 
 
-def _log_lines(record: Record, backend: Backend, follow: bool) -> Iterator[LogLine]:
+def _read_log(record: JobRecord, backend: Backend, follow: bool) -> Iterator[LogLine]:
     from cloudft import jobs
 
     cursor = None
     while True:
-        ended = jobs.look(record, backend).state.ended
+        ended = jobs.refresh(record, backend).state.has_ended
         for line in backend.logs(record.backend_job_id or record.id, cursor):
             cursor = line.cursor
             yield line
@@ -223,10 +229,10 @@ def stop_command(reference: str, wait: bool, console: Console) -> int:
 
     record, backend, _ = open_job(reference)
     jobs.stop(record, backend)
-    job = jobs.look(record, backend)
+    job = jobs.refresh(record, backend)
     if wait:
-        job = follow_and_show(job, backend, None, console)
-    console.result(job.to_json(), f"{record.id}: {job.state.status}")
+        job = follow_job(job, backend, None, console)
+    console.print_result(job.to_json(), f"{record.id}: {job.state.status}")
     return 0
 
 
@@ -240,12 +246,12 @@ def resume_command(reference: str, wait: bool, console: Console) -> int:
 
     record, backend, _ = open_job(reference)
     jobs.resume(record, backend)
-    job = jobs.look(record, backend)
+    job = jobs.refresh(record, backend)
     if wait:
-        job = follow_and_show(job, backend, None, console)
-        show_job(job, console)
-        return ended_well(job)
-    console.result(job.to_json(), f"{record.id}: {job.state.status}")
+        job = follow_job(job, backend, None, console)
+        print_job(job, console)
+        return exit_code_of(job)
+    console.print_result(job.to_json(), f"{record.id}: {job.state.status}")
     return 0
 
 
@@ -277,8 +283,8 @@ def delete_command(reference: str, yes: bool, force: bool, console: Console) -> 
         if error.job is None:
             raise
         job_id = error.job
-        warn_unread(error)
+        warn_damaged(error)
         agreed(job_id)
         jobs.delete_damaged(error, Store(Home.from_environ().jobs), force=force)
-    console.result({"id": job_id, "deleted": True}, f"{job_id}: deleted")
+    console.print_result({"id": job_id, "deleted": True}, f"{job_id}: deleted")
     return 0

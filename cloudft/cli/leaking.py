@@ -10,7 +10,7 @@ from cloudft.cli.options import Console, console_options
 from cloudft.cli.ranges import SIMILARITY
 from cloudft.cli.rewriting import columns_option
 
-SHOWN = 20
+LEAKS_SHOWN = 20
 
 
 @click.command(
@@ -40,35 +40,37 @@ def leakage_command(
 
     Exit code 3 when there are any: an evaluation on them would flatter the model.
     """
-    from cloudft.cli.progress import reading
+    from cloudft.cli.progress import record_counter
     from cloudft.data.findings import Findings
-    from cloudft.data.leakage import Leakage
-    from cloudft.data.records import located
-    from cloudft.data.sources import Sources
+    from cloudft.data.leakage import LeakageIndex
+    from cloudft.data.records import read_records
+    from cloudft.data.sources import SourceResolver
     from cloudft.errors import CheckFailed
     from cloudft.types import to_json
 
     if not validation and not test:
         raise click.UsageError("give --validation, --test or both")
     findings = Findings()
-    sources = Sources(Path.cwd(), findings)
-    with reading(console) as progress:
-        known = Leakage(located(sources.files("--train", train), findings, columns, progress), near)
+    sources = SourceResolver(Path.cwd(), findings)
+    with record_counter(console) as progress:
+        known = LeakageIndex(
+            read_records(sources.resolve("--train", train), findings, columns, progress), near
+        )
         leaks = [
             leak
             for role, paths in (("validation", validation), ("test", test))
-            for leak in known.of(
-                role, located(sources.files(f"--{role}", paths), findings, columns, progress)
+            for leak in known.find_leaks(
+                role, read_records(sources.resolve(f"--{role}", paths), findings, columns, progress)
             )
         ]
-    if findings.errors():
+    if findings.count_errors():
         listed = findings.all()
         raise CheckFailed(next(f.message for f in listed if f.severity == "error"), listed)
     lines = [
         f"{leak.file}:{leak.line} ({leak.role}): {leak.kind} as {leak.train_file}:{leak.train_line}"
         for leak in leaks
     ]
-    more = [f"... and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
-    text = "\n".join([*lines[:SHOWN], *more, f"{len(lines)} leaks"])
-    console.result({"leaks": to_json(leaks), "count": len(leaks)}, text)
+    more = [f"... and {len(lines) - LEAKS_SHOWN} more"] if len(lines) > LEAKS_SHOWN else []
+    text = "\n".join([*lines[:LEAKS_SHOWN], *more, f"{len(lines)} leaks"])
+    console.print_result({"leaks": to_json(leaks), "count": len(leaks)}, text)
     return 3 if leaks else 0

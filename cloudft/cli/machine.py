@@ -24,12 +24,12 @@ def models_command(local: bool, live: bool, console: Console) -> int:
     (local.model).
     """
     from cloudft import catalogue
-    from cloudft.cli.render import table
+    from cloudft.cli.render import format_table
 
     if live:
-        return _live(console)
-    known = sorted(catalogue.models(), key=lambda model: not model.open_weight)
-    values = [_model(model) for model in known if model.open_weight or not local]
+        return _compare_with_account(console)
+    known = sorted(catalogue.load_models(), key=lambda model: not model.is_open_weight)
+    values = [_model_json(model) for model in known if model.is_open_weight or not local]
     rows = [
         (
             value["alias"],
@@ -40,26 +40,26 @@ def models_command(local: bool, live: bool, console: Console) -> int:
         )
         for value in values
     ]
-    console.result(values, table(("MODEL", "RUNS", "TYPES", "STATE", "FROM"), rows))
+    console.print_result(values, format_table(("MODEL", "RUNS", "TYPES", "STATE", "FROM"), rows))
     return 0
 
 
-def _live(console: Console) -> int:
+def _compare_with_account(console: Console) -> int:
     """The catalogue beside the account's own list."""
     from cloudft import drift
-    from cloudft.cli.options import place
-    from cloudft.cli.render import table
+    from cloudft.cli.options import aws_location
+    from cloudft.cli.render import format_table
 
-    lines = drift.compare(place())
+    lines = drift.compare_catalogue(aws_location())
     rows = [(line.model, line.catalogue, line.account, line.word) for line in lines]
-    console.result(lines, table(("MODEL", "CATALOGUE", "ACCOUNT", ""), rows))
+    console.print_result(lines, format_table(("MODEL", "CATALOGUE", "ACCOUNT", ""), rows))
     return 0
 
 
-def _model(model: Any) -> dict[str, Any]:
+def _model_json(model: Any) -> dict[str, Any]:
     from cloudft import catalogue
 
-    places = catalogue.where(model) if model.open_weight else []
+    places = catalogue.find_weights(model) if model.open_weight else []
     weights = [{"place": w, "present": present, "detail": d} for w, present, d in places]
     here = next((d for _, present, d in places if present), None)
     origin = here or "; ".join(d for _, _, d in places) or model.bedrock_id
@@ -87,15 +87,17 @@ def doctor_command(console: Console) -> int:
 
     Exit code 1 when something is missing without which nothing can be trained here.
     """
-    from cloudft.cli.render import findings_text, table
-    from cloudft.doctor import examine
+    from cloudft.cli.render import findings_text, format_table
+    from cloudft.doctor import run_doctor
 
-    report = examine(Home.from_environ())
+    report = run_doctor(Home.from_environ())
     rows = [(name, value) for name, value in report.facts.items() if value is not None]
-    text = table(("WHAT", "FOUND"), rows)
+    text = format_table(("WHAT", "FOUND"), rows)
     if report.findings:
         text += "\n\n" + findings_text(report.findings)
-    console.result({"ok": report.ok, "facts": report.facts, "findings": report.findings}, text)
+    console.print_result(
+        {"ok": report.ok, "facts": report.facts, "findings": report.findings}, text
+    )
     return 0 if report.ok else 1
 
 
@@ -115,5 +117,5 @@ def completion_command(shell: str, console: Console) -> int:
     kind = get_completion_class(shell)
     assert kind is not None
     script = kind(cloudft, {}, "cloudft", "_CLOUDFT_COMPLETE").source()
-    console.result({"shell": shell, "script": script}, script)
+    console.print_result({"shell": shell, "script": script}, script)
     return 0

@@ -68,6 +68,6 @@ def cloudft() -> None:
 
 def main() -> None:
     """The entry point: run, and turn whatever went wrong into a message and an exit code."""
-    streams.open_missing()
-    streams.write_any_text()
-    sys.exit(failures.run(cloudft))
+    streams.open_closed_streams()
+    streams.accept_any_text()
+    sys.exit(failures.run_command(cloudft))

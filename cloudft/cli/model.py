@@ -15,7 +15,7 @@ from cloudft.errors import UsageError
 
 if TYPE_CHECKING:
     from cloudft.backends.base import Answer, Prompt
-    from cloudft.prompts import Asked
+    from cloudft.prompts import GenerationPrompt
 
 
 @click.command(
@@ -61,30 +61,32 @@ def generate_command(
 
     The prompt is put into the very template that the model was trained with.
     """
-    from cloudft.backends.base import Decoding, Generates
-    from cloudft.prompts import asked
+    from cloudft.backends.base import GenerationConfig, SupportsGenerate
+    from cloudft.prompts import build_prompts
 
     record, backend, _ = open_job(reference)
-    if not isinstance(backend, Generates):
+    if not isinstance(backend, SupportsGenerate):
         raise UsageError(f"a job on {record.backend} can't be asked", fix="take the trained job.")
     if prompt == "-":
         prompt = sys.stdin.read().rstrip("\n")
-    questions = asked(record.customization_type, prompt=prompt, system=system, file=file)
+    questions = build_prompts(record.customization_type, prompt=prompt, system=system, file=file)
     variants = ["tuned", "base"] if base else ["tuned"]
-    decoding = Decoding(max_new_tokens, temperature, top_p, seed)
+    decoding = GenerationConfig(max_new_tokens, temperature, top_p, seed)
     prompts: list[Prompt] = [question.prompt for question in questions]
     console.note(f"asking {record.id}: {len(prompts)} prompt(s) ...")
-    answers = _collect(
+    answers = _collect_answers(
         backend.generate(record.backend_job_id or record.id, prompts, variants, decoding),
         len(prompts) * len(variants),
         console,
     )
-    values = [_value(i, question, variants, answers) for i, question in enumerate(questions)]
-    console.result(values, "\n\n".join(_text(value, len(values) > 1) for value in values))
+    values = [_answer_json(i, question, variants, answers) for i, question in enumerate(questions)]
+    console.print_result(
+        values, "\n\n".join(_answer_text(value, len(values) > 1) for value in values)
+    )
     return 0
 
 
-def _collect(answers: Any, total: int, console: Console) -> dict[tuple[int, str], Answer]:
+def _collect_answers(answers: Any, total: int, console: Console) -> dict[tuple[int, str], Answer]:
     """All answers by prompt and variant, with a counter on a terminal."""
     from rich.console import Console as RichConsole
     from rich.progress import track
@@ -100,8 +102,11 @@ def _collect(answers: Any, total: int, console: Console) -> dict[tuple[int, str]
     return {(answer.index, answer.variant): answer for answer in shown}
 
 
-def _value(
-    index: int, question: Asked, variants: list[str], answers: dict[tuple[int, str], Answer]
+def _answer_json(
+    index: int,
+    question: GenerationPrompt,
+    variants: list[str],
+    answers: dict[tuple[int, str], Answer],
 ) -> dict[str, Any]:
     from cloudft.types import to_json
 
@@ -109,7 +114,7 @@ def _value(
     return value | {name: to_json(answers[index, name]) for name in variants}
 
 
-def _text(value: dict[str, Any], several: bool) -> str:
+def _answer_text(value: dict[str, Any], several: bool) -> str:
     names = [name for name in ("tuned", "base") if name in value]
     if names == ["tuned"] and not several:
         text: str = value["tuned"]["text"]
@@ -140,10 +145,10 @@ def export_command(reference: str, out: Path, dtype: str, console: Console) -> i
     The merged weights are read back and asked held-out records: their logits must be the tuned
     model's within a tolerance and the greedy answers equal, or the export fails and leaves nothing.
     """
-    from cloudft.backends.base import Exports
+    from cloudft.backends.base import SupportsExport
 
     record, backend, _ = open_job(reference)
-    if not isinstance(backend, Exports):
+    if not isinstance(backend, SupportsExport):
         raise UsageError(
             f"the backend {record.backend} hands out no weights",
             fix="take the trained job.",
@@ -155,5 +160,5 @@ def export_command(reference: str, out: Path, dtype: str, console: Console) -> i
         f" (allowed {proof['tolerance']:g}), equal greedy answers on"
         f" {proof['equalGreedyAnswers']} of {proof['records']} {proof['heldOut']} records"
     )
-    console.result({"path": out, **proof}, text)
+    console.print_result({"path": out, **proof}, text)
     return 0

@@ -16,8 +16,12 @@ from cloudft.cli.ranges import SEED
 from cloudft.errors import CloudftError
 from cloudft.home import Home
 
-PLACE = {"profile": "AWS_PROFILE", "region": "AWS_REGION", "endpoint_url": "AWS_ENDPOINT_URL"}
-KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+AWS_LOCATION_VARIABLES = {
+    "profile": "AWS_PROFILE",
+    "region": "AWS_REGION",
+    "endpoint_url": "AWS_ENDPOINT_URL",
+}
+AWS_KEY_VARIABLES = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -29,7 +33,7 @@ class Console:
     verbosity: int
 
     @property
-    def json(self) -> bool:
+    def is_json(self) -> bool:
         """True when stdout is to hold JSON alone."""
         return self.output == "json"
 
@@ -38,14 +42,14 @@ class Console:
         if self.verbosity >= 0:
             click.echo(text, err=True)
 
-    def detail(self, text: str) -> None:
+    def debug(self, text: str) -> None:
         """Say something with -v."""
         if self.verbosity > 0:
             click.echo(text, err=True)
 
-    def result(self, value: Any, text: str) -> None:
+    def print_result(self, value: Any, text: str) -> None:
         """The command's result: `value` as JSON, or `text`."""
-        if self.json:
+        if self.is_json:
             from cloudft.cli.render import json_text
 
             text = json_text(value)
@@ -72,9 +76,9 @@ def console_options(function: Function) -> Function:
     ) -> Any:
         place = {"profile": profile, "region": region, "endpoint_url": endpoint_url}
         given = {name: value for name, value in place.items() if value is not None}
-        os.environ.update({PLACE[name]: value for name, value in given.items()})
+        os.environ.update({AWS_LOCATION_VARIABLES[name]: value for name, value in given.items()})
         if profile is not None:
-            act_as(profile)
+            use_aws_profile(profile)
         if "flags" in kwargs:
             kwargs["flags"] |= {f"bedrock.{name}": value for name, value in given.items()}
         return function(*args, console=Console(output, -1 if quiet else verbose), **kwargs)
@@ -98,31 +102,31 @@ def console_options(function: Function) -> Function:
     return with_console  # type: ignore[return-value]
 
 
-def place() -> dict[str, str | None]:
+def aws_location() -> dict[str, str | None]:
     """Where AWS is, by flags and environment: what a backend's `at` takes.
 
     The profile is left to AWS_PROFILE: handed over by name it would win over keys in the
     environment, for which AWS's own order, and so every other call, is the other way round.
     """
-    found = {name: os.environ.get(variable) for name, variable in PLACE.items()}
+    found = {name: os.environ.get(variable) for name, variable in AWS_LOCATION_VARIABLES.items()}
     return found | {"profile": None}
 
 
-def act_as(profile: str) -> None:
+def use_aws_profile(profile: str) -> None:
     """Have every call of this process made with a profile that was given by flag or job file.
 
     AWS_PROFILE alone would not do: keys in the environment win over it.
     """
-    os.environ[PLACE["profile"]] = profile
-    for name in KEYS:
+    os.environ[AWS_LOCATION_VARIABLES["profile"]] = profile
+    for name in AWS_KEY_VARIABLES:
         os.environ.pop(name, None)
 
 
 def complete_backend(_ctx: click.Context, _param: click.Parameter, start: str) -> list[str]:
     """Backend names that begin with `start`."""
-    from cloudft.backends import REGISTRY
+    from cloudft.backends import TRAINING_BACKENDS
 
-    return [name for name in REGISTRY if name.startswith(start)]
+    return [name for name in TRAINING_BACKENDS if name.startswith(start)]
 
 
 def complete_job(_ctx: click.Context, _param: click.Parameter, start: str) -> list[CompletionItem]:

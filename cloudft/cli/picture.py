@@ -8,21 +8,21 @@ from pathlib import Path
 from cloudft.errors import UsageError
 from cloudft.types import Metric
 
-PICTURE = "loss.png"
+FILE_NAME = "loss.png"
 """The name of a job's curves in its folder."""
 
 
-def keep(points: Sequence[Metric], title: str, folder: Path) -> Path | None:
+def save_loss_plot(points: Sequence[Metric], title: str, folder: Path) -> Path | None:
     """Draw a finished job's curves into its folder; None where nothing can be drawn."""
-    to = folder / PICTURE
+    to = folder / FILE_NAME
     try:
-        draw(points, title, to)
+        draw_loss_plot(points, title, to)
     except UsageError:  # no matplotlib, no point, no room: the numbers are there all the same
         return None
     return to
 
 
-def draw(points: Sequence[Metric], title: str, to: Path) -> None:
+def draw_loss_plot(points: Sequence[Metric], title: str, to: Path) -> None:
     """Training and validation loss over steps, as a picture. Raises UsageError."""
     try:
         from matplotlib.figure import Figure

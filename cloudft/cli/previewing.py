@@ -9,13 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cloudft.cli.looking import canonical_lines, cut_length, look_at, raise_errors, tokenise
+from cloudft.cli.looking import (
+    canonical_records,
+    max_record_length,
+    open_inputs,
+    raise_on_errors,
+    tokenize,
+)
 from cloudft.cli.options import Console, console_options
 from cloudft.cli.ranges import RECORDS
 from cloudft.errors import UsageError
 
 if TYPE_CHECKING:
-    from cloudft.data.records import Located
+    from cloudft.data.records import LocatedRecord
     from cloudft.spec.load import LoadedJob
 
 
@@ -31,28 +37,28 @@ def preview_command(path: str | None, record: int, console: Console) -> int:
     Tokens that are trained on are bold and green on a terminal, and stand in [[ ]] elsewhere; a
     line shows where the record is cut.
     """
-    looked = look_at((path,) if path else ())
+    looked = open_inputs((path,) if path else ())
     if looked.job is None:
         raise UsageError(
             f"{path} is no job file: what a model sees depends on the model",
             fix="name a job file (.yaml) that has the data and the model.",
         )
-    lines = canonical_lines(looked, looked.job, "train", looked.findings)
+    lines = canonical_records(looked, looked.job, "train", looked.findings)
     found = next(itertools.islice(lines, record - 1, record), None)
-    raise_errors(looked.findings)
+    raise_on_errors(looked.findings)
     if found is None:
         raise UsageError(f"there is no record {record}", fix="count from 1.")
-    value = preview_of(looked.job, *found)
+    value = preview_json(looked.job, *found)
     console.note(preview_note(value))
-    console.result(value, preview_text(value))
+    console.print_result(value, preview_text(value))
     return 0
 
 
-def preview_of(job: LoadedJob, located: Located, line: bytes) -> dict[str, Any]:
+def preview_json(job: LoadedJob, located: LocatedRecord, line: bytes) -> dict[str, Any]:
     """A record as the tokens of the local model. `cutAt` is None when all of it fits."""
-    facts, replies = tokenise(job, [line], preview=True)
+    facts, replies = tokenize(job, [line], preview=True)
     pieces = next(replies)["pieces"]
-    limit = cut_length(job, facts["context"])
+    limit = max_record_length(job, facts["context"])
     return {
         "file": located.file,
         "line": located.line,
@@ -76,14 +82,14 @@ def preview_note(value: Mapping[str, Any]) -> str:
 def preview_text(value: Mapping[str, Any]) -> str:
     """The tokens as text, with a line where they are cut."""
     cut = value["cutAt"]
-    text = marked(value["pieces"][:cut])
+    text = mark_trained_tokens(value["pieces"][:cut])
     if cut is None:
         return text
     rest = "".join(piece["text"] for piece in value["pieces"][cut:])
     return f"{text}\n--- cut here, behind {cut} tokens (local.max_length) ---\n{rest}"
 
 
-def marked(pieces: list[dict[str, Any]]) -> str:
+def mark_trained_tokens(pieces: list[dict[str, Any]]) -> str:
     """Tokens as text, the learned ones marked."""
     parts = []
     for learned, group in itertools.groupby(pieces, key=lambda piece: piece["learned"]):

@@ -12,11 +12,11 @@ import click
 
 from cloudft.cli.options import Console
 
-AFTER_S = 2.0
+DELAY_S = 2.0
 
 
 @contextlib.contextmanager
-def reading(console: Console, what: str = "reading") -> Iterator[Callable[[int], None]]:
+def record_counter(console: Console, what: str = "reading") -> Iterator[Callable[[int], None]]:
     """Gives a function that takes the number of records read so far, or of what else `what` says.
 
     On a terminal, a counter appears after two seconds; elsewhere nothing does.
@@ -27,7 +27,7 @@ def reading(console: Console, what: str = "reading") -> Iterator[Callable[[int],
     def progress(records: int) -> None:
         nonlocal shown
         now = time.monotonic()
-        if visible and now - started > AFTER_S and now - shown > 0.2:
+        if visible and now - started > DELAY_S and now - shown > 0.2:
             shown = now
             click.echo(f"\r{what}: {records:,} records", err=True, nl=False)
 
@@ -40,7 +40,7 @@ def reading(console: Console, what: str = "reading") -> Iterator[Callable[[int],
 
 
 @contextlib.contextmanager
-def sending(console: Console) -> Iterator[Callable[[int], None]]:
+def upload_counter(console: Console) -> Iterator[Callable[[int], None]]:
     """A callback for bytes that have been sent; after two seconds it says how many."""
     began = said = time.monotonic()
     total = 0
@@ -61,7 +61,7 @@ def sending(console: Console) -> Iterator[Callable[[int], None]]:
 
 
 @contextlib.contextmanager
-def removing(console: Console) -> Iterator[Callable[[int], None]]:
+def removal_counter(console: Console) -> Iterator[Callable[[int], None]]:
     """A callback for versions of objects that are gone; after two seconds it says how many."""
     began = said = time.monotonic()
     total = 0
@@ -70,7 +70,7 @@ def removing(console: Console) -> Iterator[Callable[[int], None]]:
         nonlocal said, total
         total += count
         now = time.monotonic()
-        if console.verbosity >= 0 and now - began > AFTER_S and now - said > 1:
+        if console.verbosity >= 0 and now - began > DELAY_S and now - said > 1:
             said = now
             click.echo(f"{total:,} versions of objects removed", err=True)
 
@@ -78,7 +78,7 @@ def removing(console: Console) -> Iterator[Callable[[int], None]]:
 
 
 @contextlib.contextmanager
-def counting(console: Console) -> Iterator[Callable[[str, int, int], None]]:
+def task_progress(console: Console) -> Iterator[Callable[[str, int, int], None]]:
     """A progress bar for each thing that goes on, on a terminal; lines elsewhere, with -v."""
     from rich.console import Console as RichConsole
     from rich.progress import Progress
@@ -92,7 +92,7 @@ def counting(console: Console) -> Iterator[Callable[[str, int, int], None]]:
         def progress(what: str, done: int, total: int) -> None:
             if what not in tasks:
                 tasks[what] = bar.add_task(what, total=total)
-                console.detail(f"{what}: {total - done} to ask, {done} known")
+                console.debug(f"{what}: {total - done} to ask, {done} known")
             bar.update(tasks[what], completed=done)
 
         yield progress

@@ -32,18 +32,22 @@ def report_command(
     It needs nothing beside it, no network and no script.
     """
     from cloudft import jobs
-    from cloudft.evaluate.evaluation import newest
+    from cloudft.evaluate.evaluation import load_newest_evaluation
     from cloudft.evaluate.pages import write_page
-    from cloudft.evaluate.report import page
+    from cloudft.evaluate.report import render_job_page
 
     record, backend, _ = open_job(reference)
-    job = jobs.look(record, backend)
+    job = jobs.refresh(record, backend)
     points = list(backend.metrics(record.backend_job_id or record.id))
     try:
-        evaluation = newest(record.folder)
+        evaluation = load_newest_evaluation(record.folder)
     except JobStateConflict:
         evaluation = None
     path = out or Path(f"{record.id}-report.html")
-    write_page(path, page(job, points, evaluation, texts=not no_texts), force=force)
-    console.result({"job": record.id, "path": path, "evaluated": evaluation is not None}, str(path))
+    write_page(
+        path, render_job_page(job, points, evaluation, include_texts=not no_texts), force=force
+    )
+    console.print_result(
+        {"job": record.id, "path": path, "evaluated": evaluation is not None}, str(path)
+    )
     return 0

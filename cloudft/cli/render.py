@@ -10,7 +10,7 @@ from typing import Any
 import click
 import orjson
 
-from cloudft.types import Finding, Identity, Metric, Unavailable, to_json
+from cloudft.types import CallerIdentity, Finding, Metric, UnavailablePart, to_json
 
 
 def json_text(value: Any) -> str:
@@ -28,18 +28,18 @@ def _dumps(plain: Any, option: int = 0) -> str:
     try:
         return orjson.dumps(plain, option=option).decode()
     except TypeError:
-        return orjson.dumps(_whole_characters(plain), option=option).decode()
+        return orjson.dumps(_replace_surrogates(plain), option=option).decode()
 
 
-def _whole_characters(value: Any) -> Any:
+def _replace_surrogates(value: Any) -> Any:
     if isinstance(value, str):
         return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     if isinstance(value, Mapping):
-        return {_whole_characters(key): _whole_characters(item) for key, item in value.items()}
-    return [_whole_characters(item) for item in value] if isinstance(value, list) else value
+        return {_replace_surrogates(key): _replace_surrogates(item) for key, item in value.items()}
+    return [_replace_surrogates(item) for item in value] if isinstance(value, list) else value
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+def format_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     """Columns of text, as wide as they must be."""
     cells = [list(columns), *[["" if c is None else str(c) for c in row] for row in rows]]
     widths = [max(len(row[i]) for row in cells) for i in range(len(columns))]
@@ -49,9 +49,9 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 
 def finding_lines(finding: Finding) -> list[str]:
     """A finding as an error or a warning with its remedy."""
-    from cloudft.cli.failures import place
+    from cloudft.cli.failures import location_suffix
 
-    lines = [f"{finding.severity}: {finding.message}{place(finding)} [{finding.code}]"]
+    lines = [f"{finding.severity}: {finding.message}{location_suffix(finding)} [{finding.code}]"]
     return [*lines, f"  fix: {finding.fix}"] if finding.fix else lines
 
 
@@ -61,16 +61,16 @@ def findings_text(findings: Iterable[Finding]) -> str:
     return "\n".join(line for finding in ordered for line in finding_lines(finding))
 
 
-def warn(findings: Iterable[Finding]) -> None:
+def print_findings(findings: Iterable[Finding]) -> None:
     """Say the warnings on stderr."""
     for finding in findings:
         for line in finding_lines(finding):
             click.echo(line, err=True)
 
 
-def say_unavailable(parts: Sequence[Unavailable]) -> None:
+def print_unavailable(parts: Sequence[UnavailablePart]) -> None:
     """Say on stderr what could not be read: parts with one reason together."""
-    groups: dict[tuple[str, str | None], list[Unavailable]] = {}
+    groups: dict[tuple[str, str | None], list[UnavailablePart]] = {}
     for part in parts:
         why = part.reason.partition(": ")[2] or part.reason  # behind the name of what was tried
         groups.setdefault((why, part.fix), []).append(part)
@@ -83,7 +83,7 @@ def say_unavailable(parts: Sequence[Unavailable]) -> None:
             click.echo(f"  fix: {fix}", err=True)
 
 
-def identity_line(identity: Identity) -> str:
+def identity_line(identity: CallerIdentity) -> str:
     """Return `as ARN in account A (credentials from ...), Region R (from ...)`."""
     if identity.unavailable is not None:
         who = f"as an identity that can't be read ({identity.unavailable.reason})"
@@ -97,7 +97,7 @@ def identity_line(identity: Identity) -> str:
     return f"{who}, {region}{where}{unused}"
 
 
-def job_lines(job: Mapping[str, Any]) -> str:
+def job_page(job: Mapping[str, Any]) -> str:
     """One job's page, from the JSON that `status` gives."""
     progress = job["progress"] or {}
     summary = job["summary"]
@@ -109,56 +109,56 @@ def job_lines(job: Mapping[str, Any]) -> str:
         ("status", f"{job['status']} ({details})"),
         ("backend", job["backend"]),
         ("type", job["customizationType"]),
-        ("base model", _model(job)),
+        ("base model", _base_model_text(job)),
         ("settings", ", ".join(f"{k} {v:g}" for k, v in job["hyperParameters"].items())),
-        ("data", _data(job["manifest"])),
+        ("data", _data_text(job["manifest"])),
         ("queued", summary.get("queuedIn")),
-        ("model", _imported(summary)),
+        ("model", _imported_model_text(summary)),
         ("activity", summary.get("activity") if job["endedAt"] is None else None),
         ("step", f"{progress['step']} of {progress['totalSteps']}" if progress else None),
         ("loss", f"{progress['loss']:.4f}" if progress.get("loss") is not None else None),
-        ("validation", _validation(summary)),
-        ("cost", _cost(job)),
-        ("created", local_time(job["createdAt"])),
-        ("ended", local_time(job["endedAt"])),
+        ("validation", _validation_text(summary)),
+        ("cost", _cost_text(job)),
+        ("created", format_local_time(job["createdAt"])),
+        ("ended", format_local_time(job["endedAt"])),
         ("artifacts", job["artifacts"]),
         ("failure", job["failureMessage"]),
     ]
     return "\n".join(f"{name + ':':<12}{value}" for name, value in rows if value is not None)
 
 
-def _cost(job: Mapping[str, Any]) -> str | None:
-    from cloudft.cost import in_usd
+def _cost_text(job: Mapping[str, Any]) -> str | None:
+    from cloudft.cost import format_usd
 
     usd, seconds = job["cost"]["usd"], job["summary"].get("billableSeconds")
     billed = f", {seconds} s billed" if seconds is not None else ""
     if usd is None:
         return f"no price is known{billed}"
     if not job["cost"]["estimated"]:
-        return f"{in_usd(usd)} of training{billed}"
+        return f"{format_usd(usd)} of training{billed}"
     bound = "at most " if job["cost"].get("atMost") else ""
-    return f"{bound}{in_usd(usd)} of training, estimated{billed}" if usd else None
+    return f"{bound}{format_usd(usd)} of training, estimated{billed}" if usd else None
 
 
-def _imported(summary: Mapping[str, Any]) -> str | None:
+def _imported_model_text(summary: Mapping[str, Any]) -> str | None:
     model, units = summary.get("importedModel"), summary.get("unitsPerCopy")
     if model is None or units is None:
         return model
     return f"{model} ({units} x custom model unit {summary.get('unitsVersion')} a copy)"
 
 
-def _model(job: Mapping[str, Any]) -> str:
+def _base_model_text(job: Mapping[str, Any]) -> str:
     trained = job["summary"].get("model")
     base: str = job["baseModel"]
     return base if trained in (None, base) else f"{base} (here: {trained})"
 
 
-def _data(manifest: Mapping[str, Any]) -> str:
+def _data_text(manifest: Mapping[str, Any]) -> str:
     parts = [f"{file['records']} {role}" for role, file in manifest["files"].items()]
     return f"{', '.join(parts)} (sha256 {manifest['sha256'][:12]})"
 
 
-def _validation(summary: Mapping[str, Any]) -> str | None:
+def _validation_text(summary: Mapping[str, Any]) -> str | None:
     base, tuned = summary.get("base"), summary.get("tuned")
     if not base:
         return None
@@ -168,7 +168,7 @@ def _validation(summary: Mapping[str, Any]) -> str | None:
     return text
 
 
-def local_time(iso: str | None) -> str | None:
+def format_local_time(iso: str | None) -> str | None:
     """An ISO time as this machine's clock shows it."""
     if not iso:
         return None
@@ -192,12 +192,12 @@ def metric_rows(metrics: Iterable[Metric]) -> Iterable[tuple[Any, ...]]:
         )
 
 
-def gigabytes(count: int) -> str:
+def format_gibibytes(count: int) -> str:
     """`2147483648` -> `2.0 GiB`."""
     return f"{count / 2**30:.1f} GiB"
 
 
-def duration(seconds: float | None) -> str:
+def format_duration(seconds: float | None) -> str:
     """`75.2` -> `1:15`."""
     if seconds is None or not math.isfinite(seconds):
         return "?"

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from cloudft.cli.looking import Looked, gather, look_at, paths_argument
+from cloudft.cli.looking import InputFiles, collect_stats, open_inputs, paths_argument
 from cloudft.cli.options import Console, console_options
 from cloudft.errors import UsageError
 
@@ -22,7 +22,7 @@ table{border-collapse:collapse;margin:1em 0} td,th{padding:.2em 1em .2em 0;text-
 td.n{text-align:right} tr{border-bottom:1px solid #eee} .bad{color:#b00020}
 .b{width:100%} .w{width:60%} .w div{background:#35618f;height:1em}
 """
-LABELS_DRAWN = 30
+LABELS_SHOWN = 30
 
 
 @click.command(
@@ -38,63 +38,63 @@ def report_command(paths: tuple[str, ...], out: Path, console: Console) -> int:
 
     It needs no network and holds no training text but labels; --output json has the same as values.
     """
-    from cloudft.data.rewrite import output
+    from cloudft.data.rewrite import new_output_file
 
-    with output(out) as temporary:  # refused at once when something stands there
-        looked = look_at(paths)
-        stats = {role: found.to_json() for role, found in gather(looked, console).items()}
-        private = private_counts(looked, console)
-        temporary.write_text(html(title(looked), stats, private), encoding="utf-8")
-    console.result({"sets": stats, "private": private, "page": out}, str(out))
+    with new_output_file(out) as temporary:  # refused at once when something stands there
+        looked = open_inputs(paths)
+        stats = {role: found.to_json() for role, found in collect_stats(looked, console).items()}
+        private = count_private_data(looked, console)
+        temporary.write_text(render_page(page_title(looked), stats, private), encoding="utf-8")
+    console.print_result({"sets": stats, "private": private, "page": out}, str(out))
     return 0
 
 
-def title(looked: Looked) -> str:
+def page_title(looked: InputFiles) -> str:
     """What the page is about."""
     if looked.job is not None:
         name: str = looked.job.spec.name
         return name
-    return ", ".join(source.shown for files in looked.files.values() for source in files)
+    return ", ".join(source.display_name for files in looked.files.values() for source in files)
 
 
-def private_counts(looked: Looked, console: Console) -> dict[str, dict[str, int]]:
+def count_private_data(looked: InputFiles, console: Console) -> dict[str, dict[str, int]]:
     """How much private data each role has, by kind."""
     from collections import Counter
 
-    from cloudft.cli.progress import reading
-    from cloudft.data.dedupe import whole_text
+    from cloudft.cli.progress import record_counter
+    from cloudft.data.dedupe import record_text
     from cloudft.data.findings import Findings
-    from cloudft.data.privacy import scan
+    from cloudft.data.privacy import find_pii
 
-    with reading(console, "scanning") as progress:
+    with record_counter(console, "scanning") as progress:
         return {
             role: dict(
                 Counter(
                     hit.kind
                     for located in looked.records(role, progress, Findings())
-                    for hit in scan(whole_text(located.record))
+                    for hit in find_pii(record_text(located.record))
                 )
             )
             for role in looked.files
         }
 
 
-def html(
+def render_page(
     heading: str, stats: Mapping[str, Mapping[str, Any]], private: Mapping[str, Mapping[str, int]]
 ) -> str:
     """The page."""
     parts = [
         f"<!doctype html><html lang=en><meta charset=utf-8><title>{escape(heading)}</title>",
         f"<style>{STYLE}</style><h1>Data of {escape(heading)}</h1>",
-        overview(stats, private),
+        overview_table(stats, private),
     ]
     for role, value in stats.items():
         parts.append(f"<h2>{escape(role)}</h2>")
-        parts += section(value, private[role])
+        parts += section_html(value, private[role])
     return "\n".join([*parts, "</html>", ""])
 
 
-def overview(
+def overview_table(
     stats: Mapping[str, Mapping[str, Any]], private: Mapping[str, Mapping[str, int]]
 ) -> str:
     """One row a set; what wants a look is red."""
@@ -110,10 +110,10 @@ def overview(
         for role, value in stats.items()
     ]
     head = ("set", "records", "tokens", "twins", "contradictions", "private data")
-    return table(head, rows, alarming={3, 4, 5})
+    return html_table(head, rows, alarming={3, 4, 5})
 
 
-def section(value: Mapping[str, Any], private: Mapping[str, int]) -> Iterable[str]:
+def section_html(value: Mapping[str, Any], private: Mapping[str, int]) -> Iterable[str]:
     """Everything about one set."""
     tokens = value["tokens"]
     rule = "estimated from characters" if tokens["estimated"] else "by the model's own tokenizer"
@@ -122,34 +122,36 @@ def section(value: Mapping[str, Any], private: Mapping[str, int]) -> Iterable[st
         yield f"longest {tokens['greatest']}; {tokens['longTail']} records are longer than four"
         yield "times the median.</p>"
         edges, numbers = tokens["histogram"]["edges"], tokens["histogram"]["records"]
-        yield picture(edges[:-1], numbers, edges[1] - edges[0], tokens["limit"])
+        yield token_histogram_svg(edges[:-1], numbers, edges[1] - edges[0], tokens["limit"])
         cut = (
             (f"{at} (this job)" if int(at) == tokens["limit"] else at, count)
             for at, count in tokens["cut"].items()
         )
-        yield table(("cut at", "records cut"), cut, alarming={1})
+        yield html_table(("cut at", "records cut"), cut, alarming={1})
     if value["labels"]:
-        shown = dict(list(value["labels"].items())[:LABELS_DRAWN])
+        shown = dict(list(value["labels"].items())[:LABELS_SHOWN])
         yield f"<p>{len(value['labels'])} labels; the commonest has a share of"
         yield f"{value['commonestShare']:.0%}.</p>"
-        yield bars([label[:40] for label in shown], list(shown.values()))
+        yield label_bars_html([label[:40] for label in shown], list(shown.values()))
     for name, rows in (
         ("language", value["languages"].items()),
         ("private data", private.items()),
         ("turns", value["turns"].items()),
     ):
         if rows:
-            yield table((name, "records" if name != "private data" else "times"), rows)
+            yield html_table((name, "records" if name != "private data" else "times"), rows)
     conflicts = value["conflicts"]["first"]
     if conflicts:
         yield "<p class=bad>One input, two answers:</p>"
-        yield table(
+        yield html_table(
             ("record", "contradicts"),
             ((f"{c['file']}:{c['line']}", f"{c['ofFile']}:{c['ofLine']}") for c in conflicts),
         )
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[Any]], alarming: Container[int] = ()) -> str:
+def html_table(
+    head: Sequence[str], rows: Iterable[Sequence[Any]], alarming: Container[int] = ()
+) -> str:
     """An HTML table; numbers above 0 in `alarming` columns are red."""
     lines = ["".join(f"<th>{escape(name)}</th>" for name in head)]
     for row in rows:
@@ -162,7 +164,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[Any]], alarming: Containe
     return "<table>" + "".join(f"<tr>{line}</tr>" for line in lines) + "</table>"
 
 
-def _figure(height: float) -> Any:
+def _new_figure(height: float) -> Any:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
@@ -172,7 +174,7 @@ def _figure(height: float) -> Any:
     return Figure(figsize=(8, height), layout="constrained")
 
 
-def _svg(figure: Any) -> str:
+def _figure_svg(figure: Any) -> str:
     """The drawing as an element of the page, without its comments."""
     from matplotlib import rc_context
 
@@ -183,9 +185,11 @@ def _svg(figure: Any) -> str:
     return re.sub(r"<!--.*?-->", "", whole[whole.index("<svg") :], flags=re.DOTALL)
 
 
-def picture(left: Sequence[float], heights: Sequence[int], width: float, limit: int | None) -> str:
+def token_histogram_svg(
+    left: Sequence[float], heights: Sequence[int], width: float, limit: int | None
+) -> str:
     """A histogram of tokens, with a line where the job cuts, if it cuts any."""
-    figure = _figure(3)
+    figure = _new_figure(3)
     axes = figure.add_subplot()
     axes.bar(left, heights, width=width, align="edge", color="#35618f", edgecolor="white")
     if limit is not None and limit < left[-1] + width:
@@ -193,10 +197,10 @@ def picture(left: Sequence[float], heights: Sequence[int], width: float, limit: 
         axes.annotate(f" cut at {limit}", (limit, max(heights)), color="#b00020", va="top")
     axes.set(xlabel="tokens", ylabel="records")
     axes.yaxis.get_major_locator().set_params(integer=True)
-    return _svg(figure)
+    return _figure_svg(figure)
 
 
-def bars(names: Sequence[str], counts: Sequence[int]) -> str:
+def label_bars_html(names: Sequence[str], counts: Sequence[int]) -> str:
     """A bar a name, as long as its count."""
     rows = (
         f"<tr><td>{escape(name)}</td><td class=n>{count}</td>"

@@ -58,29 +58,31 @@ def review_command(
     A page on this machine, for this machine alone. Every judgement is kept at once; come back at
     any time, with as many reviewers as there are. The answers are those of `cloudft evaluate`.
     """
-    from cloudft.cli.comparing import sides
+    from cloudft.cli.comparing import model_results
     from cloudft.evaluate.review import Review
 
-    first, second = sides(references)
+    first, second = model_results(references)
     review = Review(Home.from_environ().reviews, first, second, sample=sample or 0, seed=seed)
     if out is not None:
-        export(review, out)
+        export_judgments(review, out)
         console.note(f"wrote {out}")
     elif not results:
-        serve(review, reviewer or _user(), port, no_browser, console)
-    found = review.results()
-    console.result(found, text_of(found))
+        serve_review_page(review, reviewer or _default_reviewer(), port, no_browser, console)
+    found = review.summarize()
+    console.print_result(found, review_text(found))
     return 0
 
 
-def _user() -> str:
+def _default_reviewer() -> str:
     try:
         return re.sub(r"[^\w.@-]", "-", getpass.getuser())[:40] or "reviewer"
     except (KeyError, OSError):
         return "reviewer"
 
 
-def serve(review: Review, name: str, port: int, no_browser: bool, console: Console) -> None:
+def serve_review_page(
+    review: Review, name: str, port: int, no_browser: bool, console: Console
+) -> None:
     """Serve the page until Ctrl-C, or until all is judged and the page has told so."""
     import threading
     import time
@@ -95,7 +97,7 @@ def serve(review: Review, name: str, port: int, no_browser: bool, console: Conso
     done = threading.Event()
 
     def judged() -> None:
-        if len(reviewer.mine) == len(reviewer.order):
+        if len(reviewer.judgments) == len(reviewer.order):
             done.set()
 
     try:
@@ -120,20 +122,20 @@ def serve(review: Review, name: str, port: int, no_browser: bool, console: Conso
             server.shutdown()
 
 
-def export(review: Review, out: Path) -> None:
+def export_judgments(review: Review, out: Path) -> None:
     """Write the judgements. Raises UsageError for another ending, or a file that is there."""
     from cloudft.cli.render import json_text
     from cloudft.errors import UsageError
     from cloudft.evaluate.pages import write_page
-    from cloudft.evaluate.review import as_csv
+    from cloudft.evaluate.review import format_csv
 
-    rows = review.rows()
+    rows = review.export_rows()
     if out.suffix not in (".csv", ".json"):
         raise UsageError(f"{out} is neither .csv nor .json", fix="name it so.")
-    write_page(out, as_csv(rows) if out.suffix == ".csv" else json_text(rows), force=False)
+    write_page(out, format_csv(rows) if out.suffix == ".csv" else json_text(rows), force=False)
 
 
-def text_of(found: Mapping[str, Any]) -> str:
+def review_text(found: Mapping[str, Any]) -> str:
     """Who won, how surely, and whether the reviewers agree."""
     counts, rate, agreement = found["counts"], found["winRate"], found["agreement"]["value"]
     lines = [

@@ -12,7 +12,7 @@ from cloudft.cli.options import Console, console_options, parse_settings
 from cloudft.cli.ranges import SEED, SHARE, SIMILARITY
 
 if TYPE_CHECKING:
-    from cloudft.types import DataFile
+    from cloudft.types import StagedFile
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 FORMATS = (
@@ -39,32 +39,34 @@ to_option = click.option(
 )
 
 
-def rewriting(console: Console, columns: dict[str, str], seed: int = 7) -> Any:
+def open_transform(console: Console, columns: dict[str, str], seed: int = 7) -> Any:
     """A Rewriting that shows its progress, for a with statement."""
     import contextlib
 
-    from cloudft.cli.progress import reading
-    from cloudft.cli.render import warn
-    from cloudft.data.rewrite import Rewriting
+    from cloudft.cli.progress import record_counter
+    from cloudft.cli.render import print_findings
+    from cloudft.data.rewrite import DatasetTransform
 
     @contextlib.contextmanager
     def within() -> Any:
-        with reading(console) as progress:
-            work = Rewriting(columns, seed, progress)
+        with record_counter(console) as progress:
+            work = DatasetTransform(columns, seed, progress)
             yield work
         if console.verbosity >= 0:
-            warn(work.findings.all())
+            print_findings(work.findings.all())
 
     return within()
 
 
-def show(files: dict[str, tuple[Path, DataFile]], console: Console, **more: Any) -> None:
+def print_written_files(
+    files: dict[str, tuple[Path, StagedFile]], console: Console, **more: Any
+) -> None:
     """What was written."""
     from cloudft.types import to_json
 
     value = {side: {"path": path, **to_json(file)} for side, (path, file) in files.items()}
     lines = [f"{path}: {file.records} records" for path, file in files.values()]
-    console.result({"files": value, **more}, "\n".join(lines))
+    console.print_result({"files": value, **more}, "\n".join(lines))
 
 
 @click.command(
@@ -82,9 +84,9 @@ def convert_command(
     inputs: tuple[str, ...], target: str, out: Path, columns: dict[str, str], console: Console
 ) -> int:
     """Write records of any accepted shape in another one."""
-    with rewriting(console, columns) as work:
+    with open_transform(console, columns) as work:
         file = work.convert(inputs, target, out)
-    show({"out": (out, file)}, console)
+    print_written_files({"out": (out, file)}, console)
     return 0
 
 
@@ -120,9 +122,9 @@ def split_command(
     asked = {side: share for side, share in shares.items() if share is not None}
     if not asked or sum(asked.values()) >= 1:
         raise click.UsageError("give --validation, --test or both, less than 1 in sum")
-    with rewriting(console, columns, seed) as work:
+    with open_transform(console, columns, seed) as work:
         files = work.split(inputs, asked, out, target=target, group_by=group_by, stratify=stratify)
-    show({side: (out / file.name, file) for side, file in files.items()}, console)
+    print_written_files({side: (out / file.name, file) for side, file in files.items()}, console)
     return 0
 
 
@@ -154,9 +156,9 @@ def mix_command(
     console: Console,
 ) -> int:
     """Spread general records among your own, against forgetting."""
-    with rewriting(console, columns, seed) as work:
+    with open_transform(console, columns, seed) as work:
         file = work.mix(inputs, general, share, out, by=by, target=target)
-    show({"out": (out, file)}, console)
+    print_written_files({"out": (out, file)}, console)
     return 0
 
 
@@ -187,12 +189,12 @@ def dedupe_command(
     """Keep the first of all like records, and name the others."""
     from cloudft.types import to_json
 
-    with rewriting(console, columns) as work:
+    with open_transform(console, columns) as work:
         file, left_out = work.dedupe(inputs, out, near=near, target=target)
     for twin in left_out[:20]:
         console.note(
             f"{twin.file}:{twin.line} is like {twin.of_file}:{twin.of_line} ({twin.similarity:.2f})"
         )
     console.note(f"{len(left_out)} left out")
-    show({"out": (out, file)}, console, leftOut=to_json(left_out))
+    print_written_files({"out": (out, file)}, console, leftOut=to_json(left_out))
     return 0

@@ -11,7 +11,7 @@ import click
 
 from cloudft.cli.options import Console, console_options
 
-LISTED = 1000
+MAX_MATCHES = 1000
 
 
 @click.command(
@@ -33,7 +33,7 @@ def scan_command(inputs: tuple[str, ...], redact: Path | None, console: Console)
     Each is named by file, line and kind, and never shown. Exit code 3 when there are any and no
     redacted copy is written.
     """
-    hits, counts, written = _scan(inputs, redact, console)
+    hits, counts, written = _scan_files(inputs, redact, console)
     lines = [f"{hit['file']}:{hit['line']} {hit['field']}: {hit['kind']}" for hit in hits[:20]]
     total = sum(counts.values())
     if total > len(lines):
@@ -42,43 +42,47 @@ def scan_command(inputs: tuple[str, ...], redact: Path | None, console: Console)
     if redact:
         lines.append(f"{redact}: {written} records")
     value = {"hits": hits, "counts": dict(counts), "redacted": redact}
-    console.result(value, "\n".join(lines) or "nothing found")
+    console.print_result(value, "\n".join(lines) or "nothing found")
     return 3 if total and redact is None else 0
 
 
-def _scan(
+def _scan_files(
     inputs: tuple[str, ...], out: Path | None, console: Console
 ) -> tuple[list[dict[str, Any]], Counter[str], int]:
     """The first hits, how many there are of each kind, and the records written."""
     import orjson
 
-    from cloudft.cli.progress import reading
+    from cloudft.cli.progress import record_counter
     from cloudft.data.findings import Findings
-    from cloudft.data.privacy import redacted, scan, strings
-    from cloudft.data.read import Reading, rows
-    from cloudft.data.rewrite import output
-    from cloudft.data.sources import Sources
+    from cloudft.data.privacy import find_pii, iter_strings, redact_json
+    from cloudft.data.read import ReadContext, read_rows
+    from cloudft.data.rewrite import new_output_file
+    from cloudft.data.sources import SourceResolver
     from cloudft.errors import CheckFailed
 
     hits: list[dict[str, Any]] = []
     findings, counts, seen = Findings(), Counter[str](), 0
     with contextlib.ExitStack() as stack:
-        progress = stack.enter_context(reading(console))
-        file = stack.enter_context(stack.enter_context(output(out)).open("wb")) if out else None
-        for source in Sources(Path.cwd(), findings).files("IN", inputs):
-            for row in rows(Reading(source, findings)):
+        progress = stack.enter_context(record_counter(console))
+        file = (
+            stack.enter_context(stack.enter_context(new_output_file(out)).open("wb"))
+            if out
+            else None
+        )
+        for source in SourceResolver(Path.cwd(), findings).resolve("IN", inputs):
+            for row in read_rows(ReadContext(source, findings)):
                 seen += 1
                 progress(seen)
-                for field, text in strings(row.value):
-                    for hit in scan(text):
+                for field, text in iter_strings(row.value):
+                    for hit in find_pii(text):
                         counts[hit.kind] += 1
-                        if len(hits) < LISTED:
-                            place = {"file": source.shown, "line": row.line, "field": field}
+                        if len(hits) < MAX_MATCHES:
+                            place = {"file": source.display_name, "line": row.line, "field": field}
                             hits.append(place | {"kind": hit.kind})
                 if file:
-                    value = redacted(row.value)
+                    value = redact_json(row.value)
                     file.write(orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE))
-        if findings.errors():
+        if findings.count_errors():
             listed = findings.all()
             raise CheckFailed(next(f.message for f in listed if f.severity == "error"), listed)
     return hits, counts, seen

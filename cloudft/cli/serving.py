@@ -12,27 +12,27 @@ from cloudft.cli.ranges import HOURS
 from cloudft.errors import UsageError
 
 if TYPE_CHECKING:
-    from cloudft.backends.base import ServingPlan, Thing
-    from cloudft.store import Record
+    from cloudft.backends.base import CloudResource, ServingPlan
+    from cloudft.store import JobRecord
 
 
-def serving(record: Record, backend: Any) -> Any:
+def require_serving(record: JobRecord, backend: Any) -> Any:
     """The backend as one that serves. Raises UsageError for one that does not."""
-    from cloudft.backends.base import Exports, Serves
+    from cloudft.backends.base import SupportsExport, SupportsServing
 
-    if not isinstance(backend, Serves):
+    if not isinstance(backend, SupportsServing):
         fix = f"`cloudft generate {record.id}` asks its model"
-        if isinstance(backend, Exports):
+        if isinstance(backend, SupportsExport):
             fix += f"; `cloudft import {record.id}` has Bedrock serve it"
         raise UsageError(f"a job on {record.backend} needs nothing that serves it", fix=f"{fix}.")
     return backend
 
 
-def dollars(usd: float | None) -> str:
+def format_usd(usd: float | None) -> str:
     """An amount; what is not known is said to be unknown."""
     from cloudft import cost
 
-    return "unknown" if usd is None else cost.in_usd(usd)
+    return "unknown" if usd is None else cost.format_usd(usd)
 
 
 @click.command(
@@ -69,16 +69,16 @@ def deploy_command(
     which costs by the hour until `cloudft undeploy`, asked or not. What serves it already stays;
     --ttl gives it that many hours from now on.
     """
-    from cloudft.cli.render import json_text, local_time
+    from cloudft.cli.render import format_local_time, json_text
 
     record, backend, _ = open_job(reference)
-    server = serving(record, backend)
+    server = require_serving(record, backend)
     job_id = record.backend_job_id or record.id
     plan = server.plan_serving(job_id, provisioned=provisioned, units=units, hours=ttl)
-    said = _said(plan)
+    said = _plan_text(plan)
     if dry_run:
         call = plan.renewal if plan.stands is not None else plan.call
-        console.result(plan, f"{json_text(call)}\n{said}" if call else said)
+        console.print_result(plan, f"{json_text(call)}\n{said}" if call else said)
         return 0
     if not yes and (plan.stands is None or plan.renewal is not None):
         question = "make it?" if plan.stands is None else "renew it?"
@@ -86,26 +86,32 @@ def deploy_command(
     making = "making it; Ctrl-C leaves it to be made ..."
     console.note(f"{said}\n{making}" if plan.stands is None else said)
     thing = server.deploy(plan)
-    until = f"  expires {local_time(thing.expires_at)}" if thing.expires_at else ""
-    console.result(thing, f"{thing.id}  {thing.status}{until}")
+    until = f"  expires {format_local_time(thing.expires_at)}" if thing.expires_at else ""
+    console.print_result(thing, f"{thing.id}  {thing.status}{until}")
     return 0
 
 
-def _said(plan: ServingPlan) -> str:
+def _plan_text(plan: ServingPlan) -> str:
     hour, month = plan.usd["perHour"], plan.usd["perMonth"]
     rest = ", and tokens by use" if plan.kind == "on-demand" else " until it is removed"
-    costs = f"{plan.kind} {plan.name}: {dollars(hour)} an hour, {dollars(month)} a month{rest}"
-    return costs if plan.stands is None else f"{costs}\n{_life(plan, plan.stands)}"
+    costs = (
+        f"{plan.kind} {plan.name}: {format_usd(hour)} an hour, {format_usd(month)} a month{rest}"
+    )
+    return costs if plan.existing is None else f"{costs}\n{_expiry_text(plan, plan.existing)}"
 
 
-def _life(plan: ServingPlan, stands: Thing) -> str:
+def _expiry_text(plan: ServingPlan, stands: CloudResource) -> str:
     """What becomes of the time to live of what serves the model already."""
-    from cloudft.cli.render import local_time
+    from cloudft.cli.render import format_local_time
 
-    now = f"expires {local_time(stands.expires_at)}" if stands.expires_at else "never expires"
+    now = (
+        f"expires {format_local_time(stands.expires_at)}" if stands.expires_at else "never expires"
+    )
     if plan.renewal is None:
         return f"it serves the model already and {now}; --ttl HOURS changes that"
-    return f"it serves the model already and {now}; renewed until {local_time(plan.expires_at)}"
+    return (
+        f"it serves the model already and {now}; renewed until {format_local_time(plan.expires_at)}"
+    )
 
 
 @click.command("undeploy", epilog="\b\nExample:\n  cloudft undeploy ticket-router --yes")
@@ -119,9 +125,9 @@ def undeploy_command(reference: str, yes: bool, console: Console) -> int:
     error.
     """
     record, backend, _ = open_job(reference)
-    server = serving(record, backend)
+    server = require_serving(record, backend)
     job_id = record.backend_job_id or record.id
-    serving_it: list[Thing] = server.servings(job_id)
+    serving_it: list[CloudResource] = server.servings(job_id)
     there = [thing for thing in serving_it if thing.job is not None]
     for thing in serving_it if there else ():
         if thing.job is None:
@@ -131,7 +137,7 @@ def undeploy_command(reference: str, yes: bool, console: Console) -> int:
     if there and not yes:
         names = ", ".join(thing.name for thing in there)
         click.confirm(f"remove {names}?", abort=True, err=True)
-    removed: list[Thing] = server.undeploy(job_id) if serving_it else []
+    removed: list[CloudResource] = server.undeploy(job_id) if serving_it else []
     text = "\n".join(f"removed {thing.kind} {thing.name}" for thing in removed)
-    console.result(removed, text or f"nothing serves {record.id}")
+    console.print_result(removed, text or f"nothing serves {record.id}")
     return 0

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cloudft.cli.options import Console, complete_backend, console_options, place
+from cloudft.cli.options import Console, aws_location, complete_backend, console_options
 from cloudft.cli.ranges import DAYS
-from cloudft.cli.render import say_unavailable
+from cloudft.cli.render import print_unavailable
 from cloudft.home import Home
 from cloudft.types import Listing
 
 if TYPE_CHECKING:
-    from cloudft.backends.base import Thing
-    from cloudft.cleanup import Why
+    from cloudft.backends.base import CloudResource
+    from cloudft.cleanup import KeptReason
 
 cloud_option = click.option(
     "--backend",
@@ -38,38 +38,40 @@ def ps_command(backend_name: str | None, cost: bool, console: Console) -> int:
     can't be read is said, and the exit code is 4 (refused) or 5 (unreachable) then.
     """
     from cloudft import cleanup
-    from cloudft.cli.render import local_time, table
-    from cloudft.cli.serving import dollars
+    from cloudft.cli.render import format_local_time, format_table
+    from cloudft.cli.serving import format_usd
 
-    listing = cleanup.everything(backend_name, Home.from_environ(), place())
+    listing = cleanup.list_account(backend_name, Home.from_environ(), aws_location())
     things = listing.items
     rows = []
     for thing in things:
         job = thing.job if thing.job_known else "unknown"
-        row = [thing.kind, thing.name, thing.status, job, local_time(thing.created_at)]
-        expires = local_time(thing.expires_at) if _is_time(thing.expires_at) else thing.expires_at
-        row.append("EXPIRED" if cleanup.expired(thing) else expires)
+        row = [thing.kind, thing.name, thing.status, job, format_local_time(thing.created_at)]
+        expires = (
+            format_local_time(thing.expires_at) if _is_time(thing.expires_at) else thing.expires_at
+        )
+        row.append("EXPIRED" if cleanup.is_expired(thing) else expires)
         if cost:
-            row += [dollars(thing.usd["perHour"]), dollars(thing.usd["perMonth"])]
+            row += [format_usd(thing.usd["perHour"]), format_usd(thing.usd["perMonth"])]
         rows.append(row)
     columns = ["KIND", "NAME", "STATUS", "JOB", "CREATED", "EXPIRES"]
-    text = table(columns + (["AN HOUR", "A MONTH"] if cost else []), rows)
+    text = format_table(columns + (["AN HOUR", "A MONTH"] if cost else []), rows)
     if not things:
         text = "no resources found" + (" in what could be read" if listing.unavailable else "")
     result: dict[str, Any] = {"things": things, "unavailable": listing.unavailable}
     if cost:
         unknown = sum(thing.usd["perMonth"] is None for thing in things)
-        total = cleanup.total(things)
+        total = cleanup.total_usd(things)
         at_least = bool(listing.unavailable or unknown)
         result["usd"] = {**total, "atLeast": at_least}
         bound = "at least " if at_least else ""
-        text += f"\n{bound}{dollars(total['perHour'])} an hour"
-        text += f", {bound}{dollars(total['perMonth'])} a month"
+        text += f"\n{bound}{format_usd(total['perHour'])} an hour"
+        text += f", {bound}{format_usd(total['perMonth'])} a month"
         text += f"; {unknown} of unknown price" if unknown else ""
         bases = dict.fromkeys((thing.kind, thing.basis) for thing in things if thing.basis)
         text += "".join(f"\n  {kind}: {basis}" for kind, basis in bases)
-    console.result(result, text)
-    say_unavailable(listing.unavailable)
+    console.print_result(result, text)
+    print_unavailable(listing.unavailable)
     return listing.exit_code
 
 
@@ -131,37 +133,39 @@ def gc_command(
     """
     from cloudft import cleanup
 
-    home, where = Home.from_environ(), place()
-    wanted = cleanup.Wanted(names, backend_name, kinds, expired, older_than, live, all_homes)
-    found = cleanup.garbage(cleanup.everything(None, home, where), home, wanted)
+    home, where = Home.from_environ(), aws_location()
+    wanted = cleanup.GarbageCriteria(
+        names, backend_name, kinds, expired, older_than, live, all_homes
+    )
+    found = cleanup.find_garbage(cleanup.list_account(None, home, where), home, wanted)
     things = found.removable
     result: dict[str, Any] = {
         "removed": [],
         "found": things,
-        "left": [{"why": why, "thing": thing} for thing, why in found.left],
+        "left": [{"why": why, "thing": thing} for thing, why in found.kept],
         "unavailable": found.unavailable,
     }
-    _say_left(found.left, console)
-    say_unavailable(found.unavailable)
+    _print_kept(found.kept, console)
+    print_unavailable(found.unavailable)
     code = Listing((), found.unavailable).exit_code
-    listed = "\n".join(_line(thing) for thing in things)
+    listed = "\n".join(_resource_line(thing) for thing in things)
     if dry_run or not things:
         nothing = "nothing to remove" + (" in what could be read" if code else "")
-        console.result(result, listed or nothing)
+        console.print_result(result, listed or nothing)
         return code
     if not yes:
         click.confirm(f"{listed}\nremove these {len(things)}?", abort=True, err=True)
     removed = result["removed"]
-    for thing in cleanup.remove(home, where, things):
-        console.detail(f"removed {thing.kind} {thing.name}")
+    for thing in cleanup.remove_resources(home, where, things):
+        console.debug(f"removed {thing.kind} {thing.name}")
         removed.append(thing)
-    console.result(result, "\n".join(f"removed {_line(thing)}" for thing in removed))
+    console.print_result(result, "\n".join(f"removed {_resource_line(thing)}" for thing in removed))
     return code
 
 
-def _say_left(left: tuple[tuple[Thing, Why], ...], console: Console) -> None:
+def _print_kept(left: tuple[tuple[CloudResource, KeptReason], ...], console: Console) -> None:
     """Say what of cloudft's was left, and the flag that takes it."""
-    flags: dict[Why, str] = {
+    flags: dict[KeptReason, str] = {
         "live": "live: --live",
         "another-home": "of other machines: --all-homes",
     }
@@ -171,5 +175,5 @@ def _say_left(left: tuple[tuple[Thing, Why], ...], console: Console) -> None:
         console.note(f"left as they are ({told})")
 
 
-def _line(thing: Thing) -> str:
+def _resource_line(thing: CloudResource) -> str:
     return f"{thing.kind} {thing.name} ({thing.status}, of {thing.job}, {thing.created_at[:10]})"

@@ -9,11 +9,11 @@ import select
 import sys
 from pathlib import Path
 
-ERRORS = "cloudft-output"
+ERROR_HANDLER = "cloudft-output"
 """Name of the codec error handler of standard output."""
 
 
-def open_missing() -> None:
+def open_closed_streams() -> None:
     """Open the null device in place of a closed standard stream (`cloudft list >&-`).
 
     Python sets a closed stream to None, and the next file that is opened would get its number.
@@ -24,14 +24,14 @@ def open_missing() -> None:
             setattr(sys, name, stream)
 
 
-def write_any_text() -> None:
+def accept_any_text() -> None:
     """Let standard output take every text: bytes of file names, characters it has no code for."""
-    codecs.register_error(ERRORS, _encode_anyway)
+    codecs.register_error(ERROR_HANDLER, _encode_unencodable)
     with contextlib.suppress(AttributeError):  # a stream that a test has put in its place
-        sys.stdout.reconfigure(errors=ERRORS)  # type: ignore[union-attr]
+        sys.stdout.reconfigure(errors=ERROR_HANDLER)  # type: ignore[union-attr]
 
 
-def _encode_anyway(error: UnicodeError) -> tuple[bytes, int]:
+def _encode_unencodable(error: UnicodeError) -> tuple[bytes, int]:
     r"""Return the original bytes of undecodable names, as `ls` prints them; else JSON's \uXXXX."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
@@ -48,19 +48,19 @@ def _encode_anyway(error: UnicodeError) -> tuple[bytes, int]:
     return written, error.end
 
 
-def flush() -> None:
+def flush_streams() -> None:
     """Write what is buffered. Raise OSError where standard output or error can't be written."""
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
 
 
-def discard() -> None:
+def discard_stdout() -> None:
     """Send the rest of standard output nowhere, so that the interpreter's own end can't fail."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def reader_has_gone() -> bool:
+def is_reader_gone() -> bool:
     """Return whether standard output or error is a pipe that nobody reads any more."""
     gone = False
     for stream in (sys.stdout, sys.stderr):

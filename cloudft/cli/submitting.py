@@ -11,11 +11,11 @@ import click
 
 from cloudft.cli.options import (
     Console,
-    act_as,
     backend_option,
     console_options,
     job_file_argument,
     spec_options,
+    use_aws_profile,
 )
 from cloudft.cli.ranges import SECONDS, USD
 from cloudft.home import Home
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from cloudft.types import Estimate
 
 
-def load(path: Path | None, flags: dict[str, str]) -> LoadedJob:
+def load_job_file(path: Path | None, flags: dict[str, str]) -> LoadedJob:
     """The job file with flags and environment laid over it.
 
     A profile that it names is this process's from then on, so that data in S3 is read by the same
@@ -39,7 +39,7 @@ def load(path: Path | None, flags: dict[str, str]) -> LoadedJob:
     job = load_job(path, flags=flags, environ=os.environ)
     profiles = {job.spec.bedrock.profile, job.spec.sagemaker.profile} - {None}
     if len(profiles) == 1:
-        act_as(str(profiles.pop()))
+        use_aws_profile(str(profiles.pop()))
     return job
 
 
@@ -72,17 +72,17 @@ def check_command(
     Exit code 3 when there are errors, 5 when the account could not be reached.
     """
     from cloudft import preparing
-    from cloudft.backends import backend
-    from cloudft.cli.fixing import fix
-    from cloudft.cli.progress import reading
+    from cloudft.backends import make_backend
+    from cloudft.cli.fixing import write_repaired_files
+    from cloudft.cli.progress import record_counter
     from cloudft.cli.render import findings_text
-    from cloudft.data.tokens import TOKEN_RULE
+    from cloudft.data.tokens import TOKEN_ESTIMATE_RULE
 
-    local = backend(backend_name, Home.from_environ())
-    job = load(path, flags)
-    with reading(console) as progress:
+    local = make_backend(backend_name, Home.from_environ())
+    job = load_job_file(path, flags)
+    with record_counter(console) as progress:
         checked = preparing.check(job, local, progress)
-    fixed = fix(job, checked.findings, fix_into, console) if fix_into else []
+    fixed = write_repaired_files(job, checked.findings, fix_into, console) if fix_into else []
     volumes = checked.volumes or {}
     counts = {role: volume.records for role, volume in volumes.items()}
     tokens = sum(volume.tokens for volume in volumes.values())
@@ -90,13 +90,13 @@ def check_command(
     if checked.ok:
         summary = ", ".join(f"{count} {role}" for role, count in counts.items())
         text = f"{text}\nok: {summary} records, about {tokens} tokens".lstrip()
-    console.result(
+    console.print_result(
         {
             "ok": checked.ok,
             "findings": list(checked.findings),
             "records": counts,
             "tokens": tokens,
-            "tokenRule": TOKEN_RULE if volumes else None,
+            "tokenRule": TOKEN_ESTIMATE_RULE if volumes else None,
             "fixed": fixed,
         },
         text,
@@ -113,35 +113,37 @@ def plan_command(
     path: Path | None, backend_name: str, flags: dict[str, str], console: Console
 ) -> int:
     """Print the exact request that submit would send, with its token, cost and files."""
-    show_plan(load(path, flags), backend_name, console)
+    print_plan(load_job_file(path, flags), backend_name, console)
     return 0
 
 
-def show_plan(job: LoadedJob, backend_name: str, console: Console, then: str | None = None) -> None:
+def print_plan(
+    job: LoadedJob, backend_name: str, console: Console, then: str | None = None
+) -> None:
     """Stage the data and print the plan; nothing is started. What comes `then` is checked too."""
     from cloudft import preparing
-    from cloudft.backends import backend
-    from cloudft.backends.base import Identifies
+    from cloudft.backends import make_backend
+    from cloudft.backends.base import SupportsIdentity
     from cloudft.cli import importing
-    from cloudft.cli.progress import reading
-    from cloudft.cli.render import identity_line, json_text, warn
+    from cloudft.cli.progress import record_counter
+    from cloudft.cli.render import identity_line, json_text, print_findings
     from cloudft.types import to_json
 
     home = Home.from_environ()
-    chosen = backend(backend_name, home)
-    with reading(console) as progress:
+    chosen = make_backend(backend_name, home)
+    with record_counter(console) as progress:
         staged, warnings = preparing.prepare(job, chosen, home, progress)
-    warn(warnings)
+    print_findings(warnings)
     if then:
-        importing.check_place(job, chosen, console)
+        importing.check_import(job, chosen, console)
     plan = chosen.plan(staged)
     preparing.check_budget(job, plan)
     value = to_json(plan)
-    if isinstance(chosen, Identifies):
-        identity = chosen.identity(job)
+    if isinstance(chosen, SupportsIdentity):
+        identity = chosen.get_identity(job)
         console.note(identity_line(identity))
         value |= {"identity": to_json(identity)}
-    console.result(value, json_text(value))
+    console.print_result(value, json_text(value))
 
 
 @click.command(
@@ -203,16 +205,16 @@ def submit_command(
     more = {} if max_cost is None else {"budget_usd": str(max_cost)}
     if via_stack:
         more["bedrock.via_stack"] = "true"
-    job_file = load(path, flags | more)
+    job_file = load_job_file(path, flags | more)
     if queue and job_file.spec.bedrock.via_stack:
         raise click.UsageError("--queue has no meaning by the stack: its machine waits by itself")
     if dry_run:
-        show_plan(job_file, backend_name, console, then)
+        print_plan(job_file, backend_name, console, then)
         return 0
     job = _submit(job_file, backend_name, console, again=again, queue=queue, then=then)
     if wait:
-        return _follow(job, timeout, then, console)
-    _show_started(job, console)
+        return _follow_submitted(job, timeout, then, console)
+    _print_started(job, console)
     return 0
 
 
@@ -227,83 +229,83 @@ def _submit(
 ) -> Job:
     """Stage and submit; what is to come `then` is checked before anything is sent."""
     from cloudft import jobs, preparing
-    from cloudft.backends import backend
+    from cloudft.backends import make_backend
     from cloudft.cli import importing
-    from cloudft.cli.progress import reading, sending
-    from cloudft.cli.render import warn
+    from cloudft.cli.progress import record_counter, upload_counter
+    from cloudft.cli.render import print_findings
     from cloudft.store import Store
 
     home = Home.from_environ()
-    chosen = backend(backend_name, home)
-    with reading(console) as progress:
+    chosen = make_backend(backend_name, home)
+    with record_counter(console) as progress:
         staged, warnings = preparing.prepare(job_file, chosen, home, progress)
-    warn(warnings)
+    print_findings(warnings)
     if then:
-        importing.check_place(job_file, chosen, console)
-    with sending(console) as sent:
+        importing.check_import(job_file, chosen, console)
+    with upload_counter(console) as sent:
         return jobs.submit(
             staged,
             chosen,
             Store(home.jobs),
-            again=again,
-            progress=sent,
-            wait=waiting(console, queue),
-            tell=lambda estimate: _say_cost(estimate, job_file, chosen, console),
+            force_new=again,
+            on_progress=sent,
+            on_quota_exceeded=quota_callback(console, queue),
+            on_estimate=lambda estimate: _print_cost(estimate, job_file, chosen, console),
         )
 
 
-def _follow(job: Job, timeout: float | None, then: str | None, console: Console) -> int:
+def _follow_submitted(job: Job, timeout: float | None, then: str | None, console: Console) -> int:
     """Follow it to its end, and what comes `then`; the exit code."""
     from cloudft import jobs
     from cloudft.cli import importing
-    from cloudft.cli.jobs import ended_well, follow_and_show, show_job
+    from cloudft.cli.jobs import exit_code_of, follow_job, print_job
 
-    backend = jobs.backend_of(job.record, Home.from_environ())
-    job = follow_and_show(job, backend, timeout, console)
+    backend = jobs.backend_for(job.record, Home.from_environ())
+    job = follow_job(job, backend, timeout, console)
     if then and job.state.status == "Completed":
-        job = importing.import_now(job.record, backend, timeout, console)
-    show_job(job, console)
-    return ended_well(job)
+        job = importing.import_completed_job(job.record, backend, timeout, console)
+    print_job(job, console)
+    return exit_code_of(job)
 
 
-def _show_started(job: Job, console: Console) -> None:
+def _print_started(job: Job, console: Console) -> None:
     note = f"`cloudft watch {job.record.id}` follows it, `cloudft stop {job.record.id}` ends it."
     if job.state.status == "Completed":
         note = "this very job is Completed already; --again starts another."
-    say_unseen(job)
+    warn_not_described(job)
     queued = ", queued in the account" if job.state.summary.get("queuedIn") else ""
     console.note(f"{job.state.status}{queued}: {note}")
-    console.result(job.to_json(), job.record.id)
+    console.print_result(job.to_json(), job.record.id)
 
 
-def say_unseen(job: Job) -> None:
+def warn_not_described(job: Job) -> None:
     """Warn of a job that was created and could not be looked at since."""
-    if job.unseen is not None:
-        what = f"warning: {job.record.id} was created, but {job.unseen.message}"
-        click.echo(f"{what}\n  fix: {job.unseen.fix}", err=True)
+    if job.describe_error is not None:
+        what = f"warning: {job.record.id} was created, but {job.describe_error.message}"
+        click.echo(f"{what}\n  fix: {job.describe_error.fix}", err=True)
 
 
-def _say_cost(estimate: Estimate, job: LoadedJob, backend: Backend, console: Console) -> None:
+def _print_cost(estimate: Estimate, job: LoadedJob, backend: Backend, console: Console) -> None:
     """What the training will cost, where it costs, and who pays."""
     from cloudft import cost, preparing
-    from cloudft.backends.base import Identifies
+    from cloudft.backends.base import SupportsIdentity
     from cloudft.cli.render import identity_line
 
     usd = estimate.usd["training"]
     if usd == 0:
         return
     about = "at most" if estimate.at_most else "about"
-    amount = "an unknown price" if usd is None else f"{about} {cost.in_usd(usd)}"
+    amount = "an unknown price" if usd is None else f"{about} {cost.format_usd(usd)}"
     tokens = f": {estimate.train_tokens:,} tokens x {estimate.epochs} epochs"
     basis = "" if estimate.at_most else tokens
     console.note(f"training costs {amount}{basis} ({estimate.price_source})")
     if usd is None:
-        console.note(f"  fix: {preparing.price_fix(estimate, 'so that a budget can be held')}")
-    if isinstance(backend, Identifies):
-        console.note(identity_line(backend.identity(job)))
+        console.note(f"  fix: {preparing.price_remedy(estimate, 'so that a budget can be held')}")
+    if isinstance(backend, SupportsIdentity):
+        console.note(identity_line(backend.get_identity(job)))
 
 
-def waiting(console: Console, queue: bool) -> Callable[[CloudftError], None] | None:
+def quota_callback(console: Console, queue: bool) -> Callable[[CloudftError], None] | None:
     """What to do while the account's quota is used up: with --queue wait, else nothing."""
     if not queue:
         return None

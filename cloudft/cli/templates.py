@@ -11,23 +11,23 @@ import click
 
 from cloudft.cli.options import (
     Console,
+    aws_location,
     console_options,
     job_file_argument,
     parse_settings,
-    place,
     spec_options,
 )
 from cloudft.home import Home
 
 if TYPE_CHECKING:
-    from cloudft.infrastructure.costs import Cost
-    from cloudft.infrastructure.status import Drift, Report
+    from cloudft.infrastructure.costs import ResourceCost
+    from cloudft.infrastructure.status import Drift, StackReport
 
 STACK_NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,127}|arn:[^\s]+")
 """CloudFormation's rule for `StackName`, or an ARN (API reference, CreateChangeSet)."""
 
 
-def _stack_name(_context: click.Context, _parameter: click.Parameter, name: str) -> str:
+def _check_stack_name(_context: click.Context, _parameter: click.Parameter, name: str) -> str:
     if STACK_NAME.fullmatch(name) is None:
         raise click.BadParameter(
             f"{name[:140]!r} is no name of a stack: take letters, digits and '-', 128 at most,"
@@ -36,7 +36,9 @@ def _stack_name(_context: click.Context, _parameter: click.Parameter, name: str)
     return name
 
 
-stack_argument = click.argument("name", metavar="[NAME]", default="cloudft", callback=_stack_name)
+stack_argument = click.argument(
+    "name", metavar="[NAME]", default="cloudft", callback=_check_stack_name
+)
 template_option = click.option(
     "--template", default="base", show_default=True, metavar="NAME", help="Which of cloudft's own."
 )
@@ -70,42 +72,42 @@ def synth_command(template: str, params: dict[str, str], compact: bool, console:
     """
     from cloudft.infrastructure import changes
     from cloudft.infrastructure import template as templates
-    from cloudft.infrastructure.status import costs_of
+    from cloudft.infrastructure.status import template_costs
 
-    text = templates.text_of(template)
-    changes.check(template, text, params, None)
-    parsed = templates.parse(text)
-    known = templates.parameters(parsed).values()
-    costs = costs_of(parsed, params)
-    for line in cost_lines(costs):
-        console.detail(line)
-    console.result(
+    text = templates.load_template_text(template)
+    changes.check_parameters(template, text, params, None)
+    parsed = templates.parse_template(text)
+    known = templates.parse_parameters(parsed).values()
+    costs = template_costs(parsed, params)
+    for line in stack_cost_lines(costs):
+        console.debug(line)
+    console.print_result(
         {
-            "template": templates.body(text) if compact else text,
+            "template": templates.format_request_body(text) if compact else text,
             "parameters": [
-                {"name": p.name, "value": params.get(p.name, p.default), "rules": p.declared}
+                {"name": p.name, "value": params.get(p.name, p.default), "rules": p.declaration}
                 for p in known
             ],
             "costs": costs,
         },
-        (templates.body(text) if compact else text).rstrip("\n"),
+        (templates.format_request_body(text) if compact else text).rstrip("\n"),
     )
     return 0
 
 
-def cost_lines(costs: Sequence[Cost]) -> list[str]:
+def stack_cost_lines(costs: Sequence[ResourceCost]) -> list[str]:
     """What a stack costs, a line each, and the sum of what is known."""
-    from cloudft.cli.serving import dollars
-    from cloudft.infrastructure.costs import known
+    from cloudft.cli.serving import format_usd
+    from cloudft.infrastructure.costs import sum_known_costs
 
     lines = []
     for cost in costs:
         source = f" ({cost.source}, {cost.date})" if cost.source else ""
         note = f"; {cost.note}" if cost.note else ""
-        lines.append(f"  {cost.resource}: {dollars(cost.per_month)}{source}{note}")
+        lines.append(f"  {cost.resource}: {format_usd(cost.per_month)}{source}{note}")
     unknown = sum(cost.per_month is None for cost in costs)
     more = f", and {unknown} resources by use at prices not known here" if unknown else ""
-    return [f"costs a month, while it stands: {dollars(known(costs))}{more}", *lines]
+    return [f"costs a month, while it stands: {format_usd(sum_known_costs(costs))}{more}", *lines]
 
 
 @click.command("status", epilog="\b\nExample:\n  cloudft infra status team --output json")
@@ -114,41 +116,41 @@ def cost_lines(costs: Sequence[Cost]) -> list[str]:
 @console_options
 def status_command(name: str, drift: bool, console: Console) -> int:
     """Show a stack: its state, its outputs, what has drifted from its template, what it costs."""
-    from cloudft.aws.client import Aws, Place
-    from cloudft.cli.render import say_unavailable
-    from cloudft.infrastructure.costs import known
-    from cloudft.infrastructure.status import look
+    from cloudft.aws.client import Aws, AwsLocation
+    from cloudft.cli.render import print_unavailable
+    from cloudft.infrastructure.costs import sum_known_costs
+    from cloudft.infrastructure.status import get_stack_report
     from cloudft.types import Listing
 
-    report = look(Aws(Place(**place())), name, drift=drift)
+    report = get_stack_report(Aws(AwsLocation(**aws_location())), name, drift=drift)
     stack = report.stack
-    console.result(
+    console.print_result(
         {
             "stack": stack,
             "drift": report.drift,
-            "driftUnknown": report.why,
+            "driftUnknown": report.drift_unknown,
             "costs": report.costs,
-            "usdPerMonth": None if report.costs is None else known(report.costs),
+            "usdPerMonth": None if report.costs is None else sum_known_costs(report.costs),
             "unavailable": report.unavailable,
         },
         _status_text(report),
     )
-    say_unavailable(report.unavailable)
+    print_unavailable(report.unavailable)
     return Listing((), report.unavailable).exit_code
 
 
-def _status_text(report: Report) -> str:
-    from cloudft.cli.render import table
+def _status_text(report: StackReport) -> str:
+    from cloudft.cli.render import format_table
 
     stack = report.stack
     reason = f" ({stack.reason})" if stack.reason else ""
     lines = [f"{stack.name}: {stack.status}{reason}"]
-    if stack.protected:
+    if stack.termination_protection:
         lines.append("protected against its end")
     if stack.outputs:
-        lines += ["", table(("OUTPUT", "VALUE"), sorted(stack.outputs.items()))]
-    costs = ["costs: unknown"] if report.costs is None else cost_lines(report.costs)
-    lines += ["", *_drift_lines(report.drift, report.why), "", *costs]
+        lines += ["", format_table(("OUTPUT", "VALUE"), sorted(stack.outputs.items()))]
+    costs = ["costs: unknown"] if report.costs is None else stack_cost_lines(report.costs)
+    lines += ["", *_drift_lines(report.drift, report.drift_unknown), "", *costs]
     return "\n".join(lines)
 
 
@@ -177,18 +179,20 @@ def policy_command(path: Path | None, flags: dict[str, str], console: Console) -
     It follows from the calls that a submit makes and their resources; nothing is staged or checked.
     Data and names that change with the job's content stand as patterns.
     """
-    from cloudft.backends import backend
-    from cloudft.backends.base import without_data
+    from cloudft.backends import make_backend
+    from cloudft.backends.base import with_placeholder_data
     from cloudft.backends.bedrock import preflight
     from cloudft.backends.bedrock.policy import caller_policy
     from cloudft.cli.render import json_text
-    from cloudft.cli.submitting import load
+    from cloudft.cli.submitting import load_job_file
     from cloudft.errors import CheckFailed
 
-    job = backend("bedrock", Home.from_environ()).completed(load(path, flags))
-    errors = [finding for finding in preflight.offline(job) if finding.severity == "error"]
+    job = make_backend("bedrock", Home.from_environ()).with_stack_defaults(
+        load_job_file(path, flags)
+    )
+    errors = [finding for finding in preflight.check_offline(job) if finding.severity == "error"]
     if errors:
         raise CheckFailed(errors[0].message, errors)
-    document = caller_policy(without_data(job))
-    console.result(document, json_text(document))
+    document = caller_policy(with_placeholder_data(job))
+    console.print_result(document, json_text(document))
     return 0

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from orjson import JSONDecodeError
 
-KINDS = (
+ORJSON_ERRORS = (
     ("trailing comma", "TrailingComma", "remove the comma before the closing bracket"),
     ("control character", "ControlCharacter", r"escape it: a tab is \t, a line break \n"),
     ("surrogate in string", "LoneSurrogate", "write the character itself, or both of its halves"),
@@ -23,14 +23,14 @@ NOT_FINITE = re.compile(rb"[+-]?(?:NaN|Infinity|inf\b)")
 COLON = re.compile(rb'"\s*:')
 
 
-def diagnose(raw: bytes, error: JSONDecodeError) -> tuple[str, str, str]:
+def diagnose_json_error(raw: bytes, error: JSONDecodeError) -> tuple[str, str, str]:
     """Code, message and remedy for a line (UTF-8) on which orjson gave up."""
     code, fix = _kind(raw, error)
     return code, f"not JSON: {error.msg} (column {error.colno})", fix
 
 
 def _kind(raw: bytes, error: JSONDecodeError) -> tuple[str, str]:
-    for words, code, fix in KINDS:
+    for words, code, fix in ORJSON_ERRORS:
         if words in error.msg:
             return code, fix
     rest = raw.decode("utf-8")[error.pos :]
@@ -47,7 +47,7 @@ def _kind(raw: bytes, error: JSONDecodeError) -> tuple[str, str]:
     return "BadJson", "correct the line"
 
 
-def repeated_key(raw: bytes, value: Mapping[str, Any]) -> str | None:
+def find_repeated_key(raw: bytes, value: Mapping[str, Any]) -> str | None:
     """A key that stands twice in one object of the line, of which parsers keep the last alone."""
     if len(COLON.findall(raw)) <= _keys_in(value):
         return None

@@ -8,25 +8,25 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import cycle
 from typing import IO, NamedTuple
 
-READ = 1024 * 1024
+READ_BYTES = 1024 * 1024
 """Bytes read and hashed at a time."""
-AHEAD = 4
+MAX_PENDING_READS = 4
 """Reads that may wait to be hashed."""
-BLOCK = 96 * 1024
+BLOCK_BYTES = 96 * 1024
 """Bytes decoded at a time: what stays in a core's cache, and is allocated without page faults."""
-LARGE = 16 * 1024 * 1024
+LARGE_ALLOCATION = 16 * 1024 * 1024
 NEWLINE = 10
 
 
 class Block(NamedTuple):
     """Some whole lines of a file; `first` is the number of the first one, from 1."""
 
-    first: int
+    first_line: int
     raw: bytes
-    lines: int
+    line_count: int
 
 
-class TooLong(Exception):
+class LineTooLong(Exception):
     """A line is longer than it may be; `line` is its number."""
 
     def __init__(self, line: int) -> None:
@@ -34,7 +34,7 @@ class TooLong(Exception):
         self.line = line
 
 
-class Digest:
+class StreamDigest:
     """SHA-256 and size of what is read. Large pieces are hashed in a thread, on a second core."""
 
     def __init__(self) -> None:
@@ -47,10 +47,10 @@ class Digest:
         """Add bytes, a line or a cell."""
         self.size += len(raw)
         self._small += raw
-        if len(self._small) >= READ:
+        if len(self._small) >= READ_BYTES:
             self._flush()
 
-    def update_beside(self, view: memoryview) -> Future[None]:
+    def update_in_background(self, view: memoryview) -> Future[None]:
         """Add many bytes, which must stay as they are until the future is done."""
         self.size += len(view)
         self._flush()
@@ -71,14 +71,14 @@ class Digest:
         return self._hash.hexdigest()
 
 
-class Size(Digest):
+class ByteCounter(StreamDigest):
     """The size alone, where nobody asks for a digest: hashing takes a third of a check's time."""
 
     def update(self, raw: bytes) -> None:
         """Count bytes."""
         self.size += len(raw)
 
-    def update_beside(self, view: memoryview) -> Future[None]:
+    def update_in_background(self, view: memoryview) -> Future[None]:
         """Count bytes; they are free at once."""
         self.size += len(view)
         done: Future[None] = Future()
@@ -90,7 +90,7 @@ class Size(Digest):
         return ""
 
 
-def blocks(handle: IO[bytes], longest: int, digest: Digest) -> Iterator[Block]:
+def read_blocks(handle: IO[bytes], max_line_bytes: int, digest: StreamDigest) -> Iterator[Block]:
     """The file's lines, a block at a time, in order; the last may lack its newline.
 
     `handle` is unbuffered. Raises TooLong, after the lines before it, when a line has more than
@@ -102,28 +102,30 @@ def blocks(handle: IO[bytes], longest: int, digest: Digest) -> Iterator[Block]:
         if not end:
             rest.append(raw)
             waiting += len(raw)
-            if waiting > longest:
-                raise TooLong(first)
+            if waiting > max_line_bytes:
+                raise LineTooLong(first)
             continue
         whole = b"".join((*rest, raw[:end]))
-        if waiting + raw.index(b"\n") > longest:
-            raise TooLong(first)
-        lines = newlines(whole)
+        if waiting + raw.index(b"\n") > max_line_bytes:
+            raise LineTooLong(first)
+        lines = count_newlines(whole)
         yield Block(first, whole, lines)
         first += lines
         rest, waiting = [raw[end:]], len(raw) - end
-    if waiting > longest:
-        raise TooLong(first)
+    if waiting > max_line_bytes:
+        raise LineTooLong(first)
     if waiting:
         yield Block(first, b"".join(rest), 1)
 
 
-def _pieces(handle: IO[bytes], digest: Digest) -> Iterator[bytes]:
+def _pieces(handle: IO[bytes], digest: StreamDigest) -> Iterator[bytes]:
     """The file in small pieces, read and hashed in large ones."""
     # glibc gives memory back as soon as its top is free, and asks for it again for the next block:
     # a third of the time. Having freed something large, it keeps twice as much (mallopt(3)).
-    bytearray(LARGE)
-    ring: list[tuple[bytearray, list[Future[None]]]] = [(bytearray(READ), []) for _ in range(AHEAD)]
+    bytearray(LARGE_ALLOCATION)
+    ring: list[tuple[bytearray, list[Future[None]]]] = [
+        (bytearray(READ_BYTES), []) for _ in range(MAX_PENDING_READS)
+    ]
     for buffer, hashed in cycle(ring):
         if hashed:
             hashed.pop().result()
@@ -131,21 +133,21 @@ def _pieces(handle: IO[bytes], digest: Digest) -> Iterator[bytes]:
             count = handle.readinto(view)  # type: ignore[attr-defined]
         if not count:
             return
-        hashed.append(digest.update_beside(memoryview(buffer)[:count]))
-        for start in range(0, count, BLOCK):
-            yield bytes(memoryview(buffer)[start : min(count, start + BLOCK)])
+        hashed.append(digest.update_in_background(memoryview(buffer)[:count]))
+        for start in range(0, count, BLOCK_BYTES):
+            yield bytes(memoryview(buffer)[start : min(count, start + BLOCK_BYTES)])
 
 
-def read_up_to(handle: IO[bytes], most: int) -> bytes:
+def read_up_to(handle: IO[bytes], max_bytes: int) -> bytes:
     """The whole file, or its first `most` bytes."""
-    parts, left = [], most
-    while left and (part := handle.read(min(left, READ))):
+    parts, left = [], max_bytes
+    while left and (part := handle.read(min(left, READ_BYTES))):
         parts.append(part)
         left -= len(part)
     return b"".join(parts)
 
 
-def newlines(raw: bytes) -> int:
+def count_newlines(raw: bytes) -> int:
     """How many there are. (bytes.count takes twice as long.)"""
     import numpy as np
 

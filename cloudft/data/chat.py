@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from cloudft.data.record import BadRecord, Turns, not_blank
+from cloudft.data.record import BadRecord, Conversation, require_text
 
 Turn = tuple[str, tuple[str, ...]]
 _OTHER_ROLES = {"human": "user", "gpt": "assistant", "bot": "assistant", "model": "assistant"}
 
 
-def read_messages(value: Mapping[str, Any], *, open_end: bool = False) -> Turns:
+def parse_messages(value: Mapping[str, Any], *, allow_open_end: bool = False) -> Conversation:
     """A chat record as what it says. Raises BadRecord.
 
     Turns alternate, a user's first, an assistant's last: what Bedrock asks for (facts 4.2). With
@@ -27,8 +27,8 @@ def read_messages(value: Mapping[str, Any], *, open_end: bool = False) -> Turns:
             message = "two system prompts: 'system' and the first message"
             raise BadRecord("BadTurns", message, "keep one of the two", "system")
         system = turns.pop(0)[1]
-    _check_order(turns, open_end=open_end)
-    return Turns(_shape(value), system, tuple(turns))
+    _check_order(turns, open_end=allow_open_end)
+    return Conversation(_shape(value), system, tuple(turns))
 
 
 def _shape(value: Mapping[str, Any]) -> str:
@@ -68,7 +68,7 @@ def _strange_key(key: str, field: str) -> BadRecord:
 def _texts(content: object, field: str) -> tuple[str, ...]:
     """Text, or a list of text blocks, as texts. Raises for images and for nothing but spaces."""
     if isinstance(content, str):
-        return (not_blank(content, field, field),)
+        return (require_text(content, field, field),)
     if not isinstance(content, list):
         message = f"{field} is neither text nor a list of text blocks"
         raise BadRecord("WrongType", message, "write text", field)
@@ -89,7 +89,7 @@ def _block(block: object, field: str) -> str:
     text = block.get("text")
     if not isinstance(text, str):
         raise BadRecord("WrongType", f"{field} has no text", 'write {"text": ...}', field)
-    return not_blank(text, field, field)
+    return require_text(text, field, field)
 
 
 def _check_order(turns: list[Turn], *, open_end: bool) -> None:

@@ -14,33 +14,33 @@ from typing import Any
 
 import msgspec
 
-from cloudft.data.convert import SCHEMA_VERSION, UNLABELLED_FORMATS
+from cloudft.data.convert import CONVERSE_SCHEMA_VERSION, UNLABELED_FORMATS
 
-PAIRS = {"prompt-completion": ("prompt", "completion"), "input-output": ("input", "output")}
-TEXTS = {"input": "input", "text": "text"}
+PAIR_KEYS = {"prompt-completion": ("prompt", "completion"), "input-output": ("input", "output")}
+TEXT_KEYS = {"input": "input", "text": "text"}
 QUOTE, BACKSLASH = 34, 92
 
 
 @dataclass(frozen=True)
-class Columns:
+class RecordBatch:
     """What the records of a block say, field by field. `answered` is empty for unlabelled text.
 
     `characters` counts those of all texts; no record has more than `longest`.
     """
 
-    asked: list[str]
-    answered: list[str]
+    prompts: list[str]
+    completions: list[str]
     characters: int
-    longest: int
+    max_characters: int
 
-    def sizes(self) -> list[int]:
+    def record_lengths(self) -> list[int]:
         """The characters of each record's texts."""
-        if not self.answered:
-            return list(map(len, self.asked))
-        return list(map(add, map(len, self.asked), map(len, self.answered)))
+        if not self.completions:
+            return list(map(len, self.prompts))
+        return list(map(add, map(len, self.prompts), map(len, self.completions)))
 
     def __len__(self) -> int:
-        return len(self.asked)
+        return len(self.prompts)
 
 
 class _Decoder:
@@ -54,23 +54,23 @@ class _Decoder:
         self._columns = [attrgetter(key) for key in keys]
         self._quotes = 4 * len(keys)
 
-    def decode(self, raw: bytes, lines: int) -> Columns | None:
+    def decode(self, raw: bytes, lines: int) -> RecordBatch | None:
         """The columns, or None."""
         try:
             records = self._decoder.decode_lines(raw)
         except (msgspec.DecodeError, UnicodeDecodeError):
             return None
-        if len(records) != lines or b"\r" in raw or not has_quotes(raw, self._quotes * lines):
+        if len(records) != lines or b"\r" in raw or not has_quote_count(raw, self._quotes * lines):
             return None  # blank lines, Windows line ends, keys that stand twice
         columns = [list(map(column, records)) for column in self._columns]
         if not all(all(map(str.strip, texts)) for texts in columns):
             return None  # nothing but spaces
         sizes = [list(map(len, texts)) for texts in columns]
         answered = columns[1] if len(columns) > 1 else []
-        return Columns(columns[0], answered, sum(map(sum, sizes)), sum(map(max, sizes)))
+        return RecordBatch(columns[0], answered, sum(map(sum, sizes)), sum(map(max, sizes)))
 
 
-def has_quotes(raw: bytes, expected: int) -> bool:
+def has_quote_count(raw: bytes, expected: int) -> bool:
     """True when just so many quotes in these JSON lines begin or end a string.
 
     Each key and each text has two; a key that stands twice brings more.
@@ -101,21 +101,21 @@ def _run_ending_at(raw: bytes, at: int) -> int:
 _DECODERS: dict[str, _Decoder] = {}
 
 
-def decode(shape: str, raw: bytes, lines: int) -> Columns | None:
+def decode_batch(format: str, raw: bytes, lines: int) -> RecordBatch | None:
     """The `lines` records of a block of that shape; None when it is not plain all through."""
-    keys = PAIRS.get(shape) or ((TEXTS[shape],) if shape in TEXTS else ())
+    keys = PAIR_KEYS.get(format) or ((TEXT_KEYS[format],) if format in TEXT_KEYS else ())
     if not keys:
         return None
-    if shape not in _DECODERS:
-        _DECODERS[shape] = _Decoder(keys)
-    return _DECODERS[shape].decode(raw, lines)
+    if format not in _DECODERS:
+        _DECODERS[format] = _Decoder(keys)
+    return _DECODERS[format].decode(raw, lines)
 
 
-def fits(columns: Columns, target: str) -> bool:
+def can_encode(columns: RecordBatch, target: str) -> bool:
     """True when such records may be written in format `target`."""
     if target not in _RECORDS:
         return False
-    return (target in UNLABELLED_FORMATS) != bool(columns.answered)
+    return (target in UNLABELED_FORMATS) != bool(columns.completions)
 
 
 class _Text(msgspec.Struct, gc=False):
@@ -156,7 +156,7 @@ class _PlainText(msgspec.Struct, gc=False):
 
 def _converse(asked: str, answered: str) -> _Converse:
     user, assistant = _Message("user", (_Text(asked),)), _Message("assistant", (_Text(answered),))
-    return _Converse(SCHEMA_VERSION, (user, assistant))
+    return _Converse(CONVERSE_SCHEMA_VERSION, (user, assistant))
 
 
 def _claude(asked: str, answered: str) -> _Chat:
@@ -176,7 +176,7 @@ _RECORDS: dict[str, Callable[..., Any]] = {
 _ENCODER = msgspec.json.Encoder()
 
 
-def encode(columns: Columns, target: str) -> bytes:
+def encode_batch(columns: RecordBatch, target: str) -> bytes:
     """The canonical lines, byte for byte those of convert.canonical."""
-    fields = (columns.asked, columns.answered) if columns.answered else (columns.asked,)
+    fields = (columns.prompts, columns.completions) if columns.completions else (columns.prompts,)
     return _ENCODER.encode_lines(list(map(_RECORDS[target], *fields)))

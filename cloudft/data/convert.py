@@ -12,24 +12,30 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from cloudft.data.chat import read_messages
-from cloudft.data.questions import DISTILLATION, KEY, REINFORCEMENT, graded, read_question
-from cloudft.data.record import BadRecord, Document, Turns, not_blank
+from cloudft.data.chat import parse_messages
+from cloudft.data.questions import (
+    DISTILLATION,
+    REFERENCE_KEY,
+    REINFORCEMENT,
+    parse_prompt_only,
+    to_prompt_with_reference,
+)
+from cloudft.data.record import BadRecord, Conversation, Document, require_text
 
-UNLABELLED_FORMATS = ("input", "text")
-SCHEMA_VERSION = "bedrock-conversation-2024"
+UNLABELED_FORMATS = ("input", "text")
+CONVERSE_SCHEMA_VERSION = "bedrock-conversation-2024"
 
 
 @dataclass(frozen=True)
-class Shape:
+class RecordFormat:
     """A set of keys that makes a record, and how it is read."""
 
     name: str
     required: tuple[str, ...]
     optional: tuple[str, ...]
-    parse: Callable[[Mapping[str, Any]], Turns | Document]
+    parse: Callable[[Mapping[str, Any]], Conversation | Document]
 
-    def fits(self, keys: set[str]) -> bool:
+    def matches(self, keys: set[str]) -> bool:
         """True when a record of these keys has this shape."""
         return set(self.required) <= keys <= {*self.required, *self.optional}
 
@@ -38,9 +44,9 @@ class Shape:
         return "{" + ", ".join(keys) + "}"
 
 
-def parse(
+def parse_record(
     value: Mapping[str, Any], columns: Mapping[str, str], target: str = ""
-) -> Turns | Document:
+) -> Conversation | Document:
     """A raw record as what it says. `columns` maps canonical names to the user's; raises BadRecord.
 
     A `target` of questions takes records without an answer too (questions.py).
@@ -49,11 +55,11 @@ def parse(
     """
     if columns and any(column in value for column in columns.values()):
         value = _renamed(value, columns)
-    question = read_question(value, target)
+    question = parse_prompt_only(value, target)
     if question is not None:
         return question
     keys = set(value)
-    shape = next((shape for shape in SHAPES if shape.fits(keys)), None)
+    shape = next((shape for shape in INPUT_FORMATS if shape.matches(keys)), None)
     if shape is None:
         raise BadRecord("WrongKeys", *_wrong_keys(tuple(value), bool(columns)))
     return shape.parse(value)
@@ -73,7 +79,7 @@ def _renamed(value: Mapping[str, Any], columns: Mapping[str, str]) -> Mapping[st
 @lru_cache(maxsize=256)  # the records of a file tend to be wrong in one way
 def _wrong_keys(keys: tuple[str, ...], has_columns: bool) -> tuple[str, str, str | None]:
     """Message, remedy and key: the keys found, the nearest shape, the change that helps most."""
-    shape = max(SHAPES, key=lambda s: _likeness(keys, s))
+    shape = max(INPUT_FORMATS, key=lambda s: _likeness(keys, s))
     message = f"the keys are {_listed(keys)}; the nearest accepted shape is {shape}"
     strange = [key for key in keys if key not in (*shape.required, *shape.optional)]
     missing = [key for key in shape.required if key not in keys]
@@ -90,7 +96,7 @@ def _wrong_keys(keys: tuple[str, ...], has_columns: bool) -> tuple[str, str, str
     return message, f"remove {_listed(strange)}, or name your columns, {choose}", strange[0][:50]
 
 
-def _likeness(keys: Sequence[str], shape: Shape) -> float:
+def _likeness(keys: Sequence[str], shape: RecordFormat) -> float:
     """How near a record's keys are to a shape: exact keys count most, near ones some."""
     allowed = [*shape.required, *shape.optional]
     exact = sum(key in allowed for key in keys)
@@ -116,7 +122,7 @@ def _string(value: Mapping[str, Any], key: str, *, empty: bool = False) -> str:
         fix = f'write it as text: "{text}"' if isinstance(text, (int, float)) else "write text"
         raise BadRecord("WrongType", message, fix, key)
     if not empty:
-        not_blank(text, repr(key), key)
+        require_text(text, repr(key), key)
     return text
 
 
@@ -125,54 +131,54 @@ def _kind(value: object) -> str:
     return names.get(type(value), "a number")
 
 
-def _pair(name: str, asked: str, answered: str) -> Callable[[Mapping[str, Any]], Turns]:
+def _pair(name: str, asked: str, answered: str) -> Callable[[Mapping[str, Any]], Conversation]:
     """A parser for two columns: what is asked, and what is to be answered."""
 
-    def read(value: Mapping[str, Any]) -> Turns:
+    def read(value: Mapping[str, Any]) -> Conversation:
         turns = (("user", (_string(value, asked),)), ("assistant", (_string(value, answered),)))
-        return Turns(name, (), turns)
+        return Conversation(name, (), turns)
 
     return read
 
 
-def _instruction(value: Mapping[str, Any]) -> Turns:
+def _instruction(value: Mapping[str, Any]) -> Conversation:
     """Alpaca's shape: the input follows the instruction after a blank line, and may be empty."""
     asked = _string(value, "instruction")
     given = _string(value, "input", empty=True) if "input" in value else ""
     prompt = f"{asked}\n\n{given}" if given.strip() else asked
     turns = (("user", (prompt,)), ("assistant", (_string(value, "output"),)))
-    return Turns("instruction", (), turns)
+    return Conversation("instruction", (), turns)
 
 
 def _plain(name: str, key: str) -> Callable[[Mapping[str, Any]], Document]:
     return lambda value: Document(name, _string(value, key))
 
 
-SHAPES = (
-    Shape(
+INPUT_FORMATS = (
+    RecordFormat(
         "prompt-completion",
         ("prompt", "completion"),
         (),
         _pair("prompt-completion", "prompt", "completion"),
     ),
-    Shape("input-output", ("input", "output"), (), _pair("input-output", "input", "output")),
-    Shape("instruction", ("instruction", "output"), ("input",), _instruction),
-    Shape("messages", ("messages",), ("system", "schemaVersion"), read_messages),
-    Shape("input", ("input",), (), _plain("input", "input")),
-    Shape("text", ("text",), (), _plain("text", "text")),
+    RecordFormat("input-output", ("input", "output"), (), _pair("input-output", "input", "output")),
+    RecordFormat("instruction", ("instruction", "output"), ("input",), _instruction),
+    RecordFormat("messages", ("messages",), ("system", "schemaVersion"), parse_messages),
+    RecordFormat("input", ("input",), (), _plain("input", "input")),
+    RecordFormat("text", ("text",), (), _plain("text", "text")),
 )
 
 
-def canonical(record: Turns | Document, target: str) -> tuple[bytes, int]:
+def encode_record(record: Conversation | Document, target: str) -> tuple[bytes, int]:
     """One canonical line in format `target`, and the characters of its texts. Raises BadRecord."""
     import orjson
 
     if isinstance(record, Document):
-        if target not in UNLABELLED_FORMATS:
-            raise _wrong_task(record.shape, "unlabelled", "FINE_TUNING needs prompts and answers")
+        if target not in UNLABELED_FORMATS:
+            raise _wrong_task(record.format, "unlabelled", "FINE_TUNING needs prompts and answers")
         value, characters = {target: record.text}, len(record.text)
-    elif target in UNLABELLED_FORMATS:
-        raise _wrong_task(record.shape, "labelled", "CONTINUED_PRE_TRAINING takes text alone")
+    elif target in UNLABELED_FORMATS:
+        raise _wrong_task(record.format, "labelled", "CONTINUED_PRE_TRAINING takes text alone")
     else:
         value, characters = _WRITERS[target](record), _characters(record)
     return orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE), characters
@@ -184,12 +190,12 @@ def _wrong_task(shape: str, what: str, why: str) -> BadRecord:
     return BadRecord("WrongTask", f"{what} records (shape {shape}): {why}", fix)
 
 
-def _characters(record: Turns) -> int:
+def _characters(record: Conversation) -> int:
     texts = [*record.system, *(text for _, parts in record.turns for text in parts)]
     return sum(map(len, texts))
 
 
-def _prompt_completion(record: Turns) -> dict[str, Any]:
+def _prompt_completion(record: Conversation) -> dict[str, Any]:
     if len(record.turns) != 2:
         message = f"{len(record.turns)} turns do not fit into one prompt and one completion"
         fix = "keep one question and one answer a record, or choose a base model that takes chats"
@@ -199,8 +205,8 @@ def _prompt_completion(record: Turns) -> dict[str, Any]:
     return {"prompt": prompt, "completion": "\n".join(answered)}
 
 
-def _converse(record: Turns) -> dict[str, Any]:
-    value: dict[str, Any] = {"schemaVersion": SCHEMA_VERSION}
+def _converse(record: Conversation) -> dict[str, Any]:
+    value: dict[str, Any] = {"schemaVersion": CONVERSE_SCHEMA_VERSION}
     if record.system:
         value["system"] = [{"text": text} for text in record.system]
     value["messages"] = [
@@ -210,7 +216,7 @@ def _converse(record: Turns) -> dict[str, Any]:
     return value
 
 
-def _claude(record: Turns) -> dict[str, Any]:
+def _claude(record: Conversation) -> dict[str, Any]:
     value: dict[str, Any] = {"system": "\n".join(record.system)} if record.system else {}
     value["messages"] = [
         {"role": role, "content": "\n".join(parts)} for role, parts in record.turns
@@ -218,22 +224,22 @@ def _claude(record: Turns) -> dict[str, Any]:
     return value
 
 
-def _input_output(record: Turns) -> dict[str, Any]:
+def _input_output(record: Conversation) -> dict[str, Any]:
     asked, answered = _prompt_completion(record).values()
     return {"input": asked, "output": answered}
 
 
-def _messages(record: Turns) -> dict[str, Any]:
+def _messages(record: Conversation) -> dict[str, Any]:
     system = [{"role": "system", "content": "\n".join(record.system)}] if record.system else []
     return {"messages": [*system, *_claude(record)["messages"]]}
 
 
-def _reinforcement(record: Turns) -> dict[str, Any]:
-    question = graded(record)
-    return {**_messages(question), KEY: question.key, **question.more}
+def _reinforcement(record: Conversation) -> dict[str, Any]:
+    question = to_prompt_with_reference(record)
+    return {**_messages(question), REFERENCE_KEY: question.reference, **question.extra_fields}
 
 
-_WRITERS: dict[str, Callable[[Turns], dict[str, Any]]] = {
+_WRITERS: dict[str, Callable[[Conversation], dict[str, Any]]] = {
     "prompt-completion": _prompt_completion,
     "input-output": _input_output,
     "messages": _messages,
@@ -242,5 +248,5 @@ _WRITERS: dict[str, Callable[[Turns], dict[str, Any]]] = {
     DISTILLATION: _converse,
     REINFORCEMENT: _reinforcement,
 }
-FORMATS = (*_WRITERS, *UNLABELLED_FORMATS)
+OUTPUT_FORMATS = (*_WRITERS, *UNLABELED_FORMATS)
 """Everything that records can be written as."""

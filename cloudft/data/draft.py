@@ -7,17 +7,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, NamedTuple
 
-from cloudft.data.columns import Columns, encode
-from cloudft.data.convert import canonical
-from cloudft.data.labels import Labels
-from cloudft.data.record import Document, Turns
-from cloudft.data.split import keys_of
+from cloudft.data.columns import RecordBatch, encode_batch
+from cloudft.data.convert import encode_record
+from cloudft.data.labels import LabelEncoder
+from cloudft.data.record import Conversation, Document
+from cloudft.data.split import compute_selection_keys
 
 if TYPE_CHECKING:
     from numpy import integer, uint64
     from numpy.typing import NDArray
 
-AT_ONCE = 256 * 1024
+READ_BYTES = 256 * 1024
 """Bytes of lines that are read at a time."""
 
 
@@ -28,12 +28,12 @@ class Chunk(NamedTuple):
     lines: list[bytes]
 
     @property
-    def part(self) -> slice:
+    def indices(self) -> slice:
         """The places of its lines."""
         return slice(self.start, self.start + len(self.lines))
 
 
-class Draft:
+class CandidatePool:
     """One JSONL file in format `target`, and 13 bytes a record in memory to choose by.
 
     Raises OSError when the disk does not take it. Read it after leaving it as a context manager.
@@ -44,10 +44,10 @@ class Draft:
         self._target, self._seed, self._purpose = target, seed, purpose
         self._keys: array[int] = array("Q")
         self._sizes: array[int] = array("I")
-        self._labels = Labels()
+        self._labels = LabelEncoder()
         self._handle: IO[bytes] = path.open("xb", buffering=1024 * 1024)
 
-    def __enter__(self) -> Draft:
+    def __enter__(self) -> CandidatePool:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -56,43 +56,43 @@ class Draft:
     def __len__(self) -> int:
         return len(self._keys)
 
-    def record(self, record: Turns | Document, group: str | None = None) -> None:
+    def add_record(self, record: Conversation | Document, group: str | None = None) -> None:
         """Add one record of a group. Raises BadRecord when the format has no room for it."""
-        raw, characters = canonical(record, self._target)
-        answer = "\n".join(record.turns[-1][1]) if isinstance(record, Turns) else ""
+        raw, characters = encode_record(record, self._target)
+        answer = "\n".join(record.turns[-1][1]) if isinstance(record, Conversation) else ""
         self._add(raw, [raw if group is None else group.encode()], [characters], [answer])
 
-    def columns(self, columns: Columns) -> None:
+    def add_batch(self, columns: RecordBatch) -> None:
         """Add a block of plain records."""
-        raw = encode(columns, self._target)
-        self._add(raw, raw.splitlines(keepends=True), columns.sizes(), columns.answered)
+        raw = encode_batch(columns, self._target)
+        self._add(raw, raw.splitlines(keepends=True), columns.record_lengths(), columns.completions)
 
     def _add(self, raw: bytes, groups: list[bytes], sizes: list[int], answers: list[str]) -> None:
         self._handle.write(raw)
-        self._keys.extend(keys_of(groups, self._seed, self._purpose))
+        self._keys.extend(compute_selection_keys(groups, self._seed, self._purpose))
         self._sizes.extend(sizes)
         self._labels.extend(answers)
 
-    def keys(self) -> NDArray[uint64]:
+    def selection_keys(self) -> NDArray[uint64]:
         """A number a record to choose by: the same for identical ones, and those of one group."""
         import numpy as np
 
         return np.frombuffer(self._keys, np.uint64)
 
-    def labels(self) -> NDArray[integer] | None:
+    def label_codes(self) -> NDArray[integer] | None:
         """A number a record for its label; None when the answers are no labels."""
         return self._labels.codes()
 
-    def sizes(self) -> NDArray[integer]:
+    def record_lengths(self) -> NDArray[integer]:
         """The characters of each record's texts."""
         import numpy as np
 
         return np.frombuffer(self._sizes, np.uint32)
 
-    def chunks(self) -> Iterator[Chunk]:
+    def iter_chunks(self) -> Iterator[Chunk]:
         """All lines, in order."""
         start = 0
         with self.path.open("rb", buffering=1024 * 1024) as handle:
-            while lines := handle.readlines(AT_ONCE):
+            while lines := handle.readlines(READ_BYTES):
                 yield Chunk(start, lines)
                 start += len(lines)

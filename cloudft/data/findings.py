@@ -6,9 +6,9 @@ from collections import Counter
 
 from cloudft.types import Finding, Severity
 
-LISTED = 20
+MAX_LISTED = 20
 """So many findings of one code in one file are listed; one more tells how many there are."""
-ONCE = frozenset({"WrongTask", "MixedShapes", "MixedTypes", "CarriageReturns"})
+FILE_LEVEL_CODES = frozenset({"WrongTask", "MixedShapes", "MixedTypes", "CarriageReturns"})
 """What is true of a whole file is said once."""
 
 
@@ -19,7 +19,7 @@ class Findings:
         self._listed: list[Finding] = []
         self._counts: Counter[tuple[str | None, str, Severity]] = Counter()
 
-    def note(
+    def add(
         self,
         code: str,
         message: str,
@@ -41,15 +41,15 @@ class Findings:
         floods = [
             Finding(severity, code, f"{count - _most(code)} more, {count} in all", file=file)
             for (file, code, severity), count in self._counts.items()
-            if count > _most(code) and code not in ONCE
+            if count > _most(code) and code not in FILE_LEVEL_CODES
         ]
         return (*self._listed, *floods)
 
-    def any(self) -> bool:
+    def has_any(self) -> bool:
         """True when there is one."""
         return bool(self._listed)
 
-    def errors(self, file: str | None = None) -> int:
+    def count_errors(self, file: str | None = None) -> int:
         """How many errors there are, in all or in one file."""
         return sum(
             count
@@ -59,4 +59,4 @@ class Findings:
 
 
 def _most(code: str) -> int:
-    return 1 if code in ONCE else LISTED
+    return 1 if code in FILE_LEVEL_CODES else MAX_LISTED

@@ -10,13 +10,13 @@ if TYPE_CHECKING:
     from numpy import integer
     from numpy.typing import NDArray
 
-MOST = 50
+MAX_LABELS = 50
 """So many distinct answers at most are labels."""
-LEAST = 2
+MIN_RECORDS_PER_LABEL = 2
 """Each stands in so many records at least."""
 
 
-class Labels:
+class LabelEncoder:
     """Sees answers go by. Takes a byte a record, and nothing once they are no labels."""
 
     def __init__(self) -> None:
@@ -30,7 +30,7 @@ class Labels:
             return
         for answer in answers:
             code = codes.setdefault(answer, len(codes))
-            if code >= MOST:
+            if code >= MAX_LABELS:
                 self._codes = None
                 self._seen = array("B")
                 return
@@ -46,7 +46,7 @@ class Labels:
         if not self._codes or len(self._codes) < 2:
             return None
         seen = np.frombuffer(self._seen, np.uint8)
-        if np.bincount(seen).min() < LEAST:
+        if np.bincount(seen).min() < MIN_RECORDS_PER_LABEL:
             return None
         rank = np.empty(len(self._codes), np.int64)
         for place, answer in enumerate(sorted(self._codes)):

@@ -6,18 +6,18 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from cloudft.data.dedupe import asked_text, digest, whole_text
-from cloudft.data.near import Near
-from cloudft.data.records import Located
+from cloudft.data.dedupe import hash_text, prompt_text, record_text
+from cloudft.data.near import NearDuplicateIndex
+from cloudft.data.records import LocatedRecord
 
-Kind = Literal["same record", "same input", "near input"]
+LeakKind = Literal["same record", "same input", "near input"]
 
 
 @dataclass(frozen=True)
 class Leak:
     """A held-out record and the training record that it repeats."""
 
-    kind: Kind
+    kind: LeakKind
     role: str
     file: str
     line: int
@@ -26,25 +26,25 @@ class Leak:
     similarity: float
 
 
-class Leakage:
+class LeakageIndex:
     """Remembers a training set: some 200 bytes a record, and 2 KB more with `near`."""
 
-    def __init__(self, train: Iterable[Located], near: float | None = None) -> None:
+    def __init__(self, train: Iterable[LocatedRecord], near: float | None = None) -> None:
         self._records: dict[int, tuple[str, int]] = {}
         self._inputs: dict[int, tuple[str, int]] = {}
-        self._near = Near(near) if near is not None else None
+        self._near = NearDuplicateIndex(near) if near is not None else None
         self._places: list[tuple[str, int]] = []
         for located in train:
             self._remember(located)
 
-    def _remember(self, located: Located) -> None:
-        place, asked = (located.file, located.line), asked_text(located.record)
-        self._records.setdefault(digest(whole_text(located.record)), place)
-        first = self._inputs.setdefault(digest(asked), place)
-        if first is place and self._near and self._near.find_or_add(asked) is None:
+    def _remember(self, located: LocatedRecord) -> None:
+        place, asked = (located.file, located.line), prompt_text(located.record)
+        self._records.setdefault(hash_text(record_text(located.record)), place)
+        first = self._inputs.setdefault(hash_text(asked), place)
+        if first is place and self._near and self._near.query_or_insert(asked) is None:
             self._places.append(place)
 
-    def of(self, role: str, held_out: Iterable[Located]) -> Iterator[Leak]:
+    def find_leaks(self, role: str, held_out: Iterable[LocatedRecord]) -> Iterator[Leak]:
         """The leaks of one held-out set, in its order."""
         for located in held_out:
             found = self._find(located)
@@ -52,11 +52,11 @@ class Leakage:
                 kind, train, similarity = found
                 yield Leak(kind, role, located.file, located.line, *train, similarity)
 
-    def _find(self, located: Located) -> tuple[Kind, tuple[str, int], float] | None:
-        asked = asked_text(located.record)
-        if same := self._records.get(digest(whole_text(located.record))):
+    def _find(self, located: LocatedRecord) -> tuple[LeakKind, tuple[str, int], float] | None:
+        asked = prompt_text(located.record)
+        if same := self._records.get(hash_text(record_text(located.record))):
             return "same record", same, 1.0
-        if same := self._inputs.get(digest(asked)):
+        if same := self._inputs.get(hash_text(asked)):
             return "same input", same, 1.0
-        found = self._near.find(asked) if self._near else None
+        found = self._near.query(asked) if self._near else None
         return ("near input", self._places[found[0]], found[1]) if found else None

@@ -9,21 +9,21 @@ from typing import Any
 
 import msgspec
 
-from cloudft.data.tokens import TOKEN_RULE
+from cloudft.data.tokens import TOKEN_ESTIMATE_RULE
 from cloudft.documents import Count, FileName, Sha256, convert, decode
 from cloudft.errors import BadDocument, StoreError
-from cloudft.types import DataFile, Manifest, Source, to_json
+from cloudft.types import Manifest, ManifestSource, StagedFile, to_json
 
-NAME = "manifest.json"
-VERSION = 1
+MANIFEST_NAME = "manifest.json"
+MANIFEST_VERSION = 1
 
 
-def make(
+def build_manifest(
     customization_type: str,
     target: str,
     seed: int,
-    files: Mapping[str, DataFile],
-    sources: Sequence[Source],
+    files: Mapping[str, StagedFile],
+    sources: Sequence[ManifestSource],
 ) -> Manifest:
     """The manifest of these files. Its sha256 depends on no path, time or machine."""
     hashes = {role: file.sha256 for role, file in files.items()}
@@ -34,8 +34,8 @@ def make(
         seed=seed,
         files=dict(files),
         sources=tuple(sources),
-        token_rule=TOKEN_RULE,
-        version=VERSION,
+        token_rule=TOKEN_ESTIMATE_RULE,
+        version=MANIFEST_VERSION,
     )
 
 
@@ -43,7 +43,7 @@ def _digest(customization_type: str, target: str, hashes: Mapping[str, str]) -> 
     import orjson
 
     content = {
-        "version": VERSION,
+        "version": MANIFEST_VERSION,
         "customization_type": customization_type,
         "format": target,
         "files": dict(hashes),
@@ -51,7 +51,7 @@ def _digest(customization_type: str, target: str, hashes: Mapping[str, str]) -> 
     return hashlib.sha256(orjson.dumps(content, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
-def dump(manifest: Manifest) -> bytes:
+def dump_manifest(manifest: Manifest) -> bytes:
     """The manifest as JSON, camelCase as in the contract."""
     import orjson
 
@@ -64,10 +64,12 @@ def load_manifest(path: Path) -> Manifest:
 
     Raises StoreError when it can't be read, is no manifest, or contradicts itself.
     """
-    path = path / NAME if path.is_dir() else path
+    path = path / MANIFEST_NAME if path.is_dir() else path
     fix = "stage the data again"
     try:
-        return _of(decode(path.read_bytes(), _Document, file=path, versions=(VERSION,)), path)
+        return _of(
+            decode(path.read_bytes(), _Document, file=path, versions=(MANIFEST_VERSION,)), path
+        )
     except OSError as exc:
         reason = exc.strerror or str(exc)
     except BadDocument as error:
@@ -76,7 +78,7 @@ def load_manifest(path: Path) -> Manifest:
     raise StoreError(f"the manifest can't be read: {reason}", file=str(path), fix=fix)
 
 
-def from_json(data: Mapping[str, Any], file: str | Path = NAME) -> Manifest:
+def parse_manifest(data: Mapping[str, Any], file: str | Path = MANIFEST_NAME) -> Manifest:
     """A manifest from its JSON, which stands in `file`. Raises BadDocument."""
     return _of(convert(data, _Document, file=file), file)
 
@@ -107,7 +109,7 @@ class _Document(msgspec.Struct, rename="camel"):
     files: dict[str, _File]
     token_rule: str
     sources: tuple[_Source, ...] = ()
-    version: int = VERSION
+    version: int = MANIFEST_VERSION
 
 
 def _of(found: _Document, file: str | Path) -> Manifest:
@@ -124,14 +126,14 @@ def _of(found: _Document, file: str | Path) -> Manifest:
         customization_type=found.customization_type,
         format=found.format,
         seed=found.seed,
-        files={role: DataFile(**msgspec.structs.asdict(f)) for role, f in found.files.items()},
-        sources=tuple(Source(**msgspec.structs.asdict(source)) for source in found.sources),
+        files={role: StagedFile(**msgspec.structs.asdict(f)) for role, f in found.files.items()},
+        sources=tuple(ManifestSource(**msgspec.structs.asdict(source)) for source in found.sources),
         token_rule=found.token_rule,
         version=found.version,
     )
 
 
-def is_whole(folder: Path, sha256: str) -> bool:
+def is_intact(folder: Path, sha256: str) -> bool:
     """True when `folder` holds the staged data of that manifest, byte for byte."""
     try:
         manifest = load_manifest(folder)

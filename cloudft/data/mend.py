@@ -22,33 +22,33 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import IO, Any, cast
 
-from cloudft.archives import BOUNDS, Packed, Unpacked
-from cloudft.data.badjson import repeated_key
+from cloudft.archives import DEFAULT_LIMITS, BoundedReader, CountingReader
+from cloudft.data.badjson import find_repeated_key
 from cloudft.data.blocks import read_up_to
-from cloudft.data.convert import SHAPES, parse
-from cloudft.data.read import LONGEST
+from cloudft.data.convert import INPUT_FORMATS, parse_record
+from cloudft.data.read import MAX_RECORD_BYTES
 from cloudft.data.record import BadRecord
 
-UNPACK: dict[bytes, Callable[[Any], Any]] = {
+DECOMPRESSORS: dict[bytes, Callable[[Any], Any]] = {
     b"\x1f\x8b": gzip.open,
     b"BZh": bz2.open,
     b"\xfd7zXZ\0": lzma.open,
 }
 TRAILING_COMMA = re.compile(r",(\s*[}\]])")
-ROLES = {"human": "user", "gpt": "assistant", "bot": "assistant", "model": "assistant"}
+ROLE_ALIASES = {"human": "user", "gpt": "assistant", "bot": "assistant", "model": "assistant"}
 
 
 @dataclass(frozen=True)
-class Mended:
+class RepairedLine:
     """What became of a line: its records, and why one of them is missing (`left_out`), if so."""
 
     line: int
     records: tuple[dict[str, Any], ...]
     changed: bool
-    left_out: str | None = None
+    error_code: str | None = None
 
 
-def mended(handle: IO[bytes]) -> Iterator[Mended]:
+def repair_lines(handle: IO[bytes]) -> Iterator[RepairedLine]:
     """Each line of a JSONL file, mended. Blank lines say nothing. Raises OSError.
 
     The last of a packed file that is cut off is line 0, left out as Truncated. Raises BadArchive
@@ -57,27 +57,29 @@ def mended(handle: IO[bytes]) -> Iterator[Mended]:
     try:
         yield from _mended(handle)
     except (EOFError, gzip.BadGzipFile, lzma.LZMAError, zlib.error):
-        yield Mended(0, (), True, "Truncated")
+        yield RepairedLine(0, (), True, "Truncated")
     except OSError as error:
         if error.errno is not None:  # bz2 tells of a damaged stream by one without a number
             raise
-        yield Mended(0, (), True, "Truncated")
+        yield RepairedLine(0, (), True, "Truncated")
 
 
-def _mended(handle: IO[bytes]) -> Iterator[Mended]:
+def _mended(handle: IO[bytes]) -> Iterator[RepairedLine]:
     buffered = io.BufferedReader(cast(io.RawIOBase, handle), 1024 * 1024)
     start = buffered.peek(8)[:8]
-    packed = next((unpack for magic, unpack in UNPACK.items() if start.startswith(magic)), None)
+    packed = next(
+        (unpack for magic, unpack in DECOMPRESSORS.items() if start.startswith(magic)), None
+    )
     stream: Any = _unpacked(buffered, packed) if packed else buffered
     start = stream.peek(8)[:8]
     utf16 = start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     if utf16:
-        text = read_up_to(stream, LONGEST).decode("utf-16", "replace")
+        text = read_up_to(stream, MAX_RECORD_BYTES).decode("utf-16", "replace")
         stream = io.BytesIO(text.encode("utf-8", "replace"))
     changed = bool(packed or utf16)
-    first = stream.readline(LONGEST).removeprefix(codecs.BOM_UTF8)
+    first = stream.readline(MAX_RECORD_BYTES).removeprefix(codecs.BOM_UTF8)
     if first.strip()[:1] == b"[" or first.strip() == b"{":
-        whole = first + read_up_to(stream, LONGEST)
+        whole = first + read_up_to(stream, MAX_RECORD_BYTES)
         yield from _lines(whole, changed)
         return
     for number, raw in enumerate(_all(first, stream), 1):
@@ -86,18 +88,18 @@ def _mended(handle: IO[bytes]) -> Iterator[Mended]:
 
 
 def _unpacked(stream: IO[bytes], unpack: Callable[[Any], Any]) -> Any:
-    packed = Packed(stream)
-    return io.BufferedReader(Unpacked(unpack(packed), packed, BOUNDS))
+    packed = CountingReader(stream)
+    return io.BufferedReader(BoundedReader(unpack(packed), packed, DEFAULT_LIMITS))
 
 
 def _all(first: bytes, stream: IO[bytes]) -> Iterator[bytes]:
     raw = first
     while raw:
         yield raw
-        raw = stream.readline(LONGEST)
+        raw = stream.readline(MAX_RECORD_BYTES)
 
 
-def _lines(whole: bytes, changed: bool) -> Iterator[Mended]:
+def _lines(whole: bytes, changed: bool) -> Iterator[RepairedLine]:
     """A file that is one JSON list, or objects over several lines; else its lines one by one."""
     values = _values(_decoded(whole.strip())[0])
     if values is None:
@@ -110,16 +112,16 @@ def _lines(whole: bytes, changed: bool) -> Iterator[Mended]:
         yield _checked(number, [record], changed=True)
 
 
-def _mend(number: int, raw: bytes, changed: bool) -> Mended:
+def _mend(number: int, raw: bytes, changed: bool) -> RepairedLine:
     """One line."""
     text, other = _decoded(raw.strip())
     values = _values(text)
     if values is None:
-        return Mended(number, (), True, "BadJson")
+        return RepairedLine(number, (), True, "BadJson")
     if len(values) == 1 and isinstance(values[0], dict):
-        twice = repeated_key(text.encode("utf-8", "replace"), values[0])
+        twice = find_repeated_key(text.encode("utf-8", "replace"), values[0])
         if twice is not None:
-            return Mended(number, (), True, "RepeatedKey")
+            return RepairedLine(number, (), True, "RepeatedKey")
     try:
         other = other or [json.loads(text)] != values
     except (ValueError, RecursionError):
@@ -171,7 +173,7 @@ def _whole_characters(value: Any) -> Any:
     return [_whole_characters(v) for v in value] if isinstance(value, list) else value
 
 
-def _checked(number: int, values: list[Any], *, changed: bool) -> Mended:
+def _checked(number: int, values: list[Any], *, changed: bool) -> RepairedLine:
     """The records that can be used; the code of the first that can't."""
     records, left_out = [], None
     for value in values:
@@ -181,19 +183,19 @@ def _checked(number: int, values: list[Any], *, changed: bool) -> Mended:
         record = _record(value)
         changed = changed or record != value
         try:
-            parse(record, {})
+            parse_record(record, {})
         except BadRecord as bad:
             left_out = left_out or bad.code
         else:
             records.append(record)
-    return Mended(number, tuple(records), changed, left_out)
+    return RepairedLine(number, tuple(records), changed, left_out)
 
 
 def _record(value: dict[str, Any]) -> dict[str, Any]:
     """The keys of the shape that fits best, its numbers as text, its roles by their names."""
-    if any(shape.fits(set(value)) for shape in SHAPES):
+    if any(shape.matches(set(value)) for shape in INPUT_FORMATS):
         return {key: _field(key, inner) for key, inner in value.items()}
-    for shape in SHAPES:
+    for shape in INPUT_FORMATS:
         found = {key: near for key in shape.required if (near := _near(key, value)) is not None}
         if len(found) == len(shape.required) and len(set(found.values())) == len(found):
             optional = {key: key for key in shape.optional if key in value}
@@ -218,7 +220,7 @@ def _field(key: str, value: Any) -> Any:
     if key != "messages" or not isinstance(value, list):
         return value
     return [
-        {**message, "role": ROLES.get(role, role)}
+        {**message, "role": ROLE_ALIASES.get(role, role)}
         if isinstance(message, dict) and isinstance(role := message.get("role"), str)
         else message
         for message in value

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def counts(records: int, shares: Sequence[float]) -> list[int]:
+def general_record_counts(records: int, shares: Sequence[float]) -> list[int]:
     """How many general records make each share of a set that has `records` others.
 
     Or how many of their characters, which stand for tokens.
@@ -22,7 +22,9 @@ def counts(records: int, shares: Sequence[float]) -> list[int]:
     return [max(1, round(records * share / own)) for share in shares]
 
 
-def enough(keys: NDArray[uint64], sizes: NDArray[integer], wanted: int) -> int | None:
+def count_records_for_size(
+    keys: NDArray[uint64], sizes: NDArray[integer], target_size: int
+) -> int | None:
     """How many records, least keys first, come nearest to a size of `wanted` in sum.
 
     None when all of them are less than that by more than the largest one.
@@ -30,12 +32,12 @@ def enough(keys: NDArray[uint64], sizes: NDArray[integer], wanted: int) -> int |
     import numpy as np
 
     through = np.cumsum(sizes[np.argsort(keys, kind="stable")], dtype=np.int64)
-    if not len(through) or through[-1] + int(sizes.max()) < wanted:
+    if not len(through) or through[-1] + int(sizes.max()) < target_size:
         return None
-    return 1 + int(np.argmin(np.abs(through - wanted)))
+    return 1 + int(np.argmin(np.abs(through - target_size)))
 
 
-def chosen(keys: NDArray[uint64], count: int) -> NDArray[bool_]:
+def select_lowest_keys(keys: NDArray[uint64], count: int) -> NDArray[bool_]:
     """A mark for each record that is taken: the `count` least keys, the first of equal ones."""
     import numpy as np
 

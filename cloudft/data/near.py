@@ -13,12 +13,12 @@ from typing import Any
 
 from cloudft.errors import UsageError
 
-HASHES, BANDS = 128, 32
-SHORT = 20
+NUM_HASHES, NUM_BANDS = 128, 32
+SHORT_TEXT_WORDS = 20
 DIGITS = re.compile(r"\d+")
 
 
-class Near:
+class NearDuplicateIndex:
     """Remembers texts, and finds an earlier one that is like a new one. Takes about 2 KB a text."""
 
     def __init__(self, threshold: float) -> None:
@@ -30,14 +30,16 @@ class Near:
         from rensa import RMinHashLSH
 
         self._threshold = threshold
-        self._index: Any = RMinHashLSH(threshold=threshold, num_perm=HASHES, num_bands=BANDS)
+        self._index: Any = RMinHashLSH(
+            threshold=threshold, num_perm=NUM_HASHES, num_bands=NUM_BANDS
+        )
         self._hashes: list[Any] = []
 
-    def find(self, text: str) -> tuple[int, float] | None:
+    def query(self, text: str) -> tuple[int, float] | None:
         """The number and the similarity of the most similar earlier text, if one is near."""
         return self._nearest(_hashed(text))
 
-    def find_or_add(self, text: str) -> tuple[int, float] | None:
+    def query_or_insert(self, text: str) -> tuple[int, float] | None:
         """The same; a text that is like none before is remembered, under the next number from 0."""
         hashed = _hashed(text)
         found = self._nearest(hashed)
@@ -57,15 +59,15 @@ class Near:
 def _hashed(text: str) -> Any:
     from rensa import RMinHash
 
-    hashed = RMinHash(num_perm=HASHES, seed=1)
-    hashed.update(pieces(text))
+    hashed = RMinHash(num_perm=NUM_HASHES, seed=1)
+    hashed.update(make_shingles(text))
     return hashed
 
 
-def pieces(text: str) -> list[str]:
+def make_shingles(text: str) -> list[str]:
     """What is compared of a text; never nothing."""
     words = DIGITS.sub("0", text.lower()).split()
-    if len(words) >= SHORT:
+    if len(words) >= SHORT_TEXT_WORDS:
         return [" ".join(words[i : i + 3]) for i in range(len(words) - 2)]
     line = " ".join(words)
     return [line[i : i + 5] for i in range(max(1, len(line) - 4))]

@@ -24,19 +24,19 @@ from itertools import pairwise
 from pathlib import Path
 from typing import IO, Any, cast
 
-from cloudft.data.blocks import Size
+from cloudft.data.blocks import ByteCounter
 from cloudft.data.findings import Findings
-from cloudft.data.rules import Rules
+from cloudft.data.rules import DatasetLimits
 from cloudft.data.sources import SourceFile
-from cloudft.data.tally import Tally
+from cloudft.data.tally import RecordCounter
 
-LEAST = 128 * 1024 * 1024
+MIN_PART_BYTES = 128 * 1024 * 1024
 """Bytes of a part: a process takes a fifth of a second to start."""
-LOOK_S = 0.05
+POLL_INTERVAL_S = 0.05
 
 
 @dataclass(frozen=True)
-class Part(SourceFile):
+class FilePart(SourceFile):
     """The lines of a file from one byte to another."""
 
     start: int = 0
@@ -68,18 +68,18 @@ class _Bytes(io.RawIOBase):
         super().close()
 
 
-def cores() -> int:
+def count_cores() -> int:
     """The cores that this process may use."""
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
-def parts(source: SourceFile, most: int) -> list[Part]:
+def split_file(source: SourceFile, max_parts: int) -> list[FilePart]:
     """The file in up to `most` parts of whole lines; none when it is not that large."""
-    if type(source) is not SourceFile or source.kind != "jsonl":
+    if type(source) is not SourceFile or source.file_type != "jsonl":
         return []
     size = source.path.stat().st_size
-    count = min(most, size // LEAST)
+    count = min(max_parts, size // MIN_PART_BYTES)
     if count < 2:
         return []
     edges = [0]
@@ -89,29 +89,29 @@ def parts(source: SourceFile, most: int) -> list[Part]:
             handle.readline()
             edges.append(handle.tell())
     return [
-        Part(source.path, source.shown, source.name, source.kind, start, end)
+        FilePart(source.path, source.display_name, source.name, source.file_type, start, end)
         for start, end in pairwise([*edges, size])
         if start < end
     ]
 
 
-def tally(
-    source: SourceFile, target: str, rules: Rules, progress: Callable[[int], None]
-) -> Tally | None:
+def count_in_parallel(
+    source: SourceFile, target: str, limits: DatasetLimits, progress: Callable[[int], None]
+) -> RecordCounter | None:
     """The records of a flawless file; None when it has to be read in one go."""
     try:
-        workers = [_Worker((part, target, rules)) for part in parts(source, cores())]
+        workers = [_Worker((part, target, limits)) for part in split_file(source, count_cores())]
     except OSError:
         return None
     try:
         while any(worker.running() for worker in workers):
             progress(sum(worker.records for worker in workers))
-            time.sleep(LOOK_S)
+            time.sleep(POLL_INTERVAL_S)
     finally:
         for worker in workers:
             worker.end()
     found = [worker.found for worker in workers]
-    whole = Tally(target)
+    whole = RecordCounter(target)
     for result in found:
         if result is None or not _alike(result, found[0]):
             return None
@@ -171,24 +171,26 @@ class _Flawed(Exception):
     """The part has something to be said about."""
 
 
-def _check(part: Part, target: str, rules: Rules, progress: Callable[[int], None]) -> Any:
+def _check(
+    part: FilePart, target: str, rules: DatasetLimits, progress: Callable[[int], None]
+) -> Any:
     """One part's records, shape and types; None as soon as there is anything wrong."""
     from cloudft.data.validate import Validator
 
-    findings, sink = Findings(), Tally(target)
+    findings, sink = Findings(), RecordCounter(target)
 
     def look(count: int) -> None:
-        if findings.any():
+        if findings.has_any():
             raise _Flawed
         progress(count)
 
-    validator = Validator(target, {}, findings, look, Size, rules)
+    validator = Validator(target, {}, findings, look, ByteCounter, rules)
     try:
-        shape = validator.read(part, "", sink).shape
+        shape = validator.read_file(part, "", sink).shape
     except _Flawed:
         return None
-    types = {key: kind.__name__ for key, kind in validator.types.items()}
-    return None if findings.any() else {"tally": sink.state(), "shape": shape, "types": types}
+    types = {key: kind.__name__ for key, kind in validator.field_types.items()}
+    return None if findings.has_any() else {"tally": sink.state(), "shape": shape, "types": types}
 
 
 def main() -> None:

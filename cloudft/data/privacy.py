@@ -17,11 +17,11 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
-from cloudft.data.private_numbers import card_end, iban_end, ip_end, phone_end
-from cloudft.data.record import pointer
+from cloudft.data.private_numbers import match_card, match_iban, match_ip, match_phone
+from cloudft.data.record import json_pointer
 from cloudft.errors import UsageError
 
-PLUGINS = (
+DETECT_SECRETS_PLUGINS = (
     "aws",
     "azure_storage_key",
     "discord",
@@ -38,11 +38,11 @@ PLUGINS = (
 )
 """Of detect-secrets: what has a form of its own. Left out are its guesses by entropy, and the forms
 that see a secret in part (jwt, basic_auth) or take time by the square of a text (openai, npm)."""
-LIBRARIES = ("detect_secrets", "phonenumbers", "stdnum")
+REQUIRED_LIBRARIES = ("detect_secrets", "phonenumbers", "stdnum")
 
 
 @dataclass(frozen=True)
-class Hit:
+class PiiMatch:
     """Something private: its kind, and where it stands in the text."""
 
     kind: str
@@ -51,15 +51,15 @@ class Hit:
 
 
 @dataclass(frozen=True)
-class Pattern:
+class PiiPattern:
     """What a kind looks like. The group `secret`, where there is one, is what is private.
 
     `end` tells how much of a likeness is a true one, from its beginning: 0 when nothing is.
     """
 
     kind: str
-    form: re.Pattern[str]
-    end: Callable[[str], int] = len
+    regex: re.Pattern[str]
+    match_length: Callable[[str], int] = len
 
 
 PEM = (
@@ -77,7 +77,7 @@ API_KEYS = (
     r"[rs]k_test_[A-Za-z0-9]{24,}",  # Stripe
     r"xapp-\d-[\w-]{10,}",  # Slack
 )
-OWN = (
+OWN_PATTERNS = (
     ("PRIVATE_KEY", PEM),
     (
         "BASIC_AUTH_CREDENTIALS",
@@ -118,36 +118,36 @@ IP = (
 
 
 @lru_cache(maxsize=1)
-def patterns() -> tuple[Pattern, ...]:
+def load_patterns() -> tuple[PiiPattern, ...]:
     """All of them, the ones that name a find first. Raises UsageError without the libraries."""
-    missing = [name for name in LIBRARIES if find_spec(name) is None]
+    missing = [name for name in REQUIRED_LIBRARIES if find_spec(name) is None]
     if missing:
         raise UsageError(
             f"the scan needs {' and '.join(missing)}, not installed here",
             fix="pip install 'cloudft[data]'",
         )
     return (
-        *(Pattern(kind, re.compile(form)) for kind, form in OWN),
+        *(PiiPattern(kind, re.compile(form)) for kind, form in OWN_PATTERNS),
         *_from_detect_secrets(),
-        Pattern("JSON_WEB_TOKEN", re.compile(JWT), _jwt_end),
-        *(Pattern("CARD", re.compile(form), card_end) for form in CARD),
-        Pattern("IBAN", re.compile(IBAN), iban_end),
-        *(Pattern("PHONE", re.compile(form), phone_end) for form in PHONE),
-        *(Pattern("IP", re.compile(form), ip_end) for form in IP),
+        PiiPattern("JSON_WEB_TOKEN", re.compile(JWT), _jwt_end),
+        *(PiiPattern("CARD", re.compile(form), match_card) for form in CARD),
+        PiiPattern("IBAN", re.compile(IBAN), match_iban),
+        *(PiiPattern("PHONE", re.compile(form), match_phone) for form in PHONE),
+        *(PiiPattern("IP", re.compile(form), match_ip) for form in IP),
     )
 
 
-def _from_detect_secrets() -> Iterator[Pattern]:
+def _from_detect_secrets() -> Iterator[PiiPattern]:
     """Its forms, each to the end of the word: some know keys that have grown longer since."""
     base = import_module("detect_secrets.plugins.base").RegexBasedDetector
-    for name in PLUGINS:
+    for name in DETECT_SECRETS_PLUGINS:
         module = import_module(f"detect_secrets.plugins.{name}")
         for plugin in vars(module).values():
             if isinstance(plugin, type) and issubclass(plugin, base) and plugin is not base:
                 kind = re.sub(r"\W+", "_", str(plugin.secret_type)).upper()  # type: ignore[attr-defined]
                 for form in plugin.denylist:  # type: ignore[attr-defined]
                     to_the_end = rf"(?:{form.pattern})[A-Za-z0-9_]*"
-                    yield Pattern(kind, re.compile(to_the_end, form.flags))
+                    yield PiiPattern(kind, re.compile(to_the_end, form.flags))
 
 
 def _jwt_end(text: str) -> int:
@@ -160,32 +160,32 @@ def _jwt_end(text: str) -> int:
     return len(text) if decoded.startswith(b"{") and decoded.rstrip().endswith(b"}") else 0
 
 
-def scan(text: str) -> list[Hit]:
+def find_pii(text: str) -> list[PiiMatch]:
     """Everything private in a text, in order. Finds that overlap are one, of the surest kind."""
     found: list[tuple[int, int, int, str]] = []
-    for rank, pattern in enumerate(patterns()):
-        group = "secret" if "secret" in pattern.form.groupindex else 0
-        for match in pattern.form.finditer(text):
+    for rank, pattern in enumerate(load_patterns()):
+        group = "secret" if "secret" in pattern.regex.groupindex else 0
+        for match in pattern.regex.finditer(text):
             start = match.start(group)
-            size = pattern.end(match[group])
+            size = pattern.match_length(match[group])
             if size:
                 found.append((start, start + size, rank, pattern.kind))
     found.sort()
-    hits: list[Hit] = []
+    hits: list[PiiMatch] = []
     surest = 0
     for start, end, rank, kind in found:
         if hits and start < hits[-1].end:
             last = hits.pop()
             start, end, before = last.start, max(end, last.end), (surest, last.kind)
             rank, kind = min(before, (rank, kind))
-        hits.append(Hit(kind, start, end))
+        hits.append(PiiMatch(kind, start, end))
         surest = rank
     return hits
 
 
-def redact(text: str) -> str:
+def redact_text(text: str) -> str:
     """The text with <KIND> in the place of each; another scan of it finds nothing."""
-    while hits := scan(text):
+    while hits := find_pii(text):
         parts, at = [], 0
         for hit in hits:
             parts += [text[at : hit.start], f"<{hit.kind}>"]
@@ -194,16 +194,16 @@ def redact(text: str) -> str:
     return text
 
 
-def strings(value: Any, *keys: str | int) -> Iterator[tuple[str, str]]:
+def iter_strings(value: Any, *keys: str | int) -> Iterator[tuple[str, str]]:
     """Every text within a JSON value, and every long number, with its JSON pointer."""
     if isinstance(value, dict):
         for key, inner in value.items():
-            yield from strings(inner, *keys, key)
+            yield from iter_strings(inner, *keys, key)
     elif isinstance(value, list):
         for index, inner in enumerate(value):
-            yield from strings(inner, *keys, index)
+            yield from iter_strings(inner, *keys, index)
     elif (text := _text(value)) is not None:
-        yield pointer(*keys), text
+        yield json_pointer(*keys), text
 
 
 def _text(value: Any) -> str | None:
@@ -213,14 +213,14 @@ def _text(value: Any) -> str | None:
     return str(value) if isinstance(value, int) and abs(value) >= 10**12 else None
 
 
-def redacted(value: Any) -> Any:
+def redact_json(value: Any) -> Any:
     """A JSON value with each of its texts redacted; all else is as it was."""
     if isinstance(value, dict):
-        return {key: redacted(inner) for key, inner in value.items()}
+        return {key: redact_json(inner) for key, inner in value.items()}
     if isinstance(value, list):
-        return [redacted(inner) for inner in value]
+        return [redact_json(inner) for inner in value]
     text = _text(value)
     if text is None:
         return value
-    clean = redact(text)
+    clean = redact_text(text)
     return value if clean == text else clean

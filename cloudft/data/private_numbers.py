@@ -10,7 +10,7 @@ import ipaddress
 import re
 from collections.abc import Iterator
 
-BRANDS = re.compile(
+CARD_NETWORKS = re.compile(
     r"4\d{12}(?:\d{3}){0,2}"  # Visa
     r"|(?:5[1-5]\d\d|222[1-9]|22[3-9]\d|2[3-6]\d\d|27[01]\d|2720)\d{12}"  # Mastercard
     r"|3[47]\d{13}"  # American Express
@@ -22,31 +22,31 @@ BRANDS = re.compile(
 )
 """Beginnings and lengths of the networks' numbers (ISO/IEC 7812; the list of issuer ranges in
 https://en.wikipedia.org/wiki/Payment_card_number)."""
-SHORTEST_IBAN = 15
+MIN_IBAN_LENGTH = 15
 """Norway's (ISO 13616)."""
 
 
-def card_end(text: str) -> int:
+def match_card(text: str) -> int:
     """A payment card's number: a network's beginning and length, and Luhn's check digit."""
     from stdnum import luhn
 
     digits = "".join(filter(str.isdecimal, text))
-    known = digits.isascii() and BRANDS.fullmatch(digits)
+    known = digits.isascii() and CARD_NETWORKS.fullmatch(digits)
     return len(text) if known and luhn.is_valid(digits) else 0
 
 
-def iban_end(text: str) -> int:
+def match_iban(text: str) -> int:
     """A bank account's number: its country's form, and its remainder by 97."""
     from stdnum import iban
 
     for end in _word_ends(text):
         number = "".join(text[:end].split())
-        if len(number) >= SHORTEST_IBAN and iban.is_valid(number, check_country=False):
+        if len(number) >= MIN_IBAN_LENGTH and iban.is_valid(number, check_country=False):
             return end
     return 0
 
 
-def phone_end(text: str) -> int:
+def match_phone(text: str) -> int:
     """A phone number that its country has given out (libphonenumber); without +, the USA's."""
     import phonenumbers
 
@@ -67,7 +67,7 @@ def _word_ends(text: str) -> Iterator[int]:
         yield match.start()
 
 
-def ip_end(text: str) -> int:
+def match_ip(text: str) -> int:
     """An address of the Internet: private, reserved and documentation's ones are nobody's."""
     try:
         return len(text) if ipaddress.ip_address(text).is_global else 0

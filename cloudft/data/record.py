@@ -22,40 +22,40 @@ _PATH = re.compile(r"\w+")
 
 def _as_pointer(field: str) -> str:
     """`messages[0].content`, as messages for people have it, or a plain key."""
-    return pointer(*_PATH.findall(field)) if _NESTED.fullmatch(field) else pointer(field)
+    return json_pointer(*_PATH.findall(field)) if _NESTED.fullmatch(field) else json_pointer(field)
 
 
-def pointer(*keys: str | int) -> str:
+def json_pointer(*keys: str | int) -> str:
     """A JSON pointer (RFC 6901) to a field within a record: /messages/0/content."""
     return "".join("/" + str(key).replace("~", "~0").replace("/", "~1") for key in keys)
 
 
 @dataclass(frozen=True)
-class Turns:
+class Conversation:
     """A conversation: what the system says, then (role, texts) turn by turn."""
 
-    shape: str
+    format: str
     system: tuple[str, ...]
     turns: tuple[tuple[str, tuple[str, ...]], ...]
 
 
 @dataclass(frozen=True)
-class Graded(Turns):
+class PromptWithReference(Conversation):
     """A question with the key to its answer; `key` and `more` are handed to the grader."""
 
-    key: object
-    more: Mapping[str, object]
+    reference: object
+    extra_fields: Mapping[str, object]
 
 
 @dataclass(frozen=True)
 class Document:
     """A text to go on from, without labels."""
 
-    shape: str
+    format: str
     text: str
 
 
-def not_blank(text: str, what: str, field: str) -> str:
+def require_text(text: str, what: str, field: str) -> str:
     """The text itself. Raises BadRecord when there is nothing in it but spaces."""
     if not text.strip():
         fix = "give it text, or take the record out"

@@ -5,51 +5,51 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from cloudft.data.convert import parse
+from cloudft.data.convert import parse_record
 from cloudft.data.findings import Findings
-from cloudft.data.read import Reading, rows
-from cloudft.data.record import BadRecord, Document, Turns
+from cloudft.data.read import ReadContext, read_rows
+from cloudft.data.record import BadRecord, Conversation, Document
 from cloudft.data.sources import SourceFile
 
-EVERY = 1000
+PROGRESS_INTERVAL = 1000
 """Records between two reports of progress."""
 
 
 @dataclass(frozen=True)
-class Located:
+class LocatedRecord:
     """One record. `line` counts from 1 in `file` (in Parquet it is the row)."""
 
     file: str
     line: int
-    record: Turns | Document
+    record: Conversation | Document
 
 
-def located(
+def read_records(
     sources: Iterable[SourceFile],
     findings: Findings,
     columns: Mapping[str, str],
     progress: Callable[[int], None] | None = None,
-) -> Iterator[Located]:
+) -> Iterator[LocatedRecord]:
     """Every good record, in order; what is wrong goes into `findings`, the rest goes on.
 
     `progress` is told the number of records so far.
     """
     count = 0
     for source in sources:
-        for row in rows(Reading(source, findings)):
+        for row in read_rows(ReadContext(source, findings)):
             count += 1
-            if progress and count % EVERY == 0:
+            if progress and count % PROGRESS_INTERVAL == 0:
                 progress(count)
             value = row.value
             assert isinstance(value, dict)  # read.py lets nothing else through
             try:
-                yield Located(source.shown, row.line, parse(value, columns))
+                yield LocatedRecord(source.display_name, row.line, parse_record(value, columns))
             except BadRecord as bad:
-                findings.note(
+                findings.add(
                     bad.code,
                     bad.message,
                     bad.fix,
-                    file=source.shown,
+                    file=source.display_name,
                     line=row.line,
                     field=bad.field,
                 )

@@ -13,24 +13,24 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from cloudft.data.collect import copy, copy_interleaved
-from cloudft.data.convert import FORMATS, parse
-from cloudft.data.dedupe import Twin, twins
-from cloudft.data.draft import Draft
+from cloudft.data.collect import copy_interleaved, copy_selected
+from cloudft.data.convert import OUTPUT_FORMATS, parse_record
+from cloudft.data.dedupe import Duplicate, find_duplicates
+from cloudft.data.draft import CandidatePool
 from cloudft.data.findings import Findings
-from cloudft.data.mix import chosen, counts, enough
-from cloudft.data.read import Reading, rows
+from cloudft.data.mix import count_records_for_size, general_record_counts, select_lowest_keys
+from cloudft.data.read import ReadContext, read_rows
 from cloudft.data.record import BadRecord
-from cloudft.data.records import located
-from cloudft.data.shortage import enough_general, note_unsplittable
-from cloudft.data.sources import SourceFile, Sources
+from cloudft.data.records import read_records
+from cloudft.data.shortage import has_enough_general, note_unsplittable
+from cloudft.data.sources import SourceFile, SourceResolver
 from cloudft.data.split import hold_out
-from cloudft.data.spool import Spool
-from cloudft.data.table import CsvFile
+from cloudft.data.spool import JsonlWriter
+from cloudft.data.table import CsvWriter
 from cloudft.data.validate import Validator, note_unused_columns
 from cloudft.errors import CheckFailed, UsageError
-from cloudft.files import as_store_error, new_file
-from cloudft.types import DataFile
+from cloudft.files import as_store_error, create_file_atomically
+from cloudft.types import StagedFile
 
 if TYPE_CHECKING:
     from numpy import bool_
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Rewriting:
+class DatasetTransform:
     """One call: how records are read, and what was found wrong with them."""
 
     columns: Mapping[str, str] = field(default_factory=dict)
@@ -50,25 +50,25 @@ class Rewriting:
     """Whether a record had one of `columns`; None before any was read."""
 
     def __post_init__(self) -> None:
-        self._sources = Sources(Path.cwd(), self.findings)
+        self._sources = SourceResolver(Path.cwd(), self.findings)
 
-    def convert(self, inputs: Sequence[str], target: str, out: Path) -> DataFile:
+    def convert(self, inputs: Sequence[str], target: str, out: Path) -> StagedFile:
         """All records in format `target` (`convert.FORMATS`, or csv) in the new file `out`."""
         sources = self._files("IN", inputs)
-        with output(out) as temporary:
-            sink = CsvFile(temporary) if target == "csv" else Spool(temporary, target)
+        with new_output_file(out) as temporary:
+            sink = CsvWriter(temporary) if target == "csv" else JsonlWriter(temporary, target)
             with sink:
                 self._read(sources, "" if target == "csv" else target, sink)
             self._raise_errors()
-        if isinstance(sink, CsvFile) and sink.formulas:
-            self.findings.note(
+        if isinstance(sink, CsvWriter) and sink.formula_rows:
+            self.findings.add(
                 "SpreadsheetFormula",
-                f"records that begin as a formula does, kept as they are: {sink.formulas}",
+                f"records that begin as a formula does, kept as they are: {sink.formula_rows}",
                 "open it in a spreadsheet only with its columns imported as text",
                 file=str(out),
                 severity="warning",
             )
-        return sink.data_file(out.name)
+        return sink.to_data_file(out.name)
 
     def split(
         self,
@@ -79,7 +79,7 @@ class Rewriting:
         target: str | None = None,
         group_by: str | None = None,
         stratify: bool = True,
-    ) -> dict[str, DataFile]:
+    ) -> dict[str, StagedFile]:
         """The records on sides: each share's, and `train`, as `out/SIDE.jsonl`."""
         sources = self._files("IN", inputs)
         target = target or self._shape(sources)
@@ -103,7 +103,7 @@ class Rewriting:
         *,
         by: str = "records",
         target: str | None = None,
-    ) -> DataFile:
+    ) -> StagedFile:
         """The records with a share of general ones spread among them, in the new file `out`."""
         import numpy as np
 
@@ -113,62 +113,70 @@ class Rewriting:
             own = self._draft(folder / "own", sources, target, "mix")
             others = self._draft(folder / "general", self._files("--with", general), target, "mix")
             self._raise_errors()
-            [wanted] = counts(len(own), [share])
+            [wanted] = general_record_counts(len(own), [share])
             if by == "tokens":
-                [size] = counts(int(own.sizes().sum()), [share])
-                wanted = enough(others.keys(), others.sizes(), size) or len(others) + 1
-            enough_general(self.findings, [share], [wanted], [len(others)])
+                [size] = general_record_counts(int(own.record_lengths().sum()), [share])
+                wanted = (
+                    count_records_for_size(others.selection_keys(), others.record_lengths(), size)
+                    or len(others) + 1
+                )
+            has_enough_general(self.findings, [share], [wanted], [len(others)])
             self._raise_errors()
-            parts = [(own, np.ones(len(own), np.bool_)), (others, chosen(others.keys(), wanted))]
+            parts = [
+                (own, np.ones(len(own), np.bool_)),
+                (others, select_lowest_keys(others.selection_keys(), wanted)),
+            ]
             return self._write(out, parts)
 
     def dedupe(
         self, inputs: Sequence[str], out: Path, *, near: float | None, target: str | None = None
-    ) -> tuple[DataFile, list[Twin]]:
+    ) -> tuple[StagedFile, list[Duplicate]]:
         """The first of all like records, in the new file `out`; and the ones left out."""
         sources = self._files("IN", inputs)
         target = target or self._shape(sources)
         left_out = []
-        with output(out) as temporary:
-            with Spool(temporary, target) as spool:
-                records = located(sources, self.findings, self.columns, self.progress)
-                for record, twin in twins(records, near):
+        with new_output_file(out) as temporary:
+            with JsonlWriter(temporary, target) as spool:
+                records = read_records(sources, self.findings, self.columns, self.progress)
+                for record, twin in find_duplicates(records, near):
                     if twin is not None:
                         left_out.append(twin)
                         continue
                     try:
-                        spool.record(record.record)
+                        spool.add_record(record.record)
                     except BadRecord as bad:
                         self._note(bad, record.file, record.line)
             self._raise_errors()
-        return spool.data_file(out.name), left_out
+        return spool.to_data_file(out.name), left_out
 
     def _files(self, where: str, patterns: Sequence[str]) -> list[SourceFile]:
-        return self._sources.files(where, patterns)
+        return self._sources.resolve(where, patterns)
 
     def _read(
         self,
         sources: Sequence[SourceFile],
         target: str,
-        sink: Spool | Draft | CsvFile,
+        sink: JsonlWriter | CandidatePool | CsvWriter,
         group_by: str | None = None,
     ) -> None:
         validator = Validator(target, self.columns, self.findings, self.progress)
         for source in sources:
-            validator.read(source, "", sink, group_by)
+            validator.read_file(source, "", sink, group_by)
         validator.finish()
         self.has_columns = bool(self.has_columns) or validator.has_columns
 
     def _shape(self, sources: Sequence[SourceFile]) -> str:
         """The format of the first good record, so that files keep their shape where they can."""
         for source in sources:
-            for row in rows(Reading(source, Findings())):
+            for row in read_rows(ReadContext(source, Findings())):
                 try:
                     assert isinstance(row.value, dict)
-                    shape = parse(row.value, self.columns).shape
+                    shape = parse_record(row.value, self.columns).format
                 except BadRecord:
                     continue
-                return shape if shape in FORMATS else _NEAREST.get(shape, "prompt-completion")
+                return (
+                    shape if shape in OUTPUT_FORMATS else _NEAREST.get(shape, "prompt-completion")
+                )
         return "prompt-completion"
 
     @contextmanager
@@ -183,18 +191,18 @@ class Rewriting:
         target: str,
         purpose: str,
         group_by: str | None = None,
-    ) -> Draft:
-        with Draft(path, target, self.seed, purpose) as draft:
+    ) -> CandidatePool:
+        with CandidatePool(path, target, self.seed, purpose) as draft:
             self._read(sources, target, draft, group_by)
         return draft
 
     def _sides(
-        self, draft: Draft, shares: Mapping[str, float], stratify: bool
+        self, draft: CandidatePool, shares: Mapping[str, float], stratify: bool
     ) -> dict[str, NDArray[bool_]]:
         """A mark for each record on each side."""
         import numpy as np
 
-        keys, labels = draft.keys(), draft.labels() if stratify else None
+        keys, labels = draft.selection_keys(), draft.label_codes() if stratify else None
         left, sides, room = np.ones(len(draft), np.bool_), {}, 1.0
         for side, share in shares.items():
             here = hold_out(keys[left], share / room, None if labels is None else labels[left])
@@ -206,21 +214,23 @@ class Rewriting:
             sides[side], left, room = marks, left & ~marks, room - share
         return {"train": left, **sides}
 
-    def _write(self, out: Path, parts: Sequence[tuple[Draft, NDArray[bool_]]]) -> DataFile:
-        with output(out) as temporary, Spool(temporary) as spool:
+    def _write(
+        self, out: Path, parts: Sequence[tuple[CandidatePool, NDArray[bool_]]]
+    ) -> StagedFile:
+        with new_output_file(out) as temporary, JsonlWriter(temporary) as spool:
             if len(parts) == 1:
-                copy(*parts[0], spool)
+                copy_selected(*parts[0], spool)
             else:
                 copy_interleaved(parts, spool)
-        return spool.data_file(out.name)
+        return spool.to_data_file(out.name)
 
     def _note(self, bad: BadRecord, file: str, line: int) -> None:
-        self.findings.note(bad.code, bad.message, bad.fix, file=file, line=line, field=bad.field)
+        self.findings.add(bad.code, bad.message, bad.fix, file=file, line=line, field=bad.field)
 
     def _raise_errors(self) -> None:
-        if self.has_columns is False and not self.findings.errors():
+        if self.has_columns is False and not self.findings.count_errors():
             note_unused_columns(self.columns, self.findings)
-        if self.findings.errors():
+        if self.findings.count_errors():
             listed = self.findings.all()
             raise CheckFailed(next(f.message for f in listed if f.severity == "error"), listed)
 
@@ -229,11 +239,11 @@ _NEAREST = {"instruction": "prompt-completion", "document": "text"}
 
 
 @contextmanager
-def output(out: Path) -> Iterator[Path]:
+def new_output_file(out: Path) -> Iterator[Path]:
     """A temporary path that becomes `out` when all went well. Raises UsageError, StoreError."""
     with as_store_error(f"{out} can't be written", out):
         try:
-            with new_file(out) as temporary:
+            with create_file_atomically(out) as temporary:
                 yield temporary
         except FileExistsError as error:
             message = f"{out} exists already; nothing was written"

@@ -12,16 +12,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from cloudft.catalogue.model import Limits, Model
-from cloudft.data.columns import Columns
-from cloudft.data.record import Document, Turns, pointer
-from cloudft.types import DataFile, Severity, Volume
+from cloudft.data.columns import RecordBatch
+from cloudft.data.record import Conversation, Document, json_pointer
+from cloudft.types import DataVolume, Severity, StagedFile
 
-MOST_PER_TOKEN = 6
-FEWEST_PER_TOKEN = 2.5
+MAX_CHARACTERS_PER_TOKEN = 6
+MIN_CHARACTERS_PER_TOKEN = 2.5
 
 
 @dataclass(frozen=True)
-class Problem:
+class LimitViolation:
     """One thing that breaks a rule. `field` is a JSON pointer, or a key of the job file."""
 
     severity: Severity
@@ -31,31 +31,31 @@ class Problem:
     field: str | None = None
 
 
-class Rules:
+class DatasetLimits:
     """The rules of one model, customization type and batch size. Without limits, no rules."""
 
     def __init__(self, limits: Limits | None = None, batch_size: int = 1) -> None:
         self._limits = limits
         self._reserved = tuple(word.lower() for word in limits.reserved) if limits else ()
-        self._caps = dict(_caps(limits, batch_size)) if limits else {}
+        self._caps = dict(_token_caps(limits, batch_size)) if limits else {}
         tightest = min(self._caps.values(), default=None)
-        self._harmless = None if tightest is None else int(tightest * FEWEST_PER_TOKEN)
+        self._harmless = None if tightest is None else int(tightest * MIN_CHARACTERS_PER_TOKEN)
 
     @classmethod
-    def of(cls, model: Model, customization_type: str, batch_size: int) -> Rules:
+    def for_model(cls, model: Model, customization_type: str, batch_size: int) -> DatasetLimits:
         """The rules that stand in the catalogue."""
         return cls(model.limits.get(customization_type), batch_size)
 
-    def fit(self, columns: Columns) -> bool:
+    def within_limits(self, columns: RecordBatch) -> bool:
         """True when no record of a block can break a rule. A cheap look at all of them at once."""
-        if self._harmless is not None and columns.longest > self._harmless:
+        if self._harmless is not None and columns.max_characters > self._harmless:
             return False
         if not self._reserved:
             return True
-        asked = "\0".join(columns.asked).lower()
+        asked = "\0".join(columns.prompts).lower()
         return not any(word in asked for word in self._reserved)
 
-    def of_record(self, record: Turns | Document) -> Iterator[Problem]:
+    def check_record(self, record: Conversation | Document) -> Iterator[LimitViolation]:
         """What is wrong with one record."""
         if self._limits is None:
             return
@@ -70,22 +70,26 @@ class Rules:
         yield from self._length("record", "tokens", asked + answered, None)
         yield from self._words(record)
 
-    def _length(self, what: str, cap: str, found: int, field: str | None) -> Iterator[Problem]:
+    def _length(
+        self, what: str, cap: str, found: int, field: str | None
+    ) -> Iterator[LimitViolation]:
         limit = self._caps.get(cap)
-        if limit is None or found <= limit * FEWEST_PER_TOKEN:
+        if limit is None or found <= limit * MIN_CHARACTERS_PER_TOKEN:
             return
         assert self._limits is not None
         source = self._limits.source
-        if found > limit * MOST_PER_TOKEN:
+        if found > limit * MAX_CHARACTERS_PER_TOKEN:
             message = f"a {what} of {found} characters is longer than {limit} tokens ({source})"
             severity = self._severity("tokens_per_record")
-            yield Problem(severity, "OverTokenLimit", message, "shorten it, or split it", field)
+            yield LimitViolation(
+                severity, "OverTokenLimit", message, "shorten it, or split it", field
+            )
         else:
             message = f"a {what} of {found} characters may be longer than {limit} tokens ({source})"
             fix = "count them with the model's tokenizer (about 4 characters a token in English)"
-            yield Problem("warning", "NearTokenLimit", message, fix, field)
+            yield LimitViolation("warning", "NearTokenLimit", message, fix, field)
 
-    def _words(self, record: Turns) -> Iterator[Problem]:
+    def _words(self, record: Conversation) -> Iterator[LimitViolation]:
         """Reserved words in what the model is asked."""
         texts = [(("system", i), text) for i, text in enumerate(record.system)]
         for turn, (role, parts) in enumerate(record.turns):
@@ -98,10 +102,12 @@ class Rules:
                     assert self._limits is not None
                     message = f"the prompt has the reserved word {word!r} ({self._limits.source})"
                     fix = "write it otherwise: the job fails on it, wherever it stands"
-                    yield Problem("error", "ReservedWord", message, fix, pointer(*place))
+                    yield LimitViolation(
+                        "error", "ReservedWord", message, fix, json_pointer(*place)
+                    )
                     break
 
-    def of_set(self, volumes: Mapping[str, Volume]) -> Iterator[Problem]:
+    def check_dataset(self, volumes: Mapping[str, DataVolume]) -> Iterator[LimitViolation]:
         """What is wrong with the number of records: train's and validation's, alone and in sum.
 
         And with the size of staged files.
@@ -126,27 +132,29 @@ class Rules:
             ("validation", limits.validation_bytes_max, "validation_bytes_max"),
         ):
             file = volumes.get(role)
-            if most and isinstance(file, DataFile) and file.bytes > most:
+            if most and isinstance(file, StagedFile) and file.bytes > most:
                 yield self._many(f"{file.bytes} bytes staged", most, name, f"data.{role}")
 
-    def _few(self, found: int, least: int) -> Problem:
+    def _few(self, found: int, least: int) -> LimitViolation:
         assert self._limits is not None
         message = f"{found} records; the model takes {least} at least ({self._limits.source})"
         severity = self._severity("records_min")
-        return Problem(severity, "TooFewRecordsForModel", message, "give more data", "data.train")
+        return LimitViolation(
+            severity, "TooFewRecordsForModel", message, "give more data", "data.train"
+        )
 
-    def _many(self, found: str, most: int, name: str, field: str) -> Problem:
+    def _many(self, found: str, most: int, name: str, field: str) -> LimitViolation:
         assert self._limits is not None
         message = f"{found}; the model takes {most} at most ({self._limits.source})"
         fix = "give less data (`cloudft data dedupe FILE --out NEW` may find what is not missed)"
-        return Problem(self._severity(name), "TooMuchDataForModel", message, fix, field)
+        return LimitViolation(self._severity(name), "TooMuchDataForModel", message, fix, field)
 
     def _severity(self, limit: str) -> Severity:
         assert self._limits is not None
         return "warning" if limit in self._limits.unsure else "error"
 
 
-def _caps(limits: Limits, batch_size: int) -> Iterator[tuple[str, int]]:
+def _token_caps(limits: Limits, batch_size: int) -> Iterator[tuple[str, int]]:
     """The limits on tokens: of a whole record, of what is asked, of what is answered."""
     per_record = limits.tokens_per_record
     for greatest, tokens in sorted(limits.tokens_by_batch.items(), reverse=True):

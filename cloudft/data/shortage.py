@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from cloudft.data.findings import Findings
-from cloudft.data.rules import Rules
-from cloudft.types import Volume
+from cloudft.data.rules import DatasetLimits
+from cloudft.types import DataVolume
 
 
 def note_unsplittable(findings: Findings, records: int) -> None:
     """No validation set can be held out of so few, or so equal, records."""
     message = f"{records} records can't be split: one side would have none"
     fix = "give more (different) records, or a validation file"
-    findings.note("TooFewRecords", message, fix, field="data.validation")
+    findings.add("TooFewRecords", message, fix, field="data.validation")
 
 
-def enough_general(
+def has_enough_general(
     findings: Findings, shares: Sequence[float], wanted: Sequence[int], there: Sequence[int]
 ) -> bool:
     """True when every part of `mix` has as many records as its share takes; else one is noted."""
@@ -26,15 +26,17 @@ def enough_general(
                 f"a share of {share} takes more general data than the {count} records there are"
             )
             fix = "give more general data or a smaller share"
-            findings.note("TooFewRecords", message, fix, field=f"data.mix.{index}.share")
+            findings.add("TooFewRecords", message, fix, field=f"data.mix.{index}.share")
             return False
     return True
 
 
-def note_set(findings: Findings, rules: Rules, volumes: Mapping[str, Volume]) -> None:
+def note_dataset_size(
+    findings: Findings, rules: DatasetLimits, volumes: Mapping[str, DataVolume]
+) -> None:
     """More or fewer records than the base model takes."""
-    for problem in rules.of_set(volumes):
-        findings.note(
+    for problem in rules.check_dataset(volumes):
+        findings.add(
             problem.code,
             problem.message,
             problem.fix,

@@ -12,7 +12,7 @@ from typing import IO, cast
 
 from cloudft.data.findings import Findings
 
-SUFFIXES = {
+FILE_TYPES = {
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
     ".json": "jsonl",
@@ -30,9 +30,9 @@ class SourceFile:
     """One file to read. `shown` is how messages name it, `name` how the manifest does."""
 
     path: Path
-    shown: str
+    display_name: str
     name: str
-    kind: str
+    file_type: str
 
     def open(self) -> IO[bytes]:
         """Its bytes, unbuffered. Raises OSError."""
@@ -47,53 +47,53 @@ class S3Object(SourceFile):
         """Its bytes. Raises AwsRefused and AwsUnreachable."""
         from cloudft.aws.s3 import ObjectStream
 
-        return cast(IO[bytes], ObjectStream(self.shown))
+        return cast(IO[bytes], ObjectStream(self.display_name))
 
 
 @dataclass
-class Sources:
+class SourceResolver:
     """Turns a field's paths into files. A file that is named twice is an error."""
 
     base_dir: Path
     findings: Findings
     _seen: dict[str, str] = field(default_factory=dict)
 
-    def files(self, where: str, patterns: Sequence[str]) -> list[SourceFile]:
+    def resolve(self, field: str, patterns: Sequence[str]) -> list[SourceFile]:
         """The files that field `where` names, in order; a folder's and a glob's sorted."""
         found: list[SourceFile] = []
         for pattern in patterns:
             if pattern.startswith("s3://"):
-                found += self._objects(where, pattern)
+                found += self._objects(field, pattern)
                 continue
             try:
-                sources = (self._source(where, path) for path in self._paths(where, pattern))
+                sources = (self._source(field, path) for path in self._paths(field, pattern))
                 found += [source for source in sources if source is not None]
             except OSError as exc:  # a folder on the way that can't be entered
-                self._unreadable(where, exc)
+                self._unreadable(field, exc)
         return found
 
     def _objects(self, where: str, uri: str) -> Iterator[SourceFile]:
         """The objects that an S3 URI means. Raises AwsRefused and AwsUnreachable."""
-        from cloudft.aws.s3 import objects
+        from cloudft.aws.s3 import list_object_uris
 
         others, some = [], False
-        for name in objects(uri):
-            kind = SUFFIXES.get(Path(name).suffix.lower())
+        for name in list_object_uris(uri):
+            kind = FILE_TYPES.get(Path(name).suffix.lower())
             some = True
             if kind is None or kind == "parquet":  # Parquet is read from its end
                 others.append(name)
             elif (twice := self._named_twice(where, name)) is not None:
                 code, message, fix = twice
-                self.findings.note(code, message, fix, file=name, field=where)
+                self.findings.add(code, message, fix, file=name, field=where)
             else:
                 yield S3Object(Path(name), name, name, kind)
         if not some:
             fix = f"`aws s3 ls {shlex.quote(uri.rpartition('/')[0] + '/')}` shows what is there"
-            self.findings.note("FileNotFound", f"no object {uri}", fix, file=uri, field=where)
+            self.findings.add("FileNotFound", f"no object {uri}", fix, file=uri, field=where)
         if others:
             fix = f"download it first: `aws s3 cp {shlex.quote(others[0])} data/`"
             message = f"{len(others)} of the objects can't be read as a stream: {others[0]}"
-            self.findings.note("UnsupportedFileType", message, fix, file=others[0], field=where)
+            self.findings.add("UnsupportedFileType", message, fix, file=others[0], field=where)
 
     def _paths(self, where: str, pattern: str) -> Iterator[Path]:
         """The plain files that one path, folder or glob stands for."""
@@ -117,7 +117,7 @@ class Sources:
         what = "no file matches" if glob.has_magic(pattern) else "no file"
         fix = f"paths are relative to the job file's folder, {_shown(self.base_dir)}"
         file = _shown(path)
-        self.findings.note("FileNotFound", f"{what} {pattern}", fix, file=file, field=where)
+        self.findings.add("FileNotFound", f"{what} {pattern}", fix, file=file, field=where)
 
     def _folder(self, where: str, folder: Path) -> Iterator[Path]:
         """The known files below a folder, sorted; hidden ones and other types left out."""
@@ -127,39 +127,39 @@ class Sources:
             folders[:] = [name for name in folders if not name.startswith(".")]
             for name in (n for n in names if not n.startswith(".")):
                 path = Path(root, name)
-                if path.suffix.lower() in SUFFIXES:
+                if path.suffix.lower() in FILE_TYPES:
                     known.append(path)
                 else:
                     others.append(str(path.relative_to(folder)))
         if others:
             self._ignored(where, folder, sorted(others))
-        if not known and not self.findings.errors(_shown(folder)):
+        if not known and not self.findings.count_errors(_shown(folder)):
             message, fix = f"no data file in the folder {_shown(folder)}", _types()
-            self.findings.note("NoRecords", message, fix, file=_shown(folder), field=where)
+            self.findings.add("NoRecords", message, fix, file=_shown(folder), field=where)
         yield from sorted(known, key=lambda path: path.parts)
 
     def _unreadable(self, where: str, error: OSError) -> None:
         file = _shown(Path(error.filename or self.base_dir))
         fix = "make it readable"
-        self.findings.note("FileUnreadable", f"{error.strerror}", fix, file=file, field=where)
+        self.findings.add("FileUnreadable", f"{error.strerror}", fix, file=file, field=where)
 
     def _ignored(self, where: str, folder: Path, names: list[str]) -> None:
         listed = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
         count = "1 file" if len(names) == 1 else f"{len(names)} files"
         message = f"{count} of another type left out: {listed}"
         file = _shown(folder)
-        self.findings.note(
+        self.findings.add(
             "IgnoredFiles", message, _types(), file=file, field=where, severity="warning"
         )
 
     def _source(self, where: str, path: Path) -> SourceFile | None:
         """A file that can be tried; None with a finding when it can't."""
         path = Path(os.path.abspath(path))  # noqa: PTH100  (resolve would follow links)
-        shown, kind = _shown(path), SUFFIXES.get(path.suffix.lower())
+        shown, kind = _shown(path), FILE_TYPES.get(path.suffix.lower())
         problem = self._problem(where, path)
         if problem is not None or kind is None:
             code, message, fix = problem or _unsupported(path)
-            self.findings.note(code, message, fix, file=shown, field=where)
+            self.findings.add(code, message, fix, file=shown, field=where)
             return None
         below = path.is_relative_to(self.base_dir)
         return SourceFile(
@@ -198,4 +198,4 @@ def _shown(path: Path) -> str:
 
 
 def _types() -> str:
-    return f"read are {', '.join(SUFFIXES)} (unpack archives first)"
+    return f"read are {', '.join(FILE_TYPES)} (unpack archives first)"

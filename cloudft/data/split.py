@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def keys_of(texts: Iterable[bytes], seed: int, purpose: str) -> Iterator[int]:
+def compute_selection_keys(texts: Iterable[bytes], seed: int, purpose: str) -> Iterator[int]:
     """A number below 2**64 for each text under a seed: the same for the same text (XXH3)."""
     from xxhash import xxh3_64_intdigest as digest
 

@@ -6,14 +6,14 @@ import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
-from cloudft.data.columns import Columns, encode
-from cloudft.data.convert import canonical
-from cloudft.data.record import Document, Turns
-from cloudft.data.tokens import estimated_tokens
-from cloudft.types import DataFile
+from cloudft.data.columns import RecordBatch, encode_batch
+from cloudft.data.convert import encode_record
+from cloudft.data.record import Conversation, Document
+from cloudft.data.tokens import estimate_tokens
+from cloudft.types import StagedFile
 
 
-class Spool:
+class JsonlWriter:
     """One JSONL file in format `target`. Raises OSError when the disk does not take it."""
 
     def __init__(self, path: Path, target: str = "") -> None:
@@ -22,22 +22,22 @@ class Spool:
         self._records = self._bytes = self._characters = 0
         self._handle = path.open("xb", buffering=1024 * 1024)
 
-    def __enter__(self) -> Spool:
+    def __enter__(self) -> JsonlWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._handle.close()
 
-    def record(self, record: Turns | Document, group: str | None = None) -> None:
+    def add_record(self, record: Conversation | Document, group: str | None = None) -> None:
         """Add one record. Raises BadRecord when the format has no room for it."""
-        raw, characters = canonical(record, self._target)
+        raw, characters = encode_record(record, self._target)
         self._write(raw, 1, characters)
 
-    def columns(self, columns: Columns) -> None:
+    def add_batch(self, columns: RecordBatch) -> None:
         """Add a block of plain records."""
-        self._write(encode(columns, self._target), len(columns), columns.characters)
+        self._write(encode_batch(columns, self._target), len(columns), columns.characters)
 
-    def lines(self, lines: Iterable[bytes], characters: int) -> None:
+    def add_lines(self, lines: Iterable[bytes], characters: int) -> None:
         """Add canonical lines whose texts have so many characters in all."""
         lines = list(lines)
         self._write(b"".join(lines), len(lines), characters)
@@ -49,13 +49,13 @@ class Spool:
         self._records += records
         self._characters += characters
 
-    def data_file(self, name: str) -> DataFile:
+    def to_data_file(self, name: str) -> StagedFile:
         """What was written, under the name that it gets."""
-        return DataFile(
+        return StagedFile(
             name=name,
             sha256=self._digest.hexdigest(),
             bytes=self._bytes,
             records=self._records,
             characters=self._characters,
-            tokens=estimated_tokens(self._characters),
+            tokens=estimate_tokens(self._characters),
         )

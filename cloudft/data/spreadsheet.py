@@ -21,7 +21,7 @@ def is_formula(text: str) -> bool:
     return _FORMULA.match(text) is not None
 
 
-def spreadsheet(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
+def to_spreadsheet_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
     """Rows as CSV whose every cell is quoted; what begins like a formula gets an apostrophe."""
     stream = io.StringIO()
     writer = csv.DictWriter(stream, columns, quoting=csv.QUOTE_ALL)

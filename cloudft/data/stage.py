@@ -20,24 +20,24 @@ from typing import TYPE_CHECKING
 from cloudft.data import manifest as manifests
 from cloudft.data.collect import Collector
 from cloudft.data.manifest import load_manifest
-from cloudft.data.rules import Rules
+from cloudft.data.rules import DatasetLimits
 from cloudft.errors import CheckFailed
-from cloudft.files import as_store_error, private_folder, sync_folder
+from cloudft.files import as_store_error, fsync_folder, make_private_folder
 from cloudft.types import Finding, Manifest
 
 if TYPE_CHECKING:
     from cloudft.spec.models import DataSpec
 
-__all__ = ["Staged", "load_manifest", "stage"]
+__all__ = ["StagedData", "load_manifest", "stage_data"]
 
-TEMPORARY = ".staging-"
-ABANDONED_S = 24 * 3600
-NAME_LENGTH = 32
-TRIES = 5
+TEMP_PREFIX = ".staging-"
+ABANDONED_AFTER_S = 24 * 3600
+FOLDER_NAME_LENGTH = 32
+MAX_PUBLISH_TRIES = 5
 
 
 @dataclass(frozen=True)
-class Staged:
+class StagedData:
     """Staged data: its folder, its manifest, and warnings.
 
     The manifest's sources are this staging's; the file in the folder may tell of an earlier one
@@ -49,7 +49,7 @@ class Staged:
     findings: tuple[Finding, ...]
 
 
-def stage(
+def stage_data(
     data: DataSpec,
     *,
     customization_type: str,
@@ -58,21 +58,21 @@ def stage(
     base_dir: Path,
     root: Path,
     progress: Callable[[int], None] | None = None,
-    rules: Rules | None = None,
-) -> Staged:
+    limits: DatasetLimits | None = None,
+) -> StagedData:
     """Write the canonical files into `root/<manifest.sha256[:32]>`, whole or not at all.
 
     `progress` is told the number of records read so far. Raises CheckFailed with every finding
     when one is an error, StoreError when `root` can't be written.
     """
-    collector = Collector(data, format, seed, base_dir, progress, rules)
+    collector = Collector(data, format, seed, base_dir, progress, limits)
     with as_store_error("the data can't be staged", root), _temporary(root) as folder:
         manifest = _collected(collector, folder, customization_type, format, seed)
         findings = collector.findings.all()
         if manifest is None:
             raise _failed(findings)
         _seal(folder, manifest)
-        return Staged(_publish(folder, root, manifest.sha256), manifest, findings)
+        return StagedData(_publish(folder, root, manifest.sha256), manifest, findings)
 
 
 def _collected(
@@ -81,7 +81,7 @@ def _collected(
     files = collector.collect(folder)
     if files is None:
         return None
-    return manifests.make(customization_type, target, seed, files, collector.read_from)
+    return manifests.build_manifest(customization_type, target, seed, files, collector.sources)
 
 
 def _failed(findings: tuple[Finding, ...]) -> CheckFailed:
@@ -93,12 +93,12 @@ def _failed(findings: tuple[Finding, ...]) -> CheckFailed:
 @contextmanager
 def _temporary(root: Path) -> Iterator[Path]:
     """A folder in `root` that is gone afterwards, whatever happens. Clears what kills left."""
-    private_folder(root)
-    for old in root.glob(TEMPORARY + "*"):
+    make_private_folder(root)
+    for old in root.glob(TEMP_PREFIX + "*"):
         with suppress(OSError):
-            if time.time() - old.stat().st_mtime > ABANDONED_S:
+            if time.time() - old.stat().st_mtime > ABANDONED_AFTER_S:
                 shutil.rmtree(old)
-    folder = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=root))
+    folder = Path(tempfile.mkdtemp(prefix=TEMP_PREFIX, dir=root))
     try:
         yield folder
     finally:
@@ -110,8 +110,8 @@ def _seal(folder: Path, manifest: Manifest) -> None:
 
     They can be read, by their owner alone, and not be written.
     """
-    (folder / manifests.NAME).write_bytes(manifests.dump(manifest))
-    final = {manifests.NAME, *(file.name for file in manifest.files.values())}
+    (folder / manifests.MANIFEST_NAME).write_bytes(manifests.dump_manifest(manifest))
+    final = {manifests.MANIFEST_NAME, *(file.name for file in manifest.files.values())}
     for path in folder.iterdir():
         if path.name not in final:
             path.unlink()
@@ -119,7 +119,7 @@ def _seal(folder: Path, manifest: Manifest) -> None:
         with path.open("rb") as handle:
             os.fsync(handle.fileno())
         path.chmod(0o400)
-    sync_folder(folder)
+    fsync_folder(folder)
 
 
 def _publish(folder: Path, root: Path, sha256: str) -> Path:
@@ -127,17 +127,17 @@ def _publish(folder: Path, root: Path, sha256: str) -> Path:
 
     Other processes may be doing the same: whoever renames first wins, to the same bytes.
     """
-    final = root / sha256[:NAME_LENGTH]
-    for _ in range(TRIES):
+    final = root / sha256[:FOLDER_NAME_LENGTH]
+    for _ in range(MAX_PUBLISH_TRIES):
         try:
             folder.rename(final)
         except OSError as exc:
             if exc.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
                 raise
         else:
-            sync_folder(root)
+            fsync_folder(root)
             return final
-        if manifests.is_whole(final, sha256):
+        if manifests.is_intact(final, sha256):
             return final
         _move_aside(final, folder)
     raise OSError(errno.EEXIST, "a damaged folder stands there and can't be replaced", str(final))

@@ -10,20 +10,20 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any
 
-from cloudft.data.dedupe import asked_text, whole_text
-from cloudft.data.labels import MOST
-from cloudft.data.record import Turns
-from cloudft.data.records import Located
-from cloudft.data.tokens import estimated_tokens
+from cloudft.data.dedupe import prompt_text, record_text
+from cloudft.data.labels import MAX_LABELS
+from cloudft.data.record import Conversation
+from cloudft.data.records import LocatedRecord
+from cloudft.data.tokens import estimate_tokens
 
-CUTS = (256, 512, 1024, 2048, 4096, 8192, 32768)
+CUT_LENGTHS = (256, 512, 1024, 2048, 4096, 8192, 32768)
 QUANTILES = (0.5, 0.9, 0.99)
-LISTED = 50
+MAX_LISTED = 50
 LANGUAGE_SAMPLE = 2000
 """So many records at most are asked for their language, from the beginning of the set."""
-LANGUAGE_LEAST = 30
+MIN_LANGUAGE_CHARACTERS = 30
 """Characters of the shortest text that is asked: what is said of shorter ones is chance."""
-LONG_TAIL = 4
+LONG_TAIL_FACTOR = 4
 """A record of so many times the median's tokens is in the long tail."""
 
 
@@ -38,40 +38,42 @@ class Conflict:
 
 
 @dataclass
-class Answers:
+class AnswerIndex:
     """Remembers what was asked and answered where. Takes 32 bytes a record."""
 
-    wholes: array[int] = field(default_factory=lambda: array("Q"))
-    asked: array[int] = field(default_factory=lambda: array("Q"))
-    answers: array[int] = field(default_factory=lambda: array("Q"))
+    record_hashes: array[int] = field(default_factory=lambda: array("Q"))
+    prompt_hashes: array[int] = field(default_factory=lambda: array("Q"))
+    answer_hashes: array[int] = field(default_factory=lambda: array("Q"))
     lines: array[int] = field(default_factory=lambda: array("Q"))
     files: list[tuple[int, str]] = field(default_factory=list)
 
-    def add(self, located: Located, whole: str, answer: str) -> None:
+    def add(self, located: LocatedRecord, whole: str, answer: str) -> None:
         """One more record."""
         if not self.files or self.files[-1][1] != located.file:
             self.files.append((len(self.lines), located.file))
-        self.wholes.append(_digest(whole))
-        document = not isinstance(located.record, Turns)
-        self.asked.append(_digest("\x1d" + whole if document else asked_text(located.record)))
-        self.answers.append(_digest(answer))
+        self.record_hashes.append(_digest(whole))
+        document = not isinstance(located.record, Conversation)
+        self.prompt_hashes.append(
+            _digest("\x1d" + whole if document else prompt_text(located.record))
+        )
+        self.answer_hashes.append(_digest(answer))
         self.lines.append(located.line)
 
-    def duplicates(self) -> int:
+    def count_duplicates(self) -> int:
         """How many records say what an earlier one says."""
         import numpy as np
 
-        wholes = np.frombuffer(self.wholes, np.uint64)
+        wholes = np.frombuffer(self.record_hashes, np.uint64)
         return len(wholes) - len(np.unique(wholes))
 
-    def conflicts(self, listed: int) -> tuple[int, list[Conflict]]:
+    def find_conflicts(self, limit: int) -> tuple[int, list[Conflict]]:
         """How many records answer otherwise than the first one that asks the same; the first of
         them.
         """
         import numpy as np
 
-        asked = np.frombuffer(self.asked, np.uint64)
-        answers = np.frombuffer(self.answers, np.uint64)
+        asked = np.frombuffer(self.prompt_hashes, np.uint64)
+        answers = np.frombuffer(self.answer_hashes, np.uint64)
         if not len(asked):
             return 0, []
         order = np.argsort(asked, kind="stable")
@@ -80,7 +82,7 @@ class Answers:
         first = order[np.flatnonzero(begins)[np.cumsum(begins) - 1]]
         differ = answers[order] != answers[first]
         pairs = np.stack([order[differ], first[differ]], axis=1)
-        shown = pairs[np.argsort(pairs[:, 0])][:listed]
+        shown = pairs[np.argsort(pairs[:, 0])][:limit]
         places = [(*self._place(int(record)), *self._place(int(of))) for record, of in shown]
         return len(pairs), [Conflict(*place) for place in places]
 
@@ -99,47 +101,51 @@ def _digest(text: str) -> int:
 
 
 @dataclass
-class Stats:
+class DatasetStats:
     """Counts of one role's records. Takes 40 bytes a record, whatever their texts."""
 
     records: int = 0
     characters: int = 0
     turns: Counter[int] = field(default_factory=Counter)
-    shapes: Counter[str] = field(default_factory=Counter)
+    formats: Counter[str] = field(default_factory=Counter)
     labels: Counter[str] | None = field(default_factory=Counter)
     languages: Counter[str] = field(default_factory=Counter)
-    answers: Answers = field(default_factory=Answers)
+    answer_index: AnswerIndex = field(default_factory=AnswerIndex)
     tokens: array[int] = field(default_factory=lambda: array("Q"))
     tokens_estimated: bool = True
     limit: int | None = None
     """Tokens at which the job cuts a record; None when it cuts none or there is no job."""
 
-    def add_all(self, records: Iterable[Located]) -> None:
+    def add_records(self, records: Iterable[LocatedRecord]) -> None:
         """Look at each record once."""
         language = find_spec("py3langid") is not None
         for located in records:
-            text = whole_text(located.record)
+            text = record_text(located.record)
             self.records += 1
             self.characters += len(text)
-            self.tokens.append(estimated_tokens(len(text)))
-            self.shapes[located.record.shape] += 1
+            self.tokens.append(estimate_tokens(len(text)))
+            self.formats[located.record.format] += 1
             answer = ""
-            if isinstance(located.record, Turns):
+            if isinstance(located.record, Conversation):
                 answer = self._answer(located.record)
-            self.answers.add(located, text, answer)
-            if language and self.records <= LANGUAGE_SAMPLE and len(text) >= LANGUAGE_LEAST:
+            self.answer_index.add(located, text, answer)
+            if (
+                language
+                and self.records <= LANGUAGE_SAMPLE
+                and len(text) >= MIN_LANGUAGE_CHARACTERS
+            ):
                 self.languages[_language(text)] += 1
 
-    def _answer(self, record: Turns) -> str:
+    def _answer(self, record: Conversation) -> str:
         answer = "\n".join(record.turns[-1][1])
         self.turns[len(record.turns)] += 1
         if self.labels is not None:
             self.labels[answer] += 1
-            if len(self.labels) > MOST:
+            if len(self.labels) > MAX_LABELS:
                 self.labels = None
         return answer
 
-    def take_tokens(self, counts: Iterable[int]) -> None:
+    def set_token_counts(self, counts: Iterable[int]) -> None:
         """The true numbers of tokens, record by record, for the estimates."""
         self.tokens, self.tokens_estimated = array("Q", counts), False
 
@@ -149,16 +155,16 @@ class Stats:
 
         labels = self.labels if self.labels and self.records >= 2 * len(self.labels) else None
         common = max(labels.values()) / self.records if labels else None
-        count, first = self.answers.conflicts(LISTED)
+        count, first = self.answer_index.find_conflicts(MAX_LISTED)
         return {
             "records": self.records,
             "characters": self.characters,
-            "shapes": dict(self.shapes),
+            "shapes": dict(self.formats),
             "turns": {str(number): many for number, many in sorted(self.turns.items())},
-            "tokens": lengths(self.tokens, self.tokens_estimated, self.limit),
+            "tokens": summarize_lengths(self.tokens, self.tokens_estimated, self.limit),
             "labels": dict(labels.most_common()) if labels else None,
             "commonestShare": common,
-            "duplicates": self.answers.duplicates(),
+            "duplicates": self.answer_index.count_duplicates(),
             "conflicts": {"count": count, "first": to_json(first)},
             "languages": dict(self.languages.most_common()),
         }
@@ -171,7 +177,9 @@ def _language(text: str) -> str:
     return str(py3langid.classify(text[:1000])[0])
 
 
-def lengths(tokens: Sequence[int], estimated: bool, limit: int | None = None) -> Mapping[str, Any]:
+def summarize_lengths(
+    tokens: Sequence[int], estimated: bool, limit: int | None = None
+) -> Mapping[str, Any]:
     """How long the records are, and how many would be cut where; `limit` is the job's own."""
     import numpy as np
 
@@ -186,8 +194,11 @@ def lengths(tokens: Sequence[int], estimated: bool, limit: int | None = None) ->
         "least": int(counts.min()),
         "greatest": int(counts.max()),
         **{f"p{q * 100:g}": float(np.quantile(counts, q)) for q in QUANTILES},
-        "longTail": int((counts > LONG_TAIL * middle).sum()),
+        "longTail": int((counts > LONG_TAIL_FACTOR * middle).sum()),
         "limit": limit,
-        "cut": {str(at): int((counts > at).sum()) for at in sorted({*CUTS, limit or CUTS[0]})},
+        "cut": {
+            str(at): int((counts > at).sum())
+            for at in sorted({*CUT_LENGTHS, limit or CUT_LENGTHS[0]})
+        },
         "histogram": {"edges": edges.tolist(), "records": numbers.tolist()},
     }

@@ -10,27 +10,27 @@ import csv
 import hashlib
 from pathlib import Path
 
-from cloudft.data.columns import Columns
-from cloudft.data.convert import canonical
-from cloudft.data.record import BadRecord, Document, Turns
+from cloudft.data.columns import RecordBatch
+from cloudft.data.convert import encode_record
+from cloudft.data.record import BadRecord, Conversation, Document
 from cloudft.data.spreadsheet import is_formula
-from cloudft.data.tokens import estimated_tokens
-from cloudft.types import DataFile
+from cloudft.data.tokens import estimate_tokens
+from cloudft.types import StagedFile
 
 
-class CsvFile:
+class CsvWriter:
     """A CSV file of `prompt` and `completion`, or of `text`. Raises OSError."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._header: list[str] = []
         self._records = self._characters = 0
-        self.formulas = 0
+        self.formula_rows = 0
         """Rows with a text that a spreadsheet would run."""
         self._handle = path.open("x", encoding="utf-8", newline="")
         self._rows = csv.writer(self._handle)  # CR LF at the end, as RFC 4180 has it
 
-    def __enter__(self) -> CsvFile:
+    def __enter__(self) -> CsvWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -38,17 +38,17 @@ class CsvFile:
         raw = self._path.read_bytes()
         self._bytes, self._sha256 = len(raw), hashlib.sha256(raw).hexdigest()
 
-    def record(self, record: Turns | Document, group: str | None = None) -> None:
+    def add_record(self, record: Conversation | Document, group: str | None = None) -> None:
         """Add one record. Raises BadRecord when two columns have no room for it."""
         import orjson
 
         target = "text" if isinstance(record, Document) else "prompt-completion"
-        raw, characters = canonical(record, target)
+        raw, characters = encode_record(record, target)
         self._row(orjson.loads(raw), characters)
 
-    def columns(self, columns: Columns) -> None:
+    def add_batch(self, columns: RecordBatch) -> None:
         """Add a block of plain records."""
-        for asked, answered in zip(columns.asked, columns.answered, strict=True):
+        for asked, answered in zip(columns.prompts, columns.completions, strict=True):
             self._row({"prompt": asked, "completion": answered}, len(asked) + len(answered))
 
     def _row(self, value: dict[str, str], characters: int) -> None:
@@ -59,17 +59,17 @@ class CsvFile:
             message = "labelled and unlabelled records do not go into one table"
             raise BadRecord("WrongTask", message, "convert them into two files")
         self._rows.writerow(value.values())
-        self.formulas += any(map(is_formula, value.values()))
+        self.formula_rows += any(map(is_formula, value.values()))
         self._records += 1
         self._characters += characters
 
-    def data_file(self, name: str) -> DataFile:
+    def to_data_file(self, name: str) -> StagedFile:
         """What was written, under the name that it gets. For after its end."""
-        return DataFile(
+        return StagedFile(
             name=name,
             sha256=self._sha256,
             bytes=self._bytes,
             records=self._records,
             characters=self._characters,
-            tokens=estimated_tokens(self._characters),
+            tokens=estimate_tokens(self._characters),
         )

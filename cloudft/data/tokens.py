@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 CHARACTERS_PER_TOKEN = 6
-TOKEN_RULE = "estimate: characters / 6, Bedrock's planning rule; common English text has nearer 4"
+TOKEN_ESTIMATE_RULE = (
+    "estimate: characters / 6, Bedrock's planning rule; common English text has nearer 4"
+)
 
 
-def estimated_tokens(characters: int) -> int:
+def estimate_tokens(characters: int) -> int:
     """Tokens of so many characters, rounded up (see `TOKEN_RULE`)."""
     return -(-characters // CHARACTERS_PER_TOKEN)

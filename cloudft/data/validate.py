@@ -6,27 +6,27 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from cloudft.data.blocks import Block, Digest
-from cloudft.data.columns import Columns, decode, fits
-from cloudft.data.convert import parse
+from cloudft.data.blocks import Block, StreamDigest
+from cloudft.data.columns import RecordBatch, can_encode, decode_batch
+from cloudft.data.convert import parse_record
 from cloudft.data.findings import Findings
-from cloudft.data.read import Reading, Row, json_rows, rows
-from cloudft.data.record import BadRecord, Document, Turns
-from cloudft.data.rules import Rules
+from cloudft.data.read import ReadContext, Row, read_json_rows, read_rows
+from cloudft.data.record import BadRecord, Conversation, Document
+from cloudft.data.rules import DatasetLimits
 from cloudft.data.sources import SourceFile
-from cloudft.types import Severity, Source
+from cloudft.types import ManifestSource, Severity
 
-EVERY = 1000
+PROGRESS_INTERVAL = 1000
 """Records between two reports of progress."""
 
 
-class Sink(Protocol):
+class RecordSink(Protocol):
     """What takes the good records: it counts them, or writes them down."""
 
-    def record(self, record: Turns | Document, group: str | None = None) -> None:
+    def add_record(self, record: Conversation | Document, group: str | None = None) -> None:
         """Take one, of a group. Raises BadRecord when it does not fit."""
 
-    def columns(self, columns: Columns) -> None:
+    def add_batch(self, columns: RecordBatch) -> None:
         """Take a block of plain ones."""
 
 
@@ -45,46 +45,48 @@ class Validator:
         columns: Mapping[str, str],
         findings: Findings,
         progress: Callable[[int], None] | None = None,
-        digest: type[Digest] = Digest,
-        rules: Rules | None = None,
+        digest: type[StreamDigest] = StreamDigest,
+        limits: DatasetLimits | None = None,
     ) -> None:
         self._target, self._columns, self._findings = target, columns, findings
-        self._rules = rules or Rules()
+        self._rules = limits or DatasetLimits()
         self._digest = digest
         self._progress = progress or (lambda _: None)
         self._count = self._told = 0
-        self.types: Mapping[str, type] = {}
+        self.field_types: Mapping[str, type] = {}
         self.has_columns = not columns
         """Whether a record had one of the columns, if some are named."""
 
-    def read(
-        self, source: SourceFile, role: str, sink: Sink, group_by: str | None = None
-    ) -> Source:
+    def read_file(
+        self, source: SourceFile, role: str, sink: RecordSink, group_by: str | None = None
+    ) -> ManifestSource:
         """One file's good records into `sink`; what the file was. Raises nothing of its own.
 
         `group_by` names a key of the records that is no part of them, and goes to the sink.
         """
-        reading = Reading(source, self._findings, self._digest())
-        file = _File(reading, sink, self._target, self._columns, self._rules, group_by, self.count)
+        reading = ReadContext(source, self._findings, self._digest())
+        file = _File(
+            reading, sink, self._target, self._columns, self._rules, group_by, self.add_count
+        )
         before = self._count
         file.read()
         count = self._count - before
-        if not count and not self._findings.errors(source.shown):
+        if not count and not self._findings.count_errors(source.display_name):
             fix = "put records into it, or leave it out"
-            reading.note("NoRecords", "the file holds no records", fix)
-        self.types = file.types
+            reading.add_error("NoRecords", "the file holds no records", fix)
+        self.field_types = file.types
         self.has_columns |= file.has_columns
         digest = reading.digest.hexdigest()
-        return Source(role, source.name, digest, reading.digest.size, count, file.shape)
+        return ManifestSource(role, source.name, digest, reading.digest.size, count, file.shape)
 
-    def counting(self, records: int) -> None:
+    def report_pending(self, records: int) -> None:
         """Tell of records that are being read elsewhere, and are not counted yet."""
         self._progress(self._count + records)
 
-    def count(self, records: int) -> None:
+    def add_count(self, records: int) -> None:
         """Count so many more records."""
         self._count += records
-        if self._count - self._told >= EVERY:
+        if self._count - self._told >= PROGRESS_INTERVAL:
             self._told = self._count
             self._progress(self._count)
 
@@ -98,18 +100,18 @@ def note_unused_columns(columns: Mapping[str, str], findings: Findings) -> None:
     names = ", ".join(repr(name[:40]) for name in list(columns.values())[:10])
     message = f"no record has a column {names} (data.columns, --column)"
     fix = "correct the names, or leave them out: the records are read by their own keys"
-    findings.note("UnusedColumns", message, fix, field="data.columns")
+    findings.add("UnusedColumns", message, fix, field="data.columns")
 
 
 @dataclass
 class _File:
     """The pass over one file. `shape` is that of its first record."""
 
-    reading: Reading
-    sink: Sink
+    reading: ReadContext
+    sink: RecordSink
     target: str
     names: Mapping[str, str]
-    rules: Rules
+    rules: DatasetLimits
     group_by: str | None
     counted: Callable[[int], None]
     shape: str = ""
@@ -118,7 +120,7 @@ class _File:
 
     def read(self) -> None:
         """All of it."""
-        for row in rows(self.reading, None if self.names or self.group_by else self._rows):
+        for row in read_rows(self.reading, None if self.names or self.group_by else self._rows):
             shape = self._hand_on(row)
             if shape:
                 self.counted(1)
@@ -128,12 +130,16 @@ class _File:
 
     def _rows(self, block: Block) -> Iterator[Row]:
         """The rows of a block that have to be looked at one by one: all of them, or none."""
-        columns = decode(self.shape, block.raw, block.lines)
-        plain = columns is not None and fits(columns, self.target) and self.rules.fit(columns)
+        columns = decode_batch(self.shape, block.raw, block.line_count)
+        plain = (
+            columns is not None
+            and can_encode(columns, self.target)
+            and self.rules.within_limits(columns)
+        )
         if columns is None or not plain:
-            yield from json_rows(self.reading, block)
+            yield from read_json_rows(self.reading, block)
         else:
-            self.sink.columns(columns)
+            self.sink.add_batch(columns)
             self.counted(len(columns))
 
     def _hand_on(self, row: Row) -> str:
@@ -143,10 +149,10 @@ class _File:
         try:
             group = self._group(value)
             self.has_columns = self.has_columns or any(n in value for n in self.names.values())
-            record = parse(value, self.names, self.target)
-            self.sink.record(record, group)
+            record = parse_record(value, self.names, self.target)
+            self.sink.add_record(record, group)
             self._see_types(value, row.line)
-            for problem in self.rules.of_record(record):
+            for problem in self.rules.check_record(record):
                 self._note(
                     problem.code,
                     problem.message,
@@ -158,7 +164,7 @@ class _File:
         except BadRecord as bad:
             self._note(bad.code, bad.message, bad.fix, row.line, bad.field)
             return ""
-        return row.shape or record.shape
+        return row.format or record.format
 
     def _group(self, value: dict[str, Any]) -> str | None:
         """The value of the key that groups records, taken out of the record."""
@@ -195,11 +201,11 @@ class _File:
         field: str | None,
         severity: Severity = "error",
     ) -> None:
-        self.reading.findings.note(
+        self.reading.findings.add(
             code,
             message,
             fix,
-            file=self.reading.source.shown,
+            file=self.reading.source.display_name,
             line=line,
             field=field,
             severity=severity,

@@ -9,32 +9,32 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from cloudft.backends.base import Answer, Decoding, Prompt
-from cloudft.endpoint.wire import WireError
+from cloudft.backends.base import Answer, GenerationConfig, Prompt
+from cloudft.endpoint.wire import ServiceError
 from cloudft.errors import CloudftError
 
-WARM = 2
+MAX_WARM_PROCESSES = 2
 """Processes that are kept; each holds a model."""
-TOKENS = 256
+DEFAULT_MAX_TOKENS = 256
 """Of an answer whose length the caller does not limit."""
 
 
 @dataclass(frozen=True)
-class Who:
+class ModelRef:
     """The model that is meant: that of a job, or (without one) the open weights of `model`."""
 
-    job: str | None
+    local_job_id: str | None
     model: str = ""
     variant: str = "tuned"
 
 
 @dataclass(frozen=True)
-class Question:
+class InferenceRequest:
     """A conversation, or raw text to go on with; and the limits, by Converse's names."""
 
     messages: tuple[Mapping[str, str], ...] = ()
     text: str | None = None
-    limits: Mapping[str, Any] | None = None
+    inference_config: Mapping[str, Any] | None = None
 
     @property
     def prompt(self) -> Prompt:
@@ -42,56 +42,60 @@ class Question:
         return Prompt(text=self.text) if self.text is not None else Prompt(self.messages)
 
     @property
-    def decoding(self) -> Decoding:
+    def generation_config(self) -> GenerationConfig:
         """How it answers: greedily unless a temperature is given."""
-        limits = self.limits or {}
-        return Decoding(
-            max_new_tokens=int(limits.get("maxTokens") or TOKENS),
+        limits = self.inference_config or {}
+        return GenerationConfig(
+            max_new_tokens=int(limits.get("maxTokens") or DEFAULT_MAX_TOKENS),
             temperature=float(limits.get("temperature") or 0.0),
             top_p=float(limits.get("topP") or 1.0),
         )
 
 
 @dataclass(frozen=True)
-class Reply:
+class InferenceResult:
     """What the model said. `stop` is Converse's `stopReason`."""
 
     text: str
-    stop: str
-    tokens_in: int
-    tokens_out: int
+    stop_reason: str
+    input_tokens: int
+    output_tokens: int
 
 
-class Answers:
+class LocalInference:
     """Asks local models. `open_child` starts the process of a `Who`."""
 
-    def __init__(self, open_child: Callable[[Who], Any]) -> None:
-        self._open = open_child
+    def __init__(self, open_process: Callable[[ModelRef], Any]) -> None:
+        self._open = open_process
         self._lock = threading.Lock()
         self._warm: OrderedDict[tuple[str | None, str], tuple[threading.Lock, list[Any]]] = (
             OrderedDict()
         )
 
-    def reply(self, who: Who, question: Question) -> Reply:
+    def generate(self, who: ModelRef, question: InferenceRequest) -> InferenceResult:
         """One answer. Raises WireError."""
-        with self._child(who) as child:
+        with self._model_process(who) as child:
             [tokens] = child.count([question.prompt])
-            [answer] = child.ask([question.prompt], [who.variant], question.decoding)
-        return _reply(answer, tokens, (question.limits or {}).get("stopSequences") or ())
+            [answer] = child.ask([question.prompt], [who.variant], question.generation_config)
+        return _to_result(
+            answer, tokens, (question.inference_config or {}).get("stopSequences") or ()
+        )
 
-    def batch(self, who: Who, questions: Sequence[Question]) -> Iterator[Reply]:
+    def generate_batch(
+        self, who: ModelRef, questions: Sequence[InferenceRequest]
+    ) -> Iterator[InferenceResult]:
         """Answers in order, asked with the first question's limits. Raises WireError."""
         prompts = [question.prompt for question in questions]
-        with self._child(who) as child:
+        with self._model_process(who) as child:
             counts = child.count(prompts)
-            answers = list(child.ask(prompts, [who.variant], questions[0].decoding))
+            answers = list(child.ask(prompts, [who.variant], questions[0].generation_config))
         for answer in sorted(answers, key=lambda answer: answer.index):
             stops = (questions[answer.index].limits or {}).get("stopSequences") or ()
-            yield _reply(answer, counts[answer.index], stops)
+            yield _to_result(answer, counts[answer.index], stops)
 
-    def count(self, who: Who, question: Question) -> int:
+    def count_tokens(self, who: ModelRef, question: InferenceRequest) -> int:
         """Tokens that the model would read. Raises WireError."""
-        with self._child(who) as child:
+        with self._model_process(who) as child:
             [tokens] = child.count([question.prompt])
         return int(tokens)
 
@@ -104,9 +108,9 @@ class Answers:
             self._warm.clear()
 
     @contextmanager
-    def _child(self, who: Who) -> Iterator[Any]:
+    def _model_process(self, who: ModelRef) -> Iterator[Any]:
         """The process of that model, by itself for as long as this lasts."""
-        key = (who.job, who.model)
+        key = (who.local_job_id, who.model)
         with self._lock:
             lock, kept = self._warm.setdefault(key, (threading.Lock(), []))
             self._warm.move_to_end(key)
@@ -120,13 +124,13 @@ class Answers:
             except CloudftError as error:
                 while kept:
                     kept.pop().close()
-                raise WireError("ModelErrorException", f"{error.message} {error.fix}") from error
-        self._cool()
+                raise ServiceError("ModelErrorException", f"{error.message} {error.fix}") from error
+        self._close_least_recent()
 
-    def _cool(self) -> None:
+    def _close_least_recent(self) -> None:
         """End the processes that were used longest ago."""
         with self._lock:
-            for key in list(self._warm)[:-WARM]:
+            for key in list(self._warm)[:-MAX_WARM_PROCESSES]:
                 lock, kept = self._warm[key]
                 if lock.acquire(blocking=False):
                     try:
@@ -137,9 +141,9 @@ class Answers:
                         lock.release()
 
 
-def _reply(answer: Answer, tokens_in: int, stops: Sequence[str]) -> Reply:
+def _to_result(answer: Answer, tokens_in: int, stops: Sequence[str]) -> InferenceResult:
     text, stop = answer.text, "max_tokens" if answer.finish_reason == "length" else "end_turn"
     ends = [text.index(word) for word in stops if word in text]
     if ends:
         text, stop = text[: min(ends)], "stop_sequence"
-    return Reply(text, stop, tokens_in, answer.tokens)
+    return InferenceResult(text, stop, tokens_in, answer.tokens)

@@ -12,13 +12,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import parse_qsl
 
-from cloudft.endpoint.query import action_of
+from cloudft.endpoint.query import parse_action
 
-SCOPE = re.compile(r"Credential=[^/]+/\d{8}/[^/]+/(?P<service>[^/]+)/aws4_request")
-BEARER = "Bearer "
-PRESIGNED = ({"x-amz-signature"}, {"awsaccesskeyid", "signature"})
+CREDENTIAL_SCOPE = re.compile(r"Credential=[^/]+/\d{8}/[^/]+/(?P<service>[^/]+)/aws4_request")
+BEARER_PREFIX = "Bearer "
+PRESIGNED_PARAMETERS = ({"x-amz-signature"}, {"awsaccesskeyid", "signature"})
 """Query parameters, in lower case, of presigned addresses: signature version 4, version 2."""
-OBJECT = re.compile(r"/[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/.+", re.DOTALL)
+OBJECT_PATH = re.compile(r"/[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/.+", re.DOTALL)
 """The path of an object whose bucket is in the path (S3 user guide, "Bucket naming rules")."""
 UNSIGNED_TARGETS = ("AWSCognitoIdentityService", "AWSCognitoIdentityProviderService")
 UNSIGNED_ACTIONS = ("AssumeRoleWithSAML", "AssumeRoleWithWebIdentity")
@@ -33,26 +33,26 @@ class Caller:
     """
 
     service: str = ""
-    signed: bool = False
-    presigned: bool = False
+    is_signed: bool = False
+    is_presigned: bool = False
 
 
-def identify(headers: Mapping[str, str], query: str) -> Caller:
+def identify_caller(headers: Mapping[str, str], query: str) -> Caller:
     """Return the caller. `headers` have lower-case names; `query` is the raw query string."""
     authorization = headers.get("authorization", "")
-    if authorization.startswith(BEARER):
-        return Caller("bedrock", signed=True)
-    scope = SCOPE.search(authorization)
+    if authorization.startswith(BEARER_PREFIX):
+        return Caller("bedrock", is_signed=True)
+    scope = CREDENTIAL_SCOPE.search(authorization)
     if scope is not None:
-        return Caller(scope["service"], signed=True)
+        return Caller(scope["service"], is_signed=True)
     names = {name.lower() for name, _ in parse_qsl(query, keep_blank_values=True)}
-    presigned = any(needed <= names for needed in PRESIGNED)
-    return Caller(signed=bool(authorization), presigned=presigned)
+    presigned = any(needed <= names for needed in PRESIGNED_PARAMETERS)
+    return Caller(is_signed=bool(authorization), is_presigned=presigned)
 
 
 def is_presigned_object(caller: Caller, path: str) -> bool:
     """Return whether a request is for an object by a presigned address."""
-    return caller.presigned and OBJECT.fullmatch(path) is not None
+    return caller.is_presigned and OBJECT_PATH.fullmatch(path) is not None
 
 
 def unsigned_protocol(headers: Mapping[str, str], path: str, body: bytes) -> str | None:
@@ -63,6 +63,6 @@ def unsigned_protocol(headers: Mapping[str, str], path: str, body: bytes) -> str
     target = headers.get("x-amz-target")
     if target is not None:
         return None if target.startswith(UNSIGNED_TARGETS) else "json"
-    if path == "/" and (action := action_of(body)):
+    if path == "/" and (action := parse_action(body)):
         return None if action in UNSIGNED_ACTIONS else "query"
     return None

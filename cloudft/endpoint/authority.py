@@ -14,131 +14,146 @@ from urllib.parse import unquote
 
 from botocore.exceptions import ClientError
 
-from cloudft.endpoint.policies import ALLOWED, Request, Statement, decide, statements, trusts
+from cloudft.endpoint.policies import (
+    ALLOWED,
+    AccessRequest,
+    Statement,
+    allows_assume_role,
+    evaluate_policies,
+    list_statements,
+)
 from cloudft.endpoint.state import ACCOUNT
-from cloudft.endpoint.wire import WireError
+from cloudft.endpoint.wire import ServiceError
 
-BEDROCK, SAGEMAKER = "bedrock.amazonaws.com", "sagemaker.amazonaws.com"
-ACTIONS = {
+BEDROCK_PRINCIPAL, SAGEMAKER_PRINCIPAL = "bedrock.amazonaws.com", "sagemaker.amazonaws.com"
+S3_ACTIONS = {
     "GetObject": "s3:GetObject",
     "HeadObject": "s3:GetObject",
     "ListObjectsV2": "s3:ListBucket",
     "PutObject": "s3:PutObject",
 }
 """What each call of S3 needs; another call is not a job's to make."""
-KEYS = {"s3:GetObject": "kms:Decrypt", "s3:PutObject": "kms:GenerateDataKey"}
+KMS_ACTIONS = {"s3:GetObject": "kms:Decrypt", "s3:PutObject": "kms:GenerateDataKey"}
 """What is needed of the key of an encrypted bucket besides."""
-LOGS = {"CreateLogGroup", "CreateLogStream", "PutLogEvents"}
+LOGS_OPERATIONS = {"CreateLogGroup", "CreateLogStream", "PutLogEvents"}
 """The calls of CloudWatch Logs that a job makes; each is an action of its own name."""
-NOBODY = f"arn:aws:sts::{ACCOUNT}:user/moto"
+ANONYMOUS_PRINCIPAL = f"arn:aws:sts::{ACCOUNT}:user/moto"
 """What moto calls those whose key is no user's: here they may do everything."""
-Services = Callable[[str], Any]
+ClientGetter = Callable[[str], Any]
 
 
-class Authority:
+class PolicyAuthorizer:
     """Reads IAM at each question: a policy that was changed counts at once."""
 
-    def __init__(self, services: Services, region: str) -> None:
-        self.services = services
+    def __init__(self, client: ClientGetter, region: str) -> None:
+        self.client = client
         self.region = region
 
-    def decide(self, principal: str, *requests: Request) -> list[str]:
+    def decide(self, principal: str, *requests: AccessRequest) -> list[str]:
         """What the policies of a user or a role say. Raises WireError for one that is not there."""
         kind, _, name = principal.rpartition(":")[2].partition("/")
         name = name.rpartition("/")[2]
         if kind not in ("role", "user"):
-            raise WireError("InvalidInput", f"{principal} is no user and no role")
+            raise ServiceError("InvalidInput", f"{principal} is no user and no role")
         try:
-            found = list(self._identity(kind, name))
-            boundary = self._boundary(kind, name)
+            found = list(self._identity_statements(kind, name))
+            boundary = self._boundary_statements(kind, name)
         except ClientError as error:
             what = f"The {kind} with name {name} cannot be found."
-            raise WireError("NoSuchEntity", what) from error
+            raise ServiceError("NoSuchEntity", what) from error
         own = {"aws:username": name} if kind == "user" else {}
-        whole = [Request(r.action, r.resource, {**own, **r.context}) for r in requests]
-        return [decide(found, request, boundary) for request in whole]
+        whole = [AccessRequest(r.action, r.resource, {**own, **r.context}) for r in requests]
+        return [evaluate_policies(found, request, boundary) for request in whole]
 
-    def _identity(self, kind: str, name: str) -> Iterator[Statement]:
-        yield from self._of(kind, name)
+    def _identity_statements(self, kind: str, name: str) -> Iterator[Statement]:
+        yield from self._statements_of(kind, name)
         if kind == "user":
-            groups = self.services("iam").list_groups_for_user(UserName=name)["Groups"]
+            groups = self.client("iam").list_groups_for_user(UserName=name)["Groups"]
             for group in groups:
-                yield from self._of("group", group["GroupName"])
+                yield from self._statements_of("group", group["GroupName"])
 
-    def _of(self, kind: str, name: str) -> Iterator[Statement]:
+    def _statements_of(self, kind: str, name: str) -> Iterator[Statement]:
         """The statements of a user, a role or a group: inline, then attached."""
-        iam, who = self.services("iam"), {f"{kind.capitalize()}Name": name}
+        iam, who = self.client("iam"), {f"{kind.capitalize()}Name": name}
         for policy in getattr(iam, f"list_{kind}_policies")(**who)["PolicyNames"]:
             answer = getattr(iam, f"get_{kind}_policy")(**who, PolicyName=policy)
-            yield from statements(_document(answer["PolicyDocument"]))
+            yield from list_statements(_parse_policy(answer["PolicyDocument"]))
         attached = getattr(iam, f"list_attached_{kind}_policies")(**who)["AttachedPolicies"]
         for policy in attached:
-            yield from self._managed(policy["PolicyArn"])
+            yield from self._managed_policy_statements(policy["PolicyArn"])
 
-    def _managed(self, arn: str) -> list[Statement]:
-        iam = self.services("iam")
+    def _managed_policy_statements(self, arn: str) -> list[Statement]:
+        iam = self.client("iam")
         version = iam.get_policy(PolicyArn=arn)["Policy"]["DefaultVersionId"]
         answer = iam.get_policy_version(PolicyArn=arn, VersionId=version)["PolicyVersion"]
-        return statements(_document(answer["Document"]))
+        return list_statements(_parse_policy(answer["Document"]))
 
-    def _boundary(self, kind: str, name: str) -> list[Statement] | None:
-        iam = self.services("iam")
+    def _boundary_statements(self, kind: str, name: str) -> list[Statement] | None:
+        iam = self.client("iam")
         told = getattr(iam, f"get_{kind}")(**{f"{kind.capitalize()}Name": name})
         boundary = told[kind.capitalize()].get("PermissionsBoundary")
-        return self._managed(boundary["PermissionsBoundaryArn"]) if boundary else None
+        return (
+            self._managed_policy_statements(boundary["PermissionsBoundaryArn"])
+            if boundary
+            else None
+        )
 
-    def take_on(self, role: str, source: str, service: str) -> None:
+    def assume_role(self, role: str, source: str, service: str) -> None:
         """Raise AccessDenied unless the role lets that service take it on for that job's ARN."""
         name = role.rpartition("/")[2]
-        told = self.services("iam").get_role(RoleName=name)["Role"]
+        told = self.client("iam").get_role(RoleName=name)["Role"]
         context = {"aws:SourceAccount": source.split(":")[4], "aws:SourceArn": source}
-        if not trusts(_document(told["AssumeRolePolicyDocument"]), service, context):
+        if not allows_assume_role(
+            _parse_policy(told["AssumeRolePolicyDocument"]), service, context
+        ):
             what = f"{service} is not authorized to perform: sts:AssumeRole on resource: {role}"
-            raise _denied(what, "AssumeRole")
+            raise _access_denied(what, "AssumeRole")
 
-    def require(self, role: str, request: Request, operation: str) -> None:
+    def require_allowed(self, role: str, request: AccessRequest, operation: str) -> None:
         """Raise AccessDenied, as S3 does, for what a role may not do."""
         [decision] = self.decide(role, request)
         if decision != ALLOWED:
             what = f"{role} is not authorized to perform: {request.action} on {request.resource}"
-            raise _denied(f"{what} ({decision})", operation)
+            raise _access_denied(f"{what} ({decision})", operation)
 
-    def watch(self, client: Any, role: str) -> None:
+    def enforce(self, client: Any, role: str) -> None:
         """From now on that client of S3 or of CloudWatch Logs does what the role may do."""
         service = client.meta.service_model.service_name
-        needs = {"s3": self._needs, "logs": self._needs_of_logs}[service]
+        needs = {"s3": self._s3_requests, "logs": self._logs_requests}[service]
 
         def look(params: Mapping[str, Any], model: Any, **_: Any) -> None:
             for request in needs(client, model.name, params):
-                self.require(role, request, model.name)
+                self.require_allowed(role, request, model.name)
 
         client.meta.events.register(f"before-parameter-build.{service}", look)
 
-    def _needs_of_logs(
+    def _logs_requests(
         self, logs: Any, operation: str, params: Mapping[str, Any]
-    ) -> Iterator[Request]:
-        if operation not in LOGS:
-            raise _denied(f"a job makes no call {operation}", operation)
+    ) -> Iterator[AccessRequest]:
+        if operation not in LOGS_OPERATIONS:
+            raise _access_denied(f"a job makes no call {operation}", operation)
         group = f"arn:aws:logs:{self.region}:{ACCOUNT}:log-group:{params['logGroupName']}"
         stream = params.get("logStreamName")
-        yield Request(f"logs:{operation}", f"{group}:log-stream:{stream or ''}", {})
+        yield AccessRequest(f"logs:{operation}", f"{group}:log-stream:{stream or ''}", {})
 
-    def _needs(self, s3: Any, operation: str, params: Mapping[str, Any]) -> Iterator[Request]:
+    def _s3_requests(
+        self, s3: Any, operation: str, params: Mapping[str, Any]
+    ) -> Iterator[AccessRequest]:
         if operation == "GetBucketEncryption":  # our own question, below
             return
-        if operation not in ACTIONS:
-            raise _denied(f"a job makes no call {operation}", operation)
-        action, bucket = ACTIONS[operation], f"arn:aws:s3:::{params['Bucket']}"
+        if operation not in S3_ACTIONS:
+            raise _access_denied(f"a job makes no call {operation}", operation)
+        action, bucket = S3_ACTIONS[operation], f"arn:aws:s3:::{params['Bucket']}"
         if action == "s3:ListBucket":
-            yield Request(action, bucket, {"s3:prefix": params.get("Prefix", "")})
+            yield AccessRequest(action, bucket, {"s3:prefix": params.get("Prefix", "")})
             return
-        yield Request(action, f"{bucket}/{params['Key']}", {})
-        key = self._key(s3, params["Bucket"])
+        yield AccessRequest(action, f"{bucket}/{params['Key']}", {})
+        key = self._encryption_key_arn(s3, params["Bucket"])
         if key is not None:
             via = {"kms:ViaService": f"s3.{self.region}.amazonaws.com"}
-            yield Request(KEYS[action], key, via)
+            yield AccessRequest(KMS_ACTIONS[action], key, via)
 
-    def _key(self, s3: Any, bucket: str) -> str | None:
+    def _encryption_key_arn(self, s3: Any, bucket: str) -> str | None:
         """The ARN of the key that a bucket is encrypted with; None for S3's own."""
         try:
             told = s3.get_bucket_encryption(Bucket=bucket)["ServerSideEncryptionConfiguration"]
@@ -148,14 +163,14 @@ class Authority:
         key = default.get("KMSMasterKeyID")
         if key is None:
             return None
-        return str(self.services("kms").describe_key(KeyId=key)["KeyMetadata"]["Arn"])
+        return str(self.client("kms").describe_key(KeyId=key)["KeyMetadata"]["Arn"])
 
 
-class Simulator:
+class PolicySimulator:
     """IAM's policy simulator, one action on one resource after the other."""
 
-    def __init__(self, authority: Authority) -> None:
-        self.authority = authority
+    def __init__(self, authorizer: PolicyAuthorizer) -> None:
+        self.authorizer = authorizer
 
     def simulate_principal_policy(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """What the policies of a user or a role say to actions on resources."""
@@ -164,7 +179,7 @@ class Simulator:
             for entry in given.get("ContextEntries", ())
         }
         requests = [
-            Request(action, resource, context)
+            AccessRequest(action, resource, context)
             for action in given["ActionNames"]
             for resource in given.get("ResourceArns") or ["*"]
         ]
@@ -180,41 +195,44 @@ class Simulator:
         ]
         return {"EvaluationResults": results, "IsTruncated": False}
 
-    def _decisions(self, principal: str, requests: Sequence[Request]) -> list[str]:
-        if principal == NOBODY:
+    def _decisions(self, principal: str, requests: Sequence[AccessRequest]) -> list[str]:
+        if principal == ANONYMOUS_PRINCIPAL:
             return [ALLOWED] * len(requests)
         try:
-            return self.authority.decide(principal, *requests)
+            return self.authorizer.decide(principal, *requests)
         except ValueError as error:
-            raise WireError("PolicyEvaluation", str(error)) from error
+            raise ServiceError("PolicyEvaluation", str(error)) from error
 
 
-def _document(told: Any) -> Mapping[str, Any]:
+def _parse_policy(told: Any) -> Mapping[str, Any]:
     """A policy as data: botocore has read it, or moto has sent it as text."""
     found: Mapping[str, Any] = json.loads(unquote(told)) if isinstance(told, str) else told
     return found
 
 
-def _denied(message: str, operation: str) -> ClientError:
+def _access_denied(message: str, operation: str) -> ClientError:
     return ClientError({"Error": {"Code": "AccessDenied", "Message": message}}, operation)
 
 
-class Hands:
+class RoleClientFactory:
     """A client in the hands of a job: as its role with an authority, else as this endpoint."""
 
     def __init__(
-        self, make: Callable[[], Any], authority: Authority | None, service: str = BEDROCK
+        self,
+        create_client: Callable[[], Any],
+        authorizer: PolicyAuthorizer | None,
+        service: str = BEDROCK_PRINCIPAL,
     ) -> None:
-        self._make = make
-        self._own = make()
+        self._create_client = create_client
+        self._own_client = create_client()
         self._service = service
-        self.authority = authority
+        self.authorizer = authorizer
 
     def __call__(self, role: str, source: str) -> Any:
         """A client for the job of that ARN. Raises ClientError for a role that is refused."""
-        if self.authority is None:
-            return self._own
-        self.authority.take_on(role, source, self._service)
-        client = self._make()
-        self.authority.watch(client, role)
+        if self.authorizer is None:
+            return self._own_client
+        self.authorizer.assume_role(role, source, self._service)
+        client = self._create_client()
+        self.authorizer.enforce(client, role)
         return client

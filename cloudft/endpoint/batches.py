@@ -13,20 +13,26 @@ from typing import Any
 import orjson
 
 from cloudft.endpoint import bodies
-from cloudft.endpoint.authority import Hands
-from cloudft.endpoint.pages import chosen, page
-from cloudft.endpoint.places import split
-from cloudft.endpoint.runtime import Runtime, conversation
-from cloudft.endpoint.state import State, Task, found, refuse_taken_name, require
-from cloudft.endpoint.wire import WireError
+from cloudft.endpoint.authority import RoleClientFactory
+from cloudft.endpoint.pages import filter_by_name_and_time, paginate
+from cloudft.endpoint.places import split_s3_uri
+from cloudft.endpoint.runtime import BedrockRuntime, parse_converse_request
+from cloudft.endpoint.state import (
+    State,
+    Task,
+    find_by_arn_or_name,
+    require_resource,
+    require_unused_job_name,
+)
+from cloudft.endpoint.wire import ServiceError
 
 RUNNING = ("Submitted", "InProgress", "Stopping")
 
 
-class Batches:
+class BatchInference:
     """The operations of model invocation jobs."""
 
-    def __init__(self, state: State, s3: Hands, runtime: Runtime) -> None:
+    def __init__(self, state: State, s3: RoleClientFactory, runtime: BedrockRuntime) -> None:
         self.state = state
         self.s3 = s3
         self.runtime = runtime
@@ -35,99 +41,105 @@ class Batches:
         """Begin again with what was under way."""
         for task in self.state.batches.values():
             if task.status in RUNNING:
-                self._go(task)
+                self._start_thread(task)
 
-    def _go(self, task: Task) -> None:
-        threading.Thread(target=self._run, args=(task,), daemon=True).start()
+    def _start_thread(self, task: Task) -> None:
+        threading.Thread(target=self._run_job, args=(task,), daemon=True).start()
 
     def create_model_invocation_job(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Ask a model every question of a file."""
         state = self.state
 
         def make() -> Task:
-            refuse_taken_name(state.batches, given["jobName"])
-            self._who(given["modelId"])
+            require_unused_job_name(state.batches, given["jobName"])
+            self._resolve_model(given["modelId"])
             arn = state.arn("model-invocation-job")
             return Task(arn, given["jobName"], dict(given), status="Submitted")
 
         arn, task = state.create("batch", state.batches, given, make)
         if task is not None:
-            self._go(task)
+            self._start_thread(task)
         return {"jobArn": arn}
 
-    def _who(self, identifier: str) -> Any:
+    def _resolve_model(self, identifier: str) -> Any:
         """Batches take custom models by their own ARN, without a deployment."""
-        model = found(self.state.models, identifier)
+        model = find_by_arn_or_name(self.state.models, identifier)
         if model is not None:
-            return self.runtime.of(model)
-        return self.runtime.served(identifier)
+            return self.runtime.resolve_custom_model(model)
+        return self.runtime.resolve_model(identifier)
 
-    def _run(self, task: Task) -> None:
+    def _run_job(self, task: Task) -> None:
         try:
             with self.state.lock:
                 task.status = "InProgress" if task.status == "Submitted" else task.status
-            bucket, prefix = split(task.request["outputDataConfig"]["s3OutputDataConfig"]["s3Uri"])
+            bucket, prefix = split_s3_uri(
+                task.request["outputDataConfig"]["s3OutputDataConfig"]["s3Uri"]
+            )
             total = {"totalRecordCount": 0, "successRecordCount": 0, "errorRecordCount": 0}
             s3 = self.s3(task.request["roleArn"], task.arn)
-            for key, content in self._inputs(s3, task):
-                lines = [self._line(task, line, total) for line in content.splitlines() if line]
+            for key, content in self._read_inputs(s3, task):
+                lines = [
+                    self._process_record(task, line, total) for line in content.splitlines() if line
+                ]
                 name = f"{prefix}{task.id}/{key.rpartition('/')[2]}.out"
                 s3.put_object(Bucket=bucket, Key=name, Body=b"\n".join([*lines, b""]))
             manifest = f"{prefix}{task.id}/manifest.json.out"
             s3.put_object(Bucket=bucket, Key=manifest, Body=orjson.dumps(total))
             with self.state.lock:
                 task.counts = total | {"processedRecordCount": total["totalRecordCount"]}
-                task.end("Stopped" if task.status == "Stopping" else "Completed")
+                task.finish("Stopped" if task.status == "Stopping" else "Completed")
                 self.state.save()
         except Exception as error:  # whatever it is, the job says so
             with self.state.lock:
-                task.end("Failed", str(getattr(error, "message", error)))
+                task.finish("Failed", str(getattr(error, "message", error)))
                 self.state.save()
 
-    def _inputs(self, s3: Any, task: Task) -> Iterator[tuple[str, bytes]]:
+    def _read_inputs(self, s3: Any, task: Task) -> Iterator[tuple[str, bytes]]:
         uri = task.request["inputDataConfig"]["s3InputDataConfig"]["s3Uri"]
-        bucket, key = split(uri, folder=False)
+        bucket, key = split_s3_uri(uri, folder=False)
         keys = [key]
         if not key.endswith(".jsonl"):
             answer = s3.list_objects_v2(Bucket=bucket, Prefix=key)
             keys = [o["Key"] for o in answer.get("Contents", ()) if o["Key"].endswith(".jsonl")]
         if not keys:
-            raise WireError("ValidationException", f"There is no .jsonl file at {uri}")
+            raise ServiceError("ValidationException", f"There is no .jsonl file at {uri}")
         for name in keys:
             yield name, s3.get_object(Bucket=bucket, Key=name)["Body"].read()
 
-    def _line(self, task: Task, line: bytes, total: dict[str, int]) -> bytes:
+    def _process_record(self, task: Task, line: bytes, total: dict[str, int]) -> bytes:
         """One record with its answer, or with its error."""
         total["totalRecordCount"] += 1
         record: dict[str, Any] = {}
         try:
             if task.status == "Stopping":
-                raise WireError("ValidationException", "The job was stopped")
-            record = dict(bodies.parse(line))
-            output = self._answer(task, record["modelInput"])
+                raise ServiceError("ValidationException", "The job was stopped")
+            record = dict(bodies.parse_json_object(line))
+            output = self._generate(task, record["modelInput"])
             total["successRecordCount"] += 1
             return orjson.dumps(record | {"modelOutput": output})
-        except (WireError, KeyError, TypeError, ValueError, AttributeError) as error:
+        except (ServiceError, KeyError, TypeError, ValueError, AttributeError) as error:
             total["errorRecordCount"] += 1
             told = {"errorCode": 400, "errorMessage": str(error)}
             return orjson.dumps(record | {"error": told})
 
-    def _answer(self, task: Task, asked: Mapping[str, Any]) -> Any:
-        who, family, raw = self._who(task.request["modelId"])
+    def _generate(self, task: Task, asked: Mapping[str, Any]) -> Any:
+        who, family, raw = self._resolve_model(task.request["modelId"])
         if task.request.get("modelInvocationType") == "Converse":
-            reply = self.runtime.answers.reply(who, conversation(asked))
+            reply = self.runtime.inference.generate(who, parse_converse_request(asked))
             message = {"role": "assistant", "content": [{"text": reply.text}]}
-            usage = bodies.usage(reply)
-            return {"output": {"message": message}, "stopReason": reply.stop, "usage": usage}
-        reply = self.runtime.answers.reply(who, bodies.read(family, asked, raw=raw))
+            usage = bodies.converse_usage(reply)
+            return {"output": {"message": message}, "stopReason": reply.stop_reason, "usage": usage}
+        reply = self.runtime.inference.generate(who, bodies.parse_request(family, asked, raw=raw))
         return family.tell(reply)
 
     def get_model_invocation_job(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """One batch."""
         with self.state.lock:
-            return self._told(require(self.state.batches, given["jobIdentifier"], "batch job"))
+            return self._job_response(
+                require_resource(self.state.batches, given["jobIdentifier"], "batch job")
+            )
 
-    def _told(self, task: Task) -> dict[str, Any]:
+    def _job_response(self, task: Task) -> dict[str, Any]:
         names = ("roleArn", "modelId", "inputDataConfig", "outputDataConfig", "vpcConfig")
         more = ("clientRequestToken", "timeoutDurationInHours", "modelInvocationType")
         return {
@@ -149,17 +161,17 @@ class Batches:
         with self.state.lock:
             tasks = [
                 task
-                for task in chosen(self.state.batches.values(), {**given, **times})
+                for task in filter_by_name_and_time(self.state.batches.values(), {**given, **times})
                 if given.get("statusEquals", task.status) == task.status
             ]
-            shown, more = page(tasks, given)
-            return {"invocationJobSummaries": [self._told(task) for task in shown], **more}
+            shown, more = paginate(tasks, given)
+            return {"invocationJobSummaries": [self._job_response(task) for task in shown], **more}
 
     def stop_model_invocation_job(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Answer no more. Raises ConflictException for a job that has ended."""
         with self.state.lock:
-            task: Task = require(self.state.batches, given["jobIdentifier"], "batch job")
+            task: Task = require_resource(self.state.batches, given["jobIdentifier"], "batch job")
             if task.status not in RUNNING:
-                raise WireError("ConflictException", f"The job is {task.status}")
+                raise ServiceError("ConflictException", f"The job is {task.status}")
             task.status = "Stopping"
         return {}

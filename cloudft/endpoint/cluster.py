@@ -11,10 +11,10 @@ from typing import Any
 
 from cloudft.endpoint.container import Container, Host
 
-GRACE_S = 10.0
+FAILURE_GRACE_S = 10.0
 """How long the other containers may take to notice that one has failed; then they are ended."""
 POLL_S = 0.1
-FIRST = "127.0.0.1"
+FIRST_HOST = "127.0.0.1"
 """The name of the first host: the others reach it. On SageMaker it is algo-1."""
 
 
@@ -26,25 +26,30 @@ class Cluster:
         request: Mapping[str, Any],
         root: Path,
         s3: Any,
-        logs: Callable[[int], Callable[[str], None]],
+        create_log: Callable[[int], Callable[[str], None]],
         python: Path | None = None,
     ) -> None:
         count = int(request["ResourceConfig"].get("InstanceCount", 1))
-        names = [FIRST, *(f"algo-{number}" for number in range(2, count + 1))]
+        names = [FIRST_HOST, *(f"algo-{number}" for number in range(2, count + 1))]
         port = _free_port() if count > 1 else None
         self.containers = [
             Container(
-                request, root / name, s3, logs(number), Host(name, sorted(names), port), python
+                request,
+                root / name,
+                s3,
+                create_log(number),
+                Host(name, sorted(names), port),
+                python,
             )
             for number, name in enumerate(names, start=1)
         ]
         self._failed: Container | None = None
         self._errors: list[BaseException] = []
 
-    def fill(self) -> None:
+    def download_inputs(self) -> None:
         """Bring every host its input. Raises WireError, ClientError."""
         for container in self.containers:
-            container.fill()
+            container.download_inputs()
 
     def run(self, deadline: float) -> int:
         """Run all to their ends; return the first exit status that is not 0, else 0."""
@@ -75,7 +80,7 @@ class Cluster:
         deadline: float | None = None
         while any(thread.is_alive() for thread in threads):
             if self._failed is not None and deadline is None:
-                deadline = time.monotonic() + GRACE_S
+                deadline = time.monotonic() + FAILURE_GRACE_S
             if deadline is not None and time.monotonic() > deadline:
                 self.kill()
             time.sleep(POLL_S)
@@ -90,13 +95,13 @@ class Cluster:
         for container in self.containers:
             container.kill()
 
-    def failure(self) -> str:
+    def failure_reason(self) -> str:
         """Return the reason that the container left which failed first."""
-        return (self._failed or self.containers[0]).failure()
+        return (self._failed or self.containers[0]).failure_reason()
 
-    def publish(self, name: str) -> str:
+    def upload_model(self, name: str) -> str:
         """Send the first host's model to S3; return its URI. The others leave none."""
-        return self.containers[0].publish(name)
+        return self.containers[0].upload_model(name)
 
     def remove(self) -> None:
         """Leave nothing here."""
@@ -106,5 +111,5 @@ class Cluster:
 
 def _free_port() -> int:
     with socket.socket() as free:
-        free.bind((FIRST, 0))
+        free.bind((FIRST_HOST, 0))
         return int(free.getsockname()[1])

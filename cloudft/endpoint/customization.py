@@ -11,83 +11,83 @@ from pathlib import Path
 from typing import Any
 
 from cloudft.artifacts import TRAINING_CSV, VALIDATION_CSV
-from cloudft.endpoint.answering import Who
-from cloudft.endpoint.authority import Hands
-from cloudft.endpoint.faults import Faults
-from cloudft.endpoint.foundation import Base, Foundation
-from cloudft.endpoint.pages import chosen, page
-from cloudft.endpoint.places import split
-from cloudft.endpoint.run import FailedRun, Look, Order, Run
+from cloudft.endpoint.answering import ModelRef
+from cloudft.endpoint.authority import RoleClientFactory
+from cloudft.endpoint.faults import FaultInjector
+from cloudft.endpoint.foundation import FoundationModel, FoundationModels
+from cloudft.endpoint.pages import filter_by_name_and_time, paginate
+from cloudft.endpoint.places import split_s3_uri
+from cloudft.endpoint.run import FailedRun, RunStatus, TrainingRequest, TrainingRun
 from cloudft.endpoint.state import (
     RUNNING,
     Job,
     Model,
     State,
-    found,
+    find_by_arn_or_name,
     now,
-    refuse_taken_name,
-    require,
+    require_resource,
+    require_unused_job_name,
 )
 from cloudft.endpoint.training import PHASES, Trainer
-from cloudft.endpoint.wire import WireError
+from cloudft.endpoint.wire import ServiceError
 
-TICK_S = 0.05
-WRITE_CHECK = ".write_access_check_file.tmp"
+POLL_INTERVAL_S = 0.05
+WRITE_CHECK_KEY = ".write_access_check_file.tmp"
 """What the service writes to prove that it may write (user guide, troubleshooting)."""
 
 
-class Customization:
+class CustomizationJobs:
     """The operations of jobs and custom models. Jobs work in folders below `folder`."""
 
     def __init__(
         self,
         state: State,
-        foundation: Foundation,
+        foundation: FoundationModels,
         trainer: Trainer,
-        s3: Hands,
+        s3: RoleClientFactory,
         *,
-        at_once: int,
+        max_concurrent_jobs: int,
         folder: Path,
-        faults: Faults,
+        faults: FaultInjector,
     ) -> None:
         self.state = state
         self.foundation = foundation
         self.trainer = trainer
         self.s3 = s3
-        self.at_once = at_once
+        self.max_concurrent_jobs = max_concurrent_jobs
         self.folder = folder
         self.faults = faults
-        self.runs: dict[str, Run] = {}
+        self.runs: dict[str, TrainingRun] = {}
         self.closing = threading.Event()
 
     def begin(self) -> None:
         """Go on with the jobs that were running, and look after all of them from now on."""
-        for job in self.state.running():
-            threading.Thread(target=self._start, args=(job,), daemon=True).start()
-        threading.Thread(target=self._tick, daemon=True).start()
+        for job in self.state.running_jobs():
+            threading.Thread(target=self._start_run, args=(job,), daemon=True).start()
+        threading.Thread(target=self._poll_runs, daemon=True).start()
 
     def close(self, patience_s: float = 10.0) -> None:
         """Let the trainings end with a checkpoint; the jobs stay as they are."""
         self.closing.set()
         with self.state.lock:
-            runs = [self.runs[job.arn] for job in self.state.running() if job.arn in self.runs]
+            runs = [self.runs[job.arn] for job in self.state.running_jobs() if job.arn in self.runs]
         for run in runs:
             run.stop()
         end = time.monotonic() + patience_s
-        while time.monotonic() < end and any(run.look().status == "InProgress" for run in runs):
-            time.sleep(TICK_S)
+        while time.monotonic() < end and any(run.poll().status == "InProgress" for run in runs):
+            time.sleep(POLL_INTERVAL_S)
 
-    def who(self, job: Job) -> Who:
+    def model_ref_of(self, job: Job) -> ModelRef:
         """Who answers for a job's model: what it trained, or its stand-in where nothing was."""
         if job.local is not None:
-            return Who(job.local)
-        return Who(None, self.foundation.stand_in(job.base_model_arn), "base")
+            return ModelRef(job.local)
+        return ModelRef(None, self.foundation.stand_in(job.base_model_arn), "base")
 
     def create_model_customization_job(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Take the job, or give the one of the same token."""
 
         def make() -> Job:
-            self._refuse(given)
+            self._validate_request(given)
             kind = given.get("customizationType", "FINE_TUNING")
             base = self._base(given["baseModelIdentifier"], kind)
             arn = self.state.arn("model-customization-job", base.identifier)
@@ -95,37 +95,37 @@ class Customization:
 
         arn, job = self.state.create("job", self.state.jobs, given, make, "jobTags")
         if job is not None:
-            threading.Thread(target=self._start, args=(job,), daemon=True).start()
+            threading.Thread(target=self._start_run, args=(job,), daemon=True).start()
         return {"jobArn": arn}
 
-    def _base(self, identifier: str, kind: str) -> Base:
+    def _base(self, identifier: str, kind: str) -> FoundationModel:
         """The foundation model: the one that is named, or that a custom model was made from."""
         if ":custom-model/" in identifier:
             identifier = self._model(identifier).base_model_arn
-        return self.foundation.customizable(identifier, kind)
+        return self.foundation.require_customizable(identifier, kind)
 
-    def _refuse(self, given: Mapping[str, Any]) -> None:
+    def _validate_request(self, given: Mapping[str, Any]) -> None:
         state = self.state
         model = given["customModelName"]
         kind = given.get("customizationType", "FINE_TUNING")
-        if kind not in self.trainer.kinds:
-            raise WireError("ValidationException", f"This endpoint does not train {kind}.")
+        if kind not in self.trainer.customization_types:
+            raise ServiceError("ValidationException", f"This endpoint does not train {kind}.")
         if "s3Uri" not in given["trainingDataConfig"]:
             what = "trainingDataConfig.s3Uri is needed: this endpoint keeps no invocation logs."
-            raise WireError("ValidationException", what)
-        refuse_taken_name(state.jobs, given["jobName"])  # before the quota
-        busy = [job.request["customModelName"] for job in state.running()]
-        if found(state.models, model) or model in busy:
-            raise WireError("ConflictException", f"The model name {model} is already in use")
-        if len(busy) >= self.at_once:
-            raise WireError(
+            raise ServiceError("ValidationException", what)
+        require_unused_job_name(state.jobs, given["jobName"])  # before the quota
+        busy = [job.request["customModelName"] for job in state.running_jobs()]
+        if find_by_arn_or_name(state.models, model) or model in busy:
+            raise ServiceError("ConflictException", f"The model name {model} is already in use")
+        if len(busy) >= self.max_concurrent_jobs:
+            raise ServiceError(
                 "ServiceQuotaExceededException",
                 f"You have {len(busy)} customization jobs in progress; the quota is"
-                f" {self.at_once}.",
+                f" {self.max_concurrent_jobs}.",
             )
 
-    def _start(self, job: Job) -> None:
-        run: Run
+    def _start_run(self, job: Job) -> None:
+        run: TrainingRun
         try:
             folder = self._folder(job)
             folder.mkdir(parents=True, exist_ok=True)
@@ -135,16 +135,17 @@ class Customization:
                 data["validation"] = validators[0]["s3Uri"]
             s3 = self._s3(job)
             files = {
-                role: self._fetch(s3, uri, folder / f"{role}.jsonl") for role, uri in data.items()
+                role: self._download(s3, uri, folder / f"{role}.jsonl")
+                for role, uri in data.items()
             }
-            bucket, prefix = split(job.request["outputDataConfig"]["s3Uri"])
-            s3.put_object(Bucket=bucket, Key=f"{prefix}{WRITE_CHECK}", Body=b"")
+            bucket, prefix = split_s3_uri(job.request["outputDataConfig"]["s3Uri"])
+            s3.put_object(Bucket=bucket, Key=f"{prefix}{WRITE_CHECK_KEY}", Body=b"")
             stand_in = self._stand_in(job)
             stopping = job.status == "Stopping"
-            order = Order(f"job-{job.id}", job.request, files, stand_in, folder, stopping)
+            order = TrainingRequest(f"job-{job.id}", job.request, files, stand_in, folder, stopping)
             run = self.trainer.start(order)
         except Exception as error:  # whatever it is, the job says so
-            run = FailedRun(failure_of(job, error))
+            run = FailedRun(s3_failure_message(job, error))
         with self.state.lock:
             self.runs[job.arn] = run
         if job.status == "Stopping" or self.closing.is_set():
@@ -156,7 +157,7 @@ class Customization:
         if ":custom-model/" in identifier:
             earlier = self.state.jobs[str(self._model(identifier).job_arn)].local
             if earlier is not None:
-                merged = self.trainer.merged(earlier, self.folder / "merged" / earlier)
+                merged = self.trainer.export_merged(earlier, self.folder / "merged" / earlier)
                 if merged is not None:
                     return merged
         return self.foundation.stand_in(job.base_model_arn)
@@ -167,61 +168,64 @@ class Customization:
     def _s3(self, job: Job) -> Any:
         return self.s3(job.request["roleArn"], job.arn)
 
-    def _fetch(self, s3: Any, uri: str, to: Path) -> Path:
-        bucket, key = split(uri, folder=False)
+    def _download(self, s3: Any, uri: str, to: Path) -> Path:
+        bucket, key = split_s3_uri(uri, folder=False)
         with to.open("wb") as stream:
             s3.download_fileobj(bucket, key, stream)
         return to
 
-    def _tick(self) -> None:
-        while not self.closing.wait(TICK_S):
+    def _poll_runs(self) -> None:
+        while not self.closing.wait(POLL_INTERVAL_S):
             with self.state.lock:
                 running = [
-                    (j, self.runs[j.arn]) for j in self.state.running() if j.arn in self.runs
+                    (j, self.runs[j.arn]) for j in self.state.running_jobs() if j.arn in self.runs
                 ]
             for job, run in running:
-                look = run.look()
+                look = run.poll()
                 if not self.closing.is_set():
                     self._advance(job, run, look)
 
-    def _advance(self, job: Job, run: Run, look: Look) -> None:
+    def _advance(self, job: Job, run: TrainingRun, look: RunStatus) -> None:
         try:
             losses = self._publish(job, look.artifacts) if look.artifacts else {}
         except Exception as error:  # the bucket is gone, or may not be written any more
-            look, losses = Look("Failed", look.details, failure_of(job, error)), {}
+            look, losses = (
+                RunStatus("Failed", look.status_details, s3_failure_message(job, error)),
+                {},
+            )
         with self.state.lock:
-            new = job.enter(look.details)
-            fault = self._due(job) if new else None
+            new = job.update_phases(look.status_details)
+            fault = self._injected_failure(job) if new else None
             if fault is not None:
                 run.stop()
-                look = Look("Failed", {}, fault)
-            changed = new or job.local != run.local
-            job.local = run.local
+                look = RunStatus("Failed", {}, fault)
+            changed = new or job.local != run.local_job_id
+            job.local = run.local_job_id
             if look.status != "InProgress":
-                self._end(job, look, losses)
+                self._finish_job(job, look, losses)
             if changed or look.status != "InProgress":
                 self.state.save()
         if look.status != "InProgress":
             shutil.rmtree(self._folder(job), ignore_errors=True)
 
-    def _due(self, job: Job) -> str | None:
+    def _injected_failure(self, job: Job) -> str | None:
         """The message of a failure that was ordered for a phase that the job has entered."""
         for phase, where in job.details.items():
-            fault = self.faults.due(phase)
+            fault = self.faults.take_due_fault(phase)
             if fault is not None:
                 where.status, where.modified = "Failed", now()
                 return fault.message
         return None
 
-    def _end(self, job: Job, look: Look, losses: Mapping[str, float]) -> None:
-        job.failure, job.ended, job.modified = look.failure, now(), now()
+    def _finish_job(self, job: Job, look: RunStatus, losses: Mapping[str, float]) -> None:
+        job.failure, job.ended, job.modified = look.failure_message, now(), now()
         if look.status == "Completed":
             job.training_loss = losses["train"]
             job.validation_losses = tuple(losses[r] for r in ("validation",) if r in losses)
-            self._make_model(job)
+            self._create_model(job)
         job.status = look.status
 
-    def _make_model(self, job: Job) -> None:
+    def _create_model(self, job: Job) -> None:
         state = self.state
         arn = state.arn("custom-model", job.base_model_arn.rpartition("/")[2])
         name = job.request["customModelName"]
@@ -231,7 +235,7 @@ class Customization:
 
     def _publish(self, job: Job, artifacts: Path) -> dict[str, float]:
         """Write the output files to S3; the last loss of each curve."""
-        bucket, prefix = split(job.request["outputDataConfig"]["s3Uri"])
+        bucket, prefix = split_s3_uri(job.request["outputDataConfig"]["s3Uri"])
         losses, s3 = {}, self._s3(job)
         for role, name in (("train", TRAINING_CSV), ("validation", VALIDATION_CSV)):
             path = artifacts / name
@@ -247,13 +251,13 @@ class Customization:
     def get_model_customization_job(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """One job, by ARN or name."""
         with self.state.lock:
-            return self._told(self._job(given))
+            return self._job_response(self._job(given))
 
     def _job(self, given: Mapping[str, Any]) -> Job:
-        job: Job = require(self.state.jobs, given["jobIdentifier"], "customization job")
+        job: Job = require_resource(self.state.jobs, given["jobIdentifier"], "customization job")
         return job
 
-    def _told(self, job: Job) -> dict[str, Any]:
+    def _job_response(self, job: Job) -> dict[str, Any]:
         request = job.request
         losses = [{"validationLoss": loss} for loss in job.validation_losses]
         training = job.training_loss
@@ -263,7 +267,7 @@ class Customization:
             "outputModelName": request["customModelName"],
             "outputModelArn": job.model_arn,
             "status": job.status,
-            "statusDetails": self._details(job),
+            "statusDetails": self._status_details(job),
             "failureMessage": job.failure,
             "creationTime": job.created,
             "lastModifiedTime": job.modified,
@@ -276,7 +280,7 @@ class Customization:
             "validationMetrics": losses or None,
         }
 
-    def _details(self, job: Job) -> dict[str, Any]:
+    def _status_details(self, job: Job) -> dict[str, Any]:
         told: dict[str, Any] = {}
         for name in PHASES:
             phase = job.details.get(name)
@@ -291,10 +295,10 @@ class Customization:
         with self.state.lock:
             jobs = [
                 job
-                for job in chosen(self.state.jobs.values(), given)
+                for job in filter_by_name_and_time(self.state.jobs.values(), given)
                 if given.get("statusEquals", job.status) == job.status
             ]
-        shown, more = page(jobs, given)
+        shown, more = paginate(jobs, given)
         summaries = [self._summary(job) for job in shown]
         return {"modelCustomizationJobSummaries": summaries, **more}
 
@@ -304,7 +308,7 @@ class Customization:
             "baseModelArn": job.base_model_arn,
             "jobName": job.name,
             "status": job.status,
-            "statusDetails": self._details(job),
+            "statusDetails": self._status_details(job),
             "creationTime": job.created,
             "lastModifiedTime": job.modified,
             "endTime": job.ended,
@@ -318,7 +322,7 @@ class Customization:
         with self.state.lock:
             job = self._job(given)
             if job.status not in RUNNING:
-                raise WireError("ConflictException", f"The job is {job.status}")
+                raise ServiceError("ConflictException", f"The job is {job.status}")
             job.status, job.modified = "Stopping", now()
             run = self.runs.get(job.arn)
         if run:
@@ -328,7 +332,7 @@ class Customization:
     def get_custom_model(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """One model, by ARN or name."""
         model = self._model(given["modelIdentifier"])
-        told = self._told(self.state.jobs[str(model.job_arn)])
+        told = self._job_response(self.state.jobs[str(model.job_arn)])
         kept = ("customizationType", "hyperParameters", "trainingDataConfig", "outputDataConfig")
         more = ("validationDataConfig", "trainingMetrics", "validationMetrics", "baseModelArn")
         last = ("customizationConfig", "jobArn", "jobName")
@@ -342,14 +346,18 @@ class Customization:
         }
 
     def _model(self, identifier: str) -> Model:
-        model: Model = require(self.state.models, identifier, "custom model")
+        model: Model = require_resource(self.state.models, identifier, "custom model")
         return model
 
     def list_custom_models(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Summaries, a page at a time."""
         with self.state.lock:
-            models = [m for m in chosen(self.state.models.values(), given) if _wanted(m, given)]
-        shown, more = page(models, given)
+            models = [
+                m
+                for m in filter_by_name_and_time(self.state.models.values(), given)
+                if _matches_filters(m, given)
+            ]
+        shown, more = paginate(models, given)
         summaries = [
             {
                 "modelArn": model.arn,
@@ -357,7 +365,7 @@ class Customization:
                 "creationTime": model.created,
                 "baseModelArn": model.base_model_arn,
                 "baseModelName": model.base_model_arn.rpartition("/")[2],
-                "customizationType": self._kind(model),
+                "customizationType": self._customization_type_of(model),
                 "ownerAccountId": model.arn.split(":")[4],
                 "modelStatus": "Active",
             }
@@ -365,7 +373,7 @@ class Customization:
         ]
         return {"modelSummaries": summaries, **more}
 
-    def _kind(self, model: Model) -> str:
+    def _customization_type_of(self, model: Model) -> str:
         request = self.state.jobs[str(model.job_arn)].request
         return str(request.get("customizationType", "FINE_TUNING"))
 
@@ -375,13 +383,13 @@ class Customization:
             model = self._model(given["modelIdentifier"])
             servings = [*self.state.deployments.values(), *self.state.throughputs.values()]
             if any(serving.model_arn == model.arn for serving in servings):
-                raise WireError("ConflictException", "The model is in use")
+                raise ServiceError("ConflictException", "The model is in use")
             del self.state.models[model.arn]
             self.state.tags.pop(model.arn, None)
         return {}
 
 
-def _wanted(model: Model, given: Mapping[str, Any]) -> bool:
+def _matches_filters(model: Model, given: Mapping[str, Any]) -> bool:
     base = given.get("foundationModelArnEquals") or given.get("baseModelArnEquals")
     return (
         base in (None, model.base_model_arn)
@@ -390,15 +398,15 @@ def _wanted(model: Model, given: Mapping[str, Any]) -> bool:
     )
 
 
-def failure_of(job: Job, error: Exception) -> str:
+def s3_failure_message(job: Job, error: Exception) -> str:
     """The service's own words for a job that could not read or write in S3."""
     response = getattr(error, "response", None)
     if not response:
         return f"Encountered an unexpected error when processing the request: {error}"
     if getattr(error, "operation_name", "") == "PutObject":
         uri = job.request["outputDataConfig"]["s3Uri"]
-        return f"Amazon S3 perms missing (PutObject): {uri} {WRITE_CHECK}"
-    bucket, key = split(job.request["trainingDataConfig"]["s3Uri"], folder=False)
+        return f"Amazon S3 perms missing (PutObject): {uri} {WRITE_CHECK_KEY}"
+    bucket, key = split_s3_uri(job.request["trainingDataConfig"]["s3Uri"], folder=False)
     return (
         "Could not validate GetObject permissions to access Amazon S3 bucket:"
         f" {bucket} at key {key}: {response['Error'].get('Code')}"

@@ -10,42 +10,47 @@ from typing import Any
 
 import orjson
 
-from cloudft.data.stage import stage
+from cloudft.data.stage import stage_data
 from cloudft.endpoint import refusals
-from cloudft.endpoint.answering import Question
-from cloudft.endpoint.run import FailedRun, Look, Order, Run
-from cloudft.endpoint.wire import WireError
+from cloudft.endpoint.answering import InferenceRequest
+from cloudft.endpoint.run import FailedRun, RunStatus, TrainingRequest, TrainingRun
+from cloudft.endpoint.wire import ServiceError
 from cloudft.errors import CheckFailed, CloudftError
 from cloudft.spec.load import load_job
 
-Teacher = Callable[[str, Sequence[Question]], Iterable[str]]
+Teacher = Callable[[str, Sequence[InferenceRequest]], Iterable[str]]
 """Model id or ARN, questions -> the teacher's answers, in order."""
-TOGETHER = 16
+TEACHER_BATCH_SIZE = 16
 """Questions that the teacher gets at once."""
 
 
-class DistillingRun(Run):
+class DistillationRun(TrainingRun):
     """First the teacher's answers, as data processing; then the training on them."""
 
-    def __init__(self, order: Order, teacher: Teacher, train: Callable[[Order], Run]) -> None:
-        self._inner: Run | None = None
+    def __init__(
+        self,
+        order: TrainingRequest,
+        teacher: Teacher,
+        train: Callable[[TrainingRequest], TrainingRun],
+    ) -> None:
+        self._inner: TrainingRun | None = None
         self._stopped = threading.Event()
         work = (order, teacher, train)
-        threading.Thread(target=self._run, args=work, daemon=True).start()
+        threading.Thread(target=self._answer_then_train, args=work, daemon=True).start()
 
     @property
-    def local(self) -> str | None:
+    def local_job_id(self) -> str | None:
         """The student's training, once it has begun."""
-        return self._inner.local if self._inner else None
+        return self._inner.local_job_id if self._inner else None
 
-    def look(self) -> Look:
+    def poll(self) -> RunStatus:
         """Data processing until the teacher has answered; then the training's own look."""
         if self._inner is not None:
-            return self._inner.look()
+            return self._inner.poll()
         details = {"validationDetails": "Completed", "dataProcessingDetails": "InProgress"}
         if self._stopped.is_set():
-            return Look("Stopped", details | {"dataProcessingDetails": "Stopped"})
-        return Look("InProgress", details)
+            return RunStatus("Stopped", details | {"dataProcessingDetails": "Stopped"})
+        return RunStatus("InProgress", details)
 
     def stop(self) -> None:
         """The teacher answers no more, or the training ends."""
@@ -53,32 +58,42 @@ class DistillingRun(Run):
         if self._inner is not None:
             self._inner.stop()
 
-    def _run(self, order: Order, teacher: Teacher, train: Callable[[Order], Run]) -> None:
+    def _answer_then_train(
+        self,
+        order: TrainingRequest,
+        teacher: Teacher,
+        train: Callable[[TrainingRequest], TrainingRun],
+    ) -> None:
         try:
             data = {
-                role: self._answered(order, teacher, path, role)
+                role: self._write_answered(order, teacher, path, role)
                 for role, path in order.data.items()
             }
             request = dict(order.request) | {"customizationType": "FINE_TUNING"}
             if not self._stopped.is_set():
                 self._inner = train(dataclasses.replace(order, request=request, data=data))
         except CheckFailed as error:
-            self._inner = FailedRun(refusals.of(order, error))
-        except (CloudftError, WireError) as error:
+            self._inner = FailedRun(refusals.failure_message_of(order, error))
+        except (CloudftError, ServiceError) as error:
             self._inner = FailedRun(error.message)
 
-    def _answered(self, order: Order, teacher: Teacher, path: Path, role: str) -> Path:
+    def _write_answered(
+        self, order: TrainingRequest, teacher: Teacher, path: Path, role: str
+    ) -> Path:
         """The file of questions as a file of questions and answers."""
         config = order.request["customizationConfig"]["distillationConfig"]["teacherModelConfig"]
         limits = {"maxTokens": config.get("maxResponseLengthForInference", 256)}
-        records = list(_questions(order, path))
+        records = list(_read_questions(order, path))
         open_ended = [r for r in records if r["messages"][-1]["role"] == "user"]
         to = order.folder / f"answered-{role}.jsonl"
-        for at in range(0, len(open_ended), TOGETHER):
+        for at in range(0, len(open_ended), TEACHER_BATCH_SIZE):
             if self._stopped.is_set():
                 break
-            part = open_ended[at : at + TOGETHER]
-            asked = [Question(messages=_turns(record), limits=limits) for record in part]
+            part = open_ended[at : at + TEACHER_BATCH_SIZE]
+            asked = [
+                InferenceRequest(messages=_to_messages(record), inference_config=limits)
+                for record in part
+            ]
             answers = teacher(config["teacherModelIdentifier"], asked)
             for record, answer in zip(part, answers, strict=True):
                 block = {"text": answer.strip() or "."}
@@ -88,7 +103,7 @@ class DistillingRun(Run):
         return to
 
 
-def _questions(order: Order, path: Path) -> Iterator[dict[str, Any]]:
+def _read_questions(order: TrainingRequest, path: Path) -> Iterator[dict[str, Any]]:
     """The canonical records of a file. Raises CheckFailed, in the words of `cloudft check`."""
     flags = {
         "name": order.name,
@@ -98,7 +113,7 @@ def _questions(order: Order, path: Path) -> Iterator[dict[str, Any]]:
         "data.train": str(path),
     }
     job = load_job(None, flags=flags)
-    staged = stage(
+    staged = stage_data(
         job.spec.data,
         customization_type="DISTILLATION",
         format="distillation",
@@ -110,7 +125,7 @@ def _questions(order: Order, path: Path) -> Iterator[dict[str, Any]]:
         yield orjson.loads(line)
 
 
-def _turns(record: Mapping[str, Any]) -> tuple[Mapping[str, str], ...]:
+def _to_messages(record: Mapping[str, Any]) -> tuple[Mapping[str, str], ...]:
     def text(blocks: Any) -> str:
         return "\n".join(block["text"] for block in blocks)
 

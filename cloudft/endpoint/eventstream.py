@@ -13,33 +13,35 @@ from collections.abc import Mapping
 import orjson
 
 CONTENT_TYPE = "application/vnd.amazon.eventstream"
-STRING = 7
+STRING_HEADER_TYPE = 7
 """The header type of text."""
 
 
-def event(kind: str, content: Mapping[str, object]) -> bytes:
+def encode_event(kind: str, content: Mapping[str, object]) -> bytes:
     """One event of that type, its content as JSON."""
     headers = {
         ":event-type": kind,
         ":content-type": "application/json",
         ":message-type": "event",
     }
-    return message(headers, orjson.dumps(content))
+    return encode_message(headers, orjson.dumps(content))
 
 
-def message(headers: Mapping[str, str], payload: bytes) -> bytes:
+def encode_message(headers: Mapping[str, str], payload: bytes) -> bytes:
     """One message on the wire."""
-    head = b"".join(_header(name, value) for name, value in headers.items())
+    head = b"".join(_encode_header(name, value) for name, value in headers.items())
     lengths = struct.pack("!II", 16 + len(head) + len(payload), len(head))
-    start = lengths + _crc(lengths)
+    start = lengths + _encode_crc(lengths)
     body = start + head + payload
-    return body + _crc(body)
+    return body + _encode_crc(body)
 
 
-def _header(name: str, value: str) -> bytes:
+def _encode_header(name: str, value: str) -> bytes:
     key, text = name.encode(), value.encode()
-    return struct.pack("!B", len(key)) + key + struct.pack("!BH", STRING, len(text)) + text
+    return (
+        struct.pack("!B", len(key)) + key + struct.pack("!BH", STRING_HEADER_TYPE, len(text)) + text
+    )
 
 
-def _crc(content: bytes) -> bytes:
+def _encode_crc(content: bytes) -> bytes:
     return struct.pack("!I", binascii.crc32(content))

@@ -19,18 +19,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cloudft.endpoint.wire import WireError
+from cloudft.endpoint.wire import ServiceError
 
-REFUSALS = {
+ERRORS = {
     "throttle": ("ThrottlingException", "Too many requests, please wait before trying again."),
     "unavailable": ("ServiceUnavailableException", "The service is unavailable."),
     "expire": ("ExpiredTokenException", "The security token included in the request is expired"),
     "deny": ("AccessDeniedException", "User is not authorized to perform this action"),
 }
-KINDS = {*REFUSALS, "drop", "delay", "fail"}
+ACTIONS = {*ERRORS, "drop", "delay", "fail"}
 
 
-class Dropped(Exception):
+class ConnectionDropped(Exception):
     """The reply is not to be sent: the connection breaks off after the service has acted."""
 
 
@@ -46,29 +46,29 @@ class Fault:
     message: str = "Encountered an unexpected error when processing the request, please try again."
 
 
-class Faults:
+class FaultInjector:
     """The orders that stand."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._orders: list[Fault] = []
+        self._faults: list[Fault] = []
 
-    def order(self, orders: Sequence[Mapping[str, Any]]) -> None:
+    def replace_faults(self, orders: Sequence[Mapping[str, Any]]) -> None:
         """Replace the orders. Raises WireError for one that is not understood."""
         try:
             made = [Fault(**order) for order in orders]
         except TypeError as error:
-            raise WireError("ValidationException", str(error)) from error
+            raise ServiceError("ValidationException", str(error)) from error
         for fault in made:
-            if fault.do not in KINDS:
-                raise WireError("ValidationException", f"no fault {fault.do}: {sorted(KINDS)}")
+            if fault.do not in ACTIONS:
+                raise ServiceError("ValidationException", f"no fault {fault.do}: {sorted(ACTIONS)}")
         with self._lock:
-            self._orders = made
+            self._faults = made
 
-    def due(self, operation: str) -> Fault | None:
+    def take_due_fault(self, operation: str) -> Fault | None:
         """The order that this call meets, used up by one."""
         with self._lock:
-            for fault in self._orders:
+            for fault in self._faults:
                 if fault.operation != operation and (fault.operation != "*" or fault.do == "fail"):
                     continue
                 if fault.skip > 0:
@@ -79,15 +79,15 @@ class Faults:
         return None
 
 
-def before(fault: Fault | None) -> None:
+def apply_before(fault: Fault | None) -> None:
     """What a fault does before the service acts. Raises WireError for a refusal."""
     if fault is not None and fault.do == "delay":
         time.sleep(fault.seconds)
-    if fault is not None and fault.do in REFUSALS:
-        raise WireError(*REFUSALS[fault.do])
+    if fault is not None and fault.do in ERRORS:
+        raise ServiceError(*ERRORS[fault.do])
 
 
-def after(fault: Fault | None) -> None:
+def apply_after(fault: Fault | None) -> None:
     """What a fault does when the service has acted. Raises Dropped."""
     if fault is not None and fault.do == "drop":
-        raise Dropped
+        raise ConnectionDropped

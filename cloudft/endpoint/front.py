@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 
 from cloudft.endpoint.state import ACCOUNT, Job, State
-from cloudft.endpoint.wire import Call
+from cloudft.endpoint.wire import OperationCall
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 62rem; padding: 0 1rem;
@@ -30,22 +30,22 @@ svg { width: 150px; height: 36px } polyline { fill: none; stroke: #2a6fdb; strok
 """
 STYLE_HASH = f"sha256-{b64encode(sha256(STYLE.encode()).digest()).decode()}"
 """How the page's Content-Security-Policy names its one style."""
-SHOWN = 50
+MAX_ROWS = 50
 
 
-def page(state: State, curves: Path, calls: Sequence[Call]) -> bytes:
+def render_page(state: State, curves: Path, calls: Sequence[OperationCall]) -> bytes:
     """The page as HTML. `curves` has a folder of each local job."""
     with state.lock:
-        jobs = sorted(state.jobs.values(), key=lambda job: job.created, reverse=True)[:SHOWN]
+        jobs = sorted(state.jobs.values(), key=lambda job: job.created, reverse=True)[:MAX_ROWS]
         models = [
             [m.name, m.arn, f"{m.created:%Y-%m-%d %H:%M:%S}"]
             for m in (*state.models.values(), *state.imported.values())
-        ][-SHOWN:]
+        ][-MAX_ROWS:]
         servings = [
             [s.name, s.arn, s.model_arn]
             for s in (*state.deployments.values(), *state.throughputs.values())
-        ][-SHOWN:]
-    rows = [_job(job, curves) for job in jobs]  # reads files: not behind the lock
+        ][-MAX_ROWS:]
+    rows = [_job_row(job, curves) for job in jobs]  # reads files: not behind the lock
     asked = [[call.service, call.operation] for call in islice(reversed(calls), 20)]
     parts = [
         "<!doctype html><html lang='en'><meta charset='utf-8'>",
@@ -61,7 +61,7 @@ def page(state: State, curves: Path, calls: Sequence[Call]) -> bytes:
     return "\n".join(parts).encode()
 
 
-def _job(job: Job, curves: Path) -> list[str]:
+def _job_row(job: Job, curves: Path) -> list[str]:
     why = f"<br><small>{escape(job.failure)}</small>" if job.failure else ""
     kind = job.request.get("customizationType", "FINE_TUNING")
     cells = [
@@ -69,20 +69,20 @@ def _job(job: Job, curves: Path) -> list[str]:
         escape(job.base_model_arn.rpartition("/")[2]),
         escape(kind),
         f"<span class='{escape(job.status)}'>{escape(job.status)}</span>{why}",
-        _curve(list(_losses(curves / job.local)) if job.local else []),
+        _loss_curve(list(_read_losses(curves / job.local)) if job.local else []),
         f"{job.created:%Y-%m-%d %H:%M:%S}",
     ]
     return cells
 
 
-def _losses(folder: Path) -> Iterator[float]:
+def _read_losses(folder: Path) -> Iterator[float]:
     """The training losses so far, from the trainer's own record."""
     from cloudft.backends.local.folder import JobFolder
 
-    yield from (point.loss for point in JobFolder(folder).metrics() if point.split == "train")
+    yield from (point.loss for point in JobFolder(folder).read_metrics() if point.split == "train")
 
 
-def _curve(losses: list[float]) -> str:
+def _loss_curve(losses: list[float]) -> str:
     """A small picture of the losses."""
     if len(losses) < 2:
         return "<span class='none'>none yet</span>"

@@ -40,25 +40,27 @@ from moto.stepfunctions.parser.asl.component.state.exec.state_task.service.resou
 )
 from moto.stepfunctions.parser.asl.eval.event.event_detail import EventDetails
 
-ENDED = {"Completed", "Failed", "Stopped"}
+FINAL_STATUSES = {"Completed", "Failed", "Stopped"}
 POLL_S = 0.05
-PARSE = "$parse := function($text) { $eval($text) };"
+PARSE_FUNCTION = "$parse := function($text) { $eval($text) };"
 
 
-def evaluate(self: StringJSONata, env: Any) -> None:
+def evaluate_jsonata(self: StringJSONata, env: Any) -> None:
     """An expression by a JSONata of Python's; nothing (undefined) is an error, as on AWS."""
     store = env.variable_store
     bindings = {"states": env.states._states_data, **store._outer_scope, **store._inner_scope}
     try:
-        result = Jsonata(f"({PARSE} {self.expression})").evaluate(None, plain(bindings))
+        result = Jsonata(f"({PARSE_FUNCTION} {self.expression})").evaluate(
+            None, to_json_value(bindings)
+        )
     except Exception as error:
-        raise not_evaluated(env, f"'{self.expression}': {error}") from error
+        raise query_evaluation_error(env, f"'{self.expression}': {error}") from error
     if result is None:
-        raise not_evaluated(env, f"'{self.expression}' returned nothing (undefined).")
-    env.stack.append(plain(result))
+        raise query_evaluation_error(env, f"'{self.expression}' returned nothing (undefined).")
+    env.stack.append(to_json_value(result))
 
 
-def plain(value: Any) -> Any:
+def to_json_value(value: Any) -> Any:
     """As JSON has it: AWS's times are text."""
 
     def text(other: Any) -> str:
@@ -68,7 +70,7 @@ def plain(value: Any) -> Any:
     return json.loads(json.dumps(value, default=text))
 
 
-def not_evaluated(env: Any, cause: str) -> FailureEventException:
+def query_evaluation_error(env: Any, cause: str) -> FailureEventException:
     """The failure of an expression."""
     name = "States.QueryEvaluationError"
     details = EvaluationFailedEventDetails(cause=cause, error=name)
@@ -82,16 +84,16 @@ def not_evaluated(env: Any, cause: str) -> FailureEventException:
     )
 
 
-def client_for(service: str, region: str) -> Any:
+def boto_client(service: str, region: str) -> Any:
     """The client that all integrations share."""
     return state_task_service_aws_sdk.boto_client_for(service, region)
 
 
-class Spelled(state_task_service.StateTaskService):
+class PascalCaseMixin(state_task_service.StateTaskService):
     """Requests and answers in the spelling of AWS's integrations: large first letters."""
 
-    def _shape(self, which: str) -> Any:
-        client = client_for(self._get_boto_service_name(), "us-east-1")
+    def _operation_shape(self, which: str) -> Any:
+        client = boto_client(self._get_boto_service_name(), "us-east-1")
         names = client.meta.method_to_api_mapping
         operation = client.meta.service_model.operation_model(
             names[self._get_boto_service_action()]
@@ -101,15 +103,15 @@ class Spelled(state_task_service.StateTaskService):
     def _normalise_parameters(self, parameters: dict[str, Any], *_: Any) -> None:
         for name in parameters:
             assert name[0].isupper(), f"AWS would not know {name}"
-        self._to_boto_request(parameters, self._shape("input_shape"))
+        self._to_boto_request(parameters, self._operation_shape("input_shape"))
 
     def _normalise_response(self, response: Any, *_: Any) -> None:
-        shape = self._shape("output_shape")
+        shape = self._operation_shape("output_shape")
         if shape is not None:
             self._from_boto_response(response, shape)
-            response.update(plain(response))
+            response.update(to_json_value(response))
 
-    def _failed(self, env: Any, error: str, cause: str) -> FailureEventException:
+    def _task_failed(self, env: Any, error: str, cause: str) -> FailureEventException:
         details = TaskFailedEventDetails(
             resource=self._get_sfn_resource(),
             resourceType=self._get_sfn_resource_type(),
@@ -133,17 +135,17 @@ class Spelled(state_task_service.StateTaskService):
             kind = type(ex).__name__  # an error without a class has the service's name
             name = (service if kind == "ClientError" else kind).removesuffix("Exception")
             cause = ex.response["Error"]["Message"]
-            return self._failed(env, f"{service}.{name}Exception", cause).failure_event
+            return self._task_failed(env, f"{service}.{name}Exception", cause).failure_event
         if isinstance(ex, HTTPClientError):
-            return self._failed(env, f"{service}.SdkClientException", str(ex)).failure_event
+            return self._task_failed(env, f"{service}.SdkClientException", str(ex)).failure_event
         return super()._from_error(env=env, ex=ex)
 
 
-class AwsSdk(Spelled, state_task_service_aws_sdk.StateTaskServiceAwsSdk):
+class AwsSdkTask(PascalCaseMixin, state_task_service_aws_sdk.StateTaskServiceAwsSdk):
     """`arn:aws:states:::aws-sdk:SERVICE:OPERATION`."""
 
 
-class Bedrock(Spelled, state_task_service_callback.StateTaskServiceCallback):
+class BedrockTask(PascalCaseMixin, state_task_service_callback.StateTaskServiceCallback):
     """`arn:aws:states:::bedrock:createModelCustomizationJob.sync`."""
 
     def __init__(self) -> None:
@@ -155,7 +157,7 @@ class Bedrock(Spelled, state_task_service_callback.StateTaskServiceCallback):
     def _eval_service_task(
         self, env: Any, resource_runtime_part: Any, normalised_parameters: dict[str, Any], **_: Any
     ) -> None:
-        bedrock = client_for("bedrock", resource_runtime_part.region)
+        bedrock = boto_client("bedrock", resource_runtime_part.region)
         answer = bedrock.create_model_customization_job(**normalised_parameters)
         env.stack.append({"jobArn": answer["jobArn"]})
 
@@ -163,31 +165,31 @@ class Bedrock(Spelled, state_task_service_callback.StateTaskServiceCallback):
         self, env: Any, resource_runtime_part: Any, **_: Any
     ) -> Callable[[], Any]:
         arn = env.stack.pop()["JobArn"]
-        bedrock = client_for("bedrock", resource_runtime_part.region)
+        bedrock = boto_client("bedrock", resource_runtime_part.region)
 
         def look() -> Any:
-            job = plain(bedrock.get_model_customization_job(jobIdentifier=arn))
-            if job["status"] not in ENDED:
+            job = to_json_value(bedrock.get_model_customization_job(jobIdentifier=arn))
+            if job["status"] not in FINAL_STATUSES:
                 return None
             if job["status"] != "Completed":
-                raise self._failed(env, "States.TaskFailed", json.dumps(job))
+                raise self._task_failed(env, "States.TaskFailed", json.dumps(job))
             return job
 
         return look
 
 
-def install(services: Callable[[str], Any]) -> None:
+def patch_moto(create_client: Callable[[str], Any]) -> None:
     """Mend moto in this process. `services` gives the client, without retries, of a service."""
 
     def client(service: str, region: str, state_credentials: Any = None) -> Any:
-        return services(service)
+        return create_client(service)
 
     for module in (state_task_service_aws_sdk, state_task_service_sns):
         module.boto_client_for = client
     state_task_service_callback._DELAY_SECONDS_SYNC_CONDITION_CHECK = POLL_S
-    StringJSONata._eval_body = evaluate
+    StringJSONata._eval_body = evaluate_jsonata
     others = state_task_factory.state_task_service_for
-    ours: Mapping[str, type] = {"aws-sdk": AwsSdk, "bedrock": Bedrock}
+    ours: Mapping[str, type] = {"aws-sdk": AwsSdkTask, "bedrock": BedrockTask}
 
     def task_of(service_name: str) -> Any:
         return ours[service_name]() if service_name in ours else others(service_name)

@@ -13,17 +13,17 @@ from dataclasses import dataclass, field
 from html import unescape
 from urllib.parse import unquote
 
-from cloudft.endpoint.journal_line import JournalLine, S3Write, s3_write
+from cloudft.endpoint.journal_line import LoggedRequest, S3Write, parse_s3_write
 
-FREEZES = {"versioning", "object-lock", "notification", "replication", "versionid"}
+FREEZING_PARAMETERS = {"versioning", "object-lock", "notification", "replication", "versionid"}
 """Query parameters after which a bucket is kept whole: what is deleted there leaves a trace."""
-LOCKED = "HTTP_X_AMZ_BUCKET_OBJECT_LOCK_ENABLED"
-APPENDS = "HTTP_X_AMZ_WRITE_OFFSET_BYTES"
+OBJECT_LOCK_HEADER = "HTTP_X_AMZ_BUCKET_OBJECT_LOCK_ENABLED"
+APPEND_HEADER = "HTTP_X_AMZ_WRITE_OFFSET_BYTES"
 DELETED_KEY = re.compile(rb"<Key>(.*?)</Key>", re.DOTALL)
 
 
 @dataclass
-class StoredObject:
+class ObjectHistory:
     """The requests that made one object as it is.
 
     While `copies` (requests that read it) live, what it was before stays in `earlier`.
@@ -35,131 +35,137 @@ class StoredObject:
 
 
 @dataclass
-class Bucket:
+class BucketHistory:
     """One bucket. Nothing is dropped from one that is `frozen`."""
 
-    made: list[int] = field(default_factory=list)
-    objects: dict[str, StoredObject] = field(default_factory=dict)
+    own_requests: list[int] = field(default_factory=list)
+    objects: dict[str, ObjectHistory] = field(default_factory=dict)
     uploads: dict[str, list[int]] = field(default_factory=dict)
-    frozen: bool = False
+    is_frozen: bool = False
 
-    def object(self, key: str) -> StoredObject:
+    def get_object(self, key: str) -> ObjectHistory:
         """Return the object of that key, known or not."""
-        return self.objects.setdefault(key, StoredObject())
+        return self.objects.setdefault(key, ObjectHistory())
 
     def forget_deleted(self, keys: Iterable[str]) -> None:
         """Keep no record of objects that left nothing."""
         for key in keys:
-            if self.objects.get(key) == StoredObject():
+            if self.objects.get(key) == ObjectHistory():
                 del self.objects[key]
 
 
-class Compaction:
+class CompactionTracker:
     """Follows the journal's requests in their order. `dead` are the numbers not needed any more."""
 
     def __init__(self) -> None:
         self.dead: set[int] = set()
-        self._buckets: dict[str, Bucket] = {}
-        self._sources: dict[int, StoredObject] = {}
-        self._unclear = False
+        self._buckets: dict[str, BucketHistory] = {}
+        self._sources: dict[int, ObjectHistory] = {}
+        self._is_disabled = False
 
-    def add(self, number: int, line: JournalLine) -> None:
+    def add(self, number: int, line: LoggedRequest) -> None:
         """Take the next request, which moto has taken."""
-        if self._unclear:
+        if self._is_disabled:
             return
         try:
-            write = s3_write(line.environ)
+            write = parse_s3_write(line.environ)
         except ValueError:  # it may have changed any bucket: drop nothing from here on
-            self._unclear = True
+            self._is_disabled = True
             return
         if write is None:
             return
-        bucket = self._buckets.setdefault(write.bucket, Bucket())
-        if write.parameters & FREEZES or LOCKED in line.environ:
-            bucket.frozen = True
-        self._unclear = "replication" in write.parameters
-        if bucket.frozen:
-            self._follow_copy(number, write)
+        bucket = self._buckets.setdefault(write.bucket, BucketHistory())
+        if write.parameters & FREEZING_PARAMETERS or OBJECT_LOCK_HEADER in line.environ:
+            bucket.is_frozen = True
+        self._is_disabled = "replication" in write.parameters
+        if bucket.is_frozen:
+            self._track_copy_source(number, write)
         elif write.key:
-            self._object(number, line, write, bucket)
+            self._track_object_request(number, line, write, bucket)
         else:
-            self._bucket(number, line, write, bucket)
+            self._track_bucket_request(number, line, write, bucket)
 
-    def _bucket(self, number: int, line: JournalLine, write: S3Write, bucket: Bucket) -> None:
+    def _track_bucket_request(
+        self, number: int, line: LoggedRequest, write: S3Write, bucket: BucketHistory
+    ) -> None:
         """Take a request for a bucket as a whole."""
         if write.method == "DELETE" and not write.parameters:
             self._delete_bucket(number, write.bucket, bucket)
         elif write.method == "POST" and "delete" in write.parameters:
             self._delete_objects(number, line, bucket)
         elif write.method == "POST":  # a browser's form: its key is in the body
-            bucket.frozen = True
+            bucket.is_frozen = True
         else:
-            bucket.made.append(number)
+            bucket.own_requests.append(number)
 
-    def _delete_objects(self, number: int, line: JournalLine, bucket: Bucket) -> None:
+    def _delete_objects(self, number: int, line: LoggedRequest, bucket: BucketHistory) -> None:
         keys = [unescape(found.decode()) for found in DELETED_KEY.findall(line.body)]
-        objects = [bucket.object(key.encode().decode("latin-1")) for key in keys]
+        objects = [bucket.get_object(key.encode().decode("latin-1")) for key in keys]
         if all(stored.current and not stored.copies for stored in objects):
             self.dead.add(number)
         else:  # one of them comes back, for a copy or from elsewhere
-            bucket.made.append(number)
+            bucket.own_requests.append(number)
         for stored in objects:
-            self._replace(stored, [])
+            self._replace_object(stored, [])
         bucket.forget_deleted(key.encode().decode("latin-1") for key in keys)
 
-    def _delete_bucket(self, number: int, name: str, bucket: Bucket) -> None:
+    def _delete_bucket(self, number: int, name: str, bucket: BucketHistory) -> None:
         if any(stored.copies or stored.earlier for stored in bucket.objects.values()):
-            bucket.frozen = True
+            bucket.is_frozen = True
             return
         for stored in bucket.objects.values():
             self._drop(stored.current)
         for lines in bucket.uploads.values():
             self._drop(lines)
-        self._drop([*bucket.made, number])
+        self._drop([*bucket.own_requests, number])
         del self._buckets[name]
 
-    def _object(self, number: int, line: JournalLine, write: S3Write, bucket: Bucket) -> None:
+    def _track_object_request(
+        self, number: int, line: LoggedRequest, write: S3Write, bucket: BucketHistory
+    ) -> None:
         """Take a request for an object."""
-        stored = bucket.object(write.key)
+        stored = bucket.get_object(write.key)
         if write.parameters & {"uploads", "uploadid", "partnumber"}:
-            self._multipart(number, line, write, bucket)
-        elif write.parameters or APPENDS in line.environ or write.method == "POST":
-            (stored.current or bucket.made).append(number)  # its tags, say
+            self._track_multipart_request(number, line, write, bucket)
+        elif write.parameters or APPEND_HEADER in line.environ or write.method == "POST":
+            (stored.current or bucket.own_requests).append(number)  # its tags, say
         elif write.method == "DELETE":
             self._delete_object(number, write.key, bucket)
         elif write.source == (write.bucket, write.key):
             stored.current.append(number)
         else:
-            self._replace(stored, [number])
-            self._follow_copy(number, write)
+            self._replace_object(stored, [number])
+            self._track_copy_source(number, write)
 
-    def _delete_object(self, number: int, key: str, bucket: Bucket) -> None:
-        stored = bucket.object(key)
+    def _delete_object(self, number: int, key: str, bucket: BucketHistory) -> None:
+        stored = bucket.get_object(key)
         known = bool(stored.current)
-        if self._replace(stored, []):
+        if self._replace_object(stored, []):
             stored.earlier.append(number)
         elif known:
             self.dead.add(number)
         else:  # another service of moto may have made it
-            bucket.made.append(number)
+            bucket.own_requests.append(number)
         bucket.forget_deleted([key])
 
-    def _multipart(self, number: int, line: JournalLine, write: S3Write, bucket: Bucket) -> None:
+    def _track_multipart_request(
+        self, number: int, line: LoggedRequest, write: S3Write, bucket: BucketHistory
+    ) -> None:
         query = line.environ.get("QUERY_STRING", "")
         found = re.search(r"uploadId=([^&]+)", query, re.IGNORECASE)
         identifier = unquote(found[1]) if found else line.upload
         if identifier is None or (found and identifier not in bucket.uploads):
-            bucket.frozen = True
+            bucket.is_frozen = True
             return
         lines = bucket.uploads.setdefault(identifier, [])
         lines.append(number)
-        self._follow_copy(number, write)
+        self._track_copy_source(number, write)
         if write.method == "DELETE":
             self._drop(bucket.uploads.pop(identifier))
         elif write.method == "POST" and found:
-            self._replace(bucket.object(write.key), bucket.uploads.pop(identifier))
+            self._replace_object(bucket.get_object(write.key), bucket.uploads.pop(identifier))
 
-    def _replace(self, stored: StoredObject, lines: list[int]) -> bool:
+    def _replace_object(self, stored: ObjectHistory, lines: list[int]) -> bool:
         """Let an object be what `lines` make; return whether its past is kept for a copy."""
         if stored.copies:
             stored.earlier += stored.current
@@ -168,11 +174,11 @@ class Compaction:
         stored.current = lines
         return bool(stored.copies)
 
-    def _follow_copy(self, number: int, write: S3Write) -> None:
+    def _track_copy_source(self, number: int, write: S3Write) -> None:
         """Keep what a request copies from for as long as the request is kept."""
         if write.source is not None:
             bucket, key = write.source
-            source = self._buckets.setdefault(bucket, Bucket()).object(key)
+            source = self._buckets.setdefault(bucket, BucketHistory()).get_object(key)
             source.copies.add(number)
             self._sources[number] = source
 

@@ -16,22 +16,29 @@ from urllib.parse import parse_qsl, unquote
 import msgspec
 
 from cloudft.documents import decode
-from cloudft.endpoint.authentication import SCOPE
+from cloudft.endpoint.authentication import CREDENTIAL_SCOPE
 from cloudft.errors import BadDocument
 
 VERSION = 2
 HEADER = b'{"version":2}\n'
-KEPT = {"REQUEST_METHOD", "PATH_INFO", "QUERY_STRING", "REQUEST_URI", "RAW_URI", "CONTENT_TYPE"}
+KEPT_VARIABLES = {
+    "REQUEST_METHOD",
+    "PATH_INFO",
+    "QUERY_STRING",
+    "REQUEST_URI",
+    "RAW_URI",
+    "CONTENT_TYPE",
+}
 """What is kept of a request beside its headers."""
-NOT_KEPT = {"HTTP_IF_MATCH", "HTTP_IF_NONE_MATCH", "HTTP_TRANSFER_ENCODING"}
+DROPPED_HEADERS = {"HTTP_IF_MATCH", "HTTP_IF_NONE_MATCH", "HTTP_TRANSFER_ENCODING"}
 """Headers that are not: what the first two compare with may be gone, and the body is whole."""
-BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]*")
-S3_CONTROL = "/v20180820/"
+BUCKET_NAME = re.compile(r"[a-z0-9][a-z0-9.-]*")
+S3_CONTROL_PREFIX = "/v20180820/"
 """How paths of S3's control plane begin: it has the signing name of S3."""
-OF_THE_SIGNATURE = re.compile(r"x-amz-|x-id$|awsaccesskeyid$|signature$|expires$", re.IGNORECASE)
+SIGNATURE_PARAMETER = re.compile(r"x-amz-|x-id$|awsaccesskeyid$|signature$|expires$", re.IGNORECASE)
 
 
-class JournalLine(msgspec.Struct, omit_defaults=True):
+class LoggedRequest(msgspec.Struct, omit_defaults=True):
     """A request.
 
     `seed` numbers the chance that moto had; `status` is moto's answer, 0 where that is not known
@@ -65,19 +72,19 @@ class S3Write(msgspec.Struct, frozen=True):
     source: tuple[str, str] | None
 
 
-def kept_environ(environ: dict[str, Any]) -> dict[str, str]:
+def filter_environ(environ: dict[str, Any]) -> dict[str, str]:
     """Return what the journal keeps of a WSGI environment."""
     return {
         name: str(value)
         for name, value in environ.items()
-        if (name in KEPT or name.startswith("HTTP_")) and name not in NOT_KEPT
+        if (name in KEPT_VARIABLES or name.startswith("HTTP_")) and name not in DROPPED_HEADERS
     }
 
 
-def read_line(content: bytes, file: Path) -> JournalLine:
+def decode_line(content: bytes, file: Path) -> LoggedRequest:
     """Decode a line. Raise BadDocument; nothing but the parts of a request is taken from it."""
-    line = decode(content, JournalLine, file=file)
-    line.environ = kept_environ(line.environ)
+    line = decode(content, LoggedRequest, file=file)
+    line.environ = filter_environ(line.environ)
     return line
 
 
@@ -97,7 +104,7 @@ def is_version_1(lines: Sequence[bytes], file: Path) -> bool:
     return False
 
 
-def network_of(environ: Mapping[str, Any]) -> str | None:
+def ec2_network_key(environ: Mapping[str, Any]) -> str | None:
     """Return whose network a request to EC2 meets, and where; None for another service's.
 
     moto makes a default network at the first request, of the chance that this request has.
@@ -106,22 +113,22 @@ def network_of(environ: Mapping[str, Any]) -> str | None:
     return "/".join(scope.groups()) if scope else None
 
 
-def service_of(environ: Mapping[str, Any]) -> str:
+def signing_name(environ: Mapping[str, Any]) -> str:
     """Return the signing name of a request; empty where it carries none, as S3's presigned do."""
-    scope = SCOPE.search(environ.get("HTTP_AUTHORIZATION", ""))
+    scope = CREDENTIAL_SCOPE.search(environ.get("HTTP_AUTHORIZATION", ""))
     return scope["service"] if scope else ""
 
 
-def s3_write(environ: dict[str, str]) -> S3Write | None:
+def parse_s3_write(environ: dict[str, str]) -> S3Write | None:
     """Return a request as one to S3; None for another service's.
 
     Raise ValueError where the bucket can't be told as moto tells it.
     """
-    service, path = service_of(environ), environ.get("PATH_INFO", "")
+    service, path = signing_name(environ), environ.get("PATH_INFO", "")
     host = re.sub(r":\d*$", "", environ.get("HTTP_HOST", "localhost"))
     if service.startswith("s3") and service != "s3":
         raise ValueError(f"what {service} writes is not known")
-    if service not in ("", "s3") or path.startswith(S3_CONTROL):
+    if service not in ("", "s3") or path.startswith(S3_CONTROL_PREFIX):
         return None
     if not service and path == "/" and _is_path_style(host):
         return None
@@ -131,11 +138,13 @@ def s3_write(environ: dict[str, str]) -> S3Write | None:
         bucket, key = host.split(".")[0], path.removeprefix("/")
     else:
         raise ValueError(f"the bucket of a request to {host} is not known")
-    source = _source(environ)
+    source = _copy_source(environ)
     for name in (bucket, source[0] if source else bucket):
-        if not BUCKET.fullmatch(name):  # an access point, say
+        if not BUCKET_NAME.fullmatch(name):  # an access point, say
             raise ValueError(f"{name[:80]!r} is no name of a bucket")
-    return S3Write(environ["REQUEST_METHOD"], bucket, key, frozenset(_parameters(environ)), source)
+    return S3Write(
+        environ["REQUEST_METHOD"], bucket, key, frozenset(_query_parameters(environ)), source
+    )
 
 
 def _is_path_style(host: str) -> bool:
@@ -146,13 +155,13 @@ def _is_path_style(host: str) -> bool:
     return True
 
 
-def _parameters(environ: dict[str, str]) -> Iterator[str]:
+def _query_parameters(environ: dict[str, str]) -> Iterator[str]:
     for name, _ in parse_qsl(environ.get("QUERY_STRING", ""), keep_blank_values=True):
-        if not OF_THE_SIGNATURE.match(name):
+        if not SIGNATURE_PARAMETER.match(name):
             yield name.lower()
 
 
-def _source(environ: dict[str, str]) -> tuple[str, str] | None:
+def _copy_source(environ: dict[str, str]) -> tuple[str, str] | None:
     copied = environ.get("HTTP_X_AMZ_COPY_SOURCE")
     if copied is None:
         return None

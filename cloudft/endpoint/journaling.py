@@ -9,11 +9,11 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-GROUP = "/aws/sagemaker/TrainingJobs"
-EVERY_S = 0.2
+LOG_GROUP = "/aws/sagemaker/TrainingJobs"
+FLUSH_INTERVAL_S = 0.2
 
 
-class Stream:
+class LogStream:
     """One log stream. Lines go there a few times a second, all of them before `close` returns.
 
     Without the permission to write it there is none: as on SageMaker, the job runs on.
@@ -24,36 +24,38 @@ class Stream:
         self._lines: list[dict[str, Any]] = []
         self._lock = threading.Lock()
         self._closed = threading.Event()
-        self._denied = not _may(lambda: _make(logs, name))
-        self._thread = threading.Thread(target=self._work, daemon=True)
+        self._denied = not _call_unless_denied(lambda: _create_log_stream(logs, name))
+        self._thread = threading.Thread(target=self._flush_periodically, daemon=True)
         self._thread.start()
 
-    def tell(self, line: str) -> None:
+    def write_line(self, line: str) -> None:
         """One line, now."""
         if line:
             with self._lock:
                 event = {"timestamp": int(time.time() * 1000), "message": line}
                 self._lines.append(event)
 
-    def _work(self) -> None:
-        while not self._closed.wait(EVERY_S):
-            self._send()
+    def _flush_periodically(self) -> None:
+        while not self._closed.wait(FLUSH_INTERVAL_S):
+            self._flush()
 
-    def _send(self) -> None:
+    def _flush(self) -> None:
         with self._lock:
             lines, self._lines = self._lines, []
         if lines and not self._denied:
-            where = {"logGroupName": GROUP, "logStreamName": self._name}
-            self._denied = not _may(lambda: self._logs.put_log_events(**where, logEvents=lines))
+            where = {"logGroupName": LOG_GROUP, "logStreamName": self._name}
+            self._denied = not _call_unless_denied(
+                lambda: self._logs.put_log_events(**where, logEvents=lines)
+            )
 
     def close(self) -> None:
         """Send the rest."""
         self._closed.set()
         self._thread.join()
-        self._send()
+        self._flush()
 
 
-def _may(call: Callable[[], Any]) -> bool:
+def _call_unless_denied(call: Callable[[], Any]) -> bool:
     """Make a call; False when it is denied."""
     try:
         call()
@@ -64,11 +66,11 @@ def _may(call: Callable[[], Any]) -> bool:
     return True
 
 
-def _make(logs: Any, name: str) -> None:
+def _create_log_stream(logs: Any, name: str) -> None:
     there = logs.exceptions.ResourceAlreadyExistsException
     for make, what in (
-        (logs.create_log_group, {"logGroupName": GROUP}),
-        (logs.create_log_stream, {"logGroupName": GROUP, "logStreamName": name}),
+        (logs.create_log_group, {"logGroupName": LOG_GROUP}),
+        (logs.create_log_stream, {"logGroupName": LOG_GROUP, "logStreamName": name}),
     ):
         try:
             make(**what)

@@ -6,29 +6,29 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-SERVICE = "/states/aws4_request"
+STEP_FUNCTIONS_SCOPE = "/states/aws4_request"
 """In the signature of a request for Step Functions."""
 
 
-class Machines:
+class StepFunctionsMiddleware:
     """A WSGI application around moto's. `services` gives the client of what machines call."""
 
-    def __init__(self, moto: Callable[..., Any], services: Callable[[str], Any]) -> None:
+    def __init__(self, moto: Callable[..., Any], client: Callable[[str], Any]) -> None:
         self._moto = moto
-        self._services = services
+        self._client = client
         self._lock = threading.Lock()
-        self._mended = False
+        self._is_patched = False
 
     def __call__(self, environ: dict[str, Any], start: Callable[..., Any]) -> Any:
         """Let moto answer; mend its interpreter before the first machine."""
-        if SERVICE in environ.get("HTTP_AUTHORIZATION", ""):
-            self._mend()
+        if STEP_FUNCTIONS_SCOPE in environ.get("HTTP_AUTHORIZATION", ""):
+            self._patch_interpreter()
         return self._moto(environ, start)
 
-    def _mend(self) -> None:
+    def _patch_interpreter(self) -> None:
         with self._lock:
-            if not self._mended:
-                from cloudft.endpoint.interpreter import install  # takes a second or two
+            if not self._is_patched:
+                from cloudft.endpoint.interpreter import patch_moto  # takes a second or two
 
-                install(self._services)
-                self._mended = True
+                patch_moto(self._client)
+                self._is_patched = True

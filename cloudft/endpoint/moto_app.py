@@ -21,12 +21,12 @@ from random import Random
 from typing import Any
 
 Environ = dict[str, Any]
-OF_URANDOM = {"s3": "moto.s3.models", "kms": "moto.kms.utils"}
+URANDOM_MODULES = {"s3": "moto.s3.models", "kms": "moto.kms.utils"}
 """Modules, by service, that keep what they get from `os.urandom`."""
-_ids = threading.local()
+_thread_state = threading.local()
 
 
-def moto_app(account: str) -> Callable[..., Any]:
+def create_moto_app(account: str) -> Callable[..., Any]:
     """Return moto's services. `account` is the number of the account that they belong to."""
     os.environ.setdefault("MOTO_ACCOUNT_ID", account)  # before moto is imported
     os.environ.setdefault("MOTO_DISABLE_GLOBAL_CORS", "true")
@@ -34,8 +34,8 @@ def moto_app(account: str) -> Callable[..., Any]:
 
     def create(service: Any) -> Any:
         made = create_backend_app(service)
-        if service in OF_URANDOM:
-            vars(import_module(OF_URANDOM[service]))["os"] = _RepeatableOs()
+        if service in URANDOM_MODULES:
+            vars(import_module(URANDOM_MODULES[service]))["os"] = _RepeatableOs()
         return made
 
     class Dispatcher(DomainDispatcherApplication):  # type: ignore[misc] # moto has no types
@@ -50,13 +50,13 @@ def moto_app(account: str) -> Callable[..., Any]:
                 self._known[host] = super().get_backend_for_host(host)
             return self._known[host]
 
-    _use_ids_per_thread()
+    _patch_random_per_thread()
     return Dispatcher()
 
 
 def seed_ids(seed: int) -> None:
     """Choose the ids that moto makes next in this thread."""
-    _ids.random = Random(seed)
+    _thread_state.random = Random(seed)
 
 
 class _RepeatableOs:
@@ -67,24 +67,24 @@ class _RepeatableOs:
 
     def urandom(self, count: int) -> bytes:
         """Return random bytes."""
-        return _own_ids().randbytes(count)
+        return _thread_random().randbytes(count)
 
 
-def _own_ids() -> Random:
-    if not hasattr(_ids, "random"):
-        _ids.random = Random()
-    found: Random = _ids.random
+def _thread_random() -> Random:
+    if not hasattr(_thread_state, "random"):
+        _thread_state.random = Random()
+    found: Random = _thread_state.random
     return found
 
 
-def _use_ids_per_thread() -> None:
+def _patch_random_per_thread() -> None:
     from moto.moto_api._internal import mock_random
 
     def getrandbits(count: int) -> int:
-        return _own_ids().getrandbits(count)
+        return _thread_random().getrandbits(count)
 
     def random() -> float:
-        return _own_ids().random()
+        return _thread_random().random()
 
     # Every other method of `Random` is made of these two.
     vars(mock_random).update(getrandbits=getrandbits, random=random)

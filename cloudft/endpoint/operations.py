@@ -5,23 +5,30 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from cloudft.aws.shapes import service_model
-from cloudft.endpoint.app import snake
-from cloudft.endpoint.batches import Batches
-from cloudft.endpoint.customization import Customization
-from cloudft.endpoint.foundation import Foundation
-from cloudft.endpoint.runtime import Runtime
-from cloudft.endpoint.serving import ServingOperations
+from cloudft.aws.shapes import load_service_model
+from cloudft.endpoint.app import snake_case
+from cloudft.endpoint.batches import BatchInference
+from cloudft.endpoint.customization import CustomizationJobs
+from cloudft.endpoint.foundation import FoundationModels
+from cloudft.endpoint.runtime import BedrockRuntime
+from cloudft.endpoint.serving import Deployments
 from cloudft.endpoint.training_jobs import TrainingJobs
-from cloudft.endpoint.transfers import Transfers
+from cloudft.endpoint.transfers import ModelImportJobs
 
-ROOMS = (Foundation, Customization, ServingOperations, Transfers, Batches, Runtime)
+SERVICES = (
+    FoundationModels,
+    CustomizationJobs,
+    Deployments,
+    ModelImportJobs,
+    BatchInference,
+    BedrockRuntime,
+)
 SAGEMAKER = "sagemaker"
 """Of its some four hundred operations those alone are told that are offered."""
 
 
 @dataclass(frozen=True)
-class Line:
+class OperationSupport:
     """One operation of botocore's model. `does` is the first line of what it does here."""
 
     service: str
@@ -30,23 +37,25 @@ class Line:
     does: str
 
 
-def operations() -> Iterator[Line]:
+def list_operations() -> Iterator[OperationSupport]:
     """All of them, in botocore's order."""
     for service in ("bedrock", "bedrock-runtime"):
-        for name in service_model(service).operation_names:
-            room = next((room for room in ROOMS if hasattr(room, snake(name))), None)
-            words = (getattr(room, snake(name)).__doc__ or "").strip() if room else ""
-            yield Line(service, name, room is not None, words.partition(" Raises")[0])
-    for name in service_model(SAGEMAKER).operation_names:
-        does = getattr(TrainingJobs, snake(name), None)
+        for name in load_service_model(service).operation_names:
+            room = next((room for room in SERVICES if hasattr(room, snake_case(name))), None)
+            words = (getattr(room, snake_case(name)).__doc__ or "").strip() if room else ""
+            yield OperationSupport(service, name, room is not None, words.partition(" Raises")[0])
+    for name in load_service_model(SAGEMAKER).operation_names:
+        does = getattr(TrainingJobs, snake_case(name), None)
         if does is not None:
-            yield Line(SAGEMAKER, name, True, does.__doc__.strip().partition(" Raises")[0])
+            yield OperationSupport(
+                SAGEMAKER, name, True, does.__doc__.strip().partition(" Raises")[0]
+            )
 
 
-def markdown() -> str:
+def render_markdown_table() -> str:
     """The table of the docs."""
     rows = [
         f"| {line.service} | {line.operation} | {'yes' if line.offered else 'no'} | {line.does} |"
-        for line in operations()
+        for line in list_operations()
     ]
     return "\n".join(["| service | operation | offered | here |", "|---|---|---|---|", *rows])

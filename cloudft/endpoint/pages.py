@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from cloudft.endpoint.wire import WireError
+from cloudft.endpoint.wire import ServiceError
 
-Thing = TypeVar("Thing")
-LARGEST = 1000
+Resource = TypeVar("Resource")
+DEFAULT_PAGE_SIZE = 1000
 
 
-def page(things: Sequence[Thing], given: Mapping[str, Any]) -> tuple[list[Thing], dict[str, str]]:
+def paginate(
+    things: Sequence[Resource], given: Mapping[str, Any]
+) -> tuple[list[Resource], dict[str, str]]:
     """The things of one page, and `nextToken` when there are more.
 
     Sorted by creation, the newest first unless `sortOrder` says otherwise, as the API does.
@@ -26,12 +28,12 @@ def page(things: Sequence[Thing], given: Mapping[str, Any]) -> tuple[list[Thing]
         if start < 0:
             raise ValueError(start)
     except ValueError:
-        raise WireError("ValidationException", "The nextToken is invalid") from None
-    end = start + int(given.get("maxResults", LARGEST))
+        raise ServiceError("ValidationException", "The nextToken is invalid") from None
+    end = start + int(given.get("maxResults", DEFAULT_PAGE_SIZE))
     return ordered[start:end], {"nextToken": str(end)} if end < len(ordered) else {}
 
 
-def chosen(things: Iterable[Thing], given: Mapping[str, Any]) -> list[Thing]:
+def filter_by_name_and_time(things: Iterable[Resource], given: Mapping[str, Any]) -> list[Resource]:
     """Those that the common filters let through: a part of the name, and times of creation.
 
     Most lists say `creationTimeAfter`, deployments `createdAfter` (botocore's model).

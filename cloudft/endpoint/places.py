@@ -5,7 +5,7 @@ from __future__ import annotations
 from urllib.parse import urlsplit
 
 
-def split(uri: str, *, folder: bool = True) -> tuple[str, str]:
+def split_s3_uri(uri: str, *, folder: bool = True) -> tuple[str, str]:
     """Bucket and key of an S3 URI; as a folder, the key ends with a slash unless it is empty."""
     parts = urlsplit(uri)
     key = parts.path.lstrip("/")

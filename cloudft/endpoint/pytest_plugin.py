@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 
 REGION = "us-east-1"
-OPTION = "bedrock_endpoint_options"
+INI_OPTION = "bedrock_endpoint_options"
 
 
 @dataclass(frozen=True)
@@ -71,13 +71,13 @@ class BedrockEndpoint:
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Register the ini value."""
     what = "options of `cloudft endpoint` for the fixture bedrock_endpoint"
-    parser.addini(OPTION, what, default="--clock fast")
+    parser.addini(INI_OPTION, what, default="--clock fast")
 
 
 @pytest.fixture(scope="session")
 def bedrock_endpoint_process(pytestconfig: pytest.Config) -> Iterator[BedrockEndpoint]:
     """The endpoint of the session; its environment is left as it is."""
-    options = shlex.split(pytestconfig.getini(OPTION))
+    options = shlex.split(pytestconfig.getini(INI_OPTION))
     command = [sys.executable, "-m", "cloudft", "endpoint", "-q", *options]
     token = secrets.token_urlsafe(16)
     environ = os.environ | {"CLOUDFT_ENDPOINT_TOKEN": token}

@@ -10,7 +10,7 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Order:
+class TrainingRequest:
     """What is to be trained: a name of its own, the API's request, role to file, and where to work.
 
     `stopping` is set when the job was asked to stop before.
@@ -21,34 +21,34 @@ class Order:
     data: Mapping[str, Path]
     stand_in: str
     folder: Path
-    stopping: bool = False
+    stop_requested: bool = False
 
     @property
-    def kind(self) -> str:
+    def customization_type(self) -> str:
         """The customization type."""
         return str(self.request.get("customizationType", "FINE_TUNING"))
 
 
 @dataclass(frozen=True)
-class Look:
+class RunStatus:
     """One look at a run: Bedrock's status words. `artifacts` is set when it has completed."""
 
     status: str
-    details: Mapping[str, str]
-    failure: str | None = None
+    status_details: Mapping[str, str]
+    failure_message: str | None = None
     artifacts: Path | None = None
 
 
-class Run(ABC):
+class TrainingRun(ABC):
     """A training that was started."""
 
     @property
-    def local(self) -> str | None:
+    def local_job_id(self) -> str | None:
         """The job of the local backend whose model answers; None when there is none."""
         return None
 
     @abstractmethod
-    def look(self) -> Look:
+    def poll(self) -> RunStatus:
         """Where it is now."""
 
     @abstractmethod
@@ -56,15 +56,17 @@ class Run(ABC):
         """Ask it to end."""
 
 
-class FailedRun(Run):
+class FailedRun(TrainingRun):
     """A run that never began: its data or its settings were refused."""
 
-    def __init__(self, failure: str) -> None:
-        self.failure = failure
+    def __init__(self, failure_message: str) -> None:
+        self.failure_message = failure_message
 
-    def look(self) -> Look:
+    def poll(self) -> RunStatus:
         """Failed in validation."""
-        return Look("Failed", {"validationDetails": "Failed"}, failure=self.failure)
+        return RunStatus(
+            "Failed", {"validationDetails": "Failed"}, failure_message=self.failure_message
+        )
 
     def stop(self) -> None:
         """It has ended already."""

@@ -8,29 +8,29 @@ from typing import Any
 import orjson
 
 from cloudft.endpoint import bodies
-from cloudft.endpoint.answering import Answers, Question, Reply, Who
-from cloudft.endpoint.customization import Customization
-from cloudft.endpoint.foundation import Foundation
+from cloudft.endpoint.answering import InferenceRequest, InferenceResult, LocalInference, ModelRef
+from cloudft.endpoint.customization import CustomizationJobs
+from cloudft.endpoint.foundation import FoundationModels
 from cloudft.endpoint.state import Model, State
-from cloudft.endpoint.wire import WireError
+from cloudft.endpoint.wire import ServiceError
 
 
-class Runtime:
+class BedrockRuntime:
     """Converse, InvokeModel, their streams, and CountTokens."""
 
     def __init__(
         self,
         state: State,
-        foundation: Foundation,
-        customization: Customization,
-        answers: Answers,
+        foundation: FoundationModels,
+        customization: CustomizationJobs,
+        inference: LocalInference,
     ) -> None:
         self.state = state
         self.foundation = foundation
         self.customization = customization
-        self.answers = answers
+        self.inference = inference
 
-    def served(self, identifier: str) -> tuple[Who, bodies.Family, bool]:
+    def resolve_model(self, identifier: str) -> tuple[ModelRef, bodies.BodyFormat, bool]:
         """Who answers, the shape of its bodies, and whether it goes on with raw text.
 
         Raises ResourceNotFoundException.
@@ -41,24 +41,24 @@ class Runtime:
             model = serving and self.state.models.get(serving.model_arn)
             model = model or self.state.imported.get(identifier)
         if model is not None:
-            return self.of(model)
+            return self.resolve_custom_model(model)
         try:
-            base = self.foundation.find(identifier)
-        except WireError:
+            base = self.foundation.find_model(identifier)
+        except ServiceError:
             what = f"Could not find the model to invoke: {identifier}"
-            raise WireError("ResourceNotFoundException", what) from None
-        who = Who(None, self.foundation.stand_in(base.identifier), "base")
-        return who, bodies.family_of(base.identifier), False
+            raise ServiceError("ResourceNotFoundException", what) from None
+        who = ModelRef(None, self.foundation.stand_in(base.identifier), "base")
+        return who, bodies.body_format_of(base.identifier), False
 
-    def of(self, model: Model) -> tuple[Who, bodies.Family, bool]:
+    def resolve_custom_model(self, model: Model) -> tuple[ModelRef, bodies.BodyFormat, bool]:
         """As `served`, of a custom or imported model."""
         base = model.base_model_arn.rpartition("/")[2]
         if model.folder is not None:
-            family = bodies.family_of(base, imported=True)
-            return Who(None, model.folder, "base"), family, False
+            family = bodies.body_format_of(base, imported=True)
+            return ModelRef(None, model.folder, "base"), family, False
         job = self.state.jobs[str(model.job_arn)]
         raw = job.request.get("customizationType") == "CONTINUED_PRE_TRAINING"
-        return self.customization.who(job), bodies.family_of(base), raw
+        return self.customization.model_ref_of(job), bodies.body_format_of(base), raw
 
     def converse(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Answer a conversation."""
@@ -66,55 +66,60 @@ class Runtime:
         message = {"role": "assistant", "content": [{"text": reply.text}]}
         return {
             "output": {"message": message},
-            "stopReason": reply.stop,
-            "usage": bodies.usage(reply),
+            "stopReason": reply.stop_reason,
+            "usage": bodies.converse_usage(reply),
             "metrics": {"latencyMs": 0},
         }
 
     def converse_stream(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Answer a conversation, piece by piece."""
-        return {"stream": bodies.events(self._converse(given))}
+        return {"stream": bodies.converse_stream_events(self._converse(given))}
 
-    def _converse(self, given: Mapping[str, Any]) -> Reply:
-        who, _, _ = self.served(given["modelId"])
-        return self.answers.reply(who, conversation(given))
+    def _converse(self, given: Mapping[str, Any]) -> InferenceResult:
+        who, _, _ = self.resolve_model(given["modelId"])
+        return self.inference.generate(who, parse_converse_request(given))
 
     def invoke_model(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Answer in the family's own body shape."""
         reply, family = self._invoke(given)
-        return {"body": orjson.dumps(family.tell(reply)), "contentType": "application/json"}
+        return {
+            "body": orjson.dumps(family.format_response(reply)),
+            "contentType": "application/json",
+        }
 
     def invoke_model_with_response_stream(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Answer in the family's own pieces."""
         reply, family = self._invoke(given)
-        pieces = (("chunk", {"bytes": orjson.dumps(piece)}) for piece in family.pieces(reply))
+        pieces = (
+            ("chunk", {"bytes": orjson.dumps(piece)}) for piece in family.format_chunks(reply)
+        )
         return {"body": pieces, "contentType": "application/json"}
 
-    def _invoke(self, given: Mapping[str, Any]) -> tuple[Reply, bodies.Family]:
-        who, family, raw = self.served(given["modelId"])
-        body = bodies.parse(given.get("body", b""))
-        question = bodies.read(family, body, raw=raw)
-        return self.answers.reply(who, question), bodies.form(family, body)
+    def _invoke(self, given: Mapping[str, Any]) -> tuple[InferenceResult, bodies.BodyFormat]:
+        who, family, raw = self.resolve_model(given["modelId"])
+        body = bodies.parse_json_object(given.get("body", b""))
+        question = bodies.parse_request(family, body, raw=raw)
+        return self.inference.generate(who, question), bodies.response_format(family, body)
 
     def count_tokens(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """How many tokens the stand-in reads."""
-        who, family, raw = self.served(given["modelId"])
+        who, family, raw = self.resolve_model(given["modelId"])
         asked = given["input"]
         if "invokeModel" in asked:
-            body = bodies.parse(asked["invokeModel"]["body"])
-            question = bodies.read(family, body, raw=raw)
+            body = bodies.parse_json_object(asked["invokeModel"]["body"])
+            question = bodies.parse_request(family, body, raw=raw)
         else:
-            question = conversation(asked["converse"])
-        return {"inputTokens": self.answers.count(who, question)}
+            question = parse_converse_request(asked["converse"])
+        return {"inputTokens": self.inference.count_tokens(who, question)}
 
 
-def conversation(given: Mapping[str, Any]) -> Question:
+def parse_converse_request(given: Mapping[str, Any]) -> InferenceRequest:
     """Converse's request as a question. Raises ValidationException for one without text."""
     for message in given.get("messages", ()):
         if any("text" not in block for block in message["content"]):
-            raise WireError("ValidationException", "This model takes text only.")
+            raise ServiceError("ValidationException", "This model takes text only.")
     try:
-        turns = bodies.conversation(given.get("messages", ()), given.get("system"))
+        turns = bodies.normalize_messages(given.get("messages", ()), given.get("system"))
     except ValueError as error:
-        raise WireError("ValidationException", f"messages: {error}") from None
-    return Question(messages=turns, limits=given.get("inferenceConfig", {}))
+        raise ServiceError("ValidationException", f"messages: {error}") from None
+    return InferenceRequest(messages=turns, inference_config=given.get("inferenceConfig", {}))

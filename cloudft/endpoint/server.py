@@ -15,33 +15,38 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cloudft.endpoint.answering import Answers, Question, Who
+from cloudft.endpoint.answering import InferenceRequest, LocalInference, ModelRef
 from cloudft.endpoint.app import App
-from cloudft.endpoint.authority import SAGEMAKER, Authority, Hands, Simulator
-from cloudft.endpoint.batches import Batches
-from cloudft.endpoint.customization import Customization
-from cloudft.endpoint.faults import Dropped, Faults
-from cloudft.endpoint.foundation import Foundation
-from cloudft.endpoint.machines import Machines
-from cloudft.endpoint.runtime import Runtime
-from cloudft.endpoint.serving import ServingOperations
-from cloudft.endpoint.stacks.engine import Engine
-from cloudft.endpoint.stacks.room import Stacks
+from cloudft.endpoint.authority import (
+    SAGEMAKER_PRINCIPAL,
+    PolicyAuthorizer,
+    PolicySimulator,
+    RoleClientFactory,
+)
+from cloudft.endpoint.batches import BatchInference
+from cloudft.endpoint.customization import CustomizationJobs
+from cloudft.endpoint.faults import ConnectionDropped, FaultInjector
+from cloudft.endpoint.foundation import FoundationModels
+from cloudft.endpoint.machines import StepFunctionsMiddleware
+from cloudft.endpoint.runtime import BedrockRuntime
+from cloudft.endpoint.serving import Deployments
+from cloudft.endpoint.stacks.engine import StackEngine
+from cloudft.endpoint.stacks.room import CloudFormation
 from cloudft.endpoint.state import ACCOUNT, State
-from cloudft.endpoint.training import InstantTrainer, LocalTrainer, Trainer
+from cloudft.endpoint.training import LocalTrainer, SimulatedTrainer, Trainer
 from cloudft.endpoint.training_jobs import TrainingJobs
-from cloudft.endpoint.transfers import Transfers
-from cloudft.endpoint.wire import SERVER
+from cloudft.endpoint.transfers import ModelImportJobs
+from cloudft.endpoint.wire import SERVER_HEADER
 from cloudft.errors import UsageError
 from cloudft.files import as_store_error, try_lock
-from cloudft.local_http_guard import Guard
+from cloudft.local_http_guard import RequestGuard
 
-CREATING_S = 1.0
+DEPLOYMENT_CREATION_S = 1.0
 """How long a deployment is `Creating` by the real clock."""
 if TYPE_CHECKING:
-    from cloudft.endpoint.journal import Journal
+    from cloudft.endpoint.journal import ReplayLog
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
+LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
 
 
 def new_token() -> str:
@@ -50,7 +55,7 @@ def new_token() -> str:
 
 
 @dataclass(frozen=True)
-class Options:
+class EndpointOptions:
     """What the endpoint is started with. `state` None: it ends with the process."""
 
     port: int = 0
@@ -62,27 +67,29 @@ class Options:
     settings: Mapping[str, object] = field(default_factory=dict)
     fast: bool = False
     seconds: float = 0.0
-    jobs_at_once: int = 2
+    max_concurrent_jobs: int = 2
     as_on_aws: bool = False
     s3: str | None = None
     authorization: bool = False
-    secrets: Mapping[str, str] | None = None
+    secret_keys: Mapping[str, str] | None = None
     until_pid: int | None = None
     training_env: Path | None = None
-    names: tuple[str, ...] = ()
+    allowed_hosts: tuple[str, ...] = ()
     """Host names that it goes by, beside `localhost`, IP addresses and `host`."""
     token: str = field(default_factory=new_token, repr=False)
     """For the page and the routes of administration."""
 
     @property
-    def guard(self) -> Guard:
+    def request_guard(self) -> RequestGuard:
         """What is checked of every request."""
-        own = {self.host} if self.host in LOOPBACK else {self.host, socket.gethostname()}
-        names = frozenset(name.lower() for name in {*own, *self.names})
-        return Guard(names, "; to allow it, start the endpoint with --allow-host", self.token)
+        own = {self.host} if self.host in LOOPBACK_HOSTS else {self.host, socket.gethostname()}
+        names = frozenset(name.lower() for name in {*own, *self.allowed_hosts})
+        return RequestGuard(
+            names, "; to allow it, start the endpoint with --allow-host", self.token
+        )
 
 
-def listening(host: str, port: int) -> socket.socket:
+def open_listening_socket(host: str, port: int) -> socket.socket:
     """A socket. Clients may connect from now on. Raises UsageError."""
     made = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -101,78 +108,84 @@ class Endpoint:
     """All parts of a running endpoint."""
 
     app: App
-    customization: Customization
-    answers: Answers
-    training: TrainingJobs
-    journal: Journal
-    begins: Sequence[Callable[[], None]]
+    customization: CustomizationJobs
+    inference: LocalInference
+    training_jobs: TrainingJobs
+    journal: ReplayLog
+    resume_callbacks: Sequence[Callable[[], None]]
 
-    def begin(self) -> None:
+    def resume_unfinished_work(self) -> None:
         """Go on with what was under way."""
-        for begin in self.begins:
+        for begin in self.resume_callbacks:
             begin()
 
     def close(self) -> None:
         """End what works for it."""
         self.customization.close()
-        self.training.close()
-        self.answers.close()
+        self.training_jobs.close()
+        self.inference.close()
         self.journal.close()
 
 
-def build(given: Options, url: str, folder: Path, warn: Callable[[str], object]) -> Endpoint:
+def build_endpoint(
+    given: EndpointOptions, url: str, folder: Path, warn: Callable[[str], object]
+) -> Endpoint:
     """Put the parts together. `folder` is where jobs work; `given.state` says if it is kept."""
     from cloudft.backends.local.backend import LocalBackend
-    from cloudft.endpoint.journal import Journal
-    from cloudft.endpoint.moto_app import moto_app
+    from cloudft.endpoint.journal import ReplayLog
+    from cloudft.endpoint.moto_app import create_moto_app
     from cloudft.home import Home
 
-    services = Services(given, url)
-    machines = Machines(moto_app(ACCOUNT), services.once)
-    moto = Journal(machines, given.state, warn)
-    authority = Authority(services, given.region) if given.authorization else None
-    s3 = Hands(lambda: services.new("s3"), authority)
-    state, faults = State(given.region, given.state), Faults()
-    foundation = Foundation(
+    services = ServiceClients(given, url)
+    machines = StepFunctionsMiddleware(create_moto_app(ACCOUNT), services.without_retries)
+    moto = ReplayLog(machines, given.state, warn)
+    authority = PolicyAuthorizer(services, given.region) if given.authorization else None
+    s3 = RoleClientFactory(lambda: services.create("s3"), authority)
+    state, faults = State(given.region, given.state), FaultInjector()
+    foundation = FoundationModels(
         given.region,
         as_on_aws=given.as_on_aws,
         stand_in=given.stand_in,
         stand_ins=given.stand_ins,
     )
     backend = LocalBackend(Home(folder))
-    answers = Answers(_opener(backend))
+    answers = LocalInference(_model_process_opener(backend))
 
-    def teach(identifier: str, questions: Sequence[Question]) -> Iterable[str]:
+    def teach(identifier: str, questions: Sequence[InferenceRequest]) -> Iterable[str]:
         teacher = identifier.rpartition("/")[2]
         name = foundation.stand_in(teacher.partition(".")[2] if teacher[2:3] == "." else teacher)
-        return [reply.text for reply in answers.batch(Who(None, name, "base"), questions)]
+        return [
+            reply.text for reply in answers.generate_batch(ModelRef(None, name, "base"), questions)
+        ]
 
     trainer: Trainer = LocalTrainer(backend, teach, given.settings)
     if given.fast:
-        trainer = InstantTrainer(given.seconds)
-    customization = Customization(
+        trainer = SimulatedTrainer(given.seconds)
+    customization = CustomizationJobs(
         state,
         foundation,
         trainer,
         s3,
-        at_once=given.jobs_at_once,
+        max_concurrent_jobs=given.max_concurrent_jobs,
         folder=folder,
         faults=faults,
     )
-    runtime = Runtime(state, foundation, customization, answers)
-    transfers, batches = Transfers(state, s3, folder), Batches(state, s3, runtime)
-    serving = ServingOperations(state, 0.0 if given.fast else CREATING_S)
+    runtime = BedrockRuntime(state, foundation, customization, answers)
+    transfers, batches = ModelImportJobs(state, s3, folder), BatchInference(state, s3, runtime)
+    serving = Deployments(state, 0.0 if given.fast else DEPLOYMENT_CREATION_S)
     seconds = given.seconds if given.fast else None
-    stores = Hands(lambda: services.new("s3"), authority, SAGEMAKER)
-    logs = Hands(lambda: services.new("logs"), authority, SAGEMAKER)
+    stores = RoleClientFactory(lambda: services.create("s3"), authority, SAGEMAKER_PRINCIPAL)
+    logs = RoleClientFactory(lambda: services.create("logs"), authority, SAGEMAKER_PRINCIPAL)
     python = given.training_env / "bin" / "python" if given.training_env else None
     training = TrainingJobs(state, stores, logs, folder, faults, seconds, python)
     rooms = (foundation, customization, serving, transfers, batches, runtime, training)
-    stacks = Stacks(state, Engine(services, given.region, state.save, state.lock))
+    stacks = CloudFormation(state, StackEngine(services, given.region, state.save, state.lock))
     forms: dict[str, Any] = {"cloudformation": stacks}
     if authority is not None:
-        forms["iam"] = Simulator(authority)
-    app = App(state, rooms, moto, faults, folder / "jobs", given.secrets, forms, given.guard)
+        forms["iam"] = PolicySimulator(authority)
+    app = App(
+        state, rooms, moto, faults, folder / "jobs", given.secret_keys, forms, given.request_guard
+    )
     begins = (
         *(room.begin for room in (customization, transfers, batches, training)),
         stacks.begin,
@@ -180,35 +193,35 @@ def build(given: Options, url: str, folder: Path, warn: Callable[[str], object])
     return Endpoint(app, customization, answers, training, moto, begins)
 
 
-class Services:
+class ServiceClients:
     """Clients of the services beside Bedrock: our own (moto's), or the S3 that was named."""
 
-    def __init__(self, given: Options, url: str) -> None:
-        self._given = given
+    def __init__(self, given: EndpointOptions, url: str) -> None:
+        self._options = given
         self._url = url
         self._lock = threading.Lock()
-        self._clients: dict[str, Any] = {}
-        self._single: dict[str, Any] = {}
+        self._with_retries: dict[str, Any] = {}
+        self._without_retries: dict[str, Any] = {}
 
     def __call__(self, service: str) -> Any:
         """The client of a service, made once."""
-        if service not in self._clients:
-            self._clients[service] = self.new(service)
-        return self._clients[service]
+        if service not in self._with_retries:
+            self._with_retries[service] = self.create(service)
+        return self._with_retries[service]
 
-    def once(self, service: str) -> Any:
+    def without_retries(self, service: str) -> Any:
         """A client that tries each request once, made once: state machines retry by themselves."""
-        if service not in self._single:
-            self._single[service] = self.new(service, {"total_max_attempts": 1})
-        return self._single[service]
+        if service not in self._without_retries:
+            self._without_retries[service] = self.create(service, {"total_max_attempts": 1})
+        return self._without_retries[service]
 
-    def new(self, service: str, retries: Mapping[str, int] | None = None) -> Any:
+    def create(self, service: str, retries: Mapping[str, int] | None = None) -> Any:
         """Another client of it."""
         import boto3
         from botocore.config import Config
 
-        named = self._given.s3 if service == "s3" else None
-        known = dict(self._given.secrets or {})
+        named = self._options.s3 if service == "s3" else None
+        known = dict(self._options.secret_keys or {})
         key = os.environ.get("AWS_ACCESS_KEY_ID", "endpoint")
         secret = os.environ.get("AWS_SECRET_ACCESS_KEY", "endpoint")
         if known and named is None:
@@ -219,19 +232,19 @@ class Services:
             return boto3.client(
                 service,
                 endpoint_url=named or self._url,
-                region_name=self._given.region,
+                region_name=self._options.region,
                 aws_access_key_id=key,
                 aws_secret_access_key=secret,
                 config=config,
             )
 
 
-def _opener(backend: Any) -> Callable[[Who], Any]:
+def _model_process_opener(backend: Any) -> Callable[[ModelRef], Any]:
     from cloudft.spec.load import load_job
 
-    def open_child(who: Who) -> Any:
-        if who.job is not None:
-            return backend.child(who.job)
+    def open_child(who: ModelRef) -> Any:
+        if who.local_job_id is not None:
+            return backend.child(who.local_job_id)
         flags = {"name": "asked", "base_model": who.model, "data.train": "none.jsonl"}
         return backend.open_base(load_job(None, flags=flags))
 
@@ -239,7 +252,7 @@ def _opener(backend: Any) -> Callable[[Who], Any]:
 
 
 def serve(
-    given: Options, ready: Callable[[str], None], warn: Callable[[str], object] = print
+    given: EndpointOptions, ready: Callable[[str], None], warn: Callable[[str], object] = print
 ) -> None:
     """Serve until SIGINT or SIGTERM; `ready` gets the URL, `warn` what is wrong with the state.
 
@@ -252,17 +265,17 @@ def serve(
         if folder is None:
             temporary = tempfile.TemporaryDirectory(prefix="cloudft-endpoint-")
             folder = Path(stack.enter_context(temporary))
-        _take(folder, stack)
-        ours = stack.enter_context(listening(given.host, given.port))
-        host = given.host if given.host in LOOPBACK else "127.0.0.1"
+        _lock_state_folder(folder, stack)
+        ours = stack.enter_context(open_listening_socket(given.host, given.port))
+        host = given.host if given.host in LOOPBACK_HOSTS else "127.0.0.1"
         url = f"http://{host}:{ours.getsockname()[1]}"
-        endpoint = build(given, url, folder, warn)
+        endpoint = build_endpoint(given, url, folder, warn)
         server = make_server(
             given.host,
             0,
             endpoint.app,
             threaded=True,
-            request_handler=_handler(),
+            request_handler=_request_handler_class(),
             fd=ours.fileno(),
         )
         server.passthrough_errors = True
@@ -270,14 +283,14 @@ def serve(
         stack.callback(endpoint.close)
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         if given.until_pid:
-            threading.Thread(target=_outlive, args=(given.until_pid,), daemon=True).start()
-        threading.Thread(target=endpoint.begin, daemon=True).start()
+            threading.Thread(target=_terminate_after, args=(given.until_pid,), daemon=True).start()
+        threading.Thread(target=endpoint.resume_unfinished_work, daemon=True).start()
         ready(url)
         with contextlib.suppress(KeyboardInterrupt):
             server.serve_forever()
 
 
-def _take(folder: Path, stack: contextlib.ExitStack) -> None:
+def _lock_state_folder(folder: Path, stack: contextlib.ExitStack) -> None:
     """Make the folder, for its owner's eyes (it holds training data), and hold it alone.
 
     Raises UsageError while another endpoint has it: two would overwrite each other's state.
@@ -290,7 +303,7 @@ def _take(folder: Path, stack: contextlib.ExitStack) -> None:
     stack.callback(os.close, lock)
 
 
-def _outlive(pid: int) -> None:
+def _terminate_after(pid: int) -> None:
     """End this process when that one is gone."""
     while True:
         try:
@@ -301,7 +314,7 @@ def _outlive(pid: int) -> None:
         time.sleep(1)
 
 
-def _handler() -> Any:
+def _request_handler_class() -> Any:
     from werkzeug.serving import WSGIRequestHandler
 
     class Handler(WSGIRequestHandler):
@@ -310,7 +323,7 @@ def _handler() -> Any:
         protocol_version = "HTTP/1.1"
 
         def version_string(self) -> str:
-            return SERVER
+            return SERVER_HEADER
 
         def log(self, type: str, message: str, *args: Any) -> None:
             """Requests are not logged: they may hold what is nobody's business."""
@@ -319,7 +332,7 @@ def _handler() -> Any:
             """A dropped reply breaks the connection off without a word."""
             try:
                 super().run_wsgi()
-            except Dropped:
+            except ConnectionDropped:
                 self.close_connection = True
                 with contextlib.suppress(OSError):
                     self.connection.shutdown(socket.SHUT_RDWR)

@@ -16,7 +16,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from urllib.parse import parse_qsl, quote
 
-from cloudft.endpoint.wire import WireError
+from cloudft.endpoint.wire import ServiceError
 from cloudft.errors import UsageError
 
 AUTHORIZATION = re.compile(
@@ -24,12 +24,12 @@ AUTHORIZATION = re.compile(
     r"(?P<service>[^/]+)/aws4_request),\s*SignedHeaders=(?P<names>[^,\s]+),"
     r"\s*Signature=(?P<signature>[0-9a-f]{64})"
 )
-SKEW = timedelta(minutes=15)
+MAX_CLOCK_SKEW = timedelta(minutes=15)
 """How far the clock of a signature may be off."""
 
 
 @dataclass(frozen=True)
-class Signed:
+class SignedRequest:
     """The parts of a request that a signature covers."""
 
     method: str
@@ -57,15 +57,17 @@ def read_credentials(path: Path) -> dict[str, str]:
     return found
 
 
-def verify(signed: Signed, secrets: Mapping[str, str], now: datetime | None = None) -> None:
+def verify_signature(
+    signed: SignedRequest, secrets: Mapping[str, str], now: datetime | None = None
+) -> None:
     """Raise WireError, as AWS does, for a request that is not signed with one of the secrets."""
     given = AUTHORIZATION.fullmatch(signed.headers.get("authorization", ""))
     if given is None:
-        raise WireError("MissingAuthenticationTokenException", "Missing Authentication Token")
+        raise ServiceError("MissingAuthenticationTokenException", "Missing Authentication Token")
     secret = secrets.get(given["key"])
     if secret is None:
         what = "The security token included in the request is invalid."
-        raise WireError("UnrecognizedClientException", what)
+        raise ServiceError("UnrecognizedClientException", what)
     moment = signed.headers.get("x-amz-date", "")
     _check_time(moment, now or datetime.now(timezone.utc))
     text = "\n".join(
@@ -76,7 +78,7 @@ def verify(signed: Signed, secrets: Mapping[str, str], now: datetime | None = No
         key = hmac.digest(key, part.encode(), "sha256")
     made = hmac.digest(key, text.encode(), "sha256").hex()
     if not hmac.compare_digest(made, given["signature"]):
-        raise WireError(
+        raise ServiceError(
             "InvalidSignatureException",
             "The request signature we calculated does not match the signature you provided.",
         )
@@ -86,12 +88,12 @@ def _check_time(moment: str, now: datetime) -> None:
     try:
         signed_at = datetime.strptime(moment, "%Y%m%dT%H%M%SZ").replace(tzinfo=timezone.utc)
     except ValueError:
-        raise WireError("IncompleteSignatureException", "There is no valid X-Amz-Date") from None
-    if abs(now - signed_at) > SKEW:
-        raise WireError("RequestExpired", "Signature expired: check the clock")
+        raise ServiceError("IncompleteSignatureException", "There is no valid X-Amz-Date") from None
+    if abs(now - signed_at) > MAX_CLOCK_SKEW:
+        raise ServiceError("RequestExpired", "Signature expired: check the clock")
 
 
-def _canonical(signed: Signed, given: re.Match[str]) -> str:
+def _canonical(signed: SignedRequest, given: re.Match[str]) -> str:
     names = given["names"].split(";")
     path = signed.raw_path or "/"
     if given["service"] != "s3":  # every other service's path is encoded once more

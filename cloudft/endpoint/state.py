@@ -18,13 +18,13 @@ import msgspec
 
 from cloudft.endpoint.stacks.records import ChangeSetRecord, StackRecord
 from cloudft.endpoint.state_file import VERSION, read_state
-from cloudft.endpoint.wire import WireError
-from cloudft.files import as_store_error, write_whole
+from cloudft.endpoint.wire import ServiceError
+from cloudft.files import as_store_error, atomic_write
 
 ACCOUNT = "000000000000"
 """No AWS account has this number: it is plain that this is not AWS."""
-FILE = "endpoint.json"
-JOB_NAME_TAKEN = "The provided job name is currently in use."
+STATE_FILE = "endpoint.json"
+JOB_NAME_IN_USE = "The provided job name is currently in use."
 RUNNING = frozenset({"InProgress", "Stopping"})
 ID_CHARACTERS = string.ascii_lowercase + string.digits
 
@@ -67,7 +67,7 @@ class Job:
     local: str | None = None
     """The job of the local backend that trains it."""
 
-    def enter(self, details: Mapping[str, str]) -> bool:
+    def update_phases(self, details: Mapping[str, str]) -> bool:
         """Note where each phase is, and when it came there; True when something is new."""
         changed = False
         for phase, status in details.items():
@@ -105,7 +105,7 @@ class Task:
     model_arn: str | None = None
     counts: dict[str, int] = field(default_factory=dict)
 
-    def end(self, status: str, failure: str | None = None) -> None:
+    def finish(self, status: str, failure: str | None = None) -> None:
         """It has come to its end."""
         self.status, self.failure = status, failure
         self.ended = self.modified = now()
@@ -133,7 +133,7 @@ class TrainingJob:
     artifacts: str | None = None
     transitions: list[tuple[str, datetime]] = field(default_factory=list)
 
-    def enter(self, second: str) -> None:
+    def enter_status(self, second: str) -> None:
         """Come to a secondary status."""
         self.second, self.modified = second, now()
         self.transitions.append((second, self.modified))
@@ -153,7 +153,7 @@ class Model:
 
 
 @dataclass
-class Serving:
+class ModelDeployment:
     """An on-demand deployment, or (with `units`) provisioned throughput."""
 
     arn: str
@@ -167,11 +167,11 @@ class Serving:
     commitment: str | None = None
 
 
-Thing = TypeVar("Thing", Job, Task, Model, Serving)
+Resource = TypeVar("Resource", Job, Task, Model, ModelDeployment)
 
 
 @dataclass
-class Known:
+class ClientToken:
     """What a client token was used for."""
 
     request: dict[str, Any]
@@ -179,37 +179,37 @@ class Known:
 
 
 @dataclass
-class Contents:
+class StateData:
     """All of it, for one Region, by ARN."""
 
     version: int = VERSION
     jobs: dict[str, Job] = field(default_factory=dict)
     models: dict[str, Model] = field(default_factory=dict)
     imported: dict[str, Model] = field(default_factory=dict)
-    deployments: dict[str, Serving] = field(default_factory=dict)
-    throughputs: dict[str, Serving] = field(default_factory=dict)
+    deployments: dict[str, ModelDeployment] = field(default_factory=dict)
+    throughputs: dict[str, ModelDeployment] = field(default_factory=dict)
     imports: dict[str, Task] = field(default_factory=dict)
     copies: dict[str, Task] = field(default_factory=dict)
     batches: dict[str, Task] = field(default_factory=dict)
     training: dict[str, TrainingJob] = field(default_factory=dict)
     """Of SageMaker, by name."""
     tags: dict[str, dict[str, str]] = field(default_factory=dict)
-    tokens: dict[str, Known] = field(default_factory=dict)
+    tokens: dict[str, ClientToken] = field(default_factory=dict)
     stacks: dict[str, StackRecord] = field(default_factory=dict)
     change_sets: dict[str, ChangeSetRecord] = field(default_factory=dict)
 
 
-class State(Contents):
+class State(StateData):
     """The contents, their lock and their file. Without a folder they end with the process."""
 
     def __init__(self, region: str, folder: Path | None = None) -> None:
         super().__init__()
         self.region = region
         self.lock = threading.RLock()
-        self.file = folder / FILE if folder else None
+        self.file = folder / STATE_FILE if folder else None
         if self.file and self.file.exists():
             with as_store_error("the endpoint's state can't be read", self.file):
-                kept = read_state(self.file, Contents)
+                kept = read_state(self.file, StateData)
             vars(self).update(vars(kept))
 
     def save(self) -> None:
@@ -217,16 +217,16 @@ class State(Contents):
         if self.file is None:
             return
         with self.lock, as_store_error("the endpoint's state can't be written", self.file):
-            names = Contents.__dataclass_fields__
-            kept = Contents(**{name: getattr(self, name) for name in names})
-            write_whole(self.file, msgspec.json.encode(kept))
+            names = StateData.__dataclass_fields__
+            kept = StateData(**{name: getattr(self, name) for name in names})
+            atomic_write(self.file, msgspec.json.encode(kept))
 
     def arn(self, kind: str, *rest: str) -> str:
         """A new ARN of that kind."""
         tail = "/".join((kind, *rest, new_id()))
         return f"arn:aws:bedrock:{self.region}:{ACCOUNT}:{tail}"
 
-    def running(self) -> list[Job]:
+    def running_jobs(self) -> list[Job]:
         """The customization jobs that have not ended."""
         return [job for job in self.jobs.values() if job.status in RUNNING]
 
@@ -237,68 +237,68 @@ class State(Contents):
     def create(
         self,
         kind: str,
-        things: dict[str, Thing],
-        given: Mapping[str, Any],
-        make: Callable[[], Thing],
-        tags: str = "tags",
-    ) -> tuple[str, Thing | None]:
+        collection: dict[str, Resource],
+        request: Mapping[str, Any],
+        make: Callable[[], Resource],
+        tags_member: str = "tags",
+    ) -> tuple[str, Resource | None]:
         """The ARN of what `make` gives, and the thing, now among `things`.
 
         With a token that was used before it is the ARN of then, and None. `tags` is the member of
         `given` that has the tags. Raises ConflictException for a name that is in use.
         """
         with self.lock:
-            known = self._known(kind, given)
+            known = self._find_created_by_token(kind, request)
             if known is not None:
                 return known, None
             thing = make()
-            if found(things, thing.name):
-                raise WireError("ConflictException", f"The name {thing.name} is already in use")
-            things[thing.arn] = thing
-            self.tag(thing.arn, given.get(tags, ()))
-            token = given.get("clientRequestToken")
+            if find_by_arn_or_name(collection, thing.name):
+                raise ServiceError("ConflictException", f"The name {thing.name} is already in use")
+            collection[thing.arn] = thing
+            self.tag(thing.arn, request.get(tags_member, ()))
+            token = request.get("clientRequestToken")
             if token:
-                self.tokens[f"{kind}:{token}"] = Known(dict(given), thing.arn)
+                self.tokens[f"{kind}:{token}"] = ClientToken(dict(request), thing.arn)
             self.save()
             return thing.arn, thing
 
-    def _known(self, kind: str, given: Mapping[str, Any]) -> str | None:
+    def _find_created_by_token(self, kind: str, given: Mapping[str, Any]) -> str | None:
         """What a token made before. Raises ValidationException for other parameters."""
         token = given.get("clientRequestToken")
         known = self.tokens.get(f"{kind}:{token}") if token else None
         if known is None:
             return None
         if known.request != dict(given):
-            raise WireError("ValidationException", "The token was used with other parameters")
+            raise ServiceError("ValidationException", "The token was used with other parameters")
         return known.arn
 
-    def taggable(self, arn: str) -> bool:
+    def is_taggable(self, arn: str) -> bool:
         """True of the ARN of something that is there."""
         things = (self.jobs, self.models, self.imported, self.deployments, self.throughputs)
         tasks = (self.imports, self.copies, self.batches)
         return any(arn in group for group in (*things, *tasks))
 
 
-def refuse_taken_name(jobs: Mapping[str, Any], name: str) -> None:
+def require_unused_job_name(jobs: Mapping[str, Any], name: str) -> None:
     """Raise ValidationException, as Bedrock does, for a job name that is in use.
 
     Source of the code and the words: Airflow's Bedrock operator, and a run of CreateModelImportJob
     in aws/sagemaker-python-sdk's pull request 6076. The service model lists a ConflictException.
     """
-    if found(jobs, name):
-        raise WireError("ValidationException", JOB_NAME_TAKEN)
+    if find_by_arn_or_name(jobs, name):
+        raise ServiceError("ValidationException", JOB_NAME_IN_USE)
 
 
-def found(things: Mapping[str, Any], identifier: str) -> Any:
+def find_by_arn_or_name(things: Mapping[str, Any], identifier: str) -> Any:
     """The thing of that ARN or name; None when there is none."""
     if identifier in things:
         return things[identifier]
     return next((thing for thing in things.values() if thing.name == identifier), None)
 
 
-def require(things: Mapping[str, Any], identifier: str, what: str) -> Any:
+def require_resource(things: Mapping[str, Any], identifier: str, what: str) -> Any:
     """As `found`. Raises ResourceNotFoundException."""
-    thing = found(things, identifier)
+    thing = find_by_arn_or_name(things, identifier)
     if thing is None:
-        raise WireError("ResourceNotFoundException", f"Could not find the {what} {identifier}")
+        raise ServiceError("ResourceNotFoundException", f"Could not find the {what} {identifier}")
     return thing

@@ -14,23 +14,27 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from cloudft.endpoint.authority import Hands
+from cloudft.endpoint.authority import RoleClientFactory
 from cloudft.endpoint.cluster import Cluster
-from cloudft.endpoint.container import look_at_channels, put_model, refuse_others
-from cloudft.endpoint.faults import Faults
-from cloudft.endpoint.journaling import Stream
+from cloudft.endpoint.container import (
+    require_cloudft_command,
+    require_readable_channels,
+    upload_model_archive,
+)
+from cloudft.endpoint.faults import FaultInjector
+from cloudft.endpoint.journaling import LogStream
 from cloudft.endpoint.state import ACCOUNT, State, TrainingJob, new_id, now
-from cloudft.endpoint.training import InstantRun
-from cloudft.endpoint.wire import WireError
+from cloudft.endpoint.training import SimulatedRun
+from cloudft.endpoint.wire import ServiceError
 
 RUNNING = ("InProgress", "Stopping")
-INTERRUPTION = "spotInterruption"
+SPOT_INTERRUPTION = "spotInterruption"
 """The operation of a fault (`do: fail`) that takes a spot machine away."""
-STEPS = 10
+SIMULATED_STEPS = 10
 """Of a job by the fast clock."""
 NOT_FOUND = "Requested resource not found."
 """SageMaker's own words, in a ValidationException."""
-ECHOED = (
+DESCRIBED_REQUEST_FIELDS = (
     *("HyperParameters", "AlgorithmSpecification", "RoleArn", "InputDataConfig"),
     *("OutputDataConfig", "ResourceConfig", "VpcConfig", "StoppingCondition", "Environment"),
     *("EnableNetworkIsolation", "EnableManagedSpotTraining", "CheckpointConfig"),
@@ -38,26 +42,26 @@ ECHOED = (
 
 
 @dataclass
-class Live:
+class ActiveRun:
     """What runs for a job now."""
 
-    machines: Cluster | None = None
+    cluster: Cluster | None = None
     interrupted: bool = False
-    closed: threading.Event = field(default_factory=threading.Event)
+    finished: threading.Event = field(default_factory=threading.Event)
 
 
-class Streams:
+class HostLogStreams:
     """The log streams of a job's machines, made as they begin."""
 
     def __init__(self, logs: Any, name: str) -> None:
         self._logs, self._name = logs, name
-        self._made: list[Stream] = []
+        self._made: list[LogStream] = []
 
-    def of_host(self, number: int) -> Callable[[str], None]:
+    def open_for_host(self, number: int) -> Callable[[str], None]:
         """Return what takes the lines of a host, counted from 1."""
         when = time.time_ns() // 1_000_000
-        self._made.append(Stream(self._logs, f"{self._name}/algo-{number}-{when}"))
-        return self._made[-1].tell
+        self._made.append(LogStream(self._logs, f"{self._name}/algo-{number}-{when}"))
+        return self._made[-1].write_line
 
     def close(self) -> None:
         """Send the rest of all."""
@@ -73,10 +77,10 @@ class TrainingJobs:
     def __init__(
         self,
         state: State,
-        s3: Hands,
-        logs: Hands,
+        s3: RoleClientFactory,
+        logs: RoleClientFactory,
         folder: Path,
-        faults: Faults,
+        faults: FaultInjector,
         seconds: float | None = None,
         python: Path | None = None,
     ) -> None:
@@ -86,66 +90,66 @@ class TrainingJobs:
         self.folder = folder / "containers"
         self.faults = faults
         self.seconds = seconds
-        self.live: dict[str, Live] = {}
+        self.active_runs: dict[str, ActiveRun] = {}
         self.closing = threading.Event()
 
     def begin(self) -> None:
         """Go on with the jobs that were running, from the checkpoints in S3."""
         for job in self._running():
-            self._go(job)
+            self._start_thread(job)
 
     def close(self) -> None:
         """Let the containers end with a checkpoint; the jobs stay as they are."""
         self.closing.set()
-        for live in list(self.live.values()):
-            if live.machines is not None:
-                live.machines.stop()
-        for live in list(self.live.values()):
-            live.closed.wait(10)
-            if live.machines is not None:
-                live.machines.kill()
+        for live in list(self.active_runs.values()):
+            if live.cluster is not None:
+                live.cluster.stop()
+        for live in list(self.active_runs.values()):
+            live.finished.wait(10)
+            if live.cluster is not None:
+                live.cluster.kill()
 
     def _running(self) -> list[TrainingJob]:
         with self.state.lock:
             return [job for job in self.state.training.values() if job.status in RUNNING]
 
-    def _go(self, job: TrainingJob) -> None:
-        self.live[job.name] = Live()
-        work = self._train if self.seconds is None else self._pretend
+    def _start_thread(self, job: TrainingJob) -> None:
+        self.active_runs[job.name] = ActiveRun()
+        work = self._train if self.seconds is None else self._simulate
         threading.Thread(target=work, args=(job,), daemon=True).start()
 
     def create_training_job(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Run cloudft's trainer, as it was packed; other code is refused."""
-        refuse_others(given)
+        require_cloudft_command(given)
         name = given["TrainingJobName"]
         arn = f"arn:aws:sagemaker:{self.state.region}:{ACCOUNT}:training-job/{name.lower()}"
-        self._take_on(given["RoleArn"], arn)
+        self._require_assumable_role(given["RoleArn"], arn)
         with self.state.lock:
             if name in self.state.training:
                 what = f"Training job names must be unique; {name} is there already"
-                raise WireError("ResourceInUse", what)
+                raise ServiceError("ResourceInUse", what)
             job = TrainingJob(arn, name, dict(given))
             self.state.training[name] = job
             pairs = given.get("Tags", ())
             self.state.tag(arn, [{"key": t["Key"], "value": t["Value"]} for t in pairs])
             self.state.save()
-        self._go(job)
+        self._start_thread(job)
         return {"TrainingJobArn": arn}
 
-    def _take_on(self, role: str, arn: str) -> None:
+    def _require_assumable_role(self, role: str, arn: str) -> None:
         """Raise ValidationException, as SageMaker does at once, for a role that is not for it."""
         try:
             self.s3(role, arn)
         except ClientError as error:
             what = f"Could not assume role {role}. Please ensure that the role exists and allows"
-            raise WireError(
+            raise ServiceError(
                 "ValidationException",
                 f"{what} principal 'sagemaker.amazonaws.com' to assume the role.",
             ) from error
 
-    def _move(self, job: TrainingJob, second: str, status: str | None = None) -> None:
+    def _set_status(self, job: TrainingJob, second: str, status: str | None = None) -> None:
         with self.state.lock:
-            job.enter(second)
+            job.enter_status(second)
             if status is not None:
                 job.status = status
                 job.ended = now()
@@ -153,115 +157,119 @@ class TrainingJobs:
 
     def _train(self, job: TrainingJob) -> None:
         """The machine, again and again where a spot one is taken away, to the job's end."""
-        live = self.live[job.name]
+        live = self.active_runs[job.name]
         try:
-            while self._once(job, live):
-                self._move(job, "Restarting")
+            while self._run_attempt(job, live):
+                self._set_status(job, "Restarting")
         except Exception as error:  # whatever it is, the job says so
             message = getattr(error, "message", str(error))
             self._end(job, "Failed", f"ClientError: {message}")
         finally:
-            live.closed.set()
+            live.finished.set()
 
-    def _once(self, job: TrainingJob, live: Live) -> bool:
+    def _run_attempt(self, job: TrainingJob, live: ActiveRun) -> bool:
         """The machines, once; True when they were taken away."""
         live.interrupted = False
         role = job.request["RoleArn"]
         s3, logs = self.s3(role, job.arn), self.logs(role, job.arn)
-        streams = Streams(logs, job.name)
-        machines = Cluster(job.request, self.folder / new_id(), s3, streams.of_host, self.python)
-        live.machines = machines
+        streams = HostLogStreams(logs, job.name)
+        machines = Cluster(
+            job.request, self.folder / new_id(), s3, streams.open_for_host, self.python
+        )
+        live.cluster = machines
         try:
-            self._move(job, "Downloading")
-            machines.fill()
+            self._set_status(job, "Downloading")
+            machines.download_inputs()
             if job.status == "Stopping":
                 machines.stop()
-            self._move(job, "Stopping" if job.status == "Stopping" else "Training")
+            self._set_status(job, "Stopping" if job.status == "Stopping" else "Training")
             job.started = job.started or now()
-            watch = threading.Thread(target=self._interrupt, args=(job, live), daemon=True)
+            watch = threading.Thread(
+                target=self._watch_for_interruption, args=(job, live), daemon=True
+            )
             watch.start()
             longest = float(job.request["StoppingCondition"].get("MaxRuntimeInSeconds", 86_400))
             deadline = time.monotonic() + longest
             code = machines.run(deadline)
-            live.machines = None
+            live.cluster = None
             watch.join()
             streams.close()
             if self.closing.is_set():
                 return False
             if live.interrupted and job.status == "InProgress":
-                self._move(job, "Interrupted")
+                self._set_status(job, "Interrupted")
                 return True
-            self._conclude(job, machines, code, late=time.monotonic() > deadline)
+            self._finish(job, machines, code, late=time.monotonic() > deadline)
         finally:
-            live.machines = None
+            live.cluster = None
             streams.close()
             machines.remove()
         return False
 
-    def _interrupt(self, job: TrainingJob, live: Live) -> None:
+    def _watch_for_interruption(self, job: TrainingJob, live: ActiveRun) -> None:
         """Take the machine of a spot job away, when that was ordered."""
         spot = job.request.get("EnableManagedSpotTraining")
-        while spot and (machines := live.machines) is not None:
-            if self.faults.due(INTERRUPTION) is not None:
+        while spot and (machines := live.cluster) is not None:
+            if self.faults.take_due_fault(SPOT_INTERRUPTION) is not None:
                 live.interrupted = True
                 machines.stop()
                 return
             time.sleep(0.05)
 
-    def _conclude(self, job: TrainingJob, machines: Cluster, code: int, *, late: bool) -> None:
+    def _finish(self, job: TrainingJob, machines: Cluster, code: int, *, late: bool) -> None:
         if job.status == "Stopping":
             self._end(job, "Stopped")
         elif late:
             self._end(job, "Stopped", second="MaxRuntimeExceeded")
         elif code != 0:
-            self._end(job, "Failed", machines.failure())
+            self._end(job, "Failed", machines.failure_reason())
         else:
-            self._move(job, "Uploading")
-            job.artifacts = machines.publish(job.name)
+            self._set_status(job, "Uploading")
+            job.artifacts = machines.upload_model(job.name)
             self._end(job, "Completed")
 
     def _end(
         self, job: TrainingJob, status: str, failure: str | None = None, second: str | None = None
     ) -> None:
         job.failure = failure
-        self._move(job, second or status, status)
+        self._set_status(job, second or status, status)
 
-    def _pretend(self, job: TrainingJob) -> None:
+    def _simulate(self, job: TrainingJob) -> None:
         """By the fast clock: a curve by a formula, after so many seconds."""
-        live, end = self.live[job.name], time.monotonic() + (self.seconds or 0.0)
+        live, end = self.active_runs[job.name], time.monotonic() + (self.seconds or 0.0)
         while time.monotonic() < end and job.status == "InProgress":
             time.sleep(0.02)
         if job.status == "Stopping":
             self._end(job, "Stopped")
         else:
             folder = self.folder / new_id()
-            run = InstantRun(folder, STEPS, False, 0.0)
-            run.look()
+            run = SimulatedRun(folder, SIMULATED_STEPS, False, 0.0)
+            run.poll()
             packed = io.BytesIO()
             with tarfile.open(fileobj=packed, mode="w:gz") as archive:
                 archive.add(folder, ".")
             try:
                 s3 = self.s3(job.request["RoleArn"], job.arn)
-                look_at_channels(s3, job.request)
-                job.artifacts = put_model(s3, job.request, job.name, packed.getvalue())
+                require_readable_channels(s3, job.request)
+                job.artifacts = upload_model_archive(s3, job.request, job.name, packed.getvalue())
                 self._end(job, "Completed")
             except Exception as error:  # the bucket is gone, or the role may not
                 self._end(job, "Failed", f"ClientError: {error}")
-        live.closed.set()
+        live.finished.set()
 
     def _job(self, given: Mapping[str, Any]) -> TrainingJob:
         job = self.state.training.get(given["TrainingJobName"])
         if job is None:
-            raise WireError("ValidationException", NOT_FOUND)
+            raise ServiceError("ValidationException", NOT_FOUND)
         return job
 
     def describe_training_job(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """One job."""
         with self.state.lock:
             job = self._job(given)
-            spent = _seconds(job.started, job.ended or now())
+            spent = _elapsed_seconds(job.started, job.ended or now())
             return {
-                **{name: job.request.get(name) for name in ECHOED},
+                **{name: job.request.get(name) for name in DESCRIBED_REQUEST_FIELDS},
                 **_summary(job),
                 "ModelArtifacts": {"S3ModelArtifacts": job.artifacts or ""},
                 "FailureReason": job.failure,
@@ -294,11 +302,11 @@ class TrainingJobs:
             job = self._job(given)
             if job.status != "InProgress":
                 what = f"The request was rejected because the training job is {job.status}"
-                raise WireError("ValidationException", what)
+                raise ServiceError("ValidationException", what)
             job.status = "Stopping"
-            job.enter("Stopping")
+            job.enter_status("Stopping")
             self.state.save()
-            machines = self.live[job.name].machines
+            machines = self.active_runs[job.name].cluster
         if machines is not None:
             machines.stop()
         return {}
@@ -321,5 +329,5 @@ def _summary(job: TrainingJob) -> dict[str, Any]:
     }
 
 
-def _seconds(began: datetime | None, ended: datetime) -> int | None:
+def _elapsed_seconds(began: datetime | None, ended: datetime) -> int | None:
     return None if began is None else max(1, int((ended - began).total_seconds()))

@@ -10,34 +10,42 @@ from typing import Any
 
 import orjson
 
-from cloudft.endpoint.authority import Hands
-from cloudft.endpoint.pages import chosen, page
-from cloudft.endpoint.places import split
-from cloudft.endpoint.state import Model, State, Task, found, new_id, refuse_taken_name, require
-from cloudft.endpoint.state_file import IMPORTED
-from cloudft.endpoint.wire import WireError
+from cloudft.endpoint.authority import RoleClientFactory
+from cloudft.endpoint.pages import filter_by_name_and_time, paginate
+from cloudft.endpoint.places import split_s3_uri
+from cloudft.endpoint.state import (
+    Model,
+    State,
+    Task,
+    find_by_arn_or_name,
+    new_id,
+    require_resource,
+    require_unused_job_name,
+)
+from cloudft.endpoint.state_file import IMPORTED_FOLDER
+from cloudft.endpoint.wire import ServiceError
 
-ARCHITECTURES = ("Llama", "Mistral", "Mixtral", "Qwen", "GptOss", "MllamaForConditional")
+IMPORTABLE_ARCHITECTURES = ("Llama", "Mistral", "Mixtral", "Qwen", "GptOss", "MllamaForConditional")
 """What Bedrock imports, by the start of config.json's `architectures` (user guide, "Import a
 customized model")."""
-FAILED = "The model can't be imported"
+IMPORT_FAILED = "The model can't be imported"
 
 
-class Transfers:
+class ModelImportJobs:
     """The operations of import jobs, imported models and copy jobs."""
 
-    def __init__(self, state: State, s3: Hands, folder: Path) -> None:
+    def __init__(self, state: State, s3: RoleClientFactory, folder: Path) -> None:
         self.state = state
         self.s3 = s3
-        self.folder = folder / IMPORTED
+        self.folder = folder / IMPORTED_FOLDER
 
     def begin(self) -> None:
         """Begin again with imports that were under way."""
         for task in self.state.imports.values():
             if task.status == "InProgress":
-                self._go(task)
+                self._start_thread(task)
 
-    def _go(self, task: Task) -> None:
+    def _start_thread(self, task: Task) -> None:
         threading.Thread(target=self._import, args=(task,), daemon=True).start()
 
     def create_model_import_job(self, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -45,38 +53,38 @@ class Transfers:
         state, wanted = self.state, given["importedModelName"]
 
         def make() -> Task:
-            refuse_taken_name(state.imports, given["jobName"])
+            require_unused_job_name(state.imports, given["jobName"])
             if "s3DataSource" not in given["modelDataSource"]:
-                raise WireError("ValidationException", "modelDataSource.s3DataSource is needed")
+                raise ServiceError("ValidationException", "modelDataSource.s3DataSource is needed")
             taken = [t.request["importedModelName"] for t in state.imports.values() if not t.ended]
-            if found(state.imported, wanted) or wanted in taken:
-                raise WireError("ConflictException", f"The model name {wanted} is in use")
+            if find_by_arn_or_name(state.imported, wanted) or wanted in taken:
+                raise ServiceError("ConflictException", f"The model name {wanted} is in use")
             return Task(state.arn("model-import-job"), given["jobName"], dict(given))
 
         arn, task = state.create("import", state.imports, given, make, "jobTags")
         if task is not None:
-            self._go(task)
+            self._start_thread(task)
         return {"jobArn": arn}
 
     def _import(self, task: Task) -> None:
         folder = self.folder / task.id
         try:
-            self._fetch(task, folder)
-            architecture = _architecture(folder)
-        except WireError as error:
-            self._fail(task, f"{FAILED}: {error.message}")
+            self._download(task, folder)
+            architecture = _read_architecture(folder)
+        except ServiceError as error:
+            self._fail(task, f"{IMPORT_FAILED}: {error.message}")
         except Exception as error:  # whatever it is, the job says so
-            self._fail(task, f"{FAILED}: {error}")
+            self._fail(task, f"{IMPORT_FAILED}: {error}")
         else:
-            self._done(task, folder, architecture)
+            self._complete(task, folder, architecture)
 
     def _fail(self, task: Task, why: str) -> None:
         shutil.rmtree(self.folder / task.id, ignore_errors=True)
         with self.state.lock:
-            task.end("Failed", why)
+            task.finish("Failed", why)
             self.state.save()
 
-    def _done(self, task: Task, folder: Path, architecture: str) -> None:
+    def _complete(self, task: Task, folder: Path, architecture: str) -> None:
         state = self.state
         with state.lock:
             arn = state.arn("imported-model")
@@ -86,11 +94,11 @@ class Transfers:
             )
             state.tag(arn, task.request.get("importedModelTags", ()))
             task.model_arn = arn
-            task.end("Completed")
+            task.finish("Completed")
             state.save()
 
-    def _fetch(self, task: Task, folder: Path) -> None:
-        bucket, prefix = split(task.request["modelDataSource"]["s3DataSource"]["s3Uri"])
+    def _download(self, task: Task, folder: Path) -> None:
+        bucket, prefix = split_s3_uri(task.request["modelDataSource"]["s3DataSource"]["s3Uri"])
         folder.mkdir(parents=True, exist_ok=True)
         s3 = self.s3(task.request["roleArn"], task.arn)
         pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
@@ -104,7 +112,7 @@ class Transfers:
     def get_model_import_job(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """One import."""
         with self.state.lock:
-            task: Task = require(self.state.imports, given["jobIdentifier"], "import job")
+            task: Task = require_resource(self.state.imports, given["jobIdentifier"], "import job")
             request = task.request
             return {
                 "jobArn": task.arn,
@@ -125,8 +133,10 @@ class Transfers:
     def list_model_import_jobs(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Summaries, a page at a time."""
         with self.state.lock:
-            tasks = _of_status(chosen(self.state.imports.values(), given), given)
-        shown, more = page(tasks, given)
+            tasks = _filter_by_status(
+                filter_by_name_and_time(self.state.imports.values(), given), given
+            )
+        shown, more = paginate(tasks, given)
         summaries = [
             {
                 "jobArn": task.arn,
@@ -145,7 +155,9 @@ class Transfers:
     def get_imported_model(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """One imported model."""
         with self.state.lock:
-            model: Model = require(self.state.imported, given["modelIdentifier"], "imported model")
+            model: Model = require_resource(
+                self.state.imported, given["modelIdentifier"], "imported model"
+            )
             task = next(t for t in self.state.imports.values() if t.model_arn == model.arn)
             return {
                 "modelArn": model.arn,
@@ -155,7 +167,7 @@ class Transfers:
                 "modelDataSource": task.request["modelDataSource"],
                 "creationTime": model.created,
                 "modelArchitecture": model.architecture,
-                "instructSupported": _has_template(Path(str(model.folder))),
+                "instructSupported": _has_chat_template(Path(str(model.folder))),
                 "customModelUnits": {
                     "customModelUnitsPerModelCopy": 1,
                     "customModelUnitsVersion": "v1.0",
@@ -165,15 +177,15 @@ class Transfers:
     def list_imported_models(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Summaries, a page at a time."""
         with self.state.lock:
-            models = chosen(self.state.imported.values(), given)
-        shown, more = page(models, given)
+            models = filter_by_name_and_time(self.state.imported.values(), given)
+        shown, more = paginate(models, given)
         summaries = [
             {
                 "modelArn": model.arn,
                 "modelName": model.name,
                 "creationTime": model.created,
                 "modelArchitecture": model.architecture,
-                "instructSupported": _has_template(Path(str(model.folder))),
+                "instructSupported": _has_chat_template(Path(str(model.folder))),
             }
             for model in shown
         ]
@@ -182,7 +194,9 @@ class Transfers:
     def delete_imported_model(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Remove an imported model; what lies in S3 stays."""
         with self.state.lock:
-            model: Model = require(self.state.imported, given["modelIdentifier"], "imported model")
+            model: Model = require_resource(
+                self.state.imported, given["modelIdentifier"], "imported model"
+            )
             del self.state.imported[model.arn]
             self.state.tags.pop(model.arn, None)
         shutil.rmtree(str(model.folder), ignore_errors=True)
@@ -193,14 +207,14 @@ class Transfers:
         state, name = self.state, given["targetModelName"]
 
         def make() -> Task:
-            source: Model = require(state.models, given["sourceModelArn"], "custom model")
-            if found(state.models, name):
-                raise WireError("ConflictException", f"The model name {name} is in use")
+            source: Model = require_resource(state.models, given["sourceModelArn"], "custom model")
+            if find_by_arn_or_name(state.models, name):
+                raise ServiceError("ConflictException", f"The model name {name} is in use")
             arn = state.arn("custom-model", source.base_model_arn.rpartition("/")[2])
             state.models[arn] = Model(arn, name, source.base_model_arn, source.job_arn)
             state.tag(arn, given.get("targetModelTags", ()))
             task = Task(state.arn("model-copy-job"), new_id(), dict(given), model_arn=arn)
-            task.end("Completed")
+            task.finish("Completed")
             return task
 
         arn, _ = state.create("copy", state.copies, given, make, "")
@@ -209,24 +223,28 @@ class Transfers:
     def get_model_copy_job(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """One copy."""
         with self.state.lock:
-            return self._copy(require(self.state.copies, given["jobArn"], "copy job"))
+            return self._copy_job_response(
+                require_resource(self.state.copies, given["jobArn"], "copy job")
+            )
 
     def list_model_copy_jobs(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Summaries, a page at a time."""
         wanted = given.get("sourceModelArnEquals"), given.get("sourceAccountEquals")
         with self.state.lock:
-            told = {arn: self._copy(task) for arn, task in self.state.copies.items()}
+            told = {arn: self._copy_job_response(task) for arn, task in self.state.copies.items()}
             tasks = [
                 task
-                for task in _of_status(chosen(self.state.copies.values(), given), given)
+                for task in _filter_by_status(
+                    filter_by_name_and_time(self.state.copies.values(), given), given
+                )
                 if wanted[0] in (None, task.request["sourceModelArn"])
                 and wanted[1] in (None, told[task.arn]["sourceAccountId"])
                 and given.get("targetModelNameContains", "") in task.request["targetModelName"]
             ]
-        shown, more = page(tasks, given)
+        shown, more = paginate(tasks, given)
         return {"modelCopyJobSummaries": [told[task.arn] for task in shown], **more}
 
-    def _copy(self, task: Task) -> dict[str, Any]:
+    def _copy_job_response(self, task: Task) -> dict[str, Any]:
         source = task.request["sourceModelArn"]
         model = self.state.models.get(source)
         return {
@@ -243,27 +261,27 @@ class Transfers:
         }
 
 
-def _of_status(tasks: list[Task], given: Mapping[str, Any]) -> list[Task]:
+def _filter_by_status(tasks: list[Task], given: Mapping[str, Any]) -> list[Task]:
     return [task for task in tasks if given.get("statusEquals", task.status) == task.status]
 
 
-def _architecture(folder: Path) -> str:
+def _read_architecture(folder: Path) -> str:
     """What the folder holds. Raises WireError for one that is no model Bedrock would import."""
     config = folder / "config.json"
     if not config.is_file():
-        raise WireError("ValidationException", "there is no config.json in that folder")
+        raise ServiceError("ValidationException", "there is no config.json in that folder")
     if not list(folder.glob("*.safetensors")):
-        raise WireError("ValidationException", "there are no weights (*.safetensors)")
+        raise ServiceError("ValidationException", "there are no weights (*.safetensors)")
     if not (folder / "tokenizer_config.json").is_file():
-        raise WireError("ValidationException", "there is no tokenizer_config.json")
+        raise ServiceError("ValidationException", "there is no tokenizer_config.json")
     names = orjson.loads(config.read_bytes()).get("architectures") or ["none"]
-    if not str(names[0]).startswith(ARCHITECTURES):
+    if not str(names[0]).startswith(IMPORTABLE_ARCHITECTURES):
         what = f"the architecture {names[0]} is not supported"
-        raise WireError("ValidationException", what)
+        raise ServiceError("ValidationException", what)
     return str(names[0])
 
 
-def _has_template(folder: Path) -> bool:
+def _has_chat_template(folder: Path) -> bool:
     """Converse needs a chat template."""
     if (folder / "chat_template.jinja").is_file():
         return True

@@ -13,17 +13,17 @@ from urllib.parse import parse_qs, unquote
 import orjson
 from botocore.utils import parse_timestamp
 
-from cloudft.aws.shapes import service_model
+from cloudft.aws.shapes import load_service_model
 from cloudft.endpoint import eventstream
 
-SERVER = "cloudft-endpoint (not AWS)"
-DEEPEST = 100
+SERVER_HEADER = "cloudft-endpoint (not AWS)"
+MAX_JSON_DEPTH = 100
 """How far a body may be nested: past some hundreds, Python and orjson fail in places of their own.
 """
-BITS = {"integer": 31, "long": 63}
+INTEGER_BITS = {"integer": 31, "long": 63}
 
 
-class WireError(Exception):
+class ServiceError(Exception):
     """An error that the API declares, by its name; `message` is what the caller reads."""
 
     def __init__(self, code: str, message: str) -> None:
@@ -33,7 +33,7 @@ class WireError(Exception):
 
 
 @dataclass(frozen=True)
-class Reply:
+class HttpResponse:
     """What goes back over HTTP."""
 
     status: int
@@ -42,7 +42,7 @@ class Reply:
 
 
 @dataclass(frozen=True)
-class Call:
+class OperationCall:
     """One request that was understood: the operation, and its input by the API's names."""
 
     service: str
@@ -50,18 +50,18 @@ class Call:
     parameters: Mapping[str, Any]
 
 
-class Wire:
+class RestJsonProtocol:
     """One service: requests in, replies out."""
 
     def __init__(self, service: str) -> None:
         self.service = service
-        self.model = service_model(service)
+        self.model = load_service_model(service)
         self._routes: dict[str, list[tuple[re.Pattern[str], Any]]] = {}
         for op in map(self.model.operation_model, self.model.operation_names):
             routes = self._routes.setdefault(op.http["method"], [])
-            routes.append((_route(op.http["requestUri"]), op))
+            routes.append((_compile_route(op.http["requestUri"]), op))
 
-    def operation(self, name: str) -> Any:
+    def operation_model(self, name: str) -> Any:
         """Botocore's model of the operation."""
         return self.model.operation_model(name)
 
@@ -69,9 +69,9 @@ class Wire:
         """Return whether some operation has that method and path."""
         return any(route.fullmatch(raw_path) for route, _ in self._routes.get(method, ()))
 
-    def parse(
+    def parse_request(
         self, method: str, raw_path: str, query: str, headers: Mapping[str, str], body: bytes
-    ) -> Call | None:
+    ) -> OperationCall | None:
         """The call that a request is; None when no operation has that route."""
         for route, op in self._routes.get(method, ()):
             found = route.fullmatch(raw_path)
@@ -81,46 +81,52 @@ class Wire:
                     parse_qs(query, keep_blank_values=True),
                     headers,
                 )
-                return Call(self.service, op.name, _input(op.input_shape, places, body))
+                return OperationCall(
+                    self.service, op.name, _parse_input(op.input_shape, places, body)
+                )
         return None
 
-    def reply(self, operation: str, result: Mapping[str, Any]) -> Reply:
+    def serialize_response(self, operation: str, result: Mapping[str, Any]) -> HttpResponse:
         """A result by the API's names, as HTTP."""
-        op = self.operation(operation)
+        op = self.operation_model(operation)
         shape, status = op.output_shape, int(op.http.get("responseCode", 200))
         if op.has_event_stream_output:
-            return self._stream(op, result, status)
+            return self._serialize_event_stream(op, result, status)
         payload = shape.serialization.get("payload") if shape else None
         if payload:
             raw = result[payload]
-            return Reply(status, _headers(shape, result), raw)
-        content = to_json(shape, result) if shape else {}
+            return HttpResponse(status, _response_headers(shape, result), raw)
+        content = serialize_value(shape, result) if shape else {}
         headers = (("Content-Type", "application/json"),)
-        return Reply(status, headers, orjson.dumps(content))
+        return HttpResponse(status, headers, orjson.dumps(content))
 
-    def _stream(self, op: Any, result: Mapping[str, Any], status: int) -> Reply:
+    def _serialize_event_stream(
+        self, op: Any, result: Mapping[str, Any], status: int
+    ) -> HttpResponse:
         name, stream = next(
             (name, member)
             for name, member in op.output_shape.members.items()
             if member.serialization.get("eventstream")
         )
-        headers = _headers(op.output_shape, {k: v for k, v in result.items() if k != name})
+        headers = _response_headers(op.output_shape, {k: v for k, v in result.items() if k != name})
         kept = tuple(h for h in headers if h[0].lower() != "content-type")
         events = [
-            eventstream.event(kind, to_json(stream.members[kind], content))
+            eventstream.encode_event(kind, serialize_value(stream.members[kind], content))
             for kind, content in result[name]
         ]
-        return Reply(status, (*kept, ("Content-Type", eventstream.CONTENT_TYPE)), b"".join(events))
+        return HttpResponse(
+            status, (*kept, ("Content-Type", eventstream.CONTENT_TYPE)), b"".join(events)
+        )
 
-    def error(self, error: WireError) -> Reply:
+    def serialize_error(self, error: ServiceError) -> HttpResponse:
         """An error, with the HTTP status that the model gives it."""
         shape = self.model.shape_for(error.code) if error.code in self.model.shape_names else None
         status = shape.metadata.get("error", {}).get("httpStatusCode", 400) if shape else 403
         headers = (("Content-Type", "application/json"), ("x-amzn-errortype", error.code))
-        return Reply(status, headers, orjson.dumps({"message": error.message}))
+        return HttpResponse(status, headers, orjson.dumps({"message": error.message}))
 
 
-def _route(uri: str) -> re.Pattern[str]:
+def _compile_route(uri: str) -> re.Pattern[str]:
     path = uri.partition("?")[0]
     parts = re.split(r"\{(\w+)\+?\}", path)
     text = "".join(
@@ -129,12 +135,12 @@ def _route(uri: str) -> re.Pattern[str]:
     return re.compile(text)
 
 
-def _input(shape: Any, places: tuple[Any, Any, Any], body: bytes) -> dict[str, Any]:
+def _parse_input(shape: Any, places: tuple[Any, Any, Any], body: bytes) -> dict[str, Any]:
     if shape is None:
         return {}
     uri, query, headers = places
     payload = shape.serialization.get("payload")
-    content = {} if payload else body_of(body)
+    content = {} if payload else parse_json_body(body)
     found: dict[str, Any] = {}
     for name, member in shape.members.items():
         where = member.serialization.get("location")
@@ -143,70 +149,72 @@ def _input(shape: Any, places: tuple[Any, Any, Any], body: bytes) -> dict[str, A
             found[name] = uri[key]
         elif where == "querystring":
             if key in query:
-                found[name] = _word(member, query[key])
+                found[name] = _parse_query_value(member, query[key])
         elif where == "header":
             if key.lower() in headers:
                 found[name] = headers[key.lower()]
         elif name == payload:
             whole = member.type_name == "structure"
-            found[name] = _from_json(member, body_of(body), name) if whole else body
+            found[name] = _parse_value(member, parse_json_body(body), name) if whole else body
         elif content.get(key) is not None:
-            found[name] = _from_json(member, content[key], name)
+            found[name] = _parse_value(member, content[key], name)
     unknown = set(content) - {m.serialization.get("name", n) for n, m in shape.members.items()}
     if unknown:
-        raise WireError("ValidationException", f"Unknown member {sorted(unknown)[0]}")
+        raise ServiceError("ValidationException", f"Unknown member {sorted(unknown)[0]}")
     return found
 
 
-def body_of(body: bytes) -> dict[str, Any]:
+def parse_json_body(body: bytes) -> dict[str, Any]:
     """The JSON object of a body. Raises ValidationException."""
     try:
-        content = loads(body) if body else {}
+        content = load_json(body) if body else {}
     except ValueError:
         content = None
     if not isinstance(content, dict):
-        raise WireError("ValidationException", "The request body is not a JSON object")
+        raise ServiceError("ValidationException", "The request body is not a JSON object")
     return content
 
 
-def loads(body: bytes) -> Any:
+def load_json(body: bytes) -> Any:
     """The value of a JSON text. Raises ValueError, also for one that is nested too deep."""
     content = orjson.loads(body)
-    if not _within(content, DEEPEST):
-        raise ValueError(f"nested more than {DEEPEST} deep")
+    if not _is_within_depth(content, MAX_JSON_DEPTH):
+        raise ValueError(f"nested more than {MAX_JSON_DEPTH} deep")
     return content
 
 
-def _within(value: Any, depth: int) -> bool:
+def _is_within_depth(value: Any, depth: int) -> bool:
     inner = value.values() if isinstance(value, dict) else value
     return not isinstance(value, (dict, list)) or (
-        depth > 0 and all(_within(item, depth - 1) for item in inner)
+        depth > 0 and all(_is_within_depth(item, depth - 1) for item in inner)
     )
 
 
-def _word(shape: Any, values: list[str]) -> Any:
+def _parse_query_value(shape: Any, values: list[str]) -> Any:
     text = values[0]
     try:
         if shape.type_name == "list":
             return values
         if shape.type_name in ("integer", "long"):
-            return _whole(shape, int(text))
+            return _check_integer(shape, int(text))
         if shape.type_name == "boolean":
             return {"true": True, "false": False}[text]
         if shape.type_name == "timestamp":
-            return _time(text)
+            return _parse_timestamp(text)
     except (ValueError, KeyError):
-        raise WireError("ValidationException", f"{text[:100]!r} is no {shape.type_name}") from None
+        raise ServiceError(
+            "ValidationException", f"{text[:100]!r} is no {shape.type_name}"
+        ) from None
     return text
 
 
-def _whole(shape: Any, number: int) -> int:
-    if not -(1 << BITS[shape.type_name]) <= number < 1 << BITS[shape.type_name]:
+def _check_integer(shape: Any, number: int) -> int:
+    if not -(1 << INTEGER_BITS[shape.type_name]) <= number < 1 << INTEGER_BITS[shape.type_name]:
         raise ValueError("the number has too many bits")
     return number
 
 
-def _time(value: Any) -> datetime:
+def _parse_timestamp(value: Any) -> datetime:
     """A time in UTC, of seconds since 1970 or ISO 8601; without a zone, it is UTC."""
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         raise ValueError("neither a number nor text")
@@ -217,7 +225,7 @@ def _time(value: Any) -> datetime:
         raise ValueError(str(error)) from error
 
 
-TYPES: dict[str, Any] = {
+PYTHON_TYPES: dict[str, Any] = {
     "string": str,
     "boolean": bool,
     "integer": int,
@@ -230,44 +238,44 @@ TYPES: dict[str, Any] = {
 }
 
 
-def _from_json(shape: Any, value: Any, path: str) -> Any:
+def _parse_value(shape: Any, value: Any, path: str) -> Any:
     kind = shape.type_name
     if getattr(shape, "is_document_type", False):
         return value
     try:
         if kind == "timestamp":
-            return _time(value)
+            return _parse_timestamp(value)
         if kind == "blob":
             return base64.b64decode(value, validate=True)
-        if kind in BITS and isinstance(value, int):
-            _whole(shape, value)
+        if kind in INTEGER_BITS and isinstance(value, int):
+            _check_integer(shape, value)
     except (ValueError, TypeError):
-        raise WireError("ValidationException", f"Value at '{path}' is not a {kind}") from None
-    if not isinstance(value, TYPES[kind]) or (isinstance(value, bool) and kind != "boolean"):
-        raise WireError("ValidationException", f"Value at '{path}' is not a {kind}")
+        raise ServiceError("ValidationException", f"Value at '{path}' is not a {kind}") from None
+    if not isinstance(value, PYTHON_TYPES[kind]) or (isinstance(value, bool) and kind != "boolean"):
+        raise ServiceError("ValidationException", f"Value at '{path}' is not a {kind}")
     if kind == "list":
-        return [_from_json(shape.member, v, f"{path}.{i}") for i, v in enumerate(value)]
+        return [_parse_value(shape.member, v, f"{path}.{i}") for i, v in enumerate(value)]
     if kind == "map":
-        return {k: _from_json(shape.value, v, f"{path}.{k}") for k, v in value.items()}
+        return {k: _parse_value(shape.value, v, f"{path}.{k}") for k, v in value.items()}
     if kind == "structure":
-        return structure(shape, value, path)
+        return parse_structure(shape, value, path)
     return value
 
 
-def structure(shape: Any, value: dict[str, Any], path: str) -> dict[str, Any]:
+def parse_structure(shape: Any, value: dict[str, Any], path: str) -> dict[str, Any]:
     """A structure by the API's names. Raises ValidationException."""
     known = {m.serialization.get("name", n): (n, m) for n, m in shape.members.items()}
     for key in value:
         if key not in known:
-            raise WireError("ValidationException", f"Unknown member {path}.{key}")
+            raise ServiceError("ValidationException", f"Unknown member {path}.{key}")
     return {
-        known[key][0]: _from_json(known[key][1], item, f"{path}.{key}")
+        known[key][0]: _parse_value(known[key][1], item, f"{path}.{key}")
         for key, item in value.items()
         if item is not None
     }
 
 
-def _headers(shape: Any, result: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+def _response_headers(shape: Any, result: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     return tuple(
         (member.serialization["name"], str(result[name]))
         for name, member in shape.members.items()
@@ -275,35 +283,35 @@ def _headers(shape: Any, result: Mapping[str, Any]) -> tuple[tuple[str, str], ..
     )
 
 
-def to_json(shape: Any, value: Any) -> Any:
+def serialize_value(shape: Any, value: Any) -> Any:
     """A value of that shape as JSON data."""
     kind = shape.type_name
     if getattr(shape, "is_document_type", False):
         return value
     if kind == "structure":
         return {
-            member.serialization.get("name", name): to_json(member, value[name])
+            member.serialization.get("name", name): serialize_value(member, value[name])
             for name, member in shape.members.items()
             if value.get(name) is not None
         }
     if kind == "list":
-        return [to_json(shape.member, item) for item in value]
+        return [serialize_value(shape.member, item) for item in value]
     if kind == "map":
-        return {key: to_json(shape.value, item) for key, item in value.items()}
+        return {key: serialize_value(shape.value, item) for key, item in value.items()}
     if kind == "timestamp":
-        return _timestamp(shape, value)
+        return _serialize_timestamp(shape, value)
     if kind == "blob":
         return base64.b64encode(value).decode()
     return value
 
 
-def _timestamp(shape: Any, value: datetime) -> str | float:
+def _serialize_timestamp(shape: Any, value: datetime) -> str | float:
     if shape.serialization.get("timestampFormat") == "iso8601":
         utc = value.astimezone(timezone.utc)
         return utc.isoformat(timespec="milliseconds").replace("+00:00", "Z")
     return value.timestamp()
 
 
-def names(wires: Iterable[Wire]) -> set[str]:
+def operation_names(wires: Iterable[RestJsonProtocol]) -> set[str]:
     """Every operation of these services."""
     return {name for wire in wires for name in wire.model.operation_names}

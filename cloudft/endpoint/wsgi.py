@@ -6,33 +6,33 @@ import io
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from cloudft.endpoint.wire import Reply, WireError
-from cloudft.local_http_guard import protect
+from cloudft.endpoint.wire import HttpResponse, ServiceError
+from cloudft.local_http_guard import harden_headers
 
 Environ = dict[str, Any]
 
 
-def body_of_request(environ: Environ) -> bytes:
+def read_body(environ: Environ) -> bytes:
     """Return what was sent. Raise ValidationException when its length can't be told."""
     chunked, length = environ.get("wsgi.input_terminated"), environ.get("CONTENT_LENGTH") or "0"
     if not (chunked or length.isdecimal()):
-        raise WireError("ValidationException", "Content-Length is not a number")
+        raise ServiceError("ValidationException", "Content-Length is not a number")
     try:
         content: bytes = environ["wsgi.input"].read(*(() if chunked else (int(length),)))
     except OSError as error:  # a chunk that does not say its size
-        raise WireError("ValidationException", f"The body can't be read: {error}") from None
+        raise ServiceError("ValidationException", f"The body can't be read: {error}") from None
     return content
 
 
-def keep_body(environ: Environ) -> bytes:
+def buffer_body(environ: Environ) -> bytes:
     """Return the body, which whoever comes next can read again."""
-    body = body_of_request(environ)
+    body = read_body(environ)
     environ["wsgi.input"] = io.BytesIO(body)
     environ["CONTENT_LENGTH"] = str(len(body))
     return body
 
 
-def headers_of(environ: Environ) -> dict[str, str]:
+def request_headers(environ: Environ) -> dict[str, str]:
     """Return the headers of a request by their lower-case names."""
     headers = {
         name[5:].lower().replace("_", "-"): value
@@ -45,17 +45,17 @@ def headers_of(environ: Environ) -> dict[str, str]:
     return headers
 
 
-def inert(start: Callable[..., Any], *, download: bool) -> Callable[..., Any]:
+def inert_start_response(start: Callable[..., Any], *, download: bool) -> Callable[..., Any]:
     """Return a WSGI start_response for content that no browser may run or hand to another page."""
 
     def started(status: str, headers: list[tuple[str, str]], *rest: Any) -> Any:
         good = status.startswith("2")
-        return start(status, protect(headers, download=download and good), *rest)
+        return start(status, harden_headers(headers, download=download and good), *rest)
 
     return started
 
 
-def send(reply: Reply, start: Callable[..., Any]) -> Iterable[bytes]:
+def send_response(reply: HttpResponse, start: Callable[..., Any]) -> Iterable[bytes]:
     """Send a reply."""
     length = ("Content-Length", str(len(reply.body)))
     start(f"{reply.status} {'OK' if reply.status < 400 else 'Error'}", [*reply.headers, length])

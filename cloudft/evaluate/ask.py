@@ -9,16 +9,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cloudft.backends.base import (
-    Asks,
-    Continuation,
-    Decoding,
+    GenerationConfig,
+    InferenceSession,
     Likelihood,
-    Progress,
+    ProgressCallback,
     Prompt,
-    Scores,
+    ScoringRequest,
+    SupportsLogLikelihood,
 )
 from cloudft.errors import JobStateConflict
-from cloudft.evaluate.cache import Cache, key_of
+from cloudft.evaluate.cache import AnswerCache, cache_key
 from cloudft.home import Home
 
 BASE, TUNED = "base", "tuned"
@@ -26,7 +26,7 @@ VARIANTS = (BASE, TUNED)
 
 
 @dataclass(frozen=True)
-class Said:
+class ModelAnswer:
     """One answer."""
 
     text: str
@@ -35,64 +35,66 @@ class Said:
 
 
 @dataclass
-class Models:
+class CachedInference:
     """The models of one job with what they have said before. See `models`."""
 
-    session: Asks
+    session: InferenceSession
     identities: Mapping[str, str]
-    caches: Mapping[str, Cache]
-    progress: Progress
-    asked: dict[str, int] = field(default_factory=dict)
+    caches: Mapping[str, AnswerCache]
+    progress: ProgressCallback
+    generated_counts: dict[str, int] = field(default_factory=dict)
     """How many answers were really asked for, by variant; the others were known."""
 
     @property
-    def scores(self) -> bool:
+    def has_likelihoods(self) -> bool:
         """True when the models tell likelihoods."""
-        return isinstance(self.session, Scores)
+        return isinstance(self.session, SupportsLogLikelihood)
 
-    def answers(
-        self, what: str, prompts: Sequence[Prompt], variant: str, decoding: Decoding
-    ) -> list[Said]:
+    def generate_answers(
+        self, what: str, prompts: Sequence[Prompt], variant: str, config: GenerationConfig
+    ) -> list[ModelAnswer]:
         """An answer for each prompt, in their order."""
-        how = dataclasses.asdict(decoding)
-        keys = [key_of("answer", _plain(prompt), how) for prompt in prompts]
+        how = dataclasses.asdict(config)
+        keys = [cache_key("answer", _prompt_to_json(prompt), how) for prompt in prompts]
 
         def ask(places: list[int]) -> Iterator[tuple[int, dict[str, Any]]]:
             asked = [prompts[i] for i in places]
-            for a in self.session.ask(asked, [variant], decoding):
+            for a in self.session.generate(asked, [variant], config):
                 yield (
                     a.index,
                     {"text": a.text, "tokens": a.tokens, "finishReason": a.finish_reason},
                 )
 
-        found = self._through(what, variant, keys, ask)
-        return [Said(v["text"], v["tokens"], v["finishReason"]) for v in found]
+        found = self._resolve_missing(what, variant, keys, ask)
+        return [ModelAnswer(v["text"], v["tokens"], v["finishReason"]) for v in found]
 
-    def likelihoods(
-        self, what: str, wanted: Sequence[Continuation], variant: str
+    def score_continuations(
+        self, what: str, requests: Sequence[ScoringRequest], variant: str
     ) -> list[Likelihood]:
         """Of each continuation, in their order."""
-        keys = [key_of("likelihood", _plain(w.prompt), w.text) for w in wanted]
+        keys = [cache_key("likelihood", _prompt_to_json(w.prompt), w.text) for w in requests]
 
         def ask(places: list[int]) -> Iterator[tuple[int, dict[str, Any]]]:
-            assert isinstance(self.session, Scores)
-            asked = [wanted[i] for i in places]
-            yield from map(_kept, self.session.likelihoods(asked, [variant]))
+            assert isinstance(self.session, SupportsLogLikelihood)
+            asked = [requests[i] for i in places]
+            yield from map(_likelihood_to_json, self.session.loglikelihood(asked, [variant]))
 
-        return _likelihoods(variant, self._through(what, variant, keys, ask))
+        return _likelihoods_from_json(variant, self._resolve_missing(what, variant, keys, ask))
 
-    def texts(self, what: str, texts: Sequence[str], variant: str) -> list[Likelihood]:
+    def score_texts(self, what: str, texts: Sequence[str], variant: str) -> list[Likelihood]:
         """Of each whole document, in their order."""
-        keys = [key_of("text", text) for text in texts]
+        keys = [cache_key("text", text) for text in texts]
 
         def ask(places: list[int]) -> Iterator[tuple[int, dict[str, Any]]]:
-            assert isinstance(self.session, Scores)
+            assert isinstance(self.session, SupportsLogLikelihood)
             asked = [texts[i] for i in places]
-            yield from map(_kept, self.session.texts(asked, [variant]))
+            yield from map(
+                _likelihood_to_json, self.session.loglikelihood_rolling(asked, [variant])
+            )
 
-        return _likelihoods(variant, self._through(what, variant, keys, ask))
+        return _likelihoods_from_json(variant, self._resolve_missing(what, variant, keys, ask))
 
-    def _through(
+    def _resolve_missing(
         self,
         what: str,
         variant: str,
@@ -108,17 +110,17 @@ class Models:
         for done, (index, value) in enumerate(ask(places) if places else (), 1):
             cache.put(keys[places[index]], value)
             self.progress(what, len(first) - len(places) + done, len(first))
-        self.asked[variant] = self.asked.get(variant, 0) + len(places)
+        self.generated_counts[variant] = self.generated_counts.get(variant, 0) + len(places)
         found = [cache.get(key) for key in keys]
         assert all(value is not None for value in found), "a model left a question unanswered"
         return [value for value in found if value is not None]
 
 
-def _plain(prompt: Prompt) -> Any:
+def _prompt_to_json(prompt: Prompt) -> Any:
     return prompt.text if prompt.text is not None else [dict(m) for m in prompt.messages]
 
 
-def _kept(found: Likelihood) -> tuple[int, dict[str, Any]]:
+def _likelihood_to_json(found: Likelihood) -> tuple[int, dict[str, Any]]:
     return (
         found.index,
         {
@@ -129,7 +131,7 @@ def _kept(found: Likelihood) -> tuple[int, dict[str, Any]]:
     )
 
 
-def _likelihoods(variant: str, values: Sequence[Mapping[str, Any]]) -> list[Likelihood]:
+def _likelihoods_from_json(variant: str, values: Sequence[Mapping[str, Any]]) -> list[Likelihood]:
     return [
         Likelihood(i, variant, v["logLikelihood"], v["tokens"], v["greedy"])
         for i, v in enumerate(values)
@@ -137,15 +139,19 @@ def _likelihoods(variant: str, values: Sequence[Mapping[str, Any]]) -> list[Like
 
 
 @contextlib.contextmanager
-def models(
-    session: Asks, home: Home, progress: Progress, *, variants: Sequence[str] = VARIANTS
-) -> Iterator[Models]:
+def open_cached_inference(
+    session: InferenceSession,
+    home: Home,
+    progress: ProgressCallback,
+    *,
+    variants: Sequence[str] = VARIANTS,
+) -> Iterator[CachedInference]:
     """The session's models with their caches; the session is closed at the end.
 
     Raises JobStateConflict when base and tuned are one and the same model.
     """
     with contextlib.closing(session), contextlib.ExitStack() as stack:
-        known = session.identities()
+        known = session.model_identities()
         identities = {name: known[name] for name in variants}
         if len(variants) > 1 and len(set(identities.values())) == 1:
             raise JobStateConflict(
@@ -155,7 +161,7 @@ def models(
                 " `cloudft metrics JOB`.",
             )
         caches = {
-            name: stack.enter_context(Cache(home.answers, identity))
+            name: stack.enter_context(AnswerCache(home.answers, identity))
             for name, identity in identities.items()
         }
-        yield Models(session, identities, caches, progress)
+        yield CachedInference(session, identities, caches, progress)

@@ -19,16 +19,16 @@ import orjson
 
 from cloudft.documents import Count, decode
 from cloudft.errors import BadDocument
-from cloudft.files import as_store_error, private_folder
+from cloudft.files import as_store_error, make_private_folder
 
 
-def key_of(*parts: Any) -> str:
+def cache_key(*parts: Any) -> str:
     """The name of a question: what it says, and how the answer is made."""
     content = orjson.dumps(parts, option=orjson.OPT_SORT_KEYS)
     return hashlib.sha256(content).hexdigest()[:32]
 
 
-class _Line(msgspec.Struct, rename="camel"):
+class _CachedLine(msgspec.Struct, rename="camel"):
     """An answer, or a likelihood."""
 
     key: str
@@ -39,13 +39,13 @@ class _Line(msgspec.Struct, rename="camel"):
     greedy: bool | None = None
 
     @property
-    def whole(self) -> bool:
+    def is_complete(self) -> bool:
         """True when it is one of the two."""
         answer = self.text is not None and self.finish_reason is not None
         return answer or (self.log_likelihood is not None and self.greedy is not None)
 
 
-class Cache:
+class AnswerCache:
     """The answers of one model, by question. Raises StoreError where the disk does not take them.
 
     Two processes may append at once: a line goes out in one write.
@@ -54,37 +54,37 @@ class Cache:
     def __init__(self, folder: Path, identity: str) -> None:
         name = hashlib.sha256(identity.encode()).hexdigest()[:32]
         self._path = folder / f"{name}.jsonl"
-        self._known: dict[str, Mapping[str, Any]] = {}
+        self._values: dict[str, Mapping[str, Any]] = {}
         with as_store_error("the answers can't be kept", self._path):
-            private_folder(folder)
+            make_private_folder(folder)
             self._file = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
-            self._read()
+            self._load()
 
-    def _read(self) -> None:
+    def _load(self) -> None:
         whole = True
         for line in self._path.read_bytes().splitlines(keepends=True):
             whole = line.endswith(b"\n")
             try:
-                found = decode(line, _Line, file=self._path)
+                found = decode(line, _CachedLine, file=self._path)
             except BadDocument:
                 continue
-            if found.whole:
-                self._known[found.key] = orjson.loads(line)
+            if found.is_complete:
+                self._values[found.key] = orjson.loads(line)
         if not whole:  # the next line begins on one of its own
             os.write(self._file, b"\n")
 
     def get(self, key: str) -> Mapping[str, Any] | None:
         """What came back, if it was asked before."""
-        return self._known.get(key)
+        return self._values.get(key)
 
     def put(self, key: str, value: Mapping[str, Any]) -> None:
         """Keep what came back."""
         line = {"key": key, **value}
         with as_store_error("the answers can't be kept", self._path):
             os.write(self._file, orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
-        self._known[key] = line
+        self._values[key] = line
 
-    def __enter__(self) -> Cache:
+    def __enter__(self) -> AnswerCache:
         return self
 
     def __exit__(

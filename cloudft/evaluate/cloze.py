@@ -6,16 +6,16 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-from cloudft.backends.base import Continuation, Prompt
+from cloudft.backends.base import Prompt, ScoringRequest
 
 WORD = re.compile(r"[A-Za-z][\w-]{4,}")
-SEEN, MOST, BEFORE = 3, 100, 400
+MIN_TERM_COUNT, MAX_GAPS, CONTEXT_CHARACTERS = 3, 100, 400
 """A term stands so often in the text; so many gaps are asked; so many characters stand before."""
-RATIO = 5.0
+MIN_FREQUENCY_RATIO = 5.0
 """A domain's term is so many times as frequent there as in general text."""
 
 
-def gaps(documents: Sequence[str], general: Sequence[str]) -> list[Continuation]:
+def find_cloze_gaps(documents: Sequence[str], general: Sequence[str]) -> list[ScoringRequest]:
     """Gaps before terms of the domain: the text so far, and the term that goes on from it.
 
     Terms are words that stand more often in `documents` than in `general` text, by the ratio of
@@ -28,16 +28,22 @@ def gaps(documents: Sequence[str], general: Sequence[str]) -> list[Continuation]
     terms = {
         word
         for word, count in here.items()
-        if count >= SEEN and (count + 1) / (size + 1) > RATIO * (there[word] + 1) / (other + 1)
+        if count >= MIN_TERM_COUNT
+        and (count + 1) / (size + 1) > MIN_FREQUENCY_RATIO * (there[word] + 1) / (other + 1)
     }
-    found: list[Continuation] = []
+    found: list[ScoringRequest] = []
     asked: Counter[str] = Counter()
     for text in documents:
         for match in WORD.finditer(text):
             term, at = match[0], match.start()
-            if term in terms and asked[term] < SEEN and text[at - 1 : at] == " " and at > 80:
+            if (
+                term in terms
+                and asked[term] < MIN_TERM_COUNT
+                and text[at - 1 : at] == " "
+                and at > 80
+            ):
                 asked[term] += 1
-                before = text[max(0, at - BEFORE) : at - 1]
-                found.append(Continuation(Prompt(text=before), f" {term}"))
-    step = max(1, len(found) / MOST)
-    return [found[int(i * step)] for i in range(min(MOST, len(found)))]
+                before = text[max(0, at - CONTEXT_CHARACTERS) : at - 1]
+                found.append(ScoringRequest(Prompt(text=before), f" {term}"))
+    step = max(1, len(found) / MAX_GAPS)
+    return [found[int(i * step)] for i in range(min(MAX_GAPS, len(found)))]

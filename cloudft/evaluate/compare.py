@@ -8,14 +8,19 @@ from typing import Any
 
 from cloudft.errors import UsageError
 from cloudft.evaluate.ask import BASE, TUNED
-from cloudft.evaluate.pitfalls.form import beyond_form
-from cloudft.evaluate.scores import LOWER_IS_BETTER, label_of
-from cloudft.evaluate.slices import slices
-from cloudft.evaluate.statistics import Paired, mean_interval, paired, verdict
+from cloudft.evaluate.pitfalls.form import qualify_verdict
+from cloudft.evaluate.scores import LOWER_IS_BETTER, extract_label
+from cloudft.evaluate.slices import compute_slices
+from cloudft.evaluate.statistics import (
+    PairedDifference,
+    bootstrap_mean_interval,
+    compare_paired,
+    describe_difference,
+)
 
 
 @dataclass(frozen=True)
-class Side:
+class ModelResult:
     """One model's answers: an evaluation, and which of its two models is meant."""
 
     name: str
@@ -30,34 +35,35 @@ class Side:
         return {record["key"]: record for record in self.evaluation["records"]}
 
 
-def compare(sides: Sequence[Side]) -> dict[str, Any]:
+def compare_models(results: Sequence[ModelResult]) -> dict[str, Any]:
     """Each side against the first, record by record, on the records that all of them have.
 
     p-values of several comparisons are Holm's (Holm 1979). Raises UsageError when the sides were
     evaluated by different metrics, or have no record in common.
     """
-    metric, keys, warnings = _common(sides)
+    metric, keys, warnings = _find_common_records(results)
     lower = metric in LOWER_IS_BETTER
-    scores = {s.name: [s.records[key][s.variant]["score"] for key in keys] for s in sides}
-    first = sides[0]
+    scores = {s.name: [s.records[key][s.variant]["score"] for key in keys] for s in results}
+    first = results[0]
     found = [
-        paired(scores[first.name], scores[side.name], lower_is_better=lower) for side in sides[1:]
+        compare_paired(scores[first.name], scores[side.name], lower_is_better=lower)
+        for side in results[1:]
     ]
-    adjusted = holm([difference.p_value for difference in found])
+    adjusted = adjust_holm([difference.p_value for difference in found])
     return {
         "metric": metric,
         "lowerIsBetter": lower,
         "n": len(keys),
-        "leaderboard": _leaderboard(sides, scores, lower=lower),
+        "leaderboard": _leaderboard(results, scores, lower=lower),
         "comparisons": [
             _comparison(first, side, keys, scores, replace(one, p_value=p), metric, lower)
-            for side, one, p in zip(sides[1:], found, adjusted, strict=True)
+            for side, one, p in zip(results[1:], found, adjusted, strict=True)
         ],
         "warnings": warnings,
     }
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
+def adjust_holm(p_values: Sequence[float]) -> list[float]:
     """The p-values adjusted for their number, step down; never above 1."""
     adjusted, highest = [0.0] * len(p_values), 0.0
     for rank, place in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
@@ -66,7 +72,9 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def _common(sides: Sequence[Side]) -> tuple[str, list[str], list[dict[str, str]]]:
+def _find_common_records(
+    sides: Sequence[ModelResult],
+) -> tuple[str, list[str], list[dict[str, str]]]:
     metrics = {side.evaluation["metric"] for side in sides}
     if len(metrics) > 1:
         raise UsageError(
@@ -96,13 +104,13 @@ def _common(sides: Sequence[Side]) -> tuple[str, list[str], list[dict[str, str]]
 
 
 def _leaderboard(
-    sides: Sequence[Side], scores: Mapping[str, Sequence[float]], *, lower: bool
+    sides: Sequence[ModelResult], scores: Mapping[str, Sequence[float]], *, lower: bool
 ) -> list[dict[str, Any]]:
     import numpy as np
 
     rows = []
     for side in sides:
-        low, high = mean_interval(np.asarray(scores[side.name], float))
+        low, high = bootstrap_mean_interval(np.asarray(scores[side.name], float))
         mean = sum(scores[side.name]) / len(scores[side.name])
         values = {"score": mean, "low": low, "high": high, "usd": side.usd, "seconds": side.seconds}
         rows.append({"name": side.name, "job": side.evaluation["job"], **values})
@@ -110,24 +118,24 @@ def _leaderboard(
 
 
 def _comparison(
-    first: Side,
-    side: Side,
+    first: ModelResult,
+    side: ModelResult,
     keys: Sequence[str],
     scores: Mapping[str, Sequence[float]],
-    difference: Paired,
+    difference: PairedDifference,
     metric: str,
     lower: bool,
 ) -> dict[str, Any]:
     base, tuned = scores[first.name], scores[side.name]
     means = sum(base) / len(base), sum(tuned) / len(tuned)
-    word, sentence = verdict(difference, metric, *means, lower_is_better=lower)
+    word, sentence = describe_difference(difference, metric, *means, lower_is_better=lower)
     ours, theirs = first.records, side.records
     labels = first.evaluation.get("labels")
-    named = [label_of(ours[key]["reference"], labels) if labels else None for key in keys]
+    named = [extract_label(ours[key]["reference"], labels) if labels else None for key in keys]
     flips = list(_flips(first, side, keys, lower=lower))
     told = {"verdict": word, "sentence": sentence.replace("The tuned model", side.name)}
-    if first.variant == BASE and side.variant == TUNED and (form := _form(side)):
-        told = beyond_form(told, form)
+    if first.variant == BASE and side.variant == TUNED and (form := _answer_format_of(side)):
+        told = qualify_verdict(told, form)
     return {
         "name": side.name,
         "against": first.name,
@@ -138,18 +146,18 @@ def _comparison(
         **told,
         "fixed": [flip for flip in flips if flip["gain"] > 0],
         "broken": [flip for flip in flips if flip["gain"] < 0],
-        "slices": slices(named, [len(theirs[key]["prompt"]) for key in keys], base, tuned),
+        "slices": compute_slices(named, [len(theirs[key]["prompt"]) for key in keys], base, tuned),
     }
 
 
-def _form(side: Side) -> Mapping[str, Any] | None:
+def _answer_format_of(side: ModelResult) -> Mapping[str, Any] | None:
     """What the side's own evaluation found of its answers' form, against the base model."""
     form: Mapping[str, Any] | None = side.evaluation.get("pitfalls", {}).get("form")
     return form
 
 
 def _flips(
-    first: Side, side: Side, keys: Sequence[str], *, lower: bool
+    first: ModelResult, side: ModelResult, keys: Sequence[str], *, lower: bool
 ) -> Iterator[dict[str, Any]]:
     """The records whose score changed, by how much for the better."""
     ours, theirs = first.records, side.records

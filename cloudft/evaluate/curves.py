@@ -11,13 +11,13 @@ WIDTH, HEIGHT, LEFT, BELOW = 720, 300, 56, 36
 TICKS = 5
 
 
-def drawing(points: Sequence[Metric]) -> str | None:
+def draw_loss_curve(points: Sequence[Metric]) -> str | None:
     """Training as a line, validation as a line with points; None without any finite point."""
     known = [p for p in points if math.isfinite(p.loss)]
     if not known:
         return None
     last = max(1, max(p.step for p in known))
-    top = _above(max(p.loss for p in known))
+    top = _round_up(max(p.loss for p in known))
 
     def place(point: Metric) -> tuple[float, float]:
         x = LEFT + (WIDTH - LEFT - 12) * point.step / last
@@ -44,7 +44,7 @@ def drawing(points: Sequence[Metric]) -> str | None:
     )
 
 
-def _above(value: float) -> float:
+def _round_up(value: float) -> float:
     """A round number not below `value`: 1, 2, 2.5 or 5 times a power of ten."""
     if value <= 0:
         return 1.0

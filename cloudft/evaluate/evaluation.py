@@ -14,44 +14,44 @@ import orjson
 
 from cloudft.documents import Count, decode
 from cloudft.errors import JobStateConflict
-from cloudft.files import as_store_error, write_whole
-from cloudft.store import as_damaged
+from cloudft.files import as_store_error, atomic_write
+from cloudft.store import as_damaged_job
 
-FOLDER = "evaluations"
-VERSION = 1
-LANGUAGE = "language-modelling"
+EVALUATIONS_FOLDER = "evaluations"
+FORMAT_VERSION = 1
+LANGUAGE_MODELING_TASK = "language-modelling"
 """The task whose records have no answers."""
 
 
-def keep(job_folder: Path, value: Mapping[str, Any]) -> Path:
+def save_evaluation(job_folder: Path, value: Mapping[str, Any]) -> Path:
     """Write an evaluation down; returns its file. Raises StoreError."""
     time = str(value["createdAt"]).replace(":", "").replace("+0000", "Z")
-    path = job_folder / FOLDER / f"{time}-{value['data']['sha256'][:8]}.json"
+    path = job_folder / EVALUATIONS_FOLDER / f"{time}-{value['data']['sha256'][:8]}.json"
     with as_store_error("the evaluation can't be written down", path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, orjson.dumps(value, option=orjson.OPT_INDENT_2))
+        atomic_write(path, orjson.dumps(value, option=orjson.OPT_INDENT_2))
     return path
 
 
-def newest(job_folder: Path) -> dict[str, Any]:
+def load_newest_evaluation(job_folder: Path) -> dict[str, Any]:
     """The job's last evaluation, its records included.
 
     Raises JobStateConflict when there is none, DamagedJob for one that can't be read.
     """
-    files = sorted((job_folder / FOLDER).glob("*.json"))
+    files = sorted((job_folder / EVALUATIONS_FOLDER).glob("*.json"))
     if not files:
         raise JobStateConflict(
             f"{job_folder.name} was not evaluated yet",
             fix=f"cloudft evaluate {job_folder.name}",
         )
-    return read(files[-1])
+    return load_evaluation(files[-1])
 
 
-def read(path: Path) -> dict[str, Any]:
+def load_evaluation(path: Path) -> dict[str, Any]:
     """One evaluation, whole. Raises DamagedJob when it can't be read, or is of another version."""
-    with as_damaged(path, path.parent.parent.name):
+    with as_damaged_job(path, path.parent.parent.name):
         content = path.read_bytes()
-        decode(content, _Evaluation, file=path, versions=(VERSION,))
+        decode(content, _Evaluation, file=path, versions=(FORMAT_VERSION,))
         value: dict[str, Any] = orjson.loads(content)
     return value
 
@@ -162,5 +162,5 @@ class _Evaluation(msgspec.Struct):
         if missing:
             raise ValueError(f"there are no figures for {min(missing)[:40]}")
         sides = (side for record in self.records for side in (record.base, record.tuned))
-        if self.task != LANGUAGE and any(side.text is None for side in sides):
+        if self.task != LANGUAGE_MODELING_TASK and any(side.text is None for side in sides):
             raise ValueError("a record lacks an answer's text")

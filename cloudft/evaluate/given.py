@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from cloudft.errors import UsageError
-from cloudft.evaluate.ask import VARIANTS, Said
+from cloudft.evaluate.ask import VARIANTS, ModelAnswer
 
 FIX = (
     'give a line a record, in the order of the held-out data: {"base": "...", "tuned": "..."};'
@@ -17,20 +17,20 @@ FIX = (
 )
 
 
-def given_answers(path: Path, count: int) -> dict[str, list[Said]]:
+def load_external_answers(path: Path, count: int) -> dict[str, list[ModelAnswer]]:
     """The answers of `count` records, by variant. Raises UsageError that names the line."""
-    rows = _rows(path)
+    rows = _load_rows(path)
     if len(rows) != count:
         raise UsageError(
             f"there are {len(rows)} answers for {count} held-out records", file=str(path), fix=FIX
         )
     return {
-        variant: [_said(row, variant, path, line) for line, row in enumerate(rows, 1)]
+        variant: [_parse_answer(row, variant, path, line) for line, row in enumerate(rows, 1)]
         for variant in VARIANTS
     }
 
 
-def _rows(path: Path) -> Sequence[Any]:
+def _load_rows(path: Path) -> Sequence[Any]:
     """One JSON array, or JSONL."""
     try:
         content = path.read_bytes()
@@ -39,19 +39,19 @@ def _rows(path: Path) -> Sequence[Any]:
             f"the answers can't be read: {error.strerror}", file=str(path), fix=FIX
         ) from error
     if content.lstrip().startswith(b"["):
-        return [*_json(content, path, None)]
+        return [*_parse_json(content, path, None)]
     lines = content.splitlines()
-    return [_json(line, path, number) for number, line in enumerate(lines, 1) if line.strip()]
+    return [_parse_json(line, path, number) for number, line in enumerate(lines, 1) if line.strip()]
 
 
-def _json(text: bytes, path: Path, line: int | None) -> Any:
+def _parse_json(text: bytes, path: Path, line: int | None) -> Any:
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError as error:
         raise UsageError(f"no JSON: {error}", file=str(path), line=line, fix=FIX) from None
 
 
-def _said(row: Any, variant: str, path: Path, line: int) -> Said:
+def _parse_answer(row: Any, variant: str, path: Path, line: int) -> ModelAnswer:
     value = row.get(variant) if isinstance(row, Mapping) else None
     text = value.get("text") if isinstance(value, Mapping) else value
     if not isinstance(text, str):
@@ -63,4 +63,4 @@ def _said(row: Any, variant: str, path: Path, line: int) -> Said:
             fix=FIX,
         )
     more: Mapping[str, Any] = value if isinstance(value, Mapping) else {}
-    return Said(text, int(more.get("tokens", 0)), str(more.get("finishReason", "stop")))
+    return ModelAnswer(text, int(more.get("tokens", 0)), str(more.get("finishReason", "stop")))

@@ -11,23 +11,23 @@ from pathlib import Path
 
 from cloudft.backends.base import Prompt
 from cloudft.data.findings import Findings
-from cloudft.data.leakage import Leak, Leakage
-from cloudft.data.records import Located, located
-from cloudft.data.sources import Sources
-from cloudft.data.stage import NAME_LENGTH
+from cloudft.data.leakage import Leak, LeakageIndex
+from cloudft.data.records import LocatedRecord, read_records
+from cloudft.data.sources import SourceResolver
+from cloudft.data.stage import FOLDER_NAME_LENGTH
 from cloudft.errors import CheckFailed, UsageError
-from cloudft.evaluate.cache import key_of
+from cloudft.evaluate.cache import cache_key
 from cloudft.home import Home
-from cloudft.prompts import question
+from cloudft.prompts import prompt_of_record
 from cloudft.spec import JobSpec
-from cloudft.store import Record
+from cloudft.store import JobRecord
 
-NEAR = 0.95
+NEAR_DUPLICATE_SIMILARITY = 0.95
 """Similarity of two inputs from which a held-out record is nearly one of the training's."""
 
 
 @dataclass(frozen=True)
-class Item:
+class EvalExample:
     """One held-out record: what is asked, the answer to hold it to, and where it stands.
 
     Of an unlabelled document `reference` is the text.
@@ -37,62 +37,68 @@ class Item:
     file: str
     line: int
     prompt: Prompt
-    shown: str
+    input_text: str
     reference: str
 
 
 @dataclass(frozen=True)
-class HeldOut:
+class HeldOutData:
     """The held-out records of a job, its training records, and what they share."""
 
-    items: tuple[Item, ...]
-    train: tuple[Item, ...]
+    examples: tuple[EvalExample, ...]
+    train_examples: tuple[EvalExample, ...]
     role: str
     files: tuple[str, ...]
     leaks: tuple[Leak, ...]
-    train_known: bool
+    has_train_data: bool
 
     @property
     def sha256(self) -> str:
         """Of what is asked and the answers, in order: not of the file's form."""
-        return hashlib.sha256("".join(item.key for item in self.items).encode()).hexdigest()
+        return hashlib.sha256("".join(item.key for item in self.examples).encode()).hexdigest()
 
 
-def held_out(record: Record, home: Home, data: Path | None = None, limit: int = 0) -> HeldOut:
+def load_held_out_data(
+    record: JobRecord, home: Home, data: Path | None = None, limit: int = 0
+) -> HeldOutData:
     """`data`, or what the job held out: its test file, else its validation records.
 
     With `limit`, that many of them, evenly spread. Raises UsageError when there are none,
     CheckFailed with every fault of the file.
     """
     raw = record.customization_type == "CONTINUED_PRE_TRAINING"
-    role, base_dir, patterns = _named(record, home, data)
-    spec = spec_of(record)
+    role, base_dir, patterns = _resolve_source(record, home, data)
+    spec = spec_from_record(record)
     columns = dict(spec.data.columns) if spec else {}
-    there = _records(base_dir, patterns, {str(k): v for k, v in columns.items()})
+    there = _load_records(base_dir, patterns, {str(k): v for k, v in columns.items()})
     if not there:
         raise UsageError(f"there is no record in {', '.join(patterns)}", fix="name another file.")
     if limit and limit < len(there):
         there = [there[i * len(there) // limit] for i in range(limit)]
-    trained = list(_training(record, home))
-    leakage = Leakage(trained, NEAR if importlib.util.find_spec("rensa") else None)
-    return HeldOut(
-        items=tuple(_item(found, raw=raw) for found in there),
-        train=tuple(_item(found, raw=raw) for found in trained),
+    trained = list(_load_train_records(record, home))
+    leakage = LeakageIndex(
+        trained, NEAR_DUPLICATE_SIMILARITY if importlib.util.find_spec("rensa") else None
+    )
+    return HeldOutData(
+        examples=tuple(_to_example(found, raw=raw) for found in there),
+        train_examples=tuple(_to_example(found, raw=raw) for found in trained),
         role=role,
         files=tuple(dict.fromkeys(found.file for found in there)),
-        leaks=tuple(leakage.of(role, there)),
-        train_known=bool(trained),
+        leaks=tuple(leakage.find_leaks(role, there)),
+        has_train_data=bool(trained),
     )
 
 
-def _named(record: Record, home: Home, data: Path | None) -> tuple[str, Path, tuple[str, ...]]:
+def _resolve_source(
+    record: JobRecord, home: Home, data: Path | None
+) -> tuple[str, Path, tuple[str, ...]]:
     """The role, and the files as patterns below a folder."""
     if data is not None:
         return "given", Path.cwd(), (str(data),)
-    spec = spec_of(record)
+    spec = spec_from_record(record)
     if spec is not None and spec.data.test:
         return "test", Path("/"), spec.data.test
-    staged = staged_file(record, home, "validation")
+    staged = find_staged_file(record, home, "validation")
     if staged is not None:
         return "validation", Path("/"), (str(staged),)
     raise UsageError(
@@ -102,50 +108,58 @@ def _named(record: Record, home: Home, data: Path | None) -> tuple[str, Path, tu
     )
 
 
-def spec_of(record: Record) -> JobSpec | None:
+def spec_from_record(record: JobRecord) -> JobSpec | None:
     """The job's own specification; None for one that this version does not read."""
     with contextlib.suppress(ValueError):
         return JobSpec.model_validate(dict(record.spec))
     return None
 
 
-def staged_file(record: Record, home: Home, role: str) -> Path | None:
+def find_staged_file(record: JobRecord, home: Home, role: str) -> Path | None:
     """The staged file of a role, in the job's folder or among the staged data; None if gone."""
     file = record.manifest["files"].get(role)
     if file is None:
         return None
     places = (
         record.folder / "data" / file["name"],
-        home.staged / str(record.manifest["sha256"])[:NAME_LENGTH] / file["name"],
+        home.staged / str(record.manifest["sha256"])[:FOLDER_NAME_LENGTH] / file["name"],
     )
     return next((path for path in places if path.is_file()), None)
 
 
-def _training(record: Record, home: Home) -> Iterator[Located]:
-    path = staged_file(record, home, "train")
+def _load_train_records(record: JobRecord, home: Home) -> Iterator[LocatedRecord]:
+    path = find_staged_file(record, home, "train")
     if path is not None:
         noted = Findings()
-        yield from located(Sources(Path("/"), noted).files("train", [str(path)]), noted, {})
+        yield from read_records(
+            SourceResolver(Path("/"), noted).resolve("train", [str(path)]), noted, {}
+        )
 
 
-def _records(base_dir: Path, patterns: Sequence[str], columns: Mapping[str, str]) -> list[Located]:
+def _load_records(
+    base_dir: Path, patterns: Sequence[str], columns: Mapping[str, str]
+) -> list[LocatedRecord]:
     findings = Findings()
-    found = list(located(Sources(base_dir, findings).files("--data", patterns), findings, columns))
-    if findings.errors():
+    found = list(
+        read_records(
+            SourceResolver(base_dir, findings).resolve("--data", patterns), findings, columns
+        )
+    )
+    if findings.count_errors():
         listed = findings.all()
         raise CheckFailed(next(f.message for f in listed if f.severity == "error"), listed)
     return found
 
 
-def _item(found: Located, *, raw: bool) -> Item:
+def _to_example(found: LocatedRecord, *, raw: bool) -> EvalExample:
     """Raises UsageError for labelled records where text is wanted, and the other way round."""
     from cloudft.data.record import BadRecord
 
     try:
-        asked = question(found.record, raw=raw)
+        asked = prompt_of_record(found.record, raw=raw)
     except BadRecord as bad:
         raise UsageError(str(bad), file=found.file, line=found.line, fix=f"{bad.fix}.") from None
     reference = asked.shown if asked.reference is None else asked.reference
     prompt = asked.prompt
-    key = key_of([dict(m) for m in prompt.messages] or prompt.text, reference)
-    return Item(key, found.file, found.line, prompt, asked.shown, reference)
+    key = cache_key([dict(m) for m in prompt.messages] or prompt.text, reference)
+    return EvalExample(key, found.file, found.line, prompt, asked.shown, reference)

@@ -8,71 +8,75 @@ from typing import Any
 
 from cloudft.backends.base import Likelihood
 from cloudft.errors import UsageError
-from cloudft.evaluate.ask import BASE, TUNED, VARIANTS, Models
-from cloudft.evaluate.cloze import gaps
-from cloudft.evaluate.held_out import HeldOut
-from cloudft.evaluate.resampling import ratio
-from cloudft.evaluate.slices import slices
-from cloudft.evaluate.statistics import paired, paired_interval
-from cloudft.evaluate.supervised import significance
+from cloudft.evaluate.ask import BASE, TUNED, VARIANTS, CachedInference
+from cloudft.evaluate.cloze import find_cloze_gaps
+from cloudft.evaluate.held_out import HeldOutData
+from cloudft.evaluate.resampling import build_ratio_statistic
+from cloudft.evaluate.slices import compute_slices
+from cloudft.evaluate.statistics import bootstrap_difference_interval, compare_paired
+from cloudft.evaluate.supervised import significance_to_json
 
 
-def judged(models: Models, held: HeldOut, general: Sequence[str]) -> dict[str, Any]:
+def evaluate_language_modeling(
+    models: CachedInference, held: HeldOutData, general: Sequence[str]
+) -> dict[str, Any]:
     """Bits per byte and perplexity of the held-out and of general text, and a cloze of terms.
 
     Bits per byte can be compared across tokenizers; perplexity is per token of the model's own.
     Raises UsageError for a backend that tells no likelihoods.
     """
-    if not models.scores:
+    if not models.has_likelihoods:
         raise UsageError(
             "this backend does not tell how likely its models hold text, so a model that was"
             " pre-trained further can't be evaluated through it",
             fix="run the same job with --backend local; or ask it with `cloudft generate JOB`.",
         )
-    texts = [item.reference for item in held.items]
-    found = {name: models.texts("held-out text", texts, name) for name in VARIANTS}
-    plain = {name: models.texts("general text", general, name) for name in VARIANTS}
-    terms = gaps(texts, general)
-    filled = {name: models.likelihoods("cloze", terms, name) for name in VARIANTS}
+    texts = [item.reference for item in held.examples]
+    found = {name: models.score_texts("held-out text", texts, name) for name in VARIANTS}
+    plain = {name: models.score_texts("general text", general, name) for name in VARIANTS}
+    terms = find_cloze_gaps(texts, general)
+    filled = {name: models.score_continuations("cloze", terms, name) for name in VARIANTS}
     metrics = {
         name: {
-            **_of(found[name], texts, ""),
-            **_of(plain[name], general, "general"),
-            **({"clozeAccuracy": _share(filled[name])} if terms else {}),
+            **_text_metrics(found[name], texts, ""),
+            **_text_metrics(plain[name], general, "general"),
+            **({"clozeAccuracy": _greedy_share(filled[name])} if terms else {}),
         }
         for name in VARIANTS
     }
     bits = {
-        name: [_bits([o], [t]) for o, t in zip(found[name], texts, strict=True)]
+        name: [_bits_per_byte([o], [t]) for o, t in zip(found[name], texts, strict=True)]
         for name in VARIANTS
     }
-    difference = paired(bits[BASE], bits[TUNED], lower_is_better=True)
-    deltas = _deltas(metrics, found, plain, filled, texts, general)
+    difference = compare_paired(bits[BASE], bits[TUNED], lower_is_better=True)
+    deltas = _compute_deltas(metrics, found, plain, filled, texts, general)
     return {
         "task": "language-modelling",
         "n": len(texts),
         "metric": "bitsPerByte",
         **metrics,
         "delta": deltas,
-        "significance": significance(
+        "significance": significance_to_json(
             difference, "bitsPerByte", metrics, deltas["bitsPerByte"], lower_is_better=True
         ),
         "labels": None,
         "confusion": None,
-        "slices": slices([None] * len(texts), list(map(len, texts)), bits[BASE], bits[TUNED]),
+        "slices": compute_slices(
+            [None] * len(texts), list(map(len, texts)), bits[BASE], bits[TUNED]
+        ),
         "clozeTerms": len(terms),
-        "records": [_record(held, place, found, bits) for place in range(len(texts))],
+        "records": [_record_to_json(held, place, found, bits) for place in range(len(texts))],
     }
 
 
-def _record(
-    held: HeldOut,
+def _record_to_json(
+    held: HeldOutData,
     place: int,
     found: Mapping[str, Sequence[Likelihood]],
     bits: Mapping[str, Sequence[float]],
 ) -> dict[str, Any]:
     """One document and what it takes each model."""
-    item = held.items[place]
+    item = held.examples[place]
     sides = {
         name: {
             "logLikelihood": found[name][place].log_likelihood,
@@ -94,7 +98,7 @@ def _record(
     }
 
 
-def _bits(found: Sequence[Likelihood], texts: Sequence[str]) -> float:
+def _bits_per_byte(found: Sequence[Likelihood], texts: Sequence[str]) -> float:
     """Bits a byte of UTF-8 (Gao et al. 2020, The Pile, section 3.1)."""
     size = sum(len(text.encode()) for text in texts)
     return -math.fsum(one.log_likelihood for one in found) / math.log(2) / max(1, size)
@@ -106,18 +110,20 @@ def _perplexity(found: Sequence[Likelihood]) -> float | None:
     return math.exp(loss) if loss < 700 else None
 
 
-def _share(filled: Sequence[Likelihood]) -> float:
+def _greedy_share(filled: Sequence[Likelihood]) -> float:
     return sum(one.greedy for one in filled) / len(filled)
 
 
-def _of(found: Sequence[Likelihood], texts: Sequence[str], prefix: str) -> dict[str, float | None]:
-    values = {"bitsPerByte": _bits(found, texts), "perplexity": _perplexity(found)}
+def _text_metrics(
+    found: Sequence[Likelihood], texts: Sequence[str], prefix: str
+) -> dict[str, float | None]:
+    values = {"bitsPerByte": _bits_per_byte(found, texts), "perplexity": _perplexity(found)}
     if not prefix:
         return dict(values)
     return {prefix + name[0].upper() + name[1:]: value for name, value in values.items()}
 
 
-def _deltas(
+def _compute_deltas(
     metrics: Any, found: Any, plain: Any, filled: Any, texts: Sequence[str], general: Sequence[str]
 ) -> dict[str, dict[str, float | None]]:
     """Tuned minus base, with 95 % bootstrap intervals over documents (of the cloze, over gaps)."""
@@ -130,21 +136,24 @@ def _deltas(
         of, beside = (plain, general) if name.startswith("general") else (found, texts)
         if name == "clozeAccuracy":
             ways = [
-                ratio([one.greedy for one in filled[v]], [1.0] * len(filled[v])) for v in VARIANTS
+                build_ratio_statistic([one.greedy for one in filled[v]], [1.0] * len(filled[v]))
+                for v in VARIANTS
             ]
             count = len(filled[BASE])
         else:
-            ways = [_statistic(name.lower(), of[v], beside) for v in VARIANTS]
+            ways = [_build_statistic(name.lower(), of[v], beside) for v in VARIANTS]
             count = len(beside)
-        low, high = paired_interval(ways[0], ways[1], count)
+        low, high = bootstrap_difference_interval(ways[0], ways[1], count)
         deltas[name] = {"value": tuned - base, "low": low, "high": high}
     return deltas
 
 
-def _statistic(
+def _build_statistic(
     name: str, found: Sequence[Likelihood], texts: Sequence[str]
 ) -> Callable[[Any], float]:
     losses = [-one.log_likelihood for one in found]
     if name.endswith("perplexity"):
-        return ratio(losses, [float(one.tokens) for one in found], math.exp)
-    return ratio([loss / math.log(2) for loss in losses], [float(len(t.encode())) for t in texts])
+        return build_ratio_statistic(losses, [float(one.tokens) for one in found], math.exp)
+    return build_ratio_statistic(
+        [loss / math.log(2) for loss in losses], [float(len(t.encode())) for t in texts]
+    )

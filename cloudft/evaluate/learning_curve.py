@@ -14,60 +14,62 @@ import numpy as np
 import yaml
 
 from cloudft import jobs, preparing
-from cloudft.backends.base import Backend, Continuation, Opens, Progress
+from cloudft.backends.base import Backend, ProgressCallback, ScoringRequest, SupportsInference
 from cloudft.errors import JobFailed, UsageError
-from cloudft.evaluate.ask import TUNED, models
-from cloudft.evaluate.held_out import HeldOut, staged_file
-from cloudft.evaluate.pitfalls import Pitfall
-from cloudft.evaluate.pitfalls.learning import PARTS, learning
-from cloudft.files import as_store_error, write_whole
+from cloudft.evaluate.ask import TUNED, open_cached_inference
+from cloudft.evaluate.held_out import HeldOutData, find_staged_file
+from cloudft.evaluate.pitfalls import Diagnostic
+from cloudft.evaluate.pitfalls.learning import DATA_SHARES, diagnose_data_scaling
+from cloudft.files import as_store_error, atomic_write
 from cloudft.home import Home
 from cloudft.spec.load import load_job
-from cloudft.store import Record, Store
+from cloudft.store import JobRecord, Store
 
-FEWEST = 8
+MIN_PART_RECORDS = 8
 """Records of the smallest part at least."""
 
 
-def learning_curve(
-    record: Record,
+def run_learning_curve(
+    record: JobRecord,
     backend: Backend,
     home: Home,
-    held: HeldOut,
+    held: HeldOutData,
     *,
-    progress: Progress,
-    follow: Callable[[jobs.Job], jobs.Job],
-) -> Pitfall:
+    progress: ProgressCallback,
+    wait: Callable[[jobs.Job], jobs.Job],
+) -> Diagnostic:
     """Train on each part, and hold the losses of the held-out records together.
 
     Raises UsageError for a job of another backend, or with too few records; JobFailed.
     """
-    train = staged_file(record, home, "train")
-    if record.backend != "local" or not isinstance(backend, Opens) or train is None:
+    train = find_staged_file(record, home, "train")
+    if record.backend != "local" or not isinstance(backend, SupportsInference) or train is None:
         raise UsageError(
             "a learning curve is made of local jobs whose training data is still there",
             fix="submit the same job file with --backend local, and evaluate that job.",
         )
     lines = train.read_bytes().splitlines(keepends=True)
-    if len(lines) * PARTS[0] < FEWEST:
+    if len(lines) * DATA_SHARES[0] < MIN_PART_RECORDS:
         raise UsageError(
             f"{len(lines)} training records are too few for parts of an eighth",
-            fix=f"a learning curve takes {math.ceil(FEWEST / PARTS[0])} records or more.",
+            fix=f"a learning curve takes {math.ceil(MIN_PART_RECORDS / DATA_SHARES[0])} records or more.",
         )
     order = np.random.default_rng(int(record.spec.get("seed", 7))).permutation(len(lines))
     points = []
-    for part in PARTS:
+    for part in DATA_SHARES:
         count = round(len(lines) * part)
         run = record
         if part < 1:
             chosen = b"".join(lines[i] for i in sorted(order[:count]))
-            run = _trained(record, backend, home, part, chosen, follow).record
-        points.append((count, _loss(run, backend, home, held, f"{count} records", progress)))
-    return learning(points)
+            run = _train_part(record, backend, home, part, chosen, wait).record
+        points.append(
+            (count, _held_out_loss(run, backend, home, held, f"{count} records", progress))
+        )
+    return diagnose_data_scaling(points)
 
 
-def _trained(
-    record: Record,
+def _train_part(
+    record: JobRecord,
     backend: Backend,
     home: Home,
     part: float,
@@ -78,13 +80,13 @@ def _trained(
     folder = record.folder / "parts" / f"1of{round(1 / part)}"
     spec: dict[str, Any] = {**record.spec, "name": f"{record.name[:50]}-1of{round(1 / part)}"}
     data: dict[str, Any] = {"train": "train.jsonl"}
-    validation = staged_file(record, home, "validation")
+    validation = find_staged_file(record, home, "validation")
     if validation is not None:
         data["validation"] = str(validation)
     with as_store_error("the part can't be written down", folder):
         folder.mkdir(parents=True, exist_ok=True)
-        write_whole(folder / "train.jsonl", chosen)
-        write_whole(folder / "cloudft.yaml", yaml.safe_dump(spec | {"data": data}).encode())
+        atomic_write(folder / "train.jsonl", chosen)
+        atomic_write(folder / "cloudft.yaml", yaml.safe_dump(spec | {"data": data}).encode())
     staged, _ = preparing.prepare(load_job(folder / "cloudft.yaml"), backend, home)
     job = follow(jobs.submit(staged, backend, Store(home.jobs)))
     if job.state.status != "Completed":
@@ -95,15 +97,20 @@ def _trained(
     return job
 
 
-def _loss(
-    record: Record, backend: Opens, home: Home, held: HeldOut, what: str, progress: Progress
+def _held_out_loss(
+    record: JobRecord,
+    backend: SupportsInference,
+    home: Home,
+    held: HeldOutData,
+    what: str,
+    progress: ProgressCallback,
 ) -> float:
     """Nats a token of the held-out references, or of the held-out text."""
-    session = backend.open(record.backend_job_id or record.id)
-    with models(session, home, progress, variants=(TUNED,)) as tuned:
+    session = backend.open_session(record.backend_job_id or record.id)
+    with open_cached_inference(session, home, progress, variants=(TUNED,)) as tuned:
         if record.customization_type == "CONTINUED_PRE_TRAINING":
-            found = tuned.texts(what, [item.reference for item in held.items], TUNED)
+            found = tuned.score_texts(what, [item.reference for item in held.examples], TUNED)
         else:
-            wanted = [Continuation(item.prompt, item.reference) for item in held.items]
-            found = tuned.likelihoods(what, wanted, TUNED)
+            wanted = [ScoringRequest(item.prompt, item.reference) for item in held.examples]
+            found = tuned.score_continuations(what, wanted, TUNED)
     return -math.fsum(f.log_likelihood for f in found) / max(1, sum(f.tokens for f in found))

@@ -8,88 +8,99 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from cloudft.backends.base import Asks, Backend, Decoding, Opens, OpensBatches, Progress
+from cloudft.backends.base import (
+    Backend,
+    GenerationConfig,
+    InferenceSession,
+    ProgressCallback,
+    SupportsBatchInference,
+    SupportsInference,
+)
 from cloudft.errors import UsageError
 from cloudft.evaluate import hazards, language, supervised
-from cloudft.evaluate.ask import BASE, TUNED, VARIANTS, Models, models
-from cloudft.evaluate.evaluation import VERSION
-from cloudft.evaluate.given import given_answers
-from cloudft.evaluate.held_out import HeldOut, spec_of
-from cloudft.evaluate.pitfalls.form import beyond_form
-from cloudft.evaluate.tasks import Task, task_of
+from cloudft.evaluate.ask import BASE, TUNED, VARIANTS, CachedInference, open_cached_inference
+from cloudft.evaluate.evaluation import FORMAT_VERSION
+from cloudft.evaluate.given import load_external_answers
+from cloudft.evaluate.held_out import HeldOutData, spec_from_record
+from cloudft.evaluate.pitfalls.form import qualify_verdict
+from cloudft.evaluate.tasks import Task, detect_task
 from cloudft.home import Home
-from cloudft.store import Record, utc_now
+from cloudft.store import JobRecord, utc_now
 
-FEW = 30
+FEW_RECORDS = 30
 """Below so many records an interval is wide, whatever the models do."""
-SILENT = 0.5
+MOSTLY_EMPTY_SHARE = 0.5
 """From this share of empty answers on, a model is as good as silent."""
 
 
-def open_models(record: Record, backend: Backend, *, batches: bool = False) -> Asks:
+def open_session(record: JobRecord, backend: Backend, *, batches: bool = False) -> InferenceSession:
     """The job's models. Raises UsageError for a backend that can't be asked, or not so."""
     job_id = record.backend_job_id or record.id
     if batches:
-        if not isinstance(backend, OpensBatches):
+        if not isinstance(backend, SupportsBatchInference):
             raise UsageError(
                 f"the models of a job on {record.backend} are not asked by batches",
                 fix="leave --batch out.",
             )
-        return backend.open_batches(job_id)
-    if not isinstance(backend, Opens):
+        return backend.open_batch_session(job_id)
+    if not isinstance(backend, SupportsInference):
         raise UsageError(
             f"the models of a job on {record.backend} can't be asked",
             fix="give answers made elsewhere: cloudft evaluate JOB --answers FILE",
         )
-    return backend.open(job_id)
+    return backend.open_session(job_id)
 
 
-def task_for(record: Record, held: HeldOut, wanted: str | None) -> Task:
+def detect_job_task(record: JobRecord, held: HeldOutData, requested: str | None) -> Task:
     """What kind of answers the records have, as the job file or the data say."""
-    spec = spec_of(record)
-    return task_of(
-        [item.reference for item in held.items],
-        [item.reference for item in held.train],
-        wanted=wanted or (spec.evaluate.task if spec else "auto"),
+    spec = spec_from_record(record)
+    return detect_task(
+        [item.reference for item in held.examples],
+        [item.reference for item in held.train_examples],
+        requested=requested or (spec.evaluate.task if spec else "auto"),
         labels=spec.evaluate.labels if spec else (),
     )
 
 
-def decoding_of(record: Record, held: HeldOut, max_new_tokens: int | None) -> Decoding:
+def job_generation_config(
+    record: JobRecord, held: HeldOutData, max_new_tokens: int | None
+) -> GenerationConfig:
     """Greedy, the same for both models."""
-    spec = spec_of(record)
+    spec = spec_from_record(record)
     wanted = max_new_tokens or (spec.evaluate.max_new_tokens if spec else None)
-    return supervised.decoding_for([item.reference for item in held.items], wanted)
+    return supervised.default_generation_config([item.reference for item in held.examples], wanted)
 
 
-def evaluate(
-    record: Record,
+def evaluate_job(
+    record: JobRecord,
     backend: Backend,
     home: Home,
-    held: HeldOut,
+    held: HeldOutData,
     *,
     task: str | None = None,
     max_new_tokens: int | None = None,
     answers: Path | None = None,
     batches: bool = False,
-    wanted: hazards.Wanted | None = None,
-    progress: Progress = lambda what, done, total: None,
+    options: hazards.DiagnosticOptions | None = None,
+    progress: ProgressCallback = lambda what, done, total: None,
 ) -> dict[str, Any]:
     """The whole evaluation as JSON data, its records included. What was asked before is known.
 
     Raises JobStateConflict when both models are one, TrainerError, UsageError.
     """
     started, created = time.monotonic(), utc_now()
-    wanted = wanted or hazards.Wanted()
+    options = options or hazards.DiagnosticOptions()
     if answers is not None:
-        found = _given(record, held, answers, task)
+        found = _evaluate_external_answers(record, held, answers, task)
     else:
-        with models(open_models(record, backend, batches=batches), home, progress) as asked:
-            found = _asked(record, held, asked, task, max_new_tokens, wanted)
-    pitfalls = hazards.from_curves(record, backend) if answers is None else {}
-    found["pitfalls"] = hazards.as_json(pitfalls) | found.get("pitfalls", {})
+        with open_cached_inference(
+            open_session(record, backend, batches=batches), home, progress
+        ) as asked:
+            found = _evaluate_models(record, held, asked, task, max_new_tokens, options)
+    pitfalls = hazards.run_curve_diagnostics(record, backend) if answers is None else {}
+    found["pitfalls"] = hazards.diagnostics_to_json(pitfalls) | found.get("pitfalls", {})
     return {
-        "version": VERSION,
+        "version": FORMAT_VERSION,
         "job": record.id,
         "name": record.name,
         "backend": record.backend,
@@ -99,54 +110,56 @@ def evaluate(
         "data": {"files": list(held.files), "sha256": held.sha256, "role": held.role},
         **found,
         "warnings": [
-            {"code": code, "message": message} for code, message in _warnings(held, found)
+            {"code": code, "message": message} for code, message in _find_warnings(held, found)
         ],
     }
 
 
-def _given(record: Record, held: HeldOut, answers: Path, task: str | None) -> dict[str, Any]:
+def _evaluate_external_answers(
+    record: JobRecord, held: HeldOutData, answers: Path, task: str | None
+) -> dict[str, Any]:
     if record.customization_type == "CONTINUED_PRE_TRAINING":
         raise UsageError(
             "answers tell nothing of a model that was pre-trained further",
             fix="leave --answers out.",
         )
-    said = given_answers(answers, len(held.items))
-    found = supervised.judged(task_for(record, held, task), held, said, {})
+    said = load_external_answers(answers, len(held.examples))
+    found = supervised.evaluate_supervised(detect_job_task(record, held, task), held, said, {})
     return {**found, "identities": dict.fromkeys(VARIANTS), "decoding": None}
 
 
-def _asked(
-    record: Record,
-    held: HeldOut,
-    asked: Models,
+def _evaluate_models(
+    record: JobRecord,
+    held: HeldOutData,
+    asked: CachedInference,
     task: str | None,
     max_new_tokens: int | None,
-    wanted: hazards.Wanted,
+    wanted: hazards.DiagnosticOptions,
 ) -> dict[str, Any]:
-    spec = spec_of(record)
+    spec = spec_from_record(record)
     kind: Task | None = None
-    decoding: Decoding | None = None
+    decoding: GenerationConfig | None = None
     if record.customization_type == "CONTINUED_PRE_TRAINING":
-        found = language.judged(asked, held, hazards.general_texts(spec))
+        found = language.evaluate_language_modeling(asked, held, hazards.load_general_texts(spec))
     else:
-        kind = task_for(record, held, task)
-        decoding = decoding_of(record, held, max_new_tokens)
-        said, likely = supervised.ask_all(asked, held.items, decoding)
-        found = supervised.judged(kind, held, said, likely)
-    pitfalls = dict(hazards.from_questions(asked, held, kind, spec, wanted, decoding))
+        kind = detect_job_task(record, held, task)
+        decoding = job_generation_config(record, held, max_new_tokens)
+        said, likely = supervised.generate_all_answers(asked, held.examples, decoding)
+        found = supervised.evaluate_supervised(kind, held, said, likely)
+    pitfalls = dict(hazards.run_answer_diagnostics(asked, held, kind, spec, wanted, decoding))
     if "form" in pitfalls:
         told = found["significance"]
-        found["significance"] = beyond_form(told, pitfalls["form"].to_json())
+        found["significance"] = qualify_verdict(told, pitfalls["form"].to_json())
     return {
         **found,
         "identities": dict(asked.identities),
-        "decoding": _decoding(decoding),
-        "asked": dict(asked.asked),
-        "pitfalls": hazards.as_json(pitfalls),
+        "decoding": _config_to_json(decoding),
+        "asked": dict(asked.generated_counts),
+        "pitfalls": hazards.diagnostics_to_json(pitfalls),
     }
 
 
-def _decoding(decoding: Decoding | None) -> dict[str, Any] | None:
+def _config_to_json(decoding: GenerationConfig | None) -> dict[str, Any] | None:
     if decoding is None:
         return None
     return {
@@ -157,27 +170,27 @@ def _decoding(decoding: Decoding | None) -> dict[str, Any] | None:
     }
 
 
-def _warnings(held: HeldOut, found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _find_warnings(held: HeldOutData, found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """What makes the figures say less than they seem to."""
-    yield from _of_the_data(held)
+    yield from _data_warnings(held)
     if held.role == "validation":
         yield (
             "ValidationData",
             "the validation records chose the best weights in training, so the scores on them are"
             " too good; give records that nothing was chosen by (data.test, or --data)",
         )
-    if len(held.items) < FEW:
+    if len(held.examples) < FEW_RECORDS:
         yield (
             "FewRecords",
-            f"{len(held.items)} held-out records: what is not a large difference can't be told"
+            f"{len(held.examples)} held-out records: what is not a large difference can't be told"
             " from chance",
         )
-    yield from _of_the_answers(found)
-    yield from _of_the_labels(held, found)
+    yield from _answer_warnings(found)
+    yield from _label_warnings(held, found)
 
 
-def _of_the_data(held: HeldOut) -> Iterator[tuple[str, str]]:
-    if not held.train_known:
+def _data_warnings(held: HeldOutData) -> Iterator[tuple[str, str]]:
+    if not held.has_train_data:
         yield "TrainUnknown", "the training records are gone, so no leak could be looked for"
     kinds = Counter(leak.kind for leak in held.leaks)
     exact = kinds["same record"] + kinds["same input"]
@@ -185,21 +198,21 @@ def _of_the_data(held: HeldOut) -> Iterator[tuple[str, str]]:
         first = next(leak for leak in held.leaks if leak.kind != "near input")
         yield (
             "LeakedTestSet",
-            f"{exact} of {len(held.items)} held-out records were trained on"
+            f"{exact} of {len(held.examples)} held-out records were trained on"
             f" ({first.file}:{first.line} is {first.train_file}:{first.train_line}): the scores"
             " on them tell nothing of new input. `cloudft data leakage` lists them",
         )
     if kinds["near input"]:
         yield (
             "NearlyLeaked",
-            f"{kinds['near input']} of {len(held.items)} held-out inputs are nearly the same as"
+            f"{kinds['near input']} of {len(held.examples)} held-out inputs are nearly the same as"
             " one that was trained on",
         )
 
 
-def _of_the_answers(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _answer_warnings(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for name in VARIANTS:
-        if found[name].get("emptyShare", 0.0) >= SILENT:
+        if found[name].get("emptyShare", 0.0) >= MOSTLY_EMPTY_SHARE:
             share = found[name]["emptyShare"]
             yield (
                 "EmptyAnswers",
@@ -219,17 +232,17 @@ def _of_the_answers(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "SameAnswers", "both models answer every record alike"
 
 
-def _of_the_labels(held: HeldOut, found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _label_warnings(held: HeldOutData, found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if found["task"] != "classification":
         return
-    there = {item.reference.strip() for item in held.items}
+    there = {item.reference.strip() for item in held.examples}
     if len(there) == 1:
         yield (
             "OneLabel",
             f"every held-out record has the label {next(iter(there))[:40]!r}: a model that always"
             " says it would be right each time",
         )
-    unseen = there - {item.reference.strip() for item in held.train}
-    if held.train and unseen:
+    unseen = there - {item.reference.strip() for item in held.train_examples}
+    if held.train_examples and unseen:
         some = ", ".join(repr(label[:40]) for label in sorted(unseen)[:3])
         yield "LabelsNeverSeen", f"{len(unseen)} held-out labels were never trained on: {some}"

@@ -5,30 +5,34 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from cloudft.cost import in_usd
-from cloudft.evaluate.curves import drawing
-from cloudft.evaluate.pages import render
+from cloudft.cost import format_usd
+from cloudft.evaluate.curves import draw_loss_curve
+from cloudft.evaluate.pages import render_template
 from cloudft.evaluate.scores import LOWER_IS_BETTER
 from cloudft.jobs import Job
 from cloudft.store import utc_now
 from cloudft.types import Metric
 
-FLIPS = 20
+MAX_FLIPS = 20
 """So many records that changed are shown, of each kind."""
-PRIVATE = {"request", "profile", "endpoint_url"}
+PRIVATE_FIELDS = {"request", "profile", "endpoint_url"}
 """Fields of the job file that may hold what is nobody else's business."""
 
 
-def page(
-    job: Job, points: Sequence[Metric], evaluation: Mapping[str, Any] | None, *, texts: bool = True
+def render_job_page(
+    job: Job,
+    points: Sequence[Metric],
+    evaluation: Mapping[str, Any] | None,
+    *,
+    include_texts: bool = True,
 ) -> str:
     """The whole page. Without `texts`, no record's text stands in it."""
     from markupsafe import Markup
 
-    curve = drawing(points)
+    curve = draw_loss_curve(points)
     validation = [p for p in points if p.split == "validation"]
     value = job.to_json()
-    return render(
+    return render_template(
         "report.html",
         {
             "job": value,
@@ -38,7 +42,7 @@ def page(
             "best": min(validation, key=lambda p: p.loss) if validation else None,
             "evaluation": evaluation,
             "lower": LOWER_IS_BETTER,
-            "flips": _flips(evaluation) if evaluation and texts else [],
+            "flips": _flips(evaluation) if evaluation and include_texts else [],
             "cost": list(_cost(job)),
             "environment": list(_environment(job, evaluation)),
         },
@@ -49,17 +53,17 @@ def _settings(job: Job) -> Iterator[tuple[str, Any]]:
     """The job as resolved: what was given, and the hyperparameters that are used."""
     for name, value in job.record.hyper_parameters.items():
         yield name, f"{value:g}" if isinstance(value, (int, float)) else value
-    for name, value in _leaves(job.record.spec, ""):
+    for name, value in _iter_leaves(job.record.spec, ""):
         if not name.startswith(("hyperparameters", "name", "base_model", "customization_type")):
             yield name, value
 
 
-def _leaves(value: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+def _iter_leaves(value: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
     for name, inner in value.items():
-        if name in PRIVATE:
+        if name in PRIVATE_FIELDS:
             continue
         if isinstance(inner, Mapping):
-            yield from _leaves(inner, f"{prefix}{name}.")
+            yield from _iter_leaves(inner, f"{prefix}{name}.")
         elif inner is not None:
             yield prefix + name, ", ".join(map(str, inner)) if isinstance(inner, list) else inner
 
@@ -82,8 +86,8 @@ def _flips(evaluation: Mapping[str, Any]) -> list[tuple[str, list[dict[str, Any]
     better = [row for row in changed if row["gain"] > 0]
     worse = [row for row in changed if row["gain"] < 0]
     return [
-        ("records got worse", worse[:FLIPS], len(worse)),
-        ("records got better", better[:FLIPS], len(better)),
+        ("records got worse", worse[:MAX_FLIPS], len(worse)),
+        ("records got better", better[:MAX_FLIPS], len(better)),
     ]
 
 
@@ -95,7 +99,7 @@ def _cost(job: Job) -> Iterator[tuple[str, str]]:
         ("storage a month", estimate["usd"].get("storagePerMonth"), ", estimated"),
         ("serving an hour", estimate["usd"].get("servingPerHour"), ", estimated"),
     ):
-        yield name, "no price is known" if amount is None else f"{in_usd(amount)}{how}"
+        yield name, "no price is known" if amount is None else f"{format_usd(amount)}{how}"
     source = ", ".join(str(estimate[k]) for k in ("priceSource", "priceDate") if estimate.get(k))
     yield "by", source
 

@@ -10,21 +10,21 @@ from typing import Any
 
 from cloudft.evaluate.scores import (
     NO_LABEL,
-    field_counts,
-    label_of,
-    library,
-    parsed,
-    rouge,
+    count_matching_fields,
+    extract_label,
+    import_library,
+    parse_json_answer,
+    rouge_scorer,
     score_record,
 )
 from cloudft.evaluate.tasks import Task
 
-Sums = tuple[list[float], list[float]]
+WeightedSums = tuple[list[float], list[float]]
 """A value and a weight of each record; the metric is the sum of those over the sum of these."""
 
 
-def ratio(
-    values: Sequence[float], weights: Sequence[float], then: Callable[[float], float] = float
+def build_ratio_statistic(
+    values: Sequence[float], weights: Sequence[float], transform: Callable[[float], float] = float
 ) -> Callable[[Any], float]:
     """A statistic of record numbers: the sum of their values over the sum of their weights."""
     import numpy as np
@@ -32,46 +32,50 @@ def ratio(
     above, below = np.asarray(values, float), np.asarray(weights, float)
 
     def statistic(places: Any) -> float:
-        return then(above[places].sum() / max(below[places].sum(), 1e-300))
+        return transform(above[places].sum() / max(below[places].sum(), 1e-300))
 
     return statistic
 
 
-def by_record(task: Task, references: Sequence[str], texts: Sequence[str]) -> Mapping[str, Sums]:
+def build_additive_metrics(
+    task: Task, references: Sequence[str], texts: Sequence[str]
+) -> Mapping[str, WeightedSums]:
     """The metrics of a task that are sums over records."""
     ones = [1.0] * len(references)
     pairs = list(zip(references, texts, strict=True))
     if task.name == "json":
-        counts = [field_counts(parsed(r), parsed(t)) for r, t in pairs]
+        counts = [
+            count_matching_fields(parse_json_answer(r), parse_json_answer(t)) for r, t in pairs
+        ]
         return {
             "fieldF1": (
                 [2.0 * hits for hits, _, _ in counts],
                 [float(w + f) for _, w, f in counts],
             ),
             "exactMatch": ([float(bool(score_record(task, r, t)[1])) for r, t in pairs], ones),
-            "validShare": ([float(parsed(t) is not None) for t in texts], ones),
+            "validShare": ([float(parse_json_answer(t) is not None) for t in texts], ones),
         }
     found = {"exactMatch": ([float(r.strip() == t.strip()) for r, t in pairs], ones)}
     if task.name == "classification":
         found["accuracy"] = ([score_record(task, r, t)[0] for r, t in pairs], ones)
     if task.name == "text":
         for name in ("rouge1", "rouge2", "rougeL"):
-            found[name] = ([rouge().score(r, t)[name].fmeasure for r, t in pairs], ones)
+            found[name] = ([rouge_scorer().score(r, t)[name].fmeasure for r, t in pairs], ones)
     return found
 
 
-def f1_statistics(
+def build_f1_statistics(
     labels: Sequence[str], references: Sequence[str], texts: Sequence[str]
 ) -> dict[str, Callable[[Any], float]]:
     """Macro and micro F1 over the labels that the references have."""
     import numpy as np
 
-    truth = [label_of(r, labels) or r.strip() for r in references]
+    truth = [extract_label(r, labels) or r.strip() for r in references]
     there = sorted(set(truth))
     place = {label: at for at, label in enumerate(there)}
     others = len(there)
     row = np.array([place[label] for label in truth])
-    column = np.array([place.get(label_of(t, labels) or NO_LABEL, others) for t in texts])
+    column = np.array([place.get(extract_label(t, labels) or NO_LABEL, others) for t in texts])
     cells = row * (others + 1) + column
 
     def counts(places: Any) -> Any:
@@ -91,7 +95,7 @@ def f1_statistics(
     return {"macroF1": macro, "microF1": micro}
 
 
-def corpus_statistics(
+def build_corpus_statistics(
     references: Sequence[str], texts: Sequence[str]
 ) -> dict[str, Callable[[Any], float]]:
     """BLEU and chrF of a corpus, 0 to 1.
@@ -101,7 +105,7 @@ def corpus_statistics(
     """
     import numpy as np
 
-    metrics = library("sacrebleu.metrics", "sacrebleu")
+    metrics = import_library("sacrebleu.metrics", "sacrebleu")
 
     def statistic(metric: Any) -> Callable[[Any], float]:
         counts = np.array(metric._extract_corpus_statistics(list(texts), [list(references)]))

@@ -18,19 +18,19 @@ from typing import Any
 import msgspec
 import orjson
 
-from cloudft.data.spreadsheet import spreadsheet
+from cloudft.data.spreadsheet import to_spreadsheet_csv
 from cloudft.documents import decode
 from cloudft.errors import BadDocument, UsageError
-from cloudft.evaluate.agreement import CHOICES, tally
-from cloudft.evaluate.compare import Side
-from cloudft.files import as_store_error, private_folder, write_whole
+from cloudft.evaluate.agreement import CHOICES, summarize_judgments
+from cloudft.evaluate.compare import ModelResult
+from cloudft.files import as_store_error, atomic_write, make_private_folder
 from cloudft.store import utc_now
 
-REVIEWER = re.compile(r"[\w.@-]{1,40}")
-NOTE_MOST = 4000
+REVIEWER_NAME = re.compile(r"[\w.@-]{1,40}")
+MAX_NOTE_LENGTH = 4000
 
 
-class _Judgement(msgspec.Struct):
+class _Judgment(msgspec.Struct):
     key: str
     choice: str
     note: str
@@ -38,7 +38,7 @@ class _Judgement(msgspec.Struct):
 
 
 @dataclass(frozen=True)
-class Pair:
+class AnswerPair:
     """One record with both answers."""
 
     key: str
@@ -51,8 +51,10 @@ class Pair:
 class Review:
     """Two sides and the records that both have answered. Any number of reviewers at once."""
 
-    def __init__(self, root: Path, first: Side, second: Side, *, sample: int = 0, seed: int = 7):
-        pairs = _pairs(first, second)
+    def __init__(
+        self, root: Path, first: ModelResult, second: ModelResult, *, sample: int = 0, seed: int = 7
+    ):
+        pairs = _pair_answers(first, second)
         if sample and sample < len(pairs):
             pairs = random.Random(seed).sample(pairs, sample)
         self.names = (first.name, second.name)
@@ -65,12 +67,12 @@ class Review:
         """Write down what is reviewed. Raises StoreError."""
         content = {"a": self.names[0], "b": self.names[1], "records": list(self.pairs)}
         with as_store_error("the review can't be written down", self.folder):
-            private_folder(self.folder)
+            make_private_folder(self.folder)
             path = self.folder / "review.json"
             if not path.exists():
-                write_whole(path, orjson.dumps(content, option=orjson.OPT_INDENT_2))
+                atomic_write(path, orjson.dumps(content, option=orjson.OPT_INDENT_2))
 
-    def judgements(self) -> dict[str, dict[str, dict[str, Any]]]:
+    def load_judgments(self) -> dict[str, dict[str, dict[str, Any]]]:
         """Every reviewer's last judgement of each record, by name and key."""
         found: dict[str, dict[str, dict[str, Any]]] = {}
         for path in sorted(self.folder.glob("judgements-*.jsonl")):
@@ -79,7 +81,7 @@ class Review:
                 lines = path.read_bytes().splitlines()
             for line in lines:
                 try:
-                    value = decode(line, _Judgement, file=path)
+                    value = decode(line, _Judgment, file=path)
                 except BadDocument:
                     continue  # cut short by a crash, or damaged
                 if value.key in self.pairs and value.choice in CHOICES:
@@ -88,21 +90,21 @@ class Review:
                 found[path.stem.removeprefix("judgements-")] = mine
         return found
 
-    def results(self) -> dict[str, Any]:
+    def summarize(self) -> dict[str, Any]:
         """The tally, with the names of the sides."""
         choices = {
             name: {key: value["choice"] for key, value in mine.items()}
-            for name, mine in self.judgements().items()
+            for name, mine in self.load_judgments().items()
         }
         return {
             "review": self.id,
             "a": self.names[0],
             "b": self.names[1],
             "records": len(self.pairs),
-            **tally(choices),
+            **summarize_judgments(choices),
         }
 
-    def rows(self) -> list[dict[str, Any]]:
+    def export_rows(self) -> list[dict[str, Any]]:
         """Every judgement with its record, for an export."""
         return [
             {
@@ -116,21 +118,21 @@ class Review:
                 "note": value["note"],
                 "at": value["at"],
             }
-            for name, mine in self.judgements().items()
+            for name, mine in self.load_judgments().items()
             for key, value in mine.items()
         ]
 
 
-def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+def format_csv(rows: Sequence[Mapping[str, Any]]) -> str:
     """Rows as CSV for a spreadsheet, which runs none of their texts as a formula."""
     names = ("reviewer", "key", "prompt", "reference", "a", "b", "choice", "note", "at")
-    return spreadsheet(names, rows)
+    return to_spreadsheet_csv(names, rows)
 
 
-def _pairs(first: Side, second: Side) -> list[Pair]:
+def _pair_answers(first: ModelResult, second: ModelResult) -> list[AnswerPair]:
     ours, theirs = first.records, second.records
     pairs = [
-        Pair(
+        AnswerPair(
             key,
             ours[key]["prompt"],
             ours[key]["reference"],
@@ -152,7 +154,7 @@ class Reviewer:
     """One person's way through a review: an order of records, and of sides, of their own."""
 
     def __init__(self, review: Review, name: str) -> None:
-        if not REVIEWER.fullmatch(name):
+        if not REVIEWER_NAME.fullmatch(name):
             raise UsageError(
                 f"{name!r} is no name for a reviewer",
                 fix="give 1 to 40 letters, digits, '.', '@', '-' or '_'.",
@@ -165,13 +167,13 @@ class Reviewer:
         self._path = review.folder / f"judgements-{name}.jsonl"
 
     @property
-    def mine(self) -> dict[str, dict[str, Any]]:
+    def judgments(self) -> dict[str, dict[str, Any]]:
         """What this reviewer has judged."""
-        return self.review.judgements().get(self.name, {})
+        return self.review.load_judgments().get(self.name, {})
 
-    def look(self, position: int | None = None) -> dict[str, Any]:
+    def get_record(self, position: int | None = None) -> dict[str, Any]:
         """A record as it is shown, the first one not judged by default. Tells no side's name."""
-        mine = self.mine
+        mine = self.judgments
         if position is None:
             waiting = (n for n, key in enumerate(self.order) if key not in mine)
             position = next(waiting, len(self.order))
@@ -190,20 +192,20 @@ class Reviewer:
                 "reference": pair.reference,
                 "left": left,
                 "right": right,
-                "choice": self._seen(key, judged["choice"]) if judged else None,
+                "choice": self._map_side(key, judged["choice"]) if judged else None,
                 "note": judged["note"] if judged else "",
             }
         return value
 
-    def judge(self, position: int, choice: str, note: str) -> None:
+    def save_judgment(self, position: int, choice: str, note: str) -> None:
         """Keep a judgement: durable when it returns. Raises UsageError, StoreError."""
         if not 0 <= position < len(self.order) or choice not in ("left", "right", "tie", "bad"):
             raise UsageError("no such record or choice", fix="load the page again.")
         key = self.order[position]
         line = {
             "key": key,
-            "choice": self._seen(key, choice, back=True),
-            "note": note[:NOTE_MOST],
+            "choice": self._map_side(key, choice, back=True),
+            "note": note[:MAX_NOTE_LENGTH],
             "at": utc_now(),
         }
         with as_store_error("the judgement can't be kept", self._path):
@@ -216,7 +218,7 @@ class Reviewer:
             finally:
                 os.close(descriptor)
 
-    def _seen(self, key: str, choice: str, *, back: bool = False) -> str:
+    def _map_side(self, key: str, choice: str, *, back: bool = False) -> str:
         """A side as the reviewer sees it; with `back`, what was seen as the side it is."""
         seen = ("right", "left") if self._swapped[key] else ("left", "right")
         sides = dict(zip(seen, ("a", "b"), strict=True))

@@ -13,12 +13,12 @@ import orjson
 
 from cloudft.errors import CloudftError
 from cloudft.evaluate.review import Reviewer
-from cloudft.local_http_guard import PAGE_HEADERS, Guard
+from cloudft.local_http_guard import PAGE_HEADERS, RequestGuard
 
-LARGEST = 100_000
+MAX_BODY_BYTES = 100_000
 """Bytes of a request's body."""
-PAGE = "text/html; charset=utf-8"
-JSON = "application/json"
+HTML_TYPE = "text/html; charset=utf-8"
+JSON_TYPE = "application/json"
 
 
 class ReviewServer(ThreadingHTTPServer):
@@ -30,11 +30,11 @@ class ReviewServer(ThreadingHTTPServer):
     daemon_threads = True
 
     def __init__(
-        self, reviewer: Reviewer, port: int = 0, judged: Callable[[], object] = object
+        self, reviewer: Reviewer, port: int = 0, on_judgment: Callable[[], object] = object
     ) -> None:
         super().__init__(("127.0.0.1", port), _Handler)
-        self.reviewer, self.judged = reviewer, judged
-        self.guard, self.nonce = Guard(), secrets.token_urlsafe(16)
+        self.reviewer, self.on_judgment = reviewer, on_judgment
+        self.guard, self.nonce = RequestGuard(), secrets.token_urlsafe(16)
         page = files("cloudft.evaluate.pages").joinpath("review.html").read_text("utf-8")
         self.page = page.replace("NONCE", self.nonce).encode()
 
@@ -54,13 +54,13 @@ class _Handler(BaseHTTPRequestHandler):
         if path is None:
             return
         if path == "":
-            self._send(HTTPStatus.OK, self.server.page, PAGE)
+            self._send(HTTPStatus.OK, self.server.page, HTML_TYPE)
         elif path == "record":
-            self._answer(lambda: self.server.reviewer.look())
+            self._answer(lambda: self.server.reviewer.get_record())
         elif path.startswith("record/") and path[7:].isdecimal() and len(path) < 20:
-            self._answer(lambda: self.server.reviewer.look(int(path[7:])))
+            self._answer(lambda: self.server.reviewer.get_record(int(path[7:])))
         else:
-            self._send(HTTPStatus.NOT_FOUND, b"", JSON)
+            self._send(HTTPStatus.NOT_FOUND, b"", JSON_TYPE)
 
     def do_POST(self) -> None:
         """`judge`: {"position", "choice", "note"}; answers with the next record."""
@@ -68,8 +68,8 @@ class _Handler(BaseHTTPRequestHandler):
         if path is None:
             return
         size = self.headers.get("Content-Length", "")
-        if path != "judge" or not size.isdecimal() or int(size) > LARGEST:
-            self._send(HTTPStatus.BAD_REQUEST, b"{}", JSON)
+        if path != "judge" or not size.isdecimal() or int(size) > MAX_BODY_BYTES:
+            self._send(HTTPStatus.BAD_REQUEST, b"{}", JSON_TYPE)
             return
         body = self.rfile.read(int(size))
         self._answer(lambda: self._judge(body))
@@ -79,31 +79,31 @@ class _Handler(BaseHTTPRequestHandler):
         position, choice, note = value["position"], value["choice"], value.get("note", "")
         if not (isinstance(position, int) and isinstance(choice, str) and isinstance(note, str)):
             raise ValueError("position is a number, choice and note are text")
-        self.server.reviewer.judge(position, choice, note)
-        self.server.judged()
-        return self.server.reviewer.look()
+        self.server.reviewer.save_judgment(position, choice, note)
+        self.server.on_judgment()
+        return self.server.reviewer.get_record()
 
     def _path(self) -> str | None:
         """Return what is behind the token, or answer here and return None where that is wrong."""
         guard = self.server.guard
         headers = {name.lower(): value for name, value in self.headers.items()}
-        why = guard.refusal(self.command, headers, may_be_linked=True)
+        why = guard.refusal_reason(self.command, headers, allow_navigation=True)
         _, token, *rest = [*self.path.split("/", 2), ""][:3]
-        if why is not None or not guard.admits(token):
-            self._send(HTTPStatus.NOT_FOUND, b"", JSON)
+        if why is not None or not guard.is_valid_token(token):
+            self._send(HTTPStatus.NOT_FOUND, b"", JSON_TYPE)
             return None
         return rest[0]
 
     def _answer(self, value: Callable[[], Any]) -> None:
         try:
-            self._send(HTTPStatus.OK, orjson.dumps(value()), JSON)
+            self._send(HTTPStatus.OK, orjson.dumps(value()), JSON_TYPE)
         except (KeyError, TypeError, ValueError) as error:
             self._fail(HTTPStatus.BAD_REQUEST, str(error))
         except CloudftError as error:
             self._fail(HTTPStatus.CONFLICT, f"{error.message} {error.fix or ''}".strip())
 
     def _fail(self, status: HTTPStatus, message: str) -> None:
-        self._send(status, orjson.dumps({"error": message}), JSON)
+        self._send(status, orjson.dumps({"error": message}), JSON_TYPE)
 
     def _send(self, status: HTTPStatus, body: bytes, kind: str) -> None:
         nonce = self.server.nonce

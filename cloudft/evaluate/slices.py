@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from cloudft.evaluate.statistics import paired
+from cloudft.evaluate.statistics import compare_paired
 
-LEAST = 5
+MIN_SLICE_RECORDS = 5
 """Records that a slice must have to be told."""
 
 
-def slices(
+def compute_slices(
     labels: Sequence[str | None],
     lengths: Sequence[int],
     base: Sequence[float],
@@ -22,21 +22,21 @@ def slices(
     `labels` and `lengths` (characters) are the records', `base` and `tuned` their scores.
     """
     found = []
-    for by, groups in (("label", _by_label(labels)), ("length", _thirds(lengths))):
+    for by, groups in (("label", _group_by_label(labels)), ("length", _group_by_length(lengths))):
         for value, places in groups.items():
-            if len(places) >= LEAST:
+            if len(places) >= MIN_SLICE_RECORDS:
                 found.append(
                     {
                         "by": by,
                         "value": value,
-                        **_of([base[i] for i in places], [tuned[i] for i in places]),
+                        **_slice_to_json([base[i] for i in places], [tuned[i] for i in places]),
                     }
                 )
     return found
 
 
-def _of(base: Sequence[float], tuned: Sequence[float]) -> dict[str, Any]:
-    difference = paired(base, tuned)
+def _slice_to_json(base: Sequence[float], tuned: Sequence[float]) -> dict[str, Any]:
+    difference = compare_paired(base, tuned)
     return {
         "n": len(base),
         "base": sum(base) / len(base),
@@ -49,7 +49,7 @@ def _of(base: Sequence[float], tuned: Sequence[float]) -> dict[str, Any]:
     }
 
 
-def _by_label(labels: Sequence[str | None]) -> Mapping[str, list[int]]:
+def _group_by_label(labels: Sequence[str | None]) -> Mapping[str, list[int]]:
     groups: dict[str, list[int]] = {}
     for place, label in enumerate(labels):
         if label is not None:
@@ -57,7 +57,7 @@ def _by_label(labels: Sequence[str | None]) -> Mapping[str, list[int]]:
     return dict(sorted(groups.items()))
 
 
-def _thirds(lengths: Sequence[int]) -> Mapping[str, list[int]]:
+def _group_by_length(lengths: Sequence[int]) -> Mapping[str, list[int]]:
     """The shortest, the middle and the longest third; one group when all are alike."""
     ordered = sorted(lengths)
     low, high = ordered[len(ordered) // 3], ordered[2 * len(ordered) // 3]

@@ -14,16 +14,16 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 RESAMPLES = 10_000
-EXACT_UP_TO = 13
+EXACT_TEST_MAX_RECORDS = 13
 """Records up to which every one of the 2^n sign flips is counted."""
 ALPHA = 0.05
-CHUNK = 2_000_000
+CHUNK_SIZE = 2_000_000
 """Numbers drawn at once: some 16 MB."""
 BETTER, WORSE, SAME = "better", "worse", "no difference"
 
 
 @dataclass(frozen=True)
-class Paired:
+class PairedDifference:
     """Tuned minus base, record by record.
 
     `delta` is the mean difference, `low` and `high` its 95 % bootstrap interval (NaN for a single
@@ -41,13 +41,13 @@ class Paired:
     broken: int
 
 
-def paired(
+def compare_paired(
     base: Sequence[float],
     tuned: Sequence[float],
     *,
     seed: int = 7,
     lower_is_better: bool = False,
-) -> Paired:
+) -> PairedDifference:
     """The difference of two models' scores of the same records.
 
     Rights and wrongs (0 and 1) are tested by McNemar's exact test (McNemar 1947; the discordant
@@ -61,19 +61,19 @@ def paired(
     difference = b - a
     gains = int((difference > 0).sum()), int((difference < 0).sum())
     fixed, broken = gains[::-1] if lower_is_better else gains
-    low, high = mean_interval(difference, seed=seed)
+    low, high = bootstrap_mean_interval(difference, seed=seed)
     if np.isin(a, (0, 1)).all() and np.isin(b, (0, 1)).all():
-        test, p_value = "McNemar (exact)", mcnemar(fixed, broken)
+        test, p_value = "McNemar (exact)", mcnemar_p_value(fixed, broken)
         effect_name, effect = "Cohen's h", cohens_h(float(a.mean()), float(b.mean()))
     else:
-        test, p_value = "paired permutation", permutation(difference, seed=seed)
+        test, p_value = "paired permutation", permutation_p_value(difference, seed=seed)
         effect_name, effect = "Cohen's d_z", cohens_dz(difference)
-    return Paired(
+    return PairedDifference(
         float(difference.mean()), low, high, test, p_value, effect_name, effect, fixed, broken
     )
 
 
-def mcnemar(fixed: int, broken: int) -> float:
+def mcnemar_p_value(fixed: int, broken: int) -> float:
     """The two-sided exact p-value of so many records that changed for better and for worse."""
     from scipy.stats import binomtest
 
@@ -82,18 +82,18 @@ def mcnemar(fixed: int, broken: int) -> float:
     return float(binomtest(fixed, fixed + broken, 0.5).pvalue)
 
 
-def permutation(difference: NDArray[Any], *, seed: int = 7) -> float:
+def permutation_p_value(difference: NDArray[Any], *, seed: int = 7) -> float:
     """The two-sided p-value of a mean difference when each record's sign were a coin's."""
     import numpy as np
 
     n, seen = len(difference), abs(float(difference.sum()))
     close = seen - 1e-12 * max(1.0, seen)
-    if n <= EXACT_UP_TO:
+    if n <= EXACT_TEST_MAX_RECORDS:
         flips = (np.arange(2**n)[:, None] >> np.arange(n)) & 1
         sums = np.abs((1 - 2 * flips) @ difference)
         return float((sums >= close).mean())
     random, hits = np.random.default_rng(seed), 0
-    rows = max(1, CHUNK // n)
+    rows = max(1, CHUNK_SIZE // n)
     for at in range(0, RESAMPLES, rows):
         signs = 1 - 2 * random.integers(0, 2, (min(rows, RESAMPLES - at), n), dtype=np.int8)
         hits += int((np.abs(signs @ difference) >= close).sum())
@@ -113,14 +113,14 @@ def cohens_dz(difference: NDArray[Any]) -> float:
     return float(difference.mean()) / spread if spread > 1e-12 else 0.0
 
 
-def mean_interval(values: NDArray[Any], *, seed: int = 7) -> tuple[float, float]:
+def bootstrap_mean_interval(values: NDArray[Any], *, seed: int = 7) -> tuple[float, float]:
     """The 95 % percentile bootstrap interval of a mean; NaN for a single value."""
     import numpy as np
 
     n = len(values)
     if n < 2:
         return math.nan, math.nan
-    random, rows, means = np.random.default_rng(seed), max(1, CHUNK // n), []
+    random, rows, means = np.random.default_rng(seed), max(1, CHUNK_SIZE // n), []
     for at in range(0, RESAMPLES, rows):
         places = random.integers(0, n, (min(rows, RESAMPLES - at), n))
         means.append(values[places].mean(axis=1))
@@ -128,7 +128,7 @@ def mean_interval(values: NDArray[Any], *, seed: int = 7) -> tuple[float, float]
     return float(low), float(high)
 
 
-def interval(
+def bootstrap_interval(
     statistic: Callable[[NDArray[Any]], float], n: int, *, seed: int = 7, resamples: int = RESAMPLES
 ) -> tuple[float, float]:
     """The 95 % percentile bootstrap interval of a statistic of record numbers; NaN for one."""
@@ -142,7 +142,7 @@ def interval(
     return float(low), float(high)
 
 
-def paired_interval(
+def bootstrap_difference_interval(
     base: Callable[[NDArray[Any]], float],
     tuned: Callable[[NDArray[Any]], float],
     n: int,
@@ -151,11 +151,13 @@ def paired_interval(
     resamples: int = RESAMPLES,
 ) -> tuple[float, float]:
     """The interval of the difference of two statistics, each resample the same for both."""
-    return interval(lambda places: tuned(places) - base(places), n, seed=seed, resamples=resamples)
+    return bootstrap_interval(
+        lambda places: tuned(places) - base(places), n, seed=seed, resamples=resamples
+    )
 
 
-def verdict(
-    difference: Paired,
+def describe_difference(
+    difference: PairedDifference,
     metric: str,
     base: float,
     tuned: float,

@@ -6,78 +6,103 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from cloudft.backends.base import Continuation, Decoding, Likelihood
-from cloudft.evaluate.ask import BASE, TUNED, VARIANTS, Models, Said
-from cloudft.evaluate.held_out import HeldOut, Item
-from cloudft.evaluate.resampling import by_record, corpus_statistics, f1_statistics, ratio
-from cloudft.evaluate.scores import METRIC, confusion, label_of, score_record, totals
-from cloudft.evaluate.slices import slices
-from cloudft.evaluate.statistics import Paired, paired, paired_interval, verdict
+from cloudft.backends.base import GenerationConfig, Likelihood, ScoringRequest
+from cloudft.evaluate.ask import BASE, TUNED, VARIANTS, CachedInference, ModelAnswer
+from cloudft.evaluate.held_out import EvalExample, HeldOutData
+from cloudft.evaluate.resampling import (
+    build_additive_metrics,
+    build_corpus_statistics,
+    build_f1_statistics,
+    build_ratio_statistic,
+)
+from cloudft.evaluate.scores import (
+    HEADLINE_METRIC,
+    aggregate_metrics,
+    confusion_matrix,
+    extract_label,
+    score_record,
+)
+from cloudft.evaluate.slices import compute_slices
+from cloudft.evaluate.statistics import (
+    PairedDifference,
+    bootstrap_difference_interval,
+    compare_paired,
+    describe_difference,
+)
 from cloudft.evaluate.tasks import Task
 
-SHORTEST, LONGEST = 16, 1024
+MIN_NEW_TOKENS, MAX_NEW_TOKENS = 16, 1024
 """Tokens that an answer gets, at least and at most, where the job does not say."""
-CHARACTERS_PER_TOKEN = 2
+MIN_CHARACTERS_PER_TOKEN = 2
 """Fewer than any text has on average, so that no good answer is cut off."""
 
 
-def decoding_for(references: Sequence[str], wanted: int | None) -> Decoding:
+def default_generation_config(
+    references: Sequence[str], max_new_tokens: int | None
+) -> GenerationConfig:
     """Greedy, with room for the longest reference."""
     longest = max(map(len, references), default=0)
-    room = min(LONGEST, max(SHORTEST, math.ceil(longest / CHARACTERS_PER_TOKEN) + 8))
-    return Decoding(max_new_tokens=wanted or room)
+    room = min(
+        MAX_NEW_TOKENS, max(MIN_NEW_TOKENS, math.ceil(longest / MIN_CHARACTERS_PER_TOKEN) + 8)
+    )
+    return GenerationConfig(max_new_tokens=max_new_tokens or room)
 
 
-def ask_all(
-    models: Models, items: Sequence[Item], decoding: Decoding
-) -> tuple[dict[str, list[Said]], dict[str, list[Likelihood]]]:
+def generate_all_answers(
+    models: CachedInference, items: Sequence[EvalExample], decoding: GenerationConfig
+) -> tuple[dict[str, list[ModelAnswer]], dict[str, list[Likelihood]]]:
     """Answers, and likelihoods of the references where the models tell them, by variant."""
     prompts = [item.prompt for item in items]
-    wanted = [Continuation(item.prompt, item.reference) for item in items]
+    wanted = [ScoringRequest(item.prompt, item.reference) for item in items]
     answers, likely = {}, {}
     for variant in VARIANTS:
-        answers[variant] = models.answers("answers", prompts, variant, decoding)
-        if models.scores:
-            likely[variant] = models.likelihoods("likelihood of the references", wanted, variant)
+        answers[variant] = models.generate_answers("answers", prompts, variant, decoding)
+        if models.has_likelihoods:
+            likely[variant] = models.score_continuations(
+                "likelihood of the references", wanted, variant
+            )
     return answers, likely
 
 
-def judged(
+def evaluate_supervised(
     task: Task,
-    held: HeldOut,
-    answers: Mapping[str, Sequence[Said]],
+    held: HeldOutData,
+    answers: Mapping[str, Sequence[ModelAnswer]],
     likely: Mapping[str, Sequence[Likelihood]],
 ) -> dict[str, Any]:
     """The part of an evaluation that follows from the answers (see evaluation.py's contract)."""
-    references = [item.reference for item in held.items]
+    references = [item.reference for item in held.examples]
     scored = {
         name: [score_record(task, r, a.text) for r, a in zip(references, said, strict=True)]
         for name, said in answers.items()
     }
     points = {name: [score for score, _ in found] for name, found in scored.items()}
     metrics = {
-        name: _metrics(task, references, said, likely.get(name)) for name, said in answers.items()
+        name: _compute_metrics(task, references, said, likely.get(name))
+        for name, said in answers.items()
     }
-    metric = METRIC[task.name]
-    difference = paired(points[BASE], points[TUNED])
-    labels = [label_of(r, task.labels) if task.labels else None for r in references]
-    deltas = _deltas(task, references, answers, metrics, likely)
+    metric = HEADLINE_METRIC[task.name]
+    difference = compare_paired(points[BASE], points[TUNED])
+    labels = [extract_label(r, task.labels) if task.labels else None for r in references]
+    deltas = _compute_deltas(task, references, answers, metrics, likely)
     return {
         "task": task.name,
         "n": len(references),
         "metric": metric,
         **metrics,
         "delta": deltas,
-        "significance": significance(difference, metric, metrics, deltas[metric]),
+        "significance": significance_to_json(difference, metric, metrics, deltas[metric]),
         "labels": list(task.labels) or None,
-        "confusion": _confusions(task, references, answers) if task.labels else None,
-        "slices": slices(labels, [len(i.shown) for i in held.items], points[BASE], points[TUNED]),
-        "records": list(_records(held, answers, scored, likely)),
+        "confusion": _confusion_matrices(task, references, answers) if task.labels else None,
+        "slices": compute_slices(
+            labels, [len(i.input_text) for i in held.examples], points[BASE], points[TUNED]
+        ),
+        "records": list(_records_to_json(held, answers, scored, likely)),
     }
 
 
-def significance(
-    difference: Paired,
+def significance_to_json(
+    difference: PairedDifference,
     metric: str,
     metrics: Mapping[str, Mapping[str, float | None]],
     delta: Mapping[str, float | None],
@@ -92,7 +117,7 @@ def significance(
     assert base is not None and tuned is not None
     low, high = delta["low"], delta["high"]
     bounds = None if low is None or high is None else (low, high)
-    word, sentence = verdict(
+    word, sentence = describe_difference(
         difference, metric, base, tuned, lower_is_better=lower_is_better, bounds=bounds
     )
     return {
@@ -106,30 +131,30 @@ def significance(
     }
 
 
-def _metrics(
+def _compute_metrics(
     task: Task,
     references: Sequence[str],
-    said: Sequence[Said],
+    said: Sequence[ModelAnswer],
     likely: Sequence[Likelihood] | None,
 ) -> dict[str, float]:
     cut = [answer.finish_reason == "length" for answer in said]
-    found = totals(task, references, [answer.text for answer in said], cut=cut)
+    found = aggregate_metrics(task, references, [answer.text for answer in said], truncated=cut)
     found["answerTokens"] = sum(answer.tokens for answer in said) / len(said)
     if likely:
-        found["referenceLoss"] = reference_loss(likely)
+        found["referenceLoss"] = mean_reference_loss(likely)
     return found
 
 
-def reference_loss(likely: Sequence[Likelihood]) -> float:
+def mean_reference_loss(likely: Sequence[Likelihood]) -> float:
     """Mean negative log-likelihood of the references' tokens, in nats a token."""
     tokens = sum(one.tokens for one in likely)
     return -math.fsum(one.log_likelihood for one in likely) / max(1, tokens)
 
 
-def _deltas(
+def _compute_deltas(
     task: Task,
     references: Sequence[str],
-    answers: Mapping[str, Sequence[Said]],
+    answers: Mapping[str, Sequence[ModelAnswer]],
     metrics: Mapping[str, Mapping[str, float]],
     likely: Mapping[str, Sequence[Likelihood]],
 ) -> dict[str, dict[str, float | None]]:
@@ -142,39 +167,43 @@ def _deltas(
         value = metrics[TUNED][name] - metrics[BASE][name]
         found[name] = {"value": value, "low": None, "high": None}
     statistics = {
-        name: _statistics(task, references, answers[name], likely.get(name)) for name in VARIANTS
+        name: _build_statistics(task, references, answers[name], likely.get(name))
+        for name in VARIANTS
     }
     for name, base in statistics[BASE].items():
-        low, high = paired_interval(base, statistics[TUNED][name], len(references))
+        low, high = bootstrap_difference_interval(base, statistics[TUNED][name], len(references))
         found[name] |= {"low": low, "high": high}
     return found
 
 
-def _statistics(
+def _build_statistics(
     task: Task,
     references: Sequence[str],
-    said: Sequence[Said],
+    said: Sequence[ModelAnswer],
     likely: Sequence[Likelihood] | None,
 ) -> dict[str, Callable[[Any], float]]:
     """The metrics that can be had again for other choices of records, as functions of those."""
     texts = [answer.text for answer in said]
-    found = {name: ratio(*sums) for name, sums in by_record(task, references, texts).items()}
+    found = {
+        name: build_ratio_statistic(*sums)
+        for name, sums in build_additive_metrics(task, references, texts).items()
+    }
     if task.name == "classification":
-        found |= f1_statistics(task.labels, references, texts)
+        found |= build_f1_statistics(task.labels, references, texts)
     if task.name == "text":
-        found |= corpus_statistics(references, texts)
+        found |= build_corpus_statistics(references, texts)
     if likely:
-        found["referenceLoss"] = ratio(
+        found["referenceLoss"] = build_ratio_statistic(
             [-one.log_likelihood for one in likely], [float(one.tokens) for one in likely]
         )
     return found
 
 
-def _confusions(
-    task: Task, references: Sequence[str], answers: Mapping[str, Sequence[Said]]
+def _confusion_matrices(
+    task: Task, references: Sequence[str], answers: Mapping[str, Sequence[ModelAnswer]]
 ) -> dict[str, Any]:
     both = {
-        name: confusion(task.labels, references, [answer.text for answer in said])
+        name: confusion_matrix(task.labels, references, [answer.text for answer in said])
         for name, said in answers.items()
     }
     return {
@@ -183,19 +212,19 @@ def _confusions(
     }
 
 
-def _records(
-    held: HeldOut,
-    answers: Mapping[str, Sequence[Said]],
+def _records_to_json(
+    held: HeldOutData,
+    answers: Mapping[str, Sequence[ModelAnswer]],
     scored: Mapping[str, Sequence[tuple[float, bool | None]]],
     likely: Mapping[str, Sequence[Likelihood]],
 ) -> Iterator[dict[str, Any]]:
-    for place, item in enumerate(held.items):
+    for place, item in enumerate(held.examples):
         record = {
             "index": place,
             "key": item.key,
             "file": item.file,
             "line": item.line,
-            "prompt": item.shown,
+            "prompt": item.input_text,
             "reference": item.reference,
         }
         for name, said in answers.items():

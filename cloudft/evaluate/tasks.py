@@ -8,10 +8,10 @@ from typing import Literal
 
 import orjson
 
-from cloudft.data.labels import LEAST, MOST
+from cloudft.data.labels import MAX_LABELS, MIN_RECORDS_PER_LABEL
 
-Name = Literal["classification", "json", "text", "language-modelling"]
-LABEL_LENGTH = 80
+TaskName = Literal["classification", "json", "text", "language-modelling"]
+MAX_LABEL_LENGTH = 80
 """Characters of the longest answer that is taken for a label."""
 
 
@@ -19,15 +19,15 @@ LABEL_LENGTH = 80
 class Task:
     """What is asked for; `labels` in order, where the answers are labels."""
 
-    name: Name
+    name: TaskName
     labels: tuple[str, ...] = ()
 
 
-def task_of(
+def detect_task(
     references: Sequence[str],
     train_answers: Sequence[str] = (),
     *,
-    wanted: str = "auto",
+    requested: str = "auto",
     labels: Sequence[str] = (),
 ) -> Task:
     """The task that these answers are of, or the one that is `wanted`.
@@ -40,25 +40,25 @@ def task_of(
     known = [text for text in train_answers if text.strip() in there]
     if not known or {text.strip() for text in known} != there:
         known = list(train_answers) or list(references)
-    if labels or wanted == "classification":
+    if labels or requested == "classification":
         found = set(labels) or {text.strip() for text in (*known, *references)}
         return Task("classification", tuple(sorted(found)))
-    if wanted == "json" or (wanted == "auto" and all(map(_is_json, (*known, *references)))):
+    if requested == "json" or (requested == "auto" and all(map(_is_json, (*known, *references)))):
         return Task("json")
-    distinct = _labels(known)
-    if wanted == "auto" and distinct:
+    distinct = _find_labels(known)
+    if requested == "auto" and distinct:
         return Task("classification", tuple(sorted(distinct | {t.strip() for t in references})))
     return Task("text")
 
 
-def _labels(answers: Sequence[str]) -> set[str]:
+def _find_labels(answers: Sequence[str]) -> set[str]:
     counts: dict[str, int] = {}
     for answer in answers:
         text = answer.strip()
         counts[text] = counts.get(text, 0) + 1
-        if len(counts) > MOST or len(text) > LABEL_LENGTH:
+        if len(counts) > MAX_LABELS or len(text) > MAX_LABEL_LENGTH:
             return set()
-    return set(counts) if counts and min(counts.values()) >= LEAST else set()
+    return set(counts) if counts and min(counts.values()) >= MIN_RECORDS_PER_LABEL else set()
 
 
 def _is_json(text: str) -> bool:

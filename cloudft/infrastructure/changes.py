@@ -20,17 +20,17 @@ import orjson
 
 from cloudft.aws import stack as stacks
 from cloudft.aws.client import Aws
-from cloudft.aws.commands import command
+from cloudft.aws.commands import aws_cli_command
 from cloudft.aws.stack import Stack
-from cloudft.errors import AwsConflict, AwsNotFound, AwsRefused, StackFailed, UsageError
+from cloudft.errors import CloudRefused, ResourceConflict, ResourceNotFound, StackFailed, UsageError
 from cloudft.infrastructure import ownership
 from cloudft.infrastructure import template as templates
 
 SERVICE = "cloudformation"
 CAPABILITIES = ("CAPABILITY_IAM",)
-ABANDONED = timedelta(hours=1)
+ABANDONED_AFTER = timedelta(hours=1)
 """How old a change set of ours must be that nobody executed, before another deploy removes it."""
-NO_CHANGES = ("didn't contain changes", "No updates are to be performed")
+NO_CHANGES_REASONS = ("didn't contain changes", "No updates are to be performed")
 Sleep = Callable[[float], None]
 
 
@@ -46,7 +46,7 @@ class Change:
 
 
 @dataclass(frozen=True)
-class Proposal:
+class ChangeSet:
     """A change set that waits. `changes` is empty when there is nothing to change."""
 
     stack: str
@@ -57,7 +57,7 @@ class Proposal:
 
 
 @dataclass(frozen=True)
-class Event:
+class StackEvent:
     """Something that happened to a stack, or to a resource of it."""
 
     id: str
@@ -68,88 +68,88 @@ class Event:
     reason: str | None
 
 
-def find(aws: Aws, name: str) -> Stack | None:
+def find_stack(aws: Aws, name: str) -> Stack | None:
     """The stack, or None; an empty one that only waits for its first change set is none."""
     try:
-        found = stacks.read(aws, name)
-    except AwsNotFound:
+        found = stacks.describe_stack(aws, name)
+    except ResourceNotFound:
         return None
     return None if found.status == "REVIEW_IN_PROGRESS" else found
 
 
-def under_way(stack: Stack) -> bool:
+def is_in_progress(stack: Stack) -> bool:
     """True while something is done to it."""
     return stack.status.endswith("_IN_PROGRESS") and stack.status != "REVIEW_IN_PROGRESS"
 
 
-def outputs_for(aws: Aws, name: str, text: str) -> dict[str, str]:
+def outputs_as_parameters(aws: Aws, name: str, text: str) -> dict[str, str]:
     """The outputs of the stack `name` that are parameters of the template `text`.
 
     Raises AwsNotFound, AwsRefused and AwsUnreachable; UsageError for a stack that is not ready.
     """
-    stack = stacks.read(aws, name)
-    if not stack.ready:
+    stack = stacks.describe_stack(aws, name)
+    if not stack.is_usable:
         fix = f"`cloudft infra status {name}` tells why."
         raise UsageError(f"the stack {name} is {stack.status}: it has no outputs yet", fix=fix)
-    wanted = templates.parameters(templates.parse(text))
+    wanted = templates.parse_parameters(templates.parse_template(text))
     return {key: value for key, value in stack.outputs.items() if key in wanted}
 
 
-def check(name: str, text: str, given: Mapping[str, str], before: Stack | None) -> None:
+def check_parameters(name: str, text: str, values: Mapping[str, str], before: Stack | None) -> None:
     """Raise UsageError with everything that is wrong with the parameters."""
-    template = templates.parse(text)
-    known = templates.parameters(template)
+    template = templates.parse_template(text)
+    known = templates.parse_parameters(template)
     kept = {k: v for k, v in (before.parameters if before else {}).items() if k in known}
-    broken = list(templates.faults(template, {**kept, **given}))
+    broken = list(templates.find_parameter_errors(template, {**kept, **values}))
     if broken:
         fix = f"`cloudft infra synth --template {name}` shows every parameter and its rule."
         raise UsageError("; ".join(broken), fix=fix)
 
 
-def propose(
+def create_change_set(
     aws: Aws,
     name: str,
     text: str,
-    given: Mapping[str, str],
+    values: Mapping[str, str],
     before: Stack | None,
     sleep: Sleep = time.sleep,
-) -> Proposal:
+) -> ChangeSet:
     """What a template and its parameters would change. Values not given stay as they are.
 
     Raises UsageError for parameters that the template does not take and for a stack that is not
     cloudft's, AwsRefused, AwsUnreachable.
     """
-    ownership.refuse_foreign(aws, name)
-    _forget_abandoned(aws, name)
+    ownership.find_owned_stack(aws, name)
+    _delete_abandoned(aws, name)
     token = secrets.token_hex(16)
     request = {
         "StackName": name,
-        "ChangeSetName": ownership.PREFIX + _digest(text, given, before),
+        "ChangeSetName": ownership.CHANGE_SET_PREFIX + _digest(text, values, before),
         "ChangeSetType": "UPDATE" if before else "CREATE",
         "ClientToken": token,
-        "TemplateBody": templates.body(text),
-        "Parameters": _parameters(text, given, before),
+        "TemplateBody": templates.format_request_body(text),
+        "Parameters": _parameters(text, values, before),
         "Capabilities": list(CAPABILITIES),
-        "Tags": [ownership.TAG],
+        "Tags": [ownership.OWNER_TAG],
     }
-    made = _made(aws, name, request)
-    told = _settled(aws, made["Id"], sleep)
-    changes = () if _unchanged(told) else tuple(_changes(aws, told))
-    proposal = Proposal(name, str(made["Id"]), before is None, token, changes)
-    if told["Status"] == "FAILED" and changes == () and not _unchanged(told):
-        drop(aws, proposal)
+    made = _create_or_replace(aws, name, request)
+    told = _wait_until_created(aws, made["Id"], sleep)
+    changes = () if _is_empty(told) else tuple(_list_changes(aws, told))
+    proposal = ChangeSet(name, str(made["Id"]), before is None, token, changes)
+    if told["Status"] == "FAILED" and changes == () and not _is_empty(told):
+        delete_change_set(aws, proposal)
         raise StackFailed(f"the changes of {name} can't be worked out: {told['StatusReason']}")
     return proposal
 
 
 def _digest(text: str, given: Mapping[str, str], before: Stack | None) -> str:
-    state = [before.id, before.changed] if before else []
+    state = [before.id, before.changed_at] if before else []
     content = orjson.dumps([text, dict(given), state], option=orjson.OPT_SORT_KEYS)
     return hashlib.sha256(content).hexdigest()[:32]
 
 
 def _parameters(text: str, given: Mapping[str, str], before: Stack | None) -> list[dict[str, Any]]:
-    known = templates.parameters(templates.parse(text))
+    known = templates.parse_parameters(templates.parse_template(text))
     there = before.parameters if before else {}
     values: list[dict[str, Any]] = [
         {"ParameterKey": key, "ParameterValue": value} for key, value in given.items()
@@ -162,12 +162,12 @@ def _parameters(text: str, given: Mapping[str, str], before: Stack | None) -> li
     return values
 
 
-def _made(aws: Aws, name: str, request: Mapping[str, Any]) -> Mapping[str, Any]:
+def _create_or_replace(aws: Aws, name: str, request: Mapping[str, Any]) -> Mapping[str, Any]:
     """A new change set: one of this name that a broken-off run left is made again."""
     what = f"the changes of {name} can't be worked out"
     try:
         return aws.call(what, SERVICE, "create_change_set", **request)
-    except AwsRefused as error:
+    except CloudRefused as error:
         if "AlreadyExists" not in error.message or "ChangeSet" not in error.message:
             raise
     which = {"StackName": name, "ChangeSetName": request["ChangeSetName"]}
@@ -175,7 +175,7 @@ def _made(aws: Aws, name: str, request: Mapping[str, Any]) -> Mapping[str, Any]:
     return aws.call(what, SERVICE, "create_change_set", **request)
 
 
-def _settled(aws: Aws, arn: str, sleep: Sleep) -> Mapping[str, Any]:
+def _wait_until_created(aws: Aws, arn: str, sleep: Sleep) -> Mapping[str, Any]:
     what = "the change set can't be looked at"
     while True:
         told = aws.call(what, SERVICE, "describe_change_set", ChangeSetName=arn)
@@ -184,12 +184,12 @@ def _settled(aws: Aws, arn: str, sleep: Sleep) -> Mapping[str, Any]:
         sleep(1.0)
 
 
-def _unchanged(told: Mapping[str, Any]) -> bool:
+def _is_empty(told: Mapping[str, Any]) -> bool:
     reason = told.get("StatusReason") or ""
-    return told["Status"] == "FAILED" and any(words in reason for words in NO_CHANGES)
+    return told["Status"] == "FAILED" and any(words in reason for words in NO_CHANGES_REASONS)
 
 
-def _changes(aws: Aws, told: Mapping[str, Any]) -> Iterator[Change]:
+def _list_changes(aws: Aws, told: Mapping[str, Any]) -> Iterator[Change]:
     while True:
         for change in told.get("Changes", ()):
             one = change["ResourceChange"]
@@ -206,40 +206,40 @@ def _changes(aws: Aws, told: Mapping[str, Any]) -> Iterator[Change]:
         told = aws.call("the change set can't be read", SERVICE, "describe_change_set", **more)
 
 
-def drop(aws: Aws, proposal: Proposal) -> None:
+def delete_change_set(aws: Aws, change_set: ChangeSet) -> None:
     """Remove a change set that will not be executed, and the empty stack that it brought."""
-    what = f"the change set of {proposal.stack} can't be removed"
-    with contextlib.suppress(AwsNotFound):
-        aws.call(what, SERVICE, "delete_change_set", ChangeSetName=proposal.arn)
-    if proposal.creates:
+    what = f"the change set of {change_set.stack} can't be removed"
+    with contextlib.suppress(ResourceNotFound):
+        aws.call(what, SERVICE, "delete_change_set", ChangeSetName=change_set.arn)
+    if change_set.creates:
         with contextlib.suppress(UsageError):  # another tool has made changes of its own meanwhile
-            forget_empty(aws, proposal.stack)
+            delete_empty_stack(aws, change_set.stack)
 
 
-def forget_empty(aws: Aws, name: str) -> None:
+def delete_empty_stack(aws: Aws, name: str) -> None:
     """Remove a stack that holds nothing: it waits for a first change set, or was rolled back.
 
     Raises UsageError for one that is not cloudft's.
     """
-    found = ownership.refuse_foreign(aws, name)
+    found = ownership.find_owned_stack(aws, name)
     if found is None:
         return
     if found.status in ("REVIEW_IN_PROGRESS", "ROLLBACK_COMPLETE"):
         aws.call(f"{name} can't be removed", SERVICE, "delete_stack", StackName=found.id)
 
 
-def _forget_abandoned(aws: Aws, name: str) -> None:
+def _delete_abandoned(aws: Aws, name: str) -> None:
     """Remove change sets of ours that nobody executed."""
-    oldest = datetime.now(timezone.utc) - ABANDONED
+    oldest = datetime.now(timezone.utc) - ABANDONED_AFTER
     what = f"the change sets of {name} can't be listed"
     try:
         told = aws.call(what, SERVICE, "list_change_sets", StackName=name)
-    except AwsRefused:  # there is no such stack yet, or they may not be listed
+    except CloudRefused:  # there is no such stack yet, or they may not be listed
         return
     for one in told.get("Summaries", ()):
         waits = one.get("ExecutionStatus") in ("AVAILABLE", "UNAVAILABLE", "OBSOLETE")
         if (
-            one["ChangeSetName"].startswith(ownership.PREFIX)
+            one["ChangeSetName"].startswith(ownership.CHANGE_SET_PREFIX)
             and waits
             and one["CreationTime"] < oldest
         ):
@@ -247,18 +247,18 @@ def _forget_abandoned(aws: Aws, name: str) -> None:
             aws.call(what, SERVICE, "delete_change_set", ChangeSetName=one["ChangeSetId"])
 
 
-def execute(aws: Aws, proposal: Proposal) -> None:
+def execute_change_set(aws: Aws, change_set: ChangeSet) -> None:
     """Begin with the changes; an answer that was lost does not begin them twice."""
-    what = f"the changes of {proposal.stack} can't be made"
-    request = {"ChangeSetName": proposal.arn, "ClientRequestToken": proposal.token}
+    what = f"the changes of {change_set.stack} can't be made"
+    request = {"ChangeSetName": change_set.arn, "ClientRequestToken": change_set.token}
     try:
         aws.call(what, SERVICE, "execute_change_set", **request)
-    except AwsRefused:
-        if not any(token == proposal.token for token, _ in _events(aws, proposal.stack)):
+    except CloudRefused:
+        if not any(token == change_set.token for token, _ in _list_events(aws, change_set.stack)):
             raise
 
 
-def _events(aws: Aws, name: str) -> Iterator[tuple[str | None, Event]]:
+def _list_events(aws: Aws, name: str) -> Iterator[tuple[str | None, StackEvent]]:
     """What has happened, the newest first, each with the token of whoever asked for it."""
     what = f"the events of {name} can't be read"
     more: dict[str, str] = {}
@@ -267,7 +267,7 @@ def _events(aws: Aws, name: str) -> Iterator[tuple[str | None, Event]]:
         for one in told["StackEvents"]:
             yield (
                 one.get("ClientRequestToken"),
-                Event(
+                StackEvent(
                     one["EventId"],
                     one["Timestamp"].isoformat(timespec="seconds"),
                     one["LogicalResourceId"],
@@ -281,19 +281,19 @@ def _events(aws: Aws, name: str) -> Iterator[tuple[str | None, Event]]:
         more = {"NextToken": told["NextToken"]}
 
 
-def seen(aws: Aws, name: str) -> set[str]:
+def list_event_ids(aws: Aws, name: str) -> set[str]:
     """The events so far; none for a stack that is not there."""
     try:
-        return {event.id for _, event in _events(aws, name)}
-    except AwsRefused:
+        return {event.id for _, event in _list_events(aws, name)}
+    except CloudRefused:
         return set()
 
 
-def follow(
+def follow_stack(
     aws: Aws,
     stack_id: str,
-    before: set[str],
-    tell: Callable[[Event], None],
+    seen: set[str],
+    on_event: Callable[[StackEvent], None],
     poll_s: float = 3.0,
     sleep: Sleep = time.sleep,
 ) -> Stack:
@@ -301,27 +301,30 @@ def follow(
 
     Raises StackFailed, beginning with the first resource that failed, when it did not come through.
     """
-    known, failed = set(before), []
+    known, failed = set(seen), []
     while True:
-        stack = stacks.read(aws, stack_id)
-        for event in reversed([e for _, e in _events(aws, stack_id) if e.id not in known]):
+        stack = stacks.describe_stack(aws, stack_id)
+        for event in reversed([e for _, e in _list_events(aws, stack_id) if e.id not in known]):
             known.add(event.id)
-            tell(event)
+            on_event(event)
             if event.status.endswith("_FAILED") and "cancelled" not in (event.reason or ""):
                 failed.append(event)
-        if not under_way(stack):
+        if not is_in_progress(stack):
             break
         sleep(poll_s)
-    if stack.status in GOOD:
+    if stack.status in SUCCESSFUL_STATUSES:
         return stack
-    raise _failure(stack, failed)
+    raise _failure_error(stack, failed)
 
 
-GOOD = stacks.READY - {"UPDATE_ROLLBACK_COMPLETE", "IMPORT_ROLLBACK_COMPLETE"} | {"DELETE_COMPLETE"}
+SUCCESSFUL_STATUSES = stacks.USABLE_STATUSES - {
+    "UPDATE_ROLLBACK_COMPLETE",
+    "IMPORT_ROLLBACK_COMPLETE",
+} | {"DELETE_COMPLETE"}
 """Where a stack rests when what was wanted has come true."""
 
 
-def _failure(stack: Stack, failed: Sequence[Event]) -> StackFailed:
+def _failure_error(stack: Stack, failed: Sequence[StackEvent]) -> StackFailed:
     resources = [event for event in failed if event.type != "AWS::CloudFormation::Stack"]
     if resources:
         first = resources[0]
@@ -334,28 +337,28 @@ def _failure(stack: Stack, failed: Sequence[Event]) -> StackFailed:
     return StackFailed(f"{message} (the stack {stack.name} is now {stack.status})", fix=fix)
 
 
-def protect(aws: Aws, stack: Stack, on: bool) -> Stack:
+def set_termination_protection(aws: Aws, stack: Stack, on: bool) -> Stack:
     """Termination protection on or off; returns the stack as it is then."""
     what = f"the protection of {stack.name} can't be changed"
     request = {"StackName": stack.id, "EnableTerminationProtection": on}
     aws.call(what, SERVICE, "update_termination_protection", **request)
-    return stacks.read(aws, stack.id)
+    return stacks.describe_stack(aws, stack.id)
 
 
-def refuse_broken(aws: Aws, stack: Stack) -> None:
+def raise_if_unusable(aws: Aws, stack: Stack) -> None:
     """Raise StackFailed for a stack that CloudFormation changes no more; it says what helps."""
     if stack.status in ("CREATE_FAILED", "DELETE_FAILED", "ROLLBACK_FAILED"):
         fix = f"`cloudft infra destroy {stack.name}` removes what is left of it; then deploy again."
     elif stack.status == "UPDATE_ROLLBACK_FAILED":
         words = ("cloudformation", "continue-update-rollback", "--stack-name", stack.name)
-        fix = f"`{command(aws, *words)}`, then deploy again."
+        fix = f"`{aws_cli_command(aws, *words)}`, then deploy again."
     else:
         return
     raise StackFailed(f"the stack {stack.name} is {stack.status}: {stack.reason}", fix=fix)
 
 
-def refuse_under_way(stack: Stack) -> None:
+def raise_if_in_progress(stack: Stack) -> None:
     """Raise AwsConflict for a stack that something is done to."""
-    if under_way(stack):
+    if is_in_progress(stack):
         fix = f"`cloudft infra status {stack.name}` shows when it rests."
-        raise AwsConflict(f"the stack {stack.name} is {stack.status}", fix=fix)
+        raise ResourceConflict(f"the stack {stack.name} is {stack.status}", fix=fix)

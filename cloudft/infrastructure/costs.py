@@ -11,11 +11,11 @@ from typing import Any
 import yaml
 
 from cloudft.cost import HOURS_PER_MONTH
-from cloudft.infrastructure.template import Tree
+from cloudft.infrastructure.template import TemplateNode
 
 
 @dataclass(frozen=True)
-class Cost:
+class ResourceCost:
     """Of one resource. `per_month` None: by use, at a price that is not known here."""
 
     resource: str
@@ -27,21 +27,21 @@ class Cost:
 
 
 @functools.cache
-def _table() -> Mapping[str, Any]:
+def _load_table() -> Mapping[str, Any]:
     text = Path(__file__).with_name("costs.yaml").read_text(encoding="utf-8")
     found: Mapping[str, Any] = yaml.safe_load(text)
     return found
 
 
-def costs(resources: Mapping[str, Tree]) -> list[Cost]:
+def resource_costs(resources: Mapping[str, TemplateNode]) -> list[ResourceCost]:
     """Of those resources of a template that cost; the others are left out."""
-    found = (_cost(name, told) for name, told in resources.items())
+    found = (_resource_cost(name, told) for name, told in resources.items())
     return [cost for cost in found if cost is not None]
 
 
-def _cost(name: str, told: Tree) -> Cost | None:
+def _resource_cost(name: str, told: TemplateNode) -> ResourceCost | None:
     kind, properties = str(told["Type"]), told.get("Properties", {})
-    table = _table()
+    table = _load_table()
     key = f"{kind}/{properties.get('VpcEndpointType', '')}".rstrip("/")
     row = table["standing"].get(key)
     if row is not None:
@@ -49,11 +49,11 @@ def _cost(name: str, told: Tree) -> Cost | None:
         amount = row.get("per_month")
         if amount is None:
             amount = row["per_zone_hour"] * HOURS_PER_MONTH * len(properties["SubnetIds"])
-        return Cost(name, kind, amount, source["url"], str(source["date"]), row.get("note"))
+        return ResourceCost(name, kind, amount, source["url"], str(source["date"]), row.get("note"))
     use = table["by_use"].get(kind)
-    return Cost(name, kind, None, None, None, use) if use else None
+    return ResourceCost(name, kind, None, None, None, use) if use else None
 
 
-def known(found: Iterable[Cost]) -> float:
+def sum_known_costs(found: Iterable[ResourceCost]) -> float:
     """The sum of what is known."""
     return sum(cost.per_month or 0.0 for cost in found)

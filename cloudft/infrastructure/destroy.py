@@ -17,46 +17,46 @@ from cloudft.aws.client import Aws
 from cloudft.aws.stack import Stack
 from cloudft.errors import JobStateConflict
 from cloudft.infrastructure import changes, ownership, remains
-from cloudft.infrastructure.remains import Holdings, Kept
+from cloudft.infrastructure.remains import RetainedResource, StackContents
 
 
 @dataclass(frozen=True)
-class End:
+class DestroyPlan:
     """What the end of a stack would come to. `stack` is None when only leftovers are there."""
 
     name: str
     id: str
     stack: Stack | None
-    left: Sequence[Kept]
-    holdings: Holdings
+    retained: Sequence[RetainedResource]
+    contents: StackContents
     keep_data: bool
 
 
-def plan(aws: Aws, name: str, *, delete_data: bool, keep_data: bool) -> End:
+def plan_destroy(aws: Aws, name: str, *, delete_data: bool, keep_data: bool) -> DestroyPlan:
     """What would be removed. Raises JobStateConflict for what must not be, and says what helps.
 
     Raises AwsNotFound where there is no stack, and nothing that an earlier one has left; UsageError
     for a stack that is not cloudft's.
     """
-    stack = ownership.refuse_foreign(aws, name)
+    stack = ownership.find_owned_stack(aws, name)
     if stack is not None:
-        changes.refuse_under_way(stack)
-        if stack.protected:
+        changes.raise_if_in_progress(stack)
+        if stack.termination_protection:
             fix = f"`cloudft infra deploy {name} --no-protect` takes it away."
             raise JobStateConflict(f"the stack {name} is protected against its end", fix=fix)
-        if changes.find(aws, f"{name}-jobs") is not None:
+        if changes.find_stack(aws, f"{name}-jobs") is not None:
             fix = f"`cloudft infra destroy {name}-jobs` first."
             raise JobStateConflict(f"the stack {name}-jobs works with {name}", fix=fix)
-    ended = stack or ownership.deleted(aws, name)
-    left = remains.kept(aws, ended.id) if ended else []
+    ended = stack or ownership.find_deleted_stack(aws, name)
+    left = remains.list_retained_resources(aws, ended.id) if ended else []
     if ended is None or (stack is None and not left):
-        raise stacks.no_such_stack(name, aws)
-    found = remains.holdings(aws, stack, left)
-    _refuse(name, found, delete_data, keep_data)
-    return End(name, ended.id, stack, left, found, keep_data)
+        raise stacks.stack_not_found(name, aws)
+    found = remains.find_stack_contents(aws, stack, left)
+    _raise_if_in_use(name, found, delete_data, keep_data)
+    return DestroyPlan(name, ended.id, stack, left, found, keep_data)
 
 
-def _refuse(name: str, found: Holdings, delete_data: bool, keep_data: bool) -> None:
+def _raise_if_in_use(name: str, found: StackContents, delete_data: bool, keep_data: bool) -> None:
     if found.jobs:
         message = f"jobs run with the roles of {name}: {', '.join(found.jobs[:5])}"
         raise JobStateConflict(message, fix="wait for their end, or `cloudft stop JOB` each.")
@@ -67,35 +67,37 @@ def _refuse(name: str, found: Holdings, delete_data: bool, keep_data: bool) -> N
         fix = "remove them (`cloudft gc --kind custom-model --live`), or --keep-data keeps the key."
         raise JobStateConflict(message, fix=fix)
     if found.objects and not delete_data:
-        told = ", ".join(f"{bucket} ({many(count)})" for bucket, count in found.objects.items())
+        told = ", ".join(
+            f"{bucket} ({format_count(count)})" for bucket, count in found.objects.items()
+        )
         fix = "--delete-data removes them with every version, --keep-data leaves them."
         raise JobStateConflict(f"the buckets of {name} hold objects: {told}", fix=fix)
 
 
-def many(count: int) -> str:
+def format_count(count: int) -> str:
     """How many versions a bucket holds, as far as they were counted."""
-    return f"{count} or more" if count >= remains.BATCH else str(count)
+    return f"{count} or more" if count >= remains.VERSIONS_PER_CALL else str(count)
 
 
-def carry_out(
+def execute_destroy(
     aws: Aws,
-    end: End,
-    tell: Callable[[changes.Event], None],
+    plan: DestroyPlan,
+    on_event: Callable[[changes.StackEvent], None],
     progress: Callable[[int], None],
     poll_s: float = 3.0,
     sleep: changes.Sleep = time.sleep,
 ) -> dict[str, str]:
     """Do it; returns what became of each bucket and key. Raises StackFailed."""
-    if end.stack is not None:
-        before = changes.seen(aws, end.id)
+    if plan.stack is not None:
+        before = changes.list_event_ids(aws, plan.id)
         token = f"end-{secrets.token_hex(16)}"
-        what = f"the stack {end.name} can't be removed"
-        request = {"StackName": end.id, "ClientRequestToken": token}
+        what = f"the stack {plan.name} can't be removed"
+        request = {"StackName": plan.id, "ClientRequestToken": token}
         aws.call(what, changes.SERVICE, "delete_stack", **request)
-        changes.follow(aws, end.id, before, tell, poll_s, sleep)
-    if end.keep_data:
-        return {one.physical: "stays" for one in end.left}
-    owner = end.id.split(":")[4]
+        changes.follow_stack(aws, plan.id, before, on_event, poll_s, sleep)
+    if plan.keep_data:
+        return {one.physical_id: "stays" for one in plan.retained}
+    owner = plan.id.split(":")[4]
     last = {"LogBucket": 1, "Key": 2}  # logs come in, and are encrypted, until the others are gone
-    in_order = sorted(end.left, key=lambda one: last.get(one.logical, 0))
-    return {one.physical: remains.remove(aws, one, owner, progress) for one in in_order}
+    in_order = sorted(plan.retained, key=lambda one: last.get(one.logical_id, 0))
+    return {one.physical_id: remains.remove_resource(aws, one, owner, progress) for one in in_order}

@@ -12,26 +12,26 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from cloudft.infrastructure.template import Tree, parameters, word
+from cloudft.infrastructure.template import TemplateNode, parse_parameters, to_text
 
 NO_VALUE = object()
 """What `AWS::NoValue` is: the property that has it is left out."""
-VARIABLE = re.compile(r"\$\{(!?)([^}]+)\}")
+SUBSTITUTION = re.compile(r"\$\{(!?)([^}]+)\}")
 
 
-class CannotResolve(ValueError):
+class ResolveError(ValueError):
     """A function that is not known here, or a name that the template lacks."""
 
 
 @dataclass(frozen=True)
-class Made:
+class CreatedResource:
     """A resource that is there: what `Ref` gives, and what `GetAtt` gives by name."""
 
     ref: str
     attributes: Mapping[str, str] = field(default_factory=dict)
 
 
-class Scope:
+class TemplateScope:
     """A template with values for its parameters and its pseudo parameters (`AWS::Region`).
 
     `made` has the resources that are there already, by their logical names.
@@ -39,36 +39,38 @@ class Scope:
 
     def __init__(
         self,
-        template: Tree,
-        given: Mapping[str, str],
+        template: TemplateNode,
+        parameter_values: Mapping[str, str],
         pseudo: Mapping[str, str],
-        made: Mapping[str, Made],
-        zones: Callable[[], list[str]] = list,
+        created: Mapping[str, CreatedResource],
+        availability_zones: Callable[[], list[str]] = list,
     ) -> None:
         self.template = template
         self.pseudo = pseudo
-        self.made = made
-        self.zones = zones
-        known = parameters(template)
-        self.values = {name: given.get(name, p.default or "") for name, p in known.items()}
+        self.created = created
+        self.availability_zones = availability_zones
+        known = parse_parameters(template)
+        self.values = {
+            name: parameter_values.get(name, p.default or "") for name, p in known.items()
+        }
         self._lists = {name for name, p in known.items() if "List" in p.type}
 
-    def holds(self, name: str) -> bool:
+    def is_condition_true(self, name: str) -> bool:
         """Whether a condition of the template is true."""
         conditions = self.template.get("Conditions", {})
         if name not in conditions:
-            raise CannotResolve(f"there is no condition {name}")
+            raise ResolveError(f"there is no condition {name}")
         return bool(self.resolve(conditions[name]))
 
-    def resources(self) -> dict[str, Tree]:
+    def active_resources(self) -> dict[str, TemplateNode]:
         """The resources whose condition is true."""
         return {
             name: told
             for name, told in self.template["Resources"].items()
-            if "Condition" not in told or self.holds(told["Condition"])
+            if "Condition" not in told or self.is_condition_true(told["Condition"])
         }
 
-    def broken_rules(self) -> Iterator[str]:
+    def failed_rules(self) -> Iterator[str]:
         """The assertions of the template's rules that fail."""
         for rule in self.template.get("Rules", {}).values():
             if self.resolve(rule.get("RuleCondition", True)):
@@ -76,12 +78,12 @@ class Scope:
                     if not self.resolve(assertion["Assert"]):
                         yield str(assertion["AssertDescription"])
 
-    def outputs(self) -> dict[str, str]:
+    def resolve_outputs(self) -> dict[str, str]:
         """The outputs whose condition is true."""
         return {
-            name: word(self.resolve(told["Value"]))
+            name: to_text(self.resolve(told["Value"]))
             for name, told in self.template.get("Outputs", {}).items()
-            if "Condition" not in told or self.holds(told["Condition"])
+            if "Condition" not in told or self.is_condition_true(told["Condition"])
         }
 
     def resolve(self, value: Any) -> Any:
@@ -94,19 +96,19 @@ class Scope:
         if len(value) == 1:
             [(name, argument)] = value.items()
             if name == "Condition" and isinstance(argument, str):
-                return self.holds(argument)
+                return self.is_condition_true(argument)
             if name == "Ref" or str(name).startswith("Fn::"):
-                return self._function(name, argument)
+                return self._call_function(name, argument)
         resolved = {key: self.resolve(item) for key, item in value.items()}
         return {key: item for key, item in resolved.items() if item is not NO_VALUE}
 
-    def _function(self, name: str, argument: Any) -> Any:
+    def _call_function(self, name: str, argument: Any) -> Any:
         method = FUNCTIONS.get(name)
         if method is None:
-            raise CannotResolve(f"the function {name} is not known here")
+            raise ResolveError(f"the function {name} is not known here")
         return method(self, argument)
 
-    def ref(self, name: str) -> Any:
+    def resolve_ref(self, name: str) -> Any:
         """The value of a parameter, a pseudo parameter, or a resource that is there."""
         if name == "AWS::NoValue":
             return NO_VALUE
@@ -115,19 +117,19 @@ class Scope:
         if name in self.values:
             value = self.values[name]
             return [v.strip() for v in value.split(",")] if name in self._lists else value
-        if name in self.made:
-            return self.made[name].ref
-        raise CannotResolve(f"{name} is no parameter, and no resource that is there")
+        if name in self.created:
+            return self.created[name].ref
+        raise ResolveError(f"{name} is no parameter, and no resource that is there")
 
-    def attribute(self, argument: list[str]) -> str:
+    def resolve_get_att(self, argument: list[str]) -> str:
         """An attribute of a resource that is there."""
         name, what = argument
-        made = self.made.get(name)
+        made = self.created.get(name)
         if made is None or what not in made.attributes:
-            raise CannotResolve(f"{name} has no attribute {what}")
+            raise ResolveError(f"{name} has no attribute {what}")
         return made.attributes[what]
 
-    def substituted(self, argument: Any) -> str:
+    def resolve_sub(self, argument: Any) -> str:
         """`Fn::Sub`."""
         text, more = (argument, {}) if isinstance(argument, str) else argument
 
@@ -136,67 +138,67 @@ class Scope:
             if literal:
                 return "${" + name + "}"
             if name in more:
-                return word(self.resolve(more[name]))
+                return to_text(self.resolve(more[name]))
             head, dot, tail = name.partition(".")
-            return word(self.attribute([head, tail]) if dot else self.ref(name))
+            return to_text(self.resolve_get_att([head, tail]) if dot else self.resolve_ref(name))
 
-        return VARIABLE.sub(put, text)
+        return SUBSTITUTION.sub(put, text)
 
-    def chosen(self, argument: list[Any]) -> Any:
+    def resolve_if(self, argument: list[Any]) -> Any:
         """`Fn::If`: only the branch that counts is worked out."""
         condition, yes, no = argument
-        return self.resolve(yes if self.holds(condition) else no)
+        return self.resolve(yes if self.is_condition_true(condition) else no)
 
-    def equal(self, argument: list[Any]) -> bool:
+    def resolve_equals(self, argument: list[Any]) -> bool:
         """`Fn::Equals` compares text."""
-        left, right = (word(self.resolve(side)) for side in argument)
+        left, right = (to_text(self.resolve(side)) for side in argument)
         return left == right
 
-    def blocks(self, argument: list[Any]) -> list[str]:
+    def resolve_cidr(self, argument: list[Any]) -> list[str]:
         """`Fn::Cidr`: so many blocks with so many bits for hosts."""
-        block, count, bits = (word(self.resolve(part)) for part in argument)
+        block, count, bits = (to_text(self.resolve(part)) for part in argument)
         network = ipaddress.ip_network(block, strict=False)
         subnets = network.subnets(new_prefix=network.max_prefixlen - int(bits))
         return [str(subnet) for subnet, _ in zip(subnets, range(int(count)), strict=False)]
 
-    def selected(self, argument: list[Any]) -> Any:
+    def resolve_select(self, argument: list[Any]) -> Any:
         """`Fn::Select`."""
         index, items = self.resolve(argument)
         return items[int(index)]
 
-    def joined(self, argument: list[Any]) -> str:
+    def resolve_join(self, argument: list[Any]) -> str:
         """`Fn::Join`."""
         between, items = self.resolve(argument)
-        return str(between).join(map(word, items))
+        return str(between).join(map(to_text, items))
 
 
-FUNCTIONS: dict[str, Callable[[Scope, Any], Any]] = {
-    "Ref": Scope.ref,
+FUNCTIONS: dict[str, Callable[[TemplateScope, Any], Any]] = {
+    "Ref": TemplateScope.resolve_ref,
     "Fn::And": lambda scope, argument: all(scope.resolve(part) for part in argument),
-    "Fn::Cidr": Scope.blocks,
+    "Fn::Cidr": TemplateScope.resolve_cidr,
     "Fn::Contains": lambda scope, argument: (
         scope.resolve(argument[1]) in scope.resolve(argument[0])
     ),
-    "Fn::Equals": Scope.equal,
-    "Fn::GetAZs": lambda scope, _: scope.zones(),
-    "Fn::GetAtt": Scope.attribute,
-    "Fn::If": Scope.chosen,
-    "Fn::Join": Scope.joined,
+    "Fn::Equals": TemplateScope.resolve_equals,
+    "Fn::GetAZs": lambda scope, _: scope.availability_zones(),
+    "Fn::GetAtt": TemplateScope.resolve_get_att,
+    "Fn::If": TemplateScope.resolve_if,
+    "Fn::Join": TemplateScope.resolve_join,
     "Fn::Not": lambda scope, argument: not scope.resolve(argument[0]),
     "Fn::Or": lambda scope, argument: any(scope.resolve(part) for part in argument),
-    "Fn::Select": Scope.selected,
+    "Fn::Select": TemplateScope.resolve_select,
     "Fn::Split": lambda scope, argument: scope.resolve(argument[1]).split(argument[0]),
-    "Fn::Sub": Scope.substituted,
+    "Fn::Sub": TemplateScope.resolve_sub,
 }
 
 
-def needs(value: Any, names: Mapping[str, Any]) -> set[str]:
+def find_references(value: Any, names: Mapping[str, Any]) -> set[str]:
     """The resources among `names` that a value refers to."""
     if isinstance(value, list):
-        return {name for item in value for name in needs(item, names)}
+        return {name for item in value for name in find_references(item, names)}
     if not isinstance(value, Mapping):
         return set()
-    found = {name for item in value.values() for name in needs(item, names)}
+    found = {name for item in value.values() for name in find_references(item, names)}
     if isinstance(value.get("Ref"), str):
         found |= {value["Ref"]} & names.keys()
     if isinstance(value.get("Fn::GetAtt"), list):
@@ -204,26 +206,26 @@ def needs(value: Any, names: Mapping[str, Any]) -> set[str]:
     if "Fn::Sub" in value:
         argument = value["Fn::Sub"]
         text = argument if isinstance(argument, str) else argument[0]
-        used = {n.partition(".")[0] for literal, n in VARIABLE.findall(text) if not literal}
+        used = {n.partition(".")[0] for literal, n in SUBSTITUTION.findall(text) if not literal}
         found |= used & names.keys()
     return found
 
 
-def in_order(resources: Mapping[str, Tree]) -> list[str]:
+def sort_by_dependency(resources: Mapping[str, TemplateNode]) -> list[str]:
     """The resources' names, each behind those that it refers to or depends on."""
     waiting = {name: _dependencies(told, resources) for name, told in resources.items()}
     done: list[str] = []
     while waiting:
         ready = [name for name, on in waiting.items() if on <= set(done)]
         if not ready:
-            raise CannotResolve(f"these wait for each other: {', '.join(sorted(waiting))}")
+            raise ResolveError(f"these wait for each other: {', '.join(sorted(waiting))}")
         done += ready
         for name in ready:
             del waiting[name]
     return done
 
 
-def _dependencies(told: Tree, resources: Mapping[str, Tree]) -> set[str]:
+def _dependencies(told: TemplateNode, resources: Mapping[str, TemplateNode]) -> set[str]:
     on = told.get("DependsOn", [])
     named = {on} if isinstance(on, str) else set(on)
-    return needs(told.get("Properties", {}), resources) | (named & resources.keys())
+    return find_references(told.get("Properties", {}), resources) | (named & resources.keys())

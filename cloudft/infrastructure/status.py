@@ -10,14 +10,14 @@ from typing import Any
 from cloudft.aws import stack as stacks
 from cloudft.aws.client import Aws
 from cloudft.aws.stack import Stack
-from cloudft.errors import AwsRefused, AwsUnreachable
+from cloudft.errors import CloudRefused, CloudUnreachable
 from cloudft.infrastructure import changes
 from cloudft.infrastructure import template as templates
 from cloudft.infrastructure.changes import SERVICE, Sleep
-from cloudft.infrastructure.costs import Cost, costs
-from cloudft.infrastructure.evaluate import Scope
-from cloudft.listing import unavailable
-from cloudft.types import Unavailable
+from cloudft.infrastructure.costs import ResourceCost, resource_costs
+from cloudft.infrastructure.evaluate import TemplateScope
+from cloudft.listing import unavailable_part
+from cloudft.types import UnavailablePart
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Drift:
 
 
 @dataclass(frozen=True)
-class Report:
+class StackReport:
     """One look. `drift` None: it was not looked for, or could not be; `why` says so.
 
     `costs` is None where the template can't be read. What can't be read is `unavailable`, too.
@@ -39,35 +39,35 @@ class Report:
 
     stack: Stack
     drift: Sequence[Drift] | None
-    why: str | None
-    costs: Sequence[Cost] | None
-    unavailable: tuple[Unavailable, ...] = ()
+    drift_unknown: str | None
+    costs: Sequence[ResourceCost] | None
+    unavailable: tuple[UnavailablePart, ...] = ()
 
 
-def look(aws: Aws, name: str, *, drift: bool, sleep: Sleep = time.sleep) -> Report:
+def get_stack_report(aws: Aws, name: str, *, drift: bool, sleep: Sleep = time.sleep) -> StackReport:
     """The stack, its drift and its cost.
 
     Raises AwsNotFound, AwsRefused and AwsUnreachable where the stack itself can't be read.
     """
-    stack = changes.find(aws, name)
+    stack = changes.find_stack(aws, name)
     if stack is None:
-        raise stacks.no_such_stack(name, aws)
+        raise stacks.stack_not_found(name, aws)
     found, why, priced = None, "not asked", None
-    missing: list[Unavailable] = []
+    missing: list[UnavailablePart] = []
     if drift:
         try:
-            found, why = _drift(aws, stack, sleep), ""
-        except (AwsRefused, AwsUnreachable) as error:
+            found, why = _detect_drift(aws, stack, sleep), ""
+        except (CloudRefused, CloudUnreachable) as error:
             why = error.message
-            missing.append(unavailable(f"the drift of {name}", error))
+            missing.append(unavailable_part(f"the drift of {name}", error))
     try:
-        priced = _costs(aws, stack)
-    except (AwsRefused, AwsUnreachable) as error:
-        missing.append(unavailable(f"the template of {name}", error))
-    return Report(stack, found, why or None, priced, tuple(missing))
+        priced = _stack_costs(aws, stack)
+    except (CloudRefused, CloudUnreachable) as error:
+        missing.append(unavailable_part(f"the template of {name}", error))
+    return StackReport(stack, found, why or None, priced, tuple(missing))
 
 
-def _drift(aws: Aws, stack: Stack, sleep: Sleep) -> list[Drift]:
+def _detect_drift(aws: Aws, stack: Stack, sleep: Sleep) -> list[Drift]:
     what = f"the drift of {stack.name} can't be looked at"
     begun = aws.call(what, SERVICE, "detect_stack_drift", StackName=stack.id)
     which = {"StackDriftDetectionId": begun["StackDriftDetectionId"]}
@@ -77,23 +77,23 @@ def _drift(aws: Aws, stack: Stack, sleep: Sleep) -> list[Drift]:
     ):
         sleep(2.0)
     if told["DetectionStatus"] == "DETECTION_FAILED":
-        raise AwsRefused(f"{what}: {told.get('DetectionStatusReason')}", fix="try again.")
-    return list(_drifted(aws, stack, what))
+        raise CloudRefused(f"{what}: {told.get('DetectionStatusReason')}", fix="try again.")
+    return list(_list_drifts(aws, stack, what))
 
 
-def _drifted(aws: Aws, stack: Stack, what: str) -> list[Drift]:
+def _list_drifts(aws: Aws, stack: Stack, what: str) -> list[Drift]:
     found: list[Drift] = []
     more: dict[str, Any] = {"StackResourceDriftStatusFilters": ["MODIFIED", "DELETED"]}
     while True:
         operation = "describe_stack_resource_drifts"
         page = aws.call(what, SERVICE, operation, StackName=stack.id, **more)
-        found += [_one(one) for one in page["StackResourceDrifts"]]
+        found += [_to_drift(one) for one in page["StackResourceDrifts"]]
         if not page.get("NextToken"):
             return found
         more["NextToken"] = page["NextToken"]
 
 
-def _one(told: Mapping[str, Any]) -> Drift:
+def _to_drift(told: Mapping[str, Any]) -> Drift:
     return Drift(
         told["LogicalResourceId"],
         told["ResourceType"],
@@ -102,13 +102,15 @@ def _one(told: Mapping[str, Any]) -> Drift:
     )
 
 
-def _costs(aws: Aws, stack: Stack) -> list[Cost]:
+def _stack_costs(aws: Aws, stack: Stack) -> list[ResourceCost]:
     what = f"the template of {stack.name} can't be read"
     told = aws.call(what, SERVICE, "get_template", StackName=stack.id)["TemplateBody"]
-    template = templates.parse(told) if isinstance(told, str) else told
-    return costs_of(template, stack.parameters)
+    template = templates.parse_template(told) if isinstance(told, str) else told
+    return template_costs(template, stack.parameters)
 
 
-def costs_of(template: templates.Tree, given: Mapping[str, str]) -> list[Cost]:
+def template_costs(
+    template: templates.TemplateNode, parameter_values: Mapping[str, str]
+) -> list[ResourceCost]:
     """What a template with those parameters costs while it stands."""
-    return costs(Scope(template, given, {}, {}).resources())
+    return resource_costs(TemplateScope(template, parameter_values, {}, {}).active_resources())

@@ -3,7 +3,7 @@
 from cloudft.spec.layers import Origin
 from cloudft.spec.load import LoadedJob, load_job
 from cloudft.spec.models import DataSpec, JobSpec
-from cloudft.spec.resolve import ResolvedValue, job_schema, resolved
+from cloudft.spec.resolve import ResolvedValue, build_job_schema, resolve_values
 
 __all__ = [
     "DataSpec",
@@ -11,7 +11,7 @@ __all__ = [
     "LoadedJob",
     "Origin",
     "ResolvedValue",
-    "job_schema",
+    "build_job_schema",
     "load_job",
-    "resolved",
+    "resolve_values",
 ]

@@ -11,21 +11,23 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cloudft.catalogue import Hyperparameter, Model, find, local_hyperparameters
+from cloudft.catalogue import Hyperparameter, Model, find_model, load_local_hyperparameters
 from cloudft.errors import UnknownModel
-from cloudft.spec.explain import Places
-from cloudft.spec.fields import SUPPORTED_TYPES, TRAINED_HERE
+from cloudft.spec.explain import SourceMap
+from cloudft.spec.fields import SUPPORTED_CUSTOMIZATION_TYPES, TRAINER_CUSTOMIZATION_TYPES
 from cloudft.spec.scalars import as_number
-from cloudft.spec.tree import Key, nearest
+from cloudft.spec.tree import FieldPath, find_nearest_name
 from cloudft.types import Finding, Severity
 
 _MODEL_ARN = re.compile(
     r"arn:aws[a-z-]*:bedrock:[a-z0-9-]+:(:foundation-model|[0-9]{12}:custom-model)/."
 )
-Tree = Mapping[str, Any]
+JobTree = Mapping[str, Any]
 
 
-def check(tree: Tree, base_dir: Path, places: Places) -> tuple[Model | None, list[Finding]]:
+def check_job(
+    tree: JobTree, base_dir: Path, places: SourceMap
+) -> tuple[Model | None, list[Finding]]:
     """The base model (None when there is none of that name), and every finding."""
     findings: list[Finding] = []
     model = _model(("base_model",), tree.get("base_model"), base_dir, places, findings)
@@ -39,7 +41,7 @@ def check(tree: Tree, base_dir: Path, places: Places) -> tuple[Model | None, lis
     findings += _stand_in(local, base_dir, places)
     key = ("local", "hyperparameters")
     findings += _table(
-        key, local.get("hyperparameters"), local_hyperparameters(), "the local trainer", places
+        key, local.get("hyperparameters"), load_local_hyperparameters(), "the local trainer", places
     )
     findings += _unused_lora(local, places)
     findings += _tag_twins(tree.get("tags"), places)
@@ -47,43 +49,43 @@ def check(tree: Tree, base_dir: Path, places: Places) -> tuple[Model | None, lis
 
 
 def _model(
-    key: Key, name: object, base_dir: Path, places: Places, findings: list[Finding]
+    key: FieldPath, name: object, base_dir: Path, places: SourceMap, findings: list[Finding]
 ) -> Model | None:
     """The model that a field names; a finding when there is none."""
     if not isinstance(name, str) or not name:
         return None
     try:
-        return find(str(name), base_dir=base_dir)
+        return find_model(str(name), base_dir=base_dir)
     except UnknownModel as exc:
         if name.startswith("arn:") and not _MODEL_ARN.match(name):
             fix = "copy it whole: arn:aws:bedrock:REGION::foundation-model/ID, or custom-model's"
             message = f"{name[:200]!r} is not the ARN of a model of Bedrock"
-            findings.append(places.finding("BadValue", key, message, fix))
+            findings.append(places.make_finding("BadValue", key, message, fix))
             return None
-        findings.append(places.finding(exc.code, key, exc.message, exc.fix or ""))
+        findings.append(places.make_finding(exc.code, key, exc.message, exc.fix or ""))
         return None
 
 
-def _customization_type(tree: Tree, model: Model, places: Places) -> list[Finding]:
-    wanted = tree.get("customization_type", SUPPORTED_TYPES[0])
-    if wanted not in SUPPORTED_TYPES or wanted in model.customization_types:
+def _customization_type(tree: JobTree, model: Model, places: SourceMap) -> list[Finding]:
+    wanted = tree.get("customization_type", SUPPORTED_CUSTOMIZATION_TYPES[0])
+    if wanted not in SUPPORTED_CUSTOMIZATION_TYPES or wanted in model.customization_types:
         return []
     has = ", ".join(model.customization_types) or "none"
     source = model.sources[0]
     message = f"{model.alias} does not support {wanted} (it has: {has}; {source})"
-    usable = [kind for kind in SUPPORTED_TYPES if kind in model.customization_types]
+    usable = [kind for kind in SUPPORTED_CUSTOMIZATION_TYPES if kind in model.customization_types]
     fix = "take an open-weight base_model such as smollm2-135m"
-    if wanted in TRAINED_HERE:
+    if wanted in TRAINER_CUSTOMIZATION_TYPES:
         fix += (
             " and `cloudft submit --backend sagemaker --wait --then import`: Bedrock serves it then"
         )
     if usable:
         fix = f"write {' or '.join(usable)}, or {fix}"
     key = ("customization_type",) if "customization_type" in tree else ("base_model",)
-    return [places.finding("UnsupportedCustomizationType", key, message, fix)]
+    return [places.make_finding("UnsupportedCustomizationType", key, message, fix)]
 
 
-def _early_stopping(tree: Tree, model: Model, places: Places) -> list[Finding]:
+def _early_stopping(tree: JobTree, model: Model, places: SourceMap) -> list[Finding]:
     """Refused for a service without it; within its ranges for one that has it."""
     key, wanted = ("early_stopping",), tree.get("early_stopping")
     if wanted is None:
@@ -93,7 +95,7 @@ def _early_stopping(tree: Tree, model: Model, places: Places) -> list[Finding]:
         source = row.source if row else model.sources[0]
         message = f"{model.alias} has no early stopping on Bedrock ({source})"
         fix = "move it under local:, where it holds for local runs"
-        return [places.finding("EarlyStoppingUnsupported", key, message, fix)]
+        return [places.make_finding("EarlyStoppingUnsupported", key, message, fix)]
     names = {"patience": "earlyStoppingPatience", "threshold": "earlyStoppingThreshold"}
     rows = {
         short: model.hyperparameters[name]
@@ -110,12 +112,16 @@ def _early_stopping(tree: Tree, model: Model, places: Places) -> list[Finding]:
     twice = sorted({row.name for row in rows.values()} & set(tree.get("hyperparameters") or ()))
     if twice:
         message = f"early_stopping and hyperparameters.{twice[0]} say the same thing"
-        findings.append(places.finding("BadValue", key, message, "keep one of the two"))
+        findings.append(places.make_finding("BadValue", key, message, "keep one of the two"))
     return findings
 
 
 def _table(
-    key: Key, given: object, table: Mapping[str, Hyperparameter], owner: str, places: Places
+    key: FieldPath,
+    given: object,
+    table: Mapping[str, Hyperparameter],
+    owner: str,
+    places: SourceMap,
 ) -> list[Finding]:
     """Each given hyperparameter against a table of what there is."""
     findings: list[Finding] = []
@@ -127,30 +133,34 @@ def _table(
     return findings
 
 
-def _unknown(key: Key, table: Mapping[str, Hyperparameter], owner: str, places: Places) -> Finding:
+def _unknown(
+    key: FieldPath, table: Mapping[str, Hyperparameter], owner: str, places: SourceMap
+) -> Finding:
     known = "; ".join(f"{row.name} {_range(row)}" for row in table.values())
     message = f"{owner} has no hyperparameter {key[-1][:100]!r}"
     message += f" (it has {known})" if known else " (none are documented for it)"
-    near = nearest(key[-1], table)
+    near = find_nearest_name(key[-1], table)
     fix = f"did you mean {near}?" if near else "remove it"
-    return places.finding("UnknownHyperparameter", key, message, fix)
+    return places.make_finding("UnknownHyperparameter", key, message, fix)
 
 
-def _value(key: Key, raw: object, row: Hyperparameter, owner: str, places: Places) -> list[Finding]:
+def _value(
+    key: FieldPath, raw: object, row: Hyperparameter, owner: str, places: SourceMap
+) -> list[Finding]:
     value = as_number(raw)
     if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:
         return []  # explain.py says that it is no number
     name = ".".join(key)
     if row.type == "int" and not isinstance(value, int):
         message = f"{name} is {value}; {owner} takes a whole number ({row.source})"
-        return [places.finding("WrongType", key, message, f"write {_whole(value)}")]
+        return [places.make_finding("WrongType", key, message, f"write {_whole(value)}")]
     if row.min <= value <= row.max:
         return []
     message = f"{name} is {value}; {owner} takes {_range(row)} ({row.source}"
     message += ", the range of its siblings)" if row.assumed else ")"
     fix = f"give a value of {_range(row)}"
     severity: Severity = "warning" if row.assumed else "error"
-    return [places.finding("OutOfRange", key, message, fix, severity)]
+    return [places.make_finding("OutOfRange", key, message, fix, severity)]
 
 
 def _whole(value: float) -> str:
@@ -161,19 +171,19 @@ def _range(row: Hyperparameter) -> str:
     return f"{row.min:g} to {row.max:g}"
 
 
-def _stand_in(local: Tree, base_dir: Path, places: Places) -> list[Finding]:
+def _stand_in(local: JobTree, base_dir: Path, places: SourceMap) -> list[Finding]:
     """local.model must have weights that can be trained here."""
-    key: Key = ("local", "model")
+    key: FieldPath = ("local", "model")
     findings: list[Finding] = []
     model = _model(key, local.get("model"), base_dir, places, findings)
-    if model is not None and not model.open_weight:
+    if model is not None and not model.is_open_weight:
         message = f"{model.alias} is not open-weight: it can't be trained on this machine"
         fix = "name an open-weight stand-in such as smollm2-135m"
-        findings.append(places.finding("NotOpenWeight", key, message, fix))
+        findings.append(places.make_finding("NotOpenWeight", key, message, fix))
     return findings
 
 
-def _tag_twins(tags: object, places: Places) -> list[Finding]:
+def _tag_twins(tags: object, places: SourceMap) -> list[Finding]:
     """Keys that differ in case alone: two tags to the services, one to conditions of IAM."""
     names: dict[str, str] = {}
     findings = []
@@ -182,13 +192,15 @@ def _tag_twins(tags: object, places: Places) -> list[Finding]:
         if first != key:
             message = f"tags {first!r} and {key!r} differ in case alone: policies take them for one"
             fix = "keep one of them"
-            findings.append(places.finding("TagTwice", ("tags", str(key)), message, fix, "warning"))
+            findings.append(
+                places.make_finding("TagTwice", ("tags", str(key)), message, fix, "warning")
+            )
     return findings
 
 
-def _unused_lora(local: Tree, places: Places) -> list[Finding]:
+def _unused_lora(local: JobTree, places: SourceMap) -> list[Finding]:
     if local.get("method") != "full" or not local.get("lora"):
         return []
     message = "local.lora has no effect with local.method: full"
     fix = "remove local.lora, or set local.method to lora"
-    return [places.finding("UnusedValue", ("local", "lora"), message, fix, "warning")]
+    return [places.make_finding("UnusedValue", ("local", "lora"), message, fix, "warning")]

@@ -6,29 +6,29 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from cloudft.spec.scalars import Plain, word
+from cloudft.spec.scalars import UntypedScalar, parse_scalar
 from cloudft.types import Finding
 
 if TYPE_CHECKING:
     import yaml
 
-Key = tuple[str, ...]
-LARGEST = 256 * 1024  # bytes; a job file has one or two thousand
-MOST_VALUES = 20_000  # aliases can make a small file huge
+FieldPath = tuple[str, ...]
+MAX_FILE_BYTES = 256 * 1024  # bytes; a job file has one or two thousand
+MAX_VALUES = 20_000  # aliases can make a small file huge
 _PREFIX = "tag:yaml.org,2002:"
 _TAGS_OF_WORDS = {_PREFIX + name for name in ("null", "bool", "int", "float", "timestamp", "value")}
 
 
 @dataclass
-class Document:
+class YamlDocument:
     """What a text holds: `data` (None when it can't be read), `lines` by key, `findings`."""
 
     data: dict[str, Any] | None = None
-    lines: dict[Key, int] = field(default_factory=dict)
+    lines: dict[FieldPath, int] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
 
 
-def parse(raw: bytes, file: str) -> Document:
+def parse_yaml(raw: bytes, file: str) -> YamlDocument:
     """The document in `raw`. Never raises: what is wrong is in `findings`."""
     reader = _Reader(file)
     text = reader.decode(raw)
@@ -39,7 +39,7 @@ def parse(raw: bytes, file: str) -> Document:
     return reader.document
 
 
-def flow(text: str) -> object:
+def parse_flow_value(text: str) -> object:
     """A value given on the command line or in the environment as `[a, b]`, `{a: b}` or `"a"`.
 
     Anything that isn't YAML of that form is taken as the text it is.
@@ -55,11 +55,13 @@ class _Reader:
 
     def __init__(self, file: str) -> None:
         self.file = file
-        self.document = Document()
+        self.document = YamlDocument()
         self.open: set[int] = set()
         self.count = 0
 
-    def fault(self, code: str, message: str, fix: str, line: int | None, key: Key = ()) -> None:
+    def fault(
+        self, code: str, message: str, fix: str, line: int | None, key: FieldPath = ()
+    ) -> None:
         """Note an error of the text."""
         self.document.findings.append(
             Finding("error", code, message, fix, self.file, line, ".".join(key) or None)
@@ -67,7 +69,7 @@ class _Reader:
 
     def decode(self, raw: bytes) -> str | None:
         """The bytes as text, None with a finding when they are none."""
-        if len(raw) > LARGEST:
+        if len(raw) > MAX_FILE_BYTES:
             self.fault("FileTooLarge", f"a job file of {len(raw)} bytes", "is it data?", None)
             return None
         try:
@@ -123,11 +125,11 @@ class _Reader:
         self.fault("NotAMapping", f"a job file is a mapping, this is {found}", "`key: value`", line)
         return None
 
-    def value(self, node: yaml.Node, key: Key) -> object:
+    def value(self, node: yaml.Node, key: FieldPath) -> object:
         """A node as plain data. Guards against aliases that loop or multiply."""
         self.count += 1
-        if id(node) in self.open or self.count > MOST_VALUES:
-            if self.count <= MOST_VALUES + 1 or id(node) in self.open:
+        if id(node) in self.open or self.count > MAX_VALUES:
+            if self.count <= MAX_VALUES + 1 or id(node) in self.open:
                 line = node.start_mark.line + 1
                 self.fault("BadYaml", "aliases that grow without end", "write it out", line, key)
             return None
@@ -138,7 +140,7 @@ class _Reader:
         finally:
             self.open.discard(id(node))
 
-    def plain(self, node: yaml.Node, key: Key) -> object:
+    def plain(self, node: yaml.Node, key: FieldPath) -> object:
         """The node's value by its kind: mapping, list or word."""
         import yaml
 
@@ -151,12 +153,12 @@ class _Reader:
         if isinstance(node, yaml.ScalarNode) and kind == "str":
             return _number_or_text(node)
         if isinstance(node, yaml.ScalarNode) and node.tag in _TAGS_OF_WORDS and not node.style:
-            return word(node.value)
+            return parse_scalar(node.value)
         line = node.start_mark.line + 1
         self.fault("BadYaml", f"the tag {node.tag!r} is not allowed", "remove the tag", line, key)
         return None
 
-    def mapping(self, node: yaml.MappingNode, key: Key) -> dict[str, Any]:
+    def mapping(self, node: yaml.MappingNode, key: FieldPath) -> dict[str, Any]:
         """A mapping whose keys are words, each once."""
         import yaml
 
@@ -175,7 +177,7 @@ class _Reader:
             found[name] = self.value(value_node, inner)
         return found
 
-    def twice(self, name: str, line: int, key: Key) -> None:
+    def twice(self, name: str, line: int, key: FieldPath) -> None:
         """Note a key that stands twice in one mapping."""
         first = self.document.lines[key]
         message = f"{name!r} stands here again (first on line {first})"
@@ -184,17 +186,17 @@ class _Reader:
 
 def _number_or_text(node: yaml.ScalarNode) -> str:
     """YAML 1.1 calls an unquoted 1e-5 text; a field of numbers may take it as one."""
-    found = word(node.value) if not node.style else None
-    return found if isinstance(found, Plain) else str(node.value)
+    found = parse_scalar(node.value) if not node.style else None
+    return found if isinstance(found, UntypedScalar) else str(node.value)
 
 
-def leaves(tree: Mapping[str, Any], prefix: Key = ()) -> list[tuple[Key, Any]]:
+def flatten(tree: Mapping[str, Any], prefix: FieldPath = ()) -> list[tuple[FieldPath, Any]]:
     """Every value of a tree with its key; an empty mapping and a list count as values."""
-    found: list[tuple[Key, Any]] = []
+    found: list[tuple[FieldPath, Any]] = []
     for name, value in tree.items():
         key = (*prefix, name)
         if isinstance(value, Mapping) and value:
-            found += leaves(value, key)
+            found += flatten(value, key)
         else:
             found.append((key, value))
     return found

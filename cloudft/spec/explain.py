@@ -9,45 +9,45 @@ from typing import Any
 from pydantic import ValidationError
 
 from cloudft.spec.layers import Origin
-from cloudft.spec.scalars import Plain
-from cloudft.spec.tree import MIX, Key, elsewhere, fields, nearest
+from cloudft.spec.scalars import UntypedScalar
+from cloudft.spec.tree import MIX_PATH, FieldPath, find_elsewhere, find_nearest_name, known_fields
 from cloudft.types import Finding, Severity
 
 
 @dataclass(frozen=True)
-class Places:
+class SourceMap:
     """Where each given value stands: its origin, and its line in the job file."""
 
     file: str | None
-    lines: Mapping[Key, int]
-    origins: Mapping[Key, Origin]
+    lines: Mapping[FieldPath, int]
+    origins: Mapping[FieldPath, Origin]
 
-    def origin(self, key: Key) -> Origin | None:
+    def find_origin(self, key: FieldPath) -> Origin | None:
         """The origin of the value at `key`, of what holds it, or of the first thing in it."""
         for length in range(len(key), 0, -1):
             if key[:length] in self.origins:
                 return self.origins[key[:length]]
         return next((o for k, o in self.origins.items() if k[: len(key)] == key), None)
 
-    def line(self, key: Key) -> int | None:
+    def find_line(self, key: FieldPath) -> int | None:
         """The line of `key` in the job file, or of the nearest section around it."""
         for length in range(len(key), 0, -1):
             if key[:length] in self.lines:
                 return self.lines[key[:length]]
         return None
 
-    def finding(
-        self, code: str, key: Key, message: str, fix: str, severity: Severity = "error"
+    def make_finding(
+        self, code: str, key: FieldPath, message: str, fix: str, severity: Severity = "error"
     ) -> Finding:
         """A finding about the value at `key`, placed where that value was given."""
-        origin = self.origin(key)
+        origin = self.find_origin(key)
         if origin is not None and origin.kind != "file":
             message = f"{message} (from {origin.where})"
             return Finding(severity, code, message, fix, None, None, ".".join(key))
-        return Finding(severity, code, message, fix, self.file, self.line(key), ".".join(key))
+        return Finding(severity, code, message, fix, self.file, self.find_line(key), ".".join(key))
 
 
-def explain(refused: ValidationError, places: Places) -> list[Finding]:
+def build_findings(refused: ValidationError, places: SourceMap) -> list[Finding]:
     """Every fault that pydantic found, once. A missing key that a typo explains is left out."""
     faults = refused.errors(include_url=False)
     findings = [_finding(fault, places) for fault in faults]
@@ -65,83 +65,85 @@ def explain(refused: ValidationError, places: Places) -> list[Finding]:
     ]
 
 
-def _explained(fault: Mapping[str, Any], meant: set[Key]) -> bool:
+def _explained(fault: Mapping[str, Any], meant: set[FieldPath]) -> bool:
     return fault["type"] == "missing" and _key(fault) in meant
 
 
-def _key(fault: Mapping[str, Any]) -> Key:
+def _key(fault: Mapping[str, Any]) -> FieldPath:
     return tuple(str(part) for part in fault["loc"] if part != "[key]")
 
 
-def _finding(fault: Mapping[str, Any], places: Places) -> Finding:
+def _finding(fault: Mapping[str, Any], places: SourceMap) -> Finding:
     key = _key(fault)
     if "[key]" in fault["loc"] and fault["type"] == "literal_error":
         return _unknown_key(fault, key, places)
     return _SAY.get(fault["type"], _other)(fault, key, places)
 
 
-def _level(key: Key) -> dict[str, str]:
+def _level(key: FieldPath) -> dict[str, str]:
     """The names and descriptions at the level that `key` is on."""
-    level = MIX if key[:2] == MIX else key[:-1]
-    return fields().get(level, {})
+    level = MIX_PATH if key[:2] == MIX_PATH else key[:-1]
+    return known_fields().get(level, {})
 
 
-def _nearest(key: Key) -> str | None:
-    return nearest(key[-1], _level(key))
+def _nearest(key: FieldPath) -> str | None:
+    return find_nearest_name(key[-1], _level(key))
 
 
-def _unknown_key(fault: Mapping[str, Any], key: Key, places: Places) -> Finding:
+def _unknown_key(fault: Mapping[str, Any], key: FieldPath, places: SourceMap) -> Finding:
     name, known = key[-1], ", ".join(_level(key))
     near = _nearest(key)
-    other = elsewhere(name)
+    other = find_elsewhere(name)
     if near is None and other is not None:
         fix = f"it belongs elsewhere: {other}" if "." in other else f"{other} stands at the top"
     else:
         fix = f"did you mean {near}?" if near else f"known here: {known}"
     around = ".".join(key[:-1]) or "the job file"
     message = f"{around} has no field {name[:100]!r} (it has {known})"
-    return places.finding("UnknownKey", key, message, fix)
+    return places.make_finding("UnknownKey", key, message, fix)
 
 
-def _missing(fault: Mapping[str, Any], key: Key, places: Places) -> Finding:
+def _missing(fault: Mapping[str, Any], key: FieldPath, places: SourceMap) -> Finding:
     about = _level(key).get(key[-1], "")
     fix = f"add `{key[-1]}: ...` ({about})" if about else f"add `{key[-1]}: ...`"
-    return places.finding("MissingKey", key, f"{'.'.join(key)} is missing", fix)
+    return places.make_finding("MissingKey", key, f"{'.'.join(key)} is missing", fix)
 
 
-def _ours(fault: Mapping[str, Any], key: Key, places: Places) -> Finding:
+def _ours(fault: Mapping[str, Any], key: FieldPath, places: SourceMap) -> Finding:
     ctx = fault["ctx"]
-    return places.finding(fault["type"], key, f"{'.'.join(key)}: {ctx['what']}", ctx["fix"])
+    return places.make_finding(fault["type"], key, f"{'.'.join(key)}: {ctx['what']}", ctx["fix"])
 
 
 _BOUNDS = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
 
 
-def _out_of_range(fault: Mapping[str, Any], key: Key, places: Places) -> Finding:
+def _out_of_range(fault: Mapping[str, Any], key: FieldPath, places: SourceMap) -> Finding:
     bound, limit = next((_BOUNDS[k], v) for k, v in fault["ctx"].items() if k in _BOUNDS)
     message = f"{'.'.join(key)} is {fault['input']}; it must be {bound} {limit}"
-    return places.finding("OutOfRange", key, message, f"give a number {bound} {limit}")
+    return places.make_finding("OutOfRange", key, message, f"give a number {bound} {limit}")
 
 
-def _choice(fault: Mapping[str, Any], key: Key, places: Places) -> Finding:
+def _choice(fault: Mapping[str, Any], key: FieldPath, places: SourceMap) -> Finding:
     expected = fault["ctx"]["expected"]
-    near = nearest(str(fault["input"]), expected.replace("'", "").replace(" or ", ", ").split(", "))
+    near = find_nearest_name(
+        str(fault["input"]), expected.replace("'", "").replace(" or ", ", ").split(", ")
+    )
     fix = f"did you mean {near}?" if near else f"write one of {expected}"
     message = f"{'.'.join(key)} is {_shown(fault['input'])}; it must be {expected}"
-    return places.finding("BadValue", key, message, fix)
+    return places.make_finding("BadValue", key, message, fix)
 
 
-def _wrong_count(fault: Mapping[str, Any], key: Key, places: Places) -> Finding:
+def _wrong_count(fault: Mapping[str, Any], key: FieldPath, places: SourceMap) -> Finding:
     """Pydantic counts the items that were right."""
     ctx = fault["ctx"]
     bound, limit = ("at least", ctx.get("min_length")), ("at most", ctx.get("max_length"))
     word, count = limit if bound[1] is None else bound
     message = f"{'.'.join(key)} has {len(fault['input'])} items; it must have {word} {count}"
-    return places.finding("OutOfRange", key, message, f"name {word} {count}")
+    return places.make_finding("OutOfRange", key, message, f"name {word} {count}")
 
 
-def _wrong_type(what: str) -> Callable[[Mapping[str, Any], Key, Places], Finding]:
-    def say(fault: Mapping[str, Any], key: Key, places: Places) -> Finding:
+def _wrong_type(what: str) -> Callable[[Mapping[str, Any], FieldPath, SourceMap], Finding]:
+    def say(fault: Mapping[str, Any], key: FieldPath, places: SourceMap) -> Finding:
         given = fault["input"]
         fix = f"write {what}"
         if given is None:
@@ -149,25 +151,27 @@ def _wrong_type(what: str) -> Callable[[Mapping[str, Any], Key, Places], Finding
         elif what == "text" and isinstance(given, (int, float)):
             fix = f'write it in quotes: "{str(given).lower()}"'
         message = f"{'.'.join(key)} is {_shown(given)}; it must be {what}"
-        return places.finding("WrongType", key, message, fix)
+        return places.make_finding("WrongType", key, message, fix)
 
     return say
 
 
-def _other(fault: Mapping[str, Any], key: Key, places: Places) -> Finding:
+def _other(fault: Mapping[str, Any], key: FieldPath, places: SourceMap) -> Finding:
     if "fix" in fault.get("ctx", {}):
         return _ours(fault, key, places)
     message = f"{'.'.join(key)} is {_shown(fault['input'])}: {fault['msg']}"
-    return places.finding("BadValue", key, message, "correct the value; `cloudft schema` tells how")
+    return places.make_finding(
+        "BadValue", key, message, "correct the value; `cloudft schema` tells how"
+    )
 
 
 def _shown(value: object) -> str:
     if value is None:
         return "empty"
-    return repr(str(value) if isinstance(value, Plain) else value)[:100]
+    return repr(str(value) if isinstance(value, UntypedScalar) else value)[:100]
 
 
-_SAY: dict[str, Callable[[Mapping[str, Any], Key, Places], Finding]] = {
+_SAY: dict[str, Callable[[Mapping[str, Any], FieldPath, SourceMap], Finding]] = {
     "missing": _missing,
     "extra_forbidden": _unknown_key,
     "greater_than": _out_of_range,

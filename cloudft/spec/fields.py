@@ -14,17 +14,17 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from cloudft.spec.scalars import Plain, as_number, as_truth
+from cloudft.spec.scalars import UntypedScalar, as_bool, as_number
 
 READ_NUMBER = BeforeValidator(as_number)
 """Stands behind Field(ge=..., le=...) in a field that may be null: before it, the JSON Schema would
 not name the bounds (pydantic 2.14)."""
 Int = Annotated[int, READ_NUMBER]
 Float = Annotated[float, READ_NUMBER]
-Bool = Annotated[bool, BeforeValidator(as_truth)]
+Bool = Annotated[bool, BeforeValidator(as_bool)]
 
 
-def bad(code: str, message: str, fix: str) -> PydanticCustomError:
+def field_error(code: str, message: str, fix: str) -> PydanticCustomError:
     """A fault with a stable code and a remedy, for explain.py to turn into a finding."""
     # Text goes in through the context: a brace in the user's value is no template then.
     return PydanticCustomError(code, "{what}", {"what": message, "fix": fix})
@@ -45,7 +45,7 @@ def _text(
 
     def check(value: str) -> str:
         if len(value) > longest or not compiled.fullmatch(value):
-            raise bad("BadValue", f"{value[:200]!r} is not {rule}", f"write {example}, say")
+            raise field_error("BadValue", f"{value[:200]!r} is not {rule}", f"write {example}, say")
         return also(str(value))
 
     schema: dict[str, Any] = {"pattern": f"^(?:{pattern})$", "maxLength": longest}
@@ -66,7 +66,7 @@ ROLE_ARN = _text(
     2048,
     "arn:aws:iam::123456789012:role/NAME",
 )
-MACHINE_ARN = _text(
+STATE_MACHINE_ARN = _text(
     r"arn:aws(-[^:]+)?:states:[a-z0-9-]+:[0-9]{12}:stateMachine:[A-Za-z0-9_-]+",
     "the ARN of a state machine",
     256,
@@ -101,7 +101,7 @@ MODEL_NAME = _text(
     63,
     "ticket-router",
 )
-STACK = _text(
+STACK_NAME = _text(
     r"[a-zA-Z][-a-zA-Z0-9]{0,127}",
     "the name of a CloudFormation stack: a letter, then letters, digits and hyphens",
     128,
@@ -112,7 +112,9 @@ STACK = _text(
 def _possible_port(address: str) -> str:
     port = re.match(r"https?://[^/]*:([0-9]+)(/|$)", address)
     if port and int(port[1]) > 65535:
-        raise bad("OutOfRange", f"the port {port[1]} is above 65535", "give a port up to 65535")
+        raise field_error(
+            "OutOfRange", f"the port {port[1]} is above 65535", "give a port up to 65535"
+        )
     return address
 
 
@@ -138,19 +140,21 @@ INSTANCE_TYPE = _text(
 )
 _TAGGED = "letters, digits, spaces or . _ : / = + @ -, no space first or last"
 TAG_VALUE = _text(r"((?! )[a-zA-Z0-9 ._:/=+@-]+(?<! ))?", f"0 to 256 {_TAGGED}", 256, "support")
-RESERVED = ("aws:", "cloudft:")
+RESERVED_TAG_PREFIXES = ("aws:", "cloudft:")
 """Beginnings of tag keys, in any case: AWS refuses those of its own ("Tag naming limits and
 requirements", Tagging AWS resources user guide); by the others cloudft finds what it has made."""
-MOST_TAGS = 46
+MAX_TAGS = 46
 """AWS takes 50 of a user's for a resource; cloudft sets up to four of its own."""
 
 
 def _not_reserved(key: str) -> str:
-    for start in RESERVED:
+    for start in RESERVED_TAG_PREFIXES:
         if key.lower().startswith(start):
             whose = "AWS" if start == "aws:" else "cloudft"
             fix = f"name the tag otherwise: {key[len(start) :] or 'team'}"
-            raise bad("ReservedTag", f"{key[:100]!r} is a name that {whose} keeps for itself", fix)
+            raise field_error(
+                "ReservedTag", f"{key[:100]!r} is a name that {whose} keeps for itself", fix
+            )
     return key
 
 
@@ -159,34 +163,36 @@ TAG_KEY = _text(
 )
 
 
-def few_tags(tags: dict[str, str]) -> dict[str, str]:
+def check_tag_count(tags: dict[str, str]) -> dict[str, str]:
     """Raise for more tags than AWS takes."""
-    if len(tags) > MOST_TAGS:
+    if len(tags) > MAX_TAGS:
         what = f"{len(tags)} tags: AWS takes 50 of a resource, cloudft's own among them"
-        raise bad("TooManyTags", what, f"leave {MOST_TAGS} or fewer")
+        raise field_error("TooManyTags", what, f"leave {MAX_TAGS} or fewer")
     return tags
 
 
-def no_twins(values: tuple[str, ...]) -> tuple[str, ...]:
+def check_unique(values: tuple[str, ...]) -> tuple[str, ...]:
     """Raise for a list that names something twice."""
     twice = next((value for value in values if values.count(value) > 1), None)
     if twice is not None:
-        raise bad("BadValue", f"{twice[:100]!r} stands in it twice", "leave one of them out")
+        raise field_error(
+            "BadValue", f"{twice[:100]!r} stands in it twice", "leave one of them out"
+        )
     return values
 
 
-def own_columns(columns: dict[Any, str]) -> dict[Any, str]:
+def check_unique_columns(columns: dict[Any, str]) -> dict[Any, str]:
     """Raise where two names mean one column."""
-    no_twins(tuple(columns.values()))
+    check_unique(tuple(columns.values()))
     return columns
 
 
 def _number(value: object) -> int | float:
     value = as_number(value)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise bad("WrongType", f"{_shown(value)} is no number", "write a number")
+        raise field_error("WrongType", f"{_shown(value)} is no number", "write a number")
     if not math.isfinite(value):
-        raise bad("BadValue", f"{value} is not finite", "write a finite number")
+        raise field_error("BadValue", f"{value} is not finite", "write a finite number")
     return value
 
 
@@ -196,46 +202,46 @@ def _setting(value: object) -> int | float | str:
     if isinstance(value, str):
         return str(value)
     number = _number(value)
-    if abs(number) > GREATEST:
-        fix = f"write a number from -{GREATEST:g} to {GREATEST:g}"
-        raise bad("OutOfRange", f"{number:g} is no hyperparameter's value", fix)
+    if abs(number) > MAX_NUMBER:
+        fix = f"write a number from -{MAX_NUMBER:g} to {MAX_NUMBER:g}"
+        raise field_error("OutOfRange", f"{number:g} is no hyperparameter's value", fix)
     return number
 
 
-GREATEST = 1e9
-_NUMBER_SCHEMA = {"type": "number", "minimum": -GREATEST, "maximum": GREATEST}
+MAX_NUMBER = 1e9
+_NUMBER_SCHEMA = {"type": "number", "minimum": -MAX_NUMBER, "maximum": MAX_NUMBER}
 Number = Annotated[int | float, PlainValidator(_number), WithJsonSchema(_NUMBER_SCHEMA)]
 """A hyperparameter; checks.py holds it to the range in the model's table."""
-Setting = Annotated[
+GraderSetting = Annotated[
     int | float | str,
     PlainValidator(_setting),
     WithJsonSchema({"anyOf": [_NUMBER_SCHEMA, {"type": "string"}]}),
 ]
 
-SUPPORTED_TYPES = (
+SUPPORTED_CUSTOMIZATION_TYPES = (
     "FINE_TUNING",
     "CONTINUED_PRE_TRAINING",
     "DISTILLATION",
     "REINFORCEMENT_FINE_TUNING",
 )
-TRAINED_HERE = SUPPORTED_TYPES[:2]
+TRAINER_CUSTOMIZATION_TYPES = SUPPORTED_CUSTOMIZATION_TYPES[:2]
 """What the local trainer does."""
 _OTHER_TYPES = ("IMPORTED",)
 
 
 def _customization_type(value: object) -> str:
-    if value in SUPPORTED_TYPES:
+    if value in SUPPORTED_CUSTOMIZATION_TYPES:
         return str(value)
-    fix = f"write {' or '.join(SUPPORTED_TYPES)}"
+    fix = f"write {' or '.join(SUPPORTED_CUSTOMIZATION_TYPES)}"
     if value in _OTHER_TYPES:
-        raise bad("UnsupportedCustomizationType", f"{value} is not supported", fix)
-    raise bad("BadValue", f"{str(value)[:100]!r} is no customization type", fix)
+        raise field_error("UnsupportedCustomizationType", f"{value} is not supported", fix)
+    raise field_error("BadValue", f"{str(value)[:100]!r} is no customization type", fix)
 
 
 CUSTOMIZATION_TYPE = Annotated[
     str,
     PlainValidator(_customization_type),
-    WithJsonSchema({"type": "string", "enum": list(SUPPORTED_TYPES)}),
+    WithJsonSchema({"type": "string", "enum": list(SUPPORTED_CUSTOMIZATION_TYPES)}),
 ]
 
 
@@ -247,15 +253,21 @@ def _paths(value: object) -> tuple[str, ...]:
     """One path or a list of them. Raises for anything else, and for an empty list or path."""
     items = [value] if isinstance(value, str) else value
     if not isinstance(items, (list, tuple)) or not all(isinstance(i, str) for i in items):
-        raise bad("WrongType", f"{_shown(value)} is no path", "write a path or a list of paths")
+        raise field_error(
+            "WrongType", f"{_shown(value)} is no path", "write a path or a list of paths"
+        )
     if not items or not all(i.strip() for i in items):
-        raise bad("BadValue", "an empty path or list of paths", "write a path or a list of paths")
+        raise field_error(
+            "BadValue", "an empty path or list of paths", "write a path or a list of paths"
+        )
     if any("\0" in i for i in items):
-        raise bad("BadValue", "a path with a NUL character", "write a path")
+        raise field_error("BadValue", "a path with a NUL character", "write a path")
     for item in items:
         if re.match("s3:", item, re.IGNORECASE) and not _S3_DATA.fullmatch(item):
             what = f"{item[:200]!r} is no address in S3"
-            raise bad("BadValue", what, "write s3://BUCKET/KEY, a prefix, or a glob of keys")
+            raise field_error(
+                "BadValue", what, "write s3://BUCKET/KEY, a prefix, or a glob of keys"
+            )
     return tuple(str(item) for item in items)
 
 
@@ -267,12 +279,14 @@ def _validation(value: object) -> float | tuple[str, ...] | None:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return _paths(value)
     if not 0 < value < 1:
-        raise bad("OutOfRange", f"the share {value} is not between 0 and 1", "write 0.1, say")
+        raise field_error(
+            "OutOfRange", f"the share {value} is not between 0 and 1", "write 0.1, say"
+        )
     return float(value)
 
 
 def _shown(value: object) -> str:
-    return repr(str(value) if isinstance(value, Plain) else value)[:200]
+    return repr(str(value) if isinstance(value, UntypedScalar) else value)[:200]
 
 
 _PATHS_SCHEMA: dict[str, Any] = {
@@ -298,7 +312,7 @@ def _target_modules(value: object) -> str | tuple[str, ...]:
     if isinstance(value, (list, tuple)) and value and all(isinstance(v, str) and v for v in value):
         return tuple(str(v) for v in value)
     fix = "write all-linear or a list of module names: [q_proj, v_proj]"
-    raise bad("BadValue", f"{_shown(value)} names no modules", fix)
+    raise field_error("BadValue", f"{_shown(value)} names no modules", fix)
 
 
 TargetModules = Annotated[
@@ -319,31 +333,33 @@ def _processes(value: object) -> int | str:
     found = as_number(value)
     if found == "auto":
         return "auto"
-    if type(found) is int and 1 <= found <= MOST_PROCESSES:
+    if type(found) is int and 1 <= found <= MAX_PROCESSES:
         return found
-    fix = f"write auto, or a number from 1 to {MOST_PROCESSES}"
-    raise bad("BadValue", f"{_shown(value)} is no number of processes", fix)
+    fix = f"write auto, or a number from 1 to {MAX_PROCESSES}"
+    raise field_error("BadValue", f"{_shown(value)} is no number of processes", fix)
 
 
-MOST_PROCESSES = 1024
+MAX_PROCESSES = 1024
 
 
 Processes = Annotated[
     int | str,
     PlainValidator(_processes),
     WithJsonSchema(
-        {"anyOf": [{"const": "auto"}, {"type": "integer", "minimum": 1, "maximum": MOST_PROCESSES}]}
+        {"anyOf": [{"const": "auto"}, {"type": "integer", "minimum": 1, "maximum": MAX_PROCESSES}]}
     ),
 ]
 
 
 def _fsdp(value: object) -> bool | str:
-    found = as_truth(value)
+    found = as_bool(value)
     if isinstance(found, bool):
         return found
     if value == "auto":
         return "auto"
-    raise bad("BadValue", f"{_shown(value)} is none of true, false, auto", "write one of these")
+    raise field_error(
+        "BadValue", f"{_shown(value)} is none of true, false, auto", "write one of these"
+    )
 
 
 Fsdp = Annotated[

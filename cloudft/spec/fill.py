@@ -18,19 +18,19 @@ SectionName = Literal["bedrock", "sagemaker"]
 """The sections of a job file that a stack may fill."""
 
 
-def unsaid(job: LoadedJob, section: SectionName, name: str) -> bool:
+def is_unset(job: LoadedJob, section: SectionName, name: str) -> bool:
     """True when nothing was given for a field of that section, not even null."""
     return name not in getattr(job.spec, section).model_fields_set
 
 
-def filled(
+def with_defaults(
     job: LoadedJob, section: SectionName, values: Mapping[str, Any], origins: Mapping[str, Origin]
 ) -> LoadedJob:
     """The job with `values` for those fields of a section that it leaves unsaid.
 
     `origins` has one for each value. Raises CheckFailed for a value that its field does not take.
     """
-    new = {name: value for name, value in values.items() if unsaid(job, section, name)}
+    new = {name: value for name, value in values.items() if is_unset(job, section, name)}
     there = getattr(job.spec, section)
     given = there.model_dump(exclude_unset=True)
     try:

@@ -6,14 +6,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from cloudft.spec.document import flow, leaves
-from cloudft.spec.scalars import Plain, word
-from cloudft.spec.tree import Key, fields, leaf_names, nearest
+from cloudft.spec.document import flatten, parse_flow_value
+from cloudft.spec.scalars import UntypedScalar, parse_scalar
+from cloudft.spec.tree import FieldPath, environment_names, find_nearest_name, known_fields
 from cloudft.types import Finding
 
 OriginKind = Literal["flag", "file", "environment", "stack", "catalogue", "default"]
-PREFIX = "CLOUDFT_"
-NOT_OURS = frozenset(
+ENV_PREFIX = "CLOUDFT_"
+NON_FIELD_VARIABLES = frozenset(
     {
         "CLOUDFT_HOME",
         "CLOUDFT_MODEL_CACHE",
@@ -22,7 +22,7 @@ NOT_OURS = frozenset(
         "CLOUDFT_ENDPOINT_TOKEN",
     }
 )
-SECTIONS: frozenset[Key] = frozenset(
+SECTION_PATHS: frozenset[FieldPath] = frozenset(
     {
         ("hyperparameters",),
         ("tags",),
@@ -48,15 +48,15 @@ class Origin:
 
 
 @dataclass
-class Merged:
+class MergedTree:
     """The tree after merging, and where each of its leaves came from."""
 
     tree: dict[str, Any] = field(default_factory=dict)
-    origins: dict[Key, Origin] = field(default_factory=dict)
+    origins: dict[FieldPath, Origin] = field(default_factory=dict)
 
-    def put(self, key: Key, value: object, origin: Origin) -> None:
+    def set_leaf(self, key: FieldPath, value: object, origin: Origin) -> None:
         """Set one leaf. It replaces what stood there, above it or below it."""
-        self.forget(key)
+        self.drop_origins(key)
         branch = self.tree
         for name in key[:-1]:
             inner = branch.get(name)
@@ -64,11 +64,11 @@ class Merged:
         branch[key[-1]] = value
         self.origins[key] = origin
 
-    def has(self, key: Key) -> bool:
+    def has_below(self, key: FieldPath) -> bool:
         """True when a lower layer said something below `key`."""
         return any(old[: len(key)] == key for old in self.origins)
 
-    def forget(self, key: Key) -> None:
+    def drop_origins(self, key: FieldPath) -> None:
         """Drop the origins of what a new leaf at `key` replaces."""
         for old in list(self.origins):
             if old[: len(key)] == key or key[: len(old)] == old:
@@ -81,45 +81,47 @@ def _new(branch: dict[str, Any], name: str) -> dict[str, Any]:
     return inner
 
 
-def overlay(merged: Merged, tree: Mapping[str, Any], origins: Mapping[Key, Origin]) -> None:
+def overlay(
+    merged: MergedTree, tree: Mapping[str, Any], origins: Mapping[FieldPath, Origin]
+) -> None:
     """Lay a tree over what is there. `origins` has one for each of its leaves."""
-    for key, value in leaves(tree):
-        if (key in SECTIONS and value is None) or (value == {} and merged.has(key)):
+    for key, value in flatten(tree):
+        if (key in SECTION_PATHS and value is None) or (value == {} and merged.has_below(key)):
             continue
-        merged.put(key, value, origins[key])
+        merged.set_leaf(key, value, origins[key])
 
 
-def given(value: object) -> object:
+def parse_override(value: object) -> object:
     """A value of a flag or a variable. Text is read as YAML would; numbers stay `Plain`."""
     if isinstance(value, tuple):
         return list(value)
     if not isinstance(value, str):
         return value
     if value[:1] in {"[", "{", '"', "'"}:
-        return flow(value)
-    return None if word(value) is None else Plain(value)
+        return parse_flow_value(value)
+    return None if parse_scalar(value) is None else UntypedScalar(value)
 
 
-def from_flags(flags: Mapping[str, object]) -> list[tuple[Key, object, Origin]]:
+def read_flags(flags: Mapping[str, object]) -> list[tuple[FieldPath, object, Origin]]:
     """Flags by dotted names as leaves. Names are checked later, with everyone else's."""
     return [
         (key, value, Origin("flag", f"--set {name}"))
         for name, raw in flags.items()
-        for key, value in _spread(tuple(name.split(".")), given(raw))
+        for key, value in _spread(tuple(name.split(".")), parse_override(raw))
     ]
 
 
-def _spread(key: Key, value: object) -> list[tuple[Key, object]]:
+def _spread(key: FieldPath, value: object) -> list[tuple[FieldPath, object]]:
     if isinstance(value, Mapping) and value:
-        return [((*key, *inner), leaf) for inner, leaf in leaves(value)]
+        return [((*key, *inner), leaf) for inner, leaf in flatten(value)]
     return [(key, value)]
 
 
-def from_environment(
+def read_environment(
     environ: Mapping[str, str],
-) -> tuple[list[tuple[Key, object, Origin]], list[Finding]]:
+) -> tuple[list[tuple[FieldPath, object, Origin]], list[Finding]]:
     """The variables that set fields, as leaves, and a warning for each CLOUDFT_ name unknown."""
-    found: list[tuple[Key, object, Origin]] = []
+    found: list[tuple[FieldPath, object, Origin]] = []
     warnings: list[Finding] = []
     for variable in ("AWS_DEFAULT_REGION", "AWS_REGION"):  # the latter wins
         if environ.get(variable):
@@ -128,13 +130,17 @@ def from_environment(
         url = environ["AWS_ENDPOINT_URL"]
         found.append((("bedrock", "endpoint_url"), url, _variable("AWS_ENDPOINT_URL")))
     for variable, text in sorted(environ.items()):
-        if not variable.upper().startswith(PREFIX) or variable in NOT_OURS or not text:
+        if (
+            not variable.upper().startswith(ENV_PREFIX)
+            or variable in NON_FIELD_VARIABLES
+            or not text
+        ):
             continue
-        key = _field_of(variable[len(PREFIX) :])
+        key = _field_of(variable[len(ENV_PREFIX) :])
         if key is None:
             warnings.append(_unknown_variable(variable))
         else:
-            found += [(k, v, _variable(variable)) for k, v in _spread(key, given(text))]
+            found += [(k, v, _variable(variable)) for k, v in _spread(key, parse_override(text))]
     return found, warnings
 
 
@@ -142,28 +148,28 @@ def _variable(name: str) -> Origin:
     return Origin("environment", name)
 
 
-def _field_of(name: str) -> Key | None:
+def _field_of(name: str) -> FieldPath | None:
     """`LOCAL__DEVICE` -> ("local", "device"). A tag keeps the case it is written in."""
     section, _, tag = name.partition("__")
     if section.lower() == "tags" and tag:
         return ("tags", tag)
-    return leaf_names().get(name.lower())
+    return environment_names().get(name.lower())
 
 
 def _unknown_variable(name: str) -> Finding:
-    known = [PREFIX + k.upper() for k in leaf_names()] + sorted(NOT_OURS)
-    near = nearest(name, known)
+    known = [ENV_PREFIX + k.upper() for k in environment_names()] + sorted(NON_FIELD_VARIABLES)
+    near = find_nearest_name(name, known)
     fix = f"did you mean {near}?" if near else "remove it"
     return Finding("warning", "UnknownVariable", f"{name} sets no field of a job", fix)
 
 
-def file_order(keys: Iterable[Key]) -> list[Key]:
+def sort_in_file_order(keys: Iterable[FieldPath]) -> list[FieldPath]:
     """Keys in the job file's order of fields; names of open mappings in alphabetical order."""
     return sorted(keys, key=_rank)
 
 
-def _rank(key: Key) -> tuple[tuple[int, str], ...]:
-    known = fields()
+def _rank(key: FieldPath) -> tuple[tuple[int, str], ...]:
+    known = known_fields()
     ranks = []
     for depth, name in enumerate(key):
         names = list(known.get(key[:depth], ()))

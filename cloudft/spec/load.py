@@ -12,17 +12,17 @@ from pydantic import ValidationError
 
 from cloudft.catalogue import Model, with_prices
 from cloudft.errors import SpecError
-from cloudft.spec.checks import check
-from cloudft.spec.document import LARGEST, Document, leaves, parse
-from cloudft.spec.explain import Places, explain
-from cloudft.spec.layers import Merged, Origin, from_environment, from_flags, overlay
+from cloudft.spec.checks import check_job
+from cloudft.spec.document import MAX_FILE_BYTES, YamlDocument, flatten, parse_yaml
+from cloudft.spec.explain import SourceMap, build_findings
+from cloudft.spec.layers import MergedTree, Origin, overlay, read_environment, read_flags
 from cloudft.spec.models import JobSpec
-from cloudft.spec.tree import Key
+from cloudft.spec.tree import FieldPath
 from cloudft.types import Finding
 
-DEFAULT_NAME = "cloudft.yaml"
-NOTHING: Mapping[str, Any] = MappingProxyType({})
-ENOUGH_WITHOUT_FILE = {"base_model", "data.train"}
+DEFAULT_FILE_NAME = "cloudft.yaml"
+EMPTY: Mapping[str, Any] = MappingProxyType({})
+REQUIRED_FLAGS_WITHOUT_FILE = {"base_model", "data.train"}
 
 
 @dataclass(frozen=True)
@@ -39,18 +39,18 @@ class LoadedJob:
     model: Model
     origins: Mapping[str, Origin]
     findings: tuple[Finding, ...]
-    lines: Mapping[Key, int]
+    lines: Mapping[FieldPath, int]
 
     def line_of(self, field: str) -> int | None:
         """The line of a dotted field in the job file, or of the section around it."""
-        return Places(None, self.lines, {}).line(tuple(field.split(".")))
+        return SourceMap(None, self.lines, {}).find_line(tuple(field.split(".")))
 
 
 def load_job(
     path: Path | None,
     *,
-    flags: Mapping[str, object] = NOTHING,
-    environ: Mapping[str, str] = NOTHING,
+    flags: Mapping[str, object] = EMPTY,
+    environ: Mapping[str, str] = EMPTY,
 ) -> LoadedJob:
     """The job of `path` (None: cloudft.yaml here), overlaid with `flags`, over `environ`.
 
@@ -59,15 +59,15 @@ def load_job(
     Raises SpecError, whose `findings` holds every fault.
     """
     path = _default_path(flags) if path is None else path
-    document = Document(data={}) if path is None else _read(path)
+    document = YamlDocument(data={}) if path is None else _read(path)
     return _loaded(document, path, flags, environ)
 
 
 def load_spec(
     spec: Mapping[str, Any],
     *,
-    flags: Mapping[str, object] = NOTHING,
-    environ: Mapping[str, str] = NOTHING,
+    flags: Mapping[str, object] = EMPTY,
+    environ: Mapping[str, str] = EMPTY,
 ) -> LoadedJob:
     """The job of a record: what portable.py made of its file, overlaid as `load_job` does.
 
@@ -75,12 +75,12 @@ def load_spec(
     """
     import yaml
 
-    document = parse(yaml.safe_dump(dict(spec), sort_keys=False).encode(), "")
+    document = parse_yaml(yaml.safe_dump(dict(spec), sort_keys=False).encode(), "")
     return _loaded(document, None, flags, environ)
 
 
 def _loaded(
-    document: Document,
+    document: YamlDocument,
     path: Path | None,
     flags: Mapping[str, object],
     environ: Mapping[str, str],
@@ -89,43 +89,43 @@ def _loaded(
         raise _refused(path, document.findings)
     base_dir = (path.absolute().parent if path else Path.cwd()).resolve()
     merged, warnings = _merge(document, path, flags, environ)
-    places = Places(str(path) if path else None, document.lines, merged.origins)
+    places = SourceMap(str(path) if path else None, document.lines, merged.origins)
     spec, findings = _validated(merged.tree, places)
-    model, more = check(merged.tree, base_dir, places)
+    model, more = check_job(merged.tree, base_dir, places)
     findings += [f for f in more if f not in findings]
     if spec is None or model is None or _has_errors(findings):
         raise _refused(path, [*findings, *warnings])
     if spec.prices is not None:
         amounts = spec.prices.model_dump(exclude={"source", "date", "instance_hour"})
-        model = with_prices(model, amounts, spec.prices.origin)
+        model = with_prices(model, amounts, spec.prices.price_source)
     origins = _all_origins(spec, model, merged.origins)
     return LoadedJob(spec, path, base_dir, model, origins, (*findings, *warnings), document.lines)
 
 
 def _default_path(flags: Mapping[str, object]) -> Path | None:
     """cloudft.yaml of the current folder; None when it isn't there and flags say enough."""
-    path = Path(DEFAULT_NAME)
-    return None if not path.exists() and set(flags) >= ENOUGH_WITHOUT_FILE else path
+    path = Path(DEFAULT_FILE_NAME)
+    return None if not path.exists() and set(flags) >= REQUIRED_FLAGS_WITHOUT_FILE else path
 
 
-def _read(path: Path) -> Document:
+def _read(path: Path) -> YamlDocument:
     """The file's document; a file that can't be read is a finding."""
     file = str(path)
     try:
         if not path.is_file():
-            return Document(findings=[_no_file(path)])
+            return YamlDocument(findings=[_no_file(path)])
         with path.open("rb") as handle:
-            raw = handle.read(LARGEST + 1)
+            raw = handle.read(MAX_FILE_BYTES + 1)
     except (OSError, ValueError) as exc:
         reason = getattr(exc, "strerror", None) or str(exc)
         fix = "make the file readable"
-        return Document(findings=[Finding("error", "FileUnreadable", reason, fix, file)])
-    return parse(raw, file)
+        return YamlDocument(findings=[Finding("error", "FileUnreadable", reason, fix, file)])
+    return parse_yaml(raw, file)
 
 
 def _no_file(path: Path) -> Finding:
     if path.is_dir():
-        fix = f"name the file: {path / DEFAULT_NAME}"
+        fix = f"name the file: {path / DEFAULT_FILE_NAME}"
         return Finding("error", "FileUnreadable", "a folder is no job file", fix, str(path))
     if path.exists():
         fix = "name a plain file"
@@ -135,31 +135,31 @@ def _no_file(path: Path) -> Finding:
 
 
 def _merge(
-    document: Document,
+    document: YamlDocument,
     path: Path | None,
     flags: Mapping[str, object],
     environ: Mapping[str, str],
-) -> tuple[Merged, list[Finding]]:
+) -> tuple[MergedTree, list[Finding]]:
     """The three layers as one tree, the lowest first."""
-    merged = Merged()
-    variables, warnings = from_environment(environ)
+    merged = MergedTree()
+    variables, warnings = read_environment(environ)
     for key, value, origin in variables:
-        merged.put(key, value, origin)
+        merged.set_leaf(key, value, origin)
     tree = document.data or {}
     file_origins = {
-        key: Origin("file", f"{path}:{document.lines.get(key, 1)}") for key, _ in leaves(tree)
+        key: Origin("file", f"{path}:{document.lines.get(key, 1)}") for key, _ in flatten(tree)
     }
     overlay(merged, tree, file_origins)
-    for key, value, origin in from_flags(flags):
-        merged.put(key, value, origin)
+    for key, value, origin in read_flags(flags):
+        merged.set_leaf(key, value, origin)
     return merged, warnings
 
 
-def _validated(tree: Mapping[str, Any], places: Places) -> tuple[JobSpec | None, list[Finding]]:
+def _validated(tree: Mapping[str, Any], places: SourceMap) -> tuple[JobSpec | None, list[Finding]]:
     try:
         return JobSpec.model_validate(tree), []
     except ValidationError as exc:
-        return None, explain(exc, places)
+        return None, build_findings(exc, places)
 
 
 def _has_errors(findings: list[Finding]) -> bool:
@@ -174,10 +174,12 @@ def _refused(path: Path | None, findings: list[Finding]) -> SpecError:
     return SpecError(f"{findings[0].message}{more}", findings)
 
 
-def _all_origins(spec: JobSpec, model: Model, given: Mapping[Key, Origin]) -> Mapping[str, Origin]:
+def _all_origins(
+    spec: JobSpec, model: Model, given: Mapping[FieldPath, Origin]
+) -> Mapping[str, Origin]:
     """An origin for every leaf of the job. Whole sections of other backends stay out."""
-    origins: dict[Key, Origin] = {}
-    for key, _ in leaves(spec.model_dump()):
+    origins: dict[FieldPath, Origin] = {}
+    for key, _ in flatten(spec.model_dump()):
         if key[0] in {"bedrock", "sagemaker"} and not any(k[0] == key[0] for k in given):
             continue
         if key != ("hyperparameters",):

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from cloudft.catalogue import STATED, Source
+from cloudft.catalogue import STATED_SOURCE, Source
 from cloudft.spec.fields import (
     ACCOUNT,
     CUSTOMIZATION_TYPE,
@@ -20,14 +20,14 @@ from cloudft.spec.fields import (
     INSTANCE_TYPE,
     JOB_NAME,
     KMS_KEY,
-    MACHINE_ARN,
+    MAX_TAGS,
     MODEL_NAME,
-    MOST_TAGS,
     READ_NUMBER,
     REGION,
     ROLE_ARN,
     S3_URI,
-    STACK,
+    STACK_NAME,
+    STATE_MACHINE_ARN,
     SUBNET_ID,
     TAG_KEY,
     TAG_VALUE,
@@ -35,21 +35,21 @@ from cloudft.spec.fields import (
     Bool,
     Float,
     Fsdp,
+    GraderSetting,
     Int,
     Number,
     Paths,
     Processes,
-    Setting,
     TargetModules,
     Validation,
-    bad,
-    few_tags,
-    no_twins,
-    own_columns,
+    check_tag_count,
+    check_unique,
+    check_unique_columns,
+    field_error,
 )
 
 Column = Literal["prompt", "completion", "instruction", "input", "output", "text", "messages"]
-MOST_TOKENS = 10_000_000
+MAX_TOKENS = 10_000_000
 """Above the context of every model; a number beyond it is a slip."""
 NOT_STRICT = Field(strict=False)  # YAML has lists, no tuples; what is in them stays strict
 
@@ -76,7 +76,7 @@ class Mix(Section):
 def _leaves_room(parts: tuple[Mix, ...]) -> tuple[Mix, ...]:
     if sum(part.share for part in parts) >= 1:
         fix = "let the shares add up to less than 1"
-        raise bad("OutOfRange", "the shares leave no room for data.train", fix)
+        raise field_error("OutOfRange", "the shares leave no room for data.train", fix)
     return parts
 
 
@@ -93,7 +93,7 @@ class DataSpec(Section):
         default=(), description="General data against forgetting."
     )
     columns: Annotated[
-        dict[Column, Annotated[str, Field(min_length=1)]], AfterValidator(own_columns)
+        dict[Column, Annotated[str, Field(min_length=1)]], AfterValidator(check_unique_columns)
     ] = Field(
         default_factory=dict,
         description="Your column names: {prompt: question, completion: answer}.",
@@ -122,12 +122,12 @@ class EarlyStopping(Section):
 class Vpc(Section):
     """The network of a Bedrock job. Bedrock wants both lists."""
 
-    subnet_ids: Annotated[tuple[SUBNET_ID, ...], NOT_STRICT, AfterValidator(no_twins)] = Field(
+    subnet_ids: Annotated[tuple[SUBNET_ID, ...], NOT_STRICT, AfterValidator(check_unique)] = Field(
         min_length=1, max_length=16, description="1 to 16 subnets."
     )
-    security_group_ids: Annotated[tuple[GROUP_ID, ...], NOT_STRICT, AfterValidator(no_twins)] = (
-        Field(min_length=1, max_length=5, description="1 to 5 security groups.")
-    )
+    security_group_ids: Annotated[
+        tuple[GROUP_ID, ...], NOT_STRICT, AfterValidator(check_unique)
+    ] = Field(min_length=1, max_length=5, description="1 to 5 security groups.")
 
 
 class Distillation(Section):
@@ -136,7 +136,7 @@ class Distillation(Section):
     teacher: Annotated[str, Field(min_length=1, max_length=2048)] = Field(
         description="Bedrock id or ARN of the teacher, or of an inference profile."
     )
-    max_response_length: Annotated[int, Field(ge=1, le=MOST_TOKENS), READ_NUMBER] | None = Field(
+    max_response_length: Annotated[int, Field(ge=1, le=MAX_TOKENS), READ_NUMBER] | None = Field(
         default=None, description="Tokens of a teacher's answer at most."
     )
 
@@ -147,7 +147,7 @@ class Reinforcement(Section):
     lambda_arn: Annotated[str, Field(min_length=1, max_length=512)] = Field(
         description="The grader: the ARN of a Lambda function."
     )
-    hyperparameters: dict[str, Setting] = Field(
+    hyperparameters: dict[str, GraderSetting] = Field(
         default_factory=dict,
         description="By the API's names (epochCount, batchSize, reasoningEffort, ...).",
     )
@@ -157,7 +157,7 @@ class BedrockSpec(Section):
     """Settings of the Bedrock backend."""
 
     region: REGION | None = Field(default=None, description="AWS Region of the job.")
-    stack: STACK | None = Field(
+    stack: STACK_NAME | None = Field(
         default=None,
         description="Stack of `cloudft infra deploy`; it says what is left unsaid here: role,"
         " places, key, network.",
@@ -166,7 +166,7 @@ class BedrockSpec(Section):
         default=False,
         description="The account's own state machine creates the job, as its turn comes.",
     )
-    machine_arn: MACHINE_ARN | None = Field(
+    machine_arn: STATE_MACHINE_ARN | None = Field(
         default=None,
         description="The machine of via_stack; JobMachineArn of the stack STACK-jobs if unset.",
     )
@@ -231,7 +231,7 @@ class LocalSpec(Section):
     )
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(default="auto", description="Where.")
     dtype: Literal["auto", "float32", "bfloat16"] = Field(default="auto", description="Precision.")
-    max_length: Annotated[int, Field(ge=8, le=MOST_TOKENS), READ_NUMBER] | None = Field(
+    max_length: Annotated[int, Field(ge=8, le=MAX_TOKENS), READ_NUMBER] | None = Field(
         default=None, description="Tokens of a record at most; the model's context if unset."
     )
     micro_batch_size: Annotated[int, Field(ge=1, le=65_536), READ_NUMBER] | None = Field(
@@ -257,7 +257,7 @@ def _one_gap(templates: tuple[str, ...]) -> tuple[str, ...]:
     for template in templates:
         if template.count("{prompt}") != 1:
             fix = 'write {prompt} once in each, like "Please answer: {prompt}"'
-            raise bad("BadValue", f"{template[:60]!r} does not hold the prompt once", fix)
+            raise field_error("BadValue", f"{template[:60]!r} does not hold the prompt once", fix)
     return templates
 
 
@@ -268,9 +268,9 @@ class EvaluateSpec(Section):
         default="auto", description="What the answers are; found from the data if auto."
     )
     labels: Annotated[
-        tuple[Annotated[str, Field(min_length=1)], ...], NOT_STRICT, AfterValidator(no_twins)
+        tuple[Annotated[str, Field(min_length=1)], ...], NOT_STRICT, AfterValidator(check_unique)
     ] = Field(default=(), description="The labels of a classification; those of the data if empty.")
-    max_new_tokens: Annotated[int, Field(ge=1, le=MOST_TOKENS), READ_NUMBER] | None = Field(
+    max_new_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS), READ_NUMBER] | None = Field(
         default=None, description="Of an answer at most; by the longest reference if unset."
     )
     general: Paths | None = Field(
@@ -288,7 +288,7 @@ class SageMakerSpec(Section):
     """Settings of the SageMaker backend. `local` says what is trained, and how."""
 
     region: REGION | None = Field(default=None, description="AWS Region; bedrock.region if unset.")
-    stack: STACK | None = Field(
+    stack: STACK_NAME | None = Field(
         default=None,
         description="Stack of `cloudft infra deploy`; it says what is left unsaid here: role,"
         " place, key, network. bedrock.stack if unset and role_arn or s3_uri is left out.",
@@ -367,9 +367,9 @@ class PricesSpec(Section):
     )
 
     @property
-    def origin(self) -> Source:
+    def price_source(self) -> Source:
         """Where they were read."""
-        return Source(STATED, self.source, self.date)
+        return Source(STATED_SOURCE, self.source, self.date)
 
 
 class JobSpec(Section):
@@ -401,9 +401,9 @@ class JobSpec(Section):
         default=None, description="For REINFORCEMENT_FINE_TUNING."
     )
     seed: Int = Field(default=7, ge=0, le=2**32 - 1, description="Of the split and of training.")
-    tags: Annotated[dict[TAG_KEY, TAG_VALUE], AfterValidator(few_tags)] = Field(
+    tags: Annotated[dict[TAG_KEY, TAG_VALUE], AfterValidator(check_tag_count)] = Field(
         default_factory=dict,
-        description=f"Tags of what is made on AWS: {MOST_TAGS} at most, none of aws: or cloudft:.",
+        description=f"Tags of what is made on AWS: {MAX_TAGS} at most, none of aws: or cloudft:.",
     )
     budget_usd: Annotated[float, Field(ge=0, le=1e9), READ_NUMBER] | None = Field(
         default=None, description="submit refuses when its estimate is above this."

@@ -12,7 +12,7 @@ from cloudft.spec.load import LoadedJob
 from cloudft.spec.models import JobSpec
 
 
-def portable(job: LoadedJob) -> dict[str, Any]:
+def to_portable_values(job: LoadedJob) -> dict[str, Any]:
     """What was given (file, flags, environment), with every path absolute; no defaults."""
     values: dict[str, Any] = job.spec.model_dump(exclude_unset=True)
     data = values["data"]
@@ -31,7 +31,7 @@ def portable(job: LoadedJob) -> dict[str, Any]:
     return values
 
 
-def first_fault(spec: Mapping[str, Any]) -> tuple[str, str] | None:
+def find_first_fault(spec: Mapping[str, Any]) -> tuple[str, str] | None:
     """Return the first field of plain values that no job file may have so, and why; else None."""
     try:
         JobSpec.model_validate(spec)

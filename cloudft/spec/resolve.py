@@ -6,14 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cloudft.catalogue import models
-from cloudft.spec.document import leaves
-from cloudft.spec.layers import Origin, file_order
+from cloudft.catalogue import load_models
+from cloudft.spec.document import flatten
+from cloudft.spec.layers import Origin, sort_in_file_order
 from cloudft.spec.load import LoadedJob
 from cloudft.spec.models import JobSpec
-from cloudft.spec.tree import Key
+from cloudft.spec.tree import FieldPath
 
-PATHS = {("data", name) for name in ("train", "validation", "test")} | {("data", "mix", "path")}
+PATH_FIELDS = {("data", name) for name in ("train", "validation", "test")} | {
+    ("data", "mix", "path")
+}
 SCHEMA_ID = "urn:cloudft:job-file:1"
 
 
@@ -26,15 +28,15 @@ class ResolvedValue:
     origin: Origin
 
 
-def resolved(loaded: LoadedJob) -> list[ResolvedValue]:
+def resolve_values(loaded: LoadedJob) -> list[ResolvedValue]:
     """Every leaf in the job file's order, with the catalogue's hyperparameters filled in.
 
     The sections bedrock and sagemaker are left out when nothing of them was given.
     """
-    values: dict[Key, Any] = dict(leaves(loaded.spec.model_dump()))
+    values: dict[FieldPath, Any] = dict(flatten(loaded.spec.model_dump()))
     for name, row in loaded.model.hyperparameters.items():
         values.setdefault(("hyperparameters", name), row.default)
-    found = ((key, ".".join(key)) for key in file_order(values))
+    found = ((key, ".".join(key)) for key in sort_in_file_order(values))
     return [
         ResolvedValue(name, _plain(key, values[key]), loaded.origins[name])
         for key, name in found
@@ -42,18 +44,18 @@ def resolved(loaded: LoadedJob) -> list[ResolvedValue]:
     ]
 
 
-def _plain(key: Key, value: Any) -> Any:
+def _plain(key: FieldPath, value: Any) -> Any:
     """A value as a person would write it: a single path bare, tuples as lists."""
     if isinstance(value, Mapping):
         return {name: _plain((*key, name), item) for name, item in value.items()}
     if not isinstance(value, tuple):
         return value
-    if key in PATHS and len(value) == 1:
+    if key in PATH_FIELDS and len(value) == 1:
         return value[0]
     return [_plain(key, item) for item in value]
 
 
-def job_schema() -> dict[str, Any]:
+def build_job_schema() -> dict[str, Any]:
     """The job file as JSON Schema (draft 2020-12), for editors to complete and check."""
     schema: dict[str, Any] = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -64,14 +66,14 @@ def job_schema() -> dict[str, Any]:
     }
     properties = schema["properties"]
     properties["hyperparameters"]["properties"] = _hyperparameters()
-    properties["base_model"]["examples"] = [model.alias for model in models()]
+    properties["base_model"]["examples"] = [model.alias for model in load_models()]
     return schema
 
 
 def _hyperparameters() -> dict[str, Any]:
     """Each name of the catalogue, with what every model takes. load.py holds one to it."""
     found: dict[str, Any] = {}
-    for model in models():
+    for model in load_models():
         for row in model.hyperparameters.values():
             kind = "integer" if row.type == "int" else "number"
             entry = found.setdefault(row.name, {"type": kind, "description": []})

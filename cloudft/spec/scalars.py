@@ -14,7 +14,7 @@ _NOT_FINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 _LONGEST_NUMBER = 64
 
 
-class Plain(str):
+class UntypedScalar(str):
     """Text that may be meant as a number: which of the two, the field that takes it decides.
 
     A flag or an environment variable gives all its numbers so (`--set tags.version=1.0` is text),
@@ -24,17 +24,17 @@ class Plain(str):
     __slots__ = ()
 
 
-def word(text: str) -> object:
+def parse_scalar(text: str) -> object:
     """An unquoted word as None, bool, int, float or text. `1e-5` and its like stay `Plain`."""
     if text in {"", "~", "null", "Null", "NULL"}:
         return None
     if text in {"true", "True", "TRUE", "false", "False", "FALSE"}:
         return text.lower() == "true"
-    found = number(text)
-    return text if found is None else Plain(text) if "e" in text.lower() else found
+    found = parse_number(text)
+    return text if found is None else UntypedScalar(text) if "e" in text.lower() else found
 
 
-def number(text: str) -> int | float | None:
+def parse_number(text: str) -> int | float | None:
     """The number that `text` writes, None if it writes none. A whole one is an int: `1e3`."""
     if len(text) > _LONGEST_NUMBER:
         return None
@@ -49,13 +49,13 @@ def number(text: str) -> int | float | None:
     return int(value) if whole else value
 
 
-def as_truth(value: object) -> object:
+def as_bool(value: object) -> object:
     """A `Plain` word that writes true or false as that; anything else as it is."""
-    found = word(value) if isinstance(value, Plain) else None
+    found = parse_scalar(value) if isinstance(value, UntypedScalar) else None
     return found if isinstance(found, bool) else value
 
 
 def as_number(value: object) -> object:
     """A `Plain` word that writes a number as that number; anything else as it is."""
-    found = number(value) if isinstance(value, Plain) else None
+    found = parse_number(value) if isinstance(value, UntypedScalar) else None
     return value if found is None else found

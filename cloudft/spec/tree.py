@@ -9,28 +9,30 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 
-from cloudft.catalogue import models
+from cloudft.catalogue import load_models
 from cloudft.spec.models import Column, JobSpec
 
-Key = tuple[str, ...]
-MIX = ("data", "mix")
-OPEN = frozenset({("hyperparameters",), ("local", "hyperparameters"), ("tags",)})
+FieldPath = tuple[str, ...]
+MIX_PATH = ("data", "mix")
+OPEN_MAPPINGS = frozenset({("hyperparameters",), ("local", "hyperparameters"), ("tags",)})
 """Mappings whose keys are the user's (or the base model's), not the models'."""
 
 
 @lru_cache(maxsize=1)
-def fields() -> dict[Key, dict[str, str]]:
+def known_fields() -> dict[FieldPath, dict[str, str]]:
     """Each section's key; its names in the job file's order, with their descriptions.
 
     () is the top; ("data", "mix") stands for each item of that list.
     """
-    found: dict[Key, dict[str, str]] = {}
+    found: dict[FieldPath, dict[str, str]] = {}
     _collect(JobSpec, (), found)
     found["data", "columns"] = dict.fromkeys(get_args(Column), "a column of yours")
     return found
 
 
-def _collect(model: type[BaseModel], key: Key, found: dict[Key, dict[str, str]]) -> None:
+def _collect(
+    model: type[BaseModel], key: FieldPath, found: dict[FieldPath, dict[str, str]]
+) -> None:
     found[key] = {name: info.description or "" for name, info in model.model_fields.items()}
     for name, info in model.model_fields.items():
         for part in _models_in(info.annotation):
@@ -44,31 +46,31 @@ def _models_in(annotation: Any) -> list[type[BaseModel]]:
 
 
 @lru_cache(maxsize=1)
-def leaf_names() -> dict[str, Key]:
+def environment_names() -> dict[str, FieldPath]:
     """Every settable name in lower case, levels joined by `__`: how the environment says it.
 
     Hyperparameters are those of the whole catalogue. Tags are not among them: their names are
     the user's.
     """
-    sections = fields()
-    keys = [(*key, name) for key in sections if key != MIX for name in sections[key]]
-    names = sorted({name for model in models() for name in model.hyperparameters})
-    keys += [(*key, name) for key in OPEN if key != ("tags",) for name in names]
+    sections = known_fields()
+    keys = [(*key, name) for key in sections if key != MIX_PATH for name in sections[key]]
+    names = sorted({name for model in load_models() for name in model.hyperparameters})
+    keys += [(*key, name) for key in OPEN_MAPPINGS if key != ("tags",) for name in names]
     return {"__".join(key).lower(): key for key in keys if key != ("tags",)}
 
 
-def nearest(name: str, known: Iterable[str]) -> str | None:
+def find_nearest_name(name: str, known: Iterable[str]) -> str | None:
     """The known name most like `name`, however it is cased or joined; None if none is like it."""
     by_letters = {_letters(k): k for k in known}
     close = difflib.get_close_matches(_letters(name[:100]), list(by_letters), n=1, cutoff=0.6)
     return by_letters[close[0]] if close else None
 
 
-def elsewhere(name: str) -> str | None:
+def find_elsewhere(name: str) -> str | None:
     """The dotted field that has this very name at another level: `train` is `data.train`."""
-    for key, names in fields().items():
+    for key, names in known_fields().items():
         for known in names:
-            if key != MIX and _letters(known) == _letters(name):
+            if key != MIX_PATH and _letters(known) == _letters(name):
                 return ".".join((*key, known))
     return None
 

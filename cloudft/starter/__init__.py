@@ -15,7 +15,7 @@ FOLDERS = {"FINE_TUNING": "supervised", "CONTINUED_PRE_TRAINING": "unlabelled"}
 JOB_FILE = "cloudft.yaml"
 
 
-def write(customization_type: str, folder: Path) -> list[Path]:
+def write_starter(customization_type: str, folder: Path) -> list[Path]:
     """Copy the starter job of that type into `folder`; returns the files written.
 
     Raises UsageError, before anything is written, when one of them exists.
@@ -30,7 +30,7 @@ def write(customization_type: str, folder: Path) -> list[Path]:
     return [folder / name for name in files]
 
 
-def write_job(spec: Mapping[str, Any], folder: Path) -> list[Path]:
+def write_job_file(spec: Mapping[str, Any], folder: Path) -> list[Path]:
     """Write the job file of an earlier job into `folder`."""
     import yaml
 

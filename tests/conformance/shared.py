@@ -13,13 +13,13 @@ from typing import Any
 import preloaded
 import pytest
 import tiny
-from endpoint import KEYS, REGION, TOKEN, Endpoint, furnish
+from endpoint import AWS_KEYS, REGION, TOKEN, Endpoint, create_bucket_and_roles
 from job_files import write_job_file
 from processes import wait_until
-from suite import Bench
+from suite import Workbench
 
 from cloudft import jobs, preparing
-from cloudft.aws.client import Aws, Place
+from cloudft.aws.client import Aws, AwsLocation
 from cloudft.backends.base import Backend, StagedJob
 from cloudft.home import Home
 from cloudft.spec.load import load_job
@@ -54,28 +54,28 @@ def cloud_bench(
     model: Path,
     job: Callable[[Endpoint], Mapping[str, Any]],
     long: Mapping[str, Any] = LONG,
-) -> Iterator[Bench]:
+) -> Iterator[Workbench]:
     """A backend of AWS at an endpoint whose stand-in is the model.
 
     `job` gives what its job files have beside data and hyperparameters, `model` among it.
     """
     root = shared_root(tmp_path_factory, f"conformance-{backend.__name__}")
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in KEYS.items():
+        for name, value in AWS_KEYS.items():
             patch.setenv(name, value)
         endpoint = shared_endpoint(root, model)
         home = Home(root / "home")
-        made = backend(home, Aws(Place(region=REGION, endpoint_url=endpoint.url)))
+        made = backend(home, Aws(AwsLocation(region=REGION, endpoint_url=endpoint.url)))
 
         def staged(name: str, options: Mapping[str, Any]) -> StagedJob:
             given = {**job(endpoint), **options, "name": name}
             path = write_job_file(tmp_path_factory.mktemp(name), **given)
-            os.environ.update(KEYS)  # another fixture clears them for each test
+            os.environ.update(AWS_KEYS)  # another fixture clears them for each test
             ready, store = preparing.prepare(load_job(path), made, home)[0], Store(home.jobs)
-            with store.create(jobs.record_of(ready, made.plan(ready), store)):  # as a submit does
+            with store.create(jobs.make_record(ready, made.plan(ready), store)):  # as a submit does
                 return ready
 
-        yield Bench(
+        yield Workbench(
             made, root, lambda name: staged(name, SHORT), lambda name: staged(name, long), poll=0.05
         )
 
@@ -83,7 +83,7 @@ def cloud_bench(
 @pytest.fixture(autouse=True)
 def keys(monkeypatch: pytest.MonkeyPatch) -> None:
     """Credentials that the endpoint takes."""
-    for name, value in KEYS.items():
+    for name, value in AWS_KEYS.items():
         monkeypatch.setenv(name, value)
 
 
@@ -94,7 +94,7 @@ def shared_endpoint(root: Path, model: Path) -> Endpoint:
         note = root / "endpoint.json"
         if not note.exists():
             command = [
-                preloaded.python(),
+                preloaded.interpreter_path(),
                 "-m",
                 "cloudft",
                 "endpoint",
@@ -110,7 +110,7 @@ def shared_endpoint(root: Path, model: Path) -> Endpoint:
                 env = os.environ | {"CLOUDFT_ENDPOINT_TOKEN": TOKEN}
                 KEPT.append(subprocess.Popen(command, stdout=stream, stderr=stream, env=env))
             url = wait_until(lambda: log.read_text().partition("\n")[0], "the endpoint is up")
-            furnish(Endpoint(url))
+            create_bucket_and_roles(Endpoint(url))
             note.write_text(json.dumps({"url": url}))
     return Endpoint(json.loads(note.read_text())["url"])
 

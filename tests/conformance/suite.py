@@ -21,13 +21,13 @@ import pytest
 from cloudft import artifacts, waiting
 from cloudft.backends.base import (
     Backend,
-    Decoding,
-    Exports,
-    Generates,
+    GenerationConfig,
     Prompt,
-    Resumes,
-    Serves,
     StagedJob,
+    SupportsExport,
+    SupportsGenerate,
+    SupportsResume,
+    SupportsServing,
 )
 from cloudft.errors import JobNotFound, JobStateConflict
 from cloudft.types import JobState, LogLine, Metric, Plan, Split, to_json
@@ -40,7 +40,7 @@ SECONDS = 120.0
 
 
 @dataclass(frozen=True)
-class Bench:
+class Workbench:
     """A backend with all that it needs to run for real.
 
     `short` and `long` stage a job of that name: one of STEPS steps in epochs of STEPS_PER_EPOCH
@@ -53,7 +53,7 @@ class Bench:
     long: Callable[[str], StagedJob]
     poll: float
 
-    def once(self, name: str, make: Callable[[], Value]) -> Value:
+    def make_once(self, name: str, make: Callable[[], Value]) -> Value:
         """What `make` gives; made once, also when several workers run these tests."""
         path = self.root / f"{name}.pickle"
         with (self.root / f"{name}.lock").open("w") as lock:
@@ -63,22 +63,22 @@ class Bench:
         value: Value = pickle.loads(path.read_bytes())
         return value
 
-    def until(self, job_id: str, here: Callable[[JobState], bool]) -> JobState:
+    def wait_until(self, job_id: str, here: Callable[[JobState], bool]) -> JobState:
         """The first state that is what was waited for; fails when the job ends before."""
         end = time.monotonic() + SECONDS
         while not here(state := self.backend.describe(job_id)):
-            assert not state.ended, state
+            assert not state.has_ended, state
             assert time.monotonic() < end, state
             time.sleep(self.poll)
         return state
 
-    def end(self, job_id: str) -> JobState:
+    def wait_until_ended(self, job_id: str) -> JobState:
         """The state in which the job ended."""
         return waiting.wait(self.backend, job_id, timeout=SECONDS, poll=self.poll)
 
 
 @dataclass(frozen=True)
-class Finished:
+class FinishedJob:
     """A short job from its submit to its end."""
 
     plan: Plan
@@ -91,72 +91,74 @@ class Finished:
         return self.ids[0]
 
 
-def finish(bench: Bench) -> Finished:
+def finish(bench: Workbench) -> FinishedJob:
     """Submit a short job twice and watch it to its end."""
     backend = bench.backend
     plan = backend.plan(bench.short("short"))
     ids = [backend.submit(plan), backend.submit(plan)]
     states: list[JobState] = []
     log: list[LogLine] = []
-    for state in waiting.follow(lambda: backend.describe(ids[0]), timeout=SECONDS, poll=bench.poll):
+    for state in waiting.poll_until_ended(
+        lambda: backend.describe(ids[0]), timeout=SECONDS, poll=bench.poll
+    ):
         states.append(state)
         log += backend.logs(ids[0], log[-1].cursor if log else None)
     ids.append(backend.submit(plan))
-    return Finished(plan, ids, states, log)
+    return FinishedJob(plan, ids, states, log)
 
 
-def ability(backend: Backend, kind: type[Ability]) -> Ability:
+def require_capability(backend: Backend, kind: type[Ability]) -> Ability:
     """The backend as that ability, or the test is skipped."""
     if not isinstance(backend, kind):
         pytest.skip(f"the backend {backend.name} is no {kind.__name__}")
     return backend
 
 
-def under_way(state: JobState) -> bool:
+def is_running(state: JobState) -> bool:
     """True of a job that trains; where steps are told, of one that has taken some."""
     if state.progress is None:
         return state.status_details.training_details == "InProgress"
     return state.progress.step > 3
 
 
-def everything(folder: Path) -> dict[str, int]:
+def list_files(folder: Path) -> dict[str, int]:
     """Every file below `folder`, and when it was changed last."""
     return {str(p): os.lstat(p).st_mtime_ns for p in folder.rglob("*")}
 
 
 @pytest.fixture(scope="module")
-def finished(bench: Bench) -> Finished:
+def finished(bench: Workbench) -> FinishedJob:
     """A completed job, looked at by many tests."""
-    return bench.once("finished", lambda: finish(bench))
+    return bench.make_once("finished", lambda: finish(bench))
 
 
 class BackendSuite:
     """Inherit as TestX beside a `bench` fixture of module scope."""
 
     @pytest.fixture
-    def running(self, bench: Bench, request: pytest.FixtureRequest) -> Iterator[str]:
+    def running(self, bench: Workbench, request: pytest.FixtureRequest) -> Iterator[str]:
         """A long job that has taken steps; stopped when the test leaves it running."""
         job_id = bench.backend.submit(bench.backend.plan(bench.long(f"long-{_word(request)}")))
-        bench.until(job_id, under_way)
+        bench.wait_until(job_id, is_running)
         yield job_id
         bench.backend.stop(job_id)
 
     def test_a_plan_is_a_value_touches_nothing_and_is_equal_twice(
-        self, bench: Bench, tmp_path: Path
+        self, bench: Workbench, tmp_path: Path
     ) -> None:
         staged = bench.short("planned")
-        before = everything(staged.folder)
+        before = list_files(staged.folder)
         plan, again = bench.backend.plan(staged), bench.backend.plan(staged)
         assert plan == again
         assert to_json(plan) == to_json(again)
-        assert everything(staged.folder) == before
+        assert list_files(staged.folder) == before
         with pytest.raises(JobNotFound):
             bench.backend.describe(f"{plan.name}-{plan.token[:8]}")
         assert plan.backend == bench.backend.name
         assert plan.manifest == staged.manifest
         assert {"train", "validation"} <= plan.files.keys()
 
-    def test_another_attempt_or_other_settings_is_another_token(self, bench: Bench) -> None:
+    def test_another_attempt_or_other_settings_is_another_token(self, bench: Workbench) -> None:
         staged = bench.short("planned")
         others = [
             dataclasses.replace(staged, attempt=1),
@@ -168,23 +170,23 @@ class BackendSuite:
 
     @pytest.mark.parametrize("ask", ["describe", "metrics", "logs", "stop", "artifacts", "resume"])
     def test_a_job_that_it_does_not_have_is_not_found(
-        self, bench: Bench, tmp_path: Path, ask: str
+        self, bench: Workbench, tmp_path: Path, ask: str
     ) -> None:
         backend: Any = bench.backend
         if ask == "resume":
-            ability(bench.backend, Resumes)
+            require_capability(bench.backend, SupportsResume)
         more = (tmp_path / "out",) if ask == "artifacts" else ()
         with pytest.raises(JobNotFound):
             list(getattr(backend, ask)("no-such-job", *more) or ())
 
-    def test_the_same_plan_submitted_again_is_the_same_job(self, finished: Finished) -> None:
+    def test_the_same_plan_submitted_again_is_the_same_job(self, finished: FinishedJob) -> None:
         during, twice, after = finished.ids
         assert during == twice == after
 
-    def test_two_plans_are_two_jobs(self, finished: Finished, running: str) -> None:
+    def test_two_plans_are_two_jobs(self, finished: FinishedJob, running: str) -> None:
         assert running != finished.id
 
-    def test_a_job_walks_through_bedrocks_words_to_completed(self, finished: Finished) -> None:
+    def test_a_job_walks_through_bedrocks_words_to_completed(self, finished: FinishedJob) -> None:
         order = ["NotStarted", "InProgress", "Completed"]
         *before, last = finished.states
         assert {state.status for state in before} <= {"InProgress"}
@@ -199,7 +201,9 @@ class BackendSuite:
         assert last.created_at <= str(last.ended_at)
         assert last.artifacts and last.failure_message is None
 
-    def test_the_curve_has_every_step_once_in_order(self, bench: Bench, finished: Finished) -> None:
+    def test_the_curve_has_every_step_once_in_order(
+        self, bench: Workbench, finished: FinishedJob
+    ) -> None:
         points = list(bench.backend.metrics(finished.id))
         train = [p for p in points if p.split == "train"]
         assert [(p.step, p.epoch) for p in train] == [
@@ -211,7 +215,7 @@ class BackendSuite:
         assert train[-1].loss < train[0].loss
 
     def test_logs_go_on_behind_a_cursor_without_loss_or_repeat(
-        self, bench: Bench, finished: Finished
+        self, bench: Workbench, finished: FinishedJob
     ) -> None:
         lines = list(bench.backend.logs(finished.id))
         assert len(lines) > 3
@@ -221,9 +225,9 @@ class BackendSuite:
             assert list(bench.backend.logs(finished.id, line.cursor)) == lines[number + 1 :]
 
     def test_artifacts_have_the_one_layout(
-        self, bench: Bench, finished: Finished, tmp_path: Path
+        self, bench: Workbench, finished: FinishedJob, tmp_path: Path
     ) -> None:
-        folder = bench.backend.artifacts(finished.id, tmp_path / "out")
+        folder = bench.backend.download_artifacts(finished.id, tmp_path / "out")
         assert artifacts.is_complete(folder)
         files = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
         assert {artifacts.TRAINING_CSV, artifacts.VALIDATION_CSV, artifacts.MANIFEST} <= files
@@ -234,25 +238,27 @@ class BackendSuite:
         assert [p.epoch for p in written] == [p.epoch for p in curve]
 
     def test_artifacts_never_overwrite(
-        self, bench: Bench, finished: Finished, tmp_path: Path
+        self, bench: Workbench, finished: FinishedJob, tmp_path: Path
     ) -> None:
         (tmp_path / "out").mkdir()
         (tmp_path / "out" / "precious").write_text("x")
         with pytest.raises(JobStateConflict):
-            bench.backend.artifacts(finished.id, tmp_path / "out")
+            bench.backend.download_artifacts(finished.id, tmp_path / "out")
         assert [p.name for p in (tmp_path / "out").iterdir()] == ["precious"]
 
-    def test_stopping_after_the_end_does_nothing(self, bench: Bench, finished: Finished) -> None:
+    def test_stopping_after_the_end_does_nothing(
+        self, bench: Workbench, finished: FinishedJob
+    ) -> None:
         bench.backend.stop(finished.id)
         assert bench.backend.describe(finished.id).status == "Completed"
 
     def test_stopping_ends_in_stopped_and_a_second_stop_does_nothing(
-        self, bench: Bench, running: str, tmp_path: Path
+        self, bench: Workbench, running: str, tmp_path: Path
     ) -> None:
         bench.backend.stop(running)
         assert bench.backend.describe(running).status in ("Stopping", "Stopped")
         bench.backend.stop(running)
-        state = bench.end(running)
+        state = bench.wait_until_ended(running)
         assert state.status == "Stopped"
         assert state.status_details.training_details == "Stopped"
         assert state.status_details.data_processing_details == "Completed"
@@ -260,38 +266,44 @@ class BackendSuite:
         bench.backend.stop(running)
         assert bench.backend.describe(running).status == "Stopped"
         with pytest.raises(JobStateConflict):
-            bench.backend.artifacts(running, tmp_path / "out")
+            bench.backend.download_artifacts(running, tmp_path / "out")
 
-    def test_a_stopped_job_goes_on_where_it_was(self, bench: Bench, running: str) -> None:
+    def test_a_stopped_job_goes_on_where_it_was(self, bench: Workbench, running: str) -> None:
         backend = bench.backend
-        resumes = ability(backend, Resumes)
+        resumes = require_capability(backend, SupportsResume)
         with pytest.raises(JobStateConflict):
             resumes.resume(running)
         backend.stop(running)
-        stopped = bench.end(running).progress
+        stopped = bench.wait_until_ended(running).progress
         curve = list(backend.metrics(running))
         assert stopped is not None
         resumes.resume(running)
-        bench.until(running, lambda s: bool(s.progress and s.progress.step > stopped.step + 3))
+        bench.wait_until(running, lambda s: bool(s.progress and s.progress.step > stopped.step + 3))
         again = list(backend.metrics(running))
         assert again[: len(curve)] == curve
         assert [p.step for p in again] == list(range(len(again)))
 
-    def test_a_completed_job_has_nothing_to_resume(self, bench: Bench, finished: Finished) -> None:
-        resumes = ability(bench.backend, Resumes)
+    def test_a_completed_job_has_nothing_to_resume(
+        self, bench: Workbench, finished: FinishedJob
+    ) -> None:
+        resumes = require_capability(bench.backend, SupportsResume)
         with pytest.raises(JobStateConflict):
             resumes.resume(finished.id)
         assert bench.backend.describe(finished.id).status == "Completed"
 
-    def test_the_tuned_model_and_its_base_answer(self, bench: Bench, finished: Finished) -> None:
-        generates = ability(bench.backend, Generates)
-        if isinstance(bench.backend, Serves):
+    def test_the_tuned_model_and_its_base_answer(
+        self, bench: Workbench, finished: FinishedJob
+    ) -> None:
+        generates = require_capability(bench.backend, SupportsGenerate)
+        if isinstance(bench.backend, SupportsServing):
             bench.backend.deploy(
                 bench.backend.plan_serving(finished.id, provisioned=False, units=1, hours=None)
             )
         prompts = [Prompt([{"role": "user", "content": f"Where is parcel {n}?"}]) for n in (1, 2)]
         answers = list(
-            generates.generate(finished.id, prompts, ["tuned", "base"], Decoding(max_new_tokens=4))
+            generates.generate(
+                finished.id, prompts, ["tuned", "base"], GenerationConfig(max_new_tokens=4)
+            )
         )
         assert sorted((a.index, a.variant) for a in answers) == [
             (0, "base"),
@@ -301,26 +313,32 @@ class BackendSuite:
         ]
         assert all(a.tokens <= 4 for a in answers)
 
-    def test_what_serves_a_model_is_made_once_and_removed(self, bench: Bench, running: str) -> None:
-        serves = ability(bench.backend, Serves)
+    def test_what_serves_a_model_is_made_once_and_removed(
+        self, bench: Workbench, running: str
+    ) -> None:
+        serves = require_capability(bench.backend, SupportsServing)
         with pytest.raises(JobStateConflict):
             serves.plan_serving(running, provisioned=False, units=1, hours=None)
-        assert serves.servings(running) == [] == serves.undeploy(running)
+        assert serves.list_servings(running) == [] == serves.undeploy(running)
 
     def test_a_job_that_is_not_through_is_neither_asked_nor_exported(
-        self, bench: Bench, running: str, tmp_path: Path
+        self, bench: Workbench, running: str, tmp_path: Path
     ) -> None:
-        if isinstance(bench.backend, Generates):
+        if isinstance(bench.backend, SupportsGenerate):
             with pytest.raises(JobStateConflict):
-                list(bench.backend.generate(running, [Prompt(text="x")], ["tuned"], Decoding()))
-        if isinstance(bench.backend, Exports):
+                list(
+                    bench.backend.generate(
+                        running, [Prompt(text="x")], ["tuned"], GenerationConfig()
+                    )
+                )
+        if isinstance(bench.backend, SupportsExport):
             with pytest.raises(JobStateConflict):
                 bench.backend.export(running, tmp_path / "out", "float32")
 
     def test_the_merged_model_is_proven_and_overwrites_nothing(
-        self, bench: Bench, finished: Finished, tmp_path: Path
+        self, bench: Workbench, finished: FinishedJob, tmp_path: Path
     ) -> None:
-        exports = ability(bench.backend, Exports)
+        exports = require_capability(bench.backend, SupportsExport)
         proof = exports.export(finished.id, tmp_path / "merged", "float32")
         assert proof["equalGreedyAnswers"] == proof["records"] > 0
         assert (tmp_path / "merged" / "config.json").is_file()

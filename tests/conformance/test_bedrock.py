@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from endpoint import Endpoint
 from shared import cloud_bench, keys
-from suite import BackendSuite, Bench, finished
+from suite import BackendSuite, Workbench, finished
 
 from cloudft.backends.bedrock.backend import BedrockBackend
 
@@ -21,11 +21,11 @@ LONG = {
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[Bench]:
+def bench(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[Workbench]:
     """One endpoint and one home for all workers."""
 
     def job(endpoint: Endpoint) -> dict[str, Any]:
-        section = {**endpoint.section, "endpoint_url": endpoint.url}
+        section = {**endpoint.bedrock_section, "endpoint_url": endpoint.url}
         local = {"model": str(tiny_model)}
         return {"model": Path("titan-text-express"), "bedrock": section, "local": local}
 

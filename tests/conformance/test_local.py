@@ -11,7 +11,7 @@ import preloaded
 import pytest
 from job_files import write_job_file
 from shared import LONG, SHORT, shared_root
-from suite import BackendSuite, Bench, finished
+from suite import BackendSuite, Workbench, finished
 
 from cloudft import preparing
 from cloudft.backends.base import StagedJob
@@ -21,7 +21,7 @@ from cloudft.spec.load import load_job
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[Bench]:
+def bench(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[Workbench]:
     """One home for all workers: they submit to it side by side."""
     root = shared_root(tmp_path_factory, "conformance-local")
     home = Home(root / "home")
@@ -32,8 +32,8 @@ def bench(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterato
         return preparing.prepare(load_job(path), backend, home)[0]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "executable", preloaded.python())
-        yield Bench(
+        patch.setattr(sys, "executable", preloaded.interpreter_path())
+        yield Workbench(
             backend,
             root,
             lambda name: staged(name, SHORT),

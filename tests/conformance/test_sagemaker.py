@@ -11,13 +11,13 @@ import preloaded
 import pytest
 from endpoint import BUCKET, REGION, SAGEMAKER_ROLE, Endpoint
 from shared import cloud_bench, keys
-from suite import BackendSuite, Bench, finished
+from suite import BackendSuite, Workbench, finished
 
 from cloudft.backends.sagemaker.backend import SageMakerBackend
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[Bench]:
+def bench(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[Workbench]:
     """One endpoint and one home for all workers."""
 
     def job(endpoint: Endpoint) -> dict[str, Any]:
@@ -32,7 +32,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterato
         return {"model": tiny_model, "sagemaker": section}
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "executable", preloaded.python())  # its models are asked here
+        patch.setattr(sys, "executable", preloaded.interpreter_path())  # its models are asked here
         yield from cloud_bench(tmp_path_factory, SageMakerBackend, tiny_model, job)
 
 

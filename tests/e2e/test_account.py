@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
-from endpoint import ACCOUNT, REGION, Endpoint, running
+from endpoint import ACCOUNT, REGION, Endpoint, running_endpoint
 from job_files import write_job_file
 from processes import wait_until
 
@@ -55,7 +55,7 @@ def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
         capsys.readouterr()
         monkeypatch.setattr(sys, "argv", ["cloudft", *map(str, words)])
         monkeypatch.setattr(sys, "stdin", io.StringIO())
-        code = failures.run(cloudft)
+        code = failures.run_command(cloudft)
         said = capsys.readouterr()
         assert "Internal" not in said.out and "fault of cloudft" not in said.err, said.err
         return Done(code, said.out, said.err)
@@ -65,7 +65,7 @@ def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[Endpoint]:
-    with running("--clock", "fast") as made:
+    with running_endpoint("--clock", "fast") as made:
         yield made
 
 
@@ -78,7 +78,7 @@ def aws(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> Endpoint:
 
 
 def job_file(folder: Path, endpoint: Endpoint, name: str) -> Path:
-    path = write_job_file(folder, Path("nova-micro"), name=name, bedrock=endpoint.section)
+    path = write_job_file(folder, Path("nova-micro"), name=name, bedrock=endpoint.bedrock_section)
     spec = yaml.safe_load(path.read_text()) | {"hyperparameters": {"epochCount": 1}}
     path.write_text(yaml.safe_dump(spec))
     return path
@@ -131,7 +131,7 @@ def standing(endpoint: Endpoint) -> str:
     bedrock.create_model_customization_job(
         jobName="theirs",
         customModelName="theirs",
-        roleArn=endpoint.section["role_arn"],
+        roleArn=endpoint.bedrock_section["role_arn"],
         baseModelIdentifier="amazon.titan-text-express-v1:0:8k",
         trainingDataConfig={"s3Uri": "s3://training-bucket/theirs/train.jsonl"},
         outputDataConfig={"s3Uri": "s3://training-bucket/theirs"},
@@ -187,7 +187,7 @@ def test_a_list_without_its_account_is_no_empty_list(
 ) -> None:
     monkeypatch.setattr(client, "DEADLINE_S", 0.0)
     assert "no jobs yet" in cli("list").stdout
-    with running("--clock", "fast") as gone:
+    with running_endpoint("--clock", "fast") as gone:
         for name, value in gone.environ.items():
             monkeypatch.setenv(name, value)
         job = cli(*SUBMIT, job_file(tmp_path / "job", gone, "far"), "--wait", *JSON).value

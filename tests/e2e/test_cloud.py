@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import tiny
 import yaml
-from endpoint import Endpoint, running
+from endpoint import Endpoint, running_endpoint
 from job_files import write_job_file
 from processes import Cli
 
@@ -23,7 +23,7 @@ TEXTS = [{"text": f"Parcel {n} left the depot at dawn and came by noon."} for n 
 
 @pytest.fixture(scope="module")
 def endpoint(tiny_model: Path) -> Iterator[Endpoint]:
-    with running("--stand-in", tiny_model, *SETS) as made:
+    with running_endpoint("--stand-in", tiny_model, *SETS) as made:
         yield made
 
 
@@ -47,7 +47,7 @@ def job_of(folder: Path, model: Path, endpoint: Endpoint, kind: str, name: str) 
         else TEXTS,
         validation=tiny.pairs(4) if supervised else TEXTS[:4],
         local={"model": str(model)},
-        bedrock=endpoint.section,
+        bedrock=endpoint.bedrock_section,
         hyperparameters={"learningRate": 0.03, "batchSize": 2},
     )
 
@@ -127,7 +127,7 @@ def _asked_by_batch(cli: Cli, aws: Endpoint, home: Path, job: dict[str, Any]) ->
     names = made()
     assert len(names) == 2 and all(name.endswith("-0") for name in names)
     assert _texts(evaluated()) == _texts(first) and made() == names  # found again in S3
-    for key in aws.objects():
+    for key in aws.object_keys():
         if key.endswith(".jsonl.out"):
             aws.client("s3").delete_object(Bucket="training-bucket", Key=key)
     assert _texts(evaluated()) == _texts(first)
@@ -187,7 +187,7 @@ def test_the_life_of_a_tuned_model(
     assert {t["kind"] for t in cleared["removed"]} == {"custom-model"}
     assert stranger.list_custom_models(nameContains=job["id"])["modelSummaries"] == []
     digest = job["manifest"]["files"]["train"]["sha256"]
-    assert not any(digest in key for key in aws.objects())
+    assert not any(digest in key for key in aws.object_keys())
     assert value(cli("status", job["id"], "--output", "json"))["status"] == "Completed"
 
 
@@ -222,7 +222,7 @@ def test_a_job_is_found_from_another_machine(
 def test_what_aws_no_longer_has_is_refused_before_anything_is_sent(
     cli: Cli, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with running("--as-on-aws", "--clock", "fast") as endpoint:
+    with running_endpoint("--as-on-aws", "--clock", "fast") as endpoint:
         for name, setting in endpoint.environ.items():
             monkeypatch.setenv(name, setting)
         folder = tmp_path / "job"
@@ -232,7 +232,7 @@ def test_what_aws_no_longer_has_is_refused_before_anything_is_sent(
         error = json.loads(done.stdout)["error"]
         assert error["code"] == "ModelEndOfLife"
         assert "December 2025" in error["message"] and "nova-micro" in error["fix"]
-        assert endpoint.objects() == [] and endpoint.calls("CreateModelCustomizationJob") == []
+        assert endpoint.object_keys() == [] and endpoint.calls("CreateModelCustomizationJob") == []
         job = yaml.safe_load(path.read_text()) | {"base_model": "nova-micro"}
         job["hyperparameters"] = {"epochCount": 1}
         path.write_text(yaml.safe_dump(job))

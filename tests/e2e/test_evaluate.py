@@ -17,7 +17,7 @@ import yaml
 from job_files import write_job_file
 from processes import Cli, JobFile
 
-from cloudft.backends.base import Continuation, Prompt
+from cloudft.backends.base import Prompt, ScoringRequest
 from cloudft.backends.local.backend import LocalBackend
 from cloudft.home import Home
 
@@ -61,7 +61,7 @@ def learnt_home(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> P
     for words in (["submit", str(path), "--wait"], ["evaluate", "-"]):
         subprocess.run(
             [
-                preloaded.python(),
+                preloaded.interpreter_path(),
                 "-m",
                 "cloudft",
                 *words,
@@ -198,8 +198,8 @@ def test_perplexity_is_the_straightforward_computation(
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
     model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float64).eval()
     texts = ["The parcel for Lyon is in Oslo. " * 20, "Where is it?", "x", ""]
-    asked = Continuation(Prompt(text="Where is the parcel for"), " Lyon? In Lyon.")
-    session = LocalBackend(Home(home)).open(job.name)
+    asked = ScoringRequest(Prompt(text="Where is the parcel for"), " Lyon? In Lyon.")
+    session = LocalBackend(Home(home)).open_session(job.name)
     try:
         found = list(session.texts(texts, ["base"], window=64))
         [likely] = session.likelihoods([asked], ["base"])
@@ -250,11 +250,11 @@ def test_the_harness_finds_what_we_find(
     [found] = json.loads(done.stdout)["suites"]
 
     wanted = [
-        Continuation(Prompt(text=q["question"]), f" {option}")
+        ScoringRequest(Prompt(text=q["question"]), f" {option}")
         for q in questions
         for option in q["options"]
     ]
-    session = LocalBackend(Home(home)).open(learnt.name)
+    session = LocalBackend(Home(home)).open_session(learnt.name)
     try:
         for name in ("base", "tuned"):
             said = [one.log_likelihood for one in session.likelihoods(wanted, [name])]

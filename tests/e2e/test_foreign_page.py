@@ -17,8 +17,8 @@ from urllib.parse import quote
 
 import npm_browser
 import pytest
-from endpoint import BUCKET, TOKEN, Endpoint, running
-from reviews import side
+from endpoint import BUCKET, TOKEN, Endpoint, running_endpoint
+from reviews import make_model_result
 
 from cloudft.evaluate.review import Review, Reviewer
 from cloudft.evaluate.review_server import ReviewServer
@@ -111,7 +111,7 @@ def report(browser: str, site: int, host: str, endpoint: str, review: str) -> li
 
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[Endpoint]:
-    with running("--clock", "fast") as made:
+    with running_endpoint("--clock", "fast") as made:
         for key, (kind, content) in STORED.items():
             made.client("s3").put_object(Bucket=BUCKET, Key=key, Body=content, ContentType=kind)
         yield made
@@ -119,7 +119,9 @@ def endpoint() -> Iterator[Endpoint]:
 
 @pytest.fixture
 def review(tmp_path: Path) -> Iterator[ReviewServer]:
-    found = Review(tmp_path, side("first", "a", 4, "Q"), side("second", "b", 4, "Q"))
+    found = Review(
+        tmp_path, make_model_result("first", "a", 4, "Q"), make_model_result("second", "b", 4, "Q")
+    )
     found.save()
     with ReviewServer(Reviewer(found, "ada")) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -143,10 +145,10 @@ def test_a_foreign_page_gets_nothing(
     browser: str, site: int, endpoint: Endpoint, review: ReviewServer, host: str
 ) -> None:
     assert report(browser, site, host, endpoint.url, review.url) == []
-    assert endpoint.objects() == sorted(STORED)
+    assert endpoint.object_keys() == sorted(STORED)
     assert endpoint.client("iam").list_users()["Users"] == []
     assert endpoint.client("bedrock").list_custom_models()["modelSummaries"] == []
-    assert review.reviewer.mine == {}
+    assert review.reviewer.judgments == {}
 
 
 def test_our_own_page_is_shown_as_it_is(browser: str, endpoint: Endpoint) -> None:

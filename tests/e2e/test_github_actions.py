@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from commands import context
+from commands import make_context
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from cloudft.starter import write
+from cloudft.starter import write_starter
 
 WORKFLOW = Path(__file__).resolve().parents[2] / "examples" / "github-actions" / "cloudft.yml"
 JOBS: dict[str, Any] = yaml.safe_load(WORKFLOW.read_text())["jobs"]
@@ -41,7 +41,7 @@ def test_every_command_is_taken_by_the_command_line() -> None:
         for step in job["steps"]:
             for words in commands(step.get("run", "")):
                 given = ["50" if word == "$MAX_COST" else word for word in words[1:]]
-                with context((words[0],), given):
+                with make_context((words[0],), given):
                     seen.append(words[0])
     assert seen == ["check", "estimate", "check", "submit"]
 
@@ -150,7 +150,7 @@ exec {sys.executable} -m "pip" "$@" --quiet --target {tmp_path}/site
 
 
 def test_the_check_step_reports_and_fails_with_the_check(tmp_path: Path) -> None:
-    write("FINE_TUNING", tmp_path / "job")
+    write_starter("FINE_TUNING", tmp_path / "job")
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environ = os.environ | {"PATH": path, "GITHUB_STEP_SUMMARY": str(tmp_path / "summary.md")}
 

@@ -14,7 +14,7 @@ from typing import Any
 import preloaded
 import pytest
 import tiny
-from endpoint import BUCKET, REGION, ROLE, Endpoint, running
+from endpoint import BUCKET, REGION, ROLE, Endpoint, running_endpoint
 from job_files import write_job_file
 from processes import Cli, kill, wait_until
 
@@ -52,11 +52,11 @@ def made(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator
         validation=tiny.pairs(4),
         hyperparameters={"epochCount": 12, "learningRate": 0.03},
     )
-    with running() as endpoint:
+    with running_endpoint() as endpoint:
         endpoint.fault({"operation": "CreateModelImportJob", "do": "drop"})  # its answer is lost
         command = ["submit", "--wait", "--then", "import", "--output", "json"]
         done = subprocess.run(
-            [preloaded.python(), "-m", "cloudft", *command],
+            [preloaded.interpreter_path(), "-m", "cloudft", *command],
             cwd=root / "job",
             env=os.environ | endpoint.environ | {"CLOUDFT_HOME": str(root / "home")},
             capture_output=True,
@@ -101,7 +101,7 @@ def test_a_trained_model_is_merged_sent_and_imported_once(cli: Cli, story: Story
     assert repeated == asked and len(imports(story)) == 1
     assert {"key": "team", "value": "support"} in asked["importedModelTags"]
     assert asked["clientRequestToken"] and asked["jobName"] == made["id"]
-    sent = {key.rpartition("/")[2] for key in story.endpoint.objects() if "/imports/" in key}
+    sent = {key.rpartition("/")[2] for key in story.endpoint.object_keys() if "/imports/" in key}
     assert sent == {
         *("config.json", "generation_config.json", "model.safetensors"),
         *("tokenizer.json", "tokenizer_config.json"),
@@ -166,7 +166,7 @@ def test_after_an_import_killed_while_merging_the_next_one_works_and_nothing_is_
     """The merge ends with the command; another import that is at work is waited for."""
     folder, before = story.home / "jobs" / story.trained / "import", len(imports(story))
     words = ("import", story.trained, "--dtype", "float16", "--output", "json")
-    command = [preloaded.python(), "-m", "cloudft", *words]
+    command = [preloaded.interpreter_path(), "-m", "cloudft", *words]
     killed = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     wait_until(lambda: list(folder.glob(".float16.*")), "it merges")
     kill(killed.pid)

@@ -17,28 +17,28 @@ from typing import Any
 
 import pytest
 import yaml
-from base_stack import EVERYTHING, permissions, statements, without
+from base_stack import ALL_OPTIONS, list_permissions, policy_statements, without_action
 from botocore.exceptions import ClientError
-from endpoint import ACCOUNT, REGION, SAGEMAKER_TRUST, Endpoint, new_client, running
+from endpoint import ACCOUNT, REGION, SAGEMAKER_TRUST, Endpoint, new_client, running_endpoint
 from job_files import write_job_file
 from processes import wait_until
 
 from cloudft import importing
-from cloudft.aws.client import Aws, Place
-from cloudft.backends import backend
+from cloudft.aws.client import Aws, AwsLocation
+from cloudft.backends import make_backend
 from cloudft.backends.bedrock import permissions as simulated
 from cloudft.backends.bedrock import preflight, request, stack
 from cloudft.backends.bedrock.policy import caller_policy
-from cloudft.backends.notes import Notes
+from cloudft.backends.notes import FindingFactory
 from cloudft.cli import failures
 from cloudft.cli.main import cloudft
-from cloudft.endpoint.authority import Authority, Hands
-from cloudft.endpoint.policies import Request, decide
+from cloudft.endpoint.authority import PolicyAuthorizer, RoleClientFactory
+from cloudft.endpoint.policies import AccessRequest, evaluate_policies
 from cloudft.home import Home
 from cloudft.infrastructure import template as templates
 from cloudft.spec.load import LoadedJob, load_job
 
-PARAMS = [word for item in EVERYTHING.items() for word in ("--param", "=".join(item))]
+PARAMS = [word for item in ALL_OPTIONS.items() for word in ("--param", "=".join(item))]
 JSON = ("--output", "json")
 
 
@@ -63,7 +63,7 @@ def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
         arguments = [str(word) for word in words]
         monkeypatch.setattr(sys, "argv", ["cloudft", *arguments])
         monkeypatch.setattr(sys, "stdin", io.StringIO(answer))
-        code = failures.run(cloudft)
+        code = failures.run_command(cloudft)
         said = capsys.readouterr()
         return Done(code, said.out, said.err)
 
@@ -72,7 +72,7 @@ def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[Endpoint]:
-    with running("--clock", "fast", "--authorization") as made:
+    with running_endpoint("--clock", "fast", "--authorization") as made:
         yield made
 
 
@@ -192,22 +192,22 @@ def resources_of(aws: Endpoint) -> dict[str, set[str]]:
 
 
 def loaded(path: Path, endpoint: Endpoint) -> tuple[LoadedJob, Aws]:
-    aws = Aws(Place(REGION, None, endpoint.url))
+    aws = Aws(AwsLocation(REGION, None, endpoint.url))
     job = load_job(path, environ={"AWS_REGION": REGION, "AWS_ENDPOINT_URL": endpoint.url})
-    return stack.completed(job, aws), aws
+    return stack.with_stack_defaults(job, aws), aws
 
 
 def kind_of(action: str) -> dict[str, Any]:
     """What of a job file needs that action of the role."""
     if action.startswith("lambda:"):
-        grader = EVERYTHING["GraderFunctionArn"]
+        grader = ALL_OPTIONS["GraderFunctionArn"]
         kind = "REINFORCEMENT_FINE_TUNING"
         return {
             "model": "nova-2-lite",
             "customization_type": kind,
             "reinforcement": {"lambda_arn": grader},
         }
-    teacher = EVERYTHING["TeacherModelArns"]
+    teacher = ALL_OPTIONS["TeacherModelArns"]
     return {"customization_type": "DISTILLATION", "distillation": {"teacher": teacher}}
 
 
@@ -228,7 +228,9 @@ def needy(
 
 
 @pytest.mark.parametrize(
-    ("sid", "action"), permissions(statements(EVERYTHING, "BedrockRole")), ids=lambda word: word
+    ("sid", "action"),
+    list_permissions(policy_statements(ALL_OPTIONS, "BedrockRole")),
+    ids=lambda word: word,
 )
 def test_a_permission_that_the_role_lacks_is_named_and_no_other(
     aws: Endpoint,
@@ -243,13 +245,13 @@ def test_a_permission_that_the_role_lacks_is_named_and_no_other(
         document = iam.get_role_policy(RoleName=role, PolicyName=name)["PolicyDocument"]
         if sid in {statement["Sid"] for statement in document["Statement"]}:
             break
-    left = {**document, "Statement": without(document["Statement"], sid, action)}
+    left = {**document, "Statement": without_action(document["Statement"], sid, action)}
     if left["Statement"]:
         iam.put_role_policy(RoleName=role, PolicyName=name, PolicyDocument=json.dumps(left))
     else:
         iam.delete_role_policy(RoleName=role, PolicyName=name)
     try:
-        found = list(simulated.of_role(job, account, Notes(job)))
+        found = list(simulated.check_role_permissions(job, account, FindingFactory(job)))
     finally:
         whole = json.dumps(document)
         iam.put_role_policy(RoleName=role, PolicyName=name, PolicyDocument=whole)
@@ -279,7 +281,9 @@ def test_the_role_reads_its_data_writes_its_output_and_nothing_else(
     role, data, output = (team[n] for n in ("BedrockRoleArn", "DataBucketName", "OutputBucketName"))
     aws.client("s3").put_object(Bucket=data, Key="cloudft/data/x", Body=b"ours")
     aws.client("s3").put_object(Bucket=data, Key="neighbour/data/x", Body=b"theirs")
-    hands = Hands(lambda: new_client(aws.url, "s3"), Authority(aws.client, REGION))
+    hands = RoleClientFactory(
+        lambda: new_client(aws.url, "s3"), PolicyAuthorizer(aws.client, REGION)
+    )
     s3 = hands(role, f"arn:aws:bedrock:{REGION}:{ACCOUNT}:model-customization-job/m/x")
     assert s3.get_object(Bucket=data, Key="cloudft/data/x")["Body"].read() == b"ours"
     s3.put_object(Bucket=output, Key="cloudft/jobs/j/output/x", Body=b"")
@@ -362,9 +366,13 @@ def test_the_request_follows_from_what_the_stack_says(
     path = write_job_file(tmp_path / "b", Path("nova-micro"), name="same", bedrock=said)
     spec = yaml.safe_load(path.read_text()) | {"hyperparameters": {}}
     path.write_text(yaml.safe_dump(spec))
-    tokens = {request.token(preflight.without_data(one)) for one in (job, load_job(path))}
+    tokens = {
+        request.request_token(preflight.with_placeholder_data(one)) for one in (job, load_job(path))
+    }
     assert len(tokens) == 1
-    output = request.create(preflight.without_data(job))["outputDataConfig"]["s3Uri"]
+    output = request.create_request(preflight.with_placeholder_data(job))["outputDataConfig"][
+        "s3Uri"
+    ]
     assert output.startswith(f"s3://{team['OutputBucketName']}/cloudft/jobs/same-")
 
 
@@ -547,20 +555,22 @@ def test_the_printed_policy_is_enough_and_no_more(
     path = job_file(tmp_path, "least")
     printed = told(cli("infra", "policy", path, *JSON))
     job, _ = loaded(path, aws)
-    assert printed == caller_policy(preflight.without_data(job))
+    assert printed == caller_policy(preflight.with_placeholder_data(job))
     found = printed["Statement"]
-    for call in request.calls(preflight.without_data(job))[:-1]:
+    for call in request.api_calls(preflight.with_placeholder_data(job))[:-1]:
         asked = call["parameters"]
         arn = f"arn:aws:s3:::{asked['Bucket']}/{asked['Key']}"
-        assert decide(found, Request("s3:PutObject", arn, {})) == "allowed"
+        assert evaluate_policies(found, AccessRequest("s3:PutObject", arn, {})) == "allowed"
         elsewhere = arn.replace("/cloudft/", "/neighbour/")
-        assert decide(found, Request("s3:PutObject", elsewhere, {})) == "implicitDeny"
-    for need in preflight.account.permissions.needs.of_caller(job):
-        one = need.example()
-        asked_ = Request(one.action, one.resource, dict(one.context))
-        assert decide(found, asked_) == "allowed", need
+        assert (
+            evaluate_policies(found, AccessRequest("s3:PutObject", elsewhere, {})) == "implicitDeny"
+        )
+    for need in preflight.account.permissions.needs.caller_permissions(job):
+        one = need.as_simulated()
+        asked_ = AccessRequest(one.action, one.resource, dict(one.context_keys))
+        assert evaluate_policies(found, asked_) == "allowed", need
         without_it = [s for s in found if need.action not in s["Action"]]
-        assert decide(without_it, asked_) == "implicitDeny", need
+        assert evaluate_policies(without_it, asked_) == "implicitDeny", need
     for name, value in _user(aws, "least-user", printed).items():
         monkeypatch.setenv(name, value)
     checked = told(cli("check", path, "--backend", "bedrock", *JSON))
@@ -608,7 +618,7 @@ def test_the_watch_counts_what_is_past_its_time(
     aws: Endpoint, team: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The function's own code, as it stands in the template, against the endpoint."""
-    template = templates.parse(templates.text_of("base"))
+    template = templates.parse_template(templates.load_template_text("base"))
     code = template["Resources"]["Watch"]["Properties"]["Code"]["ZipFile"]
     monkeypatch.setenv("STACK", "team")
     monkeypatch.setenv("STACK_ID", "arn:aws:cloudformation:us-east-1:000000000000:stack/team/1")
@@ -649,7 +659,7 @@ def test_the_watch_counts_what_is_past_its_time(
 
 def test_synth_prints_the_template_as_it_is(cli: Cli) -> None:
     done = cli("infra", "synth")
-    assert done.stdout.rstrip() == templates.text_of("base").rstrip()
+    assert done.stdout.rstrip() == templates.load_template_text("base").rstrip()
     value = told(cli("infra", "synth", "--param", "WithVpc=yes", *JSON))
     assert {"name", "value", "rules"} == value["parameters"][0].keys()
     bad = cli("infra", "synth", "--param", "WithVpc=maybe")
@@ -717,7 +727,7 @@ def test_an_import_takes_its_role_and_its_place_from_the_stack(
     bedrock = {"region": REGION, "stack": "team"}
     path = write_job_file(tmp_path, tiny_model, bedrock=bedrock)
     home = Home(tmp_path / "home")
-    job, found = importing.check(load_job(path), backend("local", home), home)
+    job, found = importing.check_import(load_job(path), make_backend("local", home), home)
     assert found == [] or {f.code for f in found} == {"ImportRegion"}
     assert job.spec.bedrock.import_role_arn == team["ImportRoleArn"]
     assert job.spec.bedrock.s3_uri == f"s3://{team['DataBucketName']}/cloudft"

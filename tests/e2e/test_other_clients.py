@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from endpoint import BUCKET, ROLE, Endpoint, running
+from endpoint import BUCKET, ROLE, Endpoint, running_endpoint
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "endpoint"
 SETTINGS = ("local.device=cpu", "local.dtype=float32", "local.lora.r=4", "local.lora.alpha=8")
@@ -23,7 +23,7 @@ NO_NETWORK = re.compile(r"E(NOTFOUND|AI_AGAIN|CONNREFUSED|CONNRESET|TIMEDOUT|NET
 @pytest.fixture(scope="module")
 def endpoint(tiny_model: Path) -> Iterator[Endpoint]:
     options = [part for setting in SETTINGS for part in ("--set", setting)]
-    with running("--stand-in", tiny_model, *options) as made:
+    with running_endpoint("--stand-in", tiny_model, *options) as made:
         yield made
 
 

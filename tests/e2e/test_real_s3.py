@@ -15,12 +15,12 @@ from typing import Any
 import boto3
 import pytest
 from botocore.exceptions import BotoCoreError, ClientError
-from endpoint import BUCKET, KEYS, REGION, running
+from endpoint import AWS_KEYS, BUCKET, REGION, running_endpoint
 from job_files import write_job_file
 from processes import Cli, wait_until
 
 WEED = Path(sys.executable).parent / "weed"
-KEYWORDS = {name.lower(): value for name, value in KEYS.items()}
+KEYWORDS = {name.lower(): value for name, value in AWS_KEYS.items()}
 
 
 def free_port() -> int:
@@ -37,7 +37,10 @@ def free_port() -> int:
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of a SeaweedFS with an empty bucket."""
     folder = tmp_path_factory.mktemp("weed")
-    key = {"accessKey": KEYS["AWS_ACCESS_KEY_ID"], "secretKey": KEYS["AWS_SECRET_ACCESS_KEY"]}
+    key = {
+        "accessKey": AWS_KEYS["AWS_ACCESS_KEY_ID"],
+        "secretKey": AWS_KEYS["AWS_SECRET_ACCESS_KEY"],
+    }
     identity = {"name": "all", "credentials": [key], "actions": ["Admin"]}
     (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
     ports = {name: free_port() for name in ("master", "volume", "filer", "s3")}
@@ -71,16 +74,16 @@ def test_a_job_whose_data_lies_on_a_real_s3(
     cli: Cli, s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     records = [{"prompt": f"{n} {'word ' * 900}", "completion": "yes"} for n in range(5000)]
-    for name, secret in KEYS.items():  # the endpoint signs with them too
+    for name, secret in AWS_KEYS.items():  # the endpoint signs with them too
         monkeypatch.setenv(name, secret)
-    with running("--clock", "fast", "--s3", s3) as endpoint:
+    with running_endpoint("--clock", "fast", "--s3", s3) as endpoint:
         for name, setting in {**endpoint.environ, "AWS_ENDPOINT_URL_S3": s3}.items():
             monkeypatch.setenv(name, setting)
         path = write_job_file(
             tmp_path / "job",
             Path("titan-text-express"),
             records=records,
-            bedrock=endpoint.section,
+            bedrock=endpoint.bedrock_section,
             hyperparameters={"batchSize": 1},
         )
         words = ("submit", "--backend", "bedrock", path, "--wait", "--output", "json")

@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 import yaml
-from endpoint import ACCOUNT, REGION, Endpoint, new_client, running
+from endpoint import ACCOUNT, REGION, Endpoint, new_client, running_endpoint
 from job_files import write_job_file
 
 from cloudft import importing
-from cloudft.aws.client import Aws, Place
-from cloudft.backends import backend
-from cloudft.endpoint.authority import Authority, Hands
+from cloudft.aws.client import Aws, AwsLocation
+from cloudft.backends import make_backend
+from cloudft.endpoint.authority import PolicyAuthorizer, RoleClientFactory
 from cloudft.errors import CheckFailed, StackFailed
 from cloudft.home import Home
 from cloudft.infrastructure import changes, remains
@@ -32,7 +32,7 @@ ROUNDS = 6
 
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[Endpoint]:
-    with running("--clock", "fast", "--authorization") as made:
+    with running_endpoint("--clock", "fast", "--authorization") as made:
         yield made
 
 
@@ -90,7 +90,7 @@ def paste(command: str) -> None:
 
 def check(path: Path, where: str, folder: Path) -> list[Finding]:
     """As the command does, in this process."""
-    return list(backend(where, Home(folder / "home")).check(load_job(path)))
+    return list(make_backend(where, Home(folder / "home")).check(load_job(path)))
 
 
 def mend(endpoint: Endpoint, fix: str, role: str, user: str, number: str) -> bool:
@@ -177,7 +177,9 @@ def test_a_role_that_trusts_others_trusts_the_job_by_the_remedy(
     path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"hyperparameters": {}}))
     met, left = pasted(endpoint, lambda: check(path, "bedrock", tmp_path), "of-others", user)
     assert left == [] and "RoleNotTrusted" in met
-    hands = Hands(lambda: new_client(endpoint.url, "s3"), Authority(endpoint.client, REGION))
+    hands = RoleClientFactory(
+        lambda: new_client(endpoint.url, "s3"), PolicyAuthorizer(endpoint.client, REGION)
+    )
     for kind in ("model-customization-job", "model-invocation-job"):  # a job, and its batches
         hands(section["role_arn"], f"arn:aws:bedrock:{REGION}:{ACCOUNT}:{kind}/x")
 
@@ -228,7 +230,7 @@ def test_an_import_by_its_remedies(
 
     def findings() -> list[Finding]:
         try:
-            return importing.check(load_job(path), backend("local", home), home)[1]
+            return importing.check_import(load_job(path), make_backend("local", home), home)[1]
         except CheckFailed as failed:
             return list(failed.findings)
 
@@ -238,7 +240,9 @@ def test_an_import_by_its_remedies(
     s3 = endpoint.client("s3")
     key = f"x/imports/{'0' * 64}/model.safetensors"
     s3.put_object(Bucket="training-bucket", Key=key, Body=b"weights")
-    hands = Hands(lambda: new_client(endpoint.url, "s3"), Authority(endpoint.client, REGION))
+    hands = RoleClientFactory(
+        lambda: new_client(endpoint.url, "s3"), PolicyAuthorizer(endpoint.client, REGION)
+    )
     mine = hands(section["import_role_arn"], guard.replace("customization", "import"))
     listed = mine.list_objects_v2(Bucket="training-bucket", Prefix=f"x/imports/{'0' * 64}/")
     assert listed["KeyCount"] == 1
@@ -250,9 +254,9 @@ def test_a_key_whose_end_is_ordered_is_saved_by_what_is_said_of_it(
 ) -> None:
     kms = endpoint.client("kms")
     key = kms.create_key()["KeyMetadata"]["KeyId"]
-    aws = Aws(Place(REGION, None, endpoint.url))
-    kept = remains.Kept("Key", "AWS::KMS::Key", key)
-    said = remains.remove(aws, kept, ACCOUNT, lambda count: None)
+    aws = Aws(AwsLocation(REGION, None, endpoint.url))
+    kept = remains.RetainedResource("Key", "AWS::KMS::Key", key)
+    said = remains.remove_resource(aws, kept, ACCOUNT, lambda count: None)
     assert kms.describe_key(KeyId=key)["KeyMetadata"]["KeyState"] == "PendingDeletion"
     paste(re.findall(r"`([^`]+)`", said)[0])
     assert kms.describe_key(KeyId=key)["KeyMetadata"]["KeyState"] == "Enabled"
@@ -263,10 +267,10 @@ def test_the_remedy_of_a_rollback_that_failed_names_the_stack_and_its_place() ->
     from cloudft.aws.stack import Stack
 
     assert os.environ.get("AWS_PROFILE") is None
-    aws = Aws(Place("eu-west-1", "team"))
+    aws = Aws(AwsLocation("eu-west-1", "team"))
     status = "UPDATE_ROLLBACK_FAILED"
     broken = Stack("team", "arn", status, "x", {}, {}, {}, False, "2026-11-29T12:00:00+00:00")
     with pytest.raises(StackFailed) as refused:
-        changes.refuse_broken(aws, broken)
+        changes.raise_if_unusable(aws, broken)
     command = "aws cloudformation continue-update-rollback --stack-name team"
     assert f"`{command} --region eu-west-1 --profile team`" in str(refused.value.fix)

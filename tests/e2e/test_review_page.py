@@ -11,7 +11,7 @@ from typing import Any
 
 import npm_browser
 import pytest
-from reviews import side
+from reviews import make_model_result
 
 from cloudft.evaluate.review import Review, Reviewer
 from cloudft.evaluate.review_server import ReviewServer
@@ -27,7 +27,11 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def review(tmp_path: Path) -> Review:
-    found = Review(tmp_path, side("first", "a ", 4, PROMPT), side("second", "b ", 4, PROMPT))
+    found = Review(
+        tmp_path,
+        make_model_result("first", "a ", 4, PROMPT),
+        make_model_result("second", "b ", 4, PROMPT),
+    )
     found.save()
     return found
 
@@ -58,10 +62,10 @@ def test_a_review_is_judged_closed_and_finished_in_a_browser(
 ) -> None:
     seen = drive(browser, server.url, "judge")
     assert seen == {"axe": [], "prompt": PROMPT, "count": "2 of 4", "faults": []}
-    kept = review.judgements()["ada"]
+    kept = review.load_judgments()["ada"]
     assert {value["note"] for value in kept.values()} == {"", "not t, but b"}
     assert "bad" in {value["choice"] for value in kept.values()}
     seen = drive(browser, server.url, "finish")
     assert (seen["reopened"], seen["axe"], seen["faults"]) == ("2 of 4", [], [])
     assert "All 4 records are judged" in seen["told"]
-    assert review.results()["judgements"] == 4
+    assert review.summarize()["judgements"] == 4

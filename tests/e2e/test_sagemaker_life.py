@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 import tiny
-from endpoint import BUCKET, REGION, ROLE, SAGEMAKER_ROLE, Endpoint, running
+from endpoint import BUCKET, REGION, ROLE, SAGEMAKER_ROLE, Endpoint, running_endpoint
 from job_files import write_job_file
 from processes import Cli, wait_until
 
 from cloudft.artifacts import TRAINING_CSV, VALIDATION_CSV
-from cloudft.aws.client import Aws, Place
+from cloudft.aws.client import Aws, AwsLocation
 from cloudft.backends.sagemaker.backend import SageMakerBackend
 from cloudft.home import Home
 
@@ -30,7 +30,7 @@ SECTION = {
 
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[Endpoint]:
-    with running() as made:
+    with running_endpoint() as made:
         yield made
 
 
@@ -68,10 +68,10 @@ def test_it_trains_there_as_it_does_here_and_its_model_is_imported(
 ) -> None:
     folder = tmp_path / "job"
     write(folder, tiny_model, "cloud", tags={"team": "support"})
-    before = aws.objects()
+    before = aws.object_keys()
     words = ("submit", "--backend", "sagemaker", "--dry-run", "--output", "json")
     dry = value(cli(*words, cwd=folder))
-    assert aws.objects() == before
+    assert aws.object_keys() == before
     words = ("submit", "--backend", "sagemaker", "--wait", "--then", "import", "--output", "json")
     imported = value(cli(*words, cwd=folder, timeout=200))
     assert (imported["backend"], imported["status"]) == ("import", "Completed")
@@ -102,7 +102,7 @@ def test_a_machine_taken_away_a_stop_and_a_resume_are_one_job(
     words = ("submit", "--backend", "sagemaker", "--output", "json")
     job = value(cli(*words, cwd=folder))["id"]
 
-    backend = SageMakerBackend(Home(home), Aws(Place(region=REGION, endpoint_url=aws.url)))
+    backend = SageMakerBackend(Home(home), Aws(AwsLocation(region=REGION, endpoint_url=aws.url)))
 
     def step() -> int:
         progress = backend.describe(job).progress

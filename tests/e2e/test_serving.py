@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 import tiny
 import yaml
-from endpoint import Endpoint, running
+from endpoint import Endpoint, running_endpoint
 from processes import Cli
 
-from cloudft.aws.client import Aws, Place
-from cloudft.backends.base import Thing
+from cloudft.aws.client import Aws, AwsLocation
+from cloudft.backends.base import CloudResource
 from cloudft.backends.bedrock.backend import BedrockBackend
-from cloudft.errors import AwsConflict
+from cloudft.errors import ResourceConflict
 from cloudft.home import Home
 
 ON_DEMAND, BY_THE_HOUR = "nova-lite", "titan-text-express"
@@ -26,7 +26,7 @@ ON_DEMAND, BY_THE_HOUR = "nova-lite", "titan-text-express"
 
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[Endpoint]:
-    with running("--clock", "fast", "--jobs", "1000") as made:
+    with running_endpoint("--clock", "fast", "--jobs", "1000") as made:
         yield made
 
 
@@ -47,7 +47,7 @@ def trained(cli: Cli, aws: Endpoint, folder: Path, name: str, model: str) -> str
     tiny.write_jsonl(folder / "train.jsonl", tiny.pairs(8))
     spec = {"name": name, "base_model": model, "data": {"train": "train.jsonl"}}
     path = folder / "cloudft.yaml"
-    path.write_text(yaml.safe_dump({**spec, "bedrock": aws.section}))
+    path.write_text(yaml.safe_dump({**spec, "bedrock": aws.bedrock_section}))
     words = ("submit", "--backend", "bedrock", path, "--wait", "--output", "json")
     return str(value(cli(*words))["id"])
 
@@ -167,12 +167,14 @@ def test_what_is_in_use_says_what_has_to_go_first(
 ) -> None:
     job = trained(cli, aws, tmp_path, "in-use", ON_DEMAND)
     bedrock = aws.client("bedrock")
-    backend = BedrockBackend(Home(home), Aws(Place()))
-    [model] = [t for t in backend.inventory().items if t.kind == "custom-model" and t.job == job]
+    backend = BedrockBackend(Home(home), Aws(AwsLocation()))
+    [model] = [
+        t for t in backend.list_resources().items if t.kind == "custom-model" and t.job == job
+    ]
 
-    def remedy(thing: Thing) -> str:
-        with pytest.raises(AwsConflict) as refused:
-            backend.remove(thing)
+    def remedy(thing: CloudResource) -> str:
+        with pytest.raises(ResourceConflict) as refused:
+            backend.remove_resource(thing)
         return str(refused.value.fix)
 
     deployed(cli, job)
@@ -189,5 +191,5 @@ def test_what_is_in_use_says_what_has_to_go_first(
     bedrock.create_provisioned_model_throughput(
         provisionedModelName="month", modelId=model.id, modelUnits=1, commitmentDuration="OneMonth"
     )
-    [month] = [t for t in backend.inventory().items if t.name == "month"]
+    [month] = [t for t in backend.list_resources().items if t.name == "month"]
     assert "its commitment (OneMonth) ends at 20" in remedy(month)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import preloaded
 import tiny
-from processes import Cli, JobFile, lines, wait_until
+from processes import Cli, JobFile, read_jsonl, wait_until
 
 
 class Terminal:
@@ -22,7 +22,7 @@ class Terminal:
     def __init__(self, *args: str | Path) -> None:
         self.main, side = pty.openpty()
         self.process = subprocess.Popen(
-            [preloaded.python(), "-m", "cloudft", *map(str, args)],
+            [preloaded.interpreter_path(), "-m", "cloudft", *map(str, args)],
             stdin=side,
             stdout=side,
             stderr=side,
@@ -77,7 +77,7 @@ def test_control_c_ends_the_watching_and_not_the_job(
     assert "Traceback" not in terminal.screen
     assert "goes on" in terminal.screen
     [job] = (home / "jobs").iterdir()
-    done = len(lines(job / "metrics.jsonl"))
-    wait_until(lambda: len(lines(job / "metrics.jsonl")) > done + 5, "more steps")
+    done = len(read_jsonl(job / "metrics.jsonl"))
+    wait_until(lambda: len(read_jsonl(job / "metrics.jsonl")) > done + 5, "more steps")
     assert cli("stop", "-", "--wait").returncode == 0
     assert json.loads(cli("status", "-", "--output", "json").stdout)["status"] == "Stopped"

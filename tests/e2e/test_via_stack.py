@@ -15,29 +15,31 @@ from typing import Any
 
 import click
 import pytest
-from commands import leaf
+from commands import find_command
 from endpoint import BUCKET, ROLE, Endpoint
 from job_files import write_job_file
-from jobs_stack import PREFIX, SOON_S, Stack, deploy
-from killing import HOOK
+from jobs_stack import PREFIX, TIMEOUT_S, DeployedStack, deploy_machines
+from killing import SITECUSTOMIZE
 from processes import Cli
 
 VIA = ("--backend", "bedrock", "--via-stack", "--output", "json")
 
 
 @pytest.fixture(scope="module")
-def fast(fast_account: Endpoint) -> Stack:
-    return deploy(fast_account, "fast-jobs", MaxRunningJobs=0)
+def fast(fast_account: Endpoint) -> DeployedStack:
+    return deploy_machines(fast_account, "fast-jobs", MaxRunningJobs=0)
 
 
 @pytest.fixture(scope="module")
-def slow(slow_account: Endpoint) -> Stack:
-    return deploy(slow_account, "slow-jobs", MaxRunningJobs=1)
+def slow(slow_account: Endpoint) -> DeployedStack:
+    return deploy_machines(slow_account, "slow-jobs", MaxRunningJobs=1)
 
 
 @pytest.fixture
-def job_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Stack, str], Path]:
-    def write(stack: Stack, name: str) -> Path:
+def job_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[DeployedStack, str], Path]:
+    def write(stack: DeployedStack, name: str) -> Path:
         for variable, value in stack.endpoint.environ.items():
             monkeypatch.setenv(variable, value)
         machine = {"machine_arn": stack.outputs["JobMachineArn"]}
@@ -46,7 +48,7 @@ def job_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Stack
             Path("titan-text-express"),
             name=name,
             records=[{"prompt": f"{name} {n}", "completion": "yes"} for n in range(4)],
-            bedrock=stack.endpoint.section | machine,
+            bedrock=stack.endpoint.bedrock_section | machine,
             hyperparameters={"epochCount": 1, "batchSize": 1},
         )
 
@@ -58,28 +60,28 @@ def value(done: Any, code: int = 0) -> Any:
     return json.loads(done.stdout)
 
 
-def executions(stack: Stack, status: str | None = None) -> list[str]:
+def executions(stack: DeployedStack, status: str | None = None) -> list[str]:
     client = stack.endpoint.client("stepfunctions")
     given = {"stateMachineArn": stack.outputs["JobMachineArn"]}
     found = client.list_executions(**given, **({"statusFilter": status} if status else {}))
     return [execution["executionArn"] for execution in found["executions"]]
 
 
-def jobs(stack: Stack, name: str) -> list[Mapping[str, Any]]:
+def jobs(stack: DeployedStack, name: str) -> list[Mapping[str, Any]]:
     bedrock = stack.endpoint.client("bedrock")
     found = bedrock.list_model_customization_jobs(nameContains=name, maxResults=1000)
     return list(found["modelCustomizationJobSummaries"])
 
 
 def eventually(told: Callable[[], bool]) -> None:
-    until = time.monotonic() + SOON_S
+    until = time.monotonic() + TIMEOUT_S
     while not told():
         assert time.monotonic() < until
         time.sleep(0.05)
 
 
 @pytest.fixture
-def busy(slow: Stack) -> Iterator[Callable[[], None]]:
+def busy(slow: DeployedStack) -> Iterator[Callable[[], None]]:
     """The one place is taken, until this is called."""
     bedrock, name = slow.endpoint.client("bedrock"), f"busy-{time.monotonic_ns()}"
     slow.endpoint.client("s3").put_object(Bucket=BUCKET, Key=f"{PREFIX}/busy.jsonl", Body=b"{}\n")
@@ -102,7 +104,10 @@ def busy(slow: Stack) -> Iterator[Callable[[], None]]:
 
 
 def test_a_queued_job_is_told_as_queued_and_goes_its_way(
-    cli: Cli, slow: Stack, job_file: Callable[[Stack, str], Path], busy: Callable[[], None]
+    cli: Cli,
+    slow: DeployedStack,
+    job_file: Callable[[DeployedStack, str], Path],
+    busy: Callable[[], None],
 ) -> None:
     path = job_file(slow, "queued")
     done = cli("submit", *VIA, path)
@@ -128,14 +133,14 @@ def test_a_queued_job_is_told_as_queued_and_goes_its_way(
     eventually(lambda: bool(jobs(slow, "queued")))
     assert cli("stop", second["id"]).returncode == 0
     assert value(cli("watch", second["id"], "--output", "json"), code=1)["status"] == "Stopped"
-    assert slow.end(execution)["error"] == "JobStopped"
+    assert slow.wait_for_end(execution)["error"] == "JobStopped"
     assert [made["jobName"] for made in jobs(slow, "queued")] == [second["id"]]
 
 
 def test_a_submit_killed_when_the_machine_is_started_is_one_job(
-    cli: Cli, fast: Stack, job_file: Callable[[Stack, str], Path], tmp_path: Path
+    cli: Cli, fast: DeployedStack, job_file: Callable[[DeployedStack, str], Path], tmp_path: Path
 ) -> None:
-    (tmp_path / "sitecustomize.py").write_text(HOOK)
+    (tmp_path / "sitecustomize.py").write_text(SITECUSTOMIZE)
     path, known = job_file(fast, "killed"), executions(fast)
     search = f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
     killed = {"KILLED": "submit", "COUNT": "", "KILL_TARGET": "StartExecution", "KILL_AT": "1"}
@@ -148,12 +153,12 @@ def test_a_submit_killed_when_the_machine_is_started_is_one_job(
 
 
 def test_what_makes_no_sense_is_refused(
-    cli: Cli, fast: Stack, job_file: Callable[[Stack, str], Path]
+    cli: Cli, fast: DeployedStack, job_file: Callable[[DeployedStack, str], Path]
 ) -> None:
     path = job_file(fast, "senseless")
     for words in (("--via-stack",), (*VIA, "--queue")):
         with pytest.raises(click.UsageError, match="stack"):
-            leaf(("submit",)).main([*words, str(path)], standalone_mode=False)
+            find_command(("submit",)).main([*words, str(path)], standalone_mode=False)
     path.write_text(path.read_text().replace("machine_arn", "#"))
     without = cli("submit", *VIA, path)
     assert without.returncode == 3
@@ -183,7 +188,7 @@ def test_the_commands_of_the_page(
     assert (Path(made_here["artifacts"]) / "result.json").is_file()
     [stack] = fast_account.client("cloudformation").describe_stacks(StackName="team-jobs")["Stacks"]
     outputs = {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
-    made = Stack(fast_account, outputs, "")
+    made = DeployedStack(fast_account, outputs, "")
     [execution] = executions(made)
     assert re.search(rf":cloudft-[0-9a-f-]+-machine:{plan['token']}$", execution)
     *_, own, _ = (call["parameters"] for call in plan["request"]["calls"])
@@ -200,9 +205,9 @@ def test_the_commands_of_the_page(
     key = "cloudft/plans/plan.json"
     fast_account.client("s3").put_object(Bucket=bucket, Key=key, Body=printed.encode())
     event = {"detail": {"bucket": {"name": bucket}, "object": {"key": key}}}
-    assert made.end(made.start("drop", event, "PlanStarterArn"))["status"] == "SUCCEEDED"
+    assert made.wait_for_end(made.start("drop", event, "PlanStarterArn"))["status"] == "SUCCEEDED"
     [dropped] = set(executions(made)) - {execution}
-    assert made.end(dropped)["status"] == "SUCCEEDED"
+    assert made.wait_for_end(dropped)["status"] == "SUCCEEDED"
     assert len(jobs(made, "page")) == 2
 
     assert cli("infra", "destroy", "team-jobs", "--yes").returncode == 0

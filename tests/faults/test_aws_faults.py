@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from endpoint import Endpoint, running
+from endpoint import Endpoint, running_endpoint
 from job_files import write_job_file
 from processes import Cli, wait_until
 
@@ -26,7 +26,7 @@ CALLS = (
 
 @pytest.fixture
 def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoint]:
-    with running("--clock", "fast", "--seconds", "1.5") as endpoint:
+    with running_endpoint("--clock", "fast", "--seconds", "1.5") as endpoint:
         for name, value in endpoint.environ.items():
             monkeypatch.setenv(name, value)
         yield endpoint
@@ -37,7 +37,7 @@ def job_file(folder: Path, endpoint: Endpoint, name: str = "faulty") -> Path:
         folder,
         Path("titan-text-lite"),
         name=name,
-        bedrock=endpoint.section,
+        bedrock=endpoint.bedrock_section,
         records=4,
         hyperparameters={"epochCount": 1, "batchSize": 1},
     )

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from endpoint import Endpoint, running
+from endpoint import Endpoint, running_endpoint
 from job_files import write_job_file
-from killing import HOOK
+from killing import SITECUSTOMIZE
 from processes import Cli
 from test_cli_killed import HOOK as THINGS_HOOK
 
@@ -29,7 +29,7 @@ THINGS = 70
 
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[Endpoint]:
-    with running("--clock", "fast", "--jobs", "1000") as made:
+    with running_endpoint("--clock", "fast", "--jobs", "1000") as made:
         yield made
 
 
@@ -46,7 +46,7 @@ def moments(calls: int) -> list[tuple[int, str]]:
 
 
 def job_file(folder: Path, endpoint: Endpoint, name: str) -> Path:
-    section = endpoint.section
+    section = endpoint.bedrock_section
     hyper = {"epochCount": 1, "batchSize": 1}
     path = write_job_file(
         folder,
@@ -63,7 +63,7 @@ def killed(tmp_path: Path, at: int, when: str, *words: str | Path) -> bool:
     """Run `cloudft WORDS`, killed at that call; False when it made fewer calls."""
     folder = tmp_path / "hook"
     folder.mkdir(exist_ok=True)
-    (folder / "sitecustomize.py").write_text(HOOK)
+    (folder / "sitecustomize.py").write_text(SITECUSTOMIZE)
     more = {"PYTHONPATH": str(folder), "KILL_AT": str(at), "KILL_WHEN": when}
     count = {"KILLED": str(words[0]), "COUNT": str(tmp_path / "calls")}
     done = subprocess.run(
@@ -198,7 +198,7 @@ def strangers_data(aws: Endpoint, at: int, when: str) -> str:
     aws.client("bedrock").create_model_customization_job(
         jobName=f"theirs-{at:07}{'a' if when == 'after' else 'b'}",
         customModelName=f"theirs-{at}-{when}",
-        roleArn=aws.section["role_arn"],
+        roleArn=aws.bedrock_section["role_arn"],
         baseModelIdentifier="amazon.titan-text-express-v1:0:8k",
         trainingDataConfig={"s3Uri": f"s3://training-bucket/{key}"},
         outputDataConfig={"s3Uri": "s3://training-bucket/theirs"},
@@ -221,7 +221,7 @@ def test_a_gc_killed_at_any_call_goes_on_and_spares_what_is_not_ours(
     killed(tmp_path, at, when, *words)
     value(cli(*words, "--output", "json"))
     assert [s["provisionedModelArn"] for s in servings(aws, completed)] == [theirs]
-    assert kept in aws.objects()
+    assert kept in aws.object_keys()
     bedrock.delete_provisioned_model_throughput(provisionedModelId=theirs)
     value(cli("gc", "--yes", "--live", "--output", "json"))
     assert bedrock.list_custom_models(nameContains=completed)["modelSummaries"] == []

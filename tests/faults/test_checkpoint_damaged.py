@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import tiny
 import torch
-from processes import lines
+from processes import read_jsonl
 from safetensors.torch import load_file, save_file
-from trained import Trained, run_trainer
+from trained import TrainerRun, run_trainer
 
 from local_backend import learn
 from local_backend.checkpoint import OPTIMIZER, POSITION, TRAINED
@@ -37,7 +37,7 @@ def start(folder: Path, model: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Trained:
+def whole(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> TrainerRun:
     """The unbroken run."""
     return run_trainer(start(tmp_path_factory.mktemp("whole") / "job", tiny_model))
 
@@ -46,7 +46,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Trained
 def broken(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
     """The folder of a run that was killed: two checkpoints, the best weights, the curve."""
     folder = start(tmp_path_factory.mktemp("broken") / "job", tiny_model)
-    take_step = learn.take_step
+    take_step = learn.train_step
 
     def killed(run: Any) -> None:
         if run.position.step == BROKEN_OFF:
@@ -54,8 +54,8 @@ def broken(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
         take_step(run)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(learn, "take_step", killed)
-        patch.setattr(learn, "save_if_due", learn.save_now)
+        patch.setattr(learn, "train_step", killed)
+        patch.setattr(learn, "save_checkpoint_if_due", learn.save_checkpoint)
         assert run_trainer(folder).status == "Failed"
     (folder / "ended.json").unlink()
     names = sorted(path.name for path in (folder / "checkpoints").iterdir())
@@ -164,8 +164,8 @@ CURVE: dict[str, Damage] = {
 }
 
 
-def curve(run: Trained) -> list[tuple[Any, ...]]:
-    found = lines(run.path / "metrics.jsonl")
+def curve(run: TrainerRun) -> list[tuple[Any, ...]]:
+    found = read_jsonl(run.path / "metrics.jsonl")
     return [(p["split"], p["step"], p["epoch"], round(p["loss"], 5)) for p in found]
 
 
@@ -179,7 +179,7 @@ def curve(run: Trained) -> list[tuple[Any, ...]]:
 )
 def test_a_damaged_checkpoint_never_changes_the_curve(
     broken: Path,
-    whole: Trained,
+    whole: TrainerRun,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     kind: str,
@@ -195,11 +195,11 @@ def test_a_damaged_checkpoint_never_changes_the_curve(
         damage = BEST.get(kind) or CURVE[kind]
         damage(job / "checkpoints" / "best" if kind in BEST else job / "metrics.jsonl")
     taken: list[int] = []
-    take_step = learn.take_step
+    take_step = learn.train_step
     monkeypatch.setattr(
-        learn, "take_step", lambda run: (taken.append(run.position.step), take_step(run))
+        learn, "train_step", lambda run: (taken.append(run.position.step), take_step(run))
     )
-    monkeypatch.setattr(learn, "CHECKPOINT_SHARE", float("inf"))  # one after every step
+    monkeypatch.setattr(learn, "MAX_CHECKPOINT_TIME_SHARE", float("inf"))  # one after every step
     run = run_trainer(job)
     if run.status == "Failed":
         assert taken == [], "it fails before the first step"

@@ -11,7 +11,7 @@ from typing import Any
 
 import preloaded
 import pytest
-from processes import Cli, JobFile, kill, lines, running, wait_until
+from processes import Cli, JobFile, find_processes, kill, read_jsonl, wait_until
 
 HOOK = """
 import os, signal, sys
@@ -46,7 +46,7 @@ def long_job(job_file: JobFile) -> Path:
 @pytest.fixture(autouse=True)
 def no_trainer_is_left(home: Path) -> Iterator[None]:
     yield
-    for pid in running(str(home)):
+    for pid in find_processes(str(home)):
         kill(pid)
 
 
@@ -56,7 +56,7 @@ def submit_killed(job: Path, tmp_path: Path, *, at: int = NEVER, event: str = ""
     (tmp_path / "hook" / "sitecustomize.py").write_text(HOOK)
     hooked = {"PYTHONPATH": str(tmp_path / "hook"), "KILL_AT": str(at), "KILL_EVENT": event}
     return subprocess.run(
-        [preloaded.python(), "-m", "cloudft", "submit", str(job)],
+        [preloaded.interpreter_path(), "-m", "cloudft", "submit", str(job)],
         env=os.environ | hooked,
         capture_output=True,
         check=False,
@@ -72,7 +72,7 @@ def listed(cli: Cli) -> list[dict[str, Any]]:
 
 
 def supervisors(home: Path) -> list[int]:
-    return running(f"-m local_backend {home}")
+    return find_processes(f"-m local_backend {home}")
 
 
 @pytest.mark.parametrize("moment", range(1, THINGS, 4))
@@ -109,8 +109,8 @@ def test_the_job_of_a_killed_submit_completes_and_is_trained_once(
     assert value["status"] == "Completed"
     folder = home / "jobs" / value["id"]
     assert (folder / "trainer.log").read_text().count("ended: Completed") == 1
-    assert [point["step"] for point in lines(folder / "metrics.jsonl")] == [0, 1]
-    wait_until(lambda: not running(str(home)), "the trainer has left")
+    assert [point["step"] for point in read_jsonl(folder / "metrics.jsonl")] == [0, 1]
+    wait_until(lambda: not find_processes(str(home)), "the trainer has left")
 
 
 def _thing_after_popen(job: Path, tmp_path: Path) -> int:
@@ -122,13 +122,13 @@ def _thing_after_popen(job: Path, tmp_path: Path) -> int:
     home = str(folder / "home")
     more = {"PYTHONPATH": str(folder), "KILL_AT": str(NEVER), "CLOUDFT_HOME": home}
     done = subprocess.run(
-        [preloaded.python(), "-m", "cloudft", "submit", str(job)],
+        [preloaded.interpreter_path(), "-m", "cloudft", "submit", str(job)],
         env=os.environ | more | {"KILL_EVENT": ""},
         capture_output=True,
         text=True,
         check=True,
     )
-    for pid in running(home):
+    for pid in find_processes(home):
         kill(pid)
     events = done.stdout.splitlines()
     assert len(events) < THINGS

@@ -15,15 +15,15 @@ import pytest
 import tiny
 import tiny_gguf
 from processes import Cli, JobFile, read_json
-from records import a_record
+from records import make_record
 from trained import run_trainer
 
 from cloudft.backends.local.folder import JobFolder
 from cloudft.store import Store
-from local_backend.disk import DiskFull, full_disk_is_told
-from local_backend.export import export
+from local_backend.disk import DiskFull, raise_on_full_disk
+from local_backend.export import export_merged_model
 from local_backend.job_dir import JobDir
-from local_backend.weights import converted
+from local_backend.weights import convert_once
 
 
 def room_for(size: int) -> Callable[[], None]:
@@ -85,7 +85,7 @@ def test_an_ending_has_its_room_when_everything_else_is_full(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job_dir = JobDir(tmp_path)
-    job_dir.reserve()
+    job_dir.reserve_space()
     replace = os.replace
 
     def full(source: str, to: str) -> None:
@@ -94,7 +94,7 @@ def test_an_ending_has_its_room_when_everything_else_is_full(
         replace(source, to)
 
     monkeypatch.setattr(os, "replace", full)
-    assert job_dir.end("Failed", "the disk is full")
+    assert job_dir.write_ending("Failed", "the disk is full")
     assert [path.name for path in tmp_path.iterdir()] == ["ended.json"]
 
 
@@ -107,9 +107,9 @@ def test_a_trainer_without_room_for_its_ending_is_not_told_as_killed(
     (folder / "trainer.json").write_text('{"pid": 1, "supervisor": 1}')
     facts = os.statvfs(folder)
     full = os.statvfs_result((*facts[:4], 0, *facts[5:]))
-    assert "were killed" in str(JobFolder(folder).state("job").failure_message)
+    assert "were killed" in str(JobFolder(folder).read_state("job").failure_message)
     monkeypatch.setattr(os, "statvfs", lambda path: full)
-    message = JobFolder(folder).state("job").failure_message
+    message = JobFolder(folder).read_state("job").failure_message
     assert message and "the disk of" in message and "Free some space" in message
 
 
@@ -132,7 +132,7 @@ def test_what_each_library_raises_without_room_is_known(
     room(4096)
     with (
         pytest.raises(DiskFull, match=r"File too large .* are free there") as caught,
-        full_disk_is_told("The model", tmp_path / "not" / "there", "free some space"),
+        raise_on_full_disk("The model", tmp_path / "not" / "there", "free some space"),
     ):
         if library == "safetensors":
             save_file(tensors, tmp_path / "a.safetensors")
@@ -147,13 +147,13 @@ def test_an_export_or_a_conversion_without_room_is_told_as_that_and_leaves_nothi
 ) -> None:
     folder = tiny.write_job_dir(tmp_path / "job", tiny_model, {"train": tiny.pairs(8)})
     assert run_trainer(folder).status == "Completed"
-    gguf = tiny_gguf.write(tiny_model, tmp_path / "gguf")
+    gguf = tiny_gguf.write_gguf(tiny_model, tmp_path / "gguf")
     room(40_000)
     with pytest.raises(DiskFull, match="can't be written: File too large") as caught:
-        export(JobDir(folder), tmp_path / "out", "float32")
+        export_merged_model(JobDir(folder), tmp_path / "out", "float32")
     assert caught.value.fix and "name a folder on another disk" in caught.value.fix
     with pytest.raises(DiskFull, match="can't be written: File too large") as caught:
-        converted(gguf)
+        convert_once(gguf)
     assert caught.value.fix and "set CLOUDFT_MODEL_CACHE" in caught.value.fix
     assert sorted(path.name for path in tmp_path.iterdir()) == ["gguf", "job", "models"]
     assert [path.name for path in (tmp_path / "models").iterdir()] == [".lock"]
@@ -177,7 +177,7 @@ def test_a_home_that_cannot_be_one_is_a_clear_error(
 
 def test_a_damaged_job_is_told_and_the_others_list(cli: Cli, home: Path) -> None:
     store = Store(home / "jobs")
-    with store.create(a_record(store, "good-11111111")):
+    with store.create(make_record(store, "good-11111111")):
         pass
     (home / "jobs" / "broken-00000000").mkdir()
     (home / "jobs" / "broken-00000000" / "record.json").write_text("{")

@@ -16,15 +16,15 @@ from typing import Any
 import preloaded
 import pytest
 import tiny
-from endpoint import BUCKET, ROLE, Endpoint, furnish
+from endpoint import BUCKET, ROLE, Endpoint, create_bucket_and_roles
 from processes import read_json, wait_until
 
 MOMENTS = range(20 if os.environ.get("CLOUDFT_ALL_MOMENTS") else 2)
-LONGEST_S = 6.0
+MAX_JOB_S = 6.0
 """About what a job takes from its creation to its end."""
 
 
-def start(
+def start_endpoint(
     state: Path, model: Path, python: str = sys.executable
 ) -> tuple[subprocess.Popen[str], Endpoint]:
     """An endpoint that keeps its state."""
@@ -37,7 +37,7 @@ def start(
     return process, Endpoint(process.stdout.readline().strip())
 
 
-def kill(process: subprocess.Popen[str], state: Path, *, trainers: bool) -> None:
+def kill_endpoint(process: subprocess.Popen[str], state: Path, *, trainers: bool) -> None:
     """kill -9, of the trainings too when wanted: the machine went down."""
     process.kill()
     process.communicate()
@@ -48,7 +48,7 @@ def kill(process: subprocess.Popen[str], state: Path, *, trainers: bool) -> None
                     os.kill(pid, signal.SIGKILL)
 
 
-def create(endpoint: Endpoint, name: str) -> str:
+def create_job(endpoint: Endpoint, name: str) -> str:
     bedrock = endpoint.client("bedrock")
     return str(
         bedrock.create_model_customization_job(
@@ -66,16 +66,16 @@ def create(endpoint: Endpoint, name: str) -> str:
 @pytest.mark.parametrize("number", MOMENTS)
 def test_a_killed_endpoint_goes_on(tmp_path: Path, tiny_model: Path, number: int) -> None:
     chance = random.Random(number)
-    process, endpoint = start(tmp_path / "state", tiny_model)
+    process, endpoint = start_endpoint(tmp_path / "state", tiny_model)
     try:
-        furnish(endpoint)
+        create_bucket_and_roles(endpoint)
         lines = [json.dumps({"prompt": f"Where is {c}?", "completion": c}) for c in tiny.CITIES]
         body = "\n".join(lines * 4).encode()
         endpoint.client("s3").put_object(Bucket=BUCKET, Key="train.jsonl", Body=body)
-        arn = create(endpoint, "survives")
-        time.sleep(chance.uniform(0.0, LONGEST_S))
-        kill(process, tmp_path / "state", trainers=number % 2 == 1)
-        process, endpoint = start(tmp_path / "state", tiny_model)
+        arn = create_job(endpoint, "survives")
+        time.sleep(chance.uniform(0.0, MAX_JOB_S))
+        kill_endpoint(process, tmp_path / "state", trainers=number % 2 == 1)
+        process, endpoint = start_endpoint(tmp_path / "state", tiny_model)
         bedrock = endpoint.client("bedrock")
 
         def look() -> Any:
@@ -92,16 +92,16 @@ def test_a_killed_endpoint_goes_on(tmp_path: Path, tiny_model: Path, number: int
         steps = [line.split(b",")[0] for line in rows.splitlines()[1:]]
         assert steps == [str(n).encode() for n in range(len(steps))] and len(steps) == 320
     finally:
-        kill(process, tmp_path / "state", trainers=True)
+        kill_endpoint(process, tmp_path / "state", trainers=True)
 
 
 def test_what_an_orderly_end_stopped_goes_on_too(tmp_path: Path, tiny_model: Path) -> None:
-    process, endpoint = start(tmp_path / "state", tiny_model, preloaded.python())
+    process, endpoint = start_endpoint(tmp_path / "state", tiny_model, preloaded.interpreter_path())
     try:
-        furnish(endpoint)
+        create_bucket_and_roles(endpoint)
         body = b'{"prompt": "Where is Oslo?", "completion": "Oslo"}\n' * 32
         endpoint.client("s3").put_object(Bucket=BUCKET, Key="train.jsonl", Body=body)
-        arn = create(endpoint, "ordered")
+        arn = create_job(endpoint, "ordered")
         bedrock = endpoint.client("bedrock")
 
         def trains() -> Any:
@@ -111,7 +111,9 @@ def test_what_an_orderly_end_stopped_goes_on_too(tmp_path: Path, tiny_model: Pat
         wait_until(trains, "the job trains")
         process.terminate()
         process.communicate(timeout=30)
-        process, endpoint = start(tmp_path / "state", tiny_model, preloaded.python())
+        process, endpoint = start_endpoint(
+            tmp_path / "state", tiny_model, preloaded.interpreter_path()
+        )
         bedrock = endpoint.client("bedrock")
 
         def look() -> Any:
@@ -120,21 +122,21 @@ def test_what_an_orderly_end_stopped_goes_on_too(tmp_path: Path, tiny_model: Pat
 
         assert wait_until(look, "the job has ended", seconds=90)["status"] == "Completed"
     finally:
-        kill(process, tmp_path / "state", trainers=True)
+        kill_endpoint(process, tmp_path / "state", trainers=True)
 
 
 def test_two_endpoints_never_share_a_state(tmp_path: Path, tiny_model: Path) -> None:
     state = tmp_path / "state"
-    process, _ = start(state, tiny_model)
+    process, _ = start_endpoint(state, tiny_model)
     try:
         assert state.stat().st_mode & 0o077 == 0, "it holds training data"
         command = [sys.executable, "-m", "cloudft", "endpoint", "--state", str(state)]
         second = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
         assert second.returncode == 2 and "another endpoint" in second.stderr
     finally:
-        kill(process, state, trainers=True)
-    process, endpoint = start(state, tiny_model)
-    kill(process, state, trainers=True)
+        kill_endpoint(process, state, trainers=True)
+    process, endpoint = start_endpoint(state, tiny_model)
+    kill_endpoint(process, state, trainers=True)
     assert endpoint.url, "a killed one holds nothing"
 
 
@@ -162,7 +164,7 @@ Outputs:
 
 
 def test_a_stack_and_what_it_made_outlive_a_kill(tmp_path: Path, tiny_model: Path) -> None:
-    process, endpoint = start(tmp_path / "state", tiny_model)
+    process, endpoint = start_endpoint(tmp_path / "state", tiny_model)
     try:
         names = {"StackName": "kept", "ChangeSetName": "first"}
         client = endpoint.client("cloudformation")
@@ -170,8 +172,8 @@ def test_a_stack_and_what_it_made_outlive_a_kill(tmp_path: Path, tiny_model: Pat
         client.execute_change_set(**names)
         [output] = wait_until(lambda: _outputs(endpoint), "the stack")
         vpc, subnet, key, bucket = output["OutputValue"].split()
-        kill(process, tmp_path / "state", trainers=False)
-        process, endpoint = start(tmp_path / "state", tiny_model)
+        kill_endpoint(process, tmp_path / "state", trainers=False)
+        process, endpoint = start_endpoint(tmp_path / "state", tiny_model)
         assert _outputs(endpoint) == [output]
         ec2 = endpoint.client("ec2")
         [there] = ec2.describe_subnets(SubnetIds=[subnet])["Subnets"]
@@ -181,7 +183,7 @@ def test_a_stack_and_what_it_made_outlive_a_kill(tmp_path: Path, tiny_model: Pat
         endpoint.client("cloudformation").delete_stack(StackName="kept")
         wait_until(lambda: _networks(endpoint) == {"default"}, "the end of the stack")
     finally:
-        kill(process, tmp_path / "state", trainers=True)
+        kill_endpoint(process, tmp_path / "state", trainers=True)
 
 
 def _outputs(endpoint: Endpoint) -> list[dict[str, str]]:

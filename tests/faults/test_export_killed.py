@@ -14,18 +14,18 @@ import preloaded
 import pytest
 import tiny
 import tiny_gguf
-from dying import NEVER, fork_killed
-from processes import kill, running, wait_until
-from trained import Trained, run_trainer
+from dying import NEVER_KILLED, fork_and_kill
+from processes import find_processes, kill, wait_until
+from trained import TrainerRun, run_trainer
 
 from cloudft.backends.local import serve
 from cloudft.errors import TrainerError as Refused
 from local_backend import export as exporting
 from local_backend.errors import TrainerError
-from local_backend.export import PROOF, export
-from local_backend.folders import new_folder
+from local_backend.export import PROOF, export_merged_model
+from local_backend.folders import atomic_folder
 from local_backend.job_dir import JobDir
-from local_backend.weights import converted
+from local_backend.weights import convert_once
 
 EXPORT_POINTS, CONVERSION_POINTS = 46, 36
 """So many operations they have on their folders (transformers 5.23, safetensors 0.8)."""
@@ -34,7 +34,7 @@ EVERY = int(os.environ.get("TESTS_KILL_EVERY", "9"))
 
 
 @pytest.fixture(scope="module")
-def job(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Trained:
+def job(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> TrainerRun:
     folder = tmp_path_factory.mktemp("killed") / "job"
     run = run_trainer(tiny.write_job_dir(folder, tiny_model, {"train": tiny.pairs(8)}))
     assert run.status == "Completed", run.log
@@ -46,20 +46,24 @@ def quiet_forks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
 
 
-@pytest.mark.parametrize("point", [*range(0, EXPORT_POINTS, EVERY), EXPORT_POINTS - 2, NEVER])
+@pytest.mark.parametrize(
+    "point", [*range(0, EXPORT_POINTS, EVERY), EXPORT_POINTS - 2, NEVER_KILLED]
+)
 def test_after_an_export_killed_anywhere_the_next_one_has_the_result_and_nothing_else(
-    job: Trained, tmp_path: Path, point: int
+    job: TrainerRun, tmp_path: Path, point: int
 ) -> None:
     outs = tmp_path / "outs"
     out = outs / "out"
-    killed, _ = fork_killed(lambda: export(JobDir(job.path), out, "float32"), outs, point)
+    killed, _ = fork_and_kill(
+        lambda: export_merged_model(JobDir(job.path), out, "float32"), outs, point
+    )
     assert killed or point > EXPORT_POINTS - 5
     if out.exists():
         assert json.loads((out / PROOF).read_text())["equalGreedyAnswers"] == 8
         with pytest.raises(TrainerError, match="exists already"):
-            export(JobDir(job.path), out, "float32")
+            export_merged_model(JobDir(job.path), out, "float32")
     else:
-        assert export(JobDir(job.path), out, "float32")["equalGreedyAnswers"] == 8
+        assert export_merged_model(JobDir(job.path), out, "float32")["equalGreedyAnswers"] == 8
     assert [path.name for path in outs.iterdir()] == ["out"]
 
 
@@ -67,27 +71,27 @@ def test_after_an_export_killed_anywhere_the_next_one_has_the_result_and_nothing
 def test_after_a_conversion_killed_anywhere_the_next_start_has_one_model_and_nothing_else(
     tiny_model: Path, tmp_path: Path, point: int
 ) -> None:
-    gguf, cache = tiny_gguf.write(tiny_model, tmp_path / "gguf"), tmp_path / "models"
-    killed, _ = fork_killed(lambda: converted(gguf), cache, point)
+    gguf, cache = tiny_gguf.write_gguf(tiny_model, tmp_path / "gguf"), tmp_path / "models"
+    killed, _ = fork_and_kill(lambda: convert_once(gguf), cache, point)
     assert killed or point > CONVERSION_POINTS - 5
-    folder = converted(gguf)
+    folder = convert_once(gguf)
     assert sorted(path.name for path in cache.iterdir()) == [".lock", folder.name]
     assert {"config.json", "model.safetensors"} <= {path.name for path in folder.iterdir()}
 
 
 def test_leftovers_of_the_version_before_go_as_well(tiny_model: Path, tmp_path: Path) -> None:
-    gguf, cache = tiny_gguf.write(tiny_model, tmp_path / "gguf"), tmp_path / "models"
+    gguf, cache = tiny_gguf.write_gguf(tiny_model, tmp_path / "gguf"), tmp_path / "models"
     left = cache / ".tiny-0123456789ab.abcd1234"
     left.mkdir(parents=True)
     (left / "model.safetensors").write_bytes(b"half")
-    folder = converted(gguf)
+    folder = convert_once(gguf)
     assert sorted(path.name for path in cache.iterdir()) == [".lock", folder.name]
 
 
 def test_a_folder_that_is_being_written_is_no_leftover(tmp_path: Path) -> None:
-    with new_folder(tmp_path / "one") as first:
+    with atomic_folder(tmp_path / "one") as first:
         (first / "file").write_text("1")
-        with new_folder(tmp_path / "two"):
+        with atomic_folder(tmp_path / "two"):
             assert first.is_dir()
         own = tmp_path / ".one.backup"
         own.mkdir()
@@ -96,30 +100,32 @@ def test_a_folder_that_is_being_written_is_no_leftover(tmp_path: Path) -> None:
 
 def meanwhile(monkeypatch: pytest.MonkeyPatch, act: Callable[[], Any]) -> None:
     """Do something while the next export proves its model."""
-    compare = exporting.compare
+    compare = exporting.compare_outputs
 
     def interrupted(*arguments: Any) -> Any:
-        monkeypatch.setattr(exporting, "compare", compare)
+        monkeypatch.setattr(exporting, "compare_outputs", compare)
         act()
         return compare(*arguments)
 
-    monkeypatch.setattr(exporting, "compare", interrupted)
+    monkeypatch.setattr(exporting, "compare_outputs", interrupted)
 
 
 def test_of_two_exports_to_one_folder_one_says_done(
-    job: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    job: TrainerRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, done = tmp_path / "outs" / "out", []
-    meanwhile(monkeypatch, lambda: done.append(export(JobDir(job.path), out, "float16")))
+    meanwhile(
+        monkeypatch, lambda: done.append(export_merged_model(JobDir(job.path), out, "float16"))
+    )
     with pytest.raises(TrainerError, match="exists already"):
-        export(JobDir(job.path), out, "float32")
+        export_merged_model(JobDir(job.path), out, "float32")
     assert json.loads((out / PROOF).read_text()) == done[0]
     assert [path.name for path in out.parent.iterdir()] == ["out"]
 
 
 @pytest.mark.parametrize("kind", ["folder", "file"])
 def test_what_somebody_puts_there_during_an_export_stays(
-    job: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+    job: TrainerRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     out = tmp_path / "outs" / "out"
     mine = out / "mine.txt" if kind == "folder" else out
@@ -130,16 +136,16 @@ def test_what_somebody_puts_there_during_an_export_stays(
 
     meanwhile(monkeypatch, put)
     with pytest.raises(TrainerError, match="exists already"):
-        export(JobDir(job.path), out, "float32")
+        export_merged_model(JobDir(job.path), out, "float32")
     assert mine.read_text() == "precious"
     assert [path.name for path in out.parent.iterdir()] == ["out"]
 
 
 def test_an_export_ends_with_the_command_that_wanted_it(
-    job: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    job: TrainerRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else it would go on beside the next one, and both would want the folder."""
-    monkeypatch.setattr(sys, "executable", preloaded.python())
+    monkeypatch.setattr(sys, "executable", preloaded.interpreter_path())
     out = tmp_path / "outs" / "out"
     code = (
         "import os, pathlib, sys; from cloudft.backends.local import serve\n"
@@ -147,13 +153,13 @@ def test_an_export_ends_with_the_command_that_wanted_it(
         f"serve.export(pathlib.Path({str(job.path)!r}), pathlib.Path({str(out)!r}), 'float32',"
         " os.environ)"
     )
-    command = subprocess.Popen([preloaded.REAL, "-c", code], stderr=subprocess.DEVNULL)
+    command = subprocess.Popen([preloaded.REAL_PYTHON, "-c", code], stderr=subprocess.DEVNULL)
     wait_until(lambda: list(out.parent.glob(".out.*")), "the export writes")
     kill(command.pid)
     command.wait()
-    wait_until(lambda: not running(f"local_backend.export {job.path}"), "it has ended too")
+    wait_until(lambda: not find_processes(f"local_backend.export {job.path}"), "it has ended too")
     wait_until(lambda: not list(out.parent.glob(".out.*")), "with what it was writing")
     assert not out.exists()
-    assert serve.export(job.path, out, "float32", os.environ)["equalGreedyAnswers"] == 8
+    assert serve.run_export(job.path, out, "float32", os.environ)["equalGreedyAnswers"] == 8
     with pytest.raises(Refused, match="exists already"):
-        serve.export(job.path, out, "float32", os.environ)
+        serve.run_export(job.path, out, "float32", os.environ)

@@ -12,7 +12,7 @@ from typing import Any
 import preloaded
 import pytest
 import tiny
-from endpoint import BUCKET, REGION, ROLE, Endpoint, running
+from endpoint import BUCKET, REGION, ROLE, Endpoint, running_endpoint
 from job_files import write_job_file
 from processes import Cli
 from test_aws_killed import killed, moments, value
@@ -23,7 +23,7 @@ IMPORT_CALLS = 20
 
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[Endpoint]:
-    with running("--clock", "fast") as made:
+    with running_endpoint("--clock", "fast") as made:
         yield made
 
 
@@ -44,7 +44,7 @@ def trained(
     )
     for words in (("submit", "--wait"), ("import", "-", "--dry-run")):
         subprocess.run(
-            [preloaded.python(), "-m", "cloudft", *words],
+            [preloaded.interpreter_path(), "-m", "cloudft", *words],
             cwd=root / "job",
             env=os.environ | endpoint.environ | {"CLOUDFT_HOME": str(root / "home")},
             capture_output=True,
@@ -79,7 +79,7 @@ def test_an_import_killed_at_any_call_is_one_model(
     [new] = [one for one in imports(aws) if one["jobArn"] not in before]
     assert new["jobName"] == job["id"]
     assert not aws.client("s3").list_multipart_uploads(Bucket=BUCKET).get("Uploads")
-    sent = [key for key in aws.objects() if key.startswith(prefix) and "/imports/" in key]
+    sent = [key for key in aws.object_keys() if key.startswith(prefix) and "/imports/" in key]
     assert len(sent) == len({key.rpartition("/")[2] for key in sent}) == 5, sent
     assert [p.name for p in (trained / "jobs").iterdir() if p.name.startswith(".")] == []
     assert len({job["id"] for job in value(cli("list", "--output", "json"))}) == len(before) + 2

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from endpoint import Endpoint, running
+from endpoint import Endpoint, running_endpoint
 from processes import Cli
 from test_aws_killed import EVERY, killed, moments, value
 
@@ -18,7 +18,7 @@ DEPLOY_CALLS, DESTROY_CALLS = 10, 20
 
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[Endpoint]:
-    with running("--clock", "fast") as made:
+    with running_endpoint("--clock", "fast") as made:
         yield made
 
 

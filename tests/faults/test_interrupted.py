@@ -71,7 +71,7 @@ def test_what_a_killed_probe_left_goes_with_the_next_one(
     cli: Cli, job_file: JobFile, home: Path
 ) -> None:
     path = job_file(records=18)
-    words = [preloaded.python(), "-m", "cloudft", "estimate", path, "--probe", "--steps"]
+    words = [preloaded.interpreter_path(), "-m", "cloudft", "estimate", path, "--probe", "--steps"]
     process = subprocess.Popen([*words, "1000"], stdout=subprocess.DEVNULL)
     try:
         [data] = wait_until(lambda: list(home.glob(".probe-*/data")), "the probe has its folder")

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from endpoint import BUCKET, SAGEMAKER_ROLE, Endpoint, running
+from endpoint import BUCKET, SAGEMAKER_ROLE, Endpoint, running_endpoint
 from job_files import write_job_file
 from processes import Cli
-from test_aws_killed import HOOK
+from test_aws_killed import SITECUSTOMIZE
 
 SECTION = {
     "role_arn": SAGEMAKER_ROLE,
@@ -27,7 +27,7 @@ CREATE = "CreateTrainingJob"
 
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[Endpoint]:
-    with running("--clock", "fast") as made:
+    with running_endpoint("--clock", "fast") as made:
         yield made
 
 
@@ -70,7 +70,7 @@ def test_a_refusal_says_what_is_wrong_and_the_next_submit_goes_on(
 def killable(folder: Path, hook: Path, at: int, when: str) -> subprocess.CompletedProcess[bytes]:
     """`submit`, killed at that call to AWS; all calls are noted in the hook's folder."""
     hook.mkdir(exist_ok=True)
-    (hook / "sitecustomize.py").write_text(HOOK)
+    (hook / "sitecustomize.py").write_text(SITECUSTOMIZE)
     path = os.pathsep.join([str(hook), os.environ.get("PYTHONPATH", "")])
     how = {"KILLED": "submit", "KILL_AT": str(at), "KILL_WHEN": when, "COUNT": str(hook / "calls")}
     return subprocess.run(

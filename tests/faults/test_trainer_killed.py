@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import tiny
-from processes import Cli, JobFile, kill, lines, read_json, running, wait_until
+from processes import Cli, JobFile, find_processes, kill, read_json, read_jsonl, wait_until
 
 pytestmark = pytest.mark.usefixtures("plain_starts")
 EPOCHS, STEPS = 40, 160
@@ -46,11 +46,13 @@ def ended(cli: Cli, folder: Path) -> dict[str, Any] | None:
 
 
 def steps_done(folder: Path) -> int:
-    return len([p for p in lines(folder / "metrics.jsonl") if p["split"] == "train"])
+    return len([p for p in read_jsonl(folder / "metrics.jsonl") if p["split"] == "train"])
 
 
 def curve(folder: Path) -> list[tuple[str, int, int, float]]:
-    return [(p["split"], p["step"], p["epoch"], p["loss"]) for p in lines(folder / "metrics.jsonl")]
+    return [
+        (p["split"], p["step"], p["epoch"], p["loss"]) for p in read_jsonl(folder / "metrics.jsonl")
+    ]
 
 
 def test_killed_again_and_again_it_ends_with_the_curve_of_an_unbroken_run(
@@ -65,7 +67,7 @@ def test_killed_again_and_again_it_ends_with_the_curve_of_an_unbroken_run(
         if number == 1:
             kill(pids["supervisor"])
         kill(pids["pid"])
-        wait_until(lambda: not running(folder.name), "both are gone")
+        wait_until(lambda: not find_processes(folder.name), "both are gone")
         state = wait_until(lambda: ended(cli, folder), "its lock is gone with it")
         assert state["status"] == "Failed"
         assert state["statusDetails"]["trainingDetails"] == "Failed"

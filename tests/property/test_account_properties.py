@@ -15,21 +15,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cloudft import cleanup
-from cloudft.aws.client import Aws, Place
-from cloudft.backends.base import Inventories
+from cloudft.aws.client import Aws, AwsLocation
+from cloudft.backends.base import SupportsInventory
 from cloudft.backends.bedrock.backend import BedrockBackend
 from cloudft.backends.sagemaker.backend import SageMakerBackend
 from cloudft.errors import (
-    AwsDenied,
-    AwsNotFound,
-    AwsRefused,
-    AwsUnreachable,
     CloudftError,
+    CloudRefused,
+    CloudUnreachable,
+    PermissionDenied,
+    ResourceNotFound,
     UsageError,
 )
 from cloudft.home import Home
 from cloudft.infrastructure import changes, destroy
-from cloudft.ledger import Ledger
+from cloudft.ledger import SubmittedJobs
 
 ACCOUNT = "000000000000"
 MADE = datetime(2026, 1, 1, tzinfo=timezone.utc)
@@ -101,8 +101,8 @@ ITEMS = st.lists(
     max_size=12,
     unique_by=lambda item: item.number,
 )
-WANTED = st.just(cleanup.Wanted()) | st.builds(
-    cleanup.Wanted,
+WANTED = st.just(cleanup.GarbageCriteria()) | st.builds(
+    cleanup.GarbageCriteria,
     kinds=st.sets(st.sampled_from([*SERVINGS, *MODELS, "data"]), max_size=2),
     expired_only=st.booleans(),
     days=st.sampled_from([0.0, 1.0]),
@@ -111,7 +111,7 @@ WANTED = st.just(cleanup.Wanted()) | st.builds(
 )
 WHOLE: st.SearchStrategy[dict[str, type[CloudftError]]] = st.just({})
 BROKEN = WHOLE | st.dictionaries(
-    st.sampled_from(LISTS), st.sampled_from([AwsDenied, AwsUnreachable]), max_size=2
+    st.sampled_from(LISTS), st.sampled_from([PermissionDenied, CloudUnreachable]), max_size=2
 )
 
 
@@ -124,7 +124,7 @@ class Account(Aws):
     objects: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        super().__init__(Place("us-east-1"))
+        super().__init__(AwsLocation("us-east-1"))
 
     def call(self, what: str, service: str, operation: str, **given: Any) -> Mapping[str, Any]:
         """One operation."""
@@ -178,7 +178,7 @@ class Account(Aws):
 
     def get_imported_model(self, modelIdentifier: str) -> Mapping[str, Any]:
         if modelIdentifier not in self.items:
-            raise AwsNotFound("gone")
+            raise ResourceNotFound("gone")
         return {}
 
     def list_tags_for_resource(self, resourceARN: str) -> Mapping[str, Any]:
@@ -240,7 +240,7 @@ class Account(Aws):
         return {"Contents": [{"Key": key, "Size": 1} for key in keys]}
 
     def head_bucket(self, Bucket: str) -> Mapping[str, Any]:
-        raise AwsDenied("no")
+        raise PermissionDenied("no")
 
     def delete_object(self, Key: str, **_: Any) -> Mapping[str, Any]:
         self.objects.discard(Key)
@@ -258,7 +258,7 @@ class Account(Aws):
     delete_imported_model = delete_custom_model_deployment
 
     def get_custom_model_deployment(self, **_: str) -> Mapping[str, Any]:
-        raise AwsNotFound("gone")
+        raise ResourceNotFound("gone")
 
     get_provisioned_model_throughput = get_custom_model_deployment
     get_custom_model = get_custom_model_deployment
@@ -280,28 +280,28 @@ def furnish(home: Home, items: list[Item]) -> None:
     shutil.rmtree(home.path, ignore_errors=True)
     for item in items:
         if item.owner in ("own", "deleted"):
-            Ledger(home.jobs).add(item.job)
+            SubmittedJobs(home.jobs).add(item.job)
         if item.owner in ("own", "other"):  # others' jobs are known once they were listed
             (home.jobs / item.job).mkdir(parents=True)
 
 
-def collect(account: Account, home: Home, wanted: cleanup.Wanted) -> None:
+def collect(account: Account, home: Home, wanted: cleanup.GarbageCriteria) -> None:
     """Do what `gc --yes` does."""
     backends = {
         "bedrock": BedrockBackend(home, account),
         "sagemaker": SageMakerBackend(home, account),
     }
 
-    def chosen(name: str, *_: Any) -> Inventories:
+    def chosen(name: str, *_: Any) -> SupportsInventory:
         return backends[name]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cleanup, "_account", chosen)
-        listing = cleanup.everything(None, home, {})
+        patch.setattr(cleanup, "_inventory_backend", chosen)
+        listing = cleanup.list_account(None, home, {})
         assert bool(listing.unavailable) <= bool(account.broken)
         account.broken = {}
-        found = cleanup.garbage(listing, home, wanted)
-        list(cleanup.remove(home, {}, found.removable))
+        found = cleanup.find_garbage(listing, home, wanted)
+        list(cleanup.remove_resources(home, {}, found.removable))
 
 
 def users(items: list[Item], key: str) -> list[Item]:
@@ -312,14 +312,18 @@ def users(items: list[Item], key: str) -> list[Item]:
 @settings(max_examples=150, deadline=None)
 @given(items=ITEMS, wanted=WANTED, broken=BROKEN, name=st.none() | st.integers(0, 11))
 def test_gc_removes_nothing_that_it_must_not(
-    items: list[Item], wanted: cleanup.Wanted, broken: Any, name: int | None, tmp_path_factory: Any
+    items: list[Item],
+    wanted: cleanup.GarbageCriteria,
+    broken: Any,
+    name: int | None,
+    tmp_path_factory: Any,
 ) -> None:
     home = Home(tmp_path_factory.getbasetemp() / "gc-home")
     furnish(home, items)
     files = {i.key for i in items if i.kind in ("data", "training-data", "warm-pool")}
     account = Account({i.arn: i for i in items}, broken, set(files))
     named = items[name] if name is not None and name < len(items) else None
-    wanted = cleanup.Wanted(**{**vars(wanted), "names": (named.job,) if named else ()})
+    wanted = cleanup.GarbageCriteria(**{**vars(wanted), "names": (named.job,) if named else ()})
     refused = None
     try:
         collect(account, home, wanted)
@@ -344,7 +348,7 @@ def test_gc_removes_nothing_that_it_must_not(
         marked = [i for i in readers if i.owner != "foreign"]
         assert marked and not any(i.running for i in readers)
         assert wanted.all_homes or all(i.owner != "other" or i == named for i in marked)
-    if refused is None and not broken and named is None and wanted == cleanup.Wanted():
+    if refused is None and not broken and named is None and wanted == cleanup.GarbageCriteria():
         left = [i for i in account.items.values() if i.kind in SERVINGS and i.owner == "own"]
         assert not [i for i in left if i.expires in ("past", "naive")], "the expired is removed"
 
@@ -354,12 +358,14 @@ def test_a_foreign_name_is_refused_by_name(home: Home) -> None:
     account = Account({item.arn: item}, {})
     for name in (item.job, item.arn):
         with pytest.raises(UsageError, match=r"deployment job-foreign.* is not cloudft's"):
-            collect(account, home, cleanup.Wanted(names=(name,), live=True, all_homes=True))
+            collect(
+                account, home, cleanup.GarbageCriteria(names=(name,), live=True, all_homes=True)
+            )
     with pytest.raises(UsageError, match="nothing here is named other"):
-        collect(account, home, cleanup.Wanted(names=("other",)))
-    unread = Account({}, {"list_custom_models": AwsUnreachable})
-    with pytest.raises(AwsUnreachable, match="custom models"):
-        collect(unread, home, cleanup.Wanted(names=("other",)))
+        collect(account, home, cleanup.GarbageCriteria(names=("other",)))
+    unread = Account({}, {"list_custom_models": CloudUnreachable})
+    with pytest.raises(CloudUnreachable, match="custom models"):
+        collect(unread, home, cleanup.GarbageCriteria(names=("other",)))
 
 
 STATUSES = ("CREATE_COMPLETE", "ROLLBACK_COMPLETE", "REVIEW_IN_PROGRESS", "CREATE_FAILED", "gone")
@@ -397,7 +403,7 @@ class Formation(Aws):
     """CloudFormation, and what stacks leave, in memory; notes every change and its stack."""
 
     def __init__(self, stacks: list[StackItem]) -> None:
-        super().__init__(Place("us-east-1"))
+        super().__init__(AwsLocation("us-east-1"))
         self.stacks = stacks
         self.changed: list[int] = []
         self.gone: set[int] = set()
@@ -412,7 +418,7 @@ class Formation(Aws):
             there = stack.status != "gone" and stack.number not in self.gone
             if name == stack.arn or (name == "team" and there):
                 return stack
-        raise AwsRefused(f"Stack with id {name} does not exist")
+        raise CloudRefused(f"Stack with id {name} does not exist")
 
     def describe_stacks(self, StackName: str) -> Mapping[str, Any]:
         stack = self._find(StackName)
@@ -513,15 +519,17 @@ def test_stacks_without_the_mark_stay_as_they_were(
     by_number = {stack.number: stack for stack in stacks}
     try:
         if deploys:
-            changes.forget_empty(account, "team")
-            before = changes.find(account, "team")
+            changes.delete_empty_stack(account, "team")
+            before = changes.find_stack(account, "team")
             text = "Resources: {A: {Type: 'AWS::SNS::Topic'}}"
-            changes.propose(account, "team", text, {}, before)
+            changes.create_change_set(account, "team", text, {}, before)
         else:
-            end = destroy.plan(
+            end = destroy.plan_destroy(
                 account, "team", delete_data=data == "delete", keep_data=data == "keep"
             )
-            destroy.carry_out(account, end, lambda _: None, lambda _: None, sleep=lambda _: None)
+            destroy.execute_destroy(
+                account, end, lambda _: None, lambda _: None, sleep=lambda _: None
+            )
     except CloudftError:
         pass
     for number in account.changed:

@@ -18,7 +18,7 @@ import click
 import pytest
 import tiny
 from job_files import write_job_file
-from records import a_record
+from records import make_record
 
 from cloudft.backends.local import serve
 from cloudft.backends.local.backend import LocalBackend
@@ -47,7 +47,7 @@ def run(*words: str) -> tuple[int | str, str]:
         try:
             code = cloudft.main(list(words), standalone_mode=False)
         except CloudftError as error:
-            return error.code, json.dumps(failures.body(error))
+            return error.code, json.dumps(failures.error_json(error))
         except click.ClickException as error:
             return "Usage", error.format_message()
     return code or 0, out.getvalue()
@@ -63,7 +63,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iter
     with pytest.MonkeyPatch.context() as patch:
         import preloaded
 
-        patch.setattr(sys, "executable", preloaded.python())
+        patch.setattr(sys, "executable", preloaded.interpreter_path())
         patch.setenv("CLOUDFT_HOME", str(folder / "home"))
         assert run("submit", str(job), "--wait")[0] == 0
         [path] = (folder / "home" / "jobs").iterdir()
@@ -160,16 +160,16 @@ def test_a_hundred_damages_are_named_and_hide_no_other_job(
     finished: Path, tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started: list[Any] = []
-    monkeypatch.setattr(LocalBackend, "_start", lambda self, job, lock: started.append(job))
+    monkeypatch.setattr(LocalBackend, "_start_trainer", lambda self, job, lock: started.append(job))
     figures = ("maxLogitDifference", "tolerance", "equalGreedyAnswers", "records")
     proof = {**dict.fromkeys(figures, 0), "heldOut": "validation"}
-    monkeypatch.setattr(serve, "export", lambda *_: proof)  # what comes before it is tested here
-    quick = functools.partial(statistics.paired_interval, resamples=10)
-    monkeypatch.setattr(supervised, "paired_interval", quick)
+    monkeypatch.setattr(serve, "run_export", lambda *_: proof)  # what comes before it is tested here
+    quick = functools.partial(statistics.bootstrap_difference_interval, resamples=10)
+    monkeypatch.setattr(supervised, "bootstrap_difference_interval", quick)
     monkeypatch.chdir(tmp_path)
     store = Store(home / "jobs")
     for other in OTHERS:
-        with store.create(a_record(store, other)):
+        with store.create(make_record(store, other)):
             pass
     name = finished.name
     commands = [

@@ -12,12 +12,12 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cloudft.data.columns import decode, encode, fits
-from cloudft.data.convert import canonical, parse
-from cloudft.data.examine import examine
-from cloudft.data.mix import chosen, counts, interleave
-from cloudft.data.split import hold_out, keys_of
-from cloudft.data.stage import Staged, stage
+from cloudft.data.columns import can_encode, decode_batch, encode_batch
+from cloudft.data.convert import encode_record, parse_record
+from cloudft.data.examine import check_data
+from cloudft.data.mix import general_record_counts, interleave, select_lowest_keys
+from cloudft.data.split import compute_selection_keys, hold_out
+from cloudft.data.stage import StagedData, stage_data
 from cloudft.spec.models import DataSpec
 
 TEXT = st.text(st.characters(codec="utf-8"), min_size=1, max_size=12).filter(str.strip)
@@ -44,9 +44,9 @@ def folder() -> Iterator[Path]:
         yield Path(name)
 
 
-def staged(base: Path, seed: int, **data: object) -> Staged:
+def staged(base: Path, seed: int, **data: object) -> StagedData:
     spec = DataSpec.model_validate({"train": "x.jsonl", **data})
-    return stage(
+    return stage_data(
         spec,
         customization_type="FINE_TUNING",
         format="prompt-completion",
@@ -78,7 +78,7 @@ def test_any_bytes_give_records_or_findings(raw: bytes, suffix: str, target: str
     with folder() as base:
         (base / f"x.{suffix}").write_bytes(raw)
         data = DataSpec.model_validate({"train": f"x.{suffix}"})
-        examined = examine(data, format=target, base_dir=base)
+        examined = check_data(data, format=target, base_dir=base)
     errors = [f for f in examined.findings if f.severity == "error"]
     assert (examined.volumes is None) == bool(errors)
     assert examined.volumes is None or examined.volumes["train"].records > 0
@@ -119,15 +119,15 @@ def test_a_block_at_once_says_what_line_by_line_says(
     shape: str, good: list[bytes], other: list[bytes], end: bytes, target: str
 ):
     raw = end.join([*good, *other]) + b"\n"
-    columns = decode(shape, raw, raw.count(b"\n"))
-    if columns is None or not fits(columns, target):
+    columns = decode_batch(shape, raw, raw.count(b"\n"))
+    if columns is None or not can_encode(columns, target):
         return
     values = [json.loads(line, object_pairs_hook=once) for line in raw.splitlines()]
-    slow = [canonical(parse(value, {}), target) for value in values]
-    assert encode(columns, target).splitlines(keepends=True) == [line for line, _ in slow]
-    assert columns.sizes() == [size for _, size in slow]
-    assert columns.characters == sum(columns.sizes())
-    assert columns.longest >= max(columns.sizes())
+    slow = [encode_record(parse_record(value, {}), target) for value in values]
+    assert encode_batch(columns, target).splitlines(keepends=True) == [line for line, _ in slow]
+    assert columns.record_lengths() == [size for _, size in slow]
+    assert columns.characters == sum(columns.record_lengths())
+    assert columns.max_characters >= max(columns.record_lengths())
 
 
 def once(members: list[tuple[str, object]]) -> dict[str, object]:
@@ -138,7 +138,7 @@ def once(members: list[tuple[str, object]]) -> dict[str, object]:
 @given(st.lists(GOOD_LINE, min_size=1, max_size=5))
 def test_plain_records_take_the_fast_path(good: list[bytes]):
     raw = b"\n".join(good) + b"\n"
-    assert decode("prompt-completion", raw, len(good)) is not None
+    assert decode_batch("prompt-completion", raw, len(good)) is not None
 
 
 @settings(max_examples=25, deadline=None)
@@ -204,7 +204,10 @@ def test_groups_stay_whole_and_every_label_gives_its_share(
 def test_each_label_is_held_out_in_its_share(labels: list[int], share: float):
     codes = np.array(labels)
     held = hold_out(
-        np.array(list(keys_of(map(str.encode, map(str, range(len(codes)))), 7, "")), np.uint64),
+        np.array(
+            list(compute_selection_keys(map(str.encode, map(str, range(len(codes)))), 7, "")),
+            np.uint64,
+        ),
         share,
         codes,
     )
@@ -217,14 +220,14 @@ def test_each_label_is_held_out_in_its_share(labels: list[int], share: float):
 
 @given(st.lists(st.integers(0, 5), min_size=1), st.integers(0, 50))
 def test_chosen_marks_as_many_as_it_should(keys: list[int], count: int):
-    marks = chosen(np.array(keys, np.uint64), count)
+    marks = select_lowest_keys(np.array(keys, np.uint64), count)
     assert marks.sum() == min(count, len(keys))
     assert sorted(keys)[:count] == sorted(np.array(keys)[marks].tolist())
 
 
 @given(st.integers(1, 10_000), st.lists(st.floats(0.01, 0.3), min_size=1, max_size=3))
 def test_shares_are_of_the_resulting_set(records: int, shares: list[float]):
-    taken = counts(records, shares)
+    taken = general_record_counts(records, shares)
     total = records + sum(taken)
     for count, share in zip(taken, shares, strict=True):
         assert abs(count - share * total) <= 1 + len(shares)
@@ -239,5 +242,5 @@ def test_interleaving_keeps_every_item_and_each_order(streams: list[list[int]]):
 
 
 def test_seed_and_purpose_change_the_key():
-    keys = [keys_of([b"x"], *by) for by in ((1, "split"), (2, "split"), (1, "mix"))]
+    keys = [compute_selection_keys([b"x"], *by) for by in ((1, "split"), (2, "split"), (1, "mix"))]
     assert len({next(key) for key in keys}) == 3

@@ -13,30 +13,37 @@ from botocore.eventstream import EventStreamBuffer
 from botocore.exceptions import ParamValidationError
 from botocore.parsers import create_parser
 from botocore.serialize import create_serializer
-from endpoint import ACCOUNT, BUCKET, REGION, ROLE, running
+from endpoint import ACCOUNT, BUCKET, REGION, ROLE, running_endpoint
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from processes import wait_until
 
-from cloudft.aws.shapes import _compiled, request_problems, service_model
-from cloudft.endpoint.app import snake
-from cloudft.endpoint.batches import Batches
-from cloudft.endpoint.customization import Customization
-from cloudft.endpoint.foundation import Foundation
-from cloudft.endpoint.runtime import Runtime
-from cloudft.endpoint.serving import ServingOperations
-from cloudft.endpoint.transfers import Transfers
+from cloudft.aws.shapes import _compile_pattern, load_service_model, validate_request
+from cloudft.endpoint.app import snake_case
+from cloudft.endpoint.batches import BatchInference
+from cloudft.endpoint.customization import CustomizationJobs
+from cloudft.endpoint.foundation import FoundationModels
+from cloudft.endpoint.runtime import BedrockRuntime
+from cloudft.endpoint.serving import Deployments
+from cloudft.endpoint.transfers import ModelImportJobs
 
 SIGNED = f"AWS4-HMAC-SHA256 Credential=AKIAX/20260101/{REGION}/bedrock/aws4_request, Signature=0"
 OPERATIONS = [
     (service, name)
     for service in ("bedrock", "bedrock-runtime")
-    for name in service_model(service).operation_names
-    if not service_model(service).operation_model(name).has_event_stream_input
+    for name in load_service_model(service).operation_names
+    if not load_service_model(service).operation_model(name).has_event_stream_input
 ]
 OPERATIONS.sort(key=lambda one: one[1].startswith(("Delete", "Stop", "Update")))
 INVOKED = ("ConversationalModelId", "InvokeModelIdentifier", "FoundationModelVersionIdentifier")
-ROOMS = (Batches, Customization, Foundation, Runtime, ServingOperations, Transfers)
+SERVICES = (
+    BatchInference,
+    CustomizationJobs,
+    FoundationModels,
+    BedrockRuntime,
+    Deployments,
+    ModelImportJobs,
+)
 BEDROCK = f"arn:aws:bedrock:{REGION}"
 NOVA, TITAN = "amazon.nova-micro-v1:0", "amazon.titan-text-express-v1:0:8k"
 EXAMPLES = [
@@ -115,24 +122,24 @@ RAW = (
     | BODIES.map(lambda body: json.dumps(body).encode())
     | st.binary(max_size=20)
 )
-FEW = settings(deadline=None, suppress_health_check=list(HealthCheck), max_examples=30)
+FEW_EXAMPLES = settings(deadline=None, suppress_health_check=list(HealthCheck), max_examples=30)
 Draw = Callable[[Any], Any]
 RARELY = st.integers(0, 24).map(lambda number: number == 24)
 
 
-ANSWERED_S = 90
+TIMEOUT_S = 90
 """The first question to a model loads it, and another test may train on the same cores."""
 
 
-class Target:
+class RawClient:
     """The endpoint, spoken to without a client that would correct a request or try it again."""
 
     def __init__(self, url: str, names: list[str]) -> None:
         self.host = urlsplit(url).netloc
         self.names = names
-        self.connection = http.client.HTTPConnection(self.host, timeout=ANSWERED_S)
+        self.connection = http.client.HTTPConnection(self.host, timeout=TIMEOUT_S)
 
-    def ask(
+    def request(
         self, method: str, path: str, body: bytes, headers: dict[str, str]
     ) -> tuple[int, dict[str, str], bytes]:
         """The status, headers and body of the answer."""
@@ -145,14 +152,14 @@ class Target:
             self.connection.close()
             raise
 
-    def parsed(self, service: str, name: str, request: dict[str, Any]) -> dict[str, Any]:
+    def request_operation(self, service: str, name: str, request: dict[str, Any]) -> dict[str, Any]:
         """The answer as botocore reads it; an error has a code and a message."""
         query = urlencode(request["query_string"], doseq=True)
         path = request["url_path"] + (f"?{query}" if query else "")
         headers = {k: str(v) for k, v in request["headers"].items()}
-        status, told, content = self.ask(request["method"], path, request["body"], headers)
+        status, told, content = self.request(request["method"], path, request["body"], headers)
         assert status < 500, content
-        model = service_model(service)
+        model = load_service_model(service)
         operation = model.operation_model(name)
         if status < 300 and operation.has_event_stream_output:
             buffer = EventStreamBuffer()
@@ -169,8 +176,10 @@ class Target:
 
 
 @pytest.fixture(scope="module")
-def target(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[Target]:
-    with running("--clock", "fast", "--jobs", "10000", "--stand-in", tiny_model) as endpoint:
+def target(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[RawClient]:
+    with running_endpoint(
+        "--clock", "fast", "--jobs", "10000", "--stand-in", tiny_model
+    ) as endpoint:
         body = b'{"prompt": "a", "completion": "b"}\n' * 3
         endpoint.client("s3").put_object(Bucket=BUCKET, Key="train.jsonl", Body=body)
         bedrock = endpoint.client("bedrock")
@@ -190,28 +199,28 @@ def target(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterat
         deployment = bedrock.create_custom_model_deployment(
             modelDeploymentName="known", modelArn=made
         )["customModelDeploymentArn"]
-        target = Target(endpoint.url, [*EXAMPLES, job, made, deployment])
+        target = RawClient(endpoint.url, [*EXAMPLES, job, made, deployment])
         yield target
         target.connection.close()
 
 
-def value(draw: Draw, shape: Any, names: list[str], depth: int = 0) -> Any:
+def draw_value(draw: Draw, shape: Any, names: list[str], depth: int = 0) -> Any:
     """Mostly a valid value of that shape."""
     kind = shape.type_name
     least, most = shape.metadata.get("min"), shape.metadata.get("max")
     if getattr(shape, "is_document_type", False):
         return draw(JSON)
     if kind == "structure":
-        return structure(draw, shape, names, depth)
+        return draw_structure(draw, shape, names, depth)
     if kind == "list":
         count = draw(st.integers(least or 0, max(least or 0, 0 if depth > 3 else 2)))
         count = count or int(shape.member.name == "ContentBlock")
-        return [value(draw, shape.member, names, depth + 1) for _ in range(count)]
+        return [draw_value(draw, shape.member, names, depth + 1) for _ in range(count)]
     if kind == "map":
-        keys = [value(draw, shape.key, names) for _ in range(draw(st.integers(least or 0, 2)))]
-        return {key: value(draw, shape.value, names, depth + 1) for key in keys}
+        keys = [draw_value(draw, shape.key, names) for _ in range(draw(st.integers(least or 0, 2)))]
+        return {key: draw_value(draw, shape.value, names, depth + 1) for key in keys}
     if kind == "string":
-        return string(draw, shape, names)
+        return draw_string(draw, shape, names)
     if kind == "blob":
         return draw(RAW)
     if kind == "boolean":
@@ -227,7 +236,7 @@ def value(draw: Draw, shape: Any, names: list[str], depth: int = 0) -> Any:
     return draw(st.integers(low, high))
 
 
-def structure(draw: Draw, shape: Any, names: list[str], depth: int) -> dict[str, Any]:
+def draw_structure(draw: Draw, shape: Any, names: list[str], depth: int) -> dict[str, Any]:
     members = dict(shape.members)
     if getattr(shape, "is_tagged_union", False):
         plain = "text" in members and not draw(RARELY)
@@ -240,18 +249,18 @@ def structure(draw: Draw, shape: Any, names: list[str], depth: int) -> dict[str,
             for bit, name in enumerate(members)
             if (name in shape.required_members and not missing) or wanted >> bit & 1
         ]
-    made = {name: value(draw, members[name], names, depth + 1) for name in chosen}
+    made = {name: draw_value(draw, members[name], names, depth + 1) for name in chosen}
     if shape.name == "TrainingDataConfig" and not draw(RARELY):
         made = {"s3Uri": f"s3://{BUCKET}/train.jsonl"}
     if shape.name in ("ConverseRequest", "ConverseStreamRequest"):
         short = 0 if draw(RARELY) else draw(st.integers(1, 4))
         made["inferenceConfig"] = {**made.get("inferenceConfig", {}), "maxTokens": short}
         if not draw(RARELY):
-            made["messages"] = [value(draw, members["messages"].member, names, depth + 1)]
+            made["messages"] = [draw_value(draw, members["messages"].member, names, depth + 1)]
     return made
 
 
-def string(draw: Draw, shape: Any, names: list[str]) -> str:
+def draw_string(draw: Draw, shape: Any, names: list[str]) -> str:
     least, most = shape.metadata.get("min", 0), shape.metadata.get("max")
     if draw(RARELY):
         long = most is not None and most < 3000 and draw(st.booleans())
@@ -259,7 +268,7 @@ def string(draw: Draw, shape: Any, names: list[str]) -> str:
     if shape.enum:
         return str(draw(st.sampled_from(shape.enum)))
     pattern = shape.metadata.get("pattern")
-    fitting = [name for name in names if not pattern or fits(pattern, name)]
+    fitting = [name for name in names if not pattern or matches_pattern(pattern, name)]
     fitting = [name for name in fitting if least <= len(name) <= (most or len(name))]
     if shape.name in INVOKED and not draw(RARELY):
         return str(draw(st.sampled_from([NOVA, TITAN, names[-1]])))
@@ -268,13 +277,13 @@ def string(draw: Draw, shape: Any, names: list[str]) -> str:
     return str(draw(st.sampled_from(fitting))) if fitting else "a" * max(least, 1)
 
 
-def fits(pattern: str, text: str) -> bool:
-    compiled = _compiled(pattern)
+def matches_pattern(pattern: str, text: str) -> bool:
+    compiled = _compile_pattern(pattern)
     return compiled is None or compiled.fullmatch(text) is not None
 
 
-def serialised(service: str, name: str, parameters: dict[str, Any]) -> dict[str, Any]:
-    operation = service_model(service).operation_model(name)
+def serialize_request(service: str, name: str, parameters: dict[str, Any]) -> dict[str, Any]:
+    operation = load_service_model(service).operation_model(name)
     request: dict[str, Any] = create_serializer("rest-json", False).serialize_to_request(
         parameters, operation
     )
@@ -283,11 +292,11 @@ def serialised(service: str, name: str, parameters: dict[str, Any]) -> dict[str,
     return request
 
 
-def _fits_a_header(text: str) -> bool:
+def _is_header_text(text: str) -> bool:
     return text.isascii() and text.isprintable() and text == text.strip()
 
 
-def sendable(shape: Any, parameters: dict[str, Any]) -> bool:
+def is_sendable(shape: Any, parameters: dict[str, Any]) -> bool:
     """Whether HTTP can carry it: no empty part of a path, no control character in a header."""
     if shape is None:
         return True
@@ -296,34 +305,34 @@ def sendable(shape: Any, parameters: dict[str, Any]) -> bool:
         text = parameters.get(name)
         if where == "uri" and not text:
             return False
-        if where == "header" and text is not None and not _fits_a_header(text):
+        if where == "header" and text is not None and not _is_header_text(text):
             return False
     return True
 
 
-def offered(name: str) -> bool:
-    return any(hasattr(room, snake(name)) for room in ROOMS)
+def is_offered(name: str) -> bool:
+    return any(hasattr(room, snake_case(name)) for room in SERVICES)
 
 
 @pytest.mark.parametrize(("service", "name"), OPERATIONS, ids=lambda part: str(part))
 def test_any_request_is_answered_and_a_broken_one_refused(
-    target: Target, service: str, name: str
+    target: RawClient, service: str, name: str
 ) -> None:
-    shape = service_model(service).operation_model(name).input_shape
+    shape = load_service_model(service).operation_model(name).input_shape
 
-    @FEW
+    @FEW_EXAMPLES
     @given(st.data())
     def check(data: st.DataObject) -> None:
-        parameters = value(data.draw, shape, target.names) if shape else {}
-        if not sendable(shape, parameters):
+        parameters = draw_value(data.draw, shape, target.names) if shape else {}
+        if not is_sendable(shape, parameters):
             return
         try:
-            request = serialised(service, name, parameters)
+            request = serialize_request(service, name, parameters)
         except (KeyError, ParamValidationError):  # no path without its parts
             return
-        problems = request_problems(service, name, parameters) if shape else []
-        answer = target.parsed(service, name, request)
-        if not offered(name):
+        problems = validate_request(service, name, parameters) if shape else []
+        answer = target.request_operation(service, name, request)
+        if not is_offered(name):
             assert answer["ResponseMetadata"]["HTTPStatusCode"] in (400, 403)
         elif problems:
             assert answer["Error"]["Code"] == "ValidationException", (problems, answer)
@@ -332,29 +341,29 @@ def test_any_request_is_answered_and_a_broken_one_refused(
     check()
 
 
-def broken(draw: Draw, content: Any) -> Any:
+def draw_broken(draw: Draw, content: Any) -> Any:
     """Another JSON value: one part replaced, or a member more."""
     if isinstance(content, dict) and content and draw(st.integers(0, 3)):
         name = draw(st.sampled_from(sorted(content)))
-        return {**content, name: broken(draw, content[name])}
+        return {**content, name: draw_broken(draw, content[name])}
     if isinstance(content, list) and content and draw(st.booleans()):
-        return [broken(draw, content[0]), *content[1:]]
+        return [draw_broken(draw, content[0]), *content[1:]]
     if isinstance(content, dict) and draw(st.booleans()):
         return {**content, "noSuchMember": draw(JSON)}
     return draw(JSON | st.just(DEEP) | TEXTS)
 
 
-@settings(FEW, max_examples=400)
+@settings(FEW_EXAMPLES, max_examples=400)
 @given(st.data())
-def test_a_body_of_another_form_is_answered(target: Target, data: st.DataObject) -> None:
-    service, name = data.draw(st.sampled_from([o for o in OPERATIONS if offered(o[1])]))
-    shape = service_model(service).operation_model(name).input_shape
-    parameters = value(data.draw, shape, target.names)
+def test_a_body_of_another_form_is_answered(target: RawClient, data: st.DataObject) -> None:
+    service, name = data.draw(st.sampled_from([o for o in OPERATIONS if is_offered(o[1])]))
+    shape = load_service_model(service).operation_model(name).input_shape
+    parameters = draw_value(data.draw, shape, target.names)
     try:
-        request = serialised(service, name, parameters)
+        request = serialize_request(service, name, parameters)
     except (KeyError, ParamValidationError):
         return
-    if not sendable(shape, parameters):
+    if not is_sendable(shape, parameters):
         return
     try:
         content = json.loads(request["body"] or b"{}")
@@ -364,9 +373,9 @@ def test_a_body_of_another_form_is_answered(target: Target, data: st.DataObject)
         st.binary(max_size=30)
         | st.just(b"[" * 2000)
         | st.just(b'{"a": "\\ud800"}')
-        | st.just(None).map(lambda _: json.dumps(broken(data.draw, content)).encode())
+        | st.just(None).map(lambda _: json.dumps(draw_broken(data.draw, content)).encode())
     )
-    target.parsed(service, name, request)
+    target.request_operation(service, name, request)
 
 
 PARTS = st.sampled_from(
@@ -393,12 +402,12 @@ METHODS = st.sampled_from(["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPT
 HEADERS = st.sampled_from([{}, {}, {}, {"Content-Type": "\xff"}, {"Content-Length": "x"}])
 
 
-@settings(FEW, max_examples=400)
+@settings(FEW_EXAMPLES, max_examples=400)
 @given(METHODS, PATHS | QUERIES, st.binary(max_size=30), HEADERS)
 def test_any_bytes_over_http_are_answered(
-    target: Target, method: str, path: str, body: bytes, headers: dict[str, str]
+    target: RawClient, method: str, path: str, body: bytes, headers: dict[str, str]
 ) -> None:
-    status, _, _ = target.ask(method, path, body, {**headers})
+    status, _, _ = target.request(method, path, body, {**headers})
     if headers:
         target.connection.close()
     assert status < 500

@@ -10,15 +10,18 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import boto3
-from base_stack import BASE, EVERYTHING
+from base_stack import ALL_OPTIONS, BASE
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cloudft.infrastructure import template as templates
-from cloudft.infrastructure.evaluate import Made, Scope
+from cloudft.infrastructure.evaluate import CreatedResource, TemplateScope
 
 ACCOUNT = "123456789012"
-TEMPLATES = {name: templates.parse(templates.text_of(name)) for name in templates.names()}
+TEMPLATES = {
+    name: templates.parse_template(templates.load_template_text(name))
+    for name in templates.list_templates()
+}
 LONGEST = {"AWS::S3::Bucket": 63, "AWS::IAM::Role": 64, "AWS::IAM::ManagedPolicy": 128}
 """Characters of the names that CloudFormation makes."""
 LIMITS = {
@@ -113,7 +116,9 @@ def jobs_options(partition: str, region: str) -> st.SearchStrategy[dict[str, str
     )
 
 
-def there(template: Mapping[str, Any], partition: str, region: str, stack: str) -> dict[str, Made]:
+def there(
+    template: Mapping[str, Any], partition: str, region: str, stack: str
+) -> dict[str, CreatedResource]:
     """The resources under the longest names that CloudFormation gives."""
     found = {}
     for name, told in template["Resources"].items():
@@ -125,7 +130,7 @@ def there(template: Mapping[str, Any], partition: str, region: str, stack: str) 
             arn = f"arn:{partition}:s3:::{physical}"
         ref = arn if told["Type"].endswith(("StateMachine", "ManagedPolicy", "Topic")) else physical
         attributes = {"Arn": arn, "Name": physical, "CidrBlock": "10.87.0.0/24"}
-        found[name] = Made(ref, attributes)
+        found[name] = CreatedResource(ref, attributes)
     return found
 
 
@@ -148,15 +153,15 @@ def size(value: Any) -> int:
     return len(json.dumps(value, separators=(",", ":"), ensure_ascii=False))
 
 
-def broken(scope: Scope) -> Iterator[str]:
+def broken(scope: TemplateScope) -> Iterator[str]:
     """Each limit that a template does not keep under the values of its scope."""
     inline: dict[str, int] = defaultdict(int)
-    for name, told in scope.resources().items():
+    for name, told in scope.active_resources().items():
         kind, properties = told["Type"], scope.resolve(told["Properties"])
         for key, most in LIMITS.items():
             if key[0] == kind and (length := size(properties.get(key[1], ""))) > most:
                 yield f"{name}.{key[1]}: {length} > {most}"
-        role = scope.made[name].ref if kind == "AWS::IAM::Role" else properties.get("RoleName")
+        role = scope.created[name].ref if kind == "AWS::IAM::Role" else properties.get("RoleName")
         policies = properties.get("Policies", ()) if kind == "AWS::IAM::Role" else [properties]
         if role and kind in ("AWS::IAM::Role", "AWS::IAM::RolePolicy"):
             inline[role] += sum(size(policy["PolicyDocument"]) for policy in policies)
@@ -181,28 +186,28 @@ def test_templates_keep_every_limit_for_any_name_region_and_options(data: st.Dat
     for kind, template in TEMPLATES.items():
         values = data.draw(options[kind](partition, region))
         made = there(template, partition, region, name)
-        scope = Scope(template, values, pseudo, made, lambda: [f"{region}a", f"{region}b"])
-        assert not list(templates.faults(template, values))
+        scope = TemplateScope(template, values, pseudo, made, lambda: [f"{region}a", f"{region}b"])
+        assert not list(templates.find_parameter_errors(template, values))
         assert not list(broken(scope))
         assert all(len(value) <= 4096 for value in values.values())
-        scope.outputs()
+        scope.resolve_outputs()
 
 
 def test_the_longest_there_is_keeps_every_limit() -> None:
     """Not drawn: the longest name in the longest Region with everything."""
     partition, region = regions()[-1]
     name = "x" * 128
-    values = EVERYTHING | {"Prefix": "p" * 63}
+    values = ALL_OPTIONS | {"Prefix": "p" * 63}
     pseudo = pseudo_of(partition, region, name)
     made = there(BASE, partition, region, name)
-    assert not list(broken(Scope(BASE, values, pseudo, made, lambda: ["a", "b"])))
+    assert not list(broken(TemplateScope(BASE, values, pseudo, made, lambda: ["a", "b"])))
 
 
 def test_a_template_goes_with_the_request_and_has_room() -> None:
     for name, template in TEMPLATES.items():
-        sent = templates.body(templates.text_of(name))
-        assert len(sent.encode()) <= templates.BODY_MAX - 1024, name
-        assert templates.parse(sent) == template, "whatever its form, it says the same"
+        sent = templates.format_request_body(templates.load_template_text(name))
+        assert len(sent.encode()) <= templates.MAX_BODY_BYTES - 1024, name
+        assert templates.parse_template(sent) == template, "whatever its form, it says the same"
         assert len(template["Parameters"]) <= 200 and len(template["Outputs"]) <= 200
         assert len(template["Resources"]) <= 500
         assert len(template["Description"]) <= 1024

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from cloudft.errors import SpecError
 from cloudft.spec import load_job
-from cloudft.spec.layers import from_environment
+from cloudft.spec.layers import read_environment
 
 BASE = "name: a\nbase_model: nova-lite\ndata:\n  train: x.jsonl\n"
 FIELDS = ["seed", "local.max_length", "local.micro_batch_size", "hyperparameters.epochCount"]
@@ -81,4 +81,4 @@ def test_the_highest_layer_that_speaks_wins(
 @given(st.dictionaries(WORDS, WORDS))
 def test_other_peoples_variables_are_left_alone(environ: dict[str, str]):
     environ = {k: v for k, v in environ.items() if not k.upper().startswith(("CLOUDFT_", "AWS_"))}
-    assert from_environment(environ) == ([], [])
+    assert read_environment(environ) == ([], [])

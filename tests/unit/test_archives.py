@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from cloudft import archives
-from cloudft.archives import BadArchive, Bounds, unpack_tar_gz
+from cloudft.archives import ArchiveLimits, BadArchive, unpack_tar_gz
 from cloudft.data import mend
-from cloudft.data.mend import mended
+from cloudft.data.mend import repair_lines
 
-LOW = Bounds(members=3, ratio=10, slack=100_000)
+LOW = ArchiveLimits(members=3, ratio=10, slack=100_000)
 
 
 def member(name: str, size: int = 0, kind: bytes = tarfile.REGTYPE) -> tarfile.TarInfo:
@@ -86,17 +86,17 @@ def test_anything_else_is_refused(tmp_path: Path, name: str) -> None:
 
 
 def test_weights_may_be_as_large_as_they_are() -> None:
-    assert archives.BOUNDS.most(30 * 2**30) > 1000 * 2**30
+    assert archives.DEFAULT_LIMITS.max_unpacked_bytes(30 * 2**30) > 1000 * 2**30
 
 
 @pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress])
 def test_packed_records_are_bounded_too(
     monkeypatch: pytest.MonkeyPatch, pack: Callable[[bytes], bytes]
 ) -> None:
-    monkeypatch.setattr(mend, "BOUNDS", Bounds(ratio=100, slack=1_000_000))
+    monkeypatch.setattr(mend, "DEFAULT_LIMITS", ArchiveLimits(ratio=100, slack=1_000_000))
     few = pack(b'{"prompt": "a", "completion": "b"}\n' * 20_000)
-    assert sum(len(line.records) for line in mended(io.BytesIO(few))) == 20_000
+    assert sum(len(line.records) for line in repair_lines(io.BytesIO(few))) == 20_000
     much = pack(b'{"prompt": "a", "completion": "b"}\n' * 100_000)
     with pytest.raises(BadArchive, match="more than 100 times its size"):
-        for _ in mended(io.BytesIO(much)):
+        for _ in repair_lines(io.BytesIO(much)):
             pass

@@ -17,17 +17,17 @@ from botocore import exceptions as botocore_exceptions
 from botocore.exceptions import ClientError, EndpointConnectionError, ReadTimeoutError
 from botocore.parsers import ResponseParserError
 from botocore.retries import standard
-from endpoint import KEYS, REGION
+from endpoint import AWS_KEYS, REGION
 
 from cloudft.aws import client as module
-from cloudft.aws.client import BUSY, Aws, Place, aws_errors
-from cloudft.aws.exceptions import KINDS, ForeignAnswer, kind_of
+from cloudft.aws.client import RETRYABLE_CODES, Aws, AwsLocation, translate_aws_errors
+from cloudft.aws.exceptions import ERROR_KINDS, NotAnAwsResponse, error_kind
 from cloudft.errors import (
-    AwsDenied,
-    AwsUnreachable,
     ClockSkewed,
     CloudftError,
+    CloudUnreachable,
     CredentialsExpired,
+    PermissionDenied,
 )
 
 PAGE = b"<!DOCTYPE html><html><body>Please log in to the Wi-Fi</body></html>"
@@ -44,7 +44,7 @@ CALLS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def whole(body: bytes, kind: str, length: int | None = None) -> bytes:
+def http_response(body: bytes, kind: str, length: int | None = None) -> bytes:
     """An HTTP answer; `length` may promise more than there is."""
     size = len(body) if length is None else length
     head = f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: {size}\r\n"
@@ -83,17 +83,17 @@ def server() -> Iterator[Server]:
 def account(server: Server) -> Iterator[Aws]:
     """The services at that server; making clients takes longer than all else here."""
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in KEYS.items():
+        for name, value in AWS_KEYS.items():
             patch.setenv(name, value)
-        aws = Aws(Place(REGION, None, server.url))
+        aws = Aws(AwsLocation(REGION, None, server.url))
         for service in CALLS:
             aws.client(service)
         yield aws
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in KEYS.items():
+def no_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in AWS_KEYS.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(module, "DEADLINE_S", 0.0)
 
@@ -103,9 +103,9 @@ def closed_port() -> str:
         return f"http://127.0.0.1:{one.getsockname()[1]}"
 
 
-def unreachable(aws: Aws, service: str) -> str:
+def unreachable_message(aws: Aws, service: str) -> str:
     operation, parameters = CALLS[service]
-    with pytest.raises(AwsUnreachable) as caught:
+    with pytest.raises(CloudUnreachable) as caught:
         aws.call("it can't be listed", service, operation, **parameters)
     assert caught.value.exit_code == 5
     return caught.value.message
@@ -113,7 +113,7 @@ def unreachable(aws: Aws, service: str) -> str:
 
 @pytest.mark.parametrize("url", ["", "http://no-such-host.invalid"])
 def test_no_connection_is_unreachable(url: str) -> None:
-    unreachable(Aws(Place(REGION, None, url or closed_port())), "sts")
+    unreachable_message(Aws(AwsLocation(REGION, None, url or closed_port())), "sts")
 
 
 @pytest.mark.parametrize("page", [PAGE, XHTML])
@@ -122,37 +122,37 @@ def test_no_connection_is_unreachable(url: str) -> None:
 def test_a_page_of_a_proxy_is_no_answer(
     account: Aws, server: Server, service: str, kind: str, page: bytes
 ) -> None:
-    server.answer = whole(page, kind)
-    assert "web page" in unreachable(account, service)
+    server.answer = http_response(page, kind)
+    assert "web page" in unreachable_message(account, service)
 
 
 HALVES = [
-    ("bedrock", whole(MODELS[:-5], "application/json", len(MODELS))),
-    ("bedrock", whole(MODELS[:-5], "application/json")),
-    ("sagemaker", whole(b'{"TrainingJobSummaries": [', "application/x-amz-json-1.1")),
-    ("s3", whole(OBJECTS, "application/xml")),
-    ("s3", whole(OBJECTS, "application/xml", 4096)),
-    ("sts", whole(b"<GetCallerIdentityResponse><GetCaller", "text/xml")),
+    ("bedrock", http_response(MODELS[:-5], "application/json", len(MODELS))),
+    ("bedrock", http_response(MODELS[:-5], "application/json")),
+    ("sagemaker", http_response(b'{"TrainingJobSummaries": [', "application/x-amz-json-1.1")),
+    ("s3", http_response(OBJECTS, "application/xml")),
+    ("s3", http_response(OBJECTS, "application/xml", 4096)),
+    ("sts", http_response(b"<GetCallerIdentityResponse><GetCaller", "text/xml")),
     ("bedrock", b""),
-    ("s3", whole(b"", "application/xml")),
-    ("bedrock", whole(b"", "application/json")),
-    ("bedrock", whole(b'"x"', "application/json")),
-    ("bedrock", whole(b'{"modelSummaries": [{}]}', "application/json")),
-    ("bedrock", whole(b'{"modelSummaries": "x"}', "application/json")),
-    ("bedrock", whole(b'{"modelSummaries": [1]}', "application/json")),
-    ("cloudformation", whole(b"", "text/xml")),
-    ("cloudformation", whole(b"<Problem/>", "text/xml")),
+    ("s3", http_response(b"", "application/xml")),
+    ("bedrock", http_response(b"", "application/json")),
+    ("bedrock", http_response(b'"x"', "application/json")),
+    ("bedrock", http_response(b'{"modelSummaries": [{}]}', "application/json")),
+    ("bedrock", http_response(b'{"modelSummaries": "x"}', "application/json")),
+    ("bedrock", http_response(b'{"modelSummaries": [1]}', "application/json")),
+    ("cloudformation", http_response(b"", "text/xml")),
+    ("cloudformation", http_response(b"<Problem/>", "text/xml")),
 ]
 
 
 @pytest.mark.parametrize(("service", "answer"), HALVES)
 def test_half_an_answer_is_none(account: Aws, server: Server, service: str, answer: bytes) -> None:
     server.answer = answer
-    unreachable(account, service)
+    unreachable_message(account, service)
 
 
 def test_a_whole_answer_is_taken(account: Aws, server: Server) -> None:
-    server.answer = whole(MODELS, "application/json")
+    server.answer = http_response(MODELS, "application/json")
     found = account.call("it", "bedrock", "list_foundation_models")
     assert found["modelSummaries"] == [ONE]
 
@@ -160,9 +160,9 @@ def test_a_whole_answer_is_taken(account: Aws, server: Server) -> None:
 def test_a_list_that_gives_its_first_page_for_ever_ends(account: Aws, server: Server) -> None:
     model = dict.fromkeys(("modelArn", "modelName", "baseModelArn", "baseModelName"), "x")
     page = {"modelSummaries": [model | {"creationTime": "2026-01-01T00:00:00Z"}], "nextToken": "a"}
-    server.answer = whole(json.dumps(page).encode(), "application/json")
-    with pytest.raises(AwsUnreachable, match="same page"):
-        list(account.pages("it", "bedrock", "list_custom_models", "modelSummaries"))
+    server.answer = http_response(json.dumps(page).encode(), "application/json")
+    with pytest.raises(CloudUnreachable, match="same page"):
+        list(account.paginate("it", "bedrock", "list_custom_models", "modelSummaries"))
 
 
 def test_after_a_proxys_page_every_service_is_tried_once_until_one_answers(
@@ -170,13 +170,13 @@ def test_after_a_proxys_page_every_service_is_tried_once_until_one_answers(
 ) -> None:
     """A person waits: seven lists of `ps` took seven times as long as one."""
     monkeypatch.setattr(module, "OFFLINE_S", 0.3)
-    server.answer = whole(PAGE, "text/html")
-    unreachable(account, "bedrock")
+    server.answer = http_response(PAGE, "text/html")
+    unreachable_message(account, "bedrock")
     started = time.monotonic()
     for service in ("sts", "s3", "sagemaker"):
-        unreachable(account, service)
+        unreachable_message(account, service)
     assert time.monotonic() - started < 0.3
-    server.answer = whole(MODELS, "application/json")
+    server.answer = http_response(MODELS, "application/json")
     assert account.call("it", "bedrock", "list_foundation_models")["modelSummaries"] == [ONE]
     assert account._is_down is False
 
@@ -185,13 +185,13 @@ def test_a_service_that_no_connection_led_to_is_then_tried_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(module, "DEADLINE_S", 0.3)
-    aws = Aws(Place(REGION, None, closed_port()))
+    aws = Aws(AwsLocation(REGION, None, closed_port()))
     tries: list[int] = []
     monkeypatch.setattr(
         aws.client("sts"), "get_caller_identity", lambda: (tries.append(1), _refuse_connection())
     )
     for _ in range(3):
-        with pytest.raises(AwsUnreachable):
+        with pytest.raises(CloudUnreachable):
             aws.call("it", "sts", "get_caller_identity")
     first = len(tries) - 2
     assert first > 1, "the first call is tried again, the two others are not"
@@ -213,12 +213,12 @@ def exceptions() -> dict[str, type[BaseException]]:
 
 
 def test_every_exception_of_botocore_has_its_kind() -> None:
-    ours = {ForeignAnswer.__name__, ResponseParserError.__name__}
-    assert KINDS.keys() == exceptions().keys() | ours
-    assert kind_of(ForeignAnswer("x")) == "foreign"
+    ours = {NotAnAwsResponse.__name__, ResponseParserError.__name__}
+    assert ERROR_KINDS.keys() == exceptions().keys() | ours
+    assert error_kind(NotAnAwsResponse("x")) == "foreign"
     for one in (ResponseParserError("x"), ReadTimeoutError(endpoint_url="x")):
-        assert kind_of(one) == "unreachable"
-    assert kind_of(ConnectionError()) is None, "Python's own has the name of one of botocore's"
+        assert error_kind(one) == "unreachable"
+    assert error_kind(ConnectionError()) is None, "Python's own has the name of one of botocore's"
 
 
 def test_what_botocore_would_try_again_is_tried_again() -> None:
@@ -226,10 +226,10 @@ def test_what_botocore_would_try_again_is_tried_again() -> None:
         *standard.TransientRetryableChecker._TRANSIENT_ERROR_CODES,
         *standard.ThrottledRetryableChecker._THROTTLED_ERROR_CODES,
     }
-    assert codes - BUSY == {"LimitExceededException"}
+    assert codes - RETRYABLE_CODES == {"LimitExceededException"}
 
 
-def refused(code: str, said: str, minutes: float) -> CloudftError:
+def translated_error(code: str, said: str, minutes: float) -> CloudftError:
     """What becomes of a refusal by a service whose clock shows another time by so many minutes."""
     then = datetime.now(timezone.utc) - timedelta(minutes=minutes)
     headers = {"date": format_datetime(then, usegmt=True)}
@@ -237,7 +237,7 @@ def refused(code: str, said: str, minutes: float) -> CloudftError:
         "Error": {"Code": code, "Message": said},
         "ResponseMetadata": {"HTTPHeaders": headers, "HTTPStatusCode": 403},
     }
-    with pytest.raises(CloudftError) as caught, aws_errors("it can't be listed"):
+    with pytest.raises(CloudftError) as caught, translate_aws_errors("it can't be listed"):
         raise ClientError(answer, "ListIt")
     return caught.value
 
@@ -250,7 +250,10 @@ def refused(code: str, said: str, minutes: float) -> CloudftError:
     ],
 )
 def test_a_wrong_clock_is_no_login(code: str) -> None:
-    slow, fast = refused(code, "Signature expired", -20), refused(code, "Not yet current", 20)
+    slow, fast = (
+        translated_error(code, "Signature expired", -20),
+        translated_error(code, "Not yet current", 20),
+    )
     assert isinstance(slow, ClockSkewed) and "20 minutes behind" in slow.message
     assert isinstance(fast, ClockSkewed) and "20 minutes ahead" in fast.message
     assert slow.fix and "clock" in slow.fix and "log in" not in slow.fix
@@ -258,6 +261,8 @@ def test_a_wrong_clock_is_no_login(code: str) -> None:
 
 
 def test_a_right_clock_leaves_what_was_said() -> None:
-    assert isinstance(refused("RequestExpired", "Request has expired", 0), CredentialsExpired)
-    wrong = refused("SignatureDoesNotMatch", "The signature does not match", 0)
-    assert isinstance(wrong, AwsDenied) and "secret" in str(wrong.fix)
+    assert isinstance(
+        translated_error("RequestExpired", "Request has expired", 0), CredentialsExpired
+    )
+    wrong = translated_error("SignatureDoesNotMatch", "The signature does not match", 0)
+    assert isinstance(wrong, PermissionDenied) and "secret" in str(wrong.fix)

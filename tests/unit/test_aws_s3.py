@@ -14,11 +14,11 @@ from click.testing import CliRunner
 from moto import mock_aws
 from processes import Cli
 
-from cloudft.aws.s3 import ObjectStream, objects
+from cloudft.aws.s3 import ObjectStream, list_object_uris
 from cloudft.cli.main import cloudft
-from cloudft.data.examine import Examined, examine
-from cloudft.data.stage import stage
-from cloudft.errors import AwsRefused
+from cloudft.data.examine import DataReport, check_data
+from cloudft.data.stage import stage_data
+from cloudft.errors import CloudRefused
 from cloudft.spec.models import DataSpec
 
 PAIRS = b"".join(
@@ -39,22 +39,22 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         yield s3.create_bucket(Bucket="data", CreateBucketConfiguration=where)
 
 
-def look(*uris: str) -> Examined:
+def check_data_at(*uris: str) -> DataReport:
     data = DataSpec.model_validate({"train": list(uris)})
-    return examine(data, format="converse", base_dir=Path.cwd())
+    return check_data(data, format="converse", base_dir=Path.cwd())
 
 
 def test_one_object_a_folder_and_a_glob(bucket: Any) -> None:
     for key in ("a/1.jsonl", "a/2.jsonl", "a/b/3.jsonl", "ab/4.jsonl", "a/"):
         bucket.put_object(Key=key, Body=b"")
-    assert list(objects("s3://data/a/1.jsonl")) == ["s3://data/a/1.jsonl"]
+    assert list(list_object_uris("s3://data/a/1.jsonl")) == ["s3://data/a/1.jsonl"]
     folder = ["s3://data/a/1.jsonl", "s3://data/a/2.jsonl", "s3://data/a/b/3.jsonl"]
-    assert list(objects("s3://data/a")) == list(objects("s3://data/a/")) == folder
-    assert list(objects("s3://data/a*/[24].jsonl")) == [
+    assert list(list_object_uris("s3://data/a")) == list(list_object_uris("s3://data/a/")) == folder
+    assert list(list_object_uris("s3://data/a*/[24].jsonl")) == [
         "s3://data/a/2.jsonl",
         "s3://data/ab/4.jsonl",
     ]
-    assert list(objects("s3://data/nothing")) == []
+    assert list(list_object_uris("s3://data/nothing")) == []
 
 
 def test_the_same_checks_and_the_same_staged_bytes(bucket: Any, tmp_path: Path) -> None:
@@ -62,7 +62,7 @@ def test_the_same_checks_and_the_same_staged_bytes(bucket: Any, tmp_path: Path) 
     (tmp_path / "train.jsonl").write_bytes(PAIRS)
     hashes = []
     for place in ("s3://data/in/train.jsonl", "train.jsonl"):
-        staged = stage(
+        staged = stage_data(
             DataSpec.model_validate({"train": place}),
             customization_type="FINE_TUNING",
             format="converse",
@@ -78,7 +78,7 @@ def test_the_same_checks_and_the_same_staged_bytes(bucket: Any, tmp_path: Path) 
 def test_a_fault_has_its_object_and_line(bucket: Any) -> None:
     bucket.put_object(Key="bad.jsonl", Body=PAIRS + b'{"prompt": "a"}\n')
     bucket.put_object(Key="notes.docx", Body=b"x")
-    found = look("s3://data/bad.jsonl", "s3://data/nothing.jsonl", "s3://data/notes.docx")
+    found = check_data_at("s3://data/bad.jsonl", "s3://data/nothing.jsonl", "s3://data/notes.docx")
     assert [(f.code, f.file, f.line) for f in found.findings] == [
         ("FileNotFound", "s3://data/nothing.jsonl", None),
         ("UnsupportedFileType", "s3://data/notes.docx", None),
@@ -93,8 +93,8 @@ def test_the_data_commands_take_objects_too(bucket: Any) -> None:
 
 
 def test_no_bucket_is_refused_in_one_sentence(bucket: Any) -> None:
-    with pytest.raises(AwsRefused, match=r"s3://other/a\.jsonl can't be listed: NoSuchBucket"):
-        look("s3://other/a.jsonl")
+    with pytest.raises(CloudRefused, match=r"s3://other/a\.jsonl can't be listed: NoSuchBucket"):
+        check_data_at("s3://other/a.jsonl")
 
 
 def test_without_credentials_the_command_says_so_and_exits_with_4(cli: Cli, tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_without_credentials_the_command_says_so_and_exits_with_4(cli: Cli, tmp_
     assert "Traceback" not in done.stderr
 
 
-class Breaks:
+class BreakingBody:
     """A body that gives a little and then loses its connection."""
 
     def __init__(self, body: Any) -> None:
@@ -124,7 +124,7 @@ class Breaks:
         self.body.close()
 
 
-def breaking(stream: ObjectStream, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+def break_connection(stream: ObjectStream, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """Let every connection of the stream break; returns the requests that follow."""
     asked: list[dict[str, Any]] = []
     ask = stream._client.get_object
@@ -132,10 +132,10 @@ def breaking(stream: ObjectStream, monkeypatch: pytest.MonkeyPatch) -> list[dict
     def get_object(**request: Any) -> Any:
         asked.append(request)
         answer = ask(**request)
-        return answer | {"Body": Breaks(answer["Body"])}
+        return answer | {"Body": BreakingBody(answer["Body"])}
 
     monkeypatch.setattr(stream._client, "get_object", get_object)
-    monkeypatch.setattr(stream, "_body", Breaks(stream._body))
+    monkeypatch.setattr(stream, "_body", BreakingBody(stream._body))
     monkeypatch.setattr("tenacity.nap.time.sleep", lambda _: None)
     return asked
 
@@ -143,7 +143,7 @@ def breaking(stream: ObjectStream, monkeypatch: pytest.MonkeyPatch) -> list[dict
 def test_a_broken_connection_is_gone_on_with(bucket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     bucket.put_object(Key="a.jsonl", Body=PAIRS)
     with ObjectStream("s3://data/a.jsonl") as stream:
-        asked = breaking(stream, monkeypatch)
+        asked = break_connection(stream, monkeypatch)
         assert stream.readall() == PAIRS
     assert len(asked) >= len(PAIRS) // 100_000
     assert asked[0]["Range"] == "bytes=100000-" and asked[0]["IfMatch"]
@@ -154,7 +154,7 @@ def test_an_object_that_was_replaced_meanwhile_is_refused(
 ) -> None:
     bucket.put_object(Key="a.jsonl", Body=PAIRS)
     with ObjectStream("s3://data/a.jsonl") as stream:
-        breaking(stream, monkeypatch)
+        break_connection(stream, monkeypatch)
         bucket.put_object(Key="a.jsonl", Body=PAIRS[::-1])
-        with pytest.raises(AwsRefused, match="PreconditionFailed"):
+        with pytest.raises(CloudRefused, match="PreconditionFailed"):
             stream.readall()

@@ -10,28 +10,28 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from endpoint import ACCOUNT, BUCKET, KEYS, REGION, Endpoint, running
+from endpoint import ACCOUNT, AWS_KEYS, BUCKET, REGION, Endpoint, running_endpoint
 
 from cloudft.aws import upload as module
-from cloudft.aws.client import Aws, Place
-from cloudft.aws.upload import Upload, upload
-from cloudft.errors import AwsRefused
+from cloudft.aws.client import Aws, AwsLocation
+from cloudft.aws.upload import Upload, upload_file
+from cloudft.errors import CloudRefused
 
 MB = 1024 * 1024
 
 
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[Endpoint]:
-    with running("--clock", "fast") as made:
+    with running_endpoint("--clock", "fast") as made:
         yield made
 
 
 @pytest.fixture
 def aws(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> Aws:
-    for name, value in KEYS.items():
+    for name, value in AWS_KEYS.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(module, "PART", 5 * MB)
-    return Aws(Place(region=REGION, endpoint_url=endpoint.url))
+    return Aws(AwsLocation(region=REGION, endpoint_url=endpoint.url))
 
 
 def file_of(folder: Path, size: int, key: str) -> Upload:
@@ -41,7 +41,7 @@ def file_of(folder: Path, size: int, key: str) -> Upload:
     return Upload(path, BUCKET, key, hashlib.sha256(content[:size]).hexdigest(), ACCOUNT)
 
 
-def stored(aws: Aws, wanted: Upload) -> bytes:
+def read_stored(aws: Aws, wanted: Upload) -> bytes:
     answer = aws.client("s3").get_object(Bucket=BUCKET, Key=wanted.key)
     content: bytes = answer["Body"].read()
     return content
@@ -53,11 +53,11 @@ def test_a_file_arrives_whole_and_is_skipped_afterwards(
 ) -> None:
     wanted = file_of(tmp_path, size, f"whole-{size}")
     told: list[int] = []
-    assert upload(aws, wanted, told.append)
-    assert stored(aws, wanted) == wanted.path.read_bytes()
+    assert upload_file(aws, wanted, told.append)
+    assert read_stored(aws, wanted) == wanted.path.read_bytes()
     assert sum(told) == size
     modified = aws.client("s3").head_object(Bucket=BUCKET, Key=wanted.key)["LastModified"]
-    assert not upload(aws, wanted)
+    assert not upload_file(aws, wanted)
     again = aws.client("s3").head_object(Bucket=BUCKET, Key=wanted.key)["LastModified"]
     assert again == modified
 
@@ -65,8 +65,8 @@ def test_a_file_arrives_whole_and_is_skipped_afterwards(
 def test_an_object_of_other_content_is_replaced(aws: Aws, tmp_path: Path) -> None:
     wanted = file_of(tmp_path, 1000, "stale")
     aws.client("s3").put_object(Bucket=BUCKET, Key="stale", Body=b"x" * 1000)
-    assert upload(aws, wanted)
-    assert stored(aws, wanted) == wanted.path.read_bytes()
+    assert upload_file(aws, wanted)
+    assert read_stored(aws, wanted) == wanted.path.read_bytes()
 
 
 @pytest.mark.parametrize(("days", "sent"), [(1, True), (29, True), (31, False), (None, False)])
@@ -74,7 +74,7 @@ def test_an_object_that_a_lifecycle_rule_would_remove_under_the_job_is_sent_agai
     aws: Aws, tmp_path: Path, days: int | None, sent: bool
 ) -> None:
     wanted = file_of(tmp_path, 1000, f"ends-{days}")
-    assert upload(aws, wanted)
+    assert upload_file(aws, wanted)
 
     def expiring(parsed: dict[str, Any], **_: Any) -> None:
         if days is not None:  # as S3 says it in the header x-amz-expiration; moto does not
@@ -82,7 +82,7 @@ def test_an_object_that_a_lifecycle_rule_would_remove_under_the_job_is_sent_agai
             parsed["Expiration"] = f'expiry-date="{date}", rule-id="StagedDataEnds"'
 
     aws.client("s3").meta.events.register("after-call.s3.HeadObject", expiring)
-    assert upload(aws, wanted) == sent
+    assert upload_file(aws, wanted) == sent
 
 
 def test_an_upload_that_broke_off_goes_on_behind_its_parts(
@@ -96,17 +96,17 @@ def test_an_upload_that_broke_off_goes_on_behind_its_parts(
         if operation == "upload_part":
             if more["PartNumber"] > 3 and not sent.count(-1):
                 sent.append(-1)
-                raise AwsRefused("broken off")
+                raise CloudRefused("broken off")
             sent.append(more["PartNumber"])
         return real(self, what, service, operation, **more)
 
     monkeypatch.setattr(Aws, "call", breaking)
     monkeypatch.setattr(module, "WORKERS", 1)
-    with pytest.raises(AwsRefused):
-        upload(aws, wanted)
+    with pytest.raises(CloudRefused):
+        upload_file(aws, wanted)
     before = [number for number in sent if number > 0]
     assert set(before) >= {1, 2, 3} and 4 not in before
-    assert upload(aws, wanted)
+    assert upload_file(aws, wanted)
     assert sorted(n for n in sent if n > 0) == [1, 2, 3, 4, 5]
-    assert stored(aws, wanted) == wanted.path.read_bytes()
+    assert read_stored(aws, wanted) == wanted.path.read_bytes()
     assert not aws.client("s3").list_multipart_uploads(Bucket=BUCKET).get("Uploads")

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from job_files import write_job_file
 
-from cloudft.aws.shapes import service_model
+from cloudft.aws.shapes import load_service_model
 from cloudft.backends.bedrock import machine, preflight
 from cloudft.backends.bedrock.policy import caller_policy
-from cloudft.endpoint.policies import Request, decide
+from cloudft.endpoint.policies import AccessRequest, evaluate_policies
 from cloudft.spec.load import load_job
 
 ROLE = "arn:aws:iam::123456789012:role/bedrock"
@@ -17,16 +17,16 @@ MACHINE = "arn:aws:states:us-east-1:123456789012:stateMachine:team-jobs-machine"
 
 
 def test_every_word_for_an_execution_is_known() -> None:
-    assert set(service_model("stepfunctions").shape_for("ExecutionStatus").enum) == set(
-        machine.STATUS
+    assert set(load_service_model("stepfunctions").shape_for("ExecutionStatus").enum) == set(
+        machine.EXECUTION_STATUSES
     )
 
 
 def test_an_execution_is_found_by_the_plan_alone() -> None:
     start = {"parameters": {"stateMachineArn": MACHINE, "name": "a" * 32, "input": "{}"}}
     arn = f"arn:aws:states:us-east-1:123456789012:execution:team-jobs-machine:{'a' * 32}"
-    assert machine.execution_of({"machine": [{}, start]}) == arn
-    assert machine.execution_of({"calls": []}) is None
+    assert machine.execution_arn({"machine": [{}, start]}) == arn
+    assert machine.execution_arn({"calls": []}) is None
 
 
 def test_the_least_policy_of_who_submits_by_the_stack_starts_the_machine_and_makes_nothing(
@@ -40,16 +40,16 @@ def test_the_least_policy_of_who_submits_by_the_stack_starts_the_machine_and_mak
         "machine_arn": MACHINE,
     }
     path = write_job_file(tmp_path, Path("titan-text-express"), bedrock=section)
-    staged = preflight.without_data(load_job(path))
-    put, start = machine.calls(staged) or ()
+    staged = preflight.with_placeholder_data(load_job(path))
+    put, start = machine.api_calls(staged) or ()
     found = caller_policy(staged)["Statement"]
 
     def may(action: str, resource: str) -> bool:
-        return decide(found, Request(action, resource, {})) == "allowed"
+        return evaluate_policies(found, AccessRequest(action, resource, {})) == "allowed"
 
     assert may("s3:PutObject", f"arn:aws:s3:::some-bucket/{put['parameters']['Key']}")
     assert may("states:StartExecution", start["parameters"]["stateMachineArn"])
-    assert may("states:DescribeExecution", str(machine.execution_of({"machine": [put, start]})))
+    assert may("states:DescribeExecution", str(machine.execution_arn({"machine": [put, start]})))
     job = "arn:aws:bedrock:us-east-1:123456789012:model-customization-job/x"
     assert may("bedrock:GetModelCustomizationJob", job)
     assert not may("bedrock:CreateModelCustomizationJob", job)
@@ -60,7 +60,7 @@ def test_the_least_policy_names_every_file_of_the_plan(tmp_path: Path) -> None:
     section = {"region": "us-east-1", "role_arn": ROLE, "s3_uri": "s3://some-bucket/team"}
     model = Path("titan-text-express")
     path = write_job_file(tmp_path, model, bedrock=section, data={"validation": 0.2})
-    found = caller_policy(preflight.without_data(load_job(path)))["Statement"]
+    found = caller_policy(preflight.with_placeholder_data(load_job(path)))["Statement"]
     [staged] = [one["Resource"] for one in found if one["Sid"] == "StageAndFetch"]
     data = {resource.rpartition("/")[2] for resource in staged if "/data/" in resource}
     assert data == {"train.jsonl", "validation.jsonl"}

@@ -11,7 +11,7 @@ from job_files import write_job_file
 from moto import mock_aws
 
 from cloudft import jobs, preparing
-from cloudft.aws.client import Aws, Place
+from cloudft.aws.client import Aws, AwsLocation
 from cloudft.backends.bedrock import preflight
 from cloudft.backends.bedrock.backend import BedrockBackend
 from cloudft.home import Home
@@ -34,7 +34,7 @@ def moto(monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
 def test_a_job_is_submitted_once_and_stopped(
     tmp_path: Path, moto: None, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    monkeypatch.setattr(preflight, "findings", lambda job, aws: [])  # moto lists no models
+    monkeypatch.setattr(preflight, "check_job", lambda job, aws: [])  # moto lists no models
     supervised = kind == "FINE_TUNING"
     path = write_job_file(
         tmp_path,
@@ -45,7 +45,7 @@ def test_a_job_is_submitted_once_and_stopped(
         hyperparameters={"learningRate": 0.001},
     )
     home = Home(tmp_path / "home")
-    backend = BedrockBackend(home, Aws(Place(region="us-east-1")))
+    backend = BedrockBackend(home, Aws(AwsLocation(region="us-east-1")))
     staged, _ = preparing.prepare(load_job(path), backend, home)
     plan = backend.plan(staged)
     arn = backend.submit(plan)
@@ -62,7 +62,7 @@ def test_a_job_is_submitted_once_and_stopped(
     backend.stop(plan.job_id)
     assert backend.describe(plan.job_id).status == "Stopped"
     store = Store(home.jobs)
-    record = jobs.record_of(staged, plan, store)
+    record = jobs.make_record(staged, plan, store)
     with store.create(record):
         pass
     assert json.loads((record.folder / "record.json").read_text())["token"] == plan.token

@@ -15,20 +15,20 @@ from hypothesis import strategies as st
 from job_files import write_job_file
 
 from cloudft import catalogue, cost, preparing
-from cloudft.aws.shapes import SAFE_PATTERNS, request_problems, service_model
+from cloudft.aws.shapes import SAFE_PATTERNS, load_service_model, validate_request
 from cloudft.backends.bedrock import preflight, request, states
 from cloudft.backends.bedrock.backend import BedrockBackend
-from cloudft.backends.notes import Notes
+from cloudft.backends.notes import FindingFactory
 from cloudft.errors import OverBudget
 from cloudft.home import Home
 from cloudft.spec.load import LoadedJob, load_job
-from cloudft.types import DETAIL_STATUSES, STATUSES, Volume, job_id, to_json
+from cloudft.types import DETAIL_STATUSES, STATUSES, DataVolume, job_id, to_json
 
 ROLE = "arn:aws:iam::123456789012:role/bedrock"
 SECTION = {"region": "us-east-1", "role_arn": ROLE, "s3_uri": "s3://some-bucket/team"}
 CUSTOMIZED = [
     (model.alias, kind)
-    for model in catalogue.models()
+    for model in catalogue.load_models()
     for kind in model.customization_types
     if model.bedrock_id and kind in ("FINE_TUNING", "CONTINUED_PRE_TRAINING")
 ]
@@ -64,21 +64,21 @@ def test_a_teacher_that_is_gone_or_unknown_is_found(
 ) -> None:
     flags = {"customization_type": "DISTILLATION", "distillation.teacher": teacher}
     job = load_job(loaded(tmp_path).path, flags=flags)
-    found = preflight._teacher(job, Notes(job))
+    found = preflight._check_teacher(job, FindingFactory(job))
     assert [(f.code, f.severity) for f in found] == ([(code, severity)] if code else [])
 
 
 @pytest.mark.parametrize(("alias", "kind"), CUSTOMIZED)
 def test_every_models_request_fits_the_service_model(tmp_path: Path, alias: str, kind: str) -> None:
     job = loaded(tmp_path, alias, customization_type=kind, tags={"team": "support desk"})
-    asked = request.create(preflight.without_data(job))
-    assert request_problems("bedrock", "CreateModelCustomizationJob", asked) == []
-    assert asked["baseModelIdentifier"] == catalogue.find(alias).bedrock_id
+    asked = request.create_request(preflight.with_placeholder_data(job))
+    assert validate_request("bedrock", "CreateModelCustomizationJob", asked) == []
+    assert asked["baseModelIdentifier"] == catalogue.find_model(alias).bedrock_id
     assert all(isinstance(value, str) for value in asked["hyperParameters"].values())
 
 
 def test_every_member_of_the_api_can_be_reached(tmp_path: Path) -> None:
-    shape = service_model("bedrock").operation_model("CreateModelCustomizationJob").input_shape
+    shape = load_service_model("bedrock").operation_model("CreateModelCustomizationJob").input_shape
     more = {"customizationConfig": {"distillationConfig": {}}, "customizationType": "DISTILLATION"}
     job = loaded(
         tmp_path,
@@ -89,19 +89,19 @@ def test_every_member_of_the_api_can_be_reached(tmp_path: Path) -> None:
         },
         data={"validation": 0.2},
     )
-    assert set(request.create(preflight.without_data(job))) == set(shape.members)
+    assert set(request.create_request(preflight.with_placeholder_data(job))) == set(shape.members)
 
 
 def test_a_hyperparameter_is_text_without_an_exponent() -> None:
-    assert [request.word(v) for v in (2, 1e-5, 0.1, 5e-07, 1.0)] == [
+    assert [request.to_api_text(v) for v in (2, 1e-5, 0.1, 5e-07, 1.0)] == [
         *("2", "0.00001", "0.1", "0.0000005", "1.0")
     ]
 
 
 @given(st.floats(min_value=1e-9, max_value=1e6))
 def test_a_hyperparameter_is_the_same_number_as_text(value: float) -> None:
-    assert float(request.word(value)) == value
-    assert Decimal(request.word(value)) == Decimal(repr(value))
+    assert float(request.to_api_text(value)) == value
+    assert Decimal(request.to_api_text(value)) == Decimal(repr(value))
 
 
 NAMES = st.text(string.ascii_letters + string.digits + "+.-", min_size=1, max_size=63)
@@ -111,10 +111,10 @@ NAMES = st.text(string.ascii_letters + string.digits + "+.-", min_size=1, max_si
 def test_names_are_names_that_bedrock_takes(name: str, token: str) -> None:
     made = job_id(name, token)
     asked = {"jobIdentifier": made}
-    assert request_problems("bedrock", "GetModelCustomizationJob", asked) == []
+    assert validate_request("bedrock", "GetModelCustomizationJob", asked) == []
     assert len(made) <= 63 and made.endswith(token[:8])
-    tags = {"targetModelName": request.model_name(made), "sourceModelArn": ARN}
-    assert request_problems("bedrock", "CreateModelCopyJob", tags) == []
+    tags = {"targetModelName": request.custom_model_name(made), "sourceModelArn": ARN}
+    assert validate_request("bedrock", "CreateModelCopyJob", tags) == []
 
 
 ARN = "arn:aws:bedrock:us-east-1:123456789012:custom-model/amazon.nova-micro-v1:0:128k/abcdefghijkl"
@@ -131,7 +131,9 @@ def test_the_safe_patterns_mean_what_the_published_ones_do(text: str) -> None:
 
 def test_the_token_follows_from_the_request_and_not_from_the_machine(tmp_path: Path) -> None:
     def token(folder: str, **more: Any) -> str:
-        return request.token(preflight.without_data(loaded(tmp_path / folder, **more)))
+        return request.request_token(
+            preflight.with_placeholder_data(loaded(tmp_path / folder, **more))
+        )
 
     one = token("one")
     assert one == token("two") == token("three", bedrock={"profile": "other"})
@@ -146,19 +148,19 @@ def test_the_token_follows_from_the_request_and_not_from_the_machine(tmp_path: P
 
 
 def test_the_table_of_words_is_complete() -> None:
-    model = service_model("bedrock")
+    model = load_service_model("bedrock")
     assert set(model.shape_for("ModelCustomizationJobStatus").enum) == set(STATUSES)
     assert set(model.shape_for("JobStatusDetails").enum) == set(DETAIL_STATUSES)
     assert set(model.shape_for("StatusDetails").members) == set(states.PHASES)
 
 
 def test_the_price_is_tokens_times_epochs_or_unknown() -> None:
-    train = Volume(records=10, characters=0, tokens=2_000_000)
-    nova = catalogue.find("nova-micro")
-    assert cost.estimate("bedrock", nova, train, 3).usd["training"] == pytest.approx(6.0)
-    llama = catalogue.find("llama-3.1-8b")
-    estimate = cost.estimate("bedrock", llama, train, 3)
-    assert estimate.usd["training"] is None and estimate.price_source == cost.UNKNOWN
+    train = DataVolume(records=10, characters=0, tokens=2_000_000)
+    nova = catalogue.find_model("nova-micro")
+    assert cost.estimate_cost("bedrock", nova, train, 3).usd["training"] == pytest.approx(6.0)
+    llama = catalogue.find_model("llama-3.1-8b")
+    estimate = cost.estimate_cost("bedrock", llama, train, 3)
+    assert estimate.usd["training"] is None and estimate.price_source == cost.NO_PRICE_KNOWN
 
 
 @pytest.mark.parametrize(
@@ -174,7 +176,7 @@ def test_a_budget_is_held_also_where_no_price_is_known(
     tmp_path: Path, model: str, budget: float | None, refused: bool
 ) -> None:
     job = loaded(tmp_path, model, **({} if budget is None else {"budget_usd": budget}))
-    staged = preflight.without_data(job)
+    staged = preflight.with_placeholder_data(job)
     file = staged.manifest.files["train"]
     object.__setattr__(file, "tokens", 50_000)
     plan = BedrockBackend(Home(tmp_path / "home")).plan(staged)
@@ -186,7 +188,7 @@ def test_a_budget_is_held_also_where_no_price_is_known(
 
 
 def test_a_plan_prints_whole_and_equal_and_hides_nothing_that_it_sends(tmp_path: Path) -> None:
-    staged = preflight.without_data(loaded(tmp_path))
+    staged = preflight.with_placeholder_data(loaded(tmp_path))
     backend = BedrockBackend(Home(tmp_path / "home"))
     text = json.dumps(to_json(backend.plan(staged)), sort_keys=True)
     assert text == json.dumps(to_json(backend.plan(staged)), sort_keys=True)
@@ -205,5 +207,5 @@ def test_what_jobs_like_this_one_took_is_told() -> None:
 
     others = [job(999, "b"), job(999, kind="CONTINUED_PRE_TRAINING")]
     now = {"baseModelArn": "a", "customizationType": "FINE_TUNING"}
-    assert states.usual_seconds(now, [job(30), job(40), job(90), *others]) == 2400
-    assert states.usual_seconds(now, others) is None
+    assert states.typical_seconds(now, [job(30), job(40), job(90), *others]) == 2400
+    assert states.typical_seconds(now, others) is None

@@ -6,8 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from cloudft.catalogue import Model, find, local_hyperparameters, models, where
-from cloudft.catalogue.load import FAMILIES, FOLDER, TABLES
+from cloudft.catalogue import (
+    Model,
+    find_model,
+    find_weights,
+    load_local_hyperparameters,
+    load_models,
+)
+from cloudft.catalogue.load import FACT_TABLES, FAMILIES, FOLDER
 from cloudft.errors import UnknownModel
 
 FORMATS = {
@@ -25,21 +31,21 @@ def model_folder(folder: Path, *weights: str) -> Path:
 
 
 def test_every_family_file_is_loaded():
-    assert sorted((*FAMILIES, *TABLES)) == sorted(path.stem for path in FOLDER.glob("*.yaml"))
+    assert sorted((*FAMILIES, *FACT_TABLES)) == sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
 def test_aliases_and_ids_are_unique():
-    aliases = [model.alias for model in models()]
-    ids = [model.bedrock_id for model in models() if model.bedrock_id]
+    aliases = [model.alias for model in load_models()]
+    ids = [model.bedrock_id for model in load_models() if model.bedrock_id]
     assert len(set(aliases)) == len(aliases)
     assert len(set(ids)) == len(ids)
 
 
-@pytest.mark.parametrize("model", models(), ids=lambda model: model.alias)
+@pytest.mark.parametrize("model", load_models(), ids=lambda model: model.alias)
 def test_a_model_is_complete(model: Model):
     assert model.sources
     assert all(source.url and source.date for source in model.sources)
-    assert model.open_weight or model.bedrock_id
+    assert model.is_open_weight or model.bedrock_id
     another_api = model.family == "openai-compatible"
     assert set(model.formats) == (set() if another_api else set(model.customization_types))
     assert set(model.formats.values()) <= FORMATS
@@ -51,7 +57,7 @@ def test_a_model_is_complete(model: Model):
 
 
 def test_the_ends_of_life_that_are_sourced():
-    dates = {m.alias: m.lifecycle.date for m in models() if m.lifecycle.state == "end-of-life"}
+    dates = {m.alias: m.lifecycle.date for m in load_models() if m.lifecycle.state == "end-of-life"}
     assert dates["llama-3.2-1b"] == dates["llama-3.1-405b"] == "2026-07-07"
     assert dates["claude-3-haiku"] == "2026-09-10"
     assert dates["nova-premier"] == "2026-09-14"
@@ -59,7 +65,7 @@ def test_the_ends_of_life_that_are_sourced():
 
 
 def test_only_claude_and_cohere_stop_early_on_bedrock():
-    closed = {m.alias for m in models() if m.early_stopping and not m.open_weight}
+    closed = {m.alias for m in load_models() if m.early_stopping and not m.is_open_weight}
     assert closed == {"claude-3-haiku", "command", "command-light"}
 
 
@@ -75,12 +81,12 @@ def test_only_claude_and_cohere_stop_early_on_bedrock():
     ],
 )
 def test_a_bedrock_model_by_each_of_its_names(name: str):
-    assert find(name).alias == "nova-lite"
+    assert find_model(name).alias == "nova-lite"
 
 
 def test_a_context_suffix_that_cannot_be_customized_is_not_swapped():
     with pytest.raises(UnknownModel, match="nova-lite"):
-        find("amazon.nova-lite-v1:0:24k")
+        find_model("amazon.nova-lite-v1:0:24k")
 
 
 @pytest.mark.parametrize(
@@ -100,52 +106,52 @@ def test_a_context_suffix_that_cannot_be_customized_is_not_swapped():
 )
 def test_an_unknown_name_says_what_is_near_and_where_to_look(name: str, said: str):
     with pytest.raises(UnknownModel, match=said) as caught:
-        find(name)
+        find_model(name)
     assert caught.value.fix
     assert len(caught.value.message) < 500
 
 
 def test_a_folder_wins_over_a_hub_id(tmp_path: Path):
     model_folder(tmp_path / "org" / "name", "model.safetensors")
-    model = find("org/name", base_dir=tmp_path)
+    model = find_model("org/name", base_dir=tmp_path)
     assert model.weights[0].kind == "folder"
     assert model.weights[0].path == str(tmp_path / "org" / "name")
     assert model.context == 2048
-    assert find("org/other", base_dir=tmp_path).weights[0].hub_id == "org/other"
-    assert where(model)[0][1] is True
+    assert find_model("org/other", base_dir=tmp_path).weights[0].hub_id == "org/other"
+    assert find_weights(model)[0][1] is True
 
 
 def test_a_synthesised_model_is_trained_like_the_catalogues(tmp_path: Path):
-    model, known = find("org/name", base_dir=tmp_path), find("smollm2-135m")
-    assert model.open_weight
+    model, known = find_model("org/name", base_dir=tmp_path), find_model("smollm2-135m")
+    assert model.is_open_weight
     assert dict(model.formats) == dict(known.formats)
-    assert model.hyperparameters == known.hyperparameters == local_hyperparameters()
+    assert model.hyperparameters == known.hyperparameters == load_local_hyperparameters()
     assert model.early_stopping
 
 
 def test_a_folder_that_is_no_model_says_what_it_lacks(tmp_path: Path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UnknownModel, match=r"no config\.json"):
-        find("./empty", base_dir=tmp_path)
+        find_model("./empty", base_dir=tmp_path)
     model_folder(tmp_path / "bare")
     with pytest.raises(UnknownModel, match="no weights"):
-        find("bare", base_dir=tmp_path)
+        find_model("bare", base_dir=tmp_path)
     (model_folder(tmp_path / "bad", "x.gguf") / "config.json").write_bytes(b"\xff")
     with pytest.raises(UnknownModel, match="can't be read"):
-        find("./bad", base_dir=tmp_path)
+        find_model("./bad", base_dir=tmp_path)
 
 
 def test_where_the_weights_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("HF_HUB_CACHE", raising=False)
     monkeypatch.setenv("HF_HOME", str(tmp_path))
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
-    model = find("smollm2-360m")
-    [(weights, present, detail)] = where(model)
+    model = find_model("smollm2-360m")
+    [(weights, present, detail)] = find_weights(model)
     assert (present, weights.kind) == (False, "hub")
     assert "would be downloaded" in detail
     snapshot = tmp_path / "hub/models--HuggingFaceTB--SmolLM2-360M-Instruct/snapshots/abc"
     model_folder(snapshot, "model.safetensors")
-    [(_, present, detail)] = where(model)
+    [(_, present, detail)] = find_weights(model)
     assert present
     assert str(snapshot) in detail
 
@@ -157,7 +163,7 @@ def test_a_package_with_weights_is_found_without_running_it(
     package.mkdir()
     (package / "__init__.py").write_text("raise SystemExit('imported')")
     monkeypatch.syspath_prepend(str(tmp_path))
-    model = find("smollm2-135m")
-    assert where(model)[0][1] is False
+    model = find_model("smollm2-135m")
+    assert find_weights(model)[0][1] is False
     (package / "SmolLM2-135M-Instruct.Q4_1.gguf").write_bytes(b"")
-    assert where(model)[0][1] is True
+    assert find_weights(model)[0][1] is True

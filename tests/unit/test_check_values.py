@@ -12,17 +12,17 @@ import yaml
 from processes import Cli
 from pydantic import TypeAdapter
 
-from cloudft.aws.client import Aws, Place, check_profile, client
-from cloudft.aws.shapes import problems, service_model
+from cloudft.aws.client import Aws, AwsLocation, check_profile, create_client
+from cloudft.aws.shapes import constraint_violations, load_service_model
 from cloudft.backends.bedrock import preflight as bedrock
 from cloudft.backends.bedrock.backend import BedrockBackend
 from cloudft.backends.sagemaker import preflight as sagemaker
-from cloudft.errors import AwsRefused, CheckFailed, NoSuchProfile, SpecError
+from cloudft.errors import CheckFailed, CloudRefused, NoSuchProfile, SpecError
 from cloudft.home import Home
 from cloudft.preparing import check, prepare
 from cloudft.spec.fields import KMS_KEY, MODEL_NAME, ROLE_ARN, S3_URI
 from cloudft.spec.load import LoadedJob, load_job
-from cloudft.spec.tree import fields as levels
+from cloudft.spec.tree import known_fields as levels
 from cloudft.types import Finding
 
 ROLE = "arn:aws:iam::123456789012:role/job"
@@ -206,15 +206,15 @@ def test_general_data_need_not_have_the_columns(tmp_path: Path) -> None:
 def test_a_profile_that_is_not_configured_is_named_with_those_that_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: Cli
 ) -> None:
-    check_profile(Place(profile="team"))
+    check_profile(AwsLocation(profile="team"))
     with pytest.raises(NoSuchProfile, match="no profile 'nobody'") as refused:
-        client("s3", Place(profile="nobody"))
+        create_client("s3", AwsLocation(profile="nobody"))
     assert "default, team" in str(refused.value.fix) and refused.value.exit_code == 4
     with pytest.raises(NoSuchProfile):
-        Aws(Place(profile="nobody")).client("s3")
+        Aws(AwsLocation(profile="nobody")).client("s3")
     monkeypatch.setenv("AWS_PROFILE", "somebody")
     with pytest.raises(NoSuchProfile, match="somebody"):
-        client("s3")
+        create_client("s3")
     monkeypatch.delenv("AWS_PROFILE")
     done = cli("list", "--backend", "bedrock", "--profile", "nobody")
     assert "no profile 'nobody'" in done.stderr + done.stdout
@@ -226,14 +226,14 @@ def test_a_profile_that_is_not_configured_is_named_with_those_that_are(
 
 @pytest.mark.parametrize("url", ["http://[", "http://:80", "nonsense", "http://a b"])
 def test_an_endpoint_that_is_no_address_is_no_fault_of_ours(url: str) -> None:
-    with pytest.raises(AwsRefused) as refused:
-        client("bedrock", Place(region="us-east-1", endpoint_url=url))
+    with pytest.raises(CloudRefused) as refused:
+        create_client("bedrock", AwsLocation(region="us-east-1", endpoint_url=url))
     assert "correct --endpoint-url" in str(refused.value.fix)
 
 
 def test_our_own_rules_are_within_the_apis() -> None:
     """What the job file takes, the service model takes: no rule of ours is looser than AWS's."""
-    shape = service_model("bedrock").operation_model("CreateModelCustomizationJob").input_shape
+    shape = load_service_model("bedrock").operation_model("CreateModelCustomizationJob").input_shape
     names = {
         "roleArn": (ROLE_ARN, ["arn:aws:iam::123456789012:role/x", "arn:aws:iam:::role/x", "x"]),
         "customModelKmsKeyId": (KMS_KEY, [KEY, "alias/x", "alias/", "x" * 36]),
@@ -242,9 +242,9 @@ def test_our_own_rules_are_within_the_apis() -> None:
     for name, (kind, values) in names.items():
         for value in values:
             taken = _takes(TypeAdapter(kind), value)
-            broken = [p for p in problems(shape, {name: value}) if f"'{name}'" in p]
+            broken = [p for p in constraint_violations(shape, {name: value}) if f"'{name}'" in p]
             assert not (taken and broken), (name, value, broken)
-    uri = service_model("bedrock").shape_for("S3Uri")
+    uri = load_service_model("bedrock").shape_for("S3Uri")
     assert uri.metadata["max"] == 1024
     assert _takes(TypeAdapter(S3_URI), "s3://my-bucket/prefix")
 
@@ -260,8 +260,8 @@ def _takes(adapter: Any, value: str) -> bool:
 @pytest.mark.parametrize(
     ("fields", "service", "operation"),
     [
-        (bedrock.FIELDS, "bedrock", "CreateModelCustomizationJob"),
-        (sagemaker.FIELDS, "sagemaker", "CreateTrainingJob"),
+        (bedrock.REQUEST_FIELDS, "bedrock", "CreateModelCustomizationJob"),
+        (sagemaker.REQUEST_FIELDS, "sagemaker", "CreateTrainingJob"),
     ],
 )
 def test_members_that_findings_are_placed_by_are_the_apis(
@@ -269,7 +269,7 @@ def test_members_that_findings_are_placed_by_are_the_apis(
 ) -> None:
     known = {".".join((*level, name)) for level, names in levels().items() for name in names}
     for path, field in fields.items():
-        shape = service_model(service).operation_model(operation).input_shape
+        shape = load_service_model(service).operation_model(operation).input_shape
         for part in path.split("."):
             shape = shape.members[part]
         assert field in known, field

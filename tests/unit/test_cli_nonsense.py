@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 import pytest
-from commands import GROUPS, LEAVES, leaf
+from commands import COMMAND_PATHS, GROUPS, find_command
 
 from cloudft import doctor
 from cloudft.__main__ import main as start
@@ -24,7 +24,7 @@ from cloudft.errors import CloudftError
 
 CODES = {0, 1, 2, 3, 4, 5, 6, 124, 130}
 """Of the contract."""
-ALL = [(), *[(group,) for group in GROUPS], *LEAVES]
+ALL = [(), *[(group,) for group in GROUPS], *COMMAND_PATHS]
 NONSENSE = {
     "empty": "",
     "a word": "nonsense",
@@ -79,8 +79,8 @@ def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Call]:
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "no-config"))
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "no-credentials"))
-    monkeypatch.setattr(endpoint, "_serve", lambda *_: None)
-    monkeypatch.setattr(doctor, "probe", machine)
+    monkeypatch.setattr(endpoint, "_run_server", lambda *_: None)
+    monkeypatch.setattr(doctor, "probe_devices", machine)
     environ = dict(os.environ)
 
     def now(*words: str, encoding: str = "utf-8") -> Called:
@@ -93,8 +93,8 @@ def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Call]:
             patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO()))
             patch.setattr(sys, "stdout", out)
             patch.setattr(sys, "stderr", err)
-            streams.write_any_text()
-            code = failures.run(cloudft)
+            streams.accept_any_text()
+            code = failures.run_command(cloudft)
         return Called(code, *[bytes(stream.buffer.getvalue()) for stream in (out, err)])  # type: ignore[attr-defined]
 
     yield now
@@ -127,7 +127,7 @@ def one_json_error(called: Called) -> None:
 def required(words: tuple[str, ...]) -> list[str]:
     """The command with what it can't do without."""
     given = list(words)
-    for param in leaf(words).params:
+    for param in find_command(words).params:
         if isinstance(param, click.Argument) and param.required:
             given += ["no-such-thing"] * max(param.nargs, 1)
         elif isinstance(param, click.Option) and param.required:
@@ -139,7 +139,7 @@ def required(words: tuple[str, ...]) -> list[str]:
 
 @pytest.mark.parametrize("words", ALL, ids=name)
 def test_no_command_ends_in_a_traceback(call: Call, words: tuple[str, ...]) -> None:
-    command = leaf(words)
+    command = find_command(words)
     bare = call(*words)
     honest(bare, [*words])
     if isinstance(command, click.Group):
@@ -169,12 +169,12 @@ def test_an_error_is_one_json_object_wherever_it_is_asked_for(
     assert (text.code, text.out) == (2, ""), "the last one counts"
 
 
-@pytest.mark.parametrize("words", LEAVES, ids=name)
+@pytest.mark.parametrize("words", COMMAND_PATHS, ids=name)
 def test_no_option_takes_nonsense_for_a_fault_of_cloudft(
     call: Call, words: tuple[str, ...]
 ) -> None:
     given = required(words)
-    for param in leaf(words).params:
+    for param in find_command(words).params:
         if not isinstance(param, click.Option) or param.count:
             continue
         if words in SLOW and param.name in SHARED:
@@ -188,11 +188,11 @@ def test_no_option_takes_nonsense_for_a_fault_of_cloudft(
             honest(call(*whole), whole)
 
 
-@pytest.mark.parametrize("words", LEAVES, ids=name)
+@pytest.mark.parametrize("words", COMMAND_PATHS, ids=name)
 def test_every_number_has_a_range_that_is_stated_and_checked(
     call: Call, words: tuple[str, ...]
 ) -> None:
-    for param in leaf(words).params:
+    for param in find_command(words).params:
         if isinstance(param, click.Option) and (param.is_flag or param.count):
             continue
         where = f"{name(words)} {param.name}"
@@ -242,7 +242,7 @@ def test_whatever_is_raised_becomes_a_message(
     says: str,
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["cloudft"])
-    assert failures.run(raising(error)) == code
+    assert failures.run_command(raising(error)) == code
     said = capsys.readouterr()
     assert says in said.err and "Traceback" not in said.err and said.out == ""
 
@@ -258,7 +258,7 @@ def test_the_traceback_of_a_fault_of_ours_is_printed_with_v(
 
     for flags in (["-v"], ["-vv"], ["-vojson"]):
         monkeypatch.setattr(sys, "argv", ["cloudft", *flags])
-        assert failures.run(broken) == 1
+        assert failures.run_command(broken) == 1
         said = capsys.readouterr()
         assert "Traceback" in said.err and "ZeroDivisionError" in said.err
     assert json.loads(said.out)["error"]["code"] == "Internal"

@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from cloudft import catalogue
-from cloudft.data.examine import examine
-from cloudft.data.rules import Rules
+from cloudft.data.examine import check_data
+from cloudft.data.rules import DatasetLimits
 from cloudft.spec.models import DataSpec
 from cloudft.types import Finding
 
@@ -25,10 +25,10 @@ def findings(
     path: Path, kind: str = "FINE_TUNING", base_model: str = "smollm2-135m", batch: int = 1
 ) -> tuple[Finding, ...]:
     """What a check of this one file says."""
-    model = catalogue.find(base_model)
-    rules = Rules.of(model, kind, batch)
+    model = catalogue.find_model(base_model)
+    rules = DatasetLimits.for_model(model, kind, batch)
     data = DataSpec.model_validate({"train": path.name})
-    return examine(data, format=model.formats[kind], base_dir=path.parent, rules=rules).findings
+    return check_data(data, format=model.formats[kind], base_dir=path.parent, limits=rules).findings
 
 
 def test_the_table_and_the_files_are_the_same() -> None:

@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from processes import JobFile
 
 from cloudft.cli.main import cloudft
-from cloudft.cli.reporting import html
-from cloudft.data.record import Turns
-from cloudft.data.records import Located
-from cloudft.data.stats import LISTED, Stats, lengths
+from cloudft.cli.reporting import render_page
+from cloudft.data.record import Conversation
+from cloudft.data.records import LocatedRecord
+from cloudft.data.stats import MAX_LISTED, DatasetStats, summarize_lengths
 from cloudft.errors import CheckFailed, UsageError
 
 RECORDS = [
@@ -73,11 +73,13 @@ FEW = st.sampled_from("abcd")
 def test_twins_and_contradictions_are_those_of_a_simple_count(
     records: list[tuple[str, str, str]],
 ) -> None:
-    stats = Stats()
+    stats = DatasetStats()
     places = [f"{file}.jsonl" for file, _, _ in records]
     pairs = [(asked, answered) for _, asked, answered in records]
-    stats.add_all(
-        Located(file, line, Turns("x", (), (("user", (asked,)), ("assistant", (answered,)))))
+    stats.add_records(
+        LocatedRecord(
+            file, line, Conversation("x", (), (("user", (asked,)), ("assistant", (answered,))))
+        )
         for line, (file, (asked, answered)) in enumerate(zip(places, pairs, strict=True), 1)
     )
     value = stats.to_json()
@@ -87,7 +89,7 @@ def test_twins_and_contradictions_are_those_of_a_simple_count(
     assert value["conflicts"]["count"] == len(wanted)
     assert value["conflicts"]["first"] == [
         {"file": places[n], "line": n + 1, "ofFile": places[of], "ofLine": of + 1}
-        for n, of in wanted[:LISTED]
+        for n, of in wanted[:MAX_LISTED]
     ]
 
 
@@ -135,7 +137,7 @@ def test_nothing_is_downloaded_for_a_count(job_file: JobFile) -> None:
 
 @given(st.lists(st.integers(0, 50_000), min_size=1, max_size=200))
 def test_lengths_are_those_of_the_records(tokens: list[int]) -> None:
-    found = lengths(tokens, estimated=False)
+    found = summarize_lengths(tokens, estimated=False)
     assert found["sum"] == sum(tokens)
     assert (found["least"], found["greatest"]) == (min(tokens), max(tokens))
     assert sum(found["histogram"]["records"]) == len(tokens)
@@ -168,7 +170,7 @@ EVIL = st.sampled_from(
 def test_no_label_breaks_out_of_the_page(labels: dict[str, int]) -> None:
     value = {
         "records": 3,
-        "tokens": lengths([1, 2, 3], estimated=True, limit=2),
+        "tokens": summarize_lengths([1, 2, 3], estimated=True, limit=2),
         "labels": labels,
         "commonestShare": 0.5,
         "languages": labels,
@@ -177,7 +179,7 @@ def test_no_label_breaks_out_of_the_page(labels: dict[str, int]) -> None:
         "conflicts": {"count": 0, "first": []},
     }
     page = Tags()
-    page.feed(html("<i>title</i>", {"<u>train</u>": value}, {"<u>train</u>": labels}))
+    page.feed(render_page("<i>title</i>", {"<u>train</u>": value}, {"<u>train</u>": labels}))
     assert not {"script", "b", "i", "u"} & page.seen
     assert {"svg", "table", "h1"} <= page.seen
 

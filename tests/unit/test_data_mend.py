@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from processes import Cli, JobFile
 
-from cloudft.data.convert import parse
-from cloudft.data.mend import mended
+from cloudft.data.convert import parse_record
+from cloudft.data.mend import repair_lines
 
 BROKEN = Path(__file__).resolve().parents[1] / "corpus" / "broken"
 EXPECTED: dict[str, dict[str, Any]] = yaml.safe_load((BROKEN.parent / "expected.yaml").read_text())
@@ -48,9 +48,9 @@ LOST |= {"empty-completion.jsonl": "EmptyField", "python-none.jsonl": "WrongType
 
 
 def mend(raw: bytes) -> tuple[list[dict[str, Any]], list[tuple[int, str]]]:
-    lines = list(mended(io.BytesIO(raw)))  # type: ignore[arg-type]
+    lines = list(repair_lines(io.BytesIO(raw)))  # type: ignore[arg-type]
     records = [record for line in lines for record in line.records]
-    return records, [(line.line, line.left_out) for line in lines if line.left_out]
+    return records, [(line.line, line.error_code) for line in lines if line.error_code]
 
 
 @pytest.mark.parametrize("name", MENDED)
@@ -78,7 +78,7 @@ JSONISH = st.lists(
 def test_whatever_is_kept_can_be_used(raw: bytes) -> None:
     records, _ = mend(raw)
     for record in records:
-        parse(json.loads(json.dumps(record)), {})
+        parse_record(json.loads(json.dumps(record)), {})
 
 
 @pytest.mark.parametrize("name", ["gzip.jsonl", "bzip2.jsonl", "xz.jsonl"])

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from cloudft.data import parallel
-from cloudft.data.examine import Examined, examine
-from cloudft.data.rules import Rules
+from cloudft.data.examine import DataReport, check_data
+from cloudft.data.rules import DatasetLimits
 from cloudft.spec.models import DataSpec
 
 PAIR = b'{"prompt": "Where is it?", "completion": "shipping"}\n'
@@ -32,10 +32,12 @@ FILES = {
 }
 
 
-def look(folder: Path, told: list[int] | None = None) -> Examined:
+def look(folder: Path, told: list[int] | None = None) -> DataReport:
     data = DataSpec.model_validate({"train": "a.jsonl", "validation": 0.1})
     progress = told.append if told is not None else None
-    return examine(data, format="converse", base_dir=folder, progress=progress, rules=Rules())
+    return check_data(
+        data, format="converse", base_dir=folder, progress=progress, limits=DatasetLimits()
+    )
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -45,10 +47,10 @@ def test_it_says_what_one_process_says(
     (tmp_path / "a.jsonl").write_bytes(FILES[name])
     alone = look(tmp_path)
     started = []
-    check = parallel.tally
-    monkeypatch.setattr(parallel, "LEAST", 50_000)
-    monkeypatch.setattr(parallel, "cores", lambda: 2)
-    monkeypatch.setattr(parallel, "tally", lambda *a: started.append(check(*a)) or started[-1])
+    check = parallel.count_in_parallel
+    monkeypatch.setattr(parallel, "MIN_PART_BYTES", 50_000)
+    monkeypatch.setattr(parallel, "count_cores", lambda: 2)
+    monkeypatch.setattr(parallel, "count_in_parallel", lambda *a: started.append(check(*a)) or started[-1])
     told: list[int] = []
     assert look(tmp_path, told) == alone
     flawless = name in ("plain", "no newline at the end", "all the same", "chats")
@@ -62,13 +64,13 @@ def test_parts_are_whole_lines_and_all_of_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from cloudft.data.findings import Findings
-    from cloudft.data.sources import Sources
+    from cloudft.data.sources import SourceResolver
 
-    monkeypatch.setattr(parallel, "LEAST", 10)
+    monkeypatch.setattr(parallel, "MIN_PART_BYTES", 10)
     raw = b"".join(b"x" * (n % 97) + b"\n" for n in range(500))
     (tmp_path / "a.jsonl").write_bytes(raw)
-    [source] = Sources(tmp_path, Findings()).files("", ["a.jsonl"])
+    [source] = SourceResolver(tmp_path, Findings()).resolve("", ["a.jsonl"])
     for count in (2, 3, 7):
-        found = [part.open().read() for part in parallel.parts(source, count)]
+        found = [part.open().read() for part in parallel.split_file(source, count)]
         assert b"".join(found) == raw and len(found) == count
         assert all(part.endswith(b"\n") for part in found)

@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 import pytest
 
-from cloudft.data.examine import Examined, examine
+from cloudft.data.examine import DataReport, check_data
 from cloudft.spec.models import DataSpec
 from cloudft.types import Finding
 
@@ -18,9 +18,9 @@ GOOD = b'{"prompt": "a", "completion": "b"}\n'
 U, A = {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}
 
 
-def look(folder: Path, kind: str = "FINE_TUNING", **data: Any) -> Examined:
+def look(folder: Path, kind: str = "FINE_TUNING", **data: Any) -> DataReport:
     target = "converse" if kind == "FINE_TUNING" else "input"
-    return examine(DataSpec.model_validate(data), format=target, base_dir=folder)
+    return check_data(DataSpec.model_validate(data), format=target, base_dir=folder)
 
 
 def findings(folder: Path, name: str, raw: bytes, **more: Any) -> Sequence[Finding]:

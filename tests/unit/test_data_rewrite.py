@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cloudft.cli.main import cloudft
-from cloudft.data.convert import canonical, parse
-from cloudft.data.near import Near, pieces
+from cloudft.data.convert import encode_record, parse_record
+from cloudft.data.near import NearDuplicateIndex, make_shingles
 from cloudft.errors import CheckFailed, UsageError
 
 TEXT = st.text(st.characters(codec="utf-8"), min_size=1, max_size=8).filter(str.strip)
@@ -60,9 +60,9 @@ def test_a_chat_comes_back_from_every_other_shape(
     messages = [{"role": "system", "content": system}] if system else []
     for asked, answered in turns:
         messages += [{"role": "user", "content": asked}, {"role": "assistant", "content": answered}]
-    start, _ = canonical(parse({"messages": messages}, {}), one)
-    between, _ = canonical(parse(json.loads(start), {}), other)
-    back, _ = canonical(parse(json.loads(between), {}), one)
+    start, _ = encode_record(parse_record({"messages": messages}, {}), one)
+    between, _ = encode_record(parse_record(json.loads(start), {}), other)
+    back, _ = encode_record(parse_record(json.loads(between), {}), one)
     assert back == start
 
 
@@ -153,12 +153,12 @@ def test_dedupe_keeps_the_first_and_names_the_others() -> None:
 
 
 def test_near_is_near_and_far_is_far() -> None:
-    like = Near(0.8)
-    assert like.find_or_add(SENTENCE) is None
-    assert like.find_or_add("The screen stays black after the update of last night") is None
-    assert like.find(SENTENCE + " please") is not None
-    assert like.find("Where can I see the invoices of the last year?") is None
-    assert pieces("") == [""]
+    like = NearDuplicateIndex(0.8)
+    assert like.query_or_insert(SENTENCE) is None
+    assert like.query_or_insert("The screen stays black after the update of last night") is None
+    assert like.query(SENTENCE + " please") is not None
+    assert like.query("Where can I see the invoices of the last year?") is None
+    assert make_shingles("") == [""]
 
 
 def test_leakage_is_found_with_its_lines_and_its_exit_code() -> None:

@@ -16,8 +16,8 @@ from processes import Cli
 
 import cloudft
 import local_backend
-from cloudft.data.spreadsheet import is_formula, spreadsheet
-from cloudft.evaluate.review import as_csv
+from cloudft.data.spreadsheet import is_formula, to_spreadsheet_csv
+from cloudft.evaluate.review import format_csv
 
 SIGNS = ["=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20"]
 FORMULAS = [f"{before}1+1" for before in [*SIGNS, " =", "\t=", "\r\n-", "\u00a0@"]]
@@ -31,20 +31,20 @@ def cells(text: str) -> list[list[str]]:
 @pytest.mark.parametrize("text", FORMULAS, ids=ascii)
 def test_what_a_spreadsheet_would_run_is_text_in_an_export(text: str) -> None:
     assert is_formula(text)
-    exported = as_csv([dict.fromkeys(ROW, text)])
+    exported = format_csv([dict.fromkeys(ROW, text)])
     assert cells(exported)[1] == [f"'{text}"] * len(ROW)
 
 
 @given(st.lists(st.text(), min_size=2, max_size=2))
 def test_other_texts_are_exported_as_they_are(texts: list[str]) -> None:
-    text = spreadsheet(("a", "b"), [dict(zip("ab", texts, strict=True))])
+    text = to_spreadsheet_csv(("a", "b"), [dict(zip("ab", texts, strict=True))])
     for whole, cell in zip(texts, cells(text)[1], strict=True):
         assert cell == (f"'{whole}" if is_formula(whole) else whole)
     assert text.startswith('"a","b"\r\n"'), "another locale's separators cut no cell apart"
 
 
 def test_numbers_stay_numbers() -> None:
-    assert cells(spreadsheet(("a", "b"), [{"a": -1, "b": None}]))[1] == ["-1", ""]
+    assert cells(to_spreadsheet_csv(("a", "b"), [{"a": -1, "b": None}]))[1] == ["-1", ""]
 
 
 def test_records_come_back_from_csv_to_the_letter_and_formulas_are_counted(

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from cloudft.data.examine import examine
+from cloudft.data.examine import check_data
 from cloudft.data.manifest import load_manifest
-from cloudft.data.stage import Staged, stage
+from cloudft.data.stage import StagedData, stage_data
 from cloudft.errors import CheckFailed, StoreError
 from cloudft.spec.models import DataSpec
 
@@ -36,9 +36,9 @@ def pairs(count: int, start: int = 0) -> list[dict[str, str]]:
 
 def staged(
     folder: Path, target: str = "prompt-completion", root: Path | None = None, **data: Any
-) -> Staged:
+) -> StagedData:
     seed = data.pop("seed", 7)
-    return stage(
+    return stage_data(
         DataSpec.model_validate(data),
         customization_type="CONTINUED_PRE_TRAINING" if target == "input" else "FINE_TUNING",
         format=target,
@@ -48,7 +48,7 @@ def staged(
     )
 
 
-def lines(result: Staged, role: str = "train") -> list[Any]:
+def lines(result: StagedData, role: str = "train") -> list[Any]:
     raw = (result.folder / f"{role}.jsonl").read_bytes()
     return [json.loads(line) for line in raw.split(b"\n")[:-1]]
 
@@ -181,7 +181,7 @@ def test_examine_counts_what_staging_gives(tmp_path: Path):
     spec = {"train": "a.jsonl", "validation": 0.3, "test": "t.jsonl"}
     mix = [{"path": "g.jsonl", "share": 0.25}]
     data = DataSpec.model_validate({**spec, "mix": mix})
-    volumes = examine(data, format="converse", base_dir=tmp_path).volumes
+    volumes = check_data(data, format="converse", base_dir=tmp_path).volumes
     assert not (tmp_path / "root").exists()
     files = staged(tmp_path, "converse", **spec, mix=mix).manifest.files
     assert volumes is not None
@@ -307,7 +307,7 @@ def test_too_few_records(tmp_path: Path, data: dict[str, Any], field: str):
     with pytest.raises(CheckFailed) as caught:
         staged(tmp_path, **data)
     assert [(f.code, f.field) for f in caught.value.findings] == [("TooFewRecords", field)]
-    examined = examine(DataSpec.model_validate(data), format="converse", base_dir=tmp_path)
+    examined = check_data(DataSpec.model_validate(data), format="converse", base_dir=tmp_path)
     assert examined.findings == tuple(caught.value.findings) and examined.volumes is None
 
 
@@ -315,7 +315,7 @@ def test_progress_tells_the_records_read(tmp_path: Path):
     put(tmp_path, {"a.jsonl": pairs(20_000), "b.jsonl": pairs(10)})
     told: list[int] = []
     data = DataSpec.model_validate({"train": "a.jsonl", "test": "b.jsonl"})
-    examine(data, format="converse", base_dir=tmp_path, progress=told.append)
+    check_data(data, format="converse", base_dir=tmp_path, progress=told.append)
     assert told == sorted(told) and told[-1] == 20_010 and len(told) > 5
 
 
@@ -373,5 +373,5 @@ def test_a_share_of_the_tokens(tmp_path: Path):
     general = sum(n for n in numbers if n > 100)
     assert abs(general - (sum(numbers) - general)) < 500, "half of the text, to one record"
     data = DataSpec.model_validate({"train": "a.jsonl", "mix": mix})
-    volumes = examine(data, format="prompt-completion", base_dir=tmp_path).volumes
+    volumes = check_data(data, format="prompt-completion", base_dir=tmp_path).volumes
     assert volumes is not None and abs(volumes["train"].records - len(numbers)) <= 1

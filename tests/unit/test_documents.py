@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloudft.documents import convert, decode, decode_python
+from cloudft.documents import convert, decode, decode_python_json
 from cloudft.errors import BadDocument
 
 
@@ -67,7 +67,7 @@ def test_what_could_not_be_written_again_is_not_read(
     more: dict[str, object], field: str | None, why: str | None
 ) -> None:
     content = json.dumps({"name": "a", **more})
-    for read in (decode, decode_python):
+    for read in (decode, decode_python_json):
         if why is None:
             assert read(content, Document, file="f.json").name == "a"
             continue
@@ -79,7 +79,7 @@ def test_what_could_not_be_written_again_is_not_read(
 @pytest.mark.parametrize(("levels", "taken"), [(99, True), (101, False), (5000, False)])
 def test_a_document_is_only_so_deep(levels: int, taken: bool) -> None:
     content = '{"name": "a", "newer": ' + "[" * levels + "]" * levels + "}"
-    for read in (decode, decode_python):
+    for read in (decode, decode_python_json):
         if taken:
             assert read(content, Document, file="f.json").name == "a"
             continue

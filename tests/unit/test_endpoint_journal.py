@@ -20,8 +20,8 @@ from botocore.exceptions import ClientError
 from werkzeug.test import EnvironBuilder, create_environ
 
 from cloudft.endpoint import journal as module
-from cloudft.endpoint.journal import FILE, REJECTED, Journal
-from cloudft.endpoint.moto_app import moto_app
+from cloudft.endpoint.journal import LOG_FILE, REJECTED_FILE, ReplayLog
+from cloudft.endpoint.moto_app import create_moto_app
 from cloudft.errors import BadDocument, StoreError
 
 App = Callable[..., Any]
@@ -31,31 +31,31 @@ BUCKETS = ("one", "two")
 
 @pytest.fixture(scope="module")
 def moto() -> Any:
-    return moto_app("000000000000")
+    return create_moto_app("000000000000")
 
 
-OPENED: list[Journal] = []
+OPEN_LOGS: list[ReplayLog] = []
 
 
 @pytest.fixture(autouse=True)
 def _empty(moto: App) -> Iterator[None]:
-    reset(moto)
+    reset_moto(moto)
     yield
-    while OPENED:
-        OPENED.pop().close()
-    reset(moto)
+    while OPEN_LOGS:
+        OPEN_LOGS.pop().close()
+    reset_moto(moto)
 
 
-def opened(moto: App, folder: Path, said: list[str] | None = None) -> Journal:
-    OPENED.append(Journal(moto, folder, (said if said is not None else []).append))
-    return OPENED[-1]
+def open_log(moto: App, folder: Path, said: list[str] | None = None) -> ReplayLog:
+    OPEN_LOGS.append(ReplayLog(moto, folder, (said if said is not None else []).append))
+    return OPEN_LOGS[-1]
 
 
-def reset(moto: App) -> None:
+def reset_moto(moto: App) -> None:
     """moto as it is in a new process."""
     environ = {"REQUEST_METHOD": "POST", "PATH_INFO": "/moto-api/reset", "CONTENT_LENGTH": "0"}
     environ |= {"RAW_URI": "/moto-api/reset", "REQUEST_URI": "/moto-api/reset"}
-    assert module.ask(moto, create_environ() | environ).status == 200
+    assert module.call_wsgi_app(moto, create_environ() | environ).status == 200
     from moto.ec2.models import ec2_backends
 
     vars(moto)["app_instances"].pop("ec2", None)
@@ -64,14 +64,14 @@ def reset(moto: App) -> None:
     ec2_backends.clear()  # a reset makes the default networks anew, in a new process they are not
 
 
-def restarted(moto: App, folder: Path, said: list[str] | None = None) -> Journal:
-    reset(moto)
-    return opened(moto, folder, said)
+def restart(moto: App, folder: Path, said: list[str] | None = None) -> ReplayLog:
+    reset_moto(moto)
+    return open_log(moto, folder, said)
 
 
-def contents(app: App) -> dict[str, Any]:
+def s3_contents(app: App) -> dict[str, Any]:
     """All of S3, by bucket."""
-    s3 = moto_client.client(app, "s3")
+    s3 = moto_client.create_client(app, "s3")
     found: dict[str, Any] = {}
     for bucket in (b["Name"] for b in s3.list_buckets()["Buckets"]):
         versions = s3.list_object_versions(Bucket=bucket)
@@ -90,11 +90,11 @@ def contents(app: App) -> dict[str, Any]:
     return found
 
 
-class Random:
+class RandomS3Client:
     """A client that does anything to S3, by chance."""
 
     def __init__(self, app: App, seed: int) -> None:
-        self.s3, self.chance = moto_client.client(app, "s3"), random.Random(seed)
+        self.s3, self.chance = moto_client.create_client(app, "s3"), random.Random(seed)
         self.bodies = 0
 
     def act(self) -> None:
@@ -169,44 +169,44 @@ def test_whatever_was_done_is_there_after_a_restart(
     moto: App, tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "SMALL", 0 if seed % 2 else 1 << 30)
-    app = opened(moto, tmp_path)
+    app = open_log(moto, tmp_path)
     for _ in range(2):
-        client = Random(app, seed)
+        client = RandomS3Client(app, seed)
         for _ in range(80):
             client.act()
-        before, said = contents(app), list[str]()
-        app = restarted(moto, tmp_path, said)
-        assert contents(app) == before and said == []
-    assert not (tmp_path / REJECTED).exists()
-    assert [path.name for path in tmp_path.iterdir()] == [FILE]
+        before, said = s3_contents(app), list[str]()
+        app = restart(moto, tmp_path, said)
+        assert s3_contents(app) == before and said == []
+    assert not (tmp_path / REJECTED_FILE).exists()
+    assert [path.name for path in tmp_path.iterdir()] == [LOG_FILE]
 
 
-def size(folder: Path) -> int:
-    return (folder / FILE).stat().st_size
+def log_size(folder: Path) -> int:
+    return (folder / LOG_FILE).stat().st_size
 
 
 def test_what_was_undone_leaves_the_file(
     moto: App, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    app = opened(moto, tmp_path)
-    s3 = moto_client.client(app, "s3")
+    app = open_log(moto, tmp_path)
+    s3 = moto_client.create_client(app, "s3")
     s3.create_bucket(Bucket="one")
-    start = size(tmp_path)
+    start = log_size(tmp_path)
     body = b"x" * 100_000
     for number in range(40):
         s3.put_object(Bucket="one", Key=str(number % 4), Body=body)
         s3.copy_object(Bucket="one", Key="copy", CopySource=f"one/{number % 4}")
-        assert size(tmp_path) < 30 * len(body), "it is compacted while it serves"
+        assert log_size(tmp_path) < 30 * len(body), "it is compacted while it serves"
     for name in ("copy", *map(str, range(4))):
         s3.delete_object(Bucket="one", Key=name)
-    restarted(moto, tmp_path)
-    assert size(tmp_path) == start
+    restart(moto, tmp_path)
+    assert log_size(tmp_path) == start
 
 
 def test_reads_and_refusals_are_not_kept(moto: App, tmp_path: Path) -> None:
-    app = opened(moto, tmp_path)
-    empty = size(tmp_path)
-    clients = [moto_client.client(app, name) for name in ("s3", "logs", "iam", "kms", "sts")]
+    app = open_log(moto, tmp_path)
+    empty = log_size(tmp_path)
+    clients = [moto_client.create_client(app, name) for name in ("s3", "logs", "iam", "kms", "sts")]
     s3, logs, iam, kms, sts = clients
     logs.describe_log_groups()
     iam.list_users()
@@ -220,24 +220,24 @@ def test_reads_and_refusals_are_not_kept(moto: App, tmp_path: Path) -> None:
     ):
         with pytest.raises((ClientError, NotImplementedError)):
             bad()
-    assert size(tmp_path) == empty
+    assert log_size(tmp_path) == empty
 
 
 def test_a_request_that_moto_lacks_does_no_harm_later(moto: App, tmp_path: Path) -> None:
-    app = opened(moto, tmp_path)
+    app = open_log(moto, tmp_path)
     with pytest.raises(NotImplementedError):
-        moto_client.client(app, "logs").put_data_protection_policy(
+        moto_client.create_client(app, "logs").put_data_protection_policy(
             logGroupIdentifier="x", policyDocument="{}"
         )
-    moto_client.client(app, "s3").create_bucket(Bucket="one")
+    moto_client.create_client(app, "s3").create_bucket(Bucket="one")
     said = list[str]()
-    assert list(contents(restarted(moto, tmp_path, said))) == ["one"] and said == []
+    assert list(s3_contents(restart(moto, tmp_path, said))) == ["one"] and said == []
 
 
 def test_a_body_without_a_length_is_kept(moto: App, tmp_path: Path) -> None:
     """As the SDK for JavaScript sends a stream; the server has put its chunks together."""
-    app = opened(moto, tmp_path)
-    moto_client.client(app, "s3").create_bucket(Bucket="one")
+    app = open_log(moto, tmp_path)
+    moto_client.create_client(app, "s3").create_bucket(Bucket="one")
     authorization = "AWS4-HMAC-SHA256 Credential=any/20260101/us-east-1/s3/aws4_request"
     environ = EnvironBuilder(
         method="PUT",
@@ -246,37 +246,37 @@ def test_a_body_without_a_length_is_kept(moto: App, tmp_path: Path) -> None:
     ).get_environ()
     environ |= {"RAW_URI": "/one/a", "wsgi.input": io.BytesIO(b"streamed")}
     environ.pop("CONTENT_LENGTH", None)
-    assert module.ask(app, environ | {"wsgi.input_terminated": True}).status == 200
-    assert contents(app)["one"][0]["a"][0] == b"streamed"
-    assert contents(restarted(moto, tmp_path))["one"][0]["a"][0] == b"streamed"
+    assert module.call_wsgi_app(app, environ | {"wsgi.input_terminated": True}).status == 200
+    assert s3_contents(app)["one"][0]["a"][0] == b"streamed"
+    assert s3_contents(restart(moto, tmp_path))["one"][0]["a"][0] == b"streamed"
 
 
 def test_networks_have_the_same_ids_whatever_was_read(moto: App, tmp_path: Path) -> None:
-    app = opened(moto, tmp_path)
-    ec2 = moto_client.client(app, "ec2")
+    app = open_log(moto, tmp_path)
+    ec2 = moto_client.create_client(app, "ec2")
     for _ in range(3):
         before = ec2.describe_subnets()["Subnets"]
     with pytest.raises(ClientError):  # the first request there, refused
-        moto_client.client(app, "ec2", "eu-west-1").delete_vpc(VpcId="vpc-1")
-    europe = moto_client.client(app, "ec2", "eu-west-1").describe_vpcs()["Vpcs"]
+        moto_client.create_client(app, "ec2", "eu-west-1").delete_vpc(VpcId="vpc-1")
+    europe = moto_client.create_client(app, "ec2", "eu-west-1").describe_vpcs()["Vpcs"]
     made = ec2.create_vpc(CidrBlock="10.0.0.0/24")["Vpc"]["VpcId"]
-    assert (tmp_path / FILE).read_bytes().count(b"\n") == 1 + 2 + 1
+    assert (tmp_path / LOG_FILE).read_bytes().count(b"\n") == 1 + 2 + 1
     said = list[str]()
-    app = restarted(moto, tmp_path, said)
-    ec2 = moto_client.client(app, "ec2")
+    app = restart(moto, tmp_path, said)
+    ec2 = moto_client.create_client(app, "ec2")
     assert ec2.describe_subnets()["Subnets"] == before and said == []
     assert made in {vpc["VpcId"] for vpc in ec2.describe_vpcs()["Vpcs"]}
-    assert moto_client.client(app, "ec2", "eu-west-1").describe_vpcs()["Vpcs"] == europe
+    assert moto_client.create_client(app, "ec2", "eu-west-1").describe_vpcs()["Vpcs"] == europe
 
 
 def test_ids_do_not_depend_on_what_happens_beside(moto: App, tmp_path: Path) -> None:
-    app = opened(moto, tmp_path)
-    first = moto_client.client(app, "s3")
+    app = open_log(moto, tmp_path)
+    first = moto_client.create_client(app, "s3")
     first.create_bucket(Bucket="one")
     done = threading.Event()
 
     def read() -> None:
-        other = moto_client.client(app, "s3")
+        other = moto_client.create_client(app, "s3")
         while not done.is_set():
             other.list_buckets()
 
@@ -285,12 +285,12 @@ def test_ids_do_not_depend_on_what_happens_beside(moto: App, tmp_path: Path) -> 
     ids = [first.create_multipart_upload(Bucket="one", Key="a")["UploadId"] for _ in range(60)]
     done.set()
     reader.join()
-    app = restarted(moto, tmp_path)
-    uploads = moto_client.client(app, "s3").list_multipart_uploads(Bucket="one")["Uploads"]
+    app = restart(moto, tmp_path)
+    uploads = moto_client.create_client(app, "s3").list_multipart_uploads(Bucket="one")["Uploads"]
     assert sorted(upload["UploadId"] for upload in uploads) == sorted(ids)
 
 
-def without_method(line: bytes) -> bytes:
+def with_unknown_method(line: bytes) -> bytes:
     value = json.loads(line)
     value["environ"]["REQUEST_METHOD"] = "PATCH"
     value["environ"]["HTTP_X_AMZ_CONTENT_SHA256"] = "x"
@@ -310,44 +310,44 @@ def without_method(line: bytes) -> bytes:
             ),
             "moto refuses it",
         ),
-        (without_method, "moto fails at it"),
+        (with_unknown_method, "moto fails at it"),
     ],
 )
 def test_a_bad_line_is_named_and_set_aside(
     moto: App, tmp_path: Path, damage: Callable[[bytes], bytes], where: str
 ) -> None:
-    s3 = moto_client.client(opened(moto, tmp_path), "s3")
+    s3 = moto_client.create_client(open_log(moto, tmp_path), "s3")
     s3.create_bucket(Bucket="one")
     for key in "abc":
         s3.put_object(Bucket="one", Key=key, Body=b"x")
-    lines = (tmp_path / FILE).read_bytes().splitlines(keepends=True)
+    lines = (tmp_path / LOG_FILE).read_bytes().splitlines(keepends=True)
     lines[3] = damage(lines[3])
-    (tmp_path / FILE).write_bytes(b"".join(lines))
+    (tmp_path / LOG_FILE).write_bytes(b"".join(lines))
     said = list[str]()
-    app = restarted(moto, tmp_path, said)
-    assert [*contents(app)["one"][0]] == ["a", "c"]
-    assert f"{FILE}, line 4: " in said[0] and where in said[0] and REJECTED in said[1]
-    assert (tmp_path / REJECTED).read_bytes() == lines[3]
-    moto_client.client(app, "s3").put_object(Bucket="one", Key="d", Body=b"x")
+    app = restart(moto, tmp_path, said)
+    assert [*s3_contents(app)["one"][0]] == ["a", "c"]
+    assert f"{LOG_FILE}, line 4: " in said[0] and where in said[0] and REJECTED_FILE in said[1]
+    assert (tmp_path / REJECTED_FILE).read_bytes() == lines[3]
+    moto_client.create_client(app, "s3").put_object(Bucket="one", Key="d", Body=b"x")
     said.clear()
-    assert [*contents(restarted(moto, tmp_path, said))["one"][0]] == ["a", "c", "d"]
+    assert [*s3_contents(restart(moto, tmp_path, said))["one"][0]] == ["a", "c", "d"]
     assert said == [], "it is said once"
 
 
 def test_a_torn_line_is_dropped_and_a_newer_file_is_left_alone(moto: App, tmp_path: Path) -> None:
-    moto_client.client(opened(moto, tmp_path), "s3").create_bucket(Bucket="one")
-    with (tmp_path / FILE).open("ab") as stream:
+    moto_client.create_client(open_log(moto, tmp_path), "s3").create_bucket(Bucket="one")
+    with (tmp_path / LOG_FILE).open("ab") as stream:
         stream.write(b'{"environ":')
     said = list[str]()
-    assert list(contents(restarted(moto, tmp_path, said))) == ["one"] and said == []
-    newer = (tmp_path / FILE).read_bytes().replace(b'{"version":2}', b'{"version":3}')
-    (tmp_path / FILE).write_bytes(newer)
+    assert list(s3_contents(restart(moto, tmp_path, said))) == ["one"] and said == []
+    newer = (tmp_path / LOG_FILE).read_bytes().replace(b'{"version":2}', b'{"version":3}')
+    (tmp_path / LOG_FILE).write_bytes(newer)
     with pytest.raises(BadDocument, match="version 3"):
-        restarted(moto, tmp_path)
-    assert (tmp_path / FILE).read_bytes() == newer
+        restart(moto, tmp_path)
+    assert (tmp_path / LOG_FILE).read_bytes() == newer
 
 
-def as_version_1(content: bytes) -> bytes:
+def to_version_1(content: bytes) -> bytes:
     """A journal as it was: every request, also those that moto did not take."""
     refused = {"REQUEST_METHOD": "DELETE", "PATH_INFO": "/none", "RAW_URI": "/none"}
     lines = []
@@ -366,24 +366,24 @@ def as_version_1(content: bytes) -> bytes:
 
 
 def test_a_journal_of_version_1_is_read_and_converted(moto: App, tmp_path: Path) -> None:
-    app = opened(moto, tmp_path)
-    s3 = moto_client.client(app, "s3")
+    app = open_log(moto, tmp_path)
+    s3 = moto_client.create_client(app, "s3")
     s3.create_bucket(Bucket="one")
     for key in "abc":
         s3.put_object(Bucket="one", Key=key, Body=b"x")
-    before = contents(app)
-    (tmp_path / FILE).write_bytes(as_version_1((tmp_path / FILE).read_bytes()))
+    before = s3_contents(app)
+    (tmp_path / LOG_FILE).write_bytes(to_version_1((tmp_path / LOG_FILE).read_bytes()))
     said = list[str]()
-    assert contents(restarted(moto, tmp_path, said)) == before
+    assert s3_contents(restart(moto, tmp_path, said)) == before
     assert "line 9: moto fails at it" in said[0]
-    assert contents(restarted(moto, tmp_path, said := [])) == before and said == []
+    assert s3_contents(restart(moto, tmp_path, said := [])) == before and said == []
 
 
 def test_a_full_disk_refuses_the_request_and_harms_no_other(
     moto: App, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    app = opened(moto, tmp_path)
-    s3 = moto_client.client(app, "s3")
+    app = open_log(moto, tmp_path)
+    s3 = moto_client.create_client(app, "s3")
     s3.create_bucket(Bucket="one")
 
     def half(stream: Any, content: bytes) -> None:
@@ -396,10 +396,10 @@ def test_a_full_disk_refuses_the_request_and_harms_no_other(
             s3.put_object(Bucket="one", Key="lost", Body=b"x")
     s3.put_object(Bucket="one", Key="kept", Body=b"x")
     said = list[str]()
-    assert [*contents(restarted(moto, tmp_path, said))["one"][0]] == ["kept"] and said == []
+    assert [*s3_contents(restart(moto, tmp_path, said))["one"][0]] == ["kept"] and said == []
 
 
-POINTS = (
+KILL_POINTS = (
     ("os.fsync", True),
     ("os.replace", True),
     ("os.replace", False),
@@ -407,11 +407,11 @@ POINTS = (
 )
 
 
-def overwrite(folder: str, point: str, before: bool) -> None:
+def overwrite_until_killed(folder: str, point: str, before: bool) -> None:
     """Overwrite objects until a compaction; kill this process at a point of it."""
     module.SMALL = 1 << 14
-    app = Journal(moto_app("000000000000"), Path(folder))
-    s3 = moto_client.client(app, "s3")
+    app = ReplayLog(create_moto_app("000000000000"), Path(folder))
+    s3 = moto_client.create_client(app, "s3")
     s3.create_bucket(Bucket="one")
     name, _, attribute = point.rpartition(".")
     owner = os if name == "os" else module
@@ -429,19 +429,21 @@ def overwrite(folder: str, point: str, before: bool) -> None:
             stream.write(f"{number}\n")
 
 
-@pytest.mark.parametrize(("point", "before"), POINTS)
+@pytest.mark.parametrize(("point", "before"), KILL_POINTS)
 def test_a_kill_while_it_is_compacted_loses_nothing(
     moto: App, tmp_path: Path, point: str, before: bool
 ) -> None:
-    process = forked.FORKS.Process(target=overwrite, args=(str(tmp_path), point, before))
+    process = forked.FORKSERVER.Process(
+        target=overwrite_until_killed, args=(str(tmp_path), point, before)
+    )
     process.start()
     process.join(120)
     assert process.exitcode == -signal.SIGKILL
     numbers = [int(line) for line in (tmp_path / "acknowledged").read_text().split()]
     said = list[str]()
-    objects = contents(restarted(moto, tmp_path, said))["one"][0]
+    objects = s3_contents(restart(moto, tmp_path, said))["one"][0]
     for key in range(3):
         last = max(n for n in numbers if n % 3 == key)
         one_more = last + 3  # taken, and not answered any more
         assert objects[str(key)][0] in {f"{n:5}".encode() * 400 for n in (last, one_more)}
-    assert said == [] and sorted(os.listdir(tmp_path)) == ["acknowledged", FILE]
+    assert said == [] and sorted(os.listdir(tmp_path)) == ["acknowledged", LOG_FILE]

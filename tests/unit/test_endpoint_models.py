@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
-from endpoint import BUCKET, ROLE, Endpoint, running
+from endpoint import BUCKET, ROLE, Endpoint, running_endpoint
 from processes import wait_until
 
 TITAN, NOVA = "amazon.titan-text-express-v1", "amazon.nova-lite-v1:0"
@@ -31,7 +31,7 @@ BODIES: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="module")
 def endpoint(tiny_model: Path) -> Iterator[Endpoint]:
-    with running("--clock", "fast", "--stand-in", tiny_model) as made:
+    with running_endpoint("--clock", "fast", "--stand-in", tiny_model) as made:
         yield made
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cloudft.endpoint.state import FILE, Contents, Job, Model, State, Task
+from cloudft.endpoint.state import STATE_FILE, Job, Model, State, StateData, Task
 from cloudft.errors import BadDocument
 
 ROLE = "arn:aws:iam::000000000000:role/any"
@@ -29,7 +29,7 @@ IMPORT = {
 }
 
 
-def written(folder: Path) -> dict[str, Any]:
+def write_state(folder: Path) -> dict[str, Any]:
     """A state with one of each."""
     state = State("us-east-1", folder)
     arn = state.arn("model-customization-job", "amazon.nova-lite-v1:0")
@@ -40,16 +40,16 @@ def written(folder: Path) -> dict[str, Any]:
     path = str(folder / "imported" / task.id)
     state.imported[arn] = Model(arn, "in", "", folder=path)
     state.save()
-    found: dict[str, Any] = json.loads((folder / FILE).read_bytes())
+    found: dict[str, Any] = json.loads((folder / STATE_FILE).read_bytes())
     return found
 
 
-def first(content: dict[str, Any], kind: str) -> dict[str, Any]:
+def first_resource(content: dict[str, Any], kind: str) -> dict[str, Any]:
     thing: dict[str, Any] = next(iter(content[kind].values()))
     return thing
 
 
-def rename(content: dict[str, Any], kind: str, arn: str) -> None:
+def change_arn(content: dict[str, Any], kind: str, arn: str) -> None:
     thing = content[kind].popitem()[1]
     content[kind][arn] = thing | {"arn": arn}
 
@@ -57,15 +57,15 @@ def rename(content: dict[str, Any], kind: str, arn: str) -> None:
 Damage = Callable[[dict[str, Any]], Any]
 DAMAGES: list[tuple[Damage, str]] = [
     (lambda c: c.update(jobs=[]), "jobs"),
-    (lambda c: first(c, "jobs").update(created="yesterday"), "created"),
-    (lambda c: first(c, "jobs").update(details={"trainingDetails": 3}), "details"),
-    (lambda c: first(c, "jobs").pop("request"), "jobs"),
-    (lambda c: first(c, "jobs")["request"].pop("jobName"), "request"),
-    (lambda c: first(c, "jobs")["request"].update(trainingDataConfig=[]), "request"),
-    (lambda c: first(c, "jobs").update(local="../../elsewhere"), "local"),
-    (lambda c: first(c, "jobs").update(arn="arn:other"), "arn"),
-    (lambda c: first(c, "imported").update(folder="/home/user"), "folder"),
-    (lambda c: rename(c, "imports", "arn:aws:bedrock:us-east-1:0:model-import-job/.."), "arn"),
+    (lambda c: first_resource(c, "jobs").update(created="yesterday"), "created"),
+    (lambda c: first_resource(c, "jobs").update(details={"trainingDetails": 3}), "details"),
+    (lambda c: first_resource(c, "jobs").pop("request"), "jobs"),
+    (lambda c: first_resource(c, "jobs")["request"].pop("jobName"), "request"),
+    (lambda c: first_resource(c, "jobs")["request"].update(trainingDataConfig=[]), "request"),
+    (lambda c: first_resource(c, "jobs").update(local="../../elsewhere"), "local"),
+    (lambda c: first_resource(c, "jobs").update(arn="arn:other"), "arn"),
+    (lambda c: first_resource(c, "imported").update(folder="/home/user"), "folder"),
+    (lambda c: change_arn(c, "imports", "arn:aws:bedrock:us-east-1:0:model-import-job/.."), "arn"),
     (lambda c: c.update(version=2), "version"),
 ]
 
@@ -74,32 +74,32 @@ DAMAGES: list[tuple[Damage, str]] = [
 def test_a_damaged_state_is_named_with_file_and_field(
     tmp_path: Path, damage: Damage, field: str
 ) -> None:
-    content = written(tmp_path)
+    content = write_state(tmp_path)
     damage(content)
-    (tmp_path / FILE).write_text(json.dumps(content))
-    before = (tmp_path / FILE).read_bytes()
+    (tmp_path / STATE_FILE).write_text(json.dumps(content))
+    before = (tmp_path / STATE_FILE).read_bytes()
     with pytest.raises(BadDocument) as caught:
         State("us-east-1", tmp_path)
-    assert caught.value.file == str(tmp_path / FILE) and field in str(caught.value.field)
-    assert (tmp_path / FILE).read_bytes() == before, "it is left as it is"
+    assert caught.value.file == str(tmp_path / STATE_FILE) and field in str(caught.value.field)
+    assert (tmp_path / STATE_FILE).read_bytes() == before, "it is left as it is"
 
 
 def test_a_newer_files_unknown_keys_and_an_older_files_missing_ones_are_no_damage(
     tmp_path: Path,
 ) -> None:
-    content = written(tmp_path)
-    assert content.pop("version") == Contents().version == 1
+    content = write_state(tmp_path)
+    assert content.pop("version") == StateData().version == 1
     content["new"] = {"any": 1}
-    first(content, "jobs")["request"]["newMember"] = {"any": 1}
-    first(content, "jobs")["new"] = [1]
-    (tmp_path / FILE).write_text(json.dumps(content))
+    first_resource(content, "jobs")["request"]["newMember"] = {"any": 1}
+    first_resource(content, "jobs")["new"] = [1]
+    (tmp_path / STATE_FILE).write_text(json.dumps(content))
     assert [job.name for job in State("us-east-1", tmp_path).jobs.values()] == ["tuned"]
 
 
 def test_an_imported_model_is_looked_for_beside_the_file(tmp_path: Path) -> None:
     """A state that was moved or copied does not reach back to where it came from."""
     (tmp_path / "old").mkdir()
-    written(tmp_path / "old")
+    write_state(tmp_path / "old")
     (tmp_path / "old").rename(tmp_path / "new")
     [model] = State("us-east-1", tmp_path / "new").imported.values()
     assert str(model.folder).startswith(str(tmp_path / "new" / "imported"))

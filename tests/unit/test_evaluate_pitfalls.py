@@ -8,13 +8,13 @@ import pytest
 
 from cloudft.backends.base import Likelihood
 from cloudft.evaluate import general
-from cloudft.evaluate.cloze import gaps
-from cloudft.evaluate.pitfalls.consistency import consistency, option_orders
-from cloudft.evaluate.pitfalls.forgetting import forgetting
-from cloudft.evaluate.pitfalls.form import choices, form
-from cloudft.evaluate.pitfalls.learning import learning
-from cloudft.evaluate.pitfalls.memorised import memorised
-from cloudft.evaluate.pitfalls.overfitting import overfitting
+from cloudft.evaluate.cloze import find_cloze_gaps
+from cloudft.evaluate.pitfalls.consistency import diagnose_consistency, shuffle_options
+from cloudft.evaluate.pitfalls.forgetting import diagnose_forgetting
+from cloudft.evaluate.pitfalls.form import choose_labels, diagnose_answer_format
+from cloudft.evaluate.pitfalls.learning import diagnose_data_scaling
+from cloudft.evaluate.pitfalls.memorised import diagnose_memorization
+from cloudft.evaluate.pitfalls.overfitting import diagnose_overfitting
 from cloudft.types import Metric, Split
 
 
@@ -36,7 +36,7 @@ def curve(split: Split, losses: list[float]) -> list[Metric]:
 )
 def test_over_fitting_is_a_rise_that_stays(validation: list[float], level: str) -> None:
     train = curve("train", [1 / (2**n) for n in range(len(validation))])
-    found = overfitting([*train, *curve("validation", validation)])
+    found = diagnose_overfitting([*train, *curve("validation", validation)])
     assert found is not None and found.level == level
     best = validation.index(min(validation)) + 1
     assert found.numbers["bestEpoch"] == best
@@ -44,7 +44,7 @@ def test_over_fitting_is_a_rise_that_stays(validation: list[float], level: str) 
 
 
 def test_one_validation_tells_nothing() -> None:
-    assert overfitting(curve("train", [1, 0.5]) + curve("validation", [1.0])) is None
+    assert diagnose_overfitting(curve("train", [1, 0.5]) + curve("validation", [1.0])) is None
 
 
 def likely(losses: list[float]) -> list[Likelihood]:
@@ -54,11 +54,15 @@ def likely(losses: list[float]) -> list[Likelihood]:
 def test_forgetting_is_told_with_a_share_to_mix_in() -> None:
     before = [200.0 + n for n in range(24)]
     sizes, right = [400] * 24, [True] * 30 + [False] * 10
-    same = forgetting(likely(before), likely([b * 1.01 for b in before]), sizes, right, right)
+    same = diagnose_forgetting(
+        likely(before), likely([b * 1.01 for b in before]), sizes, right, right
+    )
     assert same.level == "good" and same.numbers["suggestedShare"] is None
-    some = forgetting(likely(before), likely([b * 1.05 for b in before]), sizes, right, right)
+    some = diagnose_forgetting(
+        likely(before), likely([b * 1.05 for b in before]), sizes, right, right
+    )
     assert some.level == "warning" and some.numbers["suggestedShare"] == pytest.approx(0.1)
-    much = forgetting(
+    much = diagnose_forgetting(
         likely(before),
         likely([b * 1.3 for b in before]),
         sizes,
@@ -76,18 +80,20 @@ def test_memorising_is_what_comes_back_of_training_alone() -> None:
     ]
     back = [(text, text) for text in long]
     new = [(text, "It is somewhere else.") for text in long]
-    found = memorised(back, new)
+    found = diagnose_memorization(back, new)
     assert found is not None and found.level == "bad" and found.numbers["trainShare"] == 1.0
-    both = memorised(back, back)
+    both = diagnose_memorization(back, back)
     assert both is not None and both.level == "good"
-    assert memorised([("billing", "billing")] * 50, [("billing", "billing")] * 50) is None
+    assert (
+        diagnose_memorization([("billing", "billing")] * 50, [("billing", "billing")] * 50) is None
+    )
 
 
 def test_a_base_model_that_favours_a_label_is_held_to_what_it_tells_beside_that() -> None:
     truth = [n % 3 for n in range(60)]
     favour = [0.0, -30.0, -60.0]  # the first label is likeliest, whatever is asked
     told = [[favour[k] + 2.0 * (k == t) for k in range(3)] for t in truth]
-    plain, calibrated = choices(told)
+    plain, calibrated = choose_labels(told)
     assert plain == [0] * 60 and calibrated == truth
     tuned = [n % 2 == 0 for n in range(60)]
     shown = [
@@ -95,49 +101,51 @@ def test_a_base_model_that_favours_a_label_is_held_to_what_it_tells_beside_that(
         for right in ([a == b for a, b in zip(plain, truth, strict=True)], tuned)
     ]
     assert shown == [20, 30]  # held to the labels plainly, the base would look worse
-    by_heart = form([a == b for a, b in zip(calibrated, truth, strict=True)], tuned, 3)
+    by_heart = diagnose_answer_format(
+        [a == b for a, b in zip(calibrated, truth, strict=True)], tuned, 3
+    )
     assert by_heart.level == "bad" and "right in 100% of 60" in by_heart.sentence
-    assert form([False] * 60, tuned, 3).level == "good"
+    assert diagnose_answer_format([False] * 60, tuned, 3).level == "good"
 
 
 def test_the_learning_curve_says_what_twice_the_data_buys() -> None:
     def points(floor: float, height: float) -> list[tuple[int, float]]:
         return [(n, floor + height * (n / 100) ** -0.5) for n in (50, 100, 200, 400)]
 
-    steep = learning(points(0.1, 1.0))
+    steep = diagnose_data_scaling(points(0.1, 1.0))
     assert steep.level == "bad"
     assert steep.numbers["lossAtTwice"] == pytest.approx(0.1 + 8**-0.5, abs=0.02)
-    assert learning(points(1.0, 0.001)).level == "good"
-    rising = learning([(50, 0.4), (100, 0.5), (200, 0.6)])
+    assert diagnose_data_scaling(points(1.0, 0.001)).level == "good"
+    rising = diagnose_data_scaling([(50, 0.4), (100, 0.5), (200, 0.6)])
     assert rising.level == "good" and rising.numbers["lossAtTwice"] <= 0.6
-    assert "no learning curve" in learning([(50, 0.4), (100, 0.3)]).sentence
+    assert "no learning curve" in diagnose_data_scaling([(50, 0.4), (100, 0.3)]).sentence
 
 
 def test_options_are_put_in_other_orders() -> None:
     labels = ["billing", "login", "lost parcel"]
     asked = "Choose billing, login or lost parcel for: I paid twice."
-    found = option_orders(asked, labels, 7, 4)
+    found = shuffle_options(asked, labels, 7, 4)
     assert found[0] == asked and len(set(found)) == len(found) == 4
     for text in found:
         assert text.startswith("Choose ") and text.endswith(" for: I paid twice.")
         assert all(text.count(label) == 1 for label in labels)
-    assert option_orders("I paid twice", labels, 7, 4) == []
-    assert option_orders("billing, login", labels[:2], 7, 4) == []
+    assert shuffle_options("I paid twice", labels, 7, 4) == []
+    assert shuffle_options("billing, login", labels[:2], 7, 4) == []
 
 
 def test_consistency_is_agreement_and_entropy() -> None:
-    found = consistency(
+    found = diagnose_consistency(
         {"sampled": [["a", "A", "b", "b"], ["c"] * 4], "options": [["x"]]}, str.lower
     )
     numbers = found.numbers["sampled"]
     assert numbers["agreement"] == pytest.approx((2 / 6 + 1) / 2)
     assert numbers["entropyBits"] == pytest.approx(0.5)
     assert "options" not in found.numbers and found.level == "bad"
-    assert consistency({}, str.lower).level == "good"
+    assert diagnose_consistency({}, str.lower).level == "good"
 
 
 def test_the_general_data_is_whole() -> None:
-    texts, questions = general.texts(), general.questions()
+    texts, questions = general.load_default_texts(), general.load_default_questions()
     assert len(set(texts)) == len(texts) >= 20 and all(200 < len(t) < 900 for t in texts)
     assert len({q.question for q in questions}) == len(questions) >= 40
     places = collections.Counter(q.answer for q in questions)
@@ -147,10 +155,12 @@ def test_the_general_data_is_whole() -> None:
 
 def test_the_cloze_asks_for_what_stands_in_the_domain_alone() -> None:
     sentence = "Every parcel of the harbour company gets a mooringtag before the people may leave. "
-    found = gaps([sentence * 4, sentence * 2], ["The people of the company may leave. " * 20])
+    found = find_cloze_gaps(
+        [sentence * 4, sentence * 2], ["The people of the company may leave. " * 20]
+    )
     terms = {gap.text.strip() for gap in found}
     assert "mooringtag" in terms and not terms & {"people", "company"}
     assert max(sum(g.text == f" {t}" for g in found) for t in terms) <= 3
     one = next(gap for gap in found if gap.text == " mooringtag")
     assert (one.prompt.text or "").endswith("company gets a")
-    assert gaps(["short"], ["short"]) == []
+    assert find_cloze_gaps(["short"], ["short"]) == []

@@ -9,8 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cloudft.evaluate.resampling import by_record, corpus_statistics, f1_statistics, ratio
-from cloudft.evaluate.scores import totals
+from cloudft.evaluate.resampling import (
+    build_additive_metrics,
+    build_corpus_statistics,
+    build_f1_statistics,
+    build_ratio_statistic,
+)
+from cloudft.evaluate.scores import aggregate_metrics
 from cloudft.evaluate.tasks import Task
 
 LABELS = ("billing", "delivery", "refund")
@@ -44,19 +49,22 @@ def test_corpus_scores(pairs: list[tuple[str, str]], draw: random.Random) -> Non
     references, texts = map(list, zip(*pairs, strict=True))
     places = [draw.randrange(len(texts)) for _ in texts]
     drawn = [references[n] for n in places], [texts[n] for n in places]
-    expected = totals(Task("text"), *drawn, cut=[False] * len(texts))
-    for name, statistic in corpus_statistics(references, texts).items():
+    expected = aggregate_metrics(Task("text"), *drawn, truncated=[False] * len(texts))
+    for name, statistic in build_corpus_statistics(references, texts).items():
         assert statistic(np.array(places)) == pytest.approx(expected[name], abs=1e-9), name
 
 
 def check(task: Task, references: list[str], texts: list[str]) -> None:
-    expected = totals(task, references, texts, cut=[False] * len(texts))
+    expected = aggregate_metrics(task, references, texts, truncated=[False] * len(texts))
     everything = np.arange(len(texts))
-    found = {name: ratio(*sums) for name, sums in by_record(task, references, texts).items()}
+    found = {
+        name: build_ratio_statistic(*sums)
+        for name, sums in build_additive_metrics(task, references, texts).items()
+    }
     if task.labels:
-        found |= f1_statistics(task.labels, references, texts)
+        found |= build_f1_statistics(task.labels, references, texts)
     assert found.keys() <= expected.keys() and len(found) >= 3
     for name, statistic in found.items():
         assert statistic(everything) == pytest.approx(expected[name], abs=1e-9), name
-    once = f1_statistics(LABELS, ["billing", "refund"], ["billing", "x"])["macroF1"]
+    once = build_f1_statistics(LABELS, ["billing", "refund"], ["billing", "x"])["macroF1"]
     assert once(np.array([0, 0])) == pytest.approx(0.5)  # the labels are those of all records

@@ -12,11 +12,11 @@ from typing import Any
 
 import krippendorff
 import pytest
-from reviews import side
+from reviews import make_model_result
 
 from cloudft.errors import UsageError
-from cloudft.evaluate.agreement import CHOICES, tally
-from cloudft.evaluate.review import Review, Reviewer, as_csv
+from cloudft.evaluate.agreement import CHOICES, summarize_judgments
+from cloudft.evaluate.review import Review, Reviewer, format_csv
 from cloudft.evaluate.review_server import ReviewServer
 
 COUNT = 12
@@ -25,7 +25,9 @@ COUNT = 12
 @pytest.fixture
 def review(tmp_path: Path) -> Review:
     found = Review(
-        tmp_path, side("first", "a", COUNT, "<i>Q{}</i>"), side("second", "b", COUNT, "<i>Q{}</i>")
+        tmp_path,
+        make_model_result("first", "a", COUNT, "<i>Q{}</i>"),
+        make_model_result("second", "b", COUNT, "<i>Q{}</i>"),
     )
     found.save()
     return found
@@ -33,44 +35,46 @@ def review(tmp_path: Path) -> Review:
 
 def favour(reviewer: Reviewer, letter: str) -> None:
     """Judge every record for the side whose answers begin so."""
-    while (look := reviewer.look())["record"]:
+    while (look := reviewer.get_record())["record"]:
         seen = "left" if look["record"]["left"].startswith(letter) else "right"
-        reviewer.judge(look["position"], seen, "")
+        reviewer.save_judgment(look["position"], seen, "")
 
 
 def test_sides_and_records_come_in_an_order_of_each_reviewers_own(review: Review) -> None:
     ada, bob = Reviewer(review, "ada"), Reviewer(review, "bob")
     assert ada.order != bob.order and sorted(ada.order) == sorted(bob.order)
-    left = [ada.look(n)["record"]["left"][0] for n in range(COUNT)]
+    left = [ada.get_record(n)["record"]["left"][0] for n in range(COUNT)]
     assert set(left) == {"a", "b"}
-    assert "first" not in json.dumps(ada.look()) and "second" not in json.dumps(ada.look())
+    assert "first" not in json.dumps(ada.get_record()) and "second" not in json.dumps(
+        ada.get_record()
+    )
     assert Reviewer(review, "ada").order == ada.order
 
 
 def test_judgements_mean_the_side_whatever_stood_where(review: Review) -> None:
     favour(Reviewer(review, "ada"), "b")
-    found = review.results()
+    found = review.summarize()
     assert found["counts"] == {"a": 0, "b": COUNT, "tie": 0, "bad": 0}
     assert found["winRate"]["value"] == 1.0 and 0.7 < found["winRate"]["low"] < 0.8
     assert found["agreement"]["value"] is None
     favour(Reviewer(review, "bob"), "b")
-    assert review.results()["agreement"]["value"] == 1.0
+    assert review.summarize()["agreement"]["value"] == 1.0
 
 
 def test_a_review_goes_on_where_it_was_left_and_the_last_word_counts(review: Review) -> None:
     ada = Reviewer(review, "ada")
-    ada.judge(0, "left", "first thought")
-    ada.judge(1, "tie", "")
+    ada.save_judgment(0, "left", "first thought")
+    ada.save_judgment(1, "tie", "")
     [path] = review.folder.glob("judgements-*")
     path.write_bytes(path.read_bytes()[:-20])  # the second was cut short
     again = Reviewer(review, "ada")
-    assert again.look()["position"] == 1 and again.look()["judged"] == 1
-    again.judge(1, "bad", "now whole")
-    again.judge(0, "right", "second thought")
-    first = again.look(0)["record"]
+    assert again.get_record()["position"] == 1 and again.get_record()["judged"] == 1
+    again.save_judgment(1, "bad", "now whole")
+    again.save_judgment(0, "right", "second thought")
+    first = again.get_record(0)["record"]
     assert (first["choice"], first["note"]) == ("right", "second thought")
-    assert again.look(1)["record"]["choice"] == "bad" and again.look()["position"] == 2
-    assert len(review.rows()) == 2
+    assert again.get_record(1)["record"]["choice"] == "bad" and again.get_record()["position"] == 2
+    assert len(review.export_rows()) == 2
 
 
 def test_agreement_is_krippendorffs() -> None:
@@ -84,14 +88,14 @@ def test_agreement_is_krippendorffs() -> None:
         for found in said.values()
     ]
     known = krippendorff.alpha(reliability_data=table, level_of_measurement="nominal")
-    assert tally(said)["agreement"]["value"] == pytest.approx(known, abs=1e-12)
-    nothing = tally({})
+    assert summarize_judgments(said)["agreement"]["value"] == pytest.approx(known, abs=1e-12)
+    nothing = summarize_judgments({})
     assert nothing["winRate"]["value"] is None and nothing["judgements"] == 0
 
 
 def test_an_export_starts_no_formula(review: Review) -> None:
-    Reviewer(review, "ada").judge(0, "tie", "=HYPERLINK(1)")
-    assert "'=HYPERLINK" in as_csv(review.rows())
+    Reviewer(review, "ada").save_judgment(0, "tie", "=HYPERLINK(1)")
+    assert "'=HYPERLINK" in format_csv(review.export_rows())
     with pytest.raises(UsageError):
         Reviewer(review, "../ada")
 

@@ -10,21 +10,22 @@ import sacrebleu
 from hypothesis import given
 from hypothesis import strategies as st
 from rouge_score.rouge_scorer import RougeScorer
-from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
+from sklearn import metrics as sklearn_metrics
+from sklearn.metrics import accuracy_score, f1_score
 
 from cloudft.backends.base import Prompt
-from cloudft.evaluate.ask import BASE, TUNED, Said
-from cloudft.evaluate.held_out import HeldOut, Item
+from cloudft.evaluate.ask import BASE, TUNED, ModelAnswer
+from cloudft.evaluate.held_out import EvalExample, HeldOutData
 from cloudft.evaluate.scores import (
+    HEADLINE_METRIC,
     LOWER_IS_BETTER,
-    METRIC,
-    confusion,
-    label_of,
+    aggregate_metrics,
+    confusion_matrix,
+    extract_label,
     score_record,
-    totals,
 )
-from cloudft.evaluate.supervised import judged
-from cloudft.evaluate.tasks import Task, task_of
+from cloudft.evaluate.supervised import evaluate_supervised
+from cloudft.evaluate.tasks import Task, detect_task
 
 LABELS = ("billing", "delivery", "not_delivery", "refund")
 CLASSES = Task("classification", LABELS)
@@ -36,7 +37,7 @@ ANSWERS = ["a cat sat on a mat", "Lyon is a city in France", "something", "naive
 
 
 def scored(task: Task, references: list[str], texts: list[str]) -> dict[str, float]:
-    return totals(task, references, texts, cut=[False] * len(texts))
+    return aggregate_metrics(task, references, texts, truncated=[False] * len(texts))
 
 
 def test_classification_is_scored_as_scikit_learn_does() -> None:
@@ -47,9 +48,12 @@ def test_classification_is_scored_as_scikit_learn_does() -> None:
         wanted = f1_score(TRUTH, MEANT, labels=there, average=name, zero_division=0)
         assert found[f"{name}F1"] == pytest.approx(wanted, abs=1e-9)
     assert found["noLabelShare"] == pytest.approx(4 / 24)
-    table = confusion(LABELS, TRUTH, SAID)
+    table = confusion_matrix(LABELS, TRUTH, SAID)
     named = [m if m != "?" else "(none of them)" for m in MEANT]
-    assert table["matrix"] == confusion_matrix(TRUTH, named, labels=table["labels"]).tolist()
+    assert (
+        table["matrix"]
+        == sklearn_metrics.confusion_matrix(TRUTH, named, labels=table["labels"]).tolist()
+    )
 
 
 def test_text_is_scored_as_sacrebleu_and_rouge_score_do() -> None:
@@ -94,18 +98,18 @@ def test_json_is_scored_by_its_fields() -> None:
     ],
 )
 def test_an_answer_means_one_label_or_none(text: str, label: str | None) -> None:
-    assert label_of(text, LABELS) == label
+    assert extract_label(text, LABELS) == label
 
 
 def test_the_task_is_found_from_the_answers() -> None:
-    assert task_of(["a", "b"], ["a", "a", "b", "b"]) == Task("classification", ("a", "b"))
-    unseen = task_of(["a", "c"], ["a", "a", "b", "b"])
+    assert detect_task(["a", "b"], ["a", "a", "b", "b"]) == Task("classification", ("a", "b"))
+    unseen = detect_task(["a", "c"], ["a", "a", "b", "b"])
     assert unseen == Task("classification", ("a", "b", "c"))
-    assert task_of(["a", "b"], ["a", "b", "c"]).name == "text"
-    assert task_of(['{"a": 1}'], ['{"a": 2}', "[1]"]).name == "json"
-    assert task_of(["1", "2"], ["1", "2"]).name == "text"
-    assert task_of(["x"], ["x", "y"], labels=["y", "x"]) == Task("classification", ("x", "y"))
-    assert task_of(['{"a": 1}'], wanted="text").name == "text"
+    assert detect_task(["a", "b"], ["a", "b", "c"]).name == "text"
+    assert detect_task(['{"a": 1}'], ['{"a": 2}', "[1]"]).name == "json"
+    assert detect_task(["1", "2"], ["1", "2"]).name == "text"
+    assert detect_task(["x"], ["x", "y"], labels=["y", "x"]) == Task("classification", ("x", "y"))
+    assert detect_task(['{"a": 1}'], requested="text").name == "text"
 
 
 @given(st.lists(st.tuples(st.text(max_size=30), st.text(max_size=30)), min_size=1, max_size=5))
@@ -118,22 +122,24 @@ def test_any_answers_give_finite_numbers(pairs: list[tuple[str, str]]) -> None:
     ]
     for task, truth in tasks:
         found = scored(task, truth, texts)
-        assert METRIC[task.name] in found
+        assert HEADLINE_METRIC[task.name] in found
         assert all(math.isfinite(value) for value in found.values())
         assert all(
             -1e-9 <= value <= 1 + 1e-9 for name, value in found.items() if name != "lengthRatio"
         )
         for reference, text in zip(truth, texts, strict=True):
             assert 0 <= score_record(task, reference, text)[0] <= 1 + 1e-9
-    assert not LOWER_IS_BETTER & set(METRIC.values()) - {"bitsPerByte"}
+    assert not LOWER_IS_BETTER & set(HEADLINE_METRIC.values()) - {"bitsPerByte"}
 
 
 def test_the_sentence_tells_the_difference_of_the_figures_beside_it() -> None:
     references = ["the parcel is in Lyon", "yes", "it was sent on a wet Monday in May", "no"]
     texts = {BASE: ["a parcel", "no", "it was lost", "yes"], TUNED: [*references[:3], "yes"]}
-    items = tuple(Item(r, "f", n, Prompt([]), r, r) for n, r in enumerate(references))
-    said = {name: [Said(t, 3, "stop") for t in found] for name, found in texts.items()}
-    found = judged(Task("text"), HeldOut(items, (), "test", (), (), True), said, {})
+    items = tuple(EvalExample(r, "f", n, Prompt([]), r, r) for n, r in enumerate(references))
+    said = {name: [ModelAnswer(t, 3, "stop") for t in found] for name, found in texts.items()}
+    found = evaluate_supervised(
+        Task("text"), HeldOutData(items, (), "test", (), (), True), said, {}
+    )
     delta = found["delta"]["chrf"]
     assert delta["value"] == pytest.approx(found["tuned"]["chrf"] - found["base"]["chrf"])
     told = f"{delta['value']:+.3f} (95 % interval {delta['low']:+.3f} to {delta['high']:+.3f})"

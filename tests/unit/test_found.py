@@ -14,20 +14,20 @@ import tiny
 from endpoint import SAGEMAKER_TRUST
 from job_files import write_job_file
 from moto import mock_aws
-from simulator import simulate
+from simulator import patch_policy_simulator
 
 from cloudft import fleet, jobs, preparing
-from cloudft.aws.client import Aws, Place
+from cloudft.aws.client import Aws, AwsLocation
 from cloudft.backends import found
 from cloudft.backends.bedrock import preflight
 from cloudft.backends.bedrock.backend import BedrockBackend
 from cloudft.backends.sagemaker import request
 from cloudft.backends.sagemaker.backend import SageMakerBackend
-from cloudft.errors import AwsDenied, AwsNotFound, CredentialsExpired, DamagedJob
-from cloudft.evaluate.held_out import spec_of, staged_file
+from cloudft.errors import CredentialsExpired, DamagedJob, PermissionDenied, ResourceNotFound
+from cloudft.evaluate.held_out import find_staged_file, spec_from_record
 from cloudft.home import Home
 from cloudft.spec.load import load_job
-from cloudft.store import Record, Store
+from cloudft.store import JobRecord, Store
 from cloudft.types import Plan
 
 REGION, BUCKET = "us-east-1", "some-bucket"
@@ -44,12 +44,12 @@ Change = Callable[[Content], Any]
 def moto(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "testing")
-    monkeypatch.setattr(preflight, "findings", lambda job, aws: [])  # moto lists no models
+    monkeypatch.setattr(preflight, "check_job", lambda job, aws: [])  # moto lists no models
     with mock_aws():
         client("s3").create_bucket(Bucket=BUCKET)
         trust = json.dumps(SAGEMAKER_TRUST)
         client("iam").create_role(RoleName="job", AssumeRolePolicyDocument=trust)
-        simulate(monkeypatch)
+        patch_policy_simulator(monkeypatch)
         yield
 
 
@@ -61,7 +61,7 @@ def client(service: str) -> Any:
 def backend(request: pytest.FixtureRequest, tmp_path: Path) -> BedrockBackend | SageMakerBackend:
     """The backend of a reader, whose home is empty."""
     made = BedrockBackend if request.param == "bedrock" else SageMakerBackend
-    return made(Home(tmp_path / "reader"), Aws(Place(region=REGION)))
+    return made(Home(tmp_path / "reader"), Aws(AwsLocation(region=REGION)))
 
 
 def submitted(backend: Any, folder: Path, tiny_model: Path, name: str = "theirs") -> Plan:
@@ -156,18 +156,18 @@ def test_a_plan_that_is_not_the_jobs_is_one_line_and_the_others_are_found(
         client("s3").put_object(Bucket=BUCKET, Key=key, Body=which if how is None else whole)
         if how is not None:
             change(bad, how)
-        adopted = fleet.adopt(backend, store)
+        adopted = fleet.adopt_untracked_jobs(backend, store)
         [error] = [one for one in adopted if isinstance(one, DamagedJob)]
         assert said in error.message, which
         assert error.job == bad.job_id and error.file == f"s3://{BUCKET}/{key}" and error.fix
-        assert store.ids() == [good.job_id]
+        assert store.job_ids() == [good.job_id]
     new = everything_below(tmp_path) - before
     assert {name.partition("/")[0] for name in new} == {"reader"}, "nothing outside of the home"
     client("s3").delete_object(Bucket=BUCKET, Key=key)
-    assert fleet.adopt(backend, store) == []
+    assert fleet.adopt_untracked_jobs(backend, store) == []
     client("s3").put_object(Bucket=BUCKET, Key=key, Body=whole)
-    [record] = fleet.adopt(backend, store)
-    assert isinstance(record, Record) and record.id == bad.job_id
+    [record] = fleet.adopt_untracked_jobs(backend, store)
+    assert isinstance(record, JobRecord) and record.id == bad.job_id
 
 
 def test_a_place_an_identity_and_paths_are_never_taken_from_a_plan(
@@ -185,17 +185,17 @@ def test_a_place_an_identity_and_paths_are_never_taken_from_a_plan(
         put("spec", "data", "train", [str(secret)]),
         lambda content: content["manifest"]["sources"][0].update(path=str(secret)),
     )
-    [record] = fleet.adopt(backend, Store(backend.home.jobs))
-    assert isinstance(record, Record) and record.id == plan.job_id
+    [record] = fleet.adopt_untracked_jobs(backend, Store(backend.home.jobs))
+    assert isinstance(record, JobRecord) and record.id == plan.job_id
     kept = (record.folder / "record.json").read_text()
     for word in (str(secret), "eu-west-9", "admin", "127.0.0.1:9", "arn:x", str(tmp_path)):
         assert word not in kept
     assert record.request["place"] == {"region": REGION, "profile": None, "endpoint_url": None}
-    assert jobs.backend_of(record, backend.home).aws.place == Place(region=REGION)
-    spec = spec_of(record)
+    assert jobs.backend_for(record, backend.home).aws.place == AwsLocation(region=REGION)
+    spec = spec_from_record(record)
     assert spec is not None and spec.data.test is None and spec.tags == {"team": "support"}
     assert spec.data.columns == COLUMNS
-    assert staged_file(record, backend.home, "train") is None
+    assert find_staged_file(record, backend.home, "train") is None
     assert record.hyper_parameters == plan.request["hyperParameters"]
     assert "calls" not in record.request and "machine" not in record.request
     assert Store(backend.home.jobs).get(record.id) == replace(
@@ -206,33 +206,33 @@ def test_a_place_an_identity_and_paths_are_never_taken_from_a_plan(
 def test_a_job_of_an_older_build_is_taken_by_its_name_and_token(
     tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    backend = BedrockBackend(Home(tmp_path / "reader"), Aws(Place(region=REGION)))
+    backend = BedrockBackend(Home(tmp_path / "reader"), Aws(AwsLocation(region=REGION)))
     plan = submitted(backend, tmp_path, tiny_model)
     [summary] = client("bedrock").list_model_customization_jobs()["modelCustomizationJobSummaries"]
     arn = summary["jobArn"]
     client("bedrock").untag_resource(resourceARN=arn, tagKeys=["cloudft:plan"])
-    [record] = fleet.adopt(backend, Store(backend.home.jobs))
-    assert isinstance(record, Record) and record.id == plan.job_id
+    [record] = fleet.adopt_untracked_jobs(backend, Store(backend.home.jobs))
+    assert isinstance(record, JobRecord) and record.id == plan.job_id
     assert record.base_model == "titan-text-express"
 
 
 def test_the_digest_is_one_for_all_who_submit_a_job_and_no_part_of_its_token(
     tmp_path: Path, tiny_model: Path
 ) -> None:
-    backend = BedrockBackend(Home(tmp_path / "reader"), Aws(Place(region=REGION)))
+    backend = BedrockBackend(Home(tmp_path / "reader"), Aws(AwsLocation(region=REGION)))
     plans = [submitted(backend, tmp_path / place, tiny_model) for place in ("here", "there")]
     first, second = plans
     assert first.token == second.token and first.spec != second.spec
     assert first.request["calls"][-1] == second.request["calls"][-1]
     tags = {tag["key"]: tag["value"] for tag in first.request["calls"][-1]["parameters"]["jobTags"]}
     content = client("s3").get_object(Bucket=BUCKET, Key=f"team/jobs/{first.job_id}/plan.json")
-    assert found.digest(json.loads(content["Body"].read())) == tags["cloudft:plan"]
+    assert found.plan_digest(json.loads(content["Body"].read())) == tags["cloudft:plan"]
 
 
 def test_a_trainer_of_another_machine_is_asked_for_nothing_that_lies_elsewhere(
     tmp_path: Path, tiny_model: Path
 ) -> None:
-    backend = SageMakerBackend(Home(tmp_path / "reader"), Aws(Place(region=REGION)))
+    backend = SageMakerBackend(Home(tmp_path / "reader"), Aws(AwsLocation(region=REGION)))
     plan = submitted(backend, tmp_path, tiny_model)
     change(
         plan,
@@ -242,11 +242,11 @@ def test_a_trainer_of_another_machine_is_asked_for_nothing_that_lies_elsewhere(
         ),
         put("request", "calls", []),
     )
-    [record] = fleet.adopt(backend, Store(backend.home.jobs))
-    assert isinstance(record, Record)
+    [record] = fleet.adopt_untracked_jobs(backend, Store(backend.home.jobs))
+    assert isinstance(record, JobRecord)
     home = record.request["home"]
     assert home["data"] == plan.request["home"]["data"]
-    assert home["model"] == {"name": found.ELSEWHERE, "weights": []}
+    assert home["model"] == {"name": found.REMOTE_PATH, "weights": []}
     assert {k: home[k] for k in ("method", "lora", "seed")} == {
         k: plan.request["home"][k] for k in ("method", "lora", "seed")
     }
@@ -255,11 +255,11 @@ def test_a_trainer_of_another_machine_is_asked_for_nothing_that_lies_elsewhere(
 def test_a_job_of_another_machine_is_resumed_as_sagemaker_describes_it(
     tmp_path: Path, tiny_model: Path
 ) -> None:
-    backend = SageMakerBackend(Home(tmp_path / "reader"), Aws(Place(region=REGION)))
+    backend = SageMakerBackend(Home(tmp_path / "reader"), Aws(AwsLocation(region=REGION)))
     plan = submitted(backend, tmp_path, tiny_model)
     answer = client("sagemaker").describe_training_job(TrainingJobName=plan.job_id)
     sent = plan.request["calls"][-1]["parameters"]
-    told = request.described(answer, {"team": "support"})
+    told = request.parameters_from_description(answer, {"team": "support"})
     assert told.pop("EnableManagedSpotTraining", False) == sent["EnableManagedSpotTraining"]
     assert told["RoleArn"] == ROLE
     for name in ("HyperParameters", "Tags", "OutputDataConfig", "CheckpointConfig"):
@@ -271,12 +271,12 @@ def test_a_job_that_may_not_be_looked_at_is_one_line_and_an_expired_login_ends_t
         if name == "expired":
             raise CredentialsExpired("log in")
         if name == "denied":
-            raise AwsDenied("s3://theirs can't be read", fix="ask for it.")
+            raise PermissionDenied("s3://theirs can't be read", fix="ask for it.")
         if name == "gone":
-            raise AwsNotFound("no plan")
+            raise ResourceNotFound("no plan")
 
     names = [(name, f"arn:{name}") for name in ("foreign", "denied", "gone", "expired")]
-    left = found.each(names, take)
+    left = found.discover_each(names, take)
     error = next(left)
     assert isinstance(error, DamagedJob) and error.job == "denied" and error.file == "arn:denied"
     with pytest.raises(CredentialsExpired):

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from cloudft.backends.bedrock.imports import convert, rules
-from cloudft.catalogue import import_rules
+from cloudft.catalogue import load_import_rules
 from cloudft.errors import UsageError
 
-VERSION = import_rules().transformers
+VERSION = load_import_rules().transformers
 OLD_PYTHON = os.environ.get("CLOUDFT_OLD_TRANSFORMERS")
 """The Python of an environment with transformers 4.51.3 and torch, for whoever has one."""
 COMPARES = """
@@ -50,7 +50,9 @@ def read(folder: Path, name: str) -> Any:
 
 
 def codes(folder: Path, **options: Any) -> list[str]:
-    found = rules.findings(folder, **{"supervised": True, "region": "us-east-1"} | options)
+    found = rules.check_model_folder(
+        folder, **{"supervised": True, "region": "us-east-1"} | options
+    )
     return [f.code for f in found]
 
 
@@ -58,28 +60,28 @@ def test_new_words_become_old_ones_once(merged: Path) -> None:
     template = (merged / "chat_template.jinja").read_text()
     length = read(merged, "tokenizer_config.json")["model_max_length"]
     change(merged, "tokenizer_config.json", extra_special_tokens=["<|x|>"])
-    convert.convert(merged, VERSION)
+    convert.convert_folder(merged, VERSION)
     first = {path.name: path.read_bytes() for path in merged.iterdir()}
     config, tokenizer = read(merged, "config.json"), read(merged, "tokenizer_config.json")
     assert config["rope_theta"] == 50.0 and config["rope_scaling"] is None
     assert config["torch_dtype"] == config["dtype"] == "float32"
     assert config["transformers_version"] == VERSION and "rope_parameters" not in config
-    assert tokenizer["tokenizer_class"] in import_rules().tokenizers
+    assert tokenizer["tokenizer_class"] in load_import_rules().tokenizers
     assert tokenizer["additional_special_tokens"] == ["<|x|>"]
     assert tokenizer["chat_template"] == template and tokenizer["model_max_length"] == length
     assert "chat_template.jinja" not in first
-    convert.convert(merged, VERSION)
+    convert.convert_folder(merged, VERSION)
     assert {path.name: path.read_bytes() for path in merged.iterdir()} == first
     assert codes(merged) == []
 
 
 def test_a_scaled_rope_keeps_its_scaling() -> None:
     rope = {"rope_type": "llama3", "rope_theta": 5e5, "factor": 8.0}
-    made = convert.config({"rope_parameters": rope}, VERSION)
+    made = convert.convert_config({"rope_parameters": rope}, VERSION)
     assert made["rope_theta"] == 5e5
     assert made["rope_scaling"] == {"rope_type": "llama3", "factor": 8.0}
     with pytest.raises(ValueError, match="layer to layer"):
-        convert.config({"rope_parameters": {"full_attention": rope}}, VERSION)
+        convert.convert_config({"rope_parameters": {"full_attention": rope}}, VERSION)
 
 
 @pytest.mark.parametrize(
@@ -95,13 +97,13 @@ def test_a_scaled_rope_keeps_its_scaling() -> None:
     ],
 )
 def test_each_fault_is_named(merged: Path, name: str, values: dict[str, Any], code: str) -> None:
-    convert.convert(merged, VERSION)
+    convert.convert_folder(merged, VERSION)
     change(merged, name, **values)
     assert codes(merged) == [code]
 
 
 def test_missing_files_and_other_formats_are_named(merged: Path) -> None:
-    convert.convert(merged, VERSION)
+    convert.convert_folder(merged, VERSION)
     (merged / "tokenizer.json").unlink()
     header = json.dumps({"w": {"dtype": "I8", "shape": [1], "data_offsets": [0, 1]}}).encode()
     (merged / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + b"\0")
@@ -115,7 +117,7 @@ def test_missing_files_and_other_formats_are_named(merged: Path) -> None:
 
 
 def test_gpt_oss_is_imported_in_one_region_and_with_its_three_ends(merged: Path) -> None:
-    convert.convert(merged, VERSION)
+    convert.convert_folder(merged, VERSION)
     change(merged, "config.json", architectures=["GptOssForCausalLM"])
     assert codes(merged, region="us-west-2") == ["ImportRegion", "ImportEnds"]
     change(merged, "generation_config.json", eos_token_id=[200002, 199999, 200012])
@@ -127,7 +129,7 @@ def test_the_version_that_bedrock_names_computes_the_same(merged: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM
 
-    convert.convert(merged, VERSION)
+    convert.convert_folder(merged, VERSION)
     done = subprocess.run(
         [str(OLD_PYTHON), "-c", COMPARES, str(merged)], capture_output=True, check=True
     )

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from commands import LEAVES, leaf
+from commands import COMMAND_PATHS, find_command
 
 import cloudft
 import local_backend
@@ -185,9 +185,9 @@ def test_the_library_loads_what_is_asked_for() -> None:
     assert "torch" not in after.split()
 
 
-@pytest.mark.parametrize("words", LEAVES, ids=" ".join)
+@pytest.mark.parametrize("words", COMMAND_PATHS, ids=" ".join)
 def test_every_command_is_there_with_an_example_and_output(words: tuple[str, ...]) -> None:
-    command = leaf(words)
+    command = find_command(words)
     assert command.name == words[-1]
     assert f"cloudft {' '.join(words)}" in (command.epilog or "")
     assert "Example" in (command.epilog or "")

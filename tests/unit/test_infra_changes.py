@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from endpoint import KEYS, REGION, running
+from endpoint import AWS_KEYS, REGION, running_endpoint
 
-from cloudft.aws.client import Aws, Place
+from cloudft.aws.client import Aws, AwsLocation
 from cloudft.infrastructure import changes, destroy
 
 TEMPLATE = "Resources:\n  Topic: {Type: AWS::SNS::Topic}\n"
@@ -14,16 +14,16 @@ TEMPLATE = "Resources:\n  Topic: {Type: AWS::SNS::Topic}\n"
 def test_each_run_has_tokens_of_its_own_and_a_change_set_keeps_its_name(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for name, value in KEYS.items():
+    for name, value in AWS_KEYS.items():
         monkeypatch.setenv(name, value)
-    with running("--clock", "fast") as endpoint:
-        aws = Aws(Place(region=REGION, endpoint_url=endpoint.url))
+    with running_endpoint("--clock", "fast") as endpoint:
+        aws = Aws(AwsLocation(region=REGION, endpoint_url=endpoint.url))
         for _ in range(2):
-            proposal = changes.propose(aws, "team", TEMPLATE, {}, None)
-            changes.execute(aws, proposal)
-            changes.follow(aws, "team", set(), lambda event: None, 0.05)
-            end = destroy.plan(aws, "team", delete_data=False, keep_data=False)
-            destroy.carry_out(aws, end, lambda event: None, lambda done: None, 0.05)
+            proposal = changes.create_change_set(aws, "team", TEMPLATE, {}, None)
+            changes.execute_change_set(aws, proposal)
+            changes.follow_stack(aws, "team", set(), lambda event: None, 0.05)
+            end = destroy.plan_destroy(aws, "team", delete_data=False, keep_data=False)
+            destroy.execute_destroy(aws, end, lambda event: None, lambda done: None, 0.05)
         created, executed, deleted = (
             endpoint.calls(f"{verb}")
             for verb in ("CreateChangeSet", "ExecuteChangeSet", "DeleteStack")

@@ -9,30 +9,30 @@ from typing import Any
 import pytest
 from base_stack import (
     ACCOUNT,
-    EVERYTHING,
+    ALL_OPTIONS,
     REGION,
-    outputs,
-    people,
-    permissions,
-    resources,
-    statements,
-    without,
+    list_permissions,
+    people_statements,
+    policy_statements,
+    resolve_outputs,
+    resolve_resources,
+    without_action,
 )
 from hypothesis import given
 from hypothesis import strategies as st
 from job_files import write_job_file
 
 from cloudft import catalogue
-from cloudft.aws.permissions import Need
-from cloudft.aws.shapes import service_model
+from cloudft.aws.permissions import RequiredPermission
+from cloudft.aws.shapes import load_service_model
 from cloudft.backends.bedrock import needs
-from cloudft.backends.bedrock.imports.preflight import of_role as import_needs
-from cloudft.backends.sagemaker.needs import of_role as sagemaker_needs
-from cloudft.endpoint.policies import Request, decide, trusts
+from cloudft.backends.bedrock.imports.preflight import role_permissions as import_needs
+from cloudft.backends.sagemaker.needs import role_permissions as sagemaker_needs
+from cloudft.endpoint.policies import AccessRequest, allows_assume_role, evaluate_policies
 from cloudft.spec.load import LoadedJob, load_job
 
 KEY = f"arn:aws:kms:{REGION}:{ACCOUNT}:key/{'0' * 36}"
-ROLE = statements(EVERYTHING, "BedrockRole")
+ROLE = policy_statements(ALL_OPTIONS, "BedrockRole")
 SERVICES = ("s3", "kms", "bedrock", "iam", "sts", "lambda", "logs", "sns", "events", "budgets")
 OUTSIDE = (
     "arn:aws:s3:::team-databucket/neighbour/data/x",
@@ -51,7 +51,7 @@ OUTSIDE = (
 
 def stack_job(folder: Path, **more: Any) -> LoadedJob:
     """A job as the stack's outputs make it, that needs everything at once."""
-    told = outputs(EVERYTHING)
+    told = resolve_outputs(ALL_OPTIONS)
     section = {
         "region": REGION,
         "role_arn": told["BedrockRoleArn"],
@@ -64,8 +64,8 @@ def stack_job(folder: Path, **more: Any) -> LoadedJob:
         folder,
         Path("nova-pro"),
         bedrock=section,
-        distillation={"teacher": EVERYTHING["TeacherModelArns"]},
-        reinforcement={"lambda_arn": EVERYTHING["GraderFunctionArn"]},
+        distillation={"teacher": ALL_OPTIONS["TeacherModelArns"]},
+        reinforcement={"lambda_arn": ALL_OPTIONS["GraderFunctionArn"]},
         customization_type="DISTILLATION",
         hyperparameters={},
         **more,
@@ -82,32 +82,32 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> LoadedJob:
     return stack_job(tmp_path_factory.mktemp("job"))
 
 
-def asked(need: Need) -> Request:
-    one = need.example()
-    return Request(one.action, one.resource, dict(one.context))
+def asked(need: RequiredPermission) -> AccessRequest:
+    one = need.as_simulated()
+    return AccessRequest(one.action, one.resource, dict(one.context_keys))
 
 
-def of_role(job: LoadedJob) -> list[Need]:
+def of_role(job: LoadedJob) -> list[RequiredPermission]:
     keys = {"team-databucket": KEY, "team-outputbucket": KEY}
-    return list(needs.of_role(job, keys))
+    return list(needs.role_permissions(job, keys))
 
 
 def test_the_role_may_do_all_that_a_job_needs(job: LoadedJob) -> None:
-    refused = [n for n in of_role(job) if decide(ROLE, asked(n)) != "allowed"]
+    refused = [n for n in of_role(job) if evaluate_policies(ROLE, asked(n)) != "allowed"]
     assert refused == []
 
 
-@pytest.mark.parametrize(("sid", "action"), permissions(ROLE), ids=" ".join)
+@pytest.mark.parametrize(("sid", "action"), list_permissions(ROLE), ids=" ".join)
 def test_each_permission_of_the_role_is_needed(job: LoadedJob, sid: str, action: str) -> None:
-    left = without(ROLE, sid, action)
-    refused = {n.action for n in of_role(job) if decide(left, asked(n)) != "allowed"}
+    left = without_action(ROLE, sid, action)
+    refused = {n.action for n in of_role(job) if evaluate_policies(left, asked(n)) != "allowed"}
     assert refused == {action}
 
 
 def actions() -> Iterator[str]:
     """All that botocore knows of these services, as IAM names most of it."""
     for service in SERVICES:
-        yield from (f"{service}:{name}" for name in service_model(service).operation_names)
+        yield from (f"{service}:{name}" for name in load_service_model(service).operation_names)
 
 
 @pytest.mark.parametrize("resource", OUTSIDE)
@@ -124,7 +124,11 @@ def test_the_role_may_do_nothing_to_anything_else(resource: str) -> None:
         "lambda:InvokeFunction",
         "bedrock:InvokeModel",
     ]
-    allowed = [a for a in every if decide(ROLE, Request(a, resource, context)) != "implicitDeny"]
+    allowed = [
+        a
+        for a in every
+        if evaluate_policies(ROLE, AccessRequest(a, resource, context)) != "implicitDeny"
+    ]
     assert allowed == []
 
 
@@ -139,16 +143,21 @@ def test_a_key_is_the_roles_by_its_first_two_parts_alone(parts: list[str], actio
         ("team-outputbucket", "cloudft/jobs/"),
     ):
         allowed = key.startswith(place) and (action == "s3:GetObject" or place.endswith("jobs/"))
-        decision = decide(ROLE, Request(action, f"arn:aws:s3:::{bucket}/{key}", {}))
+        decision = evaluate_policies(
+            ROLE, AccessRequest(action, f"arn:aws:s3:::{bucket}/{key}", {})
+        )
         assert (decision == "allowed") == allowed, key
 
 
 def test_the_role_may_not_use_the_key_but_through_s3_nor_list_without_a_prefix() -> None:
     for context in ({}, {"kms:ViaService": f"sns.{REGION}.amazonaws.com"}):
-        assert decide(ROLE, Request("kms:Decrypt", KEY, context)) == "implicitDeny"
+        assert evaluate_policies(ROLE, AccessRequest("kms:Decrypt", KEY, context)) == "implicitDeny"
     bucket = "arn:aws:s3:::team-databucket"
     for prefix in ({}, {"s3:prefix": ""}, {"s3:prefix": "neighbour/"}):
-        assert decide(ROLE, Request("s3:ListBucket", bucket, prefix)) == "implicitDeny"
+        assert (
+            evaluate_policies(ROLE, AccessRequest("s3:ListBucket", bucket, prefix))
+            == "implicitDeny"
+        )
 
 
 @pytest.mark.parametrize(
@@ -160,18 +169,20 @@ def test_the_role_may_not_use_the_key_but_through_s3_nor_list_without_a_prefix()
     ],
 )
 def test_who_may_take_a_role_on(role: str, service: str, job_arn: str) -> None:
-    policy = resources({})[role]["Properties"]["AssumeRolePolicyDocument"]
+    policy = resolve_resources({})[role]["Properties"]["AssumeRolePolicyDocument"]
     name = f"{service}.amazonaws.com"
 
     def may(source: str, account: str, service_name: str = name) -> bool:
-        return trusts(policy, service_name, {"aws:SourceAccount": account, "aws:SourceArn": source})
+        return allows_assume_role(
+            policy, service_name, {"aws:SourceAccount": account, "aws:SourceArn": source}
+        )
 
     ours, theirs = job_arn % ACCOUNT, job_arn % "999999999999"
     assert may(ours, ACCOUNT)
     assert not may(theirs, "999999999999") and not may(theirs, ACCOUNT)
     assert not may(ours.replace(REGION, "eu-west-1"), ACCOUNT)
     assert not may(ours, ACCOUNT, "lambda.amazonaws.com")
-    assert not trusts(policy, name, {})
+    assert not allows_assume_role(policy, name, {})
     if role == "BedrockRole":
         assert may(f"arn:aws:bedrock:{REGION}:{ACCOUNT}:model-invocation-job/x", ACCOUNT)
     if service == "bedrock":
@@ -180,8 +191,14 @@ def test_who_may_take_a_role_on(role: str, service: str, job_arn: str) -> None:
 
 @pytest.mark.parametrize("who", ["people", "pipelines"])
 def test_people_and_pipelines_may_submit(job: LoadedJob, who: str) -> None:
-    found = people(EVERYTHING) if who == "people" else statements(EVERYTHING, "CiPolicy")
-    refused = [n for n in needs.of_caller(job) if decide(found, asked(n)) != "allowed"]
+    found = (
+        people_statements(ALL_OPTIONS)
+        if who == "people"
+        else policy_statements(ALL_OPTIONS, "CiPolicy")
+    )
+    refused = [
+        n for n in needs.caller_permissions(job) if evaluate_policies(found, asked(n)) != "allowed"
+    ]
     assert refused == []
 
 
@@ -198,11 +215,11 @@ MARKED = {"aws:ResourceTag/cloudft:job": "router-01234567", "aws:ResourceTag/clo
 
 
 def test_a_pipeline_removes_nothing_and_serves_nothing() -> None:
-    ci = statements(EVERYTHING, "CiPolicy")
+    ci = policy_statements(ALL_OPTIONS, "CiPolicy")
     for action, what in FORBIDDEN:
-        request = Request(action, f"arn:aws:bedrock:{REGION}:{ACCOUNT}:{what}", MARKED)
-        assert decide(ci, request) == "implicitDeny"
-        assert decide(people(EVERYTHING), request) == "allowed"
+        request = AccessRequest(action, f"arn:aws:bedrock:{REGION}:{ACCOUNT}:{what}", MARKED)
+        assert evaluate_policies(ci, request) == "implicitDeny"
+        assert evaluate_policies(people_statements(ALL_OPTIONS), request) == "allowed"
 
 
 @pytest.mark.parametrize(
@@ -224,10 +241,19 @@ def test_a_pipeline_removes_nothing_and_serves_nothing() -> None:
 def test_people_stop_remove_and_ask_only_what_cloudft_has_marked(action: str, what: str) -> None:
     arn = f"arn:aws:{action.partition(':')[0]}:{REGION}:{ACCOUNT}:{what}"
     theirs = {"aws:ResourceTag/team": "neighbour"}
-    assert decide(people(EVERYTHING), Request(action, arn, MARKED)) == "allowed"
-    assert decide(people(EVERYTHING), Request(action, arn, theirs)) == "implicitDeny"
+    assert (
+        evaluate_policies(people_statements(ALL_OPTIONS), AccessRequest(action, arn, MARKED))
+        == "allowed"
+    )
+    assert (
+        evaluate_policies(people_statements(ALL_OPTIONS), AccessRequest(action, arn, theirs))
+        == "implicitDeny"
+    )
     elsewhere = arn.replace(REGION, "eu-west-1")
-    assert decide(people(EVERYTHING), Request(action, elsewhere, MARKED)) == "implicitDeny"
+    assert (
+        evaluate_policies(people_statements(ALL_OPTIONS), AccessRequest(action, elsewhere, MARKED))
+        == "implicitDeny"
+    )
 
 
 def test_a_training_job_is_tagged_as_it_is_made_and_no_other_thing_is() -> None:
@@ -237,8 +263,8 @@ def test_a_training_job_is_tagged_as_it_is_made_and_no_other_thing_is() -> None:
         ("endpoint/x", {"sagemaker:TaggingAction": "CreateTrainingJob"}, "implicitDeny"),
     ):
         arn = f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:{what}"
-        request = Request("sagemaker:AddTags", arn, how)
-        assert decide(people(EVERYTHING), request) == decision, what
+        request = AccessRequest("sagemaker:AddTags", arn, how)
+        assert evaluate_policies(people_statements(ALL_OPTIONS), request) == decision, what
 
 
 def test_people_ask_the_base_models_of_the_catalogue_and_no_other() -> None:
@@ -246,11 +272,14 @@ def test_people_ask_the_base_models_of_the_catalogue_and_no_other() -> None:
         arn = f"arn:aws:bedrock:{region}::foundation-model/{model}"
         actions = ("bedrock:InvokeModel", "bedrock:InvokeModelWithResponseStream")
         actions = (*actions, "bedrock:CreateModelInvocationJob")
-        said = {decide(people(EVERYTHING), Request(action, arn, {})) for action in actions}
+        said = {
+            evaluate_policies(people_statements(ALL_OPTIONS), AccessRequest(action, arn, {}))
+            for action in actions
+        }
         assert len(said) == 1
         return said == {"allowed"}
 
-    tunable = [m for m in catalogue.models() if m.bedrock_id and m.lifecycle.state == "active"]
+    tunable = [m for m in catalogue.load_models() if m.bedrock_id and m.lifecycle.state == "active"]
     assert len(tunable) > 5
     for model in tunable:
         assert may(str(model.bedrock_id)) and may(str(model.bedrock_id), "eu-west-1"), model.alias
@@ -260,7 +289,11 @@ def test_people_ask_the_base_models_of_the_catalogue_and_no_other() -> None:
 
 @pytest.mark.parametrize("who", ["people", "pipelines"])
 def test_nobody_gets_more_than_the_stacks_own(who: str) -> None:
-    found = people(EVERYTHING) if who == "people" else statements(EVERYTHING, "CiPolicy")
+    found = (
+        people_statements(ALL_OPTIONS)
+        if who == "people"
+        else policy_statements(ALL_OPTIONS, "CiPolicy")
+    )
     passed = {"iam:PassedToService": "bedrock.amazonaws.com"}
     for resource in OUTSIDE:
         for action in (
@@ -270,10 +303,14 @@ def test_nobody_gets_more_than_the_stacks_own(who: str) -> None:
             "kms:Decrypt",
             "iam:PassRole",
         ):
-            assert decide(found, Request(action, resource, passed)) == "implicitDeny", action
-    role = outputs({})["BedrockRoleArn"]
+            assert (
+                evaluate_policies(found, AccessRequest(action, resource, passed)) == "implicitDeny"
+            ), action
+    role = resolve_outputs({})["BedrockRoleArn"]
     elsewhere = {"iam:PassedToService": "ec2.amazonaws.com"}
-    assert decide(found, Request("iam:PassRole", role, elsewhere)) == "implicitDeny"
+    assert (
+        evaluate_policies(found, AccessRequest("iam:PassRole", role, elsewhere)) == "implicitDeny"
+    )
     for action in (
         "iam:CreateUser",
         "iam:PutRolePolicy",
@@ -281,11 +318,13 @@ def test_nobody_gets_more_than_the_stacks_own(who: str) -> None:
         "kms:ScheduleKeyDeletion",
     ):
         for resource in (role, KEY, "arn:aws:s3:::team-databucket"):
-            assert decide(found, Request(action, resource, {})) == "implicitDeny"
+            assert evaluate_policies(found, AccessRequest(action, resource, {})) == "implicitDeny"
 
 
 def test_an_import_reads_weights_and_a_training_job_writes_only_what_jobs_leave() -> None:
-    weights, training = (statements(EVERYTHING, name) for name in ("ImportRole", "SageMakerRole"))
+    weights, training = (
+        policy_statements(ALL_OPTIONS, name) for name in ("ImportRole", "SageMakerRole")
+    )
     data, output = "arn:aws:s3:::team-databucket/cloudft", "arn:aws:s3:::team-outputbucket/cloudft"
     for found, action, resource, decision in (
         (weights, "s3:GetObject", f"{data}/imports/x", "allowed"),
@@ -296,11 +335,16 @@ def test_an_import_reads_weights_and_a_training_job_writes_only_what_jobs_leave(
         (training, "s3:PutObject", f"{output}/models/x", "implicitDeny"),
         (training, "s3:PutObject", f"{data}/data/x", "implicitDeny"),
     ):
-        assert decide(found, Request(action, resource, {})) == decision, (action, resource)
+        assert evaluate_policies(found, AccessRequest(action, resource, {})) == decision, (
+            action,
+            resource,
+        )
     for found in (weights, training):
         for resource in OUTSIDE:
             for action in ("s3:GetObject", "s3:PutObject", "kms:Decrypt", "iam:PassRole"):
-                assert decide(found, Request(action, resource, {})) == "implicitDeny"
+                assert (
+                    evaluate_policies(found, AccessRequest(action, resource, {})) == "implicitDeny"
+                )
 
 
 @pytest.mark.parametrize("role", ["ImportRole", "SageMakerRole"])
@@ -309,7 +353,7 @@ def test_the_other_roles_may_do_all_that_is_checked_of_them(
 ) -> None:
     wanted = list(import_needs(job))
     if role == "SageMakerRole":
-        told = outputs(EVERYTHING)
+        told = resolve_outputs(ALL_OPTIONS)
         section = {
             "region": REGION,
             "role_arn": told["SageMakerRoleArn"],
@@ -321,20 +365,28 @@ def test_the_other_roles_may_do_all_that_is_checked_of_them(
         path = write_job_file(tmp_path, Path("smollm2-135m"), sagemaker=section)
         wanted = list(sagemaker_needs(load_job(path), REGION))
         assert {"kms:CreateGrant", "ec2:CreateNetworkInterface"} <= {n.action for n in wanted}
-    found = statements(EVERYTHING, role)
-    assert [n for n in wanted if decide(found, asked(n)) != "allowed"] == []
+    found = policy_statements(ALL_OPTIONS, role)
+    assert [n for n in wanted if evaluate_policies(found, asked(n)) != "allowed"] == []
 
 
 def test_people_may_remove_what_gc_finds() -> None:
-    found = people(EVERYTHING)
+    found = people_statements(ALL_OPTIONS)
     data, output = "arn:aws:s3:::team-databucket/cloudft", "arn:aws:s3:::team-outputbucket/cloudft"
     for place in (f"{data}/data", f"{data}/imports", f"{output}/data", f"{output}/models"):
-        assert decide(found, Request("s3:DeleteObject", f"{place}/x", {})) == "allowed", place
-    assert decide(found, Request("s3:DeleteObject", f"{output}/jobs/x", {})) == "implicitDeny"
+        assert (
+            evaluate_policies(found, AccessRequest("s3:DeleteObject", f"{place}/x", {}))
+            == "allowed"
+        ), place
+    assert (
+        evaluate_policies(found, AccessRequest("s3:DeleteObject", f"{output}/jobs/x", {}))
+        == "implicitDeny"
+    )
 
 
 def test_a_workflow_of_another_repository_or_branch_gets_no_role() -> None:
-    told = resources(EVERYTHING)["CiRole"]["Properties"]["AssumeRolePolicyDocument"]["Statement"]
+    told = resolve_resources(ALL_OPTIONS)["CiRole"]["Properties"]["AssumeRolePolicyDocument"][
+        "Statement"
+    ]
     [statement] = told
     assert statement["Condition"] == {
         "StringEquals": {
@@ -342,17 +394,23 @@ def test_a_workflow_of_another_repository_or_branch_gets_no_role() -> None:
             "token.actions.githubusercontent.com:sub": "repo:example/router:environment:cloudft",
         }
     }
-    assert "CiRole" not in resources({})
+    assert "CiRole" not in resolve_resources({})
 
 
 def test_each_statement_of_a_policy_has_a_name_of_its_own() -> None:
-    for group in (ROLE, people(EVERYTHING), statements(EVERYTHING, "ImportRole")):
+    for group in (
+        ROLE,
+        people_statements(ALL_OPTIONS),
+        policy_statements(ALL_OPTIONS, "ImportRole"),
+    ):
         sids = [s["Sid"] for s in group]
         assert len(set(sids)) == len(sids)
 
 
 def test_the_endpoint_of_s3_lets_through_what_the_roles_may_do() -> None:
-    [allowed] = resources(EVERYTHING)["S3Endpoint"]["Properties"]["PolicyDocument"]["Statement"]
+    [allowed] = resolve_resources(ALL_OPTIONS)["S3Endpoint"]["Properties"]["PolicyDocument"][
+        "Statement"
+    ]
     for role in ("BedrockRole", "ImportRole", "SageMakerRole"):
-        found = permissions(statements(EVERYTHING, role))
+        found = list_permissions(policy_statements(ALL_OPTIONS, role))
         assert {action for _, action in found if action.startswith("s3:")} <= {*allowed["Action"]}

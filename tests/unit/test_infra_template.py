@@ -14,14 +14,14 @@ from typing import Any
 import cfn_guard_rs
 import pytest
 import yaml
-from base_stack import BASE, EVERYTHING, PSEUDO, outputs, resources, scope
+from base_stack import ALL_OPTIONS, BASE, PSEUDO, base_scope, resolve_outputs, resolve_resources
 
-from cloudft.aws.shapes import service_model
+from cloudft.aws.shapes import load_service_model
 from cloudft.errors import UsageError
 from cloudft.infrastructure import changes
 from cloudft.infrastructure import template as templates
-from cloudft.infrastructure.costs import Cost, costs, known
-from cloudft.infrastructure.evaluate import CannotResolve, Scope, in_order
+from cloudft.infrastructure.costs import ResourceCost, resource_costs, sum_known_costs
+from cloudft.infrastructure.evaluate import ResolveError, TemplateScope, sort_by_dependency
 
 RULES = (templates.CHECKOUT / "rules" / "cloudft.guard").read_text()
 FILES = sorted(templates.CHECKOUT.glob("*.yaml"))
@@ -39,7 +39,9 @@ def test_cfn_lint_finds_nothing(path: Path) -> None:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_a_template_is_deployable_as_it_is(path: Path) -> None:
     text = path.read_text()
-    assert len(templates.body(text).encode()) <= 51_200, "a longer one would have to lie in S3"
+    assert len(templates.format_request_body(text).encode()) <= 51_200, (
+        "a longer one would have to lie in S3"
+    )
     tokens = {type(token) for token in yaml.scan(text)}
     assert not tokens & {yaml.AliasToken, yaml.AnchorToken}, "CloudFormation knows no aliases"
 
@@ -51,7 +53,7 @@ def broken_rules(template: Tree) -> set[str]:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_our_own_rules_hold(path: Path) -> None:
-    assert broken_rules(templates.parse(path.read_text())) == set()
+    assert broken_rules(templates.parse_template(path.read_text())) == set()
 
 
 def _set(path: str, value: Any) -> Callable[[Tree], None]:
@@ -139,14 +141,14 @@ def test_a_parameter_that_the_template_refuses_is_refused_here(
     given: dict[str, str], said: str
 ) -> None:
     with pytest.raises(UsageError) as refused:
-        changes.check("base", templates.text_of("base"), given, None)
+        changes.check_parameters("base", templates.load_template_text("base"), given, None)
     assert said in refused.value.message and "infra synth" in str(refused.value.fix)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_what_checkov_is_to_skip_has_a_reason(path: Path) -> None:
     """checkov itself runs by `make check-infra`, in an environment of its own."""
-    for name, told in templates.parse(path.read_text())["Resources"].items():
+    for name, told in templates.parse_template(path.read_text())["Resources"].items():
         for skipped in told.get("Metadata", {}).get("checkov", {}).get("skip", ()):
             assert re.fullmatch(r"CKV2?_AWS_\d+", skipped["id"]), name
             assert len(skipped["comment"].split()) > 4, name
@@ -168,15 +170,15 @@ def test_the_outputs_that_others_rely_on() -> None:
     always |= {"ImportRoleArn", "SageMakerRoleArn", "CiPolicyArn"}
     always |= {"SubmitterPolicyArn", "ServingPolicyArn"}
     network = {"SubnetIds", "SecurityGroupIds"}
-    assert always | {"JobTopicArn"} <= outputs({}).keys()
-    assert not network & outputs({}).keys()
-    assert network <= outputs(EVERYTHING).keys()
+    assert always | {"JobTopicArn"} <= resolve_outputs({}).keys()
+    assert not network & resolve_outputs({}).keys()
+    assert network <= resolve_outputs(ALL_OPTIONS).keys()
 
 
 def test_endpoints_without_a_network_break_a_rule() -> None:
-    told = list(Scope(BASE, {"WithInterfaceEndpoints": "yes"}, PSEUDO, {}).broken_rules())
+    told = list(TemplateScope(BASE, {"WithInterfaceEndpoints": "yes"}, PSEUDO, {}).failed_rules())
     assert told == ["WithInterfaceEndpoints: yes needs WithVpc: yes."]
-    assert list(Scope(BASE, EVERYTHING, PSEUDO, {}).broken_rules()) == []
+    assert list(TemplateScope(BASE, ALL_OPTIONS, PSEUDO, {}).failed_rules()) == []
 
 
 UNDER_WAY = {"InProgress", "Stopping", "Deleting", "Submitted", "Validating", "Scheduled"}
@@ -200,11 +202,11 @@ def test_every_end_of_a_job_is_heard_by_the_field_that_its_service_sends(
     rule: str, kind: str, field: str, service: str, shape: str
 ) -> None:
     """Fields: EventBridge events reference, Bedrock; SageMaker guide, "Events ... EventBridge"."""
-    found = resources({})[rule]["Properties"]
+    found = resolve_resources({})[rule]["Properties"]
     pattern = found["EventPattern"]
     assert pattern["source"] == [f"aws.{service}"]
     assert pattern["detail-type"] == [f"{kind} Job State Change"]
-    told = set(service_model(service).shape_for(shape).enum)
+    told = set(load_service_model(service).shape_for(shape).enum)
     assert set(pattern["detail"][field]) == told - UNDER_WAY
     assert [target["Id"] for target in found["Targets"]] == ["topic", "log"]
     others = {key: value for key, value in pattern["detail"].items() if key != field}
@@ -213,15 +215,15 @@ def test_every_end_of_a_job_is_heard_by_the_field_that_its_service_sends(
 
 
 def test_a_budget_is_of_both_services_and_refused_where_there_are_none() -> None:
-    told = resources(EVERYTHING)["Budget"]["Properties"]["Budget"]
+    told = resolve_resources(ALL_OPTIONS)["Budget"]["Properties"]["Budget"]
     assert told["CostFilters"] == {"Service": ["Amazon Bedrock", "Amazon SageMaker"]}
     for region, kinds in cfnlint_regions().items():
         pseudo = PSEUDO | {"AWS::Region": region}
-        broken = list(Scope(BASE, EVERYTHING, pseudo, {}).broken_rules())
+        broken = list(TemplateScope(BASE, ALL_OPTIONS, pseudo, {}).failed_rules())
         assert bool(broken) == ("AWS::Budgets::Budget" not in kinds), region
         assert all("MonthlyBudgetUsd at 0" in words for words in broken)
-        without = Scope(BASE, {}, pseudo, {})
-        assert not list(without.broken_rules()) and "Budget" not in without.resources()
+        without = TemplateScope(BASE, {}, pseudo, {})
+        assert not list(without.failed_rules()) and "Budget" not in without.active_resources()
 
 
 def cfnlint_regions() -> dict[str, set[str]]:
@@ -239,7 +241,7 @@ def cfnlint_regions() -> dict[str, set[str]]:
 
 
 def test_what_a_submit_sends_again_ends_and_what_jobs_have_made_stays() -> None:
-    found = resources({})
+    found = resolve_resources({})
     ends, stays = {}, {}
     for bucket in ("DataBucket", "OutputBucket"):
         rules = found[bucket]["Properties"]["LifecycleConfiguration"]["Rules"]
@@ -251,17 +253,19 @@ def test_what_a_submit_sends_again_ends_and_what_jobs_have_made_stays() -> None:
 
 
 def test_a_long_template_is_sent_as_json_and_one_that_is_too_long_is_refused() -> None:
-    text = templates.text_of("base")
-    assert len(text.encode()) > templates.BODY_MAX, "else this test shows nothing"
-    assert templates.parse(templates.body(text)) == templates.parse(text)
+    text = templates.load_template_text("base")
+    assert len(text.encode()) > templates.MAX_BODY_BYTES, "else this test shows nothing"
+    assert templates.parse_template(
+        templates.format_request_body(text)
+    ) == templates.parse_template(text)
     short = "Resources: {}\n"
-    assert templates.body(short) is short
+    assert templates.format_request_body(short) is short
     with pytest.raises(UsageError, match="51200"):
-        templates.body(f"Resources: {{}}\nDescription: {'x' * 60_000}\n")
+        templates.format_request_body(f"Resources: {{}}\nDescription: {'x' * 60_000}\n")
 
 
 def test_the_network_has_two_zones_that_do_not_overlap_and_only_s3_to_go_to() -> None:
-    found = resources(EVERYTHING)
+    found = resolve_resources(ALL_OPTIONS)
     a, b = (found[name]["Properties"] for name in ("SubnetA", "SubnetB"))
     assert a["CidrBlock"] != b["CidrBlock"] and a["AvailabilityZone"] != b["AvailabilityZone"]
     kinds = {told["Type"] for told in found.values()}
@@ -271,7 +275,7 @@ def test_the_network_has_two_zones_that_do_not_overlap_and_only_s3_to_go_to() ->
 
 
 def test_a_message_of_eventbridge_is_allowed_without_a_condition_that_it_does_not_know() -> None:
-    found = resources({})
+    found = resolve_resources({})
     topic = found["JobTopicPolicy"]["Properties"]["PolicyDocument"]["Statement"]
     key = found["Key"]["Properties"]["KeyPolicy"]["Statement"]
     for statements in (topic, key):
@@ -282,26 +286,30 @@ def test_a_message_of_eventbridge_is_allowed_without_a_condition_that_it_does_no
 
 
 def test_resources_come_behind_what_they_need() -> None:
-    order = in_order(scope(EVERYTHING).resources())
+    order = sort_by_dependency(base_scope(ALL_OPTIONS).active_resources())
     assert order.index("LogBucketPolicy") < order.index("DataBucket")
     assert order.index("BedrockRole") < order.index("BedrockRoleVpc")
-    with pytest.raises(CannotResolve, match="A, B"):
-        in_order({name: {"Properties": {"x": {"Ref": other}}} for name, other in ("AB", "BA")})
+    with pytest.raises(ResolveError, match="A, B"):
+        sort_by_dependency(
+            {name: {"Properties": {"x": {"Ref": other}}} for name, other in ("AB", "BA")}
+        )
 
 
 def test_a_function_or_a_name_that_is_not_known_is_refused() -> None:
     for value in ({"Fn::Transform": {}}, {"Ref": "Nobody"}, {"Fn::GetAtt": ["Key", "Size"]}):
-        with pytest.raises(CannotResolve):
-            scope({}).resolve(value)
+        with pytest.raises(ResolveError):
+            base_scope({}).resolve(value)
 
 
 def test_what_stands_has_a_price_with_source_and_date_or_is_said_to_be_unknown() -> None:
-    found = {cost.resource: cost for cost in costs(scope(EVERYTHING).resources())}
+    found = {
+        cost.resource: cost for cost in resource_costs(base_scope(ALL_OPTIONS).active_resources())
+    }
     assert found["Key"].per_month == 1.0 and found["Key"].source and found["Key"].date
     assert found["BedrockEndpoint"].per_month == pytest.approx(2 * 730 * 0.01)
     assert found["DataBucket"].per_month is None and "no price" in str(found["DataBucket"].note)
     assert "S3Endpoint" not in found, "a gateway endpoint costs nothing"
-    assert known([Cost("x", "y", None, None, None, None), found["Key"]]) == 1.0
+    assert sum_known_costs([ResourceCost("x", "y", None, None, None, None), found["Key"]]) == 1.0
 
 
 def test_a_stack_that_is_deleted_leaves_what_can_not_be_made_again() -> None:

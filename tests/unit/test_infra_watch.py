@@ -7,7 +7,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
-from base_stack import BASE, PSEUDO, resources
+from base_stack import BASE, PSEUDO, resolve_resources
 from moto.events.models import EventPattern
 
 NOON = datetime(2026, 11, 29, 12, tzinfo=timezone.utc)
@@ -73,7 +73,7 @@ def test_an_import_that_ends_is_told_of_once_and_the_rule_hears_it(
         for n in range(4)
     ]
     assert ended == [[], ["early", "late"], ["next"], []]
-    rule = resources({})["ImportEnds"]["Properties"]["EventPattern"]
+    rule = resolve_resources({})["ImportEnds"]["Properties"]["EventPattern"]
     pattern = EventPattern.load(json.dumps(rule))
     for entry in account.sent:
         event = {"source": entry["Source"], "detail-type": entry["DetailType"]}

@@ -23,6 +23,7 @@ from cloudft.home import Home
 from cloudft.spec.load import LoadedJob, load_job
 from cloudft.store import Store
 from cloudft.types import (
+    DataVolume,
     Estimate,
     Finding,
     JobState,
@@ -31,11 +32,10 @@ from cloudft.types import (
     Plan,
     Status,
     StatusDetails,
-    Volume,
 )
 
 
-class Puppet(Backend):
+class FakeBackend(Backend):
     """Keeps the plans that it was sent; its jobs are in the status that the test says."""
 
     name = "local"
@@ -51,7 +51,7 @@ class Puppet(Backend):
     def check(self, job: LoadedJob) -> list[Finding]:
         return self.findings
 
-    def estimate(self, job: LoadedJob, volumes: Mapping[str, Volume]) -> Estimate:
+    def estimate(self, job: LoadedJob, volumes: Mapping[str, DataVolume]) -> Estimate:
         tokens = volumes["train"].tokens
         return Estimate(self.name, tokens, 1, {"training": self.usd}, None, "a test", "")
 
@@ -93,13 +93,13 @@ class Puppet(Backend):
     def stop(self, job_id: str) -> None:
         self.stopped.append(job_id)
 
-    def artifacts(self, job_id: str, to: Path) -> Path:
+    def download_artifacts(self, job_id: str, to: Path) -> Path:
         return to
 
 
 @pytest.fixture
-def backend() -> Puppet:
-    return Puppet()
+def backend() -> FakeBackend:
+    return FakeBackend()
 
 
 @pytest.fixture
@@ -113,24 +113,24 @@ def prepared(job_file: JobFile, backend: Backend, **options: Any) -> StagedJob:
 
 
 @pytest.fixture
-def staged(job_file: JobFile, backend: Puppet) -> StagedJob:
+def staged(job_file: JobFile, backend: FakeBackend) -> StagedJob:
     return prepared(job_file, backend)
 
 
 @pytest.mark.parametrize("status", ["InProgress", "Stopping", "Completed"])
 def test_the_same_job_submitted_twice_is_one_job(
-    staged: StagedJob, backend: Puppet, store: Store, status: Status
+    staged: StagedJob, backend: FakeBackend, store: Store, status: Status
 ) -> None:
     first = jobs.submit(staged, backend, store)
     backend.status[first.record.id] = status
     second = jobs.submit(staged, backend, store)
     assert (second.record.id, second.state.status) == (first.record.id, status)
-    assert backend.sent == store.ids() == [first.record.id]
+    assert backend.sent == store.job_ids() == [first.record.id]
 
 
 @pytest.mark.parametrize("status", ["Failed", "Stopped"])
 def test_a_job_that_failed_or_was_stopped_is_tried_anew_as_another_job(
-    staged: StagedJob, backend: Puppet, store: Store, status: Status
+    staged: StagedJob, backend: FakeBackend, store: Store, status: Status
 ) -> None:
     first = jobs.submit(staged, backend, store)
     backend.status[first.record.id] = status
@@ -143,15 +143,15 @@ def test_a_job_that_failed_or_was_stopped_is_tried_anew_as_another_job(
 
 
 def test_again_starts_another_beside_one_that_runs(
-    staged: StagedJob, backend: Puppet, store: Store
+    staged: StagedJob, backend: FakeBackend, store: Store
 ) -> None:
-    ids = [jobs.submit(staged, backend, store, again=True).record.id for _ in range(3)]
+    ids = [jobs.submit(staged, backend, store, force_new=True).record.id for _ in range(3)]
     assert len(set(ids)) == 3
     assert backend.sent == ids
 
 
 def test_other_data_or_another_name_is_another_job(
-    job_file: JobFile, backend: Puppet, store: Store
+    job_file: JobFile, backend: FakeBackend, store: Store
 ) -> None:
     variants: list[dict[str, Any]] = [{}, {"records": 17}, {"name": "other"}]
     for options in variants:
@@ -161,14 +161,14 @@ def test_other_data_or_another_name_is_another_job(
 
 @pytest.mark.parametrize("where", ["before", "after"])
 def test_a_submit_that_was_cut_off_is_gone_on_with_as_the_same_job(
-    staged: StagedJob, backend: Puppet, store: Store, where: str
+    staged: StagedJob, backend: FakeBackend, store: Store, where: str
 ) -> None:
     backend.breaks_off = where
     with pytest.raises(KeyboardInterrupt):
         jobs.submit(staged, backend, store)
-    [record] = [r for r in store.records() if not isinstance(r, DamagedJob)]
+    [record] = [r for r in store.iter_records() if not isinstance(r, DamagedJob)]
     assert record.backend_job_id is None
-    state = jobs.look(record, backend).state
+    state = jobs.refresh(record, backend).state
     if where == "before":
         assert state.status == "Failed"
         assert "submit was interrupted" in str(state.failure_message)
@@ -179,12 +179,12 @@ def test_a_submit_that_was_cut_off_is_gone_on_with_as_the_same_job(
     job = jobs.submit(staged, backend, store)
     assert job.record.id == record.id
     assert job.state.status == "InProgress"
-    assert backend.sent == store.ids() == [record.id]
+    assert backend.sent == store.job_ids() == [record.id]
     assert store.get(record.id).backend_job_id == record.id
 
 
 def test_a_plan_above_the_budget_is_refused_before_anything_is_kept(
-    job_file: JobFile, backend: Puppet, store: Store
+    job_file: JobFile, backend: FakeBackend, store: Store
 ) -> None:
     backend.usd = 50.01
     staged = prepared(job_file, backend, budget_usd=50)
@@ -194,13 +194,13 @@ def test_a_plan_above_the_budget_is_refused_before_anything_is_kept(
     path = staged.job.path
     assert path is not None and over.value.line is not None
     assert path.read_text().splitlines()[over.value.line - 1].startswith("budget_usd:")
-    assert backend.sent == store.ids() == []
+    assert backend.sent == store.job_ids() == []
     backend.usd = 50.0
     jobs.submit(staged, backend, store)
 
 
 def test_what_the_backend_finds_stops_the_job_before_its_data_is_staged(
-    job_file: JobFile, backend: Puppet, home: Path
+    job_file: JobFile, backend: FakeBackend, home: Path
 ) -> None:
     backend.findings = [
         Finding("warning", "W", "careful"),
@@ -215,7 +215,7 @@ def test_what_the_backend_finds_stops_the_job_before_its_data_is_staged(
 
 
 def test_checking_reports_everything_and_keeps_nothing(
-    job_file: JobFile, backend: Puppet, home: Path
+    job_file: JobFile, backend: FakeBackend, home: Path
 ) -> None:
     backend.findings = [Finding("error", "E1", "no device")]
     checked = preparing.check(load_job(job_file(records=9)), backend)
@@ -240,7 +240,7 @@ class Time:
         self.now += seconds
 
 
-def test_waiting_gives_up_after_its_timeout_and_the_job_goes_on(backend: Puppet) -> None:
+def test_waiting_gives_up_after_its_timeout_and_the_job_goes_on(backend: FakeBackend) -> None:
     backend.status["job"] = "InProgress"
     time = Time()
     with pytest.raises(WaitTimeout, match="job is still InProgress; it goes on") as late:
@@ -250,7 +250,7 @@ def test_waiting_gives_up_after_its_timeout_and_the_job_goes_on(backend: Puppet)
     assert backend.stopped == []
 
 
-def test_waiting_returns_the_state_in_which_the_job_ended(backend: Puppet) -> None:
+def test_waiting_returns_the_state_in_which_the_job_ended(backend: FakeBackend) -> None:
     backend.status["job"] = "InProgress"
     time = Time()
 
@@ -264,15 +264,15 @@ def test_waiting_returns_the_state_in_which_the_job_ended(backend: Puppet) -> No
     assert time.slept == [30, 30, 30]
 
 
-def test_a_job_that_has_ended_is_not_waited_for(backend: Puppet) -> None:
+def test_a_job_that_has_ended_is_not_waited_for(backend: FakeBackend) -> None:
     backend.status["job"] = "Completed"
     time = Time()
-    assert waiting.wait(backend, "job", timeout=0, sleep=time.sleep, clock=time.clock).ended
+    assert waiting.wait(backend, "job", timeout=0, sleep=time.sleep, clock=time.clock).has_ended
     assert time.slept == []
 
 
 def test_a_running_job_is_not_deleted_and_an_ended_one_is(
-    staged: StagedJob, backend: Puppet, store: Store
+    staged: StagedJob, backend: FakeBackend, store: Store
 ) -> None:
     record = jobs.submit(staged, backend, store).record
     with pytest.raises(JobStateConflict, match="is InProgress") as conflict:
@@ -280,11 +280,11 @@ def test_a_running_job_is_not_deleted_and_an_ended_one_is(
     assert f"cloudft stop {record.id}" in str(conflict.value.fix)
     backend.status[record.id] = "Stopped"
     jobs.delete(record, backend, store)
-    assert store.ids() == []
+    assert store.job_ids() == []
 
 
 def test_a_job_that_its_backend_does_not_know_is_deleted_by_force_alone(
-    staged: StagedJob, backend: Puppet, store: Store, monkeypatch: pytest.MonkeyPatch
+    staged: StagedJob, backend: FakeBackend, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     record = jobs.submit(staged, backend, store).record
 
@@ -294,28 +294,28 @@ def test_a_job_that_its_backend_does_not_know_is_deleted_by_force_alone(
     monkeypatch.setattr(backend, "describe", gone)
     with pytest.raises(JobNotFound):
         jobs.delete(record, backend, store)
-    assert store.ids() == [record.id]
+    assert store.job_ids() == [record.id]
     jobs.delete(record, backend, store, force=True)
-    assert store.ids() == []
+    assert store.job_ids() == []
 
 
 def test_artifacts_before_the_end_and_resuming_where_it_cannot_be_are_conflicts(
-    staged: StagedJob, backend: Puppet, store: Store
+    staged: StagedJob, backend: FakeBackend, store: Store
 ) -> None:
     job = jobs.submit(staged, backend, store)
     with pytest.raises(JobStateConflict, match="left no artifacts"):
-        jobs.artifacts_of(job)
+        jobs.require_artifacts(job)
     with pytest.raises(JobStateConflict, match="can't resume"):
         jobs.resume(job.record, backend)
 
 
 def test_jobs_that_this_cloudft_cannot_ask_for_do_not_hide_the_others(
-    staged: StagedJob, backend: Puppet, store: Store
+    staged: StagedJob, backend: FakeBackend, store: Store
 ) -> None:
     first = jobs.submit(staged, backend, store)
     backend.name = "another-cloud"
-    second = jobs.submit(staged, backend, store, again=True)
-    damaged = [j for j in fleet.all_jobs(store, Home.from_environ()) if isinstance(j, DamagedJob)]
+    second = jobs.submit(staged, backend, store, force_new=True)
+    damaged = [j for j in fleet.list_jobs(store, Home.from_environ()) if isinstance(j, DamagedJob)]
     # The true local backend never got the first one; of the other there is none here.
     told = {str(job.file): job.message for job in damaged}
     of_second = str(second.record.folder / "record.json")
@@ -324,7 +324,7 @@ def test_jobs_that_this_cloudft_cannot_ask_for_do_not_hide_the_others(
 
 
 def test_the_json_of_a_job_has_the_fields_that_others_rely_on(
-    staged: StagedJob, backend: Puppet, store: Store
+    staged: StagedJob, backend: FakeBackend, store: Store
 ) -> None:
     value = jobs.submit(staged, backend, store).to_json()
     promised = (

@@ -15,13 +15,21 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
-from endpoint import BUCKET, KEYS, REGION, ROLE, Endpoint
-from jobs_stack import PREFIX, SOON_S, Stack, account, definition, deploy, template
+from endpoint import AWS_KEYS, BUCKET, REGION, ROLE, Endpoint
+from jobs_stack import (
+    PREFIX,
+    TIMEOUT_S,
+    DeployedStack,
+    deploy_machines,
+    load_template,
+    machine_definition,
+    run_endpoint,
+)
 from jsonata import Jsonata
 from statelint.config import Config
 from statelint.linter import Linter
 
-from cloudft.aws.client import Aws, Place
+from cloudft.aws.client import Aws, AwsLocation
 from cloudft.backends.bedrock import machine
 
 NUMBERS = itertools.count(1)
@@ -29,8 +37,8 @@ BASE = "amazon.titan-text-express-v1:0:8k"
 
 
 MACHINES = {
-    name: json.loads(definition(name, defaultdict(lambda: 1)))
-    for name, resource in template()["Resources"].items()
+    name: json.loads(machine_definition(name, defaultdict(lambda: 1)))
+    for name, resource in load_template()["Resources"].items()
     if resource["Type"] == "AWS::StepFunctions::StateMachine"
 }
 
@@ -120,7 +128,7 @@ def test_a_role_may_do_what_its_machine_does_and_no_more(machine: str, role: str
             service = {"sfn": "states"}.get(service, service)
             operation = operation.removesuffix(".sync")
             called.add(f"{service}:{operation[0].upper()}{operation[1:]}")
-    actions = {a for a in allowed(template()["Resources"][role]) if not a.startswith("logs:")}
+    actions = {a for a in allowed(load_template()["Resources"][role]) if not a.startswith("logs:")}
     assert actions == called | ALSO[role]
 
 
@@ -135,8 +143,8 @@ def slow(slow_account: Endpoint) -> Endpoint:
 
 
 @pytest.fixture(scope="module")
-def stack(here: Endpoint) -> Stack:
-    return deploy(here, "plain-jobs")
+def stack(here: Endpoint) -> DeployedStack:
+    return deploy_machines(here, "plain-jobs")
 
 
 @dataclass(frozen=True)
@@ -198,7 +206,7 @@ def jobs(here: Endpoint, planned: Planned) -> list[dict[str, Any]]:
 
 def stop(here: Endpoint, planned: Planned) -> None:
     """Stop the plan's job, as soon as it is there; returns when it has ended."""
-    until = time.monotonic() + SOON_S
+    until = time.monotonic() + TIMEOUT_S
     while not (found := jobs(here, planned)) and time.monotonic() < until:
         time.sleep(0.02)
     here.client("bedrock").stop_model_customization_job(jobIdentifier=found[0]["jobArn"])
@@ -213,9 +221,9 @@ def outcome(here: Endpoint, planned: Planned) -> dict[str, Any]:
     return dict(json.loads(content))
 
 
-def test_a_job_completes_and_its_outcome_is_kept(here: Endpoint, stack: Stack) -> None:
+def test_a_job_completes_and_its_outcome_is_kept(here: Endpoint, stack: DeployedStack) -> None:
     planned = plan(here, validationDataConfig={"validators": [{"s3Uri": DATA}]})
-    end = stack.end(execution := stack.start(planned.token, planned.place))
+    end = stack.wait_for_end(execution := stack.start(planned.token, planned.place))
     assert end["status"] == "SUCCEEDED", end
     [job] = jobs(here, planned)
     assert job["hyperParameters"] == {"epochCount": "2", "learningRate": "0.00001"}
@@ -228,39 +236,39 @@ def test_a_job_completes_and_its_outcome_is_kept(here: Endpoint, stack: Stack) -
     assert told["execution"] == execution
     metrics = here.client("cloudwatch").list_metrics(Namespace="cloudft")["Metrics"]
     assert {m["MetricName"] for m in metrics} >= {"JobsCompleted", "TrainingLoss", "ValidationLoss"}
-    assert stack.messages() == []
+    assert stack.receive_messages() == []
 
 
-def test_a_failed_job_says_why(here: Endpoint, stack: Stack) -> None:
+def test_a_failed_job_says_why(here: Endpoint, stack: DeployedStack) -> None:
     planned = plan(here, data=f"s3://{BUCKET}/{PREFIX}/data/none/train.jsonl")
-    end = stack.end(stack.start(planned.token, planned.place))
+    end = stack.wait_for_end(stack.start(planned.token, planned.place))
     [job] = jobs(here, planned)
     assert job["status"] == "Failed"
     assert (end["status"], end["error"]) == ("FAILED", "JobFailed")
     assert job["failureMessage"] in end["cause"]
     assert outcome(here, planned)["job"]["FailureMessage"] == job["failureMessage"]
-    [message] = stack.messages()
+    [message] = stack.receive_messages()
     assert job["failureMessage"] in message
 
 
 def test_a_stopped_job_is_told_as_stopped(slow: Endpoint) -> None:
-    stack, planned = deploy(slow, "stopped-jobs"), plan(slow)
+    stack, planned = deploy_machines(slow, "stopped-jobs"), plan(slow)
     execution = stack.start(planned.token, planned.place)
     stop(slow, planned)
-    end = stack.end(execution)
+    end = stack.wait_for_end(execution)
     assert (end["status"], end["error"]) == ("FAILED", "JobStopped")
     assert [job["status"] for job in jobs(slow, planned)] == ["Stopped"]
     assert outcome(slow, planned)["job"]["Status"] == "Stopped"
-    assert stack.messages() == []
+    assert stack.receive_messages() == []
 
 
 @pytest.mark.parametrize("fault", ["throttle", "drop"])
 def test_a_start_that_is_throttled_or_lost_is_one_job(
-    here: Endpoint, stack: Stack, fault: str
+    here: Endpoint, stack: DeployedStack, fault: str
 ) -> None:
     here.fault({"operation": "CreateModelCustomizationJob", "do": fault, "times": 2})
     planned, asked = plan(here), len(here.calls("CreateModelCustomizationJob"))
-    end = stack.end(stack.start(planned.token, planned.place))
+    end = stack.wait_for_end(stack.start(planned.token, planned.place))
     assert end["status"] == "SUCCEEDED", end
     assert len(here.calls("CreateModelCustomizationJob")) - asked == 3
     assert len(jobs(here, planned)) == 1
@@ -272,15 +280,15 @@ by_counting_and_by_refusal = pytest.mark.parametrize("counts", [1, 0], ids=["cou
 
 @by_counting_and_by_refusal
 def test_a_plan_waits_for_a_place(slow: Endpoint, counts: int) -> None:
-    stack = deploy(slow, f"waiting-{counts}", MaxRunningJobs=counts)
+    stack = deploy_machines(slow, f"waiting-{counts}", MaxRunningJobs=counts)
     busy, planned = plan(slow), plan(slow)
     create(slow, busy)
     execution = stack.start(planned.token, planned.place)
-    stack.wait_for(execution, "WaitForRoom")
+    stack.wait_for_state(execution, "WaitForRoom")
     assert jobs(slow, planned) == []
     stop(slow, busy)
     stop(slow, planned)
-    assert stack.end(execution)["error"] == "JobStopped"
+    assert stack.wait_for_end(execution)["error"] == "JobStopped"
     assert len(jobs(slow, planned)) == 1
 
 
@@ -288,53 +296,55 @@ def test_a_plan_waits_for_a_place(slow: Endpoint, counts: int) -> None:
 def test_a_queue_that_stays_full_ends_without_a_job(
     slow: Endpoint, counts: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, given in KEYS.items():
+    for name, given in AWS_KEYS.items():
         monkeypatch.setenv(name, given)
-    stack = deploy(slow, f"impatient-{counts}", MaxRunningJobs=counts, QueueTries=1)
+    stack = deploy_machines(slow, f"impatient-{counts}", MaxRunningJobs=counts, QueueTries=1)
     busy, planned = plan(slow), plan(slow)
     create(slow, busy)
-    end = stack.end(execution := stack.start(planned.token, planned.place))
+    end = stack.wait_for_end(execution := stack.start(planned.token, planned.place))
     assert (end["status"], end["error"]) == ("FAILED", "QueueFull")
     assert ("ServiceQuotaExceeded" in end["cause"]) == (counts == 0)
-    state = machine.look(Aws(Place(REGION, endpoint_url=slow.url)), execution, "x")
+    state = machine.describe_execution(
+        Aws(AwsLocation(REGION, endpoint_url=slow.url)), execution, "x"
+    )
     assert state is not None
     assert (state.status, state.failure_message) == ("Failed", f"QueueFull: {end['cause']}")
     assert jobs(slow, planned) == []
-    assert [end["cause"]] == [message.partition("\n")[0] for message in stack.messages()]
+    assert [end["cause"]] == [message.partition("\n")[0] for message in stack.receive_messages()]
     stop(slow, busy)
 
 
-def test_a_plan_that_is_started_twice_is_one_job(here: Endpoint, stack: Stack) -> None:
+def test_a_plan_that_is_started_twice_is_one_job(here: Endpoint, stack: DeployedStack) -> None:
     planned = plan(here)
     event = {"bucket": {"name": BUCKET}, "object": {"key": planned.place["key"]}}
     drops = [stack.start(name, {"detail": event}, "PlanStarterArn") for name in ("one", "two")]
-    assert [stack.end(drop)["status"] for drop in drops] == ["SUCCEEDED", "SUCCEEDED"]
+    assert [stack.wait_for_end(drop)["status"] for drop in drops] == ["SUCCEEDED", "SUCCEEDED"]
     client = here.client("stepfunctions")
     with pytest.raises(ClientError, match="ExecutionAlreadyExists"):
         stack.start(planned.token, {**planned.place, "again": True})
     all_ = client.list_executions(stateMachineArn=stack.outputs["JobMachineArn"])["executions"]
     [execution] = [e["executionArn"] for e in all_ if e["name"] == planned.token]
-    assert stack.end(execution)["status"] == "SUCCEEDED"
+    assert stack.wait_for_end(execution)["status"] == "SUCCEEDED"
     assert len(jobs(here, planned)) == 1
 
 
-def test_a_job_that_is_there_already_is_followed(here: Endpoint, stack: Stack) -> None:
+def test_a_job_that_is_there_already_is_followed(here: Endpoint, stack: DeployedStack) -> None:
     planned = plan(here)
     create(here, planned)
     execution = stack.start(planned.token, planned.place)
-    assert stack.end(execution)["status"] == "SUCCEEDED"
-    assert "Train" not in stack.states(execution)
+    assert stack.wait_for_end(execution)["status"] == "SUCCEEDED"
+    assert "Train" not in stack.list_states(execution)
     assert len(jobs(here, planned)) == 1
 
 
-def test_another_job_of_that_name_is_left_alone(here: Endpoint, stack: Stack) -> None:
+def test_another_job_of_that_name_is_left_alone(here: Endpoint, stack: DeployedStack) -> None:
     other = plan(here)
     create(here, other)
     planned = plan(here, jobName=other.request["jobName"])
-    end = stack.end(stack.start(planned.token, planned.place))
+    end = stack.wait_for_end(stack.start(planned.token, planned.place))
     assert (end["status"], end["error"]) == ("FAILED", "NameTaken")
     assert (len(jobs(here, other)), jobs(here, planned)) == (1, [])
-    assert len(stack.messages()) == 1
+    assert len(stack.receive_messages()) == 1
 
 
 @pytest.mark.parametrize(
@@ -343,63 +353,65 @@ def test_another_job_of_that_name_is_left_alone(here: Endpoint, stack: Stack) ->
     ids=["no-json", "no-plan", "no-object"],
 )
 def test_what_is_no_plan_makes_no_job(
-    here: Endpoint, stack: Stack, content: bytes | None, error: str
+    here: Endpoint, stack: DeployedStack, content: bytes | None, error: str
 ) -> None:
     key = f"{PREFIX}/plans/{error}-{content is None}.json"
     if content is not None:
         here.client("s3").put_object(Bucket=BUCKET, Key=key, Body=content)
     asked = len(here.calls("CreateModelCustomizationJob"))
-    end = stack.end(stack.start(f"{next(NUMBERS):032x}", {"bucket": BUCKET, "key": key}))
+    end = stack.wait_for_end(stack.start(f"{next(NUMBERS):032x}", {"bucket": BUCKET, "key": key}))
     assert (end["status"], end["error"]) == ("FAILED", error)
     event = {"detail": {"bucket": {"name": BUCKET}, "object": {"key": key}}}
-    dropped = stack.end(stack.start(f"{next(NUMBERS)}", event, "PlanStarterArn"))
+    dropped = stack.wait_for_end(stack.start(f"{next(NUMBERS)}", event, "PlanStarterArn"))
     assert dropped["error"] in ("PlanNotRead", "NotAPlan")
-    assert all(key in message for message in stack.messages())
+    assert all(key in message for message in stack.receive_messages())
     assert len(here.calls("CreateModelCustomizationJob")) == asked
 
 
-def test_a_plan_under_another_name_is_refused(here: Endpoint, stack: Stack) -> None:
+def test_a_plan_under_another_name_is_refused(here: Endpoint, stack: DeployedStack) -> None:
     planned = plan(here)
-    end = stack.end(stack.start("f" * 32, planned.place))
+    end = stack.wait_for_end(stack.start("f" * 32, planned.place))
     assert (end["error"], jobs(here, planned)) == ("NotThePlan", [])
-    stack.messages()
+    stack.receive_messages()
 
 
 def test_a_model_is_served_for_its_time(here: Endpoint) -> None:
-    serving = deploy(here, "serving-jobs", Afterwards="deploy", KeepDeploymentHours=0.0003)
+    serving = deploy_machines(here, "serving-jobs", Afterwards="deploy", KeepDeploymentHours=0.0003)
     planned = plan(here)
-    end = serving.end(execution := serving.start(planned.token, planned.place))
+    end = serving.wait_for_end(execution := serving.start(planned.token, planned.place))
     assert end["status"] == "SUCCEEDED", end
     told = outcome(here, planned)["serving"]
     assert told["Status"] == "Active"
     [call] = here.calls("CreateCustomModelDeployment")
     assert call["modelDeploymentName"] == planned.request["jobName"]
-    assert serving.states(execution)[-3:] == ["Keep", "TakeDown", "Done"]
+    assert serving.list_states(execution)[-3:] == ["Keep", "TakeDown", "Done"]
     left = here.client("bedrock").list_custom_model_deployments()["modelDeploymentSummaries"]
     assert left == []
 
 
 def test_a_model_that_is_not_good_enough_is_not_served(here: Endpoint) -> None:
-    strict = deploy(here, "strict-jobs", Afterwards="deploy", WorstValidationLoss=0.001)
+    strict = deploy_machines(here, "strict-jobs", Afterwards="deploy", WorstValidationLoss=0.001)
     planned = plan(here, validationDataConfig={"validators": [{"s3Uri": DATA}]})
     asked = len(here.calls("CreateCustomModelDeployment"))
-    assert strict.end(strict.start(planned.token, planned.place))["status"] == "SUCCEEDED"
+    assert strict.wait_for_end(strict.start(planned.token, planned.place))["status"] == "SUCCEEDED"
     assert outcome(here, planned)["serving"]["Status"] == "NotDeployed"
     assert len(here.calls("CreateCustomModelDeployment")) == asked
 
 
 def test_an_execution_that_was_forgotten_finds_its_job_again(tmp_path: Path) -> None:
     kept = ("--state", str(tmp_path / "state"))
-    with account(*kept) as before:
-        stack, planned = deploy(before, "kept-jobs"), plan(before)
-        assert stack.end(stack.start(planned.token, planned.place))["status"] == "SUCCEEDED"
+    with run_endpoint(*kept) as before:
+        stack, planned = deploy_machines(before, "kept-jobs"), plan(before)
+        assert (
+            stack.wait_for_end(stack.start(planned.token, planned.place))["status"] == "SUCCEEDED"
+        )
     command = [sys.executable, "-m", "cloudft", "endpoint", "-q", "--clock", "fast", *kept]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         after = replace(stack, endpoint=Endpoint(process.stdout.readline().strip()))
         assert len(jobs(after.endpoint, planned)) == 1
         execution = after.start(planned.token, planned.place)
-        assert after.end(execution)["status"] == "SUCCEEDED"
-        assert "Train" not in after.states(execution)
+        assert after.wait_for_end(execution)["status"] == "SUCCEEDED"
+        assert "Train" not in after.list_states(execution)
         assert len(jobs(after.endpoint, planned)) == 1
         process.terminate()

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from base_stack import ACCOUNT, PSEUDO, REGION, permissions, without
+from base_stack import ACCOUNT, PSEUDO, REGION, list_permissions, without_action
 from moto.events.models import EventPattern
 
-from cloudft.endpoint.policies import Request, decide, trusts
+from cloudft.endpoint.policies import AccessRequest, allows_assume_role, evaluate_policies
 from cloudft.infrastructure import template as templates
-from cloudft.infrastructure.evaluate import Made, Scope
+from cloudft.infrastructure.evaluate import CreatedResource, TemplateScope
 
 HERE = f"{REGION}:{ACCOUNT}"
 KEY, ROLE, TOPIC = f"arn:aws:kms:{HERE}:key/k", f"arn:aws:iam::{ACCOUNT}:role/job", "topic-arn"
@@ -29,19 +29,19 @@ GIVEN = {
 STACK = "1"
 """Of the stack's ARN, the part that no other stack has."""
 MARKED = {"aws:ResourceTag/cloudft:job": "router-01234567"}
-TEMPLATE = templates.parse(templates.text_of("jobs"))
+TEMPLATE = templates.parse_template(templates.load_template_text("jobs"))
 
 
 def resources(**given: str) -> dict[str, Any]:
     """Every resource, its properties worked out; a machine's ARN is its logical name."""
     there = {
-        name: Made(name, {"Arn": name, "Name": f"cloudft-{STACK}-machine"})
+        name: CreatedResource(name, {"Arn": name, "Name": f"cloudft-{STACK}-machine"})
         for name in TEMPLATE["Resources"]
     }
-    scope = Scope(TEMPLATE, {**GIVEN, **given}, PSEUDO, there, list)
+    scope = TemplateScope(TEMPLATE, {**GIVEN, **given}, PSEUDO, there, list)
     return {
         name: scope.resolve({**told, "Properties": told["Properties"]})
-        for name, told in scope.resources().items()
+        for name, told in scope.active_resources().items()
     }
 
 
@@ -71,7 +71,7 @@ FOUNDATION = f"arn:aws:bedrock:{REGION}::foundation-model/x"
 RULE = f"arn:aws:events:{HERE}:rule/StepFunctionsGetEventsForBedrockModelCustomizationJobsRule"
 PLANS = ["arn:aws:s3:::data/team/plans/x.json", "arn:aws:s3:::data/team/scheduled/plan.json"]
 LOGS = [
-    Request(f"logs:{name}", "*", {})
+    AccessRequest(f"logs:{name}", "*", {})
     for name in (
         *("CreateLogDelivery", "DeleteLogDelivery", "DescribeLogGroups", "GetLogDelivery"),
         *("DescribeResourcePolicies", "ListLogDeliveries", "PutResourcePolicy"),
@@ -81,53 +81,61 @@ LOGS = [
 """What Step Functions asks of the role of a machine that logs."""
 NEEDS = {
     "MachineRole": [
-        *(Request("s3:GetObject", plan, {}) for plan in PLANS),
-        Request("s3:GetObject", "arn:aws:s3:::output/team/jobs/n/queued.json", {}),
-        Request("s3:PutObject", "arn:aws:s3:::output/team/jobs/n/outcome.json", {}),
+        *(AccessRequest("s3:GetObject", plan, {}) for plan in PLANS),
+        AccessRequest("s3:GetObject", "arn:aws:s3:::output/team/jobs/n/queued.json", {}),
+        AccessRequest("s3:PutObject", "arn:aws:s3:::output/team/jobs/n/outcome.json", {}),
         *(
-            Request("bedrock:CreateModelCustomizationJob", made, {})
+            AccessRequest("bedrock:CreateModelCustomizationJob", made, {})
             for made in (FOUNDATION, MODEL, JOB)
         ),
-        *(Request("bedrock:TagResource", made, {}) for made in (JOB, MODEL, SERVING)),
-        Request("bedrock:GetModelCustomizationJob", JOB, {}),
-        Request("bedrock:StopModelCustomizationJob", JOB, MARKED),
-        Request("bedrock:ListModelCustomizationJobs", "*", {}),
-        *(Request("bedrock:CreateCustomModelDeployment", made, {}) for made in (MODEL, SERVING)),
-        Request("bedrock:GetCustomModelDeployment", SERVING, {}),
-        Request("bedrock:DeleteCustomModelDeployment", SERVING, MARKED),
-        Request("iam:PassRole", ROLE, {"iam:PassedToService": "bedrock.amazonaws.com"}),
+        *(AccessRequest("bedrock:TagResource", made, {}) for made in (JOB, MODEL, SERVING)),
+        AccessRequest("bedrock:GetModelCustomizationJob", JOB, {}),
+        AccessRequest("bedrock:StopModelCustomizationJob", JOB, MARKED),
+        AccessRequest("bedrock:ListModelCustomizationJobs", "*", {}),
         *(
-            Request(f"kms:{action}", KEY, via(service))
+            AccessRequest("bedrock:CreateCustomModelDeployment", made, {})
+            for made in (MODEL, SERVING)
+        ),
+        AccessRequest("bedrock:GetCustomModelDeployment", SERVING, {}),
+        AccessRequest("bedrock:DeleteCustomModelDeployment", SERVING, MARKED),
+        AccessRequest("iam:PassRole", ROLE, {"iam:PassedToService": "bedrock.amazonaws.com"}),
+        *(
+            AccessRequest(f"kms:{action}", KEY, via(service))
             for action in ("Decrypt", "GenerateDataKey")
             for service in ("s3", "bedrock", "sns")
         ),
-        Request("kms:CreateGrant", KEY, via("bedrock")),
-        Request("kms:DescribeKey", KEY, {}),
-        *(Request(f"events:{act}", RULE, {}) for act in ("DescribeRule", "PutRule", "PutTargets")),
-        Request("cloudwatch:PutMetricData", "*", {"cloudwatch:namespace": "cloudft"}),
-        Request("sns:Publish", TOPIC, {}),
+        AccessRequest("kms:CreateGrant", KEY, via("bedrock")),
+        AccessRequest("kms:DescribeKey", KEY, {}),
+        *(
+            AccessRequest(f"events:{act}", RULE, {})
+            for act in ("DescribeRule", "PutRule", "PutTargets")
+        ),
+        AccessRequest("cloudwatch:PutMetricData", "*", {"cloudwatch:namespace": "cloudft"}),
+        AccessRequest("sns:Publish", TOPIC, {}),
         *LOGS,
     ],
     "StarterRole": [
-        *(Request("s3:GetObject", plan, {}) for plan in PLANS),
-        Request("states:StartExecution", "JobMachine", {}),
+        *(AccessRequest("s3:GetObject", plan, {}) for plan in PLANS),
+        AccessRequest("states:StartExecution", "JobMachine", {}),
         *(
-            Request(f"kms:{action}", KEY, via(service))
+            AccessRequest(f"kms:{action}", KEY, via(service))
             for action in ("Decrypt", "GenerateDataKey")
             for service in ("s3", "sns")
         ),
-        Request("sns:Publish", TOPIC, {}),
+        AccessRequest("sns:Publish", TOPIC, {}),
         *LOGS,
     ],
-    "EventsRole": [Request("states:StartExecution", "PlanStarter", {})],
+    "EventsRole": [AccessRequest("states:StartExecution", "PlanStarter", {})],
     "MachinePolicy": [
-        Request("states:StartExecution", "JobMachine", {}),
+        AccessRequest("states:StartExecution", "JobMachine", {}),
         *(
-            Request(f"states:{act}", f"arn:aws:states:{HERE}:execution:cloudft-1-machine:x", {})
+            AccessRequest(
+                f"states:{act}", f"arn:aws:states:{HERE}:execution:cloudft-1-machine:x", {}
+            )
             for act in ("DescribeExecution", "StopExecution")
         ),
-        *(Request(f"s3:{act}", PLANS[1], {}) for act in ("GetObject", "PutObject")),
-        Request("cloudformation:DescribeStacks", PSEUDO["AWS::StackId"], {}),
+        *(AccessRequest(f"s3:{act}", PLANS[1], {}) for act in ("GetObject", "PutObject")),
+        AccessRequest("cloudformation:DescribeStacks", PSEUDO["AWS::StackId"], {}),
     ],
 }
 
@@ -135,49 +143,51 @@ NEEDS = {
 @pytest.mark.parametrize("name", NEEDS)
 def test_each_may_do_what_it_needs_and_needs_what_it_may(name: str) -> None:
     found = statements(name)
-    assert [need for need in NEEDS[name] if decide(found, need) != "allowed"] == []
-    for sid, action in permissions(found):
-        left = without(found, sid, action)
-        refused = {need.action for need in NEEDS[name] if decide(left, need) != "allowed"}
+    assert [need for need in NEEDS[name] if evaluate_policies(found, need) != "allowed"] == []
+    for sid, action in list_permissions(found):
+        left = without_action(found, sid, action)
+        refused = {
+            need.action for need in NEEDS[name] if evaluate_policies(left, need) != "allowed"
+        }
         assert refused == {action}, (sid, action)
 
 
 OTHERS = (
-    Request("s3:GetObject", "arn:aws:s3:::data/team/data/0/train.jsonl", {}),
-    Request("s3:GetObject", "arn:aws:s3:::data/neighbour/plans/x.json", {}),
-    Request("s3:PutObject", "arn:aws:s3:::data/team/plans/x.json", {}),
-    Request("s3:PutObject", "arn:aws:s3:::output/team/jobs/n/plan.json", {}),
-    Request("s3:DeleteObject", "arn:aws:s3:::output/team/jobs/n/outcome.json", {}),
-    Request("bedrock:CreateProvisionedModelThroughput", MODEL, {}),
-    Request("bedrock:DeleteCustomModel", MODEL, MARKED),
-    Request("bedrock:StopModelCustomizationJob", JOB, {}),
-    Request("bedrock:DeleteCustomModelDeployment", SERVING, {"aws:ResourceTag/team": "x"}),
-    Request("bedrock:InvokeModel", FOUNDATION, {}),
-    Request("iam:PassRole", ROLE, {"iam:PassedToService": "lambda.amazonaws.com"}),
-    Request(
+    AccessRequest("s3:GetObject", "arn:aws:s3:::data/team/data/0/train.jsonl", {}),
+    AccessRequest("s3:GetObject", "arn:aws:s3:::data/neighbour/plans/x.json", {}),
+    AccessRequest("s3:PutObject", "arn:aws:s3:::data/team/plans/x.json", {}),
+    AccessRequest("s3:PutObject", "arn:aws:s3:::output/team/jobs/n/plan.json", {}),
+    AccessRequest("s3:DeleteObject", "arn:aws:s3:::output/team/jobs/n/outcome.json", {}),
+    AccessRequest("bedrock:CreateProvisionedModelThroughput", MODEL, {}),
+    AccessRequest("bedrock:DeleteCustomModel", MODEL, MARKED),
+    AccessRequest("bedrock:StopModelCustomizationJob", JOB, {}),
+    AccessRequest("bedrock:DeleteCustomModelDeployment", SERVING, {"aws:ResourceTag/team": "x"}),
+    AccessRequest("bedrock:InvokeModel", FOUNDATION, {}),
+    AccessRequest("iam:PassRole", ROLE, {"iam:PassedToService": "lambda.amazonaws.com"}),
+    AccessRequest(
         "iam:PassRole",
         f"arn:aws:iam::{ACCOUNT}:role/admin",
         {"iam:PassedToService": "bedrock.amazonaws.com"},
     ),
-    Request("kms:Decrypt", f"arn:aws:kms:{HERE}:key/another", via("s3")),
-    Request("kms:Decrypt", KEY, via("secretsmanager")),
-    Request("cloudwatch:PutMetricData", "*", {"cloudwatch:namespace": "AWS/Bedrock"}),
-    Request("events:PutRule", f"arn:aws:events:{HERE}:rule/mine", {}),
-    Request("states:StartExecution", "arn:aws:states:another", {}),
-    Request("sns:Publish", "another-topic", {}),
+    AccessRequest("kms:Decrypt", f"arn:aws:kms:{HERE}:key/another", via("s3")),
+    AccessRequest("kms:Decrypt", KEY, via("secretsmanager")),
+    AccessRequest("cloudwatch:PutMetricData", "*", {"cloudwatch:namespace": "AWS/Bedrock"}),
+    AccessRequest("events:PutRule", f"arn:aws:events:{HERE}:rule/mine", {}),
+    AccessRequest("states:StartExecution", "arn:aws:states:another", {}),
+    AccessRequest("sns:Publish", "another-topic", {}),
 )
 
 
 @pytest.mark.parametrize("name", NEEDS)
 def test_none_may_do_anything_else(name: str) -> None:
     found = statements(name)
-    assert [other for other in OTHERS if decide(found, other) != "implicitDeny"] == []
+    assert [other for other in OTHERS if evaluate_policies(found, other) != "implicitDeny"] == []
 
 
 def test_without_deploying_no_deployment_may_be_made() -> None:
     found = statements("MachineRole", resources(Afterwards="nothing"))
     served = [need for need in NEEDS["MachineRole"] if "CustomModelDeployment" in need.action]
-    assert {decide(found, need) for need in served} == {"implicitDeny"}
+    assert {evaluate_policies(found, need) for need in served} == {"implicitDeny"}
 
 
 @pytest.mark.parametrize(
@@ -195,11 +205,13 @@ def test_a_role_trusts_its_own_machine_in_its_own_account(
     trust = EVERYTHING[role]["Properties"]["AssumeRolePolicyDocument"]
     source = f"arn:aws:states:{HERE}:{machine}"
     ours = {"aws:SourceAccount": ACCOUNT, "aws:SourceArn": source}
-    assert trusts(trust, service, ours)
-    assert not trusts(trust, service, {**ours, "aws:SourceAccount": "111111111111"})
-    assert not trusts(trust, "lambda.amazonaws.com", ours)
+    assert allows_assume_role(trust, service, ours)
+    assert not allows_assume_role(trust, service, {**ours, "aws:SourceAccount": "111111111111"})
+    assert not allows_assume_role(trust, "lambda.amazonaws.com", ours)
     if machine is not None:
-        assert not trusts(trust, service, {**ours, "aws:SourceArn": f"{source}-of-another"})
+        assert not allows_assume_role(
+            trust, service, {**ours, "aws:SourceArn": f"{source}-of-another"}
+        )
 
 
 def event(bucket: str, key: str) -> dict[str, Any]:

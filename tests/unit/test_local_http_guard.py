@@ -16,12 +16,12 @@ import botocore
 import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
-from endpoint import BUCKET, REGION, TOKEN, Endpoint, running
-from reviews import side
+from endpoint import BUCKET, REGION, TOKEN, Endpoint, running_endpoint
+from reviews import make_model_result
 
 from cloudft.evaluate.review import Review, Reviewer
 from cloudft.evaluate.review_server import ReviewServer
-from cloudft.local_http_guard import Guard, protect
+from cloudft.local_http_guard import RequestGuard, harden_headers
 
 BROWSER = {"User-Agent": "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36"}
 SIGNED = "AWS4-HMAC-SHA256 Credential=any/20260101/{}/{}/aws4_request, SignedHeaders=host, "
@@ -49,7 +49,7 @@ NAVIGATES = {"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
     ],
 )
 def test_a_name_that_points_here_is_no_name_of_ours(host: str, good: bool) -> None:
-    why = Guard(frozenset({"endpoint"})).refusal("GET", {"host": host})
+    why = RequestGuard(frozenset({"endpoint"})).refusal_reason("GET", {"host": host})
     assert (why is None) == good, why
 
 
@@ -72,7 +72,7 @@ def test_a_name_that_points_here_is_no_name_of_ours(host: str, good: bool) -> No
 )
 @pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS"])
 def test_programs_and_our_own_page_pass(method: str, headers: dict[str, str], good: bool) -> None:
-    why = Guard().refusal(method, {"host": "127.0.0.1:5000", **headers})
+    why = RequestGuard().refusal_reason(method, {"host": "127.0.0.1:5000", **headers})
     assert (why is None) == good, why
 
 
@@ -80,11 +80,11 @@ def test_another_page_may_link_here_and_nothing_more() -> None:
     site = {"host": "localhost:1", "sec-fetch-site": "cross-site"}
     window = site | {"sec-fetch-mode": "navigate", "sec-fetch-dest": "document"}
     frame = window | {"sec-fetch-dest": "iframe"}
-    guard = Guard()
-    assert guard.refusal("GET", window, may_be_linked=True) is None
-    assert guard.refusal("GET", window)
-    assert guard.refusal("POST", window, may_be_linked=True)
-    assert guard.refusal("GET", frame, may_be_linked=True)
+    guard = RequestGuard()
+    assert guard.refusal_reason("GET", window, allow_navigation=True) is None
+    assert guard.refusal_reason("GET", window)
+    assert guard.refusal_reason("POST", window, allow_navigation=True)
+    assert guard.refusal_reason("GET", frame, allow_navigation=True)
 
 
 def test_stored_content_loses_its_cors_headers_and_its_power() -> None:
@@ -94,7 +94,7 @@ def test_stored_content_loses_its_cors_headers_and_its_power() -> None:
         ("content-disposition", "inline; filename=a.html"),
         ("ETag", "1"),
     ]
-    headers = dict(protect(given, download=True))
+    headers = dict(harden_headers(given, download=True))
     assert headers["Content-Disposition"] == "attachment; filename=a.html"
     assert "sandbox" in headers["Content-Security-Policy"] and headers["ETag"] == "1"
     assert not [name for name in headers if name.lower().startswith("access-control")]
@@ -102,7 +102,7 @@ def test_stored_content_loses_its_cors_headers_and_its_power() -> None:
 
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[Endpoint]:
-    with running("--clock", "fast", "--allow-host", "from-a-container") as made:
+    with running_endpoint("--clock", "fast", "--allow-host", "from-a-container") as made:
         s3 = made.client("s3")
         s3.put_object(Bucket=BUCKET, Key="a.html", Body=SECRET, ContentType="text/html")
         yield made
@@ -164,7 +164,7 @@ def test_a_page_of_another_origin_gets_nothing(endpoint: Endpoint, headers: dict
         assert status in (401, 403), (method, path, status)
         assert not [name for name in found if name.lower().startswith("access-control")]
         assert b"training" not in content and b"CreateUser" not in content
-    assert endpoint.objects() == ["a.html"]
+    assert endpoint.object_keys() == ["a.html"]
     assert endpoint.client("bedrock").list_custom_models()["modelSummaries"] == []
     assert endpoint.client("iam").list_users()["Users"] == []
 
@@ -267,7 +267,9 @@ def test_what_moto_lacks_is_said_in_the_services_form(endpoint: Endpoint) -> Non
 
 @pytest.fixture
 def review(tmp_path: Path) -> Iterator[ReviewServer]:
-    found = Review(tmp_path, side("first", "a", 4, "Q"), side("second", "b", 4, "Q"))
+    found = Review(
+        tmp_path, make_model_result("first", "a", 4, "Q"), make_model_result("second", "b", 4, "Q")
+    )
     found.save()
     with ReviewServer(Reviewer(found, "ada")) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -282,7 +284,7 @@ def test_a_review_is_for_its_own_page_alone(review: ReviewServer) -> None:
         for method, what, body in (("GET", "record", b""), ("POST", "judge", judgement)):
             status, _, content = send(root, method, path + what, body, **headers)
             assert status == 404 and content == b"", headers
-    assert review.reviewer.mine == {}
+    assert review.reviewer.judgments == {}
     own = {"Origin": f"http://{urlsplit(root).netloc}", "Sec-Fetch-Site": "same-origin"}
     assert send(root, "POST", f"{path}judge", judgement, **own)[0] == 200
     with urllib.request.urlopen(review.url) as answer:

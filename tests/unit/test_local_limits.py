@@ -33,7 +33,7 @@ def test_what_the_model_or_the_batch_can_not_take_is_refused(
 ) -> None:
     """The tiny model is 32 wide, and a batch has 4 records."""
     found = [
-        f for f in preflight.findings(load_job(job_file(local=local))) if f.severity == "error"
+        f for f in preflight.check_job(load_job(job_file(local=local))) if f.severity == "error"
     ]
     assert [f.field for f in found] == ([field] if field else [])
     if fix:

@@ -10,7 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloudft.endpoint.policies import Request, decide, like, trusts
+from cloudft.endpoint.policies import (
+    AccessRequest,
+    allows_assume_role,
+    evaluate_policies,
+    matches_wildcard,
+)
 
 READ = "s3:GetObject"
 ARN = "arn:aws:s3:::bucket/team/x"
@@ -76,21 +81,21 @@ def test_a_decision(statements: list[dict[str, Any]], decision: str) -> None:
         "aws:TagKeys": ["a", "b"],
         "aws:SourceArn": "arn:aws:bedrock:us-east-1:1:job/x",
     }
-    assert decide(statements, Request(READ, ARN, context)) == decision
+    assert evaluate_policies(statements, AccessRequest(READ, ARN, context)) == decision
 
 
 def test_a_boundary_only_takes_away() -> None:
-    request = Request(READ, ARN, {})
-    assert decide([allow()], request, boundary=[allow(Action="s3:*")]) == "allowed"
-    assert decide([allow()], request, boundary=[]) == "implicitDeny"
-    assert decide([], request, boundary=[allow()]) == "implicitDeny"
-    assert decide([allow()], request, boundary=[allow(), deny()]) == "explicitDeny"
+    request = AccessRequest(READ, ARN, {})
+    assert evaluate_policies([allow()], request, boundary=[allow(Action="s3:*")]) == "allowed"
+    assert evaluate_policies([allow()], request, boundary=[]) == "implicitDeny"
+    assert evaluate_policies([], request, boundary=[allow()]) == "implicitDeny"
+    assert evaluate_policies([allow()], request, boundary=[allow(), deny()]) == "explicitDeny"
 
 
 def test_a_condition_that_is_not_known_is_no_guess() -> None:
     odd = allow(Condition={"IpAddress": {"aws:SourceIp": "10.0.0.0/8"}})
     with pytest.raises(ValueError, match="IpAddress"):
-        decide([odd], Request(READ, ARN, {"aws:SourceIp": "10.0.0.1"}))
+        evaluate_policies([odd], AccessRequest(READ, ARN, {"aws:SourceIp": "10.0.0.1"}))
 
 
 def test_trust_asks_for_the_service_and_its_conditions() -> None:
@@ -98,12 +103,12 @@ def test_trust_asks_for_the_service_and_its_conditions() -> None:
     guard = {"StringEquals": {"aws:SourceAccount": "1"}}
     statement = {"Effect": "Allow", "Principal": bedrock, "Action": "sts:AssumeRole"}
     policy = {"Statement": {**statement, "Condition": guard}}
-    assert trusts(policy, "bedrock.amazonaws.com", {"aws:SourceAccount": "1"})
-    assert not trusts(policy, "bedrock.amazonaws.com", {"aws:SourceAccount": "2"})
-    assert not trusts(policy, "bedrock.amazonaws.com", {})
-    assert not trusts(policy, "lambda.amazonaws.com", {"aws:SourceAccount": "1"})
+    assert allows_assume_role(policy, "bedrock.amazonaws.com", {"aws:SourceAccount": "1"})
+    assert not allows_assume_role(policy, "bedrock.amazonaws.com", {"aws:SourceAccount": "2"})
+    assert not allows_assume_role(policy, "bedrock.amazonaws.com", {})
+    assert not allows_assume_role(policy, "lambda.amazonaws.com", {"aws:SourceAccount": "1"})
     refusing = {"Statement": [policy["Statement"], {**statement, "Effect": "Deny"}]}
-    assert not trusts(refusing, "bedrock.amazonaws.com", {"aws:SourceAccount": "1"})
+    assert not allows_assume_role(refusing, "bedrock.amazonaws.com", {"aws:SourceAccount": "1"})
 
 
 LETTERS = st.text(string.ascii_lowercase + ":/.-", max_size=8)
@@ -111,4 +116,4 @@ LETTERS = st.text(string.ascii_lowercase + ":/.-", max_size=8)
 
 @given(st.lists(st.one_of(LETTERS, st.sampled_from(["*", "?"])), max_size=5), LETTERS)
 def test_patterns_mean_what_shell_patterns_do(parts: list[str], text: str) -> None:
-    assert like("".join(parts), text) == fnmatch.fnmatchcase(text, "".join(parts))
+    assert matches_wildcard("".join(parts), text) == fnmatch.fnmatchcase(text, "".join(parts))

@@ -17,7 +17,7 @@ def test_a_counter_appears_on_a_terminal_alone_and_goes(
     monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
     clock = iter(range(100))
     monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
-    with progress.reading(Console("text", 0)) as told:
+    with progress.record_counter(Console("text", 0)) as told:
         for count in (1000, 2000, 3000, 1234567):
             told(count)
     shown = capsys.readouterr().err

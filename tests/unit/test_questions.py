@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from endpoint import running
+from endpoint import running_endpoint
 from job_files import write_job_file
 from processes import Cli
 
 from cloudft import catalogue
-from cloudft.aws.shapes import request_problems
+from cloudft.aws.shapes import validate_request
 from cloudft.backends.bedrock import preflight, request
-from cloudft.backends.notes import Notes
-from cloudft.data.convert import canonical, parse
+from cloudft.backends.notes import FindingFactory
+from cloudft.data.convert import encode_record, parse_record
 from cloudft.data.record import BadRecord
 from cloudft.spec.load import load_job
 
@@ -28,7 +28,7 @@ USER = {"role": "user", "content": "How much is 2 and 2?"}
 
 
 def line(value: dict[str, Any], target: str) -> Any:
-    return json.loads(canonical(parse(value, {}, target), target)[0])
+    return json.loads(encode_record(parse_record(value, {}, target), target)[0])
 
 
 @pytest.mark.parametrize(
@@ -96,34 +96,40 @@ def test_the_request_fits_and_the_section_must_be_there(
     tmp_path: Path, kind: str, section: dict[str, Any], model: str
 ) -> None:
     loaded = job(tmp_path, model, customization_type=kind, **section)
-    asked = request.create(preflight.without_data(loaded))
-    assert request_problems("bedrock", "CreateModelCustomizationJob", asked) == []
+    asked = request.create_request(preflight.with_placeholder_data(loaded))
+    assert validate_request("bedrock", "CreateModelCustomizationJob", asked) == []
     assert ("hyperParameters" in asked) == (kind == "DISTILLATION")
-    assert list(preflight._kind(loaded, Notes(loaded))) == []
-    [missing] = preflight._kind(bare := job(tmp_path, model, customization_type=kind), Notes(bare))
+    assert list(preflight._check_customization_type(loaded, FindingFactory(loaded))) == []
+    [missing] = preflight._check_customization_type(
+        bare := job(tmp_path, model, customization_type=kind), FindingFactory(bare)
+    )
     assert missing.code == "MissingValue" and missing.field in section
-    [unused] = preflight._kind(plain := job(tmp_path, model, **section), Notes(plain))
+    [unused] = preflight._check_customization_type(
+        plain := job(tmp_path, model, **section), FindingFactory(plain)
+    )
     assert unused.code == "UnusedValue"
 
 
 def test_a_custom_model_is_known_by_the_model_it_was_made_from() -> None:
     base = "amazon.nova-micro-v1:0:128k"
     arn = f"arn:aws:bedrock:us-east-1:123456789012:custom-model/{base}/abcdefghijkl"
-    assert catalogue.find(arn).alias == "nova-micro"
+    assert catalogue.find_model(arn).alias == "nova-micro"
 
 
 def test_a_custom_model_is_trained_further(
     cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with running("--clock", "fast") as endpoint:
+    with running_endpoint("--clock", "fast") as endpoint:
         for name, value in endpoint.environ.items():
             monkeypatch.setenv(name, value)
         words = ("submit", "--backend", "bedrock", "--wait", "--output", "json")
-        first = job(tmp_path / "one", "nova-micro", bedrock=endpoint.section)
+        first = job(tmp_path / "one", "nova-micro", bedrock=endpoint.bedrock_section)
         done = cli(*words, first.path)
         assert done.returncode == 0, done.stderr
         model = json.loads(done.stdout)["summary"]["customModel"]
-        second = job(tmp_path / "two", "nova-micro", name="further", bedrock=endpoint.section)
+        second = job(
+            tmp_path / "two", "nova-micro", name="further", bedrock=endpoint.bedrock_section
+        )
         text = second.path.read_text().replace("base_model: nova-micro", f"base_model: {model}")
         second.path.write_text(text)
         done = cli(*words, second.path)

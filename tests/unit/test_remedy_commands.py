@@ -11,11 +11,11 @@ from typing import Any
 
 import click
 import pytest
-from commands import GROUPS, HELP, context, leaf
+from commands import GROUPS, HELP_OPTIONS, find_command, make_context
 
 import cloudft
-from cloudft.aws.client import Aws, Place
-from cloudft.aws.commands import command
+from cloudft.aws.client import Aws, AwsLocation
+from cloudft.aws.commands import aws_cli_command
 
 SOURCES = sorted(Path(cloudft.__file__).parent.rglob("*.py"))
 QUOTED = re.compile(r"`((?:cloudft|aws) [a-z][^`]*)`")
@@ -70,7 +70,7 @@ def test_a_remedy_names_the_job_or_the_stack_of_its_command(text: str) -> None:
     depth = 2 if words[0] in GROUPS else 1
     given = words[depth:]
     if "--help" not in given:
-        with context(tuple(words[:depth]), given):
+        with make_context(tuple(words[:depth]), given):
             assert words[:2] not in (["infra", "deploy"], ["infra", "destroy"]) or given, text
 
 
@@ -103,11 +103,11 @@ def options(words: list[str]) -> list[str]:
 def test_a_command_of_ours_exists_with_its_options(text: str) -> None:
     words = shlex.split(text)[1:]
     depth = 2 if words[0] in GROUPS else 1
-    found = leaf(tuple(words[:depth]))
+    found = find_command(tuple(words[:depth]))
     if "--help" in words:
         return
     # A command may be named without its job: one that is found alone needs none.
-    named = click.Context(found, info_name=" ".join(words[:depth]), help_option_names=HELP)
+    named = click.Context(found, info_name=" ".join(words[:depth]), help_option_names=HELP_OPTIONS)
     found.make_parser(named).parse_args(list(words[depth:]))
 
 
@@ -150,10 +150,10 @@ def test_a_command_names_region_profile_and_endpoint_where_they_are_not_the_clis
     monkeypatch.setenv("AWS_REGION", "eu-west-1")  # which the first AWS CLI does not read
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
-    made = command(Aws(Place()), "s3", "mb", "s3://my bucket")
+    made = aws_cli_command(Aws(AwsLocation()), "s3", "mb", "s3://my bucket")
     assert made == "aws s3 mb 's3://my bucket' --region eu-west-1"
-    there = Place(region="us-west-2", profile="team a", endpoint_url="http://127.0.0.1:1")
-    words = shlex.split(command(Aws(there), "kms", "enable-key", "--key-id", "k"))
+    there = AwsLocation(region="us-west-2", profile="team a", endpoint_url="http://127.0.0.1:1")
+    words = shlex.split(aws_cli_command(Aws(there), "kms", "enable-key", "--key-id", "k"))
     assert words[-6:] == [
         *("--region", "us-west-2", "--profile", "team a"),
         *("--endpoint-url", "http://127.0.0.1:1"),

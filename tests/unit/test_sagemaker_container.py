@@ -19,23 +19,23 @@ import tiny
 from containers import DATA, FILES, GPU, configure, furnish, start
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from processes import lines, wait_until
+from processes import read_jsonl, wait_until
 from trained import run_trainer
 
 from cloudft import catalogue
 from cloudft.artifacts import TRAINING_CSV, VALIDATION_CSV
-from cloudft.aws.shapes import service_model
+from cloudft.aws.shapes import load_service_model
 from cloudft.backends.sagemaker import logs, request, source
 from local_backend import installing
 from local_backend import sagemaker as entry
 from local_backend.checkpoint import POSITION
 from local_backend.errors import TrainerError
-from local_backend.opt_ml import PORT, Machine, Places, machine_of
+from local_backend.opt_ml import MASTER_PORT, ContainerPaths, Machine, read_machine
 
 
 def of_kind(said: str, kind: str) -> list[dict[str, Any]]:
     """What the container's log says for cloudft."""
-    marked = (logs.marked(line, kind) for line in said.splitlines())
+    marked = (logs.extract_marked(line, kind) for line in said.splitlines())
     return [json.loads(content) for content in marked if content is not None]
 
 
@@ -60,7 +60,7 @@ def test_it_trains_to_the_very_losses_of_a_local_run(tmp_path: Path, tiny_model:
     assert [p["loss"] for p in points if p["split"] == "train"] == here.losses()
     told = of_kind(said, "state")
     assert told[-1]["progress"]["step"] == len(here.losses())
-    for definition in request.METRICS:
+    for definition in request.METRIC_DEFINITIONS:
         split = definition["Name"].partition(":")[0]
         found = [m[1] for line in said.splitlines() if (m := re.search(definition["Regex"], line))]
         assert [float(loss) for loss in found] == here.losses(split)
@@ -75,10 +75,10 @@ def test_a_machine_that_is_taken_away_is_gone_on_from_on_another(
     furnish(second, job, tiny_model)
     curve = first / "checkpoints" / "metrics.jsonl"
     child = start(first)
-    wait_until(lambda: len(lines(curve)) > 20, "it trains")
+    wait_until(lambda: len(read_jsonl(curve)) > 20, "it trains")
     os.kill(child.pid, signal.SIGTERM)
     child.communicate(timeout=60)
-    before = lines(curve)
+    before = read_jsonl(curve)
     assert child.returncode == 0 and not (first / "model").exists()
     shutil.copytree(first / "checkpoints", second / "checkpoints")
     kept = second / "checkpoints" / "checkpoints"
@@ -86,11 +86,11 @@ def test_a_machine_that_is_taken_away_is_gone_on_from_on_another(
     (torn / "optimizer.pt").write_bytes(b"torn")
     child = start(second)
     after = second / "checkpoints" / "metrics.jsonl"
-    wait_until(lambda: len(lines(after)) > len(before) + 5, "it goes on")
+    wait_until(lambda: len(read_jsonl(after)) > len(before) + 5, "it goes on")
     os.killpg(child.pid, signal.SIGKILL)
     said, _ = child.communicate(timeout=60)
-    assert lines(after)[: len(before)] == before
-    steps = [point["step"] for point in lines(after) if point["split"] == "train"]
+    assert read_jsonl(after)[: len(before)] == before
+    steps = [point["step"] for point in read_jsonl(after) if point["split"] == "train"]
     assert steps == list(range(len(steps)))
     assert "leaving checkpoint step-99999999 out" in said and "going on after step" in said
     printed = of_kind(said, "metric")
@@ -119,13 +119,13 @@ def test_a_gpu_that_pytorch_does_not_see_ends_the_job_before_anything_is_install
     assert (
         child.returncode == 1 and "ml.g5.xlarge has a GPU" in why and "sagemaker.image_uri" in why
     )
-    assert not (root / "job").exists() and logs.MARK not in said and "installing" not in said
+    assert not (root / "job").exists() and logs.LINE_MARKER not in said and "installing" not in said
 
 
 def test_types_with_a_gpu_are_told_from_those_without() -> None:
-    types = service_model("sagemaker").shape_for("TrainingInstanceType").enum
+    types = load_service_model("sagemaker").shape_for("TrainingInstanceType").enum
     found = {kind for kind in types if Machine(instance_type=kind).has_gpu}
-    known = catalogue.instances().by_name
+    known = catalogue.load_instances().by_name
     assert {name for name, row in known.items() if row.gpus} == found & known.keys()
     families = {kind.split(".")[1] for kind in found}
     assert {"p3", "p4de", "p5en", "p6-b200", "g4dn", "g6e", "g7e"} <= families
@@ -136,24 +136,27 @@ def test_types_with_a_gpu_are_told_from_those_without() -> None:
 def test_every_machine_is_told_where_the_others_are_and_by_which_interface(tmp_path: Path) -> None:
     hosts = [f"algo-{number}" for number in range(1, 12)]
     configure(tmp_path, [hosts[1], *hosts])
-    places = Places(tmp_path, {})
-    machine = machine_of(places)
-    assert machine.variables({}) == {
+    places = ContainerPaths(tmp_path, {})
+    machine = read_machine(places)
+    assert machine.distributed_environment({}) == {
         "GROUP_WORLD_SIZE": "12",
         "GROUP_RANK": str(sorted([hosts[1], *hosts]).index("algo-2")),
         "MASTER_ADDR": "algo-1",
-        "MASTER_PORT": PORT,
+        "MASTER_PORT": MASTER_PORT,
         "GLOO_SOCKET_IFNAME": "lo",
         "NCCL_SOCKET_IFNAME": "lo",
     }
-    assert machine.variables({"NCCL_SOCKET_IFNAME": "eth1"})["NCCL_SOCKET_IFNAME"] == "eth1"
+    assert (
+        machine.distributed_environment({"NCCL_SOCKET_IFNAME": "eth1"})["NCCL_SOCKET_IFNAME"]
+        == "eth1"
+    )
     configure(tmp_path, ["algo-1"])
-    assert machine_of(places).variables({}) == {}
+    assert read_machine(places).distributed_environment({}) == {}
     broken = json.loads(places.resources.read_text()) | {"current_host": "x", "hosts": ["a", "b"]}
     for content in (json.dumps(broken), "[]", "{"):
         places.resources.write_text(content)
         with pytest.raises(TrainerError, match=r"resourceconfig\.json"):
-            machine_of(places)
+            read_machine(places)
 
 
 @pytest.mark.parametrize(
@@ -178,7 +181,9 @@ def test_an_image_without_a_pytorch_that_is_new_enough_is_refused(
 def test_a_container_installs_exactly_what_the_tests_run_with() -> None:
     """The lists against constraints.txt and against what the trainer's packages bring."""
     tested = pins((container_env.REPOSITORY / "constraints.txt").read_text().splitlines())
-    listed = [source.requirements(name) for name in (source.REQUIREMENTS, source.OF_QLORA)]
+    listed = [
+        source.read_requirements(name) for name in (source.REQUIREMENTS, source.QLORA_REQUIREMENTS)
+    ]
     for name, versions in pins([line for some in listed for line in some]).items():
         assert versions == tested[name], name
     image = {re.split("[<>=]", line)[0].lower() for line in container_env.IMAGE}
@@ -222,7 +227,7 @@ def test_checkpoints_without_their_curve_are_left_out(tmp_path: Path) -> None:
         folder.mkdir(parents=True)
         record = {"position": {"metrics_bytes": length}, "sha256": {}}
         (folder / POSITION).write_text(json.dumps(record))
-    entry.keep_whole(tmp_path / "kept", curve)
+    entry.drop_damaged_checkpoints(tmp_path / "kept", curve)
     assert sorted(p.name[-1] for p in (tmp_path / "kept").iterdir()) == ["1", "2"]
     assert curve.read_bytes() == b"01234567"
 
@@ -254,7 +259,7 @@ def test_machines_that_would_go_on_from_different_steps_are_refused(
     roots = furnish_both(tmp_path, job, tiny_model)
     configure(roots[0], NAMES[:1])
     child = start(roots[0])
-    wait_until(lambda: len(lines(roots[0] / "checkpoints" / "metrics.jsonl")) > 5, "it trains")
+    wait_until(lambda: len(read_jsonl(roots[0] / "checkpoints" / "metrics.jsonl")) > 5, "it trains")
     os.kill(child.pid, signal.SIGTERM)
     child.communicate(timeout=60)
     configure(roots[0], NAMES)
@@ -276,16 +281,16 @@ def test_two_machines_train_one_job_and_the_first_has_it(
     furnish(alone, tiny.write_job_dir(tmp_path / "one", tiny_model, DATA), tiny_model)
     one = start(alone)
     one.communicate(timeout=150)
-    curves = [lines(root / "checkpoints" / "metrics.jsonl") for root in (roots[0], alone)]
+    curves = [read_jsonl(root / "checkpoints" / "metrics.jsonl") for root in (roots[0], alone)]
     assert [p["loss"] for p in curves[0]] == pytest.approx([p["loss"] for p in curves[1]], abs=1e-4)
     assert (roots[0] / "model" / "result.json").is_file() and not (roots[1] / "model").exists()
     assert not (roots[1] / "checkpoints").exists(), "what SageMaker copies over that of the first"
 
 
 def test_the_archive_is_the_same_bytes_and_just_the_trainer(tmp_path: Path) -> None:
-    first = source.pack()
-    source.pack.cache_clear()
-    assert source.pack() == first
+    first = source.build_archive()
+    source.build_archive.cache_clear()
+    assert source.build_archive() == first
     (tmp_path / source.ARCHIVE).write_bytes(first.content)
     with tarfile.open(tmp_path / source.ARCHIVE) as archive:
         names = set(archive.getnames())
@@ -295,11 +300,13 @@ def test_the_archive_is_the_same_bytes_and_just_the_trainer(tmp_path: Path) -> N
     assert not any("cloudft" in name or "__pycache__" in name for name in names)
     assert any(line.startswith("transformers") for line in needed)
     assert not any(line.startswith("torch") for line in needed)
-    assert all(installing.satisfied(line) for line in needed)
-    assert not installing.satisfied("transformers<5") and not installing.satisfied("no-such-thing")
+    assert all(installing.is_satisfied(line) for line in needed)
+    assert not installing.is_satisfied("transformers<5") and not installing.is_satisfied(
+        "no-such-thing"
+    )
 
 
 def test_the_marks_are_the_same_on_both_sides() -> None:
-    assert logs.MARK == entry.MARK
-    lists = (source.REQUIREMENTS, {"qlora": source.OF_QLORA})
-    assert lists == (installing.REQUIREMENTS, installing.OF_METHOD)
+    assert logs.LINE_MARKER == entry.LOG_MARK
+    lists = (source.REQUIREMENTS, {"qlora": source.QLORA_REQUIREMENTS})
+    assert lists == (installing.REQUIREMENTS, installing.METHOD_REQUIREMENTS)

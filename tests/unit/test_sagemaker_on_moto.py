@@ -12,12 +12,12 @@ import pytest
 from endpoint import SAGEMAKER_TRUST
 from job_files import write_job_file
 from moto import mock_aws
-from simulator import simulate
+from simulator import patch_policy_simulator
 
 from cloudft import preparing
-from cloudft.aws.client import Aws, Place
+from cloudft.aws.client import Aws, AwsLocation
 from cloudft.backends.sagemaker.backend import SageMakerBackend
-from cloudft.errors import AwsConflict
+from cloudft.errors import ResourceConflict
 from cloudft.home import Home
 from cloudft.spec.load import load_job
 
@@ -39,7 +39,7 @@ def moto(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         iam = boto3.client("iam")
         trust = json.dumps(SAGEMAKER_TRUST)
         iam.create_role(RoleName="sagemaker-job", AssumeRolePolicyDocument=trust)
-        simulate(monkeypatch)
+        patch_policy_simulator(monkeypatch)
         yield
 
 
@@ -48,7 +48,7 @@ def test_a_job_is_submitted_once_and_is_not_completed_without_its_output(
 ) -> None:
     path = write_job_file(tmp_path, tiny_model, sagemaker=SECTION)
     home = Home(tmp_path / "home")
-    backend = SageMakerBackend(home, Aws(Place(region="us-east-1")))
+    backend = SageMakerBackend(home, Aws(AwsLocation(region="us-east-1")))
     staged, _ = preparing.prepare(load_job(path), backend, home)
     plan = backend.plan(staged)
     name = backend.submit(plan)
@@ -66,8 +66,8 @@ def test_a_job_is_submitted_once_and_is_not_completed_without_its_output(
     assert keys == wanted
     state = backend.describe(name)
     assert state.status == "Failed" and "model.tar.gz" in str(state.failure_message)
-    assert backend.find(plan) == name
+    assert backend.find_submitted(plan) == name
     other = backend.plan(replace(staged, attempt=1))
     forged = replace(other, token=plan.token[:8] + other.token[8:])
-    with pytest.raises(AwsConflict, match="another one"):
+    with pytest.raises(ResourceConflict, match="another one"):
         backend.submit(forged)

@@ -14,11 +14,11 @@ import boto3
 import pytest
 from job_files import write_job_file
 from moto import mock_aws
-from simulator import simulate
+from simulator import patch_policy_simulator
 
-from cloudft.aws.client import Aws, Place
-from cloudft.backends.base import without_data
-from cloudft.backends.notes import Notes
+from cloudft.aws.client import Aws, AwsLocation
+from cloudft.backends.base import with_placeholder_data
+from cloudft.backends.notes import FindingFactory
 from cloudft.backends.sagemaker import account, images, preflight, request
 from cloudft.backends.sagemaker.backend import SageMakerBackend
 from cloudft.home import Home
@@ -63,8 +63,8 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[Aws]:
         monkeypatch.setattr(
             "moto.sts.responses.TokenResponse.get_caller_identity", caller, raising=True
         )
-        simulate(monkeypatch)
-        yield Aws(Place(region=REGION))
+        patch_policy_simulator(monkeypatch)
+        yield Aws(AwsLocation(region=REGION))
 
 
 def caller(_: Any) -> str:
@@ -86,7 +86,7 @@ def found(aws: Aws) -> Found:
             **{f"sagemaker.{name}": value for name, value in section.items()},
         }
         job = load_job(None, flags=flags)
-        return {f.code: f for f in account.findings(job, aws, Notes(job), image)}
+        return {f.code: f for f in account.check_account(job, aws, FindingFactory(job), image)}
 
     return look
 
@@ -158,7 +158,7 @@ def encrypt(key: str) -> None:
 def test_the_buckets_own_key_is_one_that_the_role_needs(
     found: Found, monkeypatch: pytest.MonkeyPatch, action: str
 ) -> None:
-    simulate(monkeypatch, action)
+    patch_policy_simulator(monkeypatch, action)
     assert found() == {}, "no key, no need of one"
     key = boto3.client("kms", region_name=REGION).create_key()["KeyMetadata"]["Arn"]
     encrypt(key)
@@ -184,7 +184,7 @@ def test_the_buckets_own_key_is_one_that_the_role_needs(
 def test_what_the_role_and_the_caller_may_do(
     found: Found, monkeypatch: pytest.MonkeyPatch, action: str, code: str, severity: str
 ) -> None:
-    simulate(monkeypatch, action)
+    patch_policy_simulator(monkeypatch, action)
     told = found(OWN)
     assert {(f.code, f.severity) for f in told.values()} == {(code, severity)}
     assert action in str(told[code].fix)
@@ -201,7 +201,7 @@ def test_what_may_not_be_asked_is_unchecked_and_the_rest_is_asked(
 
 
 def _denied(aws: Aws, *_: Any) -> dict[str, str]:
-    raise account.AwsRefused("AccessDenied: iam:SimulatePrincipalPolicy")
+    raise account.CloudRefused("AccessDenied: iam:SimulatePrincipalPolicy")
 
 
 @pytest.mark.parametrize(
@@ -241,9 +241,11 @@ def test_what_the_uri_of_an_image_tells(
 
 def offline(job: LoadedJob) -> list[Finding]:
     """The findings without an account: there is none behind that address."""
-    aws = Aws(Place(region=REGION, endpoint_url="http://127.0.0.1:9"))
+    aws = Aws(AwsLocation(region=REGION, endpoint_url="http://127.0.0.1:9"))
     backend = SageMakerBackend(Home(job.base_dir), aws)
-    return preflight.findings(job, aws, [], lambda: backend._asked(without_data(job), ()))
+    return preflight.check_job(
+        job, aws, [], lambda: backend._job_inputs(with_placeholder_data(job), ())
+    )
 
 
 @pytest.mark.parametrize(
@@ -268,4 +270,4 @@ def test_qlora_needs_a_machine_with_a_gpu(
 
 def test_the_oldest_pytorch_is_the_same_on_both_sides() -> None:
     assert ".".join(map(str, TORCH_MIN)) == images.TORCH_MIN
-    assert request.ROOT == "/opt/ml"
+    assert request.CONTAINER_ROOT == "/opt/ml"

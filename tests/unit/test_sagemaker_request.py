@@ -13,19 +13,19 @@ import pytest
 from job_files import write_job_file
 
 from cloudft import catalogue, jobs, preparing
-from cloudft.aws.client import Aws, Place
-from cloudft.aws.shapes import request_problems, service_model
+from cloudft.aws.client import Aws, AwsLocation
+from cloudft.aws.shapes import load_service_model, validate_request
 from cloudft.aws.stack import Stack
 from cloudft.backends.base import StagedJob
 from cloudft.backends.sagemaker import images, instances, preflight, request, states
 from cloudft.backends.sagemaker.backend import SageMakerBackend
-from cloudft.backends.trainer_documents import Details, State
-from cloudft.data.manifest import from_json
-from cloudft.data.stage import stage
+from cloudft.backends.trainer_documents import TrainerState, TrainerStatusDetails
+from cloudft.data.manifest import parse_manifest
+from cloudft.data.stage import stage_data
 from cloudft.errors import CheckFailed, OverBudget
 from cloudft.home import Home
 from cloudft.spec.load import LoadedJob, load_job
-from cloudft.types import Finding, JobState, Plan, Status, Volume, to_json
+from cloudft.types import DataVolume, Finding, JobState, Plan, Status, to_json
 
 ROLE = "arn:aws:iam::123456789012:role/sagemaker-job"
 SECTION = {
@@ -34,7 +34,7 @@ SECTION = {
     "s3_uri": "s3://my-bucket/team",
     "image_uri": "123456789012.dkr.ecr.eu-west-1.amazonaws.com/pytorch-training:2.8.0-gpu-py312",
 }
-VOLUME = Volume(10, 1000, 200)
+VOLUME = DataVolume(10, 1000, 200)
 Make = Callable[..., LoadedJob]
 
 
@@ -49,8 +49,8 @@ def make(tmp_path: Path, tiny_model: Path) -> Make:
 
 
 def plan_of(job: LoadedJob, tmp_path: Path, attempt: int = 0) -> Plan:
-    backend = SageMakerBackend(Home(tmp_path / "home"), Aws(Place(region="eu-west-1")))
-    staged = stage(
+    backend = SageMakerBackend(Home(tmp_path / "home"), Aws(AwsLocation(region="eu-west-1")))
+    staged = stage_data(
         job.spec.data,
         customization_type=job.spec.customization_type,
         format="converse",
@@ -65,13 +65,13 @@ def created(plan: Plan) -> dict[str, Any]:
     call = plan.request["calls"][-1]
     assert (call["service"], call["operation"]) == ("sagemaker", request.CREATE)
     found: dict[str, Any] = call["parameters"]
-    assert request_problems("sagemaker", "CreateTrainingJob", found) == []
+    assert validate_request("sagemaker", "CreateTrainingJob", found) == []
     return found
 
 
 def told(job: LoadedJob) -> dict[str, Finding]:
     """Off line: the account isn't asked while there are errors."""
-    return {f.code: f for f in SageMakerBackend(Home(job.base_dir), Aws(Place())).check(job)}
+    return {f.code: f for f in SageMakerBackend(Home(job.base_dir), Aws(AwsLocation())).check(job)}
 
 
 def codes(job: LoadedJob) -> list[str]:
@@ -79,13 +79,13 @@ def codes(job: LoadedJob) -> list[str]:
 
 
 def test_every_status_of_the_api_has_its_word() -> None:
-    model = service_model("sagemaker")
+    model = load_service_model("sagemaker")
     assert set(states.STATES) == set(model.shape_for("TrainingJobStatus").enum)
     assert set(states.ACTIVITIES) == set(model.shape_for("SecondaryStatus").enum)
     assert set(states.STATES.values()) == set(get_args(Status))
-    assert set(states.ACTIVITIES) > states.OUT_OF_TIME
+    assert set(states.ACTIVITIES) > states.TIMEOUTS
     known = set(model.shape_for("TrainingInstanceType").enum)
-    assert set(catalogue.instances().by_name) <= known
+    assert set(catalogue.load_instances().by_name) <= known
 
 
 def test_the_whole_request_is_a_value(make: Make, tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def test_the_whole_request_is_a_value(make: Make, tmp_path: Path) -> None:
     assert {"model/config.json", "model/model.safetensors", "train"} <= plan.files.keys()
     puts = [call for call in plan.request["calls"] if call["operation"] == "put_object"]
     assert all(p["parameters"]["ExpectedBucketOwner"] == "123456789012" for p in puts)
-    assert from_json(to_json(plan.manifest)) == plan.manifest
+    assert parse_manifest(to_json(plan.manifest)) == plan.manifest
 
 
 def test_a_warm_machine_without_a_network_and_a_key_for_what_is_staged(
@@ -158,10 +158,10 @@ def test_what_changes_the_job_changes_its_token_and_who_asks_does_not(
 
 def test_names_fit_whatever_the_job_is_called() -> None:
     for name in ("a", "A+b.c", "x" * 54, "9" + "-." * 26 + "z"):
-        made = request.training_name(f"{name}-0123abcd")
-        assert request_problems("sagemaker", "StopTrainingJob", {"TrainingJobName": made}) == []
-        assert request.training_name(made) == made and len(f"{made}-r99") <= 63
-        found = request.NAMES.fullmatch(f"{made}-r3")
+        made = request.training_job_name(f"{name}-0123abcd")
+        assert validate_request("sagemaker", "StopTrainingJob", {"TrainingJobName": made}) == []
+        assert request.training_job_name(made) == made and len(f"{made}-r99") <= 63
+        found = request.TRAINING_JOB_NAME.fullmatch(f"{made}-r3")
         assert found and (found["base"], found["number"]) == (made, "3")
 
 
@@ -169,16 +169,18 @@ def test_the_machine_is_the_cheapest_that_fits_and_unknown_prices_are_said(
     make: Make, tmp_path: Path
 ) -> None:
     job = make()
-    assert instances.choice(job) == "ml.g6.xlarge"
+    assert instances.choose_instance_type(job) == "ml.g6.xlarge"
     sized = dataclasses.replace(job, model=dataclasses.replace(job.model, parameters=14 * 10**9))
-    assert instances.choice(sized) == "ml.g6e.xlarge"
+    assert instances.choose_instance_type(sized) == "ml.g6e.xlarge"
     full = make(local={"method": "full"})
     full = dataclasses.replace(full, model=sized.model)
-    assert instances.choice(full) is None
+    assert instances.choose_instance_type(full) is None
     assert codes(full) == ["NoInstance"]
     sharded = make(local={"method": "full", "fsdp": True}, hyperparameters={"batchSize": 8})
     sharded = dataclasses.replace(sharded, model=sized.model)
-    assert instances.choice(sharded) == "ml.p4de.24xlarge", "8 GPUs of 80 GiB hold it together"
+    assert instances.choose_instance_type(sharded) == "ml.p4de.24xlarge", (
+        "8 GPUs of 80 GiB hold it together"
+    )
     assert codes(sharded) == []
     backend = SageMakerBackend(Home(tmp_path))
     known = backend.estimate(job, {"train": VOLUME})
@@ -190,7 +192,7 @@ def test_the_machine_is_the_cheapest_that_fits_and_unknown_prices_are_said(
 
 def test_a_budget_bounds_the_running_time(make: Make, tmp_path: Path) -> None:
     job = make({"instance_type": "ml.g5.2xlarge"}, budget_usd=3.03)
-    assert request.max_runtime(job) == 7200
+    assert request.max_runtime_seconds(job) == 7200
     plan = plan_of(job, tmp_path)
     assert created(plan)["StoppingCondition"] == {"MaxRuntimeInSeconds": 7200}
     preparing.check_budget(job, plan)
@@ -228,7 +230,7 @@ def test_each_fault_is_named(
 
 
 def test_without_the_sdk_no_image_is_guessed(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(images, "sdk_is_here", lambda: False)
+    monkeypatch.setattr(images, "is_sdk_installed", lambda: False)
     assert codes(make({"image_uri": None})) == ["NoImage"]
 
 
@@ -238,22 +240,22 @@ def test_a_flag_stands_above_the_section_and_the_section_above_bedrocks(
     path = write_job_file(
         tmp_path, tiny_model, sagemaker=SECTION, bedrock={"region": "us-west-2", "profile": "b"}
     )
-    here = request.place_of(load_job(path))
+    here = request.location_of(load_job(path))
     assert here == {"region": "eu-west-1", "profile": "b", "endpoint_url": None}
     flagged = load_job(path, flags={"bedrock.region": "us-east-1"})
-    assert request.place_of(flagged)["region"] == "us-east-1"
+    assert request.location_of(flagged)["region"] == "us-east-1"
 
 
 def test_what_serves_better_is_said_where_a_source_says_so(make: Make) -> None:
     def closed(alias: str) -> dict[str, Finding]:
-        return told(dataclasses.replace(make(), model=catalogue.find(alias)))
+        return told(dataclasses.replace(make(), model=catalogue.find_model(alias)))
 
     nova = closed("nova-lite")
     assert "open stand-in" in str(nova["NoLocalModel"].fix)
     assert "serverless" in nova["ServerlessServes"].message
-    assert preflight.GUIDE in str(nova["ServerlessServes"].fix)
+    assert preflight.CUSTOMIZATION_GUIDE in str(nova["ServerlessServes"].fix)
     assert "ServerlessServes" not in closed("titan-text-express")
-    techniques = service_model("sagemaker").shape_for("CustomizationTechnique").enum
+    techniques = load_service_model("sagemaker").shape_for("CustomizationTechnique").enum
     assert all(name in preflight.SERVERLESS for name in techniques)
 
 
@@ -286,7 +288,7 @@ def test_a_stack_fills_what_is_left_out_and_bedrocks_serves_both(
         section = {"image_uri": SECTION["image_uri"], **sagemaker}
         bedrock = {"region": "eu-west-1", **bedrock}
         path = write_job_file(tmp_path, tiny_model, sagemaker=section, bedrock=bedrock)
-        return SageMakerBackend(Home(tmp_path)).completed(load_job(path))
+        return SageMakerBackend(Home(tmp_path)).with_stack_defaults(load_job(path))
 
     job = completed({"stack": "team", "vpc": None})
     spec = job.spec.sagemaker
@@ -325,7 +327,7 @@ def states_of(status: str) -> JobState:
         "BillableTimeInSeconds": 1800,
         "HyperParameters": {"cloudft-job": "a-0123abcd"},
     }
-    return states.state(answer, usd_per_hour=2.0)
+    return states.to_job_state(answer, usd_per_hour=2.0)
 
 
 def test_a_state_tells_what_is_billed_and_why_it_ended() -> None:
@@ -338,8 +340,10 @@ def test_a_state_tells_what_is_billed_and_why_it_ended() -> None:
         "BillableTimeInSeconds": 1800,
         "HyperParameters": {"cloudft-job": "a-0123abcd"},
     }
-    told = State(Details(training_details="InProgress"), summary={"device": "cuda"})
-    state = states.state(answer, told, usd_per_hour=2.0)
+    told = TrainerState(
+        TrainerStatusDetails(training_details="InProgress"), summary={"device": "cuda"}
+    )
+    state = states.to_job_state(answer, told, usd_per_hour=2.0)
     assert state.summary["usd"] == 1.0 and state.summary["device"] == "cuda"
     assert "resume" in str(state.failure_message)
     assert state.status_details.training_details == "Stopped"

@@ -13,29 +13,29 @@ import pytest
 from job_files import write_job_file
 
 from cloudft import catalogue
-from cloudft.aws.client import Aws, Place
-from cloudft.aws.shapes import service_model
-from cloudft.backends.base import without_data
+from cloudft.aws.client import Aws, AwsLocation
+from cloudft.aws.shapes import load_service_model
+from cloudft.backends.base import with_placeholder_data
 from cloudft.backends.sagemaker import images, preflight
 from cloudft.backends.sagemaker.backend import SageMakerBackend
 from cloudft.endpoint.container import Container, Host
 from cloudft.errors import UsageError
 from cloudft.home import Home
 from cloudft.spec.load import load_job
-from local_backend.opt_ml import Machine, Places, machine_of
+from local_backend.opt_ml import ContainerPaths, Machine, read_machine
 
 REGION = "eu-west-1"
 SDK_GPU = "ml.g5.2xlarge"
 
 
 def test_it_names_the_stock_image() -> None:
-    image = images.stock(REGION, SDK_GPU, "2.8")
+    image = images.find_sdk_image(REGION, SDK_GPU, "2.8")
     assert image.partition("/")[2].startswith("pytorch-training:2.8.0-gpu-")
-    newest = images.in_ecr(images.stock(REGION, SDK_GPU, None))
-    assert newest is not None and newest.torch is not None and not newest.is_old
-    assert (newest.region, newest.is_aws, newest.is_for_cpu) == (REGION, True, False)
-    cpu = images.in_ecr(images.stock(REGION, "ml.m5.xlarge", None))
-    assert cpu is not None and cpu.is_for_cpu and cpu.torch == newest.torch
+    newest = images.parse_ecr_uri(images.find_sdk_image(REGION, SDK_GPU, None))
+    assert newest is not None and newest.torch_version is not None and not newest.is_torch_too_old
+    assert (newest.region, newest.is_aws_image, newest.is_cpu_only) == (REGION, True, False)
+    cpu = images.parse_ecr_uri(images.find_sdk_image(REGION, "ml.m5.xlarge", None))
+    assert cpu is not None and cpu.is_cpu_only and cpu.torch_version == newest.torch_version
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_what_it_has_no_image_for_is_told_with_the_way_out(
     region: str, machine: str, version: str | None, why: str
 ) -> None:
     with pytest.raises(UsageError, match=why) as refused:
-        images.stock(region, machine, version)
+        images.find_sdk_image(region, machine, version)
     assert "image_uri" in str(refused.value.fix)
 
 
@@ -73,9 +73,11 @@ def test_check_looks_at_the_stock_image_too(
         "instance_type": SDK_GPU,
     }
     job = load_job(write_job_file(tmp_path / "job", tiny_model, sagemaker=base | section))
-    aws = Aws(Place(region=REGION, endpoint_url="http://127.0.0.1:9"))
+    aws = Aws(AwsLocation(region=REGION, endpoint_url="http://127.0.0.1:9"))
     backend = SageMakerBackend(Home(tmp_path), aws)
-    found = preflight.findings(job, aws, [], lambda: backend._asked(without_data(job), ()))
+    found = preflight.check_job(
+        job, aws, [], lambda: backend._job_inputs(with_placeholder_data(job), ())
+    )
     assert {finding.code for finding in found if finding.severity == "error"} == codes
 
 
@@ -86,7 +88,7 @@ def test_the_accounts_of_its_images_are_those_that_we_know() -> None:
     found = {
         account
         for version, row in versions.items()
-        if images._numbers(version) >= images._numbers(images.TORCH_MIN)
+        if images._version_key(version) >= images._version_key(images.TORCH_MIN)
         for region, account in row["registries"].items()
         if "iso" not in region
     }
@@ -96,14 +98,14 @@ def test_the_accounts_of_its_images_are_those_that_we_know() -> None:
 def test_it_takes_the_same_machines_for_machines_with_gpus() -> None:
     from sagemaker.core import instance_types_gpu_info
 
-    types = service_model("sagemaker").shape_for("TrainingInstanceType").enum
+    types = load_service_model("sagemaker").shape_for("TrainingInstanceType").enum
     families = {kind.split(".")[1]: kind for kind in types}
     looked_at = {f for f, kind in families.items() if Machine(instance_type=kind).has_gpu} - {"p2"}
     assert {"p3", "p5en", "g4dn", "g6e"} < looked_at
     for family in looked_at | {"m5", "c5n", "r5", "t3"}:
-        image = images.stock("us-east-1", families[family], "2.9")
+        image = images.find_sdk_image("us-east-1", families[family], "2.9")
         assert ("-gpu-" in image) == (family in looked_at), image
-    known = catalogue.instances().by_name
+    known = catalogue.load_instances().by_name
     table = instance_types_gpu_info.retrieve("us-east-1")
     shared = {name: known[name] for name in table if name in known}
     assert len(shared) > 5
@@ -132,7 +134,7 @@ def test_its_own_driver_reads_what_the_endpoint_gives_a_container(tmp_path: Path
         "InputDataConfig": [{"ChannelName": "train", "InputMode": "FastFile"}],
     }
     host = Host("algo-2", ["127.0.0.1", "algo-2"], 1)
-    Container(request, tmp_path, None, print, host)._configure()
+    Container(request, tmp_path, None, print, host)._write_config_files()
     core = Path(str(sagemaker.core.__file__)).parent
     scripts = core / "modules" / "train" / "container_drivers" / "scripts"
     out = tmp_path / "env"
@@ -145,10 +147,10 @@ def test_its_own_driver_reads_what_the_endpoint_gives_a_container(tmp_path: Path
     )
     lines = [line.removeprefix("export ") for line in out.read_text().splitlines()]
     told = {name: value.strip("'") for name, _, value in (line.partition("=") for line in lines)}
-    machine = machine_of(Places(tmp_path, {}))
+    machine = read_machine(ContainerPaths(tmp_path, {}))
     assert machine.hosts == json.loads(told["SM_HOSTS"]) == ["127.0.0.1", "algo-2"]
     assert machine.host == told["SM_CURRENT_HOST"] == "algo-2"
-    assert str(machine.number) == told["SM_CURRENT_HOST_RANK"] == "1"
+    assert str(machine.rank) == told["SM_CURRENT_HOST_RANK"] == "1"
     assert machine.interface == told["SM_NETWORK_INTERFACE_NAME"]
     assert machine.instance_type == told["SM_CURRENT_INSTANCE_TYPE"] == "local"
     assert told["SM_CHANNELS"] == '["train"]' and told["SM_HP_EPOCHCOUNT"] == "2"

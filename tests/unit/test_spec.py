@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from cloudft.errors import SpecError
-from cloudft.spec import LoadedJob, job_schema, load_job, resolved
+from cloudft.spec import LoadedJob, build_job_schema, load_job, resolve_values
 from cloudft.types import Finding
 
 MINIMAL = "name: a\nbase_model: nova-lite\ndata:\n  train: x.jsonl\n"
@@ -282,7 +282,7 @@ def leaves(section: Mapping[str, Any], at: str = "") -> Iterator[tuple[str, Mapp
     for name, told in section["properties"].items():
         for form in told.get("anyOf", [told]):
             if "$ref" in form:
-                below = job_schema()["$defs"][form["$ref"].rpartition("/")[2]]
+                below = build_job_schema()["$defs"][form["$ref"].rpartition("/")[2]]
                 yield from leaves(below, f"{at}{name}.")
             else:
                 yield f"{at}{name}", form
@@ -293,7 +293,7 @@ FORMS = {"boolean": lambda form: "true", "integer": lambda form: str(form.get("m
 
 def test_numbers_and_truths_may_be_given_by_flags():
     seen = set()
-    for name, form in leaves(job_schema()):
+    for name, form in leaves(build_job_schema()):
         words = [FORMS[form["type"]](form)] if form.get("type") in FORMS else []
         for word in words + [str(v).lower() for v in form.get("enum", ()) if v is True]:
             flags = {"name": "a", "base_model": "nova-lite", "data.train": "a.jsonl", name: word}
@@ -376,7 +376,7 @@ def test_a_lora_block_without_lora_warns(tmp_path: Path):
 
 
 def test_resolved_has_every_value_in_the_files_order(tmp_path: Path):
-    values = resolved(load(tmp_path, FULL))
+    values = resolve_values(load(tmp_path, FULL))
     fields = [value.field for value in values]
     assert fields[:4] == ["name", "customization_type", "base_model", "data.train"]
     assert fields.index("seed") < fields.index("tags.country") < fields.index("local.model")
@@ -389,14 +389,14 @@ def test_resolved_has_every_value_in_the_files_order(tmp_path: Path):
 
 
 def test_a_section_that_nobody_gave_is_left_out(tmp_path: Path):
-    fields = [value.field for value in resolved(load(tmp_path, OPEN))]
+    fields = [value.field for value in resolve_values(load(tmp_path, OPEN))]
     assert not any(field.startswith(("bedrock", "sagemaker")) for field in fields)
     assert "local.device" in fields
     assert "hyperparameters.batchSize" in fields
 
 
 def test_the_schema_describes_every_field():
-    schema = job_schema()
+    schema = build_job_schema()
     assert schema["$id"]
     assert schema["$schema"].endswith("2020-12/schema")
     assert schema["additionalProperties"] is False

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from cloudft.errors import SpecError
-from cloudft.spec import job_schema, load_job
+from cloudft.spec import build_job_schema, load_job
 
 BASE: dict[str, Any] = {
     "name": "a",
@@ -26,7 +26,7 @@ NEEDED = {
     "local.early_stopping": {"patience": 2, "threshold": 0.01},
 }
 OUT = [float("nan"), float("inf"), -float("inf"), 1e300, 10**12, -(10**12), "1e12", -1]
-SCHEMA = job_schema()
+SCHEMA = build_job_schema()
 Path_ = tuple[str, ...]
 
 

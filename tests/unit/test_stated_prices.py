@@ -10,16 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cloudft import catalogue, cost, preparing
-from cloudft.backends.base import Backend, without_data
+from cloudft.backends.base import Backend, with_placeholder_data
 from cloudft.backends.bedrock.backend import BedrockBackend
 from cloudft.backends.sagemaker.backend import SageMakerBackend
 from cloudft.catalogue import Prices, Source
 from cloudft.errors import OverBudget, SpecError, UsageError
 from cloudft.home import Home
 from cloudft.spec.load import LoadedJob, load_job
-from cloudft.types import Estimate, Plan, Volume
+from cloudft.types import DataVolume, Estimate, Plan
 
-VOLUMES = {"train": Volume(records=10, characters=0, tokens=100_000)}
+VOLUMES = {"train": DataVolume(records=10, characters=0, tokens=100_000)}
 UNPRICED = {
     "llama-3.1-8b": (BedrockBackend, "{}", "training llama-3.1-8b on Bedrock"),
     "smollm2-135m": (
@@ -40,7 +40,7 @@ def loaded(folder: Path, model: str, more: str = "") -> LoadedJob:
 
 
 def plan_of(job: LoadedJob, estimate: Estimate) -> Plan:
-    manifest = without_data(job).manifest
+    manifest = with_placeholder_data(job).manifest
     return Plan(estimate.backend, "token", "own", {}, {}, manifest, estimate, {})
 
 
@@ -79,8 +79,8 @@ import_units:
 
 
 def test_a_home_states_prices_for_every_job_and_a_job_file_wins(tmp_path: Path, home: Path) -> None:
-    assert catalogue.find("llama-3.1-8b").prices is None
-    assert catalogue.hourly("ml.p5.48xlarge") is None
+    assert catalogue.find_model("llama-3.1-8b").prices is None
+    assert catalogue.hourly_price("ml.p5.48xlarge") is None
     home.mkdir(exist_ok=True)
     (home / "prices.yaml").write_text(STATED)
     backend = BedrockBackend(Home(home))
@@ -89,13 +89,13 @@ def test_a_home_states_prices_for_every_job_and_a_job_file_wins(tmp_path: Path, 
     line = "prices: {training_per_1k_tokens: 0.1, source: the page, date: 2026-11-28}"
     own = check(loaded(tmp_path, "llama-3.1-8b", line), backend)
     assert own.usd["training"] == 50.0 and own.price_date == "2026-11-28"
-    nova = catalogue.find("nova-lite").prices
+    nova = catalogue.find_model("nova-lite").prices
     assert nova is not None and nova.base_per_1k_tokens == (1, 2)
     assert nova.training_per_1k_tokens == 0.002
     assert "Price List" in str(nova.source) and str(nova.source).endswith("our offer, 2026-11-02")
-    price = catalogue.hourly("ml.p5.48xlarge")
+    price = catalogue.hourly_price("ml.p5.48xlarge")
     assert price is not None and price[0] == 40 and str(price[1]) == "our offer, 2026-11-03"
-    units = catalogue.unit_prices("v1.0")
+    units = catalogue.get_unit_prices("v1.0")
     assert units is not None and units.unit_minute == 0.06
 
 
@@ -125,8 +125,8 @@ def test_a_bad_price_is_named_with_file_and_field(home: Path, text: str, field: 
     home.mkdir(exist_ok=True)
     (home / "prices.yaml").write_text(text)
     with pytest.raises(UsageError) as bad:
-        catalogue.find("nova-micro")
-        catalogue.hourly("ml.g5.xlarge")
+        catalogue.find_model("nova-micro")
+        catalogue.hourly_price("ml.g5.xlarge")
     assert bad.value.file == str(home / "prices.yaml") and bad.value.field == field
     assert "nova-lite" in str(bad.value.fix)
 
@@ -134,26 +134,26 @@ def test_a_bad_price_is_named_with_file_and_field(home: Path, text: str, field: 
 def test_a_list_replaces_what_is_not_stated_alone() -> None:
     source = Source("stated", "our offer", "2026-11-02")
     nova = catalogue.with_prices(
-        catalogue.find("nova-lite"), {"training_per_1k_tokens": 1.0}, source
+        catalogue.find_model("nova-lite"), {"training_per_1k_tokens": 1.0}, source
     )
-    before = cost.estimate("bedrock", nova, VOLUMES["train"], 1)
+    before = cost.estimate_cost("bedrock", nova, VOLUMES["train"], 1)
     listed = Prices(
         Source("price-list", "Price List API", "2026-11-28"),
         training_per_1k_tokens=9.0,
         storage_per_month=9.0,
     )
-    after = cost.quoted(before, nova, listed)
+    after = cost.with_list_prices(before, nova, listed)
     assert after.usd["training"] == before.usd["training"] == 100.0
     assert after.usd["storagePerMonth"] == 9.0
     assert "our offer" in after.price_source
 
 
 def test_amounts_are_shown_with_the_digits_that_tell_them_apart() -> None:
-    assert cost.apart(0.0063, 0.0) == ("0.0063 USD", "0.00 USD")
-    assert cost.apart(0.0023, 0.0) == ("0.0023 USD", "0.00 USD")
-    assert cost.apart(0.0042, 0.004) == ("0.0042 USD", "0.004 USD")
-    assert cost.apart(36.36, 3.03) == ("36.36 USD", "3.03 USD")
-    assert [cost.in_usd(usd) for usd in (0.0, 0.00267, 0.05, 1234.5)] == [
+    assert cost.format_distinct_usd(0.0063, 0.0) == ("0.0063 USD", "0.00 USD")
+    assert cost.format_distinct_usd(0.0023, 0.0) == ("0.0023 USD", "0.00 USD")
+    assert cost.format_distinct_usd(0.0042, 0.004) == ("0.0042 USD", "0.004 USD")
+    assert cost.format_distinct_usd(36.36, 3.03) == ("36.36 USD", "3.03 USD")
+    assert [cost.format_usd(usd) for usd in (0.0, 0.00267, 0.05, 1234.5)] == [
         *("0.00 USD", "0.0027 USD", "0.05 USD", "1,234.50 USD")
     ]
 
@@ -162,6 +162,7 @@ def test_amounts_are_shown_with_the_digits_that_tell_them_apart() -> None:
 def test_two_amounts_that_differ_never_look_alike(one: float, other: float) -> None:
     if abs(one - other) > 1e-9:
         first, second = (
-            text.removesuffix(" USD").replace(",", "") for text in cost.apart(one, other)
+            text.removesuffix(" USD").replace(",", "")
+            for text in cost.format_distinct_usd(one, other)
         )
         assert (float(first) < float(second)) == (one < other)

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 from processes import wait_until
-from records import a_record
+from records import make_record
 
 from cloudft.errors import DamagedJob, JobNotFound, JobStateConflict, StoreError, UsageError
-from cloudft.store import Record, Store
+from cloudft.store import JobRecord, Store
 
 CREATE = """
 import os, sys, time
@@ -66,18 +66,18 @@ def store(home: Path) -> Store:
     return Store(home / "jobs")
 
 
-def add(store: Store, job_id: str, created: int = 0, *, submitted: bool = True) -> Record:
+def add(store: Store, job_id: str, created: int = 0, *, submitted: bool = True) -> JobRecord:
     """A job as a submit leaves it, `created` seconds into a minute."""
-    record = a_record(store, job_id, created_at=f"2026-01-02T03:04:{created:02d}.000+00:00")
+    record = make_record(store, job_id, created_at=f"2026-01-02T03:04:{created:02d}.000+00:00")
     with store.create(record) as made:
         assert made
     if submitted:
-        store.submitted(job_id, f"backend-{job_id}")
+        store.mark_submitted(job_id, f"backend-{job_id}")
     return store.get(job_id)
 
 
 def listed(store: Store) -> list[str]:
-    return [r.id if isinstance(r, Record) else r.code for r in store.records()]
+    return [r.id if isinstance(r, JobRecord) else r.code for r in store.iter_records()]
 
 
 def test_a_link_in_a_jobs_place_is_removed_and_not_what_it_leads_to(tmp_path: Path) -> None:
@@ -90,19 +90,19 @@ def test_a_link_in_a_jobs_place_is_removed_and_not_what_it_leads_to(tmp_path: Pa
 
 
 def test_a_record_comes_back_as_it_was_written(store: Store) -> None:
-    record = a_record(store, "router-12345678")
+    record = make_record(store, "router-12345678")
     with store.create(record) as made:
-        assert made and store.get(record.id).being_submitted
+        assert made and store.get(record.id).is_being_submitted
     assert store.get(record.id) == record
-    assert not store.get(record.id).being_submitted
-    store.submitted(record.id, "arn:job")
+    assert not store.get(record.id).is_being_submitted
+    store.mark_submitted(record.id, "arn:job")
     assert store.get(record.id).backend_job_id == "arn:job"
 
 
 def test_nothing_is_created_by_looking(store: Store, home: Path) -> None:
-    assert list(store.records()) == []
+    assert list(store.iter_records()) == []
     with pytest.raises(JobNotFound, match="no job yet"):
-        store.find("-")
+        store.find_by_reference("-")
     assert not home.exists()
 
 
@@ -111,7 +111,7 @@ def test_a_job_is_found_by_id_prefix_name_and_as_the_last_one(store: Store) -> N
     add(store, "router-bbbb2222", 3)
     add(store, "summary-cccc3333", 2)
     found = {
-        reference: store.find(reference).id
+        reference: store.find_by_reference(reference).id
         for reference in ("router-aaaa1111", "router-b", "s", "router", "summary", "-")
     }
     assert found == {
@@ -129,14 +129,14 @@ def test_a_prefix_of_several_jobs_is_refused_with_their_ids(store: Store) -> Non
     add(store, "router-aaaa1111")
     add(store, "router-bbbb2222")
     with pytest.raises(UsageError, match="rout fits 2 jobs: router-aaaa1111, router-bbbb2222"):
-        store.find("rout")
+        store.find_by_reference("rout")
 
 
 @pytest.mark.parametrize("reference", ["nothing", "", ".", "..", "../jobs", "router-aaaa1111/data"])
 def test_what_is_no_job_is_not_found(store: Store, reference: str) -> None:
     add(store, "router-aaaa1111")
     with pytest.raises(JobNotFound):
-        store.find(reference)
+        store.find_by_reference(reference)
 
 
 @pytest.mark.parametrize(
@@ -163,9 +163,9 @@ def test_a_damaged_job_is_told_and_the_others_list(
     if content is not None:
         path.write_bytes(content)
     assert listed(store) == ["good-cccc3333", "good-aaaa1111", "DamagedJob"]
-    assert store.find("-").id == "good-cccc3333"
+    assert store.find_by_reference("-").id == "good-cccc3333"
     with pytest.raises(DamagedJob, match=re.escape(said)) as damaged:
-        store.find("bad-bbbb2222")
+        store.find_by_reference("bad-bbbb2222")
     assert str(path) == damaged.value.file
     assert "bad-bbbb2222" in damaged.value.message
     assert damaged.value.fix
@@ -199,7 +199,7 @@ def held(store: Store) -> Iterator[str]:
 
 
 def test_a_job_is_not_deleted_while_it_is_being_submitted(store: Store, held: str) -> None:
-    assert store.get(held).being_submitted
+    assert store.get(held).is_being_submitted
     with pytest.raises(JobStateConflict, match="is being submitted"):
         store.delete(held)
     assert listed(store) == [held]
@@ -210,9 +210,9 @@ def test_a_killed_submit_leaves_an_intent_that_is_not_being_submitted(
 ) -> None:
     pid = _holder_of(store.jobs / held / "submit.lock")
     os.kill(pid, 9)
-    wait_until(lambda: not store.get(held).being_submitted, "the lock went with its holder")
+    wait_until(lambda: not store.get(held).is_being_submitted, "the lock went with its holder")
     assert store.get(held).backend_job_id is None
-    with store.create(a_record(store, held)) as made:
+    with store.create(make_record(store, held)) as made:
         assert not made
     store.delete(held)
     assert listed(store) == []
@@ -261,12 +261,12 @@ def test_what_a_kill_left_half_done_goes_with_the_next_submit_unless_it_is_in_us
 def test_a_home_that_cannot_be_used_is_one_clear_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     store = Store(tmp_path / "file" / "jobs")
-    with pytest.raises(StoreError) as refused, store.create(a_record(store, "job-11111111")):
+    with pytest.raises(StoreError) as refused, store.create(make_record(store, "job-11111111")):
         pass
     assert "can't be written down: Not a directory" in refused.value.message
     assert "set CLOUDFT_HOME to a folder" in str(refused.value.fix)
     with pytest.raises(StoreError, match="can't be listed: Not a directory"):
-        store.ids()
+        store.job_ids()
 
 
 def test_a_disk_without_room_leaves_no_job_behind(store: Store) -> None:

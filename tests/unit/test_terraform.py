@@ -40,7 +40,7 @@ def plain(value: Any) -> Any:
 
 
 def template(name: str) -> dict[str, Any]:
-    return templates.parse(templates.text_of(name))
+    return templates.parse_template(templates.load_template_text(name))
 
 
 def stack(name: str) -> Mapping[str, Any]:
@@ -91,8 +91,11 @@ def test_every_output_is_an_output(name: str) -> None:
 def test_the_template_itself_is_deployed(name: str) -> None:
     told = stack(name)
     relative = told["template_body"].split('"')[1].replace("${path.module}", ".")
-    text, sent = templates.text_of(name), (FOLDER / name / relative).resolve().read_text()
-    assert sent.rstrip("\n") == templates.body(text).rstrip("\n"), (
+    text, sent = (
+        templates.load_template_text(name),
+        (FOLDER / name / relative).resolve().read_text(),
+    )
+    assert sent.rstrip("\n") == templates.format_request_body(text).rstrip("\n"), (
         f"cloudft infra synth --template {name} --compact > infra/{name}.json"
     )
     assert told["capabilities"] == ["CAPABILITY_IAM"]

@@ -9,7 +9,7 @@ import pytest
 from processes import JobFile, kill, read_json, wait_until
 
 from cloudft import jobs, preparing
-from cloudft.backends import backend as backend_by_name
+from cloudft.backends import make_backend as backend_by_name
 from cloudft.backends.base import Backend
 from cloudft.home import Home
 from cloudft.spec.load import load_job
@@ -76,12 +76,18 @@ def test_a_trainer_and_the_programs_beside_it_get_no_secret(
 
 
 def test_the_hub_s_token_goes_with_what_is_fetched_from_the_hub_alone(tmp_path: Path) -> None:
-    from cloudft.backends.local.environment import Weights, allowed, need_the_hub
+    from cloudft.backends.local.environment import (
+        WeightLocation,
+        filter_environment,
+        needs_download,
+    )
 
     environ = {"HF_TOKEN": "t", "HTTPS_PROXY": "p", "HF_HUB_TOKEN": "x", "AWS_PROFILE": "a"}
-    assert allowed(environ, hub=False) == {}
-    assert allowed(environ, hub=True) == {"HF_TOKEN": "t", "HTTPS_PROXY": "p"}
-    hub, folder = Weights("hub"), Weights("folder", path=str(tmp_path))
-    package = Weights("package", module="torch")
-    assert need_the_hub([hub]) and need_the_hub([Weights("package", module="nowhere"), hub])
-    assert not any(map(need_the_hub, ([], [folder], [folder, hub], [package, hub])))
+    assert filter_environment(environ, hub=False) == {}
+    assert filter_environment(environ, hub=True) == {"HF_TOKEN": "t", "HTTPS_PROXY": "p"}
+    hub, folder = WeightLocation("hub"), WeightLocation("folder", path=str(tmp_path))
+    package = WeightLocation("package", module="torch")
+    assert needs_download([hub]) and needs_download(
+        [WeightLocation("package", module="nowhere"), hub]
+    )
+    assert not any(map(needs_download, ([], [folder], [folder, hub], [package, hub])))

@@ -47,7 +47,7 @@ def test_a_request_has_the_version_that_the_trainer_reads() -> None:
 def test_statuses_are_bedrocks_word_for_word(bedrock: Any) -> None:
     assert set(get_args(types.Status)) == set(bedrock.shape_for("ModelCustomizationJobStatus").enum)
     assert set(get_args(types.DetailStatus)) == set(bedrock.shape_for("JobStatusDetails").enum)
-    assert set(types.STATUSES) - types.ENDED == {"InProgress", "Stopping"}
+    assert set(types.STATUSES) - types.TERMINAL_STATUSES == {"InProgress", "Stopping"}
 
 
 def test_the_trainers_statuses_and_phases_are_bedrocks(bedrock: Any) -> None:

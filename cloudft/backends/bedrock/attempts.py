@@ -16,39 +16,39 @@ from typing import Any
 import orjson
 
 from cloudft.documents import decode
-from cloudft.files import as_store_error, private_folder, write_whole
+from cloudft.files import as_store_error, atomic_write, make_private_folder
 
 VERSION = 1
-VARYING = ("clientRequestToken", "tags")
+PER_ATTEMPT_PARAMETERS = ("clientRequestToken", "tags")
 """What differs from one attempt at the same thing to the next."""
 
 
 @dataclass(frozen=True)
-class Attempt:
+class DeploymentAttempt:
     """A creation that was begun. `arn` is what AWS answered, None before it did."""
 
     operation: str
     parameters: dict[str, Any]
     arn: str | None = None
 
-    def makes(self, call: Mapping[str, Any]) -> bool:
+    def is_same_request(self, call: Mapping[str, Any]) -> bool:
         """Return whether this is an attempt at what `call` makes."""
-        return self.operation == call["operation"] and _fixed(self.parameters) == _fixed(
-            call["parameters"]
-        )
+        return self.operation == call["operation"] and _without_per_attempt(
+            self.parameters
+        ) == _without_per_attempt(call["parameters"])
 
 
-def _fixed(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in parameters.items() if key not in VARYING}
+def _without_per_attempt(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in parameters.items() if key not in PER_ATTEMPT_PARAMETERS}
 
 
-class Attempts:
+class DeploymentAttempts:
     """The attempts of one home, by the name of what they make."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def unanswered(self, name: str, call: Mapping[str, Any]) -> Attempt | None:
+    def find_unanswered(self, name: str, call: Mapping[str, Any]) -> DeploymentAttempt | None:
         """Return the attempt at `call` that was cut off before its answer, if there is one.
 
         Raise BadDocument for a damaged file.
@@ -58,26 +58,26 @@ class Attempts:
             content = path.read_bytes() if path.exists() else None
         if content is None:
             return None
-        found = decode(content, Attempt, file=path, versions=(VERSION,))
-        return found if found.arn is None and found.makes(call) else None
+        found = decode(content, DeploymentAttempt, file=path, versions=(VERSION,))
+        return found if found.arn is None and found.is_same_request(call) else None
 
-    def begin(self, name: str, call: Mapping[str, Any]) -> Attempt:
+    def record_request(self, name: str, call: Mapping[str, Any]) -> DeploymentAttempt:
         """Write down that `call` is about to be sent. Raise StoreError."""
-        attempt = Attempt(call["operation"], dict(call["parameters"]))
+        attempt = DeploymentAttempt(call["operation"], dict(call["parameters"]))
         self._write(name, attempt)
         return attempt
 
-    def answered(self, name: str, attempt: Attempt, arn: str) -> None:
+    def record_response(self, name: str, attempt: DeploymentAttempt, arn: str) -> None:
         """Write down what AWS made of it. Raise StoreError."""
-        self._write(name, Attempt(attempt.operation, attempt.parameters, arn))
+        self._write(name, DeploymentAttempt(attempt.operation, attempt.parameters, arn))
 
-    def forget(self, name: str) -> None:
+    def delete(self, name: str) -> None:
         """Remove what was written down: the thing is gone, and its token is used up."""
         path = self._path(name)
         with as_store_error(f"what was begun of {name} can't be removed", path):
             path.unlink(missing_ok=True)
 
-    def _write(self, name: str, attempt: Attempt) -> None:
+    def _write(self, name: str, attempt: DeploymentAttempt) -> None:
         path = self._path(name)
         content = {
             "version": VERSION,
@@ -86,8 +86,8 @@ class Attempts:
             "arn": attempt.arn,
         }
         with as_store_error(f"what is begun of {name} can't be written down", path):
-            private_folder(path.parent)
-            write_whole(path, orjson.dumps(content, option=orjson.OPT_INDENT_2))
+            make_private_folder(path.parent)
+            atomic_write(path, orjson.dumps(content, option=orjson.OPT_INDENT_2))
 
     def _path(self, name: str) -> Path:
         return self.folder / f"{name}.json"

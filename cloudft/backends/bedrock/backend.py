@@ -14,22 +14,22 @@ from cloudft.aws.client import Aws
 from cloudft.backends import found
 from cloudft.backends.base import (
     Answer,
-    Asks,
     Backend,
-    Decoding,
-    Finds,
-    Generates,
-    Inventories,
-    Opens,
-    OpensBatches,
+    CloudResource,
+    DiscoveredJob,
+    GenerationConfig,
+    InferenceSession,
     Prompt,
-    Quotes,
-    Serves,
     ServingPlan,
     StagedJob,
-    Stranger,
-    Thing,
-    foreign,
+    SupportsBatchInference,
+    SupportsDiscovery,
+    SupportsGenerate,
+    SupportsInference,
+    SupportsInventory,
+    SupportsPricing,
+    SupportsServing,
+    not_owned_error,
 )
 from cloudft.backends.bedrock import (
     batch,
@@ -44,24 +44,25 @@ from cloudft.backends.bedrock import (
     stack,
     states,
 )
-from cloudft.backends.bedrock.attempts import Attempts
-from cloudft.backends.bedrock.deploy import UNDER_WAY
-from cloudft.backends.on_aws import OnAws, not_there, plan_bytes
+from cloudft.backends.bedrock.attempts import DeploymentAttempts
+from cloudft.backends.bedrock.deploy import PENDING_STATUSES
+from cloudft.backends.on_aws import AwsBackend, encode_plan, job_not_found
 from cloudft.errors import (
-    AwsConflict,
-    AwsRefused,
-    AwsUnreachable,
     BadDocument,
+    CloudRefused,
+    CloudUnreachable,
     DamagedJob,
     JobNotFound,
     JobStateConflict,
+    ResourceConflict,
     UsageError,
 )
 from cloudft.home import Home
 from cloudft.spec.load import LoadedJob
-from cloudft.spec.portable import portable
+from cloudft.spec.portable import to_portable_values
 from cloudft.store import Store
 from cloudft.types import (
+    DataVolume,
     Estimate,
     Finding,
     JobState,
@@ -69,7 +70,6 @@ from cloudft.types import (
     LogLine,
     Metric,
     Plan,
-    Volume,
     is_job_id,
     to_json,
 )
@@ -78,163 +78,183 @@ ARTIFACTS = "artifacts"
 
 
 class BedrockBackend(
-    OnAws, Backend, Finds, Quotes, Serves, Generates, Opens, OpensBatches, Inventories
+    AwsBackend,
+    Backend,
+    SupportsDiscovery,
+    SupportsPricing,
+    SupportsServing,
+    SupportsGenerate,
+    SupportsInference,
+    SupportsBatchInference,
+    SupportsInventory,
 ):
     """Model customization jobs of one account and Region."""
 
     name = "bedrock"
-    asking_costs = True
+    inference_is_billed = True
 
     def __init__(self, home: Home, aws: Aws | None = None) -> None:
         super().__init__(home, aws)
         self._completed_jobs: Sequence[Mapping[str, Any]] | None = None
 
-    def place_of(self, job: LoadedJob) -> Mapping[str, Any]:
+    def location_of(self, job: LoadedJob) -> Mapping[str, Any]:
         """Region, profile and endpoint of the job file."""
-        return request.place_of(job)
+        return request.location_of(job)
 
-    def completed(self, job: LoadedJob) -> LoadedJob:
+    def with_stack_defaults(self, job: LoadedJob) -> LoadedJob:
         """With the outputs of its stack, where it names one."""
-        return stack.completed(job, self.at(request.place_of(job)).aws)
+        return stack.with_stack_defaults(job, self.bind(request.location_of(job)).aws)
 
     def check(self, job: LoadedJob) -> list[Finding]:
         """What Bedrock would refuse, sooner or later; asks the account as far as it may."""
-        return preflight.findings(job, self.at(request.place_of(job)).aws)
+        return preflight.check_job(job, self.bind(request.location_of(job)).aws)
 
-    def estimate(self, job: LoadedJob, volumes: Mapping[str, Volume]) -> Estimate:
+    def estimate(self, job: LoadedJob, volumes: Mapping[str, DataVolume]) -> Estimate:
         """By the catalogue's prices. Whether validation data is billed is not documented."""
-        return cost.estimate(self.name, job.model, volumes["train"], request.epochs(job))
+        return cost.estimate_cost(self.name, job.model, volumes["train"], request.count_epochs(job))
 
-    def quote(self, job: LoadedJob, estimate: Estimate) -> Estimate:
+    def with_current_prices(self, job: LoadedJob, estimate: Estimate) -> Estimate:
         """By the Price List API, where it may be asked: an endpoint of one's own has none."""
-        here = self.at(request.place_of(job)).aws
+        here = self.bind(request.location_of(job)).aws
         try:
             meta = here.client("bedrock").meta
             if not meta.endpoint_url.endswith((".amazonaws.com", ".amazonaws.com.cn")):
                 return estimate
-            found = prices.live(here, job.model, meta.region_name)
-        except (AwsRefused, AwsUnreachable):
+            found = prices.fetch_prices(here, job.model, meta.region_name)
+        except (CloudRefused, CloudUnreachable):
             return estimate
-        return cost.quoted(estimate, job.model, found) if found else estimate
+        return cost.with_list_prices(estimate, job.model, found) if found else estimate
 
     def plan(self, staged: StagedJob) -> Plan:
         """The calls, in order, with everything that is in them."""
-        files = {item.role: staged.folder / item.file.name for item in request.objects(staged)}
+        files = {
+            item.role: staged.folder / item.file.name for item in request.staged_objects(staged)
+        }
         return Plan(
             backend=self.name,
-            token=request.token(staged),
+            token=request.request_token(staged),
             name=staged.job.spec.name,
             request={
-                "hyperParameters": request.hyper_parameters(staged.job),
-                "place": request.place_of(staged.job),
-                "calls": request.calls(staged),
-                **({"machine": ordered} if (ordered := machine.calls(staged)) else {}),
+                "hyperParameters": request.resolve_hyperparameters(staged.job),
+                "place": request.location_of(staged.job),
+                "calls": request.api_calls(staged),
+                **({"machine": ordered} if (ordered := machine.api_calls(staged)) else {}),
             },
             files=files,
             manifest=staged.manifest,
             estimate=self.estimate(staged.job, staged.manifest.files),
-            spec=portable(staged.job),
+            spec=to_portable_values(staged.job),
         )
 
     def submit(self, plan: Plan, progress: Callable[[int], None] | None = None) -> str:
         """Stage to S3, then create the job, or have it created, unless that was done."""
-        here = self.at(plan.request["place"])
-        known = here._known(plan)
+        here = self.bind(plan.request["place"])
+        known = here._find_job_or_execution(plan)
         if known is not None:
             return known
-        here._stage(plan, progress)
+        here._upload(plan, progress)
         if plan.request.get("machine"):
-            machine.start(here.aws, plan)
+            machine.start_execution(here.aws, plan)
             return plan.job_id
         return here._create(plan)
 
-    def find(self, plan: Plan) -> str | None:
+    def find_submitted(self, plan: Plan) -> str | None:
         """By its name, or the name of its execution, which follow from the plan's token."""
-        return self.at(plan.request["place"])._known(plan)
+        return self.bind(plan.request["place"])._find_job_or_execution(plan)
 
-    def _known(self, plan: Plan) -> str | None:
+    def _find_job_or_execution(self, plan: Plan) -> str | None:
         """The job that was created before, or that a machine is to create."""
-        named, execution = self._named(plan), machine.execution_of(plan.request)
+        named, execution = self._find_job(plan), machine.execution_arn(plan.request)
         if named is not None or execution is None:
             return named
-        return plan.job_id if machine.look(self.aws, execution, plan.job_id) else None
+        return plan.job_id if machine.describe_execution(self.aws, execution, plan.job_id) else None
 
-    def _named(self, plan: Plan) -> str | None:
+    def _find_job(self, plan: Plan) -> str | None:
         """The ARN of the plan's job when it was created before."""
         try:
-            answer = self._get(plan.job_id)
+            answer = self._get_job(plan.job_id)
         except JobNotFound:
             return None
-        told = answer.get("clientRequestToken") or self._tags(answer["jobArn"]).get(
+        told = answer.get("clientRequestToken") or self._get_tags(answer["jobArn"]).get(
             request.TAG_TOKEN
         )
         if told != plan.token:
-            raise AwsConflict(
+            raise ResourceConflict(
                 f"a job {plan.job_id} is there, and it is another one ({answer['jobArn']})",
                 fix="give this job another name.",
             )
         return str(answer["jobArn"])
 
-    def _tags(self, arn: str) -> dict[str, str]:
+    def _get_tags(self, arn: str) -> dict[str, str]:
         what = f"the tags of {arn} can't be read"
         answer = self.aws.call(what, "bedrock", "list_tags_for_resource", resourceARN=arn)
         return {tag["key"]: tag["value"] for tag in answer["tags"]}
 
-    def _stage(self, plan: Plan, progress: Callable[[int], None] | None) -> None:
+    def _upload(self, plan: Plan, progress: Callable[[int], None] | None) -> None:
         *puts, _ = plan.request["calls"]
         for (role, path), call in zip(plan.files.items(), puts[:-1], strict=True):
             sha256 = plan.manifest.files[role].sha256
-            self.send_file(call["parameters"], path, sha256, progress)
-        self.send(puts[-1]["parameters"], plan_bytes(plan))
+            self.upload_file(call["parameters"], path, sha256, progress)
+        self.put_object(puts[-1]["parameters"], encode_plan(plan))
 
     def _create(self, plan: Plan) -> str:
         what, call = f"the job {plan.job_id} can't be created", plan.request["calls"][-1]
-        made = self.create(what, call, lambda: self._named(plan))
+        made = self.create_once(what, call, lambda: self._find_job(plan))
         return made if isinstance(made, str) else str(made["jobArn"])
 
-    def _get(self, job_id: str) -> Mapping[str, Any]:
+    def _get_job(self, job_id: str) -> Mapping[str, Any]:
         what, operation = f"the job {job_id} can't be looked at", "get_model_customization_job"
-        answer = self.look_up(what, "bedrock", operation, jobIdentifier=job_id)
+        answer = self.describe_or_none(what, "bedrock", operation, jobIdentifier=job_id)
         if answer is None:
-            raise not_there(f"Bedrock has no job {job_id}")
+            raise job_not_found(f"Bedrock has no job {job_id}")
         return answer
 
     def describe(self, job_id: str) -> JobState:
         """One look; the files of a completed job are brought home with the first one."""
-        answer = self._seen(job_id)
+        answer = self._get_job_or_execution(job_id)
         if isinstance(answer, JobState):
             return answer
         if answer["status"] == "InProgress":
-            return states.state(answer, None, states.usual_seconds(answer, self._before()))
+            return states.to_job_state(
+                answer, None, states.typical_seconds(answer, self._list_completed_jobs())
+            )
         if answer["status"] != "Completed":
-            return states.state(answer, None)
-        folder = self._folder(answer)
+            return states.to_job_state(answer, None)
+        folder = self._artifacts_folder(answer)
         if not layout.is_complete(folder):
-            output.bring(self.aws, answer, self._owner(answer), folder, self._manifest(answer))
-        return states.state(answer, str(folder))
+            output.download_artifacts(
+                self.aws,
+                answer,
+                self._output_bucket_owner(answer),
+                folder,
+                self._staged_manifest(answer),
+            )
+        return states.to_job_state(answer, str(folder))
 
-    def _seen(self, job_id: str) -> Mapping[str, Any] | JobState:
+    def _get_job_or_execution(self, job_id: str) -> Mapping[str, Any] | JobState:
         """The job; or, where a machine is to create it and has not yet, how that stands."""
         try:
-            return self._get(job_id)
+            return self._get_job(job_id)
         except JobNotFound as error:
             missing = error
-        execution = machine.execution_in(self.home.jobs / job_id)
-        state = machine.look(self.aws, execution, job_id) if execution else None
-        if state is not None and state.ended:
+        execution = machine.recorded_execution(self.home.jobs / job_id)
+        state = machine.describe_execution(self.aws, execution, job_id) if execution else None
+        if state is not None and state.has_ended:
             with contextlib.suppress(JobNotFound):  # it has come between the two looks
-                return self._get(job_id)
+                return self._get_job(job_id)
         if state is None or state.status == "Completed":
             raise missing
         return state
 
-    def _before(self) -> Sequence[Mapping[str, Any]]:
+    def _list_completed_jobs(self) -> Sequence[Mapping[str, Any]]:
         """The newest completed jobs, asked once; none where they may not be listed."""
         if self._completed_jobs is None:
             operation, only = "list_model_customization_jobs", {"statusEquals": "Completed"}
             try:
-                answer = self.aws.once("jobs", "bedrock", operation, maxResults=100, **only)
-            except (AwsRefused, AwsUnreachable):
+                answer = self.aws.call_without_retry(
+                    "jobs", "bedrock", operation, maxResults=100, **only
+                )
+            except (CloudRefused, CloudUnreachable):
                 answer = {}
             self._completed_jobs = answer.get("modelCustomizationJobSummaries", ())
         return self._completed_jobs
@@ -242,67 +262,69 @@ class BedrockBackend(
     def describe_many(self, job_ids: Sequence[str]) -> Mapping[str, JobState]:
         """From the account's list: one call for a thousand jobs."""
         wanted, found = set(job_ids), {}
-        for answer in self._summaries():
+        for answer in self._list_jobs():
             for job_id in {answer["jobArn"], answer["jobName"]} & wanted:
-                folder = self._folder(answer)
+                folder = self._artifacts_folder(answer)
                 there = str(folder) if layout.is_complete(folder) else None
-                found[job_id] = states.state(answer, there)
+                found[job_id] = states.to_job_state(answer, there)
             if len(found) == len(wanted):
                 break
         return found
 
-    def _summaries(self) -> Iterator[Mapping[str, Any]]:
+    def _list_jobs(self) -> Iterator[Mapping[str, Any]]:
         what, key = "the jobs can't be listed", "modelCustomizationJobSummaries"
         operation = "list_model_customization_jobs"
-        return self.aws.pages(what, "bedrock", operation, key, maxResults=1000)
+        return self.aws.paginate(what, "bedrock", operation, key, maxResults=1000)
 
-    def strangers(self, known: Collection[str]) -> Iterator[Stranger | DamagedJob]:
+    def list_untracked(self, known: Collection[str]) -> Iterator[DiscoveredJob | DamagedJob]:
         """Jobs whose tag says that cloudft made them; their plan lies beside their output."""
         named = (
             (summary["jobName"], summary["jobArn"])
-            for summary in self._summaries()
+            for summary in self._list_jobs()
             if summary["jobName"] not in known and is_job_id(summary["jobName"])
         )
-        yield from found.each(named, self._stranger)
+        yield from found.discover_each(named, self._discover)
 
-    def _stranger(self, name: str, arn: str) -> Stranger | None:
-        tags = self._tags(arn)
-        if tags.get(tag_names.JOB) != name:
+    def _discover(self, name: str, arn: str) -> DiscoveredJob | None:
+        tags = self._get_tags(arn)
+        if tags.get(tag_names.JOB_TAG) != name:
             return None
-        job = self._get(name)
-        plan = self._plan_of(job, tags)
-        return plan.stranger(
+        job = self._get_job(name)
+        plan = self._read_plan(job, tags)
+        return plan.to_discovered_job(
             arn,
-            str(states.iso(job["creationTime"])),
-            self.here("bedrock"),
+            str(states.iso_format(job["creationTime"])),
+            self.location_with_region("bedrock"),
             customization_type=job.get("customizationType"),
-            base_model=request.alias_of(str(plan.spec["base_model"]), job.get("baseModelArn")),
-            hyper_parameters=request.numbers(job.get("hyperParameters")),
+            base_model=request.base_model_alias(
+                str(plan.spec["base_model"]), job.get("baseModelArn")
+            ),
+            hyper_parameters=request.parse_hyperparameters(job.get("hyperParameters")),
         )
 
-    def _plan_of(self, job: Mapping[str, Any], tags: Mapping[str, str]) -> found.Found:
+    def _read_plan(self, job: Mapping[str, Any], tags: Mapping[str, str]) -> found.DiscoveredPlan:
         """The job's plan, as far as it is taken. Raises AwsRefused, DamagedJob."""
-        bucket, prefix = request.output_of(job)
-        owner = self._owner(job)
+        bucket, prefix = request.output_location(job)
+        owner = self._output_bucket_owner(job)
         where = {"Bucket": bucket, **({"ExpectedBucketOwner": owner} if owner else {})}
         key = prefix.removesuffix("output/") + request.PLAN
-        token = tags.get(tag_names.TOKEN)
+        token = tags.get(tag_names.TOKEN_TAG)
         if job.get("clientRequestToken") not in (None, token):
             token = None
-        marks = found.Marks(job["jobName"], token, tags.get(tag_names.PLAN))
+        marks = found.PlanMarkers(job["jobName"], token, tags.get(tag_names.PLAN_TAG))
         try:
-            content = output.read(self.aws, where, key, found.LARGEST)
+            content = output.read_object(self.aws, where, key, found.MAX_PLAN_BYTES)
         except BadDocument as error:
-            raise found.unusable(marks.job, error) from error
-        return found.read(content, f"s3://{bucket}/{key}", self.name, marks)
+            raise found.unusable_plan(marks.job, error) from error
+        return found.parse_plan(content, f"s3://{bucket}/{key}", self.name, marks)
 
-    def _manifest(self, job: Mapping[str, Any]) -> Mapping[str, Any]:
+    def _staged_manifest(self, job: Mapping[str, Any]) -> Mapping[str, Any]:
         """What was staged, by this machine's record; without one, by the plan in S3."""
-        record = Store(self.home.jobs).known(str(job["jobName"]))
+        record = Store(self.home.jobs).get_or_none(str(job["jobName"]))
         if record is not None:
             return record.manifest
-        tags = self._tags(job["jobArn"])
-        return cast("Mapping[str, Any]", to_json(self._plan_of(job, tags).manifest))
+        tags = self._get_tags(job["jobArn"])
+        return cast("Mapping[str, Any]", to_json(self._read_plan(job, tags).manifest))
 
     def metrics(self, job_id: str) -> Iterator[Metric]:
         """The points of the CSV files. Bedrock tells none before a job has ended."""
@@ -314,8 +336,8 @@ class BedrockBackend(
 
     def logs(self, job_id: str, after: str | None = None) -> Iterator[LogLine]:
         """The times of the phases: Bedrock keeps no log. The cursor is a line's number."""
-        seen = self._seen(job_id)
-        told = machine.log(seen) if isinstance(seen, JobState) else states.log(seen)
+        seen = self._get_job_or_execution(job_id)
+        told = machine.log_lines(seen) if isinstance(seen, JobState) else states.log_lines(seen)
         lines = list(told)
         yield from lines[0 if after is None else int(after) + 1 :]
 
@@ -324,13 +346,13 @@ class BedrockBackend(
 
         One that is not there yet is not created any more.
         """
-        seen = self._seen(job_id)
+        seen = self._get_job_or_execution(job_id)
         if not isinstance(seen, JobState):
             self._stop(seen)
             return
-        machine.stop(self.aws, seen)
+        machine.stop_execution(self.aws, seen)
         with contextlib.suppress(JobNotFound):  # unless it was created meanwhile
-            self._stop(self._get(job_id))
+            self._stop(self._get_job(job_id))
 
     def _stop(self, job: Mapping[str, Any]) -> None:
         if job["status"] != "InProgress":
@@ -339,75 +361,85 @@ class BedrockBackend(
         what = f"the job {job_id} can't be stopped"
         try:
             self.aws.call(what, "bedrock", "stop_model_customization_job", jobIdentifier=job_id)
-        except AwsConflict:  # it has ended meanwhile
+        except ResourceConflict:  # it has ended meanwhile
             return
 
-    def artifacts(self, job_id: str, to: Path) -> Path:
+    def download_artifacts(self, job_id: str, to: Path) -> Path:
         """Copy what the job left to `to`, which must not exist."""
-        return layout.copy(job_id, self.describe(job_id).artifacts, to)
+        return layout.copy_artifacts(job_id, self.describe(job_id).artifacts, to)
 
     def plan_serving(
         self, job_id: str, *, provisioned: bool, units: int, hours: float | None
     ) -> ServingPlan:
         """A deployment on demand where the model allows it, else provisioned throughput."""
-        job = self._completed(job_id)
-        wanted = deploy.plan(job, provisioned=provisioned, units=units, hours=hours)
-        return deploy.looked_up(self.aws, wanted)
+        job = self._require_completed(job_id)
+        wanted = deploy.plan_deployment(job, provisioned=provisioned, units=units, hours=hours)
+        return deploy.with_existing_resource(self.aws, wanted)
 
-    def deploy(self, plan: ServingPlan) -> Thing:
+    def deploy(self, plan: ServingPlan) -> CloudResource:
         """Make it, and nothing twice: its name follows from the job, its token from the attempt."""
-        return deploy.deploy(self.aws, plan, Attempts(self.home.servings))
+        return deploy.deploy(self.aws, plan, DeploymentAttempts(self.home.servings))
 
-    def servings(self, job_id: str) -> list[Thing]:
+    def list_servings(self, job_id: str) -> list[CloudResource]:
         """Deployments and throughputs of the job's model."""
-        model = self._get(job_id).get("outputModelArn")
-        return [t for t in inventory.servings(self.aws) if model and t.model == model]
+        model = self._get_job(job_id).get("outputModelArn")
+        return [t for t in inventory.list_servings(self.aws) if model and t.model == model]
 
-    def undeploy(self, job_id: str) -> list[Thing]:
+    def undeploy(self, job_id: str) -> list[CloudResource]:
         """Remove those that cloudft made for the job, each followed until it is gone."""
-        name = self._get(job_id)["jobName"]
-        there = self.servings(job_id)
+        name = self._get_job(job_id)["jobName"]
+        there = self.list_servings(job_id)
         removed = [thing for thing in there if thing.job == name]
         if there and not removed:
-            raise foreign(there[0])
+            raise not_owned_error(there[0])
         for thing in removed:
-            inventory.remove(self.aws, thing)
-            Attempts(self.home.servings).forget(thing.name)
+            inventory.delete_resource(self.aws, thing)
+            DeploymentAttempts(self.home.servings).delete(thing.name)
         return removed
 
     def generate(
-        self, job_id: str, prompts: Sequence[Prompt], variants: Sequence[str], decoding: Decoding
+        self,
+        job_id: str,
+        prompts: Sequence[Prompt],
+        variants: Sequence[str],
+        decoding: GenerationConfig,
     ) -> Iterator[Answer]:
         """Ask what serves the job's model; the base is asked by its own id."""
-        served = serve.Served(self.aws, self._ids(job_id, variants))
-        return served.ask(prompts, variants, decoding)
+        served = serve.DeployedModel(self.aws, self._model_ids(job_id, variants))
+        return served.generate(prompts, variants, decoding)
 
-    def open(self, job_id: str) -> Asks:
+    def open_session(self, job_id: str) -> InferenceSession:
         """What serves the job's model, and its base."""
-        return serve.Served(self.aws, self._ids(job_id, ("tuned", "base")))
+        return serve.DeployedModel(self.aws, self._model_ids(job_id, ("tuned", "base")))
 
-    def open_batches(self, job_id: str) -> Asks:
+    def open_batch_session(self, job_id: str) -> InferenceSession:
         """The tuned model by its own ARN, and its base."""
-        job = self._completed(job_id)
-        ids = {"tuned": str(job["outputModelArn"]), "base": serve.base_id(job)}
-        return batch.Batched(self.aws, ids, batch.place_of(job, self._owner(job)))
+        job = self._require_completed(job_id)
+        ids = {"tuned": str(job["outputModelArn"]), "base": serve.base_model_id(job)}
+        return batch.BatchInferenceSession(
+            self.aws, ids, batch.batch_location(job, self._output_bucket_owner(job))
+        )
 
-    def open_base(self, job: LoadedJob) -> Asks:
+    def open_base_session(self, job: LoadedJob) -> InferenceSession:
         """The base model on demand."""
         if job.model.bedrock_id is None:
             raise UsageError(
                 f"{job.model.alias} is not on Bedrock", fix="ask it with --backend local."
             )
-        backend = self.at(self.place_of(job))
+        backend = self.bind(self.location_of(job))
         assert isinstance(backend, BedrockBackend)
-        base = serve.base_id({"baseModelArn": job.model.bedrock_id})
-        return serve.Served(backend.aws, {"base": base})
+        base = serve.base_model_id({"baseModelArn": job.model.bedrock_id})
+        return serve.DeployedModel(backend.aws, {"base": base})
 
-    def _ids(self, job_id: str, variants: Sequence[str]) -> Mapping[str, str]:
-        job = self._completed(job_id)
-        served = [thing for thing in self.servings(job_id) if thing.status == "ready"]
+    def _model_ids(self, job_id: str, variants: Sequence[str]) -> Mapping[str, str]:
+        job = self._require_completed(job_id)
+        served = [thing for thing in self.list_servings(job_id) if thing.status == "ready"]
         if "tuned" in variants and not served:
-            making = [thing.name for thing in self.servings(job_id) if thing.status in UNDER_WAY]
+            making = [
+                thing.name
+                for thing in self.list_servings(job_id)
+                if thing.status in PENDING_STATUSES
+            ]
             if making:
                 raise JobStateConflict(
                     f"{making[0]} is not ready yet", fix="`cloudft ps` tells when it is."
@@ -416,18 +448,18 @@ class BedrockBackend(
                 f"nothing serves the model of {job_id}",
                 fix=f"`cloudft deploy {job_id}` does, and says what it costs.",
             )
-        return {"tuned": served[0].id if served else "", "base": serve.base_id(job)}
+        return {"tuned": served[0].id if served else "", "base": serve.base_model_id(job)}
 
-    def inventory(self) -> Listing[Thing]:
+    def list_resources(self) -> Listing[CloudResource]:
         """Everything of this account and Region."""
-        return inventory.everything(self.aws)
+        return inventory.list_resources(self.aws)
 
-    def remove(self, thing: Thing) -> None:
+    def remove_resource(self, thing: CloudResource) -> None:
         """Remove one thing, and see it gone."""
-        inventory.remove(self.aws, thing)
+        inventory.delete_resource(self.aws, thing)
 
-    def _completed(self, job_id: str) -> Mapping[str, Any]:
-        job = self._get(job_id)
+    def _require_completed(self, job_id: str) -> Mapping[str, Any]:
+        job = self._get_job(job_id)
         if job["status"] != "Completed":
             raise JobStateConflict(
                 f"{job_id} is {job['status']}: it has left no model",
@@ -435,12 +467,12 @@ class BedrockBackend(
             )
         return job
 
-    def _folder(self, answer: Mapping[str, Any]) -> Path:
+    def _artifacts_folder(self, answer: Mapping[str, Any]) -> Path:
         return self.home.jobs / str(answer["jobName"]) / ARTIFACTS
 
-    def _owner(self, answer: Mapping[str, Any]) -> str | None:
+    def _output_bucket_owner(self, answer: Mapping[str, Any]) -> str | None:
         """The account that the output's bucket must belong to: the one that the submit named."""
-        record = Store(self.home.jobs).known(str(answer["jobName"]))
+        record = Store(self.home.jobs).get_or_none(str(answer["jobName"]))
         calls = record.request.get("calls") if record else None
         if calls:
             parameters = calls[-2]["parameters"]

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from cloudft.backends.base import Answer, Decoding, Prompt
+from cloudft.backends.base import Answer, GenerationConfig, Prompt
 
-STOPS = {"max_tokens": "length"}
+FINISH_REASONS = {"max_tokens": "length"}
 
 
-def conversation(prompt: Prompt, decoding: Decoding) -> dict[str, Any]:
+def converse_request(prompt: Prompt, decoding: GenerationConfig) -> dict[str, Any]:
     """What is asked: the members of Converse beside the model."""
     system = [{"text": m["content"]} for m in prompt.messages if m["role"] == "system"]
     turns = [
@@ -30,9 +30,9 @@ def conversation(prompt: Prompt, decoding: Decoding) -> dict[str, Any]:
     }
 
 
-def answer_of(told: Mapping[str, Any], index: int, variant: str) -> Answer:
+def parse_converse_response(response: Mapping[str, Any], index: int, variant: str) -> Answer:
     """Converse's answer to the question `index`."""
-    content = told["output"]["message"]["content"]
+    content = response["output"]["message"]["content"]
     text = "".join(block.get("text", "") for block in content)
-    stop = STOPS.get(told["stopReason"], "stop")
-    return Answer(index, variant, text, told["usage"]["outputTokens"], stop)
+    stop = FINISH_REASONS.get(response["stopReason"], "stop")
+    return Answer(index, variant, text, response["usage"]["outputTokens"], stop)

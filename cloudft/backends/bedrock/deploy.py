@@ -17,40 +17,40 @@ from tenacity import Retrying, retry_if_result, stop_after_delay, wait_exponenti
 
 from cloudft import catalogue, cost
 from cloudft.aws.client import Aws
-from cloudft.aws.tags import EXPIRES, JOB, marked
-from cloudft.backends.base import ServingPlan, Thing
+from cloudft.aws.tags import EXPIRES_TAG, JOB_TAG, with_cloudft_tags
+from cloudft.backends.base import CloudResource, ServingPlan
 from cloudft.backends.bedrock import inventory, request
-from cloudft.backends.bedrock.attempts import Attempt, Attempts
-from cloudft.backends.bedrock.serve import model_of
+from cloudft.backends.bedrock.attempts import DeploymentAttempt, DeploymentAttempts
+from cloudft.backends.bedrock.serve import catalogue_model
 from cloudft.errors import (
-    AwsConflict,
-    AwsDenied,
-    AwsNotFound,
-    AwsRefused,
-    AwsUnreachable,
+    CloudRefused,
+    CloudUnreachable,
     CredentialsExpired,
     JobStateConflict,
+    PermissionDenied,
+    ResourceConflict,
+    ResourceNotFound,
     UsageError,
 )
 
-UNDER_WAY = {"Creating", "Updating"}
-KINDS = {"on-demand": "deployment", "provisioned": "provisioned-throughput"}
+PENDING_STATUSES = {"Creating", "Updating"}
+RESOURCE_KINDS = {"on-demand": "deployment", "provisioned": "provisioned-throughput"}
 """What a plan of each kind makes."""
-ARNS = {"on-demand": "customModelDeploymentArn", "provisioned": "provisionedModelArn"}
-READY_S = 1800.0
+RESPONSE_ARN_KEYS = {"on-demand": "customModelDeploymentArn", "provisioned": "provisionedModelArn"}
+READY_TIMEOUT_S = 1800.0
 """How long the making is followed; provisioned throughput takes its time."""
-LISTED_S = 3.0
+LIST_DELAY_S = 3.0
 """How long after its creation something may be missing from the list before it counts as gone."""
 
 
-def plan(
+def plan_deployment(
     job: Mapping[str, Any], *, provisioned: bool, units: int, hours: float | None
 ) -> ServingPlan:
     """Return the call that serves a job's model. Its token is a new attempt's.
 
     Raises UsageError where the model has no such way, or where units mean nothing.
     """
-    model = model_of(job)
+    model = catalogue_model(job)
     ways = model.serving if model else ()
     kind = "provisioned" if provisioned or "on-demand" not in ways else "on-demand"
     if ways and kind not in ways:
@@ -63,14 +63,17 @@ def plan(
             f"a deployment on demand has no model units, and {units} are given",
             fix="add --provisioned, or leave --units out.",
         )
-    name = request.model_name(f"{job['jobName']}{'-pt' if kind == 'provisioned' else ''}")[:63]
+    name = request.custom_model_name(f"{job['jobName']}{'-pt' if kind == 'provisioned' else ''}")[
+        :63
+    ]
     arn, token = job["outputModelArn"], secrets.token_hex(16)
     tags = [
-        {"key": key, "value": value} for key, value in marked({}, job["jobName"], token).items()
+        {"key": key, "value": value}
+        for key, value in with_cloudft_tags({}, job["jobName"], token).items()
     ]
-    expires = None if hours is None else _after(hours)
+    expires = None if hours is None else _expiry_time(hours)
     if expires is not None:
-        tags.append({"key": EXPIRES, "value": expires})
+        tags.append({"key": EXPIRES_TAG, "value": expires})
     if kind == "on-demand":
         operation = "create_custom_model_deployment"
         parameters: dict[str, Any] = {"modelDeploymentName": name, "modelArn": arn}
@@ -79,29 +82,29 @@ def plan(
         parameters = {"provisionedModelName": name, "modelId": arn, "modelUnits": units}
     parameters |= {"tags": tags, "clientRequestToken": token}
     call = {"service": "bedrock", "operation": operation, "parameters": parameters}
-    return ServingPlan(kind, name, call, _usd(model, kind, units), expires)
+    return ServingPlan(kind, name, call, _serving_price(model, kind, units), expires)
 
 
-def looked_up(aws: Aws, wanted: ServingPlan) -> ServingPlan:
+def with_existing_resource(aws: Aws, plan: ServingPlan) -> ServingPlan:
     """Return the plan with what serves the model already. Raises JobStateConflict for another."""
-    stands = _standing(aws, wanted)
-    return replace(wanted, stands=stands, renewal=_renewal(wanted, stands) if stands else None)
+    stands = _find_existing(aws, plan)
+    return replace(plan, existing=stands, renewal=_renewal_call(plan, stands) if stands else None)
 
 
-def _renewal(wanted: ServingPlan, stands: Thing) -> dict[str, Any] | None:
+def _renewal_call(wanted: ServingPlan, stands: CloudResource) -> dict[str, Any] | None:
     """Return the call that gives what stands the plan's time to live, where it has one."""
     if wanted.expires_at is None or stands.expires_at == wanted.expires_at:
         return None
-    tags = [{"key": EXPIRES, "value": wanted.expires_at}]
+    tags = [{"key": EXPIRES_TAG, "value": wanted.expires_at}]
     parameters = {"resourceARN": stands.id, "tags": tags}
     return {"service": "bedrock", "operation": "tag_resource", "parameters": parameters}
 
 
-def _after(hours: float) -> str:
+def _expiry_time(hours: float) -> str:
     return (datetime.now(timezone.utc) + timedelta(hours=hours)).isoformat(timespec="seconds")
 
 
-def _usd(model: catalogue.Model | None, kind: str, units: int) -> dict[str, float | None]:
+def _serving_price(model: catalogue.Model | None, kind: str, units: int) -> dict[str, float | None]:
     prices = model.prices if model else None
     unit = prices.provisioned_unit_hour if prices else None
     if kind == "on-demand":
@@ -112,27 +115,27 @@ def _usd(model: catalogue.Model | None, kind: str, units: int) -> dict[str, floa
     return {"perHour": hour, "perMonth": month}
 
 
-def deploy(aws: Aws, wanted: ServingPlan, attempts: Attempts) -> Thing:
+def deploy(aws: Aws, plan: ServingPlan, attempts: DeploymentAttempts) -> CloudResource:
     """Make what serves the model, or renew its time to live; wait until it serves.
 
     Raises JobStateConflict.
     """
-    thing = _standing(aws, wanted) or _made(aws, wanted, attempts)
-    if renewal := _renewal(wanted, thing):
+    thing = _find_existing(aws, plan) or _create_or_adopt(aws, plan, attempts)
+    if renewal := _renewal_call(plan, thing):
         what = f"the time to live of {thing.name} can't be renewed"
         aws.call(what, "bedrock", renewal["operation"], **renewal["parameters"])
-        thing = replace(thing, expires_at=wanted.expires_at)
+        thing = replace(thing, expires_at=plan.expires_at)
     waits = Retrying(
-        retry=retry_if_result(lambda seen: seen is not None and seen.status in UNDER_WAY),
-        stop=stop_after_delay(READY_S),
+        retry=retry_if_result(lambda seen: seen is not None and seen.status in PENDING_STATUSES),
+        stop=stop_after_delay(READY_TIMEOUT_S),
         wait=wait_exponential(multiplier=0.5, max=30),
         retry_error_callback=lambda state: state.outcome.result() if state.outcome else thing,
     )
-    if thing.status in UNDER_WAY:
-        with _being_made(wanted):
-            seen: Thing | None = waits(_listed, aws, lambda one: one.id == thing.id)
+    if thing.status in PENDING_STATUSES:
+        with _creation_continues(plan):
+            seen: CloudResource | None = waits(_find_serving, aws, lambda one: one.id == thing.id)
         if seen is None:
-            raise _removed(wanted)
+            raise _removed_error(plan)
         thing = seen
     if thing.status == "Failed":
         raise JobStateConflict(
@@ -142,62 +145,62 @@ def deploy(aws: Aws, wanted: ServingPlan, attempts: Attempts) -> Thing:
     return thing
 
 
-def _removed(wanted: ServingPlan) -> JobStateConflict:
+def _removed_error(wanted: ServingPlan) -> JobStateConflict:
     return JobStateConflict(f"{wanted.name} was removed while it was made", fix="deploy it again.")
 
 
-def _listed(aws: Aws, match: Callable[[Thing], bool]) -> Thing | None:
-    return next((thing for thing in inventory.servings(aws) if match(thing)), None)
+def _find_serving(aws: Aws, match: Callable[[CloudResource], bool]) -> CloudResource | None:
+    return next((thing for thing in inventory.list_servings(aws) if match(thing)), None)
 
 
-def _model(wanted: ServingPlan) -> str:
+def _served_model(wanted: ServingPlan) -> str:
     parameters = wanted.call["parameters"]
     return str(parameters.get("modelArn") or parameters["modelId"])
 
 
-def _standing(aws: Aws, wanted: ServingPlan) -> Thing | None:
+def _find_existing(aws: Aws, wanted: ServingPlan) -> CloudResource | None:
     """Return what serves the model just as the plan wants it, if anything serves it.
 
     Raises JobStateConflict for what serves it in another way, AwsConflict for a taken name.
     """
-    model, kind = _model(wanted), KINDS[wanted.kind]
-    there = list(inventory.servings(aws))
+    model, kind = _served_model(wanted), RESOURCE_KINDS[wanted.kind]
+    there = list(inventory.list_servings(aws))
     named = next((t for t in there if t.kind == kind and t.name == wanted.name), None)
     if named is None:
         other = next((thing for thing in there if thing.model == model), None)
         if other is not None:
             raise JobStateConflict(
                 f"{other.kind} {other.name} serves this model already; a {kind} is wanted",
-                fix=f"`cloudft undeploy {other.job or 'JOB'}` removes it{_other_way(other, kind)}.",
+                fix=f"`cloudft undeploy {other.job or 'JOB'}` removes it{_provisioned_flag_hint(other, kind)}.",
             )
         return None
-    _refuse_foreign(wanted, named)
-    _refuse_units(aws, wanted, named)
+    _raise_if_foreign(wanted, named)
+    _raise_if_other_units(aws, wanted, named)
     return named
 
 
-def _other_way(other: Thing, kind: str) -> str:
+def _provisioned_flag_hint(other: CloudResource, kind: str) -> str:
     if other.kind == kind:
         return ""
-    return f"; {'give' if other.kind == KINDS['provisioned'] else 'leave out'} --provisioned for it"
+    return f"; {'give' if other.kind == RESOURCE_KINDS['provisioned'] else 'leave out'} --provisioned for it"
 
 
-def _refuse_foreign(wanted: ServingPlan, there: Thing) -> None:
+def _raise_if_foreign(wanted: ServingPlan, there: CloudResource) -> None:
     """Raise AwsConflict for something of the plan's name that is not the plan's."""
     tags = {tag["key"]: tag["value"] for tag in wanted.call["parameters"]["tags"]}
-    if there.model != _model(wanted):
+    if there.model != _served_model(wanted):
         other = f"it serves another model ({there.model})"
-    elif there.job != tags[JOB]:
+    elif there.job != tags[JOB_TAG]:
         other = "it has no tag of this job"
     else:
         return
-    raise AwsConflict(
+    raise ResourceConflict(
         f"a {there.kind} {there.name} is there, and {other}",
         fix="remove it where it was made, then deploy again.",
     )
 
 
-def _refuse_units(aws: Aws, wanted: ServingPlan, there: Thing) -> None:
+def _raise_if_other_units(aws: Aws, wanted: ServingPlan, there: CloudResource) -> None:
     """Raise JobStateConflict for provisioned throughput of another size than is wanted."""
     units = wanted.call["parameters"].get("modelUnits")
     if units is None:
@@ -214,35 +217,37 @@ def _refuse_units(aws: Aws, wanted: ServingPlan, there: Thing) -> None:
         )
 
 
-def _made(aws: Aws, wanted: ServingPlan, attempts: Attempts) -> Thing:
+def _create_or_adopt(aws: Aws, wanted: ServingPlan, attempts: DeploymentAttempts) -> CloudResource:
     """Make it: by the attempt that was cut off, where there is one, else by a new one.
 
     Raises JobStateConflict when it was removed meanwhile.
     """
-    cut_off = attempts.unanswered(wanted.name, wanted.call)
+    cut_off = attempts.find_unanswered(wanted.name, wanted.call)
     if cut_off is not None:
-        thing = _sent_again(aws, wanted, cut_off, attempts)
+        thing = _resend(aws, wanted, cut_off, attempts)
         if thing is not None:
             return thing
-    made = _sent(aws, wanted, attempts.begin(wanted.name, wanted.call), attempts)
+    made = _send(aws, wanted, attempts.record_request(wanted.name, wanted.call), attempts)
     if made is None:
-        raise _removed(wanted)
+        raise _removed_error(wanted)
     return made
 
 
-def _sent_again(
-    aws: Aws, wanted: ServingPlan, attempt: Attempt, attempts: Attempts
-) -> Thing | None:
+def _resend(
+    aws: Aws, wanted: ServingPlan, attempt: DeploymentAttempt, attempts: DeploymentAttempts
+) -> CloudResource | None:
     """Return what the attempt makes or made; None where that is gone, and its token used up."""
     try:
-        return _sent(aws, wanted, attempt, attempts)
-    except (AwsDenied, AwsNotFound, CredentialsExpired):
+        return _send(aws, wanted, attempt, attempts)
+    except (PermissionDenied, ResourceNotFound, CredentialsExpired):
         raise
-    except AwsRefused:
+    except CloudRefused:
         return None
 
 
-def _sent(aws: Aws, wanted: ServingPlan, attempt: Attempt, attempts: Attempts) -> Thing | None:
+def _send(
+    aws: Aws, wanted: ServingPlan, attempt: DeploymentAttempt, attempts: DeploymentAttempts
+) -> CloudResource | None:
     """Send an attempt's request; return what it made once it is listed, or None.
 
     A name that is taken is an attempt whose answer was lost, or another process beside this one:
@@ -251,28 +256,28 @@ def _sent(aws: Aws, wanted: ServingPlan, attempt: Attempt, attempts: Attempts) -
     what = f"{wanted.name} can't be made"
     try:
         answer = aws.call(what, "bedrock", attempt.operation, **attempt.parameters)
-    except AwsConflict:
-        kind, name = KINDS[wanted.kind], wanted.name
-        thing = _appearing(aws, lambda one: one.kind == kind and one.name == name)
+    except ResourceConflict:
+        kind, name = RESOURCE_KINDS[wanted.kind], wanted.name
+        thing = _wait_until_listed(aws, lambda one: one.kind == kind and one.name == name)
         if thing is None:
             raise
-        _refuse_foreign(wanted, thing)
-        _refuse_units(aws, wanted, thing)
-        attempts.answered(name, attempt, thing.id)
+        _raise_if_foreign(wanted, thing)
+        _raise_if_other_units(aws, wanted, thing)
+        attempts.record_response(name, attempt, thing.id)
         return thing
-    arn = str(answer[ARNS[wanted.kind]])
-    attempts.answered(wanted.name, attempt, arn)
-    with _being_made(wanted):
-        return _appearing(aws, lambda one: one.id == arn)
+    arn = str(answer[RESPONSE_ARN_KEYS[wanted.kind]])
+    attempts.record_response(wanted.name, attempt, arn)
+    with _creation_continues(wanted):
+        return _wait_until_listed(aws, lambda one: one.id == arn)
 
 
 @contextlib.contextmanager
-def _being_made(wanted: ServingPlan) -> Iterator[None]:
+def _creation_continues(wanted: ServingPlan) -> Iterator[None]:
     """Say of a failed look that the creation goes on without it."""
-    job = next(tag["value"] for tag in wanted.call["parameters"]["tags"] if tag["key"] == JOB)
+    job = next(tag["value"] for tag in wanted.call["parameters"]["tags"] if tag["key"] == JOB_TAG)
     try:
         yield
-    except (AwsRefused, AwsUnreachable) as error:
+    except (CloudRefused, CloudUnreachable) as error:
         raise type(error)(
             f"{wanted.name} is being made, but {error.message}",
             fix=f"{error.fix} `cloudft deploy {job}` finds it then, `cloudft undeploy {job}`"
@@ -280,13 +285,13 @@ def _being_made(wanted: ServingPlan) -> Iterator[None]:
         ) from error
 
 
-def _appearing(aws: Aws, match: Callable[[Thing], bool]) -> Thing | None:
+def _wait_until_listed(aws: Aws, match: Callable[[CloudResource], bool]) -> CloudResource | None:
     """Return what matches once the list has it; None when it does not come."""
     waits = Retrying(
         retry=retry_if_result(lambda seen: seen is None),
-        stop=stop_after_delay(LISTED_S),
+        stop=stop_after_delay(LIST_DELAY_S),
         wait=wait_exponential(multiplier=0.1, max=1),
         retry_error_callback=lambda state: None,
     )
-    thing: Thing | None = waits(_listed, aws, match)
+    thing: CloudResource | None = waits(_find_serving, aws, match)
     return thing

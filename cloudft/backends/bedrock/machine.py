@@ -16,14 +16,14 @@ import orjson
 from cloudft.aws.client import Aws
 from cloudft.backends.base import StagedJob
 from cloudft.backends.bedrock import request, states
-from cloudft.errors import AwsConflict, AwsNotFound
+from cloudft.errors import ResourceConflict, ResourceNotFound
 from cloudft.store import Store
 from cloudft.types import JobState, LogLine, Plan, Status, StatusDetails, to_json
 
-QUEUED = "queued.json"
+PLAN_FILE = "queued.json"
 """Beside the job's output: the plan that the machine reads."""
-START = "start_execution"
-STATUS: Mapping[str, Status] = {
+START_OPERATION = "start_execution"
+EXECUTION_STATUSES: Mapping[str, Status] = {
     "RUNNING": "InProgress",
     "PENDING_REDRIVE": "InProgress",
     "SUCCEEDED": "Completed",
@@ -34,44 +34,44 @@ STATUS: Mapping[str, Status] = {
 """Step Functions' words for an execution, as ours. All of botocore's are here: a test says so."""
 
 
-def calls(staged: StagedJob) -> list[dict[str, Any]] | None:
+def api_calls(staged: StagedJob) -> list[dict[str, Any]] | None:
     """What is called in place of a plan's last call; None where no machine creates the job."""
     spec = staged.job.spec.bedrock
     if not spec.via_stack or spec.machine_arn is None:
         return None
-    *_, own, _ = request.calls(staged)
+    *_, own, _ = request.api_calls(staged)
     where = own["parameters"]
-    key = where["Key"].removesuffix(request.PLAN) + QUEUED
+    key = where["Key"].removesuffix(request.PLAN) + PLAN_FILE
     start = {
         "stateMachineArn": spec.machine_arn,
-        "name": request.token(staged),
+        "name": request.request_token(staged),
         "input": orjson.dumps({"bucket": where["Bucket"], "key": key}).decode(),
     }
     return [
         {"service": "s3", "operation": "put_object", "parameters": where | {"Key": key}},
-        {"service": "stepfunctions", "operation": START, "parameters": start},
+        {"service": "stepfunctions", "operation": START_OPERATION, "parameters": start},
     ]
 
 
-def execution_of(ordered: Mapping[str, Any]) -> str | None:
+def execution_arn(plan_request: Mapping[str, Any]) -> str | None:
     """The execution's ARN, from a plan's request or a record's; None where there is none."""
-    if not ordered.get("machine"):
+    if not plan_request.get("machine"):
         return None
-    start = ordered["machine"][-1]["parameters"]
+    start = plan_request["machine"][-1]["parameters"]
     machine = str(start["stateMachineArn"]).replace(":stateMachine:", ":execution:")
     return f"{machine}:{start['name']}"
 
 
-def execution_in(folder: Path) -> str | None:
+def recorded_execution(folder: Path) -> str | None:
     """The execution's ARN, from the record in a job's folder; None where there is none."""
-    record = Store(folder.parent).known(folder.name)
+    record = Store(folder.parent).get_or_none(folder.name)
     try:
-        return execution_of(record.request) if record else None
+        return execution_arn(record.request) if record else None
     except (LookupError, TypeError):
         return None
 
 
-def start(aws: Aws, plan: Plan) -> None:
+def start_execution(aws: Aws, plan: Plan) -> None:
     """Put the plan where the machine reads it, and start its execution, unless it was started.
 
     An execution's memory holds 256 KiB, so the list of sources is left out; plan.json has it.
@@ -81,50 +81,50 @@ def start(aws: Aws, plan: Plan) -> None:
     what = f"s3://{put['Bucket']}/{put['Key']} can't be written"
     aws.call(what, "s3", "put_object", **put | {"Body": orjson.dumps(to_json(short))})
     try:
-        aws.call(f"{plan.job_id} can't be started", "stepfunctions", START, **started)
-    except AwsConflict:  # a try whose answer was lost, or another submit beside this
+        aws.call(f"{plan.job_id} can't be started", "stepfunctions", START_OPERATION, **started)
+    except ResourceConflict:  # a try whose answer was lost, or another submit beside this
         return
 
 
-def look(aws: Aws, execution: str, job_id: str) -> JobState | None:
+def describe_execution(aws: Aws, execution: str, job_id: str) -> JobState | None:
     """How the execution of a job stands that is not there yet; None where there is none."""
     what = f"the execution of {job_id} can't be looked at"
     try:
         told = aws.call(what, "stepfunctions", "describe_execution", executionArn=execution)
-    except AwsNotFound:
+    except ResourceNotFound:
         return None
-    status = STATUS[told["status"]]
+    status = EXECUTION_STATUSES[told["status"]]
     return JobState(
         id=job_id,
         status=status,
         status_details=StatusDetails(),
-        created_at=str(states.iso(told["startDate"])),
-        ended_at=states.iso(told.get("stopDate")),
-        failure_message=_why(told) if status == "Failed" else None,
+        created_at=str(states.iso_format(told["startDate"])),
+        ended_at=states.iso_format(told.get("stopDate")),
+        failure_message=_failure_message(told) if status == "Failed" else None,
         summary={"queuedIn": execution},
     )
 
 
-def _why(told: Mapping[str, Any]) -> str:
+def _failure_message(told: Mapping[str, Any]) -> str:
     """What the machine said of its end."""
     error = told.get("error") or told["status"]
     return f"{error}: {told['cause']}" if told.get("cause") else str(error)
 
 
-def log(state: JobState) -> Iterator[LogLine]:
+def log_lines(state: JobState) -> Iterator[LogLine]:
     """What there is to say of a job that is not there yet."""
     yield LogLine(
         "0", f"{state.created_at} {state.summary['queuedIn']} started: it creates the job"
     )
-    if state.ended:
+    if state.has_ended:
         why = f": {state.failure_message}" if state.failure_message else ""
         yield LogLine("1", f"{state.ended_at} {state.status}{why}")
 
 
-def stop(aws: Aws, queued: JobState) -> None:
+def stop_execution(aws: Aws, state: JobState) -> None:
     """End the execution of a job that is not there yet; one that has ended is left as it is."""
-    if queued.ended:
+    if state.has_ended:
         return
-    given = {"executionArn": queued.summary["queuedIn"], "cause": "stopped by `cloudft stop`"}
-    what = f"the execution of {queued.id} can't be stopped"
+    given = {"executionArn": state.summary["queuedIn"], "cause": "stopped by `cloudft stop`"}
+    what = f"the execution of {state.id} can't be stopped"
     aws.call(what, "stepfunctions", "stop_execution", **given)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from cloudft.backends.account_checks import Service
+from cloudft.backends.account_checks import TrainingService
 from cloudft.backends.bedrock import request
-from cloudft.backends.bedrock.needs import SERVICE
+from cloudft.backends.bedrock.needs import SERVICE_PRINCIPAL
 from cloudft.spec.load import LoadedJob
 
-JOBS = ("model-customization-job", "model-invocation-job")
+JOB_TYPES = ("model-customization-job", "model-invocation-job")
 """What takes the role on: the job, and the batches of an evaluation of its model."""
-BEDROCK = Service("bedrock", "Bedrock", SERVICE, JOBS)
+BEDROCK = TrainingService("bedrock", "Bedrock", SERVICE_PRINCIPAL, JOB_TYPES)
 """Its trust: Bedrock user guide, "Service role"."""
 
 
-def where_of(job: LoadedJob, bucket: str) -> dict[str, str]:
+def bucket_parameters(job: LoadedJob, bucket: str) -> dict[str, str]:
     """A bucket, and the account that it must belong to where that is known."""
-    owner = request.bucket_owner(job)
+    owner = request.expected_bucket_owner(job)
     return {"Bucket": bucket, **({"ExpectedBucketOwner": owner} if owner else {})}

@@ -11,11 +11,11 @@ from collections.abc import Iterator
 
 from cloudft import catalogue
 from cloudft.aws.client import Aws
-from cloudft.aws.shapes import request_problems
+from cloudft.aws.shapes import validate_request
 from cloudft.backends import aws_checks
-from cloudft.backends.base import without_data
+from cloudft.backends.base import with_placeholder_data
 from cloudft.backends.bedrock import account, request
-from cloudft.backends.notes import Notes
+from cloudft.backends.notes import FindingFactory
 from cloudft.errors import UnknownModel
 from cloudft.spec.load import LoadedJob
 from cloudft.types import Finding, Severity
@@ -26,11 +26,11 @@ IMPORT_ROUTE = (
 )
 
 
-OURS = {"jobName", "clientRequestToken", "outputDataConfig"}
+RESERVED_MEMBERS = {"jobName", "clientRequestToken", "outputDataConfig"}
 """Members that must stay as they are, or a job could be submitted twice."""
 
 
-FIELDS = {
+REQUEST_FIELDS = {
     "jobName": "name",
     "customModelName": "bedrock.custom_model_name",
     "roleArn": "bedrock.role_arn",
@@ -52,29 +52,32 @@ FIELDS = {
 """Member of the request -> the field of the job file that it is made from."""
 
 
-def findings(job: LoadedJob, aws: Aws) -> list[Finding]:
+def check_job(job: LoadedJob, aws: Aws) -> list[Finding]:
     """Off line first; the account is asked when the job file says enough for it."""
-    note = Notes(job)
-    found = [*offline(job), *aws_checks.profile(aws.place, "bedrock.profile", note)]
+    note = FindingFactory(job)
+    found = [
+        *check_offline(job),
+        *aws_checks.check_profile_configured(aws.location, "bedrock.profile", note),
+    ]
     if any(finding.severity == "error" for finding in found):
         return found
-    found += _request(job, note)
-    return [*found, *account.findings(job, aws, note)]
+    found += _check_request(job, note)
+    return [*found, *account.check_account(job, aws, note)]
 
 
-def offline(job: LoadedJob) -> list[Finding]:
+def check_offline(job: LoadedJob) -> list[Finding]:
     """What the job file alone tells. Without an error, the request can be written down."""
-    note = Notes(job)
+    note = FindingFactory(job)
     return [
-        *_settings(job, note),
-        *aws_checks.regions(_arns(job), job.spec.bedrock.region, note),
-        *_model(job, note),
-        *_kind(job, note),
-        *_teacher(job, note),
+        *_check_settings(job, note),
+        *aws_checks.check_arn_regions(_regional_arns(job), job.spec.bedrock.region, note),
+        *_check_model(job, note),
+        *_check_customization_type(job, note),
+        *_check_teacher(job, note),
     ]
 
 
-def _arns(job: LoadedJob) -> dict[str, str | None]:
+def _regional_arns(job: LoadedJob) -> dict[str, str | None]:
     """What must be of the job's Region."""
     spec = job.spec.bedrock
     return {
@@ -86,7 +89,7 @@ def _arns(job: LoadedJob) -> dict[str, str | None]:
     }
 
 
-def _settings(job: LoadedJob, note: Notes) -> Iterator[Finding]:
+def _check_settings(job: LoadedJob, note: FindingFactory) -> Iterator[Finding]:
     spec = job.spec.bedrock
     if spec.region is None:
         fix = "set bedrock.region, --region or AWS_REGION."
@@ -102,7 +105,7 @@ def _settings(job: LoadedJob, note: Notes) -> Iterator[Finding]:
         yield note("MissingValue", "bedrock.via_stack", "no state machine is named", fix)
 
 
-def _model(job: LoadedJob, note: Notes) -> Iterator[Finding]:
+def _check_model(job: LoadedJob, note: FindingFactory) -> Iterator[Finding]:
     model = job.model
     if model.bedrock_id is None and not job.spec.base_model.startswith("arn:"):
         message = f"Bedrock does not customize {model.alias}: its weights are yours to train"
@@ -123,7 +126,7 @@ SECTIONS = {"DISTILLATION": "distillation", "REINFORCEMENT_FINE_TUNING": "reinfo
 """The section of the job file that each type needs, and no other may have."""
 
 
-def _kind(job: LoadedJob, note: Notes) -> Iterator[Finding]:
+def _check_customization_type(job: LoadedJob, note: FindingFactory) -> Iterator[Finding]:
     kind = job.spec.customization_type
     for needed, section in SECTIONS.items():
         there = getattr(job.spec, section) is not None
@@ -139,14 +142,14 @@ def _kind(job: LoadedJob, note: Notes) -> Iterator[Finding]:
         yield note("UnusedValue", "hyperparameters", message, fix)
 
 
-def _teacher(job: LoadedJob, note: Notes) -> Iterator[Finding]:
+def _check_teacher(job: LoadedJob, note: FindingFactory) -> Iterator[Finding]:
     """The teacher beside the student: what is told of the pairs is told with its date."""
     if job.spec.distillation is None or job.spec.customization_type != "DISTILLATION":
         return
     name, student = job.spec.distillation.teacher, job.model
-    teacher = _inference_id(name)
+    teacher = _strip_profile_prefix(name)
     try:
-        known = catalogue.find(teacher)
+        known = catalogue.find_model(teacher)
     except UnknownModel:
         known = None
     if known is not None and known.lifecycle.state == "end-of-life":
@@ -160,21 +163,23 @@ def _teacher(job: LoadedJob, note: Notes) -> Iterator[Finding]:
         yield note("TeacherUnknown", "distillation.teacher", message, fix, "warning")
 
 
-def _inference_id(name: str) -> str:
+def _strip_profile_prefix(name: str) -> str:
     """The model's id in an id, an ARN or a system-defined inference profile (`us.amazon...`)."""
     return re.sub(r"^(us|eu|apac|us-gov|global)\.", "", name.rpartition("/")[2])
 
 
-def _request(job: LoadedJob, note: Notes) -> Iterator[Finding]:
+def _check_request(job: LoadedJob, note: FindingFactory) -> Iterator[Finding]:
     """The request itself against the service model: patterns, enums, lengths."""
-    for name in sorted(OURS & set(job.spec.bedrock.request)):
+    for name in sorted(RESERVED_MEMBERS & set(job.spec.bedrock.request)):
         message = f"bedrock.request may not have {name}: cloudft finds the job again by it"
         yield note("BadRequest", "bedrock.request", message, "leave it out.")
-    parameters = request.create(without_data(job))
+    parameters = request.create_request(with_placeholder_data(job))
     own = set(job.spec.bedrock.request)
-    fields = {path: field for path, field in FIELDS.items() if path.partition(".")[0] not in own}
+    fields = {
+        path: field for path, field in REQUEST_FIELDS.items() if path.partition(".")[0] not in own
+    }
     if job.spec.bedrock.output_s3_uri:
         fields["outputDataConfig"] = "bedrock.output_s3_uri"
-    for problem in request_problems("bedrock", "CreateModelCustomizationJob", parameters):
-        field = aws_checks.field_of(problem, fields, "bedrock.request")
+    for problem in validate_request("bedrock", "CreateModelCustomizationJob", parameters):
+        field = aws_checks.field_for_member(problem, fields, "bedrock.request")
         yield note("BadRequest", field, problem, f"correct {field}.")

@@ -15,9 +15,9 @@ from typing import Any
 from cloudft.aws.client import Aws
 from cloudft.catalogue import Model, Prices, Source
 
-LISTED_FROM = "us-east-1"
+PRICE_LIST_REGION = "us-east-1"
 """Where the Price List answers (AWS Billing user guide, "Price List Query API endpoints")."""
-SUFFIXES = {
+USAGE_TYPES = {
     "training_per_1k_tokens": ("Customization-Training", re.compile(r"1K tokens", re.I)),
     "storage_per_month": ("Customization-Storage", re.compile(r".*")),
     "provisioned_unit_hour": (
@@ -28,16 +28,16 @@ SUFFIXES = {
 """End of the usage type, and the unit that the price must be in."""
 
 
-def live(aws: Aws, model: Model, region: str) -> Prices | None:
+def fetch_prices(aws: Aws, model: Model, region: str) -> Prices | None:
     """The model's prices in that Region; None when the list has none. Raises AwsRefused."""
     if model.price_list is None:
         return None
-    found: dict[str, set[float]] = {name: set() for name in SUFFIXES}
-    for product in _products(Aws(replace(aws.place, region=LISTED_FROM)), region):
+    found: dict[str, set[float]] = {name: set() for name in USAGE_TYPES}
+    for product in _list_products(Aws(replace(aws.location, region=PRICE_LIST_REGION)), region):
         usage = product["product"]["attributes"].get("usagetype", "")
-        for name, (suffix, unit) in SUFFIXES.items():
+        for name, (suffix, unit) in USAGE_TYPES.items():
             if re.fullmatch(rf"([A-Z0-9]+-)?{re.escape(model.price_list)}-{suffix}", usage):
-                found[name] |= set(_usd(product, unit))
+                found[name] |= set(_unit_prices(product, unit))
     prices: dict[str, Any] = {
         name: amounts.pop() for name, amounts in found.items() if len(amounts) == 1
     }
@@ -45,7 +45,7 @@ def live(aws: Aws, model: Model, region: str) -> Prices | None:
     return Prices(source=source, **prices) if prices else None
 
 
-def _products(aws: Aws, region: str) -> Iterator[Mapping[str, Any]]:
+def _list_products(aws: Aws, region: str) -> Iterator[Mapping[str, Any]]:
     wanted = {
         "ServiceCode": "AmazonBedrock",
         "Filters": [{"Type": "TERM_MATCH", "Field": "regionCode", "Value": region}],
@@ -53,14 +53,14 @@ def _products(aws: Aws, region: str) -> Iterator[Mapping[str, Any]]:
     token: dict[str, str] = {}
     while True:
         what = "the price list can't be read"
-        answer = aws.once(what, "pricing", "get_products", **wanted, **token)
+        answer = aws.call_without_retry(what, "pricing", "get_products", **wanted, **token)
         yield from map(json.loads, answer["PriceList"])
         if not answer.get("NextToken"):
             return
         token = {"NextToken": answer["NextToken"]}
 
 
-def _usd(product: Mapping[str, Any], unit: re.Pattern[str]) -> Iterator[float]:
+def _unit_prices(product: Mapping[str, Any], unit: re.Pattern[str]) -> Iterator[float]:
     for term in product.get("terms", {}).get("OnDemand", {}).values():
         for dimension in term["priceDimensions"].values():
             amount = dimension["pricePerUnit"].get("USD")

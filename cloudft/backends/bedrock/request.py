@@ -16,28 +16,28 @@ from cloudft.aws import tags as tag_names
 from cloudft.backends import found
 from cloudft.backends.base import StagedJob
 from cloudft.spec.load import LoadedJob
-from cloudft.spec.portable import portable
-from cloudft.types import DataFile, job_id, to_json
+from cloudft.spec.portable import to_portable_values
+from cloudft.types import StagedFile, job_id, to_json
 
-TAG_JOB, TAG_TOKEN = tag_names.JOB, tag_names.TOKEN
+TAG_JOB, TAG_TOKEN = tag_names.JOB_TAG, tag_names.TOKEN_TAG
 PLAN = "plan.json"
 """Beside a job's output in S3: what another machine needs to know of it."""
-NAMES = re.compile(r".*-[0-9a-f]{8}")
+JOB_NAME = re.compile(r".*-[0-9a-f]{8}")
 """The form of the job names that cloudft gives. Others may have it too: the tag is the proof."""
-STAGED = re.compile(r"s3://.+/data/[0-9a-f]{64}/[^/]+\.jsonl")
+STAGED_URI = re.compile(r"s3://.+/data/[0-9a-f]{64}/[^/]+\.jsonl")
 """Where staged data lies."""
-ROLES = ("train", "validation")
+UPLOADED_ROLES = ("train", "validation")
 """What goes to Bedrock. Test data stays here."""
 CREATE = "create_model_customization_job"
 NUMBER = r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?"
 
 
 @dataclass(frozen=True)
-class Object:
+class StagedObject:
     """A staged file, and its place in S3."""
 
     role: str
-    file: DataFile
+    file: StagedFile
     bucket: str
     key: str
 
@@ -47,46 +47,46 @@ class Object:
         return f"s3://{self.bucket}/{self.key}"
 
 
-def place_of(job: LoadedJob) -> dict[str, Any]:
+def location_of(job: LoadedJob) -> dict[str, Any]:
     """Where the job runs."""
     spec = job.spec.bedrock
     return {"region": spec.region, "profile": spec.profile, "endpoint_url": spec.endpoint_url}
 
 
-def prefix_of(job: LoadedJob) -> tuple[str, str]:
+def s3_prefix(job: LoadedJob) -> tuple[str, str]:
     """Bucket and key prefix of the job file's s3_uri; the prefix ends with a slash or is empty."""
-    return _place(job.spec.bedrock.s3_uri)
+    return _prefix_of_uri(job.spec.bedrock.s3_uri)
 
 
-def output_prefix_of(job: LoadedJob) -> tuple[str, str]:
+def output_s3_prefix(job: LoadedJob) -> tuple[str, str]:
     """Bucket and key prefix of what jobs leave: those of the data unless output_s3_uri is given."""
-    return _place(job.spec.bedrock.output_s3_uri or job.spec.bedrock.s3_uri)
+    return _prefix_of_uri(job.spec.bedrock.output_s3_uri or job.spec.bedrock.s3_uri)
 
 
-def _place(uri: str | None) -> tuple[str, str]:
+def _prefix_of_uri(uri: str | None) -> tuple[str, str]:
     bucket, prefix = _bucket_and_key(uri or "")
     prefix = prefix.strip("/")
     return bucket, f"{prefix}/" if prefix else ""
 
 
-def bucket_owner(job: LoadedJob) -> str | None:
+def expected_bucket_owner(job: LoadedJob) -> str | None:
     """The account that the bucket must belong to: the one named, else the role's."""
     spec = job.spec.bedrock
     found = re.match(r"arn:aws[^:]*:iam::(\d{12}):", spec.role_arn or "")
     return spec.bucket_owner or (found[1] if found else None)
 
 
-def objects(staged: StagedJob) -> list[Object]:
+def staged_objects(staged: StagedJob) -> list[StagedObject]:
     """The staged files that the job reads, under names that follow from their content."""
-    bucket, prefix = prefix_of(staged.job)
+    bucket, prefix = s3_prefix(staged.job)
     return [
-        Object(role, file, bucket, f"{prefix}data/{file.sha256}/{file.name}")
-        for role in ROLES
+        StagedObject(role, file, bucket, f"{prefix}data/{file.sha256}/{file.name}")
+        for role in UPLOADED_ROLES
         if (file := staged.manifest.files.get(role))
     ]
 
 
-def hyper_parameters(job: LoadedJob) -> dict[str, int | float]:
+def resolve_hyperparameters(job: LoadedJob) -> dict[str, int | float]:
     """What is sent: the job's own, and the documented defaults of the rest.
 
     A default that is only assumed is not sent: the service knows it better.
@@ -100,19 +100,19 @@ def hyper_parameters(job: LoadedJob) -> dict[str, int | float]:
     return values | given
 
 
-def epochs(job: LoadedJob) -> int:
+def count_epochs(job: LoadedJob) -> int:
     """How often the data is gone through."""
     row = job.model.hyperparameters.get("epochCount")
     default = row.default if row else 1
-    return int(hyper_parameters(job).get("epochCount", default))
+    return int(resolve_hyperparameters(job).get("epochCount", default))
 
 
-def word(value: int | float) -> str:
+def to_api_text(value: int | float) -> str:
     """A hyperparameter as the API takes it: text, without an exponent."""
     return str(value) if isinstance(value, int) else f"{Decimal(repr(value)):f}"
 
 
-def numbers(sent: Mapping[str, str] | None) -> dict[str, int | float] | None:
+def parse_hyperparameters(sent: Mapping[str, str] | None) -> dict[str, int | float] | None:
     """What `word` made of hyperparameters, as numbers again; None where there are none."""
     if not sent:
         return None
@@ -123,71 +123,74 @@ def _number(text: str) -> int | float:
     return int(text) if text.lstrip("-").isdecimal() else float(text)
 
 
-def alias_of(given: str, arn: str | None) -> str | None:
+def base_model_alias(given: str, arn: str | None) -> str | None:
     """The name that a plan gives a base model, where it means the model of `arn`; else `arn`."""
     if arn is None:
         return None
-    named = catalogue.known(given)
-    return given if named is not None and named is catalogue.known(arn) else arn
+    named = catalogue.find_catalogue_model(given)
+    return given if named is not None and named is catalogue.find_catalogue_model(arn) else arn
 
 
-def model_name(name: str) -> str:
+def custom_model_name(name: str) -> str:
     """A custom model's name from a job's: no dot, no plus, no two separators in a row."""
     return re.sub(r"[^0-9a-zA-Z]+", "-", name).strip("-")
 
 
-def token(staged: StagedJob) -> str:
+def request_token(staged: StagedJob) -> str:
     """The name of the request: 32 hex digits that follow from all of it and of the data."""
-    place = {k: v for k, v in place_of(staged.job).items() if k != "profile"}
+    place = {k: v for k, v in location_of(staged.job).items() if k != "profile"}
     content = {
         "attempt": staged.attempt,
         "name": staged.job.spec.name,
         "place": place,
-        "request": _create(staged, "NAME", "TOKEN"),
-        "owner": bucket_owner(staged.job),
+        "request": _create_parameters(staged, "NAME", "TOKEN"),
+        "owner": expected_bucket_owner(staged.job),
         "s3Key": staged.job.spec.bedrock.s3_kms_key_id,
     }
     return hashlib.sha256(orjson.dumps(content, option=orjson.OPT_SORT_KEYS)).hexdigest()[:32]
 
 
-def create(staged: StagedJob) -> dict[str, Any]:
+def create_request(staged: StagedJob) -> dict[str, Any]:
     """The parameters of CreateModelCustomizationJob."""
-    name = token(staged)
-    made = _create(staged, job_id(staged.job.spec.name, name), name)
+    name = request_token(staged)
+    made = _create_parameters(staged, job_id(staged.job.spec.name, name), name)
     for tags in ("jobTags", "customModelTags"):  # not of the token: older builds had no such tag
         if tags in made:
-            made[tags] = [*made[tags], {"key": tag_names.PLAN, "value": digest(staged, name)}]
+            made[tags] = [
+                *made[tags],
+                {"key": tag_names.PLAN_TAG, "value": plan_digest(staged, name)},
+            ]
     return made
 
 
-def digest(staged: StagedJob, token: str) -> str:
+def plan_digest(staged: StagedJob, token: str) -> str:
     """The plan's digest, which the job carries as a tag."""
-    return found.digest(
+    return found.plan_digest(
         {
             "backend": "bedrock",
             "name": staged.job.spec.name,
             "token": token,
-            "request": {"hyperParameters": hyper_parameters(staged.job)},
+            "request": {"hyperParameters": resolve_hyperparameters(staged.job)},
             "manifest": to_json(staged.manifest),
-            "spec": portable(staged.job),
+            "spec": to_portable_values(staged.job),
         }
     )
 
 
-def _create(staged: StagedJob, name: str, client_token: str) -> dict[str, Any]:
+def _create_parameters(staged: StagedJob, name: str, client_token: str) -> dict[str, Any]:
     job, spec = staged.job, staged.job.spec.bedrock
-    bucket, prefix = output_prefix_of(job)
-    by_role = {item.role: item.uri for item in objects(staged)}
+    bucket, prefix = output_s3_prefix(job)
+    by_role = {item.role: item.uri for item in staged_objects(staged)}
     marks = {TAG_JOB: name, TAG_TOKEN: client_token}
     tags = [{"key": key, "value": value} for key, value in (dict(job.spec.tags) | marks).items()]
     request: dict[str, Any] = {
         "jobName": name,
-        "customModelName": spec.custom_model_name or model_name(name),
+        "customModelName": spec.custom_model_name or custom_model_name(name),
         "roleArn": spec.role_arn,
         "clientRequestToken": client_token,
-        "baseModelIdentifier": base_model(job),
+        "baseModelIdentifier": base_model_identifier(job),
         "customizationType": job.spec.customization_type,
-        "hyperParameters": {k: word(v) for k, v in hyper_parameters(job).items()},
+        "hyperParameters": {k: to_api_text(v) for k, v in resolve_hyperparameters(job).items()},
         "trainingDataConfig": {"s3Uri": by_role["train"]},
         "outputDataConfig": {"s3Uri": f"s3://{bucket}/{prefix}jobs/{name}/output/"},
         "jobTags": tags,
@@ -195,7 +198,7 @@ def _create(staged: StagedJob, name: str, client_token: str) -> dict[str, Any]:
     }
     if job.spec.customization_type == "REINFORCEMENT_FINE_TUNING":
         del request["hyperParameters"]
-    if config := _config(job):
+    if config := _customization_config(job):
         request["customizationConfig"] = config
     if "validation" in by_role:
         request["validationDataConfig"] = {"validators": [{"s3Uri": by_role["validation"]}]}
@@ -209,7 +212,7 @@ def _create(staged: StagedJob, name: str, client_token: str) -> dict[str, Any]:
     return request | dict(spec.request)
 
 
-def _config(job: LoadedJob) -> dict[str, Any] | None:
+def _customization_config(job: LoadedJob) -> dict[str, Any] | None:
     """customizationConfig: the teacher, or the grader and its typed hyperparameters."""
     if teaching := job.spec.distillation:
         teacher: dict[str, Any] = {"teacherModelIdentifier": teaching.teacher}
@@ -225,16 +228,16 @@ def _config(job: LoadedJob) -> dict[str, Any] | None:
     return None
 
 
-def base_model(job: LoadedJob) -> str:
+def base_model_identifier(job: LoadedJob) -> str:
     """What baseModelIdentifier gets: an ARN as it was given, else the customization id."""
     given = job.spec.base_model
     return given if given.startswith("arn:") else job.model.bedrock_id or given
 
 
-def calls(staged: StagedJob) -> list[dict[str, Any]]:
+def api_calls(staged: StagedJob) -> list[dict[str, Any]]:
     """Every call that changes something, in order, as `--dry-run` shows it."""
     job = staged.job
-    owner = {"ExpectedBucketOwner": o} if (o := bucket_owner(job)) else {}
+    owner = {"ExpectedBucketOwner": o} if (o := expected_bucket_owner(job)) else {}
     key = job.spec.bedrock.s3_kms_key_id
     sse = {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": key} if key else {}
     made: list[dict[str, Any]] = [
@@ -251,9 +254,9 @@ def calls(staged: StagedJob) -> list[dict[str, Any]]:
                 **owner,
             },
         }
-        for item in objects(staged)
+        for item in staged_objects(staged)
     ]
-    request = create(staged)
+    request = create_request(staged)
     bucket, output = _bucket_and_key(request["outputDataConfig"]["s3Uri"])
     plan = {
         "Bucket": bucket,
@@ -272,6 +275,6 @@ def _bucket_and_key(uri: str) -> tuple[str, str]:
     return bucket, key
 
 
-def output_of(request: Mapping[str, Any]) -> tuple[str, str]:
+def output_location(request: Mapping[str, Any]) -> tuple[str, str]:
     """Bucket and key prefix of a job's output."""
     return _bucket_and_key(request["outputDataConfig"]["s3Uri"])

@@ -10,58 +10,60 @@ import orjson
 
 from cloudft import catalogue
 from cloudft.aws.client import Aws
-from cloudft.backends.base import Answer, Asks, Decoding, Prompt
-from cloudft.backends.bedrock.converse import answer_of, conversation
+from cloudft.backends.base import Answer, GenerationConfig, InferenceSession, Prompt
+from cloudft.backends.bedrock.converse import converse_request, parse_converse_response
 from cloudft.errors import UnknownModel
 
-AT_ONCE = 4
+MAX_CONCURRENT_REQUESTS = 4
 """Questions on their way at a time: what default quotas of requests a minute bear."""
 
 
-def model_of(job: Mapping[str, Any]) -> catalogue.Model | None:
+def catalogue_model(job: Mapping[str, Any]) -> catalogue.Model | None:
     """The catalogue's model that a job customized."""
     try:
-        return catalogue.find(str(job["baseModelArn"]))
+        return catalogue.find_model(str(job["baseModelArn"]))
     except UnknownModel:
         return None
 
 
-def base_id(job: Mapping[str, Any]) -> str:
+def base_model_id(job: Mapping[str, Any]) -> str:
     """The base model's id for inference: without the context suffix of customization."""
     identifier = str(job["baseModelArn"]).rpartition("/")[2]
     head, _, suffix = identifier.rpartition(":")
     return head if suffix.endswith("k") else identifier
 
 
-class Served(Asks):
+class DeployedModel(InferenceSession):
     """A job's base and what serves its tuned model. Questions go out a few at a time."""
 
     def __init__(self, aws: Aws, ids: Mapping[str, str]) -> None:
         self.aws, self.ids = aws, ids
 
-    def identities(self) -> Mapping[str, str]:
+    def model_identities(self) -> Mapping[str, str]:
         """The ids that answer."""
         return self.ids
 
-    def ask(
-        self, prompts: Sequence[Prompt], variants: Sequence[str], decoding: Decoding
+    def generate(
+        self, prompts: Sequence[Prompt], variants: Sequence[str], decoding: GenerationConfig
     ) -> Iterator[Answer]:
         """Answers in the order of the prompts."""
 
         def one(asked: tuple[int, Prompt]) -> list[Answer]:
             index, prompt = asked
-            return [self.answer(index, variant, prompt, decoding) for variant in variants]
+            return [self.generate_one(index, variant, prompt, decoding) for variant in variants]
 
-        pool = ThreadPoolExecutor(AT_ONCE)
+        pool = ThreadPoolExecutor(MAX_CONCURRENT_REQUESTS)
         try:
             for found in pool.map(one, enumerate(prompts)):
                 yield from found
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
-    def answer(self, index: int, variant: str, prompt: Prompt, decoding: Decoding) -> Answer:
+    def generate_one(
+        self, index: int, variant: str, prompt: Prompt, decoding: GenerationConfig
+    ) -> Answer:
         """One answer."""
-        ask = _go_on if prompt.text is not None else converse
+        ask = complete_text if prompt.text is not None else converse
         return ask(self.aws, self.ids[variant], index, variant, prompt, decoding)
 
     def close(self) -> None:
@@ -69,16 +71,16 @@ class Served(Asks):
 
 
 def converse(
-    aws: Aws, model: str, index: int, variant: str, prompt: Prompt, decoding: Decoding
+    aws: Aws, model: str, index: int, variant: str, prompt: Prompt, decoding: GenerationConfig
 ) -> Answer:
     """Converse's answer to a conversation."""
-    asked, what = conversation(prompt, decoding), "the model can't be asked"
+    asked, what = converse_request(prompt, decoding), "the model can't be asked"
     answer = aws.call(what, "bedrock-runtime", "converse", modelId=model, **asked)
-    return answer_of(answer, index, variant)
+    return parse_converse_response(answer, index, variant)
 
 
-def _go_on(
-    aws: Aws, model: str, index: int, variant: str, prompt: Prompt, decoding: Decoding
+def complete_text(
+    aws: Aws, model: str, index: int, variant: str, prompt: Prompt, decoding: GenerationConfig
 ) -> Answer:
     """Raw text gone on with, in the body of Titan Text, the one family that was pre-trained so."""
     settings = {
@@ -91,7 +93,7 @@ def _go_on(
     answer = aws.call(
         what, "bedrock-runtime", "invoke_model", modelId=model, body=orjson.dumps(body)
     )
-    with aws.errors(what):
+    with aws.translate_errors(what):
         [result] = orjson.loads(answer["body"].read())["results"]
     stop = "length" if result["completionReason"] == "LENGTH" else "stop"
     return Answer(index, variant, result["outputText"], result["tokenCount"], stop)

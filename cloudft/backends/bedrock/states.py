@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
-from cloudft.store import iso_time
+from cloudft.store import to_iso_time
 from cloudft.types import JobState, LogLine, StatusDetails
 
 PHASES = {
@@ -17,12 +17,12 @@ PHASES = {
 }
 
 
-def iso(moment: datetime | None) -> str | None:
+def iso_format(moment: datetime | None) -> str | None:
     """A time of the API's, ISO 8601 in UTC."""
-    return None if moment is None else iso_time(moment.timestamp())
+    return None if moment is None else to_iso_time(moment.timestamp())
 
 
-def details(answer: Mapping[str, Any]) -> StatusDetails:
+def status_details(answer: Mapping[str, Any]) -> StatusDetails:
     """The phases. An account that tells none of them still tells the job's status."""
     told = answer.get("statusDetails") or {}
     given = {
@@ -35,7 +35,7 @@ def details(answer: Mapping[str, Any]) -> StatusDetails:
     return StatusDetails(**given)
 
 
-def usual_seconds(
+def typical_seconds(
     answer: Mapping[str, Any], completed: Iterable[Mapping[str, Any]]
 ) -> float | None:
     """What completed jobs of the same model and type took, the middle one; None without any.
@@ -51,8 +51,8 @@ def usual_seconds(
     return statistics.median(took) if took else None
 
 
-def state(
-    answer: Mapping[str, Any], artifacts: str | None, usual_seconds: float | None = None
+def to_job_state(
+    answer: Mapping[str, Any], artifacts: str | None, typical_seconds: float | None = None
 ) -> JobState:
     """A job as GetModelCustomizationJob tells it, or as a summary of the list does."""
     status = answer["status"]
@@ -62,15 +62,15 @@ def state(
         "arn": answer["jobArn"],
         "customModel": answer.get("outputModelArn") or answer.get("customModelArn"),
         "trainingLoss": training,
-        "usualSeconds": usual_seconds,
+        "usualSeconds": typical_seconds,
         "validationLosses": [loss["validationLoss"] for loss in losses] or None,
     }
     return JobState(
         id=answer["jobName"],
         status=status,
-        status_details=details(answer),
-        created_at=str(iso(answer["creationTime"])),
-        ended_at=iso(answer.get("endTime"))
+        status_details=status_details(answer),
+        created_at=str(iso_format(answer["creationTime"])),
+        ended_at=iso_format(answer.get("endTime"))
         if status in ("Completed", "Failed", "Stopped")
         else None,
         failure_message=answer.get("failureMessage") if status == "Failed" else None,
@@ -79,22 +79,22 @@ def state(
     )
 
 
-def log(answer: Mapping[str, Any]) -> Iterator[LogLine]:
+def log_lines(answer: Mapping[str, Any]) -> Iterator[LogLine]:
     """What Bedrock tells of the course of a job: it has no log, but times of its phases."""
-    for number, text in enumerate(_log(answer)):
+    for number, text in enumerate(_log_texts(answer)):
         yield LogLine(str(number), text)
 
 
-def _log(answer: Mapping[str, Any]) -> Iterator[str]:
-    yield f"{iso(answer['creationTime'])} {answer['jobArn']} created"
+def _log_texts(answer: Mapping[str, Any]) -> Iterator[str]:
+    yield f"{iso_format(answer['creationTime'])} {answer['jobArn']} created"
     for name, (_, words) in PHASES.items():
         phase = (answer.get("statusDetails") or {}).get(name) or {}
         status = phase.get("status", "NotStarted")
         if status == "NotStarted":
             continue
-        yield f"{iso(phase.get('creationTime'))} {words} began"
+        yield f"{iso_format(phase.get('creationTime'))} {words} began"
         if status in ("Completed", "Failed", "Stopped"):
-            yield f"{iso(phase.get('lastModifiedTime'))} {words} {status}"
+            yield f"{iso_format(phase.get('lastModifiedTime'))} {words} {status}"
     if answer["status"] in ("Completed", "Failed", "Stopped"):
         why = f": {answer.get('failureMessage')}" if answer["status"] == "Failed" else ""
-        yield f"{iso(answer.get('endTime'))} job {answer['status']}{why}"
+        yield f"{iso_format(answer.get('endTime'))} job {answer['status']}{why}"

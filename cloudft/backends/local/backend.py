@@ -19,20 +19,20 @@ from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 from cloudft import artifacts as layout
 from cloudft.backends.base import (
     Answer,
-    Asks,
     Backend,
-    Benchmarks,
-    Decoding,
-    Exports,
-    Generates,
-    Opens,
-    Probes,
-    Progress,
+    GenerationConfig,
+    InferenceSession,
+    LmEvalMetric,
+    ProgressCallback,
     Prompt,
-    Resumes,
     StagedJob,
-    TaskFigure,
-    Tokenises,
+    SupportsExport,
+    SupportsGenerate,
+    SupportsInference,
+    SupportsLmEval,
+    SupportsProbe,
+    SupportsResume,
+    SupportsTokenize,
 )
 from cloudft.backends.local import (
     environment,
@@ -47,11 +47,18 @@ from cloudft.backends.local import folder as names
 from cloudft.backends.local.folder import JobFolder
 from cloudft.documents import convert
 from cloudft.errors import JobNotFound, JobStateConflict
-from cloudft.files import as_store_error, private_folder, scratch_folder, try_lock, write_whole
+from cloudft.files import (
+    as_store_error,
+    atomic_write,
+    make_private_folder,
+    scratch_folder,
+    try_lock,
+)
 from cloudft.home import Home
 from cloudft.spec.load import LoadedJob
-from cloudft.spec.portable import portable
+from cloudft.spec.portable import to_portable_values
 from cloudft.types import (
+    DataVolume,
     Estimate,
     Finding,
     JobState,
@@ -59,22 +66,30 @@ from cloudft.types import (
     Metric,
     Plan,
     Status,
-    Volume,
 )
 from cloudft.types import (
     job_id as id_of,
 )
 
-PROBE = ".probe-"
-SHARING = {"GOMP_SPINCOUNT": "1000", "MALLOC_ARENA_MAX": "1"}
+PROBE_PREFIX = ".probe-"
+SHARED_MACHINE_ENVIRON = {"GOMP_SPINCOUNT": "1000", "MALLOC_ARENA_MAX": "1"}
 """How long a thread of GNU OpenMP spins before it sleeps. By default it spins so long that two
 trainers on one machine come to a tenth of their speed; see benchmarks/RESULTS.md. And one arena of
 glibc's malloc instead of one a thread: a tenth less memory, at the same speed."""
-LEAVING_S = 10.0
+EXIT_GRACE_S = 10.0
 """How long processes may take to leave once the ending is written."""
 
 
-class LocalBackend(Backend, Resumes, Generates, Exports, Tokenises, Opens, Benchmarks, Probes):
+class LocalBackend(
+    Backend,
+    SupportsResume,
+    SupportsGenerate,
+    SupportsExport,
+    SupportsTokenize,
+    SupportsInference,
+    SupportsLmEval,
+    SupportsProbe,
+):
     """Trains with the `local_backend` program, one detached process a job."""
 
     name = "local"
@@ -85,11 +100,11 @@ class LocalBackend(Backend, Resumes, Generates, Exports, Tokenises, Opens, Bench
 
     def check(self, job: LoadedJob) -> list[Finding]:
         """Trainer, weights, hyperparameters and device."""
-        return list(preflight.findings(job))
+        return list(preflight.check_job(job))
 
-    def estimate(self, job: LoadedJob, volumes: Mapping[str, Volume]) -> Estimate:
+    def estimate(self, job: LoadedJob, volumes: Mapping[str, DataVolume]) -> Estimate:
         """Nothing is paid for this machine; how long it takes is not known before it has run."""
-        epochs = int(request.hyper_parameters(job)["epochCount"])
+        epochs = int(request.resolve_hyperparameters(job)["epochCount"])
         return Estimate(
             backend=self.name,
             train_tokens=volumes["train"].tokens,
@@ -100,17 +115,17 @@ class LocalBackend(Backend, Resumes, Generates, Exports, Tokenises, Opens, Bench
             price_date="",
         )
 
-    def probe(self, staged: StagedJob, steps: int, progress: Progress) -> Estimate:
+    def probe(self, staged: StagedJob, steps: int, progress: ProgressCallback) -> Estimate:
         """In a child process, on a copy of the job's folder that is thrown away."""
         plan = self.plan(staged)
         with (
             as_store_error("the job can't be tried", self.home.path),
-            scratch_folder(self.home.path, PROBE) as folder,
+            scratch_folder(self.home.path, PROBE_PREFIX) as folder,
         ):
             job = JobFolder(folder)
-            private_folder(job.path / names.DATA)
-            self._fill(job, plan)
-            found = probing.probe(job.path, self._environment(job.path), steps, progress)
+            make_private_folder(job.path / names.DATA)
+            self._write_job_files(job, plan)
+            found = probing.run_probe(job.path, self._job_environment(job.path), steps, progress)
         return replace(
             plan.estimate,
             train_tokens=found.tokens,
@@ -121,8 +136,8 @@ class LocalBackend(Backend, Resumes, Generates, Exports, Tokenises, Opens, Bench
 
     def plan(self, staged: StagedJob) -> Plan:
         """job.json, and the staged files that go beside it."""
-        wanted = request.build(staged)
-        token = request.token(wanted)
+        wanted = request.build_request(staged)
+        token = request.request_token(wanted)
         name = staged.job.spec.name
         files = {role: staged.folder / file.name for role, file in staged.manifest.files.items()}
         return Plan(
@@ -133,7 +148,7 @@ class LocalBackend(Backend, Resumes, Generates, Exports, Tokenises, Opens, Bench
             files=files | {"manifest": staged.folder / "manifest.json"},
             manifest=staged.manifest,
             estimate=self.estimate(staged.job, staged.manifest.files),
-            spec=portable(staged.job),
+            spec=to_portable_values(staged.job),
         )
 
     def submit(self, plan: Plan, progress: Callable[[int], None] | None = None) -> str:
@@ -141,137 +156,147 @@ class LocalBackend(Backend, Resumes, Generates, Exports, Tokenises, Opens, Bench
         job_id = plan.job_id
         job = self._folder(job_id)
         with as_store_error(f"job {job_id} can't be written down", job.path):
-            private_folder(job.path)
-            private_folder(job.path / names.DATA)
+            make_private_folder(job.path)
+            make_private_folder(job.path / names.DATA)
             lock = try_lock(job.path / names.LOCK)
             if lock is None:
                 return job_id
             try:
                 if not job.was_started():
-                    self._fill(job, plan)
-                    self._start(job, lock)
+                    self._write_job_files(job, plan)
+                    self._start_trainer(job, lock)
             finally:
                 os.close(lock)
         return job_id
 
     def describe(self, job_id: str) -> JobState:
         """What the folder says; a trainer that is gone without an ending is Failed."""
-        return self._known(job_id).state(job_id)
+        return self._existing_folder(job_id).read_state(job_id)
 
     def metrics(self, job_id: str) -> Iterator[Metric]:
         """From metrics.jsonl, point by point as the trainer wrote them."""
-        return self._known(job_id).metrics()
+        return self._existing_folder(job_id).read_metrics()
 
     def logs(self, job_id: str, after: str | None = None) -> Iterator[LogLine]:
         """The trainer's log. The cursor is a byte offset."""
-        return self._known(job_id).log_lines(after)
+        return self._existing_folder(job_id).read_log_lines(after)
 
     def stop(self, job_id: str) -> None:
         """Leave the stop mark; the trainer sees it before its next step."""
-        job = self._known(job_id)
-        if not job.state(job_id).ended:
+        job = self._existing_folder(job_id)
+        if not job.read_state(job_id).has_ended:
             with as_store_error(f"job {job_id} can't be asked to stop", job.path):
-                write_whole(job.path / names.STOP, b"")
+                atomic_write(job.path / names.STOP, b"")
 
     def resume(self, job_id: str) -> None:
         """Start the trainer again; it finds its newest checkpoint by itself."""
-        job = self._known(job_id)
-        if job.state(job_id).status == "Completed":
+        job = self._existing_folder(job_id)
+        if job.read_state(job_id).status == "Completed":
             raise JobStateConflict(
                 f"{job_id} is Completed: there is nothing to resume",
                 fix="submit another job with more epochs.",
             )
         with as_store_error(f"job {job_id} can't be resumed", job.path):
-            lock = self._lock_of_ended(job)
+            lock = self._lock_after_exit(job)
             if lock is None:
                 raise JobStateConflict(
                     f"{job_id} is running", fix=f"`cloudft watch {job_id}` follows it."
                 )
             try:
-                job.put_ending_aside()
-                self._start(job, lock)
+                job.archive_previous_ending()
+                self._start_trainer(job, lock)
             finally:
                 os.close(lock)
 
-    def artifacts(self, job_id: str, to: Path) -> Path:
+    def download_artifacts(self, job_id: str, to: Path) -> Path:
         """Copy the job's artifacts to `to`, which must not exist."""
-        source = self._known(job_id).path / names.ARTIFACTS
-        return layout.copy(job_id, str(source) if layout.is_complete(source) else None, to)
+        source = self._existing_folder(job_id).path / names.ARTIFACTS
+        return layout.copy_artifacts(
+            job_id, str(source) if layout.is_complete(source) else None, to
+        )
 
     def generate(
-        self, job_id: str, prompts: Sequence[Prompt], variants: Sequence[str], decoding: Decoding
+        self,
+        job_id: str,
+        prompts: Sequence[Prompt],
+        variants: Sequence[str],
+        decoding: GenerationConfig,
     ) -> Iterator[Answer]:
         """Ask the job's models in a child process of their own."""
-        job = self._known(job_id)
+        job = self._existing_folder(job_id)
         self._require_artifacts(job, job_id)
-        return serve.answers(job.path, prompts, variants, decoding, self._environment(job.path))
+        return serve.generate_answers(
+            job.path, prompts, variants, decoding, self._job_environment(job.path)
+        )
 
-    def open(self, job_id: str) -> Asks:
+    def open_session(self, job_id: str) -> InferenceSession:
         """The job's models, in a process of their own. Raises TrainerError too."""
-        self._require_artifacts(self._known(job_id), job_id)
-        return self.child(job_id)
+        self._require_artifacts(self._existing_folder(job_id), job_id)
+        return self.start_model_process(job_id)
 
-    def open_base(self, job: LoadedJob) -> Asks:
+    def open_base_session(self, job: LoadedJob) -> InferenceSession:
         """The base model, in a process of its own. Raises TrainerError."""
-        folder = self._untrained(job)
-        return serve.Child(folder, self._environment(folder))
+        folder = self._base_model_folder(job)
+        return serve.ModelProcess(folder, self._job_environment(folder))
 
-    def benchmark(
+    def run_lm_eval(
         self,
         job_id: str,
         tasks: Sequence[str],
         *,
         include: Path | None,
         limit: int | None,
-        progress: Progress,
-    ) -> Iterator[TaskFigure]:
+        progress: ProgressCallback,
+    ) -> Iterator[LmEvalMetric]:
         """lm-eval in a child process."""
-        job = self._known(job_id)
+        job = self._existing_folder(job_id)
         self._require_artifacts(job, job_id)
         # The tasks' data come from the hub as well.
-        environ = self._environment(job.path, hub=True)
-        return harness.benchmark(job.path, environ, tasks, include, limit, progress)
+        environ = self._job_environment(job.path, hub=True)
+        return harness.run_lm_eval(job.path, environ, tasks, include, limit, progress)
 
-    def child(self, job_id: str) -> serve.Child:
+    def start_model_process(self, job_id: str) -> serve.ModelProcess:
         """A process that answers for the job's models until it is closed. Raises TrainerError."""
-        folder = self._known(job_id).path
-        return serve.Child(folder, self._environment(folder))
+        folder = self._existing_folder(job_id).path
+        return serve.ModelProcess(folder, self._job_environment(folder))
 
-    def _untrained(self, job: LoadedJob) -> Path:
+    def _base_model_folder(self, job: LoadedJob) -> Path:
         """The folder of a job of that base model which is never trained, only asked: no job."""
-        wanted = request.untrained(job)
-        job_id = id_of(job.spec.name, request.token(wanted))
-        folder = self.home.bases / job_id
+        wanted = request.build_base_model_request(job)
+        job_id = id_of(job.spec.name, request.request_token(wanted))
+        folder = self.home.base_models / job_id
         with as_store_error(f"the base model of {job_id} can't be written down", folder):
-            private_folder(folder)
+            make_private_folder(folder)
             content = orjson.dumps({"id": job_id, **wanted}, option=orjson.OPT_INDENT_2)
-            write_whole(folder / names.JOB, content)
+            atomic_write(folder / names.JOB, content)
         return folder
 
-    def was_cut_off(self, job_id: str) -> bool:
+    def was_interrupted(self, job_id: str) -> bool:
         """True of a job whose processes are gone without an ending: `resume` goes on with it."""
-        job = self._known(job_id)
-        return not (job.path / names.ENDED).exists() and job.state(job_id).status == "Failed"
+        job = self._existing_folder(job_id)
+        return not (job.path / names.ENDED).exists() and job.read_state(job_id).status == "Failed"
 
     def export(self, job_id: str, out: Path, dtype: str) -> Mapping[str, Any]:
         """Merge and prove, in a child process."""
-        job = self._known(job_id)
+        job = self._existing_folder(job_id)
         self._require_artifacts(job, job_id)
-        return serve.export(job.path, out, dtype, self._environment(job.path))
+        return serve.run_export(job.path, out, dtype, self._job_environment(job.path))
 
-    def tokenise(
+    def tokenize(
         self, job: LoadedJob, lines: Iterable[bytes], *, preview: bool
     ) -> Iterator[Mapping[str, Any]]:
         """Ask the tokenizer of the model that is trained here, in a child process."""
-        asked = request.tokenise(job, preview=preview)
-        weights = convert(asked["model"]["weights"], list[environment.Weights], file=names.JOB)
-        environ = self._allowed(hub=environment.need_the_hub(weights))
-        return tokenizer.replies(asked, lines, environ)
+        asked = request.build_tokenize_request(job, preview=preview)
+        weights = convert(
+            asked["model"]["weights"], list[environment.WeightLocation], file=names.JOB
+        )
+        environ = self._trainer_environment(hub=environment.needs_download(weights))
+        return tokenizer.tokenize_lines(asked, lines, environ)
 
     def _require_artifacts(self, job: JobFolder, job_id: str) -> None:
-        job.request()
+        job.read_request()
         if not (job.path / names.ARTIFACTS).is_dir():
-            status: Status = job.state(job_id).status
+            status: Status = job.read_state(job_id).status
             raise JobStateConflict(
                 f"{job_id} is {status}: it has left no model",
                 fix=f"`cloudft watch {job_id}` waits for its end;"
@@ -281,7 +306,7 @@ class LocalBackend(Backend, Resumes, Generates, Exports, Tokenises, Opens, Bench
     def _folder(self, job_id: str) -> JobFolder:
         return JobFolder(self.home.jobs / job_id)
 
-    def _known(self, job_id: str) -> JobFolder:
+    def _existing_folder(self, job_id: str) -> JobFolder:
         folder = self._folder(job_id)
         if not (folder.path / names.JOB).exists():
             raise JobNotFound(
@@ -289,9 +314,9 @@ class LocalBackend(Backend, Resumes, Generates, Exports, Tokenises, Opens, Bench
             )
         return folder
 
-    def _lock_of_ended(self, job: JobFolder) -> int | None:
+    def _lock_after_exit(self, job: JobFolder) -> int | None:
         """The job's lock; the processes of a run that has ended get a moment to leave."""
-        patience = LEAVING_S if (job.path / names.ENDED).exists() else 0.0
+        patience = EXIT_GRACE_S if (job.path / names.ENDED).exists() else 0.0
         retrying = Retrying(
             stop=stop_after_delay(patience),
             wait=wait_fixed(0.02),
@@ -300,13 +325,13 @@ class LocalBackend(Backend, Resumes, Generates, Exports, Tokenises, Opens, Bench
         )
         return retrying(try_lock, job.path / names.LOCK)
 
-    def _fill(self, job: JobFolder, plan: Plan) -> None:
+    def _write_job_files(self, job: JobFolder, plan: Plan) -> None:
         for file in plan.files.values():
             _link_or_copy(file, job.path / names.DATA / file.name)
-        write_whole(job.path / names.JOB, orjson.dumps(plan.request, option=orjson.OPT_INDENT_2))
+        atomic_write(job.path / names.JOB, orjson.dumps(plan.request, option=orjson.OPT_INDENT_2))
 
-    def _start(self, job: JobFolder, lock: int) -> None:
-        with open(job.path / names.LOG, "ab", opener=_private) as log:
+    def _start_trainer(self, job: JobFolder, lock: int) -> None:
+        with open(job.path / names.LOG, "ab", opener=_open_private) as log:
             child = subprocess.Popen(
                 [sys.executable, "-m", "local_backend", str(job.path), "--lock-fd", str(lock)],
                 stdin=subprocess.DEVNULL,
@@ -314,20 +339,20 @@ class LocalBackend(Backend, Resumes, Generates, Exports, Tokenises, Opens, Bench
                 stderr=log,
                 pass_fds=(lock,),
                 start_new_session=True,
-                env=self._environment(job.path),
+                env=self._job_environment(job.path),
             )
         # Someone waits for it as long as this process lives, so that it never stays a zombie.
         threading.Thread(target=child.wait, daemon=True).start()
 
-    def _environment(self, job: Path, *, hub: bool = False) -> dict[str, str]:
+    def _job_environment(self, job: Path, *, hub: bool = False) -> dict[str, str]:
         """What the trainer's programs get for the job in that folder."""
-        weights = environment.weights_of(job / names.JOB)
-        return self._allowed(hub=hub or environment.need_the_hub(weights))
+        weights = environment.read_weight_locations(job / names.JOB)
+        return self._trainer_environment(hub=hub or environment.needs_download(weights))
 
-    def _allowed(self, *, hub: bool) -> dict[str, str]:
-        kept = environment.allowed(os.environ, hub=hub)
+    def _trainer_environment(self, *, hub: bool) -> dict[str, str]:
+        kept = environment.filter_environment(os.environ, hub=hub)
         ours = {"CLOUDFT_MODEL_CACHE": str(self.home.models), "PYTHONUNBUFFERED": "1"}
-        return SHARING | kept | ours
+        return SHARED_MACHINE_ENVIRON | kept | ours
 
 
 def _link_or_copy(source: Path, to: Path) -> None:
@@ -342,5 +367,5 @@ def _link_or_copy(source: Path, to: Path) -> None:
         to.chmod(0o400)  # staged by an earlier version, all could read it
 
 
-def _private(path: str, flags: int) -> int:
+def _open_private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)

@@ -12,7 +12,7 @@ from typing import Any
 from cloudft.errors import TrainerError
 
 
-def replies(
+def run_trainer_program(
     program: Sequence[str], environment: Mapping[str, str], *, request: Any = None
 ) -> Iterator[dict[str, Any]]:
     """What `python -m PROGRAM` says, line by line; it is gone when this is closed or exhausted.

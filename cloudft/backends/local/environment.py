@@ -16,7 +16,7 @@ import msgspec
 from cloudft.documents import decode
 from cloudft.errors import BadDocument
 
-NAMES = frozenset(
+ALLOWED_NAMES = frozenset(
     {
         *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "TZ", "LANG", "LANGUAGE", "TERM", "NO_COLOR"),
         *("TMPDIR", "TMP", "TEMP", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME"),
@@ -26,16 +26,16 @@ NAMES = frozenset(
         *("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"),
     }
 )
-PREFIXES = (
+ALLOWED_PREFIXES = (
     *("LC_", "PYTHON", "DYLD_"),
     *("CUDA_", "CUBLAS_", "CUDNN_", "NVIDIA_", "NCCL_", "GLOO_", "HIP_", "HSA_", "ROCR_", "ROCM_"),
     *("OMP_", "GOMP_", "KMP_", "MKL_", "DNNL_", "ONEDNN_", "OPENBLAS_", "VECLIB_", "NUMEXPR_"),
     *("MALLOC_", "TORCH_", "TORCHINDUCTOR_", "PYTORCH_", "TRITON_", "BNB_", "ACCELERATE_"),
     *("HF_HUB_", "HF_DATASETS_", "TRANSFORMERS_", "TOKENIZERS_", "SAFETENSORS_", "TQDM_"),
 )
-SECRET = re.compile(r"(?:^|_)(?:TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?|APIKEY|KEY)(?:_|$)")
+SECRET_NAME = re.compile(r"(?:^|_)(?:TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?|APIKEY|KEY)(?:_|$)")
 """A name with such a word is kept out, whatever it begins with."""
-FOR_THE_HUB = frozenset(
+HUB_NAMES = frozenset(
     {
         *("HF_TOKEN", "HF_TOKEN_PATH", "HUGGING_FACE_HUB_TOKEN"),
         *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"),
@@ -45,7 +45,7 @@ FOR_THE_HUB = frozenset(
 """What a program needs besides that downloads: a gated model's token, proxies with a password."""
 
 
-class Weights(msgspec.Struct):
+class WeightLocation(msgspec.Struct):
     """A place where a model's weights may be, as job.json names it."""
 
     kind: str
@@ -54,25 +54,25 @@ class Weights(msgspec.Struct):
 
 
 class _Model(msgspec.Struct):
-    weights: list[Weights] = []
+    weights: list[WeightLocation] = []
 
 
 class _Job(msgspec.Struct):
     model: _Model
 
 
-def allowed(environ: Mapping[str, str], *, hub: bool) -> dict[str, str]:
+def filter_environment(environ: Mapping[str, str], *, hub: bool) -> dict[str, str]:
     """Return the variables of `environ` for a program that downloads (`hub`) or does not."""
     return {name: value for name, value in environ.items() if _is_allowed(name, hub)}
 
 
 def _is_allowed(name: str, hub: bool) -> bool:
-    if name in NAMES or (hub and name in FOR_THE_HUB):
+    if name in ALLOWED_NAMES or (hub and name in HUB_NAMES):
         return True
-    return name.startswith(PREFIXES) and not SECRET.search(name)
+    return name.startswith(ALLOWED_PREFIXES) and not SECRET_NAME.search(name)
 
 
-def weights_of(job_file: Path) -> list[Weights]:
+def read_weight_locations(job_file: Path) -> list[WeightLocation]:
     """Return where a job's weights may be; nothing where its job.json can't be read."""
     try:
         return decode(job_file.read_bytes(), _Job, file=job_file).model.weights
@@ -80,13 +80,13 @@ def weights_of(job_file: Path) -> list[Weights]:
         return []
 
 
-def need_the_hub(weights: Iterable[Weights]) -> bool:
+def needs_download(weights: Iterable[WeightLocation]) -> bool:
     """Return whether the model hub is the only one of these places that is there."""
     places = list(weights)
-    return any(place.kind == "hub" for place in places) and not any(map(_is_here, places))
+    return any(place.kind == "hub" for place in places) and not any(map(_is_present, places))
 
 
-def _is_here(place: Weights) -> bool:
+def _is_present(place: WeightLocation) -> bool:
     if place.kind == "package" and place.module:
         return importlib.util.find_spec(place.module) is not None
     return place.kind == "folder" and place.path is not None and Path(place.path).is_dir()

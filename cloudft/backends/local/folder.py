@@ -13,9 +13,9 @@ from typing import Any
 
 from cloudft.artifacts import is_complete
 from cloudft.backends import trainer_documents as documents
-from cloudft.backends.trainer_documents import Ending, Request, State
+from cloudft.backends.trainer_documents import TrainerEnding, TrainerRequest, TrainerState
 from cloudft.files import is_locked
-from cloudft.store import as_damaged, damaged, iso_time, read_document
+from cloudft.store import as_damaged_job, damaged_job, read_job_document, to_iso_time
 from cloudft.types import JobState, LogLine, Metric, StatusDetails
 
 JOB = "job.json"
@@ -31,8 +31,8 @@ ARTIFACTS = "artifacts"
 ENDED = "ended.json"
 EARLIER = "earlier"
 RESERVE = ".reserve"
-LOG_LINES_TOLD = 5
-FULL_BYTES = 64 * 1024
+LOG_LINES_SHOWN = 5
+DISK_FULL_BYTES = 64 * 1024
 """With less room on the disk a trainer can't write how it ended."""
 
 
@@ -47,72 +47,74 @@ class JobFolder:
         log = self.path / LOG
         return (self.path / PIDS).exists() or (log.exists() and log.stat().st_size > 0)
 
-    def state(self, job_id: str) -> JobState:
+    def read_state(self, job_id: str) -> JobState:
         """One look. The ending is read after the lock was seen free, so none is overlooked.
 
         Raises DamagedJob, which names the file that can't be read.
         """
-        with as_damaged(self.path / LOCK):
+        with as_damaged_job(self.path / LOCK):
             alive = is_locked(self.path / LOCK)
-        self.request()
-        ending = read_document(self.path / ENDED, Ending)
+        self.read_request()
+        ending = read_job_document(self.path / ENDED, TrainerEnding)
         state = self._state()
         common: dict[str, Any] = {
             "id": job_id,
             "created_at": self._created_at(),
-            "progress": state.progress.of_types() if state.progress else None,
+            "progress": state.progress.to_training_progress() if state.progress else None,
             "summary": state.summary,
         }
         if ending is not None:
             return self._ended(ending, state, common)
-        details = state.status_details.of_types()
+        details = state.status_details.to_status_details()
         if alive:
             status = "Stopping" if (self.path / STOP).exists() else "InProgress"
             return JobState(status=status, status_details=details, **common)  # type: ignore[arg-type]
         return JobState(
             status="Failed",
-            status_details=_broken_off(details, "Failed"),
-            failure_message=self._what_happened(),
+            status_details=_ended_details(details, "Failed"),
+            failure_message=self._failure_message(),
             ended_at=state.updated_at,
             **common,
         )
 
-    def request(self) -> Request:
+    def read_request(self) -> TrainerRequest:
         """What the trainer was asked. Raises DamagedJob."""
         path = self.path / JOB
-        found = read_document(path, Request)
+        found = read_job_document(path, TrainerRequest)
         if found is None:
-            raise damaged(path, "there is none")
+            raise damaged_job(path, "there is none")
         if found.id != self.path.name:
-            raise damaged(path, f"it is the request of the job {found.id}", "id")
+            raise damaged_job(path, f"it is the request of the job {found.id}", "id")
         return found
 
-    def _state(self) -> State:
+    def _state(self) -> TrainerState:
         path = self.path / STATE
-        with as_damaged(path):
+        with as_damaged_job(path):
             try:
-                return documents.state(path.read_bytes(), path)
+                return documents.parse_state(path.read_bytes(), path)
             except FileNotFoundError:
-                return State()
+                return TrainerState()
 
-    def _ended(self, ending: Ending, state: State, common: dict[str, Any]) -> JobState:
+    def _ended(
+        self, ending: TrainerEnding, state: TrainerState, common: dict[str, Any]
+    ) -> JobState:
         status, message = ending.status, ending.failure_message
         artifacts = self.path / ARTIFACTS
         if status == "Completed" and not is_complete(artifacts):
             status, message = "Failed", f"the job had completed, but {artifacts} is gone or damaged"
         return JobState(
             status=status,
-            status_details=_broken_off(state.status_details.of_types(), status),
+            status_details=_ended_details(state.status_details.to_status_details(), status),
             ended_at=ending.ended_at,
             failure_message=message,
             artifacts=str(artifacts) if status == "Completed" else None,
             **common,
         )
 
-    def _what_happened(self) -> str:
+    def _failure_message(self) -> str:
         if not self.was_started():
             return "the trainer was never started: submit was interrupted. Resume starts it."
-        full = self._disk_is_full()
+        full = self._disk_full_message()
         if full:
             return full
         text = (
@@ -120,38 +122,40 @@ class JobFolder:
             " (SIGKILL, out of memory), or the machine went down. Resume goes on from the last"
             " checkpoint."
         )
-        lines = [line.text for line in self.log_lines(None) if line.text.strip()][-LOG_LINES_TOLD:]
+        lines = [line.text for line in self.read_log_lines(None) if line.text.strip()][
+            -LOG_LINES_SHOWN:
+        ]
         return text + "\nLast log lines:\n" + "\n".join(lines) if lines else text
 
-    def _disk_is_full(self) -> str | None:
+    def _disk_full_message(self) -> str | None:
         """In words; None where there is room."""
         found = os.statvfs(self.path)
-        if found.f_bavail * found.f_frsize >= FULL_BYTES:
+        if found.f_bavail * found.f_frsize >= DISK_FULL_BYTES:
             return None
         return (
             f"the trainer is gone and could not write its ending: the disk of {self.path} is full."
             " Free some space there; then `cloudft resume` goes on from the last checkpoint."
         )
 
-    def metrics(self) -> Iterator[Metric]:
+    def read_metrics(self) -> Iterator[Metric]:
         """The curve so far; a last line that is still being written is left for the next look."""
         path = self.path / METRICS
-        with as_damaged(path):
+        with as_damaged_job(path):
             try:
                 content = path.read_bytes()
             except FileNotFoundError:
                 return
         for number, line in enumerate(content.splitlines(keepends=True), 1):
             if line.endswith(b"\n"):
-                with as_damaged(path):
-                    point = documents.metric(line, path, number)
+                with as_damaged_job(path):
+                    point = documents.parse_metric(line, path, number)
                 yield point
 
-    def log_lines(self, after: str | None) -> Iterator[LogLine]:
+    def read_log_lines(self, after: str | None) -> Iterator[LogLine]:
         """Whole lines of the log, from the byte offset `after`."""
         offset = int(after or 0)
         path = self.path / LOG
-        with as_damaged(path):
+        with as_damaged_job(path):
             try:
                 stream = path.open("rb")
             except FileNotFoundError:
@@ -163,7 +167,7 @@ class JobFolder:
                 if line.endswith(b"\n"):
                     yield LogLine(str(offset), line.decode("utf-8", "replace").rstrip("\n"))
 
-    def put_ending_aside(self) -> None:
+    def archive_previous_ending(self) -> None:
         """Make room for another attempt: keep the ending, drop the stop mark. Raises OSError."""
         earlier = self.path / EARLIER
         earlier.mkdir(exist_ok=True)
@@ -173,10 +177,10 @@ class JobFolder:
         (self.path / STOP).unlink(missing_ok=True)
 
     def _created_at(self) -> str:
-        return iso_time((self.path / JOB).stat().st_mtime)
+        return to_iso_time((self.path / JOB).stat().st_mtime)
 
 
-def _broken_off(details: StatusDetails, status: str) -> StatusDetails:
+def _ended_details(details: StatusDetails, status: str) -> StatusDetails:
     """A phase that was at work when the job ended has ended as the job did."""
     if status == "Completed":
         return StatusDetails("Completed", "Completed", "Completed")

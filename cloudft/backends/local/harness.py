@@ -5,23 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from cloudft.backends.base import Progress, TaskFigure
+from cloudft.backends.base import LmEvalMetric, ProgressCallback
 from cloudft.backends.local import child
 
 
-def benchmark(
+def run_lm_eval(
     job_dir: Path,
     environment: Mapping[str, str],
     tasks: Sequence[str],
     include: Path | None,
     limit: int | None,
-    progress: Progress,
-) -> Iterator[TaskFigure]:
+    progress: ProgressCallback,
+) -> Iterator[LmEvalMetric]:
     """Every figure as it comes. Raises TrainerError."""
     wanted = {"tasks": list(tasks), "include": include and str(include), "limit": limit}
     program = ["local_backend.harness", str(job_dir)]
-    for reply in child.replies(program, environment, request=wanted):
+    for reply in child.run_trainer_program(program, environment, request=wanted):
         if "done" in reply:
             progress("lm-eval", reply["done"], reply["total"])
         else:
-            yield TaskFigure(**reply)
+            yield LmEvalMetric(**reply)

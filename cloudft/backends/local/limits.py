@@ -11,15 +11,15 @@ from typing import Any
 import msgspec
 
 from cloudft import catalogue
-from cloudft.backends.local.request import hyper_parameters, stand_in
+from cloudft.backends.local.request import resolve_hyperparameters, trained_model
 from cloudft.documents import decode
 from cloudft.errors import BadDocument
 from cloudft.spec.load import LoadedJob
 from cloudft.types import Finding
 
-WIDEST = 65_536
+MAX_WIDTH = 65_536
 """No layer of a published model is as wide: the bound where nothing is known of the model."""
-LARGEST_SCALE = 1_000.0
+MAX_LORA_SCALE = 1_000.0
 """Of alpha / r. Published recipes have 0.5 to 64; here the first step already runs away."""
 FEW_PROCESSES = 8
 """So many trainers start on any machine, for a try; more need a processor each."""
@@ -35,10 +35,10 @@ class _Widths(msgspec.Struct):
     text_config: _Widths | None = None
 
 
-def findings(job: LoadedJob) -> Iterator[Finding]:
+def check_limits(job: LoadedJob) -> Iterator[Finding]:
     """Every such setting, as an error that names the field."""
     local = job.spec.local
-    batch = int(hyper_parameters(job)["batchSize"])
+    batch = int(resolve_hyperparameters(job)["batchSize"])
     if isinstance(local.processes, int) and local.processes > batch:
         yield _error(
             job,
@@ -65,7 +65,7 @@ def findings(job: LoadedJob) -> Iterator[Finding]:
             f"local.lora.r is {local.lora.r}, and no layer of the model is wider than {widest}",
             f"set it to {min(widest, 64)} or less.",
         )
-    elif local.lora.alpha / local.lora.r > LARGEST_SCALE:
+    elif local.lora.alpha / local.lora.r > MAX_LORA_SCALE:
         yield _error(
             job,
             "local.lora.alpha",
@@ -86,19 +86,19 @@ def _processors() -> int:
 
 def _widest(job: LoadedJob) -> int:
     """Return the largest width that a layer of the model can have, as far as it is known."""
-    model = stand_in(job)
+    model = trained_model(job)
     if model is None:
-        return WIDEST
+        return MAX_WIDTH
     for folder in (Path(weights.path) for weights in model.weights if weights.path):
         width = _width(folder / "config.json")
         if width:
             return width
-    return _by_size(model)
+    return _widest_by_parameters(model)
 
 
-def _by_size(model: catalogue.Model) -> int:
+def _widest_by_parameters(model: catalogue.Model) -> int:
     """A layer of width N has N * N weights at least in a model of that many."""
-    return math.isqrt(model.parameters) if model.parameters else WIDEST
+    return math.isqrt(model.parameters) if model.parameters else MAX_WIDTH
 
 
 def _width(config: Path) -> int | None:

@@ -13,22 +13,26 @@ from typing import Any
 
 from cloudft import catalogue
 from cloudft.backends.local import environment, limits
-from cloudft.backends.local.request import hyper_parameters, stand_in, unused_hyper_parameters
+from cloudft.backends.local.request import (
+    find_unsupported_hyperparameters,
+    resolve_hyperparameters,
+    trained_model,
+)
 from cloudft.errors import TrainerError
-from cloudft.spec.fields import TRAINED_HERE
+from cloudft.spec.fields import TRAINER_CUSTOMIZATION_TYPES
 from cloudft.spec.load import LoadedJob
 from cloudft.types import Finding
 
-NEEDED = ("torch", "transformers", "peft", "accelerate")
+REQUIRED_PACKAGES = ("torch", "transformers", "peft", "accelerate")
 TOKENIZER_FILES = ("tokenizer*", "vocab*", "*.model", "*.gguf")
 """What transformers makes a tokenizer from; a GGUF file has its own inside."""
-SLOW_RATE = 5e-5
+SLOW_LEARNING_RATE = 5e-5
 """A LoRA on a small model hardly moves below this rate."""
 
 
-def findings(job: LoadedJob) -> Iterator[Finding]:
+def check_job(job: LoadedJob) -> Iterator[Finding]:
     """Everything that stands in the job's way here."""
-    if job.spec.customization_type not in TRAINED_HERE:
+    if job.spec.customization_type not in TRAINER_CUSTOMIZATION_TYPES:
         yield _finding(
             job,
             "error",
@@ -38,12 +42,12 @@ def findings(job: LoadedJob) -> Iterator[Finding]:
             "submit with --backend bedrock, or take FINE_TUNING.",
         )
         return
-    yield from _trainer(job)
-    yield from _model(job)
-    yield from _hyper_parameters(job)
-    yield from _sharding(job)
-    yield from limits.findings(job)
-    yield from _device(job)
+    yield from _check_trainer(job)
+    yield from _check_model(job)
+    yield from _check_hyperparameters(job)
+    yield from _check_sharding(job)
+    yield from limits.check_limits(job)
+    yield from _check_device(job)
 
 
 def _finding(
@@ -53,8 +57,8 @@ def _finding(
     return Finding(severity, code, message, fix, path, job.line_of(field), field)
 
 
-def _trainer(job: LoadedJob) -> Iterator[Finding]:
-    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+def _check_trainer(job: LoadedJob) -> Iterator[Finding]:
+    missing = [name for name in REQUIRED_PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         yield Finding(
             "error",
@@ -64,8 +68,8 @@ def _trainer(job: LoadedJob) -> Iterator[Finding]:
         )
 
 
-def _model(job: LoadedJob) -> Iterator[Finding]:
-    model = stand_in(job)
+def _check_model(job: LoadedJob) -> Iterator[Finding]:
+    model = trained_model(job)
     if model is None:
         yield _finding(
             job,
@@ -76,9 +80,9 @@ def _model(job: LoadedJob) -> Iterator[Finding]:
             "name a stand-in: `local: {model: smollm2-135m}` (`cloudft models` lists them).",
         )
         return
-    places = catalogue.where(model)
+    places = catalogue.find_weights(model)
     if any(present for _, present, _ in places):
-        yield from _folder(job, model)
+        yield from _check_model_folder(job, model)
         return
     hub = next((weights.hub_id for weights, _, _ in places if weights.kind == "hub"), None)
     packages = [weights.distribution for weights, _, _ in places if weights.kind == "package"]
@@ -95,7 +99,7 @@ def _model(job: LoadedJob) -> Iterator[Finding]:
     )
 
 
-def _folder(job: LoadedJob, model: catalogue.Model) -> Iterator[Finding]:
+def _check_model_folder(job: LoadedJob, model: catalogue.Model) -> Iterator[Finding]:
     """What can be told of a model by looking at its files."""
     longest = job.spec.local.max_length
     if longest and model.context and longest > model.context:
@@ -119,8 +123,8 @@ def _folder(job: LoadedJob, model: catalogue.Model) -> Iterator[Finding]:
             )
 
 
-def _hyper_parameters(job: LoadedJob) -> Iterator[Finding]:
-    for name in unused_hyper_parameters(job):
+def _check_hyperparameters(job: LoadedJob) -> Iterator[Finding]:
+    for name in find_unsupported_hyperparameters(job):
         yield _finding(
             job,
             "error",
@@ -129,9 +133,9 @@ def _hyper_parameters(job: LoadedJob) -> Iterator[Finding]:
             f"the local trainer has no {name}",
             "leave it out for a local run; early stopping goes under local.early_stopping.",
         )
-    rate = hyper_parameters(job)["learningRate"]
+    rate = resolve_hyperparameters(job)["learningRate"]
     stand_in_rate = "learningRate" in job.spec.local.hyperparameters
-    if not job.model.open_weight and not stand_in_rate and rate < SLOW_RATE:
+    if not job.model.is_open_weight and not stand_in_rate and rate < SLOW_LEARNING_RATE:
         if job.spec.local.method == "full":
             return
         yield _finding(
@@ -145,7 +149,7 @@ def _hyper_parameters(job: LoadedJob) -> Iterator[Finding]:
         )
 
 
-def _sharding(job: LoadedJob) -> Iterator[Finding]:
+def _check_sharding(job: LoadedJob) -> Iterator[Finding]:
     local = job.spec.local
     if local.fsdp is True and local.method == "qlora":
         yield _finding(
@@ -167,12 +171,12 @@ def _sharding(job: LoadedJob) -> Iterator[Finding]:
         )
 
 
-def _device(job: LoadedJob) -> Iterator[Finding]:
+def _check_device(job: LoadedJob) -> Iterator[Finding]:
     local = job.spec.local
     wanted = "cuda" if local.method == "qlora" else local.device
     if wanted in ("auto", "cpu") or importlib.util.find_spec("torch") is None:
         return
-    machine = probe()
+    machine = probe_devices()
     present = (wanted == "mps" and machine["mps"]) or (wanted == "cuda" and bool(machine["gpus"]))
     if not present:
         field = "local.method" if local.method == "qlora" else "local.device"
@@ -191,14 +195,14 @@ def _device(job: LoadedJob) -> Iterator[Finding]:
         )
 
 
-def probe() -> dict[str, Any]:
+def probe_devices() -> dict[str, Any]:
     """What the trainer finds on this machine (python -m local_backend.device). Takes seconds."""
     done = subprocess.run(
         [sys.executable, "-m", "local_backend.device"],
         capture_output=True,
         text=True,
         check=False,
-        env=environment.allowed(os.environ, hub=False),
+        env=environment.filter_environment(os.environ, hub=False),
     )
     if done.returncode != 0:
         raise TrainerError(

@@ -7,32 +7,36 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cloudft.backends.base import Progress
+from cloudft.backends.base import ProgressCallback
 from cloudft.backends.local import child
-from cloudft.types import Memory
+from cloudft.types import PeakMemory
 
 
 @dataclass(frozen=True)
-class Probed:
+class ProbeResult:
     """What `local_backend/probe.py` tells. `seconds` are of the whole job; None if none was run."""
 
     tokens: int
     steps: int
     seconds: float | None
-    memory: Memory | None
+    memory: PeakMemory | None
 
 
-def probe(job_dir: Path, environment: Mapping[str, str], steps: int, progress: Progress) -> Probed:
+def run_probe(
+    job_dir: Path, environment: Mapping[str, str], steps: int, progress: ProgressCallback
+) -> ProbeResult:
     """Run it. Raises TrainerError."""
     said: dict[str, Any] = {}
-    for reply in child.replies(["local_backend.probe", str(job_dir), str(steps)], environment):
+    for reply in child.run_trainer_program(
+        ["local_backend.probe", str(job_dir), str(steps)], environment
+    ):
         if "done" in reply:
             progress("steps", reply["done"], reply["total"])
         said |= reply
     took, memory = said["took"], said.get("memory")
-    return Probed(
+    return ProbeResult(
         tokens=took["tokens"],
         steps=took["steps"],
         seconds=took["seconds"],
-        memory=Memory(**memory) if memory else None,
+        memory=PeakMemory(**memory) if memory else None,
     )

@@ -18,42 +18,43 @@ from cloudft.types import Manifest
 
 VERSION = 1
 """Of job.json; the trainer refuses another one."""
-KNOWN = ("epochCount", "batchSize", "learningRate", "learningRateWarmupSteps")
+TRAINER_HYPERPARAMETERS = ("epochCount", "batchSize", "learningRate", "learningRateWarmupSteps")
 """The hyperparameters that the trainer has."""
 FULL_LEARNING_RATE = 2e-5
 """Default when all weights are trained: a LoRA's rate would wreck them."""
 
 
-def stand_in(job: LoadedJob) -> catalogue.Model | None:
+def trained_model(job: LoadedJob) -> catalogue.Model | None:
     """The model that is trained here: local.model, or the base model when its weights are open."""
     if job.spec.local.model is not None:
-        return catalogue.find(job.spec.local.model, base_dir=job.base_dir)
-    return job.model if job.model.open_weight else None
+        return catalogue.find_model(job.spec.local.model, base_dir=job.base_dir)
+    return job.model if job.model.is_open_weight else None
 
 
-def hyper_parameters(job: LoadedJob) -> dict[str, int | float]:
+def resolve_hyperparameters(job: LoadedJob) -> dict[str, int | float]:
     """What the trainer will use: local overrides, the job's, the base model's, our defaults."""
     values: dict[str, int | float] = {
-        name: parameter.default for name, parameter in catalogue.local_hyperparameters().items()
+        name: parameter.default
+        for name, parameter in catalogue.load_local_hyperparameters().items()
     }
     if job.spec.local.method == "full":
         values["learningRate"] = FULL_LEARNING_RATE
-    if not job.model.open_weight:
+    if not job.model.is_open_weight:
         values |= {name: p.default for name, p in job.model.hyperparameters.items()}
     values |= job.spec.hyperparameters
     values |= job.spec.local.hyperparameters
-    return {name: values[name] for name in KNOWN}
+    return {name: values[name] for name in TRAINER_HYPERPARAMETERS}
 
 
-def unused_hyper_parameters(job: LoadedJob) -> list[str]:
+def find_unsupported_hyperparameters(job: LoadedJob) -> list[str]:
     """Hyperparameters that the job sets and the trainer does not have."""
     given = {**job.spec.hyperparameters, **job.spec.local.hyperparameters}
-    return [name for name in given if name not in KNOWN]
+    return [name for name in given if name not in TRAINER_HYPERPARAMETERS]
 
 
-def build(staged: StagedJob) -> dict[str, Any]:
+def build_request(staged: StagedJob) -> dict[str, Any]:
     """job.json without its id, which follows from it."""
-    spec, model = staged.job.spec, stand_in(staged.job)
+    spec, model = staged.job.spec, trained_model(staged.job)
     assert model is not None, "preflight refuses a job without a model to train"
     stopping = spec.local.early_stopping or spec.early_stopping
     targets = spec.local.lora.target_modules
@@ -72,7 +73,7 @@ def build(staged: StagedJob) -> dict[str, Any]:
             "dropout": spec.local.lora.dropout,
             "target_modules": targets if isinstance(targets, str) else list(targets),
         },
-        "hyperParameters": hyper_parameters(staged.job),
+        "hyperParameters": resolve_hyperparameters(staged.job),
         "earlyStopping": stopping.model_dump() if stopping else None,
         "seed": spec.seed,
         "device": spec.local.device,
@@ -87,16 +88,16 @@ def build(staged: StagedJob) -> dict[str, Any]:
     }
 
 
-def untrained(job: LoadedJob) -> dict[str, Any]:
+def build_base_model_request(job: LoadedJob) -> dict[str, Any]:
     """job.json of a job that is never trained: its base model can be asked."""
     kind = job.spec.customization_type
     nothing = Manifest("", kind, job.model.formats[kind], job.spec.seed, {}, (), "")
-    return build(StagedJob(job, nothing, Path()))
+    return build_request(StagedJob(job, nothing, Path()))
 
 
-def tokenise(job: LoadedJob, *, preview: bool) -> dict[str, Any]:
+def build_tokenize_request(job: LoadedJob, *, preview: bool) -> dict[str, Any]:
     """What `local_backend.tokens` is asked. Raises UsageError when no model is trained here."""
-    model = stand_in(job)
+    model = trained_model(job)
     if model is None:
         raise UsageError(
             f"the tokenizer of {job.spec.base_model} can't be had",
@@ -122,7 +123,7 @@ def _data(manifest: Manifest) -> dict[str, Any]:
     }
 
 
-def token(request: Mapping[str, Any]) -> str:
+def request_token(request: Mapping[str, Any]) -> str:
     """The name of a request: 32 hex digits that follow from all of it."""
     content = orjson.dumps(request, option=orjson.OPT_SORT_KEYS)
     return hashlib.sha256(content).hexdigest()[:32]

@@ -14,17 +14,17 @@ from typing import Any
 
 from cloudft.backends.base import (
     Answer,
-    Asks,
-    Continuation,
-    Decoding,
+    GenerationConfig,
+    InferenceSession,
     Likelihood,
     Prompt,
-    Scores,
+    ScoringRequest,
+    SupportsLogLikelihood,
 )
 from cloudft.errors import TrainerError
 
 
-class Child(Asks, Scores):
+class ModelProcess(InferenceSession, SupportsLogLikelihood):
     """A process that has loaded a job's models and answers until it is closed.
 
     One caller at a time. Raises TrainerError when the models can't be loaded.
@@ -43,14 +43,14 @@ class Child(Asks, Scores):
             start_new_session=True,
         )
         try:
-            if "ready" not in next(self._replies(), {}):
-                raise self._broken()
+            if "ready" not in next(self._read_replies(), {}):
+                raise self._broken_off_error()
         except BaseException:
             self.close()
             raise
 
-    def ask(
-        self, prompts: Sequence[Prompt], variants: Sequence[str], decoding: Decoding
+    def generate(
+        self, prompts: Sequence[Prompt], variants: Sequence[str], decoding: GenerationConfig
     ) -> Iterator[Answer]:
         """Every answer as it comes. Raises TrainerError."""
         request = {
@@ -61,7 +61,7 @@ class Child(Asks, Scores):
             "topP": decoding.top_p,
             "seed": decoding.seed,
         }
-        for reply in self._converse(request):
+        for reply in self._exchange(request):
             yield Answer(
                 index=reply["index"],
                 variant=reply["variant"],
@@ -70,19 +70,19 @@ class Child(Asks, Scores):
                 finish_reason=reply["finishReason"],
             )
 
-    def identities(self) -> Mapping[str, str]:
+    def model_identities(self) -> Mapping[str, str]:
         """The sha256 of the weights in force, by variant. Raises TrainerError."""
-        return {r["variant"]: r["identity"] for r in self._converse({"identities": True})}
+        return {r["variant"]: r["identity"] for r in self._exchange({"identities": True})}
 
-    def likelihoods(
-        self, wanted: Sequence[Continuation], variants: Sequence[str]
+    def loglikelihood(
+        self, wanted: Sequence[ScoringRequest], variants: Sequence[str]
     ) -> Iterator[Likelihood]:
         """Of each continuation and variant. Raises TrainerError."""
         prompts = _prompts([one.prompt for one in wanted])
         asked = [{"prompt": p, "text": w.text} for p, w in zip(prompts, wanted, strict=True)]
         return self._likelihoods({"score": asked, "variants": list(variants)})
 
-    def texts(
+    def loglikelihood_rolling(
         self, texts: Sequence[str], variants: Sequence[str], *, window: int | None = None
     ) -> Iterator[Likelihood]:
         """Of each whole document and variant. Raises TrainerError."""
@@ -90,7 +90,7 @@ class Child(Asks, Scores):
         return self._likelihoods(request)
 
     def _likelihoods(self, request: Mapping[str, Any]) -> Iterator[Likelihood]:
-        for reply in self._converse(request):
+        for reply in self._exchange(request):
             yield Likelihood(
                 index=reply["index"],
                 variant=reply["variant"],
@@ -99,12 +99,12 @@ class Child(Asks, Scores):
                 greedy=reply["greedy"],
             )
 
-    def count(self, prompts: Sequence[Prompt]) -> list[int]:
+    def count_tokens(self, prompts: Sequence[Prompt]) -> list[int]:
         """How many tokens the model reads of each prompt. Raises TrainerError."""
-        return [reply["tokens"] for reply in self._converse({"count": _prompts(prompts)})]
+        return [reply["tokens"] for reply in self._exchange({"count": _prompts(prompts)})]
 
     @property
-    def alive(self) -> bool:
+    def is_alive(self) -> bool:
         """False once the process is gone."""
         return self._process.poll() is None
 
@@ -114,19 +114,19 @@ class Child(Asks, Scores):
         self._process.communicate()
         self._noise.close()
 
-    def _converse(self, request: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    def _exchange(self, request: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         assert self._process.stdin is not None
         # A child that dies before it has read the request is told by its missing answers.
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.write(json.dumps(request) + "\n")
             self._process.stdin.flush()
-        for reply in self._replies():
+        for reply in self._read_replies():
             if "done" in reply:
                 return
             yield reply
-        raise self._broken()
+        raise self._broken_off_error()
 
-    def _replies(self) -> Iterator[dict[str, Any]]:
+    def _read_replies(self) -> Iterator[dict[str, Any]]:
         assert self._process.stdout is not None
         for line in self._process.stdout:
             reply = json.loads(line)
@@ -134,7 +134,7 @@ class Child(Asks, Scores):
                 raise TrainerError(reply["error"], fix=reply["fix"])
             yield reply
 
-    def _broken(self) -> TrainerError:
+    def _broken_off_error(self) -> TrainerError:
         return TrainerError(
             f"the model's process broke off: {_last_line(self._noise)}",
             fix="if memory ran out, ask fewer prompts at a time.",
@@ -147,19 +147,19 @@ def _prompts(prompts: Sequence[Prompt]) -> list[dict[str, Any]]:
     ]
 
 
-def answers(
+def generate_answers(
     job_dir: Path,
     prompts: Sequence[Prompt],
     variants: Sequence[str],
-    decoding: Decoding,
+    decoding: GenerationConfig,
     environment: Mapping[str, str],
 ) -> Iterator[Answer]:
     """Every answer as it comes. The child is gone when the iterator is closed or exhausted."""
-    with contextlib.closing(Child(job_dir, environment)) as child:
-        yield from child.ask(prompts, variants, decoding)
+    with contextlib.closing(ModelProcess(job_dir, environment)) as child:
+        yield from child.generate(prompts, variants, decoding)
 
 
-def export(
+def run_export(
     job_dir: Path, out: Path, dtype: str, environment: Mapping[str, str]
 ) -> Mapping[str, Any]:
     """Run the trainer's export; returns its proof."""

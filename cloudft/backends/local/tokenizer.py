@@ -13,7 +13,7 @@ from typing import Any
 from cloudft.errors import TrainerError
 
 
-def replies(
+def tokenize_lines(
     request: Mapping[str, Any], lines: Iterable[bytes], environment: Mapping[str, str]
 ) -> Iterator[dict[str, Any]]:
     """The facts of the model first, then a reply a line (`local_backend/tokens.py` says which).

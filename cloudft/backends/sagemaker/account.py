@@ -6,83 +6,87 @@ from collections.abc import Iterator
 
 from cloudft.aws.client import Aws
 from cloudft.backends import account_checks
-from cloudft.backends.account_checks import Check, Note, Service
+from cloudft.backends.account_checks import AccountCheck, MakeFinding, TrainingService
 from cloudft.backends.sagemaker import needs, request
-from cloudft.errors import AwsRefused, AwsUnreachable
+from cloudft.errors import CloudRefused, CloudUnreachable
 from cloudft.spec.load import LoadedJob
 from cloudft.types import Finding
 
 SERVICE = needs.SERVICE
-SAGEMAKER = Service("sagemaker", "SageMaker", SERVICE, ("training-job",))
+SAGEMAKER = TrainingService("sagemaker", "SageMaker", SERVICE, ("training-job",))
 ROLE, BUCKET, KEY = "sagemaker.role_arn", "sagemaker.s3_uri", "sagemaker.kms_key_id"
 
 
-def findings(job: LoadedJob, aws: Aws, note: Note, image: str = "") -> list[Finding]:
+def check_account(job: LoadedJob, aws: Aws, note: MakeFinding, image: str = "") -> list[Finding]:
     """Identity first: without one nothing else is asked. `image`: the URI that the job runs."""
     try:
         identity = aws.call("the identity can't be looked up", "sts", "get_caller_identity")
-    except (AwsRefused, AwsUnreachable) as error:
-        return [account_checks.unchecked("the account", "sagemaker", error, note)]
+    except (CloudRefused, CloudUnreachable) as error:
+        return [account_checks.unchecked_finding("the account", "sagemaker", error, note)]
     role, account = str(job.spec.sagemaker.role_arn), str(identity["Account"])
-    found = list(account_checks.wrong_account(role, account, ROLE, note))
+    found = list(account_checks.check_role_account(role, account, ROLE, note))
 
-    def permissions(job: LoadedJob, aws: Aws, note: Note) -> Iterator[Finding]:
-        wanted = needs.of_role(job, str(aws.place.region), _keys(job, aws), image)
-        yield from account_checks.role_may(role, wanted, aws, note, SAGEMAKER)
+    def permissions(job: LoadedJob, aws: Aws, note: MakeFinding) -> Iterator[Finding]:
+        wanted = needs.role_permissions(
+            job, str(aws.location.region), _keys_by_use(job, aws), image
+        )
+        yield from account_checks.check_role_permissions(role, wanted, aws, note, SAGEMAKER)
 
-    checks: tuple[Check, ...] = (
-        ("the bucket", BUCKET, _bucket),
-        ("the bucket's openness", BUCKET, _openness),
-        ("the role", ROLE, _role),
-        ("the keys", KEY, _each_key),
+    checks: tuple[AccountCheck, ...] = (
+        ("the bucket", BUCKET, _check_bucket),
+        ("the bucket's openness", BUCKET, _check_public_access),
+        ("the role", ROLE, _check_role),
+        ("the keys", KEY, _check_keys),
         ("the role's permissions", ROLE, permissions),
-        ("your permissions", "sagemaker", _caller),
+        ("your permissions", "sagemaker", _check_caller),
     )
-    return [*found, *account_checks.run(checks, job, aws, note)]
+    return [*found, *account_checks.run_checks(checks, job, aws, note)]
 
 
-def _where(job: LoadedJob) -> dict[str, str]:
+def _expected_bucket(job: LoadedJob) -> dict[str, str]:
     """The bucket, and the account that it must belong to where that is known."""
-    bucket, owner = request.prefix_of(job)[0], request.bucket_owner(job)
+    bucket, owner = request.s3_prefix(job)[0], request.expected_bucket_owner(job)
     return {"Bucket": bucket, **({"ExpectedBucketOwner": owner} if owner else {})}
 
 
-def _bucket(job: LoadedJob, aws: Aws, note: Note) -> Iterator[Finding]:
-    yield from account_checks.bucket(_where(job), BUCKET, aws, note, SAGEMAKER)
+def _check_bucket(job: LoadedJob, aws: Aws, note: MakeFinding) -> Iterator[Finding]:
+    yield from account_checks.check_bucket(_expected_bucket(job), BUCKET, aws, note, SAGEMAKER)
 
 
-def _openness(job: LoadedJob, aws: Aws, note: Note) -> Iterator[Finding]:
+def _check_public_access(job: LoadedJob, aws: Aws, note: MakeFinding) -> Iterator[Finding]:
     try:
-        yield from account_checks.openness(_where(job), BUCKET, aws, note)
-    except AwsRefused as error:
+        yield from account_checks.check_public_access(_expected_bucket(job), BUCKET, aws, note)
+    except CloudRefused as error:
         if "NoSuchBucket" not in error.message:  # _bucket has said so
             raise
 
 
-def _role(job: LoadedJob, aws: Aws, note: Note) -> Iterator[Finding]:
-    yield from account_checks.role(str(job.spec.sagemaker.role_arn), aws, note, SAGEMAKER)
+def _check_role(job: LoadedJob, aws: Aws, note: MakeFinding) -> Iterator[Finding]:
+    yield from account_checks.check_role(str(job.spec.sagemaker.role_arn), aws, note, SAGEMAKER)
 
 
-def _each_key(job: LoadedJob, aws: Aws, note: Note) -> Iterator[Finding]:
+def _check_keys(job: LoadedJob, aws: Aws, note: MakeFinding) -> Iterator[Finding]:
     """The keys of the job file, and the one that the bucket encrypts with by itself."""
     spec = job.spec.sagemaker
     named = {spec.s3_kms_key_id: "s3_kms_key_id", spec.kms_key_id: "kms_key_id"}
     named = {_default_key(job, aws): "s3_uri"} | named
     for key, field in named.items():
         if key is not None:
-            yield from account_checks.key(key, SAGEMAKER.field(field), aws, note, SAGEMAKER)
+            yield from account_checks.check_key(
+                key, SAGEMAKER.field_path(field), aws, note, SAGEMAKER
+            )
 
 
 def _default_key(job: LoadedJob, aws: Aws) -> str | None:
     try:
-        return account_checks.default_key(aws, _where(job))
-    except AwsRefused as error:
+        return account_checks.get_default_key(aws, _expected_bucket(job))
+    except CloudRefused as error:
         if "NoSuchBucket" in error.message:  # _bucket has said so
             return None
         raise
 
 
-def _keys(job: LoadedJob, aws: Aws) -> dict[str, str]:
+def _keys_by_use(job: LoadedJob, aws: Aws) -> dict[str, str]:
     """The ARN of each key by what it is for: what is sent, what is written, the disk.
 
     What SageMaker writes is encrypted by the job's key, checkpoints by the bucket's own.
@@ -93,9 +97,9 @@ def _keys(job: LoadedJob, aws: Aws) -> dict[str, str]:
         "checkpoints": default,
         "output": spec.kms_key_id or default,
     }
-    return {use: account_checks.key_arn(aws, key) for use, key in named.items() if key}
+    return {use: account_checks.resolve_key_arn(aws, key) for use, key in named.items() if key}
 
 
-def _caller(job: LoadedJob, aws: Aws, note: Note) -> Iterator[Finding]:
-    wanted = needs.of_caller(job, str(aws.place.region))
-    yield from account_checks.caller_may(wanted, aws, note, SAGEMAKER)
+def _check_caller(job: LoadedJob, aws: Aws, note: MakeFinding) -> Iterator[Finding]:
+    wanted = needs.caller_permissions(job, str(aws.location.region))
+    yield from account_checks.check_caller_permissions(wanted, aws, note, SAGEMAKER)

@@ -19,16 +19,16 @@ from cloudft import catalogue, cost
 from cloudft.backends import found
 from cloudft.backends.base import (
     Backend,
-    Finds,
-    Inventories,
-    Quotes,
-    Resumes,
+    CloudResource,
+    DiscoveredJob,
     StagedJob,
-    Stranger,
-    Thing,
-    without_data,
+    SupportsDiscovery,
+    SupportsInventory,
+    SupportsPricing,
+    SupportsResume,
+    with_placeholder_data,
 )
-from cloudft.backends.on_aws import OnAws, not_there, plan_bytes
+from cloudft.backends.on_aws import AwsBackend, encode_plan, job_not_found
 from cloudft.backends.sagemaker import (
     images,
     instances,
@@ -43,63 +43,73 @@ from cloudft.backends.sagemaker import (
     states,
     weights,
 )
-from cloudft.backends.sagemaker.serve import AskedHere
+from cloudft.backends.sagemaker.serve import LocalInferenceMixin
 from cloudft.errors import (
-    AwsConflict,
-    AwsNotFound,
-    AwsRefused,
-    AwsUnreachable,
+    CloudRefused,
+    CloudUnreachable,
     DamagedJob,
     JobStateConflict,
+    ResourceConflict,
+    ResourceNotFound,
 )
 from cloudft.spec.load import LoadedJob
-from cloudft.spec.portable import portable
+from cloudft.spec.portable import to_portable_values
 from cloudft.store import Store
 from cloudft.types import (
+    DataVolume,
     Estimate,
     Finding,
     JobState,
     Listing,
     LogLine,
     Metric,
+    MissingPrice,
     Plan,
-    Unpriced,
-    Volume,
     is_job_id,
     to_json,
 )
 
-Described = Mapping[str, Any]
-PRICES = "https://aws.amazon.com/sagemaker/ai/pricing"
-NO_IMAGE = "<the image that the SageMaker SDK names>"
+TrainingJobDescription = Mapping[str, Any]
+PRICING_URL = "https://aws.amazon.com/sagemaker/ai/pricing"
+UNKNOWN_IMAGE = "<the image that the SageMaker SDK names>"
 
 
-class SageMakerBackend(AskedHere, OnAws, Backend, Finds, Quotes, Resumes, Inventories):
+class SageMakerBackend(
+    LocalInferenceMixin,
+    AwsBackend,
+    Backend,
+    SupportsDiscovery,
+    SupportsPricing,
+    SupportsResume,
+    SupportsInventory,
+):
     """Training jobs of one account and Region."""
 
     name = "sagemaker"
     longest_poll_seconds = 30.0
 
-    def place_of(self, job: LoadedJob) -> Mapping[str, Any]:
+    def location_of(self, job: LoadedJob) -> Mapping[str, Any]:
         """Region, profile and endpoint of the job file."""
-        return request.place_of(job)
+        return request.location_of(job)
 
-    def completed(self, job: LoadedJob) -> LoadedJob:
+    def with_stack_defaults(self, job: LoadedJob) -> LoadedJob:
         """With the outputs of its stack, where it names one."""
-        return stack.completed(job, self.at(request.place_of(job)).aws)
+        return stack.with_stack_defaults(job, self.bind(request.location_of(job)).aws)
 
     def check(self, job: LoadedJob) -> list[Finding]:
         """What the trainer, the settings and the account have to say."""
-        here = self.at(request.place_of(job)).aws
-        trainers = self.local.check(_anywhere(job))
-        return preflight.findings(job, here, trainers, lambda: self._asked(without_data(job), ()))
+        here = self.bind(request.location_of(job)).aws
+        trainers = self.local_backend.check(_on_any_device(job))
+        return preflight.check_job(
+            job, here, trainers, lambda: self._job_inputs(with_placeholder_data(job), ())
+        )
 
-    def estimate(self, job: LoadedJob, volumes: Mapping[str, Volume]) -> Estimate:
+    def estimate(self, job: LoadedJob, volumes: Mapping[str, DataVolume]) -> Estimate:
         """At most: how long a training takes is not known before it has run."""
-        made = self.local.estimate(job, volumes)
-        hour, price = request.usd_per_hour(job), instances.price(job)
-        seconds = request.max_runtime(job)
-        name = instances.choice(job)
+        made = self.local_backend.estimate(job, volumes)
+        hour, price = request.usd_per_hour(job), instances.get_hourly_price(job)
+        seconds = request.max_runtime_seconds(job)
+        name = instances.choose_instance_type(job)
         machines = f"{job.spec.sagemaker.instance_count} x {name or 'a machine to be named'}"
         told = f"at most {seconds / 3600:g} h of {machines}"
         return replace(
@@ -110,96 +120,98 @@ class SageMakerBackend(AskedHere, OnAws, Backend, Finds, Quotes, Resumes, Invent
                 "storagePerMonth": None,
                 "servingPerHour": 0.0,
             },
-            price_source=f"{told}; {price[1].url}" if price else f"{told}, {cost.UNKNOWN}",
+            price_source=f"{told}; {price[1].url}" if price else f"{told}, {cost.NO_PRICE_KNOWN}",
             price_date=price[1].date if price else "",
             at_most=True,
-            unpriced=Unpriced(f"an hour of {name}", "instance_hour", PRICES)
+            unpriced=MissingPrice(f"an hour of {name}", "instance_hour", PRICING_URL)
             if name and not price
             else None,
         )
 
-    def quote(self, job: LoadedJob, estimate: Estimate) -> Estimate:
+    def with_current_prices(self, job: LoadedJob, estimate: Estimate) -> Estimate:
         """By the Price List, where it may be asked: an endpoint of one's own has none."""
-        here, name = self.at(request.place_of(job)).aws, instances.choice(job)
+        here, name = self.bind(request.location_of(job)).aws, instances.choose_instance_type(job)
         try:
             meta = here.client("sagemaker").meta
-            stated = (instances.price(job) or (0, None))[1]
-            if stated is not None and stated.key == catalogue.STATED:
+            stated = (instances.get_hourly_price(job) or (0, None))[1]
+            if stated is not None and stated.key == catalogue.STATED_SOURCE:
                 return estimate
             if name is None or ".amazonaws.com" not in meta.endpoint_url:
                 return estimate
-            hour = prices.live(here, name, meta.region_name)
-        except (AwsRefused, AwsUnreachable):
+            hour = prices.fetch_hourly_price(here, name, meta.region_name)
+        except (CloudRefused, CloudUnreachable):
             return estimate
         if hour is None:
             return estimate
-        hours = request.max_runtime(job) / 3600
+        hours = request.max_runtime_seconds(job) / 3600
         usd = {**estimate.usd, "training": hour * hours * job.spec.sagemaker.instance_count}
         told = estimate.price_source.partition(";")[0].partition(",")[0]
         return replace(estimate, usd=usd, price_source=f"{told}; Price List API", price_date="")
 
     def plan(self, staged: StagedJob) -> Plan:
         """The calls, in order, with everything that is in them."""
-        model = instances.trained(staged.job)
+        model = instances.trained_model(staged.job)
         assert model is not None, "preflight refuses a job without a model to train"
-        asked = self._asked(staged, weights.files(model))
-        wanted = request.create(asked)
-        job_id = wanted["HyperParameters"][request.JOB_MARK]
+        asked = self._job_inputs(staged, weights.list_weight_files(model))
+        wanted = request.create_request(asked)
+        job_id = wanted["HyperParameters"][request.JOB_KEY]
         return Plan(
             backend=self.name,
-            token=request.token(asked),
+            token=request.request_token(asked),
             name=staged.job.spec.name,
             request={
                 "hyperParameters": dict(asked.trainer["hyperParameters"]),
-                "place": request.place_of(staged.job),
-                "calls": request.calls(asked),
-                "job": {"id": job_id, **request.trainer_request(asked)},
-                "home": request.home(asked, job_id),
+                "place": request.location_of(staged.job),
+                "calls": request.api_calls(asked),
+                "job": {"id": job_id, **request.container_request(asked)},
+                "home": request.local_request(asked, job_id),
                 "sha256": {file.role: file.sha256 for file in asked.weights},
                 "usdPerHour": request.usd_per_hour(staged.job),
             },
-            files=request.paths(asked),
+            files=request.plan_files(asked),
             manifest=staged.manifest,
             estimate=self.estimate(staged.job, staged.manifest.files),
-            spec=portable(staged.job),
+            spec=to_portable_values(staged.job),
         )
 
-    def _asked(self, staged: StagedJob, sent: tuple[weights.WeightFile, ...]) -> request.Asked:
-        trainer = self.local.plan(replace(staged, job=_anywhere(staged.job))).request
-        return request.Asked(staged, trainer, sent, _image(staged.job))
+    def _job_inputs(
+        self, staged: StagedJob, sent: tuple[weights.WeightFile, ...]
+    ) -> request.TrainingJobInputs:
+        trainer = self.local_backend.plan(replace(staged, job=_on_any_device(staged.job))).request
+        return request.TrainingJobInputs(staged, trainer, sent, _resolve_image(staged.job))
 
     def submit(self, plan: Plan, progress: Callable[[int], None] | None = None) -> str:
         """Stage to S3, then create the training job, unless it is there."""
-        here = self.at(plan.request["place"])
-        known = here._named(plan)
+        here = self.bind(plan.request["place"])
+        known = here._find_training_job(plan)
         if known is not None:
             return known
-        here._stage(plan, progress)
+        here._upload(plan, progress)
         return here._create(plan)
 
-    def find(self, plan: Plan) -> str | None:
+    def find_submitted(self, plan: Plan) -> str | None:
         """By its name, which follows from the plan's token."""
-        return self.at(plan.request["place"])._named(plan)
+        return self.bind(plan.request["place"])._find_training_job(plan)
 
-    def _named(self, plan: Plan) -> str | None:
+    def _find_training_job(self, plan: Plan) -> str | None:
         """The name of the plan's training job when it was created before."""
-        name = request.training_name(plan.job_id)
-        answer = self._find(name)
+        name = request.training_job_name(plan.job_id)
+        answer = self._describe_training_job(name)
         if answer is None:
             return None
-        if answer.get("HyperParameters", {}).get(request.TOKEN_MARK) != plan.token:
-            raise AwsConflict(
+        if answer.get("HyperParameters", {}).get(request.TOKEN_KEY) != plan.token:
+            raise ResourceConflict(
                 f"a training job {name} is there, and it is another one",
                 fix="give this job another name.",
             )
         return name
 
-    def _stage(self, plan: Plan, progress: Callable[[int], None] | None) -> None:
+    def _upload(self, plan: Plan, progress: Callable[[int], None] | None) -> None:
         bodies = {
-            "code": lambda: source.pack().content,
+            "code": lambda: source.build_archive().content,
             "job": lambda: orjson.dumps(plan.request["job"], option=orjson.OPT_INDENT_2),
             "manifest": lambda: orjson.dumps(to_json(plan.manifest)),
-            "plan": lambda: plan_bytes(plan),
+            "plan": lambda: encode_plan(plan),
         }
         *puts, _ = plan.request["calls"]
         for call in puts:
@@ -207,92 +219,96 @@ class SageMakerBackend(AskedHere, OnAws, Backend, Finds, Quotes, Resumes, Invent
             if "file" in call:
                 role = call["file"]
                 sha256 = plan.request["sha256"].get(role) or plan.manifest.files[role].sha256
-                self.send_file(wanted, plan.files[role], sha256, progress)
+                self.upload_file(wanted, plan.files[role], sha256, progress)
             else:
-                self.send(wanted, bodies[call["content"]]())
+                self.put_object(wanted, bodies[call["content"]]())
 
     def _create(self, plan: Plan) -> str:
         what, call = f"the job {plan.job_id} can't be created", plan.request["calls"][-1]
-        self.create(what, call, lambda: self._named(plan))
+        self.create_once(what, call, lambda: self._find_training_job(plan))
         return str(call["parameters"]["TrainingJobName"])
 
-    def _find(self, name: str) -> Described | None:
+    def _describe_training_job(self, name: str) -> TrainingJobDescription | None:
         """One training job, or None. That there is none SageMaker calls a ValidationException."""
         what, operation = f"the job {name} can't be looked at", "describe_training_job"
-        return self.look_up(what, "sagemaker", operation, TrainingJobName=name)
+        return self.describe_or_none(what, "sagemaker", operation, TrainingJobName=name)
 
-    def _attempts(self, job_id: str) -> list[Described]:
+    def _list_attempts(self, job_id: str) -> list[TrainingJobDescription]:
         """The job's training jobs, oldest first. Raises JobNotFound when there is none."""
-        name = request.training_name(job_id)
-        first = self._find(name)
-        if first is None or not _is_ours(first):
-            raise not_there(f"SageMaker has no job {job_id} of cloudft's")
+        name = request.training_job_name(job_id)
+        first = self._describe_training_job(name)
+        if first is None or not _is_cloudft_job(first):
+            raise job_not_found(f"SageMaker has no job {job_id} of cloudft's")
         found = [first]
-        while (more := self._find(f"{name}-r{len(found)}")) is not None:
+        while (more := self._describe_training_job(f"{name}-r{len(found)}")) is not None:
             found.append(more)
         return found
 
     def describe(self, job_id: str) -> JobState:
         """One look; the artifacts of a completed job are brought home with the first one."""
-        attempts = self._attempts(job_id)
+        attempts = self._list_attempts(job_id)
         answer = attempts[-1]
-        told = logs.newest_state(self.aws, answer["TrainingJobName"])
-        price = catalogue.hourly(answer["ResourceConfig"]["InstanceType"])
+        told = logs.read_newest_state(self.aws, answer["TrainingJobName"])
+        price = catalogue.hourly_price(answer["ResourceConfig"]["InstanceType"])
         hour = price[0] * answer["ResourceConfig"]["InstanceCount"] if price else None
         artifacts = None
         if answer["TrainingJobStatus"] == "Completed":
             try:
-                artifacts = str(output.bring(self.aws, answer, self.home, _id(answer)))
-            except (DamagedJob, AwsNotFound) as error:
+                artifacts = str(
+                    output.download_artifacts(self.aws, answer, self.home, _job_id_of(answer))
+                )
+            except (DamagedJob, ResourceNotFound) as error:
                 failed = {"TrainingJobStatus": "Failed", "FailureReason": error.message}
                 answer = {**answer, **failed}
         billed = [a["BillableTimeInSeconds"] for a in attempts if "BillableTimeInSeconds" in a]
         if billed:
             answer = {**answer, "BillableTimeInSeconds": sum(billed)}
-        return states.state(answer, told, artifacts, attempts=len(attempts), usd_per_hour=hour)
+        return states.to_job_state(
+            answer, told, artifacts, attempts=len(attempts), usd_per_hour=hour
+        )
 
     def describe_many(self, job_ids: Sequence[str]) -> Mapping[str, JobState]:
         """From the account's list, a hundred at a time; of each job its newest training job."""
-        wanted = {request.training_name(job_id): job_id for job_id in job_ids}
+        wanted = {request.training_job_name(job_id): job_id for job_id in job_ids}
         found: dict[str, JobState] = {}
-        for summary in inventory.summaries(self.aws):
-            matched = request.NAMES.fullmatch(summary["TrainingJobName"])
+        for summary in inventory.list_training_jobs(self.aws):
+            matched = request.TRAINING_JOB_NAME.fullmatch(summary["TrainingJobName"])
             job_id = wanted.get(matched["base"]) if matched else None
             if job_id is None or job_id in found:  # the newest comes first
                 continue
             folder = self.home.jobs / job_id / output.ARTIFACTS
             there = str(folder) if layout.is_complete(folder) else None
-            answer = {**summary, "HyperParameters": {request.JOB_MARK: job_id}}
-            found[job_id] = states.state(answer, None, there)
+            answer = {**summary, "HyperParameters": {request.JOB_KEY: job_id}}
+            found[job_id] = states.to_job_state(answer, None, there)
             if len(found) == len(wanted):
                 break
         return found
 
-    def strangers(self, known: Collection[str]) -> Iterator[Stranger | DamagedJob]:
+    def list_untracked(self, known: Collection[str]) -> Iterator[DiscoveredJob | DamagedJob]:
         """Jobs whose description says that cloudft made them; their plan lies in S3."""
-        names = {request.training_name(job_id) for job_id in known}
-        there = (summary["TrainingJobName"] for summary in inventory.summaries(self.aws))
-        matched = ((name, request.NAMES.fullmatch(name)) for name in there)
+        names = {request.training_job_name(job_id) for job_id in known}
+        there = (summary["TrainingJobName"] for summary in inventory.list_training_jobs(self.aws))
+        matched = ((name, request.TRAINING_JOB_NAME.fullmatch(name)) for name in there)
         wanted = (
             (name, name)
             for name, found_in in matched
             if name not in names and found_in is not None and not found_in["number"]
         )
-        yield from found.each(wanted, self._stranger)
+        yield from found.discover_each(wanted, self._discover)
 
-    def _stranger(self, name: str, _: str) -> Stranger | None:
-        answer = self._find(name)
-        if answer is None or not _is_ours(answer):
+    def _discover(self, name: str, _: str) -> DiscoveredJob | None:
+        answer = self._describe_training_job(name)
+        if answer is None or not _is_cloudft_job(answer):
             return None
-        plan = output.plan_of(self.aws, answer)
-        created = str(states.iso(answer["CreationTime"]))
-        return plan.stranger(name, created, self.here("sagemaker"))
+        plan = output.read_plan(self.aws, answer)
+        created = str(states.iso_format(answer["CreationTime"]))
+        return plan.to_discovered_job(name, created, self.location_with_region("sagemaker"))
 
     def metrics(self, job_id: str) -> Iterator[Metric]:
         """The points that the trainer wrote into the log; of an old log, those of the artifacts."""
-        attempts = self._attempts(job_id)
-        points = logs.metrics(self.aws, _names(attempts))
-        folder = self.home.jobs / _id(attempts[0]) / output.ARTIFACTS
+        attempts = self._list_attempts(job_id)
+        points = logs.read_metrics(self.aws, _training_job_names(attempts))
+        folder = self.home.jobs / _job_id_of(attempts[0]) / output.ARTIFACTS
         if not points and layout.is_complete(folder):
             read = layout.read_metrics(folder)
             points = sorted(read, key=lambda point: (point.step, point.split))
@@ -300,24 +316,26 @@ class SageMakerBackend(AskedHere, OnAws, Backend, Finds, Quotes, Resumes, Invent
 
     def logs(self, job_id: str, after: str | None = None) -> Iterator[LogLine]:
         """What the container printed, of all the job's training jobs."""
-        return logs.lines(self.aws, _names(self._attempts(job_id)), after)
+        return logs.iter_log_lines(
+            self.aws, _training_job_names(self._list_attempts(job_id)), after
+        )
 
     def stop(self, job_id: str) -> None:
         """StopTrainingJob: the trainer has two minutes for a checkpoint."""
-        answer = self._attempts(job_id)[-1]
+        answer = self._list_attempts(job_id)[-1]
         if answer["TrainingJobStatus"] != "InProgress":
             return
         what, name = f"the job {job_id} can't be stopped", answer["TrainingJobName"]
         try:
             self.aws.call(what, "sagemaker", "stop_training_job", TrainingJobName=name)
-        except AwsRefused:
-            ended = self._find(name)  # it has ended meanwhile, or is being stopped
+        except CloudRefused:
+            ended = self._describe_training_job(name)  # it has ended meanwhile, or is being stopped
             if ended is not None and ended["TrainingJobStatus"] == "InProgress":
                 raise
 
     def resume(self, job_id: str) -> None:
         """Another training job with the same request goes on from the checkpoints in S3."""
-        attempts = self._attempts(job_id)
+        attempts = self._list_attempts(job_id)
         status = states.STATES[attempts[-1]["TrainingJobStatus"]]
         if status in ("InProgress", "Stopping"):
             raise JobStateConflict(
@@ -328,62 +346,64 @@ class SageMakerBackend(AskedHere, OnAws, Backend, Finds, Quotes, Resumes, Invent
                 f"{job_id} is Completed: there is nothing to resume",
                 fix="submit another job with more epochs.",
             )
-        again = request.resumed(self._first_request(attempts[0]), len(attempts))
+        again = request.resume_parameters(self._original_request(attempts[0]), len(attempts))
         what = f"the job {job_id} can't be resumed"
         try:
             self.aws.call(what, "sagemaker", request.CREATE, **again)
-        except AwsConflict:  # another resume beside this has made it
+        except ResourceConflict:  # another resume beside this has made it
             return
 
-    def _first_request(self, answer: Described) -> Mapping[str, Any]:
+    def _original_request(self, answer: TrainingJobDescription) -> Mapping[str, Any]:
         """What made the job: as this machine sent it, else as SageMaker describes it.
 
         Never by the plan in S3: a role, an image and a command are in it.
         """
-        record = Store(self.home.jobs).known(_id(answer))
+        record = Store(self.home.jobs).get_or_none(_job_id_of(answer))
         calls = record.request.get("calls") if record else None
         sent: Mapping[str, Any] = calls[-1]["parameters"] if calls else {}
-        return sent or request.described(answer, record.tags if record else {})
+        return sent or request.parameters_from_description(answer, record.tags if record else {})
 
-    def artifacts(self, job_id: str, to: Path) -> Path:
+    def download_artifacts(self, job_id: str, to: Path) -> Path:
         """Copy what the job left to `to`, which must not exist."""
-        return layout.copy(job_id, self.describe(job_id).artifacts, to)
+        return layout.copy_artifacts(job_id, self.describe(job_id).artifacts, to)
 
-    def inventory(self) -> Listing[Thing]:
+    def list_resources(self) -> Listing[CloudResource]:
         """Running jobs, warm machines and staged data of this account and Region."""
-        return inventory.everything(self.aws)
+        return inventory.list_resources(self.aws)
 
-    def remove(self, thing: Thing) -> None:
+    def remove_resource(self, thing: CloudResource) -> None:
         """Remove one thing. A running job is left alone."""
-        inventory.remove(self.aws, thing)
+        inventory.delete_resource(self.aws, thing)
 
 
-def _anywhere(job: LoadedJob) -> LoadedJob:
+def _on_any_device(job: LoadedJob) -> LoadedJob:
     """The job without this machine's device: the container takes its own."""
     local = job.spec.local.model_copy(update={"device": "auto"})
     return replace(job, spec=job.spec.model_copy(update={"local": local}))
 
 
-def _image(job: LoadedJob) -> str:
-    spec, instance = job.spec.sagemaker, instances.choice(job)
-    region = request.place_of(job)["region"]
+def _resolve_image(job: LoadedJob) -> str:
+    spec, instance = job.spec.sagemaker, instances.choose_instance_type(job)
+    region = request.location_of(job)["region"]
     if spec.image_uri is not None:
         return str(spec.image_uri)
-    if not images.sdk_is_here() or region is None or instance is None:
-        return NO_IMAGE  # preflight refuses it
-    return images.stock(region, instance, spec.pytorch_version)
+    if not images.is_sdk_installed() or region is None or instance is None:
+        return UNKNOWN_IMAGE  # preflight refuses it
+    return images.find_sdk_image(region, instance, spec.pytorch_version)
 
 
-def _is_ours(answer: Described) -> bool:
+def _is_cloudft_job(answer: TrainingJobDescription) -> bool:
     """True of a job that carries the id that its name follows from."""
-    job_id = (answer.get("HyperParameters") or {}).get(request.JOB_MARK, "")
-    name = request.NAMES.fullmatch(answer["TrainingJobName"])
-    return is_job_id(job_id) and name is not None and request.training_name(job_id) == name["base"]
+    job_id = (answer.get("HyperParameters") or {}).get(request.JOB_KEY, "")
+    name = request.TRAINING_JOB_NAME.fullmatch(answer["TrainingJobName"])
+    return (
+        is_job_id(job_id) and name is not None and request.training_job_name(job_id) == name["base"]
+    )
 
 
-def _id(answer: Described) -> str:
-    return str(answer["HyperParameters"][request.JOB_MARK])
+def _job_id_of(answer: TrainingJobDescription) -> str:
+    return str(answer["HyperParameters"][request.JOB_KEY])
 
 
-def _names(attempts: Sequence[Described]) -> list[str]:
+def _training_job_names(attempts: Sequence[TrainingJobDescription]) -> list[str]:
     return [str(answer["TrainingJobName"]) for answer in attempts]

@@ -17,7 +17,7 @@ from cloudft.errors import UsageError
 FRAMEWORK, SCOPE = "pytorch", "training"
 TORCH_MIN = "2.6"
 """The oldest PyTorch that the trainer runs on (the extra `local`; local_backend/installing.py)."""
-ECR = re.compile(
+ECR_URI = re.compile(
     r"(?P<account>\d{12})\.dkr[.-]ecr(?:-fips)?\.(?P<region>[a-z0-9-]+)\.(?:amazonaws\.|on\.aws)"
     r"[^/]*/(?P<repository>[^:@]+)(?::(?P<tag>[^@]+))?(?:@.+)?"
 )
@@ -45,34 +45,36 @@ class EcrImage:
     tag: str = ""
 
     @property
-    def is_aws(self) -> bool:
+    def is_aws_image(self) -> bool:
         """True of AWS's own images."""
         return self.account in AWS_ACCOUNTS.split()
 
     @property
-    def torch(self) -> str | None:
+    def torch_version(self) -> str | None:
         """The version of PyTorch that the tag of a framework's image tells."""
         found = re.match(r"\d+\.\d+(\.\d+)?", self.tag)
         return found[0] if found and self.repository.split("/")[-1] in FRAMEWORKS else None
 
     @property
-    def is_old(self) -> bool:
+    def is_torch_too_old(self) -> bool:
         """True where the tag tells a PyTorch older than TORCH_MIN."""
-        return self.torch is not None and _numbers(self.torch)[:2] < _numbers(TORCH_MIN)
+        return self.torch_version is not None and _version_key(self.torch_version)[
+            :2
+        ] < _version_key(TORCH_MIN)
 
     @property
-    def is_for_cpu(self) -> bool:
+    def is_cpu_only(self) -> bool:
         """True where the tag of a framework's image says that it has no CUDA."""
-        return self.torch is not None and "cpu" in self.tag.split("-")
+        return self.torch_version is not None and "cpu" in self.tag.split("-")
 
 
-def in_ecr(uri: str) -> EcrImage | None:
+def parse_ecr_uri(uri: str) -> EcrImage | None:
     """Return what an image's URI tells; None for another form than ECR's."""
-    found = ECR.fullmatch(uri)
+    found = ECR_URI.fullmatch(uri)
     return EcrImage(**{k: v or "" for k, v in found.groupdict().items()}) if found else None
 
 
-def sdk_is_here() -> bool:
+def is_sdk_installed() -> bool:
     """True where the extra `sagemaker` is installed."""
     try:
         return importlib.util.find_spec("sagemaker.core") is not None
@@ -80,7 +82,7 @@ def sdk_is_here() -> bool:
         return False
 
 
-def stock(region: str, instance_type: str, version: str | None) -> str:
+def find_sdk_image(region: str, instance_type: str, version: str | None) -> str:
     """The SDK's PyTorch training image for that machine.
 
     Raises UsageError where the SDK has none: for that version, Region, or kind of machine.
@@ -88,14 +90,14 @@ def stock(region: str, instance_type: str, version: str | None) -> str:
     from sagemaker.core import image_uris
 
     known: dict[str, Any] = image_uris.config_for_framework(FRAMEWORK)[SCOPE]["versions"]
-    chosen = version or max(known, key=_numbers)
+    chosen = version or max(known, key=_version_key)
     full = [name for name in known if name == chosen or name.startswith(f"{chosen}.")]
     if not full:
         raise UsageError(
             f"the SageMaker SDK knows no PyTorch image {chosen}",
             fix=f"take one of {', '.join(list(known)[-5:])}, or name sagemaker.image_uri.",
         )
-    exact = max(full, key=_numbers)
+    exact = max(full, key=_version_key)
     try:
         image: str = image_uris.retrieve(
             FRAMEWORK,
@@ -114,5 +116,5 @@ def stock(region: str, instance_type: str, version: str | None) -> str:
     return image
 
 
-def _numbers(version: str) -> tuple[int, ...]:
+def _version_key(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in version.split(".") if part.isdigit())

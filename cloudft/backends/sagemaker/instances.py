@@ -12,26 +12,26 @@ from cloudft.documents import decode
 from cloudft.errors import BadDocument
 from cloudft.spec.load import LoadedJob
 
-BYTES_A_PARAMETER = {"lora": 2.2, "qlora": 0.9, "full": 16.0}
+BYTES_PER_PARAMETER = {"lora": 2.2, "qlora": 0.9, "full": 16.0}
 """Frozen weights in 16 or 4 bits with gradients and moments of adapters; or all in 32 bits: the
 weights, their gradients and the two moments of AdamW."""
-BESIDE = 5 * GIB
+OVERHEAD_BYTES = 5 * GIB
 """CUDA's own, and activations; the trainer takes fewer records at once where less is free."""
-GATHERED = 0.15
+UNSHARDED_SHARE = 0.15
 """So much of a sharded model, with its gradients, is whole on each GPU at a time: embeddings,
 output layer, the block at work. Reckoned for a Llama of 8 B."""
-DISK_GB, DISKS = 30, 3
+DISK_GB, DISK_COPIES = 30, 3
 """Disk beside the weights, and how often these lie there: sent, kept as checkpoint, written out."""
 
 
-def trained(job: LoadedJob) -> Model | None:
+def trained_model(job: LoadedJob) -> Model | None:
     """The model that is trained: local.model, or the base model when its weights are open."""
     if job.spec.local.model is not None:
-        return catalogue.find(job.spec.local.model, base_dir=job.base_dir)
-    return job.model if job.model.open_weight else None
+        return catalogue.find_model(job.spec.local.model, base_dir=job.base_dir)
+    return job.model if job.model.is_open_weight else None
 
 
-def parameters(model: Model) -> int | None:
+def count_parameters(model: Model) -> int | None:
     """How many weights a model has: the catalogue's word, or by its files; None if unknown."""
     if model.parameters:
         return model.parameters
@@ -51,22 +51,22 @@ def _is_float32(folder: Path) -> bool:
     return bool((config.get("dtype") or config.get("torch_dtype")) == "float32")
 
 
-def need(job: LoadedJob, gpus: int = 1) -> int | None:
+def required_gpu_bytes(job: LoadedJob, gpus: int = 1) -> int | None:
     """Bytes of each GPU's memory that the job wants, roughly, when it is sharded over `gpus`.
 
     None when the model's size is unknown. 4-bit weights are not sharded.
     """
-    model = trained(job)
-    count = parameters(model) if model else None
+    model = trained_model(job)
+    count = count_parameters(model) if model else None
     if count is None:
         return None
     method = job.spec.local.method
     whole = gpus == 1 or method == "qlora"
-    share = 1.0 if whole else min(1.0, 1 / gpus + GATHERED)
-    return round(count * BYTES_A_PARAMETER[method] * share) + BESIDE
+    share = 1.0 if whole else min(1.0, 1 / gpus + UNSHARDED_SHARE)
+    return round(count * BYTES_PER_PARAMETER[method] * share) + OVERHEAD_BYTES
 
 
-def choice(job: LoadedJob) -> str | None:
+def choose_instance_type(job: LoadedJob) -> str | None:
     """The machine that is named, or the cheapest of one GPU that fits; None when none is known.
 
     Types of one price are taken in the catalogue's order; those without a price come last. With
@@ -75,53 +75,53 @@ def choice(job: LoadedJob) -> str | None:
     given: str | None = job.spec.sagemaker.instance_type
     if given is not None:
         return given
-    wanted = need(job)
+    wanted = required_gpu_bytes(job)
     if wanted is None:
         return None
     if job.spec.local.fsdp is True:
-        fitting = [i for i in _known() if _fits_sharded(job, i)]
+        fitting = [i for i in _all_instances() if _fits_when_sharded(job, i)]
     else:
-        fitting = [i for i in _known() if i.gpus == 1 and i.gpu_bytes >= wanted]
-        fitting = fitting or [i for i in _known() if i.gpus > 1 and i.gpu_bytes >= wanted]
-    return min(fitting, key=_price).name if fitting else None
+        fitting = [i for i in _all_instances() if i.gpus == 1 and i.gpu_bytes >= wanted]
+        fitting = fitting or [i for i in _all_instances() if i.gpus > 1 and i.gpu_bytes >= wanted]
+    return min(fitting, key=_price_key).name if fitting else None
 
 
-def processes(job: LoadedJob) -> int:
+def count_processes(job: LoadedJob) -> int:
     """Trainers of the job: one for each GPU, or for each machine without one."""
-    machine = known(choice(job))
+    machine = find_instance(choose_instance_type(job))
     return max(1, machine.gpus if machine else 1) * job.spec.sagemaker.instance_count
 
 
-def _fits_sharded(job: LoadedJob, instance: Instance) -> bool:
+def _fits_when_sharded(job: LoadedJob, instance: Instance) -> bool:
     gpus = instance.gpus * job.spec.sagemaker.instance_count
-    return gpus > 1 and instance.gpu_bytes >= (need(job, gpus) or 0)
+    return gpus > 1 and instance.gpu_bytes >= (required_gpu_bytes(job, gpus) or 0)
 
 
-def _known() -> list[Instance]:
-    return list(catalogue.instances().by_name.values())
+def _all_instances() -> list[Instance]:
+    return list(catalogue.load_instances().by_name.values())
 
 
-def _price(instance: Instance) -> float:
+def _price_key(instance: Instance) -> float:
     return instance.usd_per_hour if instance.usd_per_hour is not None else float("inf")
 
 
-def price(job: LoadedJob) -> tuple[float, Source] | None:
+def get_hourly_price(job: LoadedJob) -> tuple[float, Source] | None:
     """Return USD of an hour of one machine, and where it was read: the job file's word first."""
     own = job.spec.prices
     if own is not None and own.instance_hour is not None:
-        return own.instance_hour, own.origin
-    return catalogue.hourly(choice(job))
+        return own.instance_hour, own.price_source
+    return catalogue.hourly_price(choose_instance_type(job))
 
 
-def known(name: str | None) -> Instance | None:
+def find_instance(name: str | None) -> Instance | None:
     """What the catalogue has of a type."""
-    return catalogue.instances().by_name.get(name or "")
+    return catalogue.load_instances().by_name.get(name or "")
 
 
-def volume_gb(job: LoadedJob) -> int:
+def choose_volume_gb(job: LoadedJob) -> int:
     """The disk: what is given, or room for the weights thrice."""
     if job.spec.sagemaker.volume_gb is not None:
         return job.spec.sagemaker.volume_gb
-    model = trained(job)
-    count = parameters(model) if model else None
-    return DISK_GB + DISKS * 4 * (count or 8 * 10**9) // 10**9
+    model = trained_model(job)
+    count = count_parameters(model) if model else None
+    return DISK_GB + DISK_COPIES * 4 * (count or 8 * 10**9) // 10**9

@@ -10,20 +10,20 @@ from typing import Any
 
 from cloudft import catalogue, cost
 from cloudft.aws.client import Aws
-from cloudft.backends.base import DATA_PART, IN_USE, Thing
-from cloudft.backends.on_aws import is_bucket_of_another
+from cloudft.backends.base import IN_USE, IN_USE_PART_SUFFIX, CloudResource
+from cloudft.backends.on_aws import is_owned_by_other_account
 from cloudft.backends.sagemaker import request, states
-from cloudft.errors import AwsDenied, AwsNotFound, JobStateConflict
-from cloudft.listing import Gathering
+from cloudft.errors import JobStateConflict, PermissionDenied, ResourceNotFound
+from cloudft.listing import ListingBuilder
 from cloudft.types import Listing
 
-STAGED = re.compile(r"s3://[^/]+/(.+/)?(data|models)/[0-9a-f]{64}/")
+STAGED_URI = re.compile(r"s3://[^/]+/(.+/)?(data|models)/[0-9a-f]{64}/")
 """Where cloudft puts data and weights for jobs; both are sent again when a job wants them."""
 MONTH_S = cost.HOURS_PER_MONTH * 3600
-Described = Mapping[str, Any]
+TrainingJobDescription = Mapping[str, Any]
 
 
-def summaries(aws: Aws) -> Iterator[Described]:
+def list_training_jobs(aws: Aws) -> Iterator[TrainingJobDescription]:
     """Every training job, newest first."""
     token: dict[str, str] = {}
     how = {"SortBy": "CreationTime", "SortOrder": "Descending", "MaxResults": 100}
@@ -37,104 +37,120 @@ def summaries(aws: Aws) -> Iterator[Described]:
 
 
 @dataclass
-class _Staged:
+class _StagedUris:
     """Where jobs have staged files: what running ones read, and the ended ones, newest first."""
 
     used: set[str] = field(default_factory=set)
-    ended: dict[str, list[Described]] = field(default_factory=dict)
+    ended: dict[str, list[TrainingJobDescription]] = field(default_factory=dict)
     complete: bool = False
 
 
-def everything(aws: Aws) -> Listing[Thing]:
+def list_resources(aws: Aws) -> Listing[CloudResource]:
     """Running jobs and warm machines, whoever made them; then data of cloudft's ended jobs.
 
     Where the jobs can't be read to the end, no data is listed: what is in use is not known.
     """
-    gathering, staged = Gathering(), _Staged()
-    found = gathering.part(f"sagemaker: jobs {DATA_PART}", lambda: _machines(aws, staged))
+    gathering, staged = ListingBuilder(), _StagedUris()
+    found = gathering.collect(
+        f"sagemaker: jobs {IN_USE_PART_SUFFIX}", lambda: _list_machines(aws, staged)
+    )
     for uri, jobs in staged.ended.items() if staged.complete else ():
         if not any(uri.startswith(used) or used.startswith(uri) for used in staged.used):
-            found += gathering.part(f"sagemaker: {uri}", functools.partial(_data, aws, uri, jobs))
-    return gathering.listing(found)
+            found += gathering.collect(
+                f"sagemaker: {uri}", functools.partial(_list_staged_data, aws, uri, jobs)
+            )
+    return gathering.build(found)
 
 
-def _machines(aws: Aws, staged: _Staged) -> Iterator[Thing]:
-    for summary in summaries(aws):
+def _list_machines(aws: Aws, staged: _StagedUris) -> Iterator[CloudResource]:
+    for summary in list_training_jobs(aws):
         name, status = summary["TrainingJobName"], summary["TrainingJobStatus"]
         warm = (summary.get("WarmPoolStatus") or {}).get("Status") == "Available"
         running = status in ("InProgress", "Stopping")
-        if not (running or warm or request.NAMES.fullmatch(name)):
+        if not (running or warm or request.TRAINING_JOB_NAME.fullmatch(name)):
             continue
         what = f"the job {name} can't be looked at"
         job = aws.call(what, "sagemaker", "describe_training_job", TrainingJobName=name)
-        for uri in _inputs(job) if running else ():  # whoever made the job
+        for uri in _input_uris(job) if running else ():  # whoever made the job
             staged.used.add(uri)
-            made, usd = str(states.iso(job["CreationTime"])), {"perHour": 0.0, "perMonth": None}
-            yield Thing("data", uri, uri, IN_USE, made, usd, _ours(job), backend="sagemaker")
-        if _ours(job) and not running:
-            for uri in filter(STAGED.fullmatch, _inputs(job)):
+            made, usd = (
+                str(states.iso_format(job["CreationTime"])),
+                {"perHour": 0.0, "perMonth": None},
+            )
+            yield CloudResource(
+                "data", uri, uri, IN_USE, made, usd, _job_id_of(job), backend="sagemaker"
+            )
+        if _job_id_of(job) and not running:
+            for uri in filter(STAGED_URI.fullmatch, _input_uris(job)):
                 staged.ended.setdefault(uri, []).append(job)
         if running:
             longest = job["StoppingCondition"].get("MaxRuntimeInSeconds", MONTH_S)
-            yield _machine(job, "training-job", status, longest)
+            yield _machine_resource(job, "training-job", status, longest)
         elif warm:
             kept = job["ResourceConfig"].get("KeepAlivePeriodInSeconds", MONTH_S)
-            yield _machine(job, "warm-pool", "Available", kept)
+            yield _machine_resource(job, "warm-pool", "Available", kept)
     staged.complete = True
 
 
-def _ours(job: Described) -> str | None:
-    return (job.get("HyperParameters") or {}).get(request.JOB_MARK)
+def _job_id_of(job: TrainingJobDescription) -> str | None:
+    return (job.get("HyperParameters") or {}).get(request.JOB_KEY)
 
 
-def _inputs(job: Described) -> Iterator[str]:
+def _input_uris(job: TrainingJobDescription) -> Iterator[str]:
     for channel in job.get("InputDataConfig", ()):
         uri = channel["DataSource"].get("S3DataSource", {}).get("S3Uri")
         if uri:
             yield uri
 
 
-def _machine(job: Described, kind: str, status: str, seconds: int) -> Thing:
+def _machine_resource(
+    job: TrainingJobDescription, kind: str, status: str, seconds: int
+) -> CloudResource:
     """Machines that are billed for so many seconds at most: a month is what is left of that."""
     wanted = job["ResourceConfig"]
-    price, source = catalogue.hourly(wanted.get("InstanceType")) or (None, "no price is known")
+    price, source = catalogue.hourly_price(wanted.get("InstanceType")) or (
+        None,
+        "no price is known",
+    )
     hour = None if price is None else price * wanted["InstanceCount"]
     month = None if hour is None else hour * min(seconds, MONTH_S) / 3600
     usd = {"perHour": hour, "perMonth": month}
-    return Thing(
+    return CloudResource(
         kind,
         job["TrainingJobArn"],
         job["TrainingJobName"],
         status,
-        str(states.iso(job["CreationTime"])),
+        str(states.iso_format(job["CreationTime"])),
         usd,
-        _ours(job),
+        _job_id_of(job),
         backend="sagemaker",
         basis=f"{wanted['InstanceCount']} x {wanted['InstanceType']} ({source})",
     )
 
 
-def _data(aws: Aws, uri: str, jobs: Sequence[Described]) -> Iterator[Thing]:
+def _list_staged_data(
+    aws: Aws, uri: str, jobs: Sequence[TrainingJobDescription]
+) -> Iterator[CloudResource]:
     """The staged files below `uri`. A job that can be resumed reads them again: `resumable`."""
     bucket, _, prefix = uri.removeprefix("s3://").partition("/")
     job = jobs[0]
     where = {"Bucket": bucket, "ExpectedBucketOwner": str(job["RoleArn"]).split(":")[4]}
-    made, usd = str(states.iso(job["CreationTime"])), {"perHour": 0.0, "perMonth": None}
+    made, usd = str(states.iso_format(job["CreationTime"])), {"perHour": 0.0, "perMonth": None}
     newest: dict[str, str] = {}  # a job's attempts are several training jobs
     for one in jobs:
-        newest.setdefault(str(_ours(one)), one["TrainingJobStatus"])
+        newest.setdefault(str(_job_id_of(one)), one["TrainingJobStatus"])
     done = set(newest.values()) == {"Completed"}
     name, *also = newest
     try:
-        keys = list(_keys(aws, where, prefix))
-    except AwsNotFound:
+        keys = list(_list_keys(aws, where, prefix))
+    except ResourceNotFound:
         return
-    except AwsDenied:
-        if is_bucket_of_another(aws, bucket):
+    except PermissionDenied:
+        if is_owned_by_other_account(aws, bucket):
             return
         raise
     for key in keys:
-        yield Thing(
+        yield CloudResource(
             kind="data",
             id=f"s3://{bucket}/{key}",
             name=key.rpartition("/")[2],
@@ -147,7 +163,7 @@ def _data(aws: Aws, uri: str, jobs: Sequence[Described]) -> Iterator[Thing]:
         )
 
 
-def _keys(aws: Aws, where: Mapping[str, str], prefix: str) -> Iterator[str]:
+def _list_keys(aws: Aws, where: Mapping[str, str], prefix: str) -> Iterator[str]:
     what = f"s3://{where['Bucket']}/{prefix} can't be listed"
     token: dict[str, str] = {}
     while True:
@@ -158,7 +174,7 @@ def _keys(aws: Aws, where: Mapping[str, str], prefix: str) -> Iterator[str]:
         token = {"ContinuationToken": page["NextContinuationToken"]}
 
 
-def remove(aws: Aws, thing: Thing) -> None:
+def delete_resource(aws: Aws, thing: CloudResource) -> None:
     """Let a warm machine go, or remove a staged file. Raises JobStateConflict for a running job."""
     if thing.kind == "training-job":
         raise JobStateConflict(

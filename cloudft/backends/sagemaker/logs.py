@@ -12,17 +12,17 @@ from typing import Any
 
 from cloudft.aws.client import Aws
 from cloudft.backends import trainer_documents as documents
-from cloudft.errors import AwsDenied, AwsNotFound, BadDocument
+from cloudft.errors import BadDocument, PermissionDenied, ResourceNotFound
 from cloudft.types import LogLine, Metric
 
-GROUP = "/aws/sagemaker/TrainingJobs"
-MARK = "#cloudft "
+LOG_GROUP = "/aws/sagemaker/TrainingJobs"
+LINE_MARKER = "#cloudft "
 """Before what is for us (local_backend/sagemaker.py; a test compares the two). It may stand behind
 the beginning of another line: several processes write to one log."""
-FIRST_HOST = "/algo-1-"
+FIRST_HOST_INFIX = "/algo-1-"
 """Before the time at the end of a stream's name; without its end it is that of algo-10, too.
 Source: SageMaker developer guide, "Amazon CloudWatch Logs for Amazon SageMaker AI"."""
-LAST = 200
+TAIL_EVENTS = 200
 """Events from the end among which the newest state is looked for."""
 
 
@@ -43,46 +43,46 @@ class Event:
         return f"{self.stream}:{self.time}:{self.number}"
 
 
-def lines(aws: Aws, names: Sequence[str], after: str | None = None) -> Iterator[LogLine]:
+def iter_log_lines(aws: Aws, names: Sequence[str], after: str | None = None) -> Iterator[LogLine]:
     """What people read, of these training jobs in their order, behind the cursor `after`."""
-    for event in events(aws, names, after):
-        said, mark, _ = event.text.partition(MARK)
+    for event in iter_events(aws, names, after):
+        said, mark, _ = event.text.partition(LINE_MARKER)
         if said or not mark:
             yield LogLine(event.cursor, said)
 
 
-def events(aws: Aws, names: Sequence[str], after: str | None = None) -> Iterator[Event]:
+def iter_events(aws: Aws, names: Sequence[str], after: str | None = None) -> Iterator[Event]:
     """Every event; none where there is no log yet."""
     at, time, number = (int(part) for part in (after or "0:0:-1").split(":"))
-    for place, stream in enumerate(streams(aws, names)):
+    for place, stream in enumerate(list_streams(aws, names)):
         if place < at:
             continue
         since, known = (time, number) if place == at else (0, -1)
-        for event in _events(aws, place, stream, since):
+        for event in _iter_stream_events(aws, place, stream, since):
             if event.time > since or event.number > known:
                 yield event
 
 
-def streams(aws: Aws, names: Sequence[str]) -> list[str]:
+def list_streams(aws: Aws, names: Sequence[str]) -> list[str]:
     """The log streams of the first machine of each job, oldest first."""
     found: list[str] = []
     for name in names:
         what = f"the log of {name} can't be read"
-        wanted = {"logGroupName": GROUP, "logStreamNamePrefix": f"{name}{FIRST_HOST}"}
+        wanted = {"logGroupName": LOG_GROUP, "logStreamNamePrefix": f"{name}{FIRST_HOST_INFIX}"}
         try:
-            there = list(aws.pages(what, "logs", "describe_log_streams", "logStreams", **wanted))
-        except AwsNotFound:  # nothing was ever logged here
+            there = list(aws.paginate(what, "logs", "describe_log_streams", "logStreams", **wanted))
+        except ResourceNotFound:  # nothing was ever logged here
             continue
         there.sort(key=lambda stream: (stream.get("creationTime", 0), stream["logStreamName"]))
         found += [stream["logStreamName"] for stream in there]
     return found
 
 
-def _events(aws: Aws, place: int, stream: str, since: int) -> Iterator[Event]:
+def _iter_stream_events(aws: Aws, place: int, stream: str, since: int) -> Iterator[Event]:
     token: dict[str, str] = {}
     time, number = -1, -1
     while True:
-        answer = _page(aws, stream, startFromHead=True, startTime=since, **token)
+        answer = _get_events(aws, stream, startFromHead=True, startTime=since, **token)
         for event in answer["events"]:
             number = number + 1 if event["timestamp"] == time else 0
             time = event["timestamp"]
@@ -93,45 +93,47 @@ def _events(aws: Aws, place: int, stream: str, since: int) -> Iterator[Event]:
         token = {"nextToken": following}
 
 
-def _page(aws: Aws, stream: str, **how: Any) -> Mapping[str, Any]:
+def _get_events(aws: Aws, stream: str, **how: Any) -> Mapping[str, Any]:
     what = f"the log {stream} can't be read"
-    return aws.call(what, "logs", "get_log_events", logGroupName=GROUP, logStreamName=stream, **how)
+    return aws.call(
+        what, "logs", "get_log_events", logGroupName=LOG_GROUP, logStreamName=stream, **how
+    )
 
 
-def newest_state(aws: Aws, name: str) -> documents.State | None:
+def read_newest_state(aws: Aws, name: str) -> documents.TrainerState | None:
     """The trainer's last word; None before there is one, or where the log may not be read."""
     try:
-        there = streams(aws, [name])
+        there = list_streams(aws, [name])
         if not there:
             return None
-        answer = _page(aws, there[-1], startFromHead=False, limit=LAST)
-    except (AwsNotFound, AwsDenied):
+        answer = _get_events(aws, there[-1], startFromHead=False, limit=TAIL_EVENTS)
+    except (ResourceNotFound, PermissionDenied):
         return None
     for event in reversed(answer["events"]):
-        content = marked(event["message"], "state")
+        content = extract_marked(event["message"], "state")
         if content is not None:
             try:
-                return documents.state(content, name)
+                return documents.parse_state(content, name)
             except BadDocument:  # a line that was cut, or that is not the trainer's
                 continue
     return None
 
 
-def marked(text: str, kind: str) -> str | None:
+def extract_marked(text: str, kind: str) -> str | None:
     """The JSON of a line for us; None for another line."""
-    _, mark, content = text.partition(f"{MARK}{kind} ")
+    _, mark, content = text.partition(f"{LINE_MARKER}{kind} ")
     return content if mark else None
 
 
-def metrics(aws: Aws, names: Sequence[str]) -> list[Metric]:
+def read_metrics(aws: Aws, names: Sequence[str]) -> list[Metric]:
     """The curve, by step. A point that comes again, from a checkpoint, replaces what followed."""
     curves: dict[str, dict[int, Metric]] = {"train": {}, "validation": {}}
-    for event in events(aws, names):
-        content = marked(event.text, "metric")
+    for event in iter_events(aws, names):
+        content = extract_marked(event.text, "metric")
         if content is None:
             continue
         try:
-            point = documents.metric(content, "the log")
+            point = documents.parse_metric(content, "the log")
         except BadDocument:  # a line that was cut, or that is not the trainer's
             continue
         curve = curves[point.split]

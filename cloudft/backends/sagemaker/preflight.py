@@ -6,23 +6,23 @@ import difflib
 from collections.abc import Callable, Iterator
 
 from cloudft.aws.client import Aws
-from cloudft.aws.shapes import request_problems, service_model
+from cloudft.aws.shapes import load_service_model, validate_request
 from cloudft.backends import aws_checks
-from cloudft.backends.notes import Notes
+from cloudft.backends.notes import FindingFactory
 from cloudft.backends.sagemaker import account, images, instances, request, weights
 from cloudft.errors import UsageError
-from cloudft.spec.fields import TRAINED_HERE
+from cloudft.spec.fields import TRAINER_CUSTOMIZATION_TYPES
 from cloudft.spec.load import LoadedJob
 from cloudft.types import Finding
 
-OF_THE_TRAINER = {
+TRAINER_FINDINGS = {
     *("NotLocal", "MaxLengthOverContext", "NoTokenizer"),
     *("HyperparameterNotLocal", "SlowLearningRate", "NotSharded"),
 }
 """Findings of the local trainer that hold wherever it runs; the others are about this machine."""
-GUIDE = "https://docs.aws.amazon.com/sagemaker/latest/dg/customize-model.html"
-NOVA = "https://docs.aws.amazon.com/nova/latest/userguide/customization.html"
-NEURON = ("ml.trn", "ml.inf")
+CUSTOMIZATION_GUIDE = "https://docs.aws.amazon.com/sagemaker/latest/dg/customize-model.html"
+NOVA_GUIDE = "https://docs.aws.amazon.com/nova/latest/userguide/customization.html"
+NEURON_PREFIXES = ("ml.trn", "ml.inf")
 """Types of machines with Trainium and Inferentia (local_backend/opt_ml.py)."""
 SERVERLESS = (
     "SageMaker's serverless customization (SFT, DPO, RLVR or RLAIF on models of its public hub;"
@@ -31,38 +31,53 @@ SERVERLESS = (
 """The techniques are those of botocore's service model (1.44.5), which has no pre-training."""
 
 
-def findings(
-    job: LoadedJob, aws: Aws, trainers: list[Finding], asked: Callable[[], request.Asked]
+def check_job(
+    job: LoadedJob,
+    aws: Aws,
+    trainer_findings: list[Finding],
+    make_inputs: Callable[[], request.TrainingJobInputs],
 ) -> list[Finding]:
     """Off line first, with what the trainer says of the job; then the account's own word.
 
     `asked` makes what the job's request is made from, of a job without a fault so far.
     """
-    note = Notes(job)
-    found = [finding for finding in trainers if finding.code in OF_THE_TRAINER]
-    found += [*_kind(job, note), *_settings(job, note), *_machine(job, note), *_weights(job, note)]
+    note = FindingFactory(job)
+    found = [finding for finding in trainer_findings if finding.code in TRAINER_FINDINGS]
+    found += [
+        *_customization_type(job, note),
+        *_check_settings(job, note),
+        *_check_instance(job, note),
+        *_check_weights(job, note),
+    ]
     named = "sagemaker" if job.spec.sagemaker.profile else "bedrock"
-    found += [*aws_checks.profile(aws.place, f"{named}.profile", note), *_regions(job, note)]
-    if _faulty(found):
+    found += [
+        *aws_checks.check_profile_configured(aws.location, f"{named}.profile", note),
+        *_check_regions(job, note),
+    ]
+    if _has_errors(found):
         return found
     try:
-        made = asked()
+        made = make_inputs()
     except UsageError as error:  # of the SDK, asked for the image
         return [*found, note("NoImage", "sagemaker.image_uri", error.message, error.fix or "")]
-    found += [*_request(job, made, note), *_image(job, made.image, note)]
-    return found if _faulty(found) else [*found, *account.findings(job, aws, note, made.image)]
+    found += [*_check_request(job, made, note), *_check_image(job, made.image, note)]
+    return (
+        found
+        if _has_errors(found)
+        else [*found, *account.check_account(job, aws, note, made.image)]
+    )
 
 
-def _regions(job: LoadedJob, note: Notes) -> Iterator[Finding]:
+def _check_regions(job: LoadedJob, note: FindingFactory) -> Iterator[Finding]:
     spec = job.spec.sagemaker
     keys = {
         "sagemaker.kms_key_id": spec.kms_key_id,
         "sagemaker.s3_kms_key_id": spec.s3_kms_key_id,
     }
-    return aws_checks.regions(keys, request.place_of(job)["region"], note)
+    return aws_checks.check_arn_regions(keys, request.location_of(job)["region"], note)
 
 
-FIELDS = {
+REQUEST_FIELDS = {
     "TrainingJobName": "name",
     "RoleArn": "sagemaker.role_arn",
     "AlgorithmSpecification.TrainingImage": "sagemaker.image_uri",
@@ -84,35 +99,37 @@ FIELDS = {
 """Member of the request -> the field of the job file that it is made from."""
 
 
-def _faulty(found: list[Finding]) -> bool:
+def _has_errors(found: list[Finding]) -> bool:
     return any(finding.severity == "error" for finding in found)
 
 
-def _kind(job: LoadedJob, note: Notes) -> Iterator[Finding]:
+def _customization_type(job: LoadedJob, note: FindingFactory) -> Iterator[Finding]:
     """What no container of ours trains; where SageMaker has something of its own, it is named."""
     kind = job.spec.customization_type
-    if kind not in TRAINED_HERE:
+    if kind not in TRAINER_CUSTOMIZATION_TYPES:
         fix = "submit with --backend bedrock."
         yield note("NotOnSageMaker", "customization_type", f"{kind} is not trained so", fix)
         if kind == "REINFORCEMENT_FINE_TUNING":
-            yield _serverless(note, "customization_type", "tunes some models with rewards")
-    elif instances.trained(job) is None:
+            yield _serverless_hint(note, "customization_type", "tunes some models with rewards")
+    elif instances.trained_model(job) is None:
         message = f"the weights of {job.model.alias} can't be had, so no container trains them"
         fix = "submit with --backend bedrock; or name an open stand-in: `local: {model:"
         yield note("NoLocalModel", "local.model", message, f"{fix} smollm2-135m}}`.")
         if job.model.family == "amazon-nova" and kind == "FINE_TUNING":
-            what = f"is for Amazon Nova, too, beside recipes in training jobs ({NOVA})"
-            yield _serverless(note, "base_model", what)
+            what = f"is for Amazon Nova, too, beside recipes in training jobs ({NOVA_GUIDE})"
+            yield _serverless_hint(note, "base_model", what)
 
 
-def _serverless(note: Notes, field: str, what: str) -> Finding:
-    fix = f"look whether its hub has your model ({GUIDE}); cloudft starts no such jobs."
+def _serverless_hint(note: FindingFactory, field: str, what: str) -> Finding:
+    fix = (
+        f"look whether its hub has your model ({CUSTOMIZATION_GUIDE}); cloudft starts no such jobs."
+    )
     return note("ServerlessServes", field, f"{SERVERLESS} {what}", fix, "warning")
 
 
-def _settings(job: LoadedJob, note: Notes) -> Iterator[Finding]:
+def _check_settings(job: LoadedJob, note: FindingFactory) -> Iterator[Finding]:
     spec = job.spec.sagemaker
-    if request.place_of(job)["region"] is None:
+    if request.location_of(job)["region"] is None:
         fix = "set sagemaker.region, --region or AWS_REGION."
         yield note("MissingValue", "sagemaker.region", "no AWS Region is named", fix)
     if spec.role_arn is None:
@@ -121,7 +138,7 @@ def _settings(job: LoadedJob, note: Notes) -> Iterator[Finding]:
     if spec.s3_uri is None:
         fix = "set sagemaker.s3_uri: s3://BUCKET/PREFIX, in the job's Region; or sagemaker.stack."
         yield note("MissingValue", "sagemaker.s3_uri", "no place in S3 is named", fix)
-    if spec.image_uri is None and not images.sdk_is_here():
+    if spec.image_uri is None and not images.is_sdk_installed():
         fix = "name sagemaker.image_uri, a PyTorch training image; or"
         fix += " pip install 'cloudft[sagemaker]', whose SDK knows the stock ones."
         yield note("NoImage", "sagemaker.image_uri", "no container image is known", fix)
@@ -133,9 +150,11 @@ def _settings(job: LoadedJob, note: Notes) -> Iterator[Finding]:
         yield note(
             "UnusedValue", "sagemaker.max_wait_seconds", message, "set sagemaker.spot: true."
         )
-    elif spec.max_wait_seconds is not None and spec.max_wait_seconds < request.max_runtime(job):
+    elif spec.max_wait_seconds is not None and spec.max_wait_seconds < request.max_runtime_seconds(
+        job
+    ):
         message = f"waiting ({spec.max_wait_seconds} s) is shorter than running"
-        fix = f"set it to {request.max_runtime(job)} or more."
+        fix = f"set it to {request.max_runtime_seconds(job)} or more."
         yield note("OutOfRange", "sagemaker.max_wait_seconds", message, fix)
     if spec.spot and spec.keep_alive_seconds:
         message = "a spot machine can't be kept warm"
@@ -144,33 +163,33 @@ def _settings(job: LoadedJob, note: Notes) -> Iterator[Finding]:
         message = "the container installs from PyPI what its image lacks of the trainer's packages"
         fix = "let the network have a way there, or the image have them (docs/sagemaker.md)."
         yield note("NetworkOfItsOwn", "sagemaker.vpc", message, fix, "warning")
-    if spec.network_isolation and not weights_are_sent(job):
+    if spec.network_isolation and not uploads_weights(job):
         message = "without a network the container can't download the weights"
         fix = "name a folder with the weights as base_model (or local.model)."
         yield note("NoNetwork", "sagemaker.network_isolation", message, fix)
 
 
-def weights_are_sent(job: LoadedJob) -> bool:
+def uploads_weights(job: LoadedJob) -> bool:
     """True when the model's files are on this machine and go with the job."""
-    model = instances.trained(job)
-    return model is None or bool(weights.files(model))
+    model = instances.trained_model(job)
+    return model is None or bool(weights.list_weight_files(model))
 
 
-def _machine(job: LoadedJob, note: Notes) -> Iterator[Finding]:
-    spec, name = job.spec.sagemaker, instances.choice(job)
+def _check_instance(job: LoadedJob, note: FindingFactory) -> Iterator[Finding]:
+    spec, name = job.spec.sagemaker, instances.choose_instance_type(job)
     field = "sagemaker.instance_type"
-    if name is None and instances.trained(job) is not None:
-        wanted = instances.need(job)
+    if name is None and instances.trained_model(job) is not None:
+        wanted = instances.required_gpu_bytes(job)
         message = "how large the model is, is not known here"
         if wanted is not None:
             message = f"no known machine has a GPU with {wanted / 2**30:.0f} GiB"
         yield note("NoInstance", field, message, "name sagemaker.instance_type.")
         if wanted is not None and job.spec.customization_type == "FINE_TUNING":
-            yield _serverless(note, field, "needs no machine of yours")
+            yield _serverless_hint(note, field, "needs no machine of yours")
         return
-    yield from _type(name, note)
-    known, processes = instances.known(name), instances.processes(job)
-    wanted = instances.need(job, processes if job.spec.local.fsdp else 1)
+    yield from _check_instance_type(name, note)
+    known, processes = instances.find_instance(name), instances.count_processes(job)
+    wanted = instances.required_gpu_bytes(job, processes if job.spec.local.fsdp else 1)
     if job.spec.local.fsdp is True and known and processes == 1:
         message = f"local.fsdp shards the model over several GPUs, and one {name} has one"
         yield note("OneProcess", "local.fsdp", message, "take more of them, or leave it out.")
@@ -186,10 +205,10 @@ def _machine(job: LoadedJob, note: Notes) -> Iterator[Finding]:
         yield note("NoGpu", field, message, "take ml.g5.xlarge, say.", "warning")
 
 
-def _type(name: str | None, note: Notes) -> Iterator[Finding]:
+def _check_instance_type(name: str | None, note: FindingFactory) -> Iterator[Finding]:
     """A machine that the API does not know, or whose chips the trainer does not."""
-    known = service_model("sagemaker").shape_for("TrainingInstanceType").enum
-    if name is not None and name.startswith(NEURON):
+    known = load_service_model("sagemaker").shape_for("TrainingInstanceType").enum
+    if name is not None and name.startswith(NEURON_PREFIXES):
         message = f"{name} has AWS's own accelerators: the trainer would run on its CPU"
         fix = "take a machine with NVIDIA GPUs, ml.g5.2xlarge, say."
         yield note("NoGpu", "sagemaker.instance_type", message, fix)
@@ -202,43 +221,52 @@ def _type(name: str | None, note: Notes) -> Iterator[Finding]:
     yield note("NoSuchInstance", "sagemaker.instance_type", message, fix)
 
 
-def _request(job: LoadedJob, asked: request.Asked, note: Notes) -> Iterator[Finding]:
+def _check_request(
+    job: LoadedJob, asked: request.TrainingJobInputs, note: FindingFactory
+) -> Iterator[Finding]:
     """The request itself against the service model; and whether each GPU gets a record."""
-    for problem in request_problems("sagemaker", "CreateTrainingJob", request.create(asked)):
-        field = aws_checks.field_of(problem, FIELDS, "sagemaker")
+    for problem in validate_request(
+        "sagemaker", "CreateTrainingJob", request.create_request(asked)
+    ):
+        field = aws_checks.field_for_member(problem, REQUEST_FIELDS, "sagemaker")
         yield note("BadRequest", field, problem, f"correct {field}.")
-    processes, batch = instances.processes(job), asked.trainer["hyperParameters"]["batchSize"]
+    processes, batch = instances.count_processes(job), asked.trainer["hyperParameters"]["batchSize"]
     if processes > batch:
         message = f"{processes} GPUs or machines share batches of {batch}: some would be idle"
         fix = "take fewer of them, or raise batchSize."
         yield note("GpusIdle", "sagemaker.instance_type", message, fix)
 
 
-def _image(job: LoadedJob, uri: str, note: Notes) -> Iterator[Finding]:
+def _check_image(job: LoadedJob, uri: str, note: FindingFactory) -> Iterator[Finding]:
     """What the image's URI tells: its Region, its PyTorch, whether it is for machines with GPUs."""
-    image, field = images.in_ecr(uri), "sagemaker.image_uri"
+    image, field = images.parse_ecr_uri(uri), "sagemaker.image_uri"
     if image is None:
         return
-    region, machine = request.place_of(job)["region"], instances.known(instances.choice(job))
+    region, machine = (
+        request.location_of(job)["region"],
+        instances.find_instance(instances.choose_instance_type(job)),
+    )
     if job.spec.sagemaker.image_uri is None:
         field = "sagemaker.pytorch_version"
     if image.region != region:
         message = f"the image is in {image.region}, the job in {region}"
         fix = f"name one in {region}, or copy it there: SageMaker pulls within one Region."
         yield note("WrongRegion", field, message, fix)
-    if image.is_old:
-        message = f"the image has PyTorch {image.torch}; the trainer needs {images.TORCH_MIN}"
+    if image.is_torch_too_old:
+        message = (
+            f"the image has PyTorch {image.torch_version}; the trainer needs {images.TORCH_MIN}"
+        )
         yield note("ImageTooOld", field, message, f"take PyTorch {images.TORCH_MIN} or newer.")
-    if image.is_for_cpu and machine is not None and machine.gpus:
+    if image.is_cpu_only and machine is not None and machine.gpus:
         message = f"the image is for machines without a GPU, and {machine.name} has one"
         yield note("ImageWithoutGpu", field, message, "take the -gpu- image of that version.")
 
 
-def _weights(job: LoadedJob, note: Notes) -> Iterator[Finding]:
-    model = instances.trained(job)
-    if model is None or weights.files(model):
+def _check_weights(job: LoadedJob, note: FindingFactory) -> Iterator[Finding]:
+    model = instances.trained_model(job)
+    if model is None or weights.list_weight_files(model):
         return
-    name = weights.hub_id(model)
+    name = weights.find_hub_id(model)
     field = "local.model" if job.spec.local.model else "base_model"
     if name is None:
         message = f"the weights of {model.alias} are not on this machine, and no hub has them"

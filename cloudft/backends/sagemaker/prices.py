@@ -10,28 +10,30 @@ from typing import Any
 
 from cloudft.aws.client import Aws
 
-LISTED_FROM = "us-east-1"
+PRICE_LIST_REGION = "us-east-1"
 """Where the Price List answers (AWS Billing user guide, "Price List Query API endpoints")."""
-HOURS = re.compile(r"h(ou)?rs?", re.I)
+HOUR_UNIT = re.compile(r"h(ou)?rs?", re.I)
 
 
-def live(aws: Aws, instance_type: str, region: str) -> float | None:
+def fetch_hourly_price(aws: Aws, instance_type: str, region: str) -> float | None:
     """USD of an hour of training; None unless exactly one price is listed. Raises AwsRefused."""
     fields = {"regionCode": region, "instanceName": instance_type, "component": "Training"}
     wanted = [{"Type": "TERM_MATCH", "Field": k, "Value": v} for k, v in fields.items()]
-    there = Aws(replace(aws.place, region=LISTED_FROM))
+    there = Aws(replace(aws.location, region=PRICE_LIST_REGION))
     what = "the price list can't be read"
-    answer = there.once(
+    answer = there.call_without_retry(
         what, "pricing", "get_products", ServiceCode="AmazonSageMaker", Filters=wanted
     )
-    found = {price for product in answer["PriceList"] for price in _hourly(json.loads(product))}
+    found = {
+        price for product in answer["PriceList"] for price in _hourly_prices(json.loads(product))
+    }
     return found.pop() if len(found) == 1 else None
 
 
-def _hourly(product: Mapping[str, Any]) -> set[float]:
+def _hourly_prices(product: Mapping[str, Any]) -> set[float]:
     return {
         float(dimension["pricePerUnit"]["USD"])
         for term in product.get("terms", {}).get("OnDemand", {}).values()
         for dimension in term["priceDimensions"].values()
-        if "USD" in dimension["pricePerUnit"] and HOURS.fullmatch(dimension["unit"])
+        if "USD" in dimension["pricePerUnit"] and HOUR_UNIT.fullmatch(dimension["unit"])
     }

@@ -11,41 +11,44 @@ from typing import Any
 
 import orjson
 
-from cloudft.aws.shapes import service_model
-from cloudft.aws.tags import marked
+from cloudft.aws.shapes import load_service_model
+from cloudft.aws.tags import with_cloudft_tags
 from cloudft.backends import found
 from cloudft.backends.base import StagedJob
 from cloudft.backends.sagemaker import instances, source
-from cloudft.backends.sagemaker.logs import MARK
+from cloudft.backends.sagemaker.logs import LINE_MARKER
 from cloudft.backends.sagemaker.weights import WeightFile
 from cloudft.spec.load import LoadedJob
-from cloudft.spec.portable import portable
-from cloudft.types import DataFile, job_id, to_json
+from cloudft.spec.portable import to_portable_values
+from cloudft.types import StagedFile, job_id, to_json
 
 CREATE = "create_training_job"
 PLAN = "plan.json"
-ROOT = "/opt/ml"
+CONTAINER_ROOT = "/opt/ml"
 """Of SageMaker's containers."""
-ROLES = ("train", "validation")
+UPLOADED_ROLES = ("train", "validation")
 """What goes to SageMaker. Test data stays here."""
-JOB_MARK, TOKEN_MARK, PLAN_MARK = "cloudft-job", "cloudft-token", "cloudft-plan"
+JOB_KEY, TOKEN_KEY, PLAN_KEY = "cloudft-job", "cloudft-token", "cloudft-plan"
 """Among the job's HyperParameters, which every description tells: whose job, its whole token, and
 the digest of its plan."""
-NAME_MAX, ROOM = 63, 4
+NAME_MAX, RESUME_SUFFIX_LENGTH = 63, 4
 """Of a TrainingJobName, and what a resumed job's `-r12` takes of it."""
-NAMES = re.compile(r"(?P<base>.+-[0-9a-f]{8})(?:-r(?P<number>[0-9]{1,2}))?")
+TRAINING_JOB_NAME = re.compile(r"(?P<base>.+-[0-9a-f]{8})(?:-r(?P<number>[0-9]{1,2}))?")
 """The names that cloudft gives; the marks are the proof."""
 DAY_S = 86_400
 NUMBER = "[0-9.eE+-]+"
-METRICS = [
-    {"Name": f"{split}:loss", "Regex": rf'{MARK}metric .*"split": "{split}", "loss": ({NUMBER})'}
-    for split in ROLES
+METRIC_DEFINITIONS = [
+    {
+        "Name": f"{split}:loss",
+        "Regex": rf'{LINE_MARKER}metric .*"split": "{split}", "loss": ({NUMBER})',
+    }
+    for split in UPLOADED_ROLES
 ]
 """For the console's curves alone: what `metrics` tells is read off the log, point by point."""
 
 
 @dataclass(frozen=True)
-class Asked:
+class TrainingJobInputs:
     """What a job's request is made from: itself, its trainer's job.json, its weights, the image."""
 
     staged: StagedJob
@@ -59,13 +62,13 @@ class Asked:
         return self.staged.job
 
     @property
-    def files(self) -> dict[str, DataFile]:
+    def files(self) -> dict[str, StagedFile]:
         """The staged files that the job reads, by role."""
         there = self.staged.manifest.files
-        return {role: there[role] for role in ROLES if role in there}
+        return {role: there[role] for role in UPLOADED_ROLES if role in there}
 
 
-def place_of(job: LoadedJob) -> dict[str, Any]:
+def location_of(job: LoadedJob) -> dict[str, Any]:
     """Where the job runs: what the section leaves out, the section bedrock says.
 
     A flag (--region, --profile, --endpoint-url: they set bedrock's) stands above both.
@@ -79,28 +82,32 @@ def place_of(job: LoadedJob) -> dict[str, Any]:
     return found
 
 
-def prefix_of(job: LoadedJob) -> tuple[str, str]:
+def s3_prefix(job: LoadedJob) -> tuple[str, str]:
     """Bucket and key prefix of the job file's s3_uri; the prefix ends with a slash or is empty."""
     bucket, _, prefix = (job.spec.sagemaker.s3_uri or "").removeprefix("s3://").partition("/")
     prefix = prefix.strip("/")
     return bucket, f"{prefix}/" if prefix else ""
 
 
-def bucket_owner(job: LoadedJob) -> str | None:
+def expected_bucket_owner(job: LoadedJob) -> str | None:
     """The account that the bucket must belong to: the one named, else the role's."""
     spec = job.spec.sagemaker
     found = re.match(r"arn:aws[^:]*:iam::(\d{12}):", spec.role_arn or "")
     return spec.bucket_owner or (found[1] if found else None)
 
 
-def training_name(identifier: str) -> str:
+def training_job_name(identifier: str) -> str:
     """The training job's name of a job id: letters, digits, single hyphens; of one it is itself."""
     name, _, token = identifier.rpartition("-")
     words = re.sub(r"[^0-9a-zA-Z]+", "-", name).strip("-")
-    return f"{words[: NAME_MAX - 9 - ROOM].rstrip('-')}-{token}" if words else identifier
+    return (
+        f"{words[: NAME_MAX - 9 - RESUME_SUFFIX_LENGTH].rstrip('-')}-{token}"
+        if words
+        else identifier
+    )
 
 
-def max_runtime(job: LoadedJob) -> int:
+def max_runtime_seconds(job: LoadedJob) -> int:
     """Seconds after which the job is stopped: what is given, what the budget pays, or a day."""
     spec = job.spec.sagemaker
     if spec.max_runtime_seconds is not None:
@@ -113,11 +120,11 @@ def max_runtime(job: LoadedJob) -> int:
 
 def usd_per_hour(job: LoadedJob) -> float | None:
     """All machines of the job, on demand; None where no price is known."""
-    price = instances.price(job)
+    price = instances.get_hourly_price(job)
     return None if price is None else price[0] * job.spec.sagemaker.instance_count
 
 
-def trainer_request(asked: Asked) -> dict[str, Any]:
+def container_request(asked: TrainingJobInputs) -> dict[str, Any]:
     """job.json for the container: just the data that is sent, its own device, weights beside it."""
     made = {name: value for name, value in asked.trainer.items() if name != "id"}
     data = {role: made["data"][role] for role in asked.files}
@@ -127,82 +134,85 @@ def trainer_request(asked: Asked) -> dict[str, Any]:
     return made | {"data": data, "model": model, "device": "auto"}
 
 
-def token(asked: Asked) -> str:
+def request_token(asked: TrainingJobInputs) -> str:
     """The name of the request: 32 hex digits that follow from all of it and of the data."""
-    place = {k: v for k, v in place_of(asked.job).items() if k != "profile"}
+    place = {k: v for k, v in location_of(asked.job).items() if k != "profile"}
     content = {
         "attempt": asked.staged.attempt,
         "name": asked.job.spec.name,
         "place": place,
-        "job": trainer_request(asked),
-        "request": _create(asked, "NAME", "TOKEN"),
-        "owner": bucket_owner(asked.job),
+        "job": container_request(asked),
+        "request": _create_parameters(asked, "NAME", "TOKEN"),
+        "owner": expected_bucket_owner(asked.job),
         "s3Key": asked.job.spec.sagemaker.s3_kms_key_id,
     }
     return hashlib.sha256(orjson.dumps(content, option=orjson.OPT_SORT_KEYS)).hexdigest()[:32]
 
 
-def create(asked: Asked) -> dict[str, Any]:
+def create_request(asked: TrainingJobInputs) -> dict[str, Any]:
     """The parameters of CreateTrainingJob."""
-    name = token(asked)
-    made = _create(asked, job_id(asked.job.spec.name, name), name)
-    mark = {PLAN_MARK: _plan_digest(asked, name)}  # not of the token: older builds had none
+    name = request_token(asked)
+    made = _create_parameters(asked, job_id(asked.job.spec.name, name), name)
+    mark = {PLAN_KEY: _plan_digest(asked, name)}  # not of the token: older builds had none
     return made | {"HyperParameters": made["HyperParameters"] | mark}
 
 
-def home(asked: Asked, job_id: str) -> dict[str, Any]:
+def local_request(asked: TrainingJobInputs, job_id: str) -> dict[str, Any]:
     """job.json for this machine, once the artifacts are here."""
     return {**asked.trainer, "id": job_id}
 
 
-def _plan_digest(asked: Asked, token: str) -> str:
+def _plan_digest(asked: TrainingJobInputs, token: str) -> str:
     """The plan's digest, which the job carries among its hyperparameters."""
     name = asked.job.spec.name
-    return found.digest(
+    return found.plan_digest(
         {
             "backend": "sagemaker",
             "name": name,
             "token": token,
             "request": {
                 "hyperParameters": dict(asked.trainer["hyperParameters"]),
-                "home": home(asked, job_id(name, token)),
+                "home": local_request(asked, job_id(name, token)),
             },
             "manifest": to_json(asked.staged.manifest),
-            "spec": portable(asked.job),
+            "spec": to_portable_values(asked.job),
         }
     )
 
 
-def _create(asked: Asked, name: str, token: str) -> dict[str, Any]:
+def _create_parameters(asked: TrainingJobInputs, name: str, token: str) -> dict[str, Any]:
     job, spec = asked.job, asked.job.spec.sagemaker
-    bucket, prefix = prefix_of(job)
+    bucket, prefix = s3_prefix(job)
     home = f"s3://{bucket}/{prefix}jobs/{name}"
-    tags = marked(job.spec.tags, name, token)
+    tags = with_cloudft_tags(job.spec.tags, name, token)
     made: dict[str, Any] = {
-        "TrainingJobName": training_name(name),
+        "TrainingJobName": training_job_name(name),
         "RoleArn": spec.role_arn,
         "AlgorithmSpecification": {
             "TrainingImage": asked.image,
             "TrainingInputMode": "FastFile",
-            "ContainerEntrypoint": source.SHELL,
-            "ContainerArguments": source.command(ROOT),
-            "MetricDefinitions": METRICS,
+            "ContainerEntrypoint": source.CONTAINER_ENTRYPOINT,
+            "ContainerArguments": source.container_arguments(CONTAINER_ROOT),
+            "MetricDefinitions": METRIC_DEFINITIONS,
         },
         "HyperParameters": {
             **{k: str(v) for k, v in asked.trainer["hyperParameters"].items()},
-            JOB_MARK: name,
-            TOKEN_MARK: token,
+            JOB_KEY: name,
+            TOKEN_KEY: token,
         },
         "InputDataConfig": list(_channels(asked, f"{home}/input/")),
         "OutputDataConfig": {"S3OutputPath": f"{home}/output/"},
-        "CheckpointConfig": {"S3Uri": f"{home}/checkpoints/", "LocalPath": f"{ROOT}/checkpoints"},
+        "CheckpointConfig": {
+            "S3Uri": f"{home}/checkpoints/",
+            "LocalPath": f"{CONTAINER_ROOT}/checkpoints",
+        },
         "ResourceConfig": _resources(job),
-        "StoppingCondition": {"MaxRuntimeInSeconds": max_runtime(job)},
+        "StoppingCondition": {"MaxRuntimeInSeconds": max_runtime_seconds(job)},
         "Tags": [{"Key": key, "Value": value} for key, value in tags.items()],
         "EnableManagedSpotTraining": spec.spot,
     }
     if spec.spot:
-        longest = spec.max_wait_seconds or 2 * max_runtime(job)
+        longest = spec.max_wait_seconds or 2 * max_runtime_seconds(job)
         made["StoppingCondition"]["MaxWaitTimeInSeconds"] = longest
     if spec.kms_key_id:
         made["OutputDataConfig"]["KmsKeyId"] = spec.kms_key_id
@@ -218,12 +228,12 @@ def _create(asked: Asked, name: str, token: str) -> dict[str, Any]:
 
 def _resources(job: LoadedJob) -> dict[str, Any]:
     spec = job.spec.sagemaker
-    name = instances.choice(job)
-    known = instances.known(name)
+    name = instances.choose_instance_type(job)
+    known = instances.find_instance(name)
     made: dict[str, Any] = {
         "InstanceType": name,
         "InstanceCount": spec.instance_count,
-        "VolumeSizeInGB": instances.volume_gb(job),
+        "VolumeSizeInGB": instances.choose_volume_gb(job),
     }
     if spec.keep_alive_seconds:
         made["KeepAlivePeriodInSeconds"] = spec.keep_alive_seconds
@@ -232,11 +242,11 @@ def _resources(job: LoadedJob) -> dict[str, Any]:
     return made
 
 
-def _channels(asked: Asked, inputs: str) -> Iterator[dict[str, Any]]:
+def _channels(asked: TrainingJobInputs, inputs: str) -> Iterator[dict[str, Any]]:
     """Data is read from S3 as it is asked for; weights are mapped into memory: they are files."""
-    bucket, prefix = prefix_of(asked.job)
+    bucket, prefix = s3_prefix(asked.job)
     root = f"s3://{bucket}/{prefix}"
-    yield _channel("code", f"{root}code/{source.pack().sha256}/", "File")
+    yield _channel("code", f"{root}code/{source.build_archive().sha256}/", "File")
     yield _channel("job", inputs, "File")
     for role, file in asked.files.items():
         yield _channel(role, f"{root}data/{file.sha256}/", "FastFile")
@@ -249,24 +259,26 @@ def _channel(name: str, uri: str, mode: str) -> dict[str, Any]:
     return {"ChannelName": name, "DataSource": {"S3DataSource": place}, "InputMode": mode}
 
 
-def weights_digest(asked: Asked) -> str:
+def weights_digest(asked: TrainingJobInputs) -> str:
     """The name of the weights that are sent: follows from every file's name and content."""
     lines = "".join(f"{file.sha256}  {file.name}\n" for file in asked.weights)
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
-def calls(asked: Asked) -> list[dict[str, Any]]:
+def api_calls(asked: TrainingJobInputs) -> list[dict[str, Any]]:
     """Every call that changes something, in order. `file` is the plan's file that is sent."""
-    wanted = create(asked)
-    bucket, prefix = prefix_of(asked.job)
-    name = wanted["HyperParameters"][JOB_MARK]
-    code = source.pack()
+    wanted = create_request(asked)
+    bucket, prefix = s3_prefix(asked.job)
+    name = wanted["HyperParameters"][JOB_KEY]
+    code = source.build_archive()
     made = [
-        _put(asked.job, f"{prefix}data/{file.sha256}/{file.name}", file.name, role, file)
+        _put_object(asked.job, f"{prefix}data/{file.sha256}/{file.name}", file.name, role, file)
         for role, file in asked.files.items()
     ]
     made += [
-        _put(asked.job, f"{prefix}models/{weights_digest(asked)}/{f.name}", f.name, f.role, f)
+        _put_object(
+            asked.job, f"{prefix}models/{weights_digest(asked)}/{f.name}", f.name, f.role, f
+        )
         for f in asked.weights
     ]
     inputs = f"{prefix}jobs/{name}/input/"
@@ -277,7 +289,7 @@ def calls(asked: Asked) -> list[dict[str, Any]]:
         (f"{prefix}jobs/{name}/{PLAN}", "plan"),
     ):
         parameters = {"Bucket": bucket, "Key": key, "Body": f"<this {content}>"}
-        parameters |= _settings(asked.job)
+        parameters |= _object_settings(asked.job)
         made.append(
             {"service": "s3", "operation": "put_object", "parameters": parameters}
             | {"content": content}
@@ -286,8 +298,8 @@ def calls(asked: Asked) -> list[dict[str, Any]]:
     return made
 
 
-def _put(
-    job: LoadedJob, key: str, name: str, role: str, file: DataFile | WeightFile
+def _put_object(
+    job: LoadedJob, key: str, name: str, role: str, file: StagedFile | WeightFile
 ) -> dict[str, Any]:
     return {
         "service": "s3",
@@ -295,39 +307,43 @@ def _put(
         "unless": "the object is there with this content; above 16 MiB in parts",
         "file": role,
         "parameters": {
-            "Bucket": prefix_of(job)[0],
+            "Bucket": s3_prefix(job)[0],
             "Key": key,
             "Metadata": {"cloudft-sha256": file.sha256},
             "Body": f"<{name}, {file.bytes} bytes>",
-            **_settings(job),
+            **_object_settings(job),
         },
     }
 
 
-def _settings(job: LoadedJob) -> dict[str, str]:
-    owner = {"ExpectedBucketOwner": o} if (o := bucket_owner(job)) else {}
+def _object_settings(job: LoadedJob) -> dict[str, str]:
+    owner = {"ExpectedBucketOwner": o} if (o := expected_bucket_owner(job)) else {}
     key = job.spec.sagemaker.s3_kms_key_id
     return {**({"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": key} if key else {}), **owner}
 
 
-def resumed(first: Mapping[str, Any], number: int) -> dict[str, Any]:
+def resume_parameters(first: Mapping[str, Any], number: int) -> dict[str, Any]:
     """The request of a job that goes on from the checkpoints of an earlier one."""
     return {**first, "TrainingJobName": f"{first['TrainingJobName']}-r{number}"}
 
 
-def described(answer: Mapping[str, Any], tags: Mapping[str, str]) -> dict[str, Any]:
+def parameters_from_description(
+    answer: Mapping[str, Any], tags: Mapping[str, str]
+) -> dict[str, Any]:
     """The request that made a job, from what DescribeTrainingJob tells of it, with these tags.
 
     Both have the same members (botocore 1.44.5), but for the tags, which no description has.
     """
-    members = service_model("sagemaker").operation_model("CreateTrainingJob").input_shape.members
+    members = (
+        load_service_model("sagemaker").operation_model("CreateTrainingJob").input_shape.members
+    )
     marks = answer["HyperParameters"]
-    ours = marked(tags, marks[JOB_MARK], marks[TOKEN_MARK])
+    ours = with_cloudft_tags(tags, marks[JOB_KEY], marks[TOKEN_KEY])
     made = {name: answer[name] for name in members if answer.get(name) is not None}
     return made | {"Tags": [{"Key": key, "Value": value} for key, value in ours.items()]}
 
 
-def paths(asked: Asked) -> dict[str, Path]:
+def plan_files(asked: TrainingJobInputs) -> dict[str, Path]:
     """The plan's files: those that are sent, by role."""
     staged = {role: asked.staged.folder / file.name for role, file in asked.files.items()}
     return staged | {file.role: file.path for file in asked.weights}

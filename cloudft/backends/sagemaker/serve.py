@@ -7,16 +7,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cloudft.backends import backend as backend_by_name
+from cloudft.backends import make_backend as backend_by_name
 from cloudft.backends.base import (
     Answer,
-    Asks,
     Backend,
-    Decoding,
-    Exports,
-    Generates,
-    Opens,
+    GenerationConfig,
+    InferenceSession,
     Prompt,
+    SupportsExport,
+    SupportsGenerate,
+    SupportsInference,
 )
 from cloudft.errors import JobStateConflict
 from cloudft.home import Home
@@ -24,7 +24,7 @@ from cloudft.spec.load import LoadedJob
 from cloudft.types import JobState
 
 
-class AskedHere(Generates, Exports, Opens):
+class LocalInferenceMixin(SupportsGenerate, SupportsExport, SupportsInference):
     """Jobs whose models are asked on this machine, once their artifacts are here."""
 
     home: Home
@@ -34,37 +34,41 @@ class AskedHere(Generates, Exports, Opens):
         """One look; of a completed job the artifacts are here."""
 
     @property
-    def local(self) -> Backend:
+    def local_backend(self) -> Backend:
         """The trainer's own backend: it says what the trainer is asked, and asks its models."""
         return backend_by_name("local", self.home)
 
     def generate(
-        self, job_id: str, prompts: Sequence[Prompt], variants: Sequence[str], decoding: Decoding
+        self,
+        job_id: str,
+        prompts: Sequence[Prompt],
+        variants: Sequence[str],
+        decoding: GenerationConfig,
     ) -> Iterator[Answer]:
         """Answers, in the order in which they come."""
-        local = self.local
-        assert isinstance(local, Generates)
-        return local.generate(self._here(job_id), prompts, variants, decoding)
+        local = self.local_backend
+        assert isinstance(local, SupportsGenerate)
+        return local.generate(self._downloaded_job(job_id), prompts, variants, decoding)
 
     def export(self, job_id: str, out: Path, dtype: str) -> Mapping[str, Any]:
         """Merge and prove."""
-        local = self.local
-        assert isinstance(local, Exports)
-        return local.export(self._here(job_id), out, dtype)
+        local = self.local_backend
+        assert isinstance(local, SupportsExport)
+        return local.export(self._downloaded_job(job_id), out, dtype)
 
-    def open(self, job_id: str) -> Asks:
+    def open_session(self, job_id: str) -> InferenceSession:
         """The job's models."""
-        local = self.local
-        assert isinstance(local, Opens)
-        return local.open(self._here(job_id))
+        local = self.local_backend
+        assert isinstance(local, SupportsInference)
+        return local.open_session(self._downloaded_job(job_id))
 
-    def open_base(self, job: LoadedJob) -> Asks:
+    def open_base_session(self, job: LoadedJob) -> InferenceSession:
         """The base model."""
-        local = self.local
-        assert isinstance(local, Opens)
-        return local.open_base(job)
+        local = self.local_backend
+        assert isinstance(local, SupportsInference)
+        return local.open_base_session(job)
 
-    def _here(self, job_id: str) -> str:
+    def _downloaded_job(self, job_id: str) -> str:
         """The job as the local backend knows it. Raises JobStateConflict before its end."""
         state = self.describe(job_id)
         if state.artifacts is None:

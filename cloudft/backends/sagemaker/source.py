@@ -14,13 +14,13 @@ from pathlib import Path
 
 PACKAGE = "local_backend"
 ARCHIVE = "source.tar.gz"
-REQUIREMENTS, OF_QLORA = "requirements.txt", "requirements-qlora.txt"
+REQUIREMENTS, QLORA_REQUIREMENTS = "requirements.txt", "requirements-qlora.txt"
 """The lists of what a container installs: always, and for QLoRA. They lie beside this file."""
-ENTRY = f"{PACKAGE}.sagemaker"
+ENTRY_MODULE = f"{PACKAGE}.sagemaker"
 
 
 @dataclass(frozen=True)
-class Source:
+class TrainerArchive:
     """The archive, and its digest in hex."""
 
     content: bytes
@@ -28,7 +28,7 @@ class Source:
 
 
 @functools.lru_cache(maxsize=1)
-def pack() -> Source:
+def build_archive() -> TrainerArchive:
     """Every module of the trainer, and what it needs installed."""
     raw = io.BytesIO()
     with tarfile.open(fileobj=raw, mode="w", format=tarfile.USTAR_FORMAT) as archive:
@@ -37,15 +37,15 @@ def pack() -> Source:
             member.size, member.mode = len(content), 0o644
             archive.addfile(member, io.BytesIO(content))
     packed = gzip.compress(raw.getvalue(), mtime=0)
-    return Source(packed, hashlib.sha256(packed).hexdigest())
+    return TrainerArchive(packed, hashlib.sha256(packed).hexdigest())
 
 
 def _files() -> Iterator[tuple[str, bytes]]:
     folder = _folder()
     for path in sorted(folder.rglob("*.py")):
         yield f"{PACKAGE}/{path.relative_to(folder).as_posix()}", path.read_bytes()
-    for name in (REQUIREMENTS, OF_QLORA):
-        yield name, "".join(f"{line}\n" for line in requirements(name)).encode()
+    for name in (REQUIREMENTS, QLORA_REQUIREMENTS):
+        yield name, "".join(f"{line}\n" for line in read_requirements(name)).encode()
 
 
 def _folder() -> Path:
@@ -55,20 +55,20 @@ def _folder() -> Path:
     return Path(spec.origin).parent
 
 
-def requirements(name: str = REQUIREMENTS) -> list[str]:
+def read_requirements(name: str = REQUIREMENTS) -> list[str]:
     """Return the requirements of a list, each with its exact version, without blanks."""
     lines = Path(__file__).with_name(name).read_text(encoding="utf-8").splitlines()
     return ["".join(line.split()) for line in lines if not line.startswith("#")]
 
 
-def command(root: str = "/opt/ml") -> list[str]:
+def container_arguments(root: str = "/opt/ml") -> list[str]:
     """What the container runs, as AlgorithmSpecification.ContainerArguments of `bash -c`."""
     code = f"{root}/code"
     return [
         f"mkdir -p {code} && tar -xzf {root}/input/data/code/{ARCHIVE} -C {code}"
-        f" && cd {code} && exec python -m {ENTRY} --root {root}"
+        f" && cd {code} && exec python -m {ENTRY_MODULE} --root {root}"
     ]
 
 
-SHELL = ["/bin/bash", "-c"]
+CONTAINER_ENTRYPOINT = ["/bin/bash", "-c"]
 """AlgorithmSpecification.ContainerEntrypoint."""

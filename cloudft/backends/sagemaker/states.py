@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from cloudft.backends.trainer_documents import State
-from cloudft.store import iso_time
+from cloudft.backends.trainer_documents import TrainerState
+from cloudft.store import to_iso_time
 from cloudft.types import DetailStatus, JobState, Status, StatusDetails
 
 STATES: Mapping[str, Status] = {
@@ -39,18 +39,18 @@ ACTIVITIES: Mapping[str, str] = {
     "Restarting": "restarting",
 }
 """`SecondaryStatus`, in words."""
-ENDS: Mapping[str, DetailStatus] = {"Failed": "Failed", "Stopped": "Stopped"}
-OUT_OF_TIME = {"MaxRuntimeExceeded", "MaxWaitTimeExceeded"}
+ENDED_PHASES: Mapping[str, DetailStatus] = {"Failed": "Failed", "Stopped": "Stopped"}
+TIMEOUTS = {"MaxRuntimeExceeded", "MaxWaitTimeExceeded"}
 
 
-def iso(moment: datetime | None) -> str | None:
+def iso_format(moment: datetime | None) -> str | None:
     """A time of the API's, ISO 8601 in UTC."""
-    return None if moment is None else iso_time(moment.timestamp())
+    return None if moment is None else to_iso_time(moment.timestamp())
 
 
-def state(
+def to_job_state(
     answer: Mapping[str, Any],
-    told: State | None = None,
+    told: TrainerState | None = None,
     artifacts: str | None = None,
     *,
     attempts: int = 1,
@@ -71,33 +71,33 @@ def state(
         id=str(answer["HyperParameters"]["cloudft-job"]),
         status=status,
         status_details=_details(status, second, told),
-        created_at=str(iso(answer["CreationTime"])),
-        ended_at=iso(answer.get("TrainingEndTime") or answer.get("LastModifiedTime"))
+        created_at=str(iso_format(answer["CreationTime"])),
+        ended_at=iso_format(answer.get("TrainingEndTime") or answer.get("LastModifiedTime"))
         if status in ("Completed", "Failed", "Stopped")
         else None,
-        failure_message=_why(answer, status, second),
+        failure_message=_failure_message(answer, status, second),
         artifacts=artifacts,
-        progress=told.progress.of_types() if told and told.progress else None,
+        progress=told.progress.to_training_progress() if told and told.progress else None,
         summary={name: value for name, value in summary.items() if value is not None},
     )
 
 
-def _why(answer: Mapping[str, Any], status: str, second: str) -> str | None:
+def _failure_message(answer: Mapping[str, Any], status: str, second: str) -> str | None:
     if status == "Failed":
         return str(answer.get("FailureReason") or "SageMaker gave no reason")
-    if second in OUT_OF_TIME:
+    if second in TIMEOUTS:
         return f"{ACTIVITIES[second]}; `cloudft resume` goes on from the last checkpoint"
     return None
 
 
-def _details(status: str, second: str, told: State | None) -> StatusDetails:
+def _details(status: str, second: str, told: TrainerState | None) -> StatusDetails:
     """The trainer's phases; a phase that was at work when the job ended has ended as it did."""
     if status == "Completed":
         return StatusDetails("Completed", "Completed", "Completed")
-    given: dict[str, Any] = vars(told.status_details.of_types()) if told else {}
+    given: dict[str, Any] = vars(told.status_details.to_status_details()) if told else {}
     if not given and second == "Training":
         given = {"validation_details": "InProgress"}
-    end = ENDS.get(status)
+    end = ENDED_PHASES.get(status)
     if end:
         given = {name: end if word == "InProgress" else word for name, word in given.items()}
     return StatusDetails(**given)

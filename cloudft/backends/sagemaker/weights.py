@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cloudft import catalogue
 
-SENT = ("*.safetensors", "*.json", "*.model", "*.jinja", "*.txt", "*.bin", "*.gguf")
+UPLOAD_PATTERNS = ("*.safetensors", "*.json", "*.model", "*.jinja", "*.txt", "*.bin", "*.gguf")
 BLOCK = 1024 * 1024
 
 
@@ -33,12 +33,17 @@ class WeightFile:
         return f"model/{self.name}"
 
 
-def files(model: catalogue.Model) -> tuple[WeightFile, ...]:
+def list_weight_files(model: catalogue.Model) -> tuple[WeightFile, ...]:
     """The model's files here, by name; none when the container gets them from the hub."""
-    for weights, present, _ in catalogue.where(model):
+    for weights, present, _ in catalogue.find_weights(model):
         if weights.kind == "folder" and present:
             folder = Path(weights.path or "")
-            found = {path for pattern in SENT for path in folder.glob(pattern) if path.is_file()}
+            found = {
+                path
+                for pattern in UPLOAD_PATTERNS
+                for path in folder.glob(pattern)
+                if path.is_file()
+            }
             return tuple(_file(path) for path in sorted(found))
         if weights.kind == "package" and present:
             spec = importlib.util.find_spec(weights.module or "")
@@ -63,6 +68,6 @@ def _digest(path: str, size: int, changed: int) -> str:
     return digest.hexdigest()
 
 
-def hub_id(model: catalogue.Model) -> str | None:
+def find_hub_id(model: catalogue.Model) -> str | None:
     """Where the container downloads it from."""
     return next((weights.hub_id for weights in model.weights if weights.kind == "hub"), None)

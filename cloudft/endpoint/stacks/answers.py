@@ -5,33 +5,33 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from cloudft.endpoint.stacks.records import Change, Piece, StackRecord
+from cloudft.endpoint.stacks.records import Change, StackRecord, StackResource
 
 
-def pairs(kind: str, values: Mapping[str, str]) -> list[dict[str, str]]:
+def key_value_list(kind: str, values: Mapping[str, str]) -> list[dict[str, str]]:
     """Parameters or outputs: a list of keys and values."""
     return [{f"{kind}Key": key, f"{kind}Value": value} for key, value in values.items()]
 
 
-def stack_of(stack: StackRecord) -> dict[str, Any]:
+def stack_response(stack: StackRecord) -> dict[str, Any]:
     """A stack."""
     return {
         "StackId": stack.arn,
         "StackName": stack.name,
         "Description": stack.description,
-        "Parameters": pairs("Parameter", stack.parameters),
+        "Parameters": key_value_list("Parameter", stack.parameters),
         "CreationTime": stack.created,
         "DeletionTime": stack.deleted,
         "LastUpdatedTime": stack.updated,
         "StackStatus": stack.status,
         "StackStatusReason": stack.reason,
-        "Outputs": pairs("Output", stack.outputs),
+        "Outputs": key_value_list("Output", stack.outputs),
         "Tags": [{"Key": key, "Value": value} for key, value in stack.tags.items()],
         "EnableTerminationProtection": stack.protected,
     }
 
 
-def change_of(change: Change) -> dict[str, Any]:
+def change_response(change: Change) -> dict[str, Any]:
     """A change of a resource."""
     return {
         "Action": change.action,
@@ -42,7 +42,7 @@ def change_of(change: Change) -> dict[str, Any]:
     }
 
 
-def piece_of(piece: Piece) -> dict[str, Any]:
+def resource_response(piece: StackResource) -> dict[str, Any]:
     """A resource."""
     return {
         "LogicalResourceId": piece.logical,

@@ -4,29 +4,35 @@ from __future__ import annotations
 
 import orjson
 
-from cloudft.endpoint.stacks.records import Piece
-from cloudft.endpoint.stacks.types import TYPES, Asked, Services, Type, known
-from cloudft.infrastructure.evaluate import Made
+from cloudft.endpoint.stacks.records import StackResource
+from cloudft.endpoint.stacks.types import (
+    RESOURCE_TYPES,
+    ClientFactory,
+    ResourceRequest,
+    ResourceType,
+    names_of,
+)
+from cloudft.infrastructure.evaluate import CreatedResource
 
 
-def _make_machine(asked: Asked) -> Made:
+def _create_state_machine(asked: ResourceRequest) -> CreatedResource:
     given = asked.properties
     definition = orjson.dumps(given["Definition"]).decode()
     for name, value in given.get("DefinitionSubstitutions", {}).items():
         definition = definition.replace(f"${{{name}}}", str(value))
     name = given.get("StateMachineName", asked.name)
-    made = asked.services("stepfunctions").create_state_machine(
+    made = asked.client("stepfunctions").create_state_machine(
         name=name, definition=definition, roleArn=given["RoleArn"]
     )
-    return Made(made["stateMachineArn"], {"Arn": made["stateMachineArn"], "Name": name})
+    return CreatedResource(made["stateMachineArn"], {"Arn": made["stateMachineArn"], "Name": name})
 
 
-def _remove_machine(services: Services, piece: Piece) -> None:
+def _delete_state_machine(services: ClientFactory, piece: StackResource) -> None:
     services("stepfunctions").delete_state_machine(stateMachineArn=piece.physical)
 
 
-TYPES["AWS::StepFunctions::StateMachine"] = Type(
-    known(
+RESOURCE_TYPES["AWS::StepFunctions::StateMachine"] = ResourceType(
+    names_of(
         "Definition",
         "DefinitionSubstitutions",
         "LoggingConfiguration",
@@ -35,25 +41,25 @@ TYPES["AWS::StepFunctions::StateMachine"] = Type(
         "StateMachineType",
         "Tags",
     ),
-    _make_machine,
-    _remove_machine,
+    _create_state_machine,
+    _delete_state_machine,
 )
 
 
-def _make_schedule(asked: Asked) -> Made:
+def _create_schedule(asked: ResourceRequest) -> CreatedResource:
     given = asked.properties
-    made = asked.services("scheduler").create_schedule(
+    made = asked.client("scheduler").create_schedule(
         Name=asked.name,
         ScheduleExpression=given["ScheduleExpression"],
         FlexibleTimeWindow=dict(given["FlexibleTimeWindow"]),
         Target=dict(given["Target"]),
-        **asked.take("Description"),
+        **asked.pick("Description"),
     )
-    return Made(asked.name, {"Arn": made["ScheduleArn"]})
+    return CreatedResource(asked.name, {"Arn": made["ScheduleArn"]})
 
 
-TYPES["AWS::Scheduler::Schedule"] = Type(
-    known("Description", "FlexibleTimeWindow", "ScheduleExpression", "Target"),
-    _make_schedule,
+RESOURCE_TYPES["AWS::Scheduler::Schedule"] = ResourceType(
+    names_of("Description", "FlexibleTimeWindow", "ScheduleExpression", "Target"),
+    _create_schedule,
     lambda services, piece: services("scheduler").delete_schedule(Name=piece.physical),
 )

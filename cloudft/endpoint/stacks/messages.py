@@ -9,116 +9,125 @@ from typing import Any
 
 import orjson
 
-from cloudft.endpoint.stacks.records import Piece
-from cloudft.endpoint.stacks.types import TYPES, Asked, Services, Type, known, tags_of
-from cloudft.infrastructure.evaluate import Made
+from cloudft.endpoint.stacks.records import StackResource
+from cloudft.endpoint.stacks.types import (
+    RESOURCE_TYPES,
+    ClientFactory,
+    ResourceRequest,
+    ResourceType,
+    names_of,
+    tags_of,
+)
+from cloudft.infrastructure.evaluate import CreatedResource
 
 
-def _make_topic(asked: Asked) -> Made:
-    sns, given = asked.services("sns"), asked.properties
+def _create_topic(asked: ResourceRequest) -> CreatedResource:
+    sns, given = asked.client("sns"), asked.properties
     settings = {"KmsMasterKeyId": given["KmsMasterKeyId"]} if "KmsMasterKeyId" in given else {}
     tags = tags_of(given)
     made = sns.create_topic(Name=asked.name, Attributes=settings, Tags=tags)["TopicArn"]
-    return Made(made, {"TopicArn": made, "TopicName": asked.name})
+    return CreatedResource(made, {"TopicArn": made, "TopicName": asked.name})
 
 
-TYPES["AWS::SNS::Topic"] = Type(
-    known("KmsMasterKeyId", "Tags"),
-    _make_topic,
+RESOURCE_TYPES["AWS::SNS::Topic"] = ResourceType(
+    names_of("KmsMasterKeyId", "Tags"),
+    _create_topic,
     lambda services, piece: services("sns").delete_topic(TopicArn=piece.physical),
 )
 
 
-def _put_topic_policy(asked: Asked) -> Made:
+def _put_topic_policy(asked: ResourceRequest) -> CreatedResource:
     policy = orjson.dumps(asked.properties["PolicyDocument"]).decode()
     topics = asked.properties["Topics"]
     for topic in topics:
-        asked.services("sns").set_topic_attributes(
+        asked.client("sns").set_topic_attributes(
             TopicArn=topic, AttributeName="Policy", AttributeValue=policy
         )
-    return Made(f"{asked.name}")
+    return CreatedResource(f"{asked.name}")
 
 
-def _nothing(services: Services, piece: Piece) -> None:
+def _keep_topic_policy(services: ClientFactory, piece: StackResource) -> None:
     """It goes with the topic that it is of."""
 
 
-TYPES["AWS::SNS::TopicPolicy"] = Type(
-    known("PolicyDocument", "Topics"), _put_topic_policy, _nothing
+RESOURCE_TYPES["AWS::SNS::TopicPolicy"] = ResourceType(
+    names_of("PolicyDocument", "Topics"), _put_topic_policy, _keep_topic_policy
 )
 
 
-def _subscribe(asked: Asked) -> Made:
-    kept = asked.take("TopicArn", "Protocol", "Endpoint")
-    made = asked.services("sns").subscribe(**kept, ReturnSubscriptionArn=True)
-    return Made(made["SubscriptionArn"])
+def _subscribe(asked: ResourceRequest) -> CreatedResource:
+    kept = asked.pick("TopicArn", "Protocol", "Endpoint")
+    made = asked.client("sns").subscribe(**kept, ReturnSubscriptionArn=True)
+    return CreatedResource(made["SubscriptionArn"])
 
 
-TYPES["AWS::SNS::Subscription"] = Type(
-    known("Endpoint", "Protocol", "TopicArn"),
+RESOURCE_TYPES["AWS::SNS::Subscription"] = ResourceType(
+    names_of("Endpoint", "Protocol", "TopicArn"),
     _subscribe,
     lambda services, piece: services("sns").unsubscribe(SubscriptionArn=piece.physical),
 )
 
 
-def _make_rule(asked: Asked) -> Made:
-    events, given = asked.services("events"), asked.properties
-    said = asked.take("Description", "ScheduleExpression")
+def _create_rule(asked: ResourceRequest) -> CreatedResource:
+    events, given = asked.client("events"), asked.properties
+    said = asked.pick("Description", "ScheduleExpression")
     if "EventPattern" in given:
         said["EventPattern"] = orjson.dumps(given["EventPattern"]).decode()
     made = events.put_rule(Name=asked.name, State="ENABLED", **said)["RuleArn"]
     if given.get("Targets"):
         events.put_targets(Rule=asked.name, Targets=[dict(t) for t in given["Targets"]])
-    return Made(asked.name, {"Arn": made})
+    return CreatedResource(asked.name, {"Arn": made})
 
 
-def _remove_rule(services: Services, piece: Piece) -> None:
+def _delete_rule(services: ClientFactory, piece: StackResource) -> None:
     events, ids = services("events"), [t["Id"] for t in piece.properties.get("Targets", ())]
     if ids:
         events.remove_targets(Rule=piece.physical, Ids=ids)
     events.delete_rule(Name=piece.physical)
 
 
-TYPES["AWS::Events::Rule"] = Type(
-    known("Description", "EventPattern", "ScheduleExpression", "Targets"), _make_rule, _remove_rule
+RESOURCE_TYPES["AWS::Events::Rule"] = ResourceType(
+    names_of("Description", "EventPattern", "ScheduleExpression", "Targets"),
+    _create_rule,
+    _delete_rule,
 )
 
 
-def _make_budget(asked: Asked) -> Made:
+def _create_budget(asked: ResourceRequest) -> CreatedResource:
     budget = dict(asked.properties["Budget"])
     limit = {name: str(value) for name, value in budget["BudgetLimit"].items()}
     told = asked.properties.get("NotificationsWithSubscribers", ())
-    asked.services("budgets").create_budget(
+    asked.client("budgets").create_budget(
         AccountId=asked.account,
         Budget={**budget, "BudgetLimit": limit},
         NotificationsWithSubscribers=[dict(one) for one in told],
     )
-    return Made(budget["BudgetName"])
+    return CreatedResource(budget["BudgetName"])
 
 
-def _remove_budget(services: Services, piece: Piece) -> None:
+def _delete_budget(services: ClientFactory, piece: StackResource) -> None:
     account = services("sts").get_caller_identity()["Account"]
     services("budgets").delete_budget(AccountId=account, BudgetName=piece.physical)
 
 
-TYPES["AWS::Budgets::Budget"] = Type(
-    known("Budget", "NotificationsWithSubscribers"), _make_budget, _remove_budget
+RESOURCE_TYPES["AWS::Budgets::Budget"] = ResourceType(
+    names_of("Budget", "NotificationsWithSubscribers"), _create_budget, _delete_budget
 )
 
 
-def _make_alarm(asked: Asked) -> Made:
+def _create_alarm(asked: ResourceRequest) -> CreatedResource:
     given = dict(asked.properties)
     numbers = {name: int(given[name]) for name in ("Period", "EvaluationPeriods")}
     threshold = {"Threshold": float(given["Threshold"])}
-    asked.services("cloudwatch").put_metric_alarm(
+    asked.client("cloudwatch").put_metric_alarm(
         **{**given, **numbers, **threshold, "AlarmName": asked.name}
     )
     arn = f"arn:aws:cloudwatch:{asked.region}:{asked.account}:alarm:{asked.name}"
-    return Made(asked.name, {"Arn": arn})
+    return CreatedResource(asked.name, {"Arn": arn})
 
 
-TYPES["AWS::CloudWatch::Alarm"] = Type(
-    known(
+RESOURCE_TYPES["AWS::CloudWatch::Alarm"] = ResourceType(
+    names_of(
         "AlarmActions",
         "AlarmDescription",
         "ComparisonOperator",
@@ -132,23 +141,23 @@ TYPES["AWS::CloudWatch::Alarm"] = Type(
         "Threshold",
         "TreatMissingData",
     ),
-    _make_alarm,
+    _create_alarm,
     lambda services, piece: services("cloudwatch").delete_alarms(AlarmNames=[piece.physical]),
 )
 
 
-def _make_function(asked: Asked) -> Made:
+def _create_function(asked: ResourceRequest) -> CreatedResource:
     given = asked.properties
-    kept = asked.take("Description", "Handler", "Role", "Runtime", "Environment", "LoggingConfig")
+    kept = asked.pick("Description", "Handler", "Role", "Runtime", "Environment", "LoggingConfig")
     sizes = {name: int(given[name]) for name in ("MemorySize", "Timeout") if name in given}
-    code = {"ZipFile": _zipped(given["Code"]["ZipFile"])}
-    made = asked.services("lambda").create_function(
+    code = {"ZipFile": _zip_code(given["Code"]["ZipFile"])}
+    made = asked.client("lambda").create_function(
         FunctionName=asked.name, Code=code, **kept, **sizes
     )
-    return Made(asked.name, {"Arn": made["FunctionArn"]})
+    return CreatedResource(asked.name, {"Arn": made["FunctionArn"]})
 
 
-def _zipped(code: str) -> bytes:
+def _zip_code(code: str) -> bytes:
     """A function whose code stands in the template: index.py."""
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
@@ -156,18 +165,18 @@ def _zipped(code: str) -> bytes:
     return packed.getvalue()
 
 
-def _update_function(asked: Asked, piece: Piece) -> None:
-    service: Any = asked.services("lambda")
+def _update_function(asked: ResourceRequest, piece: StackResource) -> None:
+    service: Any = asked.client("lambda")
     service.update_function_code(
-        FunctionName=piece.physical, ZipFile=_zipped(asked.properties["Code"]["ZipFile"])
+        FunctionName=piece.physical, ZipFile=_zip_code(asked.properties["Code"]["ZipFile"])
     )
     service.update_function_configuration(
-        FunctionName=piece.physical, **asked.take("Description", "Environment")
+        FunctionName=piece.physical, **asked.pick("Description", "Environment")
     )
 
 
-TYPES["AWS::Lambda::Function"] = Type(
-    known(
+RESOURCE_TYPES["AWS::Lambda::Function"] = ResourceType(
+    names_of(
         "Code",
         "Description",
         "Environment",
@@ -178,24 +187,26 @@ TYPES["AWS::Lambda::Function"] = Type(
         "Runtime",
         "Timeout",
     ),
-    _make_function,
+    _create_function,
     lambda services, piece: services("lambda").delete_function(FunctionName=piece.physical),
     _update_function,
 )
 
 
-def _permit(asked: Asked) -> Made:
-    kept = asked.take("Action", "FunctionName", "Principal", "SourceArn")
+def _add_permission(asked: ResourceRequest) -> CreatedResource:
+    kept = asked.pick("Action", "FunctionName", "Principal", "SourceArn")
     identifier = uuid.uuid4().hex
-    asked.services("lambda").add_permission(StatementId=identifier, **kept)
-    return Made(identifier)
+    asked.client("lambda").add_permission(StatementId=identifier, **kept)
+    return CreatedResource(identifier)
 
 
-def _forbid(services: Services, piece: Piece) -> None:
+def _remove_permission(services: ClientFactory, piece: StackResource) -> None:
     name = piece.properties["FunctionName"]
     services("lambda").remove_permission(FunctionName=name, StatementId=piece.physical)
 
 
-TYPES["AWS::Lambda::Permission"] = Type(
-    known("Action", "FunctionName", "Principal", "SourceArn"), _permit, _forbid
+RESOURCE_TYPES["AWS::Lambda::Permission"] = ResourceType(
+    names_of("Action", "FunctionName", "Principal", "SourceArn"),
+    _add_permission,
+    _remove_permission,
 )

@@ -7,62 +7,69 @@ from typing import Any
 
 import orjson
 
-from cloudft.endpoint.stacks.records import Piece
-from cloudft.endpoint.stacks.types import TYPES, Asked, Services, Type, known, tags_of
-from cloudft.infrastructure.evaluate import Made
+from cloudft.endpoint.stacks.records import StackResource
+from cloudft.endpoint.stacks.types import (
+    RESOURCE_TYPES,
+    ClientFactory,
+    ResourceRequest,
+    ResourceType,
+    names_of,
+    tags_of,
+)
+from cloudft.infrastructure.evaluate import CreatedResource
 
 MANAGED_MAX, INLINE_MAX, TRUST_MAX = 6144, 10_240, 2048
 """Characters without white space of a managed policy, of all inline policies of a role, and of a
 trust policy (IAM user guide, "IAM and AWS STS quotas")."""
 
 
-def _text(document: Any) -> str:
+def _to_json(document: Any) -> str:
     return orjson.dumps(document).decode()
 
 
-def _fitting(document: Any, most: int, what: str) -> str:
+def _within_quota(document: Any, most: int, what: str) -> str:
     """The document as text. Raises ValueError, in IAM's words, where IAM takes no more of it."""
-    text = _text(document)
+    text = _to_json(document)
     if len(text) > most:
         raise ValueError(f"Cannot exceed quota for {what}: {most}")
     return text
 
 
-def _make_role(asked: Asked) -> Made:
-    iam, given = asked.services("iam"), asked.properties
+def _create_role(asked: ResourceRequest) -> CreatedResource:
+    iam, given = asked.client("iam"), asked.properties
     made = iam.create_role(
         RoleName=asked.name,
-        AssumeRolePolicyDocument=_fitting(
+        AssumeRolePolicyDocument=_within_quota(
             given["AssumeRolePolicyDocument"], TRUST_MAX, "ACLSizePerRole"
         ),
         Tags=tags_of(given),
-        **asked.take("Description", "PermissionsBoundary"),
+        **asked.pick("Description", "PermissionsBoundary"),
     )["Role"]
-    _grant(asked, asked.name)
-    return Made(asked.name, {"Arn": made["Arn"], "RoleId": made["RoleId"]})
+    _put_role_policies(asked, asked.name)
+    return CreatedResource(asked.name, {"Arn": made["Arn"], "RoleId": made["RoleId"]})
 
 
-def _grant(asked: Asked, role: str) -> None:
-    iam, given = asked.services("iam"), asked.properties
+def _put_role_policies(asked: ResourceRequest, role: str) -> None:
+    iam, given = asked.client("iam"), asked.properties
     inline = [policy["PolicyDocument"] for policy in given.get("Policies", ())]
-    if sum(map(len, map(_text, inline))) > INLINE_MAX:
+    if sum(map(len, map(_to_json, inline))) > INLINE_MAX:
         raise ValueError(f"Maximum policy size of {INLINE_MAX} bytes exceeded for role {role}")
     for policy in given.get("Policies", ()):
-        document = _text(policy["PolicyDocument"])
+        document = _to_json(policy["PolicyDocument"])
         iam.put_role_policy(RoleName=role, PolicyName=policy["PolicyName"], PolicyDocument=document)
     for arn in given.get("ManagedPolicyArns", ()):
         iam.attach_role_policy(RoleName=role, PolicyArn=arn)
 
 
-def _update_role(asked: Asked, piece: Piece) -> None:
-    trust = _text(asked.properties["AssumeRolePolicyDocument"])
-    iam = asked.services("iam")
+def _update_role(asked: ResourceRequest, piece: StackResource) -> None:
+    trust = _to_json(asked.properties["AssumeRolePolicyDocument"])
+    iam = asked.client("iam")
     iam.update_assume_role_policy(RoleName=piece.physical, PolicyDocument=trust)
-    _revoke(iam, piece)
-    _grant(asked, piece.physical)
+    _remove_role_policies(iam, piece)
+    _put_role_policies(asked, piece.physical)
 
 
-def _revoke(iam: Any, piece: Piece) -> None:
+def _remove_role_policies(iam: Any, piece: StackResource) -> None:
     """Take away what this resource gave; policies of other resources stay."""
     for policy in piece.properties.get("Policies", ()):
         iam.delete_role_policy(RoleName=piece.physical, PolicyName=policy["PolicyName"])
@@ -70,13 +77,13 @@ def _revoke(iam: Any, piece: Piece) -> None:
         iam.detach_role_policy(RoleName=piece.physical, PolicyArn=arn)
 
 
-def _remove_role(services: Services, piece: Piece) -> None:
+def _delete_role(services: ClientFactory, piece: StackResource) -> None:
     iam = services("iam")
-    _revoke(iam, piece)
+    _remove_role_policies(iam, piece)
     iam.delete_role(RoleName=piece.physical)
 
 
-def _role_drift(services: Services, piece: Piece) -> list[str]:
+def _role_drift(services: ClientFactory, piece: StackResource) -> list[str]:
     """Inline policies that differ from the template's."""
     iam = services("iam")
     said = {p["PolicyName"]: p["PolicyDocument"] for p in piece.properties.get("Policies", ())}
@@ -88,8 +95,8 @@ def _role_drift(services: Services, piece: Piece) -> list[str]:
     return [] if there == said else ["Policies"]
 
 
-TYPES["AWS::IAM::Role"] = Type(
-    known(
+RESOURCE_TYPES["AWS::IAM::Role"] = ResourceType(
+    names_of(
         "AssumeRolePolicyDocument",
         "Description",
         "ManagedPolicyArns",
@@ -97,51 +104,53 @@ TYPES["AWS::IAM::Role"] = Type(
         "Policies",
         "Tags",
     ),
-    _make_role,
-    _remove_role,
+    _create_role,
+    _delete_role,
     _update_role,
     _role_drift,
 )
 
 
-def _put_role_policy(asked: Asked) -> Made:
+def _put_role_policy(asked: ResourceRequest) -> CreatedResource:
     given = asked.properties
-    asked.services("iam").put_role_policy(
+    asked.client("iam").put_role_policy(
         RoleName=given["RoleName"],
         PolicyName=given["PolicyName"],
-        PolicyDocument=_text(given["PolicyDocument"]),
+        PolicyDocument=_to_json(given["PolicyDocument"]),
     )
-    return Made(f"{given['RoleName']}|{given['PolicyName']}")
+    return CreatedResource(f"{given['RoleName']}|{given['PolicyName']}")
 
 
-def _change_role_policy(asked: Asked, piece: Piece) -> None:
+def _update_role_policy(asked: ResourceRequest, piece: StackResource) -> None:
     _put_role_policy(asked)
 
 
-def _remove_role_policy(services: Services, piece: Piece) -> None:
+def _delete_role_policy(services: ClientFactory, piece: StackResource) -> None:
     role, _, name = piece.physical.partition("|")
     services("iam").delete_role_policy(RoleName=role, PolicyName=name)
 
 
-TYPES["AWS::IAM::RolePolicy"] = Type(
-    known("PolicyDocument", "PolicyName", "RoleName"),
+RESOURCE_TYPES["AWS::IAM::RolePolicy"] = ResourceType(
+    names_of("PolicyDocument", "PolicyName", "RoleName"),
     _put_role_policy,
-    _remove_role_policy,
-    _change_role_policy,
+    _delete_role_policy,
+    _update_role_policy,
 )
 
 
-def _make_policy(asked: Asked) -> Made:
-    document = _fitting(asked.properties["PolicyDocument"], MANAGED_MAX, "PolicySize")
-    described = asked.take("Description")
-    iam = asked.services("iam")
+def _create_policy(asked: ResourceRequest) -> CreatedResource:
+    document = _within_quota(asked.properties["PolicyDocument"], MANAGED_MAX, "PolicySize")
+    described = asked.pick("Description")
+    iam = asked.client("iam")
     made = iam.create_policy(PolicyName=asked.name, PolicyDocument=document, **described)
     arn = made["Policy"]["Arn"]
-    _attach(iam, arn, (), asked.properties.get("Roles", ()))
-    return Made(arn, {"PolicyArn": arn})
+    _update_attachments(iam, arn, (), asked.properties.get("Roles", ()))
+    return CreatedResource(arn, {"PolicyArn": arn})
 
 
-def _attach(iam: Any, arn: str, before: Collection[str], after: Collection[str]) -> None:
+def _update_attachments(
+    iam: Any, arn: str, before: Collection[str], after: Collection[str]
+) -> None:
     """To the roles that have it now, and no more to those that had it."""
     for role in set(before) - set(after):
         iam.detach_role_policy(RoleName=role, PolicyArn=arn)
@@ -149,47 +158,49 @@ def _attach(iam: Any, arn: str, before: Collection[str], after: Collection[str])
         iam.attach_role_policy(RoleName=role, PolicyArn=arn)
 
 
-def _remove_policy(services: Services, piece: Piece) -> None:
+def _delete_policy(services: ClientFactory, piece: StackResource) -> None:
     iam = services("iam")
-    _attach(iam, piece.physical, piece.properties.get("Roles", ()), ())
+    _update_attachments(iam, piece.physical, piece.properties.get("Roles", ()), ())
     iam.delete_policy(PolicyArn=piece.physical)
 
 
-def _update_policy(asked: Asked, piece: Piece) -> None:
+def _update_policy(asked: ResourceRequest, piece: StackResource) -> None:
     """A new version in force; the one before is not kept."""
-    iam = asked.services("iam")
-    document = _fitting(asked.properties["PolicyDocument"], MANAGED_MAX, "PolicySize")
+    iam = asked.client("iam")
+    document = _within_quota(asked.properties["PolicyDocument"], MANAGED_MAX, "PolicySize")
     roles = asked.properties.get("Roles", ())
-    _attach(iam, piece.physical, piece.properties.get("Roles", ()), roles)
+    _update_attachments(iam, piece.physical, piece.properties.get("Roles", ()), roles)
     iam.create_policy_version(PolicyArn=piece.physical, PolicyDocument=document, SetAsDefault=True)
     for version in iam.list_policy_versions(PolicyArn=piece.physical)["Versions"]:
         if not version["IsDefaultVersion"]:
             iam.delete_policy_version(PolicyArn=piece.physical, VersionId=version["VersionId"])
 
 
-TYPES["AWS::IAM::ManagedPolicy"] = Type(
-    known("Description", "PolicyDocument", "Roles"),
-    _make_policy,
-    _remove_policy,
+RESOURCE_TYPES["AWS::IAM::ManagedPolicy"] = ResourceType(
+    names_of("Description", "PolicyDocument", "Roles"),
+    _create_policy,
+    _delete_policy,
     _update_policy,
 )
 
 
-def _make_provider(asked: Asked) -> Made:
+def _create_oidc_provider(asked: ResourceRequest) -> CreatedResource:
     given = asked.properties
-    made = asked.services("iam").create_open_id_connect_provider(
+    made = asked.client("iam").create_open_id_connect_provider(
         Url=given["Url"],
         ClientIDList=list(given["ClientIdList"]),
         ThumbprintList=list(given.get("ThumbprintList", ())),
     )
-    return Made(made["OpenIDConnectProviderArn"], {"Arn": made["OpenIDConnectProviderArn"]})
+    return CreatedResource(
+        made["OpenIDConnectProviderArn"], {"Arn": made["OpenIDConnectProviderArn"]}
+    )
 
 
-def _remove_provider(services: Services, piece: Piece) -> None:
+def _delete_oidc_provider(services: ClientFactory, piece: StackResource) -> None:
     iam = services("iam")
     iam.delete_open_id_connect_provider(OpenIDConnectProviderArn=piece.physical)
 
 
-TYPES["AWS::IAM::OIDCProvider"] = Type(
-    known("ClientIdList", "ThumbprintList", "Url"), _make_provider, _remove_provider
+RESOURCE_TYPES["AWS::IAM::OIDCProvider"] = ResourceType(
+    names_of("ClientIdList", "ThumbprintList", "Url"), _create_oidc_provider, _delete_oidc_provider
 )

@@ -14,7 +14,7 @@ def now() -> datetime:
 
 
 @dataclass
-class Piece:
+class StackResource:
     """One resource of a stack, as it is. `keep` holds on deletion: its DeletionPolicy."""
 
     logical: str
@@ -54,7 +54,7 @@ class StackRecord:
     parameters: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
     outputs: dict[str, str] = field(default_factory=dict)
-    pieces: dict[str, Piece] = field(default_factory=dict)
+    pieces: dict[str, StackResource] = field(default_factory=dict)
     events: list[StackEvent] = field(default_factory=list)
     created: datetime = field(default_factory=now)
     updated: datetime | None = None
@@ -63,23 +63,25 @@ class StackRecord:
     description: str | None = None
 
     @property
-    def gone(self) -> bool:
+    def is_deleted(self) -> bool:
         """True of a stack that was deleted."""
         return self.status == "DELETE_COMPLETE"
 
     @property
-    def under_way(self) -> bool:
+    def is_in_progress(self) -> bool:
         """True while something is done to it."""
         return self.status.endswith("IN_PROGRESS") and self.status != "REVIEW_IN_PROGRESS"
 
-    def tell(self, status: str, reason: str | None = None, token: str | None = None) -> None:
+    def record_status(
+        self, status: str, reason: str | None = None, token: str | None = None
+    ) -> None:
         """The stack itself has come to a state."""
         self.status, self.reason = status, reason
         kind = "AWS::CloudFormation::Stack"
         self.events.append(StackEvent(self.name, self.arn, kind, status, reason, token))
 
-    def tell_of(
-        self, piece: Piece, status: str, reason: str | None = None, token: str | None = None
+    def record_resource_status(
+        self, piece: StackResource, status: str, reason: str | None = None, token: str | None = None
     ) -> None:
         """One of its resources has."""
         piece.status, piece.reason, piece.changed = status, reason, now()

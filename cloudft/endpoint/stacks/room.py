@@ -8,96 +8,106 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from cloudft.endpoint.stacks.answers import change_of, pairs, piece_of, stack_of
-from cloudft.endpoint.stacks.engine import Engine
-from cloudft.endpoint.stacks.records import ChangeSetRecord, Piece, StackRecord, now
+from cloudft.endpoint.stacks.answers import (
+    change_response,
+    key_value_list,
+    resource_response,
+    stack_response,
+)
+from cloudft.endpoint.stacks.engine import StackEngine
+from cloudft.endpoint.stacks.records import ChangeSetRecord, StackRecord, StackResource, now
 from cloudft.endpoint.state import ACCOUNT, State
-from cloudft.endpoint.wire import WireError
-from cloudft.infrastructure.evaluate import CannotResolve
-from cloudft.infrastructure.template import BODY_MAX, faults, parameters, parse
+from cloudft.endpoint.wire import ServiceError
+from cloudft.infrastructure.evaluate import ResolveError
+from cloudft.infrastructure.template import (
+    MAX_BODY_BYTES,
+    find_parameter_errors,
+    parse_parameters,
+    parse_template,
+)
 
 NO_CHANGES = (
     "The submitted information didn't contain changes. Submit different information to create a"
     " change set."
 )
-CHANGEABLE = {"CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE"}
-Given = Mapping[str, Any]
+UPDATABLE_STATUSES = {"CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE"}
+Parameters = Mapping[str, Any]
 
 
-class Stacks:
+class CloudFormation:
     """Stacks and change sets of one Region."""
 
-    def __init__(self, state: State, engine: Engine) -> None:
+    def __init__(self, state: State, engine: StackEngine) -> None:
         self.state = state
         self.engine = engine
-        self.drifts: dict[str, str] = {}
+        self.drift_detections: dict[str, str] = {}
 
     def begin(self) -> None:
         """What was under way when the endpoint ended has failed."""
         with self.state.lock:
             for stack in self.state.stacks.values():
-                if stack.under_way:
+                if stack.is_in_progress:
                     failed = stack.status.replace("IN_PROGRESS", "FAILED")
-                    stack.tell(failed, "The endpoint ended meanwhile")
+                    stack.record_status(failed, "The endpoint ended meanwhile")
 
-    def create_change_set(self, given: Given) -> dict[str, Any]:
+    def create_change_set(self, given: Parameters) -> dict[str, Any]:
         """Work out what a template would change. The stack of a first one is there, empty."""
         with self.state.lock:
             kind, name = given.get("ChangeSetType", "UPDATE"), given["StackName"]
-            old = self._known_set(given)
+            old = self._existing_change_set(given)
             if old is not None:
                 return {"Id": old.arn, "StackId": old.stack}
-            stack = self._for_set(kind, name)
-            text = self._template(given, stack)
-            values = self._values(given, stack)
-            self._refuse(given, stack, text, values)
-            made = self._set(given, stack, kind, text, values)
+            stack = self._stack_for_change_set(kind, name)
+            text = self._template_text(given, stack)
+            values = self._parameter_values(given, stack)
+            self._validate_template(given, stack, text, values)
+            made = self._build_change_set(given, stack, kind, text, values)
             self.state.stacks[stack.arn] = stack
             self.state.change_sets[made.arn] = made
             self.state.save()
         return {"Id": made.arn, "StackId": stack.arn}
 
-    def _known_set(self, given: Given) -> ChangeSetRecord | None:
+    def _existing_change_set(self, given: Parameters) -> ChangeSetRecord | None:
         """The change set that the same token made. Raises AlreadyExistsException."""
-        stack = self._find(given["StackName"])
+        stack = self._find_stack(given["StackName"])
         for known in self.state.change_sets.values():
             if stack and known.stack == stack.arn and known.name == given["ChangeSetName"]:
                 if known.token and known.token == given.get("ClientToken"):
                     return known
                 what = f"ChangeSet {known.name} cannot be created as it already exists"
-                raise WireError("AlreadyExistsException", what)
+                raise ServiceError("AlreadyExistsException", what)
         return None
 
-    def _for_set(self, kind: str, name: str) -> StackRecord:
-        stack = self._find(name)
+    def _stack_for_change_set(self, kind: str, name: str) -> StackRecord:
+        stack = self._find_stack(name)
         if kind == "CREATE":
             if stack is not None and stack.status != "REVIEW_IN_PROGRESS":
-                raise WireError("AlreadyExistsException", f"Stack [{name}] already exists")
-            return stack or StackRecord(self._arn("stack", name), name)
+                raise ServiceError("AlreadyExistsException", f"Stack [{name}] already exists")
+            return stack or StackRecord(self._new_arn("stack", name), name)
         if stack is None or stack.status == "REVIEW_IN_PROGRESS":
             raise _no_stack(name)
-        if stack.status not in CHANGEABLE:
+        if stack.status not in UPDATABLE_STATUSES:
             what = f"Stack:{stack.arn} is in {stack.status} state and can not be updated."
-            raise WireError("ValidationError", what)
+            raise ServiceError("ValidationError", what)
         return stack
 
-    def _template(self, given: Given, stack: StackRecord) -> str:
+    def _template_text(self, given: Parameters, stack: StackRecord) -> str:
         if given.get("UsePreviousTemplate"):
             return stack.template
         if "TemplateBody" not in given:
-            raise WireError(
+            raise ServiceError(
                 "ValidationError", "TemplateBody is needed: this endpoint fetches none."
             )
         text = str(given["TemplateBody"])
-        if len(text.encode()) > BODY_MAX:
-            raise WireError(
+        if len(text.encode()) > MAX_BODY_BYTES:
+            raise ServiceError(
                 "ValidationError",
                 "1 validation error detected: Value at 'templateBody' failed to satisfy constraint:"
-                f" Member must have length less than or equal to {BODY_MAX}",
+                f" Member must have length less than or equal to {MAX_BODY_BYTES}",
             )
         return text
 
-    def _values(self, given: Given, stack: StackRecord) -> dict[str, str]:
+    def _parameter_values(self, given: Parameters, stack: StackRecord) -> dict[str, str]:
         """The parameters that were given: by value, or as they were."""
         found = {}
         for pair in given.get("Parameters", ()):
@@ -106,93 +116,97 @@ class Stacks:
             found[key] = stack.parameters[key] if before else pair.get("ParameterValue", "")
         return found
 
-    def _refuse(self, given: Given, stack: StackRecord, text: str, values: dict[str, str]) -> None:
+    def _validate_template(
+        self, given: Parameters, stack: StackRecord, text: str, values: dict[str, str]
+    ) -> None:
         try:
-            template = parse(text)
-            broken = [*faults(template, values)]
+            template = parse_template(text)
+            broken = [*find_parameter_errors(template, values)]
             if not broken:
                 scope = self.engine.scope(stack, template, values)
-                broken = [*scope.broken_rules()]
-                types = {told["Type"] for told in scope.resources().values()}
-        except (CannotResolve, ValueError, KeyError) as error:
-            raise WireError("ValidationError", f"Template format error: {error}") from error
+                broken = [*scope.failed_rules()]
+                types = {told["Type"] for told in scope.active_resources().values()}
+        except (ResolveError, ValueError, KeyError) as error:
+            raise ServiceError("ValidationError", f"Template format error: {error}") from error
         if broken:
-            raise WireError("ValidationError", "; ".join(broken))
+            raise ServiceError("ValidationError", "; ".join(broken))
         allowed = set(given.get("Capabilities", ()))
         if any(t.startswith("AWS::IAM::") for t in types) and not allowed:
             what = "Requires capabilities : [CAPABILITY_IAM]"
-            raise WireError("InsufficientCapabilitiesException", what)
+            raise ServiceError("InsufficientCapabilitiesException", what)
 
-    def _set(
-        self, given: Given, stack: StackRecord, kind: str, text: str, values: dict[str, str]
+    def _build_change_set(
+        self, given: Parameters, stack: StackRecord, kind: str, text: str, values: dict[str, str]
     ) -> ChangeSetRecord:
-        known = parameters(parse(text))
+        known = parse_parameters(parse_template(text))
         whole = {name: values.get(name, p.default or "") for name, p in known.items()}
         tags = {tag["Key"]: tag["Value"] for tag in given.get("Tags", ())}
         made = ChangeSetRecord(
-            arn=self._arn("changeSet", given["ChangeSetName"]),
+            arn=self._new_arn("changeSet", given["ChangeSetName"]),
             name=given["ChangeSetName"],
             stack=stack.arn,
             kind=kind,
             template=text,
             parameters=whole,
             tags=tags,
-            changes=self.engine.changes(stack, text, whole),
+            changes=self.engine.compute_changes(stack, text, whole),
             token=given.get("ClientToken"),
         )
         if not made.changes and (made.tags or stack.tags) == stack.tags:
             made.status, made.execution, made.reason = "FAILED", "UNAVAILABLE", NO_CHANGES
         return made
 
-    def describe_change_set(self, given: Given) -> dict[str, Any]:
+    def describe_change_set(self, given: Parameters) -> dict[str, Any]:
         """One change set, all of it on one page."""
         with self.state.lock:
-            found = self._change_set(given)
+            found = self._require_change_set(given)
             stack = self.state.stacks[found.stack]
-            changes = [{"Type": "Resource", "ResourceChange": change_of(c)} for c in found.changes]
+            changes = [
+                {"Type": "Resource", "ResourceChange": change_response(c)} for c in found.changes
+            ]
             return {
                 "ChangeSetId": found.arn,
                 "ChangeSetName": found.name,
                 "StackId": found.stack,
                 "StackName": stack.name,
                 "CreationTime": found.created,
-                "Parameters": pairs("Parameter", found.parameters),
+                "Parameters": key_value_list("Parameter", found.parameters),
                 "Status": found.status,
                 "StatusReason": found.reason,
                 "ExecutionStatus": found.execution,
                 "Changes": changes,
             }
 
-    def execute_change_set(self, given: Given) -> dict[str, Any]:
+    def execute_change_set(self, given: Parameters) -> dict[str, Any]:
         """Do it. With a token that it was executed with before: nothing more."""
         with self.state.lock:
-            found = self._change_set(given)
+            found = self._require_change_set(given)
             if found.execution != "AVAILABLE":
                 what = f"ChangeSet [{found.arn}] cannot be executed in its current status"
-                raise WireError("InvalidChangeSetStatus", f"{what} of [{found.status}]")
+                raise ServiceError("InvalidChangeSetStatus", f"{what} of [{found.status}]")
             stack = self.state.stacks[found.stack]
             before, token = copy.deepcopy(stack), given.get("ClientRequestToken")
             stack.template, stack.parameters = found.template, found.parameters
             stack.tags = found.tags or stack.tags
-            stack.description = parse(found.template).get("Description")
+            stack.description = parse_template(found.template).get("Description")
             for other in [c for c in self.state.change_sets.values() if c.stack == stack.arn]:
                 del self.state.change_sets[other.arn]  # AWS removes them all
             work: Callable[[], None]
             if found.kind == "CREATE":
-                stack.tell("CREATE_IN_PROGRESS", "User Initiated", token)
+                stack.record_status("CREATE_IN_PROGRESS", "User Initiated", token)
                 work = lambda: self.engine.create(stack, token)  # noqa: E731
             else:
                 stack.updated = now()
-                stack.tell("UPDATE_IN_PROGRESS", "User Initiated", token)
+                stack.record_status("UPDATE_IN_PROGRESS", "User Initiated", token)
                 work = lambda: self.engine.update(stack, before, token)  # noqa: E731
             self.state.save()
         threading.Thread(target=work, daemon=True).start()
         return {}
 
-    def list_change_sets(self, given: Given) -> dict[str, Any]:
+    def list_change_sets(self, given: Parameters) -> dict[str, Any]:
         """The change sets of a stack."""
         with self.state.lock:
-            stack = self._stack(given["StackName"])
+            stack = self._require_stack(given["StackName"])
             sets = [c for c in self.state.change_sets.values() if c.stack == stack.arn]
             return {
                 "Summaries": [
@@ -210,22 +224,26 @@ class Stacks:
                 ]
             }
 
-    def delete_change_set(self, given: Given) -> dict[str, Any]:
+    def delete_change_set(self, given: Parameters) -> dict[str, Any]:
         """Forget it. The empty stack of a first one stays, as AWS leaves it."""
         with self.state.lock:
-            found = self._change_set(given)
+            found = self._require_change_set(given)
             del self.state.change_sets[found.arn]
         return {}
 
-    def describe_stacks(self, given: Given) -> dict[str, Any]:
+    def describe_stacks(self, given: Parameters) -> dict[str, Any]:
         """Stacks that are there; one that was deleted by its ARN alone."""
         with self.state.lock:
             if "StackName" in given:
-                stack = self._stack(given["StackName"])
-                return {"Stacks": [stack_of(stack)]}
-            return {"Stacks": [stack_of(s) for s in self.state.stacks.values() if not s.gone]}
+                stack = self._require_stack(given["StackName"])
+                return {"Stacks": [stack_response(stack)]}
+            return {
+                "Stacks": [
+                    stack_response(s) for s in self.state.stacks.values() if not s.is_deleted
+                ]
+            }
 
-    def list_stacks(self, given: Given) -> dict[str, Any]:
+    def list_stacks(self, given: Parameters) -> dict[str, Any]:
         """All stacks, deleted ones too, the newest first."""
         wanted = given.get("StackStatusFilter", ())
         with self.state.lock:
@@ -244,10 +262,10 @@ class Stacks:
                 ]
             }
 
-    def describe_stack_events(self, given: Given) -> dict[str, Any]:
+    def describe_stack_events(self, given: Parameters) -> dict[str, Any]:
         """What has happened, the newest first."""
         with self.state.lock:
-            stack = self._stack(given["StackName"])
+            stack = self._require_stack(given["StackName"])
             return {
                 "StackEvents": [
                     {
@@ -266,56 +284,58 @@ class Stacks:
                 ]
             }
 
-    def list_stack_resources(self, given: Given) -> dict[str, Any]:
+    def list_stack_resources(self, given: Parameters) -> dict[str, Any]:
         """The resources of a stack, of a deleted one too."""
         with self.state.lock:
-            stack = self._stack(given["StackName"])
-            return {"StackResourceSummaries": [piece_of(p) for p in stack.pieces.values()]}
+            stack = self._require_stack(given["StackName"])
+            return {"StackResourceSummaries": [resource_response(p) for p in stack.pieces.values()]}
 
-    def get_template(self, given: Given) -> dict[str, Any]:
+    def get_template(self, given: Parameters) -> dict[str, Any]:
         """The template as it was sent."""
         with self.state.lock:
-            return {"TemplateBody": self._stack(given["StackName"]).template}
+            return {"TemplateBody": self._require_stack(given["StackName"]).template}
 
-    def update_termination_protection(self, given: Given) -> dict[str, Any]:
+    def update_termination_protection(self, given: Parameters) -> dict[str, Any]:
         """Forbid its deletion, or allow it again."""
         with self.state.lock:
-            stack = self._stack(given["StackName"])
+            stack = self._require_stack(given["StackName"])
             stack.protected = bool(given["EnableTerminationProtection"])
             self.state.save()
         return {"StackId": stack.arn}
 
-    def delete_stack(self, given: Given) -> dict[str, Any]:
+    def delete_stack(self, given: Parameters) -> dict[str, Any]:
         """Remove what a stack made. One that is not there is no error."""
         with self.state.lock:
-            stack = self._find(given["StackName"])
-            if stack is None or stack.under_way:
+            stack = self._find_stack(given["StackName"])
+            if stack is None or stack.is_in_progress:
                 return {}
             if stack.protected:
                 what = (
                     f"Stack [{stack.name}] cannot be deleted while TerminationProtection is enabled"
                 )
-                raise WireError("ValidationError", what)
+                raise ServiceError("ValidationError", what)
             token = given.get("ClientRequestToken")
-            stack.tell("DELETE_IN_PROGRESS", "User Initiated", token)
+            stack.record_status("DELETE_IN_PROGRESS", "User Initiated", token)
             stack.deleted = now()
             self.state.save()
         work = threading.Thread(target=self.engine.delete, args=(stack, token), daemon=True)
         work.start()
         return {}
 
-    def detect_stack_drift(self, given: Given) -> dict[str, Any]:
+    def detect_stack_drift(self, given: Parameters) -> dict[str, Any]:
         """Look at the resources that can be looked at. It is done when this answers."""
         with self.state.lock:
-            stack = self._stack(given["StackName"])
+            stack = self._require_stack(given["StackName"])
         identifier = str(uuid.uuid4())
-        self.drifts[identifier] = stack.arn
+        self.drift_detections[identifier] = stack.arn
         return {"StackDriftDetectionId": identifier}
 
-    def describe_stack_drift_detection_status(self, given: Given) -> dict[str, Any]:
+    def describe_stack_drift_detection_status(self, given: Parameters) -> dict[str, Any]:
         """What the look has found."""
-        stack = self._stack(self.drifts[given["StackDriftDetectionId"]])
-        off = [p for p, status, _ in self._drift(stack) if status in ("MODIFIED", "DELETED")]
+        stack = self._require_stack(self.drift_detections[given["StackDriftDetectionId"]])
+        off = [
+            p for p, status, _ in self._resource_drifts(stack) if status in ("MODIFIED", "DELETED")
+        ]
         return {
             "StackId": stack.arn,
             "StackDriftDetectionId": given["StackDriftDetectionId"],
@@ -325,9 +345,9 @@ class Stacks:
             "Timestamp": now(),
         }
 
-    def describe_stack_resource_drifts(self, given: Given) -> dict[str, Any]:
+    def describe_stack_resource_drifts(self, given: Parameters) -> dict[str, Any]:
         """Each resource that was looked at."""
-        stack = self._stack(given["StackName"])
+        stack = self._require_stack(given["StackName"])
         wanted = given.get("StackResourceDriftStatusFilters", ())
         return {
             "StackResourceDrifts": [
@@ -348,39 +368,43 @@ class Stacks:
                     ],
                     "Timestamp": now(),
                 }
-                for piece, status, names in self._drift(stack)
+                for piece, status, names in self._resource_drifts(stack)
                 if status != "NOT_CHECKED" and (not wanted or status in wanted)
             ]
         }
 
-    def _drift(self, stack: StackRecord) -> Iterator[tuple[Piece, str, list[str]]]:
+    def _resource_drifts(
+        self, stack: StackRecord
+    ) -> Iterator[tuple[StackResource, str, list[str]]]:
         for piece in list(stack.pieces.values()):
-            yield (piece, *self.engine.drifted(piece))
+            yield (piece, *self.engine.detect_drift(piece))
 
-    def _find(self, name: str) -> StackRecord | None:
+    def _find_stack(self, name: str) -> StackRecord | None:
         """By ARN also one that is gone."""
         if name in self.state.stacks:
             return self.state.stacks[name]
         stacks = self.state.stacks.values()
-        return next((stack for stack in stacks if stack.name == name and not stack.gone), None)
+        return next(
+            (stack for stack in stacks if stack.name == name and not stack.is_deleted), None
+        )
 
-    def _stack(self, name: str) -> StackRecord:
-        stack = self._find(name)
+    def _require_stack(self, name: str) -> StackRecord:
+        stack = self._find_stack(name)
         if stack is None:
-            raise WireError("ValidationError", f"Stack with id {name} does not exist")
+            raise ServiceError("ValidationError", f"Stack with id {name} does not exist")
         return stack
 
-    def _change_set(self, given: Given) -> ChangeSetRecord:
+    def _require_change_set(self, given: Parameters) -> ChangeSetRecord:
         name = given["ChangeSetName"]
-        stack = self._find(given["StackName"]) if "StackName" in given else None
+        stack = self._find_stack(given["StackName"]) if "StackName" in given else None
         for found in self.state.change_sets.values():
             if found.arn == name or (stack and found.stack == stack.arn and found.name == name):
                 return found
-        raise WireError("ChangeSetNotFound", f"ChangeSet [{name}] does not exist")
+        raise ServiceError("ChangeSetNotFound", f"ChangeSet [{name}] does not exist")
 
-    def _arn(self, kind: str, name: str) -> str:
+    def _new_arn(self, kind: str, name: str) -> str:
         return f"arn:aws:cloudformation:{self.state.region}:{ACCOUNT}:{kind}/{name}/{uuid.uuid4()}"
 
 
-def _no_stack(name: str) -> WireError:
-    return WireError("ValidationError", f"Stack [{name}] does not exist")
+def _no_stack(name: str) -> ServiceError:
+    return ServiceError("ValidationError", f"Stack [{name}] does not exist")

@@ -6,57 +6,64 @@ from typing import Any
 
 import orjson
 
-from cloudft.endpoint.stacks.records import Piece
-from cloudft.endpoint.stacks.types import TYPES, Asked, Services, Type, known, tags_of
-from cloudft.infrastructure.evaluate import Made
+from cloudft.endpoint.stacks.records import StackResource
+from cloudft.endpoint.stacks.types import (
+    RESOURCE_TYPES,
+    ClientFactory,
+    ResourceRequest,
+    ResourceType,
+    names_of,
+    tags_of,
+)
+from cloudft.infrastructure.evaluate import CreatedResource
 
-WITHOUT_TLS = {"Bool": {"aws:SecureTransport": "false"}}
+DENY_WITHOUT_TLS_CONDITION = {"Bool": {"aws:SecureTransport": "false"}}
 
 
-def _text(document: Any) -> str:
+def _to_json(document: Any) -> str:
     return orjson.dumps(document).decode()
 
 
-def _make_key(asked: Asked) -> Made:
-    kms = asked.services("kms")
+def _create_key(asked: ResourceRequest) -> CreatedResource:
+    kms = asked.client("kms")
     tags = [{"TagKey": tag["Key"], "TagValue": tag["Value"]} for tag in tags_of(asked.properties)]
-    policy = _text(asked.properties["KeyPolicy"])
+    policy = _to_json(asked.properties["KeyPolicy"])
     described = asked.properties.get("Description", "")
     made = kms.create_key(Policy=policy, Description=described, Tags=tags)["KeyMetadata"]
     if asked.properties.get("EnableKeyRotation"):
         kms.enable_key_rotation(KeyId=made["KeyId"])
-    return Made(made["KeyId"], {"Arn": made["Arn"], "KeyId": made["KeyId"]})
+    return CreatedResource(made["KeyId"], {"Arn": made["Arn"], "KeyId": made["KeyId"]})
 
 
-def _remove_key(services: Services, piece: Piece) -> None:
+def _schedule_key_deletion(services: ClientFactory, piece: StackResource) -> None:
     days = piece.properties.get("PendingWindowInDays", 30)
     services("kms").schedule_key_deletion(KeyId=piece.physical, PendingWindowInDays=days)
 
 
-def _update_key(asked: Asked, piece: Piece) -> None:
-    policy = _text(asked.properties["KeyPolicy"])
-    kms = asked.services("kms")
+def _update_key(asked: ResourceRequest, piece: StackResource) -> None:
+    policy = _to_json(asked.properties["KeyPolicy"])
+    kms = asked.client("kms")
     kms.put_key_policy(KeyId=piece.physical, PolicyName="default", Policy=policy)
 
 
-TYPES["AWS::KMS::Key"] = Type(
-    known("Description", "EnableKeyRotation", "KeyPolicy", "PendingWindowInDays", "Tags"),
-    _make_key,
-    _remove_key,
+RESOURCE_TYPES["AWS::KMS::Key"] = ResourceType(
+    names_of("Description", "EnableKeyRotation", "KeyPolicy", "PendingWindowInDays", "Tags"),
+    _create_key,
+    _schedule_key_deletion,
     _update_key,
 )
 
 
-def _make_bucket(asked: Asked) -> Made:
-    s3 = asked.services("s3")
+def _create_bucket(asked: ResourceRequest) -> CreatedResource:
+    s3 = asked.client("s3")
     place = {"LocationConstraint": asked.region}
     there = {} if asked.region == "us-east-1" else {"CreateBucketConfiguration": place}
     s3.create_bucket(Bucket=asked.name, **there)
-    _settle(s3, asked.name, asked)
-    return Made(asked.name, {"Arn": f"arn:aws:s3:::{asked.name}"})
+    _configure_bucket(s3, asked.name, asked)
+    return CreatedResource(asked.name, {"Arn": f"arn:aws:s3:::{asked.name}"})
 
 
-def _settle(s3: Any, bucket: str, asked: Asked) -> None:
+def _configure_bucket(s3: Any, bucket: str, asked: ResourceRequest) -> None:
     """Every setting of a bucket, each by the call that is for it."""
     given = asked.properties
     if "BucketEncryption" in given:
@@ -76,9 +83,9 @@ def _settle(s3: Any, bucket: str, asked: Asked) -> None:
         versions = given["VersioningConfiguration"]
         s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration=versions)
     if "LoggingConfiguration" in given:
-        _log(s3, bucket, given["LoggingConfiguration"])
+        _put_logging(s3, bucket, given["LoggingConfiguration"])
     if "LifecycleConfiguration" in given:
-        rules = [_lifecycle(rule) for rule in given["LifecycleConfiguration"]["Rules"]]
+        rules = [_lifecycle_rule(rule) for rule in given["LifecycleConfiguration"]["Rules"]]
         s3.put_bucket_lifecycle_configuration(
             Bucket=bucket, LifecycleConfiguration={"Rules": rules}
         )
@@ -99,13 +106,13 @@ def _encryption(rule: Any) -> dict[str, Any]:
     return {"ApplyServerSideEncryptionByDefault": said, "BucketKeyEnabled": keyed}
 
 
-def _log(s3: Any, bucket: str, given: Any) -> None:
+def _put_logging(s3: Any, bucket: str, given: Any) -> None:
     target = given["DestinationBucketName"]
     logging = {"TargetBucket": target, "TargetPrefix": given.get("LogFilePrefix", "")}
     s3.put_bucket_logging(Bucket=bucket, BucketLoggingStatus={"LoggingEnabled": logging})
 
 
-def _lifecycle(rule: Any) -> dict[str, Any]:
+def _lifecycle_rule(rule: Any) -> dict[str, Any]:
     """A rule in S3's own words."""
     said: dict[str, Any] = {"ID": rule["Id"], "Status": rule["Status"]}
     said["Filter"] = {"Prefix": rule.get("Prefix", "")}
@@ -124,7 +131,7 @@ def _lifecycle(rule: Any) -> dict[str, Any]:
     return said
 
 
-def _remove_bucket(services: Services, piece: Piece) -> None:
+def _delete_bucket(services: ClientFactory, piece: StackResource) -> None:
     """Raises BucketNotEmpty where something, or a version of it, is in it."""
     s3, bucket = services("s3"), piece.physical
     inside = s3.list_object_versions(Bucket=bucket, MaxKeys=1)
@@ -135,10 +142,10 @@ def _remove_bucket(services: Services, piece: Piece) -> None:
     s3.delete_bucket(Bucket=bucket)
 
 
-def _bucket_drift(services: Services, piece: Piece) -> list[str]:
+def _bucket_drift(services: ClientFactory, piece: StackResource) -> list[str]:
     s3, bucket, found = services("s3"), piece.physical, []
     closed = piece.properties.get("PublicAccessBlockConfiguration")
-    if closed and _closed(s3, bucket) != closed:
+    if closed and _public_access_block(s3, bucket) != closed:
         found.append("PublicAccessBlockConfiguration")
     status = s3.get_bucket_versioning(Bucket=bucket).get("Status")
     if status != piece.properties.get("VersioningConfiguration", {}).get("Status"):
@@ -146,15 +153,15 @@ def _bucket_drift(services: Services, piece: Piece) -> list[str]:
     return found
 
 
-def _closed(s3: Any, bucket: str) -> Any:
+def _public_access_block(s3: Any, bucket: str) -> Any:
     try:
         return s3.get_public_access_block(Bucket=bucket)["PublicAccessBlockConfiguration"]
     except s3.exceptions.ClientError:
         return None
 
 
-TYPES["AWS::S3::Bucket"] = Type(
-    known(
+RESOURCE_TYPES["AWS::S3::Bucket"] = ResourceType(
+    names_of(
         "BucketEncryption",
         "LifecycleConfiguration",
         "LoggingConfiguration",
@@ -164,66 +171,68 @@ TYPES["AWS::S3::Bucket"] = Type(
         "Tags",
         "VersioningConfiguration",
     ),
-    _make_bucket,
-    _remove_bucket,
-    lambda asked, piece: _settle(asked.services("s3"), piece.physical, asked),
+    _create_bucket,
+    _delete_bucket,
+    lambda asked, piece: _configure_bucket(asked.client("s3"), piece.physical, asked),
     _bucket_drift,
 )
 
 
-def _put_bucket_policy(asked: Asked) -> Made:
+def _put_bucket_policy(asked: ResourceRequest) -> CreatedResource:
     """The policy, but for "TLS only": this endpoint is asked without TLS."""
     bucket, document = asked.properties["Bucket"], asked.properties["PolicyDocument"]
-    kept = [s for s in document["Statement"] if s.get("Condition") != WITHOUT_TLS]
+    kept = [s for s in document["Statement"] if s.get("Condition") != DENY_WITHOUT_TLS_CONDITION]
     if kept:
-        policy = _text({**document, "Statement": kept})
-        asked.services("s3").put_bucket_policy(Bucket=bucket, Policy=policy)
-    return Made(bucket)
+        policy = _to_json({**document, "Statement": kept})
+        asked.client("s3").put_bucket_policy(Bucket=bucket, Policy=policy)
+    return CreatedResource(bucket)
 
 
-def _change_bucket_policy(asked: Asked, piece: Piece) -> None:
+def _update_bucket_policy(asked: ResourceRequest, piece: StackResource) -> None:
     _put_bucket_policy(asked)
 
 
-TYPES["AWS::S3::BucketPolicy"] = Type(
-    known("Bucket", "PolicyDocument"),
+RESOURCE_TYPES["AWS::S3::BucketPolicy"] = ResourceType(
+    names_of("Bucket", "PolicyDocument"),
     _put_bucket_policy,
     lambda services, piece: services("s3").delete_bucket_policy(Bucket=piece.physical),
-    _change_bucket_policy,
+    _update_bucket_policy,
 )
 
 
-def _make_log_group(asked: Asked) -> Made:
-    logs, name = asked.services("logs"), asked.properties["LogGroupName"]
+def _create_log_group(asked: ResourceRequest) -> CreatedResource:
+    logs, name = asked.client("logs"), asked.properties["LogGroupName"]
     key = {"kmsKeyId": asked.properties["KmsKeyId"]} if "KmsKeyId" in asked.properties else {}
     logs.create_log_group(logGroupName=name, **key)
-    _keep_logs(asked, Piece("", "", {}, name))
-    return Made(name, {"Arn": f"arn:aws:logs:{asked.region}:{asked.account}:log-group:{name}:*"})
+    _put_retention(asked, StackResource("", "", {}, name))
+    return CreatedResource(
+        name, {"Arn": f"arn:aws:logs:{asked.region}:{asked.account}:log-group:{name}:*"}
+    )
 
 
-def _keep_logs(asked: Asked, piece: Piece) -> None:
+def _put_retention(asked: ResourceRequest, piece: StackResource) -> None:
     if days := asked.properties.get("RetentionInDays"):
-        logs = asked.services("logs")
+        logs = asked.client("logs")
         logs.put_retention_policy(logGroupName=piece.physical, retentionInDays=int(days))
 
 
-TYPES["AWS::Logs::LogGroup"] = Type(
-    known("KmsKeyId", "LogGroupName", "RetentionInDays"),
-    _make_log_group,
+RESOURCE_TYPES["AWS::Logs::LogGroup"] = ResourceType(
+    names_of("KmsKeyId", "LogGroupName", "RetentionInDays"),
+    _create_log_group,
     lambda services, piece: services("logs").delete_log_group(logGroupName=piece.physical),
-    _keep_logs,
+    _put_retention,
 )
 
 
-def _put_log_policy(asked: Asked) -> Made:
+def _put_log_policy(asked: ResourceRequest) -> CreatedResource:
     name = asked.properties["PolicyName"]
     document = asked.properties["PolicyDocument"]
-    asked.services("logs").put_resource_policy(policyName=name, policyDocument=document)
-    return Made(name)
+    asked.client("logs").put_resource_policy(policyName=name, policyDocument=document)
+    return CreatedResource(name)
 
 
-TYPES["AWS::Logs::ResourcePolicy"] = Type(
-    known("PolicyDocument", "PolicyName"),
+RESOURCE_TYPES["AWS::Logs::ResourcePolicy"] = ResourceType(
+    names_of("PolicyDocument", "PolicyName"),
     _put_log_policy,
     lambda services, piece: services("logs").delete_resource_policy(policyName=piece.physical),
 )

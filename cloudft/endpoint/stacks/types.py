@@ -10,44 +10,44 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cloudft.endpoint.stacks.records import Piece
-from cloudft.infrastructure.evaluate import Made
+from cloudft.endpoint.stacks.records import StackResource
+from cloudft.infrastructure.evaluate import CreatedResource
 
 Properties = Mapping[str, Any]
-Services = Callable[[str], Any]
+ClientFactory = Callable[[str], Any]
 
 
 @dataclass(frozen=True)
-class Asked:
+class ResourceRequest:
     """A resource to be made: what is said of it, a physical name that is free, and the services."""
 
     properties: Properties
     name: str
-    services: Services
+    client: ClientFactory
     account: str
     region: str
 
-    def take(self, *names: str) -> dict[str, Any]:
+    def pick(self, *names: str) -> dict[str, Any]:
         """Those properties that are given."""
         return {name: self.properties[name] for name in names if name in self.properties}
 
 
 @dataclass(frozen=True)
-class Type:
+class ResourceType:
     """One type. `known` are its properties; `update` changes it in place where it can."""
 
-    known: frozenset[str]
-    make: Callable[[Asked], Made]
-    remove: Callable[[Services, Piece], None]
-    update: Callable[[Asked, Piece], None] | None = None
-    drifted: Callable[[Services, Piece], list[str]] | None = None
+    property_names: frozenset[str]
+    create: Callable[[ResourceRequest], CreatedResource]
+    remove: Callable[[ClientFactory, StackResource], None]
+    update: Callable[[ResourceRequest, StackResource], None] | None = None
+    detect_drift: Callable[[ClientFactory, StackResource], list[str]] | None = None
     """The properties that differ from what the template says; None: it is not looked at."""
 
 
-TYPES: dict[str, Type] = {}
+RESOURCE_TYPES: dict[str, ResourceType] = {}
 
 
-def known(*names: str) -> frozenset[str]:
+def names_of(*names: str) -> frozenset[str]:
     """The properties of a type."""
     return frozenset(names)
 

@@ -11,87 +11,102 @@ from dataclasses import dataclass
 from typing import Any
 
 from cloudft import jobs
-from cloudft.backends.base import Backend, Decoding, Opens, Progress, Prompt, StagedJob
+from cloudft.backends.base import (
+    Backend,
+    GenerationConfig,
+    ProgressCallback,
+    Prompt,
+    StagedJob,
+    SupportsInference,
+)
 from cloudft.data.findings import Findings
 from cloudft.data.record import Document
-from cloudft.data.records import located
-from cloudft.data.sources import Sources
+from cloudft.data.records import read_records
+from cloudft.data.sources import SourceResolver
 from cloudft.errors import JobFailed, UsageError
 from cloudft.evaluate import general, language
 from cloudft.evaluate.advise import methods
-from cloudft.evaluate.advise.decide import Facts, Measured, Word, decide, decide_corpus
-from cloudft.evaluate.advise.retrieve import Index, passages
-from cloudft.evaluate.ask import BASE, TUNED, Models, models
-from cloudft.evaluate.held_out import HeldOut, held_out
+from cloudft.evaluate.advise.decide import (
+    DataFacts,
+    MethodResult,
+    Recommendation,
+    recommend,
+    recommend_for_corpus,
+)
+from cloudft.evaluate.advise.retrieve import Bm25Index, split_passages
+from cloudft.evaluate.ask import BASE, TUNED, CachedInference, open_cached_inference
+from cloudft.evaluate.held_out import HeldOutData, load_held_out_data
 from cloudft.evaluate.scores import score_record
-from cloudft.evaluate.statistics import Paired, paired
-from cloudft.evaluate.supervised import decoding_for
-from cloudft.evaluate.tasks import Task, task_of
+from cloudft.evaluate.statistics import PairedDifference, compare_paired
+from cloudft.evaluate.supervised import default_generation_config
+from cloudft.evaluate.tasks import Task, detect_task
 from cloudft.home import Home
 from cloudft.spec.load import LoadedJob
-from cloudft.store import Record, Store
+from cloudft.store import JobRecord, Store
 
 CHARACTERS_PER_TOKEN = 4
 """Of English text, about; only for what a request takes."""
 
 
 @dataclass(frozen=True)
-class Study:
+class AdviceReport:
     """What advise found. `methods` is empty for a corpus; `evaluation` holds its numbers then."""
 
-    word: Word
+    recommendation: Recommendation
     task: str
     n: int
-    methods: Mapping[str, Measured]
-    facts: Facts | None
-    trained: Record | None
+    methods: Mapping[str, MethodResult]
+    facts: DataFacts | None
+    trained: JobRecord | None
     training_seconds: float | None
     training_usd: float | None
     corpus: Mapping[str, Any] | None = None
 
 
-def advise(
+def run_advice(
     staged: StagedJob,
-    asking: Backend,
-    training: Backend,
+    base_backend: Backend,
+    training_backend: Backend,
     home: Home,
     *,
     limit: int,
-    progress: Progress,
-    follow: Callable[[jobs.Job], jobs.Job],
-) -> Study:
+    progress: ProgressCallback,
+    wait: Callable[[jobs.Job], jobs.Job],
+) -> AdviceReport:
     """Measure, then say. `asking` has the base model, `training` tunes it (or its stand-in).
 
     `follow` waits for the job that is trained. Raises UsageError, JobFailed, TrainerError.
     """
-    if not isinstance(asking, Opens) or not isinstance(training, Opens):
+    if not isinstance(base_backend, SupportsInference) or not isinstance(
+        training_backend, SupportsInference
+    ):
         raise UsageError("this backend's models can't be asked", fix="use --backend local.")
-    job = _trained(staged, training, home, follow)
-    held = held_out(job.record, home, None, limit)
+    job = _train(staged, training_backend, home, wait)
+    held = load_held_out_data(job.record, home, None, limit)
     seconds = _training_seconds(job)
     if staged.job.spec.customization_type == "CONTINUED_PRE_TRAINING":
-        return _corpus(job.record, training, home, held, seconds, progress)
-    task = task_of(
-        [item.reference for item in held.items],
-        [item.reference for item in held.train],
-        wanted=staged.job.spec.evaluate.task,
+        return _advise_on_corpus(job.record, training_backend, home, held, seconds, progress)
+    task = detect_task(
+        [item.reference for item in held.examples],
+        [item.reference for item in held.train_examples],
+        requested=staged.job.spec.evaluate.task,
         labels=staged.job.spec.evaluate.labels,
     )
-    decoding = decoding_for(
-        [item.reference for item in held.items], staged.job.spec.evaluate.max_new_tokens
+    decoding = default_generation_config(
+        [item.reference for item in held.examples], staged.job.spec.evaluate.max_new_tokens
     )
-    found = _prompted(staged.job, asking, home, held, task, decoding, progress)
-    session = training.open(job.record.backend_job_id or job.record.id)
-    with models(session, home, progress) as tuned:
-        prompts = [item.prompt for item in held.items]
-        found["fine-tuned"] = _measured("fine-tuned", tuned, TUNED, prompts, held, task, decoding)
-    facts = facts_of(held)
-    usd = asking.estimate(staged.job, staged.manifest.files).usd["training"]
-    word = decide(found, facts, compared(found))
-    return Study(word, task.name, len(held.items), found, facts, job.record, seconds, usd)
+    found = _measure_prompting(staged.job, base_backend, home, held, task, decoding, progress)
+    session = training_backend.open_session(job.record.backend_job_id or job.record.id)
+    with open_cached_inference(session, home, progress) as tuned:
+        prompts = [item.prompt for item in held.examples]
+        found["fine-tuned"] = _measure("fine-tuned", tuned, TUNED, prompts, held, task, decoding)
+    facts = measure_data_facts(held)
+    usd = base_backend.estimate(staged.job, staged.manifest.files).usd["training"]
+    word = recommend(found, facts, compare_methods(found))
+    return AdviceReport(word, task.name, len(held.examples), found, facts, job.record, seconds, usd)
 
 
-def _trained(
+def _train(
     staged: StagedJob, backend: Backend, home: Home, follow: Callable[[jobs.Job], jobs.Job]
 ) -> jobs.Job:
     """The job, trained on this machine: the very one that `submit` would start, or has."""
@@ -113,96 +128,100 @@ def _training_seconds(job: jobs.Job) -> float | None:
     return (datetime.fromisoformat(job.state.ended_at) - began).total_seconds()
 
 
-def _prompted(
+def _measure_prompting(
     job: LoadedJob,
-    backend: Opens,
+    backend: SupportsInference,
     home: Home,
-    held: HeldOut,
+    held: HeldOutData,
     task: Task,
-    decoding: Decoding,
-    progress: Progress,
-) -> dict[str, Measured]:
+    decoding: GenerationConfig,
+    progress: ProgressCallback,
+) -> dict[str, MethodResult]:
     """The methods that need no training."""
-    examples = Index([item.shown for item in held.train])
+    examples = Bm25Index([item.input_text for item in held.train_examples])
     ways: dict[str, list[Prompt]] = {
-        "zero-shot": [methods.zero_shot(item, task) for item in held.items],
-        "few-shot": [methods.few_shot(item, held.train, examples) for item in held.items],
+        "zero-shot": [methods.zero_shot_prompt(item, task) for item in held.examples],
+        "few-shot": [
+            methods.few_shot_prompt(item, held.train_examples, examples) for item in held.examples
+        ],
     }
-    documents = documents_of(job)
+    documents = load_documents(job)
     if documents:
-        index = Index(passages(documents))
-        ways["retrieval"] = [methods.retrieval(item, index) for item in held.items]
-    with models(backend.open_base(job), home, progress, variants=(BASE,)) as base:
+        index = Bm25Index(split_passages(documents))
+        ways["retrieval"] = [methods.retrieval_prompt(item, index) for item in held.examples]
+    with open_cached_inference(
+        backend.open_base_session(job), home, progress, variants=(BASE,)
+    ) as base:
         return {
-            name: _measured(name, base, BASE, prompts, held, task, decoding)
+            name: _measure(name, base, BASE, prompts, held, task, decoding)
             for name, prompts in ways.items()
         }
 
 
-def _measured(
+def _measure(
     name: str,
-    asked: Models,
+    asked: CachedInference,
     variant: str,
     prompts: Sequence[Prompt],
-    held: HeldOut,
+    held: HeldOutData,
     task: Task,
-    decoding: Decoding,
-) -> Measured:
-    began, before = time.monotonic(), asked.asked.get(variant, 0)
-    said = asked.answers(name, prompts, variant, decoding)
-    new = asked.asked.get(variant, 0) - before
+    decoding: GenerationConfig,
+) -> MethodResult:
+    began, before = time.monotonic(), asked.generated_counts.get(variant, 0)
+    said = asked.generate_answers(name, prompts, variant, decoding)
+    new = asked.generated_counts.get(variant, 0) - before
     seconds = (time.monotonic() - began) / new if new else None
     scores = [
         score_record(task, item.reference, answer.text)[0]
-        for item, answer in zip(held.items, said, strict=True)
+        for item, answer in zip(held.examples, said, strict=True)
     ]
     count = len(prompts)
-    return Measured(
+    return MethodResult(
         name=name,
         score=sum(scores) / count,
         scores=scores,
-        prompt_tokens=sum(map(methods.characters, prompts)) / CHARACTERS_PER_TOKEN / count,
+        prompt_tokens=sum(map(methods.count_characters, prompts)) / CHARACTERS_PER_TOKEN / count,
         answer_tokens=sum(answer.tokens for answer in said) / count,
         seconds=seconds,
     )
 
 
-def compared(found: Mapping[str, Measured]) -> dict[str, Paired]:
+def compare_methods(found: Mapping[str, MethodResult]) -> dict[str, PairedDifference]:
     """The differences that the advice rests on; see decide."""
     prompt = max((found["zero-shot"], found["few-shot"]), key=lambda m: m.score)
-    differences = {"fine-tuned": paired(prompt.scores, found["fine-tuned"].scores)}
+    differences = {"fine-tuned": compare_paired(prompt.scores, found["fine-tuned"].scores)}
     if "retrieval" in found:
         looked_up = found["retrieval"].scores
-        differences["retrieval"] = paired(prompt.scores, looked_up)
-        differences["fine-tuned/retrieval"] = paired(looked_up, found["fine-tuned"].scores)
+        differences["retrieval"] = compare_paired(prompt.scores, looked_up)
+        differences["fine-tuned/retrieval"] = compare_paired(looked_up, found["fine-tuned"].scores)
     return differences
 
 
-def facts_of(held: HeldOut) -> Facts:
+def measure_data_facts(held: HeldOutData) -> DataFacts:
     """What the data tells by itself: contradictions within it, and with what is held out."""
     answers: dict[str, set[str]] = {}
-    for item in held.train:
-        answers.setdefault(item.shown, set()).add(item.reference.strip())
-    noisy = sum(len(answers[item.shown]) > 1 for item in held.train)
+    for item in held.train_examples:
+        answers.setdefault(item.input_text, set()).add(item.reference.strip())
+    noisy = sum(len(answers[item.input_text]) > 1 for item in held.train_examples)
     changed = sum(
-        item.shown in answers and item.reference.strip() not in answers[item.shown]
-        for item in held.items
+        item.input_text in answers and item.reference.strip() not in answers[item.input_text]
+        for item in held.examples
     )
-    return Facts(
-        train_records=len(held.train),
-        noise=noisy / max(1, len(held.train)),
-        stale=changed / len(held.items),
+    return DataFacts(
+        train_records=len(held.train_examples),
+        noise=noisy / max(1, len(held.train_examples)),
+        stale=changed / len(held.examples),
     )
 
 
-def documents_of(job: LoadedJob) -> list[str]:
+def load_documents(job: LoadedJob) -> list[str]:
     """The user's documents with facts to answer from. Raises UsageError for what is no text."""
     named = job.spec.evaluate.documents
     if not named:
         return []
     findings = Findings()
-    sources = Sources(job.base_dir, findings).files("evaluate.documents", named)
-    found = list(located(sources, findings, {}))
+    sources = SourceResolver(job.base_dir, findings).resolve("evaluate.documents", named)
+    found = list(read_records(sources, findings, {}))
     wrong = next((f for f in findings.all() if f.severity == "error"), None)
     labelled = next((f for f in found if not isinstance(f.record, Document)), None)
     if wrong is not None or labelled is not None:
@@ -216,25 +235,25 @@ def documents_of(job: LoadedJob) -> list[str]:
     return [f.record.text for f in found if isinstance(f.record, Document)]
 
 
-def _corpus(
-    record: Record,
+def _advise_on_corpus(
+    record: JobRecord,
     backend: Backend,
     home: Home,
-    held: HeldOut,
+    held: HeldOutData,
     seconds: float | None,
-    progress: Progress,
-) -> Study:
+    progress: ProgressCallback,
+) -> AdviceReport:
     """Unlabelled text: is it language that the model does not know yet?"""
-    assert isinstance(backend, Opens)
-    session = backend.open(record.backend_job_id or record.id)
-    with models(session, home, progress) as asked:
-        found = language.judged(asked, held, general.texts())
+    assert isinstance(backend, SupportsInference)
+    session = backend.open_session(record.backend_job_id or record.id)
+    with open_cached_inference(session, home, progress) as asked:
+        found = language.evaluate_language_modeling(asked, held, general.load_default_texts())
     bits = [[r[name]["score"] for r in found["records"]] for name in (BASE, TUNED)]
-    difference = paired(bits[0], bits[1], lower_is_better=True)
-    size = sum(len(item.reference) for item in held.train)
+    difference = compare_paired(bits[0], bits[1], lower_is_better=True)
+    size = sum(len(item.reference) for item in held.train_examples)
     base, tuned = found[BASE]["bitsPerByte"], found[TUNED]["bitsPerByte"]
-    word = decide_corpus(base, tuned, difference, size)
+    word = recommend_for_corpus(base, tuned, difference, size)
     numbers = {name: found[name] for name in (BASE, TUNED, "delta", "significance")}
-    return Study(
-        word, "language-modelling", len(held.items), {}, None, record, seconds, None, numbers
+    return AdviceReport(
+        word, "language-modelling", len(held.examples), {}, None, record, seconds, None, numbers
     )

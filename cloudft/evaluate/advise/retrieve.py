@@ -11,12 +11,12 @@ from typing import Any
 
 from cloudft.errors import UsageError
 
-PASSAGE = 600
+PASSAGE_LENGTH = 600
 """Characters of a passage, about: what a small model reads well."""
 WORD = re.compile(r"\w+")
 
 
-class Index:
+class Bm25Index:
     """Texts, found by the words of a question."""
 
     def __init__(self, texts: Sequence[str]) -> None:
@@ -32,7 +32,7 @@ class Index:
         self._index: Any = bm25s.BM25()
         self._index.index([_words(text) or ["-"] for text in self.texts], show_progress=False)
 
-    def find(self, question: str, count: int) -> list[int]:
+    def search(self, question: str, count: int) -> list[int]:
         """The numbers of the best texts, best first; those that share no word are left out."""
         words = [word for word in _words(question) if word in self._known]
         if not words:
@@ -47,13 +47,13 @@ def _words(text: str) -> list[str]:
     return WORD.findall(text.lower())
 
 
-def passages(documents: Sequence[str]) -> list[str]:
+def split_passages(documents: Sequence[str]) -> list[str]:
     """Documents by paragraphs; a long one in parts of whole sentences."""
     found: list[str] = []
     for paragraph in (p for text in documents for p in re.split(r"\n\s*\n", text)):
         room = ""
         for sentence in re.split(r"(?<=[.!?])\s+", paragraph.strip()):
-            if room and len(room) + len(sentence) > PASSAGE:
+            if room and len(room) + len(sentence) > PASSAGE_LENGTH:
                 found.append(room)
                 room = ""
             room = f"{room} {sentence}".strip()

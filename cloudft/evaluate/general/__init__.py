@@ -13,7 +13,7 @@ import orjson
 
 
 @dataclass(frozen=True)
-class Question:
+class MultipleChoiceQuestion:
     """The start of a sentence, endings to choose from, and the number of the right one."""
 
     question: str
@@ -21,19 +21,19 @@ class Question:
     answer: int
 
 
-def texts() -> list[str]:
+def load_default_texts() -> list[str]:
     """Short passages, one for each subject."""
-    return [row["text"] for row in _rows("texts.jsonl")]
+    return [row["text"] for row in _load_rows("texts.jsonl")]
 
 
-def questions() -> list[Question]:
+def load_default_questions() -> list[MultipleChoiceQuestion]:
     """Sentences to be ended."""
     return [
-        Question(row["question"], tuple(row["options"]), row["answer"])
-        for row in _rows("questions.jsonl")
+        MultipleChoiceQuestion(row["question"], tuple(row["options"]), row["answer"])
+        for row in _load_rows("questions.jsonl")
     ]
 
 
-def _rows(name: str) -> list[dict]:  # type: ignore[type-arg]
+def _load_rows(name: str) -> list[dict]:  # type: ignore[type-arg]
     content = files(__package__).joinpath(name).read_bytes()
     return [orjson.loads(line) for line in content.splitlines()]

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from cloudft.errors import StoreError, UsageError
-from cloudft.files import new_file, write_whole
+from cloudft.files import atomic_write, create_file_atomically
 
 
-def render(template: str, values: Mapping[str, Any]) -> str:
+def render_template(template: str, values: Mapping[str, Any]) -> str:
     """The page of a template in this folder. Every value is escaped."""
     try:
         from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -25,7 +25,7 @@ def render(template: str, values: Mapping[str, Any]) -> str:
         undefined=StrictUndefined,
         trim_blocks=True,
     )
-    environment.filters |= {"number": number, "spread": spread}
+    environment.filters |= {"number": format_number, "spread": format_delta}
     return environment.get_template(template).render(values)
 
 
@@ -34,9 +34,9 @@ def write_page(path: Path, page: str, *, force: bool) -> None:
     content = page.encode()
     try:
         if force:
-            write_whole(path, content)
+            atomic_write(path, content)
             return
-        with new_file(path) as temporary:
+        with create_file_atomically(path) as temporary:
             temporary.write_bytes(content)
     except FileExistsError:
         raise UsageError(
@@ -50,14 +50,14 @@ def write_page(path: Path, page: str, *, force: bool) -> None:
         ) from error
 
 
-def number(value: float | None) -> str:
+def format_number(value: float | None) -> str:
     """Three digits behind the point; fewer of large numbers."""
     if value is None or value != value:
         return "?"
     return f"{value:.3f}" if abs(value) < 100 else f"{value:,.0f}"
 
 
-def spread(delta: Mapping[str, float | None]) -> str:
+def format_delta(delta: Mapping[str, float | None]) -> str:
     """A difference and its interval."""
     value, low, high = delta["value"], delta["low"], delta["high"]
     if value is None:

@@ -10,7 +10,7 @@ Level = Literal["good", "warning", "bad"]
 
 
 @dataclass(frozen=True)
-class Pitfall:
+class Diagnostic:
     """What was found, how bad it is, and the numbers behind the sentence."""
 
     level: Level

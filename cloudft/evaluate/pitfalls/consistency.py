@@ -9,7 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
-from cloudft.evaluate.pitfalls import Level, Pitfall
+from cloudft.evaluate.pitfalls import Diagnostic, Level
 
 DEFAULT_TEMPLATES = (
     "{prompt}",
@@ -18,23 +18,25 @@ DEFAULT_TEMPLATES = (
     "Here is a request: {prompt}",
 )
 """The same question in other words."""
-STEADY, SHAKY = 0.9, 0.7
+MIN_CONSISTENT, MIN_MOSTLY_CONSISTENT = 0.9, 0.7
 """Agreement from which answers are steady, and below which they are not to be relied on."""
-LISTED = 3
+MIN_LISTED_OPTIONS = 3
 """So many labels in a row are a list of options."""
 
 
-def option_orders(prompt: str, labels: Sequence[str], seed: int, count: int) -> list[str]:
+def shuffle_options(prompt: str, labels: Sequence[str], seed: int, count: int) -> list[str]:
     """The prompt, and it with its list of options in other orders; nothing where there is no list.
 
     A list is at least three of the labels with nothing between them but commas, `or`, `and` or new
     lines with dashes.
     """
-    if len(labels) < LISTED:
+    if len(labels) < MIN_LISTED_OPTIONS:
         return []
     one = "|".join(re.escape(label) for label in sorted(labels, key=len, reverse=True))
     gap = r"(?:\s*,\s*(?:or\s+|and\s+)?|\s+or\s+|\s+and\s+|\s*\n\s*[-*]?\s*|\s*/\s*)"
-    found = re.search(rf"(?<!\w)(?:{one})(?:{gap}(?:{one})){{{LISTED - 1},}}(?!\w)", prompt)
+    found = re.search(
+        rf"(?<!\w)(?:{one})(?:{gap}(?:{one})){{{MIN_LISTED_OPTIONS - 1},}}(?!\w)", prompt
+    )
     if found is None:
         return []
     parts = re.split(rf"({one})", found[0])
@@ -52,9 +54,9 @@ def option_orders(prompt: str, labels: Sequence[str], seed: int, count: int) -> 
     ]
 
 
-def consistency(
-    groups: Mapping[str, Sequence[Sequence[str]]], normalise: Callable[[str], str]
-) -> Pitfall:
+def diagnose_consistency(
+    groups: Mapping[str, Sequence[Sequence[str]]], normalize: Callable[[str], str]
+) -> Diagnostic:
     """Answers by kind (`paraphrased`, `options`, `sampled`), then by record.
 
     Agreement is the share of pairs of answers that are equal, entropy that of a record's answers in
@@ -62,7 +64,7 @@ def consistency(
     """
     numbers = {}
     for kind, records in groups.items():
-        plain = [[normalise(answer) for answer in answers] for answers in records]
+        plain = [[normalize(answer) for answer in answers] for answers in records]
         several = [answers for answers in plain if len(answers) > 1]
         if several:
             numbers[kind] = {
@@ -71,14 +73,20 @@ def consistency(
                 "entropyBits": sum(map(_entropy, several)) / len(several),
             }
     least = min((n["agreement"] for n in numbers.values()), default=1.0)
-    level: Level = "good" if least >= STEADY else "warning" if least >= SHAKY else "bad"
+    level: Level = (
+        "good"
+        if least >= MIN_CONSISTENT
+        else "warning"
+        if least >= MIN_MOSTLY_CONSISTENT
+        else "bad"
+    )
     told = "; ".join(
         f"{kind}: {n['agreement']:.0%} of answers agree (entropy {n['entropyBits']:.2f} bits,"
         f" {n['records']} records)"
         for kind, n in numbers.items()
     )
     word = {"good": "Steady", "warning": "Not quite steady", "bad": "Not to be relied on"}[level]
-    return Pitfall(level, f"{word}: {told or 'nothing could be asked in two ways'}.", numbers)
+    return Diagnostic(level, f"{word}: {told or 'nothing could be asked in two ways'}.", numbers)
 
 
 def _agreement(answers: Sequence[str]) -> float:

@@ -14,13 +14,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cloudft.evaluate.pitfalls import Pitfall
-from cloudft.evaluate.statistics import BETTER, SAME, paired
+from cloudft.evaluate.pitfalls import Diagnostic
+from cloudft.evaluate.statistics import BETTER, SAME, compare_paired
 
 ALPHA = 0.05
 
 
-def choices(told: Sequence[Sequence[float]]) -> tuple[list[int], list[int]]:
+def choose_labels(log_likelihoods: Sequence[Sequence[float]]) -> tuple[list[int], list[int]]:
     """Of each record's log-likelihoods of the labels: the label chosen, plainly and calibrated.
 
     Calibrated, a label's probability among the labels is taken relative to its mean over all
@@ -28,17 +28,19 @@ def choices(told: Sequence[Sequence[float]]) -> tuple[list[int], list[int]]:
     """
     import numpy as np
 
-    table = np.asarray(told, float)
+    table = np.asarray(log_likelihoods, float)
     shares = table - np.logaddexp.reduce(table, axis=1, keepdims=True)
     usual = np.logaddexp.reduce(shares, axis=0) - np.log(len(table))
     plain, calibrated = shares.argmax(1), (shares - usual).argmax(1)
     return [int(n) for n in plain], [int(n) for n in calibrated]
 
 
-def form(held_to: Sequence[bool], tuned: Sequence[bool], labels: int) -> Pitfall:
+def diagnose_answer_format(
+    base_choices: Sequence[bool], tuned: Sequence[bool], labels: int
+) -> Diagnostic:
     """The base model's choice among so many labels, against the tuned model's free answers."""
-    difference = paired([float(x) for x in held_to], [float(x) for x in tuned])
-    shares = [sum(x) / len(x) for x in (held_to, tuned)]
+    difference = compare_paired([float(x) for x in base_choices], [float(x) for x in tuned])
+    shares = [sum(x) / len(x) for x in (base_choices, tuned)]
     numbers = {
         "records": len(tuned),
         "labels": labels,
@@ -54,8 +56,8 @@ def form(held_to: Sequence[bool], tuned: Sequence[bool], labels: int) -> Pitfall
         f" (95 % interval of the difference {difference.low:+.0%} to {difference.high:+.0%})"
     )
     if difference.delta > 0 and difference.p_value < ALPHA:
-        return Pitfall("good", f"More than the form of the answer was learned: {told}.", numbers)
-    return Pitfall(
+        return Diagnostic("good", f"More than the form of the answer was learned: {told}.", numbers)
+    return Diagnostic(
         "bad",
         f"No improvement beyond the form of the answer: {told}. Look at the labels of the training"
         " data, or name the labels in the prompt and leave the model as it is.",
@@ -63,13 +65,15 @@ def form(held_to: Sequence[bool], tuned: Sequence[bool], labels: int) -> Pitfall
     )
 
 
-def beyond_form(told: Mapping[str, Any], form: Mapping[str, Any]) -> dict[str, Any]:
+def qualify_verdict(
+    significance: Mapping[str, Any], answer_format: Mapping[str, Any]
+) -> dict[str, Any]:
     """A `verdict` and its `sentence`, with the last word for what was found of the answers' form.
 
     `form` is the pitfall as an evaluation keeps it.
     """
-    if told["verdict"] != BETTER or form["level"] == "good":
-        return dict(told)
-    _, _, numbers = str(told["sentence"]).partition(": ")
-    sentence = f"{form['sentence']} (By the score alone it is better: {numbers})"
-    return {**told, "verdict": SAME, "sentence": sentence}
+    if significance["verdict"] != BETTER or answer_format["level"] == "good":
+        return dict(significance)
+    _, _, numbers = str(significance["sentence"]).partition(": ")
+    sentence = f"{answer_format['sentence']} (By the score alone it is better: {numbers})"
+    return {**significance, "verdict": SAME, "sentence": sentence}

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from cloudft.evaluate.pitfalls import Level, Pitfall
+from cloudft.evaluate.pitfalls import Diagnostic, Level
 
-PARTS = (1 / 8, 1 / 4, 1 / 2, 1.0)
-WORTH = 0.05
+DATA_SHARES = (1 / 8, 1 / 4, 1 / 2, 1.0)
+MIN_USEFUL_FALL = 0.05
 """A fall of the loss, as a share, for which twice the data is worth its making."""
 
 
-def learning(points: Sequence[tuple[int, float]]) -> Pitfall:
+def diagnose_data_scaling(points: Sequence[tuple[int, float]]) -> Diagnostic:
     """`points` are (records, held-out loss) of runs on nested parts of the data.
 
     Loss falls as a power of the data, down to a floor: a + b n^-c (Kaplan et al. 2020, Hestness et
@@ -21,24 +21,24 @@ def learning(points: Sequence[tuple[int, float]]) -> Pitfall:
     ordered = sorted(points)
     numbers: dict[str, Any] = {"points": [{"records": n, "loss": loss} for n, loss in ordered]}
     if len(ordered) < 3:
-        return Pitfall("warning", "Fewer than three runs tell no learning curve.", numbers)
+        return Diagnostic("warning", "Fewer than three runs tell no learning curve.", numbers)
     n, loss = ordered[-1]
-    ahead = _ahead(ordered)
+    ahead = _predict_loss_at_twice(ordered)
     fall = 1 - ahead / loss
     numbers |= {"lossAtTwice": ahead, "fall": fall}
     told = (
         f"on {', '.join(str(count) for count, _ in ordered)} records the held-out loss is"
         f" {', '.join(f'{value:.3f}' for _, value in ordered)}"
     )
-    if fall < WORTH:
+    if fall < MIN_USEFUL_FALL:
         sentence = f"More data of this kind will hardly help: {told}; twice as much would make it"
-        return Pitfall("good", f"{sentence} about {ahead:.3f}.", numbers)
-    level: Level = "bad" if fall >= 3 * WORTH else "warning"
+        return Diagnostic("good", f"{sentence} about {ahead:.3f}.", numbers)
+    level: Level = "bad" if fall >= 3 * MIN_USEFUL_FALL else "warning"
     sentence = f"More data would help: {told}. Twice as much ({2 * n} records) would make it about"
-    return Pitfall(level, f"{sentence} {ahead:.3f} ({-fall:.0%}).", numbers)
+    return Diagnostic(level, f"{sentence} {ahead:.3f} ({-fall:.0%}).", numbers)
 
 
-def _ahead(points: Sequence[tuple[int, float]]) -> float:
+def _predict_loss_at_twice(points: Sequence[tuple[int, float]]) -> float:
     """The loss at twice the records. Never above the last one measured."""
     import warnings
 

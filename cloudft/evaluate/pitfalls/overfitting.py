@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cloudft.evaluate.pitfalls import Level, Pitfall
+from cloudft.evaluate.pitfalls import Diagnostic, Level
 from cloudft.types import Metric
 
-RISE, HIGH_RISE = 0.05, 0.20
+WARNING_RISE, BAD_RISE = 0.05, 0.20
 """A rise of validation loss above its lowest, as a share of it, that is told; and that is bad."""
 
 
-def overfitting(points: Sequence[Metric]) -> Pitfall | None:
+def diagnose_overfitting(points: Sequence[Metric]) -> Diagnostic | None:
     """What the curves tell; None with fewer than two validations.
 
     The last validation is held against the lowest: a bump between them is no over-fitting.
@@ -28,16 +28,16 @@ def overfitting(points: Sequence[Metric]) -> Pitfall | None:
         "lastEpoch": last.epoch + 1,
         "lastLoss": last.loss,
         "rise": rise,
-        "trainLossAtBest": _train_loss(points, best.epoch),
-        "trainLossAtEnd": _train_loss(points, last.epoch),
+        "trainLossAtBest": _mean_train_loss(points, best.epoch),
+        "trainLossAtEnd": _mean_train_loss(points, last.epoch),
     }
-    if best is last or rise < RISE:
+    if best is last or rise < WARNING_RISE:
         told = f"validation loss ended at {last.loss:.3f}, its lowest was {best.loss:.3f}"
-        return Pitfall("good", f"No over-fitting: {told} (epoch {best.epoch + 1}).", numbers)
-    level: Level = "bad" if rise >= HIGH_RISE else "warning"
+        return Diagnostic("good", f"No over-fitting: {told} (epoch {best.epoch + 1}).", numbers)
+    level: Level = "bad" if rise >= BAD_RISE else "warning"
     trained = numbers["trainLossAtEnd"]
     beside = f", while training loss fell to {trained:.3f}" if trained is not None else ""
-    return Pitfall(
+    return Diagnostic(
         level,
         f"Over-fitted after epoch {best.epoch + 1}: validation loss was lowest there"
         f" ({best.loss:.3f}) and rose by {rise:.0%} to {last.loss:.3f} in epoch {last.epoch + 1}"
@@ -47,7 +47,7 @@ def overfitting(points: Sequence[Metric]) -> Pitfall | None:
     )
 
 
-def _train_loss(points: Sequence[Metric], epoch: int) -> float | None:
+def _mean_train_loss(points: Sequence[Metric], epoch: int) -> float | None:
     """The mean training loss of an epoch's steps."""
     losses = [p.loss for p in points if p.split == "train" and p.epoch == epoch]
     return sum(losses) / len(losses) if losses else None

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import tiny
-from trained import Train, Trained, run_trainer
+from trained import RunTrainer, TrainerRun, run_trainer
 
 
 @pytest.fixture
-def train(tmp_path: Path, tiny_model: Path) -> Train:
+def train(tmp_path: Path, tiny_model: Path) -> RunTrainer:
     """A function that writes a job folder and trains in it; see tiny.write_job_dir."""
     numbers = itertools.count()
 
@@ -22,7 +22,7 @@ def train(tmp_path: Path, tiny_model: Path) -> Train:
         validation: list[dict[str, Any]] | None = None,
         model: Path | None = None,
         **changes: Any,
-    ) -> Trained:
+    ) -> TrainerRun:
         data = {"train": tiny.pairs(records) if isinstance(records, int) else records}
         if validation is not None:
             data["validation"] = validation
@@ -33,7 +33,7 @@ def train(tmp_path: Path, tiny_model: Path) -> Train:
 
 
 @pytest.fixture(scope="session")
-def tuned(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Trained:
+def tuned(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> TrainerRun:
     """A job that has learned eight answers by heart."""
     records = [tiny.pair(f"Where is parcel {n}?", f"In {c}.") for n, c in enumerate(tiny.CITIES)]
     folder = tmp_path_factory.mktemp("tuned")

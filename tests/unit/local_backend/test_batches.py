@@ -15,24 +15,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from local_backend.batches import (
-    IGNORED,
-    Encoded,
+    IGNORE_INDEX,
+    EncodedData,
     Example,
-    MicroLimit,
-    as_tensors,
-    encode,
+    MicroBatchLimit,
+    collate,
+    encode_file,
     epoch_batches,
-    micro_batches,
+    split_into_micro_batches,
     steps_per_epoch,
-    verify,
+    verify_digest,
 )
 from local_backend.errors import TrainerError
 from local_backend.job_dir import JobDir
-from local_backend.model import Loaded
+from local_backend.model import LoadedModel
 from local_backend.settings import DataFile, read_settings
 
 sizes = st.integers(1, 40)
-limits = st.builds(MicroLimit, st.integers(1, 8), st.integers(1, 100))
+limits = st.builds(MicroBatchLimit, st.integers(1, 8), st.integers(1, 100))
 
 
 def example(length: int, first: int = 0) -> Example:
@@ -40,13 +40,15 @@ def example(length: int, first: int = 0) -> Example:
     return Example(np.arange(first, first + length, dtype=np.int32), np.arange(length) % 2 == 1)
 
 
-def encoded(tmp_path: Path, records: list[dict[str, Any]], max_length: int, **job: Any) -> Encoded:
+def encoded(
+    tmp_path: Path, records: list[dict[str, Any]], max_length: int, **job: Any
+) -> EncodedData:
     """The records as the trainer would learn them with that longest sequence."""
     folder = tiny.write_job_dir(tmp_path / "job", tmp_path, {"train": records}, **job)
     settings = read_settings(JobDir(folder))
     tokenizer = tiny.build_tokenizer()
-    loaded = Loaded(None, tokenizer, "", [tokenizer.eos_token_id], False)
-    return encode(settings.data["train"], settings, loaded, max_length)
+    loaded = LoadedModel(None, tokenizer, "", [tokenizer.eos_token_id], False)
+    return encode_file(settings.data["train"], settings, loaded, max_length)
 
 
 @given(count=st.integers(1, 200), size=sizes, seed=st.integers(0, 2**32 - 1))
@@ -70,10 +72,10 @@ def test_epochs_and_seeds_differ_in_order() -> None:
 
 @given(lengths=st.lists(sizes, min_size=1, max_size=30), limit=limits)
 def test_micro_batches_hold_each_example_once_and_keep_within_any_limit(
-    lengths: list[int], limit: MicroLimit
+    lengths: list[int], limit: MicroBatchLimit
 ) -> None:
     examples = [example(length, first=100 * i) for i, length in enumerate(lengths)]
-    parts = list(micro_batches(examples, limit))
+    parts = list(split_into_micro_batches(examples, limit))
     assert sorted(int(e.ids[0]) for part in parts for e in part) == [
         100 * i for i in range(len(lengths))
     ]
@@ -84,9 +86,9 @@ def test_micro_batches_hold_each_example_once_and_keep_within_any_limit(
 
 
 @given(limit=limits)
-def test_a_limit_is_halved_down_to_one_sequence_at_a_time(limit: MicroLimit) -> None:
+def test_a_limit_is_halved_down_to_one_sequence_at_a_time(limit: MicroBatchLimit) -> None:
     seen = []
-    smaller: MicroLimit | None = limit
+    smaller: MicroBatchLimit | None = limit
     while smaller is not None:
         seen.append(smaller.sequences)
         smaller = smaller.halved()
@@ -95,10 +97,10 @@ def test_a_limit_is_halved_down_to_one_sequence_at_a_time(limit: MicroLimit) -> 
 
 
 def test_a_batch_is_padded_on_the_right_and_labels_only_what_is_learned() -> None:
-    batch = as_tensors([example(3, first=10), example(1, first=20)], 9, torch.device("cpu"))
+    batch = collate([example(3, first=10), example(1, first=20)], 9, torch.device("cpu"))
     assert batch["input_ids"].tolist() == [[10, 11, 12], [20, 9, 9]]
     assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]
-    assert batch["labels"].tolist() == [[IGNORED, 11, IGNORED], [IGNORED] * 3]
+    assert batch["labels"].tolist() == [[IGNORE_INDEX, 11, IGNORE_INDEX], [IGNORE_INDEX] * 3]
 
 
 @pytest.mark.parametrize("length", [2, 7, 32])
@@ -120,9 +122,9 @@ def test_packing_loses_no_token_and_puts_the_end_between_documents(
     assert found == expected[: len(found)]
     assert len(expected) - len(found) == (1 if len(expected) % length == 1 else 0)
     assert all(len(e.ids) == length for e in packed.examples[:-1])
-    assert all(e.learned.tolist() == [False] + [True] * (len(e.ids) - 1) for e in packed.examples)
+    assert all(e.loss_mask.tolist() == [False] + [True] * (len(e.ids) - 1) for e in packed.examples)
     assert packed.tokens == len(found)
-    assert packed.learned_tokens == len(found) - len(packed.examples)
+    assert packed.loss_tokens == len(found) - len(packed.examples)
 
 
 def test_what_is_cut_is_counted_and_its_end_is_not_learned(tmp_path: Path) -> None:
@@ -132,7 +134,7 @@ def test_what_is_cut_is_counted_and_its_end_is_not_learned(tmp_path: Path) -> No
     whole, cut = found.examples
     end = tiny.build_tokenizer().eos_token_id
     assert whole.ids[-1] == end
-    assert len(cut.ids) == 40 and cut.ids[-1] != end and cut.learned[-1]
+    assert len(cut.ids) == 40 and cut.ids[-1] != end and cut.loss_mask[-1]
     assert found.summary()["longestRecordTokens"] > 40
 
 
@@ -154,10 +156,10 @@ def test_more_cut_records_than_allowed_are_refused_with_the_numbers(tmp_path: Pa
 def test_a_staged_file_is_taken_only_as_it_was_submitted(tmp_path: Path) -> None:
     path = tiny.write_jsonl(tmp_path / "train.jsonl", tiny.pairs(3))
     file = DataFile(path, hashlib.sha256(path.read_bytes()).hexdigest(), 3)
-    verify(file)
+    verify_digest(file)
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(TrainerError, match="changed after it was staged"):
-        verify(file)
+        verify_digest(file)
     path.unlink()
     with pytest.raises(TrainerError, match="can't be read: No such file"):
-        verify(file)
+        verify_digest(file)

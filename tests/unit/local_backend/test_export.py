@@ -11,11 +11,11 @@ from typing import Any
 import preloaded
 import pytest
 import tiny
-from trained import Train, Trained
+from trained import RunTrainer, TrainerRun
 
 from local_backend import lora
 from local_backend.errors import TrainerError
-from local_backend.export import PROOF, export
+from local_backend.export import PROOF, export_merged_model
 from local_backend.job_dir import JobDir
 
 
@@ -37,10 +37,16 @@ def ask(folder: Path) -> list[str]:
 
 
 def test_the_merged_model_answers_as_the_tuned_one_and_loads_without_us(
-    tuned: Trained, tmp_path: Path
+    tuned: TrainerRun, tmp_path: Path
 ) -> None:
     out = tmp_path / "merged"
-    command = [preloaded.python(), "-m", "local_backend.export", str(tuned.path), str(out)]
+    command = [
+        preloaded.interpreter_path(),
+        "-m",
+        "local_backend.export",
+        str(tuned.path),
+        str(out),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     proof = json.loads(done.stdout)
@@ -66,62 +72,62 @@ def test_what_is_printed_on_the_way_is_no_part_of_the_proof() -> None:
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_a_shorter_format_is_written_and_proven_as_well(
-    tuned: Trained, tmp_path: Path, dtype: str
+    tuned: TrainerRun, tmp_path: Path, dtype: str
 ) -> None:
     out = tmp_path / dtype
-    proof = export(JobDir(tuned.path), out, dtype)
+    proof = export_merged_model(JobDir(tuned.path), out, dtype)
     assert proof["equalGreedyAnswers"] == 8
     assert json.loads((out / "config.json").read_text())["dtype"] == dtype
 
 
-def test_all_weights_are_exported_as_they_are(train: Train, tmp_path: Path) -> None:
+def test_all_weights_are_exported_as_they_are(train: RunTrainer, tmp_path: Path) -> None:
     run = train(8, method="full", epochCount=2)
-    proof = export(JobDir(run.path), tmp_path / "out", "float32")
+    proof = export_merged_model(JobDir(run.path), tmp_path / "out", "float32")
     assert proof["maxLogitDifference"] == 0
 
 
-def test_an_existing_folder_is_refused_and_left_alone(tuned: Trained, tmp_path: Path) -> None:
+def test_an_existing_folder_is_refused_and_left_alone(tuned: TrainerRun, tmp_path: Path) -> None:
     out = tmp_path / "mine"
     out.mkdir()
     (out / "precious").write_text("x")
     with pytest.raises(TrainerError, match="exists already"):
-        export(JobDir(tuned.path), out, "float32")
+        export_merged_model(JobDir(tuned.path), out, "float32")
     assert [path.name for path in out.iterdir()] == ["precious"]
 
 
 def test_a_merge_that_went_wrong_fails_the_proof_and_leaves_nothing(
-    tuned: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tuned: TrainerRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def forgets_to_merge(model: Any) -> None:
-        for name, layer in list(lora.layers(model)):
-            lora.replace(model, name, layer.base_layer)
+        for name, layer in list(lora.lora_layers(model)):
+            lora.replace_module(model, name, layer.base_layer)
 
-    monkeypatch.setattr(lora, "merge", forgets_to_merge)
+    monkeypatch.setattr(lora, "merge_adapters", forgets_to_merge)
     folder = tmp_path / "out"
     with pytest.raises(TrainerError, match="The merged model is not the tuned one"):
-        export(JobDir(tuned.path), folder / "merged", "float32")
+        export_merged_model(JobDir(tuned.path), folder / "merged", "float32")
     assert list(folder.iterdir()) == []
 
 
 def test_a_merged_weight_that_is_off_by_a_little_fails_the_proof(
-    tuned: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tuned: TrainerRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import torch
 
-    merge = lora.merge
+    merge = lora.merge_adapters
 
     def merges_badly(model: Any) -> None:
         merge(model)
         with torch.no_grad():
             model.model.layers[1].mlp.down_proj.weight.mul_(1.02)
 
-    monkeypatch.setattr(lora, "merge", merges_badly)
+    monkeypatch.setattr(lora, "merge_adapters", merges_badly)
     with pytest.raises(TrainerError, match="logits differ by up to"):
-        export(JobDir(tuned.path), tmp_path / "merged", "float32")
+        export_merged_model(JobDir(tuned.path), tmp_path / "merged", "float32")
     assert not (tmp_path / "merged").exists()
 
 
 def test_a_job_without_a_model_is_refused(tmp_path: Path, tiny_model: Path) -> None:
     folder = tiny.write_job_dir(tmp_path / "job", tiny_model, {"train": tiny.pairs(4)})
     with pytest.raises(TrainerError, match="left no model yet"):
-        export(JobDir(folder), tmp_path / "out", "float32")
+        export_merged_model(JobDir(folder), tmp_path / "out", "float32")

@@ -10,12 +10,12 @@ from typing import Any
 import preloaded
 import pytest
 import tiny
-from trained import Train, Trained
+from trained import RunTrainer, TrainerRun
 
 from local_backend.errors import TrainerError
-from local_backend.generate import answers
+from local_backend.generate import answer_prompts
 from local_backend.job_dir import JobDir
-from local_backend.models import Models
+from local_backend.models import ModelVariants
 from local_backend.settings import read_settings
 
 PROMPTS = [
@@ -26,25 +26,25 @@ REPLIES = [f"In {city}." for city in tiny.CITIES]
 
 
 @pytest.fixture(scope="module")
-def models(tuned: Trained) -> Models:
+def models(tuned: TrainerRun) -> ModelVariants:
     job_dir = JobDir(tuned.path)
-    return Models(job_dir, read_settings(job_dir))
+    return ModelVariants(job_dir, read_settings(job_dir))
 
 
-def texts(models: Models, prompts: list[dict[str, Any]], **request: Any) -> list[str]:
+def texts(models: ModelVariants, prompts: list[dict[str, Any]], **request: Any) -> list[str]:
     """The answers in the order of the prompts."""
-    found = list(answers(models, {"prompts": prompts, "maxNewTokens": 16, **request}))
+    found = list(answer_prompts(models, {"prompts": prompts, "maxNewTokens": 16, **request}))
     return [reply["text"] for reply in sorted(found, key=lambda reply: reply["index"])]
 
 
-def test_speaks_json_lines_and_answers_one_request_after_another(tuned: Trained) -> None:
+def test_speaks_json_lines_and_answers_one_request_after_another(tuned: TrainerRun) -> None:
     requests = [
         {"prompts": PROMPTS[:2], "variants": ["tuned", "base"], "maxNewTokens": 16},
         {"prompts": PROMPTS[5:6], "maxNewTokens": 1},
         {"prompts": [{"messages": [{"role": "user", "content": "Where? " * tiny.CONTEXT}]}]},
     ]
     done = subprocess.run(
-        [preloaded.python(), "-m", "local_backend.generate", str(tuned.path)],
+        [preloaded.interpreter_path(), "-m", "local_backend.generate", str(tuned.path)],
         input="".join(json.dumps(request) + "\n" for request in requests),
         capture_output=True,
         text=True,
@@ -65,7 +65,7 @@ def test_speaks_json_lines_and_answers_one_request_after_another(tuned: Trained)
     assert done.returncode == 1
 
 
-def test_answers_of_a_batch_are_those_of_single_questions(models: Models) -> None:
+def test_answers_of_a_batch_are_those_of_single_questions(models: ModelVariants) -> None:
     asked = [*PROMPTS, {"messages": [{"role": "user", "content": "Parcel " * 20}]}, {"text": "In"}]
     for variant in ("tuned", "base"):
         together = texts(models, asked, variants=[variant])
@@ -74,7 +74,7 @@ def test_answers_of_a_batch_are_those_of_single_questions(models: Models) -> Non
     assert texts(models, PROMPTS) == REPLIES
 
 
-def test_the_base_is_as_it_was_before_training(models: Models, tiny_model: Path) -> None:
+def test_the_base_is_as_it_was_before_training(models: ModelVariants, tiny_model: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
@@ -87,31 +87,31 @@ def test_the_base_is_as_it_was_before_training(models: Models, tiny_model: Path)
     assert texts(models, [{"text": "In Lyon"}], variants=["base"]) == [expected]
 
 
-def test_sampling_follows_its_seed(models: Models) -> None:
+def test_sampling_follows_its_seed(models: ModelVariants) -> None:
     warm = {"temperature": 2.0, "variants": ["base"]}
     first, again, other = (texts(models, PROMPTS, **warm, seed=seed) for seed in (1, 1, 2))
     assert first == again
     assert first != other
 
 
-def test_an_answer_ends_where_the_context_ends(models: Models) -> None:
+def test_an_answer_ends_where_the_context_ends(models: ModelVariants) -> None:
     ids = models.tuned.tokenizer("Parcel " * 200, add_special_tokens=False)["input_ids"]
     text = models.tuned.tokenizer.decode(ids[: tiny.CONTEXT - 3])
-    (reply,) = answers(
+    (reply,) = answer_prompts(
         models, {"prompts": [{"text": text}], "variants": ["base"], "maxNewTokens": 50}
     )
     assert reply["tokens"] <= 3
 
 
-def test_an_empty_prompt_is_an_error(models: Models) -> None:
+def test_an_empty_prompt_is_an_error(models: ModelVariants) -> None:
     with pytest.raises(TrainerError, match="The prompt is empty"):
         texts(models, [{"text": ""}])
 
 
-def test_a_fully_tuned_model_stands_beside_its_untouched_base(train: Train) -> None:
+def test_a_fully_tuned_model_stands_beside_its_untouched_base(train: RunTrainer) -> None:
     records = [tiny.pair(f"Where is parcel {n}?", reply) for n, reply in enumerate(REPLIES)]
     run = train(records, method="full", epochCount=30, learningRate=0.01)
     job_dir = JobDir(run.path)
-    both = Models(job_dir, read_settings(job_dir))
+    both = ModelVariants(job_dir, read_settings(job_dir))
     assert texts(both, PROMPTS) == REPLIES
     assert texts(both, PROMPTS, variants=["base"]) != REPLIES

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from processes import wait_until
 
-from local_backend.job_dir import JobDir, take_lock, write_json
+from local_backend.job_dir import JobDir, acquire_lock, write_json
 
 WRITE_ENDINGS = """
 import sys
@@ -62,16 +62,16 @@ def test_of_many_endings_one_is_the_ending(tmp_path: Path) -> None:
     assert sorted(chain.from_iterable(won.values())) == [str(folder) for folder in folders]
     for name, theirs in won.items():
         for folder in theirs:
-            assert (JobDir(folder).ended() or {})["failureMessage"] == name
+            assert (JobDir(folder).read_ending() or {})["failureMessage"] == name
     assert all([p.name for p in folder.iterdir()] == ["ended.json"] for folder in folders)
 
 
 def test_an_ending_is_never_replaced(tmp_path: Path) -> None:
     job = JobDir(tmp_path)
-    assert job.ended() is None
-    assert job.end("Stopped") is True
-    assert job.end("Failed", "too late") is False
-    assert (job.ended() or {})["status"] == "Stopped"
+    assert job.read_ending() is None
+    assert job.write_ending("Stopped") is True
+    assert job.write_ending("Failed", "too late") is False
+    assert (job.read_ending() or {})["status"] == "Stopped"
 
 
 def test_a_reader_never_sees_half_a_file(tmp_path: Path) -> None:
@@ -107,11 +107,11 @@ def test_the_lock_is_held_as_long_as_a_child_lives(tmp_path: Path) -> None:
         assert holder.stdout is not None
         assert int(holder.stdout.readline()) > 0
         holder.wait(30)
-        assert take_lock(path) is None, "the child has it still"
+        assert acquire_lock(path) is None, "the child has it still"
         assert holder.stdin is not None
         holder.stdin.write("\n")  # the child's too
         holder.stdin.flush()
-        lock = wait_until(lambda: take_lock(path), "the lock is free")
+        lock = wait_until(lambda: acquire_lock(path), "the lock is free")
         assert lock is not None
 
 
@@ -125,5 +125,5 @@ def test_the_last_log_lines_leave_out_empty_ones(tmp_path: Path) -> None:
 def test_what_a_killed_writer_left_is_cleared_and_nothing_else(tmp_path: Path) -> None:
     for name in (".state.json.x1", ".ended.json.12.y", ".trainer.json.z", ".mine", "state.json"):
         (tmp_path / name).write_text("{")
-    JobDir(tmp_path).clear_leftovers()
+    JobDir(tmp_path).remove_leftovers()
     assert {path.name for path in tmp_path.iterdir()} == {".mine", "state.json"}

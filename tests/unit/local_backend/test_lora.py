@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from local_backend import lora
-from local_backend.checkpoint import trained_weights
+from local_backend.checkpoint import gather_trained_weights
 from local_backend.errors import TrainerError
-from local_backend.settings import Lora
+from local_backend.settings import LoraSettings
 
 IDS = torch.tensor([[5, 9, 2, 7, 11, 3]])
 
@@ -46,7 +46,9 @@ def test_the_layers_are_those_that_peft_means(tiny_model: Path, targets: Any) ->
         for name, _ in get_peft_model(plain(tiny_model), config).named_parameters()
         if ".lora_A." in name
     }
-    assert set(lora.targets_of(plain(tiny_model), Lora(2, 4, 0.0, targets))) == theirs
+    assert (
+        set(lora.find_target_layers(plain(tiny_model), LoraSettings(2, 4, 0.0, targets))) == theirs
+    )
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
@@ -60,23 +62,25 @@ def test_peft_reads_what_is_kept_and_merging_is_the_same_model(
 
     model = fresh()
     base = model(IDS).logits
-    lora.put_on(model, Lora(4, 8, 0.0, "all-linear"), 1)
+    lora.attach_adapters(model, LoraSettings(4, 8, 0.0, "all-linear"), 1)
     torch.testing.assert_close(model(IDS).logits, base)
-    for _, layer in lora.layers(model):
+    for _, layer in lora.lora_layers(model):
         torch.nn.init.normal_(layer.lora_B, std=0.2)
     expected = model(IDS).logits
     assert not torch.allclose(expected, base, atol=1e-2)
-    trained = trained_weights(model)
-    lora.save(model, Lora(4, 8, 0.0, "all-linear"), tmp_path / "adapter", "the base", trained)
+    trained = gather_trained_weights(model)
+    lora.save_adapter(
+        model, LoraSettings(4, 8, 0.0, "all-linear"), tmp_path / "adapter", "the base", trained
+    )
     theirs = PeftModel.from_pretrained(fresh(), str(tmp_path / "adapter"))
     torch.testing.assert_close(theirs(IDS).logits, expected, atol=1e-4, rtol=1e-4)
     again = fresh()
-    lora.load(again, tmp_path / "adapter")
+    lora.load_adapter(again, tmp_path / "adapter")
     torch.testing.assert_close(again(IDS).logits, expected)
-    with lora.switched_off(again):
+    with lora.disable_adapters(again):
         torch.testing.assert_close(again(IDS).logits, base)
-    lora.merge(again)
-    assert not list(lora.layers(again))
+    lora.merge_adapters(again)
+    assert not list(lora.lora_layers(again))
     torch.testing.assert_close(again(IDS).logits, expected, atol=1e-4, rtol=1e-4)
 
 
@@ -84,18 +88,18 @@ def test_the_draw_follows_from_the_seed(tiny_model: Path) -> None:
     drawn = []
     for seed in (1, 1, 2):
         model = plain(tiny_model)
-        lora.put_on(model, Lora(4, 8, 0.0, "all-linear"), seed)
-        drawn.append(next(iter(lora.layers(model)))[1].lora_A)
+        lora.attach_adapters(model, LoraSettings(4, 8, 0.0, "all-linear"), seed)
+        drawn.append(next(iter(lora.lora_layers(model)))[1].lora_A)
     assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
 
 
 def test_an_adapter_of_another_model_is_refused(tiny_model: Path, tmp_path: Path) -> None:
     model = plain(tiny_model)
-    lora.put_on(model, Lora(2, 4, 0.0, "all-linear"), 1)
-    trained = trained_weights(model)
-    lora.save(model, Lora(2, 4, 0.0, "all-linear"), tmp_path, "the base", trained)
-    assert json.loads((tmp_path / lora.CONFIG).read_text())["r"] == 2
+    lora.attach_adapters(model, LoraSettings(2, 4, 0.0, "all-linear"), 1)
+    trained = gather_trained_weights(model)
+    lora.save_adapter(model, LoraSettings(2, 4, 0.0, "all-linear"), tmp_path, "the base", trained)
+    assert json.loads((tmp_path / lora.ADAPTER_CONFIG).read_text())["r"] == 2
     with pytest.raises(TrainerError, match="another model's"):
-        lora.load(gpt2(), tmp_path)
+        lora.load_adapter(gpt2(), tmp_path)
     with pytest.raises(TrainerError, match="target_modules"):
-        lora.put_on(plain(tiny_model), Lora(2, 4, 0.0, ("nothing",)), 1)
+        lora.attach_adapters(plain(tiny_model), LoraSettings(2, 4, 0.0, ("nothing",)), 1)

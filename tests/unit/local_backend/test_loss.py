@@ -10,8 +10,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from local_backend.batches import IGNORED, Example, MicroLimit, as_tensors, micro_batches
-from local_backend.loss import summed_loss
+from local_backend.batches import (
+    IGNORE_INDEX,
+    Example,
+    MicroBatchLimit,
+    collate,
+    split_into_micro_batches,
+)
+from local_backend.loss import summed_cross_entropy
 
 CPU = torch.device("cpu")
 
@@ -39,10 +45,10 @@ def plain_loss(model: Any, made: list[Example]) -> torch.Tensor:
     total = torch.zeros(())
     for example in made:
         ids = torch.tensor(example.ids.astype(np.int64))[None]
-        labels = torch.where(torch.tensor(example.learned), ids[0], IGNORED)
+        labels = torch.where(torch.tensor(example.loss_mask), ids[0], IGNORE_INDEX)
         logits = model(input_ids=ids).logits[0].float()
         total = total + F.cross_entropy(
-            logits[:-1], labels[1:], ignore_index=IGNORED, reduction="sum"
+            logits[:-1], labels[1:], ignore_index=IGNORE_INDEX, reduction="sum"
         )
     return total
 
@@ -57,9 +63,9 @@ def test_however_a_batch_is_cut_loss_and_gradient_are_those_of_all_logits(
     gradient = torch.autograd.grad(expected, list(model.parameters()))
 
     found = torch.zeros(())
-    for part in micro_batches(made, MicroLimit(sequences, tokens)):
-        found = found + summed_loss(model, as_tensors(part, 0, CPU))
-    learned = sum(int(example.learned.sum()) for example in made)
+    for part in split_into_micro_batches(made, MicroBatchLimit(sequences, tokens)):
+        found = found + summed_cross_entropy(model, collate(part, 0, CPU))
+    learned = sum(int(example.loss_mask.sum()) for example in made)
     assert (found / learned).item() == pytest.approx((expected / learned).item(), abs=1e-5)
     for mine, theirs in zip(
         torch.autograd.grad(found, list(model.parameters())), gradient, strict=True
@@ -72,7 +78,7 @@ def test_only_positions_that_are_learned_from_reach_the_output_layer(model: Any)
     handle = model.lm_head.register_forward_hook(lambda _m, inputs, _o: seen.append(inputs[0]))
     try:
         ids = np.arange(20, dtype=np.int32)
-        summed_loss(model, as_tensors([Example(ids, ids >= 18)], 0, CPU))
+        summed_cross_entropy(model, collate([Example(ids, ids >= 18)], 0, CPU))
     finally:
         handle.remove()
     assert [tuple(hidden.shape[:2]) for hidden in seen] == [(1, 2)]

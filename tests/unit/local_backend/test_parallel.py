@@ -14,12 +14,12 @@ import preloaded
 import pytest
 import tiny
 import torch
-from processes import kill, lines, read_json, running, wait_until
+from processes import find_processes, kill, read_json, read_jsonl, wait_until
 from safetensors.torch import load_file
 
 from local_backend import sharding
 from local_backend.job_dir import JobDir
-from local_backend.parallel import Team
+from local_backend.parallel import ProcessGroup
 from local_backend.settings import read_settings
 
 DATA = {"train": tiny.pairs(21), "validation": tiny.pairs(5)}
@@ -34,7 +34,7 @@ def job(folder: Path, model: Path, **changes: Any) -> Path:
 
 
 def start(folder: Path) -> subprocess.Popen[bytes]:
-    command = [preloaded.python(), "-m", "local_backend", str(folder)]
+    command = [preloaded.interpreter_path(), "-m", "local_backend", str(folder)]
     environ = os.environ | {"OMP_NUM_THREADS": "1"}
     with (folder / "trainer.log").open("ab") as log:
         return subprocess.Popen(command, stdout=log, stderr=log, env=environ)
@@ -58,7 +58,7 @@ def weights_of(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def curve(folder: Path) -> list[tuple[str, int, float]]:
-    return [(p["split"], p["step"], p["loss"]) for p in lines(folder / "metrics.jsonl")]
+    return [(p["split"], p["step"], p["loss"]) for p in read_jsonl(folder / "metrics.jsonl")]
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])
@@ -116,8 +116,8 @@ def test_one_that_dies_ends_the_job_which_goes_on_from_its_checkpoint(
     wait_until(lambda: len(curve(folder)) > 30, "some steps are done")
     [other] = read_json(folder / "trainer.json")["others"]
     kill(other)
-    assert supervisor.wait(60) == 1 and not running(str(folder))
-    ending = JobDir(folder).ended()
+    assert supervisor.wait(60) == 1 and not find_processes(str(folder))
+    ending = JobDir(folder).read_ending()
     assert ending is not None and ending["status"] == "Failed"
     assert "processes is gone" in ending["failureMessage"]
     (folder / "ended.json").unlink()
@@ -134,7 +134,7 @@ def test_a_sharded_job_goes_on_unsharded_and_the_reverse(tiny_model: Path, tmp_p
     wait_until(lambda: len(curve(folder)) > 30, "some steps are done", seconds=180)
     [other] = read_json(folder / "trainer.json")["others"]
     kill(other)
-    assert supervisor.wait(90) == 1 and not running(str(folder))
+    assert supervisor.wait(90) == 1 and not find_processes(str(folder))
     assert "processes is gone" in resumable(folder, "Failed", processes=1, fsdp=False)
     at = newest_step(folder)
     assert at > 0
@@ -170,16 +170,18 @@ def test_a_job_is_sharded_by_itself_where_a_gpu_does_not_hold_it(
     folder = job(tmp_path / "job", tiny_model, processes=2, fsdp="auto")
     settings, cpu = read_settings(JobDir(folder)), torch.device("cpu")
     for free, fits in ((2**40, True), (2**20, False), (None, True)):
-        monkeypatch.setattr(sharding, "free_bytes", lambda device, free=free: free)
-        assert sharding.fits_alone(settings, cpu, torch.float32) is fits
-    assert not sharding.wanted(settings, Team(0, 2), cpu, torch.float32), "memory is shared"
-    monkeypatch.setattr(sharding, "fits_alone", lambda *_: False)
-    monkeypatch.setattr(Team, "any", lambda self, flag: flag)
+        monkeypatch.setattr(sharding, "free_memory_bytes", lambda device, free=free: free)
+        assert sharding.fits_on_one_device(settings, cpu, torch.float32) is fits
+    assert not sharding.should_shard(settings, ProcessGroup(0, 2), cpu, torch.float32), (
+        "memory is shared"
+    )
+    monkeypatch.setattr(sharding, "fits_on_one_device", lambda *_: False)
+    monkeypatch.setattr(ProcessGroup, "any_rank", lambda self, flag: flag)
     gpu = torch.device("cuda")
-    assert sharding.wanted(settings, Team(0, 2), gpu, torch.float32)
-    assert not sharding.wanted(settings, Team(), gpu, torch.float32)
+    assert sharding.should_shard(settings, ProcessGroup(0, 2), gpu, torch.float32)
+    assert not sharding.should_shard(settings, ProcessGroup(), gpu, torch.float32)
     four_bits = replace(settings, method="qlora")
-    assert not sharding.wanted(four_bits, Team(0, 2), gpu, torch.float32)
+    assert not sharding.should_shard(four_bits, ProcessGroup(0, 2), gpu, torch.float32)
 
 
 def test_a_stop_stops_them_all(tiny_model: Path, tmp_path: Path) -> None:
@@ -188,7 +190,7 @@ def test_a_stop_stops_them_all(tiny_model: Path, tmp_path: Path) -> None:
     wait_until(lambda: len(curve(folder)) > 5, "some steps are done")
     supervisor.send_signal(signal.SIGTERM)
     assert supervisor.wait(60) == 0
-    ending = JobDir(folder).ended()
+    ending = JobDir(folder).read_ending()
     assert ending is not None and ending["status"] == "Stopped"
     steps = [json.loads(p.read_text())["position"]["step"] for p in folder.rglob("position.json")]
     assert max(steps) == len([p for p in curve(folder) if p[0] == "train"])
@@ -199,5 +201,5 @@ def test_more_processes_than_records_of_a_batch_are_refused(
 ) -> None:
     folder = job(tmp_path / "job", tiny_model, batchSize=1, processes=2)
     assert start(folder).wait(120) == 1
-    ending = JobDir(folder).ended()
+    ending = JobDir(folder).read_ending()
     assert ending is not None and "lower local.processes" in ending["failureMessage"]

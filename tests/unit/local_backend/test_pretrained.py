@@ -12,17 +12,17 @@ import pytest
 import tiny_gguf
 import torch
 from safetensors.torch import load_file, save_file
-from trained import Train, Trained
+from trained import RunTrainer, TrainerRun
 
 from local_backend.errors import TrainerError
-from local_backend.export import export
+from local_backend.export import export_merged_model
 from local_backend.job_dir import JobDir
-from local_backend.model import load
-from local_backend.models import Models
+from local_backend.model import load_model
+from local_backend.models import ModelVariants
 from local_backend.pretrained import load_pretrained
 from local_backend.probe import probe
 from local_backend.settings import read_settings
-from local_backend.weights import converted
+from local_backend.weights import convert_once
 
 WEIGHTS = "model.safetensors"
 Tensors = dict[str, torch.Tensor]
@@ -86,7 +86,7 @@ def test_a_model_that_is_not_whole_is_refused_by_name(
     change, config, told = DAMAGES[kind]
     folder = damaged(tiny_model, tmp_path / "model", change, **config)
     with pytest.raises(TrainerError, match=told) as caught:
-        load(str(folder), torch.float32, torch.device("cpu"))
+        load_model(str(folder), torch.float32, torch.device("cpu"))
     assert str(folder) in caught.value.message and caught.value.fix
 
 
@@ -95,7 +95,7 @@ def test_a_damaged_file_is_refused(tiny_model: Path, tmp_path: Path) -> None:
     content = (folder / WEIGHTS).read_bytes()
     (folder / WEIGHTS).write_bytes(content[: len(content) // 2])
     with pytest.raises(TrainerError, match="can't be loaded"):
-        load(str(folder), torch.float32, torch.device("cpu"))
+        load_model(str(folder), torch.float32, torch.device("cpu"))
 
 
 def test_a_tied_head_and_recomputed_buffers_need_not_be_in_the_file(
@@ -103,10 +103,10 @@ def test_a_tied_head_and_recomputed_buffers_need_not_be_in_the_file(
 ) -> None:
     """Files of older transformers hold `inv_freq` of each layer; tied heads are saved once."""
     tied = damaged(tiny_model, tmp_path / "tied", without("lm_head"), tie_word_embeddings=True)
-    loaded = load(str(tied), torch.float32, torch.device("cpu")).model
+    loaded = load_model(str(tied), torch.float32, torch.device("cpu")).model
     assert loaded.lm_head.weight is loaded.model.embed_tokens.weight
     old = with_more("model.layers.0.self_attn.rotary_emb.inv_freq", 4)
-    load(str(damaged(tiny_model, tmp_path / "old", old)), torch.float32, torch.device("cpu"))
+    load_model(str(damaged(tiny_model, tmp_path / "old", old)), torch.float32, torch.device("cpu"))
 
 
 FAMILIES: dict[str, dict[str, Any]] = {
@@ -176,16 +176,16 @@ def test_a_missing_expert_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("method", ["lora", "full"])
 def test_training_fails_before_the_first_step(
-    train: Train, tiny_model: Path, tmp_path: Path, method: str
+    train: RunTrainer, tiny_model: Path, tmp_path: Path, method: str
 ) -> None:
     model = damaged(tiny_model, tmp_path / "model", without("layers.1.mlp.down_proj"))
     run = train(8, model=model, method=method)
     assert "(model.layers.1.mlp.down_proj.weight) is missing" in run.message
-    assert run.points() == [] and not (run.path / "checkpoints").exists()
+    assert run.curve_points() == [] and not (run.path / "checkpoints").exists()
 
 
 def test_every_other_program_refuses_it_too(
-    tuned: Trained, tiny_model: Path, tmp_path: Path
+    tuned: TrainerRun, tiny_model: Path, tmp_path: Path
 ) -> None:
     """generate, score and lm-eval hold `Models`; export and probe load by themselves."""
     model = damaged(tiny_model, tmp_path / "model", without("lm_head"))
@@ -195,19 +195,19 @@ def test_every_other_program_refuses_it_too(
     request["model"]["weights"] = [{"kind": "folder", "path": str(model)}]
     (job / "job.json").write_text(json.dumps(request))
     with pytest.raises(TrainerError, match=r"lm_head.weight\) is missing"):
-        Models(JobDir(job), read_settings(JobDir(job)))
+        ModelVariants(JobDir(job), read_settings(JobDir(job)))
     with pytest.raises(TrainerError, match=r"lm_head.weight\) is missing"):
-        export(JobDir(job), tmp_path / "out", "float32")
+        export_merged_model(JobDir(job), tmp_path / "out", "float32")
     with pytest.raises(TrainerError, match=r"lm_head.weight\) is missing"):
         probe(JobDir(job), 1, lambda said: None)
 
 
-def test_tuned_weights_that_are_not_whole_are_refused(train: Train, tmp_path: Path) -> None:
+def test_tuned_weights_that_are_not_whole_are_refused(train: RunTrainer, tmp_path: Path) -> None:
     run = train(8, method="full", epochCount=1)
     weights = without("layers.0.")(load_file(run.model / WEIGHTS))
     save_file(weights, run.model / WEIGHTS, metadata={"format": "pt"})
     with pytest.raises(TrainerError, match=r"9 tensors \(model.layers.0"):
-        Models(JobDir(run.path), read_settings(JobDir(run.path)))
+        ModelVariants(JobDir(run.path), read_settings(JobDir(run.path)))
 
 
 @pytest.mark.parametrize(
@@ -225,17 +225,17 @@ def test_tuned_weights_that_are_not_whole_are_refused(train: Train, tmp_path: Pa
     ids=["a-layer", "a-half", "another-layer", "a-head", "shapes"],
 )
 def test_an_adapter_that_is_not_whole_is_refused(
-    tuned: Trained, tmp_path: Path, change: Callable[[Tensors], Tensors], told: str
+    tuned: TrainerRun, tmp_path: Path, change: Callable[[Tensors], Tensors], told: str
 ) -> None:
     job = tmp_path / "job"
     shutil.copytree(tuned.path, job)
     file = job / "artifacts" / "model" / "adapter_model.safetensors"
     save_file({n: t.contiguous() for n, t in change(load_file(file)).items()}, file)
     with pytest.raises(TrainerError, match=told):
-        Models(JobDir(job), read_settings(JobDir(job)))
+        ModelVariants(JobDir(job), read_settings(JobDir(job)))
 
 
-def test_an_adapter_is_no_model_to_train(tuned: Trained, train: Train) -> None:
+def test_an_adapter_is_no_model_to_train(tuned: TrainerRun, train: RunTrainer) -> None:
     """transformers would load its base beside it, from wherever the adapter's file says."""
     assert "is an adapter, not a whole model" in train(4, model=tuned.model).message
 
@@ -255,18 +255,18 @@ def test_a_gguf_file_that_is_not_whole_is_never_converted(
     tiny_model: Path, tmp_path: Path, changes: dict[str, Any], told: str
 ) -> None:
     """What of the file it did not use, transformers 5.23 does not report of a GGUF at all."""
-    gguf = tiny_gguf.write(tiny_model, tmp_path / "gguf", **changes)
+    gguf = tiny_gguf.write_gguf(tiny_model, tmp_path / "gguf", **changes)
     with pytest.raises(TrainerError, match=told):
-        converted(gguf)
+        convert_once(gguf)
     assert [path.name for path in (tmp_path / "models").iterdir()] == [".lock"]
 
 
 @pytest.mark.parametrize("tied", [False, True])
 def test_a_whole_gguf_file_is_converted_and_trained_on(
-    train: Train, tiny_model: Path, tmp_path: Path, tied: bool
+    train: RunTrainer, tiny_model: Path, tmp_path: Path, tied: bool
 ) -> None:
     """Llama 3's file has the factors of its rope beside the weights: transformers computes them."""
     head = ["output.weight"] if tied else []
     changes: dict[str, Any] = {"more": {"rope_freqs.weight": 4}}
-    gguf = tiny_gguf.write(tiny_model, tmp_path / "gguf", without=head, **changes)
+    gguf = tiny_gguf.write_gguf(tiny_model, tmp_path / "gguf", without=head, **changes)
     assert train(8, model=gguf.parent, epochCount=1).status == "Completed"

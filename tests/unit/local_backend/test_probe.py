@@ -14,9 +14,9 @@ import tiny
 import torch
 
 from local_backend import probe
-from local_backend.batches import Example, MicroLimit
+from local_backend.batches import Example, MicroBatchLimit
 from local_backend.job_dir import JobDir
-from local_backend.memory import need
+from local_backend.memory import estimate_step_memory
 from local_backend.settings import read_settings
 
 CPU = torch.device("cpu")
@@ -25,7 +25,7 @@ CPU = torch.device("cpu")
 def asked(folder: Path, steps: int) -> list[dict[str, Any]]:
     """What the child says."""
     done = subprocess.run(
-        [preloaded.python(), "-m", "local_backend.probe", str(folder), str(steps)],
+        [preloaded.interpreter_path(), "-m", "local_backend.probe", str(folder), str(steps)],
         capture_output=True,
         text=True,
         check=False,
@@ -59,13 +59,15 @@ def test_what_does_not_fit_is_told_with_what_would(
     )
     said: list[dict[str, Any]] = []
     for free, remedy in ((2**20, "lower local.max_length"), (2**40, None)):
-        monkeypatch.setattr(probe, "free_bytes", lambda device, free=free: free)
-        assert probe.tell_memory(settings, said.append) is (remedy is None)
+        monkeypatch.setattr(probe, "free_memory_bytes", lambda device, free=free: free)
+        assert probe.report_memory(settings, said.append) is (remedy is None)
         told = said.pop()["memory"]
         assert told["available"] == free and (remedy or "") in (told["remedy"] or "")
 
     def room(found: int) -> str:
-        return probe.remedy_for(settings, lambda s, one, thrifty=False: sizes(s, thrifty), found)
+        return probe.suggest_remedy(
+            settings, lambda s, one, thrifty=False: sizes(s, thrifty), found
+        )
 
     def sizes(changed: Any, thrifty: bool) -> int:
         return (10 if changed.method == "lora" else 20) + (0 if thrifty else 5)
@@ -85,9 +87,11 @@ def test_more_at_once_takes_more_and_activations_computed_twice_less(
     records = [Example((ids + n) % 290, ids >= 1) for n in range(8)]
 
     def peak(rows: int, *, thrifty: bool = False, method: str = "lora") -> int:
-        changed, limit = replace(settings, method=method), MicroLimit(rows, 10**9)
-        found = need(config, changed, torch.float32, CPU, records, limit, thrifty=thrifty)
-        assert found.peak > found.standing > 0
+        changed, limit = replace(settings, method=method), MicroBatchLimit(rows, 10**9)
+        found = estimate_step_memory(
+            config, changed, torch.float32, CPU, records, limit, gradient_checkpointing=thrifty
+        )
+        assert found.peak > found.persistent > 0
         return found.peak
 
     assert peak(8) > peak(2) > peak(1) and peak(8) > peak(8, thrifty=True)

@@ -10,17 +10,17 @@ import tiny
 from hypothesis import given
 from hypothesis import strategies as st
 
-from local_backend.batches import tokenised
+from local_backend.batches import tokenize_segments
 from local_backend.errors import TrainerError
-from local_backend.generate import prompt_ids
-from local_backend.model import Loaded
+from local_backend.generate import encode_prompt
+from local_backend.model import LoadedModel
 from local_backend.template import (
     PLAIN_TEMPLATE,
     Message,
-    messages_of,
-    render,
-    stop_tokens,
-    turns,
+    find_stop_tokens,
+    render_chat,
+    split_turns,
+    to_messages,
 )
 
 NO_END = (
@@ -56,7 +56,7 @@ words = st.text(st.characters(codec="utf-8"), min_size=1, max_size=30) | st.text
 
 def learned_texts(tokenizer: Any, messages: list[Message]) -> list[str]:
     """The learned stretches of the conversation, back from their tokens."""
-    [(ids, learned)] = tokenised([turns(tokenizer, messages, [tiny.END])], tokenizer)
+    [(ids, learned)] = tokenize_segments([split_turns(tokenizer, messages, [tiny.END])], tokenizer)
     runs: list[list[int]] = []
     before = False
     for token, mark in zip(ids, learned, strict=True):
@@ -73,7 +73,7 @@ def test_every_answer_is_learned_with_its_end_token_and_nothing_else(name: str) 
     tokenizer = TOKENIZERS[name]
     one_turn = CONVERSATION[1:3]
     assert learned_texts(tokenizer, one_turn) == [f"In Lyon.{tiny.END}"]
-    pieces = turns(tokenizer, one_turn, [tiny.END])
+    pieces = split_turns(tokenizer, one_turn, [tiny.END])
     assert [learned for _, learned in pieces] == [False, True]
 
 
@@ -86,8 +86,8 @@ def test_of_a_conversation_every_assistant_turn_is_learned(name: str) -> None:
 @pytest.mark.parametrize("name", ["own", "plain"])
 def test_the_pieces_are_the_rendered_text_up_to_the_last_end_mark(name: str) -> None:
     tokenizer = TOKENIZERS[name]
-    text = "".join(text for text, _ in turns(tokenizer, CONVERSATION, [tiny.END]))
-    whole = render(tokenizer, CONVERSATION, reply_next=False)
+    text = "".join(text for text, _ in split_turns(tokenizer, CONVERSATION, [tiny.END]))
+    whole = render_chat(tokenizer, CONVERSATION, add_generation_prompt=False)
     assert text.endswith(f"In Oslo.{tiny.END}")
     assert whole.startswith(text)
     assert not whole[len(text) :].strip()
@@ -100,9 +100,9 @@ def test_a_template_that_rewrites_earlier_turns_leaves_the_last_turn_to_learn() 
         {"role": "assistant", "content": "<think>hm</think>In Lyon."},
         *CONVERSATION[3:],
     ]
-    (prompt, asked), (reply, learned) = turns(tokenizer, thought, [tiny.END])
+    (prompt, asked), (reply, learned) = split_turns(tokenizer, thought, [tiny.END])
     assert (asked, learned) == (False, True)
-    assert prompt == render(tokenizer, thought[:-1], reply_next=True)
+    assert prompt == render_chat(tokenizer, thought[:-1], add_generation_prompt=True)
     assert "hm" not in prompt and "In Lyon." in prompt
     assert reply == f"In Oslo.{tiny.END}"
 
@@ -112,7 +112,7 @@ def test_a_template_that_refuses_a_role_is_an_error_that_says_so() -> None:
         "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system here') }}{% endif %}"
     )
     with pytest.raises(TrainerError, match="no system here"):
-        turns(tokenizer, CONVERSATION, [tiny.END])
+        split_turns(tokenizer, CONVERSATION, [tiny.END])
 
 
 def test_both_record_formats_become_the_same_messages() -> None:
@@ -125,19 +125,19 @@ def test_both_record_formats_become_the_same_messages() -> None:
             for turn in (user, assistant)
         ],
     }
-    assert messages_of(converse, "converse") == [system, user, assistant]
+    assert to_messages(converse, "converse") == [system, user, assistant]
     record = tiny.pair(user["content"], assistant["content"])
-    assert messages_of(record, "prompt-completion") == [user, assistant]
+    assert to_messages(record, "prompt-completion") == [user, assistant]
 
 
 def test_a_model_without_an_end_token_is_refused() -> None:
     with pytest.raises(TrainerError, match="no end-of-sequence token"):
-        stop_tokens(SimpleNamespace(eos_token_id=None), None)
+        find_stop_tokens(SimpleNamespace(eos_token_id=None), None)
 
 
 def test_every_end_token_that_the_model_names_ends_an_answer() -> None:
     configured = SimpleNamespace(eos_token_id=[5, 2, 9])
-    assert stop_tokens(SimpleNamespace(eos_token_id=2), configured) == [2, 5, 9]
+    assert find_stop_tokens(SimpleNamespace(eos_token_id=2), configured) == [2, 5, 9]
 
 
 @given(prompt=words, answer=words, name=st.sampled_from(sorted(TOKENIZERS)))
@@ -146,8 +146,10 @@ def test_the_prompt_has_the_same_tokens_when_trained_and_when_asked(
 ) -> None:
     tokenizer = TOKENIZERS[name]
     messages = [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}]
-    [(ids, learned)] = tokenised([turns(tokenizer, messages, [tiny.END])], tokenizer)
-    asked = tokenizer(render(tokenizer, messages[:1], reply_next=True), add_special_tokens=False)
+    [(ids, learned)] = tokenize_segments([split_turns(tokenizer, messages, [tiny.END])], tokenizer)
+    asked = tokenizer(
+        render_chat(tokenizer, messages[:1], add_generation_prompt=True), add_special_tokens=False
+    )
     start = learned.index(True)
     assert ids[:start] == asked["input_ids"]
     assert all(learned[start:])
@@ -159,7 +161,7 @@ def test_the_prompt_has_the_same_tokens_when_trained_and_when_asked(
 def test_any_conversation_is_learned_answer_by_answer(contents: list[str], name: str) -> None:
     roles = ["user", "assistant"] * 2
     messages = [{"role": r, "content": c} for r, c in zip(roles, contents, strict=True)]
-    learned = [text for text, mark in turns(TOKENIZERS[name], messages, [tiny.END]) if mark]
+    learned = [text for text, mark in split_turns(TOKENIZERS[name], messages, [tiny.END]) if mark]
     assert learned == [contents[1] + tiny.END, contents[3] + tiny.END]
 
 
@@ -170,9 +172,9 @@ def test_later_turns_have_the_same_tokens_when_trained_and_when_asked(
     roles = ["user", "assistant"] * 2
     messages = [{"role": r, "content": c} for r, c in zip(roles, contents, strict=True)]
     tokenizer = TOKENIZERS[name]
-    [(ids, learned)] = tokenised([turns(tokenizer, messages, [tiny.END])], tokenizer)
+    [(ids, learned)] = tokenize_segments([split_turns(tokenizer, messages, [tiny.END])], tokenizer)
     last_prompt = len(learned) - learned[::-1].index(False)
     config = SimpleNamespace(max_position_embeddings=tiny.CONTEXT)
     model = SimpleNamespace(config=SimpleNamespace(get_text_config=lambda: config))
-    loaded = Loaded(model, tokenizer, "", [tokenizer.eos_token_id], False)
-    assert prompt_ids(loaded, {"messages": messages[:3]}) == ids[:last_prompt]
+    loaded = LoadedModel(model, tokenizer, "", [tokenizer.eos_token_id], False)
+    assert encode_prompt(loaded, {"messages": messages[:3]}) == ids[:last_prompt]

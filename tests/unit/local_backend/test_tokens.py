@@ -16,10 +16,10 @@ import tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cloudft.backends.local.tokenizer import replies
+from cloudft.backends.local.tokenizer import tokenize_lines
 from cloudft.errors import TrainerError
-from local_backend.batches import tokenised
-from local_backend.tokens import answer, token_texts
+from local_backend.batches import tokenize_segments
+from local_backend.tokens import reply_to, split_token_texts
 
 TOKENIZER = tiny.build_tokenizer()
 TEXT = st.text(st.characters(codec="utf-8"), max_size=20) | st.sampled_from(
@@ -30,7 +30,7 @@ TEXT = st.text(st.characters(codec="utf-8"), max_size=20) | st.sampled_from(
 @settings(max_examples=200, deadline=None)
 @given(TEXT)
 def test_the_texts_of_tokens_are_the_text(text: str) -> None:
-    parts = token_texts(TOKENIZER, text)
+    parts = split_token_texts(TOKENIZER, text)
     assert "".join(parts) == text
     assert len(parts) == len(TOKENIZER(text, add_special_tokens=False)["input_ids"])
 
@@ -48,7 +48,7 @@ def request(model: Path, **changes: Any) -> dict[str, Any]:
 def said(asked: dict[str, Any], *records: dict[str, str]) -> list[dict[str, Any]]:
     lines = io.BytesIO(b"".join(json.dumps(record).encode() + b"\n" for record in records))
     answers: list[dict[str, Any]] = []
-    answer(asked, lines, answers.append)
+    reply_to(asked, lines, answers.append)
     return answers
 
 
@@ -68,7 +68,7 @@ def test_counts_and_previews_are_those_of_training(tiny_model: Path) -> None:
 def test_a_document_ends_with_the_token_that_stands_between_packed_ones(plain_model: Path) -> None:
     asked = request(plain_model, supervised=False, format="input", preview=True)
     _, found = said(asked, {"input": "Parcel 日 7."})
-    [(ids, _)] = tokenised([[("Parcel 日 7.", True)]], TOKENIZER)
+    [(ids, _)] = tokenize_segments([[("Parcel 日 7.", True)]], TOKENIZER)
     pieces = found["pieces"]
     assert [piece["id"] for piece in pieces] == [*ids, TOKENIZER.eos_token_id]
     assert "".join(piece["text"] for piece in pieces) == f"Parcel 日 7.{tiny.END}"
@@ -85,10 +85,10 @@ def test_the_child_takes_any_locale_and_passes_faults_on(
         yield line
         raise LookupError("the second record")
 
-    _, *found = replies(request(tiny_model), [line] * 3, environment)
+    _, *found = tokenize_lines(request(tiny_model), [line] * 3, environment)
     assert len(found) == 3 and found[0] == found[2]
-    monkeypatch.setattr(sys, "executable", preloaded.python())
+    monkeypatch.setattr(sys, "executable", preloaded.interpreter_path())
     with pytest.raises(LookupError, match="the second record"):
-        list(replies(request(tiny_model), breaking(), environment))
+        list(tokenize_lines(request(tiny_model), breaking(), environment))
     with pytest.raises(TrainerError, match="not there"):
-        list(replies(request(tmp_path / "none"), [line], environment))
+        list(tokenize_lines(request(tmp_path / "none"), [line], environment))

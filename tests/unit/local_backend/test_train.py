@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
-from trained import Train, run_trainer
+from trained import RunTrainer, run_trainer
 
 from local_backend import job_dir as names
 from local_backend.loss import PackedLoss
@@ -19,21 +19,21 @@ CONTRARY = [tiny.pair(record["prompt"], "Nobody knows where it went.") for recor
 """The prompts of the training data, answered otherwise: learning one unlearns the other."""
 
 
-def test_the_learning_rate_warms_up_and_decays_over_all_steps(train: Train) -> None:
+def test_the_learning_rate_warms_up_and_decays_over_all_steps(train: RunTrainer) -> None:
     run = train(16, batchSize=4, epochCount=2, learningRate=0.1, learningRateWarmupSteps=3)
-    rates = [point["learningRate"] for point in run.points()]
+    rates = [point["learningRate"] for point in run.curve_points()]
     expected = [0.1 / 3, 0.2 / 3, 0.1, 0.1, 0.08, 0.06, 0.04, 0.02]
     assert rates == pytest.approx(expected)
 
 
-def test_without_warm_up_the_first_step_has_the_full_rate(train: Train) -> None:
+def test_without_warm_up_the_first_step_has_the_full_rate(train: RunTrainer) -> None:
     run = train(8, batchSize=4, epochCount=2, learningRate=0.1, learningRateWarmupSteps=0)
-    assert [point["learningRate"] for point in run.points()] == pytest.approx(
+    assert [point["learningRate"] for point in run.curve_points()] == pytest.approx(
         [0.1, 0.075, 0.05, 0.025]
     )
 
 
-def test_learns_and_leaves_the_files_that_bedrock_leaves(train: Train) -> None:
+def test_learns_and_leaves_the_files_that_bedrock_leaves(train: RunTrainer) -> None:
     records = tiny.pairs(10)
     run = train(records, validation=records[:3], batchSize=4, epochCount=3, evalSteps=2, **FAST)
     assert run.status == "Completed", run.log
@@ -60,7 +60,7 @@ def test_learns_and_leaves_the_files_that_bedrock_leaves(train: Train) -> None:
     assert not list(run.path.glob(".*")), "no temporary file is left"
 
 
-def test_the_adapter_and_its_tokenizer_load_without_us(train: Train) -> None:
+def test_the_adapter_and_its_tokenizer_load_without_us(train: RunTrainer) -> None:
     from peft import AutoPeftModelForCausalLM
     from transformers import AutoTokenizer
 
@@ -73,7 +73,7 @@ def test_the_adapter_and_its_tokenizer_load_without_us(train: Train) -> None:
 
 
 def test_a_model_without_a_template_is_saved_with_the_one_it_was_trained_with(
-    train: Train, plain_model: Path
+    train: RunTrainer, plain_model: Path
 ) -> None:
     from transformers import AutoTokenizer
 
@@ -85,7 +85,7 @@ def test_a_model_without_a_template_is_saved_with_the_one_it_was_trained_with(
     assert text == "### Instruction:\nWhere?\n\n### Response:\n"
 
 
-def test_the_loss_reported_for_the_tuned_model_is_the_saved_models(train: Train) -> None:
+def test_the_loss_reported_for_the_tuned_model_is_the_saved_models(train: RunTrainer) -> None:
     from peft import AutoPeftModelForCausalLM
     from transformers import AutoTokenizer
 
@@ -109,16 +109,16 @@ def test_the_loss_reported_for_the_tuned_model_is_the_saved_models(train: Train)
     assert run.summary["base"]["validationLoss"] > run.summary["tuned"]["validationLoss"]
 
 
-def test_early_stopping_stops_and_keeps_the_best_weights(train: Train) -> None:
+def test_early_stopping_stops_and_keeps_the_best_weights(train: RunTrainer) -> None:
     patience = {"patience": 2, "threshold": 0.0}
     run = train(8, validation=CONTRARY, epochCount=30, learningRate=0.03, earlyStopping=patience)
     losses = run.losses("validation")
     best = min(range(len(losses)), key=losses.__getitem__)
     assert best == len(losses) - 1 - 2, "two validations without a gain, then the end"
-    assert len(run.points()) < run.summary["totalSteps"]
+    assert len(run.curve_points()) < run.summary["totalSteps"]
     assert run.summary["stoppedEarly"] is True
     assert run.summary["tuned"]["validationLoss"] == losses[best]
-    assert run.summary["tuned"]["step"] == run.points("validation")[best]["step"] + 1
+    assert run.summary["tuned"]["step"] == run.curve_points("validation")[best]["step"] + 1
     again = train(8, validation=CONTRARY, model=merged(run.model), epochCount=1, learningRate=0.0)
     assert again.summary["base"]["validationLoss"] == pytest.approx(losses[best], abs=1e-4)
 
@@ -134,7 +134,7 @@ def merged(adapter: Path) -> Path:
     return out
 
 
-def test_a_gain_below_the_threshold_does_not_count(train: Train) -> None:
+def test_a_gain_below_the_threshold_does_not_count(train: RunTrainer) -> None:
     records = tiny.pairs(8)
     run = train(
         records,
@@ -148,28 +148,28 @@ def test_a_gain_below_the_threshold_does_not_count(train: Train) -> None:
     assert len(losses) == 4, "the first one is a gain over nothing, three more are too small"
 
 
-def test_the_same_seed_gives_the_same_losses_and_another_seed_does_not(train: Train) -> None:
+def test_the_same_seed_gives_the_same_losses_and_another_seed_does_not(train: RunTrainer) -> None:
     lora = {"r": 4, "alpha": 8, "dropout": 0.1, "target_modules": "all-linear"}
     first, second, other = (train(12, seed=seed, lora=lora) for seed in (7, 7, 8))
     assert first.losses() == second.losses()
     assert first.losses() != other.losses()
 
 
-def test_micro_batches_do_not_change_the_losses(train: Train) -> None:
+def test_micro_batches_do_not_change_the_losses(train: RunTrainer) -> None:
     whole = train(12, batchSize=6)
     parts = train(12, batchSize=6, microBatchSize=1)
     assert parts.losses() == pytest.approx(whole.losses(), abs=1e-4)
 
 
 def test_when_memory_runs_out_smaller_parts_give_the_same_curve(
-    train: Train, monkeypatch: pytest.MonkeyPatch
+    train: RunTrainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plenty = train(12, batchSize=6, validation=tiny.pairs(5))
     whole = PackedLoss.__call__
     rows = []
 
     def with_little_memory(self: PackedLoss, examples: Any) -> Any:
-        if len(examples) > (2 if self.model.thrifty else 0):
+        if len(examples) > (2 if self.model.gradient_checkpointing else 0):
             raise torch.OutOfMemoryError("out of memory")
         rows.append(len(examples))
         return whole(self, examples)
@@ -185,7 +185,7 @@ def test_when_memory_runs_out_smaller_parts_give_the_same_curve(
 
 
 def test_memory_too_small_for_one_sequence_fails_with_a_remedy(
-    train: Train, monkeypatch: pytest.MonkeyPatch
+    train: RunTrainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_memory(self: Any, examples: Any) -> Any:
         raise torch.OutOfMemoryError("out of memory")
@@ -196,13 +196,13 @@ def test_memory_too_small_for_one_sequence_fails_with_a_remedy(
     assert "local.max_length" in message
 
 
-def test_a_loss_that_runs_away_fails_and_says_so(train: Train) -> None:
+def test_a_loss_that_runs_away_fails_and_says_so(train: RunTrainer) -> None:
     message = train(8, method="full", learningRate=1e30).message
     assert "training has run away" in message
     assert "lower the learningRate" in message
 
 
-def test_full_fine_tuning_leaves_a_whole_model(train: Train) -> None:
+def test_full_fine_tuning_leaves_a_whole_model(train: RunTrainer) -> None:
     from transformers import AutoModelForCausalLM
 
     run = train(8, method="full", epochCount=4)
@@ -213,7 +213,7 @@ def test_full_fine_tuning_leaves_a_whole_model(train: Train) -> None:
     assert not (run.model / "adapter_config.json").exists()
 
 
-def test_continued_pre_training_learns_raw_text(train: Train) -> None:
+def test_continued_pre_training_learns_raw_text(train: RunTrainer) -> None:
     run = train(
         tiny.texts(40),
         validation=tiny.texts(4),
@@ -248,7 +248,7 @@ def test_continued_pre_training_learns_raw_text(train: Train) -> None:
     ],
 )
 def test_what_it_cannot_do_it_refuses_and_says_why(
-    train: Train, changes: dict[str, Any], said: list[str]
+    train: RunTrainer, changes: dict[str, Any], said: list[str]
 ) -> None:
     run = train(4, **changes)
     assert not (run.path / "artifacts").exists()

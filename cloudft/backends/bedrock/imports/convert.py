@@ -13,52 +13,52 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cloudft.files import write_whole
+from cloudft.files import atomic_write
 
 CONFIG, TOKENIZER = "config.json", "tokenizer_config.json"
 GENERATION, TEMPLATE = "generation_config.json", "chat_template.jinja"
-FAST = "PreTrainedTokenizerFast"
+FAST_TOKENIZER = "PreTrainedTokenizerFast"
 """The class that reads any tokenizer.json: what `TokenizersBackend` was called."""
-NEW_KEYS = ("backend", "is_local", "local_files_only")
+TRANSFORMERS_5_KEYS = ("backend", "is_local", "local_files_only")
 """Of a tokenizer's configuration; unknown before."""
 
 
-def convert(folder: Path, version: str) -> None:
+def convert_folder(folder: Path, version: str) -> None:
     """Rewrite the folder's small files. Twice is once. Raises OSError, ValueError."""
-    _rewrite(folder / CONFIG, lambda found: config(found, version))
+    _rewrite_json(folder / CONFIG, lambda found: convert_config(found, version))
     template = folder / TEMPLATE
     text = template.read_text(encoding="utf-8") if template.is_file() else None
-    _rewrite(folder / TOKENIZER, lambda found: tokenizer(found, text))
+    _rewrite_json(folder / TOKENIZER, lambda found: convert_tokenizer(found, text))
     with contextlib.suppress(FileNotFoundError):
-        _rewrite(folder / GENERATION, lambda found: {**found, "transformers_version": version})
+        _rewrite_json(folder / GENERATION, lambda found: {**found, "transformers_version": version})
     template.unlink(missing_ok=True)
 
 
-def _rewrite(path: Path, change: Any) -> None:
+def _rewrite_json(path: Path, change: Any) -> None:
     """Not by orjson: a tokenizer's `model_max_length` is a number that it would round."""
     found = json.loads(path.read_bytes())
-    write_whole(path, json.dumps(change(found), indent=2, ensure_ascii=False).encode())
+    atomic_write(path, json.dumps(change(found), indent=2, ensure_ascii=False).encode())
 
 
-def config(found: Mapping[str, Any], version: str) -> dict[str, Any]:
+def convert_config(config: Mapping[str, Any], version: str) -> dict[str, Any]:
     """config.json with `rope_theta`, `rope_scaling` and `torch_dtype`. Raises ValueError."""
-    made = {name: value for name, value in found.items() if name != "rope_parameters"}
-    rope = dict(found.get("rope_parameters") or {})
+    made = {name: value for name, value in config.items() if name != "rope_parameters"}
+    rope = dict(config.get("rope_parameters") or {})
     if any(isinstance(value, Mapping) for value in rope.values()):
         raise ValueError("rope_parameters differ from layer to layer: older code knows one of all")
     if rope:
         made |= {k: rope.pop(k) for k in ("rope_theta", "partial_rotary_factor") if k in rope}
         made["rope_scaling"] = None if rope.get("rope_type", "default") == "default" else rope
-    if found.get("dtype"):
-        made["torch_dtype"] = found["dtype"]
+    if config.get("dtype"):
+        made["torch_dtype"] = config["dtype"]
     return made | {"transformers_version": version}
 
 
-def tokenizer(found: Mapping[str, Any], template: str | None) -> dict[str, Any]:
+def convert_tokenizer(config: Mapping[str, Any], template: str | None) -> dict[str, Any]:
     """tokenizer_config.json with its class by an old name, and the chat template within."""
-    made = {name: value for name, value in found.items() if name not in NEW_KEYS}
+    made = {name: value for name, value in config.items() if name not in TRANSFORMERS_5_KEYS}
     if made.get("tokenizer_class") in (None, "TokenizersBackend"):
-        made["tokenizer_class"] = FAST
+        made["tokenizer_class"] = FAST_TOKENIZER
     extra = made.get("extra_special_tokens")
     if isinstance(extra, list):  # before, that name was a mapping's
         del made["extra_special_tokens"]

@@ -10,42 +10,47 @@ from typing import Any
 from urllib.parse import unquote
 
 from cloudft.aws.client import Aws
-from cloudft.aws.permissions import Need, refused, statement
-from cloudft.aws.shapes import request_problems
-from cloudft.backends.account_checks import Note
+from cloudft.aws.permissions import RequiredPermission, denied_permissions, policy_statement
+from cloudft.aws.shapes import validate_request
+from cloudft.backends.account_checks import MakeFinding
 from cloudft.backends.bedrock import account, request
-from cloudft.backends.bedrock.imports.request import MODELS, MergedJob, create, role_of
-from cloudft.backends.bedrock.needs import of_interfaces, place_of
+from cloudft.backends.bedrock.imports.request import (
+    MODELS_PREFIX,
+    MergedJob,
+    create_request,
+    import_role,
+)
+from cloudft.backends.bedrock.needs import arn_context, network_interface_permissions
 from cloudft.backends.bedrock.notes import BEDROCK
-from cloudft.backends.notes import Notes
-from cloudft.catalogue import import_rules
+from cloudft.backends.notes import FindingFactory
+from cloudft.catalogue import load_import_rules
 from cloudft.spec.load import LoadedJob
-from cloudft.types import DataFile, Finding, Manifest, Severity
+from cloudft.types import Finding, Manifest, Severity, StagedFile
 
-NOT_FOR_IMPORTS = {
+SKIPPED_CHECKS = {
     *("the model", "access to the model", "the role's permissions", "your permissions"),
     "the running jobs",
 }
-ROLE = "bedrock.import_role_arn"
+ROLE_FIELD = "bedrock.import_role_arn"
 
 
-def findings(job: LoadedJob, aws: Aws) -> list[Finding]:
+def check_job(job: LoadedJob, aws: Aws) -> list[Finding]:
     """Off line first; the account is asked when the job file says enough for it."""
-    note = Notes(job)
-    found = list(_settings(job, note))
+    note = FindingFactory(job)
+    found = list(_check_settings(job, note))
     if any(finding.severity == "error" for finding in found):
         return found
-    found += _request(job, note)
-    checks = [check for check in account.CHECKS if check[0] not in NOT_FOR_IMPORTS]
+    found += _check_request(job, note)
+    checks = [check for check in account.CHECKS if check[0] not in SKIPPED_CHECKS]
     checks += [
-        ("the role's trust", ROLE, _trust),
-        ("the role's permissions", ROLE, _reads),
+        ("the role's trust", ROLE_FIELD, _check_trust),
+        ("the role's permissions", ROLE_FIELD, _check_read_permissions),
     ]
-    return [*found, *account.findings(_with_role(job), aws, note, checks)]
+    return [*found, *account.check_account(_with_import_role(job), aws, note, checks)]
 
 
-def _settings(job: LoadedJob, note: Notes) -> Iterator[Finding]:
-    spec, rules = job.spec.bedrock, import_rules()
+def _check_settings(job: LoadedJob, note: FindingFactory) -> Iterator[Finding]:
+    spec, rules = job.spec.bedrock, load_import_rules()
     if spec.region is None:
         fix = "set bedrock.region, --region or AWS_REGION."
         yield note("MissingValue", "bedrock.region", "no AWS Region is named", fix)
@@ -54,43 +59,45 @@ def _settings(job: LoadedJob, note: Notes) -> Iterator[Finding]:
         severity: Severity = "warning" if spec.endpoint_url else "error"
         fix = f"set bedrock.region: {rules.regions[0]}, with a bucket there ({rules.source})."
         yield note("ImportRegion", "bedrock.region", message, fix, severity)
-    if role_of(job) is None:
-        fix = f"set {ROLE} to a role that bedrock.amazonaws.com may assume for import jobs."
-        yield note("MissingValue", ROLE, "no role is named that reads the model", fix)
+    if import_role(job) is None:
+        fix = f"set {ROLE_FIELD} to a role that bedrock.amazonaws.com may assume for import jobs."
+        yield note("MissingValue", ROLE_FIELD, "no role is named that reads the model", fix)
     if spec.s3_uri is None:
         fix = "set bedrock.s3_uri: s3://BUCKET/PREFIX, in the Region of the import."
         yield note("MissingValue", "bedrock.s3_uri", "no place in S3 is named", fix)
 
 
-def _with_role(job: LoadedJob) -> LoadedJob:
+def _with_import_role(job: LoadedJob) -> LoadedJob:
     """The job as if the importing role were its only one: what the common checks look at."""
-    bedrock = job.spec.bedrock.model_copy(update={"role_arn": role_of(job)})
+    bedrock = job.spec.bedrock.model_copy(update={"role_arn": import_role(job)})
     return dataclasses.replace(job, spec=job.spec.model_copy(update={"bedrock": bedrock}))
 
 
-def _request(job: LoadedJob, note: Notes) -> Iterator[Finding]:
+def _check_request(job: LoadedJob, note: FindingFactory) -> Iterator[Finding]:
     """The request itself against the service model: patterns, lengths."""
-    nothing = DataFile(0, 0, 0, name="config.json", sha256="0" * 64, bytes=0)
+    nothing = StagedFile(0, 0, 0, name="config.json", sha256="0" * 64, bytes=0)
     empty = Manifest("0" * 64, job.spec.customization_type, "", job.spec.seed, {}, (), "")
     merged = MergedJob(job, empty, job.base_dir, files={nothing.name: nothing})
-    for problem in request_problems("bedrock", "CreateModelImportJob", create(merged)):
+    for problem in validate_request("bedrock", "CreateModelImportJob", create_request(merged)):
         yield note("BadRequest", "bedrock", problem, "correct it in the job file.")
 
 
-def _trust(job: LoadedJob, aws: Aws, note: Note) -> Iterator[Finding]:
+def _check_trust(job: LoadedJob, aws: Aws, note: MakeFinding) -> Iterator[Finding]:
     """A guard for customization jobs alone locks import jobs out."""
     arn = str(job.spec.bedrock.role_arn)
     name = arn.rpartition("/")[2]
     what = f"the role {name} can't be looked at"
     document = aws.call(what, "iam", "get_role", RoleName=name)["Role"]["AssumeRolePolicyDocument"]
     policy = json.loads(unquote(document)) if isinstance(document, str) else document
-    [wanted] = BEDROCK.trust_policy(str(aws.place.region), arn, ["model-import-job"])["Statement"]
+    [wanted] = BEDROCK.trust_policy(str(aws.location.region), arn, ["model-import-job"])[
+        "Statement"
+    ]
     ours = wanted["Condition"]["ArnLike"]["aws:SourceArn"][0].replace("*", "abcdefghijkl")
     patterns = list(_source_arns(policy))
     if patterns and not any(fnmatchcase(ours, pattern) for pattern in patterns):
         message = f"the trust of {name} asks for aws:SourceArn {patterns}: no import job has it"
         fix = "add to its trust policy: " + json.dumps(wanted)
-        yield note("RoleNotTrusted", ROLE, message, fix)
+        yield note("RoleNotTrusted", ROLE_FIELD, message, fix)
 
 
 def _source_arns(policy: Any) -> Iterator[str]:
@@ -102,23 +109,29 @@ def _source_arns(policy: Any) -> Iterator[str]:
                     yield from [value] if isinstance(value, str) else value
 
 
-def _reads(job: LoadedJob, aws: Aws, note: Note) -> Iterator[Finding]:
+def _check_read_permissions(job: LoadedJob, aws: Aws, note: MakeFinding) -> Iterator[Finding]:
     """Whether the role may read where the model will lie, by the policy simulator."""
-    for need, decision in refused(aws, str(job.spec.bedrock.role_arn), of_role(job)):
+    for need, decision in denied_permissions(
+        aws, str(job.spec.bedrock.role_arn), role_permissions(job)
+    ):
         message = f"the role may not {need.action} on {need.resource} ({decision})"
-        fix = "add to its policy: " + json.dumps(statement(need))
-        yield note("RoleDenied", ROLE, message, fix)
+        fix = "add to its policy: " + json.dumps(policy_statement(need))
+        yield note("RoleDenied", ROLE_FIELD, message, fix)
 
 
-def of_role(job: LoadedJob) -> Iterator[Need]:
+def role_permissions(job: LoadedJob) -> Iterator[RequiredPermission]:
     """What the importing role must be allowed: to list and read what lies there, and the network.
 
     Source: Bedrock user guide, "Protect custom model import jobs using a VPC".
     """
-    bucket, prefix = request.prefix_of(job)
-    here = place_of(job)
-    yield Need("s3:ListBucket", here.bucket(bucket), {"s3:prefix": f"{prefix}{MODELS}*"})
-    yield Need("s3:GetObject", here.bucket(bucket, f"{prefix}{MODELS}*"))
+    bucket, prefix = request.s3_prefix(job)
+    here = arn_context(job)
+    yield RequiredPermission(
+        "s3:ListBucket", here.bucket_arn(bucket), {"s3:prefix": f"{prefix}{MODELS_PREFIX}*"}
+    )
+    yield RequiredPermission("s3:GetObject", here.bucket_arn(bucket, f"{prefix}{MODELS_PREFIX}*"))
     if job.spec.bedrock.vpc is not None:
         tag = "BedrockModelImportJobArn"
-        yield from of_interfaces(job.spec.bedrock.vpc, here, tag, "model-import-job")
+        yield from network_interface_permissions(
+            job.spec.bedrock.vpc, here, tag, "model-import-job"
+        )

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from cloudft.backends.bedrock.states import iso
+from cloudft.backends.bedrock.states import iso_format
 from cloudft.types import MODEL_REMOVED, JobState, LogLine, Status, StatusDetails
 
-STATES: Mapping[str, Status] = {
+JOB_STATUSES: Mapping[str, Status] = {
     "InProgress": "InProgress",
     "Completed": "Completed",
     "Failed": "Failed",
@@ -17,9 +17,9 @@ STATES: Mapping[str, Status] = {
 """`ModelImportJobStatus` (botocore 1.44.5). An import can't be stopped."""
 
 
-def state(answer: Mapping[str, Any], model: Mapping[str, Any] | None = None) -> JobState:
+def to_job_state(answer: Mapping[str, Any], model: Mapping[str, Any] | None = None) -> JobState:
     """An import as GetModelImportJob tells it, with what GetImportedModel told of its model."""
-    status = STATES[answer["status"]]
+    status = JOB_STATUSES[answer["status"]]
     done = StatusDetails("Completed", "Completed", "Completed")
     units = (model or {}).get("customModelUnits") or {}
     summary = {
@@ -34,21 +34,21 @@ def state(answer: Mapping[str, Any], model: Mapping[str, Any] | None = None) -> 
         id=answer["jobName"],
         status=status,
         status_details=done if status == "Completed" else StatusDetails(),
-        created_at=str(iso(answer["creationTime"])),
-        ended_at=iso(answer.get("endTime")) if status != "InProgress" else None,
+        created_at=str(iso_format(answer["creationTime"])),
+        ended_at=iso_format(answer.get("endTime")) if status != "InProgress" else None,
         failure_message=answer.get("failureMessage") if status == "Failed" else None,
         summary={name: value for name, value in summary.items() if value is not None},
     )
 
 
-def removed(state: JobState) -> JobState:
+def with_model_removed(state: JobState) -> JobState:
     """Return the state of an import whose model is there no more."""
     return replace(state, summary={**state.summary, MODEL_REMOVED: True})
 
 
-def log(answer: Mapping[str, Any]) -> Iterator[LogLine]:
+def log_lines(answer: Mapping[str, Any]) -> Iterator[LogLine]:
     """What Bedrock tells of the course of an import: its beginning and its end."""
-    yield LogLine("0", f"{iso(answer['creationTime'])} {answer['jobArn']} created")
+    yield LogLine("0", f"{iso_format(answer['creationTime'])} {answer['jobArn']} created")
     if answer["status"] != "InProgress":
         why = f": {answer.get('failureMessage')}" if answer["status"] == "Failed" else ""
-        yield LogLine("1", f"{iso(answer.get('endTime'))} import {answer['status']}{why}")
+        yield LogLine("1", f"{iso_format(answer.get('endTime'))} import {answer['status']}{why}")
