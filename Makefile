@@ -28,7 +28,7 @@ lint: $(VENV)/.dev  ## Style and types only.
 # checkov pins other versions of what cloudft uses, so it never comes into the environment of the tests.
 check-infra: $(VENV)/.dev  ## Check the templates: cfn-lint, our own rules, checkov (off line).
 	$(BIN)/cfn-lint infra/*.yaml
-	$(BIN)/python -m pytest -q tests/unit/test_infra_template.py
+	$(BIN)/python -m pytest -q tests/unit/infra/test_infra_template.py
 	test -x $(VENV)-checkov/bin/checkov || { $(PYTHON) -m venv $(VENV)-checkov && \
 	  $(VENV)-checkov/bin/python -m pip --disable-pip-version-check install --quiet $(PIP_FLAGS) checkov==3.3.30; }
 	$(VENV)-checkov/bin/checkov --directory infra --framework cloudformation --skip-download --compact --quiet
@@ -39,12 +39,12 @@ format: $(VENV)/.dev  ## Put the sources into form.
 
 bench: $(VENV)/.dev  ## Measure what the speed claims rest on.
 	$(BIN)/python benchmarks/startup.py
-	$(BIN)/python benchmarks/listing.py
-	$(BIN)/python benchmarks/checking.py
-	$(BIN)/python benchmarks/listing_bedrock.py
-	$(BIN)/python benchmarks/evaluating.py
-	$(BIN)/python benchmarks/tokenizing.py
-	$(BIN)/python benchmarks/memory.py
+	$(BIN)/python benchmarks/list_local_jobs.py
+	$(BIN)/python benchmarks/check_throughput.py
+	$(BIN)/python benchmarks/list_bedrock_jobs.py
+	$(BIN)/python benchmarks/evaluation_speed.py
+	$(BIN)/python benchmarks/tokenization_speed.py
+	$(BIN)/python benchmarks/memory_estimate.py
 
 bench-train: $(VENV)/.dev  ## The trainer against Hugging Face's and TRL's; some 20 minutes.
 	$(PIP) 'trl==1.16.0'

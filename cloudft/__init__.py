@@ -19,14 +19,14 @@ from typing import Any
 __version__ = "0.1.0"
 
 _EXPORTS = {
-    "Home": "cloudft.home",
-    "Store": "cloudft.store",
+    "Home": "cloudft.storage.home",
+    "Store": "cloudft.storage.store",
     "backend": "cloudft.backends",
-    "check": "cloudft.preparing",
+    "check": "cloudft.jobs.prepare",
     "load_job": "cloudft.spec.load",
-    "prepare": "cloudft.preparing",
-    "submit": "cloudft.jobs",
-    "wait": "cloudft.waiting",
+    "prepare": "cloudft.jobs.prepare",
+    "submit": "cloudft.jobs.lifecycle",
+    "wait": "cloudft.jobs.wait",
     "CloudftError": "cloudft.errors",
 }
 __all__ = [*_EXPORTS, "__version__"]

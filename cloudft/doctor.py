@@ -14,7 +14,7 @@ from cloudft.aws.client import Aws, AwsLocation
 from cloudft.aws.identity import get_identity
 from cloudft.backends.local.preflight import REQUIRED_PACKAGES, probe_devices
 from cloudft.errors import TrainerError
-from cloudft.home import Home
+from cloudft.storage.home import Home
 from cloudft.types import Finding
 
 OPTIONAL_PACKAGES = {

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from local_backend.errors import TrainerError
-from local_backend.leaving import exit_now
+from local_backend.process_exit import exit_now
 
 
 def choose_device(name: str) -> torch.device:

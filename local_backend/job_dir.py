@@ -31,7 +31,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from local_backend.folders import sync_folder
+from local_backend.atomic_folders import sync_folder
 
 JOB = "job.json"
 DATA = "data"

@@ -28,8 +28,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from local_backend.container.environment import (
+    ContainerPaths,
+    Machine,
+    count_gpus,
+    read_machine,
+    require_gpu,
+)
+from local_backend.container.pip_requirements import install_requirements, require_torch
 from local_backend.errors import TrainerError
-from local_backend.installing import install_requirements, require_torch
 from local_backend.job_dir import (
     ARTIFACTS,
     CHECKPOINTS,
@@ -44,7 +51,6 @@ from local_backend.job_dir import (
     JobDir,
     write_json,
 )
-from local_backend.opt_ml import ContainerPaths, Machine, count_gpus, read_machine, require_gpu
 
 LOG_MARK = "#cloudft "
 """What is for machines, up to the line's end: `#cloudft metric {...}`, `#cloudft state {...}`."""

@@ -15,19 +15,24 @@ from pathlib import Path
 
 import torch
 
-from local_backend import checkpoint
-from local_backend.artifacts import write_artifacts
-from local_backend.batches import verify_digest
-from local_backend.curve import perplexity
-from local_backend.disk import disk_full_error, disk_full_reason
+from local_backend.data.batches import verify_digest
+from local_backend.disk_full import disk_full_error, disk_full_reason
+from local_backend.distributed.process_group import (
+    ProcessGroup,
+    init_process_group,
+    is_lost_peer,
+    lost_peer_error,
+)
 from local_backend.errors import StopRequested, TrainerError
 from local_backend.job_dir import COMPLETED, FAILED, IN_PROGRESS, STOPPED, JobDir
-from local_backend.learn import evaluate_base_model, report_progress, train_loop
-from local_backend.leaving import exit_now
-from local_backend.parallel import ProcessGroup, init_process_group, is_lost_peer, lost_peer_error
-from local_backend.prepare import TrainingRun, prepare_run
-from local_backend.report import ProgressReporter
+from local_backend.process_exit import exit_now
+from local_backend.progress import ProgressReporter
 from local_backend.settings import read_settings
+from local_backend.training import checkpoint
+from local_backend.training.artifacts import write_artifacts
+from local_backend.training.loss_curve import perplexity
+from local_backend.training.prepare_run import TrainingRun, prepare_run
+from local_backend.training.train_loop import evaluate_base_model, report_progress, train_loop
 
 DISK_REMEDY = (
     "free some space there, then `cloudft resume` goes on from the last checkpoint; or set"

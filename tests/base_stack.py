@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cloudft.infrastructure import template as templates
-from cloudft.infrastructure.evaluate import CreatedResource, TemplateScope
+from cloudft.infra import template as templates
+from cloudft.infra.intrinsics import CreatedResource, TemplateScope
 
 ACCOUNT, REGION = "000000000000", "us-east-1"
 PSEUDO = {

@@ -18,7 +18,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 # Before moto is loaded: the account is the endpoint's, whichever test of a worker comes first.
 os.environ["MOTO_ACCOUNT_ID"] = "000000000000"
 
-import forked
+import forked_cli
 import hypothesis
 import preloaded
 import tiny
@@ -146,7 +146,7 @@ def cli(tmp_path: Path, home: Path) -> Cli:
     """Run `cloudft ...` in a process of its own, in an empty folder; see forked.py."""
 
     def run(*args: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
-        return forked.run_cli(args, **{"cwd": tmp_path, "timeout": 60} | options)
+        return forked_cli.run_cli(args, **{"cwd": tmp_path, "timeout": 60} | options)
 
     return run
 

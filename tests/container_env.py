@@ -20,7 +20,7 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-from cloudft.backends.sagemaker import source
+from cloudft.backends.sagemaker import trainer_archive
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 FOLDER = REPOSITORY / ".venv-container"
@@ -44,7 +44,10 @@ def torch() -> str:
 def digest() -> str:
     """What it is made from."""
     lines = [torch(), *IMAGE, *map(str, sys.version_info[:2])]
-    lines += [*source.read_requirements(), *source.read_requirements(source.QLORA_REQUIREMENTS)]
+    lines += [
+        *trainer_archive.read_requirements(),
+        *trainer_archive.read_requirements(trainer_archive.QLORA_REQUIREMENTS),
+    ]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
@@ -70,13 +73,18 @@ def _make(folder: Path) -> None:
     subprocess.run([*pip, "install", "--quiet", *flags, torch(), *IMAGE], check=True)
     wheels = ["--quiet", *flags, "--no-deps", "--dest", folder / WHEELS]
     subprocess.run(
-        [*pip, "download", *wheels, *source.read_requirements(source.QLORA_REQUIREMENTS)],
+        [
+            *pip,
+            "download",
+            *wheels,
+            *trainer_archive.read_requirements(trainer_archive.QLORA_REQUIREMENTS),
+        ],
         check=True,
     )
     with tempfile.TemporaryDirectory() as code:
-        with tarfile.open(fileobj=io.BytesIO(source.build_archive().content)) as archive:
+        with tarfile.open(fileobj=io.BytesIO(trainer_archive.build_archive().content)) as archive:
             archive.extractall(code, filter="data")
-        install = "from pathlib import Path; from local_backend.installing import install; "
+        install = "from pathlib import Path; from local_backend.container.pip_requirements import install; "
         subprocess.run([python, "-c", f"{install} install(Path(), 'lora')"], cwd=code, check=True)
 
 

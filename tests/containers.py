@@ -13,7 +13,7 @@ from pathlib import Path
 import preloaded
 import tiny
 
-from cloudft.backends.sagemaker import source
+from cloudft.backends.sagemaker import trainer_archive
 
 DATA = {"train": tiny.pairs(12), "validation": tiny.pairs(4)}
 FILES = {role: f"{role}.jsonl" for role in DATA}
@@ -28,7 +28,7 @@ def furnish(
     """
     inputs = root / "input" / "data"
     (inputs / "code").mkdir(parents=True)
-    (inputs / "code" / source.ARCHIVE).write_bytes(source.build_archive().content)
+    (inputs / "code" / trainer_archive.ARCHIVE).write_bytes(trainer_archive.build_archive().content)
     wanted = json.loads((job / "job.json").read_text())
     wanted["model"]["weights"] = [{"kind": "folder", "path": "model"}]
     (inputs / "job").mkdir()
@@ -70,7 +70,7 @@ def start(root: Path, python: Path | None = None, **variables: str) -> subproces
     path = f"{Path(python or preloaded.interpreter_path()).parent}{os.pathsep}{os.environ['PATH']}"
     kept = {"PATH": path, "HOME": str(root), "OMP_NUM_THREADS": "1", "PIP_NO_INDEX": "1"}
     return subprocess.Popen(
-        [*source.CONTAINER_ENTRYPOINT, *source.container_arguments(str(root))],
+        [*trainer_archive.CONTAINER_ENTRYPOINT, *trainer_archive.container_arguments(str(root))],
         env=kept | {"TRAINING_JOB_NAME": "job"} | variables,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

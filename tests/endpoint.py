@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import boto3
-import forked
+import forked_cli
 from processes import wait_until
 
 BUCKET = "training-bucket"
@@ -67,7 +67,7 @@ class Endpoint:
         return [item["Key"] for page in pages for item in page.get("Contents", ())]
 
     def fault(self, *orders: Mapping[str, Any]) -> None:
-        """Order failures; see cloudft/endpoint/faults.py."""
+        """Order failures; see cloudft/endpoint/fault_injection.py."""
         self._admin("faults", json.dumps(orders).encode())
 
     def calls(self, operation: str) -> list[dict[str, Any]]:
@@ -99,7 +99,7 @@ def running_endpoint(*arguments: str | Path) -> Iterator[Endpoint]:
         said = [Path(folder, name) for name in ("out", "err")]
         words = ["endpoint", "-q", "--until-pid", str(os.getpid()), *arguments]
         environ = os.environ | {"CLOUDFT_ENDPOINT_TOKEN": TOKEN}
-        process = forked.start_cli(words, env=environ, streams=[os.devnull, *said])
+        process = forked_cli.start_cli(words, env=environ, streams=[os.devnull, *said])
         try:
             wait_until(lambda: _line(said[0]) or not process.is_alive(), "the endpoint is up")
             assert process.is_alive(), said[1].read_text()

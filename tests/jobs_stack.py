@@ -13,7 +13,7 @@ from typing import Any
 
 from endpoint import ACCOUNT, ROLE, Endpoint, running_endpoint
 
-from cloudft.infrastructure import template as templates
+from cloudft.infra import template as templates
 
 TEMPLATE = Path(__file__).resolve().parents[1] / "infra" / "jobs.yaml"
 PREFIX = "team"

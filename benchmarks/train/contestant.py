@@ -68,9 +68,9 @@ def held_out_loss(model: Any, tokenizer: Any, name: str) -> float:
     """Of the learned tokens of the example's test records, in nats."""
     import torch
 
-    from local_backend.batches import EncodedData, add_example, collate, tokenize_segments
-    from local_backend.loss import summed_cross_entropy
-    from local_backend.template import split_turns
+    from local_backend.data.batches import EncodedData, add_example, collate, tokenize_segments
+    from local_backend.data.chat_template import split_turns
+    from local_backend.training.loss import summed_cross_entropy
 
     rows = records(name, 0, 10**9, "test")
     pieces = (split_turns(tokenizer, row["messages"], ["<|im_end|>"]) for row in rows)
@@ -155,16 +155,16 @@ def ours(
     name: str, rows: list[dict[str, Any]], steps: int, dtype: str, seed: int
 ) -> dict[str, Any]:
     """The trainer itself, from its job folder on; steps in the order of the records."""
-    from local_backend import packing
     from local_backend.job_dir import JobDir
-    from local_backend.learn import compute_mean_loss, step_optimizer
-    from local_backend.loss import PaddedLoss
-    from local_backend.prepare import prepare_run
-    from local_backend.report import ProgressReporter
+    from local_backend.packed import layout
+    from local_backend.progress import ProgressReporter
     from local_backend.settings import read_settings
+    from local_backend.training.loss import PaddedLoss
+    from local_backend.training.prepare_run import prepare_run
+    from local_backend.training.train_loop import compute_mean_loss, step_optimizer
 
     if "unshared" in name:
-        packing.MIN_SHARED_PREFIX = sys.maxsize
+        layout.MIN_SHARED_PREFIX = sys.maxsize
     folder = Path(tempfile.mkdtemp())
     method = "full" if name.startswith("full-") else "lora"
     write_job(folder, rows, method, dtype, seed=seed)
@@ -203,9 +203,9 @@ def stock(
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM, Trainer, TrainerCallback, TrainingArguments
 
-    from local_backend.model import load_tokenizer
-    from local_backend.template import split_turns
-    from local_backend.weights import locate_weights
+    from local_backend.data.chat_template import split_turns
+    from local_backend.models.load_model import load_tokenizer
+    from local_backend.models.weights import locate_weights
 
     torch.manual_seed(seed)  # of the adapters
     source, full = locate_weights("smollm2-135m", WEIGHTS), name.startswith("full-")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from cloudft.aws.exceptions import (
+from cloudft.aws.botocore_errors import (
     call_and_parse,
     error_kind,
     raise_on_foreign_response,

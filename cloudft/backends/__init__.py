@@ -7,7 +7,7 @@ from typing import Any
 
 from cloudft.backends.base import Backend
 from cloudft.errors import UsageError
-from cloudft.home import Home
+from cloudft.storage.home import Home
 
 TRAINING_BACKENDS: dict[str, str] = {
     "local": "cloudft.backends.local.backend:LocalBackend",
@@ -16,7 +16,7 @@ TRAINING_BACKENDS: dict[str, str] = {
 }
 """Name -> `module:class` of what trains. The class is made with a Home."""
 FOLLOW_UP_BACKENDS: dict[str, str] = {
-    "import": "cloudft.backends.bedrock.imports.backend:ImportBackend",
+    "import": "cloudft.backends.bedrock.model_import.backend:ImportBackend",
 }
 """What takes a trained job further: its own jobs, in the same life."""
 

@@ -11,8 +11,15 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from cloudft.documents import Count, FileName, Sha256, check_iso_time, convert, parse_python_json
 from cloudft.errors import BadDocument
+from cloudft.storage.documents import (
+    Count,
+    FileName,
+    Sha256,
+    check_iso_time,
+    convert,
+    parse_python_json,
+)
 from cloudft.types import DetailStatus, Metric, Split, StatusDetails, TrainingProgress
 
 

@@ -4,7 +4,7 @@
 """
 
 from cloudft.catalogue.find import find_catalogue_model, find_model, is_hub_id
-from cloudft.catalogue.importing import (
+from cloudft.catalogue.import_rules import (
     Architecture,
     ImportRules,
     UnitPrices,
@@ -22,8 +22,8 @@ from cloudft.catalogue.model import (
     Source,
     Weights,
 )
-from cloudft.catalogue.stated import STATED_SOURCE, with_prices
-from cloudft.catalogue.where import find_weights
+from cloudft.catalogue.stated_prices import STATED_SOURCE, with_prices
+from cloudft.catalogue.weight_locations import find_weights
 
 __all__ = [
     "STATED_SOURCE",

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from cloudft.catalogue.load import load_local_hyperparameters, load_models
 from cloudft.catalogue.model import Lifecycle, Model, Source, Weights
-from cloudft.catalogue.stated import with_stated_prices
+from cloudft.catalogue.stated_prices import with_stated_prices
 from cloudft.errors import UnknownModel
 
 WEIGHT_FILES = ("*.safetensors", "*.bin", "*.gguf")

@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 from cloudft.catalogue.load import read_sources, read_yaml
 from cloudft.catalogue.model import Source
-from cloudft.catalogue.stated import read_stated_prices
+from cloudft.catalogue.stated_prices import read_stated_prices
 
 GIB = 2**30
 

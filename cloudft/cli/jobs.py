@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cloudft.cli import failures
+from cloudft.cli import errors
 from cloudft.cli.options import (
     Console,
     aws_location,
@@ -17,31 +17,31 @@ from cloudft.cli.options import (
     console_options,
     job_argument,
 )
-from cloudft.cli.ranges import SECONDS
-from cloudft.home import Home
+from cloudft.cli.param_types import SECONDS
+from cloudft.storage.home import Home
 
 if TYPE_CHECKING:
     from cloudft.backends.base import Backend
     from cloudft.errors import CloudftError, DamagedJob
-    from cloudft.jobs import Job
-    from cloudft.store import JobRecord, Store
+    from cloudft.jobs.lifecycle import Job
+    from cloudft.storage.store import JobRecord, Store
     from cloudft.types import LogLine, UnavailablePart
 
 
 def open_job(reference: str) -> tuple[JobRecord, Backend, Store]:
     """The record that `reference` means, its backend, and the store."""
-    from cloudft import jobs
-    from cloudft.store import Store
+    from cloudft.jobs import lifecycle
+    from cloudft.storage.store import Store
 
     home = Home.from_environ()
     store = Store(home.jobs)
     record = store.find_by_reference(reference)
-    return record, jobs.backend_for(record, home), store
+    return record, lifecycle.backend_for(record, home), store
 
 
 def print_job(job: Job, console: Console) -> None:
     """Print one job."""
-    from cloudft.cli.render import job_page
+    from cloudft.cli.output import job_page
 
     value = job.to_json()
     console.print_result(value, job_page(value))
@@ -54,20 +54,21 @@ def exit_code_of(job: Job) -> int:
 
 def follow_job(job: Job, backend: Backend, timeout: float | None, console: Console) -> Job:
     """Follow a job to its end with progress on stderr; Ctrl-C leaves the job running."""
-    from cloudft import jobs, waiting
-    from cloudft.cli import following, picture
+    from cloudft.cli import job_progress, loss_plot
+    from cloudft.jobs import lifecycle
+    from cloudft.jobs import wait as waiting
 
     def say(error: CloudftError) -> None:
         console.note(f"{error.message}\n  {error.fix}\n  watching goes on after it ...")
 
     look = waiting.tolerating_outages(
-        lambda: jobs.refresh(job.record, backend).state, say, job.state
+        lambda: lifecycle.refresh(job.record, backend).state, say, job.state
     )
     states = waiting.poll_until_ended(
         look, timeout=timeout, poll=backend.poll_seconds, max_poll=backend.longest_poll_seconds
     )
     try:
-        state = following.show_progress(states, console)
+        state = job_progress.show_progress(states, console)
     except KeyboardInterrupt:
         console.note(f"{job.record.id} goes on; `cloudft watch {job.record.id}` follows it again.")
         raise
@@ -75,15 +76,15 @@ def follow_job(job: Job, backend: Backend, timeout: float | None, console: Conso
         console.note(state.failure_message)
     if state.artifacts:
         points = list(backend.metrics(job.record.backend_job_id or job.record.id))
-        drawn = picture.save_loss_plot(points, job.record.id, Path(state.artifacts).parent)
+        drawn = loss_plot.save_loss_plot(points, job.record.id, Path(state.artifacts).parent)
         console.debug(f"wrote {drawn}" if drawn else "the curves were not drawn")
-    return jobs.Job(job.record, state)
+    return lifecycle.Job(job.record, state)
 
 
 def warn_damaged(error: DamagedJob) -> None:
     """Say in one warning which job can't be read, and what to do."""
     click.echo(
-        f"warning: {error.message}{failures.location_suffix(error)}\n  fix: {error.fix}", err=True
+        f"warning: {error.message}{errors.location_suffix(error)}\n  fix: {error.fix}", err=True
     )
 
 
@@ -111,18 +112,18 @@ def list_command(backend_name: str | None, status: str | None, console: Console)
     A job whose account can't be read is listed with the status "unknown" (null in JSON, whatever
     --status says), and the exit code is 4 (refused) or 5 (unreachable) then.
     """
-    from cloudft import fleet
     from cloudft.backends import make_backend
-    from cloudft.cli.render import format_local_time, format_table, print_unavailable
+    from cloudft.cli.output import format_local_time, format_table, print_unavailable
     from cloudft.errors import DamagedJob
-    from cloudft.store import Store
+    from cloudft.jobs import listing
+    from cloudft.storage.store import Store
     from cloudft.types import Listing
 
     home = Home.from_environ()
     store = Store(home.jobs)
     damaged: list[DamagedJob] = []
     if backend_name is not None:
-        for found in fleet.adopt_untracked_jobs(
+        for found in listing.adopt_untracked_jobs(
             make_backend(backend_name, home).bind(aws_location()), store
         ):
             if isinstance(found, DamagedJob):
@@ -131,11 +132,11 @@ def list_command(backend_name: str | None, status: str | None, console: Console)
                 console.note(f"found {found.id}, submitted from another machine")
     values, rows = [], []
     unread: dict[UnavailablePart, None] = {}
-    for job in fleet.list_jobs(store, home, backend_name):
+    for job in listing.list_jobs(store, home, backend_name):
         if isinstance(job, DamagedJob):
             damaged.append(job)
             continue
-        if isinstance(job, fleet.UnreachableJob):
+        if isinstance(job, listing.UnreachableJob):
             unread[job.unavailable] = None
             values.append(job.to_json())
             created = format_local_time(job.record.created_at)
@@ -149,7 +150,7 @@ def list_command(backend_name: str | None, status: str | None, console: Console)
             rows.append((record.id, record.backend, job.state.status, steps, created))
     for error in damaged:
         warn_damaged(error)
-        values.append({"id": error.job, "status": None, "error": failures.error_json(error)})
+        values.append({"id": error.job, "status": None, "error": errors.error_json(error)})
     columns = ("JOB", "BACKEND", "STATUS", "STEP", "CREATED")
     none = "no jobs yet: `cloudft init` makes one"
     if damaged or unread:
@@ -164,10 +165,10 @@ def list_command(backend_name: str | None, status: str | None, console: Console)
 @console_options
 def status_command(reference: str, console: Console) -> int:
     """Show one job: JOB is an id, a unique prefix, a name, or - for the last one."""
-    from cloudft import jobs
+    from cloudft.jobs import lifecycle
 
     record, backend, _ = open_job(reference)
-    print_job(jobs.refresh(record, backend), console)
+    print_job(lifecycle.refresh(record, backend), console)
     return 0
 
 
@@ -180,10 +181,10 @@ def watch_command(reference: str, timeout: float | None, console: Console) -> in
 
     Exit code 0 when it Completed, 1 when it Failed or was Stopped.
     """
-    from cloudft import jobs
+    from cloudft.jobs import lifecycle
 
     record, backend, _ = open_job(reference)
-    job = follow_job(jobs.refresh(record, backend), backend, timeout, console)
+    job = follow_job(lifecycle.refresh(record, backend), backend, timeout, console)
     print_job(job, console)
     return exit_code_of(job)
 
@@ -194,7 +195,7 @@ def watch_command(reference: str, timeout: float | None, console: Console) -> in
 @console_options
 def logs_command(reference: str, follow: bool, console: Console) -> int:
     """Print a job's log. With --output json, one object a line."""
-    from cloudft.cli.render import json_line
+    from cloudft.cli.output import json_line
 
     record, backend, _ = open_job(reference)
     for line in _read_log(record, backend, follow):
@@ -206,11 +207,11 @@ def logs_command(reference: str, follow: bool, console: Console) -> int:
 
 
 def _read_log(record: JobRecord, backend: Backend, follow: bool) -> Iterator[LogLine]:
-    from cloudft import jobs
+    from cloudft.jobs import lifecycle
 
     cursor = None
     while True:
-        ended = jobs.refresh(record, backend).state.has_ended
+        ended = lifecycle.refresh(record, backend).state.has_ended
         for line in backend.logs(record.backend_job_id or record.id, cursor):
             cursor = line.cursor
             yield line
@@ -225,11 +226,11 @@ def _read_log(record: JobRecord, backend: Backend, follow: bool) -> Iterator[Log
 @console_options
 def stop_command(reference: str, wait: bool, console: Console) -> int:
     """Ask a job to stop. It leaves a checkpoint, and `resume` goes on from it."""
-    from cloudft import jobs
+    from cloudft.jobs import lifecycle
 
     record, backend, _ = open_job(reference)
-    jobs.stop(record, backend)
-    job = jobs.refresh(record, backend)
+    lifecycle.stop(record, backend)
+    job = lifecycle.refresh(record, backend)
     if wait:
         job = follow_job(job, backend, None, console)
     console.print_result(job.to_json(), f"{record.id}: {job.state.status}")
@@ -242,11 +243,11 @@ def stop_command(reference: str, wait: bool, console: Console) -> int:
 @console_options
 def resume_command(reference: str, wait: bool, console: Console) -> int:
     """Go on with a stopped or failed job, from its last checkpoint."""
-    from cloudft import jobs
+    from cloudft.jobs import lifecycle
 
     record, backend, _ = open_job(reference)
-    jobs.resume(record, backend)
-    job = jobs.refresh(record, backend)
+    lifecycle.resume(record, backend)
+    job = lifecycle.refresh(record, backend)
     if wait:
         job = follow_job(job, backend, None, console)
         print_job(job, console)
@@ -266,9 +267,9 @@ def resume_command(reference: str, wait: bool, console: Console) -> int:
 @console_options
 def delete_command(reference: str, yes: bool, force: bool, console: Console) -> int:
     """Remove a job and what it left on this machine: model, curves, log, checkpoints."""
-    from cloudft import jobs
     from cloudft.errors import DamagedJob
-    from cloudft.store import Store
+    from cloudft.jobs import lifecycle
+    from cloudft.storage.store import Store
 
     def agreed(job_id: str) -> None:
         if not yes:
@@ -278,13 +279,13 @@ def delete_command(reference: str, yes: bool, force: bool, console: Console) -> 
         record, backend, store = open_job(reference)
         agreed(record.id)
         job_id = record.id
-        jobs.delete(record, backend, store, force=force)
+        lifecycle.delete(record, backend, store, force=force)
     except DamagedJob as error:
         if error.job is None:
             raise
         job_id = error.job
         warn_damaged(error)
         agreed(job_id)
-        jobs.delete_damaged(error, Store(Home.from_environ().jobs), force=force)
+        lifecycle.delete_damaged(error, Store(Home.from_environ().jobs), force=force)
     console.print_result({"id": job_id, "deleted": True}, f"{job_id}: deleted")
     return 0

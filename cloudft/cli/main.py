@@ -7,43 +7,58 @@ import sys
 import click
 
 from cloudft import __version__
-from cloudft.cli import failures, streams
-from cloudft.cli.lazy import LazyGroup
+from cloudft.cli import errors, streams
+from cloudft.cli.lazy_group import LazyGroup
 
 COMMANDS: dict[str, tuple[str, str]] = {
-    "init": ("cloudft.cli.job_file", "Write a starter job file with sample data."),
-    "show": ("cloudft.cli.job_file", "Print a job file as cloudft reads it."),
-    "schema": ("cloudft.cli.job_file", "Print the JSON Schema of the job file."),
-    "data": ("cloudft.cli.data", "Look at data and prepare it, a step at a time."),
-    "check": ("cloudft.cli.submitting", "Find every problem of a job before anything is sent."),
-    "plan": ("cloudft.cli.submitting", "Print the exact request that submit would send."),
-    "advise": ("cloudft.cli.advising", "Measure whether to prompt, retrieve or fine-tune."),
-    "estimate": ("cloudft.cli.estimating", "Tokens and cost of a job on each backend."),
-    "submit": ("cloudft.cli.submitting", "Start a job."),
+    "init": ("cloudft.cli.commands.init", "Write a starter job file with sample data."),
+    "show": ("cloudft.cli.commands.init", "Print a job file as cloudft reads it."),
+    "schema": ("cloudft.cli.commands.init", "Print the JSON Schema of the job file."),
+    "data": ("cloudft.cli.commands.data", "Look at data and prepare it, a step at a time."),
+    "check": (
+        "cloudft.cli.commands.submit",
+        "Find every problem of a job before anything is sent.",
+    ),
+    "plan": ("cloudft.cli.commands.submit", "Print the exact request that submit would send."),
+    "advise": ("cloudft.cli.commands.advise", "Measure whether to prompt, retrieve or fine-tune."),
+    "estimate": ("cloudft.cli.commands.estimate", "Tokens and cost of a job on each backend."),
+    "submit": ("cloudft.cli.commands.submit", "Start a job."),
     "list": ("cloudft.cli.jobs", "List the jobs, newest first."),
     "status": ("cloudft.cli.jobs", "Show one job."),
     "watch": ("cloudft.cli.jobs", "Follow a job until it ends."),
     "logs": ("cloudft.cli.jobs", "Print a job's log."),
-    "metrics": ("cloudft.cli.curves", "Print or plot a job's loss curves."),
+    "metrics": ("cloudft.cli.commands.metrics", "Print or plot a job's loss curves."),
     "stop": ("cloudft.cli.jobs", "Ask a job to stop; it leaves a checkpoint."),
     "resume": ("cloudft.cli.jobs", "Go on with a stopped or failed job."),
     "delete": ("cloudft.cli.jobs", "Remove a job and what it left on this machine."),
-    "generate": ("cloudft.cli.model", "Ask the tuned model, and the base beside it."),
-    "export": ("cloudft.cli.model", "Write one merged model and prove it is the same."),
-    "import": ("cloudft.cli.importing", "Import a tuned open-weight model into Bedrock."),
-    "evaluate": ("cloudft.cli.evaluating", "Base against tuned on held-out records: did it help?"),
-    "compare": ("cloudft.cli.comparing", "Several tuned models on the same records, with tests."),
-    "review": ("cloudft.cli.reviewing", "Judge two models' answers, blind, in the browser."),
-    "report": ("cloudft.cli.publishing", "Write one self-contained HTML page about a job."),
-    "deploy": ("cloudft.cli.serving", "Serve a tuned model on Bedrock."),
-    "undeploy": ("cloudft.cli.serving", "Remove what serves a tuned model."),
-    "ps": ("cloudft.cli.spending", "List what stands in the account, and what it costs."),
-    "gc": ("cloudft.cli.spending", "Find and remove what cloudft made in the account."),
-    "models": ("cloudft.cli.machine", "List the base models and where they come from."),
-    "doctor": ("cloudft.cli.machine", "Say what is installed, and what is missing."),
-    "infra": ("cloudft.cli.infra", "The AWS side as code: make it, look at it, remove it."),
-    "endpoint": ("cloudft.cli.endpoint", "Serve a Bedrock on this machine that really trains."),
-    "completion": ("cloudft.cli.machine", "Print the tab completion script of a shell."),
+    "generate": ("cloudft.cli.commands.generate", "Ask the tuned model, and the base beside it."),
+    "export": ("cloudft.cli.commands.generate", "Write one merged model and prove it is the same."),
+    "import": ("cloudft.cli.commands.import_", "Import a tuned open-weight model into Bedrock."),
+    "evaluate": (
+        "cloudft.cli.commands.evaluate",
+        "Base against tuned on held-out records: did it help?",
+    ),
+    "compare": (
+        "cloudft.cli.commands.compare",
+        "Several tuned models on the same records, with tests.",
+    ),
+    "review": ("cloudft.cli.commands.review", "Judge two models' answers, blind, in the browser."),
+    "report": ("cloudft.cli.commands.report", "Write one self-contained HTML page about a job."),
+    "deploy": ("cloudft.cli.commands.deploy", "Serve a tuned model on Bedrock."),
+    "undeploy": ("cloudft.cli.commands.deploy", "Remove what serves a tuned model."),
+    "ps": ("cloudft.cli.commands.ps", "List what stands in the account, and what it costs."),
+    "gc": ("cloudft.cli.commands.ps", "Find and remove what cloudft made in the account."),
+    "models": ("cloudft.cli.commands.models", "List the base models and where they come from."),
+    "doctor": ("cloudft.cli.commands.models", "Say what is installed, and what is missing."),
+    "infra": (
+        "cloudft.cli.commands.infra",
+        "The AWS side as code: make it, look at it, remove it.",
+    ),
+    "endpoint": (
+        "cloudft.cli.commands.endpoint",
+        "Serve a Bedrock on this machine that really trains.",
+    ),
+    "completion": ("cloudft.cli.commands.models", "Print the tab completion script of a shell."),
 }
 """Command -> (module, one line of help). The click command is called NAME_command there."""
 
@@ -70,4 +85,4 @@ def main() -> None:
     """The entry point: run, and turn whatever went wrong into a message and an exit code."""
     streams.open_closed_streams()
     streams.accept_any_text()
-    sys.exit(failures.run_command(cloudft))
+    sys.exit(errors.run_command(cloudft))

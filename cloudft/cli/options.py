@@ -12,9 +12,9 @@ from typing import Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
-from cloudft.cli.ranges import SEED
+from cloudft.cli.param_types import SEED
 from cloudft.errors import CloudftError
-from cloudft.home import Home
+from cloudft.storage.home import Home
 
 AWS_LOCATION_VARIABLES = {
     "profile": "AWS_PROFILE",
@@ -50,7 +50,7 @@ class Console:
     def print_result(self, value: Any, text: str) -> None:
         """The command's result: `value` as JSON, or `text`."""
         if self.is_json:
-            from cloudft.cli.render import json_text
+            from cloudft.cli.output import json_text
 
             text = json_text(value)
         click.echo(text)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from cloudft.data.convert import parse_record
 from cloudft.data.findings import Findings
-from cloudft.data.read import ReadContext, read_rows
-from cloudft.data.record import BadRecord, Conversation, Document
-from cloudft.data.sources import SourceFile
+from cloudft.data.formats.record import BadRecord, Conversation, Document
+from cloudft.data.formats.registry import parse_record
+from cloudft.data.sources.row_reader import ReadContext, read_rows
+from cloudft.data.sources.source_files import SourceFile
 
 PROGRESS_INTERVAL = 1000
 """Records between two reports of progress."""

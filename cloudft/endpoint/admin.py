@@ -16,12 +16,12 @@ from urllib.parse import parse_qs
 
 import orjson
 
-from cloudft.endpoint import front
-from cloudft.endpoint.authentication import BEARER_PREFIX, Caller
+from cloudft.endpoint import status_page
+from cloudft.endpoint.protocols.caller_identity import BEARER_PREFIX, Caller
+from cloudft.endpoint.protocols.rest_json import SERVER_HEADER, HttpResponse, ServiceError
 from cloudft.endpoint.state import ACCOUNT
-from cloudft.endpoint.wire import SERVER_HEADER, HttpResponse, ServiceError
 from cloudft.endpoint.wsgi import Environ, read_body
-from cloudft.local_http_guard import PAGE_HEADERS, RequestGuard
+from cloudft.web.request_guard import PAGE_HEADERS, RequestGuard
 
 if TYPE_CHECKING:
     from cloudft.endpoint.app import App
@@ -77,8 +77,8 @@ class AdminRoutes:
 
     def _status_page(self) -> HttpResponse:
         app = self.app
-        content = front.render_page(app.state, app.jobs_folder, app.calls)
-        policy = f"default-src 'none'; style-src '{front.STYLE_HASH}'; frame-ancestors 'none'"
+        content = status_page.render_page(app.state, app.jobs_folder, app.calls)
+        policy = f"default-src 'none'; style-src '{status_page.STYLE_HASH}'; frame-ancestors 'none'"
         headers = (
             ("Content-Type", "text/html; charset=utf-8"),
             ("Content-Security-Policy", f"{policy}; base-uri 'none'; form-action 'none'"),

@@ -14,22 +14,27 @@ from xml.sax.saxutils import escape
 
 import orjson
 
-from cloudft.aws.shapes import constraint_violations
-from cloudft.endpoint import faults
+from cloudft.aws.request_validation import constraint_violations
+from cloudft.endpoint import fault_injection
 from cloudft.endpoint.admin import AdminRoutes
-from cloudft.endpoint.authentication import (
+from cloudft.endpoint.fault_injection import ConnectionDropped, FaultInjector
+from cloudft.endpoint.protocols.aws_json import AwsJsonProtocol
+from cloudft.endpoint.protocols.caller_identity import (
     BEARER_PREFIX,
     Caller,
     identify_caller,
     is_presigned_object,
     unsigned_protocol,
 )
-from cloudft.endpoint.faults import ConnectionDropped, FaultInjector
-from cloudft.endpoint.jsonwire import AwsJsonProtocol
-from cloudft.endpoint.query import QueryProtocol, parse_action
-from cloudft.endpoint.signatures import SignedRequest, verify_signature
+from cloudft.endpoint.protocols.query import QueryProtocol, parse_action
+from cloudft.endpoint.protocols.rest_json import (
+    HttpResponse,
+    OperationCall,
+    RestJsonProtocol,
+    ServiceError,
+)
+from cloudft.endpoint.protocols.sigv4 import SignedRequest, verify_signature
 from cloudft.endpoint.state import State
-from cloudft.endpoint.wire import HttpResponse, OperationCall, RestJsonProtocol, ServiceError
 from cloudft.endpoint.wsgi import (
     Environ,
     buffer_body,
@@ -39,7 +44,7 @@ from cloudft.endpoint.wsgi import (
     send_response,
 )
 from cloudft.errors import CloudftError
-from cloudft.local_http_guard import RequestGuard
+from cloudft.web.request_guard import RequestGuard
 
 Operation = Callable[[Mapping[str, Any]], dict[str, Any]]
 NO_SERVICES: Mapping[str, Any] = MappingProxyType({})
@@ -190,14 +195,14 @@ class App:
     ) -> Iterable[bytes]:
         fault = self.fault_injector.take_due_fault(f"{service}:*")
         try:
-            faults.apply_before(fault)
+            fault_injection.apply_before(fault)
         except ServiceError as error:
             return send_response(self._error_response(environ, service, error), start)
         if (reply := self._serve_query(service, environ)) is not None:
-            faults.apply_after(fault)
+            fault_injection.apply_after(fault)
             return send_response(reply, start)
         answer = self._serve_from_moto(service, environ, start)
-        faults.apply_after(fault)
+        fault_injection.apply_after(fault)
         return answer
 
     def _serve_from_moto(
@@ -228,11 +233,11 @@ class App:
             with self.lock:
                 self.calls.append(call)
             fault = self.fault_injector.take_due_fault(call.operation)
-            faults.apply_before(fault)
+            fault_injection.apply_before(fault)
             reply: HttpResponse = wire.serialize_response(
                 call.operation, operation(call.parameters)
             )
-            faults.apply_after(fault)
+            fault_injection.apply_after(fault)
         except ServiceError as error:
             reply = wire.serialize_error(error)
         except ConnectionDropped:
@@ -266,7 +271,7 @@ class App:
         with self.lock:
             self.calls.append(call)
         fault = self.fault_injector.take_due_fault(call.operation)
-        faults.apply_before(fault)
+        fault_injection.apply_before(fault)
         _validate(wire.operation_model(call.operation).input_shape, call.parameters)
         operation = self.find_operation(call.operation)
         if operation is None:
@@ -275,7 +280,7 @@ class App:
         result = operation(call.parameters)
         if call.operation.startswith(MUTATING_PREFIXES):
             self.state.save()
-        faults.apply_after(fault)
+        fault_injection.apply_after(fault)
         return result
 
     def find_operation(self, name: str) -> Operation | None:

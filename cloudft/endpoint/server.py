@@ -15,36 +15,36 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cloudft.endpoint.answering import InferenceRequest, LocalInference, ModelRef
 from cloudft.endpoint.app import App
-from cloudft.endpoint.authority import (
+from cloudft.endpoint.bedrock.batch_inference import BatchInference
+from cloudft.endpoint.bedrock.customization_jobs import CustomizationJobs
+from cloudft.endpoint.bedrock.deployments import Deployments
+from cloudft.endpoint.bedrock.foundation_models import FoundationModels
+from cloudft.endpoint.bedrock.local_inference import InferenceRequest, LocalInference, ModelRef
+from cloudft.endpoint.bedrock.model_import_jobs import ModelImportJobs
+from cloudft.endpoint.bedrock.runtime import BedrockRuntime
+from cloudft.endpoint.cloudformation.api import CloudFormation
+from cloudft.endpoint.cloudformation.engine import StackEngine
+from cloudft.endpoint.fault_injection import ConnectionDropped, FaultInjector
+from cloudft.endpoint.iam.authorizer import (
     SAGEMAKER_PRINCIPAL,
     PolicyAuthorizer,
     PolicySimulator,
     RoleClientFactory,
 )
-from cloudft.endpoint.batches import BatchInference
-from cloudft.endpoint.customization import CustomizationJobs
-from cloudft.endpoint.faults import ConnectionDropped, FaultInjector
-from cloudft.endpoint.foundation import FoundationModels
-from cloudft.endpoint.machines import StepFunctionsMiddleware
-from cloudft.endpoint.runtime import BedrockRuntime
-from cloudft.endpoint.serving import Deployments
-from cloudft.endpoint.stacks.engine import StackEngine
-from cloudft.endpoint.stacks.room import CloudFormation
+from cloudft.endpoint.moto.step_functions import StepFunctionsMiddleware
+from cloudft.endpoint.protocols.rest_json import SERVER_HEADER
+from cloudft.endpoint.sagemaker.training_jobs import TrainingJobs
 from cloudft.endpoint.state import ACCOUNT, State
-from cloudft.endpoint.training import LocalTrainer, SimulatedTrainer, Trainer
-from cloudft.endpoint.training_jobs import TrainingJobs
-from cloudft.endpoint.transfers import ModelImportJobs
-from cloudft.endpoint.wire import SERVER_HEADER
+from cloudft.endpoint.training.trainers import LocalTrainer, SimulatedTrainer, Trainer
 from cloudft.errors import UsageError
-from cloudft.files import as_store_error, try_lock
-from cloudft.local_http_guard import RequestGuard
+from cloudft.storage.atomic_files import as_store_error, try_lock
+from cloudft.web.request_guard import RequestGuard
 
 DEPLOYMENT_CREATION_S = 1.0
 """How long a deployment is `Creating` by the real clock."""
 if TYPE_CHECKING:
-    from cloudft.endpoint.journal import ReplayLog
+    from cloudft.endpoint.moto.replay_log import ReplayLog
 
 LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
 
@@ -132,9 +132,9 @@ def build_endpoint(
 ) -> Endpoint:
     """Put the parts together. `folder` is where jobs work; `given.state` says if it is kept."""
     from cloudft.backends.local.backend import LocalBackend
-    from cloudft.endpoint.journal import ReplayLog
-    from cloudft.endpoint.moto_app import create_moto_app
-    from cloudft.home import Home
+    from cloudft.endpoint.moto.moto_app import create_moto_app
+    from cloudft.endpoint.moto.replay_log import ReplayLog
+    from cloudft.storage.home import Home
 
     services = ServiceClients(given, url)
     machines = StepFunctionsMiddleware(create_moto_app(ACCOUNT), services.without_retries)

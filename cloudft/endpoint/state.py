@@ -16,10 +16,10 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from cloudft.endpoint.stacks.records import ChangeSetRecord, StackRecord
+from cloudft.endpoint.cloudformation.records import ChangeSetRecord, StackRecord
+from cloudft.endpoint.protocols.rest_json import ServiceError
 from cloudft.endpoint.state_file import VERSION, read_state
-from cloudft.endpoint.wire import ServiceError
-from cloudft.files import as_store_error, atomic_write
+from cloudft.storage.atomic_files import as_store_error, atomic_write
 
 ACCOUNT = "000000000000"
 """No AWS account has this number: it is plain that this is not AWS."""

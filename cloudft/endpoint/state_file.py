@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
-from cloudft.aws.shapes import load_service_model
-from cloudft.documents import decode
+from cloudft.aws.request_validation import load_service_model
 from cloudft.errors import BadDocument
+from cloudft.storage.documents import decode
 
 if TYPE_CHECKING:
     from cloudft.endpoint.state import StateData

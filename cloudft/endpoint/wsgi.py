@@ -6,8 +6,8 @@ import io
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from cloudft.endpoint.wire import HttpResponse, ServiceError
-from cloudft.local_http_guard import harden_headers
+from cloudft.endpoint.protocols.rest_json import HttpResponse, ServiceError
+from cloudft.web.request_guard import harden_headers
 
 Environ = dict[str, Any]
 

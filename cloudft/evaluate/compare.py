@@ -7,16 +7,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from cloudft.errors import UsageError
-from cloudft.evaluate.ask import BASE, TUNED
-from cloudft.evaluate.pitfalls.form import qualify_verdict
-from cloudft.evaluate.scores import LOWER_IS_BETTER, extract_label
-from cloudft.evaluate.slices import compute_slices
-from cloudft.evaluate.statistics import (
+from cloudft.evaluate.diagnostics.answer_format import qualify_verdict
+from cloudft.evaluate.inference.cached_inference import BASE, TUNED
+from cloudft.evaluate.metrics.scores import LOWER_IS_BETTER, extract_label
+from cloudft.evaluate.metrics.significance import (
     PairedDifference,
     bootstrap_mean_interval,
     compare_paired,
     describe_difference,
 )
+from cloudft.evaluate.metrics.slices import compute_slices
 
 
 @dataclass(frozen=True)

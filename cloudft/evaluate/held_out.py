@@ -10,17 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cloudft.backends.base import Prompt
+from cloudft.data.analysis.leakage import Leak, LeakageIndex
 from cloudft.data.findings import Findings
-from cloudft.data.leakage import Leak, LeakageIndex
 from cloudft.data.records import LocatedRecord, read_records
-from cloudft.data.sources import SourceResolver
-from cloudft.data.stage import FOLDER_NAME_LENGTH
+from cloudft.data.sources.source_files import SourceResolver
+from cloudft.data.staging.stage import FOLDER_NAME_LENGTH
 from cloudft.errors import CheckFailed, UsageError
-from cloudft.evaluate.cache import cache_key
-from cloudft.home import Home
-from cloudft.prompts import prompt_of_record
+from cloudft.evaluate.inference.answer_cache import cache_key
+from cloudft.jobs.prompts import prompt_of_record
 from cloudft.spec import JobSpec
-from cloudft.store import JobRecord
+from cloudft.storage.home import Home
+from cloudft.storage.store import JobRecord
 
 NEAR_DUPLICATE_SIMILARITY = 0.95
 """Similarity of two inputs from which a held-out record is nearly one of the training's."""
@@ -153,7 +153,7 @@ def _load_records(
 
 def _to_example(found: LocatedRecord, *, raw: bool) -> EvalExample:
     """Raises UsageError for labelled records where text is wanted, and the other way round."""
-    from cloudft.data.record import BadRecord
+    from cloudft.data.formats.record import BadRecord
 
     try:
         asked = prompt_of_record(found.record, raw=raw)

@@ -7,29 +7,35 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from cloudft.backends.base import GenerationConfig, Likelihood, ScoringRequest
-from cloudft.evaluate.ask import BASE, TUNED, VARIANTS, CachedInference, ModelAnswer
 from cloudft.evaluate.held_out import EvalExample, HeldOutData
-from cloudft.evaluate.resampling import (
+from cloudft.evaluate.inference.cached_inference import (
+    BASE,
+    TUNED,
+    VARIANTS,
+    CachedInference,
+    ModelAnswer,
+)
+from cloudft.evaluate.metrics.resampled_metrics import (
     build_additive_metrics,
     build_corpus_statistics,
     build_f1_statistics,
     build_ratio_statistic,
 )
-from cloudft.evaluate.scores import (
+from cloudft.evaluate.metrics.scores import (
     HEADLINE_METRIC,
     aggregate_metrics,
     confusion_matrix,
     extract_label,
     score_record,
 )
-from cloudft.evaluate.slices import compute_slices
-from cloudft.evaluate.statistics import (
+from cloudft.evaluate.metrics.significance import (
     PairedDifference,
     bootstrap_difference_interval,
     compare_paired,
     describe_difference,
 )
-from cloudft.evaluate.tasks import Task
+from cloudft.evaluate.metrics.slices import compute_slices
+from cloudft.evaluate.metrics.tasks import Task
 
 MIN_NEW_TOKENS, MAX_NEW_TOKENS = 16, 1024
 """Tokens that an answer gets, at least and at most, where the job does not say."""

@@ -1,8 +1,8 @@
 """The job file: its shape, reading it with lines and origins, and what it comes to."""
 
-from cloudft.spec.layers import Origin
 from cloudft.spec.load import LoadedJob, load_job
-from cloudft.spec.models import DataSpec, JobSpec
+from cloudft.spec.merge import Origin
+from cloudft.spec.model import DataSpec, JobSpec
 from cloudft.spec.resolve import ResolvedValue, build_job_schema, resolve_values
 
 __all__ = [

@@ -13,10 +13,10 @@ from typing import Any
 
 from cloudft.catalogue import Hyperparameter, Model, find_model, load_local_hyperparameters
 from cloudft.errors import UnknownModel
-from cloudft.spec.explain import SourceMap
+from cloudft.spec.field_index import FieldPath, find_nearest_name
 from cloudft.spec.fields import SUPPORTED_CUSTOMIZATION_TYPES, TRAINER_CUSTOMIZATION_TYPES
-from cloudft.spec.scalars import as_number
-from cloudft.spec.tree import FieldPath, find_nearest_name
+from cloudft.spec.validation_errors import SourceMap
+from cloudft.spec.yaml_scalars import as_number
 from cloudft.types import Finding, Severity
 
 _MODEL_ARN = re.compile(

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from cloudft.spec.scalars import UntypedScalar, as_bool, as_number
+from cloudft.spec.yaml_scalars import UntypedScalar, as_bool, as_number
 
 READ_NUMBER = BeforeValidator(as_number)
 """Stands behind Field(ge=..., le=...) in a field that may be null: before it, the JSON Schema would

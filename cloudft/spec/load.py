@@ -13,11 +13,11 @@ from pydantic import ValidationError
 from cloudft.catalogue import Model, with_prices
 from cloudft.errors import SpecError
 from cloudft.spec.checks import check_job
-from cloudft.spec.document import MAX_FILE_BYTES, YamlDocument, flatten, parse_yaml
-from cloudft.spec.explain import SourceMap, build_findings
-from cloudft.spec.layers import MergedTree, Origin, overlay, read_environment, read_flags
-from cloudft.spec.models import JobSpec
-from cloudft.spec.tree import FieldPath
+from cloudft.spec.field_index import FieldPath
+from cloudft.spec.merge import MergedTree, Origin, overlay, read_environment, read_flags
+from cloudft.spec.model import JobSpec
+from cloudft.spec.validation_errors import SourceMap, build_findings
+from cloudft.spec.yaml_source import MAX_FILE_BYTES, YamlDocument, flatten, parse_yaml
 from cloudft.types import Finding
 
 DEFAULT_FILE_NAME = "cloudft.yaml"

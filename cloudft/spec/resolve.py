@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from cloudft.catalogue import load_models
-from cloudft.spec.document import flatten
-from cloudft.spec.layers import Origin, sort_in_file_order
+from cloudft.spec.field_index import FieldPath
 from cloudft.spec.load import LoadedJob
-from cloudft.spec.models import JobSpec
-from cloudft.spec.tree import FieldPath
+from cloudft.spec.merge import Origin, sort_in_file_order
+from cloudft.spec.model import JobSpec
+from cloudft.spec.yaml_source import flatten
 
 PATH_FIELDS = {("data", name) for name in ("train", "validation", "test")} | {
     ("data", "mix", "path")

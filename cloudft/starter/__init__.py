@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cloudft.errors import UsageError
-from cloudft.files import as_store_error
+from cloudft.storage.atomic_files import as_store_error
 
 FOLDERS = {"FINE_TUNING": "supervised", "CONTINUED_PRE_TRAINING": "unlabelled"}
 JOB_FILE = "cloudft.yaml"

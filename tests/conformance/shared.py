@@ -18,12 +18,12 @@ from job_files import write_job_file
 from processes import wait_until
 from suite import Workbench
 
-from cloudft import jobs, preparing
 from cloudft.aws.client import Aws, AwsLocation
 from cloudft.backends.base import Backend, StagedJob
-from cloudft.home import Home
+from cloudft.jobs import lifecycle, prepare
 from cloudft.spec.load import load_job
-from cloudft.store import Store
+from cloudft.storage.home import Home
+from cloudft.storage.store import Store
 
 KEPT: list[subprocess.Popen[bytes]] = []
 """What was started here ends by itself; see --until-pid."""
@@ -71,8 +71,10 @@ def cloud_bench(
             given = {**job(endpoint), **options, "name": name}
             path = write_job_file(tmp_path_factory.mktemp(name), **given)
             os.environ.update(AWS_KEYS)  # another fixture clears them for each test
-            ready, store = preparing.prepare(load_job(path), made, home)[0], Store(home.jobs)
-            with store.create(jobs.make_record(ready, made.plan(ready), store)):  # as a submit does
+            ready, store = prepare.prepare(load_job(path), made, home)[0], Store(home.jobs)
+            with store.create(
+                lifecycle.make_record(ready, made.plan(ready), store)
+            ):  # as a submit does
                 return ready
 
         yield Workbench(

@@ -18,7 +18,6 @@ from typing import Any, TypeVar
 
 import pytest
 
-from cloudft import artifacts, waiting
 from cloudft.backends.base import (
     Backend,
     GenerationConfig,
@@ -30,6 +29,8 @@ from cloudft.backends.base import (
     SupportsServing,
 )
 from cloudft.errors import JobNotFound, JobStateConflict
+from cloudft.jobs import wait
+from cloudft.storage import artifacts
 from cloudft.types import JobState, LogLine, Metric, Plan, Split, to_json
 
 Ability = TypeVar("Ability")
@@ -74,7 +75,7 @@ class Workbench:
 
     def wait_until_ended(self, job_id: str) -> JobState:
         """The state in which the job ended."""
-        return waiting.wait(self.backend, job_id, timeout=SECONDS, poll=self.poll)
+        return wait.wait(self.backend, job_id, timeout=SECONDS, poll=self.poll)
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def finish(bench: Workbench) -> FinishedJob:
     ids = [backend.submit(plan), backend.submit(plan)]
     states: list[JobState] = []
     log: list[LogLine] = []
-    for state in waiting.poll_until_ended(
+    for state in wait.poll_until_ended(
         lambda: backend.describe(ids[0]), timeout=SECONDS, poll=bench.poll
     ):
         states.append(state)

@@ -13,11 +13,11 @@ from job_files import write_job_file
 from shared import LONG, SHORT, shared_root
 from suite import BackendSuite, Workbench, finished
 
-from cloudft import preparing
 from cloudft.backends.base import StagedJob
 from cloudft.backends.local.backend import LocalBackend
-from cloudft.home import Home
+from cloudft.jobs import prepare
 from cloudft.spec.load import load_job
+from cloudft.storage.home import Home
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterato
 
     def staged(name: str, options: Mapping[str, Any]) -> StagedJob:
         path = write_job_file(tmp_path_factory.mktemp(name), tiny_model, name=name, **options)
-        return preparing.prepare(load_job(path), backend, home)[0]
+        return prepare.prepare(load_job(path), backend, home)[0]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "executable", preloaded.interpreter_path())

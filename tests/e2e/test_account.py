@@ -17,7 +17,7 @@ from job_files import write_job_file
 from processes import wait_until
 
 from cloudft.aws import client
-from cloudft.cli import failures
+from cloudft.cli import errors
 from cloudft.cli.main import cloudft
 
 JSON = ("--output", "json")
@@ -55,7 +55,7 @@ def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
         capsys.readouterr()
         monkeypatch.setattr(sys, "argv", ["cloudft", *map(str, words)])
         monkeypatch.setattr(sys, "stdin", io.StringIO())
-        code = failures.run_command(cloudft)
+        code = errors.run_command(cloudft)
         said = capsys.readouterr()
         assert "Internal" not in said.out and "fault of cloudft" not in said.err, said.err
         return Done(code, said.out, said.err)

@@ -15,15 +15,15 @@ from containers import DATA, furnish, start
 from endpoint import BUCKET, REGION, ROLE, SAGEMAKER_ROLE, running_endpoint
 from job_files import write_job_file
 from processes import Cli, wait_until
-from trained import run_trainer
+from trainer_run import run_trainer
 
 from cloudft import catalogue
-from cloudft.artifacts import TRAINING_CSV, VALIDATION_CSV
 from cloudft.aws.client import Aws, AwsLocation
 from cloudft.backends.sagemaker import logs, weights
 from cloudft.backends.sagemaker.backend import SageMakerBackend
-from cloudft.home import Home
-from local_backend.weights import as_safetensors_folder, find_package_folder
+from cloudft.storage.artifacts import TRAINING_CSV, VALIDATION_CSV
+from cloudft.storage.home import Home
+from local_backend.models.weights import as_safetensors_folder, find_package_folder
 
 
 @pytest.fixture(scope="session")

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import preloaded
 import pytest
-from commands import COMMAND_PATHS, GROUPS, find_command, make_context
+from cli_commands import COMMAND_PATHS, GROUPS, find_command, make_context
 from endpoint import TOKEN, running_endpoint
 from processes import Cli
 
-from cloudft.catalogue.stated import read_stated_prices
-from cloudft.cli.endpoint import read_local_models
-from cloudft.endpoint.operations import render_markdown_table
+from cloudft.catalogue.stated_prices import read_stated_prices
+from cloudft.cli.commands.endpoint import read_local_models
+from cloudft.endpoint.supported_operations import render_markdown_table
 from cloudft.spec.load import load_job
 from cloudft.starter import FOLDERS, write_starter
 

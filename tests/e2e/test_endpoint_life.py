@@ -198,7 +198,10 @@ def test_a_signature_of_a_known_key_is_taken(signed_only_url: str) -> None:
     s3.create_bucket(Bucket="signed")
     s3.put_object(Bucket="signed", Key="a file+ü.txt", Body=b"x" * 100)
     assert s3.get_object(Bucket="signed", Key="a file+ü.txt")["Body"].read() == b"x" * 100
-    assert create_client(signed_only_url, "sts", "s3cr3t/+x").get_caller_identity()["Account"] == "0" * 12
+    assert (
+        create_client(signed_only_url, "sts", "s3cr3t/+x").get_caller_identity()["Account"]
+        == "0" * 12
+    )
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from processes import Cli, JobFile
 
 from cloudft.backends.base import Prompt, ScoringRequest
 from cloudft.backends.local.backend import LocalBackend
-from cloudft.home import Home
+from cloudft.storage.home import Home
 
 RECORDS = [
     tiny.pair(f"Where is parcel {n} for {city}?", city) for n in range(5) for city in tiny.CITIES

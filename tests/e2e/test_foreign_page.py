@@ -18,10 +18,10 @@ from urllib.parse import quote
 import npm_browser
 import pytest
 from endpoint import BUCKET, TOKEN, Endpoint, running_endpoint
-from reviews import make_model_result
+from model_results import make_model_result
 
-from cloudft.evaluate.review import Review, Reviewer
-from cloudft.evaluate.review_server import ReviewServer
+from cloudft.evaluate.human_review.review import Review, Reviewer
+from cloudft.evaluate.human_review.review_server import ReviewServer
 
 PAGE = Path(__file__).parent / "foreign_page" / "page.html"
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")

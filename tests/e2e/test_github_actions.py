@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from commands import make_context
+from cli_commands import make_context
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -139,7 +139,7 @@ exec {sys.executable} -m "pip" "$@" --quiet --target {tmp_path}/site
     assert run(head.stdout.strip()) == 0
     said = (tmp_path / "pip.log").read_text().splitlines()
     assert len(said) == 2 and said[0].endswith(".cloudft/examples/github-actions/requirements.txt")
-    look = "import cloudft.infrastructure.template as t; print(t.__file__, *t.names())"
+    look = "import cloudft.infra.template as t; print(t.__file__, *t.list_templates())"
     environ = os.environ | {"PYTHONPATH": str(tmp_path / "site")}
     words = [sys.executable, "-c", look]
     done = subprocess.run(

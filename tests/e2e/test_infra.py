@@ -23,20 +23,20 @@ from endpoint import ACCOUNT, REGION, SAGEMAKER_TRUST, Endpoint, new_client, run
 from job_files import write_job_file
 from processes import wait_until
 
-from cloudft import importing
 from cloudft.aws.client import Aws, AwsLocation
 from cloudft.backends import make_backend
-from cloudft.backends.bedrock import permissions as simulated
+from cloudft.backends.bedrock import permission_checks as simulated
 from cloudft.backends.bedrock import preflight, request, stack
-from cloudft.backends.bedrock.policy import caller_policy
-from cloudft.backends.notes import FindingFactory
-from cloudft.cli import failures
+from cloudft.backends.bedrock.caller_policy import caller_policy
+from cloudft.backends.findings import FindingFactory
+from cloudft.cli import errors
 from cloudft.cli.main import cloudft
-from cloudft.endpoint.authority import PolicyAuthorizer, RoleClientFactory
-from cloudft.endpoint.policies import AccessRequest, evaluate_policies
-from cloudft.home import Home
-from cloudft.infrastructure import template as templates
+from cloudft.endpoint.iam.authorizer import PolicyAuthorizer, RoleClientFactory
+from cloudft.endpoint.iam.policies import AccessRequest, evaluate_policies
+from cloudft.infra import template as templates
+from cloudft.jobs import model_import
 from cloudft.spec.load import LoadedJob, load_job
+from cloudft.storage.home import Home
 
 PARAMS = [word for item in ALL_OPTIONS.items() for word in ("--param", "=".join(item))]
 JSON = ("--output", "json")
@@ -63,7 +63,7 @@ def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
         arguments = [str(word) for word in words]
         monkeypatch.setattr(sys, "argv", ["cloudft", *arguments])
         monkeypatch.setattr(sys, "stdin", io.StringIO(answer))
-        code = failures.run_command(cloudft)
+        code = errors.run_command(cloudft)
         said = capsys.readouterr()
         return Done(code, said.out, said.err)
 
@@ -727,7 +727,7 @@ def test_an_import_takes_its_role_and_its_place_from_the_stack(
     bedrock = {"region": REGION, "stack": "team"}
     path = write_job_file(tmp_path, tiny_model, bedrock=bedrock)
     home = Home(tmp_path / "home")
-    job, found = importing.check_import(load_job(path), make_backend("local", home), home)
+    job, found = model_import.check_import(load_job(path), make_backend("local", home), home)
     assert found == [] or {f.code for f in found} == {"ImportRegion"}
     assert job.spec.bedrock.import_role_arn == team["ImportRoleArn"]
     assert job.spec.bedrock.s3_uri == f"s3://{team['DataBucketName']}/cloudft"

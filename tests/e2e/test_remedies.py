@@ -17,14 +17,14 @@ import yaml
 from endpoint import ACCOUNT, REGION, Endpoint, new_client, running_endpoint
 from job_files import write_job_file
 
-from cloudft import importing
 from cloudft.aws.client import Aws, AwsLocation
 from cloudft.backends import make_backend
-from cloudft.endpoint.authority import PolicyAuthorizer, RoleClientFactory
+from cloudft.endpoint.iam.authorizer import PolicyAuthorizer, RoleClientFactory
 from cloudft.errors import CheckFailed, StackFailed
-from cloudft.home import Home
-from cloudft.infrastructure import changes, remains
+from cloudft.infra import change_sets, leftovers
+from cloudft.jobs import model_import
 from cloudft.spec.load import load_job
+from cloudft.storage.home import Home
 from cloudft.types import Finding
 
 ROUNDS = 6
@@ -230,7 +230,7 @@ def test_an_import_by_its_remedies(
 
     def findings() -> list[Finding]:
         try:
-            return importing.check_import(load_job(path), make_backend("local", home), home)[1]
+            return model_import.check_import(load_job(path), make_backend("local", home), home)[1]
         except CheckFailed as failed:
             return list(failed.findings)
 
@@ -255,8 +255,8 @@ def test_a_key_whose_end_is_ordered_is_saved_by_what_is_said_of_it(
     kms = endpoint.client("kms")
     key = kms.create_key()["KeyMetadata"]["KeyId"]
     aws = Aws(AwsLocation(REGION, None, endpoint.url))
-    kept = remains.RetainedResource("Key", "AWS::KMS::Key", key)
-    said = remains.remove_resource(aws, kept, ACCOUNT, lambda count: None)
+    kept = leftovers.RetainedResource("Key", "AWS::KMS::Key", key)
+    said = leftovers.remove_resource(aws, kept, ACCOUNT, lambda count: None)
     assert kms.describe_key(KeyId=key)["KeyMetadata"]["KeyState"] == "PendingDeletion"
     paste(re.findall(r"`([^`]+)`", said)[0])
     assert kms.describe_key(KeyId=key)["KeyMetadata"]["KeyState"] == "Enabled"
@@ -271,6 +271,6 @@ def test_the_remedy_of_a_rollback_that_failed_names_the_stack_and_its_place() ->
     status = "UPDATE_ROLLBACK_FAILED"
     broken = Stack("team", "arn", status, "x", {}, {}, {}, False, "2026-11-29T12:00:00+00:00")
     with pytest.raises(StackFailed) as refused:
-        changes.raise_if_unusable(aws, broken)
+        change_sets.raise_if_unusable(aws, broken)
     command = "aws cloudformation continue-update-rollback --stack-name team"
     assert f"`{command} --region eu-west-1 --profile team`" in str(refused.value.fix)

@@ -11,10 +11,10 @@ from typing import Any
 
 import npm_browser
 import pytest
-from reviews import make_model_result
+from model_results import make_model_result
 
-from cloudft.evaluate.review import Review, Reviewer
-from cloudft.evaluate.review_server import ReviewServer
+from cloudft.evaluate.human_review.review import Review, Reviewer
+from cloudft.evaluate.human_review.review_server import ReviewServer
 
 PROMPT = "<script>alert('Q')</script>"
 

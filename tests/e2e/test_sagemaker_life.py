@@ -14,10 +14,10 @@ from endpoint import BUCKET, REGION, ROLE, SAGEMAKER_ROLE, Endpoint, running_end
 from job_files import write_job_file
 from processes import Cli, wait_until
 
-from cloudft.artifacts import TRAINING_CSV, VALIDATION_CSV
 from cloudft.aws.client import Aws, AwsLocation
 from cloudft.backends.sagemaker.backend import SageMakerBackend
-from cloudft.home import Home
+from cloudft.storage.artifacts import TRAINING_CSV, VALIDATION_CSV
+from cloudft.storage.home import Home
 
 SECTION = {
     "role_arn": SAGEMAKER_ROLE,

@@ -19,7 +19,7 @@ from cloudft.aws.client import Aws, AwsLocation
 from cloudft.backends.base import CloudResource
 from cloudft.backends.bedrock.backend import BedrockBackend
 from cloudft.errors import ResourceConflict
-from cloudft.home import Home
+from cloudft.storage.home import Home
 
 ON_DEMAND, BY_THE_HOUR = "nova-lite", "titan-text-express"
 

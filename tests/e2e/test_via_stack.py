@@ -15,11 +15,11 @@ from typing import Any
 
 import click
 import pytest
-from commands import find_command
+from cli_commands import find_command
 from endpoint import BUCKET, ROLE, Endpoint
 from job_files import write_job_file
 from jobs_stack import PREFIX, TIMEOUT_S, DeployedStack, deploy_machines
-from killing import SITECUSTOMIZE
+from kill_at_aws_call import SITECUSTOMIZE
 from processes import Cli
 
 VIA = ("--backend", "bedrock", "--via-stack", "--output", "json")

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from endpoint import Endpoint, running_endpoint
 from job_files import write_job_file
-from killing import SITECUSTOMIZE
+from kill_at_aws_call import SITECUSTOMIZE
 from processes import Cli
 from test_cli_killed import HOOK as THINGS_HOOK
 

@@ -15,10 +15,10 @@ import tiny
 import torch
 from processes import read_jsonl
 from safetensors.torch import load_file, save_file
-from trained import TrainerRun, run_trainer
+from trainer_run import TrainerRun, run_trainer
 
-from local_backend import learn
-from local_backend.checkpoint import OPTIMIZER, POSITION, TRAINED
+from local_backend.training import train_loop
+from local_backend.training.checkpoint import OPTIMIZER, POSITION, TRAINED
 
 BROKEN_OFF = 6
 """Steps that were done when the run was killed; 12 in all, validated after each 4."""
@@ -46,7 +46,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Trainer
 def broken(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
     """The folder of a run that was killed: two checkpoints, the best weights, the curve."""
     folder = start(tmp_path_factory.mktemp("broken") / "job", tiny_model)
-    take_step = learn.train_step
+    take_step = train_loop.train_step
 
     def killed(run: Any) -> None:
         if run.position.step == BROKEN_OFF:
@@ -54,8 +54,8 @@ def broken(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
         take_step(run)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(learn, "train_step", killed)
-        patch.setattr(learn, "save_checkpoint_if_due", learn.save_checkpoint)
+        patch.setattr(train_loop, "train_step", killed)
+        patch.setattr(train_loop, "save_checkpoint_if_due", train_loop.save_checkpoint)
         assert run_trainer(folder).status == "Failed"
     (folder / "ended.json").unlink()
     names = sorted(path.name for path in (folder / "checkpoints").iterdir())
@@ -195,11 +195,13 @@ def test_a_damaged_checkpoint_never_changes_the_curve(
         damage = BEST.get(kind) or CURVE[kind]
         damage(job / "checkpoints" / "best" if kind in BEST else job / "metrics.jsonl")
     taken: list[int] = []
-    take_step = learn.train_step
+    take_step = train_loop.train_step
     monkeypatch.setattr(
-        learn, "train_step", lambda run: (taken.append(run.position.step), take_step(run))
+        train_loop, "train_step", lambda run: (taken.append(run.position.step), take_step(run))
     )
-    monkeypatch.setattr(learn, "MAX_CHECKPOINT_TIME_SHARE", float("inf"))  # one after every step
+    monkeypatch.setattr(
+        train_loop, "MAX_CHECKPOINT_TIME_SHARE", float("inf")
+    )  # one after every step
     run = run_trainer(job)
     if run.status == "Failed":
         assert taken == [], "it fails before the first step"

@@ -14,16 +14,16 @@ from pathlib import Path
 import pytest
 import tiny
 import tiny_gguf
+from job_records import make_record
 from processes import Cli, JobFile, read_json
-from records import make_record
-from trained import run_trainer
+from trainer_run import run_trainer
 
-from cloudft.backends.local.folder import JobFolder
-from cloudft.store import Store
-from local_backend.disk import DiskFull, raise_on_full_disk
-from local_backend.export import export_merged_model
+from cloudft.backends.local.job_folder import JobFolder
+from cloudft.storage.store import Store
+from local_backend.disk_full import DiskFull, raise_on_full_disk
+from local_backend.inference.export import export_merged_model
 from local_backend.job_dir import JobDir
-from local_backend.weights import convert_once
+from local_backend.models.weights import convert_once
 
 
 def room_for(size: int) -> Callable[[], None]:

@@ -14,18 +14,18 @@ import preloaded
 import pytest
 import tiny
 import tiny_gguf
-from dying import NEVER_KILLED, fork_and_kill
+from kill_in_fork import NEVER_KILLED, fork_and_kill
 from processes import find_processes, kill, wait_until
-from trained import TrainerRun, run_trainer
+from trainer_run import TrainerRun, run_trainer
 
-from cloudft.backends.local import serve
+from cloudft.backends.local import model_process
 from cloudft.errors import TrainerError as Refused
-from local_backend import export as exporting
+from local_backend.atomic_folders import atomic_folder
 from local_backend.errors import TrainerError
-from local_backend.export import PROOF, export_merged_model
-from local_backend.folders import atomic_folder
+from local_backend.inference import export as exporting
+from local_backend.inference.export import PROOF, export_merged_model
 from local_backend.job_dir import JobDir
-from local_backend.weights import convert_once
+from local_backend.models.weights import convert_once
 
 EXPORT_POINTS, CONVERSION_POINTS = 46, 36
 """So many operations they have on their folders (transformers 5.23, safetensors 0.8)."""
@@ -157,9 +157,11 @@ def test_an_export_ends_with_the_command_that_wanted_it(
     wait_until(lambda: list(out.parent.glob(".out.*")), "the export writes")
     kill(command.pid)
     command.wait()
-    wait_until(lambda: not find_processes(f"local_backend.export {job.path}"), "it has ended too")
+    wait_until(
+        lambda: not find_processes(f"local_backend.inference.export {job.path}"), "it has ended too"
+    )
     wait_until(lambda: not list(out.parent.glob(".out.*")), "with what it was writing")
     assert not out.exists()
-    assert serve.run_export(job.path, out, "float32", os.environ)["equalGreedyAnswers"] == 8
+    assert model_process.run_export(job.path, out, "float32", os.environ)["equalGreedyAnswers"] == 8
     with pytest.raises(Refused, match="exists already"):
-        serve.run_export(job.path, out, "float32", os.environ)
+        model_process.run_export(job.path, out, "float32", os.environ)

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cloudft import cleanup
+from cloudft.account import cleanup
 from cloudft.aws.client import Aws, AwsLocation
 from cloudft.backends.base import SupportsInventory
 from cloudft.backends.bedrock.backend import BedrockBackend
@@ -27,9 +27,10 @@ from cloudft.errors import (
     ResourceNotFound,
     UsageError,
 )
-from cloudft.home import Home
-from cloudft.infrastructure import changes, destroy
-from cloudft.ledger import SubmittedJobs
+from cloudft.infra import change_sets as changes
+from cloudft.infra import destroy
+from cloudft.storage.home import Home
+from cloudft.storage.ledger import SubmittedJobs
 
 ACCOUNT = "000000000000"
 MADE = datetime(2026, 1, 1, tzinfo=timezone.utc)

@@ -18,15 +18,16 @@ import click
 import pytest
 import tiny
 from job_files import write_job_file
-from records import make_record
+from job_records import make_record
 
-from cloudft.backends.local import serve
+from cloudft.backends.local import model_process
 from cloudft.backends.local.backend import LocalBackend
-from cloudft.cli import failures
+from cloudft.cli import errors
 from cloudft.cli.main import cloudft
 from cloudft.errors import CloudftError
-from cloudft.evaluate import statistics, supervised
-from cloudft.store import Store
+from cloudft.evaluate import supervised
+from cloudft.evaluate.metrics import significance
+from cloudft.storage.store import Store
 
 SEEDS = range(100)
 OTHERS = ("other-aaaa1111", "other-bbbb2222")
@@ -47,7 +48,7 @@ def run(*words: str) -> tuple[int | str, str]:
         try:
             code = cloudft.main(list(words), standalone_mode=False)
         except CloudftError as error:
-            return error.code, json.dumps(failures.error_json(error))
+            return error.code, json.dumps(errors.error_json(error))
         except click.ClickException as error:
             return "Usage", error.format_message()
     return code or 0, out.getvalue()
@@ -163,8 +164,10 @@ def test_a_hundred_damages_are_named_and_hide_no_other_job(
     monkeypatch.setattr(LocalBackend, "_start_trainer", lambda self, job, lock: started.append(job))
     figures = ("maxLogitDifference", "tolerance", "equalGreedyAnswers", "records")
     proof = {**dict.fromkeys(figures, 0), "heldOut": "validation"}
-    monkeypatch.setattr(serve, "run_export", lambda *_: proof)  # what comes before it is tested here
-    quick = functools.partial(statistics.bootstrap_difference_interval, resamples=10)
+    monkeypatch.setattr(
+        model_process, "run_export", lambda *_: proof
+    )  # what comes before it is tested here
+    quick = functools.partial(significance.bootstrap_difference_interval, resamples=10)
     monkeypatch.setattr(supervised, "bootstrap_difference_interval", quick)
     monkeypatch.chdir(tmp_path)
     store = Store(home / "jobs")

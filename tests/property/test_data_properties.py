@@ -12,13 +12,13 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cloudft.data.columns import can_encode, decode_batch, encode_batch
-from cloudft.data.convert import encode_record, parse_record
-from cloudft.data.examine import check_data
-from cloudft.data.mix import general_record_counts, interleave, select_lowest_keys
-from cloudft.data.split import compute_selection_keys, hold_out
-from cloudft.data.stage import StagedData, stage_data
-from cloudft.spec.models import DataSpec
+from cloudft.data.checks.check import check_data
+from cloudft.data.formats.fast_path import can_encode, decode_batch, encode_batch
+from cloudft.data.formats.registry import encode_record, parse_record
+from cloudft.data.staging.mix import general_record_counts, interleave, select_lowest_keys
+from cloudft.data.staging.split import compute_selection_keys, hold_out
+from cloudft.data.staging.stage import StagedData, stage_data
+from cloudft.spec.model import DataSpec
 
 TEXT = st.text(st.characters(codec="utf-8"), min_size=1, max_size=12).filter(str.strip)
 RECORDS = st.lists(

@@ -18,14 +18,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from processes import wait_until
 
-from cloudft.aws.shapes import _compile_pattern, load_service_model, validate_request
+from cloudft.aws.request_validation import _compile_pattern, load_service_model, validate_request
 from cloudft.endpoint.app import snake_case
-from cloudft.endpoint.batches import BatchInference
-from cloudft.endpoint.customization import CustomizationJobs
-from cloudft.endpoint.foundation import FoundationModels
-from cloudft.endpoint.runtime import BedrockRuntime
-from cloudft.endpoint.serving import Deployments
-from cloudft.endpoint.transfers import ModelImportJobs
+from cloudft.endpoint.bedrock.batch_inference import BatchInference
+from cloudft.endpoint.bedrock.customization_jobs import CustomizationJobs
+from cloudft.endpoint.bedrock.deployments import Deployments
+from cloudft.endpoint.bedrock.foundation_models import FoundationModels
+from cloudft.endpoint.bedrock.model_import_jobs import ModelImportJobs
+from cloudft.endpoint.bedrock.runtime import BedrockRuntime
 
 SIGNED = f"AWS4-HMAC-SHA256 Credential=AKIAX/20260101/{REGION}/bedrock/aws4_request, Signature=0"
 OPERATIONS = [

@@ -14,8 +14,8 @@ from base_stack import ALL_OPTIONS, BASE
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cloudft.infrastructure import template as templates
-from cloudft.infrastructure.evaluate import CreatedResource, TemplateScope
+from cloudft.infra import template as templates
+from cloudft.infra.intrinsics import CreatedResource, TemplateScope
 
 ACCOUNT = "123456789012"
 TEMPLATES = {

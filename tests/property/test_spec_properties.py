@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from cloudft.errors import SpecError
 from cloudft.spec import load_job
-from cloudft.spec.layers import read_environment
+from cloudft.spec.merge import read_environment
 
 BASE = "name: a\nbase_model: nova-lite\ndata:\n  train: x.jsonl\n"
 FIELDS = ["seed", "local.max_length", "local.micro_batch_size", "hyperparameters.epochCount"]

@@ -7,11 +7,10 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from cloudft import artifacts as layout
-from cloudft import cost
 from cloudft.aws import tags as tag_names
 from cloudft.aws.client import Aws
-from cloudft.backends import found
+from cloudft.backends.aws_base import discovered_plan
+from cloudft.backends.aws_base.backend import AwsBackend, encode_plan, job_not_found
 from cloudft.backends.base import (
     Answer,
     Backend,
@@ -32,21 +31,21 @@ from cloudft.backends.base import (
     not_owned_error,
 )
 from cloudft.backends.bedrock import (
-    batch,
+    batch_inference,
     deploy,
+    inference,
     inventory,
-    machine,
     output,
     preflight,
-    prices,
+    price_list,
     request,
-    serve,
     stack,
+    state_machine,
     states,
 )
-from cloudft.backends.bedrock.attempts import DeploymentAttempts
 from cloudft.backends.bedrock.deploy import PENDING_STATUSES
-from cloudft.backends.on_aws import AwsBackend, encode_plan, job_not_found
+from cloudft.backends.bedrock.deployment_attempts import DeploymentAttempts
+from cloudft.catalogue import cost
 from cloudft.errors import (
     BadDocument,
     CloudRefused,
@@ -57,10 +56,11 @@ from cloudft.errors import (
     ResourceConflict,
     UsageError,
 )
-from cloudft.home import Home
 from cloudft.spec.load import LoadedJob
-from cloudft.spec.portable import to_portable_values
-from cloudft.store import Store
+from cloudft.spec.serialize import to_portable_values
+from cloudft.storage import artifacts as layout
+from cloudft.storage.home import Home
+from cloudft.storage.store import Store
 from cloudft.types import (
     DataVolume,
     Estimate,
@@ -120,7 +120,7 @@ class BedrockBackend(
             meta = here.client("bedrock").meta
             if not meta.endpoint_url.endswith((".amazonaws.com", ".amazonaws.com.cn")):
                 return estimate
-            found = prices.fetch_prices(here, job.model, meta.region_name)
+            found = price_list.fetch_prices(here, job.model, meta.region_name)
         except (CloudRefused, CloudUnreachable):
             return estimate
         return cost.with_list_prices(estimate, job.model, found) if found else estimate
@@ -138,7 +138,7 @@ class BedrockBackend(
                 "hyperParameters": request.resolve_hyperparameters(staged.job),
                 "place": request.location_of(staged.job),
                 "calls": request.api_calls(staged),
-                **({"machine": ordered} if (ordered := machine.api_calls(staged)) else {}),
+                **({"machine": ordered} if (ordered := state_machine.api_calls(staged)) else {}),
             },
             files=files,
             manifest=staged.manifest,
@@ -154,7 +154,7 @@ class BedrockBackend(
             return known
         here._upload(plan, progress)
         if plan.request.get("machine"):
-            machine.start_execution(here.aws, plan)
+            state_machine.start_execution(here.aws, plan)
             return plan.job_id
         return here._create(plan)
 
@@ -164,10 +164,14 @@ class BedrockBackend(
 
     def _find_job_or_execution(self, plan: Plan) -> str | None:
         """The job that was created before, or that a machine is to create."""
-        named, execution = self._find_job(plan), machine.execution_arn(plan.request)
+        named, execution = self._find_job(plan), state_machine.execution_arn(plan.request)
         if named is not None or execution is None:
             return named
-        return plan.job_id if machine.describe_execution(self.aws, execution, plan.job_id) else None
+        return (
+            plan.job_id
+            if state_machine.describe_execution(self.aws, execution, plan.job_id)
+            else None
+        )
 
     def _find_job(self, plan: Plan) -> str | None:
         """The ARN of the plan's job when it was created before."""
@@ -237,8 +241,8 @@ class BedrockBackend(
             return self._get_job(job_id)
         except JobNotFound as error:
             missing = error
-        execution = machine.recorded_execution(self.home.jobs / job_id)
-        state = machine.describe_execution(self.aws, execution, job_id) if execution else None
+        execution = state_machine.recorded_execution(self.home.jobs / job_id)
+        state = state_machine.describe_execution(self.aws, execution, job_id) if execution else None
         if state is not None and state.has_ended:
             with contextlib.suppress(JobNotFound):  # it has come between the two looks
                 return self._get_job(job_id)
@@ -283,7 +287,7 @@ class BedrockBackend(
             for summary in self._list_jobs()
             if summary["jobName"] not in known and is_job_id(summary["jobName"])
         )
-        yield from found.discover_each(named, self._discover)
+        yield from discovered_plan.discover_each(named, self._discover)
 
     def _discover(self, name: str, arn: str) -> DiscoveredJob | None:
         tags = self._get_tags(arn)
@@ -302,7 +306,9 @@ class BedrockBackend(
             hyper_parameters=request.parse_hyperparameters(job.get("hyperParameters")),
         )
 
-    def _read_plan(self, job: Mapping[str, Any], tags: Mapping[str, str]) -> found.DiscoveredPlan:
+    def _read_plan(
+        self, job: Mapping[str, Any], tags: Mapping[str, str]
+    ) -> discovered_plan.DiscoveredPlan:
         """The job's plan, as far as it is taken. Raises AwsRefused, DamagedJob."""
         bucket, prefix = request.output_location(job)
         owner = self._output_bucket_owner(job)
@@ -311,12 +317,12 @@ class BedrockBackend(
         token = tags.get(tag_names.TOKEN_TAG)
         if job.get("clientRequestToken") not in (None, token):
             token = None
-        marks = found.PlanMarkers(job["jobName"], token, tags.get(tag_names.PLAN_TAG))
+        marks = discovered_plan.PlanMarkers(job["jobName"], token, tags.get(tag_names.PLAN_TAG))
         try:
-            content = output.read_object(self.aws, where, key, found.MAX_PLAN_BYTES)
+            content = output.read_object(self.aws, where, key, discovered_plan.MAX_PLAN_BYTES)
         except BadDocument as error:
-            raise found.unusable_plan(marks.job, error) from error
-        return found.parse_plan(content, f"s3://{bucket}/{key}", self.name, marks)
+            raise discovered_plan.unusable_plan(marks.job, error) from error
+        return discovered_plan.parse_plan(content, f"s3://{bucket}/{key}", self.name, marks)
 
     def _staged_manifest(self, job: Mapping[str, Any]) -> Mapping[str, Any]:
         """What was staged, by this machine's record; without one, by the plan in S3."""
@@ -337,7 +343,9 @@ class BedrockBackend(
     def logs(self, job_id: str, after: str | None = None) -> Iterator[LogLine]:
         """The times of the phases: Bedrock keeps no log. The cursor is a line's number."""
         seen = self._get_job_or_execution(job_id)
-        told = machine.log_lines(seen) if isinstance(seen, JobState) else states.log_lines(seen)
+        told = (
+            state_machine.log_lines(seen) if isinstance(seen, JobState) else states.log_lines(seen)
+        )
         lines = list(told)
         yield from lines[0 if after is None else int(after) + 1 :]
 
@@ -350,7 +358,7 @@ class BedrockBackend(
         if not isinstance(seen, JobState):
             self._stop(seen)
             return
-        machine.stop_execution(self.aws, seen)
+        state_machine.stop_execution(self.aws, seen)
         with contextlib.suppress(JobNotFound):  # unless it was created meanwhile
             self._stop(self._get_job(job_id))
 
@@ -405,19 +413,19 @@ class BedrockBackend(
         decoding: GenerationConfig,
     ) -> Iterator[Answer]:
         """Ask what serves the job's model; the base is asked by its own id."""
-        served = serve.DeployedModel(self.aws, self._model_ids(job_id, variants))
+        served = inference.DeployedModel(self.aws, self._model_ids(job_id, variants))
         return served.generate(prompts, variants, decoding)
 
     def open_session(self, job_id: str) -> InferenceSession:
         """What serves the job's model, and its base."""
-        return serve.DeployedModel(self.aws, self._model_ids(job_id, ("tuned", "base")))
+        return inference.DeployedModel(self.aws, self._model_ids(job_id, ("tuned", "base")))
 
     def open_batch_session(self, job_id: str) -> InferenceSession:
         """The tuned model by its own ARN, and its base."""
         job = self._require_completed(job_id)
-        ids = {"tuned": str(job["outputModelArn"]), "base": serve.base_model_id(job)}
-        return batch.BatchInferenceSession(
-            self.aws, ids, batch.batch_location(job, self._output_bucket_owner(job))
+        ids = {"tuned": str(job["outputModelArn"]), "base": inference.base_model_id(job)}
+        return batch_inference.BatchInferenceSession(
+            self.aws, ids, batch_inference.batch_location(job, self._output_bucket_owner(job))
         )
 
     def open_base_session(self, job: LoadedJob) -> InferenceSession:
@@ -428,8 +436,8 @@ class BedrockBackend(
             )
         backend = self.bind(self.location_of(job))
         assert isinstance(backend, BedrockBackend)
-        base = serve.base_model_id({"baseModelArn": job.model.bedrock_id})
-        return serve.DeployedModel(backend.aws, {"base": base})
+        base = inference.base_model_id({"baseModelArn": job.model.bedrock_id})
+        return inference.DeployedModel(backend.aws, {"base": base})
 
     def _model_ids(self, job_id: str, variants: Sequence[str]) -> Mapping[str, str]:
         job = self._require_completed(job_id)
@@ -448,7 +456,7 @@ class BedrockBackend(
                 f"nothing serves the model of {job_id}",
                 fix=f"`cloudft deploy {job_id}` does, and says what it costs.",
             )
-        return {"tuned": served[0].id if served else "", "base": serve.base_model_id(job)}
+        return {"tuned": served[0].id if served else "", "base": inference.base_model_id(job)}
 
     def list_resources(self) -> Listing[CloudResource]:
         """Everything of this account and Region."""

@@ -9,15 +9,16 @@ from typing import Any
 
 from tenacity import Retrying, retry_if_result, stop_after_delay, wait_exponential
 
-from cloudft import catalogue, cost
+from cloudft import catalogue
 from cloudft.aws.client import Aws
 from cloudft.aws.tags import EXPIRES_TAG
+from cloudft.backends.aws_base.backend import is_owned_by_other_account
 from cloudft.backends.base import IN_USE, IN_USE_PART_SUFFIX, CloudResource
-from cloudft.backends.bedrock import in_use, request, states
-from cloudft.backends.bedrock.imports import staged
+from cloudft.backends.bedrock import removal_conflicts, request, states
+from cloudft.backends.bedrock.model_import import staged_models
 from cloudft.backends.bedrock.output import list_objects
-from cloudft.backends.on_aws import is_owned_by_other_account
-from cloudft.catalogue import UnitPrices
+from cloudft.backends.partial_listing import ListingBuilder
+from cloudft.catalogue import UnitPrices, cost
 from cloudft.errors import (
     CloudRefused,
     CloudUnreachable,
@@ -26,7 +27,6 @@ from cloudft.errors import (
     ResourceNotFound,
     UnknownModel,
 )
-from cloudft.listing import ListingBuilder
 from cloudft.types import Listing
 
 DELETE_TIMEOUT_S = 120.0
@@ -88,7 +88,7 @@ def list_resources(aws: Aws) -> Listing[CloudResource]:
         "bedrock: custom models": lambda: _list_custom_models(aws, tags),
         "bedrock: imported models": lambda: _list_imported_models(aws, tags, gathering),
         f"bedrock: jobs {IN_USE_PART_SUFFIX}": lambda: _list_staged_data(aws, gathering),
-        f"bedrock: imports {IN_USE_PART_SUFFIX}": lambda: staged.list_staged_models(
+        f"bedrock: imports {IN_USE_PART_SUFFIX}": lambda: staged_models.list_staged_models(
             aws, {"ExpectedBucketOwner": _account_id(aws)}
         ),
     }
@@ -326,7 +326,9 @@ def delete_resource(aws: Aws, resource: CloudResource) -> None:
     except ResourceNotFound:
         return
     except ResourceConflict as error:
-        raise in_use.explain_conflict(aws, resource, list_servings(aws), error) from error
+        raise removal_conflicts.explain_conflict(
+            aws, resource, list_servings(aws), error
+        ) from error
     retrying = Retrying(
         retry=retry_if_result(bool),
         stop=stop_after_delay(DELETE_TIMEOUT_S),

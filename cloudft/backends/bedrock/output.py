@@ -11,11 +11,11 @@ from typing import Any
 
 import orjson
 
-from cloudft import artifacts as layout
 from cloudft.aws.client import Aws
 from cloudft.backends.bedrock import request
 from cloudft.errors import BadDocument
-from cloudft.files import as_store_error, fsync_folder
+from cloudft.storage import artifacts as layout
+from cloudft.storage.atomic_files import as_store_error, fsync_folder
 
 METRICS_FILES = {
     PurePosixPath(layout.TRAINING_CSV).name: layout.TRAINING_CSV,

@@ -11,11 +11,11 @@ from collections.abc import Iterator
 
 from cloudft import catalogue
 from cloudft.aws.client import Aws
-from cloudft.aws.shapes import validate_request
-from cloudft.backends import aws_checks
+from cloudft.aws.request_validation import validate_request
+from cloudft.backends.aws_base import request_checks
 from cloudft.backends.base import with_placeholder_data
-from cloudft.backends.bedrock import account, request
-from cloudft.backends.notes import FindingFactory
+from cloudft.backends.bedrock import account_checks, request
+from cloudft.backends.findings import FindingFactory
 from cloudft.errors import UnknownModel
 from cloudft.spec.load import LoadedJob
 from cloudft.types import Finding, Severity
@@ -57,12 +57,12 @@ def check_job(job: LoadedJob, aws: Aws) -> list[Finding]:
     note = FindingFactory(job)
     found = [
         *check_offline(job),
-        *aws_checks.check_profile_configured(aws.location, "bedrock.profile", note),
+        *request_checks.check_profile_configured(aws.location, "bedrock.profile", note),
     ]
     if any(finding.severity == "error" for finding in found):
         return found
     found += _check_request(job, note)
-    return [*found, *account.check_account(job, aws, note)]
+    return [*found, *account_checks.check_account(job, aws, note)]
 
 
 def check_offline(job: LoadedJob) -> list[Finding]:
@@ -70,7 +70,7 @@ def check_offline(job: LoadedJob) -> list[Finding]:
     note = FindingFactory(job)
     return [
         *_check_settings(job, note),
-        *aws_checks.check_arn_regions(_regional_arns(job), job.spec.bedrock.region, note),
+        *request_checks.check_arn_regions(_regional_arns(job), job.spec.bedrock.region, note),
         *_check_model(job, note),
         *_check_customization_type(job, note),
         *_check_teacher(job, note),
@@ -181,5 +181,5 @@ def _check_request(job: LoadedJob, note: FindingFactory) -> Iterator[Finding]:
     if job.spec.bedrock.output_s3_uri:
         fields["outputDataConfig"] = "bedrock.output_s3_uri"
     for problem in validate_request("bedrock", "CreateModelCustomizationJob", parameters):
-        field = aws_checks.field_for_member(problem, fields, "bedrock.request")
+        field = request_checks.field_for_member(problem, fields, "bedrock.request")
         yield note("BadRequest", field, problem, f"correct {field}.")

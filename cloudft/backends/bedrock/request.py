@@ -13,10 +13,10 @@ import orjson
 
 from cloudft import catalogue
 from cloudft.aws import tags as tag_names
-from cloudft.backends import found
+from cloudft.backends.aws_base import discovered_plan
 from cloudft.backends.base import StagedJob
 from cloudft.spec.load import LoadedJob
-from cloudft.spec.portable import to_portable_values
+from cloudft.spec.serialize import to_portable_values
 from cloudft.types import StagedFile, job_id, to_json
 
 TAG_JOB, TAG_TOKEN = tag_names.JOB_TAG, tag_names.TOKEN_TAG
@@ -165,7 +165,7 @@ def create_request(staged: StagedJob) -> dict[str, Any]:
 
 def plan_digest(staged: StagedJob, token: str) -> str:
     """The plan's digest, which the job carries as a tag."""
-    return found.plan_digest(
+    return discovered_plan.plan_digest(
         {
             "backend": "bedrock",
             "name": staged.job.spec.name,

@@ -7,7 +7,7 @@ from typing import Any
 
 from cloudft.aws import stack as stacks
 from cloudft.aws.client import Aws
-from cloudft.backends.outputs import (
+from cloudft.backends.aws_base.stack_outputs import (
     NETWORK_OUTPUTS,
     StackMapping,
     check_failed,
@@ -16,9 +16,9 @@ from cloudft.backends.outputs import (
     vpc_settings,
 )
 from cloudft.errors import ResourceNotFound
-from cloudft.spec.fill import is_unset, with_defaults
-from cloudft.spec.layers import Origin
 from cloudft.spec.load import LoadedJob
+from cloudft.spec.merge import Origin
+from cloudft.spec.stack_defaults import is_unset, with_defaults
 
 FIELD = "bedrock.stack"
 STATE_MACHINE_OUTPUT = "JobMachineArn"

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
-from cloudft.store import to_iso_time
+from cloudft.storage.store import to_iso_time
 from cloudft.types import JobState, LogLine, StatusDetails
 
 PHASES = {

@@ -16,7 +16,6 @@ from typing import Any
 import orjson
 from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 
-from cloudft import artifacts as layout
 from cloudft.backends.base import (
     Answer,
     Backend,
@@ -36,27 +35,28 @@ from cloudft.backends.base import (
 )
 from cloudft.backends.local import (
     environment,
-    harness,
+    lm_eval,
+    model_process,
     preflight,
-    probing,
     request,
-    serve,
     tokenizer,
 )
-from cloudft.backends.local import folder as names
-from cloudft.backends.local.folder import JobFolder
-from cloudft.documents import convert
+from cloudft.backends.local import job_folder as names
+from cloudft.backends.local import probe as probing
+from cloudft.backends.local.job_folder import JobFolder
 from cloudft.errors import JobNotFound, JobStateConflict
-from cloudft.files import (
+from cloudft.spec.load import LoadedJob
+from cloudft.spec.serialize import to_portable_values
+from cloudft.storage import artifacts as layout
+from cloudft.storage.atomic_files import (
     as_store_error,
     atomic_write,
     make_private_folder,
     scratch_folder,
     try_lock,
 )
-from cloudft.home import Home
-from cloudft.spec.load import LoadedJob
-from cloudft.spec.portable import to_portable_values
+from cloudft.storage.documents import convert
+from cloudft.storage.home import Home
 from cloudft.types import (
     DataVolume,
     Estimate,
@@ -225,7 +225,7 @@ class LocalBackend(
         """Ask the job's models in a child process of their own."""
         job = self._existing_folder(job_id)
         self._require_artifacts(job, job_id)
-        return serve.generate_answers(
+        return model_process.generate_answers(
             job.path, prompts, variants, decoding, self._job_environment(job.path)
         )
 
@@ -237,7 +237,7 @@ class LocalBackend(
     def open_base_session(self, job: LoadedJob) -> InferenceSession:
         """The base model, in a process of its own. Raises TrainerError."""
         folder = self._base_model_folder(job)
-        return serve.ModelProcess(folder, self._job_environment(folder))
+        return model_process.ModelProcess(folder, self._job_environment(folder))
 
     def run_lm_eval(
         self,
@@ -253,12 +253,12 @@ class LocalBackend(
         self._require_artifacts(job, job_id)
         # The tasks' data come from the hub as well.
         environ = self._job_environment(job.path, hub=True)
-        return harness.run_lm_eval(job.path, environ, tasks, include, limit, progress)
+        return lm_eval.run_lm_eval(job.path, environ, tasks, include, limit, progress)
 
-    def start_model_process(self, job_id: str) -> serve.ModelProcess:
+    def start_model_process(self, job_id: str) -> model_process.ModelProcess:
         """A process that answers for the job's models until it is closed. Raises TrainerError."""
         folder = self._existing_folder(job_id).path
-        return serve.ModelProcess(folder, self._job_environment(folder))
+        return model_process.ModelProcess(folder, self._job_environment(folder))
 
     def _base_model_folder(self, job: LoadedJob) -> Path:
         """The folder of a job of that base model which is never trained, only asked: no job."""
@@ -280,7 +280,7 @@ class LocalBackend(
         """Merge and prove, in a child process."""
         job = self._existing_folder(job_id)
         self._require_artifacts(job, job_id)
-        return serve.run_export(job.path, out, dtype, self._job_environment(job.path))
+        return model_process.run_export(job.path, out, dtype, self._job_environment(job.path))
 
     def tokenize(
         self, job: LoadedJob, lines: Iterable[bytes], *, preview: bool

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import msgspec
 
-from cloudft.documents import decode
 from cloudft.errors import BadDocument
+from cloudft.storage.documents import decode
 
 ALLOWED_NAMES = frozenset(
     {

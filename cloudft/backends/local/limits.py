@@ -12,9 +12,9 @@ import msgspec
 
 from cloudft import catalogue
 from cloudft.backends.local.request import resolve_hyperparameters, trained_model
-from cloudft.documents import decode
 from cloudft.errors import BadDocument
 from cloudft.spec.load import LoadedJob
+from cloudft.storage.documents import decode
 from cloudft.types import Finding
 
 MAX_WIDTH = 65_536

@@ -96,7 +96,7 @@ def build_base_model_request(job: LoadedJob) -> dict[str, Any]:
 
 
 def build_tokenize_request(job: LoadedJob, *, preview: bool) -> dict[str, Any]:
-    """What `local_backend.tokens` is asked. Raises UsageError when no model is trained here."""
+    """What `local_backend.data.tokenize_records` is asked. Raises UsageError when no model is trained here."""
     model = trained_model(job)
     if model is None:
         raise UsageError(

@@ -16,13 +16,13 @@ from cloudft.errors import TrainerError
 def tokenize_lines(
     request: Mapping[str, Any], lines: Iterable[bytes], environment: Mapping[str, str]
 ) -> Iterator[dict[str, Any]]:
-    """The facts of the model first, then a reply a line (`local_backend/tokens.py` says which).
+    """The facts of the model first, then a reply a line (`local_backend/data/tokenize_records.py` says which).
 
     Lines are taken as the child takes them, in another thread. Raises TrainerError, and what
     `lines` raises.
     """
     with subprocess.Popen(
-        [sys.executable, "-m", "local_backend.tokens"],
+        [sys.executable, "-m", "local_backend.data.tokenize_records"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

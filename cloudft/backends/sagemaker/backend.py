@@ -14,9 +14,9 @@ from typing import Any
 
 import orjson
 
-from cloudft import artifacts as layout
-from cloudft import catalogue, cost
-from cloudft.backends import found
+from cloudft import catalogue
+from cloudft.backends.aws_base import discovered_plan
+from cloudft.backends.aws_base.backend import AwsBackend, encode_plan, job_not_found
 from cloudft.backends.base import (
     Backend,
     CloudResource,
@@ -28,7 +28,6 @@ from cloudft.backends.base import (
     SupportsResume,
     with_placeholder_data,
 )
-from cloudft.backends.on_aws import AwsBackend, encode_plan, job_not_found
 from cloudft.backends.sagemaker import (
     images,
     instances,
@@ -36,14 +35,15 @@ from cloudft.backends.sagemaker import (
     logs,
     output,
     preflight,
-    prices,
+    price_list,
     request,
-    source,
     stack,
     states,
+    trainer_archive,
     weights,
 )
-from cloudft.backends.sagemaker.serve import LocalInferenceMixin
+from cloudft.backends.sagemaker.local_inference import LocalInferenceMixin
+from cloudft.catalogue import cost
 from cloudft.errors import (
     CloudRefused,
     CloudUnreachable,
@@ -53,8 +53,9 @@ from cloudft.errors import (
     ResourceNotFound,
 )
 from cloudft.spec.load import LoadedJob
-from cloudft.spec.portable import to_portable_values
-from cloudft.store import Store
+from cloudft.spec.serialize import to_portable_values
+from cloudft.storage import artifacts as layout
+from cloudft.storage.store import Store
 from cloudft.types import (
     DataVolume,
     Estimate,
@@ -138,7 +139,7 @@ class SageMakerBackend(
                 return estimate
             if name is None or ".amazonaws.com" not in meta.endpoint_url:
                 return estimate
-            hour = prices.fetch_hourly_price(here, name, meta.region_name)
+            hour = price_list.fetch_hourly_price(here, name, meta.region_name)
         except (CloudRefused, CloudUnreachable):
             return estimate
         if hour is None:
@@ -208,7 +209,7 @@ class SageMakerBackend(
 
     def _upload(self, plan: Plan, progress: Callable[[int], None] | None) -> None:
         bodies = {
-            "code": lambda: source.build_archive().content,
+            "code": lambda: trainer_archive.build_archive().content,
             "job": lambda: orjson.dumps(plan.request["job"], option=orjson.OPT_INDENT_2),
             "manifest": lambda: orjson.dumps(to_json(plan.manifest)),
             "plan": lambda: encode_plan(plan),
@@ -294,7 +295,7 @@ class SageMakerBackend(
             for name, found_in in matched
             if name not in names and found_in is not None and not found_in["number"]
         )
-        yield from found.discover_each(wanted, self._discover)
+        yield from discovered_plan.discover_each(wanted, self._discover)
 
     def _discover(self, name: str, _: str) -> DiscoveredJob | None:
         answer = self._describe_training_job(name)

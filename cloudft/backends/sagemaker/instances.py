@@ -8,9 +8,9 @@ from typing import Any
 from cloudft import catalogue
 from cloudft.catalogue import Instance, Model, Source
 from cloudft.catalogue.instances import GIB
-from cloudft.documents import decode
 from cloudft.errors import BadDocument
 from cloudft.spec.load import LoadedJob
+from cloudft.storage.documents import decode
 
 BYTES_PER_PARAMETER = {"lora": 2.2, "qlora": 0.9, "full": 16.0}
 """Frozen weights in 16 or 4 bits with gradients and moments of adapters; or all in 32 bits: the

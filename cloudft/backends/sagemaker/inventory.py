@@ -8,13 +8,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from cloudft import catalogue, cost
+from cloudft import catalogue
 from cloudft.aws.client import Aws
+from cloudft.backends.aws_base.backend import is_owned_by_other_account
 from cloudft.backends.base import IN_USE, IN_USE_PART_SUFFIX, CloudResource
-from cloudft.backends.on_aws import is_owned_by_other_account
+from cloudft.backends.partial_listing import ListingBuilder
 from cloudft.backends.sagemaker import request, states
+from cloudft.catalogue import cost
 from cloudft.errors import JobStateConflict, PermissionDenied, ResourceNotFound
-from cloudft.listing import ListingBuilder
 from cloudft.types import Listing
 
 STAGED_URI = re.compile(r"s3://[^/]+/(.+/)?(data|models)/[0-9a-f]{64}/")

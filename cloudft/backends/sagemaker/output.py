@@ -15,24 +15,24 @@ from typing import Annotated, Any
 import msgspec
 import orjson
 
-from cloudft import artifacts as layout
-from cloudft.archives import BadArchive, unpack_tar_gz
 from cloudft.aws.client import Aws
 from cloudft.aws.s3 import ObjectStream, split_s3_uri
-from cloudft.backends import found
+from cloudft.backends.aws_base import discovered_plan
 from cloudft.backends.sagemaker import request
-from cloudft.documents import convert
 from cloudft.errors import BadDocument, CloudRefused, DamagedJob
-from cloudft.files import as_store_error, atomic_write, fsync_folder
-from cloudft.home import Home
-from cloudft.store import RECORD_FILE, Store
+from cloudft.storage import artifacts as layout
+from cloudft.storage.archives import BadArchive, unpack_tar_gz
+from cloudft.storage.atomic_files import as_store_error, atomic_write, fsync_folder
+from cloudft.storage.documents import convert
+from cloudft.storage.home import Home
+from cloudft.storage.store import RECORD_FILE, Store
 
 ARTIFACTS, DATA, JOB = "artifacts", "data", "job.json"
 STAGED_NAME_LENGTH = 32
 """Characters of a manifest's digest that name its folder of staged data."""
 
 
-def read_plan(aws: Aws, answer: Mapping[str, Any]) -> found.DiscoveredPlan:
+def read_plan(aws: Aws, answer: Mapping[str, Any]) -> discovered_plan.DiscoveredPlan:
     """The job's plan, from beside its output, as far as it is taken.
 
     Raises AwsRefused, AwsUnreachable, DamagedJob.
@@ -42,12 +42,14 @@ def read_plan(aws: Aws, answer: Mapping[str, Any]) -> found.DiscoveredPlan:
     given = answer["HyperParameters"]
     job = given[request.JOB_KEY]
     with io.BufferedReader(ObjectStream(name, aws.client("s3"))) as stream:
-        content = stream.read(found.MAX_PLAN_BYTES + 1)
-    if len(content) > found.MAX_PLAN_BYTES:
-        error = BadDocument(f"it has more than {found.MAX_PLAN_BYTES} bytes", file=name)
-        raise found.unusable_plan(job, error)
-    marks = found.PlanMarkers(job, given.get(request.TOKEN_KEY), given.get(request.PLAN_KEY))
-    return found.parse_plan(content, name, "sagemaker", marks)
+        content = stream.read(discovered_plan.MAX_PLAN_BYTES + 1)
+    if len(content) > discovered_plan.MAX_PLAN_BYTES:
+        error = BadDocument(f"it has more than {discovered_plan.MAX_PLAN_BYTES} bytes", file=name)
+        raise discovered_plan.unusable_plan(job, error)
+    marks = discovered_plan.PlanMarkers(
+        job, given.get(request.TOKEN_KEY), given.get(request.PLAN_KEY)
+    )
+    return discovered_plan.parse_plan(content, name, "sagemaker", marks)
 
 
 def download_artifacts(aws: Aws, answer: Mapping[str, Any], home: Home, job_id: str) -> Path:

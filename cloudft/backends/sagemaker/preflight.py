@@ -6,10 +6,10 @@ import difflib
 from collections.abc import Callable, Iterator
 
 from cloudft.aws.client import Aws
-from cloudft.aws.shapes import load_service_model, validate_request
-from cloudft.backends import aws_checks
-from cloudft.backends.notes import FindingFactory
-from cloudft.backends.sagemaker import account, images, instances, request, weights
+from cloudft.aws.request_validation import load_service_model, validate_request
+from cloudft.backends.aws_base import request_checks
+from cloudft.backends.findings import FindingFactory
+from cloudft.backends.sagemaker import account_checks, images, instances, request, weights
 from cloudft.errors import UsageError
 from cloudft.spec.fields import TRAINER_CUSTOMIZATION_TYPES
 from cloudft.spec.load import LoadedJob
@@ -23,7 +23,7 @@ TRAINER_FINDINGS = {
 CUSTOMIZATION_GUIDE = "https://docs.aws.amazon.com/sagemaker/latest/dg/customize-model.html"
 NOVA_GUIDE = "https://docs.aws.amazon.com/nova/latest/userguide/customization.html"
 NEURON_PREFIXES = ("ml.trn", "ml.inf")
-"""Types of machines with Trainium and Inferentia (local_backend/opt_ml.py)."""
+"""Types of machines with Trainium and Inferentia (local_backend/container/environment.py)."""
 SERVERLESS = (
     "SageMaker's serverless customization (SFT, DPO, RLVR or RLAIF on models of its public hub;"
     " CreateTrainingJob with ServerlessJobConfig)"
@@ -51,7 +51,7 @@ def check_job(
     ]
     named = "sagemaker" if job.spec.sagemaker.profile else "bedrock"
     found += [
-        *aws_checks.check_profile_configured(aws.location, f"{named}.profile", note),
+        *request_checks.check_profile_configured(aws.location, f"{named}.profile", note),
         *_check_regions(job, note),
     ]
     if _has_errors(found):
@@ -64,7 +64,7 @@ def check_job(
     return (
         found
         if _has_errors(found)
-        else [*found, *account.check_account(job, aws, note, made.image)]
+        else [*found, *account_checks.check_account(job, aws, note, made.image)]
     )
 
 
@@ -74,7 +74,7 @@ def _check_regions(job: LoadedJob, note: FindingFactory) -> Iterator[Finding]:
         "sagemaker.kms_key_id": spec.kms_key_id,
         "sagemaker.s3_kms_key_id": spec.s3_kms_key_id,
     }
-    return aws_checks.check_arn_regions(keys, request.location_of(job)["region"], note)
+    return request_checks.check_arn_regions(keys, request.location_of(job)["region"], note)
 
 
 REQUEST_FIELDS = {
@@ -228,7 +228,7 @@ def _check_request(
     for problem in validate_request(
         "sagemaker", "CreateTrainingJob", request.create_request(asked)
     ):
-        field = aws_checks.field_for_member(problem, REQUEST_FIELDS, "sagemaker")
+        field = request_checks.field_for_member(problem, REQUEST_FIELDS, "sagemaker")
         yield note("BadRequest", field, problem, f"correct {field}.")
     processes, batch = instances.count_processes(job), asked.trainer["hyperParameters"]["batchSize"]
     if processes > batch:

@@ -11,15 +11,15 @@ from typing import Any
 
 import orjson
 
-from cloudft.aws.shapes import load_service_model
+from cloudft.aws.request_validation import load_service_model
 from cloudft.aws.tags import with_cloudft_tags
-from cloudft.backends import found
+from cloudft.backends.aws_base import discovered_plan
 from cloudft.backends.base import StagedJob
-from cloudft.backends.sagemaker import instances, source
+from cloudft.backends.sagemaker import instances, trainer_archive
 from cloudft.backends.sagemaker.logs import LINE_MARKER
 from cloudft.backends.sagemaker.weights import WeightFile
 from cloudft.spec.load import LoadedJob
-from cloudft.spec.portable import to_portable_values
+from cloudft.spec.serialize import to_portable_values
 from cloudft.types import StagedFile, job_id, to_json
 
 CREATE = "create_training_job"
@@ -165,7 +165,7 @@ def local_request(asked: TrainingJobInputs, job_id: str) -> dict[str, Any]:
 def _plan_digest(asked: TrainingJobInputs, token: str) -> str:
     """The plan's digest, which the job carries among its hyperparameters."""
     name = asked.job.spec.name
-    return found.plan_digest(
+    return discovered_plan.plan_digest(
         {
             "backend": "sagemaker",
             "name": name,
@@ -191,8 +191,8 @@ def _create_parameters(asked: TrainingJobInputs, name: str, token: str) -> dict[
         "AlgorithmSpecification": {
             "TrainingImage": asked.image,
             "TrainingInputMode": "FastFile",
-            "ContainerEntrypoint": source.CONTAINER_ENTRYPOINT,
-            "ContainerArguments": source.container_arguments(CONTAINER_ROOT),
+            "ContainerEntrypoint": trainer_archive.CONTAINER_ENTRYPOINT,
+            "ContainerArguments": trainer_archive.container_arguments(CONTAINER_ROOT),
             "MetricDefinitions": METRIC_DEFINITIONS,
         },
         "HyperParameters": {
@@ -246,7 +246,7 @@ def _channels(asked: TrainingJobInputs, inputs: str) -> Iterator[dict[str, Any]]
     """Data is read from S3 as it is asked for; weights are mapped into memory: they are files."""
     bucket, prefix = s3_prefix(asked.job)
     root = f"s3://{bucket}/{prefix}"
-    yield _channel("code", f"{root}code/{source.build_archive().sha256}/", "File")
+    yield _channel("code", f"{root}code/{trainer_archive.build_archive().sha256}/", "File")
     yield _channel("job", inputs, "File")
     for role, file in asked.files.items():
         yield _channel(role, f"{root}data/{file.sha256}/", "FastFile")
@@ -270,7 +270,7 @@ def api_calls(asked: TrainingJobInputs) -> list[dict[str, Any]]:
     wanted = create_request(asked)
     bucket, prefix = s3_prefix(asked.job)
     name = wanted["HyperParameters"][JOB_KEY]
-    code = source.build_archive()
+    code = trainer_archive.build_archive()
     made = [
         _put_object(asked.job, f"{prefix}data/{file.sha256}/{file.name}", file.name, role, file)
         for role, file in asked.files.items()
@@ -283,7 +283,7 @@ def api_calls(asked: TrainingJobInputs) -> list[dict[str, Any]]:
     ]
     inputs = f"{prefix}jobs/{name}/input/"
     for key, content in (
-        (f"{prefix}code/{code.sha256}/{source.ARCHIVE}", "code"),
+        (f"{prefix}code/{code.sha256}/{trainer_archive.ARCHIVE}", "code"),
         (f"{inputs}job.json", "job"),
         (f"{inputs}manifest.json", "manifest"),
         (f"{prefix}jobs/{name}/{PLAN}", "plan"),

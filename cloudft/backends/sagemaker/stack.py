@@ -6,15 +6,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from cloudft.aws.client import Aws
-from cloudft.backends.outputs import (
+from cloudft.backends.aws_base.stack_outputs import (
     NETWORK_OUTPUTS,
     StackMapping,
     prefix_uri,
     read_stack,
     vpc_settings,
 )
-from cloudft.spec.fill import is_unset, with_defaults
 from cloudft.spec.load import LoadedJob
+from cloudft.spec.stack_defaults import is_unset, with_defaults
 
 STACK_MAPPING = StackMapping(
     "sagemaker",

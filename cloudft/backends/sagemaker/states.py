@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from cloudft.backends.trainer_documents import TrainerState
-from cloudft.store import to_iso_time
+from cloudft.storage.store import to_iso_time
 from cloudft.types import DetailStatus, JobState, Status, StatusDetails
 
 STATES: Mapping[str, Status] = {

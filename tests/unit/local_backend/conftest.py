@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import tiny
-from trained import RunTrainer, TrainerRun, run_trainer
+from trainer_run import RunTrainer, TrainerRun, run_trainer
 
 
 @pytest.fixture

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import tiny
 import torch
-from trained import RunTrainer, run_trainer
+from trainer_run import RunTrainer, run_trainer
 
 from local_backend import job_dir as names
-from local_backend.loss import PackedLoss
+from local_backend.training.loss import PackedLoss
 
 FAST: dict[str, Any] = {"learningRate": 0.03}
 CONTRARY = [tiny.pair(record["prompt"], "Nobody knows where it went.") for record in tiny.pairs(8)]

@@ -1,0 +1,1 @@
+"""What the AWS backends share: location, calls, account checks, stack outputs."""

@@ -1,0 +1,146 @@
+"""What the backends of AWS share: their place, what they send to S3 first, and how they are asked.
+
+A call of a plan is a mapping with `service`, `operation` and `parameters`, as `--dry-run` shows it.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+import orjson
+
+from cloudft.aws.client import Aws, AwsLocation
+from cloudft.aws.identity import get_identity
+from cloudft.aws.upload import Upload, upload_file
+from cloudft.backends.base import SupportsIdentity
+from cloudft.errors import (
+    CloudRefused,
+    JobNotFound,
+    PermissionDenied,
+    ResourceConflict,
+    ResourceNotFound,
+)
+from cloudft.spec.load import LoadedJob
+from cloudft.storage.home import Home
+from cloudft.types import CallerIdentity, Plan, to_json
+
+Self = TypeVar("Self", bound="AwsBackend")
+LOCATION_FIELDS = tuple(field.name for field in fields(AwsLocation))
+
+
+class AwsBackend(SupportsIdentity):
+    """A backend of one account and Region. An endpoint on this machine may be asked often."""
+
+    name: str
+    poll_seconds = 10.0
+    longest_poll_seconds: float | None = 60.0
+
+    def __init__(self, home: Home, aws: Aws | None = None) -> None:
+        self.home = home
+        self.aws = aws or Aws(AwsLocation())
+        if self.aws.location.endpoint_url and "127.0.0.1" in self.aws.location.endpoint_url:
+            self.poll_seconds, self.longest_poll_seconds = 0.2, 1.0
+
+    def bind(self: Self, place: Mapping[str, Any]) -> Self:
+        """The same in another Region, or with another profile or endpoint."""
+        wanted = AwsLocation(**{name: place.get(name) for name in LOCATION_FIELDS})
+        return self if wanted == self.aws.location else type(self)(self.home, Aws(wanted))
+
+    @abstractmethod
+    def location_of(self, job: LoadedJob) -> Mapping[str, Any]:
+        """Return where the job file wants the job to run: what `at` takes."""
+
+    def get_identity(self, job: LoadedJob) -> CallerIdentity:
+        """Return who submits that job; STS is asked."""
+        names = {"region": "", "profile": ""}
+        wanted = self.location_of(job)
+        for name in names:
+            for section in (self.name, "bedrock"):
+                told = job.origins.get(f"{section}.{name}")
+                if told is not None and told.kind != "default":
+                    names[name] = f"--{name}" if told.kind == "flag" else told.where
+                    break
+        here = self.bind(wanted).aws
+        return get_identity(here, names["region"] or None, names["profile"] or None)
+
+    def location_with_region(self, service: str) -> dict[str, Any]:
+        """Return this place as plain data, its Region by name."""
+        return {**asdict(self.aws.location), "region": self.aws.client(service).meta.region_name}
+
+    def upload_file(
+        self,
+        parameters: Mapping[str, Any],
+        path: Path,
+        sha256: str,
+        progress: Callable[[int], None] | None,
+    ) -> None:
+        """Have a file in S3 as a planned put_object says. It is sent once."""
+        wanted = Upload(
+            path,
+            parameters["Bucket"],
+            parameters["Key"],
+            sha256,
+            parameters.get("ExpectedBucketOwner"),
+            parameters.get("SSEKMSKeyId"),
+        )
+        upload_file(self.aws, wanted, progress)
+
+    def put_object(self, parameters: Mapping[str, Any], body: bytes) -> None:
+        """Write an object as a planned put_object says, with this content."""
+        what = f"s3://{parameters['Bucket']}/{parameters['Key']} can't be written"
+        self.aws.call(what, "s3", "put_object", **{**parameters, "Body": body})
+
+    def create_once(
+        self, what: str, call: Mapping[str, Any], known: Callable[[], str | None]
+    ) -> Mapping[str, Any] | str:
+        """What a planned creation answers; or the `known` one, where it was made before.
+
+        A conflict is a try whose answer was lost, or another submit beside this one.
+        """
+        try:
+            return self.aws.call(what, call["service"], call["operation"], **call["parameters"])
+        except ResourceConflict as error:
+            there = known()
+            if there is None:
+                raise error
+            return there
+
+    def describe_or_none(
+        self, what: str, service: str, operation: str, **named: str
+    ) -> Mapping[str, Any] | None:
+        """What AWS tells of a thing; None where it has none of that name, or none can have it."""
+        try:
+            return self.aws.call(what, service, operation, **named)
+        except ResourceNotFound:
+            return None
+        except CloudRefused as error:
+            if "ValidationException" in error.message:
+                return None
+            raise
+
+
+def is_owned_by_other_account(aws: Aws, bucket: str) -> bool:
+    """Return whether a bucket that ExpectedBucketOwner denied is there, and readable, without it.
+
+    Raises AwsUnreachable. When False, this identity lacks the permission to read it.
+    """
+    try:
+        aws.call(f"{bucket} can't be looked at", "s3", "head_bucket", Bucket=bucket)
+    except PermissionDenied:
+        return False
+    return True
+
+
+def job_not_found(what: str) -> JobNotFound:
+    """The error for a job that is not there: `what` says who has none."""
+    fix = "check --profile and --region; `cloudft delete --force JOB` forgets a job that is gone."
+    return JobNotFound(f"{what} in this account and Region", fix=fix)
+
+
+def encode_plan(plan: Plan) -> bytes:
+    """A plan as it lies in S3 beside its job, for other machines."""
+    return orjson.dumps(to_json(plan) | {"version": 1}, option=orjson.OPT_INDENT_2)

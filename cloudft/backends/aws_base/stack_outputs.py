@@ -1,0 +1,93 @@
+"""What a job file leaves to a stack: a section names it, its outputs are the section's values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cloudft.aws import stack as stacks
+from cloudft.aws.client import Aws
+from cloudft.errors import CheckFailed, CloudftError, ResourceNotFound
+from cloudft.spec.load import LoadedJob
+from cloudft.spec.merge import Origin
+from cloudft.spec.stack_defaults import SectionName, is_unset
+from cloudft.types import Finding
+
+NETWORK_OUTPUTS = ("SubnetIds", "SecurityGroupIds")
+
+
+@dataclass(frozen=True)
+class StackMapping:
+    """What a section takes: of each field, the outputs that it is made of, and those it needs."""
+
+    section: SectionName
+    sources: Mapping[str, tuple[str, ...]]
+    required: Mapping[str, str]
+
+    def origins(self, stack: str) -> dict[str, Origin]:
+        """Where each value comes from."""
+        return {
+            field: Origin("stack", f"stack {stack}, {' and '.join(outputs)}")
+            for field, outputs in self.sources.items()
+        }
+
+
+def read_stack(
+    job: LoadedJob, aws: Aws, name: str, field: str, taken: StackMapping
+) -> stacks.Stack:
+    """The stack that `field` names, ready and with all that is needed.
+
+    Raises CheckFailed for a stack that is missing, not ready, or lacks an output that is needed;
+    AwsRefused and AwsUnreachable, with their place in the job file, where it can't be looked at.
+    """
+    if aws.location.region is None:
+        place = f"{taken.section}.region"
+        fix = f"set {place}, --region or AWS_REGION."
+        raise check_failed(job, "MissingValue", "no AWS Region is named", fix, place)
+    try:
+        stack = stacks.describe_stack(aws, name)
+    except ResourceNotFound as error:
+        raise check_failed(job, "NoStack", error.message, error.fix or "", field) from error
+    except CloudftError as error:
+        error.field, error.line = field, job.line_of(field)
+        error.file = str(job.path) if job.path else None
+        raise
+    _check_stack(job, stack, field, taken)
+    return stack
+
+
+def _check_stack(job: LoadedJob, stack: stacks.Stack, field: str, taken: StackMapping) -> None:
+    if not stack.is_usable:
+        message = f"the stack {stack.name} is {stack.status}: its outputs can't be relied on"
+        name = stack.name
+        fix = f"`cloudft infra status {name}` tells why; `cloudft infra deploy {name}` mends it."
+        raise check_failed(job, "StackNotReady", message, fix, field)
+    for name, output in taken.required.items():
+        if is_unset(job, taken.section, name) and not stack.outputs.get(output):
+            has = ", ".join(sorted(stack.outputs)) or "none"
+            message = f"the stack {stack.name} has no output {output} (it has: {has})"
+            fix = "name a stack that `cloudft infra deploy NAME` has made,"
+            fix += f" or set {taken.section}.{name}."
+            raise check_failed(job, "NoSuchOutput", message, fix, field)
+
+
+def check_failed(job: LoadedJob, code: str, message: str, fix: str, field: str) -> CheckFailed:
+    """The error for one finding."""
+    file = str(job.path) if job.path else None
+    finding = Finding("error", code, message, fix, file, job.line_of(field), field)
+    return CheckFailed(message, [finding])
+
+
+def prefix_uri(outputs: Mapping[str, str], bucket: str) -> str | None:
+    """The place below the stack's prefix in the bucket that an output names."""
+    name = outputs.get(bucket)
+    return f"s3://{name}/{outputs.get('Prefix', '')}".rstrip("/") if name else None
+
+
+def vpc_settings(outputs: Mapping[str, str]) -> dict[str, Any] | None:
+    """The stack's network, where it has one."""
+    subnets, groups = (outputs.get(name) for name in NETWORK_OUTPUTS)
+    if not subnets or not groups:
+        return None
+    return {"subnet_ids": subnets.split(","), "security_group_ids": groups.split(",")}

@@ -1,0 +1,188 @@
+"""A local job's folder, as others than the trainer see it.
+
+The names are the trainer's own (local_backend/job_dir.py); a test compares the two lists.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cloudft.backends import trainer_documents as documents
+from cloudft.backends.trainer_documents import TrainerEnding, TrainerRequest, TrainerState
+from cloudft.storage.artifacts import is_complete
+from cloudft.storage.atomic_files import is_locked
+from cloudft.storage.store import as_damaged_job, damaged_job, read_job_document, to_iso_time
+from cloudft.types import JobState, LogLine, Metric, StatusDetails
+
+JOB = "job.json"
+DATA = "data"
+LOCK = "lock"
+PIDS = "trainer.json"
+LOG = "trainer.log"
+STATE = "state.json"
+METRICS = "metrics.jsonl"
+STOP = "stop"
+CHECKPOINTS = "checkpoints"
+ARTIFACTS = "artifacts"
+ENDED = "ended.json"
+EARLIER = "earlier"
+RESERVE = ".reserve"
+LOG_LINES_SHOWN = 5
+DISK_FULL_BYTES = 64 * 1024
+"""With less room on the disk a trainer can't write how it ended."""
+
+
+@dataclass(frozen=True)
+class JobFolder:
+    """One job's folder. Every method reads what is there now."""
+
+    path: Path
+
+    def was_started(self) -> bool:
+        """True once a trainer came up here, whatever became of it. An empty log proves nothing."""
+        log = self.path / LOG
+        return (self.path / PIDS).exists() or (log.exists() and log.stat().st_size > 0)
+
+    def read_state(self, job_id: str) -> JobState:
+        """One look. The ending is read after the lock was seen free, so none is overlooked.
+
+        Raises DamagedJob, which names the file that can't be read.
+        """
+        with as_damaged_job(self.path / LOCK):
+            alive = is_locked(self.path / LOCK)
+        self.read_request()
+        ending = read_job_document(self.path / ENDED, TrainerEnding)
+        state = self._state()
+        common: dict[str, Any] = {
+            "id": job_id,
+            "created_at": self._created_at(),
+            "progress": state.progress.to_training_progress() if state.progress else None,
+            "summary": state.summary,
+        }
+        if ending is not None:
+            return self._ended(ending, state, common)
+        details = state.status_details.to_status_details()
+        if alive:
+            status = "Stopping" if (self.path / STOP).exists() else "InProgress"
+            return JobState(status=status, status_details=details, **common)  # type: ignore[arg-type]
+        return JobState(
+            status="Failed",
+            status_details=_ended_details(details, "Failed"),
+            failure_message=self._failure_message(),
+            ended_at=state.updated_at,
+            **common,
+        )
+
+    def read_request(self) -> TrainerRequest:
+        """What the trainer was asked. Raises DamagedJob."""
+        path = self.path / JOB
+        found = read_job_document(path, TrainerRequest)
+        if found is None:
+            raise damaged_job(path, "there is none")
+        if found.id != self.path.name:
+            raise damaged_job(path, f"it is the request of the job {found.id}", "id")
+        return found
+
+    def _state(self) -> TrainerState:
+        path = self.path / STATE
+        with as_damaged_job(path):
+            try:
+                return documents.parse_state(path.read_bytes(), path)
+            except FileNotFoundError:
+                return TrainerState()
+
+    def _ended(
+        self, ending: TrainerEnding, state: TrainerState, common: dict[str, Any]
+    ) -> JobState:
+        status, message = ending.status, ending.failure_message
+        artifacts = self.path / ARTIFACTS
+        if status == "Completed" and not is_complete(artifacts):
+            status, message = "Failed", f"the job had completed, but {artifacts} is gone or damaged"
+        return JobState(
+            status=status,
+            status_details=_ended_details(state.status_details.to_status_details(), status),
+            ended_at=ending.ended_at,
+            failure_message=message,
+            artifacts=str(artifacts) if status == "Completed" else None,
+            **common,
+        )
+
+    def _failure_message(self) -> str:
+        if not self.was_started():
+            return "the trainer was never started: submit was interrupted. Resume starts it."
+        full = self._disk_full_message()
+        if full:
+            return full
+        text = (
+            "the trainer is gone and left no ending: it and its supervisor were killed together"
+            " (SIGKILL, out of memory), or the machine went down. Resume goes on from the last"
+            " checkpoint."
+        )
+        lines = [line.text for line in self.read_log_lines(None) if line.text.strip()][
+            -LOG_LINES_SHOWN:
+        ]
+        return text + "\nLast log lines:\n" + "\n".join(lines) if lines else text
+
+    def _disk_full_message(self) -> str | None:
+        """In words; None where there is room."""
+        found = os.statvfs(self.path)
+        if found.f_bavail * found.f_frsize >= DISK_FULL_BYTES:
+            return None
+        return (
+            f"the trainer is gone and could not write its ending: the disk of {self.path} is full."
+            " Free some space there; then `cloudft resume` goes on from the last checkpoint."
+        )
+
+    def read_metrics(self) -> Iterator[Metric]:
+        """The curve so far; a last line that is still being written is left for the next look."""
+        path = self.path / METRICS
+        with as_damaged_job(path):
+            try:
+                content = path.read_bytes()
+            except FileNotFoundError:
+                return
+        for number, line in enumerate(content.splitlines(keepends=True), 1):
+            if line.endswith(b"\n"):
+                with as_damaged_job(path):
+                    point = documents.parse_metric(line, path, number)
+                yield point
+
+    def read_log_lines(self, after: str | None) -> Iterator[LogLine]:
+        """Whole lines of the log, from the byte offset `after`."""
+        offset = int(after or 0)
+        path = self.path / LOG
+        with as_damaged_job(path):
+            try:
+                stream = path.open("rb")
+            except FileNotFoundError:
+                return
+        with stream:
+            stream.seek(offset)
+            for line in stream:
+                offset += len(line)
+                if line.endswith(b"\n"):
+                    yield LogLine(str(offset), line.decode("utf-8", "replace").rstrip("\n"))
+
+    def archive_previous_ending(self) -> None:
+        """Make room for another attempt: keep the ending, drop the stop mark. Raises OSError."""
+        earlier = self.path / EARLIER
+        earlier.mkdir(exist_ok=True)
+        if (self.path / ENDED).exists():
+            number = len(list(earlier.iterdir())) + 1
+            os.rename(self.path / ENDED, earlier / f"{number:03d}-{ENDED}")
+        (self.path / STOP).unlink(missing_ok=True)
+
+    def _created_at(self) -> str:
+        return to_iso_time((self.path / JOB).stat().st_mtime)
+
+
+def _ended_details(details: StatusDetails, status: str) -> StatusDetails:
+    """A phase that was at work when the job ended has ended as the job did."""
+    if status == "Completed":
+        return StatusDetails("Completed", "Completed", "Completed")
+    ends: dict[str, Any] = {k: status if v == "InProgress" else v for k, v in vars(details).items()}
+    return StatusDetails(**ends)

@@ -1,0 +1,193 @@
+"""Talking to the trainer's models: a child process that is asked in JSON lines."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cloudft.backends.base import (
+    Answer,
+    GenerationConfig,
+    InferenceSession,
+    Likelihood,
+    Prompt,
+    ScoringRequest,
+    SupportsLogLikelihood,
+)
+from cloudft.errors import TrainerError
+
+
+class ModelProcess(InferenceSession, SupportsLogLikelihood):
+    """A process that has loaded a job's models and answers until it is closed.
+
+    One caller at a time. Raises TrainerError when the models can't be loaded.
+    """
+
+    def __init__(self, job_dir: Path, environment: Mapping[str, str]) -> None:
+        self._noise = tempfile.TemporaryFile()  # noqa: SIM115  (closed by close)
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "local_backend.inference.generate", str(job_dir)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._noise,
+            text=True,
+            encoding="utf-8",
+            env=dict(environment),
+            start_new_session=True,
+        )
+        try:
+            if "ready" not in next(self._read_replies(), {}):
+                raise self._broken_off_error()
+        except BaseException:
+            self.close()
+            raise
+
+    def generate(
+        self, prompts: Sequence[Prompt], variants: Sequence[str], decoding: GenerationConfig
+    ) -> Iterator[Answer]:
+        """Every answer as it comes. Raises TrainerError."""
+        request = {
+            "prompts": _prompts(prompts),
+            "variants": list(variants),
+            "maxNewTokens": decoding.max_new_tokens,
+            "temperature": decoding.temperature,
+            "topP": decoding.top_p,
+            "seed": decoding.seed,
+        }
+        for reply in self._exchange(request):
+            yield Answer(
+                index=reply["index"],
+                variant=reply["variant"],
+                text=reply["text"],
+                tokens=reply["tokens"],
+                finish_reason=reply["finishReason"],
+            )
+
+    def model_identities(self) -> Mapping[str, str]:
+        """The sha256 of the weights in force, by variant. Raises TrainerError."""
+        return {r["variant"]: r["identity"] for r in self._exchange({"identities": True})}
+
+    def loglikelihood(
+        self, wanted: Sequence[ScoringRequest], variants: Sequence[str]
+    ) -> Iterator[Likelihood]:
+        """Of each continuation and variant. Raises TrainerError."""
+        prompts = _prompts([one.prompt for one in wanted])
+        asked = [{"prompt": p, "text": w.text} for p, w in zip(prompts, wanted, strict=True)]
+        return self._likelihoods({"score": asked, "variants": list(variants)})
+
+    def loglikelihood_rolling(
+        self, texts: Sequence[str], variants: Sequence[str], *, window: int | None = None
+    ) -> Iterator[Likelihood]:
+        """Of each whole document and variant. Raises TrainerError."""
+        request = {"texts": list(texts), "window": window, "variants": list(variants)}
+        return self._likelihoods(request)
+
+    def _likelihoods(self, request: Mapping[str, Any]) -> Iterator[Likelihood]:
+        for reply in self._exchange(request):
+            yield Likelihood(
+                index=reply["index"],
+                variant=reply["variant"],
+                log_likelihood=reply["logLikelihood"],
+                tokens=reply["tokens"],
+                greedy=reply["greedy"],
+            )
+
+    def count_tokens(self, prompts: Sequence[Prompt]) -> list[int]:
+        """How many tokens the model reads of each prompt. Raises TrainerError."""
+        return [reply["tokens"] for reply in self._exchange({"count": _prompts(prompts)})]
+
+    @property
+    def is_alive(self) -> bool:
+        """False once the process is gone."""
+        return self._process.poll() is None
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.kill()
+        self._process.communicate()
+        self._noise.close()
+
+    def _exchange(self, request: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        assert self._process.stdin is not None
+        # A child that dies before it has read the request is told by its missing answers.
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write(json.dumps(request) + "\n")
+            self._process.stdin.flush()
+        for reply in self._read_replies():
+            if "done" in reply:
+                return
+            yield reply
+        raise self._broken_off_error()
+
+    def _read_replies(self) -> Iterator[dict[str, Any]]:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            reply = json.loads(line)
+            if "error" in reply:
+                raise TrainerError(reply["error"], fix=reply["fix"])
+            yield reply
+
+    def _broken_off_error(self) -> TrainerError:
+        return TrainerError(
+            f"the model's process broke off: {_last_line(self._noise)}",
+            fix="if memory ran out, ask fewer prompts at a time.",
+        )
+
+
+def _prompts(prompts: Sequence[Prompt]) -> list[dict[str, Any]]:
+    return [
+        {"text": p.text} if p.text is not None else {"messages": list(p.messages)} for p in prompts
+    ]
+
+
+def generate_answers(
+    job_dir: Path,
+    prompts: Sequence[Prompt],
+    variants: Sequence[str],
+    decoding: GenerationConfig,
+    environment: Mapping[str, str],
+) -> Iterator[Answer]:
+    """Every answer as it comes. The child is gone when the iterator is closed or exhausted."""
+    with contextlib.closing(ModelProcess(job_dir, environment)) as child:
+        yield from child.generate(prompts, variants, decoding)
+
+
+def run_export(
+    job_dir: Path, out: Path, dtype: str, environment: Mapping[str, str]
+) -> Mapping[str, Any]:
+    """Run the trainer's export; returns its proof."""
+    command = [sys.executable, "-m", "local_backend.inference.export", str(job_dir), str(out)]
+    held, open_while_we_live = os.pipe()
+    try:
+        done = subprocess.run(
+            [*command, "--dtype", dtype, "--end-with-stdin"],
+            stdin=held,
+            capture_output=True,
+            text=True,
+            check=False,
+            env=dict(environment),
+        )
+    finally:
+        os.close(held)
+        os.close(open_while_we_live)
+    try:
+        proof: dict[str, Any] = json.loads(done.stdout)
+    except ValueError:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise TrainerError(f"the export broke off with status {done.returncode}: {last}") from None
+    if "error" in proof:
+        raise TrainerError(proof["error"], fix=proof["fix"])
+    return proof
+
+
+def _last_line(noise: Any) -> str:
+    noise.seek(0)
+    lines = noise.read().decode("utf-8", "replace").strip().splitlines()
+    return lines[-1] if lines else "no message"

@@ -1,0 +1,42 @@
+"""The trainer's probe of a job: a child process that takes some of its steps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cloudft.backends.base import ProgressCallback
+from cloudft.backends.local import trainer_program
+from cloudft.types import PeakMemory
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """What `local_backend/training/probe.py` tells. `seconds` are of the whole job; None if none was run."""
+
+    tokens: int
+    steps: int
+    seconds: float | None
+    memory: PeakMemory | None
+
+
+def run_probe(
+    job_dir: Path, environment: Mapping[str, str], steps: int, progress: ProgressCallback
+) -> ProbeResult:
+    """Run it. Raises TrainerError."""
+    said: dict[str, Any] = {}
+    for reply in trainer_program.run_trainer_program(
+        ["local_backend.training.probe", str(job_dir), str(steps)], environment
+    ):
+        if "done" in reply:
+            progress("steps", reply["done"], reply["total"])
+        said |= reply
+    took, memory = said["took"], said.get("memory")
+    return ProbeResult(
+        tokens=took["tokens"],
+        steps=took["steps"],
+        seconds=took["seconds"],
+        memory=PeakMemory(**memory) if memory else None,
+    )

@@ -1,0 +1,80 @@
+"""Asking a job's models: they are brought here, and the local backend asks them."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cloudft.backends import make_backend as backend_by_name
+from cloudft.backends.base import (
+    Answer,
+    Backend,
+    GenerationConfig,
+    InferenceSession,
+    Prompt,
+    SupportsExport,
+    SupportsGenerate,
+    SupportsInference,
+)
+from cloudft.errors import JobStateConflict
+from cloudft.spec.load import LoadedJob
+from cloudft.storage.home import Home
+from cloudft.types import JobState
+
+
+class LocalInferenceMixin(SupportsGenerate, SupportsExport, SupportsInference):
+    """Jobs whose models are asked on this machine, once their artifacts are here."""
+
+    home: Home
+
+    @abstractmethod
+    def describe(self, job_id: str) -> JobState:
+        """One look; of a completed job the artifacts are here."""
+
+    @property
+    def local_backend(self) -> Backend:
+        """The trainer's own backend: it says what the trainer is asked, and asks its models."""
+        return backend_by_name("local", self.home)
+
+    def generate(
+        self,
+        job_id: str,
+        prompts: Sequence[Prompt],
+        variants: Sequence[str],
+        decoding: GenerationConfig,
+    ) -> Iterator[Answer]:
+        """Answers, in the order in which they come."""
+        local = self.local_backend
+        assert isinstance(local, SupportsGenerate)
+        return local.generate(self._downloaded_job(job_id), prompts, variants, decoding)
+
+    def export(self, job_id: str, out: Path, dtype: str) -> Mapping[str, Any]:
+        """Merge and prove."""
+        local = self.local_backend
+        assert isinstance(local, SupportsExport)
+        return local.export(self._downloaded_job(job_id), out, dtype)
+
+    def open_session(self, job_id: str) -> InferenceSession:
+        """The job's models."""
+        local = self.local_backend
+        assert isinstance(local, SupportsInference)
+        return local.open_session(self._downloaded_job(job_id))
+
+    def open_base_session(self, job: LoadedJob) -> InferenceSession:
+        """The base model."""
+        local = self.local_backend
+        assert isinstance(local, SupportsInference)
+        return local.open_base_session(job)
+
+    def _downloaded_job(self, job_id: str) -> str:
+        """The job as the local backend knows it. Raises JobStateConflict before its end."""
+        state = self.describe(job_id)
+        if state.artifacts is None:
+            raise JobStateConflict(
+                f"{job_id} is {state.status}: it has left no model",
+                fix=f"`cloudft watch {job_id}` waits for its end;"
+                f" `cloudft resume {job_id}` goes on with it.",
+            )
+        return state.id

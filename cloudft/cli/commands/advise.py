@@ -1,0 +1,177 @@
+"""advise: prompt, retrieve, fine-tune, continue pre-training, or more data first?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cloudft.cli.options import (
+    Console,
+    backend_option,
+    console_options,
+    job_file_argument,
+    spec_options,
+)
+from cloudft.cli.param_types import RECORDS, USD
+from cloudft.storage.home import Home
+
+if TYPE_CHECKING:
+    from cloudft.evaluate.advise.run import AdviceReport
+
+
+@click.command(
+    "advise",
+    epilog="\b\nExamples:\n  cloudft advise\n"
+    "  cloudft advise --set evaluate.documents=handbook/ --limit 60\n"
+    "  cloudft advise --backend bedrock --input-price 0.035 --output json",
+)
+@job_file_argument
+@spec_options
+@backend_option
+@click.option(
+    "--limit",
+    type=RECORDS,
+    default=100,
+    show_default=True,
+    help="Held-out records that are asked.",
+)
+@click.option(
+    "--input-price",
+    type=USD,
+    help="USD for a million input tokens, for the number of requests at which tuning pays.",
+)
+@console_options
+def advise_command(
+    path: Path | None,
+    flags: dict[str, str],
+    backend_name: str,
+    limit: int,
+    input_price: float | None,
+    console: Console,
+) -> int:
+    """Measure whether fine-tuning is worth it, before paying for it.
+
+    The base model is prompted plainly, with retrieved examples, and (evaluate.documents) with
+    retrieved passages; the job is trained on this machine; all answer the same held-out records.
+    With --backend bedrock the prompts go to the model on Bedrock, and cost what answers cost there.
+    """
+    from cloudft.backends import make_backend
+    from cloudft.cli.commands.submit import load_job_file
+    from cloudft.cli.jobs import follow_job
+    from cloudft.cli.output import print_findings
+    from cloudft.cli.progress import record_counter, task_progress
+    from cloudft.evaluate.advise.run import run_advice
+    from cloudft.jobs import prepare
+
+    home = Home.from_environ()
+    job = load_job_file(path, flags)
+    here = make_backend("local", home)
+    with record_counter(console) as progress:
+        staged, warnings = prepare.prepare(job, here, home, progress)
+    print_findings(warnings)
+    with task_progress(console) as counted:
+        study = run_advice(
+            staged,
+            make_backend(backend_name, home),
+            here,
+            home,
+            limit=limit,
+            progress=counted,
+            wait=lambda started: follow_job(started, here, None, console),
+        )
+    value = advice_json(study, input_price)
+    console.print_result(value, "\n".join(advice_lines(value)))
+    return 0
+
+
+def advice_json(study: AdviceReport, input_price: float | None) -> dict[str, Any]:
+    """The study as it is printed; costs are computed here, from what was measured."""
+    from cloudft.evaluate.advise.recommendation import break_even_requests
+
+    value: dict[str, Any] = {
+        "advice": study.recommendation.advice,
+        "reasons": list(study.recommendation.reasons),
+        "task": study.task,
+        "n": study.n,
+        "job": study.trained.id if study.trained else None,
+        "methods": {
+            name: {
+                "score": m.score,
+                "promptTokens": m.prompt_tokens,
+                "answerTokens": m.answer_tokens,
+                "secondsPerRequest": m.seconds,
+            }
+            for name, m in study.methods.items()
+        },
+        "facts": vars(study.facts) if study.facts else None,
+        "training": {"seconds": study.training_seconds, "usd": study.training_usd},
+        "corpus": study.corpus,
+        "breakEven": None,
+    }
+    if study.methods:
+        tuned = study.methods["fine-tuned"]
+        others = [m for name, m in study.methods.items() if name != "fine-tuned"]
+        best = max(others, key=lambda m: m.score)
+        saved = best.prompt_tokens - tuned.prompt_tokens
+        requests = None
+        if input_price is not None and study.training_usd is not None:
+            price = input_price / 1e6
+            requests = break_even_requests(
+                study.training_usd, best.prompt_tokens * price, tuned.prompt_tokens * price
+            )
+        seconds = None
+        if study.training_seconds and best.seconds and tuned.seconds:
+            seconds = break_even_requests(study.training_seconds, best.seconds, tuned.seconds)
+        value["breakEven"] = {
+            "against": best.name,
+            "promptTokensSaved": saved,
+            "requestsByPrice": requests,
+            "requestsByTime": seconds,
+        }
+    return value
+
+
+def advice_lines(value: Mapping[str, Any]) -> Iterator[str]:
+    """The advice, why, and the table it rests on."""
+    from cloudft.cli.output import format_table
+
+    yield f"advice: {value['advice']}"
+    yield ""
+    if value["methods"]:
+        columns = ("METHOD", "SCORE", "PROMPT TOKENS", "ANSWER TOKENS", "SECONDS A REQUEST")
+        yield format_table(columns, _rows(value["methods"]))
+        yield ""
+    for reason in value["reasons"][len(value["methods"]) :]:
+        yield f"- {reason}"
+    even = value["breakEven"]
+    if even:
+        yield f"- {_break_even(even)}"
+
+
+def _rows(methods: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
+    for name, m in methods.items():
+        seconds = m["secondsPerRequest"]
+        yield (
+            name,
+            f"{m['score']:.3f}",
+            f"{m['promptTokens']:.0f}",
+            f"{m['answerTokens']:.1f}",
+            f"{seconds:.2f}" if seconds is not None else "known before",
+        )
+
+
+def _break_even(even: Mapping[str, Any]) -> str:
+    saved = even["promptTokensSaved"]
+    if saved <= 0:
+        return f"a tuned model reads as much a request as {even['against']}: tuning saves no tokens"
+    text = f"against {even['against']} a tuned model saves {saved:.0f} tokens a request"
+    if even["requestsByPrice"] is not None:
+        text += f"; training is paid back after {even['requestsByPrice']:,.0f} requests by price"
+    if even["requestsByTime"] is not None:
+        text += f"; after {even['requestsByTime']:,.0f} requests by time on this machine"
+    if even["requestsByPrice"] is None:
+        text += " (--input-price tells when that pays)"
+    return text

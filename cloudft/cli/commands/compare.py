@@ -1,0 +1,148 @@
+"""compare: several tuned models, or a model and its base, on the same records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cloudft.cli.jobs import open_job
+from cloudft.cli.number_format import format_interval, format_number, format_signed
+from cloudft.cli.options import Console, complete_job, console_options
+
+if TYPE_CHECKING:
+    from cloudft.evaluate.compare import ModelResult
+
+RECORDS_SHOWN = 5
+"""Records that changed which the text shows, of each kind; a page shows more, JSON all."""
+BASE = "base"
+
+
+@click.command(
+    "compare",
+    epilog="\b\nExamples:\n  cloudft compare router-lora router-full\n"
+    "  cloudft compare base router-lora router-full --page compared.html",
+)
+@click.argument(
+    "references", metavar="A B...", nargs=-1, required=True, shell_complete=complete_job
+)
+@click.option(
+    "--page",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write it as one HTML page too, with the records that changed.",
+)
+@click.option("--force", is_flag=True, help="Replace a page that is there.")
+@console_options
+def compare_command(
+    references: tuple[str, ...], page: Path | None, force: bool, console: Console
+) -> int:
+    """Hold jobs against the first one, record by record; `base` is the base of the jobs.
+
+    Their newest evaluations are read: `cloudft evaluate` makes them, on the same held-out data.
+    """
+    from cloudft.evaluate.compare import compare_models
+    from cloudft.evaluate.report.pages import render_template, write_page
+
+    found = compare_models(model_results(references))
+    if page is not None:
+        write_page(page, render_template("compare.html", found), force=force)
+        console.note(f"wrote {page}")
+    for warning in found["warnings"]:
+        console.note(f"warning: {warning['message']} [{warning['code']}]")
+    console.print_result(found, "\n\n".join(comparison_lines(found)))
+    return 0
+
+
+def model_results(references: tuple[str, ...]) -> list[ModelResult]:
+    """What each word means. Raises UsageError for fewer than two different ones."""
+    from cloudft.errors import UsageError
+    from cloudft.evaluate.compare import ModelResult
+    from cloudft.evaluate.results import load_newest_evaluation
+    from cloudft.jobs import lifecycle
+
+    named = [name for name in references if name != BASE]
+    if len(references) < 2 or not named:
+        raise UsageError(
+            "two models at least are compared",
+            fix="name two jobs, or `base` and a job: cloudft compare base JOB",
+        )
+    found = []
+    for name in references:
+        record, backend, _ = open_job(named[0] if name == BASE else name)
+        evaluation = load_newest_evaluation(record.folder)
+        if name == BASE:
+            found.append(ModelResult(f"{record.base_model} (base)", evaluation, "base", 0.0))
+            continue
+        job = lifecycle.refresh(record, backend)
+        ended = job.state.ended_at
+        seconds = None
+        if ended:
+            took = datetime.fromisoformat(ended) - datetime.fromisoformat(record.created_at)
+            seconds = took.total_seconds()
+        usd = record.estimate["usd"]["training"]
+        found.append(ModelResult(record.id, evaluation, "tuned", usd, seconds))
+    if len({side.name for side in found}) < len(found):
+        raise UsageError("one model is named twice", fix="name each once.")
+    return found
+
+
+def comparison_lines(found: Mapping[str, Any]) -> Iterator[str]:
+    """The leaderboard, then each comparison in a few lines."""
+    from cloudft.cli.output import format_table
+
+    order = "lower is better" if found["lowerIsBetter"] else "higher is better"
+    yield f"{found['n']} records, {found['metric']} ({order})"
+    names = ("MODEL", "SCORE", "95 % INTERVAL", "USD", "MINUTES")
+    yield format_table(names, (_row(row) for row in found["leaderboard"]))
+    for one in found["comparisons"]:
+        yield one["sentence"]
+        rows = [
+            (
+                mark,
+                _short(flip["prompt"]),
+                _short(flip["reference"]),
+                _short(flip["before"]),
+                _short(flip["after"]),
+            )
+            for mark, flips in (("fixed", one["fixed"]), ("broken", one["broken"]))
+            for flip in flips[:RECORDS_SHOWN]
+        ]
+        if rows:
+            yield format_table(("", "ASKED", "WANTED", "BEFORE", "AFTER"), rows)
+        if one["slices"]:
+            slices = (
+                (
+                    f"{s['by']}: {s['value'][:40]}",
+                    s["n"],
+                    format_number(s["base"]),
+                    format_number(s["tuned"]),
+                    format_signed(s["delta"]["value"]),
+                    format_interval(s["delta"]),
+                )
+                for s in one["slices"]
+            )
+            yield format_table(
+                ("SLICE", "RECORDS", "FIRST", "THIS", "DELTA", "95 % INTERVAL"), slices
+            )
+    if len(found["comparisons"]) > 1:
+        yield f"p-values are adjusted for {len(found['comparisons'])} comparisons (Holm)"
+
+
+def _row(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    usd = "no price known" if row["usd"] is None else f"{row['usd']:.2f}"
+    minutes = f"{row['seconds'] / 60:.1f}" if row["seconds"] else ""
+    return (
+        row["name"],
+        format_number(row["score"]),
+        f"{format_number(row['low'])} to {format_number(row['high'])}",
+        usd,
+        minutes,
+    )
+
+
+def _short(text: str | None) -> str:
+    line = " ".join((text or "").split())
+    return line if len(line) <= 32 else f"{line[:29]}..."

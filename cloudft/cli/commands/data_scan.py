@@ -1,0 +1,88 @@
+"""data scan: secrets and personal data, named by line; and a copy without them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cloudft.cli.options import Console, console_options
+
+MAX_MATCHES = 1000
+
+
+@click.command(
+    "scan",
+    epilog="\b\nExamples:\n  cloudft data scan tickets.jsonl\n"
+    "  cloudft data scan tickets.jsonl --redact tickets-clean.jsonl",
+)
+@click.argument("inputs", metavar="IN...", nargs=-1, required=True)
+@click.option(
+    "--redact",
+    type=click.Path(path_type=Path),
+    metavar="OUT",
+    help="Write a copy as JSONL with <EMAIL>, <CARD> and so on in their place.",
+)
+@console_options
+def scan_command(inputs: tuple[str, ...], redact: Path | None, console: Console) -> int:
+    """Find keys, tokens, passwords, e-mail and IP addresses, phone, card and account numbers.
+
+    Each is named by file, line and kind, and never shown. Exit code 3 when there are any and no
+    redacted copy is written.
+    """
+    hits, counts, written = _scan_files(inputs, redact, console)
+    lines = [f"{hit['file']}:{hit['line']} {hit['field']}: {hit['kind']}" for hit in hits[:20]]
+    total = sum(counts.values())
+    if total > len(lines):
+        lines.append(f"... and {total - len(lines)} more")
+    lines += [f"{count} {kind}" for kind, count in counts.most_common()]
+    if redact:
+        lines.append(f"{redact}: {written} records")
+    value = {"hits": hits, "counts": dict(counts), "redacted": redact}
+    console.print_result(value, "\n".join(lines) or "nothing found")
+    return 3 if total and redact is None else 0
+
+
+def _scan_files(
+    inputs: tuple[str, ...], out: Path | None, console: Console
+) -> tuple[list[dict[str, Any]], Counter[str], int]:
+    """The first hits, how many there are of each kind, and the records written."""
+    import orjson
+
+    from cloudft.cli.progress import record_counter
+    from cloudft.data.analysis.pii_scan import find_pii, iter_strings, redact_json
+    from cloudft.data.findings import Findings
+    from cloudft.data.sources.row_reader import ReadContext, read_rows
+    from cloudft.data.sources.source_files import SourceResolver
+    from cloudft.data.staging.dataset_transform import new_output_file
+    from cloudft.errors import CheckFailed
+
+    hits: list[dict[str, Any]] = []
+    findings, counts, seen = Findings(), Counter[str](), 0
+    with contextlib.ExitStack() as stack:
+        progress = stack.enter_context(record_counter(console))
+        file = (
+            stack.enter_context(stack.enter_context(new_output_file(out)).open("wb"))
+            if out
+            else None
+        )
+        for source in SourceResolver(Path.cwd(), findings).resolve("IN", inputs):
+            for row in read_rows(ReadContext(source, findings)):
+                seen += 1
+                progress(seen)
+                for field, text in iter_strings(row.value):
+                    for hit in find_pii(text):
+                        counts[hit.kind] += 1
+                        if len(hits) < MAX_MATCHES:
+                            place = {"file": source.display_name, "line": row.line, "field": field}
+                            hits.append(place | {"kind": hit.kind})
+                if file:
+                    value = redact_json(row.value)
+                    file.write(orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE))
+        if findings.count_errors():
+            listed = findings.all()
+            raise CheckFailed(next(f.message for f in listed if f.severity == "error"), listed)
+    return hits, counts, seen

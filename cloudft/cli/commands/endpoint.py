@@ -1,0 +1,224 @@
+"""endpoint: a Bedrock on this machine."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cloudft.cli.options import Console, aws_location, console_options
+from cloudft.cli.param_types import PID, PORT, SECONDS
+from cloudft.errors import UsageError
+
+if TYPE_CHECKING:
+    from cloudft.endpoint.server import EndpointOptions
+
+
+def _parse_job_fields(values: tuple[str, ...]) -> dict[str, str]:
+    for value in values:
+        if "=" not in value:
+            raise click.UsageError(f"--set {value}: write KEY=VALUE")
+    return dict(value.split("=", 1) for value in values)
+
+
+def read_local_models(path: Path | None) -> dict[str, str]:
+    """Model id or alias -> the open model that stands in. Raises UsageError."""
+    if path is None:
+        return {}
+    import yaml
+
+    from cloudft import catalogue
+
+    try:
+        found: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UsageError(f"{path} can't be read: {error}", fix="write YAML.") from error
+    fix = "write lines such as `amazon.nova-lite-v1:0: smollm2-135m`, the id in quotes."
+    if not isinstance(found, dict) or not all(isinstance(v, str) for v in found.values()):
+        raise UsageError(f"{path} is no map of model ids to stand-ins", fix=fix)
+    folder, models = path.absolute().parent, {}
+    for name, stand_in in found.items():
+        closed = catalogue.find_model(str(name))
+        open_model = catalogue.find_model(stand_in, base_dir=folder)
+        if not open_model.is_open_weight:
+            raise UsageError(f"{path}: {stand_in} has no open weights", fix="see `models --local`.")
+        local = folder / stand_in
+        models[closed.alias] = str(local) if local.is_dir() else stand_in
+    return models
+
+
+def _check_url(_context: click.Context, _option: click.Parameter, url: str | None) -> str | None:
+    from cloudft.aws.client import is_endpoint_url
+
+    if url is not None and not is_endpoint_url(url):
+        raise click.BadParameter(f"{url[:200]!r} is no address, such as http://127.0.0.1:8333")
+    return url
+
+
+@click.command(
+    "endpoint",
+    epilog="\b\nExamples:\n  cloudft endpoint --port 5000\n"
+    "  cloudft endpoint --state .bedrock --models stand-ins.yaml\n"
+    "  AWS_ENDPOINT_URL=http://127.0.0.1:5000 aws bedrock list-model-customization-jobs",
+)
+@click.option("--port", type=PORT, default=0, help="0 takes a free one.")
+@click.option(
+    "--host", default="127.0.0.1", show_default=True, help="Another than loopback is open to all."
+)
+@click.option(
+    "--state",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Keep everything in this folder; without it everything ends with the process.",
+)
+@click.option(
+    "--models",
+    "models_file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="MAP.yaml",
+    help="Which open model stands in for which closed one.",
+)
+@click.option(
+    "--stand-in", default="smollm2-135m", show_default=True, help="For every model not in --models."
+)
+@click.option(
+    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="A field of every trained job."
+)
+@click.option(
+    "--clock",
+    type=click.Choice(["real", "fast"]),
+    default="real",
+    show_default=True,
+    help="fast: jobs train nothing and end at once, for tests of what is around them.",
+)
+@click.option("--seconds", type=SECONDS, default=0.0, help="How long a job takes by a fast clock.")
+@click.option(
+    "--jobs",
+    type=click.IntRange(1, 10_000),
+    default=2,
+    show_default=True,
+    help="Jobs at once (quota).",
+)
+@click.option("--as-on-aws", is_flag=True, help="Offer no model past its end of life.")
+@click.option(
+    "--authorization",
+    is_flag=True,
+    help="Jobs may do what the policies of their role in IAM allow, and nothing else.",
+)
+@click.option(
+    "--s3",
+    metavar="URL",
+    callback=_check_url,
+    help="The S3 that jobs use; one of its own if unset.",
+)
+@click.option(
+    "--credentials",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Take only requests signed with a key of this file, written as ~/.aws/credentials.",
+)
+@click.option(
+    "--allow-host",
+    "names",
+    multiple=True,
+    metavar="NAME",
+    help="Answer requests that reach it by this host name, too (a container's, a proxy's).",
+)
+@click.option(
+    "--training-env",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="VENV",
+    help="What the container of a SageMaker job holds; this environment if unset.",
+)
+@click.option("--operations", is_flag=True, help="Print which operations it offers, and end.")
+@click.option("--until-pid", type=PID, metavar="PID", help="End when that process is gone.")
+@console_options
+def endpoint_command(
+    port: int,
+    host: str,
+    state: Path | None,
+    models_file: Path | None,
+    stand_in: str,
+    settings: tuple[str, ...],
+    clock: str,
+    seconds: float,
+    jobs: int,
+    as_on_aws: bool,
+    authorization: bool,
+    s3: str | None,
+    credentials: Path | None,
+    names: tuple[str, ...],
+    training_env: Path | None,
+    operations: bool,
+    until_pid: int | None,
+    console: Console,
+) -> int:
+    """Serve a Bedrock that really trains, for any AWS SDK; Ctrl-C ends it.
+
+    Beside bedrock and bedrock-runtime there are the training jobs of sagemaker, cloudformation
+    (ours, for cloudft's templates), and s3, iam, kms, sts and what else stacks need (moto's). It is
+    not AWS: the account is 000000000000 and any credentials will do. The first line printed is its
+    URL. The page that shows jobs and the routes below /_cloudft/ want the token that is printed
+    with it, or that CLOUDFT_ENDPOINT_TOKEN holds.
+    """
+    _require_extra()
+    from cloudft.endpoint import supported_operations as offered
+    from cloudft.endpoint.protocols.sigv4 import read_credentials
+    from cloudft.endpoint.server import EndpointOptions, new_token
+
+    if operations:
+        console.print_result(list(offered.list_operations()), offered.render_markdown_table())
+        return 0
+    given = EndpointOptions(
+        port=port,
+        host=host,
+        region=aws_location().get("region") or "us-east-1",
+        state=state.absolute() if state else None,
+        stand_in=stand_in,
+        stand_ins=read_local_models(models_file),
+        settings=_parse_job_fields(settings),
+        fast=clock == "fast",
+        seconds=seconds,
+        max_concurrent_jobs=jobs,
+        as_on_aws=as_on_aws,
+        authorization=authorization,
+        s3=s3,
+        secret_keys=read_credentials(credentials) if credentials else None,
+        until_pid=until_pid,
+        allowed_hosts=names,
+        token=os.environ.get("CLOUDFT_ENDPOINT_TOKEN") or new_token(),
+        training_env=training_env.absolute() if training_env else None,
+    )
+    _run_server(given, console)
+    return 0
+
+
+def _require_extra() -> None:
+    """Raise UsageError where the extra `endpoint` is not installed."""
+    try:
+        import cloudft.endpoint.server  # noqa: F401 (whether it can be imported)
+    except ImportError as error:
+        raise UsageError(
+            f"the endpoint needs {error.name}, which is not installed",
+            fix="pip install 'cloudft[endpoint]'",
+        ) from error
+
+
+def _run_server(given: EndpointOptions, console: Console) -> None:
+    """Serve until the process ends; the URL is printed first."""
+    from cloudft.endpoint.server import LOOPBACK_HOSTS, serve
+
+    if given.host not in LOOPBACK_HOSTS and given.secret_keys is None:
+        who = f"anyone who reaches {given.host} may use this endpoint"
+        console.note(f"{who}; --credentials limits it")
+
+    def ready(url: str) -> None:
+        page = f"{url}/?token={given.token}"
+        console.print_result({"url": url, "token": given.token, "page": page}, url)
+        console.note(f"export AWS_ENDPOINT_URL={url}; jobs are shown at {page}")
+
+    def warn(text: str) -> None:
+        click.echo(f"warning: {text}", err=True)
+
+    serve(given, ready, warn)

@@ -1,0 +1,130 @@
+"""estimate: what a job would take, before anything is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cloudft.cli.commands.submit import load_job_file
+from cloudft.cli.options import (
+    Console,
+    complete_backend,
+    console_options,
+    job_file_argument,
+    spec_options,
+)
+from cloudft.storage.home import Home
+
+if TYPE_CHECKING:
+    from cloudft.types import Estimate
+
+
+@click.command(
+    "estimate",
+    epilog="\b\nExamples:\n  cloudft estimate\n"
+    "  cloudft estimate --set hyperparameters.epochCount=5 --output json\n"
+    "  cloudft estimate --backend sagemaker\n"
+    "  cloudft estimate --probe",
+)
+@job_file_argument
+@click.option(
+    "--probe",
+    is_flag=True,
+    help="Look whether it fits into this machine's memory, and take some steps: how long will it"
+    " be?",
+)
+@click.option(
+    "--backend",
+    "backend_name",
+    metavar="NAME",
+    shell_complete=complete_backend,
+    help="Only on it; on each if unset.",
+)
+@click.option(
+    "--steps", type=click.IntRange(0, 1000), default=20, show_default=True, help="Of the probe."
+)
+@spec_options
+@console_options
+def estimate_command(
+    path: Path | None,
+    probe: bool,
+    backend_name: str | None,
+    steps: int,
+    flags: dict[str, str],
+    console: Console,
+) -> int:
+    """Tokens, time and cost of a job on each backend, with the price's source and date.
+
+    Tokens are estimated from characters. A price that no source has is unknown, not zero. With
+    --probe the local job's tokens, memory and time are measured on this machine: memory before
+    anything is loaded, time by steps over the job's own data whose result is thrown away.
+    """
+    from cloudft.cli.output import format_table, print_findings
+    from cloudft.cli.progress import record_counter, task_progress
+    from cloudft.jobs import prepare
+
+    job = load_job_file(path, flags)
+    print_findings(job.findings)
+    with record_counter(console) as progress:
+        found = prepare.estimate_all(job, Home.from_environ(), progress, backend_name)
+    if probe:
+        with record_counter(console) as progress, task_progress(console) as probing:
+            better = prepare.probe_estimates(job, Home.from_environ(), steps, progress, probing)
+        found = [next((b for b in better if b.backend == one.backend), one) for one in found]
+    columns = (
+        "BACKEND",
+        "TOKENS",
+        "EPOCHS",
+        "TRAINING",
+        "STORAGE A MONTH",
+        "SERVING AN HOUR",
+        "PRICE",
+    )
+    text = [
+        format_table(columns, map(_estimate_row, found)),
+        *(line for one in found for line in _probe_lines(one)),
+    ]
+    text += [
+        f"{one.backend}: no price is known for {one.unpriced.what}\n"
+        f"  fix: {prepare.price_remedy(one, 'then estimate again')}"
+        for one in found
+        if one.unpriced is not None and one.usd["training"] is None
+    ]
+    console.print_result(found, "\n".join(text))
+    return 0
+
+
+def _probe_lines(estimate: Estimate) -> Iterator[str]:
+    """What a probe found, in sentences."""
+    from cloudft.cli.output import format_duration, format_gibibytes
+
+    memory = estimate.memory
+    if memory is not None:
+        free = f" of {format_gibibytes(memory.available)} that are free" if memory.available else ""
+        word = "fits" if memory.fits else "does not fit"
+        yield f"{estimate.backend}: {word}: {format_gibibytes(memory.bytes)} of memory{free}"
+        if memory.remedy:
+            yield f"  fix: {memory.remedy}"
+    if estimate.seconds is not None:
+        yield f"{estimate.backend}: {estimate.steps} steps, {format_duration(estimate.seconds)} in all"
+
+
+def _estimate_row(estimate: Estimate) -> tuple[Any, ...]:
+    from cloudft.cli.commands.deploy import format_usd
+
+    usd = estimate.usd
+    bound = "at most " if estimate.at_most and usd["training"] is not None else ""
+    amounts = (usd["storagePerMonth"], usd["servingPerHour"])
+    dated = estimate.price_source.endswith(estimate.price_date)
+    source = estimate.price_source + ("" if dated else f", {estimate.price_date}")
+    return (
+        estimate.backend,
+        estimate.train_tokens,
+        estimate.epochs,
+        bound + format_usd(usd["training"]),
+        *(format_usd(amount) for amount in amounts),
+        source,
+    )

@@ -1,0 +1,155 @@
+"""import: a tuned open-weight model into Bedrock."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import click
+
+from cloudft.cli.jobs import open_job
+from cloudft.cli.options import Console, console_options, job_argument, parse_settings
+from cloudft.cli.param_types import SECONDS
+from cloudft.storage.home import Home
+
+if TYPE_CHECKING:
+    from cloudft.backends.base import Backend, StagedJob
+    from cloudft.jobs.lifecycle import Job
+    from cloudft.spec.load import LoadedJob
+    from cloudft.storage.store import JobRecord
+
+DEFAULT_DTYPE = "bfloat16"
+
+
+@click.command(
+    "import",
+    epilog="\b\nExamples:\n  cloudft import ticket-router --wait\n"
+    "  cloudft import - --set bedrock.s3_uri=s3://my-bucket/team --dry-run",
+)
+@job_argument
+@click.option(
+    "--set",
+    "flags",
+    multiple=True,
+    metavar="KEY=VALUE",
+    callback=parse_settings,
+    help="Any value of the trained job's file, dotted: --set bedrock.region=us-east-1",
+)
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "float16", "bfloat16"]),
+    default=DEFAULT_DTYPE,
+    show_default=True,
+    help="Format of the merged weights.",
+)
+@click.option("--dry-run", is_flag=True, help="Merge, check, print the plan and send nothing.")
+@click.option("--wait", is_flag=True, help="Follow the import until it ends.")
+@click.option(
+    "--timeout", type=SECONDS, metavar="SECONDS", help="With --wait: exit 124 after this."
+)
+@click.option("--again", is_flag=True, help="Import once more even if that was done.")
+@console_options
+def import_command(
+    reference: str,
+    flags: dict[str, str],
+    dtype: str,
+    dry_run: bool,
+    wait: bool,
+    timeout: float | None,
+    again: bool,
+    console: Console,
+) -> int:
+    """Import a job's tuned model into Bedrock (Custom Model Import).
+
+    The model is merged with proof, held against Bedrock's rules and sent; the import is a job of
+    its own: `watch`, `generate` and `evaluate` take it. Needs the bedrock section in the job file
+    (region, s3_uri, import_role_arn or role_arn), or --set. The same import twice is one import.
+    """
+    from cloudft.cli.commands.submit import warn_not_described
+    from cloudft.cli.jobs import exit_code_of, print_job
+
+    if timeout is not None and not wait:
+        raise click.UsageError("--timeout needs --wait")
+    record, backend, _ = open_job(reference)
+    staged = prepare_import(record, backend, flags, dtype, console)
+    if dry_run:
+        _print_import_plan(staged, console)
+        return 0
+    job = submit_import(staged, again=again, console=console)
+    if wait:
+        job = _follow_import(job, timeout, console)
+        print_job(job, console)
+        return exit_code_of(job)
+    warn_not_described(job)
+    note = f"`cloudft watch {job.record.id}` follows it."
+    if job.state.status == "Completed":
+        note = "this very model is imported already; --again imports it once more."
+    console.note(f"{job.state.status}: {note}")
+    console.print_result(job.to_json(), job.record.id)
+    return 0
+
+
+def prepare_import(
+    record: JobRecord, backend: Backend, flags: dict[str, str], dtype: str, console: Console
+) -> StagedJob:
+    """The job's model, ready to be sent; warnings are said."""
+    from cloudft.cli.output import print_findings
+    from cloudft.jobs import model_import
+
+    job = model_import.load_import_job(record, flags, os.environ)
+    home = Home.from_environ()
+    staged, found = model_import.merge_and_stage(
+        record, backend, home, job, dtype=dtype, on_progress=console.note
+    )
+    print_findings(found)
+    return staged
+
+
+def _print_import_plan(staged: StagedJob, console: Console) -> None:
+    from cloudft.cli.output import json_text
+    from cloudft.jobs import model_import
+
+    plan = model_import.import_backend(Home.from_environ()).plan(staged)
+    console.print_result(plan, json_text(plan))
+
+
+def submit_import(staged: StagedJob, *, again: bool, console: Console) -> Job:
+    """Send the model and create the import, once."""
+    from cloudft.cli.progress import upload_counter
+    from cloudft.jobs import lifecycle, model_import
+    from cloudft.storage.store import Store
+
+    home = Home.from_environ()
+    with upload_counter(console) as sent:
+        return lifecycle.submit(
+            staged,
+            model_import.import_backend(home),
+            Store(home.jobs),
+            force_new=again,
+            on_progress=sent,
+        )
+
+
+def _follow_import(job: Job, timeout: float | None, console: Console) -> Job:
+    from cloudft.cli.jobs import follow_job
+    from cloudft.jobs import lifecycle
+
+    backend = lifecycle.backend_for(job.record, Home.from_environ())
+    return follow_job(job, backend, timeout, console)
+
+
+def check_import(job: LoadedJob, backend: Backend, console: Console) -> None:
+    """Before anything is trained that is to be imported: can it be? Raises CheckFailed."""
+    from cloudft.cli.output import print_findings
+    from cloudft.jobs import model_import
+
+    _, found = model_import.check_import(job, backend, Home.from_environ())
+    print_findings(found)
+
+
+def import_completed_job(
+    record: JobRecord, backend: Backend, timeout: float | None, console: Console
+) -> Job:
+    """A completed job's import at its end."""
+    staged = prepare_import(record, backend, {}, DEFAULT_DTYPE, console)
+    return _follow_import(submit_import(staged, again=False, console=console), timeout, console)

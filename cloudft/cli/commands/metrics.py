@@ -1,0 +1,31 @@
+"""metrics: the loss curves as numbers and as a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from cloudft.cli.jobs import open_job
+from cloudft.cli.loss_plot import draw_loss_plot
+from cloudft.cli.options import Console, console_options, job_argument
+
+
+@click.command("metrics", epilog="\b\nExample:\n  cloudft metrics - --plot loss.png")
+@job_argument
+@click.option(
+    "--plot", type=click.Path(dir_okay=False, path_type=Path), help="Draw the curves (.png, .svg)."
+)
+@console_options
+def metrics_command(reference: str, plot: Path | None, console: Console) -> int:
+    """Print or plot a job's loss curves, also while it runs."""
+    from cloudft.cli.output import format_table, metric_rows
+
+    record, backend, _ = open_job(reference)
+    points = list(backend.metrics(record.backend_job_id or record.id))
+    if plot is not None:
+        draw_loss_plot(points, record.id, plot)
+        console.note(f"wrote {plot}")
+    columns = ("STEP", "EPOCH", "SPLIT", "LOSS", "PERPLEXITY", "RATE", "TOKENS/S")
+    console.print_result(points, format_table(columns, metric_rows(points)))
+    return 0

@@ -1,0 +1,53 @@
+"""report: one page about a job, to keep or to send."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from cloudft.cli.jobs import open_job
+from cloudft.cli.options import Console, console_options, job_argument
+from cloudft.errors import JobStateConflict
+
+
+@click.command(
+    "report",
+    epilog="\b\nExamples:\n  cloudft report -\n  cloudft report ticket-router --out router.html",
+)
+@job_argument
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Where to write it; JOB-report.html here if left out.",
+)
+@click.option("--force", is_flag=True, help="Replace a file that is there.")
+@click.option("--no-texts", is_flag=True, help="Leave out what records and answers say.")
+@console_options
+def report_command(
+    reference: str, out: Path | None, force: bool, no_texts: bool, console: Console
+) -> int:
+    """Write one HTML page: the job, its data, curves, evaluation, pitfalls, cost and digests.
+
+    It needs nothing beside it, no network and no script.
+    """
+    from cloudft.evaluate.report.job_page import render_job_page
+    from cloudft.evaluate.report.pages import write_page
+    from cloudft.evaluate.results import load_newest_evaluation
+    from cloudft.jobs import lifecycle
+
+    record, backend, _ = open_job(reference)
+    job = lifecycle.refresh(record, backend)
+    points = list(backend.metrics(record.backend_job_id or record.id))
+    try:
+        evaluation = load_newest_evaluation(record.folder)
+    except JobStateConflict:
+        evaluation = None
+    path = out or Path(f"{record.id}-report.html")
+    write_page(
+        path, render_job_page(job, points, evaluation, include_texts=not no_texts), force=force
+    )
+    console.print_result(
+        {"job": record.id, "path": path, "evaluated": evaluation is not None}, str(path)
+    )
+    return 0

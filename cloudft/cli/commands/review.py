@@ -1,0 +1,154 @@
+"""review: people judge two models' answers, blind."""
+
+from __future__ import annotations
+
+import getpass
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cloudft.cli.options import Console, complete_job, console_options
+from cloudft.cli.param_types import PORT, RECORDS, SEED
+from cloudft.storage.home import Home
+
+if TYPE_CHECKING:
+    from cloudft.evaluate.human_review.review import Review
+
+LINGER_S = 1.5
+"""How long the page may still ask after the last judgement."""
+
+
+@click.command(
+    "review",
+    epilog="\b\nExamples:\n  cloudft review base ticket-router\n"
+    "  cloudft review router-lora router-full --reviewer ada --sample 50\n"
+    "  cloudft review base ticket-router --results --output json\n"
+    "  cloudft review base ticket-router --export judgements.csv",
+)
+@click.argument("references", metavar="A B", nargs=2, shell_complete=complete_job)
+@click.option("--reviewer", help="Who judges; your user name if left out.")
+@click.option("--sample", type=RECORDS, help="So many records, drawn by the seed.")
+@click.option("--seed", type=SEED, default=7, show_default=True, help="Of the sample.")
+@click.option("--port", type=PORT, default=0, help="Of the page; any if 0.")
+@click.option("--no-browser", is_flag=True, help="Print the address, open nothing.")
+@click.option("--results", is_flag=True, help="Print what came out so far, and end.")
+@click.option(
+    "--export",
+    "out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write every judgement to a new file (.csv or .json), and end.",
+)
+@console_options
+def review_command(
+    references: tuple[str, str],
+    reviewer: str | None,
+    sample: int | None,
+    seed: int,
+    port: int,
+    no_browser: bool,
+    results: bool,
+    out: Path | None,
+    console: Console,
+) -> int:
+    """Judge two models' answers side by side, not knowing which is which; `base` is the base.
+
+    A page on this machine, for this machine alone. Every judgement is kept at once; come back at
+    any time, with as many reviewers as there are. The answers are those of `cloudft evaluate`.
+    """
+    from cloudft.cli.commands.compare import model_results
+    from cloudft.evaluate.human_review.review import Review
+
+    first, second = model_results(references)
+    review = Review(Home.from_environ().reviews, first, second, sample=sample or 0, seed=seed)
+    if out is not None:
+        export_judgments(review, out)
+        console.note(f"wrote {out}")
+    elif not results:
+        serve_review_page(review, reviewer or _default_reviewer(), port, no_browser, console)
+    found = review.summarize()
+    console.print_result(found, review_text(found))
+    return 0
+
+
+def _default_reviewer() -> str:
+    try:
+        return re.sub(r"[^\w.@-]", "-", getpass.getuser())[:40] or "reviewer"
+    except (KeyError, OSError):
+        return "reviewer"
+
+
+def serve_review_page(
+    review: Review, name: str, port: int, no_browser: bool, console: Console
+) -> None:
+    """Serve the page until Ctrl-C, or until all is judged and the page has told so."""
+    import threading
+    import time
+    import webbrowser
+
+    from cloudft.errors import UsageError
+    from cloudft.evaluate.human_review.review import Reviewer
+    from cloudft.evaluate.human_review.review_server import ReviewServer
+
+    reviewer = Reviewer(review, name)
+    review.save()
+    done = threading.Event()
+
+    def judged() -> None:
+        if len(reviewer.judgments) == len(reviewer.order):
+            done.set()
+
+    try:
+        server = ReviewServer(reviewer, port, judged)
+    except OSError as error:
+        raise UsageError(
+            f"the page can't be served on port {port}: {error.strerror}", fix="name another --port."
+        ) from error
+    with server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        judged()
+        click.echo(f"{name}: judge at {server.url} (Ctrl-C ends it; nothing is lost)", err=True)
+        if not no_browser:
+            webbrowser.open(server.url)
+        try:
+            while not done.wait(0.5):
+                pass
+            time.sleep(LINGER_S)
+        except KeyboardInterrupt:
+            console.note("ended; the judgements are kept")
+        finally:
+            server.shutdown()
+
+
+def export_judgments(review: Review, out: Path) -> None:
+    """Write the judgements. Raises UsageError for another ending, or a file that is there."""
+    from cloudft.cli.output import json_text
+    from cloudft.errors import UsageError
+    from cloudft.evaluate.human_review.review import format_csv
+    from cloudft.evaluate.report.pages import write_page
+
+    rows = review.export_rows()
+    if out.suffix not in (".csv", ".json"):
+        raise UsageError(f"{out} is neither .csv nor .json", fix="name it so.")
+    write_page(out, format_csv(rows) if out.suffix == ".csv" else json_text(rows), force=False)
+
+
+def review_text(found: Mapping[str, Any]) -> str:
+    """Who won, how surely, and whether the reviewers agree."""
+    counts, rate, agreement = found["counts"], found["winRate"], found["agreement"]["value"]
+    lines = [
+        f"{found['judgements']} judgements of {found['records']} records by"
+        f" {len(found['reviewers'])} reviewer(s)",
+        f"{found['b']} better: {counts['b']}, {found['a']} better: {counts['a']}, alike:"
+        f" {counts['tie']}, both bad: {counts['bad']}",
+    ]
+    if rate["value"] is not None:
+        lines.append(
+            f"{found['b']} wins {rate['value']:.0%} of {rate['decided']} decided"
+            f" (95 % interval {rate['low']:.0%} to {rate['high']:.0%})"
+        )
+    if agreement is not None:
+        lines.append(f"agreement of the reviewers (Krippendorff's alpha): {agreement:.2f}")
+    return "\n".join(lines)

@@ -1,0 +1,1 @@
+"""Statistics of a dataset: duplicates, leakage, personal data, lengths, labels."""

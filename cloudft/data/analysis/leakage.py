@@ -1,0 +1,62 @@
+"""Records of a held-out set that the training set has too: what makes an evaluation lie."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from cloudft.data.analysis.duplicates import hash_text, prompt_text, record_text
+from cloudft.data.analysis.near_duplicates import NearDuplicateIndex
+from cloudft.data.records import LocatedRecord
+
+LeakKind = Literal["same record", "same input", "near input"]
+
+
+@dataclass(frozen=True)
+class Leak:
+    """A held-out record and the training record that it repeats."""
+
+    kind: LeakKind
+    role: str
+    file: str
+    line: int
+    train_file: str
+    train_line: int
+    similarity: float
+
+
+class LeakageIndex:
+    """Remembers a training set: some 200 bytes a record, and 2 KB more with `near`."""
+
+    def __init__(self, train: Iterable[LocatedRecord], near: float | None = None) -> None:
+        self._records: dict[int, tuple[str, int]] = {}
+        self._inputs: dict[int, tuple[str, int]] = {}
+        self._near = NearDuplicateIndex(near) if near is not None else None
+        self._places: list[tuple[str, int]] = []
+        for located in train:
+            self._remember(located)
+
+    def _remember(self, located: LocatedRecord) -> None:
+        place, asked = (located.file, located.line), prompt_text(located.record)
+        self._records.setdefault(hash_text(record_text(located.record)), place)
+        first = self._inputs.setdefault(hash_text(asked), place)
+        if first is place and self._near and self._near.query_or_insert(asked) is None:
+            self._places.append(place)
+
+    def find_leaks(self, role: str, held_out: Iterable[LocatedRecord]) -> Iterator[Leak]:
+        """The leaks of one held-out set, in its order."""
+        for located in held_out:
+            found = self._find(located)
+            if found is not None:
+                kind, train, similarity = found
+                yield Leak(kind, role, located.file, located.line, *train, similarity)
+
+    def _find(self, located: LocatedRecord) -> tuple[LeakKind, tuple[str, int], float] | None:
+        asked = prompt_text(located.record)
+        if same := self._records.get(hash_text(record_text(located.record))):
+            return "same record", same, 1.0
+        if same := self._inputs.get(hash_text(asked)):
+            return "same input", same, 1.0
+        found = self._near.query(asked) if self._near else None
+        return ("near input", self._places[found[0]], found[1]) if found else None

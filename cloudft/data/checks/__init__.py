@@ -1,0 +1,1 @@
+"""Check a dataset against what its base model accepts."""

@@ -1,0 +1,1 @@
+"""Record formats: parse each into one record type, and write it."""

@@ -1,0 +1,1 @@
+"""Write datasets: canonical JSONL with its manifest, splits, mixes, conversions."""

@@ -1,0 +1,1 @@
+"""Bedrock's operations on the endpoint, control plane and runtime."""

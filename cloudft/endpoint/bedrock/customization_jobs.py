@@ -1,0 +1,413 @@
+"""Customization jobs and the custom models that they make."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cloudft.endpoint.bedrock.foundation_models import FoundationModel, FoundationModels
+from cloudft.endpoint.bedrock.local_inference import ModelRef
+from cloudft.endpoint.bedrock.pagination import filter_by_name_and_time, paginate
+from cloudft.endpoint.fault_injection import FaultInjector
+from cloudft.endpoint.iam.authorizer import RoleClientFactory
+from cloudft.endpoint.protocols.rest_json import ServiceError
+from cloudft.endpoint.s3_uri import split_s3_uri
+from cloudft.endpoint.state import (
+    RUNNING,
+    Job,
+    Model,
+    State,
+    find_by_arn_or_name,
+    now,
+    require_resource,
+    require_unused_job_name,
+)
+from cloudft.endpoint.training.run import FailedRun, RunStatus, TrainingRequest, TrainingRun
+from cloudft.endpoint.training.trainers import PHASES, Trainer
+from cloudft.storage.artifacts import TRAINING_CSV, VALIDATION_CSV
+
+POLL_INTERVAL_S = 0.05
+WRITE_CHECK_KEY = ".write_access_check_file.tmp"
+"""What the service writes to prove that it may write (user guide, troubleshooting)."""
+
+
+class CustomizationJobs:
+    """The operations of jobs and custom models. Jobs work in folders below `folder`."""
+
+    def __init__(
+        self,
+        state: State,
+        foundation: FoundationModels,
+        trainer: Trainer,
+        s3: RoleClientFactory,
+        *,
+        max_concurrent_jobs: int,
+        folder: Path,
+        faults: FaultInjector,
+    ) -> None:
+        self.state = state
+        self.foundation = foundation
+        self.trainer = trainer
+        self.s3 = s3
+        self.max_concurrent_jobs = max_concurrent_jobs
+        self.folder = folder
+        self.faults = faults
+        self.runs: dict[str, TrainingRun] = {}
+        self.closing = threading.Event()
+
+    def begin(self) -> None:
+        """Go on with the jobs that were running, and look after all of them from now on."""
+        for job in self.state.running_jobs():
+            threading.Thread(target=self._start_run, args=(job,), daemon=True).start()
+        threading.Thread(target=self._poll_runs, daemon=True).start()
+
+    def close(self, patience_s: float = 10.0) -> None:
+        """Let the trainings end with a checkpoint; the jobs stay as they are."""
+        self.closing.set()
+        with self.state.lock:
+            runs = [self.runs[job.arn] for job in self.state.running_jobs() if job.arn in self.runs]
+        for run in runs:
+            run.stop()
+        end = time.monotonic() + patience_s
+        while time.monotonic() < end and any(run.poll().status == "InProgress" for run in runs):
+            time.sleep(POLL_INTERVAL_S)
+
+    def model_ref_of(self, job: Job) -> ModelRef:
+        """Who answers for a job's model: what it trained, or its stand-in where nothing was."""
+        if job.local is not None:
+            return ModelRef(job.local)
+        return ModelRef(None, self.foundation.stand_in(job.base_model_arn), "base")
+
+    def create_model_customization_job(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Take the job, or give the one of the same token."""
+
+        def make() -> Job:
+            self._validate_request(given)
+            kind = given.get("customizationType", "FINE_TUNING")
+            base = self._base(given["baseModelIdentifier"], kind)
+            arn = self.state.arn("model-customization-job", base.identifier)
+            return Job(arn, dict(given), self.foundation.arn(base))
+
+        arn, job = self.state.create("job", self.state.jobs, given, make, "jobTags")
+        if job is not None:
+            threading.Thread(target=self._start_run, args=(job,), daemon=True).start()
+        return {"jobArn": arn}
+
+    def _base(self, identifier: str, kind: str) -> FoundationModel:
+        """The foundation model: the one that is named, or that a custom model was made from."""
+        if ":custom-model/" in identifier:
+            identifier = self._model(identifier).base_model_arn
+        return self.foundation.require_customizable(identifier, kind)
+
+    def _validate_request(self, given: Mapping[str, Any]) -> None:
+        state = self.state
+        model = given["customModelName"]
+        kind = given.get("customizationType", "FINE_TUNING")
+        if kind not in self.trainer.customization_types:
+            raise ServiceError("ValidationException", f"This endpoint does not train {kind}.")
+        if "s3Uri" not in given["trainingDataConfig"]:
+            what = "trainingDataConfig.s3Uri is needed: this endpoint keeps no invocation logs."
+            raise ServiceError("ValidationException", what)
+        require_unused_job_name(state.jobs, given["jobName"])  # before the quota
+        busy = [job.request["customModelName"] for job in state.running_jobs()]
+        if find_by_arn_or_name(state.models, model) or model in busy:
+            raise ServiceError("ConflictException", f"The model name {model} is already in use")
+        if len(busy) >= self.max_concurrent_jobs:
+            raise ServiceError(
+                "ServiceQuotaExceededException",
+                f"You have {len(busy)} customization jobs in progress; the quota is"
+                f" {self.max_concurrent_jobs}.",
+            )
+
+    def _start_run(self, job: Job) -> None:
+        run: TrainingRun
+        try:
+            folder = self._folder(job)
+            folder.mkdir(parents=True, exist_ok=True)
+            data = {"train": job.request["trainingDataConfig"]["s3Uri"]}
+            validators = job.request.get("validationDataConfig", {}).get("validators", ())
+            if validators:
+                data["validation"] = validators[0]["s3Uri"]
+            s3 = self._s3(job)
+            files = {
+                role: self._download(s3, uri, folder / f"{role}.jsonl")
+                for role, uri in data.items()
+            }
+            bucket, prefix = split_s3_uri(job.request["outputDataConfig"]["s3Uri"])
+            s3.put_object(Bucket=bucket, Key=f"{prefix}{WRITE_CHECK_KEY}", Body=b"")
+            stand_in = self._stand_in(job)
+            stopping = job.status == "Stopping"
+            order = TrainingRequest(f"job-{job.id}", job.request, files, stand_in, folder, stopping)
+            run = self.trainer.start(order)
+        except Exception as error:  # whatever it is, the job says so
+            run = FailedRun(s3_failure_message(job, error))
+        with self.state.lock:
+            self.runs[job.arn] = run
+        if job.status == "Stopping" or self.closing.is_set():
+            run.stop()
+
+    def _stand_in(self, job: Job) -> str:
+        """What is trained on: the base's stand-in, or the model that an earlier job has made."""
+        identifier = job.request["baseModelIdentifier"]
+        if ":custom-model/" in identifier:
+            earlier = self.state.jobs[str(self._model(identifier).job_arn)].local
+            if earlier is not None:
+                merged = self.trainer.export_merged(earlier, self.folder / "merged" / earlier)
+                if merged is not None:
+                    return merged
+        return self.foundation.stand_in(job.base_model_arn)
+
+    def _folder(self, job: Job) -> Path:
+        return self.folder / "jobs" / job.id
+
+    def _s3(self, job: Job) -> Any:
+        return self.s3(job.request["roleArn"], job.arn)
+
+    def _download(self, s3: Any, uri: str, to: Path) -> Path:
+        bucket, key = split_s3_uri(uri, folder=False)
+        with to.open("wb") as stream:
+            s3.download_fileobj(bucket, key, stream)
+        return to
+
+    def _poll_runs(self) -> None:
+        while not self.closing.wait(POLL_INTERVAL_S):
+            with self.state.lock:
+                running = [
+                    (j, self.runs[j.arn]) for j in self.state.running_jobs() if j.arn in self.runs
+                ]
+            for job, run in running:
+                look = run.poll()
+                if not self.closing.is_set():
+                    self._advance(job, run, look)
+
+    def _advance(self, job: Job, run: TrainingRun, look: RunStatus) -> None:
+        try:
+            losses = self._publish(job, look.artifacts) if look.artifacts else {}
+        except Exception as error:  # the bucket is gone, or may not be written any more
+            look, losses = (
+                RunStatus("Failed", look.status_details, s3_failure_message(job, error)),
+                {},
+            )
+        with self.state.lock:
+            new = job.update_phases(look.status_details)
+            fault = self._injected_failure(job) if new else None
+            if fault is not None:
+                run.stop()
+                look = RunStatus("Failed", {}, fault)
+            changed = new or job.local != run.local_job_id
+            job.local = run.local_job_id
+            if look.status != "InProgress":
+                self._finish_job(job, look, losses)
+            if changed or look.status != "InProgress":
+                self.state.save()
+        if look.status != "InProgress":
+            shutil.rmtree(self._folder(job), ignore_errors=True)
+
+    def _injected_failure(self, job: Job) -> str | None:
+        """The message of a failure that was ordered for a phase that the job has entered."""
+        for phase, where in job.details.items():
+            fault = self.faults.take_due_fault(phase)
+            if fault is not None:
+                where.status, where.modified = "Failed", now()
+                return fault.message
+        return None
+
+    def _finish_job(self, job: Job, look: RunStatus, losses: Mapping[str, float]) -> None:
+        job.failure, job.ended, job.modified = look.failure_message, now(), now()
+        if look.status == "Completed":
+            job.training_loss = losses["train"]
+            job.validation_losses = tuple(losses[r] for r in ("validation",) if r in losses)
+            self._create_model(job)
+        job.status = look.status
+
+    def _create_model(self, job: Job) -> None:
+        state = self.state
+        arn = state.arn("custom-model", job.base_model_arn.rpartition("/")[2])
+        name = job.request["customModelName"]
+        state.models[arn] = Model(arn, name, job.base_model_arn, job.arn)
+        state.tag(arn, job.request.get("customModelTags", ()))
+        job.model_arn = arn
+
+    def _publish(self, job: Job, artifacts: Path) -> dict[str, float]:
+        """Write the output files to S3; the last loss of each curve."""
+        bucket, prefix = split_s3_uri(job.request["outputDataConfig"]["s3Uri"])
+        losses, s3 = {}, self._s3(job)
+        for role, name in (("train", TRAINING_CSV), ("validation", VALIDATION_CSV)):
+            path = artifacts / name
+            if not path.is_file():
+                continue
+            key = f"{prefix}model-customization-job-{job.id}/{name}"
+            s3.put_object(Bucket=bucket, Key=key, Body=path.read_bytes())
+            with path.open(encoding="utf-8", newline="") as stream:
+                column = "training_loss" if role == "train" else "validation_loss"
+                losses[role] = [float(row[column]) for row in csv.DictReader(stream)][-1]
+        return losses
+
+    def get_model_customization_job(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """One job, by ARN or name."""
+        with self.state.lock:
+            return self._job_response(self._job(given))
+
+    def _job(self, given: Mapping[str, Any]) -> Job:
+        job: Job = require_resource(self.state.jobs, given["jobIdentifier"], "customization job")
+        return job
+
+    def _job_response(self, job: Job) -> dict[str, Any]:
+        request = job.request
+        losses = [{"validationLoss": loss} for loss in job.validation_losses]
+        training = job.training_loss
+        return {
+            **{k: v for k, v in request.items() if k not in ("jobTags", "customModelTags")},
+            "jobArn": job.arn,
+            "outputModelName": request["customModelName"],
+            "outputModelArn": job.model_arn,
+            "status": job.status,
+            "statusDetails": self._status_details(job),
+            "failureMessage": job.failure,
+            "creationTime": job.created,
+            "lastModifiedTime": job.modified,
+            "endTime": job.ended,
+            "baseModelArn": job.base_model_arn,
+            "customizationType": request.get("customizationType", "FINE_TUNING"),
+            "validationDataConfig": request.get("validationDataConfig", {"validators": []}),
+            "outputModelKmsKeyArn": request.get("customModelKmsKeyId"),
+            "trainingMetrics": None if training is None else {"trainingLoss": training},
+            "validationMetrics": losses or None,
+        }
+
+    def _status_details(self, job: Job) -> dict[str, Any]:
+        told: dict[str, Any] = {}
+        for name in PHASES:
+            phase = job.details.get(name)
+            told[name] = {"status": "NotStarted"}
+            if phase is not None:
+                times = {"creationTime": phase.created, "lastModifiedTime": phase.modified}
+                told[name] = {"status": phase.status, **times}
+        return told
+
+    def list_model_customization_jobs(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Summaries, a page at a time."""
+        with self.state.lock:
+            jobs = [
+                job
+                for job in filter_by_name_and_time(self.state.jobs.values(), given)
+                if given.get("statusEquals", job.status) == job.status
+            ]
+        shown, more = paginate(jobs, given)
+        summaries = [self._summary(job) for job in shown]
+        return {"modelCustomizationJobSummaries": summaries, **more}
+
+    def _summary(self, job: Job) -> dict[str, Any]:
+        return {
+            "jobArn": job.arn,
+            "baseModelArn": job.base_model_arn,
+            "jobName": job.name,
+            "status": job.status,
+            "statusDetails": self._status_details(job),
+            "creationTime": job.created,
+            "lastModifiedTime": job.modified,
+            "endTime": job.ended,
+            "customModelArn": job.model_arn,
+            "customModelName": job.request["customModelName"],
+            "customizationType": job.request.get("customizationType", "FINE_TUNING"),
+        }
+
+    def stop_model_customization_job(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Ask the run to end. Raises ConflictException for a job that has ended."""
+        with self.state.lock:
+            job = self._job(given)
+            if job.status not in RUNNING:
+                raise ServiceError("ConflictException", f"The job is {job.status}")
+            job.status, job.modified = "Stopping", now()
+            run = self.runs.get(job.arn)
+        if run:
+            run.stop()
+        return {}
+
+    def get_custom_model(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """One model, by ARN or name."""
+        model = self._model(given["modelIdentifier"])
+        told = self._job_response(self.state.jobs[str(model.job_arn)])
+        kept = ("customizationType", "hyperParameters", "trainingDataConfig", "outputDataConfig")
+        more = ("validationDataConfig", "trainingMetrics", "validationMetrics", "baseModelArn")
+        last = ("customizationConfig", "jobArn", "jobName")
+        return {
+            **{name: told.get(name) for name in (*kept, *more, *last)},
+            "modelArn": model.arn,
+            "modelName": model.name,
+            "creationTime": model.created,
+            "modelStatus": "Active",
+            "modelKmsKeyArn": told["outputModelKmsKeyArn"],
+        }
+
+    def _model(self, identifier: str) -> Model:
+        model: Model = require_resource(self.state.models, identifier, "custom model")
+        return model
+
+    def list_custom_models(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Summaries, a page at a time."""
+        with self.state.lock:
+            models = [
+                m
+                for m in filter_by_name_and_time(self.state.models.values(), given)
+                if _matches_filters(m, given)
+            ]
+        shown, more = paginate(models, given)
+        summaries = [
+            {
+                "modelArn": model.arn,
+                "modelName": model.name,
+                "creationTime": model.created,
+                "baseModelArn": model.base_model_arn,
+                "baseModelName": model.base_model_arn.rpartition("/")[2],
+                "customizationType": self._customization_type_of(model),
+                "ownerAccountId": model.arn.split(":")[4],
+                "modelStatus": "Active",
+            }
+            for model in shown
+        ]
+        return {"modelSummaries": summaries, **more}
+
+    def _customization_type_of(self, model: Model) -> str:
+        request = self.state.jobs[str(model.job_arn)].request
+        return str(request.get("customizationType", "FINE_TUNING"))
+
+    def delete_custom_model(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Remove a model that nothing serves. Raises ConflictException."""
+        with self.state.lock:
+            model = self._model(given["modelIdentifier"])
+            servings = [*self.state.deployments.values(), *self.state.throughputs.values()]
+            if any(serving.model_arn == model.arn for serving in servings):
+                raise ServiceError("ConflictException", "The model is in use")
+            del self.state.models[model.arn]
+            self.state.tags.pop(model.arn, None)
+        return {}
+
+
+def _matches_filters(model: Model, given: Mapping[str, Any]) -> bool:
+    base = given.get("foundationModelArnEquals") or given.get("baseModelArnEquals")
+    return (
+        base in (None, model.base_model_arn)
+        and given.get("isOwned", True)
+        and given.get("modelStatus", "Active") == "Active"
+    )
+
+
+def s3_failure_message(job: Job, error: Exception) -> str:
+    """The service's own words for a job that could not read or write in S3."""
+    response = getattr(error, "response", None)
+    if not response:
+        return f"Encountered an unexpected error when processing the request: {error}"
+    if getattr(error, "operation_name", "") == "PutObject":
+        uri = job.request["outputDataConfig"]["s3Uri"]
+        return f"Amazon S3 perms missing (PutObject): {uri} {WRITE_CHECK_KEY}"
+    bucket, key = split_s3_uri(job.request["trainingDataConfig"]["s3Uri"], folder=False)
+    return (
+        "Could not validate GetObject permissions to access Amazon S3 bucket:"
+        f" {bucket} at key {key}: {response['Error'].get('Code')}"
+    )

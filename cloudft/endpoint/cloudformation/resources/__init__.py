@@ -1,0 +1,1 @@
+"""Resource types that stacks on the endpoint create, by service."""

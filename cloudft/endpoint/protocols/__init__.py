@@ -1,0 +1,1 @@
+"""AWS wire protocols, read and written by botocore's service models."""

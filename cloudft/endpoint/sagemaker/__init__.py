@@ -1,0 +1,1 @@
+"""SageMaker on the endpoint: training jobs that run cloudft's own trainer."""

@@ -1,0 +1,1 @@
+"""Training behind the endpoint's jobs: real runs on this machine, or a simulated clock."""

@@ -1,0 +1,1 @@
+"""What goes wrong in tuning without anyone noticing: one measurement a module."""

@@ -1,0 +1,1 @@
+"""Answers of the base and the tuned model, cached by content."""

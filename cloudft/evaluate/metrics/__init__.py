@@ -1,0 +1,1 @@
+"""Metrics of answers, their confidence intervals and tests."""

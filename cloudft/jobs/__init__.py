@@ -1,0 +1,1 @@
+"""The life of a job over any backend: prepare, submit, wait, list, import."""

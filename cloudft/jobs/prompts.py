@@ -1,0 +1,118 @@
+"""What a tuned model is asked: one prompt, or the records of a file with their own answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cloudft.backends.base import Prompt
+from cloudft.data.findings import Findings
+from cloudft.data.formats.record import BadRecord, Conversation, Document
+from cloudft.data.formats.registry import parse_record
+from cloudft.data.sources.row_reader import ReadContext, read_rows
+from cloudft.data.sources.source_files import SourceResolver
+from cloudft.errors import CheckFailed, UsageError
+
+
+@dataclass(frozen=True)
+class GenerationPrompt:
+    """One prompt, its text for people, and the answer that the record gives, if it gives one."""
+
+    prompt: Prompt
+    shown: str
+    reference: str | None = None
+
+
+def build_prompts(
+    customization_type: str,
+    *,
+    prompt: str | None = None,
+    system: str | None = None,
+    file: Path | None = None,
+) -> list[GenerationPrompt]:
+    """The prompts that `prompt` or `file` stands for.
+
+    A model that was pre-trained further goes on from raw text; a fine-tuned one answers. Raises
+    UsageError for none or both of them, and CheckFailed with every fault of the file.
+    """
+    if (prompt is None) == (file is None):
+        raise UsageError("give either --prompt or --file", fix="see `cloudft generate --help`.")
+    raw = customization_type == "CONTINUED_PRE_TRAINING"
+    if system is not None and (raw or file is not None):
+        raise UsageError(
+            "--system goes with --prompt, and with a fine-tuned model",
+            fix="leave it out; a file's records have system messages of their own.",
+        )
+    if file is not None:
+        return _read_prompts(file, raw=raw)
+    assert prompt is not None
+    if not prompt.strip():
+        raise UsageError("the prompt is empty", fix="give it some text.")
+    if raw:
+        return [GenerationPrompt(Prompt(text=prompt), prompt)]
+    return [GenerationPrompt(Prompt(_messages((system,) if system else (), prompt)), prompt)]
+
+
+def _messages(system: tuple[str, ...], prompt: str) -> list[dict[str, str]]:
+    head = [{"role": "system", "content": "\n".join(system)}] if system else []
+    return [*head, {"role": "user", "content": prompt}]
+
+
+def _read_prompts(file: Path, *, raw: bool) -> list[GenerationPrompt]:
+    findings = Findings()
+    found = []
+    for source in SourceResolver(Path.cwd(), findings).resolve("--file", [str(file)]):
+        reading = ReadContext(source, findings)
+        for row in read_rows(reading):
+            try:
+                found.append(_parse_record(row.value, raw=raw))
+            except BadRecord as error:
+                findings.add(
+                    error.code,
+                    error.message,
+                    error.fix,
+                    file=source.display_name,
+                    line=row.line,
+                    field=error.field,
+                )
+    if findings.count_errors():
+        listed = findings.all()
+        raise CheckFailed(next(f.message for f in listed if f.severity == "error"), listed)
+    return found
+
+
+def _parse_record(value: object, *, raw: bool) -> GenerationPrompt:
+    """One record's question. A record may also be a prompt alone."""
+    assert isinstance(value, Mapping)
+    if set(value) == {"prompt"} and isinstance(value["prompt"], str) and not raw:
+        return GenerationPrompt(Prompt(_messages((), value["prompt"])), value["prompt"])
+    return prompt_of_record(parse_record(dict[str, Any](value), {}), raw=raw)
+
+
+def prompt_of_record(record: Conversation | Document, *, raw: bool) -> GenerationPrompt:
+    """What a record asks, and its answer. Raises BadRecord for the other kind of model."""
+    if isinstance(record, Document):
+        if not raw:
+            fix = 'ask with labelled records, or with {"prompt": ...} alone'
+            raise BadRecord("WrongTask", "unlabelled text for a fine-tuned model", fix)
+        return GenerationPrompt(Prompt(text=record.text), record.text)
+    if raw:
+        fix = 'ask with {"text": ...} records'
+        raise BadRecord("WrongTask", "labelled records for a model that goes on from text", fix)
+    return _prompt_of_conversation(record)
+
+
+def _prompt_of_conversation(record: Conversation) -> GenerationPrompt:
+    """All turns but the last are the prompt; the last one is the reference."""
+    turns = list(_messages_of_turns(record))
+    system = [{"role": "system", "content": "\n".join(record.system)}] if record.system else []
+    return GenerationPrompt(
+        Prompt([*system, *turns[:-1]]), turns[-2]["content"], turns[-1]["content"]
+    )
+
+
+def _messages_of_turns(record: Conversation) -> Iterator[dict[str, str]]:
+    for role, parts in record.turns:
+        yield {"role": role, "content": "\n".join(parts)}

@@ -1,0 +1,60 @@
+"""A loaded job as plain values that mean the same from any folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from cloudft.spec.load import LoadedJob
+from cloudft.spec.model import JobSpec
+
+
+def to_portable_values(job: LoadedJob) -> dict[str, Any]:
+    """What was given (file, flags, environment), with every path absolute; no defaults."""
+    values: dict[str, Any] = job.spec.model_dump(exclude_unset=True)
+    data = values["data"]
+    for name in ("train", "validation", "test"):
+        if name in data:
+            data[name] = _absolute(data[name], job.base_dir)
+    for part in data.get("mix", ()):
+        part["path"] = _absolute(part["path"], job.base_dir)
+    judging = values.get("evaluate", {})
+    for name in ("general", "documents"):
+        if judging.get(name):
+            judging[name] = _absolute(judging[name], job.base_dir)
+    values["base_model"] = _model(values["base_model"], job.base_dir)
+    if values.get("local", {}).get("model"):
+        values["local"]["model"] = _model(values["local"]["model"], job.base_dir)
+    return values
+
+
+def find_first_fault(spec: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Return the first field of plain values that no job file may have so, and why; else None."""
+    try:
+        JobSpec.model_validate(spec)
+    except ValidationError as error:
+        first = error.errors()[0]
+        return ".".join(map(str, first["loc"])), first["msg"]
+    return None
+
+
+def _absolute(value: Any, base_dir: Path) -> Any:
+    """A path or a list of them; a share stays a number, an S3 address an address."""
+    if isinstance(value, (list, tuple)):
+        items = [_absolute(item, base_dir) for item in value]
+        return items[0] if len(items) == 1 else items
+    if not isinstance(value, str) or value.startswith("s3://"):
+        return value
+    return str(base_dir / Path(value).expanduser())
+
+
+def _model(name: str, base_dir: Path) -> str:
+    """A model that is a folder by its whole path; an alias or a hub id as it is."""
+    try:
+        folder = base_dir / Path(name).expanduser()
+        return str(folder) if folder.is_dir() else name
+    except (OSError, RuntimeError):  # longer than any file name, or ~ of nobody
+        return name

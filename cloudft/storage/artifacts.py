@@ -1,0 +1,90 @@
+"""The one layout that a finished job leaves, whatever the backend, and its metrics.
+
+    training_artifacts/step_wise_training_metrics.csv
+    validation_artifacts/post_fine_tuning_validation/validation_metrics.csv
+    manifest.json       what was staged
+    model/              adapter or weights, tokenizer, template (of backends that hand them out)
+
+The layout and the columns are Bedrock's (user guide, "Analyze the results of a model customization
+job"). Public reports find the validation file at another depth, so files are found by name.
+"""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from cloudft.errors import BadDocument, JobStateConflict
+from cloudft.storage.atomic_files import as_store_error
+from cloudft.types import Metric, Split
+
+TRAINING_CSV = "training_artifacts/step_wise_training_metrics.csv"
+VALIDATION_CSV = "validation_artifacts/post_fine_tuning_validation/validation_metrics.csv"
+TRAINING_COLUMNS = ("step_number", "epoch_number", "training_loss", "perplexity")
+VALIDATION_COLUMNS = ("step_number", "epoch_number", "validation_loss", "perplexity")
+MANIFEST = "manifest.json"
+MODEL = "model"
+RESULT = "result.json"
+
+_FILES: tuple[tuple[Split, str, str], ...] = (
+    ("train", TRAINING_CSV, "training_loss"),
+    ("validation", VALIDATION_CSV, "validation_loss"),
+)
+
+
+def read_metrics(artifacts: Path) -> Iterator[Metric]:
+    """Every point of the curves in a finished job's files, training first.
+
+    Raises BadDocument for a file that is no such table.
+    """
+    for split, name, column in _FILES:
+        for path in sorted(artifacts.rglob(Path(name).name)):
+            yield from _points(path, split, column)
+
+
+def _points(path: Path, split: Split, column: str) -> Iterator[Metric]:
+    reader: Any = None
+    try:
+        with path.open(encoding="utf-8", newline="") as stream:
+            reader = csv.DictReader(stream)
+            for row in reader:
+                yield Metric(
+                    step=int(float(row["step_number"])),
+                    epoch=int(float(row["epoch_number"])),
+                    split=split,
+                    loss=float(row[column]),
+                    perplexity=float(row["perplexity"]),
+                    learning_rate=None,
+                    tokens_per_second=None,
+                    timestamp="",
+                )
+    except (OSError, ValueError, OverflowError, KeyError, TypeError, csv.Error) as error:
+        why = f"there is no column {error}" if isinstance(error, KeyError) else str(error)
+        raise BadDocument(
+            f"{path.name} is damaged: {why}",
+            file=str(path),
+            line=reader.line_num if reader is not None else None,
+            fix="remove the folder artifacts: what a job left on AWS is brought here again.",
+        ) from error
+
+
+def is_complete(artifacts: Path) -> bool:
+    """True when the files are there without which a job is not Completed."""
+    return (artifacts / TRAINING_CSV).is_file()
+
+
+def copy_artifacts(job_id: str, artifacts: str | None, to: Path) -> Path:
+    """Copy what a job has left to `to`. Raises JobStateConflict, StoreError.
+
+    `artifacts` is None before there are any; `to` must not exist.
+    """
+    if artifacts is None:
+        raise JobStateConflict(f"{job_id} has left no artifacts yet", fix="wait for its end.")
+    if to.exists():
+        raise JobStateConflict(f"{to} exists already", fix="name a folder that does not.")
+    with as_store_error(f"the artifacts of {job_id} can't be copied", to):
+        shutil.copytree(artifacts, to)
+    return to

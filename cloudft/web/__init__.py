@@ -1,0 +1,1 @@
+"""HTTP servers on this machine: which requests they answer."""

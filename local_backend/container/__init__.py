@@ -1,0 +1,1 @@
+"""Running inside a SageMaker training container."""

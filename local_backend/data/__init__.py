@@ -1,0 +1,1 @@
+"""Staged records as token ids: chat template, tokenization, batches."""

@@ -1,0 +1,1 @@
+"""Generation, log-likelihoods, lm-eval and export of a job's models."""

@@ -1,0 +1,176 @@
+"""`python -m local_backend.inference.export JOB_DIR OUT`: one merged model, and the proof of it.
+
+The merged weights are written, read back from disk, and asked the job's held-out records: their
+logits must be the adapter model's within a tolerance, and greedy decoding must give equal tokens.
+Otherwise nothing is left at OUT.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from local_backend.atomic_folders import atomic_folder
+from local_backend.data.batches import read_records
+from local_backend.data.chat_template import render_chat, to_messages
+from local_backend.disk_full import raise_on_full_disk
+from local_backend.errors import TrainerError
+from local_backend.inference.generate import generate_batch
+from local_backend.job_dir import ARTIFACTS, MODEL, JobDir, write_json
+from local_backend.models import lora
+from local_backend.models.load_model import (
+    LoadedModel,
+    load_model,
+    load_tokenizer,
+    load_tuned_weights,
+)
+from local_backend.models.weights import locate_weights
+from local_backend.process_exit import exit_now, exit_with_parent
+from local_backend.progress import silence_libraries
+from local_backend.settings import Settings, read_settings
+
+PROOF = "export.json"
+PROOF_RECORDS = 8
+PROOF_PROMPT_TOKENS = 512
+PROOF_NEW_TOKENS = 32
+TOLERANCE = {"float32": 1e-3, "bfloat16": 1.0, "float16": 0.1}
+"""Largest allowed difference of a logit. Merging changes the order of float additions and, in the
+shorter formats, rounds each weight; logits are of the order of 10."""
+DISK_REMEDY = "free some space there, or name a folder on another disk."
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def export_merged_model(job_dir: JobDir, out: Path, dtype: str) -> dict[str, Any]:
+    """Write the merged model to `out`; returns the proof. Raises TrainerError if it fails."""
+    settings = read_settings(job_dir)
+    adapter = job_dir / ARTIFACTS / MODEL
+    if not adapter.is_dir():
+        raise TrainerError("The job has left no model yet.", fix="wait until it is Completed.")
+    if os.path.lexists(out):
+        raise exists_error(out)
+    cpu = torch.device("cpu")
+    loaded = load_model(locate_weights(settings.model_name, settings.weights), torch.float32, cpu)
+    load_tuned_weights(adapter, loaded, settings.method)
+    loaded.tokenizer = load_tokenizer(str(adapter))[0]
+    role, prompts = load_held_out_prompts(settings, loaded)
+    expected = run_prompts(loaded, prompts)
+    try:
+        with (
+            raise_on_full_disk("The merged model", out, DISK_REMEDY),
+            atomic_folder(out) as temporary,
+        ):
+            lora.merge_adapters(loaded.model)
+            loaded.model.to(DTYPES[dtype]).save_pretrained(temporary)
+            loaded.tokenizer.save_pretrained(temporary)
+            found = run_prompts(load_model(str(temporary), torch.float32, cpu), prompts)
+            proof = compare_outputs(expected, found, dtype) | {
+                "heldOut": role,
+                "format": "safetensors",
+            }
+            write_json(temporary / PROOF, proof)
+    except FileExistsError as error:
+        raise exists_error(out) from error
+    return proof
+
+
+def exists_error(out: Path) -> TrainerError:
+    """Return the error for an OUT that is there, or has appeared meanwhile. It is left alone."""
+    return TrainerError(f"{out} exists already.", fix="name a folder that does not exist.")
+
+
+def load_held_out_prompts(settings: Settings, loaded: LoadedModel) -> tuple[str, list[list[int]]]:
+    """Where the proof's records come from, and the tokens of each one's prompt."""
+    role = next(name for name in ("test", "validation", "train") if name in settings.data)
+    prompts = []
+    for record in islice(read_records(settings.data[role].path), PROOF_RECORDS):
+        if settings.is_supervised:
+            messages = to_messages(record, settings.format)
+            text = render_chat(loaded.tokenizer, messages[:-1], add_generation_prompt=True)
+        else:
+            text = record["input"]
+        ids = loaded.tokenizer(text, add_special_tokens=False)["input_ids"]
+        prompts.append(ids[:PROOF_PROMPT_TOKENS])
+    return role, prompts
+
+
+ModelOutputs = list[tuple[torch.Tensor, dict[str, Any]]]
+
+
+def run_prompts(loaded: LoadedModel, prompts: Sequence[list[int]]) -> ModelOutputs:
+    """For each prompt the logits at every position, and the greedy answer."""
+    loaded.model.eval()
+    loaded.model.config.use_cache = True
+    outcome = []
+    for ids in prompts:
+        with torch.inference_mode():
+            logits = loaded.model(input_ids=torch.tensor([ids])).logits[0].float()
+        outcome.append(
+            (logits, generate_batch(loaded, [ids], {"maxNewTokens": PROOF_NEW_TOKENS})[0])
+        )
+    return outcome
+
+
+def compare_outputs(expected: ModelOutputs, found: ModelOutputs, dtype: str) -> dict[str, Any]:
+    """The proof as numbers. Raises TrainerError when merged and adapter model differ."""
+    differences = [
+        float((e - f).abs().max()) for (e, _), (f, _) in zip(expected, found, strict=True)
+    ]
+    equal = sum(e == f for (_, e), (_, f) in zip(expected, found, strict=True))
+    worst, allowed = max(differences), TOLERANCE[dtype]
+    finer = "float16" if dtype == "bfloat16" else "float32"
+    if not worst <= allowed or equal < len(expected):
+        raise TrainerError(
+            f"The merged model is not the tuned one: logits differ by up to {worst:.2g} (allowed"
+            f" {allowed:g}), greedy answers agree on {equal} of {len(expected)} records.",
+            fix=f"keep more digits: `cloudft export` or `cloudft import` with --dtype {finer}."
+            if dtype != "float32"
+            else "please report this with the model's name; the adapter itself is unharmed.",
+        )
+    return {
+        "dtype": dtype,
+        "records": len(expected),
+        "maxLogitDifference": worst,
+        "tolerance": allowed,
+        "equalGreedyAnswers": equal,
+    }
+
+
+def main() -> int:
+    """Export one job; the proof, or the error, as JSON on standard output.
+
+    What is printed meanwhile (weights that are converted first, say) goes to standard error.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m local_backend.inference.export", description=__doc__
+    )
+    parser.add_argument("job_dir", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--dtype", choices=sorted(DTYPES), default="float32")
+    parser.add_argument("--end-with-stdin", action="store_true", help="end when it is closed")
+    args = parser.parse_args()
+    if args.end_with_stdin:
+        exit_with_parent()
+    silence_libraries()
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            proof = export_merged_model(JobDir(args.job_dir), args.out.resolve(), args.dtype)
+        print(json.dumps(proof))
+    except KeyboardInterrupt:
+        return 1
+    except TrainerError as error:
+        print(json.dumps({"error": error.message, "fix": error.fix}))
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    exit_now(main())

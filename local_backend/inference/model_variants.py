@@ -1,0 +1,100 @@
+"""The models of one job, held open: the base, the tuned one, and what tells them apart."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Iterable, Iterator
+
+import torch
+
+from local_backend.device import choose_device, choose_dtype
+from local_backend.errors import TrainerError
+from local_backend.job_dir import ARTIFACTS, MODEL, JobDir
+from local_backend.models import lora
+from local_backend.models.load_model import (
+    LoadedModel,
+    load_model,
+    load_tokenizer,
+    load_tuned_weights,
+)
+from local_backend.models.weights import locate_weights
+from local_backend.settings import Settings
+
+TUNED, BASE = "tuned", "base"
+
+
+class ModelVariants:
+    """The tuned model and its base, sharing weights where the method allows it."""
+
+    def __init__(self, job_dir: JobDir, settings: Settings) -> None:
+        device = choose_device(settings.device)
+        dtype = choose_dtype("auto", device) if device.type == "cuda" else torch.float32
+        folder = job_dir / ARTIFACTS / MODEL
+        source = locate_weights(settings.model_name, settings.weights)
+        self.method = settings.method
+        self.base = load_model(source, dtype, device)
+        self.tuned = self.base
+        self.has_tuned_model = folder.is_dir()
+        if not self.has_tuned_model:
+            self.base.model.eval()
+            self.base.model.config.use_cache = True
+            return
+        if settings.method == "full":
+            self.base.model.eval()
+            self.tuned = load_model(str(folder), dtype, device)
+        load_tuned_weights(folder, self.tuned, settings.method)
+        self.tuned.tokenizer = self.base.tokenizer = load_tokenizer(str(folder))[0]
+        self.tuned.model.config.use_cache = self.base.model.config.use_cache = True
+
+    @contextlib.contextmanager
+    def variant(self, name: str) -> Iterator[LoadedModel]:
+        """The model called `name`: the base is the tuned one with its adapters switched off."""
+        if name == TUNED and not self.has_tuned_model:
+            raise TrainerError("The job has left no model yet.", fix="wait until it is Completed.")
+        if not self.has_tuned_model:
+            yield self.base
+        elif name == BASE and self.base is self.tuned:
+            with lora.disable_adapters(self.tuned.model):
+                yield self.tuned
+        else:
+            yield self.base if name == BASE else self.tuned
+
+    def compute_identities(self) -> dict[str, str]:
+        """The sha256 of the weights in force, by variant.
+
+        Adapters whose update is zero, and full weights that were never changed, are the base.
+        """
+        base = hash_tensors(base_weights(self.base))
+        if not self.has_tuned_model:
+            return {BASE: base}
+        if self.base is not self.tuned:
+            return {BASE: base, TUNED: hash_tensors(base_weights(self.tuned))}
+        adapters = list(adapter_weights(self.tuned))
+        moved = any(bool(tensor.any()) for name, tensor in adapters if name.endswith(".lora_B"))
+        return {BASE: base, TUNED: hash_tensors(adapters, base) if moved else base}
+
+
+def base_weights(loaded: LoadedModel) -> Iterator[tuple[str, torch.Tensor]]:
+    """The base model's own weights, under the names that they have without adapters around."""
+    for name, tensor in sorted(loaded.model.named_parameters()):
+        if ".lora_" not in name:
+            yield name.replace(".base_layer.", "."), tensor
+
+
+def adapter_weights(loaded: LoadedModel) -> Iterator[tuple[str, torch.Tensor]]:
+    """The adapters' weights, with the scale of each layer's update."""
+    for name, layer in sorted(lora.lora_layers(loaded.model)):
+        yield f"{name}.scaling", torch.tensor([layer.scaling])
+        yield f"{name}.lora_A", layer.lora_A
+        yield f"{name}.lora_B", layer.lora_B
+
+
+def hash_tensors(tensors: Iterable[tuple[str, torch.Tensor]], start: str = "") -> str:
+    """The sha256 of names and float32 values."""
+    found = hashlib.sha256(start.encode())
+    for name, tensor in tensors:
+        found.update(name.encode())
+        values = tensor.detach().to("cpu", torch.float32).contiguous()
+        found.update(memoryview(values.numpy()).cast("B") if values.numel() else b"")
+    return found.hexdigest()

@@ -1,0 +1,1 @@
+"""Load models and attach LoRA adapters."""

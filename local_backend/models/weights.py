@@ -1,0 +1,143 @@
+"""Where a model's weights are: a Python package, a folder, or the model hub.
+
+A GGUF file is dequantised once into a folder of safetensors under the model cache
+(`CLOUDFT_MODEL_CACHE`), because reading it takes twenty seconds each time and that folder a tenth.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import importlib.util
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from local_backend.atomic_folders import atomic_folder, remove_leftovers
+from local_backend.disk_full import raise_on_full_disk
+from local_backend.errors import TrainerError
+from local_backend.models.pretrained import UNREADABLE_ERRORS, load_gguf, unreadable_error
+
+CONVERSION = 2
+"""Raised when the converted folder would come out differently, so that an old one is not used. 1
+took files of which a part was missing.
+"""
+DISK_REMEDY = "free some space there, or set CLOUDFT_MODEL_CACHE to a folder on another disk."
+OLD_TEMPORARY_FOLDER = ".*-????????????.????????"
+"""Half-written folders as conversion 1 named them."""
+
+
+def model_cache() -> Path:
+    """The folder for converted weights."""
+    return Path(os.environ.get("CLOUDFT_MODEL_CACHE") or "~/.cloudft/models").expanduser()
+
+
+def locate_weights(name: str, weights: Sequence[Mapping[str, Any]]) -> str:
+    """The first of `weights` that is here: a folder for `from_pretrained`, or a hub id.
+
+    Raises TrainerError when none can be had, naming each place that was tried.
+    """
+    tried = []
+    for candidate in weights:
+        if candidate["kind"] == "package":
+            folder = find_package_folder(candidate["module"])
+            if folder is not None and (folder / candidate["file"]).is_file():
+                return str(convert_once(folder / candidate["file"]))
+            tried.append(f"the package {candidate['distribution']} (not installed)")
+        elif candidate["kind"] == "folder":
+            folder = Path(candidate["path"])
+            if folder.is_dir():
+                return str(as_safetensors_folder(folder))
+            tried.append(f"the folder {folder} (not there)")
+        else:
+            return str(candidate["hub_id"])
+    raise TrainerError(
+        f"The weights of {name} were not found in {'; nor in '.join(tried)}.",
+        fix="`cloudft models` says where each model comes from.",
+    )
+
+
+def find_package_folder(module: str) -> Path | None:
+    """The folder of an installed package, found without importing it."""
+    spec = importlib.util.find_spec(module)
+    places = list(spec.submodule_search_locations or []) if spec else []
+    return Path(places[0]) if places else None
+
+
+def as_safetensors_folder(folder: Path) -> Path:
+    """`folder` itself when it holds safetensors or .bin; a converted copy when it holds a GGUF."""
+    if any(folder.glob("*.safetensors")) or any(folder.glob("*.bin")):
+        return folder
+    files = sorted(folder.glob("*.gguf"))
+    if len(files) == 1:
+        return convert_once(files[0])
+    raise TrainerError(
+        f"{folder} holds no model weights (*.safetensors, *.bin or one *.gguf).",
+        fix="name a folder written by `save_pretrained`.",
+    )
+
+
+def convert_once(gguf: Path) -> Path:
+    """The safetensors folder made from `gguf`; made now if this very file was not converted yet."""
+    cache = model_cache()
+    folder = cache / _folder_name(gguf, CONVERSION)
+    with hold_folder_lock(cache):
+        _remove_old_conversions(cache, gguf)
+        if not (folder / "config.json").is_file():
+            with (
+                raise_on_full_disk("The converted model", cache, DISK_REMEDY),
+                atomic_folder(folder, replace=True) as temporary,
+            ):
+                convert_gguf(gguf, temporary)
+    return folder
+
+
+def _folder_name(gguf: Path, conversion: int) -> str:
+    facts = gguf.stat()
+    key = f"{conversion}:{gguf.resolve()}:{facts.st_size}:{facts.st_mtime_ns}"
+    return f"{gguf.stem}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
+
+
+def _remove_old_conversions(cache: Path, gguf: Path) -> None:
+    """Remove what killed conversions left, and earlier conversions of this file.
+
+    Whoever holds the cache's lock is the only one who writes here.
+    """
+    remove_leftovers(cache)
+    for old in cache.glob(OLD_TEMPORARY_FOLDER):
+        shutil.rmtree(old, ignore_errors=True)
+    for conversion in range(1, CONVERSION):
+        shutil.rmtree(cache / _folder_name(gguf, conversion), ignore_errors=True)
+
+
+def convert_gguf(gguf: Path, to: Path) -> None:
+    """Dequantise `gguf` to float32 safetensors, with tokenizer and chat template.
+
+    Raises TrainerError for a file that is not the whole model.
+    """
+    from transformers import AutoTokenizer
+
+    print(f"converting {gguf.name} to safetensors, once ...", flush=True)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    except UNREADABLE_ERRORS as error:
+        raise unreadable_error(str(gguf), error) from error
+    model = load_gguf(gguf)
+    # The weights are plain tensors now; the mark of their origin would make a reload fail.
+    model.hf_quantizer = None
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    model.save_pretrained(to)
+    tokenizer.save_pretrained(to)
+
+
+@contextlib.contextmanager
+def hold_folder_lock(folder: Path) -> Iterator[None]:
+    """One process at a time in `folder`; the lock goes with the process."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

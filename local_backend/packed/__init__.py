@@ -1,0 +1,1 @@
+"""The fast training path: packed records, fused operations."""

@@ -1,0 +1,54 @@
+"""What a finished job leaves, in the layout of Bedrock's output folder, and the model beside it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from local_backend.atomic_folders import atomic_folder
+from local_backend.job_dir import (
+    ARTIFACTS,
+    DATA,
+    MANIFEST,
+    METRICS,
+    MODEL,
+    RESULT,
+    JobDir,
+    write_json,
+)
+from local_backend.models.load_model import LoadedModel, save_tuned_model
+from local_backend.settings import Settings
+from local_backend.training.loss_curve import TRAIN, read_curve, write_csv_files
+
+
+def write_artifacts(
+    job_dir: JobDir,
+    loaded: LoadedModel,
+    weights: Mapping[str, torch.Tensor],
+    summary: dict[str, Any],
+    settings: Settings,
+) -> None:
+    """Write `artifacts/`: it appears whole, or not at all.
+
+    The model is the adapter (LoRA, QLoRA) or all weights (full), with the tokenizer and the chat
+    template that it was trained with; `weights` are the trained ones. `result.json` holds the
+    final numbers and every setting.
+    """
+    points = read_curve(job_dir / METRICS)
+    last = [p["loss"] for p in points if p["split"] == TRAIN][-1]
+    tuned = summary.get("tuned")
+    result = {
+        "trainingMetrics": {"trainingLoss": last},
+        "validationMetrics": [{"validationLoss": tuned["validationLoss"]}] if tuned else [],
+        "settings": {k: v for k, v in asdict(settings).items() if k not in ("data", "weights")},
+        "summary": summary,
+    }
+    with atomic_folder(job_dir / ARTIFACTS, replace=True) as folder:
+        write_csv_files(points, folder)
+        save_tuned_model(loaded, settings, folder / MODEL, weights)
+        shutil.copyfile(job_dir / DATA / MANIFEST, folder / MANIFEST)
+        write_json(folder / RESULT, result)

@@ -1,0 +1,102 @@
+"""`cloudft ...` in a process of its own, forked from one that has imported all of it.
+
+It has its own standard streams, environment, folder and end, as `python -m cloudft` has; only the
+start of the interpreter and the imports, half a second of each call, are spared. What tests that
+start, or hooks into it, starts an interpreter.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from typing import Any
+
+from preloaded import PYTHON, restore_process_state
+
+from cloudft.cli.commands.data import COMMANDS as DATA
+from cloudft.cli.commands.infra import COMMANDS as INFRA
+from cloudft.cli.main import COMMANDS, main
+
+FORKSERVER = multiprocessing.get_context("forkserver")
+FORKSERVER.set_forkserver_preload(
+    sorted(
+        {
+            *(module for table in (COMMANDS, DATA, INFRA) for module, _ in table.values()),
+            *("cloudft.backends.local.backend", "cloudft.backends.bedrock.backend"),
+            *(
+                "cloudft.backends.sagemaker.backend",
+                "cloudft.backends.bedrock.model_import.backend",
+            ),
+            *(
+                "cloudft.data.checks.check",
+                "cloudft.data.staging.stage",
+                "cloudft.jobs.lifecycle",
+                "cloudft.storage.store",
+            ),
+            *(
+                "cloudft.endpoint.server",
+                "cloudft.endpoint.moto.replay_log",
+                "boto3",
+                "rich.console",
+            ),
+            *("moto.moto_server.werkzeug_app", "scipy.stats", "scipy.optimize"),
+        }
+    )
+)
+
+
+def start_cli(
+    arguments: Sequence[str | Path],
+    *,
+    cwd: str | Path | None = None,
+    env: Mapping[str, str] | None = None,
+    streams: Sequence[str | Path] = (os.devnull, os.devnull, os.devnull),
+) -> ForkServerProcess:
+    """Start `cloudft` with these arguments; `streams`: the files of its input, output, errors."""
+    environ = dict(os.environ if env is None else env)
+    words = [str(word) for word in arguments]
+    given = (words, str(cwd or Path.cwd()), environ, [str(path) for path in streams])
+    process = FORKSERVER.Process(target=_become_cli, args=given)
+    process.start()
+    return process
+
+
+def run_cli(
+    arguments: Sequence[str | Path],
+    *,
+    timeout: float,
+    input: str = "",
+    **options: Any,
+) -> subprocess.CompletedProcess[str]:
+    """What `subprocess.run` gives for `cloudft` with these arguments, its output captured."""
+    with tempfile.TemporaryDirectory(prefix="cloudft-run-") as folder:
+        streams = [Path(folder, name) for name in ("in", "out", "err")]
+        streams[0].write_text(input, encoding="utf-8")
+        process = start_cli(arguments, streams=streams, **options)
+        process.join(timeout)
+        if process.exitcode is None:
+            process.kill()
+            process.join()
+            raise subprocess.TimeoutExpired(["cloudft", *map(str, arguments)], timeout)
+        said = [path.read_text(encoding="utf-8") if path.exists() else "" for path in streams[1:]]
+        return subprocess.CompletedProcess(list(arguments), process.exitcode, *said)
+
+
+def _become_cli(
+    arguments: list[str], folder: str, environ: dict[str, str], streams: Sequence[str]
+) -> None:
+    """Become `cloudft`, in a process just forked."""
+    modes = (os.O_RDONLY, *[os.O_WRONLY | os.O_CREAT | os.O_APPEND] * 2)
+    for number, (path, mode) in enumerate(zip(streams, modes, strict=True)):
+        opened = os.open(path, mode, 0o600)
+        os.dup2(opened, number)
+        os.close(opened)
+    restore_process_state(folder, environ)
+    sys.argv, sys.executable = ["cloudft", *arguments], environ.get(PYTHON, sys.executable)
+    main()

@@ -1,0 +1,124 @@
+"""Live prices: taken where exactly one product is the model's, else the catalogue's stand."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cloudft import catalogue
+from cloudft.aws.client import Aws, AwsLocation
+from cloudft.backends.bedrock import inventory, price_list
+from cloudft.backends.bedrock.backend import BedrockBackend
+from cloudft.catalogue import UnitPrices, cost
+from cloudft.errors import PermissionDenied
+from cloudft.spec.load import load_job
+from cloudft.storage.home import Home
+from cloudft.types import DataVolume
+
+NOVA = catalogue.find_model("nova-micro")
+
+
+def product(usage: str, usd: str, unit: str) -> str:
+    dimension = {"unit": unit, "pricePerUnit": {"USD": usd}}
+    return json.dumps(
+        {
+            "product": {"attributes": {"regionCode": "us-east-1", "usagetype": usage}},
+            "terms": {"OnDemand": {"a": {"priceDimensions": {"b": dimension}}}},
+        }
+    )
+
+
+LISTED = [
+    product("USE1-NovaMicro-Customization-Training", "0.0020000000", "1K tokens"),
+    product("USE1-NovaMicro-Customization-Storage", "2.5", "Model/month"),
+    product("USE1-NovaMicro-ProvisionedThroughput-NoCommit-ModelUnits", "30", "hour"),
+    product("USE1-NovaMicro-ProvisionedThroughput-1month-ModelUnits", "20", "hour"),
+    product("USE1-NovaMicro-input-tokens", "0.00003", "1K tokens"),
+    product("USE1-NovaPro-Customization-Training", "0.9", "1K tokens"),
+]
+
+
+def answering(monkeypatch: pytest.MonkeyPatch, *pages: list[str] | Exception) -> list[Any]:
+    """The price list answers with these pages; what it was asked is returned."""
+    asked: list[Any] = []
+
+    def once(aws: Aws, what: str, service: str, operation: str, **given: Any) -> Mapping[str, Any]:
+        assert (service, operation, aws.location.region) == ("pricing", "get_products", "us-east-1")
+        asked.append(given)
+        page = pages[int(given.get("NextToken", 0))]
+        if isinstance(page, Exception):
+            raise page
+        more = len(asked) < len(pages)
+        return {"PriceList": page} | ({"NextToken": str(len(asked))} if more else {})
+
+    monkeypatch.setattr(Aws, "call_without_retry", once)
+    return asked
+
+
+def test_the_models_own_products_are_read_from_all_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = answering(monkeypatch, LISTED[:1], LISTED[1:])
+    found = price_list.fetch_prices(Aws(AwsLocation()), NOVA, "us-west-2")
+    assert found is not None and len(asked) == 2
+    assert asked[0]["Filters"][0]["Value"] == "us-west-2"
+    assert (found.training_per_1k_tokens, found.storage_per_month) == (0.002, 2.5)
+    assert found.provisioned_unit_hour == 30
+
+
+@pytest.mark.parametrize(
+    "listed",
+    [
+        [],
+        LISTED[4:],
+        [LISTED[0], product("USE1-NovaMicro-Customization-Training", "0.003", "1K tokens")],
+        [product("USE1-NovaMicro-Customization-Training", "2", "1M tokens")],
+    ],
+)
+def test_nothing_is_guessed(monkeypatch: pytest.MonkeyPatch, listed: list[str]) -> None:
+    answering(monkeypatch, listed)
+    assert price_list.fetch_prices(Aws(AwsLocation()), NOVA, "us-east-1") is None
+
+
+def test_a_quote_takes_the_live_prices_or_stays_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "some")
+    path = tmp_path / "cloudft.yaml"
+    path.write_text("{name: quoted, base_model: nova-micro, data: {train: train.jsonl}}")
+    job = load_job(path, flags={"bedrock.region": "us-east-1"})
+    backend = BedrockBackend(Home(tmp_path / "home"))
+    before = cost.estimate_cost("bedrock", NOVA, DataVolume(10, 60_000, 10_000), epochs=2)
+    assert before.usd["training"] == pytest.approx(0.02)
+    answering(monkeypatch, LISTED)
+    after = backend.with_current_prices(job, before)
+    assert after.usd["training"] == pytest.approx(0.04)
+    assert after.usd["servingPerHour"] == 0.0, "on demand costs nothing while it is idle"
+    assert "Price List API, us-east-1" in after.price_source
+    answering(monkeypatch, PermissionDenied("no", fix="ask"))
+    assert backend.with_current_prices(job, before) == before
+    elsewhere = load_job(path, flags={"bedrock.endpoint_url": "http://127.0.0.1:9"})
+    assert backend.with_current_prices(elsewhere, before) == before
+
+
+def test_an_imported_models_copies_are_billed_by_whole_windows() -> None:
+    assert cost.imported_model_usd(0.0, 1, 2, 0.05) == 0.0
+    assert cost.imported_model_usd(0.1, 1, 2, 0.05) == pytest.approx(0.5)
+    assert cost.imported_model_usd(12.0, 3, 2, 0.05) == pytest.approx(3 * 2 * 0.05 * 15)
+
+
+def test_how_a_copy_is_billed_is_told_with_its_source() -> None:
+    units = {"customModelUnitsPerModelCopy": 2, "customModelUnitsVersion": "v1.0"}
+    told = inventory._copy_price(units, None)
+    assert "2 x custom model unit v1.0 in windows of 5 minutes, no price is known" in told
+    assert "import-model-calculate-cost.html, 2026-11-27" in told
+    assert "0.05 USD a unit and minute" in inventory._copy_price(units, UnitPrices(0.05))
+
+
+def test_asking_costs_tokens_of_both_models_where_their_prices_are_known() -> None:
+    usd = cost.inference_usd(catalogue.find_model("nova-2-lite"), 10_000, 2_000)
+    assert usd == pytest.approx(10 * (0.00033 + 0.0003) + 2 * (0.00275 + 0.0025))
+    assert cost.inference_usd(catalogue.find_model("llama-3.1-8b"), 10_000, 2_000) is None

@@ -1,0 +1,63 @@
+"""A corpus of broken files, one fault each, and of good ones: every fault found, none invented."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from cloudft import catalogue
+from cloudft.data.checks.check import check_data
+from cloudft.data.checks.dataset_limits import DatasetLimits
+from cloudft.spec.model import DataSpec
+from cloudft.types import Finding
+
+ROOT = Path(__file__).resolve().parents[3]
+CORPUS = ROOT / "tests" / "corpus"
+EXPECTED: dict[str, dict[str, Any]] = yaml.safe_load((CORPUS / "expected.yaml").read_text())
+GOOD = sorted((CORPUS / "good").iterdir())
+REAL = sorted((ROOT / "examples").glob("*/data/*.jsonl"))
+
+
+def findings(
+    path: Path, kind: str = "FINE_TUNING", base_model: str = "smollm2-135m", batch: int = 1
+) -> tuple[Finding, ...]:
+    """What a check of this one file says."""
+    model = catalogue.find_model(base_model)
+    rules = DatasetLimits.for_model(model, kind, batch)
+    data = DataSpec.model_validate({"train": path.name})
+    return check_data(data, format=model.formats[kind], base_dir=path.parent, limits=rules).findings
+
+
+def test_the_table_and_the_files_are_the_same() -> None:
+    assert EXPECTED.keys() == {path.name for path in (CORPUS / "broken").iterdir()}
+    assert len(EXPECTED) >= 60
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_a_broken_file_has_its_one_fault(name: str) -> None:
+    want = EXPECTED[name]
+    if name.endswith(".parquet"):
+        pytest.importorskip("pyarrow")
+    found = findings(
+        CORPUS / "broken" / name,
+        want.get("type", "FINE_TUNING"),
+        want.get("base_model", "smollm2-135m"),
+        want.get("batch", 1),
+    )
+    severity = want.get("severity", "error")
+    said = [(f.severity, f.code, f.line) for f in found]
+    others = [(severity, code, line) for code, line in want.get("more", ())]
+    assert said == [(severity, want["code"], want["line"]), *others]
+    assert "field" not in want or found[0].field == want["field"]
+    assert all(f.fix and f.message for f in found)
+
+
+@pytest.mark.parametrize("path", [*GOOD, *REAL], ids=lambda path: path.name)
+def test_a_good_file_has_no_fault(path: Path) -> None:
+    unlabelled = ".cpt." in path.name or path.parent.parent.name == "aws-api-docs"
+    kind = "CONTINUED_PRE_TRAINING" if unlabelled else "FINE_TUNING"
+    model = "nova-lite" if ".nova-lite." in path.name else "smollm2-135m"
+    assert findings(path, kind, model) == ()

@@ -1,0 +1,148 @@
+"""Secrets and personal data: found by line, never shown, gone from the copy."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cloudft.cli.main import cloudft
+from cloudft.data.analysis.pii_scan import find_pii, redact_json, redact_text
+
+PRIVATE = {
+    "EMAIL": "anna.berg+x@mail.example.org",
+    "CARD": "4111 1111 1111 1111",
+    "IBAN": "DE89 3704 0044 0532 0130 00",
+    "PHONE": "+49 (30) 1234 5678",
+    "AWS_ACCESS_KEY": "AKIA" + "IOSFODNN7EXAMPLE",
+    "GITHUB_TOKEN": "ghp_" + "a1B2" * 9,
+    "API_KEY": "hf_" + "aB3d" * 9,
+    "PRIVATE_KEY": "-----BEGIN RSA PRIVATE KEY-----\nMIIE\n-----END RSA PRIVATE KEY-----",
+    "JSON_WEB_TOKEN": "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2lnbmF0dXJl",
+    "SLACK_TOKEN": "xoxb-" + "123456789012-abcdefghij",
+    "STRIPE_ACCESS_KEY": "sk_live_" + "a1b2c3d4" * 12,
+    "IP": "8.8.4.4",
+}
+KEY_ID = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"  # the one of AWS's documentation
+PEM = "-----BEGIN PRIVATE KEY-----\n" + "MIIEabcd" * 8 + "\nabcd=="
+PGP = "-----BEGIN PGP PRIVATE KEY BLOCK-----\nx-\n-----END PGP PRIVATE KEY BLOCK-----"
+CLOSE = [
+    ("Order 5 of 2: 4111 1111 1111 1111 12 left", "Order 5 of 2: <CARD> 12 left"),
+    ("1234 4111.1111.1111.1111, please", "1234 <CARD>, please"),
+    ("Amex 378282246310005 or 3782-822463-10005.", "Amex <CARD> or <CARD>."),
+    ("IBAN SE45 5000 0000 0583 9825 7466 NOTE THIS", "IBAN <IBAN> NOTE THIS"),
+    ("to gb82 west 1234 5698 7654 32 now", "to <IBAN> now"),
+    ("call (212) 555-2368 or 212-555-2369 today", "call <PHONE> or <PHONE> today"),
+    ("call +49 30 901820 twelve times", "call <PHONE> twelve times"),
+    ("from 2606:4700:4700::1111 at 10:30:15", "from <IP> at 10:30:15"),
+    ("**a@example.org** and _b@example.org_", "**<EMAIL>** and <EMAIL>_"),
+    ("http://anna:geheim!@h/x", "http://<BASIC_AUTH_CREDENTIALS>@h/x"),
+    ("http://anna:p@ss@mail.example.org/x", "http://<BASIC_AUTH_CREDENTIALS>/x"),
+    ("redis://:hunter2@cache:6379", "redis://<BASIC_AUTH_CREDENTIALS>@cache:6379"),
+    (f"aws_secret_access_key = {KEY_ID}\n", "aws_secret_access_key = <AWS_ACCESS_KEY>\n"),
+    (f'"SecretAccessKey": "{KEY_ID}"', '"SecretAccessKey": "<AWS_ACCESS_KEY>"'),
+    (
+        "//registry.example.org/:_authToken=a1b2c3d4e5",
+        "//registry.example.org/:_authToken=<NPM_TOKEN>",
+    ),
+    (f"OPENAI_API_KEY=sk-proj-{'a1B2' * 12}", "OPENAI_API_KEY=<API_KEY>"),
+    (f"key=AIza{'a1B2_' * 7}&q=x", "key=<API_KEY>&q=x"),
+    (f"{PEM} cut off", "<PRIVATE_KEY> cut off"),
+    (f"{PGP} it was", "<PRIVATE_KEY> it was"),
+]
+"""What stands close to other things, or is written in another way, and what is left of it."""
+HARMLESS = [
+    "The order 4111 1111 1111 1112 has not come.",  # no valid card number
+    "We met at 10:30 on 2026-11-24 @ the office.",
+    "Call 112, or see page 1234567890.",
+    "arn:aws:iam::123456789012:role/x and https://example.org/a?b=c",
+    "The hash is d41d8cd98f00b204e9800998ecf8427e, version 1.2.3.4-5.",
+    "a@b, @anna, anna@, mail@localhost",
+    "1 + 2 = 3, +1 2 3, 0000 0000 0000 0000 at 1731234567890",
+    "It runs at 127.0.0.1 or 10.0.0.7 since version 8.8.8.8.1 (Version 8.8.4.4), 10:30:15.",
+    "eyJabc.def is no token, and sk-learn-is-a-library-for-people-who-learn no key.",
+    "http://example.org:80/a/b@c",
+]
+SLOW = ["://a", "sk-a", "eyJ", "eyJ.", "a@", "@a", "a.", "+1 ", "ab12", "//:_authToken=", "xoxb-1-"]
+SLOW += ["-----BEGIN PRIVATE KEY-----", "-----BEGIN PRIVATE KEY-----\nAAAAAAAAAAAAAAAA", "1-", "a:"]
+SLOW += ["a@example.org "]
+
+
+@pytest.mark.parametrize("kind", PRIVATE)
+def test_each_kind_is_found_within_a_sentence(kind: str) -> None:
+    assert redact_text(f"Write to {PRIVATE[kind]} today, please.") == (
+        f"Write to <{kind}> today, please."
+    )
+
+
+@pytest.mark.parametrize(("text", "clean"), CLOSE)
+def test_nothing_around_it_hides_it_and_nothing_of_it_stays(text: str, clean: str) -> None:
+    assert redact_text(text) == clean
+
+
+@pytest.mark.parametrize("piece", SLOW)
+def test_no_text_takes_time_by_its_square(piece: str) -> None:
+    text = piece * (100_000 // len(piece))
+    start = time.process_time()
+    find_pii(text)
+    assert time.process_time() - start < 5  # by the square, a minute and more
+
+
+@pytest.mark.parametrize("text", HARMLESS)
+def test_likenesses_are_left_alone(text: str) -> None:
+    assert find_pii(text) == [] and redact_text(text) == text
+
+
+PIECES = st.sampled_from(
+    [*PRIVATE.values(), *(text for text, _ in CLOSE), " ", "x", "@", "7", ":"]
+) | st.text(max_size=3)
+
+
+@given(st.lists(PIECES))
+def test_what_is_redacted_has_nothing_left(parts: list[str]) -> None:
+    text = "".join(parts)
+    assert find_pii(redact_text(text)) == []
+    if not find_pii(text):
+        assert redact_text(text) == text
+
+
+def test_a_json_value_keeps_its_form() -> None:
+    value = {"messages": [{"content": "a@example.org", "n": 7, "x": None}], "tags": [True, 1e300]}
+    assert redact_json(value | {"card": 4111111111111111, "time": 1731234567890}) == {
+        "messages": [{"content": "<EMAIL>", "n": 7, "x": None}],
+        "tags": [True, 1e300],
+        "card": "<CARD>",
+        "time": 1731234567890,
+    }
+
+
+def test_the_command_names_lines_shows_nothing_and_writes_a_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    records = [{"prompt": f"p {kind}", "completion": text} for kind, text in PRIVATE.items()]
+    records.insert(1, {"prompt": "nothing", "completion": "here"})
+    raw = "".join(json.dumps(record) + "\n" for record in records)
+    Path("a.jsonl").write_text(raw)
+
+    def run(*args: str) -> tuple[int, str]:
+        done = CliRunner().invoke(cloudft, ["data", "scan", *args], standalone_mode=False)
+        assert done.exception is None
+        return done.return_value, done.output
+
+    code, said = run("a.jsonl", "--output", "json")
+    assert code == 3
+    assert {(h["line"], h["field"]) for h in json.loads(said)["hits"]} == {
+        (n, "/completion") for n in range(1, len(records) + 1) if n != 2
+    }
+    code, text = run("a.jsonl")
+    assert not any(private in said + text for private in PRIVATE.values())
+    assert run("a.jsonl", "--redact", "clean.jsonl")[0] == 0
+    assert run("clean.jsonl") == (0, "nothing found\n")
+    assert Path("a.jsonl").read_text() == raw
+    assert json.loads(Path("clean.jsonl").read_text().splitlines()[1]) == records[1]

@@ -1,0 +1,224 @@
+"""Every finding that reading and converting can give, reached by a real file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from cloudft.data.checks.check import DataReport, check_data
+from cloudft.spec.model import DataSpec
+from cloudft.types import Finding
+
+GOOD = b'{"prompt": "a", "completion": "b"}\n'
+U, A = {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}
+
+
+def look(folder: Path, kind: str = "FINE_TUNING", **data: Any) -> DataReport:
+    target = "converse" if kind == "FINE_TUNING" else "input"
+    return check_data(DataSpec.model_validate(data), format=target, base_dir=folder)
+
+
+def findings(folder: Path, name: str, raw: bytes, **more: Any) -> Sequence[Finding]:
+    (folder / name).write_bytes(raw)
+    return look(folder, train=name, **more).findings
+
+
+def chat(*messages: object, **more: object) -> bytes:
+    return orjson.dumps({"messages": messages, **more}) + b"\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "raw", "code", "line", "said"),
+    [
+        ("x.jsonl", b"", "EmptyFile", None, "empty"),
+        ("x.csv", b"", "EmptyFile", None, "empty"),
+        ("x.txt", b"", "EmptyFile", None, "empty"),
+        ("x.csv", b"prompt,completion\n", "NoRecords", None, "no records"),
+        ("x.jsonl", GOOD + b"\n" + GOOD, "BlankLine", 2, "blank"),
+        ("x.jsonl", GOOD + b"  \n", "BlankLine", 2, "blank"),
+        ("x.jsonl", GOOD + b'{"prompt": "\xe9"}\n', "NotUtf8", 2, "0xe9 at position 13"),
+        ("x.csv", b"prompt,completion\na,\xe9\n", "NotUtf8", 2, "0xe9 at position 3"),
+        ("x.jsonl", GOOD.decode().encode("utf-16"), "NotUtf8", 1, "UTF-16"),
+        ("x.jsonl", GOOD + b'{"prompt": }\n', "BadJson", 2, "column 12"),
+        ("x.jsonl", GOOD + b"{'prompt': 'a'}\n", "SingleQuotes", 2, "double quotes"),
+        ("x.jsonl", b'{\n"prompt": "a"\n}\n', "BadJson", 1, "jq -c ."),
+        ("x.jsonl", b"[" * 3000 + b"\n", "JsonArray", 1, "jq"),
+        ("x.jsonl", GOOD + b"[" * 3000 + b"\n", "TooDeep", 2, "not JSON"),
+        ("x.json", b'[{"prompt": "a", "completion": "b"}]', "JsonArray", 1, "one object a line"),
+        ("x.jsonl", GOOD + b'["a"]\n', "NotAnObject", 2, "an array"),
+        ("x.jsonl", GOOD + b"null\n", "NotAnObject", 2, "null"),
+        ("x.jsonl", GOOD + b'{"promt": "a", "completion": "b"}\n', "WrongKeys", 2, "to 'prompt'"),
+        ("x.jsonl", b'{"prompt": "a", "id": 3, "completion": "b"}', "WrongKeys", 1, "remove 'id'"),
+        ("x.jsonl", b'{"prompt": "a"}\n', "WrongKeys", 1, "add 'completion'"),
+        ("x.jsonl", b"{}\n", "WrongKeys", 1, "none"),
+        ("x.csv", b"question,answer\na,b\n", "WrongKeys", 2, "data.columns"),
+        ("x.jsonl", b'{"prompt": " ", "completion": "b"}\n', "EmptyField", 1, "'prompt' is empty"),
+        ("x.csv", b'prompt,completion\n"a\nb",\n', "EmptyField", 2, "'completion' is empty"),
+        ("x.jsonl", b'{"prompt": "a", "completion": 1}\n', "WrongType", 1, 'text: "1"'),
+        ("x.jsonl", b'{"instruction": "a", "input": 3, "output": "b"}', "WrongType", 1, "number"),
+        ("x.csv", b"prompt,completion\na\n", "WrongColumns", 2, "1 cells under 2"),
+        ("x.csv", b"prompt,prompt\na,b\n", "WrongColumns", 1, "twice"),
+        ("x.csv", b"prompt,\na,b\n", "WrongColumns", 1, "without a name"),
+        ("x.csv", b'prompt,completion\n"a"b,c\n', "BadCsv", 2, "not CSV"),
+        ("x.txt", b"some text", "WrongTask", 1, "CONTINUED_PRE_TRAINING"),
+        ("x.jsonl", b'{"text": "a"}\n', "WrongTask", 1, "unlabelled"),
+        ("x.jsonl", b'{"messages": 3}\n', "WrongType", 1, "no list"),
+        ("x.jsonl", chat(), "BadTurns", 1, "0 turns"),
+        ("x.jsonl", chat(3), "WrongType", 1, "messages[0] is no object"),
+        ("x.jsonl", chat(A, U), "BadTurns", 1, "turn 1"),
+        ("x.jsonl", chat(U, A, U), "BadTurns", 1, "last one must be the assistant's"),
+        ("x.jsonl", chat(U, U, A), "BadTurns", 1, "turn 2"),
+        ("x.jsonl", chat({"role": "human", "content": "q"}, A), "BadTurns", 1, "write user"),
+        ("x.jsonl", chat({"role": [], "content": "q"}, A), "BadTurns", 1, "role"),
+        ("x.jsonl", chat(U, {"role": "system", "content": "s"}, A), "BadTurns", 1, "turn 2"),
+        (
+            "x.jsonl",
+            chat({"role": "system", "content": "s"}, U, A, system="t"),
+            "BadTurns",
+            1,
+            "two system prompts",
+        ),
+        ("x.jsonl", chat({"role": "user"}, A), "WrongKeys", 1, "no 'content'"),
+        ("x.jsonl", chat({**U, "weight": 1}, A), "WrongKeys", 1, "remove 'weight'"),
+        ("x.jsonl", chat(U, {**A, "tool_calls": [1]}), "UnsupportedContent", 1, "tool_calls"),
+        ("x.jsonl", chat(U, {"role": "assistant", "content": ""}), "EmptyField", 1, "[1].content"),
+        ("x.jsonl", chat(U, {"role": "assistant", "content": []}), "EmptyField", 1, "empty list"),
+        ("x.jsonl", chat(U, {"role": "assistant", "content": [3]}), "WrongType", 1, "no block"),
+        ("x.jsonl", chat(U, {"role": "assistant", "content": [{}]}), "WrongType", 1, "no text"),
+        ("x.jsonl", chat(U, {"role": "assistant", "content": 3}), "WrongType", 1, "neither"),
+        (
+            "x.jsonl",
+            chat({"role": "user", "content": [{"image": {"format": "png"}}]}, A),
+            "UnsupportedContent",
+            1,
+            "'image'",
+        ),
+        (
+            "x.jsonl",
+            chat({"role": "user", "content": [{"type": "image_url", "image_url": {}}]}, A),
+            "UnsupportedContent",
+            1,
+            "'image_url'",
+        ),
+        ("x.parquet", b"PAR1", None, None, None),
+    ],
+)
+def test_a_bad_file_names_code_line_and_remedy(
+    tmp_path: Path, name: str, raw: bytes, code: str | None, line: int | None, said: str | None
+):
+    found = findings(tmp_path, name, raw)
+    assert all(f.severity == "error" and f.fix for f in found)
+    assert all(f.file == str(tmp_path / name) for f in found)
+    if code is None:  # depends on whether pyarrow is installed
+        assert found[0].code in ("ParquetUnavailable", "BadParquet")
+        return
+    assert [(f.code, f.line) for f in found] == [(code, line)]
+    assert (said or "") in f"{found[0].message} {found[0].fix}"
+
+
+def test_labelled_records_are_no_text_to_go_on_from(tmp_path: Path):
+    (tmp_path / "x.jsonl").write_bytes(GOOD)
+    [finding] = look(tmp_path, "CONTINUED_PRE_TRAINING", train="x.jsonl").findings
+    assert (finding.code, finding.line) == ("WrongTask", 1)
+    assert "FINE_TUNING" in (finding.fix or "")
+
+
+@pytest.mark.parametrize(
+    ("train", "code"),
+    [
+        ("none.jsonl", "FileNotFound"),
+        ("none/*.jsonl", "FileNotFound"),
+        ("x.xlsx", "UnsupportedFileType"),
+        ("bare", "UnsupportedFileType"),
+        ("folder", "NoRecords"),
+        ("pipe.jsonl", "FileUnreadable"),
+        ("dangling.jsonl", "FileUnreadable"),
+        (["x.jsonl", "*.jsonl"], "FileTwice"),
+        ("~nobody-of-that-name/x.jsonl", "FileNotFound"),
+        ("x" * 5000, "FileNotFound"),
+    ],
+)
+def test_a_path_that_gives_nothing(tmp_path: Path, train: object, code: str):
+    (tmp_path / "x.jsonl").write_bytes(GOOD)
+    (tmp_path / "x.xlsx").write_bytes(b"x")
+    (tmp_path / "bare").write_bytes(b"x")
+    (tmp_path / "folder").mkdir()
+    if train != ["x.jsonl", "*.jsonl"]:
+        os.mkfifo(tmp_path / "pipe.jsonl")
+        (tmp_path / "dangling.jsonl").symlink_to("nowhere")
+    [finding] = look(tmp_path, train=train).findings
+    assert (finding.code, finding.severity, finding.field) == (code, "error", "data.train")
+    assert finding.fix
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+def test_a_file_without_permission(tmp_path: Path):
+    (tmp_path / "x.jsonl").write_bytes(GOOD)
+    (tmp_path / "x.jsonl").chmod(0)
+    [finding] = look(tmp_path, train="x.jsonl").findings
+    assert finding.code == "FileUnreadable"
+
+
+def test_a_read_error_is_a_finding(tmp_path: Path):
+    link = tmp_path / "x.jsonl"
+    link.symlink_to("/proc/self/mem")  # opens, and fails at the first byte
+    [finding] = look(tmp_path, train="x.jsonl").findings
+    assert finding.code == "FileUnreadable"
+
+
+def test_training_on_the_test_file_is_refused(tmp_path: Path):
+    (tmp_path / "x.jsonl").write_bytes(GOOD)
+    [finding] = look(tmp_path, train="x.jsonl", test="./x.jsonl").findings
+    assert (finding.code, finding.field) == ("FileTwice", "data.test")
+
+
+def test_a_line_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("cloudft.data.sources.row_reader.LONGEST", 100)
+    [finding] = findings(tmp_path, "x.jsonl", GOOD + b"x" * 101)
+    assert (finding.code, finding.line) == ("RecordTooLong", 2)
+    [finding] = findings(tmp_path, "x.txt", b"x" * 101)
+    assert finding.code == "RecordTooLong"
+
+
+def test_warnings_do_not_stop(tmp_path: Path):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    (folder / "a.jsonl").write_bytes(b"\xef\xbb\xbf" + GOOD + b'{"input": "a", "output": "b"}\n')
+    (folder / "notes.docx").write_bytes(b"x")
+    (folder / ".hidden.jsonl").write_bytes(b"broken")
+    examined = look(tmp_path, train="data")
+    assert {(f.code, f.severity, f.line) for f in examined.findings} == {
+        ("Bom", "warning", 1),
+        ("MixedShapes", "warning", 2),
+        ("IgnoredFiles", "warning", None),
+    }
+    assert examined.volumes is not None
+    assert examined.volumes["train"].records == 2
+
+
+def test_a_flood_is_cut_short_and_counted(tmp_path: Path):
+    found = findings(tmp_path, "x.jsonl", b"{}\n" * 1000 + b"3\n")
+    assert [f.code for f in found] == ["WrongKeys"] * 20 + ["NotAnObject", "WrongKeys"]
+    assert found[-1].message == "980 more, 1000 in all"
+
+
+def test_columns_of_the_users_own(tmp_path: Path):
+    columns = {"prompt": "question", "completion": "answer"}
+    raw = b"id,question,answer\n1,a,b\n"
+    assert not findings(tmp_path, "x.csv", raw, columns=columns)
+    [finding] = findings(tmp_path, "x.csv", b"question,anwser\na,b\n", columns=columns)
+    assert (finding.code, finding.field) == ("WrongKeys", "/answer")
+    assert "'anwser'" in (finding.fix or "")
+    [finding] = findings(tmp_path, "x.csv", b"q,a\na,b\n", columns=columns)
+    assert "data.columns" in (finding.fix or "")
+
+
+def test_a_text_that_is_not_utf8_has_line_and_column(tmp_path: Path):
+    [finding] = findings(tmp_path, "x.md", b"one\ntwo \xff\n")
+    assert (finding.code, finding.line) == ("NotUtf8", 2)
+    assert "position 5" in finding.message

@@ -1,0 +1,196 @@
+"""The endpoint as an AWS SDK sees it."""
+
+from __future__ import annotations
+
+import io
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+from endpoint import ACCOUNT, BUCKET, ROLE, TOKEN, Endpoint, running_endpoint
+from processes import wait_until
+
+from cloudft.endpoint.app import App
+from cloudft.endpoint.fault_injection import FaultInjector
+from cloudft.endpoint.state import State
+
+TITAN = "amazon.titan-text-express-v1:0:8k"
+URI = f"s3://{BUCKET}/train.jsonl"
+
+
+@pytest.fixture(scope="module")
+def endpoint() -> Iterator[Endpoint]:
+    with running_endpoint("--clock", "fast", "--jobs", "2") as made:
+        body = b'{"prompt": "a", "completion": "b"}\n' * 3
+        made.client("s3").put_object(Bucket=BUCKET, Key="train.jsonl", Body=body)
+        yield made
+
+
+def job_request(name: str, **changes: Any) -> dict[str, Any]:
+    return {
+        "jobName": name,
+        "customModelName": name,
+        "roleArn": ROLE,
+        "baseModelIdentifier": TITAN,
+        "trainingDataConfig": {"s3Uri": URI},
+        "outputDataConfig": {"s3Uri": f"s3://{BUCKET}/out"},
+        "hyperParameters": {"epochCount": "1"},
+        **changes,
+    }
+
+
+def wait_for_end(endpoint: Endpoint, arn: str) -> dict[str, Any]:
+    bedrock = endpoint.client("bedrock")
+
+    def look() -> Any:
+        job = bedrock.get_model_customization_job(jobIdentifier=arn)
+        return job if job["status"] not in ("InProgress", "Stopping") else None
+
+    return dict(wait_until(look, "the job has ended"))
+
+
+def create_completed_job(endpoint: Endpoint, name: str) -> dict[str, Any]:
+    bedrock = endpoint.client("bedrock")
+    return wait_for_end(
+        endpoint, bedrock.create_model_customization_job(**job_request(name))["jobArn"]
+    )
+
+
+def error_code(caught: pytest.ExceptionInfo[ClientError]) -> str:
+    return str(caught.value.response["Error"]["Code"])
+
+
+def test_it_says_that_it_is_not_aws(endpoint: Endpoint) -> None:
+    with urllib.request.urlopen(f"{endpoint.url}/_cloudft/account?token={TOKEN}") as answer:
+        assert "not AWS" in answer.headers["Server"]
+    assert endpoint.client("sts").get_caller_identity()["Account"] == ACCOUNT
+    assert create_completed_job(endpoint, "told")["jobArn"].split(":")[4] == ACCOUNT
+
+
+def test_a_job_by_name_and_by_arn_with_all_that_the_api_promises(endpoint: Endpoint) -> None:
+    bedrock = endpoint.client("bedrock")
+    job = create_completed_job(endpoint, "whole")
+    assert bedrock.get_model_customization_job(jobIdentifier="whole")["jobArn"] == job["jobArn"]
+    assert job["status"] == "Completed" and job["trainingMetrics"]["trainingLoss"] > 0
+    assert {phase["status"] for phase in job["statusDetails"].values()} == {"Completed"}
+    assert job["validationDataConfig"] == {"validators": []}
+    model = bedrock.get_custom_model(modelIdentifier=job["outputModelArn"])
+    assert (model["modelName"], model["jobArn"]) == ("whole", job["jobArn"])
+    key = f"out/model-customization-job-{job['jobArn'][-12:]}/training_artifacts/"
+    assert any(name.startswith(key) for name in endpoint.object_keys())
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({"jobName": "a_b"}, "jobName"),
+        ({"jobName": "-" * 40}, "jobName"),
+        ({"jobName": "a" * 64}, "jobName"),
+        ({"customModelName": "a--b"}, "customModelName"),
+        ({"customizationType": "FOO"}, "customizationType"),
+        ({"roleArn": "role"}, "roleArn"),
+        ({"outputDataConfig": {"s3Uri": f"s3://{BUCKET}/a=b"}}, "outputDataConfig"),
+        ({"clientRequestToken": "a_b"}, "clientRequestToken"),
+        ({"jobTags": [{"key": "k" * 129, "value": ""}]}, "jobTags"),
+        ({"baseModelIdentifier": "amazon.no-such-model"}, "foundation model"),
+        ({"customizationType": "DISTILLATION"}, "DISTILLATION"),
+    ],
+)
+def test_what_the_service_refuses_is_refused(
+    endpoint: Endpoint, changes: dict[str, Any], word: str
+) -> None:
+    with pytest.raises(ClientError) as caught:
+        endpoint.client("bedrock").create_model_customization_job(**job_request("bad", **changes))
+    assert error_code(caught) == "ValidationException" and word in str(caught.value)
+
+
+def test_tokens_names_and_quotas(endpoint: Endpoint) -> None:
+    bedrock = endpoint.client("bedrock")
+    token = {"clientRequestToken": "token-1"}
+    first = bedrock.create_model_customization_job(**job_request("once", **token))["jobArn"]
+    assert bedrock.create_model_customization_job(**job_request("once", **token))["jobArn"] == first
+    with pytest.raises(ClientError) as caught:
+        bedrock.create_model_customization_job(**job_request("twice", **token))
+    assert error_code(caught) == "ValidationException"
+    with pytest.raises(ClientError) as caught:
+        bedrock.create_model_customization_job(**job_request("once"))
+    assert error_code(caught) == "ValidationException"
+    assert "The provided job name is currently in use." in str(caught.value)
+    wait_for_end(endpoint, first)
+    with pytest.raises(ClientError) as caught:
+        bedrock.stop_model_customization_job(jobIdentifier=first)
+    assert error_code(caught) == "ConflictException"
+
+
+def test_lists_have_pages_filters_and_an_order(endpoint: Endpoint) -> None:
+    names = ["page-1", "page-2", "page-3"]
+    for name in names:
+        create_completed_job(endpoint, name)
+    bedrock = endpoint.client("bedrock")
+    pages = bedrock.get_paginator("list_model_customization_jobs").paginate(
+        nameContains="page-", PaginationConfig={"PageSize": 2}
+    )
+    found = [[s["jobName"] for s in page["modelCustomizationJobSummaries"]] for page in pages]
+    assert found == [["page-3", "page-2"], ["page-1"]]
+    failed = bedrock.list_model_customization_jobs(nameContains="page-", statusEquals="Failed")
+    assert failed["modelCustomizationJobSummaries"] == []
+
+
+def test_a_job_that_cannot_read_its_data_fails_in_the_services_words(endpoint: Endpoint) -> None:
+    bedrock = endpoint.client("bedrock")
+    nowhere = {"trainingDataConfig": {"s3Uri": f"s3://{BUCKET}/nowhere.jsonl"}}
+    arn = bedrock.create_model_customization_job(**job_request("unread", **nowhere))["jobArn"]
+    job = wait_for_end(endpoint, arn)
+    assert job["status"] == "Failed"
+    assert "Could not validate GetObject permissions" in job["failureMessage"]
+    with pytest.raises(ClientError):
+        bedrock.get_custom_model(modelIdentifier="unread")
+
+
+def test_a_model_in_use_is_not_deleted(endpoint: Endpoint) -> None:
+    bedrock = endpoint.client("bedrock")
+    model = create_completed_job(endpoint, "used")["outputModelArn"]
+    made = bedrock.create_custom_model_deployment(modelDeploymentName="used", modelArn=model)
+    arn = made["customModelDeploymentArn"]
+    with pytest.raises(ClientError) as caught:
+        bedrock.delete_custom_model(modelIdentifier=model)
+    assert error_code(caught) == "ConflictException"
+    bedrock.delete_custom_model_deployment(customModelDeploymentIdentifier=arn)
+    bedrock.delete_custom_model(modelIdentifier=model)
+    throughput = create_completed_job(endpoint, "committed")["outputModelArn"]
+    units = {"modelUnits": 1, "commitmentDuration": "OneMonth", "provisionedModelName": "month"}
+    bedrock.create_provisioned_model_throughput(modelId=throughput, **units)
+    with pytest.raises(ClientError) as caught:
+        bedrock.delete_provisioned_model_throughput(provisionedModelId="month")
+    assert error_code(caught) == "ConflictException"
+
+
+def test_what_is_not_offered_is_refused_at_once_and_not_retried(endpoint: Endpoint) -> None:
+    with pytest.raises(ClientError) as caught:
+        endpoint.client("bedrock").list_guardrails()
+    assert error_code(caught) == "ValidationException" and "not offered" in str(caught.value)
+    assert len(endpoint.calls("ListGuardrails")) == 1
+
+
+@pytest.mark.parametrize("path", ["/_cloudft/calls", "/_cloudft/faults", "/"])
+def test_what_asks_for_no_signature_is_for_this_machine_alone(tmp_path: Path, path: str) -> None:
+    app = App(
+        State("us-east-1"),
+        (),
+        lambda environ, start: [b"moto"],
+        FaultInjector(),
+        tmp_path,
+        {"k": "s"},
+    )
+    told: list[str] = []
+
+    def start(status: str, headers: Any) -> None:
+        told.append(status)
+
+    asked = {"REQUEST_METHOD": "GET", "PATH_INFO": path, "REMOTE_ADDR": "10.0.0.9"}
+    asked |= {"wsgi.input": io.BytesIO()}
+    body = b"".join(app(asked, start))
+    assert told[0].startswith("403") and b"moto" not in body

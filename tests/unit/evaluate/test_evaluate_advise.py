@@ -1,0 +1,125 @@
+"""The word that follows from the measurements, and what is asked to get them."""
+
+from __future__ import annotations
+
+import pytest
+
+from cloudft.backends.base import Prompt
+from cloudft.evaluate.advise import prompting
+from cloudft.evaluate.advise.bm25 import Bm25Index, split_passages
+from cloudft.evaluate.advise.recommendation import (
+    DataFacts,
+    MethodResult,
+    break_even_requests,
+    recommend,
+    recommend_for_corpus,
+)
+from cloudft.evaluate.advise.run import compare_methods
+from cloudft.evaluate.held_out import EvalExample
+from cloudft.evaluate.metrics.significance import compare_paired
+from cloudft.evaluate.metrics.tasks import Task
+
+PLENTY = DataFacts(train_records=500, noise=0.0, stale=0.0)
+
+
+def measured(**scores: float) -> dict[str, MethodResult]:
+    """Methods that are right in so many of 100 records, the same ones first."""
+    found = {}
+    for name, score in scores.items():
+        each = [float(n < 100 * score) for n in range(100)]
+        name = name.replace("_", "-")
+        found[name] = MethodResult(name, score, each, 50, 5, 0.1)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("scores", "facts", "advice"),
+    [
+        ({"zero_shot": 0.1, "few_shot": 0.3, "fine_tuned": 0.9}, PLENTY, "fine-tune"),
+        ({"zero_shot": 0.1, "few_shot": 0.9, "fine_tuned": 0.9}, PLENTY, "prompt"),
+        ({"zero_shot": 0.9, "few_shot": 0.2, "fine_tuned": 0.92}, PLENTY, "prompt"),
+        ({"zero_shot": 0.2, "few_shot": 0.3, "fine_tuned": 0.3}, PLENTY, "prompt"),
+        (
+            {"zero_shot": 0.2, "few_shot": 0.3, "fine_tuned": 0.3},
+            DataFacts(60, 0.0, 0.0),
+            "more data first",
+        ),
+        (
+            {"zero_shot": 0.2, "few_shot": 0.3, "fine_tuned": 0.5},
+            DataFacts(500, 0.4, 0.0),
+            "more data first",
+        ),
+        (
+            {"zero_shot": 0.1, "few_shot": 0.2, "retrieval": 0.8, "fine_tuned": 0.3},
+            PLENTY,
+            "retrieve",
+        ),
+        (
+            {"zero_shot": 0.1, "few_shot": 0.2, "retrieval": 0.4, "fine_tuned": 0.9},
+            PLENTY,
+            "fine-tune",
+        ),
+        (
+            {"zero_shot": 0.1, "few_shot": 0.2, "fine_tuned": 0.6},
+            DataFacts(500, 0.0, 0.3),
+            "retrieve",
+        ),
+    ],
+)
+def test_the_word_follows_from_what_was_measured(
+    scores: dict[str, float], facts: DataFacts, advice: str
+) -> None:
+    found = measured(**scores)
+    word = recommend(found, facts, compare_methods(found))
+    assert word.advice == advice
+    assert len(word.reasons) > len(found)
+
+
+def test_tuning_is_never_named_where_a_prompt_is_as_good() -> None:
+    for prompt in range(0, 101, 10):
+        for tuned in range(0, 101, 10):
+            found = measured(zero_shot=0.0, few_shot=prompt / 100, fine_tuned=tuned / 100)
+            word = recommend(found, PLENTY, compare_methods(found))
+            assert (word.advice == "fine-tune") <= (tuned > prompt)
+
+
+def test_a_corpus_is_worth_it_when_it_is_news_to_the_model() -> None:
+    base = [1.0, 1.1, 0.9, 1.2] * 5
+    news, known = [0.8 * b for b in base], [0.999 * b for b in base]
+    better = compare_paired(base, news, lower_is_better=True)
+    assert recommend_for_corpus(1.05, 0.84, better, 50_000).advice == "continue pre-training"
+    same = compare_paired(base, known, lower_is_better=True)
+    assert recommend_for_corpus(1.05, 1.049, same, 50_000).advice == "more data first"
+    assert recommend_for_corpus(1.05, 1.049, same, 5_000_000).advice == "retrieve"
+
+
+def test_requests_pay_training_back_only_when_they_are_cheaper() -> None:
+    assert break_even_requests(100, 3, 1) == 50
+    assert break_even_requests(100, 1, 1) is break_even_requests(100, 1, 2) is None
+
+
+def item(asked: str, answer: str) -> EvalExample:
+    return EvalExample("k", "f", 1, Prompt([{"role": "user", "content": asked}]), asked, answer)
+
+
+def test_what_is_asked_has_the_nearest_examples_and_passages_last() -> None:
+    train = [item(f"Where is the {thing}?", f"In {thing}.") for thing in ("cat", "dog", "red hen")]
+    index = Bm25Index([one.input_text for one in train])
+    asked = item("Is the red hen here?", "yes")
+    turns = [m["content"] for m in prompting.few_shot_prompt(asked, train, index).messages]
+    assert turns[-3:] == ["Where is the red hen?", "In red hen.", "Is the red hen here?"]
+    documents = Bm25Index(split_passages(["The hen is red.\n\nThe cat sleeps.", "A dog. " * 200]))
+    assert max(map(len, documents.texts)) < 800
+    [message] = prompting.retrieval_prompt(asked, documents).messages
+    assert message["content"].endswith("The hen is red.\n\nQuestion: Is the red hen here?")
+    assert (
+        prompting.retrieval_prompt(item("xyzzy", ""), documents).messages
+        == item("xyzzy", "").prompt.messages
+    )
+    labels = Task("classification", ("yes", "no"))
+    assert (
+        prompting.zero_shot_prompt(asked, labels)
+        .messages[-1]["content"]
+        .endswith("alone: yes, no.")
+    )
+    assert Bm25Index(["a b"]).search("", 3) == []

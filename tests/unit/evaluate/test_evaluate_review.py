@@ -1,0 +1,137 @@
+"""A review: blind, kept at once, gone on with; and what it comes to."""
+
+from __future__ import annotations
+
+import json
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import krippendorff
+import pytest
+from model_results import make_model_result
+
+from cloudft.errors import UsageError
+from cloudft.evaluate.human_review.agreement import CHOICES, summarize_judgments
+from cloudft.evaluate.human_review.review import Review, Reviewer, format_csv
+from cloudft.evaluate.human_review.review_server import ReviewServer
+
+COUNT = 12
+
+
+@pytest.fixture
+def review(tmp_path: Path) -> Review:
+    found = Review(
+        tmp_path,
+        make_model_result("first", "a", COUNT, "<i>Q{}</i>"),
+        make_model_result("second", "b", COUNT, "<i>Q{}</i>"),
+    )
+    found.save()
+    return found
+
+
+def favour(reviewer: Reviewer, letter: str) -> None:
+    """Judge every record for the side whose answers begin so."""
+    while (look := reviewer.get_record())["record"]:
+        seen = "left" if look["record"]["left"].startswith(letter) else "right"
+        reviewer.save_judgment(look["position"], seen, "")
+
+
+def test_sides_and_records_come_in_an_order_of_each_reviewers_own(review: Review) -> None:
+    ada, bob = Reviewer(review, "ada"), Reviewer(review, "bob")
+    assert ada.order != bob.order and sorted(ada.order) == sorted(bob.order)
+    left = [ada.get_record(n)["record"]["left"][0] for n in range(COUNT)]
+    assert set(left) == {"a", "b"}
+    assert "first" not in json.dumps(ada.get_record()) and "second" not in json.dumps(
+        ada.get_record()
+    )
+    assert Reviewer(review, "ada").order == ada.order
+
+
+def test_judgements_mean_the_side_whatever_stood_where(review: Review) -> None:
+    favour(Reviewer(review, "ada"), "b")
+    found = review.summarize()
+    assert found["counts"] == {"a": 0, "b": COUNT, "tie": 0, "bad": 0}
+    assert found["winRate"]["value"] == 1.0 and 0.7 < found["winRate"]["low"] < 0.8
+    assert found["agreement"]["value"] is None
+    favour(Reviewer(review, "bob"), "b")
+    assert review.summarize()["agreement"]["value"] == 1.0
+
+
+def test_a_review_goes_on_where_it_was_left_and_the_last_word_counts(review: Review) -> None:
+    ada = Reviewer(review, "ada")
+    ada.save_judgment(0, "left", "first thought")
+    ada.save_judgment(1, "tie", "")
+    [path] = review.folder.glob("judgements-*")
+    path.write_bytes(path.read_bytes()[:-20])  # the second was cut short
+    again = Reviewer(review, "ada")
+    assert again.get_record()["position"] == 1 and again.get_record()["judged"] == 1
+    again.save_judgment(1, "bad", "now whole")
+    again.save_judgment(0, "right", "second thought")
+    first = again.get_record(0)["record"]
+    assert (first["choice"], first["note"]) == ("right", "second thought")
+    assert again.get_record(1)["record"]["choice"] == "bad" and again.get_record()["position"] == 2
+    assert len(review.export_rows()) == 2
+
+
+def test_agreement_is_krippendorffs() -> None:
+    said = {
+        "ada": {"1": "a", "2": "b", "3": "b", "4": "tie"},
+        "bob": {"1": "a", "2": "b", "3": "a"},
+        "cleo": {"2": "b", "3": "b", "4": "tie"},
+    }
+    table = [
+        [CHOICES.index(found[k]) if k in found else float("nan") for k in "1234"]
+        for found in said.values()
+    ]
+    known = krippendorff.alpha(reliability_data=table, level_of_measurement="nominal")
+    assert summarize_judgments(said)["agreement"]["value"] == pytest.approx(known, abs=1e-12)
+    nothing = summarize_judgments({})
+    assert nothing["winRate"]["value"] is None and nothing["judgements"] == 0
+
+
+def test_an_export_starts_no_formula(review: Review) -> None:
+    Reviewer(review, "ada").save_judgment(0, "tie", "=HYPERLINK(1)")
+    assert "'=HYPERLINK" in format_csv(review.export_rows())
+    with pytest.raises(UsageError):
+        Reviewer(review, "../ada")
+
+
+@pytest.fixture
+def server(review: Review) -> Iterator[ReviewServer]:
+    with ReviewServer(Reviewer(review, "ada")) as found:
+        threading.Thread(target=found.serve_forever, daemon=True).start()
+        yield found
+        found.shutdown()
+
+
+def ask(url: str, body: Any = None, **headers: str) -> tuple[int, bytes, Any]:
+    data = None if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
+    request = urllib.request.Request(url, data, headers)
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return answer.status, answer.read(), answer.headers
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read(), error.headers
+
+
+def test_the_server_answers_who_has_the_address_and_no_one_else(server: ReviewServer) -> None:
+    status, page, headers = ask(server.url)
+    assert status == 200 and b"Which answer" in page and b"NONCE" not in page
+    assert "default-src 'none'" in headers["Content-Security-Policy"]
+    assert not [part for part in (b"http://", b"https://", b"//cdn") if part in page]
+    root = f"http://127.0.0.1:{server.server_port}"
+    assert ask(f"{root}/")[0] == ask(f"{root}/wrong/record")[0] == 404
+    assert ask(f"{server.url}record", Host="evil.example")[0] == 404
+    assert ask(f"{server.url}../../etc/passwd")[0] == 404
+    for body in (b"{", {"position": "0", "choice": "left"}, {"position": 0}, [], b"\xff"):
+        assert ask(f"{server.url}judge", body)[0] == 400, body
+    for body in ({"position": 99, "choice": "left"}, {"position": 0, "choice": "best"}):
+        assert ask(f"{server.url}judge", body)[0] == 409, body
+    status, answer, _ = ask(f"{server.url}judge", {"position": 0, "choice": "tie", "note": "n"})
+    assert status == 200 and json.loads(answer)["judged"] == 1
+    assert json.loads(ask(f"{server.url}record/0")[1])["record"]["choice"] == "tie"

@@ -1,0 +1,94 @@
+"""What a model makes of records: the trainer's own tokens, and texts that people can read."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import preloaded
+import pytest
+import tiny
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cloudft.backends.local.tokenizer import tokenize_lines
+from cloudft.errors import TrainerError
+from local_backend.data.batches import tokenize_segments
+from local_backend.data.tokenize_records import reply_to, split_token_texts
+
+TOKENIZER = tiny.build_tokenizer()
+TEXT = st.text(st.characters(codec="utf-8"), max_size=20) | st.sampled_from(
+    ["Grüße 🎉 日本 👍🏽", " a  b\n\n", f"x{tiny.END}y", "e\u0301\u200b\ufeff"]
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(TEXT)
+def test_the_texts_of_tokens_are_the_text(text: str) -> None:
+    parts = split_token_texts(TOKENIZER, text)
+    assert "".join(parts) == text
+    assert len(parts) == len(TOKENIZER(text, add_special_tokens=False)["input_ids"])
+
+
+def request(model: Path, **changes: Any) -> dict[str, Any]:
+    weights = [{"kind": "folder", "path": str(model)}]
+    return {
+        "model": {"name": "tiny", "weights": weights},
+        "supervised": True,
+        "format": "prompt-completion",
+        "preview": False,
+    } | changes
+
+
+def said(asked: dict[str, Any], *records: dict[str, str]) -> list[dict[str, Any]]:
+    lines = io.BytesIO(b"".join(json.dumps(record).encode() + b"\n" for record in records))
+    answers: list[dict[str, Any]] = []
+    reply_to(asked, lines, answers.append)
+    return answers
+
+
+def test_counts_and_previews_are_those_of_training(tiny_model: Path) -> None:
+    records = [tiny.pair("Grüße? 🎉", "日本 👍🏽"), *tiny.pairs(3)]
+    facts, *counts = said(request(tiny_model), *records)
+    assert facts == {"context": tiny.CONTEXT, "chatTemplate": "the model's own"}
+    _, *previews = said(request(tiny_model, preview=True), *records)
+    for record, count, preview in zip(records, counts, previews, strict=True):
+        pieces = preview["pieces"]
+        learned = "".join(piece["text"] for piece in pieces if piece["learned"])
+        assert learned == f"{record['completion']}{tiny.END}"
+        assert f"user\n{record['prompt']}{tiny.END}" in "".join(piece["text"] for piece in pieces)
+        assert count == {"tokens": len(pieces), "learned": sum(p["learned"] for p in pieces)}
+
+
+def test_a_document_ends_with_the_token_that_stands_between_packed_ones(plain_model: Path) -> None:
+    asked = request(plain_model, supervised=False, format="input", preview=True)
+    _, found = said(asked, {"input": "Parcel 日 7."})
+    [(ids, _)] = tokenize_segments([[("Parcel 日 7.", True)]], TOKENIZER)
+    pieces = found["pieces"]
+    assert [piece["id"] for piece in pieces] == [*ids, TOKENIZER.eos_token_id]
+    assert "".join(piece["text"] for piece in pieces) == f"Parcel 日 7.{tiny.END}"
+    assert [piece["learned"] for piece in pieces] == [False, *[True] * len(ids)]
+
+
+def test_the_child_takes_any_locale_and_passes_faults_on(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environment = os.environ | {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    line = json.dumps(tiny.pair("Grüße", "日本"), ensure_ascii=False).encode() + b"\n"
+
+    def breaking() -> Iterator[bytes]:
+        yield line
+        raise LookupError("the second record")
+
+    _, *found = tokenize_lines(request(tiny_model), [line] * 3, environment)
+    assert len(found) == 3 and found[0] == found[2]
+    monkeypatch.setattr(sys, "executable", preloaded.interpreter_path())
+    with pytest.raises(LookupError, match="the second record"):
+        list(tokenize_lines(request(tiny_model), breaking(), environment))
+    with pytest.raises(TrainerError, match="not there"):
+        list(tokenize_lines(request(tmp_path / "none"), [line], environment))

@@ -1,0 +1,133 @@
+"""One merged model, and the proof that it is the tuned one."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import preloaded
+import pytest
+import tiny
+from trainer_run import RunTrainer, TrainerRun
+
+from local_backend.errors import TrainerError
+from local_backend.inference.export import PROOF, export_merged_model
+from local_backend.job_dir import JobDir
+from local_backend.models import lora
+
+
+def ask(folder: Path) -> list[str]:
+    """What a model folder answers to the eight prompts that `tuned` has learned."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(folder).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    texts = []
+    for number in range(len(tiny.CITIES)):
+        message = {"role": "user", "content": f"Where is parcel {number}?"}
+        ids = tokenizer.apply_chat_template(
+            [message], add_generation_prompt=True, return_tensors="pt", return_dict=True
+        )
+        output = model.generate(**ids, max_new_tokens=12, do_sample=False, pad_token_id=0)
+        texts.append(tokenizer.decode(output[0][ids["input_ids"].shape[1] :]))
+    return texts
+
+
+def test_the_merged_model_answers_as_the_tuned_one_and_loads_without_us(
+    tuned: TrainerRun, tmp_path: Path
+) -> None:
+    out = tmp_path / "merged"
+    command = [
+        preloaded.interpreter_path(),
+        "-m",
+        "local_backend.inference.export",
+        str(tuned.path),
+        str(out),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    proof = json.loads(done.stdout)
+    assert proof == json.loads((out / PROOF).read_text())
+    assert proof["equalGreedyAnswers"] == proof["records"] == 8
+    assert proof["maxLogitDifference"] <= proof["tolerance"] == 1e-3
+    assert proof["heldOut"] == "train"
+    assert not (out / "adapter_config.json").exists()
+    assert ask(out) == [f"In {city}.{tiny.END}" for city in tiny.CITIES]
+
+
+def test_what_is_printed_on_the_way_is_no_part_of_the_proof() -> None:
+    """The first use of a GGUF converts it, and says so; progress bars are nobody's."""
+    code = (
+        "import sys; import local_backend.inference.export as e; from tqdm.auto import tqdm\n"
+        "e.export = lambda *_: (print('converting', *tqdm([1])), {'records': 8})[1]\n"
+        "sys.argv[1:] = ['job', 'out']; sys.exit(e.main())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert json.loads(done.stdout) == {"records": 8}, done.stdout
+    assert done.stderr.splitlines() == ["converting 1"]
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_a_shorter_format_is_written_and_proven_as_well(
+    tuned: TrainerRun, tmp_path: Path, dtype: str
+) -> None:
+    out = tmp_path / dtype
+    proof = export_merged_model(JobDir(tuned.path), out, dtype)
+    assert proof["equalGreedyAnswers"] == 8
+    assert json.loads((out / "config.json").read_text())["dtype"] == dtype
+
+
+def test_all_weights_are_exported_as_they_are(train: RunTrainer, tmp_path: Path) -> None:
+    run = train(8, method="full", epochCount=2)
+    proof = export_merged_model(JobDir(run.path), tmp_path / "out", "float32")
+    assert proof["maxLogitDifference"] == 0
+
+
+def test_an_existing_folder_is_refused_and_left_alone(tuned: TrainerRun, tmp_path: Path) -> None:
+    out = tmp_path / "mine"
+    out.mkdir()
+    (out / "precious").write_text("x")
+    with pytest.raises(TrainerError, match="exists already"):
+        export_merged_model(JobDir(tuned.path), out, "float32")
+    assert [path.name for path in out.iterdir()] == ["precious"]
+
+
+def test_a_merge_that_went_wrong_fails_the_proof_and_leaves_nothing(
+    tuned: TrainerRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forgets_to_merge(model: Any) -> None:
+        for name, layer in list(lora.lora_layers(model)):
+            lora.replace_module(model, name, layer.base_layer)
+
+    monkeypatch.setattr(lora, "merge_adapters", forgets_to_merge)
+    folder = tmp_path / "out"
+    with pytest.raises(TrainerError, match="The merged model is not the tuned one"):
+        export_merged_model(JobDir(tuned.path), folder / "merged", "float32")
+    assert list(folder.iterdir()) == []
+
+
+def test_a_merged_weight_that_is_off_by_a_little_fails_the_proof(
+    tuned: TrainerRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    merge = lora.merge_adapters
+
+    def merges_badly(model: Any) -> None:
+        merge(model)
+        with torch.no_grad():
+            model.model.layers[1].mlp.down_proj.weight.mul_(1.02)
+
+    monkeypatch.setattr(lora, "merge_adapters", merges_badly)
+    with pytest.raises(TrainerError, match="logits differ by up to"):
+        export_merged_model(JobDir(tuned.path), tmp_path / "merged", "float32")
+    assert not (tmp_path / "merged").exists()
+
+
+def test_a_job_without_a_model_is_refused(tmp_path: Path, tiny_model: Path) -> None:
+    folder = tiny.write_job_dir(tmp_path / "job", tiny_model, {"train": tiny.pairs(4)})
+    with pytest.raises(TrainerError, match="left no model yet"):
+        export_merged_model(JobDir(folder), tmp_path / "out", "float32")

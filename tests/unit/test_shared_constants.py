@@ -1,0 +1,70 @@
+"""Words that stand in two places, or in Bedrock's API: the same everywhere."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+import botocore.session
+import pytest
+
+from cloudft import types
+from cloudft.backends.local import job_folder, request
+from cloudft.storage import artifacts
+from local_backend import job_dir, settings
+
+
+def constants(module: Any) -> dict[str, Any]:
+    """The module's own upper-case names that hold words."""
+    return {
+        name: value
+        for name, value in vars(module).items()
+        if name.isupper() and not name.startswith("_") and isinstance(value, (str, tuple))
+    }
+
+
+@pytest.fixture(scope="module")
+def bedrock() -> Any:
+    return botocore.session.get_session().get_service_model("bedrock")
+
+
+@pytest.mark.parametrize("module", [job_folder, artifacts])
+def test_file_names_and_columns_are_the_trainers_own(module: Any) -> None:
+    mine, trainers = constants(module), constants(job_dir)
+    assert len(mine) >= 7
+    assert mine == {name: trainers.get(name) for name in mine}
+
+
+def test_no_file_name_of_the_trainer_is_unknown_outside() -> None:
+    private = {"COMPLETED", "FAILED", "STOPPED", "IN_PROGRESS", "PHASES", "MEETING"}
+    assert constants(job_dir).keys() - private == (
+        constants(job_folder).keys() | constants(artifacts).keys()
+    )
+
+
+def test_a_request_has_the_version_that_the_trainer_reads() -> None:
+    assert request.VERSION == settings.VERSION
+
+
+def test_statuses_are_bedrocks_word_for_word(bedrock: Any) -> None:
+    assert set(get_args(types.Status)) == set(bedrock.shape_for("ModelCustomizationJobStatus").enum)
+    assert set(get_args(types.DetailStatus)) == set(bedrock.shape_for("JobStatusDetails").enum)
+    assert set(types.STATUSES) - types.TERMINAL_STATUSES == {"InProgress", "Stopping"}
+
+
+def test_the_trainers_statuses_and_phases_are_bedrocks(bedrock: Any) -> None:
+    words = {job_dir.COMPLETED, job_dir.FAILED, job_dir.STOPPED, job_dir.IN_PROGRESS}
+    assert words < set(types.STATUSES)
+    phases = bedrock.shape_for("StatusDetails").members
+    assert set(job_dir.PHASES) == set(phases)
+    assert list(types.to_json(types.StatusDetails())) == list(job_dir.PHASES)
+
+
+def test_the_fields_of_a_job_carry_bedrocks_names(bedrock: Any) -> None:
+    theirs = set(bedrock.operation_model("GetModelCustomizationJob").output_shape.members)
+    shared = {"status", "statusDetails", "hyperParameters", "customizationType", "failureMessage"}
+    assert shared <= theirs
+    assert {"status", "statusDetails", "failureMessage"} <= set(types.to_json(_state()))
+
+
+def _state() -> types.JobState:
+    return types.JobState("id", "InProgress", types.StatusDetails(), "now")
