@@ -18,17 +18,15 @@ from typing import Any, TypeVar
 
 import pytest
 
-from cloudft.backends.base import (
-    Backend,
-    GenerationConfig,
-    Prompt,
-    StagedJob,
+from cloudft.backends.base import Backend, StagedJob
+from cloudft.backends.capabilities import (
     SupportsExport,
     SupportsGenerate,
     SupportsResume,
     SupportsServing,
 )
 from cloudft.errors import JobNotFound, JobStateConflict
+from cloudft.inference import GenerationConfig, Prompt
 from cloudft.jobs import wait
 from cloudft.storage import artifacts
 from cloudft.types import JobState, LogLine, Metric, Plan, Split, to_json

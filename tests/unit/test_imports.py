@@ -21,7 +21,7 @@ TRAINER = Path(local_backend.__file__).parent
 FLOORS = (
     {"errors"},
     {"types"},
-    {"storage", "web"},
+    {"storage", "web", "inference"},
     {"catalogue", "aws"},
     {"spec"},
     {"data"},
