@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from cloudft.backends.base import Answer, GenerationConfig, Prompt
 from cloudft.endpoint.protocols.rest_json import ServiceError
 from cloudft.errors import CloudftError
+from cloudft.inference import Answer, GenerationConfig, Prompt
 
 MAX_WARM_PROCESSES = 2
 """Processes that are kept; each holds a model."""
