@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cloudft.backends.base import Answer, GenerationConfig, Prompt
-from cloudft.endpoint.protocols.rest_json import ServiceError
+from cloudft.endpoint.protocols.messages import ServiceError
 from cloudft.errors import CloudftError
 
 MAX_WARM_PROCESSES = 2
