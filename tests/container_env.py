@@ -84,7 +84,8 @@ def _make(folder: Path) -> None:
     with tempfile.TemporaryDirectory() as code:
         with tarfile.open(fileobj=io.BytesIO(trainer_archive.build_archive().content)) as archive:
             archive.extractall(code, filter="data")
-        install = "from pathlib import Path; from local_backend.container.pip_requirements import install; "
+        module = "local_backend.container.pip_requirements"
+        install = f"from pathlib import Path; from {module} import install_requirements as install;"
         subprocess.run([python, "-c", f"{install} install(Path(), 'lora')"], cwd=code, check=True)
 
 
