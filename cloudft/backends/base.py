@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -151,5 +151,11 @@ class Backend(ABC):
         """Request that the job stop. Idempotent; does nothing for a job that has ended."""
 
     @abstractmethod
-    def download_artifacts(self, job_id: str, to: Path) -> Path:
-        """Write the job's artifacts to the folder `to`, in the layout of storage/artifacts.py."""
+    def download_artifacts(
+        self, job_id: str, to: Path, on_copied: Callable[[int], None] | None = None
+    ) -> Path:
+        """Copy the job's artifacts to the new folder `to`, in the layout of storage/artifacts.py.
+
+        `on_copied` gets the size of each file that was copied, in bytes. Raise JobStateConflict for
+        a job that has no artifacts, or a folder that exists.
+        """

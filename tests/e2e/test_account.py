@@ -121,6 +121,25 @@ def test_gc_leaves_what_lives_what_is_another_homes_and_what_is_not_cloudfts(
     assert kinds(cli("gc", "--yes", *JSON).value["removed"]) == {"custom-model"}, "an orphan"
 
 
+def test_a_submit_makes_one_client_a_service(
+    cli: Cli, aws: Endpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[tuple[str, AwsLocation | None]] = []
+    real = client.create_client
+
+    def counted(service: str, location: AwsLocation | None = None, **more: Any) -> Any:
+        made.append((service, location))
+        return real(service, location, **more)
+
+    monkeypatch.setattr(client, "create_client", counted)
+    path = job_file(tmp_path / "job", aws, "counted")
+    assert cli(*SUBMIT, path, "--wait", *JSON).value["status"] == "Completed"
+    services = [service for service, _ in made]
+    assert {"bedrock", "s3", "sts", "iam"} <= set(services)
+    assert sorted(services) == sorted(set(services)), "each is made once and used by every step"
+    assert {location and location.endpoint_url for _, location in made} == {aws.url}
+
+
 @pytest.fixture(scope="module")
 def standing(endpoint: Endpoint) -> str:
     """A provisioned throughput that others made, of a model of theirs; its name."""
