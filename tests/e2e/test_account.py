@@ -17,6 +17,7 @@ from job_files import write_job_file
 from processes import wait_until
 
 from cloudft.aws import client
+from cloudft.aws.client import AwsLocation
 from cloudft.cli import errors
 from cloudft.cli.main import cloudft
 
