@@ -10,20 +10,12 @@ import click
 
 from cloudft.cli.options import Console, console_options, parse_settings
 from cloudft.cli.param_types import SEED, SHARE, SIMILARITY
+from cloudft.data.formats.registry import convert_targets
 
 if TYPE_CHECKING:
     from cloudft.types import StagedFile
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-FORMATS = (
-    "prompt-completion",
-    "input-output",
-    "messages",
-    "converse",
-    "claude-messages",
-    "input",
-    "text",
-)
 inputs_argument = click.argument("inputs", metavar="IN...", nargs=-1, required=True)
 columns_option = click.option(
     "--column",
@@ -35,7 +27,10 @@ columns_option = click.option(
 )
 seed_option = click.option("--seed", type=SEED, default=7, show_default=True)
 to_option = click.option(
-    "--to", "target", type=click.Choice(FORMATS), help="Shape of the output; else the input's."
+    "--to",
+    "target",
+    type=click.Choice(convert_targets()),
+    help="Format of the output; else the input's.",
 )
 
 
@@ -76,7 +71,7 @@ def print_written_files(
     "--to converse --out faq.jsonl",
 )
 @inputs_argument
-@click.option("--to", "target", type=click.Choice([*FORMATS, "csv"]), required=True)
+@click.option("--to", "target", type=click.Choice([*convert_targets(), "csv"]), required=True)
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The new file.")
 @columns_option
 @console_options
