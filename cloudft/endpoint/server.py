@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cloudft.endpoint.app import App
+from cloudft.endpoint.app import App, AppOptions
 from cloudft.endpoint.bedrock.batch_inference import BatchInference
 from cloudft.endpoint.bedrock.customization_jobs import CustomizationJobs
 from cloudft.endpoint.bedrock.deployments import Deployments
@@ -183,9 +183,8 @@ def build_endpoint(
     forms: dict[str, Any] = {"cloudformation": stacks}
     if authority is not None:
         forms["iam"] = PolicySimulator(authority)
-    app = App(
-        state, rooms, moto, faults, folder / "jobs", given.secret_keys, forms, given.request_guard
-    )
+    app_options = AppOptions(folder / "jobs", given.secret_keys, given.request_guard)
+    app = App(state, rooms, moto, faults, app_options, forms)
     begins = (
         *(room.begin for room in (customization, transfers, batches, training)),
         stacks.begin,
