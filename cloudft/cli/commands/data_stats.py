@@ -149,7 +149,7 @@ def tokenize(
 ) -> tuple[Mapping[str, Any], Iterator[Mapping[str, Any]]]:
     """The facts of the job's local model, and what it makes of canonical lines."""
     from cloudft.backends import make_backend
-    from cloudft.backends.base import SupportsTokenize
+    from cloudft.backends.capabilities import SupportsTokenize
 
     local = make_backend("local", Home.from_environ())
     assert isinstance(local, SupportsTokenize)

@@ -12,13 +12,13 @@ from cloudft.cli.param_types import HOURS
 from cloudft.errors import UsageError
 
 if TYPE_CHECKING:
-    from cloudft.backends.base import CloudResource, ServingPlan
+    from cloudft.backends.resources import CloudResource, ServingPlan
     from cloudft.storage.store import JobRecord
 
 
 def require_serving(record: JobRecord, backend: Any) -> Any:
     """The backend as one that serves. Raises UsageError for one that does not."""
-    from cloudft.backends.base import SupportsExport, SupportsServing
+    from cloudft.backends.capabilities import SupportsExport, SupportsServing
 
     if not isinstance(backend, SupportsServing):
         fix = f"`cloudft generate {record.id}` asks its model"

@@ -14,7 +14,7 @@ from cloudft.cli.param_types import SEED, TOKENS, FiniteRange
 from cloudft.errors import UsageError
 
 if TYPE_CHECKING:
-    from cloudft.backends.base import Answer, Prompt
+    from cloudft.inference import Answer, Prompt
     from cloudft.jobs.prompts import GenerationPrompt
 
 
@@ -61,7 +61,8 @@ def generate_command(
 
     The prompt is put into the very template that the model was trained with.
     """
-    from cloudft.backends.base import GenerationConfig, SupportsGenerate
+    from cloudft.backends.capabilities import SupportsGenerate
+    from cloudft.inference import GenerationConfig
     from cloudft.jobs.prompts import build_prompts
 
     record, backend, _ = open_job(reference)
@@ -145,7 +146,7 @@ def export_command(reference: str, out: Path, dtype: str, console: Console) -> i
     The merged weights are read back and asked held-out records: their logits must be the tuned
     model's within a tolerance and the greedy answers equal, or the export fails and leaves nothing.
     """
-    from cloudft.backends.base import SupportsExport
+    from cloudft.backends.capabilities import SupportsExport
 
     record, backend, _ = open_job(reference)
     if not isinstance(backend, SupportsExport):

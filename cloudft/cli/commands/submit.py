@@ -122,7 +122,7 @@ def print_plan(
 ) -> None:
     """Stage the data and print the plan; nothing is started. What comes `then` is checked too."""
     from cloudft.backends import make_backend
-    from cloudft.backends.base import SupportsIdentity
+    from cloudft.backends.capabilities import SupportsIdentity
     from cloudft.cli.commands import import_
     from cloudft.cli.output import identity_line, json_text, print_findings
     from cloudft.cli.progress import record_counter
@@ -287,7 +287,7 @@ def warn_not_described(job: Job) -> None:
 
 def _print_cost(estimate: Estimate, job: LoadedJob, backend: Backend, console: Console) -> None:
     """What the training will cost, where it costs, and who pays."""
-    from cloudft.backends.base import SupportsIdentity
+    from cloudft.backends.capabilities import SupportsIdentity
     from cloudft.catalogue import cost
     from cloudft.cli.output import identity_line
     from cloudft.jobs import prepare
