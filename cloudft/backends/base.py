@@ -123,5 +123,11 @@ class Backend(ABC):
         """Ask the job to stop. A second call does nothing; one on an ended job neither."""
 
     @abstractmethod
-    def download_artifacts(self, job_id: str, to: Path) -> Path:
-        """Bring what the job left to the folder `to`, in the layout of artifacts.py."""
+    def download_artifacts(
+        self, job_id: str, to: Path, on_copied: Callable[[int], None] | None = None
+    ) -> Path:
+        """Copy what the job left to the new folder `to`, in the layout of storage/artifacts.py.
+
+        `on_copied` gets the size of each file that was copied, in bytes. Raise JobStateConflict for
+        a job that has no artifacts, or a folder that exists.
+        """

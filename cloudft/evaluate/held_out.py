@@ -18,7 +18,7 @@ from cloudft.errors import CheckFailed, UsageError
 from cloudft.evaluate.inference.answer_cache import cache_key
 from cloudft.inference import Prompt
 from cloudft.jobs.prompts import prompt_of_record
-from cloudft.spec import JobSpec
+from cloudft.spec import JobSpec, parse_spec
 from cloudft.storage.home import Home
 from cloudft.storage.store import JobRecord
 
@@ -111,7 +111,7 @@ def _resolve_source(
 def spec_from_record(record: JobRecord) -> JobSpec | None:
     """The job's own specification; None for one that this version does not read."""
     with contextlib.suppress(ValueError):
-        return JobSpec.model_validate(dict(record.spec))
+        return parse_spec(dict(record.spec))
     return None
 
 

@@ -366,9 +366,11 @@ class BedrockBackend(
         except ResourceConflict:  # it has ended meanwhile
             return
 
-    def download_artifacts(self, job_id: str, to: Path) -> Path:
+    def download_artifacts(
+        self, job_id: str, to: Path, on_copied: Callable[[int], None] | None = None
+    ) -> Path:
         """Copy what the job left to `to`, which must not exist."""
-        return layout.copy_artifacts(job_id, self.describe(job_id).artifacts, to)
+        return layout.copy_artifacts(job_id, self.describe(job_id).artifacts, to, on_copied)
 
     def plan_serving(
         self, job_id: str, *, provisioned: bool, units: int, hours: float | None

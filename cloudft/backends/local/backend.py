@@ -203,7 +203,9 @@ class LocalBackend(
             finally:
                 os.close(lock)
 
-    def download_artifacts(self, job_id: str, to: Path) -> Path:
+    def download_artifacts(
+        self, job_id: str, to: Path, on_copied: Callable[[int], None] | None = None
+    ) -> Path:
         """Copy the job's artifacts to `to`, which must not exist."""
         source = self._existing_folder(job_id).path / names.ARTIFACTS
         return layout.copy_artifacts(

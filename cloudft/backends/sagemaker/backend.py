@@ -362,9 +362,11 @@ class SageMakerBackend(
         sent: Mapping[str, Any] = calls[-1]["parameters"] if calls else {}
         return sent or request.parameters_from_description(answer, record.tags if record else {})
 
-    def download_artifacts(self, job_id: str, to: Path) -> Path:
+    def download_artifacts(
+        self, job_id: str, to: Path, on_copied: Callable[[int], None] | None = None
+    ) -> Path:
         """Copy what the job left to `to`, which must not exist."""
-        return layout.copy_artifacts(job_id, self.describe(job_id).artifacts, to)
+        return layout.copy_artifacts(job_id, self.describe(job_id).artifacts, to, on_copied)
 
     def list_resources(self) -> Listing[CloudResource]:
         """Running jobs, warm machines and staged data of this account and Region."""

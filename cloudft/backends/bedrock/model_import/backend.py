@@ -261,7 +261,9 @@ class ImportBackend(
             message = f"{job_id} can't be stopped: Bedrock has no operation for it"
             raise JobStateConflict(message, fix="wait for its end, then `cloudft gc`.")
 
-    def download_artifacts(self, job_id: str, to: Path) -> Path:
+    def download_artifacts(
+        self, job_id: str, to: Path, on_copied: Callable[[int], None] | None = None
+    ) -> Path:
         """Raises JobStateConflict: the model stays with Bedrock."""
         self._get_import_job(job_id)
         message = f"{job_id} leaves no files: its model is in Bedrock"
