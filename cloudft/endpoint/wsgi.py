@@ -1,9 +1,10 @@
-"""Read WSGI requests, and send the endpoint's responses."""
+"""Read WSGI requests, send the endpoint's responses, and call another WSGI application."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cloudft.endpoint.protocols.messages import HttpResponse, ServiceError
@@ -11,7 +12,7 @@ from cloudft.web.request_guard import harden_headers
 
 if TYPE_CHECKING:
     from _typeshed import OptExcInfo
-    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 
 def read_body(environ: WSGIEnvironment) -> bytes:
@@ -70,3 +71,38 @@ def send_response(response: HttpResponse, start_response: StartResponse) -> Iter
     length = ("Content-Length", str(len(response.body)))
     start_response(f"{response.status} {reason}", [*response.headers, length])
     return [response.body]
+
+
+@dataclass(frozen=True)
+class WsgiResponse:
+    """A complete response of a WSGI application. `status_line` is `200 OK`, for example."""
+
+    status_line: str
+    headers: list[tuple[str, str]]
+    body: bytes
+
+    @property
+    def status(self) -> int:
+        """Return the HTTP status."""
+        return int(self.status_line[:3])
+
+
+def call_wsgi_app(app: WSGIApplication, environ: WSGIEnvironment) -> WsgiResponse:
+    """Return the complete response of a WSGI application."""
+    started: list[tuple[str, list[tuple[str, str]]]] = []
+
+    def start_response(
+        status: str, headers: list[tuple[str, str]], *_: OptExcInfo | None
+    ) -> Callable[[bytes], object]:
+        started.append((status, headers))
+        return io.BytesIO().write  # the legacy way to send a body; moto does not use it
+
+    parts = app(environ, start_response)
+    try:
+        # An application may call start_response as late as with the first part.
+        body = b"".join(parts)
+    finally:
+        close = getattr(parts, "close", None)
+        if close is not None:
+            close()
+    return WsgiResponse(*started[-1], body)
