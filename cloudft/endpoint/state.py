@@ -23,7 +23,7 @@ from cloudft.endpoint.state_file import VERSION, read_state
 from cloudft.storage.atomic_files import as_store_error, atomic_write
 
 ACCOUNT = "000000000000"
-"""No AWS account has this number: whoever sees it knows that this is not AWS."""
+"""No AWS account has this number: it shows that this is not AWS."""
 STATE_FILE = "endpoint.json"
 JOB_NAME_IN_USE = "The provided job name is currently in use."
 RUNNING = frozenset({"InProgress", "Stopping"})

@@ -1,7 +1,7 @@
 """Patch moto's interpreter of state machines, so that it runs what AWS runs.
 
-It lacks three things: JSONata (its own needs a JVM), the PascalCase names of AWS's integrations in
-parameters and results, and Bedrock's `.sync`. They are added to moto's private classes:
+It lacks three features: JSONata (its own needs a JVM), the PascalCase names of AWS's integrations
+in parameters and results, and Bedrock's `.sync`. They are added to moto's private classes:
 `moto==5.2.*` is pinned for it. This module is slow to import: only an endpoint that gets a request
 to Step Functions imports it.
 """
