@@ -99,23 +99,23 @@ class BedrockBackend(
         self._completed_jobs: Sequence[Mapping[str, Any]] | None = None
 
     def location_of(self, job: LoadedJob) -> Location:
-        """Region, profile and endpoint of the job file."""
+        """Return Region, profile and endpoint of the job file."""
         return request.location_of(job)
 
     def with_stack_defaults(self, job: LoadedJob) -> LoadedJob:
-        """With the outputs of its stack, where it names one."""
+        """Return the job with its stack's outputs, where it names a stack."""
         return stack.with_stack_defaults(job, self.aws_for(self.location_of(job)))
 
     def check(self, job: LoadedJob) -> list[Finding]:
-        """What Bedrock would refuse, sooner or later; asks the account as far as it may."""
+        """Check what Bedrock would refuse, sooner or later; reads the account as far as permitted."""
         return preflight.check_job(job, self.aws_for(self.location_of(job)))
 
     def estimate(self, job: LoadedJob, volumes: Mapping[str, DataVolume]) -> Estimate:
-        """By the catalogue's prices. Whether validation data is billed is not documented."""
+        """Estimate by the catalogue's prices. Whether validation data is billed is not documented."""
         return cost.estimate_cost(self.name, job.model, volumes["train"], request.count_epochs(job))
 
     def with_current_prices(self, job: LoadedJob, estimate: Estimate) -> Estimate:
-        """By the Price List API, where it may be asked: an endpoint of one's own has none."""
+        """Use the Price List API, where there is one: a self-hosted endpoint has none."""
         here = self.aws_for(self.location_of(job))
         try:
             meta = here.client("bedrock").meta
@@ -127,7 +127,7 @@ class BedrockBackend(
         return cost.with_list_prices(estimate, job.model, found) if found else estimate
 
     def plan(self, staged: StagedJob) -> Plan:
-        """The calls, in order, with everything that is in them."""
+        """Return the calls, in order, with everything that is in them."""
         files = {
             item.role: staged.folder / item.file.name for item in request.staged_objects(staged)
         }
@@ -148,7 +148,7 @@ class BedrockBackend(
         )
 
     def submit(self, plan: Plan, observer: RunObserver = SILENT) -> str:
-        """Stage to S3, then create the job, or have it created, unless that was done."""
+        """Upload to S3, then create the job, or start the execution that creates it, unless done."""
         self.aws_for(plan.request["place"])
         known = self._find_job_or_execution(plan)
         if known is not None:
@@ -160,12 +160,12 @@ class BedrockBackend(
         return self._create(plan)
 
     def find_submitted(self, plan: Plan) -> str | None:
-        """By its name, or the name of its execution, which follow from the plan's token."""
+        """Find the job by its name, or its execution's name, which follow from the plan's token."""
         self.aws_for(plan.request["place"])
         return self._find_job_or_execution(plan)
 
     def _find_job_or_execution(self, plan: Plan) -> str | None:
-        """The job that was created before, or that a machine is to create."""
+        """Return the job that was created before, or that a state machine will create."""
         named, execution = self._find_job(plan), state_machine.execution_arn(planned_request(plan))
         if named is not None or execution is None:
             return named
@@ -176,7 +176,7 @@ class BedrockBackend(
         )
 
     def _find_job(self, plan: Plan) -> str | None:
-        """The ARN of the plan's job when it was created before."""
+        """Return the ARN of the plan's job when it was created before."""
         try:
             answer = self._get_job(plan.job_id)
         except JobNotFound:
@@ -209,14 +209,14 @@ class BedrockBackend(
         return made if isinstance(made, str) else str(made["jobArn"])
 
     def _get_job(self, job_id: str) -> Mapping[str, Any]:
-        what, operation = f"the job {job_id} can't be looked at", "get_model_customization_job"
+        what, operation = f"can't read the job {job_id}", "get_model_customization_job"
         answer = self.describe_or_none(what, "bedrock", operation, jobIdentifier=job_id)
         if answer is None:
             raise job_not_found(f"Bedrock has no job {job_id}")
         return answer
 
     def describe(self, job_id: str) -> JobState:
-        """One look; the files of a completed job are brought home with the first one."""
+        """Return the state; the first call after completion downloads the artifacts."""
         answer = self._get_job_or_execution(job_id)
         if isinstance(answer, JobState):
             return answer
@@ -238,7 +238,7 @@ class BedrockBackend(
         return states.to_job_state(answer, str(folder))
 
     def _get_job_or_execution(self, job_id: str) -> Mapping[str, Any] | JobState:
-        """The job; or, where a machine is to create it and has not yet, how that stands."""
+        """Return the job; or the state of the execution that has not created it yet."""
         try:
             return self._get_job(job_id)
         except JobNotFound as error:
@@ -253,7 +253,7 @@ class BedrockBackend(
         return state
 
     def _list_completed_jobs(self) -> Sequence[Mapping[str, Any]]:
-        """The newest completed jobs, asked once; none where they may not be listed."""
+        """Return the newest completed jobs, listed once; none where listing is refused."""
         if self._completed_jobs is None:
             operation, only = "list_model_customization_jobs", {"statusEquals": "Completed"}
             try:
@@ -266,7 +266,7 @@ class BedrockBackend(
         return self._completed_jobs
 
     def describe_many(self, job_ids: Sequence[str]) -> Mapping[str, JobState]:
-        """From the account's list: one call for a thousand jobs."""
+        """List the account's jobs: one call for a thousand of them."""
         wanted, found = set(job_ids), {}
         for answer in self._list_jobs():
             for job_id in {answer["jobArn"], answer["jobName"]} & wanted:
@@ -283,7 +283,7 @@ class BedrockBackend(
         return self.aws.paginate(what, "bedrock", operation, key, maxResults=1000)
 
     def list_untracked(self, known: Collection[str]) -> Iterator[DiscoveredJob | DamagedJob]:
-        """Jobs whose tag says that cloudft made them; their plan lies beside their output."""
+        """Yield jobs whose tag says that cloudft created them; their plan lies beside their output."""
         named = (
             (summary["jobName"], summary["jobArn"])
             for summary in self._list_jobs()
@@ -311,7 +311,7 @@ class BedrockBackend(
     def _read_plan(
         self, job: Mapping[str, Any], tags: Mapping[str, str]
     ) -> discovered_plan.DiscoveredPlan:
-        """The job's plan, as far as it is taken. Raises AwsRefused, DamagedJob."""
+        """Read the accepted part of the job's plan. Raise CloudRefused, DamagedJob."""
         bucket, prefix = request.output_location(job)
         owner = self._output_bucket_owner(job)
         where = {"Bucket": bucket, **({"ExpectedBucketOwner": owner} if owner else {})}
@@ -327,7 +327,7 @@ class BedrockBackend(
         return discovered_plan.parse_plan(content, f"s3://{bucket}/{key}", self.name, marks)
 
     def _staged_manifest(self, job: Mapping[str, Any]) -> Mapping[str, Any]:
-        """What was staged, by this machine's record; without one, by the plan in S3."""
+        """Return the manifest of this machine's record; without a record, that of the plan in S3."""
         record = Store(self.home.jobs).get_or_none(str(job["jobName"]))
         if record is not None:
             return record.manifest
@@ -335,7 +335,7 @@ class BedrockBackend(
         return cast("Mapping[str, Any]", to_json(self._read_plan(job, tags).manifest))
 
     def metrics(self, job_id: str) -> Iterator[Metric]:
-        """The points of the CSV files. Bedrock tells none before a job has ended."""
+        """Yield the points of the CSV files. Bedrock has none before a job has ended."""
         state = self.describe(job_id)
         if state.artifacts is None:
             return
@@ -343,7 +343,7 @@ class BedrockBackend(
         yield from sorted(points, key=lambda point: (point.step, point.split))
 
     def logs(self, job_id: str, after: str | None = None) -> Iterator[LogLine]:
-        """The times of the phases: Bedrock keeps no log. The cursor is a line's number."""
+        """Yield the times of the phases: Bedrock keeps no log. The cursor is a line's number."""
         seen = self._get_job_or_execution(job_id)
         told = (
             state_machine.log_lines(seen) if isinstance(seen, JobState) else states.log_lines(seen)
@@ -352,9 +352,9 @@ class BedrockBackend(
         yield from lines[0 if after is None else int(after) + 1 :]
 
     def stop(self, job_id: str) -> None:
-        """StopModelCustomizationJob; a job that has ended, or is stopping, is left as it is.
+        """Call StopModelCustomizationJob; a job that has ended, or is stopping, is left as it is.
 
-        One that is not there yet is not created any more.
+        A job that a state machine has not created yet is not created any more.
         """
         seen = self._get_job_or_execution(job_id)
         if not isinstance(seen, JobState):
@@ -377,28 +377,28 @@ class BedrockBackend(
     def download_artifacts(
         self, job_id: str, to: Path, on_copied: Callable[[int], None] | None = None
     ) -> Path:
-        """Copy what the job left to `to`, which must not exist."""
+        """Copy the job's artifacts to `to`, which must not exist."""
         return layout.copy_artifacts(job_id, self.describe(job_id).artifacts, to, on_copied)
 
     def plan_serving(
         self, job_id: str, *, provisioned: bool, units: int, hours: float | None
     ) -> ServingPlan:
-        """A deployment on demand where the model allows it, else provisioned throughput."""
+        """Plan an on-demand deployment where the model allows it, else provisioned throughput."""
         job = self._require_completed(job_id)
         wanted = deploy.plan_deployment(job, provisioned=provisioned, units=units, hours=hours)
         return deploy.with_existing_resource(self.aws, wanted)
 
     def deploy(self, plan: ServingPlan) -> CloudResource:
-        """Make it, and nothing twice: its name follows from the job, its token from the attempt."""
+        """Create it once: its name follows from the job, its token from the attempt."""
         return deploy.deploy(self.aws, plan, DeploymentAttempts(self.home.servings))
 
     def list_servings(self, job_id: str) -> list[CloudResource]:
-        """Deployments and throughputs of the job's model."""
+        """Return deployments and throughputs of the job's model."""
         model = self._get_job(job_id).get("outputModelArn")
         return [t for t in inventory.list_servings(self.aws) if model and t.model == model]
 
     def undeploy(self, job_id: str) -> list[CloudResource]:
-        """Remove those that cloudft made for the job, each followed until it is gone."""
+        """Remove those that cloudft created for the job; wait until each is gone."""
         name = self._get_job(job_id)["jobName"]
         there = self.list_servings(job_id)
         removed = [thing for thing in there if thing.job == name]
@@ -416,16 +416,16 @@ class BedrockBackend(
         variants: Sequence[str],
         decoding: GenerationConfig,
     ) -> Iterator[Answer]:
-        """Ask what serves the job's model; the base is asked by its own id."""
+        """Generate with what serves the job's model; the base model is invoked by its own id."""
         served = inference.DeployedModel(self.aws, self._model_ids(job_id, variants))
         return served.generate(prompts, variants, decoding)
 
     def open_session(self, job_id: str) -> InferenceSession:
-        """What serves the job's model, and its base."""
+        """Open what serves the job's model, and its base."""
         return inference.DeployedModel(self.aws, self._model_ids(job_id, ("tuned", "base")))
 
     def open_batch_session(self, job_id: str) -> InferenceSession:
-        """The tuned model by its own ARN, and its base."""
+        """Open the tuned model by its own ARN, and its base, for batch inference."""
         job = self._require_completed(job_id)
         ids = {"tuned": str(job["outputModelArn"]), "base": inference.base_model_id(job)}
         return batch_inference.BatchInferenceSession(
@@ -433,7 +433,7 @@ class BedrockBackend(
         )
 
     def open_base_session(self, job: LoadedJob) -> InferenceSession:
-        """The base model on demand."""
+        """Open the base model on demand."""
         if job.model.bedrock_id is None:
             raise UsageError(
                 f"{job.model.alias} is not on Bedrock", fix="ask it with --backend local."
@@ -462,11 +462,11 @@ class BedrockBackend(
         return {"tuned": served[0].id if served else "", "base": inference.base_model_id(job)}
 
     def list_resources(self) -> Listing[CloudResource]:
-        """Everything of this account and Region."""
+        """List every billable resource of this account and Region."""
         return inventory.list_resources(self.aws)
 
     def remove_resource(self, thing: CloudResource) -> None:
-        """Remove one thing, and see it gone."""
+        """Remove one resource, and wait until it is gone."""
         inventory.delete_resource(self.aws, thing)
 
     def _require_completed(self, job_id: str) -> Mapping[str, Any]:
@@ -482,7 +482,7 @@ class BedrockBackend(
         return self.home.jobs / str(answer["jobName"]) / ARTIFACTS
 
     def _output_bucket_owner(self, answer: Mapping[str, Any]) -> str | None:
-        """The account that the output's bucket must belong to: the one that the submit named."""
+        """Return the account that must own the output's bucket: the one that the submit named."""
         record = Store(self.home.jobs).get_or_none(str(answer["jobName"]))
         recorded = recorded_request(record)
         if recorded is not None:

@@ -1,4 +1,4 @@
-"""A job as the calls that Bedrock gets. Pure: the same job gives the same calls on any machine."""
+"""Build a job's calls of Bedrock. No side effects: the same job gives the same calls anywhere."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ NUMBER = r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?"
 
 @dataclass(frozen=True)
 class StagedObject:
-    """A staged file, and its place in S3."""
+    """A staged file, and its location in S3."""
 
     role: str
     file: StagedFile
@@ -43,12 +43,12 @@ class StagedObject:
 
     @property
     def uri(self) -> str:
-        """`s3://BUCKET/KEY`."""
+        """Return `s3://BUCKET/KEY`."""
         return f"s3://{self.bucket}/{self.key}"
 
 
 def location_of(job: LoadedJob) -> dict[str, Any]:
-    """Where the job runs."""
+    """Return the location of the job."""
     spec = job.spec.bedrock
     return {"region": spec.region, "profile": spec.profile, "endpoint_url": spec.endpoint_url}
 
@@ -59,7 +59,7 @@ def s3_prefix(job: LoadedJob) -> tuple[str, str]:
 
 
 def output_s3_prefix(job: LoadedJob) -> tuple[str, str]:
-    """Return bucket and key prefix of jobs' output: those of the data unless output_s3_uri is set."""
+    """Return bucket and key prefix of jobs' output: output_s3_uri, else s3_uri."""
     return requests.split_prefix(job.spec.bedrock.output_s3_uri or job.spec.bedrock.s3_uri)
 
 
@@ -69,7 +69,7 @@ def expected_bucket_owner(job: LoadedJob) -> str | None:
 
 
 def staged_objects(staged: StagedJob) -> list[StagedObject]:
-    """The staged files that the job reads, under names that follow from their content."""
+    """Return the staged files that the job reads, under names that follow from their content."""
     bucket, prefix = s3_prefix(staged.job)
     return [
         StagedObject(role, file, bucket, f"{prefix}data/{file.sha256}/{file.name}")
@@ -79,7 +79,7 @@ def staged_objects(staged: StagedJob) -> list[StagedObject]:
 
 
 def resolve_hyperparameters(job: LoadedJob) -> dict[str, int | float]:
-    """What is sent: the job's own, and the documented defaults of the rest.
+    """Return the hyperparameters that are sent: the job's, and the documented defaults of the rest.
 
     A default that is only assumed is not sent: the service knows it better.
     """
@@ -93,19 +93,19 @@ def resolve_hyperparameters(job: LoadedJob) -> dict[str, int | float]:
 
 
 def count_epochs(job: LoadedJob) -> int:
-    """How often the data is gone through."""
+    """Return the number of epochs."""
     row = job.model.hyperparameters.get("epochCount")
     default = row.default if row else 1
     return int(resolve_hyperparameters(job).get("epochCount", default))
 
 
 def to_api_text(value: int | float) -> str:
-    """A hyperparameter as the API takes it: text, without an exponent."""
+    """Format a hyperparameter as the API takes it: text, without an exponent."""
     return str(value) if isinstance(value, int) else f"{Decimal(repr(value)):f}"
 
 
 def parse_hyperparameters(sent: Mapping[str, str] | None) -> dict[str, int | float] | None:
-    """What `word` made of hyperparameters, as numbers again; None where there are none."""
+    """Parse what `to_api_text` wrote; None where there are no hyperparameters."""
     if not sent:
         return None
     return {name: _number(text) for name, text in sent.items() if re.fullmatch(NUMBER, text)}
@@ -116,7 +116,7 @@ def _number(text: str) -> int | float:
 
 
 def base_model_alias(given: str, arn: str | None) -> str | None:
-    """The name that a plan gives a base model, where it means the model of `arn`; else `arn`."""
+    """Return the plan's name of the base model, where it means the model of `arn`; else `arn`."""
     if arn is None:
         return None
     named = catalogue.find_catalogue_model(given)
@@ -124,7 +124,7 @@ def base_model_alias(given: str, arn: str | None) -> str | None:
 
 
 def custom_model_name(name: str) -> str:
-    """A custom model's name from a job's: no dot, no plus, no two separators in a row."""
+    """Return a custom model's name for a job's: no dot, no plus, no two separators in a row."""
     return re.sub(r"[^0-9a-zA-Z]+", "-", name).strip("-")
 
 
@@ -139,7 +139,7 @@ def request_token(staged: StagedJob) -> str:
 
 
 def create_request(staged: StagedJob) -> dict[str, Any]:
-    """The parameters of CreateModelCustomizationJob."""
+    """Return the parameters of CreateModelCustomizationJob."""
     name = request_token(staged)
     made = _create_parameters(staged, job_id(staged.job.spec.name, name), name)
     for tags in ("jobTags", "customModelTags"):  # not of the token: older builds had no such tag
@@ -209,7 +209,7 @@ def _customization_config(job: LoadedJob) -> dict[str, Any] | None:
 
 
 def base_model_identifier(job: LoadedJob) -> str:
-    """What baseModelIdentifier gets: an ARN as it was given, else the customization id."""
+    """Return baseModelIdentifier: an ARN as it was given, else the customization id."""
     given = job.spec.base_model
     return given if given.startswith("arn:") else job.model.bedrock_id or given
 

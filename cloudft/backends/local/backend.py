@@ -1,4 +1,4 @@
-"""Jobs on this machine. A job's folder is the interface to the trainer, and the only state."""
+"""Run jobs on this machine. A job's folder is the interface to the trainer, and the only state."""
 
 from __future__ import annotations
 
@@ -104,11 +104,11 @@ class LocalBackend(
         return is_locked(lock) if lock.exists() else None
 
     def check(self, job: LoadedJob) -> list[Finding]:
-        """Trainer, weights, hyperparameters and device."""
+        """Check trainer, weights, hyperparameters and device."""
         return list(preflight.check_job(job))
 
     def estimate(self, job: LoadedJob, volumes: Mapping[str, DataVolume]) -> Estimate:
-        """Nothing is paid for this machine; how long it takes is not known before it has run."""
+        """Return the tokens of the job: this machine has no price; the time is unknown."""
         epochs = int(request.resolve_hyperparameters(job)["epochCount"])
         return Estimate(
             backend=self.name,
@@ -121,7 +121,7 @@ class LocalBackend(
         )
 
     def probe(self, staged: StagedJob, steps: int, progress: ProgressCallback) -> Estimate:
-        """In a child process, on a copy of the job's folder that is thrown away."""
+        """Run some steps in a child process, on a temporary copy of the job's folder."""
         plan = self.plan(staged)
         with (
             as_store_error("the job can't be tried", self.home.path),
@@ -140,7 +140,7 @@ class LocalBackend(
         )
 
     def plan(self, staged: StagedJob) -> Plan:
-        """job.json, and the staged files that go beside it."""
+        """Return job.json, and the staged files that are linked beside it."""
         wanted = request.build_request(staged)
         token = request.request_token(wanted)
         name = staged.job.spec.name
@@ -157,10 +157,10 @@ class LocalBackend(
         )
 
     def submit(self, plan: Plan, observer: RunObserver = SILENT) -> str:
-        """Fill the job's folder and start the trainer, unless that was done before."""
+        """Write the job's folder and start the trainer, unless that was done before."""
         job_id = plan.job_id
         job = self._folder(job_id)
-        with as_store_error(f"job {job_id} can't be written down", job.path):
+        with as_store_error(f"job {job_id} can't be saved", job.path):
             make_private_folder(job.path)
             make_private_folder(job.path / names.DATA)
             lock = try_lock(job.path / names.LOCK)
@@ -175,19 +175,19 @@ class LocalBackend(
         return job_id
 
     def describe(self, job_id: str) -> JobState:
-        """What the folder says; a trainer that is gone without an ending is Failed."""
+        """Read the state from the folder; a trainer that is gone without an ending has Failed."""
         return self._existing_folder(job_id).read_state(job_id)
 
     def metrics(self, job_id: str) -> Iterator[Metric]:
-        """From metrics.jsonl, point by point as the trainer wrote them."""
+        """Yield the points of metrics.jsonl, as the trainer wrote them."""
         return self._existing_folder(job_id).read_metrics()
 
     def logs(self, job_id: str, after: str | None = None) -> Iterator[LogLine]:
-        """The trainer's log. The cursor is a byte offset."""
+        """Yield the trainer's log. The cursor is a byte offset."""
         return self._existing_folder(job_id).read_log_lines(after)
 
     def stop(self, job_id: str) -> None:
-        """Leave the stop mark; the trainer sees it before its next step."""
+        """Write the stop mark; the trainer checks for it before each step."""
         job = self._existing_folder(job_id)
         if not job.read_state(job_id).has_ended:
             with as_store_error(f"job {job_id} can't be asked to stop", job.path):
@@ -229,7 +229,7 @@ class LocalBackend(
         variants: Sequence[str],
         decoding: GenerationConfig,
     ) -> Iterator[Answer]:
-        """Ask the job's models in a child process of their own."""
+        """Generate answers in a child process of their own."""
         job = self._existing_folder(job_id)
         self._require_artifacts(job, job_id)
         return model_process.generate_answers(
@@ -237,12 +237,12 @@ class LocalBackend(
         )
 
     def open_session(self, job_id: str) -> InferenceSession:
-        """The job's models, in a process of their own. Raises TrainerError too."""
+        """Open the job's models in a process of their own. Raise TrainerError too."""
         self._require_artifacts(self._existing_folder(job_id), job_id)
         return self.start_model_process(job_id)
 
     def open_base_session(self, job: LoadedJob) -> InferenceSession:
-        """The base model, in a process of its own. Raises TrainerError."""
+        """Open the base model in a process of its own. Raise TrainerError."""
         folder = self._base_model_folder(job)
         return model_process.ModelProcess(folder, self._job_environment(folder))
 
@@ -255,7 +255,7 @@ class LocalBackend(
         limit: int | None,
         progress: ProgressCallback,
     ) -> Iterator[LmEvalMetric]:
-        """lm-eval in a child process."""
+        """Run lm-eval in a child process."""
         job = self._existing_folder(job_id)
         self._require_artifacts(job, job_id)
         # The tasks' data come from the hub as well.
@@ -263,28 +263,28 @@ class LocalBackend(
         return lm_eval.run_lm_eval(job.path, environ, tasks, include, limit, progress)
 
     def start_model_process(self, job_id: str) -> model_process.ModelProcess:
-        """A process that answers for the job's models until it is closed. Raises TrainerError."""
+        """Start a process that answers for the job's models until it is closed. Raise TrainerError."""
         folder = self._existing_folder(job_id).path
         return model_process.ModelProcess(folder, self._job_environment(folder))
 
     def _base_model_folder(self, job: LoadedJob) -> Path:
-        """The folder of a job of that base model which is never trained, only asked: no job."""
+        """Write the folder of a base model: a job.json that is never trained."""
         wanted = request.build_base_model_request(job)
         job_id = id_of(job.spec.name, request.request_token(wanted))
         folder = self.home.base_models / job_id
-        with as_store_error(f"the base model of {job_id} can't be written down", folder):
+        with as_store_error(f"the base model of {job_id} can't be saved", folder):
             make_private_folder(folder)
             content = orjson.dumps({"id": job_id, **wanted}, option=orjson.OPT_INDENT_2)
             atomic_write(folder / names.JOB, content)
         return folder
 
     def was_interrupted(self, job_id: str) -> bool:
-        """True of a job whose processes are gone without an ending: `resume` goes on with it."""
+        """Return whether the job's processes are gone without an ending: `resume` continues it."""
         job = self._existing_folder(job_id)
         return not (job.path / names.ENDED).exists() and job.read_state(job_id).status == "Failed"
 
     def export(self, job_id: str, out: Path, dtype: str) -> Mapping[str, Any]:
-        """Merge and prove, in a child process."""
+        """Merge the weights and prove the result, in a child process."""
         job = self._existing_folder(job_id)
         self._require_artifacts(job, job_id)
         return model_process.run_export(job.path, out, dtype, self._job_environment(job.path))
@@ -292,7 +292,7 @@ class LocalBackend(
     def tokenize(
         self, job: LoadedJob, lines: Iterable[bytes], *, preview: bool
     ) -> Iterator[Mapping[str, Any]]:
-        """Ask the tokenizer of the model that is trained here, in a child process."""
+        """Tokenize with the model that is trained here, in a child process."""
         asked = request.build_tokenize_request(job, preview=preview)
         weights = convert(
             asked["model"]["weights"], list[environment.WeightLocation], file=names.JOB
@@ -322,7 +322,7 @@ class LocalBackend(
         return folder
 
     def _lock_after_exit(self, job: JobFolder) -> int | None:
-        """The job's lock; the processes of a run that has ended get a moment to leave."""
+        """Lock the job; the processes of a run that has ended get a moment to exit."""
         patience = EXIT_GRACE_S if (job.path / names.ENDED).exists() else 0.0
         retrying = Retrying(
             stop=stop_after_delay(patience),
@@ -352,7 +352,7 @@ class LocalBackend(
         threading.Thread(target=child.wait, daemon=True).start()
 
     def _job_environment(self, job: Path, *, hub: bool = False) -> dict[str, str]:
-        """What the trainer's programs get for the job in that folder."""
+        """Return the environment of the trainer's programs for the job in that folder."""
         weights = environment.read_weight_locations(job / names.JOB)
         return self._trainer_environment(hub=hub or environment.needs_download(weights))
 
@@ -363,7 +363,7 @@ class LocalBackend(
 
 
 def _link_or_copy(source: Path, to: Path) -> None:
-    """The job keeps its data even when the staged folder is cleared away."""
+    """Link a staged file into the job's folder: it stays when the staged folder is removed."""
     with contextlib.suppress(FileNotFoundError):
         to.unlink()
     try:

@@ -1,4 +1,4 @@
-"""Settings of `local` that are legal numbers and can't work with this job or on this machine."""
+"""Check settings of `local` that are valid numbers and can't work with this job or machine."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FEW_PROCESSES = 8
 
 
 class _Widths(msgspec.Struct):
-    """The words of different families in config.json for the length of a token's vector."""
+    """The names that model families use in config.json for the hidden size."""
 
     hidden_size: int | None = None
     n_embd: int | None = None
@@ -36,7 +36,7 @@ class _Widths(msgspec.Struct):
 
 
 def check_limits(job: LoadedJob) -> Iterator[Finding]:
-    """Every such setting, as an error that names the field."""
+    """Yield an error for every such setting, with its field."""
     local = job.spec.local
     batch = int(resolve_hyperparameters(job)["batchSize"])
     if isinstance(local.processes, int) and local.processes > batch:
@@ -97,7 +97,7 @@ def _widest(job: LoadedJob) -> int:
 
 
 def _widest_by_parameters(model: catalogue.Model) -> int:
-    """A layer of width N has N * N weights at least in a model of that many."""
+    """Return a bound of the width: a layer of width N has at least N * N weights."""
     return math.isqrt(model.parameters) if model.parameters else MAX_WIDTH
 
 

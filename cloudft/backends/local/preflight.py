@@ -1,4 +1,4 @@
-"""What must hold on this machine before a job is started. Reads only."""
+"""Check what a job needs on this machine before it is started. Reads only."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SLOW_LEARNING_RATE = 5e-5
 
 
 def check_job(job: LoadedJob) -> Iterator[Finding]:
-    """Everything that stands in the job's way here."""
+    """Yield everything that prevents the job from running here."""
     if job.spec.customization_type not in TRAINER_CUSTOMIZATION_TYPES:
         yield _finding(
             job,
@@ -100,7 +100,7 @@ def _check_model(job: LoadedJob) -> Iterator[Finding]:
 
 
 def _check_model_folder(job: LoadedJob, model: catalogue.Model) -> Iterator[Finding]:
-    """What can be told of a model by looking at its files."""
+    """Yield what the files of a model show: its context length, its tokenizer."""
     longest = job.spec.local.max_length
     if longest and model.context and longest > model.context:
         yield _finding(
@@ -196,7 +196,7 @@ def _check_device(job: LoadedJob) -> Iterator[Finding]:
 
 
 def probe_devices() -> dict[str, Any]:
-    """What the trainer finds on this machine (python -m local_backend.device). Takes seconds."""
+    """Return the devices that the trainer finds (python -m local_backend.device). Takes seconds."""
     done = subprocess.run(
         [sys.executable, "-m", "local_backend.device"],
         capture_output=True,

@@ -1,4 +1,4 @@
-"""One request to a program of the trainer: JSON in, JSON lines out, and its end told in words."""
+"""Run a program of the trainer: one JSON request in, JSON lines out, errors as TrainerError."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from cloudft.errors import TrainerError
 def run_trainer_program(
     program: Sequence[str], environment: Mapping[str, str], *, request: Any = None
 ) -> Iterator[dict[str, Any]]:
-    """What `python -m PROGRAM` says, line by line; it is gone when this is closed or exhausted.
+    """Yield the replies of `python -m PROGRAM`; kill the process when the iterator is closed.
 
-    Raises TrainerError for a reply that is an error, and for a program that breaks off.
+    Raise TrainerError for a reply that is an error, and for a program that crashes.
     """
     with (
         tempfile.TemporaryFile("w+") as noise,

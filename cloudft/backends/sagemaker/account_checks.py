@@ -1,4 +1,4 @@
-"""What the account says about a job before it is submitted. Reads only."""
+"""Check the account before a job is submitted to SageMaker. Reads only."""
 
 from __future__ import annotations
 
@@ -18,9 +18,12 @@ ROLE, BUCKET, KEY = "sagemaker.role_arn", "sagemaker.s3_uri", "sagemaker.kms_key
 
 
 def check_account(job: LoadedJob, aws: Aws, note: MakeFinding, image: str = "") -> list[Finding]:
-    """Identity first: without one nothing else is asked. `image`: the URI that the job runs."""
+    """Check the account. Without an identity, nothing else is checked.
+
+    `image` is the URI of the job's image.
+    """
     try:
-        identity = aws.call("the identity can't be looked up", "sts", "get_caller_identity")
+        identity = aws.call("can't get the caller identity", "sts", "get_caller_identity")
     except (CloudRefused, CloudUnreachable) as error:
         return [account_checks.unchecked_finding("the account", "sagemaker", error, note)]
     role, account = str(job.spec.sagemaker.role_arn), str(identity["Account"])
@@ -44,7 +47,7 @@ def check_account(job: LoadedJob, aws: Aws, note: MakeFinding, image: str = "") 
 
 
 def _expected_bucket(job: LoadedJob) -> dict[str, str]:
-    """The bucket, and the account that it must belong to where that is known."""
+    """Return the bucket, and the account that it must belong to where that is known."""
     bucket, owner = request.s3_prefix(job)[0], request.expected_bucket_owner(job)
     return {"Bucket": bucket, **({"ExpectedBucketOwner": owner} if owner else {})}
 
@@ -66,7 +69,7 @@ def _check_role(job: LoadedJob, aws: Aws, note: MakeFinding) -> Iterator[Finding
 
 
 def _check_keys(job: LoadedJob, aws: Aws, note: MakeFinding) -> Iterator[Finding]:
-    """The keys of the job file, and the one that the bucket encrypts with by itself."""
+    """Check the keys of the job file, and the bucket's default key."""
     spec = job.spec.sagemaker
     named = {spec.s3_kms_key_id: "s3_kms_key_id", spec.kms_key_id: "kms_key_id"}
     named = {_default_key(job, aws): "s3_uri"} | named
@@ -87,9 +90,9 @@ def _default_key(job: LoadedJob, aws: Aws) -> str | None:
 
 
 def _keys_by_use(job: LoadedJob, aws: Aws) -> dict[str, str]:
-    """The ARN of each key by what it is for: what is sent, what is written, the disk.
+    """Return the ARN of each key by its use: uploads, checkpoints, output.
 
-    What SageMaker writes is encrypted by the job's key, checkpoints by the bucket's own.
+    SageMaker encrypts its output with the job's key, checkpoints with the bucket's default key.
     """
     spec, default = job.spec.sagemaker, _default_key(job, aws)
     named = {

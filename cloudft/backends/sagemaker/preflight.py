@@ -1,4 +1,4 @@
-"""Everything that can be known before a job is submitted to SageMaker."""
+"""Check everything that can be checked before a job is submitted to SageMaker."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def check_job(
     trainer_findings: list[Finding],
     make_inputs: Callable[[], request.TrainingJobInputs],
 ) -> list[Finding]:
-    """Off line first, with what the trainer says of the job; then the account's own word.
+    """Check offline first, with the trainer's findings about the job; then the account.
 
-    `asked` makes what the job's request is made from, of a job without a fault so far.
+    `make_inputs` builds the inputs of the request, for a job without an error so far.
     """
     note = FindingFactory(job)
     found = [finding for finding in trainer_findings if finding.code in TRAINER_FINDINGS]
@@ -104,7 +104,7 @@ def _has_errors(found: list[Finding]) -> bool:
 
 
 def _customization_type(job: LoadedJob, note: FindingFactory) -> Iterator[Finding]:
-    """What no container of ours trains; where SageMaker has something of its own, it is named."""
+    """Yield findings for what the container can't train; SageMaker's own offer is named."""
     kind = job.spec.customization_type
     if kind not in TRAINER_CUSTOMIZATION_TYPES:
         fix = "submit with --backend bedrock."
@@ -170,7 +170,7 @@ def _check_settings(job: LoadedJob, note: FindingFactory) -> Iterator[Finding]:
 
 
 def uploads_weights(job: LoadedJob) -> bool:
-    """True when the model's files are on this machine and go with the job."""
+    """Return whether the model's files are on this machine and are uploaded with the job."""
     model = instances.trained_model(job)
     return model is None or bool(weights.list_weight_files(model))
 
@@ -206,7 +206,7 @@ def _check_instance(job: LoadedJob, note: FindingFactory) -> Iterator[Finding]:
 
 
 def _check_instance_type(name: str | None, note: FindingFactory) -> Iterator[Finding]:
-    """A machine that the API does not know, or whose chips the trainer does not."""
+    """Yield a finding for a type that the API, or whose chips the trainer, does not support."""
     known = load_service_model("sagemaker").shape_for("TrainingInstanceType").enum
     if name is not None and name.startswith(NEURON_PREFIXES):
         message = f"{name} has AWS's own accelerators: the trainer would run on its CPU"
@@ -224,7 +224,7 @@ def _check_instance_type(name: str | None, note: FindingFactory) -> Iterator[Fin
 def _check_request(
     job: LoadedJob, asked: request.TrainingJobInputs, note: FindingFactory
 ) -> Iterator[Finding]:
-    """The request itself against the service model; and whether each GPU gets a record."""
+    """Check the request against the service model; check that each GPU gets a record."""
     for problem in validate_request(
         "sagemaker", "CreateTrainingJob", request.create_request(asked)
     ):
@@ -238,7 +238,7 @@ def _check_request(
 
 
 def _check_image(job: LoadedJob, uri: str, note: FindingFactory) -> Iterator[Finding]:
-    """What the image's URI tells: its Region, its PyTorch, whether it is for machines with GPUs."""
+    """Check Region, PyTorch version and GPU support of the image, by its URI."""
     image, field = images.parse_ecr_uri(uri), "sagemaker.image_uri"
     if image is None:
         return
