@@ -141,7 +141,8 @@ def check_bucket(
         message = (
             f"{error.message} (not yours, or not of account {bucket.get('ExpectedBucketOwner')})"
         )
-        fix = f"correct {field}, or set {service.field_path('bucket_owner')}; you permission s3:ListBucket."
+        owner_field = service.field_path("bucket_owner")
+        fix = f"correct {field}, or set {owner_field}; you need s3:ListBucket."
         yield finding("BucketDenied", field, message, fix)
         return
     headers = answer["ResponseMetadata"]["HTTPHeaders"]

@@ -78,7 +78,7 @@ class PlanMarkers:
 
 @dataclass(frozen=True)
 class DiscoveredPlan:
-    """The accepted part of a plan. `trainer_request` is the trainer's job.json, where there is one."""
+    """The accepted part of a plan; `trainer_request` is the trainer's job.json, if it has one."""
 
     name: str
     token: str

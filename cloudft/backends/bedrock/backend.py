@@ -107,11 +107,11 @@ class BedrockBackend(
         return stack.with_stack_defaults(job, self.aws_for(self.location_of(job)))
 
     def check(self, job: LoadedJob) -> list[Finding]:
-        """Check what Bedrock would refuse, sooner or later; reads the account as far as permitted."""
+        """Check what Bedrock would refuse, sooner or later, and the account as far as permitted."""
         return preflight.check_job(job, self.aws_for(self.location_of(job)))
 
     def estimate(self, job: LoadedJob, volumes: Mapping[str, DataVolume]) -> Estimate:
-        """Estimate by the catalogue's prices. Whether validation data is billed is not documented."""
+        """Estimate by the catalogue's prices. Whether validation data is billed is undocumented."""
         return cost.estimate_cost(self.name, job.model, volumes["train"], request.count_epochs(job))
 
     def with_current_prices(self, job: LoadedJob, estimate: Estimate) -> Estimate:
@@ -148,7 +148,7 @@ class BedrockBackend(
         )
 
     def submit(self, plan: Plan, observer: RunObserver = SILENT) -> str:
-        """Upload to S3, then create the job, or start the execution that creates it, unless done."""
+        """Upload to S3, then create the job, or start its execution, unless that was done."""
         self.aws_for(plan.request["place"])
         known = self._find_job_or_execution(plan)
         if known is not None:
@@ -283,7 +283,7 @@ class BedrockBackend(
         return self.aws.paginate(what, "bedrock", operation, key, maxResults=1000)
 
     def list_untracked(self, known: Collection[str]) -> Iterator[DiscoveredJob | DamagedJob]:
-        """Yield jobs whose tag says that cloudft created them; their plan lies beside their output."""
+        """Yield jobs whose tag says that cloudft created them; the plan is beside their output."""
         named = (
             (summary["jobName"], summary["jobArn"])
             for summary in self._list_jobs()
@@ -327,7 +327,7 @@ class BedrockBackend(
         return discovered_plan.parse_plan(content, f"s3://{bucket}/{key}", self.name, marks)
 
     def _staged_manifest(self, job: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return the manifest of this machine's record; without a record, that of the plan in S3."""
+        """Return the manifest of this machine's record; without one, that of the plan in S3."""
         record = Store(self.home.jobs).get_or_none(str(job["jobName"]))
         if record is not None:
             return record.manifest

@@ -42,7 +42,7 @@ EXECUTION_STATUSES: Mapping[str, Status] = {
 
 
 def api_calls(staged: StagedJob) -> list[ApiCall]:
-    """Return the calls that replace a plan's creation; none where no state machine creates the job."""
+    """Return the calls that replace a plan's creation; none without a state machine."""
     spec = staged.job.spec.bedrock
     if not spec.via_stack or spec.machine_arn is None:
         return []

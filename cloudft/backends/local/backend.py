@@ -124,32 +124,32 @@ class LocalBackend(
         """Run some steps in a child process, on a temporary copy of the job's folder."""
         plan = self.plan(staged)
         with (
-            as_store_error("the job can't be tried", self.home.path),
+            as_store_error("can't write a temporary copy of the job", self.home.path),
             scratch_folder(self.home.path, PROBE_PREFIX) as folder,
         ):
             job = JobFolder(folder)
             make_private_folder(job.path / names.DATA)
             self._write_job_files(job, plan)
-            found = probing.run_probe(job.path, self._job_environment(job.path), steps, progress)
+            result = probing.run_probe(job.path, self._job_environment(job.path), steps, progress)
         return replace(
             plan.estimate,
-            train_tokens=found.tokens,
-            steps=found.steps,
-            seconds=found.seconds,
-            memory=found.memory,
+            train_tokens=result.tokens,
+            steps=result.steps,
+            seconds=result.seconds,
+            memory=result.memory,
         )
 
     def plan(self, staged: StagedJob) -> Plan:
         """Return job.json, and the staged files that are linked beside it."""
-        wanted = request.build_request(staged)
-        token = request.request_token(wanted)
+        job_json = request.build_request(staged)
+        token = request.request_token(job_json)
         name = staged.job.spec.name
         files = {role: staged.folder / file.name for role, file in staged.manifest.files.items()}
         return Plan(
             backend=self.name,
             token=token,
             name=name,
-            request={"id": id_of(name, token), **wanted},
+            request={"id": id_of(name, token), **job_json},
             files=files | {"manifest": staged.folder / "manifest.json"},
             manifest=staged.manifest,
             estimate=self.estimate(staged.job, staged.manifest.files),
@@ -160,7 +160,7 @@ class LocalBackend(
         """Write the job's folder and start the trainer, unless that was done before."""
         job_id = plan.job_id
         job = self._folder(job_id)
-        with as_store_error(f"job {job_id} can't be saved", job.path):
+        with as_store_error(f"can't save {job_id}", job.path):
             make_private_folder(job.path)
             make_private_folder(job.path / names.DATA)
             lock = try_lock(job.path / names.LOCK)
@@ -190,7 +190,7 @@ class LocalBackend(
         """Write the stop mark; the trainer checks for it before each step."""
         job = self._existing_folder(job_id)
         if not job.read_state(job_id).has_ended:
-            with as_store_error(f"job {job_id} can't be asked to stop", job.path):
+            with as_store_error(f"can't write the stop mark of {job_id}", job.path):
                 atomic_write(job.path / names.STOP, b"")
 
     def resume(self, job_id: str) -> None:
@@ -201,7 +201,7 @@ class LocalBackend(
                 f"{job_id} is Completed: there is nothing to resume",
                 fix="submit another job with more epochs.",
             )
-        with as_store_error(f"job {job_id} can't be resumed", job.path):
+        with as_store_error(f"can't resume {job_id}", job.path):
             lock = self._lock_after_exit(job)
             if lock is None:
                 raise JobStateConflict(
@@ -263,18 +263,18 @@ class LocalBackend(
         return lm_eval.run_lm_eval(job.path, environ, tasks, include, limit, progress)
 
     def start_model_process(self, job_id: str) -> model_process.ModelProcess:
-        """Start a process that answers for the job's models until it is closed. Raise TrainerError."""
+        """Start a process that answers for the job's models. Raise TrainerError."""
         folder = self._existing_folder(job_id).path
         return model_process.ModelProcess(folder, self._job_environment(folder))
 
     def _base_model_folder(self, job: LoadedJob) -> Path:
         """Write the folder of a base model: a job.json that is never trained."""
-        wanted = request.build_base_model_request(job)
-        job_id = id_of(job.spec.name, request.request_token(wanted))
+        job_json = request.build_base_model_request(job)
+        job_id = id_of(job.spec.name, request.request_token(job_json))
         folder = self.home.base_models / job_id
-        with as_store_error(f"the base model of {job_id} can't be saved", folder):
+        with as_store_error(f"can't save the base model of {job_id}", folder):
             make_private_folder(folder)
-            content = orjson.dumps({"id": job_id, **wanted}, option=orjson.OPT_INDENT_2)
+            content = orjson.dumps({"id": job_id, **job_json}, option=orjson.OPT_INDENT_2)
             atomic_write(folder / names.JOB, content)
         return folder
 
@@ -293,12 +293,12 @@ class LocalBackend(
         self, job: LoadedJob, lines: Iterable[bytes], *, preview: bool
     ) -> Iterator[Mapping[str, Any]]:
         """Tokenize with the model that is trained here, in a child process."""
-        asked = request.build_tokenize_request(job, preview=preview)
+        tokenize_request = request.build_tokenize_request(job, preview=preview)
         weights = convert(
-            asked["model"]["weights"], list[environment.WeightLocation], file=names.JOB
+            tokenize_request["model"]["weights"], list[environment.WeightLocation], file=names.JOB
         )
         environ = self._trainer_environment(hub=environment.needs_download(weights))
-        return tokenizer.tokenize_lines(asked, lines, environ)
+        return tokenizer.tokenize_lines(tokenize_request, lines, environ)
 
     def _require_artifacts(self, job: JobFolder, job_id: str) -> None:
         job.read_request()
@@ -307,7 +307,7 @@ class LocalBackend(
             raise JobStateConflict(
                 f"{job_id} is {status}: it has left no model",
                 fix=f"`cloudft watch {job_id}` waits for its end;"
-                f" `cloudft resume {job_id}` goes on with it.",
+                f" `cloudft resume {job_id}` resumes it.",
             )
 
     def _folder(self, job_id: str) -> JobFolder:
@@ -348,7 +348,7 @@ class LocalBackend(
                 start_new_session=True,
                 env=self._job_environment(job.path),
             )
-        # Someone waits for it as long as this process lives, so that it never stays a zombie.
+        # Reap the child while this process lives, so that it never stays a zombie.
         threading.Thread(target=child.wait, daemon=True).start()
 
     def _job_environment(self, job: Path, *, hub: bool = False) -> dict[str, str]:
@@ -370,8 +370,8 @@ def _link_or_copy(source: Path, to: Path) -> None:
         os.link(source, to)
     except OSError:
         shutil.copyfile(source, to)
-    with contextlib.suppress(PermissionError):  # a link to another user's file
-        to.chmod(0o400)  # staged by an earlier version, all could read it
+    with contextlib.suppress(PermissionError):  # a hard link to another user's file
+        to.chmod(0o400)  # an earlier version staged files that everyone could read
 
 
 def _open_private(path: str, flags: int) -> int:

@@ -11,7 +11,8 @@ from typing import Any
 import msgspec
 
 from cloudft import catalogue
-from cloudft.backends.local.request import resolve_hyperparameters, trained_model
+from cloudft.backends.local.request import resolve_hyperparameters
+from cloudft.backends.trained_model import trained_model
 from cloudft.errors import BadDocument
 from cloudft.spec.load import LoadedJob
 from cloudft.storage.documents import decode
@@ -43,8 +44,8 @@ def check_limits(job: LoadedJob) -> Iterator[Finding]:
         yield _error(
             job,
             "local.processes",
-            f"local.processes is {local.processes}, and a batch has {batch} records to share:"
-            " some would be idle",
+            f"local.processes is {local.processes}, and a batch has {batch} records:"
+            " some processes would be idle",
             f"set it to {batch} or less, or raise batchSize.",
         )
     elif isinstance(local.processes, int) and local.processes > max(FEW_PROCESSES, _processors()):

@@ -19,9 +19,9 @@ def run_lm_eval(
     progress: ProgressCallback,
 ) -> Iterator[LmEvalMetric]:
     """Yield every metric as it is computed. Raise TrainerError."""
-    wanted = {"tasks": list(tasks), "include": include and str(include), "limit": limit}
+    request = {"tasks": list(tasks), "include": include and str(include), "limit": limit}
     program = ["local_backend.inference.lm_eval_harness", str(job_dir)]
-    for reply in trainer_program.run_trainer_program(program, environment, request=wanted):
+    for reply in trainer_program.run_trainer_program(program, environment, request=request):
         if "done" in reply:
             progress("lm-eval", reply["done"], reply["total"])
         else:

@@ -75,12 +75,12 @@ class ModelProcess(InferenceSession, SupportsLogLikelihood):
         return {r["variant"]: r["identity"] for r in self._exchange({"identities": True})}
 
     def loglikelihood(
-        self, wanted: Sequence[ScoringRequest], variants: Sequence[str]
+        self, requests: Sequence[ScoringRequest], variants: Sequence[str]
     ) -> Iterator[Likelihood]:
         """Yield the likelihood of each continuation and variant. Raise TrainerError."""
-        prompts = _prompts([one.prompt for one in wanted])
-        asked = [{"prompt": p, "text": w.text} for p, w in zip(prompts, wanted, strict=True)]
-        return self._likelihoods({"score": asked, "variants": list(variants)})
+        prompts = _prompts([one.prompt for one in requests])
+        scored = [{"prompt": p, "text": r.text} for p, r in zip(prompts, requests, strict=True)]
+        return self._likelihoods({"score": scored, "variants": list(variants)})
 
     def loglikelihood_rolling(
         self, texts: Sequence[str], variants: Sequence[str], *, window: int | None = None
@@ -116,7 +116,7 @@ class ModelProcess(InferenceSession, SupportsLogLikelihood):
 
     def _exchange(self, request: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         assert self._process.stdin is not None
-        # A child that dies before it has read the request is told by its missing answers.
+        # A child that exits before it has read the request is detected by its missing replies.
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.write(json.dumps(request) + "\n")
             self._process.stdin.flush()
@@ -136,7 +136,7 @@ class ModelProcess(InferenceSession, SupportsLogLikelihood):
 
     def _broken_off_error(self) -> TrainerError:
         return TrainerError(
-            f"the model's process broke off: {_last_line(self._noise)}",
+            f"the model's process exited: {_last_line(self._noise)}",
             fix="if memory ran out, ask fewer prompts at a time.",
         )
 
@@ -164,24 +164,24 @@ def run_export(
 ) -> Mapping[str, Any]:
     """Run the trainer's export; return its proof of equivalence."""
     command = [sys.executable, "-m", "local_backend.inference.export", str(job_dir), str(out)]
-    held, open_while_we_live = os.pipe()
+    read_end, write_end = os.pipe()
     try:
         done = subprocess.run(
             [*command, "--dtype", dtype, "--end-with-stdin"],
-            stdin=held,
+            stdin=read_end,
             capture_output=True,
             text=True,
             check=False,
             env=dict(environment),
         )
     finally:
-        os.close(held)
-        os.close(open_while_we_live)
+        os.close(read_end)
+        os.close(write_end)
     try:
         proof: dict[str, Any] = json.loads(done.stdout)
     except ValueError:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise TrainerError(f"the export broke off with status {done.returncode}: {last}") from None
+        raise TrainerError(f"the export exited with status {done.returncode}: {last}") from None
     if "error" in proof:
         raise TrainerError(proof["error"], fix=proof["fix"])
     return proof

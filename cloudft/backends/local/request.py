@@ -12,6 +12,7 @@ import orjson
 
 from cloudft import catalogue
 from cloudft.backends.base import StagedJob
+from cloudft.backends.trained_model import trained_model
 from cloudft.errors import UsageError
 from cloudft.spec.load import LoadedJob
 from cloudft.types import Manifest
@@ -22,13 +23,6 @@ TRAINER_HYPERPARAMETERS = ("epochCount", "batchSize", "learningRate", "learningR
 """The hyperparameters that the trainer has."""
 FULL_LEARNING_RATE = 2e-5
 """Default when all weights are trained: a LoRA's rate would wreck them."""
-
-
-def trained_model(job: LoadedJob) -> catalogue.Model | None:
-    """Return the model that is trained: local.model, or a base model with open weights."""
-    if job.spec.local.model is not None:
-        return catalogue.find_model(job.spec.local.model, base_dir=job.base_dir)
-    return job.model if job.model.is_open_weight else None
 
 
 def resolve_hyperparameters(job: LoadedJob) -> dict[str, int | float]:
@@ -48,8 +42,8 @@ def resolve_hyperparameters(job: LoadedJob) -> dict[str, int | float]:
 
 def find_unsupported_hyperparameters(job: LoadedJob) -> list[str]:
     """Return hyperparameters that the job sets and the trainer does not support."""
-    given = {**job.spec.hyperparameters, **job.spec.local.hyperparameters}
-    return [name for name in given if name not in TRAINER_HYPERPARAMETERS]
+    set_names = {**job.spec.hyperparameters, **job.spec.local.hyperparameters}
+    return [name for name in set_names if name not in TRAINER_HYPERPARAMETERS]
 
 
 def build_request(staged: StagedJob) -> dict[str, Any]:
@@ -100,8 +94,9 @@ def build_tokenize_request(job: LoadedJob, *, preview: bool) -> dict[str, Any]:
     model = trained_model(job)
     if model is None:
         raise UsageError(
-            f"the tokenizer of {job.spec.base_model} can't be had",
-            fix="name a stand-in: `local: {model: smollm2-135m}` (`cloudft models` lists them).",
+            f"the tokenizer of {job.spec.base_model} is not available",
+            fix="set an open model to train: `local: {model: smollm2-135m}`"
+            " (`cloudft models` lists them).",
         )
     kind = job.spec.customization_type
     return {

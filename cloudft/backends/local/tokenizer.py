@@ -51,7 +51,7 @@ def tokenize_lines(
                 raise broken[0]
             if child.wait() != 0:
                 last = noise[-1].decode("utf-8", "replace").strip() if noise else "no message"
-                raise TrainerError(f"the tokenizer's process broke off: {last}")
+                raise TrainerError(f"the tokenizer's process exited: {last}")
         finally:
             child.kill()
 
@@ -74,5 +74,5 @@ def _feed(
                 stdin.write(line)
         except BrokenPipeError:
             raise
-        except Exception as error:  # it belongs to the thread that waits for the replies
+        except Exception as error:  # raised in the thread that waits for the replies
             broken.append(error)

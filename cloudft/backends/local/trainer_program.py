@@ -20,12 +20,12 @@ def run_trainer_program(
     Raise TrainerError for a reply that is an error, and for a program that crashes.
     """
     with (
-        tempfile.TemporaryFile("w+") as noise,
+        tempfile.TemporaryFile("w+") as stderr,
         subprocess.Popen(
             [sys.executable, "-m", *program],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=noise,
+            stderr=stderr,
             text=True,
             env=dict(environment),
             start_new_session=True,
@@ -41,10 +41,10 @@ def run_trainer_program(
                     raise TrainerError(reply["error"], fix=reply["fix"])
                 yield reply
             if process.wait() != 0:
-                noise.seek(0)
-                last = (noise.read().strip().splitlines() or ["no message"])[-1]
-                raise TrainerError(f"{program[0]} broke off: {last}")
+                stderr.seek(0)
+                last = (stderr.read().strip().splitlines() or ["no message"])[-1]
+                raise TrainerError(f"{program[0]} exited: {last}")
         except BrokenPipeError:
-            raise TrainerError(f"{program[0]} broke off before it was asked") from None
+            raise TrainerError(f"{program[0]} exited before it read its request") from None
         finally:
             process.kill()

@@ -43,6 +43,7 @@ from cloudft.backends.sagemaker import (
     weights,
 )
 from cloudft.backends.sagemaker.local_inference import LocalInferenceMixin
+from cloudft.backends.trained_model import trained_model
 from cloudft.catalogue import cost
 from cloudft.errors import (
     CloudRefused,
@@ -151,7 +152,7 @@ class SageMakerBackend(
 
     def plan(self, staged: StagedJob) -> Plan:
         """Return the calls, in order, with everything that is in them."""
-        model = instances.trained_model(staged.job)
+        model = trained_model(staged.job)
         assert model is not None, "preflight refuses a job without a model to train"
         asked = self._job_inputs(staged, weights.list_weight_files(model))
         wanted = request.create_request(asked)

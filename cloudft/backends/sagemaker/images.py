@@ -16,7 +16,8 @@ from cloudft.errors import UsageError
 
 FRAMEWORK, SCOPE = "pytorch", "training"
 TORCH_MIN = "2.6"
-"""The oldest PyTorch that the trainer runs on (the extra `local`; local_backend/container/pip_requirements.py)."""
+"""The oldest PyTorch that the trainer runs on: that of the extra `local`, and of
+local_backend/container/pip_requirements.py."""
 ECR_URI = re.compile(
     r"(?P<account>\d{12})\.dkr[.-]ecr(?:-fips)?\.(?P<region>[a-z0-9-]+)\.(?:amazonaws\.|on\.aws)"
     r"[^/]*/(?P<repository>[^:@]+)(?::(?P<tag>[^@]+))?(?:@.+)?"

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from cloudft import catalogue
+from cloudft.backends.trained_model import trained_model
 from cloudft.catalogue import Instance, Model, Source
 from cloudft.catalogue.instances import GIB
 from cloudft.errors import BadDocument
@@ -22,13 +23,6 @@ UNSHARDED_SHARE = 0.15
 output layer, the block at work. Reckoned for a Llama of 8 B."""
 DISK_GB, DISK_COPIES = 30, 3
 """Disk beside the weights, and how often these lie there: sent, kept as checkpoint, written out."""
-
-
-def trained_model(job: LoadedJob) -> Model | None:
-    """Return the model that is trained: local.model, or a base model with open weights."""
-    if job.spec.local.model is not None:
-        return catalogue.find_model(job.spec.local.model, base_dir=job.base_dir)
-    return job.model if job.model.is_open_weight else None
 
 
 def count_parameters(model: Model) -> int | None:
@@ -87,7 +81,7 @@ def choose_instance_type(job: LoadedJob) -> str | None:
 
 
 def count_processes(job: LoadedJob) -> int:
-    """Return the number of trainer processes: one for each GPU, or for each instance without one."""
+    """Return the number of trainer processes: one a GPU, or one an instance without GPUs."""
     machine = find_instance(choose_instance_type(job))
     return max(1, machine.gpus if machine else 1) * job.spec.sagemaker.instance_count
 

@@ -39,7 +39,7 @@ def list_training_jobs(aws: Aws) -> Iterator[TrainingJobDescription]:
 
 @dataclass
 class _StagedUris:
-    """The S3 prefixes of jobs' staged files: what running jobs read, and ended jobs, newest first."""
+    """S3 prefixes of staged files: those of running jobs, and the ended jobs, newest first."""
 
     used: set[str] = field(default_factory=set)
     ended: dict[str, list[TrainingJobDescription]] = field(default_factory=dict)
