@@ -216,7 +216,7 @@ class QuotaExceeded(CloudUnreachable):
 
 
 class StackFailed(CloudftError):
-    """A stack could not be created, changed or deleted; the message begins with the first reason."""
+    """A stack could not be created, changed or deleted; the message has the first reason."""
 
     code = "StackFailed"
 

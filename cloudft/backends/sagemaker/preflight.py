@@ -116,11 +116,10 @@ def _customization_type(job: LoadedJob, finding: FindingFactory) -> Iterator[Fin
         if kind == "REINFORCEMENT_FINE_TUNING":
             yield _serverless_hint(finding, "customization_type", "tunes some models with rewards")
     elif trained_model(job) is None:
-        message = (
-            f"the weights of {job.model.alias} are not available, so no container can train them"
-        )
-        fix = "submit with --backend bedrock; or set an open model to train in its place: `local: {model:"
-        yield finding("NoLocalModel", "local.model", message, f"{fix} smollm2-135m}}`.")
+        message = f"the weights of {job.model.alias} are not available: no container trains them"
+        fix = "submit with --backend bedrock; or set an open model to train in its place:"
+        fix += " `local: {model: smollm2-135m}`."
+        yield finding("NoLocalModel", "local.model", message, fix)
         if job.model.family == "amazon-nova" and kind == "FINE_TUNING":
             what = f"supports Amazon Nova too, and so do recipes in training jobs ({NOVA_GUIDE})"
             yield _serverless_hint(finding, "base_model", what)

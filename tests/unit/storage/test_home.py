@@ -54,7 +54,7 @@ BAD = [
     (below_a_dangling_link, "is a link to a missing file"),
     (a_loop, "too many levels of symbolic links"),
     (too_long, "file name too long"),
-    (relative, "a relative path is another folder"),
+    (relative, "a relative path depends on the folder"),
     (of_nobody, "there is no such user"),
 ]
 
