@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
-from cloudft.cli.command import AwsOption
+from cloudft.cli.command import AwsOption, RenamedOption
 from cloudft.cli.param_types import SECONDS, SEED
 from cloudft.errors import CloudftError
 from cloudft.storage.home import Home
@@ -181,6 +181,16 @@ job_file_argument = click.argument(
 yes_option = click.option("-y", "--yes", is_flag=True, help="Do not ask for confirmation.")
 wait_timeout_option = click.option(
     "--timeout", type=SECONDS, metavar="SECONDS", help="With --wait: exit 124 after this time."
+)
+
+
+force_new_option = click.option(
+    "--force-new",
+    "force_new",
+    cls=RenamedOption,
+    old_names=["--again"],
+    is_flag=True,
+    help="Start another job even if this one is running or Completed.",
 )
 
 
