@@ -152,7 +152,7 @@ def tokenize(
 ) -> tuple[Mapping[str, Any], Iterator[Mapping[str, Any]]]:
     """Return the facts of the job's tokenizer, and an iterator with its reply for each line."""
     from cloudft.backends import make_backend
-    from cloudft.backends.base import SupportsTokenize
+    from cloudft.backends.capabilities import SupportsTokenize
 
     local = make_backend("local", Home.from_environ())
     assert isinstance(local, SupportsTokenize)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 def require_serving(record: JobRecord, backend: Any) -> Any:
     """Return the backend if it can serve models. Raise UsageError if it can't."""
-    from cloudft.backends.base import SupportsExport, SupportsServing
+    from cloudft.backends.capabilities import SupportsExport, SupportsServing
 
     if not isinstance(backend, SupportsServing):
         fix = f"`cloudft generate {record.id}` sends it prompts"

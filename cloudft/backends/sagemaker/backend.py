@@ -17,17 +17,15 @@ import orjson
 from cloudft import catalogue
 from cloudft.backends.aws_base import discovered_plan
 from cloudft.backends.aws_base.backend import AwsBackend, encode_plan, job_not_found
-from cloudft.backends.base import (
-    Backend,
-    CloudResource,
+from cloudft.backends.base import Backend, StagedJob, with_placeholder_data
+from cloudft.backends.capabilities import (
     DiscoveredJob,
-    StagedJob,
     SupportsDiscovery,
     SupportsInventory,
     SupportsPricing,
     SupportsResume,
-    with_placeholder_data,
 )
+from cloudft.backends.resources import CloudResource
 from cloudft.backends.sagemaker import (
     images,
     instances,

@@ -14,7 +14,7 @@ from cloudft.cli.param_types import HOURS
 from cloudft.cli.serving import require_serving
 
 if TYPE_CHECKING:
-    from cloudft.backends.base import CloudResource, ServingPlan
+    from cloudft.backends.resources import CloudResource, ServingPlan
 
 
 @command(

@@ -17,8 +17,9 @@ from cloudft.cli.progress import task_progress
 from cloudft.storage.home import Home
 
 if TYPE_CHECKING:
-    from cloudft.backends.base import Backend, GenerationConfig
+    from cloudft.backends.base import Backend
     from cloudft.evaluate.held_out import HeldOutData
+    from cloudft.inference import GenerationConfig
     from cloudft.storage.store import JobRecord
 
 OPTIONAL_METRICS = ("emptyShare", "cutShare", "refusalShare", "noLabelShare")

@@ -30,7 +30,7 @@ def export_command(reference: str, out: Path, dtype: str, console: Console) -> i
     The merged weights are read back and asked held-out records: their logits must be the tuned
     model's within a tolerance and the greedy answers equal, or the export fails and leaves nothing.
     """
-    from cloudft.backends.base import SupportsExport
+    from cloudft.backends.capabilities import SupportsExport
 
     record, backend, _ = open_job(reference)
     if not isinstance(backend, SupportsExport):

@@ -16,7 +16,7 @@ from cloudft.types import Listing
 
 if TYPE_CHECKING:
     from cloudft.account.cleanup import KeptReason
-    from cloudft.backends.base import CloudResource
+    from cloudft.backends.resources import CloudResource
 
 
 @command(

@@ -15,7 +15,7 @@ from cloudft.cli.param_types import SEED, TOKENS, FiniteRange
 from cloudft.errors import UsageError
 
 if TYPE_CHECKING:
-    from cloudft.backends.base import Answer, Prompt
+    from cloudft.inference import Answer, Prompt
     from cloudft.jobs.prompts import GenerationPrompt
 
 
@@ -63,7 +63,8 @@ def generate_command(
 
     The prompt is put into the very template that the model was trained with.
     """
-    from cloudft.backends.base import GenerationConfig, SupportsGenerate
+    from cloudft.backends.capabilities import SupportsGenerate
+    from cloudft.inference import GenerationConfig
     from cloudft.jobs.prompts import build_prompts
 
     record, backend, _ = open_job(reference)

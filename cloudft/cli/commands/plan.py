@@ -46,7 +46,7 @@ def print_plan(
     With `import_after` the import of the trained model is checked too.
     """
     from cloudft.backends import make_backend
-    from cloudft.backends.base import SupportsIdentity
+    from cloudft.backends.capabilities import SupportsIdentity
     from cloudft.cli.commands import import_
     from cloudft.cli.output import identity_line, json_text, print_findings
     from cloudft.cli.progress import record_counter

@@ -189,7 +189,7 @@ def warn_not_described(job: Job) -> None:
 
 def _print_cost(estimate: Estimate, job: LoadedJob, backend: Backend, console: Console) -> None:
     """Print what the training costs, and the identity that pays; nothing if it is free."""
-    from cloudft.backends.base import SupportsIdentity
+    from cloudft.backends.capabilities import SupportsIdentity
     from cloudft.catalogue import cost
     from cloudft.cli.output import identity_line
     from cloudft.jobs import prepare

@@ -12,7 +12,7 @@ from cloudft.cli.options import Console, aws_options, console_options, job_argum
 from cloudft.cli.serving import require_serving
 
 if TYPE_CHECKING:
-    from cloudft.backends.base import CloudResource
+    from cloudft.backends.resources import CloudResource
 
 
 @command("undeploy", epilog="\b\nExample:\n  cloudft undeploy ticket-router --yes")
