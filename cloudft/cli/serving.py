@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cloudft.errors import UsageError
 
 if TYPE_CHECKING:
+    from cloudft.backends.base import Backend
+    from cloudft.backends.capabilities import SupportsServing
     from cloudft.storage.store import JobRecord
 
 
-def require_serving(record: JobRecord, backend: Any) -> Any:
+def require_serving(record: JobRecord, backend: Backend) -> SupportsServing:
     """Return the backend if it can serve models. Raise UsageError if it can't."""
     from cloudft.backends.capabilities import SupportsExport, SupportsServing
 

@@ -145,7 +145,7 @@ def check_same_checkpoint(team: ProcessGroup, position: checkpoint.Position) -> 
         raise TrainerError(
             "The job's machines don't have the same checkpoint to go on from (this one: step"
             f" {position.step}).",
-            fix="give each machine the whole checkpoints folder, or submit with --again.",
+            fix="give each machine the whole checkpoints folder, or submit with --force-new.",
         )
 
 

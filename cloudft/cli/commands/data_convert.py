@@ -25,14 +25,14 @@ from cloudft.cli.transform_options import (
 )
 @inputs_argument
 @click.option("--to", "target", type=click.Choice([*FORMATS, "csv"]), required=True)
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="The new file.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="New file to write.")
 @columns_option
 @hidden_aws_options
 @console_options
 def convert_command(
     inputs: tuple[str, ...], target: str, out: Path, columns: dict[str, str], console: Console
 ) -> int:
-    """Write records of any accepted shape in another one."""
+    """Write records of any accepted format in another one."""
     with open_transform(console, columns) as work:
         file = work.convert(inputs, target, out)
     print_written_files({"out": (out, file)}, console)

@@ -1,4 +1,4 @@
-"""data leakage: held-out records that the training set has too."""
+"""data leakage: find held-out records that are in the training set."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LEAKS_SHOWN = 20
     "--near",
     type=SIMILARITY,
     metavar="SIMILARITY",
-    help="Near inputs too: the Jaccard index of word 3-grams, 0.8 for instance.",
+    help="Find near duplicates too: a Jaccard index of word 3-grams, for example 0.8.",
 )
 @columns_option
 @hidden_aws_options
@@ -38,9 +38,9 @@ def leakage_command(
     columns: dict[str, str],
     console: Console,
 ) -> int:
-    """Find held-out records that the training set has too.
+    """Find held-out records that are in the training set.
 
-    Exit code 3 when there are any: an evaluation on them would flatter the model.
+    Exit code 3 when there are any: an evaluation on them would overrate the model.
     """
     from cloudft.cli.progress import record_counter
     from cloudft.data.analysis.leakage import LeakageIndex
@@ -51,7 +51,7 @@ def leakage_command(
     from cloudft.types import to_json
 
     if not validation and not test:
-        raise click.UsageError("give --validation, --test or both")
+        raise click.UsageError("add --validation, --test or both")
     findings = Findings()
     sources = SourceResolver(Path.cwd(), findings)
     with record_counter(console) as progress:

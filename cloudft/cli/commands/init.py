@@ -1,4 +1,4 @@
-"""init: write a job file to start from."""
+"""init: write a job file, for your own data or with sample data."""
 
 from __future__ import annotations
 
