@@ -33,7 +33,7 @@ from cloudft.endpoint.iam.authorizer import (
     RoleClientFactory,
 )
 from cloudft.endpoint.moto.step_functions import StepFunctionsMiddleware
-from cloudft.endpoint.protocols.rest_json import SERVER_HEADER
+from cloudft.endpoint.protocols.messages import SERVER_HEADER
 from cloudft.endpoint.sagemaker.training_jobs import TrainingJobs
 from cloudft.endpoint.state import ACCOUNT, State
 from cloudft.endpoint.training.trainers import LocalTrainer, SimulatedTrainer, Trainer
