@@ -22,6 +22,8 @@ def write_starter(customization_type: str, folder: Path) -> list[Path]:
     """
     with resources.as_file(resources.files(__name__) / FOLDERS[customization_type]) as source:
         files = sorted(p.relative_to(source) for p in source.rglob("*") if p.is_file())
+        if not files:
+            raise RuntimeError(f"the package has no starter files in {source}")
         refuse_to_overwrite(folder, files)
         with as_store_error(f"{folder} can't be written", folder):
             for name in files:

@@ -30,7 +30,8 @@ def metrics_command(reference: str, plot: Path | None, console: Console) -> int:
     points = list(backend.metrics(record.backend_job_id or record.id))
     if plot is not None:
         draw_loss_plot(points, record.id, plot)
-        console.note(f"wrote {plot}")
+        console.print_result(points, str(plot))
+        return 0
     columns = ("STEP", "EPOCH", "SPLIT", "LOSS", "PERPLEXITY", "RATE", "TOKENS/S")
     console.print_result(points, format_table(columns, metric_rows(points)))
     return 0
