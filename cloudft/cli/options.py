@@ -207,6 +207,16 @@ def parse_settings(
     return settings
 
 
+columns_option = click.option(
+    "--column",
+    "columns",
+    multiple=True,
+    metavar="NAME=YOURS",
+    callback=parse_settings,
+    help="Your names of columns: --column prompt=question --column completion=answer",
+)
+
+
 def spec_options(function: Function) -> Function:
     """Add --set, --name and --seed. The command gets them as `flags`, a mapping of dotted keys."""
 

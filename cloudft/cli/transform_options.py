@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cloudft.cli.options import Console, parse_settings
+from cloudft.cli.options import Console
 from cloudft.cli.param_types import SEED
 from cloudft.data.formats.registry import convert_targets
 
@@ -19,14 +19,6 @@ if TYPE_CHECKING:
 
 
 inputs_argument = click.argument("inputs", metavar="IN...", nargs=-1, required=True)
-columns_option = click.option(
-    "--column",
-    "columns",
-    multiple=True,
-    metavar="NAME=YOURS",
-    callback=parse_settings,
-    help="Your names of columns: --column prompt=question --column completion=answer",
-)
 seed_option = click.option("--seed", type=SEED, default=7, show_default=True)
 to_option = click.option(
     "--to",

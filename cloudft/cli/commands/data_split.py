@@ -7,10 +7,9 @@ from pathlib import Path
 import click
 
 from cloudft.cli.command import command
-from cloudft.cli.options import Console, console_options, hidden_aws_options
+from cloudft.cli.options import Console, columns_option, console_options, hidden_aws_options
 from cloudft.cli.param_types import SHARE
 from cloudft.cli.transform_options import (
-    columns_option,
     inputs_argument,
     open_transform,
     print_written_files,
