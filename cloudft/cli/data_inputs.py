@@ -112,10 +112,10 @@ def collect_stats(inputs: InputFiles, console: Console) -> dict[str, DatasetStat
 
 def has_local_tokenizer(job: LoadedJob, console: Console) -> bool:
     """Return whether the job's local model has a tokenizer on this machine."""
-    from cloudft.backends import make_backend
+    from cloudft.backends import DEFAULT_BACKEND, make_backend
 
     missing = ("TrainerNotInstalled", "NoLocalModel", "WeightsNotHere")
-    for finding in make_backend("local", Home.from_environ()).check(job):
+    for finding in make_backend(DEFAULT_BACKEND, Home.from_environ()).check(job):
         if finding.code in missing:
             console.note(f"tokens are estimated: {finding.message}")
             return False
@@ -151,10 +151,10 @@ def tokenize(
     job: LoadedJob, lines: Iterable[bytes], *, preview: bool
 ) -> tuple[Mapping[str, Any], Iterator[Mapping[str, Any]]]:
     """Return the facts of the job's tokenizer, and an iterator with its reply for each line."""
-    from cloudft.backends import make_backend
+    from cloudft.backends import DEFAULT_BACKEND, make_backend
     from cloudft.backends.capabilities import SupportsTokenize
 
-    local = make_backend("local", Home.from_environ())
+    local = make_backend(DEFAULT_BACKEND, Home.from_environ())
     assert isinstance(local, SupportsTokenize)
     replies = iter(local.tokenize(job, lines, preview=preview))
     return next(replies), replies

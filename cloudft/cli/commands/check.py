@@ -50,15 +50,15 @@ def check_command(
     """
     from cloudft.backends import make_backend
     from cloudft.cli.output import findings_text
-    from cloudft.cli.progress import record_counter
+    from cloudft.cli.progress import run_observer
     from cloudft.cli.repair_files import write_repaired_files
     from cloudft.data.token_estimate import TOKEN_ESTIMATE_RULE
     from cloudft.jobs import prepare
 
-    backend = make_backend(backend_name, Home.from_environ())
     job = load_job_file(path, flags)
-    with record_counter(console) as progress:
-        report = prepare.check(job, backend, progress)
+    backend = make_backend(backend_name, Home.from_environ()).for_job(job)
+    with run_observer(console) as observer:
+        report = prepare.check(job, backend, observer)
     repaired = write_repaired_files(job, report.findings, fix_into, console) if fix_into else []
     volumes = report.volumes or {}
     counts = {role: volume.records for role, volume in volumes.items()}

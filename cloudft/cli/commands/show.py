@@ -63,7 +63,7 @@ def _with_stack_defaults(job: LoadedJob) -> LoadedJob:
     warnings: dict[str, Finding] = {}
     for name in ("bedrock", "sagemaker"):
         try:
-            job = make_backend(name, Home.from_environ()).with_stack_defaults(job)
+            job = make_backend(name, Home.from_environ()).for_job(job).with_stack_defaults(job)
         except (CloudRefused, CloudUnreachable, CheckFailed) as error:
             if (
                 name == "bedrock" or job.spec.sagemaker.stack

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,7 +25,6 @@ from cloudft.storage.home import Home
 
 if TYPE_CHECKING:
     from cloudft.backends.base import Backend
-    from cloudft.errors import CloudftError
     from cloudft.jobs.lifecycle import Job
     from cloudft.spec.load import LoadedJob
     from cloudft.types import Estimate
@@ -93,6 +91,8 @@ def submit_command(
     Submitting the same job again returns that job, unless it Failed or was Stopped, or with
     --force-new.
     """
+    from cloudft.backends import make_backend
+
     import_after = import_after or then == "import"  # `--then import` is the old spelling
     if not wait and (timeout is not None or import_after):
         raise click.UsageError(f"--{'import' if timeout is None else 'timeout'} needs --wait")
@@ -109,18 +109,19 @@ def submit_command(
     if dry_run:
         print_plan(job_file, backend_name, console, import_after=import_after)
         return 0
+    backend = make_backend(backend_name, Home.from_environ()).for_job(job_file)
     job = _submit(
-        job_file, backend_name, console, force_new=force_new, queue=queue, import_after=import_after
+        job_file, backend, console, force_new=force_new, queue=queue, import_after=import_after
     )
     if wait:
-        return _follow_submitted(job, timeout, import_after, console)
+        return _follow_submitted(job, backend, timeout, import_after, console)
     _print_started(job, console)
     return 0
 
 
 def _submit(
     job_file: LoadedJob,
-    backend_name: str,
+    backend: Backend,
     console: Console,
     *,
     force_new: bool,
@@ -128,39 +129,35 @@ def _submit(
     import_after: bool,
 ) -> Job:
     """Stage the data and submit the job. An import after it is checked before anything is sent."""
-    from cloudft.backends import make_backend
     from cloudft.cli.commands import import_
     from cloudft.cli.output import print_findings
-    from cloudft.cli.progress import byte_counter, record_counter
+    from cloudft.cli.progress import run_observer
     from cloudft.jobs import lifecycle, prepare
     from cloudft.storage.store import Store
 
     home = Home.from_environ()
-    backend = make_backend(backend_name, home)
-    with record_counter(console) as progress:
-        staged, warnings = prepare.prepare(job_file, backend, home, progress)
+    with run_observer(console) as observer:
+        staged, warnings = prepare.prepare(job_file, backend, home, observer)
     print_findings(warnings)
     if import_after:
         import_.check_import(job_file, backend, console)
-    with byte_counter(console, "sent") as sent:
+    with run_observer(
+        console,
+        on_estimate=lambda estimate: _print_cost(estimate, job_file, backend, console),
+        queue=queue,
+    ) as observer:
         return lifecycle.submit(
-            staged,
-            backend,
-            Store(home.jobs),
-            force_new=force_new,
-            on_progress=sent,
-            on_quota_exceeded=quota_callback(console, queue),
-            on_estimate=lambda estimate: _print_cost(estimate, job_file, backend, console),
+            staged, backend, Store(home.jobs), force_new=force_new, observer=observer
         )
 
 
-def _follow_submitted(job: Job, timeout: float | None, import_after: bool, console: Console) -> int:
+def _follow_submitted(
+    job: Job, backend: Backend, timeout: float | None, import_after: bool, console: Console
+) -> int:
     """Follow a job until it ends, then its import. Return the exit code."""
     from cloudft.cli.commands import import_
     from cloudft.cli.jobs import exit_code_of, follow_job, print_job
-    from cloudft.jobs import lifecycle
 
-    backend = lifecycle.backend_for(job.record, Home.from_environ())
     job = follow_job(job, backend, timeout, console)
     if import_after and job.state.status == "Completed":
         job = import_.import_completed_job(job.record, backend, timeout, console)
@@ -206,20 +203,3 @@ def _print_cost(estimate: Estimate, job: LoadedJob, backend: Backend, console: C
         console.note(f"  fix: {prepare.price_remedy(estimate, 'so that a budget can be held')}")
     if isinstance(backend, SupportsIdentity):
         console.note(identity_line(backend.get_identity(job)))
-
-
-def quota_callback(console: Console, queue: bool) -> Callable[[CloudftError], None] | None:
-    """Return what to do while the account's quota is used up: None without --queue.
-
-    With --queue the callback prints once that the job is queued, and the job waits.
-    """
-    if not queue:
-        return None
-    printed: list[str] = []
-
-    def print_queued(error: CloudftError) -> None:
-        if not printed:
-            console.note(f"{error.message}\n  queued for quota; Ctrl-C cancels ...")
-            printed.append(error.message)
-
-    return print_queued
