@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 
 inputs_argument = click.argument("inputs", metavar="IN...", nargs=-1, required=True)
-seed_option = click.option("--seed", type=SEED, default=7, show_default=True)
+seed_option = click.option(
+    "--seed", type=SEED, default=7, show_default=True, help="Seed that chooses the records."
+)
 to_option = click.option(
     "--to",
     "target",

@@ -23,7 +23,13 @@ from cloudft.data.formats.registry import convert_targets
     "--to converse --out faq.jsonl",
 )
 @inputs_argument
-@click.option("--to", "target", type=click.Choice([*convert_targets(), "csv"]), required=True)
+@click.option(
+    "--to",
+    "target",
+    type=click.Choice([*convert_targets(), "csv"]),
+    required=True,
+    help="Format of the output.",
+)
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="New file to write.")
 @columns_option
 @hidden_aws_options

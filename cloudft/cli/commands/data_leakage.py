@@ -17,9 +17,9 @@ LEAKS_SHOWN = 20
     "leakage",
     epilog="\b\nExample:\n  cloudft data leakage --train train.jsonl --test test.jsonl --near 0.8",
 )
-@click.option("--train", multiple=True, required=True, metavar="FILE")
-@click.option("--validation", multiple=True, metavar="FILE")
-@click.option("--test", multiple=True, metavar="FILE")
+@click.option("--train", multiple=True, required=True, metavar="FILE", help="Training data.")
+@click.option("--validation", multiple=True, metavar="FILE", help="Validation data.")
+@click.option("--test", multiple=True, metavar="FILE", help="Test data.")
 @click.option(
     "--near",
     type=SIMILARITY,

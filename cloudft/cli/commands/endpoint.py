@@ -78,7 +78,7 @@ def _check_url(_context: click.Context, _option: click.Parameter, url: str | Non
     envvar="AWS_REGION",
     default="us-east-1",
     show_default=True,
-    help="AWS Region that the endpoint stands for.",
+    help="AWS Region of the endpoint.",
 )
 @click.option(
     "--state",
