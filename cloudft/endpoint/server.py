@@ -187,8 +187,8 @@ def build_endpoint(
         state, rooms, moto, faults, folder / "jobs", given.secret_keys, forms, given.request_guard
     )
     begins = (
-        *(room.begin for room in (customization, transfers, batches, training)),
-        stacks.begin,
+        *(room.resume for room in (customization, transfers, batches, training)),
+        stacks.resume,
     )
     return Endpoint(app, customization, answers, training, moto, begins)
 

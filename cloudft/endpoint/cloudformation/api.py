@@ -42,7 +42,7 @@ class CloudFormation:
         self.engine = engine
         self.drift_detections: dict[str, str] = {}
 
-    def begin(self) -> None:
+    def resume(self) -> None:
         """What was under way when the endpoint ended has failed."""
         with self.state.lock:
             for stack in self.state.stacks.values():
