@@ -21,6 +21,7 @@ from cloudft.endpoint.bedrock.customization_jobs import CustomizationJobs
 from cloudft.endpoint.bedrock.deployments import Deployments
 from cloudft.endpoint.bedrock.foundation_models import FoundationModels
 from cloudft.endpoint.bedrock.local_inference import InferenceRequest, LocalInference, ModelRef
+from cloudft.endpoint.bedrock.model_copy_jobs import ModelCopyJobs
 from cloudft.endpoint.bedrock.model_import_jobs import ModelImportJobs
 from cloudft.endpoint.bedrock.runtime import BedrockRuntime
 from cloudft.endpoint.cloudformation.api import CloudFormation
@@ -33,7 +34,7 @@ from cloudft.endpoint.iam.authorizer import (
     RoleClientFactory,
 )
 from cloudft.endpoint.moto.step_functions import StepFunctionsMiddleware
-from cloudft.endpoint.protocols.rest_json import SERVER_HEADER
+from cloudft.endpoint.protocols.messages import SERVER_HEADER
 from cloudft.endpoint.sagemaker.training_jobs import TrainingJobs
 from cloudft.endpoint.state import ACCOUNT, State
 from cloudft.endpoint.training.trainers import LocalTrainer, SimulatedTrainer, Trainer
@@ -178,7 +179,8 @@ def build_endpoint(
     logs = RoleClientFactory(lambda: services.create("logs"), authority, SAGEMAKER_PRINCIPAL)
     python = given.training_env / "bin" / "python" if given.training_env else None
     training = TrainingJobs(state, stores, logs, folder, faults, seconds, python)
-    rooms = (foundation, customization, serving, transfers, batches, runtime, training)
+    copies = ModelCopyJobs(state)
+    rooms = (foundation, customization, serving, transfers, copies, batches, runtime, training)
     stacks = CloudFormation(state, StackEngine(services, given.region, state.save, state.lock))
     forms: dict[str, Any] = {"cloudformation": stacks}
     if authority is not None:

@@ -24,7 +24,7 @@ from cloudft.endpoint.bedrock.shapes import (
     Response,
 )
 from cloudft.endpoint.iam.authorizer import RoleClientFactory
-from cloudft.endpoint.protocols.rest_json import ServiceError
+from cloudft.endpoint.protocols.messages import ServiceError
 from cloudft.endpoint.s3_uri import split_s3_uri
 from cloudft.endpoint.state import (
     Model,

@@ -19,7 +19,7 @@ from cloudft.endpoint.bedrock.shapes import (
     UpdateDeploymentRequest,
     UpdateThroughputRequest,
 )
-from cloudft.endpoint.protocols.rest_json import ServiceError
+from cloudft.endpoint.protocols.messages import ServiceError
 from cloudft.endpoint.state import (
     Model,
     ModelDeployment,

@@ -13,7 +13,8 @@ from typing import Any, TypeAlias, cast
 
 from cloudft.endpoint.bedrock.local_inference import InferenceRequest, InferenceResult
 from cloudft.endpoint.bedrock.shapes import InferenceConfig, Response
-from cloudft.endpoint.protocols.rest_json import ServiceError, load_json
+from cloudft.endpoint.protocols.json_shapes import load_json
+from cloudft.endpoint.protocols.messages import ServiceError
 
 JsonObject: TypeAlias = Mapping[str, Any]
 """A JSON object from a caller. Unlike other requests, no service model describes a body."""

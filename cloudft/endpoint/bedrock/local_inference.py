@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cloudft.backends.base import Answer, GenerationConfig, Prompt
-from cloudft.endpoint.protocols.rest_json import ServiceError
+from cloudft.endpoint.protocols.messages import ServiceError
 from cloudft.errors import CloudftError
+from cloudft.inference import Answer, GenerationConfig, Prompt
 
 if TYPE_CHECKING:
     from cloudft.backends.local.model_process import ModelProcess

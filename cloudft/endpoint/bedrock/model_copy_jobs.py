@@ -9,7 +9,7 @@ from cloudft.endpoint.bedrock.shapes import (
     ListCopyJobsRequest,
     Response,
 )
-from cloudft.endpoint.protocols.rest_json import ServiceError
+from cloudft.endpoint.protocols.messages import ServiceError
 from cloudft.endpoint.state import (
     Model,
     State,

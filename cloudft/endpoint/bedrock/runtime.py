@@ -23,7 +23,7 @@ from cloudft.endpoint.bedrock.shapes import (
     InvokeModelRequest,
     Response,
 )
-from cloudft.endpoint.protocols.rest_json import ServiceError
+from cloudft.endpoint.protocols.messages import ServiceError
 from cloudft.endpoint.state import Model, State
 
 
