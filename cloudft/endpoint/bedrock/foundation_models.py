@@ -60,7 +60,7 @@ class FoundationModels:
         return f"arn:aws:bedrock:{self.region}::foundation-model/{base.identifier}"
 
     def stand_in(self, identifier: str) -> str:
-        """Return the open model that is trained and asked in place of this one."""
+        """Return the open model that is trained, and answers, in place of this one."""
         base = self.find_model(identifier)
         names = (base.identifier, *base.model.other_ids, base.model.alias)
         return next((self._stand_ins[n] for n in names if n in self._stand_ins), self._stand_in)
