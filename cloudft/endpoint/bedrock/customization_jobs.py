@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from cloudft.endpoint.bedrock.foundation_models import FoundationModel, FoundationModels
 from cloudft.endpoint.bedrock.local_inference import ModelRef
@@ -19,11 +19,10 @@ from cloudft.endpoint.bedrock.shapes import (
     ListCustomModelsRequest,
     ListRequest,
     ModelIdentifier,
-    Response,
 )
 from cloudft.endpoint.fault_injection import FaultInjector
 from cloudft.endpoint.iam.authorizer import RoleClientFactory
-from cloudft.endpoint.protocols.messages import ServiceError
+from cloudft.endpoint.protocols.messages import Response, ServiceError
 from cloudft.endpoint.s3_uri import split_s3_uri
 from cloudft.endpoint.state import (
     RUNNING,
@@ -168,9 +167,10 @@ class CustomizationJobs:
             s3.put_object(Bucket=bucket, Key=f"{prefix}{WRITE_CHECK_KEY}", Body=b"")
             stand_in = self._stand_in(job)
             stopping = job.status == "Stopping"
+            request = cast(CreateCustomizationJobRequest, job.request)
             # The run is named after the job's id: after a restart the same name finds it again.
             run = self.trainer.start(
-                TrainingRequest(f"job-{job.id}", job.request, files, stand_in, folder, stopping)
+                TrainingRequest(f"job-{job.id}", request, files, stand_in, folder, stopping)
             )
         except Exception as error:  # a thread has no caller: the job carries the failure
             run = FailedRun(s3_failure_message(job, error))

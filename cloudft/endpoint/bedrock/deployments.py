@@ -12,14 +12,13 @@ from cloudft.endpoint.bedrock.shapes import (
     DeploymentIdentifier,
     ListServingRequest,
     ResourceArn,
-    Response,
     TagResourceRequest,
     ThroughputIdentifier,
     UntagResourceRequest,
     UpdateDeploymentRequest,
     UpdateThroughputRequest,
 )
-from cloudft.endpoint.protocols.messages import ServiceError
+from cloudft.endpoint.protocols.messages import Response, ServiceError
 from cloudft.endpoint.state import (
     Model,
     ModelDeployment,

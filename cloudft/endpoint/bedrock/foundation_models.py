@@ -10,9 +10,8 @@ from cloudft.endpoint.bedrock.shapes import (
     ListFoundationModelsRequest,
     ModelId,
     ModelIdentifier,
-    Response,
 )
-from cloudft.endpoint.protocols.messages import ServiceError
+from cloudft.endpoint.protocols.messages import Response, ServiceError
 
 PROVIDERS = {"amazon": "Amazon", "meta": "Meta", "anthropic": "Anthropic", "cohere": "Cohere"}
 LISTED_CUSTOMIZATION_TYPES = {"FINE_TUNING", "CONTINUED_PRE_TRAINING", "DISTILLATION"}

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
 
 from cloudft.endpoint.bedrock.local_inference import InferenceRequest, InferenceResult
-from cloudft.endpoint.bedrock.shapes import InferenceConfig, Response
+from cloudft.endpoint.bedrock.shapes import InferenceConfig
 from cloudft.endpoint.protocols.json_shapes import load_json
-from cloudft.endpoint.protocols.messages import ServiceError
+from cloudft.endpoint.protocols.messages import Response, ServiceError
 
 JsonObject: TypeAlias = Mapping[str, Any]
 """A JSON object from a caller. Unlike other requests, no service model describes a body."""

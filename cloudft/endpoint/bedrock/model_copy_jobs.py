@@ -7,9 +7,8 @@ from cloudft.endpoint.bedrock.shapes import (
     CopyJobArn,
     CreateCopyJobRequest,
     ListCopyJobsRequest,
-    Response,
 )
-from cloudft.endpoint.protocols.messages import ServiceError
+from cloudft.endpoint.protocols.messages import Response, ServiceError
 from cloudft.endpoint.state import (
     Model,
     State,

@@ -14,10 +14,9 @@ from cloudft.endpoint.bedrock.shapes import (
     JobIdentifier,
     ListRequest,
     ModelIdentifier,
-    Response,
 )
 from cloudft.endpoint.iam.authorizer import RoleClientFactory
-from cloudft.endpoint.protocols.messages import ServiceError
+from cloudft.endpoint.protocols.messages import Response, ServiceError
 from cloudft.endpoint.s3_uri import split_s3_uri
 from cloudft.endpoint.state import (
     Model,

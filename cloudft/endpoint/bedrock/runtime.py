@@ -21,9 +21,8 @@ from cloudft.endpoint.bedrock.shapes import (
     ConverseRequest,
     CountTokensRequest,
     InvokeModelRequest,
-    Response,
 )
-from cloudft.endpoint.protocols.messages import ServiceError
+from cloudft.endpoint.protocols.messages import Response, ServiceError
 from cloudft.endpoint.state import Model, State
 
 

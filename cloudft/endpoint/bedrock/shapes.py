@@ -11,10 +11,6 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TypeAlias, TypedDict
 
-Response: TypeAlias = dict[str, object]
-"""Members of a response, by the API's names. Serialization leaves out those that are None."""
-
-
 Tags: TypeAlias = Sequence[Mapping[str, str]]
 """Tags, each with the members `key` and `value`."""
 
@@ -56,6 +52,31 @@ class TrainingDataConfig(TypedDict, total=False):
     s3Uri: str
 
 
+class ValidationDataConfig(TypedDict, total=False):
+    """Validation files. At most one is read here."""
+
+    validators: Sequence[S3Location]
+
+
+class TeacherModelConfig(TypedDict, total=False):
+    """The teacher of a distillation."""
+
+    teacherModelIdentifier: str
+    maxResponseLengthForInference: int
+
+
+class DistillationConfig(TypedDict):
+    """Settings of a distillation."""
+
+    teacherModelConfig: TeacherModelConfig
+
+
+class CustomizationConfig(TypedDict, total=False):
+    """Settings of one customization type."""
+
+    distillationConfig: DistillationConfig
+
+
 class CreateCustomizationJobRequest(TypedDict, total=False):
     """Request of CreateModelCustomizationJob."""
 
@@ -65,7 +86,9 @@ class CreateCustomizationJobRequest(TypedDict, total=False):
     clientRequestToken: str
     baseModelIdentifier: str
     customizationType: str
+    customizationConfig: CustomizationConfig
     trainingDataConfig: TrainingDataConfig
+    validationDataConfig: ValidationDataConfig
     outputDataConfig: S3Location
     hyperParameters: Mapping[str, str]
     jobTags: Tags

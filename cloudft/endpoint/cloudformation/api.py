@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from cloudft.endpoint.cloudformation.engine import StackEngine
 from cloudft.endpoint.cloudformation.records import ChangeSetRecord, StackRecord, StackResource, now
 from cloudft.endpoint.cloudformation.responses import (
-    Response,
     change_response,
     key_value_list,
     resource_response,
@@ -28,7 +27,7 @@ from cloudft.endpoint.cloudformation.shapes import (
     StackIdentifier,
     TerminationProtectionRequest,
 )
-from cloudft.endpoint.protocols.messages import ServiceError
+from cloudft.endpoint.protocols.messages import Response, ServiceError
 from cloudft.endpoint.state import ACCOUNT, State
 from cloudft.infra.intrinsics import ResolveError
 from cloudft.infra.template import (

@@ -23,6 +23,10 @@ ClientFactory: TypeAlias = "Callable[[str], BaseClient]"
 """Name of a service -> its boto3 client."""
 
 
+Arguments: TypeAlias = dict[str, object]
+"""Keyword arguments of a boto3 call."""
+
+
 @dataclass(frozen=True)
 class ResourceRequest:
     """A resource to create or update: its properties, a unique physical name, and the clients."""
@@ -33,7 +37,7 @@ class ResourceRequest:
     account: str
     region: str
 
-    def pick(self, *names: str) -> dict[str, Any]:
+    def pick(self, *names: str) -> Arguments:
         """Return those of the named properties that the template has."""
         return {name: self.properties[name] for name in names if name in self.properties}
 

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TypeAlias
 
 from cloudft.endpoint.cloudformation.records import Change, StackRecord, StackResource
-
-Response: TypeAlias = dict[str, object]
-"""Members of a response, by the API's names. Serialization leaves out those that are None."""
+from cloudft.endpoint.protocols.messages import Response
 
 
 def key_value_list(kind: str, values: Mapping[str, str]) -> list[dict[str, str]]:

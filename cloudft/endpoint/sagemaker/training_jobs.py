@@ -10,13 +10,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias, TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 from botocore.exceptions import ClientError
 
 from cloudft.endpoint.fault_injection import FaultInjector
 from cloudft.endpoint.iam.authorizer import RoleClientFactory
-from cloudft.endpoint.protocols.messages import ServiceError
+from cloudft.endpoint.protocols.messages import Response, ServiceError
 from cloudft.endpoint.sagemaker.cloudwatch_log_stream import LogStream
 from cloudft.endpoint.sagemaker.cluster import Cluster
 from cloudft.endpoint.sagemaker.container import (
@@ -45,9 +45,6 @@ DESCRIBED_REQUEST_FIELDS = (
 """Members of the request that DescribeTrainingJob returns."""
 DEFAULT_MAX_RUNTIME_S = 86_400
 """SageMaker's default of MaxRuntimeInSeconds: one day."""
-
-Response: TypeAlias = dict[str, object]
-"""Members of a response, by the API's names. Serialization leaves out those that are None."""
 
 
 class Tag(TypedDict):

@@ -12,7 +12,7 @@ import orjson
 
 from cloudft.data.staging.stage import stage_data
 from cloudft.endpoint.bedrock.local_inference import InferenceRequest
-from cloudft.endpoint.bedrock.shapes import InferenceConfig
+from cloudft.endpoint.bedrock.shapes import CreateCustomizationJobRequest, InferenceConfig
 from cloudft.endpoint.protocols.messages import ServiceError
 from cloudft.endpoint.training import failure_messages
 from cloudft.endpoint.training.run import FailedRun, RunStatus, TrainingRequest, TrainingRun
@@ -91,7 +91,10 @@ class DistillationRun(TrainingRun):
                 for role, path in request.data.items()
             }
             # What the student does is supervised fine-tuning on records that are complete now.
-            fine_tuning = dict(request.request) | {"customizationType": "FINE_TUNING"}
+            fine_tuning: CreateCustomizationJobRequest = {
+                **request.request,
+                "customizationType": "FINE_TUNING",
+            }
             if not self._stop_requested.is_set():
                 self._training = train(dataclasses.replace(request, request=fine_tuning, data=data))
         except CheckFailed as error:

@@ -6,7 +6,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cloudft.endpoint.bedrock.shapes import CreateCustomizationJobRequest
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,7 @@ class TrainingRequest:
     """
 
     name: str
-    request: Mapping[str, Any]
+    request: CreateCustomizationJobRequest
     data: Mapping[str, Path]
     stand_in: str
     folder: Path
@@ -29,7 +32,7 @@ class TrainingRequest:
     @property
     def customization_type(self) -> str:
         """Return the customization type: FINE_TUNING unless the request names another."""
-        return str(self.request.get("customizationType", "FINE_TUNING"))
+        return self.request.get("customizationType", "FINE_TUNING")
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import orjson
 from cloudft.endpoint.cloudformation.records import StackResource
 from cloudft.endpoint.cloudformation.resource_types import (
     RESOURCE_TYPES,
+    Arguments,
     ClientFactory,
     Properties,
     ResourceRequest,
@@ -17,7 +18,7 @@ from cloudft.endpoint.cloudformation.resource_types import (
 from cloudft.infra.intrinsics import CreatedResource
 
 
-def _tag_specifications(request: ResourceRequest, kind: str) -> dict[str, object]:
+def _tag_specifications(request: ResourceRequest, kind: str) -> Arguments:
     """Return the argument with which EC2 tags what it creates."""
     tags = tags_of(request.properties)
     return {"TagSpecifications": [{"ResourceType": kind, "Tags": tags}]} if tags else {}
@@ -108,7 +109,7 @@ def _create_security_group(request: ResourceRequest) -> CreatedResource:
     return CreatedResource(created, {"GroupId": created, "VpcId": properties["VpcId"]})
 
 
-def _ip_permission(rule: Properties) -> dict[str, object]:
+def _ip_permission(rule: Properties) -> Arguments:
     """Return a rule by the names of EC2's API: for addresses, or for another group."""
     ports = {name: rule[name] for name in ("IpProtocol", "FromPort", "ToPort") if name in rule}
     described = {"Description": rule.get("Description", "")}

@@ -9,6 +9,7 @@ import orjson
 from cloudft.endpoint.cloudformation.records import StackResource
 from cloudft.endpoint.cloudformation.resource_types import (
     RESOURCE_TYPES,
+    Arguments,
     ClientFactory,
     Properties,
     ResourceRequest,
@@ -103,7 +104,7 @@ def _configure_bucket(s3: BaseClient, bucket: str, request: ResourceRequest) -> 
         s3.put_bucket_tagging(Bucket=bucket, Tagging={"TagSet": tags})
 
 
-def _encryption(rule: Properties) -> dict[str, object]:
+def _encryption(rule: Properties) -> Arguments:
     """Return an encryption rule by the names of S3's API."""
     default = rule["ServerSideEncryptionByDefault"]
     algorithm = {"SSEAlgorithm": default["SSEAlgorithm"]}
@@ -119,9 +120,9 @@ def _put_logging(s3: BaseClient, bucket: str, properties: Properties) -> None:
     s3.put_bucket_logging(Bucket=bucket, BucketLoggingStatus={"LoggingEnabled": logging})
 
 
-def _lifecycle_rule(rule: Properties) -> dict[str, object]:
+def _lifecycle_rule(rule: Properties) -> Arguments:
     """Return a lifecycle rule by the names of S3's API, which differ from CloudFormation's."""
-    converted: dict[str, object] = {"ID": rule["Id"], "Status": rule["Status"]}
+    converted: Arguments = {"ID": rule["Id"], "Status": rule["Status"]}
     converted["Filter"] = {"Prefix": rule.get("Prefix", "")}
     if "ExpirationInDays" in rule:
         converted["Expiration"] = {"Days": int(rule["ExpirationInDays"])}
