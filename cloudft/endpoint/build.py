@@ -13,6 +13,7 @@ from cloudft.endpoint.bedrock.customization_jobs import CustomizationJobs
 from cloudft.endpoint.bedrock.deployments import Deployments
 from cloudft.endpoint.bedrock.foundation_models import FoundationModels
 from cloudft.endpoint.bedrock.local_inference import InferenceRequest, LocalInference, ModelRef
+from cloudft.endpoint.bedrock.model_copy_jobs import ModelCopyJobs
 from cloudft.endpoint.bedrock.model_import_jobs import ModelImportJobs
 from cloudft.endpoint.bedrock.runtime import BedrockRuntime
 from cloudft.endpoint.clients import ServiceClients
@@ -115,13 +116,28 @@ def build_endpoint(
         query_services["iam"] = PolicySimulator(authorizer)
     app = App(
         state,
-        (models, customization, deployments, imports, batches, runtime, training),
+        (
+            models,
+            customization,
+            deployments,
+            imports,
+            ModelCopyJobs(state),
+            batches,
+            runtime,
+            training,
+        ),
         replay_log,
         faults,
         AppOptions(folder / "jobs", options.secret_keys, options.request_guard),
         query_services,
     )
-    resume = (customization.begin, imports.begin, batches.begin, training.begin, stacks.begin)
+    resume = (
+        customization.resume,
+        imports.resume,
+        batches.resume,
+        training.resume,
+        stacks.resume,
+    )
     return Endpoint(app, customization, inference, training, replay_log, resume)
 
 
