@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cloudft.cli.command import command
 from cloudft.cli.options import (
     Console,
+    aws_options,
     backend_option,
     console_options,
     job_file_argument,
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from cloudft.evaluate.advise.run import AdviceReport
 
 
-@click.command(
+@command(
     "advise",
     epilog="\b\nExamples:\n  cloudft advise\n"
     "  cloudft advise --set evaluate.documents=handbook/ --limit 60\n"
@@ -32,17 +34,14 @@ if TYPE_CHECKING:
 @spec_options
 @backend_option
 @click.option(
-    "--limit",
-    type=RECORDS,
-    default=100,
-    show_default=True,
-    help="Held-out records that are asked.",
+    "--limit", type=RECORDS, default=100, show_default=True, help="Held-out records that are asked."
 )
 @click.option(
     "--input-price",
     type=USD,
     help="USD for a million input tokens, for the number of requests at which tuning pays.",
 )
+@aws_options
 @console_options
 def advise_command(
     path: Path | None,
@@ -58,24 +57,24 @@ def advise_command(
     retrieved passages; the job is trained on this machine; all answer the same held-out records.
     With --backend bedrock the prompts go to the model on Bedrock, and cost what answers cost there.
     """
-    from cloudft.backends import make_backend
-    from cloudft.cli.commands.submit import load_job_file
+    from cloudft.backends import DEFAULT_BACKEND, make_backend
+    from cloudft.cli.job_file import load_job_file
     from cloudft.cli.jobs import follow_job
     from cloudft.cli.output import print_findings
-    from cloudft.cli.progress import record_counter, task_progress
+    from cloudft.cli.progress import run_observer, task_progress
     from cloudft.evaluate.advise.run import run_advice
     from cloudft.jobs import prepare
 
     home = Home.from_environ()
     job = load_job_file(path, flags)
-    here = make_backend("local", home)
-    with record_counter(console) as progress:
-        staged, warnings = prepare.prepare(job, here, home, progress)
+    here = make_backend(DEFAULT_BACKEND, home).for_job(job)
+    with run_observer(console) as observer:
+        staged, warnings = prepare.prepare(job, here, home, observer)
     print_findings(warnings)
     with task_progress(console) as counted:
         study = run_advice(
             staged,
-            make_backend(backend_name, home),
+            make_backend(backend_name, home).for_job(job),
             here,
             home,
             limit=limit,

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cloudft.cli.command import command
 from cloudft.cli.jobs import open_job
-from cloudft.cli.options import Console, console_options, job_argument, parse_settings
+from cloudft.cli.options import Console, aws_options, console_options, job_argument, parse_settings
 from cloudft.cli.param_types import SECONDS
 from cloudft.storage.home import Home
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 DEFAULT_DTYPE = "bfloat16"
 
 
-@click.command(
+@command(
     "import",
     epilog="\b\nExamples:\n  cloudft import ticket-router --wait\n"
     "  cloudft import - --set bedrock.s3_uri=s3://my-bucket/team --dry-run",
@@ -48,6 +49,7 @@ DEFAULT_DTYPE = "bfloat16"
     "--timeout", type=SECONDS, metavar="SECONDS", help="With --wait: exit 124 after this."
 )
 @click.option("--again", is_flag=True, help="Import once more even if that was done.")
+@aws_options
 @console_options
 def import_command(
     reference: str,
@@ -94,13 +96,15 @@ def prepare_import(
 ) -> StagedJob:
     """The job's model, ready to be sent; warnings are said."""
     from cloudft.cli.output import print_findings
+    from cloudft.cli.progress import run_observer
     from cloudft.jobs import model_import
 
     job = model_import.load_import_job(record, flags, os.environ)
     home = Home.from_environ()
-    staged, found = model_import.merge_and_stage(
-        record, backend, home, job, dtype=dtype, on_progress=console.note
-    )
+    with run_observer(console) as observer:
+        staged, found = model_import.merge_and_stage(
+            record, backend, home, job, dtype=dtype, observer=observer
+        )
     print_findings(found)
     return staged
 
@@ -109,24 +113,21 @@ def _print_import_plan(staged: StagedJob, console: Console) -> None:
     from cloudft.cli.output import json_text
     from cloudft.jobs import model_import
 
-    plan = model_import.import_backend(Home.from_environ()).plan(staged)
+    plan = model_import.import_backend(staged.job, Home.from_environ()).plan(staged)
     console.print_result(plan, json_text(plan))
 
 
 def submit_import(staged: StagedJob, *, again: bool, console: Console) -> Job:
     """Send the model and create the import, once."""
-    from cloudft.cli.progress import upload_counter
+    from cloudft.cli.progress import run_observer
     from cloudft.jobs import lifecycle, model_import
     from cloudft.storage.store import Store
 
     home = Home.from_environ()
-    with upload_counter(console) as sent:
+    backend = model_import.import_backend(staged.job, home)
+    with run_observer(console) as observer:
         return lifecycle.submit(
-            staged,
-            model_import.import_backend(home),
-            Store(home.jobs),
-            force_new=again,
-            on_progress=sent,
+            staged, backend, Store(home.jobs), force_new=again, observer=observer
         )
 
 
