@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cloudft.backends.local.backend import LocalBackend
+from cloudft.backends.local.model_process import ModelProcess
 from cloudft.endpoint.app import App, AppOptions
 from cloudft.endpoint.bedrock.batch_inference import BatchInference
 from cloudft.endpoint.bedrock.customization_jobs import CustomizationJobs
 from cloudft.endpoint.bedrock.deployments import Deployments
 from cloudft.endpoint.bedrock.foundation_models import FoundationModels
 from cloudft.endpoint.bedrock.local_inference import InferenceRequest, LocalInference, ModelRef
+from cloudft.endpoint.bedrock.model_copy_jobs import ModelCopyJobs
 from cloudft.endpoint.bedrock.model_import_jobs import ModelImportJobs
 from cloudft.endpoint.bedrock.runtime import BedrockRuntime
 from cloudft.endpoint.clients import ServiceClients
@@ -33,7 +35,6 @@ from cloudft.endpoint.sagemaker.training_jobs import TrainingJobs
 from cloudft.endpoint.state import ACCOUNT, State
 from cloudft.endpoint.training.distillation import Teacher
 from cloudft.endpoint.training.trainers import LocalTrainer, SimulatedTrainer, Trainer
-from cloudft.inference import InferenceSession
 from cloudft.spec.load import load_job
 from cloudft.storage.home import Home
 
@@ -86,7 +87,7 @@ def build_endpoint(
         stand_ins=options.stand_ins,
     )
     backend = LocalBackend(Home(folder))
-    inference = LocalInference(_session_opener(backend))
+    inference = LocalInference(_model_process_opener(backend))
     s3 = RoleClientFactory(lambda: clients.create("s3"), authorizer)
     customization = CustomizationJobs(
         state,
@@ -98,7 +99,8 @@ def build_endpoint(
         faults=faults,
     )
     runtime = BedrockRuntime(state, models, customization, inference)
-    imports, batches = ModelImportJobs(state, s3, folder), BatchInference(state, s3, runtime)
+    imports, copies = ModelImportJobs(state, s3, folder), ModelCopyJobs(state)
+    batches = BatchInference(state, s3, runtime)
     deployments = Deployments(state, 0.0 if options.fast else DEPLOYMENT_CREATION_S)
     training = TrainingJobs(
         state,
@@ -115,14 +117,15 @@ def build_endpoint(
         query_services["iam"] = PolicySimulator(authorizer)
     app = App(
         state,
-        (models, customization, deployments, imports, batches, runtime, training),
+        (models, customization, deployments, imports, copies, batches, runtime, training),
         replay_log,
         faults,
         AppOptions(folder / "jobs", options.secret_keys, options.request_guard),
         query_services,
     )
-    resume = (customization.begin, imports.begin, batches.begin, training.begin, stacks.begin)
-    return Endpoint(app, customization, inference, training, replay_log, resume)
+    resumable = (customization, imports, batches, training, stacks)
+    callbacks = [service.resume for service in resumable]
+    return Endpoint(app, customization, inference, training, replay_log, callbacks)
 
 
 def _build_trainer(options: EndpointOptions, backend: LocalBackend, teacher: Teacher) -> Trainer:
@@ -144,14 +147,16 @@ def _build_teacher(models: FoundationModels, inference: LocalInference) -> Teach
     return answer
 
 
-def _session_opener(backend: LocalBackend) -> Callable[[ModelRef], InferenceSession]:
-    """Return the function that starts the process of a model: a tuned job's or a base model's."""
+def _model_process_opener(backend: LocalBackend) -> Callable[[ModelRef], ModelProcess]:
+    """Return the function that starts the process of a tuned job's model or a base model."""
 
-    def open_session(model: ModelRef) -> InferenceSession:
+    def open_process(model: ModelRef) -> ModelProcess:
         if model.local_job_id is not None:
             return backend.start_model_process(model.local_job_id)
         # A base model is opened by a job file that names it; its data is never read.
         flags = {"name": "base", "base_model": model.model, "data.train": "none.jsonl"}
-        return backend.open_base_session(load_job(None, flags=flags))
+        process = backend.open_base_session(load_job(None, flags=flags))
+        assert isinstance(process, ModelProcess)
+        return process
 
-    return open_session
+    return open_process
