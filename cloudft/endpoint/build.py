@@ -87,7 +87,7 @@ def build_endpoint(
         stand_ins=options.stand_ins,
     )
     backend = LocalBackend(Home(folder))
-    inference = LocalInference(_model_process_opener(backend))
+    inference = LocalInference(_process_opener(backend))
     s3 = RoleClientFactory(lambda: clients.create("s3"), authorizer)
     customization = CustomizationJobs(
         state,
@@ -99,8 +99,7 @@ def build_endpoint(
         faults=faults,
     )
     runtime = BedrockRuntime(state, models, customization, inference)
-    imports, copies = ModelImportJobs(state, s3, folder), ModelCopyJobs(state)
-    batches = BatchInference(state, s3, runtime)
+    imports, batches = ModelImportJobs(state, s3, folder), BatchInference(state, s3, runtime)
     deployments = Deployments(state, 0.0 if options.fast else DEPLOYMENT_CREATION_S)
     training = TrainingJobs(
         state,
@@ -117,15 +116,29 @@ def build_endpoint(
         query_services["iam"] = PolicySimulator(authorizer)
     app = App(
         state,
-        (models, customization, deployments, imports, copies, batches, runtime, training),
+        (
+            models,
+            customization,
+            deployments,
+            imports,
+            ModelCopyJobs(state),
+            batches,
+            runtime,
+            training,
+        ),
         replay_log,
         faults,
         AppOptions(folder / "jobs", options.secret_keys, options.request_guard),
         query_services,
     )
-    resumable = (customization, imports, batches, training, stacks)
-    callbacks = [service.resume for service in resumable]
-    return Endpoint(app, customization, inference, training, replay_log, callbacks)
+    resume = (
+        customization.resume,
+        imports.resume,
+        batches.resume,
+        training.resume,
+        stacks.resume,
+    )
+    return Endpoint(app, customization, inference, training, replay_log, resume)
 
 
 def _build_trainer(options: EndpointOptions, backend: LocalBackend, teacher: Teacher) -> Trainer:
@@ -147,16 +160,14 @@ def _build_teacher(models: FoundationModels, inference: LocalInference) -> Teach
     return answer
 
 
-def _model_process_opener(backend: LocalBackend) -> Callable[[ModelRef], ModelProcess]:
-    """Return the function that starts the process of a tuned job's model or a base model."""
+def _process_opener(backend: LocalBackend) -> Callable[[ModelRef], ModelProcess]:
+    """Return the function that starts the process of a model: a tuned job's or a base model's."""
 
     def open_process(model: ModelRef) -> ModelProcess:
         if model.local_job_id is not None:
             return backend.start_model_process(model.local_job_id)
         # A base model is opened by a job file that names it; its data is never read.
         flags = {"name": "base", "base_model": model.model, "data.train": "none.jsonl"}
-        process = backend.open_base_session(load_job(None, flags=flags))
-        assert isinstance(process, ModelProcess)
-        return process
+        return backend.open_base_session(load_job(None, flags=flags))
 
     return open_process
