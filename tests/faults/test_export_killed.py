@@ -150,8 +150,8 @@ def test_an_export_ends_with_the_command_that_wanted_it(
     code = (
         "import os, pathlib, sys; from cloudft.backends.local import model_process\n"
         f"sys.executable = {sys.executable!r}\n"
-        f"model_process.run_export(pathlib.Path({str(job.path)!r}), pathlib.Path({str(out)!r}), 'float32',"
-        " os.environ)"
+        f"model_process.run_export(pathlib.Path({str(job.path)!r}), pathlib.Path({str(out)!r}),"
+        " 'float32', os.environ)"
     )
     command = subprocess.Popen([preloaded.REAL_PYTHON, "-c", code], stderr=subprocess.DEVNULL)
     wait_until(lambda: list(out.parent.glob(".out.*")), "the export writes")

@@ -88,7 +88,7 @@ def test_killed_again_and_again_it_ends_with_the_curve_of_an_unbroken_run(
         for f in (whole, folder)
     ]
     assert files[0] == files[1], "nothing is missing and nothing half-written is left"
-    assert "going on after step" in (folder / "trainer.log").read_text()
+    assert "resuming after step" in (folder / "trainer.log").read_text()
 
 
 @pytest.mark.parametrize("who", ["supervisor", "pid"])

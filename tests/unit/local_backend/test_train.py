@@ -12,7 +12,7 @@ import torch
 from trainer_run import RunTrainer, run_trainer
 
 from local_backend import job_dir as names
-from local_backend.training.loss import PackedLoss
+from local_backend.packed import PackedLoss
 
 FAST: dict[str, Any] = {"learningRate": 0.03}
 CONTRARY = [tiny.pair(record["prompt"], "Nobody knows where it went.") for record in tiny.pairs(8)]
@@ -180,7 +180,7 @@ def test_when_memory_runs_out_smaller_parts_give_the_same_curve(
     assert max(rows) == 1
     assert scarce.losses() == pytest.approx(plenty.losses(), abs=1e-4)
     assert scarce.losses("validation") == pytest.approx(plenty.losses("validation"), abs=1e-4)
-    assert "out of memory: going on with 1 sequences" in scarce.log
+    assert "out of memory: continuing with 1 sequences" in scarce.log
     assert "activations computed twice" in scarce.log
 
 
@@ -196,9 +196,9 @@ def test_memory_too_small_for_one_sequence_fails_with_a_remedy(
     assert "local.max_length" in message
 
 
-def test_a_loss_that_runs_away_fails_and_says_so(train: RunTrainer) -> None:
+def test_a_loss_that_diverges_fails_and_says_so(train: RunTrainer) -> None:
     message = train(8, method="full", learningRate=1e30).message
-    assert "training has run away" in message
+    assert "training has diverged" in message
     assert "lower the learningRate" in message
 
 
@@ -234,7 +234,7 @@ def test_continued_pre_training_learns_raw_text(train: RunTrainer) -> None:
         ({"method": "qlora"}, ["4-bit weights need CUDA", "method: lora"]),
         ({"method": "qlora", "fsdp": True}, ["shards no 4-bit weights", "method: lora"]),
         ({"fsdp": True}, ["the job has one", "raise local.processes"]),
-        ({"maxLength": tiny.CONTEXT + 1}, [f"was made for {tiny.CONTEXT} tokens"]),
+        ({"maxLength": tiny.CONTEXT + 1}, [f"is {tiny.CONTEXT} tokens"]),
         (
             {"lora": {"r": 4, "alpha": 8, "dropout": 0.0, "target_modules": ["q_porj"]}},
             ["q_porj", "q_proj", "down_proj", "all-linear"],

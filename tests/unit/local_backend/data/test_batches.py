@@ -16,20 +16,19 @@ from hypothesis import strategies as st
 
 from local_backend.data.batches import (
     IGNORE_INDEX,
-    EncodedData,
-    Example,
     MicroBatchLimit,
     collate,
-    encode_file,
     epoch_batches,
     split_into_micro_batches,
     steps_per_epoch,
-    verify_digest,
 )
+from local_backend.data.encode import verify_digest
+from local_backend.data.examples import EncodedData, Example
 from local_backend.errors import TrainerError
 from local_backend.job_dir import JobDir
 from local_backend.models.load_model import LoadedModel
 from local_backend.settings import DataFile, read_settings
+from local_backend.training.objectives import find_objective
 
 sizes = st.integers(1, 40)
 limits = st.builds(MicroBatchLimit, st.integers(1, 8), st.integers(1, 100))
@@ -43,12 +42,14 @@ def example(length: int, first: int = 0) -> Example:
 def encoded(
     tmp_path: Path, records: list[dict[str, Any]], max_length: int, **job: Any
 ) -> EncodedData:
-    """The records as the trainer would learn them with that longest sequence."""
+    """Return the records as the trainer encodes them with that longest sequence."""
     folder = tiny.write_job_dir(tmp_path / "job", tmp_path, {"train": records}, **job)
     settings = read_settings(JobDir(folder))
     tokenizer = tiny.build_tokenizer()
     loaded = LoadedModel(None, tokenizer, "", [tokenizer.eos_token_id], False)
-    return encode_file(settings.data["train"], settings, loaded, max_length)
+    objective = find_objective(settings.customization_type)
+    record_format = loaded.record_format(settings.format)
+    return objective.encode(settings.data["train"], settings, record_format, max_length)
 
 
 @given(count=st.integers(1, 200), size=sizes, seed=st.integers(0, 2**32 - 1))

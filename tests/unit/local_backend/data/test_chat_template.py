@@ -10,7 +10,6 @@ import tiny
 from hypothesis import given
 from hypothesis import strategies as st
 
-from local_backend.data.batches import tokenize_segments
 from local_backend.data.chat_template import (
     PLAIN_TEMPLATE,
     Message,
@@ -19,6 +18,7 @@ from local_backend.data.chat_template import (
     split_turns,
     to_messages,
 )
+from local_backend.data.encode import tokenize_segments
 from local_backend.errors import TrainerError
 from local_backend.inference.generate import encode_prompt
 from local_backend.models.load_model import LoadedModel

@@ -119,7 +119,7 @@ def test_one_that_dies_ends_the_job_which_goes_on_from_its_checkpoint(
     assert supervisor.wait(60) == 1 and not find_processes(str(folder))
     ending = JobDir(folder).read_ending()
     assert ending is not None and ending["status"] == "Failed"
-    assert "processes is gone" in ending["failureMessage"]
+    assert "process of this job is gone" in ending["failureMessage"]
     (folder / "ended.json").unlink()
     assert start(folder).wait(120) == 0
     assert_same_curve(curve(folder), curve(whole))
@@ -135,7 +135,7 @@ def test_a_sharded_job_goes_on_unsharded_and_the_reverse(tiny_model: Path, tmp_p
     [other] = read_json(folder / "trainer.json")["others"]
     kill(other)
     assert supervisor.wait(90) == 1 and not find_processes(str(folder))
-    assert "processes is gone" in resumable(folder, "Failed", processes=1, fsdp=False)
+    assert "process of this job is gone" in resumable(folder, "Failed", processes=1, fsdp=False)
     at = newest_step(folder)
     assert at > 0
     supervisor = start(folder)
@@ -145,7 +145,7 @@ def test_a_sharded_job_goes_on_unsharded_and_the_reverse(tiny_model: Path, tmp_p
     resumable(folder, "Stopped", processes=2, fsdp=True)
     assert at < newest_step(folder) < 24 * 5
     assert start(folder).wait(180) == 0 == undisturbed.wait(180)
-    assert f"going on after step {at} of 120" in (folder / "trainer.log").read_text()
+    assert f"resuming after step {at} of 120" in (folder / "trainer.log").read_text()
     assert_same_curve(curve(folder), curve(whole))
 
 

@@ -59,7 +59,7 @@ def test_speaks_json_lines_and_answers_one_request_after_another(tuned: TrainerR
     assert all(first[i, "base"]["text"] != REPLIES[i] for i in (0, 1))
     assert said[6]["finishReason"] == "length" and said[6]["tokens"] == 1
     assert said[7] == {"done": True}
-    assert "the model was made for 256" in said[8]["error"]
+    assert "the model's context is 256" in said[8]["error"]
     assert said[8]["fix"]
     assert len(said) == 9
     assert done.returncode == 1

@@ -12,11 +12,11 @@ import torch.nn.functional as F
 
 from local_backend.data.batches import (
     IGNORE_INDEX,
-    Example,
     MicroBatchLimit,
     collate,
     split_into_micro_batches,
 )
+from local_backend.data.examples import Example
 from local_backend.training.loss import summed_cross_entropy
 
 CPU = torch.device("cpu")
