@@ -145,6 +145,7 @@ def write_job_dir(
         "maxTruncatedShare": 0.05,
         "processes": 1,
         "fsdp": False,
+        "packed": "auto",
         "data": files,
     }
     unknown = changes.keys() - job.keys()

@@ -150,7 +150,7 @@ def require_gpu(machine: Machine, gpus: int) -> None:
     """
     if machine.instance_type.startswith(NEURON):
         raise TrainerError(
-            f"{machine.instance_type} has AWS's own accelerators; the trainer does not support them.",
+            f"{machine.instance_type} has AWS's own accelerators, which are not supported.",
             fix="choose a machine with NVIDIA GPUs (sagemaker.instance_type).",
         )
     if machine.has_gpu and gpus == 0:

@@ -149,7 +149,7 @@ def compare_outputs(expected: ModelOutputs, exported: ModelOutputs, dtype: str) 
     finer = "float16" if dtype == "bfloat16" else "float32"
     if not worst <= allowed or equal < len(expected):
         raise TrainerError(
-            f"The merged model differs from the tuned one: logits by up to {worst:.2g} (allowed"
+            f"The merged model is not the tuned one: logits differ by up to {worst:.2g} (allowed"
             f" {allowed:g}), greedy answers agree on {equal} of {len(expected)} records.",
             fix=f"keep more digits: `cloudft export` or `cloudft import` with --dtype {finer}."
             if dtype != "float32"

@@ -79,7 +79,8 @@ def probe(job_dir: JobDir, steps: int, reply: Reply) -> None:
             scratch = JobDir(Path(folder))
             run = prepare_run(scratch, settings, ProgressReporter(scratch))
             train = run.train
-            timing = time_steps(run, steps, time.monotonic() - started, reply)
+            with contextlib.closing(run.loss_curve):
+                timing = time_steps(run, steps, time.monotonic() - started, reply)
         else:
             train = encode_training_data(settings)[1]
         per_epoch = math.ceil(len(train.examples) / settings.batch_size)

@@ -108,7 +108,9 @@ class WeightedAnswers:
     def loss(self, examples: Sequence[Example], losses: Any) -> torch.Tensor:
         parts = losses.by_example()
         assert [len(part) for part in parts] == [int(e.loss_mask.sum()) for e in examples]
-        return torch.stack([(part * part).mean() * len(e.ids) for part, e in zip(parts, examples, strict=True)]).sum()
+        return torch.stack(
+            [(part * part).mean() * len(e.ids) for part, e in zip(parts, examples, strict=True)]
+        ).sum()
 
 
 @pytest.mark.parametrize("trained", ["lora", "full"])
@@ -123,7 +125,9 @@ def test_losses_by_example_are_those_of_the_padded_path(
     assert loss == pytest.approx(expected, rel=1e-5)
     for part, gradient in gradients.items():
         scale = float(gradient.abs().max()) or 1.0
-        torch.testing.assert_close(packed_gradients[part] / scale, gradient / scale, atol=1e-4, rtol=1e-3)
+        torch.testing.assert_close(
+            packed_gradients[part] / scale, gradient / scale, atol=1e-4, rtol=1e-3
+        )
 
 
 def test_packed_records_have_the_mean_loss_of_separate_ones(tiny_model: Path) -> None:
