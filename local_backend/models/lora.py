@@ -191,7 +191,7 @@ def save_adapter(
     save_file(tensors, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
     targets = lora.target_modules
     if targets == "all-linear":
-        # By name: PEFT would apply all-linear to the output layer of some models as well.
+        # PEFT saves the names that it has resolved `all-linear` to, and so do we.
         targets = tuple(sorted({name.rsplit(".", 1)[-1] for name, _ in lora_layers(model)}))
     config = {
         "peft_type": "LORA",

@@ -84,8 +84,8 @@ class StepEstimator:
         with FakeTensorMode(allow_non_fake_inputs=True):
             loaded = build_weightless_model(self.config, self.settings, self.dtype, self.device)
             weights = list(trainable_parameters(loaded.model).values())
-            # foreach=True: the fused kernel of the real optimizer allocates nothing, but has no
-            # implementation for fake tensors. Its temporaries are below a step's peak.
+            # foreach allocates temporaries that the fused optimizer of a run does not: on devices
+            # without a fused one (MPS) a run has them too, elsewhere this is an upper bound.
             optimizer = torch.optim.AdamW(weights, lr=1e-4, foreach=True)
             loss = make_loss(loaded, objective, self.settings.packed, self.dtype, self.device)
             if gradient_checkpointing:

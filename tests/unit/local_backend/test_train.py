@@ -16,7 +16,7 @@ from local_backend.packed import PackedLoss
 
 FAST: dict[str, Any] = {"learningRate": 0.03}
 CONTRARY = [tiny.pair(record["prompt"], "Nobody knows where it went.") for record in tiny.pairs(8)]
-"""The prompts of the training data, answered otherwise: learning one unlearns the other."""
+"""The prompts of the training data, with other answers: learning one set unlearns the other."""
 
 
 def test_the_learning_rate_warms_up_and_decays_over_all_steps(train: RunTrainer) -> None:
@@ -124,7 +124,7 @@ def test_early_stopping_stops_and_keeps_the_best_weights(train: RunTrainer) -> N
 
 
 def merged(adapter: Path) -> Path:
-    """One model of base and adapter, beside it."""
+    """Merge base and adapter into a model beside them, and return its folder."""
     from peft import AutoPeftModelForCausalLM
     from transformers import AutoTokenizer
 
@@ -229,7 +229,7 @@ def test_continued_pre_training_learns_raw_text(train: RunTrainer) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "expected"),
     [
         ({"method": "qlora"}, ["4-bit weights need CUDA", "method: lora"]),
         ({"method": "qlora", "fsdp": True}, ["shards no 4-bit weights", "method: lora"]),
@@ -248,11 +248,11 @@ def test_continued_pre_training_learns_raw_text(train: RunTrainer) -> None:
     ],
 )
 def test_what_it_cannot_do_it_refuses_and_says_why(
-    train: RunTrainer, changes: dict[str, Any], said: list[str]
+    train: RunTrainer, changes: dict[str, Any], expected: list[str]
 ) -> None:
     run = train(4, **changes)
     assert not (run.path / "artifacts").exists()
-    missing = [words for words in said if words not in run.message]
+    missing = [text for text in expected if text not in run.message]
     assert not missing, run.message
 
 

@@ -1,4 +1,4 @@
-"""Records as token ids, and the order in which they are learned."""
+"""Records as token ids, and their order in batches."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ limits = st.builds(MicroBatchLimit, st.integers(1, 8), st.integers(1, 100))
 
 
 def example(length: int, first: int = 0) -> Example:
-    """A sequence of that length; every other token is learned."""
+    """Return a sequence of that length; every other token carries loss."""
     return Example(np.arange(first, first + length, dtype=np.int32), np.arange(length) % 2 == 1)
 
 
@@ -118,31 +118,31 @@ def test_packing_loses_no_token_and_puts_the_end_between_documents(
         for record in records
         for token in [*tokenizer(record["input"])["input_ids"], tokenizer.eos_token_id]
     ]
-    found = np.concatenate([e.ids for e in packed.examples]).tolist()
+    tokens = np.concatenate([e.ids for e in packed.examples]).tolist()
     # One token alone, the very last end mark, has nothing before it to be predicted from.
-    assert found == expected[: len(found)]
-    assert len(expected) - len(found) == (1 if len(expected) % length == 1 else 0)
+    assert tokens == expected[: len(tokens)]
+    assert len(expected) - len(tokens) == (1 if len(expected) % length == 1 else 0)
     assert all(len(e.ids) == length for e in packed.examples[:-1])
     assert all(e.loss_mask.tolist() == [False] + [True] * (len(e.ids) - 1) for e in packed.examples)
-    assert packed.tokens == len(found)
-    assert packed.loss_tokens == len(found) - len(packed.examples)
+    assert packed.tokens == len(tokens)
+    assert packed.loss_tokens == len(tokens) - len(packed.examples)
 
 
 def test_what_is_cut_is_counted_and_its_end_is_not_learned(tmp_path: Path) -> None:
     records = [tiny.pair("Where?", "In Lyon."), tiny.pair("Where?", "In Lyon. " * 20)]
-    found = encoded(tmp_path, records, 40, maxTruncatedShare=0.5)
-    assert (found.truncated, found.masked) == (1, 0)
-    whole, cut = found.examples
+    data = encoded(tmp_path, records, 40, maxTruncatedShare=0.5)
+    assert (data.truncated, data.masked) == (1, 0)
+    whole, cut = data.examples
     end = tiny.build_tokenizer().eos_token_id
     assert whole.ids[-1] == end
     assert len(cut.ids) == 40 and cut.ids[-1] != end and cut.loss_mask[-1]
-    assert found.summary()["longestRecordTokens"] > 40
+    assert data.summary()["longestRecordTokens"] > 40
 
 
 def test_a_record_that_loses_its_whole_answer_is_left_out_and_counted(tmp_path: Path) -> None:
     records = [tiny.pair("Where?", "In Lyon."), tiny.pair("Where? " * 30, "In Lyon.")]
-    found = encoded(tmp_path, records, 40, maxTruncatedShare=0.5)
-    assert (found.truncated, found.masked, len(found.examples)) == (1, 1, 1)
+    data = encoded(tmp_path, records, 40, maxTruncatedShare=0.5)
+    assert (data.truncated, data.masked, len(data.examples)) == (1, 1, 1)
 
 
 def test_more_cut_records_than_allowed_are_refused_with_the_numbers(tmp_path: Path) -> None:

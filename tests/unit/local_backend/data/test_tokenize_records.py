@@ -59,19 +59,19 @@ def test_counts_and_previews_are_those_of_training(tiny_model: Path) -> None:
     _, *previews = replies_to(request(tiny_model, preview=True), *records)
     for record, count, preview in zip(records, counts, previews, strict=True):
         pieces = preview["pieces"]
-        learned = "".join(piece["text"] for piece in pieces if piece["learned"])
-        assert learned == f"{record['completion']}{tiny.END}"
+        with_loss = "".join(piece["text"] for piece in pieces if piece["learned"])
+        assert with_loss == f"{record['completion']}{tiny.END}"
         assert f"user\n{record['prompt']}{tiny.END}" in "".join(piece["text"] for piece in pieces)
         assert count == {"tokens": len(pieces), "learned": sum(p["learned"] for p in pieces)}
 
 
-def test_a_document_ends_with_the_token_that_stands_between_packed_ones(plain_model: Path) -> None:
+def test_a_document_ends_with_the_token_that_separates_packed_ones(plain_model: Path) -> None:
     preview = request(
         plain_model, customizationType="CONTINUED_PRE_TRAINING", format="input", preview=True
     )
-    _, found = replies_to(preview, {"input": "Parcel 日 7."})
+    _, reply = replies_to(preview, {"input": "Parcel 日 7."})
     [(ids, _)] = tokenize_segments([[("Parcel 日 7.", True)]], TOKENIZER)
-    pieces = found["pieces"]
+    pieces = reply["pieces"]
     assert [piece["id"] for piece in pieces] == [*ids, TOKENIZER.eos_token_id]
     assert "".join(piece["text"] for piece in pieces) == f"Parcel 日 7.{tiny.END}"
     assert [piece["learned"] for piece in pieces] == [False, *[True] * len(ids)]
@@ -87,8 +87,8 @@ def test_the_child_takes_any_locale_and_passes_faults_on(
         yield line
         raise LookupError("the second record")
 
-    _, *found = tokenize_lines(request(tiny_model), [line] * 3, environment)
-    assert len(found) == 3 and found[0] == found[2]
+    _, *replies = tokenize_lines(request(tiny_model), [line] * 3, environment)
+    assert len(replies) == 3 and replies[0] == replies[2]
     monkeypatch.setattr(sys, "executable", preloaded.interpreter_path())
     with pytest.raises(LookupError, match="the second record"):
         list(tokenize_lines(request(tiny_model), breaking(), environment))

@@ -214,7 +214,7 @@ def test_dropout_applies_to_the_updates_alone(tiny_model: Path) -> None:
 
 @pytest.fixture
 def gpt2(tiny_model: Path) -> LoadedModel:
-    """A model with other blocks than Llama's."""
+    """Return a model with other blocks than Llama's."""
     from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)

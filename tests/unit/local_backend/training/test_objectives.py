@@ -88,8 +88,8 @@ def test_the_memory_estimate_and_the_probe_take_it(tmp_path: Path, tiny_model: P
     settings = read_settings(JobDir(folder))
     config, data = encode_training_data(settings)
     estimator = StepEstimator(config, settings, torch.float32, torch.device("cpu"))
-    found = estimator.estimate(data.examples, MicroBatchLimit(4, 10**6))
-    assert found.peak > found.persistent > 0
+    estimate = estimator.estimate(data.examples, MicroBatchLimit(4, 10**6))
+    assert estimate.peak > estimate.persistent > 0
     replies: list[Any] = []
     probe(JobDir(folder), 2, replies.append)
     assert replies[-1]["took"]["measuredSteps"] == 2
