@@ -11,7 +11,7 @@ from cloudft.aws import tags as tag_names
 from cloudft.aws.client import Aws
 from cloudft.backends.aws_base import discovered_plan
 from cloudft.backends.aws_base.backend import AwsBackend, encode_plan, job_not_found
-from cloudft.backends.base import Backend, StagedJob
+from cloudft.backends.base import Backend, Location, StagedJob
 from cloudft.backends.bedrock import (
     batch_inference,
     deploy,
@@ -37,6 +37,7 @@ from cloudft.backends.capabilities import (
     SupportsPricing,
     SupportsServing,
 )
+from cloudft.backends.observer import SILENT, RunObserver
 from cloudft.backends.resources import CloudResource, ServingPlan, not_owned_error
 from cloudft.catalogue import cost
 from cloudft.errors import (
@@ -91,17 +92,17 @@ class BedrockBackend(
         super().__init__(home, aws)
         self._completed_jobs: Sequence[Mapping[str, Any]] | None = None
 
-    def location_of(self, job: LoadedJob) -> Mapping[str, Any]:
+    def location_of(self, job: LoadedJob) -> Location:
         """Region, profile and endpoint of the job file."""
         return request.location_of(job)
 
     def with_stack_defaults(self, job: LoadedJob) -> LoadedJob:
         """With the outputs of its stack, where it names one."""
-        return stack.with_stack_defaults(job, self.bind(request.location_of(job)).aws)
+        return stack.with_stack_defaults(job, self.aws_for(self.location_of(job)))
 
     def check(self, job: LoadedJob) -> list[Finding]:
         """What Bedrock would refuse, sooner or later; asks the account as far as it may."""
-        return preflight.check_job(job, self.bind(request.location_of(job)).aws)
+        return preflight.check_job(job, self.aws_for(self.location_of(job)))
 
     def estimate(self, job: LoadedJob, volumes: Mapping[str, DataVolume]) -> Estimate:
         """By the catalogue's prices. Whether validation data is billed is not documented."""
@@ -109,7 +110,7 @@ class BedrockBackend(
 
     def with_current_prices(self, job: LoadedJob, estimate: Estimate) -> Estimate:
         """By the Price List API, where it may be asked: an endpoint of one's own has none."""
-        here = self.bind(request.location_of(job)).aws
+        here = self.aws_for(self.location_of(job))
         try:
             meta = here.client("bedrock").meta
             if not meta.endpoint_url.endswith((".amazonaws.com", ".amazonaws.com.cn")):
@@ -140,21 +141,22 @@ class BedrockBackend(
             spec=to_portable_values(staged.job),
         )
 
-    def submit(self, plan: Plan, progress: Callable[[int], None] | None = None) -> str:
+    def submit(self, plan: Plan, observer: RunObserver = SILENT) -> str:
         """Stage to S3, then create the job, or have it created, unless that was done."""
-        here = self.bind(plan.request["place"])
-        known = here._find_job_or_execution(plan)
+        self.aws_for(plan.request["place"])
+        known = self._find_job_or_execution(plan)
         if known is not None:
             return known
-        here._upload(plan, progress)
+        self._upload(plan, observer)
         if plan.request.get("machine"):
-            state_machine.start_execution(here.aws, plan)
+            state_machine.start_execution(self.aws, plan)
             return plan.job_id
-        return here._create(plan)
+        return self._create(plan)
 
     def find_submitted(self, plan: Plan) -> str | None:
         """By its name, or the name of its execution, which follow from the plan's token."""
-        return self.bind(plan.request["place"])._find_job_or_execution(plan)
+        self.aws_for(plan.request["place"])
+        return self._find_job_or_execution(plan)
 
     def _find_job_or_execution(self, plan: Plan) -> str | None:
         """The job that was created before, or that a machine is to create."""
@@ -188,11 +190,11 @@ class BedrockBackend(
         answer = self.aws.call(what, "bedrock", "list_tags_for_resource", resourceARN=arn)
         return {tag["key"]: tag["value"] for tag in answer["tags"]}
 
-    def _upload(self, plan: Plan, progress: Callable[[int], None] | None) -> None:
+    def _upload(self, plan: Plan, observer: RunObserver) -> None:
         *puts, _ = plan.request["calls"]
         for (role, path), call in zip(plan.files.items(), puts[:-1], strict=True):
             sha256 = plan.manifest.files[role].sha256
-            self.upload_file(call["parameters"], path, sha256, progress)
+            self.upload_file(call["parameters"], path, sha256, observer)
         self.put_object(puts[-1]["parameters"], encode_plan(plan))
 
     def _create(self, plan: Plan) -> str:
@@ -430,10 +432,9 @@ class BedrockBackend(
             raise UsageError(
                 f"{job.model.alias} is not on Bedrock", fix="ask it with --backend local."
             )
-        backend = self.bind(self.location_of(job))
-        assert isinstance(backend, BedrockBackend)
+        aws = self.aws_for(self.location_of(job))
         base = inference.base_model_id({"baseModelArn": job.model.bedrock_id})
-        return inference.DeployedModel(backend.aws, {"base": base})
+        return inference.DeployedModel(aws, {"base": base})
 
     def _model_ids(self, job_id: str, variants: Sequence[str]) -> Mapping[str, str]:
         job = self._require_completed(job_id)
