@@ -51,7 +51,7 @@ class MakeFinding(Protocol):
     def __call__(
         self, code: str, field: str, message: str, fix: str, severity: Severity = "error"
     ) -> Finding:
-        """One finding."""
+        """Return one finding."""
 
 
 @dataclass(frozen=True)

@@ -224,7 +224,7 @@ def discover_each(
     """
     for name, there in names:
         try:
-            stranger = take(name, there)
+            discovered = take(name, there)
         except (ResourceNotFound, JobNotFound):
             continue
         except CredentialsExpired:
@@ -239,8 +239,8 @@ def discover_each(
         except DamagedJob as error:
             yield error
         else:
-            if stranger is not None:
-                yield stranger
+            if discovered is not None:
+                yield discovered
 
 
 def unusable_plan(job: str, error: BadDocument) -> DamagedJob:
@@ -295,12 +295,12 @@ def _spec(plan: _Plan, manifest: Manifest, file: str) -> dict[str, Any]:
     return spec
 
 
-def portable_model_name(given: Any) -> str:
+def portable_model_name(name: object) -> str:
     """Return a model's name that is no folder: of the catalogue, or a hub id; else REMOTE_PATH."""
-    if isinstance(given, str) and (
-        catalogue.find_catalogue_model(given) or catalogue.is_hub_id(given)
+    if isinstance(name, str) and (
+        catalogue.find_catalogue_model(name) or catalogue.is_hub_id(name)
     ):
-        return given
+        return name
     return REMOTE_PATH
 
 

@@ -116,15 +116,15 @@ class BedrockBackend(
 
     def with_current_prices(self, job: LoadedJob, estimate: Estimate) -> Estimate:
         """Use the Price List API, where there is one: a self-hosted endpoint has none."""
-        here = self.aws_for(self.location_of(job))
+        aws = self.aws_for(self.location_of(job))
         try:
-            meta = here.client("bedrock").meta
+            meta = aws.client("bedrock").meta
             if not meta.endpoint_url.endswith((".amazonaws.com", ".amazonaws.com.cn")):
                 return estimate
-            found = price_list.fetch_prices(here, job.model, meta.region_name)
+            unit_prices = price_list.fetch_prices(aws, job.model, meta.region_name)
         except (CloudRefused, CloudUnreachable):
             return estimate
-        return cost.with_list_prices(estimate, job.model, found) if found else estimate
+        return cost.with_list_prices(estimate, job.model, unit_prices) if unit_prices else estimate
 
     def plan(self, staged: StagedJob) -> Plan:
         """Return the calls, in order, with everything that is in them."""
@@ -166,9 +166,9 @@ class BedrockBackend(
 
     def _find_job_or_execution(self, plan: Plan) -> str | None:
         """Return the job that was created before, or that a state machine will create."""
-        named, execution = self._find_job(plan), state_machine.execution_arn(planned_request(plan))
-        if named is not None or execution is None:
-            return named
+        arn, execution = self._find_job(plan), state_machine.execution_arn(planned_request(plan))
+        if arn is not None or execution is None:
+            return arn
         return (
             plan.job_id
             if state_machine.describe_execution(self.aws, execution, plan.job_id)
@@ -181,10 +181,10 @@ class BedrockBackend(
             answer = self._get_job(plan.job_id)
         except JobNotFound:
             return None
-        told = answer.get("clientRequestToken") or self._get_tags(answer["jobArn"]).get(
+        token = answer.get("clientRequestToken") or self._get_tags(answer["jobArn"]).get(
             request.TAG_TOKEN
         )
-        if told != plan.token:
+        if token != plan.token:
             raise ResourceConflict(
                 f"a job {plan.job_id} is there, and it is another one ({answer['jobArn']})",
                 fix="give this job another name.",
@@ -205,8 +205,8 @@ class BedrockBackend(
 
     def _create(self, plan: Plan) -> str:
         what, call = f"the job {plan.job_id} can't be created", planned_request(plan).planned.create
-        made = self.create_once(what, call, lambda: self._find_job(plan))
-        return made if isinstance(made, str) else str(made["jobArn"])
+        response = self.create_once(what, call, lambda: self._find_job(plan))
+        return response if isinstance(response, str) else str(response["jobArn"])
 
     def _get_job(self, job_id: str) -> Mapping[str, Any]:
         what, operation = f"can't read the job {job_id}", "get_model_customization_job"
@@ -267,15 +267,15 @@ class BedrockBackend(
 
     def describe_many(self, job_ids: Sequence[str]) -> Mapping[str, JobState]:
         """List the account's jobs: one call for a thousand of them."""
-        wanted, found = set(job_ids), {}
+        remaining, described = set(job_ids), {}
         for answer in self._list_jobs():
-            for job_id in {answer["jobArn"], answer["jobName"]} & wanted:
+            for job_id in {answer["jobArn"], answer["jobName"]} & remaining:
                 folder = self._artifacts_folder(answer)
-                there = str(folder) if layout.is_complete(folder) else None
-                found[job_id] = states.to_job_state(answer, there)
-            if len(found) == len(wanted):
+                artifacts = str(folder) if layout.is_complete(folder) else None
+                described[job_id] = states.to_job_state(answer, artifacts)
+            if len(described) == len(remaining):
                 break
-        return found
+        return described
 
     def _list_jobs(self) -> Iterator[Mapping[str, Any]]:
         what, key = "the jobs can't be listed", "modelCustomizationJobSummaries"
@@ -284,12 +284,12 @@ class BedrockBackend(
 
     def list_untracked(self, known: Collection[str]) -> Iterator[DiscoveredJob | DamagedJob]:
         """Yield jobs whose tag says that cloudft created them; the plan is beside their output."""
-        named = (
+        candidates = (
             (summary["jobName"], summary["jobArn"])
             for summary in self._list_jobs()
             if summary["jobName"] not in known and is_job_id(summary["jobName"])
         )
-        yield from discovered_plan.discover_each(named, self._discover)
+        yield from discovered_plan.discover_each(candidates, self._discover)
 
     def _discover(self, name: str, arn: str) -> DiscoveredJob | None:
         tags = self._get_tags(arn)
@@ -314,17 +314,19 @@ class BedrockBackend(
         """Read the accepted part of the job's plan. Raise CloudRefused, DamagedJob."""
         bucket, prefix = request.output_location(job)
         owner = self._output_bucket_owner(job)
-        where = {"Bucket": bucket, **({"ExpectedBucketOwner": owner} if owner else {})}
+        bucket_parameters = {"Bucket": bucket, **({"ExpectedBucketOwner": owner} if owner else {})}
         key = prefix.removesuffix("output/") + PLAN_FILE
         token = tags.get(tag_names.TOKEN_TAG)
         if job.get("clientRequestToken") not in (None, token):
             token = None
-        marks = discovered_plan.PlanMarkers(job["jobName"], token, tags.get(tag_names.PLAN_TAG))
+        markers = discovered_plan.PlanMarkers(job["jobName"], token, tags.get(tag_names.PLAN_TAG))
         try:
-            content = output.read_object(self.aws, where, key, discovered_plan.MAX_PLAN_BYTES)
+            content = output.read_object(
+                self.aws, bucket_parameters, key, discovered_plan.MAX_PLAN_BYTES
+            )
         except BadDocument as error:
-            raise discovered_plan.unusable_plan(marks.job, error) from error
-        return discovered_plan.parse_plan(content, f"s3://{bucket}/{key}", self.name, marks)
+            raise discovered_plan.unusable_plan(markers.job, error) from error
+        return discovered_plan.parse_plan(content, f"s3://{bucket}/{key}", self.name, markers)
 
     def _staged_manifest(self, job: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the manifest of this machine's record; without one, that of the plan in S3."""
@@ -344,11 +346,9 @@ class BedrockBackend(
 
     def logs(self, job_id: str, after: str | None = None) -> Iterator[LogLine]:
         """Yield the times of the phases: Bedrock keeps no log. The cursor is a line's number."""
-        seen = self._get_job_or_execution(job_id)
-        told = (
-            state_machine.log_lines(seen) if isinstance(seen, JobState) else states.log_lines(seen)
-        )
-        lines = list(told)
+        job = self._get_job_or_execution(job_id)
+        log = state_machine.log_lines(job) if isinstance(job, JobState) else states.log_lines(job)
+        lines = list(log)
         yield from lines[0 if after is None else int(after) + 1 :]
 
     def stop(self, job_id: str) -> None:
@@ -356,11 +356,11 @@ class BedrockBackend(
 
         A job that a state machine has not created yet is not created any more.
         """
-        seen = self._get_job_or_execution(job_id)
-        if not isinstance(seen, JobState):
-            self._stop(seen)
+        job = self._get_job_or_execution(job_id)
+        if not isinstance(job, JobState):
+            self._stop(job)
             return
-        state_machine.stop_execution(self.aws, seen)
+        state_machine.stop_execution(self.aws, job)
         with contextlib.suppress(JobNotFound):  # unless it was created meanwhile
             self._stop(self._get_job(job_id))
 

@@ -66,17 +66,17 @@ def choose_instance_type(job: LoadedJob) -> str | None:
     Types of the same price come in the catalogue's order; those without a price come last. With
     `local.fsdp: true` it is the cheapest whose GPUs fit the model together.
     """
-    given: str | None = job.spec.sagemaker.instance_type
-    if given is not None:
-        return given
-    wanted = required_gpu_bytes(job)
-    if wanted is None:
+    named: str | None = job.spec.sagemaker.instance_type
+    if named is not None:
+        return named
+    needed = required_gpu_bytes(job)
+    if needed is None:
         return None
     if job.spec.local.fsdp is True:
         fitting = [i for i in _all_instances() if _fits_when_sharded(job, i)]
     else:
-        fitting = [i for i in _all_instances() if i.gpus == 1 and i.gpu_bytes >= wanted]
-        fitting = fitting or [i for i in _all_instances() if i.gpus > 1 and i.gpu_bytes >= wanted]
+        fitting = [i for i in _all_instances() if i.gpus == 1 and i.gpu_bytes >= needed]
+        fitting = fitting or [i for i in _all_instances() if i.gpus > 1 and i.gpu_bytes >= needed]
     return min(fitting, key=_price_key).name if fitting else None
 
 
