@@ -153,6 +153,7 @@ class BedrockBackend(
         known = self._find_job_or_execution(plan)
         if known is not None:
             return known
+        # The uploads are named by their content, so an interrupted submit repeats no upload.
         self._upload(plan, observer)
         if planned_request(plan).machine:
             state_machine.start_execution(self.aws, plan)

@@ -190,6 +190,7 @@ class SageMakerBackend(
         known = self._find_training_job(plan)
         if known is not None:
             return known
+        # The uploads are named by their content, so an interrupted submit repeats no upload.
         self._upload(plan, observer)
         return self._create(plan)
 

@@ -19,10 +19,10 @@ weights, their gradients and the two moments of AdamW."""
 OVERHEAD_BYTES = 5 * GIB
 """CUDA's own, and activations; the trainer takes fewer records at once where less is free."""
 UNSHARDED_SHARE = 0.15
-"""So much of a sharded model, with its gradients, is whole on each GPU at a time: embeddings,
-output layer, the block at work. Reckoned for a Llama of 8 B."""
+"""Share of a sharded model, with its gradients, that is whole on each GPU at a time: embeddings,
+output layer, the current block. Calculated for a Llama of 8 B."""
 DISK_GB, DISK_COPIES = 30, 3
-"""Disk beside the weights, and how often these lie there: sent, kept as checkpoint, written out."""
+"""Disk beside the weights, and the copies of these: downloaded, checkpoint, output."""
 
 
 def count_parameters(model: Model) -> int | None:

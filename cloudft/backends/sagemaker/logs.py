@@ -17,13 +17,14 @@ from cloudft.types import LogLine, Metric
 
 LOG_GROUP = "/aws/sagemaker/TrainingJobs"
 LINE_MARKER = "#cloudft "
-"""Before what is for us (local_backend/sagemaker.py; a test compares the two). It may stand behind
-the beginning of another line: several processes write to one log."""
+"""Prefix of the trainer's protocol lines (local_backend/sagemaker.py; a test compares the two).
+
+It may follow the beginning of another line: several processes write to one log."""
 FIRST_HOST_INFIX = "/algo-1-"
-"""Before the time at the end of a stream's name; without its end it is that of algo-10, too.
+"""Precedes the time at the end of a stream's name. Without the last hyphen, algo-10 matches too.
 Source: SageMaker developer guide, "Amazon CloudWatch Logs for Amazon SageMaker AI"."""
 TAIL_EVENTS = 200
-"""Events from the end among which the newest state is looked for."""
+"""How many of the newest events are searched for the trainer's newest state."""
 
 
 @dataclass(frozen=True)

@@ -68,6 +68,7 @@ def download_artifacts(aws: Aws, answer: Mapping[str, Any], home: Home, job_id: 
             if not layout.is_complete(temporary):
                 raise _damaged_output(answer, "it holds no curve")
             temporary.chmod(0o755)
+            # One rename: a job is Completed here only when all of its files are.
             os.rename(temporary, folder)
         except BadArchive as error:
             raise _damaged_output(answer, str(error)) from error

@@ -30,14 +30,14 @@ from cloudft.types import StagedFile, job_id
 
 CREATE = "create_training_job"
 CONTAINER_ROOT = "/opt/ml"
-"""Of SageMaker's containers."""
+"""The root folder of SageMaker's containers."""
 JOB_KEY, TOKEN_KEY, PLAN_KEY = "cloudft-job", "cloudft-token", "cloudft-plan"
-"""Among the job's HyperParameters, which every description tells: whose job, its whole token, and
-the digest of its plan."""
+"""Keys of the job's HyperParameters, which every description has: the job's id, its whole token,
+and the digest of its plan."""
 NAME_MAX, RESUME_SUFFIX_LENGTH = 63, 4
-"""Of a TrainingJobName, and what a resumed job's `-r12` takes of it."""
+"""The longest TrainingJobName, and the length of a resumed job's `-r12`."""
 TRAINING_JOB_NAME = re.compile(r"(?P<base>.+-[0-9a-f]{8})(?:-r(?P<number>[0-9]{1,2}))?")
-"""The names that cloudft gives; the marks are the proof."""
+"""The form of cloudft's names. Others may have it too: the keys above are the proof."""
 DAY_S = 86_400
 NUMBER = "[0-9.eE+-]+"
 METRIC_DEFINITIONS = [
@@ -47,7 +47,7 @@ METRIC_DEFINITIONS = [
     }
     for split in UPLOADED_ROLES
 ]
-"""For the console's curves alone: what `metrics` tells is read off the log, point by point."""
+"""For the console's curves only: `metrics` reads the log, point by point."""
 
 
 @dataclass(frozen=True)

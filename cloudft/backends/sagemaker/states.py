@@ -21,9 +21,9 @@ STATES: Mapping[str, Status] = {
 """`TrainingJobStatus` (botocore 1.44.5). Only a job that has ended can be deleted."""
 ACTIVITIES: Mapping[str, str] = {
     "Starting": "starting",
-    "Pending": "waiting for a machine",
-    "LaunchingMLInstances": "launching the machine",
-    "PreparingTrainingStack": "preparing the machine",
+    "Pending": "waiting for an instance",
+    "LaunchingMLInstances": "launching the instance",
+    "PreparingTrainingStack": "preparing the instance",
     "Downloading": "downloading data",
     "DownloadingTrainingImage": "downloading the image",
     "Training": "training",
@@ -34,11 +34,11 @@ ACTIVITIES: Mapping[str, str] = {
     "MaxWaitTimeExceeded": "stopped: max_wait_seconds was reached",
     "Completed": "completed",
     "Failed": "failed",
-    "Interrupted": "interrupted: the spot machine was taken away",
+    "Interrupted": "interrupted: the spot instance was reclaimed",
     "Updating": "updating",
     "Restarting": "restarting",
 }
-"""`SecondaryStatus`, in words."""
+"""`SecondaryStatus` as text for people."""
 ENDED_PHASES: Mapping[str, DetailStatus] = {"Failed": "Failed", "Stopped": "Stopped"}
 TIMEOUTS = {"MaxRuntimeExceeded", "MaxWaitTimeExceeded"}
 
@@ -56,7 +56,7 @@ def to_job_state(
     attempts: int = 1,
     usd_per_hour: float | None = None,
 ) -> JobState:
-    """Translate a DescribeTrainingJob response; `told` is the trainer's newest state in the log."""
+    """Translate a DescribeTrainingJob response; `trainer_state` is the newest in the log."""
     status, secondary = (
         STATES[answer["TrainingJobStatus"]],
         answer.get("SecondaryStatus", "Starting"),
