@@ -164,6 +164,7 @@ class Container:
 
         Past `deadline` (of time.monotonic) it gets a SIGTERM.
         """
+        # The container's entrypoint and arguments, with the folder in place of /opt/ml.
         command = [
             *trainer_archive.CONTAINER_ENTRYPOINT,
             *trainer_archive.container_arguments(str(self.root)),
@@ -224,6 +225,7 @@ class Container:
         kept = {name: os.environ[name] for name in names if name in os.environ}
         name = self.request["TrainingJobName"]
         own = {"PATH": path, "TRAINING_JOB_NAME": name, "PIP_NO_INDEX": "1"}
+        # All hosts share this machine: jobs at the same time must not meet at one port.
         rendezvous = {"MASTER_PORT": str(self.host.port)} if self.host.port else {}
         return kept | IMAGE_ENVIRONMENT | own | rendezvous
 
