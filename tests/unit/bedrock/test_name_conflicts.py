@@ -16,7 +16,8 @@ import yaml
 from botocore.exceptions import ClientError
 from endpoint import AWS_KEYS, BUCKET, REGION, Endpoint, running_endpoint
 
-from cloudft.aws.client import Aws, AwsLocation, translate_aws_errors
+from cloudft.aws.client import Aws, AwsLocation
+from cloudft.aws.error_translation import translate_aws_errors
 from cloudft.backends.base import GenerationConfig, Prompt, with_placeholder_data
 from cloudft.backends.bedrock import batch_inference
 from cloudft.backends.bedrock.backend import BedrockBackend
