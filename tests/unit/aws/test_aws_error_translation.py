@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
-from endpoint import KEYS, REGION
+from endpoint import AWS_KEYS, REGION
 
 from cloudft.aws.arn import parse_arn
 from cloudft.aws.client import Aws, AwsLocation, Response
@@ -57,7 +57,7 @@ class _Pages(Aws):
 
 @pytest.fixture(autouse=True)
 def keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in KEYS.items():
+    for name, value in AWS_KEYS.items():
         monkeypatch.setenv(name, value)
 
 
