@@ -1,7 +1,7 @@
 """Catalogue of base models as data: one YAML file per family, each fact with source and date.
 
-`find_model` is the entry point: it returns the `Model` of an alias, a Bedrock id, an ARN, a folder or
-a hub id.
+`find_model` is the entry point: it returns the `Model` of an alias, a Bedrock id, an ARN, a folder
+or a hub id.
 """
 
 from cloudft.catalogue.customization_types import (

@@ -28,8 +28,8 @@ def find_model(name: str, *, base_dir: Path | None = None) -> Model:
     """Return the model of an alias, a Bedrock id or ARN, a folder, or a hub id.
 
     A Bedrock id may lack its context suffix and its version (`amazon.nova-lite-v1`). A folder is
-    relative to `base_dir` (the current one if None) and wins over a hub id. The model has the prices
-    that CLOUDFT_HOME states. Raise UnknownModel, which names the closest aliases.
+    relative to `base_dir` (the current one if None) and wins over a hub id. The model has the
+    prices that CLOUDFT_HOME states. Raise UnknownModel, which names the closest aliases.
     """
     arn = _ARN.fullmatch(name) or _CUSTOM_ARN.fullmatch(name)
     model = _models_by_name().get(arn["id"] if arn else name)
@@ -50,7 +50,7 @@ def find_model(name: str, *, base_dir: Path | None = None) -> Model:
 
 
 def find_catalogue_model(name: str) -> Model | None:
-    """Return the catalogue's model of an alias, Bedrock id or ARN, else None. Read no other file."""
+    """Return the catalogue's model of an alias, Bedrock id or ARN, else None; look in no folder."""
     arn = _ARN.fullmatch(name) or _CUSTOM_ARN.fullmatch(name)
     return _models_by_name().get(arn["id"] if arn else name)
 

@@ -8,10 +8,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from cloudft.backends.base import (
-    Backend,
-    GenerationConfig,
-    InferenceSession,
+from cloudft.backends.base import Backend
+from cloudft.backends.capabilities import (
     ProgressCallback,
     SupportsBatchInference,
     SupportsInference,
@@ -31,6 +29,7 @@ from cloudft.evaluate.inference.cached_inference import (
 from cloudft.evaluate.inference.external_answers import load_external_answers
 from cloudft.evaluate.metrics.tasks import Task, detect_task
 from cloudft.evaluate.results import FORMAT_VERSION
+from cloudft.inference import GenerationConfig, InferenceSession
 from cloudft.storage.home import Home
 from cloudft.storage.store import JobRecord, utc_now
 

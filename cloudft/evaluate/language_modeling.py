@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from cloudft.backends.base import Likelihood
 from cloudft.errors import UsageError
 from cloudft.evaluate.held_out import HeldOutData
 from cloudft.evaluate.inference.cached_inference import BASE, TUNED, VARIANTS, CachedInference
@@ -15,6 +14,7 @@ from cloudft.evaluate.metrics.resampled_metrics import build_ratio_statistic
 from cloudft.evaluate.metrics.significance import bootstrap_difference_interval, compare_paired
 from cloudft.evaluate.metrics.slices import compute_slices
 from cloudft.evaluate.supervised import significance_to_json
+from cloudft.inference import Likelihood
 
 
 def evaluate_language_modeling(

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cloudft.backends.base import Backend, ProgressCallback, SupportsLmEval
+from cloudft.backends.base import Backend
+from cloudft.backends.capabilities import ProgressCallback, SupportsLmEval
 from cloudft.errors import UsageError
 from cloudft.evaluate.metrics.significance import compare_paired, describe_difference
 from cloudft.storage.store import JobRecord

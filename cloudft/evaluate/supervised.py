@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from cloudft.backends.base import GenerationConfig, Likelihood, ScoringRequest
 from cloudft.evaluate.held_out import EvalExample, HeldOutData
 from cloudft.evaluate.inference.cached_inference import (
     BASE,
@@ -36,6 +35,7 @@ from cloudft.evaluate.metrics.significance import (
 )
 from cloudft.evaluate.metrics.slices import compute_slices
 from cloudft.evaluate.metrics.tasks import Task
+from cloudft.inference import GenerationConfig, Likelihood, ScoringRequest
 
 MIN_NEW_TOKENS, MAX_NEW_TOKENS = 16, 1024
 """Tokens that an answer gets, at least and at most, where the job does not say."""

@@ -18,10 +18,10 @@ from tenacity import Retrying, retry_if_result, stop_after_delay, wait_exponenti
 from cloudft import catalogue
 from cloudft.aws.client import Aws
 from cloudft.aws.tags import EXPIRES_TAG, JOB_TAG, with_cloudft_tags
-from cloudft.backends.base import CloudResource, ServingPlan
 from cloudft.backends.bedrock import inventory, request
 from cloudft.backends.bedrock.deployment_attempts import DeploymentAttempt, DeploymentAttempts
 from cloudft.backends.bedrock.inference import catalogue_model
+from cloudft.backends.resources import CloudResource, ServingPlan
 from cloudft.catalogue import cost
 from cloudft.errors import (
     CloudRefused,

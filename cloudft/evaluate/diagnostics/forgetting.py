@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from cloudft.backends.base import Likelihood
 from cloudft.evaluate.diagnostics.diagnostic import Diagnostic, Level
 from cloudft.evaluate.metrics.significance import bootstrap_difference_interval, compare_paired
+from cloudft.inference import Likelihood
 
 WARNING_RISE, BAD_RISE = 0.03, 0.10
 """A rise of the bits a byte of general text takes, as a share: told, and bad."""

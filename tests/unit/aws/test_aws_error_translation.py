@@ -84,5 +84,5 @@ def test_pages_in_a_circle_end() -> None:
 def test_an_arn_has_parts_and_other_text_has_none() -> None:
     arn = parse_arn("arn:aws-us-gov:bedrock:us-gov-west-1:1:custom-model/a.b-v1:0:8k/x")
     assert arn == ("aws-us-gov", "bedrock", "us-gov-west-1", "1", "custom-model/a.b-v1:0:8k/x")
-    with pytest.raises(ValueError, match="not"):
+    with pytest.raises(ValueError, match="must be of the format"):
         parse_arn("amazon.nova-lite-v1:0")

@@ -82,9 +82,8 @@ def test_a_family_is_added_by_one_file(family_folder: Path, tmp_path: Path):
         load_job(job)
     job.write_text(text + "hyperparameters: {epochCount: 3}\n")
     assert load_job(job).model is model
-    assert [f.code for f in check_offline(load_job(job, {"bedrock.region": "eu-west-1"}))][-1] == (
-        "RegionUnsupported"
-    )
+    abroad = check_offline(load_job(job, flags={"bedrock.region": "eu-west-1"}))
+    assert abroad[-1].code == "RegionUnsupported"
 
 
 def test_families_are_listed_by_their_order():
