@@ -15,6 +15,8 @@ from cloudft import catalogue
 from cloudft.aws import tags as tag_names
 from cloudft.backends.aws_base import discovered_plan
 from cloudft.backends.base import StagedJob
+from cloudft.backends.bedrock import customizations
+from cloudft.catalogue import CUSTOMIZATION_TYPES
 from cloudft.spec.load import LoadedJob
 from cloudft.spec.serialize import to_portable_values
 from cloudft.types import StagedFile, job_id, to_json
@@ -196,9 +198,9 @@ def _create_parameters(staged: StagedJob, name: str, client_token: str) -> dict[
         "jobTags": tags,
         "customModelTags": tags,
     }
-    if job.spec.customization_type == "REINFORCEMENT_FINE_TUNING":
+    if CUSTOMIZATION_TYPES[job.spec.customization_type].has_own_hyperparameters:
         del request["hyperParameters"]
-    if config := _customization_config(job):
+    if config := customizations.build_config(job):
         request["customizationConfig"] = config
     if "validation" in by_role:
         request["validationDataConfig"] = {"validators": [{"s3Uri": by_role["validation"]}]}
@@ -210,22 +212,6 @@ def _create_parameters(staged: StagedJob, name: str, client_token: str) -> dict[
             "securityGroupIds": list(spec.vpc.security_group_ids),
         }
     return request | dict(spec.request)
-
-
-def _customization_config(job: LoadedJob) -> dict[str, Any] | None:
-    """customizationConfig: the teacher, or the grader and its typed hyperparameters."""
-    if teaching := job.spec.distillation:
-        teacher: dict[str, Any] = {"teacherModelIdentifier": teaching.teacher}
-        if teaching.max_response_length is not None:
-            teacher["maxResponseLengthForInference"] = teaching.max_response_length
-        return {"distillationConfig": {"teacherModelConfig": teacher}}
-    if judging := job.spec.reinforcement:
-        grader = {"lambdaGrader": {"lambdaArn": judging.lambda_arn}}
-        config: dict[str, Any] = {"graderConfig": grader}
-        if judging.hyperparameters:
-            config["hyperParameters"] = dict(judging.hyperparameters)
-        return {"rftConfig": config}
-    return None
 
 
 def base_model_identifier(job: LoadedJob) -> str:

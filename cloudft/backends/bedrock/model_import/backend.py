@@ -31,7 +31,7 @@ from cloudft.backends.capabilities import (
     SupportsGenerate,
     SupportsInference,
 )
-from cloudft.catalogue import load_import_rules
+from cloudft.catalogue import is_labeled, load_import_rules
 from cloudft.errors import (
     BadDocument,
     DamagedJob,
@@ -116,7 +116,7 @@ class ImportBackend(
                 raise UsageError(
                     message, file=str(folder), fix=model_checks.OTHER_MODEL_FIX
                 ) from error
-            supervised = job.spec.customization_type == "FINE_TUNING"
+            supervised = is_labeled(job.spec.customization_type)
             found = model_checks.check_model_folder(
                 folder, supervised=supervised, region=job.spec.bedrock.region
             )
