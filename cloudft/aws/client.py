@@ -218,6 +218,24 @@ class Aws:
 
         Raise CloudUnreachable for a list that returns a page token a second time.
         """
+        yield from self._paginate(self.call, failure, service, operation, key, parameters)
+
+    def paginate_without_retry(
+        self, failure: str, service: str, operation: str, key: str, **parameters: Any
+    ) -> Iterator[Any]:
+        """Yield the items of a list as `paginate` does; each page is a `call_without_retry`."""
+        call = self.call_without_retry
+        yield from self._paginate(call, failure, service, operation, key, parameters)
+
+    def _paginate(
+        self,
+        call: Callable[..., Response],
+        failure: str,
+        service: str,
+        operation: str,
+        key: str,
+        parameters: Mapping[str, Any],
+    ) -> Iterator[Any]:
         from botocore.exceptions import PaginationError
 
         seen: set[str] = set()
@@ -227,7 +245,7 @@ class Aws:
             if token in seen:  # botocore itself notices only the same token twice in a row
                 raise PaginationError(message=f"page {token} was returned before")
             seen.add(token)
-            return self.call(failure, service, operation, **page_parameters)
+            return call(failure, service, operation, **page_parameters)
 
         paginator = self._paginator(call_page, service, operation)
         try:

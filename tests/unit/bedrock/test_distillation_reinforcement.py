@@ -13,7 +13,8 @@ from processes import Cli
 
 from cloudft import catalogue
 from cloudft.aws.request_validation import validate_request
-from cloudft.backends.bedrock import preflight, request
+from cloudft.backends.base import with_placeholder_data
+from cloudft.backends.bedrock import customizations, request
 from cloudft.backends.findings import FindingFactory
 from cloudft.data.formats.record import BadRecord
 from cloudft.data.formats.registry import encode_record, parse_record
@@ -96,15 +97,15 @@ def test_the_request_fits_and_the_section_must_be_there(
     tmp_path: Path, kind: str, section: dict[str, Any], model: str
 ) -> None:
     loaded = job(tmp_path, model, customization_type=kind, **section)
-    asked = request.create_request(preflight.with_placeholder_data(loaded))
+    asked = request.create_request(with_placeholder_data(loaded))
     assert validate_request("bedrock", "CreateModelCustomizationJob", asked) == []
     assert ("hyperParameters" in asked) == (kind == "DISTILLATION")
-    assert list(preflight._check_customization_type(loaded, FindingFactory(loaded))) == []
-    [missing] = preflight._check_customization_type(
+    assert list(customizations.check_customization(loaded, FindingFactory(loaded))) == []
+    [missing] = customizations.check_customization(
         bare := job(tmp_path, model, customization_type=kind), FindingFactory(bare)
     )
     assert missing.code == "MissingValue" and missing.field in section
-    [unused] = preflight._check_customization_type(
+    [unused] = customizations.check_customization(
         plain := job(tmp_path, model, **section), FindingFactory(plain)
     )
     assert unused.code == "UnusedValue"

@@ -146,7 +146,7 @@ def test_ours_is_gone_on_with(bench: Setup, make: Callable[..., None]) -> None:
 
 @pytest.mark.parametrize("make", CREATIONS)
 def test_another_ones_is_named_and_left_alone(bench: Setup, make: Callable[..., None]) -> None:
-    with pytest.raises(ResourceConflict, match="is there, and it"):
+    with pytest.raises(ResourceConflict, match="exists, and it"):
         make(bench, FOREIGN)
 
 
