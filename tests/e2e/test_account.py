@@ -17,6 +17,7 @@ from job_files import write_job_file
 from processes import wait_until
 
 from cloudft.aws import client
+from cloudft.aws.client import AwsLocation
 from cloudft.cli import errors
 from cloudft.cli.main import cloudft
 
@@ -119,6 +120,25 @@ def test_gc_leaves_what_lives_what_is_another_homes_and_what_is_not_cloudfts(
     bedrock.delete_custom_model_deployment(customModelDeploymentIdentifier=theirs)
     assert cli("delete", job, "--yes").code == 0
     assert kinds(cli("gc", "--yes", *JSON).value["removed"]) == {"custom-model"}, "an orphan"
+
+
+def test_a_submit_makes_one_client_a_service(
+    cli: Cli, aws: Endpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[tuple[str, AwsLocation | None]] = []
+    real = client.create_client
+
+    def counted(service: str, location: AwsLocation | None = None, **more: Any) -> Any:
+        made.append((service, location))
+        return real(service, location, **more)
+
+    monkeypatch.setattr(client, "create_client", counted)
+    path = job_file(tmp_path / "job", aws, "counted")
+    assert cli(*SUBMIT, path, "--wait", *JSON).value["status"] == "Completed"
+    services = [service for service, _ in made]
+    assert {"bedrock", "s3", "sts", "iam"} <= set(services)
+    assert sorted(services) == sorted(set(services)), "each is made once and used by every step"
+    assert {location and location.endpoint_url for _, location in made} == {aws.url}
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,10 @@ from typing import Any, cast
 
 from cloudft.aws import tags as tag_names
 from cloudft.aws.client import Aws
+from cloudft.aws.s3 import read_object
 from cloudft.backends.aws_base import discovered_plan
 from cloudft.backends.aws_base.backend import AwsBackend, encode_plan, job_not_found
-from cloudft.backends.base import Backend, StagedJob
+from cloudft.backends.base import Backend, Location, StagedJob
 from cloudft.backends.bedrock import (
     batch_inference,
     deploy,
@@ -27,6 +28,7 @@ from cloudft.backends.bedrock import (
 )
 from cloudft.backends.bedrock.deploy import PENDING_STATUSES
 from cloudft.backends.bedrock.deployment_attempts import DeploymentAttempts
+from cloudft.backends.bedrock.responses import CustomizationJob
 from cloudft.backends.capabilities import (
     DiscoveredJob,
     SupportsBatchInference,
@@ -37,6 +39,7 @@ from cloudft.backends.capabilities import (
     SupportsPricing,
     SupportsServing,
 )
+from cloudft.backends.observer import SILENT, RunObserver
 from cloudft.backends.resources import CloudResource, ServingPlan, not_owned_error
 from cloudft.catalogue import cost
 from cloudft.errors import (
@@ -89,19 +92,19 @@ class BedrockBackend(
 
     def __init__(self, home: Home, aws: Aws | None = None) -> None:
         super().__init__(home, aws)
-        self._completed_jobs: Sequence[Mapping[str, Any]] | None = None
+        self._completed_jobs: Sequence[CustomizationJob] | None = None
 
-    def location_of(self, job: LoadedJob) -> Mapping[str, Any]:
+    def location_of(self, job: LoadedJob) -> Location:
         """Region, profile and endpoint of the job file."""
         return request.location_of(job)
 
     def with_stack_defaults(self, job: LoadedJob) -> LoadedJob:
         """With the outputs of its stack, where it names one."""
-        return stack.with_stack_defaults(job, self.bind(request.location_of(job)).aws)
+        return stack.with_stack_defaults(job, self.aws_for(self.location_of(job)))
 
     def check(self, job: LoadedJob) -> list[Finding]:
         """What Bedrock would refuse, sooner or later; asks the account as far as it may."""
-        return preflight.check_job(job, self.bind(request.location_of(job)).aws)
+        return preflight.check_job(job, self.aws_for(self.location_of(job)))
 
     def estimate(self, job: LoadedJob, volumes: Mapping[str, DataVolume]) -> Estimate:
         """By the catalogue's prices. Whether validation data is billed is not documented."""
@@ -109,7 +112,7 @@ class BedrockBackend(
 
     def with_current_prices(self, job: LoadedJob, estimate: Estimate) -> Estimate:
         """By the Price List API, where it may be asked: an endpoint of one's own has none."""
-        here = self.bind(request.location_of(job)).aws
+        here = self.aws_for(self.location_of(job))
         try:
             meta = here.client("bedrock").meta
             if not meta.endpoint_url.endswith((".amazonaws.com", ".amazonaws.com.cn")):
@@ -140,21 +143,22 @@ class BedrockBackend(
             spec=to_portable_values(staged.job),
         )
 
-    def submit(self, plan: Plan, progress: Callable[[int], None] | None = None) -> str:
+    def submit(self, plan: Plan, observer: RunObserver = SILENT) -> str:
         """Stage to S3, then create the job, or have it created, unless that was done."""
-        here = self.bind(plan.request["place"])
-        known = here._find_job_or_execution(plan)
+        self.aws_for(plan.request["place"])
+        known = self._find_job_or_execution(plan)
         if known is not None:
             return known
-        here._upload(plan, progress)
+        self._upload(plan, observer)
         if plan.request.get("machine"):
-            state_machine.start_execution(here.aws, plan)
+            state_machine.start_execution(self.aws, plan)
             return plan.job_id
-        return here._create(plan)
+        return self._create(plan)
 
     def find_submitted(self, plan: Plan) -> str | None:
         """By its name, or the name of its execution, which follow from the plan's token."""
-        return self.bind(plan.request["place"])._find_job_or_execution(plan)
+        self.aws_for(plan.request["place"])
+        return self._find_job_or_execution(plan)
 
     def _find_job_or_execution(self, plan: Plan) -> str | None:
         """The job that was created before, or that a machine is to create."""
@@ -178,7 +182,7 @@ class BedrockBackend(
         )
         if told != plan.token:
             raise ResourceConflict(
-                f"a job {plan.job_id} is there, and it is another one ({answer['jobArn']})",
+                f"a job {plan.job_id} exists, and it is another one ({answer['jobArn']})",
                 fix="give this job another name.",
             )
         return str(answer["jobArn"])
@@ -188,11 +192,11 @@ class BedrockBackend(
         answer = self.aws.call(what, "bedrock", "list_tags_for_resource", resourceARN=arn)
         return {tag["key"]: tag["value"] for tag in answer["tags"]}
 
-    def _upload(self, plan: Plan, progress: Callable[[int], None] | None) -> None:
+    def _upload(self, plan: Plan, observer: RunObserver) -> None:
         *puts, _ = plan.request["calls"]
         for (role, path), call in zip(plan.files.items(), puts[:-1], strict=True):
             sha256 = plan.manifest.files[role].sha256
-            self.upload_file(call["parameters"], path, sha256, progress)
+            self.upload_file(call["parameters"], path, sha256, observer)
         self.put_object(puts[-1]["parameters"], encode_plan(plan))
 
     def _create(self, plan: Plan) -> str:
@@ -200,12 +204,12 @@ class BedrockBackend(
         made = self.create_once(what, call, lambda: self._find_job(plan))
         return made if isinstance(made, str) else str(made["jobArn"])
 
-    def _get_job(self, job_id: str) -> Mapping[str, Any]:
+    def _get_job(self, job_id: str) -> CustomizationJob:
         what, operation = f"the job {job_id} can't be looked at", "get_model_customization_job"
         answer = self.describe_or_none(what, "bedrock", operation, jobIdentifier=job_id)
         if answer is None:
             raise job_not_found(f"Bedrock has no job {job_id}")
-        return answer
+        return cast("CustomizationJob", answer)
 
     def describe(self, job_id: str) -> JobState:
         """One look; the files of a completed job are brought home with the first one."""
@@ -229,7 +233,7 @@ class BedrockBackend(
             )
         return states.to_job_state(answer, str(folder))
 
-    def _get_job_or_execution(self, job_id: str) -> Mapping[str, Any] | JobState:
+    def _get_job_or_execution(self, job_id: str) -> CustomizationJob | JobState:
         """The job; or, where a machine is to create it and has not yet, how that stands."""
         try:
             return self._get_job(job_id)
@@ -244,7 +248,7 @@ class BedrockBackend(
             raise missing
         return state
 
-    def _list_completed_jobs(self) -> Sequence[Mapping[str, Any]]:
+    def _list_completed_jobs(self) -> Sequence[CustomizationJob]:
         """The newest completed jobs, asked once; none where they may not be listed."""
         if self._completed_jobs is None:
             operation, only = "list_model_customization_jobs", {"statusEquals": "Completed"}
@@ -269,7 +273,7 @@ class BedrockBackend(
                 break
         return found
 
-    def _list_jobs(self) -> Iterator[Mapping[str, Any]]:
+    def _list_jobs(self) -> Iterator[CustomizationJob]:
         what, key = "the jobs can't be listed", "modelCustomizationJobSummaries"
         operation = "list_model_customization_jobs"
         return self.aws.paginate(what, "bedrock", operation, key, maxResults=1000)
@@ -301,7 +305,7 @@ class BedrockBackend(
         )
 
     def _read_plan(
-        self, job: Mapping[str, Any], tags: Mapping[str, str]
+        self, job: CustomizationJob, tags: Mapping[str, str]
     ) -> discovered_plan.DiscoveredPlan:
         """The job's plan, as far as it is taken. Raises AwsRefused, DamagedJob."""
         bucket, prefix = request.output_location(job)
@@ -313,12 +317,12 @@ class BedrockBackend(
             token = None
         marks = discovered_plan.PlanMarkers(job["jobName"], token, tags.get(tag_names.PLAN_TAG))
         try:
-            content = output.read_object(self.aws, where, key, discovered_plan.MAX_PLAN_BYTES)
+            content = read_object(self.aws, where, key, discovered_plan.MAX_PLAN_BYTES)
         except BadDocument as error:
             raise discovered_plan.unusable_plan(marks.job, error) from error
         return discovered_plan.parse_plan(content, f"s3://{bucket}/{key}", self.name, marks)
 
-    def _staged_manifest(self, job: Mapping[str, Any]) -> Mapping[str, Any]:
+    def _staged_manifest(self, job: CustomizationJob) -> Mapping[str, Any]:
         """What was staged, by this machine's record; without one, by the plan in S3."""
         record = Store(self.home.jobs).get_or_none(str(job["jobName"]))
         if record is not None:
@@ -356,7 +360,7 @@ class BedrockBackend(
         with contextlib.suppress(JobNotFound):  # unless it was created meanwhile
             self._stop(self._get_job(job_id))
 
-    def _stop(self, job: Mapping[str, Any]) -> None:
+    def _stop(self, job: CustomizationJob) -> None:
         if job["status"] != "InProgress":
             return
         job_id = str(job["jobName"])
@@ -419,7 +423,10 @@ class BedrockBackend(
     def open_batch_session(self, job_id: str) -> InferenceSession:
         """The tuned model by its own ARN, and its base."""
         job = self._require_completed(job_id)
-        ids = {"tuned": str(job["outputModelArn"]), "base": inference.base_model_id(job)}
+        ids = {
+            "tuned": str(job["outputModelArn"]),
+            "base": inference.base_model_id(job["baseModelArn"]),
+        }
         return batch_inference.BatchInferenceSession(
             self.aws, ids, batch_inference.batch_location(job, self._output_bucket_owner(job))
         )
@@ -430,10 +437,9 @@ class BedrockBackend(
             raise UsageError(
                 f"{job.model.alias} is not on Bedrock", fix="ask it with --backend local."
             )
-        backend = self.bind(self.location_of(job))
-        assert isinstance(backend, BedrockBackend)
-        base = inference.base_model_id({"baseModelArn": job.model.bedrock_id})
-        return inference.DeployedModel(backend.aws, {"base": base})
+        aws = self.aws_for(self.location_of(job))
+        base = inference.base_model_id(job.model.bedrock_id)
+        return inference.DeployedModel(aws, {"base": base})
 
     def _model_ids(self, job_id: str, variants: Sequence[str]) -> Mapping[str, str]:
         job = self._require_completed(job_id)
@@ -452,7 +458,10 @@ class BedrockBackend(
                 f"nothing serves the model of {job_id}",
                 fix=f"`cloudft deploy {job_id}` does, and says what it costs.",
             )
-        return {"tuned": served[0].id if served else "", "base": inference.base_model_id(job)}
+        return {
+            "tuned": served[0].id if served else "",
+            "base": inference.base_model_id(job["baseModelArn"]),
+        }
 
     def list_resources(self) -> Listing[CloudResource]:
         """Everything of this account and Region."""
@@ -462,7 +471,7 @@ class BedrockBackend(
         """Remove one thing, and see it gone."""
         inventory.delete_resource(self.aws, thing)
 
-    def _require_completed(self, job_id: str) -> Mapping[str, Any]:
+    def _require_completed(self, job_id: str) -> CustomizationJob:
         job = self._get_job(job_id)
         if job["status"] != "Completed":
             raise JobStateConflict(
@@ -471,10 +480,10 @@ class BedrockBackend(
             )
         return job
 
-    def _artifacts_folder(self, answer: Mapping[str, Any]) -> Path:
+    def _artifacts_folder(self, answer: CustomizationJob) -> Path:
         return self.home.jobs / str(answer["jobName"]) / ARTIFACTS
 
-    def _output_bucket_owner(self, answer: Mapping[str, Any]) -> str | None:
+    def _output_bucket_owner(self, answer: CustomizationJob) -> str | None:
         """The account that the output's bucket must belong to: the one that the submit named."""
         record = Store(self.home.jobs).get_or_none(str(answer["jobName"]))
         calls = record.request.get("calls") if record else None

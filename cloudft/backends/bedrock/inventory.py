@@ -291,8 +291,7 @@ def _staged_files(job: CustomizationJob) -> set[str]:
 def _has_cloudft_tag(aws: Aws, arn: str, name: str) -> bool:
     """Return whether a job has cloudft's tag with its own name."""
     return bool(
-        request.JOB_NAME.fullmatch(name)
-        and _get_tags(aws, arn, name).get(request.TAG_JOB) == name
+        request.JOB_NAME.fullmatch(name) and _get_tags(aws, arn, name).get(request.TAG_JOB) == name
     )
 
 

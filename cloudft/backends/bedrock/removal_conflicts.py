@@ -36,9 +36,7 @@ def explain_conflict(
     return ResourceConflict(error.message, fix=fix)
 
 
-def _serving_fix(
-    aws: Aws, model: CloudResource, servings: Iterable[CloudResource]
-) -> str | None:
+def _serving_fix(aws: Aws, model: CloudResource, servings: Iterable[CloudResource]) -> str | None:
     """Return how to remove what serves the model: cloudft's by job, others by their ARN."""
     users = [serving for serving in servings if serving.model == model.id]
     commands = [

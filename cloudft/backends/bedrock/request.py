@@ -13,6 +13,7 @@ import orjson
 
 from cloudft import catalogue
 from cloudft.aws import tags as tag_names
+from cloudft.aws.s3 import s3_uri, split_s3_uri
 from cloudft.backends.aws_base import discovered_plan
 from cloudft.backends.base import StagedJob
 from cloudft.backends.bedrock import customizations
@@ -46,7 +47,7 @@ class StagedObject:
     @property
     def uri(self) -> str:
         """`s3://BUCKET/KEY`."""
-        return f"s3://{self.bucket}/{self.key}"
+        return s3_uri(self.bucket, self.key)
 
 
 def location_of(job: LoadedJob) -> dict[str, Any]:
@@ -66,7 +67,7 @@ def output_s3_prefix(job: LoadedJob) -> tuple[str, str]:
 
 
 def _prefix_of_uri(uri: str | None) -> tuple[str, str]:
-    bucket, prefix = _bucket_and_key(uri or "")
+    bucket, prefix = split_s3_uri(uri or "")
     prefix = prefix.strip("/")
     return bucket, f"{prefix}/" if prefix else ""
 
@@ -243,7 +244,7 @@ def api_calls(staged: StagedJob) -> list[dict[str, Any]]:
         for item in staged_objects(staged)
     ]
     request = create_request(staged)
-    bucket, output = _bucket_and_key(request["outputDataConfig"]["s3Uri"])
+    bucket, output = split_s3_uri(request["outputDataConfig"]["s3Uri"])
     plan = {
         "Bucket": bucket,
         "Key": output.removesuffix("output/") + PLAN,
@@ -256,11 +257,6 @@ def api_calls(staged: StagedJob) -> list[dict[str, Any]]:
     return made
 
 
-def _bucket_and_key(uri: str) -> tuple[str, str]:
-    bucket, _, key = uri.removeprefix("s3://").partition("/")
-    return bucket, key
-
-
 def output_location(request: Mapping[str, Any]) -> tuple[str, str]:
     """Bucket and key prefix of a job's output."""
-    return _bucket_and_key(request["outputDataConfig"]["s3Uri"])
+    return split_s3_uri(request["outputDataConfig"]["s3Uri"])

@@ -7,9 +7,9 @@ their members for the reader and for mypy.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Literal, TypedDict
+from typing import TypedDict
 
-JobStatus = Literal["InProgress", "Completed", "Failed", "Stopping", "Stopped"]
+from cloudft.types import Status
 
 
 class S3Uri(TypedDict):
@@ -21,7 +21,7 @@ class S3Uri(TypedDict):
 class PhaseDetails(TypedDict, total=False):
     """Status of a phase of a customization job."""
 
-    status: str
+    status: Status
     creationTime: datetime
     lastModifiedTime: datetime
 
@@ -55,7 +55,7 @@ class ValidationData(TypedDict, total=False):
 class _Job(TypedDict):
     jobArn: str
     jobName: str
-    status: JobStatus
+    status: Status
     creationTime: datetime
 
 

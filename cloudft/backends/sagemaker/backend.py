@@ -17,7 +17,7 @@ import orjson
 from cloudft import catalogue
 from cloudft.backends.aws_base import discovered_plan
 from cloudft.backends.aws_base.backend import AwsBackend, encode_plan, job_not_found
-from cloudft.backends.base import Backend, StagedJob, with_placeholder_data
+from cloudft.backends.base import Backend, Location, StagedJob, with_placeholder_data
 from cloudft.backends.capabilities import (
     DiscoveredJob,
     SupportsDiscovery,
@@ -25,6 +25,7 @@ from cloudft.backends.capabilities import (
     SupportsPricing,
     SupportsResume,
 )
+from cloudft.backends.observer import SILENT, RunObserver
 from cloudft.backends.resources import CloudResource
 from cloudft.backends.sagemaker import (
     images,
@@ -87,17 +88,17 @@ class SageMakerBackend(
     name = "sagemaker"
     longest_poll_seconds = 30.0
 
-    def location_of(self, job: LoadedJob) -> Mapping[str, Any]:
+    def location_of(self, job: LoadedJob) -> Location:
         """Region, profile and endpoint of the job file."""
         return request.location_of(job)
 
     def with_stack_defaults(self, job: LoadedJob) -> LoadedJob:
         """With the outputs of its stack, where it names one."""
-        return stack.with_stack_defaults(job, self.bind(request.location_of(job)).aws)
+        return stack.with_stack_defaults(job, self.aws_for(self.location_of(job)))
 
     def check(self, job: LoadedJob) -> list[Finding]:
         """What the trainer, the settings and the account have to say."""
-        here = self.bind(request.location_of(job)).aws
+        here = self.aws_for(self.location_of(job))
         trainers = self.local_backend.check(_on_any_device(job))
         return preflight.check_job(
             job, here, trainers, lambda: self._job_inputs(with_placeholder_data(job), ())
@@ -129,7 +130,7 @@ class SageMakerBackend(
 
     def with_current_prices(self, job: LoadedJob, estimate: Estimate) -> Estimate:
         """By the Price List, where it may be asked: an endpoint of one's own has none."""
-        here, name = self.bind(request.location_of(job)).aws, instances.choose_instance_type(job)
+        here, name = self.aws_for(self.location_of(job)), instances.choose_instance_type(job)
         try:
             meta = here.client("sagemaker").meta
             stated = (instances.get_hourly_price(job) or (0, None))[1]
@@ -179,18 +180,19 @@ class SageMakerBackend(
         trainer = self.local_backend.plan(replace(staged, job=_on_any_device(staged.job))).request
         return request.TrainingJobInputs(staged, trainer, sent, _resolve_image(staged.job))
 
-    def submit(self, plan: Plan, progress: Callable[[int], None] | None = None) -> str:
+    def submit(self, plan: Plan, observer: RunObserver = SILENT) -> str:
         """Stage to S3, then create the training job, unless it is there."""
-        here = self.bind(plan.request["place"])
-        known = here._find_training_job(plan)
+        self.aws_for(plan.request["place"])
+        known = self._find_training_job(plan)
         if known is not None:
             return known
-        here._upload(plan, progress)
-        return here._create(plan)
+        self._upload(plan, observer)
+        return self._create(plan)
 
     def find_submitted(self, plan: Plan) -> str | None:
         """By its name, which follows from the plan's token."""
-        return self.bind(plan.request["place"])._find_training_job(plan)
+        self.aws_for(plan.request["place"])
+        return self._find_training_job(plan)
 
     def _find_training_job(self, plan: Plan) -> str | None:
         """The name of the plan's training job when it was created before."""
@@ -205,7 +207,7 @@ class SageMakerBackend(
             )
         return name
 
-    def _upload(self, plan: Plan, progress: Callable[[int], None] | None) -> None:
+    def _upload(self, plan: Plan, observer: RunObserver) -> None:
         bodies = {
             "code": lambda: trainer_archive.build_archive().content,
             "job": lambda: orjson.dumps(plan.request["job"], option=orjson.OPT_INDENT_2),
@@ -218,7 +220,7 @@ class SageMakerBackend(
             if "file" in call:
                 role = call["file"]
                 sha256 = plan.request["sha256"].get(role) or plan.manifest.files[role].sha256
-                self.upload_file(wanted, plan.files[role], sha256, progress)
+                self.upload_file(wanted, plan.files[role], sha256, observer)
             else:
                 self.put_object(wanted, bodies[call["content"]]())
 

@@ -109,7 +109,7 @@ def test_missing_files_and_other_formats_are_named(merged: Path) -> None:
     (merged / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + b"\0")
     assert codes(merged) == ["ImportFileMissing", "ImportDtype"]
     (merged / "model.safetensors").write_bytes(b"torn")
-    with pytest.raises(UsageError, match="no whole safetensors file"):
+    with pytest.raises(UsageError, match="no complete safetensors file"):
         codes(merged)
     (merged / "model.safetensors").unlink()
     (merged / "config.json").unlink()

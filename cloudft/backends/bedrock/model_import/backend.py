@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+from cloudft.aws.s3 import read_object
 from cloudft.aws.tags import JOB_TAG, PLAN_TAG, TOKEN_TAG
 from cloudft.backends import make_backend as backend_by_name
 from cloudft.backends.aws_base import discovered_plan
 from cloudft.backends.aws_base.backend import AwsBackend, encode_plan, job_not_found
-from cloudft.backends.base import Backend, StagedJob
-from cloudft.backends.bedrock import output, stack
+from cloudft.backends.base import Backend, Location, StagedJob
+from cloudft.backends.bedrock import stack
 from cloudft.backends.bedrock import states as bedrock_states
 from cloudft.backends.bedrock.model_import import (
     convert_config,
@@ -24,6 +25,7 @@ from cloudft.backends.bedrock.model_import import (
 )
 from cloudft.backends.bedrock.request import PLAN as PLAN_FILE
 from cloudft.backends.bedrock.request import location_of
+from cloudft.backends.bedrock.responses import ImportedModel, ImportJob
 from cloudft.backends.capabilities import (
     DiscoveredJob,
     ModelImporter,
@@ -31,6 +33,7 @@ from cloudft.backends.capabilities import (
     SupportsGenerate,
     SupportsInference,
 )
+from cloudft.backends.observer import SILENT, RunObserver
 from cloudft.catalogue import is_labeled, load_import_rules
 from cloudft.errors import (
     BadDocument,
@@ -74,17 +77,17 @@ class ImportBackend(
     poll_seconds = 15.0
     inference_is_billed = True
 
-    def location_of(self, job: LoadedJob) -> Mapping[str, Any]:
+    def location_of(self, job: LoadedJob) -> Location:
         """Region, profile and endpoint of the job file's bedrock section."""
         return location_of(job)
 
     def with_stack_defaults(self, job: LoadedJob) -> LoadedJob:
         """With the outputs of its stack, where it names one."""
-        return stack.with_stack_defaults(job, self.bind(location_of(job)).aws)
+        return stack.with_stack_defaults(job, self.aws_for(self.location_of(job)))
 
     def check(self, job: LoadedJob) -> list[Finding]:
         """What Bedrock would refuse of the place: Region, role, bucket."""
-        return preflight.check_job(job, self.bind(location_of(job)).aws)
+        return preflight.check_job(job, self.aws_for(self.location_of(job)))
 
     def estimate(self, job: LoadedJob, volumes: Mapping[str, DataVolume]) -> Estimate:
         """An import itself costs nothing, and an idle model no inference; its storage does."""
@@ -143,18 +146,19 @@ class ImportBackend(
             spec=to_portable_values(staged.job),
         )
 
-    def submit(self, plan: Plan, progress: Callable[[int], None] | None = None) -> str:
+    def submit(self, plan: Plan, observer: RunObserver = SILENT) -> str:
         """Send the model to S3, then create the import, unless it is there."""
-        here = self.bind(plan.request["place"])
-        known = here._find_import(plan)
+        self.aws_for(plan.request["place"])
+        known = self._find_import(plan)
         if known is not None:
             return known
-        here._upload(plan, progress)
-        return here._create(plan)
+        self._upload(plan, observer)
+        return self._create(plan)
 
     def find_submitted(self, plan: Plan) -> str | None:
         """By its name, which follows from the plan's token."""
-        return self.bind(plan.request["place"])._find_import(plan)
+        self.aws_for(plan.request["place"])
+        return self._find_import(plan)
 
     def _find_import(self, plan: Plan) -> str | None:
         """The ARN of the plan's import when it was created before. Its tag is the proof."""
@@ -163,15 +167,15 @@ class ImportBackend(
         except JobNotFound:
             return None
         if self._get_tags(arn).get(TOKEN_TAG) != plan.token:
-            message = f"an import {plan.job_id} is there, and it is another one ({arn})"
+            message = f"an import {plan.job_id} exists, and it is another one ({arn})"
             raise ResourceConflict(message, fix="give the job another name.")
         return arn
 
-    def _upload(self, plan: Plan, progress: Callable[[int], None] | None) -> None:
+    def _upload(self, plan: Plan, observer: RunObserver) -> None:
         *puts, _ = plan.request["calls"]
         for (name, path), call in zip(plan.files.items(), puts[:-1], strict=True):
             sha256 = plan.request["model"][name]
-            self.upload_file(call["parameters"], path, sha256, progress)
+            self.upload_file(call["parameters"], path, sha256, observer)
         self.put_object(puts[-1]["parameters"], encode_plan(plan))
 
     def _create(self, plan: Plan) -> str:
@@ -179,12 +183,12 @@ class ImportBackend(
         made = self.create_once(what, call, lambda: self._find_import(plan))
         return made if isinstance(made, str) else str(made["jobArn"])
 
-    def _get_import_job(self, job_id: str) -> Mapping[str, Any]:
+    def _get_import_job(self, job_id: str) -> ImportJob:
         what, operation = f"the import {job_id} can't be looked at", "get_model_import_job"
         answer = self.describe_or_none(what, "bedrock", operation, jobIdentifier=job_id)
         if answer is None:
             raise job_not_found(f"Bedrock has no import {job_id}")
-        return answer
+        return cast("ImportJob", answer)
 
     def _get_tags(self, arn: str) -> dict[str, str]:
         what = f"the tags of {arn} can't be read"
@@ -201,7 +205,7 @@ class ImportBackend(
         except JobStateConflict:  # the model was removed since
             return states.with_model_removed(states.to_job_state(answer))
 
-    def _get_imported_model(self, answer: Mapping[str, Any]) -> Mapping[str, Any]:
+    def _get_imported_model(self, answer: ImportJob) -> ImportedModel:
         """The imported model. Raises JobStateConflict before there is one, or when it is gone."""
         name = answer["jobName"]
         if answer["status"] != "Completed":
@@ -210,11 +214,12 @@ class ImportBackend(
         arn = str(answer["importedModelArn"])
         what, operation = f"the model {arn} can't be looked at", "get_imported_model"
         try:
-            return self.aws.call(what, "bedrock", operation, modelIdentifier=arn)
+            response = self.aws.call(what, "bedrock", operation, modelIdentifier=arn)
         except ResourceNotFound as error:
             message = f"the model of {name} was removed from Bedrock"
             fix = "import it once more: cloudft import JOB"
             raise JobStateConflict(message, fix=fix) from error
+        return cast("ImportedModel", response)
 
     def list_untracked(self, known: Collection[str]) -> Iterator[DiscoveredJob | DamagedJob]:
         """Imports whose tag says that cloudft made them; their plan lies in S3."""
@@ -236,9 +241,7 @@ class ImportBackend(
         key = f"{prefix.partition(request.MODELS_PREFIX)[0]}jobs/{name}/{PLAN_FILE}"
         marks = discovered_plan.PlanMarkers(name, tags.get(TOKEN_TAG), tags.get(PLAN_TAG))
         try:
-            content = output.read_object(
-                self.aws, {"Bucket": bucket}, key, discovered_plan.MAX_PLAN_BYTES
-            )
+            content = read_object(self.aws, {"Bucket": bucket}, key, discovered_plan.MAX_PLAN_BYTES)
         except BadDocument as error:
             raise discovered_plan.unusable_plan(name, error) from error
         plan = discovered_plan.parse_plan(content, f"s3://{bucket}/{key}", self.name, marks)
