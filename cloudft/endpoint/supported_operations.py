@@ -12,6 +12,7 @@ from cloudft.endpoint.bedrock.batch_inference import BatchInference
 from cloudft.endpoint.bedrock.customization_jobs import CustomizationJobs
 from cloudft.endpoint.bedrock.deployments import Deployments
 from cloudft.endpoint.bedrock.foundation_models import FoundationModels
+from cloudft.endpoint.bedrock.model_copy_jobs import ModelCopyJobs
 from cloudft.endpoint.bedrock.model_import_jobs import ModelImportJobs
 from cloudft.endpoint.bedrock.runtime import BedrockRuntime
 from cloudft.endpoint.sagemaker.training_jobs import TrainingJobs
@@ -21,6 +22,7 @@ SERVICES: Sequence[type] = (
     CustomizationJobs,
     Deployments,
     ModelImportJobs,
+    ModelCopyJobs,
     BatchInference,
     BedrockRuntime,
 )

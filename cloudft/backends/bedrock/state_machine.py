@@ -9,19 +9,25 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import orjson
 
 from cloudft.aws.client import Aws, Response
 from cloudft.aws.s3 import s3_uri
+from cloudft.backends.aws_base.api_call import (
+    PLAN_FILE,
+    ApiCall,
+    AwsRequest,
+    planned_request,
+    recorded_request,
+)
 from cloudft.backends.base import StagedJob
 from cloudft.backends.bedrock import request, states
 from cloudft.errors import ResourceConflict, ResourceNotFound
 from cloudft.storage.store import Store
 from cloudft.types import JobState, LogLine, Plan, Status, StatusDetails, to_json
 
-PLAN_FILE = "queued.json"
+QUEUED_PLAN_FILE = "queued.json"
 """Name of the plan that the state machine reads, next to the job's output."""
 START_OPERATION = "start_execution"
 EXECUTION_STATUSES: Mapping[str, Status] = {
@@ -35,40 +41,39 @@ EXECUTION_STATUSES: Mapping[str, Status] = {
 """Step Functions' status of an execution -> cloudft's. A test proves that none is missing."""
 
 
-def api_calls(staged: StagedJob) -> list[dict[str, Any]] | None:
-    """What is called in place of a plan's last call; None where no machine creates the job."""
+def api_calls(staged: StagedJob) -> list[ApiCall]:
+    """Return the calls that replace a plan's creation; none where the plan itself creates the job."""
     spec = staged.job.spec.bedrock
     if not spec.via_stack or spec.machine_arn is None:
-        return None
-    *_, own, _ = request.api_calls(staged)
-    where = own["parameters"]
-    key = where["Key"].removesuffix(request.PLAN) + PLAN_FILE
+        return []
+    own = request.api_calls(staged).plan_file.parameters
+    key = own["Key"].removesuffix(PLAN_FILE) + QUEUED_PLAN_FILE
     start = {
         "stateMachineArn": spec.machine_arn,
         "name": request.request_token(staged),
-        "input": orjson.dumps({"bucket": where["Bucket"], "key": key}).decode(),
+        "input": orjson.dumps({"bucket": own["Bucket"], "key": key}).decode(),
     }
     return [
-        {"service": "s3", "operation": "put_object", "parameters": where | {"Key": key}},
-        {"service": "stepfunctions", "operation": START_OPERATION, "parameters": start},
+        ApiCall(service="s3", operation="put_object", parameters=own | {"Key": key}),
+        ApiCall(service="stepfunctions", operation=START_OPERATION, parameters=start),
     ]
 
 
-def execution_arn(plan_request: Mapping[str, Any]) -> str | None:
+def execution_arn(planned: AwsRequest) -> str | None:
     """Return the ARN of the execution in a plan's or a record's request; None where it has none."""
-    if not plan_request.get("machine"):
+    if not planned.machine:
         return None
-    start = plan_request["machine"][-1]["parameters"]
+    start = planned.machine[-1].parameters
     machine = str(start["stateMachineArn"]).replace(":stateMachine:", ":execution:")
     return f"{machine}:{start['name']}"
 
 
 def recorded_execution(folder: Path) -> str | None:
     """Return the ARN of the execution in the record of a job's folder; None where it has none."""
-    record = Store(folder.parent).get_or_none(folder.name)
+    recorded = recorded_request(Store(folder.parent).get_or_none(folder.name))
     try:
-        return execution_arn(record.request) if record else None
-    except (LookupError, TypeError):
+        return execution_arn(recorded) if recorded else None
+    except LookupError:
         return None
 
 
@@ -78,7 +83,7 @@ def start_execution(aws: Aws, plan: Plan) -> None:
     An execution's state holds at most 256 KiB, so the list of sources is left out of the plan that
     it reads; plan.json has it.
     """
-    put, started = (call["parameters"] for call in plan.request["machine"])
+    put, started = (call.parameters for call in planned_request(plan).machine)
     without_sources = dataclasses.replace(
         plan, manifest=dataclasses.replace(plan.manifest, sources=())
     )
