@@ -109,7 +109,7 @@ def translate_aws_errors(
     """Raise CloudRefused or CloudUnreachable in place of botocore's exceptions.
 
     `failure` begins the message, such as "the models can't be listed". `service` is boto3's name of
-    the service that is called; it tells which IAM action a denied operation needs.
+    the service that is called, from which follows the IAM action that a denied operation needs.
     """
     try:
         yield
@@ -223,7 +223,7 @@ def _clock_skew_seconds(error: ServiceError) -> float | None:
     """Return how far this machine's clock is ahead of AWS's, in seconds.
 
     None where they agree or the response has no date. A wrong clock is refused with the codes of
-    expired credentials or of a wrong secret, so only the response's date tells it apart.
+    expired credentials or of a wrong secret, so only the response's date reveals it.
     """
     from email.utils import parsedate_to_datetime
 

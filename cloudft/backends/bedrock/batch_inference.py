@@ -1,8 +1,8 @@
 """Generate with a tuned model and its base by batch inference jobs: no deployment is needed.
 
 A batch takes a custom model by its own ARN. A batch's name follows from the model and its records,
-and a record's id from the request in it. So whoever evaluates again finds the batch under way, and
-every answer of those that have ended.
+and a record's id from the request in it. So a repeated evaluation finds the batch under
+way, and every answer of those that have ended.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""List every billable Bedrock resource in an account and Region, whoever created it."""
+"""List every billable Bedrock resource in an account and Region, not only cloudft's own."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from tenacity import Retrying, retry_if_result, stop_after_delay, wait_exponenti
 from cloudft import catalogue
 from cloudft.aws.client import Aws
 from cloudft.aws.s3 import bucket_parameters, list_objects, split_s3_uri
-from cloudft.aws.tags import EXPIRES_TAG, from_tag_list
+from cloudft.aws.tags import EXPIRES_TAG
 from cloudft.backends.aws_base.backend import is_owned_by_other_account
 from cloudft.backends.bedrock import removal_conflicts, request, states
+from cloudft.backends.bedrock.account_helpers import get_tags
 from cloudft.backends.bedrock.model_import import staged_models
 from cloudft.backends.bedrock.responses import CustomizationJob, CustomModelUnits, ImportedModel
 from cloudft.backends.partial_listing import ListingBuilder
@@ -250,8 +251,8 @@ def _list_staged_data(aws: Aws, listing: ListingBuilder) -> Iterator[CloudResour
     """Yield what cloudft staged for jobs that have ended, in buckets of this account.
 
     The jobs' own folders stay: they are the record of what was created. What a running job reads is
-    yielded as IN_USE, whoever created the job. Raise where a job can't be read: then it is not
-    known what is in use.
+    yielded as IN_USE, even if another tool created the job. Raise where a job can't be read: then
+    it is not known what is in use.
     """
     account = _account_id(aws)
     failure, key = "the jobs can't be listed", "modelCustomizationJobSummaries"
@@ -336,12 +337,10 @@ def _object_exists(aws: Aws, bucket: str, account: str, key: str) -> bool:
 
 
 def _get_tags(aws: Aws, arn: str, name: str) -> dict[str, str]:
-    failure = f"the tags of {name} can't be read"
     try:
-        response = aws.call(failure, "bedrock", "list_tags_for_resource", resourceARN=arn)
+        return get_tags(aws, arn, name)
     except ResourceNotFound:  # removed since it was listed
         return {}
-    return from_tag_list(response["tags"])
 
 
 def _with_tags(read_tags: ReadTags, resource: CloudResource) -> CloudResource:

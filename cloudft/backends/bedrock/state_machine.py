@@ -42,7 +42,7 @@ EXECUTION_STATUSES: Mapping[str, Status] = {
 
 
 def api_calls(staged: StagedJob) -> list[ApiCall]:
-    """Return the calls that replace a plan's creation; none where the plan itself creates the job."""
+    """Return the calls that replace a plan's creation; none for a plan that itself creates."""
     spec = staged.job.spec.bedrock
     if not spec.via_stack or spec.machine_arn is None:
         return []

@@ -153,6 +153,7 @@ def test_flag_and_job_file_win_over_keys_in_the_environment_for_all_calls(
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
 
     @click.command()
+    @options.aws_options
     @options.console_options
     def command(console: options.Console) -> None:
         pass

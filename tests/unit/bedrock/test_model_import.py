@@ -80,7 +80,7 @@ def test_a_scaled_rope_keeps_its_scaling() -> None:
     made = convert_config.convert_config({"rope_parameters": rope}, VERSION)
     assert made["rope_theta"] == 5e5
     assert made["rope_scaling"] == {"rope_type": "llama3", "factor": 8.0}
-    with pytest.raises(ValueError, match="layer to layer"):
+    with pytest.raises(ValueError, match="between layers"):
         convert_config.convert_config({"rope_parameters": {"full_attention": rope}}, VERSION)
 
 

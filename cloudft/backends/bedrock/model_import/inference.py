@@ -141,6 +141,6 @@ class ImportedModelWithLocalBase(InferenceSession):
             yield from self._session(variant).generate(prompts, [variant], decoding)
 
     def close(self) -> None:
-        """Unload the base model."""
+        """Close the base model's session, if it was opened."""
         if self._base is not None:
             self._base.close()

@@ -8,9 +8,10 @@ from typing import cast
 
 from cloudft.aws.client import Aws
 from cloudft.aws.s3 import bucket_parameters, list_objects, s3_uri, split_s3_uri
-from cloudft.aws.tags import JOB_TAG, from_tag_list
+from cloudft.aws.tags import JOB_TAG
 from cloudft.backends.aws_base.backend import is_owned_by_other_account
 from cloudft.backends.bedrock import request, states
+from cloudft.backends.bedrock.account_helpers import get_tags
 from cloudft.backends.bedrock.model_import.request import MODELS_PREFIX
 from cloudft.backends.bedrock.responses import ImportJob
 from cloudft.backends.resources import IN_USE, CloudResource
@@ -38,19 +39,13 @@ def list_staged_models(aws: Aws, account: str) -> Iterator[CloudResource]:
         uri = job["modelDataSource"].get("s3DataSource", {}).get("s3Uri", "")
         if is_running:
             running[uri] = job
-        elif MODEL_FOLDER.fullmatch(uri) and _get_job_tag(aws, arn) == name:
+        elif MODEL_FOLDER.fullmatch(uri) and get_tags(aws, arn).get(JOB_TAG) == name:
             ended.setdefault(uri, []).append(job)
     for uri, job in running.items():
         yield _data_resource(uri, uri, IN_USE, [job])
     for uri, jobs in ended.items():
         if uri not in running:
             yield from _list_files(aws, uri, account, jobs)
-
-
-def _get_job_tag(aws: Aws, arn: str) -> str | None:
-    failure = f"the tags of {arn} can't be read"
-    response = aws.call(failure, "bedrock", "list_tags_for_resource", resourceARN=arn)
-    return from_tag_list(response["tags"]).get(JOB_TAG)
 
 
 def _list_files(
