@@ -6,10 +6,10 @@ import contextlib
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping
-from typing import Any, Protocol, cast
+from collections.abc import Iterator
+from typing import Protocol, cast
 
-from cloudft.aws.botocore_errors import error_kind
+from cloudft.aws.botocore_errors import Response, error_kind
 from cloudft.errors import (
     ClockSkewed,
     CloudRefused,
@@ -98,7 +98,7 @@ DENIED_PRINCIPAL = re.compile(r"User: (?P<arn>arn:\S+) is not authorized")
 class ServiceError(Protocol):
     """An error response of a service, as botocore's ClientError carries it."""
 
-    response: Mapping[str, Any]
+    response: Response
     operation_name: str
 
 

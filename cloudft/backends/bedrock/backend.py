@@ -186,7 +186,7 @@ class BedrockBackend(
     def _find_job(self, plan: Plan) -> str | None:
         """Return the ARN of the plan's job if it exists.
 
-        Raise ResourceConflict for another job of that name: the token tells them apart.
+        Raise ResourceConflict for another job of that name: their tokens differ.
         """
         try:
             job = self._get_job(plan.job_id)
@@ -313,7 +313,7 @@ class BedrockBackend(
         self, job: CustomizationJob, tags: Mapping[str, str]
     ) -> discovered_plan.DiscoveredPlan:
         """Return what is trusted of the job's plan in S3. Raise CloudRefused and DamagedJob."""
-        bucket, prefix = request.output_location(job)
+        bucket, prefix = request.output_location(job["outputDataConfig"])
         parameters = bucket_parameters(bucket, self._output_bucket_owner(job))
         key = prefix.removesuffix("output/") + PLAN_FILE
         token = tags.get(tag_names.TOKEN_TAG)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypedDict, cast
+from typing import TypedDict, cast
 
 import msgspec
 import orjson
@@ -73,7 +73,7 @@ class BatchLocation:
 
 def batch_location(job: CustomizationJob, bucket_owner: str | None) -> BatchLocation:
     """Return the location of batches, next to the output of a customization job."""
-    bucket, output_prefix = request.output_location(job)
+    bucket, output_prefix = request.output_location(job["outputDataConfig"])
     prefix = f"{output_prefix.removesuffix('output/')}batches/"
     return BatchLocation(bucket, prefix, bucket_owner, job["roleArn"])
 
@@ -221,7 +221,7 @@ class _Usage(msgspec.Struct, rename="camel"):
 
 
 class _Message(msgspec.Struct):
-    content: list[dict[str, Any]]
+    content: list[dict[str, object]]
 
 
 class _Output(msgspec.Struct):

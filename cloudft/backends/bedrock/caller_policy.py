@@ -72,7 +72,8 @@ def _object_statements(staged: StagedJob, arns: ArnContext) -> Iterator[Statemen
     calls = request.api_calls(staged)
     all_calls = [*state_machine.api_calls(staged), *calls.in_order]
     puts = [call.parameters for call in all_calls if call.operation == "put_object"]
-    output_bucket, output_prefix = request.output_location(calls.create.parameters)
+    output = calls.create.parameters["outputDataConfig"]
+    output_bucket, output_prefix = request.output_location(output)
     objects = [arns.bucket_arn(put["Bucket"], _key_pattern(put["Key"], staged)) for put in puts]
     objects.append(arns.bucket_arn(output_bucket, _key_pattern(output_prefix, staged) + "*"))
     yield _allow_statement("StageAndFetch", OBJECT_ACTIONS, objects)

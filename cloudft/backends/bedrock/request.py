@@ -21,6 +21,7 @@ from cloudft.backends.aws_base.api_call import (
 )
 from cloudft.backends.base import StagedJob
 from cloudft.backends.bedrock import customizations
+from cloudft.backends.bedrock.responses import S3Uri
 from cloudft.catalogue import CUSTOMIZATION_TYPES
 from cloudft.spec.load import LoadedJob
 from cloudft.types import StagedFile, job_id
@@ -49,7 +50,7 @@ class StagedObject:
         return s3_uri(self.bucket, self.key)
 
 
-def location_of(job: LoadedJob) -> dict[str, Any]:
+def location_of(job: LoadedJob) -> dict[str, str | None]:
     """Return Region, profile and endpoint of the job."""
     spec = job.spec.bedrock
     return {"region": spec.region, "profile": spec.profile, "endpoint_url": spec.endpoint_url}
@@ -204,7 +205,7 @@ def api_calls(staged: StagedJob) -> PlannedCalls:
     """Return every call that changes something, as `--dry-run` shows it."""
     job, parameters = staged.job, create_request(staged)
     settings = requests.object_settings(expected_bucket_owner(job), job.spec.bedrock.s3_kms_key_id)
-    bucket, output = output_location(parameters)
+    bucket, output = output_location(parameters["outputDataConfig"])
     plan_key = output.removesuffix("output/") + PLAN_FILE
     return PlannedCalls(
         uploads=tuple(
@@ -216,6 +217,6 @@ def api_calls(staged: StagedJob) -> PlannedCalls:
     )
 
 
-def output_location(request: Mapping[str, Any]) -> tuple[str, str]:
-    """Return bucket and key prefix of a job's output, from its request or its description."""
-    return split_s3_uri(request["outputDataConfig"]["s3Uri"])
+def output_location(output: S3Uri) -> tuple[str, str]:
+    """Return bucket and key prefix of a job's output, from its outputDataConfig."""
+    return split_s3_uri(output["s3Uri"])

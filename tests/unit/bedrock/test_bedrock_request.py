@@ -74,10 +74,10 @@ def test_a_teacher_that_is_gone_or_unknown_is_found(
 @pytest.mark.parametrize(("alias", "kind"), CUSTOMIZED)
 def test_every_models_request_fits_the_service_model(tmp_path: Path, alias: str, kind: str) -> None:
     job = loaded(tmp_path, alias, customization_type=kind, tags={"team": "support desk"})
-    asked = request.create_request(with_placeholder_data(job))
-    assert validate_request("bedrock", "CreateModelCustomizationJob", asked) == []
-    assert asked["baseModelIdentifier"] == catalogue.find_model(alias).bedrock_id
-    assert all(isinstance(value, str) for value in asked["hyperParameters"].values())
+    parameters = request.create_request(with_placeholder_data(job))
+    assert validate_request("bedrock", "CreateModelCustomizationJob", parameters) == []
+    assert parameters["baseModelIdentifier"] == catalogue.find_model(alias).bedrock_id
+    assert all(isinstance(value, str) for value in parameters["hyperParameters"].values())
 
 
 def test_every_member_of_the_api_can_be_reached(tmp_path: Path) -> None:
@@ -113,8 +113,8 @@ NAMES = st.text(string.ascii_letters + string.digits + "+.-", min_size=1, max_si
 @given(NAMES.filter(lambda name: name[0].isalnum()), st.text("0123456789abcdef", min_size=8))
 def test_names_are_names_that_bedrock_takes(name: str, token: str) -> None:
     made = job_id(name, token)
-    asked = {"jobIdentifier": made}
-    assert validate_request("bedrock", "GetModelCustomizationJob", asked) == []
+    parameters = {"jobIdentifier": made}
+    assert validate_request("bedrock", "GetModelCustomizationJob", parameters) == []
     assert len(made) <= 63 and made.endswith(token[:8])
     tags = {"targetModelName": request.custom_model_name(made), "sourceModelArn": ARN}
     assert validate_request("bedrock", "CreateModelCopyJob", tags) == []
@@ -199,7 +199,7 @@ def test_a_plan_prints_whole_and_equal_and_hides_nothing_that_it_sends(tmp_path:
     assert all(call["parameters"]["ExpectedBucketOwner"] == "123456789012" for call in puts)
 
 
-def test_what_jobs_like_this_one_took_is_told() -> None:
+def test_the_typical_duration_is_that_of_similar_jobs() -> None:
     began = datetime(2026, 11, 1, tzinfo=timezone.utc)
 
     def job(minutes: int, model: str = "a", kind: str = "FINE_TUNING") -> dict[str, Any]:

@@ -18,7 +18,7 @@ from cloudft.errors import UsageError
 
 VERSION = load_import_rules().transformers
 OLD_PYTHON = os.environ.get("CLOUDFT_OLD_TRANSFORMERS")
-"""The Python of an environment with transformers 4.51.3 and torch, for whoever has one."""
+"""Python of an environment with transformers 4.51.3 and torch, if there is one."""
 COMPARES = """
 import json, sys, torch, transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer
