@@ -86,10 +86,16 @@ def trains_on(backend: str) -> list[str]:
 
 
 def is_text_only(customization_type: str) -> bool:
-    """Return whether the type's records are text alone, without prompts and answers."""
-    return CUSTOMIZATION_TYPES[customization_type].data == "text"
+    """Return whether the type's records are text alone; False for a type that is not known."""
+    return _data_of(customization_type) == "text"
 
 
 def is_labeled(customization_type: str) -> bool:
-    """Return whether each of the type's records has a prompt and its answer."""
-    return CUSTOMIZATION_TYPES[customization_type].data == "labeled"
+    """Return whether its records have a prompt and an answer; False for a type not known."""
+    return _data_of(customization_type) == "labeled"
+
+
+def _data_of(customization_type: str) -> str | None:
+    # A record or a plan of another build of cloudft may name a type that this one lacks.
+    row = CUSTOMIZATION_TYPES.get(customization_type)
+    return None if row is None else row.data

@@ -97,9 +97,7 @@ def _customization_type(tree: JobTree, model: Model, places: SourceMap) -> list[
     usable = [kind for kind in CUSTOMIZATION_TYPES if kind in model.customization_types]
     fix = "take an open-weight base_model such as smollm2-135m"
     if wanted in trains_on("sagemaker"):
-        fix += (
-            " and `cloudft submit --backend sagemaker --wait --import`: Bedrock serves it then"
-        )
+        fix += " and `cloudft submit --backend sagemaker --wait --import`: Bedrock serves it then"
     if usable:
         fix = f"write {' or '.join(usable)}, or {fix}"
     key = ("customization_type",) if "customization_type" in tree else ("base_model",)
