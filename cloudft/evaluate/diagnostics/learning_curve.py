@@ -15,6 +15,7 @@ import yaml
 
 from cloudft.backends.base import Backend
 from cloudft.backends.capabilities import ProgressCallback, SupportsInference
+from cloudft.catalogue import is_text_only
 from cloudft.errors import JobFailed, UsageError
 from cloudft.evaluate.diagnostics.data_scaling import DATA_SHARES, diagnose_data_scaling
 from cloudft.evaluate.diagnostics.diagnostic import Diagnostic
@@ -111,7 +112,7 @@ def _held_out_loss(
     """Nats a token of the held-out references, or of the held-out text."""
     session = backend.open_session(record.backend_job_id or record.id)
     with open_cached_inference(session, home, progress, variants=(TUNED,)) as tuned:
-        if record.customization_type == "CONTINUED_PRE_TRAINING":
+        if is_text_only(record.customization_type):
             found = tuned.score_texts(what, [item.reference for item in held.examples], TUNED)
         else:
             wanted = [ScoringRequest(item.prompt, item.reference) for item in held.examples]
