@@ -164,7 +164,8 @@ def remove_resource(
         )
         key = ("--key-id", one.physical_id)
         keep = aws_cli_command(aws, "kms", "cancel-key-deletion", *key)
-        keep += f" && {aws_cli_command(aws, 'kms', 'enable-key', *key)}"  # it is disabled after the first
+        # A key whose deletion was canceled is disabled.
+        keep += f" && {aws_cli_command(aws, 'kms', 'enable-key', *key)}"
         return f"ends on {told['DeletionDate']:%Y-%m-%d}; until then `{keep}` saves it"
     where = {"Bucket": one.physical_id, "ExpectedBucketOwner": owner}
     _empty_bucket(aws, where, progress)

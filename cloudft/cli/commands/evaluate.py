@@ -18,6 +18,7 @@ from cloudft.storage.home import Home
 if TYPE_CHECKING:
     from cloudft.backends.base import Backend, GenerationConfig
     from cloudft.evaluate.held_out import HeldOutData
+    from cloudft.evaluate.results import DiagnosticResult
     from cloudft.storage.store import JobRecord
 
 OPTIONAL_METRICS = ("emptyShare", "cutShare", "refusalShare", "noLabelShare")
@@ -120,14 +121,16 @@ def evaluate_command(
             backend,
             home,
             held,
-            task=task,
-            max_new_tokens=max_new_tokens,
-            answers=answers,
-            batches=batches,
-            options=DiagnosticOptions(
-                forgetting=not quick, memorization=not quick, consistency=consistency
+            evaluate_job.EvaluationOptions(
+                task=task,
+                max_new_tokens=max_new_tokens,
+                answers=answers,
+                batches=batches,
+                diagnostics=DiagnosticOptions(
+                    forgetting=not quick, memorization=not quick, consistency=consistency
+                ),
             ),
-            progress=progress,
+            progress,
         )
         if suites:
             found["suites"] = run_suites(
@@ -152,7 +155,7 @@ def _run_learning_curve(
     held: HeldOutData,
     progress: Callable[[str, int, int], None],
     console: Console,
-) -> dict[str, Any]:
+) -> DiagnosticResult:
     """The pitfall of too little data, from jobs on parts of it."""
     from cloudft.evaluate.diagnostics.learning_curve import run_learning_curve
 
