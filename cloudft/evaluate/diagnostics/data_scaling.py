@@ -16,7 +16,9 @@ MIN_USEFUL_FALL = 0.05
 
 
 def diagnose_data_scaling(points: Sequence[tuple[int, float]]) -> Diagnostic:
-    """Return what more data would gain, from `points`: (records, held-out loss) of runs on nested parts of the data.
+    """Return what more data would gain, extrapolated from runs on nested parts of the data.
+
+    `points` are (records, held-out loss).
 
     Loss falls as a power of the number of records, down to a floor: a + b n^-c (Kaplan et al. 2020,
     Hestness et al. 2017). Three or four points do not determine the floor; it is bounded by the
