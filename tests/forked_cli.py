@@ -17,17 +17,16 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
+from cli_commands import MODULES
 from preloaded import PYTHON, restore_process_state
 
-from cloudft.cli.commands.data import COMMANDS as DATA
-from cloudft.cli.commands.infra import COMMANDS as INFRA
-from cloudft.cli.main import COMMANDS, main
+from cloudft.cli.main import main
 
 FORKSERVER = multiprocessing.get_context("forkserver")
 FORKSERVER.set_forkserver_preload(
     sorted(
         {
-            *(module for table in (COMMANDS, DATA, INFRA) for module, _ in table.values()),
+            *MODULES,
             *("cloudft.backends.local.backend", "cloudft.backends.bedrock.backend"),
             *(
                 "cloudft.backends.sagemaker.backend",

@@ -14,14 +14,9 @@ from typing import Any, Literal
 
 from cloudft.backends import TRAINING_BACKENDS, backend_class
 from cloudft.backends import make_backend as backend_by_name
-from cloudft.backends.base import (
-    IN_USE,
-    IN_USE_PART_SUFFIX,
-    CloudResource,
-    SupportsInventory,
-    not_owned_error,
-)
+from cloudft.backends.capabilities import SupportsInventory
 from cloudft.backends.partial_listing import ListingBuilder
+from cloudft.backends.resources import IN_USE, IN_USE_PART_SUFFIX, CloudResource, not_owned_error
 from cloudft.errors import (
     CloudftError,
     CloudRefused,

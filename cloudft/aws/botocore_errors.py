@@ -37,7 +37,7 @@ ERROR_KINDS: Mapping[str, ErrorKind] = {
         "unreachable",
     ),
     # Something else has answered in AWS's place.
-    "ForeignAnswer": "foreign",
+    "NotAnAwsResponse": "foreign",
     **dict.fromkeys(
         ("NoAuthTokenError", "NoCredentialsError", "PartialCredentialsError"), "no-credentials"
     ),

@@ -9,8 +9,8 @@ from datetime import datetime, timezone
 
 import click
 
+from cloudft.cli.number_format import format_duration
 from cloudft.cli.options import Console
-from cloudft.cli.output import format_duration
 from cloudft.types import JobState
 
 LINE_INTERVAL_S = 10.0

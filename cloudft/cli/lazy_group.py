@@ -1,49 +1,78 @@
-"""A group of commands, each imported when it is called, not before."""
+"""A click group that imports a command when it is called, and lists its commands in sections."""
 
 from __future__ import annotations
 
+import keyword
 from collections.abc import Mapping
 from importlib import import_module
-from typing import Any
 
 import click
 
+Sections = Mapping[str, Mapping[str, str]]
+"""Title of a help section -> command -> one line of help."""
+
 
 class LazyGroup(click.Group):
-    """A group whose commands stand in a table: name -> (module, one line of help).
+    """A group whose help is written from a table, without importing a command.
 
-    The click command is called NAME_command in its module.
+    The command NAME of a group with the prefix P is the click command `NAME_command` in the module
+    `P` + NAME, with "_" for "-"; a Python keyword as a name gets a "_" (`import_`).
     """
 
-    def __init__(self, *args: Any, table: Mapping[str, tuple[str, str]], **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.table = table
+    sections: Sections
+    module_prefix: str
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """The commands, in the order of the table."""
-        return list(self.table)
+        """Return the names of the commands, in the order of the help page."""
+        return list(self.modules())
+
+    def modules(self) -> dict[str, str]:
+        """Return command -> dotted name of its module."""
+        names = [name for commands in self.sections.values() for name in commands]
+        return {name: self.module_prefix + _module_name(name) for name in names}
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command called `cmd_name`, imported now."""
-        if cmd_name not in self.table:
+        """Import the module of `cmd_name` and return its command; None for an unknown name."""
+        module = self.modules().get(cmd_name)
+        if module is None:
             return None
-        module = import_module(self.table[cmd_name][0])
-        command: click.Command = getattr(module, f"{cmd_name}_command")
+        command: click.Command = getattr(
+            import_module(module), f"{_attribute_name(cmd_name)}_command"
+        )
         return command
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """As click does, naming the nearest command when there is none of that name."""
-        if args and args[0] not in self.table and not args[0].startswith("-"):
+        """Resolve as click does. Raise UsageError with the nearest name for an unknown command."""
+        names = self.list_commands(ctx)
+        if args and args[0] not in names and not args[0].startswith("-"):
             import difflib
 
-            near = difflib.get_close_matches(args[0], self.table, n=1)
-            hint = f" Did you mean '{near[0]}'?" if near else ""
+            nearest = difflib.get_close_matches(args[0], names, n=1)
+            hint = f" Did you mean '{nearest[0]}'?" if nearest else ""
             raise click.UsageError(f"there is no command '{args[0]}'.{hint}", ctx)
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The table of commands, from its lines: no module is imported for it."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, line) for name, (_, line) in self.table.items()])
+        """Write the commands by section. No module is imported for it."""
+        # One width for all sections, so that the descriptions are aligned over the whole page.
+        width = max(len(name) for name in self.list_commands(ctx))
+        for title, commands in self.sections.items():
+            with formatter.section(title):
+                formatter.write_dl([(name.ljust(width), line) for name, line in commands.items()])
+
+
+def lazy_group(sections: Sections, module_prefix: str) -> type[LazyGroup]:
+    """Return a LazyGroup class with these sections: what `click.group(cls=...)` takes."""
+    attributes = {"sections": sections, "module_prefix": module_prefix}
+    return type("LazyGroup", (LazyGroup,), attributes)
+
+
+def _attribute_name(name: str) -> str:
+    return name.replace("-", "_")
+
+
+def _module_name(name: str) -> str:
+    name = _attribute_name(name)
+    return f"{name}_" if keyword.iskeyword(name) else name

@@ -40,23 +40,23 @@ def record_counter(console: Console, what: str = "reading") -> Iterator[Callable
 
 
 @contextlib.contextmanager
-def upload_counter(console: Console) -> Iterator[Callable[[int], None]]:
-    """A callback for bytes that have been sent; after two seconds it says how many."""
-    began = said = time.monotonic()
+def byte_counter(console: Console, verb: str) -> Iterator[Callable[[int], None]]:
+    """Yield a callback for bytes; after two seconds it prints the sum, as `12 MB VERB`."""
+    started = printed_at = time.monotonic()
     total = 0
 
-    def sent(size: int) -> None:
-        nonlocal said, total
+    def add(size: int) -> None:
+        nonlocal printed_at, total
         total += size
         now = time.monotonic()
-        if console.verbosity >= 0 and now - began > 2 and now - said > 1:
-            said = now
-            click.echo(f"\r{total / 1e6:,.0f} MB sent", nl=not sys.stderr.isatty(), err=True)
+        if console.verbosity >= 0 and now - started > DELAY_S and now - printed_at > 1:
+            printed_at = now
+            click.echo(f"\r{total / 1e6:,.0f} MB {verb}", nl=not sys.stderr.isatty(), err=True)
 
     try:
-        yield sent
+        yield add
     finally:
-        if said > began and sys.stderr.isatty():
+        if printed_at > started and sys.stderr.isatty():
             click.echo(err=True)
 
 

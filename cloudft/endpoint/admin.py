@@ -18,7 +18,7 @@ import orjson
 
 from cloudft.endpoint import status_page
 from cloudft.endpoint.protocols.caller_identity import BEARER_PREFIX, Caller
-from cloudft.endpoint.protocols.rest_json import SERVER_HEADER, HttpResponse, ServiceError
+from cloudft.endpoint.protocols.messages import SERVER_HEADER, HttpResponse, ServiceError
 from cloudft.endpoint.state import ACCOUNT
 from cloudft.endpoint.wsgi import Environ, read_body
 from cloudft.web.request_guard import PAGE_HEADERS, RequestGuard

@@ -26,13 +26,9 @@ from cloudft.endpoint.protocols.caller_identity import (
     is_presigned_object,
     unsigned_protocol,
 )
+from cloudft.endpoint.protocols.messages import HttpResponse, OperationCall, ServiceError
 from cloudft.endpoint.protocols.query import QueryProtocol, parse_action
-from cloudft.endpoint.protocols.rest_json import (
-    HttpResponse,
-    OperationCall,
-    RestJsonProtocol,
-    ServiceError,
-)
+from cloudft.endpoint.protocols.rest_json import RestJsonProtocol
 from cloudft.endpoint.protocols.sigv4 import SignedRequest, verify_signature
 from cloudft.endpoint.state import State
 from cloudft.endpoint.wsgi import (

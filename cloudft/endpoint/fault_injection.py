@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cloudft.endpoint.protocols.rest_json import ServiceError
+from cloudft.endpoint.protocols.messages import ServiceError
 
 ERRORS = {
     "throttle": ("ThrottlingException", "Too many requests, please wait before trying again."),

@@ -33,7 +33,7 @@ from cloudft.endpoint.iam.authorizer import (
     RoleClientFactory,
 )
 from cloudft.endpoint.moto.step_functions import StepFunctionsMiddleware
-from cloudft.endpoint.protocols.rest_json import SERVER_HEADER
+from cloudft.endpoint.protocols.messages import SERVER_HEADER
 from cloudft.endpoint.sagemaker.training_jobs import TrainingJobs
 from cloudft.endpoint.state import ACCOUNT, State
 from cloudft.endpoint.training.trainers import LocalTrainer, SimulatedTrainer, Trainer
@@ -244,9 +244,9 @@ def _model_process_opener(backend: Any) -> Callable[[ModelRef], Any]:
 
     def open_child(who: ModelRef) -> Any:
         if who.local_job_id is not None:
-            return backend.child(who.local_job_id)
+            return backend.start_model_process(who.local_job_id)
         flags = {"name": "asked", "base_model": who.model, "data.train": "none.jsonl"}
-        return backend.open_base(load_job(None, flags=flags))
+        return backend.open_base_session(load_job(None, flags=flags))
 
     return open_child
 

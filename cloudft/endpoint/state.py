@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from cloudft.endpoint.cloudformation.records import ChangeSetRecord, StackRecord
-from cloudft.endpoint.protocols.rest_json import ServiceError
+from cloudft.endpoint.protocols.messages import ServiceError
 from cloudft.endpoint.state_file import VERSION, read_state
 from cloudft.storage.atomic_files import as_store_error, atomic_write
 

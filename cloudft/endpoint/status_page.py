@@ -9,7 +9,7 @@ from html import escape
 from itertools import islice
 from pathlib import Path
 
-from cloudft.endpoint.protocols.rest_json import OperationCall
+from cloudft.endpoint.protocols.messages import OperationCall
 from cloudft.endpoint.state import ACCOUNT, Job, State
 
 STYLE = """

@@ -6,7 +6,7 @@ import io
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from cloudft.endpoint.protocols.rest_json import HttpResponse, ServiceError
+from cloudft.endpoint.protocols.messages import HttpResponse, ServiceError
 from cloudft.web.request_guard import harden_headers
 
 Environ = dict[str, Any]

@@ -8,10 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cloudft.backends.base import (
-    Backend,
-    GenerationConfig,
-    InferenceSession,
+from cloudft.backends.base import Backend
+from cloudft.backends.capabilities import (
     ProgressCallback,
     SupportsBatchInference,
     SupportsInference,
@@ -44,6 +42,7 @@ from cloudft.evaluate.results import (
     InferenceFields,
     ScoredAnswer,
 )
+from cloudft.inference import GenerationConfig, InferenceSession
 from cloudft.storage.home import Home
 from cloudft.storage.store import JobRecord, utc_now
 

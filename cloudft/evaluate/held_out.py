@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cloudft.backends.base import Prompt
 from cloudft.data.analysis.leakage import Leak, LeakageIndex
 from cloudft.data.findings import Findings
 from cloudft.data.records import LocatedRecord, read_records
@@ -17,8 +16,9 @@ from cloudft.data.sources.source_files import SourceResolver
 from cloudft.data.staging.stage import FOLDER_NAME_LENGTH
 from cloudft.errors import CheckFailed, UsageError
 from cloudft.evaluate.inference.answer_cache import cache_key
+from cloudft.inference import Prompt
 from cloudft.jobs.prompts import prompt_of_record
-from cloudft.spec import JobSpec
+from cloudft.spec import JobSpec, parse_spec
 from cloudft.storage.home import Home
 from cloudft.storage.store import JobRecord
 
@@ -114,7 +114,7 @@ def _resolve_source(
 def spec_from_record(record: JobRecord) -> JobSpec | None:
     """Return the job's specification, or None for one that this version can't read."""
     with contextlib.suppress(ValueError):
-        return JobSpec.model_validate(dict(record.spec))
+        return parse_spec(dict(record.spec))
     return None
 
 

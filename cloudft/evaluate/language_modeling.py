@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from cloudft.backends.base import Likelihood
 from cloudft.errors import UsageError
 from cloudft.evaluate.held_out import HeldOutData
 from cloudft.evaluate.inference.cached_inference import (
@@ -31,6 +30,7 @@ from cloudft.evaluate.results import (
     ScoredAnswer,
 )
 from cloudft.evaluate.supervised import significance_to_json
+from cloudft.inference import Likelihood
 
 METRIC = "bitsPerByte"
 CLOZE_METRIC = "clozeAccuracy"

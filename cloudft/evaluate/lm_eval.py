@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from cloudft.backends.base import Backend, ProgressCallback, SupportsLmEval
+from cloudft.backends.base import Backend
+from cloudft.backends.capabilities import ProgressCallback, SupportsLmEval
 from cloudft.errors import UsageError
 from cloudft.evaluate.metrics.significance import compare_paired, describe_difference
 from cloudft.evaluate.results import SuiteResult

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
-from cloudft.backends.base import GenerationConfig, Likelihood, ScoringRequest
 from cloudft.evaluate.held_out import EvalExample, HeldOutData
 from cloudft.evaluate.inference.cached_inference import (
     BASE,
@@ -45,6 +44,7 @@ from cloudft.evaluate.results import (
     ScoredAnswer,
     Significance,
 )
+from cloudft.inference import GenerationConfig, Likelihood, ScoringRequest
 
 MIN_NEW_TOKENS, MAX_NEW_TOKENS = 16, 1024
 """Limits of the tokens of an answer, where the job file gives none."""

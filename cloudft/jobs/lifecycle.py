@@ -17,13 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from cloudft.backends import make_backend as backend_by_name
-from cloudft.backends.base import (
-    Backend,
-    StagedJob,
-    SupportsDiscovery,
-    SupportsPricing,
-    SupportsResume,
-)
+from cloudft.backends.base import Backend, StagedJob
+from cloudft.backends.capabilities import SupportsDiscovery, SupportsPricing, SupportsResume
 from cloudft.backends.local.job_folder import LOCK
 from cloudft.errors import (
     CloudftError,

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cloudft.backends.base import Backend, SupportsDiscovery
+from cloudft.backends.base import Backend
+from cloudft.backends.capabilities import SupportsDiscovery
 from cloudft.backends.partial_listing import unavailable_part
 from cloudft.errors import (
     CloudftError,

@@ -14,7 +14,8 @@ from typing import Any
 
 from cloudft import catalogue
 from cloudft.backends import make_backend as backend_by_name
-from cloudft.backends.base import Backend, ModelImporter, StagedJob, SupportsExport
+from cloudft.backends.base import Backend, StagedJob
+from cloudft.backends.capabilities import ModelImporter, SupportsExport
 from cloudft.data.staging.manifest import parse_manifest
 from cloudft.errors import BadDocument, CheckFailed, JobStateConflict, UsageError
 from cloudft.jobs.lifecycle import refresh

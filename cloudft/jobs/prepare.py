@@ -8,7 +8,8 @@ from datetime import datetime, timezone
 
 from cloudft.backends import TRAINING_BACKENDS
 from cloudft.backends import make_backend as backend_by_name
-from cloudft.backends.base import Backend, StagedJob, SupportsPricing, SupportsProbe
+from cloudft.backends.base import Backend, StagedJob
+from cloudft.backends.capabilities import SupportsPricing, SupportsProbe
 from cloudft.catalogue import cost
 from cloudft.data.checks.check import DataReport, check_data
 from cloudft.data.checks.dataset_limits import DatasetLimits

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cloudft.backends.base import Prompt
 from cloudft.data.findings import Findings
 from cloudft.data.formats.record import BadRecord, Conversation, Document
 from cloudft.data.formats.registry import parse_record
 from cloudft.data.sources.row_reader import ReadContext, read_rows
 from cloudft.data.sources.source_files import SourceResolver
 from cloudft.errors import CheckFailed, UsageError
+from cloudft.inference import Prompt
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from cloudft.spec.load import LoadedJob, load_job
 from cloudft.spec.merge import Origin
-from cloudft.spec.model import DataSpec, JobSpec
+from cloudft.spec.model import DataSpec, JobSpec, parse_spec
 from cloudft.spec.resolve import ResolvedValue, build_job_schema, resolve_values
 
 __all__ = [
@@ -13,5 +13,6 @@ __all__ = [
     "ResolvedValue",
     "build_job_schema",
     "load_job",
+    "parse_spec",
     "resolve_values",
 ]

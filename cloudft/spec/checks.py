@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cloudft.catalogue import Hyperparameter, Model, find_model, load_local_hyperparameters
+from cloudft.catalogue import Hyperparameter, Model, find_model
 from cloudft.errors import UnknownModel
 from cloudft.spec.field_index import FieldPath, find_nearest_name
 from cloudft.spec.fields import SUPPORTED_CUSTOMIZATION_TYPES, TRAINER_CUSTOMIZATION_TYPES
+from cloudft.spec.sections import job_sections
 from cloudft.spec.validation_errors import SourceMap
 from cloudft.spec.yaml_scalars import as_number
 from cloudft.types import Finding, Severity
@@ -25,37 +27,50 @@ _MODEL_ARN = re.compile(
 JobTree = Mapping[str, Any]
 
 
+@dataclass(frozen=True)
+class CheckContext:
+    """What a check of some values needs besides them.
+
+    `base_dir` is the job file's folder; `source_map` knows the line and the origin of each value.
+    """
+
+    base_dir: Path
+    source_map: SourceMap
+
+
 def check_job(
-    tree: JobTree, base_dir: Path, places: SourceMap
+    tree: JobTree, base_dir: Path, source_map: SourceMap
 ) -> tuple[Model | None, list[Finding]]:
-    """The base model (None when there is none of that name), and every finding."""
-    findings: list[Finding] = []
-    model = _model(("base_model",), tree.get("base_model"), base_dir, places, findings)
-    local = tree.get("local")
-    local = local if isinstance(local, Mapping) else {}
+    """Return the base model (None if there is none of that name), and every finding."""
+    context, findings = CheckContext(base_dir, source_map), list[Finding]()
+    model = find_named_model(("base_model",), tree.get("base_model"), context, findings)
     if model is not None:
-        findings += _customization_type(tree, model, places)
-        findings += _early_stopping(tree, model, places)
-        table, owner = model.hyperparameters, model.alias
-        findings += _table(("hyperparameters",), tree.get("hyperparameters"), table, owner, places)
-    findings += _stand_in(local, base_dir, places)
-    key = ("local", "hyperparameters")
-    findings += _table(
-        key, local.get("hyperparameters"), load_local_hyperparameters(), "the local trainer", places
-    )
-    findings += _unused_lora(local, places)
-    findings += _tag_twins(tree.get("tags"), places)
+        findings += _customization_type(tree, model, source_map)
+        findings += _early_stopping(tree, model, source_map)
+        values, table = tree.get("hyperparameters"), model.hyperparameters
+        key = ("hyperparameters",)
+        findings += check_hyperparameters(key, values, table, model.alias, source_map)
+    for section in job_sections().values():
+        if section.check is not None:
+            values = tree.get(section.name)
+            given = values if isinstance(values, Mapping) else {}
+            findings += section.check(given, context)
+    findings += _tag_twins(tree.get("tags"), source_map)
     return model, findings
 
 
-def _model(
-    key: FieldPath, name: object, base_dir: Path, places: SourceMap, findings: list[Finding]
+def find_named_model(
+    key: FieldPath, name: object, context: CheckContext, findings: list[Finding]
 ) -> Model | None:
-    """The model that a field names; a finding when there is none."""
+    """Return the model that the field at `key` names; None if there is none.
+
+    A name that is given and not known adds to `findings`.
+    """
+    places = context.source_map
     if not isinstance(name, str) or not name:
         return None
     try:
-        return find_model(str(name), base_dir=base_dir)
+        return find_model(str(name), base_dir=context.base_dir)
     except UnknownModel as exc:
         if name.startswith("arn:") and not _MODEL_ARN.match(name):
             fix = "copy it whole: arn:aws:bedrock:REGION::foundation-model/ID, or custom-model's"
@@ -116,14 +131,14 @@ def _early_stopping(tree: JobTree, model: Model, places: SourceMap) -> list[Find
     return findings
 
 
-def _table(
+def check_hyperparameters(
     key: FieldPath,
     given: object,
     table: Mapping[str, Hyperparameter],
     owner: str,
     places: SourceMap,
 ) -> list[Finding]:
-    """Each given hyperparameter against a table of what there is."""
+    """Check each given hyperparameter against the table of those that `owner` takes."""
     findings: list[Finding] = []
     for name, value in given.items() if isinstance(given, Mapping) else ():
         if name in table:
@@ -171,18 +186,6 @@ def _range(row: Hyperparameter) -> str:
     return f"{row.min:g} to {row.max:g}"
 
 
-def _stand_in(local: JobTree, base_dir: Path, places: SourceMap) -> list[Finding]:
-    """local.model must have weights that can be trained here."""
-    key: FieldPath = ("local", "model")
-    findings: list[Finding] = []
-    model = _model(key, local.get("model"), base_dir, places, findings)
-    if model is not None and not model.is_open_weight:
-        message = f"{model.alias} is not open-weight: it can't be trained on this machine"
-        fix = "name an open-weight stand-in such as smollm2-135m"
-        findings.append(places.make_finding("NotOpenWeight", key, message, fix))
-    return findings
-
-
 def _tag_twins(tags: object, places: SourceMap) -> list[Finding]:
     """Keys that differ in case alone: two tags to the services, one to conditions of IAM."""
     names: dict[str, str] = {}
@@ -196,11 +199,3 @@ def _tag_twins(tags: object, places: SourceMap) -> list[Finding]:
                 places.make_finding("TagTwice", ("tags", str(key)), message, fix, "warning")
             )
     return findings
-
-
-def _unused_lora(local: JobTree, places: SourceMap) -> list[Finding]:
-    if local.get("method") != "full" or not local.get("lora"):
-        return []
-    message = "local.lora has no effect with local.method: full"
-    fix = "remove local.lora, or set local.method to lora"
-    return [places.make_finding("UnusedValue", ("local", "lora"), message, fix, "warning")]

@@ -1,77 +1,101 @@
-"""The names a job file may use, read off the models, and the nearest one to a wrong one."""
+"""The names that a job file may use, read off its models, and the nearest one to a wrong one."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, get_args
+from typing import get_args
 
 from pydantic import BaseModel
 
 from cloudft.catalogue import load_models
 from cloudft.spec.model import Column, JobSpec
+from cloudft.spec.sections import job_model, job_sections
 
 FieldPath = tuple[str, ...]
+"""The keys that lead to a value: ("local", "lora", "r"). A list's items have "0", "1" ..."""
 MIX_PATH = ("data", "mix")
-OPEN_MAPPINGS = frozenset({("hyperparameters",), ("local", "hyperparameters"), ("tags",)})
-"""Mappings whose keys are the user's (or the base model's), not the models'."""
+
+
+@dataclass
+class _FieldIndex:
+    """What one job model knows. `names` has each section's fields with their descriptions."""
+
+    names: dict[FieldPath, dict[str, str]] = field(default_factory=dict)
+    optional: set[FieldPath] = field(default_factory=set)
+
+    def collect(self, model: type[BaseModel], path: FieldPath = ()) -> None:
+        """Add the fields of a model at `path`, and those of the models within it."""
+        infos = model.model_fields
+        self.names[path] = {name: info.description or "" for name, info in infos.items()}
+        for name, info in infos.items():
+            if info.default_factory is not None:
+                self.optional.add((*path, name))
+            for inner in _models_in(info.annotation):
+                self.collect(inner, (*path, name))
 
 
 @lru_cache(maxsize=1)
-def known_fields() -> dict[FieldPath, dict[str, str]]:
-    """Each section's key; its names in the job file's order, with their descriptions.
-
-    () is the top; ("data", "mix") stands for each item of that list.
-    """
-    found: dict[FieldPath, dict[str, str]] = {}
-    _collect(JobSpec, (), found)
-    found["data", "columns"] = dict.fromkeys(get_args(Column), "a column of yours")
-    return found
+def _index_of(model: type[JobSpec]) -> _FieldIndex:
+    index = _FieldIndex()
+    index.collect(model)
+    index.names["data", "columns"] = dict.fromkeys(get_args(Column), "a column of yours")
+    return index
 
 
-def _collect(
-    model: type[BaseModel], key: FieldPath, found: dict[FieldPath, dict[str, str]]
-) -> None:
-    found[key] = {name: info.description or "" for name, info in model.model_fields.items()}
-    for name, info in model.model_fields.items():
-        for part in _models_in(info.annotation):
-            _collect(part, (*key, name), found)
-
-
-def _models_in(annotation: Any) -> list[type[BaseModel]]:
-    """The models that a field's annotation names: `X`, `X | None` or `tuple[X, ...]`."""
+def _models_in(annotation: object) -> list[type[BaseModel]]:
+    """Return the models that an annotation names: `X`, `X | None` or `tuple[X, ...]`."""
     choices = [annotation, *(a for a in get_args(annotation) if isinstance(a, type))]
     return [c for c in choices if isinstance(c, type) and issubclass(c, BaseModel)]
 
 
-@lru_cache(maxsize=1)
-def environment_names() -> dict[str, FieldPath]:
-    """Every settable name in lower case, levels joined by `__`: how the environment says it.
+def known_fields() -> dict[FieldPath, dict[str, str]]:
+    """Return each section's path with its field names in order, and their descriptions.
 
-    Hyperparameters are those of the whole catalogue. Tags are not among them: their names are
-    the user's.
+    () is the top level; ("data", "mix") stands for each item of that list.
     """
-    sections = known_fields()
-    keys = [(*key, name) for key in sections if key != MIX_PATH for name in sections[key]]
+    return _index_of(job_model()).names
+
+
+def optional_mappings() -> set[FieldPath]:
+    """Return the paths of mappings that are empty unless given: `local:` alone means just that."""
+    return _index_of(job_model()).optional
+
+
+def environment_names() -> dict[str, FieldPath]:
+    """Return every field that an environment variable can set, by its name in lower case.
+
+    Levels are joined by `__`. Hyperparameters are those of the whole catalogue. Tags are left out:
+    their names are the user's.
+    """
+    return _environment_names(job_model())
+
+
+@lru_cache(maxsize=1)
+def _environment_names(model: type[JobSpec]) -> dict[str, FieldPath]:
+    sections = _index_of(model).names
+    paths = [(*path, name) for path in sections if path != MIX_PATH for name in sections[path]]
     names = sorted({name for model in load_models() for name in model.hyperparameters})
-    keys += [(*key, name) for key in OPEN_MAPPINGS if key != ("tags",) for name in names]
-    return {"__".join(key).lower(): key for key in keys if key != ("tags",)}
+    tables = [()] + [(key,) for key, s in job_sections().items() if s.has_hyperparameters]
+    paths += [(*table, "hyperparameters", name) for table in tables for name in names]
+    return {"__".join(path).lower(): path for path in paths if path != ("tags",)}
 
 
 def find_nearest_name(name: str, known: Iterable[str]) -> str | None:
-    """The known name most like `name`, however it is cased or joined; None if none is like it."""
+    """Return the known name most similar to `name`, or None. Case, `_` and `-` do not count."""
     by_letters = {_letters(k): k for k in known}
     close = difflib.get_close_matches(_letters(name[:100]), list(by_letters), n=1, cutoff=0.6)
     return by_letters[close[0]] if close else None
 
 
 def find_elsewhere(name: str) -> str | None:
-    """The dotted field that has this very name at another level: `train` is `data.train`."""
-    for key, names in known_fields().items():
+    """Return the dotted field that has this very name at another level: `train` is `data.train`."""
+    for path, names in known_fields().items():
         for known in names:
-            if key != MIX_PATH and _letters(known) == _letters(name):
-                return ".".join((*key, known))
+            if path != MIX_PATH and _letters(known) == _letters(name):
+                return ".".join((*path, known))
     return None
 
 

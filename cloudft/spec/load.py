@@ -16,6 +16,7 @@ from cloudft.spec.checks import check_job
 from cloudft.spec.field_index import FieldPath
 from cloudft.spec.merge import MergedTree, Origin, overlay, read_environment, read_flags
 from cloudft.spec.model import JobSpec
+from cloudft.spec.sections import job_model, job_sections
 from cloudft.spec.validation_errors import SourceMap, build_findings
 from cloudft.spec.yaml_source import MAX_FILE_BYTES, YamlDocument, flatten, parse_yaml
 from cloudft.types import Finding
@@ -157,7 +158,7 @@ def _merge(
 
 def _validated(tree: Mapping[str, Any], places: SourceMap) -> tuple[JobSpec | None, list[Finding]]:
     try:
-        return JobSpec.model_validate(tree), []
+        return job_model().model_validate(tree), []
     except ValidationError as exc:
         return None, build_findings(exc, places)
 
@@ -179,8 +180,10 @@ def _all_origins(
 ) -> Mapping[str, Origin]:
     """An origin for every leaf of the job. Whole sections of other backends stay out."""
     origins: dict[FieldPath, Origin] = {}
+    hidden = {name for name, section in job_sections().items() if not section.show_unset}
+    hidden -= {key[0] for key in given}
     for key, _ in flatten(spec.model_dump()):
-        if key[0] in {"bedrock", "sagemaker"} and not any(k[0] == key[0] for k in given):
+        if key[0] in hidden:
             continue
         if key != ("hyperparameters",):
             origins[key] = given.get(key) or Origin("default", "cloudft")

@@ -6,7 +6,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from cloudft.spec.field_index import FieldPath, environment_names, find_nearest_name, known_fields
+from cloudft.spec.field_index import (
+    FieldPath,
+    environment_names,
+    find_nearest_name,
+    known_fields,
+    optional_mappings,
+)
+from cloudft.spec.sections import job_sections
 from cloudft.spec.yaml_scalars import UntypedScalar, parse_scalar
 from cloudft.spec.yaml_source import flatten, parse_flow_value
 from cloudft.types import Finding
@@ -22,21 +29,6 @@ NON_FIELD_VARIABLES = frozenset(
         "CLOUDFT_ENDPOINT_TOKEN",
     }
 )
-SECTION_PATHS: frozenset[FieldPath] = frozenset(
-    {
-        ("hyperparameters",),
-        ("tags",),
-        ("bedrock",),
-        ("bedrock", "request"),
-        ("reinforcement", "hyperparameters"),
-        ("local",),
-        ("sagemaker",),
-        ("data", "columns"),
-        ("local", "lora"),
-        ("local", "hyperparameters"),
-    }
-)
-"""A section with nothing under it (`local:` alone) counts as not given."""
 
 
 @dataclass(frozen=True)
@@ -85,8 +77,9 @@ def overlay(
     merged: MergedTree, tree: Mapping[str, Any], origins: Mapping[FieldPath, Origin]
 ) -> None:
     """Lay a tree over what is there. `origins` has one for each of its leaves."""
+    optional = optional_mappings()
     for key, value in flatten(tree):
-        if (key in SECTION_PATHS and value is None) or (value == {} and merged.has_below(key)):
+        if (value is None and key in optional) or (value == {} and merged.has_below(key)):
             continue
         merged.set_leaf(key, value, origins[key])
 
@@ -123,12 +116,11 @@ def read_environment(
     """The variables that set fields, as leaves, and a warning for each CLOUDFT_ name unknown."""
     found: list[tuple[FieldPath, object, Origin]] = []
     warnings: list[Finding] = []
-    for variable in ("AWS_DEFAULT_REGION", "AWS_REGION"):  # the latter wins
-        if environ.get(variable):
-            found.append((("bedrock", "region"), environ[variable], _variable(variable)))
-    if environ.get("AWS_ENDPOINT_URL"):
-        url = environ["AWS_ENDPOINT_URL"]
-        found.append((("bedrock", "endpoint_url"), url, _variable("AWS_ENDPOINT_URL")))
+    for section in job_sections().values():
+        for variable, field_name in section.environment.items():
+            if environ.get(variable):
+                key = (section.name, field_name)
+                found.append((key, environ[variable], _variable(variable)))
     for variable, text in sorted(environ.items()):
         if (
             not variable.upper().startswith(ENV_PREFIX)
@@ -136,11 +128,11 @@ def read_environment(
             or not text
         ):
             continue
-        key = _field_of(variable[len(ENV_PREFIX) :])
-        if key is None:
+        path = _field_of(variable[len(ENV_PREFIX) :])
+        if path is None:
             warnings.append(_unknown_variable(variable))
         else:
-            found += [(k, v, _variable(variable)) for k, v in _spread(key, parse_override(text))]
+            found += [(k, v, _variable(variable)) for k, v in _spread(path, parse_override(text))]
     return found, warnings
 
 

@@ -10,7 +10,7 @@ from cloudft.catalogue import load_models
 from cloudft.spec.field_index import FieldPath
 from cloudft.spec.load import LoadedJob
 from cloudft.spec.merge import Origin, sort_in_file_order
-from cloudft.spec.model import JobSpec
+from cloudft.spec.sections import job_model
 from cloudft.spec.yaml_source import flatten
 
 PATH_FIELDS = {("data", name) for name in ("train", "validation", "test")} | {
@@ -60,7 +60,7 @@ def build_job_schema() -> dict[str, Any]:
     schema: dict[str, Any] = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": SCHEMA_ID,
-        **JobSpec.model_json_schema(),
+        **job_model().model_json_schema(),
         "title": "cloudft job file",
         "description": "One fine-tuning job for the local, Bedrock or SageMaker backend.",
     }

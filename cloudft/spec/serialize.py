@@ -9,7 +9,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from cloudft.spec.load import LoadedJob
-from cloudft.spec.model import JobSpec
+from cloudft.spec.model import parse_spec
+from cloudft.spec.sections import job_sections
 
 
 def to_portable_values(job: LoadedJob) -> dict[str, Any]:
@@ -26,15 +27,18 @@ def to_portable_values(job: LoadedJob) -> dict[str, Any]:
         if judging.get(name):
             judging[name] = _absolute(judging[name], job.base_dir)
     values["base_model"] = _model(values["base_model"], job.base_dir)
-    if values.get("local", {}).get("model"):
-        values["local"]["model"] = _model(values["local"]["model"], job.base_dir)
+    for section in job_sections().values():
+        given = values.get(section.name) or {}
+        for name in section.model_fields:
+            if given.get(name):
+                given[name] = _model(given[name], job.base_dir)
     return values
 
 
 def find_first_fault(spec: Mapping[str, Any]) -> tuple[str, str] | None:
     """Return the first field of plain values that no job file may have so, and why; else None."""
     try:
-        JobSpec.model_validate(spec)
+        parse_spec(spec)
     except ValidationError as error:
         first = error.errors()[0]
         return ".".join(map(str, first["loc"])), first["msg"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -14,8 +14,8 @@ from cloudft.spec.load import LoadedJob
 from cloudft.spec.merge import Origin
 from cloudft.types import Finding
 
-SectionName = Literal["bedrock", "sagemaker"]
-"""The sections of a job file that a stack may fill."""
+SectionName = str
+"""The key of a registered section (sections.py)."""
 
 
 def is_unset(job: LoadedJob, section: SectionName, name: str) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 from cloudft.errors import UsageError
 from cloudft.storage.atomic_files import as_store_error
 
-FOLDERS = {"FINE_TUNING": "supervised", "CONTINUED_PRE_TRAINING": "unlabelled"}
+FOLDERS = {"FINE_TUNING": "fine_tuning", "CONTINUED_PRE_TRAINING": "continued_pre_training"}
 JOB_FILE = "cloudft.yaml"
 
 

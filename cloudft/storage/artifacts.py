@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import csv
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -76,15 +76,28 @@ def is_complete(artifacts: Path) -> bool:
     return (artifacts / TRAINING_CSV).is_file()
 
 
-def copy_artifacts(job_id: str, artifacts: str | None, to: Path) -> Path:
-    """Copy what a job has left to `to`. Raises JobStateConflict, StoreError.
+def copy_artifacts(
+    job_id: str,
+    artifacts: str | None,
+    to: Path,
+    on_copied: Callable[[int], None] | None = None,
+) -> Path:
+    """Copy what a job has left to `to`, and return `to`. Raise JobStateConflict, StoreError.
 
-    `artifacts` is None before there are any; `to` must not exist.
+    `artifacts` is None before there are any; `to` must not exist. `on_copied` gets the size of each
+    file that was copied, in bytes.
     """
     if artifacts is None:
         raise JobStateConflict(f"{job_id} has left no artifacts yet", fix="wait for its end.")
     if to.exists():
         raise JobStateConflict(f"{to} exists already", fix="name a folder that does not.")
+
+    def copy_file(source: str, target: str) -> str:
+        copied = shutil.copy2(source, target)
+        if on_copied is not None:
+            on_copied(Path(target).stat().st_size)
+        return copied
+
     with as_store_error(f"the artifacts of {job_id} can't be copied", to):
-        shutil.copytree(artifacts, to)
+        shutil.copytree(artifacts, to, copy_function=copy_file)
     return to

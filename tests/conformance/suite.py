@@ -18,17 +18,15 @@ from typing import Any, TypeVar
 
 import pytest
 
-from cloudft.backends.base import (
-    Backend,
-    GenerationConfig,
-    Prompt,
-    StagedJob,
+from cloudft.backends.base import Backend, StagedJob
+from cloudft.backends.capabilities import (
     SupportsExport,
     SupportsGenerate,
     SupportsResume,
     SupportsServing,
 )
 from cloudft.errors import JobNotFound, JobStateConflict
+from cloudft.inference import GenerationConfig, Prompt
 from cloudft.jobs import wait
 from cloudft.storage import artifacts
 from cloudft.types import JobState, LogLine, Metric, Plan, Split, to_json
@@ -169,14 +167,16 @@ class BackendSuite:
         tokens = [bench.backend.plan(job).token for job in (staged, *others)]
         assert len(set(tokens)) == 4
 
-    @pytest.mark.parametrize("ask", ["describe", "metrics", "logs", "stop", "artifacts", "resume"])
+    @pytest.mark.parametrize(
+        "ask", ["describe", "metrics", "logs", "stop", "download_artifacts", "resume"]
+    )
     def test_a_job_that_it_does_not_have_is_not_found(
         self, bench: Workbench, tmp_path: Path, ask: str
     ) -> None:
         backend: Any = bench.backend
         if ask == "resume":
             require_capability(bench.backend, SupportsResume)
-        more = (tmp_path / "out",) if ask == "artifacts" else ()
+        more = (tmp_path / "out",) if ask == "download_artifacts" else ()
         with pytest.raises(JobNotFound):
             list(getattr(backend, ask)("no-such-job", *more) or ())
 

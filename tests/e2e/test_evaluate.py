@@ -17,8 +17,8 @@ import yaml
 from job_files import write_job_file
 from processes import Cli, JobFile
 
-from cloudft.backends.base import Prompt, ScoringRequest
 from cloudft.backends.local.backend import LocalBackend
+from cloudft.inference import Prompt, ScoringRequest
 from cloudft.storage.home import Home
 
 RECORDS = [

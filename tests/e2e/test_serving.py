@@ -16,8 +16,8 @@ from endpoint import Endpoint, running_endpoint
 from processes import Cli
 
 from cloudft.aws.client import Aws, AwsLocation
-from cloudft.backends.base import CloudResource
 from cloudft.backends.bedrock.backend import BedrockBackend
+from cloudft.backends.resources import CloudResource
 from cloudft.errors import ResourceConflict
 from cloudft.storage.home import Home
 

@@ -148,9 +148,9 @@ def test_an_export_ends_with_the_command_that_wanted_it(
     monkeypatch.setattr(sys, "executable", preloaded.interpreter_path())
     out = tmp_path / "outs" / "out"
     code = (
-        "import os, pathlib, sys; from cloudft.backends.local import serve\n"
+        "import os, pathlib, sys; from cloudft.backends.local import model_process\n"
         f"sys.executable = {sys.executable!r}\n"
-        f"serve.export(pathlib.Path({str(job.path)!r}), pathlib.Path({str(out)!r}), 'float32',"
+        f"model_process.run_export(pathlib.Path({str(job.path)!r}), pathlib.Path({str(out)!r}), 'float32',"
         " os.environ)"
     )
     command = subprocess.Popen([preloaded.REAL_PYTHON, "-c", code], stderr=subprocess.DEVNULL)

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from cloudft.account import cleanup
 from cloudft.aws.client import Aws, AwsLocation
-from cloudft.backends.base import SupportsInventory
 from cloudft.backends.bedrock.backend import BedrockBackend
+from cloudft.backends.capabilities import SupportsInventory
 from cloudft.backends.sagemaker.backend import SageMakerBackend
 from cloudft.errors import (
     CloudftError,

@@ -16,7 +16,7 @@ import orjson
 from cloudft.aws.client import Aws, AwsLocation
 from cloudft.aws.identity import get_identity
 from cloudft.aws.upload import Upload, upload_file
-from cloudft.backends.base import SupportsIdentity
+from cloudft.backends.capabilities import SupportsIdentity
 from cloudft.errors import (
     CloudRefused,
     JobNotFound,

@@ -18,7 +18,7 @@ import msgspec
 import orjson
 
 from cloudft import catalogue
-from cloudft.backends.base import DiscoveredJob
+from cloudft.backends.capabilities import DiscoveredJob
 from cloudft.backends.trainer_documents import TrainerSettings
 from cloudft.data.staging.manifest import parse_manifest
 from cloudft.errors import (

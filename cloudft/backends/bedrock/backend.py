@@ -11,25 +11,7 @@ from cloudft.aws import tags as tag_names
 from cloudft.aws.client import Aws
 from cloudft.backends.aws_base import discovered_plan
 from cloudft.backends.aws_base.backend import AwsBackend, encode_plan, job_not_found
-from cloudft.backends.base import (
-    Answer,
-    Backend,
-    CloudResource,
-    DiscoveredJob,
-    GenerationConfig,
-    InferenceSession,
-    Prompt,
-    ServingPlan,
-    StagedJob,
-    SupportsBatchInference,
-    SupportsDiscovery,
-    SupportsGenerate,
-    SupportsInference,
-    SupportsInventory,
-    SupportsPricing,
-    SupportsServing,
-    not_owned_error,
-)
+from cloudft.backends.base import Backend, StagedJob
 from cloudft.backends.bedrock import (
     batch_inference,
     deploy,
@@ -45,6 +27,17 @@ from cloudft.backends.bedrock import (
 )
 from cloudft.backends.bedrock.deploy import PENDING_STATUSES
 from cloudft.backends.bedrock.deployment_attempts import DeploymentAttempts
+from cloudft.backends.capabilities import (
+    DiscoveredJob,
+    SupportsBatchInference,
+    SupportsDiscovery,
+    SupportsGenerate,
+    SupportsInference,
+    SupportsInventory,
+    SupportsPricing,
+    SupportsServing,
+)
+from cloudft.backends.resources import CloudResource, ServingPlan, not_owned_error
 from cloudft.catalogue import cost
 from cloudft.errors import (
     BadDocument,
@@ -56,6 +49,7 @@ from cloudft.errors import (
     ResourceConflict,
     UsageError,
 )
+from cloudft.inference import Answer, GenerationConfig, InferenceSession, Prompt
 from cloudft.spec.load import LoadedJob
 from cloudft.spec.serialize import to_portable_values
 from cloudft.storage import artifacts as layout
@@ -372,9 +366,11 @@ class BedrockBackend(
         except ResourceConflict:  # it has ended meanwhile
             return
 
-    def download_artifacts(self, job_id: str, to: Path) -> Path:
+    def download_artifacts(
+        self, job_id: str, to: Path, on_copied: Callable[[int], None] | None = None
+    ) -> Path:
         """Copy what the job left to `to`, which must not exist."""
-        return layout.copy_artifacts(job_id, self.describe(job_id).artifacts, to)
+        return layout.copy_artifacts(job_id, self.describe(job_id).artifacts, to, on_copied)
 
     def plan_serving(
         self, job_id: str, *, provisioned: bool, units: int, hours: float | None

@@ -17,10 +17,10 @@ import orjson
 from tenacity import Retrying, retry_if_result, wait_exponential
 
 from cloudft.aws.client import Aws
-from cloudft.backends.base import Answer, GenerationConfig, InferenceSession, Prompt
 from cloudft.backends.bedrock import output, request
 from cloudft.backends.bedrock.converse import converse_request, parse_converse_response
 from cloudft.errors import BadDocument, JobStateConflict, ResourceConflict, UsageError
+from cloudft.inference import Answer, GenerationConfig, InferenceSession, Prompt
 from cloudft.storage.documents import Count, decode
 
 TERMINAL_STATUSES = {"Completed", "PartiallyCompleted", "Failed", "Stopped", "Expired"}

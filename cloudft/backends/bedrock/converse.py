@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from cloudft.backends.base import Answer, GenerationConfig, Prompt
+from cloudft.inference import Answer, GenerationConfig, Prompt
 
 FINISH_REASONS = {"max_tokens": "length"}
 

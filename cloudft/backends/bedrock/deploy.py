@@ -18,10 +18,10 @@ from tenacity import Retrying, retry_if_result, stop_after_delay, wait_exponenti
 from cloudft import catalogue
 from cloudft.aws.client import Aws
 from cloudft.aws.tags import EXPIRES_TAG, JOB_TAG, with_cloudft_tags
-from cloudft.backends.base import CloudResource, ServingPlan
 from cloudft.backends.bedrock import inventory, request
 from cloudft.backends.bedrock.deployment_attempts import DeploymentAttempt, DeploymentAttempts
 from cloudft.backends.bedrock.inference import catalogue_model
+from cloudft.backends.resources import CloudResource, ServingPlan
 from cloudft.catalogue import cost
 from cloudft.errors import (
     CloudRefused,
@@ -172,7 +172,8 @@ def _find_existing(aws: Aws, wanted: ServingPlan) -> CloudResource | None:
         if other is not None:
             raise JobStateConflict(
                 f"{other.kind} {other.name} serves this model already; a {kind} is wanted",
-                fix=f"`cloudft undeploy {other.job or 'JOB'}` removes it{_provisioned_flag_hint(other, kind)}.",
+                fix=f"`cloudft undeploy {other.job or 'JOB'}` removes it"
+                f"{_provisioned_flag_hint(other, kind)}.",
             )
         return None
     _raise_if_foreign(wanted, named)
@@ -183,7 +184,8 @@ def _find_existing(aws: Aws, wanted: ServingPlan) -> CloudResource | None:
 def _provisioned_flag_hint(other: CloudResource, kind: str) -> str:
     if other.kind == kind:
         return ""
-    return f"; {'give' if other.kind == RESOURCE_KINDS['provisioned'] else 'leave out'} --provisioned for it"
+    action = "give" if other.kind == RESOURCE_KINDS["provisioned"] else "leave out"
+    return f"; {action} --provisioned for it"
 
 
 def _raise_if_foreign(wanted: ServingPlan, there: CloudResource) -> None:

@@ -10,9 +10,9 @@ import orjson
 
 from cloudft import catalogue
 from cloudft.aws.client import Aws
-from cloudft.backends.base import Answer, GenerationConfig, InferenceSession, Prompt
 from cloudft.backends.bedrock.converse import converse_request, parse_converse_response
 from cloudft.errors import UnknownModel
+from cloudft.inference import Answer, GenerationConfig, InferenceSession, Prompt
 
 MAX_CONCURRENT_REQUESTS = 4
 """Questions on their way at a time: what default quotas of requests a minute bear."""

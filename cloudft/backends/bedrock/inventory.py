@@ -13,11 +13,11 @@ from cloudft import catalogue
 from cloudft.aws.client import Aws
 from cloudft.aws.tags import EXPIRES_TAG
 from cloudft.backends.aws_base.backend import is_owned_by_other_account
-from cloudft.backends.base import IN_USE, IN_USE_PART_SUFFIX, CloudResource
 from cloudft.backends.bedrock import removal_conflicts, request, states
 from cloudft.backends.bedrock.model_import import staged_models
 from cloudft.backends.bedrock.output import list_objects
 from cloudft.backends.partial_listing import ListingBuilder
+from cloudft.backends.resources import IN_USE, IN_USE_PART_SUFFIX, CloudResource
 from cloudft.catalogue import UnitPrices, cost
 from cloudft.errors import (
     CloudRefused,

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 from cloudft.aws.aws_cli import aws_cli_command
 from cloudft.aws.client import Aws
-from cloudft.backends.base import CloudResource
 from cloudft.backends.bedrock import states
+from cloudft.backends.resources import CloudResource
 from cloudft.errors import CloudRefused, CloudUnreachable, ResourceConflict
 
 DELETE_COMMANDS = {

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from cloudft.aws.permissions import ArnContext, RequiredPermission
 from cloudft.backends.bedrock import request
 from cloudft.spec.load import LoadedJob
-from cloudft.spec.model import Vpc
+from cloudft.spec.sections import Vpc
 
 SERVICE_PRINCIPAL = "bedrock.amazonaws.com"
 MANAGED_TAG, MANAGED_BY_TAG = "BedrockManaged", "BedrockModelCustomizationJobArn"

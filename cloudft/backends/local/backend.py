@@ -16,15 +16,9 @@ from typing import Any
 import orjson
 from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 
-from cloudft.backends.base import (
-    Answer,
-    Backend,
-    GenerationConfig,
-    InferenceSession,
-    LmEvalMetric,
+from cloudft.backends.base import Backend, StagedJob
+from cloudft.backends.capabilities import (
     ProgressCallback,
-    Prompt,
-    StagedJob,
     SupportsExport,
     SupportsGenerate,
     SupportsInference,
@@ -45,6 +39,7 @@ from cloudft.backends.local import job_folder as names
 from cloudft.backends.local import probe as probing
 from cloudft.backends.local.job_folder import JobFolder
 from cloudft.errors import JobNotFound, JobStateConflict
+from cloudft.inference import Answer, GenerationConfig, InferenceSession, LmEvalMetric, Prompt
 from cloudft.spec.load import LoadedJob
 from cloudft.spec.serialize import to_portable_values
 from cloudft.storage import artifacts as layout
@@ -208,7 +203,9 @@ class LocalBackend(
             finally:
                 os.close(lock)
 
-    def download_artifacts(self, job_id: str, to: Path) -> Path:
+    def download_artifacts(
+        self, job_id: str, to: Path, on_copied: Callable[[int], None] | None = None
+    ) -> Path:
         """Copy the job's artifacts to `to`, which must not exist."""
         source = self._existing_folder(job_id).path / names.ARTIFACTS
         return layout.copy_artifacts(

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from cloudft.backends.base import LmEvalMetric, ProgressCallback
+from cloudft.backends.capabilities import ProgressCallback
 from cloudft.backends.local import trainer_program
+from cloudft.inference import LmEvalMetric
 
 
 def run_lm_eval(

@@ -12,7 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cloudft.backends.base import (
+from cloudft.errors import TrainerError
+from cloudft.inference import (
     Answer,
     GenerationConfig,
     InferenceSession,
@@ -21,7 +22,6 @@ from cloudft.backends.base import (
     ScoringRequest,
     SupportsLogLikelihood,
 )
-from cloudft.errors import TrainerError
 
 
 class ModelProcess(InferenceSession, SupportsLogLikelihood):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cloudft.backends.base import ProgressCallback
+from cloudft.backends.capabilities import ProgressCallback
 from cloudft.backends.local import trainer_program
 from cloudft.types import PeakMemory
 

@@ -17,17 +17,15 @@ import orjson
 from cloudft import catalogue
 from cloudft.backends.aws_base import discovered_plan
 from cloudft.backends.aws_base.backend import AwsBackend, encode_plan, job_not_found
-from cloudft.backends.base import (
-    Backend,
-    CloudResource,
+from cloudft.backends.base import Backend, StagedJob, with_placeholder_data
+from cloudft.backends.capabilities import (
     DiscoveredJob,
-    StagedJob,
     SupportsDiscovery,
     SupportsInventory,
     SupportsPricing,
     SupportsResume,
-    with_placeholder_data,
 )
+from cloudft.backends.resources import CloudResource
 from cloudft.backends.sagemaker import (
     images,
     instances,
@@ -364,9 +362,11 @@ class SageMakerBackend(
         sent: Mapping[str, Any] = calls[-1]["parameters"] if calls else {}
         return sent or request.parameters_from_description(answer, record.tags if record else {})
 
-    def download_artifacts(self, job_id: str, to: Path) -> Path:
+    def download_artifacts(
+        self, job_id: str, to: Path, on_copied: Callable[[int], None] | None = None
+    ) -> Path:
         """Copy what the job left to `to`, which must not exist."""
-        return layout.copy_artifacts(job_id, self.describe(job_id).artifacts, to)
+        return layout.copy_artifacts(job_id, self.describe(job_id).artifacts, to, on_copied)
 
     def list_resources(self) -> Listing[CloudResource]:
         """Running jobs, warm machines and staged data of this account and Region."""

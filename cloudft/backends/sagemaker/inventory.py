@@ -11,8 +11,8 @@ from typing import Any
 from cloudft import catalogue
 from cloudft.aws.client import Aws
 from cloudft.backends.aws_base.backend import is_owned_by_other_account
-from cloudft.backends.base import IN_USE, IN_USE_PART_SUFFIX, CloudResource
 from cloudft.backends.partial_listing import ListingBuilder
+from cloudft.backends.resources import IN_USE, IN_USE_PART_SUFFIX, CloudResource
 from cloudft.backends.sagemaker import request, states
 from cloudft.catalogue import cost
 from cloudft.errors import JobStateConflict, PermissionDenied, ResourceNotFound

@@ -8,17 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from cloudft.backends import make_backend as backend_by_name
-from cloudft.backends.base import (
-    Answer,
-    Backend,
-    GenerationConfig,
-    InferenceSession,
-    Prompt,
-    SupportsExport,
-    SupportsGenerate,
-    SupportsInference,
-)
+from cloudft.backends.base import Backend
+from cloudft.backends.capabilities import SupportsExport, SupportsGenerate, SupportsInference
 from cloudft.errors import JobStateConflict
+from cloudft.inference import Answer, GenerationConfig, InferenceSession, Prompt
 from cloudft.spec.load import LoadedJob
 from cloudft.storage.home import Home
 from cloudft.types import JobState

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cloudft.cli.command import command
 from cloudft.cli.options import (
     Console,
+    aws_options,
     backend_option,
     console_options,
     job_file_argument,
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from cloudft.evaluate.advise.run import AdviceReport
 
 
-@click.command(
+@command(
     "advise",
     epilog="\b\nExamples:\n  cloudft advise\n"
     "  cloudft advise --set evaluate.documents=handbook/ --limit 60\n"
@@ -32,17 +34,14 @@ if TYPE_CHECKING:
 @spec_options
 @backend_option
 @click.option(
-    "--limit",
-    type=RECORDS,
-    default=100,
-    show_default=True,
-    help="Held-out records that are asked.",
+    "--limit", type=RECORDS, default=100, show_default=True, help="Held-out records that are asked."
 )
 @click.option(
     "--input-price",
     type=USD,
     help="USD for a million input tokens, for the number of requests at which tuning pays.",
 )
+@aws_options
 @console_options
 def advise_command(
     path: Path | None,
@@ -59,7 +58,7 @@ def advise_command(
     With --backend bedrock the prompts go to the model on Bedrock, and cost what answers cost there.
     """
     from cloudft.backends import make_backend
-    from cloudft.cli.commands.submit import load_job_file
+    from cloudft.cli.job_file import load_job_file
     from cloudft.cli.jobs import follow_job
     from cloudft.cli.output import print_findings
     from cloudft.cli.progress import record_counter, task_progress

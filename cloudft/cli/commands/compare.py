@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cloudft.cli.command import command
 from cloudft.cli.jobs import open_job
 from cloudft.cli.number_format import format_interval, format_number, format_signed
-from cloudft.cli.options import Console, complete_job, console_options
+from cloudft.cli.options import Console, aws_options, complete_job, console_options
 
 if TYPE_CHECKING:
     from cloudft.evaluate.compare import ModelResult
@@ -21,7 +22,7 @@ RECORDS_SHOWN = 5
 BASE = "base"
 
 
-@click.command(
+@command(
     "compare",
     epilog="\b\nExamples:\n  cloudft compare router-lora router-full\n"
     "  cloudft compare base router-lora router-full --page compared.html",
@@ -35,6 +36,7 @@ BASE = "base"
     help="Write it as one HTML page too, with the records that changed.",
 )
 @click.option("--force", is_flag=True, help="Replace a page that is there.")
+@aws_options
 @console_options
 def compare_command(
     references: tuple[str, ...], page: Path | None, force: bool, console: Console

@@ -6,14 +6,15 @@ from pathlib import Path
 
 import click
 
-from cloudft.cli.commands.data_convert import columns_option
-from cloudft.cli.options import Console, console_options
+from cloudft.cli.command import command
+from cloudft.cli.options import Console, console_options, hidden_aws_options
 from cloudft.cli.param_types import SIMILARITY
+from cloudft.cli.transform_options import columns_option
 
 LEAKS_SHOWN = 20
 
 
-@click.command(
+@command(
     "leakage",
     epilog="\b\nExample:\n  cloudft data leakage --train train.jsonl --test test.jsonl --near 0.8",
 )
@@ -27,6 +28,7 @@ LEAKS_SHOWN = 20
     help="Near inputs too: the Jaccard index of word 3-grams, 0.8 for instance.",
 )
 @columns_option
+@hidden_aws_options
 @console_options
 def leakage_command(
     train: tuple[str, ...],

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cloudft.cli.commands.data_stats import (
+from cloudft.cli.command import command
+from cloudft.cli.data_inputs import (
     canonical_records,
     max_record_length,
     open_inputs,
     raise_on_errors,
     tokenize,
 )
-from cloudft.cli.options import Console, console_options
+from cloudft.cli.options import Console, console_options, hidden_aws_options
 from cloudft.cli.param_types import RECORDS
 from cloudft.errors import UsageError
 
@@ -25,11 +26,12 @@ if TYPE_CHECKING:
     from cloudft.spec.load import LoadedJob
 
 
-@click.command(
+@command(
     "preview", epilog="\b\nExamples:\n  cloudft data preview\n  cloudft data preview --record 7"
 )
 @click.argument("path", metavar="[JOB.yaml]", required=False)
 @click.option("--record", type=RECORDS, default=1, show_default=True, help="Which one.")
+@hidden_aws_options
 @console_options
 def preview_command(path: str | None, record: int, console: Console) -> int:
     """Show a training record as the model will see it.

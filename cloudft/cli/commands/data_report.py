@@ -11,8 +11,9 @@ from typing import Any
 
 import click
 
-from cloudft.cli.commands.data_stats import InputFiles, collect_stats, open_inputs, paths_argument
-from cloudft.cli.options import Console, console_options
+from cloudft.cli.command import command
+from cloudft.cli.data_inputs import InputFiles, collect_stats, open_inputs, paths_argument
+from cloudft.cli.options import Console, console_options, hidden_aws_options
 from cloudft.errors import UsageError
 
 STYLE = """
@@ -25,13 +26,14 @@ td.n{text-align:right} tr{border-bottom:1px solid #eee} .bad{color:#b00020}
 LABELS_SHOWN = 30
 
 
-@click.command(
+@command(
     "report",
     epilog="\b\nExamples:\n  cloudft data report --out data.html\n"
     "  cloudft data report tickets.jsonl --out tickets.html --output json",
 )
 @paths_argument
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The new page (.html).")
+@hidden_aws_options
 @console_options
 def report_command(paths: tuple[str, ...], out: Path, console: Console) -> int:
     """Write one page with lengths, labels, twins, contradictions and private data.

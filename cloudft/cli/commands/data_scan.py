@@ -9,12 +9,13 @@ from typing import Any
 
 import click
 
-from cloudft.cli.options import Console, console_options
+from cloudft.cli.command import command
+from cloudft.cli.options import Console, console_options, hidden_aws_options
 
 MAX_MATCHES = 1000
 
 
-@click.command(
+@command(
     "scan",
     epilog="\b\nExamples:\n  cloudft data scan tickets.jsonl\n"
     "  cloudft data scan tickets.jsonl --redact tickets-clean.jsonl",
@@ -26,6 +27,7 @@ MAX_MATCHES = 1000
     metavar="OUT",
     help="Write a copy as JSONL with <EMAIL>, <CARD> and so on in their place.",
 )
+@hidden_aws_options
 @console_options
 def scan_command(inputs: tuple[str, ...], redact: Path | None, console: Console) -> int:
     """Find keys, tokens, passwords, e-mail and IP addresses, phone, card and account numbers.

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cloudft.cli.options import Console, aws_location, console_options
+from cloudft.cli.command import command
+from cloudft.cli.options import Console, console_options
 from cloudft.cli.param_types import PID, PORT, SECONDS
 from cloudft.errors import UsageError
 
@@ -57,7 +58,7 @@ def _check_url(_context: click.Context, _option: click.Parameter, url: str | Non
     return url
 
 
-@click.command(
+@command(
     "endpoint",
     epilog="\b\nExamples:\n  cloudft endpoint --port 5000\n"
     "  cloudft endpoint --state .bedrock --models stand-ins.yaml\n"
@@ -66,6 +67,13 @@ def _check_url(_context: click.Context, _option: click.Parameter, url: str | Non
 @click.option("--port", type=PORT, default=0, help="0 takes a free one.")
 @click.option(
     "--host", default="127.0.0.1", show_default=True, help="Another than loopback is open to all."
+)
+@click.option(
+    "--region",
+    envvar="AWS_REGION",
+    default="us-east-1",
+    show_default=True,
+    help="AWS Region that the endpoint stands for.",
 )
 @click.option(
     "--state",
@@ -137,6 +145,7 @@ def _check_url(_context: click.Context, _option: click.Parameter, url: str | Non
 def endpoint_command(
     port: int,
     host: str,
+    region: str,
     state: Path | None,
     models_file: Path | None,
     stand_in: str,
@@ -173,7 +182,7 @@ def endpoint_command(
     given = EndpointOptions(
         port=port,
         host=host,
-        region=aws_location().get("region") or "us-east-1",
+        region=region,
         state=state.absolute() if state else None,
         stand_in=stand_in,
         stand_ins=read_local_models(models_file),

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cloudft.cli.commands.submit import load_job_file
+from cloudft.cli.command import command
+from cloudft.cli.job_file import load_job_file
 from cloudft.cli.options import (
     Console,
+    aws_options,
     complete_backend,
     console_options,
     job_file_argument,
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from cloudft.types import Estimate
 
 
-@click.command(
+@command(
     "estimate",
     epilog="\b\nExamples:\n  cloudft estimate\n"
     "  cloudft estimate --set hyperparameters.epochCount=5 --output json\n"
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
     "--steps", type=click.IntRange(0, 1000), default=20, show_default=True, help="Of the probe."
 )
 @spec_options
+@aws_options
 @console_options
 def estimate_command(
     path: Path | None,
@@ -99,7 +102,7 @@ def estimate_command(
 
 def _probe_lines(estimate: Estimate) -> Iterator[str]:
     """What a probe found, in sentences."""
-    from cloudft.cli.output import format_duration, format_gibibytes
+    from cloudft.cli.number_format import format_duration, format_gibibytes
 
     memory = estimate.memory
     if memory is not None:
@@ -109,11 +112,12 @@ def _probe_lines(estimate: Estimate) -> Iterator[str]:
         if memory.remedy:
             yield f"  fix: {memory.remedy}"
     if estimate.seconds is not None:
-        yield f"{estimate.backend}: {estimate.steps} steps, {format_duration(estimate.seconds)} in all"
+        time = format_duration(estimate.seconds)
+        yield f"{estimate.backend}: {estimate.steps} steps, {time} in all"
 
 
 def _estimate_row(estimate: Estimate) -> tuple[Any, ...]:
-    from cloudft.cli.commands.deploy import format_usd
+    from cloudft.cli.number_format import format_usd
 
     usd = estimate.usd
     bound = "at most " if estimate.at_most and usd["training"] is not None else ""

@@ -8,17 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cloudft.cli.command import command
 from cloudft.cli.jobs import follow_job, open_job
 from cloudft.cli.number_format import format_interval, format_number, format_signed
-from cloudft.cli.options import Console, console_options, job_argument
+from cloudft.cli.options import Console, aws_options, console_options, job_argument
 from cloudft.cli.param_types import RECORDS, TOKENS
 from cloudft.cli.progress import task_progress
 from cloudft.storage.home import Home
 
 if TYPE_CHECKING:
-    from cloudft.backends.base import Backend, GenerationConfig
+    from cloudft.backends.base import Backend
     from cloudft.evaluate.held_out import HeldOutData
     from cloudft.evaluate.results import DiagnosticResult
+    from cloudft.inference import GenerationConfig
     from cloudft.storage.store import JobRecord
 
 OPTIONAL_METRICS = ("emptyShare", "cutShare", "refusalShare", "noLabelShare")
@@ -26,7 +28,7 @@ OPTIONAL_METRICS = ("emptyShare", "cutShare", "refusalShare", "noLabelShare")
 LEVEL_LABELS = {"good": "ok", "warning": "look", "bad": "BAD"}
 
 
-@click.command(
+@command(
     "evaluate",
     epilog="\b\nExamples:\n  cloudft evaluate -\n"
     "  cloudft evaluate ticket-router --data held-out.jsonl --consistency\n"
@@ -79,6 +81,7 @@ LEVEL_LABELS = {"good": "ok", "warning": "look", "bad": "BAD"}
     help="A folder with the YAML files of lm-eval tasks of your own.",
 )
 @click.option("-y", "--yes", is_flag=True, help="Do not ask before answers that cost.")
+@aws_options
 @console_options
 def evaluate_command(
     reference: str,
@@ -184,9 +187,10 @@ def confirm_cost(
     size = sum(len(str(m["content"])) for item in held.examples for m in item.prompt.messages)
     answers = sum(min(len(item.reference), 4 * decoding.max_new_tokens) for item in held.examples)
     asked, said = estimate_tokens(size), estimate_tokens(answers)
+    price = _price_text(record, asked, said)
     console.note(
         f"{len(held.examples)} records to two models on {record.backend}: about {2 * asked:,} input"
-        f" tokens, and {2 * said:,} or more output tokens: {_price_text(record, asked, said)}; answers"
+        f" tokens, and {2 * said:,} or more output tokens: {price}; answers"
         " that are known already are not asked again."
     )
     if batches:

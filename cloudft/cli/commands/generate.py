@@ -1,4 +1,4 @@
-"""generate and export: what to do with a tuned model on this machine."""
+"""generate: send prompts to the tuned model and its base."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cloudft.cli.command import command
 from cloudft.cli.jobs import open_job
-from cloudft.cli.options import Console, console_options, job_argument
+from cloudft.cli.options import Console, aws_options, console_options, job_argument
 from cloudft.cli.param_types import SEED, TOKENS, FiniteRange
 from cloudft.errors import UsageError
 
 if TYPE_CHECKING:
-    from cloudft.backends.base import Answer, Prompt
+    from cloudft.inference import Answer, Prompt
     from cloudft.jobs.prompts import GenerationPrompt
 
 
-@click.command(
+@command(
     "generate",
     epilog='\b\nExamples:\n  cloudft generate - --base --prompt "My parcel never came."\n'
     "  cloudft generate ticket-router --file held-out.jsonl --output json\n"
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 )
 @click.option("--top-p", type=FiniteRange(0, 1, min_open=True), default=1.0, show_default=True)
 @click.option("--seed", type=SEED, default=7, show_default=True, help="For a temperature above 0.")
+@aws_options
 @console_options
 def generate_command(
     reference: str,
@@ -61,7 +63,8 @@ def generate_command(
 
     The prompt is put into the very template that the model was trained with.
     """
-    from cloudft.backends.base import GenerationConfig, SupportsGenerate
+    from cloudft.backends.capabilities import SupportsGenerate
+    from cloudft.inference import GenerationConfig
     from cloudft.jobs.prompts import build_prompts
 
     record, backend, _ = open_job(reference)
@@ -123,42 +126,3 @@ def _answer_text(value: dict[str, Any], several: bool) -> str:
     if value["reference"] is not None:
         lines.append(f"reference:  {value['reference']}")
     return "\n".join([*lines, *(f"{name + ':':<12}{value[name]['text']}" for name in names)])
-
-
-@click.command(
-    "export",
-    epilog="\b\nExample:\n  cloudft export - merged-model --dtype float16",
-)
-@job_argument
-@click.argument("out", type=click.Path(path_type=Path), metavar="DIR")
-@click.option(
-    "--dtype",
-    type=click.Choice(["float32", "float16", "bfloat16"]),
-    default="float32",
-    show_default=True,
-    help="Format of the merged weights.",
-)
-@console_options
-def export_command(reference: str, out: Path, dtype: str, console: Console) -> int:
-    """Write one merged model into the new folder DIR, and prove that it is the tuned one.
-
-    The merged weights are read back and asked held-out records: their logits must be the tuned
-    model's within a tolerance and the greedy answers equal, or the export fails and leaves nothing.
-    """
-    from cloudft.backends.base import SupportsExport
-
-    record, backend, _ = open_job(reference)
-    if not isinstance(backend, SupportsExport):
-        raise UsageError(
-            f"the backend {record.backend} hands out no weights",
-            fix="take the trained job.",
-        )
-    console.note(f"merging {record.id} and comparing it with the tuned model ...")
-    proof = backend.export(record.backend_job_id or record.id, out, dtype)
-    text = (
-        f"{out}\nproof: largest logit difference {proof['maxLogitDifference']:.2g}"
-        f" (allowed {proof['tolerance']:g}), equal greedy answers on"
-        f" {proof['equalGreedyAnswers']} of {proof['records']} {proof['heldOut']} records"
-    )
-    console.print_result({"path": out, **proof}, text)
-    return 0

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cloudft.cli.command import command
 from cloudft.cli.jobs import open_job
-from cloudft.cli.options import Console, console_options, job_argument, parse_settings
+from cloudft.cli.options import Console, aws_options, console_options, job_argument, parse_settings
 from cloudft.cli.param_types import SECONDS
 from cloudft.storage.home import Home
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 DEFAULT_DTYPE = "bfloat16"
 
 
-@click.command(
+@command(
     "import",
     epilog="\b\nExamples:\n  cloudft import ticket-router --wait\n"
     "  cloudft import - --set bedrock.s3_uri=s3://my-bucket/team --dry-run",
@@ -48,6 +49,7 @@ DEFAULT_DTYPE = "bfloat16"
     "--timeout", type=SECONDS, metavar="SECONDS", help="With --wait: exit 124 after this."
 )
 @click.option("--again", is_flag=True, help="Import once more even if that was done.")
+@aws_options
 @console_options
 def import_command(
     reference: str,
@@ -115,12 +117,12 @@ def _print_import_plan(staged: StagedJob, console: Console) -> None:
 
 def submit_import(staged: StagedJob, *, again: bool, console: Console) -> Job:
     """Send the model and create the import, once."""
-    from cloudft.cli.progress import upload_counter
+    from cloudft.cli.progress import byte_counter
     from cloudft.jobs import lifecycle, model_import
     from cloudft.storage.store import Store
 
     home = Home.from_environ()
-    with upload_counter(console) as sent:
+    with byte_counter(console, "sent") as sent:
         return lifecycle.submit(
             staged,
             model_import.import_backend(home),

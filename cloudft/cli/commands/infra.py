@@ -1,25 +1,21 @@
-"""`cloudft infra`: the group of what makes, shows and removes the AWS side."""
+"""infra: the group of commands for the AWS side as code. One file a command: infra_NAME.py."""
 
 from __future__ import annotations
 
 import click
 
-from cloudft.cli.lazy_group import LazyGroup
+from cloudft.cli.lazy_group import lazy_group
 
-COMMANDS: dict[str, tuple[str, str]] = {
-    "synth": ("cloudft.cli.commands.infra_synth", "Print a template, and check its parameters."),
-    "deploy": (
-        "cloudft.cli.commands.infra_deploy",
-        "Make a stack, or change it, after showing the changes.",
-    ),
-    "status": ("cloudft.cli.commands.infra_synth", "Show a stack: outputs, drift, cost."),
-    "destroy": ("cloudft.cli.commands.infra_destroy", "Remove a stack, unless it holds something."),
-    "policy": (
-        "cloudft.cli.commands.infra_synth",
-        "Print the least policy that a job's submitter needs.",
-    ),
+SECTIONS: dict[str, dict[str, str]] = {
+    "Commands": {
+        "synth": "Print a template, and check its parameters.",
+        "deploy": "Create or update a stack, after showing the changes.",
+        "status": "Show a stack: outputs, drift, cost.",
+        "destroy": "Delete a stack, unless it still holds data.",
+        "policy": "Print the least IAM policy that a job's submitter needs.",
+    }
 }
-"""Command -> (module, one line of help)."""
+"""Section of the help page -> command -> one line of help."""
 
 EPILOG = """\b
 Examples:
@@ -30,13 +26,12 @@ Examples:
 
 @click.group(
     "infra",
-    cls=LazyGroup,
-    table=COMMANDS,
+    cls=lazy_group(SECTIONS, "cloudft.cli.commands.infra_"),
     epilog=EPILOG,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 def infra_command() -> None:
-    """The AWS side as code: buckets, a key, roles and messages, as a CloudFormation stack.
+    """Manage the AWS side as code: buckets, a key, roles and alarms, as a CloudFormation stack.
 
-    A job file that says `bedrock: {stack: NAME}` runs with what that stack made.
+    A job file with `bedrock: {stack: NAME}` runs with the resources of that stack.
     """

@@ -1,4 +1,4 @@
-"""infra deploy: the changes are worked out, shown, agreed to, made and followed."""
+"""infra deploy: show the changes of a stack, confirm, execute and follow them."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cloudft.cli.commands.infra_synth import (
+from cloudft.cli.command import command
+from cloudft.cli.options import Console, aws_location, aws_options, console_options
+from cloudft.cli.stack_events import event_printer, poll_seconds
+from cloudft.cli.stack_options import (
     param_option,
     stack_argument,
     stack_cost_lines,
     template_option,
 )
-from cloudft.cli.options import Console, aws_location, console_options
 
 if TYPE_CHECKING:
     from cloudft.aws.client import Aws
     from cloudft.aws.stack import Stack
-    from cloudft.infra.change_sets import Change, ChangeSet, StackEvent
-
-POLL_S, POLL_LOOPBACK_S = 3.0, 0.2
+    from cloudft.infra.change_sets import Change, ChangeSet
 
 
-@click.command(
+@command(
     "deploy",
     epilog="\b\nExamples:\n  cloudft infra deploy\n"
     "  cloudft infra deploy team --param NotifyEmail=team@example.com --yes\n"
@@ -44,6 +44,7 @@ POLL_S, POLL_LOOPBACK_S = 3.0, 0.2
 @click.option(
     "--protect/--no-protect", default=None, help="Termination protection; as it is if not given."
 )
+@aws_options
 @console_options
 def deploy_command(
     name: str,
@@ -116,11 +117,6 @@ def _settled_stack(aws: Aws, name: str, dry_run: bool, console: Console) -> Stac
     return stack
 
 
-def poll_seconds(aws: Aws) -> float:
-    """How often to look: an endpoint on this machine is quick."""
-    return POLL_LOOPBACK_S if "127.0.0.1" in (aws.location.endpoint_url or "") else POLL_S
-
-
 def _print_to_stderr(text: str) -> None:
     """What is asked about is said, with -q too."""
     click.echo(text, err=True)
@@ -162,18 +158,6 @@ def _execute_changes(aws: Aws, proposal: ChangeSet, console: Console) -> Stack:
         goes_on = f"CloudFormation goes on with what has begun of {name}"
         console.note(f"{goes_on}; `cloudft infra status {name}` shows how far it is")
         raise
-
-
-def event_printer(console: Console) -> Callable[[StackEvent], None]:
-    """Says each event of a stack as it comes; what has failed says why."""
-    from cloudft.cli.output import format_local_time
-
-    def tell(event: StackEvent) -> None:
-        reason = f": {event.reason}" if event.reason and "FAILED" in event.status else ""
-        line = f"{format_local_time(event.at)}  {event.status:<20} {event.resource} ({event.type}){reason}"
-        console.note(line)
-
-    return tell
 
 
 def _print_result(

@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cloudft.cli.commands.infra_synth import stack_argument
-from cloudft.cli.options import Console, aws_location, console_options
+from cloudft.cli.command import command
+from cloudft.cli.options import Console, aws_location, aws_options, console_options
+from cloudft.cli.stack_options import stack_argument
 
 if TYPE_CHECKING:
     from cloudft.infra.destroy import DestroyPlan
 
 
-@click.command(
+@command(
     "destroy",
     epilog="\b\nExamples:\n  cloudft infra destroy team\n"
     "  cloudft infra destroy team --delete-data --yes\n"
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 @click.option("--delete-data", is_flag=True, help="Remove the objects, too, with every version.")
 @click.option("--keep-data", is_flag=True, help="Leave the buckets and the key as they are.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@aws_options
 @console_options
 def destroy_command(
     name: str, delete_data: bool, keep_data: bool, yes: bool, console: Console
@@ -34,8 +36,8 @@ def destroy_command(
     is gone on with by the same command.
     """
     from cloudft.aws.client import Aws, AwsLocation
-    from cloudft.cli.commands.infra_deploy import event_printer, poll_seconds
     from cloudft.cli.progress import removal_counter
+    from cloudft.cli.stack_events import event_printer, poll_seconds
     from cloudft.infra import destroy
 
     if delete_data and keep_data:

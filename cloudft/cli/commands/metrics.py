@@ -6,20 +6,23 @@ from pathlib import Path
 
 import click
 
+from cloudft.cli.command import command
 from cloudft.cli.jobs import open_job
 from cloudft.cli.loss_plot import draw_loss_plot
-from cloudft.cli.options import Console, console_options, job_argument
+from cloudft.cli.options import Console, aws_options, console_options, job_argument
 
 
-@click.command("metrics", epilog="\b\nExample:\n  cloudft metrics - --plot loss.png")
+@command("metrics", epilog="\b\nExample:\n  cloudft metrics - --plot loss.png")
 @job_argument
 @click.option(
     "--plot", type=click.Path(dir_okay=False, path_type=Path), help="Draw the curves (.png, .svg)."
 )
+@aws_options
 @console_options
 def metrics_command(reference: str, plot: Path | None, console: Console) -> int:
     """Print or plot a job's loss curves, also while it runs."""
-    from cloudft.cli.output import format_table, metric_rows
+    from cloudft.cli.job_page import metric_rows
+    from cloudft.cli.output import format_table
 
     record, backend, _ = open_job(reference)
     points = list(backend.metrics(record.backend_job_id or record.id))

@@ -1,4 +1,4 @@
-"""models, doctor, completion: what there is on this machine."""
+"""models: list the base models."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ from typing import Any
 
 import click
 
-from cloudft.cli.options import Console, console_options
-from cloudft.storage.home import Home
+from cloudft.cli.command import command
+from cloudft.cli.options import Console, aws_options, console_options
 
 
-@click.command(
+@command(
     "models",
     epilog="\b\nExamples:\n  cloudft models --local\n  cloudft models --live --region us-east-1",
 )
 @click.option("--local", is_flag=True, help="Only models that can be trained on this machine.")
 @click.option("--live", is_flag=True, help="Ask the account, and tell where it says otherwise.")
+@aws_options
 @console_options
 def models_command(local: bool, live: bool, console: Console) -> int:
     """List the base models and where they come from.
@@ -59,7 +60,7 @@ def _compare_with_account(console: Console) -> int:
 def _model_json(model: Any) -> dict[str, Any]:
     from cloudft import catalogue
 
-    places = catalogue.find_weights(model) if model.open_weight else []
+    places = catalogue.find_weights(model) if model.is_open_weight else []
     weights = [{"place": w, "present": present, "detail": d} for w, present, d in places]
     here = next((d for _, present, d in places if present), None)
     origin = here or "; ".join(d for _, _, d in places) or model.bedrock_id
@@ -67,7 +68,7 @@ def _model_json(model: Any) -> dict[str, Any]:
         "alias": model.alias,
         "title": model.title,
         "bedrockId": model.bedrock_id,
-        "openWeight": model.open_weight,
+        "openWeight": model.is_open_weight,
         "customizationTypes": list(model.customization_types),
         "lifecycle": model.lifecycle.state
         + (f" {model.lifecycle.date}" if model.lifecycle.date else ""),
@@ -78,44 +79,3 @@ def _model_json(model: Any) -> dict[str, Any]:
         "weights": weights,
         "origin": origin,
     }
-
-
-@click.command("doctor", epilog="\b\nExample:\n  cloudft doctor --output json")
-@console_options
-def doctor_command(console: Console) -> int:
-    """Say what is installed, which device there is, and what is missing, with its remedy.
-
-    Exit code 1 when something is missing without which nothing can be trained here.
-    """
-    from cloudft.cli.output import findings_text, format_table
-    from cloudft.doctor import run_doctor
-
-    report = run_doctor(Home.from_environ())
-    rows = [(name, value) for name, value in report.facts.items() if value is not None]
-    text = format_table(("WHAT", "FOUND"), rows)
-    if report.findings:
-        text += "\n\n" + findings_text(report.findings)
-    console.print_result(
-        {"ok": report.ok, "facts": report.facts, "findings": report.findings}, text
-    )
-    return 0 if report.ok else 1
-
-
-@click.command(
-    "completion",
-    epilog="\b\nExamples:\n  cloudft completion bash >> ~/.bashrc\n"
-    "  cloudft completion fish > ~/.config/fish/completions/cloudft.fish",
-)
-@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
-@console_options
-def completion_command(shell: str, console: Console) -> int:
-    """Print the tab completion script of a shell."""
-    from click.shell_completion import get_completion_class
-
-    from cloudft.cli.main import cloudft
-
-    kind = get_completion_class(shell)
-    assert kind is not None
-    script = kind(cloudft, {}, "cloudft", "_CLOUDFT_COMPLETE").source()
-    console.print_result({"shell": shell, "script": script}, script)
-    return 0

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import click
 
+from cloudft.cli.command import command
 from cloudft.cli.jobs import open_job
-from cloudft.cli.options import Console, console_options, job_argument
+from cloudft.cli.options import Console, aws_options, console_options, job_argument
 from cloudft.errors import JobStateConflict
 
 
-@click.command(
+@command(
     "report",
     epilog="\b\nExamples:\n  cloudft report -\n  cloudft report ticket-router --out router.html",
 )
@@ -23,6 +24,7 @@ from cloudft.errors import JobStateConflict
 )
 @click.option("--force", is_flag=True, help="Replace a file that is there.")
 @click.option("--no-texts", is_flag=True, help="Leave out what records and answers say.")
+@aws_options
 @console_options
 def report_command(
     reference: str, out: Path | None, force: bool, no_texts: bool, console: Console

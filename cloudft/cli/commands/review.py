@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cloudft.cli.options import Console, complete_job, console_options
+from cloudft.cli.command import command
+from cloudft.cli.options import Console, aws_options, complete_job, console_options
 from cloudft.cli.param_types import PORT, RECORDS, SEED
 from cloudft.storage.home import Home
 
@@ -21,7 +22,7 @@ LINGER_S = 1.5
 """How long the page may still ask after the last judgement."""
 
 
-@click.command(
+@command(
     "review",
     epilog="\b\nExamples:\n  cloudft review base ticket-router\n"
     "  cloudft review router-lora router-full --reviewer ada --sample 50\n"
@@ -41,6 +42,7 @@ LINGER_S = 1.5
     type=click.Path(dir_okay=False, path_type=Path),
     help="Write every judgement to a new file (.csv or .json), and end.",
 )
+@aws_options
 @console_options
 def review_command(
     references: tuple[str, str],

@@ -1,21 +1,23 @@
-"""check, plan, submit."""
+"""submit: start a job, and with --wait follow it."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from cloudft.cli.command import command
+from cloudft.cli.commands.plan import print_plan
+from cloudft.cli.job_file import load_job_file
 from cloudft.cli.options import (
     Console,
+    aws_options,
     backend_option,
     console_options,
     job_file_argument,
     spec_options,
-    use_aws_profile,
 )
 from cloudft.cli.param_types import SECONDS, USD
 from cloudft.storage.home import Home
@@ -28,125 +30,7 @@ if TYPE_CHECKING:
     from cloudft.types import Estimate
 
 
-def load_job_file(path: Path | None, flags: dict[str, str]) -> LoadedJob:
-    """The job file with flags and environment laid over it.
-
-    A profile that it names is this process's from then on, so that data in S3 is read by the same
-    identity.
-    """
-    from cloudft.spec.load import load_job
-
-    job = load_job(path, flags=flags, environ=os.environ)
-    profiles = {job.spec.bedrock.profile, job.spec.sagemaker.profile} - {None}
-    if len(profiles) == 1:
-        use_aws_profile(str(profiles.pop()))
-    return job
-
-
-@click.command(
-    "check",
-    epilog="\b\nExamples:\n  cloudft check\n  cloudft check jobs/router.yaml --output json\n"
-    "  cloudft check --fix mended",
-)
-@job_file_argument
-@backend_option
-@spec_options
-@click.option(
-    "--fix",
-    "fix_into",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Write mended copies of broken JSONL files into DIR; the originals stay as they are.",
-)
-@console_options
-def check_command(
-    path: Path | None,
-    backend_name: str,
-    flags: dict[str, str],
-    fix_into: Path | None,
-    console: Console,
-) -> int:
-    """Find every problem of a job before anything is sent.
-
-    Checks the job file, the data and this machine; each finding names file, line, field and remedy.
-    Exit code 3 when there are errors, 5 when the account could not be reached.
-    """
-    from cloudft.backends import make_backend
-    from cloudft.cli.output import findings_text
-    from cloudft.cli.progress import record_counter
-    from cloudft.cli.repair_files import write_repaired_files
-    from cloudft.data.token_estimate import TOKEN_ESTIMATE_RULE
-    from cloudft.jobs import prepare
-
-    local = make_backend(backend_name, Home.from_environ())
-    job = load_job_file(path, flags)
-    with record_counter(console) as progress:
-        checked = prepare.check(job, local, progress)
-    fixed = write_repaired_files(job, checked.findings, fix_into, console) if fix_into else []
-    volumes = checked.volumes or {}
-    counts = {role: volume.records for role, volume in volumes.items()}
-    tokens = sum(volume.tokens for volume in volumes.values())
-    text = findings_text(checked.findings)
-    if checked.ok:
-        summary = ", ".join(f"{count} {role}" for role, count in counts.items())
-        text = f"{text}\nok: {summary} records, about {tokens} tokens".lstrip()
-    console.print_result(
-        {
-            "ok": checked.ok,
-            "findings": list(checked.findings),
-            "records": counts,
-            "tokens": tokens,
-            "tokenRule": TOKEN_ESTIMATE_RULE if volumes else None,
-            "fixed": fixed,
-        },
-        text,
-    )
-    return checked.exit_code
-
-
-@click.command("plan", epilog="\b\nExample:\n  cloudft plan --output json > plan.json")
-@job_file_argument
-@backend_option
-@spec_options
-@console_options
-def plan_command(
-    path: Path | None, backend_name: str, flags: dict[str, str], console: Console
-) -> int:
-    """Print the exact request that submit would send, with its token, cost and files."""
-    print_plan(load_job_file(path, flags), backend_name, console)
-    return 0
-
-
-def print_plan(
-    job: LoadedJob, backend_name: str, console: Console, then: str | None = None
-) -> None:
-    """Stage the data and print the plan; nothing is started. What comes `then` is checked too."""
-    from cloudft.backends import make_backend
-    from cloudft.backends.base import SupportsIdentity
-    from cloudft.cli.commands import import_
-    from cloudft.cli.output import identity_line, json_text, print_findings
-    from cloudft.cli.progress import record_counter
-    from cloudft.jobs import prepare
-    from cloudft.types import to_json
-
-    home = Home.from_environ()
-    chosen = make_backend(backend_name, home)
-    with record_counter(console) as progress:
-        staged, warnings = prepare.prepare(job, chosen, home, progress)
-    print_findings(warnings)
-    if then:
-        import_.check_import(job, chosen, console)
-    plan = chosen.plan(staged)
-    prepare.check_budget(job, plan)
-    value = to_json(plan)
-    if isinstance(chosen, SupportsIdentity):
-        identity = chosen.get_identity(job)
-        console.note(identity_line(identity))
-        value |= {"identity": to_json(identity)}
-    console.print_result(value, json_text(value))
-
-
-@click.command(
+@command(
     "submit",
     epilog="\b\nExamples:\n  cloudft submit --wait\n"
     "  cloudft submit router.yaml --set hyperparameters.epochCount=1 --output json\n"
@@ -177,6 +61,7 @@ def print_plan(
     is_flag=True,
     help="Let the account's own state machine create the job; like bedrock.via_stack.",
 )
+@aws_options
 @console_options
 def submit_command(
     path: Path | None,
@@ -231,7 +116,7 @@ def _submit(
     from cloudft.backends import make_backend
     from cloudft.cli.commands import import_
     from cloudft.cli.output import print_findings
-    from cloudft.cli.progress import record_counter, upload_counter
+    from cloudft.cli.progress import byte_counter, record_counter
     from cloudft.jobs import lifecycle, prepare
     from cloudft.storage.store import Store
 
@@ -242,7 +127,7 @@ def _submit(
     print_findings(warnings)
     if then:
         import_.check_import(job_file, chosen, console)
-    with upload_counter(console) as sent:
+    with byte_counter(console, "sent") as sent:
         return lifecycle.submit(
             staged,
             chosen,
@@ -287,7 +172,7 @@ def warn_not_described(job: Job) -> None:
 
 def _print_cost(estimate: Estimate, job: LoadedJob, backend: Backend, console: Console) -> None:
     """What the training will cost, where it costs, and who pays."""
-    from cloudft.backends.base import SupportsIdentity
+    from cloudft.backends.capabilities import SupportsIdentity
     from cloudft.catalogue import cost
     from cloudft.cli.output import identity_line
     from cloudft.jobs import prepare

@@ -3,9 +3,10 @@
 Only for what is right: when a part has anything to be said about, or is unlike the others, the
 whole file is read again in one go, so that every finding has its words and its line.
 
-`python -m cloudft.data.checks.parallel_check` is one such process. Its request comes on standard input (pickled,
-from the process that started it); it says how many records it has read, a line each time, and at
-last what it has found. (Not multiprocessing: that would run the main module of whoever calls.)
+`python -m cloudft.data.checks.parallel_check` is one such process. Its request comes on standard
+input (pickled, from the process that started it); it says how many records it has read, a line each
+time, and at last what it has found. (Not multiprocessing: that would run the main module of whoever
+calls.)
 """
 
 from __future__ import annotations

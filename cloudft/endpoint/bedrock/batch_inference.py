@@ -13,12 +13,15 @@ from typing import Any
 import orjson
 
 from cloudft.endpoint.bedrock import invoke_bodies
+from cloudft.endpoint.bedrock.invoke_bodies import BodyFormat
+from cloudft.endpoint.bedrock.local_inference import ModelRef
 from cloudft.endpoint.bedrock.pagination import filter_by_name_and_time, paginate
 from cloudft.endpoint.bedrock.runtime import BedrockRuntime, parse_converse_request
 from cloudft.endpoint.iam.authorizer import RoleClientFactory
-from cloudft.endpoint.protocols.rest_json import ServiceError
+from cloudft.endpoint.protocols.messages import ServiceError
 from cloudft.endpoint.s3_uri import split_s3_uri
 from cloudft.endpoint.state import (
+    Model,
     State,
     Task,
     find_by_arn_or_name,
@@ -61,9 +64,9 @@ class BatchInference:
             self._start_thread(task)
         return {"jobArn": arn}
 
-    def _resolve_model(self, identifier: str) -> Any:
-        """Batches take custom models by their own ARN, without a deployment."""
-        model = find_by_arn_or_name(self.state.models, identifier)
+    def _resolve_model(self, identifier: str) -> tuple[ModelRef, BodyFormat, bool]:
+        """Resolve a model id; unlike Converse, batches take a custom model without a deployment."""
+        model: Model | None = find_by_arn_or_name(self.state.models, identifier)
         if model is not None:
             return self.runtime.resolve_custom_model(model)
         return self.runtime.resolve_model(identifier)
@@ -123,16 +126,16 @@ class BatchInference:
             return orjson.dumps(record | {"error": told})
 
     def _generate(self, task: Task, asked: Mapping[str, Any]) -> Any:
-        who, family, raw = self._resolve_model(task.request["modelId"])
+        model, body_format, raw = self._resolve_model(task.request["modelId"])
         if task.request.get("modelInvocationType") == "Converse":
-            reply = self.runtime.inference.generate(who, parse_converse_request(asked))
+            reply = self.runtime.inference.generate(model, parse_converse_request(asked))
             message = {"role": "assistant", "content": [{"text": reply.text}]}
             usage = invoke_bodies.converse_usage(reply)
             return {"output": {"message": message}, "stopReason": reply.stop_reason, "usage": usage}
         reply = self.runtime.inference.generate(
-            who, invoke_bodies.parse_request(family, asked, raw=raw)
+            model, invoke_bodies.parse_request(body_format, asked, raw=raw)
         )
-        return family.tell(reply)
+        return body_format.format_response(reply)
 
     def get_model_invocation_job(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """One batch."""

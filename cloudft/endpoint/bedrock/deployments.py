@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from cloudft.endpoint.bedrock.pagination import filter_by_name_and_time, paginate
-from cloudft.endpoint.protocols.rest_json import ServiceError
+from cloudft.endpoint.protocols.messages import ServiceError
 from cloudft.endpoint.state import (
     Model,
     ModelDeployment,

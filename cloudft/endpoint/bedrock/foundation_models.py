@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cloudft import catalogue
-from cloudft.endpoint.protocols.rest_json import ServiceError
+from cloudft.endpoint.protocols.messages import ServiceError
 
 PROVIDERS = {"amazon": "Amazon", "meta": "Meta", "anthropic": "Anthropic", "cohere": "Cohere"}
 LISTED_CUSTOMIZATION_TYPES = {"FINE_TUNING", "CONTINUED_PRE_TRAINING", "DISTILLATION"}

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from cloudft.endpoint.bedrock.local_inference import InferenceRequest, InferenceResult
-from cloudft.endpoint.protocols.rest_json import ServiceError, load_json
+from cloudft.endpoint.protocols.json_shapes import load_json
+from cloudft.endpoint.protocols.messages import ServiceError
 
 Body = Mapping[str, Any]
 PARAMETER_CHECKS: Mapping[str, Callable[[Any], bool]] = {

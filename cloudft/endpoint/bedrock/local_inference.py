@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from cloudft.backends.base import Answer, GenerationConfig, Prompt
-from cloudft.endpoint.protocols.rest_json import ServiceError
+from cloudft.endpoint.protocols.messages import ServiceError
 from cloudft.errors import CloudftError
+from cloudft.inference import Answer, GenerationConfig, Prompt
 
 MAX_WARM_PROCESSES = 2
 """Processes that are kept; each holds a model."""
@@ -75,8 +75,8 @@ class LocalInference:
     def generate(self, who: ModelRef, question: InferenceRequest) -> InferenceResult:
         """One answer. Raises WireError."""
         with self._model_process(who) as child:
-            [tokens] = child.count([question.prompt])
-            [answer] = child.ask([question.prompt], [who.variant], question.generation_config)
+            [tokens] = child.count_tokens([question.prompt])
+            [answer] = child.generate([question.prompt], [who.variant], question.generation_config)
         return _to_result(
             answer, tokens, (question.inference_config or {}).get("stopSequences") or ()
         )
@@ -87,8 +87,8 @@ class LocalInference:
         """Answers in order, asked with the first question's limits. Raises WireError."""
         prompts = [question.prompt for question in questions]
         with self._model_process(who) as child:
-            counts = child.count(prompts)
-            answers = list(child.ask(prompts, [who.variant], questions[0].generation_config))
+            counts = child.count_tokens(prompts)
+            answers = list(child.generate(prompts, [who.variant], questions[0].generation_config))
         for answer in sorted(answers, key=lambda answer: answer.index):
             stops = (questions[answer.index].limits or {}).get("stopSequences") or ()
             yield _to_result(answer, counts[answer.index], stops)
@@ -96,7 +96,7 @@ class LocalInference:
     def count_tokens(self, who: ModelRef, question: InferenceRequest) -> int:
         """Tokens that the model would read. Raises WireError."""
         with self._model_process(who) as child:
-            [tokens] = child.count([question.prompt])
+            [tokens] = child.count_tokens([question.prompt])
         return int(tokens)
 
     def close(self) -> None:
@@ -116,7 +116,7 @@ class LocalInference:
             self._warm.move_to_end(key)
         with lock:
             try:
-                if kept and not kept[0].alive:
+                if kept and not kept[0].is_alive:
                     kept.pop().close()
                 if not kept:
                     kept.append(self._open(who))

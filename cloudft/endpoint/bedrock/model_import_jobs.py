@@ -12,7 +12,7 @@ import orjson
 
 from cloudft.endpoint.bedrock.pagination import filter_by_name_and_time, paginate
 from cloudft.endpoint.iam.authorizer import RoleClientFactory
-from cloudft.endpoint.protocols.rest_json import ServiceError
+from cloudft.endpoint.protocols.messages import ServiceError
 from cloudft.endpoint.s3_uri import split_s3_uri
 from cloudft.endpoint.state import (
     Model,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from cloudft.endpoint.protocols.rest_json import ServiceError
+from cloudft.endpoint.protocols.messages import ServiceError
 
 Resource = TypeVar("Resource")
 DEFAULT_PAGE_SIZE = 1000

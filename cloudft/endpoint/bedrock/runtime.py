@@ -16,7 +16,7 @@ from cloudft.endpoint.bedrock.local_inference import (
     LocalInference,
     ModelRef,
 )
-from cloudft.endpoint.protocols.rest_json import ServiceError
+from cloudft.endpoint.protocols.messages import ServiceError
 from cloudft.endpoint.state import Model, State
 
 

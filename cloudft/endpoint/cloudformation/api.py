@@ -16,7 +16,7 @@ from cloudft.endpoint.cloudformation.responses import (
     resource_response,
     stack_response,
 )
-from cloudft.endpoint.protocols.rest_json import ServiceError
+from cloudft.endpoint.protocols.messages import ServiceError
 from cloudft.endpoint.state import ACCOUNT, State
 from cloudft.infra.intrinsics import ResolveError
 from cloudft.infra.template import (

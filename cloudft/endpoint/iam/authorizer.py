@@ -22,7 +22,7 @@ from cloudft.endpoint.iam.policies import (
     evaluate_policies,
     list_statements,
 )
-from cloudft.endpoint.protocols.rest_json import ServiceError
+from cloudft.endpoint.protocols.messages import ServiceError
 from cloudft.endpoint.state import ACCOUNT
 
 BEDROCK_PRINCIPAL, SAGEMAKER_PRINCIPAL = "bedrock.amazonaws.com", "sagemaker.amazonaws.com"

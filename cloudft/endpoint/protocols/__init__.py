@@ -1,1 +1,1 @@
-"""AWS wire protocols, read and written by botocore's service models."""
+"""AWS's wire protocols: requests parsed, responses serialized, callers identified and verified."""

@@ -1,57 +1,69 @@
-"""JSON 1.1 as AWS speaks it to SageMaker: the operation in a header, its input in the body."""
+"""Parse and serialize AWS's JSON 1.1 protocol, as botocore's service model describes it.
+
+SageMaker speaks it: the operation is in the header `X-Amz-Target`, its input is the body. Source:
+smithy.io, "AWS JSON 1.1 protocol".
+"""
 
 from __future__ import annotations
-
-from collections.abc import Mapping
-from typing import Any
 
 import orjson
 
 from cloudft.aws.request_validation import load_service_model
-from cloudft.endpoint.protocols.rest_json import (
-    HttpResponse,
-    OperationCall,
-    ServiceError,
+from cloudft.endpoint.protocols.json_shapes import (
     parse_json_body,
     parse_structure,
     serialize_value,
 )
+from cloudft.endpoint.protocols.messages import (
+    HttpResponse,
+    OperationCall,
+    Parameters,
+    ServiceError,
+)
+from cloudft.endpoint.protocols.service_models import OperationModel, ServiceModel
 
 CONTENT_TYPE = ("Content-Type", "application/x-amz-json-1.1")
 
 
 class AwsJsonProtocol:
-    """One service: requests in, replies out."""
+    """The JSON 1.1 protocol of one service."""
 
     def __init__(self, service: str) -> None:
         self.service = service
-        self.model = load_service_model(service)
+        self.model: ServiceModel = load_service_model(service)
         self._names = frozenset(self.model.operation_names)
 
-    def operation_model(self, name: str) -> Any:
-        """Botocore's model of the operation."""
+    def operation_model(self, name: str) -> OperationModel:
+        """Return botocore's model of an operation."""
         return self.model.operation_model(name)
 
     def parse_request(self, target: str, body: bytes) -> OperationCall:
-        """The call that a request is. Raises WireError."""
+        """Return the call that a request makes. `target` is its header `X-Amz-Target`.
+
+        Raises ServiceError for an unknown operation and for an input that the model does not
+        describe.
+        """
         name = target.rpartition(".")[2]
         if name not in self._names:
-            what = f"There is no operation {name[:100]!r}"
-            raise ServiceError("UnknownOperationException", what)
+            message = f"There is no operation {name[:100]!r}"
+            raise ServiceError("UnknownOperationException", message)
         shape = self.operation_model(name).input_shape
-        content = parse_structure(shape, parse_json_body(body), "") if shape else {}
-        return OperationCall(self.service, name, content)
+        parameters = parse_structure(shape, parse_json_body(body), "") if shape else {}
+        return OperationCall(self.service, name, parameters)
 
-    def serialize_response(self, operation: str, result: Mapping[str, Any]) -> HttpResponse:
-        """A result by the API's names, as HTTP."""
+    def serialize_response(self, operation: str, result: Parameters) -> HttpResponse:
+        """Return the response for a result by the API's member names."""
         shape = self.operation_model(operation).output_shape
-        return HttpResponse(
-            200, (CONTENT_TYPE,), orjson.dumps(serialize_value(shape, result) if shape else {})
-        )
+        content = serialize_value(shape, result) if shape else {}
+        return HttpResponse(200, (CONTENT_TYPE,), orjson.dumps(content))
 
     def serialize_error(self, error: ServiceError) -> HttpResponse:
-        """An error, as every one of this protocol with the status 400."""
-        status = {"InternalServerException": 500, "ThrottlingException": 400}.get(error.code, 400)
-        headers = (CONTENT_TYPE, ("x-amzn-errortype", error.code))
-        body = orjson.dumps({"__type": error.code, "message": error.message})
-        return HttpResponse(status, headers, body)
+        """Return the response for an error: in this protocol, 400 for every one but a server's."""
+        status = 500 if error.code == "InternalServerException" else 400
+        return HttpResponse(status, *encode_json_error(error))
+
+
+def encode_json_error(error: ServiceError) -> tuple[tuple[tuple[str, str], ...], bytes]:
+    """Return the headers and the body of an error in this protocol."""
+    headers = (CONTENT_TYPE, ("x-amzn-errortype", error.code))
+    return headers, orjson.dumps({"__type": error.code, "message": error.message})

@@ -1,7 +1,8 @@
-"""Events as AWS streams them: `application/vnd.amazon.eventstream`.
+"""Encode AWS's event streams (`application/vnd.amazon.eventstream`).
 
-Source: smithy.io, "Amazon Event Stream Specification": a prelude of two lengths and their CRC,
-headers, the payload, and the CRC of all of it. botocore has the decoder only.
+A message is a prelude (the length of the message and of its headers, and their CRC), the headers,
+the payload, and a CRC of everything before it. Numbers are big-endian. Source: smithy.io, "Amazon
+Event Stream Specification". botocore has the decoder only.
 """
 
 from __future__ import annotations
@@ -14,11 +15,13 @@ import orjson
 
 CONTENT_TYPE = "application/vnd.amazon.eventstream"
 STRING_HEADER_TYPE = 7
-"""The header type of text."""
+"""The type code of a header whose value is text."""
+FRAME_BYTES = 16
+"""Bytes of a message beside its headers and payload: two lengths and two CRCs, 4 bytes each."""
 
 
-def encode_event(kind: str, content: Mapping[str, object]) -> bytes:
-    """One event of that type, its content as JSON."""
+def encode_event(kind: str, content: object) -> bytes:
+    """Return an event of that type as a message, its content as JSON."""
     headers = {
         ":event-type": kind,
         ":content-type": "application/json",
@@ -28,19 +31,19 @@ def encode_event(kind: str, content: Mapping[str, object]) -> bytes:
 
 
 def encode_message(headers: Mapping[str, str], payload: bytes) -> bytes:
-    """One message on the wire."""
-    head = b"".join(_encode_header(name, value) for name, value in headers.items())
-    lengths = struct.pack("!II", 16 + len(head) + len(payload), len(head))
-    start = lengths + _encode_crc(lengths)
-    body = start + head + payload
-    return body + _encode_crc(body)
+    """Return one message with these headers and this payload."""
+    encoded = b"".join(_encode_header(name, value) for name, value in headers.items())
+    total = FRAME_BYTES + len(encoded) + len(payload)
+    lengths = struct.pack("!II", total, len(encoded))
+    # The prelude has a CRC of its own: a reader checks the lengths before it trusts them.
+    message = lengths + _encode_crc(lengths) + encoded + payload
+    return message + _encode_crc(message)
 
 
 def _encode_header(name: str, value: str) -> bytes:
     key, text = name.encode(), value.encode()
-    return (
-        struct.pack("!B", len(key)) + key + struct.pack("!BH", STRING_HEADER_TYPE, len(text)) + text
-    )
+    lengths = struct.pack("!BH", STRING_HEADER_TYPE, len(text))
+    return struct.pack("!B", len(key)) + key + lengths + text
 
 
 def _encode_crc(content: bytes) -> bytes:

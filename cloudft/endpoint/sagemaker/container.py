@@ -28,7 +28,7 @@ from typing import Any
 import orjson
 
 from cloudft.backends.sagemaker import trainer_archive
-from cloudft.endpoint.protocols.rest_json import ServiceError
+from cloudft.endpoint.protocols.messages import ServiceError
 from cloudft.endpoint.s3_uri import split_s3_uri
 
 OPT_ML = "/opt/ml"

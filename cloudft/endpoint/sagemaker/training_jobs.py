@@ -16,7 +16,7 @@ from botocore.exceptions import ClientError
 
 from cloudft.endpoint.fault_injection import FaultInjector
 from cloudft.endpoint.iam.authorizer import RoleClientFactory
-from cloudft.endpoint.protocols.rest_json import ServiceError
+from cloudft.endpoint.protocols.messages import ServiceError
 from cloudft.endpoint.sagemaker.cloudwatch_log_stream import LogStream
 from cloudft.endpoint.sagemaker.cluster import Cluster
 from cloudft.endpoint.sagemaker.container import (

@@ -12,7 +12,7 @@ import orjson
 
 from cloudft.data.staging.stage import stage_data
 from cloudft.endpoint.bedrock.local_inference import InferenceRequest
-from cloudft.endpoint.protocols.rest_json import ServiceError
+from cloudft.endpoint.protocols.messages import ServiceError
 from cloudft.endpoint.training import failure_messages
 from cloudft.endpoint.training.run import FailedRun, RunStatus, TrainingRequest, TrainingRun
 from cloudft.errors import CheckFailed, CloudftError

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cloudft.backends.base import Prompt
 from cloudft.evaluate.advise.bm25 import Bm25Index
 from cloudft.evaluate.held_out import EvalExample
 from cloudft.evaluate.metrics.tasks import Task
+from cloudft.inference import Prompt
 
 SHOTS = 4
 """Examples before a question."""

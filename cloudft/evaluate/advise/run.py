@@ -10,14 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypedDict
 
-from cloudft.backends.base import (
-    Backend,
-    GenerationConfig,
-    ProgressCallback,
-    Prompt,
-    StagedJob,
-    SupportsInference,
-)
+from cloudft.backends.base import Backend, StagedJob
+from cloudft.backends.capabilities import ProgressCallback, SupportsInference
 from cloudft.data.findings import Findings
 from cloudft.data.formats.record import Document
 from cloudft.data.records import read_records
@@ -48,6 +42,7 @@ from cloudft.evaluate.metrics.significance import PairedDifference, compare_pair
 from cloudft.evaluate.metrics.tasks import Task, detect_task
 from cloudft.evaluate.results import Delta, Significance
 from cloudft.evaluate.supervised import default_generation_config
+from cloudft.inference import GenerationConfig, Prompt
 from cloudft.jobs import lifecycle
 from cloudft.spec.load import LoadedJob
 from cloudft.storage.home import Home

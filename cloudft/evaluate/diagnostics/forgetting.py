@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cloudft.backends.base import Likelihood
 from cloudft.evaluate.diagnostics.diagnostic import Diagnostic, Level
 from cloudft.evaluate.metrics.significance import (
     ALPHA,
@@ -14,6 +13,7 @@ from cloudft.evaluate.metrics.significance import (
     bootstrap_difference_interval,
     compare_paired,
 )
+from cloudft.inference import Likelihood
 
 WARNING_RISE, BAD_RISE = 0.03, 0.10
 """Rises of the bits per byte of general text, as a share."""

@@ -12,12 +12,14 @@ from collections.abc import Callable
 import numpy as np
 import yaml
 
-from cloudft.backends.base import Backend, ProgressCallback, ScoringRequest, SupportsInference
+from cloudft.backends.base import Backend
+from cloudft.backends.capabilities import ProgressCallback, SupportsInference
 from cloudft.errors import JobFailed, UsageError
 from cloudft.evaluate.diagnostics.data_scaling import DATA_SHARES, diagnose_data_scaling
 from cloudft.evaluate.diagnostics.diagnostic import Diagnostic
 from cloudft.evaluate.held_out import HeldOutData, find_staged_file
 from cloudft.evaluate.inference.cached_inference import TUNED, open_cached_inference
+from cloudft.inference import ScoringRequest
 from cloudft.jobs import lifecycle, prepare
 from cloudft.spec.load import load_job
 from cloudft.storage.atomic_files import as_store_error, atomic_write

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from cloudft.backends.base import Backend, GenerationConfig, Prompt, ScoringRequest
+from cloudft.backends.base import Backend
 from cloudft.data.findings import Findings
 from cloudft.data.formats.record import Document
 from cloudft.data.records import read_records
@@ -36,6 +36,7 @@ from cloudft.evaluate.inference.cached_inference import (
 from cloudft.evaluate.metrics.scores import extract_label
 from cloudft.evaluate.metrics.tasks import Task
 from cloudft.evaluate.results import DiagnosticResult
+from cloudft.inference import GenerationConfig, Prompt, ScoringRequest
 from cloudft.spec import JobSpec
 from cloudft.storage.store import JobRecord
 

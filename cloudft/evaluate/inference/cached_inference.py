@@ -8,17 +8,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from cloudft.backends.base import (
+from cloudft.backends.capabilities import ProgressCallback
+from cloudft.errors import JobStateConflict
+from cloudft.evaluate.inference.answer_cache import AnswerCache, CachedResult, cache_key
+from cloudft.inference import (
     GenerationConfig,
     InferenceSession,
     Likelihood,
-    ProgressCallback,
     Prompt,
     ScoringRequest,
     SupportsLogLikelihood,
 )
-from cloudft.errors import JobStateConflict
-from cloudft.evaluate.inference.answer_cache import AnswerCache, CachedResult, cache_key
 from cloudft.storage.home import Home
 
 Variant = Literal["base", "tuned"]

@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-from cloudft.backends.base import Prompt, ScoringRequest
+from cloudft.inference import Prompt, ScoringRequest
 
 WORD = re.compile(r"[A-Za-z][\w-]{4,}")
 MIN_TERM_COUNT = 3

@@ -18,7 +18,7 @@ from cloudft.aws import client as module
 from cloudft.aws.client import Aws, AwsLocation
 from cloudft.aws.identity import CREDENTIAL_PROVIDERS, get_identity
 from cloudft.cli import options
-from cloudft.cli.commands.submit import load_job_file
+from cloudft.cli.job_file import load_job_file
 from cloudft.errors import CloudRefused
 
 CALLS: dict[str, tuple[str, dict[str, Any]]] = {

@@ -191,7 +191,7 @@ def test_a_place_an_identity_and_paths_are_never_taken_from_a_plan(
     for word in (str(secret), "eu-west-9", "admin", "127.0.0.1:9", "arn:x", str(tmp_path)):
         assert word not in kept
     assert record.request["place"] == {"region": REGION, "profile": None, "endpoint_url": None}
-    assert lifecycle.backend_for(record, backend.home).aws.place == AwsLocation(region=REGION)
+    assert lifecycle.backend_for(record, backend.home).aws.location == AwsLocation(region=REGION)
     spec = spec_from_record(record)
     assert spec is not None and spec.data.test is None and spec.tags == {"team": "support"}
     assert spec.data.columns == COLUMNS

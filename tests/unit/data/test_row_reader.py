@@ -178,7 +178,7 @@ def test_training_on_the_test_file_is_refused(tmp_path: Path):
 
 
 def test_a_line_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("cloudft.data.sources.row_reader.LONGEST", 100)
+    monkeypatch.setattr("cloudft.data.sources.row_reader.MAX_RECORD_BYTES", 100)
     [finding] = findings(tmp_path, "x.jsonl", GOOD + b"x" * 101)
     assert (finding.code, finding.line) == ("RecordTooLong", 2)
     [finding] = findings(tmp_path, "x.txt", b"x" * 101)

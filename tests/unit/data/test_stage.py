@@ -261,7 +261,7 @@ def test_a_disk_that_refuses_is_a_store_error(
     def refuse(*_: object) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr("cloudft.data.staging.jsonl_writer.Spool._write", refuse)
+    monkeypatch.setattr("cloudft.data.staging.jsonl_writer.JsonlWriter._write", refuse)
     with pytest.raises(StoreError, match=os.strerror(number)) as caught:
         staged(tmp_path, train="a.jsonl")
     assert caught.value.fix

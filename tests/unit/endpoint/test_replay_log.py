@@ -403,7 +403,7 @@ KILL_POINTS = (
     ("os.fsync", True),
     ("os.replace", True),
     ("os.replace", False),
-    ("cloudft.endpoint.moto.replay_log.sync_folder", True),
+    ("cloudft.endpoint.moto.replay_log.fsync_folder", True),
 )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from cloudft.backends.base import Prompt
 from cloudft.evaluate.advise import prompting
 from cloudft.evaluate.advise.bm25 import Bm25Index, split_passages
 from cloudft.evaluate.advise.recommendation import (
@@ -18,6 +17,7 @@ from cloudft.evaluate.advise.run import compare_methods
 from cloudft.evaluate.held_out import EvalExample
 from cloudft.evaluate.metrics.significance import compare_paired
 from cloudft.evaluate.metrics.tasks import Task
+from cloudft.inference import Prompt
 
 PLENTY = DataFacts(train_records=500, noise=0.0, stale=0.0)
 

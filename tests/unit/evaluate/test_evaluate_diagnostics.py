@@ -6,7 +6,6 @@ import collections
 
 import pytest
 
-from cloudft.backends.base import Likelihood
 from cloudft.evaluate.diagnostics import general_knowledge
 from cloudft.evaluate.diagnostics.answer_format import choose_labels, diagnose_answer_format
 from cloudft.evaluate.diagnostics.consistency import diagnose_consistency, shuffle_options
@@ -15,6 +14,7 @@ from cloudft.evaluate.diagnostics.forgetting import GeneralResults, diagnose_for
 from cloudft.evaluate.diagnostics.memorization import diagnose_memorization
 from cloudft.evaluate.diagnostics.overfitting import diagnose_overfitting
 from cloudft.evaluate.metrics.cloze import find_cloze_gaps
+from cloudft.inference import Likelihood
 from cloudft.types import Metric, Split
 
 

@@ -13,7 +13,6 @@ from rouge_score.rouge_scorer import RougeScorer
 from sklearn import metrics as sklearn_metrics
 from sklearn.metrics import accuracy_score, f1_score
 
-from cloudft.backends.base import Prompt
 from cloudft.evaluate.held_out import EvalExample, HeldOutData
 from cloudft.evaluate.inference.cached_inference import BASE, TUNED, ModelAnswer
 from cloudft.evaluate.metrics.scores import (
@@ -26,6 +25,7 @@ from cloudft.evaluate.metrics.scores import (
 )
 from cloudft.evaluate.metrics.tasks import Task, detect_task
 from cloudft.evaluate.supervised import evaluate_supervised
+from cloudft.inference import Prompt
 
 LABELS = ("billing", "delivery", "not_delivery", "refund")
 CLASSES = Task("classification", LABELS)

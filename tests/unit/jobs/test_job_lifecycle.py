@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +93,9 @@ class FakeBackend(Backend):
     def stop(self, job_id: str) -> None:
         self.stopped.append(job_id)
 
-    def download_artifacts(self, job_id: str, to: Path) -> Path:
+    def download_artifacts(
+        self, job_id: str, to: Path, on_copied: Callable[[int], None] | None = None
+    ) -> Path:
         return to
 
 

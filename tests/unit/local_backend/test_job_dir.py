@@ -18,7 +18,7 @@ import sys
 from local_backend.job_dir import JobDir
 name, folders = sys.argv[1], sys.argv[2:]
 sys.stdin.readline()
-print(*[folder for folder in folders if JobDir(folder).end("Failed", name)], flush=True)
+print(*[folder for folder in folders if JobDir(folder).write_ending("Failed", name)], flush=True)
 """
 REWRITE = """
 import sys
@@ -32,8 +32,8 @@ while True:
 HOLD_LOCK = """
 import subprocess, sys
 from pathlib import Path
-from local_backend.job_dir import take_lock
-lock = take_lock(Path(sys.argv[1]))
+from local_backend.job_dir import acquire_lock
+lock = acquire_lock(Path(sys.argv[1]))
 child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=0, pass_fds=(lock,))
 print(child.pid, flush=True)
 """

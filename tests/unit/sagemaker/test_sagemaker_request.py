@@ -283,7 +283,7 @@ def test_a_stack_fills_what_is_left_out_and_bedrocks_serves_both(
         found = there.get(name, outputs)
         return Stack(name, "arn:x", "UPDATE_COMPLETE", None, found, {}, {}, False, "2026")
 
-    monkeypatch.setattr("cloudft.backends.aws_base.stack_outputs.stacks.read", read)
+    monkeypatch.setattr("cloudft.backends.aws_base.stack_outputs.stacks.describe_stack", read)
 
     def completed(sagemaker: dict[str, Any], **bedrock: Any) -> LoadedJob:
         section = {"image_uri": SECTION["image_uri"], **sagemaker}

@@ -24,12 +24,12 @@ CREATE = """
 import os, sys, time
 from pathlib import Path
 from cloudft.storage.store import Store
-from records import a_record
+from job_records import make_record
 store, ids = Store(Path(sys.argv[1])), sys.argv[2:]
 print("ready", flush=True)
 sys.stdin.readline()
 for job_id in ids:
-    with store.create(a_record(store, job_id)) as made:
+    with store.create(make_record(store, job_id)) as made:
         marker = store.jobs / job_id / "sent"
         if made:
             time.sleep(0.002)
@@ -42,9 +42,9 @@ HOLD = """
 import sys
 from pathlib import Path
 from cloudft.storage.store import Store
-from records import a_record
+from job_records import make_record
 store = Store(Path(sys.argv[1]))
-with store.create(a_record(store, sys.argv[2])):
+with store.create(make_record(store, sys.argv[2])):
     print("within", flush=True)
     sys.stdin.readline()
 """

@@ -11,19 +11,7 @@ from cloudft.aws.tags import JOB_TAG, PLAN_TAG, TOKEN_TAG
 from cloudft.backends import make_backend as backend_by_name
 from cloudft.backends.aws_base import discovered_plan
 from cloudft.backends.aws_base.backend import AwsBackend, encode_plan, job_not_found
-from cloudft.backends.base import (
-    Answer,
-    Backend,
-    DiscoveredJob,
-    GenerationConfig,
-    InferenceSession,
-    ModelImporter,
-    Prompt,
-    StagedJob,
-    SupportsDiscovery,
-    SupportsGenerate,
-    SupportsInference,
-)
+from cloudft.backends.base import Backend, StagedJob
 from cloudft.backends.bedrock import output, stack
 from cloudft.backends.bedrock import states as bedrock_states
 from cloudft.backends.bedrock.model_import import (
@@ -36,6 +24,13 @@ from cloudft.backends.bedrock.model_import import (
 )
 from cloudft.backends.bedrock.request import PLAN as PLAN_FILE
 from cloudft.backends.bedrock.request import location_of
+from cloudft.backends.capabilities import (
+    DiscoveredJob,
+    ModelImporter,
+    SupportsDiscovery,
+    SupportsGenerate,
+    SupportsInference,
+)
 from cloudft.catalogue import load_import_rules
 from cloudft.errors import (
     BadDocument,
@@ -46,6 +41,7 @@ from cloudft.errors import (
     ResourceNotFound,
     UsageError,
 )
+from cloudft.inference import Answer, GenerationConfig, InferenceSession, Prompt
 from cloudft.spec.load import LoadedJob, load_spec
 from cloudft.spec.serialize import to_portable_values
 from cloudft.storage.atomic_files import as_store_error
@@ -265,7 +261,9 @@ class ImportBackend(
             message = f"{job_id} can't be stopped: Bedrock has no operation for it"
             raise JobStateConflict(message, fix="wait for its end, then `cloudft gc`.")
 
-    def download_artifacts(self, job_id: str, to: Path) -> Path:
+    def download_artifacts(
+        self, job_id: str, to: Path, on_copied: Callable[[int], None] | None = None
+    ) -> Path:
         """Raises JobStateConflict: the model stays with Bedrock."""
         self._get_import_job(job_id)
         message = f"{job_id} leaves no files: its model is in Bedrock"

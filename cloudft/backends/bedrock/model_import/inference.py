@@ -12,10 +12,10 @@ import orjson
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from cloudft.aws.client import Aws
-from cloudft.backends.base import Answer, GenerationConfig, InferenceSession, Prompt
 from cloudft.backends.bedrock.inference import DeployedModel, converse
 from cloudft.catalogue import load_import_rules
 from cloudft.errors import CloudUnreachable
+from cloudft.inference import Answer, GenerationConfig, InferenceSession, Prompt
 
 WARM_UP_TIMEOUT_S = 600.0
 """How long a model is waited for that was unloaded; the service means to be ready in five minutes.

@@ -9,10 +9,10 @@ from typing import Any
 from cloudft.aws.client import Aws
 from cloudft.aws.tags import JOB_TAG
 from cloudft.backends.aws_base.backend import is_owned_by_other_account
-from cloudft.backends.base import IN_USE, CloudResource
 from cloudft.backends.bedrock import request, states
 from cloudft.backends.bedrock.model_import.request import MODELS_PREFIX
 from cloudft.backends.bedrock.output import list_objects
+from cloudft.backends.resources import IN_USE, CloudResource
 from cloudft.errors import PermissionDenied, ResourceNotFound
 
 MODEL_FOLDER = re.compile(rf"s3://[^/]+/(.+/)?{MODELS_PREFIX}[0-9a-f]{{64}}/")

@@ -62,7 +62,7 @@ def test_what_is_printed_on_the_way_is_no_part_of_the_proof() -> None:
     """The first use of a GGUF converts it, and says so; progress bars are nobody's."""
     code = (
         "import sys; import local_backend.inference.export as e; from tqdm.auto import tqdm\n"
-        "e.export = lambda *_: (print('converting', *tqdm([1])), {'records': 8})[1]\n"
+        "e.export_merged_model = lambda *_: (print('converting', *tqdm([1])), {'records': 8})[1]\n"
         "sys.argv[1:] = ['job', 'out']; sys.exit(e.main())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -247,7 +247,10 @@ def test_an_adapter_is_no_model_to_train(tuned: TrainerRun, train: RunTrainer) -
         ({"without": ["token_embd"]}, r"model.embed_tokens.weight\) is missing"),
         ({"blocks": 1}, r"9 tensors \(blk.1.attn_k.weight, .* are left over"),
         ({"blocks": 3}, r"9 tensors \(model.layers.2"),
-        ({"more": {"blk.0.attn_output.bias": 32}}, r"the file holds [\d,]+ numbers, the model"),
+        (
+            {"extra_tensors": {"blk.0.attn_output.bias": 32}},
+            r"the file holds [\d,]+ numbers, the model",
+        ),
     ],
     ids=["a-layer", "the-embedding", "fewer-layers", "more-layers", "a-bias"],
 )
@@ -267,6 +270,6 @@ def test_a_whole_gguf_file_is_converted_and_trained_on(
 ) -> None:
     """Llama 3's file has the factors of its rope beside the weights: transformers computes them."""
     head = ["output.weight"] if tied else []
-    changes: dict[str, Any] = {"more": {"rope_freqs.weight": 4}}
+    changes: dict[str, Any] = {"extra_tensors": {"rope_freqs.weight": 4}}
     gguf = tiny_gguf.write_gguf(tiny_model, tmp_path / "gguf", without=head, **changes)
     assert train(8, model=gguf.parent, epochCount=1).status == "Completed"

@@ -1,0 +1,129 @@
+"""The sections of the job file that the Bedrock backend reads: its own, and its training types'."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from cloudft.spec.fields import (
+    ACCOUNT,
+    KMS_KEY,
+    MODEL_NAME,
+    READ_NUMBER,
+    REGION,
+    ROLE_ARN,
+    S3_URI,
+    STACK_NAME,
+    STATE_MACHINE_ARN,
+    URL,
+    Bool,
+    GraderSetting,
+)
+from cloudft.spec.sections import (
+    MAX_TOKENS,
+    JobSection,
+    Section,
+    Vpc,
+    register_section,
+)
+
+
+class BedrockSpec(Section):
+    """Settings of the Bedrock backend."""
+
+    region: REGION | None = Field(default=None, description="AWS Region of the job.")
+    stack: STACK_NAME | None = Field(
+        default=None,
+        description="Stack of `cloudft infra deploy`; it says what is left unsaid here: role,"
+        " places, key, network.",
+    )
+    via_stack: Bool = Field(
+        default=False,
+        description="The account's own state machine creates the job, as its turn comes.",
+    )
+    machine_arn: STATE_MACHINE_ARN | None = Field(
+        default=None,
+        description="The machine of via_stack; JobMachineArn of the stack STACK-jobs if unset.",
+    )
+    role_arn: ROLE_ARN | None = Field(default=None, description="Role that Bedrock takes on.")
+    import_role_arn: ROLE_ARN | None = Field(
+        default=None, description="Role that reads a model for `cloudft import`; role_arn if unset."
+    )
+    s3_uri: S3_URI | None = Field(default=None, description="Where data and output go.")
+    output_s3_uri: S3_URI | None = Field(
+        default=None, description="Where output goes, if elsewhere than s3_uri."
+    )
+    kms_key_id: KMS_KEY | None = Field(default=None, description="Key for the custom model.")
+    s3_kms_key_id: KMS_KEY | None = Field(
+        default=None, description="Key for the staged data; the bucket's own encryption if unset."
+    )
+    bucket_owner: ACCOUNT | None = Field(
+        default=None, description="Account that owns the bucket; the role's if unset."
+    )
+    custom_model_name: MODEL_NAME | None = Field(
+        default=None, description="Name of the custom model; made from the job's if unset."
+    )
+    vpc: Vpc | None = Field(default=None, description="Subnets and security groups.")
+    profile: Annotated[str, Field(min_length=1)] | None = Field(
+        default=None, description="Profile of the AWS configuration."
+    )
+    endpoint_url: URL | None = Field(
+        default=None, description="Another endpoint than AWS's own, for every service."
+    )
+    request: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Further members of CreateModelCustomizationJob, by the API's names; they win.",
+    )
+
+
+class Distillation(Section):
+    """Who teaches, for DISTILLATION."""
+
+    teacher: Annotated[str, Field(min_length=1, max_length=2048)] = Field(
+        description="Bedrock id or ARN of the teacher, or of an inference profile."
+    )
+    max_response_length: Annotated[int, Field(ge=1, le=MAX_TOKENS), READ_NUMBER] | None = Field(
+        default=None, description="Tokens of a teacher's answer at most."
+    )
+
+
+class Reinforcement(Section):
+    """Who judges, and how, for REINFORCEMENT_FINE_TUNING."""
+
+    lambda_arn: Annotated[str, Field(min_length=1, max_length=512)] = Field(
+        description="The grader: the ARN of a Lambda function."
+    )
+    hyperparameters: dict[str, GraderSetting] = Field(
+        default_factory=dict,
+        description="By the API's names (epochCount, batchSize, reasoningEffort, ...).",
+    )
+
+
+register_section(
+    JobSection(
+        "bedrock",
+        BedrockSpec,
+        "The Bedrock backend.",
+        show_unset=False,
+        environment={
+            "AWS_DEFAULT_REGION": "region",
+            "AWS_REGION": "region",  # wins over the one before it, as in the AWS SDKs
+            "AWS_ENDPOINT_URL": "endpoint_url",
+        },
+    )
+)
+register_section(
+    JobSection(
+        "distillation", Distillation, "For DISTILLATION.", is_nullable=True, after="early_stopping"
+    )
+)
+register_section(
+    JobSection(
+        "reinforcement",
+        Reinforcement,
+        "For REINFORCEMENT_FINE_TUNING.",
+        is_nullable=True,
+        after="distillation",
+    )
+)

@@ -1,0 +1,240 @@
+"""Optional capabilities of a backend, one abstract class each.
+
+A backend that has one inherits from it; callers test for it with `isinstance`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cloudft.backends.base import StagedJob
+from cloudft.backends.resources import CloudResource, ServingPlan
+from cloudft.errors import DamagedJob
+from cloudft.inference import (
+    Answer,
+    GenerationConfig,
+    InferenceSession,
+    LmEvalMetric,
+    Prompt,
+)
+from cloudft.spec.load import LoadedJob
+from cloudft.types import CallerIdentity, Estimate, Finding, Listing, Manifest, Plan
+
+ProgressCallback = Callable[[str, int, int], None]
+"""Called with the name of an activity, how much of it is done, and how much there is."""
+
+
+class SupportsResume(ABC):
+    """A backend that resumes a stopped or failed job from its last checkpoint."""
+
+    @abstractmethod
+    def resume(self, job_id: str) -> None:
+        """Resume the job. Raise JobStateConflict for one that is running or completed."""
+
+
+@dataclass(frozen=True)
+class DiscoveredJob:
+    """A job that another machine submitted: its id in the backend, and what can be trusted of it.
+
+    `request` has the location where the job was found, never one that its plan names.
+    """
+
+    backend_job_id: str
+    created_at: str
+    name: str
+    token: str
+    customization_type: str
+    base_model: str
+    hyper_parameters: Mapping[str, Any]
+    request: Mapping[str, Any]
+    manifest: Mapping[str, Any]
+    estimate: Mapping[str, Any]
+    spec: Mapping[str, Any]
+
+
+class SupportsDiscovery(ABC):
+    """A backend whose jobs, submitted from any machine, can be listed."""
+
+    @abstractmethod
+    def find_submitted(self, plan: Plan) -> str | None:
+        """Return the backend's id of the job of this exact plan, whoever submitted it, or None."""
+
+    @abstractmethod
+    def list_untracked(self, known: Collection[str]) -> Iterator[DiscoveredJob | DamagedJob]:
+        """Yield the jobs that cloudft created in the account, except those whose id is `known`.
+
+        A job whose plan is not acceptable is yielded as the error that says why.
+        """
+
+
+class SupportsPricing(ABC):
+    """A backend that can look up current prices."""
+
+    @abstractmethod
+    def with_current_prices(self, job: LoadedJob, estimate: Estimate) -> Estimate:
+        """Return the estimate at current prices; unchanged where they can't be looked up."""
+
+
+class SupportsIdentity(ABC):
+    """A backend that acts in an account, under an identity."""
+
+    @abstractmethod
+    def get_identity(self, job: LoadedJob) -> CallerIdentity:
+        """Return who submits the job: account, identity, Region, and the origin of each."""
+
+
+class SupportsGenerate(ABC):
+    """A backend that generates answers with a job's tuned model and with its base model."""
+
+    @abstractmethod
+    def generate(
+        self,
+        job_id: str,
+        prompts: Sequence[Prompt],
+        variants: Sequence[str],
+        decoding: GenerationConfig,
+    ) -> Iterator[Answer]:
+        """Yield an answer for each prompt and variant, in order of completion."""
+
+
+class SupportsInference(ABC):
+    """A backend whose models can be held open, for many requests."""
+
+    @abstractmethod
+    def open_session(self, job_id: str) -> InferenceSession:
+        """Open the job's models. Raise JobStateConflict before there are any."""
+
+    @abstractmethod
+    def open_base_session(self, job: LoadedJob) -> InferenceSession:
+        """Open only the base model that this job would tune: the variant `base`."""
+
+
+class SupportsBatchInference(ABC):
+    """A backend that answers many prompts as a batch job, without a deployment."""
+
+    @abstractmethod
+    def open_batch_session(self, job_id: str) -> InferenceSession:
+        """Open the job's models. Raise JobStateConflict before there are any."""
+
+
+class SupportsLmEval(ABC):
+    """A backend that runs the tasks of EleutherAI's lm-eval on a job's models."""
+
+    @abstractmethod
+    def run_lm_eval(
+        self,
+        job_id: str,
+        tasks: Sequence[str],
+        *,
+        include: Path | None,
+        limit: int | None,
+        progress: ProgressCallback,
+    ) -> Iterator[LmEvalMetric]:
+        """Yield the metrics of every task; `include` is a folder with one's own tasks.
+
+        Raise TrainerError for an unknown task, and for one whose data is not available.
+        """
+
+
+class ModelImporter(ABC):
+    """A backend that imports merged models. Its `plan` takes what `prepare_model` returns."""
+
+    @abstractmethod
+    def validate_config(
+        self, job: LoadedJob, config: Mapping[str, Any], file: str
+    ) -> list[Finding]:
+        """Check the base model's config.json (in `file`) before anything is merged."""
+
+    @abstractmethod
+    def prepare_model(
+        self, job: LoadedJob, manifest: Manifest, folder: Path
+    ) -> tuple[StagedJob, list[Finding]]:
+        """Convert the merged model in `folder` to the format of the importer, and check it.
+
+        Idempotent. Raise StoreError, UsageError.
+        """
+
+
+class SupportsExport(ABC):
+    """A backend that exports a job's merged weights."""
+
+    @abstractmethod
+    def export(self, job_id: str, out: Path, dtype: str) -> Mapping[str, Any]:
+        """Write the merged model to the new folder `out`; return the proof of equivalence."""
+
+
+class SupportsProbe(ABC):
+    """A backend that measures what a job takes by running some of its steps."""
+
+    @abstractmethod
+    def probe(self, staged: StagedJob, steps: int, progress: ProgressCallback) -> Estimate:
+        """Return the job's own tokens, steps, memory and time, from `steps` discarded steps.
+
+        Where memory does not suffice, no step is run and `seconds` is None. Raise TrainerError.
+        """
+
+
+class SupportsTokenize(ABC):
+    """A backend that has the tokenizer of the model that it trains."""
+
+    @abstractmethod
+    def tokenize(
+        self, job: LoadedJob, lines: Iterable[bytes], *, preview: bool
+    ) -> Iterator[Mapping[str, Any]]:
+        """Yield what the model sees of canonical lines.
+
+        First `context` (the context length in tokens) and `chatTemplate`; then for each line
+        `tokens` and `learned` (how many tokens carry loss), or with `preview` `pieces`: `id`,
+        `text` and `learned` of each token. Raise TrainerError.
+        """
+
+
+class SupportsServing(ABC):
+    """A backend whose tuned models need a deployment before they answer."""
+
+    @abstractmethod
+    def plan_serving(
+        self, job_id: str, *, provisioned: bool, units: int, hours: float | None
+    ) -> ServingPlan:
+        """Plan the cheapest deployment that the model allows, or provisioned throughput.
+
+        Changes nothing. Raise JobStateConflict where another deployment serves the model already.
+        """
+
+    @abstractmethod
+    def deploy(self, plan: ServingPlan) -> CloudResource:
+        """Create the deployment; the same plan twice creates one.
+
+        An existing one gets the plan's time to live, where it has one. Raise JobStateConflict
+        where another deployment serves the model.
+        """
+
+    @abstractmethod
+    def list_servings(self, job_id: str) -> list[CloudResource]:
+        """Return what serves the job's model now."""
+
+    @abstractmethod
+    def undeploy(self, job_id: str) -> list[CloudResource]:
+        """Remove what serves the job's model and was created by cloudft; return what was removed.
+
+        The model stays. Raise UsageError where only deployments that others created serve it.
+        """
+
+
+class SupportsInventory(ABC):
+    """A backend that can list every billable resource in its account, whoever created it."""
+
+    @abstractmethod
+    def list_resources(self) -> Listing[CloudResource]:
+        """Return everything that may be billed, and the parts that can't be listed.
+
+        What cloudft created is recognized by its tags.
+        """
+
+    @abstractmethod
+    def remove_resource(self, resource: CloudResource) -> None:
+        """Remove it. Removing a missing one does nothing; one in use raises ResourceConflict."""

@@ -1,0 +1,125 @@
+"""The section of the job file that the local trainer reads, and what is checked of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from cloudft.catalogue import load_local_hyperparameters
+from cloudft.spec.checks import CheckContext, check_hyperparameters, find_named_model
+from cloudft.spec.field_index import FieldPath
+from cloudft.spec.fields import (
+    READ_NUMBER,
+    Float,
+    Fsdp,
+    Int,
+    Number,
+    Processes,
+    TargetModules,
+)
+from cloudft.spec.sections import (
+    MAX_TOKENS,
+    EarlyStopping,
+    JobSection,
+    Section,
+    register_section,
+    section_field,
+)
+from cloudft.types import Finding
+
+
+class Lora(Section):
+    """Low-rank adapters."""
+
+    r: Int = Field(default=16, ge=1, le=16_384, description="Rank.")
+    alpha: Float = Field(
+        default=32, gt=0, le=1_000_000, description="Scale: the update is times alpha / r."
+    )
+    dropout: Float = Field(default=0.0, ge=0, lt=1, description="Dropout on the adapter's input.")
+    target_modules: TargetModules = Field(
+        default="all-linear", description="Which layers: all-linear, or names."
+    )
+
+
+class LocalSpec(Section):
+    """Settings of the local backend."""
+
+    model: Annotated[str, Field(min_length=1)] | None = Field(
+        default=None,
+        description="Open-weight stand-in for a closed model: alias, folder, or hub id.",
+    )
+    method: Literal["lora", "qlora", "full"] = Field(default="lora", description="What is trained.")
+    lora: Lora = section_field("For the methods lora and qlora.")
+    hyperparameters: dict[str, Number] = Field(
+        default_factory=dict, description="Overrides for the stand-in, shown in every report."
+    )
+    early_stopping: EarlyStopping | None = Field(
+        default=None, description="Early stopping of local runs, whatever the base model has."
+    )
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field(default="auto", description="Where.")
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(default="auto", description="Precision.")
+    max_length: Annotated[int, Field(ge=8, le=MAX_TOKENS), READ_NUMBER] | None = Field(
+        default=None, description="Tokens of a record at most; the model's context if unset."
+    )
+    micro_batch_size: Annotated[int, Field(ge=1, le=65_536), READ_NUMBER] | None = Field(
+        default=None, description="Records at once in memory; does not change the result."
+    )
+    processes: Processes = Field(
+        default=1,
+        description="Trainers that share each batch; auto is one for each GPU.",
+    )
+    fsdp: Fsdp = Field(
+        default="auto",
+        description="Shard the model over the trainers (FSDP); auto: where one GPU can't hold it.",
+    )
+    eval_steps: Annotated[int, Field(ge=1, le=1_000_000_000), READ_NUMBER] | None = Field(
+        default=None, description="Steps between evaluations; each epoch's end if unset."
+    )
+    max_truncated_share: Float = Field(
+        default=0.05, ge=0, le=1, description="Fail when more records than this are cut short."
+    )
+
+
+def check(values: Mapping[str, object], context: CheckContext) -> list[Finding]:
+    """Return what is wrong with the stand-in, its hyperparameters and the LoRA settings."""
+    findings = _check_stand_in(values, context)
+    findings += check_hyperparameters(
+        ("local", "hyperparameters"),
+        values.get("hyperparameters"),
+        load_local_hyperparameters(),
+        "the local trainer",
+        context.source_map,
+    )
+    if values.get("method") == "full" and values.get("lora"):
+        message = "local.lora has no effect with local.method: full"
+        fix = "remove local.lora, or set local.method to lora"
+        key = ("local", "lora")
+        finding = context.source_map.make_finding("UnusedValue", key, message, fix, "warning")
+        findings.append(finding)
+    return findings
+
+
+def _check_stand_in(values: Mapping[str, object], context: CheckContext) -> list[Finding]:
+    """Return an error if `local.model` has no weights that can be trained here."""
+    key: FieldPath = ("local", "model")
+    findings: list[Finding] = []
+    model = find_named_model(key, values.get("model"), context, findings)
+    if model is not None and not model.is_open_weight:
+        message = f"{model.alias} is not open-weight: it can't be trained on this machine"
+        fix = "name an open-weight stand-in such as smollm2-135m"
+        findings.append(context.source_map.make_finding("NotOpenWeight", key, message, fix))
+    return findings
+
+
+register_section(
+    JobSection(
+        "local",
+        LocalSpec,
+        "The local backend.",
+        check=check,
+        has_hyperparameters=True,
+        model_fields=("model",),
+    )
+)

@@ -1,0 +1,82 @@
+"""The section of the job file that the SageMaker backend reads."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from cloudft.spec.fields import (
+    ACCOUNT,
+    IMAGE_URI,
+    INSTANCE_TYPE,
+    KMS_KEY,
+    READ_NUMBER,
+    REGION,
+    ROLE_ARN,
+    S3_URI,
+    STACK_NAME,
+    URL,
+    Bool,
+    Int,
+)
+from cloudft.spec.sections import JobSection, Section, Vpc, register_section
+
+
+class SageMakerSpec(Section):
+    """Settings of the SageMaker backend. `local` says what is trained, and how."""
+
+    region: REGION | None = Field(default=None, description="AWS Region; bedrock.region if unset.")
+    stack: STACK_NAME | None = Field(
+        default=None,
+        description="Stack of `cloudft infra deploy`; it says what is left unsaid here: role,"
+        " place, key, network. bedrock.stack if unset and role_arn or s3_uri is left out.",
+    )
+    role_arn: ROLE_ARN | None = Field(default=None, description="Role that SageMaker takes on.")
+    s3_uri: S3_URI | None = Field(default=None, description="Where data and output go.")
+    instance_type: INSTANCE_TYPE | None = Field(
+        default=None, description="Such as ml.g5.2xlarge; the cheapest that fits if unset."
+    )
+    instance_count: Int = Field(default=1, ge=1, le=64, description="Machines.")
+    image_uri: IMAGE_URI | None = Field(
+        default=None,
+        description="A PyTorch training image; the SageMaker SDK's own choice if unset.",
+    )
+    pytorch_version: Annotated[str, Field(pattern=r"^\d+(\.\d+){1,2}$")] | None = Field(
+        default=None, description="Of the image that the SDK chooses; its newest if unset."
+    )
+    spot: Bool = Field(default=False, description="Spare machines, which may be taken away.")
+    max_runtime_seconds: Annotated[int, Field(ge=60, le=28 * 86400), READ_NUMBER] | None = Field(
+        default=None,
+        description="The job is stopped after this; by budget_usd, or a day, if unset.",
+    )
+    max_wait_seconds: Annotated[int, Field(ge=60, le=28 * 86400), READ_NUMBER] | None = Field(
+        default=None,
+        description="With spot: waiting and running together; twice the running if unset.",
+    )
+    keep_alive_seconds: Int = Field(
+        default=0, ge=0, le=3600, description="Keep the machine warm so long for the next job."
+    )
+    volume_gb: Annotated[int, Field(ge=1, le=16384), READ_NUMBER] | None = Field(
+        default=None, description="Disk; by the weights' size if unset."
+    )
+    kms_key_id: KMS_KEY | None = Field(default=None, description="Key for output and disk.")
+    s3_kms_key_id: KMS_KEY | None = Field(
+        default=None, description="Key for the staged data; the bucket's own encryption if unset."
+    )
+    bucket_owner: ACCOUNT | None = Field(
+        default=None, description="Account that owns the bucket; the role's if unset."
+    )
+    vpc: Vpc | None = Field(default=None, description="Subnets and security groups.")
+    network_isolation: Bool = Field(
+        default=False, description="No network: the image must have all that the trainer needs."
+    )
+    profile: Annotated[str, Field(min_length=1)] | None = Field(
+        default=None, description="Profile of the AWS configuration; bedrock.profile if unset."
+    )
+    endpoint_url: URL | None = Field(
+        default=None, description="Another endpoint than AWS's own; bedrock.endpoint_url if unset."
+    )
+
+
+register_section(JobSection("sagemaker", SageMakerSpec, "The SageMaker backend.", show_unset=False))

@@ -1,0 +1,81 @@
+"""check: find every problem of a job before anything is sent."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from cloudft.cli.command import command
+from cloudft.cli.job_file import load_job_file
+from cloudft.cli.options import (
+    Console,
+    aws_options,
+    backend_option,
+    console_options,
+    job_file_argument,
+    spec_options,
+)
+from cloudft.storage.home import Home
+
+
+@command(
+    "check",
+    epilog="\b\nExamples:\n  cloudft check\n  cloudft check jobs/router.yaml --output json\n"
+    "  cloudft check --fix mended",
+)
+@job_file_argument
+@backend_option
+@spec_options
+@click.option(
+    "--fix",
+    "fix_into",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Write mended copies of broken JSONL files into DIR; the originals stay as they are.",
+)
+@aws_options
+@console_options
+def check_command(
+    path: Path | None,
+    backend_name: str,
+    flags: dict[str, str],
+    fix_into: Path | None,
+    console: Console,
+) -> int:
+    """Find every problem of a job before anything is sent.
+
+    Checks the job file, the data and this machine; each finding names file, line, field and remedy.
+    Exit code 3 when there are errors, 5 when the account could not be reached.
+    """
+    from cloudft.backends import make_backend
+    from cloudft.cli.output import findings_text
+    from cloudft.cli.progress import record_counter
+    from cloudft.cli.repair_files import write_repaired_files
+    from cloudft.data.token_estimate import TOKEN_ESTIMATE_RULE
+    from cloudft.jobs import prepare
+
+    local = make_backend(backend_name, Home.from_environ())
+    job = load_job_file(path, flags)
+    with record_counter(console) as progress:
+        checked = prepare.check(job, local, progress)
+    fixed = write_repaired_files(job, checked.findings, fix_into, console) if fix_into else []
+    volumes = checked.volumes or {}
+    counts = {role: volume.records for role, volume in volumes.items()}
+    tokens = sum(volume.tokens for volume in volumes.values())
+    text = findings_text(checked.findings)
+    if checked.ok:
+        summary = ", ".join(f"{count} {role}" for role, count in counts.items())
+        text = f"{text}\nok: {summary} records, about {tokens} tokens".lstrip()
+    console.print_result(
+        {
+            "ok": checked.ok,
+            "findings": list(checked.findings),
+            "records": counts,
+            "tokens": tokens,
+            "tokenRule": TOKEN_ESTIMATE_RULE if volumes else None,
+            "fixed": fixed,
+        },
+        text,
+    )
+    return checked.exit_code

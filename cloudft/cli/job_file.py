@@ -1,0 +1,27 @@
+"""Load the job file that a command names."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cloudft.cli.options import use_aws_profile
+
+if TYPE_CHECKING:
+    from cloudft.spec.load import LoadedJob
+
+
+def load_job_file(path: Path | None, flags: dict[str, str]) -> LoadedJob:
+    """The job file with flags and environment laid over it.
+
+    A profile that it names is this process's from then on, so that data in S3 is read by the same
+    identity.
+    """
+    from cloudft.spec.load import load_job
+
+    job = load_job(path, flags=flags, environ=os.environ)
+    profiles = {job.spec.bedrock.profile, job.spec.sagemaker.profile} - {None}
+    if len(profiles) == 1:
+        use_aws_profile(str(profiles.pop()))
+    return job
