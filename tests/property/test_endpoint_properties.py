@@ -24,6 +24,7 @@ from cloudft.endpoint.bedrock.batch_inference import BatchInference
 from cloudft.endpoint.bedrock.customization_jobs import CustomizationJobs
 from cloudft.endpoint.bedrock.deployments import Deployments
 from cloudft.endpoint.bedrock.foundation_models import FoundationModels
+from cloudft.endpoint.bedrock.model_copy_jobs import ModelCopyJobs
 from cloudft.endpoint.bedrock.model_import_jobs import ModelImportJobs
 from cloudft.endpoint.bedrock.runtime import BedrockRuntime
 
@@ -43,6 +44,7 @@ SERVICES = (
     BedrockRuntime,
     Deployments,
     ModelImportJobs,
+    ModelCopyJobs,
 )
 BEDROCK = f"arn:aws:bedrock:{REGION}"
 NOVA, TITAN = "amazon.nova-micro-v1:0", "amazon.titan-text-express-v1:0:8k"
