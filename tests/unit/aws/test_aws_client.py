@@ -10,7 +10,8 @@ from botocore.exceptions import ClientError
 from endpoint import AWS_KEYS, REGION, Endpoint, running_endpoint
 
 from cloudft.aws import client as module
-from cloudft.aws.client import Aws, AwsLocation, translate_aws_errors
+from cloudft.aws.client import Aws, AwsLocation
+from cloudft.aws.error_translation import translate_aws_errors
 from cloudft.errors import (
     CloudftError,
     CloudRefused,

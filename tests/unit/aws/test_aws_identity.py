@@ -116,7 +116,7 @@ def test_a_missing_profile_and_a_malformed_endpoint_are_refused(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
-    with pytest.raises(CloudRefused, match="is no address of an endpoint"):
+    with pytest.raises(CloudRefused, match="is not the address of an endpoint"):
         module.create_client("sts", AwsLocation(REGION, None, "nonsense"))
     monkeypatch.setenv("AWS_PROFILE", "missing")
     found = get_identity(Aws(AwsLocation(REGION)))

@@ -21,7 +21,8 @@ from endpoint import AWS_KEYS, REGION
 
 from cloudft.aws import client as module
 from cloudft.aws.botocore_errors import ERROR_KINDS, NotAnAwsResponse, error_kind
-from cloudft.aws.client import RETRYABLE_CODES, Aws, AwsLocation, translate_aws_errors
+from cloudft.aws.client import Aws, AwsLocation
+from cloudft.aws.error_translation import RETRYABLE_CODES, translate_aws_errors
 from cloudft.errors import (
     ClockSkewed,
     CloudftError,

@@ -16,14 +16,14 @@ import yaml
 from botocore.exceptions import ClientError
 from endpoint import AWS_KEYS, BUCKET, REGION, Endpoint, running_endpoint
 
-from cloudft.aws.client import Aws, AwsLocation, translate_aws_errors
-from cloudft.backends.base import with_placeholder_data
+from cloudft.aws.client import Aws, AwsLocation
+from cloudft.aws.error_translation import translate_aws_errors
+from cloudft.backends.base import GenerationConfig, Prompt, with_placeholder_data
 from cloudft.backends.bedrock import batch_inference
 from cloudft.backends.bedrock.backend import BedrockBackend
 from cloudft.backends.bedrock.model_import.backend import ImportBackend
 from cloudft.backends.bedrock.model_import.request import MergedJob
 from cloudft.errors import CloudRefused, JobStateConflict, ResourceConflict
-from cloudft.inference import GenerationConfig, Prompt
 from cloudft.jobs import prepare
 from cloudft.spec.load import LoadedJob, load_job
 from cloudft.storage.home import Home
