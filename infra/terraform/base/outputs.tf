@@ -61,7 +61,7 @@ output "ci_role_arn" {
 }
 
 output "job_topic_arn" {
-  description = "Messages"
+  description = "SNS topic for notifications"
   value       = lookup(aws_cloudformation_stack.base.outputs, "JobTopicArn", null)
 }
 

@@ -124,7 +124,7 @@ def test_every_rule_can_be_broken() -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"Prefix": "Team/"}, "Prefix is 'Team/'; it must be 1 to 63 small letters"),
+        ({"Prefix": "Team/"}, "Prefix is 'Team/'; it must be 1 to 63 lowercase letters"),
         ({"DataDays": "3"}, "at least 14"),
         ({"DataDays": "many"}, "a number"),
         ({"MonthlyBudgetUsd": "NaN"}, "a finite number"),
@@ -132,7 +132,7 @@ def test_every_rule_can_be_broken() -> None:
         ({"WithVpc": "maybe"}, "one of yes, no"),
         ({"NotifyEmail": "a@b.ch,c@d.ch"}, "one e-mail address"),
         ({"GitHubProviderArn": "arn:aws:iam::000000000000:oidc-provider/evil"}, "that provider"),
-        ({"VpcCidr": "10.0.0.0/28"}, "16 to 25 bits"),
+        ({"VpcCidr": "10.0.0.0/28"}, "16 to 25 bit prefix"),
         ({"Perfix": "x"}, "there is no parameter Perfix (there are Prefix,"),
     ],
     ids=str,
@@ -177,7 +177,7 @@ def test_the_outputs_that_others_rely_on() -> None:
 
 def test_endpoints_without_a_network_break_a_rule() -> None:
     told = list(TemplateScope(BASE, {"WithInterfaceEndpoints": "yes"}, PSEUDO, {}).failed_rules())
-    assert told == ["WithInterfaceEndpoints: yes needs WithVpc: yes."]
+    assert told == ["WithInterfaceEndpoints: yes requires WithVpc: yes."]
     assert list(TemplateScope(BASE, ALL_OPTIONS, PSEUDO, {}).failed_rules()) == []
 
 
