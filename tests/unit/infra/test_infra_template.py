@@ -133,7 +133,7 @@ def test_every_rule_can_be_broken() -> None:
         ({"NotifyEmail": "a@b.ch,c@d.ch"}, "one e-mail address"),
         ({"GitHubProviderArn": "arn:aws:iam::000000000000:oidc-provider/evil"}, "that provider"),
         ({"VpcCidr": "10.0.0.0/28"}, "16 to 25 bit prefix"),
-        ({"Perfix": "x"}, "there is no parameter Perfix (there are Prefix,"),
+        ({"Perfix": "x"}, "unknown parameter Perfix (known: Prefix,"),
     ],
     ids=str,
 )
