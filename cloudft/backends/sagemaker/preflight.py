@@ -11,8 +11,8 @@ from cloudft.backends.aws_base import request_checks
 from cloudft.backends.findings import FindingFactory
 from cloudft.backends.sagemaker import account_checks, images, instances, request, weights
 from cloudft.backends.trained_model import trained_model
+from cloudft.catalogue import CUSTOMIZATION_TYPES, is_labeled
 from cloudft.errors import UsageError
-from cloudft.spec.fields import TRAINER_CUSTOMIZATION_TYPES
 from cloudft.spec.load import LoadedJob
 from cloudft.types import Finding
 
@@ -108,19 +108,20 @@ def _has_errors(findings: list[Finding]) -> bool:
 def _customization_type(job: LoadedJob, finding: FindingFactory) -> Iterator[Finding]:
     """Yield findings for what the container can't train; SageMaker's own offer is named."""
     kind = job.spec.customization_type
-    if kind not in TRAINER_CUSTOMIZATION_TYPES:
+    job_type = CUSTOMIZATION_TYPES[kind]
+    if "sagemaker" not in job_type.trains_on:
         fix = "submit with --backend bedrock."
         yield finding(
             "NotOnSageMaker", "customization_type", f"the trainer does not support {kind}", fix
         )
-        if kind == "REINFORCEMENT_FINE_TUNING":
-            yield _serverless_hint(finding, "customization_type", "tunes some models with rewards")
+        if job_type.on_sagemaker_serverless:
+            yield _serverless_hint(finding, "customization_type", job_type.on_sagemaker_serverless)
     elif trained_model(job) is None:
         message = f"the weights of {job.model.alias} are not available: no container trains them"
         fix = "submit with --backend bedrock; or set an open model to train in its place:"
         fix += " `local: {model: smollm2-135m}`."
         yield finding("NoLocalModel", "local.model", message, fix)
-        if job.model.family == "amazon-nova" and kind == "FINE_TUNING":
+        if kind in job.model.sagemaker_serverless:
             what = f"supports Amazon Nova too, and so do recipes in training jobs ({NOVA_GUIDE})"
             yield _serverless_hint(finding, "base_model", what)
 
@@ -191,7 +192,7 @@ def _check_instance(job: LoadedJob, finding: FindingFactory) -> Iterator[Finding
         if needed is not None:
             message = f"no known instance has a GPU with {needed / 2**30:.0f} GiB"
         yield finding("NoInstance", field, message, "set sagemaker.instance_type.")
-        if needed is not None and job.spec.customization_type == "FINE_TUNING":
+        if needed is not None and is_labeled(job.spec.customization_type):
             yield _serverless_hint(finding, field, "needs no instance of yours")
         return
     yield from _check_instance_type(name, finding)
