@@ -294,7 +294,7 @@ def resume_parameters(first: Mapping[str, Any], number: int) -> dict[str, Any]:
 
 
 def parameters_from_description(
-    answer: Mapping[str, Any], tags: Mapping[str, str]
+    description: Mapping[str, Any], tags: Mapping[str, str]
 ) -> dict[str, Any]:
     """Return the request that created a job, from DescribeTrainingJob's response, with these tags.
 
@@ -303,9 +303,9 @@ def parameters_from_description(
     members = (
         load_service_model("sagemaker").operation_model("CreateTrainingJob").input_shape.members
     )
-    job_parameters = answer["HyperParameters"]
+    job_parameters = description["HyperParameters"]
     all_tags = with_cloudft_tags(tags, job_parameters[JOB_KEY], job_parameters[TOKEN_KEY])
-    parameters = {name: answer[name] for name in members if answer.get(name) is not None}
+    parameters = {name: description[name] for name in members if description.get(name) is not None}
     return parameters | {"Tags": [{"Key": key, "Value": value} for key, value in all_tags.items()]}
 
 
