@@ -49,12 +49,12 @@ class EarlyStopping(Section):
         ge=1, le=10_000, description="Evaluations without improvement before stopping."
     )
     threshold: Float = Field(
-        ge=0, le=1000, description="The least fall of the loss that counts as one."
+        ge=0, le=1000, description="Smallest decrease of the loss that counts as improvement."
     )
 
 
 class Vpc(Section):
-    """The network of a Bedrock job. Bedrock wants both lists."""
+    """The network of an AWS job. Both lists are required."""
 
     subnet_ids: Annotated[tuple[SUBNET_ID, ...], NOT_STRICT, AfterValidator(check_unique)] = Field(
         min_length=1, max_length=16, description="1 to 16 subnets."
