@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cloudft.backends.local.backend import LocalBackend
+from cloudft.backends.local.model_process import ModelProcess
 from cloudft.endpoint.app import App, AppOptions
 from cloudft.endpoint.bedrock.batch_inference import BatchInference
 from cloudft.endpoint.bedrock.customization_jobs import CustomizationJobs
@@ -34,7 +35,6 @@ from cloudft.endpoint.sagemaker.training_jobs import TrainingJobs
 from cloudft.endpoint.state import ACCOUNT, State
 from cloudft.endpoint.training.distillation import Teacher
 from cloudft.endpoint.training.trainers import LocalTrainer, SimulatedTrainer, Trainer
-from cloudft.inference import InferenceSession
 from cloudft.spec.load import load_job
 from cloudft.storage.home import Home
 
@@ -87,7 +87,7 @@ def build_endpoint(
         stand_ins=options.stand_ins,
     )
     backend = LocalBackend(Home(folder))
-    inference = LocalInference(_session_opener(backend))
+    inference = LocalInference(_process_opener(backend))
     s3 = RoleClientFactory(lambda: clients.create("s3"), authorizer)
     customization = CustomizationJobs(
         state,
@@ -160,14 +160,14 @@ def _build_teacher(models: FoundationModels, inference: LocalInference) -> Teach
     return answer
 
 
-def _session_opener(backend: LocalBackend) -> Callable[[ModelRef], InferenceSession]:
+def _process_opener(backend: LocalBackend) -> Callable[[ModelRef], ModelProcess]:
     """Return the function that starts the process of a model: a tuned job's or a base model's."""
 
-    def open_session(model: ModelRef) -> InferenceSession:
+    def open_process(model: ModelRef) -> ModelProcess:
         if model.local_job_id is not None:
             return backend.start_model_process(model.local_job_id)
         # A base model is opened by a job file that names it; its data is never read.
         flags = {"name": "base", "base_model": model.model, "data.train": "none.jsonl"}
         return backend.open_base_session(load_job(None, flags=flags))
 
-    return open_session
+    return open_process

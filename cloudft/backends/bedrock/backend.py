@@ -10,6 +10,12 @@ from typing import Any, cast
 from cloudft.aws import tags as tag_names
 from cloudft.aws.client import Aws
 from cloudft.backends.aws_base import discovered_plan
+from cloudft.backends.aws_base.api_call import (
+    PLAN_FILE,
+    AwsRequest,
+    planned_request,
+    recorded_request,
+)
 from cloudft.backends.aws_base.backend import AwsBackend, encode_plan, job_not_found
 from cloudft.backends.base import Backend, Location, StagedJob
 from cloudft.backends.bedrock import (
@@ -129,12 +135,12 @@ class BedrockBackend(
             backend=self.name,
             token=request.request_token(staged),
             name=staged.job.spec.name,
-            request={
-                "hyperParameters": request.resolve_hyperparameters(staged.job),
-                "place": request.location_of(staged.job),
-                "calls": request.api_calls(staged),
-                **({"machine": ordered} if (ordered := state_machine.api_calls(staged)) else {}),
-            },
+            request=AwsRequest(
+                hyper_parameters=request.resolve_hyperparameters(staged.job),
+                place=request.location_of(staged.job),
+                calls=request.api_calls(staged).in_order,
+                machine=state_machine.api_calls(staged),
+            ).to_json(),
             files=files,
             manifest=staged.manifest,
             estimate=self.estimate(staged.job, staged.manifest.files),
@@ -148,7 +154,7 @@ class BedrockBackend(
         if known is not None:
             return known
         self._upload(plan, observer)
-        if plan.request.get("machine"):
+        if planned_request(plan).machine:
             state_machine.start_execution(self.aws, plan)
             return plan.job_id
         return self._create(plan)
@@ -160,7 +166,7 @@ class BedrockBackend(
 
     def _find_job_or_execution(self, plan: Plan) -> str | None:
         """The job that was created before, or that a machine is to create."""
-        named, execution = self._find_job(plan), state_machine.execution_arn(plan.request)
+        named, execution = self._find_job(plan), state_machine.execution_arn(planned_request(plan))
         if named is not None or execution is None:
             return named
         return (
@@ -191,14 +197,14 @@ class BedrockBackend(
         return {tag["key"]: tag["value"] for tag in answer["tags"]}
 
     def _upload(self, plan: Plan, observer: RunObserver) -> None:
-        *puts, _ = plan.request["calls"]
-        for (role, path), call in zip(plan.files.items(), puts[:-1], strict=True):
+        calls = planned_request(plan).planned
+        for (role, path), call in zip(plan.files.items(), calls.uploads, strict=True):
             sha256 = plan.manifest.files[role].sha256
-            self.upload_file(call["parameters"], path, sha256, observer)
-        self.put_object(puts[-1]["parameters"], encode_plan(plan))
+            self.upload_file(call.parameters, path, sha256, observer)
+        self.put_object(calls.plan_file.parameters, encode_plan(plan))
 
     def _create(self, plan: Plan) -> str:
-        what, call = f"the job {plan.job_id} can't be created", plan.request["calls"][-1]
+        what, call = f"the job {plan.job_id} can't be created", planned_request(plan).planned.create
         made = self.create_once(what, call, lambda: self._find_job(plan))
         return made if isinstance(made, str) else str(made["jobArn"])
 
@@ -309,7 +315,7 @@ class BedrockBackend(
         bucket, prefix = request.output_location(job)
         owner = self._output_bucket_owner(job)
         where = {"Bucket": bucket, **({"ExpectedBucketOwner": owner} if owner else {})}
-        key = prefix.removesuffix("output/") + request.PLAN
+        key = prefix.removesuffix("output/") + PLAN_FILE
         token = tags.get(tag_names.TOKEN_TAG)
         if job.get("clientRequestToken") not in (None, token):
             token = None
@@ -478,8 +484,7 @@ class BedrockBackend(
     def _output_bucket_owner(self, answer: Mapping[str, Any]) -> str | None:
         """The account that the output's bucket must belong to: the one that the submit named."""
         record = Store(self.home.jobs).get_or_none(str(answer["jobName"]))
-        calls = record.request.get("calls") if record else None
-        if calls:
-            parameters = calls[-2]["parameters"]
-            return cast("str | None", parameters.get("ExpectedBucketOwner"))
+        recorded = recorded_request(record)
+        if recorded is not None:
+            return recorded.planned.plan_file.parameters.get("ExpectedBucketOwner")
         return str(answer["roleArn"]).split(":")[4] or None

@@ -10,6 +10,7 @@ from typing import Any
 from cloudft.aws.tags import JOB_TAG, PLAN_TAG, TOKEN_TAG
 from cloudft.backends import make_backend as backend_by_name
 from cloudft.backends.aws_base import discovered_plan
+from cloudft.backends.aws_base.api_call import PLAN_FILE, AwsRequest, planned_request
 from cloudft.backends.aws_base.backend import AwsBackend, encode_plan, job_not_found
 from cloudft.backends.base import Backend, Location, StagedJob
 from cloudft.backends.bedrock import output, stack
@@ -22,7 +23,6 @@ from cloudft.backends.bedrock.model_import import (
     request,
     states,
 )
-from cloudft.backends.bedrock.request import PLAN as PLAN_FILE
 from cloudft.backends.bedrock.request import location_of
 from cloudft.backends.capabilities import (
     DiscoveredJob,
@@ -133,9 +133,11 @@ class ImportBackend(
             token=request.request_token(staged),
             name=staged.job.spec.name,
             request={
-                "hyperParameters": dict(staged.job.spec.hyperparameters),
-                "place": location_of(staged.job),
-                "calls": request.api_calls(staged),
+                **AwsRequest(
+                    hyper_parameters=dict(staged.job.spec.hyperparameters),
+                    place=location_of(staged.job),
+                    calls=request.api_calls(staged).in_order,
+                ).to_json(),
                 "model": {name: file.sha256 for name, file in staged.files.items()},
             },
             files={name: staged.folder / name for name in sorted(staged.files)},
@@ -170,14 +172,17 @@ class ImportBackend(
         return arn
 
     def _upload(self, plan: Plan, observer: RunObserver) -> None:
-        *puts, _ = plan.request["calls"]
-        for (name, path), call in zip(plan.files.items(), puts[:-1], strict=True):
+        calls = planned_request(plan).planned
+        for (name, path), call in zip(plan.files.items(), calls.uploads, strict=True):
             sha256 = plan.request["model"][name]
-            self.upload_file(call["parameters"], path, sha256, observer)
-        self.put_object(puts[-1]["parameters"], encode_plan(plan))
+            self.upload_file(call.parameters, path, sha256, observer)
+        self.put_object(calls.plan_file.parameters, encode_plan(plan))
 
     def _create(self, plan: Plan) -> str:
-        what, call = f"the import {plan.job_id} can't be created", plan.request["calls"][-1]
+        what, call = (
+            f"the import {plan.job_id} can't be created",
+            planned_request(plan).planned.create,
+        )
         made = self.create_once(what, call, lambda: self._find_import(plan))
         return made if isinstance(made, str) else str(made["jobArn"])
 
