@@ -18,13 +18,12 @@ from cloudft.spec.fields import SUPPORTED_CUSTOMIZATION_TYPES, TRAINER_CUSTOMIZA
 from cloudft.spec.sections import job_sections
 from cloudft.spec.validation_errors import SourceMap
 from cloudft.spec.yaml_scalars import as_number
-from cloudft.spec.yaml_source import FieldPath
+from cloudft.spec.yaml_source import FieldPath, JobTree
 from cloudft.types import Finding, Severity
 
 _MODEL_ARN = re.compile(
     r"arn:aws[a-z-]*:bedrock:[a-z0-9-]+:(:foundation-model|[0-9]{12}:custom-model)/."
 )
-JobTree = Mapping[str, object]
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,17 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from cloudft.spec.yaml_scalars import UntypedScalar, as_bool, as_number
 
+if TYPE_CHECKING:
+    from pydantic.json_schema import JsonSchemaValue
+
+Key = TypeVar("Key")
 READ_NUMBER = BeforeValidator(as_number)
 """Goes after Field(ge=..., le=...) in a field that may be null: before it, the JSON Schema would
 not name the bounds (pydantic 2.14)."""
@@ -51,7 +55,7 @@ def _text(
             )
         return check_more(str(value))
 
-    schema: dict[str, Any] = {"pattern": f"^(?:{pattern})$", "maxLength": max_length}
+    schema: JsonSchemaValue = {"pattern": f"^(?:{pattern})$", "maxLength": max_length}
     return Annotated[str, AfterValidator(check), Field(json_schema_extra=schema)]
 
 
@@ -179,7 +183,7 @@ def check_unique(values: tuple[str, ...]) -> tuple[str, ...]:
     return values
 
 
-def check_unique_columns(columns: dict[Any, str]) -> dict[Any, str]:
+def check_unique_columns(columns: dict[Key, str]) -> dict[Key, str]:
     """Raise field_error if two names are mapped to one column."""
     check_unique(tuple(columns.values()))
     return columns
@@ -287,7 +291,7 @@ def _display(value: object) -> str:
     return repr(str(value) if isinstance(value, UntypedScalar) else value)[:200]
 
 
-_PATHS_SCHEMA: dict[str, Any] = {
+_PATHS_SCHEMA: JsonSchemaValue = {
     "anyOf": [
         {"type": "string", "minLength": 1},
         {"type": "array", "items": {"type": "string", "minLength": 1}, "minItems": 1},

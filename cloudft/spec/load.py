@@ -16,7 +16,14 @@ from cloudft.spec.merge import MergedTree, Origin, overlay, read_environment, re
 from cloudft.spec.model import JobSpec
 from cloudft.spec.sections import job_model, job_sections
 from cloudft.spec.validation_errors import SourceMap, build_findings
-from cloudft.spec.yaml_source import MAX_FILE_BYTES, FieldPath, YamlDocument, flatten, parse_yaml
+from cloudft.spec.yaml_source import (
+    MAX_FILE_BYTES,
+    FieldPath,
+    JobTree,
+    YamlDocument,
+    flatten,
+    parse_yaml,
+)
 from cloudft.types import Finding
 
 DEFAULT_FILE_NAME = "cloudft.yaml"
@@ -48,7 +55,7 @@ class LoadedJob:
 def load_job(
     path: Path | None,
     *,
-    flags: Mapping[str, object] = EMPTY,
+    flags: JobTree = EMPTY,
     environ: Mapping[str, str] = EMPTY,
 ) -> LoadedJob:
     """Load the job of `path` (None: cloudft.yaml here), overlaid with `flags`, over `environ`.
@@ -63,9 +70,9 @@ def load_job(
 
 
 def load_spec(
-    spec: Mapping[str, object],
+    spec: JobTree,
     *,
-    flags: Mapping[str, object] = EMPTY,
+    flags: JobTree = EMPTY,
     environ: Mapping[str, str] = EMPTY,
 ) -> LoadedJob:
     """Load a stored job: the values of serialize.py, overlaid as `load_job` does.
@@ -81,7 +88,7 @@ def load_spec(
 def _load_document(
     document: YamlDocument,
     path: Path | None,
-    flags: Mapping[str, object],
+    flags: JobTree,
     environ: Mapping[str, str],
 ) -> LoadedJob:
     if document.data is None or _has_errors(document.findings):
@@ -101,7 +108,7 @@ def _load_document(
     return LoadedJob(spec, path, base_dir, model, origins, (*findings, *warnings), document.lines)
 
 
-def _default_path(flags: Mapping[str, object]) -> Path | None:
+def _default_path(flags: JobTree) -> Path | None:
     """Return cloudft.yaml of the current folder; None if there is none and flags give enough."""
     path = Path(DEFAULT_FILE_NAME)
     return None if not path.exists() and set(flags) >= REQUIRED_FLAGS_WITHOUT_FILE else path
@@ -136,7 +143,7 @@ def _no_file(path: Path) -> Finding:
 def _merge(
     document: YamlDocument,
     path: Path | None,
-    flags: Mapping[str, object],
+    flags: JobTree,
     environ: Mapping[str, str],
 ) -> tuple[MergedTree, list[Finding]]:
     """Return the three layers as one tree."""
@@ -154,9 +161,7 @@ def _merge(
     return merged, warnings
 
 
-def _validate(
-    tree: Mapping[str, object], source_map: SourceMap
-) -> tuple[JobSpec | None, list[Finding]]:
+def _validate(tree: JobTree, source_map: SourceMap) -> tuple[JobSpec | None, list[Finding]]:
     try:
         return job_model().model_validate(tree), []
     except ValidationError as exc:

@@ -14,7 +14,7 @@ from cloudft.spec.field_index import (
 )
 from cloudft.spec.sections import job_sections
 from cloudft.spec.yaml_scalars import UntypedScalar, parse_scalar
-from cloudft.spec.yaml_source import FieldPath, flatten, parse_flow_value
+from cloudft.spec.yaml_source import FieldPath, JobTree, TreeDict, flatten, parse_flow_value
 from cloudft.types import Finding
 
 OriginKind = Literal["flag", "file", "environment", "stack", "catalogue", "default"]
@@ -43,7 +43,7 @@ class Origin:
 class MergedTree:
     """The tree after merging, and where each of its leaves came from."""
 
-    tree: dict[str, object] = field(default_factory=dict)
+    tree: TreeDict = field(default_factory=dict)
     origins: dict[FieldPath, Origin] = field(default_factory=dict)
 
     def set_leaf(self, path: FieldPath, value: object, origin: Origin) -> None:
@@ -69,9 +69,7 @@ class MergedTree:
                 del self.origins[old]
 
 
-def overlay(
-    merged: MergedTree, tree: Mapping[str, object], origins: Mapping[FieldPath, Origin]
-) -> None:
+def overlay(merged: MergedTree, tree: JobTree, origins: Mapping[FieldPath, Origin]) -> None:
     """Lay a tree over what is merged already. `origins` has one for each of its leaves."""
     optional = optional_mappings()
     for path, value in flatten(tree):
@@ -96,7 +94,7 @@ def parse_override(value: object) -> object:
     return None if parse_scalar(value) is None else UntypedScalar(value)
 
 
-def read_flags(flags: Mapping[str, object]) -> list[tuple[FieldPath, object, Origin]]:
+def read_flags(flags: JobTree) -> list[tuple[FieldPath, object, Origin]]:
     """Return flags by dotted names as leaves. Names are checked later, with all others."""
     return [
         (path, value, Origin("flag", f"--set {name}"))

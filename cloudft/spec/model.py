@@ -158,7 +158,7 @@ class PricesSpec(Section):
 
     @property
     def price_source(self) -> Source:
-        """The source that estimates name."""
+        """Return the source that estimates name."""
         return Source(STATED_SOURCE, self.source, self.date)
 
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from cloudft.catalogue import load_models
 from cloudft.spec.load import LoadedJob
 from cloudft.spec.merge import Origin, sort_in_file_order
 from cloudft.spec.sections import job_model
 from cloudft.spec.yaml_source import FieldPath, flatten
+
+if TYPE_CHECKING:
+    from pydantic.json_schema import JsonSchemaValue
 
 PATH_FIELDS = {("data", name) for name in ("train", "validation", "test")} | {
     ("data", "mix", "path")
@@ -54,9 +57,9 @@ def _plain(key: FieldPath, value: object) -> object:
     return [_plain(key, item) for item in value]
 
 
-def build_job_schema() -> dict[str, Any]:
+def build_job_schema() -> JsonSchemaValue:
     """Return the job file as JSON Schema (draft 2020-12), for editors to complete and check."""
-    schema: dict[str, Any] = {
+    schema: JsonSchemaValue = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": SCHEMA_ID,
         **job_model().model_json_schema(),
@@ -69,9 +72,9 @@ def build_job_schema() -> dict[str, Any]:
     return schema
 
 
-def _hyperparameters() -> dict[str, Any]:
+def _hyperparameters() -> JsonSchemaValue:
     """Return each name of the catalogue, with the range of every model; checks.py enforces them."""
-    entries: dict[str, Any] = {}
+    entries: JsonSchemaValue = {}
     for model in load_models():
         for row in model.hyperparameters.values():
             kind = "integer" if row.type == "int" else "number"

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model
 
 from cloudft.spec.fields import GROUP_ID, SUBNET_ID, Float, Int, check_unique
+from cloudft.spec.yaml_source import JobTree
 from cloudft.types import Finding
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ class JobSection:
     """The field that it follows in the JSON Schema and in `show`; None for the end."""
     show_unset: bool = True
     """Whether `show --resolved` lists its defaults when nothing of it is given."""
-    check: Callable[[Mapping[str, object], CheckContext], list[Finding]] | None = None
+    check: Callable[[JobTree, CheckContext], list[Finding]] | None = None
     """Find what the model's types can't: gets the section's values as they were given."""
     has_hyperparameters: bool = False
     """Whether its field `hyperparameters` takes the names that the catalogue has."""

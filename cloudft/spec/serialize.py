@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from pydantic import ValidationError
 from cloudft.spec.load import LoadedJob
 from cloudft.spec.model import parse_spec
 from cloudft.spec.sections import job_sections
+from cloudft.spec.yaml_source import JobTree
 
 
 def to_portable_values(job: LoadedJob) -> dict[str, Any]:
@@ -35,7 +35,7 @@ def to_portable_values(job: LoadedJob) -> dict[str, Any]:
     return values
 
 
-def find_first_fault(spec: Mapping[str, object]) -> tuple[str, str] | None:
+def find_first_fault(spec: JobTree) -> tuple[str, str] | None:
     """Return the first field of plain values that no job file may have so, and why; else None."""
     try:
         parse_spec(spec)

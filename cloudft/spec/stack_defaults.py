@@ -12,6 +12,7 @@ from cloudft.errors import CheckFailed
 from cloudft.spec.load import LoadedJob
 from cloudft.spec.merge import Origin
 from cloudft.spec.sections import Section
+from cloudft.spec.yaml_source import JobTree
 from cloudft.types import Finding
 
 SectionName = str
@@ -26,7 +27,7 @@ def is_unset(job: LoadedJob, section: SectionName, name: str) -> bool:
 def with_defaults(
     job: LoadedJob,
     section: SectionName,
-    values: Mapping[str, object],
+    values: JobTree,
     origins: Mapping[str, Origin],
 ) -> LoadedJob:
     """Return the job with `values` for those fields of a section that are unset.
@@ -60,7 +61,7 @@ def _refused_value(
 
 
 def _add_origins(
-    job: LoadedJob, section: str, new: Mapping[str, object], origins: Mapping[str, Origin]
+    job: LoadedJob, section: str, new: JobTree, origins: Mapping[str, Origin]
 ) -> Mapping[str, Origin]:
     """Return the origins of every leaf: all leaves of a mapping have its origin."""
     merged = dict(job.origins)

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 FieldPath = tuple[str, ...]
 """The keys that lead to a value: ("local", "lora", "r"). A list's items have "0", "1" ..."""
+JobTree = Mapping[str, object]
+"""A job file's values by key, nested as in the file."""
+TreeDict = dict[str, object]
 MAX_FILE_BYTES = 256 * 1024
 """A job file has one or two thousand bytes."""
 MAX_VALUES = 20_000
@@ -26,7 +29,7 @@ _SCALAR_TAGS = {_PREFIX + name for name in ("null", "bool", "int", "float", "tim
 class YamlDocument:
     """What a text holds: `data` (None when it can't be read), `lines` by path, `findings`."""
 
-    data: dict[str, object] | None = None
+    data: TreeDict | None = None
     lines: dict[FieldPath, int] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
 
@@ -119,7 +122,7 @@ class _Parser:
             fix = "keep one document: remove the line ---"
         self.add_error("BadYaml", f"not YAML: {what}", fix, line + 1)
 
-    def convert_top(self, node: yaml.Node) -> dict[str, object] | None:
+    def convert_top(self, node: yaml.Node) -> TreeDict | None:
         """Return the document's mapping; None, with an error, if it is something else."""
         value = self.convert(node, ())
         if isinstance(value, dict):
@@ -166,11 +169,11 @@ class _Parser:
         self.add_error("BadYaml", message, "remove the tag", line, path)
         return None
 
-    def convert_mapping(self, node: yaml.MappingNode, path: FieldPath) -> dict[str, object]:
+    def convert_mapping(self, node: yaml.MappingNode, path: FieldPath) -> TreeDict:
         """Return a mapping whose keys are scalars, each once."""
         import yaml
 
-        mapping: dict[str, object] = {}
+        mapping: TreeDict = {}
         for name_node, value_node in node.value:
             line = name_node.start_mark.line + 1
             if not isinstance(name_node, yaml.ScalarNode):
@@ -199,7 +202,7 @@ def _number_or_text(node: yaml.ScalarNode) -> str:
     return value if isinstance(value, UntypedScalar) else str(node.value)
 
 
-def flatten(tree: Mapping[str, object], prefix: FieldPath = ()) -> list[tuple[FieldPath, object]]:
+def flatten(tree: JobTree, prefix: FieldPath = ()) -> list[tuple[FieldPath, object]]:
     """Return every value of a tree with its path; an empty mapping and a list count as values."""
     leaves: list[tuple[FieldPath, object]] = []
     for name, value in tree.items():

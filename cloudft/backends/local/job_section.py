@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -26,7 +25,7 @@ from cloudft.spec.sections import (
     register_section,
     section_field,
 )
-from cloudft.spec.yaml_source import FieldPath
+from cloudft.spec.yaml_source import FieldPath, JobTree
 from cloudft.types import Finding
 
 
@@ -86,7 +85,7 @@ class LocalSpec(Section):
     )
 
 
-def check(values: Mapping[str, object], context: CheckContext) -> list[Finding]:
+def check(values: JobTree, context: CheckContext) -> list[Finding]:
     """Return what is wrong with the stand-in, its hyperparameters and the LoRA settings."""
     findings = _check_stand_in(values, context)
     findings += check_hyperparameters(
@@ -105,7 +104,7 @@ def check(values: Mapping[str, object], context: CheckContext) -> list[Finding]:
     return findings
 
 
-def _check_stand_in(values: Mapping[str, object], context: CheckContext) -> list[Finding]:
+def _check_stand_in(values: JobTree, context: CheckContext) -> list[Finding]:
     """Return an error if `local.model` has no weights that can be trained here."""
     key: FieldPath = ("local", "model")
     findings: list[Finding] = []
