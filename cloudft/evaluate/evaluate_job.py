@@ -14,6 +14,7 @@ from cloudft.backends.capabilities import (
     SupportsBatchInference,
     SupportsInference,
 )
+from cloudft.catalogue import is_text_only
 from cloudft.errors import UsageError
 from cloudft.evaluate import language_modeling, supervised
 from cloudft.evaluate.diagnostics import run
@@ -124,7 +125,7 @@ def evaluate_job(
 def _evaluate_external_answers(
     record: JobRecord, held: HeldOutData, answers: Path, task: str | None
 ) -> dict[str, Any]:
-    if record.customization_type == "CONTINUED_PRE_TRAINING":
+    if is_text_only(record.customization_type):
         raise UsageError(
             "answers tell nothing of a model that was pre-trained further",
             fix="leave --answers out.",
@@ -145,7 +146,7 @@ def _evaluate_models(
     spec = spec_from_record(record)
     kind: Task | None = None
     decoding: GenerationConfig | None = None
-    if record.customization_type == "CONTINUED_PRE_TRAINING":
+    if is_text_only(record.customization_type):
         found = language_modeling.evaluate_language_modeling(
             asked, held, run.load_general_texts(spec)
         )

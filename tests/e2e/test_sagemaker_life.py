@@ -72,7 +72,7 @@ def test_it_trains_there_as_it_does_here_and_its_model_is_imported(
     words = ("submit", "--backend", "sagemaker", "--dry-run", "--output", "json")
     dry = value(cli(*words, cwd=folder))
     assert aws.object_keys() == before
-    words = ("submit", "--backend", "sagemaker", "--wait", "--then", "import", "--output", "json")
+    words = ("submit", "--backend", "sagemaker", "--wait", "--import", "--output", "json")
     imported = value(cli(*words, cwd=folder, timeout=200))
     assert (imported["backend"], imported["status"]) == ("import", "Completed")
     [asked] = created(aws, "cloud")

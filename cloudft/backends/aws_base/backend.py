@@ -16,6 +16,7 @@ import orjson
 from cloudft.aws.client import Aws, AwsLocation
 from cloudft.aws.identity import get_identity
 from cloudft.aws.upload import Upload, upload_file
+from cloudft.backends.aws_base.api_call import ApiCall
 from cloudft.backends.base import Location
 from cloudft.backends.capabilities import SupportsIdentity
 from cloudft.backends.observer import RunObserver
@@ -110,19 +111,20 @@ class AwsBackend(SupportsIdentity):
         self.aws.call(what, "s3", "put_object", **{**parameters, "Body": body})
 
     def create_once(
-        self, what: str, call: Mapping[str, Any], known: Callable[[], str | None]
+        self, what: str, call: ApiCall, find_existing: Callable[[], str | None]
     ) -> Mapping[str, Any] | str:
-        """What a planned creation answers; or the `known` one, where it was made before.
+        """Return the response of a planned creation; or the existing resource's id.
 
-        A conflict is a try whose answer was lost, or another submit beside this one.
+        A conflict means that the response of an earlier try was lost, or that another submit runs
+        beside this one: then `find_existing` finds what was created.
         """
         try:
-            return self.aws.call(what, call["service"], call["operation"], **call["parameters"])
+            return self.aws.call(what, call.service, call.operation, **call.parameters)
         except ResourceConflict as error:
-            there = known()
-            if there is None:
+            existing = find_existing()
+            if existing is None:
                 raise error
-            return there
+            return existing
 
     def describe_or_none(
         self, what: str, service: str, operation: str, **named: str

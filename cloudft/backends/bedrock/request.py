@@ -1,40 +1,43 @@
-"""A job as the calls that Bedrock gets. Pure: the same job gives the same calls on any machine."""
+"""Build the calls that create a job. Pure: one job gives the same calls on any machine."""
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-import orjson
-
 from cloudft import catalogue
 from cloudft.aws import tags as tag_names
-from cloudft.backends.aws_base import discovered_plan
+from cloudft.aws.s3 import s3_uri, split_s3_uri
+from cloudft.backends.aws_base import requests
+from cloudft.backends.aws_base.api_call import (
+    PLAN_FILE,
+    ApiCall,
+    PlannedCalls,
+    put_file,
+    put_generated,
+)
 from cloudft.backends.base import StagedJob
+from cloudft.backends.bedrock import customizations
+from cloudft.backends.bedrock.responses import S3Uri
+from cloudft.catalogue import CUSTOMIZATION_TYPES
 from cloudft.spec.load import LoadedJob
-from cloudft.spec.serialize import to_portable_values
-from cloudft.types import StagedFile, job_id, to_json
+from cloudft.types import StagedFile, job_id
 
 TAG_JOB, TAG_TOKEN = tag_names.JOB_TAG, tag_names.TOKEN_TAG
-PLAN = "plan.json"
-"""Beside a job's output in S3: what another machine needs to know of it."""
 JOB_NAME = re.compile(r".*-[0-9a-f]{8}")
-"""The form of the job names that cloudft gives. Others may have it too: the tag is the proof."""
+"""Form of the names of cloudft's jobs. Others may have that form too: the tag is the proof."""
 STAGED_URI = re.compile(r"s3://.+/data/[0-9a-f]{64}/[^/]+\.jsonl")
-"""Where staged data lies."""
-UPLOADED_ROLES = ("train", "validation")
-"""What goes to Bedrock. Test data stays here."""
+"""Form of the URIs of staged data."""
 CREATE = "create_model_customization_job"
 NUMBER = r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?"
 
 
 @dataclass(frozen=True)
 class StagedObject:
-    """A staged file, and its place in S3."""
+    """A staged file and its S3 destination."""
 
     role: str
     file: StagedFile
@@ -43,53 +46,45 @@ class StagedObject:
 
     @property
     def uri(self) -> str:
-        """`s3://BUCKET/KEY`."""
-        return f"s3://{self.bucket}/{self.key}"
+        """Return `s3://BUCKET/KEY`."""
+        return s3_uri(self.bucket, self.key)
 
 
-def location_of(job: LoadedJob) -> dict[str, Any]:
-    """Where the job runs."""
+def location_of(job: LoadedJob) -> dict[str, str | None]:
+    """Return Region, profile and endpoint of the job."""
     spec = job.spec.bedrock
     return {"region": spec.region, "profile": spec.profile, "endpoint_url": spec.endpoint_url}
 
 
 def s3_prefix(job: LoadedJob) -> tuple[str, str]:
-    """Bucket and key prefix of the job file's s3_uri; the prefix ends with a slash or is empty."""
-    return _prefix_of_uri(job.spec.bedrock.s3_uri)
+    """Return bucket and key prefix of the job file's s3_uri."""
+    return requests.split_prefix(job.spec.bedrock.s3_uri)
 
 
 def output_s3_prefix(job: LoadedJob) -> tuple[str, str]:
-    """Bucket and key prefix of what jobs leave: those of the data unless output_s3_uri is given."""
-    return _prefix_of_uri(job.spec.bedrock.output_s3_uri or job.spec.bedrock.s3_uri)
-
-
-def _prefix_of_uri(uri: str | None) -> tuple[str, str]:
-    bucket, prefix = _bucket_and_key(uri or "")
-    prefix = prefix.strip("/")
-    return bucket, f"{prefix}/" if prefix else ""
+    """Return bucket and key prefix of jobs' output: the data's unless output_s3_uri is set."""
+    return requests.split_prefix(job.spec.bedrock.output_s3_uri or job.spec.bedrock.s3_uri)
 
 
 def expected_bucket_owner(job: LoadedJob) -> str | None:
-    """The account that the bucket must belong to: the one named, else the role's."""
-    spec = job.spec.bedrock
-    found = re.match(r"arn:aws[^:]*:iam::(\d{12}):", spec.role_arn or "")
-    return spec.bucket_owner or (found[1] if found else None)
+    """Return the account that the buckets must belong to."""
+    return requests.expected_owner(job.spec.bedrock.bucket_owner, job.spec.bedrock.role_arn)
 
 
 def staged_objects(staged: StagedJob) -> list[StagedObject]:
-    """The staged files that the job reads, under names that follow from their content."""
+    """Return the staged files that the job reads; each key contains the digest of its content."""
     bucket, prefix = s3_prefix(staged.job)
     return [
         StagedObject(role, file, bucket, f"{prefix}data/{file.sha256}/{file.name}")
-        for role in UPLOADED_ROLES
+        for role in requests.UPLOADED_ROLES
         if (file := staged.manifest.files.get(role))
     ]
 
 
 def resolve_hyperparameters(job: LoadedJob) -> dict[str, int | float]:
-    """What is sent: the job's own, and the documented defaults of the rest.
+    """Return the hyperparameters to send: the job's own, and the documented defaults.
 
-    A default that is only assumed is not sent: the service knows it better.
+    A default that is only assumed is not sent: the service knows its own.
     """
     known = job.model.hyperparameters.items()
     values = {name: row.default for name, row in known if not row.assumed}
@@ -101,19 +96,19 @@ def resolve_hyperparameters(job: LoadedJob) -> dict[str, int | float]:
 
 
 def count_epochs(job: LoadedJob) -> int:
-    """How often the data is gone through."""
+    """Return the number of epochs."""
     row = job.model.hyperparameters.get("epochCount")
     default = row.default if row else 1
     return int(resolve_hyperparameters(job).get("epochCount", default))
 
 
 def to_api_text(value: int | float) -> str:
-    """A hyperparameter as the API takes it: text, without an exponent."""
+    """Return a hyperparameter as the API takes it: text, without an exponent."""
     return str(value) if isinstance(value, int) else f"{Decimal(repr(value)):f}"
 
 
 def parse_hyperparameters(sent: Mapping[str, str] | None) -> dict[str, int | float] | None:
-    """What `word` made of hyperparameters, as numbers again; None where there are none."""
+    """Return the numbers in hyperparameters that `to_api_text` wrote; None where there are none."""
     if not sent:
         return None
     return {name: _number(text) for name, text in sent.items() if re.fullmatch(NUMBER, text)}
@@ -124,34 +119,30 @@ def _number(text: str) -> int | float:
 
 
 def base_model_alias(given: str, arn: str | None) -> str | None:
-    """The name that a plan gives a base model, where it means the model of `arn`; else `arn`."""
+    """Return a plan's name of the base model where it means the model of `arn`; else `arn`."""
     if arn is None:
         return None
-    named = catalogue.find_catalogue_model(given)
-    return given if named is not None and named is catalogue.find_catalogue_model(arn) else arn
+    model = catalogue.find_catalogue_model(given)
+    return given if model is not None and model is catalogue.find_catalogue_model(arn) else arn
 
 
 def custom_model_name(name: str) -> str:
-    """A custom model's name from a job's: no dot, no plus, no two separators in a row."""
+    """Return a custom model's name for a job's: no dot, no plus, no two separators in a row."""
     return re.sub(r"[^0-9a-zA-Z]+", "-", name).strip("-")
 
 
 def request_token(staged: StagedJob) -> str:
-    """The name of the request: 32 hex digits that follow from all of it and of the data."""
-    place = {k: v for k, v in location_of(staged.job).items() if k != "profile"}
+    """Return the name of the request: 32 hex digits that follow from all of it and of the data."""
     content = {
-        "attempt": staged.attempt,
-        "name": staged.job.spec.name,
-        "place": place,
         "request": _create_parameters(staged, "NAME", "TOKEN"),
         "owner": expected_bucket_owner(staged.job),
         "s3Key": staged.job.spec.bedrock.s3_kms_key_id,
     }
-    return hashlib.sha256(orjson.dumps(content, option=orjson.OPT_SORT_KEYS)).hexdigest()[:32]
+    return requests.request_token(staged, location_of(staged.job), content)
 
 
 def create_request(staged: StagedJob) -> dict[str, Any]:
-    """The parameters of CreateModelCustomizationJob."""
+    """Return the parameters of CreateModelCustomizationJob."""
     name = request_token(staged)
     made = _create_parameters(staged, job_id(staged.job.spec.name, name), name)
     for tags in ("jobTags", "customModelTags"):  # not of the token: older builds had no such tag
@@ -164,17 +155,9 @@ def create_request(staged: StagedJob) -> dict[str, Any]:
 
 
 def plan_digest(staged: StagedJob, token: str) -> str:
-    """The plan's digest, which the job carries as a tag."""
-    return discovered_plan.plan_digest(
-        {
-            "backend": "bedrock",
-            "name": staged.job.spec.name,
-            "token": token,
-            "request": {"hyperParameters": resolve_hyperparameters(staged.job)},
-            "manifest": to_json(staged.manifest),
-            "spec": to_portable_values(staged.job),
-        }
-    )
+    """Return the plan's digest, which the job carries as a tag."""
+    covered = {"hyperParameters": resolve_hyperparameters(staged.job)}
+    return requests.plan_digest("bedrock", staged, token, covered)
 
 
 def _create_parameters(staged: StagedJob, name: str, client_token: str) -> dict[str, Any]:
@@ -196,9 +179,9 @@ def _create_parameters(staged: StagedJob, name: str, client_token: str) -> dict[
         "jobTags": tags,
         "customModelTags": tags,
     }
-    if job.spec.customization_type == "REINFORCEMENT_FINE_TUNING":
+    if CUSTOMIZATION_TYPES[job.spec.customization_type].has_own_hyperparameters:
         del request["hyperParameters"]
-    if config := _customization_config(job):
+    if config := customizations.build_config(job):
         request["customizationConfig"] = config
     if "validation" in by_role:
         request["validationDataConfig"] = {"validators": [{"s3Uri": by_role["validation"]}]}
@@ -212,69 +195,28 @@ def _create_parameters(staged: StagedJob, name: str, client_token: str) -> dict[
     return request | dict(spec.request)
 
 
-def _customization_config(job: LoadedJob) -> dict[str, Any] | None:
-    """customizationConfig: the teacher, or the grader and its typed hyperparameters."""
-    if teaching := job.spec.distillation:
-        teacher: dict[str, Any] = {"teacherModelIdentifier": teaching.teacher}
-        if teaching.max_response_length is not None:
-            teacher["maxResponseLengthForInference"] = teaching.max_response_length
-        return {"distillationConfig": {"teacherModelConfig": teacher}}
-    if judging := job.spec.reinforcement:
-        grader = {"lambdaGrader": {"lambdaArn": judging.lambda_arn}}
-        config: dict[str, Any] = {"graderConfig": grader}
-        if judging.hyperparameters:
-            config["hyperParameters"] = dict(judging.hyperparameters)
-        return {"rftConfig": config}
-    return None
-
-
 def base_model_identifier(job: LoadedJob) -> str:
-    """What baseModelIdentifier gets: an ARN as it was given, else the customization id."""
+    """Return baseModelIdentifier: an ARN as the job file has it, else the customization id."""
     given = job.spec.base_model
     return given if given.startswith("arn:") else job.model.bedrock_id or given
 
 
-def api_calls(staged: StagedJob) -> list[dict[str, Any]]:
-    """Every call that changes something, in order, as `--dry-run` shows it."""
-    job = staged.job
-    owner = {"ExpectedBucketOwner": o} if (o := expected_bucket_owner(job)) else {}
-    key = job.spec.bedrock.s3_kms_key_id
-    sse = {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": key} if key else {}
-    made: list[dict[str, Any]] = [
-        {
-            "service": "s3",
-            "operation": "put_object",
-            "unless": "the object is there with this content; above 16 MiB in parts",
-            "parameters": {
-                "Bucket": item.bucket,
-                "Key": item.key,
-                "Metadata": {"cloudft-sha256": item.file.sha256},
-                "Body": f"<{item.file.name}, {item.file.bytes} bytes>",
-                **sse,
-                **owner,
-            },
-        }
-        for item in staged_objects(staged)
-    ]
-    request = create_request(staged)
-    bucket, output = _bucket_and_key(request["outputDataConfig"]["s3Uri"])
-    plan = {
-        "Bucket": bucket,
-        "Key": output.removesuffix("output/") + PLAN,
-        "Body": "<this plan>",
-        **sse,
-        **owner,
-    }
-    made.append({"service": "s3", "operation": "put_object", "parameters": plan})
-    made.append({"service": "bedrock", "operation": CREATE, "parameters": request})
-    return made
+def api_calls(staged: StagedJob) -> PlannedCalls:
+    """Return every call that changes something, as `--dry-run` shows it."""
+    job, parameters = staged.job, create_request(staged)
+    settings = requests.object_settings(expected_bucket_owner(job), job.spec.bedrock.s3_kms_key_id)
+    bucket, output = output_location(parameters["outputDataConfig"])
+    plan_key = output.removesuffix("output/") + PLAN_FILE
+    return PlannedCalls(
+        uploads=tuple(
+            put_file(o.bucket, o.key, o.file.name, (o.file.sha256, o.file.bytes), settings)
+            for o in staged_objects(staged)
+        ),
+        plan_file=put_generated(bucket, plan_key, "plan", settings),
+        create=ApiCall(service="bedrock", operation=CREATE, parameters=parameters),
+    )
 
 
-def _bucket_and_key(uri: str) -> tuple[str, str]:
-    bucket, _, key = uri.removeprefix("s3://").partition("/")
-    return bucket, key
-
-
-def output_location(request: Mapping[str, Any]) -> tuple[str, str]:
-    """Bucket and key prefix of a job's output."""
-    return _bucket_and_key(request["outputDataConfig"]["s3Uri"])
+def output_location(output: S3Uri) -> tuple[str, str]:
+    """Return bucket and key prefix of a job's output, from its outputDataConfig."""
+    return split_s3_uri(output["s3Uri"])

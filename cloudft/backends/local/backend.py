@@ -241,7 +241,7 @@ class LocalBackend(
         self._require_artifacts(self._existing_folder(job_id), job_id)
         return self.start_model_process(job_id)
 
-    def open_base_session(self, job: LoadedJob) -> InferenceSession:
+    def open_base_session(self, job: LoadedJob) -> model_process.ModelProcess:
         """The base model, in a process of its own. Raises TrainerError."""
         folder = self._base_model_folder(job)
         return model_process.ModelProcess(folder, self._job_environment(folder))

@@ -16,6 +16,7 @@ import orjson
 
 from cloudft import catalogue
 from cloudft.backends.aws_base import discovered_plan
+from cloudft.backends.aws_base.api_call import AwsRequest, planned_request, recorded_request
 from cloudft.backends.aws_base.backend import AwsBackend, encode_plan, job_not_found
 from cloudft.backends.base import Backend, Location, StagedJob, with_placeholder_data
 from cloudft.backends.capabilities import (
@@ -160,9 +161,11 @@ class SageMakerBackend(
             token=request.request_token(asked),
             name=staged.job.spec.name,
             request={
-                "hyperParameters": dict(asked.trainer["hyperParameters"]),
-                "place": request.location_of(staged.job),
-                "calls": request.api_calls(asked),
+                **AwsRequest(
+                    hyper_parameters=dict(asked.trainer["hyperParameters"]),
+                    place=request.location_of(staged.job),
+                    calls=request.api_calls(asked).in_order,
+                ).to_json(),
                 "job": {"id": job_id, **request.container_request(asked)},
                 "home": request.local_request(asked, job_id),
                 "sha256": {file.role: file.sha256 for file in asked.weights},
@@ -214,20 +217,19 @@ class SageMakerBackend(
             "manifest": lambda: orjson.dumps(to_json(plan.manifest)),
             "plan": lambda: encode_plan(plan),
         }
-        *puts, _ = plan.request["calls"]
-        for call in puts:
-            wanted = call["parameters"]
-            if "file" in call:
-                role = call["file"]
+        calls = planned_request(plan).planned
+        for call in (*calls.uploads, calls.plan_file):
+            if call.file is not None:
+                role = call.file
                 sha256 = plan.request["sha256"].get(role) or plan.manifest.files[role].sha256
-                self.upload_file(wanted, plan.files[role], sha256, observer)
-            else:
-                self.put_object(wanted, bodies[call["content"]]())
+                self.upload_file(call.parameters, plan.files[role], sha256, observer)
+            elif call.content is not None:
+                self.put_object(call.parameters, bodies[call.content]())
 
     def _create(self, plan: Plan) -> str:
-        what, call = f"the job {plan.job_id} can't be created", plan.request["calls"][-1]
+        what, call = f"the job {plan.job_id} can't be created", planned_request(plan).planned.create
         self.create_once(what, call, lambda: self._find_training_job(plan))
-        return str(call["parameters"]["TrainingJobName"])
+        return str(call.parameters["TrainingJobName"])
 
     def _describe_training_job(self, name: str) -> TrainingJobDescription | None:
         """One training job, or None. That there is none SageMaker calls a ValidationException."""
@@ -360,8 +362,8 @@ class SageMakerBackend(
         Never by the plan in S3: a role, an image and a command are in it.
         """
         record = Store(self.home.jobs).get_or_none(_job_id_of(answer))
-        calls = record.request.get("calls") if record else None
-        sent: Mapping[str, Any] = calls[-1]["parameters"] if calls else {}
+        recorded = recorded_request(record)
+        sent = recorded.planned.create.parameters if recorded else None
         return sent or request.parameters_from_description(answer, record.tags if record else {})
 
     def download_artifacts(

@@ -1,25 +1,31 @@
-"""Batch inference: CreateModelInvocationJob over a file of S3, or all files of a folder.
+"""Batch inference: CreateModelInvocationJob over one file in S3, or over all files of a folder.
 
-Source of the files' form: Bedrock user guide, "Format and upload your batch inference data" and
+Source of the file formats: Bedrock user guide, "Format and upload your batch inference data" and
 "View the results of a batch inference job".
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, cast
 
 import orjson
 
+from cloudft.aws.s3 import split_s3_uri
+from cloudft.backends.aws_base.requests import split_prefix
 from cloudft.endpoint.bedrock import invoke_bodies
-from cloudft.endpoint.bedrock.invoke_bodies import BodyFormat
-from cloudft.endpoint.bedrock.local_inference import ModelRef
+from cloudft.endpoint.bedrock.invoke_bodies import JsonObject
 from cloudft.endpoint.bedrock.pagination import filter_by_name_and_time, paginate
-from cloudft.endpoint.bedrock.runtime import BedrockRuntime, parse_converse_request
+from cloudft.endpoint.bedrock.runtime import BedrockRuntime, ResolvedModel, parse_converse_request
+from cloudft.endpoint.bedrock.shapes import (
+    ConverseInput,
+    CreateBatchRequest,
+    JobIdentifier,
+    ListBatchesRequest,
+)
 from cloudft.endpoint.iam.authorizer import RoleClientFactory
-from cloudft.endpoint.protocols.messages import ServiceError
-from cloudft.endpoint.s3_uri import split_s3_uri
+from cloudft.endpoint.protocols.messages import Response, ServiceError
 from cloudft.endpoint.state import (
     Model,
     State,
@@ -29,19 +35,29 @@ from cloudft.endpoint.state import (
     require_unused_job_name,
 )
 
+if TYPE_CHECKING:
+    from botocore.client import BaseClient
+
 RUNNING = ("Submitted", "InProgress", "Stopping")
+REQUEST_MEMBERS = (
+    *("roleArn", "modelId", "inputDataConfig", "outputDataConfig", "vpcConfig"),
+    *("clientRequestToken", "timeoutDurationInHours", "modelInvocationType"),
+)
+"""Members of the request that Get and List return."""
 
 
 class BatchInference:
-    """The operations of model invocation jobs."""
+    """Operations on model invocation jobs."""
 
     def __init__(self, state: State, s3: RoleClientFactory, runtime: BedrockRuntime) -> None:
         self.state = state
         self.s3 = s3
         self.runtime = runtime
 
-    def begin(self) -> None:
-        """Begin again with what was under way."""
+    def resume(self) -> None:
+        """Restart the batches that were running when the endpoint ended."""
+        # From the first record: output files are written whole, so nothing of an interrupted
+        # batch is left that could be counted twice.
         for task in self.state.batches.values():
             if task.status in RUNNING:
                 self._start_thread(task)
@@ -49,35 +65,35 @@ class BatchInference:
     def _start_thread(self, task: Task) -> None:
         threading.Thread(target=self._run_job, args=(task,), daemon=True).start()
 
-    def create_model_invocation_job(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Ask a model every question of a file."""
+    def create_model_invocation_job(self, request: CreateBatchRequest) -> Response:
+        """Answer every record of a file in S3."""
         state = self.state
 
         def make() -> Task:
-            require_unused_job_name(state.batches, given["jobName"])
-            self._resolve_model(given["modelId"])
+            require_unused_job_name(state.batches, request["jobName"])
+            self._resolve_model(request["modelId"])
             arn = state.arn("model-invocation-job")
-            return Task(arn, given["jobName"], dict(given), status="Submitted")
+            return Task(arn, request["jobName"], dict(request), status="Submitted")
 
-        arn, task = state.create("batch", state.batches, given, make)
+        arn, task = state.create("batch", state.batches, request, make)
         if task is not None:
             self._start_thread(task)
         return {"jobArn": arn}
 
-    def _resolve_model(self, identifier: str) -> tuple[ModelRef, BodyFormat, bool]:
-        """Resolve a model id; unlike Converse, batches take a custom model without a deployment."""
+    def _resolve_model(self, identifier: str) -> ResolvedModel:
+        """Return what answers; unlike Converse, a batch takes a custom model without deployment."""
         model: Model | None = find_by_arn_or_name(self.state.models, identifier)
         if model is not None:
             return self.runtime.resolve_custom_model(model)
         return self.runtime.resolve_model(identifier)
 
     def _run_job(self, task: Task) -> None:
+        """Answer the records of every input file, and write the output files and the manifest."""
         try:
             with self.state.lock:
                 task.status = "InProgress" if task.status == "Submitted" else task.status
-            bucket, prefix = split_s3_uri(
-                task.request["outputDataConfig"]["s3OutputDataConfig"]["s3Uri"]
-            )
+            output = task.request["outputDataConfig"]["s3OutputDataConfig"]["s3Uri"]
+            bucket, prefix = split_prefix(output)
             total = {"totalRecordCount": 0, "successRecordCount": 0, "errorRecordCount": 0}
             s3 = self.s3(task.request["roleArn"], task.arn)
             for key, content in self._read_inputs(s3, task):
@@ -92,14 +108,15 @@ class BatchInference:
                 task.counts = total | {"processedRecordCount": total["totalRecordCount"]}
                 task.finish("Stopped" if task.status == "Stopping" else "Completed")
                 self.state.save()
-        except Exception as error:  # whatever it is, the job says so
+        except Exception as error:  # a thread has no caller: the job carries the failure
             with self.state.lock:
                 task.finish("Failed", str(getattr(error, "message", error)))
                 self.state.save()
 
-    def _read_inputs(self, s3: Any, task: Task) -> Iterator[tuple[str, bytes]]:
+    def _read_inputs(self, s3: BaseClient, task: Task) -> Iterator[tuple[str, bytes]]:
+        """Yield key and content of each input file. Raises ValidationException if there is none."""
         uri = task.request["inputDataConfig"]["s3InputDataConfig"]["s3Uri"]
-        bucket, key = split_s3_uri(uri, folder=False)
+        bucket, key = split_s3_uri(uri)
         keys = [key]
         if not key.endswith(".jsonl"):
             answer = s3.list_objects_v2(Bucket=bucket, Prefix=key)
@@ -110,47 +127,44 @@ class BatchInference:
             yield name, s3.get_object(Bucket=bucket, Key=name)["Body"].read()
 
     def _process_record(self, task: Task, line: bytes, total: dict[str, int]) -> bytes:
-        """One record with its answer, or with its error."""
+        """Return a record with its answer, or with its error, and count it in `total`."""
         total["totalRecordCount"] += 1
-        record: dict[str, Any] = {}
+        record: JsonObject = {}
         try:
             if task.status == "Stopping":
                 raise ServiceError("ValidationException", "The job was stopped")
-            record = dict(invoke_bodies.parse_json_object(line))
+            record = invoke_bodies.parse_json_object(line)
             output = self._generate(task, record["modelInput"])
             total["successRecordCount"] += 1
-            return orjson.dumps(record | {"modelOutput": output})
+            return orjson.dumps({**record, "modelOutput": output})
         except (ServiceError, KeyError, TypeError, ValueError, AttributeError) as error:
+            # As on Bedrock, a record that can't be answered is an error of that record alone.
             total["errorRecordCount"] += 1
-            told = {"errorCode": 400, "errorMessage": str(error)}
-            return orjson.dumps(record | {"error": told})
+            failure = {"errorCode": 400, "errorMessage": str(error)}
+            return orjson.dumps({**record, "error": failure})
 
-    def _generate(self, task: Task, asked: Mapping[str, Any]) -> Any:
-        model, body_format, raw = self._resolve_model(task.request["modelId"])
+    def _generate(self, task: Task, model_input: JsonObject) -> JsonObject:
+        model, body_format, raw_text = self._resolve_model(task.request["modelId"])
+        inference = self.runtime.inference
         if task.request.get("modelInvocationType") == "Converse":
-            reply = self.runtime.inference.generate(model, parse_converse_request(asked))
-            message = {"role": "assistant", "content": [{"text": reply.text}]}
-            usage = invoke_bodies.converse_usage(reply)
-            return {"output": {"message": message}, "stopReason": reply.stop_reason, "usage": usage}
-        reply = self.runtime.inference.generate(
-            model, invoke_bodies.parse_request(body_format, asked, raw=raw)
-        )
-        return body_format.format_response(reply)
+            # Unlike Converse's own requests, a record is validated by parsing it.
+            request = parse_converse_request(cast(ConverseInput, model_input))
+            result = inference.generate(model, request)
+            return invoke_bodies.converse_output(result)
+        parsed = invoke_bodies.parse_request(body_format, model_input, raw=raw_text)
+        return body_format.format_response(inference.generate(model, parsed))
 
-    def get_model_invocation_job(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """One batch."""
+    def get_model_invocation_job(self, request: JobIdentifier) -> Response:
+        """Return one batch."""
         with self.state.lock:
-            return self._job_response(
-                require_resource(self.state.batches, given["jobIdentifier"], "batch job")
-            )
+            identifier = request["jobIdentifier"]
+            return self._job_response(require_resource(self.state.batches, identifier, "batch job"))
 
-    def _job_response(self, task: Task) -> dict[str, Any]:
-        names = ("roleArn", "modelId", "inputDataConfig", "outputDataConfig", "vpcConfig")
-        more = ("clientRequestToken", "timeoutDurationInHours", "modelInvocationType")
+    def _job_response(self, task: Task) -> Response:
         return {
             "jobArn": task.arn,
             "jobName": task.name,
-            **{name: task.request.get(name) for name in (*names, *more)},
+            **{name: task.request.get(name) for name in REQUEST_MEMBERS},
             "status": task.status,
             "message": task.failure,
             "submitTime": task.created,
@@ -159,23 +173,28 @@ class BatchInference:
             **task.counts,
         }
 
-    def list_model_invocation_jobs(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Summaries, a page at a time."""
-        after, before = given.get("submitTimeAfter"), given.get("submitTimeBefore")
+    def list_model_invocation_jobs(self, request: ListBatchesRequest) -> Response:
+        """Return summaries of the batches, paginated."""
+        # This list names its time filters differently from all others.
+        after, before = request.get("submitTimeAfter"), request.get("submitTimeBefore")
         times = {"creationTimeAfter": after, "creationTimeBefore": before}
         with self.state.lock:
             tasks = [
                 task
-                for task in filter_by_name_and_time(self.state.batches.values(), {**given, **times})
-                if given.get("statusEquals", task.status) == task.status
+                for task in filter_by_name_and_time(
+                    self.state.batches.values(), {**request, **times}
+                )
+                if request.get("statusEquals", task.status) == task.status
             ]
-            shown, more = paginate(tasks, given)
-            return {"invocationJobSummaries": [self._job_response(task) for task in shown], **more}
+            shown, next_page = paginate(tasks, request)
+            summaries = [self._job_response(task) for task in shown]
+            return {"invocationJobSummaries": summaries, **next_page}
 
-    def stop_model_invocation_job(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Answer no more. Raises ConflictException for a job that has ended."""
+    def stop_model_invocation_job(self, request: JobIdentifier) -> Response:
+        """Stop a batch. Raises ConflictException for one that has ended."""
         with self.state.lock:
-            task: Task = require_resource(self.state.batches, given["jobIdentifier"], "batch job")
+            identifier = request["jobIdentifier"]
+            task: Task = require_resource(self.state.batches, identifier, "batch job")
             if task.status not in RUNNING:
                 raise ServiceError("ConflictException", f"The job is {task.status}")
             task.status = "Stopping"

@@ -1,4 +1,4 @@
-"""Customization jobs and the custom models that they make."""
+"""Customization jobs, and the custom models that they create."""
 
 from __future__ import annotations
 
@@ -8,15 +8,23 @@ import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, cast
 
+from cloudft.aws.s3 import split_s3_uri
+from cloudft.backends.aws_base.requests import split_prefix
 from cloudft.endpoint.bedrock.foundation_models import FoundationModel, FoundationModels
 from cloudft.endpoint.bedrock.local_inference import ModelRef
 from cloudft.endpoint.bedrock.pagination import filter_by_name_and_time, paginate
+from cloudft.endpoint.bedrock.shapes import (
+    CreateCustomizationJobRequest,
+    JobIdentifier,
+    ListCustomModelsRequest,
+    ListRequest,
+    ModelIdentifier,
+)
 from cloudft.endpoint.fault_injection import FaultInjector
 from cloudft.endpoint.iam.authorizer import RoleClientFactory
-from cloudft.endpoint.protocols.messages import ServiceError
-from cloudft.endpoint.s3_uri import split_s3_uri
+from cloudft.endpoint.protocols.messages import Response, ServiceError
 from cloudft.endpoint.state import (
     RUNNING,
     Job,
@@ -31,13 +39,20 @@ from cloudft.endpoint.training.run import FailedRun, RunStatus, TrainingRequest,
 from cloudft.endpoint.training.trainers import PHASES, Trainer
 from cloudft.storage.artifacts import TRAINING_CSV, VALIDATION_CSV
 
+if TYPE_CHECKING:
+    from botocore.client import BaseClient
+
 POLL_INTERVAL_S = 0.05
 WRITE_CHECK_KEY = ".write_access_check_file.tmp"
-"""What the service writes to prove that it may write (user guide, troubleshooting)."""
+"""Object that Bedrock writes to check its permission (user guide, troubleshooting)."""
 
 
 class CustomizationJobs:
-    """The operations of jobs and custom models. Jobs work in folders below `folder`."""
+    """Operations on customization jobs and custom models.
+
+    Each job works in a folder of its own below `folder`. At most `max_concurrent_jobs` run at a
+    time, as with Bedrock's quota.
+    """
 
     def __init__(
         self,
@@ -60,14 +75,20 @@ class CustomizationJobs:
         self.runs: dict[str, TrainingRun] = {}
         self.closing = threading.Event()
 
-    def begin(self) -> None:
-        """Go on with the jobs that were running, and look after all of them from now on."""
+    def resume(self) -> None:
+        """Resume the jobs that were running when the endpoint ended, and start to poll."""
+        # The state file knows which jobs were running. Starting one again reattaches it to its
+        # training: the trainer derives the run from the job's id (`Trainer.start`).
         for job in self.state.running_jobs():
             threading.Thread(target=self._start_run, args=(job,), daemon=True).start()
         threading.Thread(target=self._poll_runs, daemon=True).start()
 
     def close(self, patience_s: float = 10.0) -> None:
-        """Let the trainings end with a checkpoint; the jobs stay as they are."""
+        """Stop the trainings with a checkpoint, and wait up to `patience_s` seconds for it.
+
+        The jobs keep their status: `resume` continues them after the next start.
+        """
+        # Set first: from now on no poll may record the end of a run that only pauses.
         self.closing.set()
         with self.state.lock:
             runs = [self.runs[job.arn] for job in self.state.running_jobs() if job.arn in self.runs]
@@ -78,42 +99,45 @@ class CustomizationJobs:
             time.sleep(POLL_INTERVAL_S)
 
     def model_ref_of(self, job: Job) -> ModelRef:
-        """Who answers for a job's model: what it trained, or its stand-in where nothing was."""
+        """Return the model that answers for a job: the one it trained, else the base's stand-in."""
         if job.local is not None:
             return ModelRef(job.local)
         return ModelRef(None, self.foundation.stand_in(job.base_model_arn), "base")
 
-    def create_model_customization_job(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Take the job, or give the one of the same token."""
+    def create_model_customization_job(self, request: CreateCustomizationJobRequest) -> Response:
+        """Create the job, or return the one that the same client token created."""
 
         def make() -> Job:
-            self._validate_request(given)
-            kind = given.get("customizationType", "FINE_TUNING")
-            base = self._base(given["baseModelIdentifier"], kind)
+            self._validate_request(request)
+            kind = request.get("customizationType", "FINE_TUNING")
+            base = self._base(request["baseModelIdentifier"], kind)
             arn = self.state.arn("model-customization-job", base.identifier)
-            return Job(arn, dict(given), self.foundation.arn(base))
+            return Job(arn, dict(request), self.foundation.arn(base))
 
-        arn, job = self.state.create("job", self.state.jobs, given, make, "jobTags")
+        arn, job = self.state.create("job", self.state.jobs, request, make, "jobTags")
+        # None for a known token: the job of the first request has its thread already.
         if job is not None:
             threading.Thread(target=self._start_run, args=(job,), daemon=True).start()
         return {"jobArn": arn}
 
     def _base(self, identifier: str, kind: str) -> FoundationModel:
-        """The foundation model: the one that is named, or that a custom model was made from."""
+        """Return the foundation model: the named one, or that of the named custom model."""
         if ":custom-model/" in identifier:
             identifier = self._model(identifier).base_model_arn
         return self.foundation.require_customizable(identifier, kind)
 
-    def _validate_request(self, given: Mapping[str, Any]) -> None:
+    def _validate_request(self, request: CreateCustomizationJobRequest) -> None:
+        """Raise ServiceError for a request that Bedrock, or this endpoint, refuses."""
         state = self.state
-        model = given["customModelName"]
-        kind = given.get("customizationType", "FINE_TUNING")
+        model = request["customModelName"]
+        kind = request.get("customizationType", "FINE_TUNING")
         if kind not in self.trainer.customization_types:
             raise ServiceError("ValidationException", f"This endpoint does not train {kind}.")
-        if "s3Uri" not in given["trainingDataConfig"]:
-            what = "trainingDataConfig.s3Uri is needed: this endpoint keeps no invocation logs."
+        if "s3Uri" not in request["trainingDataConfig"]:
+            what = "trainingDataConfig.s3Uri is required: this endpoint keeps no invocation logs."
             raise ServiceError("ValidationException", what)
-        require_unused_job_name(state.jobs, given["jobName"])  # before the quota
+        # Before the quota: a retry of a job that exists must not be answered with a used-up quota.
+        require_unused_job_name(state.jobs, request["jobName"])
         busy = [job.request["customModelName"] for job in state.running_jobs()]
         if find_by_arn_or_name(state.models, model) or model in busy:
             raise ServiceError("ConflictException", f"The model name {model} is already in use")
@@ -125,6 +149,7 @@ class CustomizationJobs:
             )
 
     def _start_run(self, job: Job) -> None:
+        """Download the job's data as its role and start the training, or reattach to it."""
         run: TrainingRun
         try:
             folder = self._folder(job)
@@ -138,21 +163,26 @@ class CustomizationJobs:
                 role: self._download(s3, uri, folder / f"{role}.jsonl")
                 for role, uri in data.items()
             }
-            bucket, prefix = split_s3_uri(job.request["outputDataConfig"]["s3Uri"])
+            # Bedrock checks its write permission before it trains, not when the job is done.
+            bucket, prefix = split_prefix(job.request["outputDataConfig"]["s3Uri"])
             s3.put_object(Bucket=bucket, Key=f"{prefix}{WRITE_CHECK_KEY}", Body=b"")
             stand_in = self._stand_in(job)
             stopping = job.status == "Stopping"
-            order = TrainingRequest(f"job-{job.id}", job.request, files, stand_in, folder, stopping)
-            run = self.trainer.start(order)
-        except Exception as error:  # whatever it is, the job says so
+            request = cast(CreateCustomizationJobRequest, job.request)
+            # The run is named after the job's id: after a restart the same name finds it again.
+            run = self.trainer.start(
+                TrainingRequest(f"job-{job.id}", request, files, stand_in, folder, stopping)
+            )
+        except Exception as error:  # a thread has no caller: the job carries the failure
             run = FailedRun(s3_failure_message(job, error))
         with self.state.lock:
             self.runs[job.arn] = run
+        # A stop, or the endpoint's end, may have come while the run was being started.
         if job.status == "Stopping" or self.closing.is_set():
             run.stop()
 
     def _stand_in(self, job: Job) -> str:
-        """What is trained on: the base's stand-in, or the model that an earlier job has made."""
+        """Return what is trained: the base's stand-in, or the model that an earlier job created."""
         identifier = job.request["baseModelIdentifier"]
         if ":custom-model/" in identifier:
             earlier = self.state.jobs[str(self._model(identifier).job_arn)].local
@@ -165,65 +195,70 @@ class CustomizationJobs:
     def _folder(self, job: Job) -> Path:
         return self.folder / "jobs" / job.id
 
-    def _s3(self, job: Job) -> Any:
+    def _s3(self, job: Job) -> BaseClient:
         return self.s3(job.request["roleArn"], job.arn)
 
-    def _download(self, s3: Any, uri: str, to: Path) -> Path:
-        bucket, key = split_s3_uri(uri, folder=False)
+    def _download(self, s3: BaseClient, uri: str, to: Path) -> Path:
+        bucket, key = split_s3_uri(uri)
         with to.open("wb") as stream:
             s3.download_fileobj(bucket, key, stream)
         return to
 
     def _poll_runs(self) -> None:
+        """Poll every run until the endpoint closes."""
         while not self.closing.wait(POLL_INTERVAL_S):
             with self.state.lock:
                 running = [
                     (j, self.runs[j.arn]) for j in self.state.running_jobs() if j.arn in self.runs
                 ]
             for job, run in running:
-                look = run.poll()
+                # Outside the lock: a poll reads files, and requests must not wait for it.
+                status = run.poll()
                 if not self.closing.is_set():
-                    self._advance(job, run, look)
+                    self._advance(job, run, status)
 
-    def _advance(self, job: Job, run: TrainingRun, look: RunStatus) -> None:
+    def _advance(self, job: Job, run: TrainingRun, status: RunStatus) -> None:
+        """Record a run's status, and publish the output of a completed run."""
+        # Published first: a job is Completed only when its files are in S3.
         try:
-            losses = self._publish(job, look.artifacts) if look.artifacts else {}
-        except Exception as error:  # the bucket is gone, or may not be written any more
-            look, losses = (
-                RunStatus("Failed", look.status_details, s3_failure_message(job, error)),
-                {},
-            )
+            losses = self._publish(job, status.artifacts) if status.artifacts else {}
+        except Exception as error:  # the bucket was deleted, or may no longer be written
+            message = s3_failure_message(job, error)
+            status, losses = RunStatus("Failed", status.status_details, message), {}
         with self.state.lock:
-            new = job.update_phases(look.status_details)
+            new = job.update_phases(status.status_details)
             fault = self._injected_failure(job) if new else None
             if fault is not None:
                 run.stop()
-                look = RunStatus("Failed", {}, fault)
+                status = RunStatus("Failed", {}, fault)
             changed = new or job.local != run.local_job_id
             job.local = run.local_job_id
-            if look.status != "InProgress":
-                self._finish_job(job, look, losses)
-            if changed or look.status != "InProgress":
+            if status.status != "InProgress":
+                self._finish_job(job, status, losses)
+            # Saved once, with the custom model and the final status together: after a crash there
+            # is either both or neither.
+            if changed or status.status != "InProgress":
                 self.state.save()
-        if look.status != "InProgress":
+        if status.status != "InProgress":
             shutil.rmtree(self._folder(job), ignore_errors=True)
 
     def _injected_failure(self, job: Job) -> str | None:
-        """The message of a failure that was ordered for a phase that the job has entered."""
-        for phase, where in job.details.items():
+        """Return the message of a failure that was injected into a phase the job has entered."""
+        for phase, details in job.details.items():
             fault = self.faults.take_due_fault(phase)
             if fault is not None:
-                where.status, where.modified = "Failed", now()
+                details.status, details.modified = "Failed", now()
                 return fault.message
         return None
 
-    def _finish_job(self, job: Job, look: RunStatus, losses: Mapping[str, float]) -> None:
-        job.failure, job.ended, job.modified = look.failure_message, now(), now()
-        if look.status == "Completed":
+    def _finish_job(self, job: Job, status: RunStatus, losses: Mapping[str, float]) -> None:
+        job.failure, job.ended, job.modified = status.failure_message, now(), now()
+        if status.status == "Completed":
             job.training_loss = losses["train"]
             job.validation_losses = tuple(losses[r] for r in ("validation",) if r in losses)
             self._create_model(job)
-        job.status = look.status
+        # Last: whoever reads Completed without the lock finds the model's ARN.
+        job.status = status.status
 
     def _create_model(self, job: Job) -> None:
         state = self.state
@@ -234,8 +269,8 @@ class CustomizationJobs:
         job.model_arn = arn
 
     def _publish(self, job: Job, artifacts: Path) -> dict[str, float]:
-        """Write the output files to S3; the last loss of each curve."""
-        bucket, prefix = split_s3_uri(job.request["outputDataConfig"]["s3Uri"])
+        """Write the output files to S3. Return the last loss of each curve, by role."""
+        bucket, prefix = split_prefix(job.request["outputDataConfig"]["s3Uri"])
         losses, s3 = {}, self._s3(job)
         for role, name in (("train", TRAINING_CSV), ("validation", VALIDATION_CSV)):
             path = artifacts / name
@@ -248,16 +283,16 @@ class CustomizationJobs:
                 losses[role] = [float(row[column]) for row in csv.DictReader(stream)][-1]
         return losses
 
-    def get_model_customization_job(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """One job, by ARN or name."""
+    def get_model_customization_job(self, request: JobIdentifier) -> Response:
+        """Return one job, by ARN or name."""
         with self.state.lock:
-            return self._job_response(self._job(given))
+            return self._job_response(self._job(request))
 
-    def _job(self, given: Mapping[str, Any]) -> Job:
-        job: Job = require_resource(self.state.jobs, given["jobIdentifier"], "customization job")
+    def _job(self, request: JobIdentifier) -> Job:
+        job: Job = require_resource(self.state.jobs, request["jobIdentifier"], "customization job")
         return job
 
-    def _job_response(self, job: Job) -> dict[str, Any]:
+    def _job_response(self, job: Job) -> Response:
         request = job.request
         losses = [{"validationLoss": loss} for loss in job.validation_losses]
         training = job.training_loss
@@ -280,29 +315,29 @@ class CustomizationJobs:
             "validationMetrics": losses or None,
         }
 
-    def _status_details(self, job: Job) -> dict[str, Any]:
-        told: dict[str, Any] = {}
+    def _status_details(self, job: Job) -> Response:
+        details: Response = {}
         for name in PHASES:
             phase = job.details.get(name)
-            told[name] = {"status": "NotStarted"}
+            details[name] = {"status": "NotStarted"}
             if phase is not None:
                 times = {"creationTime": phase.created, "lastModifiedTime": phase.modified}
-                told[name] = {"status": phase.status, **times}
-        return told
+                details[name] = {"status": phase.status, **times}
+        return details
 
-    def list_model_customization_jobs(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Summaries, a page at a time."""
+    def list_model_customization_jobs(self, request: ListRequest) -> Response:
+        """Return summaries of the jobs, paginated."""
         with self.state.lock:
             jobs = [
                 job
-                for job in filter_by_name_and_time(self.state.jobs.values(), given)
-                if given.get("statusEquals", job.status) == job.status
+                for job in filter_by_name_and_time(self.state.jobs.values(), request)
+                if request.get("statusEquals", job.status) == job.status
             ]
-        shown, more = paginate(jobs, given)
+        shown, next_page = paginate(jobs, request)
         summaries = [self._summary(job) for job in shown]
-        return {"modelCustomizationJobSummaries": summaries, **more}
+        return {"modelCustomizationJobSummaries": summaries, **next_page}
 
-    def _summary(self, job: Job) -> dict[str, Any]:
+    def _summary(self, job: Job) -> Response:
         return {
             "jobArn": job.arn,
             "baseModelArn": job.base_model_arn,
@@ -317,47 +352,50 @@ class CustomizationJobs:
             "customizationType": job.request.get("customizationType", "FINE_TUNING"),
         }
 
-    def stop_model_customization_job(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Ask the run to end. Raises ConflictException for a job that has ended."""
+    def stop_model_customization_job(self, request: JobIdentifier) -> Response:
+        """Stop a running job. Raises ConflictException for a job that has ended."""
         with self.state.lock:
-            job = self._job(given)
+            job = self._job(request)
             if job.status not in RUNNING:
                 raise ServiceError("ConflictException", f"The job is {job.status}")
             job.status, job.modified = "Stopping", now()
+            # None while the run is being started: `_start_run` sees the status and stops it.
             run = self.runs.get(job.arn)
         if run:
             run.stop()
         return {}
 
-    def get_custom_model(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """One model, by ARN or name."""
-        model = self._model(given["modelIdentifier"])
-        told = self._job_response(self.state.jobs[str(model.job_arn)])
-        kept = ("customizationType", "hyperParameters", "trainingDataConfig", "outputDataConfig")
-        more = ("validationDataConfig", "trainingMetrics", "validationMetrics", "baseModelArn")
-        last = ("customizationConfig", "jobArn", "jobName")
+    def get_custom_model(self, request: ModelIdentifier) -> Response:
+        """Return one model, by ARN or name."""
+        model = self._model(request["modelIdentifier"])
+        job = self._job_response(self.state.jobs[str(model.job_arn)])
+        names = (
+            *("customizationType", "hyperParameters", "trainingDataConfig", "outputDataConfig"),
+            *("validationDataConfig", "trainingMetrics", "validationMetrics", "baseModelArn"),
+            *("customizationConfig", "jobArn", "jobName"),
+        )
         return {
-            **{name: told.get(name) for name in (*kept, *more, *last)},
+            **{name: job.get(name) for name in names},
             "modelArn": model.arn,
             "modelName": model.name,
             "creationTime": model.created,
             "modelStatus": "Active",
-            "modelKmsKeyArn": told["outputModelKmsKeyArn"],
+            "modelKmsKeyArn": job["outputModelKmsKeyArn"],
         }
 
     def _model(self, identifier: str) -> Model:
         model: Model = require_resource(self.state.models, identifier, "custom model")
         return model
 
-    def list_custom_models(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Summaries, a page at a time."""
+    def list_custom_models(self, request: ListCustomModelsRequest) -> Response:
+        """Return summaries of the custom models, paginated."""
         with self.state.lock:
             models = [
                 m
-                for m in filter_by_name_and_time(self.state.models.values(), given)
-                if _matches_filters(m, given)
+                for m in filter_by_name_and_time(self.state.models.values(), request)
+                if _matches_filters(m, request)
             ]
-        shown, more = paginate(models, given)
+        shown, next_page = paginate(models, request)
         summaries = [
             {
                 "modelArn": model.arn,
@@ -371,42 +409,42 @@ class CustomizationJobs:
             }
             for model in shown
         ]
-        return {"modelSummaries": summaries, **more}
+        return {"modelSummaries": summaries, **next_page}
 
     def _customization_type_of(self, model: Model) -> str:
         request = self.state.jobs[str(model.job_arn)].request
         return str(request.get("customizationType", "FINE_TUNING"))
 
-    def delete_custom_model(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Remove a model that nothing serves. Raises ConflictException."""
+    def delete_custom_model(self, request: ModelIdentifier) -> Response:
+        """Delete a custom model. Raises ConflictException while something serves it."""
         with self.state.lock:
-            model = self._model(given["modelIdentifier"])
-            servings = [*self.state.deployments.values(), *self.state.throughputs.values()]
-            if any(serving.model_arn == model.arn for serving in servings):
+            model = self._model(request["modelIdentifier"])
+            deployments = [*self.state.deployments.values(), *self.state.throughputs.values()]
+            if any(deployment.model_arn == model.arn for deployment in deployments):
                 raise ServiceError("ConflictException", "The model is in use")
             del self.state.models[model.arn]
             self.state.tags.pop(model.arn, None)
         return {}
 
 
-def _matches_filters(model: Model, given: Mapping[str, Any]) -> bool:
-    base = given.get("foundationModelArnEquals") or given.get("baseModelArnEquals")
+def _matches_filters(model: Model, request: ListCustomModelsRequest) -> bool:
+    base = request.get("foundationModelArnEquals") or request.get("baseModelArnEquals")
     return (
         base in (None, model.base_model_arn)
-        and given.get("isOwned", True)
-        and given.get("modelStatus", "Active") == "Active"
+        and request.get("isOwned", True)
+        and request.get("modelStatus", "Active") == "Active"
     )
 
 
 def s3_failure_message(job: Job, error: Exception) -> str:
-    """The service's own words for a job that could not read or write in S3."""
+    """Return Bedrock's own failure message for a job that could not read or write in S3."""
     response = getattr(error, "response", None)
     if not response:
         return f"Encountered an unexpected error when processing the request: {error}"
     if getattr(error, "operation_name", "") == "PutObject":
         uri = job.request["outputDataConfig"]["s3Uri"]
         return f"Amazon S3 perms missing (PutObject): {uri} {WRITE_CHECK_KEY}"
-    bucket, key = split_s3_uri(job.request["trainingDataConfig"]["s3Uri"], folder=False)
+    bucket, key = split_s3_uri(job.request["trainingDataConfig"]["s3Uri"])
     return (
         "Could not validate GetObject permissions to access Amazon S3 bucket:"
         f" {bucket} at key {key}: {response['Error'].get('Code')}"

@@ -1,13 +1,24 @@
-"""What serves a custom model: on-demand deployments and provisioned throughput; and tags."""
+"""On-demand deployments and provisioned throughput of custom models, and tags."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import Any
 
 from cloudft.endpoint.bedrock.pagination import filter_by_name_and_time, paginate
-from cloudft.endpoint.protocols.messages import ServiceError
+from cloudft.endpoint.bedrock.shapes import (
+    CreateDeploymentRequest,
+    CreateThroughputRequest,
+    DeploymentIdentifier,
+    ListServingRequest,
+    ResourceArn,
+    TagResourceRequest,
+    ThroughputIdentifier,
+    UntagResourceRequest,
+    UpdateDeploymentRequest,
+    UpdateThroughputRequest,
+)
+from cloudft.endpoint.protocols.messages import Response, ServiceError
 from cloudft.endpoint.state import (
     Model,
     ModelDeployment,
@@ -18,11 +29,15 @@ from cloudft.endpoint.state import (
 )
 
 COMMITMENT_DAYS = {"OneMonth": 30, "SixMonths": 180}
-"""Days of a commitment."""
+"""Length of a commitment term, in days."""
 
 
 class Deployments:
-    """The operations of deployments, throughputs and tags."""
+    """Operations on deployments, provisioned throughput and tags.
+
+    A new or changed deployment becomes ready after `seconds`. The status is computed from the
+    time of the last change whenever it is read: there is no timer to lose in a restart.
+    """
 
     def __init__(self, state: State, seconds: float = 0.0) -> None:
         self.state = state
@@ -33,197 +48,199 @@ class Deployments:
         return model
 
     def _require_serving(
-        self, things: Mapping[str, ModelDeployment], identifier: str
+        self, deployments: Mapping[str, ModelDeployment], identifier: str
     ) -> ModelDeployment:
-        serving: ModelDeployment = require_resource(things, identifier, "resource")
-        return serving
+        deployment: ModelDeployment = require_resource(deployments, identifier, "resource")
+        return deployment
 
-    def _status(self, serving: ModelDeployment, ready: str) -> str:
-        return (
-            ready
-            if now() >= _last_modified(serving) + self.creation_time
-            else self._pending_status(serving)
-        )
+    def _status(self, deployment: ModelDeployment, ready: str) -> str:
+        if now() >= _last_modified(deployment) + self.creation_time:
+            return ready
+        return self._pending_status(deployment)
 
-    def _pending_status(self, serving: ModelDeployment) -> str:
-        return "Creating" if serving.modified is None else "Updating"
+    def _pending_status(self, deployment: ModelDeployment) -> str:
+        return "Creating" if deployment.modified is None else "Updating"
 
-    def create_custom_model_deployment(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Serve on demand."""
+    def create_custom_model_deployment(self, request: CreateDeploymentRequest) -> Response:
+        """Deploy a custom model on demand."""
 
         def make() -> ModelDeployment:
-            model = self._model(given["modelArn"])
+            model = self._model(request["modelArn"])
             arn = self.state.arn("custom-model-deployment")
-            name = given["modelDeploymentName"]
-            return ModelDeployment(arn, name, model.arn, description=given.get("description"))
+            name = request["modelDeploymentName"]
+            return ModelDeployment(arn, name, model.arn, description=request.get("description"))
 
-        arn, _ = self.state.create("deployment", self.state.deployments, given, make)
+        arn, _ = self.state.create("deployment", self.state.deployments, request, make)
         return {"customModelDeploymentArn": arn}
 
-    def get_custom_model_deployment(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """One deployment."""
-        serving = self._require_serving(
-            self.state.deployments, given["customModelDeploymentIdentifier"]
-        )
+    def get_custom_model_deployment(self, request: DeploymentIdentifier) -> Response:
+        """Return one deployment."""
+        identifier = request["customModelDeploymentIdentifier"]
+        deployment = self._require_serving(self.state.deployments, identifier)
         return {
-            "customModelDeploymentArn": serving.arn,
-            "modelDeploymentName": serving.name,
-            "modelArn": serving.model_arn,
-            "createdAt": serving.created,
-            "lastUpdatedAt": _last_modified(serving),
-            "status": "Creating" if self._is_creating(serving) else "Active",
-            "updateDetails": self._update_details(serving),
-            "description": serving.description,
+            "customModelDeploymentArn": deployment.arn,
+            "modelDeploymentName": deployment.name,
+            "modelArn": deployment.model_arn,
+            "createdAt": deployment.created,
+            "lastUpdatedAt": _last_modified(deployment),
+            "status": "Creating" if self._is_creating(deployment) else "Active",
+            "updateDetails": self._update_details(deployment),
+            "description": deployment.description,
         }
 
-    def _is_creating(self, serving: ModelDeployment) -> bool:
-        return self._status(serving, "Active") == "Creating"
+    def _is_creating(self, deployment: ModelDeployment) -> bool:
+        return self._status(deployment, "Active") == "Creating"
 
-    def _update_details(self, serving: ModelDeployment) -> dict[str, Any] | None:
-        if serving.modified is None:
+    def _update_details(self, deployment: ModelDeployment) -> Response | None:
+        if deployment.modified is None:
             return None
-        word = self._status(serving, "UpdateCompleted")
-        return {"modelArn": serving.model_arn, "updateStatus": word}
+        status = self._status(deployment, "UpdateCompleted")
+        return {"modelArn": deployment.model_arn, "updateStatus": status}
 
-    def update_custom_model_deployment(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Put another model behind the same deployment."""
+    def update_custom_model_deployment(self, request: UpdateDeploymentRequest) -> Response:
+        """Replace the model of a deployment."""
         with self.state.lock:
-            identifier = given["customModelDeploymentIdentifier"]
-            serving = self._require_serving(self.state.deployments, identifier)
-            serving.model_arn = self._model(given["modelArn"]).arn
-            serving.modified = now()
-        return {"customModelDeploymentArn": serving.arn}
+            identifier = request["customModelDeploymentIdentifier"]
+            deployment = self._require_serving(self.state.deployments, identifier)
+            deployment.model_arn = self._model(request["modelArn"]).arn
+            deployment.modified = now()
+        return {"customModelDeploymentArn": deployment.arn}
 
-    def list_custom_model_deployments(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Summaries, a page at a time."""
-        shown, more = paginate(self._matching(self.state.deployments, given, "Active"), given)
+    def list_custom_model_deployments(self, request: ListServingRequest) -> Response:
+        """Return summaries of the deployments, paginated."""
+        shown, next_page = paginate(
+            self._matching(self.state.deployments, request, "Active"), request
+        )
         summaries = [
             {
-                "customModelDeploymentArn": serving.arn,
-                "customModelDeploymentName": serving.name,
-                "modelArn": serving.model_arn,
-                "createdAt": serving.created,
-                "status": "Creating" if self._is_creating(serving) else "Active",
-                "lastUpdatedAt": _last_modified(serving),
+                "customModelDeploymentArn": deployment.arn,
+                "customModelDeploymentName": deployment.name,
+                "modelArn": deployment.model_arn,
+                "createdAt": deployment.created,
+                "status": "Creating" if self._is_creating(deployment) else "Active",
+                "lastUpdatedAt": _last_modified(deployment),
             }
-            for serving in shown
+            for deployment in shown
         ]
-        return {"modelDeploymentSummaries": summaries, **more}
+        return {"modelDeploymentSummaries": summaries, **next_page}
 
     def _matching(
-        self, things: Mapping[str, ModelDeployment], given: Mapping[str, Any], ready: str
+        self, deployments: Mapping[str, ModelDeployment], request: ListServingRequest, ready: str
     ) -> list[ModelDeployment]:
         with self.state.lock:
             return [
-                thing
-                for thing in filter_by_name_and_time(things.values(), given)
-                if given.get("modelArnEquals", thing.model_arn) == thing.model_arn
-                and given.get("statusEquals") in (None, self._status(thing, ready))
+                deployment
+                for deployment in filter_by_name_and_time(deployments.values(), request)
+                if request.get("modelArnEquals", deployment.model_arn) == deployment.model_arn
+                and request.get("statusEquals") in (None, self._status(deployment, ready))
             ]
 
-    def delete_custom_model_deployment(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Serve no more; the model stays."""
+    def delete_custom_model_deployment(self, request: DeploymentIdentifier) -> Response:
+        """Delete a deployment; the model stays."""
         with self.state.lock:
-            identifier = given["customModelDeploymentIdentifier"]
-            serving = self._require_serving(self.state.deployments, identifier)
-            del self.state.deployments[serving.arn]
-            self.state.tags.pop(serving.arn, None)
+            identifier = request["customModelDeploymentIdentifier"]
+            deployment = self._require_serving(self.state.deployments, identifier)
+            del self.state.deployments[deployment.arn]
+            self.state.tags.pop(deployment.arn, None)
         return {}
 
-    def create_provisioned_model_throughput(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Serve by the hour."""
+    def create_provisioned_model_throughput(self, request: CreateThroughputRequest) -> Response:
+        """Deploy a custom model on provisioned throughput."""
 
         def make() -> ModelDeployment:
             return ModelDeployment(
                 self.state.arn("provisioned-model"),
-                given["provisionedModelName"],
-                self._model(given["modelId"]).arn,
-                units=given["modelUnits"],
-                commitment=given.get("commitmentDuration"),
+                request["provisionedModelName"],
+                self._model(request["modelId"]).arn,
+                units=request["modelUnits"],
+                commitment=request.get("commitmentDuration"),
             )
 
-        arn, _ = self.state.create("throughput", self.state.throughputs, given, make)
+        arn, _ = self.state.create("throughput", self.state.throughputs, request, make)
         return {"provisionedModelArn": arn}
 
-    def _throughput_response(self, serving: ModelDeployment) -> dict[str, Any]:
-        model = self._model(serving.model_arn)
+    def _throughput_response(self, throughput: ModelDeployment) -> Response:
+        model = self._model(throughput.model_arn)
         return {
-            "provisionedModelName": serving.name,
-            "provisionedModelArn": serving.arn,
-            "modelArn": serving.model_arn,
-            "desiredModelArn": serving.model_arn,
+            "provisionedModelName": throughput.name,
+            "provisionedModelArn": throughput.arn,
+            "modelArn": throughput.model_arn,
+            "desiredModelArn": throughput.model_arn,
             "foundationModelArn": model.base_model_arn,
-            "modelUnits": serving.units,
-            "desiredModelUnits": serving.units,
-            "status": self._status(serving, "InService"),
-            "commitmentDuration": serving.commitment,
-            "commitmentExpirationTime": self._commitment_end(serving),
-            "creationTime": serving.created,
-            "lastModifiedTime": _last_modified(serving),
+            "modelUnits": throughput.units,
+            "desiredModelUnits": throughput.units,
+            "status": self._status(throughput, "InService"),
+            "commitmentDuration": throughput.commitment,
+            "commitmentExpirationTime": self._commitment_end(throughput),
+            "creationTime": throughput.created,
+            "lastModifiedTime": _last_modified(throughput),
         }
 
-    def get_provisioned_model_throughput(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """One throughput."""
-        return self._throughput_response(
-            self._require_serving(self.state.throughputs, given["provisionedModelId"])
-        )
+    def get_provisioned_model_throughput(self, request: ThroughputIdentifier) -> Response:
+        """Return one provisioned throughput."""
+        throughput = self._require_serving(self.state.throughputs, request["provisionedModelId"])
+        return self._throughput_response(throughput)
 
-    def list_provisioned_model_throughputs(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Summaries, a page at a time."""
-        shown, more = paginate(self._matching(self.state.throughputs, given, "InService"), given)
-        return {"provisionedModelSummaries": [self._throughput_response(s) for s in shown], **more}
+    def list_provisioned_model_throughputs(self, request: ListServingRequest) -> Response:
+        """Return summaries of provisioned throughput, paginated."""
+        matching = self._matching(self.state.throughputs, request, "InService")
+        shown, next_page = paginate(matching, request)
+        summaries = [self._throughput_response(throughput) for throughput in shown]
+        return {"provisionedModelSummaries": summaries, **next_page}
 
-    def _commitment_end(self, serving: ModelDeployment) -> Any:
-        days = COMMITMENT_DAYS.get(serving.commitment or "")
-        return serving.created + timedelta(days=days) if days else None
+    def _commitment_end(self, throughput: ModelDeployment) -> datetime | None:
+        days = COMMITMENT_DAYS.get(throughput.commitment or "")
+        return throughput.created + timedelta(days=days) if days else None
 
-    def update_provisioned_model_throughput(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Another name, or another custom model of the same base."""
+    def update_provisioned_model_throughput(self, request: UpdateThroughputRequest) -> Response:
+        """Rename provisioned throughput, or replace its model by another of the same base."""
         with self.state.lock:
-            serving = self._require_serving(self.state.throughputs, given["provisionedModelId"])
-            name = given.get("desiredProvisionedModelName")
+            identifier = request["provisionedModelId"]
+            throughput = self._require_serving(self.state.throughputs, identifier)
+            name = request.get("desiredProvisionedModelName")
             if name and find_by_arn_or_name(self.state.throughputs, name):
                 raise ServiceError("ConflictException", f"The name {name} is in use")
-            if "desiredModelId" in given:
-                model = self._model(given["desiredModelId"])
-                if model.base_model_arn != self._model(serving.model_arn).base_model_arn:
+            if "desiredModelId" in request:
+                model = self._model(request["desiredModelId"])
+                if model.base_model_arn != self._model(throughput.model_arn).base_model_arn:
                     raise ServiceError("ValidationException", "The model has another base model")
-                serving.model_arn = model.arn
-            serving.name = name or serving.name
-            serving.modified = now()
+                throughput.model_arn = model.arn
+            throughput.name = name or throughput.name
+            throughput.modified = now()
         return {}
 
-    def delete_provisioned_model_throughput(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Serve no more. Raises ConflictException within a commitment."""
+    def delete_provisioned_model_throughput(self, request: ThroughputIdentifier) -> Response:
+        """Delete provisioned throughput. Raises ConflictException within a commitment term."""
         with self.state.lock:
-            serving = self._require_serving(self.state.throughputs, given["provisionedModelId"])
-            expires = self._commitment_end(serving)
-            if expires and now() < expires:
+            identifier = request["provisionedModelId"]
+            throughput = self._require_serving(self.state.throughputs, identifier)
+            end = self._commitment_end(throughput)
+            if end and now() < end:
                 raise ServiceError("ConflictException", "The commitment term has not ended")
-            del self.state.throughputs[serving.arn]
-            self.state.tags.pop(serving.arn, None)
+            del self.state.throughputs[throughput.arn]
+            self.state.tags.pop(throughput.arn, None)
         return {}
 
-    def tag_resource(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Add tags."""
+    def tag_resource(self, request: TagResourceRequest) -> Response:
+        """Add tags to a resource."""
         with self.state.lock:
-            self._require_taggable(given["resourceARN"])
-            self.state.tag(given["resourceARN"], given["tags"])
+            self._require_taggable(request["resourceARN"])
+            self.state.tag(request["resourceARN"], request["tags"])
         return {}
 
-    def untag_resource(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Take tags away."""
+    def untag_resource(self, request: UntagResourceRequest) -> Response:
+        """Remove tags from a resource."""
         with self.state.lock:
-            self._require_taggable(given["resourceARN"])
-            for key in given["tagKeys"]:
-                self.state.tags.get(given["resourceARN"], {}).pop(key, None)
+            self._require_taggable(request["resourceARN"])
+            for key in request["tagKeys"]:
+                self.state.tags.get(request["resourceARN"], {}).pop(key, None)
         return {}
 
-    def list_tags_for_resource(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """The tags of one thing."""
+    def list_tags_for_resource(self, request: ResourceArn) -> Response:
+        """Return the tags of a resource."""
         with self.state.lock:
-            self._require_taggable(given["resourceARN"])
-            tags = self.state.tags.get(given["resourceARN"], {})
+            self._require_taggable(request["resourceARN"])
+            tags = self.state.tags.get(request["resourceARN"], {})
             return {"tags": [{"key": key, "value": value} for key, value in tags.items()]}
 
     def _require_taggable(self, arn: str) -> None:
@@ -231,5 +248,5 @@ class Deployments:
             raise ServiceError("ResourceNotFoundException", f"Could not find {arn}")
 
 
-def _last_modified(serving: ModelDeployment) -> datetime:
-    return serving.modified or serving.created
+def _last_modified(deployment: ModelDeployment) -> datetime:
+    return deployment.modified or deployment.created

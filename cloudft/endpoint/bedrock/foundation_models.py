@@ -1,29 +1,37 @@
-"""The foundation models that the endpoint offers: those of the catalogue."""
+"""The foundation models that the endpoint offers: those of cloudft's catalogue."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from cloudft import catalogue
-from cloudft.endpoint.protocols.messages import ServiceError
+from cloudft.endpoint.bedrock.shapes import (
+    ListFoundationModelsRequest,
+    ModelId,
+    ModelIdentifier,
+)
+from cloudft.endpoint.protocols.messages import Response, ServiceError
 
 PROVIDERS = {"amazon": "Amazon", "meta": "Meta", "anthropic": "Anthropic", "cohere": "Cohere"}
-LISTED_CUSTOMIZATION_TYPES = {"FINE_TUNING", "CONTINUED_PRE_TRAINING", "DISTILLATION"}
-"""What `customizationsSupported` may hold: the API's enum lacks reinforcement fine-tuning."""
+
+INFERENCE_TYPES = ["ON_DEMAND", "PROVISIONED"]
 
 
 @dataclass(frozen=True)
 class FoundationModel:
-    """One offered model: its customization id and what it can do."""
+    """An offered model: the id under which it is customized, and its catalogue entry."""
 
     identifier: str
     model: catalogue.Model
 
 
 class FoundationModels:
-    """The listing. With `as_on_aws`, models past their end of life are not offered."""
+    """Operations on foundation models, and the stand-ins that play them.
+
+    With `as_on_aws`, models past their end of life are not offered. `stand_ins` maps a model's id
+    or alias to an open model; `stand_in` is used for all others.
+    """
 
     def __init__(
         self,
@@ -40,22 +48,25 @@ class FoundationModels:
             FoundationModel(model.bedrock_id, model)
             for model in catalogue.load_models()
             if model.bedrock_id
-            and model.family != "openai-compatible"
+            and model.customization_api == "bedrock"
             and (model.lifecycle.state != "end-of-life" or not as_on_aws)
         ]
 
     def arn(self, base: FoundationModel) -> str:
-        """The model's ARN: foundation models belong to no account."""
+        """Return the model's ARN. It has no account: foundation models belong to none."""
         return f"arn:aws:bedrock:{self.region}::foundation-model/{base.identifier}"
 
     def stand_in(self, identifier: str) -> str:
-        """The open model that is trained and asked in the place of this one."""
+        """Return the open model that is trained, and answers, in place of this one."""
         base = self.find_model(identifier)
         names = (base.identifier, *base.model.other_ids, base.model.alias)
         return next((self._stand_ins[n] for n in names if n in self._stand_ins), self._stand_in)
 
     def find_model(self, identifier: str) -> FoundationModel:
-        """The model of that id or ARN, with or without its context suffix."""
+        """Return the model of an id or ARN, with or without its context suffix (`:4k`).
+
+        Raises ResourceNotFoundException.
+        """
         name = identifier.rpartition("foundation-model/")[2]
         for base in self.models:
             if name in (base.identifier, *base.model.other_ids) or base.identifier.startswith(
@@ -68,7 +79,7 @@ class FoundationModels:
         )
 
     def require_customizable(self, identifier: str, kind: str) -> FoundationModel:
-        """The model, when it can be customized so."""
+        """Return the model if it supports that customization type. Raises ValidationException."""
         try:
             base = self.find_model(identifier)
         except ServiceError as error:
@@ -77,49 +88,56 @@ class FoundationModels:
             raise ServiceError("ValidationException", f"The model does not support {kind}.")
         return base
 
-    def list_foundation_models(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """All of them: this list has no pages."""
-        return {"modelSummaries": list(self._summaries(given))}
+    def list_foundation_models(self, request: ListFoundationModelsRequest) -> Response:
+        """Return summaries of all models: this list has no pages."""
+        return {"modelSummaries": list(self._summaries(request))}
 
-    def _summaries(self, given: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    def _summaries(self, request: ListFoundationModelsRequest) -> Iterator[Response]:
+        kind, inference = request.get("byCustomizationType"), request.get("byInferenceType")
+        provider = request.get("byProvider")
         for base in self.models:
-            told = self._model_response(base)
-            kind = given.get("byCustomizationType")
-            provider, way = given.get("byProvider"), given.get("byInferenceType")
             if (
-                (kind is None or kind in told["customizationsSupported"])
-                and (provider is None or provider.lower() == told["providerName"].lower())
-                and (way is None or way in told["inferenceTypesSupported"])
-                and given.get("byOutputModality", "TEXT") == "TEXT"
+                (kind is None or kind in _listed_types(base))
+                and (provider is None or provider.lower() == _provider(base).lower())
+                and (inference is None or inference in INFERENCE_TYPES)
+                and request.get("byOutputModality", "TEXT") == "TEXT"
             ):
-                yield told
+                yield self._model_response(base)
 
-    def _model_response(self, base: FoundationModel) -> dict[str, Any]:
-        supported = [k for k in base.model.customization_types if k in LISTED_CUSTOMIZATION_TYPES]
-        provider = base.identifier.partition(".")[0]
+    def _model_response(self, base: FoundationModel) -> Response:
         return {
             "modelArn": self.arn(base),
             "modelId": base.identifier,
             "modelName": base.model.title,
-            "providerName": PROVIDERS.get(provider, provider),
+            "providerName": _provider(base),
             "inputModalities": ["TEXT"],
             "outputModalities": ["TEXT"],
             "responseStreamingSupported": True,
-            "customizationsSupported": supported,
-            "inferenceTypesSupported": ["ON_DEMAND", "PROVISIONED"],
+            "customizationsSupported": _listed_types(base),
+            "inferenceTypesSupported": INFERENCE_TYPES,
             "modelLifecycle": {"status": "ACTIVE"},
         }
 
-    def get_foundation_model(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """One of them."""
-        return {"modelDetails": self._model_response(self.find_model(given["modelIdentifier"]))}
+    def get_foundation_model(self, request: ModelIdentifier) -> Response:
+        """Return one model."""
+        return {"modelDetails": self._model_response(self.find_model(request["modelIdentifier"]))}
 
-    def get_foundation_model_availability(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Whether the caller may use it: here, always."""
+    def get_foundation_model_availability(self, request: ModelId) -> Response:
+        """Return whether the caller may use a model: here, always."""
         return {
-            "modelId": self.find_model(given["modelId"]).identifier,
+            "modelId": self.find_model(request["modelId"]).identifier,
             "agreementAvailability": {"status": "AVAILABLE"},
             "authorizationStatus": "AUTHORIZED",
             "entitlementAvailability": "AVAILABLE",
             "regionAvailability": "AVAILABLE",
         }
+
+
+def _listed_types(base: FoundationModel) -> list[str]:
+    types = base.model.customization_types
+    return [name for name in types if catalogue.CUSTOMIZATION_TYPES[name].is_listed]
+
+
+def _provider(base: FoundationModel) -> str:
+    provider = base.identifier.partition(".")[0]
+    return PROVIDERS.get(provider, provider)

@@ -1,46 +1,49 @@
-"""Models that come from elsewhere: import jobs (a merged folder in S3) and copies."""
+"""Import jobs (Custom Model Import from a folder in S3) and the imported models."""
 
 from __future__ import annotations
 
 import shutil
 import threading
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import orjson
 
+from cloudft.backends.aws_base.requests import split_prefix
 from cloudft.endpoint.bedrock.pagination import filter_by_name_and_time, paginate
+from cloudft.endpoint.bedrock.shapes import (
+    CreateImportJobRequest,
+    JobIdentifier,
+    ListRequest,
+    ModelIdentifier,
+)
 from cloudft.endpoint.iam.authorizer import RoleClientFactory
-from cloudft.endpoint.protocols.messages import ServiceError
-from cloudft.endpoint.s3_uri import split_s3_uri
+from cloudft.endpoint.protocols.messages import Response, ServiceError
 from cloudft.endpoint.state import (
     Model,
     State,
     Task,
     find_by_arn_or_name,
-    new_id,
     require_resource,
     require_unused_job_name,
 )
 from cloudft.endpoint.state_file import IMPORTED_FOLDER
 
 IMPORTABLE_ARCHITECTURES = ("Llama", "Mistral", "Mixtral", "Qwen", "GptOss", "MllamaForConditional")
-"""What Bedrock imports, by the start of config.json's `architectures` (user guide, "Import a
+"""What Bedrock imports, by the beginning of config.json's `architectures` (user guide, "Import a
 customized model")."""
 IMPORT_FAILED = "The model can't be imported"
 
 
 class ModelImportJobs:
-    """The operations of import jobs, imported models and copy jobs."""
+    """Operations on import jobs and imported models, whose weights are kept below `folder`."""
 
     def __init__(self, state: State, s3: RoleClientFactory, folder: Path) -> None:
         self.state = state
         self.s3 = s3
         self.folder = folder / IMPORTED_FOLDER
 
-    def begin(self) -> None:
-        """Begin again with imports that were under way."""
+    def resume(self) -> None:
+        """Restart the imports that were running when the endpoint ended."""
         for task in self.state.imports.values():
             if task.status == "InProgress":
                 self._start_thread(task)
@@ -48,20 +51,23 @@ class ModelImportJobs:
     def _start_thread(self, task: Task) -> None:
         threading.Thread(target=self._import, args=(task,), daemon=True).start()
 
-    def create_model_import_job(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Read a folder of S3 as a model."""
-        state, wanted = self.state, given["importedModelName"]
+    def create_model_import_job(self, request: CreateImportJobRequest) -> Response:
+        """Import a folder in S3 as a model."""
+        state, name = self.state, request["importedModelName"]
 
         def make() -> Task:
-            require_unused_job_name(state.imports, given["jobName"])
-            if "s3DataSource" not in given["modelDataSource"]:
-                raise ServiceError("ValidationException", "modelDataSource.s3DataSource is needed")
+            require_unused_job_name(state.imports, request["jobName"])
+            if "s3DataSource" not in request["modelDataSource"]:
+                raise ServiceError(
+                    "ValidationException", "modelDataSource.s3DataSource is required"
+                )
+            # The name of a model that is being imported is taken, too.
             taken = [t.request["importedModelName"] for t in state.imports.values() if not t.ended]
-            if find_by_arn_or_name(state.imported, wanted) or wanted in taken:
-                raise ServiceError("ConflictException", f"The model name {wanted} is in use")
-            return Task(state.arn("model-import-job"), given["jobName"], dict(given))
+            if find_by_arn_or_name(state.imported, name) or name in taken:
+                raise ServiceError("ConflictException", f"The model name {name} is in use")
+            return Task(state.arn("model-import-job"), request["jobName"], dict(request))
 
-        arn, task = state.create("import", state.imports, given, make, "jobTags")
+        arn, task = state.create("import", state.imports, request, make, "jobTags")
         if task is not None:
             self._start_thread(task)
         return {"jobArn": arn}
@@ -73,18 +79,19 @@ class ModelImportJobs:
             architecture = _read_architecture(folder)
         except ServiceError as error:
             self._fail(task, f"{IMPORT_FAILED}: {error.message}")
-        except Exception as error:  # whatever it is, the job says so
+        except Exception as error:  # a thread has no caller: the job carries the failure
             self._fail(task, f"{IMPORT_FAILED}: {error}")
         else:
             self._complete(task, folder, architecture)
 
-    def _fail(self, task: Task, why: str) -> None:
+    def _fail(self, task: Task, message: str) -> None:
         shutil.rmtree(self.folder / task.id, ignore_errors=True)
         with self.state.lock:
-            task.finish("Failed", why)
+            task.finish("Failed", message)
             self.state.save()
 
     def _complete(self, task: Task, folder: Path, architecture: str) -> None:
+        """Record the model and the end of the job in one save: there is both or neither."""
         state = self.state
         with state.lock:
             arn = state.arn("imported-model")
@@ -98,7 +105,8 @@ class ModelImportJobs:
             state.save()
 
     def _download(self, task: Task, folder: Path) -> None:
-        bucket, prefix = split_s3_uri(task.request["modelDataSource"]["s3DataSource"]["s3Uri"])
+        """Download the files of the folder in S3, without those of its subfolders."""
+        bucket, prefix = split_prefix(task.request["modelDataSource"]["s3DataSource"]["s3Uri"])
         folder.mkdir(parents=True, exist_ok=True)
         s3 = self.s3(task.request["roleArn"], task.arn)
         pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
@@ -109,34 +117,37 @@ class ModelImportJobs:
                 with (folder / name).open("wb") as stream:
                     s3.download_fileobj(bucket, key, stream)
 
-    def get_model_import_job(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """One import."""
+    def get_model_import_job(self, request: JobIdentifier) -> Response:
+        """Return one import job."""
         with self.state.lock:
-            task: Task = require_resource(self.state.imports, given["jobIdentifier"], "import job")
-            request = task.request
+            identifier = request["jobIdentifier"]
+            task: Task = require_resource(self.state.imports, identifier, "import job")
+            created = task.request
             return {
                 "jobArn": task.arn,
                 "jobName": task.name,
-                "importedModelName": request["importedModelName"],
+                "importedModelName": created["importedModelName"],
                 "importedModelArn": task.model_arn,
-                "roleArn": request["roleArn"],
-                "modelDataSource": request["modelDataSource"],
+                "roleArn": created["roleArn"],
+                "modelDataSource": created["modelDataSource"],
                 "status": task.status,
                 "failureMessage": task.failure,
                 "creationTime": task.created,
                 "lastModifiedTime": task.modified,
                 "endTime": task.ended,
-                "vpcConfig": request.get("vpcConfig"),
-                "importedModelKmsKeyArn": request.get("importedModelKmsKeyId"),
+                "vpcConfig": created.get("vpcConfig"),
+                "importedModelKmsKeyArn": created.get("importedModelKmsKeyId"),
             }
 
-    def list_model_import_jobs(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Summaries, a page at a time."""
+    def list_model_import_jobs(self, request: ListRequest) -> Response:
+        """Return summaries of the import jobs, paginated."""
         with self.state.lock:
-            tasks = _filter_by_status(
-                filter_by_name_and_time(self.state.imports.values(), given), given
-            )
-        shown, more = paginate(tasks, given)
+            tasks = [
+                task
+                for task in filter_by_name_and_time(self.state.imports.values(), request)
+                if request.get("statusEquals", task.status) == task.status
+            ]
+        shown, next_page = paginate(tasks, request)
         summaries = [
             {
                 "jobArn": task.arn,
@@ -150,14 +161,17 @@ class ModelImportJobs:
             }
             for task in shown
         ]
-        return {"modelImportJobSummaries": summaries, **more}
+        return {"modelImportJobSummaries": summaries, **next_page}
 
-    def get_imported_model(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """One imported model."""
+    def _model(self, request: ModelIdentifier) -> Model:
+        identifier = request["modelIdentifier"]
+        model: Model = require_resource(self.state.imported, identifier, "imported model")
+        return model
+
+    def get_imported_model(self, request: ModelIdentifier) -> Response:
+        """Return one imported model."""
         with self.state.lock:
-            model: Model = require_resource(
-                self.state.imported, given["modelIdentifier"], "imported model"
-            )
+            model = self._model(request)
             task = next(t for t in self.state.imports.values() if t.model_arn == model.arn)
             return {
                 "modelArn": model.arn,
@@ -174,11 +188,11 @@ class ModelImportJobs:
                 },
             }
 
-    def list_imported_models(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Summaries, a page at a time."""
+    def list_imported_models(self, request: ListRequest) -> Response:
+        """Return summaries of the imported models, paginated."""
         with self.state.lock:
-            models = filter_by_name_and_time(self.state.imported.values(), given)
-        shown, more = paginate(models, given)
+            models = filter_by_name_and_time(self.state.imported.values(), request)
+        shown, next_page = paginate(models, request)
         summaries = [
             {
                 "modelArn": model.arn,
@@ -189,84 +203,20 @@ class ModelImportJobs:
             }
             for model in shown
         ]
-        return {"modelSummaries": summaries, **more}
+        return {"modelSummaries": summaries, **next_page}
 
-    def delete_imported_model(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Remove an imported model; what lies in S3 stays."""
+    def delete_imported_model(self, request: ModelIdentifier) -> Response:
+        """Delete an imported model; its files in S3 stay."""
         with self.state.lock:
-            model: Model = require_resource(
-                self.state.imported, given["modelIdentifier"], "imported model"
-            )
+            model = self._model(request)
             del self.state.imported[model.arn]
             self.state.tags.pop(model.arn, None)
         shutil.rmtree(str(model.folder), ignore_errors=True)
         return {}
 
-    def create_model_copy_job(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Another model with the same weights."""
-        state, name = self.state, given["targetModelName"]
-
-        def make() -> Task:
-            source: Model = require_resource(state.models, given["sourceModelArn"], "custom model")
-            if find_by_arn_or_name(state.models, name):
-                raise ServiceError("ConflictException", f"The model name {name} is in use")
-            arn = state.arn("custom-model", source.base_model_arn.rpartition("/")[2])
-            state.models[arn] = Model(arn, name, source.base_model_arn, source.job_arn)
-            state.tag(arn, given.get("targetModelTags", ()))
-            task = Task(state.arn("model-copy-job"), new_id(), dict(given), model_arn=arn)
-            task.finish("Completed")
-            return task
-
-        arn, _ = state.create("copy", state.copies, given, make, "")
-        return {"jobArn": arn}
-
-    def get_model_copy_job(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """One copy."""
-        with self.state.lock:
-            return self._copy_job_response(
-                require_resource(self.state.copies, given["jobArn"], "copy job")
-            )
-
-    def list_model_copy_jobs(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Summaries, a page at a time."""
-        wanted = given.get("sourceModelArnEquals"), given.get("sourceAccountEquals")
-        with self.state.lock:
-            told = {arn: self._copy_job_response(task) for arn, task in self.state.copies.items()}
-            tasks = [
-                task
-                for task in _filter_by_status(
-                    filter_by_name_and_time(self.state.copies.values(), given), given
-                )
-                if wanted[0] in (None, task.request["sourceModelArn"])
-                and wanted[1] in (None, told[task.arn]["sourceAccountId"])
-                and given.get("targetModelNameContains", "") in task.request["targetModelName"]
-            ]
-        shown, more = paginate(tasks, given)
-        return {"modelCopyJobSummaries": [told[task.arn] for task in shown], **more}
-
-    def _copy_job_response(self, task: Task) -> dict[str, Any]:
-        source = task.request["sourceModelArn"]
-        model = self.state.models.get(source)
-        return {
-            "jobArn": task.arn,
-            "status": task.status,
-            "creationTime": task.created,
-            "targetModelArn": task.model_arn,
-            "targetModelName": task.request["targetModelName"],
-            "sourceAccountId": source.split(":")[4],
-            "sourceModelArn": source,
-            "sourceModelName": model.name if model else None,
-            "targetModelKmsKeyArn": task.request.get("modelKmsKeyId"),
-            "failureMessage": task.failure,
-        }
-
-
-def _filter_by_status(tasks: list[Task], given: Mapping[str, Any]) -> list[Task]:
-    return [task for task in tasks if given.get("statusEquals", task.status) == task.status]
-
 
 def _read_architecture(folder: Path) -> str:
-    """What the folder holds. Raises WireError for one that is no model Bedrock would import."""
+    """Return the architecture of a model folder. Raises ServiceError if Bedrock would refuse it."""
     config = folder / "config.json"
     if not config.is_file():
         raise ServiceError("ValidationException", "there is no config.json in that folder")
@@ -282,7 +232,10 @@ def _read_architecture(folder: Path) -> str:
 
 
 def _has_chat_template(folder: Path) -> bool:
-    """Converse needs a chat template."""
+    """Return whether a model has a chat template, which Converse requires.
+
+    transformers 5 writes it to a file of its own, older versions into tokenizer_config.json.
+    """
     if (folder / "chat_template.jinja").is_file():
         return True
     try:

@@ -1,23 +1,42 @@
-"""bedrock-runtime: asking what is served."""
+"""Operations of `bedrock-runtime`: inference with deployed, imported and foundation models."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import NamedTuple
 
 import orjson
 
+from cloudft.catalogue import is_text_only
 from cloudft.endpoint.bedrock import invoke_bodies
 from cloudft.endpoint.bedrock.customization_jobs import CustomizationJobs
 from cloudft.endpoint.bedrock.foundation_models import FoundationModels
+from cloudft.endpoint.bedrock.invoke_bodies import BodyFormat
 from cloudft.endpoint.bedrock.local_inference import (
     InferenceRequest,
     InferenceResult,
     LocalInference,
     ModelRef,
 )
-from cloudft.endpoint.protocols.messages import ServiceError
+from cloudft.endpoint.bedrock.shapes import (
+    ConverseInput,
+    ConverseRequest,
+    CountTokensRequest,
+    InvokeModelRequest,
+)
+from cloudft.endpoint.protocols.messages import Response, ServiceError
 from cloudft.endpoint.state import Model, State
+
+
+class ResolvedModel(NamedTuple):
+    """What answers for a model id.
+
+    `raw_text` is true for a model that continues text (from continued pre-training): its prompt
+    is not put into a chat template.
+    """
+
+    model: ModelRef
+    body_format: BodyFormat
+    raw_text: bool
 
 
 class BedrockRuntime:
@@ -35,15 +54,15 @@ class BedrockRuntime:
         self.customization = customization
         self.inference = inference
 
-    def resolve_model(self, identifier: str) -> tuple[ModelRef, invoke_bodies.BodyFormat, bool]:
-        """Who answers, the shape of its bodies, and whether it goes on with raw text.
+    def resolve_model(self, identifier: str) -> ResolvedModel:
+        """Return what answers for a deployment, an imported model or a foundation model.
 
         Raises ResourceNotFoundException.
         """
         with self.state.lock:
-            things = (self.state.deployments, self.state.throughputs)
-            serving = next((t[identifier] for t in things if identifier in t), None)
-            model = serving and self.state.models.get(serving.model_arn)
+            groups = (self.state.deployments, self.state.throughputs)
+            deployment = next((g[identifier] for g in groups if identifier in g), None)
+            model = deployment and self.state.models.get(deployment.model_arn)
             model = model or self.state.imported.get(identifier)
         if model is not None:
             return self.resolve_custom_model(model)
@@ -52,79 +71,75 @@ class BedrockRuntime:
         except ServiceError:
             what = f"Could not find the model to invoke: {identifier}"
             raise ServiceError("ResourceNotFoundException", what) from None
-        who = ModelRef(None, self.foundation.stand_in(base.identifier), "base")
-        return who, invoke_bodies.body_format_of(base.identifier), False
+        stand_in = ModelRef(None, self.foundation.stand_in(base.identifier), "base")
+        return ResolvedModel(stand_in, invoke_bodies.body_format_of(base.identifier), False)
 
-    def resolve_custom_model(self, model: Model) -> tuple[ModelRef, invoke_bodies.BodyFormat, bool]:
-        """As `served`, of a custom or imported model."""
+    def resolve_custom_model(self, model: Model) -> ResolvedModel:
+        """Return what answers for a custom or imported model."""
         base = model.base_model_arn.rpartition("/")[2]
         if model.folder is not None:
-            family = invoke_bodies.body_format_of(base, imported=True)
-            return ModelRef(None, model.folder, "base"), family, False
+            body_format = invoke_bodies.body_format_of(base, imported=True)
+            return ResolvedModel(ModelRef(None, model.folder, "base"), body_format, False)
         job = self.state.jobs[str(model.job_arn)]
-        raw = job.request.get("customizationType") == "CONTINUED_PRE_TRAINING"
-        return self.customization.model_ref_of(job), invoke_bodies.body_format_of(base), raw
+        raw_text = is_text_only(job.request.get("customizationType", ""))
+        body_format = invoke_bodies.body_format_of(base)
+        return ResolvedModel(self.customization.model_ref_of(job), body_format, raw_text)
 
-    def converse(self, given: Mapping[str, Any]) -> dict[str, Any]:
+    def converse(self, request: ConverseRequest) -> Response:
         """Answer a conversation."""
-        reply = self._converse(given)
-        message = {"role": "assistant", "content": [{"text": reply.text}]}
-        return {
-            "output": {"message": message},
-            "stopReason": reply.stop_reason,
-            "usage": invoke_bodies.converse_usage(reply),
-            "metrics": {"latencyMs": 0},
-        }
+        result = self._converse(request)
+        return {**invoke_bodies.converse_output(result), "metrics": {"latencyMs": 0}}
 
-    def converse_stream(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Answer a conversation, piece by piece."""
-        return {"stream": invoke_bodies.converse_stream_events(self._converse(given))}
+    def converse_stream(self, request: ConverseRequest) -> Response:
+        """Answer a conversation as a stream of events."""
+        return {"stream": invoke_bodies.converse_stream_events(self._converse(request))}
 
-    def _converse(self, given: Mapping[str, Any]) -> InferenceResult:
-        who, _, _ = self.resolve_model(given["modelId"])
-        return self.inference.generate(who, parse_converse_request(given))
+    def _converse(self, request: ConverseRequest) -> InferenceResult:
+        resolved = self.resolve_model(request["modelId"])
+        return self.inference.generate(resolved.model, parse_converse_request(request))
 
-    def invoke_model(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Answer in the family's own body shape."""
-        reply, family = self._invoke(given)
-        return {
-            "body": orjson.dumps(family.format_response(reply)),
-            "contentType": "application/json",
-        }
+    def invoke_model(self, request: InvokeModelRequest) -> Response:
+        """Answer in the body format of the model's family."""
+        result, body_format = self._invoke(request)
+        body = orjson.dumps(body_format.format_response(result))
+        return {"body": body, "contentType": "application/json"}
 
-    def invoke_model_with_response_stream(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Answer in the family's own pieces."""
-        reply, family = self._invoke(given)
-        pieces = (
-            ("chunk", {"bytes": orjson.dumps(piece)}) for piece in family.format_chunks(reply)
+    def invoke_model_with_response_stream(self, request: InvokeModelRequest) -> Response:
+        """Answer as a stream, in the chunks of the model's family."""
+        result, body_format = self._invoke(request)
+        chunks = (
+            ("chunk", {"bytes": orjson.dumps(chunk)}) for chunk in body_format.format_chunks(result)
         )
-        return {"body": pieces, "contentType": "application/json"}
+        return {"body": chunks, "contentType": "application/json"}
 
-    def _invoke(self, given: Mapping[str, Any]) -> tuple[InferenceResult, invoke_bodies.BodyFormat]:
-        who, family, raw = self.resolve_model(given["modelId"])
-        body = invoke_bodies.parse_json_object(given.get("body", b""))
-        question = invoke_bodies.parse_request(family, body, raw=raw)
-        return self.inference.generate(who, question), invoke_bodies.response_format(family, body)
+    def _invoke(self, request: InvokeModelRequest) -> tuple[InferenceResult, BodyFormat]:
+        model, body_format, raw_text = self.resolve_model(request["modelId"])
+        body = invoke_bodies.parse_json_object(request.get("body", b""))
+        parsed = invoke_bodies.parse_request(body_format, body, raw=raw_text)
+        result = self.inference.generate(model, parsed)
+        return result, invoke_bodies.response_format(body_format, body)
 
-    def count_tokens(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """How many tokens the stand-in reads."""
-        who, family, raw = self.resolve_model(given["modelId"])
-        asked = given["input"]
-        if "invokeModel" in asked:
-            body = invoke_bodies.parse_json_object(asked["invokeModel"]["body"])
-            question = invoke_bodies.parse_request(family, body, raw=raw)
+    def count_tokens(self, request: CountTokensRequest) -> Response:
+        """Return the number of tokens, by the stand-in's tokenizer."""
+        model, body_format, raw_text = self.resolve_model(request["modelId"])
+        counted = request["input"]
+        if "invokeModel" in counted:
+            body = invoke_bodies.parse_json_object(counted["invokeModel"]["body"])
+            parsed = invoke_bodies.parse_request(body_format, body, raw=raw_text)
         else:
-            question = parse_converse_request(asked["converse"])
-        return {"inputTokens": self.inference.count_tokens(who, question)}
+            parsed = parse_converse_request(counted["converse"])
+        return {"inputTokens": self.inference.count_tokens(model, parsed)}
 
 
-def parse_converse_request(given: Mapping[str, Any]) -> InferenceRequest:
-    """Converse's request as a question. Raises ValidationException for one without text."""
-    for message in given.get("messages", ()):
+def parse_converse_request(request: ConverseInput) -> InferenceRequest:
+    """Parse a request of Converse. Raises ValidationException for one that has more than text."""
+    for message in request.get("messages", ()):
         if any("text" not in block for block in message["content"]):
             raise ServiceError("ValidationException", "This model takes text only.")
     try:
-        turns = invoke_bodies.normalize_messages(given.get("messages", ()), given.get("system"))
+        messages = invoke_bodies.normalize_messages(
+            request.get("messages", ()), request.get("system")
+        )
     except ValueError as error:
         raise ServiceError("ValidationException", f"messages: {error}") from None
-    return InferenceRequest(messages=turns, inference_config=given.get("inferenceConfig", {}))
+    return InferenceRequest(messages=messages, inference_config=request.get("inferenceConfig", {}))

@@ -1,1 +1,1 @@
-"""CloudFormation on this machine: it makes what a template says with the services beside it."""
+"""CloudFormation on this machine. It creates a template's resources in the other services here."""

@@ -1,12 +1,11 @@
-"""The operations of CloudFormation that change sets, their stacks and their drift need."""
+"""CloudFormation's operations on change sets, their stacks, and drift."""
 
 from __future__ import annotations
 
 import copy
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator
 
 from cloudft.endpoint.cloudformation.engine import StackEngine
 from cloudft.endpoint.cloudformation.records import ChangeSetRecord, StackRecord, StackResource, now
@@ -16,7 +15,19 @@ from cloudft.endpoint.cloudformation.responses import (
     resource_response,
     stack_response,
 )
-from cloudft.endpoint.protocols.messages import ServiceError
+from cloudft.endpoint.cloudformation.shapes import (
+    ChangeSetIdentifier,
+    CreateChangeSetRequest,
+    DeleteStackRequest,
+    DescribeStacksRequest,
+    DriftDetectionIdentifier,
+    ExecuteChangeSetRequest,
+    ListStacksRequest,
+    ResourceDriftsRequest,
+    StackIdentifier,
+    TerminationProtectionRequest,
+)
+from cloudft.endpoint.protocols.messages import Response, ServiceError
 from cloudft.endpoint.state import ACCOUNT, State
 from cloudft.infra.intrinsics import ResolveError
 from cloudft.infra.template import (
@@ -31,74 +42,76 @@ NO_CHANGES = (
     " change set."
 )
 UPDATABLE_STATUSES = {"CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE"}
-Parameters = Mapping[str, Any]
 
 
 class CloudFormation:
-    """Stacks and change sets of one Region."""
+    """Operations on the stacks and change sets of one Region."""
 
     def __init__(self, state: State, engine: StackEngine) -> None:
         self.state = state
         self.engine = engine
         self.drift_detections: dict[str, str] = {}
 
-    def begin(self) -> None:
-        """What was under way when the endpoint ended has failed."""
+    def resume(self) -> None:
+        """Mark the operations that were running when the endpoint ended as failed."""
+        # Unlike a training, an interrupted stack operation is not continued: nobody knows which of
+        # its calls arrived. The user deploys again, or deletes the stack.
         with self.state.lock:
             for stack in self.state.stacks.values():
                 if stack.is_in_progress:
                     failed = stack.status.replace("IN_PROGRESS", "FAILED")
-                    stack.record_status(failed, "The endpoint ended meanwhile")
+                    stack.record_status(failed, "The endpoint ended during the operation")
 
-    def create_change_set(self, given: Parameters) -> dict[str, Any]:
-        """Work out what a template would change. The stack of a first one is there, empty."""
+    def create_change_set(self, request: CreateChangeSetRequest) -> Response:
+        """Compute what a template would change. A first change set creates an empty stack."""
         with self.state.lock:
-            kind, name = given.get("ChangeSetType", "UPDATE"), given["StackName"]
-            old = self._existing_change_set(given)
-            if old is not None:
-                return {"Id": old.arn, "StackId": old.stack}
+            kind, name = request.get("ChangeSetType", "UPDATE"), request["StackName"]
+            existing = self._existing_change_set(request)
+            if existing is not None:
+                return {"Id": existing.arn, "StackId": existing.stack}
             stack = self._stack_for_change_set(kind, name)
-            text = self._template_text(given, stack)
-            values = self._parameter_values(given, stack)
-            self._validate_template(given, stack, text, values)
-            made = self._build_change_set(given, stack, kind, text, values)
+            text = self._template_text(request, stack)
+            values = self._parameter_values(request, stack)
+            self._validate_template(request, stack, text, values)
+            change_set = self._build_change_set(request, stack, kind, text, values)
             self.state.stacks[stack.arn] = stack
-            self.state.change_sets[made.arn] = made
+            self.state.change_sets[change_set.arn] = change_set
             self.state.save()
-        return {"Id": made.arn, "StackId": stack.arn}
+        return {"Id": change_set.arn, "StackId": stack.arn}
 
-    def _existing_change_set(self, given: Parameters) -> ChangeSetRecord | None:
-        """The change set that the same token made. Raises AlreadyExistsException."""
-        stack = self._find_stack(given["StackName"])
+    def _existing_change_set(self, request: CreateChangeSetRequest) -> ChangeSetRecord | None:
+        """Return the change set that the same token created. Raises AlreadyExistsException."""
+        stack = self._find_stack(request["StackName"])
         for known in self.state.change_sets.values():
-            if stack and known.stack == stack.arn and known.name == given["ChangeSetName"]:
-                if known.token and known.token == given.get("ClientToken"):
+            if stack and known.stack == stack.arn and known.name == request["ChangeSetName"]:
+                if known.token and known.token == request.get("ClientToken"):
                     return known
                 what = f"ChangeSet {known.name} cannot be created as it already exists"
                 raise ServiceError("AlreadyExistsException", what)
         return None
 
     def _stack_for_change_set(self, kind: str, name: str) -> StackRecord:
+        """Return the stack to change, a new one for CREATE. Raises ServiceError."""
         stack = self._find_stack(name)
         if kind == "CREATE":
             if stack is not None and stack.status != "REVIEW_IN_PROGRESS":
                 raise ServiceError("AlreadyExistsException", f"Stack [{name}] already exists")
             return stack or StackRecord(self._new_arn("stack", name), name)
         if stack is None or stack.status == "REVIEW_IN_PROGRESS":
-            raise _no_stack(name)
+            raise ServiceError("ValidationError", f"Stack [{name}] does not exist")
         if stack.status not in UPDATABLE_STATUSES:
             what = f"Stack:{stack.arn} is in {stack.status} state and can not be updated."
             raise ServiceError("ValidationError", what)
         return stack
 
-    def _template_text(self, given: Parameters, stack: StackRecord) -> str:
-        if given.get("UsePreviousTemplate"):
+    def _template_text(self, request: CreateChangeSetRequest, stack: StackRecord) -> str:
+        if request.get("UsePreviousTemplate"):
             return stack.template
-        if "TemplateBody" not in given:
+        if "TemplateBody" not in request:
             raise ServiceError(
-                "ValidationError", "TemplateBody is needed: this endpoint fetches none."
+                "ValidationError", "TemplateBody is required: this endpoint reads no TemplateURL."
             )
-        text = str(given["TemplateBody"])
+        text = str(request["TemplateBody"])
         if len(text.encode()) > MAX_BODY_BYTES:
             raise ServiceError(
                 "ValidationError",
@@ -107,92 +120,107 @@ class CloudFormation:
             )
         return text
 
-    def _parameter_values(self, given: Parameters, stack: StackRecord) -> dict[str, str]:
-        """The parameters that were given: by value, or as they were."""
-        found = {}
-        for pair in given.get("Parameters", ()):
-            key = pair["ParameterKey"]
-            before = pair.get("UsePreviousValue") and key in stack.parameters
-            found[key] = stack.parameters[key] if before else pair.get("ParameterValue", "")
-        return found
+    def _parameter_values(
+        self, request: CreateChangeSetRequest, stack: StackRecord
+    ) -> dict[str, str]:
+        """Return the parameters of the request: new values and previous ones."""
+        values = {}
+        for parameter in request.get("Parameters", ()):
+            key = parameter["ParameterKey"]
+            previous = parameter.get("UsePreviousValue") and key in stack.parameters
+            values[key] = stack.parameters[key] if previous else parameter.get("ParameterValue", "")
+        return values
 
     def _validate_template(
-        self, given: Parameters, stack: StackRecord, text: str, values: dict[str, str]
+        self,
+        request: CreateChangeSetRequest,
+        stack: StackRecord,
+        text: str,
+        values: dict[str, str],
     ) -> None:
+        """Raise ServiceError for a template, parameters or capabilities that AWS would refuse."""
         try:
             template = parse_template(text)
-            broken = [*find_parameter_errors(template, values)]
-            if not broken:
+            problems = [*find_parameter_errors(template, values)]
+            if not problems:
                 scope = self.engine.scope(stack, template, values)
-                broken = [*scope.failed_rules()]
-                types = {told["Type"] for told in scope.active_resources().values()}
+                problems = [*scope.failed_rules()]
+                types = {resource["Type"] for resource in scope.active_resources().values()}
         except (ResolveError, ValueError, KeyError) as error:
             raise ServiceError("ValidationError", f"Template format error: {error}") from error
-        if broken:
-            raise ServiceError("ValidationError", "; ".join(broken))
-        allowed = set(given.get("Capabilities", ()))
-        if any(t.startswith("AWS::IAM::") for t in types) and not allowed:
+        if problems:
+            raise ServiceError("ValidationError", "; ".join(problems))
+        capabilities = set(request.get("Capabilities", ()))
+        if any(t.startswith("AWS::IAM::") for t in types) and not capabilities:
             what = "Requires capabilities : [CAPABILITY_IAM]"
             raise ServiceError("InsufficientCapabilitiesException", what)
 
     def _build_change_set(
-        self, given: Parameters, stack: StackRecord, kind: str, text: str, values: dict[str, str]
+        self,
+        request: CreateChangeSetRequest,
+        stack: StackRecord,
+        kind: str,
+        text: str,
+        values: dict[str, str],
     ) -> ChangeSetRecord:
-        known = parse_parameters(parse_template(text))
-        whole = {name: values.get(name, p.default or "") for name, p in known.items()}
-        tags = {tag["Key"]: tag["Value"] for tag in given.get("Tags", ())}
-        made = ChangeSetRecord(
-            arn=self._new_arn("changeSet", given["ChangeSetName"]),
-            name=given["ChangeSetName"],
+        declared = parse_parameters(parse_template(text))
+        parameters = {name: values.get(name, p.default or "") for name, p in declared.items()}
+        change_set = ChangeSetRecord(
+            arn=self._new_arn("changeSet", request["ChangeSetName"]),
+            name=request["ChangeSetName"],
             stack=stack.arn,
             kind=kind,
             template=text,
-            parameters=whole,
-            tags=tags,
-            changes=self.engine.compute_changes(stack, text, whole),
-            token=given.get("ClientToken"),
+            parameters=parameters,
+            tags={tag["Key"]: tag["Value"] for tag in request.get("Tags", ())},
+            changes=self.engine.compute_changes(stack, text, parameters),
+            token=request.get("ClientToken"),
         )
-        if not made.changes and (made.tags or stack.tags) == stack.tags:
-            made.status, made.execution, made.reason = "FAILED", "UNAVAILABLE", NO_CHANGES
-        return made
+        if not change_set.changes and (change_set.tags or stack.tags) == stack.tags:
+            change_set.status, change_set.execution = "FAILED", "UNAVAILABLE"
+            change_set.reason = NO_CHANGES
+        return change_set
 
-    def describe_change_set(self, given: Parameters) -> dict[str, Any]:
-        """One change set, all of it on one page."""
+    def describe_change_set(self, request: ChangeSetIdentifier) -> Response:
+        """Return one change set, all of it on one page."""
         with self.state.lock:
-            found = self._require_change_set(given)
-            stack = self.state.stacks[found.stack]
+            change_set = self._require_change_set(request)
+            stack = self.state.stacks[change_set.stack]
             changes = [
-                {"Type": "Resource", "ResourceChange": change_response(c)} for c in found.changes
+                {"Type": "Resource", "ResourceChange": change_response(change)}
+                for change in change_set.changes
             ]
             return {
-                "ChangeSetId": found.arn,
-                "ChangeSetName": found.name,
-                "StackId": found.stack,
+                "ChangeSetId": change_set.arn,
+                "ChangeSetName": change_set.name,
+                "StackId": change_set.stack,
                 "StackName": stack.name,
-                "CreationTime": found.created,
-                "Parameters": key_value_list("Parameter", found.parameters),
-                "Status": found.status,
-                "StatusReason": found.reason,
-                "ExecutionStatus": found.execution,
+                "CreationTime": change_set.created,
+                "Parameters": key_value_list("Parameter", change_set.parameters),
+                "Status": change_set.status,
+                "StatusReason": change_set.reason,
+                "ExecutionStatus": change_set.execution,
                 "Changes": changes,
             }
 
-    def execute_change_set(self, given: Parameters) -> dict[str, Any]:
-        """Do it. With a token that it was executed with before: nothing more."""
+    def execute_change_set(self, request: ExecuteChangeSetRequest) -> Response:
+        """Start to create or update the stack. Raises InvalidChangeSetStatus."""
         with self.state.lock:
-            found = self._require_change_set(given)
-            if found.execution != "AVAILABLE":
-                what = f"ChangeSet [{found.arn}] cannot be executed in its current status"
-                raise ServiceError("InvalidChangeSetStatus", f"{what} of [{found.status}]")
-            stack = self.state.stacks[found.stack]
-            before, token = copy.deepcopy(stack), given.get("ClientRequestToken")
-            stack.template, stack.parameters = found.template, found.parameters
-            stack.tags = found.tags or stack.tags
-            stack.description = parse_template(found.template).get("Description")
+            change_set = self._require_change_set(request)
+            if change_set.execution != "AVAILABLE":
+                what = f"ChangeSet [{change_set.arn}] cannot be executed in its current status"
+                raise ServiceError("InvalidChangeSetStatus", f"{what} of [{change_set.status}]")
+            stack = self.state.stacks[change_set.stack]
+            before, token = copy.deepcopy(stack), request.get("ClientRequestToken")
+            stack.template, stack.parameters = change_set.template, change_set.parameters
+            stack.tags = change_set.tags or stack.tags
+            stack.description = parse_template(change_set.template).get("Description")
+            # AWS deletes all change sets of the stack. So a second execution finds none, and can't
+            # start the operation twice.
             for other in [c for c in self.state.change_sets.values() if c.stack == stack.arn]:
-                del self.state.change_sets[other.arn]  # AWS removes them all
+                del self.state.change_sets[other.arn]
             work: Callable[[], None]
-            if found.kind == "CREATE":
+            if change_set.kind == "CREATE":
                 stack.record_status("CREATE_IN_PROGRESS", "User Initiated", token)
                 work = lambda: self.engine.create(stack, token)  # noqa: E731
             else:
@@ -203,49 +231,44 @@ class CloudFormation:
         threading.Thread(target=work, daemon=True).start()
         return {}
 
-    def list_change_sets(self, given: Parameters) -> dict[str, Any]:
-        """The change sets of a stack."""
+    def list_change_sets(self, request: StackIdentifier) -> Response:
+        """Return the change sets of a stack."""
         with self.state.lock:
-            stack = self._require_stack(given["StackName"])
-            sets = [c for c in self.state.change_sets.values() if c.stack == stack.arn]
+            stack = self._require_stack(request["StackName"])
             return {
                 "Summaries": [
                     {
                         "StackId": stack.arn,
                         "StackName": stack.name,
-                        "ChangeSetId": found.arn,
-                        "ChangeSetName": found.name,
-                        "ExecutionStatus": found.execution,
-                        "Status": found.status,
-                        "StatusReason": found.reason,
-                        "CreationTime": found.created,
+                        "ChangeSetId": change_set.arn,
+                        "ChangeSetName": change_set.name,
+                        "ExecutionStatus": change_set.execution,
+                        "Status": change_set.status,
+                        "StatusReason": change_set.reason,
+                        "CreationTime": change_set.created,
                     }
-                    for found in sets
+                    for change_set in self.state.change_sets.values()
+                    if change_set.stack == stack.arn
                 ]
             }
 
-    def delete_change_set(self, given: Parameters) -> dict[str, Any]:
-        """Forget it. The empty stack of a first one stays, as AWS leaves it."""
+    def delete_change_set(self, request: ChangeSetIdentifier) -> Response:
+        """Delete a change set. The empty stack of a first one stays, as on AWS."""
         with self.state.lock:
-            found = self._require_change_set(given)
-            del self.state.change_sets[found.arn]
+            del self.state.change_sets[self._require_change_set(request).arn]
         return {}
 
-    def describe_stacks(self, given: Parameters) -> dict[str, Any]:
-        """Stacks that are there; one that was deleted by its ARN alone."""
+    def describe_stacks(self, request: DescribeStacksRequest) -> Response:
+        """Return existing stacks, or one; a deleted stack is found by its ARN only."""
         with self.state.lock:
-            if "StackName" in given:
-                stack = self._require_stack(given["StackName"])
-                return {"Stacks": [stack_response(stack)]}
-            return {
-                "Stacks": [
-                    stack_response(s) for s in self.state.stacks.values() if not s.is_deleted
-                ]
-            }
+            if "StackName" in request:
+                return {"Stacks": [stack_response(self._require_stack(request["StackName"]))]}
+            existing = [s for s in self.state.stacks.values() if not s.is_deleted]
+            return {"Stacks": [stack_response(stack) for stack in existing]}
 
-    def list_stacks(self, given: Parameters) -> dict[str, Any]:
-        """All stacks, deleted ones too, the newest first."""
-        wanted = given.get("StackStatusFilter", ())
+    def list_stacks(self, request: ListStacksRequest) -> Response:
+        """Return all stacks, deleted ones included, newest first."""
+        statuses = request.get("StackStatusFilter", ())
         with self.state.lock:
             stacks = sorted(self.state.stacks.values(), key=lambda s: s.created, reverse=True)
             return {
@@ -258,14 +281,14 @@ class CloudFormation:
                         "StackStatus": stack.status,
                     }
                     for stack in stacks
-                    if not wanted or stack.status in wanted
+                    if not statuses or stack.status in statuses
                 ]
             }
 
-    def describe_stack_events(self, given: Parameters) -> dict[str, Any]:
-        """What has happened, the newest first."""
+    def describe_stack_events(self, request: StackIdentifier) -> Response:
+        """Return the events of a stack, newest first."""
         with self.state.lock:
-            stack = self._require_stack(given["StackName"])
+            stack = self._require_stack(request["StackName"])
             return {
                 "StackEvents": [
                     {
@@ -284,29 +307,29 @@ class CloudFormation:
                 ]
             }
 
-    def list_stack_resources(self, given: Parameters) -> dict[str, Any]:
-        """The resources of a stack, of a deleted one too."""
+    def list_stack_resources(self, request: StackIdentifier) -> Response:
+        """Return the resources of a stack, also of a deleted one."""
         with self.state.lock:
-            stack = self._require_stack(given["StackName"])
-            return {"StackResourceSummaries": [resource_response(p) for p in stack.pieces.values()]}
+            stack = self._require_stack(request["StackName"])
+            return {"StackResourceSummaries": [resource_response(r) for r in stack.pieces.values()]}
 
-    def get_template(self, given: Parameters) -> dict[str, Any]:
-        """The template as it was sent."""
+    def get_template(self, request: StackIdentifier) -> Response:
+        """Return the template as it was sent."""
         with self.state.lock:
-            return {"TemplateBody": self._require_stack(given["StackName"]).template}
+            return {"TemplateBody": self._require_stack(request["StackName"]).template}
 
-    def update_termination_protection(self, given: Parameters) -> dict[str, Any]:
-        """Forbid its deletion, or allow it again."""
+    def update_termination_protection(self, request: TerminationProtectionRequest) -> Response:
+        """Turn termination protection on or off."""
         with self.state.lock:
-            stack = self._require_stack(given["StackName"])
-            stack.protected = bool(given["EnableTerminationProtection"])
+            stack = self._require_stack(request["StackName"])
+            stack.protected = bool(request["EnableTerminationProtection"])
             self.state.save()
         return {"StackId": stack.arn}
 
-    def delete_stack(self, given: Parameters) -> dict[str, Any]:
-        """Remove what a stack made. One that is not there is no error."""
+    def delete_stack(self, request: DeleteStackRequest) -> Response:
+        """Start to delete a stack. A stack that does not exist is no error, as on AWS."""
         with self.state.lock:
-            stack = self._find_stack(given["StackName"])
+            stack = self._find_stack(request["StackName"])
             if stack is None or stack.is_in_progress:
                 return {}
             if stack.protected:
@@ -314,7 +337,7 @@ class CloudFormation:
                     f"Stack [{stack.name}] cannot be deleted while TerminationProtection is enabled"
                 )
                 raise ServiceError("ValidationError", what)
-            token = given.get("ClientRequestToken")
+            token = request.get("ClientRequestToken")
             stack.record_status("DELETE_IN_PROGRESS", "User Initiated", token)
             stack.deleted = now()
             self.state.save()
@@ -322,45 +345,45 @@ class CloudFormation:
         work.start()
         return {}
 
-    def detect_stack_drift(self, given: Parameters) -> dict[str, Any]:
-        """Look at the resources that can be looked at. It is done when this answers."""
+    def detect_stack_drift(self, request: StackIdentifier) -> Response:
+        """Start a drift detection. Its resources are compared when the result is requested."""
         with self.state.lock:
-            stack = self._require_stack(given["StackName"])
+            stack = self._require_stack(request["StackName"])
         identifier = str(uuid.uuid4())
         self.drift_detections[identifier] = stack.arn
         return {"StackDriftDetectionId": identifier}
 
-    def describe_stack_drift_detection_status(self, given: Parameters) -> dict[str, Any]:
-        """What the look has found."""
-        stack = self._require_stack(self.drift_detections[given["StackDriftDetectionId"]])
-        off = [
-            p for p, status, _ in self._resource_drifts(stack) if status in ("MODIFIED", "DELETED")
-        ]
+    def describe_stack_drift_detection_status(self, request: DriftDetectionIdentifier) -> Response:
+        """Return the result of a drift detection."""
+        identifier = request["StackDriftDetectionId"]
+        stack = self._require_stack(self.drift_detections[identifier])
+        statuses = [status for _, status, _ in self._resource_drifts(stack)]
+        drifted = sum(status in ("MODIFIED", "DELETED") for status in statuses)
         return {
             "StackId": stack.arn,
-            "StackDriftDetectionId": given["StackDriftDetectionId"],
-            "StackDriftStatus": "DRIFTED" if off else "IN_SYNC",
+            "StackDriftDetectionId": identifier,
+            "StackDriftStatus": "DRIFTED" if drifted else "IN_SYNC",
             "DetectionStatus": "DETECTION_COMPLETE",
-            "DriftedStackResourceCount": len(off),
+            "DriftedStackResourceCount": drifted,
             "Timestamp": now(),
         }
 
-    def describe_stack_resource_drifts(self, given: Parameters) -> dict[str, Any]:
-        """Each resource that was looked at."""
-        stack = self._require_stack(given["StackName"])
-        wanted = given.get("StackResourceDriftStatusFilters", ())
+    def describe_stack_resource_drifts(self, request: ResourceDriftsRequest) -> Response:
+        """Return the drift of each resource whose type supports drift detection."""
+        stack = self._require_stack(request["StackName"])
+        statuses = request.get("StackResourceDriftStatusFilters", ())
         return {
             "StackResourceDrifts": [
                 {
                     "StackId": stack.arn,
-                    "LogicalResourceId": piece.logical,
-                    "PhysicalResourceId": piece.physical,
-                    "ResourceType": piece.type,
+                    "LogicalResourceId": resource.logical,
+                    "PhysicalResourceId": resource.physical,
+                    "ResourceType": resource.type,
                     "StackResourceDriftStatus": status,
                     "PropertyDifferences": [
                         {
                             "PropertyPath": f"/{name}",
-                            "ExpectedValue": str(piece.properties.get(name)),
+                            "ExpectedValue": str(resource.properties.get(name)),
                             "ActualValue": "another",
                             "DifferenceType": "NOT_EQUAL",
                         }
@@ -368,19 +391,20 @@ class CloudFormation:
                     ],
                     "Timestamp": now(),
                 }
-                for piece, status, names in self._resource_drifts(stack)
-                if status != "NOT_CHECKED" and (not wanted or status in wanted)
+                for resource, status, names in self._resource_drifts(stack)
+                if status != "NOT_CHECKED" and (not statuses or status in statuses)
             ]
         }
 
     def _resource_drifts(
         self, stack: StackRecord
     ) -> Iterator[tuple[StackResource, str, list[str]]]:
-        for piece in list(stack.pieces.values()):
-            yield (piece, *self.engine.detect_drift(piece))
+        """Yield each resource with its drift status and the properties that differ."""
+        for resource in list(stack.pieces.values()):
+            yield (resource, *self.engine.detect_drift(resource))
 
     def _find_stack(self, name: str) -> StackRecord | None:
-        """By ARN also one that is gone."""
+        """Return a stack by name or ARN. A deleted stack has only its ARN: the name is free."""
         if name in self.state.stacks:
             return self.state.stacks[name]
         stacks = self.state.stacks.values()
@@ -394,17 +418,13 @@ class CloudFormation:
             raise ServiceError("ValidationError", f"Stack with id {name} does not exist")
         return stack
 
-    def _require_change_set(self, given: Parameters) -> ChangeSetRecord:
-        name = given["ChangeSetName"]
-        stack = self._find_stack(given["StackName"]) if "StackName" in given else None
-        for found in self.state.change_sets.values():
-            if found.arn == name or (stack and found.stack == stack.arn and found.name == name):
-                return found
+    def _require_change_set(self, request: ChangeSetIdentifier) -> ChangeSetRecord:
+        name = request["ChangeSetName"]
+        stack = self._find_stack(request["StackName"]) if "StackName" in request else None
+        for known in self.state.change_sets.values():
+            if known.arn == name or (stack and known.stack == stack.arn and known.name == name):
+                return known
         raise ServiceError("ChangeSetNotFound", f"ChangeSet [{name}] does not exist")
 
     def _new_arn(self, kind: str, name: str) -> str:
         return f"arn:aws:cloudformation:{self.state.region}:{ACCOUNT}:{kind}/{name}/{uuid.uuid4()}"
-
-
-def _no_stack(name: str) -> ServiceError:
-    return ServiceError("ValidationError", f"Stack [{name}] does not exist")

@@ -1,18 +1,18 @@
-"""The work on a stack: making, changing and removing what its template says, and going back."""
+"""Create, update and delete the resources of a stack, and roll back when that fails."""
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
 
 from cloudft.endpoint.cloudformation.records import Change, StackRecord, StackResource
 from cloudft.endpoint.cloudformation.resource_types import (
     RESOURCE_TYPES,
     ClientFactory,
+    Properties,
     ResourceRequest,
 )
 from cloudft.endpoint.cloudformation.resources import (
@@ -28,41 +28,48 @@ from cloudft.infra.template import TemplateNode, parse_template
 
 __all__ = [
     "StackEngine",
+    # Imported for their effect: each adds its resource types to RESOURCE_TYPES.
     "iam",
     "monitoring",
     "network",
     "step_functions",
     "storage",
-]  # the rooms fill TYPES
+]
 RETAINED_ALWAYS = {"Retain"}
+"""Deletion policies that keep a resource in an update or a rollback."""
 RETAINED_ON_DELETION = {"Retain", "RetainExceptOnCreate"}
+"""Deletion policies that keep a resource when its stack is deleted."""
 
 
 @dataclass(frozen=True)
 class StackEngine:
-    """Works with the services beside it. `save` is called whenever something has happened.
+    """Works on stacks, with the services of this endpoint.
 
-    Under `lock` nobody looks at a stack.
+    `save` writes the state; it is called after every change of a resource. `lock` is the state's
+    lock: no request reads a stack while it is held.
     """
 
     services: ClientFactory
     region: str
     save: Callable[[], None]
-    lock: AbstractContextManager[Any]
+    lock: AbstractContextManager[object]
 
     def set_status(
         self, stack: StackRecord, status: str, reason: str | None, token: str | None
     ) -> None:
-        """Where the stack is now: kept before anybody can see it, or a crash would take it back."""
+        """Set the stack's status and save it before anyone can read it.
+
+        A crash right after must not take back a status that a client has seen.
+        """
         with self.lock:
             stack.record_status(status, reason, token)
             self.save()
 
     def scope(
-        self, stack: StackRecord, template: TemplateNode, given: Mapping[str, str]
+        self, stack: StackRecord, template: TemplateNode, parameters: Mapping[str, str]
     ) -> TemplateScope:
-        """The template with the stack's values, and with what of it is there."""
-        pseudo = {
+        """Return the template with these parameters, and with the resources that exist."""
+        pseudo_parameters = {
             "AWS::AccountId": ACCOUNT,
             "AWS::Partition": "aws",
             "AWS::Region": self.region,
@@ -70,26 +77,29 @@ class StackEngine:
             "AWS::StackName": stack.name,
             "AWS::URLSuffix": "amazonaws.com",
         }
-        made = {
-            name: CreatedResource(piece.physical, piece.attributes)
-            for name, piece in stack.pieces.items()
-            if piece.physical
+        created = {
+            name: CreatedResource(resource.physical, resource.attributes)
+            for name, resource in stack.pieces.items()
+            if resource.physical
         }
-        return TemplateScope(template, given, pseudo, made, self._zones)
+        return TemplateScope(template, parameters, pseudo_parameters, created, self._zones)
 
     def _zones(self) -> list[str]:
         zones = self.services("ec2").describe_availability_zones()["AvailabilityZones"]
         return [zone["ZoneName"] for zone in zones]
 
     def compute_changes(
-        self, stack: StackRecord, text: str, given: Mapping[str, str]
+        self, stack: StackRecord, text: str, parameters: Mapping[str, str]
     ) -> list[Change]:
-        """What a template and its values would change. What depends on a change may change too."""
+        """Return what a template and its parameters would change.
+
+        A resource that depends on a changed one counts as changed, since its properties may be.
+        """
         template = parse_template(text)
-        wanted = self.scope(stack, template, given).active_resources()
-        found = [
-            Change("Add", name, told["Type"])
-            for name, told in wanted.items()
+        target = self.scope(stack, template, parameters).active_resources()
+        changes = [
+            Change("Add", name, declaration["Type"])
+            for name, declaration in target.items()
             if name not in stack.pieces
         ]
         before = (
@@ -97,31 +107,33 @@ class StackEngine:
             if stack.pieces
             else {}
         )
-        after = self._resolved_properties(stack, template, given) if stack.pieces else {}
-        for name, piece in stack.pieces.items():
-            if name not in wanted:
-                found.append(Change("Remove", name, piece.type, piece.physical))
+        after = self._resolved_properties(stack, template, parameters) if stack.pieces else {}
+        for name, resource in stack.pieces.items():
+            if name not in target:
+                changes.append(Change("Remove", name, resource.type, resource.physical))
             elif before.get(name) != after.get(name):
-                type_ = RESOURCE_TYPES.get(piece.type)
-                again = "False" if type_ and type_.update else "True"
-                found.append(Change("Modify", name, piece.type, piece.physical, again))
-        return found
+                known = RESOURCE_TYPES.get(resource.type)
+                replacement = "False" if known and known.update else "True"
+                changes.append(
+                    Change("Modify", name, resource.type, resource.physical, replacement)
+                )
+        return changes
 
     def _resolved_properties(
-        self, stack: StackRecord, template: TemplateNode, given: Mapping[str, str]
-    ) -> dict[str, Any]:
-        """Properties of the resources that are there; None for those that wait for a new one."""
-        scope = self.scope(stack, template, given)
-        found: dict[str, Any] = {}
-        for name, told in scope.active_resources().items():
+        self, stack: StackRecord, template: TemplateNode, parameters: Mapping[str, str]
+    ) -> dict[str, object]:
+        """Return each resource's properties; None if they refer to one that does not exist yet."""
+        scope = self.scope(stack, template, parameters)
+        resolved: dict[str, object] = {}
+        for name, declaration in scope.active_resources().items():
             try:
-                found[name] = scope.resolve(told.get("Properties", {}))
+                resolved[name] = scope.resolve(declaration.get("Properties", {}))
             except ValueError:
-                found[name] = None
-        return found
+                resolved[name] = None
+        return resolved
 
     def create(self, stack: StackRecord, token: str | None) -> None:
-        """Make everything; or nothing, and say why."""
+        """Create all resources. On a failure remove them again, and record the reason."""
         try:
             self._build(stack, token)
         except _ResourceFailed as failure:
@@ -134,146 +146,170 @@ class StackEngine:
             self.set_status(stack, "CREATE_COMPLETE", None, token)
 
     def update(self, stack: StackRecord, before: StackRecord, token: str | None) -> None:
-        """Make the stack what its template now says; or what it was `before`."""
+        """Apply the stack's current template. On a failure restore the state of `before`."""
         try:
             self._build(stack, token)
         except _ResourceFailed as failure:
+            # A rollback is another build, from the template that was there before.
             stack.template, stack.parameters = before.template, before.parameters
             self.set_status(stack, "UPDATE_ROLLBACK_IN_PROGRESS", str(failure), token)
             try:
                 self._build(stack, token)
-            except _ResourceFailed as again:
-                self.set_status(stack, "UPDATE_ROLLBACK_FAILED", str(again), token)
+            except _ResourceFailed as rollback_failure:
+                self.set_status(stack, "UPDATE_ROLLBACK_FAILED", str(rollback_failure), token)
             else:
                 self.set_status(stack, "UPDATE_ROLLBACK_COMPLETE", None, token)
         else:
             self.set_status(stack, "UPDATE_COMPLETE", None, token)
 
     def delete(self, stack: StackRecord, token: str | None) -> None:
-        """Remove everything that is not to be kept."""
-        pieces = reversed(list(stack.pieces.values()))
-        left = self._remove_resources(stack, pieces, RETAINED_ON_DELETION, token)
+        """Delete all resources, except those that their DeletionPolicy retains."""
+        resources = reversed(list(stack.pieces.values()))
+        left = self._remove_resources(stack, resources, RETAINED_ON_DELETION, token)
         if left:
-            names = ", ".join(piece.logical for piece in left)
+            names = ", ".join(resource.logical for resource in left)
             what = f"The following resource(s) failed to delete: [{names}]."
             self.set_status(stack, "DELETE_FAILED", what, token)
         else:
             self.set_status(stack, "DELETE_COMPLETE", None, token)
 
     def _build(self, stack: StackRecord, token: str | None) -> None:
+        """Create, update and remove resources until the stack matches its template.
+
+        Raises _ResourceFailed.
+        """
         template = parse_template(stack.template)
         scope = self.scope(stack, template, stack.parameters)
-        wanted = scope.active_resources()
-        for name in sort_by_dependency(wanted):
+        target = scope.active_resources()
+        for name in sort_by_dependency(target):
+            # A new scope each time: it has the physical ids of the resources created before.
             scope = self.scope(stack, template, stack.parameters)
-            self._deploy_resource(stack, name, wanted[name], scope, token)
+            self._deploy_resource(stack, name, target[name], scope, token)
             self.save()
-        extra = [piece for name, piece in stack.pieces.items() if name not in wanted]
+        # As in CloudFormation's cleanup phase, what the template no longer has is removed last.
+        extra = [resource for name, resource in stack.pieces.items() if name not in target]
         self._remove_resources(stack, reversed(extra), RETAINED_ALWAYS, token)
-        stack.pieces = {name: stack.pieces[name] for name in sort_by_dependency(wanted)}
+        stack.pieces = {name: stack.pieces[name] for name in sort_by_dependency(target)}
         stack.outputs = self.scope(stack, template, stack.parameters).resolve_outputs()
 
     def _deploy_resource(
         self,
         stack: StackRecord,
         name: str,
-        told: TemplateNode,
+        declaration: TemplateNode,
         scope: TemplateScope,
         token: str | None,
     ) -> None:
-        """One resource as the template says it: made, changed, or left as it is."""
+        """Create a resource, update it, or leave it as it is. Raises _ResourceFailed."""
         old = stack.pieces.get(name)
         verb = "UPDATE" if old else "CREATE"
-        piece = old or StackResource(name, told["Type"], {})
+        resource = old or StackResource(name, declaration["Type"], {})
         try:
-            properties = scope.resolve(told.get("Properties", {}))
-            if old and old.properties == properties and old.type == told["Type"]:
+            properties = scope.resolve(declaration.get("Properties", {}))
+            if old and old.properties == properties and old.type == declaration["Type"]:
                 return
-            stack.pieces[name] = piece
-            stack.record_resource_status(piece, f"{verb}_IN_PROGRESS", None, token)
-            stack.pieces[name] = piece = self._create_or_update(stack, piece, old, told, properties)
-        except Exception as error:  # whatever a service says is the resource's reason
-            reason = f"{error}"
-            stack.record_resource_status(piece, f"{verb}_FAILED", reason, token)
+            stack.pieces[name] = resource
+            stack.record_resource_status(resource, f"{verb}_IN_PROGRESS", None, token)
+            resource = self._create_or_update(stack, resource, old, declaration["Type"], properties)
+            stack.pieces[name] = resource
+        except Exception as error:  # whatever a service raises is the reason of the failure
+            stack.record_resource_status(resource, f"{verb}_FAILED", f"{error}", token)
             raise _ResourceFailed(f"The following resource(s) failed: [{name}].") from error
-        piece.policy = told.get("DeletionPolicy", "Delete")
-        stack.record_resource_status(piece, f"{verb}_COMPLETE", None, token)
+        resource.policy = declaration.get("DeletionPolicy", "Delete")
+        stack.record_resource_status(resource, f"{verb}_COMPLETE", None, token)
 
     def _create_or_update(
         self,
         stack: StackRecord,
-        piece: StackResource,
+        resource: StackResource,
         old: StackResource | None,
-        told: TemplateNode,
-        properties: Any,
+        kind: str,
+        properties: Properties,
     ) -> StackResource:
-        kind = told["Type"]
-        type_ = RESOURCE_TYPES.get(kind)
-        if type_ is None:
-            raise ValueError(f"This endpoint does not make {kind}")
-        if strange := properties.keys() - type_.property_names:
-            raise ValueError(f"This endpoint does not know {kind}.{sorted(strange)[0]}")
-        asked = ResourceRequest(
-            properties, self._physical_name(stack, piece), self.services, ACCOUNT, self.region
+        """Return the resource after its update in place, or the one that replaces it."""
+        resource_type = RESOURCE_TYPES.get(kind)
+        if resource_type is None:
+            raise ValueError(f"This endpoint does not support the resource type {kind}")
+        if unknown := properties.keys() - resource_type.property_names:
+            name = sorted(unknown)[0]
+            raise ValueError(f"This endpoint does not support the property {name} of {kind}")
+        request = ResourceRequest(
+            properties, self._physical_name(stack, resource), self.services, ACCOUNT, self.region
         )
-        if old and old.type == kind and type_.update:
-            type_.update(asked, old)
-            old.properties = properties
+        if old and old.type == kind and resource_type.update:
+            resource_type.update(request, old)
+            old.properties = dict(properties)
             return old
+        # Removed first, unlike on AWS: the replacement has the same physical name.
         if old:
             RESOURCE_TYPES[old.type].remove(self.services, old)
-        made = type_.create(asked)
-        return StackResource(piece.logical, kind, properties, made.ref, dict(made.attributes))
+        created = resource_type.create(request)
+        return StackResource(
+            resource.logical, kind, dict(properties), created.ref, dict(created.attributes)
+        )
 
-    def _physical_name(self, stack: StackRecord, piece: StackResource) -> str:
-        """A physical name as CloudFormation makes it; small letters for a bucket."""
-        unique = hashlib.sha256(f"{stack.arn}/{piece.logical}".encode()).hexdigest()[:12]
-        name = f"{stack.name[:24]}-{piece.logical[:24]}-{unique}"
-        return re.sub(r"[^a-z0-9-]", "", name.lower()) if piece.type == "AWS::S3::Bucket" else name
+    def _physical_name(self, stack: StackRecord, resource: StackResource) -> str:
+        """Return a unique physical name, as CloudFormation makes it.
+
+        It is derived from the stack and the logical id, so that a retry after a crash has the same
+        name. A bucket's is in lower case.
+        """
+        unique = hashlib.sha256(f"{stack.arn}/{resource.logical}".encode()).hexdigest()[:12]
+        name = f"{stack.name[:24]}-{resource.logical[:24]}-{unique}"
+        if resource.type == "AWS::S3::Bucket":
+            return re.sub(r"[^a-z0-9-]", "", name.lower())
+        return name
 
     def _remove_resources(
-        self, stack: StackRecord, pieces: Iterator[StackResource], kept: set[str], token: str | None
+        self,
+        stack: StackRecord,
+        resources: Iterable[StackResource],
+        retained: set[str],
+        token: str | None,
     ) -> list[StackResource]:
-        """Remove these; returns those that could not be."""
+        """Delete resources, and return those that could not be deleted.
+
+        `retained` are the deletion policies that keep a resource.
+        """
         left = []
-        for piece in list(pieces):
-            if piece.status == "DELETE_COMPLETE":
+        for resource in list(resources):
+            if resource.status == "DELETE_COMPLETE":
                 continue
-            if piece.policy in kept and piece.physical:
-                stack.record_resource_status(piece, "DELETE_SKIPPED", None, token)
+            if resource.policy in retained and resource.physical:
+                stack.record_resource_status(resource, "DELETE_SKIPPED", None, token)
                 continue
-            if not piece.physical:
-                stack.record_resource_status(piece, "DELETE_COMPLETE", None, token)
+            if not resource.physical:
+                stack.record_resource_status(resource, "DELETE_COMPLETE", None, token)
                 continue
-            stack.record_resource_status(piece, "DELETE_IN_PROGRESS", None, token)
+            stack.record_resource_status(resource, "DELETE_IN_PROGRESS", None, token)
             try:
-                RESOURCE_TYPES[piece.type].remove(self.services, piece)
-            except Exception as error:  # it stays, and the stack says why
+                RESOURCE_TYPES[resource.type].remove(self.services, resource)
+            except Exception as error:  # the resource stays, and its event has the reason
                 if not _is_not_found(error):
-                    stack.record_resource_status(piece, "DELETE_FAILED", str(error), token)
-                    left.append(piece)
+                    stack.record_resource_status(resource, "DELETE_FAILED", str(error), token)
+                    left.append(resource)
                     continue
-            stack.record_resource_status(piece, "DELETE_COMPLETE", None, token)
+            stack.record_resource_status(resource, "DELETE_COMPLETE", None, token)
             self.save()
         return left
 
-    def detect_drift(self, piece: StackResource) -> tuple[str, list[str]]:
-        """Whether a resource is still what the template says, and where it is not."""
-        type_ = RESOURCE_TYPES[piece.type]
-        if type_.detect_drift is None:
+    def detect_drift(self, resource: StackResource) -> tuple[str, list[str]]:
+        """Return a resource's drift status, and the properties that differ from the template."""
+        resource_type = RESOURCE_TYPES[resource.type]
+        if resource_type.detect_drift is None:
             return "NOT_CHECKED", []
         try:
-            found = type_.detect_drift(self.services, piece)
-        except Exception:  # it was removed behind the stack's back
+            drifted = resource_type.detect_drift(self.services, resource)
+        except Exception:  # it was deleted by other means than the stack
             return "DELETED", []
-        return ("MODIFIED", found) if found else ("IN_SYNC", [])
+        return ("MODIFIED", drifted) if drifted else ("IN_SYNC", [])
 
 
 def _is_not_found(error: Exception) -> bool:
-    """Whether a service says that there is no such thing: then nothing is left to remove."""
+    """Return whether a service reports that the resource does not exist: it needs no removal."""
     code = str(getattr(error, "response", {}).get("Error", {}).get("Code", ""))
     return "NotFound" in code or code.startswith("NoSuch")
 
 
 class _ResourceFailed(Exception):
-    """A resource could not be made; its event says why."""
+    """A resource could not be created or updated; its event has the reason."""

@@ -1,4 +1,7 @@
-"""What the endpoint keeps of a stack: its resources, its events, its change sets."""
+"""What the endpoint stores of a stack: resources, events, change sets.
+
+Field names are those of the state file `endpoint.json`.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +12,17 @@ from typing import Any
 
 
 def now() -> datetime:
-    """The time, in UTC."""
+    """Return the time, in UTC."""
     return datetime.now(timezone.utc)
 
 
 @dataclass
 class StackResource:
-    """One resource of a stack, as it is. `keep` holds on deletion: its DeletionPolicy."""
+    """The current state of a resource.
+
+    `logical` and `physical` are its ids, `attributes` what `Fn::GetAtt` returns, `policy` its
+    DeletionPolicy, and `changed` the time of its last status.
+    """
 
     logical: str
     type: str
@@ -30,7 +37,7 @@ class StackResource:
 
 @dataclass
 class StackEvent:
-    """Something that happened to a stack or to one of its resources."""
+    """A status that a stack or one of its resources entered. `token` is the ClientRequestToken."""
 
     logical: str
     physical: str
@@ -44,7 +51,7 @@ class StackEvent:
 
 @dataclass
 class StackRecord:
-    """A stack."""
+    """A stack. `pieces` are its resources by logical id; `protected` is termination protection."""
 
     arn: str
     name: str
@@ -64,35 +71,39 @@ class StackRecord:
 
     @property
     def is_deleted(self) -> bool:
-        """True of a stack that was deleted."""
+        """Return whether the stack was deleted."""
         return self.status == "DELETE_COMPLETE"
 
     @property
     def is_in_progress(self) -> bool:
-        """True while something is done to it."""
+        """Return whether an operation on the stack is in progress."""
         return self.status.endswith("IN_PROGRESS") and self.status != "REVIEW_IN_PROGRESS"
 
     def record_status(
         self, status: str, reason: str | None = None, token: str | None = None
     ) -> None:
-        """The stack itself has come to a state."""
+        """Set the stack's own status, and add its event."""
         self.status, self.reason = status, reason
         kind = "AWS::CloudFormation::Stack"
         self.events.append(StackEvent(self.name, self.arn, kind, status, reason, token))
 
     def record_resource_status(
-        self, piece: StackResource, status: str, reason: str | None = None, token: str | None = None
+        self,
+        resource: StackResource,
+        status: str,
+        reason: str | None = None,
+        token: str | None = None,
     ) -> None:
-        """One of its resources has."""
-        piece.status, piece.reason, piece.changed = status, reason, now()
+        """Set the status of one resource, and add its event."""
+        resource.status, resource.reason, resource.changed = status, reason, now()
         self.events.append(
-            StackEvent(piece.logical, piece.physical, piece.type, status, reason, token)
+            StackEvent(resource.logical, resource.physical, resource.type, status, reason, token)
         )
 
 
 @dataclass
 class Change:
-    """What a change set would do to one resource."""
+    """What a change set would do to one resource (`Add`, `Modify`, `Remove`)."""
 
     action: str
     logical: str
@@ -103,7 +114,11 @@ class Change:
 
 @dataclass
 class ChangeSetRecord:
-    """What would be done to a stack, and whether it was."""
+    """The changes that a template and its parameters would make to a stack.
+
+    `stack` is the stack's ARN, `kind` is CREATE or UPDATE, `execution` the ExecutionStatus, and
+    `token` the ClientToken of the request.
+    """
 
     arn: str
     name: str

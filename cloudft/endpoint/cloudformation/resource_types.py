@@ -1,25 +1,35 @@
-"""How each type of resource is made and removed: by the calls of its own service.
+"""The interface of resource types: how one is created and deleted, by the calls of its service.
 
-A type's `make` gives what `Ref` and `GetAtt` give; `remove` gets the piece that it made. A property
-that a type does not know is refused: what the template says is done, or the stack says why not.
+`create` returns what `Ref` and `Fn::GetAtt` return; `remove` gets the resource that it created. A
+property that a type does not list is refused: either the template is fulfilled, or the stack says
+why not.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from cloudft.endpoint.cloudformation.records import StackResource
 from cloudft.infra.intrinsics import CreatedResource
 
-Properties = Mapping[str, Any]
-ClientFactory = Callable[[str], Any]
+if TYPE_CHECKING:
+    from botocore.client import BaseClient
+
+Properties: TypeAlias = Mapping[str, Any]
+"""Resolved properties of a resource in a template. Their shape depends on the resource type."""
+ClientFactory: TypeAlias = "Callable[[str], BaseClient]"
+"""Name of a service -> its boto3 client."""
+
+
+Arguments: TypeAlias = dict[str, object]
+"""Keyword arguments of a boto3 call."""
 
 
 @dataclass(frozen=True)
 class ResourceRequest:
-    """A resource to be made: what is said of it, a physical name that is free, and the services."""
+    """A resource to create or update: its properties, a unique physical name, and the clients."""
 
     properties: Properties
     name: str
@@ -27,31 +37,36 @@ class ResourceRequest:
     account: str
     region: str
 
-    def pick(self, *names: str) -> dict[str, Any]:
-        """Those properties that are given."""
+    def pick(self, *names: str) -> Arguments:
+        """Return those of the named properties that the template has."""
         return {name: self.properties[name] for name in names if name in self.properties}
 
 
 @dataclass(frozen=True)
 class ResourceType:
-    """One type. `known` are its properties; `update` changes it in place where it can."""
+    """One resource type.
+
+    `property_names` are the properties that it supports. `update` changes a resource in place;
+    without it, a change replaces the resource. `detect_drift` returns the names of the properties
+    that differ from the template; without it, drift is not checked.
+    """
 
     property_names: frozenset[str]
     create: Callable[[ResourceRequest], CreatedResource]
     remove: Callable[[ClientFactory, StackResource], None]
     update: Callable[[ResourceRequest, StackResource], None] | None = None
     detect_drift: Callable[[ClientFactory, StackResource], list[str]] | None = None
-    """The properties that differ from what the template says; None: it is not looked at."""
 
 
 RESOURCE_TYPES: dict[str, ResourceType] = {}
+"""By the name of the type. The modules of `resources` fill it when they are imported."""
 
 
-def names_of(*names: str) -> frozenset[str]:
-    """The properties of a type."""
+def property_names(*names: str) -> frozenset[str]:
+    """Return the property names of a type."""
     return frozenset(names)
 
 
 def tags_of(properties: Properties) -> list[dict[str, str]]:
-    """Tags as most services take them."""
+    """Return the tags of a resource in the form that most services take: `Key` and `Value`."""
     return [dict(tag) for tag in properties.get("Tags", ())]

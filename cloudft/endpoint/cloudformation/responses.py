@@ -1,20 +1,20 @@
-"""Stacks, changes and resources in the API's words."""
+"""Stacks, changes and resources by the member names of CloudFormation's API."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from cloudft.endpoint.cloudformation.records import Change, StackRecord, StackResource
+from cloudft.endpoint.protocols.messages import Response
 
 
 def key_value_list(kind: str, values: Mapping[str, str]) -> list[dict[str, str]]:
-    """Parameters or outputs: a list of keys and values."""
+    """Return parameters or outputs (`kind`: Parameter, Output) as a list of keys and values."""
     return [{f"{kind}Key": key, f"{kind}Value": value} for key, value in values.items()]
 
 
-def stack_response(stack: StackRecord) -> dict[str, Any]:
-    """A stack."""
+def stack_response(stack: StackRecord) -> Response:
+    """Return a stack as DescribeStacks returns it."""
     return {
         "StackId": stack.arn,
         "StackName": stack.name,
@@ -31,8 +31,8 @@ def stack_response(stack: StackRecord) -> dict[str, Any]:
     }
 
 
-def change_response(change: Change) -> dict[str, Any]:
-    """A change of a resource."""
+def change_response(change: Change) -> Response:
+    """Return the change of a resource as DescribeChangeSet returns it."""
     return {
         "Action": change.action,
         "LogicalResourceId": change.logical,
@@ -42,13 +42,13 @@ def change_response(change: Change) -> dict[str, Any]:
     }
 
 
-def resource_response(piece: StackResource) -> dict[str, Any]:
-    """A resource."""
+def resource_response(resource: StackResource) -> Response:
+    """Return a resource as ListStackResources returns it."""
     return {
-        "LogicalResourceId": piece.logical,
-        "PhysicalResourceId": piece.physical,
-        "ResourceType": piece.type,
-        "LastUpdatedTimestamp": piece.changed,
-        "ResourceStatus": piece.status,
-        "ResourceStatusReason": piece.reason,
+        "LogicalResourceId": resource.logical,
+        "PhysicalResourceId": resource.physical,
+        "ResourceType": resource.type,
+        "LastUpdatedTimestamp": resource.changed,
+        "ResourceStatus": resource.status,
+        "ResourceStatusReason": resource.reason,
     }

@@ -17,6 +17,9 @@ The types of the members are those of botocore's service model. They are checked
 an operation gets its input; `Any` because no static type holds them for every operation.
 """
 
+Response: TypeAlias = dict[str, object]
+"""Members of a response, by the API's names. Serialization leaves out those that are None."""
+
 
 class ServiceError(Exception):
     """An error response of a service.

@@ -1,27 +1,37 @@
-"""What a container prints, as events of CloudWatch Logs."""
+"""Write a container's output to CloudWatch Logs."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, TypedDict
 
 from botocore.exceptions import ClientError
+
+if TYPE_CHECKING:
+    from botocore.client import BaseClient
 
 LOG_GROUP = "/aws/sagemaker/TrainingJobs"
 FLUSH_INTERVAL_S = 0.2
 
 
-class LogStream:
-    """One log stream. Lines go there a few times a second, all of them before `close` returns.
+class LogEvent(TypedDict):
+    """An event of PutLogEvents. `timestamp` is in milliseconds since 1970."""
 
-    Without the permission to write it there is none: as on SageMaker, the job runs on.
+    timestamp: int
+    message: str
+
+
+class LogStream:
+    """One log stream. Lines are sent every FLUSH_INTERVAL_S, the last ones before `close` returns.
+
+    If the job's role may not write logs, nothing is written: as on SageMaker, the job runs on.
     """
 
-    def __init__(self, logs: Any, name: str) -> None:
+    def __init__(self, logs: BaseClient, name: str) -> None:
         self._logs, self._name = logs, name
-        self._lines: list[dict[str, Any]] = []
+        self._events: list[LogEvent] = []
         self._lock = threading.Lock()
         self._closed = threading.Event()
         self._denied = not _call_unless_denied(lambda: _create_log_stream(logs, name))
@@ -29,11 +39,11 @@ class LogStream:
         self._thread.start()
 
     def write_line(self, line: str) -> None:
-        """One line, now."""
+        """Add a line with the current time. Empty lines are dropped: CloudWatch refuses them."""
         if line:
             with self._lock:
-                event = {"timestamp": int(time.time() * 1000), "message": line}
-                self._lines.append(event)
+                event: LogEvent = {"timestamp": int(time.time() * 1000), "message": line}
+                self._events.append(event)
 
     def _flush_periodically(self) -> None:
         while not self._closed.wait(FLUSH_INTERVAL_S):
@@ -41,22 +51,23 @@ class LogStream:
 
     def _flush(self) -> None:
         with self._lock:
-            lines, self._lines = self._lines, []
-        if lines and not self._denied:
-            where = {"logGroupName": LOG_GROUP, "logStreamName": self._name}
+            events, self._events = self._events, []
+        if events and not self._denied:
+            stream = {"logGroupName": LOG_GROUP, "logStreamName": self._name}
             self._denied = not _call_unless_denied(
-                lambda: self._logs.put_log_events(**where, logEvents=lines)
+                lambda: self._logs.put_log_events(**stream, logEvents=events)
             )
 
     def close(self) -> None:
-        """Send the rest."""
+        """Send the remaining lines."""
         self._closed.set()
+        # Joined first: two flushes at a time could send the lines out of order.
         self._thread.join()
         self._flush()
 
 
-def _call_unless_denied(call: Callable[[], Any]) -> bool:
-    """Make a call; False when it is denied."""
+def _call_unless_denied(call: Callable[[], object]) -> bool:
+    """Make a call, and return False if it is denied. Raises ClientError for other errors."""
     try:
         call()
     except ClientError as error:
@@ -66,13 +77,14 @@ def _call_unless_denied(call: Callable[[], Any]) -> bool:
     return True
 
 
-def _create_log_stream(logs: Any, name: str) -> None:
-    there = logs.exceptions.ResourceAlreadyExistsException
-    for make, what in (
+def _create_log_stream(logs: BaseClient, name: str) -> None:
+    """Create the log group and the stream, unless they exist."""
+    exists = logs.exceptions.ResourceAlreadyExistsException
+    for create, arguments in (
         (logs.create_log_group, {"logGroupName": LOG_GROUP}),
         (logs.create_log_stream, {"logGroupName": LOG_GROUP, "logStreamName": name}),
     ):
         try:
-            make(**what)
-        except there:
+            create(**arguments)
+        except exists:
             continue

@@ -1,4 +1,4 @@
-"""Distillation: the teacher answers the questions, the student trains on its answers."""
+"""Distillation: the teacher answers the prompts, and the student trains on its answers."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import dataclasses
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import orjson
 
 from cloudft.data.staging.stage import stage_data
 from cloudft.endpoint.bedrock.local_inference import InferenceRequest
+from cloudft.endpoint.bedrock.shapes import CreateCustomizationJobRequest, InferenceConfig
 from cloudft.endpoint.protocols.messages import ServiceError
 from cloudft.endpoint.training import failure_messages
 from cloudft.endpoint.training.run import FailedRun, RunStatus, TrainingRequest, TrainingRun
@@ -19,95 +20,123 @@ from cloudft.errors import CheckFailed, CloudftError
 from cloudft.spec.load import load_job
 
 Teacher = Callable[[str, Sequence[InferenceRequest]], Iterable[str]]
-"""Model id or ARN, questions -> the teacher's answers, in order."""
+"""Model id or ARN, requests -> the teacher's answers, in order."""
 TEACHER_BATCH_SIZE = 16
-"""Questions that the teacher gets at once."""
+"""Requests that the teacher gets at once: a stop is noticed between two batches."""
+
+
+class TextBlock(TypedDict):
+    """A block of a message. Distillation records have text only."""
+
+    text: str
+
+
+class Message(TypedDict):
+    """A turn of a conversation, in the form of bedrock-conversation-2024."""
+
+    role: str
+    content: list[TextBlock]
+
+
+class ConversationRecord(TypedDict, total=False):
+    """A canonical distillation record: the last message is the user's, or a known answer."""
+
+    system: list[TextBlock]
+    messages: list[Message]
 
 
 class DistillationRun(TrainingRun):
-    """First the teacher's answers, as data processing; then the training on them."""
+    """A run with two stages: the teacher's answers (as data processing), then the training."""
 
     def __init__(
         self,
-        order: TrainingRequest,
+        request: TrainingRequest,
         teacher: Teacher,
         train: Callable[[TrainingRequest], TrainingRun],
     ) -> None:
-        self._inner: TrainingRun | None = None
-        self._stopped = threading.Event()
-        work = (order, teacher, train)
-        threading.Thread(target=self._answer_then_train, args=work, daemon=True).start()
+        self._training: TrainingRun | None = None
+        self._stop_requested = threading.Event()
+        arguments = (request, teacher, train)
+        threading.Thread(target=self._answer_then_train, args=arguments, daemon=True).start()
 
     @property
     def local_job_id(self) -> str | None:
-        """The student's training, once it has begun."""
-        return self._inner.local_job_id if self._inner else None
+        """Return the id of the student's training, once it has started."""
+        return self._training.local_job_id if self._training else None
 
     def poll(self) -> RunStatus:
-        """Data processing until the teacher has answered; then the training's own look."""
-        if self._inner is not None:
-            return self._inner.poll()
+        """Return data processing until the teacher is done, then the training's own status."""
+        if self._training is not None:
+            return self._training.poll()
         details = {"validationDetails": "Completed", "dataProcessingDetails": "InProgress"}
-        if self._stopped.is_set():
+        if self._stop_requested.is_set():
             return RunStatus("Stopped", details | {"dataProcessingDetails": "Stopped"})
         return RunStatus("InProgress", details)
 
     def stop(self) -> None:
-        """The teacher answers no more, or the training ends."""
-        self._stopped.set()
-        if self._inner is not None:
-            self._inner.stop()
+        """Stop the teacher before its next batch, or the training."""
+        self._stop_requested.set()
+        if self._training is not None:
+            self._training.stop()
 
     def _answer_then_train(
         self,
-        order: TrainingRequest,
+        request: TrainingRequest,
         teacher: Teacher,
         train: Callable[[TrainingRequest], TrainingRun],
     ) -> None:
         try:
             data = {
-                role: self._write_answered(order, teacher, path, role)
-                for role, path in order.data.items()
+                role: self._write_answered(request, teacher, path, role)
+                for role, path in request.data.items()
             }
-            request = dict(order.request) | {"customizationType": "FINE_TUNING"}
-            if not self._stopped.is_set():
-                self._inner = train(dataclasses.replace(order, request=request, data=data))
+            # What the student does is supervised fine-tuning on records that are complete now.
+            fine_tuning: CreateCustomizationJobRequest = {
+                **request.request,
+                "customizationType": "FINE_TUNING",
+            }
+            if not self._stop_requested.is_set():
+                self._training = train(dataclasses.replace(request, request=fine_tuning, data=data))
         except CheckFailed as error:
-            self._inner = FailedRun(failure_messages.failure_message_of(order, error))
+            self._training = FailedRun(failure_messages.failure_message_of(request, error))
         except (CloudftError, ServiceError) as error:
-            self._inner = FailedRun(error.message)
+            self._training = FailedRun(error.message)
 
     def _write_answered(
-        self, order: TrainingRequest, teacher: Teacher, path: Path, role: str
+        self, request: TrainingRequest, teacher: Teacher, path: Path, role: str
     ) -> Path:
-        """The file of questions as a file of questions and answers."""
-        config = order.request["customizationConfig"]["distillationConfig"]["teacherModelConfig"]
-        limits = {"maxTokens": config.get("maxResponseLengthForInference", 256)}
-        records = list(_read_questions(order, path))
-        open_ended = [r for r in records if r["messages"][-1]["role"] == "user"]
-        to = order.folder / f"answered-{role}.jsonl"
-        for at in range(0, len(open_ended), TEACHER_BATCH_SIZE):
-            if self._stopped.is_set():
+        """Write a file's records with the teacher's answers, and return the new file.
+
+        Records that have an answer keep it. A stop leaves the rest unanswered.
+        """
+        config = request.request["customizationConfig"]["distillationConfig"]["teacherModelConfig"]
+        limits = InferenceConfig(maxTokens=config.get("maxResponseLengthForInference", 256))
+        records = list(_read_records(request, path))
+        unanswered = [r for r in records if r["messages"][-1]["role"] == "user"]
+        to = request.folder / f"answered-{role}.jsonl"
+        for start in range(0, len(unanswered), TEACHER_BATCH_SIZE):
+            if self._stop_requested.is_set():
                 break
-            part = open_ended[at : at + TEACHER_BATCH_SIZE]
-            asked = [
+            batch = unanswered[start : start + TEACHER_BATCH_SIZE]
+            requests = [
                 InferenceRequest(messages=_to_messages(record), inference_config=limits)
-                for record in part
+                for record in batch
             ]
-            answers = teacher(config["teacherModelIdentifier"], asked)
-            for record, answer in zip(part, answers, strict=True):
-                block = {"text": answer.strip() or "."}
+            answers = teacher(config["teacherModelIdentifier"], requests)
+            for record, answer in zip(batch, answers, strict=True):
+                # An empty answer would be refused as training data.
+                block: TextBlock = {"text": answer.strip() or "."}
                 record["messages"].append({"role": "assistant", "content": [block]})
         lines = [orjson.dumps(record) for record in records]
         to.write_bytes(b"\n".join(lines) + b"\n")
         return to
 
 
-def _read_questions(order: TrainingRequest, path: Path) -> Iterator[dict[str, Any]]:
-    """The canonical records of a file. Raises CheckFailed, in the words of `cloudft check`."""
+def _read_records(request: TrainingRequest, path: Path) -> Iterator[ConversationRecord]:
+    """Yield the canonical records of a file. Raises CheckFailed, as `cloudft check` does."""
     flags = {
-        "name": order.name,
-        "base_model": order.request["baseModelIdentifier"],
+        "name": request.name,
+        "base_model": request.request["baseModelIdentifier"],
         "customization_type": "DISTILLATION",
         "distillation.teacher": "any",
         "data.train": str(path),
@@ -119,14 +148,16 @@ def _read_questions(order: TrainingRequest, path: Path) -> Iterator[dict[str, An
         format="distillation",
         seed=job.spec.seed,
         base_dir=job.base_dir,
-        root=order.folder / "staged",
+        root=request.folder / "staged",
     )
     for line in (staged.folder / staged.manifest.files["train"].name).read_bytes().splitlines():
         yield orjson.loads(line)
 
 
-def _to_messages(record: Mapping[str, Any]) -> tuple[Mapping[str, str], ...]:
-    def text(blocks: Any) -> str:
+def _to_messages(record: ConversationRecord) -> tuple[Mapping[str, str], ...]:
+    """Return a record's conversation as role and text, the system message first."""
+
+    def text(blocks: Sequence[TextBlock]) -> str:
         return "\n".join(block["text"] for block in blocks)
 
     system = record.get("system")

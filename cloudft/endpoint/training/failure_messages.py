@@ -1,7 +1,7 @@
-"""Findings of our data layer, in the words in which Bedrock fails a job.
+"""Translate findings of cloudft's data checks into Bedrock's failure messages of a job.
 
-Source of the words: Bedrock user guide, "Troubleshoot model customization", and public threads with
-jobs that failed. What Bedrock has no known words for is told in ours.
+Source of the messages: Bedrock user guide, "Troubleshoot model customization", and public threads
+about failed jobs. A finding for which no message of Bedrock is known keeps its own.
 """
 
 from __future__ import annotations
@@ -25,19 +25,23 @@ UNPARSABLE_CODES = {
 WRONG_SHAPE_CODES = {"WrongKeys", "WrongType", "WrongTask", "EmptyField", "BadTurns"}
 
 
-def failure_message_of(order: TrainingRequest, error: CheckFailed) -> str:
-    """The failure message of an ordered job whose data was refused."""
-    request = order.request
+def failure_message_of(training: TrainingRequest, error: CheckFailed) -> str:
+    """Return the failure message of a job whose data was refused: that of the first error."""
+    request = training.request
     uris = {"train": request["trainingDataConfig"]["s3Uri"]}
     for validator in request.get("validationDataConfig", {}).get("validators", ()):
         uris["validation"] = validator["s3Uri"]
     model = catalogue.find_model(request["baseModelIdentifier"])
     finding = next((f for f in error.findings if f.severity == "error"), error.findings[0])
-    return format_finding(finding, uris, model.formats.get(order.customization_type, ""))
+    return format_finding(finding, uris, model.formats.get(training.customization_type, ""))
 
 
 def format_finding(finding: Finding, uris: Mapping[str, str], format: str) -> str:
-    """The failure message of a job whose data has this finding; `uris` are its files by role."""
+    """Return the failure message for one finding.
+
+    `uris` are the job's files in S3 by role, `format` is the record format of its model.
+    """
+    # The finding names the local copy of the file; the caller knows the one in S3.
     role = "validation" if "validation" in (finding.file or "") else "train"
     uri = uris.get(role) or uris["train"]
     line = f" (line {finding.line})" if finding.line else ""

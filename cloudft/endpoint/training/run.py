@@ -1,4 +1,4 @@
-"""A training: what is ordered, and what was started, whoever runs it."""
+"""A training run: what is requested, how it goes, and the interface of what runs it."""
 
 from __future__ import annotations
 
@@ -6,18 +6,24 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cloudft.endpoint.bedrock.shapes import CreateCustomizationJobRequest
 
 
 @dataclass(frozen=True)
 class TrainingRequest:
-    """What is to be trained: a name of its own, the API's request, role to file, and where to work.
+    """What is to be trained.
 
-    `stopping` is set when the job was asked to stop before.
+    `name` identifies the run: the same name after a restart is the same run. `request` is that of
+    CreateModelCustomizationJob. `data` maps a role (`train`, `validation`) to its file. `stand_in`
+    is the open model that is trained. `folder` is the run's own. `stop_requested` is true if the
+    job was being stopped when the endpoint ended.
     """
 
     name: str
-    request: Mapping[str, Any]
+    request: CreateCustomizationJobRequest
     data: Mapping[str, Path]
     stand_in: str
     folder: Path
@@ -25,13 +31,17 @@ class TrainingRequest:
 
     @property
     def customization_type(self) -> str:
-        """The customization type."""
-        return str(self.request.get("customizationType", "FINE_TUNING"))
+        """Return the customization type: FINE_TUNING unless the request names another."""
+        return self.request.get("customizationType", "FINE_TUNING")
 
 
 @dataclass(frozen=True)
 class RunStatus:
-    """One look at a run: Bedrock's status words. `artifacts` is set when it has completed."""
+    """The status of a run at one moment, in Bedrock's words.
+
+    `status_details` maps a phase of `PHASES` to its status. `artifacts` is the folder with the
+    output files of a completed run.
+    """
 
     status: str
     status_details: Mapping[str, str]
@@ -44,29 +54,28 @@ class TrainingRun(ABC):
 
     @property
     def local_job_id(self) -> str | None:
-        """The job of the local backend whose model answers; None when there is none."""
+        """Return the id of the local job whose model answers; None if there is none."""
         return None
 
     @abstractmethod
     def poll(self) -> RunStatus:
-        """Where it is now."""
+        """Return the current status."""
 
     @abstractmethod
     def stop(self) -> None:
-        """Ask it to end."""
+        """Request a stop. The run ends in Stopped at a later poll."""
 
 
 class FailedRun(TrainingRun):
-    """A run that never began: its data or its settings were refused."""
+    """A run that never started: its data or its settings were refused."""
 
     def __init__(self, failure_message: str) -> None:
         self.failure_message = failure_message
 
     def poll(self) -> RunStatus:
-        """Failed in validation."""
-        return RunStatus(
-            "Failed", {"validationDetails": "Failed"}, failure_message=self.failure_message
-        )
+        """Return Failed in validation."""
+        details = {"validationDetails": "Failed"}
+        return RunStatus("Failed", details, failure_message=self.failure_message)
 
     def stop(self) -> None:
-        """It has ended already."""
+        """Do nothing: it has ended."""

@@ -1,4 +1,4 @@
-"""What a job's training is: a real one on this machine, or none, by a clock that runs fast."""
+"""Trainers: a real one that trains on this machine, and one that simulates training by a clock."""
 
 from __future__ import annotations
 
@@ -21,28 +21,35 @@ from cloudft.storage.artifacts import TRAINING_CSV, VALIDATION_CSV
 from cloudft.types import to_json
 
 PHASES = ("validationDetails", "dataProcessingDetails", "trainingDetails")
+"""The phases of `statusDetails`, in order."""
 
 
 class Trainer(ABC):
-    """Starts runs. Ordered again, a run that is there is found, and gone on with."""
+    """Starts training runs. Idempotent: a run that exists is reattached and continued."""
 
     customization_types: Collection[str] = ()
-    """The customization types that it takes."""
+    """The customization types that it trains."""
 
     @abstractmethod
-    def start(self, order: TrainingRequest) -> TrainingRun:
-        """Train."""
+    def start(self, request: TrainingRequest) -> TrainingRun:
+        """Start the run, or reattach to the run of the same name."""
 
-    def export_merged(self, local: str, folder: Path) -> str | None:
-        """The folder with the whole model of an earlier training; None where nothing is trained."""
+    def export_merged(self, local_job_id: str, folder: Path) -> str | None:
+        """Write the merged model of an earlier run to `folder`, and return the folder.
+
+        None if the trainer trains nothing.
+        """
         return None
 
 
 @dataclass
 class SimulatedRun(TrainingRun):
-    """Walks through the phases by the clock; its curve is a formula, and says so nowhere else."""
+    """Simulates the phases on a clock. The loss curve is synthetic: 2 exp(-step / 10) + 0.5.
 
-    checkpoints: Path
+    A third of `seconds` for each phase; with 0 the run is complete at the first poll.
+    """
+
+    folder: Path
     steps: int
     validation: bool
     seconds: float
@@ -50,21 +57,21 @@ class SimulatedRun(TrainingRun):
     stopped: bool = False
 
     def poll(self) -> RunStatus:
-        """Where the clock says it is."""
-        share = 1.0 if not self.seconds else (time.monotonic() - self.started) / self.seconds
-        phase = min(3, int(share * 3))
+        """Return the status by the clock. Write the output files when the time is up."""
+        elapsed = time.monotonic() - self.started
+        phase = min(3, int(elapsed / self.seconds * 3)) if self.seconds else 3
         if self.stopped and phase < 3:
-            words = ["Completed"] * phase + ["Stopped"] + ["NotStarted"] * (2 - phase)
-            return RunStatus("Stopped", dict(zip(PHASES, words, strict=True)))
-        words = (["Completed"] * phase + ["InProgress"] + ["NotStarted"] * 2)[:3]
-        details = dict(zip(PHASES, words, strict=True))
+            statuses = ["Completed"] * phase + ["Stopped"] + ["NotStarted"] * (2 - phase)
+            return RunStatus("Stopped", dict(zip(PHASES, statuses, strict=True)))
+        statuses = (["Completed"] * phase + ["InProgress"] + ["NotStarted"] * 2)[:3]
+        details = dict(zip(PHASES, statuses, strict=True))
         if phase < 3:
             return RunStatus("InProgress", details)
         self._write_loss_curves()
-        return RunStatus("Completed", details, artifacts=self.checkpoints)
+        return RunStatus("Completed", details, artifacts=self.folder)
 
     def stop(self) -> None:
-        """It ends at the next look."""
+        """End the run at the next poll."""
         self.stopped = True
 
     def _write_loss_curves(self) -> None:
@@ -73,7 +80,7 @@ class SimulatedRun(TrainingRun):
         if self.validation:
             files[VALIDATION_CSV] = "validation_loss"
         for name, column in files.items():
-            path = self.checkpoints / name
+            path = self.folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             rows = [f"{i},0,{loss:.6f},{math.exp(loss):.6f}" for i, loss in enumerate(curve)]
             header = f"step_number,epoch_number,{column},perplexity"
@@ -81,7 +88,7 @@ class SimulatedRun(TrainingRun):
 
 
 class SimulatedTrainer(Trainer):
-    """Trains nothing, in `seconds`: for tests of what is around a training."""
+    """Trains nothing, in `seconds`: for tests of what surrounds a training."""
 
     customization_types = (
         "FINE_TUNING",
@@ -93,13 +100,13 @@ class SimulatedTrainer(Trainer):
     def __init__(self, seconds: float = 0.0) -> None:
         self.seconds = seconds
 
-    def start(self, order: TrainingRequest) -> TrainingRun:
-        """A run whose number of steps follows from the data."""
-        with order.data["train"].open("rb") as stream:
+    def start(self, request: TrainingRequest) -> TrainingRun:
+        """Return a run with one step per record."""
+        with request.data["train"].open("rb") as stream:
             records = sum(1 for _ in stream)
-        folder = order.folder / "instant"
+        folder = request.folder / "instant"
         folder.mkdir(parents=True, exist_ok=True)
-        return SimulatedRun(folder, max(1, records), "validation" in order.data, self.seconds)
+        return SimulatedRun(folder, max(1, records), "validation" in request.data, self.seconds)
 
 
 @dataclass
@@ -111,13 +118,14 @@ class LocalRun(TrainingRun):
 
     @property
     def local_job_id(self) -> str | None:
-        """Its id there."""
+        """Return the job's id."""
         return self.job_id
 
     def poll(self) -> RunStatus:
-        """The trainer's own state; its words are Bedrock's."""
+        """Return the job's status: the local backend has Bedrock's words."""
         state = self.backend.describe(self.job_id)
         return RunStatus(
+            # A run that is stopping has not ended: any status but InProgress would end the job.
             "InProgress" if state.status == "Stopping" else state.status,
             to_json(state.status_details),
             state.failure_message,
@@ -125,12 +133,16 @@ class LocalRun(TrainingRun):
         )
 
     def stop(self) -> None:
-        """Leave the trainer's stop mark."""
+        """Request a stop with a checkpoint."""
         self.backend.stop(self.job_id)
 
 
 class LocalTrainer(Trainer):
-    """Trains for real, with the local backend and a stand-in for the closed model."""
+    """Trains with the local backend, a stand-in in place of the closed model.
+
+    `teacher` answers the prompts of a distillation. `settings` are job-file values (dotted names)
+    that apply to every job.
+    """
 
     customization_types = ("FINE_TUNING", "CONTINUED_PRE_TRAINING", "DISTILLATION")
 
@@ -142,44 +154,50 @@ class LocalTrainer(Trainer):
         self.settings = settings
         self._merging = threading.Lock()
 
-    def start(self, order: TrainingRequest) -> TrainingRun:
-        """Check the data as `cloudft check` does, then train."""
-        if order.customization_type == "DISTILLATION":
-            return DistillationRun(order, self.teacher, self._train)
-        return self._train(order)
+    def start(self, request: TrainingRequest) -> TrainingRun:
+        """Check the data as `cloudft check` does, then train. Errors end in a FailedRun."""
+        if request.customization_type == "DISTILLATION":
+            return DistillationRun(request, self.teacher, self._train)
+        return self._train(request)
 
-    def export_merged(self, local: str, folder: Path) -> str | None:
-        """Exported the first time."""
+    def export_merged(self, local_job_id: str, folder: Path) -> str | None:
+        """Write the merged model the first time, and return its folder."""
+        # One at a time: two jobs on the same custom model would write the same folder.
         with self._merging:
             if not folder.exists():
                 folder.parent.mkdir(parents=True, exist_ok=True)
-                self.backend.export(local, folder, "float32")
+                self.backend.export(local_job_id, folder, "float32")
         return str(folder.absolute())
 
-    def _train(self, order: TrainingRequest) -> TrainingRun:
+    def _train(self, request: TrainingRequest) -> TrainingRun:
         backend = self.backend
         try:
             staged, _ = prepare(
-                load_job(None, flags=self._job_settings(order)), backend, backend.home
+                load_job(None, flags=self._job_settings(request)), backend, backend.home
             )
+            # The same data and settings are the same plan, and `submit` finds the plan's job. So
+            # after a restart of the endpoint this line returns the job that was running.
             job_id = backend.submit(backend.plan(staged))
-            stopped = backend.describe(job_id).status == "Stopped" and not order.stop_requested
+            # It was stopped when the endpoint ended, unless its user had stopped it before.
+            stopped = backend.describe(job_id).status == "Stopped" and not request.stop_requested
             if stopped or backend.was_interrupted(job_id):
                 backend.resume(job_id)
         except CheckFailed as error:
-            return FailedRun(failure_messages.failure_message_of(order, error))
+            return FailedRun(failure_messages.failure_message_of(request, error))
         except CloudftError as error:
+            # The settings came from no command line: leave out where cloudft says they come from.
             return FailedRun(error.message.partition(" (from --set")[0])
         return LocalRun(backend, job_id)
 
-    def _job_settings(self, order: TrainingRequest) -> dict[str, object]:
-        given = order.request.get("hyperParameters", {})
+    def _job_settings(self, request: TrainingRequest) -> dict[str, object]:
+        """Return the values of a job file, by dotted name."""
+        hyperparameters = request.request.get("hyperParameters", {})
         return {
-            "name": order.name,
-            "base_model": order.request["baseModelIdentifier"],
-            "customization_type": order.customization_type,
-            "local.model": order.stand_in,
-            **{f"data.{role}": str(path) for role, path in order.data.items()},
-            **{f"hyperparameters.{name}": value for name, value in given.items()},
+            "name": request.name,
+            "base_model": request.request["baseModelIdentifier"],
+            "customization_type": request.customization_type,
+            "local.model": request.stand_in,
+            **{f"data.{role}": str(path) for role, path in request.data.items()},
+            **{f"hyperparameters.{name}": value for name, value in hyperparameters.items()},
             **self.settings,
         }

@@ -12,6 +12,7 @@ from typing import Any
 
 from cloudft.backends.base import Backend, StagedJob
 from cloudft.backends.capabilities import ProgressCallback, SupportsInference
+from cloudft.catalogue import is_text_only
 from cloudft.data.findings import Findings
 from cloudft.data.formats.record import Document
 from cloudft.data.records import read_records
@@ -85,7 +86,7 @@ def run_advice(
     job = _train(staged, training_backend, home, wait)
     held = load_held_out_data(job.record, home, None, limit)
     seconds = _training_seconds(job)
-    if staged.job.spec.customization_type == "CONTINUED_PRE_TRAINING":
+    if is_text_only(staged.job.spec.customization_type):
         return _advise_on_corpus(job.record, training_backend, home, held, seconds, progress)
     task = detect_task(
         [item.reference for item in held.examples],

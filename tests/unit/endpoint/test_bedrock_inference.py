@@ -1,4 +1,4 @@
-"""What the endpoint's models answer: in each family's form, whole, in pieces, in batches."""
+"""Inference with the endpoint's models: each body format, whole, streamed, and in batches."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from processes import wait_until
 
 TITAN, NOVA = "amazon.titan-text-express-v1", "amazon.nova-lite-v1:0"
 LLAMA, CLAUDE = "meta.llama3-1-8b-instruct-v1:0", "anthropic.claude-3-haiku-20240307-v1:0"
-ASKED = "Where is the parcel for Oslo?"
-CHAT = [{"role": "user", "content": [{"text": ASKED}]}]
+QUESTION = "Where is the parcel for Oslo?"
+CHAT = [{"role": "user", "content": [{"text": QUESTION}]}]
 BODIES: dict[str, dict[str, Any]] = {
-    TITAN: {"inputText": ASKED, "textGenerationConfig": {"maxTokenCount": 5}},
+    TITAN: {"inputText": QUESTION, "textGenerationConfig": {"maxTokenCount": 5}},
     NOVA: {"messages": CHAT, "inferenceConfig": {"maxTokens": 5}},
-    LLAMA: {"prompt": ASKED, "max_gen_len": 5},
+    LLAMA: {"prompt": QUESTION, "max_gen_len": 5},
     CLAUDE: {
         "anthropic_version": "bedrock-2023-05-31",
         "max_tokens": 5,
-        "messages": [{"role": "user", "content": ASKED}],
+        "messages": [{"role": "user", "content": QUESTION}],
     },
 }
 
@@ -35,8 +35,8 @@ def endpoint(tiny_model: Path) -> Iterator[Endpoint]:
         yield made
 
 
-def said(model_id: str, answer: dict[str, Any]) -> tuple[str, int]:
-    """The text of a whole body, and how many tokens it has."""
+def answer_text(model_id: str, answer: dict[str, Any]) -> tuple[str, int]:
+    """Return text and token count of a response body."""
     if model_id == TITAN:
         [result] = answer["results"]
         return result["outputText"], result["tokenCount"]
@@ -47,8 +47,8 @@ def said(model_id: str, answer: dict[str, Any]) -> tuple[str, int]:
     return answer["content"][0]["text"], answer["usage"]["output_tokens"]
 
 
-def piece(model_id: str, chunk: dict[str, Any]) -> str:
-    """The text in one piece of a stream."""
+def chunk_text(model_id: str, chunk: dict[str, Any]) -> str:
+    """Return the text of one chunk of a stream."""
     if model_id == TITAN:
         return str(chunk["outputText"])
     if model_id == NOVA:
@@ -59,37 +59,37 @@ def piece(model_id: str, chunk: dict[str, Any]) -> str:
 
 
 @pytest.mark.parametrize("model_id", BODIES)
-def test_each_family_answers_in_its_own_form_whole_and_in_pieces(
+def test_each_family_has_its_own_body_format_whole_and_streamed(
     endpoint: Endpoint, model_id: str
 ) -> None:
     runtime = endpoint.client("bedrock-runtime")
     body = json.dumps(BODIES[model_id])
-    text, tokens = said(
+    text, tokens = answer_text(
         model_id, json.load(runtime.invoke_model(modelId=model_id, body=body)["body"])
     )
     assert text and 1 <= tokens <= 5
     stream = runtime.invoke_model_with_response_stream(modelId=model_id, body=body)["body"]
-    pieces = [piece(model_id, json.loads(event["chunk"]["bytes"])) for event in stream]
-    assert "".join(pieces) == text
+    chunks = [chunk_text(model_id, json.loads(event["chunk"]["bytes"])) for event in stream]
+    assert "".join(chunks) == text
 
 
-def test_converse_whole_in_pieces_and_counted(endpoint: Endpoint) -> None:
+def test_converse_whole_streamed_and_counted(endpoint: Endpoint) -> None:
     runtime = endpoint.client("bedrock-runtime")
-    asked = {"modelId": NOVA, "messages": CHAT, "system": [{"text": "Answer with one word."}]}
+    request = {"modelId": NOVA, "messages": CHAT, "system": [{"text": "Answer with one word."}]}
     limits = {"inferenceConfig": {"maxTokens": 6}}
-    whole = runtime.converse(**asked, **limits)
-    events = list(runtime.converse_stream(**asked, **limits)["stream"])
+    whole = runtime.converse(**request, **limits)
+    events = list(runtime.converse_stream(**request, **limits)["stream"])
     names = [next(iter(event)) for event in events]
     assert names[0] == "messageStart" and names[-2:] == ["messageStop", "metadata"]
     deltas = [e["contentBlockDelta"]["delta"]["text"] for e in events if "contentBlockDelta" in e]
     assert "".join(deltas) == whole["output"]["message"]["content"][0]["text"]
     assert events[-1]["metadata"]["usage"] == whole["usage"]
-    given = {"converse": {name: asked[name] for name in ("messages", "system")}}
-    counted = runtime.count_tokens(modelId=NOVA, input=given)["inputTokens"]
+    counted_input = {"converse": {name: request[name] for name in ("messages", "system")}}
+    counted = runtime.count_tokens(modelId=NOVA, input=counted_input)["inputTokens"]
     assert counted == whole["usage"]["inputTokens"] > 5
 
 
-def test_an_answer_ends_where_it_was_told_to(endpoint: Endpoint) -> None:
+def test_an_answer_ends_at_a_stop_sequence(endpoint: Endpoint) -> None:
     runtime = endpoint.client("bedrock-runtime")
     free = runtime.converse(modelId=NOVA, messages=CHAT, inferenceConfig={"maxTokens": 12})
     text = free["output"]["message"]["content"][0]["text"]
@@ -118,13 +118,13 @@ def test_a_malformed_body_is_refused(endpoint: Endpoint, model_id: str, body: st
         endpoint.client("bedrock-runtime").invoke_model(modelId=model_id, body=body)
 
 
-def put_model(endpoint: Endpoint, model: Path, prefix: str, *, without: str = "") -> None:
+def upload_model(endpoint: Endpoint, model: Path, prefix: str, *, without: str = "") -> None:
     for path in model.iterdir():
         if path.name != without:
             endpoint.client("s3").upload_file(str(path), BUCKET, f"{prefix}/{path.name}")
 
 
-def imported(endpoint: Endpoint, prefix: str) -> dict[str, Any]:
+def import_model(endpoint: Endpoint, prefix: str) -> dict[str, Any]:
     bedrock = endpoint.client("bedrock")
     arn = bedrock.create_model_import_job(
         jobName=prefix,
@@ -133,23 +133,25 @@ def imported(endpoint: Endpoint, prefix: str) -> dict[str, Any]:
         modelDataSource={"s3DataSource": {"s3Uri": f"s3://{BUCKET}/{prefix}/"}},
     )["jobArn"]
 
-    def look() -> Any:
+    def ended_job() -> Any:
         job = bedrock.get_model_import_job(jobIdentifier=arn)
         return job if job["status"] != "InProgress" else None
 
-    return dict(wait_until(look, "the import has ended"))
+    return dict(wait_until(ended_job, "the import has ended"))
 
 
-def test_a_merged_folder_becomes_a_served_model(endpoint: Endpoint, tiny_model: Path) -> None:
+def test_a_merged_model_folder_is_imported_and_answers(
+    endpoint: Endpoint, tiny_model: Path
+) -> None:
     bedrock, runtime = endpoint.client("bedrock"), endpoint.client("bedrock-runtime")
-    put_model(endpoint, tiny_model, "merged")
-    job = imported(endpoint, "merged")
+    upload_model(endpoint, tiny_model, "merged")
+    job = import_model(endpoint, "merged")
     assert job["status"] == "Completed", job
     arn = job["importedModelArn"]
-    told = bedrock.get_imported_model(modelIdentifier="merged")
-    assert told["modelArchitecture"] == "LlamaForCausalLM" and told["modelArn"] == arn
+    response = bedrock.get_imported_model(modelIdentifier="merged")
+    assert response["modelArchitecture"] == "LlamaForCausalLM" and response["modelArn"] == arn
     assert [m["modelName"] for m in bedrock.list_imported_models()["modelSummaries"]] == ["merged"]
-    body = json.dumps({"prompt": ASKED, "max_gen_len": 4})
+    body = json.dumps({"prompt": QUESTION, "max_gen_len": 4})
     answer = json.load(runtime.invoke_model(modelId=arn, body=body)["body"])
     assert answer["generation_token_count"] <= 4 and answer["generation"]
     bedrock.delete_imported_model(modelIdentifier=arn)
@@ -161,12 +163,12 @@ def test_a_merged_folder_becomes_a_served_model(endpoint: Endpoint, tiny_model: 
     ("missing", "word"),
     [("config.json", "config.json"), ("model.safetensors", "no weights")],
 )
-def test_a_folder_that_is_no_model_is_not_imported(
+def test_an_incomplete_model_folder_is_not_imported(
     endpoint: Endpoint, tiny_model: Path, missing: str, word: str
 ) -> None:
     name = f"broken-{word[:2]}"
-    put_model(endpoint, tiny_model, name, without=missing)
-    job = imported(endpoint, name)
+    upload_model(endpoint, tiny_model, name, without=missing)
+    job = import_model(endpoint, name)
     assert job["status"] == "Failed" and word in job["failureMessage"]
 
 
@@ -174,47 +176,47 @@ def test_a_batch_answers_every_record_and_names_the_broken_ones(endpoint: Endpoi
     bedrock, s3 = endpoint.client("bedrock"), endpoint.client("s3")
     records = [{"recordId": f"r{n}", "modelInput": BODIES[NOVA]} for n in range(3)]
     lines = [*map(json.dumps, records), json.dumps({"recordId": "bad", "modelInput": {}})]
-    s3.upload_fileobj(io.BytesIO("\n".join(lines).encode()), BUCKET, "in/asked.jsonl")
+    s3.upload_fileobj(io.BytesIO("\n".join(lines).encode()), BUCKET, "in/questions.jsonl")
     arn = bedrock.create_model_invocation_job(
         jobName="batch",
         roleArn=ROLE,
         modelId=NOVA,
         inputDataConfig={"s3InputDataConfig": {"s3Uri": f"s3://{BUCKET}/in/"}},
-        outputDataConfig={"s3OutputDataConfig": {"s3Uri": f"s3://{BUCKET}/answered/"}},
+        outputDataConfig={"s3OutputDataConfig": {"s3Uri": f"s3://{BUCKET}/answers/"}},
     )["jobArn"]
 
-    def look() -> Any:
+    def ended_job() -> Any:
         job = bedrock.get_model_invocation_job(jobIdentifier=arn)
         return job if job["status"] not in ("Submitted", "InProgress") else None
 
-    job = wait_until(look, "the batch has ended")
+    job = wait_until(ended_job, "the batch has ended")
     assert job["status"] == "Completed", job
     assert (job["successRecordCount"], job["errorRecordCount"]) == (3, 1)
-    key = f"answered/{arn[-12:]}/asked.jsonl.out"
+    key = f"answers/{arn[-12:]}/questions.jsonl.out"
     out = s3.get_object(Bucket=BUCKET, Key=key)["Body"].read().splitlines()
-    told = {record["recordId"]: record for record in map(json.loads, out)}
-    assert set(told) == {"r0", "r1", "r2", "bad"} and "error" in told["bad"]
-    assert said(NOVA, told["r1"]["modelOutput"])[0]
+    response = {record["recordId"]: record for record in map(json.loads, out)}
+    assert set(response) == {"r0", "r1", "r2", "bad"} and "error" in response["bad"]
+    assert answer_text(NOVA, response["r1"]["modelOutput"])[0]
 
 
-def test_a_token_makes_each_thing_once(endpoint: Endpoint) -> None:
+def test_a_client_token_creates_one_import_job(endpoint: Endpoint) -> None:
     bedrock = endpoint.client("bedrock")
-    asked: dict[str, Any] = {
+    request: dict[str, Any] = {
         "jobName": "once",
         "importedModelName": "once",
         "roleArn": ROLE,
         "modelDataSource": {"s3DataSource": {"s3Uri": f"s3://{BUCKET}/nothing/"}},
         "clientRequestToken": "once",
     }
-    first = bedrock.create_model_import_job(**asked)["jobArn"]
-    assert bedrock.create_model_import_job(**asked)["jobArn"] == first
+    first = bedrock.create_model_import_job(**request)["jobArn"]
+    assert bedrock.create_model_import_job(**request)["jobArn"] == first
     with pytest.raises(ClientError, match=r"ValidationException.*job name is currently in use"):
-        bedrock.create_model_import_job(**asked | {"clientRequestToken": "other"})
+        bedrock.create_model_import_job(**request | {"clientRequestToken": "other"})
     listed = bedrock.list_model_import_jobs(nameContains="once")["modelImportJobSummaries"]
     assert [job["jobArn"] for job in listed] == [first]
 
 
-def test_a_copy_is_a_model_of_its_own(endpoint: Endpoint) -> None:
+def test_a_copied_model_outlives_its_source(endpoint: Endpoint) -> None:
     bedrock = endpoint.client("bedrock")
     endpoint.client("s3").put_object(
         Bucket=BUCKET, Key="one.jsonl", Body=b'{"prompt": "a", "completion": "b"}\n'
@@ -228,10 +230,10 @@ def test_a_copy_is_a_model_of_its_own(endpoint: Endpoint) -> None:
         outputDataConfig={"s3Uri": f"s3://{BUCKET}/out"},
     )
 
-    def look() -> Any:
+    def model_arn() -> Any:
         return bedrock.get_model_customization_job(jobIdentifier="source").get("outputModelArn")
 
-    source = wait_until(look, "the job has ended")
+    source = wait_until(model_arn, "the job has ended")
     copy = bedrock.create_model_copy_job(sourceModelArn=source, targetModelName="copy")["jobArn"]
     job = bedrock.get_model_copy_job(jobArn=copy)
     assert job["status"] == "Completed" and job["targetModelArn"] != source
@@ -242,24 +244,24 @@ def test_a_copy_is_a_model_of_its_own(endpoint: Endpoint) -> None:
 
 
 @pytest.mark.parametrize("phase", ["validationDetails", "trainingDetails"])
-def test_a_job_fails_at_the_phase_that_was_ordered(endpoint: Endpoint, phase: str) -> None:
+def test_a_job_fails_at_the_phase_of_an_injected_fault(endpoint: Endpoint, phase: str) -> None:
     bedrock = endpoint.client("bedrock")
-    endpoint.fault({"operation": phase, "do": "fail", "message": "as ordered"})
+    endpoint.fault({"operation": phase, "do": "fail", "message": "injected"})
     name = f"fails-{phase}"
     bedrock.create_model_customization_job(
         jobName=name,
         customModelName=name,
         roleArn=ROLE,
         baseModelIdentifier=f"{TITAN}:0:8k",
-        trainingDataConfig={"s3Uri": f"s3://{BUCKET}/in/asked.jsonl"},
+        trainingDataConfig={"s3Uri": f"s3://{BUCKET}/in/questions.jsonl"},
         outputDataConfig={"s3Uri": f"s3://{BUCKET}/out"},
     )
 
-    def look() -> Any:
+    def ended_job() -> Any:
         job = bedrock.get_model_customization_job(jobIdentifier=name)
         return job if job["status"] != "InProgress" else None
 
-    job = wait_until(look, "the job has ended")
-    assert (job["status"], job["failureMessage"]) == ("Failed", "as ordered")
+    job = wait_until(ended_job, "the job has ended")
+    assert (job["status"], job["failureMessage"]) == ("Failed", "injected")
     assert job["statusDetails"][phase]["status"] == "Failed"
     assert "outputModelArn" not in job

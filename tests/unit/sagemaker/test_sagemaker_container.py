@@ -267,7 +267,7 @@ def test_machines_that_would_go_on_from_different_steps_are_refused(
     codes, said = run_both(roots)
     assert codes == [1, 1], said
     why = (roots[0] / "output" / "failure").read_text()
-    assert "don't have the same checkpoint" in why and "--again" in why
+    assert "don't have the same checkpoint" in why and "--force-new" in why
 
 
 @pytest.mark.parametrize("sharded", [False, True])

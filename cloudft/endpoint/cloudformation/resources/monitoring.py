@@ -1,11 +1,10 @@
-"""Topics, rules, budgets, alarms, and the functions that watch."""
+"""Resource types for monitoring: SNS topics, event rules, budgets, alarms, Lambda functions."""
 
 from __future__ import annotations
 
 import io
 import uuid
 import zipfile
-from typing import Any
 
 import orjson
 
@@ -15,119 +14,121 @@ from cloudft.endpoint.cloudformation.resource_types import (
     ClientFactory,
     ResourceRequest,
     ResourceType,
-    names_of,
+    property_names,
     tags_of,
 )
 from cloudft.infra.intrinsics import CreatedResource
 
 
-def _create_topic(asked: ResourceRequest) -> CreatedResource:
-    sns, given = asked.client("sns"), asked.properties
-    settings = {"KmsMasterKeyId": given["KmsMasterKeyId"]} if "KmsMasterKeyId" in given else {}
-    tags = tags_of(given)
-    made = sns.create_topic(Name=asked.name, Attributes=settings, Tags=tags)["TopicArn"]
-    return CreatedResource(made, {"TopicArn": made, "TopicName": asked.name})
+def _create_topic(request: ResourceRequest) -> CreatedResource:
+    sns, properties = request.client("sns"), request.properties
+    settings = (
+        {"KmsMasterKeyId": properties["KmsMasterKeyId"]} if "KmsMasterKeyId" in properties else {}
+    )
+    tags = tags_of(properties)
+    created = sns.create_topic(Name=request.name, Attributes=settings, Tags=tags)["TopicArn"]
+    return CreatedResource(created, {"TopicArn": created, "TopicName": request.name})
 
 
 RESOURCE_TYPES["AWS::SNS::Topic"] = ResourceType(
-    names_of("KmsMasterKeyId", "Tags"),
+    property_names("KmsMasterKeyId", "Tags"),
     _create_topic,
-    lambda services, piece: services("sns").delete_topic(TopicArn=piece.physical),
+    lambda client, resource: client("sns").delete_topic(TopicArn=resource.physical),
 )
 
 
-def _put_topic_policy(asked: ResourceRequest) -> CreatedResource:
-    policy = orjson.dumps(asked.properties["PolicyDocument"]).decode()
-    topics = asked.properties["Topics"]
+def _put_topic_policy(request: ResourceRequest) -> CreatedResource:
+    policy = orjson.dumps(request.properties["PolicyDocument"]).decode()
+    topics = request.properties["Topics"]
     for topic in topics:
-        asked.client("sns").set_topic_attributes(
+        request.client("sns").set_topic_attributes(
             TopicArn=topic, AttributeName="Policy", AttributeValue=policy
         )
-    return CreatedResource(f"{asked.name}")
+    return CreatedResource(f"{request.name}")
 
 
-def _keep_topic_policy(services: ClientFactory, piece: StackResource) -> None:
-    """It goes with the topic that it is of."""
+def _keep_topic_policy(client: ClientFactory, resource: StackResource) -> None:
+    """Do nothing: the policy is deleted with its topic."""
 
 
 RESOURCE_TYPES["AWS::SNS::TopicPolicy"] = ResourceType(
-    names_of("PolicyDocument", "Topics"), _put_topic_policy, _keep_topic_policy
+    property_names("PolicyDocument", "Topics"), _put_topic_policy, _keep_topic_policy
 )
 
 
-def _subscribe(asked: ResourceRequest) -> CreatedResource:
-    kept = asked.pick("TopicArn", "Protocol", "Endpoint")
-    made = asked.client("sns").subscribe(**kept, ReturnSubscriptionArn=True)
-    return CreatedResource(made["SubscriptionArn"])
+def _subscribe(request: ResourceRequest) -> CreatedResource:
+    arguments = request.pick("TopicArn", "Protocol", "Endpoint")
+    created = request.client("sns").subscribe(**arguments, ReturnSubscriptionArn=True)
+    return CreatedResource(created["SubscriptionArn"])
 
 
 RESOURCE_TYPES["AWS::SNS::Subscription"] = ResourceType(
-    names_of("Endpoint", "Protocol", "TopicArn"),
+    property_names("Endpoint", "Protocol", "TopicArn"),
     _subscribe,
-    lambda services, piece: services("sns").unsubscribe(SubscriptionArn=piece.physical),
+    lambda client, resource: client("sns").unsubscribe(SubscriptionArn=resource.physical),
 )
 
 
-def _create_rule(asked: ResourceRequest) -> CreatedResource:
-    events, given = asked.client("events"), asked.properties
-    said = asked.pick("Description", "ScheduleExpression")
-    if "EventPattern" in given:
-        said["EventPattern"] = orjson.dumps(given["EventPattern"]).decode()
-    made = events.put_rule(Name=asked.name, State="ENABLED", **said)["RuleArn"]
-    if given.get("Targets"):
-        events.put_targets(Rule=asked.name, Targets=[dict(t) for t in given["Targets"]])
-    return CreatedResource(asked.name, {"Arn": made})
+def _create_rule(request: ResourceRequest) -> CreatedResource:
+    events, properties = request.client("events"), request.properties
+    settings = request.pick("Description", "ScheduleExpression")
+    if "EventPattern" in properties:
+        settings["EventPattern"] = orjson.dumps(properties["EventPattern"]).decode()
+    created = events.put_rule(Name=request.name, State="ENABLED", **settings)["RuleArn"]
+    if properties.get("Targets"):
+        events.put_targets(Rule=request.name, Targets=[dict(t) for t in properties["Targets"]])
+    return CreatedResource(request.name, {"Arn": created})
 
 
-def _delete_rule(services: ClientFactory, piece: StackResource) -> None:
-    events, ids = services("events"), [t["Id"] for t in piece.properties.get("Targets", ())]
+def _delete_rule(client: ClientFactory, resource: StackResource) -> None:
+    events, ids = client("events"), [t["Id"] for t in resource.properties.get("Targets", ())]
     if ids:
-        events.remove_targets(Rule=piece.physical, Ids=ids)
-    events.delete_rule(Name=piece.physical)
+        events.remove_targets(Rule=resource.physical, Ids=ids)
+    events.delete_rule(Name=resource.physical)
 
 
 RESOURCE_TYPES["AWS::Events::Rule"] = ResourceType(
-    names_of("Description", "EventPattern", "ScheduleExpression", "Targets"),
+    property_names("Description", "EventPattern", "ScheduleExpression", "Targets"),
     _create_rule,
     _delete_rule,
 )
 
 
-def _create_budget(asked: ResourceRequest) -> CreatedResource:
-    budget = dict(asked.properties["Budget"])
+def _create_budget(request: ResourceRequest) -> CreatedResource:
+    budget = dict(request.properties["Budget"])
     limit = {name: str(value) for name, value in budget["BudgetLimit"].items()}
-    told = asked.properties.get("NotificationsWithSubscribers", ())
-    asked.client("budgets").create_budget(
-        AccountId=asked.account,
+    notifications = request.properties.get("NotificationsWithSubscribers", ())
+    request.client("budgets").create_budget(
+        AccountId=request.account,
         Budget={**budget, "BudgetLimit": limit},
-        NotificationsWithSubscribers=[dict(one) for one in told],
+        NotificationsWithSubscribers=[dict(one) for one in notifications],
     )
     return CreatedResource(budget["BudgetName"])
 
 
-def _delete_budget(services: ClientFactory, piece: StackResource) -> None:
-    account = services("sts").get_caller_identity()["Account"]
-    services("budgets").delete_budget(AccountId=account, BudgetName=piece.physical)
+def _delete_budget(client: ClientFactory, resource: StackResource) -> None:
+    account = client("sts").get_caller_identity()["Account"]
+    client("budgets").delete_budget(AccountId=account, BudgetName=resource.physical)
 
 
 RESOURCE_TYPES["AWS::Budgets::Budget"] = ResourceType(
-    names_of("Budget", "NotificationsWithSubscribers"), _create_budget, _delete_budget
+    property_names("Budget", "NotificationsWithSubscribers"), _create_budget, _delete_budget
 )
 
 
-def _create_alarm(asked: ResourceRequest) -> CreatedResource:
-    given = dict(asked.properties)
-    numbers = {name: int(given[name]) for name in ("Period", "EvaluationPeriods")}
-    threshold = {"Threshold": float(given["Threshold"])}
-    asked.client("cloudwatch").put_metric_alarm(
-        **{**given, **numbers, **threshold, "AlarmName": asked.name}
+def _create_alarm(request: ResourceRequest) -> CreatedResource:
+    properties = dict(request.properties)
+    numbers = {name: int(properties[name]) for name in ("Period", "EvaluationPeriods")}
+    threshold = {"Threshold": float(properties["Threshold"])}
+    request.client("cloudwatch").put_metric_alarm(
+        **{**properties, **numbers, **threshold, "AlarmName": request.name}
     )
-    arn = f"arn:aws:cloudwatch:{asked.region}:{asked.account}:alarm:{asked.name}"
-    return CreatedResource(asked.name, {"Arn": arn})
+    arn = f"arn:aws:cloudwatch:{request.region}:{request.account}:alarm:{request.name}"
+    return CreatedResource(request.name, {"Arn": arn})
 
 
 RESOURCE_TYPES["AWS::CloudWatch::Alarm"] = ResourceType(
-    names_of(
+    property_names(
         "AlarmActions",
         "AlarmDescription",
         "ComparisonOperator",
@@ -142,41 +143,45 @@ RESOURCE_TYPES["AWS::CloudWatch::Alarm"] = ResourceType(
         "TreatMissingData",
     ),
     _create_alarm,
-    lambda services, piece: services("cloudwatch").delete_alarms(AlarmNames=[piece.physical]),
+    lambda client, resource: client("cloudwatch").delete_alarms(AlarmNames=[resource.physical]),
 )
 
 
-def _create_function(asked: ResourceRequest) -> CreatedResource:
-    given = asked.properties
-    kept = asked.pick("Description", "Handler", "Role", "Runtime", "Environment", "LoggingConfig")
-    sizes = {name: int(given[name]) for name in ("MemorySize", "Timeout") if name in given}
-    code = {"ZipFile": _zip_code(given["Code"]["ZipFile"])}
-    made = asked.client("lambda").create_function(
-        FunctionName=asked.name, Code=code, **kept, **sizes
+def _create_function(request: ResourceRequest) -> CreatedResource:
+    properties = request.properties
+    arguments = request.pick(
+        "Description", "Handler", "Role", "Runtime", "Environment", "LoggingConfig"
     )
-    return CreatedResource(asked.name, {"Arn": made["FunctionArn"]})
+    sizes = {
+        name: int(properties[name]) for name in ("MemorySize", "Timeout") if name in properties
+    }
+    code = {"ZipFile": _zip_code(properties["Code"]["ZipFile"])}
+    created = request.client("lambda").create_function(
+        FunctionName=request.name, Code=code, **arguments, **sizes
+    )
+    return CreatedResource(request.name, {"Arn": created["FunctionArn"]})
 
 
 def _zip_code(code: str) -> bytes:
-    """A function whose code stands in the template: index.py."""
+    """Return a zip archive of the template's inline code, as index.py."""
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
         archive.writestr("index.py", code)
     return packed.getvalue()
 
 
-def _update_function(asked: ResourceRequest, piece: StackResource) -> None:
-    service: Any = asked.client("lambda")
+def _update_function(request: ResourceRequest, resource: StackResource) -> None:
+    service = request.client("lambda")
     service.update_function_code(
-        FunctionName=piece.physical, ZipFile=_zip_code(asked.properties["Code"]["ZipFile"])
+        FunctionName=resource.physical, ZipFile=_zip_code(request.properties["Code"]["ZipFile"])
     )
     service.update_function_configuration(
-        FunctionName=piece.physical, **asked.pick("Description", "Environment")
+        FunctionName=resource.physical, **request.pick("Description", "Environment")
     )
 
 
 RESOURCE_TYPES["AWS::Lambda::Function"] = ResourceType(
-    names_of(
+    property_names(
         "Code",
         "Description",
         "Environment",
@@ -188,25 +193,25 @@ RESOURCE_TYPES["AWS::Lambda::Function"] = ResourceType(
         "Timeout",
     ),
     _create_function,
-    lambda services, piece: services("lambda").delete_function(FunctionName=piece.physical),
+    lambda client, resource: client("lambda").delete_function(FunctionName=resource.physical),
     _update_function,
 )
 
 
-def _add_permission(asked: ResourceRequest) -> CreatedResource:
-    kept = asked.pick("Action", "FunctionName", "Principal", "SourceArn")
+def _add_permission(request: ResourceRequest) -> CreatedResource:
+    arguments = request.pick("Action", "FunctionName", "Principal", "SourceArn")
     identifier = uuid.uuid4().hex
-    asked.client("lambda").add_permission(StatementId=identifier, **kept)
+    request.client("lambda").add_permission(StatementId=identifier, **arguments)
     return CreatedResource(identifier)
 
 
-def _remove_permission(services: ClientFactory, piece: StackResource) -> None:
-    name = piece.properties["FunctionName"]
-    services("lambda").remove_permission(FunctionName=name, StatementId=piece.physical)
+def _remove_permission(client: ClientFactory, resource: StackResource) -> None:
+    name = resource.properties["FunctionName"]
+    client("lambda").remove_permission(FunctionName=name, StatementId=resource.physical)
 
 
 RESOURCE_TYPES["AWS::Lambda::Permission"] = ResourceType(
-    names_of("Action", "FunctionName", "Principal", "SourceArn"),
+    property_names("Action", "FunctionName", "Principal", "SourceArn"),
     _add_permission,
     _remove_permission,
 )

@@ -1,166 +1,182 @@
-"""Networks without a way out."""
+"""Resource types for a network without a route to the internet."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import orjson
 
 from cloudft.endpoint.cloudformation.records import StackResource
 from cloudft.endpoint.cloudformation.resource_types import (
     RESOURCE_TYPES,
+    Arguments,
     ClientFactory,
+    Properties,
     ResourceRequest,
     ResourceType,
-    names_of,
+    property_names,
     tags_of,
 )
 from cloudft.infra.intrinsics import CreatedResource
 
 
-def _tag_specifications(asked: ResourceRequest, kind: str) -> dict[str, Any]:
-    tags = tags_of(asked.properties)
+def _tag_specifications(request: ResourceRequest, kind: str) -> Arguments:
+    """Return the argument with which EC2 tags what it creates."""
+    tags = tags_of(request.properties)
     return {"TagSpecifications": [{"ResourceType": kind, "Tags": tags}]} if tags else {}
 
 
-def _create_vpc(asked: ResourceRequest) -> CreatedResource:
-    ec2, given = asked.client("ec2"), asked.properties
-    made = ec2.create_vpc(CidrBlock=given["CidrBlock"], **_tag_specifications(asked, "vpc"))["Vpc"]
+def _create_vpc(request: ResourceRequest) -> CreatedResource:
+    ec2, properties = request.client("ec2"), request.properties
+    created = ec2.create_vpc(
+        CidrBlock=properties["CidrBlock"], **_tag_specifications(request, "vpc")
+    )["Vpc"]
     for name in ("EnableDnsSupport", "EnableDnsHostnames"):
-        if name in given:
-            ec2.modify_vpc_attribute(VpcId=made["VpcId"], **{name: {"Value": bool(given[name])}})
-    return CreatedResource(made["VpcId"], {"VpcId": made["VpcId"], "CidrBlock": made["CidrBlock"]})
+        if name in properties:
+            ec2.modify_vpc_attribute(
+                VpcId=created["VpcId"], **{name: {"Value": bool(properties[name])}}
+            )
+    return CreatedResource(
+        created["VpcId"], {"VpcId": created["VpcId"], "CidrBlock": created["CidrBlock"]}
+    )
 
 
 RESOURCE_TYPES["AWS::EC2::VPC"] = ResourceType(
-    names_of("CidrBlock", "EnableDnsHostnames", "EnableDnsSupport", "Tags"),
+    property_names("CidrBlock", "EnableDnsHostnames", "EnableDnsSupport", "Tags"),
     _create_vpc,
-    lambda services, piece: services("ec2").delete_vpc(VpcId=piece.physical),
+    lambda client, resource: client("ec2").delete_vpc(VpcId=resource.physical),
 )
 
 
-def _create_subnet(asked: ResourceRequest) -> CreatedResource:
-    kept = asked.pick("VpcId", "CidrBlock", "AvailabilityZone")
-    made = asked.client("ec2").create_subnet(**kept, **_tag_specifications(asked, "subnet"))[
-        "Subnet"
-    ]
-    return CreatedResource(made["SubnetId"], {"SubnetId": made["SubnetId"]})
+def _create_subnet(request: ResourceRequest) -> CreatedResource:
+    arguments = request.pick("VpcId", "CidrBlock", "AvailabilityZone")
+    created = request.client("ec2").create_subnet(
+        **arguments, **_tag_specifications(request, "subnet")
+    )["Subnet"]
+    return CreatedResource(created["SubnetId"], {"SubnetId": created["SubnetId"]})
 
 
 RESOURCE_TYPES["AWS::EC2::Subnet"] = ResourceType(
-    names_of("AvailabilityZone", "CidrBlock", "MapPublicIpOnLaunch", "Tags", "VpcId"),
+    property_names("AvailabilityZone", "CidrBlock", "MapPublicIpOnLaunch", "Tags", "VpcId"),
     _create_subnet,
-    lambda services, piece: services("ec2").delete_subnet(SubnetId=piece.physical),
+    lambda client, resource: client("ec2").delete_subnet(SubnetId=resource.physical),
 )
 
 
-def _create_route_table(asked: ResourceRequest) -> CreatedResource:
-    ec2 = asked.client("ec2")
-    tags = _tag_specifications(asked, "route-table")
-    made = ec2.create_route_table(VpcId=asked.properties["VpcId"], **tags)["RouteTable"]
-    return CreatedResource(made["RouteTableId"])
+def _create_route_table(request: ResourceRequest) -> CreatedResource:
+    ec2 = request.client("ec2")
+    tags = _tag_specifications(request, "route-table")
+    created = ec2.create_route_table(VpcId=request.properties["VpcId"], **tags)["RouteTable"]
+    return CreatedResource(created["RouteTableId"])
 
 
 RESOURCE_TYPES["AWS::EC2::RouteTable"] = ResourceType(
-    names_of("Tags", "VpcId"),
+    property_names("Tags", "VpcId"),
     _create_route_table,
-    lambda services, piece: services("ec2").delete_route_table(RouteTableId=piece.physical),
+    lambda client, resource: client("ec2").delete_route_table(RouteTableId=resource.physical),
 )
 
 
-def _associate_route_table(asked: ResourceRequest) -> CreatedResource:
-    kept = asked.pick("RouteTableId", "SubnetId")
-    return CreatedResource(asked.client("ec2").associate_route_table(**kept)["AssociationId"])
+def _associate_route_table(request: ResourceRequest) -> CreatedResource:
+    arguments = request.pick("RouteTableId", "SubnetId")
+    return CreatedResource(
+        request.client("ec2").associate_route_table(**arguments)["AssociationId"]
+    )
 
 
 RESOURCE_TYPES["AWS::EC2::SubnetRouteTableAssociation"] = ResourceType(
-    names_of("RouteTableId", "SubnetId"),
+    property_names("RouteTableId", "SubnetId"),
     _associate_route_table,
-    lambda services, piece: services("ec2").disassociate_route_table(AssociationId=piece.physical),
+    lambda client, resource: client("ec2").disassociate_route_table(
+        AssociationId=resource.physical
+    ),
 )
 
 
-def _create_security_group(asked: ResourceRequest) -> CreatedResource:
-    ec2, given = asked.client("ec2"), asked.properties
-    made = ec2.create_security_group(
-        GroupName=asked.name,
-        Description=given["GroupDescription"],
-        VpcId=given["VpcId"],
-        **_tag_specifications(asked, "security-group"),
+def _create_security_group(request: ResourceRequest) -> CreatedResource:
+    ec2, properties = request.client("ec2"), request.properties
+    created = ec2.create_security_group(
+        GroupName=request.name,
+        Description=properties["GroupDescription"],
+        VpcId=properties["VpcId"],
+        **_tag_specifications(request, "security-group"),
     )["GroupId"]
+    # EC2 gives a new group a rule that allows all egress; CloudFormation removes it.
     everything = [{"IpProtocol": "-1", "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}]
-    ec2.revoke_security_group_egress(GroupId=made, IpPermissions=everything)
-    if rules := [_ip_permission(rule) for rule in given.get("SecurityGroupIngress", ())]:
-        ec2.authorize_security_group_ingress(GroupId=made, IpPermissions=rules)
-    if rules := [_ip_permission(rule) for rule in given.get("SecurityGroupEgress", ())]:
-        ec2.authorize_security_group_egress(GroupId=made, IpPermissions=rules)
-    return CreatedResource(made, {"GroupId": made, "VpcId": given["VpcId"]})
+    ec2.revoke_security_group_egress(GroupId=created, IpPermissions=everything)
+    if rules := [_ip_permission(rule) for rule in properties.get("SecurityGroupIngress", ())]:
+        ec2.authorize_security_group_ingress(GroupId=created, IpPermissions=rules)
+    if rules := [_ip_permission(rule) for rule in properties.get("SecurityGroupEgress", ())]:
+        ec2.authorize_security_group_egress(GroupId=created, IpPermissions=rules)
+    return CreatedResource(created, {"GroupId": created, "VpcId": properties["VpcId"]})
 
 
-def _ip_permission(rule: Any) -> dict[str, Any]:
-    """A rule in EC2's own words: to or from addresses, or another group."""
-    said = {name: rule[name] for name in ("IpProtocol", "FromPort", "ToPort") if name in rule}
+def _ip_permission(rule: Properties) -> Arguments:
+    """Return a rule by the names of EC2's API: for addresses, or for another group."""
+    ports = {name: rule[name] for name in ("IpProtocol", "FromPort", "ToPort") if name in rule}
     described = {"Description": rule.get("Description", "")}
     group = rule.get("SourceSecurityGroupId") or rule.get("DestinationSecurityGroupId")
     if group:
-        return {**said, "UserIdGroupPairs": [{"GroupId": group, **described}]}
-    return {**said, "IpRanges": [{"CidrIp": rule["CidrIp"], **described}]}
+        return {**ports, "UserIdGroupPairs": [{"GroupId": group, **described}]}
+    return {**ports, "IpRanges": [{"CidrIp": rule["CidrIp"], **described}]}
 
 
 RESOURCE_TYPES["AWS::EC2::SecurityGroup"] = ResourceType(
-    names_of("GroupDescription", "SecurityGroupEgress", "SecurityGroupIngress", "Tags", "VpcId"),
+    property_names(
+        "GroupDescription", "SecurityGroupEgress", "SecurityGroupIngress", "Tags", "VpcId"
+    ),
     _create_security_group,
-    lambda services, piece: services("ec2").delete_security_group(GroupId=piece.physical),
+    lambda client, resource: client("ec2").delete_security_group(GroupId=resource.physical),
 )
 
 
-def _authorize_ingress(asked: ResourceRequest) -> CreatedResource:
-    group, rules = asked.properties["GroupId"], [_ip_permission(asked.properties)]
-    asked.client("ec2").authorize_security_group_ingress(GroupId=group, IpPermissions=rules)
-    return CreatedResource(asked.name)
+def _authorize_ingress(request: ResourceRequest) -> CreatedResource:
+    group, rules = request.properties["GroupId"], [_ip_permission(request.properties)]
+    request.client("ec2").authorize_security_group_ingress(GroupId=group, IpPermissions=rules)
+    return CreatedResource(request.name)
 
 
-def _revoke_ingress(services: ClientFactory, piece: StackResource) -> None:
-    group, rules = piece.properties["GroupId"], [_ip_permission(piece.properties)]
-    services("ec2").revoke_security_group_ingress(GroupId=group, IpPermissions=rules)
+def _revoke_ingress(client: ClientFactory, resource: StackResource) -> None:
+    group, rules = resource.properties["GroupId"], [_ip_permission(resource.properties)]
+    client("ec2").revoke_security_group_ingress(GroupId=group, IpPermissions=rules)
 
 
-def _authorize_egress(asked: ResourceRequest) -> CreatedResource:
-    group, rules = asked.properties["GroupId"], [_ip_permission(asked.properties)]
-    asked.client("ec2").authorize_security_group_egress(GroupId=group, IpPermissions=rules)
-    return CreatedResource(asked.name)
+def _authorize_egress(request: ResourceRequest) -> CreatedResource:
+    group, rules = request.properties["GroupId"], [_ip_permission(request.properties)]
+    request.client("ec2").authorize_security_group_egress(GroupId=group, IpPermissions=rules)
+    return CreatedResource(request.name)
 
 
-def _revoke_egress(services: ClientFactory, piece: StackResource) -> None:
-    group, rules = piece.properties["GroupId"], [_ip_permission(piece.properties)]
-    services("ec2").revoke_security_group_egress(GroupId=group, IpPermissions=rules)
+def _revoke_egress(client: ClientFactory, resource: StackResource) -> None:
+    group, rules = resource.properties["GroupId"], [_ip_permission(resource.properties)]
+    client("ec2").revoke_security_group_egress(GroupId=group, IpPermissions=rules)
 
 
 RULE_PROPERTIES = ("CidrIp", "Description", "FromPort", "GroupId", "IpProtocol", "ToPort")
 RESOURCE_TYPES["AWS::EC2::SecurityGroupIngress"] = ResourceType(
-    names_of(*RULE_PROPERTIES, "SourceSecurityGroupId"), _authorize_ingress, _revoke_ingress
+    property_names(*RULE_PROPERTIES, "SourceSecurityGroupId"), _authorize_ingress, _revoke_ingress
 )
 RESOURCE_TYPES["AWS::EC2::SecurityGroupEgress"] = ResourceType(
-    names_of(*RULE_PROPERTIES, "DestinationSecurityGroupId"), _authorize_egress, _revoke_egress
+    property_names(*RULE_PROPERTIES, "DestinationSecurityGroupId"),
+    _authorize_egress,
+    _revoke_egress,
 )
 
 
-def _create_vpc_endpoint(asked: ResourceRequest) -> CreatedResource:
-    given = asked.properties
+def _create_vpc_endpoint(request: ResourceRequest) -> CreatedResource:
+    properties = request.properties
     names = ("VpcId", "ServiceName", "VpcEndpointType", "RouteTableIds", "SubnetIds")
-    kept = asked.pick(*names, "SecurityGroupIds", "PrivateDnsEnabled")
-    if "PolicyDocument" in given:
-        kept["PolicyDocument"] = orjson.dumps(given["PolicyDocument"]).decode()
-    made = asked.client("ec2").create_vpc_endpoint(**kept)["VpcEndpoint"]
-    return CreatedResource(made["VpcEndpointId"])
+    arguments = request.pick(*names, "SecurityGroupIds", "PrivateDnsEnabled")
+    if "PolicyDocument" in properties:
+        arguments["PolicyDocument"] = orjson.dumps(properties["PolicyDocument"]).decode()
+    created = request.client("ec2").create_vpc_endpoint(**arguments)["VpcEndpoint"]
+    return CreatedResource(created["VpcEndpointId"])
 
 
-def _delete_vpc_endpoint(services: ClientFactory, piece: StackResource) -> None:
-    services("ec2").delete_vpc_endpoints(VpcEndpointIds=[piece.physical])
+def _delete_vpc_endpoint(client: ClientFactory, resource: StackResource) -> None:
+    client("ec2").delete_vpc_endpoints(VpcEndpointIds=[resource.physical])
 
 
 RESOURCE_TYPES["AWS::EC2::VPCEndpoint"] = ResourceType(
-    names_of(
+    property_names(
         "PolicyDocument",
         "PrivateDnsEnabled",
         "RouteTableIds",

@@ -1,4 +1,4 @@
-"""State machines, and what starts them by the clock."""
+"""Resource types of Step Functions and EventBridge Scheduler: state machines and schedules."""
 
 from __future__ import annotations
 
@@ -10,29 +10,31 @@ from cloudft.endpoint.cloudformation.resource_types import (
     ClientFactory,
     ResourceRequest,
     ResourceType,
-    names_of,
+    property_names,
 )
 from cloudft.infra.intrinsics import CreatedResource
 
 
-def _create_state_machine(asked: ResourceRequest) -> CreatedResource:
-    given = asked.properties
-    definition = orjson.dumps(given["Definition"]).decode()
-    for name, value in given.get("DefinitionSubstitutions", {}).items():
+def _create_state_machine(request: ResourceRequest) -> CreatedResource:
+    properties = request.properties
+    definition = orjson.dumps(properties["Definition"]).decode()
+    for name, value in properties.get("DefinitionSubstitutions", {}).items():
         definition = definition.replace(f"${{{name}}}", str(value))
-    name = given.get("StateMachineName", asked.name)
-    made = asked.client("stepfunctions").create_state_machine(
-        name=name, definition=definition, roleArn=given["RoleArn"]
+    name = properties.get("StateMachineName", request.name)
+    created = request.client("stepfunctions").create_state_machine(
+        name=name, definition=definition, roleArn=properties["RoleArn"]
     )
-    return CreatedResource(made["stateMachineArn"], {"Arn": made["stateMachineArn"], "Name": name})
+    return CreatedResource(
+        created["stateMachineArn"], {"Arn": created["stateMachineArn"], "Name": name}
+    )
 
 
-def _delete_state_machine(services: ClientFactory, piece: StackResource) -> None:
-    services("stepfunctions").delete_state_machine(stateMachineArn=piece.physical)
+def _delete_state_machine(client: ClientFactory, resource: StackResource) -> None:
+    client("stepfunctions").delete_state_machine(stateMachineArn=resource.physical)
 
 
 RESOURCE_TYPES["AWS::StepFunctions::StateMachine"] = ResourceType(
-    names_of(
+    property_names(
         "Definition",
         "DefinitionSubstitutions",
         "LoggingConfiguration",
@@ -46,20 +48,20 @@ RESOURCE_TYPES["AWS::StepFunctions::StateMachine"] = ResourceType(
 )
 
 
-def _create_schedule(asked: ResourceRequest) -> CreatedResource:
-    given = asked.properties
-    made = asked.client("scheduler").create_schedule(
-        Name=asked.name,
-        ScheduleExpression=given["ScheduleExpression"],
-        FlexibleTimeWindow=dict(given["FlexibleTimeWindow"]),
-        Target=dict(given["Target"]),
-        **asked.pick("Description"),
+def _create_schedule(request: ResourceRequest) -> CreatedResource:
+    properties = request.properties
+    created = request.client("scheduler").create_schedule(
+        Name=request.name,
+        ScheduleExpression=properties["ScheduleExpression"],
+        FlexibleTimeWindow=dict(properties["FlexibleTimeWindow"]),
+        Target=dict(properties["Target"]),
+        **request.pick("Description"),
     )
-    return CreatedResource(asked.name, {"Arn": made["ScheduleArn"]})
+    return CreatedResource(request.name, {"Arn": created["ScheduleArn"]})
 
 
 RESOURCE_TYPES["AWS::Scheduler::Schedule"] = ResourceType(
-    names_of("Description", "FlexibleTimeWindow", "ScheduleExpression", "Target"),
+    property_names("Description", "FlexibleTimeWindow", "ScheduleExpression", "Target"),
     _create_schedule,
-    lambda services, piece: services("scheduler").delete_schedule(Name=piece.physical),
+    lambda client, resource: client("scheduler").delete_schedule(Name=resource.physical),
 )

@@ -1,159 +1,170 @@
-"""Keys, buckets and log groups."""
+"""Resource types for storage: KMS keys, S3 buckets and their policies, log groups."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import orjson
 
 from cloudft.endpoint.cloudformation.records import StackResource
 from cloudft.endpoint.cloudformation.resource_types import (
     RESOURCE_TYPES,
+    Arguments,
     ClientFactory,
+    Properties,
     ResourceRequest,
     ResourceType,
-    names_of,
+    property_names,
     tags_of,
 )
 from cloudft.infra.intrinsics import CreatedResource
 
+if TYPE_CHECKING:
+    from botocore.client import BaseClient
+
 DENY_WITHOUT_TLS_CONDITION = {"Bool": {"aws:SecureTransport": "false"}}
+"""Condition of the statement "TLS only" of a bucket policy."""
 
 
-def _to_json(document: Any) -> str:
+def _to_json(document: object) -> str:
     return orjson.dumps(document).decode()
 
 
-def _create_key(asked: ResourceRequest) -> CreatedResource:
-    kms = asked.client("kms")
-    tags = [{"TagKey": tag["Key"], "TagValue": tag["Value"]} for tag in tags_of(asked.properties)]
-    policy = _to_json(asked.properties["KeyPolicy"])
-    described = asked.properties.get("Description", "")
-    made = kms.create_key(Policy=policy, Description=described, Tags=tags)["KeyMetadata"]
-    if asked.properties.get("EnableKeyRotation"):
-        kms.enable_key_rotation(KeyId=made["KeyId"])
-    return CreatedResource(made["KeyId"], {"Arn": made["Arn"], "KeyId": made["KeyId"]})
+def _create_key(request: ResourceRequest) -> CreatedResource:
+    kms = request.client("kms")
+    tags = [{"TagKey": tag["Key"], "TagValue": tag["Value"]} for tag in tags_of(request.properties)]
+    policy = _to_json(request.properties["KeyPolicy"])
+    described = request.properties.get("Description", "")
+    created = kms.create_key(Policy=policy, Description=described, Tags=tags)["KeyMetadata"]
+    if request.properties.get("EnableKeyRotation"):
+        kms.enable_key_rotation(KeyId=created["KeyId"])
+    return CreatedResource(created["KeyId"], {"Arn": created["Arn"], "KeyId": created["KeyId"]})
 
 
-def _schedule_key_deletion(services: ClientFactory, piece: StackResource) -> None:
-    days = piece.properties.get("PendingWindowInDays", 30)
-    services("kms").schedule_key_deletion(KeyId=piece.physical, PendingWindowInDays=days)
+def _schedule_key_deletion(client: ClientFactory, resource: StackResource) -> None:
+    days = resource.properties.get("PendingWindowInDays", 30)
+    client("kms").schedule_key_deletion(KeyId=resource.physical, PendingWindowInDays=days)
 
 
-def _update_key(asked: ResourceRequest, piece: StackResource) -> None:
-    policy = _to_json(asked.properties["KeyPolicy"])
-    kms = asked.client("kms")
-    kms.put_key_policy(KeyId=piece.physical, PolicyName="default", Policy=policy)
+def _update_key(request: ResourceRequest, resource: StackResource) -> None:
+    policy = _to_json(request.properties["KeyPolicy"])
+    kms = request.client("kms")
+    kms.put_key_policy(KeyId=resource.physical, PolicyName="default", Policy=policy)
 
 
 RESOURCE_TYPES["AWS::KMS::Key"] = ResourceType(
-    names_of("Description", "EnableKeyRotation", "KeyPolicy", "PendingWindowInDays", "Tags"),
+    property_names("Description", "EnableKeyRotation", "KeyPolicy", "PendingWindowInDays", "Tags"),
     _create_key,
     _schedule_key_deletion,
     _update_key,
 )
 
 
-def _create_bucket(asked: ResourceRequest) -> CreatedResource:
-    s3 = asked.client("s3")
-    place = {"LocationConstraint": asked.region}
-    there = {} if asked.region == "us-east-1" else {"CreateBucketConfiguration": place}
-    s3.create_bucket(Bucket=asked.name, **there)
-    _configure_bucket(s3, asked.name, asked)
-    return CreatedResource(asked.name, {"Arn": f"arn:aws:s3:::{asked.name}"})
+def _create_bucket(request: ResourceRequest) -> CreatedResource:
+    s3 = request.client("s3")
+    # S3 refuses us-east-1, its default, as a LocationConstraint.
+    location = {"LocationConstraint": request.region}
+    where = {} if request.region == "us-east-1" else {"CreateBucketConfiguration": location}
+    s3.create_bucket(Bucket=request.name, **where)
+    _configure_bucket(s3, request.name, request)
+    return CreatedResource(request.name, {"Arn": f"arn:aws:s3:::{request.name}"})
 
 
-def _configure_bucket(s3: Any, bucket: str, asked: ResourceRequest) -> None:
-    """Every setting of a bucket, each by the call that is for it."""
-    given = asked.properties
-    if "BucketEncryption" in given:
-        rules = given["BucketEncryption"]["ServerSideEncryptionConfiguration"]
+def _configure_bucket(s3: BaseClient, bucket: str, request: ResourceRequest) -> None:
+    """Apply every setting of a bucket. Each setting has an API call of its own."""
+    properties = request.properties
+    if "BucketEncryption" in properties:
+        rules = properties["BucketEncryption"]["ServerSideEncryptionConfiguration"]
         s3.put_bucket_encryption(
             Bucket=bucket,
             ServerSideEncryptionConfiguration={"Rules": [_encryption(r) for r in rules]},
         )
-    if "OwnershipControls" in given:
+    if "OwnershipControls" in properties:
         s3.put_bucket_ownership_controls(
-            Bucket=bucket, OwnershipControls=given["OwnershipControls"]
+            Bucket=bucket, OwnershipControls=properties["OwnershipControls"]
         )
-    if "PublicAccessBlockConfiguration" in given:
-        closed = given["PublicAccessBlockConfiguration"]
+    if "PublicAccessBlockConfiguration" in properties:
+        closed = properties["PublicAccessBlockConfiguration"]
         s3.put_public_access_block(Bucket=bucket, PublicAccessBlockConfiguration=closed)
-    if "VersioningConfiguration" in given:
-        versions = given["VersioningConfiguration"]
+    if "VersioningConfiguration" in properties:
+        versions = properties["VersioningConfiguration"]
         s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration=versions)
-    if "LoggingConfiguration" in given:
-        _put_logging(s3, bucket, given["LoggingConfiguration"])
-    if "LifecycleConfiguration" in given:
-        rules = [_lifecycle_rule(rule) for rule in given["LifecycleConfiguration"]["Rules"]]
+    if "LoggingConfiguration" in properties:
+        _put_logging(s3, bucket, properties["LoggingConfiguration"])
+    if "LifecycleConfiguration" in properties:
+        rules = [_lifecycle_rule(rule) for rule in properties["LifecycleConfiguration"]["Rules"]]
         s3.put_bucket_lifecycle_configuration(
             Bucket=bucket, LifecycleConfiguration={"Rules": rules}
         )
-    if "NotificationConfiguration" in given:
+    if "NotificationConfiguration" in properties:
         s3.put_bucket_notification_configuration(
             Bucket=bucket, NotificationConfiguration={"EventBridgeConfiguration": {}}
         )
-    if tags := tags_of(given):
+    if tags := tags_of(properties):
         s3.put_bucket_tagging(Bucket=bucket, Tagging={"TagSet": tags})
 
 
-def _encryption(rule: Any) -> dict[str, Any]:
+def _encryption(rule: Properties) -> Arguments:
+    """Return an encryption rule by the names of S3's API."""
     default = rule["ServerSideEncryptionByDefault"]
-    said = {"SSEAlgorithm": default["SSEAlgorithm"]}
+    algorithm = {"SSEAlgorithm": default["SSEAlgorithm"]}
     if "KMSMasterKeyID" in default:
-        said["KMSMasterKeyID"] = default["KMSMasterKeyID"]
-    keyed = rule.get("BucketKeyEnabled", False)
-    return {"ApplyServerSideEncryptionByDefault": said, "BucketKeyEnabled": keyed}
+        algorithm["KMSMasterKeyID"] = default["KMSMasterKeyID"]
+    bucket_key = rule.get("BucketKeyEnabled", False)
+    return {"ApplyServerSideEncryptionByDefault": algorithm, "BucketKeyEnabled": bucket_key}
 
 
-def _put_logging(s3: Any, bucket: str, given: Any) -> None:
-    target = given["DestinationBucketName"]
-    logging = {"TargetBucket": target, "TargetPrefix": given.get("LogFilePrefix", "")}
+def _put_logging(s3: BaseClient, bucket: str, properties: Properties) -> None:
+    target = properties["DestinationBucketName"]
+    logging = {"TargetBucket": target, "TargetPrefix": properties.get("LogFilePrefix", "")}
     s3.put_bucket_logging(Bucket=bucket, BucketLoggingStatus={"LoggingEnabled": logging})
 
 
-def _lifecycle_rule(rule: Any) -> dict[str, Any]:
-    """A rule in S3's own words."""
-    said: dict[str, Any] = {"ID": rule["Id"], "Status": rule["Status"]}
-    said["Filter"] = {"Prefix": rule.get("Prefix", "")}
+def _lifecycle_rule(rule: Properties) -> Arguments:
+    """Return a lifecycle rule by the names of S3's API, which differ from CloudFormation's."""
+    converted: Arguments = {"ID": rule["Id"], "Status": rule["Status"]}
+    converted["Filter"] = {"Prefix": rule.get("Prefix", "")}
     if "ExpirationInDays" in rule:
-        said["Expiration"] = {"Days": int(rule["ExpirationInDays"])}
+        converted["Expiration"] = {"Days": int(rule["ExpirationInDays"])}
     elif rule.get("ExpiredObjectDeleteMarker"):
-        said["Expiration"] = {"ExpiredObjectDeleteMarker": True}
+        converted["Expiration"] = {"ExpiredObjectDeleteMarker": True}
     if "Transitions" in rule:
-        said["Transitions"] = [
+        converted["Transitions"] = [
             {"StorageClass": one["StorageClass"], "Days": int(one["TransitionInDays"])}
             for one in rule["Transitions"]
         ]
     for name in ("NoncurrentVersionExpiration", "AbortIncompleteMultipartUpload"):
         if name in rule:
-            said[name] = {key: int(value) for key, value in rule[name].items()}
-    return said
+            converted[name] = {key: int(value) for key, value in rule[name].items()}
+    return converted
 
 
-def _delete_bucket(services: ClientFactory, piece: StackResource) -> None:
-    """Raises BucketNotEmpty where something, or a version of it, is in it."""
-    s3, bucket = services("s3"), piece.physical
-    inside = s3.list_object_versions(Bucket=bucket, MaxKeys=1)
-    if inside.get("Versions") or inside.get("DeleteMarkers"):
+def _delete_bucket(client: ClientFactory, resource: StackResource) -> None:
+    """Delete a bucket. Raises ValueError, in S3's words, while it has an object or a version."""
+    s3, bucket = client("s3"), resource.physical
+    # moto deletes a bucket whose objects have versions left; S3 does not.
+    content = s3.list_object_versions(Bucket=bucket, MaxKeys=1)
+    if content.get("Versions") or content.get("DeleteMarkers"):
         raise ValueError(
             "The bucket you tried to delete is not empty. You must delete all versions"
         )
     s3.delete_bucket(Bucket=bucket)
 
 
-def _bucket_drift(services: ClientFactory, piece: StackResource) -> list[str]:
-    s3, bucket, found = services("s3"), piece.physical, []
-    closed = piece.properties.get("PublicAccessBlockConfiguration")
+def _bucket_drift(client: ClientFactory, resource: StackResource) -> list[str]:
+    """Return the properties that were changed by other means: two that matter for safety."""
+    s3, bucket, drifted = client("s3"), resource.physical, []
+    closed = resource.properties.get("PublicAccessBlockConfiguration")
     if closed and _public_access_block(s3, bucket) != closed:
-        found.append("PublicAccessBlockConfiguration")
+        drifted.append("PublicAccessBlockConfiguration")
     status = s3.get_bucket_versioning(Bucket=bucket).get("Status")
-    if status != piece.properties.get("VersioningConfiguration", {}).get("Status"):
-        found.append("VersioningConfiguration")
-    return found
+    if status != resource.properties.get("VersioningConfiguration", {}).get("Status"):
+        drifted.append("VersioningConfiguration")
+    return drifted
 
 
-def _public_access_block(s3: Any, bucket: str) -> Any:
+def _public_access_block(s3: BaseClient, bucket: str) -> object:
+    """Return the bucket's public access block; None if it has none."""
     try:
         return s3.get_public_access_block(Bucket=bucket)["PublicAccessBlockConfiguration"]
     except s3.exceptions.ClientError:
@@ -161,7 +172,7 @@ def _public_access_block(s3: Any, bucket: str) -> Any:
 
 
 RESOURCE_TYPES["AWS::S3::Bucket"] = ResourceType(
-    names_of(
+    property_names(
         "BucketEncryption",
         "LifecycleConfiguration",
         "LoggingConfiguration",
@@ -173,66 +184,66 @@ RESOURCE_TYPES["AWS::S3::Bucket"] = ResourceType(
     ),
     _create_bucket,
     _delete_bucket,
-    lambda asked, piece: _configure_bucket(asked.client("s3"), piece.physical, asked),
+    lambda request, resource: _configure_bucket(request.client("s3"), resource.physical, request),
     _bucket_drift,
 )
 
 
-def _put_bucket_policy(asked: ResourceRequest) -> CreatedResource:
-    """The policy, but for "TLS only": this endpoint is asked without TLS."""
-    bucket, document = asked.properties["Bucket"], asked.properties["PolicyDocument"]
+def _put_bucket_policy(request: ResourceRequest) -> CreatedResource:
+    """Put the policy without its statement "TLS only": this endpoint is called without TLS."""
+    bucket, document = request.properties["Bucket"], request.properties["PolicyDocument"]
     kept = [s for s in document["Statement"] if s.get("Condition") != DENY_WITHOUT_TLS_CONDITION]
     if kept:
         policy = _to_json({**document, "Statement": kept})
-        asked.client("s3").put_bucket_policy(Bucket=bucket, Policy=policy)
+        request.client("s3").put_bucket_policy(Bucket=bucket, Policy=policy)
     return CreatedResource(bucket)
 
 
-def _update_bucket_policy(asked: ResourceRequest, piece: StackResource) -> None:
-    _put_bucket_policy(asked)
+def _update_bucket_policy(request: ResourceRequest, resource: StackResource) -> None:
+    _put_bucket_policy(request)
 
 
 RESOURCE_TYPES["AWS::S3::BucketPolicy"] = ResourceType(
-    names_of("Bucket", "PolicyDocument"),
+    property_names("Bucket", "PolicyDocument"),
     _put_bucket_policy,
-    lambda services, piece: services("s3").delete_bucket_policy(Bucket=piece.physical),
+    lambda client, resource: client("s3").delete_bucket_policy(Bucket=resource.physical),
     _update_bucket_policy,
 )
 
 
-def _create_log_group(asked: ResourceRequest) -> CreatedResource:
-    logs, name = asked.client("logs"), asked.properties["LogGroupName"]
-    key = {"kmsKeyId": asked.properties["KmsKeyId"]} if "KmsKeyId" in asked.properties else {}
+def _create_log_group(request: ResourceRequest) -> CreatedResource:
+    logs, name = request.client("logs"), request.properties["LogGroupName"]
+    key = {"kmsKeyId": request.properties["KmsKeyId"]} if "KmsKeyId" in request.properties else {}
     logs.create_log_group(logGroupName=name, **key)
-    _put_retention(asked, StackResource("", "", {}, name))
+    _put_retention(request, StackResource("", "", {}, name))
     return CreatedResource(
-        name, {"Arn": f"arn:aws:logs:{asked.region}:{asked.account}:log-group:{name}:*"}
+        name, {"Arn": f"arn:aws:logs:{request.region}:{request.account}:log-group:{name}:*"}
     )
 
 
-def _put_retention(asked: ResourceRequest, piece: StackResource) -> None:
-    if days := asked.properties.get("RetentionInDays"):
-        logs = asked.client("logs")
-        logs.put_retention_policy(logGroupName=piece.physical, retentionInDays=int(days))
+def _put_retention(request: ResourceRequest, resource: StackResource) -> None:
+    if days := request.properties.get("RetentionInDays"):
+        logs = request.client("logs")
+        logs.put_retention_policy(logGroupName=resource.physical, retentionInDays=int(days))
 
 
 RESOURCE_TYPES["AWS::Logs::LogGroup"] = ResourceType(
-    names_of("KmsKeyId", "LogGroupName", "RetentionInDays"),
+    property_names("KmsKeyId", "LogGroupName", "RetentionInDays"),
     _create_log_group,
-    lambda services, piece: services("logs").delete_log_group(logGroupName=piece.physical),
+    lambda client, resource: client("logs").delete_log_group(logGroupName=resource.physical),
     _put_retention,
 )
 
 
-def _put_log_policy(asked: ResourceRequest) -> CreatedResource:
-    name = asked.properties["PolicyName"]
-    document = asked.properties["PolicyDocument"]
-    asked.client("logs").put_resource_policy(policyName=name, policyDocument=document)
+def _put_log_policy(request: ResourceRequest) -> CreatedResource:
+    name = request.properties["PolicyName"]
+    document = request.properties["PolicyDocument"]
+    request.client("logs").put_resource_policy(policyName=name, policyDocument=document)
     return CreatedResource(name)
 
 
 RESOURCE_TYPES["AWS::Logs::ResourcePolicy"] = ResourceType(
-    names_of("PolicyDocument", "PolicyName"),
+    property_names("PolicyDocument", "PolicyName"),
     _put_log_policy,
-    lambda services, piece: services("logs").delete_resource_policy(policyName=piece.physical),
+    lambda client, resource: client("logs").delete_resource_policy(policyName=resource.physical),
 )

@@ -1,0 +1,310 @@
+"""Members of Bedrock's requests, by the API's names.
+
+The protocol layer validates a request against botocore's service model before an operation gets
+it. These types name the members that the endpoint reads; a request may have more, and all of them
+are stored. Member names and types: botocore's service models `bedrock` and `bedrock-runtime`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import TypeAlias, TypedDict
+
+Tags: TypeAlias = Sequence[Mapping[str, str]]
+"""Tags, each with the members `key` and `value`."""
+
+
+class S3Location(TypedDict):
+    """Where a file or folder is in S3."""
+
+    s3Uri: str
+
+
+class ListRequest(TypedDict, total=False):
+    """Filters, order and page of a list operation."""
+
+    nameContains: str
+    statusEquals: str
+    creationTimeAfter: datetime
+    creationTimeBefore: datetime
+    sortBy: str
+    sortOrder: str
+    maxResults: int
+    nextToken: str
+
+
+class JobIdentifier(TypedDict):
+    """A job, by name or ARN."""
+
+    jobIdentifier: str
+
+
+class ModelIdentifier(TypedDict):
+    """A model, by name or ARN."""
+
+    modelIdentifier: str
+
+
+class TrainingDataConfig(TypedDict, total=False):
+    """Where training data is. The API also has `invocationLogsConfig` in place of `s3Uri`."""
+
+    s3Uri: str
+
+
+class ValidationDataConfig(TypedDict, total=False):
+    """Validation files. At most one is read here."""
+
+    validators: Sequence[S3Location]
+
+
+class TeacherModelConfig(TypedDict, total=False):
+    """The teacher of a distillation."""
+
+    teacherModelIdentifier: str
+    maxResponseLengthForInference: int
+
+
+class DistillationConfig(TypedDict):
+    """Settings of a distillation."""
+
+    teacherModelConfig: TeacherModelConfig
+
+
+class CustomizationConfig(TypedDict, total=False):
+    """Settings of one customization type."""
+
+    distillationConfig: DistillationConfig
+
+
+class CreateCustomizationJobRequest(TypedDict, total=False):
+    """Request of CreateModelCustomizationJob."""
+
+    jobName: str
+    customModelName: str
+    roleArn: str
+    clientRequestToken: str
+    baseModelIdentifier: str
+    customizationType: str
+    customizationConfig: CustomizationConfig
+    trainingDataConfig: TrainingDataConfig
+    validationDataConfig: ValidationDataConfig
+    outputDataConfig: S3Location
+    hyperParameters: Mapping[str, str]
+    jobTags: Tags
+    customModelTags: Tags
+
+
+class ListCustomModelsRequest(ListRequest, total=False):
+    """Request of ListCustomModels."""
+
+    baseModelArnEquals: str
+    foundationModelArnEquals: str
+    isOwned: bool
+    modelStatus: str
+
+
+class CreateDeploymentRequest(TypedDict, total=False):
+    """Request of CreateCustomModelDeployment."""
+
+    modelDeploymentName: str
+    modelArn: str
+    description: str
+    tags: Tags
+    clientRequestToken: str
+
+
+class DeploymentIdentifier(TypedDict):
+    """A deployment, by name or ARN."""
+
+    customModelDeploymentIdentifier: str
+
+
+class UpdateDeploymentRequest(DeploymentIdentifier):
+    """Request of UpdateCustomModelDeployment."""
+
+    modelArn: str
+
+
+class ListServingRequest(ListRequest, total=False):
+    """Request of ListCustomModelDeployments and ListProvisionedModelThroughputs."""
+
+    modelArnEquals: str
+
+
+class CreateThroughputRequest(TypedDict, total=False):
+    """Request of CreateProvisionedModelThroughput."""
+
+    provisionedModelName: str
+    modelId: str
+    modelUnits: int
+    commitmentDuration: str
+    tags: Tags
+    clientRequestToken: str
+
+
+class ThroughputIdentifier(TypedDict):
+    """Provisioned throughput, by name or ARN."""
+
+    provisionedModelId: str
+
+
+class UpdateThroughputRequest(ThroughputIdentifier, total=False):
+    """Request of UpdateProvisionedModelThroughput."""
+
+    desiredProvisionedModelName: str
+    desiredModelId: str
+
+
+class ResourceArn(TypedDict):
+    """A resource with tags."""
+
+    resourceARN: str
+
+
+class TagResourceRequest(ResourceArn):
+    """Request of TagResource."""
+
+    tags: Tags
+
+
+class UntagResourceRequest(ResourceArn):
+    """Request of UntagResource."""
+
+    tagKeys: Sequence[str]
+
+
+class ModelDataSource(TypedDict, total=False):
+    """Where an imported model is read from."""
+
+    s3DataSource: S3Location
+
+
+class CreateImportJobRequest(TypedDict, total=False):
+    """Request of CreateModelImportJob."""
+
+    jobName: str
+    importedModelName: str
+    roleArn: str
+    modelDataSource: ModelDataSource
+    jobTags: Tags
+    importedModelTags: Tags
+    clientRequestToken: str
+
+
+class CopyJobArn(TypedDict):
+    """A copy job: these have no names."""
+
+    jobArn: str
+
+
+class CreateCopyJobRequest(TypedDict, total=False):
+    """Request of CreateModelCopyJob."""
+
+    sourceModelArn: str
+    targetModelName: str
+    targetModelTags: Tags
+    clientRequestToken: str
+
+
+class ListCopyJobsRequest(ListRequest, total=False):
+    """Request of ListModelCopyJobs."""
+
+    sourceModelArnEquals: str
+    sourceAccountEquals: str
+    targetModelNameContains: str
+
+
+class CreateBatchRequest(TypedDict, total=False):
+    """Request of CreateModelInvocationJob."""
+
+    jobName: str
+    roleArn: str
+    modelId: str
+    modelInvocationType: str
+    tags: Tags
+    clientRequestToken: str
+
+
+class ListBatchesRequest(ListRequest, total=False):
+    """Request of ListModelInvocationJobs."""
+
+    submitTimeAfter: datetime
+    submitTimeBefore: datetime
+
+
+class ListFoundationModelsRequest(TypedDict, total=False):
+    """Request of ListFoundationModels."""
+
+    byProvider: str
+    byCustomizationType: str
+    byInferenceType: str
+    byOutputModality: str
+
+
+class ModelId(TypedDict):
+    """A model, by id or ARN."""
+
+    modelId: str
+
+
+class ContentBlock(TypedDict, total=False):
+    """One block of a message. Only text is supported here."""
+
+    text: str
+
+
+class Message(TypedDict):
+    """One turn of a conversation."""
+
+    role: str
+    content: Sequence[ContentBlock]
+
+
+class InferenceConfig(TypedDict, total=False):
+    """Limits of an answer. The endpoint translates other names into these."""
+
+    maxTokens: int
+    temperature: float
+    topP: float
+    stopSequences: Sequence[str]
+
+
+class ConverseInput(TypedDict, total=False):
+    """What Converse, ConverseStream and CountTokens share."""
+
+    messages: Sequence[Message]
+    system: Sequence[ContentBlock]
+    inferenceConfig: InferenceConfig
+
+
+class ConverseRequest(ConverseInput, total=False):
+    """Request of Converse and ConverseStream."""
+
+    modelId: str
+
+
+class InvokeModelRequest(TypedDict, total=False):
+    """Request of InvokeModel and InvokeModelWithResponseStream."""
+
+    modelId: str
+    body: bytes
+
+
+class InvokeModelInput(TypedDict):
+    """A body whose tokens CountTokens counts."""
+
+    body: bytes
+
+
+class TokensInput(TypedDict, total=False):
+    """What CountTokens counts: one of both."""
+
+    invokeModel: InvokeModelInput
+    converse: ConverseInput
+
+
+class CountTokensRequest(ModelId):
+    """Request of CountTokens."""
+
+    input: TokensInput
