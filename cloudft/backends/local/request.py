@@ -78,7 +78,8 @@ def build_request(staged: StagedJob) -> dict[str, Any]:
         "maxTruncatedShare": spec.local.max_truncated_share,
         "processes": spec.local.processes,
         "fsdp": spec.local.fsdp,
-        "packed": spec.local.packed,
+        # Left out where it says nothing: the same job has the same token as before there was a choice.
+        **({} if spec.local.packed == "auto" else {"packed": spec.local.packed}),
         "data": _data(staged.manifest),
     }
 

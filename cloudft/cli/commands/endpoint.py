@@ -218,7 +218,7 @@ def endpoint_command(
 def _require_extra() -> None:
     """Raise UsageError when the extra `endpoint` is not installed."""
     try:
-        import cloudft.endpoint.server  # noqa: F401 (whether it can be imported)
+        import cloudft.endpoint.server
     except ImportError as error:
         raise UsageError(
             f"the endpoint needs {error.name}, which is not installed",
