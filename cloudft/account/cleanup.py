@@ -277,6 +277,7 @@ def remove_resources(
     for resource in resources:
         if resource.job is None:
             raise not_owned_error(resource)
+    # Second pass: the check above refuses the whole list before anything is removed.
     for resource in resources:
         _inventory_backend(resource.backend, home, location).remove_resource(resource)
         yield resource

@@ -9,7 +9,7 @@ from typing import Any
 from cloudft.errors import UsageError
 
 IN_USE = "in-use"
-"""Status of staged data that a running job reads, whoever created the job.
+"""Status of staged data that a running job reads, also a job of another tool.
 
 The `id` may be a prefix. Several backends may read the same bytes, and each knows only its own
 jobs.

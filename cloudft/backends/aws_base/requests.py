@@ -48,6 +48,7 @@ def request_token(staged: StagedJob, location: Location, content: Mapping[str, A
 
     The profile is left out: the same job under another profile of the account is the same job.
     """
+    # sorted keys below: the token must not depend on the order in which a dict was built
     place = {name: value for name, value in location.items() if name != "profile"}
     named = {"attempt": staged.attempt, "name": staged.job.spec.name, "place": place, **content}
     return hashlib.sha256(orjson.dumps(named, option=orjson.OPT_SORT_KEYS)).hexdigest()[:32]

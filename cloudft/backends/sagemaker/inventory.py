@@ -47,20 +47,20 @@ class _StagedUris:
 
 
 def list_resources(aws: Aws) -> Listing[CloudResource]:
-    """List running jobs and warm pools, whoever created them, and data of cloudft's ended jobs.
+    """List all running jobs and warm pools, and the staged data of cloudft's ended jobs.
 
     Where the jobs can't be read to the end, no data is listed: it is unknown what is in use.
     """
-    gathering, staged = ListingBuilder(), _StagedUris()
-    found = gathering.collect(
+    builder, staged = ListingBuilder(), _StagedUris()
+    resources = builder.collect(
         f"sagemaker: jobs {IN_USE_PART_SUFFIX}", lambda: _list_machines(aws, staged)
     )
     for uri, jobs in staged.ended.items() if staged.complete else ():
         if not any(uri.startswith(used) or used.startswith(uri) for used in staged.used):
-            found += gathering.collect(
+            resources += builder.collect(
                 f"sagemaker: {uri}", functools.partial(_list_staged_data, aws, uri, jobs)
             )
-    return gathering.build(found)
+    return builder.build(resources)
 
 
 def _list_machines(aws: Aws, staged: _StagedUris) -> Iterator[CloudResource]:
@@ -74,12 +74,12 @@ def _list_machines(aws: Aws, staged: _StagedUris) -> Iterator[CloudResource]:
         job = aws.call(what, "sagemaker", "describe_training_job", TrainingJobName=name)
         for uri in _input_uris(job) if running else ():  # whoever made the job
             staged.used.add(uri)
-            made, usd = (
+            created_at, usd = (
                 str(states.iso_format(job["CreationTime"])),
                 {"perHour": 0.0, "perMonth": None},
             )
             yield CloudResource(
-                "data", uri, uri, IN_USE, made, usd, _job_id_of(job), backend="sagemaker"
+                "data", uri, uri, IN_USE, created_at, usd, _job_id_of(job), backend="sagemaker"
             )
         if _job_id_of(job) and not running:
             for uri in filter(STAGED_URI.fullmatch, _input_uris(job)):
@@ -111,14 +111,14 @@ def _machine_resource(
 
     The cost of a month is that of the rest of these seconds.
     """
-    wanted = job["ResourceConfig"]
-    price, source = catalogue.hourly_price(wanted.get("InstanceType")) or (
+    config = job["ResourceConfig"]
+    price, source = catalogue.hourly_price(config.get("InstanceType")) or (
         None,
         "no price is known",
     )
-    hour = None if price is None else price * wanted["InstanceCount"]
-    month = None if hour is None else hour * min(seconds, MONTH_S) / 3600
-    usd = {"perHour": hour, "perMonth": month}
+    usd_per_hour = None if price is None else price * config["InstanceCount"]
+    usd_per_month = None if usd_per_hour is None else usd_per_hour * min(seconds, MONTH_S) / 3600
+    usd = {"perHour": usd_per_hour, "perMonth": usd_per_month}
     return CloudResource(
         kind,
         job["TrainingJobArn"],
@@ -128,7 +128,7 @@ def _machine_resource(
         usd,
         _job_id_of(job),
         backend="sagemaker",
-        basis=f"{wanted['InstanceCount']} x {wanted['InstanceType']} ({source})",
+        basis=f"{config['InstanceCount']} x {config['InstanceType']} ({source})",
     )
 
 
@@ -139,7 +139,10 @@ def _list_staged_data(
     bucket, _, prefix = uri.removeprefix("s3://").partition("/")
     job = jobs[0]
     where = {"Bucket": bucket, "ExpectedBucketOwner": str(job["RoleArn"]).split(":")[4]}
-    made, usd = str(states.iso_format(job["CreationTime"])), {"perHour": 0.0, "perMonth": None}
+    created_at, usd = (
+        str(states.iso_format(job["CreationTime"])),
+        {"perHour": 0.0, "perMonth": None},
+    )
     newest: dict[str, str] = {}  # a job's attempts are several training jobs
     for one in jobs:
         newest.setdefault(str(_job_id_of(one)), one["TrainingJobStatus"])
@@ -159,7 +162,7 @@ def _list_staged_data(
             id=f"s3://{bucket}/{key}",
             name=key.rpartition("/")[2],
             status="staged" if done else "resumable",
-            created_at=made,
+            created_at=created_at,
             usd=usd,
             job=name,
             backend="sagemaker",
@@ -178,24 +181,25 @@ def _list_keys(aws: Aws, where: Mapping[str, str], prefix: str) -> Iterator[str]
         token = {"ContinuationToken": page["NextContinuationToken"]}
 
 
-def delete_resource(aws: Aws, thing: CloudResource) -> None:
+def delete_resource(aws: Aws, resource: CloudResource) -> None:
     """Release a warm pool, or delete a staged file. Raise JobStateConflict for a running job."""
-    if thing.kind == "training-job":
+    if resource.kind == "training-job":
         raise JobStateConflict(
-            f"{thing.name} is running", fix=f"`cloudft stop {thing.job or thing.name}` ends it."
+            f"{resource.name} is running",
+            fix=f"`cloudft stop {resource.job or resource.name}` ends it.",
         )
-    if thing.kind == "warm-pool":
-        what = f"the machine of {thing.name} can't be let go"
+    if resource.kind == "warm-pool":
+        what = f"the machine of {resource.name} can't be let go"
         gone = {"KeepAlivePeriodInSeconds": 0}
         aws.call(
             what,
             "sagemaker",
             "update_training_job",
-            TrainingJobName=thing.name,
+            TrainingJobName=resource.name,
             ResourceConfig=gone,
         )
         return
-    bucket, _, key = thing.id.removeprefix("s3://").partition("/")
+    bucket, _, key = resource.id.removeprefix("s3://").partition("/")
     identity = aws.call("can't get the caller identity", "sts", "get_caller_identity")
     where = {"Bucket": bucket, "Key": key, "ExpectedBucketOwner": identity["Account"]}
-    aws.call(f"{thing.id} can't be removed", "s3", "delete_object", **where)
+    aws.call(f"{resource.id} can't be removed", "s3", "delete_object", **where)

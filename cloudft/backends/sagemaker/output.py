@@ -38,15 +38,15 @@ def read_plan(aws: Aws, answer: Mapping[str, Any]) -> discovered_plan.Discovered
     """
     bucket, key = split_s3_uri(answer["OutputDataConfig"]["S3OutputPath"])
     name = f"s3://{bucket}/{key.removesuffix('output/')}{PLAN_FILE}"
-    given = answer["HyperParameters"]
-    job = given[request.JOB_KEY]
+    parameters = answer["HyperParameters"]
+    job = parameters[request.JOB_KEY]
     with io.BufferedReader(ObjectStream(name, aws.client("s3"))) as stream:
         content = stream.read(discovered_plan.MAX_PLAN_BYTES + 1)
     if len(content) > discovered_plan.MAX_PLAN_BYTES:
         error = BadDocument(f"it has more than {discovered_plan.MAX_PLAN_BYTES} bytes", file=name)
         raise discovered_plan.unusable_plan(job, error)
     marks = discovered_plan.PlanMarkers(
-        job, given.get(request.TOKEN_KEY), given.get(request.PLAN_KEY)
+        job, parameters.get(request.TOKEN_KEY), parameters.get(request.PLAN_KEY)
     )
     return discovered_plan.parse_plan(content, name, "sagemaker", marks)
 
@@ -68,6 +68,7 @@ def download_artifacts(aws: Aws, answer: Mapping[str, Any], home: Home, job_id: 
             if not layout.is_complete(temporary):
                 raise _damaged_output(answer, "it holds no curve")
             temporary.chmod(0o755)
+            # One rename: a job is Completed here only when all of its files are.
             os.rename(temporary, folder)
         except BadArchive as error:
             raise _damaged_output(answer, str(error)) from error
@@ -102,10 +103,10 @@ class _TrainerData(msgspec.Struct):
 def _write_job_folder(aws: Aws, answer: Mapping[str, Any], home: Home, job_id: str) -> None:
     """Write the job's folder as a local job's: its request, and the data that is available."""
     folder = home.jobs / job_id
-    wanted, sha256 = _trainer_request(aws, answer, home, job_id)
-    files = convert(wanted, _TrainerData, file=folder / RECORD_FILE).data
+    trainer_request, sha256 = _trainer_request(aws, answer, home, job_id)
+    files = convert(trainer_request, _TrainerData, file=folder / RECORD_FILE).data
     (folder / DATA).mkdir(exist_ok=True)
-    kept = {}
+    available = {}
     for role, file in files.items():
         path = folder / file.path
         staged = home.staged / sha256[:STAGED_NAME_LENGTH] / path.name
@@ -114,8 +115,8 @@ def _write_job_folder(aws: Aws, answer: Mapping[str, Any], home: Home, job_id: s
             or _copy_staged(staged, path)
             or _download_channel_file(aws, answer, role, path)
         ):
-            kept[role] = wanted["data"][role]
-    content = orjson.dumps({**wanted, "data": kept}, option=orjson.OPT_INDENT_2)
+            available[role] = trainer_request["data"][role]
+    content = orjson.dumps({**trainer_request, "data": available}, option=orjson.OPT_INDENT_2)
     atomic_write(folder / JOB, content)
 
 
