@@ -37,9 +37,9 @@ from cloudft.backends.bedrock import (
     states,
 )
 from cloudft.backends.bedrock.account_helpers import get_tags
+from cloudft.backends.bedrock.api_shapes import CustomizationJob
 from cloudft.backends.bedrock.deploy import PENDING_STATUSES
 from cloudft.backends.bedrock.deployment_attempts import DeploymentAttempts
-from cloudft.backends.bedrock.responses import CustomizationJob
 from cloudft.backends.capabilities import (
     DiscoveredJob,
     SupportsBatchInference,

@@ -21,13 +21,13 @@ from cloudft.aws.client import Aws
 from cloudft.aws.s3 import list_objects, read_object, s3_uri, split_s3_uri
 from cloudft.aws.tags import to_tag_list
 from cloudft.backends.bedrock import request
+from cloudft.backends.bedrock.api_shapes import BatchJob, CustomizationJob
 from cloudft.backends.bedrock.converse import (
     ConverseRequest,
     ConverseResponse,
     converse_request,
     parse_converse_response,
 )
-from cloudft.backends.bedrock.responses import BatchJob, CustomizationJob
 from cloudft.errors import BadDocument, JobStateConflict, ResourceConflict, UsageError
 from cloudft.inference import Answer, GenerationConfig, InferenceSession, Prompt
 from cloudft.storage.documents import Count, decode

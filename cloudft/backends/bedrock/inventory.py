@@ -17,8 +17,8 @@ from cloudft.aws.tags import EXPIRES_TAG
 from cloudft.backends.aws_base.backend import is_owned_by_other_account
 from cloudft.backends.bedrock import removal_conflicts, request, states
 from cloudft.backends.bedrock.account_helpers import get_tags
+from cloudft.backends.bedrock.api_shapes import CustomizationJob, CustomModelUnits, ImportedModel
 from cloudft.backends.bedrock.model_import import staged_models
-from cloudft.backends.bedrock.responses import CustomizationJob, CustomModelUnits, ImportedModel
 from cloudft.backends.partial_listing import ListingBuilder
 from cloudft.backends.resources import IN_USE, IN_USE_PART_SUFFIX, CloudResource
 from cloudft.catalogue import UnitPrices, cost
