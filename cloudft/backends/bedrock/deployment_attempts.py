@@ -79,6 +79,7 @@ class DeploymentAttempts:
             path.unlink(missing_ok=True)
 
     def _write(self, name: str, attempt: DeploymentAttempt) -> None:
+        # Atomic: a partly written record would lose the token of a request that was sent.
         path = self._path(name)
         content = {
             "version": VERSION,

@@ -274,6 +274,7 @@ def _list_staged_data(aws: Aws, listing: ListingBuilder) -> Iterator[CloudResour
                 in_use[uri] = reader
             else:
                 ended.setdefault(uri, []).append(reader)
+    # In use comes first: the caller must not offer for removal what one of its later parts reads.
     for uri, reader in in_use.items():
         yield _data_resource(uri, IN_USE, [reader])
     for uri, readers in ended.items():

@@ -182,6 +182,7 @@ class ImportBackend(
         for (name, path), call in zip(plan.files.items(), calls.uploads, strict=True):
             sha256 = plan.request["model"][name]
             self.upload_file(call.parameters, path, sha256, observer)
+        # Before the import exists: another machine may discover it at once and read this plan.
         self.put_object(calls.plan_file.parameters, encode_plan(plan))
 
     def _create(self, plan: Plan) -> str:
