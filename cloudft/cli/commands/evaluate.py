@@ -257,6 +257,8 @@ def evaluation_text(evaluation: Mapping[str, Any]) -> str:
 
 def metric_table_rows(evaluation: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
     """Yield the metrics as table rows, the headline metric first."""
+    from cloudft.evaluate.metrics.metric_labels import metric_label
+
     names = sorted(evaluation["base"], key=lambda name: name != evaluation["metric"])
     for name in names:
         base, tuned = evaluation["base"][name], evaluation["tuned"][name]
@@ -264,7 +266,7 @@ def metric_table_rows(evaluation: Mapping[str, Any]) -> Iterator[tuple[str, ...]
             continue
         delta = evaluation["delta"][name]
         yield (
-            name,
+            metric_label(name),
             format_number(base),
             format_number(tuned),
             format_signed(delta["value"]),

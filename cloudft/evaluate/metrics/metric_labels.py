@@ -6,6 +6,8 @@ import re
 
 METRIC_LABELS = {
     "bitsPerByte": "bits per byte",
+    "bleu": "BLEU",
+    "chrf": "chrF",
     "cutShare": "answers cut off",
     "emptyShare": "empty answers",
     "exactMatch": "exact match",
@@ -13,7 +15,6 @@ METRIC_LABELS = {
     "lengthRatio": "length ratio",
     "macroF1": "macro F1",
     "microF1": "micro F1",
-    "mixedShare": "answers with several labels",
     "noLabelShare": "answers without a label",
     "referenceLoss": "loss of the reference",
     "refusalShare": "refusals",
