@@ -135,7 +135,7 @@ def test_a_machine_taken_away_a_stop_and_a_resume_are_one_job(
     steps = [point.step for point in backend.metrics(job) if point.split == "train"]
     assert steps == list(range(len(steps))) and len(steps) > at
     log = "\n".join(line.text for line in backend.logs(job))
-    assert "going on after step" in log and "#cloudft" not in log
+    assert "resuming after step" in log and "#cloudft" not in log
     assert [call["TrainingJobName"] for call in created(aws, "spot")] == [job, f"{job}-r1"]
 
 

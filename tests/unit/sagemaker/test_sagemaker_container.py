@@ -92,7 +92,7 @@ def test_a_machine_that_is_taken_away_is_gone_on_from_on_another(
     assert read_jsonl(after)[: len(before)] == before
     steps = [point["step"] for point in read_jsonl(after) if point["split"] == "train"]
     assert steps == list(range(len(steps)))
-    assert "leaving checkpoint step-99999999 out" in said and "going on after step" in said
+    assert "checkpoint step-99999999 is damaged" in said and "resuming after step" in said
     printed = of_kind(said, "metric")
     assert printed[: len(before)] == before
 
