@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import re
@@ -145,6 +144,8 @@ def _suggestion(name: str) -> str:
 
 def _closest_aliases(name: str) -> list[str]:
     """Up to three aliases that look like `name`, by alias first and by id then."""
+    import difflib
+
     lower = name.lower()[:200]
     aliases = [model.alias for model in load_models()]
     by_id = difflib.get_close_matches(lower, list(_models_by_name()), n=3, cutoff=0.7)
