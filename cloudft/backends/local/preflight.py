@@ -18,8 +18,8 @@ from cloudft.backends.local.request import (
     resolve_hyperparameters,
     trained_model,
 )
+from cloudft.catalogue import CUSTOMIZATION_TYPES
 from cloudft.errors import TrainerError
-from cloudft.spec.fields import TRAINER_CUSTOMIZATION_TYPES
 from cloudft.spec.load import LoadedJob
 from cloudft.types import Finding
 
@@ -34,7 +34,7 @@ SLOW_LEARNING_RATE = 5e-5
 
 def check_job(job: LoadedJob) -> Iterator[Finding]:
     """Everything that stands in the job's way here."""
-    if job.spec.customization_type not in TRAINER_CUSTOMIZATION_TYPES:
+    if "local" not in CUSTOMIZATION_TYPES[job.spec.customization_type].trains_on:
         yield _finding(
             job,
             "error",
