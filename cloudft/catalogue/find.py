@@ -149,7 +149,7 @@ def _suggestion(name: str) -> str:
 
 
 def _closest_aliases(name: str) -> list[str]:
-    """Up to three aliases that look like `name`, by alias first and by id then."""
+    """Return up to three aliases similar to `name`: by their own spelling, then by their ids'."""
     import difflib
 
     lower = name.lower()[:200]
