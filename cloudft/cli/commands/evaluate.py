@@ -166,7 +166,7 @@ def _run_learning_curve(
     progress: Callable[[str, int, int], None],
     console: Console,
 ) -> DiagnosticResult:
-    """The pitfall of too little data, from jobs on parts of it."""
+    """Train jobs on parts of the data, and return whether more data helps."""
     from cloudft.evaluate.diagnostics.learning_curve import run_learning_curve
 
     return run_learning_curve(
