@@ -6,10 +6,8 @@ No exception leaves `run_command`: it is the outermost frame of the program.
 from __future__ import annotations
 
 import os
-import platform
 import re
 import sys
-import traceback
 from collections.abc import Iterator
 from typing import Any
 
@@ -80,8 +78,13 @@ def _exit_code(command: click.Command) -> int:  # one branch for each kind of er
 
 
 def _raised_while_printing(error: BaseException) -> bool:
-    frames = traceback.walk_tb(error.__traceback__)
-    return any(frame.f_code is click.echo.__code__ for frame, _ in frames)
+    """Return whether the error comes from `click.echo`, not from the command's own files."""
+    position = error.__traceback__
+    while position is not None:
+        if position.tb_frame.f_code is click.echo.__code__:
+            return True
+        position = position.tb_next
+    return False
 
 
 def _invoke(command: click.Command) -> int:
@@ -201,6 +204,8 @@ def report_interrupt() -> int:
 def report_internal_error(error: Exception) -> int:
     """Print an unexpected exception: one message, and with -v its traceback. Return 1."""
     _print_traceback_if_verbose()
+    import platform
+
     where = f"cloudft {__version__}, Python {platform.python_version()}, {platform.system()}"
     return report_message(
         f"internal error: {type(error).__name__}: {str(error)[:300]} ({where})",
@@ -212,4 +217,6 @@ def report_internal_error(error: Exception) -> int:
 
 def _print_traceback_if_verbose() -> None:
     if any(_VERBOSE.fullmatch(word) for word in sys.argv[1:]):
+        import traceback
+
         traceback.print_exc()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cloudft.cli import startup
 from cloudft.cli.command import command
 from cloudft.cli.options import Console, console_options
 from cloudft.cli.param_types import PID, PORT, SECONDS
@@ -228,6 +229,7 @@ def _require_extra() -> None:
 
 def _run_server(options: EndpointOptions, console: Console) -> None:
     """Serve until the process ends. Print the URL first."""
+    startup.restore_garbage_collection()
     from cloudft.endpoint.server import LOOPBACK_HOSTS, serve
 
     if options.host not in LOOPBACK_HOSTS and options.secret_keys is None:
