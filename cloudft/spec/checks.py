@@ -11,10 +11,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from cloudft.catalogue import Hyperparameter, Model, find_model, load_models
+from cloudft.catalogue import (
+    CUSTOMIZATION_TYPES,
+    DEFAULT_CUSTOMIZATION_TYPE,
+    Hyperparameter,
+    Model,
+    find_model,
+    load_models,
+    trains_on,
+)
 from cloudft.errors import UnknownModel
 from cloudft.spec.field_index import find_nearest_name
-from cloudft.spec.fields import SUPPORTED_CUSTOMIZATION_TYPES, TRAINER_CUSTOMIZATION_TYPES
 from cloudft.spec.sections import job_sections
 from cloudft.spec.validation_errors import SourceMap
 from cloudft.spec.yaml_scalars import as_number
@@ -81,15 +88,15 @@ def find_named_model(
 
 def _check_customization_type(tree: JobTree, model: Model, source_map: SourceMap) -> list[Finding]:
     """Refuse a customization type that the model does not support."""
-    requested = tree.get("customization_type", SUPPORTED_CUSTOMIZATION_TYPES[0])
-    if requested not in SUPPORTED_CUSTOMIZATION_TYPES or requested in model.customization_types:
+    requested = tree.get("customization_type", DEFAULT_CUSTOMIZATION_TYPE)
+    if requested not in CUSTOMIZATION_TYPES or requested in model.customization_types:
         return []
     supported = ", ".join(model.customization_types) or "none"
     source = model.sources[0]
     message = f"{model.alias} does not support {requested} (it has: {supported}; {source})"
-    usable = [kind for kind in SUPPORTED_CUSTOMIZATION_TYPES if kind in model.customization_types]
+    usable = [kind for kind in CUSTOMIZATION_TYPES if kind in model.customization_types]
     fix = "take an open-weight base_model such as smollm2-135m"
-    if requested in TRAINER_CUSTOMIZATION_TYPES:
+    if requested in trains_on("sagemaker"):
         command = "cloudft submit --backend sagemaker --wait --import"
         fix += f" and run `{command}`, which makes it a Bedrock model"
     if usable:
