@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
 import os
 from pathlib import Path
@@ -54,6 +53,8 @@ def _module_folder(module: str) -> Path | None:
 
 
 def _version(distribution: str) -> str:
+    import importlib.metadata  # takes 10 ms, and `models doctor` alone needs it
+
     try:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:

@@ -9,7 +9,6 @@ import os
 import platform
 import re
 import sys
-import traceback
 from collections.abc import Iterator
 from typing import Any
 
@@ -80,6 +79,8 @@ def _exit_code(command: click.Command) -> int:  # noqa: C901  # one branch for e
 
 
 def _raised_while_printing(error: BaseException) -> bool:
+    import traceback
+
     frames = traceback.walk_tb(error.__traceback__)
     return any(frame.f_code is click.echo.__code__ for frame, _ in frames)
 
@@ -212,4 +213,6 @@ def report_internal_error(error: Exception) -> int:
 
 def _print_traceback_if_verbose() -> None:
     if any(_VERBOSE.fullmatch(word) for word in sys.argv[1:]):
+        import traceback
+
         traceback.print_exc()
