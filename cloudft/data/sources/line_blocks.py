@@ -89,6 +89,8 @@ class ByteCounter(StreamDigest):
 
     def update_in_background(self, view: memoryview) -> Future[None]:
         """Count bytes, and return a future that is done."""
+        from concurrent.futures import Future
+
         self.size += len(view)
         done: Future[None] = Future()
         done.set_result(None)
