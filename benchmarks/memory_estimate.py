@@ -38,7 +38,7 @@ def run_case(method: str, batch: int, name: str, steps: int) -> dict[str, float]
     from local_backend.job_dir import JobDir
     from local_backend.progress import ProgressReporter
     from local_backend.settings import read_settings
-    from local_backend.training.memory_estimate import estimate_step_memory
+    from local_backend.training.memory_estimate import StepEstimator
     from local_backend.training.prepare_run import prepare_run
     from local_backend.training.train_loop import compute_mean_loss, step_optimizer
 
@@ -55,15 +55,14 @@ def run_case(method: str, batch: int, name: str, steps: int) -> dict[str, float]
         if examples is batches[1]:
             # Reset the peak: the first steps compile kernels and allocate the optimizer.
             Path("/proc/self/clear_refs").write_text("5")
-    measured = contestant.peak()
+    measured = contestant.peak_memory()
     largest = max(batches, key=run.loss.count_tokens)
     config = run.loaded.model.config
     del run
     # A limit that one batch never reaches: the batch is not split.
     limit = MicroBatchLimit(batch, 2048)
-    estimate = estimate_step_memory(
-        config, settings, torch.bfloat16, torch.device("cpu"), largest, limit
-    )
+    estimator = StepEstimator(config, settings, torch.bfloat16, torch.device("cpu"))
+    estimate = estimator.estimate(largest, limit)
     return {"predicted": estimate.peak / 1e9, "measured": measured}
 
 

@@ -32,8 +32,8 @@ def measure_best(work: Callable[[], int], rounds: int) -> float:
 
 def measure_speeds(tokenizer: Any, rows: Sequence[Any], rounds: int) -> tuple[float, ...]:
     """Return the speeds of the complete way, of the tokenizer, and of it with offsets."""
-    from local_backend.data.batches import tokenize_batch, tokenize_segments
     from local_backend.data.chat_template import split_turns, to_messages
+    from local_backend.data.encode import tokenize_batch, tokenize_segments
 
     def segments() -> Iterator[Any]:
         return (

@@ -9,9 +9,6 @@ from typing import Any
 from cloudft import catalogue
 from cloudft.aws.client import Aws, AwsLocation
 
-COMPARED = ("CONTINUED_PRE_TRAINING", "DISTILLATION", "FINE_TUNING")
-"""What `customizationsSupported` can tell of (botocore 1.44.5)."""
-
 
 @dataclass(frozen=True)
 class CatalogueComparison:
@@ -35,12 +32,18 @@ def compare_catalogue(place: Mapping[str, Any]) -> list[CatalogueComparison]:
     return [*_compare_catalogued(listed, region), *_list_uncatalogued(listed)]
 
 
+def _listed_types(model: catalogue.Model) -> list[str]:
+    """Return the model's customization types that an account's list can name."""
+    types = sorted(model.customization_types)
+    return [name for name in types if catalogue.CUSTOMIZATION_TYPES[name].is_listed]
+
+
 def _compare_catalogued(listed: Mapping[str, Any], region: str) -> Iterator[CatalogueComparison]:
     for model in catalogue.load_models():
-        if model.bedrock_id is None or not set(model.customization_types) & set(COMPARED):
+        kinds = _listed_types(model)
+        if model.bedrock_id is None or not kinds:
             continue
         here = region in model.regions and model.lifecycle.state != "end-of-life"
-        kinds = [k for k in sorted(model.customization_types) if k in COMPARED]
         says = f"ACTIVE: {', '.join(kinds)}" if here else _absence(model, region)
         found = listed.get(model.bedrock_id)
         told = _account_offer(found) if found else "not listed"

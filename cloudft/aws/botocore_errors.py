@@ -106,6 +106,11 @@ HTML_PAGE = re.compile(
 """Beginning of a web page. Content-Type is no evidence: moto sends KMS's responses as text/html."""
 
 
+Response = Mapping[str, Any]
+"""A response as botocore parses it: a dict in the shape of its service model, which has no static
+types. Responses that cross modules have a TypedDict (backends/bedrock/responses.py)."""
+
+
 class NotAnAwsResponse(Exception):
     """A response that no AWS service sends: a proxy's page, or truncated JSON."""
 
@@ -123,7 +128,7 @@ def error_kind(error: BaseException) -> ErrorKind | None:
 
 
 def raise_on_foreign_response(
-    operation_model: OperationModel, response_dict: Mapping[str, Any], **_: object
+    operation_model: OperationModel, response_dict: Response, **_: object
 ) -> None:
     """Raise NotAnAwsResponse for a body that AWS did not send. Handles botocore's `before-parse`.
 
@@ -187,9 +192,7 @@ def _raise_on_partial_json(body: bytes) -> None:
         raise NotAnAwsResponse("the response is not a JSON object")
 
 
-def raise_on_incomplete_items(
-    parsed: Mapping[str, Any], model: OperationModel, **_: object
-) -> None:
+def raise_on_incomplete_items(parsed: Response, model: OperationModel, **_: object) -> None:
     """Raise NotAnAwsResponse for a list whose items lack members that the service model requires.
 
     Handles botocore's `after-call`. Botocore itself validates requests, not responses.
@@ -207,9 +210,7 @@ def raise_on_incomplete_items(
                 raise NotAnAwsResponse(f"an item of {name} has no {missing[0]}")
 
 
-def call_and_parse(
-    method: Callable[..., Mapping[str, Any]], parameters: Mapping[str, Any]
-) -> Mapping[str, Any]:
+def call_and_parse(method: Callable[..., Response], parameters: Mapping[str, object]) -> Response:
     """Return the response of a client's method.
 
     Raise NotAnAwsResponse for one that botocore's parsers fail on: they raise plain TypeErrors and

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
+from cloudft.aws.botocore_errors import Response as Response  # a part of this module's interface
 from cloudft.aws.botocore_errors import (
     call_and_parse,
     error_kind,
@@ -42,9 +43,6 @@ OFFLINE_S = 10.0
 seldom ends by itself, and a person waits."""
 TRY_ONCE_KINDS = ("offline", "foreign")
 """Kinds of errors after which further calls are not retried, until one succeeds."""
-Response = Mapping[str, Any]
-"""What an operation returns: a dict in the shape of botocore's service model, which has no static
-types. What crosses files has a TypedDict of its own."""
 T = TypeVar("T")
 
 
@@ -181,7 +179,7 @@ class Aws:
             self._clients[service] = create_client(service, self.location, attempts=1)
         return self._clients[service]
 
-    def call(self, failure: str, service: str, operation: str, **parameters: Any) -> Response:
+    def call(self, failure: str, service: str, operation: str, **parameters: object) -> Response:
         """Call an operation, by boto3's name of it, and retry what may pass.
 
         Use it only for calls that may be made twice: those that read, and those with a client
@@ -204,7 +202,7 @@ class Aws:
         return response
 
     def call_without_retry(
-        self, failure: str, service: str, operation: str, **parameters: Any
+        self, failure: str, service: str, operation: str, **parameters: object
     ) -> Response:
         """Call an operation once, as `call` does: for what is useful but can be done without."""
         with self.translate_errors(failure, service):
@@ -212,22 +210,40 @@ class Aws:
         return response
 
     def paginate(
-        self, failure: str, service: str, operation: str, key: str, **parameters: Any
+        self, failure: str, service: str, operation: str, key: str, **parameters: object
     ) -> Iterator[Any]:
         """Yield the items of a list, `key` of each of its pages; each page is a `call`.
 
         Raise CloudUnreachable for a list that returns a page token a second time.
         """
+        yield from self._paginate(self.call, failure, service, operation, key, parameters)
+
+    def paginate_without_retry(
+        self, failure: str, service: str, operation: str, key: str, **parameters: object
+    ) -> Iterator[Any]:
+        """Yield the items of a list as `paginate` does; each page is a `call_without_retry`."""
+        call = self.call_without_retry
+        yield from self._paginate(call, failure, service, operation, key, parameters)
+
+    def _paginate(
+        self,
+        call: Callable[..., Response],
+        failure: str,
+        service: str,
+        operation: str,
+        key: str,
+        parameters: Mapping[str, object],
+    ) -> Iterator[Any]:
         from botocore.exceptions import PaginationError
 
         seen: set[str] = set()
 
-        def call_page(**page_parameters: Any) -> Response:
+        def call_page(**page_parameters: object) -> Response:
             token = str({k: v for k, v in page_parameters.items() if k not in parameters})
             if token in seen:  # botocore itself notices only the same token twice in a row
                 raise PaginationError(message=f"page {token} was returned before")
             seen.add(token)
-            return self.call(failure, service, operation, **page_parameters)
+            return call(failure, service, operation, **page_parameters)
 
         paginator = self._paginator(call_page, service, operation)
         try:

@@ -6,10 +6,10 @@ import contextlib
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping
-from typing import Any, Protocol, cast
+from collections.abc import Iterator
+from typing import Protocol, cast
 
-from cloudft.aws.botocore_errors import error_kind
+from cloudft.aws.botocore_errors import Response, error_kind
 from cloudft.errors import (
     ClockSkewed,
     CloudRefused,
@@ -98,7 +98,7 @@ DENIED_PRINCIPAL = re.compile(r"User: (?P<arn>arn:\S+) is not authorized")
 class ServiceError(Protocol):
     """An error response of a service, as botocore's ClientError carries it."""
 
-    response: Mapping[str, Any]
+    response: Response
     operation_name: str
 
 
@@ -109,7 +109,7 @@ def translate_aws_errors(
     """Raise CloudRefused or CloudUnreachable in place of botocore's exceptions.
 
     `failure` begins the message, such as "the models can't be listed". `service` is boto3's name of
-    the service that is called; it tells which IAM action a denied operation needs.
+    the service that is called, from which follows the IAM action that a denied operation needs.
     """
     try:
         yield
@@ -223,7 +223,7 @@ def _clock_skew_seconds(error: ServiceError) -> float | None:
     """Return how far this machine's clock is ahead of AWS's, in seconds.
 
     None where they agree or the response has no date. A wrong clock is refused with the codes of
-    expired credentials or of a wrong secret, so only the response's date tells it apart.
+    expired credentials or of a wrong secret, so only the response's date reveals it.
     """
     from email.utils import parsedate_to_datetime
 

@@ -14,6 +14,7 @@ from cloudft.backends.capabilities import (
     SupportsBatchInference,
     SupportsInference,
 )
+from cloudft.catalogue import is_text_only
 from cloudft.errors import UsageError
 from cloudft.evaluate import language_modeling, supervised
 from cloudft.evaluate.diagnostics.answer_format import qualify_verdict
@@ -153,7 +154,7 @@ def evaluate_job(
 def _score_external_answers(
     record: JobRecord, held_out: HeldOutData, path: Path, task: str | None
 ) -> EvaluationScores:
-    if record.customization_type == "CONTINUED_PRE_TRAINING":
+    if is_text_only(record.customization_type):
         raise UsageError(
             "answers can't evaluate a model after continued pre-training",
             fix="omit --answers.",
@@ -171,7 +172,7 @@ def _run_models(
     spec = spec_from_record(record)
     task: Task | None = None
     config: GenerationConfig | None = None
-    if record.customization_type == "CONTINUED_PRE_TRAINING":
+    if is_text_only(record.customization_type):
         scores = language_modeling.evaluate_language_modeling(
             models, held_out, load_general_texts(spec)
         )

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cloudft.catalogue import is_text_only
 from cloudft.data.analysis.leakage import Leak, LeakageIndex
 from cloudft.data.findings import Findings
 from cloudft.data.records import LocatedRecord, read_records
@@ -70,7 +71,7 @@ def load_held_out_data(
     With `limit`, only that many records, evenly spread. Raises UsageError when there are none,
     CheckFailed with every error in the file.
     """
-    raw = record.customization_type == "CONTINUED_PRE_TRAINING"
+    raw = is_text_only(record.customization_type)
     role, base_dir, patterns = _resolve_source(record, home, data)
     spec = spec_from_record(record)
     columns = {str(k): v for k, v in spec.data.columns.items()} if spec else {}

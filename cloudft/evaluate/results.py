@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, TypedDict
 
+import msgspec
 import orjson
 
 from cloudft.errors import BadDocument, JobStateConflict
@@ -223,6 +224,26 @@ def load_newest_evaluation(job_folder: Path) -> Evaluation:
             fix=f"cloudft evaluate {job_folder.name}",
         )
     return load_evaluation(files[-1])
+
+
+class HeadlineScore(msgspec.Struct):
+    """The metric that decides an evaluation, and its value for base and tuned model."""
+
+    metric: str
+    base: dict[str, float | None]
+    tuned: dict[str, float | None]
+
+
+def load_newest_score(job_folder: Path) -> HeadlineScore | None:
+    """Return the score of the job's newest evaluation, without its records.
+
+    Return None when there is no evaluation, or one that can't be read.
+    """
+    files = sorted((job_folder / EVALUATIONS_FOLDER).glob("*.json"))
+    try:
+        return msgspec.json.decode(files[-1].read_bytes(), type=HeadlineScore) if files else None
+    except (OSError, msgspec.DecodeError):
+        return None
 
 
 def load_evaluation(path: Path) -> Evaluation:

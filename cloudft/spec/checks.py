@@ -12,10 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cloudft.catalogue import Hyperparameter, Model, find_model
+from cloudft.catalogue import (
+    CUSTOMIZATION_TYPES,
+    DEFAULT_CUSTOMIZATION_TYPE,
+    Hyperparameter,
+    Model,
+    find_model,
+    trains_on,
+)
 from cloudft.errors import UnknownModel
 from cloudft.spec.field_index import FieldPath, find_nearest_name
-from cloudft.spec.fields import SUPPORTED_CUSTOMIZATION_TYPES, TRAINER_CUSTOMIZATION_TYPES
 from cloudft.spec.sections import job_sections
 from cloudft.spec.validation_errors import SourceMap
 from cloudft.spec.yaml_scalars import as_number
@@ -82,18 +88,16 @@ def find_named_model(
 
 
 def _customization_type(tree: JobTree, model: Model, places: SourceMap) -> list[Finding]:
-    wanted = tree.get("customization_type", SUPPORTED_CUSTOMIZATION_TYPES[0])
-    if wanted not in SUPPORTED_CUSTOMIZATION_TYPES or wanted in model.customization_types:
+    wanted = tree.get("customization_type", DEFAULT_CUSTOMIZATION_TYPE)
+    if wanted not in CUSTOMIZATION_TYPES or wanted in model.customization_types:
         return []
     has = ", ".join(model.customization_types) or "none"
     source = model.sources[0]
     message = f"{model.alias} does not support {wanted} (it has: {has}; {source})"
-    usable = [kind for kind in SUPPORTED_CUSTOMIZATION_TYPES if kind in model.customization_types]
+    usable = [kind for kind in CUSTOMIZATION_TYPES if kind in model.customization_types]
     fix = "take an open-weight base_model such as smollm2-135m"
-    if wanted in TRAINER_CUSTOMIZATION_TYPES:
-        fix += (
-            " and `cloudft submit --backend sagemaker --wait --then import`: Bedrock serves it then"
-        )
+    if wanted in trains_on("sagemaker"):
+        fix += " and `cloudft submit --backend sagemaker --wait --import`: Bedrock serves it then"
     if usable:
         fix = f"write {' or '.join(usable)}, or {fix}"
     key = ("customization_type",) if "customization_type" in tree else ("base_model",)

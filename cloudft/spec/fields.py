@@ -14,6 +14,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
+from cloudft.catalogue.customization_types import CUSTOMIZATION_TYPES
 from cloudft.spec.yaml_scalars import UntypedScalar, as_bool, as_number
 
 READ_NUMBER = BeforeValidator(as_number)
@@ -218,30 +219,30 @@ GraderSetting = Annotated[
     WithJsonSchema({"anyOf": [_NUMBER_SCHEMA, {"type": "string"}]}),
 ]
 
-SUPPORTED_CUSTOMIZATION_TYPES = (
-    "FINE_TUNING",
-    "CONTINUED_PRE_TRAINING",
-    "DISTILLATION",
-    "REINFORCEMENT_FINE_TUNING",
-)
-TRAINER_CUSTOMIZATION_TYPES = SUPPORTED_CUSTOMIZATION_TYPES[:2]
-"""What the local trainer does."""
 _OTHER_TYPES = ("IMPORTED",)
+"""Values of Bedrock's enum that no job can have."""
 
 
 def _customization_type(value: object) -> str:
-    if value in SUPPORTED_CUSTOMIZATION_TYPES:
+    if value in CUSTOMIZATION_TYPES:
         return str(value)
-    fix = f"write {' or '.join(SUPPORTED_CUSTOMIZATION_TYPES)}"
+    fix = f"write {' or '.join(CUSTOMIZATION_TYPES)}"
     if value in _OTHER_TYPES:
         raise field_error("UnsupportedCustomizationType", f"{value} is not supported", fix)
     raise field_error("BadValue", f"{str(value)[:100]!r} is no customization type", fix)
 
 
+class _CustomizationTypeSchema:
+    """Write the JSON Schema's enum from the table as it is when the schema is made."""
+
+    def __get_pydantic_json_schema__(self, *_: object) -> dict[str, Any]:
+        return {"type": "string", "enum": list(CUSTOMIZATION_TYPES)}
+
+
 CUSTOMIZATION_TYPE = Annotated[
     str,
     PlainValidator(_customization_type),
-    WithJsonSchema({"type": "string", "enum": list(SUPPORTED_CUSTOMIZATION_TYPES)}),
+    _CustomizationTypeSchema(),
 ]
 
 
@@ -351,7 +352,7 @@ Processes = Annotated[
 ]
 
 
-def _fsdp(value: object) -> bool | str:
+def _auto_or_bool(value: object) -> bool | str:
     found = as_bool(value)
     if isinstance(found, bool):
         return found
@@ -362,8 +363,8 @@ def _fsdp(value: object) -> bool | str:
     )
 
 
-Fsdp = Annotated[
+AutoOrBool = Annotated[
     bool | str,
-    PlainValidator(_fsdp),
+    PlainValidator(_auto_or_bool),
     WithJsonSchema({"enum": ["auto", True, False]}),
 ]

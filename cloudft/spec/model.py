@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from cloudft.catalogue import STATED_SOURCE, Source
+from cloudft.catalogue import DEFAULT_CUSTOMIZATION_TYPE, STATED_SOURCE, Source
 from cloudft.spec.fields import (
     CUSTOMIZATION_TYPE,
     DATE,
@@ -179,7 +179,7 @@ class JobSpec(JobSpecBase):
         description="Name of the job: 1 to 63 letters, digits, '+', '-' or '.'; no '_'."
     )
     customization_type: CUSTOMIZATION_TYPE = Field(
-        default="FINE_TUNING",
+        default=DEFAULT_CUSTOMIZATION_TYPE,
         description="FINE_TUNING, CONTINUED_PRE_TRAINING; on Bedrock also DISTILLATION"
         " and REINFORCEMENT_FINE_TUNING.",
     )

@@ -1,7 +1,7 @@
 """Decide which requests a local HTTP server answers: those of programs and of its own page.
 
-Any web page in the user's browser can send requests to a server on loopback. A page can't choose the
-headers `Host`, `Origin` and `Sec-Fetch-*`, and can't read a response without CORS headers.
+Any web page in the user's browser can send requests to a server on loopback. A page can't choose
+the headers `Host`, `Origin` and `Sec-Fetch-*`, and can't read a response without CORS headers.
 `RequestGuard` checks those request headers. `harden_headers` removes CORS headers and makes content
 that is stored in the server inert in a browser.
 

@@ -35,6 +35,13 @@ FLOORS = (
 )
 """A room uses the floors below its own. A new room needs a place here."""
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+ONLY_IMPORTED_IN = {
+    "cloudft.endpoint": ("endpoint", "cli/commands/endpoint.py"),
+    "moto": ("endpoint/moto",),
+    "jsonata": ("endpoint/moto",),
+    "werkzeug": ("endpoint",),
+}
+"""Package -> the files and folders of cloudft that may import it."""
 HEAVY = {"torch", "boto3", "botocore", "pydantic", "yaml", "rich", "transformers"}
 
 
@@ -86,6 +93,18 @@ def test_imports_go_one_way() -> None:
         and FLOOR[other] >= FLOOR[room(path)]
     ]
     assert upwards == []
+
+
+@pytest.mark.parametrize("package", ONLY_IMPORTED_IN)
+def test_the_emulator_is_imported_by_its_command_alone(package: str) -> None:
+    importers = {
+        path.as_posix()
+        for path, name in uses(SOURCES)
+        if name == package or name.startswith(f"{package}.")
+    }
+    allowed = ONLY_IMPORTED_IN[package]
+    assert importers, f"{package}: no import is found"
+    assert [p for p in sorted(importers) if not p.startswith(allowed)] == []
 
 
 def test_one_backend_never_imports_another() -> None:

@@ -10,8 +10,8 @@ from cloudft.aws.request_validation import load_service_model, validate_request
 from cloudft.backends.aws_base import request_checks
 from cloudft.backends.findings import FindingFactory
 from cloudft.backends.sagemaker import account_checks, images, instances, request, weights
+from cloudft.catalogue import CUSTOMIZATION_TYPES, is_labeled
 from cloudft.errors import UsageError
-from cloudft.spec.fields import TRAINER_CUSTOMIZATION_TYPES
 from cloudft.spec.load import LoadedJob
 from cloudft.types import Finding
 
@@ -106,16 +106,17 @@ def _has_errors(found: list[Finding]) -> bool:
 def _customization_type(job: LoadedJob, note: FindingFactory) -> Iterator[Finding]:
     """What no container of ours trains; where SageMaker has something of its own, it is named."""
     kind = job.spec.customization_type
-    if kind not in TRAINER_CUSTOMIZATION_TYPES:
+    job_type = CUSTOMIZATION_TYPES[kind]
+    if "sagemaker" not in job_type.trains_on:
         fix = "submit with --backend bedrock."
         yield note("NotOnSageMaker", "customization_type", f"{kind} is not trained so", fix)
-        if kind == "REINFORCEMENT_FINE_TUNING":
-            yield _serverless_hint(note, "customization_type", "tunes some models with rewards")
+        if job_type.on_sagemaker_serverless:
+            yield _serverless_hint(note, "customization_type", job_type.on_sagemaker_serverless)
     elif instances.trained_model(job) is None:
         message = f"the weights of {job.model.alias} can't be had, so no container trains them"
         fix = "submit with --backend bedrock; or name an open stand-in: `local: {model:"
         yield note("NoLocalModel", "local.model", message, f"{fix} smollm2-135m}}`.")
-        if job.model.family == "amazon-nova" and kind == "FINE_TUNING":
+        if kind in job.model.sagemaker_serverless:
             what = f"is for Amazon Nova, too, beside recipes in training jobs ({NOVA_GUIDE})"
             yield _serverless_hint(note, "base_model", what)
 
@@ -184,7 +185,7 @@ def _check_instance(job: LoadedJob, note: FindingFactory) -> Iterator[Finding]:
         if wanted is not None:
             message = f"no known machine has a GPU with {wanted / 2**30:.0f} GiB"
         yield note("NoInstance", field, message, "name sagemaker.instance_type.")
-        if wanted is not None and job.spec.customization_type == "FINE_TUNING":
+        if wanted is not None and is_labeled(job.spec.customization_type):
             yield _serverless_hint(note, field, "needs no machine of yours")
         return
     yield from _check_instance_type(name, note)

@@ -12,6 +12,7 @@ from typing import TypedDict
 
 from cloudft.backends.base import Backend, StagedJob
 from cloudft.backends.capabilities import ProgressCallback, SupportsInference
+from cloudft.catalogue import is_text_only
 from cloudft.data.findings import Findings
 from cloudft.data.formats.record import Document
 from cloudft.data.records import read_records
@@ -111,7 +112,7 @@ def run_advice(
     job = require_completed(wait(lifecycle.submit(staged, training_backend, Store(home.jobs))))
     held_out = load_held_out_data(job.record, home, None, limit)
     spec = staged.job.spec
-    if spec.customization_type == "CONTINUED_PRE_TRAINING":
+    if is_text_only(spec.customization_type):
         return _advise_on_corpus(job, training_backend, home, held_out, progress)
     references = [example.reference for example in held_out.examples]
     measurement = _Measurement(

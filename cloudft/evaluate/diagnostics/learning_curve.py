@@ -14,9 +14,11 @@ import yaml
 
 from cloudft.backends.base import Backend
 from cloudft.backends.capabilities import ProgressCallback, SupportsInference
+from cloudft.catalogue import is_text_only
 from cloudft.errors import JobFailed, UsageError
 from cloudft.evaluate.diagnostics.data_scaling import DATA_SHARES, diagnose_data_scaling
 from cloudft.evaluate.diagnostics.diagnostic import Diagnostic
+from cloudft.evaluate.diagnostics.learning_curve_jobs import part_folder, part_job_name
 from cloudft.evaluate.held_out import HeldOutData, find_staged_file
 from cloudft.evaluate.inference.cached_inference import TUNED, open_cached_inference
 from cloudft.inference import ScoringRequest
@@ -82,13 +84,12 @@ def _train_part(
     wait: WaitForJob,
 ) -> lifecycle.Job:
     """Train the job on a part of its data. The part's job file is stored in the job's folder."""
-    name = f"1of{round(1 / share)}"
-    folder = record.folder / "parts" / name
+    folder = part_folder(record, share)
     data: dict[str, object] = {"train": "train.jsonl"}
     validation = find_staged_file(record, home, "validation")
     if validation is not None:
         data["validation"] = str(validation)
-    spec = {**record.spec, "name": f"{record.name[:50]}-{name}", "data": data}
+    spec = {**record.spec, "name": part_job_name(record, folder), "data": data}
     with as_store_error("can't write the part's job file", folder):
         folder.mkdir(parents=True, exist_ok=True)
         atomic_write(folder / "train.jsonl", content)
@@ -118,7 +119,7 @@ def _held_out_loss(
     """Return the loss of the held-out references, or of the held-out text, in nats per token."""
     session = backend.open_session(record.backend_job_id or record.id)
     with open_cached_inference(session, home, progress, variants=(TUNED,)) as tuned:
-        if record.customization_type == "CONTINUED_PRE_TRAINING":
+        if is_text_only(record.customization_type):
             texts = [example.reference for example in held_out.examples]
             likelihoods = tuned.score_texts(label, texts, TUNED)
         else:

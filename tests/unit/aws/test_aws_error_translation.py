@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
-from endpoint import KEYS, REGION
+from endpoint import AWS_KEYS, REGION
 
 from cloudft.aws.arn import parse_arn
 from cloudft.aws.client import Aws, AwsLocation, Response
@@ -57,7 +57,7 @@ class _Pages(Aws):
 
 @pytest.fixture(autouse=True)
 def keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in KEYS.items():
+    for name, value in AWS_KEYS.items():
         monkeypatch.setenv(name, value)
 
 
@@ -84,5 +84,5 @@ def test_pages_in_a_circle_end() -> None:
 def test_an_arn_has_parts_and_other_text_has_none() -> None:
     arn = parse_arn("arn:aws-us-gov:bedrock:us-gov-west-1:1:custom-model/a.b-v1:0:8k/x")
     assert arn == ("aws-us-gov", "bedrock", "us-gov-west-1", "1", "custom-model/a.b-v1:0:8k/x")
-    with pytest.raises(ValueError, match="not"):
+    with pytest.raises(ValueError, match="must be of the format"):
         parse_arn("amazon.nova-lite-v1:0")
