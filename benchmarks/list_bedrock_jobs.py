@@ -39,7 +39,7 @@ def main() -> None:
         flags |= {"bedrock.s3_uri": f"s3://{BUCKET}/x", "bedrock.region": "us-east-1"}
         flags["bedrock.endpoint_url"] = endpoint.url
         first = load_job(None, flags={**flags, "name": "first"})
-        cloud = make_backend("bedrock", home)
+        cloud = make_backend("bedrock", home).for_job(first)
         staged, _ = prepare.prepare(first, cloud, home)
         store = Store(home.jobs)
         for number in range(JOBS):
@@ -47,7 +47,7 @@ def main() -> None:
             one = type(staged)(job, staged.manifest, staged.folder)
             plan = cloud.plan(one)
             with store.create(lifecycle.make_record(one, plan, store)):
-                arn = cloud.bind(plan.request["place"])._create(plan)
+                arn = cloud._create(plan)
                 store.mark_submitted(plan.job_id, arn)
         times = []
         for _ in range(ROUNDS):

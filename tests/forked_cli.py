@@ -39,6 +39,7 @@ FORKSERVER.set_forkserver_preload(
                 "cloudft.storage.store",
             ),
             *(
+                "cloudft.endpoint.build",
                 "cloudft.endpoint.server",
                 "cloudft.endpoint.moto.replay_log",
                 "boto3",

@@ -12,7 +12,7 @@ from botocore.awsrequest import AWSResponse
 from botocore.config import Config
 from werkzeug.test import EnvironBuilder
 
-from cloudft.endpoint.moto.replay_log import call_wsgi_app
+from cloudft.endpoint.wsgi import call_wsgi_app
 
 URL = "http://127.0.0.1:5000"
 

@@ -1,7 +1,7 @@
-"""The seam between a job and what runs it: narrow here, comfort above it (jobs.py).
+"""Interface that every backend implements. Convenience built on it lives in jobs/.
 
-A backend is one folder with the same file names as its neighbours: `backend.py`, `request.py`
-(pure), `preflight.py`, `serve.py`. What not every backend can do is a type of its own.
+A backend is one folder with the same file names as its neighbors: `backend.py`, `request.py`
+(pure), `preflight.py`. What only some backends can do is a class of its own (capabilities.py).
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
+from cloudft.backends.observer import SILENT, RunObserver
 from cloudft.errors import DamagedJob, JobNotFound
 from cloudft.spec.load import LoadedJob
 from cloudft.types import (
@@ -27,10 +28,17 @@ from cloudft.types import (
     StagedFile,
 )
 
+Location = Mapping[str, str | None]
+"""Where a backend runs its jobs, as plain data: on AWS `region`, `profile` and `endpoint_url`."""
+BackendT = TypeVar("BackendT", bound="Backend")
+
 
 @dataclass(frozen=True)
 class StagedJob:
-    """A job whose data is staged in `folder`. A later `attempt` is another job of the same text."""
+    """A job whose data is staged in `folder`.
+
+    Another `attempt` of the same job file is another job.
+    """
 
     job: LoadedJob
     manifest: Manifest
@@ -39,7 +47,7 @@ class StagedJob:
 
 
 def with_placeholder_data(job: LoadedJob) -> StagedJob:
-    """The job with a stand-in for its staged data: what its request looks like."""
+    """Return the job with a placeholder for its staged data, to build its request for a check."""
     roles = ("train", "validation") if job.spec.data.validation is not None else ("train",)
     files = {
         role: StagedFile(0, 0, 0, name=f"{role}.jsonl", sha256="0" * 64, bytes=0) for role in roles
@@ -50,83 +58,103 @@ def with_placeholder_data(job: LoadedJob) -> StagedJob:
 
 
 class Backend(ABC):
-    """Runs jobs. Every method may be called from any process, at any time."""
+    """Runs jobs. Every method may be called from any process, at any time.
+
+    A backend is bound to one location (an account and Region). Commands bind it once, by `bind` or
+    `for_job`; no method binds again.
+    """
 
     name: str
     poll_seconds: float = 30.0
-    """How often it makes sense to look at a job."""
+    """Seconds between two looks at a job."""
     longest_poll_seconds: float | None = None
-    """How rarely, when nothing has changed for long."""
+    """Seconds between two looks when the job has not changed for long."""
+    training_is_billed: bool = True
+    """Whether training costs money."""
     inference_is_billed: bool = False
-    """True where a job's models are asked elsewhere, for money."""
+    """Whether prompting a job's models costs money."""
+    keeps_job_id: bool = False
+    """Whether the backend's own id of a job is cloudft's."""
+
+    @staticmethod
+    def is_running_in(folder: Path) -> bool | None:
+        """Return whether the process of the job in that folder is alive on this machine.
+
+        None for a folder that is not of such a job, as every folder of a cloud's job is.
+        """
+        return None
+
+    def location_of(self, job: LoadedJob) -> Location:
+        """Return the location that the job file names, as `bind` takes it."""
+        return {}
+
+    def bind(self: BackendT, location: Location) -> BackendT:
+        """Return this backend bound to a location."""
+        return self
+
+    def for_job(self: BackendT, job: LoadedJob) -> BackendT:
+        """Return this backend bound to the location that the job file names."""
+        return self.bind(self.location_of(job))
 
     def with_stack_defaults(self, job: LoadedJob) -> LoadedJob:
-        """The job with what it leaves to the backend's account to say. Reads only.
+        """Return the job with unset fields filled from its stack's outputs. Reads only.
 
-        Raises CheckFailed where the account says nothing of use, AwsRefused and AwsUnreachable.
+        Raise CheckFailed where the stack can't fill them, CloudRefused and CloudUnreachable.
         """
         return job
 
     @abstractmethod
     def check(self, job: LoadedJob) -> list[Finding]:
-        """What this backend adds to the checks of spec and data. Reads only."""
+        """Return what this backend adds to the checks of job file and data. Reads only."""
 
     @abstractmethod
     def estimate(self, job: LoadedJob, volumes: Mapping[str, DataVolume]) -> Estimate:
-        """Tokens, time and cost of a job with so much data by role, before anything runs."""
+        """Estimate tokens, time and cost of a job whose data, by role, has these volumes."""
 
     @abstractmethod
     def plan(self, staged: StagedJob) -> Plan:
-        """The exact request as a value. Touches nothing; the same input gives the same plan."""
+        """Return the exact request as a value. No side effects; deterministic."""
 
     @abstractmethod
-    def submit(self, plan: Plan, progress: Callable[[int], None] | None = None) -> str:
-        """Start the job; returns the backend's id. Twice with one plan is one job.
+    def submit(self, plan: Plan, observer: RunObserver = SILENT) -> str:
+        """Start the job; return the backend's id. Submitting one plan twice starts one job.
 
-        `progress` is told the bytes that have gone to where the job runs.
+        The observer receives the bytes that are uploaded.
         """
 
     @abstractmethod
     def describe(self, job_id: str) -> JobState:
-        """One look at the job. Raises JobNotFound for an id that this backend does not have."""
+        """Return the job's current state. Raise JobNotFound for an unknown id."""
 
     def describe_many(self, job_ids: Sequence[str]) -> Mapping[str, JobState]:
-        """One look at each of these jobs, by id; those that this backend lacks are left out.
+        """Return the current state of each of these jobs by id, without the unknown ones.
 
-        A backend that can ask for many at once does; what takes a call for each job, such as
-        bringing artifacts home, is left out then.
+        A backend overrides this where one call can list many jobs. It then leaves out what takes
+        a call for each job, such as downloading artifacts.
         """
-        found = {}
+        states = {}
         for job_id in job_ids:
             with contextlib.suppress(JobNotFound, DamagedJob):
-                found[job_id] = self.describe(job_id)
-        return found
-
-    def location_of(self, job: LoadedJob) -> Mapping[str, Any]:
-        """Where the job file wants the job to run: what `at` takes. Plain data."""
-        return {}
-
-    def bind(self, place: Mapping[str, Any]) -> Backend:
-        """The same backend at that place: its account, its Region, its endpoint."""
-        return self
+                states[job_id] = self.describe(job_id)
+        return states
 
     @abstractmethod
     def metrics(self, job_id: str) -> Iterator[Metric]:
-        """The points of the loss curves known so far, by step."""
+        """Yield the points of the loss curves so far, by step."""
 
     @abstractmethod
     def logs(self, job_id: str, after: str | None = None) -> Iterator[LogLine]:
-        """The log lines known so far, those behind the cursor `after` alone when it is given."""
+        """Yield the log lines so far; with `after`, only those behind that cursor."""
 
     @abstractmethod
     def stop(self, job_id: str) -> None:
-        """Ask the job to stop. A second call does nothing; one on an ended job neither."""
+        """Request that the job stop. Idempotent; does nothing for a job that has ended."""
 
     @abstractmethod
     def download_artifacts(
         self, job_id: str, to: Path, on_copied: Callable[[int], None] | None = None
     ) -> Path:
-        """Copy what the job left to the new folder `to`, in the layout of storage/artifacts.py.
+        """Copy the job's artifacts to the new folder `to`, in the layout of storage/artifacts.py.
 
         `on_copied` gets the size of each file that was copied, in bytes. Raise JobStateConflict for
         a job that has no artifacts, or a folder that exists.

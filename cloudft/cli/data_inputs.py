@@ -106,10 +106,10 @@ def collect_stats(looked: InputFiles, console: Console) -> dict[str, DatasetStat
 
 def has_local_tokenizer(job: LoadedJob, console: Console) -> bool:
     """True when the tokenizer of the job's local model can be asked without a download."""
-    from cloudft.backends import make_backend
+    from cloudft.backends import DEFAULT_BACKEND, make_backend
 
     missing = ("TrainerNotInstalled", "NoLocalModel", "WeightsNotHere")
-    for finding in make_backend("local", Home.from_environ()).check(job):
+    for finding in make_backend(DEFAULT_BACKEND, Home.from_environ()).check(job):
         if finding.code in missing:
             console.note(f"tokens are estimated: {finding.message}")
             return False
@@ -145,10 +145,10 @@ def tokenize(
     job: LoadedJob, lines: Iterable[bytes], *, preview: bool
 ) -> tuple[Mapping[str, Any], Iterator[Mapping[str, Any]]]:
     """The facts of the job's local model, and what it makes of canonical lines."""
-    from cloudft.backends import make_backend
+    from cloudft.backends import DEFAULT_BACKEND, make_backend
     from cloudft.backends.capabilities import SupportsTokenize
 
-    local = make_backend("local", Home.from_environ())
+    local = make_backend(DEFAULT_BACKEND, Home.from_environ())
     assert isinstance(local, SupportsTokenize)
     replies = iter(local.tokenize(job, lines, preview=preview))
     return next(replies), replies

@@ -10,7 +10,10 @@ from typing import Any
 
 import click
 
+from cloudft.backends.observer import RunObserver
 from cloudft.cli.options import Console
+from cloudft.errors import QuotaExceeded
+from cloudft.types import Estimate
 
 DELAY_S = 2.0
 
@@ -58,6 +61,73 @@ def byte_counter(console: Console, verb: str) -> Iterator[Callable[[int], None]]
     finally:
         if printed_at > started and sys.stderr.isatty():
             click.echo(err=True)
+
+
+class _TerminalObserver(RunObserver):
+    """Shows a run on the terminal, and keeps it queued for a used-up quota with `queue`."""
+
+    def __init__(
+        self,
+        console: Console,
+        on_records_read: Callable[[int], None],
+        on_upload: Callable[[int], None],
+        *,
+        on_estimate: Callable[[Estimate], None] | None,
+        on_progress: Callable[[str, int, int], None] | None,
+        queue: bool,
+    ) -> None:
+        self._console = console
+        self._on_records_read = on_records_read
+        self._on_upload = on_upload
+        self._on_estimate = on_estimate
+        self._on_progress = on_progress
+        self._queue = queue
+        self._is_queued = False
+
+    def on_records_read(self, count: int) -> None:
+        """Show the number of records."""
+        self._on_records_read(count)
+
+    def on_activity(self, message: str) -> None:
+        """Print the sentence."""
+        self._console.note(message)
+
+    def on_progress(self, activity: str, done: int, total: int) -> None:
+        """Show a progress bar where the command has one."""
+        if self._on_progress is not None:
+            self._on_progress(activity, done, total)
+
+    def on_upload(self, size: int) -> None:
+        """Show the number of bytes."""
+        self._on_upload(size)
+
+    def on_estimate(self, estimate: Estimate) -> None:
+        """Print the estimate where the command does."""
+        if self._on_estimate is not None:
+            self._on_estimate(estimate)
+
+    def on_quota_exceeded(self, error: QuotaExceeded) -> None:
+        """Print once that the job is queued; raise `error` without `queue`."""
+        if not self._queue:
+            raise error
+        if not self._is_queued:
+            self._console.note(f"{error.message}\n  queued for quota; Ctrl-C cancels ...")
+        self._is_queued = True
+
+
+@contextlib.contextmanager
+def run_observer(
+    console: Console,
+    *,
+    on_estimate: Callable[[Estimate], None] | None = None,
+    on_progress: Callable[[str, int, int], None] | None = None,
+    queue: bool = False,
+) -> Iterator[RunObserver]:
+    """Yield an observer that shows a run on the terminal: records read, bytes sent, its price."""
+    with record_counter(console) as count, byte_counter(console, "sent") as sent:
+        yield _TerminalObserver(
+            console, count, sent, on_estimate=on_estimate, on_progress=on_progress, queue=queue
+        )
 
 
 @contextlib.contextmanager

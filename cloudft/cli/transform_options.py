@@ -10,21 +10,13 @@ import click
 
 from cloudft.cli.options import Console, parse_settings
 from cloudft.cli.param_types import SEED
+from cloudft.data.formats.registry import convert_targets
 
 if TYPE_CHECKING:
     from cloudft.types import StagedFile
 
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-FORMATS = (
-    "prompt-completion",
-    "input-output",
-    "messages",
-    "converse",
-    "claude-messages",
-    "input",
-    "text",
-)
 inputs_argument = click.argument("inputs", metavar="IN...", nargs=-1, required=True)
 columns_option = click.option(
     "--column",
@@ -36,7 +28,10 @@ columns_option = click.option(
 )
 seed_option = click.option("--seed", type=SEED, default=7, show_default=True)
 to_option = click.option(
-    "--to", "target", type=click.Choice(FORMATS), help="Shape of the output; else the input's."
+    "--to",
+    "target",
+    type=click.Choice(convert_targets()),
+    help="Format of the output; else the input's.",
 )
 
 

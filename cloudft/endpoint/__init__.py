@@ -1,5 +1,5 @@
-"""A Bedrock-compatible endpoint on this machine: not AWS, and it says so.
+"""A Bedrock-compatible endpoint on this machine, which says in every response that it is not AWS.
 
-Routes, members, errors and validation follow from botocore's own service model; what a job does is
-real: it reads its data from S3, trains, and writes its output files to S3.
+Routes, members, errors and validation follow botocore's service model. Jobs are real: they read
+their data from S3, train, and write their output files to S3.
 """

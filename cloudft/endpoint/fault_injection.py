@@ -1,14 +1,14 @@
-"""Failures on request: what a team needs to test its own code against.
+"""Inject faults, so that a team can test its own code against them.
 
     POST /_cloudft/faults  [{"operation": "CreateModelCustomizationJob", "do": "drop", "times": 1}]
     Authorization: Bearer TOKEN
 
 `do` is `throttle` (429), `unavailable` (503), `expire` (ExpiredTokenException), `deny`
-(AccessDeniedException), `drop` (acts, then breaks the connection off) or `delay` (seconds first).
-`skip` lets so many calls of the operation pass first; operation `*` is any. `fail` fails the next
-customization job with `message` at a phase: the operation is `validationDetails`,
-`dataProcessingDetails` or `trainingDetails`; `spotInterruption` takes the machine of SageMaker's
-next spot job away.
+(AccessDeniedException), `drop` (perform the operation, then close the connection without a
+response) or `delay` (wait `seconds` first). `skip` lets that many calls of the operation pass
+first; operation `*` is any. `fail` fails the next customization job with `message` at a phase: the
+operation is `validationDetails`, `dataProcessingDetails` or `trainingDetails`; with
+`spotInterruption` it interrupts SageMaker's next spot job.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
 
-from cloudft.endpoint.protocols.messages import ServiceError
+import msgspec
+
+from cloudft.endpoint.protocols.messages import Json, ServiceError
 
 ERRORS = {
     "throttle": ("ThrottlingException", "Too many requests, please wait before trying again."),
@@ -27,16 +27,16 @@ ERRORS = {
     "expire": ("ExpiredTokenException", "The security token included in the request is expired"),
     "deny": ("AccessDeniedException", "User is not authorized to perform this action"),
 }
+"""Action -> code and message of the error that it raises before the operation."""
 ACTIONS = {*ERRORS, "drop", "delay", "fail"}
 
 
 class ConnectionDropped(Exception):
-    """The reply is not to be sent: the connection breaks off after the service has acted."""
+    """The operation was performed; the connection is to be closed without a response."""
 
 
-@dataclass
-class Fault:
-    """One order: what to do, to which operation, how often, after how many calls."""
+class Fault(msgspec.Struct, forbid_unknown_fields=True):
+    """A fault to inject: `do` to calls of `operation`, `times` times, after `skip` calls."""
 
     operation: str
     do: str
@@ -47,26 +47,27 @@ class Fault:
 
 
 class FaultInjector:
-    """The orders that stand."""
+    """The faults that are due. Safe for several threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._faults: list[Fault] = []
 
-    def replace_faults(self, orders: Sequence[Mapping[str, Any]]) -> None:
-        """Replace the orders. Raises WireError for one that is not understood."""
+    def replace_faults(self, faults: Sequence[Mapping[str, Json]]) -> None:
+        """Replace all faults. Raises ServiceError (ValidationException) for an unknown one."""
         try:
-            made = [Fault(**order) for order in orders]
-        except TypeError as error:
+            parsed = msgspec.convert(faults, list[Fault])
+        except msgspec.ValidationError as error:
             raise ServiceError("ValidationException", str(error)) from error
-        for fault in made:
+        for fault in parsed:
             if fault.do not in ACTIONS:
-                raise ServiceError("ValidationException", f"no fault {fault.do}: {sorted(ACTIONS)}")
+                message = f"no fault {fault.do}: {sorted(ACTIONS)}"
+                raise ServiceError("ValidationException", message)
         with self._lock:
-            self._faults = made
+            self._faults = parsed
 
     def take_due_fault(self, operation: str) -> Fault | None:
-        """The order that this call meets, used up by one."""
+        """Return the fault for this call, and count it as injected; None if none is due."""
         with self._lock:
             for fault in self._faults:
                 if fault.operation != operation and (fault.operation != "*" or fault.do == "fail"):
@@ -80,7 +81,7 @@ class FaultInjector:
 
 
 def apply_before(fault: Fault | None) -> None:
-    """What a fault does before the service acts. Raises WireError for a refusal."""
+    """Wait, or raise ServiceError, as a fault says, before the operation is performed."""
     if fault is not None and fault.do == "delay":
         time.sleep(fault.seconds)
     if fault is not None and fault.do in ERRORS:
@@ -88,6 +89,6 @@ def apply_before(fault: Fault | None) -> None:
 
 
 def apply_after(fault: Fault | None) -> None:
-    """What a fault does when the service has acted. Raises Dropped."""
+    """Raise ConnectionDropped, if a fault says so, after the operation was performed."""
     if fault is not None and fault.do == "drop":
         raise ConnectionDropped

@@ -1,10 +1,10 @@
-"""A pytest fixture, `bedrock_endpoint`: an endpoint in a process of its own for the whole session.
+"""Pytest plugin with the fixture `bedrock_endpoint`: one endpoint process for the whole session.
 
     def test_mine(bedrock_endpoint):
         bedrock = bedrock_endpoint.client("bedrock")
 
-Its options come from the ini value `bedrock_endpoint_options` (a line as on the command line);
-without it the clock is fast. The tests' AWS_* variables point there while a test uses the fixture.
+Its options come from the ini value `bedrock_endpoint_options`, written as on the command line; the
+default is `--clock fast`. While a test uses the fixture, its AWS_* variables point to the endpoint.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ class BedrockEndpoint:
 
     url: str
     token: str = field(default="", repr=False)
-    """For the page and the routes of administration."""
+    """The token of the status page and the administration routes."""
 
     @property
     def environ(self) -> dict[str, str]:
-        """What any AWS SDK or the AWS CLI needs to reach it."""
+        """Return the variables by which any AWS SDK and the AWS CLI reach it."""
         return {
             "AWS_ENDPOINT_URL": self.url,
             "AWS_REGION": REGION,
@@ -46,7 +46,7 @@ class BedrockEndpoint:
         }
 
     def client(self, service: str) -> Any:
-        """A boto3 client of it."""
+        """Return a new boto3 client that calls it."""
         import boto3
         from botocore.config import Config
 
@@ -59,9 +59,9 @@ class BedrockEndpoint:
             config=Config(auth_scheme_preference="sigv4"),
         )
 
-    def fault(self, *orders: Mapping[str, Any]) -> None:
-        """Order failures: see docs/endpoint.md. They stand above earlier orders."""
-        body = json.dumps(orders).encode()
+    def fault(self, *faults: Mapping[str, str | float]) -> None:
+        """Replace the faults to inject; cloudft/endpoint/fault_injection.py describes them."""
+        body = json.dumps(faults).encode()
         headers = {"Authorization": f"Bearer {self.token}"}
         request = urllib.request.Request(f"{self.url}/_cloudft/faults", body, headers)
         with urllib.request.urlopen(request):
@@ -70,13 +70,13 @@ class BedrockEndpoint:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Register the ini value."""
-    what = "options of `cloudft endpoint` for the fixture bedrock_endpoint"
-    parser.addini(INI_OPTION, what, default="--clock fast")
+    description = "options of `cloudft endpoint` for the fixture bedrock_endpoint"
+    parser.addini(INI_OPTION, description, default="--clock fast")
 
 
 @pytest.fixture(scope="session")
 def bedrock_endpoint_process(pytestconfig: pytest.Config) -> Iterator[BedrockEndpoint]:
-    """The endpoint of the session; its environment is left as it is."""
+    """Start the session's endpoint, without a change to the environment of tests."""
     options = shlex.split(pytestconfig.getini(INI_OPTION))
     command = [sys.executable, "-m", "cloudft", "endpoint", "-q", *options]
     token = secrets.token_urlsafe(16)
@@ -85,7 +85,7 @@ def bedrock_endpoint_process(pytestconfig: pytest.Config) -> Iterator[BedrockEnd
         assert process.stdout is not None
         url = process.stdout.readline().strip()
         if not url:
-            pytest.fail("cloudft endpoint did not start; its message is on standard error")
+            pytest.fail("cloudft endpoint did not start: see its message on standard error")
         try:
             yield BedrockEndpoint(url, token)
         finally:
@@ -96,9 +96,10 @@ def bedrock_endpoint_process(pytestconfig: pytest.Config) -> Iterator[BedrockEnd
 def bedrock_endpoint(
     bedrock_endpoint_process: BedrockEndpoint, monkeypatch: pytest.MonkeyPatch
 ) -> BedrockEndpoint:
-    """The endpoint, the AWS_* variables pointing to it. No fault stands at the beginning.
+    """Return the endpoint, with no faults, and point the AWS_* variables to it.
 
-    A Bedrock API key of the environment is not used: botocore sends it over HTTPS alone.
+    A Bedrock API key is removed from the environment: botocore prefers it to the other credentials,
+    and sends it only over HTTPS.
     """
     monkeypatch.delenv("AWS_BEARER_TOKEN_BEDROCK", raising=False)
     for name, value in bedrock_endpoint_process.environ.items():

@@ -1,6 +1,7 @@
-"""What the endpoint holds: jobs, models, what serves them, tags. Behind one lock; kept in one file.
+"""The endpoint's state: jobs, models, deployments, tags, stacks. Behind one lock, in one file.
 
-The file is replaced in one step after each change, before the caller is answered.
+The file is replaced in one step after each change, before the caller gets its response: what was
+acknowledged survives a kill. msgspec encodes the dataclasses; their field names are the file's.
 """
 
 from __future__ import annotations
@@ -12,17 +13,17 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Protocol, TypeVar
 
 import msgspec
 
 from cloudft.endpoint.cloudformation.records import ChangeSetRecord, StackRecord
-from cloudft.endpoint.protocols.messages import ServiceError
+from cloudft.endpoint.protocols.messages import Parameters, ServiceError
 from cloudft.endpoint.state_file import VERSION, read_state
 from cloudft.storage.atomic_files import as_store_error, atomic_write
 
 ACCOUNT = "000000000000"
-"""No AWS account has this number: it is plain that this is not AWS."""
+"""No AWS account has this number: it shows that this is not AWS."""
 STATE_FILE = "endpoint.json"
 JOB_NAME_IN_USE = "The provided job name is currently in use."
 RUNNING = frozenset({"InProgress", "Stopping"})
@@ -30,18 +31,18 @@ ID_CHARACTERS = string.ascii_lowercase + string.digits
 
 
 def now() -> datetime:
-    """The time, in UTC."""
+    """Return the time, in UTC."""
     return datetime.now(timezone.utc)
 
 
 def new_id() -> str:
-    """The last part of an ARN: 12 characters, as Bedrock's are."""
+    """Return the last part of a new ARN: 12 characters, as Bedrock's are."""
     return "".join(secrets.choice(ID_CHARACTERS) for _ in range(12))
 
 
 @dataclass
 class Phase:
-    """One of `statusDetails`: its word, and when it came there."""
+    """One phase of `statusDetails`: its status, when it began, and when the status last changed."""
 
     status: str
     created: datetime
@@ -50,10 +51,10 @@ class Phase:
 
 @dataclass
 class Job:
-    """A customization job: what was asked, and where it is."""
+    """A model customization job: its request, and its progress."""
 
     arn: str
-    request: dict[str, Any]
+    request: Parameters
     base_model_arn: str
     created: datetime = field(default_factory=now)
     modified: datetime = field(default_factory=now)
@@ -65,10 +66,10 @@ class Job:
     validation_losses: tuple[float, ...] = ()
     model_arn: str | None = None
     local: str | None = None
-    """The job of the local backend that trains it."""
+    """The id of the local backend's job that trains it."""
 
     def update_phases(self, details: Mapping[str, str]) -> bool:
-        """Note where each phase is, and when it came there; True when something is new."""
+        """Record the status of each phase, and the time of a change; return whether one changed."""
         changed = False
         for phase, status in details.items():
             known = self.details.get(phase)
@@ -81,22 +82,22 @@ class Job:
 
     @property
     def name(self) -> str:
-        """The job's name."""
+        """Return the job's name."""
         return str(self.request["jobName"])
 
     @property
     def id(self) -> str:
-        """The last part of its ARN."""
+        """Return the last part of its ARN."""
         return self.arn.rpartition("/")[2]
 
 
 @dataclass
 class Task:
-    """A job of another kind: an import, a copy, a batch of questions."""
+    """A job of another kind: a model import, a model copy, or a batch inference."""
 
     arn: str
     name: str
-    request: dict[str, Any]
+    request: Parameters
     status: str = "InProgress"
     created: datetime = field(default_factory=now)
     modified: datetime = field(default_factory=now)
@@ -106,23 +107,26 @@ class Task:
     counts: dict[str, int] = field(default_factory=dict)
 
     def finish(self, status: str, failure: str | None = None) -> None:
-        """It has come to its end."""
+        """Set the final status and the time."""
         self.status, self.failure = status, failure
         self.ended = self.modified = now()
 
     @property
     def id(self) -> str:
-        """The last part of its ARN."""
+        """Return the last part of its ARN."""
         return self.arn.rpartition("/")[2]
 
 
 @dataclass
 class TrainingJob:
-    """A training job of SageMaker: what was asked, and where it is."""
+    """A training job of SageMaker: its request, and its progress.
+
+    `second` is the secondary status; `transitions` has each one with the time when it began.
+    """
 
     arn: str
     name: str
-    request: dict[str, Any]
+    request: Parameters
     status: str = "InProgress"
     second: str = "Starting"
     created: datetime = field(default_factory=now)
@@ -134,14 +138,14 @@ class TrainingJob:
     transitions: list[tuple[str, datetime]] = field(default_factory=list)
 
     def enter_status(self, second: str) -> None:
-        """Come to a secondary status."""
+        """Set the secondary status, and record the time."""
         self.second, self.modified = second, now()
         self.transitions.append((second, self.modified))
 
 
 @dataclass
 class Model:
-    """A custom model, which a customization job made, or an imported one, which is in `folder`."""
+    """A custom model, made by a customization job, or an imported model, stored in `folder`."""
 
     arn: str
     name: str
@@ -154,33 +158,46 @@ class Model:
 
 @dataclass
 class ModelDeployment:
-    """An on-demand deployment, or (with `units`) provisioned throughput."""
+    """An on-demand deployment, or provisioned throughput (which has `units`)."""
 
     arn: str
     name: str
     model_arn: str
     created: datetime = field(default_factory=now)
     modified: datetime | None = None
-    """When it was changed; None while it is as it was made."""
+    """The time of the last change; None if it was never changed."""
     description: str | None = None
     units: int = 0
     commitment: str | None = None
 
 
+class NamedResource(Protocol):
+    """A resource that has an ARN and a name."""
+
+    @property
+    def arn(self) -> str:
+        """Return its ARN."""
+
+    @property
+    def name(self) -> str:
+        """Return its name."""
+
+
 Resource = TypeVar("Resource", Job, Task, Model, ModelDeployment)
+Named = TypeVar("Named", bound=NamedResource)
 
 
 @dataclass
 class ClientToken:
-    """What a client token was used for."""
+    """What a client request token created: its request, and the ARN of the resource."""
 
-    request: dict[str, Any]
+    request: Parameters
     arn: str
 
 
 @dataclass
 class StateData:
-    """All of it, for one Region, by ARN."""
+    """The state of one Region. Resources are by ARN, unless said otherwise."""
 
     version: int = VERSION
     jobs: dict[str, Job] = field(default_factory=dict)
@@ -192,113 +209,134 @@ class StateData:
     copies: dict[str, Task] = field(default_factory=dict)
     batches: dict[str, Task] = field(default_factory=dict)
     training: dict[str, TrainingJob] = field(default_factory=dict)
-    """Of SageMaker, by name."""
+    """SageMaker's training jobs, by name."""
     tags: dict[str, dict[str, str]] = field(default_factory=dict)
     tokens: dict[str, ClientToken] = field(default_factory=dict)
+    """By `KIND:TOKEN`."""
     stacks: dict[str, StackRecord] = field(default_factory=dict)
     change_sets: dict[str, ChangeSetRecord] = field(default_factory=dict)
 
 
 class State(StateData):
-    """The contents, their lock and their file. Without a folder they end with the process."""
+    """The state, its lock and its file. Without a folder, the state ends with the process.
+
+    Raises StoreError and BadDocument for a file that can't be read.
+    """
 
     def __init__(self, region: str, folder: Path | None = None) -> None:
         super().__init__()
         self.region = region
+        # Reentrant: `create` holds it while `save` takes it again.
         self.lock = threading.RLock()
         self.file = folder / STATE_FILE if folder else None
         if self.file and self.file.exists():
             with as_store_error("the endpoint's state can't be read", self.file):
-                kept = read_state(self.file, StateData)
-            vars(self).update(vars(kept))
+                data = read_state(self.file, StateData)
+            vars(self).update(vars(data))
 
     def save(self) -> None:
         """Write the file. Raises StoreError."""
         if self.file is None:
             return
+        # Encoded under the lock: no other thread changes a resource halfway through.
         with self.lock, as_store_error("the endpoint's state can't be written", self.file):
             names = StateData.__dataclass_fields__
-            kept = StateData(**{name: getattr(self, name) for name in names})
-            atomic_write(self.file, msgspec.json.encode(kept))
+            data = StateData(**{name: getattr(self, name) for name in names})
+            atomic_write(self.file, msgspec.json.encode(data))
 
     def arn(self, kind: str, *rest: str) -> str:
-        """A new ARN of that kind."""
+        """Return a new ARN of a resource of that kind."""
         tail = "/".join((kind, *rest, new_id()))
         return f"arn:aws:bedrock:{self.region}:{ACCOUNT}:{tail}"
 
     def running_jobs(self) -> list[Job]:
-        """The customization jobs that have not ended."""
+        """Return the customization jobs that have not ended."""
         return [job for job in self.jobs.values() if job.status in RUNNING]
 
     def tag(self, arn: str, tags: Iterable[Mapping[str, str]]) -> None:
-        """Put tags on something."""
+        """Add tags to a resource; a tag with the same key is replaced."""
         self.tags.setdefault(arn, {}).update({tag["key"]: tag["value"] for tag in tags})
 
     def create(
         self,
         kind: str,
         collection: dict[str, Resource],
-        request: Mapping[str, Any],
+        request: Parameters,
         make: Callable[[], Resource],
         tags_member: str = "tags",
     ) -> tuple[str, Resource | None]:
-        """The ARN of what `make` gives, and the thing, now among `things`.
+        """Create a resource at most once per client request token; return its ARN and itself.
 
-        With a token that was used before it is the ARN of then, and None. `tags` is the member of
-        `given` that has the tags. Raises ConflictException for a name that is in use.
+        `make` returns the resource, which is added to `collection` and saved. If an earlier request
+        with the same token created one, return that one's ARN, and None. `tags_member` is the
+        member of the request that has the tags. Raises ServiceError: ConflictException for a name
+        that is in use, ValidationException for a token that was used with other parameters; and
+        StoreError.
         """
+        # One lock around check and creation: of two requests with one token, one creates.
         with self.lock:
-            known = self._find_created_by_token(kind, request)
-            if known is not None:
-                return known, None
-            thing = make()
-            if find_by_arn_or_name(collection, thing.name):
-                raise ServiceError("ConflictException", f"The name {thing.name} is already in use")
-            collection[thing.arn] = thing
-            self.tag(thing.arn, request.get(tags_member, ()))
+            existing = self._find_created_by_token(kind, request)
+            if existing is not None:
+                return existing, None
+            resource = make()
+            if find_by_arn_or_name(collection, resource.name):
+                message = f"The name {resource.name} is already in use"
+                raise ServiceError("ConflictException", message)
+            collection[resource.arn] = resource
+            self.tag(resource.arn, request.get(tags_member, ()))
             token = request.get("clientRequestToken")
             if token:
-                self.tokens[f"{kind}:{token}"] = ClientToken(dict(request), thing.arn)
+                self.tokens[f"{kind}:{token}"] = ClientToken(dict(request), resource.arn)
+            # Token and resource reach the disk together, before the caller learns the ARN: after a
+            # kill the caller's retry finds both or neither.
             self.save()
-            return thing.arn, thing
+            return resource.arn, resource
 
-    def _find_created_by_token(self, kind: str, given: Mapping[str, Any]) -> str | None:
-        """What a token made before. Raises ValidationException for other parameters."""
-        token = given.get("clientRequestToken")
-        known = self.tokens.get(f"{kind}:{token}") if token else None
-        if known is None:
+    def _find_created_by_token(self, kind: str, request: Parameters) -> str | None:
+        """Return the ARN that the request's token created earlier; None if it did not.
+
+        Raises ServiceError (ValidationException) for other parameters than then.
+        """
+        token = request.get("clientRequestToken")
+        used = self.tokens.get(f"{kind}:{token}") if token else None
+        if used is None:
             return None
-        if known.request != dict(given):
+        if used.request != dict(request):
             raise ServiceError("ValidationException", "The token was used with other parameters")
-        return known.arn
+        return used.arn
 
     def is_taggable(self, arn: str) -> bool:
-        """True of the ARN of something that is there."""
-        things = (self.jobs, self.models, self.imported, self.deployments, self.throughputs)
+        """Return whether that is the ARN of an existing resource of Bedrock."""
+        resources = (self.jobs, self.models, self.imported, self.deployments, self.throughputs)
         tasks = (self.imports, self.copies, self.batches)
-        return any(arn in group for group in (*things, *tasks))
+        return any(arn in collection for collection in (*resources, *tasks))
 
 
-def require_unused_job_name(jobs: Mapping[str, Any], name: str) -> None:
-    """Raise ValidationException, as Bedrock does, for a job name that is in use.
+def require_unused_job_name(jobs: Mapping[str, NamedResource], name: str) -> None:
+    """Raise ServiceError (ValidationException), as Bedrock does, for a job name that is in use.
 
-    Source of the code and the words: Airflow's Bedrock operator, and a run of CreateModelImportJob
-    in aws/sagemaker-python-sdk's pull request 6076. The service model lists a ConflictException.
+    Source of the code and the message: Airflow's Bedrock operator, and a run of
+    CreateModelImportJob in aws/sagemaker-python-sdk's pull request 6076. The service model lists a
+    ConflictException instead.
     """
     if find_by_arn_or_name(jobs, name):
         raise ServiceError("ValidationException", JOB_NAME_IN_USE)
 
 
-def find_by_arn_or_name(things: Mapping[str, Any], identifier: str) -> Any:
-    """The thing of that ARN or name; None when there is none."""
-    if identifier in things:
-        return things[identifier]
-    return next((thing for thing in things.values() if thing.name == identifier), None)
+def find_by_arn_or_name(resources: Mapping[str, Named], identifier: str) -> Named | None:
+    """Return the resource with that ARN or name; None if there is none."""
+    if identifier in resources:
+        return resources[identifier]
+    return next((r for r in resources.values() if r.name == identifier), None)
 
 
-def require_resource(things: Mapping[str, Any], identifier: str, what: str) -> Any:
-    """As `found`. Raises ResourceNotFoundException."""
-    thing = find_by_arn_or_name(things, identifier)
-    if thing is None:
-        raise ServiceError("ResourceNotFoundException", f"Could not find the {what} {identifier}")
-    return thing
+def require_resource(resources: Mapping[str, Named], identifier: str, kind: str) -> Named:
+    """Return the resource with that ARN or name. Raises ServiceError (ResourceNotFoundException).
+
+    `kind` is how the error names it.
+    """
+    resource = find_by_arn_or_name(resources, identifier)
+    if resource is None:
+        message = f"Could not find the {kind} {identifier}"
+        raise ServiceError("ResourceNotFoundException", message)
+    return resource

@@ -1,15 +1,16 @@
-"""The endpoint's state file, read back: its shapes are checked, and no path is taken from it."""
+"""Read the endpoint's state file. Its shapes are checked, and no path is taken from it."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
 from cloudft.aws.request_validation import load_service_model
+from cloudft.endpoint.protocols.messages import Parameters
 from cloudft.errors import BadDocument
 from cloudft.storage.documents import decode
 
@@ -18,10 +19,11 @@ if TYPE_CHECKING:
 
 VERSION = 1
 IMPORTED_FOLDER = "imported"
-"""The folder, beside the file, that holds what imported models are made of."""
+"""The folder, beside the state file, that has a folder of each imported model."""
 LOCAL_JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-"""Of ids that become the name of a folder."""
+"""Ids of local jobs. They become names of folders: none may lead elsewhere."""
 RESOURCE_ID = re.compile(r"[a-z0-9]{12}")
+"""The last part of ARNs, which becomes the name of a folder, too."""
 CREATE_OPERATIONS = {
     "jobs": ("bedrock", "CreateModelCustomizationJob"),
     "imports": ("bedrock", "CreateModelImportJob"),
@@ -29,7 +31,7 @@ CREATE_OPERATIONS = {
     "batches": ("bedrock", "CreateModelInvocationJob"),
     "training": ("sagemaker", "CreateTrainingJob"),
 }
-"""Whose input the requests are that are kept with things of each kind."""
+"""Collection -> the operation whose input the `request` of each resource in it is."""
 KEYED_BY_ARN = (
     *("jobs", "models", "imported", "deployments", "throughputs"),
     *("imports", "copies", "batches"),
@@ -39,48 +41,57 @@ StateDataT = TypeVar("StateDataT", bound="StateData")
 
 class _Header(msgspec.Struct):
     version: int = VERSION
-    """Files of the first versions of cloudft have none."""
+    """The files of cloudft's first versions have none."""
 
 
 def read_state(file: Path, as_type: type[StateDataT]) -> StateDataT:
-    """Return what a state file holds. Raise OSError, and BadDocument that names the field."""
+    """Return the content of a state file. Raises OSError, and BadDocument that names the field."""
     content = file.read_bytes()
+    # The version first: the rest of a file of another version may have another shape.
     if decode(content, _Header, file=file).version != VERSION:
         decode(content, _Header, file=file, versions=(VERSION,))
-    contents = decode(content, as_type, file=file)
-    for field, why in _problems(contents):
+    data = decode(content, as_type, file=file)
+    for field, problem in _problems(data):
         raise BadDocument(
-            f"{file.name} is damaged: {why}",
+            f"{file.name} is damaged: {problem}",
             file=str(file),
             field=field,
-            fix="restore it from a backup, or name another folder.",
+            fix="restore it from a backup, or choose another folder.",
         )
-    for model in contents.imported.values():
-        if model.folder is not None:  # the state may have been moved here
+    for model in data.imported.values():
+        if model.folder is not None:
+            # Beside this file, whatever the path in it: the state may have been moved or copied.
             model.folder = str(file.parent.absolute() / IMPORTED_FOLDER / Path(model.folder).name)
-    return contents
+    return data
 
 
-def _problems(contents: StateData) -> Iterator[tuple[str, str]]:
-    """Yield the field and what is wrong with it."""
-    for kind in KEYED_BY_ARN:
-        for arn, thing in getattr(contents, kind).items():
-            if thing.arn != arn or not RESOURCE_ID.fullmatch(arn.rpartition("/")[2]):
-                yield f"{kind}.{arn}.arn", f"{thing.arn[:200]!r} is not the ARN of it"
-    for arn, job in contents.jobs.items():
+def _problems(data: StateData) -> Iterator[tuple[str, str]]:
+    """Yield each wrong field, and what is wrong with it."""
+    yield from _arn_problems(data)
+    for arn, job in data.jobs.items():
         if job.local is not None and not LOCAL_JOB_ID.fullmatch(job.local):
-            yield f"jobs.{arn}.local", f"{job.local[:200]!r} is no id of a job"
-    for arn, model in contents.imported.items():
+            yield f"jobs.{arn}.local", f"{job.local[:200]!r} is not a job id"
+    for arn, model in data.imported.items():
         if model.folder is not None and not RESOURCE_ID.fullmatch(Path(model.folder).name):
-            yield f"imported.{arn}.folder", f"{model.folder[:200]!r} is no folder of a model"
-    for kind, (service, operation) in CREATE_OPERATIONS.items():
-        for key, thing in getattr(contents, kind).items():
-            for why in _request_problems(service, operation, thing.request):
-                yield f"{kind}.{key}.request", why
+            yield f"imported.{arn}.folder", f"{model.folder[:200]!r} is not a model's folder"
+    for collection, (service, operation) in CREATE_OPERATIONS.items():
+        for key, resource in getattr(data, collection).items():
+            for problem in _request_problems(service, operation, resource.request):
+                yield f"{collection}.{key}.request", problem
 
 
-def _request_problems(service: str, operation: str, request: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what is of another type than the service model says. Unknown members may be newer."""
+def _arn_problems(data: StateData) -> Iterator[tuple[str, str]]:
+    for collection in KEYED_BY_ARN:
+        for arn, resource in getattr(data, collection).items():
+            if resource.arn != arn or not RESOURCE_ID.fullmatch(arn.rpartition("/")[2]):
+                yield f"{collection}.{arn}.arn", f"{resource.arn[:200]!r} is not its ARN"
+
+
+def _request_problems(service: str, operation: str, request: Parameters) -> Iterator[str]:
+    """Yield what has another type than the service model says.
+
+    Unknown members are no problem: a newer cloudft may have written them.
+    """
     from botocore.validate import ParamValidator
 
     shape = load_service_model(service).operation_model(operation).input_shape

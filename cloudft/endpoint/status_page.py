@@ -1,112 +1,119 @@
-"""The page at `/`: jobs with their curves, models, and the last requests. It only reads."""
+"""Render the status page at `/`: jobs with their loss curves, models, and the last calls.
+
+The page only reads. It has no script and loads nothing: one HTML file with one style.
+"""
 
 from __future__ import annotations
 
+import functools
 from base64 import b64encode
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from hashlib import sha256
-from html import escape
-from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from cloudft.endpoint.protocols.messages import OperationCall
-from cloudft.endpoint.state import ACCOUNT, Job, State
+from cloudft.endpoint.call_log import CallLog
+from cloudft.endpoint.state import ACCOUNT, Job, Model, ModelDeployment, State
 
-STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 62rem; padding: 0 1rem;
-  color: #1c2530; background: #fff }
-h1 { font-size: 1.4rem } h2 { font-size: 1.05rem; margin-top: 2rem }
-table { border-collapse: collapse; width: 100% }
-th, td { text-align: left; padding: .35rem .6rem; border-bottom: 1px solid #e3e7ec;
-  vertical-align: middle; overflow-wrap: anywhere }
-th { font-weight: 600; font-size: .85rem; color: #5a6675 }
-.Completed, .Active { color: #17693a } .Failed { color: #b3261e } .Stopped { color: #7a5b00 }
-svg { width: 150px; height: 36px } polyline { fill: none; stroke: #2a6fdb; stroke-width: 1.5 }
-.none { color: #5a6675 }
-@media (prefers-color-scheme: dark) { body { color: #dfe5ec; background: #14181d }
-  th, td { border-color: #2c343d } th, .none { color: #9aa7b5 }
-  .Completed, .Active { color: #6fcf97 }
-  .Failed { color: #ff8a80 } .Stopped { color: #e5c158 } polyline { stroke: #7fb0ff } }
-"""
-STYLE_HASH = f"sha256-{b64encode(sha256(STYLE.encode()).digest()).decode()}"
-"""How the page's Content-Security-Policy names its one style."""
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
 MAX_ROWS = 50
+"""Rows of a table, the newest."""
+LATEST_CALLS = 20
+CURVE_WIDTH, CURVE_HEIGHT = 150, 36
+"""The units of the curve's `viewBox`; templates/status_page.css has its size on the page."""
 
 
-def render_page(state: State, curves: Path, calls: Sequence[OperationCall]) -> bytes:
-    """The page as HTML. `curves` has a folder of each local job."""
+@dataclass(frozen=True)
+class LossCurve:
+    """A job's training loss. `points` are `x,y` pairs of an SVG polyline."""
+
+    points: str
+    first: float
+    last: float
+
+
+@dataclass(frozen=True)
+class JobRow:
+    """A customization job as the page shows it. `curve` is None before the second step."""
+
+    job: Job
+    base_model: str
+    customization_type: str
+    curve: LossCurve | None
+
+
+def render_page(state: State, jobs_folder: Path, call_log: CallLog) -> bytes:
+    """Return the page as HTML. `jobs_folder` has a folder of each local job."""
     with state.lock:
         jobs = sorted(state.jobs.values(), key=lambda job: job.created, reverse=True)[:MAX_ROWS]
-        models = [
-            [m.name, m.arn, f"{m.created:%Y-%m-%d %H:%M:%S}"]
-            for m in (*state.models.values(), *state.imported.values())
+        models: list[Model] = [*state.models.values(), *state.imported.values()][-MAX_ROWS:]
+        deployments: list[ModelDeployment] = [
+            *state.deployments.values(),
+            *state.throughputs.values(),
         ][-MAX_ROWS:]
-        servings = [
-            [s.name, s.arn, s.model_arn]
-            for s in (*state.deployments.values(), *state.throughputs.values())
-        ][-MAX_ROWS:]
-    rows = [_job_row(job, curves) for job in jobs]  # reads files: not behind the lock
-    asked = [[call.service, call.operation] for call in islice(reversed(calls), 20)]
-    parts = [
-        "<!doctype html><html lang='en'><meta charset='utf-8'>",
-        "<meta name='viewport' content='width=device-width'>",
-        "<meta http-equiv='refresh' content='3'><title>cloudft endpoint</title>",
-        f"<style>{STYLE}</style><h1>cloudft endpoint</h1>",
-        f"<p>This is not AWS. Account {ACCOUNT}, Region {escape(state.region)}.</p>",
-        _table("Customization jobs", ["Job", "Model", "Type", "Status", "Loss", "Created"], rows),
-        _table("Models", ["Name", "ARN", "Created"], _cells(models)),
-        _table("Serving", ["Name", "ARN", "Model"], _cells(servings)),
-        _table("Last requests", ["Service", "Operation"], _cells(asked)),
-    ]
-    return "\n".join(parts).encode()
+    # Curves are read from files: not while the lock keeps every request waiting.
+    rows = [_job_row(job, jobs_folder) for job in jobs]
+    page = _environment().get_template("status_page.html")
+    return page.render(
+        account=ACCOUNT,
+        region=state.region,
+        jobs=rows,
+        models=models,
+        deployments=deployments,
+        calls=call_log.list_latest(LATEST_CALLS),
+        width=CURVE_WIDTH,
+        height=CURVE_HEIGHT,
+    ).encode()
 
 
-def _job_row(job: Job, curves: Path) -> list[str]:
-    why = f"<br><small>{escape(job.failure)}</small>" if job.failure else ""
-    kind = job.request.get("customizationType", "FINE_TUNING")
-    cells = [
-        escape(job.name),
-        escape(job.base_model_arn.rpartition("/")[2]),
-        escape(kind),
-        f"<span class='{escape(job.status)}'>{escape(job.status)}</span>{why}",
-        _loss_curve(list(_read_losses(curves / job.local)) if job.local else []),
-        f"{job.created:%Y-%m-%d %H:%M:%S}",
-    ]
-    return cells
+@functools.cache
+def style_hash() -> str:
+    """Return the source expression of the page's one style, for its Content-Security-Policy."""
+    style = _environment().get_template("status_page.css").render()
+    return f"sha256-{b64encode(sha256(style.encode()).digest()).decode()}"
 
 
-def _read_losses(folder: Path) -> Iterator[float]:
-    """The training losses so far, from the trainer's own record."""
+@functools.cache
+def _environment() -> Environment:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    return Environment(
+        loader=PackageLoader("cloudft.endpoint"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def _job_row(job: Job, jobs_folder: Path) -> JobRow:
+    return JobRow(
+        job,
+        job.base_model_arn.rpartition("/")[2],
+        job.request.get("customizationType", "FINE_TUNING"),
+        _loss_curve(_read_losses(jobs_folder / job.local)) if job.local else None,
+    )
+
+
+def _read_losses(folder: Path) -> list[float]:
+    """Return the training losses so far, from the trainer's own record."""
     from cloudft.backends.local.job_folder import JobFolder
 
-    yield from (point.loss for point in JobFolder(folder).read_metrics() if point.split == "train")
+    return [point.loss for point in JobFolder(folder).read_metrics() if point.split == "train"]
 
 
-def _loss_curve(losses: list[float]) -> str:
-    """A small picture of the losses."""
+def _loss_curve(losses: Sequence[float]) -> LossCurve | None:
+    """Return the curve, from 0 at the bottom to the largest loss at the top."""
     if len(losses) < 2:
-        return "<span class='none'>none yet</span>"
+        return None
     top = max(losses) or 1.0
-    width, height = 150.0, 36.0
-    step = width / (len(losses) - 1)
-    dots = " ".join(
-        f"{number * step:.1f},{height - loss / top * (height - 2):.1f}"
+    step = CURVE_WIDTH / (len(losses) - 1)
+    points = (
+        # 2 units are left free at the top: half of the line's width would be cut off.
+        f"{number * step:.1f},{CURVE_HEIGHT - loss / top * (CURVE_HEIGHT - 2):.1f}"
         for number, loss in enumerate(losses)
     )
-    words = f"loss from {losses[0]:.2f} to {losses[-1]:.2f}"
-    return (
-        f"<svg viewBox='0 0 150 36' role='img' aria-label='{words}'><title>{words}</title>"
-        f"<polyline points='{dots}'/></svg> {losses[-1]:.3f}"
-    )
-
-
-def _cells(rows: Iterable[Iterable[str]]) -> list[list[str]]:
-    return [[escape(str(cell)) for cell in row] for row in rows]
-
-
-def _table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    if not rows:
-        return f"<h2>{title}</h2><p class='none'>none</p>"
-    head = "".join(f"<th scope='col'>{name}</th>" for name in heads)
-    body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
-    return f"<h2>{title}</h2><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return LossCurve(" ".join(points), losses[0], losses[-1])

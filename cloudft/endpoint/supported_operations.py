@@ -1,8 +1,9 @@
-"""Which operations of the two services the endpoint offers: read off its code."""
+"""List the operations that the endpoint offers: read from the services' own methods."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from cloudft.aws.request_validation import load_service_model
@@ -16,7 +17,7 @@ from cloudft.endpoint.bedrock.model_import_jobs import ModelImportJobs
 from cloudft.endpoint.bedrock.runtime import BedrockRuntime
 from cloudft.endpoint.sagemaker.training_jobs import TrainingJobs
 
-SERVICES = (
+SERVICES: Sequence[type] = (
     FoundationModels,
     CustomizationJobs,
     Deployments,
@@ -25,13 +26,14 @@ SERVICES = (
     BatchInference,
     BedrockRuntime,
 )
+"""The classes whose methods are operations of bedrock and bedrock-runtime."""
 SAGEMAKER = "sagemaker"
-"""Of its some four hundred operations those alone are told that are offered."""
+"""It has some four hundred operations: only those that are offered are listed."""
 
 
 @dataclass(frozen=True)
 class OperationSupport:
-    """One operation of botocore's model. `does` is the first line of what it does here."""
+    """An operation of botocore's model. `does` is what it does here; empty if it is not offered."""
 
     service: str
     operation: str
@@ -40,22 +42,28 @@ class OperationSupport:
 
 
 def list_operations() -> Iterator[OperationSupport]:
-    """All of them, in botocore's order."""
+    """Yield the operations in botocore's order."""
     for service in ("bedrock", "bedrock-runtime"):
         for name in load_service_model(service).operation_names:
-            room = next((room for room in SERVICES if hasattr(room, snake_case(name))), None)
-            words = (getattr(room, snake_case(name)).__doc__ or "").strip() if room else ""
-            yield OperationSupport(service, name, room is not None, words.partition(" Raises")[0])
+            yield _describe(service, name, SERVICES)
     for name in load_service_model(SAGEMAKER).operation_names:
-        does = getattr(TrainingJobs, snake_case(name), None)
-        if does is not None:
-            yield OperationSupport(
-                SAGEMAKER, name, True, does.__doc__.strip().partition(" Raises")[0]
-            )
+        support = _describe(SAGEMAKER, name, [TrainingJobs])
+        if support.offered:
+            yield support
+
+
+def _describe(service: str, name: str, classes: Sequence[type]) -> OperationSupport:
+    methods = (getattr(cls, snake_case(name), None) for cls in classes)
+    method = next((method for method in methods if method is not None), None)
+    if method is None:
+        return OperationSupport(service, name, False, "")
+    # The errors that a docstring ends with are those of the API's own documentation.
+    does = re.split(r"\s+Raises? ", (method.__doc__ or "").strip())[0]
+    return OperationSupport(service, name, True, does)
 
 
 def render_markdown_table() -> str:
-    """The table of the docs."""
+    """Return the operations as a Markdown table, for the documentation."""
     rows = [
         f"| {line.service} | {line.operation} | {'yes' if line.offered else 'no'} | {line.does} |"
         for line in list_operations()

@@ -1,62 +1,108 @@
-"""Requests and responses of WSGI, as the endpoint reads and sends them."""
+"""Read WSGI requests, send the endpoint's responses, and call another WSGI application."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterable
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from cloudft.endpoint.protocols.messages import HttpResponse, ServiceError
 from cloudft.web.request_guard import harden_headers
 
-Environ = dict[str, Any]
+if TYPE_CHECKING:
+    from _typeshed import OptExcInfo
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 
-def read_body(environ: Environ) -> bytes:
-    """Return what was sent. Raise ValidationException when its length can't be told."""
+def read_body(environ: WSGIEnvironment) -> bytes:
+    """Return the request's body. Raises ServiceError (ValidationException) if it can't be read."""
+    # The server sets `wsgi.input_terminated` when it decodes chunks: the stream then has an end.
     chunked, length = environ.get("wsgi.input_terminated"), environ.get("CONTENT_LENGTH") or "0"
     if not (chunked or length.isdecimal()):
         raise ServiceError("ValidationException", "Content-Length is not a number")
     try:
         content: bytes = environ["wsgi.input"].read(*(() if chunked else (int(length),)))
-    except OSError as error:  # a chunk that does not say its size
+    except OSError as error:  # a chunk without a valid size
         raise ServiceError("ValidationException", f"The body can't be read: {error}") from None
     return content
 
 
-def buffer_body(environ: Environ) -> bytes:
-    """Return the body, which whoever comes next can read again."""
+def buffer_body(environ: WSGIEnvironment) -> bytes:
+    """Return the request's body, and put a copy into the environment for the next reader."""
     body = read_body(environ)
     environ["wsgi.input"] = io.BytesIO(body)
     environ["CONTENT_LENGTH"] = str(len(body))
     return body
 
 
-def request_headers(environ: Environ) -> dict[str, str]:
-    """Return the headers of a request by their lower-case names."""
+def request_headers(environ: WSGIEnvironment) -> dict[str, str]:
+    """Return the request's headers by their lower-case names."""
     headers = {
         name[5:].lower().replace("_", "-"): value
         for name, value in environ.items()
         if name.startswith("HTTP_")
     }
+    # CGI, and WSGI after it, has these two without the prefix.
     for name in ("CONTENT_TYPE", "CONTENT_LENGTH"):
         if environ.get(name):
             headers[name.lower().replace("_", "-")] = str(environ[name])
     return headers
 
 
-def inert_start_response(start: Callable[..., Any], *, download: bool) -> Callable[..., Any]:
-    """Return a WSGI start_response for content that no browser may run or hand to another page."""
+def inert_start_response(start_response: StartResponse, *, download: bool) -> StartResponse:
+    """Return a start_response for content that no browser may run or show to another page.
 
-    def started(status: str, headers: list[tuple[str, str]], *rest: Any) -> Any:
-        good = status.startswith("2")
-        return start(status, harden_headers(headers, download=download and good), *rest)
+    With `download`, a browser saves the content of a successful response as a file.
+    """
 
-    return started
+    def start_inert(
+        status: str, headers: list[tuple[str, str]], *exc_info: OptExcInfo | None
+    ) -> Callable[[bytes], object]:
+        hardened = harden_headers(headers, download=download and status.startswith("2"))
+        return start_response(status, hardened, *exc_info)
+
+    return start_inert
 
 
-def send_response(reply: HttpResponse, start: Callable[..., Any]) -> Iterable[bytes]:
-    """Send a reply."""
-    length = ("Content-Length", str(len(reply.body)))
-    start(f"{reply.status} {'OK' if reply.status < 400 else 'Error'}", [*reply.headers, length])
-    return [reply.body]
+def send_response(response: HttpResponse, start_response: StartResponse) -> Iterable[bytes]:
+    """Start a response and return its body."""
+    reason = "OK" if response.status < 400 else "Error"
+    length = ("Content-Length", str(len(response.body)))
+    start_response(f"{response.status} {reason}", [*response.headers, length])
+    return [response.body]
+
+
+@dataclass(frozen=True)
+class WsgiResponse:
+    """A complete response of a WSGI application. `status_line` is `200 OK`, for example."""
+
+    status_line: str
+    headers: list[tuple[str, str]]
+    body: bytes
+
+    @property
+    def status(self) -> int:
+        """Return the HTTP status."""
+        return int(self.status_line[:3])
+
+
+def call_wsgi_app(app: WSGIApplication, environ: WSGIEnvironment) -> WsgiResponse:
+    """Return the complete response of a WSGI application."""
+    started: list[tuple[str, list[tuple[str, str]]]] = []
+
+    def start_response(
+        status: str, headers: list[tuple[str, str]], *_: OptExcInfo | None
+    ) -> Callable[[bytes], object]:
+        started.append((status, headers))
+        return io.BytesIO().write  # the legacy way to send a body; moto does not use it
+
+    parts = app(environ, start_response)
+    try:
+        # An application may call start_response as late as with the first part.
+        body = b"".join(parts)
+    finally:
+        close = getattr(parts, "close", None)
+        if close is not None:
+            close()
+    return WsgiResponse(*started[-1], body)

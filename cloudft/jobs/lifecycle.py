@@ -1,8 +1,9 @@
-"""The life of a job, once, over any backend.
+"""The life of a job, over any backend: submit, refresh, stop, resume, delete.
 
-`submit` writes the intent down before the backend is called. The same job submitted again is the
-same job: while it runs, when it is complete, and when a first submit was cut off half-way. One that
-failed or was stopped, or whose model was removed since, is tried anew, as another job.
+`submit` writes the intent to disk before it calls the backend. Submitting the same job again
+returns the same job: while it runs, when it has completed, and when the first submit was
+interrupted. A job that failed, was stopped, or whose model was removed since is submitted as a new
+one.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cloudft.backends import make_backend as backend_by_name
+from cloudft.backends import make_backend, running_here
 from cloudft.backends.base import Backend, StagedJob
 from cloudft.backends.capabilities import SupportsDiscovery, SupportsPricing, SupportsResume
-from cloudft.backends.local.job_folder import LOCK
+from cloudft.backends.observer import SILENT, RunObserver
 from cloudft.errors import (
     CloudftError,
     CloudRefused,
@@ -31,7 +32,6 @@ from cloudft.errors import (
     UsageError,
 )
 from cloudft.jobs.prepare import check_budget
-from cloudft.storage.atomic_files import is_locked
 from cloudft.storage.home import Home
 from cloudft.storage.ledger import SubmittedJobs
 from cloudft.storage.store import (
@@ -42,19 +42,23 @@ from cloudft.storage.store import (
     damaged_job,
     utc_now,
 )
-from cloudft.types import MODEL_REMOVED, Estimate, JobState, Plan, StatusDetails, to_json
+from cloudft.types import MODEL_REMOVED, JobState, Plan, StatusDetails, to_json
+
+INTERRUPTED = (
+    "submit was interrupted before the job was started. Submit it again: it continues this job."
+)
 
 
 @dataclass(frozen=True)
 class Job:
-    """A record and one look at it; with `unseen`, why there could be none after its creation."""
+    """A record and the job's state. `describe_error` says why a created job has no state yet."""
 
     record: JobRecord
     state: JobState
     describe_error: CloudftError | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """The contract's fields of `submit` and `status`."""
+        """Return the fields of `submit` and `status` that others rely on."""
         record, state = self.record, self.state
         return {
             "id": record.id,
@@ -77,7 +81,7 @@ class Job:
         }
 
     def _cost(self) -> dict[str, Any]:
-        """What was billed where the backend tells it of an ended job, else the estimate."""
+        """Return what was billed, where the backend knows it of an ended job; else the estimate."""
         billed = self.state.summary.get("usd")
         if self.state.has_ended and billed is not None:
             return {"usd": billed, "estimated": False}
@@ -92,35 +96,29 @@ def submit(
     store: Store,
     *,
     force_new: bool = False,
-    on_progress: Callable[[int], None] | None = None,
-    on_quota_exceeded: Callable[[QuotaExceeded], None] | None = None,
-    on_estimate: Callable[[Estimate], None] | None = None,
+    observer: RunObserver = SILENT,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Job:
-    """Submit a staged job; returns it with its first state.
+    """Submit a staged job to a backend that is bound to its location; return its first state.
 
-    `tell` gets the estimate before anything new is sent. `wait` is told of a used-up quota, and the
-    job waits for its turn; without it AwsQuota is raised.
-
-    With `again`, a job of the same text that runs or is complete is left alone, and another
-    started.
+    The observer receives the estimate before anything new is sent. When the account's quota is
+    used up, QuotaExceeded is raised, unless the observer's `on_quota_exceeded` returns: then the
+    job stays queued. With `force_new`, a job of the same text that runs or has completed is left
+    alone, and another one is started.
     """
-    backend = backend.bind(backend.location_of(staged.job))
-    told = on_estimate is None
+    is_announced = False
     for attempt in itertools.count():
-        plan = backend.plan(dataclasses.replace(staged, attempt=attempt))
-        if isinstance(backend, SupportsPricing) and plan.job_id not in store.job_ids():
-            quote = backend.with_current_prices(staged.job, plan.estimate)
-            plan = dataclasses.replace(plan, estimate=quote)
-        if on_estimate is not None and not told and not _was_submitted_here(plan, store):
-            on_estimate(plan.estimate)
-            told = True
+        plan = _plan(dataclasses.replace(staged, attempt=attempt), backend, store)
+        if not is_announced and not _was_submitted_here(plan, store):
+            observer.on_estimate(plan.estimate)
+            is_announced = True
         check_budget(staged.job, plan)
         record = make_record(staged, plan, store)
         _adopt_submitted_elsewhere(record, plan, backend, store)
-        with store.create(record) as made:
-            known = record if made else store.get(record.id)
-            if not made and known.backend_job_id is not None:
+        # From here to the end of the block this process holds the job's submit lock.
+        with store.create(record) as is_created:
+            known = record if is_created else store.get(record.id)
+            if not is_created and known.backend_job_id is not None:
                 job = refresh(known, backend)
                 removed = bool(job.state.summary.get(MODEL_REMOVED))
                 if force_new or removed or job.state.status in ("Failed", "Stopped"):
@@ -128,53 +126,56 @@ def submit(
                 return job
             while True:
                 try:
-                    return _submit_plan(known, plan, backend, store, on_progress)
+                    return _submit_plan(known, plan, backend, store, observer)
                 except QuotaExceeded as error:
-                    if on_quota_exceeded is None:
-                        raise
-                    on_quota_exceeded(error)
+                    observer.on_quota_exceeded(error)
                     sleep(backend.poll_seconds)
     raise AssertionError("unreachable")
 
 
+def _plan(staged: StagedJob, backend: Backend, store: Store) -> Plan:
+    """Return the plan of one attempt; at current prices where it would be a new job."""
+    plan = backend.plan(staged)
+    if isinstance(backend, SupportsPricing) and plan.job_id not in store.job_ids():
+        estimate = backend.with_current_prices(staged.job, plan.estimate)
+        plan = dataclasses.replace(plan, estimate=estimate)
+    return plan
+
+
 def _was_submitted_here(plan: Plan, store: Store) -> bool:
-    """True when this very job was submitted from here before: it costs nothing more."""
+    """Return whether this machine submitted this exact job before: it costs nothing more."""
     return plan.job_id in store.job_ids() and store.get(plan.job_id).backend_job_id is not None
 
 
 def _adopt_submitted_elsewhere(
     record: JobRecord, plan: Plan, backend: Backend, store: Store
 ) -> None:
-    """Know a job of this very plan that another machine has submitted."""
+    """Write the record of a job of this exact plan that another machine has submitted."""
     if not isinstance(backend, SupportsDiscovery) or record.id in store.job_ids():
         return
-    there = backend.find_submitted(plan)
-    if there is not None:
-        with store.create(record) as made:
-            if made:
-                store.mark_submitted(record.id, there)
+    backend_job_id = backend.find_submitted(plan)
+    if backend_job_id is not None:
+        with store.create(record) as is_created:
+            if is_created:
+                store.mark_submitted(record.id, backend_job_id)
 
 
 def _submit_plan(
-    record: JobRecord,
-    plan: Plan,
-    backend: Backend,
-    store: Store,
-    progress: Callable[[int], None] | None,
+    record: JobRecord, plan: Plan, backend: Backend, store: Store, observer: RunObserver
 ) -> Job:
-    if isinstance(backend, SupportsDiscovery):  # others see the job, too: it is ours
+    if isinstance(backend, SupportsDiscovery):  # other machines list this job too: it is ours
         SubmittedJobs(store.jobs).add(record.id)
-    backend_job_id = backend.submit(plan, progress)
+    backend_job_id = backend.submit(plan, observer)
     store.mark_submitted(record.id, backend_job_id)
     record = dataclasses.replace(record, backend_job_id=backend_job_id)
     try:
         return refresh(record, backend)
     except (CloudRefused, CloudUnreachable, JobNotFound) as error:  # it was created all the same
-        return Job(record, _unsubmitted_state(record, JobState), error)
+        return Job(record, _unsubmitted_state(record), error)
 
 
 def make_record(staged: StagedJob, plan: Plan, store: Store) -> JobRecord:
-    """What the store keeps of a plan."""
+    """Return what the store keeps of a plan."""
     spec = staged.job.spec
     return JobRecord(
         id=plan.job_id,
@@ -195,19 +196,21 @@ def make_record(staged: StagedJob, plan: Plan, store: Store) -> JobRecord:
 
 
 def refresh(record: JobRecord, backend: Backend) -> Job:
-    """One look at a job, also at one whose submit was cut off."""
+    """Return the job with its current state, also one whose submit was interrupted."""
     if record.backend_job_id is not None:
         return Job(record, backend.describe(record.backend_job_id))
     if record.is_being_submitted:
-        return Job(record, _unsubmitted_state(record, JobState))
+        return Job(record, _unsubmitted_state(record))
     try:
         return Job(record, backend.describe(record.id))
     except JobNotFound:
-        return Job(record, _unsubmitted_state(record, _interrupted_state))
+        state = _unsubmitted_state(record)
+        failed = dataclasses.replace(state, status="Failed", failure_message=INTERRUPTED)
+        return Job(record, failed)
 
 
-def _unsubmitted_state(record: JobRecord, make: Callable[..., JobState]) -> JobState:
-    return make(
+def _unsubmitted_state(record: JobRecord) -> JobState:
+    return JobState(
         id=record.id,
         status="InProgress",
         status_details=StatusDetails(),
@@ -215,40 +218,32 @@ def _unsubmitted_state(record: JobRecord, make: Callable[..., JobState]) -> JobS
     )
 
 
-def _interrupted_state(**values: Any) -> JobState:
-    return JobState(
-        **values
-        | {
-            "status": "Failed",
-            "failure_message": "submit was interrupted before the job was started. Submit it again:"
-            " it goes on as this job.",
-        }
-    )
-
-
 def backend_for(record: JobRecord, home: Home) -> Backend:
-    """The backend that runs this job."""
-    place = dict(record.request.get("place", {}))
-    if place and os.environ.get("AWS_PROFILE"):  # whoever looks at a job may be someone else
-        place["profile"] = None
+    """Return the backend that runs this job, bound to the location of its record.
+
+    Raise DamagedJob for a record that names no known backend, or an id that can't be its own.
+    """
+    location = dict(record.request.get("place", {}))
+    if location and os.environ.get("AWS_PROFILE"):  # who looks at a job may be someone else
+        location["profile"] = None
     try:
-        backend = backend_by_name(record.backend, home)
+        backend = make_backend(record.backend, home)
     except UsageError as error:
-        why = f"{error.message}; this cloudft knows others"
+        why = f"{error.message}; this cloudft has others"
         raise damaged_job(record.folder / RECORD_FILE, why, "backend") from error
-    if record.backend == "local" and record.backend_job_id not in (None, record.id):
-        why = f"a local job is known by its own id, not by {record.backend_job_id}"
+    if backend.keeps_job_id and record.backend_job_id not in (None, record.id):
+        why = f"a {record.backend} job has its own id in the backend, not {record.backend_job_id}"
         raise damaged_job(record.folder / SUBMITTED_FILE, why, "backendJobId")
-    return backend.bind(place) if place else backend
+    return backend.bind(location) if location else backend
 
 
 def stop(record: JobRecord, backend: Backend) -> None:
-    """Ask a job to stop. A job that has ended already is left as it is."""
+    """Request that a job stop. Does nothing for a job that has ended."""
     backend.stop(record.backend_job_id or record.id)
 
 
 def resume(record: JobRecord, backend: Backend) -> None:
-    """Go on with a stopped or failed job. Raises JobStateConflict where that can't be done."""
+    """Resume a stopped or failed job. Raise JobStateConflict where that is impossible."""
     if not isinstance(backend, SupportsResume):
         raise JobStateConflict(
             f"the backend {record.backend} can't resume a job", fix="submit it again."
@@ -257,10 +252,10 @@ def resume(record: JobRecord, backend: Backend) -> None:
 
 
 def delete(record: JobRecord, backend: Backend, store: Store, *, force: bool = False) -> None:
-    """Remove what this machine has of a job. Raises JobStateConflict while it runs.
+    """Remove what this machine has of a job. Raise JobStateConflict while it runs.
 
-    Raises JobNotFound for one that its backend does not know: it is gone, or it runs in an account
-    that is not looked at. With `force` it is forgotten.
+    Raise JobNotFound for a job that its backend does not know: it is gone, or it runs in another
+    account. With `force`, such a job is forgotten.
     """
     try:
         state = refresh(record, backend).state
@@ -277,14 +272,13 @@ def delete(record: JobRecord, backend: Backend, store: Store, *, force: bool = F
 def delete_damaged(error: DamagedJob, store: Store, *, force: bool = False) -> None:
     """Remove the folder of a job that can't be read, and nothing else.
 
-    Raises JobStateConflict, unless with `force`, while it may still run: where a trainer holds its
-    lock, or where nothing says that it ran on this machine.
+    Raise JobStateConflict, unless with `force`, while it may still run: where its process on this
+    machine is alive, and where nothing shows that it ran on this machine.
     """
     assert error.job is not None
-    lock = store.jobs / error.job / LOCK
-    local = lock.exists()
-    if not force and (is_locked(lock) or not local):
-        why = "its trainer runs" if local else "it may run on AWS, where it goes on"
+    is_running = running_here(store.jobs / error.job)
+    if not force and is_running is not False:
+        why = "its trainer runs" if is_running else "it may run on AWS, where it continues"
         raise JobStateConflict(
             f"{error.message}, and {why}",
             file=error.file,
@@ -295,7 +289,7 @@ def delete_damaged(error: DamagedJob, store: Store, *, force: bool = False) -> N
 
 
 def require_artifacts(job: Job) -> Path:
-    """The folder of a completed job's artifacts. Raises JobStateConflict before that."""
+    """Return the folder of a completed job's artifacts. Raise JobStateConflict before that."""
     if job.state.artifacts is None:
         raise JobStateConflict(
             f"{job.record.id} is {job.state.status}: it has left no artifacts",

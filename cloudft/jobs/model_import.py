@@ -8,14 +8,15 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from cloudft import catalogue
-from cloudft.backends import make_backend as backend_by_name
+from cloudft.backends import FOLLOW_UP_BACKENDS, backend_class, make_backend
 from cloudft.backends.base import Backend, StagedJob
 from cloudft.backends.capabilities import ModelImporter, SupportsExport
+from cloudft.backends.observer import SILENT, RunObserver
 from cloudft.data.staging.manifest import parse_manifest
 from cloudft.errors import BadDocument, CheckFailed, JobStateConflict, UsageError
 from cloudft.jobs.lifecycle import refresh
@@ -34,9 +35,10 @@ CONFIG = "config.json"
 LOCK = ".lock"
 
 
-def import_backend(home: Home) -> Backend:
-    """The backend that takes models in."""
-    return backend_by_name("import", home)
+def import_backend(job: LoadedJob, home: Home) -> Backend:
+    """Return the backend that imports models, bound to the location of the job file."""
+    [name] = (n for n in FOLLOW_UP_BACKENDS if issubclass(backend_class(n), ModelImporter))
+    return make_backend(name, home).for_job(job)
 
 
 def load_import_job(
@@ -54,7 +56,7 @@ def merge_and_stage(
     job: LoadedJob,
     *,
     dtype: str,
-    on_progress: Callable[[str], None] = lambda what: None,
+    observer: RunObserver = SILENT,
 ) -> tuple[StagedJob, list[Finding]]:
     """The model of a completed job, merged and ready to be sent, and the warnings.
 
@@ -64,13 +66,13 @@ def merge_and_stage(
     job, found = check_import(job, backend, home)
     exports = _require_completed(record, backend)
     folder = record.folder / MERGED_FOLDER / dtype
-    into = import_backend(home)
+    into = import_backend(job, home)
     assert isinstance(into, ModelImporter)
-    with _exclusive_folder(record.folder / MERGED_FOLDER, on_progress):
+    with _exclusive_folder(record.folder / MERGED_FOLDER, observer):
         if not folder.is_dir():
-            on_progress(f"merging {record.id} and comparing it with the tuned model ...")
+            observer.on_activity(f"merging {record.id} and comparing it with the tuned model ...")
             exports.export(record.backend_job_id or record.id, folder, dtype)
-        on_progress("holding the merged model against Bedrock's rules ...")
+        observer.on_activity("checking the merged model against the rules of the import ...")
         staged, more = into.prepare_model(
             job, parse_manifest(record.manifest, record.folder / RECORD_FILE), folder
         )
@@ -80,13 +82,13 @@ def merge_and_stage(
 
 
 @contextlib.contextmanager
-def _exclusive_folder(folder: Path, tell: Callable[[str], None]) -> Iterator[None]:
+def _exclusive_folder(folder: Path, observer: RunObserver) -> Iterator[None]:
     """Work in `folder` while no other import of this job does; a killed one gives way at once."""
     with as_store_error("the merged model can't be written", folder):
         folder.mkdir(exist_ok=True)
         lock = try_lock(folder / LOCK)
         if lock is None:
-            tell("waiting for another import of this job, which is merging ...")
+            observer.on_activity("waiting for another import of this job, which is merging ...")
             lock = try_lock(folder / LOCK, timeout_s=math.inf)
             assert lock is not None
     try:
@@ -106,7 +108,7 @@ def check_import(job: LoadedJob, backend: Backend, home: Home) -> tuple[LoadedJo
             f"the backend {backend.name} hands out no weights",
             fix="import a job that is trained with --backend local or --backend sagemaker.",
         )
-    into = import_backend(home)
+    into = import_backend(job, home)
     job = into.with_stack_defaults(job)
     assert isinstance(into, ModelImporter)
     found = [

@@ -1,20 +1,30 @@
-"""What comes before a job: its data and settings are checked, its price told, its data staged."""
+"""Check a job, estimate its price, stage its data: everything before its submission.
+
+`check` and `prepare` share one pass of findings: the job file's, the data's and the backend's.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 
-from cloudft.backends import TRAINING_BACKENDS
-from cloudft.backends import make_backend as backend_by_name
+from cloudft.backends import TRAINING_BACKENDS, backends_supporting, make_backend
 from cloudft.backends.base import Backend, StagedJob
 from cloudft.backends.capabilities import SupportsPricing, SupportsProbe
+from cloudft.backends.observer import SILENT, RunObserver
 from cloudft.catalogue import cost
 from cloudft.data.checks.check import DataReport, check_data
 from cloudft.data.checks.dataset_limits import DatasetLimits
 from cloudft.data.staging.stage import StagedData, stage_data
-from cloudft.errors import CheckFailed, CloudRefused, CloudUnreachable, NoSuchProfile, OverBudget
+from cloudft.errors import (
+    CheckFailed,
+    CloudftError,
+    CloudRefused,
+    CloudUnreachable,
+    NoSuchProfile,
+    OverBudget,
+)
 from cloudft.spec.load import LoadedJob
 from cloudft.storage.home import Home
 from cloudft.types import COULD_NOT_REACH, DataVolume, Estimate, Finding, Plan
@@ -22,7 +32,7 @@ from cloudft.types import COULD_NOT_REACH, DataVolume, Estimate, Finding, Plan
 
 @dataclass(frozen=True)
 class CheckReport:
-    """What `check` found. `volumes` is the data by role, None when there are errors in it."""
+    """The findings of a check. `volumes` is the data by role, None when the data has errors."""
 
     findings: tuple[Finding, ...]
     volumes: Mapping[str, DataVolume] | None
@@ -30,7 +40,7 @@ class CheckReport:
 
     @property
     def exit_code(self) -> int:
-        """3 with errors; 5 where something could not be reached, and may be at fault; else 0."""
+        """Return 3 with errors, 5 where a part of the account could not be reached, else 0."""
         if not self.ok:
             return CheckFailed.exit_code
         unreached = any(finding.code == COULD_NOT_REACH for finding in self.findings)
@@ -38,17 +48,103 @@ class CheckReport:
 
     @property
     def ok(self) -> bool:
-        """True when no finding is an error."""
-        return not any(finding.severity == "error" for finding in self.findings)
+        """Return whether no finding is an error."""
+        return not _has_errors(self.findings)
+
+
+@dataclass(frozen=True)
+class _BackendReport:
+    """The job with its stack's values, and the backend's findings.
+
+    `job` is None when the stack could not be read; `error` is the reason where that is no finding
+    of the job file.
+    """
+
+    job: LoadedJob | None
+    findings: tuple[Finding, ...]
+    error: CloudftError | None = None
+
+
+def check(job: LoadedJob, backend: Backend, observer: RunObserver = SILENT) -> CheckReport:
+    """Return all findings of a job at once. Nothing is sent and nothing is written.
+
+    `backend` is bound to the job's location.
+    """
+    data = _check_data(job, observer)
+    findings = (*job.findings, *data.findings, *_check_backend(job, backend).findings)
+    volumes = data.volumes
+    return CheckReport(findings, volumes, backend.estimate(job, volumes) if volumes else None)
+
+
+def prepare(
+    job: LoadedJob, backend: Backend, home: Home, observer: RunObserver = SILENT
+) -> tuple[StagedJob, tuple[Finding, ...]]:
+    """Check the job, then stage its data; return the staged job and the warnings.
+
+    `backend` is bound to the job's location. The staged job has its stack's values. Raise
+    CheckFailed with every finding that `check` reports; CloudRefused and CloudUnreachable where
+    the stack can't be read and nothing else is wrong. Nothing is staged in these cases.
+    """
+    report = _check_backend(job, backend)
+    findings = (*job.findings, *report.findings)
+    if report.job is None or _has_errors(findings):
+        # The data is read all the same, so that one error names every fault of the job.
+        try:
+            data = _check_data(job, observer).findings
+        except (CloudRefused, CloudUnreachable):  # data in S3, with the same broken credentials
+            data = ()
+        findings = (*job.findings, *data, *report.findings)
+        if report.error is not None and not _has_errors(findings):
+            raise report.error
+        raise _check_failed(findings)
+    try:
+        staged = _stage_data(report.job, home, observer)
+    except CheckFailed as error:
+        located = _with_locations(job, error.findings)
+        raise _check_failed((*job.findings, *located, *report.findings)) from error
+    warnings = (*job.findings, *staged.findings, *report.findings)
+    return StagedJob(report.job, staged.manifest, staged.folder), warnings
+
+
+def _check_failed(findings: Sequence[Finding]) -> CheckFailed:
+    errors = [finding for finding in findings if finding.severity == "error"]
+    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+    return CheckFailed(f"{errors[0].message}{more}", findings)
+
+
+def _has_errors(findings: Sequence[Finding]) -> bool:
+    return any(finding.severity == "error" for finding in findings)
+
+
+def _check_backend(job: LoadedJob, backend: Backend) -> _BackendReport:
+    """Return the backend's findings; where its stack can't be read, those that need no stack."""
+    try:
+        complete = backend.with_stack_defaults(job)
+    except NoSuchProfile:  # the backend's check finds it too, and names the field
+        return _BackendReport(None, _without_missing_values(job, backend))
+    except CheckFailed as error:
+        rest = _without_missing_values(job, backend)
+        return _BackendReport(None, (*error.findings, *rest))
+    except (CloudRefused, CloudUnreachable) as error:
+        place = (error.file, error.line, error.field)
+        code = COULD_NOT_REACH if isinstance(error, CloudUnreachable) else "CouldNotCheck"
+        finding = Finding("warning", code, error.message, error.fix or "", *place)
+        return _BackendReport(None, (finding,), error)
+    return _BackendReport(complete, tuple(backend.check(complete)))
+
+
+def _without_missing_values(job: LoadedJob, backend: Backend) -> tuple[Finding, ...]:
+    """Return the findings of a job whose stack is missing, without those that it would fill."""
+    return tuple(finding for finding in backend.check(job) if finding.code != "MissingValue")
 
 
 def _record_format(job: LoadedJob) -> str:
-    """The form of record that the base model takes."""
+    """Return the record format that the base model accepts."""
     return job.model.formats[job.spec.customization_type]
 
 
 def _dataset_limits(job: LoadedJob) -> DatasetLimits:
-    """What the base model asks of the data, whatever the backend."""
+    """Return the base model's limits for a dataset, the same for every backend."""
     batch = job.spec.hyperparameters.get("batchSize")
     if batch is None:
         default = job.model.hyperparameters.get("batchSize")
@@ -56,19 +152,32 @@ def _dataset_limits(job: LoadedJob) -> DatasetLimits:
     return DatasetLimits.for_model(job.model, job.spec.customization_type, int(batch))
 
 
-def _check_data(job: LoadedJob, progress: Callable[[int], None] | None) -> DataReport:
-    examined = check_data(
+def _check_data(job: LoadedJob, observer: RunObserver) -> DataReport:
+    report = check_data(
         job.spec.data,
         format=_record_format(job),
         base_dir=job.base_dir,
-        progress=progress,
+        progress=observer.on_records_read,
         limits=_dataset_limits(job),
     )
-    return replace(examined, findings=_with_locations(job, examined.findings))
+    return replace(report, findings=_with_locations(job, report.findings))
+
+
+def _stage_data(job: LoadedJob, home: Home, observer: RunObserver) -> StagedData:
+    return stage_data(
+        job.spec.data,
+        customization_type=job.spec.customization_type,
+        format=_record_format(job),
+        seed=job.spec.seed,
+        base_dir=job.base_dir,
+        root=home.staged,
+        progress=observer.on_records_read,
+        limits=_dataset_limits(job),
+    )
 
 
 def _with_locations(job: LoadedJob, findings: Sequence[Finding]) -> tuple[Finding, ...]:
-    """Findings about a field of the job file and no file of data, with their place in it."""
+    """Return the findings; those about a field of the job file get its file and line."""
     return tuple(
         replace(f, file=str(job.path), line=job.line_of(f.field))
         if job.path and f.file is None and f.field is not None
@@ -77,107 +186,45 @@ def _with_locations(job: LoadedJob, findings: Sequence[Finding]) -> tuple[Findin
     )
 
 
-def check(
-    job: LoadedJob, backend: Backend, progress: Callable[[int], None] | None = None
-) -> CheckReport:
-    """Everything that is wrong with a job, at once. Nothing is sent and nothing is kept."""
-    examined = _check_data(job, progress)
-    findings = (*job.findings, *examined.findings, *_backend_findings(job, backend))
-    volumes = examined.volumes
-    return CheckReport(findings, volumes, backend.estimate(job, volumes) if volumes else None)
-
-
-def _backend_findings(job: LoadedJob, backend: Backend) -> Sequence[Finding]:
-    """What the backend finds. Where the account may not be asked for what is unsaid: that."""
-    try:
-        return backend.check(backend.with_stack_defaults(job))
-    except NoSuchProfile:  # the check names its field; the stack would have said the rest
-        return [finding for finding in backend.check(job) if finding.code != "MissingValue"]
-    except CheckFailed as error:  # and what can be said without what is missing
-        rest = [finding for finding in backend.check(job) if finding.code != "MissingValue"]
-        return [*error.findings, *rest]
-    except (CloudRefused, CloudUnreachable) as error:
-        place = (error.file, error.line, error.field)
-        code = COULD_NOT_REACH if isinstance(error, CloudUnreachable) else "CouldNotCheck"
-        return [Finding("warning", code, error.message, error.fix or "", *place)]
-
-
 def probe_estimates(
-    job: LoadedJob,
-    home: Home,
-    steps: int,
-    progress: Callable[[int], None] | None = None,
-    on_probe: Callable[[str, int, int], None] = lambda what, done, total: None,
+    job: LoadedJob, home: Home, steps: int, observer: RunObserver = SILENT
 ) -> list[Estimate]:
-    """What the job takes on every backend that can begin with it, from so many of its steps.
+    """Measure the job with `steps` of its own steps on every backend that can.
 
-    Raises CheckFailed when it could not be submitted there, TrainerError.
+    Raise CheckFailed where the job could not be submitted, TrainerError.
     """
-    found = []
-    for backend in (backend_by_name(name, home) for name in TRAINING_BACKENDS):
-        if isinstance(backend, SupportsProbe):
-            staged, _ = prepare(job, backend, home, progress)
-            found.append(backend.probe(staged, steps, on_probe))
-    return found
+    estimates = []
+    for name in backends_supporting(SupportsProbe):
+        backend = make_backend(name, home).for_job(job)
+        assert isinstance(backend, SupportsProbe)
+        staged, _ = prepare(job, backend, home, observer)
+        estimates.append(backend.probe(staged, steps, observer.on_progress))
+    return estimates
 
 
 def estimate_all(
     job: LoadedJob,
     home: Home,
-    progress: Callable[[int], None] | None = None,
+    observer: RunObserver = SILENT,
     backend_name: str | None = None,
 ) -> list[Estimate]:
-    """What the job would take on every backend, or on one. Raises CheckFailed for wrong data."""
-    examined = _check_data(job, progress)
-    if examined.volumes is None:
-        errors = [f for f in examined.findings if f.severity == "error"]
-        raise CheckFailed(errors[0].message, examined.findings)
-    volumes = examined.volumes
+    """Estimate the job on every backend, or on one. Raise CheckFailed for data with errors."""
+    data = _check_data(job, observer)
+    if data.volumes is None:
+        errors = [f for f in data.findings if f.severity == "error"]
+        raise CheckFailed(errors[0].message, data.findings)
     names = TRAINING_BACKENDS if backend_name is None else [backend_name]
-    return [
-        _estimate_at_current_prices(job, backend_by_name(name, home), volumes) for name in names
-    ]
+    backends = (make_backend(name, home).for_job(job) for name in names)
+    return [_estimate_at_current_prices(job, backend, data.volumes) for backend in backends]
 
 
 def _estimate_at_current_prices(
     job: LoadedJob, backend: Backend, volumes: Mapping[str, DataVolume]
 ) -> Estimate:
-    found = backend.estimate(job, volumes)
-    return (
-        backend.with_current_prices(job, found) if isinstance(backend, SupportsPricing) else found
-    )
-
-
-def prepare(
-    job: LoadedJob, backend: Backend, home: Home, progress: Callable[[int], None] | None = None
-) -> tuple[StagedJob, tuple[Finding, ...]]:
-    """Stage the data, check with the backend. Raises CheckFailed; returns the warnings too.
-
-    The staged job is the completed one; AwsRefused and AwsUnreachable where that can't be had.
-    """
-    job = backend.with_stack_defaults(job)
-    findings = [*job.findings, *backend.check(job)]
-    errors = [finding for finding in findings if finding.severity == "error"]
-    if errors:
-        raise CheckFailed(errors[0].message, findings)
-    try:
-        staged = _stage_data(job, home, progress)
-    except CheckFailed as error:
-        raise CheckFailed(error.message, _with_locations(job, error.findings)) from error
-    return StagedJob(job, staged.manifest, staged.folder), (*findings, *staged.findings)
-
-
-def _stage_data(job: LoadedJob, home: Home, progress: Callable[[int], None] | None) -> StagedData:
-    return stage_data(
-        job.spec.data,
-        customization_type=job.spec.customization_type,
-        format=_record_format(job),
-        seed=job.spec.seed,
-        base_dir=job.base_dir,
-        root=home.staged,
-        progress=progress,
-        limits=_dataset_limits(job),
-    )
+    estimate = backend.estimate(job, volumes)
+    if isinstance(backend, SupportsPricing):
+        return backend.with_current_prices(job, estimate)
+    return estimate
 
 
 def check_budget(job: LoadedJob, plan: Plan) -> None:
@@ -192,8 +239,8 @@ def check_budget(job: LoadedJob, plan: Plan) -> None:
     }
     if usd is None:
         raise OverBudget(
-            f"{cost.NO_PRICE_KNOWN} for {_missing_price(plan)}, so the budget of {cost.format_usd(budget)}"
-            " can't be held",
+            f"{cost.NO_PRICE_KNOWN} for {_missing_price(plan)}, so the budget of"
+            f" {cost.format_usd(budget)} can't be enforced",
             fix=price_remedy(plan.estimate, "or submit without a budget"),
             **place,  # type: ignore[arg-type]
         )
@@ -215,12 +262,15 @@ def _missing_price(plan: Plan) -> str:
 
 
 def price_remedy(estimate: Estimate, otherwise: str) -> str:
-    """Return how to state the price that an estimate lacks, with the line for the job file."""
+    """Return how to state the price that an estimate lacks, with the line for the job file.
+
+    `otherwise` ends the sentence: what to do instead, or what it is good for.
+    """
     unpriced = estimate.unpriced
     if unpriced is None:
         return f"{otherwise.removeprefix('or ')}."
     line = cost.price_line(unpriced, datetime.now(timezone.utc).date())
     return (
-        f"read the price at {unpriced.listed_at} and put it for USD into this line of the job file:"
-        f" `{line}`, {otherwise}."
+        f"read the price at {unpriced.listed_at} and put it in place of USD into this line of the"
+        f" job file: `{line}`, {otherwise}."
     )

@@ -17,6 +17,7 @@ from job_files import write_job_file
 from processes import wait_until
 
 from cloudft.aws import client
+from cloudft.aws.client import AwsLocation
 from cloudft.cli import errors
 from cloudft.cli.main import cloudft
 
@@ -109,16 +110,35 @@ def test_gc_leaves_what_lives_what_is_another_homes_and_what_is_not_cloudfts(
     assert kinds(found["removed"]) == {"data"}
     assert {one["why"] for one in found["left"]} == {"live"}
     refused = cli("gc", "theirs", "--yes")
-    assert refused.code == 2 and "deployment theirs is not cloudft's" in refused.stderr
+    assert refused.code == 2 and "deployment theirs was not created by cloudft" in refused.stderr
     gone = cli("undeploy", job, "--yes", *JSON).value
     assert [thing["id"] for thing in gone] == [serving]
     refused = cli("undeploy", job, "--yes")
-    assert refused.code == 2 and "theirs is not cloudft's" in refused.stderr
+    assert refused.code == 2 and "theirs was not created by cloudft" in refused.stderr
     listed = bedrock.list_custom_model_deployments()["modelDeploymentSummaries"]
     assert [one["customModelDeploymentArn"] for one in listed] == [theirs]
     bedrock.delete_custom_model_deployment(customModelDeploymentIdentifier=theirs)
     assert cli("delete", job, "--yes").code == 0
     assert kinds(cli("gc", "--yes", *JSON).value["removed"]) == {"custom-model"}, "an orphan"
+
+
+def test_a_submit_makes_one_client_a_service(
+    cli: Cli, aws: Endpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[tuple[str, AwsLocation | None]] = []
+    real = client.create_client
+
+    def counted(service: str, location: AwsLocation | None = None, **more: Any) -> Any:
+        made.append((service, location))
+        return real(service, location, **more)
+
+    monkeypatch.setattr(client, "create_client", counted)
+    path = job_file(tmp_path / "job", aws, "counted")
+    assert cli(*SUBMIT, path, "--wait", *JSON).value["status"] == "Completed"
+    services = [service for service, _ in made]
+    assert {"bedrock", "s3", "sts", "iam"} <= set(services)
+    assert sorted(services) == sorted(set(services)), "each is made once and used by every step"
+    assert {location and location.endpoint_url for _, location in made} == {aws.url}
 
 
 @pytest.fixture(scope="module")

@@ -88,7 +88,7 @@ CASES = [
         data(GOOD + '{"promt": "a", "completion": "b"}\n'),
         3,
         f"{TRAIN}:2, /promt",
-        'nearest accepted shape is {"prompt", "completion"}',
+        'nearest accepted record is {"prompt", "completion"}',
         "rename 'promt' to 'prompt'",
     ),
     Bad(
@@ -100,11 +100,11 @@ CASES = [
     ),
     Bad("a-json-array", data('[{"prompt": "a"}]'), 3, f"{TRAIN}:1", "a JSON array", "jq -c '.[]'"),
     Bad(
-        "unlabelled",
+        "unlabeled",
         data('{"text": "a"}\n'),
         3,
         f"{TRAIN}:1",
-        "unlabelled",
+        "unlabeled",
         "CONTINUED_PRE_TRAINING",
     ),
     Bad("no-job-file", lambda f: (f / JOB).unlink(), 2, JOB, "no job file", "cloudft init"),

@@ -201,8 +201,8 @@ def test_perplexity_is_the_straightforward_computation(
     asked = ScoringRequest(Prompt(text="Where is the parcel for"), " Lyon? In Lyon.")
     session = LocalBackend(Home(home)).open_session(job.name)
     try:
-        found = list(session.texts(texts, ["base"], window=64))
-        [likely] = session.likelihoods([asked], ["base"])
+        found = list(session.loglikelihood_rolling(texts, ["base"], window=64))
+        [likely] = session.loglikelihood([asked], ["base"])
     finally:
         session.close()
 
@@ -257,7 +257,7 @@ def test_the_harness_finds_what_we_find(
     session = LocalBackend(Home(home)).open_session(learnt.name)
     try:
         for name in ("base", "tuned"):
-            said = [one.log_likelihood for one in session.likelihoods(wanted, [name])]
+            said = [one.log_likelihood for one in session.loglikelihood(wanted, [name])]
             best = [max(range(4), key=said[4 * n : 4 * n + 4].__getitem__) for n in range(6)]
             right = [guess == q["answer"] for guess, q in zip(best, questions, strict=True)]
             assert found[name] == pytest.approx(sum(right) / 6, rel=1e-9)

@@ -557,8 +557,9 @@ def test_the_printed_policy_is_enough_and_no_more(
     job, _ = loaded(path, aws)
     assert printed == caller_policy(preflight.with_placeholder_data(job))
     found = printed["Statement"]
-    for call in request.api_calls(preflight.with_placeholder_data(job))[:-1]:
-        asked = call["parameters"]
+    calls = request.api_calls(preflight.with_placeholder_data(job))
+    for call in (*calls.uploads, calls.plan_file):
+        asked = call.parameters
         arn = f"arn:aws:s3:::{asked['Bucket']}/{asked['Key']}"
         assert evaluate_policies(found, AccessRequest("s3:PutObject", arn, {})) == "allowed"
         elsewhere = arn.replace("/cloudft/", "/neighbour/")

@@ -90,7 +90,8 @@ def paste(command: str) -> None:
 
 def check(path: Path, where: str, folder: Path) -> list[Finding]:
     """As the command does, in this process."""
-    return list(make_backend(where, Home(folder / "home")).check(load_job(path)))
+    job = load_job(path)
+    return list(make_backend(where, Home(folder / "home")).for_job(job).check(job))
 
 
 def mend(endpoint: Endpoint, fix: str, role: str, user: str, number: str) -> bool:

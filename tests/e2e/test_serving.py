@@ -158,7 +158,7 @@ def test_a_name_that_somebody_else_has_taken_is_not_ours(
     refused = cli("deploy", job, "--yes", "--ttl", "1")
     assert refused.returncode == 4 and "has no tag of this job" in refused.stderr
     left = cli("undeploy", job, "--yes")
-    assert left.returncode == 2 and "is not cloudft's" in left.stderr
+    assert left.returncode == 2 and "was not created by cloudft" in left.stderr
     assert servings(aws, job) == [theirs["customModelDeploymentArn"]]
 
 

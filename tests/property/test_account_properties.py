@@ -358,7 +358,9 @@ def test_a_foreign_name_is_refused_by_name(home: Home) -> None:
     item = Item(1, "deployment", "foreign", "past", 0, False)
     account = Account({item.arn: item}, {})
     for name in (item.job, item.arn):
-        with pytest.raises(UsageError, match=r"deployment job-foreign.* is not cloudft's"):
+        with pytest.raises(
+            UsageError, match=r"deployment job-foreign.* was not created by cloudft"
+        ):
             collect(
                 account, home, cleanup.GarbageCriteria(names=(name,), live=True, all_homes=True)
             )

@@ -16,7 +16,10 @@ import orjson
 from cloudft.aws.client import Aws, AwsLocation
 from cloudft.aws.identity import get_identity
 from cloudft.aws.upload import Upload, upload_file
+from cloudft.backends.aws_base.api_call import ApiCall
+from cloudft.backends.base import Location
 from cloudft.backends.capabilities import SupportsIdentity
+from cloudft.backends.observer import RunObserver
 from cloudft.errors import (
     CloudRefused,
     JobNotFound,
@@ -45,27 +48,40 @@ class AwsBackend(SupportsIdentity):
         if self.aws.location.endpoint_url and "127.0.0.1" in self.aws.location.endpoint_url:
             self.poll_seconds, self.longest_poll_seconds = 0.2, 1.0
 
-    def bind(self: Self, place: Mapping[str, Any]) -> Self:
-        """The same in another Region, or with another profile or endpoint."""
-        wanted = AwsLocation(**{name: place.get(name) for name in LOCATION_FIELDS})
-        return self if wanted == self.aws.location else type(self)(self.home, Aws(wanted))
+    def bind(self: Self, location: Location) -> Self:
+        """Return this backend in another Region, or with another profile or endpoint.
+
+        Binding to the same location returns the backend itself, with its clients.
+        """
+        new = to_aws_location(location)
+        return self if new == self.aws.location else type(self)(self.home, Aws(new))
 
     @abstractmethod
-    def location_of(self, job: LoadedJob) -> Mapping[str, Any]:
-        """Return where the job file wants the job to run: what `at` takes."""
+    def location_of(self, job: LoadedJob) -> Location:
+        """Return the location that the job file names, as `bind` takes it."""
+
+    def aws_for(self, location: Location) -> Aws:
+        """Return the clients of this backend's account and Region.
+
+        Raise ValueError unless the backend is bound to that location: what belongs to one account
+        or Region must never reach another one.
+        """
+        if to_aws_location(location) != self.aws.location:
+            bound = self.aws.location
+            raise ValueError(f"the backend {self.name} is bound to {bound}, not to {location}")
+        return self.aws
 
     def get_identity(self, job: LoadedJob) -> CallerIdentity:
-        """Return who submits that job; STS is asked."""
+        """Return who submits that job, by a call of STS."""
+        aws = self.aws_for(self.location_of(job))
         names = {"region": "", "profile": ""}
-        wanted = self.location_of(job)
         for name in names:
             for section in (self.name, "bedrock"):
-                told = job.origins.get(f"{section}.{name}")
-                if told is not None and told.kind != "default":
-                    names[name] = f"--{name}" if told.kind == "flag" else told.where
+                origin = job.origins.get(f"{section}.{name}")
+                if origin is not None and origin.kind != "default":
+                    names[name] = f"--{name}" if origin.kind == "flag" else origin.where
                     break
-        here = self.bind(wanted).aws
-        return get_identity(here, names["region"] or None, names["profile"] or None)
+        return get_identity(aws, names["region"] or None, names["profile"] or None)
 
     def location_with_region(self, service: str) -> dict[str, Any]:
         """Return this place as plain data, its Region by name."""
@@ -76,7 +92,7 @@ class AwsBackend(SupportsIdentity):
         parameters: Mapping[str, Any],
         path: Path,
         sha256: str,
-        progress: Callable[[int], None] | None,
+        observer: RunObserver,
     ) -> None:
         """Have a file in S3 as a planned put_object says. It is sent once."""
         wanted = Upload(
@@ -87,7 +103,7 @@ class AwsBackend(SupportsIdentity):
             parameters.get("ExpectedBucketOwner"),
             parameters.get("SSEKMSKeyId"),
         )
-        upload_file(self.aws, wanted, progress)
+        upload_file(self.aws, wanted, observer.on_upload)
 
     def put_object(self, parameters: Mapping[str, Any], body: bytes) -> None:
         """Write an object as a planned put_object says, with this content."""
@@ -95,19 +111,20 @@ class AwsBackend(SupportsIdentity):
         self.aws.call(what, "s3", "put_object", **{**parameters, "Body": body})
 
     def create_once(
-        self, what: str, call: Mapping[str, Any], known: Callable[[], str | None]
+        self, what: str, call: ApiCall, find_existing: Callable[[], str | None]
     ) -> Mapping[str, Any] | str:
-        """What a planned creation answers; or the `known` one, where it was made before.
+        """Return the response of a planned creation; or the existing resource's id.
 
-        A conflict is a try whose answer was lost, or another submit beside this one.
+        A conflict means that the response of an earlier try was lost, or that another submit runs
+        beside this one: then `find_existing` finds what was created.
         """
         try:
-            return self.aws.call(what, call["service"], call["operation"], **call["parameters"])
+            return self.aws.call(what, call.service, call.operation, **call.parameters)
         except ResourceConflict as error:
-            there = known()
-            if there is None:
+            existing = find_existing()
+            if existing is None:
                 raise error
-            return there
+            return existing
 
     def describe_or_none(
         self, what: str, service: str, operation: str, **named: str
@@ -121,6 +138,11 @@ class AwsBackend(SupportsIdentity):
             if "ValidationException" in error.message:
                 return None
             raise
+
+
+def to_aws_location(location: Location) -> AwsLocation:
+    """Return plain data of a job file, a plan or a record as a location of AWS."""
+    return AwsLocation(**{name: location.get(name) or None for name in LOCATION_FIELDS})
 
 
 def is_owned_by_other_account(aws: Aws, bucket: str) -> bool:

@@ -10,8 +10,14 @@ from typing import Any, cast
 from cloudft.aws import tags as tag_names
 from cloudft.aws.client import Aws
 from cloudft.backends.aws_base import discovered_plan
+from cloudft.backends.aws_base.api_call import (
+    PLAN_FILE,
+    AwsRequest,
+    planned_request,
+    recorded_request,
+)
 from cloudft.backends.aws_base.backend import AwsBackend, encode_plan, job_not_found
-from cloudft.backends.base import Backend, StagedJob
+from cloudft.backends.base import Backend, Location, StagedJob
 from cloudft.backends.bedrock import (
     batch_inference,
     deploy,
@@ -37,6 +43,7 @@ from cloudft.backends.capabilities import (
     SupportsPricing,
     SupportsServing,
 )
+from cloudft.backends.observer import SILENT, RunObserver
 from cloudft.backends.resources import CloudResource, ServingPlan, not_owned_error
 from cloudft.catalogue import cost
 from cloudft.errors import (
@@ -91,17 +98,17 @@ class BedrockBackend(
         super().__init__(home, aws)
         self._completed_jobs: Sequence[Mapping[str, Any]] | None = None
 
-    def location_of(self, job: LoadedJob) -> Mapping[str, Any]:
+    def location_of(self, job: LoadedJob) -> Location:
         """Region, profile and endpoint of the job file."""
         return request.location_of(job)
 
     def with_stack_defaults(self, job: LoadedJob) -> LoadedJob:
         """With the outputs of its stack, where it names one."""
-        return stack.with_stack_defaults(job, self.bind(request.location_of(job)).aws)
+        return stack.with_stack_defaults(job, self.aws_for(self.location_of(job)))
 
     def check(self, job: LoadedJob) -> list[Finding]:
         """What Bedrock would refuse, sooner or later; asks the account as far as it may."""
-        return preflight.check_job(job, self.bind(request.location_of(job)).aws)
+        return preflight.check_job(job, self.aws_for(self.location_of(job)))
 
     def estimate(self, job: LoadedJob, volumes: Mapping[str, DataVolume]) -> Estimate:
         """By the catalogue's prices. Whether validation data is billed is not documented."""
@@ -109,7 +116,7 @@ class BedrockBackend(
 
     def with_current_prices(self, job: LoadedJob, estimate: Estimate) -> Estimate:
         """By the Price List API, where it may be asked: an endpoint of one's own has none."""
-        here = self.bind(request.location_of(job)).aws
+        here = self.aws_for(self.location_of(job))
         try:
             meta = here.client("bedrock").meta
             if not meta.endpoint_url.endswith((".amazonaws.com", ".amazonaws.com.cn")):
@@ -128,37 +135,38 @@ class BedrockBackend(
             backend=self.name,
             token=request.request_token(staged),
             name=staged.job.spec.name,
-            request={
-                "hyperParameters": request.resolve_hyperparameters(staged.job),
-                "place": request.location_of(staged.job),
-                "calls": request.api_calls(staged),
-                **({"machine": ordered} if (ordered := state_machine.api_calls(staged)) else {}),
-            },
+            request=AwsRequest(
+                hyper_parameters=request.resolve_hyperparameters(staged.job),
+                place=request.location_of(staged.job),
+                calls=request.api_calls(staged).in_order,
+                machine=state_machine.api_calls(staged),
+            ).to_json(),
             files=files,
             manifest=staged.manifest,
             estimate=self.estimate(staged.job, staged.manifest.files),
             spec=to_portable_values(staged.job),
         )
 
-    def submit(self, plan: Plan, progress: Callable[[int], None] | None = None) -> str:
+    def submit(self, plan: Plan, observer: RunObserver = SILENT) -> str:
         """Stage to S3, then create the job, or have it created, unless that was done."""
-        here = self.bind(plan.request["place"])
-        known = here._find_job_or_execution(plan)
+        self.aws_for(plan.request["place"])
+        known = self._find_job_or_execution(plan)
         if known is not None:
             return known
-        here._upload(plan, progress)
-        if plan.request.get("machine"):
-            state_machine.start_execution(here.aws, plan)
+        self._upload(plan, observer)
+        if planned_request(plan).machine:
+            state_machine.start_execution(self.aws, plan)
             return plan.job_id
-        return here._create(plan)
+        return self._create(plan)
 
     def find_submitted(self, plan: Plan) -> str | None:
         """By its name, or the name of its execution, which follow from the plan's token."""
-        return self.bind(plan.request["place"])._find_job_or_execution(plan)
+        self.aws_for(plan.request["place"])
+        return self._find_job_or_execution(plan)
 
     def _find_job_or_execution(self, plan: Plan) -> str | None:
         """The job that was created before, or that a machine is to create."""
-        named, execution = self._find_job(plan), state_machine.execution_arn(plan.request)
+        named, execution = self._find_job(plan), state_machine.execution_arn(planned_request(plan))
         if named is not None or execution is None:
             return named
         return (
@@ -188,15 +196,15 @@ class BedrockBackend(
         answer = self.aws.call(what, "bedrock", "list_tags_for_resource", resourceARN=arn)
         return {tag["key"]: tag["value"] for tag in answer["tags"]}
 
-    def _upload(self, plan: Plan, progress: Callable[[int], None] | None) -> None:
-        *puts, _ = plan.request["calls"]
-        for (role, path), call in zip(plan.files.items(), puts[:-1], strict=True):
+    def _upload(self, plan: Plan, observer: RunObserver) -> None:
+        calls = planned_request(plan).planned
+        for (role, path), call in zip(plan.files.items(), calls.uploads, strict=True):
             sha256 = plan.manifest.files[role].sha256
-            self.upload_file(call["parameters"], path, sha256, progress)
-        self.put_object(puts[-1]["parameters"], encode_plan(plan))
+            self.upload_file(call.parameters, path, sha256, observer)
+        self.put_object(calls.plan_file.parameters, encode_plan(plan))
 
     def _create(self, plan: Plan) -> str:
-        what, call = f"the job {plan.job_id} can't be created", plan.request["calls"][-1]
+        what, call = f"the job {plan.job_id} can't be created", planned_request(plan).planned.create
         made = self.create_once(what, call, lambda: self._find_job(plan))
         return made if isinstance(made, str) else str(made["jobArn"])
 
@@ -307,7 +315,7 @@ class BedrockBackend(
         bucket, prefix = request.output_location(job)
         owner = self._output_bucket_owner(job)
         where = {"Bucket": bucket, **({"ExpectedBucketOwner": owner} if owner else {})}
-        key = prefix.removesuffix("output/") + request.PLAN
+        key = prefix.removesuffix("output/") + PLAN_FILE
         token = tags.get(tag_names.TOKEN_TAG)
         if job.get("clientRequestToken") not in (None, token):
             token = None
@@ -430,10 +438,9 @@ class BedrockBackend(
             raise UsageError(
                 f"{job.model.alias} is not on Bedrock", fix="ask it with --backend local."
             )
-        backend = self.bind(self.location_of(job))
-        assert isinstance(backend, BedrockBackend)
+        aws = self.aws_for(self.location_of(job))
         base = inference.base_model_id({"baseModelArn": job.model.bedrock_id})
-        return inference.DeployedModel(backend.aws, {"base": base})
+        return inference.DeployedModel(aws, {"base": base})
 
     def _model_ids(self, job_id: str, variants: Sequence[str]) -> Mapping[str, str]:
         job = self._require_completed(job_id)
@@ -477,8 +484,7 @@ class BedrockBackend(
     def _output_bucket_owner(self, answer: Mapping[str, Any]) -> str | None:
         """The account that the output's bucket must belong to: the one that the submit named."""
         record = Store(self.home.jobs).get_or_none(str(answer["jobName"]))
-        calls = record.request.get("calls") if record else None
-        if calls:
-            parameters = calls[-2]["parameters"]
-            return cast("str | None", parameters.get("ExpectedBucketOwner"))
+        recorded = recorded_request(record)
+        if recorded is not None:
+            return recorded.planned.plan_file.parameters.get("ExpectedBucketOwner")
         return str(answer["roleArn"]).split(":")[4] or None

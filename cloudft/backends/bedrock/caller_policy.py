@@ -64,9 +64,10 @@ def _allow_statement(
 
 def _object_statements(staged: StagedJob, here: ArnContext) -> Iterator[Statement]:
     """What is written, what comes home, and the buckets of both."""
-    calls = [*(state_machine.api_calls(staged) or ())[:1], *request.api_calls(staged)]
-    puts = [call["parameters"] for call in calls if call["operation"] == "put_object"]
-    output = request.output_location(calls[-1]["parameters"])
+    calls = request.api_calls(staged)
+    made = [*state_machine.api_calls(staged), *calls.in_order]
+    puts = [call.parameters for call in made if call.operation == "put_object"]
+    output = request.output_location(calls.create.parameters)
     objects = [here.bucket_arn(put["Bucket"], _key_pattern(put["Key"], staged)) for put in puts]
     objects.append(here.bucket_arn(output[0], _key_pattern(output[1], staged) + "*"))
     yield _allow_statement("StageAndFetch", OBJECT_ACTIONS, objects)

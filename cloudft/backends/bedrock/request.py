@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-import orjson
-
 from cloudft import catalogue
 from cloudft.aws import tags as tag_names
-from cloudft.backends.aws_base import discovered_plan
+from cloudft.aws.s3 import split_s3_uri
+from cloudft.backends.aws_base import requests
+from cloudft.backends.aws_base.api_call import (
+    PLAN_FILE,
+    ApiCall,
+    PlannedCalls,
+    put_file,
+    put_generated,
+)
 from cloudft.backends.base import StagedJob
 from cloudft.spec.load import LoadedJob
-from cloudft.spec.serialize import to_portable_values
-from cloudft.types import StagedFile, job_id, to_json
+from cloudft.types import StagedFile, job_id
 
 TAG_JOB, TAG_TOKEN = tag_names.JOB_TAG, tag_names.TOKEN_TAG
-PLAN = "plan.json"
-"""Beside a job's output in S3: what another machine needs to know of it."""
 JOB_NAME = re.compile(r".*-[0-9a-f]{8}")
 """The form of the job names that cloudft gives. Others may have it too: the tag is the proof."""
 STAGED_URI = re.compile(r"s3://.+/data/[0-9a-f]{64}/[^/]+\.jsonl")
 """Where staged data lies."""
-UPLOADED_ROLES = ("train", "validation")
-"""What goes to Bedrock. Test data stays here."""
 CREATE = "create_model_customization_job"
 NUMBER = r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?"
 
@@ -54,26 +54,18 @@ def location_of(job: LoadedJob) -> dict[str, Any]:
 
 
 def s3_prefix(job: LoadedJob) -> tuple[str, str]:
-    """Bucket and key prefix of the job file's s3_uri; the prefix ends with a slash or is empty."""
-    return _prefix_of_uri(job.spec.bedrock.s3_uri)
+    """Return bucket and key prefix of the job file's s3_uri."""
+    return requests.split_prefix(job.spec.bedrock.s3_uri)
 
 
 def output_s3_prefix(job: LoadedJob) -> tuple[str, str]:
-    """Bucket and key prefix of what jobs leave: those of the data unless output_s3_uri is given."""
-    return _prefix_of_uri(job.spec.bedrock.output_s3_uri or job.spec.bedrock.s3_uri)
-
-
-def _prefix_of_uri(uri: str | None) -> tuple[str, str]:
-    bucket, prefix = _bucket_and_key(uri or "")
-    prefix = prefix.strip("/")
-    return bucket, f"{prefix}/" if prefix else ""
+    """Return bucket and key prefix of jobs' output: those of the data unless output_s3_uri is set."""
+    return requests.split_prefix(job.spec.bedrock.output_s3_uri or job.spec.bedrock.s3_uri)
 
 
 def expected_bucket_owner(job: LoadedJob) -> str | None:
-    """The account that the bucket must belong to: the one named, else the role's."""
-    spec = job.spec.bedrock
-    found = re.match(r"arn:aws[^:]*:iam::(\d{12}):", spec.role_arn or "")
-    return spec.bucket_owner or (found[1] if found else None)
+    """Return the account that the buckets must belong to."""
+    return requests.expected_owner(job.spec.bedrock.bucket_owner, job.spec.bedrock.role_arn)
 
 
 def staged_objects(staged: StagedJob) -> list[StagedObject]:
@@ -81,7 +73,7 @@ def staged_objects(staged: StagedJob) -> list[StagedObject]:
     bucket, prefix = s3_prefix(staged.job)
     return [
         StagedObject(role, file, bucket, f"{prefix}data/{file.sha256}/{file.name}")
-        for role in UPLOADED_ROLES
+        for role in requests.UPLOADED_ROLES
         if (file := staged.manifest.files.get(role))
     ]
 
@@ -137,17 +129,13 @@ def custom_model_name(name: str) -> str:
 
 
 def request_token(staged: StagedJob) -> str:
-    """The name of the request: 32 hex digits that follow from all of it and of the data."""
-    place = {k: v for k, v in location_of(staged.job).items() if k != "profile"}
+    """Return the name of the request: 32 hex digits that follow from all of it and of the data."""
     content = {
-        "attempt": staged.attempt,
-        "name": staged.job.spec.name,
-        "place": place,
         "request": _create_parameters(staged, "NAME", "TOKEN"),
         "owner": expected_bucket_owner(staged.job),
         "s3Key": staged.job.spec.bedrock.s3_kms_key_id,
     }
-    return hashlib.sha256(orjson.dumps(content, option=orjson.OPT_SORT_KEYS)).hexdigest()[:32]
+    return requests.request_token(staged, location_of(staged.job), content)
 
 
 def create_request(staged: StagedJob) -> dict[str, Any]:
@@ -164,17 +152,9 @@ def create_request(staged: StagedJob) -> dict[str, Any]:
 
 
 def plan_digest(staged: StagedJob, token: str) -> str:
-    """The plan's digest, which the job carries as a tag."""
-    return discovered_plan.plan_digest(
-        {
-            "backend": "bedrock",
-            "name": staged.job.spec.name,
-            "token": token,
-            "request": {"hyperParameters": resolve_hyperparameters(staged.job)},
-            "manifest": to_json(staged.manifest),
-            "spec": to_portable_values(staged.job),
-        }
-    )
+    """Return the plan's digest, which the job carries as a tag."""
+    covered = {"hyperParameters": resolve_hyperparameters(staged.job)}
+    return requests.plan_digest("bedrock", staged, token, covered)
 
 
 def _create_parameters(staged: StagedJob, name: str, client_token: str) -> dict[str, Any]:
@@ -234,47 +214,22 @@ def base_model_identifier(job: LoadedJob) -> str:
     return given if given.startswith("arn:") else job.model.bedrock_id or given
 
 
-def api_calls(staged: StagedJob) -> list[dict[str, Any]]:
-    """Every call that changes something, in order, as `--dry-run` shows it."""
-    job = staged.job
-    owner = {"ExpectedBucketOwner": o} if (o := expected_bucket_owner(job)) else {}
-    key = job.spec.bedrock.s3_kms_key_id
-    sse = {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": key} if key else {}
-    made: list[dict[str, Any]] = [
-        {
-            "service": "s3",
-            "operation": "put_object",
-            "unless": "the object is there with this content; above 16 MiB in parts",
-            "parameters": {
-                "Bucket": item.bucket,
-                "Key": item.key,
-                "Metadata": {"cloudft-sha256": item.file.sha256},
-                "Body": f"<{item.file.name}, {item.file.bytes} bytes>",
-                **sse,
-                **owner,
-            },
-        }
-        for item in staged_objects(staged)
-    ]
-    request = create_request(staged)
-    bucket, output = _bucket_and_key(request["outputDataConfig"]["s3Uri"])
-    plan = {
-        "Bucket": bucket,
-        "Key": output.removesuffix("output/") + PLAN,
-        "Body": "<this plan>",
-        **sse,
-        **owner,
-    }
-    made.append({"service": "s3", "operation": "put_object", "parameters": plan})
-    made.append({"service": "bedrock", "operation": CREATE, "parameters": request})
-    return made
-
-
-def _bucket_and_key(uri: str) -> tuple[str, str]:
-    bucket, _, key = uri.removeprefix("s3://").partition("/")
-    return bucket, key
+def api_calls(staged: StagedJob) -> PlannedCalls:
+    """Return every call that changes something, as `--dry-run` shows it."""
+    job, parameters = staged.job, create_request(staged)
+    settings = requests.object_settings(expected_bucket_owner(job), job.spec.bedrock.s3_kms_key_id)
+    bucket, output = output_location(parameters)
+    plan_key = output.removesuffix("output/") + PLAN_FILE
+    return PlannedCalls(
+        uploads=tuple(
+            put_file(o.bucket, o.key, o.file.name, (o.file.sha256, o.file.bytes), settings)
+            for o in staged_objects(staged)
+        ),
+        plan_file=put_generated(bucket, plan_key, "plan", settings),
+        create=ApiCall(service="bedrock", operation=CREATE, parameters=parameters),
+    )
 
 
 def output_location(request: Mapping[str, Any]) -> tuple[str, str]:
-    """Bucket and key prefix of a job's output."""
-    return _bucket_and_key(request["outputDataConfig"]["s3Uri"])
+    """Return bucket and key prefix of a job's output, from its request or its description."""
+    return split_s3_uri(request["outputDataConfig"]["s3Uri"])

@@ -14,13 +14,20 @@ from typing import Any
 import orjson
 
 from cloudft.aws.client import Aws
+from cloudft.backends.aws_base.api_call import (
+    PLAN_FILE,
+    ApiCall,
+    AwsRequest,
+    planned_request,
+    recorded_request,
+)
 from cloudft.backends.base import StagedJob
 from cloudft.backends.bedrock import request, states
 from cloudft.errors import ResourceConflict, ResourceNotFound
 from cloudft.storage.store import Store
 from cloudft.types import JobState, LogLine, Plan, Status, StatusDetails, to_json
 
-PLAN_FILE = "queued.json"
+QUEUED_PLAN_FILE = "queued.json"
 """Beside the job's output: the plan that the machine reads."""
 START_OPERATION = "start_execution"
 EXECUTION_STATUSES: Mapping[str, Status] = {
@@ -34,40 +41,39 @@ EXECUTION_STATUSES: Mapping[str, Status] = {
 """Step Functions' words for an execution, as ours. All of botocore's are here: a test says so."""
 
 
-def api_calls(staged: StagedJob) -> list[dict[str, Any]] | None:
-    """What is called in place of a plan's last call; None where no machine creates the job."""
+def api_calls(staged: StagedJob) -> list[ApiCall]:
+    """Return the calls that replace a plan's creation; none where no state machine creates the job."""
     spec = staged.job.spec.bedrock
     if not spec.via_stack or spec.machine_arn is None:
-        return None
-    *_, own, _ = request.api_calls(staged)
-    where = own["parameters"]
-    key = where["Key"].removesuffix(request.PLAN) + PLAN_FILE
+        return []
+    own = request.api_calls(staged).plan_file.parameters
+    key = own["Key"].removesuffix(PLAN_FILE) + QUEUED_PLAN_FILE
     start = {
         "stateMachineArn": spec.machine_arn,
         "name": request.request_token(staged),
-        "input": orjson.dumps({"bucket": where["Bucket"], "key": key}).decode(),
+        "input": orjson.dumps({"bucket": own["Bucket"], "key": key}).decode(),
     }
     return [
-        {"service": "s3", "operation": "put_object", "parameters": where | {"Key": key}},
-        {"service": "stepfunctions", "operation": START_OPERATION, "parameters": start},
+        ApiCall(service="s3", operation="put_object", parameters=own | {"Key": key}),
+        ApiCall(service="stepfunctions", operation=START_OPERATION, parameters=start),
     ]
 
 
-def execution_arn(plan_request: Mapping[str, Any]) -> str | None:
-    """The execution's ARN, from a plan's request or a record's; None where there is none."""
-    if not plan_request.get("machine"):
+def execution_arn(planned: AwsRequest) -> str | None:
+    """Return the execution's ARN, from a plan's request or a record's; None where there is none."""
+    if not planned.machine:
         return None
-    start = plan_request["machine"][-1]["parameters"]
+    start = planned.machine[-1].parameters
     machine = str(start["stateMachineArn"]).replace(":stateMachine:", ":execution:")
     return f"{machine}:{start['name']}"
 
 
 def recorded_execution(folder: Path) -> str | None:
     """The execution's ARN, from the record in a job's folder; None where there is none."""
-    record = Store(folder.parent).get_or_none(folder.name)
+    recorded = recorded_request(Store(folder.parent).get_or_none(folder.name))
     try:
-        return execution_arn(record.request) if record else None
-    except (LookupError, TypeError):
+        return execution_arn(recorded) if recorded else None
+    except LookupError:
         return None
 
 
@@ -76,7 +82,7 @@ def start_execution(aws: Aws, plan: Plan) -> None:
 
     An execution's memory holds 256 KiB, so the list of sources is left out; plan.json has it.
     """
-    put, started = (call["parameters"] for call in plan.request["machine"])
+    put, started = (call.parameters for call in planned_request(plan).machine)
     short = dataclasses.replace(plan, manifest=dataclasses.replace(plan.manifest, sources=()))
     what = f"s3://{put['Bucket']}/{put['Key']} can't be written"
     aws.call(what, "s3", "put_object", **put | {"Body": orjson.dumps(to_json(short))})

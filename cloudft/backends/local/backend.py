@@ -38,6 +38,7 @@ from cloudft.backends.local import (
 from cloudft.backends.local import job_folder as names
 from cloudft.backends.local import probe as probing
 from cloudft.backends.local.job_folder import JobFolder
+from cloudft.backends.observer import SILENT, RunObserver
 from cloudft.errors import JobNotFound, JobStateConflict
 from cloudft.inference import Answer, GenerationConfig, InferenceSession, LmEvalMetric, Prompt
 from cloudft.spec.load import LoadedJob
@@ -46,6 +47,7 @@ from cloudft.storage import artifacts as layout
 from cloudft.storage.atomic_files import (
     as_store_error,
     atomic_write,
+    is_locked,
     make_private_folder,
     scratch_folder,
     try_lock,
@@ -89,9 +91,17 @@ class LocalBackend(
 
     name = "local"
     poll_seconds = 0.5
+    training_is_billed = False
+    keeps_job_id = True
 
     def __init__(self, home: Home) -> None:
         self.home = home
+
+    @staticmethod
+    def is_running_in(folder: Path) -> bool | None:
+        """Return whether a trainer holds the lock in that folder; None where there is no lock."""
+        lock = folder / names.LOCK
+        return is_locked(lock) if lock.exists() else None
 
     def check(self, job: LoadedJob) -> list[Finding]:
         """Trainer, weights, hyperparameters and device."""
@@ -146,7 +156,7 @@ class LocalBackend(
             spec=to_portable_values(staged.job),
         )
 
-    def submit(self, plan: Plan, progress: Callable[[int], None] | None = None) -> str:
+    def submit(self, plan: Plan, observer: RunObserver = SILENT) -> str:
         """Fill the job's folder and start the trainer, unless that was done before."""
         job_id = plan.job_id
         job = self._folder(job_id)
@@ -231,7 +241,7 @@ class LocalBackend(
         self._require_artifacts(self._existing_folder(job_id), job_id)
         return self.start_model_process(job_id)
 
-    def open_base_session(self, job: LoadedJob) -> InferenceSession:
+    def open_base_session(self, job: LoadedJob) -> model_process.ModelProcess:
         """The base model, in a process of its own. Raises TrainerError."""
         folder = self._base_model_folder(job)
         return model_process.ModelProcess(folder, self._job_environment(folder))

@@ -16,8 +16,9 @@ import orjson
 
 from cloudft import catalogue
 from cloudft.backends.aws_base import discovered_plan
+from cloudft.backends.aws_base.api_call import AwsRequest, planned_request, recorded_request
 from cloudft.backends.aws_base.backend import AwsBackend, encode_plan, job_not_found
-from cloudft.backends.base import Backend, StagedJob, with_placeholder_data
+from cloudft.backends.base import Backend, Location, StagedJob, with_placeholder_data
 from cloudft.backends.capabilities import (
     DiscoveredJob,
     SupportsDiscovery,
@@ -25,6 +26,7 @@ from cloudft.backends.capabilities import (
     SupportsPricing,
     SupportsResume,
 )
+from cloudft.backends.observer import SILENT, RunObserver
 from cloudft.backends.resources import CloudResource
 from cloudft.backends.sagemaker import (
     images,
@@ -87,17 +89,17 @@ class SageMakerBackend(
     name = "sagemaker"
     longest_poll_seconds = 30.0
 
-    def location_of(self, job: LoadedJob) -> Mapping[str, Any]:
+    def location_of(self, job: LoadedJob) -> Location:
         """Region, profile and endpoint of the job file."""
         return request.location_of(job)
 
     def with_stack_defaults(self, job: LoadedJob) -> LoadedJob:
         """With the outputs of its stack, where it names one."""
-        return stack.with_stack_defaults(job, self.bind(request.location_of(job)).aws)
+        return stack.with_stack_defaults(job, self.aws_for(self.location_of(job)))
 
     def check(self, job: LoadedJob) -> list[Finding]:
         """What the trainer, the settings and the account have to say."""
-        here = self.bind(request.location_of(job)).aws
+        here = self.aws_for(self.location_of(job))
         trainers = self.local_backend.check(_on_any_device(job))
         return preflight.check_job(
             job, here, trainers, lambda: self._job_inputs(with_placeholder_data(job), ())
@@ -129,7 +131,7 @@ class SageMakerBackend(
 
     def with_current_prices(self, job: LoadedJob, estimate: Estimate) -> Estimate:
         """By the Price List, where it may be asked: an endpoint of one's own has none."""
-        here, name = self.bind(request.location_of(job)).aws, instances.choose_instance_type(job)
+        here, name = self.aws_for(self.location_of(job)), instances.choose_instance_type(job)
         try:
             meta = here.client("sagemaker").meta
             stated = (instances.get_hourly_price(job) or (0, None))[1]
@@ -159,9 +161,11 @@ class SageMakerBackend(
             token=request.request_token(asked),
             name=staged.job.spec.name,
             request={
-                "hyperParameters": dict(asked.trainer["hyperParameters"]),
-                "place": request.location_of(staged.job),
-                "calls": request.api_calls(asked),
+                **AwsRequest(
+                    hyper_parameters=dict(asked.trainer["hyperParameters"]),
+                    place=request.location_of(staged.job),
+                    calls=request.api_calls(asked).in_order,
+                ).to_json(),
                 "job": {"id": job_id, **request.container_request(asked)},
                 "home": request.local_request(asked, job_id),
                 "sha256": {file.role: file.sha256 for file in asked.weights},
@@ -179,18 +183,19 @@ class SageMakerBackend(
         trainer = self.local_backend.plan(replace(staged, job=_on_any_device(staged.job))).request
         return request.TrainingJobInputs(staged, trainer, sent, _resolve_image(staged.job))
 
-    def submit(self, plan: Plan, progress: Callable[[int], None] | None = None) -> str:
+    def submit(self, plan: Plan, observer: RunObserver = SILENT) -> str:
         """Stage to S3, then create the training job, unless it is there."""
-        here = self.bind(plan.request["place"])
-        known = here._find_training_job(plan)
+        self.aws_for(plan.request["place"])
+        known = self._find_training_job(plan)
         if known is not None:
             return known
-        here._upload(plan, progress)
-        return here._create(plan)
+        self._upload(plan, observer)
+        return self._create(plan)
 
     def find_submitted(self, plan: Plan) -> str | None:
         """By its name, which follows from the plan's token."""
-        return self.bind(plan.request["place"])._find_training_job(plan)
+        self.aws_for(plan.request["place"])
+        return self._find_training_job(plan)
 
     def _find_training_job(self, plan: Plan) -> str | None:
         """The name of the plan's training job when it was created before."""
@@ -205,27 +210,26 @@ class SageMakerBackend(
             )
         return name
 
-    def _upload(self, plan: Plan, progress: Callable[[int], None] | None) -> None:
+    def _upload(self, plan: Plan, observer: RunObserver) -> None:
         bodies = {
             "code": lambda: trainer_archive.build_archive().content,
             "job": lambda: orjson.dumps(plan.request["job"], option=orjson.OPT_INDENT_2),
             "manifest": lambda: orjson.dumps(to_json(plan.manifest)),
             "plan": lambda: encode_plan(plan),
         }
-        *puts, _ = plan.request["calls"]
-        for call in puts:
-            wanted = call["parameters"]
-            if "file" in call:
-                role = call["file"]
+        calls = planned_request(plan).planned
+        for call in (*calls.uploads, calls.plan_file):
+            if call.file is not None:
+                role = call.file
                 sha256 = plan.request["sha256"].get(role) or plan.manifest.files[role].sha256
-                self.upload_file(wanted, plan.files[role], sha256, progress)
-            else:
-                self.put_object(wanted, bodies[call["content"]]())
+                self.upload_file(call.parameters, plan.files[role], sha256, observer)
+            elif call.content is not None:
+                self.put_object(call.parameters, bodies[call.content]())
 
     def _create(self, plan: Plan) -> str:
-        what, call = f"the job {plan.job_id} can't be created", plan.request["calls"][-1]
+        what, call = f"the job {plan.job_id} can't be created", planned_request(plan).planned.create
         self.create_once(what, call, lambda: self._find_training_job(plan))
-        return str(call["parameters"]["TrainingJobName"])
+        return str(call.parameters["TrainingJobName"])
 
     def _describe_training_job(self, name: str) -> TrainingJobDescription | None:
         """One training job, or None. That there is none SageMaker calls a ValidationException."""
@@ -358,8 +362,8 @@ class SageMakerBackend(
         Never by the plan in S3: a role, an image and a command are in it.
         """
         record = Store(self.home.jobs).get_or_none(_job_id_of(answer))
-        calls = record.request.get("calls") if record else None
-        sent: Mapping[str, Any] = calls[-1]["parameters"] if calls else {}
+        recorded = recorded_request(record)
+        sent = recorded.planned.create.parameters if recorded else None
         return sent or request.parameters_from_description(answer, record.tags if record else {})
 
     def download_artifacts(

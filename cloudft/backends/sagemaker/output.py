@@ -18,6 +18,7 @@ import orjson
 from cloudft.aws.client import Aws
 from cloudft.aws.s3 import ObjectStream, split_s3_uri
 from cloudft.backends.aws_base import discovered_plan
+from cloudft.backends.aws_base.api_call import PLAN_FILE
 from cloudft.backends.sagemaker import request
 from cloudft.errors import BadDocument, CloudRefused, DamagedJob
 from cloudft.storage import artifacts as layout
@@ -38,7 +39,7 @@ def read_plan(aws: Aws, answer: Mapping[str, Any]) -> discovered_plan.Discovered
     Raises AwsRefused, AwsUnreachable, DamagedJob.
     """
     bucket, key = split_s3_uri(answer["OutputDataConfig"]["S3OutputPath"])
-    name = f"s3://{bucket}/{key.removesuffix('output/')}{request.PLAN}"
+    name = f"s3://{bucket}/{key.removesuffix('output/')}{PLAN_FILE}"
     given = answer["HyperParameters"]
     job = given[request.JOB_KEY]
     with io.BufferedReader(ObjectStream(name, aws.client("s3"))) as stream:

@@ -2,32 +2,35 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import orjson
+import msgspec
 
 from cloudft.aws.request_validation import load_service_model
 from cloudft.aws.tags import with_cloudft_tags
-from cloudft.backends.aws_base import discovered_plan
+from cloudft.backends.aws_base import requests
+from cloudft.backends.aws_base.api_call import (
+    PLAN_FILE,
+    ApiCall,
+    PlannedCalls,
+    put_file,
+    put_generated,
+)
+from cloudft.backends.aws_base.requests import UPLOADED_ROLES
 from cloudft.backends.base import StagedJob
 from cloudft.backends.sagemaker import instances, trainer_archive
 from cloudft.backends.sagemaker.logs import LINE_MARKER
 from cloudft.backends.sagemaker.weights import WeightFile
 from cloudft.spec.load import LoadedJob
-from cloudft.spec.serialize import to_portable_values
-from cloudft.types import StagedFile, job_id, to_json
+from cloudft.types import StagedFile, job_id
 
 CREATE = "create_training_job"
-PLAN = "plan.json"
 CONTAINER_ROOT = "/opt/ml"
 """Of SageMaker's containers."""
-UPLOADED_ROLES = ("train", "validation")
-"""What goes to SageMaker. Test data stays here."""
 JOB_KEY, TOKEN_KEY, PLAN_KEY = "cloudft-job", "cloudft-token", "cloudft-plan"
 """Among the job's HyperParameters, which every description tells: whose job, its whole token, and
 the digest of its plan."""
@@ -83,17 +86,13 @@ def location_of(job: LoadedJob) -> dict[str, Any]:
 
 
 def s3_prefix(job: LoadedJob) -> tuple[str, str]:
-    """Bucket and key prefix of the job file's s3_uri; the prefix ends with a slash or is empty."""
-    bucket, _, prefix = (job.spec.sagemaker.s3_uri or "").removeprefix("s3://").partition("/")
-    prefix = prefix.strip("/")
-    return bucket, f"{prefix}/" if prefix else ""
+    """Return bucket and key prefix of the job file's s3_uri."""
+    return requests.split_prefix(job.spec.sagemaker.s3_uri)
 
 
 def expected_bucket_owner(job: LoadedJob) -> str | None:
-    """The account that the bucket must belong to: the one named, else the role's."""
-    spec = job.spec.sagemaker
-    found = re.match(r"arn:aws[^:]*:iam::(\d{12}):", spec.role_arn or "")
-    return spec.bucket_owner or (found[1] if found else None)
+    """Return the account that the bucket must belong to."""
+    return requests.expected_owner(job.spec.sagemaker.bucket_owner, job.spec.sagemaker.role_arn)
 
 
 def training_job_name(identifier: str) -> str:
@@ -124,64 +123,51 @@ def usd_per_hour(job: LoadedJob) -> float | None:
     return None if price is None else price[0] * job.spec.sagemaker.instance_count
 
 
-def container_request(asked: TrainingJobInputs) -> dict[str, Any]:
+def container_request(inputs: TrainingJobInputs) -> dict[str, Any]:
     """job.json for the container: just the data that is sent, its own device, weights beside it."""
-    made = {name: value for name, value in asked.trainer.items() if name != "id"}
-    data = {role: made["data"][role] for role in asked.files}
+    made = {name: value for name, value in inputs.trainer.items() if name != "id"}
+    data = {role: made["data"][role] for role in inputs.files}
     model = dict(made["model"])
-    if asked.weights:
+    if inputs.weights:
         model["weights"] = [{"kind": "folder", "path": "model"}]
     return made | {"data": data, "model": model, "device": "auto"}
 
 
-def request_token(asked: TrainingJobInputs) -> str:
-    """The name of the request: 32 hex digits that follow from all of it and of the data."""
-    place = {k: v for k, v in location_of(asked.job).items() if k != "profile"}
+def request_token(inputs: TrainingJobInputs) -> str:
+    """Return the name of the request: 32 hex digits that follow from all of it and of the data."""
     content = {
-        "attempt": asked.staged.attempt,
-        "name": asked.job.spec.name,
-        "place": place,
-        "job": container_request(asked),
-        "request": _create_parameters(asked, "NAME", "TOKEN"),
-        "owner": expected_bucket_owner(asked.job),
-        "s3Key": asked.job.spec.sagemaker.s3_kms_key_id,
+        "job": container_request(inputs),
+        "request": _create_parameters(inputs, "NAME", "TOKEN"),
+        "owner": expected_bucket_owner(inputs.job),
+        "s3Key": inputs.job.spec.sagemaker.s3_kms_key_id,
     }
-    return hashlib.sha256(orjson.dumps(content, option=orjson.OPT_SORT_KEYS)).hexdigest()[:32]
+    return requests.request_token(inputs.staged, location_of(inputs.job), content)
 
 
-def create_request(asked: TrainingJobInputs) -> dict[str, Any]:
+def create_request(inputs: TrainingJobInputs) -> dict[str, Any]:
     """The parameters of CreateTrainingJob."""
-    name = request_token(asked)
-    made = _create_parameters(asked, job_id(asked.job.spec.name, name), name)
-    mark = {PLAN_KEY: _plan_digest(asked, name)}  # not of the token: older builds had none
+    name = request_token(inputs)
+    made = _create_parameters(inputs, job_id(inputs.job.spec.name, name), name)
+    mark = {PLAN_KEY: _plan_digest(inputs, name)}  # not of the token: older builds had none
     return made | {"HyperParameters": made["HyperParameters"] | mark}
 
 
-def local_request(asked: TrainingJobInputs, job_id: str) -> dict[str, Any]:
+def local_request(inputs: TrainingJobInputs, job_id: str) -> dict[str, Any]:
     """job.json for this machine, once the artifacts are here."""
-    return {**asked.trainer, "id": job_id}
+    return {**inputs.trainer, "id": job_id}
 
 
-def _plan_digest(asked: TrainingJobInputs, token: str) -> str:
-    """The plan's digest, which the job carries among its hyperparameters."""
-    name = asked.job.spec.name
-    return discovered_plan.plan_digest(
-        {
-            "backend": "sagemaker",
-            "name": name,
-            "token": token,
-            "request": {
-                "hyperParameters": dict(asked.trainer["hyperParameters"]),
-                "home": local_request(asked, job_id(name, token)),
-            },
-            "manifest": to_json(asked.staged.manifest),
-            "spec": to_portable_values(asked.job),
-        }
-    )
+def _plan_digest(inputs: TrainingJobInputs, token: str) -> str:
+    """Return the plan's digest, which the job carries among its hyperparameters."""
+    covered = {
+        "hyperParameters": dict(inputs.trainer["hyperParameters"]),
+        "home": local_request(inputs, job_id(inputs.job.spec.name, token)),
+    }
+    return requests.plan_digest("sagemaker", inputs.staged, token, covered)
 
 
-def _create_parameters(asked: TrainingJobInputs, name: str, token: str) -> dict[str, Any]:
-    job, spec = asked.job, asked.job.spec.sagemaker
+def _create_parameters(inputs: TrainingJobInputs, name: str, token: str) -> dict[str, Any]:
+    job, spec = inputs.job, inputs.job.spec.sagemaker
     bucket, prefix = s3_prefix(job)
     home = f"s3://{bucket}/{prefix}jobs/{name}"
     tags = with_cloudft_tags(job.spec.tags, name, token)
@@ -189,18 +175,18 @@ def _create_parameters(asked: TrainingJobInputs, name: str, token: str) -> dict[
         "TrainingJobName": training_job_name(name),
         "RoleArn": spec.role_arn,
         "AlgorithmSpecification": {
-            "TrainingImage": asked.image,
+            "TrainingImage": inputs.image,
             "TrainingInputMode": "FastFile",
             "ContainerEntrypoint": trainer_archive.CONTAINER_ENTRYPOINT,
             "ContainerArguments": trainer_archive.container_arguments(CONTAINER_ROOT),
             "MetricDefinitions": METRIC_DEFINITIONS,
         },
         "HyperParameters": {
-            **{k: str(v) for k, v in asked.trainer["hyperParameters"].items()},
+            **{k: str(v) for k, v in inputs.trainer["hyperParameters"].items()},
             JOB_KEY: name,
             TOKEN_KEY: token,
         },
-        "InputDataConfig": list(_channels(asked, f"{home}/input/")),
+        "InputDataConfig": list(_channels(inputs, f"{home}/input/")),
         "OutputDataConfig": {"S3OutputPath": f"{home}/output/"},
         "CheckpointConfig": {
             "S3Uri": f"{home}/checkpoints/",
@@ -242,16 +228,16 @@ def _resources(job: LoadedJob) -> dict[str, Any]:
     return made
 
 
-def _channels(asked: TrainingJobInputs, inputs: str) -> Iterator[dict[str, Any]]:
+def _channels(inputs: TrainingJobInputs, job_inputs: str) -> Iterator[dict[str, Any]]:
     """Data is read from S3 as it is asked for; weights are mapped into memory: they are files."""
-    bucket, prefix = s3_prefix(asked.job)
+    bucket, prefix = s3_prefix(inputs.job)
     root = f"s3://{bucket}/{prefix}"
     yield _channel("code", f"{root}code/{trainer_archive.build_archive().sha256}/", "File")
-    yield _channel("job", inputs, "File")
-    for role, file in asked.files.items():
+    yield _channel("job", job_inputs, "File")
+    for role, file in inputs.files.items():
         yield _channel(role, f"{root}data/{file.sha256}/", "FastFile")
-    if asked.weights:
-        yield _channel("model", f"{root}models/{weights_digest(asked)}/", "File")
+    if inputs.weights:
+        yield _channel("model", f"{root}models/{weights_digest(inputs)}/", "File")
 
 
 def _channel(name: str, uri: str, mode: str) -> dict[str, Any]:
@@ -259,67 +245,47 @@ def _channel(name: str, uri: str, mode: str) -> dict[str, Any]:
     return {"ChannelName": name, "DataSource": {"S3DataSource": place}, "InputMode": mode}
 
 
-def weights_digest(asked: TrainingJobInputs) -> str:
-    """The name of the weights that are sent: follows from every file's name and content."""
-    lines = "".join(f"{file.sha256}  {file.name}\n" for file in asked.weights)
-    return hashlib.sha256(lines.encode()).hexdigest()
+def weights_digest(inputs: TrainingJobInputs) -> str:
+    """Return the name of the weights that are sent."""
+    return requests.content_digest({file.name: file.sha256 for file in inputs.weights})
 
 
-def api_calls(asked: TrainingJobInputs) -> list[dict[str, Any]]:
-    """Every call that changes something, in order. `file` is the plan's file that is sent."""
-    wanted = create_request(asked)
-    bucket, prefix = s3_prefix(asked.job)
-    name = wanted["HyperParameters"][JOB_KEY]
+def api_calls(inputs: TrainingJobInputs) -> PlannedCalls:
+    """Return every call that changes something, as `--dry-run` shows it."""
+    parameters = create_request(inputs)
+    bucket, prefix = s3_prefix(inputs.job)
+    name = parameters["HyperParameters"][JOB_KEY]
     code = trainer_archive.build_archive()
-    made = [
-        _put_object(asked.job, f"{prefix}data/{file.sha256}/{file.name}", file.name, role, file)
-        for role, file in asked.files.items()
+    settings = requests.object_settings(
+        expected_bucket_owner(inputs.job), inputs.job.spec.sagemaker.s3_kms_key_id
+    )
+    models = f"{prefix}models/{weights_digest(inputs)}/"
+    files: list[tuple[str, str, StagedFile | WeightFile]] = [
+        *(
+            (role, f"{prefix}data/{file.sha256}/{file.name}", file)
+            for role, file in inputs.files.items()
+        ),
+        *((file.role, f"{models}{file.name}", file) for file in inputs.weights),
     ]
-    made += [
-        _put_object(
-            asked.job, f"{prefix}models/{weights_digest(asked)}/{f.name}", f.name, f.role, f
+    uploads = [
+        msgspec.structs.replace(
+            put_file(bucket, key, file.name, (file.sha256, file.bytes), settings), file=role
         )
-        for f in asked.weights
+        for role, key, file in files
     ]
-    inputs = f"{prefix}jobs/{name}/input/"
-    for key, content in (
-        (f"{prefix}code/{code.sha256}/{trainer_archive.ARCHIVE}", "code"),
-        (f"{inputs}job.json", "job"),
-        (f"{inputs}manifest.json", "manifest"),
-        (f"{prefix}jobs/{name}/{PLAN}", "plan"),
-    ):
-        parameters = {"Bucket": bucket, "Key": key, "Body": f"<this {content}>"}
-        parameters |= _object_settings(asked.job)
-        made.append(
-            {"service": "s3", "operation": "put_object", "parameters": parameters}
-            | {"content": content}
-        )
-    made.append({"service": "sagemaker", "operation": CREATE, "parameters": wanted})
-    return made
-
-
-def _put_object(
-    job: LoadedJob, key: str, name: str, role: str, file: StagedFile | WeightFile
-) -> dict[str, Any]:
-    return {
-        "service": "s3",
-        "operation": "put_object",
-        "unless": "the object is there with this content; above 16 MiB in parts",
-        "file": role,
-        "parameters": {
-            "Bucket": s3_prefix(job)[0],
-            "Key": key,
-            "Metadata": {"cloudft-sha256": file.sha256},
-            "Body": f"<{name}, {file.bytes} bytes>",
-            **_object_settings(job),
-        },
+    folder = f"{prefix}jobs/{name}/"
+    generated = {
+        "code": f"{prefix}code/{code.sha256}/{trainer_archive.ARCHIVE}",
+        "job": f"{folder}input/job.json",
+        "manifest": f"{folder}input/manifest.json",
+        "plan": f"{folder}{PLAN_FILE}",
     }
-
-
-def _object_settings(job: LoadedJob) -> dict[str, str]:
-    owner = {"ExpectedBucketOwner": o} if (o := expected_bucket_owner(job)) else {}
-    key = job.spec.sagemaker.s3_kms_key_id
-    return {**({"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": key} if key else {}), **owner}
+    *others, plan_file = (
+        msgspec.structs.replace(put_generated(bucket, key, content, settings), content=content)
+        for content, key in generated.items()
+    )
+    create = ApiCall(service="sagemaker", operation=CREATE, parameters=parameters)
+    return PlannedCalls((*uploads, *others), plan_file, create)
 
 
 def resume_parameters(first: Mapping[str, Any], number: int) -> dict[str, Any]:
@@ -343,7 +309,7 @@ def parameters_from_description(
     return made | {"Tags": [{"Key": key, "Value": value} for key, value in ours.items()]}
 
 
-def plan_files(asked: TrainingJobInputs) -> dict[str, Path]:
+def plan_files(inputs: TrainingJobInputs) -> dict[str, Path]:
     """The plan's files: those that are sent, by role."""
-    staged = {role: asked.staged.folder / file.name for role, file in asked.files.items()}
-    return staged | {file.role: file.path for file in asked.weights}
+    staged = {role: inputs.staged.folder / file.name for role, file in inputs.files.items()}
+    return staged | {file.role: file.path for file in inputs.weights}

@@ -57,24 +57,24 @@ def advise_command(
     retrieved passages; the job is trained on this machine; all answer the same held-out records.
     With --backend bedrock the prompts go to the model on Bedrock, and cost what answers cost there.
     """
-    from cloudft.backends import make_backend
+    from cloudft.backends import DEFAULT_BACKEND, make_backend
     from cloudft.cli.job_file import load_job_file
     from cloudft.cli.jobs import follow_job
     from cloudft.cli.output import print_findings
-    from cloudft.cli.progress import record_counter, task_progress
+    from cloudft.cli.progress import run_observer, task_progress
     from cloudft.evaluate.advise.run import run_advice
     from cloudft.jobs import prepare
 
     home = Home.from_environ()
     job = load_job_file(path, flags)
-    here = make_backend("local", home)
-    with record_counter(console) as progress:
-        staged, warnings = prepare.prepare(job, here, home, progress)
+    here = make_backend(DEFAULT_BACKEND, home).for_job(job)
+    with run_observer(console) as observer:
+        staged, warnings = prepare.prepare(job, here, home, observer)
     print_findings(warnings)
     with task_progress(console) as counted:
         study = run_advice(
             staged,
-            make_backend(backend_name, home),
+            make_backend(backend_name, home).for_job(job),
             here,
             home,
             limit=limit,

@@ -50,15 +50,15 @@ def check_command(
     """
     from cloudft.backends import make_backend
     from cloudft.cli.output import findings_text
-    from cloudft.cli.progress import record_counter
+    from cloudft.cli.progress import run_observer
     from cloudft.cli.repair_files import write_repaired_files
     from cloudft.data.token_estimate import TOKEN_ESTIMATE_RULE
     from cloudft.jobs import prepare
 
-    local = make_backend(backend_name, Home.from_environ())
     job = load_job_file(path, flags)
-    with record_counter(console) as progress:
-        checked = prepare.check(job, local, progress)
+    backend = make_backend(backend_name, Home.from_environ()).for_job(job)
+    with run_observer(console) as observer:
+        checked = prepare.check(job, backend, observer)
     fixed = write_repaired_files(job, checked.findings, fix_into, console) if fix_into else []
     volumes = checked.volumes or {}
     counts = {role: volume.records for role, volume in volumes.items()}

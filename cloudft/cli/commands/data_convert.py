@@ -9,12 +9,12 @@ import click
 from cloudft.cli.command import command
 from cloudft.cli.options import Console, console_options, hidden_aws_options
 from cloudft.cli.transform_options import (
-    FORMATS,
     columns_option,
     inputs_argument,
     open_transform,
     print_written_files,
 )
+from cloudft.data.formats.registry import convert_targets
 
 
 @command(
@@ -24,7 +24,7 @@ from cloudft.cli.transform_options import (
     "--to converse --out faq.jsonl",
 )
 @inputs_argument
-@click.option("--to", "target", type=click.Choice([*FORMATS, "csv"]), required=True)
+@click.option("--to", "target", type=click.Choice([*convert_targets(), "csv"]), required=True)
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The new file.")
 @columns_option
 @hidden_aws_options

@@ -61,14 +61,14 @@ def deploy_command(
     plan = server.plan_serving(job_id, provisioned=provisioned, units=units, hours=ttl)
     said = _plan_text(plan)
     if dry_run:
-        call = plan.renewal if plan.stands is not None else plan.call
+        call = plan.renewal if plan.existing is not None else plan.call
         console.print_result(plan, f"{json_text(call)}\n{said}" if call else said)
         return 0
-    if not yes and (plan.stands is None or plan.renewal is not None):
-        question = "make it?" if plan.stands is None else "renew it?"
+    if not yes and (plan.existing is None or plan.renewal is not None):
+        question = "make it?" if plan.existing is None else "renew it?"
         click.confirm(f"{said}\n{question}", abort=True, err=True)
     making = "making it; Ctrl-C leaves it to be made ..."
-    console.note(f"{said}\n{making}" if plan.stands is None else said)
+    console.note(f"{said}\n{making}" if plan.existing is None else said)
     thing = server.deploy(plan)
     until = f"  expires {format_local_time(thing.expires_at)}" if thing.expires_at else ""
     console.print_result(thing, f"{thing.id}  {thing.status}{until}")

@@ -66,16 +66,17 @@ def estimate_command(
     anything is loaded, time by steps over the job's own data whose result is thrown away.
     """
     from cloudft.cli.output import format_table, print_findings
-    from cloudft.cli.progress import record_counter, task_progress
+    from cloudft.cli.progress import run_observer, task_progress
     from cloudft.jobs import prepare
 
     job = load_job_file(path, flags)
     print_findings(job.findings)
-    with record_counter(console) as progress:
-        found = prepare.estimate_all(job, Home.from_environ(), progress, backend_name)
+    home = Home.from_environ()
+    with run_observer(console) as observer:
+        found = prepare.estimate_all(job, home, observer, backend_name)
     if probe:
-        with record_counter(console) as progress, task_progress(console) as probing:
-            better = prepare.probe_estimates(job, Home.from_environ(), steps, progress, probing)
+        with task_progress(console) as bars, run_observer(console, on_progress=bars) as observer:
+            better = prepare.probe_estimates(job, home, steps, observer)
         found = [next((b for b in better if b.backend == one.backend), one) for one in found]
     columns = (
         "BACKEND",

@@ -96,13 +96,15 @@ def prepare_import(
 ) -> StagedJob:
     """The job's model, ready to be sent; warnings are said."""
     from cloudft.cli.output import print_findings
+    from cloudft.cli.progress import run_observer
     from cloudft.jobs import model_import
 
     job = model_import.load_import_job(record, flags, os.environ)
     home = Home.from_environ()
-    staged, found = model_import.merge_and_stage(
-        record, backend, home, job, dtype=dtype, on_progress=console.note
-    )
+    with run_observer(console) as observer:
+        staged, found = model_import.merge_and_stage(
+            record, backend, home, job, dtype=dtype, observer=observer
+        )
     print_findings(found)
     return staged
 
@@ -111,24 +113,21 @@ def _print_import_plan(staged: StagedJob, console: Console) -> None:
     from cloudft.cli.output import json_text
     from cloudft.jobs import model_import
 
-    plan = model_import.import_backend(Home.from_environ()).plan(staged)
+    plan = model_import.import_backend(staged.job, Home.from_environ()).plan(staged)
     console.print_result(plan, json_text(plan))
 
 
 def submit_import(staged: StagedJob, *, again: bool, console: Console) -> Job:
     """Send the model and create the import, once."""
-    from cloudft.cli.progress import byte_counter
+    from cloudft.cli.progress import run_observer
     from cloudft.jobs import lifecycle, model_import
     from cloudft.storage.store import Store
 
     home = Home.from_environ()
-    with byte_counter(console, "sent") as sent:
+    backend = model_import.import_backend(staged.job, home)
+    with run_observer(console) as observer:
         return lifecycle.submit(
-            staged,
-            model_import.import_backend(home),
-            Store(home.jobs),
-            force_new=again,
-            on_progress=sent,
+            staged, backend, Store(home.jobs), force_new=again, observer=observer
         )
 
 

@@ -38,9 +38,8 @@ def policy_command(path: Path | None, flags: dict[str, str], console: Console) -
     from cloudft.cli.output import json_text
     from cloudft.errors import CheckFailed
 
-    job = make_backend("bedrock", Home.from_environ()).with_stack_defaults(
-        load_job_file(path, flags)
-    )
+    job = load_job_file(path, flags)
+    job = make_backend("bedrock", Home.from_environ()).for_job(job).with_stack_defaults(job)
     errors = [finding for finding in preflight.check_offline(job) if finding.severity == "error"]
     if errors:
         raise CheckFailed(errors[0].message, errors)

@@ -43,14 +43,14 @@ def print_plan(
     from cloudft.backends.capabilities import SupportsIdentity
     from cloudft.cli.commands import import_
     from cloudft.cli.output import identity_line, json_text, print_findings
-    from cloudft.cli.progress import record_counter
+    from cloudft.cli.progress import run_observer
     from cloudft.jobs import prepare
     from cloudft.types import to_json
 
     home = Home.from_environ()
-    chosen = make_backend(backend_name, home)
-    with record_counter(console) as progress:
-        staged, warnings = prepare.prepare(job, chosen, home, progress)
+    chosen = make_backend(backend_name, home).for_job(job)
+    with run_observer(console) as observer:
+        staged, warnings = prepare.prepare(job, chosen, home, observer)
     print_findings(warnings)
     if then:
         import_.check_import(job, chosen, console)

@@ -63,7 +63,7 @@ def _with_stack_defaults(job: LoadedJob) -> LoadedJob:
     told: dict[str, Finding] = {}
     for name in ("bedrock", "sagemaker"):
         try:
-            job = make_backend(name, Home.from_environ()).with_stack_defaults(job)
+            job = make_backend(name, Home.from_environ()).for_job(job).with_stack_defaults(job)
         except (CloudRefused, CloudUnreachable, CheckFailed) as error:
             if name == "bedrock" or job.spec.sagemaker.stack:  # else it was bedrock's to name
                 place = (error.file, error.line, error.field)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +23,6 @@ from cloudft.storage.home import Home
 
 if TYPE_CHECKING:
     from cloudft.backends.base import Backend
-    from cloudft.errors import CloudftError
     from cloudft.jobs.lifecycle import Job
     from cloudft.spec.load import LoadedJob
     from cloudft.types import Estimate
@@ -83,6 +81,8 @@ def submit_command(
     The same job submitted twice is one job, unless the first one failed or was stopped, or --again
     is given.
     """
+    from cloudft.backends import make_backend
+
     if not wait and (timeout is not None or then is not None):
         raise click.UsageError(f"--{'then' if timeout is None else 'timeout'} needs --wait")
     if via_stack and backend_name != "bedrock":
@@ -96,16 +96,17 @@ def submit_command(
     if dry_run:
         print_plan(job_file, backend_name, console, then)
         return 0
-    job = _submit(job_file, backend_name, console, again=again, queue=queue, then=then)
+    backend = make_backend(backend_name, Home.from_environ()).for_job(job_file)
+    job = _submit(job_file, backend, console, again=again, queue=queue, then=then)
     if wait:
-        return _follow_submitted(job, timeout, then, console)
+        return _follow_submitted(job, backend, timeout, then, console)
     _print_started(job, console)
     return 0
 
 
 def _submit(
     job_file: LoadedJob,
-    backend_name: str,
+    chosen: Backend,
     console: Console,
     *,
     again: bool,
@@ -113,39 +114,35 @@ def _submit(
     then: str | None,
 ) -> Job:
     """Stage and submit; what is to come `then` is checked before anything is sent."""
-    from cloudft.backends import make_backend
     from cloudft.cli.commands import import_
     from cloudft.cli.output import print_findings
-    from cloudft.cli.progress import byte_counter, record_counter
+    from cloudft.cli.progress import run_observer
     from cloudft.jobs import lifecycle, prepare
     from cloudft.storage.store import Store
 
     home = Home.from_environ()
-    chosen = make_backend(backend_name, home)
-    with record_counter(console) as progress:
-        staged, warnings = prepare.prepare(job_file, chosen, home, progress)
+    with run_observer(console) as observer:
+        staged, warnings = prepare.prepare(job_file, chosen, home, observer)
     print_findings(warnings)
     if then:
         import_.check_import(job_file, chosen, console)
-    with byte_counter(console, "sent") as sent:
+    with run_observer(
+        console,
+        on_estimate=lambda estimate: _print_cost(estimate, job_file, chosen, console),
+        queue=queue,
+    ) as observer:
         return lifecycle.submit(
-            staged,
-            chosen,
-            Store(home.jobs),
-            force_new=again,
-            on_progress=sent,
-            on_quota_exceeded=quota_callback(console, queue),
-            on_estimate=lambda estimate: _print_cost(estimate, job_file, chosen, console),
+            staged, chosen, Store(home.jobs), force_new=again, observer=observer
         )
 
 
-def _follow_submitted(job: Job, timeout: float | None, then: str | None, console: Console) -> int:
+def _follow_submitted(
+    job: Job, backend: Backend, timeout: float | None, then: str | None, console: Console
+) -> int:
     """Follow it to its end, and what comes `then`; the exit code."""
     from cloudft.cli.commands import import_
     from cloudft.cli.jobs import exit_code_of, follow_job, print_job
-    from cloudft.jobs import lifecycle
 
-    backend = lifecycle.backend_for(job.record, Home.from_environ())
     job = follow_job(job, backend, timeout, console)
     if then and job.state.status == "Completed":
         job = import_.import_completed_job(job.record, backend, timeout, console)
@@ -189,17 +186,3 @@ def _print_cost(estimate: Estimate, job: LoadedJob, backend: Backend, console: C
         console.note(f"  fix: {prepare.price_remedy(estimate, 'so that a budget can be held')}")
     if isinstance(backend, SupportsIdentity):
         console.note(identity_line(backend.get_identity(job)))
-
-
-def quota_callback(console: Console, queue: bool) -> Callable[[CloudftError], None] | None:
-    """What to do while the account's quota is used up: with --queue wait, else nothing."""
-    if not queue:
-        return None
-    told: list[str] = []
-
-    def wait(error: CloudftError) -> None:
-        if not told:
-            console.note(f"{error.message}\n  waiting for a place; Ctrl-C gives it up ...")
-            told.append(error.message)
-
-    return wait

@@ -29,7 +29,7 @@ def undeploy_command(reference: str, yes: bool, console: Console) -> int:
     record, backend, _ = open_job(reference)
     server = require_serving(record, backend)
     job_id = record.backend_job_id or record.id
-    serving_it: list[CloudResource] = server.servings(job_id)
+    serving_it: list[CloudResource] = server.list_servings(job_id)
     there = [thing for thing in serving_it if thing.job is not None]
     for thing in serving_it if there else ():
         if thing.job is None:

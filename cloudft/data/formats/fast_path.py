@@ -1,12 +1,15 @@
-"""The fast path: a block of plain records of one shape, decoded and encoded at once.
+"""The fast path: a block of plain records of one format, decoded and encoded at once.
 
-`decode` gives up (None) on a block in which anything is unusual: that block then goes line by line
-through read.py and convert.py, which find the words for it. A property test holds the two equal:
-what passes here has no finding there, and says the same.
+It exists because most data is flat JSONL of one format, and msgspec decodes a block of it some ten
+times faster than records can be looked at singly in Python. `decode_batch` gives up (None) on a
+block in which anything is unusual; that block then goes line by line through row_reader.py and
+registry.py, which know the messages for it. A property test holds the two equal: what passes here
+has no finding there, and gives the same records.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from operator import add, attrgetter
@@ -14,18 +17,20 @@ from typing import Any
 
 import msgspec
 
-from cloudft.data.formats.registry import CONVERSE_SCHEMA_VERSION, UNLABELED_FORMATS
+from cloudft.data.formats.registry import find_format, get_format
 
-PAIR_KEYS = {"prompt-completion": ("prompt", "completion"), "input-output": ("input", "output")}
-TEXT_KEYS = {"input": "input", "text": "text"}
 QUOTE, BACKSLASH = 34, 92
+SMALL_BLOCK = 64 * 1024
+"""Bytes up to which quotes are counted without numpy: importing it takes longer than a small
+file's whole check."""
+_BACKSLASHES_AND_QUOTE = re.compile(rb'\\+"')
 
 
 @dataclass(frozen=True)
 class RecordBatch:
-    """What the records of a block say, field by field. `answered` is empty for unlabelled text.
+    """The texts of a block's records, by field. `completions` is empty for unlabeled text.
 
-    `characters` counts those of all texts; no record has more than `longest`.
+    `characters` counts those of all texts; no record has more than `max_characters`.
     """
 
     prompts: list[str]
@@ -34,7 +39,7 @@ class RecordBatch:
     max_characters: int
 
     def record_lengths(self) -> list[int]:
-        """The characters of each record's texts."""
+        """Return the characters of each record's texts."""
         if not self.completions:
             return list(map(len, self.prompts))
         return list(map(add, map(len, self.prompts), map(len, self.completions)))
@@ -44,37 +49,54 @@ class RecordBatch:
 
 
 class _Decoder:
-    """Decodes blocks of records with exactly `keys`, each a text."""
+    """Decode blocks of records with exactly `keys`, each a text."""
 
     def __init__(self, keys: Sequence[str]) -> None:
+        # gc=False: the structs hold no cycles, and the collector would walk over all of them.
         struct = msgspec.defstruct(
-            "Fast", [(key, str) for key in keys], forbid_unknown_fields=True, gc=False
+            "BatchRecord", [(key, str) for key in keys], forbid_unknown_fields=True, gc=False
         )
         self._decoder = msgspec.json.Decoder(struct)
-        self._columns = [attrgetter(key) for key in keys]
-        self._quotes = 4 * len(keys)
+        self._getters: list[Callable[[Any], str]] = [attrgetter(key) for key in keys]
+        self._quotes_per_record = 4 * len(keys)
 
     def decode(self, raw: bytes, lines: int) -> RecordBatch | None:
-        """The columns, or None."""
+        """Return the records' texts, or None if a line is anything but a plain record."""
         try:
             records = self._decoder.decode_lines(raw)
         except (msgspec.DecodeError, UnicodeDecodeError):
             return None
-        if len(records) != lines or b"\r" in raw or not has_quote_count(raw, self._quotes * lines):
-            return None  # blank lines, Windows line ends, keys that stand twice
-        columns = [list(map(column, records)) for column in self._columns]
+        # decode_lines skips blank lines, and takes CR LF and keys that are repeated: all three
+        # have findings of their own, so their lines are looked at singly.
+        if (
+            len(records) != lines
+            or b"\r" in raw
+            or not has_quote_count(raw, self._quotes_per_record * lines)
+        ):
+            return None
+        columns = [list(map(getter, records)) for getter in self._getters]
         if not all(all(map(str.strip, texts)) for texts in columns):
-            return None  # nothing but spaces
+            return None  # a blank text is an error
         sizes = [list(map(len, texts)) for texts in columns]
-        answered = columns[1] if len(columns) > 1 else []
-        return RecordBatch(columns[0], answered, sum(map(sum, sizes)), sum(map(max, sizes)))
+        completions = columns[1] if len(columns) > 1 else []
+        return RecordBatch(columns[0], completions, sum(map(sum, sizes)), sum(map(max, sizes)))
 
 
 def has_quote_count(raw: bytes, expected: int) -> bool:
-    """True when just so many quotes in these JSON lines begin or end a string.
+    """Return whether exactly `expected` quotes delimit strings in these JSON lines.
 
-    Each key and each text has two; a key that stands twice brings more.
+    Each key and each text has two; a key that is repeated brings more.
     """
+    if b"\\" not in raw and len(raw) < SMALL_BLOCK:
+        return raw.count(b'"') == expected
+    if len(raw) < SMALL_BLOCK:
+        runs = _BACKSLASHES_AND_QUOTE.findall(raw)
+        # An odd run of backslashes escapes the quote after it; `len(run)` counts the quote too.
+        return raw.count(b'"') - sum(len(run) % 2 == 0 for run in runs) == expected
+    return _has_quote_count_large(raw, expected)
+
+
+def _has_quote_count_large(raw: bytes, expected: int) -> bool:
     import numpy as np
 
     codes = np.frombuffer(raw, np.uint8)
@@ -84,99 +106,49 @@ def has_quote_count(raw: bytes, expected: int) -> bool:
         return count == expected
     backslashes = codes == BACKSLASH
     escaped = quotes[1:] & backslashes[:-1]
-    # A backslash escapes what follows it unless it is escaped itself: an odd run escapes.
+    # A backslash escapes what follows it unless it is escaped itself. Only quotes behind two
+    # backslashes are in doubt, and those are rare: their runs are counted in Python.
     doubtful = np.flatnonzero(escaped[1:] & backslashes[:-2])
     even = sum(_run_ending_at(raw, int(at) + 1) % 2 == 0 for at in doubtful)
     return count - int(np.count_nonzero(escaped)) + even == expected
 
 
 def _run_ending_at(raw: bytes, at: int) -> int:
-    """The length of the run of backslashes that ends there."""
+    """Return the length of the run of backslashes that ends at `at`."""
     start = at
     while start >= 0 and raw[start] == BACKSLASH:
         start -= 1
     return at - start
 
 
-_DECODERS: dict[str, _Decoder] = {}
+_decoders: dict[tuple[str, ...], _Decoder] = {}
 
 
 def decode_batch(format: str, raw: bytes, lines: int) -> RecordBatch | None:
-    """The `lines` records of a block of that shape; None when it is not plain all through."""
-    keys = PAIR_KEYS.get(format) or ((TEXT_KEYS[format],) if format in TEXT_KEYS else ())
-    if not keys:
+    """Return the `lines` records of a block in that format; None if one of them is not plain."""
+    record_format = find_format(format)
+    if record_format is None or not record_format.text_keys:
         return None
-    if format not in _DECODERS:
-        _DECODERS[format] = _Decoder(keys)
-    return _DECODERS[format].decode(raw, lines)
+    keys = record_format.text_keys
+    if keys not in _decoders:
+        _decoders[keys] = _Decoder(keys)
+    return _decoders[keys].decode(raw, lines)
 
 
-def can_encode(columns: RecordBatch, target: str) -> bool:
-    """True when such records may be written in format `target`."""
-    if target not in _RECORDS:
+def can_encode(batch: RecordBatch, target: str) -> bool:
+    """Return whether such records may be written in format `target`."""
+    format = find_format(target)
+    if format is None or format.batch_record is None:
         return False
-    return (target in UNLABELED_FORMATS) != bool(columns.completions)
+    return format.is_labeled == bool(batch.completions)
 
 
-class _Text(msgspec.Struct, gc=False):
-    text: str
-
-
-class _Message(msgspec.Struct, gc=False):
-    role: str
-    content: Any
-
-
-class _Chat(msgspec.Struct, gc=False):
-    messages: tuple[_Message, _Message]
-
-
-class _Converse(msgspec.Struct, gc=False):
-    schemaVersion: str
-    messages: tuple[_Message, _Message]
-
-
-class _Pair(msgspec.Struct, gc=False):
-    prompt: str
-    completion: str
-
-
-class _InputOutput(msgspec.Struct, gc=False):
-    input: str
-    output: str
-
-
-class _Input(msgspec.Struct, gc=False):
-    input: str
-
-
-class _PlainText(msgspec.Struct, gc=False):
-    text: str
-
-
-def _converse(asked: str, answered: str) -> _Converse:
-    user, assistant = _Message("user", (_Text(asked),)), _Message("assistant", (_Text(answered),))
-    return _Converse(CONVERSE_SCHEMA_VERSION, (user, assistant))
-
-
-def _claude(asked: str, answered: str) -> _Chat:
-    return _Chat((_Message("user", asked), _Message("assistant", answered)))
-
-
-_RECORDS: dict[str, Callable[..., Any]] = {
-    "prompt-completion": _Pair,
-    "converse": _converse,
-    "distillation": _converse,
-    "claude-messages": _claude,
-    "messages": _claude,
-    "input-output": _InputOutput,
-    "input": _Input,
-    "text": _PlainText,
-}
 _ENCODER = msgspec.json.Encoder()
 
 
-def encode_batch(columns: RecordBatch, target: str) -> bytes:
-    """The canonical lines, byte for byte those of convert.canonical."""
-    fields = (columns.prompts, columns.completions) if columns.completions else (columns.prompts,)
-    return _ENCODER.encode_lines(list(map(_RECORDS[target], *fields)))
+def encode_batch(batch: RecordBatch, target: str) -> bytes:
+    """Return the canonical lines, byte for byte those of registry.encode_record."""
+    build = get_format(target).batch_record
+    assert build is not None, f"{target} has no batch_record: see can_encode"
+    columns = (batch.prompts, batch.completions) if batch.completions else (batch.prompts,)
+    return _ENCODER.encode_lines(list(map(build, *columns)))

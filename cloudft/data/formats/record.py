@@ -1,4 +1,4 @@
-"""What a record says, whatever shape it came in."""
+"""What a record says, whatever format it came in."""
 
 from __future__ import annotations
 
@@ -13,26 +13,28 @@ class BadRecord(Exception):
     def __init__(self, code: str, message: str, fix: str, field: str | None = None) -> None:
         super().__init__(message)
         self.code, self.message, self.fix = code, message, fix
-        self.field = None if field is None else _as_pointer(field)
+        self.field = None if field is None else _to_pointer(field)
 
 
 _NESTED = re.compile(r"(messages|system)(\[\d+\]|\.\w+)+")
 _PATH = re.compile(r"\w+")
 
 
-def _as_pointer(field: str) -> str:
-    """`messages[0].content`, as messages for people have it, or a plain key."""
-    return json_pointer(*_PATH.findall(field)) if _NESTED.fullmatch(field) else json_pointer(field)
+def _to_pointer(field: str) -> str:
+    """Return the JSON pointer of `messages[0].content`, as messages write it, or of a plain key."""
+    if _NESTED.fullmatch(field):
+        return json_pointer(*_PATH.findall(field))
+    return json_pointer(field)
 
 
 def json_pointer(*keys: str | int) -> str:
-    """A JSON pointer (RFC 6901) to a field within a record: /messages/0/content."""
+    """Return the JSON pointer (RFC 6901) to a field within a record: /messages/0/content."""
     return "".join("/" + str(key).replace("~", "~0").replace("/", "~1") for key in keys)
 
 
 @dataclass(frozen=True)
 class Conversation:
-    """A conversation: what the system says, then (role, texts) turn by turn."""
+    """A conversation: the system prompt's texts, then (role, texts) turn by turn."""
 
     format: str
     system: tuple[str, ...]
@@ -41,7 +43,7 @@ class Conversation:
 
 @dataclass(frozen=True)
 class PromptWithReference(Conversation):
-    """A question with the key to its answer; `key` and `more` are handed to the grader."""
+    """A prompt with the reference for its answer. The grader gets both and `extra_fields`."""
 
     reference: object
     extra_fields: Mapping[str, object]
@@ -49,14 +51,17 @@ class PromptWithReference(Conversation):
 
 @dataclass(frozen=True)
 class Document:
-    """A text to go on from, without labels."""
+    """A text without labels, for continued pre-training."""
 
     format: str
     text: str
 
 
+Record = Conversation | Document
+
+
 def require_text(text: str, what: str, field: str) -> str:
-    """The text itself. Raises BadRecord when there is nothing in it but spaces."""
+    """Return the text. Raises BadRecord (EmptyField) if it is empty or blank."""
     if not text.strip():
         fix = "give it text, or take the record out"
         raise BadRecord("EmptyField", f"{what} is empty", fix, field)

@@ -1,252 +1,244 @@
-"""Every shape of record that users have, to the one form that a base model takes.
+"""The registry of record formats: parse any of them, write any of them, detect which one it is.
 
-A record becomes `Turns` (labelled) or `Document` (unlabelled), and those become canonical bytes.
-Shapes and formats: docs of Bedrock's data preparation, facts 4.1. A fault is a `BadRecord`.
+To add a format, write a module that defines a `RecordFormat` and list it in `_BUILT_IN`.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
-from cloudft.data.formats.chat_messages import parse_messages
-from cloudft.data.formats.prompt_only_records import (
-    DISTILLATION,
-    REFERENCE_KEY,
-    REINFORCEMENT,
-    parse_prompt_only,
-    to_prompt_with_reference,
+from cloudft.data.formats import (
+    claude_messages,
+    converse,
+    distillation,
+    input_output,
+    instruction,
+    messages,
+    plain_text,
+    prompt_completion,
+    reinforcement,
 )
-from cloudft.data.formats.record import BadRecord, Conversation, Document, require_text
+from cloudft.data.formats.record import BadRecord, Conversation, Document, Record
+from cloudft.data.formats.record_format import Keys, RawRecord, RecordFormat
 
-UNLABELED_FORMATS = ("input", "text")
-CONVERSE_SCHEMA_VERSION = "bedrock-conversation-2024"
+_BUILT_IN = (
+    prompt_completion.FORMAT,
+    input_output.FORMAT,
+    instruction.FORMAT,
+    # The three chat formats have the same keys: the ones that show it by more come first.
+    converse.FORMAT,
+    claude_messages.FORMAT,
+    messages.FORMAT,
+    distillation.FORMAT,
+    reinforcement.FORMAT,
+    plain_text.INPUT_FORMAT,
+    plain_text.TEXT_FORMAT,
+)
+_formats: dict[str, RecordFormat] = {}
+
+
+def register_format(format: RecordFormat, *, first: bool = False) -> None:
+    """Add a format. Raises ValueError if its name is taken.
+
+    Records are parsed by the first registered format that matches: with `first`, by this one before
+    the others.
+    """
+    if format.name in _formats:
+        raise ValueError(f"a record format {format.name!r} is registered already")
+    others = dict(_formats)
+    _formats.clear()
+    _formats.update({format.name: format, **others} if first else {**others, format.name: format})
+    _explain_keys.cache_clear()
+
+
+def unregister_format(name: str) -> None:
+    """Remove a format."""
+    del _formats[name]
+    _explain_keys.cache_clear()
+
+
+@contextmanager
+def registered_format(format: RecordFormat, *, first: bool = False) -> Iterator[RecordFormat]:
+    """Register a format for the length of a `with` block."""
+    register_format(format, first=first)
+    try:
+        yield format
+    finally:
+        unregister_format(format.name)
+
+
+def get_format(name: str) -> RecordFormat:
+    """Return the format of that name. Raises KeyError."""
+    return _formats[name]
+
+
+def find_format(name: str) -> RecordFormat | None:
+    """Return the format of that name, None if there is none."""
+    return _formats.get(name)
+
+
+def all_formats() -> tuple[RecordFormat, ...]:
+    """Return every format, in the order in which records are matched."""
+    return tuple(_formats.values())
+
+
+def convert_targets() -> tuple[str, ...]:
+    """Return the names of the formats that `data convert --to` offers."""
+    return tuple(f.name for f in all_formats() if f.write and f.is_convert_target)
+
+
+def parse_record(value: RawRecord, columns: Mapping[str, str], target: str = "") -> Record:
+    """Parse one raw record. Raises BadRecord.
+
+    `columns` maps canonical keys to the user's columns; a record that has none of these columns
+    (as general data of `data.mix` may) is parsed by its own keys. `target` is the format that the
+    record is staged for: some take prompts without an answer.
+    """
+    if columns and any(column in value for column in columns.values()):
+        value = _rename_columns(value, columns)
+    target_format = _formats.get(target)
+    if target_format is not None and target_format.parse_unanswered is not None:
+        unanswered = target_format.parse_unanswered(value)
+        if unanswered is not None:
+            return unanswered
+    format = match_format(value)
+    if format is None or format.parse is None:
+        raise BadRecord("WrongKeys", *_explain_keys(tuple(value), bool(columns)))
+    return format.parse(value)
+
+
+def match_format(value: RawRecord) -> RecordFormat | None:
+    """Return the first format that matches a record's keys and what tells them apart, or None."""
+    keys = value.keys()
+    return next((f for f in _formats.values() if f.matches(value, keys)), None)
+
+
+def encode_record(record: Record, target: str) -> tuple[bytes, int]:
+    """Return the record as one JSON line in format `target`, and the characters of its texts.
+
+    Raises BadRecord: WrongTask for labeled records in an unlabeled format and the other way round,
+    LosesTurns for more turns than the format holds.
+    """
+    import orjson
+
+    format = _formats[target]
+    if isinstance(record, Document):
+        if format.is_labeled:
+            raise _wrong_task(record.format, "unlabeled", "FINE_TUNING needs prompts and answers")
+        characters = len(record.text)
+    elif not format.is_labeled:
+        raise _wrong_task(record.format, "labeled", "CONTINUED_PRE_TRAINING takes text alone")
+    else:
+        characters = _count_characters(record)
+    assert format.write is not None, f"{target} is a format that is only read"
+    return orjson.dumps(format.write(record), option=orjson.OPT_APPEND_NEWLINE), characters
+
+
+def _wrong_task(format: str, kind: str, reason: str) -> BadRecord:
+    other = "CONTINUED_PRE_TRAINING" if kind == "unlabeled" else "FINE_TUNING"
+    fix = f"set customization_type: {other}, or give the other kind of data"
+    return BadRecord("WrongTask", f"{kind} records (format {format}): {reason}", fix)
+
+
+def _count_characters(record: Conversation) -> int:
+    texts = [*record.system, *(text for _, parts in record.turns for text in parts)]
+    return sum(map(len, texts))
 
 
 @dataclass(frozen=True)
-class RecordFormat:
-    """A set of keys that makes a record, and how it is read."""
+class Detection:
+    """The format of some records, and in words what shows it.
 
-    name: str
-    required: tuple[str, ...]
-    optional: tuple[str, ...]
-    parse: Callable[[Mapping[str, Any]], Conversation | Document]
-
-    def matches(self, keys: set[str]) -> bool:
-        """True when a record of these keys has this shape."""
-        return set(self.required) <= keys <= {*self.required, *self.optional}
-
-    def __str__(self) -> str:
-        keys = [f'"{key}"' for key in self.required] + [f'"{key}"?' for key in self.optional]
-        return "{" + ", ".join(keys) + "}"
-
-
-def parse_record(
-    value: Mapping[str, Any], columns: Mapping[str, str], target: str = ""
-) -> Conversation | Document:
-    """A raw record as what it says. `columns` maps canonical names to the user's; raises BadRecord.
-
-    A `target` of questions takes records without an answer too (questions.py).
-
-    A record that has none of the user's columns (as general data of `mix` may) is taken as it is.
+    `matched` of the `seen` records are in this format.
     """
-    if columns and any(column in value for column in columns.values()):
-        value = _renamed(value, columns)
-    question = parse_prompt_only(value, target)
-    if question is not None:
-        return question
-    keys = set(value)
-    shape = next((shape for shape in INPUT_FORMATS if shape.matches(keys)), None)
-    if shape is None:
-        raise BadRecord("WrongKeys", *_wrong_keys(tuple(value), bool(columns)))
-    return shape.parse(value)
+
+    format: RecordFormat
+    evidence: str
+    matched: int
+    seen: int
 
 
-def _renamed(value: Mapping[str, Any], columns: Mapping[str, str]) -> Mapping[str, Any]:
-    """Only the columns that the user named, under their canonical names."""
+def detect_format(
+    values: Sequence[RawRecord], columns: Mapping[str, str] | None = None
+) -> Detection | None:
+    """Return the format of most of the records, by parsing them; None if none can be parsed.
+
+    Where two formats match equally often, the one that is registered first wins.
+    """
+    counts: Counter[str] = Counter()
+    matching: dict[str, list[RawRecord]] = {}
+    for value in values:
+        try:
+            name = parse_record(value, columns or {}).format
+        except BadRecord:
+            continue
+        if name in _formats:
+            counts[name] += 1
+            matching.setdefault(name, []).append(value)
+    if not counts:
+        return None
+    rank = {name: place for place, name in enumerate(_formats)}
+    name = max(counts, key=lambda name: (counts[name], -rank[name]))
+    format = _formats[name]
+    return Detection(format, format.describe(matching[name]), counts[name], len(values))
+
+
+def _rename_columns(value: RawRecord, columns: Mapping[str, str]) -> RawRecord:
+    """Return only the columns that the user named, under their canonical keys."""
     missing = [column for column in columns.values() if column not in value]
     if missing:
         near = difflib.get_close_matches(missing[0], [str(key) for key in value], n=1)
         fix = f"did you mean {near[0]!r}?" if near else "correct data.columns"
-        message = f"no column {missing[0]!r} (data.columns); the keys are {_listed(value)}"
+        message = f"no column {missing[0]!r} (data.columns); the keys are {_list_keys(value)}"
         raise BadRecord("WrongKeys", message, fix, missing[0])
     return {name: value[column] for name, column in columns.items()}
 
 
+def input_keys() -> tuple[Keys, ...]:
+    """Return the sets of keys that records may have, each once."""
+    return tuple(dict.fromkeys(f.keys for f in all_formats() if f.parse is not None))
+
+
 @lru_cache(maxsize=256)  # the records of a file tend to be wrong in one way
-def _wrong_keys(keys: tuple[str, ...], has_columns: bool) -> tuple[str, str, str | None]:
-    """Message, remedy and key: the keys found, the nearest shape, the change that helps most."""
-    shape = max(INPUT_FORMATS, key=lambda s: _likeness(keys, s))
-    message = f"the keys are {_listed(keys)}; the nearest accepted shape is {shape}"
-    strange = [key for key in keys if key not in (*shape.required, *shape.optional)]
-    missing = [key for key in shape.required if key not in keys]
-    for key in strange[:20]:
+def _explain_keys(keys: tuple[str, ...], has_columns: bool) -> tuple[str, str, str | None]:
+    """Return message, remedy and key: the keys found, the nearest format, the best change."""
+    nearest = max(input_keys(), key=lambda candidate: _similarity(keys, candidate))
+    message = f"the keys are {_list_keys(keys)}; the nearest accepted record is {nearest}"
+    unknown = [key for key in keys if key not in (*nearest.required, *nearest.optional)]
+    missing = [key for key in nearest.required if key not in keys]
+    for key in unknown[:20]:
         near = difflib.get_close_matches(key[:50].lower(), missing, n=1)
         if near:
             return message, f"rename {key[:50]!r} to {near[0]!r}", key[:50]
-    example = ", ".join(f"{key}: YOUR_COLUMN" for key in shape.required)
+    example = ", ".join(f"{key}: YOUR_COLUMN" for key in nearest.required)
     choose = f"data.columns: {{{example}}}"
     if has_columns:
         return message, "correct data.columns", None
     if missing:
-        return message, f"add {_listed(missing)}, or name your columns, {choose}", None
-    return message, f"remove {_listed(strange)}, or name your columns, {choose}", strange[0][:50]
+        return message, f"add {_list_keys(missing)}, or name your columns, {choose}", None
+    return message, f"remove {_list_keys(unknown)}, or name your columns, {choose}", unknown[0][:50]
 
 
-def _likeness(keys: Sequence[str], shape: RecordFormat) -> float:
-    """How near a record's keys are to a shape: exact keys count most, near ones some."""
-    allowed = [*shape.required, *shape.optional]
+def _similarity(keys: Sequence[str], candidate: Keys) -> float:
+    """Return how near a record's keys are to a format's: exact keys count 1, similar ones 0.8."""
+    allowed = [*candidate.required, *candidate.optional]
     exact = sum(key in allowed for key in keys)
     rest = [key.lower() for key in keys[:20] if key not in allowed]
     near = sum(bool(difflib.get_close_matches(key[:50], allowed, n=1)) for key in rest)
-    missing = sum(key not in keys for key in shape.required)
-    return exact + 0.8 * near - 0.5 * missing / len(shape.required)
+    missing = sum(key not in keys for key in candidate.required)
+    return exact + 0.8 * near - 0.5 * missing / len(candidate.required)
 
 
-def _listed(keys: Iterable[object]) -> str:
+def _list_keys(keys: Iterable[object]) -> str:
     names = [str(key)[:40] for key in keys]
     more = f" and {len(names) - 10} more" if len(names) > 10 else ""
     return (", ".join(repr(name) for name in names[:10]) or "none") + more
 
 
-def _string(value: Mapping[str, Any], key: str, *, empty: bool = False) -> str:
-    """The text at `key`. Raises for another type, and for nothing but spaces."""
-    text = value[key]
-    if empty and text is None:
-        return ""
-    if not isinstance(text, str):
-        message = f"{key!r} is {_kind(text)}, not text"
-        fix = f'write it as text: "{text}"' if isinstance(text, (int, float)) else "write text"
-        raise BadRecord("WrongType", message, fix, key)
-    if not empty:
-        require_text(text, repr(key), key)
-    return text
-
-
-def _kind(value: object) -> str:
-    names = {dict: "an object", list: "a list", bool: "true or false", type(None): "null"}
-    return names.get(type(value), "a number")
-
-
-def _pair(name: str, asked: str, answered: str) -> Callable[[Mapping[str, Any]], Conversation]:
-    """A parser for two columns: what is asked, and what is to be answered."""
-
-    def read(value: Mapping[str, Any]) -> Conversation:
-        turns = (("user", (_string(value, asked),)), ("assistant", (_string(value, answered),)))
-        return Conversation(name, (), turns)
-
-    return read
-
-
-def _instruction(value: Mapping[str, Any]) -> Conversation:
-    """Alpaca's shape: the input follows the instruction after a blank line, and may be empty."""
-    asked = _string(value, "instruction")
-    given = _string(value, "input", empty=True) if "input" in value else ""
-    prompt = f"{asked}\n\n{given}" if given.strip() else asked
-    turns = (("user", (prompt,)), ("assistant", (_string(value, "output"),)))
-    return Conversation("instruction", (), turns)
-
-
-def _plain(name: str, key: str) -> Callable[[Mapping[str, Any]], Document]:
-    return lambda value: Document(name, _string(value, key))
-
-
-INPUT_FORMATS = (
-    RecordFormat(
-        "prompt-completion",
-        ("prompt", "completion"),
-        (),
-        _pair("prompt-completion", "prompt", "completion"),
-    ),
-    RecordFormat("input-output", ("input", "output"), (), _pair("input-output", "input", "output")),
-    RecordFormat("instruction", ("instruction", "output"), ("input",), _instruction),
-    RecordFormat("messages", ("messages",), ("system", "schemaVersion"), parse_messages),
-    RecordFormat("input", ("input",), (), _plain("input", "input")),
-    RecordFormat("text", ("text",), (), _plain("text", "text")),
-)
-
-
-def encode_record(record: Conversation | Document, target: str) -> tuple[bytes, int]:
-    """One canonical line in format `target`, and the characters of its texts. Raises BadRecord."""
-    import orjson
-
-    if isinstance(record, Document):
-        if target not in UNLABELED_FORMATS:
-            raise _wrong_task(record.format, "unlabelled", "FINE_TUNING needs prompts and answers")
-        value, characters = {target: record.text}, len(record.text)
-    elif target in UNLABELED_FORMATS:
-        raise _wrong_task(record.format, "labelled", "CONTINUED_PRE_TRAINING takes text alone")
-    else:
-        value, characters = _WRITERS[target](record), _characters(record)
-    return orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE), characters
-
-
-def _wrong_task(shape: str, what: str, why: str) -> BadRecord:
-    other = "CONTINUED_PRE_TRAINING" if what == "unlabelled" else "FINE_TUNING"
-    fix = f"set customization_type: {other}, or give the other kind of data"
-    return BadRecord("WrongTask", f"{what} records (shape {shape}): {why}", fix)
-
-
-def _characters(record: Conversation) -> int:
-    texts = [*record.system, *(text for _, parts in record.turns for text in parts)]
-    return sum(map(len, texts))
-
-
-def _prompt_completion(record: Conversation) -> dict[str, Any]:
-    if len(record.turns) != 2:
-        message = f"{len(record.turns)} turns do not fit into one prompt and one completion"
-        fix = "keep one question and one answer a record, or choose a base model that takes chats"
-        raise BadRecord("LosesTurns", message, fix, "messages")
-    (_, asked), (_, answered) = record.turns
-    prompt = "\n\n".join(["\n".join(record.system)] * bool(record.system) + ["\n".join(asked)])
-    return {"prompt": prompt, "completion": "\n".join(answered)}
-
-
-def _converse(record: Conversation) -> dict[str, Any]:
-    value: dict[str, Any] = {"schemaVersion": CONVERSE_SCHEMA_VERSION}
-    if record.system:
-        value["system"] = [{"text": text} for text in record.system]
-    value["messages"] = [
-        {"role": role, "content": [{"text": text} for text in parts]}
-        for role, parts in record.turns
-    ]
-    return value
-
-
-def _claude(record: Conversation) -> dict[str, Any]:
-    value: dict[str, Any] = {"system": "\n".join(record.system)} if record.system else {}
-    value["messages"] = [
-        {"role": role, "content": "\n".join(parts)} for role, parts in record.turns
-    ]
-    return value
-
-
-def _input_output(record: Conversation) -> dict[str, Any]:
-    asked, answered = _prompt_completion(record).values()
-    return {"input": asked, "output": answered}
-
-
-def _messages(record: Conversation) -> dict[str, Any]:
-    system = [{"role": "system", "content": "\n".join(record.system)}] if record.system else []
-    return {"messages": [*system, *_claude(record)["messages"]]}
-
-
-def _reinforcement(record: Conversation) -> dict[str, Any]:
-    question = to_prompt_with_reference(record)
-    return {**_messages(question), REFERENCE_KEY: question.reference, **question.extra_fields}
-
-
-_WRITERS: dict[str, Callable[[Conversation], dict[str, Any]]] = {
-    "prompt-completion": _prompt_completion,
-    "input-output": _input_output,
-    "messages": _messages,
-    "converse": _converse,
-    "claude-messages": _claude,
-    DISTILLATION: _converse,
-    REINFORCEMENT: _reinforcement,
-}
-OUTPUT_FORMATS = (*_WRITERS, *UNLABELED_FORMATS)
-"""Everything that records can be written as."""
+for _format in _BUILT_IN:
+    register_format(_format)

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from typing import IO, Any, cast
 
 from cloudft.data.formats.record import BadRecord
-from cloudft.data.formats.registry import INPUT_FORMATS, parse_record
+from cloudft.data.formats.registry import input_keys, parse_record
 from cloudft.data.sources.json_errors import find_repeated_key
 from cloudft.data.sources.line_blocks import read_up_to
 from cloudft.data.sources.row_reader import MAX_RECORD_BYTES
@@ -193,9 +193,9 @@ def _checked(number: int, values: list[Any], *, changed: bool) -> RepairedLine:
 
 def _record(value: dict[str, Any]) -> dict[str, Any]:
     """The keys of the shape that fits best, its numbers as text, its roles by their names."""
-    if any(shape.matches(set(value)) for shape in INPUT_FORMATS):
+    if any(keys.match(value.keys()) for keys in input_keys()):
         return {key: _field(key, inner) for key, inner in value.items()}
-    for shape in INPUT_FORMATS:
+    for shape in input_keys():
         found = {key: near for key in shape.required if (near := _near(key, value)) is not None}
         if len(found) == len(shape.required) and len(set(found.values())) == len(found):
             optional = {key: key for key in shape.optional if key in value}

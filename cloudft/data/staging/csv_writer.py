@@ -56,7 +56,7 @@ class CsvWriter:
             self._header = list(value)
             self._rows.writerow(self._header)
         if list(value) != self._header:
-            message = "labelled and unlabelled records do not go into one table"
+            message = "labeled and unlabeled records do not go into one table"
             raise BadRecord("WrongTask", message, "convert them into two files")
         self._rows.writerow(value.values())
         self.formula_rows += any(map(is_formula, value.values()))

@@ -18,7 +18,7 @@ from cloudft.data.checks.dataset_size import has_enough_general, note_unsplittab
 from cloudft.data.checks.validator import Validator, note_unused_columns
 from cloudft.data.findings import Findings
 from cloudft.data.formats.record import BadRecord
-from cloudft.data.formats.registry import OUTPUT_FORMATS, parse_record
+from cloudft.data.formats.registry import find_format, parse_record
 from cloudft.data.records import read_records
 from cloudft.data.sources.row_reader import ReadContext, read_rows
 from cloudft.data.sources.source_files import SourceFile, SourceResolver
@@ -175,12 +175,11 @@ class DatasetTransform:
             for row in read_rows(ReadContext(source, Findings())):
                 try:
                     assert isinstance(row.value, dict)
-                    shape = parse_record(row.value, self.columns).format
+                    format = find_format(parse_record(row.value, self.columns).format)
                 except BadRecord:
                     continue
-                return (
-                    shape if shape in OUTPUT_FORMATS else _NEAREST.get(shape, "prompt-completion")
-                )
+                if format is not None:
+                    return format.name if format.write else format.rewrite_as
         return "prompt-completion"
 
     @contextmanager
@@ -237,9 +236,6 @@ class DatasetTransform:
         if self.findings.count_errors():
             listed = self.findings.all()
             raise CheckFailed(next(f.message for f in listed if f.severity == "error"), listed)
-
-
-_NEAREST = {"instruction": "prompt-completion", "document": "text"}
 
 
 @contextmanager

@@ -1,49 +1,65 @@
-"""Lists, a page at a time."""
+"""Filter, sort and paginate Bedrock's lists."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Protocol, TypeVar
 
-from cloudft.endpoint.protocols.messages import ServiceError
+from cloudft.endpoint.protocols.messages import Parameters, ServiceError
 
-Resource = TypeVar("Resource")
 DEFAULT_PAGE_SIZE = 1000
 
 
-def paginate(
-    things: Sequence[Resource], given: Mapping[str, Any]
-) -> tuple[list[Resource], dict[str, str]]:
-    """The things of one page, and `nextToken` when there are more.
+class ListedResource(Protocol):
+    """A resource that a list shows: it has a name and a time of creation."""
 
-    Sorted by creation, the newest first unless `sortOrder` says otherwise, as the API does.
+    created: datetime
+
+    @property
+    def name(self) -> str:
+        """Return its name."""
+
+
+Listed = TypeVar("Listed", bound=ListedResource)
+
+
+def paginate(
+    resources: Sequence[Listed], parameters: Parameters
+) -> tuple[list[Listed], dict[str, str]]:
+    """Return the resources of one page, and `nextToken` if there are more.
+
+    They are sorted by creation, the newest first unless `sortOrder` says otherwise, as the API
+    does. Raises ServiceError (ValidationException) for a `nextToken` that is none.
     """
     ordered = sorted(
-        things,
-        key=lambda thing: getattr(thing, "created"),  # noqa: B009  (every thing here has it)
-        reverse=given.get("sortOrder", "Descending") == "Descending",
+        resources,
+        key=lambda resource: resource.created,
+        reverse=parameters.get("sortOrder", "Descending") == "Descending",
     )
+    # The token is the index of the next resource: it needs no memory between two requests.
     try:
-        start = int(given.get("nextToken", 0))
+        start = int(parameters.get("nextToken", 0))
         if start < 0:
             raise ValueError(start)
     except ValueError:
         raise ServiceError("ValidationException", "The nextToken is invalid") from None
-    end = start + int(given.get("maxResults", DEFAULT_PAGE_SIZE))
+    end = start + int(parameters.get("maxResults", DEFAULT_PAGE_SIZE))
     return ordered[start:end], {"nextToken": str(end)} if end < len(ordered) else {}
 
 
-def filter_by_name_and_time(things: Iterable[Resource], given: Mapping[str, Any]) -> list[Resource]:
-    """Those that the common filters let through: a part of the name, and times of creation.
+def filter_by_name_and_time(resources: Iterable[Listed], parameters: Parameters) -> list[Listed]:
+    """Return the resources that match the common filters: part of the name, time of creation.
 
-    Most lists say `creationTimeAfter`, deployments `createdAfter` (botocore's model).
+    Most lists name the latter `creationTimeAfter`, deployments `createdAfter` (botocore's model).
     """
-    after = given.get("creationTimeAfter") or given.get("createdAfter")
-    before = given.get("creationTimeBefore") or given.get("createdBefore")
+    name = parameters.get("nameContains", "")
+    after = parameters.get("creationTimeAfter") or parameters.get("createdAfter")
+    before = parameters.get("creationTimeBefore") or parameters.get("createdBefore")
     return [
-        thing
-        for thing in things
-        if given.get("nameContains", "") in getattr(thing, "name")  # noqa: B009
-        and (after is None or getattr(thing, "created") > after)  # noqa: B009
-        and (before is None or getattr(thing, "created") < before)  # noqa: B009
+        resource
+        for resource in resources
+        if name in resource.name
+        and (after is None or resource.created > after)
+        and (before is None or resource.created < before)
     ]

@@ -1,1 +1,1 @@
-"""Who may call what on the endpoint: principals, roles, policies."""
+"""IAM on the endpoint: evaluate policies, and authorize jobs by them."""

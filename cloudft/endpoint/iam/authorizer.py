@@ -1,28 +1,30 @@
-"""Who may do what, by the policies that stand in IAM beside this endpoint.
+"""Authorize jobs by the policies in IAM beside this endpoint.
 
-With `--authorization`, jobs reach S3, and write their logs, as their role: what its policies don't
-allow is refused, and so is a role that does not trust the job's service. IAM's policy simulator is
-answered from the same policies.
+With `--authorization`, jobs reach S3, and write their logs, as their role: a call that its policies
+don't allow is refused, and so is a role that does not trust the job's service. IAM's policy
+simulator answers from the same policies.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
 from urllib.parse import unquote
 
 from botocore.exceptions import ClientError
 
+from cloudft.endpoint.clients import AwsClient, ClientGetter
 from cloudft.endpoint.iam.policies import (
     ALLOWED,
     AccessRequest,
+    PolicyDocument,
     Statement,
     allows_assume_role,
     evaluate_policies,
     list_statements,
 )
-from cloudft.endpoint.protocols.messages import ServiceError
+from cloudft.endpoint.protocols.messages import Parameters, ServiceError
+from cloudft.endpoint.protocols.service_models import OperationModel
 from cloudft.endpoint.state import ACCOUNT
 
 BEDROCK_PRINCIPAL, SAGEMAKER_PRINCIPAL = "bedrock.amazonaws.com", "sagemaker.amazonaws.com"
@@ -32,40 +34,46 @@ S3_ACTIONS = {
     "ListObjectsV2": "s3:ListBucket",
     "PutObject": "s3:PutObject",
 }
-"""What each call of S3 needs; another call is not a job's to make."""
+"""S3 operation -> the action that it needs. Jobs make no other call of S3."""
 KMS_ACTIONS = {"s3:GetObject": "kms:Decrypt", "s3:PutObject": "kms:GenerateDataKey"}
-"""What is needed of the key of an encrypted bucket besides."""
+"""S3 action -> the action that it needs on the key of an encrypted bucket."""
 LOGS_OPERATIONS = {"CreateLogGroup", "CreateLogStream", "PutLogEvents"}
-"""The calls of CloudWatch Logs that a job makes; each is an action of its own name."""
+"""Operations of CloudWatch Logs that jobs call; each is an action of the same name."""
 ANONYMOUS_PRINCIPAL = f"arn:aws:sts::{ACCOUNT}:user/moto"
-"""What moto calls those whose key is no user's: here they may do everything."""
-ClientGetter = Callable[[str], Any]
+"""The principal that moto gives to keys of no user. Everything is allowed to it."""
 
 
 class PolicyAuthorizer:
-    """Reads IAM at each question: a policy that was changed counts at once."""
+    """Decides by IAM's policies, which are read at each decision: a change counts at once."""
 
     def __init__(self, client: ClientGetter, region: str) -> None:
         self.client = client
         self.region = region
 
     def decide(self, principal: str, *requests: AccessRequest) -> list[str]:
-        """What the policies of a user or a role say. Raises WireError for one that is not there."""
+        """Return the decision on each request, by the policies of a user or a role.
+
+        Raises ServiceError for a principal that is neither, or does not exist; ValueError for a
+        condition that is not implemented.
+        """
         kind, _, name = principal.rpartition(":")[2].partition("/")
         name = name.rpartition("/")[2]
         if kind not in ("role", "user"):
-            raise ServiceError("InvalidInput", f"{principal} is no user and no role")
+            raise ServiceError("InvalidInput", f"{principal} is neither a user nor a role")
         try:
-            found = list(self._identity_statements(kind, name))
+            statements = list(self._identity_statements(kind, name))
             boundary = self._boundary_statements(kind, name)
         except ClientError as error:
-            what = f"The {kind} with name {name} cannot be found."
-            raise ServiceError("NoSuchEntity", what) from error
-        own = {"aws:username": name} if kind == "user" else {}
-        whole = [AccessRequest(r.action, r.resource, {**own, **r.context}) for r in requests]
-        return [evaluate_policies(found, request, boundary) for request in whole]
+            message = f"The {kind} with name {name} cannot be found."
+            raise ServiceError("NoSuchEntity", message) from error
+        own_keys = {"aws:username": name} if kind == "user" else {}
+        completed = [
+            AccessRequest(r.action, r.resource, {**own_keys, **r.context}) for r in requests
+        ]
+        return [evaluate_policies(statements, request, boundary) for request in completed]
 
     def _identity_statements(self, kind: str, name: str) -> Iterator[Statement]:
+        """Yield the statements of a user or a role, and those of a user's groups."""
         yield from self._statements_of(kind, name)
         if kind == "user":
             groups = self.client("iam").list_groups_for_user(UserName=name)["Groups"]
@@ -73,62 +81,64 @@ class PolicyAuthorizer:
                 yield from self._statements_of("group", group["GroupName"])
 
     def _statements_of(self, kind: str, name: str) -> Iterator[Statement]:
-        """The statements of a user, a role or a group: inline, then attached."""
-        iam, who = self.client("iam"), {f"{kind.capitalize()}Name": name}
-        for policy in getattr(iam, f"list_{kind}_policies")(**who)["PolicyNames"]:
-            answer = getattr(iam, f"get_{kind}_policy")(**who, PolicyName=policy)
-            yield from list_statements(_parse_policy(answer["PolicyDocument"]))
-        attached = getattr(iam, f"list_attached_{kind}_policies")(**who)["AttachedPolicies"]
+        """Yield the statements of a user, role or group: first inline, then attached policies."""
+        iam, identity = self.client("iam"), {f"{kind.capitalize()}Name": name}
+        for policy in getattr(iam, f"list_{kind}_policies")(**identity)["PolicyNames"]:
+            response = getattr(iam, f"get_{kind}_policy")(**identity, PolicyName=policy)
+            yield from list_statements(_parse_policy(response["PolicyDocument"]))
+        attached = getattr(iam, f"list_attached_{kind}_policies")(**identity)["AttachedPolicies"]
         for policy in attached:
             yield from self._managed_policy_statements(policy["PolicyArn"])
 
     def _managed_policy_statements(self, arn: str) -> list[Statement]:
         iam = self.client("iam")
         version = iam.get_policy(PolicyArn=arn)["Policy"]["DefaultVersionId"]
-        answer = iam.get_policy_version(PolicyArn=arn, VersionId=version)["PolicyVersion"]
-        return list_statements(_parse_policy(answer["Document"]))
+        response = iam.get_policy_version(PolicyArn=arn, VersionId=version)
+        return list_statements(_parse_policy(response["PolicyVersion"]["Document"]))
 
     def _boundary_statements(self, kind: str, name: str) -> list[Statement] | None:
-        iam = self.client("iam")
-        told = getattr(iam, f"get_{kind}")(**{f"{kind.capitalize()}Name": name})
-        boundary = told[kind.capitalize()].get("PermissionsBoundary")
-        return (
-            self._managed_policy_statements(boundary["PermissionsBoundaryArn"])
-            if boundary
-            else None
-        )
+        """Return the statements of the permissions boundary; None if there is none."""
+        iam, name_member = self.client("iam"), f"{kind.capitalize()}Name"
+        identity = getattr(iam, f"get_{kind}")(**{name_member: name})[kind.capitalize()]
+        boundary = identity.get("PermissionsBoundary")
+        if not boundary:
+            return None
+        return self._managed_policy_statements(boundary["PermissionsBoundaryArn"])
 
     def assume_role(self, role: str, source: str, service: str) -> None:
-        """Raise AccessDenied unless the role lets that service take it on for that job's ARN."""
-        name = role.rpartition("/")[2]
-        told = self.client("iam").get_role(RoleName=name)["Role"]
+        """Raise ClientError (AccessDenied) unless the role trusts a service for a job's ARN.
+
+        `source` is that ARN. A role that does not exist is a ClientError, too.
+        """
+        description = self.client("iam").get_role(RoleName=role.rpartition("/")[2])["Role"]
+        trust_policy = _parse_policy(description["AssumeRolePolicyDocument"])
+        # The keys that AWS sets against the confused deputy: trust policies compare with them.
         context = {"aws:SourceAccount": source.split(":")[4], "aws:SourceArn": source}
-        if not allows_assume_role(
-            _parse_policy(told["AssumeRolePolicyDocument"]), service, context
-        ):
-            what = f"{service} is not authorized to perform: sts:AssumeRole on resource: {role}"
-            raise _access_denied(what, "AssumeRole")
+        if not allows_assume_role(trust_policy, service, context):
+            message = f"{service} is not authorized to perform: sts:AssumeRole on resource: {role}"
+            raise _access_denied(message, "AssumeRole")
 
     def require_allowed(self, role: str, request: AccessRequest, operation: str) -> None:
-        """Raise AccessDenied, as S3 does, for what a role may not do."""
+        """Raise ClientError (AccessDenied), as S3 does, unless the role's policies allow it."""
         [decision] = self.decide(role, request)
         if decision != ALLOWED:
-            what = f"{role} is not authorized to perform: {request.action} on {request.resource}"
-            raise _access_denied(f"{what} ({decision})", operation)
+            message = f"{role} is not authorized to perform: {request.action} on {request.resource}"
+            raise _access_denied(f"{message} ({decision})", operation)
 
-    def enforce(self, client: Any, role: str) -> None:
-        """From now on that client of S3 or of CloudWatch Logs does what the role may do."""
+    def enforce(self, client: AwsClient, role: str) -> None:
+        """Make a client of S3 or CloudWatch Logs raise ClientError for what a role may not do."""
         service = client.meta.service_model.service_name
-        needs = {"s3": self._s3_requests, "logs": self._logs_requests}[service]
+        requests_of = {"s3": self._s3_requests, "logs": self._logs_requests}[service]
 
-        def look(params: Mapping[str, Any], model: Any, **_: Any) -> None:
-            for request in needs(client, model.name, params):
+        def check(params: Parameters, model: OperationModel, **_: object) -> None:
+            for request in requests_of(client, model.name, params):
                 self.require_allowed(role, request, model.name)
 
-        client.meta.events.register(f"before-parameter-build.{service}", look)
+        # Before the request is built: a refused call never reaches moto, which checks no policy.
+        client.meta.events.register(f"before-parameter-build.{service}", check)
 
     def _logs_requests(
-        self, logs: Any, operation: str, params: Mapping[str, Any]
+        self, _logs: AwsClient, operation: str, params: Parameters
     ) -> Iterator[AccessRequest]:
         if operation not in LOGS_OPERATIONS:
             raise _access_denied(f"a job makes no call {operation}", operation)
@@ -137,9 +147,10 @@ class PolicyAuthorizer:
         yield AccessRequest(f"logs:{operation}", f"{group}:log-stream:{stream or ''}", {})
 
     def _s3_requests(
-        self, s3: Any, operation: str, params: Mapping[str, Any]
+        self, s3: AwsClient, operation: str, params: Parameters
     ) -> Iterator[AccessRequest]:
-        if operation == "GetBucketEncryption":  # our own question, below
+        """Yield what a call of S3 needs: the action on the object, and that on the bucket's key."""
+        if operation == "GetBucketEncryption":  # our own call, in _encryption_key_arn
             return
         if operation not in S3_ACTIONS:
             raise _access_denied(f"a job makes no call {operation}", operation)
@@ -150,52 +161,52 @@ class PolicyAuthorizer:
         yield AccessRequest(action, f"{bucket}/{params['Key']}", {})
         key = self._encryption_key_arn(s3, params["Bucket"])
         if key is not None:
-            via = {"kms:ViaService": f"s3.{self.region}.amazonaws.com"}
-            yield AccessRequest(KMS_ACTIONS[action], key, via)
+            via_s3 = {"kms:ViaService": f"s3.{self.region}.amazonaws.com"}
+            yield AccessRequest(KMS_ACTIONS[action], key, via_s3)
 
-    def _encryption_key_arn(self, s3: Any, bucket: str) -> str | None:
-        """The ARN of the key that a bucket is encrypted with; None for S3's own."""
+    def _encryption_key_arn(self, s3: AwsClient, bucket: str) -> str | None:
+        """Return the ARN of the key that a bucket is encrypted with; None for S3's own key."""
         try:
-            told = s3.get_bucket_encryption(Bucket=bucket)["ServerSideEncryptionConfiguration"]
+            response = s3.get_bucket_encryption(Bucket=bucket)
         except ClientError:
             return None
-        default = told["Rules"][0]["ApplyServerSideEncryptionByDefault"]
-        key = default.get("KMSMasterKeyID")
+        [rule, *_] = response["ServerSideEncryptionConfiguration"]["Rules"]
+        key = rule["ApplyServerSideEncryptionByDefault"].get("KMSMasterKeyID")
         if key is None:
             return None
+        # The bucket may name its key by id or alias; policies name it by its ARN.
         return str(self.client("kms").describe_key(KeyId=key)["KeyMetadata"]["Arn"])
 
 
 class PolicySimulator:
-    """IAM's policy simulator, one action on one resource after the other."""
+    """The operations of IAM's policy simulator."""
 
     def __init__(self, authorizer: PolicyAuthorizer) -> None:
         self.authorizer = authorizer
 
-    def simulate_principal_policy(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """What the policies of a user or a role say to actions on resources."""
+    def simulate_principal_policy(self, parameters: Parameters) -> Parameters:
+        """Return the decision on each action and each resource, for a user or a role."""
         context = {
             entry["ContextKeyName"]: entry.get("ContextKeyValues", [])
-            for entry in given.get("ContextEntries", ())
+            for entry in parameters.get("ContextEntries", ())
         }
         requests = [
             AccessRequest(action, resource, context)
-            for action in given["ActionNames"]
-            for resource in given.get("ResourceArns") or ["*"]
+            for action in parameters["ActionNames"]
+            for resource in parameters.get("ResourceArns") or ["*"]
         ]
+        decisions = self._decide(parameters["PolicySourceArn"], requests)
         results = [
             {
                 "EvalActionName": request.action,
                 "EvalResourceName": request.resource,
                 "EvalDecision": decision,
             }
-            for request, decision in zip(
-                requests, self._decisions(given["PolicySourceArn"], requests), strict=True
-            )
+            for request, decision in zip(requests, decisions, strict=True)
         ]
         return {"EvaluationResults": results, "IsTruncated": False}
 
-    def _decisions(self, principal: str, requests: Sequence[AccessRequest]) -> list[str]:
+    def _decide(self, principal: str, requests: Sequence[AccessRequest]) -> list[str]:
         if principal == ANONYMOUS_PRINCIPAL:
             return [ALLOWED] * len(requests)
         try:
@@ -204,10 +215,12 @@ class PolicySimulator:
             raise ServiceError("PolicyEvaluation", str(error)) from error
 
 
-def _parse_policy(told: Any) -> Mapping[str, Any]:
-    """A policy as data: botocore has read it, or moto has sent it as text."""
-    found: Mapping[str, Any] = json.loads(unquote(told)) if isinstance(told, str) else told
-    return found
+def _parse_policy(document: str | PolicyDocument) -> PolicyDocument:
+    """Return a policy as data: botocore has parsed most of them, moto sends some as quoted text."""
+    if not isinstance(document, str):
+        return document
+    parsed: PolicyDocument = json.loads(unquote(document))
+    return parsed
 
 
 def _access_denied(message: str, operation: str) -> ClientError:
@@ -215,11 +228,15 @@ def _access_denied(message: str, operation: str) -> ClientError:
 
 
 class RoleClientFactory:
-    """A client in the hands of a job: as its role with an authority, else as this endpoint."""
+    """Creates the clients of jobs: with the permissions of their role if there is an authorizer.
+
+    Without one, every job shares one client with all permissions. `service` is the principal that
+    the roles have to trust.
+    """
 
     def __init__(
         self,
-        create_client: Callable[[], Any],
+        create_client: Callable[[], AwsClient],
         authorizer: PolicyAuthorizer | None,
         service: str = BEDROCK_PRINCIPAL,
     ) -> None:
@@ -228,8 +245,11 @@ class RoleClientFactory:
         self._service = service
         self.authorizer = authorizer
 
-    def __call__(self, role: str, source: str) -> Any:
-        """A client for the job of that ARN. Raises ClientError for a role that is refused."""
+    def __call__(self, role: str, source: str) -> AwsClient:
+        """Return a client for the job with the ARN `source`.
+
+        Raises ClientError for a role that does not exist or does not trust the service.
+        """
         if self.authorizer is None:
             return self._own_client
         self.authorizer.assume_role(role, source, self._service)

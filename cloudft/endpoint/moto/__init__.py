@@ -1,1 +1,1 @@
-"""The services that moto plays beside Bedrock, and the log that restores them."""
+"""moto, which serves everything beside Bedrock, and the log that restores its state."""

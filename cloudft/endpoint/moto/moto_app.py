@@ -1,66 +1,70 @@
-"""moto as a WSGI application, faster and repeatable.
+"""Create moto's WSGI application: faster, and with ids that can be repeated.
 
-Three things of moto 5.2.5 (`moto==5.2.*` is pinned for it):
+moto is changed in three ways, found in moto 5.2.5 (`moto==5.2.*` is pinned for it):
 
 - `DomainDispatcherApplication.get_backend_for_host` lists the folders of moto's package at every
-  request, half of the time of a small one;
-- ids come from one generator, `mock_random`, that all threads share: a seed makes the same ids
-  again only for a thread that has a generator of its own;
-- the ids of multipart uploads (`s3/models.py`) and the keys of KMS (`kms/utils.py`) do not come
-  from it but from `os.urandom`: after a replay no upload would be known by its id, and nothing
-  could be decrypted.
+  request, which is half the time of a small one. Here each host is looked up once.
+- Ids come from one generator, `mock_random`, which all threads share: a seed makes the same ids
+  again only for a thread that has its own generator. Here each thread has one.
+- The ids of multipart uploads (`s3/models.py`) and the keys of KMS (`kms/utils.py`) come from
+  `os.urandom` instead. After a replay no upload would be known by its id, and nothing could be
+  decrypted. Here they come from the thread's generator, too.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
 from importlib import import_module
 from random import Random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-Environ = dict[str, Any]
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
+
 URANDOM_MODULES = {"s3": "moto.s3.models", "kms": "moto.kms.utils"}
-"""Modules, by service, that keep what they get from `os.urandom`."""
+"""Service -> the module of moto that keeps what it gets from `os.urandom`."""
 _thread_state = threading.local()
 
 
-def create_moto_app(account: str) -> Callable[..., Any]:
-    """Return moto's services. `account` is the number of the account that they belong to."""
-    os.environ.setdefault("MOTO_ACCOUNT_ID", account)  # before moto is imported
+def create_moto_app(account: str) -> WSGIApplication:
+    """Return moto's services as one application. `account` is the number of their account."""
+    # moto reads these when it is imported.
+    os.environ.setdefault("MOTO_ACCOUNT_ID", account)
     os.environ.setdefault("MOTO_DISABLE_GLOBAL_CORS", "true")
     from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 
-    def create(service: Any) -> Any:
-        made = create_backend_app(service)
+    def create_service_app(service: str) -> WSGIApplication:
+        app: WSGIApplication = create_backend_app(service)
         if service in URANDOM_MODULES:
+            # Its name `os`, not the module `os`: no other module's random bytes change.
             vars(import_module(URANDOM_MODULES[service]))["os"] = _RepeatableOs()
-        return made
+        return app
 
     class Dispatcher(DomainDispatcherApplication):  # type: ignore[misc] # moto has no types
         """Looks up each host once."""
 
         def __init__(self) -> None:
-            super().__init__(create)
-            self._known: dict[str | None, Any] = {}
+            super().__init__(create_service_app)
+            self._apps_by_host: dict[str | None, WSGIApplication] = {}
 
-        def get_backend_for_host(self, host: str | None) -> Any:
-            if host not in self._known:
-                self._known[host] = super().get_backend_for_host(host)
-            return self._known[host]
+        def get_backend_for_host(self, host: str | None) -> WSGIApplication:
+            if host not in self._apps_by_host:
+                self._apps_by_host[host] = super().get_backend_for_host(host)
+            return self._apps_by_host[host]
 
     _patch_random_per_thread()
-    return Dispatcher()
+    app: WSGIApplication = Dispatcher()
+    return app
 
 
 def seed_ids(seed: int) -> None:
-    """Choose the ids that moto makes next in this thread."""
+    """Seed the ids that moto makes next in this thread."""
     _thread_state.random = Random(seed)
 
 
 class _RepeatableOs:
-    """The module `os` for a module of moto; its random bytes follow the seed."""
+    """The module `os` as a module of moto sees it; its random bytes follow the seed."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(os, name)
@@ -73,8 +77,8 @@ class _RepeatableOs:
 def _thread_random() -> Random:
     if not hasattr(_thread_state, "random"):
         _thread_state.random = Random()
-    found: Random = _thread_state.random
-    return found
+    generator: Random = _thread_state.random
+    return generator
 
 
 def _patch_random_per_thread() -> None:
@@ -86,5 +90,5 @@ def _patch_random_per_thread() -> None:
     def random() -> float:
         return _thread_random().random()
 
-    # Every other method of `Random` is made of these two.
+    # Every other method of `Random` is built on these two.
     vars(mock_random).update(getrandbits=getrandbits, random=random)

@@ -1,8 +1,8 @@
-"""Which service a request is for, and who calls it: a signature, a Bedrock API key, or nobody.
+"""Identify the service that a request calls, and its caller: signed, with an API key, or neither.
 
 Sources: IAM user guide, "Create a signed AWS API request"; Bedrock user guide, "Use an Amazon
 Bedrock API key" (an `Authorization: Bearer` header); moto 5.2.5, `moto_server/werkzeug_app.py`
-(what it takes for S3: every request that carries no signature it can read).
+(it takes every request without a signature that it can read for one to S3).
 """
 
 from __future__ import annotations
@@ -17,19 +17,21 @@ from cloudft.endpoint.protocols.query import parse_action
 CREDENTIAL_SCOPE = re.compile(r"Credential=[^/]+/\d{8}/[^/]+/(?P<service>[^/]+)/aws4_request")
 BEARER_PREFIX = "Bearer "
 PRESIGNED_PARAMETERS = ({"x-amz-signature"}, {"awsaccesskeyid", "signature"})
-"""Query parameters, in lower case, of presigned addresses: signature version 4, version 2."""
+"""Query parameters, in lower case, of presigned URLs: signature version 4, then version 2."""
 OBJECT_PATH = re.compile(r"/[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/.+", re.DOTALL)
-"""The path of an object whose bucket is in the path (S3 user guide, "Bucket naming rules")."""
+"""A path-style path of an object (S3 user guide, "Bucket naming rules")."""
 UNSIGNED_TARGETS = ("AWSCognitoIdentityService", "AWSCognitoIdentityProviderService")
+"""Beginnings of `X-Amz-Target` that AWS accepts without a signature."""
 UNSIGNED_ACTIONS = ("AssumeRoleWithSAML", "AssumeRoleWithWebIdentity")
-"""What AWS takes without a signature, beside requests for public objects in S3."""
+"""Actions of the query protocol that AWS accepts without a signature."""
 
 
 @dataclass(frozen=True)
 class Caller:
-    """Whom a request is for and how it is authenticated.
+    """The caller of a request, as its headers and query claim it; no signature is verified here.
 
-    `service` is the signing name; empty for what only S3 takes: presigned and anonymous requests.
+    `service` is the signing name of the service that is called. It is empty for presigned and
+    anonymous requests, which only S3 takes.
     """
 
     service: str = ""
@@ -40,6 +42,7 @@ class Caller:
 def identify_caller(headers: Mapping[str, str], query: str) -> Caller:
     """Return the caller. `headers` have lower-case names; `query` is the raw query string."""
     authorization = headers.get("authorization", "")
+    # Of the services here, only Bedrock has API keys.
     if authorization.startswith(BEARER_PREFIX):
         return Caller("bedrock", is_signed=True)
     scope = CREDENTIAL_SCOPE.search(authorization)
@@ -51,14 +54,15 @@ def identify_caller(headers: Mapping[str, str], query: str) -> Caller:
 
 
 def is_presigned_object(caller: Caller, path: str) -> bool:
-    """Return whether a request is for an object by a presigned address."""
+    """Return whether a request is for an object by a presigned URL. `path` is decoded."""
     return caller.is_presigned and OBJECT_PATH.fullmatch(path) is not None
 
 
 def unsigned_protocol(headers: Mapping[str, str], path: str, body: bytes) -> str | None:
-    """Return the protocol, `json` or `query`, of an anonymous request that is none of S3's.
+    """Return the protocol, `json` or `query`, of an anonymous request that must be signed.
 
-    None for what may come unsigned.
+    None for requests to S3, whose objects may be public, and for operations that AWS accepts
+    without a signature.
     """
     target = headers.get("x-amz-target")
     if target is not None:

@@ -1,31 +1,36 @@
-"""The machines of one training job: a container each, all on this machine, over loopback."""
+"""Run the machines of one training job: a container each, all on this machine, over loopback."""
 
 from __future__ import annotations
 
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
+from cloudft.endpoint.clients import AwsClient
+from cloudft.endpoint.protocols.messages import Parameters
 from cloudft.endpoint.sagemaker.container import Container, Host
 
 FAILURE_GRACE_S = 10.0
-"""How long the other containers may take to notice that one has failed; then they are ended."""
+"""How long the other containers have, once one has failed, to notice it; then they are killed."""
 POLL_S = 0.1
 FIRST_HOST = "127.0.0.1"
-"""The name of the first host: the others reach it. On SageMaker it is algo-1."""
+"""The name of the first host, by which the others reach it; on SageMaker it is algo-1."""
 
 
 class Cluster:
-    """As many containers as the request has instances. `logs` makes what takes a host's lines."""
+    """The containers of a training job, as many as its request has instances.
+
+    They work in folders below `root`. `create_log` gets the number of a host, from 1, and returns
+    the function that gets each line that the host prints.
+    """
 
     def __init__(
         self,
-        request: Mapping[str, Any],
+        request: Parameters,
         root: Path,
-        s3: Any,
+        s3: AwsClient,
         create_log: Callable[[int], Callable[[str], None]],
         python: Path | None = None,
     ) -> None:
@@ -47,15 +52,18 @@ class Cluster:
         self._errors: list[BaseException] = []
 
     def download_inputs(self) -> None:
-        """Bring every host its input. Raises WireError, ClientError."""
+        """Download every host's input. Raises ServiceError, and ClientError of S3."""
         for container in self.containers:
             container.download_inputs()
 
     def run(self, deadline: float) -> int:
-        """Run all to their ends; return the first exit status that is not 0, else 0."""
+        """Run all containers to their ends; return an exit status that is not 0, else 0.
+
+        Past `deadline` (of time.monotonic) they get a SIGTERM.
+        """
         codes: dict[int, int] = {}
 
-        def run(number: int, container: Container) -> None:
+        def run_container(number: int, container: Container) -> None:
             try:
                 codes[number] = container.run(deadline)
             except BaseException as error:  # raised again below, in the job's own thread
@@ -65,7 +73,7 @@ class Cluster:
                 self._failed = container
 
         threads = [
-            threading.Thread(target=run, args=pair, daemon=True)
+            threading.Thread(target=run_container, args=pair, daemon=True)
             for pair in enumerate(self.containers)
         ]
         for thread in threads:
@@ -76,7 +84,10 @@ class Cluster:
         return next((code for code in codes.values() if code), 0)
 
     def _wait(self, threads: list[threading.Thread]) -> None:
-        """Wait for all; once one has failed the others are ended after GRACE_S."""
+        """Wait for all; kill the others FAILURE_GRACE_S after one has failed.
+
+        The trainer's processes wait for each other: without the failed one they may wait forever.
+        """
         deadline: float | None = None
         while any(thread.is_alive() for thread in threads):
             if self._failed is not None and deadline is None:
@@ -86,12 +97,12 @@ class Cluster:
             time.sleep(POLL_S)
 
     def stop(self) -> None:
-        """Ask all to end."""
+        """Ask all containers to stop."""
         for container in self.containers:
             container.stop()
 
     def kill(self) -> None:
-        """End all, with what they have started."""
+        """Kill all containers, with the processes that they started."""
         for container in self.containers:
             container.kill()
 
@@ -100,16 +111,16 @@ class Cluster:
         return (self._failed or self.containers[0]).failure_reason()
 
     def upload_model(self, name: str) -> str:
-        """Send the first host's model to S3; return its URI. The others leave none."""
+        """Upload the first host's model to S3 and return its URI. The other hosts have none."""
         return self.containers[0].upload_model(name)
 
     def remove(self) -> None:
-        """Leave nothing here."""
+        """Remove the folders of all containers; kill what still runs."""
         for container in self.containers:
             container.remove()
 
 
 def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind((FIRST_HOST, 0))
-        return int(free.getsockname()[1])
+    with socket.socket() as probe:
+        probe.bind((FIRST_HOST, 0))
+        return int(probe.getsockname()[1])

@@ -45,7 +45,7 @@ def run_learning_curve(
     Raises UsageError for a job of another backend, or with too few records; JobFailed.
     """
     train = find_staged_file(record, home, "train")
-    if record.backend != "local" or not isinstance(backend, SupportsInference) or train is None:
+    if backend.training_is_billed or not isinstance(backend, SupportsInference) or train is None:
         raise UsageError(
             "a learning curve is made of local jobs whose training data is still there",
             fix="submit the same job file with --backend local, and evaluate that job.",

@@ -67,7 +67,7 @@ def findings(folder: Path, changes: Mapping[str, Any]) -> list[Finding]:
         job = load_job(path)
     except SpecError as error:
         return list(error.findings)
-    backend = BedrockBackend(Home(folder / "home"))
+    backend = BedrockBackend(Home(folder / "home")).for_job(job)
     return [f for f in check(job, backend).findings if f.code != "CouldNotCheck"]
 
 
@@ -180,7 +180,8 @@ def test_columns_that_name_nothing_are_refused_by_submit_and_convert_too(
 ) -> None:
     path = job_file(tmp_path, {"data__columns": {"prompt": "q", "completion": "a"}})
     with pytest.raises(CheckFailed) as refused:
-        prepare(load_job(path), _Offline(Home(tmp_path / "home")), Home(tmp_path / "home"))
+        job, home = load_job(path), Home(tmp_path / "home")
+        prepare(job, _Offline(home).for_job(job), home)
     assert (refused.value.file, refused.value.field) == (str(path), "data.columns")
     done = cli(
         *("data", "convert", "train.jsonl", "--column", "prompt=q", "--column", "completion=a"),

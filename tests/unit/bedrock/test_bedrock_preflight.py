@@ -292,8 +292,7 @@ def test_what_the_job_file_alone_tells(tmp_path: Path, endpoint: Endpoint) -> No
 
 def test_the_data_is_checked_by_the_models_own_rules(tmp_path: Path, endpoint: Endpoint) -> None:
     sound = job(tmp_path, endpoint)
-    backend = BedrockBackend(Home(tmp_path / "home"))
-    place = backend.bind(backend.location_of(sound))
+    place = BedrockBackend(Home(tmp_path / "home")).for_job(sound)
     assert prepare.check(sound, place).ok
     records = [{"prompt": f"User: hello {n}", "completion": "hi"} for n in range(16)]
     text = "\n".join(json.dumps(record) for record in records)

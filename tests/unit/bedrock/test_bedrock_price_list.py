@@ -90,7 +90,7 @@ def test_a_quote_takes_the_live_prices_or_stays_as_it_was(
     path = tmp_path / "cloudft.yaml"
     path.write_text("{name: quoted, base_model: nova-micro, data: {train: train.jsonl}}")
     job = load_job(path, flags={"bedrock.region": "us-east-1"})
-    backend = BedrockBackend(Home(tmp_path / "home"))
+    backend = BedrockBackend(Home(tmp_path / "home")).for_job(job)
     before = cost.estimate_cost("bedrock", NOVA, DataVolume(10, 60_000, 10_000), epochs=2)
     assert before.usd["training"] == pytest.approx(0.02)
     answering(monkeypatch, LISTED)
@@ -101,7 +101,7 @@ def test_a_quote_takes_the_live_prices_or_stays_as_it_was(
     answering(monkeypatch, PermissionDenied("no", fix="ask"))
     assert backend.with_current_prices(job, before) == before
     elsewhere = load_job(path, flags={"bedrock.endpoint_url": "http://127.0.0.1:9"})
-    assert backend.with_current_prices(elsewhere, before) == before
+    assert backend.for_job(elsewhere).with_current_prices(elsewhere, before) == before
 
 
 def test_an_imported_models_copies_are_billed_by_whole_windows() -> None:

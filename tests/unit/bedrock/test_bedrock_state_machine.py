@@ -7,6 +7,7 @@ from pathlib import Path
 from job_files import write_job_file
 
 from cloudft.aws.request_validation import load_service_model
+from cloudft.backends.aws_base.api_call import ApiCall, AwsRequest
 from cloudft.backends.bedrock import preflight, state_machine
 from cloudft.backends.bedrock.caller_policy import caller_policy
 from cloudft.endpoint.iam.policies import AccessRequest, evaluate_policies
@@ -23,10 +24,13 @@ def test_every_word_for_an_execution_is_known() -> None:
 
 
 def test_an_execution_is_found_by_the_plan_alone() -> None:
-    start = {"parameters": {"stateMachineArn": MACHINE, "name": "a" * 32, "input": "{}"}}
+    parameters = {"stateMachineArn": MACHINE, "name": "a" * 32, "input": "{}"}
+    start = ApiCall(service="stepfunctions", operation="start_execution", parameters=parameters)
+    put = ApiCall(service="s3", operation="put_object", parameters={})
     arn = f"arn:aws:states:us-east-1:123456789012:execution:team-jobs-machine:{'a' * 32}"
-    assert state_machine.execution_arn({"machine": [{}, start]}) == arn
-    assert state_machine.execution_arn({"calls": []}) is None
+    request = AwsRequest(hyper_parameters={}, place={}, machine=[put, start])
+    assert state_machine.execution_arn(request) == arn
+    assert state_machine.execution_arn(AwsRequest(hyper_parameters={}, place={})) is None
 
 
 def test_the_least_policy_of_who_submits_by_the_stack_starts_the_machine_and_makes_nothing(
@@ -41,17 +45,16 @@ def test_the_least_policy_of_who_submits_by_the_stack_starts_the_machine_and_mak
     }
     path = write_job_file(tmp_path, Path("titan-text-express"), bedrock=section)
     staged = preflight.with_placeholder_data(load_job(path))
-    put, start = state_machine.api_calls(staged) or ()
+    put, start = state_machine.api_calls(staged)
     found = caller_policy(staged)["Statement"]
 
     def may(action: str, resource: str) -> bool:
         return evaluate_policies(found, AccessRequest(action, resource, {})) == "allowed"
 
-    assert may("s3:PutObject", f"arn:aws:s3:::some-bucket/{put['parameters']['Key']}")
-    assert may("states:StartExecution", start["parameters"]["stateMachineArn"])
-    assert may(
-        "states:DescribeExecution", str(state_machine.execution_arn({"machine": [put, start]}))
-    )
+    assert may("s3:PutObject", f"arn:aws:s3:::some-bucket/{put.parameters['Key']}")
+    assert may("states:StartExecution", start.parameters["stateMachineArn"])
+    planned = AwsRequest(hyper_parameters={}, place={}, machine=[put, start])
+    assert may("states:DescribeExecution", str(state_machine.execution_arn(planned)))
     job = "arn:aws:bedrock:us-east-1:123456789012:model-customization-job/x"
     assert may("bedrock:GetModelCustomizationJob", job)
     assert not may("bedrock:CreateModelCustomizationJob", job)

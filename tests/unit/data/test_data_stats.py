@@ -117,8 +117,8 @@ def test_the_tokens_of_a_job_are_the_trainers_own(job_file: JobFile, preloaded_h
 def test_what_the_job_can_not_use_is_no_count_of_zero(
     job_file: JobFile, preloaded_here: None
 ) -> None:
-    path = job_file(records=[{"text": "unlabelled"}])
-    with pytest.raises(CheckFailed, match="unlabelled"):
+    path = job_file(records=[{"text": "unlabeled"}])
+    with pytest.raises(CheckFailed, match="unlabeled"):
         data("stats", path)
     path = job_file("twice", records=2)
     (path.parent / "train.jsonl").write_text('{"promt": "a", "completion": "b"}\n')

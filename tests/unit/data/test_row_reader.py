@@ -66,7 +66,7 @@ def chat(*messages: object, **more: object) -> bytes:
         ("x.csv", b"prompt,\na,b\n", "WrongColumns", 1, "without a name"),
         ("x.csv", b'prompt,completion\n"a"b,c\n', "BadCsv", 2, "not CSV"),
         ("x.txt", b"some text", "WrongTask", 1, "CONTINUED_PRE_TRAINING"),
-        ("x.jsonl", b'{"text": "a"}\n', "WrongTask", 1, "unlabelled"),
+        ("x.jsonl", b'{"text": "a"}\n', "WrongTask", 1, "unlabeled"),
         ("x.jsonl", b'{"messages": 3}\n', "WrongType", 1, "no list"),
         ("x.jsonl", chat(), "BadTurns", 1, "0 turns"),
         ("x.jsonl", chat(3), "WrongType", 1, "messages[0] is no object"),

@@ -13,7 +13,7 @@ from botocore.exceptions import ClientError
 from endpoint import ACCOUNT, BUCKET, ROLE, TOKEN, Endpoint, running_endpoint
 from processes import wait_until
 
-from cloudft.endpoint.app import App
+from cloudft.endpoint.app import App, AppOptions
 from cloudft.endpoint.fault_injection import FaultInjector
 from cloudft.endpoint.state import State
 
@@ -176,21 +176,19 @@ def test_what_is_not_offered_is_refused_at_once_and_not_retried(endpoint: Endpoi
 
 
 @pytest.mark.parametrize("path", ["/_cloudft/calls", "/_cloudft/faults", "/"])
-def test_what_asks_for_no_signature_is_for_this_machine_alone(tmp_path: Path, path: str) -> None:
+def test_unsigned_administration_is_for_this_machine_alone(tmp_path: Path, path: str) -> None:
     app = App(
         State("us-east-1"),
         (),
-        lambda environ, start: [b"moto"],
+        lambda environ, start_response: [b"moto"],
         FaultInjector(),
-        tmp_path,
-        {"k": "s"},
+        AppOptions(tmp_path, {"k": "s"}),
     )
-    told: list[str] = []
+    statuses: list[str] = []
 
-    def start(status: str, headers: Any) -> None:
-        told.append(status)
+    def start_response(status: str, headers: Any) -> None:
+        statuses.append(status)
 
-    asked = {"REQUEST_METHOD": "GET", "PATH_INFO": path, "REMOTE_ADDR": "10.0.0.9"}
-    asked |= {"wsgi.input": io.BytesIO()}
-    body = b"".join(app(asked, start))
-    assert told[0].startswith("403") and b"moto" not in body
+    environ = {"REQUEST_METHOD": "GET", "PATH_INFO": path, "REMOTE_ADDR": "10.0.0.9"}
+    body = b"".join(app(environ | {"wsgi.input": io.BytesIO()}, start_response))
+    assert statuses[0].startswith("403") and b"moto" not in body

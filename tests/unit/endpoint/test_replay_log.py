@@ -168,7 +168,7 @@ class RandomS3Client:
 def test_whatever_was_done_is_there_after_a_restart(
     moto: App, tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "SMALL", 0 if seed % 2 else 1 << 30)
+    monkeypatch.setattr(module, "MIN_DEAD_BYTES", 0 if seed % 2 else 1 << 30)
     app = open_log(moto, tmp_path)
     for _ in range(2):
         client = RandomS3Client(app, seed)
@@ -308,9 +308,9 @@ def with_unknown_method(line: bytes) -> bytes:
             lambda line: line.replace(b'"PATH_INFO":"/one/b"', b'"PATH_INFO":"/none/b"').replace(
                 b'/one/b"', b'/none/b"'
             ),
-            "moto refuses it",
+            "moto rejected it",
         ),
-        (with_unknown_method, "moto fails at it"),
+        (with_unknown_method, "moto failed at it"),
     ],
 )
 def test_a_bad_line_is_named_and_set_aside(
@@ -375,7 +375,7 @@ def test_a_journal_of_version_1_is_read_and_converted(moto: App, tmp_path: Path)
     (tmp_path / LOG_FILE).write_bytes(to_version_1((tmp_path / LOG_FILE).read_bytes()))
     said = list[str]()
     assert s3_contents(restart(moto, tmp_path, said)) == before
-    assert "line 9: moto fails at it" in said[0]
+    assert "line 9: moto failed at it" in said[0]
     assert s3_contents(restart(moto, tmp_path, said := [])) == before and said == []
 
 
@@ -409,7 +409,7 @@ KILL_POINTS = (
 
 def overwrite_until_killed(folder: str, point: str, before: bool) -> None:
     """Overwrite objects until a compaction; kill this process at a point of it."""
-    module.SMALL = 1 << 14
+    module.MIN_DEAD_BYTES = 1 << 14
     app = ReplayLog(create_moto_app("000000000000"), Path(folder))
     s3 = moto_client.create_client(app, "s3")
     s3.create_bucket(Bucket="one")

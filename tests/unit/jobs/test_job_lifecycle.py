@@ -10,12 +10,15 @@ import pytest
 from processes import JobFile
 
 from cloudft.backends.base import Backend, StagedJob
+from cloudft.backends.observer import SILENT, RunObserver
 from cloudft.errors import (
     CheckFailed,
+    CloudUnreachable,
     DamagedJob,
     JobNotFound,
     JobStateConflict,
     OverBudget,
+    QuotaExceeded,
     WaitTimeout,
 )
 from cloudft.jobs import lifecycle, listing, prepare, wait
@@ -47,6 +50,7 @@ class FakeBackend(Backend):
         self.stopped: list[str] = []
         self.usd = 0.0
         self.breaks_off: str | None = None
+        self.full = 0
 
     def check(self, job: LoadedJob) -> list[Finding]:
         return self.findings
@@ -67,10 +71,13 @@ class FakeBackend(Backend):
             estimate=self.estimate(staged.job, staged.manifest.files),
         )
 
-    def submit(self, plan: Plan, progress: object = None) -> str:
+    def submit(self, plan: Plan, observer: RunObserver = SILENT) -> str:
         job_id = f"{plan.name}-{plan.token[:8]}"
         if self.breaks_off == "before":
             raise KeyboardInterrupt
+        if self.full > 0:
+            self.full -= 1
+            raise QuotaExceeded("two jobs run")
         if job_id not in self.sent:
             self.sent.append(job_id)
             self.status[job_id] = "InProgress"
@@ -214,6 +221,78 @@ def test_what_the_backend_finds_stops_the_job_before_its_data_is_staged(
     assert [finding.code for finding in failed.value.findings] == ["W", "E1", "E2"]
     assert failed.value.fix == "buy one"
     assert not (home / "staged").exists()
+
+
+def test_submit_shows_every_fault_that_check_shows_in_one_error(
+    job_file: JobFile, backend: FakeBackend, home: Path
+) -> None:
+    backend.findings = [Finding("error", "E1", "no device"), Finding("warning", "W", "careful")]
+    path = job_file(records=9)
+    with (path.parent / "train.jsonl").open("a") as stream:
+        stream.write("no JSON\n")
+    job = load_job(path)
+    with pytest.raises(CheckFailed) as failed:
+        prepare.prepare(job, backend, Home.from_environ())
+    shown = [finding.code for finding in failed.value.findings]
+    assert {"E1", "W", "BadJson"} <= set(shown)
+    assert list(failed.value.findings) == list(prepare.check(job, backend).findings)
+    assert not (home / "staged").exists()
+    backend.findings = []
+    with pytest.raises(CheckFailed) as failed:
+        prepare.prepare(job, backend, Home.from_environ())
+    assert list(failed.value.findings) == list(prepare.check(job, backend).findings)
+
+
+def test_an_account_that_cannot_be_reached_hides_no_fault_of_the_data(
+    job_file: JobFile, backend: FakeBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreachable(job: LoadedJob) -> LoadedJob:
+        raise CloudUnreachable("the stack can't be read")
+
+    monkeypatch.setattr(backend, "with_stack_defaults", unreachable)
+    path = job_file(records=9)
+    with pytest.raises(CloudUnreachable):
+        prepare.prepare(load_job(path), backend, Home.from_environ())
+    with (path.parent / "train.jsonl").open("a") as stream:
+        stream.write("no JSON\n")
+    with pytest.raises(CheckFailed) as failed:
+        prepare.prepare(load_job(path), backend, Home.from_environ())
+    assert {f.code for f in failed.value.findings} >= {"BadJson", "CouldNotReach"}
+
+
+class RecordingObserver(RunObserver):
+    """Keeps what it receives, and lets a job queue for quota twice."""
+
+    def __init__(self) -> None:
+        self.events: list[str] = []
+
+    def on_records_read(self, count: int) -> None:
+        self.events.append("read")
+
+    def on_estimate(self, estimate: Estimate) -> None:
+        self.events.append(f"estimate {estimate.usd['training']}")
+
+    def on_quota_exceeded(self, error: QuotaExceeded) -> None:
+        if self.events.count("queued") == 2:
+            raise error
+        self.events.append("queued")
+
+
+def test_one_observer_receives_the_estimate_once_and_keeps_a_job_queued(
+    staged: StagedJob, backend: FakeBackend, store: Store
+) -> None:
+    observer, slept = RecordingObserver(), list[float]()
+    backend.full = 2
+    job = lifecycle.submit(staged, backend, store, observer=observer, sleep=slept.append)
+    assert observer.events == ["estimate 0.0", "queued", "queued"]
+    assert slept == [backend.poll_seconds] * 2
+    assert backend.sent == [job.record.id]
+    again = RecordingObserver()
+    lifecycle.submit(staged, backend, store, observer=again)
+    assert again.events == [], "it costs nothing more"
+    backend.full = 3
+    with pytest.raises(QuotaExceeded):
+        lifecycle.submit(staged, backend, store, force_new=True)
 
 
 def test_checking_reports_everything_and_keeps_nothing(

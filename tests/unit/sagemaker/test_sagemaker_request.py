@@ -72,7 +72,8 @@ def created(plan: Plan) -> dict[str, Any]:
 
 def told(job: LoadedJob) -> dict[str, Finding]:
     """Off line: the account isn't asked while there are errors."""
-    return {f.code: f for f in SageMakerBackend(Home(job.base_dir), Aws(AwsLocation())).check(job)}
+    backend = SageMakerBackend(Home(job.base_dir)).for_job(job)
+    return {f.code: f for f in backend.check(job)}
 
 
 def codes(job: LoadedJob) -> list[str]:
@@ -289,7 +290,8 @@ def test_a_stack_fills_what_is_left_out_and_bedrocks_serves_both(
         section = {"image_uri": SECTION["image_uri"], **sagemaker}
         bedrock = {"region": "eu-west-1", **bedrock}
         path = write_job_file(tmp_path, tiny_model, sagemaker=section, bedrock=bedrock)
-        return SageMakerBackend(Home(tmp_path)).with_stack_defaults(load_job(path))
+        job = load_job(path)
+        return SageMakerBackend(Home(tmp_path)).for_job(job).with_stack_defaults(job)
 
     job = completed({"stack": "team", "vpc": None})
     spec = job.spec.sagemaker

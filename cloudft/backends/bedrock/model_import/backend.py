@@ -10,8 +10,9 @@ from typing import Any
 from cloudft.aws.tags import JOB_TAG, PLAN_TAG, TOKEN_TAG
 from cloudft.backends import make_backend as backend_by_name
 from cloudft.backends.aws_base import discovered_plan
+from cloudft.backends.aws_base.api_call import PLAN_FILE, AwsRequest, planned_request
 from cloudft.backends.aws_base.backend import AwsBackend, encode_plan, job_not_found
-from cloudft.backends.base import Backend, StagedJob
+from cloudft.backends.base import Backend, Location, StagedJob
 from cloudft.backends.bedrock import output, stack
 from cloudft.backends.bedrock import states as bedrock_states
 from cloudft.backends.bedrock.model_import import (
@@ -22,7 +23,6 @@ from cloudft.backends.bedrock.model_import import (
     request,
     states,
 )
-from cloudft.backends.bedrock.request import PLAN as PLAN_FILE
 from cloudft.backends.bedrock.request import location_of
 from cloudft.backends.capabilities import (
     DiscoveredJob,
@@ -31,6 +31,7 @@ from cloudft.backends.capabilities import (
     SupportsGenerate,
     SupportsInference,
 )
+from cloudft.backends.observer import SILENT, RunObserver
 from cloudft.catalogue import load_import_rules
 from cloudft.errors import (
     BadDocument,
@@ -74,17 +75,17 @@ class ImportBackend(
     poll_seconds = 15.0
     inference_is_billed = True
 
-    def location_of(self, job: LoadedJob) -> Mapping[str, Any]:
+    def location_of(self, job: LoadedJob) -> Location:
         """Region, profile and endpoint of the job file's bedrock section."""
         return location_of(job)
 
     def with_stack_defaults(self, job: LoadedJob) -> LoadedJob:
         """With the outputs of its stack, where it names one."""
-        return stack.with_stack_defaults(job, self.bind(location_of(job)).aws)
+        return stack.with_stack_defaults(job, self.aws_for(self.location_of(job)))
 
     def check(self, job: LoadedJob) -> list[Finding]:
         """What Bedrock would refuse of the place: Region, role, bucket."""
-        return preflight.check_job(job, self.bind(location_of(job)).aws)
+        return preflight.check_job(job, self.aws_for(self.location_of(job)))
 
     def estimate(self, job: LoadedJob, volumes: Mapping[str, DataVolume]) -> Estimate:
         """An import itself costs nothing, and an idle model no inference; its storage does."""
@@ -132,9 +133,11 @@ class ImportBackend(
             token=request.request_token(staged),
             name=staged.job.spec.name,
             request={
-                "hyperParameters": dict(staged.job.spec.hyperparameters),
-                "place": location_of(staged.job),
-                "calls": request.api_calls(staged),
+                **AwsRequest(
+                    hyper_parameters=dict(staged.job.spec.hyperparameters),
+                    place=location_of(staged.job),
+                    calls=request.api_calls(staged).in_order,
+                ).to_json(),
                 "model": {name: file.sha256 for name, file in staged.files.items()},
             },
             files={name: staged.folder / name for name in sorted(staged.files)},
@@ -143,18 +146,19 @@ class ImportBackend(
             spec=to_portable_values(staged.job),
         )
 
-    def submit(self, plan: Plan, progress: Callable[[int], None] | None = None) -> str:
+    def submit(self, plan: Plan, observer: RunObserver = SILENT) -> str:
         """Send the model to S3, then create the import, unless it is there."""
-        here = self.bind(plan.request["place"])
-        known = here._find_import(plan)
+        self.aws_for(plan.request["place"])
+        known = self._find_import(plan)
         if known is not None:
             return known
-        here._upload(plan, progress)
-        return here._create(plan)
+        self._upload(plan, observer)
+        return self._create(plan)
 
     def find_submitted(self, plan: Plan) -> str | None:
         """By its name, which follows from the plan's token."""
-        return self.bind(plan.request["place"])._find_import(plan)
+        self.aws_for(plan.request["place"])
+        return self._find_import(plan)
 
     def _find_import(self, plan: Plan) -> str | None:
         """The ARN of the plan's import when it was created before. Its tag is the proof."""
@@ -167,15 +171,18 @@ class ImportBackend(
             raise ResourceConflict(message, fix="give the job another name.")
         return arn
 
-    def _upload(self, plan: Plan, progress: Callable[[int], None] | None) -> None:
-        *puts, _ = plan.request["calls"]
-        for (name, path), call in zip(plan.files.items(), puts[:-1], strict=True):
+    def _upload(self, plan: Plan, observer: RunObserver) -> None:
+        calls = planned_request(plan).planned
+        for (name, path), call in zip(plan.files.items(), calls.uploads, strict=True):
             sha256 = plan.request["model"][name]
-            self.upload_file(call["parameters"], path, sha256, progress)
-        self.put_object(puts[-1]["parameters"], encode_plan(plan))
+            self.upload_file(call.parameters, path, sha256, observer)
+        self.put_object(calls.plan_file.parameters, encode_plan(plan))
 
     def _create(self, plan: Plan) -> str:
-        what, call = f"the import {plan.job_id} can't be created", plan.request["calls"][-1]
+        what, call = (
+            f"the import {plan.job_id} can't be created",
+            planned_request(plan).planned.create,
+        )
         made = self.create_once(what, call, lambda: self._find_import(plan))
         return made if isinstance(made, str) else str(made["jobArn"])
 

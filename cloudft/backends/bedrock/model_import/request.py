@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import orjson
-
 from cloudft.aws.tags import PLAN_TAG, with_cloudft_tags
-from cloudft.backends.aws_base import discovered_plan
+from cloudft.backends.aws_base import requests
+from cloudft.backends.aws_base.api_call import (
+    PLAN_FILE,
+    ApiCall,
+    PlannedCalls,
+    put_file,
+    put_generated,
+)
 from cloudft.backends.base import StagedJob
 from cloudft.backends.bedrock import request
 from cloudft.spec.load import LoadedJob
-from cloudft.spec.serialize import to_portable_values
-from cloudft.types import StagedFile, job_id, to_json
+from cloudft.types import StagedFile, job_id
 
 CREATE_OPERATION = "create_model_import_job"
 MODELS_PREFIX = "imports/"
@@ -35,9 +38,8 @@ def import_role(job: LoadedJob) -> str | None:
 
 
 def model_digest(files: Mapping[str, StagedFile]) -> str:
-    """The name of the whole model: follows from every file's name and content."""
-    lines = "".join(f"{file.sha256}  {name}\n" for name, file in sorted(files.items()))
-    return hashlib.sha256(lines.encode()).hexdigest()
+    """Return the name of the whole model, which follows from every file's name and content."""
+    return requests.content_digest({name: file.sha256 for name, file in sorted(files.items())})
 
 
 def model_location(merged: MergedJob) -> tuple[str, str]:
@@ -47,17 +49,13 @@ def model_location(merged: MergedJob) -> tuple[str, str]:
 
 
 def request_token(merged: MergedJob) -> str:
-    """The name of the request: 32 hex digits that follow from all of it and of the model."""
-    place = {k: v for k, v in request.location_of(merged.job).items() if k != "profile"}
+    """Return the name of the request: 32 hex digits that follow from all of it and of the model."""
     content = {
-        "attempt": merged.attempt,
-        "name": merged.job.spec.name,
-        "place": place,
         "request": _create_parameters(merged, "NAME", "TOKEN"),
         "owner": request.expected_bucket_owner(merged.job),
         "s3Key": merged.job.spec.bedrock.s3_kms_key_id,
     }
-    return hashlib.sha256(orjson.dumps(content, option=orjson.OPT_SORT_KEYS)).hexdigest()[:32]
+    return requests.request_token(merged, request.location_of(merged.job), content)
 
 
 def create_request(merged: MergedJob) -> dict[str, Any]:
@@ -73,17 +71,9 @@ def create_request(merged: MergedJob) -> dict[str, Any]:
 
 
 def _plan_digest(merged: MergedJob, token: str) -> str:
-    """The plan's digest, which the import carries as a tag."""
-    return discovered_plan.plan_digest(
-        {
-            "backend": "import",
-            "name": merged.job.spec.name,
-            "token": token,
-            "request": {"hyperParameters": dict(merged.job.spec.hyperparameters)},
-            "manifest": to_json(merged.manifest),
-            "spec": to_portable_values(merged.job),
-        }
-    )
+    """Return the plan's digest, which the import carries as a tag."""
+    covered = {"hyperParameters": dict(merged.job.spec.hyperparameters)}
+    return requests.plan_digest("import", merged, token, covered)
 
 
 def _create_parameters(merged: MergedJob, name: str, client_token: str) -> dict[str, Any]:
@@ -110,39 +100,23 @@ def _create_parameters(merged: MergedJob, name: str, client_token: str) -> dict[
     return made
 
 
-def api_calls(merged: MergedJob) -> list[dict[str, Any]]:
-    """Every call that changes something, in order: the files, the plan, the import."""
-    wanted = create_request(merged)
+def api_calls(merged: MergedJob) -> PlannedCalls:
+    """Return every call that changes something: the files, the plan, the import."""
+    job, parameters = merged.job, create_request(merged)
     bucket, prefix = model_location(merged)
-    settings = _put_parameters(merged.job)
-    made = [
-        {
-            "service": "s3",
-            "operation": "put_object",
-            "unless": "the object is there with this content; above 16 MiB in parts",
-            "parameters": {
-                "Bucket": bucket,
-                "Key": f"{prefix}{name}",
-                "Metadata": {"cloudft-sha256": file.sha256},
-                "Body": f"<{name}, {file.bytes} bytes>",
-                **settings,
-            },
-        }
-        for name, file in sorted(merged.files.items())
-    ]
-    key = plan_key(merged.job, wanted["jobName"])
-    plan = {"Bucket": bucket, "Key": key, "Body": "<this plan>", **settings}
-    made.append({"service": "s3", "operation": "put_object", "parameters": plan})
-    made.append({"service": "bedrock", "operation": CREATE_OPERATION, "parameters": wanted})
-    return made
-
-
-def _put_parameters(job: LoadedJob) -> dict[str, str]:
-    owner = {"ExpectedBucketOwner": o} if (o := request.expected_bucket_owner(job)) else {}
-    key = job.spec.bedrock.s3_kms_key_id
-    return {**({"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": key} if key else {}), **owner}
+    settings = requests.object_settings(
+        request.expected_bucket_owner(job), job.spec.bedrock.s3_kms_key_id
+    )
+    return PlannedCalls(
+        uploads=tuple(
+            put_file(bucket, f"{prefix}{name}", name, (file.sha256, file.bytes), settings)
+            for name, file in sorted(merged.files.items())
+        ),
+        plan_file=put_generated(bucket, plan_key(job, parameters["jobName"]), "plan", settings),
+        create=ApiCall(service="bedrock", operation=CREATE_OPERATION, parameters=parameters),
+    )
 
 
 def plan_key(job: LoadedJob, name: str) -> str:
     """Where the plan lies in S3: what another machine needs to know of the import."""
-    return f"{request.s3_prefix(job)[1]}jobs/{name}/{request.PLAN}"
+    return f"{request.s3_prefix(job)[1]}jobs/{name}/{PLAN_FILE}"

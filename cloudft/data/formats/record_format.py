@@ -1,0 +1,118 @@
+"""What a record format consists of, and the helpers that its parser and writer share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import dataclass
+
+from cloudft.data.formats.record import BadRecord, Conversation, Record, require_text
+
+RawRecord = Mapping[str, object]
+"""One record as it was read: a JSON object, or a row of a table by its column names."""
+JsonObject = dict[str, object]
+
+
+@dataclass(frozen=True)
+class Keys:
+    """The top-level keys of a record in one format."""
+
+    required: tuple[str, ...]
+    optional: tuple[str, ...] = ()
+
+    def match(self, keys: Set[str]) -> bool:
+        """Return whether all required keys are among `keys`, and no unknown one."""
+        return keys >= set(self.required) and keys <= {*self.required, *self.optional}
+
+    def __str__(self) -> str:
+        keys = [f'"{key}"' for key in self.required] + [f'"{key}"?' for key in self.optional]
+        return "{" + ", ".join(keys) + "}"
+
+
+@dataclass(frozen=True)
+class RecordFormat:
+    """One format of records: how it is recognized, parsed and written.
+
+    A module of this package defines one and lists it in registry.py. Everything else (check,
+    staging, `data convert`, detection, the fast path, repair) reads this description.
+    """
+
+    name: str
+    keys: Keys
+    parse: Callable[[RawRecord], Record] | None
+    """Parse a record whose keys match. Raises BadRecord. None for a format that is only written."""
+    describe: Callable[[Sequence[RawRecord]], str]
+    """Describe, for a person, what in these records shows the format."""
+    write: Callable[[Record], JsonObject] | None = None
+    """Return the record as a JSON object. Raises BadRecord if the format cannot hold it. None for
+    a format that is only read."""
+    is_labeled: bool = True
+    """Whether records have an answer to train on; False for plain text."""
+    recognizes: Callable[[RawRecord], bool] | None = None
+    """Tell formats with the same keys apart by what the keys hold. None: the keys are enough."""
+    parse_unanswered: Callable[[RawRecord], Conversation | None] | None = None
+    """Parse records that staging for this format accepts besides labeled ones: prompts without an
+    answer. None for other records, which are then parsed by their own format."""
+    rewrite_as: str = "prompt-completion"
+    """Where `write` is None: the format in which `data split`, `mix` and `dedupe` write them."""
+    text_keys: tuple[str, ...] = ()
+    """For the fast path: the keys in order, if each holds a text and nothing else is allowed."""
+    batch_record: Callable[..., object] | None = None
+    """For the fast path: build from the texts (prompt and completion, or one text) what msgspec
+    encodes to the bytes that `write` gives. None if there is no such shortcut."""
+    is_convert_target: bool = True
+    """Whether `data convert --to` offers it; False for formats that only a customization type
+    needs."""
+
+    def matches(self, value: RawRecord, keys: Set[str]) -> bool:
+        """Return whether a record with these keys is in this format."""
+        if self.parse is None or not self.keys.match(keys):
+            return False
+        return self.recognizes is None or self.recognizes(value)
+
+
+def get_text(value: RawRecord, key: str, *, may_be_empty: bool = False) -> str:
+    """Return the text at `key`.
+
+    Raises BadRecord for another type and for blank text. With `may_be_empty`, null is "" and blank
+    text is returned as it is.
+    """
+    text = value[key]
+    if may_be_empty and text is None:
+        return ""
+    if not isinstance(text, str):
+        message = f"{key!r} is {_type_name(text)}, not text"
+        fix = f'write it as text: "{text}"' if isinstance(text, (int, float)) else "write text"
+        raise BadRecord("WrongType", message, fix, key)
+    return text if may_be_empty else require_text(text, repr(key), key)
+
+
+def _type_name(value: object) -> str:
+    names = {dict: "an object", list: "a list", bool: "true or false", type(None): "null"}
+    return names.get(type(value), "a number")
+
+
+def join_pair(record: Record) -> tuple[str, str]:
+    """Return a conversation of one question and one answer as prompt and completion.
+
+    A system prompt is put before the question, with a blank line between them. Raises BadRecord
+    (LosesTurns) if there are more turns.
+    """
+    assert isinstance(record, Conversation)
+    if len(record.turns) != 2:
+        message = f"{len(record.turns)} turns do not fit into one prompt and one completion"
+        fix = "keep one question and one answer a record, or choose a base model that takes chats"
+        raise BadRecord("LosesTurns", message, fix, "messages")
+    (_, asked), (_, answered) = record.turns
+    prompt = "\n\n".join(["\n".join(record.system)] * bool(record.system) + ["\n".join(asked)])
+    return prompt, "\n".join(answered)
+
+
+def make_pair(format: str, prompt: str, completion: str) -> Conversation:
+    """Return a conversation of one question and one answer."""
+    return Conversation(format, (), (("user", (prompt,)), ("assistant", (completion,))))
+
+
+def describe_keys(*keys: str) -> Callable[[Sequence[RawRecord]], str]:
+    """Return a `RecordFormat.describe` that names the keys: they alone show the format."""
+    names = " and ".join(repr(key) for key in keys)
+    return lambda _: f"records with the {'key' if len(keys) == 1 else 'keys'} {names}"

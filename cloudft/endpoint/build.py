@@ -1,0 +1,173 @@
+"""Build the endpoint: its state, services, clients and WSGI application."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cloudft.backends.local.backend import LocalBackend
+from cloudft.backends.local.model_process import ModelProcess
+from cloudft.endpoint.app import App, AppOptions
+from cloudft.endpoint.bedrock.batch_inference import BatchInference
+from cloudft.endpoint.bedrock.customization_jobs import CustomizationJobs
+from cloudft.endpoint.bedrock.deployments import Deployments
+from cloudft.endpoint.bedrock.foundation_models import FoundationModels
+from cloudft.endpoint.bedrock.local_inference import InferenceRequest, LocalInference, ModelRef
+from cloudft.endpoint.bedrock.model_copy_jobs import ModelCopyJobs
+from cloudft.endpoint.bedrock.model_import_jobs import ModelImportJobs
+from cloudft.endpoint.bedrock.runtime import BedrockRuntime
+from cloudft.endpoint.clients import ServiceClients
+from cloudft.endpoint.cloudformation.api import CloudFormation
+from cloudft.endpoint.cloudformation.engine import StackEngine
+from cloudft.endpoint.fault_injection import FaultInjector
+from cloudft.endpoint.iam.authorizer import (
+    SAGEMAKER_PRINCIPAL,
+    PolicyAuthorizer,
+    PolicySimulator,
+    RoleClientFactory,
+)
+from cloudft.endpoint.moto.moto_app import create_moto_app
+from cloudft.endpoint.moto.replay_log import ReplayLog
+from cloudft.endpoint.moto.step_functions import StepFunctionsMiddleware
+from cloudft.endpoint.options import EndpointOptions
+from cloudft.endpoint.sagemaker.training_jobs import TrainingJobs
+from cloudft.endpoint.state import ACCOUNT, State
+from cloudft.endpoint.training.distillation import Teacher
+from cloudft.endpoint.training.trainers import LocalTrainer, SimulatedTrainer, Trainer
+from cloudft.spec.load import load_job
+from cloudft.storage.home import Home
+
+DEPLOYMENT_CREATION_S = 1.0
+"""How long a deployment is `Creating` by the real clock."""
+
+
+@dataclass
+class Endpoint:
+    """The parts of a running endpoint. `resume_callbacks` are called in their order."""
+
+    app: App
+    customization: CustomizationJobs
+    inference: LocalInference
+    training_jobs: TrainingJobs
+    replay_log: ReplayLog
+    resume_callbacks: Sequence[Callable[[], None]]
+
+    def resume_unfinished_work(self) -> None:
+        """Resume the jobs that were unfinished when the endpoint ended."""
+        for resume in self.resume_callbacks:
+            resume()
+
+    def close(self) -> None:
+        """End the threads and processes that work for the endpoint, and close its files."""
+        self.customization.close()
+        self.training_jobs.close()
+        self.inference.close()
+        self.replay_log.close()
+
+
+def build_endpoint(
+    options: EndpointOptions, url: str, folder: Path, warn: Callable[[str], object]
+) -> Endpoint:
+    """Return an endpoint that is reached at `url`, from the state of `options.state`.
+
+    Jobs work in `folder`. `warn` gets sentences about a damaged state. Raises StoreError and
+    BadDocument for a state that can't be used.
+    """
+    clients = ServiceClients(options, url)
+    # The log is outermost: it records what moto, its state machines included, accepted.
+    step_functions = StepFunctionsMiddleware(create_moto_app(ACCOUNT), clients.without_retries)
+    replay_log = ReplayLog(step_functions, options.state, warn)
+    authorizer = PolicyAuthorizer(clients, options.region) if options.authorization else None
+    state, faults = State(options.region, options.state), FaultInjector()
+    models = FoundationModels(
+        options.region,
+        as_on_aws=options.as_on_aws,
+        stand_in=options.stand_in,
+        stand_ins=options.stand_ins,
+    )
+    backend = LocalBackend(Home(folder))
+    inference = LocalInference(_process_opener(backend))
+    s3 = RoleClientFactory(lambda: clients.create("s3"), authorizer)
+    customization = CustomizationJobs(
+        state,
+        models,
+        _build_trainer(options, backend, _build_teacher(models, inference)),
+        s3,
+        max_concurrent_jobs=options.max_concurrent_jobs,
+        folder=folder,
+        faults=faults,
+    )
+    runtime = BedrockRuntime(state, models, customization, inference)
+    imports, batches = ModelImportJobs(state, s3, folder), BatchInference(state, s3, runtime)
+    deployments = Deployments(state, 0.0 if options.fast else DEPLOYMENT_CREATION_S)
+    training = TrainingJobs(
+        state,
+        RoleClientFactory(lambda: clients.create("s3"), authorizer, SAGEMAKER_PRINCIPAL),
+        RoleClientFactory(lambda: clients.create("logs"), authorizer, SAGEMAKER_PRINCIPAL),
+        folder,
+        faults,
+        options.seconds if options.fast else None,
+        options.training_env / "bin" / "python" if options.training_env else None,
+    )
+    stacks = CloudFormation(state, StackEngine(clients, options.region, state.save, state.lock))
+    query_services: dict[str, object] = {"cloudformation": stacks}
+    if authorizer is not None:
+        query_services["iam"] = PolicySimulator(authorizer)
+    app = App(
+        state,
+        (
+            models,
+            customization,
+            deployments,
+            imports,
+            ModelCopyJobs(state),
+            batches,
+            runtime,
+            training,
+        ),
+        replay_log,
+        faults,
+        AppOptions(folder / "jobs", options.secret_keys, options.request_guard),
+        query_services,
+    )
+    resume = (
+        customization.resume,
+        imports.resume,
+        batches.resume,
+        training.resume,
+        stacks.resume,
+    )
+    return Endpoint(app, customization, inference, training, replay_log, resume)
+
+
+def _build_trainer(options: EndpointOptions, backend: LocalBackend, teacher: Teacher) -> Trainer:
+    if options.fast:
+        return SimulatedTrainer(options.seconds)
+    return LocalTrainer(backend, teacher, options.settings)
+
+
+def _build_teacher(models: FoundationModels, inference: LocalInference) -> Teacher:
+    """Return the function that answers a distillation's questions by the teacher's stand-in."""
+
+    def answer(identifier: str, requests: Sequence[InferenceRequest]) -> Iterable[str]:
+        teacher = identifier.rpartition("/")[2]
+        # An inference profile's id is a model's with the area's prefix: us.amazon.nova-pro-v1:0.
+        name = models.stand_in(teacher.partition(".")[2] if teacher[2:3] == "." else teacher)
+        results = inference.generate_batch(ModelRef(None, name, "base"), requests)
+        return [result.text for result in results]
+
+    return answer
+
+
+def _process_opener(backend: LocalBackend) -> Callable[[ModelRef], ModelProcess]:
+    """Return the function that starts the process of a model: a tuned job's or a base model's."""
+
+    def open_process(model: ModelRef) -> ModelProcess:
+        if model.local_job_id is not None:
+            return backend.start_model_process(model.local_job_id)
+        # A base model is opened by a job file that names it; its data is never read.
+        flags = {"name": "base", "base_model": model.model, "data.train": "none.jsonl"}
+        return backend.open_base_session(load_job(None, flags=flags))
+
+    return open_process

@@ -1,0 +1,34 @@
+"""Serialize errors for requests that only moto parses."""
+
+from __future__ import annotations
+
+from xml.sax.saxutils import escape
+
+from cloudft.endpoint.protocols.aws_json import encode_json_error
+from cloudft.endpoint.protocols.messages import HttpResponse, ServiceError
+
+ERROR_STATUS = {
+    "ThrottlingException": 429,
+    "ServiceUnavailableException": 503,
+    "InternalError": 500,
+}
+"""HTTP status of errors; the others have 400 in JSON and 403 in XML."""
+
+
+def serialize_json_error(error: ServiceError) -> HttpResponse:
+    """Return an error of a service that speaks JSON 1.1."""
+    return HttpResponse(ERROR_STATUS.get(error.code, 400), *encode_json_error(error))
+
+
+def serialize_xml_error(service: str, error: ServiceError) -> HttpResponse:
+    """Return an error of a service that speaks XML, in the form that botocore reads.
+
+    S3 has its own form, without the outer `ErrorResponse`. `service` is the signing name, empty for
+    anonymous and presigned requests, which only S3 takes.
+    """
+    status = ERROR_STATUS.get(error.code, 403)
+    text = f"<Error><Code>{error.code}</Code><Message>{escape(error.message)}</Message></Error>"
+    if service in ("", "s3"):
+        return HttpResponse(status, (("Content-Type", "application/xml"),), text.encode())
+    text = f"<ErrorResponse>{text}</ErrorResponse>"
+    return HttpResponse(status, (("Content-Type", "text/xml"),), text.encode())
