@@ -117,7 +117,7 @@ def describe_type(schema: Schema) -> str:
         values = schema.get("additionalProperties")
         return f"mapping of {describe_type(values)}" if isinstance(values, Mapping) else "mapping"
     signs = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
-    limits = [f"{sign} {schema[key]:,}" for key, sign in signs.items() if key in schema]
+    limits = [f"{sign} {schema[key]:,.10g}" for key, sign in signs.items() if key in schema]
     return f"{kind} ({', '.join(limits)})" if limits else kind
 
 

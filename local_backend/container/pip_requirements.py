@@ -39,7 +39,7 @@ def install_requirements(folder: Path, method: str) -> None:
         raise TrainerError(
             f"pip could not install {', '.join(missing)}: {done.stderr.strip()[-300:]}",
             fix="let the network have a way to a package index, or take an image that has them"
-            " (docs/sagemaker.md).",
+            " (docs/how-to/train-on-sagemaker.md).",
         )
 
 

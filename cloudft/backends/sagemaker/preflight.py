@@ -161,7 +161,7 @@ def _check_settings(job: LoadedJob, note: FindingFactory) -> Iterator[Finding]:
         yield note("BadRequest", "sagemaker.keep_alive_seconds", message, "leave one of them out.")
     if spec.vpc is not None and not spec.network_isolation:
         message = "the container installs from PyPI what its image lacks of the trainer's packages"
-        fix = "let the network have a way there, or the image have them (docs/sagemaker.md)."
+        fix = "let the network have a way there, or the image have them (docs/how-to/train-on-sagemaker.md)."
         yield note("NetworkOfItsOwn", "sagemaker.vpc", message, fix, "warning")
     if spec.network_isolation and not uploads_weights(job):
         message = "without a network the container can't download the weights"

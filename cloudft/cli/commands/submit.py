@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     "--then",
     "then",
     type=click.Choice(["import"]),
-    help="With --wait: when it has Completed, import its model into Bedrock (docs/import.md).",
+    help="With --wait: when it has Completed, import its model into Bedrock (docs/how-to/import-into-bedrock.md).",
 )
 @click.option("--queue", is_flag=True, help="Wait while the account runs as many jobs as it may.")
 @click.option(

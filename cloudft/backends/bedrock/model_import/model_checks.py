@@ -26,7 +26,7 @@ IMPORTED_FILES = (
 MAX_HEADER_BYTES = 100_000_000
 """Bytes of a safetensors header at most (its format's own limit)."""
 OTHER_MODEL_FIX = (
-    "take another base_model, one of an architecture that Bedrock imports (docs/import.md)."
+    "take another base_model, one of an architecture that Bedrock imports (docs/how-to/import-into-bedrock.md)."
 )
 
 
