@@ -1,7 +1,8 @@
-"""Memory told before a job against what its steps take: `python benchmarks/memory_estimate.py`.
+"""Compare the memory estimate of a job with what its steps take.
 
-smollm2-135m in bfloat16 over the records of an example. Each case in a process of its own; the
-measured peak is that of the steps, without the reading of the weights.
+Run as `python benchmarks/memory_estimate.py`. smollm2-135m in bfloat16 over
+the records of an example. Each case runs in a process of its own; the measured peak is that of the
+steps, without loading the weights.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ def measured(method: str, batch: int, name: str) -> dict[str, Any]:
     from local_backend.job_dir import JobDir
     from local_backend.progress import ProgressReporter
     from local_backend.settings import read_settings
-    from local_backend.training.memory_estimate import estimate_step_memory
+    from local_backend.training.memory_estimate import StepEstimator
     from local_backend.training.prepare_run import prepare_run
     from local_backend.training.train_loop import compute_mean_loss, step_optimizer
 
@@ -48,14 +49,13 @@ def measured(method: str, batch: int, name: str) -> dict[str, Any]:
         step_optimizer(run)
         if part is parts[1]:
             Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
-    taken = contestant.peak()
+    taken = contestant.peak_memory()
     largest = max(parts, key=run.loss.count_tokens)
     config = run.loaded.model.config
     del run
-    told = estimate_step_memory(
-        config, settings, torch.bfloat16, torch.device("cpu"), largest, _whole(batch)
-    )
-    return {"told": told.peak / 1e9, "measured": taken}
+    estimator = StepEstimator(config, settings, torch.bfloat16, torch.device("cpu"))
+    estimate = estimator.estimate(largest, _whole(batch))
+    return {"estimated": estimate.peak / 1e9, "measured": taken}
 
 
 def _whole(batch: int) -> Any:
@@ -72,14 +72,14 @@ def main() -> int:
         found = measured(sys.argv[1], int(sys.argv[2]), sys.argv[3])
         print(json.dumps(found), file=replies)
         return 0
-    print("| step | told | measured | |\n| --- | --- | --- | --- |")
+    print("| step | estimated | measured | |\n| --- | --- | --- | --- |")
     for method, batch, name in CASES:
         command = [sys.executable, __file__, method, str(batch), name]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
         found = json.loads(done.stdout.splitlines()[-1])
-        off = found["measured"] / found["told"] - 1
+        off = found["measured"] / found["estimated"] - 1
         print(
-            f"| {method}, {name}, {batch} records at once | {found['told']:.2f} GB |"
+            f"| {method}, {name}, {batch} records at once | {found['estimated']:.2f} GB |"
             f" {found['measured']:.2f} GB | {off:+.0%} |",
             flush=True,
         )

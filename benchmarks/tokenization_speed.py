@@ -28,8 +28,8 @@ def best(work: Callable[[], int]) -> float:
 
 def speeds(tokenizer: Any, rows: list[Any]) -> tuple[float, ...]:
     """All of it; the tokenizer alone; the tokenizer with offsets."""
-    from local_backend.data.batches import tokenize_batch, tokenize_segments
     from local_backend.data.chat_template import split_turns, to_messages
+    from local_backend.data.encode import tokenize_batch, tokenize_segments
 
     def pieces() -> Iterator[Any]:
         return (

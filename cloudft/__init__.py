@@ -1,4 +1,4 @@
-"""cloudft: one job file fine-tunes a language model, on this machine or in the cloud.
+"""cloudft: fine-tune a language model from one job file, on this machine or in the cloud.
 
 The CLI is a thin layer over this API:
 
@@ -33,7 +33,7 @@ __all__ = [*_EXPORTS, "__version__"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is asked for, so that `import cloudft` costs nothing."""
+    """Import a public name on first use, so that `import cloudft` loads nothing."""
     if name not in _EXPORTS:
         raise AttributeError(f"module 'cloudft' has no attribute {name!r}")
     return getattr(import_module(_EXPORTS[name]), name)

@@ -1,4 +1,4 @@
-"""`python -m cloudft`, and the script `cloudft`."""
+"""Start the command line: `python -m cloudft` and the script `cloudft`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 
 
 def main() -> None:
-    """Run the command line. Ctrl-C while it is still being imported ends it as later."""
+    """Run the command line. Ctrl-C during the imports exits with 130, as it does later."""
     try:
         from cloudft.cli.main import main as run
 

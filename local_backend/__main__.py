@@ -1,8 +1,8 @@
-"""`python -m local_backend JOB_DIR`: run one job and see to it that it ends.
+"""Run one job and make sure that it ends: `python -m local_backend JOB_DIR`.
 
-Two processes: this one, which loads nothing and only waits, and the trainer (several of them, where
-the job wants that). So a trainer that is killed, or that runs out of memory, still gets an ending
-that names the signal.
+Two processes: this supervisor, which imports nothing heavy and only waits, and the trainer (several
+of them if the job has several processes). So a trainer that is killed, or that runs out of memory,
+still gets an ending that names the signal.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from local_backend.job_dir import FAILED, JOB, LOCK, PIDS, STOPPED, JobDir, acqu
 
 POLL_S = 0.05
 GRACE_S = 20.0
-"""How long the other processes of a job may take to notice that one is gone."""
+"""Seconds that the other processes of a job get to end after one has failed."""
 OUT_OF_MEMORY_HINT = (
     "SIGKILL is what the kernel sends when memory runs out: if you did not kill it yourself, try a"
     " smaller local.micro_batch_size or local.max_length, then `cloudft resume`."
@@ -28,7 +28,7 @@ OUT_OF_MEMORY_HINT = (
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Supervise one run; the exit status is 0 when the job's ending is not Failed."""
+    """Supervise one run. Return 0 when the job's ending is not Failed, else 1."""
     parser = argparse.ArgumentParser(prog="python -m local_backend", description=__doc__)
     parser.add_argument("job_dir", type=Path)
     parser.add_argument("--lock-fd", type=int, help="an inherited descriptor that holds the lock")
@@ -38,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f"{job_dir / JOB}: no such file")
     lock = args.lock_fd if args.lock_fd is not None else acquire_lock(job_dir / LOCK)
     if lock is None:
-        parser.error(f"{job_dir.path}: a trainer is at work here already")
+        parser.error(f"{job_dir.path}: another trainer is already running this job")
     job_dir.remove_leftovers()
     job_dir.reserve_space()
     code = run_trainer(job_dir, lock)
@@ -53,57 +53,65 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run_trainer(job_dir: JobDir, lock: int) -> int:
-    """Start the trainer with the lock in its hand, pass stop signals on, wait for its end."""
+    """Start the trainer processes, forward stop signals to them, and return their exit status.
+
+    The trainers inherit `lock`, so the job stays locked while any of them lives.
+    """
     command = [sys.executable, "-m", "local_backend.train", str(job_dir.path)]
     children = [
-        subprocess.Popen(command, pass_fds=(lock,), env=os.environ | more)
-        for more in rank_environments(resolve_process_count(job_dir))
+        subprocess.Popen(command, pass_fds=(lock,), env=os.environ | variables)
+        for variables in rank_environments(resolve_process_count(job_dir))
     ]
     pids = [child.pid for child in children]
     write_json(job_dir / PIDS, {"pid": pids[0], "others": pids[1:], "supervisor": os.getpid()})
 
-    def pass_on(received: int, _frame: object) -> None:
+    def forward_signal(received: int, _frame: object) -> None:
         for child in children:
             child.send_signal(received)
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, pass_on)
+        signal.signal(number, forward_signal)
     return wait_for_children(children)
 
 
 def resolve_process_count(job_dir: JobDir) -> int:
-    """How many trainers the job wants: `auto` is one for each NVIDIA GPU."""
-    wanted = job_dir.read_request().get("processes", 1)
-    if wanted != "auto":
-        return int(wanted)
+    """Return how many trainer processes to start: `auto` is one for each NVIDIA GPU."""
+    requested = job_dir.read_request().get("processes", 1)
+    if requested != "auto":
+        return int(requested)
+    # In a process of its own: importing torch takes memory that the trainers need.
     code = "import torch; print(torch.cuda.device_count())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return max(1, int(done.stdout))
 
 
 def rank_environments(count: int) -> Iterator[dict[str, str]]:
-    """What tells each of several trainers its place; torchrun's names. A single one needs none.
+    """Yield the environment variables of each trainer process, named as torchrun names them.
 
-    Several machines, each with a folder of its own and as many trainers, are told apart by
-    GROUP_RANK of GROUP_WORLD_SIZE, and meet at MASTER_ADDR.
+    A single process needs none. With several machines, each with its own job folder and the same
+    number of trainers, GROUP_RANK of GROUP_WORLD_SIZE identifies the machine, and all processes
+    meet at MASTER_ADDR.
     """
-    size = count * int(os.environ.get("GROUP_WORLD_SIZE", "1"))
-    if size == 1:
+    world_size = count * int(os.environ.get("GROUP_WORLD_SIZE", "1"))
+    if world_size == 1:
         yield {}
         return
     threads = str(max(1, (os.cpu_count() or 1) // count))
-    for place in range(count):
-        rank = {"RANK": str(group_rank() * count + place), "LOCAL_RANK": str(place)}
-        yield {"OMP_NUM_THREADS": threads, "WORLD_SIZE": str(size), **rank}
+    for local_rank in range(count):
+        rank = {"RANK": str(group_rank() * count + local_rank), "LOCAL_RANK": str(local_rank)}
+        yield {"OMP_NUM_THREADS": threads, "WORLD_SIZE": str(world_size), **rank}
 
 
 def group_rank() -> int:
-    """The number of this machine among those of the job."""
+    """Return this machine's rank among the job's machines."""
     return int(os.environ.get("GROUP_RANK", "0"))
 
 
 def wait_for_children(children: Sequence[subprocess.Popen[bytes]]) -> int:
-    """The first status that is not 0, else 0. Once one has failed the others get GRACE_S to end."""
+    """Wait for all trainers. Return the first exit status that is not 0, else 0.
+
+    Once one has failed, the others get GRACE_S seconds to end and are then killed.
+    """
     failed, deadline = 0, None
     while any(child.poll() is None for child in children):
         failed = failed or next((child.returncode for child in children if child.returncode), 0)
@@ -112,30 +120,30 @@ def wait_for_children(children: Sequence[subprocess.Popen[bytes]]) -> int:
         if deadline is not None and time.monotonic() > deadline:
             for child in children:
                 child.kill()
-            deadline = None
+            deadline = None  # killed once; they only have to be reaped
         time.sleep(POLL_S)
     return failed or next((child.returncode for child in children if child.returncode), 0)
 
 
 def write_missing_ending(job_dir: JobDir, code: int) -> None:
-    """Give a run without an ending one: the signal or exit status, and the last words."""
+    """Write an ending for a run without one: its signal or exit status, and the last log lines."""
     if job_dir.read_ending() is not None:
         return
-    if code == -signal.SIGTERM:  # asked to stop before it could listen
+    if code == -signal.SIGTERM:  # the stop came before the trainer had its signal handler
         job_dir.write_ending(STOPPED)
         return
     if code < 0:
         name = signal.Signals(-code).name
-        what = f"The trainer was killed by {name}."
+        message = f"The trainer was killed by {name}."
         if name == "SIGKILL":
-            what = f"{what} {OUT_OF_MEMORY_HINT}"
+            message = f"{message} {OUT_OF_MEMORY_HINT}"
     else:
         name = None
-        what = f"The trainer exited with status {code} and left no result."
+        message = f"The trainer exited with status {code} and left no result."
     lines = job_dir.last_log_lines()
     if lines:
-        what += "\nLast log lines:\n" + "\n".join(lines)
-    job_dir.write_ending(FAILED, what, signal=name)
+        message += "\nLast log lines:\n" + "\n".join(lines)
+    job_dir.write_ending(FAILED, message, signal=name)
 
 
 if __name__ == "__main__":

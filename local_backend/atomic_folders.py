@@ -1,8 +1,8 @@
-"""Folders that appear whole or not at all, and what a killed writer leaves of them.
+"""Atomic folder writes: a folder appears complete or not at all.
 
 A folder is written under a hidden name beside its final one and renamed at the end. Its writer
-holds a lock (flock) on it, which goes with the process: an unlocked one was left by a kill, and
-whoever writes beside it next removes it.
+holds a lock (flock) on it, which is released when the process ends. So an unlocked hidden folder
+was left by a killed process, and the next writer beside it removes it.
 """
 
 from __future__ import annotations
@@ -17,15 +17,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 TEMPORARY_MARK = ".cloudft-"
-"""In the name of every folder that is being written: nobody else's folder has it."""
+"""Part of the name of every folder that is being written; no other folder has it."""
 
 
 @contextlib.contextmanager
 def atomic_folder(final: Path, *, replace: bool = False) -> Iterator[Path]:
-    """A temporary folder that becomes `final` when all went well, and nothing otherwise.
+    """Yield a temporary folder that is renamed to `final` on success and removed on error.
 
-    With `replace`, what is there goes. Without, only an empty folder can be replaced
-    (rename(2) guarantees it): raises FileExistsError when anything else has appeared there.
+    With `replace`, an existing `final` is replaced. Without it, only an empty folder can be
+    replaced (rename(2) guarantees this). Raise FileExistsError when anything else has appeared
+    there.
     """
     final.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(final.parent)
@@ -42,6 +43,8 @@ def atomic_folder(final: Path, *, replace: bool = False) -> Iterator[Path]:
         raise
     finally:
         os.close(lock)
+    # The replaced folder, which is removed only now: a crash before this line leaves either the old
+    # folder or the new one under the final name, apart from the moment between two renames.
     if replace:
         remove_leftovers(final.parent)
     sync_folder(final.parent)
@@ -57,12 +60,12 @@ def remove_leftovers(parent: Path) -> None:
 
 
 def _create_locked(final: Path) -> tuple[Path, int]:
-    """A new folder beside `final`, and the descriptor that holds it."""
+    """Create a new folder beside `final`. Return it with the descriptor that holds its lock."""
     while True:
         folder = final.parent / _temporary_name(final)
         folder.mkdir()
         lock = _lock(folder, wait=True)
-        # Between the two lines above, another process may have taken it for a leftover.
+        # Between the two lines above, another process may have removed it as a leftover.
         if lock is not None and folder.is_dir():
             return folder, lock
         if lock is not None:
@@ -74,7 +77,7 @@ def _temporary_name(final: Path) -> str:
 
 
 def _lock(folder: Path, *, wait: bool) -> int | None:
-    """A descriptor that holds `folder`; None when it is gone or another process holds it."""
+    """Return a descriptor that locks `folder`; None if it is gone or another process locks it."""
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY)
     except OSError:
@@ -82,7 +85,7 @@ def _lock(folder: Path, *, wait: bool) -> int | None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except OSError:
-        # NFS locks no folders: written all the same, and never taken for a leftover.
+        # NFS can't lock folders. Write to it all the same; nobody removes it as a leftover.
         if wait:
             return descriptor
         os.close(descriptor)
@@ -91,7 +94,7 @@ def _lock(folder: Path, *, wait: bool) -> int | None:
 
 
 def _move_aside(final: Path) -> None:
-    """Make room at `final`. A folder is a leftover from then on."""
+    """Make room at `final`. An existing folder becomes a leftover, to be removed later."""
     with contextlib.suppress(FileNotFoundError):
         if final.is_dir() and not final.is_symlink():
             final.rename(final.parent / _temporary_name(final))
@@ -100,7 +103,7 @@ def _move_aside(final: Path) -> None:
 
 
 def remove_path(path: Path) -> None:
-    """Remove a folder with all that is in it, or what lies in its place. Raise OSError."""
+    """Remove a folder with its content, or the file in its place. Raise OSError."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -117,9 +120,10 @@ def _rename_into_place(temporary: Path, final: Path) -> None:
 
 
 def _apply_folder_mode(folder: Path) -> None:
-    """Give files the mode that the umask says, as the folder has it: safetensors (0.8) writes 0600.
+    """Give files the mode that the umask allows, as the folder has it: safetensors (0.8) writes
+    0600.
 
-    Whoever may use a model's folder may read its weights.
+    Everybody who may use a model's folder must be able to read its weights.
     """
     mode = folder.stat().st_mode & 0o666
     for path in folder.rglob("*"):
@@ -139,7 +143,7 @@ def sync_files(folder: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make what was renamed or linked in `folder` durable."""
+    """Make renames and links in `folder` durable."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,6 +1,6 @@
-"""Which device and number format to compute with, and what this machine has.
+"""Choose the device and number format to compute with, and describe this machine.
 
-`python -m local_backend.device` prints what it found as JSON, for `cloudft doctor` and `check`.
+`python -m local_backend.device` prints the description as JSON, for `cloudft doctor` and `check`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import torch
 
@@ -21,45 +21,50 @@ from local_backend.process_exit import exit_now
 
 
 def choose_device(name: str) -> torch.device:
-    """`auto` takes CUDA, then MPS, then the CPU. A device that is named but missing is refused."""
+    """Return the device called `name`; `auto` prefers CUDA, then MPS, then the CPU.
+
+    Raise TrainerError for a named device that is missing.
+    """
     present = {
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),
         "cpu": True,
     }
     if name == "auto":
-        return torch.device(next(name for name, there in present.items() if there))
+        return torch.device(next(name for name, exists in present.items() if exists))
     if not present[name]:
         raise TrainerError(
-            f"local.device is {name}, and PyTorch {torch.__version__} finds none here.",
+            f"local.device is {name}, and PyTorch {torch.__version__} finds no such device here.",
             fix="use `device: auto`, or install a PyTorch build for it (`cloudft doctor`).",
         )
     return torch.device(name)
 
 
 def cpu_has_bfloat16() -> bool:
-    """True where the CPU multiplies bfloat16 faster than float32 (AVX512-BF16 or AMX)."""
+    """Return True if the CPU multiplies bfloat16 faster than float32 (AVX512-BF16 or AMX)."""
     with contextlib.suppress(OSError):
-        words = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split()
-        return "avx512_bf16" in words or "amx_bf16" in words
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split()
+        return "avx512_bf16" in flags or "amx_bf16" in flags
     return False
 
 
 def choose_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The format matrices are multiplied in. `auto`: bfloat16 where the machine is good at it."""
+    """Return the format for matrix products; `auto` is bfloat16 on devices that compute it."""
     if name != "auto":
         return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
-    good = {
+    # Emulated bfloat16 is slower than float32, and rounds more.
+    has_bfloat16 = {
         "cuda": lambda: torch.cuda.is_bf16_supported(including_emulation=False),
         "cpu": cpu_has_bfloat16,
     }
-    return torch.bfloat16 if good.get(device.type, lambda: False)() else torch.float32
+    return torch.bfloat16 if has_bfloat16.get(device.type, lambda: False)() else torch.float32
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """True for an allocation that failed, on any device."""
+    """Return True for an allocation that failed, on any device."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
+    # CPU and MPS raise a plain RuntimeError; only its text shows what happened.
     text = str(error)
     return isinstance(error, RuntimeError) and (
         "DefaultCPUAllocator" in text or "out of memory" in text.lower()
@@ -67,7 +72,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def empty_device_cache(device: torch.device) -> None:
-    """Hand freed blocks back to the device, after an allocation that failed."""
+    """Return freed blocks to the device, after an allocation that failed."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
     elif device.type == "mps":
@@ -75,13 +80,13 @@ def empty_device_cache(device: torch.device) -> None:
 
 
 def trim_heap() -> None:
-    """Give what was freed back to the machine; glibc keeps it otherwise. Nothing elsewhere."""
+    """Return freed memory to the operating system, which glibc keeps otherwise. No-op elsewhere."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def free_memory_bytes(device: torch.device) -> int | None:
-    """Memory of the device (the machine's for a CPU) that nobody uses; None if it can't be told."""
+    """Return the free memory of the device (for a CPU, the machine's); None if unknown."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     if device.type == "cpu":
@@ -93,7 +98,7 @@ def free_memory_bytes(device: torch.device) -> int | None:
 
 
 def _cgroup_free_bytes() -> int | None:
-    """What the control group leaves this process (cgroup v2); None without a limit."""
+    """Return what the control group leaves this process (cgroup v2); None without a limit."""
     with contextlib.suppress(OSError, ValueError):
         group = Path("/sys/fs/cgroup")
         limit = int((group / "memory.max").read_text(encoding="ascii"))
@@ -102,20 +107,39 @@ def _cgroup_free_bytes() -> int | None:
 
 
 def total_memory_bytes() -> int | None:
-    """Memory of the machine in bytes; None where it can't be told."""
+    """Return the machine's memory in bytes; None if unknown."""
     with contextlib.suppress(ValueError, OSError, AttributeError):
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return None
 
 
-def describe_machine() -> dict[str, Any]:
-    """Packages, devices and memory, as plain data."""
+class Gpu(TypedDict):
+    """An NVIDIA GPU."""
+
+    name: str
+    memoryBytes: int
+
+
+class MachineDescription(TypedDict):
+    """What `python -m local_backend.device` prints."""
+
+    packages: dict[str, str]
+    device: str
+    dtype: str
+    threads: int
+    memoryBytes: int | None
+    gpus: list[Gpu]
+    mps: bool
+
+
+def describe_machine() -> MachineDescription:
+    """Return packages, devices and memory as JSON-compatible data."""
     packages = {}
     for name in ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "gguf"):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             packages[name] = importlib.metadata.version(name)
     device = choose_device("auto")
-    gpus = [
+    gpus: list[Gpu] = [
         {"name": p.name, "memoryBytes": p.total_memory}
         for p in map(torch.cuda.get_device_properties, range(torch.cuda.device_count()))
     ]

@@ -1,10 +1,10 @@
-"""What the trainer raises on purpose."""
+"""Errors that the trainer raises on purpose."""
 
 from __future__ import annotations
 
 
 class TrainerError(Exception):
-    """A refusal with a remedy. It ends the job in Failed; its text is the failure message."""
+    """A refusal with a remedy. It ends the job in Failed, and its text is the failure message."""
 
     def __init__(self, message: str, *, fix: str | None = None) -> None:
         super().__init__(message if fix is None else f"{message} Fix: {fix}")
@@ -13,4 +13,4 @@ class TrainerError(Exception):
 
 
 class StopRequested(Exception):
-    """Someone asked the job to stop; a checkpoint has been written if a step was taken."""
+    """Raised when a stop was requested. A checkpoint has been written if a step was taken."""

@@ -1,22 +1,22 @@
-"""Every path in a job's folder, and the one ending of a job.
+"""Paths inside a job's folder, and the one ending of a job.
 
-    job.json            what to do; written before the trainer starts, never changed
+    job.json            the request; written before the trainer starts, never changed
     data/               the staged files that job.json names
     lock                held (flock) by the trainer's processes as long as one of them lives
-    trainer.json        pid of the trainer and of its supervisor, for people
+    trainer.json        pids of the trainer and of its supervisor, for people
     trainer.log         everything the trainer prints
     state.json          the latest progress; replaced at every step
-    metrics.jsonl       one line a point of the loss curves; appended
+    metrics.jsonl       one line for each point of the loss curves; appended
     meeting             where several processes of one job find each other
-    stop                its presence asks the trainer to stop
-    checkpoints/        where `resume` goes on
-    artifacts/          what a completed job leaves, in Bedrock's layout; there whole or not at all
-    ended.json          how it ended. The first ending written is the ending
+    stop                its presence requests a stop
+    checkpoints/        where `resume` continues
+    artifacts/          what a completed job leaves, in Bedrock's layout; complete or absent
+    ended.json          how the job ended. The first ending written is the ending
     earlier/            endings of the attempts before a resume
-    .reserve            room on the disk for an ending; there while a trainer runs
+    .reserve            disk space reserved for an ending, while a trainer runs
 
-A pid does not prove that a trainer lives (pids come round again); a lock that only living processes
-can hold does.
+A pid does not prove that a trainer lives, because pids are reused. A lock that only living
+processes can hold does.
 """
 
 from __future__ import annotations
@@ -27,9 +27,10 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from local_backend.atomic_folders import sync_folder
 
@@ -62,19 +63,101 @@ COMPLETED, FAILED, STOPPED, IN_PROGRESS = "Completed", "Failed", "Stopped", "InP
 PHASES = ("validationDetails", "dataProcessingDetails", "trainingDetails")
 
 
+class ModelRequest(TypedDict):
+    """The model in job.json: its name, and where its weights may be, in order of preference."""
+
+    name: str
+    weights: list[WeightSource]
+
+
+class WeightSource(TypedDict, total=False):
+    """One place where a model's weights may be. `kind` selects which other keys are there."""
+
+    kind: str
+    """`package`, `folder` or `hub`."""
+    distribution: str
+    module: str
+    file: str
+    path: str
+    hub_id: str
+
+
+class LoraRequest(TypedDict):
+    """The adapter settings in job.json."""
+
+    r: int
+    alpha: float
+    dropout: float
+    target_modules: str | list[str]
+
+
+class StoppingRequest(TypedDict):
+    """Early stopping in job.json."""
+
+    patience: int
+    threshold: float
+
+
+class FileRequest(TypedDict):
+    """A staged file in job.json. `path` is relative to the job's folder."""
+
+    path: str
+    sha256: str
+    records: int
+
+
+class LaterKeys(TypedDict, total=False):
+    """Keys of job.json that requests of earlier versions do not have."""
+
+    processes: int | str
+    fsdp: bool | str
+    packed: bool | str
+
+
+class JobRequest(LaterKeys):
+    """What the trainer reads of job.json."""
+
+    version: int
+    customizationType: str
+    format: str
+    model: ModelRequest
+    method: str
+    lora: LoraRequest
+    hyperParameters: dict[str, float]
+    earlyStopping: StoppingRequest | None
+    seed: int
+    device: str
+    dtype: str
+    maxLength: int | None
+    microBatchSize: int | None
+    evalSteps: int | None
+    maxTruncatedShare: float
+    data: dict[str, FileRequest]
+
+
+class Ending(TypedDict, total=False):
+    """ended.json. `signal` is the one that killed the trainer."""
+
+    status: str
+    failureMessage: str | None
+    endedAt: str
+    signal: str | None
+
+
 def utc_now() -> str:
-    """The time in UTC, ISO 8601, to the millisecond."""
+    """Return the current time in UTC as ISO 8601, to the millisecond."""
     return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
 
 
-def write_json(path: Path, value: Any, *, durable: bool = False) -> None:
-    """Replace `path` by `value` in one step; with `durable`, it survives a power cut too."""
+def write_json(path: Path, value: object, *, durable: bool = False) -> None:
+    """Replace `path` with `value` atomically. With `durable`, it also survives a power cut."""
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             json.dump(value, file, indent=1)
             file.flush()
             if durable:
+                # Before the rename: otherwise a power cut could leave an empty file there.
                 os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
@@ -86,7 +169,7 @@ def write_json(path: Path, value: Any, *, durable: bool = False) -> None:
 
 
 class JobDir:
-    """One job's folder, as the trainer sees it."""
+    """One job's folder, as the trainer reads and writes it."""
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path).resolve()
@@ -94,55 +177,70 @@ class JobDir:
     def __truediv__(self, name: str) -> Path:
         return self.path / name
 
-    def read_request(self) -> dict[str, Any]:
-        """The request, from job.json."""
-        value: dict[str, Any] = json.loads((self / JOB).read_text(encoding="utf-8"))
+    def read_request(self) -> JobRequest:
+        """Return the request from job.json."""
+        value: JobRequest = json.loads((self / JOB).read_text(encoding="utf-8"))
         return value
 
     def is_stop_requested(self) -> bool:
-        """True once someone asked this job to stop."""
+        """Return True once a stop was requested."""
         return (self / STOP).exists()
 
-    def write_state(self, state: dict[str, Any]) -> None:
-        """Replace the progress that others see."""
+    def write_state(self, state: Mapping[str, object]) -> None:
+        """Replace the progress that other processes read."""
         write_json(self / STATE, {**state, "updatedAt": utc_now()})
 
-    def read_ending(self) -> dict[str, Any] | None:
-        """The ending, or None while there is none."""
+    def read_ending(self) -> Ending | None:
+        """Return the ending, or None while the job has none."""
         try:
-            value: dict[str, Any] = json.loads((self / ENDED).read_text(encoding="utf-8"))
+            value: Ending = json.loads((self / ENDED).read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
         return value
 
     def reserve_space(self) -> None:
-        """Take room for an ending, so that a job can say that the disk became full.
+        """Reserve disk space for an ending, so that a job can report that the disk became full.
 
-        Without room for it there is none for the job: what writes next says so.
+        If there is no space for the reserve, the job has none either: its next write reports that.
         """
         try:
+            # Random, because a file system that compresses would reserve nothing for zeros.
             (self / RESERVE).write_bytes(os.urandom(RESERVED_BYTES))
         except OSError:
             self.release_space()
 
     def release_space(self) -> None:
-        """Give the room back."""
+        """Free the reserved disk space."""
         (self / RESERVE).unlink(missing_ok=True)
 
-    def write_ending(self, status: str, failure_message: str | None = None, **more: Any) -> bool:
-        """Write how the job ended, unless an ending is there already. True if this one is it."""
+    def write_ending(
+        self, status: str, failure_message: str | None = None, **extra: str | None
+    ) -> bool:
+        """Write how the job ended, unless an ending exists. Return True if this one was written.
+
+        Frees the reserved space if the first attempt fails. Raise OSError if it fails again.
+        """
         try:
-            return self._write_ending_once(status, failure_message, **more)
+            return self._write_ending_once(status, failure_message, **extra)
         except OSError:
             if not (self / RESERVE).exists():
                 raise
             self.release_space()
-            return self._write_ending_once(status, failure_message, **more)
+            return self._write_ending_once(status, failure_message, **extra)
 
-    def _write_ending_once(self, status: str, failure_message: str | None, **more: Any) -> bool:
+    def _write_ending_once(
+        self, status: str, failure_message: str | None, **extra: str | None
+    ) -> bool:
         temporary = self / f".{ENDED}.{os.getpid()}"
-        ending = {"status": status, "failureMessage": failure_message, "endedAt": utc_now(), **more}
+        ending = {
+            "status": status,
+            "failureMessage": failure_message,
+            "endedAt": utc_now(),
+            **extra,
+        }
         write_json(temporary, ending, durable=True)
+        # link(2) fails if the name exists, in one step with creating it: the first ending written
+        # is the ending, whichever process writes it.
         try:
             os.link(temporary, self / ENDED)
         except FileExistsError:
@@ -153,7 +251,7 @@ class JobDir:
         return True
 
     def remove_leftovers(self) -> None:
-        """Remove what a writer left that was killed in the act. For the holder of the lock."""
+        """Remove the temporary files of a killed writer. Call this only while holding the lock."""
         for name in (PIDS, STATE, ENDED):
             for path in self.path.glob(f".{name}.*"):
                 path.unlink(missing_ok=True)
@@ -163,7 +261,7 @@ class JobDir:
         (self / MEETING).unlink(missing_ok=True)
 
     def last_log_lines(self, count: int = 5) -> list[str]:
-        """The last lines of the trainer's log, for a failure message."""
+        """Return the last lines of the trainer's log, for a failure message."""
         try:
             with (self / LOG).open("rb") as file:
                 file.seek(max(0, os.fstat(file.fileno()).st_size - 8192))
@@ -174,9 +272,9 @@ class JobDir:
 
 
 def acquire_lock(path: Path) -> int | None:
-    """An open descriptor that holds the job's lock for this process and those that inherit it.
+    """Return an open descriptor that holds the job's lock, or None if a living process holds it.
 
-    None when a living process holds it already.
+    The lock belongs to this process and to those that inherit the descriptor.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:

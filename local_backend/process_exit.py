@@ -1,4 +1,4 @@
-"""How the programs of the trainer end: with a status at once, or with the process they work for."""
+"""End the trainer's programs: at once with a status, or together with the parent process."""
 
 from __future__ import annotations
 
@@ -11,26 +11,27 @@ import time
 from typing import NoReturn
 
 CLEANUP_S = 5.0
-"""How long a program that nobody waits for may take to remove what it was writing."""
+"""Seconds that a program without a parent may take to remove what it was writing."""
 
 
 def exit_now(status: int) -> NoReturn:
-    """End this process with `status`, what was printed written out, and nothing else done.
+    """End this process with `status` after flushing its output, without Python's own cleanup.
 
-    Python would first take apart all that torch and transformers have loaded: 1.5 seconds of a
-    core, a quarter of what a program that answers one question takes. What was begun with a file or
-    a child process must be ended before.
+    Python would first tear down everything that torch and transformers have loaded: 1.5 seconds of
+    a core, a quarter of the run time of a program that answers one request. Close open files and
+    wait for child processes before calling this.
     """
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError):  # nobody reads it any more
+        with contextlib.suppress(OSError):  # the reader may be gone
             stream.flush()
     os._exit(status)
 
 
 def exit_with_parent() -> None:
-    """End this process when the other end of standard input is closed, as a kill closes it.
+    """End this process when the other end of standard input is closed.
 
-    Otherwise a program would go on working for a command that was killed, beside the next one.
+    Killing the parent closes it. Otherwise a program would keep working for a command that was
+    killed, beside the next one.
     """
     threading.Thread(target=_wait_for_parent, daemon=True).start()
 
@@ -39,6 +40,8 @@ def _wait_for_parent() -> None:
     with contextlib.suppress(OSError):
         while os.read(0, 4096):
             pass
-    _thread.interrupt_main()  # so that what is half-written is removed
+    # KeyboardInterrupt in the main thread lets it remove what is half-written. A main thread that
+    # is inside a long kernel does not get it in time, and is ended anyway.
+    _thread.interrupt_main()
     time.sleep(CLEANUP_S)
     os._exit(1)

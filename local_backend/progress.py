@@ -1,33 +1,48 @@
-"""What others see of a run while it goes on: state.json, and the log on standard output."""
+"""Report a run's progress to other processes: state.json, and the log on standard output."""
 
 from __future__ import annotations
 
 import contextlib
-from typing import Any
+from typing import TypedDict
 
 from local_backend.distributed.process_group import ProcessGroup
 from local_backend.errors import StopRequested
 from local_backend.job_dir import IN_PROGRESS, PHASES, JobDir
 
+Summary = dict[str, object]
+"""What the run has chosen and found, by name; JSON-compatible."""
+
+
+class Progress(TypedDict):
+    """Where the run is, for `cloudft watch`. Times are in seconds."""
+
+    step: int
+    totalSteps: int
+    epoch: int
+    loss: float | None
+    tokensPerSecond: float | None
+    secondsLeft: float | None
+    activity: str
+
 
 class ProgressReporter:
-    """What others see of the run: state.json, and the log on standard output."""
+    """Writes the run's state and log. Only rank 0 writes."""
 
-    def __init__(self, job_dir: JobDir, team: ProcessGroup | None = None) -> None:
+    def __init__(self, job_dir: JobDir, group: ProcessGroup | None = None) -> None:
         self.job_dir = job_dir
-        self.process_group = team or ProcessGroup()
+        self.process_group = group or ProcessGroup()
         self.status_details = dict.fromkeys(PHASES, "NotStarted")
-        self.summary: dict[str, Any] = {}
-        self.progress: dict[str, Any] | None = None
+        self.summary: Summary = {}
+        self.progress: Progress | None = None
         self.is_stop_signaled = False
 
     def set_phase(self, name: str, status: str) -> None:
-        """Move one of the three phases on."""
+        """Set the status of one of the three phases and write the state."""
         self.status_details[name] = status
         self.write_state()
 
     def write_state(self) -> None:
-        """Publish the state as it is."""
+        """Write the current state to state.json."""
         if not self.process_group.is_rank_zero:
             return
         self.job_dir.write_state(
@@ -40,7 +55,7 @@ class ProgressReporter:
         )
 
     def close_phase(self, status: str) -> None:
-        """The phase that was at work ends with the job. Does not fail on a full disk."""
+        """Give the phase in progress the job's final status. Never raise on a full disk."""
         for name, phase in self.status_details.items():
             if phase == IN_PROGRESS:
                 self.status_details[name] = status
@@ -48,18 +63,19 @@ class ProgressReporter:
             self.write_state()
 
     def log(self, text: str) -> None:
-        """One line for people."""
+        """Print one line to the log."""
         if self.process_group.is_rank_zero:
             print(text, flush=True)
 
     def raise_if_stopped(self) -> None:
-        """Raise StopRequested once someone asked for it; in all processes at the same point."""
+        """Raise StopRequested once a stop was requested, in all ranks at the same point."""
+        # A stop that only some ranks saw would leave the others waiting in a collective.
         if self.process_group.any_rank(self.is_stop_signaled or self.job_dir.is_stop_requested()):
             raise StopRequested
 
 
 def silence_libraries() -> None:
-    """No progress bars of others in our log."""
+    """Turn off the progress bars and warnings of transformers, which would fill the log."""
     import transformers
 
     transformers.utils.logging.set_verbosity_error()

@@ -1,22 +1,21 @@
-"""`python -m local_backend.sagemaker`: run one job in a container of SageMaker's training.
+"""Run one job in a SageMaker training container: `python -m local_backend.sagemaker`.
 
     ROOT/input/data/job/         job.json and manifest.json
-    ROOT/input/data/train/ ...   the staged files, a channel each; model/ has weights that were sent
-    ROOT/input/config/           resourceconfig.json: the machines of the job, and which this one is
+    ROOT/input/data/train/ ...   the staged files, one channel each; model/ has uploaded weights
+    ROOT/input/config/           resourceconfig.json: the job's machines, and which this one is
     ROOT/checkpoints/            copied to S3 by SageMaker, and back onto another spot machine
-    ROOT/model/                  what becomes model.tar.gz: the artifacts of a completed job
-    ROOT/output/failure          why it failed: SageMaker tells it as the job's FailureReason
-    ROOT/job/                    the job's folder, made here of all that
+    ROOT/model/                  becomes model.tar.gz: the artifacts of a completed job
+    ROOT/output/failure          why it failed: SageMaker shows it as the job's FailureReason
+    ROOT/job/                    the job's folder, assembled here from all of these
 
-ROOT is /opt/ml there (opt_ml.py has the layout and its source). Curve and state are printed as
-lines that begin with MARK, for whoever reads the log.
+ROOT is /opt/ml in a container (container/environment.py has the layout and its source). The loss
+curve and the state are printed as lines that begin with LOG_MARK, for programs that read the log.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import hashlib
 import json
 import os
 import shutil
@@ -26,7 +25,6 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from local_backend.container.environment import (
     ContainerPaths,
@@ -37,6 +35,7 @@ from local_backend.container.environment import (
 )
 from local_backend.container.pip_requirements import install_requirements, require_torch
 from local_backend.errors import TrainerError
+from local_backend.file_digest import sha256_file
 from local_backend.job_dir import (
     ARTIFACTS,
     CHECKPOINTS,
@@ -48,139 +47,139 @@ from local_backend.job_dir import (
     METRICS,
     STATE,
     STOPPED,
+    Ending,
     JobDir,
+    JobRequest,
     write_json,
 )
 
 LOG_MARK = "#cloudft "
-"""What is for machines, up to the line's end: `#cloudft metric {...}`, `#cloudft state {...}`."""
+"""Begins a line for programs: `#cloudft metric {...}`, `#cloudft state {...}`."""
 POLL_S = 0.25
 FAILURE_MAX = 1024
 """Characters of a failure message that SageMaker keeps."""
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the job; 0 when it did not fail."""
+    """Run the job. Return 0 unless it failed."""
     parser = argparse.ArgumentParser(prog="python -m local_backend.sagemaker", description=__doc__)
     parser.add_argument("--root", type=Path, default=Path("/opt/ml"))
-    places = ContainerPaths(parser.parse_args(argv).root, os.environ)
+    paths = ContainerPaths(parser.parse_args(argv).root, os.environ)
     try:
-        machine = read_machine(places)
+        machine = read_machine(paths)
         require_torch()
-        gpus = count_gpus(machine, places.environ)
+        gpus = count_gpus(machine, paths.environ)
         require_gpu(machine, gpus)
-        request = read_request(places)
+        request = read_request(paths)
         install_requirements(Path(__file__).resolve().parents[1], request.get("method", ""))
-        job_dir = prepare_job_dir(places, request, machine, gpus)
-        return finish_job(job_dir, places, run_trainer(job_dir, machine))
+        job_dir = prepare_job_dir(paths, request, machine, gpus)
+        return finish_job(job_dir, paths, run_trainer(job_dir, machine))
     except TrainerError as error:
-        return write_failure(places, str(error))
+        return write_failure(paths, str(error))
     except (OSError, ValueError, KeyError, ImportError) as error:
-        return write_failure(places, f"The job could not be begun: {type(error).__name__}: {error}")
+        return write_failure(
+            paths, f"The job could not be started: {type(error).__name__}: {error}"
+        )
 
 
-def read_request(places: ContainerPaths) -> dict[str, Any]:
-    """Return the job's request. Raises OSError and ValueError."""
-    found: dict[str, Any] = json.loads((places.channel("job") / JOB).read_text(encoding="utf-8"))
-    return found
+def read_request(paths: ContainerPaths) -> JobRequest:
+    """Return the job's request. Raise OSError or ValueError."""
+    request: JobRequest = json.loads((paths.channel("job") / JOB).read_text(encoding="utf-8"))
+    return request
 
 
 def prepare_job_dir(
-    places: ContainerPaths, request: dict[str, Any], machine: Machine, gpus: int
+    paths: ContainerPaths, request: JobRequest, machine: Machine, gpus: int
 ) -> JobDir:
-    """The job's folder: its request with this machine's paths, links to data, what was kept."""
-    shutil.rmtree(places.job, ignore_errors=True)
-    job_dir = JobDir(places.job)
+    """Create the job's folder from the request, with links to the data and to checkpoints."""
+    shutil.rmtree(paths.job, ignore_errors=True)
+    job_dir = JobDir(paths.job)
     (job_dir / DATA).mkdir(parents=True, exist_ok=True)
     for role, file in request["data"].items():
-        _link(places.channel(role) / Path(file["path"]).name, job_dir / file["path"])
+        link = job_dir / file["path"]
+        link.symlink_to(paths.channel(role) / link.name)
     for weights in request["model"]["weights"]:
-        if weights["kind"] == "folder":
-            weights["path"] = str(places.channel("model"))
-    shutil.copyfile(places.channel("job") / MANIFEST, job_dir / DATA / MANIFEST)
+        if weights["kind"] == "folder":  # a path of the machine that submitted
+            weights["path"] = str(paths.channel("model"))
+    shutil.copyfile(paths.channel("job") / MANIFEST, job_dir / DATA / MANIFEST)
     request["processes"] = max(1, gpus)
     write_json(job_dir / JOB, request)
-    _restore_checkpoints(places, job_dir, leads=machine.rank == 0)
+    _restore_checkpoints(paths, job_dir, is_first=machine.rank == 0)
     return job_dir
 
 
-def _restore_checkpoints(places: ContainerPaths, job_dir: JobDir, *, leads: bool) -> None:
-    """Bring what was kept into the job's folder.
+def _restore_checkpoints(paths: ContainerPaths, job_dir: JobDir, *, is_first: bool) -> None:
+    """Link the checkpoints and the loss curve of an interrupted run into the job's folder.
 
-    All machines copy their checkpoints to one place in S3: of the others, which write none, an old
-    curve there would lie over that of the first. So theirs is a copy elsewhere.
+    All machines copy their checkpoint folders to one prefix in S3. Machines other than the first
+    write no curve, so an old curve there would overwrite that of the first. They get a copy
+    elsewhere.
     """
-    kept, curve = places.checkpoints / CHECKPOINTS, places.checkpoints / METRICS
-    if leads:
-        kept.mkdir(parents=True, exist_ok=True)
+    saved, curve = paths.checkpoints / CHECKPOINTS, paths.checkpoints / METRICS
+    if is_first:
+        saved.mkdir(parents=True, exist_ok=True)
         curve.touch()
-        _link(curve, job_dir / METRICS)
+        # Links, so that the trainer writes straight into the folder that SageMaker copies.
+        (job_dir / METRICS).symlink_to(curve)
     else:
         (job_dir / METRICS).write_bytes(curve.read_bytes() if curve.is_file() else b"")
-    if leads or kept.is_dir():
-        _link(kept, job_dir / CHECKPOINTS)
-        drop_damaged_checkpoints(kept, job_dir / METRICS)
-
-
-def _link(target: Path, link: Path) -> None:
-    link.symlink_to(target)
+    if is_first or saved.is_dir():
+        (job_dir / CHECKPOINTS).symlink_to(saved)
+        drop_damaged_checkpoints(saved, job_dir / METRICS)
 
 
 def drop_damaged_checkpoints(checkpoints: Path, curve: Path) -> None:
-    """Leave whole checkpoints alone, and the curve up to the newest: a machine may be taken away
-    between two copies.
+    """Delete damaged checkpoints and cut the curve to the newest whole one.
+
+    A machine may be taken away between the copies of two files.
     """
-    keep = 0
+    keep_bytes = 0
     for folder in sorted(checkpoints.glob("step-*")):
         length = curve_length_at(folder)
         if length is None or length > curve.stat().st_size:
-            print(f"leaving checkpoint {folder.name} out: it is not whole", flush=True)
+            print(f"checkpoint {folder.name} is damaged, and removed", flush=True)
             shutil.rmtree(folder, ignore_errors=True)
         else:
-            keep = length
-    os.truncate(curve, keep)
+            keep_bytes = length
+    os.truncate(curve, keep_bytes)
 
 
 def curve_length_at(checkpoint: Path) -> int | None:
-    """How long the curve was at a checkpoint; None when a file of it is missing or damaged."""
+    """Return the curve's length in bytes at a checkpoint; None if the checkpoint is damaged."""
     try:
         record = json.loads((checkpoint / "position.json").read_bytes())
-        whole = all(_sha256(checkpoint / name) == sha for name, sha in record["sha256"].items())
-        return int(record["position"]["metrics_bytes"]) if whole else None
+        digests = record["sha256"]
+        is_whole = all(sha256_file(checkpoint / name) == sha for name, sha in digests.items())
+        return int(record["position"]["metrics_bytes"]) if is_whole else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def run_trainer(job_dir: JobDir, machine: Machine) -> int:
-    """The trainer to its end, its status; what it learns is printed as it comes."""
-    words = [sys.executable, "-m", "local_backend", str(job_dir.path)]
-    child = subprocess.Popen(words, env=os.environ | machine.distributed_environment(os.environ))
+    """Run the trainer to its end and return its exit status. Print points and states meanwhile."""
+    command = [sys.executable, "-m", "local_backend", str(job_dir.path)]
+    child = subprocess.Popen(command, env=os.environ | machine.distributed_environment(os.environ))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda received, _frame: child.send_signal(received))
-    told = LogForwarder(job_dir)
+    forwarder = LogForwarder(job_dir)
     while child.poll() is None:
-        told.forward()
+        forwarder.forward()
         time.sleep(POLL_S)
-    told.forward()
+    forwarder.forward()
     return child.wait()
 
 
 def print_line(line: str) -> None:
-    """One line, in one write: the trainer writes to the same pipe, and may be within a line."""
+    """Print one line with a single write.
+
+    The trainer writes to the same pipe and may be in the middle of a line.
+    """
     sys.stdout.flush()
     os.write(sys.stdout.fileno(), f"{line}\n".encode())
 
 
 class LogForwarder:
-    """What of the curve and the state has been printed. What was kept is printed once more."""
+    """Prints new curve points and states. Points of a restored curve are printed once more."""
 
     def __init__(self, job_dir: JobDir) -> None:
         self.job_dir = job_dir
@@ -188,7 +187,7 @@ class LogForwarder:
         self.state = b""
 
     def forward(self) -> None:
-        """Print what is new."""
+        """Print what is new since the last call."""
         for line in self._new_points():
             print_line(f"{LOG_MARK}metric {line}")
         with contextlib.suppress(FileNotFoundError):
@@ -206,28 +205,31 @@ class LogForwarder:
                     yield line.decode().rstrip("\n")
 
 
-def finish_job(job_dir: JobDir, places: ContainerPaths, status: int) -> int:
-    """Hand on what the trainer left; the first of several machines has it all."""
+def finish_job(job_dir: JobDir, paths: ContainerPaths, status: int) -> int:
+    """Copy the artifacts to where SageMaker collects them. Return the exit status.
+
+    Only the first of several machines has an ending and artifacts.
+    """
     if status == 0 and job_dir.read_ending() is None:
         return 0
-    ending: dict[str, Any] = job_dir.read_ending() or {
+    ending: Ending = job_dir.read_ending() or {
         "status": FAILED,
-        "failureMessage": "no ending",
+        "failureMessage": "the trainer left no ending",
     }
     if ending["status"] == COMPLETED:
-        places.model.mkdir(parents=True, exist_ok=True)
-        shutil.copytree(job_dir / ARTIFACTS, places.model, dirs_exist_ok=True)
+        paths.model.mkdir(parents=True, exist_ok=True)
+        shutil.copytree(job_dir / ARTIFACTS, paths.model, dirs_exist_ok=True)
         return 0
     if ending["status"] == STOPPED:
         return 0
-    return write_failure(places, str(ending.get("failureMessage")))
+    return write_failure(paths, str(ending.get("failureMessage")))
 
 
-def write_failure(places: ContainerPaths, message: str) -> int:
-    """Leave the reason where SageMaker looks for it."""
+def write_failure(paths: ContainerPaths, message: str) -> int:
+    """Write the failure message where SageMaker reads it. Return 1."""
     print(f"failed: {message}", flush=True)
-    places.output.mkdir(parents=True, exist_ok=True)
-    (places.output / "failure").write_text(message[:FAILURE_MAX], encoding="utf-8")
+    paths.output.mkdir(parents=True, exist_ok=True)
+    (paths.output / "failure").write_text(message[:FAILURE_MAX], encoding="utf-8")
     return 1
 
 

@@ -1,14 +1,13 @@
-"""job.json as a value: what to train, on what, how."""
+"""Parse job.json into typed settings."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from local_backend.errors import TrainerError
-from local_backend.job_dir import JobDir
+from local_backend.job_dir import JobDir, WeightSource
 
 VERSION = 1
 
@@ -23,7 +22,7 @@ class EarlyStopping:
 
 @dataclass(frozen=True)
 class LoraSettings:
-    """peft.LoraConfig's own words."""
+    """Adapter settings, with the field names of peft.LoraConfig."""
 
     r: int
     alpha: float
@@ -33,7 +32,7 @@ class LoraSettings:
 
 @dataclass(frozen=True)
 class DataFile:
-    """A staged file and the digest that it must have."""
+    """A staged file, the SHA-256 that it must have, and its number of records."""
 
     path: Path
     sha256: str
@@ -42,12 +41,15 @@ class DataFile:
 
 @dataclass(frozen=True)
 class Settings:
-    """One job, read from its folder. `None` means: the trainer chooses, and says what it chose."""
+    """One job, as its folder describes it.
+
+    `None` means that the trainer chooses a value, and logs its choice.
+    """
 
     customization_type: str
     format: str
     model_name: str
-    weights: tuple[Mapping[str, Any], ...]
+    weights: tuple[WeightSource, ...]
     method: str
     lora: LoraSettings
     epoch_count: int
@@ -64,16 +66,12 @@ class Settings:
     max_truncated_share: float
     processes: int | str
     fsdp: bool | str
+    packed: bool | str
     data: Mapping[str, DataFile]
-
-    @property
-    def is_supervised(self) -> bool:
-        """True when loss is on the answer alone; False when it is on every token of raw text."""
-        return self.customization_type == "FINE_TUNING"
 
 
 def read_settings(job_dir: JobDir) -> Settings:
-    """The job's settings. Raises TrainerError for a request of another version."""
+    """Return the job's settings. Raise TrainerError for a job.json of another version."""
     job = job_dir.read_request()
     if job.get("version") != VERSION:
         raise TrainerError(
@@ -106,8 +104,10 @@ def read_settings(job_dir: JobDir) -> Settings:
         micro_batch_size=job["microBatchSize"],
         eval_steps=job["evalSteps"],
         max_truncated_share=job["maxTruncatedShare"],
-        processes=job.get("processes", 1),  # jobs from before it was there have one
+        # Jobs that were written before these keys existed have the values that held then.
+        processes=job.get("processes", 1),
         fsdp=job.get("fsdp", False),
+        packed=job.get("packed", "auto"),
         data={
             role: DataFile(job_dir / file["path"], file["sha256"], file["records"])
             for role, file in job["data"].items()

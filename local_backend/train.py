@@ -1,6 +1,6 @@
-"""The trainer, told as a story: settings, data, model, steps, artifacts, the ending.
+"""Train one job from start to end: settings, data, model, steps, artifacts, the ending.
 
-Run by the supervisor as `python -m local_backend.train JOB_DIR`.
+The supervisor runs this as `python -m local_backend.train JOB_DIR`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from local_backend.data.batches import verify_digest
+from local_backend.data.encode import verify_digest
 from local_backend.disk_full import disk_full_error, disk_full_reason
 from local_backend.distributed.process_group import (
     ProcessGroup,
@@ -30,125 +30,135 @@ from local_backend.progress import ProgressReporter
 from local_backend.settings import read_settings
 from local_backend.training import checkpoint
 from local_backend.training.artifacts import write_artifacts
-from local_backend.training.loss_curve import perplexity
 from local_backend.training.prepare_run import TrainingRun, prepare_run
 from local_backend.training.train_loop import evaluate_base_model, report_progress, train_loop
 
 DISK_REMEDY = (
-    "free some space there, then `cloudft resume` goes on from the last checkpoint; or set"
+    "free some space there, then `cloudft resume` continues from the last checkpoint; or set"
     " CLOUDFT_HOME to another disk and submit again."
 )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one job to its ending. The outermost frame: whatever happens becomes an ending."""
+    """Run one job to its ending and return the exit status.
+
+    This is the outermost frame: every exception becomes an ending.
+    """
     job_dir = JobDir(Path((sys.argv[1:] if argv is None else argv)[0]))
-    team = ProcessGroup()
-    report = ProgressReporter(job_dir, team)
+    group = ProcessGroup()
+    reporter = ProgressReporter(job_dir, group)
+
+    def request_stop(_number: int, _frame: object) -> None:
+        # Only noted: the training loop stops between two steps, with a checkpoint.
+        reporter.is_stop_signaled = True
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: setattr(report, "is_stop_signaled", True))
+        signal.signal(number, request_stop)
     status, message = FAILED, None
     try:
-        report.process_group = team = init_process_group(job_dir)
-        status = train(job_dir, report)
+        reporter.process_group = group = init_process_group(job_dir)
+        status = train(job_dir, reporter)
     except StopRequested:
         status = STOPPED
     except TrainerError as error:
         message = str(error)
     except Exception as error:
-        message = failure_message(error, job_dir, team)
+        message = failure_message(error, job_dir, group)
         traceback.print_exc()
-    if not team.is_rank_zero:
+    if not group.is_rank_zero:
         return end_worker(message)
-    return write_ending(job_dir, report, status, message)
+    return write_ending(job_dir, reporter, status, message)
 
 
-def failure_message(error: Exception, job_dir: JobDir, team: ProcessGroup) -> str:
-    """Return the failure message for an error that nobody raised on purpose."""
-    words = disk_full_reason(error)
-    if words:
-        return str(disk_full_error("The job", job_dir.path, words, DISK_REMEDY))
+def failure_message(error: Exception, job_dir: JobDir, group: ProcessGroup) -> str:
+    """Return the failure message for an error that was not raised on purpose."""
+    disk_reason = disk_full_reason(error)
+    if disk_reason:
+        return str(disk_full_error("The job", job_dir.path, disk_reason, DISK_REMEDY))
     if isinstance(error, OSError):
         return f"{error.strerror or error}: {error.filename or job_dir.path}"
-    if team.world_size > 1 and is_lost_peer(error):
+    if group.world_size > 1 and is_lost_peer(error):
         return str(lost_peer_error(error))
     return f"{type(error).__name__}: {error}"
 
 
 def end_worker(message: str | None) -> int:
-    """The end of a process that does not write: the first one tells how the job ended."""
+    """Return the exit status of a process with a rank above 0, which writes no ending itself."""
     if message:
         print(f"process {os.environ['RANK']} failed: {message}", flush=True)
     return 1 if message else 0
 
 
 def write_ending(
-    job_dir: JobDir, report: ProgressReporter, status: str, message: str | None
+    job_dir: JobDir, reporter: ProgressReporter, status: str, message: str | None
 ) -> int:
-    """Write the ending; without room for it on the disk, leave it to the supervisor."""
+    """Write the job's ending and return the exit status.
+
+    If the disk has no room for it, leave the ending to the supervisor.
+    """
     if message:
-        report.log(f"failed: {message}")
-    report.close_phase(status)
+        reporter.log(f"failed: {message}")
+    reporter.close_phase(status)
     try:
         job_dir.write_ending(status, message)
     except OSError as error:
-        report.log(f"the ending could not be written: {error}")
+        reporter.log(f"can't write the ending: {error}")
         return 1
-    report.log(f"ended: {status}")
+    reporter.log(f"ended: {status}")
     return 1 if status == FAILED else 0
 
 
-def train(job_dir: JobDir, report: ProgressReporter) -> str:
-    """The whole job; returns the status that it ends with."""
-    report.write_state()
+def train(job_dir: JobDir, reporter: ProgressReporter) -> str:
+    """Run the whole job and return the status that it ends with."""
+    reporter.write_state()
     settings = read_settings(job_dir)
-    report.set_phase("validationDetails", IN_PROGRESS)
+    reporter.set_phase("validationDetails", IN_PROGRESS)
     for file in settings.data.values():
         verify_digest(file)
-    report.set_phase("validationDetails", COMPLETED)
-    report.set_phase("dataProcessingDetails", IN_PROGRESS)
-    run = prepare_run(job_dir, settings, report)
-    report.set_phase("dataProcessingDetails", COMPLETED)
-    report.set_phase("trainingDetails", IN_PROGRESS)
+    reporter.set_phase("validationDetails", COMPLETED)
+    reporter.set_phase("dataProcessingDetails", IN_PROGRESS)
+    run = prepare_run(job_dir, settings, reporter)
+    reporter.set_phase("dataProcessingDetails", COMPLETED)
+    reporter.set_phase("trainingDetails", IN_PROGRESS)
     with contextlib.closing(run.loss_curve):
         evaluate_base_model(run)
         train_loop(run)
         weights = select_tuned_weights(run)
+        # From here on only rank 0 works; the others must not wait for it in a collective.
         run.process_group.close()
         if not run.process_group.is_rank_zero:
             return COMPLETED
         report_progress(run, None, None, "writing artifacts")
     write_artifacts(job_dir, run.loaded, weights, run.reporter.summary, settings)
-    report.set_phase("trainingDetails", COMPLETED)
+    reporter.set_phase("trainingDetails", COMPLETED)
+    # Last, because until the artifacts are written a crash needs the checkpoints.
     checkpoint.remove_checkpoints(run.checkpoints)
     return COMPLETED
 
 
 def select_tuned_weights(run: TrainingRun) -> dict[str, torch.Tensor]:
-    """The weights of the lowest validation loss, where there was validation; else the last.
+    """Return the weights of the lowest validation loss; without validation, the last ones.
 
-    Whole, for the process that writes; the others get none. The model has them too, unless it is
-    sharded.
+    Rank 0 gets them whole and the other ranks get an empty dict. The weights are also set on the
+    model, unless it is sharded.
     """
     run.loss_curve.sync()
-    best, team, model = run.position.best_loss, run.process_group, run.loaded.model
+    best, group, model = run.position.best_loss, run.process_group, run.loaded.model
     if best is None:
-        return (
-            checkpoint.gather_trained_weights(model, keep=team.is_rank_zero)
-            if team.joins_weight_gather
-            else {}
-        )
-    if not team.is_rank_zero:
+        if not group.joins_weight_gather:
+            return {}
+        return checkpoint.gather_trained_weights(model, keep=group.is_rank_zero)
+    if not group.is_rank_zero:
         return {}
     run.reporter.summary["tuned"] = {
         "validationLoss": best,
-        "perplexity": perplexity(best),
+        **run.objective.metrics(best),
         "step": run.position.best_step,
     }
     run.reporter.log(
         f"tuned model: validation loss {best:.4f}, after step {run.position.best_step}"
     )
-    if team.is_sharded:
+    if group.is_sharded:
         return checkpoint.read_best_weights(run.checkpoints)
     checkpoint.restore_best_weights(run.checkpoints, model)
     return checkpoint.gather_trained_weights(model)

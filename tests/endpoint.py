@@ -1,4 +1,4 @@
-"""An endpoint in a process of its own, and what a job needs there: a bucket and a role."""
+"""Start an endpoint in its own process, with what a job needs there: a bucket and roles."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ SAGEMAKER_TRUST = json.loads(
     json.dumps(BEDROCK_TRUST).replace("bedrock.amazon", "sagemaker.amazon")
 )
 TOKEN = "token-of-the-tests"
-"""For the page and the routes of administration of every endpoint that tests start."""
+"""The token of the status page and the administration routes of every endpoint in tests."""
 AWS_KEYS = {"AWS_ACCESS_KEY_ID": "AKIAPLANTEDKEYID", "AWS_SECRET_ACCESS_KEY": "planted-secret-key"}
 
 
@@ -49,42 +49,42 @@ class Endpoint:
 
     @property
     def environ(self) -> dict[str, str]:
-        """What the command line needs to reach it."""
+        """Return the variables by which the command line reaches it."""
         return {**AWS_KEYS, "AWS_ENDPOINT_URL": self.url, "AWS_REGION": REGION}
 
     @property
     def bedrock_section(self) -> dict[str, Any]:
-        """The job file's `bedrock` section."""
+        """Return the `bedrock` section of a job file."""
         return {"region": REGION, "role_arn": ROLE, "s3_uri": f"s3://{BUCKET}/team"}
 
     def client(self, service: str) -> Any:
-        """A boto3 client for it, made once: making one takes longer than most calls."""
+        """Return the shared boto3 client: creating one takes longer than most calls."""
         return _client(self.url, service)
 
     def object_keys(self) -> list[str]:
-        """Every key in the bucket."""
+        """Return every key in the bucket."""
         pages = self.client("s3").get_paginator("list_objects_v2").paginate(Bucket=BUCKET)
         return [item["Key"] for page in pages for item in page.get("Contents", ())]
 
-    def fault(self, *orders: Mapping[str, Any]) -> None:
-        """Order failures; see cloudft/endpoint/fault_injection.py."""
-        self._admin("faults", json.dumps(orders).encode())
+    def fault(self, *faults: Mapping[str, Any]) -> None:
+        """Replace the faults to inject; see cloudft/endpoint/fault_injection.py."""
+        self._call_admin_route("faults", json.dumps(faults).encode())
 
     def calls(self, operation: str) -> list[dict[str, Any]]:
-        """The parameters of every call of that operation so far."""
-        told = json.loads(self._admin("calls"))
-        return [call["parameters"] for call in told if call["operation"] == operation]
+        """Return the parameters of every call of an operation so far."""
+        calls = json.loads(self._call_admin_route("calls"))
+        return [call["parameters"] for call in calls if call["operation"] == operation]
 
-    def _admin(self, what: str, body: bytes | None = None) -> bytes:
-        request = urllib.request.Request(f"{self.url}/_cloudft/{what}", body)
+    def _call_admin_route(self, name: str, body: bytes | None = None) -> bytes:
+        request = urllib.request.Request(f"{self.url}/_cloudft/{name}", body)
         request.add_header("Authorization", f"Bearer {TOKEN}")
-        with urllib.request.urlopen(request) as answer:
-            content: bytes = answer.read()
+        with urllib.request.urlopen(request) as response:
+            content: bytes = response.read()
         return content
 
 
 def new_client(url: str, service: str) -> Any:
-    """A boto3 client of that endpoint."""
+    """Return a new boto3 client of an endpoint."""
     keys = {name.lower(): value for name, value in AWS_KEYS.items()}
     return boto3.client(service, endpoint_url=url, region_name=REGION, **keys)
 
@@ -94,16 +94,16 @@ _client = functools.cache(new_client)
 
 @contextlib.contextmanager
 def running_endpoint(*arguments: str | Path) -> Iterator[Endpoint]:
-    """An endpoint with an empty, closed bucket and a trusting role."""
+    """Run an endpoint with an empty, private bucket, and roles that trust Bedrock and SageMaker."""
     with tempfile.TemporaryDirectory(prefix="endpoint-") as folder:
-        said = [Path(folder, name) for name in ("out", "err")]
-        words = ["endpoint", "-q", "--until-pid", str(os.getpid()), *arguments]
+        output, errors = Path(folder, "out"), Path(folder, "err")
+        command = ["endpoint", "-q", "--until-pid", str(os.getpid()), *arguments]
         environ = os.environ | {"CLOUDFT_ENDPOINT_TOKEN": TOKEN}
-        process = forked_cli.start_cli(words, env=environ, streams=[os.devnull, *said])
+        process = forked_cli.start_cli(command, env=environ, streams=[os.devnull, output, errors])
         try:
-            wait_until(lambda: _line(said[0]) or not process.is_alive(), "the endpoint is up")
-            assert process.is_alive(), said[1].read_text()
-            endpoint = Endpoint(_line(said[0]))
+            wait_until(lambda: _first_line(output) or not process.is_alive(), "the endpoint is up")
+            assert process.is_alive(), errors.read_text()
+            endpoint = Endpoint(_first_line(output))
             create_bucket_and_roles(endpoint)
             yield endpoint
         finally:
@@ -111,19 +111,19 @@ def running_endpoint(*arguments: str | Path) -> Iterator[Endpoint]:
             process.join(30)
 
 
-def _line(path: Path) -> str:
-    """Its first line, once that is whole."""
+def _first_line(path: Path) -> str:
+    """Return the first line of a file once it is complete; an empty string before."""
     line, end, _ = path.read_text().partition("\n") if path.exists() else ("", "", "")
     return line if end else ""
 
 
 def create_bucket_and_roles(endpoint: Endpoint) -> None:
-    """A bucket that can't be made public, and the service role."""
+    """Create a bucket that can't be made public, and the roles of the two services."""
     s3 = endpoint.client("s3")
     s3.create_bucket(Bucket=BUCKET)
-    closed = ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets")
+    blocked = ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets")
     s3.put_public_access_block(
-        Bucket=BUCKET, PublicAccessBlockConfiguration=dict.fromkeys(closed, True)
+        Bucket=BUCKET, PublicAccessBlockConfiguration=dict.fromkeys(blocked, True)
     )
     iam = endpoint.client("iam")
     for name, trust in (("bedrock-job", BEDROCK_TRUST), ("sagemaker-job", SAGEMAKER_TRUST)):

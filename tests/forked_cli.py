@@ -1,8 +1,8 @@
-"""`cloudft ...` in a process of its own, forked from one that has imported all of it.
+"""Run `cloudft ...` in a process that is forked from one which has imported all of it.
 
-It has its own standard streams, environment, folder and end, as `python -m cloudft` has; only the
-start of the interpreter and the imports, half a second of each call, are spared. What tests that
-start, or hooks into it, starts an interpreter.
+The process has its own standard streams, environment, folder and exit code, as `python -m cloudft`
+has. It saves the start of the interpreter and the imports, half a second of each call. A test of
+that start, or one that hooks into it, has to start an interpreter.
 """
 
 from __future__ import annotations
@@ -58,11 +58,15 @@ def start_cli(
     env: Mapping[str, str] | None = None,
     streams: Sequence[str | Path] = (os.devnull, os.devnull, os.devnull),
 ) -> ForkServerProcess:
-    """Start `cloudft` with these arguments; `streams`: the files of its input, output, errors."""
+    """Start `cloudft` with these arguments. `streams` are the files of stdin, stdout and stderr."""
     environ = dict(os.environ if env is None else env)
-    words = [str(word) for word in arguments]
-    given = (words, str(cwd or Path.cwd()), environ, [str(path) for path in streams])
-    process = FORKSERVER.Process(target=_become_cli, args=given)
+    target_arguments = (
+        [str(argument) for argument in arguments],
+        str(cwd or Path.cwd()),
+        environ,
+        [str(path) for path in streams],
+    )
+    process = FORKSERVER.Process(target=_become_cli, args=target_arguments)
     process.start()
     return process
 
@@ -74,7 +78,7 @@ def run_cli(
     input: str = "",
     **options: Any,
 ) -> subprocess.CompletedProcess[str]:
-    """What `subprocess.run` gives for `cloudft` with these arguments, its output captured."""
+    """Run `cloudft` with these arguments, as `subprocess.run` does with captured output."""
     with tempfile.TemporaryDirectory(prefix="cloudft-run-") as folder:
         streams = [Path(folder, name) for name in ("in", "out", "err")]
         streams[0].write_text(input, encoding="utf-8")
@@ -84,19 +88,19 @@ def run_cli(
             process.kill()
             process.join()
             raise subprocess.TimeoutExpired(["cloudft", *map(str, arguments)], timeout)
-        said = [path.read_text(encoding="utf-8") if path.exists() else "" for path in streams[1:]]
-        return subprocess.CompletedProcess(list(arguments), process.exitcode, *said)
+        output = [path.read_text("utf-8") if path.exists() else "" for path in streams[1:]]
+        return subprocess.CompletedProcess(list(arguments), process.exitcode, *output)
 
 
 def _become_cli(
     arguments: list[str], folder: str, environ: dict[str, str], streams: Sequence[str]
 ) -> None:
-    """Become `cloudft`, in a process just forked."""
+    """Run `cloudft` in a process just forked."""
     modes = (os.O_RDONLY, *[os.O_WRONLY | os.O_CREAT | os.O_APPEND] * 2)
     for number, (path, mode) in enumerate(zip(streams, modes, strict=True)):
-        opened = os.open(path, mode, 0o600)
-        os.dup2(opened, number)
-        os.close(opened)
+        descriptor = os.open(path, mode, 0o600)
+        os.dup2(descriptor, number)
+        os.close(descriptor)
     restore_process_state(folder, environ)
     sys.argv, sys.executable = ["cloudft", *arguments], environ.get(PYTHON, sys.executable)
     main()

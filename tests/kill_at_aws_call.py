@@ -1,4 +1,4 @@
-"""A command that is killed at one of its calls to AWS."""
+"""Kill a command at one of its calls to AWS."""
 
 SITECUSTOMIZE = """
 import os, signal, sys
@@ -8,8 +8,8 @@ if len(sys.orig_argv) > 3 and sys.orig_argv[3] == os.environ.get("KILLED"):
     send = http.URLLib3Session.send
     def killed(self, request):
         target = str(request.headers.get("X-Amz-Target"))
-        said = f"{target} {request.method} {request.url}"
-        if os.environ.get("KILL_TARGET", "") not in said:
+        call = f"{target} {request.method} {request.url}"
+        if os.environ.get("KILL_TARGET", "") not in call:
             return send(self, request)
         state["left"] -= 1
         if os.environ["COUNT"]:
@@ -17,12 +17,14 @@ if len(sys.orig_argv) > 3 and sys.orig_argv[3] == os.environ.get("KILLED"):
                 file.write(request.method + " " + request.url + chr(10))
         if state["left"] == 0 and os.environ["KILL_WHEN"] == "before":
             os.kill(os.getpid(), signal.SIGKILL)
-        answer = send(self, request)
+        response = send(self, request)
         if state["left"] == 0:
             os.kill(os.getpid(), signal.SIGKILL)
-        return answer
+        return response
     http.URLLib3Session.send = killed
 """
-"""A sitecustomize.py: the command KILLED is killed at its call KILL_AT, `before` it or after it, as
-KILL_WHEN says. COUNT is a file for its calls. With KILL_TARGET only those calls count whose
-`X-AMZ-TARGET METHOD URL` has it."""
+"""The content of a sitecustomize.py that kills the command KILLED at its call number KILL_AT.
+
+KILL_WHEN says whether `before` the call is sent, or after its response. COUNT is a file to which
+the calls are appended. With KILL_TARGET, only calls count whose `X-AMZ-TARGET METHOD URL` has it.
+"""

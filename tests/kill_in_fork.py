@@ -1,4 +1,4 @@
-"""A part of this process's work, done in a fork of it that kills itself at a chosen point."""
+"""Do a part of a test in a fork of its process, which kills itself at a chosen point."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ NEVER_KILLED = 10**6
 def fork_and_kill(
     work: Callable[[], Any], below: Path, point: int = NEVER_KILLED
 ) -> tuple[bool, int]:
-    """Do `work` in a fork that gets SIGKILL before its Nth operation on a path below `below`.
+    """Do `work` in a fork that is killed before its Nth operation on a path below `below`.
 
-    Operations are those that Python audits: open, mkdir, rename, remove, chmod, scandir ... Return
-    whether it was killed, and how many operations there were.
+    N is `point`. Operations are those that Python audits: open, mkdir, rename, remove, chmod ...
+    Return whether the fork was killed, and how many operations it did.
     """
     reading, writing = os.pipe()
     child = os.fork()
@@ -32,7 +32,7 @@ def fork_and_kill(
     return os.waitstatus_to_exitcode(status) == -signal.SIGKILL, count
 
 
-def _work_until_killed(work: Callable[[], Any], below: str, point: int, told: int) -> None:
+def _work_until_killed(work: Callable[[], Any], below: str, point: int, report: int) -> None:
     done = 0
 
     def hook(event: str, args: tuple[Any, ...]) -> None:
@@ -44,7 +44,7 @@ def _work_until_killed(work: Callable[[], Any], below: str, point: int, told: in
         if done == point:
             os.kill(os.getpid(), signal.SIGKILL)
         done += 1
-        os.write(told, b".")
+        os.write(report, b".")
 
     sys.addaudithook(hook)
     try:

@@ -1,4 +1,4 @@
-"""boto3 clients of a WSGI application in this process: no socket, no server."""
+"""Create boto3 clients of a WSGI application in this process: no socket, no server."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class _Body(io.BytesIO):
 
 
 def create_client(app: Callable[..., Any], service: str, region: str = "us-east-1") -> Any:
-    """A client whose requests the application answers."""
+    """Return a client whose requests the application answers."""
     config = Config(retries={"total_max_attempts": 1}, s3={"addressing_style": "path"})
-    made = boto3.client(
+    client = boto3.client(
         service,
         endpoint_url=URL,
         region_name=region,
@@ -38,12 +38,12 @@ def create_client(app: Callable[..., Any], service: str, region: str = "us-east-
         answer = call_wsgi_app(app, wsgi_environ(request))
         return AWSResponse(request.url, answer.status, dict(answer.headers), _Body(answer.body))
 
-    made.meta.events.register("before-send", send)
-    return made
+    client.meta.events.register("before-send", send)
+    return client
 
 
 def wsgi_environ(request: Any) -> dict[str, Any]:
-    """The WSGI environment of a request that botocore has prepared."""
+    """Return the WSGI environment of a request that botocore has prepared."""
     parts = urlsplit(request.url)
     uri = parts.path + (f"?{parts.query}" if parts.query else "")
     body = request.body.read() if hasattr(request.body, "read") else request.body or b""

@@ -1,12 +1,12 @@
-"""A Python whose `-m local_backend.*` is forked from a process that has loaded torch already.
+"""A Python interpreter that forks `-m local_backend.*` from a process with torch already loaded.
 
-Loading torch and transformers takes some five seconds of a core, a tiny model's training a fraction
-of one. What is forked is a process of its own, with its own code, streams, folder, environment and
-end; it dies with the process that was started for it, and that one ends as it does. Our own modules
-are imported anew in each.
+Loading torch and transformers takes some five seconds of a core; training a tiny model takes a
+fraction of one. The forked process has its own code, streams, folder, environment and exit code.
+Our own modules are imported in each fork. The process that a test starts waits for its fork, passes
+signals to it, and exits as it does; the fork dies with it.
 
-`install` writes that interpreter. forked.py gives it to what it starts; a test that needs trainers
-started as they are elsewhere takes the fixture `plain_starts`.
+`install_interpreter` writes the interpreter. forked_cli.py gives it to what it starts. A test that
+needs trainers started without it takes the fixture `plain_starts`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 PYTHON = "TESTS_PYTHON"
-"""The variable that names it; without it, it is the one that runs the tests."""
+"""The environment variable with the interpreter's path; without it, tests use their own."""
 REAL_PYTHON = sys.executable
 THIRD_PARTY = (
     *("torch", "torch.optim", "torch._dynamo", "transformers", "transformers.modeling_utils"),
@@ -39,16 +39,19 @@ THIRD_PARTY = (
     *("transformers.tokenization_utils_tokenizers", "safetensors.torch"),
 )
 NOT_FORKED = {"local_backend.sagemaker"}
-"""It only starts others, and lives and dies in one process group with them."""
+"""Programs that are not forked: this one only starts others, and is killed with their group."""
 MAX_SOCKET_PATH = 100
-"""Of a socket; Linux takes 107 bytes."""
+"""Bytes of a socket's path; Linux allows 107."""
 WAIT_S = 120.0
 FIRST_SPARE_FD = 200
-"""File descriptors from here on are not those of what is started."""
+"""File descriptors from here on are free in the programs that are started."""
 
 
 def install_interpreter(folder: Path) -> Path | None:
-    """Write it into `folder`; None where this system can't have it. Its server ends with us."""
+    """Write the interpreter into `folder` and return its path; None if this system can't have it.
+
+    Its server ends with the tests.
+    """
     address = folder / "preloaded"
     if not _has_pidfd() or len(str(address)) > MAX_SOCKET_PATH:
         return None
@@ -57,11 +60,11 @@ def install_interpreter(folder: Path) -> Path | None:
         path = folder / "bin" / "python"
         if not path.exists():
             owner = os.getppid() if os.environ.get("PYTEST_XDIST_WORKER") else os.getpid()
-            given = f"{REAL_PYTHON!r}, {str(address)!r}, {owner}"
+            arguments = f"{REAL_PYTHON!r}, {str(address)!r}, {owner}"
             path.parent.mkdir()
             path.write_text(
                 f"#!{REAL_PYTHON}\nimport sys\nsys.path.insert(1, {str(Path(__file__).parent)!r})\n"
-                f"import preloaded\npreloaded.become({given})\n"
+                f"import preloaded\npreloaded.become({arguments})\n"
             )
             path.chmod(0o700)
             command = path.with_name("cloudft")
@@ -71,7 +74,7 @@ def install_interpreter(folder: Path) -> Path | None:
 
 
 def _has_pidfd() -> bool:
-    """True on Linux from 5.3: a process can be waited for beside a socket."""
+    """Return whether `select` can wait for a process: on Linux from 5.3."""
     try:
         os.close(os.pidfd_open(os.getpid()))
     except (AttributeError, OSError):
@@ -80,36 +83,42 @@ def _has_pidfd() -> bool:
 
 
 def interpreter_path() -> str:
-    """It, for a command line of tests."""
+    """Return the path of the interpreter, for command lines in tests."""
     return os.environ.get(PYTHON, REAL_PYTHON)
 
 
 def become(real: str, address: str, owner: int) -> None:
-    """What that interpreter does: fork the trainer's programs, run other modules here."""
-    shim, *words = sys.argv
-    if words[:1] != ["-m"]:
-        os.execv(real, [real, *words])
-    program = words[1]
+    """Act as the interpreter: fork the trainer's programs, run other modules in this process."""
+    shim, *arguments = sys.argv
+    if arguments[:1] != ["-m"]:
+        os.execv(real, [real, *arguments])
+    program = arguments[1]
     if program.startswith("local_backend.") and program not in NOT_FORKED:
-        _run_forked(shim, words[1:], _connect([real, __file__, address, str(owner)]))
-    sys.executable, sys.argv, sys.path[:2] = shim, words[1:], [os.getcwd()]
+        _run_forked(shim, arguments[1:], _connect([real, __file__, address, str(owner)]))
+    sys.executable, sys.argv, sys.path[:2] = shim, arguments[1:], [os.getcwd()]
     runpy.run_module(program, run_name="__main__", alter_sys=True)
 
 
-# The process that was started: it stands for the forked one.
+# In the process that a test started, which represents the forked one.
 
 
-def _run_forked(shim: str, words: Sequence[str], link: socket.socket) -> NoReturn:
-    """Have it forked, pass signals on, end as it ends."""
+def _run_forked(shim: str, arguments: Sequence[str], link: socket.socket) -> NoReturn:
+    """Have the server fork a program, pass signals to it, and exit as it exits."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda received, _: link.send(bytes([received])))
     fds = [fd for fd in _open_files() if fd != link.fileno()]
-    told = {"words": words, "cwd": os.getcwd(), "env": dict(os.environ), "fds": fds, "shim": shim}
-    content = json.dumps(told).encode()
+    request = {
+        "arguments": arguments,
+        "cwd": os.getcwd(),
+        "env": dict(os.environ),
+        "fds": fds,
+        "shim": shim,
+    }
+    content = json.dumps(request).encode()
     socket.send_fds(link, [len(content).to_bytes(8, "big")], fds)
     link.sendall(content)
-    answer = link.recv(8)
-    code = int.from_bytes(answer, "big", signed=True) if answer else -signal.SIGKILL
+    reply = link.recv(8)
+    code = int.from_bytes(reply, "big", signed=True) if reply else -signal.SIGKILL
     if code < 0:
         if -code != signal.SIGKILL:
             signal.signal(-code, signal.SIG_DFL)
@@ -118,16 +127,16 @@ def _run_forked(shim: str, words: Sequence[str], link: socket.socket) -> NoRetur
 
 
 def _open_files() -> list[int]:
-    found = []
+    descriptors = []
     for name in os.listdir("/proc/self/fd"):
         with contextlib.suppress(OSError):  # the folder itself, closed meanwhile
             os.fstat(int(name))
-            found.append(int(name))
-    return found
+            descriptors.append(int(name))
+    return descriptors
 
 
 def _connect(server: Sequence[str]) -> socket.socket:
-    """A connection to the server, which the first who needs it starts."""
+    """Return a connection to the server; start the server if it does not run yet."""
     address = Path(server[2])
     with address.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -150,16 +159,16 @@ def _connect(server: Sequence[str]) -> socket.socket:
     return link
 
 
-# The server.
+# In the server.
 
 
 def serve(address: Path, owner: int) -> None:
-    """Load what takes long, then fork whatever is asked, until the owner is gone."""
+    """Import what is slow to import, then fork each requested program, until the owner is gone."""
     for name in THIRD_PARTY:
         with contextlib.suppress(ImportError):
             __import__(name)
-    gc.freeze()  # what is forked leaves these pages alone
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that look after one
+    gc.freeze()  # no collection in a fork copies these pages
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the supervisors
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(f"{address}.new")
         listener.listen(64)
@@ -174,19 +183,19 @@ def serve(address: Path, owner: int) -> None:
 
 
 def _supervise(link: socket.socket) -> NoReturn:
-    """Fork it and wait for its end or for that of who has asked."""
+    """Fork a program, and wait until it exits or the process that requested it does."""
     link.setblocking(True)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     head, fds, *_ = socket.recv_fds(link, 8, 64)
     size, content = int.from_bytes(head, "big"), b""
     while len(content) < size:
         content += link.recv(size - len(content))
-    asked = json.loads(content)
+    request = json.loads(content)
     child = os.fork()
     if child == 0:
         link.close()
-        _adopt_request(asked, fds)
-        _run_program(asked["words"][0])
+        _adopt_request(request, fds)
+        _run_program(request["arguments"][0])
     for fd in fds:
         os.close(fd)
     ended = os.pidfd_open(child)
@@ -205,20 +214,24 @@ def _supervise(link: socket.socket) -> NoReturn:
     os._exit(0)
 
 
-def _adopt_request(asked: Mapping[str, Any], fds: Sequence[int]) -> None:
-    """Take over files, folder, environment and arguments of what is asked."""
+def _adopt_request(request: Mapping[str, Any], fds: Sequence[int]) -> None:
+    """Take over the files, folder, environment and arguments of a request."""
     os.setsid()
     moved = [fcntl.fcntl(fd, fcntl.F_DUPFD, FIRST_SPARE_FD) for fd in fds]
     os.closerange(0, FIRST_SPARE_FD)
-    for fd, number in zip(moved, asked["fds"], strict=True):
+    for fd, number in zip(moved, request["fds"], strict=True):
         os.dup2(fd, number, inheritable=True)
         os.close(fd)
-    restore_process_state(asked["cwd"], asked["env"])
-    sys.executable, sys.argv, sys.path[0] = asked["shim"], list(asked["words"]), asked["cwd"]
+    restore_process_state(request["cwd"], request["env"])
+    sys.executable, sys.path[0] = request["shim"], request["cwd"]
+    sys.argv = list(request["arguments"])
 
 
 def restore_process_state(folder: str, environ: Mapping[str, str]) -> None:
-    """In a process just forked, its files 0, 1 and 2 in place: streams, folder, environment."""
+    """Set the streams, folder and environment of a process just forked.
+
+    Its file descriptors 0, 1 and 2 are those of the program already.
+    """
     sys.stdin = os.fdopen(0, closefd=False)
     sys.stdout = os.fdopen(1, "w", 1, closefd=False)
     sys.stderr = os.fdopen(2, "w", 1, errors="backslashreplace", closefd=False)
@@ -229,12 +242,12 @@ def restore_process_state(folder: str, environ: Mapping[str, str]) -> None:
 
 
 def _run_program(program: str) -> NoReturn:
-    """Run it to its end, and end without taking apart all that was loaded: that takes a second."""
+    """Run a program, and exit without the interpreter's own shutdown, which takes a second."""
     try:
         runpy.run_module(program, run_name="__main__", alter_sys=True)
         code = 0
-    except SystemExit as ending:
-        code = ending.code if isinstance(ending.code, int) else int(ending.code is not None)
+    except SystemExit as exit_:
+        code = exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
     except BaseException:
         traceback.print_exc()
         code = 1

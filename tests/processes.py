@@ -1,4 +1,4 @@
-"""Other processes: the command line, waiting with a deadline, killing."""
+"""Wait for, find, kill and read what other processes do."""
 
 from __future__ import annotations
 
@@ -20,18 +20,21 @@ JobFile = Callable[..., Path]
 
 
 def wait_until(condition: Callable[[], Value], what: str, *, seconds: float = 60.0) -> Value:
-    """The first true value of `look`, asked again and again; fails with `what` after `seconds`."""
+    """Return the first true value of `condition`, polled until then.
+
+    Fails after `seconds` with `what`, which says what the test waits for.
+    """
     end = time.monotonic() + seconds
     while True:
         value = condition()
         if value:
             return value
-        assert time.monotonic() < end, f"waited {seconds:g} s in vain: {what}"
+        assert time.monotonic() < end, f"not within {seconds:g} s: {what}"
         time.sleep(0.005)
 
 
 def read_json(path: Path) -> Any:
-    """The file's value; None while it is not there."""
+    """Return the value of a JSON file; None if it does not exist."""
     try:
         return json.loads(path.read_bytes())
     except FileNotFoundError:
@@ -39,7 +42,7 @@ def read_json(path: Path) -> Any:
 
 
 def read_jsonl(path: Path) -> list[Any]:
-    """The whole lines of a JSONL file so far."""
+    """Return the values of the complete lines of a JSONL file so far."""
     try:
         content = path.read_bytes()
     except FileNotFoundError:
@@ -54,7 +57,7 @@ def kill(pid: int, number: int = signal.SIGKILL) -> None:
 
 
 def find_processes(command_line_part: str) -> list[int]:
-    """The processes whose command line has `words` in it."""
+    """Return the ids of processes whose command line contains a text."""
     table = subprocess.run(
         ["ps", "-axwwo", "pid=,args="], capture_output=True, text=True, check=True
     )

@@ -29,7 +29,7 @@ SENTENCES = [
 def build_model(
     folder: Path, *, chat_template: str | None = CHATML, context: int = CONTEXT
 ) -> Path:
-    """A random Llama of 2 layers and 32 dimensions in `folder`, with its tokenizer."""
+    """Save a random Llama of 2 layers and 32 dimensions in `folder`, with its tokenizer."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -54,7 +54,7 @@ def build_model(
 
 
 def build_tokenizer(chat_template: str | None = CHATML, sentences: Sequence[str] = ()) -> Any:
-    """A byte-level BPE: every text has tokens, and comes back from them as it was."""
+    """Return a byte-level BPE tokenizer, which encodes and decodes every text without loss."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -76,12 +76,12 @@ def build_tokenizer(chat_template: str | None = CHATML, sentences: Sequence[str]
 
 
 def pair(prompt: str, completion: str) -> dict[str, str]:
-    """A supervised record in its simplest shape."""
+    """Return a supervised record in its simplest shape."""
     return {"prompt": prompt, "completion": completion}
 
 
 def pairs(count: int) -> list[dict[str, str]]:
-    """`count` supervised records, no two alike, of different lengths."""
+    """Return `count` supervised records, all different, of different lengths."""
     return [
         pair(
             f"Where is parcel {number}{' for ' + city if number % 3 else ''}?",
@@ -93,12 +93,12 @@ def pairs(count: int) -> list[dict[str, str]]:
 
 
 def texts(count: int) -> list[dict[str, str]]:
-    """`count` unlabelled records."""
+    """Return `count` unlabeled records."""
     return [{"input": f"Parcel {n} is in {CITIES[n % len(CITIES)]}."} for n in range(count)]
 
 
 def write_jsonl(path: Path, records: Iterable[Mapping[str, Any]]) -> Path:
-    """One record a line."""
+    """Write one record a line."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
     return path
@@ -107,7 +107,7 @@ def write_jsonl(path: Path, records: Iterable[Mapping[str, Any]]) -> Path:
 def write_job_dir(
     folder: Path, model: Path, data: Mapping[str, Sequence[Mapping[str, Any]]], **changes: Any
 ) -> Path:
-    """A folder as the trainer expects it: job.json, the staged `data` by role, its manifest.
+    """Write a folder as the trainer expects it: job.json, the staged `data` by role, its manifest.
 
     `changes` replaces top-level keys of job.json; hyperparameters among them by their own names.
     """
@@ -145,6 +145,7 @@ def write_job_dir(
         "maxTruncatedShare": 0.05,
         "processes": 1,
         "fsdp": False,
+        "packed": "auto",
         "data": files,
     }
     unknown = changes.keys() - job.keys()

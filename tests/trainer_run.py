@@ -1,4 +1,4 @@
-"""The trainer run in this process, and what it has left."""
+"""Run the trainer in this process, and read what it left."""
 
 from __future__ import annotations
 
@@ -18,49 +18,49 @@ RunTrainer = Callable[..., "TrainerRun"]
 
 @dataclass(frozen=True)
 class TrainerRun:
-    """A folder in which the trainer has ended."""
+    """A job folder after the trainer has ended."""
 
     path: Path
     log: str
 
     @property
     def ending(self) -> dict[str, Any]:
-        """How it ended."""
+        """Return the ending."""
         value: dict[str, Any] = read_json(self.path / "ended.json")
         return value
 
     @property
     def status(self) -> str:
-        """Completed, Failed or Stopped."""
+        """Return Completed, Failed or Stopped."""
         return str(self.ending["status"])
 
     @property
     def message(self) -> str:
-        """Why it failed."""
+        """Return the failure message."""
         assert self.status == "Failed", self.log
         return str(self.ending["failureMessage"])
 
     @property
     def summary(self) -> dict[str, Any]:
-        """What the trainer found and chose."""
+        """Return what the trainer has chosen and found."""
         value: dict[str, Any] = read_json(self.path / "state.json")["summary"]
         return value
 
     @property
     def model(self) -> Path:
-        """The tuned model."""
+        """Return the folder of the tuned model."""
         return self.path / "artifacts" / "model"
 
     def curve_points(self, split: str = "train") -> list[dict[str, Any]]:
-        """One of the two curves."""
+        """Return the points of one of the two curves."""
         return [p for p in read_jsonl(self.path / "metrics.jsonl") if p["split"] == split]
 
     def losses(self, split: str = "train") -> list[float]:
-        """The losses of one curve, in order."""
+        """Return the losses of one curve, in order."""
         return [point["loss"] for point in self.curve_points(split)]
 
     def rows(self, name: str) -> list[list[str]]:
-        """A CSV file of the artifacts, header first."""
+        """Return a CSV file of the artifacts, header first."""
         with (self.path / "artifacts" / name).open(newline="") as stream:
             return list(csv.reader(stream))
 
@@ -69,12 +69,12 @@ def run_trainer(folder: Path) -> TrainerRun:
     """Train in this process, to the end."""
     from local_backend.train import main
 
-    said = io.StringIO()
+    output = io.StringIO()
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
             main([str(folder)])
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
-    return TrainerRun(folder, said.getvalue())
+    return TrainerRun(folder, output.getvalue())

@@ -1,7 +1,8 @@
-"""Our trainer against Hugging Face's and TRL's: `python benchmarks/train` (`make bench-train`).
+"""Compare the trainer with Hugging Face's and TRL's: `python benchmarks/train`.
 
-Contestants take turns, each in a fresh process, on the same records of the example; ratios are of
-one round's figures. The table is appended to benchmarks/RESULTS.md. Needs trl for its rows.
+`make bench-train` runs it. Contestants take turns, each in a fresh process, on the same records of
+the example; ratios are of one round's figures. The table is appended to benchmarks/RESULTS.md. The
+rows of TRL need trl.
 """
 
 from __future__ import annotations
@@ -23,56 +24,56 @@ RESULTS = HERE.parent / "RESULTS.md"
 LORA = ("ours", "ours-unshared", "hf-grouped", "hf-padded", "trl-grouped", "trl-padding-free")
 FULL = ("full-ours", "full-ours-unshared", "full-trl-grouped")
 PARAMETERS = 106_168_320
-"""Weights of SmolLM2-135M's linear layers, the output layer left out."""
+"""Weights of SmolLM2-135M's linear layers, without the output layer."""
 HEAD = 49_152 * 576
-"""Weights of the output layer: they work for the tokens alone whose logits are computed."""
+"""Weights of the output layer, which is computed only for tokens that need logits."""
 ENVIRON = {"MALLOC_ARENA_MAX": "1", "GOMP_SPINCOUNT": "1000", "HF_HUB_OFFLINE": "1"}
-"""The same for all of them."""
+"""The environment of every contestant."""
 
 
 def run(name: str, records: str, steps: int, first: int, dtype: str = "bfloat16") -> dict[str, Any]:
-    """One contestant's figures. Raises RuntimeError with its last line."""
+    """Return one contestant's figures. Raise RuntimeError with its last line."""
     command = [sys.executable, str(HERE / "contestant.py"), name, records, str(steps), str(first)]
     done = subprocess.run(
         [*command, "--dtype", dtype], capture_output=True, text=True, env=os.environ | ENVIRON
     )
     if done.returncode:
         raise RuntimeError(f"{name}: {done.stderr.strip().splitlines()[-1]}")
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    figures: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return figures
 
 
 def matmul_peak() -> float:
-    """GFLOP/s of bfloat16 products at the layers' shapes, the best of some."""
+    """Return the best GFLOP/s of bfloat16 products at the layers' shapes."""
     import torch
 
     best = 0.0
     for rows, width, out in ((1024, 576, 1536), (1024, 1536, 576), (1024, 576, 3072)):
         a, b = torch.randn(rows, width).bfloat16(), torch.randn(out, width).bfloat16()
         a @ b.T
-        begun = time.perf_counter()
+        started = time.perf_counter()
         for _ in range(50):
             a @ b.T
-        best = max(best, 50 * 2 * rows * width * out / (time.perf_counter() - begun) / 1e9)
+        best = max(best, 50 * 2 * rows * width * out / (time.perf_counter() - started) / 1e9)
     return best
 
 
 def table(records: str, names: tuple[str, ...], steps: int, rounds: int) -> list[str]:
-    """The rows of one set of records."""
-    found: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
+    """Return the rows of one set of records."""
+    results: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
     for turn in range(rounds):
         for name in names:
             figures = run(name, records, steps, turn * steps * 8)
-            found[name].append(figures)
+            results[name].append(figures)
             print(records, turn, name, round(figures["tokensPerSecond"]), file=sys.stderr)
-    peak, ours = matmul_peak(), found[names[0]]
+    peak, ours = matmul_peak(), results[names[0]]
     lines = [
         "| trainer | tok/s | ours to it, by round | records/s | first step | peak | loss |"
         " of matmul peak |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for name in names:
-        rows = found[name]
+        rows = results[name]
         speed = statistics.mean(r["tokensPerSecond"] for r in rows)
         ratios = ", ".join(
             f"{mine['tokensPerSecond'] / r['tokensPerSecond']:.2f}"
@@ -92,25 +93,25 @@ def table(records: str, names: tuple[str, ...], steps: int, rounds: int) -> list
 
 
 def losses(records: str, steps: int) -> list[str]:
-    """How far the packed way's losses lie from the padded one's, and bfloat16's from float32's."""
-    exact = run("plain", records, steps, 0, "float32")["losses"]
+    """Return how far packed losses are from padded ones, and bfloat16's from float32's."""
+    exact = run("padded", records, steps, 0, "float32")["losses"]
     packed = run("ours", records, steps, 0, "float32")["losses"]
     half = run("ours", records, steps, 0)["losses"]
     stock = run("hf-padded", records, steps, 0)["losses"]
-    apart = max(abs(a - b) for a, b in zip(exact, packed, strict=True))
+    largest = max(abs(a - b) for a, b in zip(exact, packed, strict=True))
 
-    def off(found: list[float]) -> str:
-        return f"{statistics.mean(b - a for a, b in zip(exact, found, strict=True)):+.4f}"
+    def offset(other: list[float]) -> str:
+        return f"{statistics.mean(b - a for a, b in zip(exact, other, strict=True)):+.4f}"
 
     return [
-        f"{records}, {steps} steps: float32 packed against float32 padded: at most {apart:.1e} at"
-        f" any step; mean distance from float32 padded: ours bfloat16 {off(half)},"
-        f" HF bfloat16 {off(stock)} (loss {statistics.mean(exact):.3f})."
+        f"{records}, {steps} steps: float32 packed against float32 padded: at most {largest:.1e} at"
+        f" any step; mean distance from float32 padded: ours bfloat16 {offset(half)},"
+        f" HF bfloat16 {offset(stock)} (loss {statistics.mean(exact):.3f})."
     ]
 
 
 def main() -> int:
-    """Run everything and append the table."""
+    """Run all contestants and append the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=14)
     parser.add_argument("--rounds", type=int, default=2)

@@ -1,12 +1,12 @@
-"""One trainer on one set of records, in a process of its own; its figures as a line of JSON.
+"""Run one trainer on one set of records in a process of its own; print its figures as JSON.
 
     python benchmarks/train/contestant.py NAME RECORDS STEPS FIRST [--dtype bfloat16] [--seed 7]
 
-NAME: ours, ours-unshared (no common beginnings), plain (padded rows through the model's own
-forward), hf-padded, hf-grouped, trl-grouped, trl-padding-free; with `full-` in front all weights
-learn. RECORDS: aws-cli or intents. Training begins with record FIRST: rounds meet new shapes.
-With --held-out the records are shuffled by the seed, gone through as often as the steps need, and
-the loss on the example's test records is told at the end, in float32 by the model's own forward.
+NAME: ours, ours-unshared (no shared prefixes), padded (padded rows through the model's own forward
+pass), hf-padded, hf-grouped, trl-grouped, trl-padding-free; with the prefix `full-` all weights are
+trained. RECORDS: aws-cli or intents. Training begins with record FIRST, so that rounds have new
+shapes. With --held-out the records are shuffled by the seed and repeated as often as needed, and
+the result has the loss on the example's test records, in float32 by the model's own forward pass.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ WEIGHTS = [
 
 
 def records(name: str, first: int, count: int, role: str = "train") -> list[dict[str, Any]]:
-    """So many records as chat messages."""
+    """Return `count` records as chat messages."""
     lines = (EXAMPLES / name / "data" / f"{role}.jsonl").read_text().splitlines()
     rows = [json.loads(line) for line in lines[first : first + count]]
     return [
@@ -55,44 +55,46 @@ def records(name: str, first: int, count: int, role: str = "train") -> list[dict
     ]
 
 
-def shuffled(name: str, seed: int, count: int) -> list[dict[str, Any]]:
-    """So many records: all of them in the order of a seed, again and again."""
+def shuffled_records(name: str, seed: int, count: int) -> list[dict[str, Any]]:
+    """Return `count` records: all of them in random orders of `seed`, as often as needed."""
     rows, draw = records(name, 0, 10**9), random.Random(seed)
-    found: list[dict[str, Any]] = []
-    while len(found) < count:
-        found += draw.sample(rows, len(rows))
-    return found[:count]
+    drawn: list[dict[str, Any]] = []
+    while len(drawn) < count:
+        drawn += draw.sample(rows, len(rows))
+    return drawn[:count]
 
 
 def held_out_loss(model: Any, tokenizer: Any, name: str) -> float:
-    """Of the learned tokens of the example's test records, in nats."""
+    """Return the mean loss on the example's test records, in nats for each loss token."""
     import torch
 
-    from local_backend.data.batches import EncodedData, add_example, collate, tokenize_segments
+    from local_backend.data.batches import collate
     from local_backend.data.chat_template import split_turns
-    from local_backend.training.loss import summed_cross_entropy
+    from local_backend.data.encode import tokenize_segments
+    from local_backend.data.examples import EncodedData
+    from local_backend.training.loss import forward_padded
 
     rows = records(name, 0, 10**9, "test")
-    pieces = (split_turns(tokenizer, row["messages"], ["<|im_end|>"]) for row in rows)
-    found = EncodedData([], len(rows))
-    for ids, learned in tokenize_segments(pieces, tokenizer):
-        add_example(found, ids, learned, 8192)
+    segments = (split_turns(tokenizer, row["messages"], ["<|im_end|>"]) for row in rows)
+    encoded = EncodedData([], len(rows))
+    for ids, loss_mask in tokenize_segments(segments, tokenizer):
+        encoded.add(ids, loss_mask, 8192)
     total, model = 0.0, model.float().eval()
     with torch.inference_mode():
         for at in range(0, len(rows), BATCH):
-            part = collate(found.examples[at : at + BATCH], 0, torch.device("cpu"))
-            total += float(summed_cross_entropy(model, part))
-    return total / found.loss_tokens
+            part = collate(encoded.examples[at : at + BATCH], 0, torch.device("cpu"))
+            total += float(forward_padded(model, part).sum())
+    return total / encoded.loss_tokens
 
 
-def peak() -> float:
-    """The most memory that this process has had, in GB."""
+def peak_memory() -> float:
+    """Return the peak resident memory of this process in GB."""
     status = Path("/proc/self/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e9
 
 
 def canonical(row: dict[str, Any]) -> dict[str, Any]:
-    """A record as it is staged."""
+    """Return a record as it is staged."""
     turns = [
         {"role": m["role"], "content": [{"text": m["content"]}]}
         for m in row["messages"]
@@ -102,7 +104,7 @@ def canonical(row: dict[str, Any]) -> dict[str, Any]:
     return {"messages": turns, **({"system": system} if system else {})}
 
 
-def write_job(
+def write_job(  # noqa: PLR0913  # the keys of job.json that benchmarks vary
     folder: Path,
     rows: list[dict[str, Any]],
     method: str,
@@ -112,8 +114,9 @@ def write_job(
     seed: int = SEED,
     processes: int = 1,
     fsdp: bool = False,
+    packed: bool | str = "auto",
 ) -> None:
-    """A job folder as the local backend makes it."""
+    """Write a job folder as the local backend does."""
     (folder / "data").mkdir()
     content = "".join(json.dumps(canonical(row)) + "\n" for row in rows).encode()
     (folder / "data" / "train.jsonl").write_bytes(content)
@@ -140,6 +143,7 @@ def write_job(
         "maxTruncatedShare": 0.05,
         "processes": processes,
         "fsdp": fsdp,
+        "packed": packed,
         "data": {
             "train": {
                 "path": "data/train.jsonl",
@@ -151,15 +155,14 @@ def write_job(
     (folder / "job.json").write_text(json.dumps(job))
 
 
-def ours(
+def run_cloudft(
     name: str, rows: list[dict[str, Any]], steps: int, dtype: str, seed: int
 ) -> dict[str, Any]:
-    """The trainer itself, from its job folder on; steps in the order of the records."""
+    """Run the trainer itself from its job folder; steps take the records in order."""
     from local_backend.job_dir import JobDir
     from local_backend.packed import layout
     from local_backend.progress import ProgressReporter
     from local_backend.settings import read_settings
-    from local_backend.training.loss import PaddedLoss
     from local_backend.training.prepare_run import prepare_run
     from local_backend.training.train_loop import compute_mean_loss, step_optimizer
 
@@ -167,23 +170,21 @@ def ours(
         layout.MIN_SHARED_PREFIX = sys.maxsize
     folder = Path(tempfile.mkdtemp())
     method = "full" if name.startswith("full-") else "lora"
-    write_job(folder, rows, method, dtype, seed=seed)
+    write_job(folder, rows, method, dtype, seed=seed, packed="padded" not in name)
     run = prepare_run(
         JobDir(folder), read_settings(JobDir(folder)), ProgressReporter(JobDir(folder))
     )
-    if "plain" in name:
-        run.loss = PaddedLoss(run.loaded, run.dtype, run.device)
     losses, times, tokens, through, heads = [], [], [], [], []
     for step in range(steps):
         batch = run.train.examples[step * BATCH : (step + 1) * BATCH]
-        begun = time.time()
+        started = time.time()
         run.optimizer.zero_grad(set_to_none=True)
         losses.append(compute_mean_loss(run, batch, backward=True))
         step_optimizer(run)
-        times.append((begun, time.time()))
+        times.append((started, time.time()))
         tokens.append(sum(len(e.ids) for e in batch))
         through.append(run.loss.count_tokens(batch))
-        heads.append(sum(int(e.loss_mask.sum()) for e in batch))
+        heads.append(run.objective.count(batch))
     return {
         "losses": losses,
         "times": times,
@@ -194,10 +195,10 @@ def ours(
     }
 
 
-def stock(
+def run_hugging_face(
     name: str, rows: list[dict[str, Any]], steps: int, dtype: str, seed: int
 ) -> dict[str, Any]:
-    """Hugging Face's Trainer with PEFT, or TRL's SFTTrainer over it, by their own settings."""
+    """Run Hugging Face's Trainer with PEFT, or TRL's SFTTrainer, with settings of their own."""
     import torch
     from datasets import Dataset
     from peft import LoraConfig, get_peft_model
@@ -207,7 +208,7 @@ def stock(
     from local_backend.models.load_model import load_tokenizer
     from local_backend.models.weights import locate_weights
 
-    torch.manual_seed(seed)  # of the adapters
+    torch.manual_seed(seed)  # the adapters are drawn from it
     source, full = locate_weights("smollm2-135m", WEIGHTS), name.startswith("full-")
     half = dtype == "bfloat16"
     tokenizer, _ = load_tokenizer(source)
@@ -224,10 +225,10 @@ def stock(
     encoded = []
     for row in rows:
         ids, labels = [], []
-        for text, learned in split_turns(tokenizer, row["messages"], ["<|im_end|>"]):
+        for text, has_loss in split_turns(tokenizer, row["messages"], ["<|im_end|>"]):
             part = tokenizer(text, add_special_tokens=False)["input_ids"]
             ids += part
-            labels += part if learned else [-100] * len(part)
+            labels += part if has_loss else [-100] * len(part)
         encoded.append({"input_ids": ids, "labels": labels, "length": len(ids)})
     tokens: list[int] = []
     losses: list[float] = []
@@ -306,14 +307,14 @@ def stock(
 
 
 def without_length(collate: Any) -> Any:
-    """A collator that does not see the column for the sampler."""
+    """Return a collator that does not see the sampler's column."""
     return lambda batch: collate(
         [{"input_ids": row["input_ids"], "labels": row["labels"]} for row in batch]
     )
 
 
 def main() -> int:
-    """Run it; the result is the last line."""
+    """Run one trainer; the last line printed is the result."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("name")
     parser.add_argument("records", choices=["aws-cli", "intents"])
@@ -326,29 +327,28 @@ def main() -> int:
     sys.path.insert(0, str(ROOT))
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    way = stock if "hf" in args.name or "trl" in args.name else ours
+    run = run_hugging_face if "hf" in args.name or "trl" in args.name else run_cloudft
     count = args.steps * BATCH
     rows = (
-        shuffled(args.records, args.seed, count)
+        shuffled_records(args.records, args.seed, count)
         if args.held_out
         else records(args.records, args.first, count)
     )
-    found = way(args.name, rows, args.steps, args.dtype, args.seed)
-    tuned = found.pop("model")
+    result = run(args.name, rows, args.steps, args.dtype, args.seed)
+    tuned = result.pop("model")
     if args.held_out:
-        found["heldOutLoss"] = held_out_loss(*tuned, args.records)
-    clock = found.pop("times")
+        result["heldOutLoss"] = held_out_loss(*tuned, args.records)
+    clock = result.pop("times")
     seconds = clock[-1][1] - clock[WARM_UP][0]
-    tokens = found.pop("tokens")
-    through, heads = found.pop("through"), found.pop("heads")
-    result = {
-        **found,
+    tokens = result.pop("tokens")
+    through, heads = result.pop("through"), result.pop("heads")
+    result |= {
         "tokensPerSecond": sum(tokens[WARM_UP:]) / seconds,
         "throughPerSecond": sum(through[WARM_UP:]) / seconds,
         "headsPerSecond": sum(heads[WARM_UP:]) / seconds,
         "recordsPerSecond": BATCH * (len(tokens) - WARM_UP) / seconds,
         "firstStep": clock[0][1] - STARTED,
-        "peak": peak(),
+        "peak": peak_memory(),
     }
     print(json.dumps(result), file=replies, flush=True)
     return 0

@@ -120,6 +120,7 @@ class TrainerSettings(msgspec.Struct, rename="camel"):
     micro_batch_size: Count | None = None
     eval_steps: Count | None = None
     max_truncated_share: float = 0.05
+    packed: bool | Literal["auto"] = "auto"
 
 
 class _Data(msgspec.Struct):

@@ -1,4 +1,4 @@
-"""Open the data that a command names: the files of a job, or files."""
+"""Open the data that a command line names: the files of a job, or single files."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ paths_argument = click.argument("paths", metavar="[JOB.yaml | FILE...]", nargs=-
 
 @dataclass(frozen=True)
 class InputFiles:
-    """The files to look at by role, and the job that they are of, if they are one's."""
+    """The input files by role, and the job that they belong to; None for single files."""
 
     job: LoadedJob | None
     files: dict[str, list[SourceFile]]
@@ -40,15 +40,19 @@ class InputFiles:
         progress: Callable[[int], None] | None = None,
         findings: Findings | None = None,
     ) -> Iterator[LocatedRecord]:
-        """The good records of a role. Another reading has `findings` of its own: the same again."""
+        """Yield the valid records of a role, and add errors to `findings`.
+
+        `findings` is by default the object's own. A second pass others, or every
+        error would be listed twice.
+        """
         from cloudft.data.records import read_records
 
-        noted = self.findings if findings is None else findings
-        return read_records(self.files[role], noted, self.columns, progress)
+        into = self.findings if findings is None else findings
+        return read_records(self.files[role], into, self.columns, progress)
 
 
 def open_inputs(paths: tuple[str, ...]) -> InputFiles:
-    """What the command line names: a job file (the one here, when nothing is named), or files."""
+    """Return the files of a job file (default: cloudft.yaml here), or the files in `paths`."""
     import os
 
     from cloudft.data.findings import Findings
@@ -60,7 +64,7 @@ def open_inputs(paths: tuple[str, ...]) -> InputFiles:
         sources = SourceResolver(Path.cwd(), findings)
         return InputFiles(None, {"data": sources.resolve("FILE", paths)}, {}, findings)
     if len(paths) > 1:
-        raise click.UsageError("one job file at a time")
+        raise click.UsageError("name one job file, or files of data")
     job = load_job(Path(paths[0]) if paths else None, environ=os.environ)
     data = job.spec.data
     sources = SourceResolver(job.base_dir, findings)
@@ -83,29 +87,31 @@ def raise_on_errors(findings: Findings) -> None:
         raise CheckFailed(next(f.message for f in listed if f.severity == "error"), listed)
 
 
-def collect_stats(looked: InputFiles, console: Console) -> dict[str, DatasetStats]:
-    """The statistics of each role, with true token counts where the model's tokenizer is here.
+def collect_stats(inputs: InputFiles, console: Console) -> dict[str, DatasetStats]:
+    """Return the statistics of each role, with exact token counts if the tokenizer is here.
 
-    Raises CheckFailed for records that can't be used.
+    Raise CheckFailed for invalid records.
     """
     from cloudft.cli.progress import record_counter
     from cloudft.data.analysis.stats import DatasetStats
 
-    found = {}
+    stats_by_role = {}
     with record_counter(console) as progress:
-        for role in looked.files:
-            found[role] = DatasetStats()
-            found[role].add_records(looked.records(role, progress))
-    raise_on_errors(looked.findings)
-    if looked.job is not None and has_local_tokenizer(looked.job, console):
+        for role in inputs.files:
+            stats_by_role[role] = DatasetStats()
+            stats_by_role[role].add_records(inputs.records(role, progress))
+    raise_on_errors(inputs.findings)
+    if inputs.job is not None and has_local_tokenizer(inputs.job, console):
+        # The tokenizer's process imports transformers first: seconds without a record.
+        console.note("counting tokens with the model's tokenizer ...")
         with record_counter(console, "counting tokens") as progress:
-            for role, stats in found.items():
-                count_tokens(looked, looked.job, role, stats, progress)
-    return found
+            for role, stats in stats_by_role.items():
+                count_tokens(inputs, inputs.job, role, stats, progress)
+    return stats_by_role
 
 
 def has_local_tokenizer(job: LoadedJob, console: Console) -> bool:
-    """True when the tokenizer of the job's local model can be asked without a download."""
+    """Return whether the job's local model has a tokenizer on this machine."""
     from cloudft.backends import DEFAULT_BACKEND, make_backend
 
     missing = ("TrainerNotInstalled", "NoLocalModel", "WeightsNotHere")
@@ -117,24 +123,24 @@ def has_local_tokenizer(job: LoadedJob, console: Console) -> bool:
 
 
 def count_tokens(
-    looked: InputFiles,
+    inputs: InputFiles,
     job: LoadedJob,
     role: str,
     stats: DatasetStats,
     progress: Callable[[int], None],
 ) -> None:
-    """The model's own numbers of tokens for a role's estimates, and where the job cuts."""
+    """Set a role's exact token counts, and the length at which the job cuts records."""
     from cloudft.data.findings import Findings
     from cloudft.errors import UsageError
 
-    again = Findings()
-    lines = (line for _, line in canonical_records(looked, job, role, again))
+    second_pass = Findings()
+    lines = (line for _, line in canonical_records(inputs, job, role, second_pass))
     facts, replies = tokenize(job, lines, preview=False)
     counts = array("Q")
     for reply in replies:
         counts.append(reply["tokens"])
         progress(len(counts))
-    raise_on_errors(again)
+    raise_on_errors(second_pass)
     if len(counts) != stats.records:
         raise UsageError(f"the data of {role} changed while it was read", fix="try again.")
     stats.set_token_counts(counts)
@@ -144,7 +150,7 @@ def count_tokens(
 def tokenize(
     job: LoadedJob, lines: Iterable[bytes], *, preview: bool
 ) -> tuple[Mapping[str, Any], Iterator[Mapping[str, Any]]]:
-    """The facts of the job's local model, and what it makes of canonical lines."""
+    """Return the facts of the job's tokenizer, and an iterator with its reply for each line."""
     from cloudft.backends import DEFAULT_BACKEND, make_backend
     from cloudft.backends.capabilities import SupportsTokenize
 
@@ -155,21 +161,21 @@ def tokenize(
 
 
 def max_record_length(job: LoadedJob, context: int) -> int | None:
-    """Tokens at which the trainer cuts a record; None where it packs documents instead."""
+    """Return the tokens at which the trainer cuts a record; None if it packs documents."""
     if job.spec.customization_type == "CONTINUED_PRE_TRAINING":
         return None
     return min(job.spec.local.max_length or context, context)
 
 
 def canonical_records(
-    looked: InputFiles, job: LoadedJob, role: str, findings: Findings
+    inputs: InputFiles, job: LoadedJob, role: str, findings: Findings
 ) -> Iterator[tuple[LocatedRecord, bytes]]:
-    """A role's records in the form that the base model takes; bad ones go into `findings`."""
+    """Yield a role's records in the base model's format; add invalid ones to `findings`."""
     from cloudft.data.formats.record import BadRecord
     from cloudft.data.formats.registry import encode_record
 
     target = job.model.formats[job.spec.customization_type]
-    for located in looked.records(role, findings=findings):
+    for located in inputs.records(role, findings=findings):
         try:
             yield located, encode_record(located.record, target)[0]
         except BadRecord as bad:

@@ -1,6 +1,6 @@
-"""Errors as people and programs want them: one message, a remedy, an honest exit code.
+"""Report every error as one message, a remedy and an exit code, for people or as JSON.
 
-No exception leaves `run`: the outermost frame of the program turns each into a message.
+No exception leaves `run_command`: it is the outermost frame of the program.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from cloudft.errors import CloudftError
 
 EXIT_INTERRUPTED = 130
 EXIT_PIPE_CLOSED = 141
-"""128 + SIGPIPE: what a shell gives for `ls`, `git` or `grep` in the place of `cloudft`."""
+"""128 + SIGPIPE: what a shell shows for `ls`, `git` or `grep` in the same case."""
 MAX_MESSAGE_LENGTH = 1000
 _SHORT_OUTPUT = re.compile(r"-[vqh]*o=?(.*)", re.DOTALL)
 _VERBOSE = re.compile(r"--verbose|-[qh]*v[vqh]*(o.*)?", re.DOTALL)
@@ -31,14 +31,14 @@ _COMMAND_OPTIONS = ("--output", "-o", "--profile", "--region", "--endpoint-url",
 
 
 def run_command(command: click.Command) -> int:
-    """Run `command` with this process's arguments; return the exit code and raise nothing."""
+    """Run `command` with this process's arguments. Return its exit code; raise nothing."""
     try:
         code = _exit_code(command)
         streams.flush_streams()
-    except KeyboardInterrupt:  # again, while the first was being reported
+    except KeyboardInterrupt:  # a second Ctrl-C, while the first was being reported
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        # The reader of a pipe went away (`cloudft list | head`). Nothing is left to say to it.
+        # The reader of a pipe went away (`cloudft list | head`): nobody reads a message.
         streams.discard_stdout()
         return EXIT_PIPE_CLOSED
     except OSError as error:
@@ -49,7 +49,10 @@ def run_command(command: click.Command) -> int:
 
 
 def _exit_code(command: click.Command) -> int:
-    """The exit code of a run whose errors were reported. Raise OSError of the streams alone."""
+    """Run `command`, report its error, and return the exit code.
+
+    Raise OSError only for the standard streams themselves.
+    """
     try:
         return _invoke(command)
     except CloudftError as error:
@@ -57,7 +60,7 @@ def _exit_code(command: click.Command) -> int:
     except (click.exceptions.Abort, KeyboardInterrupt, EOFError):
         return report_interrupt()
     except click.exceptions.NoArgsIsHelpError as error:
-        # A group without a command: its help, and success, as gh and kubectl do.
+        # A group without a command prints its help and succeeds, as gh and kubectl do.
         click.echo(error.format_message())
         return 0
     except click.UsageError as error:
@@ -82,16 +85,16 @@ def _raised_while_printing(error: BaseException) -> bool:
 
 
 def _invoke(command: click.Command) -> int:
-    """Call `command` as click does.
+    """Call `command` and return its exit code. Raise what the command raises.
 
-    `Command.main` would take every broken pipe for that of standard output, one to a child
-    process too, and end the program with 1 and without a word.
+    This is not `command.main`: that takes every broken pipe for that of standard output, even one
+    to a child process, and exits with 1 without a message.
     """
     arguments = sys.argv[1:]
     if os.environ.get("_CLOUDFT_COMPLETE"):
         command.main(arguments, prog_name="cloudft")
     if any("\0" in word for word in arguments):
-        raise click.UsageError("an argument holds a NUL character")
+        raise click.UsageError("an argument contains a NUL character")
     try:
         with command.make_context("cloudft", arguments) as context:
             result = command.invoke(context)
@@ -101,19 +104,19 @@ def _invoke(command: click.Command) -> int:
 
 
 def wants_json() -> bool:
-    """Return whether this call asks for JSON, even if it broke off before its options were read."""
-    asked = False
+    """Return whether this call has `--output json`, even if click never parsed its options."""
+    is_json = False
     for word, following in _with_following(sys.argv[1:]):
         short = _SHORT_OUTPUT.fullmatch(word)
         if word == "--":
             break
         if word == "--output":
-            asked = following == "json"
+            is_json = following == "json"
         elif word.startswith("--output="):
-            asked = word == "--output=json"
+            is_json = word == "--output=json"
         elif short:
-            asked = (short[1] or following) == "json"
-    return asked
+            is_json = (short[1] or following) == "json"
+    return is_json
 
 
 def _with_following(words: list[str]) -> Iterator[tuple[str, str]]:
@@ -121,7 +124,7 @@ def _with_following(words: list[str]) -> Iterator[tuple[str, str]]:
 
 
 def report_error(error: CloudftError) -> int:
-    """Report an error that cloudft raised on purpose, with all of its findings."""
+    """Print an error of cloudft with all of its findings. Return its exit code."""
     findings = getattr(error, "findings", ())
     shown = [f for f in findings if f.severity == "error"] or [error]
     for item in shown:
@@ -140,26 +143,26 @@ def report_error(error: CloudftError) -> int:
 
 
 def strip_control_characters(text: str) -> str:
-    """Return the text for a terminal: no control characters, no words of thousands of letters."""
+    """Return the text for a terminal: control characters escaped, words over 1,000 letters cut."""
     text = _LONG_TOKEN.sub(lambda found: f"{found[0][:200]}...", text)
     return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 def error_json(item: Any) -> dict[str, Any]:
-    """Return an error, or a finding, as the contract's JSON."""
+    """Return an error, or a finding, as the JSON object that `--output json` prints."""
     names = ("code", "message", "file", "line", "field", "fix")
     return {name: getattr(item, name) for name in names}
 
 
 def location_suffix(item: Any) -> str:
-    """` (FILE:LINE, FIELD)`, with what is known of it."""
+    """Return ` (FILE:LINE, FIELD)` with the parts that are known, or an empty text."""
     file = f"{item.file}:{item.line}" if item.file and item.line else item.file
     parts = [part for part in (file, item.field) if part]
     return f" ({', '.join(parts)})" if parts else ""
 
 
 def report_usage_error(error: click.UsageError) -> int:
-    """Report a wrong flag or argument, and where help is."""
+    """Print a wrong flag or argument, and how to get help. Return exit code 2."""
     path = error.ctx.command_path if error.ctx else "cloudft"
     fix = f"see `{path} --help`"
     if isinstance(error, click.NoSuchOption) and error.option_name in _COMMAND_OPTIONS:
@@ -170,7 +173,7 @@ def report_usage_error(error: click.UsageError) -> int:
 
 
 def report_message(message: str, code: str, exit_code: int, fix: str | None = None) -> int:
-    """Report an error of click's in our form."""
+    """Print an error of click in cloudft's format. Return `exit_code`."""
     if len(message) > MAX_MESSAGE_LENGTH:
         message = f"{message[:MAX_MESSAGE_LENGTH]}... ({len(message)} characters)"
     error = CloudftError(message, fix=fix)
@@ -180,30 +183,30 @@ def report_message(message: str, code: str, exit_code: int, fix: str | None = No
 
 
 def report_os_error(error: OSError) -> int:
-    """Report what the operating system refused: a name too long, a folder that is not writable."""
+    """Print what the operating system refused, for example a name too long. Return 1."""
     from cloudft.storage.atomic_files import REMEDIES
 
     named = f"{str(error.filename)[:200]}: " if error.filename else ""
-    remedy = REMEDIES.get(error.errno or 0, "check that path; -v prints where it was used.")
+    remedy = REMEDIES.get(error.errno or 0, "check that path; -v prints the traceback.")
     _print_traceback_if_verbose()
     return report_message(f"{named}{error.strerror or error}", "System", 1, remedy)
 
 
 def report_interrupt() -> int:
-    """Report Ctrl-C."""
+    """Print that Ctrl-C was pressed. Return 130."""
     click.echo("interrupted", err=True)
     return EXIT_INTERRUPTED
 
 
 def report_internal_error(error: Exception) -> int:
-    """Report what should not happen: one message here, the traceback with -v alone."""
+    """Print an unexpected exception: one message, and with -v its traceback. Return 1."""
     _print_traceback_if_verbose()
     where = f"cloudft {__version__}, Python {platform.python_version()}, {platform.system()}"
     return report_message(
         f"internal error: {type(error).__name__}: {str(error)[:300]} ({where})",
         "Internal",
         1,
-        "this is a fault of cloudft: run it again with -v, and report what that prints.",
+        "this is a bug in cloudft: run the command again with -v, and report the output.",
     )
 
 

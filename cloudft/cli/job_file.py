@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 def load_job_file(path: Path | None, flags: dict[str, str]) -> LoadedJob:
-    """The job file with flags and environment laid over it.
+    """Load the job file with flags and environment variables applied.
 
-    A profile that it names is this process's from then on, so that data in S3 is read by the same
-    identity.
+    A profile that it names is used for all AWS calls of this process, so that data in S3 is read
+    with the same identity.
     """
     from cloudft.spec.load import load_job
 

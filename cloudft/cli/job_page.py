@@ -1,4 +1,4 @@
-"""A job, its curve and its cost as text."""
+"""Format a job and its loss curve as text."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cloudft.types import Metric
 
 
 def job_page(job: Mapping[str, Any]) -> str:
-    """One job's page, from the JSON that `status` gives."""
+    """Return one job as lines of text, from the JSON that `status` prints."""
     progress = job["progress"] or {}
     summary = job["summary"]
     details = ", ".join(
@@ -30,6 +30,7 @@ def job_page(job: Mapping[str, Any]) -> str:
         ("activity", summary.get("activity") if job["endedAt"] is None else None),
         ("step", f"{progress['step']} of {progress['totalSteps']}" if progress else None),
         ("loss", f"{progress['loss']:.4f}" if progress.get("loss") is not None else None),
+        ("stopped", _early_stop_text(job)),
         ("validation", _validation_text(summary)),
         ("cost", _cost_text(job)),
         ("created", format_local_time(job["createdAt"])),
@@ -53,17 +54,28 @@ def _cost_text(job: Mapping[str, Any]) -> str | None:
     return f"{bound}{format_usd(usd)} of training, estimated{billed}" if usd else None
 
 
+def _early_stop_text(job: Mapping[str, Any]) -> str | None:
+    """Return why training ended before its last step; None if it did not."""
+    progress = job["progress"]
+    if not job["summary"].get("stoppedEarly") or not progress:
+        return None
+    return (
+        f"early, after step {progress['step']} of {progress['totalSteps']}: the validation loss no"
+        " longer improved (early_stopping in the job file)"
+    )
+
+
 def _imported_model_text(summary: Mapping[str, Any]) -> str | None:
     model, units = summary.get("importedModel"), summary.get("unitsPerCopy")
     if model is None or units is None:
         return model
-    return f"{model} ({units} x custom model unit {summary.get('unitsVersion')} a copy)"
+    return f"{model} ({units} x custom model unit {summary.get('unitsVersion')} per copy)"
 
 
 def _base_model_text(job: Mapping[str, Any]) -> str:
     trained = job["summary"].get("model")
     base: str = job["baseModel"]
-    return base if trained in (None, base) else f"{base} (here: {trained})"
+    return base if trained in (None, base) else f"{base} (trained here: {trained})"
 
 
 def _data_text(manifest: Mapping[str, Any]) -> str:
@@ -82,7 +94,7 @@ def _validation_text(summary: Mapping[str, Any]) -> str | None:
 
 
 def metric_rows(metrics: Iterable[Metric]) -> Iterable[tuple[Any, ...]]:
-    """The curve as a table's rows."""
+    """Yield the points of a loss curve as table rows."""
     for point in metrics:
         yield (
             point.step,

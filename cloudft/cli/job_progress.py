@@ -1,4 +1,4 @@
-"""A job's progress: a bar on a terminal, one line a change where output is piped."""
+"""Show a job's progress: a bar on a terminal, elsewhere a line for each change."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from cloudft.cli.options import Console
 from cloudft.types import JobState
 
 LINE_INTERVAL_S = 10.0
-"""Where output is piped, steps alone give a line at most this often."""
+"""Seconds between two lines that differ only in the step."""
 
 
 def show_progress(states: Iterator[JobState], console: Console) -> JobState:
-    """Show each state as it comes; returns the last one."""
+    """Show each state as it comes, and return the last one."""
     if console.verbosity < 0:
         return _consume(states, lambda state: None)
     if sys.stderr.isatty():
@@ -35,7 +35,7 @@ def _consume(states: Iterator[JobState], each: Callable[[JobState], None]) -> Jo
 
 
 class _LinePrinter:
-    """One line a change."""
+    """Print a line when status or activity changes, and now and then for steps."""
 
     def __init__(self) -> None:
         self.last_status: object = None
@@ -54,7 +54,7 @@ class _LinePrinter:
 
 
 def status_line(state: JobState) -> str:
-    """A state in one line."""
+    """Return a state as one line."""
     progress = state.progress
     if state.status == "Failed":
         return f"{state.id}: {state.status}"
@@ -73,21 +73,21 @@ def status_line(state: JobState) -> str:
 
 
 def current_phase(state: JobState) -> str | None:
-    """The phase that goes on: what a backend tells that tells no steps."""
+    """Return the phase that is in progress, for backends that report no steps."""
     details = vars(state.status_details)
-    name = next((name for name, word in details.items() if word == "InProgress"), None)
+    name = next((name for name, status in details.items() if status == "InProgress"), None)
     return name and name.removesuffix("_details").replace("_", " ")
 
 
 def _elapsed_parts(state: JobState) -> list[str]:
-    """Where a job without steps is, how long it has run, and how long such jobs take."""
+    """Return the phase of a job without steps, its time so far, and what such jobs usually take."""
     if state.has_ended:
         return []
-    began = datetime.fromisoformat(state.created_at)
-    since = max(0.0, (datetime.now(timezone.utc) - began).total_seconds())
+    created = datetime.fromisoformat(state.created_at)
+    elapsed = max(0.0, (datetime.now(timezone.utc) - created).total_seconds())
     queued = "queued in the account" if state.summary.get("queuedIn") else None
-    parts = [word for word in (current_phase(state) or queued,) if word] + [
-        f"{format_duration(since)} so far"
+    parts = [text for text in (current_phase(state) or queued,) if text] + [
+        f"{format_duration(elapsed)} so far"
     ]
     usual = state.summary.get("usualSeconds")
     return [*parts, f"such jobs took {format_duration(usual)}"] if usual else parts

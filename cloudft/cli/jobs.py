@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 
 def open_job(reference: str) -> tuple[JobRecord, Backend, Store]:
-    """The record that `reference` means, its backend, and the store."""
+    """Return the record that `reference` names, its backend, and the store.
+
+    `reference` is an id, a unique prefix, a name (its newest job), or `-` for the last job.
+    """
     from cloudft.jobs import lifecycle
     from cloudft.storage.store import Store
 
@@ -30,7 +33,7 @@ def open_job(reference: str) -> tuple[JobRecord, Backend, Store]:
 
 
 def print_job(job: Job, console: Console) -> None:
-    """Print one job."""
+    """Print one job as the command's result."""
     from cloudft.cli.job_page import job_page
 
     value = job.to_json()
@@ -38,29 +41,34 @@ def print_job(job: Job, console: Console) -> None:
 
 
 def exit_code_of(job: Job) -> int:
-    """0 for a Completed job, 1 for one that Failed or was Stopped."""
+    """Return 0 for a Completed job, 1 for one that Failed or was Stopped."""
     return 0 if job.state.status == "Completed" else 1
 
 
 def follow_job(job: Job, backend: Backend, timeout: float | None, console: Console) -> Job:
-    """Follow a job to its end with progress on stderr; Ctrl-C leaves the job running."""
+    """Follow a job until it ends, with progress on stderr, and return it.
+
+    Ctrl-C ends the following and leaves the job running. Draws the loss curves of a finished job.
+    """
     from cloudft.cli import job_progress, loss_plot
     from cloudft.jobs import lifecycle
     from cloudft.jobs import wait as waiting
 
-    def say(error: CloudftError) -> None:
-        console.note(f"{error.message}\n  {error.fix}\n  watching goes on after it ...")
+    def print_outage(error: CloudftError) -> None:
+        console.note(f"{error.message}\n  {error.fix}\n  will keep watching ...")
 
-    look = waiting.tolerating_outages(
-        lambda: lifecycle.refresh(job.record, backend).state, say, job.state
+    describe = waiting.tolerating_outages(
+        lambda: lifecycle.refresh(job.record, backend).state, print_outage, job.state
     )
     states = waiting.poll_until_ended(
-        look, timeout=timeout, poll=backend.poll_seconds, max_poll=backend.longest_poll_seconds
+        describe, timeout=timeout, poll=backend.poll_seconds, max_poll=backend.longest_poll_seconds
     )
     try:
         state = job_progress.show_progress(states, console)
     except KeyboardInterrupt:
-        console.note(f"{job.record.id} goes on; `cloudft watch {job.record.id}` follows it again.")
+        console.note(
+            f"{job.record.id} keeps running; `cloudft watch {job.record.id}` follows it again."
+        )
         raise
     if state.failure_message:
         console.note(state.failure_message)
@@ -72,7 +80,7 @@ def follow_job(job: Job, backend: Backend, timeout: float | None, console: Conso
 
 
 def warn_damaged(error: DamagedJob) -> None:
-    """Say in one warning which job can't be read, and what to do."""
+    """Print one warning: which job can't be read, and how to fix it."""
     click.echo(
         f"warning: {error.message}{errors.location_suffix(error)}\n  fix: {error.fix}", err=True
     )

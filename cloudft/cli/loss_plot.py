@@ -1,4 +1,4 @@
-"""Loss curves as a picture."""
+"""Draw loss curves as an image file."""
 
 from __future__ import annotations
 
@@ -9,29 +9,32 @@ from cloudft.errors import UsageError
 from cloudft.types import Metric
 
 FILE_NAME = "loss.png"
-"""The name of a job's curves in its folder."""
+"""Name of the image in a job's folder."""
 
 
 def save_loss_plot(points: Sequence[Metric], title: str, folder: Path) -> Path | None:
-    """Draw a finished job's curves into its folder; None where nothing can be drawn."""
+    """Draw a finished job's curves into its folder. Return None when they can't be drawn."""
     to = folder / FILE_NAME
     try:
         draw_loss_plot(points, title, to)
-    except UsageError:  # no matplotlib, no point, no room: the numbers are there all the same
+    except UsageError:  # no matplotlib, no points or a full disk: the numbers remain
         return None
     return to
 
 
 def draw_loss_plot(points: Sequence[Metric], title: str, to: Path) -> None:
-    """Training and validation loss over steps, as a picture. Raises UsageError."""
+    """Draw training and validation loss (nats per token) over steps into `to` (.png, .svg).
+
+    Raise UsageError without matplotlib, without points, or for a file that can't be written.
+    """
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise UsageError(
-            "drawing needs matplotlib, which is not installed", fix="pip install 'cloudft[plot]'"
+            "plots need matplotlib, which is not installed", fix="pip install 'cloudft[plot]'"
         ) from error
     if not points:
-        raise UsageError("there is no point on the curve yet", fix="wait for the first step.")
+        raise UsageError("the loss curve has no points yet", fix="wait for the first step.")
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.add_subplot()
     for split, style in (("train", {"lw": 1.2}), ("validation", {"lw": 1.2, "marker": "o"})):

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
-from cloudft.cli.command import AwsOption
+from cloudft.cli.command import AwsOption, RenamedOption
 from cloudft.cli.param_types import SECONDS, SEED
 from cloudft.errors import CloudftError
 from cloudft.storage.home import Home
@@ -184,6 +184,16 @@ wait_timeout_option = click.option(
 )
 
 
+force_new_option = click.option(
+    "--force-new",
+    "force_new",
+    cls=RenamedOption,
+    old_names=["--again"],
+    is_flag=True,
+    help="Start another job even if this one is running or Completed.",
+)
+
+
 def parse_settings(
     _ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]
 ) -> dict[str, str]:
@@ -195,6 +205,16 @@ def parse_settings(
             raise click.BadParameter(f"{value!r} is not KEY=VALUE, for example seed=3")
         settings[key.strip()] = text
     return settings
+
+
+columns_option = click.option(
+    "--column",
+    "columns",
+    multiple=True,
+    metavar="NAME=YOURS",
+    callback=parse_settings,
+    help="Your names of columns: --column prompt=question --column completion=answer",
+)
 
 
 def spec_options(function: Function) -> Function:

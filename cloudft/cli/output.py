@@ -1,4 +1,4 @@
-"""Values as text: JSON, tables, findings."""
+"""Format values as text: JSON, tables, findings."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from cloudft.types import CallerIdentity, Finding, UnavailablePart, to_json
 
 
 def json_text(value: Any) -> str:
-    """Indented JSON. A number that JSON lacks (infinity) becomes null."""
+    """Return indented JSON. A number that JSON lacks (infinity) becomes null."""
     return _dumps(to_json(value), orjson.OPT_INDENT_2)
 
 
 def json_line(value: Any) -> str:
-    """JSON on one line."""
+    """Return JSON on one line."""
     return _dumps(to_json(value))
 
 
 def _dumps(plain: Any, option: int = 0) -> str:
-    """JSON of plain data. Halves of surrogate pairs (bytes of file names) become U+FFFD."""
+    """Return JSON of plain data. Unpaired surrogates (bytes of file names) become U+FFFD."""
     try:
         return orjson.dumps(plain, option=option).decode()
     except TypeError:
@@ -38,7 +38,7 @@ def _replace_surrogates(value: Any) -> Any:
 
 
 def format_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """Columns of text, as wide as they must be."""
+    """Return columns of text, each as wide as its widest cell."""
     cells = [list(columns), *[["" if c is None else str(c) for c in row] for row in rows]]
     widths = [max(len(row[i]) for row in cells) for i in range(len(columns))]
     lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) for row in cells]
@@ -46,7 +46,7 @@ def format_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 
 
 def finding_lines(finding: Finding) -> list[str]:
-    """A finding as an error or a warning with its remedy."""
+    """Return a finding as an error or a warning, with its remedy on a second line."""
     from cloudft.cli.errors import location_suffix
 
     lines = [f"{finding.severity}: {finding.message}{location_suffix(finding)} [{finding.code}]"]
@@ -54,29 +54,30 @@ def finding_lines(finding: Finding) -> list[str]:
 
 
 def findings_text(findings: Iterable[Finding]) -> str:
-    """All findings, errors first."""
+    """Return all findings as text, errors first."""
     ordered = sorted(findings, key=lambda finding: finding.severity != "error")
     return "\n".join(line for finding in ordered for line in finding_lines(finding))
 
 
 def print_findings(findings: Iterable[Finding]) -> None:
-    """Say the warnings on stderr."""
+    """Print findings on stderr."""
     for finding in findings:
         for line in finding_lines(finding):
             click.echo(line, err=True)
 
 
 def print_unavailable(parts: Sequence[UnavailablePart]) -> None:
-    """Say on stderr what could not be read: parts with one reason together."""
+    """Print on stderr what could not be read, grouped by the reason."""
     groups: dict[tuple[str, str | None], list[UnavailablePart]] = {}
     for part in parts:
-        why = part.reason.partition(": ")[2] or part.reason  # behind the name of what was tried
-        groups.setdefault((why, part.fix), []).append(part)
+        # "ListDeployments: no credentials" and "ListModels: no credentials" are one reason.
+        cause = part.reason.partition(": ")[2] or part.reason
+        groups.setdefault((cause, part.fix), []).append(part)
     for (reason, fix), same in groups.items():
         names = ", ".join(part.what for part in same[:8])
         more = f" and {len(same) - 8} more" if len(same) > 8 else ""
-        told = same[0].reason if len({part.reason for part in same}) == 1 else reason
-        click.echo(f"warning: could not be read: {names}{more} ({told})", err=True)
+        shown = same[0].reason if len({part.reason for part in same}) == 1 else reason
+        click.echo(f"warning: can't read {names}{more} ({shown})", err=True)
         if fix:
             click.echo(f"  fix: {fix}", err=True)
 
@@ -87,8 +88,8 @@ def identity_line(identity: CallerIdentity) -> str:
         who = f"as an identity that can't be read ({identity.unavailable.reason})"
     else:
         profile = f"profile {identity.profile}, from {identity.profile_from}"
-        told = f"credentials from {identity.credentials_from}, {profile}"
-        who = f"as {identity.arn} in account {identity.account} ({told})"
+        source = f"credentials from {identity.credentials_from}, {profile}"
+        who = f"as {identity.arn} in account {identity.account} ({source})"
     region = f"Region {identity.region or 'unknown'} (from {identity.region_from})"
     where = f", at {identity.endpoint_url}" if identity.endpoint_url else ""
     unused = "".join(f"; {name} is set and not used" for name in identity.unused)

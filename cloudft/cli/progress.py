@@ -1,4 +1,7 @@
-"""How far something has come that takes more than a moment: reading, sending, questions, steps."""
+"""Show progress on stderr: records read, bytes copied, requests answered.
+
+Nothing is shown in the first two seconds, and nothing with -q.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import contextlib
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -15,36 +18,49 @@ from cloudft.cli.options import Console
 from cloudft.errors import QuotaExceeded
 from cloudft.types import Estimate
 
+if TYPE_CHECKING:
+    from rich.progress import TaskID
+
 DELAY_S = 2.0
+"""Seconds before a counter appears."""
+LINE_INTERVAL_S = 10.0
+"""Seconds between two lines of a counter when stderr is not a terminal."""
+REDRAW_INTERVAL_S = 0.2
+"""Seconds between two updates of a counter on a terminal."""
 
 
 @contextlib.contextmanager
 def record_counter(console: Console, what: str = "reading") -> Iterator[Callable[[int], None]]:
-    """Gives a function that takes the number of records read so far, or of what else `what` says.
+    """Yield a callback that takes the number of records processed so far.
 
-    On a terminal, a counter appears after two seconds; elsewhere nothing does.
+    After two seconds a terminal shows a counter `WHAT: N records`, which goes at the end; a pipe
+    gets a line now and then.
     """
+    is_terminal = sys.stderr.isatty()
+    interval = REDRAW_INTERVAL_S if is_terminal else LINE_INTERVAL_S
     started = time.monotonic()
-    shown = 0.0
+    printed_at = -LINE_INTERVAL_S
 
     def progress(records: int) -> None:
-        nonlocal shown
+        nonlocal printed_at
+        if console.verbosity < 0:
+            return
         now = time.monotonic()
-        if visible and now - started > DELAY_S and now - shown > 0.2:
-            shown = now
-            click.echo(f"\r{what}: {records:,} records", err=True, nl=False)
+        if now - started > DELAY_S and now - printed_at > interval:
+            printed_at = now
+            text = f"{what}: {records:,} records"
+            click.echo(f"\r{text}" if is_terminal else text, err=True, nl=not is_terminal)
 
-    visible = sys.stderr.isatty() and console.verbosity >= 0
     try:
         yield progress
     finally:
-        if shown:
+        if is_terminal and printed_at > 0:
             click.echo("\r\033[K", err=True, nl=False)
 
 
 @contextlib.contextmanager
 def byte_counter(console: Console, verb: str) -> Iterator[Callable[[int], None]]:
-    """Yield a callback for bytes; after two seconds it prints the sum, as `12 MB VERB`."""
+    """Yield a callback for bytes that are done; their sum is printed as `12 MB VERB`."""
     started = printed_at = time.monotonic()
     total = 0
 
@@ -132,37 +148,40 @@ def run_observer(
 
 @contextlib.contextmanager
 def removal_counter(console: Console) -> Iterator[Callable[[int], None]]:
-    """A callback for versions of objects that are gone; after two seconds it says how many."""
-    began = said = time.monotonic()
+    """Yield a callback for deleted object versions; their sum is printed."""
+    started = printed_at = time.monotonic()
     total = 0
 
-    def gone(count: int) -> None:
-        nonlocal said, total
+    def add(count: int) -> None:
+        nonlocal printed_at, total
         total += count
         now = time.monotonic()
-        if console.verbosity >= 0 and now - began > DELAY_S and now - said > 1:
-            said = now
-            click.echo(f"{total:,} versions of objects removed", err=True)
+        if console.verbosity >= 0 and now - started > DELAY_S and now - printed_at > 1:
+            printed_at = now
+            click.echo(f"{total:,} object versions deleted", err=True)
 
-    yield gone
+    yield add
 
 
 @contextlib.contextmanager
 def task_progress(console: Console) -> Iterator[Callable[[str, int, int], None]]:
-    """A progress bar for each thing that goes on, on a terminal; lines elsewhere, with -v."""
+    """Yield a callback (task, done, total). A terminal shows a bar for each task.
+
+    Elsewhere -v prints one line when a task begins.
+    """
     from rich.console import Console as RichConsole
     from rich.progress import Progress
 
-    shown = RichConsole(stderr=True)
-    tasks: dict[str, Any] = {}
+    stderr = RichConsole(stderr=True)
+    tasks: dict[str, TaskID] = {}
     with Progress(
-        console=shown, transient=True, disable=console.verbosity < 0 or not shown.is_terminal
+        console=stderr, transient=True, disable=console.verbosity < 0 or not stderr.is_terminal
     ) as bar:
 
-        def progress(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = bar.add_task(what, total=total)
-                console.debug(f"{what}: {total - done} to ask, {done} known")
-            bar.update(tasks[what], completed=done)
+        def progress(task: str, done: int, total: int) -> None:
+            if task not in tasks:
+                tasks[task] = bar.add_task(task, total=total)
+                console.debug(f"{task}: {done} of {total} already known")
+            bar.update(tasks[task], completed=done)
 
         yield progress

@@ -1,10 +1,10 @@
-"""check --fix: mended copies of a job's broken files."""
+"""Write repaired copies of a job's broken files, for `check --fix`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 from cloudft.cli.options import Console
 from cloudft.errors import UsageError
@@ -17,12 +17,30 @@ if TYPE_CHECKING:
 LINES_SHOWN = 10
 
 
+class OmittedLine(TypedDict):
+    """A line that the repaired copy lacks, and the code of the finding that is its reason."""
+
+    line: int
+    code: str
+
+
+class RepairedFile(TypedDict):
+    """What `check --fix` did to a file, as JSON."""
+
+    file: str
+    copy: Path
+    records: int
+    changed: int
+    leftOut: list[OmittedLine]
+
+
 def write_repaired_files(
     job: LoadedJob, findings: Iterable[Finding], folder: Path, console: Console
-) -> list[Any]:
-    """Write a mended copy of each JSONL file with findings into `folder`; what was done to each.
+) -> list[RepairedFile]:
+    """Write a repaired copy of each JSONL file with findings into `folder`.
 
-    Raises UsageError when one of the copies exists: nothing is overwritten.
+    Return what was done to each file. Raise UsageError when one of the copies exists: nothing is
+    overwritten.
     """
     from cloudft.data.findings import Findings
     from cloudft.data.sources.source_files import SourceResolver
@@ -33,7 +51,7 @@ def write_repaired_files(
     data = job.spec.data
     named = [data.train, data.validation, data.test, *(part.path for part in data.mix)]
     files = [s for p in named if isinstance(p, tuple) for s in sources.resolve("", p)]
-    done = []
+    repaired: list[RepairedFile] = []
     with as_store_error(f"{folder} can't be written", folder):
         folder.mkdir(parents=True, exist_ok=True)
     names: dict[str, int] = {}
@@ -41,14 +59,15 @@ def write_repaired_files(
         if source.file_type == "jsonl" and source.display_name in broken:
             name = source.path.name
             names[name] = names.get(name, 0) + 1
-            again = f"{names[name]}-" if names[name] > 1 else ""
-            done.append(_repair_file(source, folder / f"{again}{name}"))
-    for value in done:
+            # Files of one name in several folders become NAME, 2-NAME, ...
+            prefix = f"{names[name]}-" if names[name] > 1 else ""
+            repaired.append(_repair_file(source, folder / f"{prefix}{name}"))
+    for value in repaired:
         _report_repair(value, console)
-    return done
+    return repaired
 
 
-def _repair_file(source: SourceFile, out: Path) -> dict[str, Any]:
+def _repair_file(source: SourceFile, out: Path) -> RepairedFile:
     import orjson
 
     from cloudft.data.sources.repair import repair_lines
@@ -56,7 +75,7 @@ def _repair_file(source: SourceFile, out: Path) -> dict[str, Any]:
     from cloudft.storage.archives import BadArchive
 
     kept = changed = 0
-    left_out = []
+    left_out: list[OmittedLine] = []
     try:
         with (
             new_output_file(out) as temporary,
@@ -71,9 +90,9 @@ def _repair_file(source: SourceFile, out: Path) -> dict[str, Any]:
                 if line.error_code:
                     left_out.append({"line": line.line, "code": line.error_code})
     except BadArchive as error:
-        what = f"the packed file can't be mended: {error}"
+        what = f"the compressed file can't be repaired: {error}"
         raise UsageError(
-            what, file=source.display_name, fix="unpack it, and name the result."
+            what, file=source.display_name, fix="decompress it, and name the result."
         ) from error
     return {
         "file": source.display_name,
@@ -84,10 +103,10 @@ def _repair_file(source: SourceFile, out: Path) -> dict[str, Any]:
     }
 
 
-def _report_repair(value: dict[str, Any], console: Console) -> None:
+def _report_repair(value: RepairedFile, console: Console) -> None:
     left_out = value["leftOut"]
     console.note(
-        f"{value['file']}: mended into {value['copy']}: {value['records']} records,"
+        f"{value['file']}: repaired copy {value['copy']}: {value['records']} records,"
         f" {value['changed']} lines changed, {len(left_out)} left out"
     )
     for one in left_out[:LINES_SHOWN]:

@@ -1,4 +1,4 @@
-"""Print a stack's events as they come."""
+"""Print the events of a stack while it changes."""
 
 from __future__ import annotations
 
@@ -12,21 +12,22 @@ if TYPE_CHECKING:
     from cloudft.infra.change_sets import StackEvent
 
 
-POLL_S, POLL_LOOPBACK_S = 3.0, 0.2
+POLL_S = 3.0
+POLL_LOOPBACK_S = 0.2
 
 
 def poll_seconds(aws: Aws) -> float:
-    """How often to look: an endpoint on this machine is quick."""
+    """Return the seconds between two polls: fewer for an endpoint on this machine."""
     return POLL_LOOPBACK_S if "127.0.0.1" in (aws.location.endpoint_url or "") else POLL_S
 
 
 def event_printer(console: Console) -> Callable[[StackEvent], None]:
-    """Says each event of a stack as it comes; what has failed says why."""
+    """Return a callback that prints each event of a stack, with the reason of a failure."""
     from cloudft.cli.number_format import format_local_time
 
-    def tell(event: StackEvent) -> None:
+    def print_event(event: StackEvent) -> None:
         reason = f": {event.reason}" if event.reason and "FAILED" in event.status else ""
         resource = f"{event.resource} ({event.type})"
         console.note(f"{format_local_time(event.at)}  {event.status:<20} {resource}{reason}")
 
-    return tell
+    return print_event

@@ -1,4 +1,4 @@
-"""Arguments and options of the infra commands, and a stack's cost as text."""
+"""Define the arguments and options of the infra commands, and format a stack's cost."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ STACK_NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,127}|arn:[^\s]+")
 def _check_stack_name(_context: click.Context, _parameter: click.Parameter, name: str) -> str:
     if STACK_NAME.fullmatch(name) is None:
         raise click.BadParameter(
-            f"{name[:140]!r} is no name of a stack: take letters, digits and '-', 128 at most,"
+            f"{name[:140]!r} is not a stack name: use up to 128 letters, digits and '-',"
             " beginning with a letter"
         )
     return name
@@ -31,7 +31,11 @@ stack_argument = click.argument(
     "name", metavar="[NAME]", default="cloudft", callback=_check_stack_name
 )
 template_option = click.option(
-    "--template", default="base", show_default=True, metavar="NAME", help="Which of cloudft's own."
+    "--template",
+    default="base",
+    show_default=True,
+    metavar="NAME",
+    help="Name of one of cloudft's templates: base or jobs.",
 )
 param_option = click.option(
     "--param",
@@ -39,12 +43,12 @@ param_option = click.option(
     multiple=True,
     metavar="KEY=VALUE",
     callback=parse_settings,
-    help="A parameter of the template; `cloudft infra synth` shows them all.",
+    help="Set a parameter of the template; `cloudft infra synth` shows them all.",
 )
 
 
 def stack_cost_lines(costs: Sequence[ResourceCost]) -> list[str]:
-    """What a stack costs, a line each, and the sum of what is known."""
+    """Return the monthly cost of a stack: a line with the known sum, then a line a resource."""
     from cloudft.cli.number_format import format_usd
     from cloudft.infra.costs import sum_known_costs
 
@@ -54,5 +58,6 @@ def stack_cost_lines(costs: Sequence[ResourceCost]) -> list[str]:
         note = f"; {cost.note}" if cost.note else ""
         lines.append(f"  {cost.resource}: {format_usd(cost.per_month)}{source}{note}")
     unknown = sum(cost.per_month is None for cost in costs)
-    more = f", and {unknown} resources by use at prices not known here" if unknown else ""
-    return [f"costs a month, while it stands: {format_usd(sum_known_costs(costs))}{more}", *lines]
+    more = f", plus {unknown} resources that are billed by use" if unknown else ""
+    total = format_usd(sum_known_costs(costs))
+    return [f"cost per month while the stack exists: {total}{more}", *lines]

@@ -1,4 +1,4 @@
-"""Standard streams that may be closed, full, or of another encoding than the text."""
+"""Handle standard streams that are closed, full, or of another encoding than the text."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ERROR_HANDLER = "cloudft-output"
 
 
 def open_closed_streams() -> None:
-    """Open the null device in place of a closed standard stream (`cloudft list >&-`).
+    """Open the null device for each closed standard stream (`cloudft list >&-`).
 
     Python sets a closed stream to None, and the next file that is opened would get its number.
     """
@@ -25,9 +25,12 @@ def open_closed_streams() -> None:
 
 
 def accept_any_text() -> None:
-    """Let standard output take every text: bytes of file names, characters it has no code for."""
+    """Make standard output accept every text, whatever its encoding.
+
+    Bytes of undecodable file names are written as they are, other characters as JSON escapes.
+    """
     codecs.register_error(ERROR_HANDLER, _encode_unencodable)
-    with contextlib.suppress(AttributeError):  # a stream that a test has put in its place
+    with contextlib.suppress(AttributeError):  # a stream that a test has replaced
         sys.stdout.reconfigure(errors=ERROR_HANDLER)  # type: ignore[union-attr]
 
 
@@ -49,19 +52,22 @@ def _encode_unencodable(error: UnicodeError) -> tuple[bytes, int]:
 
 
 def flush_streams() -> None:
-    """Write what is buffered. Raise OSError where standard output or error can't be written."""
+    """Write what is buffered. Raise OSError when standard output or error can't be written."""
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
 
 
 def discard_stdout() -> None:
-    """Send the rest of standard output nowhere, so that the interpreter's own end can't fail."""
+    """Send the rest of standard output to the null device.
+
+    The interpreter flushes it at exit, which would fail again.
+    """
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def is_reader_gone() -> bool:
-    """Return whether standard output or error is a pipe that nobody reads any more."""
+    """Return whether standard output or error is a pipe that is no longer read."""
     gone = False
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):

@@ -1,63 +1,55 @@
-"""Options of the data commands that write files, and what they print."""
+"""Define the options of the data commands that write files, and print their result."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
-from cloudft.cli.options import Console, parse_settings
+from cloudft.cli.options import Console
 from cloudft.cli.param_types import SEED
 from cloudft.data.formats.registry import convert_targets
 
 if TYPE_CHECKING:
+    from cloudft.data.staging.dataset_transform import DatasetTransform
     from cloudft.types import StagedFile
 
 
-Function = TypeVar("Function", bound=Callable[..., Any])
 inputs_argument = click.argument("inputs", metavar="IN...", nargs=-1, required=True)
-columns_option = click.option(
-    "--column",
-    "columns",
-    multiple=True,
-    metavar="NAME=YOURS",
-    callback=parse_settings,
-    help="Your column names: --column prompt=question --column completion=answer",
+seed_option = click.option(
+    "--seed", type=SEED, default=7, show_default=True, help="Seed that chooses the records."
 )
-seed_option = click.option("--seed", type=SEED, default=7, show_default=True)
 to_option = click.option(
     "--to",
     "target",
     type=click.Choice(convert_targets()),
-    help="Format of the output; else the input's.",
+    help="Format of the output; default: that of the input.",
 )
 
 
-def open_transform(console: Console, columns: dict[str, str], seed: int = 7) -> Any:
-    """A Rewriting that shows its progress, for a with statement."""
-    import contextlib
-
+@contextlib.contextmanager
+def open_transform(
+    console: Console, columns: dict[str, str], seed: int = 7
+) -> Iterator[DatasetTransform]:
+    """Yield a DatasetTransform that shows its progress; print its findings at the end."""
     from cloudft.cli.output import print_findings
     from cloudft.cli.progress import record_counter
     from cloudft.data.staging.dataset_transform import DatasetTransform
 
-    @contextlib.contextmanager
-    def within() -> Any:
-        with record_counter(console) as progress:
-            work = DatasetTransform(columns, seed, progress)
-            yield work
-        if console.verbosity >= 0:
-            print_findings(work.findings.all())
-
-    return within()
+    with record_counter(console) as progress:
+        transform = DatasetTransform(columns, seed, progress)
+        yield transform
+    if console.verbosity >= 0:
+        print_findings(transform.findings.all())
 
 
 def print_written_files(
-    files: dict[str, tuple[Path, StagedFile]], console: Console, **more: Any
+    files: dict[str, tuple[Path, StagedFile]], console: Console, **more: object
 ) -> None:
-    """What was written."""
+    """Print the files that were written, with their records; `more` goes into the JSON."""
     from cloudft.types import to_json
 
     value = {side: {"path": path, **to_json(file)} for side, (path, file) in files.items()}

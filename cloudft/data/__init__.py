@@ -1,4 +1,5 @@
-"""From what users have to the one canonical JSONL that a base model accepts.
+"""Turn users' data into the canonical JSONL that a base model accepts.
 
-`stage.stage` is the way in; read.py, convert.py, split.py and mix.py are its steps.
+sources/ reads rows, formats/ parses them, checks/ validates them, staging/ writes them;
+analysis/ has statistics. `staging.stage.stage_data` and `checks.check.check_data` are the ways in.
 """

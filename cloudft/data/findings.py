@@ -1,4 +1,4 @@
-"""Findings as they come up, a flood of one kind cut short."""
+"""Collect findings as they come up, and cut floods of one kind short."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections import Counter
 from cloudft.types import Finding, Severity
 
 MAX_LISTED = 20
-"""So many findings of one code in one file are listed; one more tells how many there are."""
+"""Findings of one code in one file that are listed; one more finding counts the rest."""
 FILE_LEVEL_CODES = frozenset({"WrongTask", "MixedShapes", "MixedTypes", "CarriageReturns"})
-"""What is true of a whole file is said once."""
+"""Codes of what holds for a whole file: listed once."""
 
 
 class Findings:
-    """Collects the findings of one staging."""
+    """The findings of one pass over some data."""
 
     def __init__(self) -> None:
         self._listed: list[Finding] = []
@@ -33,30 +33,30 @@ class Findings:
         """Add one finding."""
         kind = (file, code, severity)
         self._counts[kind] += 1
-        if self._counts[kind] <= _most(code):
+        if self._counts[kind] <= _max_listed(code):
             self._listed.append(Finding(severity, code, message, fix, file, line, field))
 
     def all(self) -> tuple[Finding, ...]:
-        """The listed ones in order, then a line for each flood."""
+        """Return the listed findings in order, then one for each flood that was cut short."""
         floods = [
-            Finding(severity, code, f"{count - _most(code)} more, {count} in all", file=file)
+            Finding(severity, code, f"{count - _max_listed(code)} more, {count} in all", file=file)
             for (file, code, severity), count in self._counts.items()
-            if count > _most(code) and code not in FILE_LEVEL_CODES
+            if count > _max_listed(code) and code not in FILE_LEVEL_CODES
         ]
         return (*self._listed, *floods)
 
     def has_any(self) -> bool:
-        """True when there is one."""
+        """Return whether there is one, be it a warning."""
         return bool(self._listed)
 
     def count_errors(self, file: str | None = None) -> int:
-        """How many errors there are, in all or in one file."""
+        """Return how many errors there are, in all or in one file."""
         return sum(
             count
-            for (where, _, severity), count in self._counts.items()
-            if severity == "error" and (file is None or where == file)
+            for (name, _, severity), count in self._counts.items()
+            if severity == "error" and (file is None or name == file)
         )
 
 
-def _most(code: str) -> int:
+def _max_listed(code: str) -> int:
     return 1 if code in FILE_LEVEL_CODES else MAX_LISTED

@@ -1,4 +1,4 @@
-"""The records of some files, one after another, each with its place: for all that looks at data."""
+"""Read the records of some files, one after another, each with its file and line."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from cloudft.data.findings import Findings
-from cloudft.data.formats.record import BadRecord, Conversation, Document
+from cloudft.data.formats.record import BadRecord, Record
 from cloudft.data.formats.registry import parse_record
 from cloudft.data.sources.row_reader import ReadContext, read_rows
 from cloudft.data.sources.source_files import SourceFile
@@ -21,7 +21,7 @@ class LocatedRecord:
 
     file: str
     line: int
-    record: Conversation | Document
+    record: Record
 
 
 def read_records(
@@ -30,28 +30,22 @@ def read_records(
     columns: Mapping[str, str],
     progress: Callable[[int], None] | None = None,
 ) -> Iterator[LocatedRecord]:
-    """Every good record, in order; what is wrong goes into `findings`, the rest goes on.
+    """Yield every good record, in order; add to `findings` what is wrong with the others.
 
-    `progress` is told the number of records so far.
+    `progress` gets the number of records read so far.
     """
     count = 0
     for source in sources:
-        for row in read_rows(ReadContext(source, findings)):
+        context = ReadContext(source, findings)
+        for row in read_rows(context):
             count += 1
             if progress and count % PROGRESS_INTERVAL == 0:
                 progress(count)
-            value = row.value
-            assert isinstance(value, dict)  # read.py lets nothing else through
             try:
-                yield LocatedRecord(source.display_name, row.line, parse_record(value, columns))
+                record = parse_record(row.value, columns)
             except BadRecord as bad:
-                findings.add(
-                    bad.code,
-                    bad.message,
-                    bad.fix,
-                    file=source.display_name,
-                    line=row.line,
-                    field=bad.field,
-                )
+                context.add_bad_record(bad, row.line)
+            else:
+                yield LocatedRecord(source.display_name, row.line, record)
     if progress:
         progress(count)

@@ -1,4 +1,4 @@
-"""The number of tokens, where no tokenizer is at hand."""
+"""Estimate numbers of tokens where no tokenizer is at hand."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ CHARACTERS_PER_TOKEN = 6
 TOKEN_ESTIMATE_RULE = (
     "estimate: characters / 6, Bedrock's planning rule; common English text has nearer 4"
 )
+"""What every estimate says about itself."""
 
 
 def estimate_tokens(characters: int) -> int:
-    """Tokens of so many characters, rounded up (see `TOKEN_RULE`)."""
+    """Return the tokens of so many characters, rounded up (see `TOKEN_ESTIMATE_RULE`)."""
     return -(-characters // CHARACTERS_PER_TOKEN)

@@ -47,6 +47,26 @@ def load_newest_evaluation(job_folder: Path) -> dict[str, Any]:
     return load_evaluation(files[-1])
 
 
+class HeadlineScore(msgspec.Struct):
+    """The metric that decides an evaluation, and its value for base and tuned model."""
+
+    metric: str
+    base: dict[str, float | None]
+    tuned: dict[str, float | None]
+
+
+def load_newest_score(job_folder: Path) -> HeadlineScore | None:
+    """Return the score of the job's newest evaluation, without its records.
+
+    Return None when there is no evaluation, or one that can't be read.
+    """
+    files = sorted((job_folder / EVALUATIONS_FOLDER).glob("*.json"))
+    try:
+        return msgspec.json.decode(files[-1].read_bytes(), type=HeadlineScore) if files else None
+    except (OSError, msgspec.DecodeError):
+        return None
+
+
 def load_evaluation(path: Path) -> dict[str, Any]:
     """One evaluation, whole. Raises DamagedJob when it can't be read, or is of another version."""
     with as_damaged_job(path, path.parent.parent.name):

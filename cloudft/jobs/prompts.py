@@ -1,4 +1,4 @@
-"""What a tuned model is asked: one prompt, or the records of a file with their own answers."""
+"""Build the prompts for generation: one from the command line, or the records of a file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cloudft.inference import Prompt
 
 @dataclass(frozen=True)
 class GenerationPrompt:
-    """One prompt, its text for people, and the answer that the record gives, if it gives one."""
+    """A prompt, its text for people, and the reference answer of its record, if it has one."""
 
     prompt: Prompt
     shown: str
@@ -32,24 +32,24 @@ def build_prompts(
     system: str | None = None,
     file: Path | None = None,
 ) -> list[GenerationPrompt]:
-    """The prompts that `prompt` or `file` stands for.
+    """Return the prompts from `prompt` (with `system`) or from `file`.
 
-    A model that was pre-trained further goes on from raw text; a fine-tuned one answers. Raises
-    UsageError for none or both of them, and CheckFailed with every fault of the file.
+    After continued pre-training a model continues raw text; a fine-tuned model answers messages.
+    Raise UsageError for neither or both sources, CheckFailed with every error of the file.
     """
     if (prompt is None) == (file is None):
-        raise UsageError("give either --prompt or --file", fix="see `cloudft generate --help`.")
+        raise UsageError("add either --prompt or --file", fix="see `cloudft generate --help`.")
     raw = customization_type == "CONTINUED_PRE_TRAINING"
     if system is not None and (raw or file is not None):
         raise UsageError(
-            "--system goes with --prompt, and with a fine-tuned model",
-            fix="leave it out; a file's records have system messages of their own.",
+            "--system needs --prompt, and a fine-tuned model",
+            fix="leave out --system; the records of a file have their own system messages.",
         )
     if file is not None:
         return _read_prompts(file, raw=raw)
     assert prompt is not None
     if not prompt.strip():
-        raise UsageError("the prompt is empty", fix="give it some text.")
+        raise UsageError("the prompt is empty", fix="write a prompt with text.")
     if raw:
         return [GenerationPrompt(Prompt(text=prompt), prompt)]
     return [GenerationPrompt(Prompt(_messages((system,) if system else (), prompt)), prompt)]
@@ -62,12 +62,12 @@ def _messages(system: tuple[str, ...], prompt: str) -> list[dict[str, str]]:
 
 def _read_prompts(file: Path, *, raw: bool) -> list[GenerationPrompt]:
     findings = Findings()
-    found = []
+    prompts = []
     for source in SourceResolver(Path.cwd(), findings).resolve("--file", [str(file)]):
         reading = ReadContext(source, findings)
         for row in read_rows(reading):
             try:
-                found.append(_parse_record(row.value, raw=raw))
+                prompts.append(_parse_record(row.value, raw=raw))
             except BadRecord as error:
                 findings.add(
                     error.code,
@@ -80,11 +80,11 @@ def _read_prompts(file: Path, *, raw: bool) -> list[GenerationPrompt]:
     if findings.count_errors():
         listed = findings.all()
         raise CheckFailed(next(f.message for f in listed if f.severity == "error"), listed)
-    return found
+    return prompts
 
 
 def _parse_record(value: object, *, raw: bool) -> GenerationPrompt:
-    """One record's question. A record may also be a prompt alone."""
+    """Return the prompt of one raw record, which may also be {"prompt": ...} alone."""
     assert isinstance(value, Mapping)
     if set(value) == {"prompt"} and isinstance(value["prompt"], str) and not raw:
         return GenerationPrompt(Prompt(_messages((), value["prompt"])), value["prompt"])
@@ -92,20 +92,23 @@ def _parse_record(value: object, *, raw: bool) -> GenerationPrompt:
 
 
 def prompt_of_record(record: Conversation | Document, *, raw: bool) -> GenerationPrompt:
-    """What a record asks, and its answer. Raises BadRecord for the other kind of model."""
+    """Return a record as prompt and reference.
+
+    With `raw` the model continues text. Raise BadRecord for a record of the other kind.
+    """
     if isinstance(record, Document):
         if not raw:
-            fix = 'ask with labelled records, or with {"prompt": ...} alone'
-            raise BadRecord("WrongTask", "unlabelled text for a fine-tuned model", fix)
+            fix = 'use labeled records, or {"prompt": ...} alone'
+            raise BadRecord("WrongTask", "unlabeled text for a fine-tuned model", fix)
         return GenerationPrompt(Prompt(text=record.text), record.text)
     if raw:
-        fix = 'ask with {"text": ...} records'
-        raise BadRecord("WrongTask", "labelled records for a model that goes on from text", fix)
+        fix = 'use {"text": ...} records'
+        raise BadRecord("WrongTask", "labeled records for a model that continues text", fix)
     return _prompt_of_conversation(record)
 
 
 def _prompt_of_conversation(record: Conversation) -> GenerationPrompt:
-    """All turns but the last are the prompt; the last one is the reference."""
+    """Return all turns but the last as the prompt, and the last one as the reference."""
     turns = list(_messages_of_turns(record))
     system = [{"role": "system", "content": "\n".join(record.system)}] if record.system else []
     return GenerationPrompt(

@@ -92,7 +92,7 @@ def _customization_type(tree: JobTree, model: Model, places: SourceMap) -> list[
     fix = "take an open-weight base_model such as smollm2-135m"
     if wanted in TRAINER_CUSTOMIZATION_TYPES:
         fix += (
-            " and `cloudft submit --backend sagemaker --wait --then import`: Bedrock serves it then"
+            " and `cloudft submit --backend sagemaker --wait --import`: Bedrock serves it then"
         )
     if usable:
         fix = f"write {' or '.join(usable)}, or {fix}"

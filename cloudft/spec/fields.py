@@ -351,7 +351,7 @@ Processes = Annotated[
 ]
 
 
-def _fsdp(value: object) -> bool | str:
+def _auto_or_bool(value: object) -> bool | str:
     found = as_bool(value)
     if isinstance(found, bool):
         return found
@@ -362,8 +362,8 @@ def _fsdp(value: object) -> bool | str:
     )
 
 
-Fsdp = Annotated[
+AutoOrBool = Annotated[
     bool | str,
-    PlainValidator(_fsdp),
+    PlainValidator(_auto_or_bool),
     WithJsonSchema({"enum": ["auto", True, False]}),
 ]

@@ -1,4 +1,4 @@
-"""What `cloudft init` writes: a job that runs as it is, or the job file of an earlier job."""
+"""Write the files of `cloudft init`: a job with sample data, or the file of an earlier job."""
 
 from __future__ import annotations
 
@@ -16,12 +16,14 @@ JOB_FILE = "cloudft.yaml"
 
 
 def write_starter(customization_type: str, folder: Path) -> list[Path]:
-    """Copy the starter job of that type into `folder`; returns the files written.
+    """Copy the starter job of that type into `folder`, and return the written files.
 
-    Raises UsageError, before anything is written, when one of them exists.
+    Raise UsageError, before anything is written, when one of them exists.
     """
     with resources.as_file(resources.files(__name__) / FOLDERS[customization_type]) as source:
         files = sorted(p.relative_to(source) for p in source.rglob("*") if p.is_file())
+        if not files:
+            raise RuntimeError(f"the package has no starter files in {source}")
         refuse_to_overwrite(folder, files)
         with as_store_error(f"{folder} can't be written", folder):
             for name in files:
@@ -31,7 +33,10 @@ def write_starter(customization_type: str, folder: Path) -> list[Path]:
 
 
 def write_job_file(spec: Mapping[str, Any], folder: Path) -> list[Path]:
-    """Write the job file of an earlier job into `folder`."""
+    """Write the job file of an earlier job into `folder`, and return its path.
+
+    Raise UsageError when there is a job file already.
+    """
     import yaml
 
     refuse_to_overwrite(folder, [Path(JOB_FILE)])
@@ -43,11 +48,11 @@ def write_job_file(spec: Mapping[str, Any], folder: Path) -> list[Path]:
 
 
 def refuse_to_overwrite(folder: Path, names: list[Path]) -> None:
-    """Raise UsageError when one of the files is there."""
-    there = [str(folder / name) for name in names if (folder / name).exists()]
-    if there:
+    """Raise UsageError when one of the files exists."""
+    existing = [str(folder / name) for name in names if (folder / name).exists()]
+    if existing:
         raise UsageError(
-            f"{there[0]} exists already; nothing was written",
-            file=there[0],
+            f"{existing[0]} exists already; nothing was written",
+            file=existing[0],
             fix="name another folder: cloudft init DIR",
         )

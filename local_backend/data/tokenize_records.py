@@ -1,56 +1,83 @@
-"""`python -m local_backend.data.tokenize_records`: a child that says what a model makes of records.
+"""Show how a model tokenizes records: `python -m local_backend.data.tokenize_records`.
 
 The first line of standard input is a request as JSON:
 
-    {"model": {"name", "weights"}, "supervised": true, "format": "converse", "preview": false}
+    {"model": {"name", "weights"}, "customizationType": "FINE_TUNING", "format": "converse",
+     "preview": false}
 
-Each further line is a canonical record. Standard output has `{"context": N, "chatTemplate":
-"plain" | "the model's own"}`, then a line a record, in order: `{"tokens": N, "learned": N}`; with
-`preview` `{"pieces": [{"id", "text", "learned"}, ...]}`, a piece a token; their texts one after
-another are what the model is given. Or `{"error", "fix"}`.
-Records are rendered and tokenised by the functions that training uses; no weights are loaded.
+Each further line is a canonical record. Standard output has `{"context": N, "chatTemplate": "plain"
+| "the model's own"}`, then one line for each record, in order: `{"tokens": N, "learned": N}`; with
+`preview` `{"pieces": [{"id", "text", "learned"}, ...]}`, one piece for each token. The texts of the
+pieces, concatenated, are what the model is given. On failure `{"error", "fix"}`. Records are
+rendered and tokenized by the functions that training uses; no weights are loaded.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypedDict
 
-from local_backend.data.batches import tokenize_segments
-from local_backend.data.chat_template import Segment, find_stop_tokens, split_turns, to_messages
+from local_backend.data.chat_template import RecordFormat, Segment, find_stop_tokens
+from local_backend.data.encode import tokenize_segments
 from local_backend.errors import TrainerError
+from local_backend.job_dir import ModelRequest
 from local_backend.models.load_model import load_tokenizer
 from local_backend.models.weights import locate_weights
 from local_backend.process_exit import exit_now
 from local_backend.progress import silence_libraries
+from local_backend.replies import Reply, ReplyWriter
+from local_backend.training.objectives import Objective, find_objective
 
-Reply = Callable[[dict[str, Any]], None]
+if TYPE_CHECKING:
+    from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 
-def load_tokenizer_facts(request: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """The tokenizer with its template, and what else is known of the model."""
+class TokenizeRequest(TypedDict):
+    """The first line of standard input."""
+
+    model: ModelRequest
+    customizationType: str
+    format: str
+    preview: bool
+
+
+@dataclass(frozen=True)
+class TokenizerFacts:
+    """A model's tokenizer, and what else records and replies need of the model."""
+
+    tokenizer: PreTrainedTokenizerBase
+    uses_plain_template: bool
+    context_length: int
+    stop_ids: list[int]
+
+
+def load_tokenizer_facts(model: ModelRequest) -> TokenizerFacts:
+    """Return the tokenizer with its template, and the facts of the model that replies need.
+
+    Raise TrainerError if the tokenizer can't be loaded.
+    """
     from transformers import AutoConfig
 
-    source = locate_weights(request["model"]["name"], request["model"]["weights"])
+    source = locate_weights(model["name"], model["weights"])
     try:
-        tokenizer, plain = load_tokenizer(source)
+        tokenizer, is_plain = load_tokenizer(source)
         config = AutoConfig.from_pretrained(source).get_text_config()
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[0]
         raise TrainerError(f"The tokenizer of {source} can't be loaded: {reason}") from error
-    facts = {
-        "context": int(getattr(config, "max_position_embeddings", 0) or 2048),
-        "chatTemplate": "plain" if plain else "the model's own",
-        "stops": find_stop_tokens(tokenizer, read_generation_config(source)),
-    }
-    return tokenizer, facts
+    return TokenizerFacts(
+        tokenizer,
+        is_plain,
+        int(getattr(config, "max_position_embeddings", 0) or 2048),
+        find_stop_tokens(tokenizer, read_generation_config(source)),
+    )
 
 
-def read_generation_config(source: str) -> Any:
-    """The model's generation settings; None when it has none."""
+def read_generation_config(source: str) -> GenerationConfig | None:
+    """Return the model's generation settings; None if it has none."""
     from transformers import GenerationConfig
 
     try:
@@ -60,89 +87,94 @@ def read_generation_config(source: str) -> Any:
 
 
 def render_segments(
-    tokenizer: Any, stops: list[int], request: dict[str, Any], lines: Iterable[bytes]
+    objective: Objective, record_format: RecordFormat, lines: Iterable[bytes]
 ) -> Iterator[list[Segment]]:
-    """Each record as pieces of text, learned and not, as training cuts it."""
-    texts = [tokenizer.convert_ids_to_tokens(i) for i in stops]
+    """Yield each record as text segments, with and without loss, as training splits it."""
     for line in lines:
-        record = json.loads(line)
-        if request["supervised"]:
-            yield split_turns(tokenizer, to_messages(record, request["format"]), texts)
-        else:
-            yield [(record["input"], True)]
+        yield objective.render(json.loads(line), record_format)
 
 
-def split_token_texts(tokenizer: Any, text: str) -> list[str]:
-    """The part of `text` that each of its tokens stands for.
+def split_token_texts(tokenizer: PreTrainedTokenizerBase, text: str) -> list[str]:
+    """Return the part of `text` that each of its tokens represents.
 
-    Of several tokens that make one character, the first has it. Joined they are the text, white
-    space that a tokenizer drops included; one without offsets gives its own words for them.
+    If several tokens make one character, the first has it. Concatenated, the parts are the text,
+    including white space that a tokenizer drops. A tokenizer without offsets gives its own token
+    texts.
     """
     if not tokenizer.is_fast:
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
         return [str(part) for part in tokenizer.convert_ids_to_tokens(ids)]
-    found = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-    ends = [end for _, end in found["offset_mapping"]]
-    parts, at = [], 0
+    encoding = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    ends = [end for _, end in encoding["offset_mapping"]]
+    parts, start = [], 0
+    # The last token takes the rest of the text, dropped white space included.
     for end in [*ends[:-1], len(text)] if ends else []:
-        parts.append(text[at:end])
-        at = max(at, end)
+        parts.append(text[start:end])
+        start = max(start, end)
     return parts
 
 
-def reply_to(request: dict[str, Any], lines: Iterable[bytes], say: Reply) -> None:
-    """Say what becomes of each record."""
-    tokenizer, facts = load_tokenizer_facts(request)
-    stops = facts.pop("stops")
-    say(facts)
-    end = [] if request["supervised"] else [tokenizer.eos_token_id]  # between packed documents
-    records = render_segments(tokenizer, stops, request, lines)
+def reply_to(request: TokenizeRequest, lines: Iterable[bytes], reply: Reply) -> None:
+    """Write the model's facts, then a reply for each record."""
+    objective = find_objective(request["customizationType"])
+    facts = load_tokenizer_facts(request["model"])
+    tokenizer = facts.tokenizer
+    template = "plain" if facts.uses_plain_template else "the model's own"
+    reply({"context": facts.context_length, "chatTemplate": template})
+    stop_texts = [str(tokenizer.convert_ids_to_tokens(i)) for i in facts.stop_ids]
+    record_format = RecordFormat(request["format"], tokenizer, stop_texts)
+    end = objective.end_tokens(tokenizer)
+    records = render_segments(objective, record_format, lines)
     if request["preview"]:
-        for pieces in records:
-            say({"pieces": preview_tokens(tokenizer, pieces, end)})
+        for segments in records:
+            reply({"pieces": preview_tokens(tokenizer, segments, end)})
         return
-    for ids, learned in tokenize_segments(records, tokenizer):
-        ids, learned = complete_record(ids, learned, end)
-        say({"tokens": len(ids), "learned": sum(learned)})
+    for ids, loss_mask in tokenize_segments(records, tokenizer):
+        ids, loss_mask = complete_record(ids, loss_mask, end)
+        reply({"tokens": len(ids), "learned": sum(loss_mask)})
 
 
-def preview_tokens(tokenizer: Any, pieces: list[Segment], end: list[int]) -> list[dict[str, Any]]:
-    """One record, token by token."""
-    [(ids, learned)] = tokenize_segments([pieces], tokenizer)
-    ids, learned = complete_record(ids, learned, end)
-    texts = [part for text, _ in pieces for part in split_token_texts(tokenizer, text)]
+class TokenPreview(TypedDict):
+    """One token of a previewed record."""
+
+    id: int
+    text: str
+    learned: bool
+
+
+def preview_tokens(
+    tokenizer: PreTrainedTokenizerBase, segments: list[Segment], end: list[int]
+) -> list[TokenPreview]:
+    """Return one record token by token."""
+    [(ids, loss_mask)] = tokenize_segments([segments], tokenizer)
+    ids, loss_mask = complete_record(ids, loss_mask, end)
+    texts = [part for text, _ in segments for part in split_token_texts(tokenizer, text)]
     texts += tokenizer.convert_ids_to_tokens(end)
-    parts = zip(ids, texts, learned, strict=True)
-    return [{"id": i, "text": text, "learned": mark} for i, text, mark in parts]
+    return [
+        {"id": token, "text": text, "learned": has_loss}
+        for token, text, has_loss in zip(ids, texts, loss_mask, strict=True)
+    ]
 
 
 def complete_record(
-    ids: list[int], learned: list[bool], end: list[int]
+    ids: list[int], loss_mask: list[bool], end: list[int]
 ) -> tuple[list[int], list[bool]]:
-    """A record's tokens and the one behind it; the first has nothing to be predicted from."""
-    ids, learned = [*ids, *end], [*learned, *([True] * len(end))]
-    learned[:1] = [False] * len(learned[:1])
-    return ids, learned
+    """Return a record's tokens and loss mask with `end` appended.
+
+    The first token has no loss: nothing before it predicts it.
+    """
+    ids, loss_mask = [*ids, *end], [*loss_mask, *([True] * len(end))]
+    loss_mask[:1] = [False] * len(loss_mask[:1])
+    return ids, loss_mask
 
 
 def main() -> int:
-    """Answer until standard input ends. What libraries print goes to standard error."""
-    replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-
-    def say(value: dict[str, Any]) -> None:
-        print(json.dumps(value), file=replies)
-
-    try:
+    """Reply until standard input ends. Send the output of libraries to standard error."""
+    with ReplyWriter(flush_each=False) as reply:  # thousands of replies; the end flushes them
         silence_libraries()
         lines = sys.stdin.buffer
-        reply_to(json.loads(lines.readline()), lines, say)
-    except TrainerError as error:
-        say({"error": error.message, "fix": error.fix})
-        return 1
-    finally:
-        replies.flush()
-    return 0
+        reply_to(json.loads(lines.readline()), lines, reply)
+    return reply.status
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Tensors of which each process may hold a part (PyTorch's DTensor), whole and in parts."""
+"""Convert between whole tensors and those of which each rank holds a shard (PyTorch's DTensor)."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 
 def full_tensor(tensor: torch.Tensor) -> torch.Tensor:
-    """All of it. Of a sharded tensor every process must ask at once."""
+    """Return the whole tensor. All ranks must call this at the same time for a sharded one."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def shard_like(value: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """Of a whole `value` the part that this process has of `like`: all of it if that is whole.
+    """Return this rank's shard of a whole `value`, sharded as `like` is; all of it if `like` is
+    whole.
 
-    Nothing is sent: every process has `value`.
+    Nothing is communicated: every rank has `value`.
     """
     if not isinstance(like, DTensor):
         return value

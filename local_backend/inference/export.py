@@ -1,8 +1,8 @@
-"""`python -m local_backend.inference.export JOB_DIR OUT`: one merged model, and the proof of it.
+"""Export one merged model, verified: `python -m local_backend.inference.export JOB_DIR OUT`.
 
-The merged weights are written, read back from disk, and asked the job's held-out records: their
-logits must be the adapter model's within a tolerance, and greedy decoding must give equal tokens.
-Otherwise nothing is left at OUT.
+The merged weights are written, read back from disk, and run on the job's held-out records. Their
+logits must equal the adapter model's within a tolerance, and greedy decoding must give equal
+tokens. Otherwise nothing is left at OUT.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ import sys
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import torch
+from torch import nn
 
 from local_backend.atomic_folders import atomic_folder
-from local_backend.data.batches import read_records
-from local_backend.data.chat_template import render_chat, to_messages
+from local_backend.data.encode import read_records
 from local_backend.disk_full import raise_on_full_disk
 from local_backend.errors import TrainerError
-from local_backend.inference.generate import generate_batch
+from local_backend.inference.generate import Completion, generate_batch
 from local_backend.job_dir import ARTIFACTS, MODEL, JobDir, write_json
 from local_backend.models import lora
 from local_backend.models.load_model import (
@@ -37,6 +37,7 @@ from local_backend.models.weights import locate_weights
 from local_backend.process_exit import exit_now, exit_with_parent
 from local_backend.progress import silence_libraries
 from local_backend.settings import Settings, read_settings
+from local_backend.training.objectives import find_objective
 
 PROOF = "export.json"
 PROOF_RECORDS = 8
@@ -44,13 +45,34 @@ PROOF_PROMPT_TOKENS = 512
 PROOF_NEW_TOKENS = 32
 TOLERANCE = {"float32": 1e-3, "bfloat16": 1.0, "float16": 0.1}
 """Largest allowed difference of a logit. Merging changes the order of float additions and, in the
-shorter formats, rounds each weight; logits are of the order of 10."""
+shorter formats, rounds each weight; logits are of the order of 10.
+"""
 DISK_REMEDY = "free some space there, or name a folder on another disk."
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def export_merged_model(job_dir: JobDir, out: Path, dtype: str) -> dict[str, Any]:
-    """Write the merged model to `out`; returns the proof. Raises TrainerError if it fails."""
+class Comparison(TypedDict):
+    """How far the merged model is from the tuned one, on some records."""
+
+    dtype: str
+    records: int
+    maxLogitDifference: float
+    tolerance: float
+    equalGreedyAnswers: int
+
+
+class Proof(Comparison):
+    """export.json: a comparison that passed, and the data role of its records."""
+
+    heldOut: str
+    format: str
+
+
+def export_merged_model(job_dir: JobDir, out: Path, dtype: str) -> Proof:
+    """Write the merged model to `out` and return the proof.
+
+    Raise TrainerError if `out` exists, or if verification fails.
+    """
     settings = read_settings(job_dir)
     adapter = job_dir / ARTIFACTS / MODEL
     if not adapter.is_dir():
@@ -69,13 +91,13 @@ def export_merged_model(job_dir: JobDir, out: Path, dtype: str) -> dict[str, Any
             atomic_folder(out) as temporary,
         ):
             lora.merge_adapters(loaded.model)
-            loaded.model.to(DTYPES[dtype]).save_pretrained(temporary)
+            nn.Module.to(loaded.model, dtype=DTYPES[dtype])
+            loaded.model.save_pretrained(temporary)
             loaded.tokenizer.save_pretrained(temporary)
-            found = run_prompts(load_model(str(temporary), torch.float32, cpu), prompts)
-            proof = compare_outputs(expected, found, dtype) | {
-                "heldOut": role,
-                "format": "safetensors",
-            }
+            # Read back from disk: what is proven is what will be used, not what is in memory.
+            exported = run_prompts(load_model(str(temporary), torch.float32, cpu), prompts)
+            comparison = compare_outputs(expected, exported, dtype)
+            proof: Proof = {**comparison, "heldOut": role, "format": "safetensors"}
             write_json(temporary / PROOF, proof)
     except FileExistsError as error:
         raise exists_error(out) from error
@@ -83,48 +105,46 @@ def export_merged_model(job_dir: JobDir, out: Path, dtype: str) -> dict[str, Any
 
 
 def exists_error(out: Path) -> TrainerError:
-    """Return the error for an OUT that is there, or has appeared meanwhile. It is left alone."""
+    """Return the error for an OUT that exists, or has appeared meanwhile. It is not touched."""
     return TrainerError(f"{out} exists already.", fix="name a folder that does not exist.")
 
 
 def load_held_out_prompts(settings: Settings, loaded: LoadedModel) -> tuple[str, list[list[int]]]:
-    """Where the proof's records come from, and the tokens of each one's prompt."""
+    """Return the data role of the proof's records, and the tokens of each one's prompt."""
     role = next(name for name in ("test", "validation", "train") if name in settings.data)
+    objective = find_objective(settings.customization_type)
+    record_format = loaded.record_format(settings.format)
     prompts = []
     for record in islice(read_records(settings.data[role].path), PROOF_RECORDS):
-        if settings.is_supervised:
-            messages = to_messages(record, settings.format)
-            text = render_chat(loaded.tokenizer, messages[:-1], add_generation_prompt=True)
-        else:
-            text = record["input"]
+        text = objective.render_prompt(record, record_format)
         ids = loaded.tokenizer(text, add_special_tokens=False)["input_ids"]
         prompts.append(ids[:PROOF_PROMPT_TOKENS])
     return role, prompts
 
 
-ModelOutputs = list[tuple[torch.Tensor, dict[str, Any]]]
+ModelOutputs = list[tuple[torch.Tensor, Completion]]
+"""For each prompt the logits at every position, and the greedy answer."""
 
 
 def run_prompts(loaded: LoadedModel, prompts: Sequence[list[int]]) -> ModelOutputs:
-    """For each prompt the logits at every position, and the greedy answer."""
+    """Return for each prompt the logits at every position, and the greedy answer."""
     loaded.model.eval()
     loaded.model.config.use_cache = True
-    outcome = []
+    outputs = []
     for ids in prompts:
         with torch.inference_mode():
             logits = loaded.model(input_ids=torch.tensor([ids])).logits[0].float()
-        outcome.append(
-            (logits, generate_batch(loaded, [ids], {"maxNewTokens": PROOF_NEW_TOKENS})[0])
-        )
-    return outcome
+        [answer] = generate_batch(loaded, [ids], {"maxNewTokens": PROOF_NEW_TOKENS})
+        outputs.append((logits, answer))
+    return outputs
 
 
-def compare_outputs(expected: ModelOutputs, found: ModelOutputs, dtype: str) -> dict[str, Any]:
-    """The proof as numbers. Raises TrainerError when merged and adapter model differ."""
+def compare_outputs(expected: ModelOutputs, exported: ModelOutputs, dtype: str) -> Comparison:
+    """Return the proof as numbers. Raise TrainerError if merged and adapter model differ."""
     differences = [
-        float((e - f).abs().max()) for (e, _), (f, _) in zip(expected, found, strict=True)
+        float((a - b).abs().max()) for (a, _), (b, _) in zip(expected, exported, strict=True)
     ]
-    equal = sum(e == f for (_, e), (_, f) in zip(expected, found, strict=True))
+    equal = sum(a == b for (_, a), (_, b) in zip(expected, exported, strict=True))
     worst, allowed = max(differences), TOLERANCE[dtype]
     finer = "float16" if dtype == "bfloat16" else "float32"
     if not worst <= allowed or equal < len(expected):
@@ -133,7 +153,7 @@ def compare_outputs(expected: ModelOutputs, found: ModelOutputs, dtype: str) -> 
             f" {allowed:g}), greedy answers agree on {equal} of {len(expected)} records.",
             fix=f"keep more digits: `cloudft export` or `cloudft import` with --dtype {finer}."
             if dtype != "float32"
-            else "please report this with the model's name; the adapter itself is unharmed.",
+            else "please report this with the model's name; the adapter itself is unchanged.",
         )
     return {
         "dtype": dtype,
@@ -145,9 +165,9 @@ def compare_outputs(expected: ModelOutputs, found: ModelOutputs, dtype: str) -> 
 
 
 def main() -> int:
-    """Export one job; the proof, or the error, as JSON on standard output.
+    """Export one job. Print the proof, or the error, as JSON on standard output.
 
-    What is printed meanwhile (weights that are converted first, say) goes to standard error.
+    Other output (for example, a conversion of weights) goes to standard error.
     """
     parser = argparse.ArgumentParser(
         prog="python -m local_backend.inference.export", description=__doc__

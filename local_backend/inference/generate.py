@@ -1,6 +1,6 @@
-"""`python -m local_backend.inference.generate JOB_DIR`: a child that loads a job's models once and answers.
+"""Serve a job's models: `python -m local_backend.inference.generate JOB_DIR` loads them once.
 
-Requests come as JSON lines on standard input:
+Requests are JSON lines on standard input:
 
     {"identities": true}
     {"count": [prompt, ...]}
@@ -9,25 +9,24 @@ Requests come as JSON lines on standard input:
     {"prompts": [{"messages": [{"role", "content"}, ...]} | {"text": "..."}],
      "variants": ["tuned", "base"], "maxNewTokens": 256, "temperature": 0.0, "topP": 1.0, "seed": 7}
 
-Answers go as JSON lines to standard output: one `{"index", "variant", "text", "tokens",
-"finishReason"}` a prompt and variant, then `{"done": true}`; or `{"error", "fix"}`. Of a count they
-are `{"tokens"}` a prompt, of scores and texts `{"index", "variant", "logLikelihood", "tokens",
-"greedy"}`, of identities `{"variant", "identity"}`.
-`temperature` 0 decodes greedily. The prompt is rendered and tokenised just as it was for training.
+Answers are JSON lines on standard output: one `{"index", "variant", "text", "tokens",
+"finishReason"}` for each prompt and variant, then `{"done": true}`; or `{"error", "fix"}`. For a
+count they are `{"tokens"}` for each prompt, for scores and texts `{"index", "variant",
+"logLikelihood", "tokens", "greedy"}`, for identities `{"variant", "identity"}`. `temperature` 0
+decodes greedily. Prompts are rendered and tokenized as they were for training.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypedDict
 
 import torch
 
-from local_backend.data.chat_template import split_prompt
+from local_backend.data.chat_template import Message, split_prompt
 from local_backend.errors import TrainerError
 from local_backend.inference.log_likelihood import (
     ScoredRow,
@@ -44,26 +43,72 @@ from local_backend.job_dir import JobDir
 from local_backend.models.load_model import LoadedModel
 from local_backend.process_exit import exit_now
 from local_backend.progress import silence_libraries
+from local_backend.replies import ReplyWriter
 from local_backend.settings import read_settings
+
+if TYPE_CHECKING:
+    from transformers import GenerationConfig
 
 GENERATE_BATCH = 32
 """Prompts answered in one batch."""
 
 
-def encode_prompt(loaded: LoadedModel, prompt: dict[str, Any]) -> list[int]:
-    """The tokens of one prompt: a conversation to answer, or raw text to go on with."""
+class Prompt(TypedDict, total=False):
+    """A conversation to answer, or raw text to continue; exactly one of the keys is there."""
+
+    messages: list[Message]
+    text: str
+
+
+class ScoreItem(TypedDict):
+    """A text to score after its prompt."""
+
+    prompt: Prompt
+    text: str
+
+
+class Request(TypedDict, total=False):
+    """One line of standard input; REQUEST_HANDLERS has the keys that select what is done."""
+
+    identities: bool
+    count: list[Prompt]
+    score: list[ScoreItem]
+    texts: list[str]
+    window: int | None
+    prompts: list[Prompt]
+    variants: list[str]
+    maxNewTokens: int
+    temperature: float
+    topP: float
+    seed: int
+
+
+class Completion(TypedDict):
+    """A generated answer. `finishReason` is `stop`, or `length` without an end token."""
+
+    text: str
+    tokens: int
+    finishReason: str
+
+
+def encode_prompt(loaded: LoadedModel, prompt: Prompt) -> list[int]:
+    """Return the tokens of one prompt: a conversation to answer, or raw text to continue.
+
+    Raise TrainerError if it is empty or fills the model's context.
+    """
     if "text" in prompt:
-        pieces = [prompt["text"]]
+        segments = [prompt["text"]]
     else:
-        pieces = split_prompt(loaded.tokenizer, prompt["messages"], loaded.stop_texts)
-    tokenised = loaded.tokenizer(pieces, add_special_tokens=False)["input_ids"]
-    ids: list[int] = [token for piece in tokenised for token in piece]
+        segments = split_prompt(loaded.tokenizer, prompt["messages"], loaded.stop_texts)
+    # Segment by segment, as for training: a tokenizer may merge characters across a border.
+    tokenized = loaded.tokenizer(segments, add_special_tokens=False)["input_ids"]
+    ids: list[int] = [token for segment in tokenized for token in segment]
     if not ids:
-        raise TrainerError("The prompt is empty.", fix="give it some text.")
-    room = loaded.context_length
-    if len(ids) >= room:
+        raise TrainerError("The prompt is empty.", fix="add some text to it.")
+    context = loaded.context_length
+    if len(ids) >= context:
         raise TrainerError(
-            f"The prompt has {len(ids)} tokens; the model was made for {room}.",
+            f"The prompt has {len(ids)} tokens; the model's context is {context}.",
             fix="shorten the prompt.",
         )
     return ids
@@ -72,22 +117,23 @@ def encode_prompt(loaded: LoadedModel, prompt: dict[str, Any]) -> list[int]:
 def generate_batch(
     loaded: LoadedModel,
     prompts: Sequence[list[int]],
-    request: dict[str, Any],
+    request: Request,
     prefix: PrefixCache | None = None,
-) -> list[dict[str, Any]]:
-    """Continue each prompt; all of them in one batch.
+) -> list[Completion]:
+    """Return a completion for each prompt, generated in one batch.
 
-    Behind the tokens of `prefix`, which all of them begin with, rows are padded on the left.
+    All prompts begin with the tokens of `prefix`; after them, rows are padded on the left.
     """
     longest, common = max(map(len, prompts)), prefix.length if prefix else 0
-    pad = loaded.tokenizer.pad_token_id or 0
+    pad = loaded.pad_id
+    # Padding on the left, so that all prompts end at the same column and are continued from there.
     rows = [[*ids[:common], *[pad] * (longest - len(ids)), *ids[common:]] for ids in prompts]
     mask = [
         [*[1] * common, *[0] * (longest - len(ids)), *[1] * (len(ids) - common)] for ids in prompts
     ]
     device = loaded.model.device
     with torch.inference_mode():
-        output = loaded.model.generate(
+        output = loaded.model.generate(  # type: ignore[operator]  # of a mixin that mypy misses
             input_ids=torch.tensor(rows, device=device),
             attention_mask=torch.tensor(mask, device=device),
             generation_config=make_generation_config(loaded, request, longest),
@@ -96,40 +142,45 @@ def generate_batch(
     return [decode_completion(loaded, row[longest:].tolist()) for row in output]
 
 
-def make_generation_config(loaded: LoadedModel, request: dict[str, Any], prompt_length: int) -> Any:
-    """How to decode: greedy at temperature 0, else by sampling."""
+def make_generation_config(
+    loaded: LoadedModel, request: Request, prompt_length: int
+) -> GenerationConfig:
+    """Return the decoding settings: greedy at temperature 0, else sampling."""
     from transformers import GenerationConfig
 
-    room = loaded.context_length - prompt_length
-    options: dict[str, Any] = {"do_sample": False}
+    available = loaded.context_length - prompt_length
+    sampling: dict[str, bool | float | int] = {"do_sample": False}
     if request.get("temperature"):
-        options = {
+        sampling = {
             "do_sample": True,
             "temperature": request["temperature"],
             "top_p": request.get("topP", 1.0),
-            "top_k": 0,
+            "top_k": 0,  # else transformers' default of 50 would cut the distribution
         }
     return GenerationConfig(
-        max_new_tokens=max(1, min(request.get("maxNewTokens", 256), room)),
+        max_new_tokens=max(1, min(request.get("maxNewTokens", 256), available)),
         eos_token_id=loaded.stop_ids,
-        pad_token_id=loaded.tokenizer.pad_token_id or 0,
-        **options,
+        pad_token_id=loaded.pad_id,
+        **sampling,
     )
 
 
-def decode_completion(loaded: LoadedModel, ids: list[int]) -> dict[str, Any]:
-    """The answer up to its end token."""
+def decode_completion(loaded: LoadedModel, ids: list[int]) -> Completion:
+    """Return the answer up to its end token."""
     ends = [i for i, token in enumerate(ids) if token in loaded.stop_ids]
     kept = ids[: ends[0]] if ends else ids
     return {
-        "text": loaded.tokenizer.decode(kept, skip_special_tokens=True),
+        "text": str(loaded.tokenizer.decode(kept, skip_special_tokens=True)),
         "tokens": len(kept),
         "finishReason": "stop" if ends else "length",
     }
 
 
-def answer_prompts(models: ModelVariants, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Every answer that `request` asks for, prompts of like length together."""
+Replies = Iterator[Mapping[str, object]]
+
+
+def answer_prompts(models: ModelVariants, request: Request) -> Replies:
+    """Yield every answer that `request` needs. Prompts of similar length share a batch."""
     torch.manual_seed(request.get("seed", 0))
     for name in request.get("variants", [TUNED]):
         with models.variant(name) as loaded:
@@ -144,30 +195,30 @@ def answer_prompts(models: ModelVariants, request: dict[str, Any]) -> Iterator[d
                     yield {"index": index, "variant": name, **reply}
 
 
-def count_tokens(models: ModelVariants, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """How many tokens each prompt is."""
+def count_tokens(models: ModelVariants, request: Request) -> Replies:
+    """Yield how many tokens each prompt has."""
     for prompt in request["count"]:
         yield {"tokens": len(encode_prompt(models.tuned, prompt))}
 
 
-def report_identities(models: ModelVariants, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """What each variant is."""
+def report_identities(models: ModelVariants, request: Request) -> Replies:
+    """Yield the identity of each variant."""
     for name, identity in models.compute_identities().items():
         yield {"variant": name, "identity": identity}
 
 
-def score_continuations(models: ModelVariants, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """How likely each variant holds each text behind its prompt."""
+def score_continuations(models: ModelVariants, request: Request) -> Replies:
+    """Yield the log-likelihood of each text after its prompt, by variant."""
     for name in request["variants"]:
         with models.variant(name) as loaded:
-            texts = tokenize_texts(loaded, [wanted["text"] for wanted in request["score"]])
-            prompts = [encode_prompt(loaded, wanted["prompt"]) for wanted in request["score"]]
+            texts = tokenize_texts(loaded, [item["text"] for item in request["score"]])
+            prompts = [encode_prompt(loaded, item["prompt"]) for item in request["score"]]
             rows = build_continuation_rows(loaded, list(zip(prompts, texts, strict=True)))
             yield from sum_rows(loaded, name, list(rows))
 
 
-def score_texts(models: ModelVariants, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """How likely each variant holds each document."""
+def score_texts(models: ModelVariants, request: Request) -> Replies:
+    """Yield the log-likelihood of each document, by variant."""
     for name in request["variants"]:
         with models.variant(name) as loaded:
             window = resolve_window(loaded, request.get("window"))
@@ -177,54 +228,44 @@ def score_texts(models: ModelVariants, request: dict[str, Any]) -> Iterator[dict
                 yield from sum_rows(loaded, name, rows or [ScoredRow(index, (), 0)])
 
 
-def sum_rows(loaded: LoadedModel, name: str, rows: Sequence[ScoredRow]) -> Iterator[dict[str, Any]]:
-    """The rows' sums as replies, by index. A text without a token to predict is certain."""
-    asked = [row for row in rows if row.target_count]
-    found = score_rows(loaded, asked)
+def sum_rows(loaded: LoadedModel, name: str, rows: Sequence[ScoredRow]) -> Replies:
+    """Yield the rows' scores by index. A text without a token to predict has log-likelihood 0."""
+    scores = score_rows(loaded, [row for row in rows if row.target_count])
     for index in sorted({row.index for row in rows}):
-        total = found.get(index, TextScore())
+        score = scores.get(index, TextScore())
         yield {
             "index": index,
             "variant": name,
-            "logLikelihood": total.log_likelihood,
-            "tokens": total.tokens,
-            "greedy": total.greedy,
+            "logLikelihood": score.log_likelihood,
+            "tokens": score.tokens,
+            "greedy": score.greedy,
         }
 
 
-REQUEST_HANDLERS = {
+REQUEST_HANDLERS: dict[str, Callable[[ModelVariants, Request], Replies]] = {
     "identities": report_identities,
     "count": count_tokens,
     "score": score_continuations,
     "texts": score_texts,
     "prompts": answer_prompts,
 }
-"""What answers a request, by the key that it has."""
+"""Handlers by the key that a request has."""
 
 
 def main() -> int:
-    """Answer until standard input ends. What libraries print goes to standard error."""
-    replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-
-    def say(value: dict[str, Any]) -> None:
-        print(json.dumps(value), file=replies, flush=True)
-
-    job_dir = JobDir(Path(sys.argv[1]))
-    try:
+    """Answer until standard input ends. Send the output of libraries to standard error."""
+    with ReplyWriter() as reply:
+        job_dir = JobDir(Path(sys.argv[1]))
         silence_libraries()
         models = ModelVariants(job_dir, read_settings(job_dir))
-        say({"ready": True})
+        reply({"ready": True})
         for line in sys.stdin:
             request = json.loads(line)
-            replies_of = next(way for key, way in REQUEST_HANDLERS.items() if key in request)
-            for reply in replies_of(models, request):
-                say(reply)
-            say({"done": True})
-    except TrainerError as error:
-        say({"error": error.message, "fix": error.fix})
-        return 1
-    return 0
+            handler = next(handle for key, handle in REQUEST_HANDLERS.items() if key in request)
+            for answer in handler(models, request):
+                reply(answer)
+            reply({"done": True})
+    return reply.status
 
 
 if __name__ == "__main__":

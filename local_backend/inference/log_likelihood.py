@@ -1,7 +1,8 @@
-"""How likely a model holds given text: of continuations behind their prompts, of whole documents.
+"""Compute the log-likelihood of given text: of continuations after their prompts, of whole
+documents.
 
-Rows of like length go through the model together, padded on the right; what they all begin with
-goes through once. Logits are computed where a token is predicted, and nowhere else.
+Rows of similar length go through the model together, padded on the right, and a shared prefix goes
+through once. Logits are computed only where a token is predicted.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
@@ -21,14 +21,16 @@ from local_backend.models.load_model import LoadedModel
 BATCH_TOKENS = 2048
 """Tokens that go through the model at once, padding included."""
 LOGIT_CHUNK_ROWS = 256
-"""Positions whose logits are looked at together, in double precision."""
+"""Positions whose logits are converted to double precision at the same time."""
 DEFAULT_WINDOW = 1024
-"""Tokens of a window where none is asked for and the model's context is not shorter."""
+"""Tokens of a window if none is requested and the model's context is not shorter."""
 
 
 @dataclass(frozen=True)
 class ScoredRow:
-    """Tokens, the last `asked` of which are to be predicted from those before; `index` is whose."""
+    """Tokens of which the last `target_count` are predicted from those before; `index` is the
+    text's.
+    """
 
     index: int
     ids: Sequence[int]
@@ -37,7 +39,7 @@ class ScoredRow:
 
 @dataclass
 class TextScore:
-    """What has come together of one text."""
+    """The score of one text, summed over its rows."""
 
     log_likelihood: float = 0.0
     tokens: int = 0
@@ -45,20 +47,25 @@ class TextScore:
 
 
 def score_rows(
-    loaded: LoadedModel, rows: Iterable[ScoredRow], tokens: int = BATCH_TOKENS
+    loaded: LoadedModel, rows: Iterable[ScoredRow], batch_tokens: int = BATCH_TOKENS
 ) -> dict[int, TextScore]:
-    """The sums by index, of all rows. Halves what goes at once when memory runs out."""
-    sums: dict[int, TextScore] = {}
-    waiting = sorted(rows, key=lambda row: len(row.ids), reverse=True)
-    # The token before the first one that is asked for has to go through with its own row.
-    common = shared_prefix_length([row.ids[: len(row.ids) - row.target_count] for row in waiting])
-    prefix = PrefixCache(loaded, waiting[0].ids[:common] if common else ())
-    waiting = [ScoredRow(row.index, row.ids[common:], row.target_count) for row in waiting]
-    while waiting:
-        width = len(waiting[0].ids)
-        batch = waiting[: max(1, tokens // width)]
+    """Return the scores of all rows by index. Halve the batch when memory runs out.
+
+    Raise TrainerError if one row is too long for the memory.
+    """
+    scores: dict[int, TextScore] = {}
+    pending = sorted(rows, key=lambda row: len(row.ids), reverse=True)
+    # The token before a row's first target predicts it, so it must go through with its own row.
+    prefix_length = shared_prefix_length(
+        [row.ids[: len(row.ids) - row.target_count] for row in pending]
+    )
+    prefix = PrefixCache(loaded, pending[0].ids[:prefix_length] if prefix_length else ())
+    pending = [ScoredRow(row.index, row.ids[prefix_length:], row.target_count) for row in pending]
+    while pending:
+        width = len(pending[0].ids)
+        batch = pending[: max(1, batch_tokens // width)]
         try:
-            found = list(score_batch(loaded, batch, prefix))
+            results = list(score_batch(loaded, batch, prefix))
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -66,33 +73,35 @@ def score_rows(
                 raise TrainerError(
                     f"Memory ran out with a text of {width} tokens.", fix="use shorter texts."
                 ) from error
-            tokens = width * (len(batch) // 2)
+            batch_tokens = width * (len(batch) // 2)
             gc.collect()
             empty_device_cache(loaded.model.device)
             continue
-        for row, (log_likelihood, greedy) in zip(batch, found, strict=True):
-            total = sums.setdefault(row.index, TextScore())
-            total.log_likelihood += log_likelihood
-            total.tokens += row.target_count
-            total.greedy = total.greedy and greedy
-        waiting = waiting[len(batch) :]
-    return sums
+        for row, (log_likelihood, greedy) in zip(batch, results, strict=True):
+            score = scores.setdefault(row.index, TextScore())
+            score.log_likelihood += log_likelihood
+            score.tokens += row.target_count
+            score.greedy = score.greedy and greedy
+        pending = pending[len(batch) :]
+    return scores
 
 
 def score_batch(
     loaded: LoadedModel, rows: Sequence[ScoredRow], prefix: PrefixCache
 ) -> Iterator[tuple[float, bool]]:
-    """Of each row behind `prefix`: the sum of its asked tokens' ln p; was each the likeliest?"""
+    """Yield for each row after `prefix`: the sum of its targets' ln p, and if each was the
+    likeliest.
+    """
     device, width = loaded.model.device, max(len(row.ids) for row in rows)
-    pad = loaded.tokenizer.pad_token_id or 0
-    ids = torch.full((len(rows), width), pad)
+    ids = torch.full((len(rows), width), loaded.pad_id)
     mask = torch.ones((len(rows), prefix.length + width), dtype=torch.long)
-    predicting = torch.zeros((len(rows), width), dtype=torch.bool)
-    for place, row in enumerate(rows):
-        ids[place, : len(row.ids)] = torch.tensor(row.ids)
-        mask[place, prefix.length + len(row.ids) :] = 0
-        predicting[place, len(row.ids) - row.target_count - 1 : len(row.ids) - 1] = True
-    kept = predicting.any(dim=0).nonzero().flatten()
+    predicts = torch.zeros((len(rows), width), dtype=torch.bool)
+    for number, row in enumerate(rows):
+        ids[number, : len(row.ids)] = torch.tensor(row.ids)
+        mask[number, prefix.length + len(row.ids) :] = 0
+        predicts[number, len(row.ids) - row.target_count - 1 : len(row.ids) - 1] = True
+    # Columns in which at least one row predicts a target: the only ones that need logits.
+    kept = predicts.any(dim=0).nonzero().flatten()
     with torch.inference_mode():
         logits = loaded.model(
             input_ids=ids.to(device),
@@ -102,67 +111,68 @@ def score_batch(
             use_cache=prefix.length > 0,
         ).logits
         targets = ids[:, 1:].to(device)
-        for place in range(len(rows)):
-            here = predicting[place, kept]
+        for number in range(len(rows)):
+            own = predicts[number, kept]
             yield sum_log_probs(
-                logits[place, here.to(device)], targets[place, kept[here].to(device)]
+                logits[number, own.to(device)], targets[number, kept[own].to(device)]
             )
 
 
-def sum_log_probs(logits: torch.Tensor, wanted: torch.Tensor) -> tuple[float, bool]:
-    """The sum of the wanted tokens' ln p, in double precision, and whether each was the likeliest.
+def sum_log_probs(logits: torch.Tensor, targets: torch.Tensor) -> tuple[float, bool]:
+    """Return the sum of the targets' ln p in double precision, and if each was the likeliest.
 
-    `logits` has shape [positions, vocabulary], `wanted` [positions].
+    `logits` has shape [positions, vocabulary], `targets` [positions].
     """
     total, greedy = 0.0, True
-    for at in range(0, len(wanted), LOGIT_CHUNK_ROWS):
-        part, tokens = (
-            logits[at : at + LOGIT_CHUNK_ROWS].double(),
-            wanted[at : at + LOGIT_CHUNK_ROWS],
-        )
-        said = torch.log_softmax(part, dim=-1).gather(1, tokens[:, None])
-        total += float(said.sum())
+    for at in range(0, len(targets), LOGIT_CHUNK_ROWS):
+        part = logits[at : at + LOGIT_CHUNK_ROWS].double()
+        tokens = targets[at : at + LOGIT_CHUNK_ROWS]
+        log_probs = torch.log_softmax(part, dim=-1).gather(1, tokens[:, None])
+        total += float(log_probs.sum())
         greedy = greedy and bool((part.argmax(dim=-1) == tokens).all())
     return total, greedy
 
 
 def build_continuation_rows(
-    loaded: LoadedModel, asked: Sequence[tuple[Sequence[int], Sequence[int]]]
+    loaded: LoadedModel, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]
 ) -> Iterator[ScoredRow]:
-    """Each (prompt, continuation); one that is too long for the model loses its prompt's start."""
-    room = loaded.context_length
-    for index, (prompt, text) in enumerate(asked):
-        if len(text) >= room:
+    """Yield a row for each (prompt, continuation). A prompt that is too long loses its start.
+
+    Raise TrainerError if a continuation alone exceeds the model's context.
+    """
+    context = loaded.context_length
+    for index, (prompt, text) in enumerate(pairs):
+        if len(text) >= context:
             raise TrainerError(
-                f"A text of {len(text)} tokens is to be scored; the model was made for {room}.",
+                f"The text to score has {len(text)} tokens; the model's context is {context}.",
                 fix="leave that record out.",
             )
-        ids = [*prompt, *text][-room:]
+        ids = [*prompt, *text][-context:]
         yield ScoredRow(index, ids, len(text))
 
 
 def build_window_rows(index: int, ids: Sequence[int], window: int) -> Iterator[ScoredRow]:
-    """A document as overlapping windows: every token but the first is predicted once.
+    """Yield a document as overlapping windows: every token except the first is predicted once.
 
-    Windows move on by half of their length, so a token has half a window before it, or all there is
-    (strided evaluation: Hugging Face, "Perplexity of fixed-length models").
+    Windows advance by half of their length, so a token has at least half a window before it, or all
+    there is (strided evaluation: Hugging Face, "Perplexity of fixed-length models").
     """
-    done = 1
+    scored = 1
     for start in range(0, max(1, len(ids) - 1), max(1, window // 2)):
         end = min(len(ids), start + window)
-        if end > done:
-            yield ScoredRow(index, ids[start:end], end - done)
-            done = end
+        if end > scored:
+            yield ScoredRow(index, ids[start:end], end - scored)
+            scored = end
 
 
-def resolve_window(loaded: LoadedModel, wanted: int | None) -> int:
-    """Tokens of a window: what is asked for, never more than the model was made for."""
-    return max(2, min(wanted or DEFAULT_WINDOW, loaded.context_length))
+def resolve_window(loaded: LoadedModel, requested: int | None) -> int:
+    """Return the tokens of a window: the requested number, at most the model's context."""
+    return max(2, min(requested or DEFAULT_WINDOW, loaded.context_length))
 
 
 def tokenize_texts(loaded: LoadedModel, texts: Sequence[str]) -> list[list[int]]:
-    """The tokens of texts, as training has them."""
+    """Return the tokens of texts, as training has them."""
     if not texts:
         return []
-    ids: Any = loaded.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+    ids = loaded.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
     return [list(one) for one in ids]

@@ -1,4 +1,4 @@
-"""The models of one job, held open: the base, the tuned one, and what tells them apart."""
+"""Load the models of one job, the base and the tuned one, and fingerprint their weights."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TUNED, BASE = "tuned", "base"
 
 
 class ModelVariants:
-    """The tuned model and its base, sharing weights where the method allows it."""
+    """The tuned model and its base, sharing weights if the method allows it."""
 
     def __init__(self, job_dir: JobDir, settings: Settings) -> None:
         device = choose_device(settings.device)
@@ -49,7 +49,10 @@ class ModelVariants:
 
     @contextlib.contextmanager
     def variant(self, name: str) -> Iterator[LoadedModel]:
-        """The model called `name`: the base is the tuned one with its adapters switched off."""
+        """Yield the model called `name`: the base is the tuned one with its adapters disabled.
+
+        Raise TrainerError if the job has left no tuned model yet.
+        """
         if name == TUNED and not self.has_tuned_model:
             raise TrainerError("The job has left no model yet.", fix="wait until it is Completed.")
         if not self.has_tuned_model:
@@ -61,7 +64,7 @@ class ModelVariants:
             yield self.base if name == BASE else self.tuned
 
     def compute_identities(self) -> dict[str, str]:
-        """The sha256 of the weights in force, by variant.
+        """Return the SHA-256 of the weights in use, by variant.
 
         Adapters whose update is zero, and full weights that were never changed, are the base.
         """
@@ -71,19 +74,21 @@ class ModelVariants:
         if self.base is not self.tuned:
             return {BASE: base, TUNED: hash_tensors(base_weights(self.tuned))}
         adapters = list(adapter_weights(self.tuned))
-        moved = any(bool(tensor.any()) for name, tensor in adapters if name.endswith(".lora_B"))
-        return {BASE: base, TUNED: hash_tensors(adapters, base) if moved else base}
+        has_update = any(
+            bool(tensor.any()) for name, tensor in adapters if name.endswith(".lora_B")
+        )
+        return {BASE: base, TUNED: hash_tensors(adapters, base) if has_update else base}
 
 
 def base_weights(loaded: LoadedModel) -> Iterator[tuple[str, torch.Tensor]]:
-    """The base model's own weights, under the names that they have without adapters around."""
+    """Yield the base model's own weights, under their names without adapters."""
     for name, tensor in sorted(loaded.model.named_parameters()):
         if ".lora_" not in name:
             yield name.replace(".base_layer.", "."), tensor
 
 
 def adapter_weights(loaded: LoadedModel) -> Iterator[tuple[str, torch.Tensor]]:
-    """The adapters' weights, with the scale of each layer's update."""
+    """Yield the adapters' weights, with the scale of each layer's update."""
     for name, layer in sorted(lora.lora_layers(loaded.model)):
         yield f"{name}.scaling", torch.tensor([layer.scaling])
         yield f"{name}.lora_A", layer.lora_A
@@ -91,10 +96,11 @@ def adapter_weights(loaded: LoadedModel) -> Iterator[tuple[str, torch.Tensor]]:
 
 
 def hash_tensors(tensors: Iterable[tuple[str, torch.Tensor]], start: str = "") -> str:
-    """The sha256 of names and float32 values."""
-    found = hashlib.sha256(start.encode())
+    """Return the SHA-256 of names and float32 values."""
+    digest = hashlib.sha256(start.encode())
     for name, tensor in tensors:
-        found.update(name.encode())
+        digest.update(name.encode())
+        # In one format, so that a model has one identity whatever it is loaded in.
         values = tensor.detach().to("cpu", torch.float32).contiguous()
-        found.update(memoryview(values.numpy()).cast("B") if values.numel() else b"")
-    return found.hexdigest()
+        digest.update(values.reshape(-1).numpy().data)
+    return digest.hexdigest()

@@ -1,62 +1,80 @@
-"""The model: loaded, made ready for LoRA, QLoRA or full fine-tuning, and kept."""
+"""Load a model, prepare it for LoRA, QLoRA or full fine-tuning, and save it."""
 
 from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 from torch.distributed.tensor import DTensor
 
-from local_backend.data.chat_template import ensure_chat_template, find_stop_tokens
+from local_backend.data.chat_template import RecordFormat, ensure_chat_template, find_stop_tokens
 from local_backend.errors import TrainerError
 from local_backend.models import lora
 from local_backend.models.pretrained import UNREADABLE_ERRORS, load_pretrained, unreadable_error
 from local_backend.models.weights import locate_weights
 from local_backend.settings import LoraSettings, Settings
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
 
 @dataclass
 class LoadedModel:
-    """A model with its tokenizer, and where it came from."""
+    """A model with its tokenizer and its source (a folder or a hub id)."""
 
-    model: Any
-    tokenizer: Any
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
     source: str
     stop_ids: list[int]
     uses_plain_template: bool
 
     @property
     def stop_texts(self) -> list[str]:
-        """The end marks as text."""
-        return [self.tokenizer.convert_ids_to_tokens(i) for i in self.stop_ids]
+        """Return the stop tokens as text."""
+        return [str(self.tokenizer.convert_ids_to_tokens(i)) for i in self.stop_ids]
+
+    @property
+    def pad_id(self) -> int:
+        """Return the token that fills rows up; its value never matters, as it is masked."""
+        return int(self.tokenizer.pad_token_id or 0)
 
     @property
     def context_length(self) -> int:
-        """How many tokens the model was made for."""
+        """Return the context length of the model in tokens."""
         config = self.model.config.get_text_config()
         return int(getattr(config, "max_position_embeddings", 0) or 2048)
 
+    @property
+    def template_name(self) -> str:
+        """Return which chat template renders records, for people."""
+        return "plain" if self.uses_plain_template else "the model's own"
 
-def load_tokenizer(source: str) -> tuple[Any, bool]:
-    """The tokenizer with a chat template, and whether that is our plain one.
+    def record_format(self, name: str) -> RecordFormat:
+        """Return what rendering records of a staged format needs."""
+        return RecordFormat(name, self.tokenizer, self.stop_texts)
 
-    A pad token that equals the end token is moved elsewhere: trainers that mask pads would mask the
-    end as well, and the tuned model would never learn to stop.
+
+def load_tokenizer(source: str) -> tuple[PreTrainedTokenizerBase, bool]:
+    """Return the tokenizer with a chat template, and True if that is the plain template.
+
+    A pad token that equals the end token is replaced. Trainers that mask padding would mask the end
+    token too, and the tuned model would never learn to stop.
     """
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(source)
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source)
     if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
-        spare = ["<|endoftext|>", "<pad>", "<|finetune_right_pad_id|>", tokenizer.unk_token]
-        known = tokenizer.get_vocab()
+        candidates = ["<|endoftext|>", "<pad>", "<|finetune_right_pad_id|>", tokenizer.unk_token]
+        vocabulary = tokenizer.get_vocab()
         tokenizer.pad_token = next(
-            (t for t in spare if t in known and t != tokenizer.eos_token), tokenizer.eos_token
+            (t for t in candidates if t in vocabulary and t != tokenizer.eos_token),
+            tokenizer.eos_token,
         )
     return tokenizer, ensure_chat_template(tokenizer)
 
@@ -64,26 +82,27 @@ def load_tokenizer(source: str) -> tuple[Any, bool]:
 def load_model(
     source: str, dtype: torch.dtype, device: torch.device, **options: Any
 ) -> LoadedModel:
-    """Model and tokenizer from a folder or a hub id.
+    """Load model and tokenizer from a folder or a hub id.
 
-    Raises TrainerError for what can't be read, and for weights that are not the whole model's.
+    `options` go to `from_pretrained`, and must then place the model on the device. Raise
+    TrainerError for unreadable files, and for weights that are not the whole model's.
     """
     try:
-        tokenizer, plain = load_tokenizer(source)
+        tokenizer, is_plain = load_tokenizer(source)
     except UNREADABLE_ERRORS as error:
         raise unreadable_error(source, error) from error
     model = load_pretrained(source, dtype=dtype, **options)
     if not options:
-        model = model.to(device)
+        nn.Module.to(model, device)
     model.config.use_cache = False
-    stops = find_stop_tokens(tokenizer, model.generation_config)
-    return LoadedModel(model, tokenizer, source, stops, plain)
+    stop_ids = find_stop_tokens(tokenizer, model.generation_config)
+    return LoadedModel(model, tokenizer, source, stop_ids, is_plain)
 
 
 def load_for_training(settings: Settings, device: torch.device, dtype: torch.dtype) -> LoadedModel:
-    """The model with just the weights trainable that `settings.method` trains.
+    """Load the model with exactly those weights trainable that `settings.method` trains.
 
-    Trained weights are float32, so that small steps are not rounded away; frozen ones are in
+    Trained weights are float32, so that small steps are not rounded away. Frozen ones are in
     `dtype`.
     """
     source = locate_weights(settings.model_name, settings.weights)
@@ -102,11 +121,14 @@ def load_for_training(settings: Settings, device: torch.device, dtype: torch.dty
 
 
 def nf4_options(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
-    """What from_pretrained needs to hold the frozen weights in 4 bits (QLoRA's nf4)."""
+    """Return the `from_pretrained` options for frozen weights in 4 bits (QLoRA's nf4).
+
+    Raise TrainerError without CUDA or without bitsandbytes.
+    """
     if device.type != "cuda":
         raise TrainerError(
             f"local.method is qlora, and the device is {device.type}: 4-bit weights need CUDA.",
-            fix="use `method: lora`, or run where there is an NVIDIA GPU.",
+            fix="use `method: lora`, or run on a machine with an NVIDIA GPU.",
         )
     if importlib.util.find_spec("bitsandbytes") is None:
         raise TrainerError(
@@ -124,20 +146,20 @@ def nf4_options(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
     return {"quantization_config": config, "device_map": {"": device}}
 
 
-def attach_peft_adapters(model: nn.Module, settings: LoraSettings, seed: int) -> Any:
-    """A quantised model with fresh adapters from `seed`, PEFT's own: it knows 4-bit layers.
+def attach_peft_adapters(model: PreTrainedModel, settings: LoraSettings, seed: int) -> Any:
+    """Return a quantized model with fresh PEFT adapters drawn from `seed`.
 
-    Raises TrainerError for unknown modules.
+    PEFT's own layers, because they support 4-bit weights. Raise TrainerError for unknown modules.
     """
     from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 
-    chosen = lora.find_target_layers(model, settings)
-    lora.check_rank(model, chosen, settings)
+    targets = lora.find_target_layers(model, settings)
+    lora.check_rank(model, targets, settings)
     config = LoraConfig(
         r=settings.r,
-        lora_alpha=settings.alpha,
+        lora_alpha=settings.alpha,  # type: ignore[arg-type]  # PEFT divides it; a float is fine
         lora_dropout=settings.dropout,
-        target_modules=chosen,
+        target_modules=targets,
         task_type="CAUSAL_LM",
     )
     model = prepare_model_for_kbit_training(model)
@@ -146,12 +168,12 @@ def attach_peft_adapters(model: nn.Module, settings: LoraSettings, seed: int) ->
 
 
 def trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The weights that training changes, by name."""
+    """Return the weights that training changes, by name."""
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
 def load_tuned_weights(folder: Path, loaded: LoadedModel, method: str) -> None:
-    """Put the tuned weights that a job left in `folder` onto the base model in `loaded`."""
+    """Load the tuned weights that a job left in `folder` into the base model in `loaded`."""
     if method == "full":
         loaded.model = load_model(str(folder), loaded.model.dtype, loaded.model.device).model
     else:
@@ -162,9 +184,9 @@ def load_tuned_weights(folder: Path, loaded: LoadedModel, method: str) -> None:
 def save_tuned_model(
     loaded: LoadedModel, settings: Settings, folder: Path, weights: Mapping[str, torch.Tensor]
 ) -> None:
-    """The adapter (LoRA, QLoRA) or all weights (full), with tokenizer and chat template.
+    """Save the adapter (LoRA, QLoRA) or all weights (full), with tokenizer and chat template.
 
-    `weights` are the trained ones: those of a sharded model are nowhere else whole.
+    `weights` are the trained ones, because a sharded model has them whole nowhere else.
     """
     model = loaded.model
     model.config.use_cache = True
@@ -178,16 +200,17 @@ def save_tuned_model(
     loaded.tokenizer.save_pretrained(folder)
 
 
-def autocast(dtype: torch.dtype, device: torch.device) -> AbstractContextManager[Any]:
-    """Autocast to `dtype`, or nothing when that is float32."""
+def autocast(dtype: torch.dtype, device: torch.device) -> torch.autocast:
+    """Return an autocast context for `dtype`, which does nothing for float32."""
     return torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32)
 
 
 @contextmanager
 def eval_mode(model: nn.Module, *, sharded: bool = False) -> Iterator[None]:
-    """No dropout and no gradients within.
+    """Turn dropout and gradients off within the context.
 
-    Weights that FSDP gathers in inference mode could not be learned from afterwards.
+    A sharded model uses `no_grad`: weights that FSDP gathers in inference mode could not be trained
+    afterwards.
     """
     was_training = model.training
     model.eval()

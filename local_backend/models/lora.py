@@ -1,8 +1,8 @@
-"""LoRA adapters: put on, switched off, merged, and kept as PEFT keeps them.
+"""LoRA adapters: attach, disable, merge, save and load them in PEFT's format.
 
-LoRA (Hu et al. 2021) adds to a frozen layer's W the product of two thin matrices: W x + s B A x,
-s = alpha / r. The layers here are plain modules, so a job needs no `import peft` (seconds); what
-they leave is PEFT's adapter folder, and PEFT's naming decides which layers are meant.
+LoRA (Hu et al. 2021) adds to a frozen layer's W the product of two thin matrices: W x + s B A x, s
+= alpha / r. The layers here are plain modules, so a job needs no `import peft`, which takes
+seconds. They are saved as PEFT's adapter folder, and PEFT's rules decide which layers get one.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +23,9 @@ from torch import nn
 
 from local_backend.errors import TrainerError
 from local_backend.settings import LoraSettings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 ADAPTER_WEIGHTS, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 """PEFT's names for the two files of an adapter."""
@@ -39,74 +42,86 @@ class LoraLinear(nn.Module):
         super().__init__()
         self.base_layer = base
         out, width = linear_shape(base)
-        device = base.weight.device
+        device = weight_of(base).device
         self.lora_A = nn.Parameter(torch.empty(r, width, device=device))
         self.lora_B = nn.Parameter(torch.zeros(out, r, device=device))
+        # As PEFT initializes them: B is zero, so that training begins at the base model.
         nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))
         self.scaling = alpha / r
         self.dropout = dropout
         self.enabled = True
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """The layer's output with its update, or without when that is switched off."""
-        out = self.base_layer(x)
+        """Return the layer's output with its update, or without it while adapters are disabled."""
+        out: torch.Tensor = self.base_layer(x)
         if not self.enabled:
             return out
         dropped = F.dropout(x, self.dropout, self.training).to(self.lora_A.dtype)
+        # The update is computed in float32, the format of its weights, whatever x is in.
         update = F.linear(F.linear(dropped, self.lora_A), self.lora_B) * self.scaling
         return out + update.to(out.dtype)
 
     def merge(self) -> nn.Module:
-        """The layer itself with the update in its weights, computed in double precision."""
+        """Return the base layer with the update added to its weights, in double precision."""
         update = self.scaling * (self.lora_B.double() @ self.lora_A.double())
-        weight = self.base_layer.weight
+        weight = weight_of(self.base_layer)
         with torch.no_grad():
+            # Conv1D stores its weight transposed.
             update = update if isinstance(self.base_layer, nn.Linear) else update.T
             weight.copy_((weight.double() + update).to(weight.dtype))
         return self.base_layer
 
 
 def is_linear(module: nn.Module) -> bool:
-    """True of nn.Linear and of GPT-2's Conv1D, which is one with its weight transposed."""
+    """Return True for nn.Linear and for GPT-2's Conv1D, which is one with its weight transposed."""
     return isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
 
 
 def linear_shape(base: nn.Module) -> tuple[int, int]:
-    """How many numbers a linear layer gives and takes."""
+    """Return the output and input width of a linear layer."""
     if isinstance(base, nn.Linear):
         return base.out_features, base.in_features
-    width, out = base.weight.shape
+    width, out = weight_of(base).shape
     return int(out), int(width)
 
 
-def find_target_layers(model: Any, lora: LoraSettings) -> list[str]:
-    """The names of the layers that `target_modules` means, by PEFT's rules.
+def weight_of(layer: nn.Module) -> torch.Tensor:
+    """Return the weight of a linear layer."""
+    weight = layer.weight
+    assert isinstance(weight, torch.Tensor)
+    return weight
 
-    `all-linear` is every linear layer but the output layer; another text is a regular expression
-    for the whole name; a list holds last parts of names. Raises TrainerError when nothing fits.
+
+def find_target_layers(model: PreTrainedModel, lora: LoraSettings) -> list[str]:
+    """Return the names of the layers that `target_modules` selects, by PEFT's rules.
+
+    `all-linear` is every linear layer except the output layer. Any other string is a regular
+    expression for the whole name; a list holds last parts of names. Raise TrainerError if nothing
+    matches.
     """
     linear = [name for name, module in model.named_modules() if is_linear(module)]
-    wanted = lora.target_modules
-    if wanted == "all-linear":
+    targets = lora.target_modules
+    if targets == "all-linear":
         head = model.get_output_embeddings()
-        chosen = [name for name in linear if model.get_submodule(name) is not head]
-    elif isinstance(wanted, str):
-        chosen = [name for name in linear if re.fullmatch(wanted, name)]
+        selected = [name for name in linear if model.get_submodule(name) is not head]
+    elif isinstance(targets, str):
+        selected = [name for name in linear if re.fullmatch(targets, name)]
     else:
-        chosen = [n for n in linear if any(n == w or n.endswith(f".{w}") for w in wanted)]
-    if not chosen:
-        last = sorted({name.rsplit(".", 1)[-1] for name in linear})
+        selected = [n for n in linear if any(n == t or n.endswith(f".{t}") for t in targets)]
+    if not selected:
+        last_parts = sorted({name.rsplit(".", 1)[-1] for name in linear})
         raise TrainerError(
-            f"local.lora.target_modules {wanted!r} does not fit this model: no linear layer of it"
-            " has such a name.",
-            fix=f"use all-linear, or some of {', '.join(last)}.",
+            f"local.lora.target_modules {targets!r} matches no linear layer of this model.",
+            fix=f"use all-linear, or some of {', '.join(last_parts)}.",
         )
-    return chosen
+    return selected
 
 
-def check_rank(model: Any, chosen: Iterable[str], lora: LoraSettings) -> None:
-    """Raise TrainerError for a rank beyond every chosen layer: the adapters would be larger."""
-    widest = max(min(linear_shape(model.get_submodule(name))) for name in chosen)
+def check_rank(model: nn.Module, targets: Iterable[str], lora: LoraSettings) -> None:
+    """Raise TrainerError for a rank above every selected layer's width: the adapters would be
+    larger.
+    """
+    widest = max(min(linear_shape(model.get_submodule(name))) for name in targets)
     if lora.r > widest:
         raise TrainerError(
             f"local.lora.r is {lora.r}, and no layer of this model is wider than {widest}.",
@@ -114,32 +129,32 @@ def check_rank(model: Any, chosen: Iterable[str], lora: LoraSettings) -> None:
         )
 
 
-def attach_adapters(model: Any, lora: LoraSettings, seed: int) -> None:
-    """Fresh adapters, drawn from `seed`, on the layers of `lora`; all else is frozen."""
+def attach_adapters(model: PreTrainedModel, lora: LoraSettings, seed: int) -> None:
+    """Attach fresh adapters, drawn from `seed`, to the selected layers; freeze the rest."""
     torch.manual_seed(seed)
-    chosen = find_target_layers(model, lora)
-    check_rank(model, chosen, lora)
+    targets = find_target_layers(model, lora)
+    check_rank(model, targets, lora)
     model.requires_grad_(False)
-    for name in chosen:
+    for name in targets:
         replace_module(
             model, name, LoraLinear(model.get_submodule(name), lora.r, lora.alpha, lora.dropout)
         )
 
 
 def replace_module(model: nn.Module, name: str, module: nn.Module) -> None:
-    """Put `module` where `name` says."""
+    """Replace the submodule called `name` with `module`."""
     parent, _, last = name.rpartition(".")
     setattr(model.get_submodule(parent), last, module)
 
 
 def lora_layers(model: nn.Module) -> Iterator[tuple[str, LoraLinear]]:
-    """Every adapted layer with its name."""
+    """Yield every adapted layer with its name."""
     return ((n, m) for n, m in model.named_modules() if isinstance(m, LoraLinear))
 
 
 @contextlib.contextmanager
 def disable_adapters(model: nn.Module) -> Iterator[None]:
-    """The base model within."""
+    """Turn the model into its base model within the context."""
     adapted = [layer for _, layer in lora_layers(model)]
     for layer in adapted:
         layer.enabled = False
@@ -151,28 +166,33 @@ def disable_adapters(model: nn.Module) -> Iterator[None]:
 
 
 def merge_adapters(model: nn.Module) -> None:
-    """Each update into the weights of its layer; no adapter is left."""
+    """Add each update to the weights of its layer; no adapter is left."""
     for name, layer in list(lora_layers(model)):
         replace_module(model, name, layer.merge())
 
 
 def save_adapter(
-    model: Any, lora: LoraSettings, folder: Path, base: str, weights: Mapping[str, torch.Tensor]
+    model: nn.Module,
+    lora: LoraSettings,
+    folder: Path,
+    base: str,
+    weights: Mapping[str, torch.Tensor],
 ) -> None:
-    """Write the adapter as PEFT does, so that PeftModel.from_pretrained reads it.
+    """Write the adapter in PEFT's format, so that PeftModel.from_pretrained reads it.
 
-    `weights` are the adapter's by their names in the model.
+    `weights` are the adapter's, by their names in the model.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    tensors, transposed = {}, False
+    tensors, is_transposed = {}, False
     for name, layer in lora_layers(model):
-        transposed = transposed or not isinstance(layer.base_layer, nn.Linear)
+        is_transposed = is_transposed or not isinstance(layer.base_layer, nn.Linear)
         for part in LORA_TENSORS:
             tensors[f"{PEFT_PREFIX}{name}.{part}.weight"] = weights[f"{name}.{part}"]
     save_file(tensors, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
-    wanted = lora.target_modules
-    if wanted == "all-linear":
-        wanted = sorted({name.rsplit(".", 1)[-1] for name, _ in lora_layers(model)})
+    targets = lora.target_modules
+    if targets == "all-linear":
+        # PEFT saves the names that it has resolved `all-linear` to, and so do we.
+        targets = tuple(sorted({name.rsplit(".", 1)[-1] for name, _ in lora_layers(model)}))
     config = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
@@ -180,18 +200,18 @@ def save_adapter(
         "r": lora.r,
         "lora_alpha": lora.alpha,
         "lora_dropout": lora.dropout,
-        "target_modules": wanted if isinstance(wanted, str) else list(wanted),
+        "target_modules": targets if isinstance(targets, str) else list(targets),
         "bias": "none",
-        "fan_in_fan_out": transposed,
+        "fan_in_fan_out": is_transposed,
         "inference_mode": True,
     }
     (folder / ADAPTER_CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
-def load_adapter(model: Any, folder: Path) -> None:
-    """Put the adapter in `folder` on the model.
+def load_adapter(model: PreTrainedModel, folder: Path) -> None:
+    """Attach the adapter in `folder` to the model.
 
-    Raises TrainerError when it is another model's, and when a part of it is missing or left over.
+    Raise TrainerError if it belongs to another model, or if a part of it is missing or left over.
     """
     try:
         config = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
@@ -217,18 +237,21 @@ def load_adapter(model: Any, folder: Path) -> None:
 
 
 def _find_adapter_layers(
-    model: Any, folder: Path, tensors: Mapping[str, Any], lora: LoraSettings
+    model: PreTrainedModel, folder: Path, tensors: Mapping[str, torch.Tensor], lora: LoraSettings
 ) -> list[str]:
     """Return the layers that the adapter is for, each with both of its tensors in `tensors`."""
     inside = {key.removeprefix(PEFT_PREFIX).rpartition(".lora_")[0] for key in tensors}
     linear = {name for name, module in model.named_modules() if is_linear(module)}
-    strange = sorted(inside - linear)
-    if strange:
-        what = f"there is no {strange[0]}" if strange[0] else f"there is no {min(tensors)}"
-        raise TrainerError(f"{folder} is another model's adapter: {what}.")
+    unknown = sorted(inside - linear)
+    if unknown:
+        # A tensor that is not an adapter's has no layer in its name; then the tensor is named.
+        missing_layer = unknown[0] or min(tensors)
+        raise TrainerError(
+            f"{folder} is another model's adapter: there is no {missing_layer} in this model."
+        )
     head = model.get_output_embeddings()
-    meant = [n for n in find_target_layers(model, lora) if model.get_submodule(n) is not head]
-    names = sorted({*meant, *inside})
+    targets = [n for n in find_target_layers(model, lora) if model.get_submodule(n) is not head]
+    names = sorted({*targets, *inside})
     expected = {f"{PEFT_PREFIX}{name}.{part}.weight" for name in names for part in LORA_TENSORS}
     missing = sorted(expected - tensors.keys())
     if missing:

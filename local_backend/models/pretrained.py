@@ -1,25 +1,28 @@
-"""Load a model's weights and refuse a folder that does not hold the whole model.
+"""Load a model's weights, and refuse a folder that does not hold the whole model.
 
-transformers (5.23) loads what it finds: a tensor that the file lacks becomes random numbers, one
-that the architecture has no place for is left out, both with a warning at most. Trained on, either
-gives a model that nobody meant. `output_loading_info` reports them, after the model's own lists
-(`_keys_to_ignore_on_load_*`), tied weights and recomputed buffers were taken away. Two things it
-does not report: what of a GGUF file was not used, and a base model below an adapter.
+transformers (5.23) loads what it can: a tensor that the file lacks becomes random numbers, and one
+that the architecture does not have is left out, both with a warning at most. Training on either
+gives a model that nobody meant. `output_loading_info` reports them, without the model's own
+exceptions (`_keys_to_ignore_on_load_*`), tied weights and recomputed buffers. It does not report
+two cases: unused tensors of a GGUF file, and a base model below an adapter.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from safetensors import SafetensorError, safe_open
 
 from local_backend.device import is_out_of_memory
 from local_backend.disk_full import disk_full_reason
 from local_backend.errors import TrainerError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 MAX_NAMED_TENSORS = 3
 """Tensors that an error names; the rest is counted."""
@@ -35,14 +38,24 @@ REMEDY = (
     "fetch every file of the model again, and take the config.json that belongs to these weights."
 )
 UNREADABLE_ERRORS = (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError)
-"""What transformers, torch and safetensors raise for files that they can't read."""
+"""What transformers, torch and safetensors raise for files that they cannot read."""
 
 
-def load_pretrained(source: str | Path, *, display_name: str | None = None, **options: Any) -> Any:
+class LoadingInfo(TypedDict):
+    """What transformers reports about loading. Of mismatched tensors: name, both shapes."""
+
+    missing_keys: Collection[str]
+    unexpected_keys: Collection[str]
+    mismatched_keys: Collection[tuple[str, Sequence[int], Sequence[int]]]
+
+
+def load_pretrained(
+    source: str | Path, *, display_name: str | None = None, **options: Any
+) -> PreTrainedModel:
     """Return the causal language model in a folder or of a hub id.
 
-    `shown` is the name for errors. Raise TrainerError when files can't be read, and when tensors
-    are missing, left over, or of another shape than the configuration says.
+    `display_name` is the name for errors. Raise TrainerError when files can't be read, and when
+    tensors are missing, left over, or of another shape than the configuration says.
     """
     from transformers import AutoModelForCausalLM
 
@@ -50,22 +63,26 @@ def load_pretrained(source: str | Path, *, display_name: str | None = None, **op
     _check_is_no_adapter(Path(source))
     try:
         _check_experts(Path(source))
-        model, info = AutoModelForCausalLM.from_pretrained(
+        # Shapes are allowed to differ so that they can be reported with all other faults at once.
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             source, output_loading_info=True, ignore_mismatched_sizes=True, **options
         )
     except UNREADABLE_ERRORS as error:
         raise unreadable_error(display_name, error) from error
+    model: PreTrainedModel
+    info: LoadingInfo
+    model, info = loaded
     _check_complete(display_name, model, info)
     return model
 
 
-def unreadable_error(shown: str, error: Exception) -> Exception:
-    """Return the TrainerError for files that can't be read; `error` itself where it is memory."""
+def unreadable_error(display_name: str, error: Exception) -> Exception:
+    """Return the TrainerError for unreadable files; `error` itself if memory or disk ran out."""
     if is_out_of_memory(error) or disk_full_reason(error):
         return error
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return TrainerError(
-        f"The model {shown} can't be loaded: {reason}",
+        f"The model {display_name} can't be loaded: {reason}",
         fix="see `cloudft models` and `cloudft doctor`; a hub model needs the hub"
         " or the model in the local Hugging Face cache.",
     )
@@ -83,13 +100,15 @@ def _check_is_no_adapter(folder: Path) -> None:
 def _check_experts(folder: Path) -> None:
     """Raise TrainerError for a folder in which a part of an expert is missing.
 
-    transformers stacks the experts that it finds in a layer: one that is missing is at best an
-    error that names none, and those behind it move up.
+    transformers stacks the experts that it finds in a layer. A missing one is at best an error that
+    names none, and those behind it move up.
     """
     names = [name for path in sorted(folder.glob("*.safetensors")) for name in _tensor_names(path)]
     experts: dict[str, dict[int, set[str]]] = {}
-    for found in filter(None, map(EXPERT.fullmatch, names)):
-        experts.setdefault(found[1], {}).setdefault(int(found[2]), set()).add(found[3])
+    for match in filter(None, map(EXPERT.fullmatch, names)):
+        layer, number, part = match[1], int(match[2]), match[3]
+        experts.setdefault(layer, {}).setdefault(number, set()).add(part)
+    # Each expert of a layer must have every part that any expert of it has.
     missing = [
         f"{layer}{number}{part}"
         for layer, parts in experts.items()
@@ -108,7 +127,7 @@ def _tensor_names(file: Path) -> list[str]:
         return list(opened.keys())
 
 
-def _check_complete(shown: str, model: Any, info: Mapping[str, Any]) -> None:
+def _check_complete(display_name: str, model: PreTrainedModel, info: LoadingInfo) -> None:
     missing, unexpected = info["missing_keys"], info["unexpected_keys"]
     mismatched = {
         f"{name} {list(in_file)} instead of {list(expected)}"
@@ -122,41 +141,41 @@ def _check_complete(shown: str, model: Any, info: Mapping[str, Any]) -> None:
     if mismatched:
         faults.append(f"{_describe_tensors(mismatched)} of another shape")
     if faults:
-        raise incomplete_error(shown, model, faults)
+        raise incomplete_error(display_name, model, faults)
 
 
-def incomplete_error(shown: str, model: Any, faults: Collection[str]) -> TrainerError:
-    """Return the error for weights that are not those of the model's configuration."""
+def incomplete_error(
+    display_name: str, model: PreTrainedModel, faults: Collection[str]
+) -> TrainerError:
+    """Return the error for weights that do not match the model's configuration."""
     layers = getattr(model.config.get_text_config(), "num_hidden_layers", None)
     size = f" with {layers} layers" if layers else ""
     return TrainerError(
-        f"The weights in {shown} are not those of a {type(model).__name__}{size}, which its"
+        f"The weights in {display_name} are not those of a {type(model).__name__}{size}, which its"
         f" configuration names: {'; '.join(faults)}.",
         fix=REMEDY,
     )
 
 
 def _describe_tensors(names: Collection[str]) -> str:
-    """Return `9 tensors (a, b, c and 6 more) are`."""
-    ordered = sorted(
-        names, key=lambda name: [int(p) if p.isdigit() else p for p in _natural_sort_key(name)]
-    )
+    """Return for example `9 tensors (a, b, c and 6 more) are`."""
+    ordered = sorted(names, key=_natural_sort_key)
     more = f" and {len(names) - MAX_NAMED_TENSORS} more" if len(names) > MAX_NAMED_TENSORS else ""
     count = f"{len(names)} tensors" if len(names) > 1 else "a tensor"
     verb = "are" if len(names) > 1 else "is"
     return f"{count} ({', '.join(ordered[:MAX_NAMED_TENSORS])}{more}) {verb}"
 
 
-def _natural_sort_key(name: str) -> list[str]:
+def _natural_sort_key(name: str) -> list[int | str]:
     """Return text and numbers in turn, so that layer 10 comes after layer 9."""
-    return re.split(r"(\d+)", name)
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
 
 
-def load_gguf(file: Path) -> Any:
+def load_gguf(file: Path) -> PreTrainedModel:
     """Return the model in a GGUF file, dequantized. Raise TrainerError as `load_pretrained` does.
 
-    transformers reads the tensors that its own map names and passes over the others without a word,
-    so the numbers in the file are counted against those in the model.
+    transformers reads the tensors that its own map names and silently skips the others, so the
+    number of values in the file is compared with that of the model.
     """
     model = load_pretrained(file.parent, display_name=str(file), gguf_file=file.name)
     sizes = _gguf_sizes(file)
@@ -167,6 +186,7 @@ def load_gguf(file: Path) -> Any:
             str(file), model, [f"{_describe_tensors(beyond)} left over, and would not be used"]
         )
     if model.config.get_text_config().tie_word_embeddings:
+        # A tied output layer is the embedding; some files have it a second time.
         sizes.pop("output.weight", None)
     in_file, used = sum(sizes.values()), sum(weight.numel() for weight in model.parameters())
     if in_file != used:
@@ -176,7 +196,7 @@ def load_gguf(file: Path) -> Any:
 
 
 def _gguf_sizes(file: Path) -> dict[str, int]:
-    """Return how many numbers each tensor of a GGUF file has."""
+    """Return how many values each tensor of a GGUF file has."""
     from gguf import GGUFReader
 
     return {

@@ -1,6 +1,6 @@
-"""Where a model's weights are: a Python package, a folder, or the model hub.
+"""Locate a model's weights: in a Python package, in a folder, or on the model hub.
 
-A GGUF file is dequantised once into a folder of safetensors under the model cache
+A GGUF file is dequantized once into a folder of safetensors in the model cache
 (`CLOUDFT_MODEL_CACHE`), because reading it takes twenty seconds each time and that folder a tenth.
 """
 
@@ -12,18 +12,18 @@ import hashlib
 import importlib.util
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from local_backend.atomic_folders import atomic_folder, remove_leftovers
 from local_backend.disk_full import raise_on_full_disk
 from local_backend.errors import TrainerError
+from local_backend.job_dir import WeightSource
 from local_backend.models.pretrained import UNREADABLE_ERRORS, load_gguf, unreadable_error
 
 CONVERSION = 2
-"""Raised when the converted folder would come out differently, so that an old one is not used. 1
-took files of which a part was missing.
+"""Version of the conversion. Raise it when the converted folder would change, so that an old one is
+not used. Version 1 accepted files of which a part was missing.
 """
 DISK_REMEDY = "free some space there, or set CLOUDFT_MODEL_CACHE to a folder on another disk."
 OLD_TEMPORARY_FOLDER = ".*-????????????.????????"
@@ -31,14 +31,14 @@ OLD_TEMPORARY_FOLDER = ".*-????????????.????????"
 
 
 def model_cache() -> Path:
-    """The folder for converted weights."""
+    """Return the folder for converted weights."""
     return Path(os.environ.get("CLOUDFT_MODEL_CACHE") or "~/.cloudft/models").expanduser()
 
 
-def locate_weights(name: str, weights: Sequence[Mapping[str, Any]]) -> str:
-    """The first of `weights` that is here: a folder for `from_pretrained`, or a hub id.
+def locate_weights(name: str, weights: Sequence[WeightSource]) -> str:
+    """Return the first of `weights` that is available: a folder for `from_pretrained`, or a hub id.
 
-    Raises TrainerError when none can be had, naming each place that was tried.
+    Raise TrainerError, with each place that was tried, if none is.
     """
     tried = []
     for candidate in weights:
@@ -51,24 +51,27 @@ def locate_weights(name: str, weights: Sequence[Mapping[str, Any]]) -> str:
             folder = Path(candidate["path"])
             if folder.is_dir():
                 return str(as_safetensors_folder(folder))
-            tried.append(f"the folder {folder} (not there)")
+            tried.append(f"the folder {folder} (missing)")
         else:
             return str(candidate["hub_id"])
     raise TrainerError(
         f"The weights of {name} were not found in {'; nor in '.join(tried)}.",
-        fix="`cloudft models` says where each model comes from.",
+        fix="see `cloudft models` for where each model comes from.",
     )
 
 
 def find_package_folder(module: str) -> Path | None:
-    """The folder of an installed package, found without importing it."""
+    """Return the folder of a package, without importing it; None if it is not installed."""
     spec = importlib.util.find_spec(module)
-    places = list(spec.submodule_search_locations or []) if spec else []
-    return Path(places[0]) if places else None
+    folders = list(spec.submodule_search_locations or []) if spec else []
+    return Path(folders[0]) if folders else None
 
 
 def as_safetensors_folder(folder: Path) -> Path:
-    """`folder` itself when it holds safetensors or .bin; a converted copy when it holds a GGUF."""
+    """Return `folder` if it holds safetensors or .bin files, or the conversion of its GGUF file.
+
+    Raise TrainerError if it holds neither.
+    """
     if any(folder.glob("*.safetensors")) or any(folder.glob("*.bin")):
         return folder
     files = sorted(folder.glob("*.gguf"))
@@ -76,12 +79,12 @@ def as_safetensors_folder(folder: Path) -> Path:
         return convert_once(files[0])
     raise TrainerError(
         f"{folder} holds no model weights (*.safetensors, *.bin or one *.gguf).",
-        fix="name a folder written by `save_pretrained`.",
+        fix="use a folder written by `save_pretrained`.",
     )
 
 
 def convert_once(gguf: Path) -> Path:
-    """The safetensors folder made from `gguf`; made now if this very file was not converted yet."""
+    """Return the safetensors folder for `gguf`; convert this very file if that was not done yet."""
     cache = model_cache()
     folder = cache / _folder_name(gguf, CONVERSION)
     with hold_folder_lock(cache):
@@ -96,15 +99,16 @@ def convert_once(gguf: Path) -> Path:
 
 
 def _folder_name(gguf: Path, conversion: int) -> str:
-    facts = gguf.stat()
-    key = f"{conversion}:{gguf.resolve()}:{facts.st_size}:{facts.st_mtime_ns}"
+    # Size and time stand for the content, which would take seconds to hash.
+    status = gguf.stat()
+    key = f"{conversion}:{gguf.resolve()}:{status.st_size}:{status.st_mtime_ns}"
     return f"{gguf.stem}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
 
 
 def _remove_old_conversions(cache: Path, gguf: Path) -> None:
     """Remove what killed conversions left, and earlier conversions of this file.
 
-    Whoever holds the cache's lock is the only one who writes here.
+    Only the holder of the cache's lock writes here.
     """
     remove_leftovers(cache)
     for old in cache.glob(OLD_TEMPORARY_FOLDER):
@@ -114,9 +118,9 @@ def _remove_old_conversions(cache: Path, gguf: Path) -> None:
 
 
 def convert_gguf(gguf: Path, to: Path) -> None:
-    """Dequantise `gguf` to float32 safetensors, with tokenizer and chat template.
+    """Dequantize `gguf` to float32 safetensors, with tokenizer and chat template.
 
-    Raises TrainerError for a file that is not the whole model.
+    Raise TrainerError for a file that is not the whole model.
     """
     from transformers import AutoTokenizer
 
@@ -127,7 +131,7 @@ def convert_gguf(gguf: Path, to: Path) -> None:
         raise unreadable_error(str(gguf), error) from error
     model = load_gguf(gguf)
     # The weights are plain tensors now; the mark of their origin would make a reload fail.
-    model.hf_quantizer = None
+    setattr(model, "hf_quantizer", None)  # noqa: B010  # mypy takes it for a submodule
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
     model.save_pretrained(to)
@@ -136,7 +140,7 @@ def convert_gguf(gguf: Path, to: Path) -> None:
 
 @contextlib.contextmanager
 def hold_folder_lock(folder: Path) -> Iterator[None]:
-    """One process at a time in `folder`; the lock goes with the process."""
+    """Hold an exclusive lock on `folder`, which is released when the process ends."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -1,1 +1,10 @@
-"""The fast training path: packed records, fused operations."""
+"""The packed path: the fast forward pass of training, for models with Llama's blocks.
+
+Nothing else imports the modules of this folder. training/loss.py chooses between this path and the
+padded one, which takes the model's own forward pass and which tests compare this one with.
+"""
+
+from local_backend.packed.families import FAMILIES, ModelFamily, unsupported_reason
+from local_backend.packed.loss import PackedLoss
+
+__all__ = ["FAMILIES", "ModelFamily", "PackedLoss", "unsupported_reason"]

@@ -1,29 +1,30 @@
-"""Causal attention within each row of a layout, rotary positions included, with its gradient.
+"""Causal attention within each row of a packed layout, with rotary positions and its gradient.
 
-Tokens lie one behind the other as [tokens, heads + 2 x kv_heads, size]: the queries of all heads,
-then keys, then values. A group's queries, keys and values are each picked out of that by one list
-of places, already in the order in which the matrix products want them, and what comes of all groups
-goes back by one list.
+Tokens are laid out as [tokens, heads + 2 x kv_heads, size]: the queries of all heads, then keys,
+then values. For each group, one list of indices gathers queries, keys and values in the order in
+which the matrix products need them, and one list scatters the results of all groups back.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 
 from local_backend.packed.layout import PackedLayout, RowGroup
+from local_backend.packed.ops import Context
 
 
 @dataclass(frozen=True)
 class GroupIndices:
-    """A group's places among all vectors of the tokens, [tokens x (heads + 2 x kv_heads)].
+    """A group's indices among all vectors of the tokens, [tokens x (heads + 2 x kv_heads)].
 
-    `queries` [rows x heads x longest]; `pairs` [2 x rows x kv_heads x (before + longest)], keys and
-    then values; `outward` [rows x heads x longest] among [tokens x heads], where gradients come
-    from. `bias` [queries of a key head, keys] is added to the scores; None for long rows.
+    `query_indices` [rows x heads x longest]; `key_value_indices` [2 x rows x kv_heads x
+    (prefix_length + longest)], keys and then values; `output_indices` [rows x heads x longest]
+    among [tokens x heads], where output gradients are read. `bias` [queries of a key head, keys] is
+    added to the scores; None for long rows.
     """
 
     rows: int
@@ -36,11 +37,11 @@ class GroupIndices:
 
 @dataclass(frozen=True)
 class GatherIndices:
-    """A layout's groups for a model of so many heads.
+    """A layout's groups, indexed for a model with this number of heads.
 
-    `out` [tokens x heads]: where each result lies among those of all parts. `back` [tokens x
-    (heads + 2 x kv_heads)]: where each gradient lies among those of all parts, the last of which is
-    nothing.
+    `output_order` [tokens x heads]: where each output is among those of all groups. `grad_order`
+    [tokens x (heads + 2 x kv_heads)]: where each gradient is among those of all groups; the last of
+    these is a zero.
     """
 
     heads: int
@@ -53,146 +54,163 @@ class GatherIndices:
 def build_gather_indices(
     layout: PackedLayout, heads: int, kv_heads: int, dtype: torch.dtype
 ) -> GatherIndices:
-    """Where everything lies; made once for all of a model's layers."""
+    """Return the indices of a layout, which all of a model's layers share."""
     width, tokens, device = heads + 2 * kv_heads, len(layout.ids), layout.ids.device
-    parts = tuple(_group_indices(group, heads, kv_heads, dtype) for group in layout.row_groups)
-    out = torch.zeros(tokens * heads, dtype=torch.long, device=device)
-    nothing = sum(len(part.query_indices) + len(part.key_value_indices) for part in parts)
-    back = torch.full((tokens * width,), nothing, device=device)
-    first_out = first_back = 0
-
-    def fill(target: torch.Tensor, at: torch.Tensor, first: int, kept: torch.Tensor) -> None:
-        target.scatter_(0, at, first + kept)
-
-    for part in parts:
-        queries = torch.arange(len(part.query_indices), device=device)
-        fill(out, part.output_indices, first_out, queries)
-        fill(back, part.query_indices, first_back, queries)
-        first_out, first_back = first_out + len(queries), first_back + len(queries)
-        # What comes before the rows is not theirs: its gradients are added up apart.
-        pairs = torch.arange(len(part.key_value_indices), device=device).view(
-            2, part.rows, kv_heads, -1
-        )
-        own = pairs[..., part.prefix_length :].flatten()
-        fill(
-            back,
-            part.key_value_indices.view(pairs.shape)[..., part.prefix_length :].flatten(),
-            first_back,
-            own,
-        )
-        first_back += len(part.key_value_indices)
-    return GatherIndices(heads, kv_heads, parts, out, back)
+    groups = tuple(_group_indices(group, heads, kv_heads, dtype) for group in layout.row_groups)
+    output_order = torch.zeros(tokens * heads, dtype=torch.long, device=device)
+    # Vectors that no row owns (padding tokens) take their gradient from the zero at the end.
+    zero = sum(len(group.query_indices) + len(group.key_value_indices) for group in groups)
+    grad_order = torch.full((tokens * width,), zero, device=device)
+    first_output = first_grad = 0
+    for group in groups:
+        queries = torch.arange(len(group.query_indices), device=device)
+        output_order.scatter_(0, group.output_indices, first_output + queries)
+        grad_order.scatter_(0, group.query_indices, first_grad + queries)
+        first_output, first_grad = first_output + len(queries), first_grad + len(queries)
+        # The keys and values of the shared prefix appear in every row, but one index can name only
+        # one of them. So only a row's own keys and values are entered here, and the gradients of
+        # the prefix are summed over the rows in PackedAttention.backward.
+        key_values = torch.arange(len(group.key_value_indices), device=device)
+        key_values = key_values.view(2, group.rows, kv_heads, -1)
+        targets = group.key_value_indices.view(key_values.shape)[..., group.prefix_length :]
+        own = key_values[..., group.prefix_length :].flatten()
+        grad_order.scatter_(0, targets.flatten(), first_grad + own)
+        first_grad += len(group.key_value_indices)
+    return GatherIndices(heads, kv_heads, groups, output_order, grad_order)
 
 
 def _group_indices(group: RowGroup, heads: int, kv_heads: int, dtype: torch.dtype) -> GroupIndices:
     width, index = heads + 2 * kv_heads, group.token_indices
     rows, device = len(index), index.device
-    ahead = torch.arange(group.prefix_length, device=device).expand(rows, -1)
-    seen = torch.cat([ahead, index], 1)[:, None]
-    head, key = (torch.arange(n, device=device)[:, None] for n in (heads, kv_heads))
-    keys = seen * width + heads + key
+    prefix = torch.arange(group.prefix_length, device=device).expand(rows, -1)
+    attended_tokens = torch.cat([prefix, index], 1)[:, None]
+    head, kv_head = (torch.arange(n, device=device)[:, None] for n in (heads, kv_heads))
+    key_indices = attended_tokens * width + heads + kv_head
     bias = group.bias
     if bias is not None:
+        # Grouped-query attention: the query heads of one key head are stacked below each other, so
+        # that one matrix product serves them all. Each needs the same causal bias.
         bias = bias.to(dtype).repeat(heads // kv_heads, 1)
     return GroupIndices(
         rows,
         group.prefix_length,
         (index[:, None] * width + head).flatten(),
-        torch.stack([keys, keys + kv_heads]).flatten(),
+        torch.stack([key_indices, key_indices + kv_heads]).flatten(),
         (index[:, None] * heads + head).flatten(),
         bias,
     )
 
 
+class AttentionContext(Context, Protocol):
+    """What PackedAttention keeps besides tensors."""
+
+    indices: GatherIndices
+
+
 class PackedAttention(torch.autograd.Function):
-    """`qkv` [tokens, (heads + 2 x kv_heads) x size] -> [tokens, heads x size]."""
+    """Attention over `qkv` [tokens, (heads + 2 x kv_heads) x size] -> [tokens, heads x size]."""
 
     @staticmethod
     def forward(
-        ctx: Any, qkv: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, where: GatherIndices
+        ctx: AttentionContext,
+        qkv: torch.Tensor,
+        cos: torch.Tensor,
+        sin: torch.Tensor,
+        indices: GatherIndices,
     ) -> torch.Tensor:
-        """Keeps everything as turned, and the weights of short rows."""
-        tokens, turning = len(qkv), where.heads + where.kv_heads
-        turned = apply_rotary(qkv.view(tokens, turning + where.kv_heads, -1), turning, cos, sin)
-        outs, kept = [], []
-        for part in where.groups:
-            out, weights = attend(*gather_qkv(turned, part, where), part)
-            outs.append(out.flatten(0, -2))
-            kept.append(weights)
-        ctx.save_for_backward(turned, cos, sin, *(w for w in kept if w is not None))
-        ctx.where = where
-        return torch.cat(outs).index_select(0, where.output_order).view(tokens, -1)
+        """Save the rotated vectors, and the attention weights of short rows."""
+        tokens, rotated_vectors = len(qkv), indices.heads + indices.kv_heads
+        vectors = qkv.view(tokens, rotated_vectors + indices.kv_heads, -1)
+        rotated = apply_rotary(vectors, rotated_vectors, cos, sin)
+        outputs, weights = [], []
+        for group in indices.groups:
+            output, group_weights = attend(*gather_qkv(rotated, group, indices), group)
+            outputs.append(output.flatten(0, -2))
+            weights.append(group_weights)
+        # Only the rotated vectors are saved, once: gathering the rows again in backward is cheap,
+        # and saving them for each group would hold the prefix once for each row.
+        ctx.save_for_backward(rotated, cos, sin, *(w for w in weights if w is not None))
+        ctx.indices = indices
+        return torch.cat(outputs).index_select(0, indices.output_order).view(tokens, -1)
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> Any:
-        """Of qkv."""
-        turned, cos, sin, *kept = ctx.saved_tensors
-        where, size = ctx.where, turned.shape[-1]
-        outward, weights = gradient.reshape(-1, size), iter(kept)
-        found, shared = [], []
-        for part in where.groups:
-            q, k, v = gather_qkv(turned, part, where)
-            own = outward.index_select(0, part.output_indices).view(q.shape)
-            past = None if part.bias is None else next(weights)
-            of_q, *of_pairs = attend_backward(q, k, v, past, own, part.bias)
-            found += [x.reshape(-1, size) for x in (of_q, *of_pairs)]
-            if part.prefix_length:
-                shared.append([shared_prefix_grad(x, part, where) for x in of_pairs])
-        found.append(outward.new_zeros(1, size))
-        back = torch.cat(found).index_select(0, where.grad_order).view(turned.shape)
-        for pair in shared:
-            both = torch.cat(pair, 1)
-            back[: len(both), where.heads :] += both
-        turning = where.heads + where.kv_heads
-        return apply_rotary(back, turning, cos, -sin).view(gradient.shape[0], -1), None, None, None
+    def backward(
+        ctx: AttentionContext, grad_output: torch.Tensor
+    ) -> tuple[torch.Tensor, None, None, None]:
+        """Return the gradient of qkv."""
+        rotated, cos, sin, *saved_weights = ctx.saved_tensors
+        indices, size = ctx.indices, rotated.shape[-1]
+        grad_vectors, weights = grad_output.reshape(-1, size), iter(saved_weights)
+        grads: list[torch.Tensor] = []
+        prefix_grads: list[torch.Tensor] = []
+        for group in indices.groups:
+            q, k, v = gather_qkv(rotated, group, indices)
+            grad_rows = grad_vectors.index_select(0, group.output_indices).view(q.shape)
+            group_weights = None if group.bias is None else next(weights)
+            grad_q, grad_k, grad_v = attend_backward(q, k, v, group_weights, grad_rows)
+            grads += [grad.reshape(-1, size) for grad in (grad_q, grad_k, grad_v)]
+            if group.prefix_length:
+                shared = [shared_prefix_grad(grad, group, indices) for grad in (grad_k, grad_v)]
+                prefix_grads.append(torch.cat(shared, 1))
+        grads.append(grad_vectors.new_zeros(1, size))  # the zero that grad_order points to
+        grad_qkv = torch.cat(grads).index_select(0, indices.grad_order).view(rotated.shape)
+        for grad in prefix_grads:
+            # The prefix is the layout's first tokens, and has a row of its own: the gradients of
+            # the rows that attend to it are added to those of that row.
+            grad_qkv[: len(grad), indices.heads :] += grad
+        # A rotation is orthogonal, so its gradient is the rotation by the opposite angle.
+        grad_qkv = apply_rotary(grad_qkv, indices.heads + indices.kv_heads, cos, -sin)
+        return grad_qkv.view(len(rotated), -1), None, None, None
 
 
 def apply_rotary(
-    x: torch.Tensor, turning: int, cos: torch.Tensor, sin: torch.Tensor
+    x: torch.Tensor, rotated_vectors: int, cos: torch.Tensor, sin: torch.Tensor
 ) -> torch.Tensor:
-    """Rotary positions (Su et al. 2021) on the first `turning` vectors of each token; a copy.
+    """Return a copy with rotary positions (Su et al. 2021) on each token's first vectors.
 
-    `x` [tokens, vectors, size]; `cos` and `sin` [tokens, 1, size / 2], float32.
+    `x` [tokens, vectors, size], of which the first `rotated_vectors` are rotated; `cos` and `sin`
+    [tokens, 1, size / 2], float32.
     """
-    turned, half = torch.empty_like(x), x.shape[-1] // 2
-    a, b = x[:, :turning].float().split(half, -1)
-    turned[:, turning:] = x[:, turning:]
-    turned[:, :turning, :half] = (a * cos).addcmul_(b, sin, value=-1)
-    turned[:, :turning, half:] = (b * cos).addcmul_(a, sin)
-    return turned
+    rotated, half = torch.empty_like(x), x.shape[-1] // 2
+    first, second = x[:, :rotated_vectors].float().chunk(2, -1)
+    rotated[:, rotated_vectors:] = x[:, rotated_vectors:]
+    rotated[:, :rotated_vectors, :half] = (first * cos).addcmul_(second, sin, value=-1)
+    rotated[:, :rotated_vectors, half:] = (second * cos).addcmul_(first, sin)
+    return rotated
 
 
 def gather_qkv(
-    turned: torch.Tensor, part: GroupIndices, where: GatherIndices
+    rotated: torch.Tensor, group: GroupIndices, indices: GatherIndices
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Queries, keys and values of a part, [rows x kv_heads, vectors, size]."""
-    flat, batch = turned.view(-1, turned.shape[-1]), part.rows * where.kv_heads
-    q = flat.index_select(0, part.query_indices).view(batch, -1, flat.shape[-1])
-    k, v = flat.index_select(0, part.key_value_indices).view(2, batch, -1, flat.shape[-1])
+    """Return queries, keys and values of a group, [rows x kv_heads, vectors, size]."""
+    flat, batch = rotated.view(-1, rotated.shape[-1]), group.rows * indices.kv_heads
+    q = flat.index_select(0, group.query_indices).view(batch, -1, flat.shape[-1])
+    k, v = flat.index_select(0, group.key_value_indices).view(2, batch, -1, flat.shape[-1])
     return q, k, v
 
 
 def attend(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, part: GroupIndices
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, group: GroupIndices
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """The mixed values, and the weights where they are kept."""
-    if part.bias is None:
+    """Return the attention output, and the attention weights if they are kept."""
+    if group.bias is None:
         return sdpa_attention(q, k, v), None
-    scores = torch.baddbmm(part.bias, q, k.transpose(1, 2), alpha=q.shape[-1] ** -0.5)
+    scores = torch.baddbmm(group.bias, q, k.transpose(1, 2), alpha=q.shape[-1] ** -0.5)
     weights = scores.softmax(-1)
     return weights @ v, weights
 
 
 def sdpa_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    """Rows whose scores are never all there (flash attention), nothing before them.
+    """Return the attention of long rows, whose scores never exist as a whole (flash attention).
 
-    In float32 on a CPU, where bfloat16 is slower backwards.
+    Long rows have no prefix. Computed in float32 on a CPU, where bfloat16 is slower backward.
     """
     dtype = torch.float32 if q.device.type == "cpu" else q.dtype
     longest = k.shape[1]
     out = F.scaled_dot_product_attention(
         q.view(len(q), -1, longest, q.shape[-1]).to(dtype),
-        *(x[:, None].to(dtype) for x in (k, v)),
+        k[:, None].to(dtype),
+        v[:, None].to(dtype),
         is_causal=True,
         enable_gqa=True,
     )
@@ -204,25 +222,31 @@ def attend_backward(
     k: torch.Tensor,
     v: torch.Tensor,
     weights: torch.Tensor | None,
-    gradient: torch.Tensor,
-    bias: torch.Tensor | None,
+    grad_output: torch.Tensor,
 ) -> tuple[torch.Tensor, ...]:
-    """Of queries, keys and values."""
+    """Return the gradients of queries, keys and values.
+
+    `weights` are the attention weights of short rows; None for long rows.
+    """
     if weights is None:
+        # Flash attention's own backward needs the state of its forward pass, which a custom
+        # function cannot save. So the forward pass is run again, with autograd on.
         with torch.enable_grad():
             leaves = [x.detach().requires_grad_() for x in (q, k, v)]
-            return torch.autograd.grad(sdpa_attention(*leaves), leaves, gradient)
-    of_v = weights.transpose(1, 2) @ gradient
-    of_weights = gradient @ v.transpose(1, 2)
-    of_scores = torch.ops.aten._softmax_backward_data(of_weights, weights, -1, weights.dtype)
-    scale = {"beta": 0, "alpha": q.shape[-1] ** -0.5}
-    of_q = torch.baddbmm(q, of_scores, k, **scale)
-    return of_q, torch.baddbmm(k, of_scores.transpose(1, 2), q, **scale), of_v
+            return torch.autograd.grad(sdpa_attention(*leaves), leaves, grad_output)
+    grad_v = weights.transpose(1, 2) @ grad_output
+    grad_weights = grad_output @ v.transpose(1, 2)
+    grad_scores = torch.ops.aten._softmax_backward_data(grad_weights, weights, -1, weights.dtype)
+    # baddbmm with beta=0 ignores its first argument: it is a product with a scale in one pass.
+    scale = q.shape[-1] ** -0.5
+    grad_q = torch.baddbmm(q, grad_scores, k, beta=0, alpha=scale)
+    grad_k = torch.baddbmm(k, grad_scores.transpose(1, 2), q, beta=0, alpha=scale)
+    return grad_q, grad_k, grad_v
 
 
 def shared_prefix_grad(
-    gradient: torch.Tensor, part: GroupIndices, where: GatherIndices
+    grad: torch.Tensor, group: GroupIndices, indices: GatherIndices
 ) -> torch.Tensor:
-    """Gradients of what comes before all rows, added up: [before, kv_heads, size]."""
-    rows = gradient.view(part.rows, where.kv_heads, -1, gradient.shape[-1])
-    return rows[:, :, : part.prefix_length].sum(0).transpose(0, 1)
+    """Return the gradients of the shared prefix, summed over rows: [prefix, kv_heads, size]."""
+    rows = grad.view(group.rows, indices.kv_heads, -1, grad.shape[-1])
+    return rows[:, :, : group.prefix_length].sum(0).transpose(0, 1)

@@ -1,14 +1,14 @@
-"""Models of Llama's shape on packed records: the forward pass that training takes.
+"""Forward pass of models with Llama's blocks on packed records, for training.
 
-It computes what the model's own forward computes for each record alone (the plain way; tests hold
-one against the other), over the same parameters, with what training does not need left out: no
-padding, no gradient of what is frozen, logits only where a token is learned.
+It computes what the model's own forward pass computes for each record alone, over the same
+parameters (tests compare the two). It leaves out what training does not need: padding, gradients of
+frozen weights, logits where no loss token is predicted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -16,57 +16,36 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from local_backend.models.lora import LoraLinear
+from local_backend.models.token_losses import TokenLosses
 from local_backend.packed.attention import GatherIndices, PackedAttention, build_gather_indices
+from local_backend.packed.families import ModelFamily, base_linear
 from local_backend.packed.layout import PackedLayout
 from local_backend.packed.ops import (
     ChunkedCrossEntropy,
+    ChunkedTokenLosses,
     FusedLinear,
     FusedLoraLinear,
     RmsNorm,
     SwiGlu,
+    run_function,
 )
 
-LLAMA_MODEL_TYPES = {"llama", "mistral", "qwen2"}
-"""`model_type` of the models whose blocks are Llama's."""
-
-
-def is_supported(model: Any) -> bool:
-    """True of a model that this file computes rightly."""
-    config = model.config
-    return (
-        config.model_type in LLAMA_MODEL_TYPES
-        and getattr(config, "hidden_act", "") == "silu"
-        and not getattr(config, "use_sliding_window", config.model_type == "mistral")
-        and not getattr(config, "attention_dropout", 0.0)
-        and all(
-            type(layer) in (nn.Linear, LoraLinear) and type(base_linear(layer)) is nn.Linear
-            for block in model.model.layers
-            for layer in block_linears(block)
-        )
-    )
-
-
-def block_linears(block: Any) -> tuple[nn.Module, ...]:
-    """The seven linear layers of a block."""
-    a, m = block.self_attn, block.mlp
-    return a.q_proj, a.k_proj, a.v_proj, a.o_proj, m.gate_proj, m.up_proj, m.down_proj
-
-
-def base_linear(layer: Any) -> Any:
-    """The linear layer itself, without its adapter."""
-    return layer.base_layer if isinstance(layer, LoraLinear) else layer
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 class FusedProjection:
-    """Linear layers that read one input, their weights in one matrix when these are frozen.
+    """Linear layers that read one input, with frozen weights concatenated into one matrix.
 
-    The layers' own weights become parts of that matrix, so that nothing is held twice. Those of a
-    sharded model are whole only while their block is gone through: they are joined each time anew.
+    The layers' own weights become views of that matrix, so nothing is stored twice. The weights of
+    a sharded model are whole only while their block runs, so they are concatenated in every call.
     """
 
-    def __init__(self, layers: Sequence[Any], dtype: torch.dtype, *, sharded: bool = False) -> None:
+    def __init__(
+        self, layers: Sequence[nn.Module], dtype: torch.dtype, *, sharded: bool = False
+    ) -> None:
         self.dtype = dtype
-        self.base_layers = [base_linear(layer) for layer in layers]
+        self.base_layers = [_as_linear(base_linear(layer)) for layer in layers]
         self.lora_layers = [layer for layer in layers if isinstance(layer, LoraLinear)]
         self.trains_base_weights = any(base.weight.requires_grad for base in self.base_layers)
         self.in_features = self.base_layers[0].in_features
@@ -74,13 +53,14 @@ class FusedProjection:
         if self.trains_base_weights or sharded:
             return
         self.fused_weight = self._concat_with_lora_columns()
-        sizes = [base.out_features for base in self.base_layers]
-        for base, part in zip(self.base_layers, self.fused_weight.split(sizes), strict=True):
-            if base.weight.dtype == dtype:
+        heights = [base.out_features for base in self.base_layers]
+        parts = torch.split(self.fused_weight, heights)
+        for base, part in zip(self.base_layers, parts, strict=True):
+            if base.weight.dtype == self.dtype:  # else the model keeps its own format for saving
                 base.weight.data = part[:, : self.in_features]
 
     def _concat_with_lora_columns(self) -> torch.Tensor:
-        """The layers' weights, and beside them room for the B."""
+        """Return the layers' weights with zero columns beside them, one for each rank of the B."""
         ranks = sum(len(layer.lora_A) for layer in self.lora_layers)
         weight = self._concat_weights()
         return torch.cat([weight, weight.new_zeros(len(weight), ranks)], 1)
@@ -89,31 +69,34 @@ class FusedProjection:
         return torch.cat([base.weight.detach().to(self.dtype) for base in self.base_layers])
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """[tokens, in] -> [tokens, all outs]."""
+        """Return the outputs of all layers, concatenated: [tokens, in] -> [tokens, all outs]."""
         bias = self._concat_bias()
         if self.trains_base_weights:
             parts = [base.weight for base in self.base_layers]
-            return FusedLinear.apply(x, self._concat_weights(), bias, *parts)
-        weight = (
-            self._concat_with_lora_columns() if self.fused_weight is None else self.fused_weight
-        )
+            return run_function(FusedLinear, x, self._concat_weights(), bias, *parts)
+        weight = self.fused_weight
+        if weight is None:
+            weight = self._concat_with_lora_columns()
         if not self.lora_layers:
-            return FusedLinear.apply(x, weight, bias)
+            return run_function(FusedLinear, x, weight, bias)
         self._copy_lora_b(weight)
-        parts = [part for layer in self.lora_layers for part in (layer.lora_A, layer.lora_B)]
-        scale = self.lora_layers[0].scaling  # one Lora made them all
-        return FusedLoraLinear.apply(x, self._apply_dropout(x), weight, bias, scale, *parts)
+        pairs = [part for layer in self.lora_layers for part in (layer.lora_A, layer.lora_B)]
+        scale = self.lora_layers[0].scaling  # one LoraSettings made them all
+        dropped = self._apply_dropout(x)
+        return run_function(FusedLoraLinear, x, dropped, weight, bias, scale, *pairs)
 
     def _copy_lora_b(self, weight: torch.Tensor) -> None:
-        """The B as they are now, each beside its layer's weights.
+        """Copy the current B beside the weights of their layers.
 
-        Each time anew: PyTorch's fused optimizers change weights without a mark on them.
+        In every call, because a change can't be detected: PyTorch's fused optimizers update weights
+        without raising their version counter.
         """
-        at, first = 0, self.in_features
+        row, column = 0, self.in_features
         for layer in self.lora_layers:
-            out, rank = layer.lora_B.shape
-            weight.data[at : at + out, first : first + rank] = layer.lora_B.data
-            at, first = at + out, first + rank
+            height, rank = layer.lora_B.shape
+            # Through .data: `weight` is no leaf of the graph, and autograd must not see the copy.
+            weight.data[row : row + height, column : column + rank] = layer.lora_B.data
+            row, column = row + height, column + rank
 
     def _concat_bias(self) -> torch.Tensor | None:
         if all(base.bias is None for base in self.base_layers):
@@ -126,38 +109,54 @@ class FusedProjection:
 
 
 class SeparateProjections:
-    """Linear layers that read one input, of which not all have an adapter."""
+    """Linear layers that read one input, of which some have an adapter and some do not."""
 
-    def __init__(self, layers: Sequence[Any], dtype: torch.dtype, *, sharded: bool = False) -> None:
+    def __init__(
+        self, layers: Sequence[nn.Module], dtype: torch.dtype, *, sharded: bool = False
+    ) -> None:
         self.projections = [FusedProjection([layer], dtype, sharded=sharded) for layer in layers]
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """[tokens, in] -> [tokens, all outs]."""
+        """Return the outputs of all layers, concatenated: [tokens, in] -> [tokens, all outs]."""
         return torch.cat([projection(x) for projection in self.projections], -1)
 
 
 def make_projection(
-    layers: Sequence[Any], dtype: torch.dtype, *, sharded: bool = False
+    layers: Sequence[nn.Module], dtype: torch.dtype, *, sharded: bool = False
 ) -> FusedProjection | SeparateProjections:
-    """The layers as one where they are alike."""
-    alike = len({isinstance(layer, LoraLinear) for layer in layers}) == 1
-    return (FusedProjection if alike else SeparateProjections)(layers, dtype, sharded=sharded)
+    """Return the layers as one product if all or none of them have adapters."""
+    is_uniform = len({isinstance(layer, LoraLinear) for layer in layers}) == 1
+    return (FusedProjection if is_uniform else SeparateProjections)(layers, dtype, sharded=sharded)
+
+
+def _as_linear(layer: nn.Module) -> nn.Linear:
+    assert isinstance(layer, nn.Linear), "unsupported_reason() refuses other layers"
+    return layer
+
+
+def _tensor(value: object) -> torch.Tensor:
+    """Return a weight of a module, whose attributes PyTorch types as a tensor or a module."""
+    assert isinstance(value, torch.Tensor)
+    return value
 
 
 class PackedBlock(nn.Module):
-    """One layer of the model."""
+    """One block of the model."""
 
-    def __init__(self, layer: Any, dtype: torch.dtype, *, sharded: bool = False) -> None:
+    def __init__(
+        self, block: nn.Module, family: ModelFamily, dtype: torch.dtype, *, sharded: bool = False
+    ) -> None:
         super().__init__()
-        self.layer = layer
-        q, k, v, o, gate, up, down = block_linears(layer)
-        self.norms = layer.input_layernorm, layer.post_attention_layernorm
-        self.qkv, self.out, self.gate_up, self.down = (
-            make_projection(one, dtype, sharded=sharded)
-            for one in ([q, k, v], [o], [gate, up], [down])
+        self.block = block
+        q, k, v, out, gate, up, down = family.linear_layers(block)
+        # A tuple, so that they are not registered a second time: FSDP must find each module once.
+        self.norms = tuple(
+            block.get_submodule(name) for name in (family.attention_norm, family.mlp_norm)
         )
-        size = layer.self_attn.head_dim
-        self.heads, self.kv_heads = (base_linear(x).out_features // size for x in (q, k))
+        self.qkv, self.out, self.gate_up, self.down = (
+            make_projection(layers, dtype, sharded=sharded)
+            for layers in ([q, k, v], [out], [gate, up], [down])
+        )
         self.dtype = dtype
 
     def forward(
@@ -165,71 +164,117 @@ class PackedBlock(nn.Module):
         x: torch.Tensor,
         cos: torch.Tensor,
         sin: torch.Tensor,
-        where: GatherIndices,
+        indices: GatherIndices,
         *,
         gradient_checkpointing: bool = False,
     ) -> torch.Tensor:
-        """float32 [tokens, width], as it was given. When `thrifty`, only that is kept of it."""
+        """Return the block's output, float32 [tokens, width] as its input.
+
+        With `gradient_checkpointing` only the input is kept, and the rest is computed again in the
+        backward pass.
+        """
         if gradient_checkpointing:
-            return checkpoint(self.compute, x, cos, sin, where, use_reentrant=False)
-        return self.compute(x, cos, sin, where)
+            output: torch.Tensor = checkpoint(
+                self.compute, x, cos, sin, indices, use_reentrant=False
+            )
+            return output
+        return self.compute(x, cos, sin, indices)
 
     def compute(
-        self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, where: GatherIndices
+        self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, indices: GatherIndices
     ) -> torch.Tensor:
-        """Attention, then the rest."""
-        first, second = self.norms
-        qkv = self.qkv(rms_norm(x, first, self.dtype))
-        mixed = PackedAttention.apply(qkv, cos, sin, where)
+        """Compute attention, then the MLP, each added to the residual stream."""
+        attention_norm, mlp_norm = self.norms
+        qkv = self.qkv(rms_norm(x, attention_norm, self.dtype))
+        mixed = run_function(PackedAttention, qkv, cos, sin, indices)
         x = x + self.out(mixed)
-        return x + self.down(SwiGlu.apply(self.gate_up(rms_norm(x, second, self.dtype))))
+        gate_up = self.gate_up(rms_norm(x, mlp_norm, self.dtype))
+        return x + self.down(run_function(SwiGlu, gate_up))
 
 
-def rms_norm(x: torch.Tensor, norm: Any, dtype: torch.dtype) -> torch.Tensor:
-    """X normalized by one of the model's norms."""
-    return RmsNorm.apply(x, norm.weight, norm.variance_epsilon, dtype)
+def rms_norm(x: torch.Tensor, norm: nn.Module, dtype: torch.dtype) -> torch.Tensor:
+    """Return `x` normalized by one of the model's norms, in `dtype`."""
+    return run_function(RmsNorm, x, norm.weight, norm.variance_epsilon, dtype)
+
+
+class PackedTokenLosses:
+    """The losses of one packed micro-batch (see TokenLosses)."""
+
+    def __init__(
+        self, hidden: torch.Tensor, head: torch.Tensor, layout: PackedLayout, *, needs_grad: bool
+    ) -> None:
+        self.hidden, self.head, self.layout, self.needs_grad = hidden, head, layout, needs_grad
+
+    def sum(self) -> torch.Tensor:
+        """Return the sum of all losses, a scalar. Cheaper than the sum over `by_example`."""
+        return run_function(
+            ChunkedCrossEntropy, self.hidden, self.head, self.layout.targets, self.needs_grad
+        )
+
+    def by_example(self) -> list[torch.Tensor]:
+        """Return each example's losses, [its loss tokens], in the order of the examples."""
+        losses = run_function(ChunkedTokenLosses, self.hidden, self.head, self.layout.targets)
+        rows = torch.split(losses, list(self.layout.loss_counts))
+        ordered = sorted(zip(self.layout.example_order, rows, strict=True), key=lambda row: row[0])
+        return [row for _, row in ordered]
 
 
 class PackedLlama(nn.Module):
-    """A model of Llama's shape that takes packed records. `dtype` is what matrices multiply in.
+    """A model with Llama's blocks that takes packed records. Matrices are multiplied in `dtype`.
 
-    Its parts are the model's own, each in one place: what FSDP gathers when they are called.
+    Its submodules are the model's own, each registered once: FSDP gathers them when it is called.
     """
 
-    def __init__(self, model: Any, dtype: torch.dtype, *, sharded: bool = False) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        family: ModelFamily,
+        dtype: torch.dtype,
+        *,
+        sharded: bool = False,
+    ) -> None:
         super().__init__()
-        inner, self.dtype = model.model, dtype
-        self.embedding, self.rotary_embedding, self.norm = (
-            inner.embed_tokens,
-            inner.rotary_emb,
-            inner.norm,
-        )
+        decoder, self.dtype = model.get_submodule(family.decoder), dtype
+        self.embedding = decoder.get_submodule(family.embedding)
+        self.rotary_embedding = decoder.get_submodule(family.rotary_embedding)
+        self.norm = decoder.get_submodule(family.norm)
         self.head = model.get_output_embeddings()
+        self.heads: int = model.config.num_attention_heads
+        self.kv_heads: int = model.config.num_key_value_heads
         self.blocks = nn.ModuleList(
-            PackedBlock(one, dtype, sharded=sharded) for one in inner.layers
+            PackedBlock(block, family, dtype, sharded=sharded)
+            for block in family.find_blocks(model)
         )
         self.gradient_checkpointing = sharded
-        """When set, activations are computed again on the way back instead of being kept; with
-        them go the joined weights of a sharded model."""
+        """If True, activations are computed again in the backward pass instead of being kept. With
+        them go the concatenated weights of a sharded model."""
 
-    def summed_loss(self, layout: PackedLayout) -> torch.Tensor:
-        """The negative log-likelihood of the layout's learned tokens in nats, summed; a scalar."""
-        x = F.embedding(layout.ids, self.embedding.weight).float()
+    def forward(
+        self, layout: PackedLayout, reduce: Callable[[TokenLosses], torch.Tensor]
+    ) -> torch.Tensor:
+        """Return what `reduce` (an objective's loss) makes of the layout's losses, a scalar.
+
+        The losses are passed to `reduce` within this call, because the output layer of a sharded
+        model is whole only here.
+        """
+        x = F.embedding(layout.ids, _tensor(self.embedding.weight)).float()
         cos, sin = self.rotary_tables(layout)
-        shape = self.blocks[0].heads, self.blocks[0].kv_heads
-        where = build_gather_indices(layout, *shape, self.dtype)
-        learning = torch.is_grad_enabled()
+        indices = build_gather_indices(layout, self.heads, self.kv_heads, self.dtype)
+        needs_grad = torch.is_grad_enabled()
         for block in self.blocks:
-            x = block(
-                x, cos, sin, where, gradient_checkpointing=self.gradient_checkpointing and learning
-            )
+            checkpointed = self.gradient_checkpointing and needs_grad
+            x = block(x, cos, sin, indices, gradient_checkpointing=checkpointed)
+        # Only the positions that predict a loss token reach the output layer, which is most of a
+        # small model's work.
         hidden = rms_norm(x.index_select(0, layout.logit_positions), self.norm, self.dtype)
-        return ChunkedCrossEntropy.apply(hidden, self.head.weight, layout.targets, learning)
-
-    forward = summed_loss
+        return reduce(
+            PackedTokenLosses(hidden, _tensor(self.head.weight), layout, needs_grad=needs_grad)
+        )
 
     def rotary_tables(self, layout: PackedLayout) -> tuple[torch.Tensor, torch.Tensor]:
-        """Cos and sin of the positions' angles, [tokens, 1, size / 2], float32."""
+        """Return cos and sin of the positions' angles, [tokens, 1, size / 2], float32."""
+        # The model's own module computes them, with whatever scaling its configuration has. It
+        # repeats the angles for both halves of a vector; apply_rotary needs them once.
         shape = torch.empty((1, 1), device=layout.ids.device)
         cos, sin = self.rotary_embedding(shape, position_ids=layout.positions[None])
         half = cos.shape[-1] // 2

@@ -1,98 +1,142 @@
-"""The trainer's own operations: each does what some lines of plain PyTorch do, with less to store.
+"""Autograd functions of the packed path. Each replaces a few lines of PyTorch and uses less memory.
 
-Every one is an autograd function with the gradient written out; tests hold them against the plain
-lines. Matrices are multiplied in the inputs' format, sums and norms are taken in float32.
+Every one has its gradient written out, and tests compare it with the plain lines. Matrix products
+are in the inputs' format; sums and norms are in float32.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 
 LOGIT_CHUNK_ROWS = 256
-"""Positions whose logits over the vocabulary are there at once."""
+"""Positions whose logits over the vocabulary exist at the same time."""
+
+
+class Context(Protocol):
+    """The part of autograd's `ctx` that the functions here use (torch.autograd.function)."""
+
+    needs_input_grad: tuple[bool, ...]
+    saved_tensors: tuple[torch.Tensor, ...]
+
+    def save_for_backward(self, *tensors: torch.Tensor) -> None:
+        """Keep tensors for `backward`, where autograd checks that nobody changed them."""
+
+
+def run_function(function: type[torch.autograd.Function], *inputs: object) -> torch.Tensor:
+    """Return the result of an autograd function, whose `apply` PyTorch leaves untyped."""
+    output: torch.Tensor = function.apply(*inputs)
+    return output
 
 
 class RmsNorm(torch.autograd.Function):
-    """x / rms(x) * weight, in `dtype`; x is float32 [tokens, width]. The weight may learn."""
+    """x / rms(x) * weight, in `dtype`; x is float32 [tokens, width]. The weight may be trained."""
 
     @staticmethod
     def forward(
-        ctx: Any, x: torch.Tensor, weight: torch.Tensor, eps: float, dtype: torch.dtype
+        ctx: Context, x: torch.Tensor, weight: torch.Tensor, eps: float, dtype: torch.dtype
     ) -> torch.Tensor:
-        """Keeps x and each row's 1 / rms."""
-        scale = torch.rsqrt(x.square().mean(-1, keepdim=True).add_(eps))
-        ctx.save_for_backward(x, weight, scale)
-        return (x * scale).mul_(weight.float()).to(dtype)
+        """Save x and each row's 1 / rms."""
+        inverse_rms = torch.rsqrt(x.square().mean(-1, keepdim=True).add_(eps))
+        # Plain PyTorch would also save the normalized x; computing it again is elementwise.
+        ctx.save_for_backward(x, weight, inverse_rms)
+        return (x * inverse_rms).mul_(weight.float()).to(dtype)
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> Any:
-        """Of x and, where it is asked for, of the weight."""
-        x, weight, scale = ctx.saved_tensors
-        normal = x * scale
-        gradient = gradient.float()
-        of_weight = None
+    def backward(
+        ctx: Context, grad_output: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor | None, None, None]:
+        """Return the gradients of x and, if needed, of the weight."""
+        x, weight, inverse_rms = ctx.saved_tensors
+        normalized = x * inverse_rms
+        grad_output = grad_output.float()
+        grad_weight = None
         if ctx.needs_input_grad[1]:
-            of_weight = (gradient * normal).sum(0).to(weight.dtype)
-        inner = gradient * weight.float()
-        mean = (inner * normal).mean(-1, keepdim=True)
-        return inner.sub_(normal.mul_(mean)).mul_(scale), of_weight, None, None
+            grad_weight = (grad_output * normalized).sum(0).to(weight.dtype)
+        # With n = x / rms(x) and g = grad_output * weight, the chain rule through the norm gives
+        # (g - n * mean(g * n)) / rms(x). In place, because g and n are temporaries of this size.
+        grad_normalized = grad_output * weight.float()
+        mean = (grad_normalized * normalized).mean(-1, keepdim=True)
+        grad_x = grad_normalized.sub_(normalized.mul_(mean)).mul_(inverse_rms)
+        return grad_x, grad_weight, None, None
 
 
 class SwiGlu(torch.autograd.Function):
     """silu(gate) * up, of [tokens, 2 x width] that holds both."""
 
     @staticmethod
-    def forward(ctx: Any, both: torch.Tensor) -> torch.Tensor:
-        """Keeps what it was given."""
-        ctx.save_for_backward(both)
-        gate, up = both.chunk(2, -1)
+    def forward(ctx: Context, gate_up: torch.Tensor) -> torch.Tensor:
+        """Save the input."""
+        # Plain PyTorch would also save silu(gate); recomputing it in backward is elementwise.
+        ctx.save_for_backward(gate_up)
+        gate, up = gate_up.chunk(2, -1)
         return F.silu(gate).mul_(up)
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
-        """Of both."""
-        [both] = ctx.saved_tensors
-        gate, up = both.chunk(2, -1)
-        found = torch.empty_like(both)
-        of_gate, of_up = found.chunk(2, -1)
-        torch.mul(F.silu(gate), gradient, out=of_up)
-        of_gate.copy_(torch.ops.aten.silu_backward(gradient * up, gate))
-        return found
+    def backward(ctx: Context, grad_output: torch.Tensor) -> torch.Tensor:
+        """Return the gradient of both halves."""
+        [gate_up] = ctx.saved_tensors
+        gate, up = gate_up.chunk(2, -1)
+        # Both halves are written into one tensor, because the layer below expects one: two
+        # gradients would have to be concatenated, which is one more copy.
+        grad_input = torch.empty_like(gate_up)
+        grad_gate, grad_up = grad_input.chunk(2, -1)
+        torch.mul(F.silu(gate), grad_output, out=grad_up)
+        grad_gate.copy_(torch.ops.aten.silu_backward(grad_output * up, gate))
+        return grad_input
+
+
+class LinearContext(Context, Protocol):
+    """What FusedLinear keeps besides tensors: each part's height and format."""
+
+    parts: list[tuple[int, torch.dtype]]
 
 
 class FusedLinear(torch.autograd.Function):
-    """Several linear layers of one input whose whole weights learn: [tokens, in] -> [tokens, out].
+    """Several trained linear layers of one input as one product: [tokens, in] -> [tokens, out].
 
     `weight` [out, in] holds the `parts` one below the other, in the input's format.
     """
 
     @staticmethod
     def forward(
-        ctx: Any,
+        ctx: LinearContext,
         x: torch.Tensor,
         weight: torch.Tensor,
         bias: torch.Tensor | None,
         *parts: torch.Tensor,
     ) -> torch.Tensor:
-        """Keeps the input."""
+        """Save the input."""
         ctx.save_for_backward(x, weight)
+        # The parts are arguments only so that autograd asks for their gradients: the product uses
+        # `weight`, their copy in the format of the computation.
         ctx.parts = [(len(part), part.dtype) for part in parts]
         return F.linear(x, weight, bias)
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> Any:
-        """Of the input, the bias and the parts, where they are asked for."""
+    def backward(ctx: LinearContext, grad_output: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        """Return the gradients of the input, the bias and the parts, where needed."""
         x, weight = ctx.saved_tensors
-        of_x = gradient @ weight if ctx.needs_input_grad[0] else None
-        of_bias = gradient.sum(0) if ctx.needs_input_grad[2] else None
+        grad_x = grad_output @ weight if ctx.needs_input_grad[0] else None
+        grad_bias = grad_output.sum(0) if ctx.needs_input_grad[2] else None
         if not any(ctx.needs_input_grad[3:]):
-            return of_x, None, of_bias, *(None for _ in ctx.parts)
-        found = (gradient.T @ x).split([size for size, _ in ctx.parts])
-        kept = [part.to(dtype) for part, (_, dtype) in zip(found, ctx.parts, strict=True)]
-        return of_x, None, of_bias, *kept
+            return grad_x, None, grad_bias, *(None for _ in ctx.parts)
+        grad_weight = (grad_output.T @ x).split([height for height, _ in ctx.parts])
+        grad_parts = [
+            grad.to(dtype) for grad, (_, dtype) in zip(grad_weight, ctx.parts, strict=True)
+        ]
+        return grad_x, None, grad_bias, *grad_parts
+
+
+class LoraContext(Context, Protocol):
+    """What FusedLoraLinear keeps besides tensors."""
+
+    scale: float
+    has_dropout: bool
+    sizes: list[tuple[int, int]]
+    """Of each layer: the rank of its A and the height of its B."""
 
 
 class FusedLoraLinear(torch.autograd.Function):
@@ -100,13 +144,13 @@ class FusedLoraLinear(torch.autograd.Function):
 
     `weight` [out, in + ranks] has the layers' weights one below the other and beside each its B, so
     that W x + B (s A x) is one product and is rounded once. In bfloat16 that matters: an update
-    that is small beside W x is lost when it is added to what was rounded already. `parts` are the
-    A and B, two each; `scale` the s; `dropped` the input that the A see: x itself without dropout.
+    that is small beside W x is lost if it is added to an already rounded result. `parts` are the A
+    and B, alternating; `scale` is s; `dropped` is the input of the A: x itself without dropout.
     """
 
     @staticmethod
     def forward(
-        ctx: Any,
+        ctx: LoraContext,
         x: torch.Tensor,
         dropped: torch.Tensor,
         weight: torch.Tensor,
@@ -114,75 +158,148 @@ class FusedLoraLinear(torch.autograd.Function):
         scale: float,
         *parts: torch.Tensor,
     ) -> torch.Tensor:
-        """Keeps the input and beside it what the A make of it."""
-        ctx.scale, ctx.same = scale, dropped is x
+        """Save the input with the outputs of the A beside it."""
+        ctx.scale, ctx.has_dropout = scale, dropped is not x
         ctx.sizes = [(len(a), len(b)) for a, b in zip(parts[::2], parts[1::2], strict=True)]
+        # s is applied to A in float32, before the rounding to the format of the product.
         down = torch.cat(parts[::2]).mul_(scale).to(x.dtype)
         wide = torch.cat([x, F.linear(dropped, down)], 1)
-        ctx.save_for_backward(wide, wide if ctx.same else dropped, weight, down)
+        # `wide` begins with x, so x need not be saved; with dropout the A saw another input.
+        ctx.save_for_backward(wide, dropped if ctx.has_dropout else wide, weight, down)
         return F.linear(wide, weight, bias)
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> Any:
-        """Of the input, and of every A and B."""
+    def backward(ctx: LoraContext, grad_output: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        """Return the gradients of the input, and of every A and B."""
         wide, dropped, weight, down = ctx.saved_tensors
-        width, whole = down.shape[1], ctx.needs_input_grad[0]
-        back = gradient @ (weight if whole else weight[:, width:])
-        up = back[:, width:] if whole else back
-        of_a = (up.T @ dropped[:, :width]).float().mul_(ctx.scale)
-        found: list[torch.Tensor] = []
-        first, at = width, 0
-        for of_one, (rank, out) in zip(
-            of_a.split([rank for rank, _ in ctx.sizes]), ctx.sizes, strict=True
+        width, needs_grad_x = down.shape[1], ctx.needs_input_grad[0]
+        # The first block's input needs no gradient (embeddings are frozen). Then only the columns
+        # of the B are multiplied: `grad_hidden` is the gradient of s A x, [tokens, ranks].
+        grad_wide = grad_output @ (weight if needs_grad_x else weight[:, width:])
+        grad_hidden = grad_wide[:, width:] if needs_grad_x else grad_wide
+        grad_a = (grad_hidden.T @ dropped[:, :width]).float().mul_(ctx.scale)
+        grad_parts: list[torch.Tensor] = []
+        column, row = width, 0
+        for grad_one, (rank, height) in zip(
+            grad_a.split([rank for rank, _ in ctx.sizes]), ctx.sizes, strict=True
         ):
-            of_b = gradient[:, at : at + out].T @ wide[:, first : first + rank]
-            found += [of_one, of_b.float()]
-            first, at = first + rank, at + out
-        of_x, of_dropped = back[:, :width] if whole else None, None
-        if not ctx.same:
-            of_dropped = up @ down
-        elif of_x is not None:
-            of_x = of_x.addmm(up, down)
-        return of_x, of_dropped, None, None, None, *found
+            grad_b = grad_output[:, row : row + height].T @ wide[:, column : column + rank]
+            grad_parts += [grad_one, grad_b.float()]
+            column, row = column + rank, row + height
+        grad_x = grad_wide[:, :width] if needs_grad_x else None
+        grad_dropped = None
+        if ctx.has_dropout:
+            grad_dropped = grad_hidden @ down
+        elif grad_x is not None:  # x and `dropped` are one tensor: its gradients add up here
+            grad_x = grad_x.addmm(grad_hidden, down)
+        return grad_x, grad_dropped, None, None, None, *grad_parts
 
 
 class ChunkedCrossEntropy(torch.autograd.Function):
-    """The summed cross-entropy of `targets` under logits hidden @ weight.T, some rows at a time.
+    """Summed cross-entropy of `targets` under the logits hidden @ weight.T, some rows at a time.
 
-    The gradient is made on the way forward, while the logits are there.
+    The logits of all rows never exist at once: [loss tokens, vocabulary] in float32 would be the
+    largest tensor of a step. The gradient is computed in the forward pass, while a chunk's logits
+    exist. This is possible because every token of a sum has the same gradient, so that `backward`
+    only scales the result.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, learn: bool
+        ctx: Context,
+        hidden: torch.Tensor,
+        weight: torch.Tensor,
+        targets: torch.Tensor,
+        needs_grad: bool,
     ) -> torch.Tensor:
-        """`hidden` [learned, width]; a float32 scalar."""
-        used = weight.to(hidden.dtype)
+        """Return the sum in nats, a float32 scalar. `hidden` is [loss tokens, width]."""
+        cast_weight = weight.to(hidden.dtype)
+        # Summed in float64: thousands of terms of the same sign would lose digits in float32.
         total = torch.zeros((), device=hidden.device, dtype=torch.float64)
-        of_hidden = torch.empty_like(hidden) if learn else None
-        of_weight = torch.zeros_like(weight) if learn and weight.requires_grad else None
+        grad_hidden = torch.empty_like(hidden) if needs_grad else None
+        grad_weight = torch.zeros_like(weight) if needs_grad and weight.requires_grad else None
         for at in range(0, len(hidden), LOGIT_CHUNK_ROWS):
-            part, wanted = (
-                hidden[at : at + LOGIT_CHUNK_ROWS],
-                targets[at : at + LOGIT_CHUNK_ROWS, None],
+            rows = slice(at, at + LOGIT_CHUNK_ROWS)
+            losses, grad_logits = _token_losses(
+                hidden[rows], cast_weight, targets[rows], needs_grad=grad_hidden is not None
             )
-            logits = (part @ used.T).float()
-            top = logits.logsumexp(-1, keepdim=True)
-            total += (top - logits.gather(1, wanted)).sum()
-            if of_hidden is None:
+            total += losses.sum()
+            if grad_hidden is None or grad_logits is None:
                 continue
-            share = logits.sub_(top).exp_()
-            share.scatter_add_(1, wanted, torch.full_like(top, -1.0))
-            share = share.to(hidden.dtype)
-            of_hidden[at : at + LOGIT_CHUNK_ROWS] = share @ used
-            if of_weight is not None:
-                of_weight += share.T @ part
-        ctx.save_for_backward(*(x for x in (of_hidden, of_weight) if x is not None))
+            grad_hidden[rows] = grad_logits @ cast_weight
+            if grad_weight is not None:
+                grad_weight += grad_logits.T @ hidden[rows]
+        ctx.save_for_backward(*(grad for grad in (grad_hidden, grad_weight) if grad is not None))
         return total.float()
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> Any:
-        """Of hidden, and of the weight where it learns."""
-        of_hidden, *rest = ctx.saved_tensors
-        of_weight = rest[0] * gradient if rest else None
-        return of_hidden * gradient, of_weight, None, None
+    def backward(
+        ctx: Context, grad_output: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor | None, None, None]:
+        """Return the gradients of `hidden` and, where it is trained, of the weight."""
+        grad_hidden, *rest = ctx.saved_tensors
+        grad_weight = rest[0] * grad_output if rest else None
+        return grad_hidden * grad_output, grad_weight, None, None
+
+
+class ChunkedTokenLosses(torch.autograd.Function):
+    """Cross-entropy of each target, [loss tokens] in nats, for objectives that weight tokens.
+
+    A token's gradient is not known before `backward`, so its logits are computed again there: the
+    output layer costs a third more than with ChunkedCrossEntropy.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Context, hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor
+    ) -> torch.Tensor:
+        """Save the inputs. `hidden` is [loss tokens, width]."""
+        ctx.save_for_backward(hidden, weight, targets)
+        cast_weight = weight.to(hidden.dtype)
+        losses = [
+            _token_losses(part, cast_weight, target, needs_grad=False)[0]
+            for part, target in zip(
+                hidden.split(LOGIT_CHUNK_ROWS), targets.split(LOGIT_CHUNK_ROWS), strict=True
+            )
+        ]
+        return torch.cat(losses)
+
+    @staticmethod
+    def backward(
+        ctx: Context, grad_output: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor | None, None]:
+        """Return the gradients of `hidden` and, where it is trained, of the weight."""
+        hidden, weight, targets = ctx.saved_tensors
+        cast_weight = weight.to(hidden.dtype)
+        grad_hidden = torch.empty_like(hidden)
+        grad_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
+        for at in range(0, len(hidden), LOGIT_CHUNK_ROWS):
+            rows = slice(at, at + LOGIT_CHUNK_ROWS)
+            _, grad_logits = _token_losses(
+                hidden[rows], cast_weight, targets[rows], needs_grad=True
+            )
+            assert grad_logits is not None
+            grad_logits = grad_logits * grad_output[rows, None].to(hidden.dtype)
+            grad_hidden[rows] = grad_logits @ cast_weight
+            if grad_weight is not None:
+                grad_weight += grad_logits.T @ hidden[rows]
+        return grad_hidden, grad_weight, None
+
+
+def _token_losses(
+    hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, *, needs_grad: bool
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Return each token's loss, and its gradient with respect to the logits if needed.
+
+    The gradient of the cross-entropy is softmax(logits) - one_hot(target), in `hidden`'s format.
+    """
+    targets = targets[:, None]
+    logits = (hidden @ weight.T).float()
+    log_sum = logits.logsumexp(-1, keepdim=True)
+    losses = (log_sum - logits.gather(1, targets))[:, 0]
+    if not needs_grad:
+        return losses, None
+    # In place: the logits are the largest tensor here, and are not needed any more.
+    grad_logits = logits.sub_(log_sum).exp_()
+    grad_logits.scatter_add_(1, targets, torch.full_like(log_sum, -1.0))
+    return losses, grad_logits.to(hidden.dtype)

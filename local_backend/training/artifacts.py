@@ -1,11 +1,10 @@
-"""What a finished job leaves, in the layout of Bedrock's output folder, and the model beside it."""
+"""Write what a finished job leaves: Bedrock's output layout, with the model beside it."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any
 
 import torch
 
@@ -21,6 +20,7 @@ from local_backend.job_dir import (
     write_json,
 )
 from local_backend.models.load_model import LoadedModel, save_tuned_model
+from local_backend.progress import Summary
 from local_backend.settings import Settings
 from local_backend.training.loss_curve import TRAIN, read_curve, write_csv_files
 
@@ -29,21 +29,22 @@ def write_artifacts(
     job_dir: JobDir,
     loaded: LoadedModel,
     weights: Mapping[str, torch.Tensor],
-    summary: dict[str, Any],
+    summary: Summary,
     settings: Settings,
 ) -> None:
-    """Write `artifacts/`: it appears whole, or not at all.
+    """Write `artifacts/`, which appears complete or not at all.
 
     The model is the adapter (LoRA, QLoRA) or all weights (full), with the tokenizer and the chat
-    template that it was trained with; `weights` are the trained ones. `result.json` holds the
-    final numbers and every setting.
+    template that it was trained with. `weights` are the trained ones. `result.json` holds the final
+    numbers and every setting.
     """
     points = read_curve(job_dir / METRICS)
-    last = [p["loss"] for p in points if p["split"] == TRAIN][-1]
+    last_loss = [p["loss"] for p in points if p["split"] == TRAIN][-1]
     tuned = summary.get("tuned")
+    best = [{"validationLoss": tuned["validationLoss"]}] if isinstance(tuned, dict) else []
     result = {
-        "trainingMetrics": {"trainingLoss": last},
-        "validationMetrics": [{"validationLoss": tuned["validationLoss"]}] if tuned else [],
+        "trainingMetrics": {"trainingLoss": last_loss},
+        "validationMetrics": best,
         "settings": {k: v for k, v in asdict(settings).items() if k not in ("data", "weights")},
         "summary": summary,
     }

@@ -1,111 +1,181 @@
-"""The loss of some records: by the packed way where the model has Llama's shape, else by the plain.
+"""The loss of a micro-batch, on the packed path or on the padded one.
 
-Both are the same number. The plain way takes the model's own forward on padded rows, with logits
-only where a token is learned: with a vocabulary of 49,152 the output layer is most of a small
-model's work, and nearly all of its rows would be thrown away.
+Both give the same number. The padded path takes the model's own forward pass on padded rows, with
+logits only where a token has loss: with a vocabulary of 49,152 the output layer is most of a small
+model's work, and nearly all of its rows would be discarded.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from local_backend.data.batches import IGNORE_INDEX, Example, collate, count_padded_tokens
+from local_backend.data.batches import IGNORE_INDEX, collate, count_padded_tokens
+from local_backend.data.examples import Example
 from local_backend.errors import TrainerError
 from local_backend.models.load_model import LoadedModel, autocast
-from local_backend.packed import llama
-from local_backend.packed.layout import count_packed_tokens, pack_examples
+from local_backend.packed import PackedLoss, unsupported_reason
+from local_backend.training.objectives import Objective
+
+
+class LossFunction(Protocol):
+    """The loss of examples under a model and an objective, on one of the two paths."""
+
+    name: str
+    """`packed` or `padded`."""
+    reason: str
+    """Why this path was chosen, for the log."""
+
+    def __call__(self, examples: Sequence[Example]) -> torch.Tensor:
+        """Return the objective's loss summed over `examples`, a scalar."""
+
+    def count_tokens(self, examples: Sequence[Example]) -> int:
+        """Return how many tokens go through the model, padding included."""
+
+    def enable_gradient_checkpointing(self) -> bool:
+        """Compute activations again in the backward pass. Return False if that changes nothing."""
+
+    def fsdp_units(self) -> list[nn.Module]:
+        """Return what FSDP gathers at a time: each block, then the rest."""
+
+
+class PaddedTokenLosses:
+    """The losses of one padded micro-batch (see TokenLosses)."""
+
+    def __init__(self, logits: torch.Tensor, targets: torch.Tensor) -> None:
+        self.logits, self.targets = logits, targets
+
+    def sum(self) -> torch.Tensor:
+        """Return the sum of all losses, a scalar."""
+        losses = F.cross_entropy(
+            self.logits.float().flatten(0, 1),
+            self.targets.flatten(),
+            ignore_index=IGNORE_INDEX,
+            reduction="sum",
+        )
+        return losses
+
+    def by_example(self) -> list[torch.Tensor]:
+        """Return each example's losses, [its loss tokens], in the order of the examples."""
+        losses = F.cross_entropy(
+            self.logits.float().flatten(0, 1),
+            self.targets.flatten(),
+            ignore_index=IGNORE_INDEX,
+            reduction="none",
+        ).view(self.targets.shape)
+        has_loss = self.targets != IGNORE_INDEX
+        return [row[mask] for row, mask in zip(losses, has_loss, strict=True)]
 
 
 class PaddedLoss:
-    """Padded rows through the model's own forward."""
+    """The loss on padded rows through the model's own forward pass."""
 
+    name = "padded"
     count_tokens = staticmethod(count_padded_tokens)
 
-    def __init__(self, loaded: LoadedModel, dtype: torch.dtype, device: torch.device) -> None:
-        self.loaded, self.dtype, self.device = loaded, dtype, device
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        objective: Objective,
+        dtype: torch.dtype,
+        device: torch.device,
+        *,
+        reason: str,
+    ) -> None:
+        self.loaded, self.objective, self.dtype, self.device = loaded, objective, dtype, device
+        self.reason = reason
 
     def __call__(self, examples: Sequence[Example]) -> torch.Tensor:
-        """The negative log-likelihood of the learned tokens in nats, summed; a scalar."""
-        pad = self.loaded.tokenizer.pad_token_id or 0
+        """Return the objective's loss summed over `examples`, a scalar."""
+        batch = collate(examples, self.loaded.pad_id, self.device)
         with autocast(self.dtype, self.device):
-            return summed_cross_entropy(self.loaded.model, collate(examples, pad, self.device))
+            return self.objective.loss(examples, forward_padded(self.loaded.model, batch))
 
     def enable_gradient_checkpointing(self) -> bool:
-        """Nothing is left to be done."""
+        """Return False: the model's own forward pass is left as it is."""
         return False
 
     def fsdp_units(self) -> list[nn.Module]:
-        """What FSDP gathers at a time: each block, then the rest. Raises TrainerError."""
+        """Return what FSDP gathers at a time: each block, then the rest. Raise TrainerError."""
         model = self.loaded.model
-        wanted = set(model._no_split_modules or ())  # transformers' own word for a model's blocks
-        blocks = [module for module in model.modules() if type(module).__name__ in wanted]
+        # transformers' own list of a model's block classes, which device_map uses as well.
+        block_classes = set(model._no_split_modules or ())
+        blocks = [module for module in model.modules() if type(module).__name__ in block_classes]
         if not blocks:
             raise TrainerError(
-                f"{type(model).__name__} does not say what its blocks are, so it can't be sharded.",
+                f"{type(model).__name__} does not name its blocks, so it can't be sharded.",
                 fix="set local.fsdp: false.",
             )
         return [*blocks, model]
 
 
-class PackedLoss:
-    """Records one behind the other; what they all begin with, once."""
+def forward_padded(model: nn.Module, batch: dict[str, torch.Tensor]) -> PaddedTokenLosses:
+    """Return the losses of a collated batch.
 
-    count_tokens = staticmethod(count_packed_tokens)
-
-    def __init__(
-        self,
-        loaded: LoadedModel,
-        dtype: torch.dtype,
-        device: torch.device,
-        *,
-        sharded: bool = False,
-    ) -> None:
-        self.device = device
-        self.model = llama.PackedLlama(loaded.model, dtype, sharded=sharded)
-
-    def __call__(self, examples: Sequence[Example]) -> torch.Tensor:
-        """The negative log-likelihood of the learned tokens in nats, summed; a scalar."""
-        loss: torch.Tensor = self.model(pack_examples(examples, self.device))
-        return loss
-
-    def enable_gradient_checkpointing(self) -> bool:
-        """Compute activations again instead of keeping them. False when that is done already."""
-        done, self.model.gradient_checkpointing = self.model.gradient_checkpointing, True
-        return not done
-
-    def fsdp_units(self) -> list[nn.Module]:
-        """What FSDP gathers at a time: each block, then the rest."""
-        return [*self.model.blocks, self.model]
-
-
-def make_loss(
-    loaded: LoadedModel, dtype: torch.dtype, device: torch.device, *, sharded: bool = False
-) -> PaddedLoss | PackedLoss:
-    """The fastest way that is right for this model; `sharded`: one whose weights will be."""
-    if llama.is_supported(loaded.model):
-        return PackedLoss(loaded, dtype, device, sharded=sharded)
-    return PaddedLoss(loaded, dtype, device)
-
-
-def summed_cross_entropy(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    """The negative log-likelihood of the batch's learned tokens in nats, summed; a scalar.
-
-    Equal to the sum over the model's full logits: only positions that no row of the batch learns
-    from are left out (`logits_to_keep`).
+    They equal those under the model's full logits: only positions from which no row predicts a loss
+    token are left out (`logits_to_keep`).
     """
-    targets = batch["labels"][:, 1:]
     kept = batch["kept"]
     logits = model(
         input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], logits_to_keep=kept
     ).logits
-    return F.cross_entropy(
-        logits.float().flatten(0, 1),
-        targets[:, kept].flatten(),
-        ignore_index=IGNORE_INDEX,
-        reduction="sum",
-    )
+    return PaddedTokenLosses(logits, batch["labels"][:, 1:][:, kept])
+
+
+def summed_cross_entropy(model: nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Return the summed negative log-likelihood of a batch's loss tokens in nats, a scalar."""
+    return forward_padded(model, batch).sum()
+
+
+@dataclass(frozen=True)
+class PathChoice:
+    """The path that a model takes, and why."""
+
+    is_packed: bool
+    reason: str
+
+
+def choose_path(loaded: LoadedModel, packed: bool | str) -> PathChoice:
+    """Return the path for `local.packed`; `auto` is the packed one if it supports the model.
+
+    Raise TrainerError for `true` and a model that the packed path does not support.
+    """
+    if packed is False:
+        return PathChoice(False, "local.packed is false")
+    problem = unsupported_reason(loaded.model)
+    if problem is None:
+        family = loaded.model.config.model_type
+        return PathChoice(True, f"the packed path supports this {family} model")
+    if packed is True:
+        raise TrainerError(
+            f"local.packed is true, and the packed path can't train this model: {problem}.",
+            fix="set local.packed: auto, which trains it on the padded path.",
+        )
+    return PathChoice(False, f"the packed path can't train this model: {problem}")
+
+
+def make_loss(
+    loaded: LoadedModel,
+    objective: Objective,
+    packed: bool | str,
+    dtype: torch.dtype,
+    device: torch.device,
+    *,
+    sharded: bool = False,
+) -> LossFunction:
+    """Return the loss on the path that `local.packed` selects.
+
+    `sharded`: the model's weights will be sharded after this call. Raise TrainerError as
+    `choose_path` does.
+    """
+    choice = choose_path(loaded, packed)
+    if choice.is_packed:
+        return PackedLoss(
+            loaded.model, objective, dtype, device, reason=choice.reason, sharded=sharded
+        )
+    return PaddedLoss(loaded, objective, dtype, device, reason=choice.reason)

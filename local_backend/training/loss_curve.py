@@ -1,4 +1,4 @@
-"""The loss curves: appended while training, and as Bedrock's two CSV files at the end."""
+"""Loss curves: appended to metrics.jsonl during training, then written as Bedrock's CSV files."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import csv
 import json
 import math
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from local_backend.job_dir import (
     TRAINING_COLUMNS,
@@ -20,8 +21,21 @@ from local_backend.job_dir import (
 TRAIN, VALIDATION = "train", "validation"
 
 
+class CurvePoint(TypedDict):
+    """One line of metrics.jsonl. An objective's metrics are further keys."""
+
+    step: int
+    epoch: int
+    split: str
+    loss: float
+    perplexity: float
+    learningRate: float | None
+    tokensPerSecond: float | None
+    timestamp: str
+
+
 def perplexity(loss: float) -> float:
-    """exp(loss): the perplexity of a mean negative log-likelihood in nats; inf when too large."""
+    """Return exp(loss), the perplexity of a mean log-likelihood loss in nats; inf on overflow."""
     try:
         return math.exp(loss)
     except OverflowError:
@@ -32,7 +46,8 @@ class LossCurve:
     """metrics.jsonl, open for appending."""
 
     def __init__(self, path: Path, keep_bytes: int) -> None:
-        """Go on after the first `keep_bytes`; points behind them belong to steps not yet done."""
+        """Open the file and keep its first `keep_bytes`; later points are of steps not yet done."""
+        # Opened for appending and cut: those steps will be taken again and appended once more.
         self.file = path.open("ab")
         self.file.truncate(keep_bytes)
         self.file.seek(0, os.SEEK_END)
@@ -42,7 +57,7 @@ class LossCurve:
         split: str,
         step: int,
         epoch: int,
-        loss: float,
+        values: Mapping[str, float],
         learning_rate: float | None = None,
         tokens_per_second: float | None = None,
     ) -> None:
@@ -51,44 +66,44 @@ class LossCurve:
             "step": step,
             "epoch": epoch,
             "split": split,
-            "loss": loss,
-            "perplexity": perplexity(loss),
+            **values,
             "learningRate": learning_rate,
             "tokensPerSecond": tokens_per_second,
             "timestamp": utc_now(),
         }
+        # One write for a line, so that readers who poll the file see only whole ones.
         self.file.write(json.dumps(row).encode() + b"\n")
         self.file.flush()
 
     def sync(self) -> int:
-        """The curve's length so far, safe on disk."""
+        """Make the curve durable and return its length in bytes."""
         os.fsync(self.file.fileno())
         return self.file.tell()
 
     def close(self) -> None:
-        """No more points."""
+        """Close the file."""
         self.file.close()
 
 
 class NullLossCurve(LossCurve):
-    """What a process has that does not write."""
+    """The curve of a rank that does not write."""
 
     def __init__(self) -> None:
-        """Nothing is open."""
+        """Open nothing."""
 
-    def append(self, *_: Any, **__: Any) -> None:
-        """Nothing."""
+    def append(self, *_: object, **__: object) -> None:
+        """Ignore the point."""
 
     def sync(self) -> int:
-        """Nothing is there."""
+        """Return 0: nothing is written."""
         return 0
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Close nothing."""
 
 
-def read_curve(path: Path) -> list[dict[str, Any]]:
-    """Every point so far. A last line that a crash cut short is left out."""
+def read_curve(path: Path) -> list[CurvePoint]:
+    """Return every point so far, without a last line that a crash cut short."""
     points = []
     for line in path.read_bytes().splitlines(keepends=True):
         if line.endswith(b"\n"):
@@ -99,13 +114,13 @@ def read_curve(path: Path) -> list[dict[str, Any]]:
 def validate_curve(path: Path, length: int, steps: int) -> None:
     """Raise OSError or ValueError unless the first `length` bytes are the curve of `steps` steps.
 
-    Each of them must be there once, in order.
+    Each step must be there once, in order.
     """
     with path.open("rb") as file:
         content = file.read(length)
     if len(content) < length or (content and not content.endswith(b"\n")):
         raise ValueError(f"{path.name} does not reach the checkpoint")
-    seen = 0
+    expected_step = 0
     for number, line in enumerate(content.splitlines(), start=1):
         try:
             point = json.loads(line)
@@ -113,15 +128,15 @@ def validate_curve(path: Path, length: int, steps: int) -> None:
             float(point["loss"]), float(point["perplexity"]), int(point["epoch"])
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{path.name}:{number} is no point of the curve") from error
-        if split not in (TRAIN, VALIDATION) or (split == TRAIN and step != seen):
-            raise ValueError(f"{path.name}:{number} is not the point of step {seen}")
-        seen += split == TRAIN
-    if seen != steps:
-        raise ValueError(f"{path.name} has {seen} steps of {steps}")
+        if split not in (TRAIN, VALIDATION) or (split == TRAIN and step != expected_step):
+            raise ValueError(f"{path.name}:{number} is not the point of step {expected_step}")
+        expected_step += split == TRAIN
+    if expected_step != steps:
+        raise ValueError(f"{path.name} has {expected_step} steps of {steps}")
 
 
-def write_csv_files(points: list[dict[str, Any]], artifacts: Path) -> None:
-    """Bedrock's step-wise training metrics and, if there was validation, its metrics."""
+def write_csv_files(points: Sequence[CurvePoint], artifacts: Path) -> None:
+    """Write Bedrock's step-wise training metrics and, with validation, its metrics."""
     rows = {
         split: [
             (p["step"], p["epoch"], p["loss"], p["perplexity"])
@@ -135,8 +150,10 @@ def write_csv_files(points: list[dict[str, Any]], artifacts: Path) -> None:
         write_csv(artifacts / VALIDATION_CSV, VALIDATION_COLUMNS, rows[VALIDATION])
 
 
-def write_csv(path: Path, columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
-    """One CSV file with a header."""
+def write_csv(
+    path: Path, columns: Sequence[str], rows: Sequence[tuple[int, int, float, float]]
+) -> None:
+    """Write one CSV file with a header."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream)

@@ -1,4 +1,4 @@
-"""What the steps need, made once: model, data, optimizer, and the place to go on from."""
+"""Prepare a run: load the model, encode the data, make the optimizer, restore a checkpoint."""
 
 from __future__ import annotations
 
@@ -10,13 +10,8 @@ from pathlib import Path
 import torch
 from torch.distributed.tensor import DTensor
 
-from local_backend.data.batches import (
-    EncodedData,
-    MicroBatchLimit,
-    encode_file,
-    resolve_max_length,
-    steps_per_epoch,
-)
+from local_backend.data.batches import MicroBatchLimit, steps_per_epoch
+from local_backend.data.examples import EncodedData
 from local_backend.device import choose_device, choose_dtype, total_memory_bytes, trim_heap
 from local_backend.distributed import fsdp
 from local_backend.distributed.process_group import ProcessGroup
@@ -26,58 +21,59 @@ from local_backend.models.load_model import LoadedModel, load_for_training, trai
 from local_backend.progress import ProgressReporter, silence_libraries
 from local_backend.settings import Settings
 from local_backend.training import checkpoint
-from local_backend.training.loss import PackedLoss, PaddedLoss, make_loss
+from local_backend.training.loss import LossFunction, make_loss
 from local_backend.training.loss_curve import LossCurve, NullLossCurve
+from local_backend.training.objectives import Objective, find_objective
 
 
 @dataclass
 class TrainingRun:
-    """Everything that the steps need, made once."""
+    """Everything that the training loop needs."""
 
     settings: Settings
+    objective: Objective
     reporter: ProgressReporter
+    process_group: ProcessGroup
     loaded: LoadedModel
+    loss: LossFunction
     device: torch.device
     dtype: torch.dtype
     train: EncodedData
     validation: EncodedData | None
     optimizer: torch.optim.Optimizer
-    loss: PaddedLoss | PackedLoss
     micro_batch_limit: MicroBatchLimit
     position: checkpoint.Position
     loss_curve: LossCurve
     checkpoints: Path
-    process_group: ProcessGroup
     epoch_batches: list[list[int]] | None = None
     last_checkpoint_at: float = 0.0
+    """When the last checkpoint was written (time.monotonic)."""
     checkpoint_seconds: float = 0.0
+    """How long that took."""
 
     @property
     def steps_per_epoch(self) -> int:
-        """Optimizer steps in an epoch."""
+        """Return the number of optimizer steps in an epoch."""
         return steps_per_epoch(len(self.train.examples), self.settings.batch_size)
 
     @property
     def total_steps(self) -> int:
-        """Optimizer steps in the whole run."""
+        """Return the number of optimizer steps in the whole run."""
         return self.steps_per_epoch * self.settings.epoch_count
 
 
-def prepare_run(job_dir: JobDir, settings: Settings, report: ProgressReporter) -> TrainingRun:
-    """Model, data, optimizer and the place to go on from."""
+def prepare_run(job_dir: JobDir, settings: Settings, reporter: ProgressReporter) -> TrainingRun:
+    """Return the run with model, data, optimizer and the position to continue from."""
     silence_libraries()
+    objective = find_objective(settings.customization_type)
     device = choose_device(settings.device)
     dtype = choose_dtype(settings.dtype, device)
     torch.manual_seed(settings.seed)
-    check_process_count(report.process_group, settings, device)
-    report.log(f"device {device.type}, computing in {str(dtype).removeprefix('torch.')}")
-    loaded, loss = load_model_and_loss(settings, report, device, dtype)
-    report.raise_if_stopped()
-    max_length = resolve_max_length(settings, loaded)
-    train_data = encode_file(settings.data["train"], settings, loaded, max_length)
-    held_out = settings.data.get("validation")
-    validation = encode_file(held_out, settings, loaded, max_length) if held_out else None
-    trim_heap()
+    check_process_count(reporter.process_group, settings, device)
+    reporter.log(f"device {device.type}, computing in {str(dtype).removeprefix('torch.')}")
+    loaded, loss = load_model_and_loss(settings, objective, reporter, device, dtype)
+    reporter.raise_if_stopped()
+    train, validation, max_length = encode_data(settings, objective, loaded)
     optimizer = torch.optim.AdamW(
         trainable_parameters(loaded.model).values(),
         lr=settings.learning_rate,
@@ -87,93 +83,121 @@ def prepare_run(job_dir: JobDir, settings: Settings, report: ProgressReporter) -
     folder = job_dir / CHECKPOINTS
     folder.mkdir(exist_ok=True)
     curve = job_dir / METRICS
-    position = (
-        checkpoint.restore_newest(folder, loaded.model, optimizer, curve) or checkpoint.Position()
-    )
-    check_same_checkpoint(report.process_group, position)
+    restored = checkpoint.restore_newest(folder, loaded.model, optimizer, curve)
+    position = restored or checkpoint.Position()
+    check_same_checkpoint(reporter.process_group, position)
+    is_rank_zero = reporter.process_group.is_rank_zero
     run = TrainingRun(
-        settings,
-        report,
-        loaded,
-        device,
-        dtype,
-        train_data,
-        validation,
-        optimizer,
-        loss,
-        MicroBatchLimit(*position.micro)
+        settings=settings,
+        objective=objective,
+        reporter=reporter,
+        process_group=reporter.process_group,
+        loaded=loaded,
+        loss=loss,
+        device=device,
+        dtype=dtype,
+        train=train,
+        validation=validation,
+        optimizer=optimizer,
+        # What an interrupted run found to fit is kept: finding it again would cost a failed step.
+        micro_batch_limit=MicroBatchLimit(*position.micro)
         if position.micro
         else initial_micro_batch_limit(settings, device),
-        position,
-        LossCurve(curve, position.metrics_bytes)
-        if report.process_group.is_rank_zero
-        else NullLossCurve(),
-        folder,
-        report.process_group,
+        position=position,
+        loss_curve=LossCurve(curve, position.metrics_bytes) if is_rank_zero else NullLossCurve(),
+        checkpoints=folder,
     )
     log_settings(run, max_length)
     return run
 
 
 def load_model_and_loss(
-    settings: Settings, report: ProgressReporter, device: torch.device, dtype: torch.dtype
-) -> tuple[LoadedModel, PackedLoss | PaddedLoss]:
-    """The model and its loss: here whole, or sharded over the processes, which the team knows."""
-    if fsdp.should_shard(settings, report.process_group, device, dtype):
-        report.process_group = replace(report.process_group, is_sharded=True)
-        return fsdp.load_sharded(settings, report.process_group, device, dtype)
-    loaded = load_for_training(settings, device, dtype)
-    return loaded, make_loss(loaded, dtype, device)
+    settings: Settings,
+    objective: Objective,
+    reporter: ProgressReporter,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> tuple[LoadedModel, LossFunction]:
+    """Return the model and its loss function: whole, or sharded over the ranks.
+
+    Marks the reporter's process group as sharded if the model is. Logs which path computes the
+    loss, and why. Raise TrainerError.
+    """
+    if fsdp.should_shard(settings, reporter.process_group, device, dtype):
+        reporter.process_group = replace(reporter.process_group, is_sharded=True)
+        loaded, loss = fsdp.load_sharded(settings, objective, reporter.process_group, device, dtype)
+    else:
+        loaded = load_for_training(settings, device, dtype)
+        loss = make_loss(loaded, objective, settings.packed, dtype, device)
+    reporter.log(f"training on the {loss.name} path: {loss.reason}")
+    reporter.summary["packed"] = loss.name == "packed"
+    return loaded, loss
 
 
-def check_process_count(team: ProcessGroup, settings: Settings, device: torch.device) -> None:
-    """Raise TrainerError for processes that would have nothing to do, or can't meet."""
-    if team.world_size > settings.batch_size:
+def encode_data(
+    settings: Settings, objective: Objective, loaded: LoadedModel
+) -> tuple[EncodedData, EncodedData | None, int]:
+    """Return the training data, the validation data if there is any, and the maximum length."""
+    max_length = objective.resolve_max_length(settings, loaded.context_length)
+    record_format = loaded.record_format(settings.format)
+    train = objective.encode(settings.data["train"], settings, record_format, max_length)
+    held_out = settings.data.get("validation")
+    validation = (
+        objective.encode(held_out, settings, record_format, max_length) if held_out else None
+    )
+    trim_heap()  # texts and lists of tokens are garbage now, and were more than the examples
+    return train, validation, max_length
+
+
+def check_process_count(group: ProcessGroup, settings: Settings, device: torch.device) -> None:
+    """Raise TrainerError for ranks that would have no records, or that cannot communicate."""
+    if group.world_size > settings.batch_size:
         raise TrainerError(
-            f"{team.world_size} processes share batches of {settings.batch_size}: some would be idle.",
+            f"{group.world_size} processes share batches of {settings.batch_size}: some would be"
+            " idle.",
             fix="lower local.processes, or raise batchSize.",
         )
-    if team.world_size > 1 and device.type == "mps":
+    if group.world_size > 1 and device.type == "mps":
         raise TrainerError(
             "Several processes can't train on one Apple GPU.", fix="set local.processes: 1."
         )
 
 
-def check_same_checkpoint(team: ProcessGroup, position: checkpoint.Position) -> None:
-    """Raise TrainerError for processes that would go on from different steps."""
-    if not team.all_ranks_agree(position.step):
+def check_same_checkpoint(group: ProcessGroup, position: checkpoint.Position) -> None:
+    """Raise TrainerError if the ranks would continue from different steps."""
+    if not group.all_ranks_agree(position.step):
         raise TrainerError(
-            "The job's machines don't have the same checkpoint to go on from (this one: step"
+            "The job's machines don't have the same checkpoint to continue from (this one: step"
             f" {position.step}).",
-            fix="give each machine the whole checkpoints folder, or submit with --again.",
+            fix="give each machine the whole checkpoints folder, or submit with --force-new.",
         )
 
 
 def local_weight_bytes(model: torch.nn.Module) -> int:
-    """What this process holds of the weights, between two steps."""
-    mine = (w.to_local() if isinstance(w, DTensor) else w for w in model.parameters())
-    return sum(weight.numel() * weight.element_size() for weight in mine)
+    """Return the bytes of weights that this rank holds between two steps."""
+    local = (w.to_local() if isinstance(w, DTensor) else w for w in model.parameters())
+    return sum(weight.numel() * weight.element_size() for weight in local)
 
 
 def initial_micro_batch_limit(settings: Settings, device: torch.device) -> MicroBatchLimit:
-    """How much to put through the model at once, before memory says otherwise."""
+    """Return how much to put through the model at once, before memory runs out and lowers it."""
     if settings.micro_batch_size is not None:
         return MicroBatchLimit(settings.micro_batch_size, sys.maxsize)
     if device.type == "cuda":
         return MicroBatchLimit(settings.batch_size, 8192)
-    roomy = (total_memory_bytes() or 0) > 12 * 2**30
-    return MicroBatchLimit(settings.batch_size, 2048 if roomy else 1024)
+    has_much_memory = (total_memory_bytes() or 0) > 12 * 2**30
+    return MicroBatchLimit(settings.batch_size, 2048 if has_much_memory else 1024)
 
 
 def log_settings(run: TrainingRun, max_length: int) -> None:
-    """Print each setting as it is used, and put it into the job's summary."""
+    """Log each setting as it is used, and add it to the job's summary."""
     settings, loaded = run.settings, run.loaded
     trained = sum(p.numel() for p in trainable_parameters(loaded.model).values())
     run.reporter.summary |= {
         "model": settings.model_name,
         "modelSource": loaded.source,
         "method": settings.method,
-        "chatTemplate": "plain" if loaded.uses_plain_template else "the model's own",
+        "chatTemplate": loaded.template_name,
         "device": run.device.type,
         "dtype": str(run.dtype).removeprefix("torch."),
         "trainedParameters": trained,
@@ -193,4 +217,4 @@ def log_settings(run: TrainingRun, max_length: int) -> None:
             f" the learning rate never reaches {settings.learning_rate:g}"
         )
     if run.position.step:
-        run.reporter.log(f"going on after step {run.position.step} of {run.total_steps}")
+        run.reporter.log(f"resuming after step {run.position.step} of {run.total_steps}")

@@ -1,56 +1,68 @@
-"""`python -m local_backend.training.probe JOB_DIR STEPS`: what a job will take here, before it runs.
+"""Measure what a job will take on this machine: `python -m local_backend.training.probe JOB_DIR
+STEPS`.
 
-Standard output has JSON lines: `{"memory": {"bytes", "available", "fits", "remedy"}}` first, found
-without loading the model; where it fits and STEPS is not 0, `{"done", "total"}` as so many of the
-job's own steps are taken, on a model that is thrown away; at last `{"took": {"tokens",
-"learnedTokens", "records", "steps", "measuredSteps", "secondsPerStep", "seconds"}}`. Or `{"error",
-"fix"}`. The job's folder is only read; nothing of the probe stays.
+Standard output has JSON lines. First `{"memory": {"bytes", "available", "fits", "remedy"}}`,
+estimated without loading the model. If the job fits and STEPS is not 0, then `{"done", "total"}`
+for each of that many steps of the job, taken on a model that is discarded. Last `{"took":
+{"tokens", "learnedTokens", "records", "steps", "measuredSteps", "secondsPerStep", "seconds"}}`. On
+failure `{"error", "fix"}`. The job's folder is only read, and nothing of the probe is kept.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import math
-import os
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import torch
 
-from local_backend.data.batches import Example, MicroBatchLimit, epoch_batches
+from local_backend.data.batches import MicroBatchLimit, epoch_batches
+from local_backend.data.examples import Example
 from local_backend.device import choose_device, choose_dtype, free_memory_bytes
 from local_backend.errors import TrainerError
 from local_backend.job_dir import JobDir
 from local_backend.models.weights import locate_weights
 from local_backend.process_exit import exit_now
 from local_backend.progress import ProgressReporter, silence_libraries
+from local_backend.replies import Reply, ReplyWriter
 from local_backend.settings import Settings, read_settings
 from local_backend.training.memory_estimate import (
     USABLE_MEMORY_FRACTION,
+    StepEstimator,
     encode_training_data,
-    estimate_step_memory,
     loading_peak_bytes,
 )
-from local_backend.training.prepare_run import TrainingRun, initial_micro_batch_limit, prepare_run
+from local_backend.training.prepare_run import (
+    TrainingRun,
+    initial_micro_batch_limit,
+    prepare_run,
+)
 from local_backend.training.train_loop import (
     compute_mean_loss,
     compute_validation_loss,
     step_optimizer,
 )
 
-Reply = Callable[[dict[str, Any]], None]
 WARM_UP = 2
-"""Steps before the clock runs: the first ones lay out memory."""
+"""Steps before the clock starts: the first ones allocate memory."""
 
 
-def probe(job_dir: JobDir, steps: int, say: Reply) -> None:
-    """Memory, then the steps. Raises TrainerError."""
+class Timing(TypedDict):
+    """How long the job takes. `seconds` are those of the whole job; None if no step was taken."""
+
+    measuredSteps: int
+    secondsPerStep: float | None
+    seconds: float | None
+
+
+def probe(job_dir: JobDir, steps: int, reply: Reply) -> None:
+    """Write the memory estimate, then the timing. Raise TrainerError."""
     settings = read_settings(job_dir)
     if settings.fsdp is True:
         raise TrainerError(
@@ -59,68 +71,71 @@ def probe(job_dir: JobDir, steps: int, say: Reply) -> None:
             " what weights, gradients and optimizer take.",
         )
     started = time.monotonic()
-    fits = report_memory(settings, say)
+    fits = report_memory(settings, reply)
     with tempfile.TemporaryDirectory() as folder:
-        run = None
+        timing: Timing = {"measuredSteps": 0, "secondsPerStep": None, "seconds": None}
         if steps and fits:
-            run = prepare_run(
-                JobDir(Path(folder)), settings, ProgressReporter(JobDir(Path(folder)))
-            )
-            getting_ready = time.monotonic() - started
-        train = run.train if run else encode_training_data(settings)[1]
+            # In a folder of its own: nothing of the probe may be left in the job's.
+            scratch = JobDir(Path(folder))
+            run = prepare_run(scratch, settings, ProgressReporter(scratch))
+            train = run.train
+            with contextlib.closing(run.loss_curve):
+                timing = time_steps(run, steps, time.monotonic() - started, reply)
+        else:
+            train = encode_training_data(settings)[1]
         per_epoch = math.ceil(len(train.examples) / settings.batch_size)
-        took: dict[str, Any] = {
+        counts = {
             "tokens": train.tokens,
             "learnedTokens": train.loss_tokens,
             "records": train.records,
             "steps": per_epoch * settings.epoch_count,
-            "measuredSteps": 0,
-            "secondsPerStep": None,
-            "seconds": None,
         }
-        if run:
-            took |= time_steps(run, steps, getting_ready, say)
-        say({"took": took})
+        reply({"took": {**counts, **timing}})
 
 
-def report_memory(settings: Settings, say: Reply) -> bool:
-    """Say what the largest step takes and what would fit; True when it fits."""
+def report_memory(settings: Settings, reply: Reply) -> bool:
+    """Write what the largest step takes and what would fit. Return True if it fits."""
     if settings.method == "qlora":
-        return True  # 4-bit layers do their own allocation; the steps themselves tell
+        return True  # 4-bit layers allocate outside PyTorch; the steps themselves will show it
     device = choose_device(settings.device)
     dtype = choose_dtype(settings.dtype, device)
     config, data = encode_training_data(settings)
     source = locate_weights(settings.model_name, settings.weights)
     batch = sorted(data.examples, key=lambda e: len(e.ids))[-settings.batch_size :]
     limit, available = initial_micro_batch_limit(settings, device), free_memory_bytes(device)
+    estimator = StepEstimator(config, settings, dtype, device)
 
-    def takes(changed: Settings, limit: MicroBatchLimit, *, thrifty: bool = False) -> int:
-        found = estimate_step_memory(
-            config, changed, dtype, device, batch, limit, gradient_checkpointing=thrifty
+    def peak_bytes(
+        method: str, limit: MicroBatchLimit, *, gradient_checkpointing: bool = False
+    ) -> int:
+        estimate = estimator.with_method(method).estimate(
+            batch, limit, gradient_checkpointing=gradient_checkpointing
         )
-        reading = loading_peak_bytes(source, found) if device.type == "cpu" else 0
-        return max(found.peak, reading)
+        loading = loading_peak_bytes(source, estimate) if device.type == "cpu" else 0
+        return max(estimate.peak, loading)
 
-    found = takes(settings, limit)
-    fits = available is None or found <= USABLE_MEMORY_FRACTION * available
-    remedy = (
-        None
-        if fits or available is None
-        else suggest_remedy(settings, takes, USABLE_MEMORY_FRACTION * available)
-    )
-    say({"memory": {"bytes": found, "available": available, "fits": fits, "remedy": remedy}})
+    needed = peak_bytes(settings.method, limit)
+    if available is None:
+        fits, remedy = True, None
+    else:
+        usable = USABLE_MEMORY_FRACTION * available
+        fits = needed <= usable
+        remedy = None if fits else suggest_remedy(settings, peak_bytes, usable)
+    reply({"memory": {"bytes": needed, "available": available, "fits": fits, "remedy": remedy}})
     return fits
 
 
-def suggest_remedy(settings: Settings, takes: Callable[..., int], room: float) -> str:
-    """The first change that fits, in words."""
+def suggest_remedy(settings: Settings, peak_bytes: Callable[..., int], usable: float) -> str:
+    """Return the first change that fits, as a message."""
     one = MicroBatchLimit(1, sys.maxsize)
-    if takes(settings, one) <= room:
-        return "set local.micro_batch_size: 1 (the trainer does so by itself when memory runs out)"
-    if takes(settings, one, thrifty=True) <= room:
+    if peak_bytes(settings.method, one) <= usable:
+        return (
+            "set local.micro_batch_size: 1 (the trainer does this by itself when memory runs out)"
+        )
+    if peak_bytes(settings.method, one, gradient_checkpointing=True) <= usable:
         return "it runs, slower: the trainer computes activations twice when memory runs out"
-    adapters = replace(settings, method="lora")
-    if settings.method == "full" and takes(adapters, one, thrifty=True) <= room:
+    is_full = settings.method == "full"
+    if is_full and peak_bytes("lora", one, gradient_checkpointing=True) <= usable:
         return "use local.method: lora"
     return (
         "lower local.max_length, or take a smaller model, or a larger machine, or several GPUs"
@@ -128,8 +143,8 @@ def suggest_remedy(settings: Settings, takes: Callable[..., int], room: float) -
     )
 
 
-def time_steps(run: TrainingRun, steps: int, getting_ready: float, say: Reply) -> dict[str, Any]:
-    """Steps over the epoch's own batches, evenly spread from the smallest to the largest."""
+def time_steps(run: TrainingRun, steps: int, startup_seconds: float, reply: Reply) -> Timing:
+    """Return the timing of steps over the epoch's own batches, evenly spread by size."""
     batches = choose_batches(run, steps + WARM_UP)
     seconds = 0.0
     for number, batch in enumerate(batches):
@@ -139,56 +154,51 @@ def time_steps(run: TrainingRun, steps: int, getting_ready: float, say: Reply) -
         step_optimizer(run)
         if number >= WARM_UP or len(batches) <= WARM_UP:
             seconds += time.monotonic() - started
-        say({"done": number + 1, "total": len(batches)})
+        reply({"done": number + 1, "total": len(batches)})
     measured = len(batches) - (WARM_UP if len(batches) > WARM_UP else 0)
-    each = seconds / measured
-    total = each * run.total_steps + getting_ready + estimate_validation_seconds(run)
-    return {"measuredSteps": measured, "secondsPerStep": each, "seconds": total}
+    step_seconds = seconds / measured
+    total = step_seconds * run.total_steps + startup_seconds + estimate_validation_seconds(run)
+    return {"measuredSteps": measured, "secondsPerStep": step_seconds, "seconds": total}
 
 
 def choose_batches(run: TrainingRun, count: int) -> list[list[Example]]:
-    """So many of the first epoch's batches; the warm-up's are the middle one."""
+    """Return `count` batches of the first epoch, evenly spread by size; warm-up repeats the middle
+    one.
+    """
     examples = run.train.examples
     order = epoch_batches(len(examples), run.settings.batch_size, run.settings.seed, 0)
     batches = sorted(([examples[i] for i in part] for part in order), key=run.loss.count_tokens)
-    wanted = max(1, count - WARM_UP)
-    places = [round((n + 0.5) * len(batches) / wanted - 0.5) for n in range(wanted)]
+    timed = max(1, count - WARM_UP)
+    # The middles of `timed` equal parts of the sorted batches.
+    indices = [round((n + 0.5) * len(batches) / timed - 0.5) for n in range(timed)]
     middle = batches[len(batches) // 2]
-    return [middle] * WARM_UP + [batches[min(at, len(batches) - 1)] for at in places]
+    return [middle] * WARM_UP + [batches[min(at, len(batches) - 1)] for at in indices]
 
 
 def estimate_validation_seconds(run: TrainingRun) -> float:
-    """Seconds of all validations of the job, by one over some records."""
+    """Return the seconds that all validations of the job take, extrapolated from some records."""
     if run.validation is None:
         return 0.0
     whole = run.validation
     part = replace(whole, examples=whole.examples[: 4 * run.settings.batch_size])
     run.validation, started = part, time.monotonic()
     compute_validation_loss(run)
-    each = (time.monotonic() - started) * len(whole.examples) / len(part.examples)
-    every = run.settings.eval_steps
-    more = run.total_steps // every if every else 0
-    return each * (1 + run.settings.epoch_count + more)
+    seconds = (time.monotonic() - started) * len(whole.examples) / len(part.examples)
+    interval = run.settings.eval_steps
+    extra = run.total_steps // interval if interval else 0
+    # The base model's, one after each epoch, and those of eval_steps.
+    return seconds * (1 + run.settings.epoch_count + extra)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Probe one job. What libraries and the trainer print goes to standard error."""
+    """Probe one job. Send the output of libraries and of the trainer to standard error."""
     folder, steps = argv if argv is not None else sys.argv[1:]
-    replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-
-    def say(value: dict[str, Any]) -> None:
-        print(json.dumps(value), file=replies, flush=True)
-
-    torch.manual_seed(0)
-    try:
+    with ReplyWriter() as reply:
+        torch.manual_seed(0)
         silence_libraries()
         with contextlib.redirect_stdout(sys.stderr):
-            probe(JobDir(Path(folder)), int(steps), say)
-    except TrainerError as error:
-        say({"error": error.message, "fix": error.fix})
-        return 1
-    return 0
+            probe(JobDir(Path(folder)), int(steps), reply)
+    return reply.status
 
 
 if __name__ == "__main__":

@@ -1,45 +1,48 @@
-"""The steps: batches, loss, weights, validation, checkpoints, until it is best to stop."""
+"""The training loop: batches, loss, optimizer steps, validation, checkpoints, early stopping."""
 
 from __future__ import annotations
 
 import gc
+import math
 import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 
-from local_backend.data.batches import Example, epoch_batches, split_into_micro_batches
+from local_backend.data.batches import MicroBatchLimit, epoch_batches, split_into_micro_batches
+from local_backend.data.examples import Example
 from local_backend.device import empty_device_cache, is_out_of_memory
 from local_backend.errors import StopRequested, TrainerError
 from local_backend.models.load_model import eval_mode, trainable_parameters
 from local_backend.settings import Settings
 from local_backend.training import checkpoint
-from local_backend.training.loss_curve import TRAIN, VALIDATION, perplexity
+from local_backend.training.loss_curve import TRAIN, VALIDATION
 from local_backend.training.prepare_run import TrainingRun
 
 MAX_CHECKPOINT_TIME_SHARE = 0.05
-"""At most this share of the time goes into checkpoints."""
+"""At most this share of the time is spent on writing checkpoints."""
 MAX_GRAD_NORM = 1.0
 
 
 def evaluate_base_model(run: TrainingRun) -> None:
-    """The validation loss before the first step: what the base model knows already."""
+    """Measure the validation loss before the first step, which is the base model's."""
     if run.validation is None:
         return
     if run.position.base_loss is None:
         report_progress(run, None, None, "validating the base model")
         run.position.base_loss = compute_validation_loss(run)
     base = run.position.base_loss
-    run.reporter.summary["base"] = {"validationLoss": base, "perplexity": perplexity(base)}
+    run.reporter.summary["base"] = {"validationLoss": base, **run.objective.metrics(base)}
     run.reporter.log(f"base model: validation loss {base:.4f}")
 
 
 def train_loop(run: TrainingRun) -> None:
-    """Every step from the current position to the end, or until it is best to stop.
+    """Train from the current position to the last step, or until early stopping.
 
-    A stop request ends it with a checkpoint. Where the loop stands follows from the position alone,
-    so a validation that was due when the run was cut off is made up for when it goes on.
+    Raise StopRequested after writing a checkpoint if a stop was requested. The position alone
+    determines what comes next, so a validation that was due when the run was interrupted is done
+    when it continues.
     """
     run.last_checkpoint_at = time.monotonic()
     try:
@@ -60,16 +63,17 @@ def train_loop(run: TrainingRun) -> None:
 
 
 def is_validation_due(run: TrainingRun) -> bool:
-    """True after each epoch and each `eval_steps`, once."""
-    step, every = run.position.step, run.settings.eval_steps
+    """Return True after each epoch and each `eval_steps`, once for each step."""
+    step, interval = run.position.step, run.settings.eval_steps
     if run.validation is None or step == run.position.validated_step:
         return False
-    return step % run.steps_per_epoch == 0 or bool(every and step % every == 0)
+    return step % run.steps_per_epoch == 0 or bool(interval and step % interval == 0)
 
 
 def next_batch(run: TrainingRun) -> tuple[int, list[Example]]:
-    """The epoch that the next step belongs to, and the step's examples."""
+    """Return the epoch that the next step belongs to, and the step's examples."""
     epoch, at = divmod(run.position.step, run.steps_per_epoch)
+    # A resumed run may begin inside an epoch: its order is computed again from seed and epoch.
     if run.epoch_batches is None or at == 0:
         count = len(run.train.examples)
         run.epoch_batches = epoch_batches(count, run.settings.batch_size, run.settings.seed, epoch)
@@ -77,7 +81,10 @@ def next_batch(run: TrainingRun) -> tuple[int, list[Example]]:
 
 
 def train_step(run: TrainingRun) -> None:
-    """One optimizer step over the next batch, and its point on the curve."""
+    """Take one optimizer step over the next batch and append its point to the loss curve.
+
+    Raise TrainerError if the loss is not finite.
+    """
     started = time.monotonic()
     step = run.position.step
     epoch, examples = next_batch(run)
@@ -86,8 +93,10 @@ def train_step(run: TrainingRun) -> None:
         group["lr"] = rate
 
     def forward_and_backward() -> float:
+        # Called again after memory ran out, so it must start from zero gradients each time.
         run.optimizer.zero_grad(set_to_none=True)
-        # A seed a step: a repeated step (after a crash, or with less memory) drops the same units.
+        # A seed for each step: a repeated step (after a crash, or with less memory) drops the same
+        # units. The rank is in the high bits, so that ranks drop different ones.
         torch.manual_seed(run.settings.seed * 1_000_003 + step + (run.process_group.rank << 40))
         return compute_mean_loss(run, examples, backward=True)
 
@@ -95,9 +104,10 @@ def train_step(run: TrainingRun) -> None:
         retry_with_smaller_micro_batches(run, forward_and_backward)
     )
     run.process_group.all_reduce_grads(trainable_parameters(run.loaded.model).values())
-    if loss != loss or loss in (float("inf"), float("-inf")):
+    # Checked before the weights change: a checkpoint of the step before is still good.
+    if not math.isfinite(loss):
         raise TrainerError(
-            f"The loss became {loss} at step {step}: training has run away.",
+            f"The loss became {loss} at step {step}: training has diverged.",
             fix="lower the learningRate, or add warm-up steps.",
         )
     step_optimizer(run)
@@ -106,20 +116,22 @@ def train_step(run: TrainingRun) -> None:
     run.position.step += 1
     run.position.tokens += tokens
     run.position.seconds += seconds
-    run.loss_curve.append(TRAIN, step, epoch, loss, rate, tokens / seconds)
+    values = {"loss": loss, **run.objective.metrics(loss)}
+    run.loss_curve.append(TRAIN, step, epoch, values, rate, tokens / seconds)
     report_progress(run, epoch, loss, "training")
 
 
 def step_optimizer(run: TrainingRun) -> None:
-    """Change the weights by the gradients that are there, cut to GRADIENT_NORM."""
-    torch.nn.utils.clip_grad_norm_(trainable_parameters(run.loaded.model).values(), MAX_GRAD_NORM)
+    """Clip the gradients to MAX_GRAD_NORM and update the weights."""
+    weights = trainable_parameters(run.loaded.model).values()
+    torch.nn.utils.clip_grad_norm_(weights, MAX_GRAD_NORM)
     run.optimizer.step()
 
 
 def learning_rate_at(settings: Settings, step: int, total: int) -> float:
-    """Linear warm-up over `learningRateWarmupSteps`, then linear decay towards zero.
+    """Return the learning rate: linear warm-up over `learningRateWarmupSteps`, then linear decay.
 
-    The first step already learns (1/warm-up of the rate), and the last one still does.
+    The first step has 1/warm-up of the rate and the last one is above zero, so every step trains.
     """
     if step < settings.warmup_steps:
         return settings.learning_rate * (step + 1) / settings.warmup_steps
@@ -127,123 +139,145 @@ def learning_rate_at(settings: Settings, step: int, total: int) -> float:
 
 
 def compute_mean_loss(run: TrainingRun, examples: Sequence[Example], *, backward: bool) -> float:
-    """The mean negative log-likelihood of the learned tokens of `examples`, in nats: of several
-    processes' each its part.
+    """Return this rank's contribution to the batch's mean loss; the ranks sum to the mean.
 
-    The mean is over the whole batch, however it is cut into micro batches and shares.
+    The mean is over the whole batch, however it is split into micro-batches and over ranks. With
+    `backward`, gradients are accumulated too.
     """
-    learned = sum(int(e.loss_mask.sum()) for e in examples)
+    count = run.objective.count(examples)
     total = torch.zeros((), device=run.device)
-    for part, counts in local_micro_batches(run, examples):
-        loss = run.loss(part) * counts
+    for part, weight in local_micro_batches(run, examples):
+        loss = run.loss(part) * weight
         if backward:
-            (loss * run.process_group.loss_scale / learned).backward()
+            # Divided by the count of the whole batch, so that gradients of parts just add up.
+            (loss * run.process_group.loss_scale / count).backward()
         total += loss.detach()
-    return total.item() / learned
+    return total.item() / count
 
 
 def local_micro_batches(
     run: TrainingRun, examples: Sequence[Example]
 ) -> list[tuple[list[Example], int]]:
-    """The micro batches of this process, each with what it counts: 1.
+    """Return this rank's micro-batches, each with its weight: 1, or 0 for a placeholder.
 
-    The processes of a sharded model go through it at once and equally often, so those with less to
-    do get two tokens more, which count 0.
+    The ranks of a sharded model must call it equally often, because each call gathers weights from
+    all of them. So ranks with less to do add placeholders of two tokens, which count 0.
     """
 
-    def cut(share: list[Example]) -> list[list[Example]]:
+    def split(share: list[Example]) -> list[list[Example]]:
         return list(split_into_micro_batches(share, run.micro_batch_limit, run.loss.count_tokens))
 
+    # Every rank knows the whole batch, so it can count the others' parts without communication.
     shares = run.process_group.split_batch(examples)
-    parts = [(part, 1) for part in cut(shares[run.process_group.rank])]
+    parts = [(part, 1) for part in split(shares[run.process_group.rank])]
     if run.process_group.is_sharded:
-        most = max(len(cut(share)) for share in shares)
-        filling = Example(examples[0].ids[:2], np.array([False, True]))
-        parts += [([filling], 0)] * (most - len(parts))
+        most = max(len(split(share)) for share in shares)
+        placeholder = Example(examples[0].ids[:2], np.array([False, True]))
+        parts += [([placeholder], 0)] * (most - len(parts))
     return parts
 
 
 def retry_with_smaller_micro_batches(run: TrainingRun, work: Callable[[], float]) -> float:
-    """Do `work`; as long as memory runs out, halve what goes through the model at once."""
+    """Return the result of `work`. Halve the micro-batch limit each time memory runs out.
+
+    Raise TrainerError when one sequence at a time is too much, and for a sharded model at once.
+    """
     while True:
         try:
             return work()
         except (RuntimeError, MemoryError) as error:
-            smaller = run.micro_batch_limit.halved()
             if not is_out_of_memory(error):
                 raise
-            if (
-                run.process_group.is_sharded
-            ):  # the others are within the same step, and can't begin it anew
-                raise TrainerError(
-                    "Memory ran out in one of the processes of a sharded model.",
-                    fix=f"set local.micro_batch_size below {run.micro_batch_limit.sequences}, or lower"
-                    " local.max_length, and submit again.",
-                ) from error
-            if smaller is None and run.loss.enable_gradient_checkpointing():
-                run.reporter.log("out of memory: going on with activations computed twice")
-                smaller = run.micro_batch_limit
-            if smaller is None:
-                raise TrainerError(
-                    "Memory ran out with one sequence at a time.",
-                    fix="lower local.max_length, use `method: lora`, take a smaller model, or shard"
-                    " it over several GPUs (local.processes: auto, local.fsdp: true).",
-                ) from error
+            # Only noted here and freed below: the traceback holds the activations of the failed
+            # attempt until this block ends.
+            smaller = _smaller_limit(run, error)
         run.micro_batch_limit = smaller
         run.position.micro = [smaller.sequences, smaller.tokens]
         run.reporter.log(
-            f"out of memory: going on with {smaller.sequences} sequences at a time;"
+            f"out of memory: continuing with {smaller.sequences} sequences at a time;"
             f" the batch stays {run.settings.batch_size}"
         )
         gc.collect()
         empty_device_cache(run.device)
 
 
+def _smaller_limit(run: TrainingRun, error: Exception) -> MicroBatchLimit:
+    """Return the next limit to try after memory ran out with the current one.
+
+    With one sequence at a time, turn on gradient checkpointing and keep the limit. Raise
+    TrainerError if that is on already.
+    """
+    if (
+        run.process_group.is_sharded
+    ):  # the other ranks are inside the same step and can't restart it
+        raise TrainerError(
+            "Memory ran out in one of the processes of a sharded model.",
+            fix=f"set local.micro_batch_size below {run.micro_batch_limit.sequences}, or lower"
+            " local.max_length, and submit again.",
+        ) from error
+    smaller = run.micro_batch_limit.halved()
+    if smaller is not None:
+        return smaller
+    if run.loss.enable_gradient_checkpointing():
+        run.reporter.log(
+            "out of memory: continuing with gradient checkpointing (activations computed twice)"
+        )
+        return run.micro_batch_limit
+    raise TrainerError(
+        "Memory ran out with one sequence at a time.",
+        fix="lower local.max_length, use `method: lora`, take a smaller model, or shard"
+        " it over several GPUs (local.processes: auto, local.fsdp: true).",
+    ) from error
+
+
 def validate(run: TrainingRun) -> None:
-    """A point on the validation curve; keeps the weights when they are the best so far."""
+    """Append a point to the validation curve. Keep the weights if they are the best so far."""
     epoch = (run.position.step - 1) // run.steps_per_epoch
     report_progress(run, epoch, None, "validating")
     loss = compute_validation_loss(run)
     position, stopping = run.position, run.settings.early_stopping
-    run.loss_curve.append(VALIDATION, position.step - 1, epoch, loss)
+    values = {"loss": loss, **run.objective.metrics(loss)}
+    run.loss_curve.append(VALIDATION, position.step - 1, epoch, values)
     run.reporter.log(f"step {position.step}: validation loss {loss:.4f}")
-    enough = stopping.threshold if stopping else 0.0
+    threshold = stopping.threshold if stopping else 0.0
     position.validated_step = position.step
-    better = position.best_loss is None or loss < position.best_loss - enough
-    position.bad_validations = 0 if better else position.bad_validations + 1
+    # Patience counts gains below the threshold as none; the best weights count every gain.
+    is_gain = position.best_loss is None or loss < position.best_loss - threshold
+    position.bad_validations = 0 if is_gain else position.bad_validations + 1
     if position.best_loss is None or loss < position.best_loss:
         position.best_loss, position.best_step = loss, position.step
         if run.process_group.joins_weight_gather:
             checkpoint.write_best_weights(
-                run.checkpoints, run.loaded.model, position, writes=run.process_group.is_rank_zero
+                run.checkpoints,
+                run.loaded.model,
+                position,
+                writes=run.process_group.is_rank_zero,
             )
 
 
 def compute_validation_loss(run: TrainingRun) -> float:
-    """The loss on all of the validation data, with no dropout."""
+    """Return the mean loss on all of the validation data, without dropout."""
     assert run.validation is not None
     examples = run.validation.examples
 
     def measure() -> float:
         with eval_mode(run.loaded.model, sharded=run.process_group.is_sharded):
-            total = learned = 0.0
+            total, count = 0.0, 0
             for at in range(0, len(examples), run.settings.batch_size):
-                if (
-                    run.process_group.world_size == 1
-                ):  # several processes stop between steps, all at once
+                if run.process_group.world_size == 1:  # several ranks stop between steps, together
                     run.reporter.raise_if_stopped()
                 part = examples[at : at + run.settings.batch_size]
-                weight = sum(int(e.loss_mask.sum()) for e in part)
+                weight = run.objective.count(part)
                 total += compute_mean_loss(run, part, backward=False) * weight
-                learned += weight
-            return total / learned
+                count += weight
+            return total / count
 
     [loss] = run.process_group.all_reduce_sum(retry_with_smaller_micro_batches(run, measure))
     return loss
 
 
 def should_stop_early(run: TrainingRun) -> bool:
-    """True when early stopping says so."""
+    """Return True, and log it, if early stopping ends the run here."""
     stopping = run.settings.early_stopping
     if stopping is None or run.position.bad_validations < stopping.patience:
         return False
@@ -256,39 +290,48 @@ def should_stop_early(run: TrainingRun) -> bool:
 
 
 def report_progress(run: TrainingRun, epoch: int | None, loss: float | None, activity: str) -> None:
-    """The progress that `watch` shows."""
+    """Write the progress that `watch` shows."""
     position = run.position
     speed = position.tokens / position.seconds if position.seconds else None
-    each = position.seconds / position.step if position.step else None
-    previous = run.reporter.progress or {}
+    step_seconds = position.seconds / position.step if position.step else None
+    previous = run.reporter.progress
+    if previous is not None:  # what this call does not know stays as it is shown
+        epoch = previous["epoch"] if epoch is None else epoch
+        loss = previous["loss"] if loss is None else loss
     run.reporter.progress = {
         "step": position.step,
         "totalSteps": run.total_steps,
-        "epoch": epoch if epoch is not None else previous.get("epoch", 0),
-        "loss": loss if loss is not None else previous.get("loss"),
+        "epoch": epoch or 0,
+        "loss": loss,
         "tokensPerSecond": speed,
-        "secondsLeft": each * (run.total_steps - position.step) if each else None,
+        "secondsLeft": step_seconds * (run.total_steps - position.step) if step_seconds else None,
         "activity": activity,
     }
     run.reporter.write_state()
 
 
 def save_checkpoint_if_due(run: TrainingRun) -> None:
-    """A checkpoint as often as it costs at most CHECKPOINT_SHARE of the time."""
-    since = time.monotonic() - run.last_checkpoint_at
-    if run.process_group.broadcast_flag(
-        since >= run.checkpoint_seconds / MAX_CHECKPOINT_TIME_SHARE
-    ):
+    """Write a checkpoint if that keeps within MAX_CHECKPOINT_TIME_SHARE of the time."""
+    elapsed = time.monotonic() - run.last_checkpoint_at
+    is_due = elapsed >= run.checkpoint_seconds / MAX_CHECKPOINT_TIME_SHARE
+    # Clocks of ranks differ, and writing a sharded checkpoint needs them all: rank 0 decides.
+    if run.process_group.broadcast_flag(is_due):
         save_checkpoint(run)
 
 
 def save_checkpoint(run: TrainingRun) -> None:
-    """A checkpoint of where the loop stands; one process writes it for all."""
+    """Write a checkpoint of the current position; rank 0 writes it for all."""
     if not run.process_group.joins_weight_gather:
         return
     started = time.monotonic()
+    # The curve is made durable first: a checkpoint names its length, and is damaged without it.
     run.position.metrics_bytes = run.loss_curve.sync()
-    leads, model = run.process_group.is_rank_zero, run.loaded.model
-    checkpoint.write_checkpoint(run.checkpoints, model, run.optimizer, run.position, writes=leads)
+    checkpoint.write_checkpoint(
+        run.checkpoints,
+        run.loaded.model,
+        run.optimizer,
+        run.position,
+        writes=run.process_group.is_rank_zero,
+    )
     run.last_checkpoint_at = time.monotonic()
     run.checkpoint_seconds = run.last_checkpoint_at - started

@@ -222,7 +222,7 @@ def test_a_list_without_its_account_is_no_empty_list(
     assert listed["unavailable"]["code"] == "AwsUnreachable"
     text = cli("list")
     assert text.code == 5 and "unknown" in text.stdout and "no jobs yet" not in text.stdout
-    assert text.stderr.count("could not be read") == 1 and "bedrock in us-east-1" in text.stderr
+    assert text.stderr.count("can't read") == 1 and "bedrock in us-east-1" in text.stderr
     assert cli("status", "-").code == 5 and cli("ps").code == 5
     assert "no resources found in what could be read" in cli("ps").stdout
 

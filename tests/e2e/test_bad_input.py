@@ -70,6 +70,14 @@ def model_without(pattern: str) -> Callable[[Path], object]:
     return spoil
 
 
+def model_of_another_family(folder: Path) -> None:
+    """Ask for the packed path with a model that it does not support."""
+    model_without("generation_config.json")(folder)
+    config = folder / "model" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"model_type": "gpt2"}))
+    setting(local__packed=True)(folder)
+
+
 TRAIN, JOB = "train.jsonl", "cloudft.yaml"
 CASES = [
     Bad(
@@ -158,6 +166,14 @@ CASES = [
     Bad("no-tokenizer", model_without("tokenizer*"), 3, f"{JOB}:1, base_model", "no tokenizer"),
     Bad("qlora", setting(local__method="qlora"), 3, "local.method", "needs CUDA", "`method: lora`"),
     Bad("fsdp", setting(local__fsdp=True), 3, "local.fsdp", "several processes", "processes (auto"),
+    Bad(
+        "packed",
+        model_of_another_family,
+        3,
+        "local.packed",
+        "the families llama, mistral, qwen2, not gpt2",
+        "set local.packed: auto",
+    ),
     Bad(
         "no-such-device", setting(local__device="cuda"), 3, "local.device", "no cuda device", "auto"
     ),

@@ -154,7 +154,7 @@ def test_the_life_of_a_tuned_model(
     assert plan["kind"] == "provisioned"
     assert aws.calls("CreateProvisionedModelThroughput") == []
     unsure = cli("deploy", job["id"], input="n\n")
-    assert unsure.returncode == 130 and "an hour" in unsure.stderr
+    assert unsure.returncode == 130 and "per hour" in unsure.stderr
     made = value(cli("deploy", job["id"], "--yes", "--ttl", "0.0001", "--output", "json"))
     again = value(cli("deploy", job["id"], "--yes", "--output", "json"))
     assert made["id"] == again["id"] and made["status"] == "ready"
@@ -215,7 +215,7 @@ def test_a_job_is_found_from_another_machine(
     submitted = [c["jobName"] for c in aws.calls("CreateModelCustomizationJob")]
     assert submitted.count(job["id"]) == 1
     monkeypatch.setenv("CLOUDFT_HOME", str(tmp_path / "third-machine"))
-    another = value(cli(*words, "--again", cwd=folder, timeout=200))
+    another = value(cli(*words, "--force-new", cwd=folder, timeout=200))
     assert another["id"] != job["id"] and another["status"] == "Completed"
 
 

@@ -45,11 +45,11 @@ def test_the_starter_trains_from_its_gguf_to_the_losses_of_a_local_run(
     here = run_trainer(local)
     root = tmp_path / "ml"
     furnish(root, here.path, sent.path)
-    said, _ = start(root, container).communicate(timeout=300)
+    output, _ = start(root, container).communicate(timeout=300)
     for name in (TRAINING_CSV, VALIDATION_CSV):
         ours = (here.path / "artifacts" / name).read_bytes()
-        assert (root / "model" / name).read_bytes() == ours, said
-    assert "installing" not in said, "it holds all that the lists name"
+        assert (root / "model" / name).read_bytes() == ours, output
+    assert "installing" not in output, "it holds all that the lists name"
     assert len(here.losses()) == 3 and here.losses("validation")[-1] < here.losses()[0]
 
 
@@ -96,8 +96,8 @@ def test_two_machines_go_on_after_one_is_taken_away_and_after_a_stop(
         sagemaker = aws.client("sagemaker")
 
         def begun() -> int:
-            told = sagemaker.describe_training_job(TrainingJobName=job)
-            return [s["Status"] for s in told["SecondaryStatusTransitions"]].count("Training")
+            described = sagemaker.describe_training_job(TrainingJobName=job)
+            return [s["Status"] for s in described["SecondaryStatusTransitions"]].count("Training")
 
         wait_until(lambda: begun() == 2, "other machines begin")
         wait_until(lambda: step() > 5, "they train")
@@ -110,12 +110,12 @@ def test_two_machines_go_on_after_one_is_taken_away_and_after_a_stop(
         wait_until(lambda: backend.describe(job).status == "Stopped", "it stops again")
         steps = [point.step for point in backend.metrics(job) if point.split == "train"]
         assert steps == list(range(len(steps))) and len(steps) > at
-        found = aws.client("logs").describe_log_streams(logGroupName=logs.LOG_GROUP)["logStreams"]
-        machines = [stream["logStreamName"].rpartition("-")[0] for stream in found]
-        wanted = [f"{name}/algo-{n}" for name in (job, job, f"{job}-r1") for n in (1, 2)]
-        assert sorted(machines) == sorted(wanted)
+        streams = aws.client("logs").describe_log_streams(logGroupName=logs.LOG_GROUP)["logStreams"]
+        machines = [stream["logStreamName"].rpartition("-")[0] for stream in streams]
+        expected = [f"{name}/algo-{n}" for name in (job, job, f"{job}-r1") for n in (1, 2)]
+        assert sorted(machines) == sorted(expected)
         log = "\n".join(line.text for line in backend.logs(job))
-        assert "going on after step" in log and "algo-2" not in log
+        assert "resuming after step" in log and "algo-2" not in log
 
 
 def test_qlora_brings_its_package_and_a_machine_without_a_gpu_refuses_it(
@@ -133,14 +133,14 @@ def test_qlora_brings_its_package_and_a_machine_without_a_gpu_refuses_it(
         "PYTHONPATH": str(beside),
     }
     child = start(root, container, **pip)
-    said, _ = child.communicate(timeout=120)
+    output, _ = child.communicate(timeout=120)
     why = (root / "output" / "failure").read_text()
-    assert child.returncode == 1 and "installing bitsandbytes==" in said, said
+    assert child.returncode == 1 and "installing bitsandbytes==" in output, output
     assert (beside / "bitsandbytes" / "__init__.py").is_file()
     assert "4-bit weights need CUDA" in why, why
 
 
-def test_what_cannot_be_installed_is_told_with_the_way_out(
+def test_what_cannot_be_installed_is_reported_with_the_remedy(
     tmp_path: Path, tiny_model: Path, container: Path
 ) -> None:
     root = tmp_path / "ml"
@@ -150,5 +150,5 @@ def test_what_cannot_be_installed_is_told_with_the_way_out(
     child = start(root, container)
     child.communicate(timeout=60)
     why = (root / "output" / "failure").read_text()
-    assert child.returncode == 1 and "pip could not install bitsandbytes==" in why
+    assert child.returncode == 1 and "pip can't install bitsandbytes==" in why
     assert "package index" in why and not (root / "job").exists()

@@ -237,7 +237,7 @@ def test_the_commands_of_the_bedrock_page(tmp_path: Path, tiny_model: Path) -> N
         done = shell("\n".join(commands), path.parent, **endpoint.environ)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
-    assert "Completed" in done.stdout and "an hour" in done.stderr
+    assert "Completed" in done.stdout and "per hour" in done.stderr
     assert "removed deployment" in done.stdout and "custom-model" in done.stdout
     assert (path.parent / "loss.png").read_bytes().startswith(b"\x89PNG")
 

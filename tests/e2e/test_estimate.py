@@ -22,7 +22,7 @@ def test_a_probe_tells_memory_and_time_and_leaves_no_job(
     assert json.loads(cli("list", "--output", "json").stdout) == []
     assert not [p for p in home.iterdir() if p.name.startswith(".probe")]
     text = cli("estimate", path, "--probe", "--steps", "0").stdout
-    assert "local: fits:" in text and "that are free" in text and "in all" not in text
+    assert "local: fits:" in text and " GiB free" in text and "in total" not in text
 
 
 def test_a_probe_of_a_job_that_can_not_be_trained_says_why(cli: Cli, job_file: JobFile) -> None:

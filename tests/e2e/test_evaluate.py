@@ -334,7 +334,7 @@ def test_advice_rests_on_a_job_that_is_trained_once(cli: Cli, job_file: JobFile)
     )
     assert found["facts"] == {"train_records": 40, "noise": 0.0, "stale": 0.0}
     again = cli("advise", path)
-    assert "advice: fine-tune" in again.stdout and "known before" in again.stdout
+    assert "advice: fine-tune" in again.stdout and "cached" in again.stdout
     assert len(json.loads(cli("list", "--output", "json").stdout)) == 1
     done = cli("advise", path, "--set", "evaluate.documents=nowhere")
     assert done.returncode == 2 and "fix:" in done.stderr and "Traceback" not in done.stderr
@@ -353,4 +353,5 @@ def test_a_learning_curve_is_made_of_jobs_on_parts_of_the_data(evaluated: Any, c
     assert curve["points"][-1]["loss"] == pytest.approx(found["tuned"]["referenceLoss"], rel=1e-6)
     assert curve["points"][0]["loss"] > curve["points"][-1]["loss"]
     assert "10, 20, 40, 80 records" in curve["sentence"]
-    assert len(json.loads(cli("list", "--output", "json").stdout)) == 4
+    assert len(json.loads(cli("list", "--output", "json").stdout)) == 1
+    assert len(json.loads(cli("list", "--all", "--output", "json").stdout)) == 4

@@ -41,6 +41,6 @@ def test_a_home_is_closed_to_others_whatever_the_umask_is(
         folder.chmod(0o755)
     for file in (home / "staged").glob("*/*"):
         file.chmod(0o444)
-    assert cli("submit", path, "--again").returncode == 0
+    assert cli("submit", path, "--force-new").returncode == 0
     assert open_to_others(home) == []
     assert set(modes(job / "data").values()) == {0o400}

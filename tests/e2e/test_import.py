@@ -54,7 +54,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator
     )
     with running_endpoint() as endpoint:
         endpoint.fault({"operation": "CreateModelImportJob", "do": "drop"})  # its answer is lost
-        command = ["submit", "--wait", "--then", "import", "--output", "json"]
+        command = ["submit", "--wait", "--import", "--output", "json"]
         done = subprocess.run(
             [preloaded.interpreter_path(), "-m", "cloudft", *command],
             cwd=root / "job",

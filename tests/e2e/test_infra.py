@@ -116,7 +116,7 @@ def test_a_stack_a_job_and_nothing_left(
     before = resources_of(aws)
     shown = told(cli("infra", "deploy", "once", "--dry-run", *JSON))
     assert shown["executed"] is False and len(shown["changes"]) > 20
-    assert cli("infra", "deploy", "once", answer="n\n").stdout.endswith("none made\n")
+    assert cli("infra", "deploy", "once", answer="n\n").stdout.endswith("none executed\n")
     assert cli("infra", "deploy", "once", answer="").returncode == 130
     assert resources_of(aws) == before
     assert cli("infra", "status", "once").returncode == 4, "the empty stack is gone, too"
@@ -125,7 +125,7 @@ def test_a_stack_a_job_and_nothing_left(
     done = cli("infra", "deploy", "once", "--yes", *JSON)
     made = told(done)
     assert made["stack"]["status"] == "CREATE_COMPLETE"
-    assert "CREATE_COMPLETE" in done.stderr and "costs a month" in done.stderr
+    assert "CREATE_COMPLETE" in done.stderr and "cost per month" in done.stderr
     again = cli("infra", "deploy", "once", "--yes")
     assert again.stdout == "once: nothing to change\n"
     path = job_file(tmp_path / "job", "in-a-stack", bedrock={"stack": "once"})
@@ -413,7 +413,7 @@ def test_a_deploy_that_fails_says_the_first_reason_first_and_leaves_nothing(
     logs.delete_log_group(logGroupName="/cloudft/torn/watch")
     assert resources_of(aws) == before
     again = cli("infra", "deploy", "torn", "--yes")
-    assert again.returncode == 0 and "what is left of it is removed first" in again.stderr
+    assert again.returncode == 0 and "removing what is left of it first" in again.stderr
     changed = cli("infra", "status", "torn")
     assert "drift: none" in changed.stdout
     # An account has one provider for GitHub at most, and the stack `team` has made it.
@@ -533,7 +533,7 @@ def test_control_c_says_what_goes_on_and_the_same_command_goes_on_with_it(
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert "goes on" in said and "cloudft infra status patient" in said
+    assert "continues" in said and "cloudft infra status patient" in said
     aws.fault()
     done = cli("infra", "deploy", "patient", "--yes")
     assert done.returncode == 0 and "nothing to change" in done.stdout

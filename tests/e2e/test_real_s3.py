@@ -94,7 +94,7 @@ def test_a_job_whose_data_lies_on_a_real_s3(
         key = f"team/data/{file['sha256']}/train.jsonl"
         there = client.head_object(Bucket=BUCKET, Key=key)
         assert there["ContentLength"] == file["bytes"] > 16 * 2**20
-        again = value(cli(*words[:-2], "--again", "--output", "json", timeout=120))
+        again = value(cli(*words[:-2], "--force-new", "--output", "json", timeout=120))
         assert again["id"] != job["id"] and again["status"] == "Completed"
         assert client.head_object(Bucket=BUCKET, Key=key)["LastModified"] == there["LastModified"]
         assert not client.list_multipart_uploads(Bucket=BUCKET).get("Uploads")

@@ -72,7 +72,7 @@ def test_it_trains_there_as_it_does_here_and_its_model_is_imported(
     words = ("submit", "--backend", "sagemaker", "--dry-run", "--output", "json")
     dry = value(cli(*words, cwd=folder))
     assert aws.object_keys() == before
-    words = ("submit", "--backend", "sagemaker", "--wait", "--then", "import", "--output", "json")
+    words = ("submit", "--backend", "sagemaker", "--wait", "--import", "--output", "json")
     imported = value(cli(*words, cwd=folder, timeout=200))
     assert (imported["backend"], imported["status"]) == ("import", "Completed")
     [asked] = created(aws, "cloud")
@@ -135,7 +135,7 @@ def test_a_machine_taken_away_a_stop_and_a_resume_are_one_job(
     steps = [point.step for point in backend.metrics(job) if point.split == "train"]
     assert steps == list(range(len(steps))) and len(steps) > at
     log = "\n".join(line.text for line in backend.logs(job))
-    assert "going on after step" in log and "#cloudft" not in log
+    assert "resuming after step" in log and "#cloudft" not in log
     assert [call["TrainingJobName"] for call in created(aws, "spot")] == [job, f"{job}-r1"]
 
 

@@ -75,7 +75,7 @@ def test_control_c_ends_the_watching_and_not_the_job(
     os.killpg(terminal.process.pid, signal.SIGINT)  # as a terminal does
     assert terminal.end() == 130
     assert "Traceback" not in terminal.screen
-    assert "goes on" in terminal.screen
+    assert "keeps running" in terminal.screen
     [job] = (home / "jobs").iterdir()
     done = len(read_jsonl(job / "metrics.jsonl"))
     wait_until(lambda: len(read_jsonl(job / "metrics.jsonl")) > done + 5, "more steps")

@@ -1,4 +1,4 @@
-"""`submit --via-stack`: the account's own machine creates the job; every command knows of it."""
+"""`submit --via-state-machine`: the account's own machine creates the job; every command knows of it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from jobs_stack import PREFIX, TIMEOUT_S, DeployedStack, deploy_machines
 from kill_at_aws_call import SITECUSTOMIZE
 from processes import Cli
 
-VIA = ("--backend", "bedrock", "--via-stack", "--output", "json")
+VIA = ("--backend", "bedrock", "--via-state-machine", "--output", "json")
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +156,7 @@ def test_what_makes_no_sense_is_refused(
     cli: Cli, fast: DeployedStack, job_file: Callable[[DeployedStack, str], Path]
 ) -> None:
     path = job_file(fast, "senseless")
-    for words in (("--via-stack",), (*VIA, "--queue")):
+    for words in (("--via-state-machine",), (*VIA, "--queue")):
         with pytest.raises(click.UsageError, match="stack"):
             find_command(("submit",)).main([*words, str(path)], standalone_mode=False)
     path.write_text(path.read_text().replace("machine_arn", "#"))
@@ -211,5 +211,5 @@ def test_the_commands_of_the_page(
     assert len(jobs(made, "page")) == 2
 
     assert cli("infra", "destroy", "team-jobs", "--yes").returncode == 0
-    refused = cli("submit", "--backend", "bedrock", "--via-stack", "--again", path)
+    refused = cli("submit", "--backend", "bedrock", "--via-state-machine", "--force-new", path)
     assert refused.returncode == 3 and "there is no stack team-jobs" in refused.stderr

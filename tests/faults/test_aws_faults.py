@@ -98,7 +98,7 @@ def test_what_hinders_the_first_look_loses_no_job(cli: Cli, aws: Endpoint, tmp_p
     for fault, remedy in (("expire", "aws sso login"), ("deny", "permission")):
         seen = len(jobs_of(aws))  # each of them is looked at first
         aws.fault(order | {"do": fault, "skip": seen + 2, "times": 1})
-        again = cli(*words, "--again")
+        again = cli(*words, "--force-new")
         job = value(again)
         assert f"{job['id']} was created, but" in again.stderr and remedy in again.stderr
         assert job["id"] in [summary["jobName"] for summary in jobs_of(aws)]

@@ -27,7 +27,7 @@ Damage = Callable[[Path], Any]
 
 
 class Killed(Exception):
-    """What ends the first attempt."""
+    """Ends the first attempt."""
 
 
 def start(folder: Path, model: Path) -> Path:
@@ -38,13 +38,13 @@ def start(folder: Path, model: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> TrainerRun:
-    """The unbroken run."""
+    """Return the uninterrupted run."""
     return run_trainer(start(tmp_path_factory.mktemp("whole") / "job", tiny_model))
 
 
 @pytest.fixture(scope="module")
 def broken(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
-    """The folder of a run that was killed: two checkpoints, the best weights, the curve."""
+    """Return the folder of a killed run: two checkpoints, the best weights, the curve."""
     folder = start(tmp_path_factory.mktemp("broken") / "job", tiny_model)
     take_step = train_loop.train_step
 
@@ -67,28 +67,28 @@ def record(change: Callable[[dict[str, Any]], Any]) -> Damage:
     """Change position.json as JSON."""
 
     def damage(checkpoint: Path) -> None:
-        found = json.loads((checkpoint / POSITION).read_text())
-        changed = change(found)
-        (checkpoint / POSITION).write_text(json.dumps(found if changed is None else changed))
+        content = json.loads((checkpoint / POSITION).read_text())
+        changed = change(content)
+        (checkpoint / POSITION).write_text(json.dumps(content if changed is None else changed))
 
     return damage
 
 
 def position(**changes: Any) -> Damage:
-    return record(lambda found: found["position"].update(changes))
+    return record(lambda content: content["position"].update(changes))
 
 
 def content(name: str, change: Callable[[bytes], bytes]) -> Damage:
     return lambda folder: (folder / name).write_bytes(change((folder / name).read_bytes()))
 
 
-def flipped(found: bytes) -> bytes:
-    middle = len(found) // 2
-    return found[:middle] + bytes([found[middle] ^ 0x10]) + found[middle + 1 :]
+def flipped(content: bytes) -> bytes:
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 0x10]) + content[middle + 1 :]
 
 
-def half(found: bytes) -> bytes:
-    return found[: len(found) // 2]
+def half(content: bytes) -> bytes:
+    return content[: len(content) // 2]
 
 
 def resealed(name: str, change: Callable[[Path], Any]) -> Damage:
@@ -97,7 +97,7 @@ def resealed(name: str, change: Callable[[Path], Any]) -> Damage:
     def damage(checkpoint: Path) -> None:
         change(checkpoint / name)
         sha = hashlib.sha256((checkpoint / name).read_bytes()).hexdigest()
-        record(lambda found: found["sha256"].update({name: sha}))(checkpoint)
+        record(lambda content: content["sha256"].update({name: sha}))(checkpoint)
 
     return damage
 
@@ -112,11 +112,11 @@ def other_optimizer(file: Path) -> None:
 
 CHECKPOINT: dict[str, Damage] = {
     "unknown-key": position(best_gradient=0.5),
-    "unknown-key-beside": record(lambda found: found.update(machine="b")),
-    "missing-key": record(lambda found: found["position"].pop("tokens")),
-    "missing-position": record(lambda found: found.pop("position")),
-    "missing-digests": record(lambda found: found.update(sha256={})),
-    "wrong-digest": record(lambda found: found["sha256"].update({TRAINED: "0" * 64})),
+    "unknown-key-beside": record(lambda content: content.update(machine="b")),
+    "missing-key": record(lambda content: content["position"].pop("tokens")),
+    "missing-position": record(lambda content: content.pop("position")),
+    "missing-digests": record(lambda content: content.update(sha256={})),
+    "wrong-digest": record(lambda content: content["sha256"].update({TRAINED: "0" * 64})),
     "text-for-a-number": position(step="6"),
     "null-for-a-number": position(metrics_bytes=None),
     "list-for-a-number": position(best_loss=[0.5]),
@@ -125,11 +125,11 @@ CHECKPOINT: dict[str, Damage] = {
     "another-loss": position(best_loss=-1.0),
     "another-length": position(metrics_bytes=10),
     "no-micro-batch": position(micro=[0, 0]),
-    "another-document": record(lambda found: [1, 2]),
+    "another-document": record(lambda content: [1, 2]),
     "null": lambda folder: (folder / POSITION).write_text("null"),
-    "empty": content(POSITION, lambda found: b""),
+    "empty": content(POSITION, lambda content: b""),
     "cut": content(POSITION, half),
-    "no-text": content(POSITION, lambda found: b"\xff\xfe\x00"),
+    "no-text": content(POSITION, lambda content: b"\xff\xfe\x00"),
     "position-gone": lambda folder: (folder / POSITION).unlink(),
     "weights-cut": content(TRAINED, half),
     "weights-flipped": content(TRAINED, flipped),
@@ -165,8 +165,8 @@ CURVE: dict[str, Damage] = {
 
 
 def curve(run: TrainerRun) -> list[tuple[Any, ...]]:
-    found = read_jsonl(run.path / "metrics.jsonl")
-    return [(p["split"], p["step"], p["epoch"], round(p["loss"], 5)) for p in found]
+    content = read_jsonl(run.path / "metrics.jsonl")
+    return [(p["split"], p["step"], p["epoch"], round(p["loss"], 5)) for p in content]
 
 
 @pytest.mark.parametrize(

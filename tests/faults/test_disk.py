@@ -27,7 +27,7 @@ from local_backend.models.weights import convert_once
 
 
 def room_for(size: int) -> Callable[[], None]:
-    """For a child: no file may grow beyond `size` bytes."""
+    """Return a preexec function: no file of the child may grow beyond `size` bytes."""
     return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
 
@@ -46,12 +46,12 @@ def test_a_submit_without_room_is_one_clear_error_and_no_job(
 
 
 @pytest.mark.parametrize(
-    ("size", "told"),
+    ("size", "reason"),
     [(10_000, "File too large"), (500, "exited with status 1 and left no result")],
     ids=["for-the-weights", "for-the-log"],
 )
 def test_a_trainer_without_room_fails_with_the_reason_and_leaves_no_artifacts(
-    tmp_path: Path, tiny_model: Path, size: int, told: str
+    tmp_path: Path, tiny_model: Path, size: int, reason: str
 ) -> None:
     folder = tiny.write_job_dir(tmp_path / "job", tiny_model, {"train": tiny.pairs(8)})
     with (folder / "trainer.log").open("w") as log:
@@ -65,14 +65,12 @@ def test_a_trainer_without_room_fails_with_the_reason_and_leaves_no_artifacts(
     assert done.returncode == 1
     ending = read_json(folder / "ended.json")
     assert ending["status"] == "Failed"
-    assert told in ending["failureMessage"]
+    assert reason in ending["failureMessage"]
     assert not (folder / "artifacts").exists()
     assert not [p.name for p in folder.rglob(".*")], "no temporary file is left"
 
 
-def test_a_disk_that_fills_up_is_told_as_that_with_the_remedy(
-    tmp_path: Path, tiny_model: Path
-) -> None:
+def test_a_disk_that_fills_up_is_reported_with_the_remedy(tmp_path: Path, tiny_model: Path) -> None:
     folder = tiny.write_job_dir(tmp_path / "job", tiny_model, {"train": tiny.pairs(8)})
     command = [sys.executable, "-m", "local_backend", str(folder)]
     subprocess.run(command, capture_output=True, check=False, preexec_fn=room_for(40_000))
@@ -98,7 +96,7 @@ def test_an_ending_has_its_room_when_everything_else_is_full(
     assert [path.name for path in tmp_path.iterdir()] == ["ended.json"]
 
 
-def test_a_trainer_without_room_for_its_ending_is_not_told_as_killed(
+def test_a_trainer_without_room_for_its_ending_is_not_reported_as_killed(
     home: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tiny.write_job_dir(home / "jobs" / "job", tiny_model, {"train": tiny.pairs(4)})
@@ -115,7 +113,7 @@ def test_a_trainer_without_room_for_its_ending_is_not_told_as_killed(
 
 @pytest.fixture
 def room() -> Iterator[Callable[[int], None]]:
-    """A function after which no file of this process may grow beyond so many bytes."""
+    """Yield a function after which no file of this process may grow beyond that many bytes."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
@@ -142,7 +140,7 @@ def test_what_each_library_raises_without_room_is_known(
     assert caught.value.fix == "free some space"
 
 
-def test_an_export_or_a_conversion_without_room_is_told_as_that_and_leaves_nothing(
+def test_an_export_or_a_conversion_without_room_is_reported_and_leaves_nothing(
     tmp_path: Path, tiny_model: Path, room: Callable[[int], None]
 ) -> None:
     folder = tiny.write_job_dir(tmp_path / "job", tiny_model, {"train": tiny.pairs(8)})
@@ -175,7 +173,7 @@ def test_a_home_that_cannot_be_one_is_a_clear_error(
         assert "error: " in done.stderr and "set CLOUDFT_HOME" in done.stderr
 
 
-def test_a_damaged_job_is_told_and_the_others_list(cli: Cli, home: Path) -> None:
+def test_a_damaged_job_is_reported_and_the_others_are_listed(cli: Cli, home: Path) -> None:
     store = Store(home / "jobs")
     with store.create(make_record(store, "good-11111111")):
         pass
@@ -186,5 +184,5 @@ def test_a_damaged_job_is_told_and_the_others_list(cli: Cli, home: Path) -> None
     assert "good-11111111" in done.stdout
     assert "warning: job broken-00000000 is damaged" in done.stderr
     assert "  fix: " in done.stderr
-    asked = cli("status", "broken-00000000")
-    assert asked.returncode == 1 and "is damaged" in asked.stderr
+    status = cli("status", "broken-00000000")
+    assert status.returncode == 1 and "is damaged" in status.stderr

@@ -141,17 +141,17 @@ def test_what_somebody_puts_there_during_an_export_stays(
     assert [path.name for path in out.parent.iterdir()] == ["out"]
 
 
-def test_an_export_ends_with_the_command_that_wanted_it(
+def test_an_export_ends_with_the_command_that_started_it(
     job: TrainerRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else it would go on beside the next one, and both would want the folder."""
+    """Otherwise it would keep running beside the next one, and both would write the folder."""
     monkeypatch.setattr(sys, "executable", preloaded.interpreter_path())
     out = tmp_path / "outs" / "out"
     code = (
         "import os, pathlib, sys; from cloudft.backends.local import model_process\n"
         f"sys.executable = {sys.executable!r}\n"
-        f"model_process.run_export(pathlib.Path({str(job.path)!r}), pathlib.Path({str(out)!r}), 'float32',"
-        " os.environ)"
+        f"model_process.run_export(pathlib.Path({str(job.path)!r}), pathlib.Path({str(out)!r}),"
+        " 'float32', os.environ)"
     )
     command = subprocess.Popen([preloaded.REAL_PYTHON, "-c", code], stderr=subprocess.DEVNULL)
     wait_until(lambda: list(out.parent.glob(".out.*")), "the export writes")

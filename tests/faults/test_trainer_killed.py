@@ -29,7 +29,7 @@ def job(job_file: JobFile, name: str) -> Path:
 
 
 def submit(cli: Cli, path: Path, home: Path, *more: str) -> Path:
-    """Submit a job; its folder."""
+    """Submit a job and return its folder."""
     done = cli("submit", path, *more, "--output", "json", timeout=120)
     assert done.returncode == 0, done.stderr
     return home / "jobs" / str(json.loads(done.stdout)["id"])
@@ -79,23 +79,23 @@ def test_killed_again_and_again_it_ends_with_the_curve_of_an_unbroken_run(
     for each in (whole, folder):
         assert cli("watch", each.name, timeout=120).returncode == 0
 
-    expected, found = curve(whole), curve(folder)
-    assert [point[:3] for point in found] == [point[:3] for point in expected]
-    assert [point[3] for point in found] == pytest.approx([p[3] for p in expected], abs=1e-4)
+    expected, actual = curve(whole), curve(folder)
+    assert [point[:3] for point in actual] == [point[:3] for point in expected]
+    assert [point[3] for point in actual] == pytest.approx([p[3] for p in expected], abs=1e-4)
     assert steps_done(folder) == STEPS
     files = [
         {str(p.relative_to(f)) for p in f.rglob("*") if "earlier" not in p.parts}
         for f in (whole, folder)
     ]
     assert files[0] == files[1], "nothing is missing and nothing half-written is left"
-    assert "going on after step" in (folder / "trainer.log").read_text()
+    assert "resuming after step" in (folder / "trainer.log").read_text()
 
 
 @pytest.mark.parametrize("who", ["supervisor", "pid"])
 def test_sigterm_is_a_stop_and_leaves_a_checkpoint(
     cli: Cli, job_file: JobFile, home: Path, who: str
 ) -> None:
-    folder = submit(cli, job(job_file, "asked"), home)
+    folder = submit(cli, job(job_file, "stopped"), home)
     wait_until(lambda: steps_done(folder) > 5, "some steps")
     kill(read_json(folder / "trainer.json")[who], signal.SIGTERM)
     wait_until(lambda: (folder / "ended.json").exists(), "the ending")
@@ -119,7 +119,7 @@ def test_sigterm_before_the_trainer_listens_is_a_stop_too(
     assert status(cli, folder)["status"] == "Stopped"
 
 
-def test_the_trainer_dying_by_another_signal_is_told_by_its_name(
+def test_the_trainer_dying_by_another_signal_is_reported_by_its_name(
     cli: Cli, job_file: JobFile, home: Path
 ) -> None:
     folder = submit(cli, job(job_file, "crashed"), home)

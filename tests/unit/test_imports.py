@@ -24,6 +24,13 @@ LAYERS = yaml.safe_load(
 )
 """A package imports those of lower layers only. A new package needs a line there."""
 LAYER = {package: number for number, packages in enumerate(LAYERS) for package in packages}
+ONLY_IMPORTED_IN = {
+    "cloudft.endpoint": ("endpoint", "cli/commands/endpoint.py"),
+    "moto": ("endpoint/moto",),
+    "jsonata": ("endpoint/moto",),
+    "werkzeug": ("endpoint",),
+}
+"""Package -> the files and folders of cloudft that may import it."""
 HEAVY = {"torch", "boto3", "botocore", "pydantic", "yaml", "rich", "transformers"}
 
 
@@ -75,6 +82,18 @@ def test_imports_go_one_way() -> None:
         and LAYER[other] >= LAYER[room(path)]
     ]
     assert upwards == []
+
+
+@pytest.mark.parametrize("package", ONLY_IMPORTED_IN)
+def test_the_emulator_is_imported_by_its_command_alone(package: str) -> None:
+    importers = {
+        path.as_posix()
+        for path, name in uses(SOURCES)
+        if name == package or name.startswith(f"{package}.")
+    }
+    allowed = ONLY_IMPORTED_IN[package]
+    assert importers, f"{package}: no import is found"
+    assert [p for p in sorted(importers) if not p.startswith(allowed)] == []
 
 
 def test_one_backend_never_imports_another() -> None:

@@ -55,7 +55,7 @@ KEPT_FIELDS: Mapping[str, tuple[str, ...] | None] = {
     "evaluate": ("task", "labels", "max_new_tokens", "templates"),
     "local": (
         *("method", "lora", "hyperparameters", "early_stopping", "dtype", "max_length"),
-        *("micro_batch_size", "eval_steps", "max_truncated_share"),
+        *("micro_batch_size", "eval_steps", "max_truncated_share", "packed"),
     ),
 }
 """What is taken of a job file: whole sections (None), or these of their fields."""

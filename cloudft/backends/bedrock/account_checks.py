@@ -54,7 +54,7 @@ def alternatives(job: LoadedJob) -> str:
     kind, successor = job.spec.customization_type, job.model.successor
     open_weight = (
         "take an open-weight base_model (smollm2-135m, say), train it here or on SageMaker and"
-        " import it: `cloudft submit --backend sagemaker --wait --then import`"
+        " import it: `cloudft submit --backend sagemaker --wait --import`"
     )
     if kind == "FINE_TUNING" and successor:
         return f"take its successor, `base_model: {successor}`; or {open_weight}."

@@ -22,7 +22,7 @@ from cloudft.types import Finding, Severity
 
 IMPORT_ROUTE = (
     "train it on SageMaker or here, and import it into Bedrock:"
-    " `cloudft submit --backend sagemaker --wait --then import` (or --backend local)."
+    " `cloudft submit --backend sagemaker --wait --import` (or --backend local)."
 )
 
 

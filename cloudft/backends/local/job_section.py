@@ -12,8 +12,8 @@ from cloudft.spec.checks import CheckContext, check_hyperparameters, find_named_
 from cloudft.spec.field_index import FieldPath
 from cloudft.spec.fields import (
     READ_NUMBER,
+    AutoOrBool,
     Float,
-    Fsdp,
     Int,
     Number,
     Processes,
@@ -70,9 +70,13 @@ class LocalSpec(Section):
         default=1,
         description="Trainers that share each batch; auto is one for each GPU.",
     )
-    fsdp: Fsdp = Field(
+    fsdp: AutoOrBool = Field(
         default="auto",
         description="Shard the model over the trainers (FSDP); auto: where one GPU can't hold it.",
+    )
+    packed: AutoOrBool = Field(
+        default="auto",
+        description="Train on packed records, the fast path; auto: where the model supports it.",
     )
     eval_steps: Annotated[int, Field(ge=1, le=1_000_000_000), READ_NUMBER] | None = Field(
         default=None, description="Steps between evaluations; each epoch's end if unset."

@@ -26,6 +26,8 @@ from cloudft.types import Finding
 REQUIRED_PACKAGES = ("torch", "transformers", "peft", "accelerate")
 TOKENIZER_FILES = ("tokenizer*", "vocab*", "*.model", "*.gguf")
 """What transformers makes a tokenizer from; a GGUF file has its own inside."""
+PACKED_FAMILIES = ("llama", "mistral", "qwen2")
+"""Model families that the packed path supports (local_backend/packed/families.py)."""
 SLOW_LEARNING_RATE = 5e-5
 """A LoRA on a small model hardly moves below this rate."""
 
@@ -46,6 +48,7 @@ def check_job(job: LoadedJob) -> Iterator[Finding]:
     yield from _check_model(job)
     yield from _check_hyperparameters(job)
     yield from _check_sharding(job)
+    yield from _check_packed(job)
     yield from limits.check_limits(job)
     yield from _check_device(job)
 
@@ -169,6 +172,42 @@ def _check_sharding(job: LoadedJob) -> Iterator[Finding]:
             "local.fsdp shards the model over several processes, and local.processes is 1",
             "raise local.processes (auto: one for each GPU), or leave local.fsdp out.",
         )
+
+
+def _check_packed(job: LoadedJob) -> Iterator[Finding]:
+    """Yield an error for `local.packed: true` and a model that is known not to support it.
+
+    What only its modules show (a sliding window, say) ends the job when it starts.
+    """
+    local, model = job.spec.local, trained_model(job)
+    if local.packed is not True:
+        return
+    problem = "it computes no 4-bit weights (method: qlora)" if local.method == "qlora" else None
+    for folder in (
+        Path(weights.path) for weights in (model.weights if model else ()) if weights.path
+    ):
+        family = _model_type(folder)
+        if family is not None and family not in PACKED_FAMILIES:
+            problem = f"it knows the families {', '.join(PACKED_FAMILIES)}, not {family}"
+    if problem is not None:
+        yield _finding(
+            job,
+            "error",
+            "NotPacked",
+            "local.packed",
+            f"local.packed is true, and the packed path can't train this model: {problem}",
+            "set local.packed: auto, which trains it on the padded path.",
+        )
+
+
+def _model_type(folder: Path) -> str | None:
+    """Return the family that a model folder's config.json names; None if it has none."""
+    try:
+        config = json.loads((folder / "config.json").read_bytes())
+    except (OSError, ValueError):
+        return None
+    family = config.get("model_type") if isinstance(config, dict) else None
+    return family if isinstance(family, str) else None
 
 
 def _check_device(job: LoadedJob) -> Iterator[Finding]:

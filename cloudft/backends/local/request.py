@@ -84,6 +84,7 @@ def build_request(staged: StagedJob) -> dict[str, Any]:
         "maxTruncatedShare": spec.local.max_truncated_share,
         "processes": spec.local.processes,
         "fsdp": spec.local.fsdp,
+        "packed": spec.local.packed,
         "data": _data(staged.manifest),
     }
 
@@ -106,7 +107,7 @@ def build_tokenize_request(job: LoadedJob, *, preview: bool) -> dict[str, Any]:
     kind = job.spec.customization_type
     return {
         "model": {"name": model.alias, "weights": [_weights(w) for w in model.weights]},
-        "supervised": kind == "FINE_TUNING",
+        "customizationType": kind,
         "format": job.model.formats[kind],
         "preview": preview,
     }

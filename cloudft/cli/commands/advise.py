@@ -1,4 +1,4 @@
-"""advise: prompt, retrieve, fine-tune, continue pre-training, or more data first?"""
+"""advise: measure whether to prompt, retrieve, fine-tune, or collect more data first."""
 
 from __future__ import annotations
 
@@ -34,12 +34,16 @@ if TYPE_CHECKING:
 @spec_options
 @backend_option
 @click.option(
-    "--limit", type=RECORDS, default=100, show_default=True, help="Held-out records that are asked."
+    "--limit",
+    type=RECORDS,
+    default=100,
+    show_default=True,
+    help="Number of held-out records to answer.",
 )
 @click.option(
     "--input-price",
     type=USD,
-    help="USD for a million input tokens, for the number of requests at which tuning pays.",
+    help="USD per million input tokens: prints after how many requests tuning pays off.",
 )
 @aws_options
 @console_options
@@ -55,7 +59,7 @@ def advise_command(
 
     The base model is prompted plainly, with retrieved examples, and (evaluate.documents) with
     retrieved passages; the job is trained on this machine; all answer the same held-out records.
-    With --backend bedrock the prompts go to the model on Bedrock, and cost what answers cost there.
+    With --backend bedrock the prompts go to the model on Bedrock, which bills the answers.
     """
     from cloudft.backends import DEFAULT_BACKEND, make_backend
     from cloudft.cli.job_file import load_job_file
@@ -67,19 +71,19 @@ def advise_command(
 
     home = Home.from_environ()
     job = load_job_file(path, flags)
-    here = make_backend(DEFAULT_BACKEND, home).for_job(job)
+    local_backend = make_backend(DEFAULT_BACKEND, home).for_job(job)
     with run_observer(console) as observer:
-        staged, warnings = prepare.prepare(job, here, home, observer)
+        staged, warnings = prepare.prepare(job, local_backend, home, observer)
     print_findings(warnings)
     with task_progress(console) as counted:
         study = run_advice(
             staged,
             make_backend(backend_name, home).for_job(job),
-            here,
+            local_backend,
             home,
             limit=limit,
             progress=counted,
-            wait=lambda started: follow_job(started, here, None, console),
+            wait=lambda started: follow_job(started, local_backend, None, console),
         )
     value = advice_json(study, input_price)
     console.print_result(value, "\n".join(advice_lines(value)))
@@ -87,7 +91,7 @@ def advise_command(
 
 
 def advice_json(study: AdviceReport, input_price: float | None) -> dict[str, Any]:
-    """The study as it is printed; costs are computed here, from what was measured."""
+    """Return the report as JSON, with the break-even points computed from what was measured."""
     from cloudft.evaluate.advise.recommendation import break_even_requests
 
     value: dict[str, Any] = {
@@ -134,13 +138,13 @@ def advice_json(study: AdviceReport, input_price: float | None) -> dict[str, Any
 
 
 def advice_lines(value: Mapping[str, Any]) -> Iterator[str]:
-    """The advice, why, and the table it rests on."""
+    """Yield the advice, the table of the measured methods, and the reasons."""
     from cloudft.cli.output import format_table
 
     yield f"advice: {value['advice']}"
     yield ""
     if value["methods"]:
-        columns = ("METHOD", "SCORE", "PROMPT TOKENS", "ANSWER TOKENS", "SECONDS A REQUEST")
+        columns = ("METHOD", "SCORE", "PROMPT TOKENS", "ANSWER TOKENS", "SECONDS PER REQUEST")
         yield format_table(columns, _rows(value["methods"]))
         yield ""
     for reason in value["reasons"][len(value["methods"]) :]:
@@ -158,19 +162,19 @@ def _rows(methods: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
             f"{m['score']:.3f}",
             f"{m['promptTokens']:.0f}",
             f"{m['answerTokens']:.1f}",
-            f"{seconds:.2f}" if seconds is not None else "known before",
+            f"{seconds:.2f}" if seconds is not None else "cached",
         )
 
 
 def _break_even(even: Mapping[str, Any]) -> str:
     saved = even["promptTokensSaved"]
     if saved <= 0:
-        return f"a tuned model reads as much a request as {even['against']}: tuning saves no tokens"
-    text = f"against {even['against']} a tuned model saves {saved:.0f} tokens a request"
+        return f"tuning saves no tokens: a tuned model reads as many as {even['against']}"
+    text = f"against {even['against']} a tuned model saves {saved:.0f} tokens per request"
     if even["requestsByPrice"] is not None:
-        text += f"; training is paid back after {even['requestsByPrice']:,.0f} requests by price"
+        text += f"; training pays off after {even['requestsByPrice']:,.0f} requests by price"
     if even["requestsByTime"] is not None:
         text += f"; after {even['requestsByTime']:,.0f} requests by time on this machine"
     if even["requestsByPrice"] is None:
-        text += " (--input-price tells when that pays)"
+        text += " (--input-price shows when that pays off)"
     return text

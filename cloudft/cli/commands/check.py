@@ -22,7 +22,7 @@ from cloudft.storage.home import Home
 @command(
     "check",
     epilog="\b\nExamples:\n  cloudft check\n  cloudft check jobs/router.yaml --output json\n"
-    "  cloudft check --fix mended",
+    "  cloudft check --fix repaired",
 )
 @job_file_argument
 @backend_option
@@ -32,7 +32,7 @@ from cloudft.storage.home import Home
     "fix_into",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Write mended copies of broken JSONL files into DIR; the originals stay as they are.",
+    help="Write repaired copies of broken JSONL files into DIR; the originals stay as they are.",
 )
 @aws_options
 @console_options
@@ -45,8 +45,8 @@ def check_command(
 ) -> int:
     """Find every problem of a job before anything is sent.
 
-    Checks the job file, the data and this machine; each finding names file, line, field and remedy.
-    Exit code 3 when there are errors, 5 when the account could not be reached.
+    Checks the job file, the data and the backend. Each finding names file, line, field and fix.
+    Exit code 3 when there are errors, 5 when the AWS account could not be reached.
     """
     from cloudft.backends import make_backend
     from cloudft.cli.output import findings_text
@@ -58,24 +58,24 @@ def check_command(
     job = load_job_file(path, flags)
     backend = make_backend(backend_name, Home.from_environ()).for_job(job)
     with run_observer(console) as observer:
-        checked = prepare.check(job, backend, observer)
-    fixed = write_repaired_files(job, checked.findings, fix_into, console) if fix_into else []
-    volumes = checked.volumes or {}
+        report = prepare.check(job, backend, observer)
+    repaired = write_repaired_files(job, report.findings, fix_into, console) if fix_into else []
+    volumes = report.volumes or {}
     counts = {role: volume.records for role, volume in volumes.items()}
     tokens = sum(volume.tokens for volume in volumes.values())
-    text = findings_text(checked.findings)
-    if checked.ok:
+    text = findings_text(report.findings)
+    if report.ok:
         summary = ", ".join(f"{count} {role}" for role, count in counts.items())
         text = f"{text}\nok: {summary} records, about {tokens} tokens".lstrip()
     console.print_result(
         {
-            "ok": checked.ok,
-            "findings": list(checked.findings),
+            "ok": report.ok,
+            "findings": list(report.findings),
             "records": counts,
             "tokens": tokens,
             "tokenRule": TOKEN_ESTIMATE_RULE if volumes else None,
-            "fixed": fixed,
+            "fixed": repaired,
         },
         text,
     )
-    return checked.exit_code
+    return report.exit_code

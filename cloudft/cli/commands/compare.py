@@ -1,4 +1,4 @@
-"""compare: several tuned models, or a model and its base, on the same records."""
+"""compare: compare tuned models, or a model and its base, on the same records."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from cloudft.evaluate.compare import ModelResult
 
 RECORDS_SHOWN = 5
-"""Records that changed which the text shows, of each kind; a page shows more, JSON all."""
+"""Changed records of each kind in the text; the page shows more, JSON all."""
 BASE = "base"
 
 
@@ -33,17 +33,17 @@ BASE = "base"
 @click.option(
     "--page",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Write it as one HTML page too, with the records that changed.",
+    help="Also write one HTML page, with the records that changed.",
 )
-@click.option("--force", is_flag=True, help="Replace a page that is there.")
+@click.option("--force", is_flag=True, help="Replace an existing page.")
 @aws_options
 @console_options
 def compare_command(
     references: tuple[str, ...], page: Path | None, force: bool, console: Console
 ) -> int:
-    """Hold jobs against the first one, record by record; `base` is the base of the jobs.
+    """Compare jobs with the first one, record by record; `base` names their base model.
 
-    Their newest evaluations are read: `cloudft evaluate` makes them, on the same held-out data.
+    The newest evaluation of each is read: run `cloudft evaluate` on the same held-out data first.
     """
     from cloudft.evaluate.compare import compare_models
     from cloudft.evaluate.report.pages import render_template, write_page
@@ -59,7 +59,7 @@ def compare_command(
 
 
 def model_results(references: tuple[str, ...]) -> list[ModelResult]:
-    """What each word means. Raises UsageError for fewer than two different ones."""
+    """Return the evaluation of each named model. Raise UsageError for fewer than two of them."""
     from cloudft.errors import UsageError
     from cloudft.evaluate.compare import ModelResult
     from cloudft.evaluate.results import load_newest_evaluation
@@ -68,7 +68,7 @@ def model_results(references: tuple[str, ...]) -> list[ModelResult]:
     named = [name for name in references if name != BASE]
     if len(references) < 2 or not named:
         raise UsageError(
-            "two models at least are compared",
+            "compare needs two models",
             fix="name two jobs, or `base` and a job: cloudft compare base JOB",
         )
     found = []
@@ -87,12 +87,12 @@ def model_results(references: tuple[str, ...]) -> list[ModelResult]:
         usd = record.estimate["usd"]["training"]
         found.append(ModelResult(record.id, evaluation, "tuned", usd, seconds))
     if len({side.name for side in found}) < len(found):
-        raise UsageError("one model is named twice", fix="name each once.")
+        raise UsageError("one model is named twice", fix="name each model once.")
     return found
 
 
 def comparison_lines(found: Mapping[str, Any]) -> Iterator[str]:
-    """The leaderboard, then each comparison in a few lines."""
+    """Yield the leaderboard, then each comparison in a few lines."""
     from cloudft.cli.output import format_table
 
     order = "lower is better" if found["lowerIsBetter"] else "higher is better"
@@ -113,7 +113,7 @@ def comparison_lines(found: Mapping[str, Any]) -> Iterator[str]:
             for flip in flips[:RECORDS_SHOWN]
         ]
         if rows:
-            yield format_table(("", "ASKED", "WANTED", "BEFORE", "AFTER"), rows)
+            yield format_table(("", "PROMPT", "REFERENCE", "BEFORE", "AFTER"), rows)
         if one["slices"]:
             slices = (
                 (

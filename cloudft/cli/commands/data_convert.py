@@ -7,9 +7,8 @@ from pathlib import Path
 import click
 
 from cloudft.cli.command import command
-from cloudft.cli.options import Console, console_options, hidden_aws_options
+from cloudft.cli.options import Console, columns_option, console_options, hidden_aws_options
 from cloudft.cli.transform_options import (
-    columns_option,
     inputs_argument,
     open_transform,
     print_written_files,
@@ -24,15 +23,21 @@ from cloudft.data.formats.registry import convert_targets
     "--to converse --out faq.jsonl",
 )
 @inputs_argument
-@click.option("--to", "target", type=click.Choice([*convert_targets(), "csv"]), required=True)
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="The new file.")
+@click.option(
+    "--to",
+    "target",
+    type=click.Choice([*convert_targets(), "csv"]),
+    required=True,
+    help="Format of the output.",
+)
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="New file to write.")
 @columns_option
 @hidden_aws_options
 @console_options
 def convert_command(
     inputs: tuple[str, ...], target: str, out: Path, columns: dict[str, str], console: Console
 ) -> int:
-    """Write records of any accepted shape in another one."""
+    """Write records of any accepted format in another one."""
     with open_transform(console, columns) as work:
         file = work.convert(inputs, target, out)
     print_written_files({"out": (out, file)}, console)

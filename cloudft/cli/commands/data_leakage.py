@@ -1,4 +1,4 @@
-"""data leakage: held-out records that the training set has too."""
+"""data leakage: find held-out records that are in the training set."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from pathlib import Path
 import click
 
 from cloudft.cli.command import command
-from cloudft.cli.options import Console, console_options, hidden_aws_options
+from cloudft.cli.options import Console, columns_option, console_options, hidden_aws_options
 from cloudft.cli.param_types import SIMILARITY
-from cloudft.cli.transform_options import columns_option
 
 LEAKS_SHOWN = 20
 
@@ -18,14 +17,14 @@ LEAKS_SHOWN = 20
     "leakage",
     epilog="\b\nExample:\n  cloudft data leakage --train train.jsonl --test test.jsonl --near 0.8",
 )
-@click.option("--train", multiple=True, required=True, metavar="FILE")
-@click.option("--validation", multiple=True, metavar="FILE")
-@click.option("--test", multiple=True, metavar="FILE")
+@click.option("--train", multiple=True, required=True, metavar="FILE", help="Training data.")
+@click.option("--validation", multiple=True, metavar="FILE", help="Validation data.")
+@click.option("--test", multiple=True, metavar="FILE", help="Test data.")
 @click.option(
     "--near",
     type=SIMILARITY,
     metavar="SIMILARITY",
-    help="Near inputs too: the Jaccard index of word 3-grams, 0.8 for instance.",
+    help="Find near duplicates too: a Jaccard index of word 3-grams, for example 0.8.",
 )
 @columns_option
 @hidden_aws_options
@@ -38,9 +37,9 @@ def leakage_command(
     columns: dict[str, str],
     console: Console,
 ) -> int:
-    """Find held-out records that the training set has too.
+    """Find held-out records that are in the training set.
 
-    Exit code 3 when there are any: an evaluation on them would flatter the model.
+    Exit code 3 when there are any: an evaluation on them would overrate the model.
     """
     from cloudft.cli.progress import record_counter
     from cloudft.data.analysis.leakage import LeakageIndex
@@ -51,7 +50,7 @@ def leakage_command(
     from cloudft.types import to_json
 
     if not validation and not test:
-        raise click.UsageError("give --validation, --test or both")
+        raise click.UsageError("add --validation, --test or both")
     findings = Findings()
     sources = SourceResolver(Path.cwd(), findings)
     with record_counter(console) as progress:

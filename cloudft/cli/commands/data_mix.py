@@ -7,10 +7,9 @@ from pathlib import Path
 import click
 
 from cloudft.cli.command import command
-from cloudft.cli.options import Console, console_options, hidden_aws_options
+from cloudft.cli.options import Console, columns_option, console_options, hidden_aws_options
 from cloudft.cli.param_types import SHARE
 from cloudft.cli.transform_options import (
-    columns_option,
     inputs_argument,
     open_transform,
     print_written_files,
@@ -25,12 +24,18 @@ from cloudft.cli.transform_options import (
     "--out mixed.jsonl",
 )
 @inputs_argument
-@click.option("--with", "general", multiple=True, required=True, metavar="FILE")
-@click.option("--share", type=SHARE, required=True)
 @click.option(
-    "--by", type=click.Choice(["records", "tokens"]), default="records", show_default=True
+    "--with", "general", multiple=True, required=True, metavar="FILE", help="General records."
 )
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="The new file.")
+@click.option("--share", type=SHARE, required=True, help="General share of the result.")
+@click.option(
+    "--by",
+    type=click.Choice(["records", "tokens"]),
+    default="records",
+    show_default=True,
+    help="What the share counts.",
+)
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="New file to write.")
 @to_option
 @seed_option
 @columns_option
@@ -47,7 +52,7 @@ def mix_command(
     columns: dict[str, str],
     console: Console,
 ) -> int:
-    """Spread general records among your own, against forgetting."""
+    """Spread general records among your own, so that the model forgets less of what it knows."""
     with open_transform(console, columns, seed) as work:
         file = work.mix(inputs, general, share, out, by=by, target=target)
     print_written_files({"out": (out, file)}, console)

@@ -1,4 +1,4 @@
-"""data preview: a record as the model will see it."""
+"""data preview: show a record as the model sees it."""
 
 from __future__ import annotations
 
@@ -30,34 +30,36 @@ if TYPE_CHECKING:
     "preview", epilog="\b\nExamples:\n  cloudft data preview\n  cloudft data preview --record 7"
 )
 @click.argument("path", metavar="[JOB.yaml]", required=False)
-@click.option("--record", type=RECORDS, default=1, show_default=True, help="Which one.")
+@click.option(
+    "--record", type=RECORDS, default=1, show_default=True, help="Number of the record, from 1."
+)
 @hidden_aws_options
 @console_options
 def preview_command(path: str | None, record: int, console: Console) -> int:
-    """Show a training record as the model will see it.
+    """Show a training record as the model sees it.
 
-    Tokens that are trained on are bold and green on a terminal, and stand in [[ ]] elsewhere; a
-    line shows where the record is cut.
+    Tokens in the loss are bold and green on a terminal, and in [[ ]] elsewhere. A line shows where
+    the record is cut.
     """
-    looked = open_inputs((path,) if path else ())
-    if looked.job is None:
+    inputs = open_inputs((path,) if path else ())
+    if inputs.job is None:
         raise UsageError(
-            f"{path} is no job file: what a model sees depends on the model",
-            fix="name a job file (.yaml) that has the data and the model.",
+            f"{path} is not a job file, and the preview depends on the job's model",
+            fix="name a job file (.yaml) with this data and a model.",
         )
-    lines = canonical_records(looked, looked.job, "train", looked.findings)
+    lines = canonical_records(inputs, inputs.job, "train", inputs.findings)
     found = next(itertools.islice(lines, record - 1, record), None)
-    raise_on_errors(looked.findings)
+    raise_on_errors(inputs.findings)
     if found is None:
         raise UsageError(f"there is no record {record}", fix="count from 1.")
-    value = preview_json(looked.job, *found)
+    value = preview_json(inputs.job, *found)
     console.note(preview_note(value))
     console.print_result(value, preview_text(value))
     return 0
 
 
 def preview_json(job: LoadedJob, located: LocatedRecord, line: bytes) -> dict[str, Any]:
-    """A record as the tokens of the local model. `cutAt` is None when all of it fits."""
+    """Return a record as tokens of the local model. `cutAt` is None when all of it fits."""
     facts, replies = tokenize(job, [line], preview=True)
     pieces = next(replies)["pieces"]
     limit = max_record_length(job, facts["context"])
@@ -73,26 +75,28 @@ def preview_json(job: LoadedJob, located: LocatedRecord, line: bytes) -> dict[st
 
 
 def preview_note(value: Mapping[str, Any]) -> str:
-    """What is not in the text: how long it is, and what becomes of it."""
+    """Return where the record is, how long it is, and how many of its tokens are trained on."""
     rendered = f"chat template: {value['template']}" if value["template"] else "packed with others"
-    note = f"{value['file']}:{value['line']}: {value['length']} tokens, {value['learned']} learned"
+    note = (
+        f"{value['file']}:{value['line']}: {value['length']} tokens, {value['learned']} in the loss"
+    )
     if not value["learned"]:
         note += ", so the trainer leaves the record out"
     return f"{note}; {rendered}"
 
 
 def preview_text(value: Mapping[str, Any]) -> str:
-    """The tokens as text, with a line where they are cut."""
+    """Return the tokens as text, with a line where the record is cut."""
     cut = value["cutAt"]
     text = mark_trained_tokens(value["pieces"][:cut])
     if cut is None:
         return text
     rest = "".join(piece["text"] for piece in value["pieces"][cut:])
-    return f"{text}\n--- cut here, behind {cut} tokens (local.max_length) ---\n{rest}"
+    return f"{text}\n--- cut here, after {cut} tokens (local.max_length) ---\n{rest}"
 
 
 def mark_trained_tokens(pieces: list[dict[str, Any]]) -> str:
-    """Tokens as text, the learned ones marked."""
+    """Return tokens as text, those in the loss marked."""
     parts = []
     for learned, group in itertools.groupby(pieces, key=lambda piece: piece["learned"]):
         text = "".join(piece["text"] for piece in group)

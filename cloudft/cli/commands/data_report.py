@@ -1,4 +1,4 @@
-"""data report: one self-contained page about the data, with pictures."""
+"""data report: write one self-contained HTML page about the data, with charts."""
 
 from __future__ import annotations
 
@@ -32,35 +32,37 @@ LABELS_SHOWN = 30
     "  cloudft data report tickets.jsonl --out tickets.html --output json",
 )
 @paths_argument
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="The new page (.html).")
+@click.option(
+    "--out", type=click.Path(path_type=Path), required=True, help="New file for the page (.html)."
+)
 @hidden_aws_options
 @console_options
 def report_command(paths: tuple[str, ...], out: Path, console: Console) -> int:
-    """Write one page with lengths, labels, twins, contradictions and private data.
+    """Write one HTML page with lengths, labels, duplicates, contradictions and private data.
 
-    It needs no network and holds no training text but labels; --output json has the same as values.
+    It needs no network, and contains no training text but labels. --output json prints the values.
     """
     from cloudft.data.staging.dataset_transform import new_output_file
 
-    with new_output_file(out) as temporary:  # refused at once when something stands there
-        looked = open_inputs(paths)
-        stats = {role: found.to_json() for role, found in collect_stats(looked, console).items()}
-        private = count_private_data(looked, console)
-        temporary.write_text(render_page(page_title(looked), stats, private), encoding="utf-8")
+    with new_output_file(out) as temporary:  # refuses an existing file before the work
+        inputs = open_inputs(paths)
+        stats = {role: found.to_json() for role, found in collect_stats(inputs, console).items()}
+        private = count_private_data(inputs, console)
+        temporary.write_text(render_page(page_title(inputs), stats, private), encoding="utf-8")
     console.print_result({"sets": stats, "private": private, "page": out}, str(out))
     return 0
 
 
-def page_title(looked: InputFiles) -> str:
-    """What the page is about."""
-    if looked.job is not None:
-        name: str = looked.job.spec.name
+def page_title(inputs: InputFiles) -> str:
+    """Return the job's name, or the names of the files."""
+    if inputs.job is not None:
+        name: str = inputs.job.spec.name
         return name
-    return ", ".join(source.display_name for files in looked.files.values() for source in files)
+    return ", ".join(source.display_name for files in inputs.files.values() for source in files)
 
 
-def count_private_data(looked: InputFiles, console: Console) -> dict[str, dict[str, int]]:
-    """How much private data each role has, by kind."""
+def count_private_data(inputs: InputFiles, console: Console) -> dict[str, dict[str, int]]:
+    """Count the private data of each role by kind."""
     from collections import Counter
 
     from cloudft.cli.progress import record_counter
@@ -73,18 +75,18 @@ def count_private_data(looked: InputFiles, console: Console) -> dict[str, dict[s
             role: dict(
                 Counter(
                     hit.kind
-                    for located in looked.records(role, progress, Findings())
+                    for located in inputs.records(role, progress, Findings())
                     for hit in find_pii(record_text(located.record))
                 )
             )
-            for role in looked.files
+            for role in inputs.files
         }
 
 
 def render_page(
     heading: str, stats: Mapping[str, Mapping[str, Any]], private: Mapping[str, Mapping[str, int]]
 ) -> str:
-    """The page."""
+    """Return the HTML page."""
     parts = [
         f"<!doctype html><html lang=en><meta charset=utf-8><title>{escape(heading)}</title>",
         f"<style>{STYLE}</style><h1>Data of {escape(heading)}</h1>",
@@ -99,7 +101,7 @@ def render_page(
 def overview_table(
     stats: Mapping[str, Mapping[str, Any]], private: Mapping[str, Mapping[str, int]]
 ) -> str:
-    """One row a set; what wants a look is red."""
+    """Return a table with one row for each set; suspicious numbers are red."""
     rows = [
         (
             role,
@@ -111,12 +113,12 @@ def overview_table(
         )
         for role, value in stats.items()
     ]
-    head = ("set", "records", "tokens", "twins", "contradictions", "private data")
+    head = ("set", "records", "tokens", "duplicates", "contradictions", "private data")
     return html_table(head, rows, alarming={3, 4, 5})
 
 
 def section_html(value: Mapping[str, Any], private: Mapping[str, int]) -> Iterable[str]:
-    """Everything about one set."""
+    """Yield the HTML of everything about one set."""
     tokens = value["tokens"]
     rule = "estimated from characters" if tokens["estimated"] else "by the model's own tokenizer"
     if value["records"]:
@@ -132,7 +134,7 @@ def section_html(value: Mapping[str, Any], private: Mapping[str, int]) -> Iterab
         yield html_table(("cut at", "records cut"), cut, alarming={1})
     if value["labels"]:
         shown = dict(list(value["labels"].items())[:LABELS_SHOWN])
-        yield f"<p>{len(value['labels'])} labels; the commonest has a share of"
+        yield f"<p>{len(value['labels'])} labels; the most common has a share of"
         yield f"{value['commonestShare']:.0%}.</p>"
         yield label_bars_html([label[:40] for label in shown], list(shown.values()))
     for name, rows in (
@@ -154,7 +156,7 @@ def section_html(value: Mapping[str, Any], private: Mapping[str, int]) -> Iterab
 def html_table(
     head: Sequence[str], rows: Iterable[Sequence[Any]], alarming: Container[int] = ()
 ) -> str:
-    """An HTML table; numbers above 0 in `alarming` columns are red."""
+    """Return an HTML table; numbers above 0 in `alarming` columns are red."""
     lines = ["".join(f"<th>{escape(name)}</th>" for name in head)]
     for row in rows:
         cells = []
@@ -171,13 +173,13 @@ def _new_figure(height: float) -> Any:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise UsageError(
-            "drawing needs matplotlib, which is not installed", fix="pip install 'cloudft[plot]'"
+            "charts need matplotlib, which is not installed", fix="pip install 'cloudft[plot]'"
         ) from error
     return Figure(figsize=(8, height), layout="constrained")
 
 
 def _figure_svg(figure: Any) -> str:
-    """The drawing as an element of the page, without its comments."""
+    """Return the figure as an `<svg>` element without comments, the same bytes every time."""
     from matplotlib import rc_context
 
     stream = io.StringIO()
@@ -190,7 +192,7 @@ def _figure_svg(figure: Any) -> str:
 def token_histogram_svg(
     left: Sequence[float], heights: Sequence[int], width: float, limit: int | None
 ) -> str:
-    """A histogram of tokens, with a line where the job cuts, if it cuts any."""
+    """Return a histogram of tokens as SVG, with a line where the job cuts records."""
     figure = _new_figure(3)
     axes = figure.add_subplot()
     axes.bar(left, heights, width=width, align="edge", color="#35618f", edgecolor="white")
@@ -203,7 +205,7 @@ def token_histogram_svg(
 
 
 def label_bars_html(names: Sequence[str], counts: Sequence[int]) -> str:
-    """A bar a name, as long as its count."""
+    """Return a table with a bar for each name, as long as its count."""
     rows = (
         f"<tr><td>{escape(name)}</td><td class=n>{count}</td>"
         f"<td class=w><div style='width:{100 * count / max(counts):.1f}%'></div></td></tr>"

@@ -1,4 +1,4 @@
-"""data scan: secrets and personal data, named by line; and a copy without them."""
+"""data scan: find secrets and personal data by line, and write a redacted copy."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ MAX_MATCHES = 1000
     "--redact",
     type=click.Path(path_type=Path),
     metavar="OUT",
-    help="Write a copy as JSONL with <EMAIL>, <CARD> and so on in their place.",
+    help="Write a JSONL copy with <EMAIL>, <CARD> and so on in their places.",
 )
 @hidden_aws_options
 @console_options
 def scan_command(inputs: tuple[str, ...], redact: Path | None, console: Console) -> int:
     """Find keys, tokens, passwords, e-mail and IP addresses, phone, card and account numbers.
 
-    Each is named by file, line and kind, and never shown. Exit code 3 when there are any and no
-    redacted copy is written.
+    Each match is listed by file, line and kind; its text is never printed. Exit code 3 when there
+    are matches and no redacted copy is written.
     """
     hits, counts, written = _scan_files(inputs, redact, console)
     lines = [f"{hit['file']}:{hit['line']} {hit['field']}: {hit['kind']}" for hit in hits[:20]]
@@ -51,7 +51,7 @@ def scan_command(inputs: tuple[str, ...], redact: Path | None, console: Console)
 def _scan_files(
     inputs: tuple[str, ...], out: Path | None, console: Console
 ) -> tuple[list[dict[str, Any]], Counter[str], int]:
-    """The first hits, how many there are of each kind, and the records written."""
+    """Return the first matches, the number of each kind, and the number of records."""
     import orjson
 
     from cloudft.cli.progress import record_counter
@@ -79,8 +79,12 @@ def _scan_files(
                     for hit in find_pii(text):
                         counts[hit.kind] += 1
                         if len(hits) < MAX_MATCHES:
-                            place = {"file": source.display_name, "line": row.line, "field": field}
-                            hits.append(place | {"kind": hit.kind})
+                            location = {
+                                "file": source.display_name,
+                                "line": row.line,
+                                "field": field,
+                            }
+                            hits.append(location | {"kind": hit.kind})
                 if file:
                     value = redact_json(row.value)
                     file.write(orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE))

@@ -7,10 +7,9 @@ from pathlib import Path
 import click
 
 from cloudft.cli.command import command
-from cloudft.cli.options import Console, console_options, hidden_aws_options
+from cloudft.cli.options import Console, columns_option, console_options, hidden_aws_options
 from cloudft.cli.param_types import SHARE
 from cloudft.cli.transform_options import (
-    columns_option,
     inputs_argument,
     open_transform,
     print_written_files,
@@ -25,11 +24,17 @@ from cloudft.cli.transform_options import (
     "  cloudft data split tickets.jsonl --validation 0.1 --test 0.2 --group-by user --out parts",
 )
 @inputs_argument
-@click.option("--validation", type=SHARE)
-@click.option("--test", type=SHARE)
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="A folder.")
-@click.option("--group-by", metavar="KEY", help="Records of one value of KEY stay together.")
-@click.option("--stratify/--no-stratify", default=True, help="Each label in its share.")
+@click.option("--validation", type=SHARE, help="Share of the records, for example 0.1.")
+@click.option("--test", type=SHARE, help="Share of the records, for example 0.1.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), required=True, help="New folder to write to."
+)
+@click.option(
+    "--group-by", metavar="KEY", help="Keep records with the same value of KEY in one part."
+)
+@click.option(
+    "--stratify/--no-stratify", default=True, help="Keep each label's share in all parts."
+)
 @to_option
 @seed_option
 @columns_option
@@ -47,12 +52,17 @@ def split_command(
     columns: dict[str, str],
     console: Console,
 ) -> int:
-    """Hold out shares of the records, by content and seed: the same ones whatever their order."""
+    """Hold out shares of the records.
+
+    Records are chosen by their content and the seed: the same ones whatever their order.
+    """
     shares = {"test": test, "validation": validation}
-    asked = {side: share for side, share in shares.items() if share is not None}
-    if not asked or sum(asked.values()) >= 1:
-        raise click.UsageError("give --validation, --test or both, less than 1 in sum")
+    held_out = {side: share for side, share in shares.items() if share is not None}
+    if not held_out or sum(held_out.values()) >= 1:
+        raise click.UsageError("add --validation, --test or both, less than 1 in sum")
     with open_transform(console, columns, seed) as work:
-        files = work.split(inputs, asked, out, target=target, group_by=group_by, stratify=stratify)
+        files = work.split(
+            inputs, held_out, out, target=target, group_by=group_by, stratify=stratify
+        )
     print_written_files({side: (out / file.name, file) for side, file in files.items()}, console)
     return 0

@@ -11,7 +11,7 @@ from cloudft.cli.options import Console, console_options, hidden_aws_options
 from cloudft.data.token_estimate import TOKEN_ESTIMATE_RULE
 
 CONFLICTS_SHOWN = 5
-"""Contradictions that the text names; JSON has more."""
+"""Number of contradictions in the text; JSON has more."""
 BAR_WIDTH = 40
 
 
@@ -20,19 +20,20 @@ BAR_WIDTH = 40
 @hidden_aws_options
 @console_options
 def stats_command(paths: tuple[str, ...], console: Console) -> int:
-    """Count records, tokens, labels, twins and contradictions.
+    """Count records, tokens, labels, duplicates and contradictions.
 
-    Tokens are the local model's own when a job file is named and the model is here, else estimated.
+    Tokens are counted by the local model's tokenizer if a job file is named and the model is on
+    this machine; otherwise they are estimated.
     """
-    found = {
+    stats = {
         role: stats.to_json() for role, stats in collect_stats(open_inputs(paths), console).items()
     }
-    console.print_result(found, "\n\n".join(stats_tables(found)))
+    console.print_result(stats, "\n\n".join(stats_tables(stats)))
     return 0
 
 
-def stats_tables(found: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
-    """The statistics as tables, one after another."""
+def stats_tables(stats: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """Yield the statistics as tables."""
     from cloudft.cli.output import format_table
 
     rows = [
@@ -46,11 +47,20 @@ def stats_tables(found: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
             value["conflicts"]["count"],
             ", ".join(list(value["languages"])[:3]),
         )
-        for role, value in found.items()
+        for role, value in stats.items()
     ]
-    names = ("SET", "RECORDS", "TOKENS", "MEDIAN", "LONGEST", "TWINS", "CONFLICTS", "LANGUAGES")
+    names = (
+        "SET",
+        "RECORDS",
+        "TOKENS",
+        "MEDIAN",
+        "LONGEST",
+        "DUPLICATES",
+        "CONFLICTS",
+        "LANGUAGES",
+    )
     yield format_table(names, rows)
-    for role, value in found.items():
+    for role, value in stats.items():
         if value["records"]:
             yield format_table((f"TOKENS ({role})", "RECORDS", ""), histogram_rows(value["tokens"]))
             yield format_table(
@@ -66,12 +76,12 @@ def stats_tables(found: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
         ]
         if conflicts:
             yield "\n".join(conflicts)
-    if any(value["tokens"]["estimated"] for value in found.values()):
+    if any(value["tokens"]["estimated"] for value in stats.values()):
         yield TOKEN_ESTIMATE_RULE
 
 
 def histogram_rows(tokens: Mapping[str, Any]) -> Iterator[tuple[str, int, str]]:
-    """Ten rows at most: from how many tokens up to how many, how many records, a bar."""
+    """Yield at most ten rows: a range of tokens, its number of records, a bar."""
     edges, numbers = tokens["histogram"]["edges"], tokens["histogram"]["records"]
     step = -(-len(numbers) // 10)
     groups = [numbers[at : at + step] for at in range(0, len(numbers), step)]
@@ -83,6 +93,6 @@ def histogram_rows(tokens: Mapping[str, Any]) -> Iterator[tuple[str, int, str]]:
 
 
 def truncation_rows(tokens: Mapping[str, Any]) -> Iterator[tuple[int, int, str]]:
-    """How many records would be cut at each length."""
+    """Yield for each length how many records would be cut there."""
     for at, count in tokens["cut"].items():
         yield int(at), count, "this job" if int(at) == tokens["limit"] else ""

@@ -6,33 +6,33 @@ import click
 
 from cloudft.cli.command import command
 from cloudft.cli.jobs import open_job, warn_damaged
-from cloudft.cli.options import Console, aws_options, console_options, job_argument
+from cloudft.cli.options import Console, aws_options, console_options, job_argument, yes_option
 from cloudft.storage.home import Home
 
 
 @command("delete", epilog="\b\nExample:\n  cloudft delete ticket-router-1f3a --yes")
 @job_argument
-@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@yes_option
 @click.option(
     "--force",
     is_flag=True,
-    help="Also a job that its account does not know (any more), or a damaged one that may run.",
+    help="Delete also a job that AWS no longer knows, or a damaged one that may be running.",
 )
 @aws_options
 @console_options
 def delete_command(reference: str, yes: bool, force: bool, console: Console) -> int:
-    """Remove a job and what it left on this machine: model, curves, log, checkpoints."""
+    """Delete a job and its files on this machine: model, curves, log, checkpoints."""
     from cloudft.errors import DamagedJob
     from cloudft.jobs import lifecycle
     from cloudft.storage.store import Store
 
-    def agreed(job_id: str) -> None:
+    def confirm(job_id: str) -> None:
         if not yes:
             click.confirm(f"delete {job_id} and its model?", abort=True, err=True)
 
     try:
         record, backend, store = open_job(reference)
-        agreed(record.id)
+        confirm(record.id)
         job_id = record.id
         lifecycle.delete(record, backend, store, force=force)
     except DamagedJob as error:
@@ -40,7 +40,7 @@ def delete_command(reference: str, yes: bool, force: bool, console: Console) -> 
             raise
         job_id = error.job
         warn_damaged(error)
-        agreed(job_id)
+        confirm(job_id)
         lifecycle.delete_damaged(error, Store(Home.from_environ().jobs), force=force)
     console.print_result({"id": job_id, "deleted": True}, f"{job_id}: deleted")
     return 0

@@ -11,9 +11,9 @@ from cloudft.storage.home import Home
 @aws_options
 @console_options
 def doctor_command(console: Console) -> int:
-    """Say what is installed, which device there is, and what is missing, with its remedy.
+    """Report what is installed, which device is used, and what is missing, with a fix.
 
-    Exit code 1 when something is missing without which nothing can be trained here.
+    Exit code 1 when something is missing without which no job can be trained on this machine.
     """
     from cloudft.cli.output import findings_text, format_table
     from cloudft.doctor import run_doctor

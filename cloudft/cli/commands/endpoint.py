@@ -1,4 +1,4 @@
-"""endpoint: a Bedrock on this machine."""
+"""endpoint: serve a local Bedrock endpoint."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _parse_job_fields(values: tuple[str, ...]) -> dict[str, str]:
 
 
 def read_local_models(path: Path | None) -> dict[str, str]:
-    """Model id or alias -> the open model that stands in. Raises UsageError."""
+    """Return Bedrock model alias -> open model to use instead. Raise UsageError."""
     if path is None:
         return {}
     import yaml
@@ -33,14 +33,16 @@ def read_local_models(path: Path | None) -> dict[str, str]:
     from cloudft import catalogue
 
     try:
-        found: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+        local_models: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UsageError(f"{path} can't be read: {error}", fix="write YAML.") from error
+        raise UsageError(f"{path} can't be read: {error}", fix="write a YAML file.") from error
     fix = "write lines such as `amazon.nova-lite-v1:0: smollm2-135m`, the id in quotes."
-    if not isinstance(found, dict) or not all(isinstance(v, str) for v in found.values()):
-        raise UsageError(f"{path} is no map of model ids to stand-ins", fix=fix)
+    if not isinstance(local_models, dict) or not all(
+        isinstance(v, str) for v in local_models.values()
+    ):
+        raise UsageError(f"{path} is not a map of Bedrock model ids to open models", fix=fix)
     folder, models = path.absolute().parent, {}
-    for name, stand_in in found.items():
+    for name, stand_in in local_models.items():
         closed = catalogue.find_model(str(name))
         open_model = catalogue.find_model(stand_in, base_dir=folder)
         if not open_model.is_open_weight:
@@ -54,93 +56,103 @@ def _check_url(_context: click.Context, _option: click.Parameter, url: str | Non
     from cloudft.aws.client import is_endpoint_url
 
     if url is not None and not is_endpoint_url(url):
-        raise click.BadParameter(f"{url[:200]!r} is no address, such as http://127.0.0.1:8333")
+        raise click.BadParameter(f"{url[:200]!r} is not a URL, for example http://127.0.0.1:8333")
     return url
 
 
 @command(
     "endpoint",
     epilog="\b\nExamples:\n  cloudft endpoint --port 5000\n"
-    "  cloudft endpoint --state .bedrock --models stand-ins.yaml\n"
+    "  cloudft endpoint --state .bedrock --models models.yaml\n"
     "  AWS_ENDPOINT_URL=http://127.0.0.1:5000 aws bedrock list-model-customization-jobs",
 )
-@click.option("--port", type=PORT, default=0, help="0 takes a free one.")
+@click.option("--port", type=PORT, default=0, help="Port to listen on; 0 picks a free one.")
 @click.option(
-    "--host", default="127.0.0.1", show_default=True, help="Another than loopback is open to all."
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="Address to listen on; any but loopback is reachable by others.",
 )
 @click.option(
     "--region",
     envvar="AWS_REGION",
     default="us-east-1",
     show_default=True,
-    help="AWS Region that the endpoint stands for.",
+    help="AWS Region of the endpoint.",
 )
 @click.option(
     "--state",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Keep everything in this folder; without it everything ends with the process.",
+    help="Keep the state in this folder; without it, all is lost when the process ends.",
 )
 @click.option(
     "--models",
     "models_file",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="MAP.yaml",
-    help="Which open model stands in for which closed one.",
+    help="YAML map: Bedrock model id to the open model that runs in its place.",
 )
 @click.option(
-    "--stand-in", default="smollm2-135m", show_default=True, help="For every model not in --models."
+    "--stand-in",
+    default="smollm2-135m",
+    show_default=True,
+    help="Open model that runs in place of every model not in --models.",
 )
 @click.option(
-    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="A field of every trained job."
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Set a job file field of every trained job.",
 )
 @click.option(
     "--clock",
     type=click.Choice(["real", "fast"]),
     default="real",
     show_default=True,
-    help="fast: jobs train nothing and end at once, for tests of what is around them.",
+    help="fast: jobs end at once without training, for tests of the code around them.",
 )
-@click.option("--seconds", type=SECONDS, default=0.0, help="How long a job takes by a fast clock.")
+@click.option("--seconds", type=SECONDS, default=0.0, help="Duration of a job with --clock fast.")
 @click.option(
     "--jobs",
     type=click.IntRange(1, 10_000),
     default=2,
     show_default=True,
-    help="Jobs at once (quota).",
+    help="Quota of concurrent jobs.",
 )
-@click.option("--as-on-aws", is_flag=True, help="Offer no model past its end of life.")
+@click.option("--as-on-aws", is_flag=True, help="Offer only the models that AWS still offers.")
 @click.option(
     "--authorization",
     is_flag=True,
-    help="Jobs may do what the policies of their role in IAM allow, and nothing else.",
+    help="Enforce the IAM policies of the jobs' roles.",
 )
 @click.option(
     "--s3",
     metavar="URL",
     callback=_check_url,
-    help="The S3 that jobs use; one of its own if unset.",
+    help="URL of the S3 service that jobs use; default: the endpoint's own.",
 )
 @click.option(
     "--credentials",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="Take only requests signed with a key of this file, written as ~/.aws/credentials.",
+    help="Accept only requests signed with a key of this file (format of ~/.aws/credentials).",
 )
 @click.option(
     "--allow-host",
     "names",
     multiple=True,
     metavar="NAME",
-    help="Answer requests that reach it by this host name, too (a container's, a proxy's).",
+    help="Accept requests with this Host header too (of a container or a proxy).",
 )
 @click.option(
     "--training-env",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     metavar="VENV",
-    help="What the container of a SageMaker job holds; this environment if unset.",
+    help="Virtual environment of SageMaker containers; default: this environment.",
 )
-@click.option("--operations", is_flag=True, help="Print which operations it offers, and end.")
-@click.option("--until-pid", type=PID, metavar="PID", help="End when that process is gone.")
+@click.option("--operations", is_flag=True, help="Print the supported API operations, and exit.")
+@click.option("--until-pid", type=PID, metavar="PID", help="Exit when that process has ended.")
 @console_options
 def endpoint_command(
     port: int,
@@ -163,13 +175,13 @@ def endpoint_command(
     until_pid: int | None,
     console: Console,
 ) -> int:
-    """Serve a Bedrock that really trains, for any AWS SDK; Ctrl-C ends it.
+    """Serve a local Bedrock endpoint that really trains, for any AWS SDK; Ctrl-C ends it.
 
-    Beside bedrock and bedrock-runtime there are the training jobs of sagemaker, cloudformation
-    (ours, for cloudft's templates), and s3, iam, kms, sts and what else stacks need (moto's). It is
-    not AWS: the account is 000000000000 and any credentials will do. The first line printed is its
-    URL. The page that shows jobs and the routes below /_cloudft/ want the token that is printed
-    with it, or that CLOUDFT_ENDPOINT_TOKEN holds.
+    It implements bedrock, bedrock-runtime, SageMaker training jobs and CloudFormation (for
+    cloudft's templates); s3, iam, kms, sts and others are moto's. It is not AWS: the account is
+    000000000000, and any credentials are accepted. The first line printed is its URL. The page
+    that shows jobs and the routes under /_cloudft/ need the token that is printed with it, or the
+    one in CLOUDFT_ENDPOINT_TOKEN.
     """
     _require_extra()
     from cloudft.endpoint import supported_operations as offered
@@ -179,7 +191,7 @@ def endpoint_command(
     if operations:
         console.print_result(list(offered.list_operations()), offered.render_markdown_table())
         return 0
-    given = EndpointOptions(
+    options = EndpointOptions(
         port=port,
         host=host,
         region=region,
@@ -199,12 +211,12 @@ def endpoint_command(
         token=os.environ.get("CLOUDFT_ENDPOINT_TOKEN") or new_token(),
         training_env=training_env.absolute() if training_env else None,
     )
-    _run_server(given, console)
+    _run_server(options, console)
     return 0
 
 
 def _require_extra() -> None:
-    """Raise UsageError where the extra `endpoint` is not installed."""
+    """Raise UsageError when the extra `endpoint` is not installed."""
     try:
         import cloudft.endpoint.server  # noqa: F401 (whether it can be imported)
     except ImportError as error:
@@ -214,20 +226,20 @@ def _require_extra() -> None:
         ) from error
 
 
-def _run_server(given: EndpointOptions, console: Console) -> None:
-    """Serve until the process ends; the URL is printed first."""
+def _run_server(options: EndpointOptions, console: Console) -> None:
+    """Serve until the process ends. Print the URL first."""
     from cloudft.endpoint.server import LOOPBACK_HOSTS, serve
 
-    if given.host not in LOOPBACK_HOSTS and given.secret_keys is None:
-        who = f"anyone who reaches {given.host} may use this endpoint"
-        console.note(f"{who}; --credentials limits it")
+    if options.host not in LOOPBACK_HOSTS and options.secret_keys is None:
+        who = f"anyone who can reach {options.host} can use this endpoint"
+        console.note(f"{who}; --credentials restricts it")
 
     def ready(url: str) -> None:
-        page = f"{url}/?token={given.token}"
-        console.print_result({"url": url, "token": given.token, "page": page}, url)
+        page = f"{url}/?token={options.token}"
+        console.print_result({"url": url, "token": options.token, "page": page}, url)
         console.note(f"export AWS_ENDPOINT_URL={url}; jobs are shown at {page}")
 
     def warn(text: str) -> None:
         click.echo(f"warning: {text}", err=True)
 
-    serve(given, ready, warn)
+    serve(options, ready, warn)

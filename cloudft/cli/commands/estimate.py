@@ -1,4 +1,4 @@
-"""estimate: what a job would take, before anything is sent."""
+"""estimate: estimate a job's tokens, time and cost before it is submitted."""
 
 from __future__ import annotations
 
@@ -35,18 +35,21 @@ if TYPE_CHECKING:
 @click.option(
     "--probe",
     is_flag=True,
-    help="Look whether it fits into this machine's memory, and take some steps: how long will it"
-    " be?",
+    help="Check that the job fits into this machine's memory, and time some training steps.",
 )
 @click.option(
     "--backend",
     "backend_name",
     metavar="NAME",
     shell_complete=complete_backend,
-    help="Only on it; on each if unset.",
+    help="Estimate for this backend only; default: for each.",
 )
 @click.option(
-    "--steps", type=click.IntRange(0, 1000), default=20, show_default=True, help="Of the probe."
+    "--steps",
+    type=click.IntRange(0, 1000),
+    default=20,
+    show_default=True,
+    help="Training steps of --probe.",
 )
 @spec_options
 @aws_options
@@ -59,11 +62,11 @@ def estimate_command(
     flags: dict[str, str],
     console: Console,
 ) -> int:
-    """Tokens, time and cost of a job on each backend, with the price's source and date.
+    """Estimate tokens, time and cost of a job on each backend, with the price's source and date.
 
-    Tokens are estimated from characters. A price that no source has is unknown, not zero. With
-    --probe the local job's tokens, memory and time are measured on this machine: memory before
-    anything is loaded, time by steps over the job's own data whose result is thrown away.
+    Tokens are estimated from characters. A price without a source is unknown, not zero. --probe
+    measures the local job's tokens, memory and time on this machine: memory before the model is
+    loaded, time by training steps on the job's data, whose result is discarded.
     """
     from cloudft.cli.output import format_table, print_findings
     from cloudft.cli.progress import run_observer, task_progress
@@ -73,48 +76,50 @@ def estimate_command(
     print_findings(job.findings)
     home = Home.from_environ()
     with run_observer(console) as observer:
-        found = prepare.estimate_all(job, home, observer, backend_name)
+        estimates = prepare.estimate_all(job, home, observer, backend_name)
     if probe:
         with task_progress(console) as bars, run_observer(console, on_progress=bars) as observer:
-            better = prepare.probe_estimates(job, home, steps, observer)
-        found = [next((b for b in better if b.backend == one.backend), one) for one in found]
+            probed = prepare.probe_estimates(job, home, steps, observer)
+        estimates = [
+            next((b for b in probed if b.backend == one.backend), one) for one in estimates
+        ]
     columns = (
         "BACKEND",
         "TOKENS",
         "EPOCHS",
         "TRAINING",
-        "STORAGE A MONTH",
-        "SERVING AN HOUR",
+        "STORAGE PER MONTH",
+        "SERVING PER HOUR",
         "PRICE",
     )
     text = [
-        format_table(columns, map(_estimate_row, found)),
-        *(line for one in found for line in _probe_lines(one)),
+        format_table(columns, map(_estimate_row, estimates)),
+        *(line for one in estimates for line in _probe_lines(one)),
     ]
     text += [
         f"{one.backend}: no price is known for {one.unpriced.what}\n"
         f"  fix: {prepare.price_remedy(one, 'then estimate again')}"
-        for one in found
+        for one in estimates
         if one.unpriced is not None and one.usd["training"] is None
     ]
-    console.print_result(found, "\n".join(text))
+    console.print_result(estimates, "\n".join(text))
     return 0
 
 
 def _probe_lines(estimate: Estimate) -> Iterator[str]:
-    """What a probe found, in sentences."""
+    """Yield the result of a probe in sentences."""
     from cloudft.cli.number_format import format_duration, format_gibibytes
 
     memory = estimate.memory
     if memory is not None:
-        free = f" of {format_gibibytes(memory.available)} that are free" if memory.available else ""
-        word = "fits" if memory.fits else "does not fit"
-        yield f"{estimate.backend}: {word}: {format_gibibytes(memory.bytes)} of memory{free}"
+        free = f" of {format_gibibytes(memory.available)} free" if memory.available else ""
+        verdict = "fits" if memory.fits else "does not fit"
+        yield f"{estimate.backend}: {verdict}: {format_gibibytes(memory.bytes)} of memory{free}"
         if memory.remedy:
             yield f"  fix: {memory.remedy}"
     if estimate.seconds is not None:
         time = format_duration(estimate.seconds)
-        yield f"{estimate.backend}: {estimate.steps} steps, {time} in all"
+        yield f"{estimate.backend}: {estimate.steps} steps, {time} in total"
 
 
 def _estimate_row(estimate: Estimate) -> tuple[Any, ...]:

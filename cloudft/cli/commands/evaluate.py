@@ -1,4 +1,4 @@
-"""evaluate: the tuned model against its base, on records that it was not trained on."""
+"""evaluate: compare the tuned model with its base on held-out records."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from cloudft.storage.store import JobRecord
 
 OPTIONAL_METRICS = ("emptyShare", "cutShare", "refusalShare", "noLabelShare")
-"""Metrics that the text leaves out while both are nothing."""
-LEVEL_LABELS = {"good": "ok", "warning": "look", "bad": "BAD"}
+"""Metrics that the text omits while they are zero for both models."""
+LEVEL_LABELS = {"good": "ok", "warning": "warn", "bad": "BAD"}
 
 
 @command(
@@ -39,47 +39,53 @@ LEVEL_LABELS = {"good": "ok", "warning": "look", "bad": "BAD"}
 @click.option(
     "--data",
     type=click.Path(path_type=Path),
-    help="Held-out records; the job's own test (or validation) data if left out.",
+    help="Held-out records; default: the job's test (or validation) data.",
 )
 @click.option(
     "--answers",
     type=click.Path(path_type=Path),
-    help='Answers made elsewhere, a line a record: {"base": ..., "tuned": ...}.',
+    help='Answers from elsewhere, one line per record: {"base": ..., "tuned": ...}.',
 )
 @click.option(
     "--batch",
     "batches",
     is_flag=True,
-    help="Ask by batch inference: nothing needs to be deployed; it may take hours. (bedrock jobs)",
+    help="Use batch inference: needs no deployment, may take hours (bedrock jobs).",
 )
 @click.option(
     "--task",
     type=click.Choice(["classification", "json", "text"]),
-    help="What the answers are; found from the data if left out.",
+    help="Kind of the answers; default: detected from the data.",
 )
-@click.option("--limit", type=RECORDS, help="So many records at most, evenly spread.")
-@click.option("--max-new-tokens", type=TOKENS, help="Of an answer at most.")
-@click.option("--quick", is_flag=True, help="The scores alone: no general text, no memorising.")
-@click.option("--consistency", is_flag=True, help="Ask again in other words, and by sampling.")
+@click.option(
+    "--limit", type=RECORDS, help="Maximum number of records, spread evenly over the data."
+)
+@click.option("--max-new-tokens", type=TOKENS, help="Maximum tokens of an answer.")
+@click.option(
+    "--quick", is_flag=True, help="Compute only the scores: no forgetting, no memorization."
+)
+@click.option("--consistency", is_flag=True, help="Repeat the prompts reworded, and with sampling.")
 @click.option(
     "--learning-curve",
     "curve",
     is_flag=True,
-    help="Train on 1/8, 1/4 and 1/2 of the data too: what would more of it buy? (local jobs)",
+    help="Train on 1/8, 1/4 and 1/2 of the data too: does more data help? (local jobs)",
 )
 @click.option(
     "--suite",
     "suites",
     multiple=True,
     metavar="lm-eval:TASK",
-    help="Run a task of EleutherAI's lm-eval on both models too (local jobs); may be repeated.",
+    help="Run an lm-eval task on both models too (local jobs); can be repeated.",
 )
 @click.option(
     "--suite-path",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="A folder with the YAML files of lm-eval tasks of your own.",
+    help="Folder with YAML files of your own lm-eval tasks.",
 )
-@click.option("-y", "--yes", is_flag=True, help="Do not ask before answers that cost.")
+@click.option(
+    "-y", "--yes", is_flag=True, help="Do not ask for confirmation before billed answers."
+)
 @aws_options
 @console_options
 def evaluate_command(
@@ -98,10 +104,11 @@ def evaluate_command(
     yes: bool,
     console: Console,
 ) -> int:
-    """Ask base and tuned model the same held-out records, and say whether tuning helped.
+    """Compare base and tuned model on the same held-out records: did tuning help?
 
-    Greedy answers, one template, one scorer; each difference with its 95 % interval and a test.
-    Answers are kept: a second run, or one after Ctrl-C, asks only what is new.
+    Both answer with greedy decoding and the same template, and are scored alike. Each difference
+    comes with its 95 % interval and a significance test. Answers are cached: a second run, also
+    after Ctrl-C, generates only what is new.
     """
     from cloudft.evaluate import evaluate_job
     from cloudft.evaluate.diagnostics.run import DiagnosticOptions
@@ -118,7 +125,7 @@ def evaluate_command(
         decoding = evaluate_job.job_generation_config(record, held, max_new_tokens)
         confirm_cost(record, held, decoding, yes, console, batches=batches)
     with task_progress(console) as progress:
-        found = evaluate_job.evaluate_job(
+        evaluation = evaluate_job.evaluate_job(
             record,
             backend,
             home,
@@ -133,18 +140,18 @@ def evaluate_command(
             progress=progress,
         )
         if suites:
-            found["suites"] = run_suites(
+            evaluation["suites"] = run_suites(
                 record, backend, suites, include=suite_path, limit=limit, progress=progress
             )
         if curve:
-            found["pitfalls"]["data"] = _run_learning_curve(
+            evaluation["pitfalls"]["data"] = _run_learning_curve(
                 record, backend, home, held, progress, console
             )
-    path = save_evaluation(record.folder, found)
-    shown = {name: value for name, value in found.items() if name != "records"}
-    for warning in found["warnings"]:
+    path = save_evaluation(record.folder, evaluation)
+    shown = {name: value for name, value in evaluation.items() if name != "records"}
+    for warning in evaluation["warnings"]:
         console.note(f"warning: {warning['message']} [{warning['code']}]")
-    console.print_result({**shown, "file": path}, evaluation_text(found))
+    console.print_result({**shown, "file": path}, evaluation_text(evaluation))
     return 0
 
 
@@ -156,7 +163,7 @@ def _run_learning_curve(
     progress: Callable[[str, int, int], None],
     console: Console,
 ) -> dict[str, Any]:
-    """The pitfall of too little data, from jobs on parts of it."""
+    """Train jobs on parts of the data, and return whether more data helps."""
     from cloudft.evaluate.diagnostics.learning_curve import run_learning_curve
 
     return run_learning_curve(
@@ -178,31 +185,31 @@ def confirm_cost(
     *,
     batches: bool,
 ) -> None:
-    """Say what the answers take, and ask. Raises click.Abort."""
+    """Print the tokens and the price of the answers, and confirm. Raise click.Abort."""
     from cloudft.data.token_estimate import estimate_tokens
 
     size = sum(len(str(m["content"])) for item in held.examples for m in item.prompt.messages)
     answers = sum(min(len(item.reference), 4 * decoding.max_new_tokens) for item in held.examples)
-    asked, said = estimate_tokens(size), estimate_tokens(answers)
-    price = _price_text(record, asked, said)
+    input_tokens, output_tokens = estimate_tokens(size), estimate_tokens(answers)
+    price = _price_text(record, input_tokens, output_tokens)
     console.note(
-        f"{len(held.examples)} records to two models on {record.backend}: about {2 * asked:,} input"
-        f" tokens, and {2 * said:,} or more output tokens: {price}; answers"
-        " that are known already are not asked again."
+        f"{len(held.examples)} records for two models on {record.backend}: about"
+        f" {2 * input_tokens:,} input tokens, and {2 * output_tokens:,} or more output tokens:"
+        f" {price}; cached answers are not generated again."
     )
     if batches:
         console.note(
-            "one batch job a model, followed here: it may take hours. Ctrl-C leaves it to go on,"
-            " and the same command finds it again. `aws bedrock stop-model-invocation-job"
-            " --job-identifier NAME` ends it."
-            " The account's quotas name the fewest records that a batch may have."
+            "one batch job per model; it may take hours. After Ctrl-C the job continues, and the"
+            " same command follows it again. `aws bedrock stop-model-invocation-job"
+            " --job-identifier NAME` stops it."
+            " The account's quotas set the minimum number of records of a batch."
         )
     if not yes:
-        click.confirm("ask them?", abort=True, err=True)
+        click.confirm("generate them?", abort=True, err=True)
 
 
-def _price_text(record: JobRecord, asked: int, said: int) -> str:
-    """What so many tokens of both models cost on demand, in words."""
+def _price_text(record: JobRecord, input_tokens: int, output_tokens: int) -> str:
+    """Return as text what so many tokens of both models cost on demand."""
     from cloudft import catalogue
     from cloudft.catalogue import cost
     from cloudft.errors import UnknownModel
@@ -211,48 +218,51 @@ def _price_text(record: JobRecord, asked: int, said: int) -> str:
         model = catalogue.find_model(record.base_model)
     except UnknownModel:
         return cost.NO_PRICE_KNOWN
-    usd = cost.inference_usd(model, asked, said)
+    usd = cost.inference_usd(model, input_tokens, output_tokens)
     if usd is None or model.prices is None:
         return cost.NO_PRICE_KNOWN
     return f"{usd:.4f} USD or more on demand ({model.prices.source})"
 
 
-def evaluation_text(found: Mapping[str, Any]) -> str:
-    """The evaluation as a person reads it."""
+def evaluation_text(evaluation: Mapping[str, Any]) -> str:
+    """Return the evaluation as text."""
     from cloudft.cli.output import format_table
 
-    title = f"{found['job']}: base against tuned on {found['n']} held-out records ({found['task']})"
+    title = (
+        f"{evaluation['job']}: base and tuned model on {evaluation['n']} held-out records"
+        f" ({evaluation['task']})"
+    )
     parts = [
         title,
         format_table(
-            ("METRIC", "BASE", "TUNED", "DELTA", "95 % INTERVAL"), metric_table_rows(found)
+            ("METRIC", "BASE", "TUNED", "DELTA", "95 % INTERVAL"), metric_table_rows(evaluation)
         ),
     ]
-    parts.append(found["significance"]["sentence"])
-    if found["slices"]:
+    parts.append(evaluation["significance"]["sentence"])
+    if evaluation["slices"]:
         names = ("SLICE", "RECORDS", "BASE", "TUNED", "DELTA", "95 % INTERVAL")
-        parts.append(format_table(names, _slice_rows(found["slices"])))
-    if found.get("suites"):
-        head = ("SUITE", "FIGURE", "RECORDS", "BASE", "TUNED", "DELTA", "95 % INTERVAL")
-        parts.append(format_table(head, _suite_rows(found["suites"])))
-    if found["pitfalls"]:
+        parts.append(format_table(names, _slice_rows(evaluation["slices"])))
+    if evaluation.get("suites"):
+        head = ("SUITE", "METRIC", "RECORDS", "BASE", "TUNED", "DELTA", "95 % INTERVAL")
+        parts.append(format_table(head, _suite_rows(evaluation["suites"])))
+    if evaluation["pitfalls"]:
         parts.append(
             "\n".join(
                 f"{LEVEL_LABELS[p['level']]:<5} {name}: {p['sentence']}"
-                for name, p in found["pitfalls"].items()
+                for name, p in evaluation["pitfalls"].items()
             )
         )
     return "\n\n".join(parts)
 
 
-def metric_table_rows(found: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
-    """The metrics as a table's rows, the headline first."""
-    names = sorted(found["base"], key=lambda name: name != found["metric"])
+def metric_table_rows(evaluation: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    """Yield the metrics as table rows, the headline metric first."""
+    names = sorted(evaluation["base"], key=lambda name: name != evaluation["metric"])
     for name in names:
-        base, tuned = found["base"][name], found["tuned"][name]
+        base, tuned = evaluation["base"][name], evaluation["tuned"][name]
         if name in OPTIONAL_METRICS and not base and not tuned:
             continue
-        delta = found["delta"][name]
+        delta = evaluation["delta"][name]
         yield (
             name,
             format_number(base),

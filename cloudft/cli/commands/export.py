@@ -20,22 +20,24 @@ from cloudft.errors import UsageError
     type=click.Choice(["float32", "float16", "bfloat16"]),
     default="float32",
     show_default=True,
-    help="Format of the merged weights.",
+    help="Number format of the merged weights.",
 )
 @aws_options
 @console_options
 def export_command(reference: str, out: Path, dtype: str, console: Console) -> int:
-    """Write one merged model into the new folder DIR, and prove that it is the tuned one.
+    """Write the merged model into the new folder DIR, and verify that it equals the tuned model.
 
-    The merged weights are read back and asked held-out records: their logits must be the tuned
-    model's within a tolerance and the greedy answers equal, or the export fails and leaves nothing.
+    The merged weights are loaded again and run on held-out records: their logits must equal the
+    tuned model's within a tolerance, and the greedy answers must be the same. Otherwise the export
+    fails and DIR is not written.
     """
     from cloudft.backends.capabilities import SupportsExport
 
     record, backend, _ = open_job(reference)
     if not isinstance(backend, SupportsExport):
         raise UsageError(
-            f"the backend {record.backend} hands out no weights", fix="take the trained job."
+            f"a job on {record.backend} has no weights to export",
+            fix="name the job that was trained.",
         )
     console.note(f"merging {record.id} and comparing it with the tuned model ...")
     proof = backend.export(record.backend_job_id or record.id, out, dtype)

@@ -1,4 +1,4 @@
-"""gc: remove what cloudft made in the account and nobody needs."""
+"""gc: remove cloudft's unused resources from the AWS account."""
 
 from __future__ import annotations
 
@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cloudft.cli.command import command
-from cloudft.cli.options import Console, aws_location, aws_options, cloud_option, console_options
+from cloudft.cli.options import (
+    Console,
+    aws_location,
+    aws_options,
+    cloud_option,
+    console_options,
+    yes_option,
+)
 from cloudft.cli.output import print_unavailable
 from cloudft.cli.param_types import DAYS
 from cloudft.storage.home import Home
@@ -27,7 +34,7 @@ if TYPE_CHECKING:
 )
 @click.argument("names", metavar="[NAME...]", nargs=-1)
 @cloud_option
-@click.option("--expired", is_flag=True, help="Only what has outlived its --ttl.")
+@click.option("--expired", is_flag=True, help="Remove only what is older than its --ttl.")
 @click.option(
     "--kind",
     "kinds",
@@ -38,13 +45,19 @@ if TYPE_CHECKING:
             *("warm-pool", "data"),
         ]
     ),
-    help="Only of this kind; may be given several times.",
+    help="Remove only this kind; can be repeated.",
 )
-@click.option("--older-than", type=DAYS, default=0.0, metavar="DAYS", help="Only older ones.")
-@click.option("--live", is_flag=True, help="Also what is not expired, and models of known jobs.")
-@click.option("--all-homes", is_flag=True, help="Also of jobs that other machines submitted.")
-@click.option("--dry-run", is_flag=True, help="List them and remove nothing.")
-@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@click.option(
+    "--older-than", type=DAYS, default=0.0, metavar="DAYS", help="Remove only older resources."
+)
+@click.option(
+    "--live", is_flag=True, help="Remove also what is not expired, and models of known jobs."
+)
+@click.option(
+    "--all-homes", is_flag=True, help="Remove also resources of jobs that other machines submitted."
+)
+@click.option("--dry-run", is_flag=True, help="List the resources and remove nothing.")
+@yes_option
 @aws_options
 @console_options
 def gc_command(
@@ -59,58 +72,61 @@ def gc_command(
     yes: bool,
     console: Console,
 ) -> int:
-    """Find what cloudft made in the account and Region and nobody needs any more, and remove it.
+    """Remove cloudft's unused resources from the account and Region.
 
-    That is what has outlived its --ttl, staged data of jobs that have ended, and models of jobs
-    that were deleted here: all of jobs that this machine has submitted. More with --live and
-    --all-homes, or by NAME: a name or id that `ps` lists, or a job's id for all that it has.
+    Unused are: what is older than its --ttl, staged data of jobs that have ended, and models of
+    jobs that were deleted here; only of jobs that this machine has submitted. --live and
+    --all-homes remove more, as does NAME: a name or id that `ps` lists, or the id of a job.
 
-    What cloudft did not make is never touched, nor a job that runs. A custom model that is removed
-    is gone for good.
+    What cloudft did not create is never removed, nor a running job. A custom model that is removed
+    can't be restored.
     """
     from cloudft.account import cleanup
 
-    home, where = Home.from_environ(), aws_location()
-    wanted = cleanup.GarbageCriteria(
+    home, location = Home.from_environ(), aws_location()
+    criteria = cleanup.GarbageCriteria(
         names, backend_name, kinds, expired, older_than, live, all_homes
     )
-    found = cleanup.find_garbage(cleanup.list_account(None, home, where), home, wanted)
-    things = found.removable
+    garbage = cleanup.find_garbage(cleanup.list_account(None, home, location), home, criteria)
+    resources = garbage.removable
     result: dict[str, Any] = {
         "removed": [],
-        "found": things,
-        "left": [{"why": why, "thing": thing} for thing, why in found.kept],
-        "unavailable": found.unavailable,
+        "found": resources,
+        "left": [{"why": why, "thing": resource} for resource, why in garbage.kept],
+        "unavailable": garbage.unavailable,
     }
-    _print_kept(found.kept, console)
-    print_unavailable(found.unavailable)
-    code = Listing((), found.unavailable).exit_code
-    listed = "\n".join(_resource_line(thing) for thing in things)
-    if dry_run or not things:
+    _print_kept(garbage.kept, console)
+    print_unavailable(garbage.unavailable)
+    code = Listing((), garbage.unavailable).exit_code
+    listed = "\n".join(_resource_line(resource) for resource in resources)
+    if dry_run or not resources:
         nothing = "nothing to remove" + (" in what could be read" if code else "")
         console.print_result(result, listed or nothing)
         return code
     if not yes:
-        click.confirm(f"{listed}\nremove these {len(things)}?", abort=True, err=True)
+        click.confirm(f"{listed}\nremove these {len(resources)}?", abort=True, err=True)
     removed = result["removed"]
-    for thing in cleanup.remove_resources(home, where, things):
-        console.debug(f"removed {thing.kind} {thing.name}")
-        removed.append(thing)
-    console.print_result(result, "\n".join(f"removed {_resource_line(thing)}" for thing in removed))
+    for resource in cleanup.remove_resources(home, location, resources):
+        console.debug(f"removed {resource.kind} {resource.name}")
+        removed.append(resource)
+    console.print_result(
+        result, "\n".join(f"removed {_resource_line(resource)}" for resource in removed)
+    )
     return code
 
 
-def _print_kept(left: tuple[tuple[CloudResource, KeptReason], ...], console: Console) -> None:
-    """Say what of cloudft's was left, and the flag that takes it."""
+def _print_kept(kept: tuple[tuple[CloudResource, KeptReason], ...], console: Console) -> None:
+    """Print how many unused resources were kept, and the flags that remove them."""
     flags: dict[KeptReason, str] = {
         "live": "live: --live",
         "another-home": "of other machines: --all-homes",
     }
-    counts = Counter(why for _, why in left)
+    counts = Counter(why for _, why in kept)
     if counts:
-        told = ", ".join(f"{counts[why]} {flags[why]}" for why in flags if counts[why])
-        console.note(f"left as they are ({told})")
+        listed = ", ".join(f"{counts[why]} {flags[why]}" for why in flags if counts[why])
+        console.note(f"kept ({listed})")
 
 
-def _resource_line(thing: CloudResource) -> str:
-    return f"{thing.kind} {thing.name} ({thing.status}, of {thing.job}, {thing.created_at[:10]})"
+def _resource_line(resource: CloudResource) -> str:
+    created = resource.created_at[:10]
+    return f"{resource.kind} {resource.name} ({resource.status}, of {resource.job}, {created})"

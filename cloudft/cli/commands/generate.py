@@ -26,25 +26,43 @@ if TYPE_CHECKING:
     "  echo 'My parcel never came.' | cloudft generate - --prompt -",
 )
 @job_argument
-@click.option("--prompt", help="What to ask; - reads it from standard input.")
-@click.option("--system", help="The system message that goes with --prompt.")
+@click.option("--prompt", help="The prompt; - reads it from standard input.")
+@click.option("--system", help="System message for --prompt.")
 @click.option(
     "--file",
     "file",
     type=click.Path(path_type=Path),
-    help="Ask every record of a file (any shape that data.train takes); its answers stand beside.",
+    help="Send every record of a file (any format of data.train), and show its own answers too.",
 )
-@click.option("--base", is_flag=True, help="Ask the base model too, side by side.")
-@click.option("--max-new-tokens", type=TOKENS, default=256, show_default=True)
+@click.option("--base", is_flag=True, help="Send the prompts to the base model too.")
+@click.option(
+    "--max-new-tokens",
+    type=TOKENS,
+    default=256,
+    show_default=True,
+    help="Maximum tokens of an answer.",
+)
 @click.option(
     "--temperature",
     type=FiniteRange(0, 2),
     default=0.0,
     show_default=True,
-    help="0 takes the likeliest token each time.",
+    help="0 always takes the most likely token (greedy).",
 )
-@click.option("--top-p", type=FiniteRange(0, 1, min_open=True), default=1.0, show_default=True)
-@click.option("--seed", type=SEED, default=7, show_default=True, help="For a temperature above 0.")
+@click.option(
+    "--top-p",
+    type=FiniteRange(0, 1, min_open=True),
+    default=1.0,
+    show_default=True,
+    help="Sample from the most likely tokens with this total probability.",
+)
+@click.option(
+    "--seed",
+    type=SEED,
+    default=7,
+    show_default=True,
+    help="Seed of the sampling, for a temperature above 0.",
+)
 @aws_options
 @console_options
 def generate_command(
@@ -59,9 +77,9 @@ def generate_command(
     seed: int,
     console: Console,
 ) -> int:
-    """Ask the tuned model, and the base beside it.
+    """Send prompts to the tuned model, and with --base to its base model.
 
-    The prompt is put into the very template that the model was trained with.
+    The prompt is rendered with the chat template that the model was trained with.
     """
     from cloudft.backends.capabilities import SupportsGenerate
     from cloudft.inference import GenerationConfig
@@ -69,14 +87,16 @@ def generate_command(
 
     record, backend, _ = open_job(reference)
     if not isinstance(backend, SupportsGenerate):
-        raise UsageError(f"a job on {record.backend} can't be asked", fix="take the trained job.")
+        raise UsageError(
+            f"a job on {record.backend} can't generate text", fix="name the job that was trained."
+        )
     if prompt == "-":
         prompt = sys.stdin.read().rstrip("\n")
     questions = build_prompts(record.customization_type, prompt=prompt, system=system, file=file)
     variants = ["tuned", "base"] if base else ["tuned"]
     decoding = GenerationConfig(max_new_tokens, temperature, top_p, seed)
     prompts: list[Prompt] = [question.prompt for question in questions]
-    console.note(f"asking {record.id}: {len(prompts)} prompt(s) ...")
+    console.note(f"{record.id}: answering {len(prompts)} prompt(s) ...")
     answers = _collect_answers(
         backend.generate(record.backend_job_id or record.id, prompts, variants, decoding),
         len(prompts) * len(variants),
@@ -90,7 +110,7 @@ def generate_command(
 
 
 def _collect_answers(answers: Any, total: int, console: Console) -> dict[tuple[int, str], Answer]:
-    """All answers by prompt and variant, with a counter on a terminal."""
+    """Return all answers by prompt index and variant, with a progress bar on a terminal."""
     from rich.console import Console as RichConsole
     from rich.progress import track
 

@@ -1,4 +1,4 @@
-"""import: a tuned open-weight model into Bedrock."""
+"""import: import a tuned open-weight model into Bedrock (Custom Model Import)."""
 
 from __future__ import annotations
 
@@ -9,8 +9,15 @@ import click
 
 from cloudft.cli.command import command
 from cloudft.cli.jobs import open_job
-from cloudft.cli.options import Console, aws_options, console_options, job_argument, parse_settings
-from cloudft.cli.param_types import SECONDS
+from cloudft.cli.options import (
+    Console,
+    aws_options,
+    console_options,
+    force_new_option,
+    job_argument,
+    parse_settings,
+    wait_timeout_option,
+)
 from cloudft.storage.home import Home
 
 if TYPE_CHECKING:
@@ -34,21 +41,19 @@ DEFAULT_DTYPE = "bfloat16"
     multiple=True,
     metavar="KEY=VALUE",
     callback=parse_settings,
-    help="Any value of the trained job's file, dotted: --set bedrock.region=us-east-1",
+    help="Override a value of the trained job's file: --set bedrock.region=us-east-1",
 )
 @click.option(
     "--dtype",
     type=click.Choice(["float32", "float16", "bfloat16"]),
     default=DEFAULT_DTYPE,
     show_default=True,
-    help="Format of the merged weights.",
+    help="Number format of the merged weights.",
 )
-@click.option("--dry-run", is_flag=True, help="Merge, check, print the plan and send nothing.")
+@click.option("--dry-run", is_flag=True, help="Merge, check and print the plan; send nothing.")
 @click.option("--wait", is_flag=True, help="Follow the import until it ends.")
-@click.option(
-    "--timeout", type=SECONDS, metavar="SECONDS", help="With --wait: exit 124 after this."
-)
-@click.option("--again", is_flag=True, help="Import once more even if that was done.")
+@wait_timeout_option
+@force_new_option
 @aws_options
 @console_options
 def import_command(
@@ -58,14 +63,15 @@ def import_command(
     dry_run: bool,
     wait: bool,
     timeout: float | None,
-    again: bool,
+    force_new: bool,
     console: Console,
 ) -> int:
     """Import a job's tuned model into Bedrock (Custom Model Import).
 
-    The model is merged with proof, held against Bedrock's rules and sent; the import is a job of
-    its own: `watch`, `generate` and `evaluate` take it. Needs the bedrock section in the job file
-    (region, s3_uri, import_role_arn or role_arn), or --set. The same import twice is one import.
+    The weights are merged and compared with the tuned model, checked against Bedrock's rules, and
+    uploaded. The import is a job of its own: `watch`, `generate` and `evaluate` take it. It needs
+    the bedrock section of the job file (region, s3_uri, import_role_arn or role_arn), or --set.
+    The same import submitted twice is one import.
     """
     from cloudft.cli.commands.submit import warn_not_described
     from cloudft.cli.jobs import exit_code_of, print_job
@@ -77,7 +83,7 @@ def import_command(
     if dry_run:
         _print_import_plan(staged, console)
         return 0
-    job = submit_import(staged, again=again, console=console)
+    job = submit_import(staged, force_new=force_new, console=console)
     if wait:
         job = _follow_import(job, timeout, console)
         print_job(job, console)
@@ -85,7 +91,7 @@ def import_command(
     warn_not_described(job)
     note = f"`cloudft watch {job.record.id}` follows it."
     if job.state.status == "Completed":
-        note = "this very model is imported already; --again imports it once more."
+        note = "this model is imported already; --force-new imports it again."
     console.note(f"{job.state.status}: {note}")
     console.print_result(job.to_json(), job.record.id)
     return 0
@@ -94,7 +100,7 @@ def import_command(
 def prepare_import(
     record: JobRecord, backend: Backend, flags: dict[str, str], dtype: str, console: Console
 ) -> StagedJob:
-    """The job's model, ready to be sent; warnings are said."""
+    """Merge and stage the job's model for the import, and print the warnings."""
     from cloudft.cli.output import print_findings
     from cloudft.cli.progress import run_observer
     from cloudft.jobs import model_import
@@ -102,10 +108,10 @@ def prepare_import(
     job = model_import.load_import_job(record, flags, os.environ)
     home = Home.from_environ()
     with run_observer(console) as observer:
-        staged, found = model_import.merge_and_stage(
+        staged, warnings = model_import.merge_and_stage(
             record, backend, home, job, dtype=dtype, observer=observer
         )
-    print_findings(found)
+    print_findings(warnings)
     return staged
 
 
@@ -117,8 +123,8 @@ def _print_import_plan(staged: StagedJob, console: Console) -> None:
     console.print_result(plan, json_text(plan))
 
 
-def submit_import(staged: StagedJob, *, again: bool, console: Console) -> Job:
-    """Send the model and create the import, once."""
+def submit_import(staged: StagedJob, *, force_new: bool, console: Console) -> Job:
+    """Upload the model and create the import job. The same import is created once."""
     from cloudft.cli.progress import run_observer
     from cloudft.jobs import lifecycle, model_import
     from cloudft.storage.store import Store
@@ -127,7 +133,7 @@ def submit_import(staged: StagedJob, *, again: bool, console: Console) -> Job:
     backend = model_import.import_backend(staged.job, home)
     with run_observer(console) as observer:
         return lifecycle.submit(
-            staged, backend, Store(home.jobs), force_new=again, observer=observer
+            staged, backend, Store(home.jobs), force_new=force_new, observer=observer
         )
 
 
@@ -140,7 +146,7 @@ def _follow_import(job: Job, timeout: float | None, console: Console) -> Job:
 
 
 def check_import(job: LoadedJob, backend: Backend, console: Console) -> None:
-    """Before anything is trained that is to be imported: can it be? Raises CheckFailed."""
+    """Check, before a job is trained, that its model can be imported. Raise CheckFailed."""
     from cloudft.cli.output import print_findings
     from cloudft.jobs import model_import
 
@@ -151,6 +157,6 @@ def check_import(job: LoadedJob, backend: Backend, console: Console) -> None:
 def import_completed_job(
     record: JobRecord, backend: Backend, timeout: float | None, console: Console
 ) -> Job:
-    """A completed job's import at its end."""
+    """Import a completed job's model, and follow the import until it ends."""
     staged = prepare_import(record, backend, {}, DEFAULT_DTYPE, console)
-    return _follow_import(submit_import(staged, again=False, console=console), timeout, console)
+    return _follow_import(submit_import(staged, force_new=False, console=console), timeout, console)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cloudft.cli.command import command
-from cloudft.cli.options import Console, aws_location, aws_options, console_options
+from cloudft.cli.options import Console, aws_location, aws_options, console_options, yes_option
 from cloudft.cli.stack_events import event_printer, poll_seconds
 from cloudft.cli.stack_options import (
     param_option,
@@ -37,12 +37,14 @@ if TYPE_CHECKING:
     "--from",
     "beside",
     metavar="STACK",
-    help="Parameters that are not given come from this stack's outputs of the same names.",
+    help="Take other parameters from the outputs of this stack with the same names.",
 )
-@click.option("--dry-run", is_flag=True, help="Show the changes and make none.")
-@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@click.option("--dry-run", is_flag=True, help="Show the changes and execute none.")
+@yes_option
 @click.option(
-    "--protect/--no-protect", default=None, help="Termination protection; as it is if not given."
+    "--protect/--no-protect",
+    default=None,
+    help="Turn termination protection on or off; default: unchanged.",
 )
 @aws_options
 @console_options
@@ -56,10 +58,10 @@ def deploy_command(
     protect: bool | None,
     console: Console,
 ) -> int:
-    """Make the stack NAME (default: cloudft), or change it to what the template now says.
+    """Create the stack NAME (default: cloudft), or update it to the current template.
 
-    Parameters that are not given stay as they are. The changes are shown first; a deploy that was
-    broken off is gone on with by the same command.
+    Parameters without --param keep their values. The changes are shown first. After an
+    interruption, the same command continues.
     """
     from cloudft.aws.client import Aws, AwsLocation
     from cloudft.infra import change_sets
@@ -71,44 +73,51 @@ def deploy_command(
     before = _settled_stack(aws, name, dry_run, console)
     change_sets.check_parameters(template, text, params, before)
     proposal = change_sets.create_change_set(aws, name, text, params, before)
-    agreed = False
+    is_confirmed = False
     try:
         if proposal.changes:
-            asking = not (yes or dry_run)
+            needs_confirmation = not (yes or dry_run)
             _print_changes(
-                proposal, text, params, before, _print_to_stderr if asking else console.note
+                proposal,
+                text,
+                params,
+                before,
+                _print_to_stderr if needs_confirmation else console.note,
             )
-            question = f"make these changes to {name}?"
-            agreed = click.confirm(question, err=True) if asking else not dry_run
-    finally:  # also where nobody answers
-        if not agreed:
+            question = f"execute these changes of {name}?"
+            is_confirmed = click.confirm(question, err=True) if needs_confirmation else not dry_run
+    finally:  # also when the confirmation is interrupted
+        if not is_confirmed:
             change_sets.delete_change_set(aws, proposal)
-    stack = _execute_changes(aws, proposal, console) if agreed else before
+    stack = _execute_changes(aws, proposal, console) if is_confirmed else before
     if protect is not None and stack is not None and not dry_run:
         stack = change_sets.set_termination_protection(aws, stack, protect)
-    _print_result(proposal, stack, agreed, console)
+    _print_result(proposal, stack, is_confirmed, console)
     return 0
 
 
 def _settled_stack(aws: Aws, name: str, dry_run: bool, console: Console) -> Stack | None:
-    """The stack when nothing is done to it any more; None when there is none, or an empty one."""
+    """Wait until no operation runs on the stack, and return it.
+
+    Return None when there is no stack, or one that was never created completely.
+    """
     from cloudft.errors import StackFailed, UsageError
     from cloudft.infra import change_sets, ownership
 
     ownership.find_owned_stack(aws, name)
     stack = change_sets.find_stack(aws, name)
     if stack is not None and change_sets.is_in_progress(stack):
-        console.note(f"{name} is {stack.status}: waiting for its end ...")
+        console.note(f"{name} is {stack.status}: waiting until it is done ...")
         try:
             change_sets.follow_stack(aws, stack.id, set(), lambda event: None, poll_seconds(aws))
-        except StackFailed as failure:  # it came to rest; now it is to become what is wanted
+        except StackFailed as failure:  # it is done, and this deploy replaces its result
             console.note(failure.message)
         stack = change_sets.find_stack(aws, name)
     if stack is not None and stack.status == "ROLLBACK_COMPLETE":
         if dry_run:
-            fix = "deploy without --dry-run: it removes what is left of it first."
-            raise UsageError(f"{name} could not be made before", fix=fix)
-        console.note(f"{name} could not be made before: what is left of it is removed first")
+            fix = "deploy without --dry-run, which first removes what is left of it."
+            raise UsageError(f"the last creation of {name} failed", fix=fix)
+        console.note(f"the last creation of {name} failed: removing what is left of it first")
         change_sets.delete_empty_stack(aws, name)
         change_sets.follow_stack(aws, stack.id, set(), lambda event: None, poll_seconds(aws))
         stack = None
@@ -118,7 +127,7 @@ def _settled_stack(aws: Aws, name: str, dry_run: bool, console: Console) -> Stac
 
 
 def _print_to_stderr(text: str) -> None:
-    """What is asked about is said, with -q too."""
+    """Print on stderr, also with -q: the changes that the question is about."""
     click.echo(text, err=True)
 
 
@@ -126,27 +135,25 @@ def _print_changes(
     proposal: ChangeSet,
     text: str,
     params: dict[str, str],
-    before: Stack | None,
-    say: Callable[[str], None],
+    current: Stack | None,
+    echo: Callable[[str], None],
 ) -> None:
     from cloudft.cli.output import format_table
     from cloudft.infra import template as templates
     from cloudft.infra.status import template_costs
 
     rows = [(c.action, c.resource, c.type, _replacement_note(c)) for c in proposal.changes]
-    say(format_table(("CHANGE", "RESOURCE", "TYPE", ""), rows))
-    whole = {**(before.parameters if before else {}), **params}
-    say(stack_cost_lines(template_costs(templates.parse_template(text), whole))[0])
+    echo(format_table(("CHANGE", "RESOURCE", "TYPE", ""), rows))
+    whole = {**(current.parameters if current else {}), **params}
+    echo(stack_cost_lines(template_costs(templates.parse_template(text), whole))[0])
 
 
 def _replacement_note(change: Change) -> str:
-    return {"True": "made anew", "Conditional": "perhaps made anew"}.get(
-        change.replacement or "", ""
-    )
+    return {"True": "replaced", "Conditional": "may be replaced"}.get(change.replacement or "", "")
 
 
 def _execute_changes(aws: Aws, proposal: ChangeSet, console: Console) -> Stack:
-    """Make the changes and follow them. Ctrl-C ends the following alone."""
+    """Execute the changes and follow them. Ctrl-C ends only the following."""
     from cloudft.infra import change_sets
 
     name = proposal.stack
@@ -155,8 +162,8 @@ def _execute_changes(aws: Aws, proposal: ChangeSet, console: Console) -> Stack:
         change_sets.execute_change_set(aws, proposal)
         return change_sets.follow_stack(aws, name, seen, event_printer(console), poll_seconds(aws))
     except KeyboardInterrupt:
-        goes_on = f"CloudFormation goes on with what has begun of {name}"
-        console.note(f"{goes_on}; `cloudft infra status {name}` shows how far it is")
+        note = f"CloudFormation continues with {name}"
+        console.note(f"{note}; `cloudft infra status {name}` shows its progress")
         raise
 
 
@@ -167,9 +174,9 @@ def _print_result(
     if not proposal.changes:
         text = f"{name}: nothing to change"
     elif not executed:
-        text = f"{name}: {len(proposal.changes)} changes, none made"
+        text = f"{name}: {len(proposal.changes)} changes, none executed"
     else:
         text = f"{name}: {stack.status if stack else ''}"
-        console.note(f"say `bedrock: {{stack: {name}}}` in a job file, and it runs with this stack")
+        console.note(f"a job file with `bedrock: {{stack: {name}}}` uses this stack")
     result = {"changes": proposal.changes, "executed": executed, "stack": stack}
     console.print_result(result, text)

@@ -25,10 +25,10 @@ from cloudft.storage.home import Home
 @aws_options
 @console_options
 def policy_command(path: Path | None, flags: dict[str, str], console: Console) -> int:
-    """Print the least IAM policy with which a job file can be checked, submitted and followed.
+    """Print the least IAM policy that can check, submit and follow the job of a job file.
 
-    It follows from the calls that a submit makes and their resources; nothing is staged or checked.
-    Data and names that change with the job's content stand as patterns.
+    It is derived from the API calls of a submit and their resources; nothing is staged or checked.
+    Names that change with the job's content are patterns.
     """
     from cloudft.backends import make_backend
     from cloudft.backends.base import with_placeholder_data

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 @command("status", epilog="\b\nExample:\n  cloudft infra status team --output json")
 @stack_argument
-@click.option("--drift/--no-drift", default=True, show_default=True, help="Look for drift.")
+@click.option("--drift/--no-drift", default=True, show_default=True, help="Detect drift.")
 @aws_options
 @console_options
 def status_command(name: str, drift: bool, console: Console) -> int:
-    """Show a stack: its state, its outputs, what has drifted from its template, what it costs."""
+    """Show a stack: its status, outputs, drift from the template, and cost."""
     from cloudft.aws.client import Aws, AwsLocation
     from cloudft.cli.output import print_unavailable
     from cloudft.infra.costs import sum_known_costs
@@ -52,7 +52,7 @@ def _status_text(report: StackReport) -> str:
     reason = f" ({stack.reason})" if stack.reason else ""
     lines = [f"{stack.name}: {stack.status}{reason}"]
     if stack.termination_protection:
-        lines.append("protected against its end")
+        lines.append("termination protection is on")
     if stack.outputs:
         lines += ["", format_table(("OUTPUT", "VALUE"), sorted(stack.outputs.items()))]
     costs = ["costs: unknown"] if report.costs is None else stack_cost_lines(report.costs)

@@ -19,9 +19,10 @@ from cloudft.cli.stack_options import param_option, stack_cost_lines, template_o
 @click.option("--compact", is_flag=True, help="As JSON where it is too long for a request as YAML.")
 @console_options
 def synth_command(template: str, params: dict[str, str], compact: bool, console: Console) -> int:
-    """Print a template, or with --compact what `aws cloudformation deploy` takes of a long one.
+    """Print a CloudFormation template.
 
-    As JSON: the parameters with their rules, and what the stack would cost while it stands.
+    --compact prints the form that `aws cloudformation deploy` accepts of a long one. --output json
+    adds the parameters with their rules, and the monthly cost of the stack.
     """
     from cloudft.infra import change_sets
     from cloudft.infra import template as templates

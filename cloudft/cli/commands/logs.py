@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 @command("logs", epilog="\b\nExample:\n  cloudft logs - --follow")
 @job_argument
-@click.option("-f", "--follow", is_flag=True, help="Go on until the job ends.")
+@click.option("-f", "--follow", is_flag=True, help="Follow the log until the job ends.")
 @aws_options
 @console_options
 def logs_command(reference: str, follow: bool, console: Console) -> int:
-    """Print a job's log. With --output json, one object a line."""
+    """Print a job's log. --output json prints one object per line."""
     from cloudft.cli.output import json_line
 
     record, backend, _ = open_job(reference)

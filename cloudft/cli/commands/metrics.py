@@ -1,4 +1,4 @@
-"""metrics: the loss curves as numbers and as a picture."""
+"""metrics: print or plot a job's loss curves."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ from cloudft.cli.options import Console, aws_options, console_options, job_argum
 @command("metrics", epilog="\b\nExample:\n  cloudft metrics - --plot loss.png")
 @job_argument
 @click.option(
-    "--plot", type=click.Path(dir_okay=False, path_type=Path), help="Draw the curves (.png, .svg)."
+    "--plot",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write a plot to this file (.png, .svg) instead of printing the numbers.",
 )
 @aws_options
 @console_options
 def metrics_command(reference: str, plot: Path | None, console: Console) -> int:
-    """Print or plot a job's loss curves, also while it runs."""
+    """Print or plot a job's loss curves, also while it is running."""
     from cloudft.cli.job_page import metric_rows
     from cloudft.cli.output import format_table
 
@@ -28,7 +30,8 @@ def metrics_command(reference: str, plot: Path | None, console: Console) -> int:
     points = list(backend.metrics(record.backend_job_id or record.id))
     if plot is not None:
         draw_loss_plot(points, record.id, plot)
-        console.note(f"wrote {plot}")
+        console.print_result(points, str(plot))
+        return 0
     columns = ("STEP", "EPOCH", "SPLIT", "LOSS", "PERPLEXITY", "RATE", "TOKENS/S")
     console.print_result(points, format_table(columns, metric_rows(points)))
     return 0

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from cloudft.cli.command import command
 from cloudft.cli.options import Console, aws_options, console_options
 
+if TYPE_CHECKING:
+    from cloudft.catalogue.model import Model
+
 
 @command(
     "models",
     epilog="\b\nExamples:\n  cloudft models --local\n  cloudft models --live --region us-east-1",
 )
-@click.option("--local", is_flag=True, help="Only models that can be trained on this machine.")
-@click.option("--live", is_flag=True, help="Ask the account, and tell where it says otherwise.")
+@click.option("--local", is_flag=True, help="List only models that can be trained on this machine.")
+@click.option(
+    "--live", is_flag=True, help="Compare the catalogue with the models of the AWS account."
+)
 @aws_options
 @console_options
 def models_command(local: bool, live: bool, console: Console) -> int:
-    """List the base models and where they come from.
+    """List the base models and where their weights are.
 
-    Open-weight models are trained here; a Bedrock model is trained here by a stand-in
-    (local.model).
+    Open-weight models are trained on this machine. For a Bedrock model, a local job trains the
+    open-weight model that the job file names (local.model).
     """
     from cloudft import catalogue
     from cloudft.cli.output import format_table
@@ -46,7 +51,7 @@ def models_command(local: bool, live: bool, console: Console) -> int:
 
 
 def _compare_with_account(console: Console) -> int:
-    """The catalogue beside the account's own list."""
+    """Print where the catalogue and the account differ."""
     from cloudft.account import catalogue_drift
     from cloudft.cli.options import aws_location
     from cloudft.cli.output import format_table
@@ -57,13 +62,13 @@ def _compare_with_account(console: Console) -> int:
     return 0
 
 
-def _model_json(model: Any) -> dict[str, Any]:
+def _model_json(model: Model) -> dict[str, Any]:
     from cloudft import catalogue
 
-    places = catalogue.find_weights(model) if model.is_open_weight else []
-    weights = [{"place": w, "present": present, "detail": d} for w, present, d in places]
-    here = next((d for _, present, d in places if present), None)
-    origin = here or "; ".join(d for _, _, d in places) or model.bedrock_id
+    locations = catalogue.find_weights(model) if model.is_open_weight else []
+    weights = [{"place": w, "present": present, "detail": d} for w, present, d in locations]
+    here = next((d for _, present, d in locations if present), None)
+    origin = here or "; ".join(d for _, _, d in locations) or model.bedrock_id
     return {
         "alias": model.alias,
         "title": model.title,

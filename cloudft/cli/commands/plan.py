@@ -30,15 +30,21 @@ if TYPE_CHECKING:
 def plan_command(
     path: Path | None, backend_name: str, flags: dict[str, str], console: Console
 ) -> int:
-    """Print the exact request that submit would send, with its token, cost and files."""
+    """Print the exact request that submit would send, with its token, cost and files.
+
+    The data is staged on this machine; nothing is sent.
+    """
     print_plan(load_job_file(path, flags), backend_name, console)
     return 0
 
 
 def print_plan(
-    job: LoadedJob, backend_name: str, console: Console, then: str | None = None
+    job: LoadedJob, backend_name: str, console: Console, *, import_after: bool = False
 ) -> None:
-    """Stage the data and print the plan; nothing is started. What comes `then` is checked too."""
+    """Stage the data and print the plan; start nothing.
+
+    With `import_after` the import of the trained model is checked too.
+    """
     from cloudft.backends import make_backend
     from cloudft.backends.capabilities import SupportsIdentity
     from cloudft.cli.commands import import_
@@ -48,17 +54,17 @@ def print_plan(
     from cloudft.types import to_json
 
     home = Home.from_environ()
-    chosen = make_backend(backend_name, home).for_job(job)
+    backend = make_backend(backend_name, home).for_job(job)
     with run_observer(console) as observer:
-        staged, warnings = prepare.prepare(job, chosen, home, observer)
+        staged, warnings = prepare.prepare(job, backend, home, observer)
     print_findings(warnings)
-    if then:
-        import_.check_import(job, chosen, console)
-    plan = chosen.plan(staged)
+    if import_after:
+        import_.check_import(job, backend, console)
+    plan = backend.plan(staged)
     prepare.check_budget(job, plan)
     value = to_json(plan)
-    if isinstance(chosen, SupportsIdentity):
-        identity = chosen.get_identity(job)
+    if isinstance(backend, SupportsIdentity):
+        identity = backend.get_identity(job)
         console.note(identity_line(identity))
         value |= {"identity": to_json(identity)}
     console.print_result(value, json_text(value))

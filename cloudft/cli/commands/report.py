@@ -1,4 +1,4 @@
-"""report: one page about a job, to keep or to send."""
+"""report: write one HTML page about a job."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from cloudft.errors import JobStateConflict
 @click.option(
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Where to write it; JOB-report.html here if left out.",
+    help="File to write; default: JOB-report.html.",
 )
-@click.option("--force", is_flag=True, help="Replace a file that is there.")
-@click.option("--no-texts", is_flag=True, help="Leave out what records and answers say.")
+@click.option("--force", is_flag=True, help="Replace an existing file.")
+@click.option("--no-texts", is_flag=True, help="Leave out the texts of records and answers.")
 @aws_options
 @console_options
 def report_command(
     reference: str, out: Path | None, force: bool, no_texts: bool, console: Console
 ) -> int:
-    """Write one HTML page: the job, its data, curves, evaluation, pitfalls, cost and digests.
+    """Write one HTML page: the job, its data, curves, evaluation, diagnostics, cost and digests.
 
-    It needs nothing beside it, no network and no script.
+    The page needs no other files, no network and no scripts.
     """
     from cloudft.evaluate.report.job_page import render_job_page
     from cloudft.evaluate.report.pages import write_page

@@ -15,7 +15,7 @@ from cloudft.cli.options import Console, aws_options, console_options, job_argum
 @aws_options
 @console_options
 def resume_command(reference: str, wait: bool, console: Console) -> int:
-    """Go on with a stopped or failed job, from its last checkpoint."""
+    """Continue a stopped or failed job from its last checkpoint."""
     from cloudft.jobs import lifecycle
 
     record, backend, _ = open_job(reference)

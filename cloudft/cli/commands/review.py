@@ -1,4 +1,4 @@
-"""review: people judge two models' answers, blind."""
+"""review: have people judge two models' answers blind."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from cloudft.evaluate.human_review.review import Review
 
 LINGER_S = 1.5
-"""How long the page may still ask after the last judgement."""
+"""Seconds that the page is still served after the last judgment."""
 
 
 @command(
@@ -30,17 +30,17 @@ LINGER_S = 1.5
     "  cloudft review base ticket-router --export judgements.csv",
 )
 @click.argument("references", metavar="A B", nargs=2, shell_complete=complete_job)
-@click.option("--reviewer", help="Who judges; your user name if left out.")
-@click.option("--sample", type=RECORDS, help="So many records, drawn by the seed.")
-@click.option("--seed", type=SEED, default=7, show_default=True, help="Of the sample.")
-@click.option("--port", type=PORT, default=0, help="Of the page; any if 0.")
-@click.option("--no-browser", is_flag=True, help="Print the address, open nothing.")
-@click.option("--results", is_flag=True, help="Print what came out so far, and end.")
+@click.option("--reviewer", help="Name of the reviewer; default: your user name.")
+@click.option("--sample", type=RECORDS, help="Number of records to draw; default: all.")
+@click.option("--seed", type=SEED, default=7, show_default=True, help="Seed that draws the sample.")
+@click.option("--port", type=PORT, default=0, help="Port of the page; 0 picks a free one.")
+@click.option("--no-browser", is_flag=True, help="Print the URL and open no browser.")
+@click.option("--results", is_flag=True, help="Print the results so far, and exit.")
 @click.option(
     "--export",
     "out",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Write every judgement to a new file (.csv or .json), and end.",
+    help="Write all judgments to a new file (.csv or .json), and exit.",
 )
 @aws_options
 @console_options
@@ -55,10 +55,11 @@ def review_command(
     out: Path | None,
     console: Console,
 ) -> int:
-    """Judge two models' answers side by side, not knowing which is which; `base` is the base.
+    """Judge two models' answers side by side without knowing which is which; `base` is the base.
 
-    A page on this machine, for this machine alone. Every judgement is kept at once; come back at
-    any time, with as many reviewers as there are. The answers are those of `cloudft evaluate`.
+    The page is served on this machine and reachable only from it. Every judgment is saved at once:
+    stop and continue at any time, with any number of reviewers. The answers are those of `cloudft
+    evaluate`.
     """
     from cloudft.cli.commands.compare import model_results
     from cloudft.evaluate.human_review.review import Review
@@ -85,7 +86,7 @@ def _default_reviewer() -> str:
 def serve_review_page(
     review: Review, name: str, port: int, no_browser: bool, console: Console
 ) -> None:
-    """Serve the page until Ctrl-C, or until all is judged and the page has told so."""
+    """Serve the page until Ctrl-C, or until all answers are judged."""
     import threading
     import time
     import webbrowser
@@ -111,7 +112,7 @@ def serve_review_page(
     with server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         judged()
-        click.echo(f"{name}: judge at {server.url} (Ctrl-C ends it; nothing is lost)", err=True)
+        click.echo(f"{name}: judge at {server.url} (Ctrl-C stops; nothing is lost)", err=True)
         if not no_browser:
             webbrowser.open(server.url)
         try:
@@ -119,13 +120,13 @@ def serve_review_page(
                 pass
             time.sleep(LINGER_S)
         except KeyboardInterrupt:
-            console.note("ended; the judgements are kept")
+            console.note("stopped; the judgments are saved")
         finally:
             server.shutdown()
 
 
 def export_judgments(review: Review, out: Path) -> None:
-    """Write the judgements. Raises UsageError for another ending, or a file that is there."""
+    """Write the judgments. Raise UsageError for another suffix, or an existing file."""
     from cloudft.cli.output import json_text
     from cloudft.errors import UsageError
     from cloudft.evaluate.human_review.review import format_csv
@@ -133,17 +134,17 @@ def export_judgments(review: Review, out: Path) -> None:
 
     rows = review.export_rows()
     if out.suffix not in (".csv", ".json"):
-        raise UsageError(f"{out} is neither .csv nor .json", fix="name it so.")
+        raise UsageError(f"{out} is neither .csv nor .json", fix="name a .csv or .json file.")
     write_page(out, format_csv(rows) if out.suffix == ".csv" else json_text(rows), force=False)
 
 
 def review_text(found: Mapping[str, Any]) -> str:
-    """Who won, how surely, and whether the reviewers agree."""
+    """Return who won, with its interval, and how well the reviewers agree."""
     counts, rate, agreement = found["counts"], found["winRate"], found["agreement"]["value"]
     lines = [
-        f"{found['judgements']} judgements of {found['records']} records by"
+        f"{found['judgements']} judgments of {found['records']} records by"
         f" {len(found['reviewers'])} reviewer(s)",
-        f"{found['b']} better: {counts['b']}, {found['a']} better: {counts['a']}, alike:"
+        f"{found['b']} better: {counts['b']}, {found['a']} better: {counts['a']}, equal:"
         f" {counts['tie']}, both bad: {counts['bad']}",
     ]
     if rate["value"] is not None:

@@ -9,7 +9,7 @@ from cloudft.cli.options import Console, console_options
 @command("schema", epilog="\b\nExample:\n  cloudft schema > cloudft.schema.json")
 @console_options
 def schema_command(console: Console) -> int:
-    """Print the JSON Schema of the job file; editors complete and check with it."""
+    """Print the JSON Schema of the job file, for completion and checks in editors."""
     from cloudft.cli.output import json_text
     from cloudft.spec.resolve import build_job_schema
 

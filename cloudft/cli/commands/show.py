@@ -28,12 +28,12 @@ if TYPE_CHECKING:
     epilog="\b\nExamples:\n  cloudft show --resolved\n  CLOUDFT_SEED=3 cloudft show --resolved",
 )
 @job_file_argument
-@click.option("--resolved", is_flag=True, help="Every value, and where it comes from.")
+@click.option("--resolved", is_flag=True, help="Show every value, and where it comes from.")
 @spec_options
 @aws_options
 @console_options
 def show_command(path: Path | None, resolved: bool, flags: dict[str, str], console: Console) -> int:
-    """Print a job file as cloudft reads it, flags and environment laid over it."""
+    """Print a job file as cloudft reads it, with flags and environment variables applied."""
     from cloudft.cli.output import format_table, print_findings
     from cloudft.spec.resolve import resolve_values as resolve
 
@@ -54,23 +54,27 @@ def show_command(path: Path | None, resolved: bool, flags: dict[str, str], conso
 
 
 def _with_stack_defaults(job: LoadedJob) -> LoadedJob:
-    """The job with its stacks' values; a warning where they can't be had."""
+    """Return the job with its stacks' values. Print a warning if they can't be read."""
     from cloudft.backends import make_backend
     from cloudft.cli.output import print_findings
     from cloudft.errors import CheckFailed, CloudRefused, CloudUnreachable
     from cloudft.types import Finding
 
-    told: dict[str, Finding] = {}
+    warnings: dict[str, Finding] = {}
     for name in ("bedrock", "sagemaker"):
         try:
             job = make_backend(name, Home.from_environ()).for_job(job).with_stack_defaults(job)
         except (CloudRefused, CloudUnreachable, CheckFailed) as error:
-            if name == "bedrock" or job.spec.sagemaker.stack:  # else it was bedrock's to name
+            if (
+                name == "bedrock" or job.spec.sagemaker.stack
+            ):  # else the error of bedrock is the same
                 place = (error.file, error.line, error.field)
                 own = [Finding("warning", error.code, error.message, error.fix or "", *place)]
                 for found in error.findings if isinstance(error, CheckFailed) else own:
-                    told.setdefault(found.message, dataclasses.replace(found, severity="warning"))
-    print_findings(list(told.values()))
+                    warnings.setdefault(
+                        found.message, dataclasses.replace(found, severity="warning")
+                    )
+    print_findings(list(warnings.values()))
     return job
 
 

@@ -12,7 +12,10 @@ from cloudft.cli.options import Console, aws_options, console_options, job_argum
 @aws_options
 @console_options
 def status_command(reference: str, console: Console) -> int:
-    """Show one job: JOB is an id, a unique prefix, a name, or - for the last one."""
+    """Show one job.
+
+    JOB is an id, a unique prefix of one, a name (its newest job), or - for the last job.
+    """
     from cloudft.jobs import lifecycle
 
     record, backend, _ = open_job(reference)

@@ -15,7 +15,7 @@ from cloudft.cli.options import Console, aws_options, console_options, job_argum
 @aws_options
 @console_options
 def stop_command(reference: str, wait: bool, console: Console) -> int:
-    """Ask a job to stop. It leaves a checkpoint, and `resume` goes on from it."""
+    """Stop a job. It saves a checkpoint, from which `cloudft resume` continues."""
     from cloudft.jobs import lifecycle
 
     record, backend, _ = open_job(reference)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cloudft.cli.command import command
+from cloudft.cli.command import RenamedOption, command
 from cloudft.cli.commands.plan import print_plan
 from cloudft.cli.job_file import load_job_file
 from cloudft.cli.options import (
@@ -15,10 +15,12 @@ from cloudft.cli.options import (
     aws_options,
     backend_option,
     console_options,
+    force_new_option,
     job_file_argument,
     spec_options,
+    wait_timeout_option,
 )
-from cloudft.cli.param_types import SECONDS, USD
+from cloudft.cli.param_types import USD
 from cloudft.storage.home import Home
 
 if TYPE_CHECKING:
@@ -34,30 +36,37 @@ if TYPE_CHECKING:
     "  cloudft submit router.yaml --set hyperparameters.epochCount=1 --output json\n"
     "  cloudft submit --dry-run\n"
     "  cloudft submit --backend bedrock --wait --max-cost 50\n"
-    "  cloudft submit --backend bedrock --via-stack\n"
-    "  cloudft submit --backend sagemaker --wait --then import",
+    "  cloudft submit --backend bedrock --via-state-machine\n"
+    "  cloudft submit --backend sagemaker --wait --import",
 )
 @job_file_argument
 @backend_option
 @spec_options
 @click.option("--dry-run", is_flag=True, help="Print the plan and start nothing.")
 @click.option("--wait", is_flag=True, help="Follow the job until it ends.")
+@wait_timeout_option
+@force_new_option
 @click.option(
-    "--timeout", type=SECONDS, metavar="SECONDS", help="With --wait: exit 124 after this."
+    "--max-cost",
+    type=USD,
+    metavar="USD",
+    help="Refuse to submit above this cost; overrides budget_usd of the job file.",
 )
-@click.option("--again", is_flag=True, help="Start another job even if this one runs or is done.")
-@click.option("--max-cost", type=USD, metavar="USD", help="Refuse above this; like budget_usd.")
 @click.option(
-    "--then",
-    "then",
-    type=click.Choice(["import"]),
-    help="With --wait: when it has Completed, import its model into Bedrock (docs/how-to/import-into-bedrock.md).",
-)
-@click.option("--queue", is_flag=True, help="Wait while the account runs as many jobs as it may.")
-@click.option(
-    "--via-stack",
+    "--import",
+    "import_after",
     is_flag=True,
-    help="Let the account's own state machine create the job; like bedrock.via_stack.",
+    help="With --wait: import the model of the Completed job into Bedrock.",
+)
+@click.option("--then", type=click.Choice(["import"]), hidden=True)
+@click.option("--queue", is_flag=True, help="Wait while the account's quota of jobs is used up.")
+@click.option(
+    "--via-state-machine",
+    "via_state_machine",
+    cls=RenamedOption,
+    old_names=["--via-stack"],
+    is_flag=True,
+    help="Have the state machine of the stack create the job (bedrock.via_stack).",
 )
 @aws_options
 @console_options
@@ -68,52 +77,58 @@ def submit_command(
     dry_run: bool,
     wait: bool,
     timeout: float | None,
-    again: bool,
+    force_new: bool,
     max_cost: float | None,
+    import_after: bool,
     then: str | None,
     queue: bool,
-    via_stack: bool,
+    via_state_machine: bool,
     console: Console,
 ) -> int:
     """Start a job and print it.
 
     The job runs in a process of its own, or in the cloud: closing the terminal does not end it.
-    The same job submitted twice is one job, unless the first one failed or was stopped, or --again
-    is given.
+    Submitting the same job again returns that job, unless it Failed or was Stopped, or with
+    --force-new.
     """
     from cloudft.backends import make_backend
 
-    if not wait and (timeout is not None or then is not None):
-        raise click.UsageError(f"--{'then' if timeout is None else 'timeout'} needs --wait")
-    if via_stack and backend_name != "bedrock":
-        raise click.UsageError("--via-stack needs --backend bedrock")
+    import_after = import_after or then == "import"  # `--then import` is the old spelling
+    if not wait and (timeout is not None or import_after):
+        raise click.UsageError(f"--{'import' if timeout is None else 'timeout'} needs --wait")
+    if via_state_machine and backend_name != "bedrock":
+        raise click.UsageError("--via-state-machine needs --backend bedrock")
     more = {} if max_cost is None else {"budget_usd": str(max_cost)}
-    if via_stack:
+    if via_state_machine:
         more["bedrock.via_stack"] = "true"
     job_file = load_job_file(path, flags | more)
     if queue and job_file.spec.bedrock.via_stack:
-        raise click.UsageError("--queue has no meaning by the stack: its machine waits by itself")
+        raise click.UsageError(
+            "leave out --queue: the state machine of the stack waits for the quota itself"
+        )
     if dry_run:
-        print_plan(job_file, backend_name, console, then)
+        print_plan(job_file, backend_name, console, import_after=import_after)
         return 0
     backend = make_backend(backend_name, Home.from_environ()).for_job(job_file)
-    job = _submit(job_file, backend, console, again=again, queue=queue, then=then)
+    job = _submit(
+        job_file, backend, console, force_new=force_new, queue=queue, import_after=import_after
+    )
     if wait:
-        return _follow_submitted(job, backend, timeout, then, console)
+        return _follow_submitted(job, backend, timeout, import_after, console)
     _print_started(job, console)
     return 0
 
 
 def _submit(
     job_file: LoadedJob,
-    chosen: Backend,
+    backend: Backend,
     console: Console,
     *,
-    again: bool,
+    force_new: bool,
     queue: bool,
-    then: str | None,
+    import_after: bool,
 ) -> Job:
-    """Stage and submit; what is to come `then` is checked before anything is sent."""
+    """Stage the data and submit the job. An import after it is checked before anything is sent."""
     from cloudft.cli.commands import import_
     from cloudft.cli.output import print_findings
     from cloudft.cli.progress import run_observer
@@ -122,38 +137,40 @@ def _submit(
 
     home = Home.from_environ()
     with run_observer(console) as observer:
-        staged, warnings = prepare.prepare(job_file, chosen, home, observer)
+        staged, warnings = prepare.prepare(job_file, backend, home, observer)
     print_findings(warnings)
-    if then:
-        import_.check_import(job_file, chosen, console)
+    if import_after:
+        import_.check_import(job_file, backend, console)
     with run_observer(
         console,
-        on_estimate=lambda estimate: _print_cost(estimate, job_file, chosen, console),
+        on_estimate=lambda estimate: _print_cost(estimate, job_file, backend, console),
         queue=queue,
     ) as observer:
         return lifecycle.submit(
-            staged, chosen, Store(home.jobs), force_new=again, observer=observer
+            staged, backend, Store(home.jobs), force_new=force_new, observer=observer
         )
 
 
 def _follow_submitted(
-    job: Job, backend: Backend, timeout: float | None, then: str | None, console: Console
+    job: Job, backend: Backend, timeout: float | None, import_after: bool, console: Console
 ) -> int:
-    """Follow it to its end, and what comes `then`; the exit code."""
+    """Follow a job until it ends, then its import. Return the exit code."""
     from cloudft.cli.commands import import_
     from cloudft.cli.jobs import exit_code_of, follow_job, print_job
 
     job = follow_job(job, backend, timeout, console)
-    if then and job.state.status == "Completed":
+    if import_after and job.state.status == "Completed":
         job = import_.import_completed_job(job.record, backend, timeout, console)
     print_job(job, console)
+    if job.state.status == "Completed":
+        console.note(f"next: `cloudft evaluate {job.record.id}` shows whether tuning helped.")
     return exit_code_of(job)
 
 
 def _print_started(job: Job, console: Console) -> None:
-    note = f"`cloudft watch {job.record.id}` follows it, `cloudft stop {job.record.id}` ends it."
+    note = f"`cloudft watch {job.record.id}` follows it, `cloudft stop {job.record.id}` stops it."
     if job.state.status == "Completed":
-        note = "this very job is Completed already; --again starts another."
+        note = "this job is Completed already; --force-new starts another."
     warn_not_described(job)
     queued = ", queued in the account" if job.state.summary.get("queuedIn") else ""
     console.note(f"{job.state.status}{queued}: {note}")
@@ -161,14 +178,14 @@ def _print_started(job: Job, console: Console) -> None:
 
 
 def warn_not_described(job: Job) -> None:
-    """Warn of a job that was created and could not be looked at since."""
+    """Warn of a job that was created but could not be read since."""
     if job.describe_error is not None:
         what = f"warning: {job.record.id} was created, but {job.describe_error.message}"
         click.echo(f"{what}\n  fix: {job.describe_error.fix}", err=True)
 
 
 def _print_cost(estimate: Estimate, job: LoadedJob, backend: Backend, console: Console) -> None:
-    """What the training will cost, where it costs, and who pays."""
+    """Print what the training costs, and the identity that pays; nothing if it is free."""
     from cloudft.backends.capabilities import SupportsIdentity
     from cloudft.catalogue import cost
     from cloudft.cli.output import identity_line

@@ -12,11 +12,13 @@ from cloudft.cli.param_types import SECONDS
 
 @command("watch", epilog="\b\nExample:\n  cloudft watch -")
 @job_argument
-@click.option("--timeout", type=SECONDS, metavar="SECONDS", help="Exit with 124 after this long.")
+@click.option(
+    "--timeout", type=SECONDS, metavar="SECONDS", help="Exit with code 124 after this time."
+)
 @aws_options
 @console_options
 def watch_command(reference: str, timeout: float | None, console: Console) -> int:
-    """Follow a job until it ends. Ctrl-C ends the watching, not the job.
+    """Follow a job until it ends. Ctrl-C stops watching, not the job.
 
     Exit code 0 when it Completed, 1 when it Failed or was Stopped.
     """

@@ -1,4 +1,4 @@
-"""Records that stand twice, exactly or nearly: the first one stays."""
+"""Find duplicate records, exact or near: the first one of them stays."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from cloudft.data.analysis.near_duplicates import NearDuplicateIndex
-from cloudft.data.formats.record import Conversation, Document
+from cloudft.data.formats.record import Document, Record
 from cloudft.data.records import LocatedRecord
 
 
 @dataclass(frozen=True)
 class Duplicate:
-    """A record and the earlier one that it is like. `similarity` is 1.0 for the very same texts."""
+    """A record and the earlier one that it repeats. `similarity` is 1.0 for the very same texts."""
 
     file: str
     line: int
@@ -24,45 +24,46 @@ class Duplicate:
 def find_duplicates(
     records: Iterable[LocatedRecord], min_similarity: float | None = None
 ) -> Iterator[tuple[LocatedRecord, Duplicate | None]]:
-    """Each record, with its twin among those before that have none themselves.
+    """Yield each record, with the earlier record that it repeats, or None.
 
-    `near` is the least similarity (near.py) that counts; None compares exactly, and takes some 150
+    Earlier records that are duplicates themselves do not count. `min_similarity` is the least
+    similarity (near_duplicates.py) of near duplicates; None compares exactly, and takes some 150
     bytes a record.
     """
     seen: dict[int, tuple[str, int]] = {}
-    like = NearDuplicateIndex(min_similarity) if min_similarity is not None else None
-    places: list[tuple[str, int]] = []
+    index = NearDuplicateIndex(min_similarity) if min_similarity is not None else None
+    indexed: list[tuple[str, int]] = []
     for located in records:
         text = record_text(located.record)
-        place = (located.file, located.line)
-        first = seen.setdefault(hash_text(text), place)
-        if first is not place:
-            yield located, Duplicate(*place, *first, 1.0)
+        position = (located.file, located.line)
+        first = seen.setdefault(hash_text(text), position)
+        if first is not position:
+            yield located, Duplicate(*position, *first, 1.0)
             continue
-        found = like.query_or_insert(text) if like else None
-        if found is None:
-            places.append(place)
+        near = index.query_or_insert(text) if index else None
+        if near is None:
+            indexed.append(position)
             yield located, None
         else:
-            yield located, Duplicate(*place, *places[found[0]], found[1])
+            yield located, Duplicate(*position, *indexed[near[0]], near[1])
 
 
 def hash_text(text: str) -> int:
-    """A number of 128 bits that stands for the text (XXH3)."""
+    """Return a 128-bit hash of the text (XXH3)."""
     from xxhash import xxh3_128_intdigest
 
     return xxh3_128_intdigest(text.encode("utf-8", "surrogatepass"))
 
 
-def record_text(record: Conversation | Document) -> str:
-    """Everything that a record says, its parts told apart."""
+def record_text(record: Record) -> str:
+    """Return all texts of a record as one, with separators between them."""
     if isinstance(record, Document):
         return record.text
     return "\x1e".join(["\x1f".join(record.system), *("\x1f".join(t) for _, t in record.turns)])
 
 
-def prompt_text(record: Conversation | Document) -> str:
-    """What a record asks: all but the last answer. Of a document, all of it."""
+def prompt_text(record: Record) -> str:
+    """Return the texts of a record's prompt: all but the last answer. Of a document, all of it."""
     if isinstance(record, Document):
         return record.text
     turns = ("\x1f".join(texts) for _, texts in record.turns[:-1])

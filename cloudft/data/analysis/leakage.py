@@ -1,4 +1,4 @@
-"""Records of a held-out set that the training set has too: what makes an evaluation lie."""
+"""Find records of a held-out set that the training set has too: they falsify an evaluation."""
 
 from __future__ import annotations
 
@@ -33,30 +33,30 @@ class LeakageIndex:
         self._records: dict[int, tuple[str, int]] = {}
         self._inputs: dict[int, tuple[str, int]] = {}
         self._near = NearDuplicateIndex(near) if near is not None else None
-        self._places: list[tuple[str, int]] = []
+        self._near_positions: list[tuple[str, int]] = []
         for located in train:
-            self._remember(located)
+            self._add(located)
 
-    def _remember(self, located: LocatedRecord) -> None:
-        place, asked = (located.file, located.line), prompt_text(located.record)
-        self._records.setdefault(hash_text(record_text(located.record)), place)
-        first = self._inputs.setdefault(hash_text(asked), place)
-        if first is place and self._near and self._near.query_or_insert(asked) is None:
-            self._places.append(place)
+    def _add(self, located: LocatedRecord) -> None:
+        position, prompt = (located.file, located.line), prompt_text(located.record)
+        self._records.setdefault(hash_text(record_text(located.record)), position)
+        first = self._inputs.setdefault(hash_text(prompt), position)
+        if first is position and self._near and self._near.query_or_insert(prompt) is None:
+            self._near_positions.append(position)
 
     def find_leaks(self, role: str, held_out: Iterable[LocatedRecord]) -> Iterator[Leak]:
-        """The leaks of one held-out set, in its order."""
+        """Yield the leaks of one held-out set, in its order."""
         for located in held_out:
-            found = self._find(located)
-            if found is not None:
-                kind, train, similarity = found
+            match = self._find_match(located)
+            if match is not None:
+                kind, train, similarity = match
                 yield Leak(kind, role, located.file, located.line, *train, similarity)
 
-    def _find(self, located: LocatedRecord) -> tuple[LeakKind, tuple[str, int], float] | None:
-        asked = prompt_text(located.record)
+    def _find_match(self, located: LocatedRecord) -> tuple[LeakKind, tuple[str, int], float] | None:
+        prompt = prompt_text(located.record)
         if same := self._records.get(hash_text(record_text(located.record))):
             return "same record", same, 1.0
-        if same := self._inputs.get(hash_text(asked)):
+        if same := self._inputs.get(hash_text(prompt)):
             return "same input", same, 1.0
-        found = self._near.query(asked) if self._near else None
-        return ("near input", self._places[found[0]], found[1]) if found else None
+        near = self._near.query(prompt) if self._near else None
+        return ("near input", self._near_positions[near[0]], near[1]) if near else None

@@ -1,6 +1,6 @@
-"""Texts that are nearly the same, by MinHash and locality-sensitive hashing (rensa).
+"""Find texts that are nearly the same, by MinHash and locality-sensitive hashing (rensa).
 
-Similarity is the Jaccard index of two texts' pieces: word 3-grams, or character 5-grams of texts
+Similarity is the Jaccard index of two texts' shingles: word 3-grams, or character 5-grams of texts
 under 20 words; case, digits and white space do not count. It is estimated from 128 hashes (standard
 error 0.09 at most: Broder 1997).
 """
@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import re
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING
 
 from cloudft.errors import UsageError
+
+if TYPE_CHECKING:
+    from rensa import RMinHash
 
 NUM_HASHES, NUM_BANDS = 128, 32
 SHORT_TEXT_WORDS = 20
@@ -19,7 +22,10 @@ DIGITS = re.compile(r"\d+")
 
 
 class NearDuplicateIndex:
-    """Remembers texts, and finds an earlier one that is like a new one. Takes about 2 KB a text."""
+    """Remembers texts, and finds an earlier one that is similar to a new one.
+
+    Takes about 2 KB a text. Raises UsageError if rensa is not installed.
+    """
 
     def __init__(self, threshold: float) -> None:
         if find_spec("rensa") is None:
@@ -30,33 +36,32 @@ class NearDuplicateIndex:
         from rensa import RMinHashLSH
 
         self._threshold = threshold
-        self._index: Any = RMinHashLSH(
-            threshold=threshold, num_perm=NUM_HASHES, num_bands=NUM_BANDS
-        )
-        self._hashes: list[Any] = []
+        self._index = RMinHashLSH(threshold=threshold, num_perm=NUM_HASHES, num_bands=NUM_BANDS)
+        self._hashes: list[RMinHash] = []
 
     def query(self, text: str) -> tuple[int, float] | None:
-        """The number and the similarity of the most similar earlier text, if one is near."""
-        return self._nearest(_hashed(text))
+        """Return number and similarity of the most similar earlier text, if it is near enough."""
+        return self._find_nearest(_min_hash(text))
 
     def query_or_insert(self, text: str) -> tuple[int, float] | None:
-        """The same; a text that is like none before is remembered, under the next number from 0."""
-        hashed = _hashed(text)
-        found = self._nearest(hashed)
-        if found is None:
+        """Query; a text that no earlier one is similar to is inserted, numbered from 0."""
+        hashed = _min_hash(text)
+        nearest = self._find_nearest(hashed)
+        if nearest is None:
             self._index.insert(len(self._hashes), hashed)
             self._hashes.append(hashed)
-        return found
+        return nearest
 
-    def _nearest(self, hashed: Any) -> tuple[int, float] | None:
-        alike = [(self._hashes[n].jaccard(hashed), -n) for n in self._index.query(hashed)]
-        if not alike or max(alike)[0] < self._threshold:
+    def _find_nearest(self, hashed: RMinHash) -> tuple[int, float] | None:
+        # -n: of equally similar texts the first one is taken.
+        similar = [(self._hashes[n].jaccard(hashed), -n) for n in self._index.query(hashed)]
+        if not similar or max(similar)[0] < self._threshold:
             return None
-        similarity, number = max(alike)
+        similarity, number = max(similar)
         return -number, float(similarity)
 
 
-def _hashed(text: str) -> Any:
+def _min_hash(text: str) -> RMinHash:
     from rensa import RMinHash
 
     hashed = RMinHash(num_perm=NUM_HASHES, seed=1)
@@ -65,7 +70,7 @@ def _hashed(text: str) -> Any:
 
 
 def make_shingles(text: str) -> list[str]:
-    """What is compared of a text; never nothing."""
+    """Return the shingles by which a text is compared; at least one."""
     words = DIGITS.sub("0", text.lower()).split()
     if len(words) >= SHORT_TEXT_WORDS:
         return [" ".join(words[i : i + 3]) for i in range(len(words) - 2)]

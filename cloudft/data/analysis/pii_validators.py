@@ -1,7 +1,7 @@
-"""What makes a number a card's, an account's, a phone's or a machine's: more than its form.
+"""Validate card numbers, IBANs, phone numbers and IP addresses by more than their format.
 
-Each function takes what looks like one and returns how many characters, from the beginning, are a
-true one: 0 when none are. The rest may be words that came to stand behind it.
+Each function takes a candidate and returns how many characters, from its beginning, are a valid
+one: 0 if none are. The rest may be words that follow it.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ CARD_NETWORKS = re.compile(
     r"|62\d{14,17}"  # UnionPay
     r"|(?:5018|5020|5038|5893|6304|6759|676[1-3])\d{8,15}"  # Maestro
 )
-"""Beginnings and lengths of the networks' numbers (ISO/IEC 7812; the list of issuer ranges in
+"""Prefixes and lengths of the networks' numbers (ISO/IEC 7812; the list of issuer ranges in
 https://en.wikipedia.org/wiki/Payment_card_number)."""
 MIN_IBAN_LENGTH = 15
 """Norway's (ISO 13616)."""
 
 
 def match_card(text: str) -> int:
-    """A payment card's number: a network's beginning and length, and Luhn's check digit."""
+    """Match a payment card's number: a network's prefix and length, and Luhn's check digit."""
     from stdnum import luhn
 
     digits = "".join(filter(str.isdecimal, text))
@@ -36,7 +36,7 @@ def match_card(text: str) -> int:
 
 
 def match_iban(text: str) -> int:
-    """A bank account's number: its country's form, and its remainder by 97."""
+    """Match a bank account's number: its country's format, and its remainder by 97."""
     from stdnum import iban
 
     for end in _word_ends(text):
@@ -47,7 +47,7 @@ def match_iban(text: str) -> int:
 
 
 def match_phone(text: str) -> int:
-    """A phone number that its country has given out (libphonenumber); without +, the USA's."""
+    """Match a phone number that its country assigns (libphonenumber); without +, the USA's."""
     import phonenumbers
 
     for end in _word_ends(text):
@@ -61,14 +61,14 @@ def match_phone(text: str) -> int:
 
 
 def _word_ends(text: str) -> Iterator[int]:
-    """Where the text could end: behind each group, the last one first."""
+    """Yield where the text could end: after each group, the last one first."""
     yield len(text)
     for match in reversed(list(re.finditer(r"[\s./-]+", text))):
         yield match.start()
 
 
 def match_ip(text: str) -> int:
-    """An address of the Internet: private, reserved and documentation's ones are nobody's."""
+    """Match a public IP address: private, reserved and documentation addresses are no one's."""
     try:
         return len(text) if ipaddress.ip_address(text).is_global else 0
     except ValueError:

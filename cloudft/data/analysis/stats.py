@@ -1,4 +1,4 @@
-"""What a set of records is like: lengths, labels, twins, contradictions, languages."""
+"""Statistics of a set of records: lengths, labels, duplicates, contradictions, languages."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ CUT_LENGTHS = (256, 512, 1024, 2048, 4096, 8192, 32768)
 QUANTILES = (0.5, 0.9, 0.99)
 MAX_LISTED = 50
 LANGUAGE_SAMPLE = 2000
-"""So many records at most are asked for their language, from the beginning of the set."""
+"""Records whose language is detected, from the beginning of the set."""
 MIN_LANGUAGE_CHARACTERS = 30
-"""Characters of the shortest text that is asked: what is said of shorter ones is chance."""
+"""Characters of the shortest text whose language is detected: for shorter ones it is chance."""
 LONG_TAIL_FACTOR = 4
-"""A record of so many times the median's tokens is in the long tail."""
+"""A record with more than this many times the median's tokens is in the long tail."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Conflict:
 
 @dataclass
 class AnswerIndex:
-    """Remembers what was asked and answered where. Takes 32 bytes a record."""
+    """Remembers hashes of prompts and answers, and where they are. Takes 32 bytes a record."""
 
     record_hashes: array[int] = field(default_factory=lambda: array("Q"))
     prompt_hashes: array[int] = field(default_factory=lambda: array("Q"))
@@ -48,52 +48,57 @@ class AnswerIndex:
     files: list[tuple[int, str]] = field(default_factory=list)
 
     def add(self, located: LocatedRecord, whole: str, answer: str) -> None:
-        """One more record."""
+        """Add one record."""
         if not self.files or self.files[-1][1] != located.file:
             self.files.append((len(self.lines), located.file))
-        self.record_hashes.append(_digest(whole))
+        self.record_hashes.append(_hash_text(whole))
         document = not isinstance(located.record, Conversation)
         self.prompt_hashes.append(
-            _digest("\x1d" + whole if document else prompt_text(located.record))
+            _hash_text("\x1d" + whole if document else prompt_text(located.record))
         )
-        self.answer_hashes.append(_digest(answer))
+        self.answer_hashes.append(_hash_text(answer))
         self.lines.append(located.line)
 
     def count_duplicates(self) -> int:
-        """How many records say what an earlier one says."""
+        """Return how many records repeat an earlier one."""
         import numpy as np
 
-        wholes = np.frombuffer(self.record_hashes, np.uint64)
-        return len(wholes) - len(np.unique(wholes))
+        hashes = np.frombuffer(self.record_hashes, np.uint64)
+        return len(hashes) - len(np.unique(hashes))
 
     def find_conflicts(self, limit: int) -> tuple[int, list[Conflict]]:
-        """How many records answer otherwise than the first one that asks the same; the first of
-        them.
+        """Return the number of conflicts, and the first `limit` of them.
+
+        A conflict is a record whose answer differs from that of the first record with its prompt.
         """
         import numpy as np
 
-        asked = np.frombuffer(self.prompt_hashes, np.uint64)
+        prompts = np.frombuffer(self.prompt_hashes, np.uint64)
         answers = np.frombuffer(self.answer_hashes, np.uint64)
-        if not len(asked):
+        if not len(prompts):
             return 0, []
-        order = np.argsort(asked, kind="stable")
+        order = np.argsort(prompts, kind="stable")
+        # Records in the order of their prompts; `first` is the first record with the same prompt.
         begins = np.ones(len(order), np.bool_)
-        begins[1:] = asked[order][1:] != asked[order][:-1]
+        begins[1:] = prompts[order][1:] != prompts[order][:-1]
         first = order[np.flatnonzero(begins)[np.cumsum(begins) - 1]]
         differ = answers[order] != answers[first]
         pairs = np.stack([order[differ], first[differ]], axis=1)
         shown = pairs[np.argsort(pairs[:, 0])][:limit]
-        places = [(*self._place(int(record)), *self._place(int(of))) for record, of in shown]
-        return len(pairs), [Conflict(*place) for place in places]
+        conflicts = [
+            Conflict(*self._position(int(record)), *self._position(int(of))) for record, of in shown
+        ]
+        return len(pairs), conflicts
 
-    def _place(self, index: int) -> tuple[str, int]:
+    def _position(self, index: int) -> tuple[str, int]:
         run = bisect_right(self.files, index, key=lambda entry: entry[0]) - 1
         return self.files[run][1], self.lines[index]
 
 
-def _digest(text: str) -> int:
-    """A number of 64 bits that stands for the text (XXH3): of ten million texts, two different
-    ones share one once in 400,000 sets.
+def _hash_text(text: str) -> int:
+    """Return a 64-bit hash of the text (XXH3).
+
+    Of ten million texts, two different ones have the same hash once in 400,000 sets.
     """
     from xxhash import xxh3_64_intdigest
 
@@ -114,10 +119,10 @@ class DatasetStats:
     tokens: array[int] = field(default_factory=lambda: array("Q"))
     tokens_estimated: bool = True
     limit: int | None = None
-    """Tokens at which the job cuts a record; None when it cuts none or there is no job."""
+    """Tokens at which the job truncates a record; None if it does not, or there is no job."""
 
     def add_records(self, records: Iterable[LocatedRecord]) -> None:
-        """Look at each record once."""
+        """Count records, reading each once."""
         language = find_spec("py3langid") is not None
         for located in records:
             text = record_text(located.record)
@@ -146,11 +151,11 @@ class DatasetStats:
         return answer
 
     def set_token_counts(self, counts: Iterable[int]) -> None:
-        """The true numbers of tokens, record by record, for the estimates."""
+        """Replace the estimates by the true numbers of tokens, record by record."""
         self.tokens, self.tokens_estimated = array("Q", counts), False
 
     def to_json(self) -> dict[str, Any]:
-        """All of it, as values."""
+        """Return all of it as JSON values."""
         from cloudft.types import to_json
 
         labels = self.labels if self.labels and self.records >= 2 * len(self.labels) else None
@@ -171,7 +176,7 @@ class DatasetStats:
 
 
 def _language(text: str) -> str:
-    """The ISO 639-1 code of a text's language, as py3langid guesses it."""
+    """Return the ISO 639-1 code of a text's language, as py3langid detects it."""
     import py3langid
 
     return str(py3langid.classify(text[:1000])[0])
@@ -180,7 +185,10 @@ def _language(text: str) -> str:
 def summarize_lengths(
     tokens: Sequence[int], estimated: bool, limit: int | None = None
 ) -> Mapping[str, Any]:
-    """How long the records are, and how many would be cut where; `limit` is the job's own."""
+    """Return how long the records are, and how many would be truncated at which lengths.
+
+    `limit` is the job's own.
+    """
     import numpy as np
 
     counts = np.array(tokens, np.int64)

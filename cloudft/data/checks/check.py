@@ -1,4 +1,4 @@
-"""What staging would find, keeping nothing: the data part of `cloudft check`."""
+"""Find what staging would find, and write nothing: the data part of `cloudft check`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cloudft.data.checks import parallel_check
 from cloudft.data.checks.dataset_limits import DatasetLimits
 from cloudft.data.checks.dataset_size import (
     has_enough_general,
@@ -18,8 +17,9 @@ from cloudft.data.checks.dataset_size import (
 from cloudft.data.checks.record_counter import RecordCounter
 from cloudft.data.checks.validator import Validator, note_unused_columns
 from cloudft.data.findings import Findings
+from cloudft.data.sources.file_parts import count_cores, split_file
 from cloudft.data.sources.line_blocks import ByteCounter, StreamDigest
-from cloudft.data.sources.source_files import SourceResolver
+from cloudft.data.sources.source_files import SourceFile, SourceResolver
 from cloudft.data.staging.mix import general_record_counts
 from cloudft.types import DataVolume, Finding
 
@@ -47,71 +47,107 @@ def check_data(
     digest: type[StreamDigest] = ByteCounter,
     limits: DatasetLimits | None = None,
 ) -> DataReport:
-    """Read all of a job's data once, in constant memory; nothing is written.
+    """Read all of a job's data once, in constant memory; write nothing.
 
-    Raises AwsRefused and AwsUnreachable for data in S3, and nothing else.
+    `format` is the one that the base model takes. Raises CloudRefused and CloudUnreachable for data
+    in S3, and nothing else.
     """
-    findings = Findings()
-    columns = {str(name): column for name, column in data.columns.items()}
-    validator = Validator(format, columns, findings, progress, digest, limits)
-    base_dir = Path(os.path.abspath(base_dir))  # noqa: PTH100  (links stay as they are named)
-    sources = SourceResolver(base_dir, findings)
+    return _DataCheck(data, format, base_dir, progress, digest, limits).run()
 
-    def tally(role: str, where: str, patterns: tuple[str, ...]) -> RecordCounter:
-        found = RecordCounter(format)
-        group_by = data.group_by if role == "train" else None
-        for source in sources.resolve(where, patterns):
-            whole = None
-            if not columns and not group_by and digest is ByteCounter:
-                whole = parallel_check.count_in_parallel(
-                    source, format, limits or DatasetLimits(), validator.report_pending
-                )
+
+class _DataCheck:
+    """One pass over a job's data."""
+
+    def __init__(
+        self,
+        data: DataSpec,
+        format: str,
+        base_dir: Path,
+        progress: Callable[[int], None] | None,
+        digest: type[StreamDigest],
+        limits: DatasetLimits | None,
+    ) -> None:
+        self._data, self._format, self._limits = data, format, limits
+        self._findings = Findings()
+        self._columns = {str(name): column for name, column in data.columns.items()}
+        self._validator = Validator(format, self._columns, self._findings, progress, digest, limits)
+        # A digest needs the bytes in order; columns and groups are read record by record.
+        self._may_split = digest is ByteCounter and not self._columns
+        base_dir = Path(os.path.abspath(base_dir))  # noqa: PTH100  (links stay as they are named)
+        self._sources = SourceResolver(base_dir, self._findings)
+
+    def run(self) -> DataReport:
+        """Return the findings, and the volumes if none of them is an error."""
+        data, findings = self._data, self._findings
+        counters = {"train": self._count("train", "data.train", data.train)}
+        for role, paths in (("validation", data.validation), ("test", data.test)):
+            if isinstance(paths, tuple):
+                counters[role] = self._count(role, f"data.{role}", paths)
+        general = [
+            self._count("mix", f"data.mix.{index}.path", part.path)
+            for index, part in enumerate(data.mix)
+        ]
+        self._validator.finish()
+        if not self._validator.has_columns and not findings.count_errors():
+            note_unused_columns(self._columns, findings)
+        volumes = None if findings.count_errors() else self._volumes(counters, general)
+        if volumes and self._limits:
+            note_dataset_size(findings, self._limits, volumes)
+        return DataReport(findings.all(), None if findings.count_errors() else volumes)
+
+    def _count(self, role: str, field: str, patterns: tuple[str, ...]) -> RecordCounter:
+        """Count the good records of the files that a field names."""
+        counter = RecordCounter(self._format)
+        group_by = self._data.group_by if role == "train" else None
+        for source in self._sources.resolve(field, patterns):
+            whole = None if group_by else self._count_in_parallel(source)
             if whole is None:
-                validator.read_file(source, role, found, group_by)
+                self._validator.read_file(source, role, counter, group_by)
             else:
-                found.merge(*whole.state())
-                validator.add_count(len(whole))
-        return found
+                counter.merge(*whole.state())
+                self._validator.add_count(len(whole))
+        return counter
 
-    tallies = {"train": tally("train", "data.train", data.train)}
-    for role, paths in (("validation", data.validation), ("test", data.test)):
-        if isinstance(paths, tuple):
-            tallies[role] = tally(role, f"data.{role}", paths)
-    general = [tally("mix", f"data.mix.{i}.path", p.path) for i, p in enumerate(data.mix)]
-    validator.finish()
-    if not validator.has_columns and not findings.count_errors():
-        note_unused_columns(columns, findings)
-    volumes = None if findings.count_errors() else _volumes(data, tallies, general, findings)
-    if volumes and limits:
-        note_dataset_size(findings, limits, volumes)
-    return DataReport(findings.all(), None if findings.count_errors() else volumes)
+    def _count_in_parallel(self, source: SourceFile) -> RecordCounter | None:
+        """Count a large flawless file in several processes; None for any other."""
+        try:
+            parts = split_file(source, count_cores()) if self._may_split else []
+        except OSError:  # reading it will say so
+            return None
+        if not parts:
+            return None
+        from cloudft.data.checks import parallel_check
 
+        limits = self._limits or DatasetLimits()
+        report = self._validator.report_pending
+        return parallel_check.count_in_parallel(parts, self._format, limits, report)
 
-def _volumes(
-    data: DataSpec,
-    tallies: Mapping[str, RecordCounter],
-    general: list[RecordCounter],
-    findings: Findings,
-) -> dict[str, DataVolume]:
-    volumes = {role: tally.estimate_volume() for role, tally in tallies.items()}
-    if isinstance(data.validation, float):
-        train = tallies["train"]
-        held = min(max(1, round(data.validation * len(train))), len(train) - 1)
-        if not train.has_distinct_records:
-            note_unsplittable(findings, len(train))
-        volumes["train"] = train.estimate_volume(len(train) - held)
-        volumes["validation"] = train.estimate_volume(held)
-    shares = [part.share for part in data.mix]
-    by_records = general_record_counts(volumes["train"].records, shares)
-    by_size = general_record_counts(volumes["train"].characters, shares)
-    wanted = [
-        records if part.by == "records" else tally.estimate_records(size)
-        for part, tally, records, size in zip(data.mix, general, by_records, by_size, strict=True)
-    ]
-    has_enough_general(findings, shares, wanted, list(map(len, general)))
-    parts = [tally.estimate_volume(count) for tally, count in zip(general, wanted, strict=True)]
-    volumes["train"] = _sum([volumes["train"], *parts])
-    return volumes
+    def _volumes(
+        self, counters: Mapping[str, RecordCounter], general: list[RecordCounter]
+    ) -> dict[str, DataVolume]:
+        """Return the volumes that staging would write, by role; add what is too few to split."""
+        data, findings = self._data, self._findings
+        volumes = {role: counter.estimate_volume() for role, counter in counters.items()}
+        if isinstance(data.validation, float):
+            train = counters["train"]
+            held_out = min(max(1, round(data.validation * len(train))), len(train) - 1)
+            if not train.has_distinct_records:
+                note_unsplittable(findings, len(train))
+            volumes["train"] = train.estimate_volume(len(train) - held_out)
+            volumes["validation"] = train.estimate_volume(held_out)
+        shares = [part.share for part in data.mix]
+        by_records = general_record_counts(volumes["train"].records, shares)
+        by_size = general_record_counts(volumes["train"].characters, shares)
+        needed = [
+            records if part.by == "records" else counter.estimate_records(size)
+            for part, counter, records, size in zip(
+                data.mix, general, by_records, by_size, strict=True
+            )
+        ]
+        has_enough_general(findings, shares, needed, list(map(len, general)))
+        parts = [c.estimate_volume(count) for c, count in zip(general, needed, strict=True)]
+        volumes["train"] = _sum([volumes["train"], *parts])
+        return volumes
 
 
 def _sum(parts: list[DataVolume]) -> DataVolume:

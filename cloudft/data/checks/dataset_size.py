@@ -1,4 +1,4 @@
-"""Numbers of records that will not do: said in the same words by check and by staging."""
+"""Report numbers of records that are too small or too large, for check and staging alike."""
 
 from __future__ import annotations
 
@@ -10,21 +10,22 @@ from cloudft.types import DataVolume
 
 
 def note_unsplittable(findings: Findings, records: int) -> None:
-    """No validation set can be held out of so few, or so equal, records."""
+    """Add an error: no validation set can be held out of so few, or so equal, records."""
     message = f"{records} records can't be split: one side would have none"
     fix = "give more (different) records, or a validation file"
     findings.add("TooFewRecords", message, fix, field="data.validation")
 
 
 def has_enough_general(
-    findings: Findings, shares: Sequence[float], wanted: Sequence[int], there: Sequence[int]
+    findings: Findings, shares: Sequence[float], needed: Sequence[int], available: Sequence[int]
 ) -> bool:
-    """True when every part of `mix` has as many records as its share takes; else one is noted."""
-    for index, (share, take, count) in enumerate(zip(shares, wanted, there, strict=True)):
-        if take > count:
-            message = (
-                f"a share of {share} takes more general data than the {count} records there are"
-            )
+    """Return whether each part of `data.mix` has as many records as its share takes.
+
+    If one has too few, add an error.
+    """
+    for index, (share, count, limit) in enumerate(zip(shares, needed, available, strict=True)):
+        if count > limit:
+            message = f"a share of {share} takes more general data than the {limit} records here"
             fix = "give more general data or a smaller share"
             findings.add("TooFewRecords", message, fix, field=f"data.mix.{index}.share")
             return False
@@ -32,14 +33,14 @@ def has_enough_general(
 
 
 def note_dataset_size(
-    findings: Findings, rules: DatasetLimits, volumes: Mapping[str, DataVolume]
+    findings: Findings, limits: DatasetLimits, volumes: Mapping[str, DataVolume]
 ) -> None:
-    """More or fewer records than the base model takes."""
-    for problem in rules.check_dataset(volumes):
+    """Add a finding for more or fewer records than the base model takes."""
+    for violation in limits.check_dataset(volumes):
         findings.add(
-            problem.code,
-            problem.message,
-            problem.fix,
-            field=problem.field,
-            severity=problem.severity,
+            violation.code,
+            violation.message,
+            violation.fix,
+            field=violation.field,
+            severity=violation.severity,
         )

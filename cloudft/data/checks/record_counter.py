@@ -1,16 +1,22 @@
-"""Records counted and nothing kept: what a check does with the good ones."""
+"""Count records and keep nothing: what a check does with the good ones."""
 
 from __future__ import annotations
 
 from cloudft.data.formats.fast_path import RecordBatch, encode_batch
-from cloudft.data.formats.record import Conversation, Document
+from cloudft.data.formats.record import Record
 from cloudft.data.formats.registry import encode_record
 from cloudft.data.token_estimate import estimate_tokens
 from cloudft.types import DataVolume
 
+CounterState = tuple[int, int, bool, str | None]
+"""Records, characters, `has_distinct_records`, the first record as a line."""
+
 
 class RecordCounter:
-    """Counts the records that format `target` has room for. `various`: not all are the same."""
+    """Counts the records that format `target` can hold.
+
+    `has_distinct_records` tells whether not all of them are the same: equal records can't be split.
+    """
 
     def __init__(self, target: str) -> None:
         self.has_distinct_records = False
@@ -18,20 +24,20 @@ class RecordCounter:
         self._records = self._characters = 0
         self._first: bytes | None = None
 
-    def add_record(self, record: Conversation | Document, group: str | None = None) -> None:
-        """Count one record. Raises BadRecord when the format has no room for it."""
+    def add_record(self, record: Record, group: str | None = None) -> None:
+        """Count one record. Raises BadRecord when the format cannot hold it."""
         raw, characters = encode_record(record, self._target)
         self._compare(raw if group is None else group.encode())
         self._records += 1
         self._characters += characters
 
-    def add_batch(self, columns: RecordBatch) -> None:
+    def add_batch(self, batch: RecordBatch) -> None:
         """Count a block of plain records."""
         if not self.has_distinct_records:
-            for raw in encode_batch(columns, self._target).splitlines(keepends=True):
+            for raw in encode_batch(batch, self._target).splitlines(keepends=True):
                 self._compare(raw)
-        self._records += len(columns)
-        self._characters += columns.characters
+        self._records += len(batch)
+        self._characters += batch.characters
 
     def _compare(self, raw: bytes) -> None:
         if self._first is None:
@@ -39,14 +45,14 @@ class RecordCounter:
         elif raw != self._first:
             self.has_distinct_records = True
 
-    def state(self) -> tuple[int, int, bool, str | None]:
-        """What was counted, for `merge`: records, characters, `various`, the first one."""
+    def state(self) -> CounterState:
+        """Return what was counted, for `merge` in another process."""
         first = None if self._first is None else self._first.decode("utf-8", "surrogatepass")
         return self._records, self._characters, self.has_distinct_records, first
 
-    def merge(self, records: int, characters: int, various: bool, first: str | None) -> None:
-        """Count what another one has counted."""
-        self.has_distinct_records = self.has_distinct_records or various
+    def merge(self, records: int, characters: int, is_distinct: bool, first: str | None) -> None:
+        """Add the `state` of another counter."""
+        self.has_distinct_records = self.has_distinct_records or is_distinct
         if first is not None:
             self._compare(first.encode("utf-8", "surrogatepass"))
         self._records += records
@@ -56,12 +62,12 @@ class RecordCounter:
         return self._records
 
     def estimate_volume(self, records: int | None = None) -> DataVolume:
-        """What was counted; of `records` of them, an average share."""
+        """Return what was counted; with `records`, an average share of it."""
         if records is None or not self._records:
             records = self._records
         characters = self._characters * records // max(1, self._records)
         return DataVolume(records, characters, estimate_tokens(characters))
 
     def estimate_records(self, characters: int) -> int:
-        """How many average records have so many characters."""
+        """Return how many average records have so many characters, at least 1."""
         return max(1, round(characters * self._records / max(1, self._characters)))

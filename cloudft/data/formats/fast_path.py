@@ -87,9 +87,9 @@ def has_quote_count(raw: bytes, expected: int) -> bool:
 
     Each key and each text has two; a key that is repeated brings more.
     """
-    if b"\\" not in raw and len(raw) < SMALL_BLOCK:
+    if b"\\" not in raw and len(raw) <= SMALL_BLOCK:
         return raw.count(b'"') == expected
-    if len(raw) < SMALL_BLOCK:
+    if len(raw) <= SMALL_BLOCK:
         runs = _BACKSLASHES_AND_QUOTE.findall(raw)
         # An odd run of backslashes escapes the quote after it; `len(run)` counts the quote too.
         return raw.count(b'"') - sum(len(run) % 2 == 0 for run in runs) == expected

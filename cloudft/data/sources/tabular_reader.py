@@ -1,4 +1,4 @@
-"""CSV and Parquet: rows with named columns."""
+"""Read CSV and Parquet: rows with named columns."""
 
 from __future__ import annotations
 
@@ -6,50 +6,53 @@ import csv
 import importlib.util
 from collections.abc import Iterator
 from importlib import import_module
-from typing import Any
+from typing import IO, Any
 
 from cloudft.data.sources.row_reader import MAX_RECORD_BYTES, ReadContext, Row
 
-PARQUET_BATCH_ROWS = 1024  # rows of a Parquet file that are held at once
+PARQUET_BATCH_ROWS = 1024
+"""Rows of a Parquet file that are held at once."""
 CHUNK_BYTES = 1024 * 1024
 
 
-def read_csv_rows(reading: ReadContext) -> Iterator[Row]:
-    """The rows of a .csv (comma) or .tsv (tab) whose first row names the columns."""
+def read_csv_rows(context: ReadContext) -> Iterator[Row]:
+    """Yield the rows of a .csv (comma) or .tsv (tab) whose first row names the columns."""
     csv.field_size_limit(MAX_RECORD_BYTES)  # the module's own limit is global, and 128 KiB
-    delimiter = "\t" if reading.source.path.suffix.lower() == ".tsv" else ","
-    with reading.source.open() as handle:
-        table = csv.reader(_decoded(reading, handle), delimiter=delimiter, strict=True)
+    delimiter = "\t" if context.source.path.suffix.lower() == ".tsv" else ","
+    with context.source.open() as handle:
+        table = csv.reader(_decoded_lines(context, handle), delimiter=delimiter, strict=True)
         try:
             header = next(table, None)
-            if header is not None and _header_fits(reading, header, table.line_num):
-                yield from _named(reading, header, table)
+            if header is not None and _check_header(context, header, table.line_num):
+                yield from _named_rows(context, header, table)
         except csv.Error as exc:
             fix = "correct the quotes; a quote within a cell is written twice"
-            reading.add_error("BadCsv", f"not CSV: {exc}", fix, table.line_num)
+            context.add_error("BadCsv", f"not CSV: {exc}", fix, table.line_num)
 
 
-def _decoded(reading: ReadContext, handle: Any) -> Iterator[str]:
-    """The file's lines as text; a bad one is noted and goes on with its bytes replaced."""
-    for block in reading.iter_blocks(handle):
-        for number, raw in reading.iter_lines(block):
-            text = reading.decode_text(raw, number)
+def _decoded_lines(context: ReadContext, handle: IO[bytes]) -> Iterator[str]:
+    """Yield the file's lines as text; bytes that are no UTF-8 are an error, and replaced."""
+    for block in context.iter_blocks(handle):
+        for number, raw in context.iter_lines(block):
+            text = context.decode_text(raw, number)
             yield raw.decode("utf-8", "replace") if text is None else text
 
 
-def _header_fits(reading: ReadContext, header: list[str], line: int) -> bool:
-    """True when every column has a name of its own."""
-    twice = sorted({name for name in header if header.count(name) > 1})
-    if not twice and all(name.strip() for name in header):
+def _check_header(context: ReadContext, header: list[str], line: int) -> bool:
+    """Return whether every column has a name of its own; if not, add an error."""
+    repeated = sorted({name for name in header if header.count(name) > 1})
+    if not repeated and all(name.strip() for name in header):
         return True
-    message = f"the column {twice[0]!r} stands twice" if twice else "a column without a name"
+    message = "a column without a name"
+    if repeated:
+        message = f"two columns have the name {repeated[0]!r}"
     fix = "give each column a name of its own in the first row"
-    reading.add_error("WrongColumns", message, fix, line)
+    context.add_error("WrongColumns", message, fix, line)
     return False
 
 
-def _named(reading: ReadContext, header: list[str], table: Any) -> Iterator[Row]:
-    """Each row as a mapping; its line is where it starts. Empty lines hold no row."""
+def _named_rows(context: ReadContext, header: list[str], table: Any) -> Iterator[Row]:
+    """Yield each row as a mapping; its line is where it starts. Empty lines hold no row."""
     line = table.line_num + 1
     for cells in table:
         if len(cells) == len(header):
@@ -57,25 +60,28 @@ def _named(reading: ReadContext, header: list[str], table: Any) -> Iterator[Row]
         elif cells:
             message = f"{len(cells)} cells under {len(header)} columns"
             fix = "put a cell that holds the delimiter into double quotes"
-            reading.add_error("WrongColumns", message, fix, line)
+            context.add_error("WrongColumns", message, fix, line)
+        if context.is_unreadable:
+            return
         line = table.line_num + 1
 
 
-def read_parquet_rows(reading: ReadContext) -> Iterator[Row]:
-    """The rows of a Parquet file, through pyarrow. Empty cells count as not there."""
+def read_parquet_rows(context: ReadContext) -> Iterator[Row]:
+    """Yield the rows of a Parquet file, through pyarrow. Empty cells count as missing."""
     if importlib.util.find_spec("pyarrow") is None:
         fix = "pip install 'cloudft[parquet]'"
-        reading.add_error("ParquetUnavailable", "reading Parquet needs pyarrow", fix)
+        context.add_error("ParquetUnavailable", "reading Parquet needs pyarrow", fix)
         return
-    with reading.source.path.open("rb") as handle:
+    with context.source.path.open("rb") as handle:
+        # pyarrow seeks in the file, so the digest takes a pass of its own.
         while raw := handle.read(CHUNK_BYTES):
-            reading.digest.update(raw)
-        if reading.digest.size:
+            context.digest.update(raw)
+        if context.digest.size:
             handle.seek(0)
-            yield from _batches(reading, handle)
+            yield from _parquet_batches(context, handle)
 
 
-def _batches(reading: ReadContext, handle: Any) -> Iterator[Row]:
+def _parquet_batches(context: ReadContext, handle: IO[bytes]) -> Iterator[Row]:
     errors = import_module("pyarrow.lib")
     parquet = import_module("pyarrow.parquet")
     number = 0
@@ -83,16 +89,20 @@ def _batches(reading: ReadContext, handle: Any) -> Iterator[Row]:
         for batch in parquet.ParquetFile(handle).iter_batches(batch_size=PARQUET_BATCH_ROWS):
             for value in batch.to_pylist():
                 number += 1
-                yield Row(number, _without_nulls(value))
+                yield Row(number, _drop_nulls(value))
     except (errors.ArrowException, ValueError) as exc:
         message = f"not Parquet: {str(exc).splitlines()[0][:200]}"
-        reading.add_error("BadParquet", message, "write the file anew", number + 1)
+        context.add_error("BadParquet", message, "write the file again", number + 1)
 
 
-def _without_nulls(value: Any) -> Any:
-    """A struct of Parquet names every field of its type; those without a value go."""
+def _drop_nulls(row: dict[str, object]) -> dict[str, object]:
+    """Return the row without empty fields: a Parquet struct names every field of its type."""
+    return {key: _drop_inner_nulls(value) for key, value in row.items() if value is not None}
+
+
+def _drop_inner_nulls(value: object) -> object:
     if isinstance(value, dict):
-        return {k: _without_nulls(v) for k, v in value.items() if v is not None}
+        return _drop_nulls(value)
     if isinstance(value, list):
-        return [_without_nulls(item) for item in value]
+        return [_drop_inner_nulls(item) for item in value]
     return value

@@ -1,4 +1,4 @@
-"""Canonical lines from which some are chosen: for a set that is split, and for general data."""
+"""Keep canonical lines from which some are chosen: a set that is split, or general data."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, NamedTuple
 
 from cloudft.data.formats.fast_path import RecordBatch, encode_batch
-from cloudft.data.formats.record import Conversation, Document
+from cloudft.data.formats.record import Conversation, Record
 from cloudft.data.formats.registry import encode_record
 from cloudft.data.staging.label_encoder import LabelEncoder
 from cloudft.data.staging.split import compute_selection_keys
@@ -22,14 +22,14 @@ READ_BYTES = 256 * 1024
 
 
 class Chunk(NamedTuple):
-    """Some lines of a draft. `start` is the place of the first one, from 0."""
+    """Some lines of a pool. `start` is the index of the first one, from 0."""
 
     start: int
     lines: list[bytes]
 
     @property
     def indices(self) -> slice:
-        """The places of its lines."""
+        """The indices of its lines in the pool."""
         return slice(self.start, self.start + len(self.lines))
 
 
@@ -56,16 +56,17 @@ class CandidatePool:
     def __len__(self) -> int:
         return len(self._keys)
 
-    def add_record(self, record: Conversation | Document, group: str | None = None) -> None:
-        """Add one record of a group. Raises BadRecord when the format has no room for it."""
+    def add_record(self, record: Record, group: str | None = None) -> None:
+        """Add one record of a group. Raises BadRecord when the format cannot hold it."""
         raw, characters = encode_record(record, self._target)
         answer = "\n".join(record.turns[-1][1]) if isinstance(record, Conversation) else ""
         self._add(raw, [raw if group is None else group.encode()], [characters], [answer])
 
-    def add_batch(self, columns: RecordBatch) -> None:
+    def add_batch(self, batch: RecordBatch) -> None:
         """Add a block of plain records."""
-        raw = encode_batch(columns, self._target)
-        self._add(raw, raw.splitlines(keepends=True), columns.record_lengths(), columns.completions)
+        raw = encode_batch(batch, self._target)
+        lines = raw.splitlines(keepends=True)
+        self._add(raw, lines, batch.record_lengths(), batch.completions)
 
     def _add(self, raw: bytes, groups: list[bytes], sizes: list[int], answers: list[str]) -> None:
         self._handle.write(raw)
@@ -74,23 +75,23 @@ class CandidatePool:
         self._labels.extend(answers)
 
     def selection_keys(self) -> NDArray[uint64]:
-        """A number a record to choose by: the same for identical ones, and those of one group."""
+        """Return a number a record to choose by: equal for equal records, and within a group."""
         import numpy as np
 
         return np.frombuffer(self._keys, np.uint64)
 
     def label_codes(self) -> NDArray[integer] | None:
-        """A number a record for its label; None when the answers are no labels."""
+        """Return a number a record for its label; None when the answers are no labels."""
         return self._labels.codes()
 
     def record_lengths(self) -> NDArray[integer]:
-        """The characters of each record's texts."""
+        """Return the characters of each record's texts."""
         import numpy as np
 
         return np.frombuffer(self._sizes, np.uint32)
 
     def iter_chunks(self) -> Iterator[Chunk]:
-        """All lines, in order."""
+        """Yield all lines, in order."""
         start = 0
         with self.path.open("rb", buffering=1024 * 1024) as handle:
             while lines := handle.readlines(READ_BYTES):

@@ -1,4 +1,4 @@
-"""The job file's data as canonical files in one folder: read, convert, split, mix."""
+"""Write the job file's data as canonical files into one folder: read, convert, split, mix."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ FILE_NAMES = {role: f"{role}.jsonl" for role in ("train", "validation", "test")}
 
 
 class Collector:
-    """One pass over a job's data. `findings` and `read_from` fill as it goes."""
+    """One pass over a job's data, which fills `findings` and `sources`."""
 
     def __init__(
         self,
@@ -56,60 +56,62 @@ class Collector:
         self._sources = SourceResolver(base_dir, self.findings)
         self._columns = {str(name): column for name, column in data.columns.items()}
         self._validator = Validator(target, self._columns, self.findings, progress, limits=limits)
-        self._rules = limits or DatasetLimits()
+        self._limits = limits or DatasetLimits()
 
     def collect(self, folder: Path) -> dict[str, StagedFile] | None:
-        """Write the final files into `folder`, by role; None when an error was found.
+        """Write the final files into `folder` and return them by role; None if there is an error.
 
         Raises OSError when the disk does not take them. Leaves other files beside them.
         """
         data = self._data
         final: dict[str, JsonlWriter] = {}
         if isinstance(data.validation, float) or data.mix:
-            draft: CandidatePool | None = self._draft(
-                folder, "draft-train", "data.train", data.train, "split"
+            pool: CandidatePool | None = self._write_pool(
+                folder, "pool-train", "data.train", data.train, "split"
             )
         else:
-            draft = None
-            final["train"] = self._spool(folder, "train", "data.train", data.train)
+            pool = None
+            final["train"] = self._write_role(folder, "train", "data.train", data.train)
         for role, paths in (("validation", data.validation), ("test", data.test)):
             if isinstance(paths, tuple):
-                final[role] = self._spool(folder, role, f"data.{role}", paths)
+                final[role] = self._write_role(folder, role, f"data.{role}", paths)
         general = [
-            self._draft(folder, f"draft-mix-{i}", f"data.mix.{i}.path", part.path, "mix")
+            self._write_pool(folder, f"pool-mix-{i}", f"data.mix.{i}.path", part.path, "mix")
             for i, part in enumerate(data.mix)
         ]
         self._validator.finish()
         if not self._validator.has_columns and not self.findings.count_errors():
             note_unused_columns(self._columns, self.findings)
-        if draft is not None and not self.findings.count_errors():
-            self._choose(folder, draft, general, final)
+        if pool is not None and not self.findings.count_errors():
+            self._choose(folder, pool, general, final)
         if self.findings.count_errors():
             return None
         files = {
             role: final[role].to_data_file(FILE_NAMES[role]) for role in FILE_NAMES if role in final
         }
-        note_dataset_size(self.findings, self._rules, files)
+        note_dataset_size(self.findings, self._limits, files)
         return None if self.findings.count_errors() else files
 
-    def _spool(self, folder: Path, role: str, where: str, patterns: tuple[str, ...]) -> JsonlWriter:
-        """Every record that field `where` names, as the role's final file."""
-        with JsonlWriter(folder / FILE_NAMES[role], self._target) as spool:
-            self._read(where, patterns, role, spool)
-        return spool
+    def _write_role(
+        self, folder: Path, role: str, field: str, patterns: tuple[str, ...]
+    ) -> JsonlWriter:
+        """Write every record that a field names as the role's final file."""
+        with JsonlWriter(folder / FILE_NAMES[role], self._target) as writer:
+            self._read(field, patterns, role, writer)
+        return writer
 
-    def _draft(
-        self, folder: Path, name: str, where: str, patterns: tuple[str, ...], purpose: str
+    def _write_pool(
+        self, folder: Path, name: str, field: str, patterns: tuple[str, ...], purpose: str
     ) -> CandidatePool:
-        """Every record that field `where` names, to choose from."""
+        """Write every record that a field names into a pool to choose from."""
         role = "train" if purpose == "split" else purpose
-        with CandidatePool(folder / name, self._target, self._seed, purpose) as draft:
-            self._read(where, patterns, role, draft)
-        return draft
+        with CandidatePool(folder / name, self._target, self._seed, purpose) as pool:
+            self._read(field, patterns, role, pool)
+        return pool
 
-    def _read(self, where: str, patterns: tuple[str, ...], role: str, sink: RecordSink) -> None:
+    def _read(self, field: str, patterns: tuple[str, ...], role: str, sink: RecordSink) -> None:
         group_by = self._data.group_by if role == "train" else None
-        for source in self._sources.resolve(where, patterns):
+        for source in self._sources.resolve(field, patterns):
             self.sources.append(self._validator.read_file(source, role, sink, group_by))
 
     def _choose(
@@ -130,62 +132,63 @@ class Collector:
                 note_unsplittable(self.findings, len(train))
                 return
             held = marks
-            with JsonlWriter(folder / FILE_NAMES["validation"]) as spool:
-                copy_selected(train, held, spool)
-            final["validation"] = spool
-        wanted = self._how_many(train, ~held, general)
-        if wanted is None:
+            with JsonlWriter(folder / FILE_NAMES["validation"]) as writer:
+                copy_selected(train, held, writer)
+            final["validation"] = writer
+        counts = self._general_counts(train, ~held, general)
+        if counts is None:
             return
         parts = [(train, ~held)]
         parts += [
-            (d, select_lowest_keys(d.selection_keys(), n))
-            for d, n in zip(general, wanted, strict=True)
+            (pool, select_lowest_keys(pool.selection_keys(), count))
+            for pool, count in zip(general, counts, strict=True)
         ]
-        with JsonlWriter(folder / FILE_NAMES["train"]) as spool:
+        with JsonlWriter(folder / FILE_NAMES["train"]) as writer:
             if general:
-                copy_interleaved(parts, spool)
+                copy_interleaved(parts, writer)
             else:
-                copy_selected(*parts[0], spool)
-        final["train"] = spool
+                copy_selected(*parts[0], writer)
+        final["train"] = writer
 
-    def _how_many(
+    def _general_counts(
         self, train: CandidatePool, marks: NDArray[bool_], general: list[CandidatePool]
     ) -> list[int] | None:
-        """How many records of each general part are mixed in; None when one has too few."""
+        """Return how many records of each general part are mixed in; None if one has too few."""
         parts = self._data.mix
         shares = [part.share for part in parts]
         by_records = general_record_counts(int(marks.sum()), shares)
         by_size = general_record_counts(int(train.record_lengths()[marks].sum()), shares)
-        wanted = [
+        needed = [
             records
             if part.by == "records"
-            else count_records_for_size(draft.selection_keys(), draft.record_lengths(), size)
-            or len(draft) + 1
-            for part, draft, records, size in zip(parts, general, by_records, by_size, strict=True)
+            else count_records_for_size(pool.selection_keys(), pool.record_lengths(), size)
+            or len(pool) + 1
+            for part, pool, records, size in zip(parts, general, by_records, by_size, strict=True)
         ]
-        there = list(map(len, general))
-        return wanted if has_enough_general(self.findings, shares, wanted, there) else None
+        available = list(map(len, general))
+        is_enough = has_enough_general(self.findings, shares, needed, available)
+        return needed if is_enough else None
 
 
-def copy_selected(draft: CandidatePool, marks: NDArray[bool_], spool: JsonlWriter) -> None:
-    """The marked lines of a draft, in order."""
-    sizes = draft.record_lengths()
-    for chunk in draft.iter_chunks():
+def copy_selected(pool: CandidatePool, marks: NDArray[bool_], writer: JsonlWriter) -> None:
+    """Write the marked lines of a pool, in order."""
+    sizes = pool.record_lengths()
+    for chunk in pool.iter_chunks():
         here = marks[chunk.indices]
-        spool.add_lines(compress(chunk.lines, here), int(sizes[chunk.indices][here].sum()))
+        writer.add_lines(compress(chunk.lines, here), int(sizes[chunk.indices][here].sum()))
 
 
 def copy_interleaved(
-    parts: Sequence[tuple[CandidatePool, NDArray[bool_]]], spool: JsonlWriter
+    parts: Sequence[tuple[CandidatePool, NDArray[bool_]]], writer: JsonlWriter
 ) -> None:
-    """The marked lines of several drafts, each spread evenly over the whole."""
+    """Write the marked lines of several pools, each spread evenly over the whole."""
     streams = [
-        (int(marks.sum()), compress(zip(_lines(draft), draft.record_lengths(), strict=True), marks))
-        for draft, marks in parts
+        (int(marks.sum()), compress(zip(_lines(pool), pool.record_lengths(), strict=True), marks))
+        for pool, marks in parts
     ]
     for line, size in interleave(streams):
-        spool.add_lines((line,), int(size))
+        writer.add_lines((line,), int(size))
 
 
-def _lines(draft: CandidatePool) -> Iterator[bytes]:
-    return chain.from_iterable(chunk.lines for chunk in draft.iter_chunks())
+def _lines(pool: CandidatePool) -> Iterator[bytes]:
+    return chain.from_iterable(chunk.lines for chunk in pool.iter_chunks())

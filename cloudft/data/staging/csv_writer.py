@@ -1,7 +1,7 @@
-"""Records written as CSV: one column a field, each text as it is.
+"""Write records as CSV: one column a field, each text as it is.
 
 This is data, read back for training: nothing is put before a text that a spreadsheet would take
-for a formula (spreadsheet.py does, for people). How many there are is counted, for a warning.
+for a formula (spreadsheet_csv.py does, for people). They are counted, for a warning.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import hashlib
 from pathlib import Path
 
 from cloudft.data.formats.fast_path import RecordBatch
-from cloudft.data.formats.record import BadRecord, Conversation, Document
+from cloudft.data.formats.record import BadRecord, Document, Record
 from cloudft.data.formats.registry import encode_record
 from cloudft.data.staging.spreadsheet_csv import is_formula
 from cloudft.data.token_estimate import estimate_tokens
@@ -19,7 +19,7 @@ from cloudft.types import StagedFile
 
 
 class CsvWriter:
-    """A CSV file of `prompt` and `completion`, or of `text`. Raises OSError."""
+    """A new CSV file of `prompt` and `completion`, or of `text`. Raises OSError."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -38,20 +38,21 @@ class CsvWriter:
         raw = self._path.read_bytes()
         self._bytes, self._sha256 = len(raw), hashlib.sha256(raw).hexdigest()
 
-    def add_record(self, record: Conversation | Document, group: str | None = None) -> None:
-        """Add one record. Raises BadRecord when two columns have no room for it."""
+    def add_record(self, record: Record, group: str | None = None) -> None:
+        """Write one record. Raises BadRecord when two columns cannot hold it."""
         import orjson
 
         target = "text" if isinstance(record, Document) else "prompt-completion"
         raw, characters = encode_record(record, target)
-        self._row(orjson.loads(raw), characters)
+        self._write_row(orjson.loads(raw), characters)
 
-    def add_batch(self, columns: RecordBatch) -> None:
-        """Add a block of plain records."""
-        for asked, answered in zip(columns.prompts, columns.completions, strict=True):
-            self._row({"prompt": asked, "completion": answered}, len(asked) + len(answered))
+    def add_batch(self, batch: RecordBatch) -> None:
+        """Write a block of plain records."""
+        for prompt, completion in zip(batch.prompts, batch.completions, strict=True):
+            value = {"prompt": prompt, "completion": completion}
+            self._write_row(value, len(prompt) + len(completion))
 
-    def _row(self, value: dict[str, str], characters: int) -> None:
+    def _write_row(self, value: dict[str, str], characters: int) -> None:
         if not self._header:
             self._header = list(value)
             self._rows.writerow(self._header)
@@ -64,7 +65,7 @@ class CsvWriter:
         self._characters += characters
 
     def to_data_file(self, name: str) -> StagedFile:
-        """What was written, under the name that it gets. For after its end."""
+        """Return what was written, under the name that it gets. Call it after the `with` block."""
         return StagedFile(
             name=name,
             sha256=self._sha256,

@@ -1,7 +1,7 @@
-"""Data files to data files: converted, split, mixed, with twins taken out. Nothing is overwritten.
+"""Convert, split, mix and deduplicate data files into new ones. Nothing is overwritten.
 
 Every function raises CheckFailed with all findings when a record can't be used, and UsageError when
-something stands where the output is to go; then nothing is written.
+the output exists already; then nothing is written.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class DatasetTransform:
-    """One call: how records are read, and what was found wrong with them."""
+    """One call: how records are read, and the findings about them."""
 
     columns: Mapping[str, str] = field(default_factory=dict)
     seed: int = 7
@@ -57,7 +57,7 @@ class DatasetTransform:
         self._sources = SourceResolver(Path.cwd(), self.findings)
 
     def convert(self, inputs: Sequence[str], target: str, out: Path) -> StagedFile:
-        """All records in format `target` (`convert.FORMATS`, or csv) in the new file `out`."""
+        """Write all records into the new file `out`, in a target of `data convert`, or csv."""
         sources = self._files("IN", inputs)
         with new_output_file(out) as temporary:
             sink = CsvWriter(temporary) if target == "csv" else JsonlWriter(temporary, target)
@@ -67,7 +67,7 @@ class DatasetTransform:
         if isinstance(sink, CsvWriter) and sink.formula_rows:
             self.findings.add(
                 "SpreadsheetFormula",
-                f"records that begin as a formula does, kept as they are: {sink.formula_rows}",
+                f"records that begin like a formula, kept as they are: {sink.formula_rows}",
                 "open it in a spreadsheet only with its columns imported as text",
                 file=str(out),
                 severity="warning",
@@ -84,17 +84,17 @@ class DatasetTransform:
         group_by: str | None = None,
         stratify: bool = True,
     ) -> dict[str, StagedFile]:
-        """The records on sides: each share's, and `train`, as `out/SIDE.jsonl`."""
+        """Write the records of each share, and the rest as `train`, into `out/SIDE.jsonl`."""
         sources = self._files("IN", inputs)
-        target = target or self._shape(sources)
-        with self._drafts() as folder:
-            draft = self._draft(folder / "all", sources, target, "split", group_by)
-            sides = self._sides(draft, shares, stratify)
+        target = target or self._output_format(sources)
+        with self._pool_folder() as folder:
+            pool = self._write_pool(folder / "all", sources, target, "split", group_by)
+            sides = self._sides(pool, shares, stratify)
             self._raise_errors()
             with as_store_error(f"{out} can't be written", out):
                 out.mkdir(parents=True, exist_ok=True)
             return {
-                side: self._write(out / f"{side}.jsonl", [(draft, marks)])
+                side: self._write(out / f"{side}.jsonl", [(pool, marks)])
                 for side, marks in sides.items()
             }
 
@@ -108,50 +108,55 @@ class DatasetTransform:
         by: str = "records",
         target: str | None = None,
     ) -> StagedFile:
-        """The records with a share of general ones spread among them, in the new file `out`."""
+        """Write the records into the new file `out`, with a share of general ones among them."""
         import numpy as np
 
         sources = self._files("IN", inputs)
-        target = target or self._shape(sources)
-        with self._drafts() as folder:
-            own = self._draft(folder / "own", sources, target, "mix")
-            others = self._draft(folder / "general", self._files("--with", general), target, "mix")
+        target = target or self._output_format(sources)
+        with self._pool_folder() as folder:
+            own = self._write_pool(folder / "own", sources, target, "mix")
+            others = self._write_pool(
+                folder / "general", self._files("--with", general), target, "mix"
+            )
             self._raise_errors()
-            [wanted] = general_record_counts(len(own), [share])
+            [count] = general_record_counts(len(own), [share])
             if by == "tokens":
                 [size] = general_record_counts(int(own.record_lengths().sum()), [share])
-                wanted = (
+                count = (
                     count_records_for_size(others.selection_keys(), others.record_lengths(), size)
                     or len(others) + 1
                 )
-            has_enough_general(self.findings, [share], [wanted], [len(others)])
+            has_enough_general(self.findings, [share], [count], [len(others)])
             self._raise_errors()
             parts = [
                 (own, np.ones(len(own), np.bool_)),
-                (others, select_lowest_keys(others.selection_keys(), wanted)),
+                (others, select_lowest_keys(others.selection_keys(), count)),
             ]
             return self._write(out, parts)
 
     def dedupe(
         self, inputs: Sequence[str], out: Path, *, near: float | None, target: str | None = None
     ) -> tuple[StagedFile, list[Duplicate]]:
-        """The first of all like records, in the new file `out`; and the ones left out."""
+        """Write the records without duplicates into the new file `out`; return these as well.
+
+        `near` is the least similarity that counts (near_duplicates.py); None compares exactly.
+        """
         sources = self._files("IN", inputs)
-        target = target or self._shape(sources)
+        target = target or self._output_format(sources)
         left_out = []
         with new_output_file(out) as temporary:
-            with JsonlWriter(temporary, target) as spool:
+            with JsonlWriter(temporary, target) as writer:
                 records = read_records(sources, self.findings, self.columns, self.progress)
-                for record, twin in find_duplicates(records, near):
-                    if twin is not None:
-                        left_out.append(twin)
+                for record, duplicate in find_duplicates(records, near):
+                    if duplicate is not None:
+                        left_out.append(duplicate)
                         continue
                     try:
-                        spool.add_record(record.record)
+                        writer.add_record(record.record)
                     except BadRecord as bad:
                         self._note(bad, record.file, record.line)
             self._raise_errors()
-        return spool.to_data_file(out.name), left_out
+        return writer.to_data_file(out.name), left_out
 
     def _files(self, where: str, patterns: Sequence[str]) -> list[SourceFile]:
         return self._sources.resolve(where, patterns)
@@ -169,12 +174,11 @@ class DatasetTransform:
         validator.finish()
         self.has_columns = bool(self.has_columns) or validator.has_columns
 
-    def _shape(self, sources: Sequence[SourceFile]) -> str:
-        """The format of the first good record, so that files keep their shape where they can."""
+    def _output_format(self, sources: Sequence[SourceFile]) -> str:
+        """Return the format of the first good record: files keep their format where they can."""
         for source in sources:
             for row in read_rows(ReadContext(source, Findings())):
                 try:
-                    assert isinstance(row.value, dict)
                     format = find_format(parse_record(row.value, self.columns).format)
                 except BadRecord:
                     continue
@@ -183,11 +187,11 @@ class DatasetTransform:
         return "prompt-completion"
 
     @contextmanager
-    def _drafts(self) -> Iterator[Path]:
+    def _pool_folder(self) -> Iterator[Path]:
         with TemporaryDirectory(prefix="cloudft-") as folder:
             yield Path(folder)
 
-    def _draft(
+    def _write_pool(
         self,
         path: Path,
         sources: Sequence[SourceFile],
@@ -195,37 +199,37 @@ class DatasetTransform:
         purpose: str,
         group_by: str | None = None,
     ) -> CandidatePool:
-        with CandidatePool(path, target, self.seed, purpose) as draft:
-            self._read(sources, target, draft, group_by)
-        return draft
+        with CandidatePool(path, target, self.seed, purpose) as pool:
+            self._read(sources, target, pool, group_by)
+        return pool
 
     def _sides(
-        self, draft: CandidatePool, shares: Mapping[str, float], stratify: bool
+        self, pool: CandidatePool, shares: Mapping[str, float], stratify: bool
     ) -> dict[str, NDArray[bool_]]:
-        """A mark for each record on each side."""
+        """Return a mark for each record on each side."""
         import numpy as np
 
-        keys, labels = draft.selection_keys(), draft.label_codes() if stratify else None
-        left, sides, room = np.ones(len(draft), np.bool_), {}, 1.0
+        keys, labels = pool.selection_keys(), pool.label_codes() if stratify else None
+        left, sides, remaining = np.ones(len(pool), np.bool_), {}, 1.0
         for side, share in shares.items():
-            here = hold_out(keys[left], share / room, None if labels is None else labels[left])
+            here = hold_out(keys[left], share / remaining, None if labels is None else labels[left])
             if here is None:
-                note_unsplittable(self.findings, len(draft))
+                note_unsplittable(self.findings, len(pool))
                 break
-            marks = np.zeros(len(draft), np.bool_)
+            marks = np.zeros(len(pool), np.bool_)
             marks[np.flatnonzero(left)[here]] = True
-            sides[side], left, room = marks, left & ~marks, room - share
+            sides[side], left, remaining = marks, left & ~marks, remaining - share
         return {"train": left, **sides}
 
     def _write(
         self, out: Path, parts: Sequence[tuple[CandidatePool, NDArray[bool_]]]
     ) -> StagedFile:
-        with new_output_file(out) as temporary, JsonlWriter(temporary) as spool:
+        with new_output_file(out) as temporary, JsonlWriter(temporary) as writer:
             if len(parts) == 1:
-                copy_selected(*parts[0], spool)
+                copy_selected(*parts[0], writer)
             else:
-                copy_interleaved(parts, spool)
-        return spool.to_data_file(out.name)
+                copy_interleaved(parts, writer)
+        return writer.to_data_file(out.name)
 
     def _note(self, bad: BadRecord, file: str, line: int) -> None:
         self.findings.add(bad.code, bad.message, bad.fix, file=file, line=line, field=bad.field)
@@ -240,7 +244,10 @@ class DatasetTransform:
 
 @contextmanager
 def new_output_file(out: Path) -> Iterator[Path]:
-    """A temporary path that becomes `out` when all went well. Raises UsageError, StoreError."""
+    """Yield a temporary path that becomes `out` if the block succeeds.
+
+    Raises UsageError if `out` exists, StoreError if it can't be written.
+    """
     with as_store_error(f"{out} can't be written", out):
         try:
             with create_file_atomically(out) as temporary:

@@ -1,4 +1,4 @@
-"""A staged file being written: canonical lines, counted and hashed on their way."""
+"""Write a staged file: canonical lines, counted and hashed on their way."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from cloudft.data.formats.fast_path import RecordBatch, encode_batch
-from cloudft.data.formats.record import Conversation, Document
+from cloudft.data.formats.record import Record
 from cloudft.data.formats.registry import encode_record
 from cloudft.data.token_estimate import estimate_tokens
 from cloudft.types import StagedFile
 
 
 class JsonlWriter:
-    """One JSONL file in format `target`. Raises OSError when the disk does not take it."""
+    """One new JSONL file in format `target`, as a context manager. Raises OSError."""
 
     def __init__(self, path: Path, target: str = "") -> None:
         self._target = target
@@ -28,17 +28,17 @@ class JsonlWriter:
     def __exit__(self, *_: object) -> None:
         self._handle.close()
 
-    def add_record(self, record: Conversation | Document, group: str | None = None) -> None:
-        """Add one record. Raises BadRecord when the format has no room for it."""
+    def add_record(self, record: Record, group: str | None = None) -> None:
+        """Write one record. Raises BadRecord when the format cannot hold it."""
         raw, characters = encode_record(record, self._target)
         self._write(raw, 1, characters)
 
-    def add_batch(self, columns: RecordBatch) -> None:
-        """Add a block of plain records."""
-        self._write(encode_batch(columns, self._target), len(columns), columns.characters)
+    def add_batch(self, batch: RecordBatch) -> None:
+        """Write a block of plain records."""
+        self._write(encode_batch(batch, self._target), len(batch), batch.characters)
 
     def add_lines(self, lines: Iterable[bytes], characters: int) -> None:
-        """Add canonical lines whose texts have so many characters in all."""
+        """Write canonical lines whose texts have `characters` characters in all."""
         lines = list(lines)
         self._write(b"".join(lines), len(lines), characters)
 
@@ -50,7 +50,7 @@ class JsonlWriter:
         self._characters += characters
 
     def to_data_file(self, name: str) -> StagedFile:
-        """What was written, under the name that it gets."""
+        """Return what was written, under the name that it gets."""
         return StagedFile(
             name=name,
             sha256=self._digest.hexdigest(),

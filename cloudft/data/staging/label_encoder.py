@@ -1,4 +1,4 @@
-"""Answers that are labels: the few distinct ones of a classification."""
+"""Recognize answers that are labels: the few distinct ones of a classification."""
 
 from __future__ import annotations
 
@@ -11,20 +11,19 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MAX_LABELS = 50
-"""So many distinct answers at most are labels."""
+"""Distinct answers that may still be labels."""
 MIN_RECORDS_PER_LABEL = 2
-"""Each stands in so many records at least."""
 
 
 class LabelEncoder:
-    """Sees answers go by. Takes a byte a record, and nothing once they are no labels."""
+    """Encodes answers as numbers. Takes a byte a record, and nothing once they are no labels."""
 
     def __init__(self) -> None:
         self._codes: dict[str, int] | None = {}
         self._seen: array[int] = array("B")
 
     def extend(self, answers: Iterable[str]) -> None:
-        """So many more answers."""
+        """Add more answers."""
         codes = self._codes
         if codes is None:
             return
@@ -37,9 +36,10 @@ class LabelEncoder:
             self._seen.append(code)
 
     def codes(self) -> NDArray[integer] | None:
-        """A number an answer, by the order of the texts; None when they are no labels.
+        """Return a number an answer, by the order of the texts; None when they are no labels.
 
-        Labels are between 2 and 50 distinct answers, each given at least twice.
+        Labels are between 2 and MAX_LABELS distinct answers, each of at least
+        MIN_RECORDS_PER_LABEL records.
         """
         import numpy as np
 
@@ -48,8 +48,9 @@ class LabelEncoder:
         seen = np.frombuffer(self._seen, np.uint8)
         if np.bincount(seen).min() < MIN_RECORDS_PER_LABEL:
             return None
+        # Codes in the order of the texts, so that they do not depend on the records' order.
         rank = np.empty(len(self._codes), np.int64)
-        for place, answer in enumerate(sorted(self._codes)):
-            rank[self._codes[answer]] = place
+        for index, answer in enumerate(sorted(self._codes)):
+            rank[self._codes[answer]] = index
         ranked: NDArray[integer] = rank[seen]
         return ranked

@@ -1,11 +1,10 @@
-"""The manifest of staged data: made, written, read back, held against the files."""
+"""Build, write and read the manifest of staged data, and compare it with the files."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -25,7 +24,7 @@ def build_manifest(
     files: Mapping[str, StagedFile],
     sources: Sequence[ManifestSource],
 ) -> Manifest:
-    """The manifest of these files. Its sha256 depends on no path, time or machine."""
+    """Return the manifest of these files. Its sha256 depends on no path, time or machine."""
     hashes = {role: file.sha256 for role, file in files.items()}
     return Manifest(
         sha256=_digest(customization_type, target, hashes),
@@ -52,7 +51,7 @@ def _digest(customization_type: str, target: str, hashes: Mapping[str, str]) -> 
 
 
 def dump_manifest(manifest: Manifest) -> bytes:
-    """The manifest as JSON, camelCase as in the contract."""
+    """Return the manifest as JSON, with camelCase keys as in the contract."""
     import orjson
 
     options = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
@@ -60,9 +59,9 @@ def dump_manifest(manifest: Manifest) -> bytes:
 
 
 def load_manifest(path: Path) -> Manifest:
-    """The manifest in `path` (a file, or a folder that has one).
+    """Read the manifest in `path` (a file, or a folder that has one).
 
-    Raises StoreError when it can't be read, is no manifest, or contradicts itself.
+    Raises StoreError when it can't be read, is no manifest, or does not fit its own sha256.
     """
     path = path / MANIFEST_NAME if path.is_dir() else path
     fix = "stage the data again"
@@ -78,8 +77,8 @@ def load_manifest(path: Path) -> Manifest:
     raise StoreError(f"the manifest can't be read: {reason}", file=str(path), fix=fix)
 
 
-def parse_manifest(data: Mapping[str, Any], file: str | Path = MANIFEST_NAME) -> Manifest:
-    """A manifest from its JSON, which stands in `file`. Raises BadDocument."""
+def parse_manifest(data: Mapping[str, object], file: str | Path = MANIFEST_NAME) -> Manifest:
+    """Return a manifest from its JSON, which was read from `file`. Raises BadDocument."""
     return _of(convert(data, _Document, file=file), file)
 
 
@@ -134,14 +133,14 @@ def _of(found: _Document, file: str | Path) -> Manifest:
 
 
 def is_intact(folder: Path, sha256: str) -> bool:
-    """True when `folder` holds the staged data of that manifest, byte for byte."""
+    """Return whether `folder` holds the staged data of that manifest, byte for byte."""
     try:
         manifest = load_manifest(folder)
-        found = {f.name: _file_sha256(folder / f.name) for f in manifest.files.values()}
+        actual = {f.name: _file_sha256(folder / f.name) for f in manifest.files.values()}
     except (StoreError, OSError):
         return False
-    wanted = {f.name: f.sha256 for f in manifest.files.values()}
-    return manifest.sha256 == sha256 and found == wanted
+    expected = {f.name: f.sha256 for f in manifest.files.values()}
+    return manifest.sha256 == sha256 and actual == expected
 
 
 def _file_sha256(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""How much general data goes into the training set, which records, and where among the others."""
+"""Mix general data into the training set: how much, which records, and where among the others."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ T = TypeVar("T")
 
 
 def general_record_counts(records: int, shares: Sequence[float]) -> list[int]:
-    """How many general records make each share of a set that has `records` others.
+    """Return how many general records make each share of a set that has `records` others.
 
-    Or how many of their characters, which stand for tokens.
+    Works for characters as well, which stand for tokens.
     """
     own = 1 - sum(shares)
     return [max(1, round(records * share / own)) for share in shares]
@@ -25,9 +25,9 @@ def general_record_counts(records: int, shares: Sequence[float]) -> list[int]:
 def count_records_for_size(
     keys: NDArray[uint64], sizes: NDArray[integer], target_size: int
 ) -> int | None:
-    """How many records, least keys first, come nearest to a size of `wanted` in sum.
+    """Return how many records, lowest keys first, are nearest to `target_size` characters in sum.
 
-    None when all of them are less than that by more than the largest one.
+    None when all of them have less than that by more than the largest one.
     """
     import numpy as np
 
@@ -38,7 +38,7 @@ def count_records_for_size(
 
 
 def select_lowest_keys(keys: NDArray[uint64], count: int) -> NDArray[bool_]:
-    """A mark for each record that is taken: the `count` least keys, the first of equal ones."""
+    """Return a mark for each record that is taken: the `count` lowest keys, first of equal ones."""
     import numpy as np
 
     marks = np.zeros(len(keys), np.bool_)
@@ -47,15 +47,15 @@ def select_lowest_keys(keys: NDArray[uint64], count: int) -> NDArray[bool_]:
 
 
 def interleave(streams: Iterable[tuple[int, Iterator[T]]]) -> Iterator[T]:
-    """Several streams as one, each spread evenly over the whole and in its own order.
+    """Yield several streams as one, each spread evenly over the whole and in its own order.
 
-    A stream comes with its length. A trainer that does not shuffle meets all of them this way.
+    A stream is given with its length. A trainer that does not shuffle sees all of them this way.
     """
-    placed = [_placed(length, which, items) for which, (length, items) in enumerate(streams)]
-    for _, _, item in heapq.merge(*placed, key=lambda entry: entry[:2]):
+    positioned = [_positioned(length, i, items) for i, (length, items) in enumerate(streams)]
+    for _, _, item in heapq.merge(*positioned, key=lambda entry: entry[:2]):
         yield item
 
 
-def _placed(length: int, which: int, items: Iterator[T]) -> Iterator[tuple[float, int, T]]:
+def _positioned(length: int, stream: int, items: Iterator[T]) -> Iterator[tuple[float, int, T]]:
     for index, item in enumerate(items):
-        yield (index + 0.5) / length, which, item
+        yield (index + 0.5) / length, stream, item

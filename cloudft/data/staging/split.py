@@ -1,4 +1,4 @@
-"""Which training records are held out: by content and seed, whatever order the files are in."""
+"""Choose which training records are held out: by content and seed, whatever order files have."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ if TYPE_CHECKING:
 
 
 def compute_selection_keys(texts: Iterable[bytes], seed: int, purpose: str) -> Iterator[int]:
-    """A number below 2**64 for each text under a seed: the same for the same text (XXH3)."""
+    """Yield a number below 2**64 for each text under a seed: equal for equal texts (XXH3).
+
+    Another `purpose` gives other, independent numbers.
+    """
     from xxhash import xxh3_64_intdigest as digest
 
     secret = digest(purpose.encode(), seed)
@@ -21,11 +24,11 @@ def compute_selection_keys(texts: Iterable[bytes], seed: int, purpose: str) -> I
 def hold_out(
     keys: NDArray[uint64], share: float, labels: NDArray[integer] | None = None
 ) -> NDArray[bool_] | None:
-    """A mark for each record that is held out; None when one side would stay empty.
+    """Return a mark for each record that is held out; None when one side would stay empty.
 
     Records with one key stay together: identical ones, or those of one group. Held out are the
-    least keys, about `share` of the records, and of each label's where `labels` are given; how near
-    that comes is limited by the size of groups. A group with several labels counts as its least.
+    lowest keys, about `share` of the records, and of each label's if there are `labels`; how near
+    that gets is limited by the size of groups. A group with several labels counts as its lowest.
     Takes some 60 bytes a record for a moment.
     """
     import numpy as np
@@ -40,9 +43,9 @@ def hold_out(
     held = np.zeros(len(groups), np.bool_)
     for stratum in np.unique(strata):
         members = np.flatnonzero(strata == stratum)  # by key, as np.unique sorts
-        held[members[: _how_many(sizes[members], share)]] = True
+        held[members[: _count_groups(sizes[members], share)]] = True
     if held.all() or not held.any():
-        # Too few of every label: one group goes where there is none, whatever its label.
+        # Too few of every label: one group is moved to the empty side, whatever its label.
         if len(groups) < 2:
             return None
         held[:] = held.all()
@@ -51,8 +54,8 @@ def hold_out(
     return marks
 
 
-def _how_many(sizes: NDArray[integer], share: float) -> int:
-    """How many of these groups, from the first, come nearest to `share` of their records."""
+def _count_groups(sizes: NDArray[integer], share: float) -> int:
+    """Return how many of these groups, from the first, are nearest to `share` of their records."""
     import numpy as np
 
     through = np.concatenate(([0], np.cumsum(sizes)))

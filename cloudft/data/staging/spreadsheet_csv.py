@@ -1,6 +1,6 @@
-"""CSV for people, who open it in a spreadsheet: no text of it is taken for a formula.
+"""Write CSV for people, who open it in a spreadsheet: no text of it is taken for a formula.
 
-CSV for training (table.py) holds the texts as they are, since a guard would be trained on.
+CSV for training (csv_writer.py) holds the texts as they are, since a guard would be trained on.
 Source of the rule: OWASP, "CSV Injection" (2025): a cell that begins with = + - @, a tab or a
 carriage return, the full-width signs, and text that a separator of another locale cuts apart.
 """
@@ -11,7 +11,6 @@ import csv
 import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 _FORMULA = re.compile(r"\s*[=+\-@\uff0b\uff0d\uff1d\uff20]|[\t\r\n]")
 
@@ -21,15 +20,15 @@ def is_formula(text: str) -> bool:
     return _FORMULA.match(text) is not None
 
 
-def to_spreadsheet_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
-    """Rows as CSV whose every cell is quoted; what begins like a formula gets an apostrophe."""
+def to_spreadsheet_csv(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> str:
+    """Return rows as CSV with every cell quoted and an apostrophe before what may be a formula."""
     stream = io.StringIO()
     writer = csv.DictWriter(stream, columns, quoting=csv.QUOTE_ALL)
     writer.writeheader()
     for row in rows:
-        writer.writerow({name: _guarded(value) for name, value in row.items()})
+        writer.writerow({name: _guard(value) for name, value in row.items()})
     return stream.getvalue()
 
 
-def _guarded(value: Any) -> Any:
+def _guard(value: object) -> object:
     return f"'{value}" if isinstance(value, str) and is_formula(value) else value

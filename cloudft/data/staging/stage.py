@@ -1,7 +1,7 @@
-"""Staging: the job file's data as the canonical files that every backend trains on.
+"""Stage the job file's data: write the canonical files that every backend trains on.
 
-Same data and seed give the same bytes anywhere. A staged folder is named by what is in it, so an
-edited source can never meet a stale one.
+Same data and seed give the same bytes anywhere. A staged folder is named by the hash of its
+content, so an edited source never meets a stale folder.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ MAX_PUBLISH_TRIES = 5
 class StagedData:
     """Staged data: its folder, its manifest, and warnings.
 
-    The manifest's sources are this staging's; the file in the folder may tell of an earlier one
-    that came to the same bytes.
+    The manifest's sources are this staging's. The manifest in the folder may be of an earlier one
+    that gave the same bytes.
     """
 
     folder: Path
@@ -62,20 +62,20 @@ def stage_data(
 ) -> StagedData:
     """Write the canonical files into `root/<manifest.sha256[:32]>`, whole or not at all.
 
-    `progress` is told the number of records read so far. Raises CheckFailed with every finding
+    `progress` gets the number of records read so far. Raises CheckFailed with every finding
     when one is an error, StoreError when `root` can't be written.
     """
     collector = Collector(data, format, seed, base_dir, progress, limits)
     with as_store_error("the data can't be staged", root), _temporary(root) as folder:
-        manifest = _collected(collector, folder, customization_type, format, seed)
+        manifest = _collect(collector, folder, customization_type, format, seed)
         findings = collector.findings.all()
         if manifest is None:
-            raise _failed(findings)
+            raise _check_failed(findings)
         _seal(folder, manifest)
         return StagedData(_publish(folder, root, manifest.sha256), manifest, findings)
 
 
-def _collected(
+def _collect(
     collector: Collector, folder: Path, customization_type: str, target: str, seed: int
 ) -> Manifest | None:
     files = collector.collect(folder)
@@ -84,7 +84,7 @@ def _collected(
     return manifests.build_manifest(customization_type, target, seed, files, collector.sources)
 
 
-def _failed(findings: tuple[Finding, ...]) -> CheckFailed:
+def _check_failed(findings: tuple[Finding, ...]) -> CheckFailed:
     errors = [finding for finding in findings if finding.severity == "error"]
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
     return CheckFailed(f"{errors[0].message}{more}", findings)
@@ -92,7 +92,7 @@ def _failed(findings: tuple[Finding, ...]) -> CheckFailed:
 
 @contextmanager
 def _temporary(root: Path) -> Iterator[Path]:
-    """A folder in `root` that is gone afterwards, whatever happens. Clears what kills left."""
+    """Make a folder in `root` and remove it afterwards. Also remove what killed processes left."""
     make_private_folder(root)
     for old in root.glob(TEMP_PREFIX + "*"):
         with suppress(OSError):
@@ -106,9 +106,9 @@ def _temporary(root: Path) -> Iterator[Path]:
 
 
 def _seal(folder: Path, manifest: Manifest) -> None:
-    """Keep the final files alone, with the manifest; make them durable.
+    """Write the manifest, remove all but the final files, and make them durable.
 
-    They can be read, by their owner alone, and not be written.
+    Their owner alone can read them, and nobody can write them.
     """
     (folder / manifests.MANIFEST_NAME).write_bytes(manifests.dump_manifest(manifest))
     final = {manifests.MANIFEST_NAME, *(file.name for file in manifest.files.values())}
@@ -123,9 +123,9 @@ def _seal(folder: Path, manifest: Manifest) -> None:
 
 
 def _publish(folder: Path, root: Path, sha256: str) -> Path:
-    """Give the folder its final name. One that is there already stays if it is whole.
+    """Give the folder its final name, and return that. An intact one of that name stays.
 
-    Other processes may be doing the same: whoever renames first wins, to the same bytes.
+    Other processes may be staging the same data: the first rename wins, with the same bytes.
     """
     final = root / sha256[:FOLDER_NAME_LENGTH]
     for _ in range(MAX_PUBLISH_TRIES):
@@ -140,11 +140,11 @@ def _publish(folder: Path, root: Path, sha256: str) -> Path:
         if manifests.is_intact(final, sha256):
             return final
         _move_aside(final, folder)
-    raise OSError(errno.EEXIST, "a damaged folder stands there and can't be replaced", str(final))
+    raise OSError(errno.EEXIST, "the folder is damaged and can't be replaced", str(final))
 
 
 def _move_aside(damaged: Path, folder: Path) -> None:
-    """Take a damaged folder out of the way; it goes with the abandoned temporary ones."""
+    """Move a damaged folder aside; it is removed with the abandoned temporary ones."""
     aside = folder.with_name(f"{folder.name}-damaged")
     with suppress(FileNotFoundError):
         damaged.rename(aside)

@@ -18,6 +18,7 @@ from cloudft.backends.capabilities import ProgressCallback, SupportsInference
 from cloudft.errors import JobFailed, UsageError
 from cloudft.evaluate.diagnostics.data_scaling import DATA_SHARES, diagnose_data_scaling
 from cloudft.evaluate.diagnostics.diagnostic import Diagnostic
+from cloudft.evaluate.diagnostics.learning_curve_jobs import part_folder, part_job_name
 from cloudft.evaluate.held_out import HeldOutData, find_staged_file
 from cloudft.evaluate.inference.cached_inference import TUNED, open_cached_inference
 from cloudft.inference import ScoringRequest
@@ -79,8 +80,8 @@ def _train_part(
     follow: Callable[[lifecycle.Job], lifecycle.Job],
 ) -> lifecycle.Job:
     """The job on a part of its data, trained; its file stands beside the evaluations."""
-    folder = record.folder / "parts" / f"1of{round(1 / part)}"
-    spec: dict[str, Any] = {**record.spec, "name": f"{record.name[:50]}-1of{round(1 / part)}"}
+    folder = part_folder(record, part)
+    spec: dict[str, Any] = {**record.spec, "name": part_job_name(record, folder)}
     data: dict[str, Any] = {"train": "train.jsonl"}
     validation = find_staged_file(record, home, "validation")
     if validation is not None:

@@ -114,7 +114,7 @@ def honest(called: Called, words: list[str]) -> None:
     assert called.code in CODES, shown
     assert "Traceback" not in called.out + called.err, shown
     assert "internal error" not in called.err, shown
-    said = ("error: ", "interrupted", "warning: could not be read: ")
+    said = ("error: ", "interrupted", "warning: can't read ")
     assert called.code == 0 or any(words_ in called.err for words_ in said), shown
     assert len(called.err) < 6000, "a long word is not thrown back whole"
     assert "\x1b" not in called.err, "nor can it move the cursor"

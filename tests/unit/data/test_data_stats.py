@@ -107,7 +107,7 @@ def test_the_tokens_of_a_job_are_the_trainers_own(job_file: JobFile, preloaded_h
     assert (long["learned"], long["line"]) == (0, 2), "the whole answer is cut"
     said = data("preview", path, output="text")
     assert said.endswith(f"[[shipping{tiny.END}]]\n")
-    assert "--- cut here, behind 200 tokens" in data(
+    assert "--- cut here, after 200 tokens" in data(
         "preview", path, "--record", "2", output="text"
     )
     with pytest.raises(UsageError, match="no record 9"):

@@ -1,15 +1,19 @@
-"""A large file on several cores: the same answer as in one go, whatever is in it."""
+"""Check a large file on several cores: the report is that of one process, whatever is in it."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cloudft.data.checks import parallel_check
 from cloudft.data.checks.check import DataReport, check_data
 from cloudft.data.checks.dataset_limits import DatasetLimits
+from cloudft.data.findings import Findings
+from cloudft.data.sources import file_parts
+from cloudft.data.sources.source_files import SourceResolver
 from cloudft.spec.model import DataSpec
 
 PAIR = b'{"prompt": "Where is it?", "completion": "shipping"}\n'
@@ -32,47 +36,47 @@ FILES = {
 }
 
 
-def look(folder: Path, told: list[int] | None = None) -> DataReport:
+def check(folder: Path, reported: list[int] | None = None) -> DataReport:
     data = DataSpec.model_validate({"train": "a.jsonl", "validation": 0.1})
-    progress = told.append if told is not None else None
+    progress = reported.append if reported is not None else None
     return check_data(
         data, format="converse", base_dir=folder, progress=progress, limits=DatasetLimits()
     )
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_it_says_what_one_process_says(
+def test_the_report_is_that_of_one_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     (tmp_path / "a.jsonl").write_bytes(FILES[name])
-    alone = look(tmp_path)
-    started = []
-    check = parallel_check.count_in_parallel
-    monkeypatch.setattr(parallel_check, "MIN_PART_BYTES", 50_000)
-    monkeypatch.setattr(parallel_check, "count_cores", lambda: 2)
-    monkeypatch.setattr(
-        parallel_check, "count_in_parallel", lambda *a: started.append(check(*a)) or started[-1]
-    )
-    told: list[int] = []
-    assert look(tmp_path, told) == alone
-    flawless = name in ("plain", "no newline at the end", "all the same", "chats")
-    assert [whole is not None for whole in started] == [flawless]
-    assert told == sorted(told) or not flawless
-    if alone.volumes:
-        assert told[-1] == sum(v.records for v in alone.volumes.values())
+    expected = check(tmp_path)
+    results = []
+    count = parallel_check.count_in_parallel
+
+    def count_and_keep(*arguments: Any) -> Any:
+        results.append(count(*arguments))
+        return results[-1]
+
+    monkeypatch.setattr(file_parts, "MIN_PART_BYTES", 50_000)
+    monkeypatch.setattr("cloudft.data.checks.check.count_cores", lambda: 2)
+    monkeypatch.setattr(parallel_check, "count_in_parallel", count_and_keep)
+    reported: list[int] = []
+    assert check(tmp_path, reported) == expected
+    is_flawless = name in ("plain", "no newline at the end", "all the same", "chats")
+    assert [counter is not None for counter in results] == [is_flawless]
+    assert reported == sorted(reported) or not is_flawless
+    if expected.volumes:
+        assert reported[-1] == sum(v.records for v in expected.volumes.values())
 
 
 def test_parts_are_whole_lines_and_all_of_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from cloudft.data.findings import Findings
-    from cloudft.data.sources.source_files import SourceResolver
-
-    monkeypatch.setattr(parallel_check, "MIN_PART_BYTES", 10)
+    monkeypatch.setattr(file_parts, "MIN_PART_BYTES", 10)
     raw = b"".join(b"x" * (n % 97) + b"\n" for n in range(500))
     (tmp_path / "a.jsonl").write_bytes(raw)
     [source] = SourceResolver(tmp_path, Findings()).resolve("", ["a.jsonl"])
     for count in (2, 3, 7):
-        found = [part.open().read() for part in parallel_check.split_file(source, count)]
-        assert b"".join(found) == raw and len(found) == count
-        assert all(part.endswith(b"\n") for part in found)
+        parts = [part.open().read() for part in file_parts.split_file(source, count)]
+        assert b"".join(parts) == raw and len(parts) == count
+        assert all(part.endswith(b"\n") for part in parts)

@@ -56,13 +56,13 @@ def chat(*messages: object, **more: object) -> bytes:
         ("x.jsonl", b'{"prompt": "a", "id": 3, "completion": "b"}', "WrongKeys", 1, "remove 'id'"),
         ("x.jsonl", b'{"prompt": "a"}\n', "WrongKeys", 1, "add 'completion'"),
         ("x.jsonl", b"{}\n", "WrongKeys", 1, "none"),
-        ("x.csv", b"question,answer\na,b\n", "WrongKeys", 2, "data.columns"),
+        ("x.csv", b"question,answer\na,b\n", "WrongKeys", 1, "data.columns"),
         ("x.jsonl", b'{"prompt": " ", "completion": "b"}\n', "EmptyField", 1, "'prompt' is empty"),
         ("x.csv", b'prompt,completion\n"a\nb",\n', "EmptyField", 2, "'completion' is empty"),
         ("x.jsonl", b'{"prompt": "a", "completion": 1}\n', "WrongType", 1, 'text: "1"'),
         ("x.jsonl", b'{"instruction": "a", "input": 3, "output": "b"}', "WrongType", 1, "number"),
         ("x.csv", b"prompt,completion\na\n", "WrongColumns", 2, "1 cells under 2"),
-        ("x.csv", b"prompt,prompt\na,b\n", "WrongColumns", 1, "twice"),
+        ("x.csv", b"prompt,prompt\na,b\n", "WrongColumns", 1, "two columns"),
         ("x.csv", b"prompt,\na,b\n", "WrongColumns", 1, "without a name"),
         ("x.csv", b'prompt,completion\n"a"b,c\n', "BadCsv", 2, "not CSV"),
         ("x.txt", b"some text", "WrongTask", 1, "CONTINUED_PRE_TRAINING"),
@@ -175,6 +175,14 @@ def test_training_on_the_test_file_is_refused(tmp_path: Path):
     (tmp_path / "x.jsonl").write_bytes(GOOD)
     [finding] = look(tmp_path, train="x.jsonl", test="./x.jsonl").findings
     assert (finding.code, finding.field) == ("FileTwice", "data.test")
+
+
+def test_a_wrong_header_is_one_error(tmp_path: Path) -> None:
+    rows = "".join(f"{n},a,b\n" for n in range(40_000))
+    [finding] = findings(tmp_path, "x.csv", f"id,quest,reply\n{rows}".encode())
+    assert (finding.code, finding.line) == ("WrongKeys", 1)
+    assert "wrong header: the keys are 'id', 'quest', 'reply'" in finding.message
+    assert finding.fix is not None and "data.columns" in finding.fix
 
 
 def test_a_line_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -60,7 +60,7 @@ def test_records_come_back_from_csv_to_the_letter_and_formulas_are_counted(
         done = cli("data", "convert", old, "--to", target, "--out", new)
         assert done.returncode == 0, done.stderr
         if target == "csv":
-            warned = f"records that begin as a formula does, kept as they are: {len(FORMULAS)} "
+            warned = f"records that begin like a formula, kept as they are: {len(FORMULAS)} "
             assert warned in done.stderr and "SpreadsheetFormula" in done.stderr
     back = [json.loads(line) for line in (tmp_path / "end.jsonl").read_text().splitlines()]
     assert back == records

@@ -13,7 +13,7 @@ from trainer_run import RunTrainer, TrainerRun, run_trainer
 
 @pytest.fixture
 def train(tmp_path: Path, tiny_model: Path) -> RunTrainer:
-    """A function that writes a job folder and trains in it; see tiny.write_job_dir."""
+    """Return a function that writes a job folder and trains in it; see tiny.write_job_dir."""
     numbers = itertools.count()
 
     def prepare_and_run(
@@ -34,7 +34,7 @@ def train(tmp_path: Path, tiny_model: Path) -> RunTrainer:
 
 @pytest.fixture(scope="session")
 def tuned(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> TrainerRun:
-    """A job that has learned eight answers by heart."""
+    """Return a job that was trained until it knows eight answers."""
     records = [tiny.pair(f"Where is parcel {n}?", f"In {c}.") for n, c in enumerate(tiny.CITIES)]
     folder = tmp_path_factory.mktemp("tuned")
     tiny.write_job_dir(folder, tiny_model, {"train": records}, epochCount=60, learningRate=0.02)

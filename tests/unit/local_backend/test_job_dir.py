@@ -40,7 +40,7 @@ print(child.pid, flush=True)
 
 
 def python(code: str, *args: object) -> subprocess.Popen[str]:
-    """A fresh interpreter that runs `code`."""
+    """Start a fresh interpreter that runs `code`."""
     return subprocess.Popen(
         [sys.executable, "-c", code, *map(str, args)],
         stdin=subprocess.PIPE,

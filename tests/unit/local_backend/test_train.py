@@ -12,11 +12,11 @@ import torch
 from trainer_run import RunTrainer, run_trainer
 
 from local_backend import job_dir as names
-from local_backend.training.loss import PackedLoss
+from local_backend.packed import PackedLoss
 
 FAST: dict[str, Any] = {"learningRate": 0.03}
 CONTRARY = [tiny.pair(record["prompt"], "Nobody knows where it went.") for record in tiny.pairs(8)]
-"""The prompts of the training data, answered otherwise: learning one unlearns the other."""
+"""The prompts of the training data, with other answers: learning one set unlearns the other."""
 
 
 def test_the_learning_rate_warms_up_and_decays_over_all_steps(train: RunTrainer) -> None:
@@ -124,7 +124,7 @@ def test_early_stopping_stops_and_keeps_the_best_weights(train: RunTrainer) -> N
 
 
 def merged(adapter: Path) -> Path:
-    """One model of base and adapter, beside it."""
+    """Merge base and adapter into a model beside them, and return its folder."""
     from peft import AutoPeftModelForCausalLM
     from transformers import AutoTokenizer
 
@@ -180,7 +180,7 @@ def test_when_memory_runs_out_smaller_parts_give_the_same_curve(
     assert max(rows) == 1
     assert scarce.losses() == pytest.approx(plenty.losses(), abs=1e-4)
     assert scarce.losses("validation") == pytest.approx(plenty.losses("validation"), abs=1e-4)
-    assert "out of memory: going on with 1 sequences" in scarce.log
+    assert "out of memory: continuing with 1 sequences" in scarce.log
     assert "activations computed twice" in scarce.log
 
 
@@ -196,9 +196,9 @@ def test_memory_too_small_for_one_sequence_fails_with_a_remedy(
     assert "local.max_length" in message
 
 
-def test_a_loss_that_runs_away_fails_and_says_so(train: RunTrainer) -> None:
+def test_a_loss_that_diverges_fails_and_says_so(train: RunTrainer) -> None:
     message = train(8, method="full", learningRate=1e30).message
-    assert "training has run away" in message
+    assert "training has diverged" in message
     assert "lower the learningRate" in message
 
 
@@ -229,12 +229,12 @@ def test_continued_pre_training_learns_raw_text(train: RunTrainer) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "expected"),
     [
         ({"method": "qlora"}, ["4-bit weights need CUDA", "method: lora"]),
         ({"method": "qlora", "fsdp": True}, ["shards no 4-bit weights", "method: lora"]),
         ({"fsdp": True}, ["the job has one", "raise local.processes"]),
-        ({"maxLength": tiny.CONTEXT + 1}, [f"was made for {tiny.CONTEXT} tokens"]),
+        ({"maxLength": tiny.CONTEXT + 1}, [f"is {tiny.CONTEXT} tokens"]),
         (
             {"lora": {"r": 4, "alpha": 8, "dropout": 0.0, "target_modules": ["q_porj"]}},
             ["q_porj", "q_proj", "down_proj", "all-linear"],
@@ -248,11 +248,11 @@ def test_continued_pre_training_learns_raw_text(train: RunTrainer) -> None:
     ],
 )
 def test_what_it_cannot_do_it_refuses_and_says_why(
-    train: RunTrainer, changes: dict[str, Any], said: list[str]
+    train: RunTrainer, changes: dict[str, Any], expected: list[str]
 ) -> None:
     run = train(4, **changes)
     assert not (run.path / "artifacts").exists()
-    missing = [words for words in said if words not in run.message]
+    missing = [text for text in expected if text not in run.message]
     assert not missing, run.message
 
 

@@ -92,7 +92,7 @@ def test_a_machine_that_is_taken_away_is_gone_on_from_on_another(
     assert read_jsonl(after)[: len(before)] == before
     steps = [point["step"] for point in read_jsonl(after) if point["split"] == "train"]
     assert steps == list(range(len(steps)))
-    assert "leaving checkpoint step-99999999 out" in said and "going on after step" in said
+    assert "checkpoint step-99999999 is damaged" in said and "resuming after step" in said
     printed = of_kind(said, "metric")
     assert printed[: len(before)] == before
 
@@ -267,7 +267,7 @@ def test_machines_that_would_go_on_from_different_steps_are_refused(
     codes, said = run_both(roots)
     assert codes == [1, 1], said
     why = (roots[0] / "output" / "failure").read_text()
-    assert "don't have the same checkpoint" in why and "--again" in why
+    assert "don't have the same checkpoint" in why and "--force-new" in why
 
 
 @pytest.mark.parametrize("sharded", [False, True])

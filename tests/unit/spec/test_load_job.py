@@ -147,7 +147,7 @@ def test_a_full_job_file(tmp_path: Path):
             "UnsupportedCustomizationType",
             5,
             "customization_type",
-            "--backend sagemaker --wait --then import",
+            "--backend sagemaker --wait --import",
         ),
         (MINIMAL.replace("nova-lite", "nova-premier"), "UnsupportedCustomizationType", 2, None, ""),
         (MINIMAL.replace("nova-lite", "nova-lit"), "UnknownModel", 2, "base_model", "models"),

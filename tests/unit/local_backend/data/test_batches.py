@@ -1,4 +1,4 @@
-"""Records as token ids, and the order in which they are learned."""
+"""Records as token ids, and their order in batches."""
 
 from __future__ import annotations
 
@@ -16,39 +16,40 @@ from hypothesis import strategies as st
 
 from local_backend.data.batches import (
     IGNORE_INDEX,
-    EncodedData,
-    Example,
     MicroBatchLimit,
     collate,
-    encode_file,
     epoch_batches,
     split_into_micro_batches,
     steps_per_epoch,
-    verify_digest,
 )
+from local_backend.data.encode import verify_digest
+from local_backend.data.examples import EncodedData, Example
 from local_backend.errors import TrainerError
 from local_backend.job_dir import JobDir
 from local_backend.models.load_model import LoadedModel
 from local_backend.settings import DataFile, read_settings
+from local_backend.training.objectives import find_objective
 
 sizes = st.integers(1, 40)
 limits = st.builds(MicroBatchLimit, st.integers(1, 8), st.integers(1, 100))
 
 
 def example(length: int, first: int = 0) -> Example:
-    """A sequence of that length; every other token is learned."""
+    """Return a sequence of that length; every other token carries loss."""
     return Example(np.arange(first, first + length, dtype=np.int32), np.arange(length) % 2 == 1)
 
 
 def encoded(
     tmp_path: Path, records: list[dict[str, Any]], max_length: int, **job: Any
 ) -> EncodedData:
-    """The records as the trainer would learn them with that longest sequence."""
+    """Return the records as the trainer encodes them with that longest sequence."""
     folder = tiny.write_job_dir(tmp_path / "job", tmp_path, {"train": records}, **job)
     settings = read_settings(JobDir(folder))
     tokenizer = tiny.build_tokenizer()
     loaded = LoadedModel(None, tokenizer, "", [tokenizer.eos_token_id], False)
-    return encode_file(settings.data["train"], settings, loaded, max_length)
+    objective = find_objective(settings.customization_type)
+    record_format = loaded.record_format(settings.format)
+    return objective.encode(settings.data["train"], settings, record_format, max_length)
 
 
 @given(count=st.integers(1, 200), size=sizes, seed=st.integers(0, 2**32 - 1))
@@ -117,31 +118,31 @@ def test_packing_loses_no_token_and_puts_the_end_between_documents(
         for record in records
         for token in [*tokenizer(record["input"])["input_ids"], tokenizer.eos_token_id]
     ]
-    found = np.concatenate([e.ids for e in packed.examples]).tolist()
+    tokens = np.concatenate([e.ids for e in packed.examples]).tolist()
     # One token alone, the very last end mark, has nothing before it to be predicted from.
-    assert found == expected[: len(found)]
-    assert len(expected) - len(found) == (1 if len(expected) % length == 1 else 0)
+    assert tokens == expected[: len(tokens)]
+    assert len(expected) - len(tokens) == (1 if len(expected) % length == 1 else 0)
     assert all(len(e.ids) == length for e in packed.examples[:-1])
     assert all(e.loss_mask.tolist() == [False] + [True] * (len(e.ids) - 1) for e in packed.examples)
-    assert packed.tokens == len(found)
-    assert packed.loss_tokens == len(found) - len(packed.examples)
+    assert packed.tokens == len(tokens)
+    assert packed.loss_tokens == len(tokens) - len(packed.examples)
 
 
 def test_what_is_cut_is_counted_and_its_end_is_not_learned(tmp_path: Path) -> None:
     records = [tiny.pair("Where?", "In Lyon."), tiny.pair("Where?", "In Lyon. " * 20)]
-    found = encoded(tmp_path, records, 40, maxTruncatedShare=0.5)
-    assert (found.truncated, found.masked) == (1, 0)
-    whole, cut = found.examples
+    data = encoded(tmp_path, records, 40, maxTruncatedShare=0.5)
+    assert (data.truncated, data.masked) == (1, 0)
+    whole, cut = data.examples
     end = tiny.build_tokenizer().eos_token_id
     assert whole.ids[-1] == end
     assert len(cut.ids) == 40 and cut.ids[-1] != end and cut.loss_mask[-1]
-    assert found.summary()["longestRecordTokens"] > 40
+    assert data.summary()["longestRecordTokens"] > 40
 
 
 def test_a_record_that_loses_its_whole_answer_is_left_out_and_counted(tmp_path: Path) -> None:
     records = [tiny.pair("Where?", "In Lyon."), tiny.pair("Where? " * 30, "In Lyon.")]
-    found = encoded(tmp_path, records, 40, maxTruncatedShare=0.5)
-    assert (found.truncated, found.masked, len(found.examples)) == (1, 1, 1)
+    data = encoded(tmp_path, records, 40, maxTruncatedShare=0.5)
+    assert (data.truncated, data.masked, len(data.examples)) == (1, 1, 1)
 
 
 def test_more_cut_records_than_allowed_are_refused_with_the_numbers(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Which text the model sees, and which of its tokens are learned."""
+"""The text that the model sees, and which of its tokens carry loss."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import tiny
 from hypothesis import given
 from hypothesis import strategies as st
 
-from local_backend.data.batches import tokenize_segments
 from local_backend.data.chat_template import (
     PLAIN_TEMPLATE,
     Message,
@@ -19,6 +18,7 @@ from local_backend.data.chat_template import (
     split_turns,
     to_messages,
 )
+from local_backend.data.encode import tokenize_segments
 from local_backend.errors import TrainerError
 from local_backend.inference.generate import encode_prompt
 from local_backend.models.load_model import LoadedModel
@@ -54,12 +54,14 @@ words = st.text(st.characters(codec="utf-8"), min_size=1, max_size=30) | st.text
 )
 
 
-def learned_texts(tokenizer: Any, messages: list[Message]) -> list[str]:
-    """The learned stretches of the conversation, back from their tokens."""
-    [(ids, learned)] = tokenize_segments([split_turns(tokenizer, messages, [tiny.END])], tokenizer)
+def texts_with_loss(tokenizer: Any, messages: list[Message]) -> list[str]:
+    """Return the stretches of the conversation with loss, decoded from their tokens."""
+    [(ids, loss_mask)] = tokenize_segments(
+        [split_turns(tokenizer, messages, [tiny.END])], tokenizer
+    )
     runs: list[list[int]] = []
     before = False
-    for token, mark in zip(ids, learned, strict=True):
+    for token, mark in zip(ids, loss_mask, strict=True):
         if mark and not before:
             runs.append([])
         if mark:
@@ -72,15 +74,15 @@ def learned_texts(tokenizer: Any, messages: list[Message]) -> list[str]:
 def test_every_answer_is_learned_with_its_end_token_and_nothing_else(name: str) -> None:
     tokenizer = TOKENIZERS[name]
     one_turn = CONVERSATION[1:3]
-    assert learned_texts(tokenizer, one_turn) == [f"In Lyon.{tiny.END}"]
+    assert texts_with_loss(tokenizer, one_turn) == [f"In Lyon.{tiny.END}"]
     pieces = split_turns(tokenizer, one_turn, [tiny.END])
-    assert [learned for _, learned in pieces] == [False, True]
+    assert [has_loss for _, has_loss in pieces] == [False, True]
 
 
 @pytest.mark.parametrize("name", ["own", "plain"])
 def test_of_a_conversation_every_assistant_turn_is_learned(name: str) -> None:
-    learned = learned_texts(TOKENIZERS[name], CONVERSATION)
-    assert learned == [f"In Lyon.{tiny.END}", f"In Oslo.{tiny.END}"]
+    with_loss = texts_with_loss(TOKENIZERS[name], CONVERSATION)
+    assert with_loss == [f"In Lyon.{tiny.END}", f"In Oslo.{tiny.END}"]
 
 
 @pytest.mark.parametrize("name", ["own", "plain"])
@@ -100,8 +102,8 @@ def test_a_template_that_rewrites_earlier_turns_leaves_the_last_turn_to_learn() 
         {"role": "assistant", "content": "<think>hm</think>In Lyon."},
         *CONVERSATION[3:],
     ]
-    (prompt, asked), (reply, learned) = split_turns(tokenizer, thought, [tiny.END])
-    assert (asked, learned) == (False, True)
+    (prompt, prompt_has_loss), (reply, reply_has_loss) = split_turns(tokenizer, thought, [tiny.END])
+    assert (prompt_has_loss, reply_has_loss) == (False, True)
     assert prompt == render_chat(tokenizer, thought[:-1], add_generation_prompt=True)
     assert "hm" not in prompt and "In Lyon." in prompt
     assert reply == f"In Oslo.{tiny.END}"
@@ -141,18 +143,20 @@ def test_every_end_token_that_the_model_names_ends_an_answer() -> None:
 
 
 @given(prompt=words, answer=words, name=st.sampled_from(sorted(TOKENIZERS)))
-def test_the_prompt_has_the_same_tokens_when_trained_and_when_asked(
+def test_the_prompt_has_the_same_tokens_at_training_and_at_generation(
     prompt: str, answer: str, name: str
 ) -> None:
     tokenizer = TOKENIZERS[name]
     messages = [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}]
-    [(ids, learned)] = tokenize_segments([split_turns(tokenizer, messages, [tiny.END])], tokenizer)
-    asked = tokenizer(
+    [(ids, loss_mask)] = tokenize_segments(
+        [split_turns(tokenizer, messages, [tiny.END])], tokenizer
+    )
+    prompt_tokens = tokenizer(
         render_chat(tokenizer, messages[:1], add_generation_prompt=True), add_special_tokens=False
     )
-    start = learned.index(True)
-    assert ids[:start] == asked["input_ids"]
-    assert all(learned[start:])
+    start = loss_mask.index(True)
+    assert ids[:start] == prompt_tokens["input_ids"]
+    assert all(loss_mask[start:])
     assert ids[-1] == tokenizer.eos_token_id
     assert tokenizer.decode(ids[start:]) == answer + tiny.END
 
@@ -161,19 +165,21 @@ def test_the_prompt_has_the_same_tokens_when_trained_and_when_asked(
 def test_any_conversation_is_learned_answer_by_answer(contents: list[str], name: str) -> None:
     roles = ["user", "assistant"] * 2
     messages = [{"role": r, "content": c} for r, c in zip(roles, contents, strict=True)]
-    learned = [text for text, mark in split_turns(TOKENIZERS[name], messages, [tiny.END]) if mark]
-    assert learned == [contents[1] + tiny.END, contents[3] + tiny.END]
+    with_loss = [text for text, mark in split_turns(TOKENIZERS[name], messages, [tiny.END]) if mark]
+    assert with_loss == [contents[1] + tiny.END, contents[3] + tiny.END]
 
 
 @given(contents=st.lists(words, min_size=4, max_size=4), name=st.sampled_from(["own", "plain"]))
-def test_later_turns_have_the_same_tokens_when_trained_and_when_asked(
+def test_later_turns_have_the_same_tokens_at_training_and_at_generation(
     contents: list[str], name: str
 ) -> None:
     roles = ["user", "assistant"] * 2
     messages = [{"role": r, "content": c} for r, c in zip(roles, contents, strict=True)]
     tokenizer = TOKENIZERS[name]
-    [(ids, learned)] = tokenize_segments([split_turns(tokenizer, messages, [tiny.END])], tokenizer)
-    last_prompt = len(learned) - learned[::-1].index(False)
+    [(ids, loss_mask)] = tokenize_segments(
+        [split_turns(tokenizer, messages, [tiny.END])], tokenizer
+    )
+    last_prompt = len(loss_mask) - loss_mask[::-1].index(False)
     config = SimpleNamespace(max_position_embeddings=tiny.CONTEXT)
     model = SimpleNamespace(config=SimpleNamespace(get_text_config=lambda: config))
     loaded = LoadedModel(model, tokenizer, "", [tokenizer.eos_token_id], False)

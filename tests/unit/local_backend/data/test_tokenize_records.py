@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from cloudft.backends.local.tokenizer import tokenize_lines
 from cloudft.errors import TrainerError
-from local_backend.data.batches import tokenize_segments
+from local_backend.data.encode import tokenize_segments
 from local_backend.data.tokenize_records import reply_to, split_token_texts
 
 TOKENIZER = tiny.build_tokenizer()
@@ -39,37 +39,39 @@ def request(model: Path, **changes: Any) -> dict[str, Any]:
     weights = [{"kind": "folder", "path": str(model)}]
     return {
         "model": {"name": "tiny", "weights": weights},
-        "supervised": True,
+        "customizationType": "FINE_TUNING",
         "format": "prompt-completion",
         "preview": False,
     } | changes
 
 
-def said(asked: dict[str, Any], *records: dict[str, str]) -> list[dict[str, Any]]:
+def replies_to(question: dict[str, Any], *records: dict[str, str]) -> list[dict[str, Any]]:
     lines = io.BytesIO(b"".join(json.dumps(record).encode() + b"\n" for record in records))
-    answers: list[dict[str, Any]] = []
-    reply_to(asked, lines, answers.append)
-    return answers
+    replies: list[dict[str, Any]] = []
+    reply_to(question, lines, replies.append)
+    return replies
 
 
 def test_counts_and_previews_are_those_of_training(tiny_model: Path) -> None:
     records = [tiny.pair("Grüße? 🎉", "日本 👍🏽"), *tiny.pairs(3)]
-    facts, *counts = said(request(tiny_model), *records)
+    facts, *counts = replies_to(request(tiny_model), *records)
     assert facts == {"context": tiny.CONTEXT, "chatTemplate": "the model's own"}
-    _, *previews = said(request(tiny_model, preview=True), *records)
+    _, *previews = replies_to(request(tiny_model, preview=True), *records)
     for record, count, preview in zip(records, counts, previews, strict=True):
         pieces = preview["pieces"]
-        learned = "".join(piece["text"] for piece in pieces if piece["learned"])
-        assert learned == f"{record['completion']}{tiny.END}"
+        with_loss = "".join(piece["text"] for piece in pieces if piece["learned"])
+        assert with_loss == f"{record['completion']}{tiny.END}"
         assert f"user\n{record['prompt']}{tiny.END}" in "".join(piece["text"] for piece in pieces)
         assert count == {"tokens": len(pieces), "learned": sum(p["learned"] for p in pieces)}
 
 
-def test_a_document_ends_with_the_token_that_stands_between_packed_ones(plain_model: Path) -> None:
-    asked = request(plain_model, supervised=False, format="input", preview=True)
-    _, found = said(asked, {"input": "Parcel 日 7."})
+def test_a_document_ends_with_the_token_that_separates_packed_ones(plain_model: Path) -> None:
+    preview = request(
+        plain_model, customizationType="CONTINUED_PRE_TRAINING", format="input", preview=True
+    )
+    _, reply = replies_to(preview, {"input": "Parcel 日 7."})
     [(ids, _)] = tokenize_segments([[("Parcel 日 7.", True)]], TOKENIZER)
-    pieces = found["pieces"]
+    pieces = reply["pieces"]
     assert [piece["id"] for piece in pieces] == [*ids, TOKENIZER.eos_token_id]
     assert "".join(piece["text"] for piece in pieces) == f"Parcel 日 7.{tiny.END}"
     assert [piece["learned"] for piece in pieces] == [False, *[True] * len(ids)]
@@ -85,10 +87,10 @@ def test_the_child_takes_any_locale_and_passes_faults_on(
         yield line
         raise LookupError("the second record")
 
-    _, *found = tokenize_lines(request(tiny_model), [line] * 3, environment)
-    assert len(found) == 3 and found[0] == found[2]
+    _, *replies = tokenize_lines(request(tiny_model), [line] * 3, environment)
+    assert len(replies) == 3 and replies[0] == replies[2]
     monkeypatch.setattr(sys, "executable", preloaded.interpreter_path())
     with pytest.raises(LookupError, match="the second record"):
         list(tokenize_lines(request(tiny_model), breaking(), environment))
-    with pytest.raises(TrainerError, match="not there"):
+    with pytest.raises(TrainerError, match="missing"):
         list(tokenize_lines(request(tmp_path / "none"), [line], environment))

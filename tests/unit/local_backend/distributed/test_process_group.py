@@ -1,4 +1,4 @@
-"""Several processes on one job: the losses of one, one writer, and an honest end when one dies."""
+"""Several processes on one job: the losses of one, one writer, a clear failure if one dies."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ def start(folder: Path) -> subprocess.Popen[bytes]:
 
 
 def assert_same_curve(
-    found: list[tuple[str, int, float]], expected: list[tuple[str, int, float]]
+    actual: list[tuple[str, int, float]], expected: list[tuple[str, int, float]]
 ) -> None:
-    assert [point[:2] for point in found] == [point[:2] for point in expected]
-    assert [p[2] for p in found] == pytest.approx([p[2] for p in expected], abs=1e-4)
+    assert [point[:2] for point in actual] == [point[:2] for point in expected]
+    assert [p[2] for p in actual] == pytest.approx([p[2] for p in expected], abs=1e-4)
 
 
 def summary(folder: Path) -> dict[str, Any]:
@@ -106,7 +106,7 @@ def test_a_model_of_another_shape_is_sharded_too(tiny_model: Path, tmp_path: Pat
     assert "FSDP" not in (two / "artifacts" / "model" / "config.json").read_text()
 
 
-def test_one_that_dies_ends_the_job_which_goes_on_from_its_checkpoint(
+def test_one_that_dies_ends_the_job_which_resumes_from_its_checkpoint(
     tiny_model: Path, tmp_path: Path
 ) -> None:
     whole = job(tmp_path / "whole", tiny_model, epochCount=30, learningRate=1e-3)
@@ -119,14 +119,14 @@ def test_one_that_dies_ends_the_job_which_goes_on_from_its_checkpoint(
     assert supervisor.wait(60) == 1 and not find_processes(str(folder))
     ending = JobDir(folder).read_ending()
     assert ending is not None and ending["status"] == "Failed"
-    assert "processes is gone" in ending["failureMessage"]
+    assert "process of this job is gone" in ending["failureMessage"]
     (folder / "ended.json").unlink()
     assert start(folder).wait(120) == 0
     assert_same_curve(curve(folder), curve(whole))
 
 
-def test_a_sharded_job_goes_on_unsharded_and_the_reverse(tiny_model: Path, tmp_path: Path) -> None:
-    """One of two is killed; its checkpoint goes on in one process, and that one's in two again."""
+def test_a_sharded_job_resumes_unsharded_and_the_reverse(tiny_model: Path, tmp_path: Path) -> None:
+    """One of two is killed; one process resumes its checkpoint, and two resume that one's."""
     long = {"epochCount": 24, "learningRate": 1e-3, "method": "full"}
     whole = job(tmp_path / "whole", tiny_model, **long)
     folder = job(tmp_path / "broken", tiny_model, processes=2, fsdp=True, **long)
@@ -135,7 +135,7 @@ def test_a_sharded_job_goes_on_unsharded_and_the_reverse(tiny_model: Path, tmp_p
     [other] = read_json(folder / "trainer.json")["others"]
     kill(other)
     assert supervisor.wait(90) == 1 and not find_processes(str(folder))
-    assert "processes is gone" in resumable(folder, "Failed", processes=1, fsdp=False)
+    assert "process of this job is gone" in resumable(folder, "Failed", processes=1, fsdp=False)
     at = newest_step(folder)
     assert at > 0
     supervisor = start(folder)
@@ -145,12 +145,12 @@ def test_a_sharded_job_goes_on_unsharded_and_the_reverse(tiny_model: Path, tmp_p
     resumable(folder, "Stopped", processes=2, fsdp=True)
     assert at < newest_step(folder) < 24 * 5
     assert start(folder).wait(180) == 0 == undisturbed.wait(180)
-    assert f"going on after step {at} of 120" in (folder / "trainer.log").read_text()
+    assert f"resuming after step {at} of 120" in (folder / "trainer.log").read_text()
     assert_same_curve(curve(folder), curve(whole))
 
 
 def resumable(folder: Path, status: str, **changes: Any) -> str:
-    """Take the ending away, change job.json; what the ending said."""
+    """Remove the ending, change job.json, and return the failure message of the ending."""
     ending = read_json(folder / "ended.json")
     assert ending["status"] == status
     (folder / "ended.json").unlink()

@@ -19,8 +19,8 @@ from local_backend.job_dir import JobDir
 from local_backend.models import lora
 
 
-def ask(folder: Path) -> list[str]:
-    """What a model folder answers to the eight prompts that `tuned` has learned."""
+def answer_prompts(folder: Path) -> list[str]:
+    """Return the answers of a model folder to the eight prompts that `tuned` was trained on."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     model = AutoModelForCausalLM.from_pretrained(folder).eval()
@@ -55,11 +55,11 @@ def test_the_merged_model_answers_as_the_tuned_one_and_loads_without_us(
     assert proof["maxLogitDifference"] <= proof["tolerance"] == 1e-3
     assert proof["heldOut"] == "train"
     assert not (out / "adapter_config.json").exists()
-    assert ask(out) == [f"In {city}.{tiny.END}" for city in tiny.CITIES]
+    assert answer_prompts(out) == [f"In {city}.{tiny.END}" for city in tiny.CITIES]
 
 
 def test_what_is_printed_on_the_way_is_no_part_of_the_proof() -> None:
-    """The first use of a GGUF converts it, and says so; progress bars are nobody's."""
+    """The first use of a GGUF file converts it and prints so; progress bars are off."""
     code = (
         "import sys; import local_backend.inference.export as e; from tqdm.auto import tqdm\n"
         "e.export_merged_model = lambda *_: (print('converting', *tqdm([1])), {'records': 8})[1]\n"

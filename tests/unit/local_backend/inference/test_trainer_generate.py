@@ -32,9 +32,9 @@ def models(tuned: TrainerRun) -> ModelVariants:
 
 
 def texts(models: ModelVariants, prompts: list[dict[str, Any]], **request: Any) -> list[str]:
-    """The answers in the order of the prompts."""
-    found = list(answer_prompts(models, {"prompts": prompts, "maxNewTokens": 16, **request}))
-    return [reply["text"] for reply in sorted(found, key=lambda reply: reply["index"])]
+    """Return the answers in the order of the prompts."""
+    replies = list(answer_prompts(models, {"prompts": prompts, "maxNewTokens": 16, **request}))
+    return [reply["text"] for reply in sorted(replies, key=lambda reply: reply["index"])]
 
 
 def test_speaks_json_lines_and_answers_one_request_after_another(tuned: TrainerRun) -> None:
@@ -50,26 +50,30 @@ def test_speaks_json_lines_and_answers_one_request_after_another(tuned: TrainerR
         text=True,
         check=False,
     )
-    said = [json.loads(line) for line in done.stdout.splitlines()]
-    assert said[0] == {"ready": True}
-    first = {(reply["index"], reply["variant"]): reply for reply in said[1:5]}
-    assert said[5] == {"done": True}
+    replies = [json.loads(line) for line in done.stdout.splitlines()]
+    assert replies[0] == {"ready": True}
+    first = {(reply["index"], reply["variant"]): reply for reply in replies[1:5]}
+    assert replies[5] == {"done": True}
     assert [first[i, "tuned"]["text"] for i in (0, 1)] == REPLIES[:2]
     assert all(first[i, "tuned"]["finishReason"] == "stop" for i in (0, 1))
     assert all(first[i, "base"]["text"] != REPLIES[i] for i in (0, 1))
-    assert said[6]["finishReason"] == "length" and said[6]["tokens"] == 1
-    assert said[7] == {"done": True}
-    assert "the model was made for 256" in said[8]["error"]
-    assert said[8]["fix"]
-    assert len(said) == 9
+    assert replies[6]["finishReason"] == "length" and replies[6]["tokens"] == 1
+    assert replies[7] == {"done": True}
+    assert "the model's context is 256" in replies[8]["error"]
+    assert replies[8]["fix"]
+    assert len(replies) == 9
     assert done.returncode == 1
 
 
 def test_answers_of_a_batch_are_those_of_single_questions(models: ModelVariants) -> None:
-    asked = [*PROMPTS, {"messages": [{"role": "user", "content": "Parcel " * 20}]}, {"text": "In"}]
+    prompts = [
+        *PROMPTS,
+        {"messages": [{"role": "user", "content": "Parcel " * 20}]},
+        {"text": "In"},
+    ]
     for variant in ("tuned", "base"):
-        together = texts(models, asked, variants=[variant])
-        alone = [texts(models, [prompt], variants=[variant])[0] for prompt in asked]
+        together = texts(models, prompts, variants=[variant])
+        alone = [texts(models, [prompt], variants=[variant])[0] for prompt in prompts]
         assert together == alone
     assert texts(models, PROMPTS) == REPLIES
 
@@ -108,7 +112,7 @@ def test_an_empty_prompt_is_an_error(models: ModelVariants) -> None:
         texts(models, [{"text": ""}])
 
 
-def test_a_fully_tuned_model_stands_beside_its_untouched_base(train: RunTrainer) -> None:
+def test_a_fully_tuned_model_is_served_beside_its_untouched_base(train: RunTrainer) -> None:
     records = [tiny.pair(f"Where is parcel {n}?", reply) for n, reply in enumerate(REPLIES)]
     run = train(records, method="full", epochCount=30, learningRate=0.01)
     job_dir = JobDir(run.path)

@@ -39,8 +39,8 @@ def gpt2() -> Any:
 def test_the_layers_are_those_that_peft_means(tiny_model: Path, targets: Any) -> None:
     from peft import LoraConfig, get_peft_model
 
-    wanted = targets if isinstance(targets, str) else list(targets)
-    config = LoraConfig(r=2, target_modules=wanted, task_type="CAUSAL_LM")
+    target_modules = targets if isinstance(targets, str) else list(targets)
+    config = LoraConfig(r=2, target_modules=target_modules, task_type="CAUSAL_LM")
     theirs = {
         name.removesuffix(".lora_A.default.weight").removeprefix("base_model.model.")
         for name, _ in get_peft_model(plain(tiny_model), config).named_parameters()

@@ -29,23 +29,23 @@ Tensors = dict[str, torch.Tensor]
 
 
 def without(part: str) -> Callable[[Tensors], Tensors]:
-    return lambda found: {name: value for name, value in found.items() if part not in name}
+    return lambda tensors: {name: value for name, value in tensors.items() if part not in name}
 
 
 def with_more(name: str, *shape: int) -> Callable[[Tensors], Tensors]:
-    return lambda found: {**found, name: torch.zeros(shape)}
+    return lambda tensors: {**tensors, name: torch.zeros(shape)}
 
 
 def damaged(
     model: Path, to: Path, change: Callable[[Tensors], Tensors] | None = None, **config: Any
 ) -> Path:
-    """A copy of a model folder with other tensors, or another configuration."""
+    """Write a copy of a model folder with other tensors, or another configuration."""
     shutil.copytree(model, to)
     if change:
         weights = change(load_file(to / WEIGHTS))
         save_file(weights, to / WEIGHTS, metadata={"format": "pt"})
-    found = json.loads((to / "config.json").read_text())
-    (to / "config.json").write_text(json.dumps(found | config))
+    content = json.loads((to / "config.json").read_text())
+    (to / "config.json").write_text(json.dumps(content | config))
     return to
 
 
@@ -66,7 +66,7 @@ DAMAGES: dict[str, tuple[Callable[[Tensors], Tensors] | None, dict[str, Any], st
         r"up_proj.bias\) is left over",
     ),
     "a-shape": (
-        lambda found: found | {"model.norm.weight": torch.ones(5)},
+        lambda tensors: tensors | {"model.norm.weight": torch.ones(5)},
         {},
         r"model.norm.weight \[5\] instead of \[32\]\) is of another shape",
     ),
@@ -83,9 +83,9 @@ DAMAGES: dict[str, tuple[Callable[[Tensors], Tensors] | None, dict[str, Any], st
 def test_a_model_that_is_not_whole_is_refused_by_name(
     tiny_model: Path, tmp_path: Path, kind: str
 ) -> None:
-    change, config, told = DAMAGES[kind]
+    change, config, message = DAMAGES[kind]
     folder = damaged(tiny_model, tmp_path / "model", change, **config)
-    with pytest.raises(TrainerError, match=told) as caught:
+    with pytest.raises(TrainerError, match=message) as caught:
         load_model(str(folder), torch.float32, torch.device("cpu"))
     assert str(folder) in caught.value.message and caught.value.fix
 
@@ -149,9 +149,9 @@ def test_what_a_family_saves_loads_and_with_a_tensor_less_it_is_refused(
     loaded = load_pretrained(tmp_path)
     for name, weight in model.named_parameters():
         assert torch.equal(weight, loaded.get_parameter(name)), name
-    found = load_file(tmp_path / WEIGHTS)
-    missing = sorted(found)[len(found) // 2]
-    save_file(without(missing)(found), tmp_path / WEIGHTS, metadata={"format": "pt"})
+    tensors = load_file(tmp_path / WEIGHTS)
+    missing = sorted(tensors)[len(tensors) // 2]
+    save_file(without(missing)(tensors), tmp_path / WEIGHTS, metadata={"format": "pt"})
     with pytest.raises(TrainerError):
         load_pretrained(tmp_path)
 
@@ -162,15 +162,15 @@ def test_a_missing_expert_is_named(tmp_path: Path) -> None:
 
     config = AutoConfig.for_model("mixtral", **SMALL | FAMILIES["mixtral"])
     AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
-    found = load_file(tmp_path / WEIGHTS)
-    for missing, told in (
+    tensors = load_file(tmp_path / WEIGHTS)
+    for missing, message in (
         ("1.block_sparse_moe.experts.2.w1.", r"experts.2.w1.weight\) is missing"),
         ("1.block_sparse_moe.experts.0.", r"3 tensors \(model.layers.1.block_sparse_moe.experts.0"),
         ("1.block_sparse_moe.experts.3.", r"layers.1.mlp.experts.* \[3, .* instead of \[4, "),
     ):
-        kept = without(missing)(found)
+        kept = without(missing)(tensors)
         save_file(kept, tmp_path / WEIGHTS, metadata={"format": "pt"})
-        with pytest.raises(TrainerError, match=told):
+        with pytest.raises(TrainerError, match=message):
             load_pretrained(tmp_path)
 
 
@@ -187,7 +187,7 @@ def test_training_fails_before_the_first_step(
 def test_every_other_program_refuses_it_too(
     tuned: TrainerRun, tiny_model: Path, tmp_path: Path
 ) -> None:
-    """generate, score and lm-eval hold `Models`; export and probe load by themselves."""
+    """generate and lm-eval use ModelVariants; export and probe load models themselves."""
     model = damaged(tiny_model, tmp_path / "model", without("lm_head"))
     job = tmp_path / "job"
     shutil.copytree(tuned.path, job)
@@ -199,7 +199,7 @@ def test_every_other_program_refuses_it_too(
     with pytest.raises(TrainerError, match=r"lm_head.weight\) is missing"):
         export_merged_model(JobDir(job), tmp_path / "out", "float32")
     with pytest.raises(TrainerError, match=r"lm_head.weight\) is missing"):
-        probe(JobDir(job), 1, lambda said: None)
+        probe(JobDir(job), 1, lambda reply: None)
 
 
 def test_tuned_weights_that_are_not_whole_are_refused(train: RunTrainer, tmp_path: Path) -> None:
@@ -211,27 +211,27 @@ def test_tuned_weights_that_are_not_whole_are_refused(train: RunTrainer, tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         (without("layers.1."), "14 of its tensors are missing"),
         (without("layers.1.mlp.up_proj.lora_B"), "1 of its tensors are missing"),
         (with_more("base_model.model.model.layers.7.mlp.up_proj.lora_A.weight", 4, 32), "layers.7"),
         (with_more("base_model.model.lm_head.weight", 4), "there is no"),
         (
-            lambda found: {name: value[:, :1] for name, value in found.items()},
+            lambda tensors: {name: value[:, :1] for name, value in tensors.items()},
             r"has the shape \[4, 1\] instead of",
         ),
     ],
     ids=["a-layer", "a-half", "another-layer", "a-head", "shapes"],
 )
 def test_an_adapter_that_is_not_whole_is_refused(
-    tuned: TrainerRun, tmp_path: Path, change: Callable[[Tensors], Tensors], told: str
+    tuned: TrainerRun, tmp_path: Path, change: Callable[[Tensors], Tensors], message: str
 ) -> None:
     job = tmp_path / "job"
     shutil.copytree(tuned.path, job)
     file = job / "artifacts" / "model" / "adapter_model.safetensors"
     save_file({n: t.contiguous() for n, t in change(load_file(file)).items()}, file)
-    with pytest.raises(TrainerError, match=told):
+    with pytest.raises(TrainerError, match=message):
         ModelVariants(JobDir(job), read_settings(JobDir(job)))
 
 
@@ -241,7 +241,7 @@ def test_an_adapter_is_no_model_to_train(tuned: TrainerRun, train: RunTrainer) -
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"without": ["blk.1."]}, r"9 tensors \(model.layers.1"),
         ({"without": ["token_embd"]}, r"model.embed_tokens.weight\) is missing"),
@@ -255,11 +255,11 @@ def test_an_adapter_is_no_model_to_train(tuned: TrainerRun, train: RunTrainer) -
     ids=["a-layer", "the-embedding", "fewer-layers", "more-layers", "a-bias"],
 )
 def test_a_gguf_file_that_is_not_whole_is_never_converted(
-    tiny_model: Path, tmp_path: Path, changes: dict[str, Any], told: str
+    tiny_model: Path, tmp_path: Path, changes: dict[str, Any], message: str
 ) -> None:
-    """What of the file it did not use, transformers 5.23 does not report of a GGUF at all."""
+    """transformers 5.23 does not report unused tensors of a GGUF file at all."""
     gguf = tiny_gguf.write_gguf(tiny_model, tmp_path / "gguf", **changes)
-    with pytest.raises(TrainerError, match=told):
+    with pytest.raises(TrainerError, match=message):
         convert_once(gguf)
     assert [path.name for path in (tmp_path / "models").iterdir()] == [".lock"]
 

@@ -16,7 +16,7 @@ from local_backend.training.checkpoint import Position
 
 
 def made(steps: int) -> tuple[nn.Module, torch.optim.Optimizer]:
-    """A small model with one frozen layer, after some steps of its optimizer."""
+    """Return a small model with one frozen layer, after some steps of its optimizer."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 2, bias=False))
     model[1].requires_grad_(False)
@@ -29,14 +29,14 @@ def made(steps: int) -> tuple[nn.Module, torch.optim.Optimizer]:
 
 
 def step(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """One step over a fixed input."""
+    """Take one step over a fixed input."""
     optimizer.zero_grad()
     model(torch.ones(1, 3)).square().sum().backward()
     optimizer.step()
 
 
 def same(one: Any, other: Any) -> bool:
-    """True when the state of two optimizers, or models, is equal."""
+    """Return True if the state of two optimizers, or models, is equal."""
     if isinstance(one, torch.Tensor):
         return torch.equal(one, other)
     if isinstance(one, dict):
@@ -46,7 +46,7 @@ def same(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
-def test_a_restored_run_goes_on_as_if_it_had_not_stopped(tmp_path: Path) -> None:
+def test_a_restored_run_continues_as_if_it_had_not_stopped(tmp_path: Path) -> None:
     model, optimizer = made(1)
     position = Position(step=12, metrics_bytes=99, best_loss=0.5, best_step=6, micro=[2, 64])
     checkpoint.write_checkpoint(tmp_path, model, optimizer, position)
@@ -96,7 +96,7 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(
     assert "step-00000002 is damaged" in capsys.readouterr().out
 
 
-def test_with_every_checkpoint_damaged_it_starts_anew(tmp_path: Path) -> None:
+def test_with_every_checkpoint_damaged_it_starts_over(tmp_path: Path) -> None:
     model, optimizer = made(1)
     checkpoint.write_checkpoint(tmp_path, model, optimizer, Position(step=1))
     (tmp_path / "step-00000001" / checkpoint.POSITION).write_text("{")
@@ -104,7 +104,7 @@ def test_with_every_checkpoint_damaged_it_starts_anew(tmp_path: Path) -> None:
 
 
 def test_damaged_checkpoints_of_later_steps_make_room_for_new_ones(tmp_path: Path) -> None:
-    """A run that starts over keeps its own checkpoints, not those that it could not take."""
+    """A run that starts over keeps its own checkpoints, not those that it could not use."""
     model, optimizer = made(1)
     for number in (8, 9):
         checkpoint.write_checkpoint(tmp_path, model, optimizer, Position(step=number))
@@ -142,7 +142,7 @@ def test_the_best_weights_come_back(tmp_path: Path) -> None:
     assert torch.equal(model[0].weight, best)
 
 
-def test_a_job_that_began_with_peft_s_own_layers_goes_on_with_ours(
+def test_a_job_that_began_with_peft_s_own_layers_resumes_with_ours(
     tiny_model: Path, tmp_path: Path
 ) -> None:
     from peft import LoraConfig, get_peft_model

@@ -1,4 +1,4 @@
-"""The loss of a batch, against the plain definition over all logits."""
+"""The loss of a batch, compared with the definition over all logits."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import torch.nn.functional as F
 
 from local_backend.data.batches import (
     IGNORE_INDEX,
-    Example,
     MicroBatchLimit,
     collate,
     split_into_micro_batches,
 )
+from local_backend.data.examples import Example
 from local_backend.training.loss import summed_cross_entropy
 
 CPU = torch.device("cpu")
@@ -30,18 +30,18 @@ def model(tiny_model: Path) -> Any:
 
 
 def examples(count: int = 7) -> list[Example]:
-    """Sequences of 3 to 30 tokens with a learned stretch at the end, as answers are."""
+    """Return sequences of 3 to 30 tokens with loss on a stretch at the end, as answers are."""
     random = np.random.default_rng(3)
     made = []
     for _ in range(count):
         length = int(random.integers(3, 31))
-        learned = np.arange(length) >= int(random.integers(1, length))
-        made.append(Example(random.integers(0, 300, length).astype(np.int32), learned))
+        loss_mask = np.arange(length) >= int(random.integers(1, length))
+        made.append(Example(random.integers(0, 300, length).astype(np.int32), loss_mask))
     return made
 
 
 def plain_loss(model: Any, made: list[Example]) -> torch.Tensor:
-    """One sequence at a time, all logits, no padding."""
+    """Return the loss of one sequence at a time, with all logits and no padding."""
     total = torch.zeros(())
     for example in made:
         ids = torch.tensor(example.ids.astype(np.int64))[None]
@@ -62,18 +62,18 @@ def test_however_a_batch_is_cut_loss_and_gradient_are_those_of_all_logits(
     expected = plain_loss(model, made)
     gradient = torch.autograd.grad(expected, list(model.parameters()))
 
-    found = torch.zeros(())
+    loss = torch.zeros(())
     for part in split_into_micro_batches(made, MicroBatchLimit(sequences, tokens)):
-        found = found + summed_cross_entropy(model, collate(part, 0, CPU))
-    learned = sum(int(example.loss_mask.sum()) for example in made)
-    assert (found / learned).item() == pytest.approx((expected / learned).item(), abs=1e-5)
+        loss = loss + summed_cross_entropy(model, collate(part, 0, CPU))
+    count = sum(int(example.loss_mask.sum()) for example in made)
+    assert (loss / count).item() == pytest.approx((expected / count).item(), abs=1e-5)
     for mine, theirs in zip(
-        torch.autograd.grad(found, list(model.parameters())), gradient, strict=True
+        torch.autograd.grad(loss, list(model.parameters())), gradient, strict=True
     ):
         torch.testing.assert_close(mine, theirs, atol=1e-3, rtol=1e-4)
 
 
-def test_only_positions_that_are_learned_from_reach_the_output_layer(model: Any) -> None:
+def test_only_positions_that_predict_reach_the_output_layer(model: Any) -> None:
     seen = []
     handle = model.lm_head.register_forward_hook(lambda _m, inputs, _o: seen.append(inputs[0]))
     try:

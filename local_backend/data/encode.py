@@ -1,0 +1,157 @@
+"""Encode staged records as examples.
+
+Truncated records are counted here, and refused above the job's threshold.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from local_backend.data.chat_template import Record, Segment
+from local_backend.data.examples import EncodedData
+from local_backend.errors import TrainerError
+from local_backend.file_digest import sha256_file
+from local_backend.settings import DataFile, Settings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Render = Callable[[Record], list[Segment]]
+"""Makes the text of a record (Objective.render)."""
+
+TOKENIZE_BATCH = 1000
+"""Records tokenized in one call: enough to keep the tokenizer's threads busy, in little memory."""
+
+
+def verify_digest(file: DataFile) -> None:
+    """Raise TrainerError unless a staged file is exactly what the job was submitted with."""
+    try:
+        digest = sha256_file(file.path)
+    except OSError as error:
+        raise TrainerError(
+            f"The staged file {file.path} can't be read: {error.strerror}."
+        ) from error
+    if digest != file.sha256:
+        raise TrainerError(
+            f"The staged file {file.path} was changed after it was staged.",
+            fix="submit the job again to stage the data again.",
+        )
+
+
+def read_records(path: Path) -> Iterator[Record]:
+    """Yield the canonical records of a staged file."""
+    with path.open("rb") as stream:
+        for line in stream:
+            yield json.loads(line)
+
+
+def encode_records(
+    file: DataFile,
+    render: Render,
+    settings: Settings,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+) -> EncodedData:
+    """Return one example of at most `max_length` tokens for each record of a file.
+
+    Raise TrainerError if more records were cut, or lost their whole answer, than
+    `max_truncated_share` allows.
+    """
+    encoded = EncodedData([], file.records)
+    conversations = (render(record) for record in read_records(file.path))
+    for ids, loss_mask in tokenize_segments(conversations, tokenizer):
+        encoded.add(ids, loss_mask, max_length)
+    check_truncation(encoded, file.path.name, settings, max_length)
+    return encoded
+
+
+def check_truncation(encoded: EncodedData, name: str, settings: Settings, max_length: int) -> None:
+    """Raise TrainerError if too many records were cut or left without an answer."""
+    affected = max(encoded.truncated, encoded.masked)
+    if not encoded.examples or affected > settings.max_truncated_share * encoded.records:
+        raise TrainerError(
+            f"{encoded.truncated} of {encoded.records} records of {name} are longer than"
+            f" {max_length} tokens and were cut, {encoded.masked} lost their whole answer; the"
+            f" allowed share is {settings.max_truncated_share:g} (local.max_truncated_share).",
+            fix=f"raise local.max_length (the longest record has {encoded.longest} tokens), shorten"
+            " the records, or raise local.max_truncated_share.",
+        )
+
+
+def pack_documents(
+    file: DataFile,
+    render: Render,
+    tokenizer: PreTrainedTokenizerBase,
+    end_tokens: Sequence[int],
+    length: int,
+) -> EncodedData:
+    """Return raw text as sequences of exactly `length` tokens (the last one shorter).
+
+    Every token carries loss. Documents follow each other with `end_tokens` between them; none is
+    cut.
+    """
+    encoded = EncodedData([], file.records)
+    rest = np.empty(0, dtype=np.int32)
+    documents = (render(record) for record in read_records(file.path))
+    for ids, _ in tokenize_segments(documents, tokenizer):
+        encoded.longest = max(encoded.longest, len(ids) + len(end_tokens))
+        rest = np.concatenate([rest, np.array([*ids, *end_tokens], dtype=np.int32)])
+        while len(rest) >= length:
+            encoded.add_packed_sequence(rest[:length])
+            rest = rest[length:]
+    if len(rest) > 1:  # a single token has nothing before it that predicts it
+        encoded.add_packed_sequence(rest)
+    return encoded
+
+
+def tokenize_segments(
+    conversations: Iterable[list[Segment]], tokenizer: PreTrainedTokenizerBase
+) -> Iterator[tuple[list[int], list[bool]]]:
+    """Yield token ids and loss mask of each conversation. Each segment is tokenized by itself.
+
+    While one block of records is tokenized, the next one is rendered.
+    """
+    stream = iter(conversations)
+    # One worker: rendering templates holds the GIL and the tokenizer (Rust) does not, so the two
+    # overlap, and the tokenizer itself uses all cores.
+    with ThreadPoolExecutor(1) as pool:
+        pending: tuple[list[list[Segment]], Future[list[list[int]]]] | None = None
+        while block := list(islice(stream, TOKENIZE_BATCH)):
+            texts = [text for segments in block for text, _ in segments]
+            ids = pool.submit(tokenize_batch, tokenizer, texts)
+            if pending:
+                yield from concat_segments(pending[0], pending[1].result())
+            pending = block, ids
+        if pending:
+            yield from concat_segments(pending[0], pending[1].result())
+
+
+def concat_segments(
+    block: Sequence[list[Segment]], segment_ids: Iterable[list[int]]
+) -> Iterator[tuple[list[int], list[bool]]]:
+    """Yield the concatenated token ids and loss mask of each conversation."""
+    remaining = iter(segment_ids)
+    for segments in block:
+        ids: list[int] = []
+        loss_mask: list[bool] = []
+        for _, has_loss in segments:
+            part = next(remaining)
+            ids += part
+            loss_mask += [has_loss] * len(part)
+        yield ids, loss_mask
+
+
+def tokenize_batch(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
+    """Return each text's token ids. Without offsets, which nothing here uses: half the time."""
+    if tokenizer.is_fast:
+        encodings = tokenizer.backend_tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        return [encoding.ids for encoding in encodings]
+    ids: list[list[int]] = tokenizer(texts, add_special_tokens=False)["input_ids"]
+    return ids

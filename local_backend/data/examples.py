@@ -1,0 +1,65 @@
+"""Training examples as token ids, and counts of what happened to the records of a file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Example:
+    """One training sequence: `ids` of shape [length], `loss_mask` of the same shape (bool)."""
+
+    ids: np.ndarray
+    loss_mask: np.ndarray
+
+
+@dataclass
+class EncodedData:
+    """The examples of one file, with counts of what happened to its records."""
+
+    examples: list[Example]
+    records: int
+    tokens: int = 0
+    loss_tokens: int = 0
+    truncated: int = 0
+    masked: int = 0
+    """Records that lost their whole answer."""
+    longest: int = 0
+
+    def add(self, ids: list[int], loss_mask: list[bool], max_length: int) -> None:
+        """Count one record and keep what fits, if any of its answer is left."""
+        self.longest = max(self.longest, len(ids))
+        if len(ids) > max_length:
+            self.truncated += 1
+            ids, loss_mask = ids[:max_length], loss_mask[:max_length]
+        mask = np.array(loss_mask, dtype=bool)
+        mask[:1] = False  # nothing before the first token predicts it
+        if not mask.any():
+            self.masked += 1
+            return
+        self._append(Example(np.array(ids, dtype=np.int32), mask))
+
+    def add_packed_sequence(self, ids: np.ndarray) -> None:
+        """Add one packed sequence: every token except the first is predicted."""
+        mask = np.ones(len(ids), dtype=bool)
+        mask[0] = False
+        self._append(Example(ids.copy(), mask))
+
+    def _append(self, example: Example) -> None:
+        self.examples.append(example)
+        self.tokens += len(example.ids)
+        self.loss_tokens += int(example.loss_mask.sum())
+
+    def summary(self) -> dict[str, int]:
+        """Return the counts for the job's summary."""
+        return {
+            "records": self.records,
+            "sequences": len(self.examples),
+            "tokens": self.tokens,
+            "learnedTokens": self.loss_tokens,
+            "truncatedRecords": self.truncated,
+            "maskedRecords": self.masked,
+            "longestRecordTokens": self.longest,
+        }

@@ -1,0 +1,58 @@
+"""The loss of packed records: no padding, and a shared prefix only once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from local_backend.data.examples import Example
+from local_backend.packed.families import find_family
+from local_backend.packed.layout import count_packed_tokens, pack_examples
+from local_backend.packed.llama import PackedLlama
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from local_backend.training.objectives import Objective
+
+
+class PackedLoss:
+    """The loss on the packed path. Use it only if `unsupported_reason` returns None."""
+
+    name = "packed"
+    count_tokens = staticmethod(count_packed_tokens)
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        objective: Objective,
+        dtype: torch.dtype,
+        device: torch.device,
+        *,
+        reason: str,
+        sharded: bool = False,
+    ) -> None:
+        family = find_family(model)
+        assert family is not None, "unsupported_reason() refuses other models"
+        self.objective, self.device, self.reason = objective, device, reason
+        self.model = PackedLlama(model, family, dtype, sharded=sharded)
+
+    def __call__(self, examples: Sequence[Example]) -> torch.Tensor:
+        """Return the objective's loss summed over `examples`, a scalar."""
+        layout = pack_examples(examples, self.device)
+        loss: torch.Tensor = self.model(
+            layout, lambda losses: self.objective.loss(examples, losses)
+        )
+        return loss
+
+    def enable_gradient_checkpointing(self) -> bool:
+        """Compute activations again in the backward pass. Return False if that is already on."""
+        was_on, self.model.gradient_checkpointing = self.model.gradient_checkpointing, True
+        return not was_on
+
+    def fsdp_units(self) -> list[nn.Module]:
+        """Return what FSDP gathers at a time: each block, then the rest."""
+        return [*self.model.blocks, self.model]

@@ -1,0 +1,94 @@
+"""What a training objective defines: its examples, its loss, its metrics."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from local_backend.data.chat_template import Record, RecordFormat, Segment
+from local_backend.data.encode import encode_records
+from local_backend.data.examples import EncodedData, Example
+from local_backend.errors import TrainerError
+from local_backend.models.token_losses import TokenLosses
+from local_backend.settings import DataFile, Settings
+from local_backend.training.loss_curve import perplexity
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+class Objective(ABC):
+    """One way to train, chosen by the job's customization type.
+
+    The packed and the padded path, the memory estimate, validation and the probe all use these
+    methods, and nothing else knows what a job minimizes.
+    """
+
+    customization_type: str
+    """Bedrock's name for it, as in job.json."""
+
+    @abstractmethod
+    def render(self, record: Record, record_format: RecordFormat) -> list[Segment]:
+        """Return a canonical record as text segments, each with or without loss."""
+
+    @abstractmethod
+    def render_prompt(self, record: Record, record_format: RecordFormat) -> str:
+        """Return the text that a trained model continues, to compare models with each other."""
+
+    def end_tokens(self, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+        """Return the tokens after each record that are not part of its text. Default: none."""
+        return []
+
+    def default_max_length(self, context_length: int) -> int:
+        """Return the longest sequence if the job names none. Default: the model's context."""
+        return context_length
+
+    def resolve_max_length(self, settings: Settings, context_length: int) -> int:
+        """Return the length that sequences are cut or packed to.
+
+        Raise TrainerError if local.max_length exceeds the model's context.
+        """
+        if settings.max_length is None:
+            return self.default_max_length(context_length)
+        if settings.max_length > context_length:
+            raise TrainerError(
+                f"local.max_length is {settings.max_length}, and the context of"
+                f" {settings.model_name} is {context_length} tokens.",
+                fix=f"set it to {context_length} or less.",
+            )
+        return settings.max_length
+
+    def encode(
+        self, file: DataFile, settings: Settings, record_format: RecordFormat, max_length: int
+    ) -> EncodedData:
+        """Return the examples of a staged file. Default: one for each record, cut to `max_length`.
+
+        Raise TrainerError if more records were cut, or lost their whole answer, than
+        `max_truncated_share` allows.
+        """
+        return encode_records(
+            file,
+            lambda record: self.render(record, record_format),
+            settings,
+            record_format.tokenizer,
+            max_length,
+        )
+
+    def count(self, examples: Sequence[Example]) -> int:
+        """Return the denominator of the mean loss. Default: the number of loss tokens.
+
+        The loss of a batch is `loss` summed over its parts, divided by this count of the whole
+        batch. So a batch has the same gradient however it is split.
+        """
+        return sum(int(example.loss_mask.sum()) for example in examples)
+
+    def loss(self, examples: Sequence[Example], losses: TokenLosses) -> torch.Tensor:
+        """Return the loss summed over `examples`, a scalar. Default: the sum over loss tokens."""
+        return losses.sum()
+
+    def metrics(self, mean_loss: float) -> dict[str, float]:
+        """Return what the loss curve shows beside the mean loss. It must include `perplexity`."""
+        return {"perplexity": perplexity(mean_loss)}
