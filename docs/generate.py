@@ -201,7 +201,8 @@ def render_python_api() -> str:
 
 
 def _describe(name: str, value: Callable[..., object]) -> Iterator[str]:
-    signature = str(inspect.signature(value)).replace("'", "")
+    # A default without a spelling (`<function sleep>`) is shown as `...`.
+    signature = re.sub(r"<[^<>]*>", "...", str(inspect.signature(value)).replace("'", ""))
     yield f"```python\n{name}{signature}\n```"
     yield inspect.cleandoc(value.__doc__ or "")
 

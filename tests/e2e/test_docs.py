@@ -38,7 +38,7 @@ TEXTS = [
     *sorted((ROOT / "cloudft" / "starter").rglob("*.yaml")),
 ]
 SESSION = re.compile(r"(?<=<!-- session: )([a-z-]+)( -->\n```console\n)(.*?)(?=^```)", re.S | re.M)
-RECORD = "CLOUDFT_RECORD_DOCS"
+RECORD = "RECORD_DOCS"
 """In the environment: sessions are written into the pages with their current output."""
 SHOWN_HOME = "/home/ada/.cloudft"
 
