@@ -4,7 +4,7 @@ Each row is a process of its own, on one core or two: the best of two, and its p
 files are written for the run: `words` is plain ASCII, `docs` is JSON-escaped documentation with
 line breaks, quotes and other scripts, no two records alike.
 
-    python benchmarks/check_throughput.py [MEGABYTES]        (default 200; 1000 is what the bar speaks of)
+    python benchmarks/check_throughput.py [MEGABYTES]    (default 200; the goal is stated for 1000)
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ RESULT = """<member><EvalActionName>{action}</EvalActionName>
 
 
 def patch_policy_simulator(patch: pytest.MonkeyPatch, *denied: str) -> None:
-    """Teach moto the operation."""
+    """Add IAM's policy simulator to moto; it denies the named actions and allows all others."""
     from moto.iam.responses import IamResponse
 
     def simulate_principal_policy(self: Any) -> str:

@@ -61,5 +61,5 @@ def find_processes(command_line_part: str) -> list[int]:
     table = subprocess.run(
         ["ps", "-axwwo", "pid=,args="], capture_output=True, text=True, check=True
     )
-    found = [line.split(maxsplit=1) for line in table.stdout.splitlines()]
-    return [int(pid) for pid, *command in found if command_line_part in " ".join(command)]
+    rows = [line.split(maxsplit=1) for line in table.stdout.splitlines()]
+    return [int(pid) for pid, *command in rows if command_line_part in " ".join(command)]

@@ -1,4 +1,4 @@
-"""The catalogue beside what an account says: which models are there, and what they can do."""
+"""Compare the catalogue with an account's own list: which models exist, and what they support."""
 
 from __future__ import annotations
 
@@ -9,13 +9,10 @@ from typing import Any
 from cloudft import catalogue
 from cloudft.aws.client import Aws, AwsLocation
 
-COMPARED = ("CONTINUED_PRE_TRAINING", "DISTILLATION", "FINE_TUNING")
-"""What `customizationsSupported` can tell of (botocore 1.44.5)."""
-
 
 @dataclass(frozen=True)
 class CatalogueComparison:
-    """One model: what the catalogue says, what the account says, and `same` or `drift`."""
+    """One model: the catalogue's entry, the account's entry, and `same` or `drift`."""
 
     model: str
     catalogue: str
@@ -23,29 +20,35 @@ class CatalogueComparison:
     word: str
 
 
-def compare_catalogue(place: Mapping[str, Any]) -> list[CatalogueComparison]:
-    """A line for each model that either knows to be customized in that Region.
+def compare_catalogue(location: Mapping[str, str | None]) -> list[CatalogueComparison]:
+    """Return one comparison for each model that catalogue or account can customize in that Region.
 
-    Raises AwsRefused and AwsUnreachable.
+    Raise CloudRefused and CloudUnreachable.
     """
-    aws = Aws(AwsLocation(**place))
-    answer = aws.call("models can't be listed", "bedrock", "list_foundation_models")
-    listed = {model["modelId"]: model for model in answer["modelSummaries"]}
+    aws = Aws(AwsLocation(**location))
+    response = aws.call("can't list the foundation models", "bedrock", "list_foundation_models")
+    listed = {model["modelId"]: model for model in response["modelSummaries"]}
     region = aws.client("bedrock").meta.region_name
     return [*_compare_catalogued(listed, region), *_list_uncatalogued(listed)]
 
 
+def _listed_types(model: catalogue.Model) -> list[str]:
+    """Return the model's customization types that an account's list can name."""
+    types = sorted(model.customization_types)
+    return [name for name in types if catalogue.CUSTOMIZATION_TYPES[name].is_listed]
+
+
 def _compare_catalogued(listed: Mapping[str, Any], region: str) -> Iterator[CatalogueComparison]:
     for model in catalogue.load_models():
-        if model.bedrock_id is None or not set(model.customization_types) & set(COMPARED):
+        kinds = _listed_types(model)
+        if model.bedrock_id is None or not kinds:
             continue
         here = region in model.regions and model.lifecycle.state != "end-of-life"
-        kinds = [k for k in sorted(model.customization_types) if k in COMPARED]
-        says = f"ACTIVE: {', '.join(kinds)}" if here else _absence(model, region)
-        found = listed.get(model.bedrock_id)
-        told = _account_offer(found) if found else "not listed"
-        same = told == says if here else found is None
-        yield CatalogueComparison(model.alias, says, told, "same" if same else "drift")
+        expected = f"ACTIVE: {', '.join(kinds)}" if here else _absence(model, region)
+        offer = listed.get(model.bedrock_id)
+        account = _account_offer(offer) if offer else "not listed"
+        same = account == expected if here else offer is None
+        yield CatalogueComparison(model.alias, expected, account, "same" if same else "drift")
 
 
 def _absence(model: catalogue.Model, region: str) -> str:
@@ -60,9 +63,9 @@ def _account_offer(model: Mapping[str, Any]) -> str:
 
 
 def _list_uncatalogued(listed: Mapping[str, Any]) -> Iterator[CatalogueComparison]:
-    """Text models that the account lets customize and the catalogue lacks."""
+    """Yield text models that the account can customize and the catalogue lacks."""
     known = {i for m in catalogue.load_models() for i in (m.bedrock_id, *m.other_ids)}
     for name, model in listed.items():
         text = "TEXT" in model.get("outputModalities", ())
         if name not in known and text and model.get("customizationsSupported"):
-            yield CatalogueComparison(name, "not there", _account_offer(model), "drift")
+            yield CatalogueComparison(name, "not in the catalogue", _account_offer(model), "drift")

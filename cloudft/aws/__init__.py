@@ -1,1 +1,1 @@
-"""Amazon Web Services: the only room that imports boto3."""
+"""Amazon Web Services: the only package, beside the endpoint, that imports boto3."""

@@ -1,4 +1,4 @@
-"""Commands of the AWS CLI in remedies: whole, so that they act at the place that was looked at."""
+"""Commands of the AWS CLI for fixes, with Region, profile and endpoint spelled out."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ import shlex
 from cloudft.aws.client import Aws
 
 
-def aws_cli_command(aws: Aws, *words: str) -> str:
-    """`aws WORDS --region R --profile P --endpoint-url U`, to be pasted into a shell.
+def aws_cli_command(aws: Aws, *arguments: str) -> str:
+    """Return `aws ARGUMENTS --region R --profile P --endpoint-url U`, quoted for a shell.
 
-    The AWS CLI may have another Region by default: its first version does not read AWS_REGION.
+    The Region is always named: the AWS CLI may have another default, and its first version does
+    not read AWS_REGION.
     """
-    region = aws.location.region or aws.client("s3").meta.region_name
-    place = {
-        "region": region,
-        "profile": aws.location.profile,
-        "endpoint-url": aws.location.endpoint_url,
+    location = aws.location
+    options = {
+        "region": location.region or aws.client("s3").meta.region_name,
+        "profile": location.profile,
+        "endpoint-url": location.endpoint_url,
     }
-    given = [part for name, value in place.items() if value for part in (f"--{name}", value)]
-    return shlex.join(["aws", *words, *given])
+    flags = [part for name, value in options.items() if value for part in (f"--{name}", value)]
+    return shlex.join(["aws", *arguments, *flags])

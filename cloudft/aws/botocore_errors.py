@@ -1,7 +1,7 @@
-"""What botocore's exceptions mean for a caller, and answers that do not come from AWS.
+"""Classify botocore's exceptions, and refuse responses that do not come from AWS.
 
-Loaded without botocore: classes are known by their names. A test reads `botocore.exceptions` and
-fails when a class is missing here.
+This module does not import botocore: it knows exception classes by their names. A test reads
+`botocore.exceptions` and fails when a class is missing here.
 """
 
 from __future__ import annotations
@@ -10,16 +10,19 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from botocore.model import OperationModel
 
 ErrorKind = Literal[
     "answer", "offline", "foreign", "unreachable", "no-credentials", "login", "settings", "fault"
 ]
 
 ERROR_KINDS: Mapping[str, ErrorKind] = {
-    # AWS has answered with an error: its code decides.
+    # AWS responded with an error: its code decides.
     **dict.fromkeys(("ClientError", "EventStreamError"), "answer"),
-    # No connection came about, so nothing was sent.
+    # No connection was made, so nothing was sent.
     **dict.fromkeys(
         (
             *("ConnectionError", "ConnectTimeoutError", "EndpointConnectionError"),
@@ -27,7 +30,7 @@ ERROR_KINDS: Mapping[str, ErrorKind] = {
         ),
         "offline",
     ),
-    # A connection broke off, or what came over it is not whole.
+    # A connection broke, or the response is incomplete.
     **dict.fromkeys(
         (
             *("AwsChunkedWrapperError", "ChecksumError", "ConnectionClosedError"),
@@ -36,12 +39,12 @@ ERROR_KINDS: Mapping[str, ErrorKind] = {
         ),
         "unreachable",
     ),
-    # Something else has answered in AWS's place.
+    # Something else than AWS responded.
     "NotAnAwsResponse": "foreign",
     **dict.fromkeys(
         ("NoAuthTokenError", "NoCredentialsError", "PartialCredentialsError"), "no-credentials"
     ),
-    # Credentials that a new login brings.
+    # Credentials that need a new login.
     **dict.fromkeys(
         (
             *("CredentialRetrievalError", "LoginAuthorizationCodeError", "LoginError"),
@@ -50,7 +53,7 @@ ERROR_KINDS: Mapping[str, ErrorKind] = {
         ),
         "login",
     ),
-    # Configuration, environment or arguments: another try gives the same.
+    # Configuration, environment or arguments: a retry fails the same way.
     **dict.fromkeys(
         (
             *("BaseEndpointResolverError", "BotoCoreError", "ConfigNotFound", "ConfigParseError"),
@@ -73,7 +76,7 @@ ERROR_KINDS: Mapping[str, ErrorKind] = {
         ),
         "settings",
     ),
-    # A call that cannot be made at all: cloudft's own mistake, or a botocore that does not fit.
+    # A call that cannot be made at all: a bug in cloudft, or an incompatible botocore.
     **dict.fromkeys(
         (
             *("AliasConflictParameterError", "ApiVersionNotFoundError", "DataNotFoundError"),
@@ -89,10 +92,10 @@ ERROR_KINDS: Mapping[str, ErrorKind] = {
         "fault",
     ),
 }
-"""The kind of every exception of `botocore.exceptions`, and of the parsers' own (botocore 1.44.5).
+"""Kind of every exception in `botocore.exceptions`, and of the parsers' own (botocore 1.44.5).
 
 Some are less obvious: CredentialRetrievalError is a failed `credential_process` or role, and
-ResponseParserError is no BotoCoreError and is raised for XML that ends too early.
+ResponseParserError, raised for truncated XML, is not a BotoCoreError.
 """
 JSON_PROTOCOLS = ("json", "rest-json")
 READ_PREFIXES = ("Describe", "Get", "List")
@@ -100,15 +103,23 @@ HTML_PAGE = re.compile(
     rb"(\xef\xbb\xbf)?\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*<(!doctype\s+)?html\b",
     re.IGNORECASE | re.DOTALL,
 )
-"""How a web page begins. Its Content-Type tells nothing: moto answers KMS's calls as text/html."""
+"""Beginning of a web page. Content-Type is no evidence: moto sends KMS's responses as text/html."""
+
+
+Response = Mapping[str, Any]
+"""A response as botocore parses it: a dict in the shape of its service model, which has no static
+types. Responses that cross modules have a TypedDict (backends/bedrock/responses.py)."""
 
 
 class NotAnAwsResponse(Exception):
-    """An answer that no AWS service gives: a proxy's page, or JSON that ends too early."""
+    """A response that no AWS service sends: a proxy's page, or truncated JSON."""
 
 
 def error_kind(error: BaseException) -> ErrorKind | None:
-    """Return what an exception means, by the nearest class that KINDS has; None for another's."""
+    """Return the kind of a botocore exception, by its nearest class in ERROR_KINDS.
+
+    None for exceptions of other packages.
+    """
     module = type(error).__module__
     if not module.startswith(("botocore", "boto3", __name__)):
         return None
@@ -117,17 +128,18 @@ def error_kind(error: BaseException) -> ErrorKind | None:
 
 
 def raise_on_foreign_response(
-    operation_model: Any, response_dict: Mapping[str, Any], **_: Any
+    operation_model: OperationModel, response_dict: Response, **_: object
 ) -> None:
-    """Raise ForeignAnswer for a body that AWS did not send. A handler of botocore's `before-parse`.
+    """Raise NotAnAwsResponse for a body that AWS did not send. Handles botocore's `before-parse`.
 
-    Botocore itself takes a page with status 200 for an empty answer: JSON that can't be parsed
-    gives no members, and a page that is well-formed XML a list without items.
+    Botocore parses a web page with status 200 as an empty response: JSON that can't be parsed has
+    no members, and a page that is well-formed XML is a list without items.
     """
     body, headers = response_dict["body"], response_dict["headers"]
-    if not isinstance(body, bytes):  # a stream: an object may be a page, and then it has an ETag
-        page = "html" in str(headers.get("content-type", "")).lower()
-        if page and "etag" not in headers:
+    if not isinstance(body, bytes):
+        # A streamed object may itself be a web page; S3 sends it with an ETag, a proxy does not.
+        is_page = "html" in str(headers.get("content-type", "")).lower()
+        if is_page and "etag" not in headers:
             raise NotAnAwsResponse("a web page came in place of the object")
         return
     if HTML_PAGE.match(body[:4096]):
@@ -135,29 +147,30 @@ def raise_on_foreign_response(
     if response_dict["status_code"] >= 300:
         return
     if not body and _has_response_body(operation_model):
-        raise NotAnAwsResponse("the answer is empty")
+        raise NotAnAwsResponse("the response is empty")
     if body and _is_json_body(operation_model):
         _raise_on_partial_json(body)
-    shape = operation_model.output_shape  # without its wrapper a Query answer is a bare KeyError
+    # Without its wrapper element, botocore fails on a Query response with a bare KeyError.
+    shape = operation_model.output_shape
     wrapper = shape.serialization.get("resultWrapper") if shape is not None else None
     if wrapper and wrapper.encode() not in body:
-        raise NotAnAwsResponse(f"the answer has no {wrapper}")
+        raise NotAnAwsResponse(f"the response has no {wrapper}")
 
 
-def _has_response_body(operation_model: Any) -> bool:
-    """Return whether an operation reads, and its answer has more than headers.
+def _has_response_body(operation_model: OperationModel) -> bool:
+    """Return whether an operation reads, and its response has more than headers.
 
-    A connection that breaks off within the headers is an empty answer for botocore.
+    For botocore, a connection that breaks within the headers is an empty response.
     """
     shape = operation_model.output_shape
     if shape is None or not operation_model.name.startswith(READ_PREFIXES):
         return False
-    places = (member.serialization.get("location") for member in shape.members.values())
-    return any(place not in ("header", "headers", "statusCode") for place in places)
+    locations = (member.serialization.get("location") for member in shape.members.values())
+    return any(location not in ("header", "headers", "statusCode") for location in locations)
 
 
-def _is_json_body(operation_model: Any) -> bool:
-    """Return whether the whole body of a successful answer is JSON."""
+def _is_json_body(operation_model: OperationModel) -> bool:
+    """Return whether the whole body of a successful response is JSON."""
     shape = operation_model.output_shape
     protocol = operation_model.service_model.resolved_protocol
     return bool(
@@ -172,17 +185,17 @@ def _raise_on_partial_json(body: bytes) -> None:
         value = orjson.loads(body)
     except ValueError:
         try:
-            value = json.loads(body)  # takes NaN, which services send and orjson refuses
+            value = json.loads(body)  # accepts NaN, which services send and orjson refuses
         except ValueError as error:
-            raise NotAnAwsResponse(f"the answer is not whole JSON ({error})") from error
+            raise NotAnAwsResponse(f"the response is not complete JSON ({error})") from error
     if not isinstance(value, dict):
-        raise NotAnAwsResponse("the answer is no JSON object")
+        raise NotAnAwsResponse("the response is not a JSON object")
 
 
-def raise_on_incomplete_items(parsed: Mapping[str, Any], model: Any, **_: Any) -> None:
-    """Raise ForeignAnswer for a list whose items lack what the service's model requires of them.
+def raise_on_incomplete_items(parsed: Response, model: OperationModel, **_: object) -> None:
+    """Raise NotAnAwsResponse for a list whose items lack members that the service model requires.
 
-    A handler of botocore's `after-call`; botocore itself checks what is sent and not what comes.
+    Handles botocore's `after-call`. Botocore itself validates requests, not responses.
     """
     shape = model.output_shape
     if shape is None or parsed["ResponseMetadata"].get("HTTPStatusCode", 200) >= 300:
@@ -192,25 +205,27 @@ def raise_on_incomplete_items(parsed: Mapping[str, Any], model: Any, **_: Any) -
             continue
         required = member.member.required_members
         for item in parsed.get(name) or ():
-            missing = [one for one in required if one not in item]
+            missing = [key for key in required if key not in item]
             if missing:
                 raise NotAnAwsResponse(f"an item of {name} has no {missing[0]}")
 
 
-def call_and_parse(
-    method: Callable[..., Mapping[str, Any]], parameters: Mapping[str, Any]
-) -> Mapping[str, Any]:
-    """Return the answer of a client's method. Raise ForeignAnswer for one that can't be parsed."""
+def call_and_parse(method: Callable[..., Response], parameters: Mapping[str, object]) -> Response:
+    """Return the response of a client's method.
+
+    Raise NotAnAwsResponse for one that botocore's parsers fail on: they raise plain TypeErrors and
+    KeyErrors, which differ from errors in cloudft by the frames that they passed through.
+    """
     try:
         return method(**parameters)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         if error_kind(error) is None and any(_parser_frames(error.__traceback__)):
-            raise NotAnAwsResponse(f"the answer has another shape ({error})") from error
+            raise NotAnAwsResponse(f"the response has another shape ({error})") from error
         raise
 
 
 def _parser_frames(traceback: TracebackType | None) -> Iterator[bool]:
-    """Tell of each frame whether botocore's parsers were at work in it."""
+    """Yield for each frame whether it belongs to botocore's parsers."""
     while traceback is not None:
         yield traceback.tb_frame.f_globals.get("__name__") == "botocore.parsers"
         traceback = traceback.tb_next

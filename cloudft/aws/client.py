@@ -1,120 +1,67 @@
-"""AWS clients, made in one place: profile, Region, endpoint; retries; AWS's errors in our words."""
+"""AWS clients: profile, Region and endpoint as the AWS CLI finds them; retries; pagination."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
 import os
-import re
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
+from cloudft.aws.botocore_errors import Response as Response  # a part of this module's interface
 from cloudft.aws.botocore_errors import (
     call_and_parse,
     error_kind,
     raise_on_foreign_response,
     raise_on_incomplete_items,
 )
-from cloudft.errors import (
-    ClockSkewed,
-    CloudRefused,
-    CloudUnreachable,
-    CredentialsExpired,
-    NoSuchProfile,
-    PermissionDenied,
-    QuotaExceeded,
-    ResourceConflict,
-    ResourceNotFound,
-)
+from cloudft.aws.error_translation import is_transient, translate_aws_errors
+from cloudft.errors import CloudRefused, CloudUnreachable, CredentialsExpired, NoSuchProfile
 
-RETRYABLE_CODES = {
-    *("InternalError", "InternalFailure", "InternalServerError", "InternalServerException"),
-    *("ModelNotReadyException", "ServiceUnavailable", "ServiceUnavailableException"),
-    *("RequestTimeout", "RequestTimeoutException", "PriorRequestNotComplete"),
-    *("Throttling", "ThrottlingException", "ThrottledException", "EC2ThrottledException"),
-    *("RequestThrottled", "RequestThrottledException", "RequestLimitExceeded", "SlowDown"),
-    *("TooManyRequestsException", "BandwidthLimitExceeded", "TransactionInProgressException"),
-    "ProvisionedThroughputExceededException",
-}
-"""Codes that are worth another try later: those that botocore's standard mode retries, and more.
+if TYPE_CHECKING:
+    import boto3
+    from botocore.client import BaseClient
+    from botocore.loaders import Loader
+    from botocore.paginate import Paginator
 
-Botocore's LimitExceededException is left out: CloudFormation and IAM mean a quota by it.
-"""
-EXPIRED_CREDENTIALS_CODES = {
-    *("ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "UnauthorizedException"),
-    "RequestExpired",
-}
-INVALID_SIGNATURE_CODES = {
-    *("AuthFailure", "IncompleteSignature", "InvalidAccessKeyId", "InvalidClientTokenId"),
-    *("InvalidSignatureException", "SignatureDoesNotMatch", "UnrecognizedClientException"),
-}
-"""The keys, or the signature that they made, are not accepted: no permission would help."""
-ACCESS_DENIED_CODES = {
-    *("403", "AccessDenied", "AccessDeniedException", "AuthorizationError"),
-    "UnauthorizedOperation",
-}
 AUTH_SCHEME_PREFERENCE = "sigv4"
-"""How requests are signed: as the identity of profile or environment, on every service.
+"""Sign every request with the credentials of the profile or the environment, on every service.
 
 With AWS_BEARER_TOKEN_BEDROCK in the environment botocore would sign Bedrock's requests with that
 key and all others with the profile's: two identities, perhaps two accounts. This setting of the
 client wins over the variable; AWS_AUTH_SCHEME_PREFERENCE does not (botocore 1.44.5).
 """
 VALIDATED_SERVICES = ("bedrock", "sagemaker")
-"""Services whose lists are held against their models."""
+"""Services whose lists are checked against botocore's service models."""
 ENDPOINT_URL_FIX = "correct --endpoint-url, endpoint_url or AWS_ENDPOINT_URL, or the Region."
-BEARER_TOKEN = "AWS_BEARER_TOKEN_BEDROCK"
-CLOCK_SKEW_CODES = {"RequestTimeTooSkewed", "RequestInTheFuture"}
-MAX_CLOCK_SKEW_S = 240.0
-"""Services refuse requests that are dated 5 minutes wrong (S3: 15); one minute is for their way."""
-NOT_FOUND_CODES = {"404", "NoSuchBucket", "NoSuchEntity", "NoSuchKey", "NotFoundException"} | {
-    "ResourceNotFoundException",
-    "ResourceNotFound",
-    "ExecutionDoesNotExist",
-    "StateMachineDoesNotExist",
-}
-CONFLICT_CODES = {
-    "ConflictException",
-    "ResourceInUseException",
-    "ResourceInUse",
-    "ExecutionAlreadyExists",
-}
-"""Bedrock's, moto's for it, SageMaker's and Step Functions'."""
-NAME_IN_USE = re.compile(r"\bname\b.*\b(in use|already exists)\b", re.I)
-"""Bedrock answers a taken name with a ValidationException: "The provided job name is
-currently in use." (Airflow's Bedrock operator; aws/sagemaker-python-sdk, pull request 6076).
-Its service model lists a ConflictException for that, so both are taken."""
-QUOTA_CODES = {"ServiceQuotaExceededException", "ResourceLimitExceeded"}
-ZERO_QUOTA = "is 0 Instances"
-"""In SageMaker's words for a type of machine that the account may not use at all."""
-RETRYABLE_STATUSES = {408, 429, *range(500, 600)} - {501, 505}
-"""A service that does not know an operation (501) will not learn it."""
 DEADLINE_S = 60.0
-"""How long one call is tried again."""
+"""How long one call is retried."""
 OFFLINE_S = 10.0
-"""The same while no connection comes about, or something else answers in AWS's place: that seldom
-ends by itself, and a person waits."""
+"""How long it is retried while no connection is made, or something else than AWS answers: that
+seldom ends by itself, and a person waits."""
 TRY_ONCE_KINDS = ("offline", "foreign")
-"""Kinds of errors after which further calls are tried once, until one succeeds."""
+"""Kinds of errors after which further calls are not retried, until one succeeds."""
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class AwsLocation:
-    """Where AWS is: each part as the AWS CLI finds it when it is None."""
+    """Region, profile and endpoint of the calls; the AWS CLI's defaults where one is None."""
 
     region: str | None = None
     profile: str | None = None
     endpoint_url: str | None = None
 
 
-def create_client(service: str, location: AwsLocation | None = None, *, attempts: int = 5) -> Any:
-    """A boto3 client with the AWS CLI's order of profile and Region; AWS_REGION counts too.
+def create_client(
+    service: str, location: AwsLocation | None = None, *, attempts: int = 5
+) -> BaseClient:
+    """Return a boto3 client with the AWS CLI's order of profile and Region; AWS_REGION counts too.
 
-    A service's own address (AWS_ENDPOINT_URL_S3) stands above the one for all services. Raises
-    AwsRefused for a profile that there is not, or when no Region is known.
+    A service's own endpoint (AWS_ENDPOINT_URL_S3) wins over the one for all services. Raise
+    CloudRefused for a profile that does not exist, or when no Region is known.
     """
     from botocore.config import Config
 
@@ -128,19 +75,19 @@ def create_client(service: str, location: AwsLocation | None = None, *, attempts
         user_agent_extra="cloudft",
         auth_scheme_preference=AUTH_SCHEME_PREFERENCE,
     )
-    own = f"AWS_ENDPOINT_URL_{service.upper().replace('-', '_')}" in os.environ
+    # endpoint_url=None lets botocore read the service's own variable.
+    has_own_endpoint = f"AWS_ENDPOINT_URL_{service.upper().replace('-', '_')}" in os.environ
+    endpoint_url = None if has_own_endpoint else location.endpoint_url
     with _translate_settings_errors(location):
-        made = create_session(location).client(
-            service, config=config, endpoint_url=None if own else location.endpoint_url
-        )
-    made.meta.events.register("before-parse", raise_on_foreign_response)
+        client = create_session(location).client(service, config=config, endpoint_url=endpoint_url)
+    client.meta.events.register("before-parse", raise_on_foreign_response)
     if service in VALIDATED_SERVICES:
-        made.meta.events.register("after-call", raise_on_incomplete_items)
-    return made
+        client.meta.events.register("after-call", raise_on_incomplete_items)
+    return client
 
 
-def create_session(location: AwsLocation) -> Any:
-    """Return a boto3 session at that place. Raises AwsRefused for a profile that there is not."""
+def create_session(location: AwsLocation) -> boto3.Session:
+    """Return a boto3 session. Raise CloudRefused for a profile that does not exist."""
     import boto3
     import botocore.session
 
@@ -154,15 +101,15 @@ def create_session(location: AwsLocation) -> Any:
 
 
 @contextlib.contextmanager
-def _translate_settings_errors(place: AwsLocation) -> Iterator[None]:
+def _translate_settings_errors(location: AwsLocation) -> Iterator[None]:
     from botocore.exceptions import BotoCoreError, ProfileNotFound
 
     try:
         yield
-    except ValueError as error:  # what botocore raises for a malformed endpoint, and a Region
+    except ValueError as error:  # botocore raises it for a malformed endpoint or Region
         raise CloudRefused(str(error), fix=ENDPOINT_URL_FIX) from error
     except ProfileNotFound as error:
-        raise _no_such_profile(place) from error
+        raise _no_such_profile(location) from error
     except BotoCoreError as error:
         fix = "set AWS_REGION and AWS_PROFILE, or `aws configure`."
         raise CloudRefused(str(error), fix=fix) from error
@@ -178,9 +125,9 @@ def is_endpoint_url(url: str) -> bool:
 
 
 def check_endpoint_url(url: str | None) -> None:
-    """Raise AwsRefused for an endpoint that is no address of a web server."""
+    """Raise CloudRefused for an endpoint that is not the address of a web server."""
     if url and not is_endpoint_url(url):
-        raise CloudRefused(f"{url[:200]!r} is no address of an endpoint", fix=ENDPOINT_URL_FIX)
+        raise CloudRefused(f"{url[:200]!r} is not the address of an endpoint", fix=ENDPOINT_URL_FIX)
 
 
 def check_profile(location: AwsLocation) -> None:
@@ -194,12 +141,12 @@ def check_profile(location: AwsLocation) -> None:
         raise _no_such_profile(location) from error
 
 
-def _no_such_profile(place: AwsLocation) -> NoSuchProfile:
+def _no_such_profile(location: AwsLocation) -> NoSuchProfile:
     import botocore.session
 
-    session = botocore.session.Session(profile=place.profile)
+    session = botocore.session.Session(profile=location.profile)
     name, known = str(session.profile)[:100], ", ".join(session.available_profiles[:10])
-    fix = f"take one of {known}, or" if known else "leave it out, or"
+    fix = f"use one of {known}, or" if known else "leave it out, or"
     return NoSuchProfile(
         f"the AWS configuration has no profile {name!r}",
         fix=f"{fix} `aws configure --profile {name}`.",
@@ -207,10 +154,11 @@ def _no_such_profile(place: AwsLocation) -> NoSuchProfile:
 
 
 @functools.cache
-def _service_model_loader() -> Any:
-    """Botocore's service models: read once, although each client has a session of its own.
+def _service_model_loader() -> Loader:
+    """Return botocore's loader of service models, which reads each of them once.
 
-    A session keeps its credentials; so that a new login counts, none is kept here.
+    Each client has a session of its own, because a session keeps its credentials and a new login
+    must count. The models are what is expensive to read, so the sessions share this loader.
     """
     from botocore.loaders import create_loader
 
@@ -218,89 +166,137 @@ def _service_model_loader() -> Any:
 
 
 class Aws:
-    """The services at one place. A call is tried again while that may help."""
+    """The AWS services at one location. Calls are retried while that may help."""
 
     def __init__(self, location: AwsLocation) -> None:
         self.location = location
-        self._clients: dict[str, Any] = {}
+        self._clients: dict[str, BaseClient] = {}
         self._is_down = False
 
-    def client(self, service: str) -> Any:
-        """The client of a service, made once. It tries each request once: `call` retries."""
+    def client(self, service: str) -> BaseClient:
+        """Return the service's client, created once. It does not retry: `call` does."""
         if service not in self._clients:
             self._clients[service] = create_client(service, self.location, attempts=1)
         return self._clients[service]
 
-    def call(self, what: str, service: str, operation: str, **parameters: Any) -> Mapping[str, Any]:
-        """One operation, by boto3's name. Raises AwsRefused and AwsUnreachable, beginning `what`.
+    def call(self, failure: str, service: str, operation: str, **parameters: object) -> Response:
+        """Call an operation, by boto3's name of it, and retry what may pass.
 
-        Only calls that may be made twice belong here: those that read, and those with a token.
-        Where AWS does not answer, further calls are tried once, until one succeeds.
+        Use it only for calls that may be made twice: those that read, and those with a client
+        token. Raise CloudRefused and CloudUnreachable with messages that begin with `failure`, such
+        as "the models can't be listed". After a call that did not reach AWS, further calls are
+        tried once each, until one succeeds.
         """
-        method: Callable[..., Mapping[str, Any]] = getattr(self.client(service), operation)
+        method: Callable[..., Response] = getattr(self.client(service), operation)
 
-        def once() -> Mapping[str, Any]:
+        def call_once() -> Response:
             return call_and_parse(method, parameters)
 
-        with self.translate_errors(what):
+        with self.translate_errors(failure, service):
             try:
-                answer: Mapping[str, Any] = once() if self._is_down else retry(once)
+                response = call_once() if self._is_down else retry(call_once)
             except Exception as error:
                 self._is_down = self._is_down or error_kind(error) in TRY_ONCE_KINDS
                 raise
         self._is_down = False
-        return answer
+        return response
 
     def call_without_retry(
-        self, what: str, service: str, operation: str, **parameters: Any
-    ) -> Mapping[str, Any]:
-        """As `call`, tried a single time: for what is good to know and can be done without."""
-        with self.translate_errors(what):
-            answer: Mapping[str, Any] = getattr(self.client(service), operation)(**parameters)
-        return answer
+        self, failure: str, service: str, operation: str, **parameters: object
+    ) -> Response:
+        """Call an operation once, as `call` does: for what is useful but can be done without."""
+        with self.translate_errors(failure, service):
+            response: Response = getattr(self.client(service), operation)(**parameters)
+        return response
 
     def paginate(
-        self, what: str, service: str, operation: str, key: str, **parameters: Any
+        self, failure: str, service: str, operation: str, key: str, **parameters: object
     ) -> Iterator[Any]:
-        """The items of a list, from all of its pages."""
-        token: dict[str, str] = {}
+        """Yield the items of a list, `key` of each of its pages; each page is a `call`.
+
+        Raise CloudUnreachable for a list that returns a page token a second time.
+        """
+        yield from self._paginate(self.call, failure, service, operation, key, parameters)
+
+    def paginate_without_retry(
+        self, failure: str, service: str, operation: str, key: str, **parameters: object
+    ) -> Iterator[Any]:
+        """Yield the items of a list as `paginate` does; each page is a `call_without_retry`."""
+        call = self.call_without_retry
+        yield from self._paginate(call, failure, service, operation, key, parameters)
+
+    def _paginate(
+        self,
+        call: Callable[..., Response],
+        failure: str,
+        service: str,
+        operation: str,
+        key: str,
+        parameters: Mapping[str, object],
+    ) -> Iterator[Any]:
+        from botocore.exceptions import PaginationError
+
         seen: set[str] = set()
-        while True:
-            answer = self.call(what, service, operation, **parameters, **token)
-            yield from answer.get(key, ())
-            following = answer.get("nextToken")
-            if not following:
-                return
-            if following in seen:
-                message = f"{what}: the list gives the same page again and again"
-                raise CloudUnreachable(message, fix="check the network and the proxy; try again.")
-            seen.add(following)
-            token = {"nextToken": following}
+
+        def call_page(**page_parameters: object) -> Response:
+            token = str({k: v for k, v in page_parameters.items() if k not in parameters})
+            if token in seen:  # botocore itself notices only the same token twice in a row
+                raise PaginationError(message=f"page {token} was returned before")
+            seen.add(token)
+            return call(failure, service, operation, **page_parameters)
+
+        paginator = self._paginator(call_page, service, operation)
+        try:
+            for page in paginator.paginate(**parameters):
+                yield from page.get(key, ())
+        except PaginationError as error:
+            message = f"{failure}: the list returns the same page again and again"
+            fix = "check the network and the proxy; try again."
+            raise CloudUnreachable(message, fix=fix) from error
+
+    def _paginator(
+        self, method: Callable[..., Response], service: str, operation: str
+    ) -> Paginator:
+        """Return botocore's paginator of an operation, which calls `method` for each page.
+
+        The client's own paginator would call the client, without the retries of `call`.
+        """
+        from botocore.paginate import Paginator, PaginatorModel
+
+        meta = self.client(service).meta
+        name = meta.method_to_api_mapping[operation]
+        rules = PaginatorModel(_service_model_loader().load_service_model(service, "paginators-1"))
+        return Paginator(
+            method, rules.get_paginator(name), meta.service_model.operation_model(name)
+        )
 
     @contextlib.contextmanager
-    def translate_errors(self, what: str) -> Iterator[None]:
-        """As `aws_errors`; expired credentials are forgotten, so that a new login counts."""
+    def translate_errors(self, failure: str, service: str | None = None) -> Iterator[None]:
+        """Translate errors as `translate_aws_errors` does.
+
+        Expired credentials drop the clients, so that a new login counts.
+        """
         try:
-            with translate_aws_errors(what, self.location.profile):
+            with translate_aws_errors(failure, self.location.profile, service):
                 yield
         except CredentialsExpired:
             self._clients.clear()
             raise
 
 
-def retry(method: Callable[[], Any]) -> Any:
-    """What `method` gives; tried again, with growing and random waits, where that may help."""
+def retry(method: Callable[[], T]) -> T:
+    """Return what `method` returns; retry it with growing, random waits where that may help."""
     from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_exponential
 
-    def too_late(state: RetryCallState) -> bool:
+    def is_too_late(state: RetryCallState) -> bool:
         error = state.outcome.exception() if state.outcome else None
-        hopeless = error is not None and error_kind(error) in TRY_ONCE_KINDS
-        longest = min(DEADLINE_S, OFFLINE_S) if hopeless else DEADLINE_S
-        return (state.seconds_since_start or 0.0) >= longest
+        is_offline = error is not None and error_kind(error) in TRY_ONCE_KINDS
+        deadline = min(DEADLINE_S, OFFLINE_S) if is_offline else DEADLINE_S
+        return (state.seconds_since_start or 0.0) >= deadline
 
     retrying = Retrying(
         retry=retry_if_exception(_is_retryable),
-        stop=too_late,
+        stop=is_too_late,
         wait=wait_random_exponential(multiplier=0.2, max=10),
         reraise=True,
     )
@@ -309,120 +305,4 @@ def retry(method: Callable[[], Any]) -> Any:
 
 def _is_retryable(error: BaseException) -> bool:
     kind = error_kind(error)
-    return _is_transient(error) if kind == "answer" else kind in (*TRY_ONCE_KINDS, "unreachable")
-
-
-def _is_transient(error: Any) -> bool:
-    """Whether AWS's answer says that another try may do."""
-    return _error_code(error) in RETRYABLE_CODES or _http_status(error) in RETRYABLE_STATUSES
-
-
-def _error_code(error: Any) -> str:
-    return str(error.response.get("Error", {}).get("Code", ""))
-
-
-def _http_status(error: Any) -> int:
-    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-
-
-@contextlib.contextmanager
-def translate_aws_errors(what: str, profile: str | None = None) -> Iterator[None]:
-    """Turn what boto3 raises within into AwsRefused or AwsUnreachable, which begin with `what`."""
-    try:
-        yield
-    except Exception as error:
-        told = _translate(what, error, profile)
-        if told is None:
-            raise
-        raise told from error
-
-
-def _translate(
-    what: str, error: Exception, profile: str | None
-) -> CloudRefused | CloudUnreachable | None:
-    """Return an exception of botocore's as ours; None for anybody else's."""
-    kind, message = error_kind(error), f"{what}: {error}"
-    if kind == "answer":
-        return _service_error(what, error, profile)
-    if kind in TRY_ONCE_KINDS:
-        fix = "check the network and the proxy (HTTPS_PROXY, AWS_CA_BUNDLE); try again."
-        return CloudUnreachable(message, fix=fix)
-    if kind == "unreachable":
-        return CloudUnreachable(message, fix="check the network; try again.")
-    if kind == "no-credentials":
-        return _no_credentials_error(what)
-    if kind == "login":
-        return _expired_credentials_error(message, profile)
-    return None if kind is None else CloudRefused(message, fix="check the AWS settings.")
-
-
-def _no_credentials_error(what: str) -> CloudRefused:
-    fix = "`aws configure`, or set AWS_PROFILE."
-    if BEARER_TOKEN in os.environ:
-        fix += f" {BEARER_TOKEN} is not used: it signs Bedrock alone, not S3, IAM and STS."
-    return CloudRefused(f"{what}: there are no AWS credentials", fix=fix)
-
-
-def _service_error(what: str, error: Any, profile: str | None) -> CloudRefused | CloudUnreachable:
-    code = _error_code(error)
-    message = f"{what}: {code}: {error.response.get('Error', {}).get('Message', '')}"
-    if (
-        code in EXPIRED_CREDENTIALS_CODES | INVALID_SIGNATURE_CODES | CLOCK_SKEW_CODES
-        and (skew := _clock_skew_seconds(error)) is not None
-    ):
-        return _clock_skew_error(message, skew)
-    if code in CLOCK_SKEW_CODES:
-        return _clock_skew_error(message, None)
-    if code in EXPIRED_CREDENTIALS_CODES:
-        return _expired_credentials_error(message, profile)
-    if code in INVALID_SIGNATURE_CODES:
-        fix = "check the access key and its secret: `aws configure list` shows where they are from."
-        return PermissionDenied(message, fix=fix)
-    if _is_transient(error):
-        return CloudUnreachable(message, fix="try again in a while.")
-    if code in QUOTA_CODES and ZERO_QUOTA in message:
-        return CloudRefused(message, fix="ask AWS (Service Quotas) for that type of machine.")
-    if code in QUOTA_CODES:
-        return QuotaExceeded(message, fix="wait for a running job, or ask AWS to raise the quota.")
-    if code in ACCESS_DENIED_CODES:
-        return PermissionDenied(message, fix=f"ask for the permission {_action(error)}.")
-    if code in NOT_FOUND_CODES:
-        return ResourceNotFound(message, fix="check the name and the Region.")
-    if code in CONFLICT_CODES or (code == "ValidationException" and NAME_IN_USE.search(message)):
-        return ResourceConflict(message, fix="look at what has that name, or take another one.")
-    return CloudRefused(message, fix="check the name, and what you are allowed to do.")
-
-
-def _action(error: Any) -> str:
-    return f"for {error.operation_name}"
-
-
-def _clock_skew_seconds(error: Any) -> float | None:
-    """Return how far this machine's clock is ahead of AWS's; None where they agree, or no one says.
-
-    A wrong clock is refused in the words of expired credentials or of a wrong secret: the time that
-    AWS's answer bears tells the difference.
-    """
-    from email.utils import parsedate_to_datetime
-
-    date = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")
-    try:
-        skew = time.time() - parsedate_to_datetime(str(date)).timestamp()
-    except (TypeError, ValueError):
-        return None
-    return skew if abs(skew) > MAX_CLOCK_SKEW_S else None
-
-
-def _clock_skew_error(message: str, skew: float | None) -> ClockSkewed:
-    how = "wrong"
-    if skew is not None:
-        how = f"{abs(skew) / 60:.0f} minutes {'ahead of' if skew > 0 else 'behind'} AWS's"
-    fix = "set the clock (`sudo timedatectl set-ntp true`, or the system's settings); try again."
-    return ClockSkewed(f"{message} (this machine's clock is {how})", fix=fix)
-
-
-def _expired_credentials_error(message: str, profile: str | None) -> CredentialsExpired:
-    profile = profile or os.environ.get("AWS_PROFILE")
-    named = f" --profile {profile}" if profile else ""
-    fix = f"log in again: `aws sso login{named}` (or renew the keys)."
-    return CredentialsExpired(message, fix=fix)
+    return is_transient(error) if kind == "answer" else kind in (*TRY_ONCE_KINDS, "unreachable")

@@ -1,34 +1,38 @@
-"""What a service checks and botocore does not: lengths, ranges, patterns, enums.
+"""Validate requests as a service does: lengths, ranges, patterns and enums.
 
-Source of every rule: botocore's service model. The messages have the form of AWS's own.
+Botocore validates types and required members, not these. Source of every rule: botocore's service
+models. The messages have the form of AWS's own.
 """
 
 from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sized
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from botocore.model import ServiceModel, Shape
 
 SAFE_PATTERNS = {
     r"[a-zA-Z0-9](-*[a-zA-Z0-9\+\-\.])*": r"[a-zA-Z0-9][a-zA-Z0-9+.\-]*",
     r"[a-zA-Z0-9]{1,63}(-*[a-zA-Z0-9\+\-\.]){0,63}": r"[a-zA-Z0-9][a-zA-Z0-9+.\-]*",
     r"[a-z0-9](-*[a-z0-9]){0,62}": r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?",
 }
-"""Published patterns that backtrack exponentially in Python, and their linear equals. Some stand
-as one of several alternatives in a longer pattern."""
+"""Published patterns that backtrack exponentially in Python, and linear patterns that match the
+same. Some are one of several alternatives in a longer pattern."""
 
 
 @functools.lru_cache(maxsize=8)
-def load_service_model(service: str) -> Any:
-    """Botocore's model of the service."""
+def load_service_model(service: str) -> ServiceModel:
+    """Return botocore's model of the service."""
     import botocore.session
 
     return botocore.session.get_session().get_service_model(service)
 
 
-def validate_request(service: str, operation: str, parameters: Mapping[str, Any]) -> list[str]:
-    """Everything that is wrong with a request, as far as the service model tells."""
+def validate_request(service: str, operation: str, parameters: Mapping[str, object]) -> list[str]:
+    """Return every violation of the service model in a request's parameters."""
     from botocore.validate import ParamValidator
 
     shape = load_service_model(service).operation_model(operation).input_shape
@@ -38,12 +42,12 @@ def validate_request(service: str, operation: str, parameters: Mapping[str, Any]
     return list(constraint_violations(shape, parameters))
 
 
-def constraint_violations(shape: Any, parameters: Mapping[str, Any]) -> Iterator[str]:
-    """Every broken constraint of a structure whose members are known to it."""
+def constraint_violations(shape: Shape, parameters: Mapping[str, object]) -> Iterator[str]:
+    """Yield each violated constraint of a structure whose members are all in its model."""
     yield from _check_structure(shape, parameters, "")
 
 
-def _check_structure(shape: Any, value: Mapping[str, Any], path: str) -> Iterator[str]:
+def _check_structure(shape: Shape, value: Mapping[str, object], path: str) -> Iterator[str]:
     prefix = f"{path}." if path else ""
     for name in shape.required_members:
         if value.get(name) is None:
@@ -54,50 +58,51 @@ def _check_structure(shape: Any, value: Mapping[str, Any], path: str) -> Iterato
         yield from _check_value(shape.members[name], item, prefix + name)
 
 
-def _check_value(shape: Any, value: Any, path: str) -> Iterator[str]:
-    kind = shape.type_name
-    if getattr(shape, "is_document_type", False):
+def _check_value(shape: Shape, value: object, path: str) -> Iterator[str]:
+    if getattr(shape, "is_document_type", False):  # free-form JSON
         return
-    if kind == "structure":
+    kind = shape.type_name
+    if kind == "structure" and isinstance(value, Mapping):
         yield from _check_structure(shape, value, path)
-    elif kind == "list":
-        yield from _check_length(shape, value, len(value), path)
+    elif kind == "list" and isinstance(value, (list, tuple)):
+        yield from _check_length(shape, value, path)
         for index, item in enumerate(value):
             yield from _check_value(shape.member, item, f"{path}.{index + 1}.member")
-    elif kind == "map":
-        yield from _check_length(shape, value, len(value), path)
+    elif kind == "map" and isinstance(value, Mapping):
+        yield from _check_length(shape, value, path)
         for key, item in value.items():
             yield from _check_value(shape.key, key, f"{path}.key")
             yield from _check_value(shape.value, item, f"{path}.{key}.member")
-    elif kind == "string":
+    elif kind == "string" and isinstance(value, str):
         yield from _check_string(shape, value, path)
-    elif kind in ("integer", "long", "float", "double"):
+    elif kind in ("integer", "long", "float", "double") and isinstance(value, (int, float)):
         yield from _check_range(shape, value, path)
 
 
-def _check_string(shape: Any, value: str, path: str) -> Iterator[str]:
-    yield from _check_length(shape, value, len(value), path)
+def _check_string(shape: Shape, value: str, path: str) -> Iterator[str]:
+    yield from _check_length(shape, value, path)
     if shape.enum and value not in shape.enum:
         allowed = ", ".join(shape.enum)
         yield _violation(value, path, f"Member must satisfy enum value set: [{allowed}]")
     pattern = shape.metadata.get("pattern")
     compiled = _compile_pattern(pattern) if pattern else None
     if compiled is not None and not compiled.fullmatch(value):
-        yield _violation(value, path, f"Member must satisfy regular expression pattern: {pattern}")
+        rule = f"Member must satisfy regular expression pattern: {pattern}"
+        yield _violation(value, path, rule)
 
 
 @functools.cache
 def _compile_pattern(pattern: str) -> re.Pattern[str] | None:
-    for slow, quick in SAFE_PATTERNS.items():
-        pattern = pattern.replace(slow, quick)
+    for slow, linear in SAFE_PATTERNS.items():
+        pattern = pattern.replace(slow, linear)
     try:
         return re.compile(pattern)
-    except re.error:  # a few have \p{..}, which Python lacks; none is on a field of ours
+    except re.error:  # a few use \p{..}, which Python lacks; none is on a field that cloudft sends
         return None
 
 
-def _check_length(shape: Any, value: Any, size: int, path: str) -> Iterator[str]:
-    least, most = shape.metadata.get("min"), shape.metadata.get("max")
+def _check_length(shape: Shape, value: Sized, path: str) -> Iterator[str]:
+    least, most, size = shape.metadata.get("min"), shape.metadata.get("max"), len(value)
     if least is not None and size < least:
         rule = f"Member must have length greater than or equal to {least}"
         yield _violation(value, path, rule)
@@ -105,7 +110,7 @@ def _check_length(shape: Any, value: Any, size: int, path: str) -> Iterator[str]
         yield _violation(value, path, f"Member must have length less than or equal to {most}")
 
 
-def _check_range(shape: Any, value: float, path: str) -> Iterator[str]:
+def _check_range(shape: Shape, value: float, path: str) -> Iterator[str]:
     least, most = shape.metadata.get("min"), shape.metadata.get("max")
     if least is not None and value < least:
         yield _violation(value, path, f"Member must have value greater than or equal to {least}")
@@ -113,6 +118,6 @@ def _check_range(shape: Any, value: float, path: str) -> Iterator[str]:
         yield _violation(value, path, f"Member must have value less than or equal to {most}")
 
 
-def _violation(value: Any, path: str, rule: str) -> str:
+def _violation(value: object, path: str, rule: str) -> str:
     shown = "" if value is None else f"'{str(value)[:200]}' "
     return f"Value {shown}at '{path}' failed to satisfy constraint: {rule}"

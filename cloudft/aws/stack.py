@@ -1,12 +1,11 @@
-"""A CloudFormation stack as it stands: its state, its parameters and its outputs."""
+"""A CloudFormation stack: its status, parameters and outputs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from cloudft.aws.client import Aws
+from cloudft.aws.client import Aws, Response
 from cloudft.errors import CloudRefused, ResourceNotFound
 
 USABLE_STATUSES = frozenset(
@@ -19,12 +18,14 @@ USABLE_STATUSES = frozenset(
         "UPDATE_ROLLBACK_COMPLETE",
     }
 )
-"""The states in which everything of a stack is there and its outputs are true."""
+"""Statuses in which all resources of a stack exist and its outputs are valid."""
 
 
 @dataclass(frozen=True)
 class Stack:
-    """One look at a stack. `id` is its ARN, which no later stack of the same name has."""
+    """A stack as DescribeStacks returned it. `id` is its ARN, which no later stack of the same name
+    has. `changed_at` is when it was created or last updated, ISO 8601.
+    """
 
     name: str
     id: str
@@ -35,52 +36,51 @@ class Stack:
     tags: Mapping[str, str]
     termination_protection: bool
     changed_at: str
-    """When it was made, or last changed: ISO 8601."""
 
     @property
     def is_usable(self) -> bool:
-        """True when all of it is there."""
+        """Return whether all resources exist and the outputs are valid."""
         return self.status in USABLE_STATUSES
 
 
 def describe_stack(aws: Aws, name: str) -> Stack:
-    """The stack of that name or ARN. Raises AwsNotFound, AwsRefused and AwsUnreachable."""
-    what = f"the stack {name} can't be looked at"
+    """Return the stack of that name or ARN.
+
+    Raise ResourceNotFound, CloudRefused and CloudUnreachable.
+    """
+    failure = f"can't read the stack {name}"
     try:
-        answer = aws.call(what, "cloudformation", "describe_stacks", StackName=name)
+        response = aws.call(failure, "cloudformation", "describe_stacks", StackName=name)
     except CloudRefused as error:
+        # CloudFormation reports a missing stack as a ValidationError.
         if "does not exist" not in error.message:
             raise
         raise stack_not_found(name, aws) from error
-    return _to_stack(answer["Stacks"][0])
+    return _to_stack(response["Stacks"][0])
 
 
 def stack_not_found(name: str, aws: Aws) -> ResourceNotFound:
-    """The error for a stack that there is not."""
-    where = f" in {aws.location.region}" if aws.location.region else ""
+    """Return the error for a stack that does not exist."""
+    region = f" in {aws.location.region}" if aws.location.region else ""
     return ResourceNotFound(
-        f"there is no stack {name}{where}",
-        fix=f"`cloudft infra deploy {name}` makes it; or check --profile and --region.",
+        f"there is no stack {name}{region}",
+        fix=f"`cloudft infra deploy {name}` creates it; or check --profile and --region.",
     )
 
 
-def _to_stack(told: Mapping[str, Any]) -> Stack:
+def _to_stack(description: Response) -> Stack:
     return Stack(
-        name=told["StackName"],
-        id=told["StackId"],
-        status=told["StackStatus"],
-        reason=told.get("StackStatusReason"),
-        outputs=_to_dict(told.get("Outputs", ()), "Output"),
-        parameters=_to_dict(told.get("Parameters", ()), "Parameter"),
-        tags=_to_dict(told.get("Tags", ()), ""),
-        termination_protection=bool(told.get("EnableTerminationProtection", False)),
-        changed_at=str(told.get("LastUpdatedTime") or told["CreationTime"]),
+        name=description["StackName"],
+        id=description["StackId"],
+        status=description["StackStatus"],
+        reason=description.get("StackStatusReason"),
+        outputs=_to_dict(description.get("Outputs", ()), "OutputKey", "OutputValue"),
+        parameters=_to_dict(description.get("Parameters", ()), "ParameterKey", "ParameterValue"),
+        tags=_to_dict(description.get("Tags", ()), "Key", "Value"),
+        termination_protection=bool(description.get("EnableTerminationProtection", False)),
+        changed_at=str(description.get("LastUpdatedTime") or description["CreationTime"]),
     )
 
 
-def _to_dict(items: Any, kind: str) -> dict[str, str]:
-    return {item[f"{kind}Key"] if kind else item["Key"]: _value(item, kind) for item in items}
-
-
-def _value(item: Mapping[str, Any], kind: str) -> str:
-    return str(item.get(f"{kind}Value" if kind else "Value", ""))
+def _to_dict(items: Iterable[Mapping[str, str]], key: str, value: str) -> dict[str, str]:
+    return {item[key]: str(item.get(value, "")) for item in items}

@@ -1,16 +1,26 @@
-"""The tags by which cloudft finds again, from any machine, what it has made on AWS."""
+"""Tags by which cloudft finds what it created on AWS, from any machine."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 JOB_TAG, TOKEN_TAG = "cloudft:job", "cloudft:token"
-"""The job's id, and the whole token of its request."""
+"""The job's id, and the full token of its request."""
 PLAN_TAG = "cloudft:plan"
-"""The digest of the job's plan, by which other machines know it from another one."""
+"""Digest of the job's plan, by which another machine verifies the plan that it finds in S3."""
 EXPIRES_TAG = "cloudft:expires"
 
 
 def with_cloudft_tags(tags: Mapping[str, str], job: str, token: str) -> dict[str, str]:
-    """The user's tags with ours, which win."""
+    """Return the user's tags with cloudft's own, which win."""
     return dict(tags) | {JOB_TAG: job, TOKEN_TAG: token}
+
+
+def to_tag_list(tags: Mapping[str, str]) -> list[dict[str, str]]:
+    """Return tags as Bedrock's operations take them: `[{"key": ..., "value": ...}]`."""
+    return [{"key": key, "value": value} for key, value in tags.items()]
+
+
+def from_tag_list(tags: Iterable[Mapping[str, str]]) -> dict[str, str]:
+    """Return a mapping of the tags that Bedrock's operations return."""
+    return {tag["key"]: tag["value"] for tag in tags}

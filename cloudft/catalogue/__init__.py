@@ -1,8 +1,17 @@
-"""The models that cloudft knows, as data: one YAML file a family, each fact with source and date.
+"""Catalogue of base models as data: one YAML file per family, each fact with source and date.
 
-`find` is the way in: an alias, a Bedrock id, an ARN, a folder or a hub id gives one `Model`.
+`find_model` is the entry point: it returns the `Model` of an alias, a Bedrock id, an ARN, a folder
+or a hub id.
 """
 
+from cloudft.catalogue.customization_types import (
+    CUSTOMIZATION_TYPES,
+    DEFAULT_CUSTOMIZATION_TYPE,
+    CustomizationType,
+    is_labeled,
+    is_text_only,
+    trains_on,
+)
 from cloudft.catalogue.find import find_catalogue_model, find_model, is_hub_id
 from cloudft.catalogue.import_rules import (
     Architecture,
@@ -23,11 +32,14 @@ from cloudft.catalogue.model import (
     Weights,
 )
 from cloudft.catalogue.stated_prices import STATED_SOURCE, with_prices
-from cloudft.catalogue.weight_locations import find_weights
+from cloudft.catalogue.weight_locations import WeightLocation, find_weights
 
 __all__ = [
+    "CUSTOMIZATION_TYPES",
+    "DEFAULT_CUSTOMIZATION_TYPE",
     "STATED_SOURCE",
     "Architecture",
+    "CustomizationType",
     "Hyperparameter",
     "ImportRules",
     "Instance",
@@ -37,6 +49,7 @@ __all__ = [
     "Prices",
     "Source",
     "UnitPrices",
+    "WeightLocation",
     "Weights",
     "find_catalogue_model",
     "find_model",
@@ -44,9 +57,12 @@ __all__ = [
     "get_unit_prices",
     "hourly_price",
     "is_hub_id",
+    "is_labeled",
+    "is_text_only",
     "load_import_rules",
     "load_instances",
     "load_local_hyperparameters",
     "load_models",
+    "trains_on",
     "with_prices",
 ]

@@ -1,4 +1,4 @@
-"""What a customization costs: tokens times prices. Pure."""
+"""Calculate what customization and inference cost: tokens times prices. Pure functions."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ PRICING_PAGE = "https://aws.amazon.com/bedrock/pricing"
 HOURS_PER_MONTH = 730
 MAX_DIGITS = 12
 WINDOW_MINUTES = 5
-"""An imported model's copies are billed in windows of so many minutes."""
+"""Length in minutes of the windows in which an imported model's copies are billed."""
 
 
 def training_usd(model: Model, tokens: int, epochs: int) -> float | None:
-    """Tokens of the corpus x epochs x price per 1,000; None where no price is known.
+    """Return tokens of the corpus x epochs x price per 1,000; None where no price is known.
 
     Source of the formula: Bedrock user guide, "Custom models".
     """
@@ -28,9 +28,12 @@ def training_usd(model: Model, tokens: int, epochs: int) -> float | None:
 
 
 def estimate_cost(backend: str, model: Model, train: DataVolume, epochs: int) -> Estimate:
-    """Tokens, time and cost on Bedrock. How long it takes is not published."""
+    """Return tokens and cost of a job on Bedrock. AWS does not publish how long one takes."""
     prices, usd = model.prices, training_usd(model, train.tokens, epochs)
-    what = f"training {model.alias} on Bedrock"
+    unpriced = None
+    if usd is None:
+        subject = f"training {model.alias} on Bedrock"
+        unpriced = MissingPrice(subject, "training_per_1k_tokens", PRICING_PAGE)
     return Estimate(
         backend=backend,
         train_tokens=train.tokens,
@@ -43,27 +46,25 @@ def estimate_cost(backend: str, model: Model, train: DataVolume, epochs: int) ->
         seconds=None,
         price_source=str(prices.source) if prices else NO_PRICE_KNOWN,
         price_date=prices.source.date if prices else "",
-        unpriced=MissingPrice(what, "training_per_1k_tokens", PRICING_PAGE)
-        if usd is None
-        else None,
+        unpriced=unpriced,
     )
 
 
 def price_line(unpriced: MissingPrice, today: date) -> str:
-    """Return the line of a job file that states a price; its reader puts a number for USD."""
+    """Return the line of a job file that states a price, with USD in place of the number."""
     source = f'source: "{unpriced.listed_at}", date: {today.isoformat()}'
     return f"prices: {{{unpriced.field}: USD, {source}}}"
 
 
 def format_usd(amount: float, digits: int = 2) -> str:
-    """Return an amount as `1,234.50 USD`; below a cent with as many digits as show something."""
+    """Return an amount as `1,234.50 USD`; below a cent with enough digits to be above zero."""
     while 0 < abs(amount) < min(0.01, 10.0 ** (1 - digits)) and digits < MAX_DIGITS:
         digits += 1
     return f"{amount:,.{digits}f} USD"
 
 
 def format_distinct_usd(amount: float, bound: float) -> tuple[str, str]:
-    """Return two amounts: the bound whole, the other with as many digits as tell it from that."""
+    """Return `amount` and `bound`: the bound in full, the amount with enough digits to differ."""
     whole = 2
     while whole < MAX_DIGITS and round(bound, whole) != bound:
         whole += 1
@@ -74,7 +75,10 @@ def format_distinct_usd(amount: float, bound: float) -> tuple[str, str]:
 
 
 def inference_usd(model: Model, input_tokens: int, output_tokens: int) -> float | None:
-    """So many tokens in and out, of the base and of the tuned model on demand; None: not known."""
+    """Return the price of so many tokens through the base and the tuned model on demand.
+
+    None where their prices are not known.
+    """
     prices = model.prices
     if prices is None or prices.base_per_1k_tokens is None or prices.tuned_per_1k_tokens is None:
         return None
@@ -83,9 +87,9 @@ def inference_usd(model: Model, input_tokens: int, output_tokens: int) -> float 
 
 
 def with_list_prices(estimate: Estimate, model: Model, prices: Prices) -> Estimate:
-    """The estimate by other prices; an amount that these lack, or that is stated, stays."""
-    own: dict[str, Any] = dict.fromkeys(model.prices.stated) if model.prices else {}
-    prices = replace(prices, **own)
+    """Return the estimate by other prices; an amount that they lack, or that is stated, stays."""
+    stated: dict[str, Any] = dict.fromkeys(model.prices.stated) if model.prices else {}
+    prices = replace(prices, **stated)
     price, usd = prices.training_per_1k_tokens, dict(estimate.usd)
     if price is not None:
         usd["training"] = estimate.train_tokens / 1000 * estimate.epochs * price
@@ -100,7 +104,7 @@ def with_list_prices(estimate: Estimate, model: Model, prices: Prices) -> Estima
 
 
 def serving_usd_per_hour(model: Model, units: int = 1) -> float | None:
-    """What an idle tuned model costs an hour: nothing on demand, its units when provisioned."""
+    """Return USD per hour of an idle tuned model: 0 on demand, its units' price if provisioned."""
     if "on-demand" in model.serving:
         return 0.0
     unit = model.prices.provisioned_unit_hour if model.prices else None
@@ -108,7 +112,7 @@ def serving_usd_per_hour(model: Model, units: int = 1) -> float | None:
 
 
 def imported_model_usd(minutes: float, copies: int, units: int, unit_minute: float) -> float:
-    """What an imported model's copies cost that answered for so long: whole windows are billed.
+    """Return USD for an imported model's copies that answered for `minutes`: by whole windows.
 
     Copies x units of a copy x price of a unit's minute x minutes of the windows, from the first
     answer on. Source: Bedrock user guide, "Calculate the cost of running a custom model".

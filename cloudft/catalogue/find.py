@@ -1,4 +1,4 @@
-"""A name in, a `Model` out."""
+"""Find a base model by alias, Bedrock id, ARN, folder or hub id."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import re
 from functools import lru_cache
 from pathlib import Path
 
+from cloudft.catalogue.customization_types import CUSTOMIZATION_TYPES
 from cloudft.catalogue.load import load_local_hyperparameters, load_models
 from cloudft.catalogue.model import Lifecycle, Model, Source, Weights
 from cloudft.catalogue.stated_prices import with_stated_prices
@@ -19,16 +20,16 @@ _ARN = re.compile(r"arn:aws[a-z-]*:bedrock:[a-z0-9-]*:[0-9]*:foundation-model/(?
 _CUSTOM_ARN = re.compile(
     r"arn:aws[a-z-]*:bedrock:[a-z0-9-]+:[0-9]{12}:custom-model/(?P<id>[^/\s]+)/[a-z0-9]{12}"
 )
-"""A custom model's ARN names the foundation model that it was made from."""
+"""ARN of a custom model, which contains the id of the foundation model that it was made from."""
 _HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 
 
 def find_model(name: str, *, base_dir: Path | None = None) -> Model:
-    """The model that `name` means: an alias, a Bedrock id or ARN, a folder, or a hub id.
+    """Return the model of an alias, a Bedrock id or ARN, a folder, or a hub id.
 
     A Bedrock id may lack its context suffix and its version (`amazon.nova-lite-v1`). A folder is
-    taken relative to `base_dir` (the current one when None) and wins over a hub id. Raises
-    UnknownModel, which names the nearest aliases. Prices that CLOUDFT_HOME states are the model's.
+    relative to `base_dir` (the current one if None) and wins over a hub id. The model has the
+    prices that CLOUDFT_HOME states. Raise UnknownModel, which names the closest aliases.
     """
     arn = _ARN.fullmatch(name) or _CUSTOM_ARN.fullmatch(name)
     model = _models_by_name().get(arn["id"] if arn else name)
@@ -49,26 +50,26 @@ def find_model(name: str, *, base_dir: Path | None = None) -> Model:
 
 
 def find_catalogue_model(name: str) -> Model | None:
-    """The catalogue's model of that alias, Bedrock id or ARN; None without. Touches no disk."""
+    """Return the catalogue's model of an alias, Bedrock id or ARN, else None; look in no folder."""
     arn = _ARN.fullmatch(name) or _CUSTOM_ARN.fullmatch(name)
     return _models_by_name().get(arn["id"] if arn else name)
 
 
 def is_hub_id(name: str) -> bool:
-    """True of a word in the form of a hub id."""
+    """Return whether a name has the form of a hub id, ORG/NAME."""
     return _HUB_ID.fullmatch(name) is not None
 
 
 @lru_cache(maxsize=1)
 def _models_by_name() -> dict[str, Model]:
-    """Every alias and id, the shorter forms of an id included."""
+    """Return the models by every alias and id, and by the shorter forms of each id."""
     names: dict[str, Model] = {}
     for model in load_models():
         names[model.alias] = model
-        for known in (model.bedrock_id, *model.other_ids):
-            while known:
-                names.setdefault(known, model)
-                known = known.rpartition(":")[0]
+        for identifier in (model.bedrock_id, *model.other_ids):
+            while identifier:
+                names.setdefault(identifier, model)
+                identifier = identifier.rpartition(":")[0]
     return names
 
 
@@ -89,17 +90,17 @@ def _looks_like_path(name: str) -> bool:
 
 
 def _model_from_folder(name: str, folder: Path) -> Model:
-    """A model of the user's own: a Hugging Face folder with config.json and weights."""
+    """Return the model in a Hugging Face folder, which has config.json and weights."""
     if not _is_folder(folder):
         raise UnknownModel(
-            f"no folder {name[:200]!r} to take a model from",
-            fix="give a folder with config.json and weights, or an alias of `cloudft models`",
+            f"no folder {name[:200]!r} with a model",
+            fix="name a folder with config.json and weights, or an alias of `cloudft models`",
         )
     config = folder / "config.json"
     if not config.is_file():
         raise UnknownModel(
-            f"the folder {name!r} holds no model: it has no config.json" + _suggestion(name),
-            fix="give a Hugging Face model folder, or an alias of `cloudft models`",
+            f"the folder {name!r} is no model folder: it has no config.json" + _suggestion(name),
+            fix="name a Hugging Face model folder, or an alias of `cloudft models`",
         )
     if not any(match for pattern in WEIGHT_FILES for match in folder.glob(pattern)):
         raise UnknownModel(
@@ -111,7 +112,7 @@ def _model_from_folder(name: str, folder: Path) -> Model:
 
 
 def _read_context_length(config: Path) -> int | None:
-    """The longest context that config.json states; raises UnknownModel when it can't be read."""
+    """Return the context length in config.json. Raise UnknownModel when it can't be read."""
     try:
         data = json.loads(config.read_bytes())
     except (OSError, ValueError, RecursionError) as exc:
@@ -121,15 +122,20 @@ def _read_context_length(config: Path) -> int | None:
 
 
 def _open_weight_model(name: str, weights: Weights, context: int | None, origin: str) -> Model:
-    """An open-weight model that stands in no catalogue file."""
+    """Return an open-weight model that is not in the catalogue."""
     source = Source("given", origin, "")
+    formats = {
+        row.name: row.open_weight_format
+        for row in CUSTOMIZATION_TYPES.values()
+        if row.open_weight_format is not None
+    }
     return Model(
         alias=name,
         title=name,
         family="open-weight",
         lifecycle=Lifecycle(state="active", source=source, note="not in the catalogue"),
-        customization_types=("FINE_TUNING", "CONTINUED_PRE_TRAINING"),
-        formats={"FINE_TUNING": "converse", "CONTINUED_PRE_TRAINING": "input"},
+        customization_types=tuple(formats),
+        formats=formats,
         hyperparameters=load_local_hyperparameters(),
         early_stopping=True,
         weights=(weights,),
@@ -139,28 +145,27 @@ def _open_weight_model(name: str, weights: Weights, context: int | None, origin:
 
 
 def _suggestion(name: str) -> str:
-    near = _closest_aliases(name)
-    return f"; did you mean {' or '.join(near)}?" if near else ""
+    aliases = _closest_aliases(name)
+    return f"; did you mean {' or '.join(aliases)}?" if aliases else ""
 
 
 def _closest_aliases(name: str) -> list[str]:
-    """Up to three aliases that look like `name`, by alias first and by id then."""
+    """Return up to three aliases similar to `name`: by their own spelling, then by their ids'."""
     lower = name.lower()[:200]
     aliases = [model.alias for model in load_models()]
-    by_id = difflib.get_close_matches(lower, list(_models_by_name()), n=3, cutoff=0.7)
+    models = _models_by_name()
     by_alias = difflib.get_close_matches(lower, aliases, n=3, cutoff=0.6)
-    return list(dict.fromkeys([*by_alias, *(_models_by_name()[known].alias for known in by_id)]))[
-        :3
-    ]
+    by_id = difflib.get_close_matches(lower, list(models), n=3, cutoff=0.7)
+    return list(dict.fromkeys([*by_alias, *(models[name].alias for name in by_id)]))[:3]
 
 
 def _unknown_model(name: str) -> UnknownModel:
     if ":custom-model/" in name:
         return UnknownModel(
-            f"{name!r} is a custom model of a model that the catalogue lacks",
-            fix="name one that was made from a model of `cloudft models`",
+            f"{name!r} is a custom model of a base model that the catalogue lacks",
+            fix="name a custom model of a base model that `cloudft models` lists",
         )
     return UnknownModel(
         f"no model {name[:200]!r} in the catalogue" + _suggestion(name),
-        fix="`cloudft models` lists the aliases; a folder or a hub id (org/name) will do too",
+        fix="`cloudft models` lists the aliases; a folder or a hub id (org/name) works too",
     )

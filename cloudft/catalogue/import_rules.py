@@ -1,20 +1,19 @@
-"""What Bedrock's Custom Model Import takes, from custom-model-import.yaml."""
+"""Rules of Bedrock's Custom Model Import, from custom-model-import.yaml."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
 
-from cloudft.catalogue.load import read_yaml
+from cloudft.catalogue.load import FOLDER, Yaml, read_yaml
 from cloudft.catalogue.model import Source
 from cloudft.catalogue.stated_prices import read_stated_prices
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """One of config.json's `architectures`. `regions` empty: every Region that imports."""
+    """An architecture that can be imported. No `regions`: every Region that imports models."""
 
     converse: bool
     multimodal: bool = False
@@ -23,9 +22,9 @@ class Architecture:
 
 @dataclass(frozen=True)
 class UnitPrices:
-    """USD of a custom model unit: a minute while a copy runs, a month while it is stored.
+    """Prices of a custom model unit in USD: a minute while a copy runs, a month of storage.
 
-    `source` is set where a person states them.
+    `source` is set where the user states them.
     """
 
     unit_minute: float | None = None
@@ -35,10 +34,11 @@ class UnitPrices:
 
 @dataclass(frozen=True)
 class ImportRules:
-    """The rules. `dtypes` are safetensors' own words; `gigabytes_below` counts 10^9 bytes.
+    """Rules for a model folder.
 
-    `prices` is by the version of the custom model units; what is missing is not known.
-    `billing_source` tells how copies are billed.
+    `dtypes` are safetensors' names; `gigabytes_below` counts 10^9 bytes.
+    `prices` is by version of the custom model units; a missing price is not known.
+    `billing_source` documents how copies are billed.
     """
 
     source: Source
@@ -57,31 +57,30 @@ class ImportRules:
 
 
 def get_unit_prices(version: str) -> UnitPrices | None:
-    """Return the prices of that version's units: what CLOUDFT_HOME states, else the table's."""
-    known, own = (
-        load_import_rules().prices.get(version),
-        read_stated_prices().import_units.get(version),
-    )
-    if own is None:
-        return known
-    before = known or UnitPrices()
-    minute, month = own.unit_minute or before.unit_minute, own.unit_month or before.unit_month
-    return UnitPrices(minute, month, own.price_source)
+    """Return the prices of that version's units: those of CLOUDFT_HOME, else the catalogue's."""
+    listed = load_import_rules().prices.get(version)
+    stated = read_stated_prices().import_units.get(version)
+    if stated is None:
+        return listed
+    listed = listed or UnitPrices()
+    minute = stated.unit_minute or listed.unit_minute
+    month = stated.unit_month or listed.unit_month
+    return UnitPrices(minute, month, stated.price_source)
 
 
 @lru_cache(maxsize=1)
 def load_import_rules() -> ImportRules:
-    """All of them."""
-    raw = read_yaml("custom-model-import")
-    told = {
+    """Return the rules."""
+    raw = read_yaml(FOLDER / "custom-model-import.yaml")
+    sources = {
         name: Source("import", raw[name]["url"], str(raw[name]["date"]))
         for name in ("source", "billing_source")
     }
     lists = {name: tuple(value) for name, value in raw.items() if isinstance(value, list)}
     kinds = {name: _to_architecture(row) for name, row in raw.pop("architectures").items()}
     raw["prices"] = {version: UnitPrices(**row) for version, row in raw["prices"].items()}
-    return ImportRules(**{**raw, **lists, **told}, architectures=kinds)
+    return ImportRules(**{**raw, **lists, **sources}, architectures=kinds)
 
 
-def _to_architecture(row: Mapping[str, Any]) -> Architecture:
+def _to_architecture(row: Yaml) -> Architecture:
     return Architecture(**{**row, "regions": tuple(row.get("regions", ()))})

@@ -1,4 +1,4 @@
-"""The instances that SageMaker trains on, from sagemaker-instances.yaml."""
+"""Instance types that SageMaker trains on, from sagemaker-instances.yaml."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
 
-from cloudft.catalogue.load import read_sources, read_yaml
+from cloudft.catalogue.load import FOLDER, read_sources, read_yaml
 from cloudft.catalogue.model import Source
 from cloudft.catalogue.stated_prices import read_stated_prices
 
@@ -16,9 +16,10 @@ GIB = 2**30
 
 @dataclass(frozen=True)
 class Instance:
-    """One type. `gib` is the memory of one GPU; `usd_per_hour` on demand, None where unknown.
+    """An instance type.
 
-    `nvme`: it has a local disk, which can't be encrypted by a key of one's own.
+    `gib` is the memory of one GPU; `usd_per_hour` is on demand, None if unknown. `nvme` is
+    True where it has a local disk, which can't be encrypted with a key of the account's.
     """
 
     name: str
@@ -31,13 +32,13 @@ class Instance:
 
     @property
     def gpu_bytes(self) -> int:
-        """Memory of one GPU."""
+        """Return the memory of one GPU in bytes."""
         return self.gib * GIB
 
 
 @dataclass(frozen=True)
 class InstanceTable:
-    """All of them by name, and where and for which Region the prices were read."""
+    """Instance types by name, and the source and Region of their prices."""
 
     by_name: Mapping[str, Instance]
     price_source: Source
@@ -45,24 +46,24 @@ class InstanceTable:
 
 
 def hourly_price(name: str | None) -> tuple[float, Source] | None:
-    """Return USD of an hour of that type, and where it was read; None where no price is known.
+    """Return USD of an hour of that type and its source; None where no price is known.
 
-    What CLOUDFT_HOME states stands above the table.
+    A price that CLOUDFT_HOME states wins over the table.
     """
-    own = read_stated_prices().instances.get(name or "")
-    if own is not None:
-        return own.usd_per_hour, own.price_source
+    stated = read_stated_prices().instances.get(name or "")
+    if stated is not None:
+        return stated.usd_per_hour, stated.price_source
     table = load_instances()
-    known = table.by_name.get(name or "")
-    if known is None or known.usd_per_hour is None:
+    instance = table.by_name.get(name or "")
+    if instance is None or instance.usd_per_hour is None:
         return None
-    return known.usd_per_hour, table.price_source
+    return instance.usd_per_hour, table.price_source
 
 
 @lru_cache(maxsize=1)
 def load_instances() -> InstanceTable:
-    """The table."""
-    raw = read_yaml("sagemaker-instances")
+    """Return the table."""
+    raw = read_yaml(FOLDER / "sagemaker-instances.yaml")
     sources = read_sources(raw)
     rows = {
         name: Instance(name=name, **{**row, "source": sources[row["source"]]})

@@ -1,4 +1,4 @@
-"""The YAML files beside this one, as `Model` values. Read once."""
+"""Load the catalogue's YAML files as `Model` values, once per process."""
 
 from __future__ import annotations
 
@@ -19,60 +19,61 @@ from cloudft.catalogue.model import (
 )
 
 FOLDER = Path(__file__).parent
-FAMILIES = (
-    "amazon-nova",
-    "amazon-titan",
-    "meta-llama",
-    "anthropic-claude",
-    "cohere-command",
-    "openai-compatible",
-    "open-weight",
-)
-FACT_TABLES = ("custom-model-import", "sagemaker-instances")
-"""Files of facts that are no model's; each has a reader of its own."""
+FAMILY_FOLDERS = [FOLDER / "families"]
+"""Every `*.yaml` in these folders is a family of models."""
+LAST = 1000
+"""`order` of a family that names none: it is listed after those that do."""
+OPEN_WEIGHT = FOLDER / "families" / "open-weight.yaml"
 LOCAL_TABLE = "local"
+Yaml = dict[str, Any]
+"""A YAML mapping as it is parsed; its values go into the dataclasses of model.py here."""
 
 
 @lru_cache(maxsize=1)
 def load_models() -> tuple[Model, ...]:
-    """Every model of the catalogue, family by family, the newest of a family first."""
-    return tuple(model for family in FAMILIES for model in _load_family(read_yaml(family)))
+    """Return every model of the catalogue, by the `order` of its family, then as the file has it.
+
+    Files list the newest model first.
+    """
+    paths = [path for folder in FAMILY_FOLDERS for path in sorted(folder.glob("*.yaml"))]
+    families = sorted(map(read_yaml, paths), key=lambda family: family.get("order", LAST))
+    return tuple(model for family in families for model in _load_family(family))
 
 
 @lru_cache(maxsize=1)
 def load_local_hyperparameters() -> Mapping[str, Hyperparameter]:
-    """What the local trainer takes, whatever open weights it trains."""
-    raw = read_yaml("open-weight")
+    """Return the hyperparameters of the local trainer, whatever open weights it trains."""
+    raw = read_yaml(OPEN_WEIGHT)
     return _to_hyperparameters(raw["hyperparameters"][LOCAL_TABLE], read_sources(raw))
 
 
-def read_yaml(name: str) -> dict[str, Any]:
-    """One of the YAML files beside this one."""
+def read_yaml(path: Path) -> Yaml:
+    """Return the mapping in a YAML file of the catalogue."""
     import yaml
 
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    text = (FOLDER / f"{name}.yaml").read_text(encoding="utf-8")
-    data: dict[str, Any] = yaml.load(text, Loader=loader)
+    data: Yaml = yaml.load(path.read_text(encoding="utf-8"), Loader=loader)
     return data
 
 
-def _load_family(raw: dict[str, Any]) -> list[Model]:
+def read_sources(raw: Yaml) -> dict[str, Source]:
+    """Return the sources of a file by their keys."""
+    return {key: Source(key, row["url"], str(row["date"])) for key, row in raw["sources"].items()}
+
+
+def _load_family(raw: Yaml) -> list[Model]:
     sources = read_sources(raw)
     tables = {
-        key: _to_hyperparameters(t, sources) for key, t in raw.get("hyperparameters", {}).items()
+        key: _to_hyperparameters(table, sources)
+        for key, table in raw.get("hyperparameters", {}).items()
     }
-    limits = {key: _to_limits_by_type(t, sources) for key, t in raw.get("limits", {}).items()}
-    return [_to_model(raw["family"], row, sources, tables, limits) for row in raw["models"]]
+    limits = {
+        key: _to_limits_by_type(table, sources) for key, table in raw.get("limits", {}).items()
+    }
+    return [_to_model(raw, row, sources, tables, limits) for row in raw["models"]]
 
 
-def read_sources(raw: dict[str, Any]) -> dict[str, Source]:
-    """The sources of a file by their keys."""
-    return {key: Source(key, s["url"], str(s["date"])) for key, s in raw["sources"].items()}
-
-
-def _to_hyperparameters(
-    raw: dict[str, Any], sources: dict[str, Source]
-) -> Mapping[str, Hyperparameter]:
+def _to_hyperparameters(raw: Yaml, sources: dict[str, Source]) -> Mapping[str, Hyperparameter]:
     source, assumed = sources[raw["source"]], raw.get("assumed", False)
     return MappingProxyType(
         {
@@ -82,55 +83,57 @@ def _to_hyperparameters(
     )
 
 
-def _to_limits_by_type(raw: dict[str, Any], sources: dict[str, Source]) -> Mapping[str, Limits]:
+def _to_limits_by_type(raw: Yaml, sources: dict[str, Source]) -> Mapping[str, Limits]:
     return MappingProxyType({kind: _to_limits(row, sources) for kind, row in raw.items()})
 
 
-def _to_limits(row: dict[str, Any], sources: dict[str, Source]) -> Limits:
+def _to_limits(row: Yaml, sources: dict[str, Source]) -> Limits:
     values = row | {name: tuple(row[name]) for name in ("reserved", "unsure") if name in row}
     return Limits(**values | {"source": sources[row["source"]]})
 
 
 def _to_model(
-    family: str,
-    row: dict[str, Any],
+    family: Yaml,
+    row: Yaml,
     sources: dict[str, Source],
     tables: Mapping[str, Mapping[str, Hyperparameter]],
     limits: Mapping[str, Mapping[str, Limits]],
 ) -> Model:
-    nothing: Mapping[str, Any] = MappingProxyType({})
+    hyperparameters = tables[row["hyperparameters"]] if "hyperparameters" in row else {}
     return Model(
         alias=row["alias"],
         title=row["title"],
-        family=family,
+        family=family["family"],
+        customization_api=family.get("customization_api", "bedrock"),
+        sagemaker_serverless=tuple(family.get("sagemaker_serverless", ())),
         lifecycle=_to_lifecycle(row["lifecycle"], sources),
         bedrock_id=row.get("bedrock_id"),
         other_ids=tuple(row.get("other_ids", ())),
         customization_types=tuple(row["customization_types"]),
         formats=MappingProxyType(row.get("formats", {})),
         regions=tuple(row.get("regions", ())),
-        hyperparameters=tables[row["hyperparameters"]] if "hyperparameters" in row else nothing,
+        hyperparameters=hyperparameters,
         early_stopping=row.get("early_stopping", False),
-        limits=limits[row["limits"]] if "limits" in row else nothing,
+        limits=limits[row["limits"]] if "limits" in row else {},
         serving=tuple(row.get("serving", ())),
         prices=_to_prices(row["prices"], sources) if "prices" in row else None,
         price_list=row.get("price_list"),
         teachers=tuple(row.get("teachers", ())),
         successor=row.get("successor"),
         weights=tuple(Weights(**item) for item in row.get("weights", ())),
-        license=row.get("licence"),
+        license=row.get("license"),
         parameters=row.get("parameters"),
         context=row.get("context"),
         sources=tuple(sources[key] for key in row["sources"]),
     )
 
 
-def _to_prices(row: dict[str, Any], sources: dict[str, Source]) -> Prices:
+def _to_prices(row: Yaml, sources: dict[str, Source]) -> Prices:
     pairs = {name: tuple(value) for name, value in row.items() if isinstance(value, list)}
     return Prices(**row | pairs | {"source": sources[row["source"]]})
 
 
-def _to_lifecycle(raw: dict[str, Any], sources: dict[str, Source]) -> Lifecycle:
+def _to_lifecycle(raw: Yaml, sources: dict[str, Source]) -> Lifecycle:
     date = raw.get("date")
     return Lifecycle(
         state=raw["state"],

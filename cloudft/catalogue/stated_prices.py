@@ -1,4 +1,4 @@
-"""Prices that a person states, above those of the catalogue: CLOUDFT_HOME/prices.yaml.
+"""Prices that the user states in CLOUDFT_HOME/prices.yaml; they win over the catalogue's.
 
     models:
       nova-lite: {training_per_1k_tokens: 0.002, source: "https://...", date: 2026-11-29}
@@ -7,7 +7,7 @@
     import_units:
       v1.0: {unit_minute: 0.05718, unit_month: 1.95, source: "https://...", date: 2026-11-29}
 
-All amounts are USD. Each entry says where its prices were read, and when.
+All amounts are in USD. Each entry has the source of its prices and the date when they were read.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from cloudft.storage.home import Home
 Amount = Annotated[float, msgspec.Meta(gt=0)]
 Pair = tuple[Amount, Amount]
 STATED_SOURCE = "stated"
-"""The key of a source that a person has named."""
+"""Key of a source that the user stated."""
 EXAMPLE = (
     'models: {nova-lite: {training_per_1k_tokens: 0.002, source: "https://aws.amazon.com/bedrock/'
     'pricing", date: 2026-11-29}}'
@@ -42,12 +42,12 @@ class _PriceEntry(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
     @property
     def price_source(self) -> Source:
-        """Where the prices were read."""
+        """Return the source of the prices."""
         return Source(STATED_SOURCE, self.source, self.date.isoformat())
 
 
 class ModelPrices(_PriceEntry, kw_only=True):
-    """Prices of one model on Bedrock; the fields are those of `Prices`."""
+    """Prices of a model on Bedrock; the fields are those of `Prices`."""
 
     training_per_1k_tokens: Amount | None = None
     storage_per_month: Amount | None = None
@@ -57,7 +57,7 @@ class ModelPrices(_PriceEntry, kw_only=True):
 
 
 class InstancePrice(_PriceEntry, kw_only=True):
-    """The price of one type of machine."""
+    """Price of an instance type."""
 
     usd_per_hour: Amount
 
@@ -71,7 +71,7 @@ class UnitPriceEntry(_PriceEntry, kw_only=True):
 
 @dataclass(frozen=True)
 class StatedPrices:
-    """All of them, by the names that the file gives."""
+    """Stated prices by the names in the file."""
 
     models: Mapping[str, ModelPrices]
     instances: Mapping[str, InstancePrice]
@@ -83,21 +83,22 @@ Entry = TypeVar("Entry", bound=_PriceEntry)
 
 
 def read_stated_prices() -> StatedPrices:
-    """Return what CLOUDFT_HOME states now; nothing where it has no such file.
+    """Return the prices that CLOUDFT_HOME states now; NO_STATED_PRICES where it has no such file.
 
-    Raise UsageError that names the field of what can't be used, StoreError.
+    Raise UsageError that names the field of an invalid entry, and StoreError.
     """
     path = Home.from_environ().prices
     with as_store_error("the stated prices can't be read", path):
         try:
-            seen = path.stat()
+            stat = path.stat()
         except FileNotFoundError:
             return NO_STATED_PRICES
-        return _read_file(path, seen.st_mtime_ns, seen.st_size)
+        return _read_file(path, stat.st_mtime_ns, stat.st_size)
 
 
 @lru_cache(maxsize=1)
 def _read_file(path: Path, changed_ns: int, size: int) -> StatedPrices:
+    """Read the file; `changed_ns` and `size` make a changed file another entry of the cache."""
     import yaml
 
     try:
@@ -107,9 +108,8 @@ def _read_file(path: Path, changed_ns: int, size: int) -> StatedPrices:
     known = [field.name for field in fields(StatedPrices)]
     for name, section in raw.items() if isinstance(raw, dict) else [("", raw)]:
         if name not in known or not isinstance(section, dict):
-            raise _invalid_file(
-                path, str(name) or None, f"a mapping of {', '.join(known)} is wanted"
-            )
+            reason = f"it must be a mapping of {', '.join(known)}"
+            raise _invalid_file(path, str(name) or None, reason)
     return StatedPrices(
         _entries(raw, "models", ModelPrices, path),
         _entries(raw, "instances", InstancePrice, path),
@@ -118,16 +118,16 @@ def _read_file(path: Path, changed_ns: int, size: int) -> StatedPrices:
 
 
 def _entries(
-    raw: Mapping[str, Any], section: str, as_type: type[Entry], path: Path
+    raw: Mapping[str, Mapping[str, object]], section: str, as_type: type[Entry], path: Path
 ) -> dict[str, Entry]:
-    found = {}
+    entries = {}
     for name, entry in raw.get(section, {}).items():
         try:
-            found[str(name)] = msgspec.convert(entry, as_type)
+            entries[str(name)] = msgspec.convert(entry, as_type)
         except msgspec.ValidationError as error:
-            what, _, where = str(error).partition(" - at `$")
-            raise _invalid_file(path, f"{section}.{name}{where.rstrip('`')}", what) from error
-    return found
+            reason, _, field = str(error).partition(" - at `$")
+            raise _invalid_file(path, f"{section}.{name}{field.rstrip('`')}", reason) from error
+    return entries
 
 
 def _invalid_file(path: Path, field: str | None, reason: str) -> UsageError:
@@ -136,27 +136,30 @@ def _invalid_file(path: Path, field: str | None, reason: str) -> UsageError:
 
 
 def with_prices(model: Model, amounts: Mapping[str, Any], source: Source) -> Model:
-    """Return the model with these amounts (by the fields of `Prices`; None: not stated)."""
-    given = {name: value for name, value in amounts.items() if value is not None}
-    if not given:
+    """Return the model with stated prices.
+
+    `amounts` has fields of `Prices`; one that is None is not stated, and stays as it is.
+    """
+    stated = {name: value for name, value in amounts.items() if value is not None}
+    if not stated:
         return model
-    before = model.prices
-    if before is None:
-        return replace(model, prices=Prices(source=source, stated=frozenset(given), **given))
-    both = replace(source, url=f"{before.source}; stated: {source.url}")
-    names = before.stated | given.keys()
-    return replace(model, prices=replace(before, source=both, stated=names, **given))
+    listed = model.prices
+    if listed is None:
+        return replace(model, prices=Prices(source=source, stated=frozenset(stated), **stated))
+    both = replace(source, url=f"{listed.source}; stated: {source.url}")
+    names = listed.stated | stated.keys()
+    return replace(model, prices=replace(listed, source=both, stated=names, **stated))
 
 
 def with_stated_prices(model: Model, names: Mapping[str, Model]) -> Model:
-    """Return the model with the prices that CLOUDFT_HOME states for it, under any of its `names`.
+    """Return the model with the prices that CLOUDFT_HOME states for it, by any of its `names`.
 
     Raise UsageError for a price of a model that the catalogue lacks.
     """
     for name, entry in read_stated_prices().models.items():
         if name not in names:
-            what = f"there is no model {name} to have a price"
-            raise _invalid_file(Home.from_environ().prices, f"models.{name}", what)
+            reason = f"the catalogue has no model {name}"
+            raise _invalid_file(Home.from_environ().prices, f"models.{name}", reason)
         if names[name].alias == model.alias:
             amounts = {key: getattr(entry, key) for key in PRICE_FIELDS}
             model = with_prices(model, amounts, entry.price_source)

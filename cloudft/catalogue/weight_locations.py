@@ -1,4 +1,4 @@
-"""Which of a model's weights are on this machine. Nothing is imported or downloaded."""
+"""Locate a model's weights on this machine, without importing or downloading anything."""
 
 from __future__ import annotations
 
@@ -6,20 +6,29 @@ import importlib.metadata
 import importlib.util
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 from cloudft.catalogue.find import WEIGHT_FILES
 from cloudft.catalogue.model import Model, Weights
 
 
-def find_weights(model: Model) -> list[tuple[Weights, bool, str]]:
-    """Each place of the model's weights, in order: is it there, and a sentence about it."""
-    return [(weights, *_locate(weights)) for weights in model.weights]
+class WeightLocation(NamedTuple):
+    """A location of weights, whether they are there, and a description of that."""
+
+    weights: Weights
+    is_present: bool
+    description: str
+
+
+def find_weights(model: Model) -> list[WeightLocation]:
+    """Return each location of the model's weights, in the order in which they are tried."""
+    return [WeightLocation(weights, *_locate(weights)) for weights in model.weights]
 
 
 def _locate(weights: Weights) -> tuple[bool, str]:
-    looks = {"package": _locate_package, "hub": _locate_in_hub_cache, "folder": _locate_folder}
+    locators = {"package": _locate_package, "hub": _locate_in_hub_cache, "folder": _locate_folder}
     try:
-        return looks[weights.kind](weights)
+        return locators[weights.kind](weights)
     except OSError as exc:
         return False, f"{exc.filename} can't be read: {exc.strerror}"
 
@@ -36,7 +45,7 @@ def _locate_package(weights: Weights) -> tuple[bool, str]:
 
 
 def _module_folder(module: str) -> Path | None:
-    """The folder of a top-level package, found without running it."""
+    """Return the folder of a top-level package, without running it."""
     try:
         spec = importlib.util.find_spec(module)
     except (ImportError, ValueError):
@@ -54,14 +63,14 @@ def _version(distribution: str) -> str:
 def _locate_in_hub_cache(weights: Weights) -> tuple[bool, str]:
     hub_id = weights.hub_id or ""
     snapshots = _hub_cache_folder() / ("models--" + hub_id.replace("/", "--")) / "snapshots"
-    ready = [folder for folder in sorted(snapshots.glob("*")) if _has_model_files(folder)]
-    if ready:
-        return True, f"{hub_id} in the hub cache: {ready[-1]}"
+    complete = [folder for folder in sorted(snapshots.glob("*")) if _has_model_files(folder)]
+    if complete:
+        return True, f"{hub_id} in the hub cache: {complete[-1]}"
     return False, f"{hub_id} is not in the hub cache {_hub_cache_folder()}: it would be downloaded"
 
 
 def _hub_cache_folder() -> Path:
-    """Where huggingface_hub keeps models: HF_HUB_CACHE, else HF_HOME/hub, else its default."""
+    """Return huggingface_hub's cache: HF_HUB_CACHE, else HF_HOME/hub, else its default."""
     if named := os.environ.get("HF_HUB_CACHE"):
         return Path(named).expanduser()
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
@@ -72,7 +81,7 @@ def _hub_cache_folder() -> Path:
 def _locate_folder(weights: Weights) -> tuple[bool, str]:
     path = Path(weights.path or "")
     present = _has_model_files(path)
-    return present, f"{path}" if present else f"{path} holds no model now"
+    return present, f"{path}" if present else f"{path} has no model now"
 
 
 def _has_model_files(folder: Path) -> bool:

@@ -162,7 +162,9 @@ def tokenize(
 
 def max_record_length(job: LoadedJob, context: int) -> int | None:
     """Return the tokens at which the trainer cuts a record; None if it packs documents."""
-    if job.spec.customization_type == "CONTINUED_PRE_TRAINING":
+    from cloudft.catalogue import is_text_only
+
+    if is_text_only(job.spec.customization_type):
         return None
     return min(job.spec.local.max_length or context, context)
 

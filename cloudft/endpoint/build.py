@@ -80,13 +80,7 @@ def build_endpoint(
     replay_log = ReplayLog(step_functions, options.state, warn)
     authorizer = PolicyAuthorizer(clients, options.region) if options.authorization else None
     state, faults = State(options.region, options.state), FaultInjector()
-    models = FoundationModels(
-        options.region,
-        as_on_aws=options.as_on_aws,
-        stand_in=options.stand_in,
-        stand_ins=options.stand_ins,
-    )
-    backend = LocalBackend(Home(folder))
+    models, backend = _build_models(options), LocalBackend(Home(folder))
     inference = LocalInference(_process_opener(backend))
     s3 = RoleClientFactory(lambda: clients.create("s3"), authorizer)
     customization = CustomizationJobs(
@@ -99,7 +93,8 @@ def build_endpoint(
         faults=faults,
     )
     runtime = BedrockRuntime(state, models, customization, inference)
-    imports, batches = ModelImportJobs(state, s3, folder), BatchInference(state, s3, runtime)
+    imports, copies = ModelImportJobs(state, s3, folder), ModelCopyJobs(state)
+    batches = BatchInference(state, s3, runtime)
     deployments = Deployments(state, 0.0 if options.fast else DEPLOYMENT_CREATION_S)
     training = TrainingJobs(
         state,
@@ -116,29 +111,24 @@ def build_endpoint(
         query_services["iam"] = PolicySimulator(authorizer)
     app = App(
         state,
-        (
-            models,
-            customization,
-            deployments,
-            imports,
-            ModelCopyJobs(state),
-            batches,
-            runtime,
-            training,
-        ),
+        (models, customization, deployments, imports, copies, batches, runtime, training),
         replay_log,
         faults,
         AppOptions(folder / "jobs", options.secret_keys, options.request_guard),
         query_services,
     )
-    resume = (
-        customization.resume,
-        imports.resume,
-        batches.resume,
-        training.resume,
-        stacks.resume,
+    resumable = (customization, imports, batches, training, stacks)
+    callbacks = [service.resume for service in resumable]
+    return Endpoint(app, customization, inference, training, replay_log, callbacks)
+
+
+def _build_models(options: EndpointOptions) -> FoundationModels:
+    return FoundationModels(
+        options.region,
+        as_on_aws=options.as_on_aws,
+        stand_in=options.stand_in,
+        stand_ins=options.stand_ins,
     )
-    return Endpoint(app, customization, inference, training, replay_log, resume)
 
 
 def _build_trainer(options: EndpointOptions, backend: LocalBackend, teacher: Teacher) -> Trainer:

@@ -70,6 +70,7 @@ class FaultInjector:
         """Return the fault for this call, and count it as injected; None if none is due."""
         with self._lock:
             for fault in self._faults:
+                # `fail` names a phase of a job, not an operation: `*` does not mean it.
                 if fault.operation != operation and (fault.operation != "*" or fault.do == "fail"):
                     continue
                 if fault.skip > 0:

@@ -73,6 +73,7 @@ class Job:
         changed = False
         for phase, status in details.items():
             known = self.details.get(phase)
+            # A phase has no entry until it has begun.
             if status != "NotStarted" and (known is None or known.status != status):
                 self.modified = now()
                 began = known.created if known else self.modified
@@ -286,6 +287,7 @@ class State(StateData):
             self.tag(resource.arn, request.get(tags_member, ()))
             token = request.get("clientRequestToken")
             if token:
+                # The whole request, because a retry must have the same parameters.
                 self.tokens[f"{kind}:{token}"] = ClientToken(dict(request), resource.arn)
             # Token and resource reach the disk together, before the caller learns the ARN: after a
             # kill the caller's retry finds both or neither.

@@ -1,14 +1,14 @@
-"""Several models on the same records: who leads, by how much, and which records changed."""
+"""Compare several models on the same records: ranking, differences, and records that changed."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TypedDict
 
 from cloudft.errors import UsageError
 from cloudft.evaluate.diagnostics.answer_format import qualify_verdict
-from cloudft.evaluate.inference.cached_inference import BASE, TUNED
+from cloudft.evaluate.inference.cached_inference import BASE, TUNED, Variant
 from cloudft.evaluate.metrics.scores import LOWER_IS_BETTER, extract_label
 from cloudft.evaluate.metrics.significance import (
     PairedDifference,
@@ -17,160 +17,259 @@ from cloudft.evaluate.metrics.significance import (
     describe_difference,
 )
 from cloudft.evaluate.metrics.slices import compute_slices
+from cloudft.evaluate.results import (
+    Delta,
+    Effect,
+    EvaluatedRecord,
+    Evaluation,
+    EvaluationWarning,
+    ScoredAnswer,
+    Significance,
+    Slice,
+)
 
 
 @dataclass(frozen=True)
 class ModelResult:
-    """One model's answers: an evaluation, and which of its two models is meant."""
+    """One model's answers: an evaluation, and the variant of it. Cost and time are of training."""
 
     name: str
-    evaluation: Mapping[str, Any]
-    variant: str
+    evaluation: Evaluation
+    variant: Variant
     usd: float | None = None
     seconds: float | None = None
 
     @property
-    def records(self) -> dict[str, Mapping[str, Any]]:
-        """The evaluation's records, by what they ask and want."""
+    def records(self) -> dict[str, EvaluatedRecord]:
+        """Return the evaluation's records by their key, a digest of prompt and reference."""
         return {record["key"]: record for record in self.evaluation["records"]}
 
+    def answers(self, keys: Sequence[str]) -> list[ScoredAnswer]:
+        """Return this model's answers to the records with these keys."""
+        records = self.records
+        return [records[key][self.variant] for key in keys]
 
-def compare_models(results: Sequence[ModelResult]) -> dict[str, Any]:
-    """Each side against the first, record by record, on the records that all of them have.
 
-    p-values of several comparisons are Holm's (Holm 1979). Raises UsageError when the sides were
-    evaluated by different metrics, or have no record in common.
+class LeaderboardRow(TypedDict):
+    """A model with its mean score and 95 % interval."""
+
+    name: str
+    job: str
+    score: float
+    low: float
+    high: float
+    usd: float | None
+    seconds: float | None
+
+
+class ChangedRecord(TypedDict):
+    """A record whose score changed; `gain` is positive when it improved."""
+
+    key: str
+    file: str
+    line: int
+    prompt: str
+    reference: str
+    before: str | None
+    after: str | None
+    gain: float
+
+
+class Comparison(TypedDict):
+    """One model compared with the first."""
+
+    name: str
+    against: str
+    delta: Delta
+    test: str
+    pValue: float
+    effect: Effect
+    verdict: str
+    sentence: str
+    fixed: list[ChangedRecord]
+    broken: list[ChangedRecord]
+    slices: list[Slice]
+
+
+class ComparisonReport(TypedDict):
+    """The output of `compare`."""
+
+    metric: str
+    lowerIsBetter: bool
+    n: int
+    leaderboard: list[LeaderboardRow]
+    comparisons: list[Comparison]
+    warnings: list[EvaluationWarning]
+
+
+def compare_models(results: Sequence[ModelResult]) -> ComparisonReport:
+    """Compare each model with the first, record by record, on the records that all of them have.
+
+    p-values of several comparisons are adjusted (Holm 1979). Raises UsageError when the models were
+    evaluated with different metrics, or have no record in common.
     """
-    metric, keys, warnings = _find_common_records(results)
+    metric = _find_common_metric(results)
+    keys, warnings = _find_common_records(results)
     lower = metric in LOWER_IS_BETTER
-    scores = {s.name: [s.records[key][s.variant]["score"] for key in keys] for s in results}
-    first = results[0]
-    found = [
-        compare_paired(scores[first.name], scores[side.name], lower_is_better=lower)
-        for side in results[1:]
-    ]
-    adjusted = adjust_holm([difference.p_value for difference in found])
+    scores = [[answer["score"] for answer in result.answers(keys)] for result in results]
+    differences = [compare_paired(scores[0], other, lower_is_better=lower) for other in scores[1:]]
+    adjusted = adjust_holm([difference.p_value for difference in differences])
     return {
         "metric": metric,
         "lowerIsBetter": lower,
         "n": len(keys),
         "leaderboard": _leaderboard(results, scores, lower=lower),
         "comparisons": [
-            _comparison(first, side, keys, scores, replace(one, p_value=p), metric, lower)
-            for side, one, p in zip(results[1:], found, adjusted, strict=True)
+            _compare(results[0], result, keys, metric, replace(difference, p_value=p))
+            for result, difference, p in zip(results[1:], differences, adjusted, strict=True)
         ],
         "warnings": warnings,
     }
 
 
 def adjust_holm(p_values: Sequence[float]) -> list[float]:
-    """The p-values adjusted for their number, step down; never above 1."""
+    """Return the p-values adjusted by Holm's step-down method; never above 1."""
     adjusted, highest = [0.0] * len(p_values), 0.0
-    for rank, place in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
-        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[place]))
-        adjusted[place] = highest
+    for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        # An adjusted p-value is never smaller than that of a smaller p-value.
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = highest
     return adjusted
 
 
-def _find_common_records(
-    sides: Sequence[ModelResult],
-) -> tuple[str, list[str], list[dict[str, str]]]:
-    metrics = {side.evaluation["metric"] for side in sides}
+def _find_common_metric(results: Sequence[ModelResult]) -> str:
+    metrics = {result.evaluation["metric"] for result in results}
     if len(metrics) > 1:
         raise UsageError(
-            f"the jobs were judged by different metrics: {', '.join(sorted(metrics))}",
+            f"the jobs were evaluated with different metrics: {', '.join(sorted(metrics))}",
             fix="evaluate them as one task: cloudft evaluate JOB --task TASK",
         )
-    keys = [key for key in sides[0].records if all(key in side.records for side in sides)]
+    return metrics.pop()
+
+
+def _find_common_records(
+    results: Sequence[ModelResult],
+) -> tuple[list[str], list[EvaluationWarning]]:
+    """Return the keys of the records that all models answered, in the order of the first."""
+    records = [result.records for result in results]
+    keys = [key for key in records[0] if all(key in others for others in records)]
     if not keys:
         raise UsageError(
-            "the jobs were evaluated on different records; none is common to all",
+            "the jobs were evaluated on different records; they have none in common",
             fix="evaluate each on the same file: cloudft evaluate JOB --data FILE",
         )
-    warnings = []
-    most = max(len(side.records) for side in sides)
+    warnings: list[EvaluationWarning] = []
+    most = max(map(len, records))
     if len(keys) < most:
-        message = f"only {len(keys)} records are common to all; up to {most} were evaluated"
+        message = f"only {len(keys)} records are common to all models; up to {most} were evaluated"
         warnings.append({"code": "DifferentRecords", "message": message})
-    seen: dict[str, str] = {}
-    for side in sides:
-        identity = (side.evaluation.get("identities") or {}).get(side.variant)
-        if identity and identity in seen:
-            message = f"{seen[identity]} and {side.name} are one and the same model"
+    first_with: dict[str, str] = {}
+    for result in results:
+        identity = (result.evaluation.get("identities") or {}).get(result.variant)
+        if identity and identity in first_with:
+            message = f"{first_with[identity]} and {result.name} are the same model"
             warnings.append({"code": "SameModel", "message": message})
         if identity:
-            seen.setdefault(identity, side.name)
-    return str(metrics.pop()), keys, warnings
+            first_with.setdefault(identity, result.name)
+    return keys, warnings
 
 
 def _leaderboard(
-    sides: Sequence[ModelResult], scores: Mapping[str, Sequence[float]], *, lower: bool
-) -> list[dict[str, Any]]:
+    results: Sequence[ModelResult], scores: Sequence[Sequence[float]], *, lower: bool
+) -> list[LeaderboardRow]:
     import numpy as np
 
-    rows = []
-    for side in sides:
-        low, high = bootstrap_mean_interval(np.asarray(scores[side.name], float))
-        mean = sum(scores[side.name]) / len(scores[side.name])
-        values = {"score": mean, "low": low, "high": high, "usd": side.usd, "seconds": side.seconds}
-        rows.append({"name": side.name, "job": side.evaluation["job"], **values})
+    rows: list[LeaderboardRow] = []
+    for result, values in zip(results, scores, strict=True):
+        low, high = bootstrap_mean_interval(np.asarray(values, float))
+        rows.append(
+            {
+                "name": result.name,
+                "job": result.evaluation["job"],
+                "score": sum(values) / len(values),
+                "low": low,
+                "high": high,
+                "usd": result.usd,
+                "seconds": result.seconds,
+            }
+        )
     return sorted(rows, key=lambda row: row["score"], reverse=not lower)
 
 
-def _comparison(
+def _compare(
     first: ModelResult,
-    side: ModelResult,
+    result: ModelResult,
     keys: Sequence[str],
-    scores: Mapping[str, Sequence[float]],
-    difference: PairedDifference,
     metric: str,
-    lower: bool,
-) -> dict[str, Any]:
-    base, tuned = scores[first.name], scores[side.name]
-    means = sum(base) / len(base), sum(tuned) / len(tuned)
-    word, sentence = describe_difference(difference, metric, *means, lower_is_better=lower)
-    ours, theirs = first.records, side.records
-    labels = first.evaluation.get("labels")
-    named = [extract_label(ours[key]["reference"], labels) if labels else None for key in keys]
-    flips = list(_flips(first, side, keys, lower=lower))
-    told = {"verdict": word, "sentence": sentence.replace("The tuned model", side.name)}
-    if first.variant == BASE and side.variant == TUNED and (form := _answer_format_of(side)):
-        told = qualify_verdict(told, form)
+    difference: PairedDifference,
+) -> Comparison:
+    lower = metric in LOWER_IS_BETTER
+    base, tuned = ([answer["score"] for answer in x.answers(keys)] for x in (first, result))
+    significance = _significance(first, result, difference, metric, base, tuned)
+    records, labels = first.records, first.evaluation.get("labels")
+    record_labels = [
+        extract_label(records[key]["reference"], labels) if labels else None for key in keys
+    ]
+    lengths = [len(result.records[key]["prompt"]) for key in keys]
+    changed = list(_find_changed(first, result, keys, lower=lower))
     return {
-        "name": side.name,
+        "name": result.name,
         "against": first.name,
         "delta": {"value": difference.delta, "low": difference.low, "high": difference.high},
-        "test": difference.test,
-        "pValue": difference.p_value,
-        "effect": {"name": difference.effect_name, "value": difference.effect},
-        **told,
-        "fixed": [flip for flip in flips if flip["gain"] > 0],
-        "broken": [flip for flip in flips if flip["gain"] < 0],
-        "slices": compute_slices(named, [len(theirs[key]["prompt"]) for key in keys], base, tuned),
+        "test": significance["test"],
+        "pValue": significance["pValue"],
+        "effect": significance["effect"],
+        "verdict": significance["verdict"],
+        "sentence": significance["sentence"],
+        "fixed": [record for record in changed if record["gain"] > 0],
+        "broken": [record for record in changed if record["gain"] < 0],
+        "slices": compute_slices(record_labels, lengths, base, tuned),
     }
 
 
-def _answer_format_of(side: ModelResult) -> Mapping[str, Any] | None:
-    """What the side's own evaluation found of its answers' form, against the base model."""
-    form: Mapping[str, Any] | None = side.evaluation.get("pitfalls", {}).get("form")
-    return form
+def _significance(
+    first: ModelResult,
+    result: ModelResult,
+    difference: PairedDifference,
+    metric: str,
+    base: Sequence[float],
+    tuned: Sequence[float],
+) -> Significance:
+    means = sum(base) / len(base), sum(tuned) / len(tuned)
+    verdict, sentence = describe_difference(
+        difference, metric, *means, lower_is_better=metric in LOWER_IS_BETTER
+    )
+    significance: Significance = {
+        "test": difference.test,
+        "pValue": difference.p_value,
+        "effect": {"name": difference.effect_name, "value": difference.effect},
+        "fixed": difference.fixed,
+        "broken": difference.broken,
+        "verdict": verdict,
+        "sentence": sentence.replace("The tuned model", result.name),
+    }
+    # The diagnostic compares a tuned model with its base only.
+    answer_format = result.evaluation.get("pitfalls", {}).get("form")
+    if first.variant == BASE and result.variant == TUNED and answer_format:
+        return qualify_verdict(significance, answer_format)
+    return significance
 
 
-def _flips(
-    first: ModelResult, side: ModelResult, keys: Sequence[str], *, lower: bool
-) -> Iterator[dict[str, Any]]:
-    """The records whose score changed, by how much for the better."""
-    ours, theirs = first.records, side.records
-    for key in keys:
-        a, b = ours[key][first.variant], theirs[key][side.variant]
+def _find_changed(
+    first: ModelResult, result: ModelResult, keys: Sequence[str], *, lower: bool
+) -> Iterator[ChangedRecord]:
+    """Yield the records whose score changed."""
+    records: Mapping[str, EvaluatedRecord] = result.records
+    for key, a, b in zip(keys, first.answers(keys), result.answers(keys), strict=True):
         gain = (a["score"] - b["score"]) if lower else (b["score"] - a["score"])
         if gain:
+            record = records[key]
             yield {
                 "key": key,
-                "file": theirs[key]["file"],
-                "line": theirs[key]["line"],
-                "prompt": theirs[key]["prompt"],
-                "reference": theirs[key]["reference"],
+                "file": record["file"],
+                "line": record["line"],
+                "prompt": record["prompt"],
+                "reference": record["reference"],
                 "before": a.get("text"),
                 "after": b.get("text"),
                 "gain": gain,

@@ -1,4 +1,4 @@
-"""The records that a job is judged by, and whether it has seen them in training."""
+"""Load the held-out records of a job, and find those that it was trained on."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cloudft.catalogue import is_text_only
 from cloudft.data.analysis.leakage import Leak, LeakageIndex
 from cloudft.data.findings import Findings
 from cloudft.data.records import LocatedRecord, read_records
@@ -23,14 +24,14 @@ from cloudft.storage.home import Home
 from cloudft.storage.store import JobRecord
 
 NEAR_DUPLICATE_SIMILARITY = 0.95
-"""Similarity of two inputs from which a held-out record is nearly one of the training's."""
+"""Similarity of two inputs from which a held-out record counts as a near duplicate."""
 
 
 @dataclass(frozen=True)
 class EvalExample:
-    """One held-out record: what is asked, the answer to hold it to, and where it stands.
+    """One held-out record: its prompt, its reference answer, and its file and line.
 
-    Of an unlabelled document `reference` is the text.
+    `input_text` is the last user message. For a document without labels, `reference` is the text.
     """
 
     key: str
@@ -43,7 +44,10 @@ class EvalExample:
 
 @dataclass(frozen=True)
 class HeldOutData:
-    """The held-out records of a job, its training records, and what they share."""
+    """The held-out records of a job, its training records, and the records that both contain.
+
+    `role` is `given` (a file of the user's), `test` or `validation`.
+    """
 
     examples: tuple[EvalExample, ...]
     train_examples: tuple[EvalExample, ...]
@@ -54,45 +58,46 @@ class HeldOutData:
 
     @property
     def sha256(self) -> str:
-        """Of what is asked and the answers, in order: not of the file's form."""
-        return hashlib.sha256("".join(item.key for item in self.examples).encode()).hexdigest()
+        """Return the digest of the prompts and answers in order, whatever the file's format."""
+        keys = "".join(example.key for example in self.examples)
+        return hashlib.sha256(keys.encode()).hexdigest()
 
 
 def load_held_out_data(
     record: JobRecord, home: Home, data: Path | None = None, limit: int = 0
 ) -> HeldOutData:
-    """`data`, or what the job held out: its test file, else its validation records.
+    """Load `data`, or the job's test file, or else its validation records.
 
-    With `limit`, that many of them, evenly spread. Raises UsageError when there are none,
-    CheckFailed with every fault of the file.
+    With `limit`, only that many records, evenly spread. Raises UsageError when there are none,
+    CheckFailed with every error in the file.
     """
-    raw = record.customization_type == "CONTINUED_PRE_TRAINING"
+    raw = is_text_only(record.customization_type)
     role, base_dir, patterns = _resolve_source(record, home, data)
     spec = spec_from_record(record)
-    columns = dict(spec.data.columns) if spec else {}
-    there = _load_records(base_dir, patterns, {str(k): v for k, v in columns.items()})
-    if not there:
-        raise UsageError(f"there is no record in {', '.join(patterns)}", fix="name another file.")
-    if limit and limit < len(there):
-        there = [there[i * len(there) // limit] for i in range(limit)]
-    trained = list(_load_train_records(record, home))
-    leakage = LeakageIndex(
-        trained, NEAR_DUPLICATE_SIMILARITY if importlib.util.find_spec("rensa") else None
-    )
+    columns = {str(k): v for k, v in spec.data.columns.items()} if spec else {}
+    records = _load_records(base_dir, patterns, columns)
+    if not records:
+        raise UsageError(f"no records in {', '.join(patterns)}", fix="name another file.")
+    if limit and limit < len(records):
+        records = [records[i * len(records) // limit] for i in range(limit)]
+    train_records = list(_load_train_records(record, home))
+    # Near duplicates need the extra `data`; without it only equal inputs are found.
+    similarity = NEAR_DUPLICATE_SIMILARITY if importlib.util.find_spec("rensa") else None
+    leakage = LeakageIndex(train_records, similarity)
     return HeldOutData(
-        examples=tuple(_to_example(found, raw=raw) for found in there),
-        train_examples=tuple(_to_example(found, raw=raw) for found in trained),
+        examples=tuple(_to_example(located, raw=raw) for located in records),
+        train_examples=tuple(_to_example(located, raw=raw) for located in train_records),
         role=role,
-        files=tuple(dict.fromkeys(found.file for found in there)),
-        leaks=tuple(leakage.find_leaks(role, there)),
-        has_train_data=bool(trained),
+        files=tuple(dict.fromkeys(located.file for located in records)),
+        leaks=tuple(leakage.find_leaks(role, records)),
+        has_train_data=bool(train_records),
     )
 
 
 def _resolve_source(
     record: JobRecord, home: Home, data: Path | None
 ) -> tuple[str, Path, tuple[str, ...]]:
-    """The role, and the files as patterns below a folder."""
+    """Return the role, a folder, and the files as patterns below it."""
     if data is not None:
         return "given", Path.cwd(), (str(data),)
     spec = spec_from_record(record)
@@ -103,63 +108,63 @@ def _resolve_source(
         return "validation", Path("/"), (str(staged),)
     raise UsageError(
         f"{record.id} has no held-out data",
-        fix="name some: cloudft evaluate JOB --data FILE (data.test in the job file is asked"
-        " for by itself).",
+        fix="name a file: cloudft evaluate JOB --data FILE, or set data.test in the job file.",
     )
 
 
 def spec_from_record(record: JobRecord) -> JobSpec | None:
-    """The job's own specification; None for one that this version does not read."""
+    """Return the job's specification, or None for one that this version can't read."""
     with contextlib.suppress(ValueError):
         return parse_spec(dict(record.spec))
     return None
 
 
 def find_staged_file(record: JobRecord, home: Home, role: str) -> Path | None:
-    """The staged file of a role, in the job's folder or among the staged data; None if gone."""
+    """Return the staged file of a role, or None when it was deleted.
+
+    It is in the job's folder, or in the folder of staged data.
+    """
     file = record.manifest["files"].get(role)
     if file is None:
         return None
-    places = (
+    candidates = (
         record.folder / "data" / file["name"],
         home.staged / str(record.manifest["sha256"])[:FOLDER_NAME_LENGTH] / file["name"],
     )
-    return next((path for path in places if path.is_file()), None)
+    return next((path for path in candidates if path.is_file()), None)
 
 
 def _load_train_records(record: JobRecord, home: Home) -> Iterator[LocatedRecord]:
     path = find_staged_file(record, home, "train")
     if path is not None:
-        noted = Findings()
-        yield from read_records(
-            SourceResolver(Path("/"), noted).resolve("train", [str(path)]), noted, {}
-        )
+        ignored = Findings()
+        sources = SourceResolver(Path("/"), ignored).resolve("train", [str(path)])
+        yield from read_records(sources, ignored, {})
 
 
 def _load_records(
     base_dir: Path, patterns: Sequence[str], columns: Mapping[str, str]
 ) -> list[LocatedRecord]:
     findings = Findings()
-    found = list(
-        read_records(
-            SourceResolver(base_dir, findings).resolve("--data", patterns), findings, columns
-        )
-    )
+    sources = SourceResolver(base_dir, findings).resolve("--data", patterns)
+    records = list(read_records(sources, findings, columns))
     if findings.count_errors():
         listed = findings.all()
         raise CheckFailed(next(f.message for f in listed if f.severity == "error"), listed)
-    return found
+    return records
 
 
-def _to_example(found: LocatedRecord, *, raw: bool) -> EvalExample:
-    """Raises UsageError for labelled records where text is wanted, and the other way round."""
+def _to_example(located: LocatedRecord, *, raw: bool) -> EvalExample:
+    """Convert a record. Raises UsageError for labels where text is needed, and vice versa."""
     from cloudft.data.formats.record import BadRecord
 
     try:
-        asked = prompt_of_record(found.record, raw=raw)
+        converted = prompt_of_record(located.record, raw=raw)
     except BadRecord as bad:
-        raise UsageError(str(bad), file=found.file, line=found.line, fix=f"{bad.fix}.") from None
-    reference = asked.shown if asked.reference is None else asked.reference
-    prompt = asked.prompt
+        raise UsageError(
+            str(bad), file=located.file, line=located.line, fix=f"{bad.fix}."
+        ) from None
+    reference = converted.shown if converted.reference is None else converted.reference
+    prompt = converted.prompt
     key = cache_key([dict(m) for m in prompt.messages] or prompt.text, reference)
-    return EvalExample(key, found.file, found.line, prompt, asked.shown, reference)
+    return EvalExample(key, located.file, located.line, prompt, converted.shown, reference)

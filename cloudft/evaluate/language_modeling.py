@@ -1,159 +1,212 @@
-"""A model that was pre-trained further and its base, by how well they predict text."""
+"""Evaluate a model after continued pre-training and its base by how well they predict text."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 from cloudft.errors import UsageError
 from cloudft.evaluate.held_out import HeldOutData
-from cloudft.evaluate.inference.cached_inference import BASE, TUNED, VARIANTS, CachedInference
+from cloudft.evaluate.inference.cached_inference import (
+    BASE,
+    TUNED,
+    VARIANTS,
+    CachedInference,
+    Variant,
+)
 from cloudft.evaluate.metrics.cloze import find_cloze_gaps
 from cloudft.evaluate.metrics.resampled_metrics import build_ratio_statistic
-from cloudft.evaluate.metrics.significance import bootstrap_difference_interval, compare_paired
+from cloudft.evaluate.metrics.significance import (
+    Statistic,
+    bootstrap_difference_interval,
+    compare_paired,
+)
 from cloudft.evaluate.metrics.slices import compute_slices
+from cloudft.evaluate.results import (
+    LANGUAGE_MODELING_TASK,
+    Delta,
+    EvaluatedRecord,
+    EvaluationScores,
+    ScoredAnswer,
+)
 from cloudft.evaluate.supervised import significance_to_json
 from cloudft.inference import Likelihood
 
+METRIC = "bitsPerByte"
+CLOZE_METRIC = "clozeAccuracy"
+
+Likelihoods = Mapping[Variant, Sequence[Likelihood]]
+Metrics = Mapping[Variant, Mapping[str, float | None]]
+
 
 def evaluate_language_modeling(
-    models: CachedInference, held: HeldOutData, general: Sequence[str]
-) -> dict[str, Any]:
-    """Bits per byte and perplexity of the held-out and of general text, and a cloze of terms.
+    models: CachedInference, held_out: HeldOutData, general: Sequence[str]
+) -> EvaluationScores:
+    """Return bits per byte and perplexity of held-out and general text, and a cloze test of terms.
 
-    Bits per byte can be compared across tokenizers; perplexity is per token of the model's own.
-    Raises UsageError for a backend that tells no likelihoods.
+    Bits per byte are comparable across tokenizers; perplexity is per token of the model's own
+    tokenizer. Raises UsageError for a backend that returns no log-likelihoods.
     """
     if not models.has_likelihoods:
         raise UsageError(
-            "this backend does not tell how likely its models hold text, so a model that was"
-            " pre-trained further can't be evaluated through it",
-            fix="run the same job with --backend local; or ask it with `cloudft generate JOB`.",
+            "this backend returns no log-likelihoods, so it can't evaluate a model after continued"
+            " pre-training",
+            fix="run the same job with --backend local, or try the model with `cloudft generate"
+            " JOB`.",
         )
-    texts = [item.reference for item in held.examples]
-    found = {name: models.score_texts("held-out text", texts, name) for name in VARIANTS}
+    texts = [example.reference for example in held_out.examples]
+    domain = {name: models.score_texts("held-out text", texts, name) for name in VARIANTS}
     plain = {name: models.score_texts("general text", general, name) for name in VARIANTS}
-    terms = find_cloze_gaps(texts, general)
-    filled = {name: models.score_continuations("cloze", terms, name) for name in VARIANTS}
+    gaps = find_cloze_gaps(texts, general)
+    cloze = {name: models.score_continuations("cloze", gaps, name) for name in VARIANTS}
     metrics = {
         name: {
-            **_text_metrics(found[name], texts, ""),
+            **_text_metrics(domain[name], texts, ""),
             **_text_metrics(plain[name], general, "general"),
-            **({"clozeAccuracy": _greedy_share(filled[name])} if terms else {}),
+            **({CLOZE_METRIC: _greedy_share(cloze[name])} if gaps else {}),
         }
         for name in VARIANTS
     }
     bits = {
-        name: [_bits_per_byte([o], [t]) for o, t in zip(found[name], texts, strict=True)]
+        name: [_bits_per_byte([x], [text]) for x, text in zip(domain[name], texts, strict=True)]
         for name in VARIANTS
     }
+    statistics = {
+        name: {
+            **_build_statistics(domain[name], texts, ""),
+            **_build_statistics(plain[name], general, "general"),
+        }
+        for name in VARIANTS
+    }
+    deltas = _compute_deltas(metrics, statistics, {"": len(texts), "general": len(general)})
+    if gaps:
+        deltas[CLOZE_METRIC] = _cloze_delta(metrics, cloze)
     difference = compare_paired(bits[BASE], bits[TUNED], lower_is_better=True)
-    deltas = _compute_deltas(metrics, found, plain, filled, texts, general)
     return {
-        "task": "language-modelling",
+        "task": LANGUAGE_MODELING_TASK,
         "n": len(texts),
-        "metric": "bitsPerByte",
-        **metrics,
+        "metric": METRIC,
+        "base": metrics[BASE],
+        "tuned": metrics[TUNED],
         "delta": deltas,
         "significance": significance_to_json(
-            difference, "bitsPerByte", metrics, deltas["bitsPerByte"], lower_is_better=True
+            difference, METRIC, metrics, deltas[METRIC], lower_is_better=True
         ),
         "labels": None,
         "confusion": None,
         "slices": compute_slices(
             [None] * len(texts), list(map(len, texts)), bits[BASE], bits[TUNED]
         ),
-        "clozeTerms": len(terms),
-        "records": [_record_to_json(held, place, found, bits) for place in range(len(texts))],
+        "clozeTerms": len(gaps),
+        "records": [_record_to_json(held_out, i, domain, bits) for i in range(len(texts))],
     }
 
 
 def _record_to_json(
-    held: HeldOutData,
-    place: int,
-    found: Mapping[str, Sequence[Likelihood]],
-    bits: Mapping[str, Sequence[float]],
-) -> dict[str, Any]:
-    """One document and what it takes each model."""
-    item = held.examples[place]
-    sides = {
-        name: {
-            "logLikelihood": found[name][place].log_likelihood,
-            "referenceTokens": found[name][place].tokens,
-            "bytes": len(item.reference.encode()),
-            "score": bits[name][place],
+    held_out: HeldOutData,
+    index: int,
+    likelihoods: Likelihoods,
+    bits: Mapping[Variant, Sequence[float]],
+) -> EvaluatedRecord:
+    """Return one document with each model's log-likelihood of it."""
+    example = held_out.examples[index]
+    size = len(example.reference.encode())
+
+    def scored(name: Variant) -> ScoredAnswer:
+        likelihood = likelihoods[name][index]
+        return {
+            "logLikelihood": likelihood.log_likelihood,
+            "referenceTokens": likelihood.tokens,
+            "bytes": size,
+            "score": bits[name][index],
             "correct": None,
         }
-        for name in VARIANTS
-    }
+
     return {
-        "index": place,
-        "key": item.key,
-        "file": item.file,
-        "line": item.line,
+        "index": index,
+        "key": example.key,
+        "file": example.file,
+        "line": example.line,
         "prompt": "",
-        "reference": item.reference,
-        **sides,
+        "reference": example.reference,
+        "base": scored(BASE),
+        "tuned": scored(TUNED),
     }
 
 
-def _bits_per_byte(found: Sequence[Likelihood], texts: Sequence[str]) -> float:
-    """Bits a byte of UTF-8 (Gao et al. 2020, The Pile, section 3.1)."""
+def _bits_per_byte(likelihoods: Sequence[Likelihood], texts: Sequence[str]) -> float:
+    """Return bits per byte of UTF-8 (Gao et al. 2020, The Pile, section 3.1)."""
     size = sum(len(text.encode()) for text in texts)
-    return -math.fsum(one.log_likelihood for one in found) / math.log(2) / max(1, size)
+    return -math.fsum(x.log_likelihood for x in likelihoods) / math.log(2) / max(1, size)
 
 
-def _perplexity(found: Sequence[Likelihood]) -> float | None:
-    """Exp of the mean loss of a token; None beyond what a float holds."""
-    loss = -math.fsum(one.log_likelihood for one in found) / max(1, sum(o.tokens for o in found))
+def _perplexity(likelihoods: Sequence[Likelihood]) -> float | None:
+    """Return exp of the mean loss per token, or None when a float can't hold it."""
+    tokens = max(1, sum(x.tokens for x in likelihoods))
+    loss = -math.fsum(x.log_likelihood for x in likelihoods) / tokens
     return math.exp(loss) if loss < 700 else None
 
 
-def _greedy_share(filled: Sequence[Likelihood]) -> float:
-    return sum(one.greedy for one in filled) / len(filled)
+def _greedy_share(cloze: Sequence[Likelihood]) -> float:
+    return sum(x.greedy for x in cloze) / len(cloze)
+
+
+def _metric_name(prefix: str, name: str) -> str:
+    return prefix + name[0].upper() + name[1:] if prefix else name
 
 
 def _text_metrics(
-    found: Sequence[Likelihood], texts: Sequence[str], prefix: str
+    likelihoods: Sequence[Likelihood], texts: Sequence[str], prefix: str
 ) -> dict[str, float | None]:
-    values = {"bitsPerByte": _bits_per_byte(found, texts), "perplexity": _perplexity(found)}
-    if not prefix:
-        return dict(values)
-    return {prefix + name[0].upper() + name[1:]: value for name, value in values.items()}
+    return {
+        _metric_name(prefix, "bitsPerByte"): _bits_per_byte(likelihoods, texts),
+        _metric_name(prefix, "perplexity"): _perplexity(likelihoods),
+    }
+
+
+def _build_statistics(
+    likelihoods: Sequence[Likelihood], texts: Sequence[str], prefix: str
+) -> dict[str, Statistic]:
+    """Return the metrics of `_text_metrics` as functions of document indices."""
+    losses = [-x.log_likelihood for x in likelihoods]
+    bits = [loss / math.log(2) for loss in losses]
+    tokens = [float(x.tokens) for x in likelihoods]
+    return {
+        _metric_name(prefix, "bitsPerByte"): build_ratio_statistic(
+            bits, [float(len(text.encode())) for text in texts]
+        ),
+        _metric_name(prefix, "perplexity"): build_ratio_statistic(losses, tokens, math.exp),
+    }
 
 
 def _compute_deltas(
-    metrics: Any, found: Any, plain: Any, filled: Any, texts: Sequence[str], general: Sequence[str]
-) -> dict[str, dict[str, float | None]]:
-    """Tuned minus base, with 95 % bootstrap intervals over documents (of the cloze, over gaps)."""
-    deltas: dict[str, dict[str, float | None]] = {}
-    for name, base in metrics[BASE].items():
-        tuned = metrics[TUNED][name]
-        deltas[name] = {"value": None, "low": None, "high": None}
+    metrics: Metrics,
+    statistics: Mapping[Variant, Mapping[str, Statistic]],
+    counts: Mapping[str, int],
+) -> dict[str, Delta]:
+    """Return tuned minus base of each text metric, with 95 % bootstrap intervals over documents.
+
+    `counts` are the numbers of documents, by the metric's prefix.
+    """
+    deltas: dict[str, Delta] = {}
+    for name, base_statistic in statistics[BASE].items():
+        base, tuned = metrics[BASE][name], metrics[TUNED][name]
         if base is None or tuned is None:
+            deltas[name] = {"value": None, "low": None, "high": None}
             continue
-        of, beside = (plain, general) if name.startswith("general") else (found, texts)
-        if name == "clozeAccuracy":
-            ways = [
-                build_ratio_statistic([one.greedy for one in filled[v]], [1.0] * len(filled[v]))
-                for v in VARIANTS
-            ]
-            count = len(filled[BASE])
-        else:
-            ways = [_build_statistic(name.lower(), of[v], beside) for v in VARIANTS]
-            count = len(beside)
-        low, high = bootstrap_difference_interval(ways[0], ways[1], count)
+        count = counts["general" if name.startswith("general") else ""]
+        low, high = bootstrap_difference_interval(base_statistic, statistics[TUNED][name], count)
         deltas[name] = {"value": tuned - base, "low": low, "high": high}
     return deltas
 
 
-def _build_statistic(
-    name: str, found: Sequence[Likelihood], texts: Sequence[str]
-) -> Callable[[Any], float]:
-    losses = [-one.log_likelihood for one in found]
-    if name.endswith("perplexity"):
-        return build_ratio_statistic(losses, [float(one.tokens) for one in found], math.exp)
-    return build_ratio_statistic(
-        [loss / math.log(2) for loss in losses], [float(len(t.encode())) for t in texts]
-    )
+def _cloze_delta(metrics: Metrics, cloze: Likelihoods) -> Delta:
+    """Return tuned minus base of the cloze accuracy, with a 95 % bootstrap interval over gaps."""
+    base, tuned = metrics[BASE][CLOZE_METRIC], metrics[TUNED][CLOZE_METRIC]
+    assert base is not None and tuned is not None
+    statistics = [
+        build_ratio_statistic([x.greedy for x in cloze[name]], [1.0] * len(cloze[name]))
+        for name in VARIANTS
+    ]
+    low, high = bootstrap_difference_interval(statistics[0], statistics[1], len(cloze[BASE]))
+    return {"value": tuned - base, "low": low, "high": high}

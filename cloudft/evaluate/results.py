@@ -1,18 +1,21 @@
-"""The file that an evaluation leaves in the job's folder, and the newest of them.
+"""Evaluation results: their types, and the files that hold them in the job's folder.
 
 CLOUDFT_HOME/jobs/ID/evaluations/TIME-DIGEST.json
+
+The types are the JSON documents themselves (`cloudft evaluate --output json`, and these files), so
+their keys are spelled as there. A class that ends in `Fields` holds the keys that a file may lack.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, TypedDict
 
 import msgspec
 import orjson
 
-from cloudft.errors import JobStateConflict
+from cloudft.errors import BadDocument, JobStateConflict
 from cloudft.storage.atomic_files import as_store_error, atomic_write
 from cloudft.storage.documents import Count, decode
 from cloudft.storage.store import as_damaged_job
@@ -20,28 +23,204 @@ from cloudft.storage.store import as_damaged_job
 EVALUATIONS_FOLDER = "evaluations"
 FORMAT_VERSION = 1
 LANGUAGE_MODELING_TASK = "language-modelling"
-"""The task whose records have no answers."""
+"""The task whose records have no answers. Spelled as in the files."""
 
 
-def save_evaluation(job_folder: Path, value: Mapping[str, Any]) -> Path:
-    """Write an evaluation down; returns its file. Raises StoreError."""
-    time = str(value["createdAt"]).replace(":", "").replace("+0000", "Z")
-    path = job_folder / EVALUATIONS_FOLDER / f"{time}-{value['data']['sha256'][:8]}.json"
-    with as_store_error("the evaluation can't be written down", path):
+class Delta(TypedDict):
+    """A difference of tuned minus base, with its 95 % interval."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+class Effect(TypedDict):
+    """An effect size, by name."""
+
+    name: str
+    value: float | None
+
+
+class Significance(TypedDict):
+    """The test of the headline metric; `fixed` and `broken` count records."""
+
+    test: str
+    pValue: float
+    effect: Effect
+    fixed: int | None
+    broken: int | None
+    verdict: str
+    sentence: str
+
+
+class Confusion(TypedDict):
+    """Confusion matrices of both models: rows are the right labels, columns the answers."""
+
+    labels: list[str]
+    base: list[list[Count]]
+    tuned: list[list[Count]]
+
+
+class Slice(TypedDict):
+    """The scores of the records that share a label or a range of lengths."""
+
+    by: str
+    value: str
+    n: Count
+    base: float | None
+    tuned: float | None
+    delta: Delta
+
+
+class _SuiteFields(TypedDict, total=False):
+    pValue: float
+    verdict: str
+    sentence: str
+
+
+class SuiteResult(_SuiteFields):
+    """One figure of an lm-eval task, for both models."""
+
+    suite: str
+    figure: str
+    n: Count
+    base: float | None
+    tuned: float | None
+    delta: Delta
+
+
+class DiagnosticResult(TypedDict):
+    """A diagnostic as it is saved. Its own numbers are further keys."""
+
+    level: Literal["good", "warning", "bad"]
+    sentence: str
+
+
+class EvaluationWarning(TypedDict):
+    """A reason why the figures may be misleading."""
+
+    code: str
+    message: str
+
+
+class _DataFields(TypedDict, total=False):
+    files: list[str]
+
+
+class DataSummary(_DataFields):
+    """The held-out data: `role` is `given`, `test` or `validation`."""
+
+    sha256: str
+    role: str
+
+
+class _ScoredFields(TypedDict, total=False):
+    text: str | None
+    correct: bool | None
+    tokens: int
+    finishReason: str
+    logLikelihood: float | None
+    referenceTokens: int | None
+    bytes: int
+
+
+class ScoredAnswer(_ScoredFields):
+    """One model's answer to one record, or its log-likelihood of a document (without `text`)."""
+
+    score: float
+
+
+class _RecordFields(TypedDict, total=False):
+    index: int
+
+
+class EvaluatedRecord(_RecordFields):
+    """One held-out record with the results of both models. `line` counts from 1."""
+
+    key: str
+    file: str
+    line: int
+    prompt: str
+    reference: str
+    base: ScoredAnswer
+    tuned: ScoredAnswer
+
+
+class _ScoresFields(TypedDict, total=False):
+    labels: list[str] | None
+    confusion: Confusion | None
+    clozeTerms: int
+
+
+class EvaluationScores(_ScoresFields):
+    """The part of an evaluation that follows from the models' answers alone."""
+
+    task: str
+    n: Count
+    metric: str
+    base: dict[str, float | None]
+    tuned: dict[str, float | None]
+    delta: dict[str, Delta]
+    significance: Significance
+    slices: list[Slice]
+    records: list[EvaluatedRecord]
+
+
+class GenerationSummary(TypedDict):
+    """How the answers were generated."""
+
+    maxNewTokens: int
+    temperature: float
+    topP: float
+    seed: int
+
+
+class InferenceFields(TypedDict, total=False):
+    """What ran besides the scores: models by digest or ARN, parameters, requests, diagnostics."""
+
+    identities: dict[str, str | None] | None
+    decoding: GenerationSummary | None
+    asked: dict[str, int]
+    pitfalls: dict[str, DiagnosticResult]
+    suites: list[SuiteResult]
+
+
+class _EvaluationFields(InferenceFields, total=False):
+    version: int
+    name: str
+    backend: str
+    baseModel: str
+    createdAt: str
+    seconds: float
+
+
+class Evaluation(EvaluationScores, _EvaluationFields):
+    """One evaluation of a job. `compare`, `report` and `review` read it."""
+
+    job: str
+    data: DataSummary
+    warnings: list[EvaluationWarning]
+
+
+def save_evaluation(job_folder: Path, evaluation: Evaluation) -> Path:
+    """Write an evaluation to the job's folder and return its file. Raises StoreError."""
+    time = evaluation["createdAt"].replace(":", "").replace("+0000", "Z")
+    path = job_folder / EVALUATIONS_FOLDER / f"{time}-{evaluation['data']['sha256'][:8]}.json"
+    with as_store_error("can't save the evaluation", path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write(path, orjson.dumps(value, option=orjson.OPT_INDENT_2))
+        atomic_write(path, orjson.dumps(evaluation, option=orjson.OPT_INDENT_2))
     return path
 
 
-def load_newest_evaluation(job_folder: Path) -> dict[str, Any]:
-    """The job's last evaluation, its records included.
+def load_newest_evaluation(job_folder: Path) -> Evaluation:
+    """Return the job's newest evaluation, including its records.
 
     Raises JobStateConflict when there is none, DamagedJob for one that can't be read.
     """
     files = sorted((job_folder / EVALUATIONS_FOLDER).glob("*.json"))
     if not files:
         raise JobStateConflict(
-            f"{job_folder.name} was not evaluated yet",
+            f"{job_folder.name} has not been evaluated yet",
             fix=f"cloudft evaluate {job_folder.name}",
         )
     return load_evaluation(files[-1])
@@ -67,120 +246,43 @@ def load_newest_score(job_folder: Path) -> HeadlineScore | None:
         return None
 
 
-def load_evaluation(path: Path) -> dict[str, Any]:
-    """One evaluation, whole. Raises DamagedJob when it can't be read, or is of another version."""
+def load_evaluation(path: Path) -> Evaluation:
+    """Return one evaluation, with all of its keys.
+
+    Raises DamagedJob when it can't be read or has another version.
+    """
     with as_damaged_job(path, path.parent.parent.name):
         content = path.read_bytes()
-        decode(content, _Evaluation, file=path, versions=(FORMAT_VERSION,))
-        value: dict[str, Any] = orjson.loads(content)
-    return value
+        _check(decode(content, Evaluation, file=path, versions=(FORMAT_VERSION,)), path)
+        # `decode` drops unknown keys, such as the diagnostics' numbers, which the JSON output has.
+        evaluation: Evaluation = orjson.loads(content)
+    return evaluation
 
 
-class _Delta(msgspec.Struct):
-    value: float | None
-    low: float | None
-    high: float | None
+def _check(evaluation: Evaluation, path: Path) -> None:
+    """Raise BadDocument where parts of an evaluation do not fit together."""
+    reason = _find_inconsistency(evaluation)
+    if reason is not None:
+        raise BadDocument(
+            f"{path.name} is damaged: {reason}",
+            file=str(path),
+            fix="restore it from a backup or remove it.",
+        )
 
 
-class _Effect(msgspec.Struct):
-    name: str
-    value: float | None
-
-
-class _Significance(msgspec.Struct, rename="camel"):
-    test: str
-    p_value: float
-    effect: _Effect
-    fixed: int | None
-    broken: int | None
-    verdict: str
-    sentence: str
-
-
-class _Confusion(msgspec.Struct):
-    labels: list[str]
-    base: list[list[Count]]
-    tuned: list[list[Count]]
-
-    def __post_init__(self) -> None:
-        if any(len(rows) > len(self.labels) for rows in (self.base, self.tuned)):
-            raise ValueError("there are more rows than labels")
-
-
-class _Slice(msgspec.Struct):
-    by: str
-    value: str
-    n: Count
-    base: float | None
-    tuned: float | None
-    delta: _Delta
-
-
-class _Suite(msgspec.Struct):
-    suite: str
-    figure: str
-    n: Count
-    base: float | None
-    tuned: float | None
-    delta: _Delta
-
-
-class _Pitfall(msgspec.Struct):
-    level: Literal["good", "warning", "bad"]
-    sentence: str
-
-
-class _Warning(msgspec.Struct):
-    code: str
-    message: str
-
-
-class _Data(msgspec.Struct):
-    sha256: str
-    role: str
-    files: list[str] = []
-
-
-class _Side(msgspec.Struct):
-    score: float
-    text: str | None = None
-
-
-class _Record(msgspec.Struct):
-    key: str
-    file: str
-    line: int
-    prompt: str
-    reference: str
-    base: _Side
-    tuned: _Side
-
-
-class _Evaluation(msgspec.Struct):
-    """What `compare`, `report` and `review` rely on."""
-
-    job: str
-    task: str
-    n: Count
-    metric: str
-    data: _Data
-    base: dict[str, float | None]
-    tuned: dict[str, float | None]
-    delta: dict[str, _Delta]
-    significance: _Significance
-    slices: list[_Slice]
-    records: list[_Record]
-    warnings: list[_Warning]
-    labels: list[str] | None = None
-    confusion: _Confusion | None = None
-    pitfalls: dict[str, _Pitfall] = {}
-    suites: list[_Suite] = []
-    identities: dict[str, str | None] | None = None
-
-    def __post_init__(self) -> None:
-        missing = ({self.metric} | set(self.base)) - (set(self.tuned) & set(self.delta))
-        if missing:
-            raise ValueError(f"there are no figures for {min(missing)[:40]}")
-        sides = (side for record in self.records for side in (record.base, record.tuned))
-        if self.task != LANGUAGE_MODELING_TASK and any(side.text is None for side in sides):
-            raise ValueError("a record lacks an answer's text")
+def _find_inconsistency(evaluation: Evaluation) -> str | None:
+    base, tuned = evaluation["base"], evaluation["tuned"]
+    figures: Mapping[str, object] = evaluation["delta"]
+    missing = ({evaluation["metric"]} | set(base)) - (set(tuned) & set(figures))
+    if missing:
+        return f"there are no figures for {min(missing)[:40]}"
+    confusion = evaluation.get("confusion")
+    if confusion is not None:
+        matrices = (confusion["base"], confusion["tuned"])
+        if any(len(rows) > len(confusion["labels"]) for rows in matrices):
+            return "there are more rows than labels"
+    if evaluation["task"] != LANGUAGE_MODELING_TASK:
+        for record in evaluation["records"]:
+            if record["base"].get("text") is None or record["tuned"].get("text") is None:
+                return "a record lacks an answer's text"
+    return None

@@ -1,8 +1,8 @@
-"""A stack made or changed through a change set: proposed, looked at, executed, followed.
+"""Create or change a stack through a change set: create it, show it, execute it, follow its events.
 
-Nothing is done twice: a change set's name follows from the template, its parameters and the state
-that it was made for; its token is this run's own, so that what was removed can be made again. One
-that is not executed is removed again.
+Nothing is done twice. A change set's name follows from the template, its parameters and the stack's
+state. Its token belongs to this run only, so that a stack that was deleted can be created again. A
+change set that is not executed is deleted.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
-from typing import Any
+from typing import TypedDict
 
 import orjson
 
@@ -22,21 +22,29 @@ from cloudft.aws import stack as stacks
 from cloudft.aws.aws_cli import aws_cli_command
 from cloudft.aws.client import Aws
 from cloudft.aws.stack import Stack
-from cloudft.errors import CloudRefused, ResourceConflict, ResourceNotFound, StackFailed, UsageError
+from cloudft.errors import (
+    CloudRefused,
+    ResourceConflict,
+    ResourceNotFound,
+    StackFailed,
+    UsageError,
+)
 from cloudft.infra import ownership
 from cloudft.infra import template as templates
+from cloudft.infra.ownership import SERVICE
 
-SERVICE = "cloudformation"
 CAPABILITIES = ("CAPABILITY_IAM",)
 ABANDONED_AFTER = timedelta(hours=1)
-"""How old a change set of ours must be that nobody executed, before another deploy removes it."""
+"""Age from which another deploy deletes a change set of cloudft that nobody executed."""
 NO_CHANGES_REASONS = ("didn't contain changes", "No updates are to be performed")
+NOT_EXECUTED = ("AVAILABLE", "UNAVAILABLE", "OBSOLETE")
+CREATION_POLL_S = 1.0
 Sleep = Callable[[float], None]
 
 
 @dataclass(frozen=True)
 class Change:
-    """What would happen to one resource. `replacement`: it would be made anew."""
+    """A change of one resource. `replacement` is `True`, `False` or `Conditional`."""
 
     action: str
     resource: str
@@ -47,7 +55,7 @@ class Change:
 
 @dataclass(frozen=True)
 class ChangeSet:
-    """A change set that waits. `changes` is empty when there is nothing to change."""
+    """A change set that waits for execution. `changes` is empty when nothing would change."""
 
     stack: str
     arn: str
@@ -58,7 +66,7 @@ class ChangeSet:
 
 @dataclass(frozen=True)
 class StackEvent:
-    """Something that happened to a stack, or to a resource of it."""
+    """An event of a stack or of one of its resources."""
 
     id: str
     at: str
@@ -69,30 +77,31 @@ class StackEvent:
 
 
 def find_stack(aws: Aws, name: str) -> Stack | None:
-    """The stack, or None; an empty one that only waits for its first change set is none."""
+    """Return the stack, or None; an empty one in REVIEW_IN_PROGRESS counts as none."""
     try:
-        found = stacks.describe_stack(aws, name)
+        stack = stacks.describe_stack(aws, name)
     except ResourceNotFound:
         return None
-    return None if found.status == "REVIEW_IN_PROGRESS" else found
+    return None if stack.status == "REVIEW_IN_PROGRESS" else stack
 
 
 def is_in_progress(stack: Stack) -> bool:
-    """True while something is done to it."""
+    """Return whether an operation on the stack is running."""
     return stack.status.endswith("_IN_PROGRESS") and stack.status != "REVIEW_IN_PROGRESS"
 
 
 def outputs_as_parameters(aws: Aws, name: str, text: str) -> dict[str, str]:
-    """The outputs of the stack `name` that are parameters of the template `text`.
+    """Return the outputs of the stack `name` that are parameters of the template `text`.
 
-    Raises AwsNotFound, AwsRefused and AwsUnreachable; UsageError for a stack that is not ready.
+    Raises ResourceNotFound, CloudRefused and CloudUnreachable; UsageError for a stack that is not
+    ready.
     """
     stack = stacks.describe_stack(aws, name)
     if not stack.is_usable:
-        fix = f"`cloudft infra status {name}` tells why."
+        fix = f"`cloudft infra status {name}` shows the reason."
         raise UsageError(f"the stack {name} is {stack.status}: it has no outputs yet", fix=fix)
-    wanted = templates.parse_parameters(templates.parse_template(text))
-    return {key: value for key, value in stack.outputs.items() if key in wanted}
+    known = templates.parse_parameters(templates.parse_template(text))
+    return {key: value for key, value in stack.outputs.items() if key in known}
 
 
 def check_parameters(name: str, text: str, values: Mapping[str, str], before: Stack | None) -> None:
@@ -100,10 +109,10 @@ def check_parameters(name: str, text: str, values: Mapping[str, str], before: St
     template = templates.parse_template(text)
     known = templates.parse_parameters(template)
     kept = {k: v for k, v in (before.parameters if before else {}).items() if k in known}
-    broken = list(templates.find_parameter_errors(template, {**kept, **values}))
-    if broken:
+    errors = list(templates.find_parameter_errors(template, {**kept, **values}))
+    if errors:
         fix = f"`cloudft infra synth --template {name}` shows every parameter and its rule."
-        raise UsageError("; ".join(broken), fix=fix)
+        raise UsageError("; ".join(errors), fix=fix)
 
 
 def create_change_set(
@@ -114,15 +123,15 @@ def create_change_set(
     before: Stack | None,
     sleep: Sleep = time.sleep,
 ) -> ChangeSet:
-    """What a template and its parameters would change. Values not given stay as they are.
+    """Create a change set for a template. Parameters without a value keep their current one.
 
-    Raises UsageError for parameters that the template does not take and for a stack that is not
-    cloudft's, AwsRefused, AwsUnreachable.
+    Raises UsageError for parameters that the template refuses and for a stack that is not
+    cloudft's, CloudRefused, CloudUnreachable.
     """
     ownership.find_owned_stack(aws, name)
     _delete_abandoned(aws, name)
     token = secrets.token_hex(16)
-    request = {
+    request: dict[str, object] = {
         "StackName": name,
         "ChangeSetName": ownership.CHANGE_SET_PREFIX + _digest(text, values, before),
         "ChangeSetType": "UPDATE" if before else "CREATE",
@@ -132,157 +141,164 @@ def create_change_set(
         "Capabilities": list(CAPABILITIES),
         "Tags": [ownership.OWNER_TAG],
     }
-    made = _create_or_replace(aws, name, request)
-    told = _wait_until_created(aws, made["Id"], sleep)
-    changes = () if _is_empty(told) else tuple(_list_changes(aws, told))
-    proposal = ChangeSet(name, str(made["Id"]), before is None, token, changes)
-    if told["Status"] == "FAILED" and changes == () and not _is_empty(told):
-        delete_change_set(aws, proposal)
-        raise StackFailed(f"the changes of {name} can't be worked out: {told['StatusReason']}")
-    return proposal
+    arn = _create_or_replace(aws, name, request)
+    status, reason = _wait_until_created(aws, arn, sleep)
+    is_empty = status == "FAILED" and any(text in reason for text in NO_CHANGES_REASONS)
+    changes = () if is_empty else tuple(_list_changes(aws, arn))
+    change_set = ChangeSet(name, arn, before is None, token, changes)
+    if status == "FAILED" and not changes and not is_empty:
+        delete_change_set(aws, change_set)
+        raise StackFailed(f"can't create the change set of {name}: {reason}")
+    return change_set
 
 
-def _digest(text: str, given: Mapping[str, str], before: Stack | None) -> str:
+def _digest(text: str, values: Mapping[str, str], before: Stack | None) -> str:
     state = [before.id, before.changed_at] if before else []
-    content = orjson.dumps([text, dict(given), state], option=orjson.OPT_SORT_KEYS)
+    content = orjson.dumps([text, dict(values), state], option=orjson.OPT_SORT_KEYS)
     return hashlib.sha256(content).hexdigest()[:32]
 
 
-def _parameters(text: str, given: Mapping[str, str], before: Stack | None) -> list[dict[str, Any]]:
+class _NamedParameter(TypedDict):
+    ParameterKey: str
+
+
+class _RequestParameter(_NamedParameter, total=False):
+    """A parameter of a request: a value, or the value that the stack has."""
+
+    ParameterValue: str
+    UsePreviousValue: bool
+
+
+def _parameters(
+    text: str, values: Mapping[str, str], before: Stack | None
+) -> list[_RequestParameter]:
     known = templates.parse_parameters(templates.parse_template(text))
-    there = before.parameters if before else {}
-    values: list[dict[str, Any]] = [
-        {"ParameterKey": key, "ParameterValue": value} for key, value in given.items()
+    previous = before.parameters if before else {}
+    parameters: list[_RequestParameter] = [
+        {"ParameterKey": key, "ParameterValue": value} for key, value in values.items()
     ]
-    values += [
+    parameters += [
         {"ParameterKey": key, "UsePreviousValue": True}
         for key in known
-        if key in there and key not in given
+        if key in previous and key not in values
     ]
-    return values
+    return parameters
 
 
-def _create_or_replace(aws: Aws, name: str, request: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A new change set: one of this name that a broken-off run left is made again."""
-    what = f"the changes of {name} can't be worked out"
+def _create_or_replace(aws: Aws, name: str, request: Mapping[str, object]) -> str:
+    """Create a change set and return its ARN; replace one that an interrupted run left."""
+    failure = f"can't create the change set of {name}"
     try:
-        return aws.call(what, SERVICE, "create_change_set", **request)
+        return str(aws.call(failure, SERVICE, "create_change_set", **request)["Id"])
     except CloudRefused as error:
         if "AlreadyExists" not in error.message or "ChangeSet" not in error.message:
             raise
-    which = {"StackName": name, "ChangeSetName": request["ChangeSetName"]}
-    aws.call(what, SERVICE, "delete_change_set", **which)
-    return aws.call(what, SERVICE, "create_change_set", **request)
+    existing = {"StackName": name, "ChangeSetName": request["ChangeSetName"]}
+    aws.call(failure, SERVICE, "delete_change_set", **existing)
+    return str(aws.call(failure, SERVICE, "create_change_set", **request)["Id"])
 
 
-def _wait_until_created(aws: Aws, arn: str, sleep: Sleep) -> Mapping[str, Any]:
-    what = "the change set can't be looked at"
+def _wait_until_created(aws: Aws, arn: str, sleep: Sleep) -> tuple[str, str]:
+    """Return the status of a change set that CloudFormation has computed, and its reason."""
     while True:
-        told = aws.call(what, SERVICE, "describe_change_set", ChangeSetName=arn)
-        if not told["Status"].endswith(("PENDING", "IN_PROGRESS")):
-            return told
-        sleep(1.0)
+        state = aws.call(
+            "can't read the change set", SERVICE, "describe_change_set", ChangeSetName=arn
+        )
+        status = str(state["Status"])
+        if not status.endswith(("PENDING", "IN_PROGRESS")):
+            return status, state.get("StatusReason") or ""
+        sleep(CREATION_POLL_S)
 
 
-def _is_empty(told: Mapping[str, Any]) -> bool:
-    reason = told.get("StatusReason") or ""
-    return told["Status"] == "FAILED" and any(words in reason for words in NO_CHANGES_REASONS)
-
-
-def _list_changes(aws: Aws, told: Mapping[str, Any]) -> Iterator[Change]:
-    while True:
-        for change in told.get("Changes", ()):
-            one = change["ResourceChange"]
-            yield Change(
-                one["Action"],
-                one["LogicalResourceId"],
-                one["ResourceType"],
-                one.get("PhysicalResourceId") or None,
-                one.get("Replacement"),
-            )
-        if not told.get("NextToken"):
-            return
-        more = {"ChangeSetName": told["ChangeSetId"], "NextToken": told["NextToken"]}
-        told = aws.call("the change set can't be read", SERVICE, "describe_change_set", **more)
+def _list_changes(aws: Aws, arn: str) -> Iterator[Change]:
+    failure = "can't read the change set"
+    for change in aws.paginate(
+        failure, SERVICE, "describe_change_set", "Changes", ChangeSetName=arn
+    ):
+        resource = change["ResourceChange"]
+        yield Change(
+            resource["Action"],
+            resource["LogicalResourceId"],
+            resource["ResourceType"],
+            resource.get("PhysicalResourceId") or None,
+            resource.get("Replacement"),
+        )
 
 
 def delete_change_set(aws: Aws, change_set: ChangeSet) -> None:
-    """Remove a change set that will not be executed, and the empty stack that it brought."""
-    what = f"the change set of {change_set.stack} can't be removed"
+    """Delete a change set that will not be executed, and the empty stack that it created."""
+    failure = f"can't delete the change set of {change_set.stack}"
     with contextlib.suppress(ResourceNotFound):
-        aws.call(what, SERVICE, "delete_change_set", ChangeSetName=change_set.arn)
+        aws.call(failure, SERVICE, "delete_change_set", ChangeSetName=change_set.arn)
     if change_set.creates:
-        with contextlib.suppress(UsageError):  # another tool has made changes of its own meanwhile
+        # UsageError: meanwhile another tool has created a change set of its own.
+        with contextlib.suppress(UsageError):
             delete_empty_stack(aws, change_set.stack)
 
 
 def delete_empty_stack(aws: Aws, name: str) -> None:
-    """Remove a stack that holds nothing: it waits for a first change set, or was rolled back.
+    """Delete a stack without resources: before its first change set, or after a rollback.
 
     Raises UsageError for one that is not cloudft's.
     """
-    found = ownership.find_owned_stack(aws, name)
-    if found is None:
-        return
-    if found.status in ("REVIEW_IN_PROGRESS", "ROLLBACK_COMPLETE"):
-        aws.call(f"{name} can't be removed", SERVICE, "delete_stack", StackName=found.id)
+    stack = ownership.find_owned_stack(aws, name)
+    if stack is not None and stack.status in ("REVIEW_IN_PROGRESS", "ROLLBACK_COMPLETE"):
+        aws.call(f"can't delete {name}", SERVICE, "delete_stack", StackName=stack.id)
 
 
 def _delete_abandoned(aws: Aws, name: str) -> None:
-    """Remove change sets of ours that nobody executed."""
+    """Delete change sets of cloudft that nobody executed."""
     oldest = datetime.now(timezone.utc) - ABANDONED_AFTER
-    what = f"the change sets of {name} can't be listed"
+    failure = f"can't list the change sets of {name}"
     try:
-        told = aws.call(what, SERVICE, "list_change_sets", StackName=name)
+        change_sets = list(
+            aws.paginate(failure, SERVICE, "list_change_sets", "Summaries", StackName=name)
+        )
     except CloudRefused:  # there is no such stack yet, or they may not be listed
         return
-    for one in told.get("Summaries", ()):
-        waits = one.get("ExecutionStatus") in ("AVAILABLE", "UNAVAILABLE", "OBSOLETE")
-        if (
-            one["ChangeSetName"].startswith(ownership.CHANGE_SET_PREFIX)
-            and waits
-            and one["CreationTime"] < oldest
-        ):
-            what = f"the change set {one['ChangeSetName']} can't be removed"
-            aws.call(what, SERVICE, "delete_change_set", ChangeSetName=one["ChangeSetId"])
+    for change_set in change_sets:
+        is_ours = change_set["ChangeSetName"].startswith(ownership.CHANGE_SET_PREFIX)
+        is_waiting = change_set.get("ExecutionStatus") in NOT_EXECUTED
+        if is_ours and is_waiting and change_set["CreationTime"] < oldest:
+            failure = f"can't delete the change set {change_set['ChangeSetName']}"
+            arn = change_set["ChangeSetId"]
+            aws.call(failure, SERVICE, "delete_change_set", ChangeSetName=arn)
 
 
 def execute_change_set(aws: Aws, change_set: ChangeSet) -> None:
-    """Begin with the changes; an answer that was lost does not begin them twice."""
-    what = f"the changes of {change_set.stack} can't be made"
+    """Start the changes. A lost response does not start them twice."""
+    failure = f"can't execute the change set of {change_set.stack}"
     request = {"ChangeSetName": change_set.arn, "ClientRequestToken": change_set.token}
     try:
-        aws.call(what, SERVICE, "execute_change_set", **request)
+        aws.call(failure, SERVICE, "execute_change_set", **request)
     except CloudRefused:
-        if not any(token == change_set.token for token, _ in _list_events(aws, change_set.stack)):
+        # Refused because a first attempt, whose response was lost, has started them.
+        events = _list_events(aws, change_set.stack)
+        if not any(token == change_set.token for token, _ in events):
             raise
 
 
 def _list_events(aws: Aws, name: str) -> Iterator[tuple[str | None, StackEvent]]:
-    """What has happened, the newest first, each with the token of whoever asked for it."""
-    what = f"the events of {name} can't be read"
-    more: dict[str, str] = {}
-    while True:
-        told = aws.call(what, SERVICE, "describe_stack_events", StackName=name, **more)
-        for one in told["StackEvents"]:
-            yield (
-                one.get("ClientRequestToken"),
-                StackEvent(
-                    one["EventId"],
-                    one["Timestamp"].isoformat(timespec="seconds"),
-                    one["LogicalResourceId"],
-                    one["ResourceType"],
-                    one["ResourceStatus"],
-                    one.get("ResourceStatusReason"),
-                ),
-            )
-        if not told.get("NextToken"):
-            return
-        more = {"NextToken": told["NextToken"]}
+    """Yield the stack's events, newest first, each with the token of its request."""
+    failure = f"can't read the events of {name}"
+    for event in aws.paginate(
+        failure, SERVICE, "describe_stack_events", "StackEvents", StackName=name
+    ):
+        yield (
+            event.get("ClientRequestToken"),
+            StackEvent(
+                event["EventId"],
+                event["Timestamp"].isoformat(timespec="seconds"),
+                event["LogicalResourceId"],
+                event["ResourceType"],
+                event["ResourceStatus"],
+                event.get("ResourceStatusReason"),
+            ),
+        )
 
 
 def list_event_ids(aws: Aws, name: str) -> set[str]:
-    """The events so far; none for a stack that is not there."""
+    """Return the ids of all events so far; none for a stack that does not exist."""
     try:
         return {event.id for _, event in _list_events(aws, name)}
     except CloudRefused:
@@ -297,16 +313,19 @@ def follow_stack(
     poll_s: float = 3.0,
     sleep: Sleep = time.sleep,
 ) -> Stack:
-    """Tell of each event as it comes, until the stack rests. `before` are those told already.
+    """Report events as they occur until no operation is running. Skip those in `seen`, by id.
 
-    Raises StackFailed, beginning with the first resource that failed, when it did not come through.
+    Raises StackFailed, with the first resource that failed, when the operation failed.
     """
     known, failed = set(seen), []
     while True:
+        # The stack is read before its events: then no event of a finished operation is missed.
         stack = stacks.describe_stack(aws, stack_id)
-        for event in reversed([e for _, e in _list_events(aws, stack_id) if e.id not in known]):
+        events = [event for _, event in _list_events(aws, stack_id) if event.id not in known]
+        for event in reversed(events):
             known.add(event.id)
             on_event(event)
+            # Cancelled resources are consequences of the first failure.
             if event.status.endswith("_FAILED") and "cancelled" not in (event.reason or ""):
                 failed.append(event)
         if not is_in_progress(stack):
@@ -321,7 +340,7 @@ SUCCESSFUL_STATUSES = stacks.USABLE_STATUSES - {
     "UPDATE_ROLLBACK_COMPLETE",
     "IMPORT_ROLLBACK_COMPLETE",
 } | {"DELETE_COMPLETE"}
-"""Where a stack rests when what was wanted has come true."""
+"""Statuses after a successful operation."""
 
 
 def _failure_error(stack: Stack, failed: Sequence[StackEvent]) -> StackFailed:
@@ -331,24 +350,24 @@ def _failure_error(stack: Stack, failed: Sequence[StackEvent]) -> StackFailed:
         message = f"{first.resource} ({first.type}): {first.reason}"
     else:
         message = stack.reason or "CloudFormation gives no reason"
-    fix = f"mend that and deploy again; `cloudft infra status {stack.name}` shows what stands."
+    fix = f"fix that and redeploy; `cloudft infra status {stack.name}` shows the current state."
     if stack.status.startswith("DELETE"):
-        fix = "mend that and destroy again; what could be removed is removed."
+        fix = "fix that and run destroy again; everything else is already deleted."
     return StackFailed(f"{message} (the stack {stack.name} is now {stack.status})", fix=fix)
 
 
 def set_termination_protection(aws: Aws, stack: Stack, on: bool) -> Stack:
-    """Termination protection on or off; returns the stack as it is then."""
-    what = f"the protection of {stack.name} can't be changed"
+    """Turn termination protection on or off; return the stack after that."""
+    failure = f"can't change the termination protection of {stack.name}"
     request = {"StackName": stack.id, "EnableTerminationProtection": on}
-    aws.call(what, SERVICE, "update_termination_protection", **request)
+    aws.call(failure, SERVICE, "update_termination_protection", **request)
     return stacks.describe_stack(aws, stack.id)
 
 
 def raise_if_unusable(aws: Aws, stack: Stack) -> None:
-    """Raise StackFailed for a stack that CloudFormation changes no more; it says what helps."""
+    """Raise StackFailed, with a remedy, for a stack that CloudFormation can no longer change."""
     if stack.status in ("CREATE_FAILED", "DELETE_FAILED", "ROLLBACK_FAILED"):
-        fix = f"`cloudft infra destroy {stack.name}` removes what is left of it; then deploy again."
+        fix = f"`cloudft infra destroy {stack.name}` deletes the rest of it; then deploy again."
     elif stack.status == "UPDATE_ROLLBACK_FAILED":
         words = ("cloudformation", "continue-update-rollback", "--stack-name", stack.name)
         fix = f"`{aws_cli_command(aws, *words)}`, then deploy again."
@@ -358,7 +377,7 @@ def raise_if_unusable(aws: Aws, stack: Stack) -> None:
 
 
 def raise_if_in_progress(stack: Stack) -> None:
-    """Raise AwsConflict for a stack that something is done to."""
+    """Raise ResourceConflict for a stack on which an operation is running."""
     if is_in_progress(stack):
-        fix = f"`cloudft infra status {stack.name}` shows when it rests."
+        fix = f"wait until it ends; `cloudft infra status {stack.name}` shows the state."
         raise ResourceConflict(f"the stack {stack.name} is {stack.status}", fix=fix)

@@ -1,4 +1,4 @@
-"""What a stack costs a month while it stands, with sources; what is not known is said to be so."""
+"""Return what a stack costs per month, with sources. Resources with unknown prices are listed."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import functools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+import msgspec
 import yaml
 
 from cloudft.catalogue.cost import HOURS_PER_MONTH
@@ -16,7 +16,10 @@ from cloudft.infra.template import TemplateNode
 
 @dataclass(frozen=True)
 class ResourceCost:
-    """Of one resource. `per_month` None: by use, at a price that is not known here."""
+    """The cost of one resource in USD.
+
+    `per_month` is None when the resource is billed by use at a price that is not known here.
+    """
 
     resource: str
     type: str
@@ -26,34 +29,55 @@ class ResourceCost:
     note: str | None
 
 
+class _Source(msgspec.Struct):
+    url: str
+    date: int | str
+
+
+class _StandingCost(msgspec.Struct):
+    """The price of a resource while it exists: per month, or per Availability Zone and hour."""
+
+    source: str
+    per_month: float | None = None
+    per_zone_hour: float = 0.0
+    note: str | None = None
+
+
+class _Table(msgspec.Struct):
+    """The content of costs.yaml."""
+
+    sources: dict[str, _Source]
+    standing: dict[str, _StandingCost]
+    by_use: dict[str, str]
+
+
 @functools.cache
-def _load_table() -> Mapping[str, Any]:
+def _load_table() -> _Table:
     text = Path(__file__).with_name("costs.yaml").read_text(encoding="utf-8")
-    found: Mapping[str, Any] = yaml.safe_load(text)
-    return found
+    return msgspec.convert(yaml.safe_load(text), _Table)
 
 
 def resource_costs(resources: Mapping[str, TemplateNode]) -> list[ResourceCost]:
-    """Of those resources of a template that cost; the others are left out."""
-    found = (_resource_cost(name, told) for name, told in resources.items())
-    return [cost for cost in found if cost is not None]
+    """Return the costs of a template's resources; resources without cost are left out."""
+    costs = (_resource_cost(name, resource) for name, resource in resources.items())
+    return [cost for cost in costs if cost is not None]
 
 
-def _resource_cost(name: str, told: TemplateNode) -> ResourceCost | None:
-    kind, properties = str(told["Type"]), told.get("Properties", {})
+def _resource_cost(name: str, resource: TemplateNode) -> ResourceCost | None:
+    kind, properties = str(resource["Type"]), resource.get("Properties", {})
     table = _load_table()
-    key = f"{kind}/{properties.get('VpcEndpointType', '')}".rstrip("/")
-    row = table["standing"].get(key)
-    if row is not None:
-        source = table["sources"][row["source"]]
-        amount = row.get("per_month")
-        if amount is None:
-            amount = row["per_zone_hour"] * HOURS_PER_MONTH * len(properties["SubnetIds"])
-        return ResourceCost(name, kind, amount, source["url"], str(source["date"]), row.get("note"))
-    use = table["by_use"].get(kind)
-    return ResourceCost(name, kind, None, None, None, use) if use else None
+    # Only interface endpoints of a VPC are billed by the hour, so their row names the kind.
+    price = table.standing.get(f"{kind}/{properties.get('VpcEndpointType', '')}".rstrip("/"))
+    if price is None:
+        use = table.by_use.get(kind)
+        return ResourceCost(name, kind, None, None, None, use) if use else None
+    source = table.sources[price.source]
+    per_month = price.per_month
+    if per_month is None:
+        per_month = price.per_zone_hour * HOURS_PER_MONTH * len(properties["SubnetIds"])
+    return ResourceCost(name, kind, per_month, source.url, str(source.date), price.note)
 
 
-def sum_known_costs(found: Iterable[ResourceCost]) -> float:
-    """The sum of what is known."""
-    return sum(cost.per_month or 0.0 for cost in found)
+def sum_known_costs(costs: Iterable[ResourceCost]) -> float:
+    """Return the sum of the known costs."""
+    return sum(cost.per_month or 0.0 for cost in costs)

@@ -1,8 +1,8 @@
-"""The end of a stack: refused while it holds something, and gone on with after a break.
+"""Delete a stack; refuse while it is in use, and resume an interrupted deletion.
 
-The stack goes first, so that nothing new begins; then the buckets and the key that it leaves. A run
-that broke off between the two finds them by the stack that is deleted: CloudFormation remembers its
-resources for 90 days.
+The stack is deleted first, so that nothing new starts; then the buckets and the key that it
+retains. A run that was interrupted between the two finds them through the deleted stack, because
+CloudFormation keeps a deleted stack's resources for 90 days.
 """
 
 from __future__ import annotations
@@ -19,10 +19,14 @@ from cloudft.errors import JobStateConflict
 from cloudft.infra import change_sets, leftovers, ownership
 from cloudft.infra.leftovers import RetainedResource, StackContents
 
+SHOWN_NAMES = 5
+DELETION_ORDER = {"LogBucket": 1, "Key": 2}
+"""Logs arrive, and are encrypted, until the other buckets are deleted: these two come last."""
+
 
 @dataclass(frozen=True)
 class DestroyPlan:
-    """What the end of a stack would come to. `stack` is None when only leftovers are there."""
+    """What a deletion would remove. `stack` is None when only retained resources are left."""
 
     name: str
     id: str
@@ -33,49 +37,64 @@ class DestroyPlan:
 
 
 def plan_destroy(aws: Aws, name: str, *, delete_data: bool, keep_data: bool) -> DestroyPlan:
-    """What would be removed. Raises JobStateConflict for what must not be, and says what helps.
+    """Return what would be deleted.
 
-    Raises AwsNotFound where there is no stack, and nothing that an earlier one has left; UsageError
-    for a stack that is not cloudft's.
+    Raises JobStateConflict, with a remedy, when it must not be deleted; ResourceNotFound when there
+    is neither a stack nor anything that an earlier one retained; UsageError for a stack that is not
+    cloudft's.
     """
     stack = ownership.find_owned_stack(aws, name)
     if stack is not None:
-        change_sets.raise_if_in_progress(stack)
-        if stack.termination_protection:
-            fix = f"`cloudft infra deploy {name} --no-protect` takes it away."
-            raise JobStateConflict(f"the stack {name} is protected against its end", fix=fix)
-        if change_sets.find_stack(aws, f"{name}-jobs") is not None:
-            fix = f"`cloudft infra destroy {name}-jobs` first."
-            raise JobStateConflict(f"the stack {name}-jobs works with {name}", fix=fix)
-    ended = stack or ownership.find_deleted_stack(aws, name)
-    left = leftovers.list_retained_resources(aws, ended.id) if ended else []
-    if ended is None or (stack is None and not left):
+        _raise_if_not_deletable(aws, stack, name)
+    subject = stack or ownership.find_deleted_stack(aws, name)
+    retained = leftovers.list_retained_resources(aws, subject.id) if subject else []
+    if subject is None or (stack is None and not retained):
         raise stacks.stack_not_found(name, aws)
-    found = leftovers.find_stack_contents(aws, stack, left)
-    _raise_if_in_use(name, found, delete_data, keep_data)
-    return DestroyPlan(name, ended.id, stack, left, found, keep_data)
+    contents = leftovers.find_stack_contents(aws, stack, retained)
+    _raise_if_in_use(name, contents, delete_data, keep_data)
+    return DestroyPlan(name, subject.id, stack, retained, contents, keep_data)
 
 
-def _raise_if_in_use(name: str, found: StackContents, delete_data: bool, keep_data: bool) -> None:
-    if found.jobs:
-        message = f"jobs run with the roles of {name}: {', '.join(found.jobs[:5])}"
-        raise JobStateConflict(message, fix="wait for their end, or `cloudft stop JOB` each.")
+def _raise_if_not_deletable(aws: Aws, stack: Stack, name: str) -> None:
+    change_sets.raise_if_in_progress(stack)
+    if stack.termination_protection:
+        raise JobStateConflict(
+            f"termination protection is on for the stack {name}",
+            fix=f"`cloudft infra deploy {name} --no-protect` turns it off.",
+        )
+    if change_sets.find_stack(aws, f"{name}-jobs") is not None:
+        raise JobStateConflict(
+            f"the stack {name}-jobs uses {name}",
+            fix=f"`cloudft infra destroy {name}-jobs` first.",
+        )
+
+
+def _raise_if_in_use(
+    name: str, contents: StackContents, delete_data: bool, keep_data: bool
+) -> None:
+    if contents.jobs:
+        raise JobStateConflict(
+            f"jobs are running with the roles of {name}: {', '.join(contents.jobs[:SHOWN_NAMES])}",
+            fix="wait until they end, or stop each with `cloudft stop JOB`.",
+        )
     if keep_data:
         return
-    if found.models:
-        message = f"models need the key of {name}: {', '.join(found.models[:5])}"
-        fix = "remove them (`cloudft gc --kind custom-model --live`), or --keep-data keeps the key."
-        raise JobStateConflict(message, fix=fix)
-    if found.objects and not delete_data:
-        told = ", ".join(
-            f"{bucket} ({format_count(count)})" for bucket, count in found.objects.items()
+    if contents.models:
+        raise JobStateConflict(
+            f"models need the key of {name}: {', '.join(contents.models[:SHOWN_NAMES])}",
+            fix="delete them (`cloudft gc --kind custom-model --live`), or keep the key with"
+            " --keep-data.",
         )
-        fix = "--delete-data removes them with every version, --keep-data leaves them."
-        raise JobStateConflict(f"the buckets of {name} hold objects: {told}", fix=fix)
+    if contents.objects and not delete_data:
+        counts = [f"{bucket} ({format_count(n)})" for bucket, n in contents.objects.items()]
+        raise JobStateConflict(
+            f"the buckets of {name} hold objects: {', '.join(counts)}",
+            fix="--delete-data deletes them with every version, --keep-data keeps them.",
+        )
 
 
 def format_count(count: int) -> str:
-    """How many versions a bucket holds, as far as they were counted."""
+    """Return a number of object versions, which are counted up to a limit."""
     return f"{count} or more" if count >= leftovers.VERSIONS_PER_CALL else str(count)
 
 
@@ -87,19 +106,19 @@ def execute_destroy(
     poll_s: float = 3.0,
     sleep: change_sets.Sleep = time.sleep,
 ) -> dict[str, str]:
-    """Do it; returns what became of each bucket and key. Raises StackFailed."""
+    """Delete the stack; return what happened to each bucket and key, by name.
+
+    Raises StackFailed.
+    """
     if plan.stack is not None:
-        before = change_sets.list_event_ids(aws, plan.id)
-        token = f"end-{secrets.token_hex(16)}"
-        what = f"the stack {plan.name} can't be removed"
-        request = {"StackName": plan.id, "ClientRequestToken": token}
-        aws.call(what, change_sets.SERVICE, "delete_stack", **request)
-        change_sets.follow_stack(aws, plan.id, before, on_event, poll_s, sleep)
+        seen = change_sets.list_event_ids(aws, plan.id)
+        # A token of this run's own: one that an earlier deletion used would be ignored.
+        request = {"StackName": plan.id, "ClientRequestToken": f"end-{secrets.token_hex(16)}"}
+        failure = f"can't delete the stack {plan.name}"
+        aws.call(failure, ownership.SERVICE, "delete_stack", **request)
+        change_sets.follow_stack(aws, plan.id, seen, on_event, poll_s, sleep)
     if plan.keep_data:
-        return {one.physical_id: "stays" for one in plan.retained}
-    owner = plan.id.split(":")[4]
-    last = {"LogBucket": 1, "Key": 2}  # logs come in, and are encrypted, until the others are gone
-    in_order = sorted(plan.retained, key=lambda one: last.get(one.logical_id, 0))
-    return {
-        one.physical_id: leftovers.remove_resource(aws, one, owner, progress) for one in in_order
-    }
+        return {resource.physical_id: "stays" for resource in plan.retained}
+    owner = plan.id.split(":")[4]  # the account, from the stack's ARN
+    in_order = sorted(plan.retained, key=lambda r: DELETION_ORDER.get(r.logical_id, 0))
+    return {r.physical_id: leftovers.remove_resource(aws, r, owner, progress) for r in in_order}

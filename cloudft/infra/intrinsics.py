@@ -1,6 +1,6 @@
-"""What a template comes to: conditions, rules and intrinsic functions with their values put in.
+"""Resolve a template: conditions, rules and intrinsic functions, for given parameter values.
 
-The functions are those that cloudft's own templates use; another one is refused by name. Source:
+Supports the functions that cloudft's own templates use; any other raises ResolveError. Source:
 CloudFormation user guide, "Intrinsic function reference".
 """
 
@@ -15,17 +15,17 @@ from typing import Any
 from cloudft.infra.template import TemplateNode, parse_parameters, to_text
 
 NO_VALUE = object()
-"""What `AWS::NoValue` is: the property that has it is left out."""
+"""The value of `AWS::NoValue`: a property with it is left out."""
 SUBSTITUTION = re.compile(r"\$\{(!?)([^}]+)\}")
 
 
 class ResolveError(ValueError):
-    """A function that is not known here, or a name that the template lacks."""
+    """An unsupported function, or a name that the template does not define."""
 
 
 @dataclass(frozen=True)
 class CreatedResource:
-    """A resource that is there: what `Ref` gives, and what `GetAtt` gives by name."""
+    """An existing resource: the value of `Ref`, and the values of `GetAtt` by attribute."""
 
     ref: str
     attributes: Mapping[str, str] = field(default_factory=dict)
@@ -34,7 +34,7 @@ class CreatedResource:
 class TemplateScope:
     """A template with values for its parameters and its pseudo parameters (`AWS::Region`).
 
-    `made` has the resources that are there already, by their logical names.
+    `created` has the existing resources by logical name.
     """
 
     def __init__(
@@ -56,22 +56,26 @@ class TemplateScope:
         self._lists = {name for name, p in known.items() if "List" in p.type}
 
     def is_condition_true(self, name: str) -> bool:
-        """Whether a condition of the template is true."""
+        """Return whether a condition of the template is true."""
         conditions = self.template.get("Conditions", {})
         if name not in conditions:
             raise ResolveError(f"there is no condition {name}")
         return bool(self.resolve(conditions[name]))
 
     def active_resources(self) -> dict[str, TemplateNode]:
-        """The resources whose condition is true."""
+        """Return the resources whose condition is true."""
         return {
-            name: told
-            for name, told in self.template["Resources"].items()
-            if "Condition" not in told or self.is_condition_true(told["Condition"])
+            name: resource
+            for name, resource in self.template["Resources"].items()
+            if self._is_active(resource)
         }
 
+    def _is_active(self, element: TemplateNode) -> bool:
+        """Return whether a resource or an output has no condition, or a true one."""
+        return "Condition" not in element or self.is_condition_true(element["Condition"])
+
     def failed_rules(self) -> Iterator[str]:
-        """The assertions of the template's rules that fail."""
+        """Yield the descriptions of the rules' assertions that fail."""
         for rule in self.template.get("Rules", {}).values():
             if self.resolve(rule.get("RuleCondition", True)):
                 for assertion in rule["Assertions"]:
@@ -79,15 +83,15 @@ class TemplateScope:
                         yield str(assertion["AssertDescription"])
 
     def resolve_outputs(self) -> dict[str, str]:
-        """The outputs whose condition is true."""
+        """Return the outputs whose condition is true."""
         return {
-            name: to_text(self.resolve(told["Value"]))
-            for name, told in self.template.get("Outputs", {}).items()
-            if "Condition" not in told or self.is_condition_true(told["Condition"])
+            name: to_text(self.resolve(output["Value"]))
+            for name, output in self.template.get("Outputs", {}).items()
+            if self._is_active(output)
         }
 
     def resolve(self, value: Any) -> Any:
-        """A value with every function in it worked out."""
+        """Return a value with every function in it resolved."""
         if isinstance(value, list):
             items = [self.resolve(item) for item in value]
             return [item for item in items if item is not NO_VALUE]
@@ -105,11 +109,11 @@ class TemplateScope:
     def _call_function(self, name: str, argument: Any) -> Any:
         method = FUNCTIONS.get(name)
         if method is None:
-            raise ResolveError(f"the function {name} is not known here")
+            raise ResolveError(f"the function {name} is not supported")
         return method(self, argument)
 
     def resolve_ref(self, name: str) -> Any:
-        """The value of a parameter, a pseudo parameter, or a resource that is there."""
+        """Resolve `Ref`: a parameter, a pseudo parameter, or an existing resource."""
         if name == "AWS::NoValue":
             return NO_VALUE
         if name in self.pseudo:
@@ -119,57 +123,57 @@ class TemplateScope:
             return [v.strip() for v in value.split(",")] if name in self._lists else value
         if name in self.created:
             return self.created[name].ref
-        raise ResolveError(f"{name} is no parameter, and no resource that is there")
+        raise ResolveError(f"{name} is neither a parameter nor an existing resource")
 
     def resolve_get_att(self, argument: list[str]) -> str:
-        """An attribute of a resource that is there."""
-        name, what = argument
-        made = self.created.get(name)
-        if made is None or what not in made.attributes:
-            raise ResolveError(f"{name} has no attribute {what}")
-        return made.attributes[what]
+        """Resolve `Fn::GetAtt`: an attribute of an existing resource."""
+        name, attribute = argument
+        resource = self.created.get(name)
+        if resource is None or attribute not in resource.attributes:
+            raise ResolveError(f"{name} has no attribute {attribute}")
+        return resource.attributes[attribute]
 
     def resolve_sub(self, argument: Any) -> str:
-        """`Fn::Sub`."""
-        text, more = (argument, {}) if isinstance(argument, str) else argument
+        """Resolve `Fn::Sub`: a text, or a text and a mapping of variables."""
+        text, variables = (argument, {}) if isinstance(argument, str) else argument
 
-        def put(found: re.Match[str]) -> str:
-            literal, name = found.groups()
-            if literal:
+        def substitute(match: re.Match[str]) -> str:
+            literal, name = match.groups()
+            if literal:  # `${!x}` stands for the text `${x}`
                 return "${" + name + "}"
-            if name in more:
-                return to_text(self.resolve(more[name]))
+            if name in variables:
+                return to_text(self.resolve(variables[name]))
             head, dot, tail = name.partition(".")
             return to_text(self.resolve_get_att([head, tail]) if dot else self.resolve_ref(name))
 
-        return SUBSTITUTION.sub(put, text)
+        return SUBSTITUTION.sub(substitute, text)
 
     def resolve_if(self, argument: list[Any]) -> Any:
-        """`Fn::If`: only the branch that counts is worked out."""
+        """Resolve `Fn::If`: only the branch that applies, because the other may not resolve."""
         condition, yes, no = argument
         return self.resolve(yes if self.is_condition_true(condition) else no)
 
     def resolve_equals(self, argument: list[Any]) -> bool:
-        """`Fn::Equals` compares text."""
+        """Resolve `Fn::Equals`, which compares values as text."""
         left, right = (to_text(self.resolve(side)) for side in argument)
         return left == right
 
     def resolve_cidr(self, argument: list[Any]) -> list[str]:
-        """`Fn::Cidr`: so many blocks with so many bits for hosts."""
+        """Resolve `Fn::Cidr`: split a block into `count` subnets with `bits` host bits each."""
         block, count, bits = (to_text(self.resolve(part)) for part in argument)
         network = ipaddress.ip_network(block, strict=False)
         subnets = network.subnets(new_prefix=network.max_prefixlen - int(bits))
         return [str(subnet) for subnet, _ in zip(subnets, range(int(count)), strict=False)]
 
     def resolve_select(self, argument: list[Any]) -> Any:
-        """`Fn::Select`."""
+        """Resolve `Fn::Select`."""
         index, items = self.resolve(argument)
         return items[int(index)]
 
     def resolve_join(self, argument: list[Any]) -> str:
-        """`Fn::Join`."""
-        between, items = self.resolve(argument)
-        return str(between).join(map(to_text, items))
+        """Resolve `Fn::Join`."""
+        separator, items = self.resolve(argument)
+        return str(separator).join(map(to_text, items))
 
 
 FUNCTIONS: dict[str, Callable[[TemplateScope, Any], Any]] = {
@@ -192,40 +196,43 @@ FUNCTIONS: dict[str, Callable[[TemplateScope, Any], Any]] = {
 }
 
 
-def find_references(value: Any, names: Mapping[str, Any]) -> set[str]:
-    """The resources among `names` that a value refers to."""
+def find_references(value: object, names: Mapping[str, object]) -> set[str]:
+    """Return the resources among `names` that a value refers to."""
     if isinstance(value, list):
         return {name for item in value for name in find_references(item, names)}
     if not isinstance(value, Mapping):
         return set()
-    found = {name for item in value.values() for name in find_references(item, names)}
+    references = {name for item in value.values() for name in find_references(item, names)}
     if isinstance(value.get("Ref"), str):
-        found |= {value["Ref"]} & names.keys()
+        references |= {value["Ref"]} & names.keys()
     if isinstance(value.get("Fn::GetAtt"), list):
-        found |= {value["Fn::GetAtt"][0]} & names.keys()
+        references |= {value["Fn::GetAtt"][0]} & names.keys()
     if "Fn::Sub" in value:
         argument = value["Fn::Sub"]
         text = argument if isinstance(argument, str) else argument[0]
         used = {n.partition(".")[0] for literal, n in SUBSTITUTION.findall(text) if not literal}
-        found |= used & names.keys()
-    return found
+        references |= used & names.keys()
+    return references
 
 
 def sort_by_dependency(resources: Mapping[str, TemplateNode]) -> list[str]:
-    """The resources' names, each behind those that it refers to or depends on."""
-    waiting = {name: _dependencies(told, resources) for name, told in resources.items()}
+    """Return the resources' names, each after those that it refers to or depends on.
+
+    Raises ResolveError for a cycle.
+    """
+    waiting = {name: _dependencies(resources[name], resources) for name in resources}
     done: list[str] = []
     while waiting:
         ready = [name for name, on in waiting.items() if on <= set(done)]
         if not ready:
-            raise ResolveError(f"these wait for each other: {', '.join(sorted(waiting))}")
+            raise ResolveError(f"circular dependency between {', '.join(sorted(waiting))}")
         done += ready
         for name in ready:
             del waiting[name]
     return done
 
 
-def _dependencies(told: TemplateNode, resources: Mapping[str, TemplateNode]) -> set[str]:
-    on = told.get("DependsOn", [])
-    named = {on} if isinstance(on, str) else set(on)
-    return find_references(told.get("Properties", {}), resources) | (named & resources.keys())
+def _dependencies(resource: TemplateNode, resources: Mapping[str, TemplateNode]) -> set[str]:
+    depends_on = resource.get("DependsOn", [])
+    named = {depends_on} if isinstance(depends_on, str) else set(depends_on)
+    return find_references(resource.get("Properties", {}), resources) | (named & resources.keys())

@@ -1,30 +1,32 @@
-"""What a stack holds that its end must not take along unasked: running jobs, models, objects."""
+"""Find and remove what deleting a stack must not remove unasked: running jobs, models, objects."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 from cloudft.aws.aws_cli import aws_cli_command
 from cloudft.aws.client import Aws
 from cloudft.aws.stack import Stack
 from cloudft.errors import CloudRefused, ResourceNotFound
+from cloudft.infra.ownership import SERVICE
 
 RUNNING_STATUSES = ("InProgress", "Stopping")
 VERSIONS_PER_CALL = 1000
-"""Versions that one call lists, or removes."""
-RETAINED_TYPES = ("AWS::S3::Bucket", "AWS::KMS::Key")
-"""The types of what outlives a stack of cloudft."""
+"""Object versions that one call lists, or deletes."""
+BUCKET, KEY = "AWS::S3::Bucket", "AWS::KMS::Key"
+RETAINED_TYPES = (BUCKET, KEY)
+"""The resource types that stay when a stack of cloudft is deleted."""
 LOG_BUCKET = "LogBucket"
 KEY_DELETION_DAYS = 30
-"""How long a key can still be saved after its end was ordered: the longest that KMS offers."""
+"""Waiting period in which the deletion of a key can be canceled: the longest that KMS offers."""
 
 
 @dataclass(frozen=True)
 class RetainedResource:
-    """A resource that outlives its stack: `physical` is the bucket's name or the key's id."""
+    """A resource that outlives its stack. `physical_id` is the bucket's name or the key's id."""
 
     logical_id: str
     type: str
@@ -33,7 +35,10 @@ class RetainedResource:
 
 @dataclass(frozen=True)
 class StackContents:
-    """What there is. `objects` counts versions by bucket, to BATCH at most; logs don't count."""
+    """What uses a stack: names of running jobs and of models, and object versions by bucket.
+
+    Versions are counted up to `VERSIONS_PER_CALL`; access logs do not count.
+    """
 
     jobs: Sequence[str]
     models: Sequence[str]
@@ -41,53 +46,40 @@ class StackContents:
 
 
 def list_retained_resources(aws: Aws, stack_id: str) -> list[RetainedResource]:
-    """The buckets and keys of a stack, of one that is deleted those that it left behind."""
-    what = "the stack's resources can't be listed"
-    found = []
-    for one in _list_pages(aws, what, "list_stack_resources", StackName=stack_id):
-        physical, there = one.get("PhysicalResourceId"), one["ResourceStatus"] != "DELETE_COMPLETE"
-        if one["ResourceType"] in RETAINED_TYPES and physical and there:
-            found.append(
-                RetainedResource(one["LogicalResourceId"], one["ResourceType"], str(physical))
+    """Return the stack's buckets and keys that still exist; the stack may be deleted."""
+    failure = "can't list the stack's resources"
+    key = "StackResourceSummaries"
+    resources = []
+    for summary in aws.paginate(failure, SERVICE, "list_stack_resources", key, StackName=stack_id):
+        physical_id = summary.get("PhysicalResourceId")
+        is_retained = summary["ResourceType"] in RETAINED_TYPES
+        if is_retained and physical_id and summary["ResourceStatus"] != "DELETE_COMPLETE":
+            resources.append(
+                RetainedResource(
+                    summary["LogicalResourceId"], summary["ResourceType"], str(physical_id)
+                )
             )
-    return [one for one in found if _exists(aws, one)]
+    return [resource for resource in resources if _exists(aws, resource)]
 
 
-def _list_pages(aws: Aws, what: str, operation: str, **more: Any) -> Iterator[Mapping[str, Any]]:
-    while True:
-        answer = aws.call(what, "cloudformation", operation, **more)
-        yield from answer["StackResourceSummaries"]
-        if not answer.get("NextToken"):
-            return
-        more["NextToken"] = answer["NextToken"]
-
-
-def _exists(aws: Aws, one: RetainedResource) -> bool:
+def _exists(aws: Aws, resource: RetainedResource) -> bool:
+    name = resource.physical_id
     try:
-        if one.type == "AWS::S3::Bucket":
-            aws.call(
-                f"{one.physical_id} can't be looked at", "s3", "head_bucket", Bucket=one.physical_id
-            )
+        if resource.type == BUCKET:
+            aws.call(f"can't read the bucket {name}", "s3", "head_bucket", Bucket=name)
             return True
-        answer = aws.call(
-            f"the key {one.physical_id} can't be looked at",
-            "kms",
-            "describe_key",
-            KeyId=one.physical_id,
-        )
-        return str(answer["KeyMetadata"]["KeyState"]) != "PendingDeletion"
+        key = aws.call(f"can't read the key {name}", "kms", "describe_key", KeyId=name)
+        return str(key["KeyMetadata"]["KeyState"]) != "PendingDeletion"
     except ResourceNotFound:
         return False
 
 
 def find_stack_contents(
-    aws: Aws, stack: Stack | None, left: Sequence[RetainedResource]
+    aws: Aws, stack: Stack | None, retained: Sequence[RetainedResource]
 ) -> StackContents:
-    """Everything that is in the stack's buckets, uses its roles or its key."""
-    buckets = [
-        o.physical_id for o in left if o.type == "AWS::S3::Bucket" and o.logical_id != LOG_BUCKET
-    ]
-    keys = {one.physical_id for one in left if one.type == "AWS::KMS::Key"}
+    """Return everything that is in the stack's buckets, or uses its roles or its key."""
+    buckets = [r.physical_id for r in retained if r.type == BUCKET and r.logical_id != LOG_BUCKET]
+    keys = {r.physical_id for r in retained if r.type == KEY}
     objects = {bucket: _count_versions(aws, bucket) for bucket in buckets}
     roles = {v for v in stack.outputs.values() if ":role/" in v} if stack else set()
     jobs = list(_list_customization_jobs(aws, roles)) if roles else []
@@ -99,99 +91,122 @@ def find_stack_contents(
 
 
 def _count_versions(aws: Aws, bucket: str) -> int:
-    what = f"what is in {bucket} can't be listed"
-    page = aws.call(what, "s3", "list_object_versions", Bucket=bucket, MaxKeys=VERSIONS_PER_CALL)
+    failure = f"can't list the objects of {bucket}"
+    page = aws.call(failure, "s3", "list_object_versions", Bucket=bucket, MaxKeys=VERSIONS_PER_CALL)
     return len(page.get("Versions", ())) + len(page.get("DeleteMarkers", ()))
 
 
 def _list_customization_jobs(aws: Aws, roles: set[str]) -> Iterator[str]:
-    what, key = "the jobs can't be listed", "modelCustomizationJobSummaries"
+    """Yield the names of running customization jobs with one of the roles."""
+    failure, key = "can't list the customization jobs", "modelCustomizationJobSummaries"
     operation = "list_model_customization_jobs"
     for status in RUNNING_STATUSES:
-        for summary in aws.paginate(what, "bedrock", operation, key, statusEquals=status):
-            arn = summary["jobArn"]
-            get = "get_model_customization_job"
-            job = aws.call("a job can't be read", "bedrock", get, jobIdentifier=arn)
+        for summary in aws.paginate(failure, "bedrock", operation, key, statusEquals=status):
+            # The list does not contain the role: each job has to be read.
+            job = aws.call(
+                "can't read a customization job",
+                "bedrock",
+                "get_model_customization_job",
+                jobIdentifier=summary["jobArn"],
+            )
             if job["roleArn"] in roles:
                 yield str(job["jobName"])
 
 
 def _list_training_jobs(aws: Aws, roles: set[str]) -> Iterator[str]:
-    what = "the SageMaker jobs can't be listed"
-    more: dict[str, str] = {}
-    while True:
-        page = aws.call(what, "sagemaker", "list_training_jobs", StatusEquals="InProgress", **more)
-        for summary in page["TrainingJobSummaries"]:
-            name = summary["TrainingJobName"]
-            job = aws.call(what, "sagemaker", "describe_training_job", TrainingJobName=name)
-            if job["RoleArn"] in roles:
-                yield str(name)
-        if not page.get("NextToken"):
-            return
-        more = {"NextToken": page["NextToken"]}
+    """Yield the names of running SageMaker training jobs with one of the roles."""
+    failure, key = "can't list the SageMaker training jobs", "TrainingJobSummaries"
+    for summary in aws.paginate(
+        failure, "sagemaker", "list_training_jobs", key, StatusEquals="InProgress"
+    ):
+        name = summary["TrainingJobName"]
+        job = aws.call(failure, "sagemaker", "describe_training_job", TrainingJobName=name)
+        if job["RoleArn"] in roles:
+            yield str(name)
+
+
+class _ModelOperations(NamedTuple):
+    """The operations of one kind of model. `is_owned` is a filter that only custom models have."""
+
+    list_operation: str
+    get_operation: str
+    filters: Mapping[str, bool]
+
+
+MODEL_OPERATIONS = (
+    _ModelOperations("list_custom_models", "get_custom_model", {"isOwned": True}),
+    _ModelOperations("list_imported_models", "get_imported_model", {}),
+)
 
 
 def _list_models_using(aws: Aws, keys: set[str]) -> Iterator[str]:
-    """Custom and imported models that can't be used any more without one of the keys."""
-    what, key = "the models can't be listed", "modelSummaries"
-    looks: tuple[tuple[str, dict[str, Any], str], ...] = (
-        ("list_custom_models", {"isOwned": True}, "get_custom_model"),
-        ("list_imported_models", {}, "get_imported_model"),
-    )
-    for listing, more, get in looks:
-        for summary in aws.paginate(what, "bedrock", listing, key, **more):
-            arn = summary["modelArn"]
-            model = aws.call("a model can't be read", "bedrock", get, modelIdentifier=arn)
+    """Yield the names of custom and imported models that are unusable without one of the keys."""
+    failure, key = "can't list the models", "modelSummaries"
+    for operations in MODEL_OPERATIONS:
+        for summary in aws.paginate(
+            failure, "bedrock", operations.list_operation, key, **operations.filters
+        ):
+            model = aws.call(
+                "can't read a model",
+                "bedrock",
+                operations.get_operation,
+                modelIdentifier=summary["modelArn"],
+            )
             if str(model.get("modelKmsKeyArn") or "").rpartition("/")[2] in keys:
                 yield str(summary["modelName"])
 
 
 def remove_resource(
-    aws: Aws, one: RetainedResource, owner: str, progress: Callable[[int], None]
+    aws: Aws, resource: RetainedResource, owner: str, progress: Callable[[int], None]
 ) -> str:
-    """Remove a bucket with all versions of what is in it, or order the end of a key.
+    """Delete a bucket with all object versions, or schedule the deletion of a key.
 
-    Returns what became of it; `progress` is told how many versions are gone.
+    `owner` is the account that must own the bucket. `progress` receives the number of versions of
+    each call. Returns what happened, as a sentence part.
     """
-    if one.type == "AWS::KMS::Key":
-        what = f"the end of the key {one.physical_id} can't be ordered"
-        told = aws.call(
-            what,
-            "kms",
-            "schedule_key_deletion",
-            KeyId=one.physical_id,
-            PendingWindowInDays=KEY_DELETION_DAYS,
-        )
-        key = ("--key-id", one.physical_id)
-        keep = aws_cli_command(aws, "kms", "cancel-key-deletion", *key)
-        keep += f" && {aws_cli_command(aws, 'kms', 'enable-key', *key)}"  # it is disabled after the first
-        return f"ends on {told['DeletionDate']:%Y-%m-%d}; until then `{keep}` saves it"
-    where = {"Bucket": one.physical_id, "ExpectedBucketOwner": owner}
-    _empty_bucket(aws, where, progress)
-    what = f"the bucket {one.physical_id} can't be removed"
+    if resource.type == KEY:
+        return _schedule_key_deletion(aws, resource.physical_id)
+    bucket = {"Bucket": resource.physical_id, "ExpectedBucketOwner": owner}
+    _empty_bucket(aws, bucket, progress)
     with contextlib.suppress(ResourceNotFound):
-        aws.call(what, "s3", "delete_bucket", **where)
+        failure = f"can't delete the bucket {resource.physical_id}"
+        aws.call(failure, "s3", "delete_bucket", **bucket)
     return "removed"
 
 
-def _empty_bucket(aws: Aws, where: Mapping[str, str], progress: Callable[[int], None]) -> None:
-    what = f"{where['Bucket']} can't be emptied"
+def _schedule_key_deletion(aws: Aws, key_id: str) -> str:
+    answer = aws.call(
+        f"can't schedule the deletion of the key {key_id}",
+        "kms",
+        "schedule_key_deletion",
+        KeyId=key_id,
+        PendingWindowInDays=KEY_DELETION_DAYS,
+    )
+    key = ("--key-id", key_id)
+    # A key whose deletion was canceled is disabled.
+    undo = aws_cli_command(aws, "kms", "cancel-key-deletion", *key)
+    undo += f" && {aws_cli_command(aws, 'kms', 'enable-key', *key)}"
+    return f"will be deleted on {answer['DeletionDate']:%Y-%m-%d}; `{undo}` cancels that"
+
+
+def _empty_bucket(aws: Aws, bucket: Mapping[str, str], progress: Callable[[int], None]) -> None:
+    failure = f"can't empty the bucket {bucket['Bucket']}"
+    # Always the first page: what is listed is deleted before the next call.
     while True:
-        page = aws.call(what, "s3", "list_object_versions", MaxKeys=VERSIONS_PER_CALL, **where)
-        found = [*page.get("Versions", ()), *page.get("DeleteMarkers", ())]
-        if not found:
+        page = aws.call(failure, "s3", "list_object_versions", MaxKeys=VERSIONS_PER_CALL, **bucket)
+        versions = [*page.get("Versions", ()), *page.get("DeleteMarkers", ())]
+        if not versions:
             break
-        doomed = [{"Key": one["Key"], "VersionId": one["VersionId"]} for one in found]
-        delete = {"Objects": doomed, "Quiet": True}
-        answer = aws.call(what, "s3", "delete_objects", Delete=delete, **where)
+        objects = [{"Key": v["Key"], "VersionId": v["VersionId"]} for v in versions]
+        delete = {"Objects": objects, "Quiet": True}
+        answer = aws.call(failure, "s3", "delete_objects", Delete=delete, **bucket)
         if errors := answer.get("Errors"):
             first = errors[0]
             raise CloudRefused(
-                f"{what}: {first.get('Key')}: {first.get('Code')}",
-                fix="you need s3:DeleteObjectVersion; what is left stays as it is.",
+                f"{failure}: {first.get('Key')}: {first.get('Code')}",
+                fix="grant s3:DeleteObjectVersion on the bucket; what is left is unchanged.",
             )
-        progress(len(doomed))
-    uploads = aws.call(what, "s3", "list_multipart_uploads", **where).get("Uploads", ())
-    for one in uploads:
-        upload = {"Key": one["Key"], "UploadId": one["UploadId"]}
-        aws.call(what, "s3", "abort_multipart_upload", **upload, **where)
+        progress(len(objects))
+    for upload in aws.paginate(failure, "s3", "list_multipart_uploads", "Uploads", **bucket):
+        part = {"Key": upload["Key"], "UploadId": upload["UploadId"]}
+        aws.call(failure, "s3", "abort_multipart_upload", **part, **bucket)

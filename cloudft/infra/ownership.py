@@ -1,4 +1,4 @@
-"""Which stacks are cloudft's: others are neither changed nor removed, whatever their name."""
+"""Recognize cloudft's stacks, so that other stacks are never changed or deleted."""
 
 from __future__ import annotations
 
@@ -6,43 +6,37 @@ from cloudft.aws import stack as stacks
 from cloudft.aws.aws_cli import aws_cli_command
 from cloudft.aws.client import Aws
 from cloudft.aws.stack import Stack
-from cloudft.errors import CloudRefused, ResourceNotFound, UsageError
+from cloudft.errors import ResourceNotFound, UsageError
 
+SERVICE = "cloudformation"
 CHANGE_SET_PREFIX = "cloudft-"
 """How the names of cloudft's change sets begin."""
 OWNER_TAG = {"Key": "cloudft:infra", "Value": "base"}
-"""The mark that every deploy gives a stack; all releases have."""
+"""The tag that every deploy sets on a stack, in all releases."""
 
 
 def is_owned(aws: Aws, stack: Stack) -> bool:
-    """Return whether a stack carries cloudft's mark.
+    """Return whether a stack has cloudft's tag.
 
-    One that waits for its first change set holds nothing, and bears its tags only once that is
-    executed: it is foreign when a change set that another tool has made waits for it. Raises
-    AwsRefused and AwsUnreachable where its change sets can't be listed.
+    A stack in REVIEW_IN_PROGRESS is empty and gets its tags only when its change set is executed:
+    it is foreign when it has a change set of another tool. Raises CloudRefused and CloudUnreachable
+    when its change sets can't be listed.
     """
     if OWNER_TAG["Key"] in stack.tags:
         return True
     if stack.status != "REVIEW_IN_PROGRESS":
         return False
-    more: dict[str, str] = {}
-    while True:
-        what = f"the change sets of {stack.name} can't be listed"
-        page = aws.call(what, "cloudformation", "list_change_sets", StackName=stack.id, **more)
-        if any(
-            not one["ChangeSetName"].startswith(CHANGE_SET_PREFIX)
-            for one in page.get("Summaries", ())
-        ):
-            return False
-        if not page.get("NextToken"):
-            return True
-        more = {"NextToken": page["NextToken"]}
+    failure = f"can't list the change sets of {stack.name}"
+    change_sets = aws.paginate(
+        failure, SERVICE, "list_change_sets", "Summaries", StackName=stack.id
+    )
+    return all(one["ChangeSetName"].startswith(CHANGE_SET_PREFIX) for one in change_sets)
 
 
 def find_owned_stack(aws: Aws, name: str) -> Stack | None:
-    """Return the stack of that name or ARN, or None; raise UsageError for one that is not ours.
+    """Return the stack with that name or ARN, or None when there is none.
 
-    Raises AwsRefused and AwsUnreachable.
+    Raises UsageError for a stack that is not cloudft's, CloudRefused, CloudUnreachable.
     """
     try:
         stack = stacks.describe_stack(aws, name)
@@ -54,7 +48,7 @@ def find_owned_stack(aws: Aws, name: str) -> Stack | None:
 
 
 def foreign_stack_error(aws: Aws, stack: Stack) -> UsageError:
-    """Return the error for a stack without cloudft's mark, with what gives it the mark."""
+    """Return the error for a stack without cloudft's tag, with the command that adds the tag."""
     words = ["cloudformation", "update-stack", "--stack-name", stack.name]
     words += ["--use-previous-template", "--capabilities", "CAPABILITY_IAM"]
     words += ["--tags", f"Key={OWNER_TAG['Key']},Value={OWNER_TAG['Value']}"]
@@ -62,32 +56,29 @@ def foreign_stack_error(aws: Aws, stack: Stack) -> UsageError:
     words += ["--parameters", *kept] if kept else []
     return UsageError(
         f"the stack {stack.name} is not cloudft's: it has no tag {OWNER_TAG['Key']} ({stack.id})",
-        fix="take another name. Where other tools made it from a template of cloudft, mark it:"
+        fix="use another name. If another tool deployed a template of cloudft, add the tag:"
         f" `{aws_cli_command(aws, *words)}`.",
     )
 
 
 def find_deleted_stack(aws: Aws, name: str) -> Stack | None:
-    """Return the newest deleted stack of that name that was cloudft's; None where there is none.
+    """Return the newest deleted stack with that name that was cloudft's, or None.
 
-    CloudFormation remembers deleted stacks, with their tags, for 90 days. Raises AwsRefused and
-    AwsUnreachable.
+    CloudFormation keeps deleted stacks, with their tags, for 90 days. Raises CloudRefused and
+    CloudUnreachable.
     """
-    more: dict[str, object] = {"StackStatusFilter": ["DELETE_COMPLETE"]}
-    found = []
-    while True:
-        what = "the deleted stacks can't be listed"
-        page = aws.call(what, "cloudformation", "list_stacks", **more)
-        found += [one for one in page["StackSummaries"] if one["StackName"] == name]
-        if not page.get("NextToken"):
-            break
-        more["NextToken"] = page["NextToken"]
-    for one in sorted(found, key=lambda one: one["DeletionTime"], reverse=True):
+    summaries = aws.paginate(
+        "can't list the deleted stacks",
+        SERVICE,
+        "list_stacks",
+        "StackSummaries",
+        StackStatusFilter=["DELETE_COMPLETE"],
+    )
+    deleted = [one for one in summaries if one["StackName"] == name]
+    for one in sorted(deleted, key=lambda one: one["DeletionTime"], reverse=True):
         try:
             stack = stacks.describe_stack(aws, one["StackId"])
-        except CloudRefused as error:
-            if not isinstance(error, ResourceNotFound):
-                raise
+        except ResourceNotFound:  # older than 90 days
             continue
         if is_owned(aws, stack):
             return stack

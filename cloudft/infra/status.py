@@ -1,11 +1,11 @@
-"""A stack as it stands: outputs, what has drifted from its template, what it costs."""
+"""Report the state of a stack: outputs, drift from its template, and cost."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypedDict
 
 from cloudft.aws import stack as stacks
 from cloudft.aws.client import Aws
@@ -14,15 +14,19 @@ from cloudft.backends.partial_listing import unavailable_part
 from cloudft.errors import CloudRefused, CloudUnreachable
 from cloudft.infra import change_sets
 from cloudft.infra import template as templates
-from cloudft.infra.change_sets import SERVICE, Sleep
+from cloudft.infra.change_sets import Sleep
 from cloudft.infra.costs import ResourceCost, resource_costs
 from cloudft.infra.intrinsics import TemplateScope
+from cloudft.infra.ownership import SERVICE
 from cloudft.types import UnavailablePart
+
+DRIFT_POLL_S = 2.0
+DRIFTED = ("MODIFIED", "DELETED")
 
 
 @dataclass(frozen=True)
 class Drift:
-    """A resource that is not what its template says. `properties` is empty for one that is gone."""
+    """A resource that differs from its template. `properties` is empty for a deleted one."""
 
     resource: str
     type: str
@@ -32,9 +36,10 @@ class Drift:
 
 @dataclass(frozen=True)
 class StackReport:
-    """One look. `drift` None: it was not looked for, or could not be; `why` says so.
+    """The state of a stack at one time.
 
-    `costs` is None where the template can't be read. What can't be read is `unavailable`, too.
+    `drift` is None when it was not detected; `drift_unknown` is the reason. `costs` is None when
+    the template can't be read. Everything that can't be read is also in `unavailable`.
     """
 
     stack: Stack
@@ -45,72 +50,96 @@ class StackReport:
 
 
 def get_stack_report(aws: Aws, name: str, *, drift: bool, sleep: Sleep = time.sleep) -> StackReport:
-    """The stack, its drift and its cost.
+    """Return the stack, its drift and its cost.
 
-    Raises AwsNotFound, AwsRefused and AwsUnreachable where the stack itself can't be read.
+    Raises ResourceNotFound, CloudRefused and CloudUnreachable when the stack can't be read.
     """
     stack = change_sets.find_stack(aws, name)
     if stack is None:
         raise stacks.stack_not_found(name, aws)
-    found, why, priced = None, "not asked", None
-    missing: list[UnavailablePart] = []
+    drifts, drift_unknown, costs = None, "not requested", None
+    unavailable: list[UnavailablePart] = []
     if drift:
         try:
-            found, why = _detect_drift(aws, stack, sleep), ""
+            drifts, drift_unknown = _detect_drift(aws, stack, sleep), ""
         except (CloudRefused, CloudUnreachable) as error:
-            why = error.message
-            missing.append(unavailable_part(f"the drift of {name}", error))
+            drift_unknown = error.message
+            unavailable.append(unavailable_part(f"the drift of {name}", error))
     try:
-        priced = _stack_costs(aws, stack)
+        costs = _stack_costs(aws, stack)
     except (CloudRefused, CloudUnreachable) as error:
-        missing.append(unavailable_part(f"the template of {name}", error))
-    return StackReport(stack, found, why or None, priced, tuple(missing))
+        unavailable.append(unavailable_part(f"the template of {name}", error))
+    return StackReport(stack, drifts, drift_unknown or None, costs, tuple(unavailable))
 
 
 def _detect_drift(aws: Aws, stack: Stack, sleep: Sleep) -> list[Drift]:
-    what = f"the drift of {stack.name} can't be looked at"
-    begun = aws.call(what, SERVICE, "detect_stack_drift", StackName=stack.id)
-    which = {"StackDriftDetectionId": begun["StackDriftDetectionId"]}
+    failure = f"can't detect the drift of {stack.name}"
+    started = aws.call(failure, SERVICE, "detect_stack_drift", StackName=stack.id)
+    detection = {"StackDriftDetectionId": started["StackDriftDetectionId"]}
     operation = "describe_stack_drift_detection_status"
-    while (told := aws.call(what, SERVICE, operation, **which))["DetectionStatus"] == (
-        "DETECTION_IN_PROGRESS"
-    ):
-        sleep(2.0)
-    if told["DetectionStatus"] == "DETECTION_FAILED":
-        raise CloudRefused(f"{what}: {told.get('DetectionStatusReason')}", fix="try again.")
-    return list(_list_drifts(aws, stack, what))
-
-
-def _list_drifts(aws: Aws, stack: Stack, what: str) -> list[Drift]:
-    found: list[Drift] = []
-    more: dict[str, Any] = {"StackResourceDriftStatusFilters": ["MODIFIED", "DELETED"]}
     while True:
-        operation = "describe_stack_resource_drifts"
-        page = aws.call(what, SERVICE, operation, StackName=stack.id, **more)
-        found += [_to_drift(one) for one in page["StackResourceDrifts"]]
+        state = aws.call(failure, SERVICE, operation, **detection)
+        if state["DetectionStatus"] != "DETECTION_IN_PROGRESS":
+            break
+        sleep(DRIFT_POLL_S)
+    if state["DetectionStatus"] == "DETECTION_FAILED":
+        raise CloudRefused(f"{failure}: {state.get('DetectionStatusReason')}", fix="try again.")
+    return list(_list_drifts(aws, stack, failure))
+
+
+class _Difference(TypedDict):
+    PropertyPath: str
+
+
+class _ResourceDriftFields(TypedDict, total=False):
+    PropertyDifferences: list[_Difference]
+
+
+class _ResourceDrift(_ResourceDriftFields):
+    """A resource's drift, as DescribeStackResourceDrifts returns it."""
+
+    LogicalResourceId: str
+    ResourceType: str
+    StackResourceDriftStatus: str
+
+
+def _list_drifts(aws: Aws, stack: Stack, failure: str) -> Iterator[Drift]:
+    # Paged by hand: botocore (1.44) has no paginator for this operation.
+    token: dict[str, str] = {}
+    while True:
+        page = aws.call(
+            failure,
+            SERVICE,
+            "describe_stack_resource_drifts",
+            StackName=stack.id,
+            StackResourceDriftStatusFilters=DRIFTED,
+            **token,
+        )
+        yield from map(_to_drift, page["StackResourceDrifts"])
         if not page.get("NextToken"):
-            return found
-        more["NextToken"] = page["NextToken"]
+            return
+        token = {"NextToken": page["NextToken"]}
 
 
-def _to_drift(told: Mapping[str, Any]) -> Drift:
+def _to_drift(drift: _ResourceDrift) -> Drift:
     return Drift(
-        told["LogicalResourceId"],
-        told["ResourceType"],
-        told["StackResourceDriftStatus"],
-        tuple(p["PropertyPath"].strip("/") for p in told.get("PropertyDifferences", ())),
+        drift["LogicalResourceId"],
+        drift["ResourceType"],
+        drift["StackResourceDriftStatus"],
+        tuple(p["PropertyPath"].strip("/") for p in drift.get("PropertyDifferences", ())),
     )
 
 
 def _stack_costs(aws: Aws, stack: Stack) -> list[ResourceCost]:
-    what = f"the template of {stack.name} can't be read"
-    told = aws.call(what, SERVICE, "get_template", StackName=stack.id)["TemplateBody"]
-    template = templates.parse_template(told) if isinstance(told, str) else told
+    failure = f"can't read the template of {stack.name}"
+    body = aws.call(failure, SERVICE, "get_template", StackName=stack.id)["TemplateBody"]
+    # boto3 returns a template in JSON as a parsed value, one in YAML as text.
+    template = templates.parse_template(body) if isinstance(body, str) else body
     return template_costs(template, stack.parameters)
 
 
 def template_costs(
     template: templates.TemplateNode, parameter_values: Mapping[str, str]
 ) -> list[ResourceCost]:
-    """What a template with those parameters costs while it stands."""
+    """Return what a template's resources cost with these parameter values."""
     return resource_costs(TemplateScope(template, parameter_values, {}, {}).active_resources())

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cloudft.catalogue import is_text_only
 from cloudft.data.findings import Findings
 from cloudft.data.formats.record import BadRecord, Conversation, Document
 from cloudft.data.formats.registry import parse_record
@@ -39,7 +40,7 @@ def build_prompts(
     """
     if (prompt is None) == (file is None):
         raise UsageError("add either --prompt or --file", fix="see `cloudft generate --help`.")
-    raw = customization_type == "CONTINUED_PRE_TRAINING"
+    raw = is_text_only(customization_type)
     if system is not None and (raw or file is not None):
         raise UsageError(
             "--system needs --prompt, and a fine-tuned model",

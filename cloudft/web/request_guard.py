@@ -26,9 +26,9 @@ PAGE_HEADERS = (
     ("Cross-Origin-Opener-Policy", "same-origin"),
     ("Cross-Origin-Resource-Policy", "same-origin"),
 )
-"""What every page of ours is sent with; its Content-Security-Policy is its own."""
+"""Headers of every page of cloudft. Each page adds its own Content-Security-Policy."""
 INERT_CONTENT_POLICY = "default-src 'none'; sandbox; frame-ancestors 'none'"
-"""The Content-Security-Policy of stored content: no script, no form, no origin of ours."""
+"""The Content-Security-Policy of stored content: no scripts, no forms, an opaque origin."""
 STORED_HEADERS = (
     ("Content-Security-Policy", INERT_CONTENT_POLICY),
     ("X-Content-Type-Options", "nosniff"),
@@ -59,13 +59,13 @@ class RequestGuard:
         """
         host, origin = headers.get("host", ""), headers.get("origin")
         if host and not self._is_own_name(host):
-            return f"this server does not go by the name {host[:100]!r}{self.name_fix}"
+            return f"this server does not have the host name {host[:100]!r}{self.name_fix}"
         if origin is not None and origin.lower() != f"http://{host}".lower():
             return FOREIGN_PAGE_MESSAGE
         linked = allow_navigation and method == "GET"
         site = headers.get("sec-fetch-site")
         if site is None:
-            # No metadata: a program, an old browser, or one that came by a network address.
+            # No fetch metadata: a program, an old browser, or an address that is not loopback.
             unmarked = origin is None and _is_browser(headers) and "authorization" not in headers
             return FOREIGN_PAGE_MESSAGE if unmarked and not linked else None
         if site in ("same-origin", "none"):
@@ -74,7 +74,7 @@ class RequestGuard:
         return None if linked and window == ("navigate", "document") else FOREIGN_PAGE_MESSAGE
 
     def is_valid_token(self, token: str) -> bool:
-        """Return whether that is the token."""
+        """Return whether `token` is the server's token, in constant time."""
         return hmac.compare_digest(token.encode(), self.token.encode())
 
     def _is_own_name(self, host: str) -> bool:
@@ -86,7 +86,7 @@ class RequestGuard:
         try:
             ipaddress.ip_address(name.removeprefix("[").removesuffix("]"))
         except ValueError:
-            # Below `localhost` and the names given are buckets, as the SDKs address them.
+            # Subdomains of `localhost` and of `names` are S3 buckets, as the SDKs address them.
             known = {"localhost", *self.names}
             return any(name == own or name.endswith(f".{own}") for own in known)
         return True
@@ -99,25 +99,25 @@ def _is_browser(headers: Mapping[str, str]) -> bool:
 def harden_headers(
     headers: Iterable[tuple[str, str]], *, download: bool = False
 ) -> list[tuple[str, str]]:
-    """Return response headers without CORS permissions, and with what makes the content inert.
+    """Return response headers without CORS permissions, and with headers that make content inert.
 
-    With `download`, a browser saves the content and does not show it.
+    With `download`, a browser saves the content instead of showing it.
     """
-    given = list(headers)
+    original = list(headers)
     added = dict(STORED_HEADERS)
     if download:
-        dispositions = [value for name, value in given if name.lower() == "content-disposition"]
+        dispositions = [value for name, value in original if name.lower() == "content-disposition"]
         added["Content-Disposition"] = _as_attachment("".join(dispositions[-1:]))
     replaced = {name.lower() for name in added}
     kept = [
         (name, value)
-        for name, value in given
+        for name, value in original
         if name.lower() not in replaced and not name.lower().startswith("access-control-")
     ]
     return [*kept, *added.items()]
 
 
 def _as_attachment(disposition: str) -> str:
-    """Return a Content-Disposition as an attachment, its file name kept."""
+    """Return a Content-Disposition as an attachment with the same file name."""
     _, semicolon, parameters = disposition.partition(";")
     return f"attachment{semicolon}{parameters}"

@@ -1,4 +1,4 @@
-"""The endpoint as a user has it: boto3 from a job to a changed answer; its page; its signatures."""
+"""The endpoint by boto3: from a job to a changed answer; the status page; signatures."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ TEACHER = {"teacherModelIdentifier": "us.amazon.nova-pro-v1:0", "maxResponseLeng
 def endpoint(tiny_model: Path) -> Iterator[Endpoint]:
     settings = ("local.method=full", "local.max_length=64", "local.device=cpu", FAST)
     options = [part for setting in settings for part in ("--set", setting)]
-    with running_endpoint("--stand-in", tiny_model, *options) as made:
+    with running_endpoint("--stand-in", tiny_model, *options) as endpoint:
         records = [
             {
                 "schemaVersion": "bedrock-conversation-2024",
@@ -44,9 +44,11 @@ def endpoint(tiny_model: Path) -> Iterator[Endpoint]:
             }
             for city in tiny.CITIES
         ]
-        upload_jsonl(made, "train.jsonl", records * 4)
-        upload_jsonl(made, "asked.jsonl", [{"prompt": QUESTION.format(c)} for c in tiny.CITIES] * 2)
-        yield made
+        upload_jsonl(endpoint, "train.jsonl", records * 4)
+        upload_jsonl(
+            endpoint, "questions.jsonl", [{"prompt": QUESTION.format(c)} for c in tiny.CITIES] * 2
+        )
+        yield endpoint
 
 
 def upload_jsonl(endpoint: Endpoint, key: str, records: list[dict[str, Any]]) -> None:
@@ -55,14 +57,14 @@ def upload_jsonl(endpoint: Endpoint, key: str, records: list[dict[str, Any]]) ->
 
 
 def train_job(endpoint: Endpoint, name: str, file: str = "train.jsonl", **more: Any) -> Any:
-    """A job that has Completed."""
+    """Return a job that has Completed."""
     job = run_job(endpoint, name, file, **more)
     assert job["status"] == "Completed", job.get("failureMessage")
     return job
 
 
 def run_job(endpoint: Endpoint, name: str, file: str, **more: Any) -> Any:
-    """A job that has come to its end."""
+    """Return a job that has ended."""
     bedrock = endpoint.client("bedrock")
     bedrock.create_model_customization_job(
         **{
@@ -77,21 +79,21 @@ def run_job(endpoint: Endpoint, name: str, file: str, **more: Any) -> Any:
         }
     )
 
-    def look() -> Any:
+    def poll() -> Any:
         job = bedrock.get_model_customization_job(jobIdentifier=name)
         return job if job["status"] not in ("InProgress", "Stopping") else None
 
-    return wait_until(look, "the job has ended", seconds=120)
+    return wait_until(poll, "the job has ended", seconds=120)
 
 
 def deploy_model(endpoint: Endpoint, name: str, model_arn: str) -> str:
     bedrock = endpoint.client("bedrock")
-    made = bedrock.create_custom_model_deployment(modelDeploymentName=name, modelArn=model_arn)
-    arn = str(made["customModelDeploymentArn"])
+    created = bedrock.create_custom_model_deployment(modelDeploymentName=name, modelArn=model_arn)
+    arn = str(created["customModelDeploymentArn"])
 
     def active() -> bool:
-        told = bedrock.get_custom_model_deployment(customModelDeploymentIdentifier=arn)
-        return bool(told["status"] == "Active")
+        deployment = bedrock.get_custom_model_deployment(customModelDeploymentIdentifier=arn)
+        return bool(deployment["status"] == "Active")
 
     wait_until(active, "the deployment is active")
     return arn
@@ -106,7 +108,7 @@ def generate_text(endpoint: Endpoint, model: str) -> str:
     return str(answer["output"]["message"]["content"][0]["text"])
 
 
-def test_a_tuned_model_answers_otherwise_and_is_tuned_on(endpoint: Endpoint) -> None:
+def test_a_tuned_model_answers_differently_and_can_be_tuned_further(endpoint: Endpoint) -> None:
     job = train_job(endpoint, "tuned")
     arn = deploy_model(endpoint, "tuned", job["outputModelArn"])
     base, tuned = generate_text(endpoint, "amazon.nova-lite-v1:0"), generate_text(endpoint, arn)
@@ -123,7 +125,7 @@ def test_a_student_learns_what_the_teacher_answers(endpoint: Endpoint) -> None:
     job = train_job(
         endpoint,
         "distilled",
-        "asked.jsonl",
+        "questions.jsonl",
         customizationType="DISTILLATION",
         customizationConfig=config,
     )
@@ -140,7 +142,9 @@ def test_a_student_learns_what_the_teacher_answers(endpoint: Endpoint) -> None:
         ('{"input": "x"}', 'Input data at {uri} must follow \'{{"prompt": "<prompt text>",'),
     ],
 )
-def test_data_is_refused_in_the_services_words(endpoint: Endpoint, last: str, message: str) -> None:
+def test_bad_data_fails_the_job_with_the_services_message(
+    endpoint: Endpoint, last: str, message: str
+) -> None:
     name = f"refused-{len(last)}"
     good = '{"prompt": "a", "completion": "b"}\n'
     body = (good * 8 + last).encode()
@@ -152,7 +156,7 @@ def test_data_is_refused_in_the_services_words(endpoint: Endpoint, last: str, me
     assert job["statusDetails"]["validationDetails"]["status"] == "Failed"
 
 
-def test_the_page_shows_jobs_and_curves_and_no_text_of_theirs(endpoint: Endpoint) -> None:
+def test_the_page_shows_jobs_and_curves_and_no_training_data(endpoint: Endpoint) -> None:
     train_job(endpoint, "shown")
     with urllib.request.urlopen(f"{endpoint.url}/?token={TOKEN}") as answer:
         page = answer.read().decode()
@@ -163,7 +167,7 @@ def test_the_page_shows_jobs_and_curves_and_no_text_of_theirs(endpoint: Endpoint
 
 @pytest.fixture(scope="module")
 def signed_only_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of an endpoint that takes signed requests only."""
+    """Return the URL of an endpoint that accepts signed requests only."""
     file = tmp_path_factory.mktemp("keys") / "credentials"
     file.write_text("[team]\naws_access_key_id = AKIATEAM\naws_secret_access_key = s3cr3t/+x\n")
     command = [sys.executable, "-m", "cloudft", "endpoint", "-q", "--clock", "fast"]
@@ -185,7 +189,7 @@ def create_client(url: str, service: str, secret: str, key: str = "AKIATEAM") ->
     )
 
 
-def test_a_signature_of_a_known_key_is_taken(signed_only_url: str) -> None:
+def test_a_signature_by_a_known_key_is_accepted(signed_only_url: str) -> None:
     bedrock, s3 = (
         create_client(signed_only_url, "bedrock", "s3cr3t/+x"),
         create_client(signed_only_url, "s3", "s3cr3t/+x"),
@@ -215,13 +219,13 @@ def test_a_signature_of_a_known_key_is_taken(signed_only_url: str) -> None:
 def test_any_other_signature_is_refused(
     signed_only_url: str, service: str, key: str, secret: str, code: str
 ) -> None:
-    asked = {
+    operation = {
         "bedrock": "list_custom_models",
         "s3": "list_buckets",
         "sts": "get_caller_identity",
     }[service]
     with pytest.raises(ClientError) as caught:
-        getattr(create_client(signed_only_url, service, secret, key), asked)()
+        getattr(create_client(signed_only_url, service, secret, key), operation)()
     assert caught.value.response["Error"]["Code"] == code
 
 

@@ -124,7 +124,7 @@ def test_a_leak_over_fitting_and_labels_never_seen_are_told(evaluated: Any) -> N
         hyperparameters={"epochCount": 20, "learningRate": 0.02},
     )
     assert {w["code"] for w in found["warnings"]} == {"LeakedTestSet"}
-    assert "40 of 40 held-out records were trained on" in said
+    assert "40 of 40 held-out records are training records" in said
     assert found["pitfalls"]["overfitting"]["level"] == "bad"
 
 
@@ -135,7 +135,7 @@ def test_labels_without_meaning_bring_no_improvement(evaluated: Any) -> None:
     ]
     found, _ = evaluated("--quick", data={"test": "test.jsonl"}, records=shuffled)
     assert found["significance"]["verdict"] != "better"
-    assert "No improvement" in found["significance"]["sentence"]
+    assert found["significance"]["sentence"].startswith("No ")
 
 
 def test_pre_training_is_told_in_bits_a_byte(evaluated: Any, tmp_path: Path) -> None:
@@ -160,7 +160,7 @@ def test_a_model_that_was_never_trained_is_its_base(learnt: Path, cli: Cli) -> N
     tensors = load_file(path)
     save_file({n: t * 0 if "lora_B" in n else t for n, t in tensors.items()}, path)
     done = cli("evaluate", "-")
-    assert done.returncode == 2 and "the tuned model is its base" in done.stderr
+    assert done.returncode == 2 and "the tuned model is identical to its base" in done.stderr
 
 
 def test_answers_from_elsewhere_are_scored_alike(learnt: Path, cli: Cli, tmp_path: Path) -> None:
@@ -309,7 +309,7 @@ def test_a_job_that_failed_or_was_not_evaluated_has_a_report_too(
     assert cli("submit", job, "--wait", "--quiet").returncode == 0
     assert cli("report", "plain", "--out", tmp_path / "plain.html").returncode == 0
     assert "Not evaluated yet" in (tmp_path / "plain.html").read_text()
-    assert "was not evaluated yet" in cli("compare", "base", "plain").stderr
+    assert "has not been evaluated yet" in cli("compare", "base", "plain").stderr
     bad = job_file("bad", name="bad", local={"lora": {"target_modules": ["nothing"]}})
     assert cli("submit", bad, "--wait", "--quiet").returncode == 1
     assert cli("report", "bad", "--out", tmp_path / "bad.html").returncode == 0

@@ -1,4 +1,4 @@
-"""The workflow of examples/github-actions: its commands are there, its check step is run."""
+"""The workflow of examples/github-actions: its commands exist, and its steps run."""
 
 from __future__ import annotations
 
@@ -25,25 +25,27 @@ JOBS: dict[str, Any] = yaml.safe_load(WORKFLOW.read_text())["jobs"]
 
 
 def script(job: str, step: str) -> str:
-    [found] = [s["run"] for s in JOBS[job]["steps"] if s.get("name") == step]
-    return str(found)
+    [text] = [s["run"] for s in JOBS[job]["steps"] if s.get("name") == step]
+    return str(text)
 
 
 def commands(text: str) -> Iterator[list[str]]:
-    """The words of each `cloudft ...` line, without what the shell takes from it."""
+    """Yield the arguments of each `cloudft ...` line, without redirections."""
     for line in re.findall(r"^\s*cloudft (.+)$", text, re.MULTILINE):
         yield shlex.split(re.split(r" (?:\d?>|\|\|)", line)[0])
 
 
-def test_every_command_is_taken_by_the_command_line() -> None:
-    seen = []
+def test_every_command_is_accepted_by_the_command_line() -> None:
+    names = []
     for job in JOBS.values():
         for step in job["steps"]:
-            for words in commands(step.get("run", "")):
-                given = ["50" if word == "$MAX_COST" else word for word in words[1:]]
-                with make_context((words[0],), given):
-                    seen.append(words[0])
-    assert seen == ["check", "estimate", "check", "submit"]
+            for command in commands(step.get("run", "")):
+                arguments = [
+                    "50" if argument == "$MAX_COST" else argument for argument in command[1:]
+                ]
+                with make_context((command[0],), arguments):
+                    names.append(command[0])
+    assert names == ["check", "estimate", "check", "submit"]
 
 
 def test_what_may_cost_needs_the_environment_and_a_merge() -> None:
@@ -64,11 +66,11 @@ ROOT = WORKFLOW.parents[2]
 
 
 def requirements() -> dict[str, str]:
-    """The pinned versions; a line that is pinned or hashed otherwise fails here."""
+    """Return the pinned version of each package; a line in another form is an error."""
     lines = (WORKFLOW.parent / "requirements.txt").read_text().splitlines()
-    found = [REQUIREMENT.fullmatch(line) for line in lines if not line.startswith("#")]
-    assert all(found), lines
-    return {match[1]: match[2] for match in found if match}
+    requirements = [REQUIREMENT.fullmatch(line) for line in lines if not line.startswith("#")]
+    assert all(requirements), lines
+    return {match[1]: match[2] for match in requirements if match}
 
 
 def test_nothing_is_installed_by_a_name_without_its_digest() -> None:
@@ -80,10 +82,10 @@ def test_nothing_is_installed_by_a_name_without_its_digest() -> None:
         run = "\n".join(step.get("run", "") for step in job["steps"])
         installs = [shlex.split(line)[2:] for line in re.findall(r"^pip install.*", run, re.M)]
         assert len(installs) == run.count("pip ") == 2
-        for words in installs:
-            hashed = {"--require-hashes", "--only-binary"} <= {*words}
-            here = {"--no-index", "--no-deps", "--no-build-isolation"} <= {*words}
-            assert hashed or (here and words[-1] == "./.cloudft"), words
+        for command in installs:
+            hashed = {"--require-hashes", "--only-binary"} <= {*command}
+            here = {"--no-index", "--no-deps", "--no-build-isolation"} <= {*command}
+            assert hashed or (here and command[-1] == "./.cloudft"), command
 
 
 def test_the_pinned_requirements_are_all_that_cloudft_needs() -> None:
@@ -108,18 +110,18 @@ def test_the_pinned_requirements_are_all_that_cloudft_needs() -> None:
 
 
 def test_the_install_step_installs_the_checkout_at_its_commit_and_no_other(tmp_path: Path) -> None:
-    """Its last line, off line; what the line before it fetches is held by the tests above."""
+    """Run the last line of the step, offline; the tests above check what the first one fetches."""
     copy = tmp_path / ".cloudft"
     for name in ("cloudft", "local_backend", "infra"):
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE", "NOTICE"):
         shutil.copy(ROOT / name, copy)
     git = ["git", "-C", str(copy), "-c", "user.name=x", "-c", "user.email=x@example.com"]
-    for words in (["init", "-q"], ["add", "-A"], ["commit", "-q", "-m", "x"]):
-        subprocess.run([*git, *words], check=True)
+    for command in (["init", "-q"], ["add", "-A"], ["commit", "-q", "-m", "x"]):
+        subprocess.run([*git, *command], check=True)
     head = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True)
-    made = script("check", "Install cloudft")
-    assert made == script("submit", "Install cloudft")
+    install = script("check", "Install cloudft")
+    assert install == script("submit", "Install cloudft")
     pip = tmp_path / "bin" / "pip"
     pip.parent.mkdir()
     pip.write_text(f"""#!/bin/sh
@@ -132,18 +134,20 @@ exec {sys.executable} -m "pip" "$@" --quiet --target {tmp_path}/site
     def run(commit: str) -> int:
         path = f"{pip.parent}{os.pathsep}{os.environ['PATH']}"
         environ = os.environ | {"PATH": path, "CLOUDFT_COMMIT": commit}
-        step = ["bash", "-e", "-o", "pipefail", "-c", made]
+        step = ["bash", "-e", "-o", "pipefail", "-c", install]
         return subprocess.run(step, cwd=tmp_path, env=environ, check=False).returncode
 
     assert run("0" * 40) != 0 and not (tmp_path / "pip.log").exists()
     assert run(head.stdout.strip()) == 0
-    said = (tmp_path / "pip.log").read_text().splitlines()
-    assert len(said) == 2 and said[0].endswith(".cloudft/examples/github-actions/requirements.txt")
-    look = "import cloudft.infra.template as t; print(t.__file__, *t.list_templates())"
+    calls = (tmp_path / "pip.log").read_text().splitlines()
+    assert len(calls) == 2 and calls[0].endswith(
+        ".cloudft/examples/github-actions/requirements.txt"
+    )
+    program = "import cloudft.infra.template as t; print(t.__file__, *t.list_templates())"
     environ = os.environ | {"PYTHONPATH": str(tmp_path / "site")}
-    words = [sys.executable, "-c", look]
+    command = [sys.executable, "-c", program]
     done = subprocess.run(
-        words, cwd=tmp_path, env=environ, capture_output=True, text=True, check=True
+        command, cwd=tmp_path, env=environ, capture_output=True, text=True, check=True
     )
     where, *names = done.stdout.split()
     assert where.startswith(str(tmp_path / "site")) and names == ["base", "jobs"]

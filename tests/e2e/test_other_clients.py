@@ -1,4 +1,4 @@
-"""The endpoint as clients other than boto3 have it: the AWS CLI and the SDK for JavaScript."""
+"""The endpoint by other clients than boto3: the AWS CLI and the SDK for JavaScript."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ NO_NETWORK = re.compile(r"E(NOTFOUND|AI_AGAIN|CONNREFUSED|CONNRESET|TIMEDOUT|NET
 @pytest.fixture(scope="module")
 def endpoint(tiny_model: Path) -> Iterator[Endpoint]:
     options = [part for setting in SETTINGS for part in ("--set", setting)]
-    with running_endpoint("--stand-in", tiny_model, *options) as made:
-        yield made
+    with running_endpoint("--stand-in", tiny_model, *options) as endpoint:
+        yield endpoint
 
 
 def environ(endpoint: Endpoint, **more: str) -> dict[str, str]:
@@ -32,7 +32,7 @@ def environ(endpoint: Endpoint, **more: str) -> dict[str, str]:
 
 
 def run(*command: str | Path, env: Mapping[str, str], cwd: Path) -> str:
-    """What it wrote; it must not fail."""
+    """Run a command that must not fail, and return its output."""
     done = subprocess.run(
         command, env=env, cwd=cwd, capture_output=True, text=True, timeout=300, check=False
     )
@@ -40,15 +40,16 @@ def run(*command: str | Path, env: Mapping[str, str], cwd: Path) -> str:
     return done.stdout
 
 
-def told(output: str, what: str) -> list[str]:
-    """What stands behind `what: `, line by line."""
+def printed_values(output: str, what: str) -> list[str]:
+    """Return the rest of each line that begins with `what: `."""
     return re.findall(rf"^{what}: (.*)$", output, re.MULTILINE)
 
 
 def answers(output: str) -> tuple[str, str]:
-    """The base's and the tuned model's, after a job that has Completed."""
-    assert told(output, "job")[-1] == "Completed" and told(output, "throughput") == ["InService"]
-    [base], [tuned] = told(output, "base"), told(output, "tuned")
+    """Return the answers of the base and the tuned model, after a job that must have completed."""
+    assert printed_values(output, "job")[-1] == "Completed"
+    assert printed_values(output, "throughput") == ["InService"]
+    [base], [tuned] = printed_values(output, "base"), printed_values(output, "tuned")
     return json.loads(base), json.loads(tuned)
 
 
@@ -59,7 +60,7 @@ def assert_nothing_is_left(endpoint: Endpoint) -> None:
 
 
 def aws_folder() -> str | None:
-    """The folder of an AWS CLI that works (one whose packages are missing does not)."""
+    """Return the folder of an AWS CLI that works: one whose packages are missing does not."""
     for folder in (str(Path(sys.executable).parent), *os.environ["PATH"].split(os.pathsep)):
         aws = shutil.which("aws", path=folder)
         if aws and subprocess.run([aws, "--version"], capture_output=True).returncode == 0:
@@ -125,6 +126,6 @@ def test_the_javascript_sdk_tunes_serves_and_asks(endpoint: Endpoint, tmp_path: 
     output = run(node, "job.mjs", env=env, cwd=folder)
     base, tuned = answers(output)
     assert base != tuned and "Lyon" in tuned
-    pieces = [json.loads(piece) for piece in told(output, "piece")]
+    pieces = [json.loads(piece) for piece in printed_values(output, "piece")]
     assert len(pieces) > 1 and "".join(pieces) == tuned
     assert_nothing_is_left(endpoint)

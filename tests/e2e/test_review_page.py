@@ -62,10 +62,10 @@ def test_a_review_is_judged_closed_and_finished_in_a_browser(
 ) -> None:
     seen = drive(browser, server.url, "judge")
     assert seen == {"axe": [], "prompt": PROMPT, "count": "2 of 4", "faults": []}
-    kept = review.load_judgments()["ada"]
-    assert {value["note"] for value in kept.values()} == {"", "not t, but b"}
-    assert "bad" in {value["choice"] for value in kept.values()}
+    saved = review.load_judgments()["ada"]
+    assert {value.note for value in saved.values()} == {"", "not t, but b"}
+    assert "bad" in {value.choice for value in saved.values()}
     seen = drive(browser, server.url, "finish")
     assert (seen["reopened"], seen["axe"], seen["faults"]) == ("2 of 4", [], [])
-    assert "All 4 records are judged" in seen["told"]
+    assert "All 4 records are judged" in seen["summary"]
     assert review.summarize()["judgements"] == 4

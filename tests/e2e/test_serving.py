@@ -121,7 +121,10 @@ def test_a_deploy_with_other_parameters_than_what_stands_is_refused_by_name(
     assert units.returncode == 2 and "--provisioned" in units.stderr
     made = deployed(cli, job, "--provisioned", "--units", "2")
     for words, told in (
-        (("--provisioned",), f"{made['name']} serves this model with 2 model units; 1 are wanted"),
+        (
+            ("--provisioned",),
+            f"{made['name']} serves this model with 2 model units, and --units is 1",
+        ),
         ((), f"{made['name']} serves this model already"),
         (("--ttl", "9"), f"{made['name']} serves this model already"),
         (("--dry-run",), f"{made['name']} serves this model already"),
@@ -144,7 +147,7 @@ def test_what_is_being_made_is_named_when_it_cannot_be_looked_at(
     aws.fault({"operation": "ListCustomModelDeployments", "do": "expire", "skip": 2})
     blind = cli("deploy", job, "--yes")
     [made] = servings(aws, job)
-    assert blind.returncode == 4 and f"{job} is being made, but" in blind.stderr
+    assert blind.returncode == 4 and f"{job} is being created, but" in blind.stderr
     assert deployed(cli, job)["id"] == made and servings(aws, job) == [made]
 
 

@@ -1,4 +1,4 @@
-"""The endpoint killed while a job trains: started again, it completes, with one custom model."""
+"""The endpoint is killed while a job trains: after a restart the job completes, with one model."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from processes import read_json, wait_until
 
 MOMENTS = range(20 if os.environ.get("CLOUDFT_ALL_MOMENTS") else 2)
 MAX_JOB_S = 6.0
-"""About what a job takes from its creation to its end."""
+"""About the time of a job from its creation to its end."""
 
 
 def start_endpoint(
     state: Path, model: Path, python: str = sys.executable
 ) -> tuple[subprocess.Popen[str], Endpoint]:
-    """An endpoint that keeps its state."""
+    """Start an endpoint with a state folder."""
     command = [python, "-m", "cloudft", "endpoint", "-q", "--state", str(state)]
     command += ["--stand-in", str(model)]
     for setting in ("local.method=full", "local.max_length=64"):
@@ -38,7 +38,7 @@ def start_endpoint(
 
 
 def kill_endpoint(process: subprocess.Popen[str], state: Path, *, trainers: bool) -> None:
-    """kill -9, of the trainings too when wanted: the machine went down."""
+    """Kill the endpoint; with `trainers` its trainings, too, as if the machine had gone down."""
     process.kill()
     process.communicate()
     if trainers:
@@ -64,7 +64,7 @@ def create_job(endpoint: Endpoint, name: str) -> str:
 
 
 @pytest.mark.parametrize("number", MOMENTS)
-def test_a_killed_endpoint_goes_on(tmp_path: Path, tiny_model: Path, number: int) -> None:
+def test_a_killed_endpoint_resumes_its_job(tmp_path: Path, tiny_model: Path, number: int) -> None:
     chance = random.Random(number)
     process, endpoint = start_endpoint(tmp_path / "state", tiny_model)
     try:
@@ -78,11 +78,11 @@ def test_a_killed_endpoint_goes_on(tmp_path: Path, tiny_model: Path, number: int
         process, endpoint = start_endpoint(tmp_path / "state", tiny_model)
         bedrock = endpoint.client("bedrock")
 
-        def look() -> Any:
+        def poll() -> Any:
             job = bedrock.get_model_customization_job(jobIdentifier=arn)
             return job if job["status"] != "InProgress" else None
 
-        job = wait_until(look, "the job has ended", seconds=90)
+        job = wait_until(poll, "the job has ended", seconds=90)
         assert job["status"] == "Completed", job
         [model_made] = bedrock.list_custom_models()["modelSummaries"]
         assert model_made["modelArn"] == job["outputModelArn"]
@@ -95,7 +95,7 @@ def test_a_killed_endpoint_goes_on(tmp_path: Path, tiny_model: Path, number: int
         kill_endpoint(process, tmp_path / "state", trainers=True)
 
 
-def test_what_an_orderly_end_stopped_goes_on_too(tmp_path: Path, tiny_model: Path) -> None:
+def test_a_job_that_an_orderly_end_stopped_is_resumed(tmp_path: Path, tiny_model: Path) -> None:
     process, endpoint = start_endpoint(tmp_path / "state", tiny_model, preloaded.interpreter_path())
     try:
         create_bucket_and_roles(endpoint)
@@ -116,11 +116,11 @@ def test_what_an_orderly_end_stopped_goes_on_too(tmp_path: Path, tiny_model: Pat
         )
         bedrock = endpoint.client("bedrock")
 
-        def look() -> Any:
+        def poll() -> Any:
             job = bedrock.get_model_customization_job(jobIdentifier=arn)
             return job if job["status"] != "InProgress" else None
 
-        assert wait_until(look, "the job has ended", seconds=90)["status"] == "Completed"
+        assert wait_until(poll, "the job has ended", seconds=90)["status"] == "Completed"
     finally:
         kill_endpoint(process, tmp_path / "state", trainers=True)
 
@@ -140,7 +140,7 @@ def test_two_endpoints_never_share_a_state(tmp_path: Path, tiny_model: Path) -> 
     assert endpoint.url, "a killed one holds nothing"
 
 
-def test_it_ends_in_order_with_the_process_that_it_belongs_to(tmp_path: Path) -> None:
+def test_it_ends_in_an_orderly_way_with_the_process_of_until_pid(tmp_path: Path) -> None:
     with subprocess.Popen(["sleep", "60"]) as owner:
         command = [sys.executable, "-m", "cloudft", "endpoint", "-q", "--until-pid", str(owner.pid)]
         environ = os.environ | {"TMPDIR": str(tmp_path)}
@@ -163,7 +163,7 @@ Outputs:
 """
 
 
-def test_a_stack_and_what_it_made_outlive_a_kill(tmp_path: Path, tiny_model: Path) -> None:
+def test_a_stack_and_its_resources_survive_a_kill(tmp_path: Path, tiny_model: Path) -> None:
     process, endpoint = start_endpoint(tmp_path / "state", tiny_model)
     try:
         names = {"StackName": "kept", "ChangeSetName": "first"}

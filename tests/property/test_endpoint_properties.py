@@ -130,11 +130,11 @@ RARELY = st.integers(0, 24).map(lambda number: number == 24)
 
 
 TIMEOUT_S = 90
-"""The first question to a model loads it, and another test may train on the same cores."""
+"""The first request to a model loads it, and another test may train on the same cores."""
 
 
 class RawClient:
-    """The endpoint, spoken to without a client that would correct a request or try it again."""
+    """An HTTP client that sends requests as they are, and only once."""
 
     def __init__(self, url: str, names: list[str]) -> None:
         self.host = urlsplit(url).netloc
@@ -144,22 +144,24 @@ class RawClient:
     def request(
         self, method: str, path: str, body: bytes, headers: dict[str, str]
     ) -> tuple[int, dict[str, str], bytes]:
-        """The status, headers and body of the answer."""
+        """Return the status, the headers and the body of the response."""
         try:
             self.connection.request(method, path, body, {"Authorization": SIGNED, **headers})
             answer = self.connection.getresponse()
-            told = {name.lower(): value for name, value in answer.getheaders()}
-            return answer.status, told, answer.read()
+            response_headers = {name.lower(): value for name, value in answer.getheaders()}
+            return answer.status, response_headers, answer.read()
         except Exception:
             self.connection.close()
             raise
 
     def request_operation(self, service: str, name: str, request: dict[str, Any]) -> dict[str, Any]:
-        """The answer as botocore reads it; an error has a code and a message."""
+        """Return the response as botocore parses it; errors must have a code and a message."""
         query = urlencode(request["query_string"], doseq=True)
         path = request["url_path"] + (f"?{query}" if query else "")
         headers = {k: str(v) for k, v in request["headers"].items()}
-        status, told, content = self.request(request["method"], path, request["body"], headers)
+        status, response_headers, content = self.request(
+            request["method"], path, request["body"], headers
+        )
         assert status < 500, content
         model = load_service_model(service)
         operation = model.operation_model(name)
@@ -170,7 +172,8 @@ class RawClient:
             assert kinds
             return {"ResponseMetadata": {"HTTPStatusCode": status}}
         answer: dict[str, Any] = create_parser("rest-json").parse(
-            {"status_code": status, "headers": told, "body": content}, operation.output_shape
+            {"status_code": status, "headers": response_headers, "body": content},
+            operation.output_shape,
         )
         if status >= 300:
             assert answer["Error"]["Code"].isidentifier() and answer["Error"]["Message"], answer
@@ -197,17 +200,17 @@ def target(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterat
         def model() -> Any:
             return bedrock.get_model_customization_job(jobIdentifier=job).get("outputModelArn")
 
-        made = wait_until(model, "the job has ended")
+        model_arn = wait_until(model, "the job has ended")
         deployment = bedrock.create_custom_model_deployment(
-            modelDeploymentName="known", modelArn=made
+            modelDeploymentName="known", modelArn=model_arn
         )["customModelDeploymentArn"]
-        target = RawClient(endpoint.url, [*EXAMPLES, job, made, deployment])
+        target = RawClient(endpoint.url, [*EXAMPLES, job, model_arn, deployment])
         yield target
         target.connection.close()
 
 
 def draw_value(draw: Draw, shape: Any, names: list[str], depth: int = 0) -> Any:
-    """Mostly a valid value of that shape."""
+    """Return a value of a shape, mostly a valid one."""
     kind = shape.type_name
     least, most = shape.metadata.get("min"), shape.metadata.get("max")
     if getattr(shape, "is_document_type", False):
@@ -244,22 +247,22 @@ def draw_structure(draw: Draw, shape: Any, names: list[str], depth: int) -> dict
         plain = "text" in members and not draw(RARELY)
         chosen = ["text" if plain else draw(st.sampled_from(sorted(members)))]
     else:
-        wanted = draw(st.integers(0, (1 << len(members)) - 1)) if depth < 3 else 0
+        optional = draw(st.integers(0, (1 << len(members)) - 1)) if depth < 3 else 0
         missing = depth < 2 and draw(RARELY)
         chosen = [
             name
             for bit, name in enumerate(members)
-            if (name in shape.required_members and not missing) or wanted >> bit & 1
+            if (name in shape.required_members and not missing) or optional >> bit & 1
         ]
-    made = {name: draw_value(draw, members[name], names, depth + 1) for name in chosen}
+    structure = {name: draw_value(draw, members[name], names, depth + 1) for name in chosen}
     if shape.name == "TrainingDataConfig" and not draw(RARELY):
-        made = {"s3Uri": f"s3://{BUCKET}/train.jsonl"}
+        structure = {"s3Uri": f"s3://{BUCKET}/train.jsonl"}
     if shape.name in ("ConverseRequest", "ConverseStreamRequest"):
         short = 0 if draw(RARELY) else draw(st.integers(1, 4))
-        made["inferenceConfig"] = {**made.get("inferenceConfig", {}), "maxTokens": short}
+        structure["inferenceConfig"] = {**structure.get("inferenceConfig", {}), "maxTokens": short}
         if not draw(RARELY):
-            made["messages"] = [draw_value(draw, members["messages"].member, names, depth + 1)]
-    return made
+            structure["messages"] = [draw_value(draw, members["messages"].member, names, depth + 1)]
+    return structure
 
 
 def draw_string(draw: Draw, shape: Any, names: list[str]) -> str:
@@ -299,7 +302,7 @@ def _is_header_text(text: str) -> bool:
 
 
 def is_sendable(shape: Any, parameters: dict[str, Any]) -> bool:
-    """Whether HTTP can carry it: no empty part of a path, no control character in a header."""
+    """Return whether HTTP can carry it: no empty path segment, no control character in a header."""
     if shape is None:
         return True
     for name, member in shape.members.items():
@@ -344,7 +347,7 @@ def test_any_request_is_answered_and_a_broken_one_refused(
 
 
 def draw_broken(draw: Draw, content: Any) -> Any:
-    """Another JSON value: one part replaced, or a member more."""
+    """Return another JSON value: one part replaced, or a member added."""
     if isinstance(content, dict) and content and draw(st.integers(0, 3)):
         name = draw(st.sampled_from(sorted(content)))
         return {**content, name: draw_broken(draw, content[name])}

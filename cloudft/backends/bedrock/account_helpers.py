@@ -1,19 +1,31 @@
-"""What the checks of an account share on Bedrock: the service, and how a bucket is named."""
+"""Helpers for calls about a job's account: the service, buckets, tags."""
 
 from __future__ import annotations
 
+from cloudft.aws import s3
+from cloudft.aws.client import Aws
+from cloudft.aws.tags import from_tag_list
 from cloudft.backends.aws_base.account_checks import TrainingService
 from cloudft.backends.bedrock import request
 from cloudft.backends.bedrock.required_permissions import SERVICE_PRINCIPAL
 from cloudft.spec.load import LoadedJob
 
 JOB_TYPES = ("model-customization-job", "model-invocation-job")
-"""What takes the role on: the job, and the batches of an evaluation of its model."""
+"""Jobs that assume the role: the customization job, and batches that evaluate its model."""
 BEDROCK = TrainingService("bedrock", "Bedrock", SERVICE_PRINCIPAL, JOB_TYPES)
-"""Its trust: Bedrock user guide, "Service role"."""
+"""Source of its trust policy: Bedrock user guide, "Service role"."""
 
 
 def bucket_parameters(job: LoadedJob, bucket: str) -> dict[str, str]:
-    """A bucket, and the account that it must belong to where that is known."""
-    owner = request.expected_bucket_owner(job)
-    return {"Bucket": bucket, **({"ExpectedBucketOwner": owner} if owner else {})}
+    """Return a bucket as S3's operations take it, with the account that must own it, if known."""
+    return s3.bucket_parameters(bucket, request.expected_bucket_owner(job))
+
+
+def get_tags(aws: Aws, arn: str, name: str | None = None) -> dict[str, str]:
+    """Return the tags of a Bedrock resource, called `name` in errors.
+
+    Raise CloudRefused and CloudUnreachable.
+    """
+    failure = f"the tags of {name or arn} can't be read"
+    response = aws.call(failure, "bedrock", "list_tags_for_resource", resourceARN=arn)
+    return from_tag_list(response["tags"])

@@ -1,8 +1,8 @@
-"""Questions to a tuned model and its base as batch inference jobs: nothing has to serve the model.
+"""Generate with a tuned model and its base by batch inference jobs: no deployment is needed.
 
-A batch takes a custom model by its own ARN. Its name follows from the model and the questions, and
-each question's record id from what is asked, so that whoever asks again finds the batch under way,
-and of those that have ended every answer.
+A batch takes a custom model by its own ARN. A batch's name follows from the model and its records,
+and a record's id from the request in it. So a repeated evaluation finds the batch under
+way, and every answer of those that have ended.
 """
 
 from __future__ import annotations
@@ -10,15 +10,24 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypedDict, cast
 
 import msgspec
 import orjson
 from tenacity import Retrying, retry_if_result, wait_exponential
 
+from cloudft.aws import s3
 from cloudft.aws.client import Aws
-from cloudft.backends.bedrock import output, request
-from cloudft.backends.bedrock.converse import converse_request, parse_converse_response
+from cloudft.aws.s3 import list_objects, read_object, s3_uri, split_s3_uri
+from cloudft.aws.tags import to_tag_list
+from cloudft.backends.bedrock import request
+from cloudft.backends.bedrock.converse import (
+    ConverseRequest,
+    ConverseResponse,
+    converse_request,
+    parse_converse_response,
+)
+from cloudft.backends.bedrock.responses import BatchJob, CustomizationJob
 from cloudft.errors import BadDocument, JobStateConflict, ResourceConflict, UsageError
 from cloudft.inference import Answer, GenerationConfig, InferenceSession, Prompt
 from cloudft.storage.documents import Count, decode
@@ -27,11 +36,25 @@ TERMINAL_STATUSES = {"Completed", "PartiallyCompleted", "Failed", "Stopped", "Ex
 STATUSES_WITH_OUTPUT = {"Completed", "PartiallyCompleted"}
 POLL_S, LONGEST_POLL_S = 0.2, 60.0
 JOB_NAME_PREFIX = "cloudft-ask"
+Records = Mapping[str, ConverseRequest]
+"""Requests by record id."""
+
+
+class _RecordError(TypedDict, total=False):
+    errorMessage: str
+
+
+class OutputRecord(TypedDict, total=False):
+    """A line of a batch's output: the answer to a record, or why it has none."""
+
+    recordId: str
+    modelOutput: ConverseResponse
+    error: _RecordError
 
 
 @dataclass(frozen=True)
 class BatchLocation:
-    """Where a job's batches lie, and the role that reads and writes there."""
+    """S3 location of a job's batches, and the role that reads and writes there."""
 
     bucket: str
     prefix: str
@@ -40,163 +63,157 @@ class BatchLocation:
 
     @property
     def bucket_parameters(self) -> dict[str, str]:
-        """The bucket, as S3's operations take it."""
-        owner = {"ExpectedBucketOwner": self.bucket_owner} if self.bucket_owner else {}
-        return {"Bucket": self.bucket, **owner}
+        """Return the bucket as S3's operations take it."""
+        return s3.bucket_parameters(self.bucket, self.bucket_owner)
 
     def uri(self, key: str) -> str:
-        """`s3://BUCKET/KEY`."""
-        return f"s3://{self.bucket}/{key}"
+        """Return `s3://BUCKET/KEY`."""
+        return s3_uri(self.bucket, key)
 
 
-def batch_location(job: Mapping[str, Any], bucket_owner: str | None) -> BatchLocation:
-    """Beside the output of a customization job."""
-    bucket, prefix = request.output_location(job)
-    return BatchLocation(
-        bucket, f"{prefix.removesuffix('output/')}batches/", bucket_owner, job["roleArn"]
-    )
+def batch_location(job: CustomizationJob, bucket_owner: str | None) -> BatchLocation:
+    """Return the location of batches, next to the output of a customization job."""
+    bucket, output_prefix = request.output_location(job["outputDataConfig"])
+    prefix = f"{output_prefix.removesuffix('output/')}batches/"
+    return BatchLocation(bucket, prefix, bucket_owner, job["roleArn"])
 
 
 class BatchInferenceSession(InferenceSession):
-    """The base and the tuned model of a job, each asked by batches."""
+    """A job's base and tuned model, each of which answers by batches."""
 
     def __init__(self, aws: Aws, ids: Mapping[str, str], location: BatchLocation) -> None:
         self._aws, self._ids, self._location = aws, ids, location
 
     def model_identities(self) -> Mapping[str, str]:
-        """The models' own ids."""
+        """Return the model id or ARN of each variant."""
         return self._ids
 
     def generate(
         self, prompts: Sequence[Prompt], variants: Sequence[str], decoding: GenerationConfig
     ) -> Iterator[Answer]:
-        """A batch a variant, followed to its end. Whoever breaks off leaves it to go on.
+        """Yield the answers of one batch per variant; wait for its end.
 
-        Raises JobStateConflict for a batch that failed and for questions without an answer,
-        UsageError for raw text: batches here are conversations.
+        A batch continues when the caller is interrupted. Raise JobStateConflict for a batch that
+        failed and for prompts without an answer, UsageError for raw text: these batches are
+        conversations.
         """
         if any(prompt.text is not None for prompt in prompts):
             raise UsageError(
-                "a batch asks conversations, and this job's model goes on with raw text",
-                fix="leave --batch out: `cloudft deploy JOB`, then evaluate.",
+                "a batch holds conversations, and this job's model continues raw text",
+                fix="remove --batch: `cloudft deploy JOB`, then evaluate.",
             )
         for variant in variants:
             yield from self._answer_variant(variant, prompts, decoding)
 
     def _answer_variant(
-        self, variant: str, prompts: Sequence[Prompt], decoding: GenerationConfig
+        self, variant: str, prompts: Sequence[Prompt], config: GenerationConfig
     ) -> Iterator[Answer]:
         model = self._ids[variant]
-        records = {
-            _record_id(body): body for body in (converse_request(p, decoding) for p in prompts)
-        }
-        found = self._existing_answers(model, records)
-        missing = {key: body for key, body in records.items() if key not in found}
+        requests = [converse_request(prompt, config) for prompt in prompts]
+        records = {_record_id(one): one for one in requests}
+        answers = self._existing_answers(model, records)
+        missing = {key: body for key, body in records.items() if key not in answers}
         if missing:
-            found |= self._read_answers(self._run_batch(model, missing))
-        for index, prompt in enumerate(prompts):
-            told = found.get(_record_id(converse_request(prompt, decoding)))
-            if told is None or "modelOutput" not in told:
-                raise _no_answer_error(index, told)
-            yield parse_converse_response(told["modelOutput"], index, variant)
+            answers |= self._read_output(self._run_batch(model, missing))
+        for index, one in enumerate(requests):
+            record = answers.get(_record_id(one))
+            if record is None or "modelOutput" not in record:
+                raise _no_answer_error(index, record)
+            yield parse_converse_response(record["modelOutput"], index, variant)
 
-    def _existing_answers(
-        self, model: str, wanted: Mapping[str, Any]
-    ) -> dict[str, Mapping[str, Any]]:
-        """What earlier batches of this model have answered."""
-        found: dict[str, Mapping[str, Any]] = {}
-        for summary in self._list_batches(model, ""):
-            if summary["status"] in STATUSES_WITH_OUTPUT:
-                answers = self._read_answers(summary)
-                found |= {k: v for k, v in answers.items() if k in wanted and "modelOutput" in v}
-        return found
+    def _existing_answers(self, model: str, records: Records) -> dict[str, OutputRecord]:
+        """Return the answers of earlier batches of this model to these records."""
+        answers: dict[str, OutputRecord] = {}
+        for batch in self._list_batches(model, JOB_NAME_PREFIX):
+            if batch["status"] in STATUSES_WITH_OUTPUT:
+                output = self._read_output(batch).items()
+                answers |= {k: v for k, v in output if k in records and "modelOutput" in v}
+        return answers
 
-    def _list_batches(self, model: str, name: str) -> list[Mapping[str, Any]]:
-        """The job's batches of a model whose name holds `name`, the oldest first."""
-        what, operation = "the batches can't be listed", "list_model_invocation_jobs"
-        summaries = self._aws.paginate(
-            what,
-            "bedrock",
-            operation,
-            "invocationJobSummaries",
-            nameContains=name or JOB_NAME_PREFIX,
+    def _list_batches(self, model: str, name: str) -> list[BatchJob]:
+        """Return the job's batches of a model whose name contains `name`, the oldest first."""
+        failure, operation = "the batches can't be listed", "list_model_invocation_jobs"
+        batches: Iterator[BatchJob] = self._aws.paginate(
+            failure, "bedrock", operation, "invocationJobSummaries", nameContains=name
         )
-        ours = self._location.uri(self._location.prefix)
-        mine = [s for s in summaries if s["modelId"] == model and _output_uri(s).startswith(ours)]
-        return sorted(mine, key=lambda s: str(s["submitTime"]))
+        prefix = self._location.uri(self._location.prefix)
+        of_job = [b for b in batches if b["modelId"] == model and _output_uri(b).startswith(prefix)]
+        return sorted(of_job, key=lambda batch: str(batch["submitTime"]))
 
-    def _run_batch(self, model: str, records: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The batch of these questions, at its end."""
+    def _run_batch(self, model: str, records: Records) -> BatchJob:
+        """Return the batch of these records when it has ended; create it unless it is under way."""
         token = hashlib.sha256(orjson.dumps([model, sorted(records)])).hexdigest()[:32]
-        before = self._list_batches(model, f"{JOB_NAME_PREFIX}-{token}")
-        going = [s for s in before if s["status"] not in TERMINAL_STATUSES]
-        arn = (
-            going[-1]["jobArn"] if going else self._create_batch(model, token, len(before), records)
-        )
-        waits = Retrying(
-            retry=retry_if_result(lambda answer: answer["status"] not in TERMINAL_STATUSES),
+        batches = self._list_batches(model, f"{JOB_NAME_PREFIX}-{token}")
+        running = [batch for batch in batches if batch["status"] not in TERMINAL_STATUSES]
+        if running:
+            arn = running[-1]["jobArn"]
+        else:
+            arn = self._create_batch(model, token, len(batches), records)
+        retrying = Retrying(
+            retry=retry_if_result(lambda batch: batch["status"] not in TERMINAL_STATUSES),
             wait=wait_exponential(multiplier=POLL_S, max=LONGEST_POLL_S),
         )
-        ended: Mapping[str, Any] = waits(self._get_batch, arn)
+        ended: BatchJob = retrying(self._get_batch, arn)
         if ended["status"] not in STATUSES_WITH_OUTPUT:
             raise JobStateConflict(
                 f"the batch {ended['jobName']} is {ended['status']}:"
-                f" {ended.get('message') or 'no reason is told'}",
-                fix="mend that and ask again, which makes a new batch.",
+                f" {ended.get('message') or 'Bedrock gives no reason'}",
+                fix="fix that and evaluate again, which creates a new batch.",
             )
         return ended
 
-    def _create_batch(
-        self, model: str, token: str, attempt: int, records: Mapping[str, Any]
-    ) -> str:
-        """Stage the questions and create the batch; its ARN."""
-        place, name = self._location, f"{JOB_NAME_PREFIX}-{token}-{attempt}"
-        key, out = f"{place.prefix}{token}/input.jsonl", f"{place.prefix}{token}/{attempt}/"
+    def _create_batch(self, model: str, token: str, attempt: int, records: Records) -> str:
+        """Upload the records and create the batch; return its ARN."""
+        location, name = self._location, f"{JOB_NAME_PREFIX}-{token}-{attempt}"
+        key = f"{location.prefix}{token}/input.jsonl"
+        output_key = f"{location.prefix}{token}/{attempt}/"
         lines = [orjson.dumps({"recordId": k, "modelInput": v}) for k, v in records.items()]
         body = b"\n".join([*lines, b""])
-        what = f"{place.uri(key)} can't be written"
-        self._aws.call(what, "s3", "put_object", Key=key, Body=body, **place.bucket_parameters)
-        given = {"s3InputFormat": "JSONL", "s3Uri": place.uri(key)}
+        failure = f"{location.uri(key)} can't be written"
+        parameters = location.bucket_parameters
+        self._aws.call(failure, "s3", "put_object", Key=key, Body=body, **parameters)
+        data = {"s3InputFormat": "JSONL", "s3Uri": location.uri(key)}
         try:
-            answer = self._aws.call(
+            response = self._aws.call(
                 f"the batch {name} can't be created",
                 "bedrock",
                 "create_model_invocation_job",
                 jobName=name,
-                roleArn=place.role_arn,
+                roleArn=location.role_arn,
                 modelId=model,
                 modelInvocationType="Converse",
                 clientRequestToken=f"{token}-{attempt}",
-                inputDataConfig={"s3InputDataConfig": given},
-                outputDataConfig={"s3OutputDataConfig": {"s3Uri": place.uri(out)}},
-                tags=[{"key": request.TAG_TOKEN, "value": token}],
+                inputDataConfig={"s3InputDataConfig": data},
+                outputDataConfig={"s3OutputDataConfig": {"s3Uri": location.uri(output_key)}},
+                tags=to_tag_list({request.TAG_TOKEN: token}),
             )
-        except ResourceConflict:  # a try whose answer was lost, or another evaluation beside this
-            same = [s for s in self._list_batches(model, name) if s["jobName"] == name]
+        except ResourceConflict:
+            # The response of an earlier call was lost, or another evaluation runs beside this one.
+            same = [b for b in self._list_batches(model, name) if b["jobName"] == name]
             if not same:
                 raise
-            answer = same[0]
-        return str(answer["jobArn"])
+            return same[0]["jobArn"]
+        return str(response["jobArn"])
 
-    def _get_batch(self, arn: str) -> Mapping[str, Any]:
-        what = f"the batch {arn.rpartition('/')[2]} can't be looked at"
-        return self._aws.call(what, "bedrock", "get_model_invocation_job", jobIdentifier=arn)
+    def _get_batch(self, arn: str) -> BatchJob:
+        failure = f"can't read the batch {arn.rpartition('/')[2]}"
+        operation = "get_model_invocation_job"
+        response = self._aws.call(failure, "bedrock", operation, jobIdentifier=arn)
+        return cast("BatchJob", response)
 
-    def _read_answers(self, batch: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-        """The lines of a batch's output, by record id; their order is not the input's."""
-        prefix = _output_uri(batch).removeprefix(f"s3://{self._location.bucket}/")
-        found: dict[str, Mapping[str, Any]] = {}
-        for key, _ in output.list_objects(self._aws, self._location.bucket_parameters, prefix):
+    def _read_output(self, batch: BatchJob) -> dict[str, OutputRecord]:
+        """Return a batch's output by record id; its order is not that of the input."""
+        _, prefix = split_s3_uri(_output_uri(batch))
+        parameters = self._location.bucket_parameters
+        output: dict[str, OutputRecord] = {}
+        for key, _ in list_objects(self._aws, parameters, prefix):
             if key.endswith(".jsonl.out"):
-                content = output.read_object(self._aws, self._location.bucket_parameters, key)
-                lines = content.splitlines()
-                found |= {
-                    name: answer for line in lines for name, answer in _parse_output_line(line, key)
-                }
-        return found
+                for line in read_object(self._aws, parameters, key).splitlines():
+                    output.update(_parse_output_line(line, key))
+        return output
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: no model is loaded here."""
 
 
 class _Usage(msgspec.Struct, rename="camel"):
@@ -204,7 +221,7 @@ class _Usage(msgspec.Struct, rename="camel"):
 
 
 class _Message(msgspec.Struct):
-    content: list[dict[str, Any]]
+    content: list[dict[str, object]]
 
 
 class _Output(msgspec.Struct):
@@ -227,28 +244,31 @@ class _OutputLine(msgspec.Struct, rename="camel"):
     error: _Error | None = None
 
 
-def _parse_output_line(line: bytes, key: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """A line of a batch's output by its record's id; a damaged one is no answer."""
+def _parse_output_line(line: bytes, key: str) -> Iterator[tuple[str, OutputRecord]]:
+    """Yield a line of a batch's output by its record id; nothing for a damaged line.
+
+    The structs above only validate: the answer is used as it is in the line.
+    """
     try:
         record_id = decode(line, _OutputLine, file=key).record_id
     except BadDocument:
         return
-    whole = orjson.loads(line)
-    yield record_id, {name: value for name, value in whole.items() if value is not None}
+    record = {name: value for name, value in orjson.loads(line).items() if value is not None}
+    yield record_id, cast("OutputRecord", record)
 
 
-def _output_uri(batch: Mapping[str, Any]) -> str:
-    return str(batch["outputDataConfig"]["s3OutputDataConfig"]["s3Uri"])
+def _output_uri(batch: BatchJob) -> str:
+    return batch["outputDataConfig"]["s3OutputDataConfig"]["s3Uri"]
 
 
-def _record_id(body: Mapping[str, Any]) -> str:
+def _record_id(body: ConverseRequest) -> str:
     return hashlib.sha256(orjson.dumps(body, option=orjson.OPT_SORT_KEYS)).hexdigest()[:32]
 
 
-def _no_answer_error(index: int, told: Mapping[str, Any] | None) -> JobStateConflict:
-    error = (told or {}).get("error", {})
+def _no_answer_error(index: int, record: OutputRecord | None) -> JobStateConflict:
+    error: _RecordError = (record or {}).get("error", {})
     reason = error.get("errorMessage") or "its output has no such record"
     return JobStateConflict(
-        f"the batch did not answer question {index + 1}: {reason}",
-        fix="evaluate again: what was answered is kept, the rest is asked anew.",
+        f"the batch did not answer prompt {index + 1}: {reason}",
+        fix="evaluate again: answers that exist are kept, only the rest is sent again.",
     )

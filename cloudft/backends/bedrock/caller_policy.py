@@ -1,12 +1,11 @@
-"""The least IAM policy for whoever checks, submits and follows a job: from its plan. Pure."""
+"""Build the least-privilege IAM policy for checking, submitting and following a job."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
 
-from cloudft.aws.permissions import ArnContext, RequiredPermission
+from cloudft.aws.permissions import ArnContext, Policy, RequiredPermission, Statement
 from cloudft.aws.tags import JOB_TAG
 from cloudft.backends.base import StagedJob
 from cloudft.backends.bedrock import request, required_permissions, state_machine
@@ -20,7 +19,7 @@ OBJECT_ACTIONS = (
     "s3:ListMultipartUploadParts",
     "s3:PutObject",
 )
-"""What sending a file takes: large ones go in parts, and one that is there is not sent again."""
+"""Actions of an upload: large files go in parts, and a file in S3 is not sent again."""
 BUCKET_ACTIONS = (
     "s3:GetBucketPublicAccessBlock",
     "s3:GetEncryptionConfiguration",
@@ -33,20 +32,19 @@ LIST_ACTIONS = (
     "bedrock:ListModelCustomizationJobs",
     "pricing:GetProducts",
 )
-"""What is about no one thing of the account's."""
+"""Actions that are about no single resource of the account."""
 FOLLOW_ACTIONS = ("bedrock:GetModelCustomizationJob", "bedrock:ListTagsForResource")
 NETWORK_ACTIONS = ("ec2:DescribeSecurityGroups", "ec2:DescribeSubnets", "ec2:DescribeVpcEndpoints")
-Statement = dict[str, Any]
 
 
-def caller_policy(staged: StagedJob) -> dict[str, Any]:
-    """The policy document. The parts of keys and names that follow from content are patterns."""
-    job, here = staged.job, required_permissions.arn_context(staged.job)
+def caller_policy(staged: StagedJob) -> Policy:
+    """Return the policy document. Wildcards replace the parts of keys that follow from content."""
+    job, arns = staged.job, required_permissions.arn_context(staged.job)
     statements = [
-        *_object_statements(staged, here),
+        *_object_statements(staged, arns),
         *_submit_statements(required_permissions.caller_permissions(job)),
-        *_job_statements(here),
-        *_check_statements(job, here),
+        *_job_statements(arns),
+        *_check_statements(job, arns),
     ]
     return {"Version": "2012-10-17", "Statement": statements}
 
@@ -55,78 +53,83 @@ def _allow_statement(
     name: str,
     actions: Iterable[str],
     resources: Iterable[str],
-    context: Mapping[str, Any] | None = None,
+    context: Mapping[str, str | tuple[str, ...]] | None = None,
 ) -> Statement:
-    said: Statement = {"Sid": name, "Effect": "Allow"}
-    said |= {"Action": sorted(actions), "Resource": sorted(set(resources))}
-    return {**said, "Condition": {"StringEquals": dict(context)}} if context else said
+    statement: Statement = {
+        "Sid": name,
+        "Effect": "Allow",
+        "Action": sorted(actions),
+        "Resource": sorted(set(resources)),
+    }
+    if context:
+        values = {k: v if isinstance(v, str) else list(v) for k, v in context.items()}
+        statement["Condition"] = {"StringEquals": values}
+    return statement
 
 
-def _object_statements(staged: StagedJob, here: ArnContext) -> Iterator[Statement]:
-    """What is written, what comes home, and the buckets of both."""
+def _object_statements(staged: StagedJob, arns: ArnContext) -> Iterator[Statement]:
+    """Yield statements for the objects that are uploaded or downloaded, and for their buckets."""
     calls = request.api_calls(staged)
-    made = [*state_machine.api_calls(staged), *calls.in_order]
-    puts = [call.parameters for call in made if call.operation == "put_object"]
-    output = request.output_location(calls.create.parameters)
-    objects = [here.bucket_arn(put["Bucket"], _key_pattern(put["Key"], staged)) for put in puts]
-    objects.append(here.bucket_arn(output[0], _key_pattern(output[1], staged) + "*"))
+    all_calls = [*state_machine.api_calls(staged), *calls.in_order]
+    puts = [call.parameters for call in all_calls if call.operation == "put_object"]
+    output = calls.create.parameters["outputDataConfig"]
+    output_bucket, output_prefix = request.output_location(output)
+    objects = [arns.bucket_arn(put["Bucket"], _key_pattern(put["Key"], staged)) for put in puts]
+    objects.append(arns.bucket_arn(output_bucket, _key_pattern(output_prefix, staged) + "*"))
     yield _allow_statement("StageAndFetch", OBJECT_ACTIONS, objects)
-    buckets = {*(put["Bucket"] for put in puts), output[0]}
-    yield _allow_statement(
-        "LookAtBuckets", BUCKET_ACTIONS, [here.bucket_arn(name) for name in buckets]
-    )
+    buckets = {*(put["Bucket"] for put in puts), output_bucket}
+    bucket_arns = [arns.bucket_arn(name) for name in buckets]
+    yield _allow_statement("ReadBuckets", BUCKET_ACTIONS, bucket_arns)
 
 
 def _key_pattern(key: str, staged: StagedJob) -> str:
-    """A key with a star for what follows from content: the data's digest, the job's token."""
+    """Return a key with `*` in place of the data's digest and of the token in the job's id."""
     name = staged.job.spec.name
     return SHA256.sub("*", key.replace(job_id(name, request.request_token(staged)), f"{name}-*"))
 
 
-def _submit_statements(found: Iterable[RequiredPermission]) -> Iterator[Statement]:
-    """The needs of a submit, those of one kind together."""
+def _submit_statements(permissions: Iterable[RequiredPermission]) -> Iterator[Statement]:
+    """Yield a statement for each action with its conditions; one for all of KMS."""
     groups: dict[tuple[str, ...], list[RequiredPermission]] = {}
-    for need in found:
-        service, _, action = need.action.partition(":")
-        kind = (action,) if service != "kms" else ("KeyOfTheModel",)
-        groups.setdefault((*kind, *sorted(need.context_keys)), []).append(need)
+    for permission in permissions:
+        service, _, action = permission.action.partition(":")
+        name = action if service != "kms" else "ModelKey"
+        groups.setdefault((name, *sorted(permission.context_keys)), []).append(permission)
     for (name, *_), group in groups.items():
-        resources = [need.resource for need in group]
-        yield _allow_statement(
-            name, {need.action for need in group}, resources, group[0].context_keys
-        )
+        actions = {permission.action for permission in group}
+        resources = [permission.resource for permission in group]
+        yield _allow_statement(name, actions, resources, group[0].context_keys)
 
 
-def _job_statements(here: ArnContext) -> Iterator[Statement]:
-    jobs = here.arn("bedrock", "model-customization-job/*")
+def _job_statements(arns: ArnContext) -> Iterator[Statement]:
+    jobs = arns.arn("bedrock", "model-customization-job/*")
     yield _allow_statement("FollowJobs", FOLLOW_ACTIONS, [jobs])
-    ours = {"Null": {f"aws:ResourceTag/{JOB_TAG}": "false"}}
-    yield {
-        **_allow_statement("StopJobs", ("bedrock:StopModelCustomizationJob",), [jobs]),
-        "Condition": ours,
-    }
-    yield _allow_statement("Look", LIST_ACTIONS, ["*"])
+    stop = _allow_statement("StopJobs", ("bedrock:StopModelCustomizationJob",), [jobs])
+    # Only jobs with cloudft's tag: whatever its value, the tag must exist.
+    stop["Condition"] = {"Null": {f"aws:ResourceTag/{JOB_TAG}": "false"}}
+    yield stop
+    yield _allow_statement("ListModelsAndPrices", LIST_ACTIONS, ["*"])
 
 
-def _check_statements(job: LoadedJob, here: ArnContext) -> Iterator[Statement]:
-    """What `check` asks besides; without it, it says what it could not check."""
+def _check_statements(job: LoadedJob, arns: ArnContext) -> Iterator[Statement]:
+    """Yield what `check` calls besides; without these it reports what it could not check."""
     spec = job.spec.bedrock
     role = [str(spec.role_arn)]
-    oneself = f"arn:{here.partition}:iam::{here.account}:user/${{aws:username}}"
-    yield _allow_statement("CheckTheRole", ("iam:GetRole", "iam:SimulatePrincipalPolicy"), role)
-    yield _allow_statement("CheckOneself", ("iam:SimulatePrincipalPolicy",), [oneself])
+    caller = f"arn:{arns.partition}:iam::{arns.account}:user/${{aws:username}}"
+    yield _allow_statement("CheckRole", ("iam:GetRole", "iam:SimulatePrincipalPolicy"), role)
+    yield _allow_statement("CheckCaller", ("iam:SimulatePrincipalPolicy",), [caller])
     if spec.stack is not None:
         names = [spec.stack, *([f"{spec.stack}-jobs"] if spec.via_stack else [])]
-        stacks = [here.arn("cloudformation", f"stack/{name}/*") for name in names]
-        yield _allow_statement("ReadTheStack", ("cloudformation:DescribeStacks",), stacks)
+        stacks = [arns.arn("cloudformation", f"stack/{name}/*") for name in names]
+        yield _allow_statement("ReadStack", ("cloudformation:DescribeStacks",), stacks)
     if spec.vpc is not None:
-        yield _allow_statement("LookAtTheNetwork", NETWORK_ACTIONS, ["*"])
+        yield _allow_statement("ReadNetwork", NETWORK_ACTIONS, ["*"])
     keys = [key for key in (spec.kms_key_id, spec.s3_kms_key_id) if key and key.startswith("arn:")]
     if keys:
-        yield _allow_statement("LookAtKeys", ("kms:DescribeKey",), keys)
-    of_buckets = keys if spec.stack else [key for key in keys if key == spec.s3_kms_key_id]
-    if of_buckets:  # a stack's key is that of its buckets, too
-        via = {"kms:ViaService": f"s3.{here.region}.amazonaws.com"}
-        yield _allow_statement(
-            "KeysOfTheBuckets", ("kms:Decrypt", "kms:GenerateDataKey"), of_buckets, via
-        )
+        yield _allow_statement("ReadKeys", ("kms:DescribeKey",), keys)
+    # A stack has one key, for the model and for its buckets.
+    bucket_keys = keys if spec.stack else [key for key in keys if key == spec.s3_kms_key_id]
+    if bucket_keys:
+        via_s3 = {"kms:ViaService": f"s3.{arns.region}.amazonaws.com"}
+        actions = ("kms:Decrypt", "kms:GenerateDataKey")
+        yield _allow_statement("BucketKeys", actions, bucket_keys, via_s3)

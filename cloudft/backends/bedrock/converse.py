@@ -1,38 +1,83 @@
-"""A conversation in the form of Bedrock's Converse, and the answer in ours."""
+"""Convert prompts to requests of Bedrock's Converse, and its responses to answers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TypedDict
 
 from cloudft.inference import Answer, GenerationConfig, Prompt
 
 FINISH_REASONS = {"max_tokens": "length"}
+"""Finish reason by Converse's stopReason; `stop` for all others."""
 
 
-def converse_request(prompt: Prompt, decoding: GenerationConfig) -> dict[str, Any]:
-    """What is asked: the members of Converse beside the model."""
-    system = [{"text": m["content"]} for m in prompt.messages if m["role"] == "system"]
-    turns = [
-        {"role": m["role"], "content": [{"text": m["content"]}]}
-        for m in prompt.messages
-        if m["role"] != "system"
-    ]
-    settings = {
-        "maxTokens": decoding.max_new_tokens,
-        "temperature": decoding.temperature,
-        "topP": decoding.top_p,
+class TextBlock(TypedDict, total=False):
+    """A block of content that holds text."""
+
+    text: str
+
+
+class Message(TypedDict):
+    """A turn of a conversation."""
+
+    role: str
+    content: list[TextBlock]
+
+
+class _ConverseRequest(TypedDict):
+    messages: list[Message]
+    inferenceConfig: Mapping[str, int | float]
+
+
+class ConverseRequest(_ConverseRequest, total=False):
+    """The members of a Converse request beside the model."""
+
+    system: list[TextBlock]
+
+
+class _Output(TypedDict):
+    message: Message
+
+
+class _Usage(TypedDict):
+    outputTokens: int
+
+
+class ConverseResponse(TypedDict):
+    """A response of Converse, as far as it is read."""
+
+    output: _Output
+    stopReason: str
+    usage: _Usage
+
+
+def converse_request(prompt: Prompt, config: GenerationConfig) -> ConverseRequest:
+    """Return the request for a conversation, without the model."""
+    request: ConverseRequest = {
+        "messages": [
+            {"role": message["role"], "content": [{"text": message["content"]}]}
+            for message in prompt.messages
+            if message["role"] != "system"
+        ],
+        "inferenceConfig": {
+            "maxTokens": config.max_new_tokens,
+            "temperature": config.temperature,
+            "topP": config.top_p,
+        },
     }
-    return {
-        "messages": turns,
-        "inferenceConfig": settings,
-        **({"system": system} if system else {}),
-    }
+    system = _system_blocks(prompt.messages)
+    if system:
+        request["system"] = system
+    return request
 
 
-def parse_converse_response(response: Mapping[str, Any], index: int, variant: str) -> Answer:
-    """Converse's answer to the question `index`."""
+def _system_blocks(messages: Sequence[Mapping[str, str]]) -> list[TextBlock]:
+    return [{"text": message["content"]} for message in messages if message["role"] == "system"]
+
+
+def parse_converse_response(response: ConverseResponse, index: int, variant: str) -> Answer:
+    """Return the answer to prompt number `index` in a response of Converse."""
     content = response["output"]["message"]["content"]
     text = "".join(block.get("text", "") for block in content)
-    stop = FINISH_REASONS.get(response["stopReason"], "stop")
-    return Answer(index, variant, text, response["usage"]["outputTokens"], stop)
+    finish_reason = FINISH_REASONS.get(response["stopReason"], "stop")
+    return Answer(index, variant, text, response["usage"]["outputTokens"], finish_reason)

@@ -1,14 +1,15 @@
-"""Serving a tuned model: made once, found again, renewed.
+"""Deploy a tuned model: create its deployment once, find it again, renew its time to live.
 
-A name follows from the job, so that two of it can't stand at once; a token from the attempt
-(attempts.py), so that what was removed can be made again.
+The name follows from the job, so that two deployments of one job can't exist at the same time. The
+client token follows from the attempt (deployment_attempts.py), so that a removed deployment can be
+created again.
 """
 
 from __future__ import annotations
 
 import contextlib
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -17,10 +18,17 @@ from tenacity import Retrying, retry_if_result, stop_after_delay, wait_exponenti
 
 from cloudft import catalogue
 from cloudft.aws.client import Aws
-from cloudft.aws.tags import EXPIRES_TAG, JOB_TAG, with_cloudft_tags
+from cloudft.aws.tags import (
+    EXPIRES_TAG,
+    JOB_TAG,
+    from_tag_list,
+    to_tag_list,
+    with_cloudft_tags,
+)
 from cloudft.backends.bedrock import inventory, request
 from cloudft.backends.bedrock.deployment_attempts import DeploymentAttempt, DeploymentAttempts
 from cloudft.backends.bedrock.inference import catalogue_model
+from cloudft.backends.bedrock.responses import CustomizationJob
 from cloudft.backends.resources import CloudResource, ServingPlan
 from cloudft.catalogue import cost
 from cloudft.errors import (
@@ -36,42 +44,38 @@ from cloudft.errors import (
 
 PENDING_STATUSES = {"Creating", "Updating"}
 RESOURCE_KINDS = {"on-demand": "deployment", "provisioned": "provisioned-throughput"}
-"""What a plan of each kind makes."""
+"""Kind of the resource that a plan of each kind creates."""
 RESPONSE_ARN_KEYS = {"on-demand": "customModelDeploymentArn", "provisioned": "provisionedModelArn"}
 READY_TIMEOUT_S = 1800.0
-"""How long the making is followed; provisioned throughput takes its time."""
+"""How long a creation is followed; that of provisioned throughput is slow."""
 LIST_DELAY_S = 3.0
-"""How long after its creation something may be missing from the list before it counts as gone."""
+"""How long a new resource may be missing from the list before it counts as removed."""
 
 
 def plan_deployment(
-    job: Mapping[str, Any], *, provisioned: bool, units: int, hours: float | None
+    job: CustomizationJob, *, provisioned: bool, units: int, hours: float | None
 ) -> ServingPlan:
-    """Return the call that serves a job's model. Its token is a new attempt's.
+    """Return the plan that deploys a job's model, with the token of a new attempt.
 
-    Raises UsageError where the model has no such way, or where units mean nothing.
+    Raise UsageError where Bedrock does not serve the model so, or where units have no meaning.
     """
     model = catalogue_model(job)
-    ways = model.serving if model else ()
-    kind = "provisioned" if provisioned or "on-demand" not in ways else "on-demand"
-    if ways and kind not in ways:
+    modes = model.serving if model else ()
+    kind = "provisioned" if provisioned or "on-demand" not in modes else "on-demand"
+    if modes and kind not in modes:
         raise UsageError(
-            f"Bedrock serves a tuned {model.alias if model else 'model'} by {' or '.join(ways)}",
-            fix="leave --provisioned out.",
+            f"Bedrock serves a tuned {model.alias if model else 'model'} by {' or '.join(modes)}",
+            fix="remove --provisioned.",
         )
     if kind == "on-demand" and units != 1:
         raise UsageError(
-            f"a deployment on demand has no model units, and {units} are given",
-            fix="add --provisioned, or leave --units out.",
+            f"a deployment on demand has no model units, but --units is {units}",
+            fix="add --provisioned, or remove --units.",
         )
-    name = request.custom_model_name(f"{job['jobName']}{'-pt' if kind == 'provisioned' else ''}")[
-        :63
-    ]
+    suffix = "-pt" if kind == "provisioned" else ""
+    name = request.custom_model_name(f"{job['jobName']}{suffix}")[:63]
     arn, token = job["outputModelArn"], secrets.token_hex(16)
-    tags = [
-        {"key": key, "value": value}
-        for key, value in with_cloudft_tags({}, job["jobName"], token).items()
-    ]
+    tags = to_tag_list(with_cloudft_tags({}, job["jobName"], token))
     expires = None if hours is None else _expiry_time(hours)
     if expires is not None:
         tags.append({"key": EXPIRES_TAG, "value": expires})
@@ -87,17 +91,21 @@ def plan_deployment(
 
 
 def with_existing_resource(aws: Aws, plan: ServingPlan) -> ServingPlan:
-    """Return the plan with what serves the model already. Raises JobStateConflict for another."""
-    stands = _find_existing(aws, plan)
-    return replace(plan, existing=stands, renewal=_renewal_call(plan, stands) if stands else None)
+    """Return the plan with the resource that serves the model already.
+
+    Raise JobStateConflict where another resource serves it.
+    """
+    existing = _find_existing(aws, plan)
+    renewal = _renewal_call(plan, existing) if existing else None
+    return replace(plan, existing=existing, renewal=renewal)
 
 
-def _renewal_call(wanted: ServingPlan, stands: CloudResource) -> dict[str, Any] | None:
-    """Return the call that gives what stands the plan's time to live, where it has one."""
-    if wanted.expires_at is None or stands.expires_at == wanted.expires_at:
+def _renewal_call(plan: ServingPlan, existing: CloudResource) -> dict[str, Any] | None:
+    """Return the call that sets the plan's time to live; None where it stays as it is."""
+    if plan.expires_at is None or existing.expires_at == plan.expires_at:
         return None
-    tags = [{"key": EXPIRES_TAG, "value": wanted.expires_at}]
-    parameters = {"resourceARN": stands.id, "tags": tags}
+    tags = to_tag_list({EXPIRES_TAG: plan.expires_at})
+    parameters = {"resourceARN": existing.id, "tags": tags}
     return {"service": "bedrock", "operation": "tag_resource", "parameters": parameters}
 
 
@@ -117,131 +125,150 @@ def _serving_price(model: catalogue.Model | None, kind: str, units: int) -> dict
 
 
 def deploy(aws: Aws, plan: ServingPlan, attempts: DeploymentAttempts) -> CloudResource:
-    """Make what serves the model, or renew its time to live; wait until it serves.
+    """Create the deployment, or renew its time to live; wait until it serves.
 
-    Raises JobStateConflict.
+    Raise JobStateConflict for a deployment that failed or was removed meanwhile.
     """
-    thing = _find_existing(aws, plan) or _create_or_adopt(aws, plan, attempts)
-    if renewal := _renewal_call(plan, thing):
-        what = f"the time to live of {thing.name} can't be renewed"
-        aws.call(what, "bedrock", renewal["operation"], **renewal["parameters"])
-        thing = replace(thing, expires_at=plan.expires_at)
-    waits = Retrying(
+    resource = _find_existing(aws, plan) or _create_or_adopt(aws, plan, attempts)
+    if renewal := _renewal_call(plan, resource):
+        failure = f"the time to live of {resource.name} can't be renewed"
+        aws.call(failure, "bedrock", renewal["operation"], **renewal["parameters"])
+        resource = replace(resource, expires_at=plan.expires_at)
+    resource = _wait_until_ready(aws, plan, resource)
+    if resource.status == "Failed":
+        raise JobStateConflict(
+            f"{resource.kind} {resource.name} could not be created: its status is Failed",
+            fix=f"`cloudft undeploy {resource.job or 'JOB'}` removes it; then try again.",
+        )
+    return resource
+
+
+def _wait_until_ready(aws: Aws, plan: ServingPlan, resource: CloudResource) -> CloudResource:
+    """Return the resource once it is not pending any more, or as it is after READY_TIMEOUT_S."""
+    if resource.status not in PENDING_STATUSES:
+        return resource
+    retrying = Retrying(
         retry=retry_if_result(lambda seen: seen is not None and seen.status in PENDING_STATUSES),
         stop=stop_after_delay(READY_TIMEOUT_S),
         wait=wait_exponential(multiplier=0.5, max=30),
-        retry_error_callback=lambda state: state.outcome.result() if state.outcome else thing,
+        retry_error_callback=lambda state: state.outcome.result() if state.outcome else resource,
     )
-    if thing.status in PENDING_STATUSES:
-        with _creation_continues(plan):
-            seen: CloudResource | None = waits(_find_serving, aws, lambda one: one.id == thing.id)
-        if seen is None:
-            raise _removed_error(plan)
-        thing = seen
-    if thing.status == "Failed":
-        raise JobStateConflict(
-            f"{thing.kind} {thing.name} could not be made: its status is Failed",
-            fix=f"`cloudft undeploy {thing.job or 'JOB'}` removes it; then try again.",
+    with _creation_continues(plan):
+        seen: CloudResource | None = retrying(
+            _find_serving, aws, lambda serving: serving.id == resource.id
         )
-    return thing
+    if seen is None:
+        raise _removed_error(plan)
+    return seen
 
 
-def _removed_error(wanted: ServingPlan) -> JobStateConflict:
-    return JobStateConflict(f"{wanted.name} was removed while it was made", fix="deploy it again.")
+def _removed_error(plan: ServingPlan) -> JobStateConflict:
+    return JobStateConflict(
+        f"{plan.name} was removed while it was being created", fix="deploy it again."
+    )
 
 
-def _find_serving(aws: Aws, match: Callable[[CloudResource], bool]) -> CloudResource | None:
-    return next((thing for thing in inventory.list_servings(aws) if match(thing)), None)
+def _find_serving(aws: Aws, matches: Callable[[CloudResource], bool]) -> CloudResource | None:
+    return next((serving for serving in inventory.list_servings(aws) if matches(serving)), None)
 
 
-def _served_model(wanted: ServingPlan) -> str:
-    parameters = wanted.call["parameters"]
+def _served_model(plan: ServingPlan) -> str:
+    parameters = plan.call["parameters"]
     return str(parameters.get("modelArn") or parameters["modelId"])
 
 
-def _find_existing(aws: Aws, wanted: ServingPlan) -> CloudResource | None:
-    """Return what serves the model just as the plan wants it, if anything serves it.
+def _find_existing(aws: Aws, plan: ServingPlan) -> CloudResource | None:
+    """Return the resource that serves the model exactly as the plan would, else None.
 
-    Raises JobStateConflict for what serves it in another way, AwsConflict for a taken name.
+    Raise JobStateConflict where another kind of resource serves the model, ResourceConflict where
+    the plan's name is in use for something else.
     """
-    model, kind = _served_model(wanted), RESOURCE_KINDS[wanted.kind]
-    there = list(inventory.list_servings(aws))
-    named = next((t for t in there if t.kind == kind and t.name == wanted.name), None)
-    if named is None:
-        other = next((thing for thing in there if thing.model == model), None)
+    model, kind = _served_model(plan), RESOURCE_KINDS[plan.kind]
+    servings = list(inventory.list_servings(aws))
+    same_name = [s for s in servings if s.kind == kind and s.name == plan.name]
+    if not same_name:
+        other = next((serving for serving in servings if serving.model == model), None)
         if other is not None:
             raise JobStateConflict(
-                f"{other.kind} {other.name} serves this model already; a {kind} is wanted",
+                f"{other.kind} {other.name} serves this model already; the plan creates a {kind}",
                 fix=f"`cloudft undeploy {other.job or 'JOB'}` removes it"
                 f"{_provisioned_flag_hint(other, kind)}.",
             )
         return None
-    _raise_if_foreign(wanted, named)
-    _raise_if_other_units(aws, wanted, named)
-    return named
+    _raise_if_foreign(plan, same_name[0])
+    _raise_if_other_units(aws, plan, same_name[0])
+    return same_name[0]
 
 
 def _provisioned_flag_hint(other: CloudResource, kind: str) -> str:
     if other.kind == kind:
         return ""
-    action = "give" if other.kind == RESOURCE_KINDS["provisioned"] else "leave out"
-    return f"; {action} --provisioned for it"
+    action = "add" if other.kind == RESOURCE_KINDS["provisioned"] else "remove"
+    return f"; {action} --provisioned to keep it"
 
 
-def _raise_if_foreign(wanted: ServingPlan, there: CloudResource) -> None:
-    """Raise AwsConflict for something of the plan's name that is not the plan's."""
-    tags = {tag["key"]: tag["value"] for tag in wanted.call["parameters"]["tags"]}
-    if there.model != _served_model(wanted):
-        other = f"it serves another model ({there.model})"
-    elif there.job != tags[JOB_TAG]:
-        other = "it has no tag of this job"
+def _raise_if_foreign(plan: ServingPlan, resource: CloudResource) -> None:
+    """Raise ResourceConflict where a resource has the plan's name but another model or job."""
+    tags = from_tag_list(plan.call["parameters"]["tags"])
+    if resource.model != _served_model(plan):
+        difference = f"it serves another model ({resource.model})"
+    elif resource.job != tags[JOB_TAG]:
+        difference = "it has no tag of this job"
     else:
         return
     raise ResourceConflict(
-        f"a {there.kind} {there.name} is there, and {other}",
-        fix="remove it where it was made, then deploy again.",
+        f"a {resource.kind} {resource.name} exists, and {difference}",
+        fix="remove it with the tool that created it, then deploy again.",
     )
 
 
-def _raise_if_other_units(aws: Aws, wanted: ServingPlan, there: CloudResource) -> None:
-    """Raise JobStateConflict for provisioned throughput of another size than is wanted."""
-    units = wanted.call["parameters"].get("modelUnits")
+def _raise_if_other_units(aws: Aws, plan: ServingPlan, resource: CloudResource) -> None:
+    """Raise JobStateConflict for provisioned throughput with other model units than the plan."""
+    units = plan.call["parameters"].get("modelUnits")
     if units is None:
         return
-    what, operation = f"{there.name} can't be read", "get_provisioned_model_throughput"
-    answer = aws.call(what, "bedrock", operation, provisionedModelId=there.id)
-    has = answer.get("desiredModelUnits", answer["modelUnits"])
-    if has != units:
+    response = aws.call(
+        f"can't read {resource.name}",
+        "bedrock",
+        "get_provisioned_model_throughput",
+        provisionedModelId=resource.id,
+    )
+    existing = response.get("desiredModelUnits", response["modelUnits"])
+    if existing != units:
         raise JobStateConflict(
-            f"{there.kind} {there.name} serves this model with {has} model units;"
-            f" {units} are wanted",
-            fix=f"give --units {has} for what is there, or `cloudft undeploy {there.job or 'JOB'}`"
+            f"{resource.kind} {resource.name} serves this model with {existing} model units,"
+            f" and --units is {units}",
+            fix=f"set --units {existing} to keep it, or `cloudft undeploy {resource.job or 'JOB'}`"
             " first.",
         )
 
 
-def _create_or_adopt(aws: Aws, wanted: ServingPlan, attempts: DeploymentAttempts) -> CloudResource:
-    """Make it: by the attempt that was cut off, where there is one, else by a new one.
+def _create_or_adopt(aws: Aws, plan: ServingPlan, attempts: DeploymentAttempts) -> CloudResource:
+    """Create the resource: by the interrupted attempt, if there is one, else by a new one.
 
-    Raises JobStateConflict when it was removed meanwhile.
+    Raise JobStateConflict when it was removed meanwhile.
     """
-    cut_off = attempts.find_unanswered(wanted.name, wanted.call)
-    if cut_off is not None:
-        thing = _resend(aws, wanted, cut_off, attempts)
-        if thing is not None:
-            return thing
-    made = _send(aws, wanted, attempts.record_request(wanted.name, wanted.call), attempts)
-    if made is None:
-        raise _removed_error(wanted)
-    return made
+    # The interrupted request is sent again as it was: its token makes AWS return what it created.
+    interrupted = attempts.find_unanswered(plan.name, plan.call)
+    if interrupted is not None:
+        resource = _resend(aws, plan, interrupted, attempts)
+        if resource is not None:
+            return resource
+    resource = _send(aws, plan, attempts.record_request(plan.name, plan.call), attempts)
+    if resource is None:
+        raise _removed_error(plan)
+    return resource
 
 
 def _resend(
-    aws: Aws, wanted: ServingPlan, attempt: DeploymentAttempt, attempts: DeploymentAttempts
+    aws: Aws, plan: ServingPlan, attempt: DeploymentAttempt, attempts: DeploymentAttempts
 ) -> CloudResource | None:
-    """Return what the attempt makes or made; None where that is gone, and its token used up."""
+    """Return what an interrupted attempt creates or created.
+
+    None where that was removed since: AWS refuses its token then, and a new attempt is needed.
+    """
     try:
-        return _send(aws, wanted, attempt, attempts)
+        return _send(aws, plan, attempt, attempts)
     except (PermissionDenied, ResourceNotFound, CredentialsExpired):
         raise
     except CloudRefused:
@@ -249,52 +276,53 @@ def _resend(
 
 
 def _send(
-    aws: Aws, wanted: ServingPlan, attempt: DeploymentAttempt, attempts: DeploymentAttempts
+    aws: Aws, plan: ServingPlan, attempt: DeploymentAttempt, attempts: DeploymentAttempts
 ) -> CloudResource | None:
-    """Send an attempt's request; return what it made once it is listed, or None.
+    """Send an attempt's request; return what it created once it is listed, else None.
 
-    A name that is taken is an attempt whose answer was lost, or another process beside this one:
-    what has it is looked up. Raises AwsConflict where that is not the plan's.
+    A name in use means an attempt whose response was lost, or another process that deploys the
+    same job: the resource of that name is adopted. Raise ResourceConflict where it is foreign.
     """
-    what = f"{wanted.name} can't be made"
     try:
-        answer = aws.call(what, "bedrock", attempt.operation, **attempt.parameters)
+        response = aws.call(
+            f"can't create {plan.name}", "bedrock", attempt.operation, **attempt.parameters
+        )
     except ResourceConflict:
-        kind, name = RESOURCE_KINDS[wanted.kind], wanted.name
-        thing = _wait_until_listed(aws, lambda one: one.kind == kind and one.name == name)
-        if thing is None:
+        kind, name = RESOURCE_KINDS[plan.kind], plan.name
+        resource = _wait_until_listed(aws, lambda one: one.kind == kind and one.name == name)
+        if resource is None:
             raise
-        _raise_if_foreign(wanted, thing)
-        _raise_if_other_units(aws, wanted, thing)
-        attempts.record_response(name, attempt, thing.id)
-        return thing
-    arn = str(answer[RESPONSE_ARN_KEYS[wanted.kind]])
-    attempts.record_response(wanted.name, attempt, arn)
-    with _creation_continues(wanted):
+        _raise_if_foreign(plan, resource)
+        _raise_if_other_units(aws, plan, resource)
+        attempts.record_response(name, attempt, resource.id)
+        return resource
+    arn = str(response[RESPONSE_ARN_KEYS[plan.kind]])
+    attempts.record_response(plan.name, attempt, arn)
+    with _creation_continues(plan):
         return _wait_until_listed(aws, lambda one: one.id == arn)
 
 
 @contextlib.contextmanager
-def _creation_continues(wanted: ServingPlan) -> Iterator[None]:
-    """Say of a failed look that the creation goes on without it."""
-    job = next(tag["value"] for tag in wanted.call["parameters"]["tags"] if tag["key"] == JOB_TAG)
+def _creation_continues(plan: ServingPlan) -> Iterator[None]:
+    """Add to errors that the creation continues, although its progress can't be read."""
+    job = from_tag_list(plan.call["parameters"]["tags"])[JOB_TAG]
     try:
         yield
     except (CloudRefused, CloudUnreachable) as error:
         raise type(error)(
-            f"{wanted.name} is being made, but {error.message}",
-            fix=f"{error.fix} `cloudft deploy {job}` finds it then, `cloudft undeploy {job}`"
+            f"{plan.name} is being created, but {error.message}",
+            fix=f"{error.fix} Then `cloudft deploy {job}` finds it, `cloudft undeploy {job}`"
             " removes it.",
         ) from error
 
 
-def _wait_until_listed(aws: Aws, match: Callable[[CloudResource], bool]) -> CloudResource | None:
-    """Return what matches once the list has it; None when it does not come."""
-    waits = Retrying(
+def _wait_until_listed(aws: Aws, matches: Callable[[CloudResource], bool]) -> CloudResource | None:
+    """Return the matching resource once the list has it; None after LIST_DELAY_S."""
+    retrying = Retrying(
         retry=retry_if_result(lambda seen: seen is None),
         stop=stop_after_delay(LIST_DELAY_S),
         wait=wait_exponential(multiplier=0.1, max=1),
         retry_error_callback=lambda state: None,
     )
-    thing: CloudResource | None = waits(_find_serving, aws, match)
-    return thing
+    resource: CloudResource | None = retrying(_find_serving, aws, matches)
+    return resource

@@ -1,9 +1,9 @@
-"""Remember what is being made to serve a model: `CLOUDFT_HOME/servings/NAME.json`.
+"""Record each attempt to deploy a model, in `CLOUDFT_HOME/servings/NAME.json`.
 
-AWS remembers a client token longer than the thing that was made with it: the same token after a
-removal gives the removed one, or an error. So each attempt has a token of its own. It is written
-down, with the whole request, before the request is sent; a retry after a crash sends that request
-again, and the name, which all attempts share, keeps two of them from standing at once.
+AWS remembers a client token longer than the resource that was created with it: after a removal, the
+same token returns the removed resource, or an error. So each attempt has a token of its own. The
+whole request is recorded before it is sent, and a retry after a crash sends that request again. All
+attempts share one name, so two of them can't exist at the same time.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from cloudft.storage.documents import decode
 
 VERSION = 1
 PER_ATTEMPT_PARAMETERS = ("clientRequestToken", "tags")
-"""What differs from one attempt at the same thing to the next."""
+"""Parameters that differ between attempts at the same deployment."""
 
 
 @dataclass(frozen=True)
 class DeploymentAttempt:
-    """A creation that was begun. `arn` is what AWS answered, None before it did."""
+    """A creation that was started. `arn` is that of the response, None before it came."""
 
     operation: str
     parameters: dict[str, Any]
     arn: str | None = None
 
     def is_same_request(self, call: Mapping[str, Any]) -> bool:
-        """Return whether this is an attempt at what `call` makes."""
+        """Return whether this attempt has the request of `call`, but for its own parameters."""
         return self.operation == call["operation"] and _without_per_attempt(
             self.parameters
         ) == _without_per_attempt(call["parameters"])
@@ -43,38 +43,38 @@ def _without_per_attempt(parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class DeploymentAttempts:
-    """The attempts of one home, by the name of what they make."""
+    """Attempts recorded in one folder, by the name of the resource that they create."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def find_unanswered(self, name: str, call: Mapping[str, Any]) -> DeploymentAttempt | None:
-        """Return the attempt at `call` that was cut off before its answer, if there is one.
+        """Return the attempt at `call` that was interrupted before its response, if any.
 
         Raise BadDocument for a damaged file.
         """
         path = self._path(name)
-        with as_store_error(f"what was begun of {name} can't be read", path):
+        with as_store_error(f"the attempt to create {name} can't be read", path):
             content = path.read_bytes() if path.exists() else None
         if content is None:
             return None
-        found = decode(content, DeploymentAttempt, file=path, versions=(VERSION,))
-        return found if found.arn is None and found.is_same_request(call) else None
+        attempt = decode(content, DeploymentAttempt, file=path, versions=(VERSION,))
+        return attempt if attempt.arn is None and attempt.is_same_request(call) else None
 
     def record_request(self, name: str, call: Mapping[str, Any]) -> DeploymentAttempt:
-        """Write down that `call` is about to be sent. Raise StoreError."""
+        """Record that `call` is about to be sent. Raise StoreError."""
         attempt = DeploymentAttempt(call["operation"], dict(call["parameters"]))
         self._write(name, attempt)
         return attempt
 
     def record_response(self, name: str, attempt: DeploymentAttempt, arn: str) -> None:
-        """Write down what AWS made of it. Raise StoreError."""
+        """Record the ARN of the response. Raise StoreError."""
         self._write(name, DeploymentAttempt(attempt.operation, attempt.parameters, arn))
 
     def delete(self, name: str) -> None:
-        """Remove what was written down: the thing is gone, and its token is used up."""
+        """Remove the record: the resource was deleted, and its token must not be used again."""
         path = self._path(name)
-        with as_store_error(f"what was begun of {name} can't be removed", path):
+        with as_store_error(f"the attempt to create {name} can't be removed", path):
             path.unlink(missing_ok=True)
 
     def _write(self, name: str, attempt: DeploymentAttempt) -> None:
@@ -85,7 +85,7 @@ class DeploymentAttempts:
             "parameters": attempt.parameters,
             "arn": attempt.arn,
         }
-        with as_store_error(f"what is begun of {name} can't be written down", path):
+        with as_store_error(f"the attempt to create {name} can't be written", path):
             make_private_folder(path.parent)
             atomic_write(path, orjson.dumps(content, option=orjson.OPT_INDENT_2))
 

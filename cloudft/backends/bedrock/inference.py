@@ -1,99 +1,110 @@
-"""Asking a tuned model that is served, and its base."""
+"""Generate with a deployed tuned model and with its base model."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import cast
 
 import orjson
 
 from cloudft import catalogue
 from cloudft.aws.client import Aws
-from cloudft.backends.bedrock.converse import converse_request, parse_converse_response
+from cloudft.backends.bedrock.converse import (
+    ConverseResponse,
+    converse_request,
+    parse_converse_response,
+)
+from cloudft.backends.bedrock.responses import CustomizationJob
 from cloudft.errors import UnknownModel
 from cloudft.inference import Answer, GenerationConfig, InferenceSession, Prompt
 
 MAX_CONCURRENT_REQUESTS = 4
-"""Questions on their way at a time: what default quotas of requests a minute bear."""
+"""Requests under way at a time: what default quotas of requests per minute allow."""
+FAILURE = "the model can't be invoked"
+Generate = Callable[[Aws, str, int, str, Prompt, GenerationConfig], Answer]
+"""Generates one answer: client, model id, index and variant of the answer, prompt, config."""
 
 
-def catalogue_model(job: Mapping[str, Any]) -> catalogue.Model | None:
-    """The catalogue's model that a job customized."""
+def catalogue_model(job: CustomizationJob) -> catalogue.Model | None:
+    """Return the catalogue's model that a job customized; None for one that it lacks."""
     try:
-        return catalogue.find_model(str(job["baseModelArn"]))
+        return catalogue.find_model(job["baseModelArn"])
     except UnknownModel:
         return None
 
 
-def base_model_id(job: Mapping[str, Any]) -> str:
-    """The base model's id for inference: without the context suffix of customization."""
-    identifier = str(job["baseModelArn"]).rpartition("/")[2]
+def base_model_id(arn: str) -> str:
+    """Return a base model's id for inference: its id without customization's context suffix."""
+    identifier = arn.rpartition("/")[2]
     head, _, suffix = identifier.rpartition(":")
     return head if suffix.endswith("k") else identifier
 
 
 class DeployedModel(InferenceSession):
-    """A job's base and what serves its tuned model. Questions go out a few at a time."""
+    """A job's base model and its deployed tuned model, by model id or ARN of each variant.
+
+    Requests are sent a few at a time.
+    """
 
     def __init__(self, aws: Aws, ids: Mapping[str, str]) -> None:
         self.aws, self.ids = aws, ids
 
     def model_identities(self) -> Mapping[str, str]:
-        """The ids that answer."""
+        """Return the model id or ARN of each variant."""
         return self.ids
 
     def generate(
         self, prompts: Sequence[Prompt], variants: Sequence[str], decoding: GenerationConfig
     ) -> Iterator[Answer]:
-        """Answers in the order of the prompts."""
+        """Yield the answers of every variant to each prompt, in the order of the prompts."""
 
-        def one(asked: tuple[int, Prompt]) -> list[Answer]:
-            index, prompt = asked
+        def generate_variants(numbered: tuple[int, Prompt]) -> list[Answer]:
+            index, prompt = numbered
             return [self.generate_one(index, variant, prompt, decoding) for variant in variants]
 
         pool = ThreadPoolExecutor(MAX_CONCURRENT_REQUESTS)
         try:
-            for found in pool.map(one, enumerate(prompts)):
-                yield from found
+            for answers in pool.map(generate_variants, enumerate(prompts)):
+                yield from answers
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
     def generate_one(
         self, index: int, variant: str, prompt: Prompt, decoding: GenerationConfig
     ) -> Answer:
-        """One answer."""
-        ask = complete_text if prompt.text is not None else converse
-        return ask(self.aws, self.ids[variant], index, variant, prompt, decoding)
+        """Return one answer: a continuation of raw text, else a reply to a conversation."""
+        generate: Generate = complete_text if prompt.text is not None else converse
+        return generate(self.aws, self.ids[variant], index, variant, prompt, decoding)
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: no model is loaded here."""
 
 
 def converse(
-    aws: Aws, model: str, index: int, variant: str, prompt: Prompt, decoding: GenerationConfig
+    aws: Aws, model: str, index: int, variant: str, prompt: Prompt, config: GenerationConfig
 ) -> Answer:
-    """Converse's answer to a conversation."""
-    asked, what = converse_request(prompt, decoding), "the model can't be asked"
-    answer = aws.call(what, "bedrock-runtime", "converse", modelId=model, **asked)
-    return parse_converse_response(answer, index, variant)
+    """Return a model's reply to a conversation, by Converse."""
+    request = converse_request(prompt, config)
+    response = aws.call(FAILURE, "bedrock-runtime", "converse", modelId=model, **request)
+    return parse_converse_response(cast("ConverseResponse", response), index, variant)
 
 
 def complete_text(
-    aws: Aws, model: str, index: int, variant: str, prompt: Prompt, decoding: GenerationConfig
+    aws: Aws, model: str, index: int, variant: str, prompt: Prompt, config: GenerationConfig
 ) -> Answer:
-    """Raw text gone on with, in the body of Titan Text, the one family that was pre-trained so."""
+    """Return a model's continuation of raw text.
+
+    The body is that of Titan Text, the only family of Bedrock with continued pre-training.
+    """
     settings = {
-        "maxTokenCount": decoding.max_new_tokens,
-        "temperature": decoding.temperature,
-        "topP": decoding.top_p,
+        "maxTokenCount": config.max_new_tokens,
+        "temperature": config.temperature,
+        "topP": config.top_p,
     }
-    body = {"inputText": prompt.text, "textGenerationConfig": settings}
-    what = "the model can't be asked"
-    answer = aws.call(
-        what, "bedrock-runtime", "invoke_model", modelId=model, body=orjson.dumps(body)
-    )
-    with aws.translate_errors(what):
-        [result] = orjson.loads(answer["body"].read())["results"]
-    stop = "length" if result["completionReason"] == "LENGTH" else "stop"
-    return Answer(index, variant, result["outputText"], result["tokenCount"], stop)
+    body = orjson.dumps({"inputText": prompt.text, "textGenerationConfig": settings})
+    response = aws.call(FAILURE, "bedrock-runtime", "invoke_model", modelId=model, body=body)
+    with aws.translate_errors(FAILURE, "bedrock-runtime"):
+        [result] = orjson.loads(response["body"].read())["results"]
+    finish_reason = "length" if result["completionReason"] == "LENGTH" else "stop"
+    return Answer(index, variant, result["outputText"], result["tokenCount"], finish_reason)

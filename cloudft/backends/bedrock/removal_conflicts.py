@@ -1,4 +1,4 @@
-"""Why something can't be removed yet, and what has to go first."""
+"""Explain why a resource can't be removed yet, and what has to be removed first."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ DELETE_COMMANDS = {
     "deployment": ("delete-custom-model-deployment", "--custom-model-deployment-identifier"),
     "provisioned-throughput": ("delete-provisioned-model-throughput", "--provisioned-model-id"),
 }
-"""Commands of `aws bedrock`, for what cloudft did not make."""
+"""Commands of `aws bedrock` by kind, for resources that cloudft did not create."""
 
 
 def explain_conflict(
     aws: Aws, resource: CloudResource, servings: Iterable[CloudResource], error: ResourceConflict
 ) -> ResourceConflict:
-    """Return the refusal of a removal with the remedy for this kind of thing.
+    """Return the conflict of a removal with the fix for this kind of resource.
 
-    `servings` are what serves models in the account. What can't be read leaves a general remedy.
+    `servings` are the deployments and throughputs of the account. Where they can't be read, the fix
+    is a general one.
     """
     fix = "wait until what uses it has ended, then remove it again."
     try:
@@ -36,25 +37,30 @@ def explain_conflict(
 
 
 def _serving_fix(aws: Aws, model: CloudResource, servings: Iterable[CloudResource]) -> str | None:
-    """Return how to remove what serves the model: cloudft's by job, another's by its ARN."""
-    using = [one for one in servings if one.model == model.id]
+    """Return how to remove what serves the model: cloudft's by job, others by their ARN."""
+    users = [serving for serving in servings if serving.model == model.id]
     commands = [
-        f"`cloudft undeploy {one.job}`"
-        if one.job
-        else f"`{aws_cli_command(aws, 'bedrock', *DELETE_COMMANDS[one.kind], one.id)}`"
-        for one in using
+        f"`cloudft undeploy {user.job}`"
+        if user.job
+        else f"`{aws_cli_command(aws, 'bedrock', *DELETE_COMMANDS[user.kind], user.id)}`"
+        for user in users
     ]
     if not commands:
         return None
-    names = ", ".join(f"{one.kind} {one.name}" for one in using)
+    names = ", ".join(f"{user.kind} {user.name}" for user in users)
     return f"{names} uses it: {' and '.join(dict.fromkeys(commands))} first."
 
 
 def _commitment_fix(aws: Aws, throughput: CloudResource) -> str | None:
-    what, operation = f"{throughput.name} can't be read", "get_provisioned_model_throughput"
-    answer = aws.call(what, "bedrock", operation, provisionedModelId=throughput.id)
-    ends = answer.get("commitmentExpirationTime")
+    """Return when the throughput's commitment ends; None for one without a commitment."""
+    response = aws.call(
+        f"can't read {throughput.name}",
+        "bedrock",
+        "get_provisioned_model_throughput",
+        provisionedModelId=throughput.id,
+    )
+    ends = response.get("commitmentExpirationTime")
     if ends is None:
         return None
-    term = answer["commitmentDuration"]
+    term = response["commitmentDuration"]
     return f"its commitment ({term}) ends at {states.iso_format(ends)}: remove it after that."

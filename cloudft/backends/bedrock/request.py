@@ -1,4 +1,4 @@
-"""A job as the calls that Bedrock gets. Pure: the same job gives the same calls on any machine."""
+"""Build the calls that create a job. Pure: one job gives the same calls on any machine."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from cloudft import catalogue
 from cloudft.aws import tags as tag_names
-from cloudft.aws.s3 import split_s3_uri
+from cloudft.aws.s3 import s3_uri, split_s3_uri
 from cloudft.backends.aws_base import requests
 from cloudft.backends.aws_base.api_call import (
     PLAN_FILE,
@@ -20,21 +20,24 @@ from cloudft.backends.aws_base.api_call import (
     put_generated,
 )
 from cloudft.backends.base import StagedJob
+from cloudft.backends.bedrock import customizations
+from cloudft.backends.bedrock.responses import S3Uri
+from cloudft.catalogue import CUSTOMIZATION_TYPES
 from cloudft.spec.load import LoadedJob
 from cloudft.types import StagedFile, job_id
 
 TAG_JOB, TAG_TOKEN = tag_names.JOB_TAG, tag_names.TOKEN_TAG
 JOB_NAME = re.compile(r".*-[0-9a-f]{8}")
-"""The form of the job names that cloudft gives. Others may have it too: the tag is the proof."""
+"""Form of the names of cloudft's jobs. Others may have that form too: the tag is the proof."""
 STAGED_URI = re.compile(r"s3://.+/data/[0-9a-f]{64}/[^/]+\.jsonl")
-"""Where staged data lies."""
+"""Form of the URIs of staged data."""
 CREATE = "create_model_customization_job"
 NUMBER = r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?"
 
 
 @dataclass(frozen=True)
 class StagedObject:
-    """A staged file, and its place in S3."""
+    """A staged file and its S3 destination."""
 
     role: str
     file: StagedFile
@@ -43,12 +46,12 @@ class StagedObject:
 
     @property
     def uri(self) -> str:
-        """`s3://BUCKET/KEY`."""
-        return f"s3://{self.bucket}/{self.key}"
+        """Return `s3://BUCKET/KEY`."""
+        return s3_uri(self.bucket, self.key)
 
 
-def location_of(job: LoadedJob) -> dict[str, Any]:
-    """Where the job runs."""
+def location_of(job: LoadedJob) -> dict[str, str | None]:
+    """Return Region, profile and endpoint of the job."""
     spec = job.spec.bedrock
     return {"region": spec.region, "profile": spec.profile, "endpoint_url": spec.endpoint_url}
 
@@ -59,7 +62,7 @@ def s3_prefix(job: LoadedJob) -> tuple[str, str]:
 
 
 def output_s3_prefix(job: LoadedJob) -> tuple[str, str]:
-    """Return bucket and key prefix of jobs' output: those of the data unless output_s3_uri is set."""
+    """Return bucket and key prefix of jobs' output: the data's unless output_s3_uri is set."""
     return requests.split_prefix(job.spec.bedrock.output_s3_uri or job.spec.bedrock.s3_uri)
 
 
@@ -69,7 +72,7 @@ def expected_bucket_owner(job: LoadedJob) -> str | None:
 
 
 def staged_objects(staged: StagedJob) -> list[StagedObject]:
-    """The staged files that the job reads, under names that follow from their content."""
+    """Return the staged files that the job reads; each key contains the digest of its content."""
     bucket, prefix = s3_prefix(staged.job)
     return [
         StagedObject(role, file, bucket, f"{prefix}data/{file.sha256}/{file.name}")
@@ -79,9 +82,9 @@ def staged_objects(staged: StagedJob) -> list[StagedObject]:
 
 
 def resolve_hyperparameters(job: LoadedJob) -> dict[str, int | float]:
-    """What is sent: the job's own, and the documented defaults of the rest.
+    """Return the hyperparameters to send: the job's own, and the documented defaults.
 
-    A default that is only assumed is not sent: the service knows it better.
+    A default that is only assumed is not sent: the service knows its own.
     """
     known = job.model.hyperparameters.items()
     values = {name: row.default for name, row in known if not row.assumed}
@@ -93,19 +96,19 @@ def resolve_hyperparameters(job: LoadedJob) -> dict[str, int | float]:
 
 
 def count_epochs(job: LoadedJob) -> int:
-    """How often the data is gone through."""
+    """Return the number of epochs."""
     row = job.model.hyperparameters.get("epochCount")
     default = row.default if row else 1
     return int(resolve_hyperparameters(job).get("epochCount", default))
 
 
 def to_api_text(value: int | float) -> str:
-    """A hyperparameter as the API takes it: text, without an exponent."""
+    """Return a hyperparameter as the API takes it: text, without an exponent."""
     return str(value) if isinstance(value, int) else f"{Decimal(repr(value)):f}"
 
 
 def parse_hyperparameters(sent: Mapping[str, str] | None) -> dict[str, int | float] | None:
-    """What `word` made of hyperparameters, as numbers again; None where there are none."""
+    """Return the numbers in hyperparameters that `to_api_text` wrote; None where there are none."""
     if not sent:
         return None
     return {name: _number(text) for name, text in sent.items() if re.fullmatch(NUMBER, text)}
@@ -116,15 +119,15 @@ def _number(text: str) -> int | float:
 
 
 def base_model_alias(given: str, arn: str | None) -> str | None:
-    """The name that a plan gives a base model, where it means the model of `arn`; else `arn`."""
+    """Return a plan's name of the base model where it means the model of `arn`; else `arn`."""
     if arn is None:
         return None
-    named = catalogue.find_catalogue_model(given)
-    return given if named is not None and named is catalogue.find_catalogue_model(arn) else arn
+    model = catalogue.find_catalogue_model(given)
+    return given if model is not None and model is catalogue.find_catalogue_model(arn) else arn
 
 
 def custom_model_name(name: str) -> str:
-    """A custom model's name from a job's: no dot, no plus, no two separators in a row."""
+    """Return a custom model's name for a job's: no dot, no plus, no two separators in a row."""
     return re.sub(r"[^0-9a-zA-Z]+", "-", name).strip("-")
 
 
@@ -139,7 +142,7 @@ def request_token(staged: StagedJob) -> str:
 
 
 def create_request(staged: StagedJob) -> dict[str, Any]:
-    """The parameters of CreateModelCustomizationJob."""
+    """Return the parameters of CreateModelCustomizationJob."""
     name = request_token(staged)
     made = _create_parameters(staged, job_id(staged.job.spec.name, name), name)
     for tags in ("jobTags", "customModelTags"):  # not of the token: older builds had no such tag
@@ -176,9 +179,9 @@ def _create_parameters(staged: StagedJob, name: str, client_token: str) -> dict[
         "jobTags": tags,
         "customModelTags": tags,
     }
-    if job.spec.customization_type == "REINFORCEMENT_FINE_TUNING":
+    if CUSTOMIZATION_TYPES[job.spec.customization_type].has_own_hyperparameters:
         del request["hyperParameters"]
-    if config := _customization_config(job):
+    if config := customizations.build_config(job):
         request["customizationConfig"] = config
     if "validation" in by_role:
         request["validationDataConfig"] = {"validators": [{"s3Uri": by_role["validation"]}]}
@@ -192,24 +195,8 @@ def _create_parameters(staged: StagedJob, name: str, client_token: str) -> dict[
     return request | dict(spec.request)
 
 
-def _customization_config(job: LoadedJob) -> dict[str, Any] | None:
-    """customizationConfig: the teacher, or the grader and its typed hyperparameters."""
-    if teaching := job.spec.distillation:
-        teacher: dict[str, Any] = {"teacherModelIdentifier": teaching.teacher}
-        if teaching.max_response_length is not None:
-            teacher["maxResponseLengthForInference"] = teaching.max_response_length
-        return {"distillationConfig": {"teacherModelConfig": teacher}}
-    if judging := job.spec.reinforcement:
-        grader = {"lambdaGrader": {"lambdaArn": judging.lambda_arn}}
-        config: dict[str, Any] = {"graderConfig": grader}
-        if judging.hyperparameters:
-            config["hyperParameters"] = dict(judging.hyperparameters)
-        return {"rftConfig": config}
-    return None
-
-
 def base_model_identifier(job: LoadedJob) -> str:
-    """What baseModelIdentifier gets: an ARN as it was given, else the customization id."""
+    """Return baseModelIdentifier: an ARN as the job file has it, else the customization id."""
     given = job.spec.base_model
     return given if given.startswith("arn:") else job.model.bedrock_id or given
 
@@ -218,7 +205,7 @@ def api_calls(staged: StagedJob) -> PlannedCalls:
     """Return every call that changes something, as `--dry-run` shows it."""
     job, parameters = staged.job, create_request(staged)
     settings = requests.object_settings(expected_bucket_owner(job), job.spec.bedrock.s3_kms_key_id)
-    bucket, output = output_location(parameters)
+    bucket, output = output_location(parameters["outputDataConfig"])
     plan_key = output.removesuffix("output/") + PLAN_FILE
     return PlannedCalls(
         uploads=tuple(
@@ -230,6 +217,6 @@ def api_calls(staged: StagedJob) -> PlannedCalls:
     )
 
 
-def output_location(request: Mapping[str, Any]) -> tuple[str, str]:
-    """Return bucket and key prefix of a job's output, from its request or its description."""
-    return split_s3_uri(request["outputDataConfig"]["s3Uri"])
+def output_location(output: S3Uri) -> tuple[str, str]:
+    """Return bucket and key prefix of a job's output, from its outputDataConfig."""
+    return split_s3_uri(output["s3Uri"])

@@ -1,156 +1,134 @@
-"""The permissions that a job needs: of the role that Bedrock takes on, and of whoever submits it.
+"""Permissions that a job needs: of the service role, and of the identity that submits it.
 
 Source: Bedrock user guide, "Create an IAM service role for model customization", "Protect your
-model customization jobs using a VPC" and "Encryption of custom models". Pure.
+model customization jobs using a VPC" and "Encryption of custom models". These functions are pure.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from cloudft.aws.arn import parse_arn
 from cloudft.aws.permissions import ArnContext, RequiredPermission
-from cloudft.backends.bedrock import request
+from cloudft.backends.bedrock import customizations, request
 from cloudft.spec.load import LoadedJob
 from cloudft.spec.sections import Vpc
 
 SERVICE_PRINCIPAL = "bedrock.amazonaws.com"
 MANAGED_TAG, MANAGED_BY_TAG = "BedrockManaged", "BedrockModelCustomizationJobArn"
-"""The tags of the network interfaces that Bedrock makes for a job."""
+"""Tags of the network interfaces that Bedrock creates for a job."""
 CREATED_RESOURCE_TYPES = ("model-customization-job", "custom-model")
-"""What a submit makes."""
+"""Types of the resources that a submit creates."""
 
 
 def arn_context(job: LoadedJob) -> ArnContext:
-    """By the role's ARN and the job's Region."""
-    _, partition, _, _, account, *_ = str(job.spec.bedrock.role_arn).split(":")
-    return ArnContext(partition, str(job.spec.bedrock.region), account)
+    """Return partition and account of the service role, and the job's Region."""
+    role = parse_arn(str(job.spec.bedrock.role_arn))
+    return ArnContext(role.partition, str(job.spec.bedrock.region), role.account)
 
 
 def role_permissions(
     job: LoadedJob, bucket_keys: Mapping[str, str]
 ) -> Iterator[RequiredPermission]:
-    """What the service role must be allowed. `keys` has the ARN of each encrypted bucket's key."""
-    here = arn_context(job)
-    data, prefix = request.s3_prefix(job)
-    output, below = request.output_s3_prefix(job)
-    yield RequiredPermission(
-        "s3:ListBucket", here.bucket_arn(data), {"s3:prefix": f"{prefix}data/*"}
-    )
-    yield RequiredPermission("s3:GetObject", here.bucket_arn(data, f"{prefix}data/*"))
+    """Yield what the service role must be allowed.
+
+    `bucket_keys` has the ARN of the KMS key of each bucket that is encrypted with one.
+    """
+    arns = arn_context(job)
+    data, data_prefix = request.s3_prefix(job)
+    output, output_prefix = request.output_s3_prefix(job)
+    data_keys, output_keys = f"{data_prefix}data/*", f"{output_prefix}jobs/*"
+    yield RequiredPermission("s3:ListBucket", arns.bucket_arn(data), {"s3:prefix": data_keys})
+    yield RequiredPermission("s3:GetObject", arns.bucket_arn(data, data_keys))
     if output != data:
-        yield RequiredPermission(
-            "s3:ListBucket", here.bucket_arn(output), {"s3:prefix": f"{below}jobs/*"}
-        )
-    yield RequiredPermission("s3:GetObject", here.bucket_arn(output, f"{below}jobs/*"))
-    yield RequiredPermission("s3:PutObject", here.bucket_arn(output, f"{below}jobs/*"))
-    via = {"kms:ViaService": f"s3.{here.region}.amazonaws.com"}
-    for key in dict.fromkeys(
-        bucket_keys[bucket] for bucket in (data, output) if bucket in bucket_keys
-    ):
-        yield RequiredPermission("kms:Decrypt", key, via, "warning")
+        prefix = {"s3:prefix": output_keys}
+        yield RequiredPermission("s3:ListBucket", arns.bucket_arn(output), prefix)
+    yield RequiredPermission("s3:GetObject", arns.bucket_arn(output, output_keys))
+    yield RequiredPermission("s3:PutObject", arns.bucket_arn(output, output_keys))
+    via_s3 = {"kms:ViaService": f"s3.{arns.region}.amazonaws.com"}
+    encrypted = [bucket for bucket in (data, output) if bucket in bucket_keys]
+    for key in dict.fromkeys(bucket_keys[bucket] for bucket in encrypted):
+        yield RequiredPermission("kms:Decrypt", key, via_s3, "warning")
     if output in bucket_keys:
-        yield RequiredPermission("kms:GenerateDataKey", bucket_keys[output], via, "warning")
-    yield from _customization_permissions(job, here)
-    yield from _vpc_permissions(job, here)
+        yield RequiredPermission("kms:GenerateDataKey", bucket_keys[output], via_s3, "warning")
+    yield from customizations.role_permissions(job, arns)
+    yield from _vpc_permissions(job, arns)
 
 
-def _customization_permissions(job: LoadedJob, here: ArnContext) -> Iterator[RequiredPermission]:
-    """A teacher is asked, or a grader."""
-    if job.spec.distillation is not None:
-        yield from _teacher_permissions(job.spec.distillation.teacher, here)
-    if job.spec.reinforcement is not None:
-        grader = job.spec.reinforcement.lambda_arn
-        yield RequiredPermission("lambda:InvokeFunction", grader, severity="warning")
-
-
-GEOGRAPHIES = ("us", "eu", "apac", "jp", "au", "us-gov", "global")
-"""First parts of the names of system-defined inference profiles."""
-
-
-def _teacher_permissions(name: str, here: ArnContext) -> Iterator[RequiredPermission]:
-    """A profile is asked, and through it the model in whichever of the profile's Regions."""
-    invoke, _, last = "bedrock:InvokeModel", *name.rpartition("/")[1:]
-    geography, _, model = last.partition(".")
-    if geography not in GEOGRAPHIES:
-        there = here.arn("bedrock", f"foundation-model/{last}", account=False)
-        yield RequiredPermission(invoke, name if name.startswith("arn:") else there)
-        return
-    profile = here.arn("bedrock", f"inference-profile/{last}")
-    yield RequiredPermission(invoke, name if name.startswith("arn:") else profile)
-    anywhere = f"arn:{here.partition}:bedrock:*::foundation-model/{model}"
-    yield RequiredPermission(
-        invoke, anywhere.replace("*", here.region), statement_resource=anywhere
-    )
-
-
-def _vpc_permissions(job: LoadedJob, here: ArnContext) -> Iterator[RequiredPermission]:
-    """Interfaces in the job's subnets: to look, to make, to tag, to use and to remove."""
+def _vpc_permissions(job: LoadedJob, arns: ArnContext) -> Iterator[RequiredPermission]:
+    """Yield what the role needs to run the job in the VPC of the job file."""
     vpc = job.spec.bedrock.vpc
     if vpc is None:
         return
-    yield from network_interface_permissions(vpc, here, MANAGED_BY_TAG, "model-customization-job")
+    yield from network_interface_permissions(vpc, arns, MANAGED_BY_TAG, "model-customization-job")
 
 
 def network_interface_permissions(
     vpc: Vpc, arns: ArnContext, managed_by_tag: str, job_type: str
 ) -> Iterator[RequiredPermission]:
-    """Interfaces in those subnets that Bedrock tags as being of a job of that kind."""
-    things = ("DhcpOptions", "NetworkInterfaces", "SecurityGroups", "Subnets", "Vpcs")
-    yield from (RequiredPermission(f"ec2:Describe{thing}", "*") for thing in things)
+    """Yield what a role needs to create, tag, use and delete a job's network interfaces.
+
+    They are limited to the VPC's subnets and security groups, and to interfaces that Bedrock tags
+    as those of a job of `job_type`.
+    """
+    resources = ("DhcpOptions", "NetworkInterfaces", "SecurityGroups", "Subnets", "Vpcs")
+    yield from (RequiredPermission(f"ec2:Describe{resource}", "*") for resource in resources)
     interface = arns.arn("ec2", "network-interface/*")
     tags = {MANAGED_TAG: "true", managed_by_tag: arns.arn("bedrock", f"{job_type}/*")}
-    asked = {f"aws:RequestTag/{key}": value for key, value in tags.items()}
-    yield RequiredPermission("ec2:CreateNetworkInterface", interface, asked)
+    request_tags = {f"aws:RequestTag/{key}": value for key, value in tags.items()}
+    yield RequiredPermission("ec2:CreateNetworkInterface", interface, request_tags)
     for subnet in vpc.subnet_ids:
         yield RequiredPermission("ec2:CreateNetworkInterface", arns.arn("ec2", f"subnet/{subnet}"))
     for group in vpc.security_group_ids:
         yield RequiredPermission(
             "ec2:CreateNetworkInterface", arns.arn("ec2", f"security-group/{group}")
         )
-    there: dict[str, str | tuple[str, ...]] = {
+    of_job: dict[str, str | tuple[str, ...]] = {
         f"ec2:ResourceTag/{key}": value for key, value in tags.items()
     }
-    there["ec2:Subnet"] = tuple(arns.arn("ec2", f"subnet/{one}") for one in vpc.subnet_ids)
+    of_job["ec2:Subnet"] = tuple(arns.arn("ec2", f"subnet/{subnet}") for subnet in vpc.subnet_ids)
     for action in ("CreateNetworkInterfacePermission", "DeleteNetworkInterface"):
-        yield RequiredPermission(f"ec2:{action}", interface, there)
-    yield RequiredPermission("ec2:DeleteNetworkInterfacePermission", interface, there)
-    making: dict[str, str | tuple[str, ...]] = {
+        yield RequiredPermission(f"ec2:{action}", interface, of_job)
+    yield RequiredPermission("ec2:DeleteNetworkInterfacePermission", interface, of_job)
+    on_creation: dict[str, str | tuple[str, ...]] = {
         "ec2:CreateAction": "CreateNetworkInterface",
         "aws:TagKeys": (MANAGED_TAG, managed_by_tag),
     }
-    yield RequiredPermission("ec2:CreateTags", interface, making)
+    yield RequiredPermission("ec2:CreateTags", interface, on_creation)
 
 
 def caller_permissions(job: LoadedJob) -> Iterator[RequiredPermission]:
-    """What whoever submits must be allowed besides S3: create, tag, hand over the role, the key.
+    """Yield what the submitting identity needs besides S3.
 
-    By the stack it is to start the machine, and to see how it stands: the rest is the machine's.
+    That is to create and tag the job, to pass the role and to use the key. Where the account's
+    state machine creates the job, it is to start the machine's execution and to follow it: the
+    machine has the other permissions.
     """
-    here, machine = arn_context(job), job.spec.bedrock.machine_arn
+    arns, machine = arn_context(job), job.spec.bedrock.machine_arn
     if job.spec.bedrock.via_stack and machine is not None:
         yield RequiredPermission("states:StartExecution", machine)
         execution = machine.replace(":stateMachine:", ":execution:")
         yield RequiredPermission("states:DescribeExecution", f"{execution}:*")
         yield RequiredPermission("states:StopExecution", f"{execution}:*", severity="warning")
         return
-    create = "bedrock:CreateModelCustomizationJob"
-    made = [here.arn("bedrock", f"{kind}/*") for kind in CREATED_RESOURCE_TYPES]
-    for resource in (base_model_arn(job, here), *made):
-        yield RequiredPermission(create, resource)
-    yield from (RequiredPermission("bedrock:TagResource", resource) for resource in made)
+    created = [arns.arn("bedrock", f"{kind}/*") for kind in CREATED_RESOURCE_TYPES]
+    for resource in (base_model_arn(job, arns), *created):
+        yield RequiredPermission("bedrock:CreateModelCustomizationJob", resource)
+    yield from (RequiredPermission("bedrock:TagResource", resource) for resource in created)
     yield RequiredPermission(
         "iam:PassRole", str(job.spec.bedrock.role_arn), {"iam:PassedToService": SERVICE_PRINCIPAL}
     )
     key = job.spec.bedrock.kms_key_id
+    # The simulator takes a key's ARN alone: of an alias or an id the key is not known here.
     if key is not None and key.startswith("arn:") and ":key/" in key:
-        via = {"kms:ViaService": f"bedrock.{here.region}.amazonaws.com"}
+        via_bedrock = {"kms:ViaService": f"bedrock.{arns.region}.amazonaws.com"}
         for action in ("CreateGrant", "Decrypt", "DescribeKey", "GenerateDataKey"):
-            yield RequiredPermission(f"kms:{action}", key, via, "warning")
+            yield RequiredPermission(f"kms:{action}", key, via_bedrock, "warning")
 
 
-def base_model_arn(job: LoadedJob, here: ArnContext) -> str:
-    """The ARN of what is customized."""
+def base_model_arn(job: LoadedJob, arns: ArnContext) -> str:
+    """Return the ARN of the model that is customized."""
     name = request.base_model_identifier(job)
     if name.startswith("arn:"):
         return name
-    return here.arn("bedrock", f"foundation-model/{name}", account=False)
+    return arns.arn("bedrock", f"foundation-model/{name}", account=False)

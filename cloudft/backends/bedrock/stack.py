@@ -1,9 +1,8 @@
-"""What a job file leaves to its stack: `bedrock.stack` names it, its outputs are the values."""
+"""Fill the job file's `bedrock` section from the outputs of the stack that it names."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from cloudft.aws import stack as stacks
 from cloudft.aws.client import Aws
@@ -37,7 +36,10 @@ STACK_MAPPING = StackMapping(
 
 
 def with_stack_defaults(job: LoadedJob, aws: Aws) -> LoadedJob:
-    """The job with its stack's values where it says nothing itself. Raises as `read` does."""
+    """Return the job with its stack's values for fields that it does not set.
+
+    Raise as `read_stack` does.
+    """
     name = job.spec.bedrock.stack
     if name is None:
         return job
@@ -50,24 +52,24 @@ def with_stack_defaults(job: LoadedJob, aws: Aws) -> LoadedJob:
 
 
 def _state_machine_arn(job: LoadedJob, aws: Aws, name: str) -> str:
-    """The state machine of the stack beside, which infra/jobs.yaml makes."""
+    """Return the ARN of the state machine in the stack STACK-jobs, made from infra/jobs.yaml."""
     field = "bedrock.via_stack"
     try:
-        beside = stacks.describe_stack(aws, name)
+        stack = stacks.describe_stack(aws, name)
     except ResourceNotFound as error:
         base = name.removesuffix("-jobs")
-        fix = f"`cloudft infra deploy {name} --template jobs --from {base}`, or leave it out."
+        fix = f"`cloudft infra deploy {name} --template jobs --from {base}`, or remove {field}."
         raise check_failed(job, "NoStack", error.message, fix, field) from error
-    if not beside.is_usable or not beside.outputs.get(STATE_MACHINE_OUTPUT):
-        message = f"the stack {name} is {beside.status} and tells no {STATE_MACHINE_OUTPUT}"
-        fix = f"`cloudft infra status {name}` tells why."
+    if not stack.is_usable or not stack.outputs.get(STATE_MACHINE_OUTPUT):
+        message = f"the stack {name} is {stack.status} and has no output {STATE_MACHINE_OUTPUT}"
+        fix = f"`cloudft infra status {name}` shows why."
         raise check_failed(job, "StackNotReady", message, fix, field)
-    return beside.outputs[STATE_MACHINE_OUTPUT]
+    return stack.outputs[STATE_MACHINE_OUTPUT]
 
 
-def _section_values(outputs: Mapping[str, str]) -> dict[str, Any]:
-    """The fields of `bedrock` that the outputs tell."""
-    told = {
+def _section_values(outputs: Mapping[str, str]) -> dict[str, object]:
+    """Return the fields of the section that the outputs have."""
+    values = {
         "role_arn": outputs.get("BedrockRoleArn"),
         "s3_uri": prefix_uri(outputs, "DataBucketName"),
         "output_s3_uri": prefix_uri(outputs, "OutputBucketName"),
@@ -75,4 +77,4 @@ def _section_values(outputs: Mapping[str, str]) -> dict[str, Any]:
         "import_role_arn": outputs.get("ImportRoleArn"),
         "vpc": vpc_settings(outputs),
     }
-    return {field: value for field, value in told.items() if value}
+    return {field: value for field, value in values.items() if value}

@@ -1,7 +1,7 @@
-"""Jobs that the account's own state machine creates (infra/jobs.yaml).
+"""Have jobs created by the account's own state machine (infra/jobs.yaml).
 
-One execution is one plan: its name is the plan's token. As soon as the job is there it is the
-truth, and is found by its name as any other; before that the execution tells how it stands.
+One execution is one plan: its name is the plan's token. Once the job exists, it is found by its
+name like any other job; before that, the job's state is that of the execution.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import orjson
 
-from cloudft.aws.client import Aws
+from cloudft.aws.client import Aws, Response
+from cloudft.aws.s3 import s3_uri
 from cloudft.backends.aws_base.api_call import (
     PLAN_FILE,
     ApiCall,
@@ -28,7 +28,7 @@ from cloudft.storage.store import Store
 from cloudft.types import JobState, LogLine, Plan, Status, StatusDetails, to_json
 
 QUEUED_PLAN_FILE = "queued.json"
-"""Beside the job's output: the plan that the machine reads."""
+"""Name of the plan that the state machine reads, next to the job's output."""
 START_OPERATION = "start_execution"
 EXECUTION_STATUSES: Mapping[str, Status] = {
     "RUNNING": "InProgress",
@@ -38,11 +38,11 @@ EXECUTION_STATUSES: Mapping[str, Status] = {
     "TIMED_OUT": "Failed",
     "ABORTED": "Stopped",
 }
-"""Step Functions' words for an execution, as ours. All of botocore's are here: a test says so."""
+"""Step Functions' status of an execution -> cloudft's. A test proves that none is missing."""
 
 
 def api_calls(staged: StagedJob) -> list[ApiCall]:
-    """Return the calls that replace a plan's creation; none where no state machine creates the job."""
+    """Return the calls that replace a plan's creation; none for a plan that itself creates."""
     spec = staged.job.spec.bedrock
     if not spec.via_stack or spec.machine_arn is None:
         return []
@@ -60,7 +60,7 @@ def api_calls(staged: StagedJob) -> list[ApiCall]:
 
 
 def execution_arn(planned: AwsRequest) -> str | None:
-    """Return the execution's ARN, from a plan's request or a record's; None where there is none."""
+    """Return the ARN of the execution in a plan's or a record's request; None where it has none."""
     if not planned.machine:
         return None
     start = planned.machine[-1].parameters
@@ -69,7 +69,7 @@ def execution_arn(planned: AwsRequest) -> str | None:
 
 
 def recorded_execution(folder: Path) -> str | None:
-    """The execution's ARN, from the record in a job's folder; None where there is none."""
+    """Return the ARN of the execution in the record of a job's folder; None where it has none."""
     recorded = recorded_request(Store(folder.parent).get_or_none(folder.name))
     try:
         return execution_arn(recorded) if recorded else None
@@ -78,59 +78,67 @@ def recorded_execution(folder: Path) -> str | None:
 
 
 def start_execution(aws: Aws, plan: Plan) -> None:
-    """Put the plan where the machine reads it, and start its execution, unless it was started.
+    """Write the plan to S3 and start the execution that reads it, unless it was started before.
 
-    An execution's memory holds 256 KiB, so the list of sources is left out; plan.json has it.
+    An execution's state holds at most 256 KiB, so the list of sources is left out of the plan that
+    it reads; plan.json has it.
     """
     put, started = (call.parameters for call in planned_request(plan).machine)
-    short = dataclasses.replace(plan, manifest=dataclasses.replace(plan.manifest, sources=()))
-    what = f"s3://{put['Bucket']}/{put['Key']} can't be written"
-    aws.call(what, "s3", "put_object", **put | {"Body": orjson.dumps(to_json(short))})
+    without_sources = dataclasses.replace(
+        plan, manifest=dataclasses.replace(plan.manifest, sources=())
+    )
+    failure = f"{s3_uri(put['Bucket'], put['Key'])} can't be written"
+    body = orjson.dumps(to_json(without_sources))
+    aws.call(failure, "s3", "put_object", **put | {"Body": body})
     try:
         aws.call(f"{plan.job_id} can't be started", "stepfunctions", START_OPERATION, **started)
-    except ResourceConflict:  # a try whose answer was lost, or another submit beside this
+    except ResourceConflict:  # an earlier response was lost, or another submit runs beside this
         return
 
 
 def describe_execution(aws: Aws, execution: str, job_id: str) -> JobState | None:
-    """How the execution of a job stands that is not there yet; None where there is none."""
-    what = f"the execution of {job_id} can't be looked at"
+    """Return the state of a job that its execution has not created yet; None without execution."""
+    failure = f"can't read the execution of {job_id}"
     try:
-        told = aws.call(what, "stepfunctions", "describe_execution", executionArn=execution)
+        response = aws.call(failure, "stepfunctions", "describe_execution", executionArn=execution)
     except ResourceNotFound:
         return None
-    status = EXECUTION_STATUSES[told["status"]]
+    status = EXECUTION_STATUSES[response["status"]]
     return JobState(
         id=job_id,
         status=status,
         status_details=StatusDetails(),
-        created_at=str(states.iso_format(told["startDate"])),
-        ended_at=states.iso_format(told.get("stopDate")),
-        failure_message=_failure_message(told) if status == "Failed" else None,
+        created_at=str(states.iso_format(response["startDate"])),
+        ended_at=states.iso_format(response.get("stopDate")),
+        failure_message=_failure_message(response) if status == "Failed" else None,
         summary={"queuedIn": execution},
     )
 
 
-def _failure_message(told: Mapping[str, Any]) -> str:
-    """What the machine said of its end."""
-    error = told.get("error") or told["status"]
-    return f"{error}: {told['cause']}" if told.get("cause") else str(error)
+def _failure_message(execution: Response) -> str:
+    """Return the error message of a finished execution."""
+    error = execution.get("error") or execution["status"]
+    return f"{error}: {execution['cause']}" if execution.get("cause") else str(error)
 
 
 def log_lines(state: JobState) -> Iterator[LogLine]:
-    """What there is to say of a job that is not there yet."""
+    """Yield the log lines of a job that has not been created yet."""
     yield LogLine(
         "0", f"{state.created_at} {state.summary['queuedIn']} started: it creates the job"
     )
     if state.has_ended:
-        why = f": {state.failure_message}" if state.failure_message else ""
-        yield LogLine("1", f"{state.ended_at} {state.status}{why}")
+        reason = f": {state.failure_message}" if state.failure_message else ""
+        yield LogLine("1", f"{state.ended_at} {state.status}{reason}")
 
 
 def stop_execution(aws: Aws, state: JobState) -> None:
-    """End the execution of a job that is not there yet; one that has ended is left as it is."""
+    """Stop the execution of a job that has not been created yet, unless it has ended."""
     if state.has_ended:
         return
-    given = {"executionArn": state.summary["queuedIn"], "cause": "stopped by `cloudft stop`"}
-    what = f"the execution of {state.id} can't be stopped"
-    aws.call(what, "stepfunctions", "stop_execution", **given)
+    aws.call(
+        f"the execution of {state.id} can't be stopped",
+        "stepfunctions",
+        "stop_execution",
+        executionArn=state.summary["queuedIn"],
+        cause="stopped by `cloudft stop`",
+    )

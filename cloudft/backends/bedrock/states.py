@@ -1,100 +1,104 @@
-"""Bedrock's words for a job, as ours: the one table."""
+"""Convert Bedrock's statuses of a customization job to cloudft's job state."""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
-from typing import Any
+from typing import Literal
 
+from cloudft.backends.bedrock.responses import CustomizationJob
 from cloudft.storage.store import to_iso_time
 from cloudft.types import JobState, LogLine, StatusDetails
 
-PHASES = {
+PhaseMember = Literal["validationDetails", "dataProcessingDetails", "trainingDetails"]
+PHASES: Mapping[PhaseMember, tuple[str, str]] = {
     "validationDetails": ("validation_details", "validation of the data"),
     "dataProcessingDetails": ("data_processing_details", "data processing"),
     "trainingDetails": ("training_details", "training"),
 }
+"""Member of statusDetails -> the field of StatusDetails, and the phase's name in the log."""
+ENDED_STATUSES = ("Completed", "Failed", "Stopped")
 
 
 def iso_format(moment: datetime | None) -> str | None:
-    """A time of the API's, ISO 8601 in UTC."""
+    """Return a time of the API as ISO 8601 in UTC."""
     return None if moment is None else to_iso_time(moment.timestamp())
 
 
-def status_details(answer: Mapping[str, Any]) -> StatusDetails:
-    """The phases. An account that tells none of them still tells the job's status."""
-    told = answer.get("statusDetails") or {}
-    given = {
-        ours: told[theirs]["status"]
-        for theirs, (ours, _) in PHASES.items()
-        if told.get(theirs, {}).get("status")
-    }
-    if not given and answer["status"] == "Completed":
-        return StatusDetails("Completed", "Completed", "Completed")
-    return StatusDetails(**given)
+def status_details(job: CustomizationJob) -> StatusDetails:
+    """Return the status of each phase.
 
-
-def typical_seconds(
-    answer: Mapping[str, Any], completed: Iterable[Mapping[str, Any]]
-) -> float | None:
-    """What completed jobs of the same model and type took, the middle one; None without any.
-
-    Bedrock tells no steps, and no time: this is all that can be expected by.
+    Falls back to the job's status where statusDetails is missing: some accounts return none.
     """
-    alike = ("baseModelArn", "customizationType")
-    took = [
-        (job["endTime"] - job["creationTime"]).total_seconds()
-        for job in completed
-        if job.get("endTime") and all(job.get(name) == answer.get(name) for name in alike)
+    details = job.get("statusDetails") or {}
+    known = {
+        field: status
+        for member, (field, _) in PHASES.items()
+        if (status := details.get(member, {}).get("status"))
+    }
+    if not known and job["status"] == "Completed":
+        return StatusDetails("Completed", "Completed", "Completed")
+    return StatusDetails(**known)
+
+
+def typical_seconds(job: CustomizationJob, completed: Iterable[CustomizationJob]) -> float | None:
+    """Return the median duration of completed jobs of the same model and type; None without any.
+
+    Bedrock reports neither steps nor time left, so this is the only estimate of a job's end.
+    """
+    durations = [
+        (other["endTime"] - other["creationTime"]).total_seconds()
+        for other in completed
+        if other.get("endTime")
+        and other.get("baseModelArn") == job.get("baseModelArn")
+        and other.get("customizationType") == job.get("customizationType")
     ]
-    return statistics.median(took) if took else None
+    return statistics.median(durations) if durations else None
 
 
 def to_job_state(
-    answer: Mapping[str, Any], artifacts: str | None, typical_seconds: float | None = None
+    job: CustomizationJob, artifacts: str | None, typical_seconds: float | None = None
 ) -> JobState:
-    """A job as GetModelCustomizationJob tells it, or as a summary of the list does."""
-    status = answer["status"]
-    losses = answer.get("validationMetrics") or []
-    training = (answer.get("trainingMetrics") or {}).get("trainingLoss")
+    """Return the state of a job, from GetModelCustomizationJob or from a summary of the list."""
+    status = job["status"]
+    losses = [metric["validationLoss"] for metric in job.get("validationMetrics") or ()]
     summary = {
-        "arn": answer["jobArn"],
-        "customModel": answer.get("outputModelArn") or answer.get("customModelArn"),
-        "trainingLoss": training,
+        "arn": job["jobArn"],
+        "customModel": job.get("outputModelArn") or job.get("customModelArn"),
+        "trainingLoss": (job.get("trainingMetrics") or {}).get("trainingLoss"),
         "usualSeconds": typical_seconds,
-        "validationLosses": [loss["validationLoss"] for loss in losses] or None,
+        "validationLosses": losses or None,
     }
     return JobState(
-        id=answer["jobName"],
+        id=job["jobName"],
         status=status,
-        status_details=status_details(answer),
-        created_at=str(iso_format(answer["creationTime"])),
-        ended_at=iso_format(answer.get("endTime"))
-        if status in ("Completed", "Failed", "Stopped")
-        else None,
-        failure_message=answer.get("failureMessage") if status == "Failed" else None,
+        status_details=status_details(job),
+        created_at=str(iso_format(job["creationTime"])),
+        ended_at=iso_format(job.get("endTime")) if status in ENDED_STATUSES else None,
+        failure_message=job.get("failureMessage") if status == "Failed" else None,
         artifacts=artifacts,
         summary={name: value for name, value in summary.items() if value is not None},
     )
 
 
-def log_lines(answer: Mapping[str, Any]) -> Iterator[LogLine]:
-    """What Bedrock tells of the course of a job: it has no log, but times of its phases."""
-    for number, text in enumerate(_log_texts(answer)):
+def log_lines(job: CustomizationJob) -> Iterator[LogLine]:
+    """Yield the times of a job's phases as log lines: Bedrock keeps no log of a job."""
+    for number, text in enumerate(_log_texts(job)):
         yield LogLine(str(number), text)
 
 
-def _log_texts(answer: Mapping[str, Any]) -> Iterator[str]:
-    yield f"{iso_format(answer['creationTime'])} {answer['jobArn']} created"
-    for name, (_, words) in PHASES.items():
-        phase = (answer.get("statusDetails") or {}).get(name) or {}
+def _log_texts(job: CustomizationJob) -> Iterator[str]:
+    yield f"{iso_format(job['creationTime'])} {job['jobArn']} created"
+    details = job.get("statusDetails") or {}
+    for member, (_, name) in PHASES.items():
+        phase = details.get(member) or {}
         status = phase.get("status", "NotStarted")
         if status == "NotStarted":
             continue
-        yield f"{iso_format(phase.get('creationTime'))} {words} began"
-        if status in ("Completed", "Failed", "Stopped"):
-            yield f"{iso_format(phase.get('lastModifiedTime'))} {words} {status}"
-    if answer["status"] in ("Completed", "Failed", "Stopped"):
-        why = f": {answer.get('failureMessage')}" if answer["status"] == "Failed" else ""
-        yield f"{iso_format(answer.get('endTime'))} job {answer['status']}{why}"
+        yield f"{iso_format(phase.get('creationTime'))} {name} began"
+        if status in ENDED_STATUSES:
+            yield f"{iso_format(phase.get('lastModifiedTime'))} {name} {status}"
+    if job["status"] in ENDED_STATUSES:
+        reason = f": {job.get('failureMessage')}" if job["status"] == "Failed" else ""
+        yield f"{iso_format(job.get('endTime'))} job {job['status']}{reason}"

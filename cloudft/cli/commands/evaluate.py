@@ -19,6 +19,7 @@ from cloudft.storage.home import Home
 if TYPE_CHECKING:
     from cloudft.backends.base import Backend
     from cloudft.evaluate.held_out import HeldOutData
+    from cloudft.evaluate.results import DiagnosticResult
     from cloudft.inference import GenerationConfig
     from cloudft.storage.store import JobRecord
 
@@ -130,14 +131,16 @@ def evaluate_command(
             backend,
             home,
             held,
-            task=task,
-            max_new_tokens=max_new_tokens,
-            answers=answers,
-            batches=batches,
-            options=DiagnosticOptions(
-                forgetting=not quick, memorization=not quick, consistency=consistency
+            evaluate_job.EvaluationOptions(
+                task=task,
+                max_new_tokens=max_new_tokens,
+                answers=answers,
+                batches=batches,
+                diagnostics=DiagnosticOptions(
+                    forgetting=not quick, memorization=not quick, consistency=consistency
+                ),
             ),
-            progress=progress,
+            progress,
         )
         if suites:
             evaluation["suites"] = run_suites(
@@ -162,8 +165,8 @@ def _run_learning_curve(
     held: HeldOutData,
     progress: Callable[[str, int, int], None],
     console: Console,
-) -> dict[str, Any]:
-    """Train jobs on parts of the data, and return whether more data helps."""
+) -> DiagnosticResult:
+    """The pitfall of too little data, from jobs on parts of it."""
     from cloudft.evaluate.diagnostics.learning_curve import run_learning_curve
 
     return run_learning_curve(

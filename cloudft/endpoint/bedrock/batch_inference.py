@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, cast
 
 import orjson
 
+from cloudft.aws.s3 import split_s3_uri
+from cloudft.backends.aws_base.requests import split_prefix
 from cloudft.endpoint.bedrock import invoke_bodies
 from cloudft.endpoint.bedrock.invoke_bodies import JsonObject
 from cloudft.endpoint.bedrock.pagination import filter_by_name_and_time, paginate
@@ -24,7 +26,6 @@ from cloudft.endpoint.bedrock.shapes import (
 )
 from cloudft.endpoint.iam.authorizer import RoleClientFactory
 from cloudft.endpoint.protocols.messages import Response, ServiceError
-from cloudft.endpoint.s3_uri import split_s3_uri
 from cloudft.endpoint.state import (
     Model,
     State,
@@ -92,7 +93,7 @@ class BatchInference:
             with self.state.lock:
                 task.status = "InProgress" if task.status == "Submitted" else task.status
             output = task.request["outputDataConfig"]["s3OutputDataConfig"]["s3Uri"]
-            bucket, prefix = split_s3_uri(output)
+            bucket, prefix = split_prefix(output)
             total = {"totalRecordCount": 0, "successRecordCount": 0, "errorRecordCount": 0}
             s3 = self.s3(task.request["roleArn"], task.arn)
             for key, content in self._read_inputs(s3, task):
@@ -115,7 +116,7 @@ class BatchInference:
     def _read_inputs(self, s3: BaseClient, task: Task) -> Iterator[tuple[str, bytes]]:
         """Yield key and content of each input file. Raises ValidationException if there is none."""
         uri = task.request["inputDataConfig"]["s3InputDataConfig"]["s3Uri"]
-        bucket, key = split_s3_uri(uri, folder=False)
+        bucket, key = split_s3_uri(uri)
         keys = [key]
         if not key.endswith(".jsonl"):
             answer = s3.list_objects_v2(Bucket=bucket, Prefix=key)

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from cloudft.aws.s3 import split_s3_uri
+from cloudft.backends.aws_base.requests import split_prefix
 from cloudft.endpoint.bedrock.foundation_models import FoundationModel, FoundationModels
 from cloudft.endpoint.bedrock.local_inference import ModelRef
 from cloudft.endpoint.bedrock.pagination import filter_by_name_and_time, paginate
@@ -23,7 +25,6 @@ from cloudft.endpoint.bedrock.shapes import (
 from cloudft.endpoint.fault_injection import FaultInjector
 from cloudft.endpoint.iam.authorizer import RoleClientFactory
 from cloudft.endpoint.protocols.messages import Response, ServiceError
-from cloudft.endpoint.s3_uri import split_s3_uri
 from cloudft.endpoint.state import (
     RUNNING,
     Job,
@@ -163,7 +164,7 @@ class CustomizationJobs:
                 for role, uri in data.items()
             }
             # Bedrock checks its write permission before it trains, not when the job is done.
-            bucket, prefix = split_s3_uri(job.request["outputDataConfig"]["s3Uri"])
+            bucket, prefix = split_prefix(job.request["outputDataConfig"]["s3Uri"])
             s3.put_object(Bucket=bucket, Key=f"{prefix}{WRITE_CHECK_KEY}", Body=b"")
             stand_in = self._stand_in(job)
             stopping = job.status == "Stopping"
@@ -198,7 +199,7 @@ class CustomizationJobs:
         return self.s3(job.request["roleArn"], job.arn)
 
     def _download(self, s3: BaseClient, uri: str, to: Path) -> Path:
-        bucket, key = split_s3_uri(uri, folder=False)
+        bucket, key = split_s3_uri(uri)
         with to.open("wb") as stream:
             s3.download_fileobj(bucket, key, stream)
         return to
@@ -269,7 +270,7 @@ class CustomizationJobs:
 
     def _publish(self, job: Job, artifacts: Path) -> dict[str, float]:
         """Write the output files to S3. Return the last loss of each curve, by role."""
-        bucket, prefix = split_s3_uri(job.request["outputDataConfig"]["s3Uri"])
+        bucket, prefix = split_prefix(job.request["outputDataConfig"]["s3Uri"])
         losses, s3 = {}, self._s3(job)
         for role, name in (("train", TRAINING_CSV), ("validation", VALIDATION_CSV)):
             path = artifacts / name
@@ -443,7 +444,7 @@ def s3_failure_message(job: Job, error: Exception) -> str:
     if getattr(error, "operation_name", "") == "PutObject":
         uri = job.request["outputDataConfig"]["s3Uri"]
         return f"Amazon S3 perms missing (PutObject): {uri} {WRITE_CHECK_KEY}"
-    bucket, key = split_s3_uri(job.request["trainingDataConfig"]["s3Uri"], folder=False)
+    bucket, key = split_s3_uri(job.request["trainingDataConfig"]["s3Uri"])
     return (
         "Could not validate GetObject permissions to access Amazon S3 bucket:"
         f" {bucket} at key {key}: {response['Error'].get('Code')}"

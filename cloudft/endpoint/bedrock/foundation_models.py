@@ -14,8 +14,6 @@ from cloudft.endpoint.bedrock.shapes import (
 from cloudft.endpoint.protocols.messages import Response, ServiceError
 
 PROVIDERS = {"amazon": "Amazon", "meta": "Meta", "anthropic": "Anthropic", "cohere": "Cohere"}
-LISTED_CUSTOMIZATION_TYPES = {"FINE_TUNING", "CONTINUED_PRE_TRAINING", "DISTILLATION"}
-"""What `customizationsSupported` may hold: the API's enum lacks reinforcement fine-tuning."""
 
 INFERENCE_TYPES = ["ON_DEMAND", "PROVISIONED"]
 
@@ -50,7 +48,7 @@ class FoundationModels:
             FoundationModel(model.bedrock_id, model)
             for model in catalogue.load_models()
             if model.bedrock_id
-            and model.family != "openai-compatible"
+            and model.customization_api == "bedrock"
             and (model.lifecycle.state != "end-of-life" or not as_on_aws)
         ]
 
@@ -136,7 +134,8 @@ class FoundationModels:
 
 
 def _listed_types(base: FoundationModel) -> list[str]:
-    return [t for t in base.model.customization_types if t in LISTED_CUSTOMIZATION_TYPES]
+    types = base.model.customization_types
+    return [name for name in types if catalogue.CUSTOMIZATION_TYPES[name].is_listed]
 
 
 def _provider(base: FoundationModel) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import orjson
 
+from cloudft.backends.aws_base.requests import split_prefix
 from cloudft.endpoint.bedrock.pagination import filter_by_name_and_time, paginate
 from cloudft.endpoint.bedrock.shapes import (
     CreateImportJobRequest,
@@ -17,7 +18,6 @@ from cloudft.endpoint.bedrock.shapes import (
 )
 from cloudft.endpoint.iam.authorizer import RoleClientFactory
 from cloudft.endpoint.protocols.messages import Response, ServiceError
-from cloudft.endpoint.s3_uri import split_s3_uri
 from cloudft.endpoint.state import (
     Model,
     State,
@@ -106,7 +106,7 @@ class ModelImportJobs:
 
     def _download(self, task: Task, folder: Path) -> None:
         """Download the files of the folder in S3, without those of its subfolders."""
-        bucket, prefix = split_s3_uri(task.request["modelDataSource"]["s3DataSource"]["s3Uri"])
+        bucket, prefix = split_prefix(task.request["modelDataSource"]["s3DataSource"]["s3Uri"])
         folder.mkdir(parents=True, exist_ok=True)
         s3 = self.s3(task.request["roleArn"], task.arn)
         pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import orjson
 
+from cloudft.catalogue import is_text_only
 from cloudft.endpoint.bedrock import invoke_bodies
 from cloudft.endpoint.bedrock.customization_jobs import CustomizationJobs
 from cloudft.endpoint.bedrock.foundation_models import FoundationModels
@@ -80,7 +81,7 @@ class BedrockRuntime:
             body_format = invoke_bodies.body_format_of(base, imported=True)
             return ResolvedModel(ModelRef(None, model.folder, "base"), body_format, False)
         job = self.state.jobs[str(model.job_arn)]
-        raw_text = job.request.get("customizationType") == "CONTINUED_PRE_TRAINING"
+        raw_text = is_text_only(job.request.get("customizationType", ""))
         body_format = invoke_bodies.body_format_of(base)
         return ResolvedModel(self.customization.model_ref_of(job), body_format, raw_text)
 

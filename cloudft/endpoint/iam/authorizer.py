@@ -57,7 +57,7 @@ class PolicyAuthorizer:
         condition that is not implemented.
         """
         kind, _, name = principal.rpartition(":")[2].partition("/")
-        name = name.rpartition("/")[2]
+        name = name.rpartition("/")[2]  # without the path: role/service-role/NAME
         if kind not in ("role", "user"):
             raise ServiceError("InvalidInput", f"{principal} is neither a user nor a role")
         try:
@@ -66,6 +66,7 @@ class PolicyAuthorizer:
         except ClientError as error:
             message = f"The {kind} with name {name} cannot be found."
             raise ServiceError("NoSuchEntity", message) from error
+        # Roles have no aws:username: a policy with that variable matches nothing for them.
         own_keys = {"aws:username": name} if kind == "user" else {}
         completed = [
             AccessRequest(r.action, r.resource, {**own_keys, **r.context}) for r in requests
@@ -253,6 +254,7 @@ class RoleClientFactory:
         if self.authorizer is None:
             return self._own_client
         self.authorizer.assume_role(role, source, self._service)
+        # A client of its own: the event handlers of a shared one would apply to every job.
         client = self._create_client()
         self.authorizer.enforce(client, role)
         return client

@@ -64,6 +64,7 @@ def evaluate_policies(
 def allows_assume_role(document: PolicyDocument, service: str, context: ConditionContext) -> bool:
     """Return whether a trust policy lets the service assume its role."""
     request = AccessRequest("sts:AssumeRole", "", context)
+    # A trust policy has principals instead of resources.
     effects = {
         s["Effect"]
         for s in list_statements(document)
@@ -105,6 +106,7 @@ def _matches_action(statement: Statement, request: AccessRequest) -> bool:
 def _matches_resource(statement: Statement, request: AccessRequest) -> bool:
     key = "NotResource" if "NotResource" in statement else "Resource"
     patterns = [_substitute_variables(p, request) for p in _as_list(statement.get(key, ()))]
+    # A pattern whose variable has no value matches no resource, also in NotResource.
     matches = any(p is not None and matches_wildcard(p, request.resource) for p in patterns)
     return not matches if key == "NotResource" else matches
 

@@ -68,6 +68,7 @@ class RuntimePart(Protocol):
 
 def evaluate_jsonata(self: StringJSONata, env: ExecutionEnvironment) -> None:
     """Evaluate an expression by jsonata-python; an undefined result is an error, as on AWS."""
+    # What an expression can refer to: $states, and the variables of the execution.
     store = env.variable_store
     bindings = {"states": env.states._states_data, **store._outer_scope, **store._inner_scope}
     try:
@@ -93,6 +94,7 @@ def to_json_value(value: object) -> Any:
 
 def query_evaluation_error(env: ExecutionEnvironment, cause: str) -> FailureEventException:
     """Return the failure of an expression that can't be evaluated."""
+    # The error name that state machines catch on AWS.
     name = "States.QueryEvaluationError"
     details = EvaluationFailedEventDetails(cause=cause, error=name)
     return FailureEventException(
@@ -176,6 +178,7 @@ class BedrockTask(PascalCaseMixin, state_task_service_callback.StateTaskServiceC
     """A task `arn:aws:states:::bedrock:createModelCustomizationJob.sync`."""
 
     def __init__(self) -> None:
+        # moto checks a task's suffix against these: `.sync`, `.waitForTaskToken`.
         super().__init__({ResourceCondition.WaitForTaskToken, ResourceCondition.Sync})
 
     def _validate_service_integration_is_supported(self) -> None:

@@ -43,6 +43,7 @@ class AwsJsonProtocol:
         Raises ServiceError for an unknown operation and for an input that the model does not
         describe.
         """
+        # `SageMaker.CreateTrainingJob`: the part before the dot is the service, which is known.
         name = target.rpartition(".")[2]
         if name not in self._names:
             message = f"There is no operation {name[:100]!r}"
@@ -59,6 +60,7 @@ class AwsJsonProtocol:
 
     def serialize_error(self, error: ServiceError) -> HttpResponse:
         """Return the response for an error: in this protocol, 400 for every one but a server's."""
+        # SDKs retry a 500; with a 400 they look at the code.
         status = 500 if error.code == "InternalServerException" else 400
         return HttpResponse(status, *encode_json_error(error))
 

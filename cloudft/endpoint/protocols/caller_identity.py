@@ -48,6 +48,7 @@ def identify_caller(headers: Mapping[str, str], query: str) -> Caller:
     scope = CREDENTIAL_SCOPE.search(authorization)
     if scope is not None:
         return Caller(scope["service"], is_signed=True)
+    # A presigned URL has its signature in the query.
     names = {name.lower() for name, _ in parse_qsl(query, keep_blank_values=True)}
     presigned = any(needed <= names for needed in PRESIGNED_PARAMETERS)
     return Caller(is_signed=bool(authorization), is_presigned=presigned)
@@ -67,6 +68,7 @@ def unsigned_protocol(headers: Mapping[str, str], path: str, body: bytes) -> str
     target = headers.get("x-amz-target")
     if target is not None:
         return None if target.startswith(UNSIGNED_TARGETS) else "json"
+    # Every service of the query protocol has its one address at `/`.
     if path == "/" and (action := parse_action(body)):
         return None if action in UNSIGNED_ACTIONS else "query"
     return None

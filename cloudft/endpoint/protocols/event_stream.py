@@ -43,6 +43,7 @@ def encode_message(headers: Mapping[str, str], payload: bytes) -> bytes:
 def _encode_header(name: str, value: str) -> bytes:
     key, text = name.encode(), value.encode()
     lengths = struct.pack("!BH", STRING_HEADER_TYPE, len(text))
+    # Name: one byte of length. Value: one byte of type, two bytes of length.
     return struct.pack("!B", len(key)) + key + lengths + text
 
 

@@ -44,6 +44,7 @@ def parse_json_body(body: bytes) -> dict[str, Json]:
     Raises ServiceError (ValidationException) for anything else.
     """
     try:
+        # An operation without input may be sent with an empty body.
         content = load_json(body) if body else {}
     except ValueError:
         content = None
@@ -74,6 +75,7 @@ def parse_structure(shape: Shape, value: Mapping[str, Json], path: str) -> dict[
     member and for a value of another type.
     """
     known = {m.serialization.get("name", n): (n, m) for n, m in shape.members.items()}
+    # Stricter than most services: a test against the endpoint should find a misspelled member.
     for key in value:
         if key not in known:
             raise ServiceError("ValidationException", f"Unknown member {path}.{key}")
@@ -167,6 +169,7 @@ def serialize_value(shape: Shape, value: Any) -> Json:
     if kind == "map":
         return {key: serialize_value(shape.value, item) for key, item in value.items()}
     if kind == "timestamp":
+        # In JSON bodies the default is seconds since 1970.
         is_iso = shape.serialization.get("timestampFormat") == "iso8601"
         return format_timestamp(value) if is_iso else float(value.timestamp())
     if kind == "blob":

@@ -30,6 +30,7 @@ ERROR_STATUS = {"ChangeSetNotFound": 404, "NoSuchEntity": 404}
 
 def parse_action(body: bytes) -> str:
     """Return the operation that a form names; an empty string if the body is no such form."""
+    # Latin-1 decodes any bytes: the body may be that of another protocol.
     return dict(parse_qsl(body.decode("latin-1"))).get("Action", "")
 
 
@@ -56,6 +57,7 @@ class QueryProtocol:
     def serialize_response(self, operation: str, result: Parameters) -> HttpResponse:
         """Return the response for a result by the API's member names, as XML."""
         shape = self.model.operation_model(operation).output_shape
+        # The result is inside `<CreateStackResult>`, for example, which the model names.
         wrapper = shape.serialization.get("resultWrapper", "") if shape else ""
         content = _serialize_value(shape, result) if shape else ""
         content = f"<{wrapper}>{content}</{wrapper}>" if wrapper else content
@@ -91,9 +93,11 @@ def _parse_value(shape: Shape, form: Mapping[str, str], key: str) -> object:
     A form is flat: `Tags.member.1.Key=team` is the member `Key` of the first item of `Tags`.
     """
     if shape.type_name == "structure":
+        # Empty means that no key begins with this one: this ends a list of structures, too.
         return _parse_structure(shape, form, f"{key}.") or None
     if shape.type_name == "list":
         items: list[object] = []
+        # Items are numbered from 1 without a gap.
         member = f"{key}.member"
         while (item := _parse_value(shape.member, form, f"{member}.{len(items) + 1}")) is not None:
             items.append(item)

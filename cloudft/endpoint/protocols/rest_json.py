@@ -142,6 +142,7 @@ def _parse_input(shape: Shape | None, parts: _RequestParts) -> dict[str, object]
         value = _parse_member(name, member, parts, content)
         if value is not None:
             parsed[name] = value
+    # As in json_shapes.parse_structure: a misspelled member should not pass unnoticed.
     unknown = set(content) - {m.serialization.get("name", n) for n, m in shape.members.items()}
     if unknown:
         raise ServiceError("ValidationException", f"Unknown member {sorted(unknown)[0]}")
@@ -193,6 +194,7 @@ def _serialize_event_stream(shape: Shape, result: Mapping[str, Any], status: int
         for name, member in shape.members.items()
         if member.serialization.get("eventstream")
     )
+    # The events are the body; the other members of the result are headers.
     headers = _header_members(shape, {k: v for k, v in result.items() if k != name})
     kept = tuple(header for header in headers if header[0].lower() != "content-type")
     events = [

@@ -26,10 +26,10 @@ from pathlib import Path
 
 import orjson
 
+from cloudft.backends.aws_base.requests import split_prefix
 from cloudft.backends.sagemaker import trainer_archive
 from cloudft.endpoint.clients import AwsClient
 from cloudft.endpoint.protocols.messages import Json, Parameters, ServiceError
-from cloudft.endpoint.s3_uri import split_s3_uri
 
 OPT_ML = "/opt/ml"
 CHECKPOINT_UPLOAD_INTERVAL_S = 0.5
@@ -149,7 +149,7 @@ class Container:
 
     def _download(self, uri: str, to: Path) -> None:
         to.mkdir(parents=True, exist_ok=True)
-        bucket, prefix = split_s3_uri(uri)
+        bucket, prefix = split_prefix(uri)
         pages = self.s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
         for item in (item for page in pages for item in page.get("Contents", ())):
             path = to / item["Key"].removeprefix(prefix)
@@ -164,6 +164,7 @@ class Container:
 
         Past `deadline` (of time.monotonic) it gets a SIGTERM.
         """
+        # The container's entrypoint and arguments, with the folder in place of /opt/ml.
         command = [
             *trainer_archive.CONTAINER_ENTRYPOINT,
             *trainer_archive.container_arguments(str(self.root)),
@@ -224,6 +225,7 @@ class Container:
         kept = {name: os.environ[name] for name in names if name in os.environ}
         name = self.request["TrainingJobName"]
         own = {"PATH": path, "TRAINING_JOB_NAME": name, "PIP_NO_INDEX": "1"}
+        # All hosts share this machine: jobs at the same time must not meet at one port.
         rendezvous = {"MASTER_PORT": str(self.host.port)} if self.host.port else {}
         return kept | IMAGE_ENVIRONMENT | own | rendezvous
 
@@ -232,7 +234,7 @@ class Container:
         config = self.request.get("CheckpointConfig")
         if not config:
             return
-        bucket, prefix = split_s3_uri(config["S3Uri"])
+        bucket, prefix = split_prefix(config["S3Uri"])
         for name, path, stamp in self._checkpoint_files():
             if self._uploaded.get(name) != stamp:
                 with contextlib.suppress(FileNotFoundError):  # replaced by a newer checkpoint
@@ -276,7 +278,7 @@ def require_readable_channels(s3: AwsClient, request: Parameters) -> None:
     Nothing is downloaded: for simulated jobs.
     """
     for channel in request.get("InputDataConfig", ()):
-        bucket, prefix = split_s3_uri(channel["DataSource"]["S3DataSource"]["S3Uri"])
+        bucket, prefix = split_prefix(channel["DataSource"]["S3DataSource"]["S3Uri"])
         objects = s3.list_objects_v2(Bucket=bucket, Prefix=prefix).get("Contents", ())
         for item in objects:
             s3.head_object(Bucket=bucket, Key=item["Key"])
@@ -284,7 +286,7 @@ def require_readable_channels(s3: AwsClient, request: Parameters) -> None:
 
 def upload_model_archive(s3: AwsClient, request: Parameters, name: str, content: bytes) -> str:
     """Upload a job's model.tar.gz to where SageMaker puts it, and return its URI."""
-    bucket, prefix = split_s3_uri(request["OutputDataConfig"]["S3OutputPath"])
+    bucket, prefix = split_prefix(request["OutputDataConfig"]["S3OutputPath"])
     key = f"{prefix}{name}/output/model.tar.gz"
     s3.put_object(Bucket=bucket, Key=key, Body=content)
     return f"s3://{bucket}/{key}"

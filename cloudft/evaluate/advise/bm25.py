@@ -1,4 +1,4 @@
-"""Looking texts up by their words: BM25, as the bm25s package has it.
+"""Search texts by their words with BM25, as implemented by the bm25s package.
 
 Source: Robertson and Zaragoza 2009, "The Probabilistic Relevance Framework: BM25 and Beyond".
 """
@@ -7,40 +7,43 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
 
 from cloudft.errors import UsageError
 
 PASSAGE_LENGTH = 600
-"""Characters of a passage, about: what a small model reads well."""
+"""Characters of a passage, approximately: a size that a small model handles well."""
 WORD = re.compile(r"\w+")
 
 
 class Bm25Index:
-    """Texts, found by the words of a question."""
+    """An index of texts."""
 
     def __init__(self, texts: Sequence[str]) -> None:
         try:
             import bm25s
         except ImportError as error:
             raise UsageError(
-                "looking texts up needs bm25s, which is not installed",
+                "searching texts needs bm25s, which is not installed",
                 fix="pip install 'cloudft[evaluate]'",
             ) from error
         self.texts = list(texts)
-        self._known = {word for text in self.texts for word in _words(text)}
-        self._index: Any = bm25s.BM25()
+        self._vocabulary = {word for text in self.texts for word in _words(text)}
+        self._index = bm25s.BM25()
+        # bm25s can't index a text without words.
         self._index.index([_words(text) or ["-"] for text in self.texts], show_progress=False)
 
-    def search(self, question: str, count: int) -> list[int]:
-        """The numbers of the best texts, best first; those that share no word are left out."""
-        words = [word for word in _words(question) if word in self._known]
+    def search(self, query: str, count: int) -> list[int]:
+        """Return the indices of the best `count` texts, best first.
+
+        Texts that share no word with the query are left out.
+        """
+        words = [word for word in _words(query) if word in self._vocabulary]
         if not words:
             return []
-        places, scores = self._index.retrieve(
+        indices, scores = self._index.retrieve(
             [words], k=min(count, len(self.texts)), show_progress=False
         )
-        return [int(p) for p, score in zip(places[0], scores[0], strict=True) if score > 0]
+        return [int(i) for i, score in zip(indices[0], scores[0], strict=True) if score > 0]
 
 
 def _words(text: str) -> list[str]:
@@ -48,15 +51,15 @@ def _words(text: str) -> list[str]:
 
 
 def split_passages(documents: Sequence[str]) -> list[str]:
-    """Documents by paragraphs; a long one in parts of whole sentences."""
-    found: list[str] = []
+    """Split documents into paragraphs, and long paragraphs into groups of whole sentences."""
+    passages: list[str] = []
     for paragraph in (p for text in documents for p in re.split(r"\n\s*\n", text)):
-        room = ""
+        passage = ""
         for sentence in re.split(r"(?<=[.!?])\s+", paragraph.strip()):
-            if room and len(room) + len(sentence) > PASSAGE_LENGTH:
-                found.append(room)
-                room = ""
-            room = f"{room} {sentence}".strip()
-        if room:
-            found.append(room)
-    return found
+            if passage and len(passage) + len(sentence) > PASSAGE_LENGTH:
+                passages.append(passage)
+                passage = ""
+            passage = f"{passage} {sentence}".strip()
+        if passage:
+            passages.append(passage)
+    return passages

@@ -1,4 +1,4 @@
-"""The ways to get an answer without training: what the base model is asked in each."""
+"""Build the prompts of the methods that need no training."""
 
 from __future__ import annotations
 
@@ -10,53 +10,58 @@ from cloudft.evaluate.metrics.tasks import Task
 from cloudft.inference import Prompt
 
 SHOTS = 4
-"""Examples that stand before a question."""
+"""Examples before a question."""
 PASSAGES = 2
-"""Passages that stand before a question."""
+"""Passages before a question."""
 MAX_LISTED_LABELS = 30
 """More labels than this are not listed in a prompt."""
 
 
-def zero_shot_prompt(item: EvalExample, task: Task) -> Prompt:
-    """The question, with the labels to choose from where the answers are labels."""
-    named = [label for label in task.labels if label.lower() in item.input_text.lower()]
-    if not task.labels or len(task.labels) > MAX_LISTED_LABELS or len(named) == len(task.labels):
-        return item.prompt
+def zero_shot_prompt(example: EvalExample, task: Task) -> Prompt:
+    """Return the question; for a classification task, list the possible labels after it."""
+    named = [label for label in task.labels if label.lower() in example.input_text.lower()]
+    too_many = len(task.labels) > MAX_LISTED_LABELS
+    if not task.labels or too_many or len(named) == len(task.labels):
+        return example.prompt
     labels = ", ".join(task.labels)
-    return _with_question(item, f"{item.input_text}\n\nAnswer with one of these alone: {labels}.")
-
-
-def few_shot_prompt(item: EvalExample, examples: Sequence[EvalExample], index: Bm25Index) -> Prompt:
-    """The examples most like the question before it, the likest last, as turns of the talk."""
-    turns: list[dict[str, str]] = []
-    for place in reversed(index.search(item.input_text, SHOTS)):
-        example = examples[place]
-        turns.append({"role": "user", "content": example.input_text})
-        turns.append({"role": "assistant", "content": example.reference})
-    asked = item.prompt.messages
-    system = [m for m in asked if m["role"] == "system"]
-    return Prompt([*system, *turns, *(m for m in asked if m["role"] != "system")])
-
-
-def retrieval_prompt(item: EvalExample, index: Bm25Index) -> Prompt:
-    """The passages that share most with the question before it, the best one next to it."""
-    found = [index.texts[place] for place in reversed(index.search(item.input_text, PASSAGES))]
-    if not found:
-        return item.prompt
-    passages = "\n\n".join(found)
     return _with_question(
-        item,
-        f"Use this information:\n\n{passages}\n\nQuestion: {item.input_text}",
+        example, f"{example.input_text}\n\nAnswer with one of these alone: {labels}."
     )
 
 
-def _with_question(item: EvalExample, text: str) -> Prompt:
-    """The item's conversation with another last question."""
-    return Prompt([*item.prompt.messages[:-1], {"role": "user", "content": text}])
+def few_shot_prompt(
+    example: EvalExample, train_examples: Sequence[EvalExample], index: Bm25Index
+) -> Prompt:
+    """Return the question after the most similar examples as turns, the most similar one last."""
+    turns: list[dict[str, str]] = []
+    for i in reversed(index.search(example.input_text, SHOTS)):
+        shot = train_examples[i]
+        turns.append({"role": "user", "content": shot.input_text})
+        turns.append({"role": "assistant", "content": shot.reference})
+    messages = example.prompt.messages
+    system = [m for m in messages if m["role"] == "system"]
+    return Prompt([*system, *turns, *(m for m in messages if m["role"] != "system")])
+
+
+def retrieval_prompt(example: EvalExample, index: Bm25Index) -> Prompt:
+    """Return the question after the best matching passages, the best one last."""
+    passages = [index.texts[i] for i in reversed(index.search(example.input_text, PASSAGES))]
+    if not passages:
+        return example.prompt
+    context = "\n\n".join(passages)
+    return _with_question(
+        example,
+        f"Use this information:\n\n{context}\n\nQuestion: {example.input_text}",
+    )
+
+
+def _with_question(example: EvalExample, text: str) -> Prompt:
+    """Return the example's conversation with another last user message."""
+    return Prompt([*example.prompt.messages[:-1], {"role": "user", "content": text}])
 
 
 def count_characters(prompt: Prompt) -> int:
-    """How much a prompt says."""
+    """Return the number of characters of a prompt."""
     if prompt.text is not None:
         return len(prompt.text)
     return sum(len(message["content"]) for message in prompt.messages)

@@ -1,7 +1,7 @@
-"""From measurements to a word: prompt, retrieve, fine-tune, continue pre-training, or more data.
+"""Recommend prompting, retrieval, fine-tuning, continued pre-training or more data.
 
-Pure. Fine-tuning is named only where it measured better than everything that needs no training: the
-95 % interval of the difference, record by record, lies above zero.
+Pure functions of measurements. Fine-tuning is recommended only where it measured better than every
+method without training: the 95 % interval of the difference, record by record, lies above zero.
 """
 
 from __future__ import annotations
@@ -14,23 +14,24 @@ from cloudft.evaluate.metrics.significance import PairedDifference
 
 Advice = Literal["prompt", "retrieve", "fine-tune", "continue pre-training", "more data first"]
 GOOD_SCORE = 0.7
-"""A score from which an answer that needs no training is good enough to begin with."""
+"""A score from which a method without training is good enough to start with."""
 FEW_RECORDS = 200
-"""Fewer training records than this seldom teach what they are to teach."""
+"""Fewer training records than this are seldom enough."""
 MAX_STALE_SHARE = 0.1
-"""From this share of answers that have changed since training data was made, facts are fresh."""
+"""From this share of answers that changed since the training data was written, facts change."""
 MAX_NOISE_SHARE = 0.1
-"""From this share of contradicting answers on, the labels are the first thing to mend."""
+"""From this share of contradicting answers, the labels have to be fixed first."""
 MIN_CORPUS_GAIN = 0.03
-"""The least fall of bits per byte, as a share, for which a corpus is worth training on."""
+"""The smallest fall of bits per byte, as a share, for which a corpus is worth training on."""
+SMALL_CORPUS_CHARACTERS = 200_000
 
 
 @dataclass(frozen=True)
 class MethodResult:
-    """One method: its mean score (0 to 1), each record's, and what a request takes.
+    """One method: its mean score (0 to 1), each record's score, and the cost of a request.
 
-    `prompt_tokens` counts what is read, estimated from characters; `seconds` is the time of a
-    request among others of a batch, None when the answers were known from before.
+    `prompt_tokens` counts input tokens, estimated from characters. `seconds` is the time of a
+    request within a batch, None when all answers were cached.
     """
 
     name: str
@@ -43,10 +44,10 @@ class MethodResult:
 
 @dataclass(frozen=True)
 class DataFacts:
-    """What is known of the data, whatever the models do.
+    """Properties of the data that do not depend on a model.
 
-    `stale` is the share of held-out questions that training data answers differently; `noise` the
-    share of training records whose question has another answer elsewhere in it.
+    `stale` is the share of held-out questions that the training data answers differently; `noise`
+    is the share of training records whose question has another answer elsewhere in it.
     """
 
     train_records: int
@@ -56,7 +57,7 @@ class DataFacts:
 
 @dataclass(frozen=True)
 class Recommendation:
-    """The advice, and why, in sentences."""
+    """The advice, and its reasons as sentences."""
 
     advice: Advice
     reasons: tuple[str, ...]
@@ -67,81 +68,114 @@ def recommend(
     facts: DataFacts,
     differences: Mapping[str, PairedDifference],
 ) -> Recommendation:
-    """The advice for labelled data.
+    """Return the advice for labeled data.
 
-    `methods` has `zero-shot`, `few-shot`, and where they were measured `retrieval` and
-    `fine-tuned`. `compared` holds `fine-tuned` and `retrieval` against the best prompt, and
-    `fine-tuned/retrieval`: the one against the other.
+    `methods` has `zero-shot` and `few-shot` and, where measured, `retrieval` and `fine-tuned`.
+    `differences` compares `fine-tuned` and `retrieval` with the best prompt, and with
+    `fine-tuned/retrieval` the two with each other.
     """
     prompts = [methods[name] for name in ("zero-shot", "few-shot") if name in methods]
-    prompt = max(prompts, key=lambda m: m.score)
-    tuned, found = methods.get("fine-tuned"), methods.get("retrieval")
+    prompt = max(prompts, key=lambda method: method.score)
     reasons = [_describe(method) for method in methods.values()]
+    # In this order: changing facts and contradictions make every score of a tuned model misleading.
+    advice = (
+        _advise_retrieval(methods, facts, differences, prompt, reasons)
+        or _advise_cleaning(facts, prompt, reasons)
+        or _advise_tuning(facts, differences, prompt, reasons)
+        or _advise_prompting(facts, prompt, reasons)
+    )
+    return Recommendation(advice, tuple(reasons))
+
+
+def _advise_retrieval(
+    methods: Mapping[str, MethodResult],
+    facts: DataFacts,
+    differences: Mapping[str, PairedDifference],
+    prompt: MethodResult,
+    reasons: list[str],
+) -> Advice | None:
     if facts.stale >= MAX_STALE_SHARE:
         reasons.append(
-            f"{facts.stale:.0%} of the held-out questions are answered otherwise in the training"
-            " data: the answers change, and a tuned model would give the old ones"
+            f"the training data answers {facts.stale:.0%} of the held-out questions differently:"
+            " the answers change over time, and a tuned model would give outdated ones"
         )
-    if (
-        found
-        and _is_above_zero(differences.get("retrieval"))
-        and not _is_above_zero(differences.get("fine-tuned/retrieval"))
-    ):
+    retrieval = methods.get("retrieval")
+    beats_prompt = _is_above_zero(differences.get("retrieval"))
+    if retrieval and beats_prompt and not _is_above_zero(differences.get("fine-tuned/retrieval")):
         reasons.append(
-            f"looking facts up beats prompting ({found.score:.2f} against {prompt.score:.2f})"
+            f"retrieval beats prompting ({retrieval.score:.2f} against {prompt.score:.2f})"
         )
-        return Recommendation("retrieve", tuple(reasons))
+        return "retrieve"
     if facts.stale >= MAX_STALE_SHARE and prompt.score < GOOD_SCORE:
-        reasons.append("what the answers are has to be looked up each time, whatever is tuned")
-        return Recommendation("retrieve", tuple(reasons))
-    if facts.noise >= MAX_NOISE_SHARE:
-        reasons.append(
-            f"{facts.noise:.0%} of the training records contradict another one: mend them first"
-            " (`cloudft data stats` names them)"
-        )
-        if prompt.score < GOOD_SCORE:
-            return Recommendation("more data first", tuple(reasons))
-    if tuned and facts.stale < MAX_STALE_SHARE and _is_above_zero(differences.get("fine-tuned")):
-        reasons.append(
-            f"tuning is better than the best prompt ({prompt.name}) by"
-            f" {differences['fine-tuned'].delta:+.2f} (95 % interval {differences['fine-tuned'].low:+.2f}"
-            f" to {differences['fine-tuned'].high:+.2f})"
-        )
-        return Recommendation("fine-tune", tuple(reasons))
+        reasons.append("the answers have to be looked up for each request, tuned model or not")
+        return "retrieve"
+    return None
+
+
+def _advise_cleaning(facts: DataFacts, prompt: MethodResult, reasons: list[str]) -> Advice | None:
+    if facts.noise < MAX_NOISE_SHARE:
+        return None
+    reasons.append(
+        f"{facts.noise:.0%} of the training records contradict another record: fix them first"
+        " (`cloudft data stats` lists them)"
+    )
+    return "more data first" if prompt.score < GOOD_SCORE else None
+
+
+def _advise_tuning(
+    facts: DataFacts,
+    differences: Mapping[str, PairedDifference],
+    prompt: MethodResult,
+    reasons: list[str],
+) -> Advice | None:
+    gain = differences.get("fine-tuned")
+    if gain is None or not _is_above_zero(gain) or facts.stale >= MAX_STALE_SHARE:
+        return None
+    reasons.append(
+        f"tuning is better than the best prompt ({prompt.name}) by {gain.delta:+.2f}"
+        f" (95 % interval {gain.low:+.2f} to {gain.high:+.2f})"
+    )
+    return "fine-tune"
+
+
+def _advise_prompting(facts: DataFacts, prompt: MethodResult, reasons: list[str]) -> Advice:
     if prompt.score >= GOOD_SCORE:
         reasons.append(f"{prompt.name} is good ({prompt.score:.2f}) and tuning is not better")
-        return Recommendation("prompt", tuple(reasons))
+        return "prompt"
     if facts.train_records < FEW_RECORDS:
         reasons.append(
-            f"no method is good, and {facts.train_records} training records are few: tuning has not"
-            " had enough to learn from"
+            f"no method is good, and {facts.train_records} training records are too few to judge"
+            " fine-tuning"
         )
-        return Recommendation("more data first", tuple(reasons))
+        return "more data first"
     reasons.append(
         f"no method is good, and tuning on {facts.train_records} records is not better than"
-        f" {prompt.name}: work on the prompt, or take a larger model, before paying for training"
+        f" {prompt.name}: improve the prompt, or use a larger model, before paying for training"
     )
-    return Recommendation("prompt", tuple(reasons))
+    return "prompt"
 
 
 def recommend_for_corpus(
     base_bits: float, tuned_bits: float, difference: PairedDifference, characters: int
 ) -> Recommendation:
-    """The advice for unlabelled text: bits per byte of held-out text before and after training."""
+    """Return the advice for unlabeled text.
+
+    The arguments are bits per byte of held-out text before and after training, their difference
+    document by document, and the size of the training text.
+    """
     fall = 1 - tuned_bits / base_bits
-    told = (
-        f"held-out text takes {base_bits:.3f} bits a byte with the base model and {tuned_bits:.3f}"
-        f" after a short training on {characters:,} characters ({-fall:+.1%})"
+    figures = (
+        f"held-out text takes {base_bits:.3f} bits per byte with the base model and"
+        f" {tuned_bits:.3f} after a short training on {characters:,} characters ({-fall:+.1%})"
     )
     if difference.high < 0 and fall >= MIN_CORPUS_GAIN:
-        return Recommendation(
-            "continue pre-training", (told, "the corpus teaches the model its language")
-        )
-    if characters < 200_000:
-        why = "the gain is too small to tell, and the corpus is small"
-        return Recommendation("more data first", (told, why))
-    why = "the model knows this language already: let it look facts up in the documents instead"
-    return Recommendation("retrieve", (told, why))
+        reason = "the corpus teaches the model its language"
+        return Recommendation("continue pre-training", (figures, reason))
+    if characters < SMALL_CORPUS_CHARACTERS:
+        reason = "the gain is not significant, and the corpus is small"
+        return Recommendation("more data first", (figures, reason))
+    reason = "the model already knows this language: use retrieval from the documents instead"
+    return Recommendation("retrieve", (figures, reason))
 
 
 def _is_above_zero(difference: PairedDifference | None) -> bool:
@@ -149,15 +183,15 @@ def _is_above_zero(difference: PairedDifference | None) -> bool:
 
 
 def _describe(method: MethodResult) -> str:
-    took = f" and {method.seconds:.2f} s" if method.seconds is not None else ""
+    seconds = f" and {method.seconds:.2f} s" if method.seconds is not None else ""
     tokens = f"{method.prompt_tokens:.0f} + {method.answer_tokens:.0f} tokens"
-    return f"{method.name}: {method.score:.2f}, {tokens}{took} a request"
+    return f"{method.name}: {method.score:.2f}, {tokens}{seconds} per request"
 
 
 def break_even_requests(training: float, cheapest: float, tuned: float) -> float | None:
-    """How many requests pay `training` back, when one costs `tuned` instead of `cheapest`.
+    """Return how many requests pay `training` back when one costs `tuned` instead of `cheapest`.
 
-    All in one unit, USD or seconds. None when the tuned model is not cheaper to ask.
+    All in one unit, USD or seconds. None when requests to the tuned model are not cheaper.
     """
     saved = cheapest - tuned
     return training / saved if saved > 0 else None

@@ -1,22 +1,23 @@
-"""What advise measures: the base model prompted, prompted with examples, with documents, tuned.
+"""Measure the base model prompted, with examples, with documents, and tuned; then recommend.
 
-Everything is asked of the same held-out records, with the same decoding and the same scorer.
+All methods answer the same held-out records, with the same decoding and the same scorer.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypedDict
 
 from cloudft.backends.base import Backend, StagedJob
 from cloudft.backends.capabilities import ProgressCallback, SupportsInference
+from cloudft.catalogue import is_text_only
 from cloudft.data.findings import Findings
 from cloudft.data.formats.record import Document
 from cloudft.data.records import read_records
 from cloudft.data.sources.source_files import SourceResolver
-from cloudft.errors import JobFailed, UsageError
+from cloudft.errors import UsageError
 from cloudft.evaluate import language_modeling
 from cloudft.evaluate.advise import prompting
 from cloudft.evaluate.advise.bm25 import Bm25Index, split_passages
@@ -28,16 +29,19 @@ from cloudft.evaluate.advise.recommendation import (
     recommend_for_corpus,
 )
 from cloudft.evaluate.diagnostics import general_knowledge
+from cloudft.evaluate.diagnostics.learning_curve import WaitForJob, require_completed
 from cloudft.evaluate.held_out import HeldOutData, load_held_out_data
 from cloudft.evaluate.inference.cached_inference import (
     BASE,
     TUNED,
     CachedInference,
+    Variant,
     open_cached_inference,
 )
 from cloudft.evaluate.metrics.scores import score_record
 from cloudft.evaluate.metrics.significance import PairedDifference, compare_paired
 from cloudft.evaluate.metrics.tasks import Task, detect_task
+from cloudft.evaluate.results import Delta, Significance
 from cloudft.evaluate.supervised import default_generation_config
 from cloudft.inference import GenerationConfig, Prompt
 from cloudft.jobs import lifecycle
@@ -46,12 +50,24 @@ from cloudft.storage.home import Home
 from cloudft.storage.store import JobRecord, Store
 
 CHARACTERS_PER_TOKEN = 4
-"""Of English text, about; only for what a request takes."""
+"""Of English text, approximately; used only for the cost of a request."""
+
+
+class CorpusResult(TypedDict):
+    """The evaluation's figures for unlabeled text."""
+
+    base: dict[str, float | None]
+    tuned: dict[str, float | None]
+    delta: dict[str, Delta]
+    significance: Significance
 
 
 @dataclass(frozen=True)
 class AdviceReport:
-    """What advise found. `methods` is empty for a corpus; `evaluation` holds its numbers then."""
+    """The recommendation and its measurements.
+
+    For unlabeled text `methods` is empty, and `corpus` holds the figures.
+    """
 
     recommendation: Recommendation
     task: str
@@ -61,7 +77,16 @@ class AdviceReport:
     trained: JobRecord | None
     training_seconds: float | None
     training_usd: float | None
-    corpus: Mapping[str, Any] | None = None
+    corpus: CorpusResult | None = None
+
+
+@dataclass(frozen=True)
+class _Measurement:
+    """The conditions that all methods share."""
+
+    held_out: HeldOutData
+    task: Task
+    config: GenerationConfig
 
 
 def run_advice(
@@ -72,55 +97,53 @@ def run_advice(
     *,
     limit: int,
     progress: ProgressCallback,
-    wait: Callable[[lifecycle.Job], lifecycle.Job],
+    wait: WaitForJob,
 ) -> AdviceReport:
-    """Measure, then say. `asking` has the base model, `training` tunes it (or its stand-in).
+    """Measure every method and recommend one.
 
-    `follow` waits for the job that is trained. Raises UsageError, JobFailed, TrainerError.
+    `base_backend` has the base model; `training_backend` tunes it, or its stand-in. `wait` waits
+    for the job that is trained. Raises UsageError, JobFailed, TrainerError.
     """
     if not isinstance(base_backend, SupportsInference) or not isinstance(
         training_backend, SupportsInference
     ):
-        raise UsageError("this backend's models can't be asked", fix="use --backend local.")
-    job = _train(staged, training_backend, home, wait)
-    held = load_held_out_data(job.record, home, None, limit)
-    seconds = _training_seconds(job)
-    if staged.job.spec.customization_type == "CONTINUED_PRE_TRAINING":
-        return _advise_on_corpus(job.record, training_backend, home, held, seconds, progress)
-    task = detect_task(
-        [item.reference for item in held.examples],
-        [item.reference for item in held.train_examples],
-        requested=staged.job.spec.evaluate.task,
-        labels=staged.job.spec.evaluate.labels,
+        raise UsageError("this backend has no inference", fix="use --backend local.")
+    # The very job that `submit` would start; one that is already trained is found.
+    job = require_completed(wait(lifecycle.submit(staged, training_backend, Store(home.jobs))))
+    held_out = load_held_out_data(job.record, home, None, limit)
+    spec = staged.job.spec
+    if is_text_only(spec.customization_type):
+        return _advise_on_corpus(job, training_backend, home, held_out, progress)
+    references = [example.reference for example in held_out.examples]
+    measurement = _Measurement(
+        held_out,
+        detect_task(
+            references,
+            [example.reference for example in held_out.train_examples],
+            requested=spec.evaluate.task,
+            labels=spec.evaluate.labels,
+        ),
+        default_generation_config(references, spec.evaluate.max_new_tokens),
     )
-    decoding = default_generation_config(
-        [item.reference for item in held.examples], staged.job.spec.evaluate.max_new_tokens
-    )
-    found = _measure_prompting(staged.job, base_backend, home, held, task, decoding, progress)
+    prompts = _build_prompts(staged.job, measurement)
+    session = base_backend.open_base_session(staged.job)
+    with open_cached_inference(session, home, progress, variants=(BASE,)) as base:
+        methods = {name: _measure(name, base, BASE, prompts[name], measurement) for name in prompts}
     session = training_backend.open_session(job.record.backend_job_id or job.record.id)
     with open_cached_inference(session, home, progress) as tuned:
-        prompts = [item.prompt for item in held.examples]
-        found["fine-tuned"] = _measure("fine-tuned", tuned, TUNED, prompts, held, task, decoding)
-    facts = measure_data_facts(held)
-    usd = base_backend.estimate(staged.job, staged.manifest.files).usd["training"]
-    word = recommend(found, facts, compare_methods(found))
-    return AdviceReport(word, task.name, len(held.examples), found, facts, job.record, seconds, usd)
-
-
-def _train(
-    staged: StagedJob,
-    backend: Backend,
-    home: Home,
-    follow: Callable[[lifecycle.Job], lifecycle.Job],
-) -> lifecycle.Job:
-    """The job, trained on this machine: the very one that `submit` would start, or has."""
-    job = follow(lifecycle.submit(staged, backend, Store(home.jobs)))
-    if job.state.status != "Completed":
-        raise JobFailed(
-            f"{job.record.id} is {job.state.status}: {job.state.failure_message or 'no reason'}",
-            fix=f"cloudft logs {job.record.id}",
-        )
-    return job
+        questions = [example.prompt for example in held_out.examples]
+        methods["fine-tuned"] = _measure("fine-tuned", tuned, TUNED, questions, measurement)
+    facts = measure_data_facts(held_out)
+    return AdviceReport(
+        recommendation=recommend(methods, facts, compare_methods(methods)),
+        task=measurement.task.name,
+        n=len(references),
+        methods=methods,
+        facts=facts,
+        trained=job.record,
+        training_seconds=_training_seconds(job),
+        training_usd=base_backend.estimate(staged.job, staged.manifest.files).usd["training"],
+    )
 
 
 def _training_seconds(job: lifecycle.Job) -> float | None:
@@ -128,56 +151,47 @@ def _training_seconds(job: lifecycle.Job) -> float | None:
 
     if job.state.ended_at is None:
         return None
-    began = datetime.fromisoformat(job.record.created_at)
-    return (datetime.fromisoformat(job.state.ended_at) - began).total_seconds()
+    started = datetime.fromisoformat(job.record.created_at)
+    return (datetime.fromisoformat(job.state.ended_at) - started).total_seconds()
 
 
-def _measure_prompting(
-    job: LoadedJob,
-    backend: SupportsInference,
-    home: Home,
-    held: HeldOutData,
-    task: Task,
-    decoding: GenerationConfig,
-    progress: ProgressCallback,
-) -> dict[str, MethodResult]:
-    """The methods that need no training."""
-    examples = Bm25Index([item.input_text for item in held.train_examples])
-    ways: dict[str, list[Prompt]] = {
-        "zero-shot": [prompting.zero_shot_prompt(item, task) for item in held.examples],
+def _build_prompts(job: LoadedJob, measurement: _Measurement) -> dict[str, list[Prompt]]:
+    """Return the prompts of the methods that need no training, by method."""
+    held_out = measurement.held_out
+    index = Bm25Index([example.input_text for example in held_out.train_examples])
+    prompts: dict[str, list[Prompt]] = {
+        "zero-shot": [
+            prompting.zero_shot_prompt(example, measurement.task) for example in held_out.examples
+        ],
         "few-shot": [
-            prompting.few_shot_prompt(item, held.train_examples, examples) for item in held.examples
+            prompting.few_shot_prompt(example, held_out.train_examples, index)
+            for example in held_out.examples
         ],
     }
     documents = load_documents(job)
     if documents:
-        index = Bm25Index(split_passages(documents))
-        ways["retrieval"] = [prompting.retrieval_prompt(item, index) for item in held.examples]
-    with open_cached_inference(
-        backend.open_base_session(job), home, progress, variants=(BASE,)
-    ) as base:
-        return {
-            name: _measure(name, base, BASE, prompts, held, task, decoding)
-            for name, prompts in ways.items()
-        }
+        passages = Bm25Index(split_passages(documents))
+        prompts["retrieval"] = [
+            prompting.retrieval_prompt(example, passages) for example in held_out.examples
+        ]
+    return prompts
 
 
 def _measure(
     name: str,
-    asked: CachedInference,
-    variant: str,
+    models: CachedInference,
+    variant: Variant,
     prompts: Sequence[Prompt],
-    held: HeldOutData,
-    task: Task,
-    decoding: GenerationConfig,
+    measurement: _Measurement,
 ) -> MethodResult:
-    began, before = time.monotonic(), asked.generated_counts.get(variant, 0)
-    said = asked.generate_answers(name, prompts, variant, decoding)
-    new = asked.generated_counts.get(variant, 0) - before
-    seconds = (time.monotonic() - began) / new if new else None
+    started, sent_before = time.monotonic(), models.generated_counts.get(variant, 0)
+    answers = models.generate_answers(name, prompts, variant, measurement.config)
+    # Cached answers take no time, so only those that were generated count.
+    sent = models.generated_counts.get(variant, 0) - sent_before
+    seconds = (time.monotonic() - started) / sent if sent else None
     scores = [
-        score_record(task, item.reference, answer.text)[0]
-        for item, answer in zip(held.examples, said, strict=True)
+        score_record(measurement.task, example.reference, answer.text)[0]
+        for example, answer in zip(measurement.held_out.examples, answers, strict=True)
     ]
     count = len(prompts)
     return MethodResult(
@@ -185,81 +199,96 @@ def _measure(
         score=sum(scores) / count,
         scores=scores,
         prompt_tokens=sum(map(prompting.count_characters, prompts)) / CHARACTERS_PER_TOKEN / count,
-        answer_tokens=sum(answer.tokens for answer in said) / count,
+        answer_tokens=sum(answer.tokens for answer in answers) / count,
         seconds=seconds,
     )
 
 
-def compare_methods(found: Mapping[str, MethodResult]) -> dict[str, PairedDifference]:
-    """The differences that the advice rests on; see decide."""
-    prompt = max((found["zero-shot"], found["few-shot"]), key=lambda m: m.score)
-    differences = {"fine-tuned": compare_paired(prompt.scores, found["fine-tuned"].scores)}
-    if "retrieval" in found:
-        looked_up = found["retrieval"].scores
-        differences["retrieval"] = compare_paired(prompt.scores, looked_up)
-        differences["fine-tuned/retrieval"] = compare_paired(looked_up, found["fine-tuned"].scores)
+def compare_methods(methods: Mapping[str, MethodResult]) -> dict[str, PairedDifference]:
+    """Return the differences that the recommendation rests on (see `recommend`)."""
+    prompt = max((methods["zero-shot"], methods["few-shot"]), key=lambda method: method.score)
+    tuned = methods["fine-tuned"].scores
+    differences = {"fine-tuned": compare_paired(prompt.scores, tuned)}
+    if "retrieval" in methods:
+        retrieval = methods["retrieval"].scores
+        differences["retrieval"] = compare_paired(prompt.scores, retrieval)
+        differences["fine-tuned/retrieval"] = compare_paired(retrieval, tuned)
     return differences
 
 
-def measure_data_facts(held: HeldOutData) -> DataFacts:
-    """What the data tells by itself: contradictions within it, and with what is held out."""
+def measure_data_facts(held_out: HeldOutData) -> DataFacts:
+    """Return the contradictions within the training data, and with the held-out data."""
     answers: dict[str, set[str]] = {}
-    for item in held.train_examples:
-        answers.setdefault(item.input_text, set()).add(item.reference.strip())
-    noisy = sum(len(answers[item.input_text]) > 1 for item in held.train_examples)
+    for example in held_out.train_examples:
+        answers.setdefault(example.input_text, set()).add(example.reference.strip())
+    contradicting = sum(len(answers[x.input_text]) > 1 for x in held_out.train_examples)
     changed = sum(
-        item.input_text in answers and item.reference.strip() not in answers[item.input_text]
-        for item in held.examples
+        x.input_text in answers and x.reference.strip() not in answers[x.input_text]
+        for x in held_out.examples
     )
     return DataFacts(
-        train_records=len(held.train_examples),
-        noise=noisy / max(1, len(held.train_examples)),
-        stale=changed / len(held.examples),
+        train_records=len(held_out.train_examples),
+        noise=contradicting / max(1, len(held_out.train_examples)),
+        stale=changed / len(held_out.examples),
     )
 
 
 def load_documents(job: LoadedJob) -> list[str]:
-    """The user's documents with facts to answer from. Raises UsageError for what is no text."""
-    named = job.spec.evaluate.documents
-    if not named:
+    """Return the texts of `evaluate.documents`. Raises UsageError for other data than text."""
+    patterns = job.spec.evaluate.documents
+    if not patterns:
         return []
     findings = Findings()
-    sources = SourceResolver(job.base_dir, findings).resolve("evaluate.documents", named)
-    found = list(read_records(sources, findings, {}))
-    wrong = next((f for f in findings.all() if f.severity == "error"), None)
-    labelled = next((f for f in found if not isinstance(f.record, Document)), None)
-    if wrong is not None or labelled is not None:
+    sources = SourceResolver(job.base_dir, findings).resolve("evaluate.documents", patterns)
+    records = list(read_records(sources, findings, {}))
+    error = next((f for f in findings.all() if f.severity == "error"), None)
+    labeled = next((x for x in records if not isinstance(x.record, Document)), None)
+    if error is not None or labeled is not None:
         raise UsageError(
-            wrong.message if wrong else "evaluate.documents holds labelled records",
-            file=wrong.file if wrong else labelled.file if labelled else None,
-            line=wrong.line if wrong else labelled.line if labelled else None,
+            error.message if error else "evaluate.documents contains labeled records",
+            file=error.file if error else labeled.file if labeled else None,
+            line=error.line if error else labeled.line if labeled else None,
             field="evaluate.documents",
-            fix="give documents of plain text.",
+            fix="give plain text documents.",
         )
-    return [f.record.text for f in found if isinstance(f.record, Document)]
+    return [x.record.text for x in records if isinstance(x.record, Document)]
 
 
 def _advise_on_corpus(
-    record: JobRecord,
-    backend: Backend,
+    job: lifecycle.Job,
+    backend: SupportsInference,
     home: Home,
-    held: HeldOutData,
-    seconds: float | None,
+    held_out: HeldOutData,
     progress: ProgressCallback,
 ) -> AdviceReport:
-    """Unlabelled text: is it language that the model does not know yet?"""
-    assert isinstance(backend, SupportsInference)
-    session = backend.open_session(record.backend_job_id or record.id)
-    with open_cached_inference(session, home, progress) as asked:
-        found = language_modeling.evaluate_language_modeling(
-            asked, held, general_knowledge.load_default_texts()
+    """Measure whether unlabeled text teaches the model a language that it does not know yet."""
+    session = backend.open_session(job.record.backend_job_id or job.record.id)
+    with open_cached_inference(session, home, progress) as models:
+        scores = language_modeling.evaluate_language_modeling(
+            models, held_out, general_knowledge.load_default_texts()
         )
-    bits = [[r[name]["score"] for r in found["records"]] for name in (BASE, TUNED)]
-    difference = compare_paired(bits[0], bits[1], lower_is_better=True)
-    size = sum(len(item.reference) for item in held.train_examples)
-    base, tuned = found[BASE]["bitsPerByte"], found[TUNED]["bitsPerByte"]
-    word = recommend_for_corpus(base, tuned, difference, size)
-    numbers = {name: found[name] for name in (BASE, TUNED, "delta", "significance")}
+    difference = compare_paired(
+        [record["base"]["score"] for record in scores["records"]],
+        [record["tuned"]["score"] for record in scores["records"]],
+        lower_is_better=True,
+    )
+    base = scores["base"][language_modeling.METRIC]
+    tuned = scores["tuned"][language_modeling.METRIC]
+    assert base is not None and tuned is not None
+    characters = sum(len(example.reference) for example in held_out.train_examples)
     return AdviceReport(
-        word, "language-modelling", len(held.examples), {}, None, record, seconds, None, numbers
+        recommendation=recommend_for_corpus(base, tuned, difference, characters),
+        task=scores["task"],
+        n=len(held_out.examples),
+        methods={},
+        facts=None,
+        trained=job.record,
+        training_seconds=_training_seconds(job),
+        training_usd=None,
+        corpus={
+            "base": scores["base"],
+            "tuned": scores["tuned"],
+            "delta": scores["delta"],
+            "significance": scores["significance"],
+        },
     )

@@ -1,79 +1,80 @@
-"""The form of the answer: is the tuned model more than its base with its mouth held to the labels?
+"""Diagnose the answer format: does the tuned model beat its base when the base must use a label?
 
-A base model that knows the answer may still say it in a sentence. Tuned on labels without meaning
-it learns to answer with a label and looks better for it; held to the labels (the likeliest one is
-its answer) the base is just as good.
+A base model that knows the answer may still give it in a sentence. Tuned on meaningless labels, a
+model learns to answer with a label and therefore scores higher. When the base is restricted to the
+labels (its answer is the most likely one), it is just as good.
 
-What is likely is not yet what is meant: a model finds some labels likelier than others whatever is
-asked. So the base is also held to them with that taken out, by batch calibration (Zhou et al. 2023,
-"Batch Calibration"), and the better of the two counts.
+The most likely label is not always the intended one: a model prefers some labels whatever the
+prompt is. So the base is also restricted with that preference removed, by batch calibration (Zhou
+et al. 2023, "Batch Calibration"), and the better of the two results counts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from cloudft.evaluate.diagnostics.diagnostic import Diagnostic
-from cloudft.evaluate.metrics.significance import BETTER, SAME, compare_paired
-
-ALPHA = 0.05
+from cloudft.evaluate.metrics.significance import ALPHA, BETTER, SAME, compare_paired
+from cloudft.evaluate.results import DiagnosticResult, Significance
 
 
 def choose_labels(log_likelihoods: Sequence[Sequence[float]]) -> tuple[list[int], list[int]]:
-    """Of each record's log-likelihoods of the labels: the label chosen, plainly and calibrated.
+    """Return each record's most likely label, plain and calibrated, as label numbers.
 
-    Calibrated, a label's probability among the labels is taken relative to its mean over all
-    records.
+    `log_likelihoods` has a row for each record and a column for each label. Calibrated, a label's
+    probability among the labels is divided by its mean over all records.
     """
     import numpy as np
 
     table = np.asarray(log_likelihoods, float)
-    shares = table - np.logaddexp.reduce(table, axis=1, keepdims=True)
-    usual = np.logaddexp.reduce(shares, axis=0) - np.log(len(table))
-    plain, calibrated = shares.argmax(1), (shares - usual).argmax(1)
+    # Log-probabilities among the labels: each row sums to 1.
+    normalized = table - np.logaddexp.reduce(table, axis=1, keepdims=True)
+    prior = np.logaddexp.reduce(normalized, axis=0) - np.log(len(table))
+    plain, calibrated = normalized.argmax(1), (normalized - prior).argmax(1)
     return [int(n) for n in plain], [int(n) for n in calibrated]
 
 
 def diagnose_answer_format(
     base_choices: Sequence[bool], tuned: Sequence[bool], labels: int
 ) -> Diagnostic:
-    """The base model's choice among so many labels, against the tuned model's free answers."""
+    """Compare the base model's choices among the labels with the tuned model's free answers.
+
+    Both are given as correct or not, record by record; `labels` is the number of labels.
+    """
     difference = compare_paired([float(x) for x in base_choices], [float(x) for x in tuned])
-    shares = [sum(x) / len(x) for x in (base_choices, tuned)]
+    base_share, tuned_share = (sum(x) / len(x) for x in (base_choices, tuned))
     numbers = {
         "records": len(tuned),
         "labels": labels,
-        "base": shares[0],
-        "tuned": shares[1],
+        "base": base_share,
+        "tuned": tuned_share,
         "low": difference.low,
         "high": difference.high,
         "pValue": difference.p_value,
     }
-    told = (
-        f"held to the {labels} labels, the base model is right in {shares[0]:.0%} of"
-        f" {len(tuned)} records, the tuned one in {shares[1]:.0%}"
+    figures = (
+        f"restricted to the {labels} labels, the base model is right in {base_share:.0%} of"
+        f" {len(tuned)} records, the tuned one in {tuned_share:.0%}"
         f" (95 % interval of the difference {difference.low:+.0%} to {difference.high:+.0%})"
     )
     if difference.delta > 0 and difference.p_value < ALPHA:
-        return Diagnostic("good", f"More than the form of the answer was learned: {told}.", numbers)
+        sentence = f"The tuned model learned more than the answer format: {figures}."
+        return Diagnostic("good", sentence, numbers)
     return Diagnostic(
         "bad",
-        f"No improvement beyond the form of the answer: {told}. Look at the labels of the training"
-        " data, or name the labels in the prompt and leave the model as it is.",
+        f"No improvement beyond the answer format: {figures}. Check the labels of the training"
+        " data, or list the labels in the prompt and use the base model.",
         numbers,
     )
 
 
-def qualify_verdict(
-    significance: Mapping[str, Any], answer_format: Mapping[str, Any]
-) -> dict[str, Any]:
-    """A `verdict` and its `sentence`, with the last word for what was found of the answers' form.
+def qualify_verdict(significance: Significance, answer_format: DiagnosticResult) -> Significance:
+    """Return the verdict, changed to `no difference` when only the answer format was learned.
 
-    `form` is the pitfall as an evaluation keeps it.
+    `answer_format` is the diagnostic as an evaluation saves it.
     """
     if significance["verdict"] != BETTER or answer_format["level"] == "good":
-        return dict(significance)
-    _, _, numbers = str(significance["sentence"]).partition(": ")
+        return significance
+    _, _, numbers = significance["sentence"].partition(": ")
     sentence = f"{answer_format['sentence']} (By the score alone it is better: {numbers})"
     return {**significance, "verdict": SAME, "sentence": sentence}

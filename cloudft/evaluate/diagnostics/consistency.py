@@ -1,4 +1,4 @@
-"""Consistency: does the same question get the same answer, however it is put?"""
+"""Diagnose consistency: does the same question get the same answer, however it is phrased?"""
 
 from __future__ import annotations
 
@@ -17,39 +17,41 @@ DEFAULT_TEMPLATES = (
     "{prompt}\n\nThank you.",
     "Here is a request: {prompt}",
 )
-"""The same question in other words."""
+"""Paraphrases of a question."""
 MIN_CONSISTENT, MIN_MOSTLY_CONSISTENT = 0.9, 0.7
-"""Agreement from which answers are steady, and below which they are not to be relied on."""
+"""Agreement from which answers are consistent, and mostly consistent."""
 MIN_LISTED_OPTIONS = 3
-"""So many labels in a row are a list of options."""
+"""This number of labels in a row is a list of options."""
+SHUFFLES_PER_ORDER = 4
+"""Random shuffles tried for each order that is needed, because some give an order again."""
 
 
 def shuffle_options(prompt: str, labels: Sequence[str], seed: int, count: int) -> list[str]:
-    """The prompt, and it with its list of options in other orders; nothing where there is no list.
+    """Return the prompt and variants with its list of options in other orders, `count` at most.
 
-    A list is at least three of the labels with nothing between them but commas, `or`, `and` or new
-    lines with dashes.
+    Returns nothing when the prompt has no such list. A list is at least three of the labels with
+    only commas, `or`, `and`, slashes or new lines with dashes between them.
     """
     if len(labels) < MIN_LISTED_OPTIONS:
         return []
-    one = "|".join(re.escape(label) for label in sorted(labels, key=len, reverse=True))
+    # Longest first, so that a label that begins with another one is matched as a whole.
+    label = "|".join(re.escape(label) for label in sorted(labels, key=len, reverse=True))
     gap = r"(?:\s*,\s*(?:or\s+|and\s+)?|\s+or\s+|\s+and\s+|\s*\n\s*[-*]?\s*|\s*/\s*)"
-    found = re.search(
-        rf"(?<!\w)(?:{one})(?:{gap}(?:{one})){{{MIN_LISTED_OPTIONS - 1},}}(?!\w)", prompt
-    )
-    if found is None:
+    more = f"(?:{gap}(?:{label})){{{MIN_LISTED_OPTIONS - 1},}}"
+    listed = re.search(rf"(?<!\w)(?:{label}){more}(?!\w)", prompt)
+    if listed is None:
         return []
-    parts = re.split(rf"({one})", found[0])
+    parts = re.split(rf"({label})", listed[0])
     options, gaps = parts[1::2], parts[0::2]
     draw, orders = random.Random(f"{seed}:{prompt}"), [options]
-    for _ in range(count * 4):
-        mixed = draw.sample(options, len(options))
-        if mixed not in orders and len(orders) < count:
-            orders.append(mixed)
+    for _ in range(count * SHUFFLES_PER_ORDER):
+        order = draw.sample(options, len(options))
+        if order not in orders and len(orders) < count:
+            orders.append(order)
     return [
-        prompt[: found.start()]
+        prompt[: listed.start()]
         + "".join(itertools.chain.from_iterable(zip(gaps, [*order, ""], strict=True)))
-        + prompt[found.end() :]
+        + prompt[listed.end() :]
         for order in orders
     ]
 
@@ -57,36 +59,41 @@ def shuffle_options(prompt: str, labels: Sequence[str], seed: int, count: int) -
 def diagnose_consistency(
     groups: Mapping[str, Sequence[Sequence[str]]], normalize: Callable[[str], str]
 ) -> Diagnostic:
-    """Answers by kind (`paraphrased`, `options`, `sampled`), then by record.
+    """Measure the agreement of answers, given by kind and then by record.
 
-    Agreement is the share of pairs of answers that are equal, entropy that of a record's answers in
-    bits; both are means over records.
+    The kinds are `paraphrased`, `options` and `sampled`. Agreement is the share of equal pairs of a
+    record's answers, entropy that of a record's answers in bits; both are means over records.
     """
-    numbers = {}
+    numbers: dict[str, object] = {}
+    figures, agreements = [], [1.0]
     for kind, records in groups.items():
-        plain = [[normalize(answer) for answer in answers] for answers in records]
-        several = [answers for answers in plain if len(answers) > 1]
-        if several:
-            numbers[kind] = {
-                "records": len(several),
-                "agreement": sum(map(_agreement, several)) / len(several),
-                "entropyBits": sum(map(_entropy, several)) / len(several),
-            }
-    least = min((n["agreement"] for n in numbers.values()), default=1.0)
+        normalized = [[normalize(answer) for answer in answers] for answers in records]
+        compared = [answers for answers in normalized if len(answers) > 1]
+        if not compared:
+            continue
+        agreement = sum(map(_agreement, compared)) / len(compared)
+        entropy = sum(map(_entropy, compared)) / len(compared)
+        numbers[kind] = {
+            "records": len(compared),
+            "agreement": agreement,
+            "entropyBits": entropy,
+        }
+        agreements.append(agreement)
+        figures.append(
+            f"{kind}: {agreement:.0%} of answers agree (entropy {entropy:.2f} bits,"
+            f" {len(compared)} records)"
+        )
+    lowest = min(agreements)
     level: Level = (
         "good"
-        if least >= MIN_CONSISTENT
+        if lowest >= MIN_CONSISTENT
         else "warning"
-        if least >= MIN_MOSTLY_CONSISTENT
+        if lowest >= MIN_MOSTLY_CONSISTENT
         else "bad"
     )
-    told = "; ".join(
-        f"{kind}: {n['agreement']:.0%} of answers agree (entropy {n['entropyBits']:.2f} bits,"
-        f" {n['records']} records)"
-        for kind, n in numbers.items()
-    )
-    word = {"good": "Steady", "warning": "Not quite steady", "bad": "Not to be relied on"}[level]
-    return Diagnostic(level, f"{word}: {told or 'nothing could be asked in two ways'}.", numbers)
+    summary = {"good": "Consistent", "warning": "Mostly consistent", "bad": "Inconsistent"}[level]
+    details = "; ".join(figures) or "no question could be asked in two ways"
+    return Diagnostic(level, f"{summary}: {details}.", numbers)
 
 
 def _agreement(answers: Sequence[str]) -> float:
@@ -96,4 +103,5 @@ def _agreement(answers: Sequence[str]) -> float:
 
 def _entropy(answers: Sequence[str]) -> float:
     shares = [count / len(answers) for count in Counter(answers).values()]
+    # Adding 0.0 turns the -0.0 of equal answers into 0.0.
     return -sum(share * math.log2(share) for share in shares) + 0.0

@@ -1,95 +1,112 @@
-"""Forgetting: what the tuned model has lost of what its base knew."""
+"""Diagnose forgetting: general knowledge that the tuned model lost compared to its base."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from cloudft.evaluate.diagnostics.diagnostic import Diagnostic, Level
-from cloudft.evaluate.metrics.significance import bootstrap_difference_interval, compare_paired
+from cloudft.evaluate.metrics.significance import (
+    ALPHA,
+    Statistic,
+    bootstrap_difference_interval,
+    compare_paired,
+)
 from cloudft.inference import Likelihood
 
 WARNING_RISE, BAD_RISE = 0.03, 0.10
-"""A rise of the bits a byte of general text takes, as a share: told, and bad."""
+"""Rises of the bits per byte of general text, as a share."""
 WARNING_QUESTIONS_FALL = 0.10
-"""A fall of the share of general questions answered right that is told, if a test tells it too."""
+"""A fall of the share of correct general questions, if it is statistically significant."""
 SUGGESTED_SHARES = ((0.03, 0.05), (0.10, 0.1), (0.25, 0.2), (math.inf, 0.3))
-"""The share of general data that is suggested for a rise up to so much."""
+"""The share of general data that is suggested for a rise up to each limit."""
+
+
+@dataclass(frozen=True)
+class GeneralResults:
+    """One model's log-likelihoods of general texts, and which general questions it answers."""
+
+    likelihoods: Sequence[Likelihood]
+    correct: Sequence[bool]
 
 
 def diagnose_forgetting(
-    before: Sequence[Likelihood],
-    after: Sequence[Likelihood],
+    base: GeneralResults,
+    tuned: GeneralResults,
     sizes: Sequence[int],
-    questions_before: Sequence[bool],
-    questions_after: Sequence[bool],
     *,
     mixed_share: float = 0.0,
 ) -> Diagnostic:
-    """General text, `sizes` its bytes, and general questions, before tuning and after.
+    """Compare general text and questions before and after tuning.
 
-    Mixing general data in (replay) is what holds forgetting back; how much is a rule of thumb, for
-    a few per cent do much already (Ibrahim et al. 2024, "Simple and Scalable Strategies to
-    Continually Pre-train Large Language Models": 5 % for a weak shift of the data, up to 50 %).
+    `sizes` are the texts' sizes in bytes, `mixed_share` is the share of general data in the
+    training data. Mixing general data in (replay) reduces forgetting. The suggested share is a rule
+    of thumb, because a few per cent already have a large effect (Ibrahim et al. 2024, "Simple and
+    Scalable Strategies to Continually Pre-train Large Language Models": 5 % for a weak shift of the
+    data, up to 50 %).
     """
-    base, tuned = _bits_per_byte(before, sizes), _bits_per_byte(after, sizes)
-    rise = tuned / base - 1
+    before, after = (_bits_per_byte(x.likelihoods, sizes) for x in (base, tuned))
+    rise = after / before - 1
     low, high = bootstrap_difference_interval(
-        _build_statistic(before, sizes), _build_statistic(after, sizes), len(sizes)
+        _build_statistic(base.likelihoods, sizes),
+        _build_statistic(tuned.likelihoods, sizes),
+        len(sizes),
     )
-    answers = compare_paired(
-        [float(x) for x in questions_before], [float(x) for x in questions_after]
-    )
-    right = [sum(x) / len(x) for x in (questions_before, questions_after)]
-    worse = low > 0
-    lost = answers.delta <= -WARNING_QUESTIONS_FALL and answers.p_value < 0.05
-    level: Level = "good"
-    if (worse and rise >= BAD_RISE) or (lost and answers.delta <= -2 * WARNING_QUESTIONS_FALL):
-        level = "bad"
-    elif (worse and rise >= WARNING_RISE) or lost:
-        level = "warning"
-    share = next(share for limit, share in SUGGESTED_SHARES if rise <= limit)
-    told = (
-        f"general text takes {tuned:.3f} bits a byte, {base:.3f} before ({rise:+.1%}, 95 % interval"
-        f" {low / base:+.1%} to {high / base:+.1%}); {right[1]:.0%} of {len(questions_after)}"
-        f" general questions are right, {right[0]:.0%} before"
+    answers = compare_paired([float(x) for x in base.correct], [float(x) for x in tuned.correct])
+    right_before, right_after = (sum(x.correct) / len(x.correct) for x in (base, tuned))
+    lost = -answers.delta if answers.p_value < ALPHA else 0.0
+    level = _choose_level(rise if low > 0 else 0.0, lost)
+    figures = (
+        f"general text takes {after:.3f} bits per byte, {before:.3f} before tuning ({rise:+.1%},"
+        f" 95 % interval {low / before:+.1%} to {high / before:+.1%}); {right_after:.0%} of"
+        f" {len(tuned.correct)} general questions are correct, {right_before:.0%} before tuning"
     )
     sentence = {
-        "good": f"Nothing much forgotten: {told}.",
-        "warning": f"Some of the general is forgotten: {told}.",
-        "bad": f"Much of the general is forgotten: {told}.",
+        "good": f"Hardly any forgetting: {figures}.",
+        "warning": f"Some general knowledge was lost: {figures}.",
+        "bad": f"Much general knowledge was lost: {figures}.",
     }[level]
-    suggested = max(share, mixed_share + 0.1) if level != "good" else None
-    if suggested is not None:
+    suggested = None
+    if level != "good":
+        share = next(share for limit, share in SUGGESTED_SHARES if rise <= limit)
+        suggested = max(share, mixed_share + 0.1)
         sentence += (
             f" Mix general data in: `data: {{mix: [{{path: ..., share: {suggested:.2g}}}]}}`"
-            f" ({mixed_share:.0%} now), or train for less long, or at a lower rate."
+            f" ({mixed_share:.0%} now), train for fewer epochs, or lower the learning rate."
         )
     return Diagnostic(
         level,
         sentence,
         {
-            "bitsPerByteBefore": base,
-            "bitsPerByteAfter": tuned,
+            "bitsPerByteBefore": before,
+            "bitsPerByteAfter": after,
             "rise": rise,
-            "riseLow": low / base,
-            "riseHigh": high / base,
-            "questions": len(questions_before),
-            "questionsBefore": right[0],
-            "questionsAfter": right[1],
+            "riseLow": low / before,
+            "riseHigh": high / before,
+            "questions": len(base.correct),
+            "questionsBefore": right_before,
+            "questionsAfter": right_after,
             "mixedShare": mixed_share,
             "suggestedShare": suggested,
         },
     )
 
 
-def _bits_per_byte(found: Sequence[Likelihood], sizes: Sequence[int]) -> float:
-    return -math.fsum(one.log_likelihood for one in found) / math.log(2) / sum(sizes)
+def _choose_level(rise: float, lost: float) -> Level:
+    """Return the level; `rise` and `lost` are 0 when they are not significant."""
+    if rise >= BAD_RISE or lost >= 2 * WARNING_QUESTIONS_FALL:
+        return "bad"
+    return "warning" if rise >= WARNING_RISE or lost >= WARNING_QUESTIONS_FALL else "good"
 
 
-def _build_statistic(found: Sequence[Likelihood], sizes: Sequence[int]):  # type: ignore[no-untyped-def]
+def _bits_per_byte(likelihoods: Sequence[Likelihood], sizes: Sequence[int]) -> float:
+    return -math.fsum(x.log_likelihood for x in likelihoods) / math.log(2) / sum(sizes)
+
+
+def _build_statistic(likelihoods: Sequence[Likelihood], sizes: Sequence[int]) -> Statistic:
     import numpy as np
 
-    bits = np.array([-one.log_likelihood / math.log(2) for one in found])
+    bits = np.array([-x.log_likelihood / math.log(2) for x in likelihoods])
     size = np.array(sizes, float)
-    return lambda places: float(bits[places].sum() / size[places].sum())
+    return lambda indices: float(bits[indices].sum() / size[indices].sum())

@@ -1,20 +1,20 @@
-"""The same job on parts of its data, to see what more of it would buy. Trains on this machine.
+"""Train the same job on parts of its data, to see what more data would gain. Runs on this machine.
 
-Parts are nested (an eighth is part of the quarter) and drawn by the job's seed; each run is a job
-like any other, so a second call, or one after Ctrl-C, finds what is trained already.
+Parts are nested (the eighth is part of the quarter) and drawn with the job's seed. Each run is an
+ordinary job, so a second call, or one after Ctrl-C, finds the jobs that are already trained.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import yaml
 
 from cloudft.backends.base import Backend
 from cloudft.backends.capabilities import ProgressCallback, SupportsInference
+from cloudft.catalogue import is_text_only
 from cloudft.errors import JobFailed, UsageError
 from cloudft.evaluate.diagnostics.data_scaling import DATA_SHARES, diagnose_data_scaling
 from cloudft.evaluate.diagnostics.diagnostic import Diagnostic
@@ -29,45 +29,49 @@ from cloudft.storage.home import Home
 from cloudft.storage.store import JobRecord, Store
 
 MIN_PART_RECORDS = 8
-"""Records of the smallest part at least."""
+"""Fewest records of the smallest part."""
+
+WaitForJob = Callable[[lifecycle.Job], lifecycle.Job]
+"""A function that waits until a job has ended and returns it."""
 
 
 def run_learning_curve(
     record: JobRecord,
     backend: Backend,
     home: Home,
-    held: HeldOutData,
+    held_out: HeldOutData,
     *,
     progress: ProgressCallback,
-    wait: Callable[[lifecycle.Job], lifecycle.Job],
+    wait: WaitForJob,
 ) -> Diagnostic:
-    """Train on each part, and hold the losses of the held-out records together.
+    """Train on each part, and compare the losses of the held-out records.
 
     Raises UsageError for a job of another backend, or with too few records; JobFailed.
     """
     train = find_staged_file(record, home, "train")
     if backend.training_is_billed or not isinstance(backend, SupportsInference) or train is None:
         raise UsageError(
-            "a learning curve is made of local jobs whose training data is still there",
+            "a learning curve needs a local job whose training data still exists",
             fix="submit the same job file with --backend local, and evaluate that job.",
         )
     lines = train.read_bytes().splitlines(keepends=True)
     if len(lines) * DATA_SHARES[0] < MIN_PART_RECORDS:
+        needed = math.ceil(MIN_PART_RECORDS / DATA_SHARES[0])
         raise UsageError(
-            f"{len(lines)} training records are too few for parts of an eighth",
-            fix=f"a learning curve takes {math.ceil(MIN_PART_RECORDS / DATA_SHARES[0])} records or more.",
+            f"{len(lines)} training records are too few for a learning curve",
+            fix=f"a learning curve needs {needed} records or more.",
         )
     order = np.random.default_rng(int(record.spec.get("seed", 7))).permutation(len(lines))
     points = []
-    for part in DATA_SHARES:
-        count = round(len(lines) * part)
+    for share in DATA_SHARES:
+        count = round(len(lines) * share)
         run = record
-        if part < 1:
-            chosen = b"".join(lines[i] for i in sorted(order[:count]))
-            run = _train_part(record, backend, home, part, chosen, wait).record
-        points.append(
-            (count, _held_out_loss(run, backend, home, held, f"{count} records", progress))
-        )
+        if share < 1:
+            # Sorted, so that a part has the records in the order of the whole file.
+            content = b"".join(lines[i] for i in sorted(order[:count]))
+            run = _train_part(record, backend, home, share, content, wait).record
+        label = f"{count} records"
+        points.append((count, _held_out_loss(run, backend, home, held_out, label, progress)))
     return diagnose_data_scaling(points)
 
 
@@ -75,27 +79,31 @@ def _train_part(
     record: JobRecord,
     backend: Backend,
     home: Home,
-    part: float,
-    chosen: bytes,
-    follow: Callable[[lifecycle.Job], lifecycle.Job],
+    share: float,
+    content: bytes,
+    wait: WaitForJob,
 ) -> lifecycle.Job:
-    """The job on a part of its data, trained; its file stands beside the evaluations."""
-    folder = part_folder(record, part)
-    spec: dict[str, Any] = {**record.spec, "name": part_job_name(record, folder)}
-    data: dict[str, Any] = {"train": "train.jsonl"}
+    """Train the job on a part of its data. The part's job file is stored in the job's folder."""
+    folder = part_folder(record, share)
+    data: dict[str, object] = {"train": "train.jsonl"}
     validation = find_staged_file(record, home, "validation")
     if validation is not None:
         data["validation"] = str(validation)
-    with as_store_error("the part can't be written down", folder):
+    spec = {**record.spec, "name": part_job_name(record, folder), "data": data}
+    with as_store_error("can't write the part's job file", folder):
         folder.mkdir(parents=True, exist_ok=True)
-        atomic_write(folder / "train.jsonl", chosen)
-        atomic_write(folder / "cloudft.yaml", yaml.safe_dump(spec | {"data": data}).encode())
+        atomic_write(folder / "train.jsonl", content)
+        atomic_write(folder / "cloudft.yaml", yaml.safe_dump(spec).encode())
     staged, _ = prepare.prepare(load_job(folder / "cloudft.yaml"), backend, home)
-    job = follow(lifecycle.submit(staged, backend, Store(home.jobs)))
+    return require_completed(wait(lifecycle.submit(staged, backend, Store(home.jobs))))
+
+
+def require_completed(job: lifecycle.Job) -> lifecycle.Job:
+    """Return the job. Raises JobFailed when it ended in another state."""
     if job.state.status != "Completed":
+        reason = job.state.failure_message or "no reason was reported"
         raise JobFailed(
-            f"{job.record.id} is {job.state.status}: {job.state.failure_message or 'no reason'}",
-            fix=f"cloudft logs {job.record.id}",
+            f"{job.record.id} is {job.state.status}: {reason}", fix=f"cloudft logs {job.record.id}"
         )
     return job
 
@@ -104,16 +112,18 @@ def _held_out_loss(
     record: JobRecord,
     backend: SupportsInference,
     home: Home,
-    held: HeldOutData,
-    what: str,
+    held_out: HeldOutData,
+    label: str,
     progress: ProgressCallback,
 ) -> float:
-    """Nats a token of the held-out references, or of the held-out text."""
+    """Return the loss of the held-out references, or of the held-out text, in nats per token."""
     session = backend.open_session(record.backend_job_id or record.id)
     with open_cached_inference(session, home, progress, variants=(TUNED,)) as tuned:
-        if record.customization_type == "CONTINUED_PRE_TRAINING":
-            found = tuned.score_texts(what, [item.reference for item in held.examples], TUNED)
+        if is_text_only(record.customization_type):
+            texts = [example.reference for example in held_out.examples]
+            likelihoods = tuned.score_texts(label, texts, TUNED)
         else:
-            wanted = [ScoringRequest(item.prompt, item.reference) for item in held.examples]
-            found = tuned.score_continuations(what, wanted, TUNED)
-    return -math.fsum(f.log_likelihood for f in found) / max(1, sum(f.tokens for f in found))
+            requests = [ScoringRequest(x.prompt, x.reference) for x in held_out.examples]
+            likelihoods = tuned.score_continuations(label, requests, TUNED)
+    tokens = max(1, sum(x.tokens for x in likelihoods))
+    return -math.fsum(x.log_likelihood for x in likelihoods) / tokens

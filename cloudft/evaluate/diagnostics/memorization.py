@@ -1,54 +1,54 @@
-"""Memorising: training answers that come back word for word, where new ones do not."""
+"""Diagnose memorization: training answers returned verbatim, where held-out ones are not."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from difflib import SequenceMatcher
 
-from cloudft.evaluate.diagnostics.diagnostic import Diagnostic, Level
+from cloudft.evaluate.diagnostics.diagnostic import Diagnostic, choose_level
 
 VERBATIM_LENGTH = 40
-"""Characters in a row that are the reference's own."""
+"""Consecutive characters of the reference that count as verbatim."""
 MIN_LONG_ANSWERS = 8
-"""So many answers long enough on each side, or nothing is said."""
+"""With fewer long answers on either side there is no diagnosis."""
 WARNING_GAP, BAD_GAP = 0.2, 0.5
-"""How much more often training answers come back than held-out ones: told, and bad."""
+"""How much larger the verbatim share of training answers is than that of held-out ones."""
+
+Pairs = Sequence[tuple[str, str]]
+"""Pairs of a reference and an answer."""
 
 
-def diagnose_memorization(
-    train: Sequence[tuple[str, str]], held_out: Sequence[tuple[str, str]]
-) -> Diagnostic | None:
-    """Of (reference, answer) pairs: what share comes back verbatim. None for short answers.
+def diagnose_memorization(train: Pairs, held_out: Pairs) -> Diagnostic | None:
+    """Compare the share of verbatim answers; None when the references are short.
 
-    The measure is extractable memorisation (Carlini et al. 2023, "Quantifying Memorization Across
-    Neural Language Models"), with the record's own prompt; held-out records tell how much of it is
-    the task's own form.
+    The measure is extractable memorization (Carlini et al. 2023, "Quantifying Memorization Across
+    Neural Language Models"), with the record's own prompt. Held-out records show how much of it
+    follows from the task's format.
     """
-    seen, new = _keep_long(train), _keep_long(held_out)
-    if min(len(seen), len(new)) < MIN_LONG_ANSWERS:
+    seen, unseen = _keep_long(train), _keep_long(held_out)
+    if min(len(seen), len(unseen)) < MIN_LONG_ANSWERS:
         return None
-    share, beside = _verbatim_share(seen), _verbatim_share(new)
-    gap = share - beside
-    level: Level = "bad" if gap >= BAD_GAP else "warning" if gap >= WARNING_GAP else "good"
-    told = (
-        f"{share:.0%} of {len(seen)} training answers come back with {VERBATIM_LENGTH} characters or more"
-        f" in a row, {beside:.0%} of {len(new)} held-out ones"
+    train_share, held_out_share = _verbatim_share(seen), _verbatim_share(unseen)
+    level = choose_level(train_share - held_out_share, warning=WARNING_GAP, bad=BAD_GAP)
+    figures = (
+        f"{train_share:.0%} of {len(seen)} training answers and {held_out_share:.0%} of"
+        f" {len(unseen)} held-out answers repeat {VERBATIM_LENGTH} or more consecutive characters"
+        " of the reference"
     )
     sentence = {
-        "good": f"Not memorised: {told}.",
-        "warning": f"Some training answers are memorised: {told}.",
-        "bad": f"Training answers are memorised: {told}. Fewer epochs, or more records, help.",
+        "good": f"No memorization: {figures}.",
+        "warning": f"Some training answers are memorized: {figures}.",
+        "bad": f"Training answers are memorized: {figures}. Use fewer epochs or more records.",
     }[level]
-    return Diagnostic(
-        level, sentence, {"trainShare": share, "heldOutShare": beside, "n": len(seen)}
-    )
+    numbers = {"trainShare": train_share, "heldOutShare": held_out_share, "n": len(seen)}
+    return Diagnostic(level, sentence, numbers)
 
 
-def _keep_long(pairs: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+def _keep_long(pairs: Pairs) -> list[tuple[str, str]]:
     return [pair for pair in pairs if len(pair[0]) >= VERBATIM_LENGTH]
 
 
-def _verbatim_share(pairs: Sequence[tuple[str, str]]) -> float:
+def _verbatim_share(pairs: Pairs) -> float:
     return sum(_is_verbatim(*pair) for pair in pairs) / len(pairs)
 
 

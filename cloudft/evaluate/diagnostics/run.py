@@ -1,4 +1,4 @@
-"""The pitfalls of one job: what must be asked for each, and what came of it."""
+"""Run the diagnostics of one job: send the requests that each needs, and measure the answers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from cloudft.backends.base import Backend
 from cloudft.data.findings import Findings
@@ -22,28 +22,39 @@ from cloudft.evaluate.diagnostics.consistency import (
     shuffle_options,
 )
 from cloudft.evaluate.diagnostics.diagnostic import Diagnostic
-from cloudft.evaluate.diagnostics.forgetting import diagnose_forgetting
+from cloudft.evaluate.diagnostics.forgetting import GeneralResults, diagnose_forgetting
 from cloudft.evaluate.diagnostics.memorization import diagnose_memorization
 from cloudft.evaluate.diagnostics.overfitting import diagnose_overfitting
 from cloudft.evaluate.held_out import EvalExample, HeldOutData
-from cloudft.evaluate.inference.cached_inference import BASE, TUNED, VARIANTS, CachedInference
+from cloudft.evaluate.inference.cached_inference import (
+    BASE,
+    TUNED,
+    VARIANTS,
+    CachedInference,
+    Variant,
+)
 from cloudft.evaluate.metrics.scores import extract_label
 from cloudft.evaluate.metrics.tasks import Task
+from cloudft.evaluate.results import DiagnosticResult
 from cloudft.inference import GenerationConfig, Prompt, ScoringRequest
 from cloudft.spec import JobSpec
 from cloudft.storage.store import JobRecord
 
+DEFAULT_SEED = 7
 MEMORIZATION_SAMPLE = 64
-"""Training records that are asked for memorised completions, against as many held-out ones."""
+"""Training records whose completions are generated, and as many held-out ones."""
+MAX_COMPLETION_TOKENS = 256
 MIN_FORMAT_RECORDS, MAX_FORMAT_CHOICES = 30, 1500
-"""Records at least, and labels held against records at most, to see what the base model knows."""
+"""Records at least, and pairs of record and label at most, to score the base model's choices."""
 CONSISTENCY_SAMPLE, SAMPLES_PER_RECORD, SAMPLING_TEMPERATURE = 40, 5, 0.7
-"""Held-out records asked in other ways; samples of each, and how freely they are drawn."""
+"""Held-out records that are rephrased and sampled; samples of each, and their temperature."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class DiagnosticOptions:
-    """What is measured beside the scores."""
+    """Which diagnostics run in addition to the scores."""
 
     forgetting: bool = True
     memorization: bool = True
@@ -51,22 +62,25 @@ class DiagnosticOptions:
 
 
 def run_curve_diagnostics(record: JobRecord, backend: Backend) -> dict[str, Diagnostic]:
-    """What the loss curves tell; costs nothing."""
+    """Return the diagnostics of the loss curves, which need no inference."""
     points = list(backend.metrics(record.backend_job_id or record.id))
-    found = diagnose_overfitting(points)
-    return {"overfitting": found} if found else {}
+    overfitting = diagnose_overfitting(points)
+    return {"overfitting": overfitting} if overfitting else {}
 
 
 def load_general_texts(spec: JobSpec | None) -> list[str]:
-    """General text to measure forgetting on: the user's, or cloudft's own. Raises CheckFailed."""
+    """Return the general texts to measure forgetting: the user's, or cloudft's own.
+
+    Raises CheckFailed.
+    """
     if spec is None or not spec.evaluate.general:
         return general_knowledge.load_default_texts()
     findings = Findings()
     sources = SourceResolver(Path("/"), findings).resolve("evaluate.general", spec.evaluate.general)
     texts = [
-        found.record.text
-        for found in read_records(sources, findings, {})
-        if isinstance(found.record, Document)
+        located.record.text
+        for located in read_records(sources, findings, {})
+        if isinstance(located.record, Document)
     ]
     if findings.count_errors():
         listed = findings.all()
@@ -76,157 +90,168 @@ def load_general_texts(spec: JobSpec | None) -> list[str]:
 
 def run_answer_diagnostics(
     models: CachedInference,
-    held: HeldOutData,
+    held_out: HeldOutData,
     task: Task | None,
     spec: JobSpec | None,
     options: DiagnosticOptions,
-    decoding: GenerationConfig | None,
+    config: GenerationConfig | None,
 ) -> Iterator[tuple[str, Diagnostic]]:
-    """What the models' own answers tell; each may take a while."""
-    seed = spec.seed if spec else 7
-    if decoding and task and len(task.labels) > 1 and models.has_likelihoods:
-        yield "form", _diagnose_answer_format(models, held, task, decoding, seed)
+    """Yield the diagnostics of the models' answers, by name. Each may take a while.
+
+    `task` and `config` are None for continued pre-training.
+    """
+    seed = spec.seed if spec else DEFAULT_SEED
+    if config and task and len(task.labels) > 1 and models.has_likelihoods:
+        yield "form", _diagnose_answer_format(models, held_out, task, config, seed)
     if options.forgetting and models.has_likelihoods:
         yield "forgetting", _diagnose_forgetting(models, spec)
-    if task is None or task.name == "classification":
-        found = None
-    else:
-        found = (
-            _diagnose_memorization(models, held, seed)
-            if options.memorization and held.train_examples
-            else None
-        )
-    if found is not None:
-        yield "memorised", found
+    # Labels are repeated by every good model, so only longer answers can be memorized.
+    has_long_answers = task is not None and task.name != "classification"
+    if options.memorization and has_long_answers and held_out.train_examples:
+        memorization = _diagnose_memorization(models, held_out, seed)
+        if memorization is not None:
+            yield "memorised", memorization
     if options.consistency and task is not None:
-        yield "consistency", _diagnose_consistency(models, held, task, spec, seed)
+        yield "consistency", _diagnose_consistency(models, held_out, task, spec, seed)
 
 
 def _diagnose_forgetting(models: CachedInference, spec: JobSpec | None) -> Diagnostic:
     texts, questions = load_general_texts(spec), general_knowledge.load_default_questions()
-    likely = {name: models.score_texts("general text", texts, name) for name in VARIANTS}
-    share = sum(part.share for part in spec.data.mix) if spec else 0.0
+    likelihoods = {name: models.score_texts("general text", texts, name) for name in VARIANTS}
+    base, tuned = (
+        GeneralResults(likelihoods[name], score_multiple_choice(models, questions, name))
+        for name in VARIANTS
+    )
     return diagnose_forgetting(
-        likely[BASE],
-        likely[TUNED],
+        base,
+        tuned,
         [len(text.encode()) for text in texts],
-        score_multiple_choice(models, questions, BASE),
-        score_multiple_choice(models, questions, TUNED),
-        mixed_share=share,
+        mixed_share=sum(part.share for part in spec.data.mix) if spec else 0.0,
     )
 
 
 def _diagnose_answer_format(
-    models: CachedInference, held: HeldOutData, task: Task, decoding: GenerationConfig, seed: int
+    models: CachedInference, held_out: HeldOutData, task: Task, config: GenerationConfig, seed: int
 ) -> Diagnostic:
-    """The label that the base model would choose against what the tuned one answers."""
-    chosen = _sample(
-        held.examples, max(MIN_FORMAT_RECORDS, MAX_FORMAT_CHOICES // len(task.labels)), seed
-    )
-    wanted = [ScoringRequest(item.prompt, label) for item in chosen for label in task.labels]
-    likely = models.score_continuations("labels", wanted, BASE)
-    said = models.generate_answers("answers", [item.prompt for item in chosen], TUNED, decoding)
-    each = iter(likely)
-    told = [[next(each).log_likelihood for _ in task.labels] for _ in chosen]
-    right = [item.reference.strip() for item in chosen]
-    held_to = [
-        [task.labels[n] == label for n, label in zip(choice, right, strict=True)]
-        for choice in choose_labels(told)
+    """Compare the labels that the base model would choose with the tuned model's answers."""
+    count = max(MIN_FORMAT_RECORDS, MAX_FORMAT_CHOICES // len(task.labels))
+    sample = _sample(held_out.examples, count, seed)
+    requests = [ScoringRequest(x.prompt, label) for x in sample for label in task.labels]
+    likelihoods = iter(models.score_continuations("labels", requests, BASE))
+    answers = models.generate_answers("answers", [x.prompt for x in sample], TUNED, config)
+    table = [[next(likelihoods).log_likelihood for _ in task.labels] for _ in sample]
+    truth = [example.reference.strip() for example in sample]
+    base_correct = [
+        [task.labels[n] == label for n, label in zip(choices, truth, strict=True)]
+        for choices in choose_labels(table)
     ]
-    tuned = [
+    tuned_correct = [
         extract_label(answer.text, task.labels) == label
-        for answer, label in zip(said, right, strict=True)
+        for answer, label in zip(answers, truth, strict=True)
     ]
-    return diagnose_answer_format(max(held_to, key=sum), tuned, len(task.labels))
+    return diagnose_answer_format(max(base_correct, key=sum), tuned_correct, len(task.labels))
 
 
 def score_multiple_choice(
     models: CachedInference,
     questions: Sequence[general_knowledge.MultipleChoiceQuestion],
-    variant: str,
+    variant: Variant,
 ) -> list[bool]:
-    """Whether the right option is the likeliest, by its mean log-likelihood a token."""
-    wanted = [
+    """Return for each question whether the model finds the correct ending most likely.
+
+    Endings are compared by their mean log-likelihood per token.
+    """
+    requests = [
         ScoringRequest(Prompt(text=question.question), f" {option}")
         for question in questions
         for option in question.options
     ]
-    found = iter(models.score_continuations("general questions", wanted, variant))
-    right = []
+    likelihoods = iter(models.score_continuations("general questions", requests, variant))
+    correct = []
     for question in questions:
         means = [
-            one.log_likelihood / max(1, one.tokens)
-            for _, one in zip(question.options, found, strict=False)
+            likelihood.log_likelihood / max(1, likelihood.tokens)
+            for likelihood in (next(likelihoods) for _ in question.options)
         ]
-        right.append(max(range(len(means)), key=means.__getitem__) == question.answer)
-    return right
+        correct.append(max(range(len(means)), key=means.__getitem__) == question.answer)
+    return correct
+
+
+def _completion_config(examples: Sequence[EvalExample]) -> GenerationConfig:
+    """Return greedy decoding with enough tokens to recognize the longest reference."""
+    longest = max(len(example.reference) for example in examples)
+    return GenerationConfig(max_new_tokens=min(MAX_COMPLETION_TOKENS, 16 + longest // 2))
 
 
 def _diagnose_memorization(
-    models: CachedInference, held: HeldOutData, seed: int
+    models: CachedInference, held_out: HeldOutData, seed: int
 ) -> Diagnostic | None:
-    longest = max(len(item.reference) for item in (*held.examples, *held.train_examples))
-    decoding = GenerationConfig(max_new_tokens=min(256, 16 + longest // 2))
+    config = _completion_config([*held_out.examples, *held_out.train_examples])
     pairs = []
-    for items in (held.train_examples, held.examples):
-        chosen = _sample(items, MEMORIZATION_SAMPLE, seed)
-        said = models.generate_answers(
-            "training records", [i.prompt for i in chosen], TUNED, decoding
-        )
-        pairs.append([(i.reference, s.text) for i, s in zip(chosen, said, strict=True)])
+    for examples in (held_out.train_examples, held_out.examples):
+        sample = _sample(examples, MEMORIZATION_SAMPLE, seed)
+        prompts = [example.prompt for example in sample]
+        answers = models.generate_answers("training records", prompts, TUNED, config)
+        pairs.append([(x.reference, a.text) for x, a in zip(sample, answers, strict=True)])
     return diagnose_memorization(*pairs)
 
 
 def _diagnose_consistency(
-    models: CachedInference, held: HeldOutData, task: Task, spec: JobSpec | None, seed: int
+    models: CachedInference, held_out: HeldOutData, task: Task, spec: JobSpec | None, seed: int
 ) -> Diagnostic:
-    templates = (spec.evaluate.templates if spec else ()) or DEFAULT_TEMPLATES
-    chosen = _sample(held.examples, CONSISTENCY_SAMPLE, seed)
-    longest = max(len(item.reference) for item in chosen)
-    decoding = GenerationConfig(max_new_tokens=min(256, 16 + longest // 2))
-    ways = {
-        "paraphrased": [
-            [_with_question(i, t.replace("{prompt}", i.input_text)) for t in templates]
-            for i in chosen
-        ],
-        "options": [
-            [
-                _with_question(i, text)
-                for text in shuffle_options(i.input_text, task.labels, seed, SAMPLES_PER_RECORD)
-            ]
-            for i in chosen
-        ],
-    }
+    sample = _sample(held_out.examples, CONSISTENCY_SAMPLE, seed)
+    config = _completion_config(sample)
     groups: dict[str, list[list[str]]] = {}
-    for kind, asked in ways.items():
-        flat = [prompt for prompts in asked for prompt in prompts]
-        said = iter(models.generate_answers(f"{kind} questions", flat, TUNED, decoding))
-        found = [[next(said).text for _ in prompts] for prompts in asked if prompts]
-        if found:
-            groups[kind] = found
-    drawn = []
+    for kind, prompts_by_record in _rephrase(sample, task, spec, seed).items():
+        flat = [prompt for prompts in prompts_by_record for prompt in prompts]
+        answers = iter(models.generate_answers(f"{kind} questions", flat, TUNED, config))
+        texts = [[next(answers).text for _ in prompts] for prompts in prompts_by_record if prompts]
+        if texts:
+            groups[kind] = texts
+    prompts = [example.prompt for example in sample]
+    draws = []
     for draw in range(SAMPLES_PER_RECORD):
-        how = GenerationConfig(decoding.max_new_tokens, SAMPLING_TEMPERATURE, 1.0, seed + draw)
-        drawn.append(models.generate_answers("samples", [i.prompt for i in chosen], TUNED, how))
-    groups["sampled"] = [[said.text for said in row] for row in zip(*drawn, strict=True)]
+        # A seed of its own for each draw, so that the cache tells them apart.
+        sampling = GenerationConfig(config.max_new_tokens, SAMPLING_TEMPERATURE, 1.0, seed + draw)
+        draws.append(models.generate_answers("samples", prompts, TUNED, sampling))
+    groups["sampled"] = [[answer.text for answer in row] for row in zip(*draws, strict=True)]
     return diagnose_consistency(groups, lambda text: _normalize(text, task))
 
 
-def _with_question(item: EvalExample, text: str) -> Prompt:
-    """The item's conversation with another last question."""
-    return Prompt([*item.prompt.messages[:-1], {"role": "user", "content": text}])
+def _rephrase(
+    sample: Sequence[EvalExample], task: Task, spec: JobSpec | None, seed: int
+) -> dict[str, list[list[Prompt]]]:
+    """Return the prompts of each record in other words, and with its options in other orders."""
+    templates = (spec.evaluate.templates if spec else ()) or DEFAULT_TEMPLATES
+    return {
+        "paraphrased": [
+            [_with_question(x, t.replace("{prompt}", x.input_text)) for t in templates]
+            for x in sample
+        ],
+        "options": [
+            [
+                _with_question(x, text)
+                for text in shuffle_options(x.input_text, task.labels, seed, SAMPLES_PER_RECORD)
+            ]
+            for x in sample
+        ],
+    }
+
+
+def _with_question(example: EvalExample, text: str) -> Prompt:
+    """Return the example's conversation with another last user message."""
+    return Prompt([*example.prompt.messages[:-1], {"role": "user", "content": text}])
 
 
 def _normalize(text: str, task: Task) -> str:
-    return (extract_label(text, task.labels) if task.labels else None) or " ".join(
-        text.lower().split()
-    )
+    label = extract_label(text, task.labels) if task.labels else None
+    return label or " ".join(text.lower().split())
 
 
-def _sample(items: Sequence[EvalExample], count: int, seed: int) -> list[EvalExample]:
+def _sample(items: Sequence[T], count: int, seed: int) -> list[T]:
     return random.Random(seed).sample(list(items), min(count, len(items)))
 
 
-def diagnostics_to_json(found: Mapping[str, Diagnostic]) -> dict[str, Any]:
-    """The pitfalls as the evaluation keeps them."""
-    return {name: pitfall.to_json() for name, pitfall in found.items()}
+def diagnostics_to_json(diagnostics: Mapping[str, Diagnostic]) -> dict[str, DiagnosticResult]:
+    """Return the diagnostics as the evaluation saves them."""
+    return {name: diagnostic.to_json() for name, diagnostic in diagnostics.items()}

@@ -1,71 +1,104 @@
-"""What people's judgements come to: who wins, how surely, and whether the judges agree."""
+"""Summarize people's judgments: win rate with interval, and agreement between reviewers."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any
+from typing import TypedDict
 
 from cloudft.errors import UsageError
 
 CHOICES = ("a", "b", "tie", "bad")
-"""The first is better, the second is better, they are alike, both are bad."""
+"""The first is better, the second is better, they are equally good, both are bad."""
+
+Judgments = Mapping[str, Mapping[str, str]]
+"""Choices by reviewer and by record key."""
 
 
-def summarize_judgments(judgments: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
-    """Of choices by reviewer and record: counts, win rate and agreement.
+class WinRate(TypedDict):
+    """The second side's share of the decided records, with its 95 % interval."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    decided: int
+
+
+class Agreement(TypedDict):
+    """A measure of agreement; `value` is None while no record has two judgments."""
+
+    name: str
+    value: float | None
+
+
+class JudgmentSummary(TypedDict):
+    """Numbers of judgments, and what follows from them."""
+
+    judgements: int
+    reviewers: dict[str, int]
+    counts: dict[str, int]
+    winRate: WinRate
+    agreement: Agreement
+
+
+def summarize_judgments(judgments: Judgments) -> JudgmentSummary:
+    """Return counts, win rate and agreement.
 
     The win rate is the second side's share of the records where one side won, with its 95 % Wilson
-    interval (Wilson 1927); agreement is Krippendorff's alpha for nominal data (Krippendorff 2011),
-    None while no record has two judgements.
+    interval (Wilson 1927). Agreement is Krippendorff's alpha for nominal data (Krippendorff 2011).
     """
-    choices = [c for by_record in judgments.values() for c in by_record.values()]
+    choices = [choice for by_record in judgments.values() for choice in by_record.values()]
     counts = {choice: Counter(choices)[choice] for choice in CHOICES}
-    won, lost = counts["b"], counts["a"]
-    low, high = _wilson_interval(won, won + lost)
+    wins, losses = counts["b"], counts["a"]
+    low, high = _wilson_interval(wins, wins + losses)
     return {
         "judgements": len(choices),
-        "reviewers": {name: len(found) for name, found in judgments.items()},
+        "reviewers": {name: len(by_record) for name, by_record in judgments.items()},
         "counts": counts,
         "winRate": {
-            "value": won / (won + lost) if won + lost else None,
+            "value": wins / (wins + losses) if wins + losses else None,
             "low": low,
             "high": high,
-            "decided": won + lost,
+            "decided": wins + losses,
         },
         "agreement": {"name": "Krippendorff's alpha", "value": krippendorff_alpha(judgments)},
     }
 
 
-def _wilson_interval(won: int, decided: int) -> tuple[float | None, float | None]:
+def _wilson_interval(wins: int, decided: int) -> tuple[float | None, float | None]:
     if not decided:
         return None, None
     try:
         from scipy.stats import binomtest
     except ImportError as error:
         raise UsageError(
-            "the tally needs scipy, which is not installed", fix="pip install 'cloudft[evaluate]'"
+            "the summary needs scipy, which is not installed",
+            fix="pip install 'cloudft[evaluate]'",
         ) from error
-    interval = binomtest(won, decided).proportion_ci(method="wilson")
+    interval = binomtest(wins, decided).proportion_ci(method="wilson")
     return float(interval.low), float(interval.high)
 
 
-def krippendorff_alpha(judgments: Mapping[str, Mapping[str, str]]) -> float | None:
-    """Krippendorff's alpha: 1 is full agreement, 0 is what chance gives."""
+def krippendorff_alpha(judgments: Judgments) -> float | None:
+    """Return Krippendorff's alpha: 1 is full agreement, 0 is agreement by chance.
+
+    None while no record has two judgments.
+    """
     import krippendorff
     import numpy as np
 
-    records = sorted({key for found in judgments.values() for key in found})
-    if not any(sum(key in found for found in judgments.values()) > 1 for key in records):
+    records = sorted({key for by_record in judgments.values() for key in by_record})
+    if not any(sum(key in by_record for by_record in judgments.values()) > 1 for key in records):
         return None
     table = np.array(
         [
-            [CHOICES.index(found[key]) if key in found else math.nan for key in records]
-            for found in judgments.values()
+            [CHOICES.index(by_record[key]) if key in by_record else math.nan for key in records]
+            for by_record in judgments.values()
         ]
     )
-    several = table[:, (~np.isnan(table)).sum(axis=0) > 1]
-    if len(np.unique(several[~np.isnan(several)])) < 2:
-        return 1.0  # the formula has no variance to work with: all said the same
+    judged_twice = table[:, (~np.isnan(table)).sum(axis=0) > 1]
+    # The formula divides by the variance, which is 0 when all choices are equal.
+    if len(np.unique(judged_twice[~np.isnan(judged_twice)])) < 2:
+        return 1.0
     return float(krippendorff.alpha(reliability_data=table, level_of_measurement="nominal"))

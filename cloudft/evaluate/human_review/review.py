@@ -1,7 +1,7 @@
-"""People's judgement of two models' answers: blind, in an order of each reviewer's own, kept.
+"""Collect people's judgments of two models' answers: blind, in random order, saved at once.
 
 CLOUDFT_HOME/reviews/DIGEST/review.json            the two sides and the records
-CLOUDFT_HOME/reviews/DIGEST/judgements-NAME.jsonl  a line a judgement, the last of a record counts
+CLOUDFT_HOME/reviews/DIGEST/judgements-NAME.jsonl  one judgment per line; a record's last one counts
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ import hashlib
 import os
 import random
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal, TypedDict
 
 import msgspec
 import orjson
@@ -21,16 +21,20 @@ import orjson
 from cloudft.data.staging.spreadsheet_csv import to_spreadsheet_csv
 from cloudft.errors import BadDocument, UsageError
 from cloudft.evaluate.compare import ModelResult
-from cloudft.evaluate.human_review.agreement import CHOICES, summarize_judgments
+from cloudft.evaluate.human_review.agreement import CHOICES, JudgmentSummary, summarize_judgments
 from cloudft.storage.atomic_files import as_store_error, atomic_write, make_private_folder
 from cloudft.storage.documents import decode
 from cloudft.storage.store import utc_now
 
 REVIEWER_NAME = re.compile(r"[\w.@-]{1,40}")
 MAX_NOTE_LENGTH = 4000
+SEEN_CHOICES = ("left", "right", "tie", "bad")
+"""Choices as a reviewer sees them."""
 
 
-class _Judgment(msgspec.Struct):
+class Judgment(msgspec.Struct):
+    """One saved judgment; `choice` is one of `CHOICES`, `at` an ISO 8601 time."""
+
     key: str
     choice: str
     note: str
@@ -48,53 +52,103 @@ class AnswerPair:
     b: str
 
 
+class ReviewSummary(JudgmentSummary):
+    """The summary of a review, with the names of its sides."""
+
+    review: str
+    a: str
+    b: str
+    records: int
+
+
+class ExportRow(TypedDict):
+    """One judgment with its record."""
+
+    reviewer: str
+    key: str
+    prompt: str
+    reference: str
+    a: str
+    b: str
+    choice: str
+    note: str
+    at: str
+
+
+class ShownRecord(TypedDict):
+    """A record as a reviewer sees it, without the names of the sides."""
+
+    prompt: str
+    reference: str
+    left: str
+    right: str
+    choice: str | None
+    note: str
+
+
+class ReviewPosition(TypedDict):
+    """A position in a reviewer's order; `record` is None after the last one."""
+
+    position: int
+    total: int
+    judged: int
+    record: ShownRecord | None
+
+
 class Review:
-    """Two sides and the records that both have answered. Any number of reviewers at once."""
+    """Two sides and the records that both have answered, for any number of reviewers at once."""
 
     def __init__(
-        self, root: Path, first: ModelResult, second: ModelResult, *, sample: int = 0, seed: int = 7
-    ):
+        self,
+        root: Path,
+        first: ModelResult,
+        second: ModelResult,
+        *,
+        sample: int = 0,
+        seed: int = 7,
+    ) -> None:
         pairs = _pair_answers(first, second)
         if sample and sample < len(pairs):
             pairs = random.Random(seed).sample(pairs, sample)
         self.names = (first.name, second.name)
         self.pairs = {pair.key: pair for pair in pairs}
-        content = [[p.key, p.a, p.b] for p in pairs]
+        # The same sides and records give the same folder, so that a review is resumed.
+        content = [[pair.key, pair.a, pair.b] for pair in pairs]
         self.id = hashlib.sha256(orjson.dumps(content)).hexdigest()[:16]
         self.folder = root / self.id
 
     def save(self) -> None:
-        """Write down what is reviewed. Raises StoreError."""
+        """Write the sides and the records to the review's folder. Raises StoreError."""
         content = {"a": self.names[0], "b": self.names[1], "records": list(self.pairs)}
-        with as_store_error("the review can't be written down", self.folder):
+        with as_store_error("can't save the review", self.folder):
             make_private_folder(self.folder)
             path = self.folder / "review.json"
             if not path.exists():
                 atomic_write(path, orjson.dumps(content, option=orjson.OPT_INDENT_2))
 
-    def load_judgments(self) -> dict[str, dict[str, dict[str, Any]]]:
-        """Every reviewer's last judgement of each record, by name and key."""
-        found: dict[str, dict[str, dict[str, Any]]] = {}
+    def load_judgments(self) -> dict[str, dict[str, Judgment]]:
+        """Return every reviewer's last judgment of each record, by reviewer and key."""
+        judgments: dict[str, dict[str, Judgment]] = {}
         for path in sorted(self.folder.glob("judgements-*.jsonl")):
-            mine: dict[str, dict[str, Any]] = {}
-            with as_store_error("the judgements can't be read", path):
+            by_record: dict[str, Judgment] = {}
+            with as_store_error("can't read the judgments", path):
                 lines = path.read_bytes().splitlines()
             for line in lines:
                 try:
-                    value = decode(line, _Judgment, file=path)
+                    judgment = decode(line, Judgment, file=path)
                 except BadDocument:
-                    continue  # cut short by a crash, or damaged
-                if value.key in self.pairs and value.choice in CHOICES:
-                    mine[value.key] = msgspec.structs.asdict(value)
-            if mine:
-                found[path.stem.removeprefix("judgements-")] = mine
-        return found
+                    continue  # truncated by a crash, or damaged
+                if judgment.key in self.pairs and judgment.choice in CHOICES:
+                    by_record[judgment.key] = judgment
+            if by_record:
+                judgments[path.stem.removeprefix("judgements-")] = by_record
+        return judgments
 
-    def summarize(self) -> dict[str, Any]:
-        """The tally, with the names of the sides."""
+    def summarize(self) -> ReviewSummary:
+        """Return the summary of all judgments."""
         choices = {
-            name: {key: value["choice"] for key, value in mine.items()}
-            for name, mine in self.load_judgments().items()
+            name: {key: judgment.choice for key, judgment in by_record.items()}
+            for name, by_record in self.load_judgments().items()
         }
         return {
             "review": self.id,
@@ -104,8 +158,8 @@ class Review:
             **summarize_judgments(choices),
         }
 
-    def export_rows(self) -> list[dict[str, Any]]:
-        """Every judgement with its record, for an export."""
+    def export_rows(self) -> list[ExportRow]:
+        """Return every judgment with its record."""
         return [
             {
                 "reviewer": name,
@@ -114,52 +168,51 @@ class Review:
                 "reference": self.pairs[key].reference,
                 "a": self.pairs[key].a,
                 "b": self.pairs[key].b,
-                "choice": value["choice"],
-                "note": value["note"],
-                "at": value["at"],
+                "choice": judgment.choice,
+                "note": judgment.note,
+                "at": judgment.at,
             }
-            for name, mine in self.load_judgments().items()
-            for key, value in mine.items()
+            for name, by_record in self.load_judgments().items()
+            for key, judgment in by_record.items()
         ]
 
 
-def format_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows as CSV for a spreadsheet, which runs none of their texts as a formula."""
+def format_csv(rows: Sequence[ExportRow]) -> str:
+    """Return rows as CSV for a spreadsheet, with formulas in texts made harmless."""
     names = ("reviewer", "key", "prompt", "reference", "a", "b", "choice", "note", "at")
     return to_spreadsheet_csv(names, rows)
 
 
 def _pair_answers(first: ModelResult, second: ModelResult) -> list[AnswerPair]:
-    ours, theirs = first.records, second.records
-    pairs = [
-        AnswerPair(
-            key,
-            ours[key]["prompt"],
-            ours[key]["reference"],
-            ours[key][first.variant]["text"],
-            theirs[key][second.variant]["text"],
-        )
-        for key in ours
-        if key in theirs and "text" in ours[key][first.variant]
-    ]
+    first_records, second_records = first.records, second.records
+    pairs = []
+    for key, record in first_records.items():
+        if key not in second_records:
+            continue
+        a = record[first.variant].get("text")
+        b = second_records[key][second.variant].get("text")
+        # Documents without labels have log-likelihoods and no answers.
+        if a is not None and b is not None:
+            pairs.append(AnswerPair(key, record["prompt"], record["reference"], a, b))
     if not pairs:
         raise UsageError(
-            "the two have answered no record in common",
+            "the two models have answered no record in common",
             fix="evaluate both on the same file: cloudft evaluate JOB --data FILE",
         )
     return pairs
 
 
 class Reviewer:
-    """One person's way through a review: an order of records, and of sides, of their own."""
+    """One person's order of the records, and of the sides within each record."""
 
     def __init__(self, review: Review, name: str) -> None:
         if not REVIEWER_NAME.fullmatch(name):
             raise UsageError(
-                f"{name!r} is no name for a reviewer",
-                fix="give 1 to 40 letters, digits, '.', '@', '-' or '_'.",
+                f"{name!r} is not a valid reviewer name",
+                fix="use 1 to 40 letters, digits, '.', '@', '-' or '_'.",
             )
         self.review, self.name = review, name
+        # Derived from the name: the same person gets the same order after a restart.
         draw = random.Random(f"{review.id}:{name}")
         self.order = sorted(review.pairs)
         draw.shuffle(self.order)
@@ -167,50 +220,53 @@ class Reviewer:
         self._path = review.folder / f"judgements-{name}.jsonl"
 
     @property
-    def judgments(self) -> dict[str, dict[str, Any]]:
-        """What this reviewer has judged."""
+    def judgments(self) -> dict[str, Judgment]:
+        """Return this reviewer's judgments, by key."""
         return self.review.load_judgments().get(self.name, {})
 
-    def get_record(self, position: int | None = None) -> dict[str, Any]:
-        """A record as it is shown, the first one not judged by default. Tells no side's name."""
-        mine = self.judgments
+    def get_record(self, position: int | None = None) -> ReviewPosition:
+        """Return a record without the sides' names, by default the first one not yet judged."""
+        judgments = self.judgments
         if position is None:
-            waiting = (n for n, key in enumerate(self.order) if key not in mine)
-            position = next(waiting, len(self.order))
-        value: dict[str, Any] = {
+            unjudged = (n for n, key in enumerate(self.order) if key not in judgments)
+            position = next(unjudged, len(self.order))
+        return {
             "position": position,
             "total": len(self.order),
-            "judged": len(mine),
-            "record": None,
+            "judged": len(judgments),
+            "record": self._shown(position, judgments),
         }
-        if 0 <= position < len(self.order):
-            key = self.order[position]
-            pair, judged = self.review.pairs[key], mine.get(key)
-            left, right = (pair.b, pair.a) if self._swapped[key] else (pair.a, pair.b)
-            value["record"] = {
-                "prompt": pair.prompt,
-                "reference": pair.reference,
-                "left": left,
-                "right": right,
-                "choice": self._map_side(key, judged["choice"]) if judged else None,
-                "note": judged["note"] if judged else "",
-            }
-        return value
+
+    def _shown(self, position: int, judgments: dict[str, Judgment]) -> ShownRecord | None:
+        if not 0 <= position < len(self.order):
+            return None
+        key = self.order[position]
+        pair, judgment = self.review.pairs[key], judgments.get(key)
+        left, right = (pair.b, pair.a) if self._swapped[key] else (pair.a, pair.b)
+        return {
+            "prompt": pair.prompt,
+            "reference": pair.reference,
+            "left": left,
+            "right": right,
+            "choice": self._map_side(key, judgment.choice, to="seen") if judgment else None,
+            "note": judgment.note if judgment else "",
+        }
 
     def save_judgment(self, position: int, choice: str, note: str) -> None:
-        """Keep a judgement: durable when it returns. Raises UsageError, StoreError."""
-        if not 0 <= position < len(self.order) or choice not in ("left", "right", "tie", "bad"):
-            raise UsageError("no such record or choice", fix="load the page again.")
+        """Append a judgment; it is on disk when this returns. Raises UsageError, StoreError."""
+        if not 0 <= position < len(self.order) or choice not in SEEN_CHOICES:
+            raise UsageError("no such record or choice", fix="reload the page.")
         key = self.order[position]
         line = {
             "key": key,
-            "choice": self._map_side(key, choice, back=True),
+            "choice": self._map_side(key, choice, to="side"),
             "note": note[:MAX_NOTE_LENGTH],
             "at": utc_now(),
         }
-        with as_store_error("the judgement can't be kept", self._path):
+        with as_store_error("can't save the judgment", self._path):
             descriptor = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
             try:
+                # A crash may have left half a line: begin a new one after it.
                 size = os.fstat(descriptor).st_size
                 torn = size and os.pread(descriptor, 1, size - 1) != b"\n"
                 os.write(descriptor, (b"\n" if torn else b"") + orjson.dumps(line) + b"\n")
@@ -218,9 +274,9 @@ class Reviewer:
             finally:
                 os.close(descriptor)
 
-    def _map_side(self, key: str, choice: str, *, back: bool = False) -> str:
-        """A side as the reviewer sees it; with `back`, what was seen as the side it is."""
+    def _map_side(self, key: str, choice: str, *, to: Literal["seen", "side"]) -> str:
+        """Translate a choice between left and right and the sides a and b; keep `tie` and `bad`."""
         seen = ("right", "left") if self._swapped[key] else ("left", "right")
         sides = dict(zip(seen, ("a", "b"), strict=True))
-        known = sides if back else {side: name for name, side in sides.items()}
-        return known.get(choice, choice)
+        names = sides if to == "side" else {side: name for name, side in sides.items()}
+        return names.get(choice, choice)

@@ -1,4 +1,4 @@
-"""The review's page and what it talks to: this machine alone, one reviewer."""
+"""Serve the review page and its requests, on this machine only and for one reviewer."""
 
 from __future__ import annotations
 
@@ -7,24 +7,23 @@ from collections.abc import Callable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
-from typing import Any
 
 import orjson
 
 from cloudft.errors import CloudftError
-from cloudft.evaluate.human_review.review import Reviewer
+from cloudft.evaluate.human_review.review import Reviewer, ReviewPosition
 from cloudft.web.request_guard import PAGE_HEADERS, RequestGuard
 
 MAX_BODY_BYTES = 100_000
-"""Bytes of a request's body."""
 HTML_TYPE = "text/html; charset=utf-8"
 JSON_TYPE = "application/json"
+MAX_PATH_LENGTH = 20
 
 
 class ReviewServer(ThreadingHTTPServer):
-    """Serves one reviewer at `url`. The path's token keeps other users of the machine out.
+    """Serves one reviewer at `url`. The token in the path keeps other users of the machine out.
 
-    `judged` is called after each judgement.
+    `on_judgment` is called after each judgment.
     """
 
     daemon_threads = True
@@ -40,7 +39,7 @@ class ReviewServer(ThreadingHTTPServer):
 
     @property
     def url(self) -> str:
-        """Where the page is."""
+        """Return the address of the page."""
         return f"http://127.0.0.1:{self.server_port}/{self.guard.token}/"
 
 
@@ -49,7 +48,7 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = 30
 
     def do_GET(self) -> None:
-        """The page, or a record: `record` (the next), `record/N`."""
+        """Send the page, or a record: `record` (the next), `record/N`."""
         path = self._path()
         if path is None:
             return
@@ -57,13 +56,13 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(HTTPStatus.OK, self.server.page, HTML_TYPE)
         elif path == "record":
             self._answer(lambda: self.server.reviewer.get_record())
-        elif path.startswith("record/") and path[7:].isdecimal() and len(path) < 20:
+        elif path.startswith("record/") and path[7:].isdecimal() and len(path) < MAX_PATH_LENGTH:
             self._answer(lambda: self.server.reviewer.get_record(int(path[7:])))
         else:
             self._send(HTTPStatus.NOT_FOUND, b"", JSON_TYPE)
 
     def do_POST(self) -> None:
-        """`judge`: {"position", "choice", "note"}; answers with the next record."""
+        """Save a judgment (`judge`: {"position", "choice", "note"}) and send the next record."""
         path = self._path()
         if path is None:
             return
@@ -74,29 +73,30 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(size))
         self._answer(lambda: self._judge(body))
 
-    def _judge(self, body: bytes) -> dict[str, Any]:
+    def _judge(self, body: bytes) -> ReviewPosition:
         value = orjson.loads(body)
         position, choice, note = value["position"], value["choice"], value.get("note", "")
         if not (isinstance(position, int) and isinstance(choice, str) and isinstance(note, str)):
-            raise ValueError("position is a number, choice and note are text")
+            raise ValueError("position must be a number, choice and note must be text")
         self.server.reviewer.save_judgment(position, choice, note)
         self.server.on_judgment()
         return self.server.reviewer.get_record()
 
     def _path(self) -> str | None:
-        """Return what is behind the token, or answer here and return None where that is wrong."""
+        """Return the path after the token, or send 404 and return None for a refused request."""
         guard = self.server.guard
         headers = {name.lower(): value for name, value in self.headers.items()}
-        why = guard.refusal_reason(self.command, headers, allow_navigation=True)
+        reason = guard.refusal_reason(self.command, headers, allow_navigation=True)
         _, token, *rest = [*self.path.split("/", 2), ""][:3]
-        if why is not None or not guard.is_valid_token(token):
+        if reason is not None or not guard.is_valid_token(token):
             self._send(HTTPStatus.NOT_FOUND, b"", JSON_TYPE)
             return None
         return rest[0]
 
-    def _answer(self, value: Callable[[], Any]) -> None:
+    def _answer(self, respond: Callable[[], ReviewPosition]) -> None:
+        """Send what `respond` returns, or its error."""
         try:
-            self._send(HTTPStatus.OK, orjson.dumps(value()), JSON_TYPE)
+            self._send(HTTPStatus.OK, orjson.dumps(respond()), JSON_TYPE)
         except (KeyError, TypeError, ValueError) as error:
             self._fail(HTTPStatus.BAD_REQUEST, str(error))
         except CloudftError as error:
@@ -105,10 +105,10 @@ class _Handler(BaseHTTPRequestHandler):
     def _fail(self, status: HTTPStatus, message: str) -> None:
         self._send(status, orjson.dumps({"error": message}), JSON_TYPE)
 
-    def _send(self, status: HTTPStatus, body: bytes, kind: str) -> None:
+    def _send(self, status: HTTPStatus, body: bytes, content_type: str) -> None:
         nonce = self.server.nonce
         self.send_response(status)
-        self.send_header("Content-Type", kind)
+        self.send_header("Content-Type", content_type)
         self.send_header("Content-Length", str(len(body)))
         for name, value in PAGE_HEADERS:
             self.send_header(name, value)
@@ -121,5 +121,5 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def log_message(self, format: str, *args: Any) -> None:
-        """Nothing: the address holds the token."""
+    def log_message(self, format: str, *args: object) -> None:
+        """Log nothing: the address contains the token."""

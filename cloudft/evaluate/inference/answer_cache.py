@@ -1,18 +1,17 @@
-"""What models have said, kept by content: the same question is not asked twice of one model.
+"""Cache of model answers, keyed by content, so that no model answers the same request twice.
 
-A file a model, `CLOUDFT_HOME/answers/DIGEST.jsonl`: a line is what was asked (as a digest) and what
-came back. Lines are appended as they come, so whoever breaks off goes on from there; one that a
-kill cut short, or that is damaged, is left out: its question is asked again.
+One file per model, `CLOUDFT_HOME/answers/DIGEST.jsonl`. Each line holds a request (as a digest) and
+its answer or log-likelihood. Lines are appended as answers arrive, so an interrupted run resumes
+from there. A line that a kill truncated, or that is damaged, is skipped and its request is sent
+again.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import msgspec
 import orjson
@@ -22,16 +21,18 @@ from cloudft.storage.atomic_files import as_store_error, make_private_folder
 from cloudft.storage.documents import Count, decode
 
 
-def cache_key(*parts: Any) -> str:
-    """The name of a question: what it says, and how the answer is made."""
+def cache_key(*parts: object) -> str:
+    """Return the digest of a request: its content, and how the answer is generated.
+
+    `parts` are JSON values.
+    """
     content = orjson.dumps(parts, option=orjson.OPT_SORT_KEYS)
     return hashlib.sha256(content).hexdigest()[:32]
 
 
-class _CachedLine(msgspec.Struct, rename="camel"):
-    """An answer, or a likelihood."""
+class CachedResult(msgspec.Struct, rename="camel", omit_defaults=True):
+    """An answer (`text` and `finish_reason`) or a log-likelihood in nats (with `greedy`)."""
 
-    key: str
     tokens: Count
     text: str | None = None
     finish_reason: str | None = None
@@ -40,49 +41,59 @@ class _CachedLine(msgspec.Struct, rename="camel"):
 
     @property
     def is_complete(self) -> bool:
-        """True when it is one of the two."""
-        answer = self.text is not None and self.finish_reason is not None
-        return answer or (self.log_likelihood is not None and self.greedy is not None)
+        """Return whether this is a whole answer or a whole log-likelihood."""
+        is_answer = self.text is not None and self.finish_reason is not None
+        return is_answer or (self.log_likelihood is not None and self.greedy is not None)
+
+
+class _CachedLine(CachedResult, rename="camel", omit_defaults=True, kw_only=True):
+    """A line of the cache's file."""
+
+    key: str
 
 
 class AnswerCache:
-    """The answers of one model, by question. Raises StoreError where the disk does not take them.
+    """The cached results of one model, by request key.
 
-    Two processes may append at once: a line goes out in one write.
+    Two processes may append at once, because each line is written by one call. Raises StoreError
+    when the disk refuses a write.
     """
 
     def __init__(self, folder: Path, identity: str) -> None:
         name = hashlib.sha256(identity.encode()).hexdigest()[:32]
         self._path = folder / f"{name}.jsonl"
-        self._values: dict[str, Mapping[str, Any]] = {}
-        with as_store_error("the answers can't be kept", self._path):
+        self._results: dict[str, CachedResult] = {}
+        with as_store_error("can't save the answers", self._path):
             make_private_folder(folder)
             self._file = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
             self._load()
 
     def _load(self) -> None:
-        whole = True
-        for line in self._path.read_bytes().splitlines(keepends=True):
-            whole = line.endswith(b"\n")
+        ends_with_newline = True
+        for content in self._path.read_bytes().splitlines(keepends=True):
+            ends_with_newline = content.endswith(b"\n")
             try:
-                found = decode(line, _CachedLine, file=self._path)
+                line = decode(content, _CachedLine, file=self._path)
             except BadDocument:
                 continue
-            if found.is_complete:
-                self._values[found.key] = orjson.loads(line)
-        if not whole:  # the next line begins on one of its own
+            if line.is_complete:
+                self._results[line.key] = line
+        # The last line was truncated by a kill: the next append must not continue it.
+        if not ends_with_newline:
             os.write(self._file, b"\n")
 
-    def get(self, key: str) -> Mapping[str, Any] | None:
-        """What came back, if it was asked before."""
-        return self._values.get(key)
+    def get(self, key: str) -> CachedResult | None:
+        """Return the result for a request key, or None when it is not cached."""
+        return self._results.get(key)
 
-    def put(self, key: str, value: Mapping[str, Any]) -> None:
-        """Keep what came back."""
-        line = {"key": key, **value}
-        with as_store_error("the answers can't be kept", self._path):
-            os.write(self._file, orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
-        self._values[key] = line
+    def put(self, key: str, result: CachedResult) -> None:
+        """Append a result to the file. Raises StoreError."""
+        line = orjson.dumps(
+            {"key": key, **msgspec.to_builtins(result)}, option=orjson.OPT_APPEND_NEWLINE
+        )
+        with as_store_error("can't save the answers", self._path):
+            os.write(self._file, line)
+        self._results[key] = result
 
     def __enter__(self) -> AnswerCache:
         return self

@@ -1,4 +1,4 @@
-"""Questions to the base and the tuned model, through the cache."""
+"""Run the base and the tuned model of a job, through the answer cache."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Final, Literal
 
 from cloudft.backends.capabilities import ProgressCallback
 from cloudft.errors import JobStateConflict
-from cloudft.evaluate.inference.answer_cache import AnswerCache, cache_key
+from cloudft.evaluate.inference.answer_cache import AnswerCache, CachedResult, cache_key
 from cloudft.inference import (
     GenerationConfig,
     InferenceSession,
@@ -21,13 +21,18 @@ from cloudft.inference import (
 )
 from cloudft.storage.home import Home
 
-BASE, TUNED = "base", "tuned"
-VARIANTS = (BASE, TUNED)
+Variant = Literal["base", "tuned"]
+BASE: Final = "base"
+TUNED: Final = "tuned"
+VARIANTS: Final[tuple[Variant, Variant]] = (BASE, TUNED)
+
+IndexedResults = Iterator[tuple[int, CachedResult]]
+"""Results with the position of their request among the requests that were sent."""
 
 
 @dataclass(frozen=True)
 class ModelAnswer:
-    """One answer."""
+    """One generated answer."""
 
     text: str
     tokens: int
@@ -36,106 +41,110 @@ class ModelAnswer:
 
 @dataclass
 class CachedInference:
-    """The models of one job with what they have said before. See `models`."""
+    """The models of one job with their caches. See `open_cached_inference`."""
 
     session: InferenceSession
     identities: Mapping[str, str]
     caches: Mapping[str, AnswerCache]
     progress: ProgressCallback
     generated_counts: dict[str, int] = field(default_factory=dict)
-    """How many answers were really asked for, by variant; the others were known."""
+    """Number of requests that were sent to each variant; the others were cached."""
 
     @property
     def has_likelihoods(self) -> bool:
-        """True when the models tell likelihoods."""
+        """Return whether the backend returns log-likelihoods."""
         return isinstance(self.session, SupportsLogLikelihood)
 
     def generate_answers(
-        self, what: str, prompts: Sequence[Prompt], variant: str, config: GenerationConfig
+        self, label: str, prompts: Sequence[Prompt], variant: Variant, config: GenerationConfig
     ) -> list[ModelAnswer]:
-        """An answer for each prompt, in their order."""
-        how = dataclasses.asdict(config)
-        keys = [cache_key("answer", _prompt_to_json(prompt), how) for prompt in prompts]
+        """Return an answer to each prompt, in their order. `label` is for the progress display."""
+        parameters = dataclasses.asdict(config)
+        keys = [cache_key("answer", _prompt_to_json(prompt), parameters) for prompt in prompts]
 
-        def ask(places: list[int]) -> Iterator[tuple[int, dict[str, Any]]]:
-            asked = [prompts[i] for i in places]
-            for a in self.session.generate(asked, [variant], config):
+        def generate(indices: list[int]) -> IndexedResults:
+            missing = [prompts[i] for i in indices]
+            for answer in self.session.generate(missing, [variant], config):
                 yield (
-                    a.index,
-                    {"text": a.text, "tokens": a.tokens, "finishReason": a.finish_reason},
+                    answer.index,
+                    CachedResult(
+                        answer.tokens, text=answer.text, finish_reason=answer.finish_reason
+                    ),
                 )
 
-        found = self._resolve_missing(what, variant, keys, ask)
-        return [ModelAnswer(v["text"], v["tokens"], v["finishReason"]) for v in found]
+        results = self._resolve_missing(label, variant, keys, generate)
+        return [_to_answer(result) for result in results]
 
     def score_continuations(
-        self, what: str, requests: Sequence[ScoringRequest], variant: str
+        self, label: str, requests: Sequence[ScoringRequest], variant: Variant
     ) -> list[Likelihood]:
-        """Of each continuation, in their order."""
-        keys = [cache_key("likelihood", _prompt_to_json(w.prompt), w.text) for w in requests]
+        """Return the log-likelihood of each continuation, in their order."""
+        keys = [
+            cache_key("likelihood", _prompt_to_json(request.prompt), request.text)
+            for request in requests
+        ]
 
-        def ask(places: list[int]) -> Iterator[tuple[int, dict[str, Any]]]:
+        def score(indices: list[int]) -> IndexedResults:
             assert isinstance(self.session, SupportsLogLikelihood)
-            asked = [requests[i] for i in places]
-            yield from map(_likelihood_to_json, self.session.loglikelihood(asked, [variant]))
+            missing = [requests[i] for i in indices]
+            return map(_to_result, self.session.loglikelihood(missing, [variant]))
 
-        return _likelihoods_from_json(variant, self._resolve_missing(what, variant, keys, ask))
+        results = self._resolve_missing(label, variant, keys, score)
+        return [_to_likelihood(i, variant, result) for i, result in enumerate(results)]
 
-    def score_texts(self, what: str, texts: Sequence[str], variant: str) -> list[Likelihood]:
-        """Of each whole document, in their order."""
+    def score_texts(self, label: str, texts: Sequence[str], variant: Variant) -> list[Likelihood]:
+        """Return the log-likelihood of each whole document, in their order."""
         keys = [cache_key("text", text) for text in texts]
 
-        def ask(places: list[int]) -> Iterator[tuple[int, dict[str, Any]]]:
+        def score(indices: list[int]) -> IndexedResults:
             assert isinstance(self.session, SupportsLogLikelihood)
-            asked = [texts[i] for i in places]
-            yield from map(
-                _likelihood_to_json, self.session.loglikelihood_rolling(asked, [variant])
-            )
+            missing = [texts[i] for i in indices]
+            return map(_to_result, self.session.loglikelihood_rolling(missing, [variant]))
 
-        return _likelihoods_from_json(variant, self._resolve_missing(what, variant, keys, ask))
+        results = self._resolve_missing(label, variant, keys, score)
+        return [_to_likelihood(i, variant, result) for i, result in enumerate(results)]
 
     def _resolve_missing(
         self,
-        what: str,
-        variant: str,
+        label: str,
+        variant: Variant,
         keys: Sequence[str],
-        ask: Callable[[list[int]], Iterator[tuple[int, dict[str, Any]]]],
-    ) -> list[Mapping[str, Any]]:
-        """What came back for each key: what is not known is asked, each question once."""
+        run: Callable[[list[int]], IndexedResults],
+    ) -> list[CachedResult]:
+        """Return the result for each key; run the requests that are not cached, each key once."""
         cache = self.caches[variant]
-        first = {key: place for place, key in reversed(list(enumerate(keys)))}
-        places = sorted(place for key, place in first.items() if cache.get(key) is None)
-        what = f"{what} ({variant})"
-        self.progress(what, len(first) - len(places), len(first))
-        for done, (index, value) in enumerate(ask(places) if places else (), 1):
-            cache.put(keys[places[index]], value)
-            self.progress(what, len(first) - len(places) + done, len(first))
-        self.generated_counts[variant] = self.generated_counts.get(variant, 0) + len(places)
-        found = [cache.get(key) for key in keys]
-        assert all(value is not None for value in found), "a model left a question unanswered"
-        return [value for value in found if value is not None]
+        # Equal requests share a key: only the first position of each key is sent to the model.
+        first = {key: i for i, key in reversed(list(enumerate(keys)))}
+        missing = sorted(i for key, i in first.items() if cache.get(key) is None)
+        label = f"{label} ({variant})"
+        self.progress(label, len(first) - len(missing), len(first))
+        for done, (index, result) in enumerate(run(missing) if missing else (), 1):
+            cache.put(keys[missing[index]], result)
+            self.progress(label, len(first) - len(missing) + done, len(first))
+        self.generated_counts[variant] = self.generated_counts.get(variant, 0) + len(missing)
+        results = [cache.get(key) for key in keys]
+        assert all(result is not None for result in results), "the model left a request unanswered"
+        return [result for result in results if result is not None]
 
 
-def _prompt_to_json(prompt: Prompt) -> Any:
+def _prompt_to_json(prompt: Prompt) -> object:
     return prompt.text if prompt.text is not None else [dict(m) for m in prompt.messages]
 
 
-def _likelihood_to_json(found: Likelihood) -> tuple[int, dict[str, Any]]:
-    return (
-        found.index,
-        {
-            "logLikelihood": found.log_likelihood,
-            "tokens": found.tokens,
-            "greedy": found.greedy,
-        },
+def _to_answer(result: CachedResult) -> ModelAnswer:
+    assert result.text is not None and result.finish_reason is not None
+    return ModelAnswer(result.text, result.tokens, result.finish_reason)
+
+
+def _to_result(likelihood: Likelihood) -> tuple[int, CachedResult]:
+    return likelihood.index, CachedResult(
+        likelihood.tokens, log_likelihood=likelihood.log_likelihood, greedy=likelihood.greedy
     )
 
 
-def _likelihoods_from_json(variant: str, values: Sequence[Mapping[str, Any]]) -> list[Likelihood]:
-    return [
-        Likelihood(i, variant, v["logLikelihood"], v["tokens"], v["greedy"])
-        for i, v in enumerate(values)
-    ]
+def _to_likelihood(index: int, variant: Variant, result: CachedResult) -> Likelihood:
+    assert result.log_likelihood is not None and result.greedy is not None
+    return Likelihood(index, variant, result.log_likelihood, result.tokens, result.greedy)
 
 
 @contextlib.contextmanager
@@ -144,20 +153,20 @@ def open_cached_inference(
     home: Home,
     progress: ProgressCallback,
     *,
-    variants: Sequence[str] = VARIANTS,
+    variants: Sequence[Variant] = VARIANTS,
 ) -> Iterator[CachedInference]:
-    """The session's models with their caches; the session is closed at the end.
+    """Yield the session's models with their caches; close the session at the end.
 
-    Raises JobStateConflict when base and tuned are one and the same model.
+    Raises JobStateConflict when base and tuned are the same model.
     """
     with contextlib.closing(session), contextlib.ExitStack() as stack:
         known = session.model_identities()
-        identities = {name: known[name] for name in variants}
+        identities: dict[str, str] = {name: known[name] for name in variants}
         if len(variants) > 1 and len(set(identities.values())) == 1:
             raise JobStateConflict(
-                f"the tuned model is its base: both are {identities[BASE][:16]}..., so there is"
-                " nothing to compare",
-                fix="a job that has taken no step leaves such a model; look at its curve:"
+                f"the tuned model is identical to its base ({identities[BASE][:16]}...), so there"
+                " is nothing to compare",
+                fix="this happens when a job takes no optimizer step; check its loss curve:"
                 " `cloudft metrics JOB`.",
             )
         caches = {

@@ -1,28 +1,29 @@
-"""Answers that were made elsewhere: a file with what base and tuned model said to each record."""
+"""Read answers that another tool generated: a file with both models' answer to each record."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import orjson
 
 from cloudft.errors import UsageError
-from cloudft.evaluate.inference.cached_inference import VARIANTS, ModelAnswer
+from cloudft.evaluate.inference.cached_inference import VARIANTS, ModelAnswer, Variant
 
 FIX = (
-    'give a line a record, in the order of the held-out data: {"base": "...", "tuned": "..."};'
-    " what `cloudft generate --file DATA --base --output json` prints will do."
+    'write one line per record, in the order of the held-out data: {"base": "...", "tuned":'
+    ' "..."}; the output of `cloudft generate --file DATA --base --output json` also works.'
 )
 
 
-def load_external_answers(path: Path, count: int) -> dict[str, list[ModelAnswer]]:
-    """The answers of `count` records, by variant. Raises UsageError that names the line."""
+def load_external_answers(path: Path, count: int) -> dict[Variant, list[ModelAnswer]]:
+    """Return the answers to `count` records, by variant. Raises UsageError that names the line."""
     rows = _load_rows(path)
     if len(rows) != count:
         raise UsageError(
-            f"there are {len(rows)} answers for {count} held-out records", file=str(path), fix=FIX
+            f"the file has {len(rows)} answers for {count} held-out records",
+            file=str(path),
+            fix=FIX,
         )
     return {
         variant: [_parse_answer(row, variant, path, line) for line, row in enumerate(rows, 1)]
@@ -30,28 +31,31 @@ def load_external_answers(path: Path, count: int) -> dict[str, list[ModelAnswer]
     }
 
 
-def _load_rows(path: Path) -> Sequence[Any]:
-    """One JSON array, or JSONL."""
+def _load_rows(path: Path) -> Sequence[object]:
+    """Return the rows of a JSON array or of JSONL."""
     try:
         content = path.read_bytes()
     except OSError as error:
         raise UsageError(
-            f"the answers can't be read: {error.strerror}", file=str(path), fix=FIX
+            f"can't read the answers: {error.strerror}", file=str(path), fix=FIX
         ) from error
     if content.lstrip().startswith(b"["):
-        return [*_parse_json(content, path, None)]
+        rows = _parse_json(content, path, None)
+        assert isinstance(rows, list)  # the text begins with a bracket
+        return rows
     lines = content.splitlines()
     return [_parse_json(line, path, number) for number, line in enumerate(lines, 1) if line.strip()]
 
 
-def _parse_json(text: bytes, path: Path, line: int | None) -> Any:
+def _parse_json(text: bytes, path: Path, line: int | None) -> object:
     try:
-        return orjson.loads(text)
+        value: object = orjson.loads(text)
     except orjson.JSONDecodeError as error:
-        raise UsageError(f"no JSON: {error}", file=str(path), line=line, fix=FIX) from None
+        raise UsageError(f"invalid JSON: {error}", file=str(path), line=line, fix=FIX) from None
+    return value
 
 
-def _parse_answer(row: Any, variant: str, path: Path, line: int) -> ModelAnswer:
+def _parse_answer(row: object, variant: Variant, path: Path, line: int) -> ModelAnswer:
     value = row.get(variant) if isinstance(row, Mapping) else None
     text = value.get("text") if isinstance(value, Mapping) else value
     if not isinstance(text, str):
@@ -62,5 +66,5 @@ def _parse_answer(row: Any, variant: str, path: Path, line: int) -> ModelAnswer:
             field=variant,
             fix=FIX,
         )
-    more: Mapping[str, Any] = value if isinstance(value, Mapping) else {}
-    return ModelAnswer(text, int(more.get("tokens", 0)), str(more.get("finishReason", "stop")))
+    fields = value if isinstance(value, Mapping) else {}
+    return ModelAnswer(text, int(fields.get("tokens", 0)), str(fields.get("finishReason", "stop")))

@@ -1,4 +1,4 @@
-"""Does the model know the domain's words: they are left out of held-out text, to be filled in."""
+"""Test whether a model knows a domain's terms: leave them out of held-out text and score them."""
 
 from __future__ import annotations
 
@@ -9,41 +9,49 @@ from collections.abc import Sequence
 from cloudft.inference import Prompt, ScoringRequest
 
 WORD = re.compile(r"[A-Za-z][\w-]{4,}")
-MIN_TERM_COUNT, MAX_GAPS, CONTEXT_CHARACTERS = 3, 100, 400
-"""A term stands so often in the text; so many gaps are asked; so many characters stand before."""
+MIN_TERM_COUNT = 3
+"""A term occurs at least this often in the documents; no more gaps are made of one term."""
+MAX_GAPS = 100
+CONTEXT_CHARACTERS = 400
+"""Characters of text before a gap, at most."""
+MIN_OFFSET = 80
+"""A gap has more characters of its document before it than this."""
 MIN_FREQUENCY_RATIO = 5.0
-"""A domain's term is so many times as frequent there as in general text."""
+"""A term is more frequent in the domain than in general text by this factor."""
 
 
 def find_cloze_gaps(documents: Sequence[str], general: Sequence[str]) -> list[ScoringRequest]:
-    """Gaps before terms of the domain: the text so far, and the term that goes on from it.
+    """Return gaps before terms of the domain: the text so far, and the term that continues it.
 
-    Terms are words that stand more often in `documents` than in `general` text, by the ratio of
-    their shares (one added to each count). Each term is asked at its second place or later, so that
-    the text before could have told it; no term more than three times.
+    Terms are words whose share of all words is higher in `documents` than in `general` text by
+    `MIN_FREQUENCY_RATIO` (with one added to each count). At most `MAX_GAPS` gaps, evenly spread.
     """
-    here = Counter(word for text in documents for word in WORD.findall(text))
-    there = Counter(word for text in general for word in WORD.findall(text))
-    size, other = sum(here.values()), sum(there.values())
-    terms = {
-        word
-        for word, count in here.items()
-        if count >= MIN_TERM_COUNT
-        and (count + 1) / (size + 1) > MIN_FREQUENCY_RATIO * (there[word] + 1) / (other + 1)
-    }
-    found: list[ScoringRequest] = []
-    asked: Counter[str] = Counter()
+    terms = _find_terms(documents, general)
+    gaps: list[ScoringRequest] = []
+    gaps_of_term: Counter[str] = Counter()
     for text in documents:
         for match in WORD.finditer(text):
-            term, at = match[0], match.start()
-            if (
-                term in terms
-                and asked[term] < MIN_TERM_COUNT
-                and text[at - 1 : at] == " "
-                and at > 80
-            ):
-                asked[term] += 1
-                before = text[max(0, at - CONTEXT_CHARACTERS) : at - 1]
-                found.append(ScoringRequest(Prompt(text=before), f" {term}"))
-    step = max(1, len(found) / MAX_GAPS)
-    return [found[int(i * step)] for i in range(min(MAX_GAPS, len(found)))]
+            term, start = match[0], match.start()
+            if term not in terms or gaps_of_term[term] >= MIN_TERM_COUNT:
+                continue
+            # The gap replaces the space as well: most tokenizers join it to the word.
+            if text[start - 1 : start] == " " and start > MIN_OFFSET:
+                gaps_of_term[term] += 1
+                context = text[max(0, start - CONTEXT_CHARACTERS) : start - 1]
+                gaps.append(ScoringRequest(Prompt(text=context), f" {term}"))
+    step = max(1, len(gaps) / MAX_GAPS)
+    return [gaps[int(i * step)] for i in range(min(MAX_GAPS, len(gaps)))]
+
+
+def _find_terms(documents: Sequence[str], general: Sequence[str]) -> set[str]:
+    domain_counts = Counter(word for text in documents for word in WORD.findall(text))
+    general_counts = Counter(word for text in general for word in WORD.findall(text))
+    # One is added so that a word without a count in general text has a finite ratio.
+    domain_size, general_size = domain_counts.total() + 1, general_counts.total() + 1
+    return {
+        word
+        for word, count in domain_counts.items()
+        if count >= MIN_TERM_COUNT
+        and (count + 1) / domain_size
+        > MIN_FREQUENCY_RATIO * (general_counts[word] + 1) / general_size
+    }

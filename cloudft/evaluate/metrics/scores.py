@@ -1,4 +1,4 @@
-"""Answers held against their references. The metrics are the libraries' own; all are 0 to 1.
+"""Score answers against their references. The metrics are the libraries' own; all are 0 to 1.
 
 Accuracy, F1 and confusion: scikit-learn. ROUGE: rouge-score (F-measure, stemmed). BLEU and chrF:
 sacrebleu, divided by 100.
@@ -10,8 +10,10 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from types import ModuleType
+from typing import Protocol
 
 import orjson
 
@@ -24,7 +26,7 @@ HEADLINE_METRIC: Mapping[str, str] = {
     "text": "chrf",
     "language-modelling": "bitsPerByte",
 }
-"""The headline of each task."""
+"""The headline metric of each task."""
 LOWER_IS_BETTER = frozenset(
     {
         "bitsPerByte",
@@ -52,28 +54,32 @@ REFUSAL_PREFIXES = (
     "as an ai",
     "as a language model",
 )
-"""How an answer begins that declines."""
+"""Beginnings of an answer that refuses."""
 STRIPPED_CHARACTERS = " \t\r\n\"'`*.,;:!?()[]"
 
 
-def extract_label(text: str, labels: Sequence[str]) -> str | None:
-    """The label that an answer means, None when it is none or several.
+JsonValue = object
+"""A parsed JSON value."""
 
-    White space, case, quotes and punctuation around it do not count. An answer that is no label
-    itself means the one label whose words stand in its first line.
+
+def extract_label(text: str, labels: Sequence[str]) -> str | None:
+    """Return the label that an answer means, or None when it means none or several.
+
+    White space, case, quotes and punctuation around the answer are ignored. An answer that is not
+    exactly a label means the one label whose words occur in its first line.
     """
     known = _normalized_labels(tuple(labels))
-    whole = _normalize(text)
-    if whole in known:
-        return known[whole]
+    answer = _normalize(text)
+    if answer in known:
+        return known[answer]
     lines = text.strip().splitlines()
     first = f" {_words_only(lines[0])} " if lines else ""
-    named = {label for plain, label in known.items() if f" {_words_only(plain)} " in first}
-    # "not_delivered" holds "delivered": of labels within labels, the longer one is meant.
-    outer = {
-        a for a in named if not any(a != b and _words_only(a) in _words_only(b) for b in named)
+    matches = {label for key, label in known.items() if f" {_words_only(key)} " in first}
+    # "not_delivery" contains "delivery": of labels within other labels, the longer one is meant.
+    longest = {
+        a for a in matches if not any(a != b and _words_only(a) in _words_only(b) for b in matches)
     }
-    return outer.pop() if len(outer) == 1 else None
+    return longest.pop() if len(longest) == 1 else None
 
 
 @lru_cache(maxsize=8)
@@ -86,40 +92,43 @@ def _normalize(text: str) -> str:
 
 
 def _words_only(text: str) -> str:
-    """Words alone; what joins the words of a name stays."""
+    """Return the words; a hyphen or underscore within a word is kept."""
     return " ".join(re.findall(r"[\w-]+", text.casefold()))
 
 
 def score_record(task: Task, reference: str, text: str) -> tuple[float, bool | None]:
-    """A record's score, 0 to 1, and whether it is right where that can be said."""
+    """Return a record's score, 0 to 1, and whether it is correct (None where that is undefined)."""
     if task.name == "classification":
-        right = extract_label(text, task.labels) == extract_label(reference, task.labels)
-        return float(right), right
+        correct = extract_label(text, task.labels) == extract_label(reference, task.labels)
+        return float(correct), correct
     if task.name == "json":
-        wanted, found = parse_json_answer(reference), parse_json_answer(text)
-        if found is None:
+        expected, actual = parse_json_answer(reference), parse_json_answer(text)
+        if actual is None:
             return 0.0, False
-        score = _f1(*_count_matches(_count_fields(wanted), _count_fields(found)))
-        return score, wanted == found
+        return _f1(*count_matching_fields(expected, actual)), expected == actual
     return _sentence_chrf(reference, text), reference.strip() == text.strip()
 
 
 def aggregate_metrics(
     task: Task, references: Sequence[str], texts: Sequence[str], *, truncated: Sequence[bool]
 ) -> dict[str, float]:
-    """Every metric of a task, over all records. `cut` tells which answers ran out of tokens."""
-    ways: Mapping[str, Callable[..., dict[str, float]]] = {
+    """Return every metric of a task over all records.
+
+    `truncated` marks the answers that reached the token limit.
+    """
+    compute: Mapping[str, Callable[[Task, Sequence[str], Sequence[str]], dict[str, float]]] = {
         "classification": _classification_metrics,
         "json": _json_metrics,
         "text": _text_metrics,
     }
-    return ways[task.name](task, references, texts) | _format_metrics(references, texts, truncated)
+    metrics = compute[task.name](task, references, texts)
+    return metrics | _format_metrics(references, texts, truncated)
 
 
 def _format_metrics(
-    references: Sequence[str], texts: Sequence[str], cut: Sequence[bool]
+    references: Sequence[str], texts: Sequence[str], truncated: Sequence[bool]
 ) -> dict[str, float]:
-    """What answers look like, whatever they say."""
+    """Return metrics of the answers' form, whatever their content."""
     count = len(texts)
     ratios = [
         len(text.strip()) / max(1, len(reference.strip()))
@@ -131,48 +140,51 @@ def _format_metrics(
     )
     return {
         "emptyShare": sum(not text.strip() for text in texts) / count,
-        "cutShare": sum(cut) / count,
+        "cutShare": sum(truncated) / count,
         "refusalShare": refused / count,
         "lengthRatio": math.fsum(ratios) / count,
     }
 
 
+def _exact_share(references: Sequence[str], texts: Sequence[str]) -> float:
+    pairs = zip(references, texts, strict=True)
+    return sum(r.strip() == t.strip() for r, t in pairs) / len(texts)
+
+
 def _classification_metrics(
     task: Task, references: Sequence[str], texts: Sequence[str]
 ) -> dict[str, float]:
-    metrics = import_library("sklearn.metrics", "scikit-learn")
+    sklearn_metrics = import_library("sklearn.metrics", "scikit-learn")
     truth = [extract_label(r, task.labels) or r.strip() for r in references]
-    said = [extract_label(t, task.labels) or NO_LABEL for t in texts]
-    there = sorted(set(truth))
-    pairs = list(zip(references, texts, strict=True))
+    answers = [extract_label(t, task.labels) or NO_LABEL for t in texts]
+    labels = sorted(set(truth))
 
     def f1(average: str) -> float:
-        return float(metrics.f1_score(truth, said, labels=there, average=average, zero_division=0))
+        score = sklearn_metrics.f1_score(
+            truth, answers, labels=labels, average=average, zero_division=0
+        )
+        return float(score)
 
     return {
-        "accuracy": float(metrics.accuracy_score(truth, said)),
+        "accuracy": float(sklearn_metrics.accuracy_score(truth, answers)),
         "macroF1": f1("macro"),
         "microF1": f1("micro"),
-        "exactMatch": sum(r.strip() == t.strip() for r, t in pairs) / len(pairs),
-        "noLabelShare": said.count(NO_LABEL) / len(said),
+        "exactMatch": _exact_share(references, texts),
+        "noLabelShare": answers.count(NO_LABEL) / len(answers),
     }
 
 
 def _json_metrics(task: Task, references: Sequence[str], texts: Sequence[str]) -> dict[str, float]:
-    wanted, found = (
-        [parse_json_answer(r) for r in references],
-        [parse_json_answer(t) for t in texts],
-    )
-    hits = total_wanted = total_found = 0
-    for a, b in zip(wanted, found, strict=True):
-        h, w, f = count_matching_fields(a, b)
-        hits, total_wanted, total_found = hits + h, total_wanted + w, total_found + f
+    expected = [parse_json_answer(reference) for reference in references]
+    actual = [parse_json_answer(text) for text in texts]
+    counts = [count_matching_fields(e, a) for e, a in zip(expected, actual, strict=True)]
+    hits, all_expected, all_actual = (sum(column) for column in zip(*counts, strict=True))
     count = len(texts)
-    equal = sum(a == b and b is not None for a, b in zip(wanted, found, strict=True))
+    equal = sum(e == a and a is not None for e, a in zip(expected, actual, strict=True))
     return {
-        "fieldF1": _f1(hits, total_wanted, total_found),
+        "fieldF1": _f1(hits, all_expected, all_actual),
         "exactMatch": equal / count,
-        "validShare": sum(value is not None for value in found) / count,
+        "validShare": sum(value is not None for value in actual) / count,
     }
 
 
@@ -180,10 +192,9 @@ def _text_metrics(task: Task, references: Sequence[str], texts: Sequence[str]) -
     sacrebleu = import_library("sacrebleu", "sacrebleu")
     answers = list(texts)
     scored = [rouge_scorer().score(r, t) for r, t in zip(references, answers, strict=True)]
-    pairs = list(zip(references, answers, strict=True))
 
     def mean(name: str) -> float:
-        return math.fsum(one[name].fmeasure for one in scored) / len(scored)
+        return math.fsum(score[name].fmeasure for score in scored) / len(scored)
 
     return {
         "chrf": sacrebleu.corpus_chrf(answers, [list(references)]).score / 100,
@@ -191,15 +202,29 @@ def _text_metrics(task: Task, references: Sequence[str], texts: Sequence[str]) -
         "rouge1": mean("rouge1"),
         "rouge2": mean("rouge2"),
         "rougeL": mean("rougeL"),
-        "exactMatch": sum(r.strip() == t.strip() for r, t in pairs) / len(pairs),
+        "exactMatch": _exact_share(references, texts),
     }
 
 
+class RougeScore(Protocol):
+    """The part of rouge-score's result that is used here."""
+
+    fmeasure: float
+
+
+class RougeScorer(Protocol):
+    """The part of rouge-score's scorer that is used here."""
+
+    def score(self, target: str, prediction: str) -> Mapping[str, RougeScore]:
+        """Return the scores by name."""
+
+
 @lru_cache(maxsize=1)
-def rouge_scorer() -> Any:
-    """The scorer of ROUGE-1, -2 and -L, with stems."""
-    scorer = import_library("rouge_score.rouge_scorer", "rouge-score")
-    return scorer.RougeScorer(["rouge1", "rouge2", "rougeL"], use_stemmer=True)
+def rouge_scorer() -> RougeScorer:
+    """Return the scorer of ROUGE-1, -2 and -L, with stemming."""
+    module = import_library("rouge_score.rouge_scorer", "rouge-score")
+    scorer: RougeScorer = module.RougeScorer(["rouge1", "rouge2", "rougeL"], use_stemmer=True)
+    return scorer
 
 
 def _sentence_chrf(reference: str, text: str) -> float:
@@ -207,34 +232,42 @@ def _sentence_chrf(reference: str, text: str) -> float:
     return float(sacrebleu.sentence_chrf(text, [reference]).score) / 100
 
 
+@dataclass(frozen=True)
+class ConfusionMatrix:
+    """Counts of answers: a row for each right label, a column for each answered one."""
+
+    labels: list[str]
+    matrix: list[list[int]]
+
+
 def confusion_matrix(
     labels: Sequence[str], references: Sequence[str], texts: Sequence[str]
-) -> dict[str, Any]:
-    """How often each label (a row) was answered as which (a column); the last is no label."""
-    metrics = import_library("sklearn.metrics", "scikit-learn")
+) -> ConfusionMatrix:
+    """Return the confusion matrix; its last row and column are `NO_LABEL`."""
+    sklearn_metrics = import_library("sklearn.metrics", "scikit-learn")
     names = [*labels, NO_LABEL]
     truth = [extract_label(r, labels) or NO_LABEL for r in references]
-    said = [extract_label(t, labels) or NO_LABEL for t in texts]
-    matrix = metrics.confusion_matrix(truth, said, labels=names)
-    return {"labels": names, "matrix": matrix.tolist()}
+    answers = [extract_label(t, labels) or NO_LABEL for t in texts]
+    matrix = sklearn_metrics.confusion_matrix(truth, answers, labels=names)
+    return ConfusionMatrix(names, matrix.tolist())
 
 
-def parse_json_answer(text: str) -> Any:
-    """The JSON object or array that an answer is, in a code fence or bare; None if it is none."""
+def parse_json_answer(text: str) -> JsonValue | None:
+    """Return the JSON object or array in an answer, bare or in a code fence; None without one."""
     bare = re.sub(r"^```\w*\n(.*?)\n?```$", r"\1", text.strip(), flags=re.DOTALL)
     try:
-        value = orjson.loads(bare)
+        value: JsonValue = orjson.loads(bare)
     except orjson.JSONDecodeError:
         return None
     return value if isinstance(value, (dict, list)) else None
 
 
-def _count_fields(value: Any) -> Counter[tuple[str, str]]:
-    """Every leaf with its path; of a list the order does not count."""
+def _count_fields(value: JsonValue) -> Counter[tuple[str, str]]:
+    """Return every leaf with its path; the order of a list is ignored."""
     return Counter((path, orjson.dumps(leaf).decode()) for path, leaf in _iter_leaves(value, ""))
 
 
-def _iter_leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+def _iter_leaves(value: JsonValue, path: str) -> Iterator[tuple[str, JsonValue]]:
     if isinstance(value, dict) and value:
         for key, inner in value.items():
             yield from _iter_leaves(inner, f"{path}/{key}")
@@ -245,26 +278,25 @@ def _iter_leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
         yield path, value
 
 
-def count_matching_fields(wanted: Any, found: Any) -> tuple[int, int, int]:
-    """Fields that both have, and those of each; an answer that is no JSON has none."""
-    return _count_matches(
-        _count_fields(wanted), Counter() if found is None else _count_fields(found)
-    )
-
-
-def _count_matches(
-    wanted: Counter[tuple[str, str]], found: Counter[tuple[str, str]]
+def count_matching_fields(
+    expected: JsonValue | None, actual: JsonValue | None
 ) -> tuple[int, int, int]:
-    return sum((wanted & found).values()), sum(wanted.values()), sum(found.values())
+    """Return the numbers of fields in both values, in `expected` and in `actual`.
+
+    An answer that is not JSON (None) has no fields.
+    """
+    left = _count_fields(expected)
+    right = Counter() if actual is None else _count_fields(actual)
+    return sum((left & right).values()), sum(left.values()), sum(right.values())
 
 
-def _f1(hits: int, wanted: int, found: int) -> float:
-    """2 x hits / (wanted + found): the harmonic mean of precision and recall."""
-    return 2 * hits / (wanted + found) if wanted + found else 1.0
+def _f1(hits: int, expected: int, actual: int) -> float:
+    """Return 2 x hits / (expected + actual): the harmonic mean of precision and recall."""
+    return 2 * hits / (expected + actual) if expected + actual else 1.0
 
 
-def import_library(name: str, distribution: str) -> Any:
-    """A module of the extra `evaluate`. Raises UsageError when it is not installed."""
+def import_library(name: str, distribution: str) -> ModuleType:
+    """Return a module of the extra `evaluate`. Raises UsageError when it is not installed."""
     from importlib import import_module
 
     try:

@@ -1,6 +1,6 @@
-"""Is the difference more than chance: paired intervals, tests and effect sizes.
+"""Test whether a difference is more than chance: paired intervals, tests and effect sizes.
 
-Everything here is paired: the same records, asked of both models. Draws follow from a seed.
+Everything is paired: both models answer the same records. Random draws follow from a seed.
 """
 
 from __future__ import annotations
@@ -8,26 +8,32 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
+    Floats = NDArray[np.float64]
+    Indices = NDArray[np.int64]
+
+Statistic = Callable[["Indices"], float]
+"""A metric as a function of record indices, so that a resample can be scored."""
 RESAMPLES = 10_000
 EXACT_TEST_MAX_RECORDS = 13
-"""Records up to which every one of the 2^n sign flips is counted."""
+"""Up to this number of records, all 2^n sign flips are enumerated."""
 ALPHA = 0.05
 CHUNK_SIZE = 2_000_000
-"""Numbers drawn at once: some 16 MB."""
+"""Random numbers drawn at once: about 16 MB."""
 BETTER, WORSE, SAME = "better", "worse", "no difference"
 
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """Tuned minus base, record by record.
+    """The difference tuned minus base, record by record.
 
     `delta` is the mean difference, `low` and `high` its 95 % bootstrap interval (NaN for a single
-    record). `fixed` and `broken` count the records that got better and worse.
+    record). `fixed` and `broken` count the records whose score improved and got worse.
     """
 
     delta: float
@@ -48,19 +54,20 @@ def compare_paired(
     seed: int = 7,
     lower_is_better: bool = False,
 ) -> PairedDifference:
-    """The difference of two models' scores of the same records.
+    """Return the difference of two models' scores of the same records.
 
-    Rights and wrongs (0 and 1) are tested by McNemar's exact test (McNemar 1947; the discordant
-    pairs are binomial with 1/2), with Cohen's h as effect (Cohen 1988, chapter 6); other scores by
-    a permutation of signs (Fisher 1935; Monte Carlo p as Phipson and Smyth 2010, so never 0), with
-    Cohen's d of the differences (d_z). The interval is the percentile bootstrap's (Efron 1979).
+    Binary scores (0 and 1) are tested with McNemar's exact test (McNemar 1947; the discordant
+    pairs are binomial with p = 1/2), with Cohen's h as effect size (Cohen 1988, chapter 6). Other
+    scores are tested with a sign permutation test (Fisher 1935; Monte Carlo p as in Phipson and
+    Smyth 2010, so never 0), with Cohen's d of the differences (d_z). The interval is the percentile
+    bootstrap's (Efron 1979).
     """
     import numpy as np
 
     a, b = np.asarray(base, float), np.asarray(tuned, float)
     difference = b - a
-    gains = int((difference > 0).sum()), int((difference < 0).sum())
-    fixed, broken = gains[::-1] if lower_is_better else gains
+    counts = int((difference > 0).sum()), int((difference < 0).sum())
+    fixed, broken = counts[::-1] if lower_is_better else counts
     low, high = bootstrap_mean_interval(difference, seed=seed)
     if np.isin(a, (0, 1)).all() and np.isin(b, (0, 1)).all():
         test, p_value = "McNemar (exact)", mcnemar_p_value(fixed, broken)
@@ -74,7 +81,7 @@ def compare_paired(
 
 
 def mcnemar_p_value(fixed: int, broken: int) -> float:
-    """The two-sided exact p-value of so many records that changed for better and for worse."""
+    """Return the two-sided exact p-value for these numbers of improved and worsened records."""
     from scipy.stats import binomtest
 
     if fixed + broken == 0:
@@ -82,77 +89,81 @@ def mcnemar_p_value(fixed: int, broken: int) -> float:
     return float(binomtest(fixed, fixed + broken, 0.5).pvalue)
 
 
-def permutation_p_value(difference: NDArray[Any], *, seed: int = 7) -> float:
-    """The two-sided p-value of a mean difference when each record's sign were a coin's."""
+def permutation_p_value(difference: Floats, *, seed: int = 7) -> float:
+    """Return the two-sided p-value of a mean difference under random signs of the differences."""
     import numpy as np
 
-    n, seen = len(difference), abs(float(difference.sum()))
-    close = seen - 1e-12 * max(1.0, seen)
+    n, observed = len(difference), abs(float(difference.sum()))
+    # Sums of the same numbers in another order differ in the last digits.
+    threshold = observed - 1e-12 * max(1.0, observed)
     if n <= EXACT_TEST_MAX_RECORDS:
         flips = (np.arange(2**n)[:, None] >> np.arange(n)) & 1
         sums = np.abs((1 - 2 * flips) @ difference)
-        return float((sums >= close).mean())
+        return float((sums >= threshold).mean())
     random, hits = np.random.default_rng(seed), 0
     rows = max(1, CHUNK_SIZE // n)
-    for at in range(0, RESAMPLES, rows):
-        signs = 1 - 2 * random.integers(0, 2, (min(rows, RESAMPLES - at), n), dtype=np.int8)
-        hits += int((np.abs(signs @ difference) >= close).sum())
+    for start in range(0, RESAMPLES, rows):
+        signs = 1 - 2 * random.integers(0, 2, (min(rows, RESAMPLES - start), n), dtype=np.int8)
+        hits += int((np.abs(signs @ difference) >= threshold).sum())
     return (hits + 1) / (RESAMPLES + 1)
 
 
 def cohens_h(base: float, tuned: float) -> float:
-    """The difference of two shares on the arcsine scale; 0.2 small, 0.5 medium, 0.8 large."""
+    """Return the difference of two proportions on the arcsine scale.
+
+    0.2 is a small effect, 0.5 a medium one, 0.8 a large one.
+    """
     return 2 * math.asin(math.sqrt(tuned)) - 2 * math.asin(math.sqrt(base))
 
 
-def cohens_dz(difference: NDArray[Any]) -> float:
-    """The mean difference in its own standard deviations; 0 where there is none of either."""
+def cohens_dz(difference: Floats) -> float:
+    """Return the mean difference divided by its standard deviation; 0 without variance."""
     if len(difference) < 2:
         return 0.0
-    spread = float(difference.std(ddof=1))
-    return float(difference.mean()) / spread if spread > 1e-12 else 0.0
+    deviation = float(difference.std(ddof=1))
+    return float(difference.mean()) / deviation if deviation > 1e-12 else 0.0
 
 
-def bootstrap_mean_interval(values: NDArray[Any], *, seed: int = 7) -> tuple[float, float]:
-    """The 95 % percentile bootstrap interval of a mean; NaN for a single value."""
+def bootstrap_mean_interval(values: Floats, *, seed: int = 7) -> tuple[float, float]:
+    """Return the 95 % percentile bootstrap interval of a mean; NaN for a single value."""
     import numpy as np
 
     n = len(values)
     if n < 2:
         return math.nan, math.nan
     random, rows, means = np.random.default_rng(seed), max(1, CHUNK_SIZE // n), []
-    for at in range(0, RESAMPLES, rows):
-        places = random.integers(0, n, (min(rows, RESAMPLES - at), n))
-        means.append(values[places].mean(axis=1))
+    for start in range(0, RESAMPLES, rows):
+        indices = random.integers(0, n, (min(rows, RESAMPLES - start), n))
+        means.append(values[indices].mean(axis=1))
     low, high = np.quantile(np.concatenate(means), (0.025, 0.975))
     return float(low), float(high)
 
 
 def bootstrap_interval(
-    statistic: Callable[[NDArray[Any]], float], n: int, *, seed: int = 7, resamples: int = RESAMPLES
+    statistic: Statistic, n: int, *, seed: int = 7, resamples: int = RESAMPLES
 ) -> tuple[float, float]:
-    """The 95 % percentile bootstrap interval of a statistic of record numbers; NaN for one."""
+    """Return the 95 % percentile bootstrap interval of a statistic of n records; NaN for one."""
     import numpy as np
 
     if n < 2:
         return math.nan, math.nan
     random = np.random.default_rng(seed)
-    drawn = [statistic(random.integers(0, n, n)) for _ in range(resamples)]
-    low, high = np.quantile(drawn, (0.025, 0.975))
+    values = [statistic(random.integers(0, n, n)) for _ in range(resamples)]
+    low, high = np.quantile(values, (0.025, 0.975))
     return float(low), float(high)
 
 
 def bootstrap_difference_interval(
-    base: Callable[[NDArray[Any]], float],
-    tuned: Callable[[NDArray[Any]], float],
+    base: Statistic,
+    tuned: Statistic,
     n: int,
     *,
     seed: int = 7,
     resamples: int = RESAMPLES,
 ) -> tuple[float, float]:
-    """The interval of the difference of two statistics, each resample the same for both."""
+    """Return the interval of tuned minus base, with the same resamples for both."""
     return bootstrap_interval(
-        lambda places: tuned(places) - base(places), n, seed=seed, resamples=resamples
+        lambda indices: tuned(indices) - base(indices), n, seed=seed, resamples=resamples
     )
 
 
@@ -163,25 +174,24 @@ def describe_difference(
     tuned: float,
     *,
     lower_is_better: bool = False,
-    alpha: float = ALPHA,
     bounds: tuple[float, float] | None = None,
 ) -> tuple[str, str]:
-    """`better`, `worse` or `no difference`, and a sentence with the numbers behind it.
+    """Return `better`, `worse` or `no difference`, and a sentence with the numbers behind it.
 
-    `base` and `tuned` may be those of all records together (a corpus score), which is not the mean
-    of the records' own: then `bounds` is the interval of their difference.
+    `base` and `tuned` may be scores over all records together (a corpus score), which are not the
+    means of the records' scores: then `bounds` is the interval of their difference.
     """
     gain = -difference.delta if lower_is_better else difference.delta
-    word = SAME if difference.p_value >= alpha else BETTER if gain > 0 else WORSE
+    verdict = SAME if difference.p_value >= ALPHA else BETTER if gain > 0 else WORSE
     p = f"p = {difference.p_value:.3f}" if difference.p_value >= 0.001 else "p < 0.001"
     low, high = bounds or (difference.low, difference.high)
-    spread = "" if math.isnan(low) else f" (95 % interval {low:+.3f} to {high:+.3f})"
-    numbers = f"{metric} {tuned:.3f} against {base:.3f}, {tuned - base:+.3f}{spread}, {p}"
-    what = {
+    interval = "" if math.isnan(low) else f" (95 % interval {low:+.3f} to {high:+.3f})"
+    numbers = f"{metric} {tuned:.3f} against {base:.3f}, {tuned - base:+.3f}{interval}, {p}"
+    summary = {
         BETTER: "The tuned model is better",
         WORSE: "The tuned model is worse",
-        SAME: "No improvement that could be told from chance",
-    }[word]
-    return word, (
-        f"{what}: {numbers}; {difference.fixed} records fixed, {difference.broken} broken."
+        SAME: "No statistically significant difference",
+    }[verdict]
+    return verdict, (
+        f"{summary}: {numbers}; {difference.fixed} records fixed, {difference.broken} broken."
     )

@@ -1,14 +1,14 @@
-"""Where the tuned model gains and where it loses: by label, and by the length of what is asked."""
+"""Show where the tuned model gains and where it loses: by label, and by the prompt's length."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 from cloudft.evaluate.metrics.significance import compare_paired
+from cloudft.evaluate.results import Slice
 
 MIN_SLICE_RECORDS = 5
-"""Records that a slice must have to be told."""
+"""Smaller slices are left out."""
 
 
 def compute_slices(
@@ -16,28 +16,26 @@ def compute_slices(
     lengths: Sequence[int],
     base: Sequence[float],
     tuned: Sequence[float],
-) -> list[dict[str, Any]]:
-    """Each slice of enough records: its means and the difference, with a 95 % interval.
+) -> list[Slice]:
+    """Return the means of each slice with enough records, and the difference with its interval.
 
-    `labels` and `lengths` (characters) are the records', `base` and `tuned` their scores.
+    `labels` and `lengths` (in characters) belong to the records, `base` and `tuned` are their
+    scores. The interval is the 95 % bootstrap's.
     """
-    found = []
+    slices = []
     for by, groups in (("label", _group_by_label(labels)), ("length", _group_by_length(lengths))):
-        for value, places in groups.items():
-            if len(places) >= MIN_SLICE_RECORDS:
-                found.append(
-                    {
-                        "by": by,
-                        "value": value,
-                        **_slice_to_json([base[i] for i in places], [tuned[i] for i in places]),
-                    }
-                )
-    return found
+        for value, indices in groups.items():
+            if len(indices) >= MIN_SLICE_RECORDS:
+                scores = [base[i] for i in indices], [tuned[i] for i in indices]
+                slices.append(_slice_to_json(by, value, *scores))
+    return slices
 
 
-def _slice_to_json(base: Sequence[float], tuned: Sequence[float]) -> dict[str, Any]:
+def _slice_to_json(by: str, value: str, base: Sequence[float], tuned: Sequence[float]) -> Slice:
     difference = compare_paired(base, tuned)
     return {
+        "by": by,
+        "value": value,
         "n": len(base),
         "base": sum(base) / len(base),
         "tuned": sum(tuned) / len(tuned),
@@ -51,26 +49,24 @@ def _slice_to_json(base: Sequence[float], tuned: Sequence[float]) -> dict[str, A
 
 def _group_by_label(labels: Sequence[str | None]) -> Mapping[str, list[int]]:
     groups: dict[str, list[int]] = {}
-    for place, label in enumerate(labels):
+    for index, label in enumerate(labels):
         if label is not None:
-            groups.setdefault(label, []).append(place)
+            groups.setdefault(label, []).append(index)
     return dict(sorted(groups.items()))
 
 
 def _group_by_length(lengths: Sequence[int]) -> Mapping[str, list[int]]:
-    """The shortest, the middle and the longest third; one group when all are alike."""
+    """Return the shortest, the middle and the longest third; nothing when all are equally long."""
     ordered = sorted(lengths)
     low, high = ordered[len(ordered) // 3], ordered[2 * len(ordered) // 3]
     if low == high:
         return {}
-    parts: Iterator[tuple[str, Callable[[int], bool]]] = iter(
-        (
-            (f"up to {low} characters", lambda size: size <= low),
-            (f"{low + 1} to {high}", lambda size: low < size <= high),
-            (f"over {high}", lambda size: size > high),
-        )
-    )
-    return {
-        name: [place for place, size in enumerate(lengths) if inside(size)]
-        for name, inside in parts
+    groups: dict[str, list[int]] = {
+        f"up to {low} characters": [],
+        f"{low + 1} to {high}": [],
+        f"over {high}": [],
     }
+    short, middle, long = groups.values()
+    for index, size in enumerate(lengths):
+        (short if size <= low else middle if size <= high else long).append(index)
+    return groups

@@ -1,4 +1,4 @@
-"""What kind of answers a job has: labels, JSON, or text."""
+"""Detect what kind of answers a job has: labels, JSON, or text."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from cloudft.data.staging.label_encoder import MAX_LABELS, MIN_RECORDS_PER_LABEL
 
 TaskName = Literal["classification", "json", "text", "language-modelling"]
 MAX_LABEL_LENGTH = 80
-"""Characters of the longest answer that is taken for a label."""
+"""Longer answers, in characters, are not labels."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """What is asked for; `labels` in order, where the answers are labels."""
+    """A kind of answers. `labels` are sorted; empty where the answers are not labels."""
 
     name: TaskName
     labels: tuple[str, ...] = ()
@@ -30,28 +30,30 @@ def detect_task(
     requested: str = "auto",
     labels: Sequence[str] = (),
 ) -> Task:
-    """The task that these answers are of, or the one that is `wanted`.
+    """Return the task that the answers belong to, or the `requested` one.
 
     Labels are at most 50 distinct short answers, each at least twice in the training data (without
-    it, in the references); JSON is where every answer is an object or an array. Where the training
-    data has all references as answers, the others are general records that were mixed in.
+    training data, in the references). JSON means that every answer is an object or an array. When
+    the training data contains all references as answers, its other answers are taken for general
+    records that were mixed in.
     """
-    there = {text.strip() for text in references}
-    known = [text for text in train_answers if text.strip() in there]
-    if not known or {text.strip() for text in known} != there:
-        known = list(train_answers) or list(references)
+    distinct_references = {text.strip() for text in references}
+    answers = [text for text in train_answers if text.strip() in distinct_references]
+    if not answers or {text.strip() for text in answers} != distinct_references:
+        answers = list(train_answers) or list(references)
     if labels or requested == "classification":
-        found = set(labels) or {text.strip() for text in (*known, *references)}
-        return Task("classification", tuple(sorted(found)))
-    if requested == "json" or (requested == "auto" and all(map(_is_json, (*known, *references)))):
+        known = set(labels) or {text.strip() for text in (*answers, *references)}
+        return Task("classification", tuple(sorted(known)))
+    if requested == "json" or (requested == "auto" and all(map(_is_json, (*answers, *references)))):
         return Task("json")
-    distinct = _find_labels(known)
-    if requested == "auto" and distinct:
-        return Task("classification", tuple(sorted(distinct | {t.strip() for t in references})))
+    found = _find_labels(answers)
+    if requested == "auto" and found:
+        return Task("classification", tuple(sorted(found | distinct_references)))
     return Task("text")
 
 
 def _find_labels(answers: Sequence[str]) -> set[str]:
+    """Return the distinct answers if they are labels, else nothing."""
     counts: dict[str, int] = {}
     for answer in answers:
         text = answer.strip()

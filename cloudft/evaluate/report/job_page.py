@@ -1,64 +1,80 @@
-"""What one page says of a job: as resolved, its data, curves, evaluation, cost and origin."""
+"""Render one self-contained page about a job: settings, data, loss, evaluation, cost, origin."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import NamedTuple
 
 from cloudft.catalogue.cost import format_usd
+from cloudft.evaluate.compare import ChangedRecord
 from cloudft.evaluate.metrics.scores import LOWER_IS_BETTER
 from cloudft.evaluate.report.loss_curve_svg import draw_loss_curve
 from cloudft.evaluate.report.pages import render_template
+from cloudft.evaluate.results import LANGUAGE_MODELING_TASK, Evaluation
 from cloudft.jobs.lifecycle import Job
 from cloudft.storage.store import utc_now
 from cloudft.types import Metric
 
-MAX_FLIPS = 20
-"""So many records that changed are shown, of each kind."""
+MAX_CHANGED = 20
+"""Records that changed which are shown, of each kind."""
 PRIVATE_FIELDS = {"request", "profile", "endpoint_url"}
-"""Fields of the job file that may hold what is nobody else's business."""
+"""Fields of the job file that may hold private data."""
+SHOWN_ELSEWHERE = ("hyperparameters", "name", "base_model", "customization_type")
+"""Fields of the job file that other parts of the page show."""
+SUMMARY_FIELDS = ("model", "method", "device", "dtype", "trainedParameters", "chatTemplate")
+
+Row = tuple[str, object]
+"""A name and a value of a list on the page."""
+
+
+class ChangedGroup(NamedTuple):
+    """Records that changed in one direction: the first of them, and the number of all."""
+
+    caption: str
+    records: list[ChangedRecord]
+    total: int
 
 
 def render_job_page(
     job: Job,
     points: Sequence[Metric],
-    evaluation: Mapping[str, Any] | None,
+    evaluation: Evaluation | None,
     *,
     include_texts: bool = True,
 ) -> str:
-    """The whole page. Without `texts`, no record's text stands in it."""
+    """Return the page as HTML. Without `include_texts` it contains no text of any record."""
     from markupsafe import Markup
 
     curve = draw_loss_curve(points)
     validation = [p for p in points if p.split == "validation"]
-    value = job.to_json()
     return render_template(
         "report.html",
         {
-            "job": value,
+            "job": job.to_json(),
             "written": utc_now()[:16].replace("T", " ") + " UTC",
             "settings": list(_settings(job)),
-            "curves": Markup(curve) if curve else None,  # made here, of numbers alone
+            # Safe without escaping: the drawing is made here, from numbers only.
+            "curves": Markup(curve) if curve else None,
             "best": min(validation, key=lambda p: p.loss) if validation else None,
             "evaluation": evaluation,
             "lower": LOWER_IS_BETTER,
-            "flips": _flips(evaluation) if evaluation and include_texts else [],
+            "changed": _changed_groups(evaluation) if evaluation and include_texts else [],
             "cost": list(_cost(job)),
             "environment": list(_environment(job, evaluation)),
         },
     )
 
 
-def _settings(job: Job) -> Iterator[tuple[str, Any]]:
-    """The job as resolved: what was given, and the hyperparameters that are used."""
+def _settings(job: Job) -> Iterator[Row]:
+    """Yield the hyperparameters in use, and what the job file sets."""
     for name, value in job.record.hyper_parameters.items():
         yield name, f"{value:g}" if isinstance(value, (int, float)) else value
     for name, value in _iter_leaves(job.record.spec, ""):
-        if not name.startswith(("hyperparameters", "name", "base_model", "customization_type")):
+        if not name.startswith(SHOWN_ELSEWHERE):
             yield name, value
 
 
-def _iter_leaves(value: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+def _iter_leaves(value: Mapping[str, object], prefix: str) -> Iterator[Row]:
     for name, inner in value.items():
         if name in PRIVATE_FIELDS:
             continue
@@ -68,55 +84,58 @@ def _iter_leaves(value: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, A
             yield prefix + name, ", ".join(map(str, inner)) if isinstance(inner, list) else inner
 
 
-def _flips(evaluation: Mapping[str, Any]) -> list[tuple[str, list[dict[str, Any]], int]]:
-    """What got better and what got worse, the largest changes first."""
-    if evaluation["task"] == "language-modelling":
+def _changed_groups(evaluation: Evaluation) -> list[ChangedGroup]:
+    """Return the records that got worse and those that improved, the largest changes first."""
+    if evaluation["task"] == LANGUAGE_MODELING_TASK:
         return []
-    changed = [
+    changed: list[ChangedRecord] = [
         {
-            "prompt": r["prompt"],
-            "reference": r["reference"],
-            "before": r["base"]["text"],
-            "after": r["tuned"]["text"],
-            "gain": r["tuned"]["score"] - r["base"]["score"],
+            "key": record["key"],
+            "file": record["file"],
+            "line": record["line"],
+            "prompt": record["prompt"],
+            "reference": record["reference"],
+            "before": record["base"].get("text"),
+            "after": record["tuned"].get("text"),
+            "gain": record["tuned"]["score"] - record["base"]["score"],
         }
-        for r in evaluation["records"]
+        for record in evaluation["records"]
     ]
-    changed.sort(key=lambda row: -abs(row["gain"]))
-    better = [row for row in changed if row["gain"] > 0]
-    worse = [row for row in changed if row["gain"] < 0]
+    changed.sort(key=lambda record: -abs(record["gain"]))
+    improved = [record for record in changed if record["gain"] > 0]
+    worse = [record for record in changed if record["gain"] < 0]
     return [
-        ("records got worse", worse[:MAX_FLIPS], len(worse)),
-        ("records got better", better[:MAX_FLIPS], len(better)),
+        ChangedGroup("records got worse", worse[:MAX_CHANGED], len(worse)),
+        ChangedGroup("records improved", improved[:MAX_CHANGED], len(improved)),
     ]
 
 
 def _cost(job: Job) -> Iterator[tuple[str, str]]:
     estimate, training = job.record.estimate, job.to_json()["cost"]
-    told = ", estimated" if training["estimated"] else ", by the seconds that were billed"
-    for name, amount, how in (
-        ("training", training["usd"], ", at most" if training.get("atMost") else told),
-        ("storage a month", estimate["usd"].get("storagePerMonth"), ", estimated"),
-        ("serving an hour", estimate["usd"].get("servingPerHour"), ", estimated"),
+    basis = ", estimated" if training["estimated"] else ", by billed seconds"
+    for name, amount, suffix in (
+        ("training", training["usd"], ", at most" if training.get("atMost") else basis),
+        ("storage per month", estimate["usd"].get("storagePerMonth"), ", estimated"),
+        ("serving per hour", estimate["usd"].get("servingPerHour"), ", estimated"),
     ):
-        yield name, "no price is known" if amount is None else f"{format_usd(amount)}{how}"
+        yield name, "price unknown" if amount is None else f"{format_usd(amount)}{suffix}"
     source = ", ".join(str(estimate[k]) for k in ("priceSource", "priceDate") if estimate.get(k))
-    yield "by", source
+    yield "price source", source
 
 
-def _environment(job: Job, evaluation: Mapping[str, Any] | None) -> Iterator[tuple[str, Any]]:
+def _environment(job: Job, evaluation: Evaluation | None) -> Iterator[Row]:
     from cloudft import __version__
 
     summary = job.state.summary
     yield "cloudft", __version__
-    for name in ("model", "method", "device", "dtype", "trainedParameters", "chatTemplate"):
+    for name in SUMMARY_FIELDS:
         if summary.get(name) is not None:
             yield name, summary[name]
     yield "created", job.record.created_at
     if job.state.ended_at:
         yield "ended", job.state.ended_at
-    yield "token of the request", job.record.token
-    identities = (evaluation or {}).get("identities") or {}
-    for name, identity in identities.items():
+    yield "client request token", job.record.token
+    identities = evaluation.get("identities") if evaluation else None
+    for name, identity in (identities or {}).items():
         if identity:
             yield f"{name} model", identity

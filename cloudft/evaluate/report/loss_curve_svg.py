@@ -1,4 +1,4 @@
-"""Loss curves as a drawing for a page: one SVG element in the page's own colours."""
+"""Draw loss curves for a page: one SVG element in the page's own colors."""
 
 from __future__ import annotations
 
@@ -7,28 +7,34 @@ from collections.abc import Sequence
 
 from cloudft.types import Metric
 
-WIDTH, HEIGHT, LEFT, BELOW = 720, 300, 56, 36
+WIDTH, HEIGHT = 720, 300
+LEFT, RIGHT, TOP, BOTTOM = 56, 12, 10, 36
+"""Margins around the plot, in the same units as its size."""
 TICKS = 5
 
 
 def draw_loss_curve(points: Sequence[Metric]) -> str | None:
-    """Training as a line, validation as a line with points; None without any finite point."""
-    known = [p for p in points if math.isfinite(p.loss)]
-    if not known:
+    """Return training as a line and validation as a line with points.
+
+    None when no loss is finite.
+    """
+    finite = [p for p in points if math.isfinite(p.loss)]
+    if not finite:
         return None
-    last = max(1, max(p.step for p in known))
-    top = _round_up(max(p.loss for p in known))
+    last_step = max(1, max(p.step for p in finite))
+    max_loss = _round_up(max(p.loss for p in finite))
 
-    def place(point: Metric) -> tuple[float, float]:
-        x = LEFT + (WIDTH - LEFT - 12) * point.step / last
-        return x, 10 + (HEIGHT - BELOW - 10) * (1 - point.loss / top)
+    def position(point: Metric) -> tuple[float, float]:
+        x = LEFT + (WIDTH - LEFT - RIGHT) * point.step / last_step
+        return x, TOP + (HEIGHT - BOTTOM - TOP) * (1 - point.loss / max_loss)
 
-    parts = [_axes(last, top)]
+    parts = [_axes(last_step, max_loss)]
     for split, style in (
         ("train", 'stroke="currentColor" stroke-opacity=".55"'),
         ("validation", 'stroke="rgb(var(--mark))" stroke-width="2.5"'),
     ):
-        line = [place(p) for p in sorted(known, key=lambda p: p.step) if p.split == split]
+        in_order = sorted((p for p in finite if p.split == split), key=lambda p: p.step)
+        line = [position(p) for p in in_order]
         if line:
             path = " ".join(f"{x:.1f},{y:.1f}" for x, y in line)
             parts.append(f'<polyline points="{path}" fill="none" {style}/>')
@@ -37,33 +43,35 @@ def draw_loss_curve(points: Sequence[Metric]) -> str | None:
                 f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="rgb(var(--mark))"/>'
                 for x, y in line
             ]
-    told = f"Loss by step, {len(known)} points, from {known[0].loss:.3f} to {known[-1].loss:.3f}"
+    first, last = finite[0].loss, finite[-1].loss
+    label = f"Loss by step, {len(finite)} points, from {first:.3f} to {last:.3f}"
     return (
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{told}">'
-        f"<title>{told}</title>{''.join(parts)}</svg>"
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">'
+        f"<title>{label}</title>{''.join(parts)}</svg>"
     )
 
 
 def _round_up(value: float) -> float:
-    """A round number not below `value`: 1, 2, 2.5 or 5 times a power of ten."""
+    """Return the next round number: 1, 1.5, 2, 2.5, 3, 4, 5, 7.5 or 10 times a power of ten."""
     if value <= 0:
         return 1.0
     power = 10.0 ** math.floor(math.log10(value))
     return next(n * power for n in (1, 1.5, 2, 2.5, 3, 4, 5, 7.5, 10) if n * power >= value)
 
 
-def _axes(last: int, top: float) -> str:
+def _axes(last_step: int, max_loss: float) -> str:
+    """Return the grid lines and labels of both axes. Steps are shown from 1."""
     parts = []
     text = 'fill="currentColor" font-size="13"'
     for n in range(TICKS):
-        y = 10 + (HEIGHT - BELOW - 10) * (1 - n / (TICKS - 1))
-        x = LEFT + (WIDTH - LEFT - 12) * n / (TICKS - 1)
+        y = TOP + (HEIGHT - BOTTOM - TOP) * (1 - n / (TICKS - 1))
+        x = LEFT + (WIDTH - LEFT - RIGHT) * n / (TICKS - 1)
         parts.append(
-            f'<line x1="{LEFT}" x2="{WIDTH - 12}" y1="{y:.1f}" y2="{y:.1f}" stroke="currentColor"'
-            ' stroke-opacity=".15"/>'
+            f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"'
+            ' stroke="currentColor" stroke-opacity=".15"/>'
             f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end" {text}>'
-            f"{top * n / (TICKS - 1):.3g}</text>"
+            f"{max_loss * n / (TICKS - 1):.3g}</text>"
             f'<text x="{x:.1f}" y="{HEIGHT - 14}" text-anchor="middle" {text}>'
-            f"{round(last * n / (TICKS - 1)) + (1 if n else 0)}</text>"
+            f"{round(last_step * n / (TICKS - 1)) + (1 if n else 0)}</text>"
         )
     return "".join(parts)

@@ -6,71 +6,71 @@ output "data_bucket_name" {
 }
 
 output "output_bucket_name" {
-  description = "What jobs leave, and merged weights"
+  description = "Job output and merged weights"
   value       = lookup(aws_cloudformation_stack.base.outputs, "OutputBucketName", null)
 }
 
 output "log_bucket_name" {
-  description = "Access logs of both"
+  description = "Access logs of both buckets"
   value       = lookup(aws_cloudformation_stack.base.outputs, "LogBucketName", null)
 }
 
 output "prefix" {
-  description = "First part of every key"
+  description = "Prefix of every key"
   value       = lookup(aws_cloudformation_stack.base.outputs, "Prefix", null)
 }
 
 output "key_arn" {
-  description = "Of the buckets, the messages and the custom models"
+  description = "Key that encrypts the buckets, the notifications and the custom models"
   value       = lookup(aws_cloudformation_stack.base.outputs, "KeyArn", null)
 }
 
 output "bedrock_role_arn" {
-  description = "For customization jobs"
+  description = "Service role for customization jobs"
   value       = lookup(aws_cloudformation_stack.base.outputs, "BedrockRoleArn", null)
 }
 
 output "import_role_arn" {
-  description = "For model imports"
+  description = "Service role for model import jobs"
   value       = lookup(aws_cloudformation_stack.base.outputs, "ImportRoleArn", null)
 }
 
 output "sage_maker_role_arn" {
-  description = "For training jobs"
+  description = "Execution role for SageMaker training jobs"
   value       = lookup(aws_cloudformation_stack.base.outputs, "SageMakerRoleArn", null)
 }
 
 output "submitter_policy_arn" {
-  description = "Attach it to people"
+  description = "Policy for people who run jobs"
   value       = lookup(aws_cloudformation_stack.base.outputs, "SubmitterPolicyArn", null)
 }
 
 output "serving_policy_arn" {
-  description = "Attach it to people who serve, ask and remove models"
+  description = "Policy for people who deploy, invoke and delete models"
   value       = lookup(aws_cloudformation_stack.base.outputs, "ServingPolicyArn", null)
 }
 
 output "ci_policy_arn" {
-  description = "Attach it to pipelines and to people"
+  description = "Policy for pipelines and for people"
   value       = lookup(aws_cloudformation_stack.base.outputs, "CiPolicyArn", null)
 }
 
 output "ci_role_arn" {
-  description = "What the GitHub workflow takes on"
+  description = "Role that the GitHub workflow assumes"
   value       = lookup(aws_cloudformation_stack.base.outputs, "CiRoleArn", null)
 }
 
 output "job_topic_arn" {
-  description = "Messages"
+  description = "SNS topic for notifications"
   value       = lookup(aws_cloudformation_stack.base.outputs, "JobTopicArn", null)
 }
 
 output "subnet_ids" {
-  description = "For vpc.subnet_ids"
+  description = "Value for vpc.subnet_ids"
   value       = lookup(aws_cloudformation_stack.base.outputs, "SubnetIds", null)
 }
 
 output "security_group_ids" {
-  description = "For vpc.security_group_ids"
+  description = "Value for vpc.security_group_ids"
   value       = lookup(aws_cloudformation_stack.base.outputs, "SecurityGroupIds", null)
 }

@@ -1,19 +1,19 @@
 # The parameters of base.yaml, which CloudFormation checks again. A test holds both to each other.
 
 variable "prefix" {
-  description = "First part of every key that jobs write in the buckets."
+  description = "Prefix of every key that jobs write in the buckets."
   type        = string
   default     = "cloudft"
   nullable    = false
 
   validation {
     condition     = can(regex("^(?:[a-z0-9][a-z0-9-]{0,62})$", var.prefix))
-    error_message = "It must be 1 to 63 small letters, digits and hyphens; no slash."
+    error_message = "It must be 1 to 63 lowercase letters, digits and hyphens; no slash."
   }
 }
 
 variable "data_days" {
-  description = "Staged data, code and base weights are removed after so many days. A submit sends again what is gone or would end within 30 days. What jobs have made stays."
+  description = "Number of days after which staged data, code and base weights expire. A submit uploads again whatever has expired or expires within 30 days. Job results are kept."
   type        = number
   default     = 90
   nullable    = false
@@ -25,7 +25,7 @@ variable "data_days" {
 }
 
 variable "log_days" {
-  description = "Access logs of the buckets, records of job events and logs of the watch."
+  description = "Retention in days of the buckets' access logs, the job event records and the monitor's logs."
   type        = number
   default     = 365
   nullable    = false
@@ -37,38 +37,38 @@ variable "log_days" {
 }
 
 variable "teacher_model_arns" {
-  description = "For distillation, the ARN of each teacher; for an inference profile its own ARN and that of the model in each of its Regions. Empty for none."
+  description = "For distillation: the ARN of each teacher model. For an inference profile, its own ARN and the model's ARN in each of its Regions. Empty for none."
   type        = list(string)
   default     = []
   nullable    = false
 }
 
 variable "grader_function_arn" {
-  description = "For reinforcement fine-tuning, the ARN of the Lambda function that grades. Empty for none."
+  description = "For reinforcement fine-tuning: the ARN of the Lambda grader function. Empty for none."
   type        = string
   default     = ""
   nullable    = false
 
   validation {
     condition     = can(regex("^(?:(arn:aws[a-z-]*:lambda:[a-z0-9-]+:[0-9]{12}:function:[A-Za-z0-9_:$-]{1,170})?)$", var.grader_function_arn))
-    error_message = "It must be the ARN of a Lambda function, or nothing."
+    error_message = "It must be the ARN of a Lambda function, or empty."
   }
 }
 
 variable "permissions_boundary_arn" {
-  description = "A managed policy that no role of this stack may exceed. Empty for none."
+  description = "ARN of a managed policy used as permissions boundary of every role in this stack. Empty for none."
   type        = string
   default     = ""
   nullable    = false
 
   validation {
     condition     = can(regex("^(?:(arn:aws[a-z-]*:iam::([0-9]{12}|aws):policy/.{1,512})?)$", var.permissions_boundary_arn))
-    error_message = "It must be the ARN of a managed policy, or nothing."
+    error_message = "It must be the ARN of a managed policy, or empty."
   }
 }
 
 variable "with_vpc" {
-  description = "Two private subnets that reach S3 and nothing else, for jobs that may not leave them."
+  description = "Create two private subnets that can reach only S3, for jobs that run in a VPC."
   type        = string
   default     = "no"
   nullable    = false
@@ -80,19 +80,19 @@ variable "with_vpc" {
 }
 
 variable "vpc_cidr" {
-  description = "Addresses of that network. Each of its two subnets takes 64 of them."
+  description = "IPv4 CIDR block of the VPC. Each of its two subnets takes 64 addresses."
   type        = string
   default     = "10.87.0.0/24"
   nullable    = false
 
   validation {
     condition     = can(regex("^(?:[0-9]{1,3}\\.[0-9]{1,3}\\.[0-9]{1,3}\\.[0-9]{1,3}/(1[6-9]|2[0-5]))$", var.vpc_cidr))
-    error_message = "It must be IPv4 addresses with 16 to 25 bits, such as 10.87.0.0/24."
+    error_message = "It must be an IPv4 CIDR block with a 16 to 25 bit prefix, for example 10.87.0.0/24."
   }
 }
 
 variable "with_interface_endpoints" {
-  description = "Endpoints for the Bedrock, KMS and STS APIs in that network, for machines of yours in it. Jobs do not need them. They cost by the hour."
+  description = "Create interface endpoints for the Bedrock, KMS and STS APIs in the VPC, for your own instances in it. Jobs do not need them. They are billed by the hour."
   type        = string
   default     = "no"
   nullable    = false
@@ -104,19 +104,19 @@ variable "with_interface_endpoints" {
 }
 
 variable "notify_email" {
-  description = "Gets a message when a job ends, the budget is near or a throughput is forgotten. Empty for none."
+  description = "E-mail address that is notified when a job ends, when the budget is almost spent and when provisioned throughput is left running. Empty for none."
   type        = string
   default     = ""
   nullable    = false
 
   validation {
     condition     = can(regex("^(?:([^@\\s,]+@[^@\\s,]+\\.[^@\\s,]+)?)$", var.notify_email))
-    error_message = "It must be one e-mail address, or nothing."
+    error_message = "It must be one e-mail address, or empty."
   }
 }
 
 variable "monthly_budget_usd" {
-  description = "For Bedrock and SageMaker in the whole account: messages at 80 % of it spent and when more is forecast. It stops nothing. 0 for none."
+  description = "Monthly budget for Bedrock and SageMaker in the whole account. Sends a notification when 80 % is spent and when the forecast exceeds it. It does not stop any job. 0 for none."
   type        = number
   default     = 0
   nullable    = false
@@ -128,7 +128,7 @@ variable "monthly_budget_usd" {
 }
 
 variable "throughput_hours" {
-  description = "An alarm goes off for a provisioned throughput that is past the time in its tag cloudft:expires, or without one older than this."
+  description = "Raise an alarm for provisioned throughput that is past the time in its tag cloudft:expires or, without that tag, older than this number of hours."
   type        = number
   default     = 24
   nullable    = false
@@ -140,19 +140,19 @@ variable "throughput_hours" {
 }
 
 variable "github_repository" {
-  description = "OWNER/NAME of the repository whose workflows may submit jobs. Empty for none."
+  description = "OWNER/NAME of the GitHub repository whose workflows may submit jobs. Empty for none."
   type        = string
   default     = ""
   nullable    = false
 
   validation {
     condition     = can(regex("^(?:([A-Za-z0-9-]{1,39}/[A-Za-z0-9._-]{1,100})?)$", var.github_repository))
-    error_message = "It must be OWNER/NAME, or nothing."
+    error_message = "It must be OWNER/NAME, or empty."
   }
 }
 
 variable "github_environment" {
-  description = "Only workflow jobs of this environment of the repository get the role."
+  description = "Name of the GitHub environment whose workflow jobs may assume the role."
   type        = string
   default     = "cloudft"
   nullable    = false
@@ -164,14 +164,14 @@ variable "github_environment" {
 }
 
 variable "github_provider_arn" {
-  description = "The account's provider for token.actions.githubusercontent.com, of which it can have one. Empty to make it."
+  description = "ARN of the account's OIDC provider for token.actions.githubusercontent.com (an account can have only one). Empty to create it."
   type        = string
   default     = ""
   nullable    = false
 
   validation {
     condition     = can(regex("^(?:(arn:aws[a-z-]*:iam::[0-9]{12}:oidc-provider/token\\.actions\\.githubusercontent\\.com)?)$", var.github_provider_arn))
-    error_message = "It must be the ARN of that provider, or nothing."
+    error_message = "It must be the ARN of that provider, or empty."
   }
 }
 

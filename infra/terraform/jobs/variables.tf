@@ -30,7 +30,7 @@ variable "prefix" {
 
   validation {
     condition     = can(regex("^(?:[a-z0-9][a-z0-9-]{0,62})$", var.prefix))
-    error_message = "It must be 1 to 63 small letters, digits and hyphens; no slash."
+    error_message = "It must be 1 to 63 lowercase letters, digits and hyphens; no slash."
   }
 }
 
@@ -46,7 +46,7 @@ variable "key_arn" {
 }
 
 variable "bedrock_role_arn" {
-  description = "Output BedrockRoleArn of the base stack. The machine hands no other role to Bedrock."
+  description = "Output BedrockRoleArn of the base stack. The state machine passes no other role to Bedrock."
   type        = string
   nullable    = false
 
@@ -57,7 +57,7 @@ variable "bedrock_role_arn" {
 }
 
 variable "job_topic_arn" {
-  description = "Output JobTopicArn of the base stack. Gets a message when a plan has failed."
+  description = "Output JobTopicArn of the base stack. Receives a notification when a plan fails."
   type        = string
   nullable    = false
 
@@ -68,7 +68,7 @@ variable "job_topic_arn" {
 }
 
 variable "max_running_jobs" {
-  description = "The next job waits while so many run in this account and Region, whoever started them. 0 leaves it to Bedrock's own refusal, which counts in any case."
+  description = "Maximum number of concurrent customization jobs in this account and Region, whoever started them; further jobs are queued. 0 for no limit of its own. Bedrock's own quota applies in any case."
   type        = number
   default     = 2
   nullable    = false
@@ -80,7 +80,7 @@ variable "max_running_jobs" {
 }
 
 variable "queue_seconds" {
-  description = "How long the machine waits before it tries again."
+  description = "Seconds that a queued job waits between attempts."
   type        = number
   default     = 300
   nullable    = false
@@ -92,7 +92,7 @@ variable "queue_seconds" {
 }
 
 variable "queue_tries" {
-  description = "How often it tries again, two days by the defaults. An execution has room for 25,000 events, some 18 for each try."
+  description = "Maximum number of attempts; the defaults last two days. An execution can have 25,000 events, about 18 per attempt."
   type        = number
   default     = 576
   nullable    = false
@@ -104,7 +104,7 @@ variable "queue_tries" {
 }
 
 variable "follow_seconds" {
-  description = "How often a job is looked at that runs without a word of it having come."
+  description = "Seconds between status checks of a running job when no event arrives."
   type        = number
   default     = 300
   nullable    = false
@@ -116,7 +116,7 @@ variable "follow_seconds" {
 }
 
 variable "afterwards" {
-  description = "deploy serves a completed model on demand, which costs nothing while nobody asks it. Provisioned throughput, which costs by the hour, is never made here."
+  description = "deploy: serve a completed model on demand, which costs nothing while it is not invoked. Provisioned throughput, which is billed by the hour, is never created here."
   type        = string
   default     = "nothing"
   nullable    = false
@@ -128,7 +128,7 @@ variable "afterwards" {
 }
 
 variable "worst_validation_loss" {
-  description = "A model whose validation loss, as Bedrock measured it, is above this is not deployed. 0 for any."
+  description = "Do not deploy a model whose validation loss, as measured by Bedrock, is above this value. 0 for no limit."
   type        = number
   default     = 0
   nullable    = false
@@ -140,7 +140,7 @@ variable "worst_validation_loss" {
 }
 
 variable "keep_deployment_hours" {
-  description = "The machine's own deployment is removed after so many hours; the model stays. 0 keeps it."
+  description = "Number of hours after which the state machine's own deployment is deleted; the model is kept. 0 keeps the deployment."
   type        = number
   default     = 0
   nullable    = false
@@ -152,19 +152,19 @@ variable "keep_deployment_hours" {
 }
 
 variable "schedule_expression" {
-  description = "Such as cron(0 2 * * ? *), in UTC: then the plan at PREFIX/scheduled/NAME in the data bucket is started. A plan that was started before is not started again. Empty for no schedule."
+  description = "When to start the plan at PREFIX/scheduled/NAME in the data bucket, for example cron(0 2 * * ? *), in UTC. A plan that was started before is not started again. Empty for no schedule."
   type        = string
   default     = ""
   nullable    = false
 
   validation {
     condition     = can(regex("^(?:((cron|rate|at)\\(.+\\))?)$", var.schedule_expression))
-    error_message = "It must be cron(...), rate(...), at(...), or nothing."
+    error_message = "It must be cron(...), rate(...), at(...), or empty."
   }
 }
 
 variable "scheduled_plan" {
-  description = "The name of that object."
+  description = "Name of the scheduled plan object."
   type        = string
   default     = "plan.json"
   nullable    = false
@@ -176,7 +176,7 @@ variable "scheduled_plan" {
 }
 
 variable "log_days" {
-  description = "Failures of the machines. What is in a plan is not logged."
+  description = "Retention in days of the state machines' error logs. The content of plans is not logged."
   type        = number
   default     = 365
   nullable    = false
@@ -188,26 +188,26 @@ variable "log_days" {
 }
 
 variable "permissions_boundary_arn" {
-  description = "A managed policy that no role of this stack may exceed. Empty for none."
+  description = "ARN of a managed policy used as permissions boundary of every role in this stack. Empty for none."
   type        = string
   default     = ""
   nullable    = false
 
   validation {
     condition     = can(regex("^(?:(arn:aws[a-z-]*:iam::([0-9]{12}|aws):policy/.{1,512})?)$", var.permissions_boundary_arn))
-    error_message = "It must be the ARN of a managed policy, or nothing."
+    error_message = "It must be the ARN of a managed policy, or empty."
   }
 }
 
 variable "ci_role_arn" {
-  description = "Output CiRoleArn of the base stack, where it has one; that role may submit by this stack. Empty for none."
+  description = "Output CiRoleArn of the base stack, if it has one; that role may submit through this stack. Empty for none."
   type        = string
   default     = ""
   nullable    = false
 
   validation {
     condition     = can(regex("^(?:(arn:aws[a-z-]*:iam::[0-9]{12}:role/[^/]+)?)$", var.ci_role_arn))
-    error_message = "It must be the ARN of a role without a path, or nothing."
+    error_message = "It must be the ARN of a role without a path, or empty."
   }
 }
 

@@ -74,7 +74,7 @@ if (what === "judge") {
     await page.click(button);
     await saved(page, after);
   }
-  seen.told = await page.$eval("#told", (element) => element.textContent);
+  seen.summary = await page.$eval("#summary", (element) => element.textContent);
 }
 await browser.close();
 console.log(JSON.stringify({ ...seen, faults }));

@@ -10,7 +10,8 @@ from botocore.exceptions import ClientError
 from endpoint import AWS_KEYS, REGION, Endpoint, running_endpoint
 
 from cloudft.aws import client as module
-from cloudft.aws.client import Aws, AwsLocation, translate_aws_errors
+from cloudft.aws.client import Aws, AwsLocation
+from cloudft.aws.error_translation import translate_aws_errors
 from cloudft.errors import (
     CloudftError,
     CloudRefused,
@@ -47,7 +48,7 @@ def count_list_calls(endpoint: Endpoint) -> int:
 
 
 @pytest.mark.parametrize("fault", ["throttle", "unavailable", "drop"])
-def test_what_passes_is_tried_again(aws: Aws, endpoint: Endpoint, fault: str) -> None:
+def test_a_transient_error_is_retried(aws: Aws, endpoint: Endpoint, fault: str) -> None:
     before = count_list_calls(endpoint)
     endpoint.fault({"operation": "ListFoundationModels", "do": fault, "times": 2})
     list_models(aws)
@@ -57,7 +58,7 @@ def test_what_passes_is_tried_again(aws: Aws, endpoint: Endpoint, fault: str) ->
 @pytest.mark.parametrize(
     ("fault", "kind"), [("deny", PermissionDenied), ("expire", CredentialsExpired)]
 )
-def test_what_does_not_pass_is_told_at_once(
+def test_a_permanent_error_is_raised_at_once(
     aws: Aws, endpoint: Endpoint, fault: str, kind: type[CloudftError]
 ) -> None:
     before = count_list_calls(endpoint)
@@ -69,12 +70,12 @@ def test_what_does_not_pass_is_told_at_once(
     list_models(aws)
 
 
-def test_what_is_not_there_is_not_found(aws: Aws) -> None:
+def test_a_missing_resource_is_not_found(aws: Aws) -> None:
     with pytest.raises(ResourceNotFound):
         aws.call("it", "bedrock", "get_custom_model", modelIdentifier="none")
 
 
-def test_a_deadline_ends_the_tries(aws: Aws, endpoint: Endpoint) -> None:
+def test_retries_end_at_the_deadline(aws: Aws, endpoint: Endpoint) -> None:
     endpoint.fault({"operation": "ListFoundationModels", "do": "throttle", "times": 1000})
     with pytest.raises(CloudUnreachable) as caught:
         list_models(aws)
@@ -94,27 +95,27 @@ def test_watching_outlasts_expired_credentials_and_a_broken_network(tmp_path: Pa
             raise found
         return found
 
-    said: list[CloudftError] = []
-    patient = wait.tolerating_outages(once, said.append)
+    message: list[CloudftError] = []
+    patient = wait.tolerating_outages(once, message.append)
     assert [patient() for _ in range(5)] == [state] * 5
-    assert [type(error) for error in said] == [CredentialsExpired, CloudUnreachable]
+    assert [type(error) for error in message] == [CredentialsExpired, CloudUnreachable]
     with pytest.raises(CredentialsExpired):
         wait.tolerating_outages(
-            lambda: (_ for _ in ()).throw(CredentialsExpired("x")), said.append
+            lambda: (_ for _ in ()).throw(CredentialsExpired("x")), message.append
         )()
 
 
 @pytest.mark.parametrize(
-    ("said", "kind"),
+    ("message", "kind"),
     [
         ("The limit is 2 Instances, with current utilization of 2", QuotaExceeded),
         ("The limit 'ml.g5.xlarge for training job usage' is 0 Instances", CloudRefused),
     ],
 )
-def test_a_machine_that_is_never_allowed_is_not_waited_for(
-    said: str, kind: type[CloudftError]
+def test_an_instance_type_with_quota_0_is_not_waited_for(
+    message: str, kind: type[CloudftError]
 ) -> None:
-    told = {"Error": {"Code": "ResourceLimitExceeded", "Message": said}}
+    response = {"Error": {"Code": "ResourceLimitExceeded", "Message": message}}
     with pytest.raises(CloudftError) as caught, translate_aws_errors("the job can't be created"):
-        raise ClientError(told, "CreateTrainingJob")  # type: ignore[arg-type]
+        raise ClientError(response, "CreateTrainingJob")  # type: ignore[arg-type]
     assert type(caught.value) is kind

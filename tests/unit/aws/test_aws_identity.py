@@ -40,8 +40,8 @@ class Sent(Exception):
     """A request is ready to be sent."""
 
 
-def signature(place: AwsLocation, service: str) -> str:
-    """The Authorization header of a call, which is not sent."""
+def authorization_header(place: AwsLocation, service: str) -> str:
+    """Return the Authorization header of a call, without sending it."""
     operation, parameters = CALLS[service]
     made = module.create_client(service, place)
 
@@ -60,7 +60,7 @@ def test_a_bedrock_key_signs_nothing(monkeypatch: pytest.MonkeyPatch, service: s
     for name, value in AWS_KEYS.items():
         monkeypatch.setenv(name, value)
     for url in ("http://127.0.0.1:9", "https://example.invalid"):
-        said = signature(AwsLocation(REGION, None, url), service)
+        said = authorization_header(AwsLocation(REGION, None, url), service)
         assert "AWS4-HMAC-SHA256" in said and AWS_KEYS["AWS_ACCESS_KEY_ID"] in said
 
 
@@ -116,18 +116,18 @@ def test_a_missing_profile_and_a_malformed_endpoint_are_refused(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
-    with pytest.raises(CloudRefused, match="is no address of an endpoint"):
+    with pytest.raises(CloudRefused, match="is not the address of an endpoint"):
         module.create_client("sts", AwsLocation(REGION, None, "nonsense"))
     monkeypatch.setenv("AWS_PROFILE", "missing")
     found = get_identity(Aws(AwsLocation(REGION)))
     assert found.unavailable is not None and "missing" in found.unavailable.reason
 
 
-def everyone() -> set[str]:
-    """The keys that sign a call at the command line's place, and one at no place."""
+def signing_keys() -> set[str]:
+    """Return the keys that sign a call with the command line's location, and with others."""
     found = set()
     for place in (AwsLocation(**options.aws_location()), AwsLocation(), AwsLocation(REGION)):
-        [key] = re.findall("Credential=([A-Z]+)/", signature(place, "sts"))
+        [key] = re.findall("Credential=([A-Z]+)/", authorization_header(place, "sts"))
         found.add(key)
     return found
 
@@ -145,17 +145,20 @@ def test_flag_and_job_file_win_over_keys_in_the_environment_for_all_calls(
     for name, value in (*AWS_KEYS.items(), ("AWS_REGION", REGION), ("AWS_PROFILE", "other")):
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
-    assert everyone() == {AWS_KEYS["AWS_ACCESS_KEY_ID"]}, "AWS's own order: keys before AWS_PROFILE"
+    assert signing_keys() == {AWS_KEYS["AWS_ACCESS_KEY_ID"]}, (
+        "AWS's own order: keys before AWS_PROFILE"
+    )
     path = write_job_file(tmp_path / "job", tiny_model, bedrock={"profile": "team"})
     load_job_file(path, {})
-    assert everyone() == {"AKIATEAM"}
+    assert signing_keys() == {"AKIATEAM"}
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAENV")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
 
     @click.command()
+    @options.aws_options
     @options.console_options
     def command(console: options.Console) -> None:
         pass
 
     assert CliRunner().invoke(command, ["--profile", "flag"]).exit_code == 0
-    assert everyone() == {"AKIAFLAG"}
+    assert signing_keys() == {"AKIAFLAG"}

@@ -1,4 +1,4 @@
-"""Data in S3: found, read as a stream, gone on with after a broken connection. AWS is moto."""
+"""Data in S3: found, read as a stream, resumed after a broken connection. AWS is moto."""
 
 from __future__ import annotations
 
@@ -126,27 +126,27 @@ class BreakingBody:
 
 def break_connection(stream: ObjectStream, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """Let every connection of the stream break; returns the requests that follow."""
-    asked: list[dict[str, Any]] = []
+    requests: list[dict[str, Any]] = []
     ask = stream._client.get_object
 
     def get_object(**request: Any) -> Any:
-        asked.append(request)
+        requests.append(request)
         answer = ask(**request)
         return answer | {"Body": BreakingBody(answer["Body"])}
 
     monkeypatch.setattr(stream._client, "get_object", get_object)
     monkeypatch.setattr(stream, "_body", BreakingBody(stream._body))
     monkeypatch.setattr("tenacity.nap.time.sleep", lambda _: None)
-    return asked
+    return requests
 
 
 def test_a_broken_connection_is_gone_on_with(bucket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     bucket.put_object(Key="a.jsonl", Body=PAIRS)
     with ObjectStream("s3://data/a.jsonl") as stream:
-        asked = break_connection(stream, monkeypatch)
+        requests = break_connection(stream, monkeypatch)
         assert stream.readall() == PAIRS
-    assert len(asked) >= len(PAIRS) // 100_000
-    assert asked[0]["Range"] == "bytes=100000-" and asked[0]["IfMatch"]
+    assert len(requests) >= len(PAIRS) // 100_000
+    assert requests[0]["Range"] == "bytes=100000-" and requests[0]["IfMatch"]
 
 
 def test_an_object_that_was_replaced_meanwhile_is_refused(

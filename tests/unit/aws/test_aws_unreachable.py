@@ -21,7 +21,8 @@ from endpoint import AWS_KEYS, REGION
 
 from cloudft.aws import client as module
 from cloudft.aws.botocore_errors import ERROR_KINDS, NotAnAwsResponse, error_kind
-from cloudft.aws.client import RETRYABLE_CODES, Aws, AwsLocation, translate_aws_errors
+from cloudft.aws.client import Aws, AwsLocation
+from cloudft.aws.error_translation import RETRYABLE_CODES, translate_aws_errors
 from cloudft.errors import (
     ClockSkewed,
     CloudftError,
@@ -45,7 +46,7 @@ CALLS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def http_response(body: bytes, kind: str, length: int | None = None) -> bytes:
-    """An HTTP answer; `length` may promise more than there is."""
+    """Return an HTTP response; `length` may promise more bytes than it has."""
     size = len(body) if length is None else length
     head = f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: {size}\r\n"
     return head.encode() + b"Connection: close\r\n\r\n" + body
@@ -81,7 +82,7 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def account(server: Server) -> Iterator[Aws]:
-    """The services at that server; making clients takes longer than all else here."""
+    """Yield the services at that server. Creating clients is the slowest part of these tests."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in AWS_KEYS.items():
             patch.setenv(name, value)
@@ -168,7 +169,7 @@ def test_a_list_that_gives_its_first_page_for_ever_ends(account: Aws, server: Se
 def test_after_a_proxys_page_every_service_is_tried_once_until_one_answers(
     account: Aws, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A person waits: seven lists of `ps` took seven times as long as one."""
+    """Guard against a wait for each service: seven lists of `ps` took seven times as long."""
     monkeypatch.setattr(module, "OFFLINE_S", 0.3)
     server.answer = http_response(PAGE, "text/html")
     unreachable_message(account, "bedrock")
@@ -202,7 +203,7 @@ def _refuse_connection() -> None:
 
 
 def exceptions() -> dict[str, type[BaseException]]:
-    """Every exception class that botocore has."""
+    """Return every exception class of botocore."""
     return {
         name: one
         for name, one in inspect.getmembers(botocore_exceptions, inspect.isclass)
@@ -230,7 +231,7 @@ def test_what_botocore_would_try_again_is_tried_again() -> None:
 
 
 def translated_error(code: str, said: str, minutes: float) -> CloudftError:
-    """What becomes of a refusal by a service whose clock shows another time by so many minutes."""
+    """Return cloudft's error for a refusal by a service whose clock differs by `minutes`."""
     then = datetime.now(timezone.utc) - timedelta(minutes=minutes)
     headers = {"date": format_datetime(then, usegmt=True)}
     answer: Any = {

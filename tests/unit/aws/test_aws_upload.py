@@ -1,4 +1,4 @@
-"""Files to S3: skipped when there, gone on with, refused when damaged."""
+"""Files to S3: skipped when there, resumed, refused when damaged."""
 
 from __future__ import annotations
 
@@ -52,10 +52,10 @@ def test_a_file_arrives_whole_and_is_skipped_afterwards(
     aws: Aws, tmp_path: Path, size: int
 ) -> None:
     wanted = file_of(tmp_path, size, f"whole-{size}")
-    told: list[int] = []
-    assert upload_file(aws, wanted, told.append)
+    progress: list[int] = []
+    assert upload_file(aws, wanted, progress.append)
     assert read_stored(aws, wanted) == wanted.path.read_bytes()
-    assert sum(told) == size
+    assert sum(progress) == size
     modified = aws.client("s3").head_object(Bucket=BUCKET, Key=wanted.key)["LastModified"]
     assert not upload_file(aws, wanted)
     again = aws.client("s3").head_object(Bucket=BUCKET, Key=wanted.key)["LastModified"]

@@ -69,15 +69,15 @@ def findings_by_code(job: LoadedJob, endpoint: Endpoint, **answers: Any) -> dict
 
 
 def deny_action(action: str) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
-    """A simulator whose policies allow all but one action."""
+    """Return a simulator whose policies allow all actions but one."""
 
-    def simulate(asked: Mapping[str, Any]) -> dict[str, Any]:
+    def simulate(parameters: Mapping[str, Any]) -> dict[str, Any]:
         results = [
             {
                 "EvalActionName": one,
                 "EvalDecision": "implicitDeny" if one == action else "allowed",
             }
-            for one in asked["ActionNames"]
+            for one in parameters["ActionNames"]
         ]
         return {"EvaluationResults": results}
 
@@ -117,11 +117,11 @@ def test_the_role(tmp_path: Path, endpoint: Endpoint) -> None:
         finding = findings_by_code(job(tmp_path, endpoint, role_arn=arn), endpoint)[code]
         assert "bedrock.amazonaws.com" in str(finding.fix)
         assert finding.field == "bedrock.role_arn" and finding.line
-    stranger = "arn:aws:iam::123456789012:role/x"
-    told = findings_by_code(
-        job(tmp_path, endpoint, role_arn=stranger, bucket_owner=ACCOUNT), endpoint
+    foreign_role = "arn:aws:iam::123456789012:role/x"
+    findings = findings_by_code(
+        job(tmp_path, endpoint, role_arn=foreign_role, bucket_owner=ACCOUNT), endpoint
     )
-    assert "WrongAccount" in told
+    assert "WrongAccount" in findings
 
 
 @pytest.mark.parametrize(
@@ -190,8 +190,8 @@ def test_the_model(tmp_path: Path, endpoint: Endpoint) -> None:
         "entitlementAvailability": "AVAILABLE",
         "regionAvailability": "AVAILABLE",
     }
-    told = findings_by_code(nova, endpoint, get_foundation_model_availability=denied)
-    assert "Model access" in str(told["NoModelAccess"].fix)
+    findings = findings_by_code(nova, endpoint, get_foundation_model_availability=denied)
+    assert "Model access" in str(findings["NoModelAccess"].fix)
     assert "CatalogueDrift" in findings_by_code(
         job(tmp_path, endpoint, "titan-text-lite"), endpoint
     )
@@ -235,8 +235,10 @@ def test_keys_and_network(tmp_path: Path, endpoint: Endpoint) -> None:
     subnet = {"Subnets": [{"VpcId": "vpc-1"}]}
     other = {"SecurityGroups": [{"VpcId": "vpc-2"}]}
     vpc = job(tmp_path, endpoint, vpc={"subnet_ids": ["subnet-1"], "security_group_ids": ["sg-1"]})
-    told = findings_by_code(vpc, endpoint, describe_subnets=subnet, describe_security_groups=other)
-    assert "SeveralVpcs" in told
+    findings = findings_by_code(
+        vpc, endpoint, describe_subnets=subnet, describe_security_groups=other
+    )
+    assert "SeveralVpcs" in findings
     same = {"SecurityGroups": [{"VpcId": "vpc-1"}]}
     answers = {"describe_subnets": subnet, "describe_security_groups": same}
     assert "NoS3Endpoint" in findings_by_code(
@@ -247,19 +249,23 @@ def test_keys_and_network(tmp_path: Path, endpoint: Endpoint) -> None:
 def test_a_busy_account(tmp_path: Path, endpoint: Endpoint) -> None:
     running_ = [{"jobName": name} for name in ("one", "two")]
     answer = {"modelCustomizationJobSummaries": running_}
-    told = findings_by_code(job(tmp_path, endpoint), endpoint, list_model_customization_jobs=answer)
-    assert told["AccountBusy"].severity == "warning" and "--queue" in str(told["AccountBusy"].fix)
+    findings = findings_by_code(
+        job(tmp_path, endpoint), endpoint, list_model_customization_jobs=answer
+    )
+    assert findings["AccountBusy"].severity == "warning" and "--queue" in str(
+        findings["AccountBusy"].fix
+    )
 
 
-def test_what_may_not_be_asked_is_unchecked_and_no_failure(
+def test_what_may_not_be_read_is_unchecked_and_no_failure(
     tmp_path: Path, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     endpoint.fault({"operation": "ListFoundationModels", "do": "deny"})
-    told = preflight.check_job(
+    findings = preflight.check_job(
         job(tmp_path, endpoint),
         CannedAws(AwsLocation(region=REGION, endpoint_url=endpoint.url), {}),
     )
-    assert [(f.code, f.severity) for f in told] == [("CouldNotCheck", "warning")]
+    assert [(f.code, f.severity) for f in findings] == [("CouldNotCheck", "warning")]
     endpoint.fault({"operation": "ListFoundationModels", "do": "deny"})
     titan = findings_by_code(job(tmp_path, endpoint, "titan-text-lite"), endpoint)
     assert titan["ModelEndOfLife"].severity == "error"
@@ -271,7 +277,7 @@ def test_what_may_not_be_asked_is_unchecked_and_no_failure(
     assert "aws configure" in str(alone["CouldNotCheck"].fix)
 
 
-def test_what_the_job_file_alone_tells(tmp_path: Path, endpoint: Endpoint) -> None:
+def test_findings_from_the_job_file_alone(tmp_path: Path, endpoint: Endpoint) -> None:
     lacking = job(tmp_path, endpoint, role_arn=None, s3_uri=None)
     fields = [f.field for f in preflight.check_job(lacking, Aws(AwsLocation()))]
     assert fields == ["bedrock.role_arn", "bedrock.s3_uri"]
@@ -311,7 +317,7 @@ def test_a_check_that_could_not_reach_the_account_is_not_passed(
     tmp_path: Path, endpoint: Endpoint, error: CloudftError, code: str, exit_code: int
 ) -> None:
     """Refused is a warning: the caller may not look. Out of reach, another check may find more."""
-    told = findings_by_code(job(tmp_path, endpoint), endpoint, list_foundation_models=error)
-    assert told[code].severity == "warning"
-    checked = prepare.CheckReport((told[code],), None, None)
+    findings = findings_by_code(job(tmp_path, endpoint), endpoint, list_foundation_models=error)
+    assert findings[code].severity == "warning"
+    checked = prepare.CheckReport((findings[code],), None, None)
     assert checked.ok and checked.exit_code == exit_code

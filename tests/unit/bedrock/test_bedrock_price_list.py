@@ -43,27 +43,27 @@ LISTED = [
 
 
 def answering(monkeypatch: pytest.MonkeyPatch, *pages: list[str] | Exception) -> list[Any]:
-    """The price list answers with these pages; what it was asked is returned."""
-    asked: list[Any] = []
+    """Let the price list return these pages; return the list of its requests."""
+    requests: list[Any] = []
 
     def once(aws: Aws, what: str, service: str, operation: str, **given: Any) -> Mapping[str, Any]:
         assert (service, operation, aws.location.region) == ("pricing", "get_products", "us-east-1")
-        asked.append(given)
+        requests.append(given)
         page = pages[int(given.get("NextToken", 0))]
         if isinstance(page, Exception):
             raise page
-        more = len(asked) < len(pages)
-        return {"PriceList": page} | ({"NextToken": str(len(asked))} if more else {})
+        more = len(requests) < len(pages)
+        return {"PriceList": page} | ({"NextToken": str(len(requests))} if more else {})
 
     monkeypatch.setattr(Aws, "call_without_retry", once)
-    return asked
+    return requests
 
 
 def test_the_models_own_products_are_read_from_all_pages(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = answering(monkeypatch, LISTED[:1], LISTED[1:])
+    requests = answering(monkeypatch, LISTED[:1], LISTED[1:])
     found = price_list.fetch_prices(Aws(AwsLocation()), NOVA, "us-west-2")
-    assert found is not None and len(asked) == 2
-    assert asked[0]["Filters"][0]["Value"] == "us-west-2"
+    assert found is not None and len(requests) == 2
+    assert requests[0]["Filters"][0]["Value"] == "us-west-2"
     assert (found.training_per_1k_tokens, found.storage_per_month) == (0.002, 2.5)
     assert found.provisioned_unit_hour == 30
 
@@ -110,11 +110,11 @@ def test_an_imported_models_copies_are_billed_by_whole_windows() -> None:
     assert cost.imported_model_usd(12.0, 3, 2, 0.05) == pytest.approx(3 * 2 * 0.05 * 15)
 
 
-def test_how_a_copy_is_billed_is_told_with_its_source() -> None:
+def test_how_a_copy_is_billed_has_its_source() -> None:
     units = {"customModelUnitsPerModelCopy": 2, "customModelUnitsVersion": "v1.0"}
-    told = inventory._copy_price(units, None)
-    assert "2 x custom model unit v1.0 in windows of 5 minutes, no price is known" in told
-    assert "import-model-calculate-cost.html, 2026-11-27" in told
+    basis = inventory._copy_price(units, None)
+    assert "2 x custom model unit v1.0 in windows of 5 minutes, no price is known" in basis
+    assert "import-model-calculate-cost.html, 2026-11-27" in basis
     assert "0.05 USD a unit and minute" in inventory._copy_price(units, UnitPrices(0.05))
 
 

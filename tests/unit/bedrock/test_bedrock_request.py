@@ -16,7 +16,8 @@ from job_files import write_job_file
 
 from cloudft import catalogue
 from cloudft.aws.request_validation import SAFE_PATTERNS, load_service_model, validate_request
-from cloudft.backends.bedrock import preflight, request, states
+from cloudft.backends.base import with_placeholder_data
+from cloudft.backends.bedrock import customizations, request, states
 from cloudft.backends.bedrock.backend import BedrockBackend
 from cloudft.backends.findings import FindingFactory
 from cloudft.catalogue import cost
@@ -66,17 +67,17 @@ def test_a_teacher_that_is_gone_or_unknown_is_found(
 ) -> None:
     flags = {"customization_type": "DISTILLATION", "distillation.teacher": teacher}
     job = load_job(loaded(tmp_path).path, flags=flags)
-    found = preflight._check_teacher(job, FindingFactory(job))
+    found = customizations.check_customization(job, FindingFactory(job))
     assert [(f.code, f.severity) for f in found] == ([(code, severity)] if code else [])
 
 
 @pytest.mark.parametrize(("alias", "kind"), CUSTOMIZED)
 def test_every_models_request_fits_the_service_model(tmp_path: Path, alias: str, kind: str) -> None:
     job = loaded(tmp_path, alias, customization_type=kind, tags={"team": "support desk"})
-    asked = request.create_request(preflight.with_placeholder_data(job))
-    assert validate_request("bedrock", "CreateModelCustomizationJob", asked) == []
-    assert asked["baseModelIdentifier"] == catalogue.find_model(alias).bedrock_id
-    assert all(isinstance(value, str) for value in asked["hyperParameters"].values())
+    parameters = request.create_request(with_placeholder_data(job))
+    assert validate_request("bedrock", "CreateModelCustomizationJob", parameters) == []
+    assert parameters["baseModelIdentifier"] == catalogue.find_model(alias).bedrock_id
+    assert all(isinstance(value, str) for value in parameters["hyperParameters"].values())
 
 
 def test_every_member_of_the_api_can_be_reached(tmp_path: Path) -> None:
@@ -91,7 +92,7 @@ def test_every_member_of_the_api_can_be_reached(tmp_path: Path) -> None:
         },
         data={"validation": 0.2},
     )
-    assert set(request.create_request(preflight.with_placeholder_data(job))) == set(shape.members)
+    assert set(request.create_request(with_placeholder_data(job))) == set(shape.members)
 
 
 def test_a_hyperparameter_is_text_without_an_exponent() -> None:
@@ -112,8 +113,8 @@ NAMES = st.text(string.ascii_letters + string.digits + "+.-", min_size=1, max_si
 @given(NAMES.filter(lambda name: name[0].isalnum()), st.text("0123456789abcdef", min_size=8))
 def test_names_are_names_that_bedrock_takes(name: str, token: str) -> None:
     made = job_id(name, token)
-    asked = {"jobIdentifier": made}
-    assert validate_request("bedrock", "GetModelCustomizationJob", asked) == []
+    parameters = {"jobIdentifier": made}
+    assert validate_request("bedrock", "GetModelCustomizationJob", parameters) == []
     assert len(made) <= 63 and made.endswith(token[:8])
     tags = {"targetModelName": request.custom_model_name(made), "sourceModelArn": ARN}
     assert validate_request("bedrock", "CreateModelCopyJob", tags) == []
@@ -133,9 +134,7 @@ def test_the_safe_patterns_mean_what_the_published_ones_do(text: str) -> None:
 
 def test_the_token_follows_from_the_request_and_not_from_the_machine(tmp_path: Path) -> None:
     def token(folder: str, **more: Any) -> str:
-        return request.request_token(
-            preflight.with_placeholder_data(loaded(tmp_path / folder, **more))
-        )
+        return request.request_token(with_placeholder_data(loaded(tmp_path / folder, **more)))
 
     one = token("one")
     assert one == token("two") == token("three", bedrock={"profile": "other"})
@@ -178,7 +177,7 @@ def test_a_budget_is_held_also_where_no_price_is_known(
     tmp_path: Path, model: str, budget: float | None, refused: bool
 ) -> None:
     job = loaded(tmp_path, model, **({} if budget is None else {"budget_usd": budget}))
-    staged = preflight.with_placeholder_data(job)
+    staged = with_placeholder_data(job)
     file = staged.manifest.files["train"]
     object.__setattr__(file, "tokens", 50_000)
     plan = BedrockBackend(Home(tmp_path / "home")).plan(staged)
@@ -190,7 +189,7 @@ def test_a_budget_is_held_also_where_no_price_is_known(
 
 
 def test_a_plan_prints_whole_and_equal_and_hides_nothing_that_it_sends(tmp_path: Path) -> None:
-    staged = preflight.with_placeholder_data(loaded(tmp_path))
+    staged = with_placeholder_data(loaded(tmp_path))
     backend = BedrockBackend(Home(tmp_path / "home"))
     text = json.dumps(to_json(backend.plan(staged)), sort_keys=True)
     assert text == json.dumps(to_json(backend.plan(staged)), sort_keys=True)
@@ -200,7 +199,7 @@ def test_a_plan_prints_whole_and_equal_and_hides_nothing_that_it_sends(tmp_path:
     assert all(call["parameters"]["ExpectedBucketOwner"] == "123456789012" for call in puts)
 
 
-def test_what_jobs_like_this_one_took_is_told() -> None:
+def test_the_typical_duration_is_that_of_similar_jobs() -> None:
     began = datetime(2026, 11, 1, tzinfo=timezone.utc)
 
     def job(minutes: int, model: str = "a", kind: str = "FINE_TUNING") -> dict[str, Any]:

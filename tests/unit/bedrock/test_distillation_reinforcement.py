@@ -13,7 +13,8 @@ from processes import Cli
 
 from cloudft import catalogue
 from cloudft.aws.request_validation import validate_request
-from cloudft.backends.bedrock import preflight, request
+from cloudft.backends.base import with_placeholder_data
+from cloudft.backends.bedrock import customizations, request
 from cloudft.backends.findings import FindingFactory
 from cloudft.data.formats.record import BadRecord
 from cloudft.data.formats.registry import encode_record, parse_record
@@ -50,8 +51,8 @@ def test_reinforcement_keeps_the_key_and_all_that_the_grader_gets() -> None:
     value = {"messages": [USER], "reference_answer": {"number": 4}, "task_id": "sum"}
     assert line(value, "reinforcement") == value
     labelled = line({"prompt": "2 and 2?", "completion": "4"}, "reinforcement")
-    asked = {"role": "user", "content": "2 and 2?"}
-    assert labelled == {"messages": [asked], "reference_answer": "4"}
+    prompt = {"role": "user", "content": "2 and 2?"}
+    assert labelled == {"messages": [prompt], "reference_answer": "4"}
 
 
 @pytest.mark.parametrize(
@@ -96,15 +97,15 @@ def test_the_request_fits_and_the_section_must_be_there(
     tmp_path: Path, kind: str, section: dict[str, Any], model: str
 ) -> None:
     loaded = job(tmp_path, model, customization_type=kind, **section)
-    asked = request.create_request(preflight.with_placeholder_data(loaded))
-    assert validate_request("bedrock", "CreateModelCustomizationJob", asked) == []
-    assert ("hyperParameters" in asked) == (kind == "DISTILLATION")
-    assert list(preflight._check_customization_type(loaded, FindingFactory(loaded))) == []
-    [missing] = preflight._check_customization_type(
+    parameters = request.create_request(with_placeholder_data(loaded))
+    assert validate_request("bedrock", "CreateModelCustomizationJob", parameters) == []
+    assert ("hyperParameters" in parameters) == (kind == "DISTILLATION")
+    assert list(customizations.check_customization(loaded, FindingFactory(loaded))) == []
+    [missing] = customizations.check_customization(
         bare := job(tmp_path, model, customization_type=kind), FindingFactory(bare)
     )
     assert missing.code == "MissingValue" and missing.field in section
-    [unused] = preflight._check_customization_type(
+    [unused] = customizations.check_customization(
         plain := job(tmp_path, model, **section), FindingFactory(plain)
     )
     assert unused.code == "UnusedValue"
@@ -135,5 +136,5 @@ def test_a_custom_model_is_trained_further(
         done = cli(*words, second.path)
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout)["status"] == "Completed"
-        [_, asked] = endpoint.calls("CreateModelCustomizationJob")
-        assert asked["baseModelIdentifier"] == model
+        [_, parameters] = endpoint.calls("CreateModelCustomizationJob")
+        assert parameters["baseModelIdentifier"] == model

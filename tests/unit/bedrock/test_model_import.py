@@ -18,7 +18,7 @@ from cloudft.errors import UsageError
 
 VERSION = load_import_rules().transformers
 OLD_PYTHON = os.environ.get("CLOUDFT_OLD_TRANSFORMERS")
-"""The Python of an environment with transformers 4.51.3 and torch, for whoever has one."""
+"""Python of an environment with transformers 4.51.3 and torch, if there is one."""
 COMPARES = """
 import json, sys, torch, transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -80,7 +80,7 @@ def test_a_scaled_rope_keeps_its_scaling() -> None:
     made = convert_config.convert_config({"rope_parameters": rope}, VERSION)
     assert made["rope_theta"] == 5e5
     assert made["rope_scaling"] == {"rope_type": "llama3", "factor": 8.0}
-    with pytest.raises(ValueError, match="layer to layer"):
+    with pytest.raises(ValueError, match="between layers"):
         convert_config.convert_config({"rope_parameters": {"full_attention": rope}}, VERSION)
 
 
@@ -109,7 +109,7 @@ def test_missing_files_and_other_formats_are_named(merged: Path) -> None:
     (merged / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + b"\0")
     assert codes(merged) == ["ImportFileMissing", "ImportDtype"]
     (merged / "model.safetensors").write_bytes(b"torn")
-    with pytest.raises(UsageError, match="no whole safetensors file"):
+    with pytest.raises(UsageError, match="no complete safetensors file"):
         codes(merged)
     (merged / "model.safetensors").unlink()
     (merged / "config.json").unlink()

@@ -1,6 +1,7 @@
-"""A name that is taken is looked up, however AWS says so: ours is gone on with, another's is named.
+"""Conflicts of names: a resource of cloudft's is adopted, a foreign one is named in the error.
 
-Bedrock says it as a ValidationException, where its service model lists a ConflictException.
+Bedrock refuses a name in use with a ValidationException, although its service model lists a
+ConflictException.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ import yaml
 from botocore.exceptions import ClientError
 from endpoint import AWS_KEYS, BUCKET, REGION, Endpoint, running_endpoint
 
-from cloudft.aws.client import Aws, AwsLocation, translate_aws_errors
+from cloudft.aws.client import Aws, AwsLocation
+from cloudft.aws.error_translation import translate_aws_errors
 from cloudft.backends.base import with_placeholder_data
 from cloudft.backends.bedrock import batch_inference
 from cloudft.backends.bedrock.backend import BedrockBackend
@@ -33,9 +35,10 @@ FOREIGN = {"tags": [], "jobTags": [], "clientRequestToken": "theirs"}
 
 
 class RacingAws(Aws):
-    """AWS that makes a thing just before it is made, and keeps no token.
+    """AWS in which each resource is created just before cloudft creates it, and without its token.
 
-    That is a try whose answer was lost, or a process beside this one; `changes` make it another's.
+    That is an earlier call whose response was lost, or a process beside this one. `changes` to its
+    parameters make it a foreign resource.
     """
 
     def __init__(self, location: AwsLocation, operation: str, changes: Mapping[str, Any]) -> None:
@@ -76,7 +79,7 @@ class Setup:
 
 
 @pytest.fixture
-def bench(endpoint: Endpoint, tmp_path: Path, request: pytest.FixtureRequest) -> Setup:
+def setup(endpoint: Endpoint, tmp_path: Path, request: pytest.FixtureRequest) -> Setup:
     tiny.write_jsonl(tmp_path / "train.jsonl", tiny.pairs(8))
     section = {**endpoint.bedrock_section, "endpoint_url": endpoint.url}
     name = "".join(c for c in request.node.name if c.isalnum())[-40:]
@@ -86,32 +89,32 @@ def bench(endpoint: Endpoint, tmp_path: Path, request: pytest.FixtureRequest) ->
     return Setup(load_job(path), Home(tmp_path / "home"), endpoint)
 
 
-def create_customization_job(bench: Setup, changes: Mapping[str, Any]) -> None:
-    aws = bench.aws("create_model_customization_job", changes)
-    backend = BedrockBackend(bench.home, aws)
-    staged, _ = prepare.prepare(bench.job, backend, bench.home)
+def create_customization_job(setup: Setup, changes: Mapping[str, Any]) -> None:
+    aws = setup.aws("create_model_customization_job", changes)
+    backend = BedrockBackend(setup.home, aws)
+    staged, _ = prepare.prepare(setup.job, backend, setup.home)
     plan = backend.plan(staged)
     assert backend.find_submitted(plan) is None
     assert backend.submit(plan) == backend.find_submitted(plan)
 
 
-def create_import_job(bench: Setup, changes: Mapping[str, Any]) -> None:
-    backend = ImportBackend(bench.home, bench.aws("create_model_import_job", changes))
-    bench.home.path.mkdir()
-    (bench.home.path / "config.json").write_bytes(b"{}")
+def create_import_job(setup: Setup, changes: Mapping[str, Any]) -> None:
+    backend = ImportBackend(setup.home, setup.aws("create_model_import_job", changes))
+    setup.home.path.mkdir()
+    (setup.home.path / "config.json").write_bytes(b"{}")
     files = {"config.json": StagedFile(0, 0, 0, name="config.json", sha256="0" * 64, bytes=2)}
-    staged = with_placeholder_data(bench.job)
-    plan = backend.plan(MergedJob(bench.job, staged.manifest, bench.home.path, files=files))
+    staged = with_placeholder_data(setup.job)
+    plan = backend.plan(MergedJob(setup.job, staged.manifest, setup.home.path, files=files))
     assert backend.submit(plan) == backend.find_submitted(plan)
 
 
-def create_batch(bench: Setup, changes: Mapping[str, Any]) -> None:
-    """The batch that is found has nothing to read: no model is loaded here."""
+def create_batch(setup: Setup, changes: Mapping[str, Any]) -> None:
+    """Find a batch whose input does not exist, so that it fails: no model is loaded here."""
     nowhere = {"s3InputFormat": "JSONL", "s3Uri": f"s3://{BUCKET}/nowhere.jsonl"}
     changes = {**changes, "inputDataConfig": {"s3InputDataConfig": nowhere}}
     aws, role = (
-        bench.aws("create_model_invocation_job", changes),
-        bench.endpoint.bedrock_section["role_arn"],
+        setup.aws("create_model_invocation_job", changes),
+        setup.endpoint.bedrock_section["role_arn"],
     )
     batched = batch_inference.BatchInferenceSession(
         aws,
@@ -123,30 +126,32 @@ def create_batch(bench: Setup, changes: Mapping[str, Any]) -> None:
         list(batched.generate(prompts, ["base"], GenerationConfig()))
 
 
-def create_deployment(bench: Setup, changes: Mapping[str, Any]) -> None:
-    backend = BedrockBackend(bench.home, bench.aws("create_custom_model_deployment", changes))
-    staged, _ = prepare.prepare(bench.job, backend, bench.home)
+def create_deployment(setup: Setup, changes: Mapping[str, Any]) -> None:
+    backend = BedrockBackend(setup.home, setup.aws("create_custom_model_deployment", changes))
+    staged, _ = prepare.prepare(setup.job, backend, setup.home)
     job = backend.submit(backend.plan(staged))
-    bedrock = bench.endpoint.client("bedrock")
+    bedrock = setup.endpoint.client("bedrock")
     while bedrock.get_model_customization_job(jobIdentifier=job)["status"] == "InProgress":
         pass
     plan = backend.plan_serving(job, provisioned=False, units=1, hours=2)
-    thing = backend.deploy(plan)
-    assert [thing.id] == [one.id for one in backend.list_servings(job)]
+    resource = backend.deploy(plan)
+    assert [resource.id] == [one.id for one in backend.list_servings(job)]
 
 
 CREATIONS = [create_customization_job, create_import_job, create_deployment]
 
 
 @pytest.mark.parametrize("make", [*CREATIONS, create_batch])
-def test_ours_is_gone_on_with(bench: Setup, make: Callable[..., None]) -> None:
-    make(bench, {})
+def test_a_resource_of_cloudft_is_adopted(setup: Setup, make: Callable[..., None]) -> None:
+    make(setup, {})
 
 
 @pytest.mark.parametrize("make", CREATIONS)
-def test_another_ones_is_named_and_left_alone(bench: Setup, make: Callable[..., None]) -> None:
-    with pytest.raises(ResourceConflict, match="is there, and it"):
-        make(bench, FOREIGN)
+def test_a_foreign_resource_is_named_and_left_alone(
+    setup: Setup, make: Callable[..., None]
+) -> None:
+    with pytest.raises(ResourceConflict, match="exists, and it"):
+        make(setup, FOREIGN)
 
 
 @pytest.mark.parametrize(
@@ -157,10 +162,10 @@ def test_another_ones_is_named_and_left_alone(bench: Setup, make: Callable[..., 
         ("The name of the role is too long", CloudRefused),
     ],
 )
-def test_a_taken_name_is_a_conflict_by_bedrocks_words_too(
+def test_a_name_in_use_is_a_conflict_by_its_message_too(
     message: str, kind: type[CloudRefused]
 ) -> None:
-    told: Any = {"Error": {"Code": "ValidationException", "Message": message}}
+    response: Any = {"Error": {"Code": "ValidationException", "Message": message}}
     with pytest.raises(CloudRefused) as refused, translate_aws_errors("it can't be created"):
-        raise ClientError(told, "CreateModelCustomizationJob")
+        raise ClientError(response, "CreateModelCustomizationJob")
     assert type(refused.value) is kind

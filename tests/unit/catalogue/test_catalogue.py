@@ -2,24 +2,26 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from cloudft.backends.bedrock.preflight import check_offline
 from cloudft.catalogue import (
+    CUSTOMIZATION_TYPES,
     Model,
+    find,
     find_model,
     find_weights,
+    load,
     load_local_hyperparameters,
     load_models,
 )
-from cloudft.catalogue.load import FACT_TABLES, FAMILIES, FOLDER
-from cloudft.errors import UnknownModel
+from cloudft.errors import SpecError, UnknownModel
+from cloudft.spec.load import load_job
 
-FORMATS = {
-    *("prompt-completion", "converse", "claude-messages", "input"),
-    *("distillation", "reinforcement"),
-}
+FAMILY_FILES = [path for folder in load.FAMILY_FOLDERS for path in folder.glob("*.yaml")]
 
 
 def model_folder(folder: Path, *weights: str) -> Path:
@@ -30,8 +32,65 @@ def model_folder(folder: Path, *weights: str) -> Path:
     return folder
 
 
-def test_every_family_file_is_loaded():
-    assert sorted((*FAMILIES, *FACT_TABLES)) == sorted(path.stem for path in FOLDER.glob("*.yaml"))
+FAMILY = """
+family: example
+sources:
+  docs: {url: "https://example.com/docs", date: 2026-11}
+hyperparameters:
+  small:
+    source: docs
+    rows:
+      epochCount: {type: int, min: 1, max: 5, default: 2}
+models:
+  - alias: example-small
+    title: Example Small
+    bedrock_id: example.small-v1:0:8k
+    customization_types: [FINE_TUNING]
+    formats: {FINE_TUNING: converse}
+    regions: [us-east-1]
+    hyperparameters: small
+    lifecycle: {state: active, source: docs}
+    sources: [docs]
+"""
+
+
+@pytest.fixture
+def family_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    folder = tmp_path / "families"
+    folder.mkdir()
+    monkeypatch.setattr(load, "FAMILY_FOLDERS", [*load.FAMILY_FOLDERS, folder])
+    caches = (load.load_models, find._models_by_name)
+    for cache in caches:
+        cache.cache_clear()
+    yield folder
+    for cache in caches:
+        cache.cache_clear()
+
+
+def test_a_family_is_added_by_one_file(family_folder: Path, tmp_path: Path):
+    (family_folder / "example.yaml").write_text(FAMILY)
+    model = find_model("example.small-v1")
+    assert model is load_models()[-1]
+    assert (model.alias, model.family) == ("example-small", "example")
+    with pytest.raises(UnknownModel, match="did you mean example-small"):
+        find_model("example-smal")
+    (tmp_path / "train.jsonl").write_text('{"prompt": "a", "completion": "b"}\n' * 8)
+    job = tmp_path / "cloudft.yaml"
+    text = "name: x\nbase_model: example-small\ndata: {train: train.jsonl}\n"
+    job.write_text(text + "hyperparameters: {epochCount: 9}\n")
+    with pytest.raises(SpecError, match="9"):
+        load_job(job)
+    job.write_text(text + "hyperparameters: {epochCount: 3}\n")
+    assert load_job(job).model is model
+    abroad = check_offline(load_job(job, flags={"bedrock.region": "eu-west-1"}))
+    assert abroad[-1].code == "RegionUnsupported"
+
+
+def test_families_are_listed_by_their_order():
+    families = list(dict.fromkeys(model.family for model in load_models()))
+    assert families[0] == "amazon-nova"
+    assert families[-1] == "open-weight"
+    assert sorted(families) == sorted(path.stem for path in FAMILY_FILES)
 
 
 def test_aliases_and_ids_are_unique():
@@ -46,9 +105,9 @@ def test_a_model_is_complete(model: Model):
     assert model.sources
     assert all(source.url and source.date for source in model.sources)
     assert model.is_open_weight or model.bedrock_id
-    another_api = model.family == "openai-compatible"
-    assert set(model.formats) == (set() if another_api else set(model.customization_types))
-    assert set(model.formats.values()) <= FORMATS
+    is_bedrock_api = model.customization_api == "bedrock"
+    assert set(model.formats) == (set(model.customization_types) if is_bedrock_api else set())
+    assert all(name in CUSTOMIZATION_TYPES[kind].formats for kind, name in model.formats.items())
     for row in model.hyperparameters.values():
         assert row.min <= row.default <= row.max
         assert row.type == "float" or isinstance(row.default, int)

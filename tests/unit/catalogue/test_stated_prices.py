@@ -149,7 +149,7 @@ def test_a_list_replaces_what_is_not_stated_alone() -> None:
     assert "our offer" in after.price_source
 
 
-def test_amounts_are_shown_with_the_digits_that_tell_them_apart() -> None:
+def test_amounts_are_shown_with_the_digits_that_differ() -> None:
     assert cost.format_distinct_usd(0.0063, 0.0) == ("0.0063 USD", "0.00 USD")
     assert cost.format_distinct_usd(0.0023, 0.0) == ("0.0023 USD", "0.00 USD")
     assert cost.format_distinct_usd(0.0042, 0.004) == ("0.0042 USD", "0.004 USD")

@@ -107,9 +107,7 @@ def test_the_tokens_of_a_job_are_the_trainers_own(job_file: JobFile, preloaded_h
     assert (long["learned"], long["line"]) == (0, 2), "the whole answer is cut"
     said = data("preview", path, output="text")
     assert said.endswith(f"[[shipping{tiny.END}]]\n")
-    assert "--- cut here, after 200 tokens" in data(
-        "preview", path, "--record", "2", output="text"
-    )
+    assert "--- cut here, after 200 tokens" in data("preview", path, "--record", "2", output="text")
     with pytest.raises(UsageError, match="no record 9"):
         data("preview", path, "--record", "9")
 
@@ -126,7 +124,7 @@ def test_what_the_job_can_not_use_is_no_count_of_zero(
         data("stats", path)
     with pytest.raises(CheckFailed):
         data("preview", path)
-    with pytest.raises(UsageError, match="is no job file"):
+    with pytest.raises(UsageError, match="is not a job file"):
         data("preview", path.parent / "train.jsonl")
 
 

@@ -23,10 +23,10 @@ URI = f"s3://{BUCKET}/train.jsonl"
 
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[Endpoint]:
-    with running_endpoint("--clock", "fast", "--jobs", "2") as made:
+    with running_endpoint("--clock", "fast", "--jobs", "2") as endpoint:
         body = b'{"prompt": "a", "completion": "b"}\n' * 3
-        made.client("s3").put_object(Bucket=BUCKET, Key="train.jsonl", Body=body)
-        yield made
+        endpoint.client("s3").put_object(Bucket=BUCKET, Key="train.jsonl", Body=body)
+        yield endpoint
 
 
 def job_request(name: str, **changes: Any) -> dict[str, Any]:
@@ -45,11 +45,11 @@ def job_request(name: str, **changes: Any) -> dict[str, Any]:
 def wait_for_end(endpoint: Endpoint, arn: str) -> dict[str, Any]:
     bedrock = endpoint.client("bedrock")
 
-    def look() -> Any:
+    def poll() -> Any:
         job = bedrock.get_model_customization_job(jobIdentifier=arn)
         return job if job["status"] not in ("InProgress", "Stopping") else None
 
-    return dict(wait_until(look, "the job has ended"))
+    return dict(wait_until(poll, "the job has ended"))
 
 
 def create_completed_job(endpoint: Endpoint, name: str) -> dict[str, Any]:
@@ -63,14 +63,14 @@ def error_code(caught: pytest.ExceptionInfo[ClientError]) -> str:
     return str(caught.value.response["Error"]["Code"])
 
 
-def test_it_says_that_it_is_not_aws(endpoint: Endpoint) -> None:
+def test_responses_say_that_this_is_not_aws(endpoint: Endpoint) -> None:
     with urllib.request.urlopen(f"{endpoint.url}/_cloudft/account?token={TOKEN}") as answer:
         assert "not AWS" in answer.headers["Server"]
     assert endpoint.client("sts").get_caller_identity()["Account"] == ACCOUNT
-    assert create_completed_job(endpoint, "told")["jobArn"].split(":")[4] == ACCOUNT
+    assert create_completed_job(endpoint, "account")["jobArn"].split(":")[4] == ACCOUNT
 
 
-def test_a_job_by_name_and_by_arn_with_all_that_the_api_promises(endpoint: Endpoint) -> None:
+def test_a_job_is_found_by_name_and_arn_with_the_members_of_the_api(endpoint: Endpoint) -> None:
     bedrock = endpoint.client("bedrock")
     job = create_completed_job(endpoint, "whole")
     assert bedrock.get_model_customization_job(jobIdentifier="whole")["jobArn"] == job["jobArn"]
@@ -84,7 +84,7 @@ def test_a_job_by_name_and_by_arn_with_all_that_the_api_promises(endpoint: Endpo
 
 
 @pytest.mark.parametrize(
-    ("changes", "word"),
+    ("changes", "part"),
     [
         ({"jobName": "a_b"}, "jobName"),
         ({"jobName": "-" * 40}, "jobName"),
@@ -99,12 +99,12 @@ def test_a_job_by_name_and_by_arn_with_all_that_the_api_promises(endpoint: Endpo
         ({"customizationType": "DISTILLATION"}, "DISTILLATION"),
     ],
 )
-def test_what_the_service_refuses_is_refused(
-    endpoint: Endpoint, changes: dict[str, Any], word: str
+def test_requests_that_the_service_refuses_are_refused(
+    endpoint: Endpoint, changes: dict[str, Any], part: str
 ) -> None:
     with pytest.raises(ClientError) as caught:
         endpoint.client("bedrock").create_model_customization_job(**job_request("bad", **changes))
-    assert error_code(caught) == "ValidationException" and word in str(caught.value)
+    assert error_code(caught) == "ValidationException" and part in str(caught.value)
 
 
 def test_tokens_names_and_quotas(endpoint: Endpoint) -> None:
@@ -125,21 +125,20 @@ def test_tokens_names_and_quotas(endpoint: Endpoint) -> None:
     assert error_code(caught) == "ConflictException"
 
 
-def test_lists_have_pages_filters_and_an_order(endpoint: Endpoint) -> None:
-    names = ["page-1", "page-2", "page-3"]
-    for name in names:
+def test_lists_are_paginated_filtered_and_sorted(endpoint: Endpoint) -> None:
+    for name in ("page-1", "page-2", "page-3"):
         create_completed_job(endpoint, name)
     bedrock = endpoint.client("bedrock")
     pages = bedrock.get_paginator("list_model_customization_jobs").paginate(
         nameContains="page-", PaginationConfig={"PageSize": 2}
     )
-    found = [[s["jobName"] for s in page["modelCustomizationJobSummaries"]] for page in pages]
-    assert found == [["page-3", "page-2"], ["page-1"]]
+    names = [[s["jobName"] for s in page["modelCustomizationJobSummaries"]] for page in pages]
+    assert names == [["page-3", "page-2"], ["page-1"]]
     failed = bedrock.list_model_customization_jobs(nameContains="page-", statusEquals="Failed")
     assert failed["modelCustomizationJobSummaries"] == []
 
 
-def test_a_job_that_cannot_read_its_data_fails_in_the_services_words(endpoint: Endpoint) -> None:
+def test_a_job_that_cannot_read_its_data_has_the_services_message(endpoint: Endpoint) -> None:
     bedrock = endpoint.client("bedrock")
     nowhere = {"trainingDataConfig": {"s3Uri": f"s3://{BUCKET}/nowhere.jsonl"}}
     arn = bedrock.create_model_customization_job(**job_request("unread", **nowhere))["jobArn"]
@@ -153,8 +152,8 @@ def test_a_job_that_cannot_read_its_data_fails_in_the_services_words(endpoint: E
 def test_a_model_in_use_is_not_deleted(endpoint: Endpoint) -> None:
     bedrock = endpoint.client("bedrock")
     model = create_completed_job(endpoint, "used")["outputModelArn"]
-    made = bedrock.create_custom_model_deployment(modelDeploymentName="used", modelArn=model)
-    arn = made["customModelDeploymentArn"]
+    created = bedrock.create_custom_model_deployment(modelDeploymentName="used", modelArn=model)
+    arn = created["customModelDeploymentArn"]
     with pytest.raises(ClientError) as caught:
         bedrock.delete_custom_model(modelIdentifier=model)
     assert error_code(caught) == "ConflictException"
@@ -168,7 +167,7 @@ def test_a_model_in_use_is_not_deleted(endpoint: Endpoint) -> None:
     assert error_code(caught) == "ConflictException"
 
 
-def test_what_is_not_offered_is_refused_at_once_and_not_retried(endpoint: Endpoint) -> None:
+def test_an_operation_that_is_not_offered_is_refused_and_not_retried(endpoint: Endpoint) -> None:
     with pytest.raises(ClientError) as caught:
         endpoint.client("bedrock").list_guardrails()
     assert error_code(caught) == "ValidationException" and "not offered" in str(caught.value)

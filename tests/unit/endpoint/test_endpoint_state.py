@@ -1,4 +1,4 @@
-"""The endpoint's state file, read back: damage is named, and no path is taken from it."""
+"""The state file: damage is reported with its field, and no path is taken from the file."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ IMPORT = {
 
 
 def write_state(folder: Path) -> dict[str, Any]:
-    """A state with one of each."""
+    """Return the content of a file with a job, a task and an imported model."""
     state = State("us-east-1", folder)
     arn = state.arn("model-customization-job", "amazon.nova-lite-v1:0")
     state.jobs[arn] = Job(arn, JOB, "arn:base", local="job-1")
@@ -40,18 +40,18 @@ def write_state(folder: Path) -> dict[str, Any]:
     path = str(folder / "imported" / task.id)
     state.imported[arn] = Model(arn, "in", "", folder=path)
     state.save()
-    found: dict[str, Any] = json.loads((folder / STATE_FILE).read_bytes())
-    return found
+    content: dict[str, Any] = json.loads((folder / STATE_FILE).read_bytes())
+    return content
 
 
 def first_resource(content: dict[str, Any], kind: str) -> dict[str, Any]:
-    thing: dict[str, Any] = next(iter(content[kind].values()))
-    return thing
+    resource: dict[str, Any] = next(iter(content[kind].values()))
+    return resource
 
 
 def change_arn(content: dict[str, Any], kind: str, arn: str) -> None:
-    thing = content[kind].popitem()[1]
-    content[kind][arn] = thing | {"arn": arn}
+    resource = content[kind].popitem()[1]
+    content[kind][arn] = resource | {"arn": arn}
 
 
 Damage = Callable[[dict[str, Any]], Any]

@@ -1,4 +1,4 @@
-"""What the endpoint takes IAM policies to mean."""
+"""Decisions by IAM policies: effects, wildcards, variables, conditions, boundaries."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What moto holds outlives the process: replayed, compacted, in spite of damage and kills."""
+"""moto's state after a restart: replayed and compacted, in spite of damage and kills."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ def _empty(moto: App) -> Iterator[None]:
     reset_moto(moto)
 
 
-def open_log(moto: App, folder: Path, said: list[str] | None = None) -> ReplayLog:
-    OPEN_LOGS.append(ReplayLog(moto, folder, (said if said is not None else []).append))
+def open_log(moto: App, folder: Path, warnings: list[str] | None = None) -> ReplayLog:
+    OPEN_LOGS.append(ReplayLog(moto, folder, (warnings if warnings is not None else []).append))
     return OPEN_LOGS[-1]
 
 
 def reset_moto(moto: App) -> None:
-    """moto as it is in a new process."""
+    """Bring moto into the state of a new process."""
     environ = {"REQUEST_METHOD": "POST", "PATH_INFO": "/moto-api/reset", "CONTENT_LENGTH": "0"}
     environ |= {"RAW_URI": "/moto-api/reset", "REQUEST_URI": "/moto-api/reset"}
     assert module.call_wsgi_app(moto, create_environ() | environ).status == 200
@@ -61,18 +61,18 @@ def reset_moto(moto: App) -> None:
     vars(moto)["app_instances"].pop("ec2", None)
     for account in ec2_backends.values():
         account.clear()
-    ec2_backends.clear()  # a reset makes the default networks anew, in a new process they are not
+    ec2_backends.clear()  # moto's reset creates the default networks; a new process has none
 
 
-def restart(moto: App, folder: Path, said: list[str] | None = None) -> ReplayLog:
+def restart(moto: App, folder: Path, warnings: list[str] | None = None) -> ReplayLog:
     reset_moto(moto)
-    return open_log(moto, folder, said)
+    return open_log(moto, folder, warnings)
 
 
 def s3_contents(app: App) -> dict[str, Any]:
-    """All of S3, by bucket."""
+    """Return all objects, versions and uploads of S3, by bucket."""
     s3 = moto_client.create_client(app, "s3")
-    found: dict[str, Any] = {}
+    buckets: dict[str, Any] = {}
     for bucket in (b["Name"] for b in s3.list_buckets()["Buckets"]):
         versions = s3.list_object_versions(Bucket=bucket)
         objects: dict[str, Any] = {}
@@ -81,24 +81,24 @@ def s3_contents(app: App) -> dict[str, Any]:
             answer = s3.get_object(**key)
             tags = s3.get_object_tagging(**key)["TagSet"]
             objects[item["Key"]] = (answer["Body"].read(), answer["Metadata"], tags, item["ETag"])
-        found[bucket] = (
+        buckets[bucket] = (
             objects,
             [(v["Key"], v["VersionId"]) for v in versions.get("Versions", ())],
             [(m["Key"], m["VersionId"]) for m in versions.get("DeleteMarkers", ())],
             [u["UploadId"] for u in s3.list_multipart_uploads(Bucket=bucket).get("Uploads", ())],
         )
-    return found
+    return buckets
 
 
 class RandomS3Client:
-    """A client that does anything to S3, by chance."""
+    """A client that makes random changes in S3."""
 
     def __init__(self, app: App, seed: int) -> None:
         self.s3, self.chance = moto_client.create_client(app, "s3"), random.Random(seed)
         self.bodies = 0
 
     def act(self) -> None:
-        """One request, or a few; S3 may refuse it."""
+        """Make one change, by one request or a few; S3 may refuse it."""
         acts = [self.put] * 4 + [self.delete] * 3 + [self.copy, self.copy, self.upload, self.upload]
         acts += [self.delete_many, self.tag, self.bucket, self.bucket, self.unbucket, self.versions]
         try:
@@ -154,18 +154,18 @@ class RandomS3Client:
 
     def upload(self) -> None:
         name = self.name()
-        made = self.s3.create_multipart_upload(**name)["UploadId"]
-        part = self.s3.upload_part(**name, UploadId=made, PartNumber=1, Body=self.body())
+        upload_id = self.s3.create_multipart_upload(**name)["UploadId"]
+        part = self.s3.upload_part(**name, UploadId=upload_id, PartNumber=1, Body=self.body())
         ending = self.chance.random()
         if ending < 0.6:
             parts = {"Parts": [{"PartNumber": 1, "ETag": part["ETag"]}]}
-            self.s3.complete_multipart_upload(**name, UploadId=made, MultipartUpload=parts)
+            self.s3.complete_multipart_upload(**name, UploadId=upload_id, MultipartUpload=parts)
         elif ending < 0.8:
-            self.s3.abort_multipart_upload(**name, UploadId=made)
+            self.s3.abort_multipart_upload(**name, UploadId=upload_id)
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_whatever_was_done_is_there_after_a_restart(
+def test_random_changes_of_s3_survive_a_restart(
     moto: App, tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "MIN_DEAD_BYTES", 0 if seed % 2 else 1 << 30)
@@ -174,9 +174,9 @@ def test_whatever_was_done_is_there_after_a_restart(
         client = RandomS3Client(app, seed)
         for _ in range(80):
             client.act()
-        before, said = s3_contents(app), list[str]()
-        app = restart(moto, tmp_path, said)
-        assert s3_contents(app) == before and said == []
+        before, warnings = s3_contents(app), list[str]()
+        app = restart(moto, tmp_path, warnings)
+        assert s3_contents(app) == before and warnings == []
     assert not (tmp_path / REJECTED_FILE).exists()
     assert [path.name for path in tmp_path.iterdir()] == [LOG_FILE]
 
@@ -185,7 +185,7 @@ def log_size(folder: Path) -> int:
     return (folder / LOG_FILE).stat().st_size
 
 
-def test_what_was_undone_leaves_the_file(
+def test_requests_that_were_undone_are_compacted_away(
     moto: App, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     app = open_log(moto, tmp_path)
@@ -203,7 +203,7 @@ def test_what_was_undone_leaves_the_file(
     assert log_size(tmp_path) == start
 
 
-def test_reads_and_refusals_are_not_kept(moto: App, tmp_path: Path) -> None:
+def test_reads_and_rejected_requests_are_not_recorded(moto: App, tmp_path: Path) -> None:
     app = open_log(moto, tmp_path)
     empty = log_size(tmp_path)
     clients = [moto_client.create_client(app, name) for name in ("s3", "logs", "iam", "kms", "sts")]
@@ -223,19 +223,19 @@ def test_reads_and_refusals_are_not_kept(moto: App, tmp_path: Path) -> None:
     assert log_size(tmp_path) == empty
 
 
-def test_a_request_that_moto_lacks_does_no_harm_later(moto: App, tmp_path: Path) -> None:
+def test_an_operation_that_moto_lacks_is_not_recorded(moto: App, tmp_path: Path) -> None:
     app = open_log(moto, tmp_path)
     with pytest.raises(NotImplementedError):
         moto_client.create_client(app, "logs").put_data_protection_policy(
             logGroupIdentifier="x", policyDocument="{}"
         )
     moto_client.create_client(app, "s3").create_bucket(Bucket="one")
-    said = list[str]()
-    assert list(s3_contents(restart(moto, tmp_path, said))) == ["one"] and said == []
+    warnings = list[str]()
+    assert list(s3_contents(restart(moto, tmp_path, warnings))) == ["one"] and warnings == []
 
 
-def test_a_body_without_a_length_is_kept(moto: App, tmp_path: Path) -> None:
-    """As the SDK for JavaScript sends a stream; the server has put its chunks together."""
+def test_a_body_without_a_length_is_recorded(moto: App, tmp_path: Path) -> None:
+    """The SDK for JavaScript sends a stream in chunks; the server has decoded them."""
     app = open_log(moto, tmp_path)
     moto_client.create_client(app, "s3").create_bucket(Bucket="one")
     authorization = "AWS4-HMAC-SHA256 Credential=any/20260101/us-east-1/s3/aws4_request"
@@ -259,17 +259,17 @@ def test_networks_have_the_same_ids_whatever_was_read(moto: App, tmp_path: Path)
     with pytest.raises(ClientError):  # the first request there, refused
         moto_client.create_client(app, "ec2", "eu-west-1").delete_vpc(VpcId="vpc-1")
     europe = moto_client.create_client(app, "ec2", "eu-west-1").describe_vpcs()["Vpcs"]
-    made = ec2.create_vpc(CidrBlock="10.0.0.0/24")["Vpc"]["VpcId"]
+    created = ec2.create_vpc(CidrBlock="10.0.0.0/24")["Vpc"]["VpcId"]
     assert (tmp_path / LOG_FILE).read_bytes().count(b"\n") == 1 + 2 + 1
-    said = list[str]()
-    app = restart(moto, tmp_path, said)
+    warnings = list[str]()
+    app = restart(moto, tmp_path, warnings)
     ec2 = moto_client.create_client(app, "ec2")
-    assert ec2.describe_subnets()["Subnets"] == before and said == []
-    assert made in {vpc["VpcId"] for vpc in ec2.describe_vpcs()["Vpcs"]}
+    assert ec2.describe_subnets()["Subnets"] == before and warnings == []
+    assert created in {vpc["VpcId"] for vpc in ec2.describe_vpcs()["Vpcs"]}
     assert moto_client.create_client(app, "ec2", "eu-west-1").describe_vpcs()["Vpcs"] == europe
 
 
-def test_ids_do_not_depend_on_what_happens_beside(moto: App, tmp_path: Path) -> None:
+def test_ids_do_not_depend_on_concurrent_requests(moto: App, tmp_path: Path) -> None:
     app = open_log(moto, tmp_path)
     first = moto_client.create_client(app, "s3")
     first.create_bucket(Bucket="one")
@@ -313,7 +313,7 @@ def with_unknown_method(line: bytes) -> bytes:
         (with_unknown_method, "moto failed at it"),
     ],
 )
-def test_a_bad_line_is_named_and_set_aside(
+def test_a_bad_line_is_reported_and_moved_out(
     moto: App, tmp_path: Path, damage: Callable[[bytes], bytes], where: str
 ) -> None:
     s3 = moto_client.create_client(open_log(moto, tmp_path), "s3")
@@ -323,23 +323,27 @@ def test_a_bad_line_is_named_and_set_aside(
     lines = (tmp_path / LOG_FILE).read_bytes().splitlines(keepends=True)
     lines[3] = damage(lines[3])
     (tmp_path / LOG_FILE).write_bytes(b"".join(lines))
-    said = list[str]()
-    app = restart(moto, tmp_path, said)
+    warnings = list[str]()
+    app = restart(moto, tmp_path, warnings)
     assert [*s3_contents(app)["one"][0]] == ["a", "c"]
-    assert f"{LOG_FILE}, line 4: " in said[0] and where in said[0] and REJECTED_FILE in said[1]
+    assert (
+        f"{LOG_FILE}, line 4: " in warnings[0]
+        and where in warnings[0]
+        and REJECTED_FILE in warnings[1]
+    )
     assert (tmp_path / REJECTED_FILE).read_bytes() == lines[3]
     moto_client.create_client(app, "s3").put_object(Bucket="one", Key="d", Body=b"x")
-    said.clear()
-    assert [*s3_contents(restart(moto, tmp_path, said))["one"][0]] == ["a", "c", "d"]
-    assert said == [], "it is said once"
+    warnings.clear()
+    assert [*s3_contents(restart(moto, tmp_path, warnings))["one"][0]] == ["a", "c", "d"]
+    assert warnings == [], "warned once"
 
 
 def test_a_torn_line_is_dropped_and_a_newer_file_is_left_alone(moto: App, tmp_path: Path) -> None:
     moto_client.create_client(open_log(moto, tmp_path), "s3").create_bucket(Bucket="one")
     with (tmp_path / LOG_FILE).open("ab") as stream:
         stream.write(b'{"environ":')
-    said = list[str]()
-    assert list(s3_contents(restart(moto, tmp_path, said))) == ["one"] and said == []
+    warnings = list[str]()
+    assert list(s3_contents(restart(moto, tmp_path, warnings))) == ["one"] and warnings == []
     newer = (tmp_path / LOG_FILE).read_bytes().replace(b'{"version":2}', b'{"version":3}')
     (tmp_path / LOG_FILE).write_bytes(newer)
     with pytest.raises(BadDocument, match="version 3"):
@@ -348,7 +352,7 @@ def test_a_torn_line_is_dropped_and_a_newer_file_is_left_alone(moto: App, tmp_pa
 
 
 def to_version_1(content: bytes) -> bytes:
-    """A journal as it was: every request, also those that moto did not take."""
+    """Return a log as version 1 wrote it: with every request, also those that moto rejected."""
     refused = {"REQUEST_METHOD": "DELETE", "PATH_INFO": "/none", "RAW_URI": "/none"}
     lines = []
     for line in content.splitlines()[1:]:
@@ -373,13 +377,13 @@ def test_a_journal_of_version_1_is_read_and_converted(moto: App, tmp_path: Path)
         s3.put_object(Bucket="one", Key=key, Body=b"x")
     before = s3_contents(app)
     (tmp_path / LOG_FILE).write_bytes(to_version_1((tmp_path / LOG_FILE).read_bytes()))
-    said = list[str]()
-    assert s3_contents(restart(moto, tmp_path, said)) == before
-    assert "line 9: moto failed at it" in said[0]
-    assert s3_contents(restart(moto, tmp_path, said := [])) == before and said == []
+    warnings = list[str]()
+    assert s3_contents(restart(moto, tmp_path, warnings)) == before
+    assert "line 9: moto failed at it" in warnings[0]
+    assert s3_contents(restart(moto, tmp_path, warnings := [])) == before and warnings == []
 
 
-def test_a_full_disk_refuses_the_request_and_harms_no_other(
+def test_a_full_disk_fails_one_request_and_no_other(
     moto: App, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     app = open_log(moto, tmp_path)
@@ -395,8 +399,10 @@ def test_a_full_disk_refuses_the_request_and_harms_no_other(
         with pytest.raises(StoreError, match="No space left"):
             s3.put_object(Bucket="one", Key="lost", Body=b"x")
     s3.put_object(Bucket="one", Key="kept", Body=b"x")
-    said = list[str]()
-    assert [*s3_contents(restart(moto, tmp_path, said))["one"][0]] == ["kept"] and said == []
+    warnings = list[str]()
+    assert [*s3_contents(restart(moto, tmp_path, warnings))["one"][0]] == [
+        "kept"
+    ] and warnings == []
 
 
 KILL_POINTS = (
@@ -408,7 +414,7 @@ KILL_POINTS = (
 
 
 def overwrite_until_killed(folder: str, point: str, before: bool) -> None:
-    """Overwrite objects until a compaction; kill this process at a point of it."""
+    """Overwrite objects until a compaction, and kill this process at a point of it."""
     module.MIN_DEAD_BYTES = 1 << 14
     app = ReplayLog(create_moto_app("000000000000"), Path(folder))
     s3 = moto_client.create_client(app, "s3")
@@ -430,7 +436,7 @@ def overwrite_until_killed(folder: str, point: str, before: bool) -> None:
 
 
 @pytest.mark.parametrize(("point", "before"), KILL_POINTS)
-def test_a_kill_while_it_is_compacted_loses_nothing(
+def test_a_kill_during_a_compaction_loses_nothing(
     moto: App, tmp_path: Path, point: str, before: bool
 ) -> None:
     process = forked_cli.FORKSERVER.Process(
@@ -440,10 +446,10 @@ def test_a_kill_while_it_is_compacted_loses_nothing(
     process.join(120)
     assert process.exitcode == -signal.SIGKILL
     numbers = [int(line) for line in (tmp_path / "acknowledged").read_text().split()]
-    said = list[str]()
-    objects = s3_contents(restart(moto, tmp_path, said))["one"][0]
+    warnings = list[str]()
+    objects = s3_contents(restart(moto, tmp_path, warnings))["one"][0]
     for key in range(3):
         last = max(n for n in numbers if n % 3 == key)
         one_more = last + 3  # taken, and not answered any more
         assert objects[str(key)][0] in {f"{n:5}".encode() * 400 for n in (last, one_more)}
-    assert said == [] and sorted(os.listdir(tmp_path)) == ["acknowledged", LOG_FILE]
+    assert warnings == [] and sorted(os.listdir(tmp_path)) == ["acknowledged", LOG_FILE]

@@ -31,7 +31,7 @@ def sign(
         def headers_to_sign(self, request: AWSRequest) -> object:
             chosen = super().headers_to_sign(request)
             if signed_also:
-                chosen[signed_also] = request.headers[signed_also]
+                chosen[signed_also.lower()] = request.headers[signed_also]
             return chosen
 
     url = f"http://127.0.0.1:5000{path}"

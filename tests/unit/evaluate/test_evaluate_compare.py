@@ -49,7 +49,7 @@ def test_each_is_held_against_the_first() -> None:
 
 
 def test_a_model_that_learned_the_form_alone_is_not_called_better_than_its_base() -> None:
-    told = "No improvement beyond the form of the answer: 10 % against 12 %."
+    told = "No improvement beyond the answer format: 10 % against 12 %."
 
     def held(level: str) -> str:
         tuned = side("job", STRONG, pitfalls={"form": {"level": level, "sentence": told}})
@@ -74,7 +74,7 @@ def test_p_values_are_adjusted_for_their_number() -> None:
 def test_other_records_and_other_metrics_are_told_or_refused() -> None:
     found = compare_models([side("weak", WEAK), side("short", STRONG[:30])])
     assert found["n"] == 30 and found["warnings"][0]["code"] == "DifferentRecords"
-    with pytest.raises(UsageError, match="none is common"):
+    with pytest.raises(UsageError, match="none in common"):
         compare_models([side("weak", WEAK), side("other", WEAK, prompts="q")])
     with pytest.raises(UsageError, match="different metrics"):
         compare_models([side("weak", WEAK), side("other", WEAK, metric="chrf")])
@@ -92,7 +92,7 @@ def test_the_page_stands_alone_and_escapes_what_records_say(tmp_path: Path) -> N
         r'(src|href)="?http|<script|@import', page
     )
     write_page(tmp_path / "page.html", page, force=False)
-    with pytest.raises(UsageError, match="there already"):
+    with pytest.raises(UsageError, match="exists already"):
         write_page(tmp_path / "page.html", page, force=False)
     write_page(tmp_path / "page.html", "new", force=True)
     assert (tmp_path / "page.html").read_text() == "new"

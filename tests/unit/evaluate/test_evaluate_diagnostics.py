@@ -10,7 +10,7 @@ from cloudft.evaluate.diagnostics import general_knowledge
 from cloudft.evaluate.diagnostics.answer_format import choose_labels, diagnose_answer_format
 from cloudft.evaluate.diagnostics.consistency import diagnose_consistency, shuffle_options
 from cloudft.evaluate.diagnostics.data_scaling import diagnose_data_scaling
-from cloudft.evaluate.diagnostics.forgetting import diagnose_forgetting
+from cloudft.evaluate.diagnostics.forgetting import GeneralResults, diagnose_forgetting
 from cloudft.evaluate.diagnostics.memorization import diagnose_memorization
 from cloudft.evaluate.diagnostics.overfitting import diagnose_overfitting
 from cloudft.evaluate.metrics.cloze import find_cloze_gaps
@@ -51,25 +51,19 @@ def likely(losses: list[float]) -> list[Likelihood]:
     return [Likelihood(i, "base", -loss, 100, False) for i, loss in enumerate(losses)]
 
 
-def test_forgetting_is_told_with_a_share_to_mix_in() -> None:
-    before = [200.0 + n for n in range(24)]
-    sizes, right = [400] * 24, [True] * 30 + [False] * 10
-    same = diagnose_forgetting(
-        likely(before), likely([b * 1.01 for b in before]), sizes, right, right
-    )
+def test_forgetting_comes_with_a_share_to_mix_in() -> None:
+    losses = [200.0 + n for n in range(24)]
+    sizes, correct = [400] * 24, [True] * 30 + [False] * 10
+    base = GeneralResults(likely(losses), correct)
+
+    def tuned(factor: float, answers: list[bool] = correct) -> GeneralResults:
+        return GeneralResults(likely([loss * factor for loss in losses]), answers)
+
+    same = diagnose_forgetting(base, tuned(1.01), sizes)
     assert same.level == "good" and same.numbers["suggestedShare"] is None
-    some = diagnose_forgetting(
-        likely(before), likely([b * 1.05 for b in before]), sizes, right, right
-    )
+    some = diagnose_forgetting(base, tuned(1.05), sizes)
     assert some.level == "warning" and some.numbers["suggestedShare"] == pytest.approx(0.1)
-    much = diagnose_forgetting(
-        likely(before),
-        likely([b * 1.3 for b in before]),
-        sizes,
-        right,
-        [False] * 40,
-        mixed_share=0.3,
-    )
+    much = diagnose_forgetting(base, tuned(1.3, [False] * 40), sizes, mixed_share=0.3)
     assert much.level == "bad" and much.numbers["suggestedShare"] == pytest.approx(0.4)
     assert "share: 0.4" in much.sentence and "+30.0%" in much.sentence
 
@@ -118,7 +112,7 @@ def test_the_learning_curve_says_what_twice_the_data_buys() -> None:
     assert diagnose_data_scaling(points(1.0, 0.001)).level == "good"
     rising = diagnose_data_scaling([(50, 0.4), (100, 0.5), (200, 0.6)])
     assert rising.level == "good" and rising.numbers["lossAtTwice"] <= 0.6
-    assert "no learning curve" in diagnose_data_scaling([(50, 0.4), (100, 0.3)]).sentence
+    assert "at least three runs" in diagnose_data_scaling([(50, 0.4), (100, 0.3)]).sentence
 
 
 def test_options_are_put_in_other_orders() -> None:

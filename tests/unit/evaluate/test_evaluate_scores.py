@@ -51,8 +51,7 @@ def test_classification_is_scored_as_scikit_learn_does() -> None:
     table = confusion_matrix(LABELS, TRUTH, SAID)
     named = [m if m != "?" else "(none of them)" for m in MEANT]
     assert (
-        table["matrix"]
-        == sklearn_metrics.confusion_matrix(TRUTH, named, labels=table["labels"]).tolist()
+        table.matrix == sklearn_metrics.confusion_matrix(TRUTH, named, labels=table.labels).tolist()
     )
 
 

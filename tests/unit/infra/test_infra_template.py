@@ -68,46 +68,46 @@ def _set(path: str, value: Any) -> Callable[[Tree], None]:
 
 
 BREAKS = {
-    "buckets_are_closed": _set(
+    "buckets_block_public_access": _set(
         "DataBucket/Properties/PublicAccessBlockConfiguration/BlockPublicPolicy", False
     ),
-    "buckets_keep_what_is_in_them": _set("OutputBucket/DeletionPolicy", "Delete"),
+    "buckets_are_retained": _set("OutputBucket/DeletionPolicy", "Delete"),
     "buckets_are_encrypted": _set("LogBucket/Properties/BucketEncryption", {}),
-    "buckets_clean_up": _set(
+    "buckets_expire_incomplete_uploads": _set(
         "OutputBucket/Properties/LifecycleConfiguration/Rules", [{"Id": "x", "Status": "Enabled"}]
     ),
-    "buckets_want_tls": _set(
+    "buckets_require_tls": _set(
         "DataBucketPolicy/Properties/PolicyDocument/Statement/0/Effect", "Allow"
     ),
-    "keys_outlive_the_stack": _set("Key/DeletionPolicy", "Delete"),
-    "roles_have_no_star": _set(
+    "keys_are_retained": _set("Key/DeletionPolicy", "Delete"),
+    "roles_have_no_wildcard_actions": _set(
         "WatchRole/Properties/Policies/0/PolicyDocument/Statement/0/Action", ["bedrock:*"]
     ),
-    "service_roles_know_their_account": _set(
+    "service_roles_require_source_account": _set(
         "BedrockRole/Properties/AssumeRolePolicyDocument/Statement/0/Condition", {}
     ),
-    "logs_end": _set("JobLog/Properties", {"LogGroupName": "x"}),
+    "logs_have_retention": _set("JobLog/Properties", {"LogGroupName": "x"}),
     "messages_are_encrypted": _set("JobTopic/Properties", {}),
-    "networks_have_no_way_out": lambda template: template["Resources"].update(
+    "networks_have_no_internet_route": lambda template: template["Resources"].update(
         Way={"Type": "AWS::EC2::InternetGateway"}
     ),
-    "subnets_give_no_public_address": _set("SubnetA/Properties/MapPublicIpOnLaunch", True),
-    "people_stop_and_remove_what_is_marked": _set(
+    "subnets_assign_no_public_address": _set("SubnetA/Properties/MapPublicIpOnLaunch", True),
+    "policies_stop_and_delete_only_tagged_resources": _set(
         "ServingPolicy/Properties/PolicyDocument/Statement",
         [{"Action": "bedrock:DeleteCustomModel", "Condition": {"StringLike": {"a": "*"}}}],
     ),
-    "roles_stop_and_remove_what_is_marked": _set(
+    "roles_stop_and_delete_only_tagged_resources": _set(
         "WatchRole/Properties/Policies/0/PolicyDocument/Statement/0",
         {"Action": ["bedrock:ListCustomModels", "bedrock:StopModelCustomizationJob"]},
     ),
-    "nobody_asks_every_model": _set(
+    "policies_do_not_invoke_every_model": _set(
         "ServingPolicy/Properties/PolicyDocument/Statement/2/Resource/0",
         {"Fn::Sub": "arn:${AWS::Partition}:bedrock:*::foundation-model/*"},
     ),
-    "results_stay": _set(
+    "results_do_not_expire": _set(
         "OutputBucket/Properties/LifecycleConfiguration/Rules/3/ExpirationInDays", 90
     ),
-    "machines_of_a_job_reach_each_other": lambda template: template["Resources"].pop(
+    "instances_of_a_job_reach_each_other": lambda template: template["Resources"].pop(
         "JobsTalkToEachOther"
     ),
 }
@@ -124,7 +124,7 @@ def test_every_rule_can_be_broken() -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"Prefix": "Team/"}, "Prefix is 'Team/'; it must be 1 to 63 small letters"),
+        ({"Prefix": "Team/"}, "Prefix is 'Team/'; it must be 1 to 63 lowercase letters"),
         ({"DataDays": "3"}, "at least 14"),
         ({"DataDays": "many"}, "a number"),
         ({"MonthlyBudgetUsd": "NaN"}, "a finite number"),
@@ -132,8 +132,8 @@ def test_every_rule_can_be_broken() -> None:
         ({"WithVpc": "maybe"}, "one of yes, no"),
         ({"NotifyEmail": "a@b.ch,c@d.ch"}, "one e-mail address"),
         ({"GitHubProviderArn": "arn:aws:iam::000000000000:oidc-provider/evil"}, "that provider"),
-        ({"VpcCidr": "10.0.0.0/28"}, "16 to 25 bits"),
-        ({"Perfix": "x"}, "there is no parameter Perfix (there are Prefix,"),
+        ({"VpcCidr": "10.0.0.0/28"}, "16 to 25 bit prefix"),
+        ({"Perfix": "x"}, "unknown parameter Perfix (known: Prefix,"),
     ],
     ids=str,
 )
@@ -177,7 +177,7 @@ def test_the_outputs_that_others_rely_on() -> None:
 
 def test_endpoints_without_a_network_break_a_rule() -> None:
     told = list(TemplateScope(BASE, {"WithInterfaceEndpoints": "yes"}, PSEUDO, {}).failed_rules())
-    assert told == ["WithInterfaceEndpoints: yes needs WithVpc: yes."]
+    assert told == ["WithInterfaceEndpoints: yes requires WithVpc: yes."]
     assert list(TemplateScope(BASE, ALL_OPTIONS, PSEUDO, {}).failed_rules()) == []
 
 

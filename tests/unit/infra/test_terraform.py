@@ -162,4 +162,4 @@ def test_terraform_gives_the_parameters_that_the_template_takes(name: str, tmp_p
     for key, told in template(name)["Parameters"].items():
         assert parameters[key] == given.get(names[key], str(told.get("Default"))), key
     refused = terraform(tmp_path, "apply", "-auto-approve", "-var", "prefix=Not/A/Prefix")
-    assert refused.returncode == 1 and "1 to 63 small letters" in refused.stderr
+    assert refused.returncode == 1 and "1 to 63 lowercase letters" in refused.stderr

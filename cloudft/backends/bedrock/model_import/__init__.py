@@ -1,1 +1,1 @@
-"""Merged open-weight models in Bedrock: Custom Model Import jobs, and asking what they made."""
+"""Import merged open-weight models into Bedrock (Custom Model Import), and generate with them."""

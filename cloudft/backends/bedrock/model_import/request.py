@@ -1,4 +1,4 @@
-"""An import as the calls that AWS gets. Pure: the same model gives the same calls anywhere."""
+"""Build the calls that create an import. Pure: one model gives the same calls on any machine."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from cloudft.types import StagedFile, job_id
 
 CREATE_OPERATION = "create_model_import_job"
 MODELS_PREFIX = "imports/"
-"""Where models lie, below the job file's s3_uri: each under the digest of its files."""
+"""Prefix of models below the job file's s3_uri; each has the digest of its files."""
 
 
 @dataclass(frozen=True)
 class MergedJob(StagedJob):
-    """A trained job whose merged model is in `folder`; `files` are those that go to Bedrock."""
+    """A trained job with its merged model in `folder`; `files` are those sent to Bedrock."""
 
     files: Mapping[str, StagedFile] = field(default_factory=dict)
 
 
 def import_role(job: LoadedJob) -> str | None:
-    """The role that Bedrock takes on to read the model."""
+    """Return the role that Bedrock assumes to read the model."""
     return job.spec.bedrock.import_role_arn or job.spec.bedrock.role_arn
 
 
@@ -43,7 +43,7 @@ def model_digest(files: Mapping[str, StagedFile]) -> str:
 
 
 def model_location(merged: MergedJob) -> tuple[str, str]:
-    """Bucket and key prefix of the model's files in S3."""
+    """Return bucket and key prefix of the model's files in S3."""
     bucket, prefix = request.s3_prefix(merged.job)
     return bucket, f"{prefix}{MODELS_PREFIX}{model_digest(merged.files)}/"
 
@@ -59,9 +59,10 @@ def request_token(merged: MergedJob) -> str:
 
 
 def create_request(merged: MergedJob) -> dict[str, Any]:
-    """The parameters of CreateModelImportJob.
+    """Return the parameters of CreateModelImportJob.
 
-    Botocore makes no token for this call (it has no idempotency trait): this one is ours.
+    Botocore fills in no client token for this operation, which lacks the idempotency trait, so the
+    request has its own.
     """
     name = request_token(merged)
     made = _create_parameters(merged, job_id(merged.job.spec.name, name), name)
@@ -118,5 +119,5 @@ def api_calls(merged: MergedJob) -> PlannedCalls:
 
 
 def plan_key(job: LoadedJob, name: str) -> str:
-    """Where the plan lies in S3: what another machine needs to know of the import."""
+    """Return the key of the plan in S3, from which another machine knows the import."""
     return f"{request.s3_prefix(job)[1]}jobs/{name}/{PLAN_FILE}"

@@ -1,7 +1,7 @@
-"""General text and questions that ship with cloudft, to see what tuning has made a model forget.
+"""Load the general texts and questions that ship with cloudft, to measure forgetting.
 
-Written for cloudft, in no one else's words; under the same licence. Plain English of many kinds,
-two languages of code, sums. The questions have one ending that is right, among three that are not.
+They were written for cloudft and have its license: plain English of many kinds, two programming
+languages, arithmetic. Each question has one correct ending and three wrong ones.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import orjson
 
 @dataclass(frozen=True)
 class MultipleChoiceQuestion:
-    """The start of a sentence, endings to choose from, and the number of the right one."""
+    """The start of a sentence, its possible endings, and the index of the correct one."""
 
     question: str
     options: tuple[str, ...]
@@ -22,12 +22,12 @@ class MultipleChoiceQuestion:
 
 
 def load_default_texts() -> list[str]:
-    """Short passages, one for each subject."""
+    """Return short passages, one for each subject."""
     return [row["text"] for row in _load_rows("texts.jsonl")]
 
 
 def load_default_questions() -> list[MultipleChoiceQuestion]:
-    """Sentences to be ended."""
+    """Return the questions in file order."""
     return [
         MultipleChoiceQuestion(row["question"], tuple(row["options"]), row["answer"])
         for row in _load_rows("questions.jsonl")

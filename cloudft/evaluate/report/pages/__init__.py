@@ -1,22 +1,25 @@
-"""Pages that stand alone: one HTML file, nothing from outside, no script; dark, and in print."""
+"""Render self-contained pages: one HTML file without scripts, for light, dark and print."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from cloudft.errors import StoreError, UsageError
+from cloudft.evaluate.results import Delta
 from cloudft.storage.atomic_files import atomic_write, create_file_atomically
 
 
-def render_template(template: str, values: Mapping[str, Any]) -> str:
-    """The page of a template in this folder. Every value is escaped."""
+def render_template(template: str, values: Mapping[str, object]) -> str:
+    """Return the page of a template in this folder. Every value is escaped.
+
+    Raises UsageError when jinja2 is not installed.
+    """
     try:
         from jinja2 import Environment, PackageLoader, StrictUndefined
     except ImportError as error:
         raise UsageError(
-            "pages are made with jinja2, which is not installed",
+            "pages need jinja2, which is not installed",
             fix="pip install 'cloudft[evaluate]'",
         ) from error
     environment = Environment(
@@ -30,7 +33,10 @@ def render_template(template: str, values: Mapping[str, Any]) -> str:
 
 
 def write_page(path: Path, page: str, *, force: bool) -> None:
-    """Write it, whole or not at all. Raises UsageError where a file stands, unless `force`."""
+    """Write a page atomically.
+
+    Raises UsageError when the file exists and `force` is not set, StoreError.
+    """
     content = page.encode()
     try:
         if force:
@@ -40,27 +46,28 @@ def write_page(path: Path, page: str, *, force: bool) -> None:
             temporary.write_bytes(content)
     except FileExistsError:
         raise UsageError(
-            "the file is there already", file=str(path), fix="name another one, or give --force."
+            "the file exists already", file=str(path), fix="name another file, or use --force."
         ) from None
     except OSError as error:
         raise StoreError(
-            f"the page can't be written: {error.strerror}",
+            f"can't write the page: {error.strerror}",
             file=str(path),
-            fix="name a file in a folder that can be written.",
+            fix="name a file in a folder that you can write to.",
         ) from error
 
 
 def format_number(value: float | None) -> str:
-    """Three digits behind the point; fewer of large numbers."""
+    """Return a number with three decimal places, none for large numbers; `?` for None and NaN."""
     if value is None or value != value:
         return "?"
     return f"{value:.3f}" if abs(value) < 100 else f"{value:,.0f}"
 
 
-def format_delta(delta: Mapping[str, float | None]) -> str:
-    """A difference and its interval."""
+def format_delta(delta: Delta) -> str:
+    """Return a difference and its interval."""
     value, low, high = delta["value"], delta["low"], delta["high"]
     if value is None:
         return "?"
-    around = "" if low is None or high is None or low != low else f" ({low:+.3f} to {high:+.3f})"
-    return f"{value:+.3f}{around}"
+    if low is None or high is None or low != low:  # NaN: no interval for a single record
+        return f"{value:+.3f}"
+    return f"{value:+.3f} ({low:+.3f} to {high:+.3f})"

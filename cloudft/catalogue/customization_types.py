@@ -1,0 +1,101 @@
+"""Customization types: the table that says what each needs, and where it trains.
+
+To add a type, add a row here. Its section of the job file, if it has one, is registered in
+`backends/bedrock/job_section.py`, its part of the request in `backends/bedrock/customizations.py`,
+and the models that support it name it in `catalogue/families/*.yaml`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class CustomizationType:
+    """A customization type by Bedrock's name of it.
+
+    `data` is what a record has: a prompt with its answer (`labeled`), text alone (`text`), or a
+    prompt alone (`prompts`). `formats` are the record formats that a model may want its training
+    data in; `open_weight_format` is that of an open-weight model, which the local trainer trains.
+    `trains_on` names backends. `section` is the job-file section that the type needs and no other
+    type may have; `section_fix` says what to write there. `has_own_hyperparameters` is True where
+    the hyperparameters are in that section too. `is_listed` is True where ListFoundationModels can
+    say that a model supports the type. `on_sagemaker_serverless` says what SageMaker's serverless
+    customization offers for the type, in the words of a warning.
+    """
+
+    name: str
+    data: Literal["labeled", "text", "prompts"]
+    formats: tuple[str, ...]
+    trains_on: frozenset[str]
+    open_weight_format: str | None = None
+    section: str | None = None
+    section_fix: str = ""
+    has_own_hyperparameters: bool = False
+    is_listed: bool = True
+    on_sagemaker_serverless: str = ""
+
+
+EVERYWHERE = frozenset({"local", "sagemaker", "bedrock"})
+BEDROCK_ALONE = frozenset({"bedrock"})
+_TYPES = (
+    CustomizationType(
+        name="FINE_TUNING",
+        data="labeled",
+        formats=("prompt-completion", "converse", "claude-messages"),
+        trains_on=EVERYWHERE,
+        open_weight_format="converse",
+    ),
+    CustomizationType(
+        name="CONTINUED_PRE_TRAINING",
+        data="text",
+        formats=("input",),
+        trains_on=EVERYWHERE,
+        open_weight_format="input",
+    ),
+    CustomizationType(
+        name="DISTILLATION",
+        data="prompts",
+        formats=("distillation",),
+        trains_on=BEDROCK_ALONE,
+        section="distillation",
+        section_fix="name the teacher model.",
+    ),
+    CustomizationType(
+        name="REINFORCEMENT_FINE_TUNING",
+        data="prompts",
+        formats=("reinforcement",),
+        trains_on=BEDROCK_ALONE,
+        section="reinforcement",
+        section_fix="name the grader.",
+        has_own_hyperparameters=True,
+        # `customizationsSupported` has no name for it (botocore 1.44.5).
+        is_listed=False,
+        on_sagemaker_serverless="tunes some models with rewards",
+    ),
+)
+CUSTOMIZATION_TYPES: dict[str, CustomizationType] = {row.name: row for row in _TYPES}
+"""Types by name, in the order in which they are offered; the first is the job file's default."""
+DEFAULT_CUSTOMIZATION_TYPE = _TYPES[0].name
+
+
+def trains_on(backend: str) -> list[str]:
+    """Return the names of the types that a backend trains."""
+    return [row.name for row in CUSTOMIZATION_TYPES.values() if backend in row.trains_on]
+
+
+def is_text_only(customization_type: str) -> bool:
+    """Return whether the type's records are text alone; False for a type that is not known."""
+    return _data_of(customization_type) == "text"
+
+
+def is_labeled(customization_type: str) -> bool:
+    """Return whether its records have a prompt and an answer; False for a type not known."""
+    return _data_of(customization_type) == "labeled"
+
+
+def _data_of(customization_type: str) -> str | None:
+    # A record or a plan of another build of cloudft may name a type that this one lacks.
+    row = CUSTOMIZATION_TYPES.get(customization_type)
+    return None if row is None else row.data
