@@ -94,7 +94,11 @@ def run_session(
     """
     commands = sessions(page, name)
     assert commands
-    script = "\n".join(f"echo '@@@'\n{command}" for command, _ in commands)
+    # `init` explains its choices on standard error; other commands write their progress there.
+    script = "\n".join(
+        f"echo '@@@'\n{command}{' 2>&1' * command.startswith('cloudft init')}"
+        for command, _ in commands
+    )
     done = shell(script, folder, CLOUDFT_HOME=str(home), **environment)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Traceback" not in done.stderr and "Warning" not in done.stderr
