@@ -9,13 +9,16 @@ import os
 import re
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from cloudft import __version__
 from cloudft.cli import streams
 from cloudft.errors import CloudftError
+
+if TYPE_CHECKING:
+    from cloudft.types import Finding
 
 EXIT_INTERRUPTED = 130
 EXIT_PIPE_CLOSED = 141
@@ -140,7 +143,7 @@ def report_error(error: CloudftError) -> int:
         from cloudft.cli.output import json_text
         from cloudft.types import to_json
 
-        more: dict[str, Any] = {"findings": to_json(list(findings))} if findings else {}
+        more: dict[str, object] = {"findings": to_json(list(findings))} if findings else {}
         click.echo(json_text({"error": error_json(shown[0]), **more}))
     return error.exit_code
 
@@ -151,13 +154,13 @@ def strip_control_characters(text: str) -> str:
     return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
-def error_json(item: Any) -> dict[str, Any]:
+def error_json(item: CloudftError | Finding) -> dict[str, object]:
     """Return an error, or a finding, as the JSON object that `--output json` prints."""
     names = ("code", "message", "file", "line", "field", "fix")
     return {name: getattr(item, name) for name in names}
 
 
-def location_suffix(item: Any) -> str:
+def location_suffix(item: CloudftError | Finding) -> str:
     """Return ` (FILE:LINE, FIELD)` with the parts that are known, or an empty text."""
     file = f"{item.file}:{item.line}" if item.file and item.line else item.file
     parts = [part for part in (file, item.field) if part]
