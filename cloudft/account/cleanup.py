@@ -7,12 +7,13 @@ name or a flag.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
-from typing import Any, Literal
+from typing import Literal
 
 from cloudft.backends import TRAINING_BACKENDS, backend_class, make_backend
+from cloudft.backends.base import Location
 from cloudft.backends.capabilities import SupportsInventory
 from cloudft.backends.partial_listing import ListingBuilder
 from cloudft.backends.resources import IN_USE, IN_USE_PART_SUFFIX, CloudResource, not_owned_error
@@ -28,7 +29,6 @@ from cloudft.storage.ledger import SubmittedJobs
 from cloudft.storage.store import Store
 from cloudft.types import Listing, UnavailablePart
 
-Location = Mapping[str, Any]
 KeptReason = Literal["live", "another-home"]
 RESUMABLE = "resumable"
 """The status of data of a job that can be resumed, and then reads it again."""

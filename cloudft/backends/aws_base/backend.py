@@ -81,7 +81,7 @@ class AwsBackend(SupportsIdentity):
                     break
         return get_identity(aws, names["region"] or None, names["profile"] or None)
 
-    def location_with_region(self, service: str) -> dict[str, Any]:
+    def location_with_region(self, service: str) -> dict[str, str | None]:
         """Return this location as plain data, with the Region that is in effect."""
         return {**asdict(self.aws.location), "region": self.aws.client(service).meta.region_name}
 

@@ -92,7 +92,7 @@ class DiscoveredPlan:
         self,
         backend_job_id: str,
         created_at: str,
-        location: Mapping[str, Any],
+        location: Mapping[str, str | None],
         *,
         customization_type: str | None = None,
         base_model: str | None = None,
@@ -183,7 +183,7 @@ def _without_paths(spec: Mapping[str, Any]) -> dict[str, Any]:
     return left
 
 
-def _unless_path(name: Any) -> Any:
+def _unless_path(name: object) -> object:
     return REMOTE_PATH if isinstance(name, str) and name.startswith("/") else name
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import orjson
 
@@ -43,6 +43,7 @@ from cloudft.backends.sagemaker import (
     weights,
 )
 from cloudft.backends.sagemaker.local_inference import LocalInferenceMixin
+from cloudft.backends.sagemaker.responses import TrainingJob
 from cloudft.backends.trained_model import trained_model
 from cloudft.catalogue import cost
 from cloudft.errors import (
@@ -71,7 +72,6 @@ from cloudft.types import (
     to_json,
 )
 
-TrainingJobDescription = Mapping[str, Any]
 PRICING_URL = "https://aws.amazon.com/sagemaker/ai/pricing"
 UNKNOWN_IMAGE = "<the image that the SageMaker SDK names>"
 
@@ -202,10 +202,10 @@ class SageMakerBackend(
     def _find_training_job(self, plan: Plan) -> str | None:
         """Return the name of the plan's training job when it was created before."""
         name = request.training_job_name(plan.job_id)
-        answer = self._describe_training_job(name)
-        if answer is None:
+        description = self._describe_training_job(name)
+        if description is None:
             return None
-        if answer.get("HyperParameters", {}).get(request.TOKEN_KEY) != plan.token:
+        if description.get("HyperParameters", {}).get(request.TOKEN_KEY) != plan.token:
             raise ResourceConflict(
                 f"a training job {name} is there, and it is another one",
                 fix="give this job another name.",
@@ -233,17 +233,18 @@ class SageMakerBackend(
         self.create_once(what, call, lambda: self._find_training_job(plan))
         return str(call.parameters["TrainingJobName"])
 
-    def _describe_training_job(self, name: str) -> TrainingJobDescription | None:
+    def _describe_training_job(self, name: str) -> TrainingJob | None:
         """Return one training job, or None where SageMaker has none of that name."""
         what, operation = f"can't read the job {name}", "describe_training_job"
-        return self.describe_or_none(what, "sagemaker", operation, TrainingJobName=name)
+        response = self.describe_or_none(what, "sagemaker", operation, TrainingJobName=name)
+        return cast("TrainingJob | None", response)
 
-    def _list_attempts(self, job_id: str) -> list[TrainingJobDescription]:
+    def _list_attempts(self, job_id: str) -> list[TrainingJob]:
         """Return the job's training jobs, oldest first. Raise JobNotFound when there is none."""
         name = request.training_job_name(job_id)
         first = self._describe_training_job(name)
         if first is None or not _is_cloudft_job(first):
-            raise job_not_found(f"SageMaker has no job {job_id} of cloudft's")
+            raise job_not_found(f"SageMaker has no job {job_id} that cloudft created")
         attempts = [first]
         while (next_attempt := self._describe_training_job(f"{name}-r{len(attempts)}")) is not None:
             attempts.append(next_attempt)
@@ -252,24 +253,26 @@ class SageMakerBackend(
     def describe(self, job_id: str) -> JobState:
         """Return the state; the first call after completion downloads the artifacts."""
         attempts = self._list_attempts(job_id)
-        answer = attempts[-1]
-        trainer_state = logs.read_newest_state(self.aws, answer["TrainingJobName"])
-        price = catalogue.hourly_price(answer["ResourceConfig"]["InstanceType"])
-        usd_per_hour = price[0] * answer["ResourceConfig"]["InstanceCount"] if price else None
+        description = attempts[-1]
+        trainer_state = logs.read_newest_state(self.aws, description["TrainingJobName"])
+        price = catalogue.hourly_price(description["ResourceConfig"]["InstanceType"])
+        usd_per_hour = price[0] * description["ResourceConfig"]["InstanceCount"] if price else None
         artifacts = None
-        if answer["TrainingJobStatus"] == "Completed":
+        if description["TrainingJobStatus"] == "Completed":
             try:
                 artifacts = str(
-                    output.download_artifacts(self.aws, answer, self.home, _job_id_of(answer))
+                    output.download_artifacts(
+                        self.aws, description, self.home, _job_id_of(description)
+                    )
                 )
             except (DamagedJob, ResourceNotFound) as error:
-                failed = {"TrainingJobStatus": "Failed", "FailureReason": error.message}
-                answer = {**answer, **failed}
+                description = description.copy()
+                description.update({"TrainingJobStatus": "Failed", "FailureReason": error.message})
         billed = [a["BillableTimeInSeconds"] for a in attempts if "BillableTimeInSeconds" in a]
         if billed:
-            answer = {**answer, "BillableTimeInSeconds": sum(billed)}
+            description = {**description, "BillableTimeInSeconds": sum(billed)}
         return states.to_job_state(
-            answer, trainer_state, artifacts, attempts=len(attempts), usd_per_hour=usd_per_hour
+            description, trainer_state, artifacts, attempts=len(attempts), usd_per_hour=usd_per_hour
         )
 
     def describe_many(self, job_ids: Sequence[str]) -> Mapping[str, JobState]:
@@ -283,7 +286,8 @@ class SageMakerBackend(
                 continue
             folder = self.home.jobs / job_id / output.ARTIFACTS
             artifacts = str(folder) if layout.is_complete(folder) else None
-            description = {**summary, "HyperParameters": {request.JOB_KEY: job_id}}
+            description = summary.copy()
+            description["HyperParameters"] = {request.JOB_KEY: job_id}
             described[job_id] = states.to_job_state(description, None, artifacts)
             if len(described) == len(by_name):
                 break
@@ -302,11 +306,11 @@ class SageMakerBackend(
         yield from discovered_plan.discover_each(candidates, self._discover)
 
     def _discover(self, name: str, _: str) -> DiscoveredJob | None:
-        answer = self._describe_training_job(name)
-        if answer is None or not _is_cloudft_job(answer):
+        description = self._describe_training_job(name)
+        if description is None or not _is_cloudft_job(description):
             return None
-        plan = output.read_plan(self.aws, answer)
-        created = str(states.iso_format(answer["CreationTime"]))
+        plan = output.read_plan(self.aws, description)
+        created = str(states.iso_format(description["CreationTime"]))
         return plan.to_discovered_job(name, created, self.location_with_region("sagemaker"))
 
     def metrics(self, job_id: str) -> Iterator[Metric]:
@@ -330,10 +334,10 @@ class SageMakerBackend(
 
     def stop(self, job_id: str) -> None:
         """Call StopTrainingJob: the trainer has two minutes to save a checkpoint."""
-        answer = self._list_attempts(job_id)[-1]
-        if answer["TrainingJobStatus"] != "InProgress":
+        description = self._list_attempts(job_id)[-1]
+        if description["TrainingJobStatus"] != "InProgress":
             return
-        what, name = f"the job {job_id} can't be stopped", answer["TrainingJobName"]
+        what, name = f"the job {job_id} can't be stopped", description["TrainingJobName"]
         try:
             self.aws.call(what, "sagemaker", "stop_training_job", TrainingJobName=name)
         except CloudRefused:
@@ -361,16 +365,18 @@ class SageMakerBackend(
         except ResourceConflict:  # another resume beside this has made it
             return
 
-    def _original_request(self, answer: TrainingJobDescription) -> Mapping[str, Any]:
+    def _original_request(self, description: TrainingJob) -> Mapping[str, Any]:
         """Return the request that created the job.
 
         It comes from this machine's record, else from SageMaker's description; never from the plan
         in S3, which has a role, an image and a command.
         """
-        record = Store(self.home.jobs).get_or_none(_job_id_of(answer))
+        record = Store(self.home.jobs).get_or_none(_job_id_of(description))
         recorded = recorded_request(record)
         sent = recorded.planned.create.parameters if recorded else None
-        return sent or request.parameters_from_description(answer, record.tags if record else {})
+        return sent or request.parameters_from_description(
+            description, record.tags if record else {}
+        )
 
     def download_artifacts(
         self, job_id: str, to: Path, on_copied: Callable[[int], None] | None = None
@@ -403,18 +409,18 @@ def _resolve_image(job: LoadedJob) -> str:
     return images.find_sdk_image(region, instance, spec.pytorch_version)
 
 
-def _is_cloudft_job(answer: TrainingJobDescription) -> bool:
+def _is_cloudft_job(description: TrainingJob) -> bool:
     """Return whether a job carries the id from which its name follows."""
-    job_id = (answer.get("HyperParameters") or {}).get(request.JOB_KEY, "")
-    name = request.TRAINING_JOB_NAME.fullmatch(answer["TrainingJobName"])
+    job_id = (description.get("HyperParameters") or {}).get(request.JOB_KEY, "")
+    name = request.TRAINING_JOB_NAME.fullmatch(description["TrainingJobName"])
     return (
         is_job_id(job_id) and name is not None and request.training_job_name(job_id) == name["base"]
     )
 
 
-def _job_id_of(answer: TrainingJobDescription) -> str:
-    return str(answer["HyperParameters"][request.JOB_KEY])
+def _job_id_of(description: TrainingJob) -> str:
+    return str(description["HyperParameters"][request.JOB_KEY])
 
 
-def _training_job_names(attempts: Sequence[TrainingJobDescription]) -> list[str]:
-    return [str(answer["TrainingJobName"]) for answer in attempts]
+def _training_job_names(attempts: Sequence[TrainingJob]) -> list[str]:
+    return [str(description["TrainingJobName"]) for description in attempts]

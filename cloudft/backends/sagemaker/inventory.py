@@ -6,7 +6,7 @@ import functools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import cast
 
 from cloudft import catalogue
 from cloudft.aws.client import Aws
@@ -14,6 +14,7 @@ from cloudft.backends.aws_base.backend import is_owned_by_other_account
 from cloudft.backends.partial_listing import ListingBuilder
 from cloudft.backends.resources import IN_USE, IN_USE_PART_SUFFIX, CloudResource
 from cloudft.backends.sagemaker import request, states
+from cloudft.backends.sagemaker.responses import TrainingJob
 from cloudft.catalogue import cost
 from cloudft.errors import JobStateConflict, PermissionDenied, ResourceNotFound
 from cloudft.types import Listing
@@ -21,10 +22,9 @@ from cloudft.types import Listing
 STAGED_URI = re.compile(r"s3://[^/]+/(.+/)?(data|models)/[0-9a-f]{64}/")
 """Where cloudft puts data and weights for jobs; both are sent again when a job wants them."""
 MONTH_S = cost.HOURS_PER_MONTH * 3600
-TrainingJobDescription = Mapping[str, Any]
 
 
-def list_training_jobs(aws: Aws) -> Iterator[TrainingJobDescription]:
+def list_training_jobs(aws: Aws) -> Iterator[TrainingJob]:
     """Yield every training job, newest first."""
     token: dict[str, str] = {}
     how = {"SortBy": "CreationTime", "SortOrder": "Descending", "MaxResults": 100}
@@ -42,7 +42,7 @@ class _StagedUris:
     """S3 prefixes of staged files: those of running jobs, and the ended jobs, newest first."""
 
     used: set[str] = field(default_factory=set)
-    ended: dict[str, list[TrainingJobDescription]] = field(default_factory=dict)
+    ended: dict[str, list[TrainingJob]] = field(default_factory=dict)
     complete: bool = False
 
 
@@ -66,13 +66,15 @@ def list_resources(aws: Aws) -> Listing[CloudResource]:
 def _list_machines(aws: Aws, staged: _StagedUris) -> Iterator[CloudResource]:
     for summary in list_training_jobs(aws):
         name, status = summary["TrainingJobName"], summary["TrainingJobStatus"]
-        warm = (summary.get("WarmPoolStatus") or {}).get("Status") == "Available"
+        pool = summary.get("WarmPoolStatus")
+        warm = pool is not None and pool["Status"] == "Available"
         running = status in ("InProgress", "Stopping")
         if not (running or warm or request.TRAINING_JOB_NAME.fullmatch(name)):
             continue
         what = f"can't read the job {name}"
-        job = aws.call(what, "sagemaker", "describe_training_job", TrainingJobName=name)
-        for uri in _input_uris(job) if running else ():  # whoever made the job
+        response = aws.call(what, "sagemaker", "describe_training_job", TrainingJobName=name)
+        job = cast("TrainingJob", response)
+        for uri in _input_uris(job) if running else ():  # also those of other tools
             staged.used.add(uri)
             created_at, usd = (
                 str(states.iso_format(job["CreationTime"])),
@@ -93,20 +95,18 @@ def _list_machines(aws: Aws, staged: _StagedUris) -> Iterator[CloudResource]:
     staged.complete = True
 
 
-def _job_id_of(job: TrainingJobDescription) -> str | None:
+def _job_id_of(job: TrainingJob) -> str | None:
     return (job.get("HyperParameters") or {}).get(request.JOB_KEY)
 
 
-def _input_uris(job: TrainingJobDescription) -> Iterator[str]:
+def _input_uris(job: TrainingJob) -> Iterator[str]:
     for channel in job.get("InputDataConfig", ()):
-        uri = channel["DataSource"].get("S3DataSource", {}).get("S3Uri")
-        if uri:
-            yield uri
+        source = channel["DataSource"].get("S3DataSource")
+        if source is not None and source.get("S3Uri"):
+            yield source["S3Uri"]
 
 
-def _machine_resource(
-    job: TrainingJobDescription, kind: str, status: str, seconds: int
-) -> CloudResource:
+def _machine_resource(job: TrainingJob, kind: str, status: str, seconds: int) -> CloudResource:
     """Return instances that are billed for at most `seconds`.
 
     The cost of a month is that of the rest of these seconds.
@@ -132,9 +132,7 @@ def _machine_resource(
     )
 
 
-def _list_staged_data(
-    aws: Aws, uri: str, jobs: Sequence[TrainingJobDescription]
-) -> Iterator[CloudResource]:
+def _list_staged_data(aws: Aws, uri: str, jobs: Sequence[TrainingJob]) -> Iterator[CloudResource]:
     """Yield the staged files below `uri`; `resumable` ones are read again by a resumed job."""
     bucket, _, prefix = uri.removeprefix("s3://").partition("/")
     job = jobs[0]

@@ -71,7 +71,7 @@ class TrainingJobInputs:
         return {role: files[role] for role in UPLOADED_ROLES if role in files}
 
 
-def location_of(job: LoadedJob) -> dict[str, Any]:
+def location_of(job: LoadedJob) -> dict[str, str | None]:
     """Return the job's location; what the section leaves out is the section bedrock's.
 
     A flag (--region, --profile, --endpoint-url: they set bedrock's) takes precedence over both.
@@ -212,11 +212,11 @@ def _create_parameters(inputs: TrainingJobInputs, name: str, token: str) -> dict
     return parameters
 
 
-def _resources(job: LoadedJob) -> dict[str, Any]:
+def _resources(job: LoadedJob) -> dict[str, object]:
     spec = job.spec.sagemaker
     name = instances.choose_instance_type(job)
     instance = instances.find_instance(name)
-    resources: dict[str, Any] = {
+    resources: dict[str, object] = {
         "InstanceType": name,
         "InstanceCount": spec.instance_count,
         "VolumeSizeInGB": instances.choose_volume_gb(job),
@@ -228,7 +228,7 @@ def _resources(job: LoadedJob) -> dict[str, Any]:
     return resources
 
 
-def _channels(inputs: TrainingJobInputs, job_inputs: str) -> Iterator[dict[str, Any]]:
+def _channels(inputs: TrainingJobInputs, job_inputs: str) -> Iterator[dict[str, object]]:
     """Yield the input channels. Data streams from S3; weights are files, to be memory-mapped."""
     bucket, prefix = s3_prefix(inputs.job)
     root = f"s3://{bucket}/{prefix}"
@@ -240,7 +240,7 @@ def _channels(inputs: TrainingJobInputs, job_inputs: str) -> Iterator[dict[str, 
         yield _channel("model", f"{root}models/{weights_digest(inputs)}/", "File")
 
 
-def _channel(name: str, uri: str, mode: str) -> dict[str, Any]:
+def _channel(name: str, uri: str, mode: str) -> dict[str, object]:
     location = {"S3DataType": "S3Prefix", "S3Uri": uri, "S3DataDistributionType": "FullyReplicated"}
     return {"ChannelName": name, "DataSource": {"S3DataSource": location}, "InputMode": mode}
 
@@ -288,13 +288,13 @@ def api_calls(inputs: TrainingJobInputs) -> PlannedCalls:
     return PlannedCalls((*uploads, *others), plan_file, create)
 
 
-def resume_parameters(first: Mapping[str, Any], number: int) -> dict[str, Any]:
+def resume_parameters(first: Mapping[str, object], number: int) -> dict[str, object]:
     """Return the request of a job that resumes from the checkpoints of an earlier one."""
     return {**first, "TrainingJobName": f"{first['TrainingJobName']}-r{number}"}
 
 
 def parameters_from_description(
-    answer: Mapping[str, Any], tags: Mapping[str, str]
+    description: Mapping[str, Any], tags: Mapping[str, str]
 ) -> dict[str, Any]:
     """Return the request that created a job, from DescribeTrainingJob's response, with these tags.
 
@@ -303,9 +303,9 @@ def parameters_from_description(
     members = (
         load_service_model("sagemaker").operation_model("CreateTrainingJob").input_shape.members
     )
-    job_parameters = answer["HyperParameters"]
+    job_parameters = description["HyperParameters"]
     all_tags = with_cloudft_tags(tags, job_parameters[JOB_KEY], job_parameters[TOKEN_KEY])
-    parameters = {name: answer[name] for name in members if answer.get(name) is not None}
+    parameters = {name: description[name] for name in members if description.get(name) is not None}
     return parameters | {"Tags": [{"Key": key, "Value": value} for key, value in all_tags.items()]}
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from cloudft.backends.sagemaker.responses import TrainingJob
 from cloudft.backends.trainer_documents import TrainerState
 from cloudft.storage.store import to_iso_time
 from cloudft.types import DetailStatus, JobState, Status, StatusDetails
@@ -49,7 +50,7 @@ def iso_format(moment: datetime | None) -> str | None:
 
 
 def to_job_state(
-    answer: Mapping[str, Any],
+    description: TrainingJob,
     trainer_state: TrainerState | None = None,
     artifacts: str | None = None,
     *,
@@ -58,27 +59,29 @@ def to_job_state(
 ) -> JobState:
     """Translate a DescribeTrainingJob response; `trainer_state` is the newest in the log."""
     status, secondary = (
-        STATES[answer["TrainingJobStatus"]],
-        answer.get("SecondaryStatus", "Starting"),
+        STATES[description["TrainingJobStatus"]],
+        description.get("SecondaryStatus", "Starting"),
     )
-    billed = answer.get("BillableTimeInSeconds")
+    billed = description.get("BillableTimeInSeconds")
     summary = {
         **(trainer_state.summary if trainer_state else {}),
-        "arn": answer["TrainingJobArn"],
+        "arn": description["TrainingJobArn"],
         "activity": ACTIVITIES[secondary],
         "attempts": attempts,
         "billableSeconds": billed,
         "usd": None if billed is None or usd_per_hour is None else billed / 3600 * usd_per_hour,
     }
     return JobState(
-        id=str(answer["HyperParameters"]["cloudft-job"]),
+        id=str(description["HyperParameters"]["cloudft-job"]),
         status=status,
         status_details=_details(status, secondary, trainer_state),
-        created_at=str(iso_format(answer["CreationTime"])),
-        ended_at=iso_format(answer.get("TrainingEndTime") or answer.get("LastModifiedTime"))
+        created_at=str(iso_format(description["CreationTime"])),
+        ended_at=iso_format(
+            description.get("TrainingEndTime") or description.get("LastModifiedTime")
+        )
         if status in ("Completed", "Failed", "Stopped")
         else None,
-        failure_message=_failure_message(answer, status, secondary),
+        failure_message=_failure_message(description, status, secondary),
         artifacts=artifacts,
         progress=trainer_state.progress.to_training_progress()
         if trainer_state and trainer_state.progress
@@ -87,9 +90,9 @@ def to_job_state(
     )
 
 
-def _failure_message(answer: Mapping[str, Any], status: str, secondary: str) -> str | None:
+def _failure_message(description: TrainingJob, status: str, secondary: str) -> str | None:
     if status == "Failed":
-        return str(answer.get("FailureReason") or "SageMaker gave no reason")
+        return str(description.get("FailureReason") or "SageMaker gave no reason")
     if secondary in TIMEOUTS:
         return f"{ACTIVITIES[secondary]}; `cloudft resume` goes on from the last checkpoint"
     return None
