@@ -1,8 +1,8 @@
-"""The main job from end to end: train a real model on a real task, and see whether it helped.
+"""Train a real model on a real task from end to end, and print whether it helped.
 
-Submits examples/intents through the command line, asks the tuned model and its base the same 180
-held-out requests (no template of theirs was trained on), and prints both accuracies.
-`make demo` runs this; run it again and the finished job is found, not trained twice.
+Submits examples/intents through the command line, sends the same 180 held-out requests to the tuned
+model and its base (none of their templates was trained on), and prints both accuracies. `make demo`
+runs this; a second run finds the finished job and does not train again.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Z95 = 1.96
 
 
 def cloudft(*arguments: str) -> Any:
-    """Run one command, its progress on this terminal; returns its JSON."""
+    """Run one command with its progress on this terminal; return its JSON."""
     print(f"$ cloudft {' '.join(arguments)}", file=sys.stderr, flush=True)
     command = [sys.executable, "-m", "cloudft", *arguments, "--output", "json"]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
@@ -33,7 +33,7 @@ def cloudft(*arguments: str) -> Any:
 
 
 def wilson(right: int, n: int) -> tuple[float, float]:
-    """The 95 % Wilson score interval of a share (Wilson 1927)."""
+    """Return the 95 % Wilson score interval of a proportion (Wilson 1927)."""
     share, z2 = right / n, Z95**2
     middle = (share + z2 / (2 * n)) / (1 + z2 / n)
     half = Z95 * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n)) / (1 + z2 / n)
@@ -41,19 +41,19 @@ def wilson(right: int, n: int) -> tuple[float, float]:
 
 
 def told(name: str, right: int, n: int) -> str:
-    """One line of the result."""
+    """Return one line of the result."""
     low, high = wilson(right, n)
     return f"  {name:<34}{right / n:6.1%}  ({right} of {n}; 95 % interval {low:.1%} to {high:.1%})"
 
 
 def named(text: str, labels: set[str]) -> str | None:
-    """The one label that an answer names, if it names just one: a lenient reading for the base."""
+    """Return the label that an answer names, if it names exactly one: lenient towards the base."""
     found = {label for label in labels if label in text}
     return found.pop() if len(found) == 1 else None
 
 
 def main() -> None:
-    """Train, ask, count."""
+    """Train, generate answers, and count the correct ones."""
     started = time.monotonic()
     job = cloudft("submit", str(JOB_FILE), "--backend", "local", "--wait")
     answers = cloudft(
