@@ -11,22 +11,23 @@
     ├── StoreError                    1   CLOUDFT_HOME can't be read or written
     ├── BadDocument                   1   a document that was read back has the wrong shape
     │   └── DamagedJob                1   one job's folder can't be read; the others can
-    ├── TrainerError                  1   the local trainer program refused or broke off
-    ├── AwsRefused                    4   AWS refused: credentials, permission, no such thing
-    │   ├── AwsNotFound               4   there is no such thing
-    │   ├── AwsDenied                 4   this identity may not do it
+    ├── TrainerError                  1   the local trainer program failed
+    ├── CloudRefused                  4   the cloud refused: credentials, permission, no resource
+    │   ├── ResourceNotFound          4   the resource does not exist
+    │   ├── PermissionDenied          4   this identity lacks the permission
     │   ├── NoSuchProfile             4   the AWS configuration has no profile of that name
-    │   ├── AwsConflict               4   a name that is taken, a state that does not allow it
-    │   ├── ClockSkewed               4   this machine's clock is wrong; likewise
-    │   └── CredentialsExpired        4   log in again; a job that is watched goes on
-    ├── AwsUnreachable                5   throttled or unreachable: worth another try
-    │   └── AwsQuota                  5   a quota of the account is used up for now
-    ├── StackFailed                   1   a stack could not be made, changed or removed
-    ├── JobFailed                     1   a job that was waited for ended in Failed
-    └── WaitTimeout                   124 `--wait` ran out of time; the job goes on
+    │   ├── ResourceConflict          4   a name is taken, or the resource's state forbids it
+    │   ├── ClockSkewed               4   this machine's clock is wrong
+    │   └── CredentialsExpired        4   log in again; a watched job continues
+    ├── CloudUnreachable              5   throttled or unreachable: a retry may succeed
+    │   └── QuotaExceeded             5   a quota of the account is used up for now
+    ├── StackFailed                   1   a stack could not be created, changed or deleted
+    ├── JobFailed                     1   a job ended in Failed while a command waited for it
+    └── WaitTimeout                   124 `--wait` ran out of time; the job keeps running
 
 Each class knows its exit code; the CLI turns an error into `error: WHAT (FILE:LINE, FIELD)` and
-`  fix: REMEDY`, or into JSON of the same fields.
+`  fix: REMEDY`, or into JSON of the same fields. The `code` strings are part of the JSON contract,
+so those of the cloud's errors keep the names that they had when AWS was the only cloud.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
 
 class CloudftError(Exception):
-    """An error that a person can act on: what, where, and what to do next."""
+    """An error that a person can act on: what is wrong, where, and how to fix it."""
 
     exit_code: ClassVar[int] = 1
     code: ClassVar[str] = "Error"
@@ -69,7 +70,7 @@ class UsageError(CloudftError):
 
 
 class _ErrorWithFindings(CloudftError):
-    """An error that stands for several findings; the first error's place is its own."""
+    """An error with several findings; fix, file, line and field are those of the first error."""
 
     def __init__(self, message: str, findings: Iterable[Finding]) -> None:
         self.findings: Sequence[Finding] = tuple(findings)
@@ -102,7 +103,7 @@ class JobNotFound(UsageError):
 
 
 class JobStateConflict(UsageError):
-    """The job's state does not allow what was asked."""
+    """The job's state does not allow the operation."""
 
     code = "Conflict"
 
@@ -128,7 +129,7 @@ class StoreError(CloudftError):
 
 
 class BadDocument(CloudftError):
-    """A document that was read back is not what it should be: damaged, or of another version."""
+    """A document that was read back is damaged, or of another version."""
 
     code = "BadDocument"
 
@@ -153,45 +154,45 @@ class DamagedJob(BadDocument):
 
 
 class TrainerError(CloudftError):
-    """The local trainer program could not start, refused its input, or broke off."""
+    """The local trainer program could not start, rejected its input, or crashed."""
 
     code = "Trainer"
 
 
 class CloudRefused(CloudftError):
-    """AWS refused: no credentials, no permission, no such bucket or object."""
+    """The cloud refused the call: no credentials, no permission, no such bucket or object."""
 
     exit_code = 4
     code = "AwsRefused"
 
 
 class CloudUnreachable(CloudftError):
-    """AWS throttles, fails or can't be reached. Another try may do."""
+    """The cloud throttles, fails or can't be reached. A retry may succeed."""
 
     exit_code = 5
     code = "AwsUnreachable"
 
 
 class ResourceNotFound(CloudRefused):
-    """There is no such thing on AWS."""
+    """The resource does not exist in the account."""
 
     code = "AwsNotFound"
 
 
 class PermissionDenied(CloudRefused):
-    """The identity may not do that."""
+    """The identity lacks the permission for this call."""
 
     code = "AwsDenied"
 
 
 class ResourceConflict(CloudRefused):
-    """A name is taken, or the state of a thing does not allow it."""
+    """A name is taken, or the state of the resource does not allow the operation."""
 
     code = "AwsConflict"
 
 
 class ClockSkewed(CloudRefused):
-    """The clock of this machine is too far from AWS's for a signature to count."""
+    """The clock of this machine differs too much from AWS's, so signatures are rejected."""
 
     code = "ClockSkewed"
 
@@ -203,7 +204,7 @@ class NoSuchProfile(CloudRefused):
 
 
 class CredentialsExpired(CloudRefused):
-    """The credentials have expired. After a new login everything goes on."""
+    """The credentials have expired. After a new login, running commands continue."""
 
     code = "CredentialsExpired"
 
@@ -215,19 +216,19 @@ class QuotaExceeded(CloudUnreachable):
 
 
 class StackFailed(CloudftError):
-    """A stack could not be made, changed or removed; the message begins with the first reason."""
+    """A stack could not be created, changed or deleted; the message has the first reason."""
 
     code = "StackFailed"
 
 
 class JobFailed(CloudftError):
-    """A job that was waited for ended in Failed (or was Stopped)."""
+    """A job ended in Failed (or Stopped) while a command waited for it."""
 
     code = "JobFailed"
 
 
 class WaitTimeout(CloudftError):
-    """`--wait` ran out of time. The job goes on."""
+    """`--wait` ran out of time. The job keeps running."""
 
     exit_code = 124
     code = "WaitTimeout"

@@ -1,4 +1,4 @@
-"""The nouns that cloudft's rooms hand to each other. Frozen values; no behaviour beyond shape.
+"""Value types shared between packages: frozen, without behavior beyond their shape.
 
 Python names are snake_case; `to_json` gives the camelCase names of the JSON contract, which are
 Bedrock's own where Bedrock has one.
@@ -14,15 +14,15 @@ from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar, get_args
 
 Status = Literal["InProgress", "Completed", "Failed", "Stopping", "Stopped"]
-"""`ModelCustomizationJobStatus` of the Bedrock API, word for word."""
+"""`ModelCustomizationJobStatus` of the Bedrock API, unchanged."""
 DetailStatus = Literal["NotStarted", "InProgress", "Completed", "Failed", "Stopping", "Stopped"]
-"""`JobStatusDetails` of the Bedrock API, word for word."""
+"""`JobStatusDetails` of the Bedrock API, unchanged."""
 Severity = Literal["error", "warning"]
 Split = Literal["train", "validation"]
 ItemT = TypeVar("ItemT", covariant=True)
 
 NAME_MAX = 63
-"""Of Bedrock's `jobName` (botocore 1.44.5)."""
+"""The longest `jobName` of Bedrock (botocore 1.44.5)."""
 _JOB_ID = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9+.\-]{0,53}-[0-9a-f]{8}")
 STATUSES: tuple[str, ...] = get_args(Status)
 DETAIL_STATUSES: tuple[str, ...] = get_args(DetailStatus)
@@ -30,13 +30,13 @@ TERMINAL_STATUSES: frozenset[str] = frozenset({"Completed", "Failed", "Stopped"}
 
 
 def to_camel_case(name: str) -> str:
-    """`learning_rate` -> `learningRate`."""
+    """Convert a name: `learning_rate` becomes `learningRate`."""
     head, *rest = name.split("_")
     return head + "".join(part.capitalize() for part in rest)
 
 
 def to_json(value: Any) -> Any:
-    """A value of this module as plain JSON data: camelCase keys, paths as text."""
+    """Return a value of this module as plain JSON data: camelCase keys, paths as text."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {
             to_camel_case(f.name): to_json(getattr(value, f.name))
@@ -50,12 +50,12 @@ def to_json(value: Any) -> Any:
 
 
 COULD_NOT_REACH = "CouldNotReach"
-"""Code of a finding about what could not be reached: another check may find faults there."""
+"""Code of a finding about a part that could not be reached, and may have faults of its own."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that a check found. `line` counts from 1; `code` is stable and greppable."""
+    """One fault or warning of a check. `line` counts from 1; `code` is stable and greppable."""
 
     severity: Severity
     code: str
@@ -68,10 +68,10 @@ class Finding:
 
 @dataclass(frozen=True)
 class UnavailablePart:
-    """A part of an inventory that could not be read: that is not the same as an empty one.
+    """A part of a listing that could not be read, which is not the same as an empty one.
 
-    `what` names the part, `code`, `reason`, `exit_code` and `fix` are those of the error: 4 where
-    AWS refused, 5 where it could not be reached.
+    `what` names the part. `code`, `reason`, `exit_code` and `fix` are those of the error: exit code
+    4 where the cloud refused, 5 where it could not be reached.
     """
 
     what: str
@@ -83,9 +83,9 @@ class UnavailablePart:
 
 @dataclass(frozen=True)
 class Listing(Generic[ItemT]):
-    """What was seen of an inventory, and what could not be seen, and why.
+    """The items of a listing, and the parts of it that could not be read.
 
-    With something `unavailable`, the items are those at least; every sum over them is a bound.
+    With anything `unavailable`, there may be more items, and every sum over them is a lower bound.
     """
 
     items: tuple[ItemT, ...] = ()
@@ -93,16 +93,16 @@ class Listing(Generic[ItemT]):
 
     @property
     def exit_code(self) -> int:
-        """0 for a whole listing; 4 when something was refused, 5 when a retry alone may help."""
+        """Return 0 for a complete listing, 4 when a part was refused, 5 when a retry may help."""
         return min((part.exit_code for part in self.unavailable), default=0)
 
 
 @dataclass(frozen=True)
 class CallerIdentity:
-    """Who calls AWS, and where account, identity and Region come from.
+    """The identity that calls AWS, and the origin of account, identity and Region.
 
-    `account` and `arn` are None when AWS did not say; then `unavailable` has the reason. `unused`
-    names what is there, and deliberately not used.
+    `account` and `arn` are None when AWS did not return them; then `unavailable` has the reason.
+    `unused` names credentials that are configured but deliberately not used.
     """
 
     account: str | None
@@ -119,7 +119,7 @@ class CallerIdentity:
 
 @dataclass(frozen=True)
 class DataVolume:
-    """How much data there is. `tokens` is an estimate from `characters` (`Manifest.token_rule`)."""
+    """An amount of data. `tokens` is an estimate from `characters` (`Manifest.token_rule`)."""
 
     records: int
     characters: int
@@ -149,9 +149,10 @@ class ManifestSource:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What was staged, from what. `sha256` covers the staged bytes and nothing else.
+    """The staged files, and the sources that they were made from.
 
-    `files` maps a role (`train`, `validation`, `test`) to its canonical JSONL file.
+    `sha256` covers the staged bytes and nothing else. `files` maps a role (`train`, `validation`,
+    `test`) to its canonical JSONL file.
     """
 
     sha256: str
@@ -166,9 +167,9 @@ class Manifest:
 
 @dataclass(frozen=True)
 class PeakMemory:
-    """The most bytes that a run takes at a time, and how many are free on its device.
+    """The peak memory of a run in bytes, and how many bytes are free on its device.
 
-    `remedy` says what would fit, where it does not.
+    `remedy` names settings that would fit, where these do not.
     """
 
     bytes: int
@@ -188,11 +189,12 @@ class MissingPrice:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a run will take. `usd` has `training`, `storagePerMonth`, `servingPerHour`.
+    """The estimated cost and time of a run.
 
-    An amount is None where no price is known; `steps`, `seconds` and `memory` where nobody looked.
-    With `at_most` the training's is a bound: it is billed by the time that it takes. `unpriced`
-    says what has no price where the training's amount is None.
+    `usd` has `training`, `storagePerMonth` and `servingPerHour`. An amount is None where no price
+    is known; `steps`, `seconds` and `memory` are None where they were not measured. With `at_most`,
+    the training amount is an upper bound: training is billed by time. `unpriced` says what has no
+    price where the training amount is None.
     """
 
     backend: str
@@ -212,9 +214,9 @@ class Estimate:
 class Plan:
     """The exact request, as a value that prints. Submitting only sends it.
 
-    `token` names the request: two plans with one token are one job. `request` is what the backend
-    will be asked, whole; `files` maps a role to the staged file that goes with it; `spec` is what
-    the job file says, paths absolute.
+    `token` names the request: two plans with one token are one job. `request` is the whole request
+    that the backend gets; `files` maps a role to the staged file that is sent with it; `spec` is
+    the content of the job file, with absolute paths.
     """
 
     backend: str
@@ -228,17 +230,17 @@ class Plan:
 
     @property
     def job_id(self) -> str:
-        """The job's id: its name, cut so that Bedrock takes it, and the token's beginning."""
+        """Return the job's id: its truncated name, and the beginning of the token."""
         return job_id(self.name, self.token)
 
 
 def job_id(name: str, token: str) -> str:
-    """The id of a job: at most 63 characters, as Bedrock's `jobName` has."""
+    """Build the id of a job: at most 63 characters, as Bedrock's `jobName` has."""
     return f"{name[: NAME_MAX - 9]}-{token[:8]}"
 
 
 def is_job_id(text: str) -> bool:
-    """True of what `job_id` makes from a legal name: one word, never a path."""
+    """Return whether `job_id` can build this text from a legal name: one word, never a path."""
     return _JOB_ID.fullmatch(text) is not None
 
 
@@ -253,7 +255,7 @@ class StatusDetails:
 
 @dataclass(frozen=True)
 class TrainingProgress:
-    """Where a running job is. `seconds_left` is None until it can be told."""
+    """The position of a running job. `seconds_left` is None until it can be estimated."""
 
     step: int
     total_steps: int
@@ -265,12 +267,16 @@ class TrainingProgress:
 
 
 MODEL_REMOVED = "modelRemoved"
-"""In a JobState's `summary`: what the job made was removed, and the same job makes it again."""
+"""Key of a JobState's `summary`: the job's model was removed; submitting again recreates it."""
 
 
 @dataclass(frozen=True)
 class JobState:
-    """One look at a job. Times are ISO 8601 in UTC; `artifacts` is set when the files are there."""
+    """The state of a job at one time. Times are ISO 8601 in UTC.
+
+    `artifacts` is the folder of the job's artifacts; it is set once they are complete on this
+    machine.
+    """
 
     id: str
     status: Status
@@ -284,7 +290,7 @@ class JobState:
 
     @property
     def has_ended(self) -> bool:
-        """True when nothing more will happen by itself."""
+        """Return whether the job has reached a terminal status."""
         return self.status in TERMINAL_STATUSES
 
 
@@ -304,7 +310,7 @@ class Metric:
 
 @dataclass(frozen=True)
 class LogLine:
-    """One line of a job's log; `cursor` is what `logs(after=...)` takes to go on behind it."""
+    """One line of a job's log. `logs(after=cursor)` continues behind it."""
 
     cursor: str
     text: str

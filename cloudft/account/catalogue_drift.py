@@ -1,4 +1,4 @@
-"""The catalogue beside what an account says: which models are there, and what they can do."""
+"""Compare the catalogue with an account's own list: which models exist, and what they support."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cloudft.aws.client import Aws, AwsLocation
 
 @dataclass(frozen=True)
 class CatalogueComparison:
-    """One model: what the catalogue says, what the account says, and `same` or `drift`."""
+    """One model: the catalogue's entry, the account's entry, and `same` or `drift`."""
 
     model: str
     catalogue: str
@@ -20,14 +20,14 @@ class CatalogueComparison:
     word: str
 
 
-def compare_catalogue(place: Mapping[str, Any]) -> list[CatalogueComparison]:
-    """A line for each model that either knows to be customized in that Region.
+def compare_catalogue(location: Mapping[str, str | None]) -> list[CatalogueComparison]:
+    """Return one comparison for each model that catalogue or account can customize in that Region.
 
-    Raises AwsRefused and AwsUnreachable.
+    Raise CloudRefused and CloudUnreachable.
     """
-    aws = Aws(AwsLocation(**place))
-    answer = aws.call("models can't be listed", "bedrock", "list_foundation_models")
-    listed = {model["modelId"]: model for model in answer["modelSummaries"]}
+    aws = Aws(AwsLocation(**location))
+    response = aws.call("can't list the foundation models", "bedrock", "list_foundation_models")
+    listed = {model["modelId"]: model for model in response["modelSummaries"]}
     region = aws.client("bedrock").meta.region_name
     return [*_compare_catalogued(listed, region), *_list_uncatalogued(listed)]
 
@@ -44,11 +44,11 @@ def _compare_catalogued(listed: Mapping[str, Any], region: str) -> Iterator[Cata
         if model.bedrock_id is None or not kinds:
             continue
         here = region in model.regions and model.lifecycle.state != "end-of-life"
-        says = f"ACTIVE: {', '.join(kinds)}" if here else _absence(model, region)
-        found = listed.get(model.bedrock_id)
-        told = _account_offer(found) if found else "not listed"
-        same = told == says if here else found is None
-        yield CatalogueComparison(model.alias, says, told, "same" if same else "drift")
+        expected = f"ACTIVE: {', '.join(kinds)}" if here else _absence(model, region)
+        offer = listed.get(model.bedrock_id)
+        account = _account_offer(offer) if offer else "not listed"
+        same = account == expected if here else offer is None
+        yield CatalogueComparison(model.alias, expected, account, "same" if same else "drift")
 
 
 def _absence(model: catalogue.Model, region: str) -> str:
@@ -63,9 +63,9 @@ def _account_offer(model: Mapping[str, Any]) -> str:
 
 
 def _list_uncatalogued(listed: Mapping[str, Any]) -> Iterator[CatalogueComparison]:
-    """Text models that the account lets customize and the catalogue lacks."""
+    """Yield text models that the account can customize and the catalogue lacks."""
     known = {i for m in catalogue.load_models() for i in (m.bedrock_id, *m.other_ids)}
     for name, model in listed.items():
         text = "TEXT" in model.get("outputModalities", ())
         if name not in known and text and model.get("customizationsSupported"):
-            yield CatalogueComparison(name, "not there", _account_offer(model), "drift")
+            yield CatalogueComparison(name, "not in the catalogue", _account_offer(model), "drift")

@@ -1,4 +1,4 @@
-"""How a backend's checks make a finding."""
+"""Findings of a backend's checks, with their location in the job file."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from cloudft.types import Finding, Severity
 
 @dataclass(frozen=True)
 class FindingFactory:
-    """Findings about a job, with their place in its file."""
+    """Creates findings about a job, with file and line of the field they are about."""
 
     job: LoadedJob
 
     def __call__(
         self, code: str, field: str, message: str, fix: str, severity: Severity = "error"
     ) -> Finding:
-        """One finding."""
+        """Return one finding."""
         file = str(self.job.path) if self.job.path else None
         return Finding(severity, code, message, fix, file, self.job.line_of(field), field)

@@ -1,4 +1,4 @@
-"""Listings that are gathered part by part: one that can't be read does not hide the others."""
+"""Listings that are collected part by part: one unreadable part does not hide the others."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ T = TypeVar("T")
 
 
 def unavailable_part(what: str, error: CloudftError) -> UnavailablePart:
-    """Return an error as what it leaves unread."""
+    """Return the part of a listing that an error leaves unread."""
     return UnavailablePart(what, error.code, error.message, error.exit_code, error.fix)
 
 
 class ListingBuilder:
     """Collects items, and the parts that can't be read.
 
-    Only AwsRefused and AwsUnreachable make a part unavailable; other errors pass. An item that came
-    before its part broke off stays: it is there.
+    Only CloudRefused and CloudUnreachable make a part unavailable; other errors propagate. Items
+    that came before their part failed are kept: they exist.
     """
 
     def __init__(self) -> None:
         self._unavailable: list[UnavailablePart] = []
 
     def collect(self, what: str, items: Callable[[], Iterable[T]]) -> list[T]:
-        """Return the items of one part, as far as they come."""
+        """Return the items of one part, up to the error that ends it."""
         found: list[T] = []
         try:
             for item in items():
@@ -37,14 +37,14 @@ class ListingBuilder:
         return found
 
     def add_unavailable(self, what: str, error: CloudRefused | CloudUnreachable) -> None:
-        """Note that a part can't be read."""
+        """Record that a part can't be read."""
         self._unavailable.append(unavailable_part(what, error))
 
     def merge(self, listing: Listing[T]) -> list[T]:
-        """Return the items of a listing that is a part of this one."""
+        """Return the items of another listing, and record its unavailable parts."""
         self._unavailable += listing.unavailable
         return list(listing.items)
 
     def build(self, items: Iterable[T]) -> Listing[T]:
-        """Return these items with everything that could not be read."""
+        """Return a listing of these items with every part that could not be read."""
         return Listing(tuple(items), tuple(dict.fromkeys(self._unavailable)))

@@ -31,7 +31,7 @@ class TrainerStatusDetails(msgspec.Struct, rename="camel"):
     training_details: DetailStatus = "NotStarted"
 
     def to_status_details(self) -> StatusDetails:
-        """The same as a value of types.py."""
+        """Return the same as a value of types.py."""
         return StatusDetails(**msgspec.structs.asdict(self))
 
 
@@ -47,7 +47,7 @@ class ProgressDocument(msgspec.Struct, rename="camel"):
     activity: str
 
     def to_training_progress(self) -> TrainingProgress:
-        """The same as a value of types.py."""
+        """Return the same as a value of types.py."""
         return TrainingProgress(**msgspec.structs.asdict(self))
 
 
@@ -59,7 +59,7 @@ class ValidationResult(msgspec.Struct, rename="camel"):
 
 
 class TrainerSummary(msgspec.Struct, rename="camel"):
-    """What commands rely on of `summary`, which is kept whole."""
+    """The fields of `summary` that commands rely on. `summary` itself is kept whole."""
 
     base: ValidationResult | None = None
     tuned: ValidationResult | None = None
@@ -86,7 +86,7 @@ class TrainerEnding(msgspec.Struct, rename="camel"):
     ended_at: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a time that is none."""
+        """Reject an `endedAt` that is not a time."""
         check_iso_time(self.ended_at, "endedAt", file="ended.json")
 
 
@@ -103,7 +103,7 @@ class _Stopping(msgspec.Struct):
 
 
 class TrainerSettings(msgspec.Struct, rename="camel"):
-    """job.json (local/request.py), but for what belongs to one machine."""
+    """The part of job.json (local/request.py) that is the same on every machine."""
 
     version: Literal[1]
     name: str
@@ -135,7 +135,7 @@ class _Model(msgspec.Struct):
 
 
 class TrainerRequest(TrainerSettings, rename="camel", kw_only=True):
-    """job.json, whole."""
+    """The whole job.json."""
 
     id: FileName
     base_model: str
@@ -158,7 +158,7 @@ class _Point(msgspec.Struct, rename="camel"):
 
 
 def parse_state(content: bytes | str, file: str | Path) -> TrainerState:
-    """Return state.json. Raise BadDocument."""
+    """Return a decoded state.json. Raise BadDocument."""
     value = parse_python_json(content, file=file)
     found = convert(value, TrainerState, file=file)
     convert(value, _CheckedSummary, file=file)
@@ -171,7 +171,7 @@ class _CheckedSummary(msgspec.Struct):
 
 
 def parse_metric(line: bytes | str, file: str | Path, number: int | None = None) -> Metric:
-    """Return one line of metrics.jsonl. Raise BadDocument with its number."""
+    """Return one decoded line of metrics.jsonl. Raise BadDocument with the line's number."""
     try:
         point = convert(parse_python_json(line, file=file), _Point, file=file)
     except BadDocument as error:

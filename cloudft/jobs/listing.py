@@ -1,4 +1,4 @@
-"""Many jobs at once: all that this machine knows, and those that others have submitted."""
+"""Many jobs at once: all that this machine knows, and those that other machines submitted."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from cloudft.types import JobState, StatusDetails, UnavailablePart, job_id, to_j
 
 @dataclass(frozen=True)
 class UnreachableJob:
-    """A job that this machine knows and whose account can't be read: its status is not known."""
+    """A job whose account can't be read, so that its status is unknown."""
 
     record: JobRecord
     unavailable: UnavailablePart
 
     def to_json(self) -> dict[str, Any]:
-        """Return the fields of a job; those that its account would tell are null."""
+        """Return the fields of a job; those that only the account knows are null."""
         unknown = dict.fromkeys(("artifacts", "endedAt", "failureMessage", "progress", "status"))
         empty = JobState(self.record.id, "InProgress", StatusDetails(), self.record.created_at)
         known = Job(self.record, empty).to_json()
@@ -39,37 +39,37 @@ class UnreachableJob:
 
 
 def adopt_untracked_jobs(backend: Backend, store: Store) -> list[JobRecord | DamagedJob]:
-    """Write down the jobs that were submitted from other machines; returns the new ones.
+    """Save the records of jobs that other machines submitted; return the new ones.
 
-    One whose plan can't be taken comes as the error that says why; the others are written down.
+    A job whose plan is not acceptable is returned as the error that says why; the others are saved.
     """
     if not isinstance(backend, SupportsDiscovery):
         return []
     adopted: list[JobRecord | DamagedJob] = []
-    for stranger in backend.list_untracked(store.job_ids()):
-        if isinstance(stranger, DamagedJob):
-            adopted.append(stranger)
+    for discovered in backend.list_untracked(store.job_ids()):
+        if isinstance(discovered, DamagedJob):
+            adopted.append(discovered)
             continue
-        own_id = job_id(stranger.name, stranger.token)
+        own_id = job_id(discovered.name, discovered.token)
         record = JobRecord(
             id=own_id,
-            name=stranger.name,
+            name=discovered.name,
             backend=backend.name,
-            token=stranger.token,
-            created_at=stranger.created_at,
-            customization_type=stranger.customization_type,
-            base_model=stranger.base_model,
-            hyper_parameters=stranger.hyper_parameters,
-            request=stranger.request,
-            manifest=stranger.manifest,
-            estimate=stranger.estimate,
-            tags=stranger.spec.get("tags", {}),
-            spec=stranger.spec,
+            token=discovered.token,
+            created_at=discovered.created_at,
+            customization_type=discovered.customization_type,
+            base_model=discovered.base_model,
+            hyper_parameters=discovered.hyper_parameters,
+            request=discovered.request,
+            manifest=discovered.manifest,
+            estimate=discovered.estimate,
+            tags=discovered.spec.get("tags", {}),
+            spec=discovered.spec,
             folder=store.jobs / own_id,
         )
-        with store.create(record) as made:
-            if made:
-                store.mark_submitted(own_id, stranger.backend_job_id)
+        with store.create(record) as is_created:
+            if is_created:
+                store.mark_submitted(own_id, discovered.backend_job_id)
                 adopted.append(record)
     return adopted
 
@@ -77,10 +77,10 @@ def adopt_untracked_jobs(backend: Backend, store: Store) -> list[JobRecord | Dam
 def list_jobs(
     store: Store, home: Home, backend_name: str | None = None
 ) -> Iterator[Job | UnreachableJob | DamagedJob]:
-    """Every job (of one backend), newest first; a damaged one comes as its error.
+    """Yield every job (of one backend), newest first; a damaged one as its error.
 
-    A backend that many machines share is asked for all of its jobs at once; where it can't be read,
-    they come as what this machine knows of them.
+    A backend that many machines share is queried for all of its jobs at once. Where it can't be
+    read, its jobs are yielded with what this machine knows of them.
     """
     records = [
         record
@@ -88,13 +88,13 @@ def list_jobs(
         if isinstance(record, DamagedJob) or backend_name in (None, record.backend)
     ]
     sound = [record for record in records if isinstance(record, JobRecord)]
-    seen = _describe_all(sound, home)
+    states = _describe_all(sound, home)
     for record in records:
         if isinstance(record, DamagedJob):
             yield record
             continue
-        found = seen[record.id]
-        yield Job(record, found) if isinstance(found, JobState) else found
+        state = states[record.id]
+        yield Job(record, state) if isinstance(state, JobState) else state
 
 
 def _describe_all(
@@ -102,38 +102,38 @@ def _describe_all(
 ) -> dict[str, JobState | UnreachableJob | DamagedJob]:
     groups: dict[str, list[JobRecord]] = {}
     for record in records:
-        place = record.request.get("place", {})
-        groups.setdefault(f"{record.backend} {sorted(place.items())}", []).append(record)
-    seen: dict[str, JobState | UnreachableJob | DamagedJob] = {}
+        location = record.request.get("place", {})
+        groups.setdefault(f"{record.backend} {sorted(location.items())}", []).append(record)
+    states: dict[str, JobState | UnreachableJob | DamagedJob] = {}
     for group in groups.values():
         try:
             backend = backend_for(group[0], home)
             many = backend.describe_many([r.backend_job_id or r.id for r in group])
         except DamagedJob:
-            seen |= {record.id: _damage_of(record, home) for record in group}
+            states |= {record.id: _damage_of(record, home) for record in group}
             continue
         except (CloudRefused, CloudUnreachable) as error:
             part = unavailable_part(
                 _account_label(group[0].backend, group[0].request.get("place", {})), error
             )
-            seen |= {record.id: UnreachableJob(record, part) for record in group}
+            states |= {record.id: UnreachableJob(record, part) for record in group}
             continue
         except UsageError as error:
-            seen |= {record.id: _unreadable_job(record, error) for record in group}
+            states |= {record.id: _unreadable_job(record, error) for record in group}
             continue
         for record in group:
             state = many.get(record.backend_job_id or record.id)
-            seen[record.id] = state or _describe_one(record, backend)
-    return seen
+            states[record.id] = state or _describe_one(record, backend)
+    return states
 
 
-def _account_label(backend_name: str, place: Mapping[str, Any]) -> str:
-    region = place.get("region")
+def _account_label(backend_name: str, location: Mapping[str, Any]) -> str:
+    region = location.get("region")
     return f"the jobs on {backend_name}" + (f" in {region}" if region else "")
 
 
 def _damage_of(record: JobRecord, home: Home) -> JobState | DamagedJob:
-    """What is wrong with the record of a job whose backend can't be had."""
+    """Return the error of a job whose record names no usable backend."""
     try:
         return refresh(record, backend_for(record, home)).state
     except DamagedJob as error:
@@ -141,7 +141,7 @@ def _damage_of(record: JobRecord, home: Home) -> JobState | DamagedJob:
 
 
 def _describe_one(record: JobRecord, backend: Backend) -> JobState | UnreachableJob | DamagedJob:
-    """A job that the many did not have: cut off, gone, or damaged."""
+    """Describe a job that the list of many did not have: interrupted, gone, or damaged."""
     try:
         return refresh(record, backend).state
     except DamagedJob as error:

@@ -1,6 +1,7 @@
-"""From a trained job to an import into Bedrock: merged with proof, checked, then a job of its own.
+"""Import a trained job's model into a cloud: merge it with a proof, check it, submit the import.
 
-The merged model lies in the trained job's folder (`import/DTYPE/`) and goes with it.
+The merged model lies in the trained job's folder (`import/DTYPE/`) and is deleted with it. The
+import is a job of its own.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from cloudft.storage.atomic_files import as_store_error, try_lock
 from cloudft.storage.documents import decode
 from cloudft.storage.home import Home
 from cloudft.storage.store import RECORD_FILE, JobRecord
-from cloudft.types import Finding, Severity
+from cloudft.types import Finding
 
 MERGED_FOLDER = "import"
 NAME_SUFFIX = "-import"
@@ -44,7 +45,7 @@ def import_backend(job: LoadedJob, home: Home) -> Backend:
 def load_import_job(
     record: JobRecord, flags: Mapping[str, object], environ: Mapping[str, str]
 ) -> LoadedJob:
-    """The trained job's own specification under the import's name, with `flags` over it."""
+    """Return the trained job's own job file under the import's name, overlaid with `flags`."""
     spec = {**record.spec, "name": f"{record.name[:NAME_KEPT]}{NAME_SUFFIX}"}
     return load_spec(spec, flags=flags, environ=environ)
 
@@ -58,37 +59,37 @@ def merge_and_stage(
     dtype: str,
     observer: RunObserver = SILENT,
 ) -> tuple[StagedJob, list[Finding]]:
-    """The model of a completed job, merged and ready to be sent, and the warnings.
+    """Merge the model of a completed job; return it ready for the import, and the warnings.
 
-    `tell` is told what goes on. Raises CheckFailed with every fault, before merging where it can be
-    known, JobStateConflict, TrainerError.
+    Raise CheckFailed with every fault, before merging where that is possible, JobStateConflict,
+    TrainerError.
     """
-    job, found = check_import(job, backend, home)
-    exports = _require_completed(record, backend)
+    job, findings = check_import(job, backend, home)
+    exporter = _require_completed(record, backend)
     folder = record.folder / MERGED_FOLDER / dtype
-    into = import_backend(job, home)
-    assert isinstance(into, ModelImporter)
+    importer = import_backend(job, home)
+    assert isinstance(importer, ModelImporter)
     with _exclusive_folder(record.folder / MERGED_FOLDER, observer):
         if not folder.is_dir():
             observer.on_activity(f"merging {record.id} and comparing it with the tuned model ...")
-            exports.export(record.backend_job_id or record.id, folder, dtype)
+            exporter.export(record.backend_job_id or record.id, folder, dtype)
         observer.on_activity("checking the merged model against the rules of the import ...")
-        staged, more = into.prepare_model(
+        staged, more = importer.prepare_model(
             job, parse_manifest(record.manifest, record.folder / RECORD_FILE), folder
         )
-    found += more
-    _raise_on_errors(found)
-    return staged, found
+    findings += more
+    _raise_on_errors(findings)
+    return staged, findings
 
 
 @contextlib.contextmanager
 def _exclusive_folder(folder: Path, observer: RunObserver) -> Iterator[None]:
-    """Work in `folder` while no other import of this job does; a killed one gives way at once."""
-    with as_store_error("the merged model can't be written", folder):
+    """Work in `folder` while no other import of this job does; the lock of a killed one is free."""
+    with as_store_error("can't write the merged model", folder):
         folder.mkdir(exist_ok=True)
         lock = try_lock(folder / LOCK)
         if lock is None:
-            observer.on_activity("waiting for another import of this job, which is merging ...")
+            observer.on_activity("another import of this job is merging; waiting for it ...")
             lock = try_lock(folder / LOCK, timeout_s=math.inf)
             assert lock is not None
     try:
@@ -98,35 +99,35 @@ def _exclusive_folder(folder: Path, observer: RunObserver) -> Iterator[None]:
 
 
 def check_import(job: LoadedJob, backend: Backend, home: Home) -> tuple[LoadedJob, list[Finding]]:
-    """What stands in the way of an import that can be known before there is a model.
+    """Check everything about an import that can be checked before the model is merged.
 
-    Returns the job with what its stack says, and the warnings. Raises CheckFailed, and UsageError
-    for a backend without weights.
+    Return the job with its stack's values, and the warnings. Raise CheckFailed, and UsageError for
+    a backend without weights.
     """
     if not isinstance(backend, SupportsExport):
         raise UsageError(
-            f"the backend {backend.name} hands out no weights",
+            f"the backend {backend.name} exports no weights",
             fix="import a job that is trained with --backend local or --backend sagemaker.",
         )
-    into = import_backend(job, home)
-    job = into.with_stack_defaults(job)
-    assert isinstance(into, ModelImporter)
-    found = [
+    importer = import_backend(job, home)
+    job = importer.with_stack_defaults(job)
+    assert isinstance(importer, ModelImporter)
+    findings = [
         *job.findings,
-        *into.check(job),
-        *_config_findings(job, into),
+        *importer.check(job),
+        *_config_findings(job, importer),
         *_stand_in_findings(job),
     ]
-    _raise_on_errors(found)
-    return job, found
+    _raise_on_errors(findings)
+    return job, findings
 
 
 def _stand_in_findings(job: LoadedJob) -> list[Finding]:
     stand_in = job.spec.local.model
     if stand_in is None or job.model.is_open_weight:
         return []
-    message = f"what is imported is {stand_in}, which stands in for {job.spec.base_model}"
-    fix = "none is needed if that small model is what you want."
+    message = f"this imports {stand_in}, which was trained in place of {job.spec.base_model}"
+    fix = "nothing to do if that small model is what you want."
     return [Finding("warning", "StandInImported", message, fix, field="local.model")]
 
 
@@ -137,27 +138,26 @@ def _require_completed(record: JobRecord, backend: Backend) -> SupportsExport:
         raise JobStateConflict(
             f"{record.id} is {state.status}: it has left no model",
             fix=f"`cloudft watch {record.id}` waits for its end;"
-            f" `cloudft resume {record.id}` goes on with it.",
+            f" `cloudft resume {record.id}` resumes it.",
         )
     return backend
 
 
-def _config_findings(job: LoadedJob, into: ModelImporter) -> list[Finding]:
-    """The faults of an architecture that can't be imported, when its config.json is here."""
+def _config_findings(job: LoadedJob, importer: ModelImporter) -> list[Finding]:
+    """Check the architecture in the base model's config.json, when that file is on this machine."""
     name = job.spec.local.model or job.spec.base_model
     model = catalogue.find_model(name, base_dir=job.base_dir)
-    for place in (Path(weights.path) for weights in model.weights if weights.path):
-        path = place / CONFIG
+    for folder in (Path(weights.path) for weights in model.weights if weights.path):
+        path = folder / CONFIG
         try:
             config = decode(path.read_bytes(), dict[str, Any], file=path)
         except (OSError, BadDocument):
             continue
-        return into.validate_config(job, config, str(path))
+        return importer.validate_config(job, config, str(path))
     return []
 
 
 def _raise_on_errors(findings: list[Finding]) -> None:
-    wrong: Severity = "error"
-    errors = [finding for finding in findings if finding.severity == wrong]
+    errors = [finding for finding in findings if finding.severity == "error"]
     if errors:
         raise CheckFailed(errors[0].message, findings)

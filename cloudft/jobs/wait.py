@@ -1,4 +1,4 @@
-"""Looking at a job again and again until it ends, in spite of what passes."""
+"""Poll a job until it ends, tolerating temporary outages."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from cloudft.errors import (
 from cloudft.types import JobState
 
 BACKOFF_FACTOR = 1.3
-"""How much longer the next wait is when a look has shown nothing new."""
+"""The interval grows by this factor while a job does not change."""
 
 
 def poll_until_ended(
@@ -29,9 +29,10 @@ def poll_until_ended(
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[JobState]:
-    """One look each `poll` seconds until the job has ended. Raises WaitTimeout after `timeout`.
+    """Yield the job's state every `poll` seconds until the job has ended.
 
-    While nothing changes the looks become rarer, down to one in `longest` seconds.
+    While nothing changes, the interval grows up to `max_poll` seconds. Raise WaitTimeout after
+    `timeout`; the job keeps running.
     """
     end = None if timeout is None else clock() + timeout
     shortest, last = poll, None
@@ -45,7 +46,7 @@ def poll_until_ended(
             return
         if end is not None and clock() >= end:
             raise WaitTimeout(
-                f"{state.id} is still {state.status}; it goes on",
+                f"{state.id} is still {state.status}; it keeps running",
                 fix=f"`cloudft watch {state.id}` follows it, `cloudft stop {state.id}` ends it.",
             )
         sleep(poll if end is None else min(poll, max(0.0, end - clock())))
@@ -56,24 +57,25 @@ def tolerating_outages(
     on_outage: Callable[[CloudftError], None],
     last_state: JobState | None = None,
 ) -> Callable[[], JobState]:
-    """A look that outlasts expired credentials, a wrong clock and a broken network.
+    """Return a function that polls like `describe` and survives temporary outages.
 
-    It gives the last state then. `say` is told each trouble once. Without a state that is `known`,
-    the first look must succeed.
+    Expired credentials, a wrong clock and a broken network return the last state; `on_outage` is
+    called once for each kind of error, until a poll succeeds. Without a `last_state`, the first
+    poll must succeed.
     """
     last = [last_state] if last_state is not None else []
-    told: set[type[CloudftError]] = set()
+    reported: set[type[CloudftError]] = set()
 
     def look() -> JobState:
         try:
             last[:] = [describe()]
-            told.clear()
+            reported.clear()
         except (CredentialsExpired, ClockSkewed, CloudUnreachable) as error:
             if not last:
                 raise
-            if type(error) not in told:
+            if type(error) not in reported:
                 on_outage(error)
-                told.add(type(error))
+                reported.add(type(error))
         return last[0]
 
     return look
@@ -88,7 +90,7 @@ def wait(
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
 ) -> JobState:
-    """The state in which the job ended. Raises WaitTimeout; the job goes on."""
+    """Return the state in which the job ended. Raise WaitTimeout; the job keeps running."""
     states = poll_until_ended(
         lambda: backend.describe(job_id), timeout=timeout, poll=poll, sleep=sleep, clock=clock
     )

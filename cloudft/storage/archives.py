@@ -1,4 +1,4 @@
-"""Unpack archives that were made elsewhere, within bounds: size, members, names, kinds."""
+"""Unpack archives from untrusted sources, within limits of size, members, names and file types."""
 
 from __future__ import annotations
 
@@ -20,33 +20,33 @@ NAME_TYPES = {
     tarfile.XGLTYPE,
     tarfile.SOLARIS_XHDTYPE,
 }
-"""Headers whose content is a name: tarfile reads each into memory, whole."""
+"""Headers whose content is a name. tarfile reads each of them whole into memory."""
 MAX_NAME_BYTES = 64 * 1024
 
 
 class BadArchive(ValueError):
-    """An archive that is not taken apart: damaged, too large, or with more than plain files."""
+    """An archive that is refused: damaged, too large, or with members other than plain files."""
 
 
 @dataclass(frozen=True)
 class ArchiveLimits:
-    """What an archive may hold. `ratio` is of what comes out to what went in, above `slack`."""
+    """The limits of an archive. `ratio` is unpacked to packed bytes, above `slack`."""
 
     members: int = 10_000
     ratio: int = 100
     slack: int = 256 * 1024 * 1024
 
     def max_unpacked_bytes(self, packed: int) -> int:
-        """Bytes that an archive of `packed` bytes may unpack to."""
+        """Return how many bytes an archive of `packed` bytes may unpack to."""
         return self.slack + self.ratio * packed
 
 
 DEFAULT_LIMITS = ArchiveLimits()
-"""Metrics and texts shrink to a tenth, rarely to a fiftieth; weights hardly at all."""
+"""Metrics and texts compress to a tenth, rarely to a fiftieth; weights hardly at all."""
 
 
 class CountingReader:
-    """What a decompressor reads from, with a count of the bytes that it has taken."""
+    """The stream below a decompressor, with a count of the bytes that were read."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream
@@ -60,7 +60,7 @@ class CountingReader:
 
 
 class BoundedReader(io.RawIOBase):
-    """What a decompressor gives. Raise BadArchive once it is too much for what it has taken."""
+    """The output of a decompressor. Raise BadArchive once it exceeds the limit for its input."""
 
     def __init__(
         self, stream: IO[bytes], packed: CountingReader, limits: ArchiveLimits = DEFAULT_LIMITS
@@ -69,22 +69,21 @@ class BoundedReader(io.RawIOBase):
         self._stream = stream
         self._packed = packed
         self._bounds = limits
-        self._given = 0
+        self._read = 0
 
     def readable(self) -> bool:
-        """Always."""
+        """Return True."""
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Fill the buffer. Raise BadArchive, and whatever the stream raises."""
+        """Fill the buffer. Raise BadArchive, and what the stream raises."""
         with memoryview(buffer) as view:
             content = self._stream.read(min(len(view), CHUNK))
             view[: len(content)] = content
-        self._given += len(content)
-        if self._given > self._bounds.max_unpacked_bytes(self._packed.bytes_read):
+        self._read += len(content)
+        if self._read > self._bounds.max_unpacked_bytes(self._packed.bytes_read):
             raise BadArchive(
-                f"it unpacks to more than {self._bounds.ratio} times its size, as a file does"
-                " that was made to fill a disk"
+                f"it unpacks to more than {self._bounds.ratio} times its size, as a zip bomb does"
             )
         return len(content)
 
@@ -92,9 +91,8 @@ class BoundedReader(io.RawIOBase):
 def unpack_tar_gz(stream: IO[bytes], folder: Path, limits: ArchiveLimits = DEFAULT_LIMITS) -> None:
     """Unpack the plain files of a .tar.gz into `folder`.
 
-    Raise BadArchive for a damaged archive, one beyond `bounds`, and
-    one that holds a link, a device or a name outside `folder`; what was unpacked before it stays
-    for the caller to remove. Raise OSError.
+    Raise BadArchive for an archive that is damaged, exceeds `limits`, or has a link, a device or a
+    name outside `folder`. The caller removes what was unpacked before. Raise OSError.
     """
     packed = CountingReader(stream)
     unzipped = cast(IO[bytes], gzip.GzipFile(fileobj=cast(Any, packed)))
@@ -115,7 +113,7 @@ def unpack_tar_gz(stream: IO[bytes], folder: Path, limits: ArchiveLimits = DEFAU
 def _files(
     archive: tarfile.TarFile, bounds: ArchiveLimits
 ) -> Iterator[tuple[PurePosixPath, IO[bytes]]]:
-    """Every plain file with its content, in order; folders are left out."""
+    """Yield every plain file with its content, in order; skip folders."""
     for number, member in enumerate(archive, 1):
         if number > bounds.members:
             raise BadArchive(f"it holds more than {bounds.members} files")

@@ -1,12 +1,12 @@
-"""The one layout that a finished job leaves, whatever the backend, and its metrics.
+"""The layout of a finished job's artifacts, the same for every backend, and its metrics.
 
     training_artifacts/step_wise_training_metrics.csv
     validation_artifacts/post_fine_tuning_validation/validation_metrics.csv
-    manifest.json       what was staged
-    model/              adapter or weights, tokenizer, template (of backends that hand them out)
+    manifest.json       the staged data
+    model/              adapter or weights, tokenizer, template (of backends that export them)
 
 The layout and the columns are Bedrock's (user guide, "Analyze the results of a model customization
-job"). Public reports find the validation file at another depth, so files are found by name.
+job"). Public reports show the validation file at another depth, so files are found by name.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ _FILES: tuple[tuple[Split, str, str], ...] = (
 
 
 def read_metrics(artifacts: Path) -> Iterator[Metric]:
-    """Every point of the curves in a finished job's files, training first.
+    """Yield every point of the curves in a finished job's files, training first.
 
-    Raises BadDocument for a file that is no such table.
+    Raise BadDocument for a file that is not such a table.
     """
     for split, name, column in _FILES:
         for path in sorted(artifacts.rglob(Path(name).name)):
@@ -72,7 +72,7 @@ def _points(path: Path, split: Split, column: str) -> Iterator[Metric]:
 
 
 def is_complete(artifacts: Path) -> bool:
-    """True when the files are there without which a job is not Completed."""
+    """Return whether the files exist without which a job is not Completed."""
     return (artifacts / TRAINING_CSV).is_file()
 
 

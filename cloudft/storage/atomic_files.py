@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, and locks that die with their holder."""
+"""Atomic file writes, and locks that are released when their process exits."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ REMEDIES = {
     errno.EROFS: "that disk is read-only: set CLOUDFT_HOME to a folder that can be written.",
     errno.EACCES: "allow yourself to write there, or set CLOUDFT_HOME to a folder of your own.",
     errno.EPERM: "allow yourself to write there, or set CLOUDFT_HOME to a folder of your own.",
-    errno.ENOTDIR: "a file stands where a folder should be: set CLOUDFT_HOME to a folder.",
+    errno.ENOTDIR: "a file is in the way of a folder: set CLOUDFT_HOME to a folder.",
 }
 
 
 STALE_AFTER_S = 60.0
-"""A temporary folder older than this, that nobody holds, was left by a kill."""
+"""A temporary folder older than this, whose lock is free, was left by a killed process."""
 SCRATCH_LOCK = ".lock"
 PRIVATE_MODE = 0o700
-"""The mode of folders that hold training texts, answers or logs."""
+"""The mode of folders with training texts, answers or logs."""
 
 
 def store_error(what: str, path: Path, error: OSError) -> StoreError:
-    """The StoreError for an OSError: what could not be done, why, and the remedy."""
+    """Return the StoreError for an OSError: the failed operation, the reason, and the remedy."""
     remedy = REMEDIES.get(error.errno or 0, "check that disk, or set CLOUDFT_HOME to another one.")
     return StoreError(f"{what}: {error.strerror or error}", file=str(path), fix=remedy)
 
 
 @contextlib.contextmanager
 def as_store_error(what: str, path: Path) -> Iterator[None]:
-    """Turn an OSError within into a StoreError that names `path`."""
+    """Convert an OSError raised within the block into a StoreError that names `path`."""
     try:
         yield
     except OSError as error:
@@ -48,7 +48,7 @@ def as_store_error(what: str, path: Path) -> Iterator[None]:
 
 
 def atomic_write(path: Path, content: bytes) -> None:
-    """Replace `path` by `content` in one step, durable when it returns. Raises OSError."""
+    """Replace `path` by `content` in one step, durable when it returns. Raise OSError."""
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -65,9 +65,9 @@ def atomic_write(path: Path, content: bytes) -> None:
 
 @contextlib.contextmanager
 def create_file_atomically(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`, which becomes `path` when all went well.
+    """Yield a temporary path beside `path`; rename it to `path` if the block succeeds.
 
-    Raises FileExistsError, first or last, when something stands there: nothing is overwritten.
+    Raise FileExistsError, before or after the block, when `path` exists: nothing is overwritten.
     """
     if os.path.lexists(path):
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
@@ -87,9 +87,9 @@ def create_file_atomically(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def scratch_folder(root: Path, prefix: str) -> Iterator[Path]:
-    """A folder in `root`, made where it is missing, that is gone afterwards.
+    """Yield a new folder in `root`, which is created if missing; remove the folder afterwards.
 
-    What killed processes left of the same prefix goes first. Raises OSError.
+    What killed processes left under the same prefix is removed first. Raise OSError.
     """
     root.mkdir(parents=True, exist_ok=True)
     for old in root.glob(f"{prefix}*"):
@@ -106,21 +106,21 @@ def scratch_folder(root: Path, prefix: str) -> Iterator[Path]:
 
 
 def make_private_folder(path: Path) -> Path:
-    """Make `path` and what is missing above it; its owner alone may enter, whatever the umask is.
+    """Create `path` and its missing parents; only its owner may enter, whatever the umask is.
 
-    A folder of ours that others could enter, as earlier versions made them, is closed. Raise
-    OSError.
+    An existing folder of ours that others could enter, as earlier versions created them, is closed.
+    Raise OSError.
     """
     path.mkdir(mode=PRIVATE_MODE, parents=True, exist_ok=True)
-    facts = path.stat()
-    if stat.S_IMODE(facts.st_mode) != PRIVATE_MODE and facts.st_uid == os.geteuid():
+    status = path.stat()
+    if stat.S_IMODE(status.st_mode) != PRIVATE_MODE and status.st_uid == os.geteuid():
         with contextlib.suppress(PermissionError):  # a file system without modes
             path.chmod(PRIVATE_MODE)
     return path
 
 
 def age_seconds(path: Path) -> float:
-    """Seconds since `path` was changed; 0 when it is gone."""
+    """Return the seconds since `path` was changed; 0 when it is gone."""
     try:
         return time.time() - path.stat().st_mtime
     except OSError:
@@ -128,7 +128,7 @@ def age_seconds(path: Path) -> float:
 
 
 def fsync_folder(folder: Path) -> None:
-    """Make the names in `folder` durable. Raises OSError."""
+    """Make the names in `folder` durable. Raise OSError."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -137,9 +137,10 @@ def fsync_folder(folder: Path) -> None:
 
 
 def try_lock(path: Path, *, timeout_s: float = 0.1) -> int | None:
-    """A descriptor that holds `path` exclusively until it is closed; None when another holds it.
+    """Return a descriptor that holds `path` exclusively until it is closed, or None.
 
-    Someone who only looks (`is_locked`) holds it for an instant: that much is waited for.
+    None means that another process holds it. `is_locked` holds the lock for an instant, so the lock
+    is retried for `timeout_s`.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     end = time.monotonic() + timeout_s
@@ -164,7 +165,7 @@ def _flock(descriptor: int, kind: int) -> bool:
 
 
 def is_locked(path: Path) -> bool:
-    """True while a living process holds `path` exclusively. Works on a read-only disk."""
+    """Return whether a living process holds `path` exclusively. Works on a read-only disk."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:

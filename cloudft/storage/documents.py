@@ -1,8 +1,8 @@
 """Decode documents that were written elsewhere: in a bucket, a job's folder, a cache.
 
 Everything that cloudft reads back goes through `decode`. A document is described by a dataclass or
-an `msgspec.Struct` that has the fields in use and nothing else, so a reader never sees a key that
-its writer was free to invent.
+an `msgspec.Struct` with only the fields in use, so a reader never sees a key that its writer was
+free to invent.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ T = TypeVar("T")
 Count = Annotated[int, msgspec.Meta(ge=0)]
 Sha256 = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{64}\Z")]
 FileName = Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9_][A-Za-z0-9._-]{0,254}\Z")]
-"""The name of one file, which can't lead to another folder."""
+"""The name of one file, which can't point to another folder."""
 
 MAX_DEPTH = 100
-"""Levels of a document at most. Writers of JSON give up at some 250, readers at 1,000."""
+"""The deepest nesting of a document. JSON writers fail at some 250 levels, readers at 1,000."""
 INT_MIN, INT_MAX = -(2**63), 2**64 - 1
-"""The integers that JSON libraries take and give; beyond them orjson raises."""
+"""The integers that JSON libraries read and write; beyond them orjson raises."""
 _LONG_NUMBER = re.compile(rb"\d{19}")
 _FIELD = re.compile(r" - at `(?:key in )?\$\.?(?P<field>.*)`$")
 
@@ -55,7 +55,7 @@ def decode(
 
 
 def decode_python_json(content: bytes | str, as_type: type[T], *, file: str | Path) -> T:
-    """As `decode`, for what Python's json wrote: NaN and Infinity are numbers there."""
+    """Decode what Python's json wrote, in which NaN and Infinity are numbers."""
     return convert(parse_python_json(content, file=file), as_type, file=file)
 
 
@@ -77,7 +77,8 @@ def check_iso_time(text: str | None, field: str, *, file: str | Path) -> None:
     try:
         datetime.fromisoformat(text)
     except ValueError as error:
-        raise _bad_document(f"{text[:40]!r} is no ISO 8601 time - at `$.{field}`", file) from error
+        reason = f"{text[:40]!r} is not an ISO 8601 time - at `$.{field}`"
+        raise _bad_document(reason, file) from error
 
 
 def convert(value: Any, as_type: type[T], *, file: str | Path) -> T:
@@ -98,30 +99,30 @@ def _decode(content: bytes | str, as_type: type[T], file: str | Path) -> T:
 
 
 def _is_unusual(content: bytes | str) -> bool:
-    """Return whether a document may be too deep or hold too long a number: a cheap look."""
+    """Return whether a document may be too deep or hold too large a number, by a cheap scan."""
     raw = content.encode("utf-8", "replace") if isinstance(content, str) else content
     return raw.count(b"[") + raw.count(b"{") > MAX_DEPTH or _LONG_NUMBER.search(raw) is not None
 
 
 def _check_bounds(value: Any, file: str | Path) -> None:
-    """Raise BadDocument for data that could be read here and not be written again."""
-    waiting: list[tuple[str, int, Any]] = [("", 0, value)]
-    while waiting:
-        path, depth, one = waiting.pop()
+    """Raise BadDocument for data that could be read here but not be written again."""
+    stack: list[tuple[str, int, Any]] = [("", 0, value)]
+    while stack:
+        path, depth, one = stack.pop()
         if depth > MAX_DEPTH:
             raise _bad_document(f"it has more than {MAX_DEPTH} levels", file)
         if isinstance(one, dict):
-            waiting += [(f"{path}.{key}", depth + 1, inner) for key, inner in one.items()]
+            stack += [(f"{path}.{key}", depth + 1, inner) for key, inner in one.items()]
         elif isinstance(one, list):
-            waiting += [(f"{path}[{n}]", depth + 1, inner) for n, inner in enumerate(one)]
+            stack += [(f"{path}[{n}]", depth + 1, inner) for n, inner in enumerate(one)]
         elif isinstance(one, int) and not INT_MIN <= one <= INT_MAX:
             raise _bad_document(f"an integer has more than 64 bits - at `${path}`", file)
 
 
 def _bad_document(reason: str, file: str | Path) -> BadDocument:
-    found = _FIELD.search(reason)
-    field = found["field"] if found else None
-    what = reason[: found.start()] if found else reason
+    match = _FIELD.search(reason)
+    field = match["field"] if match else None
+    what = reason[: match.start()] if match else reason
     if what[1:2].islower():
         what = f"{what[0].lower()}{what[1:]}"
     return BadDocument(

@@ -1,13 +1,16 @@
-"""CLOUDFT_HOME: where cloudft keeps what it remembers.
+"""CLOUDFT_HOME: the folder in which cloudft keeps its state.
 
-jobs/     one folder a job (store.py)
-submitted/  the ids of the jobs that were submitted from here (ledger.py)
-staged/   staged data, named by its digest (data/stage.py); may be removed at any time
-answers/  what models have answered, by their identity (evaluate/cache.py); may be removed
-reviews/  people's judgements, one folder a review (evaluate/review.py)
-servings/ what is being made to serve a model (backends/bedrock/attempts.py)
-prices.yaml  prices that a person states (catalogue/stated.py)
-models/   converted model weights (the trainer's cache); may be removed at any time
+    jobs/       one folder a job (store.py)
+    submitted/  the ids of the jobs that were submitted from this machine (ledger.py)
+    staged/     staged data, named by its digest (data/staging); may be removed at any time
+    bases/      base models that answer prompts, each as the folder of a job that is never trained
+    answers/    answers of models, by their identity (evaluate/inference); may be removed
+    reviews/    people's judgments, one folder a review (evaluate/human_review)
+    servings/   deployments that are being created (backends/bedrock/deployment_attempts.py)
+    prices.yaml prices that a person states (catalogue/stated_prices.py)
+    models/     converted model weights (the trainer's cache); may be removed at any time
+
+A folder is created when something is first written to it.
 """
 
 from __future__ import annotations
@@ -32,10 +35,11 @@ class Home:
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str] | None = None) -> Home:
-        """CLOUDFT_HOME or ~/.cloudft; CLOUDFT_MODEL_CACHE moves the model cache elsewhere.
+        """Return the home that CLOUDFT_HOME names, or ~/.cloudft.
 
-        A variable that is empty counts as unset, and `~` is the user's home. Raise StoreError for
-        a path that can be no folder: what can't be read must not look like a home without jobs.
+        CLOUDFT_MODEL_CACHE moves the model cache elsewhere. An empty variable counts as unset, and
+        `~` is the user's home. Raise StoreError for a path that can't be a folder: an unreadable
+        home must not look like a home without jobs.
         """
         environ = os.environ if environ is None else environ
         path = _path_from_variable("CLOUDFT_HOME", environ.get("CLOUDFT_HOME") or DEFAULT_HOME)
@@ -46,54 +50,54 @@ class Home:
 
     @property
     def jobs(self) -> Path:
-        """One folder a job."""
+        """Return the folder of the jobs' folders."""
         return self.path / "jobs"
 
     @property
     def base_models(self) -> Path:
-        """Base models that are asked, one folder each, written as jobs that are never trained."""
+        """Return the folder of base models that answer prompts, one folder each."""
         return self.path / "bases"
 
     @property
     def staged(self) -> Path:
-        """Staged data, content-addressed."""
+        """Return the folder of staged data, content-addressed."""
         return self.path / "staged"
 
     @property
     def answers(self) -> Path:
-        """Answers of models, by model."""
+        """Return the folder of models' answers, by model."""
         return self.path / "answers"
 
     @property
     def reviews(self) -> Path:
-        """Judgements, one folder a review."""
+        """Return the folder of judgments, one folder a review."""
         return self.path / "reviews"
 
     @property
     def servings(self) -> Path:
-        """What is being made to serve a model, one file each."""
+        """Return the folder of deployments that are being created, one file each."""
         return self.path / "servings"
 
     @property
     def prices(self) -> Path:
-        """Prices that a person states."""
+        """Return the file of prices that a person states."""
         return self.path / "prices.yaml"
 
     @property
     def models(self) -> Path:
-        """Converted model weights."""
+        """Return the folder of converted model weights."""
         if self.model_cache:
             return Path(self.model_cache)
         return self.path / "models"
 
 
-def _path_from_variable(variable: str, given: str) -> Path:
-    """The folder that a variable names, which need not be there yet. Raise StoreError."""
+def _path_from_variable(variable: str, value: str) -> Path:
+    """Return the folder that a variable names; it need not exist yet. Raise StoreError."""
     try:
-        path = Path(given).expanduser()
+        path = Path(value).expanduser()
         why = _unusable_reason(path)
     except RuntimeError:
-        path, why = Path(given), "there is no such user"
+        path, why = Path(value), "there is no such user"
     except (OSError, ValueError) as error:
         why = str(getattr(error, "strerror", None) or error).lower()
     if why is None:
@@ -103,9 +107,9 @@ def _path_from_variable(variable: str, given: str) -> Path:
 
 
 def _unusable_reason(path: Path) -> str | None:
-    """Why a path can be no home, if so. Raise OSError."""
+    """Return why a path can't be a home, or None. Raise OSError."""
     if not path.is_absolute():
-        return "a relative path is another folder in each place that cloudft is called from"
+        return "a relative path depends on the folder that cloudft is called from"
     nearest = path
     while True:
         try:
@@ -113,10 +117,10 @@ def _unusable_reason(path: Path) -> str | None:
             break
         except (FileNotFoundError, NotADirectoryError):
             if nearest.is_symlink():
-                return f"{nearest} is a link to what is not there"
+                return f"{nearest} is a link to a missing file"
             nearest = nearest.parent
     if not stat.S_ISDIR(mode):
-        return f"{nearest} is a file where a folder should be"
+        return f"{nearest} is a file, not a folder"
     if not os.access(nearest, os.R_OK | os.X_OK):
         return f"you may not read {nearest}"
     return None

@@ -1,8 +1,8 @@
-"""What this home has submitted: `CLOUDFT_HOME/submitted/JOB`, an empty file each.
+"""The jobs that were submitted from this home: `CLOUDFT_HOME/submitted/JOB`, an empty file each.
 
-A home knows other machines' jobs too, once it has listed them, and forgets its own when they are
-deleted. What it may remove from an account without being asked by name rests on this: the file is
-written before the backend is called and outlives the job's folder.
+A home also has records of other machines' jobs, once it has listed them, and loses its own when
+they are deleted. What `gc` may remove from an account without being named rests on this list: the
+file is written before the backend is called and outlives the job's folder.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ class SubmittedJobs:
         self.folder = jobs.with_name(FOLDER)
 
     def add(self, job_id: str) -> None:
-        """Note, durably, that a job is submitted from here. Raises StoreError."""
-        with as_store_error(f"job {job_id} can't be written down", self.folder):
+        """Record, durably, that a job is submitted from here. Raise StoreError."""
+        with as_store_error(f"job {job_id} can't be saved", self.folder):
             make_private_folder(self.folder)
             (self.folder / job_id).touch()
             fsync_folder(self.folder)
 
     def job_ids(self) -> frozenset[str]:
-        """Return every job that was ever submitted from here. Raises StoreError."""
+        """Return every job that was ever submitted from here. Raise StoreError."""
         with as_store_error("the submitted jobs can't be listed", self.folder):
             try:
                 return frozenset(os.listdir(self.folder))

@@ -1,13 +1,12 @@
-"""What cloudft remembers of each job: `CLOUDFT_HOME/jobs/ID/`.
+"""The record of each job: `CLOUDFT_HOME/jobs/ID/`.
 
-    record.json      what was asked for: written, durably, before the backend is called
-    submitted.json   the backend's own id: written when the backend has taken the job
-    submit.lock      held while a `submit` is at work on this job
-    (the rest belongs to the backend)
+    record.json      the request: written, durably, before the backend is called
+    submitted.json   the backend's own id: written when the backend has accepted the job
+    submit.lock      held while a `submit` works on this job
+    (everything else belongs to the backend)
 
-A record without submitted.json and without a living `submit` is an intent that was cut off; the
-same
-submit finds it and goes on with it. A folder appears with its record in it, by one rename. There is
+A record without submitted.json and without a living `submit` is an interrupted intent; the same
+submit finds it and continues it. A folder appears together with its record, by one rename. There is
 no index: the folders are the list.
 """
 
@@ -49,18 +48,21 @@ T = TypeVar("T")
 
 
 def utc_now() -> str:
-    """The time in UTC, ISO 8601, to the millisecond."""
+    """Return the time in UTC, ISO 8601, to the millisecond."""
     return to_iso_time(time.time())
 
 
 def to_iso_time(seconds: float) -> str:
-    """Seconds since 1970 as ISO 8601 in UTC, to the millisecond."""
+    """Format seconds since 1970 as ISO 8601 in UTC, to the millisecond."""
     return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="milliseconds")
 
 
 @dataclass(frozen=True)
 class JobRecord:
-    """What was asked for. `request` is the plan's, whole; `spec` the job file's, paths absolute."""
+    """A submitted job: `request` is the whole request of its plan, `spec` its job file.
+
+    Paths in `spec` are absolute. `folder` is the job's own.
+    """
 
     id: str
     name: str
@@ -80,7 +82,7 @@ class JobRecord:
 
     @property
     def is_being_submitted(self) -> bool:
-        """True while a living `submit` is at work on it."""
+        """Return whether a living `submit` works on this job."""
         return is_locked(self.folder / SUBMIT_LOCK_FILE)
 
 
@@ -92,18 +94,18 @@ class Store:
 
     @contextlib.contextmanager
     def create(self, record: JobRecord) -> Iterator[bool]:
-        """Write `record` down; within the block this process is known to be submitting it.
+        """Write `record`; within the block this process holds the job's submit lock.
 
-        Yields False when a job of that id is there already: then nothing was written, and the
-        lock is waited for, so that a submit beside this one has ended.
+        Yield False when a job of that id exists already: nothing is written, and the lock is waited
+        for, so that a concurrent submit has ended.
         """
         folder = self.jobs / record.id
-        with as_store_error(f"job {record.id} can't be written down", folder):
+        with as_store_error(f"job {record.id} can't be saved", folder):
             make_private_folder(self.jobs)
             self._remove_leftovers()
-            made, lock = self._create_folder(record, folder)
+            is_created, lock = self._create_folder(record, folder)
         try:
-            yield made
+            yield is_created
         finally:
             os.close(lock)
 
@@ -131,13 +133,13 @@ class Store:
                     shutil.rmtree(path, ignore_errors=True)
 
     def mark_submitted(self, job_id: str, backend_job_id: str) -> None:
-        """Note that the backend has taken the job, and its id there."""
+        """Write the backend's id of a job that the backend has accepted."""
         path = self.jobs / job_id / SUBMITTED_FILE
-        with as_store_error(f"job {job_id} can't be written down", path):
+        with as_store_error(f"job {job_id} can't be saved", path):
             atomic_write(path, orjson.dumps({"backendJobId": backend_job_id}))
 
     def get(self, job_id: str) -> JobRecord:
-        """One record. Raises JobNotFound, or DamagedJob when its folder can't be read."""
+        """Return one record. Raise JobNotFound, or DamagedJob when its folder can't be read."""
         folder = self.jobs / job_id
         try:
             return _decode(folder)
@@ -148,11 +150,11 @@ class Store:
             raise JobNotFound(f"there is no job {job_id}", fix=fix) from None
 
     def get_or_none(self, job_id: str) -> JobRecord | None:
-        """One record; None where there is no record of that id. Raises DamagedJob."""
+        """Return one record, or None where there is no record of that id. Raise DamagedJob."""
         return self.get(job_id) if (self.jobs / job_id / RECORD_FILE).exists() else None
 
     def iter_records(self) -> Iterator[JobRecord | DamagedJob]:
-        """Every job, newest first; one that can't be read comes, last, as the error it gives."""
+        """Yield every job, newest first; then each that can't be read, as the error it raises."""
         records: list[JobRecord] = []
         damaged: list[DamagedJob] = []
         for job_id in self.job_ids():
@@ -167,7 +169,7 @@ class Store:
         yield from damaged
 
     def job_ids(self) -> list[str]:
-        """The names of all job folders. Raises StoreError when the folder can't be read."""
+        """Return the names of all job folders. Raise StoreError when the folder can't be read."""
         with as_store_error("the jobs can't be listed", self.jobs):
             try:
                 with os.scandir(self.jobs) as entries:
@@ -176,9 +178,9 @@ class Store:
                 return []
 
     def find_by_reference(self, reference: str) -> JobRecord:
-        """A job by id, by a unique prefix of its id, by name (the newest), or `-` for the last one.
+        """Return a job by id, unique prefix of its id, name (the newest), or `-` for the last one.
 
-        Raises JobNotFound, or UsageError when a prefix fits several jobs.
+        Raise JobNotFound, or UsageError when a prefix matches several jobs.
         """
         ids = self.job_ids()
         if reference in ids:
@@ -192,20 +194,20 @@ class Store:
             return self.get(matching[0])
         if matching:
             raise UsageError(
-                f"{reference} fits {len(matching)} jobs: {', '.join(matching[:5])}",
-                fix="give more of the id.",
+                f"{reference} matches {len(matching)} jobs: {', '.join(matching[:5])}",
+                fix="write more of the id.",
             )
         what = "there is no job yet" if reference == "-" else f"there is no job {reference}"
         raise JobNotFound(what, fix="`cloudft list` shows the jobs.")
 
     def delete(self, job_id: str) -> None:
-        """Remove a job's folder. It goes in one step; a kill leaves nothing that lists."""
+        """Remove a job's folder in one step: a kill leaves nothing that lists."""
         folder = self.jobs / job_id
         if is_locked(folder / SUBMIT_LOCK_FILE):
             raise JobStateConflict(f"{job_id} is being submitted", fix="wait a moment.")
         trash = self.jobs / f"{TRASH_PREFIX}{job_id}-{os.getpid()}"
         with as_store_error(f"job {job_id} can't be deleted", folder):
-            if folder.is_symlink():  # what it leads to is somebody else's
+            if folder.is_symlink():  # the folder behind the link is not ours
                 folder.unlink()
                 return
             os.rename(folder, trash)
@@ -261,7 +263,7 @@ class _Request(msgspec.Struct):
 
 
 class _CheckedParts(msgspec.Struct):
-    """Of the three mappings that a record keeps whole, what every command relies on."""
+    """The fields that every command relies on, of the three mappings that a record keeps whole."""
 
     manifest: _Manifest
     estimate: _Estimate
@@ -299,13 +301,13 @@ def _decode(folder: Path) -> JobRecord:
     try:
         with open(path, "rb") as file:  # noqa: PTH123
             content = file.read()
-        found = decode(content, _Document, file=path, versions=(VERSION,))
+        document = decode(content, _Document, file=path, versions=(VERSION,))
         decode(content, _CheckedParts, file=path)
-        check_iso_time(found.created_at, "createdAt", file=path)
-        if found.id != folder.name:
-            why = f"it is the record of the job {found.id}: a copy of its folder"
+        check_iso_time(document.created_at, "createdAt", file=path)
+        if document.id != folder.name:
+            why = f"it is the record of the job {document.id}: a copy of its folder"
             raise damaged_job(Path(path), why, "id")
-        values = {name: getattr(found, name) for name in _FIELDS}
+        values = {name: getattr(document, name) for name in _FIELDS}
         path = f"{folder}/{SUBMITTED_FILE}"
         return JobRecord(**values, folder=folder, backend_job_id=_backend_job_id(path))
     except DamagedJob:
@@ -327,7 +329,7 @@ def _backend_job_id(path: str) -> str | None:
 
 
 def read_job_document(path: Path, as_type: type[T]) -> T | None:
-    """Return a file of a job's folder; None when there is none. Raise DamagedJob."""
+    """Return a decoded file of a job's folder, or None when it is missing. Raise DamagedJob."""
     try:
         return decode(path.read_bytes(), as_type, file=path)
     except FileNotFoundError:
@@ -338,9 +340,9 @@ def read_job_document(path: Path, as_type: type[T]) -> T | None:
 
 @contextlib.contextmanager
 def as_damaged_job(path: Path, job: str | None = None) -> Iterator[None]:
-    """Turn what the reading of a job's file raises within into DamagedJob, which names both.
+    """Convert what reading a job's file raises within the block into DamagedJob.
 
-    `job` is the folder that `path` lies in unless it is given.
+    `job` is the name of the folder that contains `path`, unless it is given.
     """
     try:
         yield
@@ -367,7 +369,7 @@ def damaged_job(
     *,
     job: str | None = None,
 ) -> DamagedJob:
-    """Return the error for a file that lies in a job's folder."""
+    """Return the error for a damaged file in a job's folder."""
     job = job or path.parent.name
     return DamagedJob(
         f"job {job} is damaged: {path.name} can't be read: {why}",

@@ -120,7 +120,7 @@ CASES = [
     Bad(
         "empty-job-file", job_file_text(""), 2, f"{JOB}:1", "the job file is empty", "cloudft init"
     ),
-    Bad("job-file-is-a-folder", job_file_is_a_folder, 2, JOB, "a folder is no job file"),
+    Bad("job-file-is-a-folder", job_file_is_a_folder, 2, JOB, "a folder, not a job file"),
     Bad(
         "unknown-key",
         setting(hyperparameter={}),

@@ -139,7 +139,7 @@ def test_what_bedrock_would_refuse_is_told_before_anything_is_merged(
     assert missing.returncode == 3 and "import_role_arn" in missing.stdout
     assert not (story.home / "jobs" / story.trained / "import" / "float32").exists()
     other = cli("import", story.imported["id"])
-    assert other.returncode == 2 and "hands out no weights" in other.stderr
+    assert other.returncode == 2 and "exports no weights" in other.stderr
 
 
 def test_another_machine_finds_the_import_and_gc_removes_its_model(cli: Cli, story: Story) -> None:

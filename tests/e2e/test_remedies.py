@@ -70,7 +70,7 @@ def pasted(
         findings = look()
         met |= {found.code for found in findings}
         done = [
-            mend(endpoint, found.fix, role, user, f"{turn}-{number}")
+            apply_fix(endpoint, found.fix, role, user, f"{turn}-{number}")
             for number, found in enumerate(findings)
         ]
         if not any(done):
@@ -94,7 +94,7 @@ def check(path: Path, where: str, folder: Path) -> list[Finding]:
     return list(make_backend(where, Home(folder / "home")).for_job(job).check(job))
 
 
-def mend(endpoint: Endpoint, fix: str, role: str, user: str, number: str) -> bool:
+def apply_fix(endpoint: Endpoint, fix: str, role: str, user: str, number: str) -> bool:
     """Do what a remedy says; False for one that is a decision of the reader's."""
     iam = endpoint.client("iam")
     if quoted := re.search(r"`(aws [^`]+)`", fix):
@@ -104,7 +104,7 @@ def mend(endpoint: Endpoint, fix: str, role: str, user: str, number: str) -> boo
     if not brace:
         return False
     document = brace + rest
-    if "trust policy" in said and "make it" in said:
+    if "trust policy" in said and "create it" in said:
         iam.create_role(RoleName=role, AssumeRolePolicyDocument=document)
     elif said.startswith("add to its trust policy"):
         trust = iam.get_role(RoleName=role)["Role"]["AssumeRolePolicyDocument"]
@@ -115,7 +115,7 @@ def mend(endpoint: Endpoint, fix: str, role: str, user: str, number: str) -> boo
     else:
         policy = json.dumps({"Version": "2012-10-17", "Statement": [json.loads(document)]})
         name = {"PolicyName": f"p{number}", "PolicyDocument": policy}
-        if said.startswith("ask for"):
+        if said.startswith("grant this to yourself"):
             iam.put_user_policy(UserName=user, **name)
         else:
             assert said.startswith("add to"), fix

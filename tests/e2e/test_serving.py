@@ -121,7 +121,10 @@ def test_a_deploy_with_other_parameters_than_what_stands_is_refused_by_name(
     assert units.returncode == 2 and "--provisioned" in units.stderr
     made = deployed(cli, job, "--provisioned", "--units", "2")
     for words, told in (
-        (("--provisioned",), f"{made['name']} serves this model with 2 model units, and --units is 1"),
+        (
+            ("--provisioned",),
+            f"{made['name']} serves this model with 2 model units, and --units is 1",
+        ),
         ((), f"{made['name']} serves this model already"),
         (("--ttl", "9"), f"{made['name']} serves this model already"),
         (("--dry-run",), f"{made['name']} serves this model already"),

@@ -364,7 +364,7 @@ def test_a_foreign_name_is_refused_by_name(home: Home) -> None:
             collect(
                 account, home, cleanup.GarbageCriteria(names=(name,), live=True, all_homes=True)
             )
-    with pytest.raises(UsageError, match="nothing here is named other"):
+    with pytest.raises(UsageError, match="no resource is named other"):
         collect(account, home, cleanup.GarbageCriteria(names=("other",)))
     unread = Account({}, {"list_custom_models": CloudUnreachable})
     with pytest.raises(CloudUnreachable, match="custom models"):

@@ -1,6 +1,6 @@
-"""What the checks of an account share, whichever service trains there. Reads only.
+"""Checks of an account that every training service shares. Reads only.
 
-A check yields findings; what may not be asked raises, and `run` says so: that is no failure.
+A check yields findings. A read that is refused raises; `run_checks` turns it into a warning.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ KEY_COMMANDS = {
     "PendingReplicaDeletion": ("cancel-key-deletion", "enable-key"),
 }
 KEY_REMEDIES = {
-    "PendingImport": "import its key material, or take another key.",
-    "Unavailable": "connect its custom key store, or take another key.",
+    "PendingImport": "import its key material, or use another key.",
+    "Unavailable": "connect its custom key store, or use another key.",
     "Creating": "wait a moment, then check again.",
     "Updating": "wait a moment, then check again.",
 }
@@ -46,7 +46,7 @@ AccountCheck = tuple[str, str, Callable[..., Iterator[Finding]]]
 
 
 class MakeFinding(Protocol):
-    """Makes a finding with its place in the job file."""
+    """Return a finding about a field of the job file, with its line."""
 
     def __call__(
         self, code: str, field: str, message: str, fix: str, severity: Severity = "error"
@@ -56,9 +56,9 @@ class MakeFinding(Protocol):
 
 @dataclass(frozen=True)
 class TrainingService:
-    """The service that trains: its section of the job file, its name, its principal.
+    """The service that trains: its section of the job file, its name, its service principal.
 
-    `jobs` is what takes the role on, as its ARNs name it.
+    `job_kinds` are the resource types that assume the role, as their ARNs name them.
     """
 
     section: str
@@ -67,16 +67,16 @@ class TrainingService:
     job_kinds: tuple[str, ...]
 
     def field_path(self, name: str) -> str:
-        """Return a field of its section."""
+        """Return the dotted name of a field of its section."""
         return f"{self.section}.{name}"
 
     def trust_policy(
         self, region: str, role: str, jobs: Sequence[str] | None = None
     ) -> dict[str, Any]:
-        """Return the trust that a role for its jobs needs, guarded against a confused deputy."""
+        """Return the trust policy that a role for its jobs needs, with a confused-deputy guard."""
         _, partition, _, _, account, *_ = role.split(":")
-        place = f"arn:{partition}:{self.section}:{region}:{account}"
-        sources = [f"{place}:{kind}/*" for kind in jobs or self.job_kinds]
+        prefix = f"arn:{partition}:{self.section}:{region}:{account}"
+        sources = [f"{prefix}:{kind}/*" for kind in jobs or self.job_kinds]
         return {
             "Version": "2012-10-17",
             "Statement": [
@@ -94,91 +94,92 @@ class TrainingService:
 
 
 def run_checks(
-    checks: Sequence[AccountCheck], job: LoadedJob, aws: Aws, note: MakeFinding
+    checks: Sequence[AccountCheck], job: LoadedJob, aws: Aws, finding: MakeFinding
 ) -> Iterator[Finding]:
-    """Make each check; say what could not be made. Credentials that have expired end it."""
+    """Run each check; report those that could not run. Expired credentials end the run."""
     for what, field, check in checks:
         try:
-            yield from list(check(job, aws, note))
+            yield from list(check(job, aws, finding))
         except (CloudRefused, CloudUnreachable) as error:
-            yield unchecked_finding(what, field, error, note)
+            yield unchecked_finding(what, field, error, finding)
             if isinstance(error, CredentialsExpired):
                 return
 
 
 def unchecked_finding(
-    what: str, field: str, error: CloudRefused | CloudUnreachable, note: MakeFinding
+    what: str, field: str, error: CloudRefused | CloudUnreachable, finding: MakeFinding
 ) -> Finding:
-    """Return the finding that something could not be read: refused, or out of reach for now."""
+    """Return the warning that a check could not run: refused, or unreachable for now."""
     message = f"{what} could not be checked: {error.message}"
     code = COULD_NOT_REACH if isinstance(error, CloudUnreachable) else "CouldNotCheck"
-    return note(code, field, message, error.fix or "", "warning")
+    return finding(code, field, message, error.fix or "", "warning")
 
 
-def check_role_account(role: str, account: str, field: str, note: MakeFinding) -> Iterator[Finding]:
-    """Find a role of another account than the one that the keys are of."""
+def check_role_account(
+    role: str, account: str, field: str, finding: MakeFinding
+) -> Iterator[Finding]:
+    """Yield a finding for a role of another account than the caller's."""
     owner = role.split(":")[4] if role else ""
     if owner and owner != account:
         message = f"the role belongs to account {owner}; you are in account {account}"
         fix = "name a role of this account, or use the other account's profile."
-        yield note("WrongAccount", field, message, fix)
+        yield finding("WrongAccount", field, message, fix)
 
 
 def check_bucket(
-    where: Mapping[str, str], field: str, aws: Aws, note: MakeFinding, service: TrainingService
+    bucket: Mapping[str, str], field: str, aws: Aws, finding: MakeFinding, service: TrainingService
 ) -> Iterator[Finding]:
-    """Find a bucket that is not there, not yours, or in another Region."""
-    name, region = where["Bucket"], aws.location.region
+    """Yield a finding for a bucket that is missing, not yours, or in another Region."""
+    name, region = bucket["Bucket"], aws.location.region
     try:
-        answer = aws.call(f"{name} can't be looked at", "s3", "head_bucket", **where)
+        answer = aws.call(f"can't read {name}", "s3", "head_bucket", **bucket)
     except ResourceNotFound:
         fix = f"`{aws_cli_command(aws, 's3', 'mb', f's3://{name}')}`, or correct {field}."
-        yield note("NoBucket", field, f"there is no bucket {name}", fix)
+        yield finding("NoBucket", field, f"there is no bucket {name}", fix)
         return
     except PermissionDenied as error:
         message = (
-            f"{error.message} (not yours, or not of account {where.get('ExpectedBucketOwner')})"
+            f"{error.message} (not yours, or not of account {bucket.get('ExpectedBucketOwner')})"
         )
-        fix = (
-            f"correct {field}, or set {service.field_path('bucket_owner')}; you need s3:ListBucket."
-        )
-        yield note("BucketDenied", field, message, fix)
+        owner_field = service.field_path("bucket_owner")
+        fix = f"correct {field}, or set {owner_field}; you need s3:ListBucket."
+        yield finding("BucketDenied", field, message, fix)
         return
     headers = answer["ResponseMetadata"]["HTTPHeaders"]
-    its = answer.get("BucketRegion") or headers.get("x-amz-bucket-region") or region
-    if its != region:
-        wants = f"{service.name} wants one Region"
-        message = f"the bucket {name} is in {its}, the job in {region}: {wants}"
-        yield note("WrongRegion", field, message, f"take a bucket in {region}.")
+    actual = answer.get("BucketRegion") or headers.get("x-amz-bucket-region") or region
+    if actual != region:
+        reason = f"{service.name} needs bucket and job in one Region"
+        message = f"the bucket {name} is in {actual}, the job in {region}: {reason}"
+        yield finding("WrongRegion", field, message, f"use a bucket in {region}.")
 
 
 def check_public_access(
-    where: Mapping[str, str], field: str, aws: Aws, note: MakeFinding
+    bucket: Mapping[str, str], field: str, aws: Aws, finding: MakeFinding
 ) -> Iterator[Finding]:
-    """Find a bucket that could be made public."""
-    name = where["Bucket"]
+    """Yield a finding for a bucket that could be made public."""
+    name = bucket["Bucket"]
     names = ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets")
     closed = ",".join(f"{one}=true" for one in names)
     words = ("s3api", "put-public-access-block", "--bucket", name)
     fix = f"`{aws_cli_command(aws, *words, '--public-access-block-configuration', closed)}`"
-    what = f"the public access of {name} can't be looked at"
+    what = f"can't read the public access of {name}"
     try:
-        answer = aws.call(what, "s3", "get_public_access_block", **where)
+        answer = aws.call(what, "s3", "get_public_access_block", **bucket)
         settings = answer["PublicAccessBlockConfiguration"]
     except CloudRefused as error:
         if "NoSuchPublicAccessBlockConfiguration" not in error.message:
             raise
         settings = {}
     if not (settings.get("BlockPublicPolicy") and settings.get("RestrictPublicBuckets")):
-        message = f"nothing keeps {name} from being made public"
-        yield note("BucketNotBlocked", field, message, fix, "warning")
+        message = f"{name} has no public access block: it could be made public"
+        yield finding("BucketNotBlocked", field, message, fix, "warning")
 
 
-def get_encryption_rules(aws: Aws, where: Mapping[str, str]) -> list[Mapping[str, Any]]:
-    """Return the bucket's rules; none is S3's own encryption, which asks nothing of the role."""
-    what = f"the encryption of {where['Bucket']} can't be looked at"
+def get_encryption_rules(aws: Aws, bucket: Mapping[str, str]) -> list[Mapping[str, Any]]:
+    """Return the bucket's rules; none means S3's own encryption, which needs no permission."""
+    what = f"can't read the encryption of {bucket['Bucket']}"
     try:
-        rules = aws.call(what, "s3", "get_bucket_encryption", **where)
+        rules = aws.call(what, "s3", "get_bucket_encryption", **bucket)
     except CloudRefused as error:
         if "ServerSideEncryptionConfigurationNotFound" not in error.message:
             raise
@@ -186,9 +187,9 @@ def get_encryption_rules(aws: Aws, where: Mapping[str, str]) -> list[Mapping[str
     return list(rules["ServerSideEncryptionConfiguration"]["Rules"])
 
 
-def get_default_key(aws: Aws, where: Mapping[str, str]) -> str | None:
-    """Return the KMS key that the bucket encrypts with where nothing else is said."""
-    for rule in get_encryption_rules(aws, where):
+def get_default_key(aws: Aws, bucket: Mapping[str, str]) -> str | None:
+    """Return the KMS key of the bucket's default encryption, or None."""
+    for rule in get_encryption_rules(aws, bucket):
         key = rule.get("ApplyServerSideEncryptionByDefault", {}).get("KMSMasterKeyID")
         if key is not None:
             return str(key)
@@ -196,24 +197,24 @@ def get_default_key(aws: Aws, where: Mapping[str, str]) -> str | None:
 
 
 def resolve_key_arn(aws: Aws, key: str) -> str:
-    """Return the ARN of a key: of an alias, of an id alone."""
+    """Return the ARN of a key that is named by alias or by id."""
     if key.startswith("arn:") and ":key/" in key:
         return key
-    answer = aws.call(f"{key} can't be looked at", "kms", "describe_key", KeyId=key)
+    answer = aws.call(f"can't read {key}", "kms", "describe_key", KeyId=key)
     return str(answer["KeyMetadata"]["Arn"])
 
 
 def check_role(
-    arn: str, aws: Aws, note: MakeFinding, service: TrainingService
+    arn: str, aws: Aws, finding: MakeFinding, service: TrainingService
 ) -> Iterator[Finding]:
-    """Find a role that is not there, or that the service may not assume for a job here."""
+    """Yield a finding for a role that is missing, or that the service may not assume here."""
     field, name = service.field_path("role_arn"), arn.rpartition("/")[2]
     trust = json.dumps(service.trust_policy(str(aws.location.region), arn))
     try:
-        answer = aws.call(f"the role {name} can't be looked at", "iam", "get_role", RoleName=name)
+        answer = aws.call(f"can't read the role {name}", "iam", "get_role", RoleName=name)
     except ResourceNotFound:
-        fix = f"make it with this trust policy: {trust}"
-        yield note("NoRole", field, f"there is no role {name}", fix)
+        fix = f"create it with this trust policy: {trust}"
+        yield finding("NoRole", field, f"there is no role {name}", fix)
         return
     document = answer["Role"]["AssumeRolePolicyDocument"]
     policy = json.loads(unquote(document)) if isinstance(document, str) else document
@@ -221,10 +222,10 @@ def check_role(
     trusting = [s for s in _statements(policy) if _trusts(s, service.principal)]
     if not trusting:
         message = f"{service.principal} may not assume the role {name}"
-        yield note("RoleNotTrusted", field, message, fix)
+        yield finding("RoleNotTrusted", field, message, fix)
         return
-    for one in trusting:
-        yield from _check_conditions(one, arn, aws, fix, note, service)
+    for statement in trusting:
+        yield from _check_conditions(statement, arn, aws, fix, finding, service)
 
 
 def _statements(policy: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -232,10 +233,10 @@ def _statements(policy: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [statements] if isinstance(statements, Mapping) else list(statements)
 
 
-def _trusts(one: Mapping[str, Any], principal: str) -> bool:
-    named = one.get("Principal", {})
+def _trusts(statement: Mapping[str, Any], principal: str) -> bool:
+    named = statement.get("Principal", {})
     services = named.get("Service", []) if isinstance(named, Mapping) else []
-    return one.get("Effect") == "Allow" and principal in _list(services)
+    return statement.get("Effect") == "Allow" and principal in _list(services)
 
 
 def _list(value: Any) -> list[str]:
@@ -243,87 +244,96 @@ def _list(value: Any) -> list[str]:
 
 
 def _check_conditions(
-    one: Mapping[str, Any],
+    statement: Mapping[str, Any],
     arn: str,
     aws: Aws,
     fix: str,
-    note: MakeFinding,
+    finding: MakeFinding,
     service: TrainingService,
 ) -> Iterator[Finding]:
-    """A confused-deputy guard that names another account or Region locks the job out."""
+    """Yield a finding for a trust condition of another account or Region: it locks the job out."""
     field, name = service.field_path("role_arn"), arn.rpartition("/")[2]
     account, region = arn.split(":")[4], str(aws.location.region)
     conditions = {
         key.lower(): _list(value)
-        for operator in one.get("Condition", {}).values()
+        for operator in statement.get("Condition", {}).values()
         for key, value in operator.items()
     }
     accounts = conditions.get("aws:sourceaccount")
     if accounts and account not in accounts:
-        message = f"the trust of {name} asks for aws:SourceAccount {accounts}, not {account}"
-        yield note("RoleNotTrusted", field, message, fix)
+        message = f"the trust of {name} requires aws:SourceAccount {accounts}, not {account}"
+        yield finding("RoleNotTrusted", field, message, fix)
     for pattern in conditions.get("aws:sourcearn", ()):
         parts = pattern.split(":")
         if len(parts) < 6 or parts[3] not in ("*", region) or parts[4] not in ("*", account):
-            message = f"the trust of {name} asks for aws:SourceArn {pattern}: no job here has it"
-            yield note("RoleNotTrusted", field, message, fix)
+            message = (
+                f"the trust of {name} requires aws:SourceArn {pattern}: no job here matches it"
+            )
+            yield finding("RoleNotTrusted", field, message, fix)
     if not conditions:
         message = f"any account's {service.name} may assume {name}: its trust has no condition"
-        yield note("RoleOpen", field, message, fix, "warning")
+        yield finding("RoleOpen", field, message, fix, "warning")
 
 
 def check_key(
-    name: str, field: str, aws: Aws, note: MakeFinding, service: TrainingService
+    name: str, field: str, aws: Aws, finding: MakeFinding, service: TrainingService
 ) -> Iterator[Finding]:
-    """Find a key that is not there, does not work, or is not symmetric."""
+    """Yield a finding for a key that is missing, disabled, or not symmetric."""
     try:
-        answer = aws.call(f"{name} can't be looked at", "kms", "describe_key", KeyId=name)
+        answer = aws.call(f"can't read {name}", "kms", "describe_key", KeyId=name)
     except ResourceNotFound:
         fix = f"`{aws_cli_command(aws, 'kms', 'list-aliases')}` shows the keys."
-        yield note("NoKey", field, f"there is no key {name} in {aws.location.region}", fix)
+        yield finding("NoKey", field, f"there is no key {name} in {aws.location.region}", fix)
         return
-    told = answer["KeyMetadata"]
-    state = told.get("KeyState", "Enabled")
+    metadata = answer["KeyMetadata"]
+    state = metadata.get("KeyState", "Enabled")
     if state != "Enabled":
-        fix = key_remedy(aws, state, told["KeyId"])
-        yield note("KeyDisabled", field, f"the key {name} is {state}", fix)
-    if told.get("KeySpec", "SYMMETRIC_DEFAULT") != "SYMMETRIC_DEFAULT":
-        message = f"the key {name} is {told['KeySpec']}: {service.name} wants a symmetric one"
-        yield note("KeyNotSymmetric", field, message, "take a symmetric key.")
+        fix = key_remedy(aws, state, metadata["KeyId"])
+        yield finding("KeyDisabled", field, f"the key {name} is {state}", fix)
+    if metadata.get("KeySpec", "SYMMETRIC_DEFAULT") != "SYMMETRIC_DEFAULT":
+        message = f"the key {name} is {metadata['KeySpec']}: {service.name} needs a symmetric key"
+        yield finding("KeyNotSymmetric", field, message, "use a symmetric key.")
 
 
 def key_remedy(aws: Aws, state: str, key_id: str) -> str:
-    """Return how a KMS key of that state becomes usable again."""
+    """Return how a KMS key in that state becomes usable again."""
     words = KEY_COMMANDS.get(state, ())
     commands = " && ".join(aws_cli_command(aws, "kms", word, "--key-id", key_id) for word in words)
-    return f"`{commands}`, or take another key." if commands else KEY_REMEDIES[state]
+    return f"`{commands}`, or use another key." if commands else KEY_REMEDIES[state]
 
 
 def check_role_permissions(
     arn: str,
-    wanted: Iterable[RequiredPermission],
+    permissions: Iterable[RequiredPermission],
     aws: Aws,
-    note: MakeFinding,
+    finding: MakeFinding,
     service: TrainingService,
 ) -> Iterator[Finding]:
-    """Find each permission that the role lacks, by name, with the statement that gives it."""
-    for need, decision in denied_permissions(aws, arn, wanted):
-        message = f"the role may not {need.action} on {need.resource} ({decision})"
-        if need.severity == "warning":
-            message += "; what it acts on may allow it by a policy of its own"
-        fix = "add to the role's policy: " + json.dumps(policy_statement(need))
-        yield note("RoleDenied", service.field_path("role_arn"), message, fix, need.severity)
+    """Yield a finding for each permission that the role lacks, with the missing statement."""
+    for permission, decision in denied_permissions(aws, arn, permissions):
+        message = f"the role may not {permission.action} on {permission.resource} ({decision})"
+        if permission.severity == "warning":
+            message += "; a policy of the resource itself may still allow it"
+        fix = "add to the role's policy: " + json.dumps(policy_statement(permission))
+        yield finding(
+            "RoleDenied", service.field_path("role_arn"), message, fix, permission.severity
+        )
 
 
 def check_caller_permissions(
-    wanted: Iterable[RequiredPermission], aws: Aws, note: MakeFinding, service: TrainingService
+    permissions: Iterable[RequiredPermission],
+    aws: Aws,
+    finding: MakeFinding,
+    service: TrainingService,
 ) -> Iterator[Finding]:
-    """Find what you yourself may not do."""
-    identity = aws.call("the identity can't be looked up", "sts", "get_caller_identity")
+    """Yield a finding for each permission that the caller lacks."""
+    identity = aws.call("can't get the caller identity", "sts", "get_caller_identity")
     principal = principal_arn(str(identity["Arn"]))
-    if principal.endswith(":root"):  # the simulator takes no root user, and denies it nothing
+    if principal.endswith(":root"):  # the simulator accepts no root user, who has every permission
         return
-    for need, decision in denied_permissions(aws, principal, wanted):
-        message = f"{principal} may not {need.action} on {need.resource} ({decision})"
-        fix = "ask for: " + json.dumps(policy_statement(need))
-        yield note("CallerDenied", service.section, message, fix, need.severity)
+    for permission, decision in denied_permissions(aws, principal, permissions):
+        message = f"{principal} may not {permission.action} on {permission.resource} ({decision})"
+        fix = "grant this to yourself, or have it granted: " + json.dumps(
+            policy_statement(permission)
+        )
+        yield finding("CallerDenied", service.section, message, fix, permission.severity)

@@ -1,7 +1,4 @@
-"""What the backends of AWS share: their place, what they send to S3 first, and how they are asked.
-
-A call of a plan is a mapping with `service`, `operation` and `parameters`, as `--dry-run` shows it.
-"""
+"""The base class of the AWS backends: their location, uploads to S3, idempotent creation."""
 
 from __future__ import annotations
 
@@ -36,7 +33,7 @@ LOCATION_FIELDS = tuple(field.name for field in fields(AwsLocation))
 
 
 class AwsBackend(SupportsIdentity):
-    """A backend of one account and Region. An endpoint on this machine may be asked often."""
+    """A backend of one account and Region. An endpoint on this machine is polled more often."""
 
     name: str
     poll_seconds = 10.0
@@ -84,7 +81,7 @@ class AwsBackend(SupportsIdentity):
         return get_identity(aws, names["region"] or None, names["profile"] or None)
 
     def location_with_region(self, service: str) -> dict[str, Any]:
-        """Return this place as plain data, its Region by name."""
+        """Return this location as plain data, with the Region that is in effect."""
         return {**asdict(self.aws.location), "region": self.aws.client(service).meta.region_name}
 
     def upload_file(
@@ -94,8 +91,8 @@ class AwsBackend(SupportsIdentity):
         sha256: str,
         observer: RunObserver,
     ) -> None:
-        """Have a file in S3 as a planned put_object says. It is sent once."""
-        wanted = Upload(
+        """Upload a file as a planned put_object says, unless the object has its content."""
+        upload = Upload(
             path,
             parameters["Bucket"],
             parameters["Key"],
@@ -103,11 +100,11 @@ class AwsBackend(SupportsIdentity):
             parameters.get("ExpectedBucketOwner"),
             parameters.get("SSEKMSKeyId"),
         )
-        upload_file(self.aws, wanted, observer.on_upload)
+        upload_file(self.aws, upload, observer.on_upload)
 
     def put_object(self, parameters: Mapping[str, Any], body: bytes) -> None:
         """Write an object as a planned put_object says, with this content."""
-        what = f"s3://{parameters['Bucket']}/{parameters['Key']} can't be written"
+        what = f"can't write s3://{parameters['Bucket']}/{parameters['Key']}"
         self.aws.call(what, "s3", "put_object", **{**parameters, "Body": body})
 
     def create_once(
@@ -129,7 +126,10 @@ class AwsBackend(SupportsIdentity):
     def describe_or_none(
         self, what: str, service: str, operation: str, **named: str
     ) -> Mapping[str, Any] | None:
-        """What AWS tells of a thing; None where it has none of that name, or none can have it."""
+        """Return the description of a resource; None where it does not exist.
+
+        SageMaker and Bedrock answer some missing names with a ValidationException.
+        """
         try:
             return self.aws.call(what, service, operation, **named)
         except ResourceNotFound:
@@ -146,23 +146,23 @@ def to_aws_location(location: Location) -> AwsLocation:
 
 
 def is_owned_by_other_account(aws: Aws, bucket: str) -> bool:
-    """Return whether a bucket that ExpectedBucketOwner denied is there, and readable, without it.
+    """Return whether a bucket that ExpectedBucketOwner denied exists, and is readable without it.
 
-    Raises AwsUnreachable. When False, this identity lacks the permission to read it.
+    When False, this identity lacks the permission to read it. Raise CloudUnreachable.
     """
     try:
-        aws.call(f"{bucket} can't be looked at", "s3", "head_bucket", Bucket=bucket)
+        aws.call(f"can't read {bucket}", "s3", "head_bucket", Bucket=bucket)
     except PermissionDenied:
         return False
     return True
 
 
 def job_not_found(what: str) -> JobNotFound:
-    """The error for a job that is not there: `what` says who has none."""
+    """Return the error for a missing job. `what` says which service has none."""
     fix = "check --profile and --region; `cloudft delete --force JOB` forgets a job that is gone."
     return JobNotFound(f"{what} in this account and Region", fix=fix)
 
 
 def encode_plan(plan: Plan) -> bytes:
-    """A plan as it lies in S3 beside its job, for other machines."""
+    """Encode a plan as it is stored in S3 beside its job, for other machines."""
     return orjson.dumps(to_json(plan) | {"version": 1}, option=orjson.OPT_INDENT_2)

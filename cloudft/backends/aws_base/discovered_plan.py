@@ -1,9 +1,10 @@
-"""What is taken of a job that another machine submitted, and what never is.
+"""Parse the plan of a job that another machine submitted, trusting as little of it as possible.
 
-Its plan lies in a bucket that others may write to. So a plan chooses no path, no place and no
-identity here: what is taken is typed, a name is checked by the rule that makes names, and the plan
-is held against the marks that the job itself carries, which only its submitter could set: its id,
-its token, and the plan's digest. A job of a cloudft that wrote no digest is taken by the other two.
+The plan lies in a bucket that others may write to. So a plan chooses no path, no location and no
+identity here: the accepted fields are typed, a name is checked by the rule that creates names, and
+the plan is compared with the markers that the job itself carries, which only its submitter could
+set: its id, its token, and the plan's digest. A job of a cloudft that wrote no digest is accepted
+by the other two.
 """
 
 from __future__ import annotations
@@ -65,7 +66,10 @@ Numbers = dict[str, int | float]
 
 @dataclass(frozen=True)
 class PlanMarkers:
-    """What a job on AWS carries: its id and, as far as it has them, its token and plan's digest."""
+    """The markers that a job on AWS carries: its id, its token, the digest of its plan.
+
+    Token and digest are None where the job has none.
+    """
 
     job: str
     token: str | None
@@ -74,7 +78,7 @@ class PlanMarkers:
 
 @dataclass(frozen=True)
 class DiscoveredPlan:
-    """A plan, as far as it is taken. `home` is the trainer's job.json, of jobs that have one."""
+    """The accepted part of a plan; `trainer_request` is the trainer's job.json, if it has one."""
 
     name: str
     token: str
@@ -94,7 +98,10 @@ class DiscoveredPlan:
         base_model: str | None = None,
         hyper_parameters: Mapping[str, int | float] | None = None,
     ) -> DiscoveredJob:
-        """The job at the place where it was found. What AWS itself tells of it stands above."""
+        """Return the job at the location where it was found.
+
+        What AWS itself says of the job takes precedence over the plan.
+        """
         numbers = dict(self.hyper_parameters if hyper_parameters is None else hyper_parameters)
         kind = customization_type or self.manifest.customization_type
         base = base_model or str(self.spec["base_model"])
@@ -147,10 +154,11 @@ class _Plan(msgspec.Struct):
 
 
 def plan_digest(plan: Mapping[str, Any]) -> str:
-    """The sha256 of a plan's content (`types.Plan` as JSON), but for paths, calls, and prices.
+    """Return the sha256 of a plan's content, without paths, calls and prices.
 
-    Those may differ between two machines that submit one job: paths by their disks, prices by the
-    day. Calls are not taken from a plan.
+    `plan` is a `types.Plan` as JSON. Paths, calls and prices may differ between two machines that
+    submit one job: paths by their disks, prices by the day. Calls are never read from another
+    machine's plan.
     """
     request = plan["request"]
     home = (request.get("home") or {}).items()
@@ -185,7 +193,7 @@ def _section(spec: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 
 def parse_plan(content: bytes, file: str, backend: str, marks: PlanMarkers) -> DiscoveredPlan:
-    """Return what is taken of the plan in `file`. Raise DamagedJob where it is not this job's."""
+    """Return the accepted part of the plan in `file`. Raise DamagedJob unless it is this job's."""
     try:
         plan = decode(content, _Plan, file=file, versions=SUPPORTED_VERSIONS)
         _check(plan, file, backend, marks)
@@ -209,9 +217,10 @@ def parse_plan(content: bytes, file: str, backend: str, marks: PlanMarkers) -> D
 def discover_each(
     names: Iterable[tuple[str, str]], take: Callable[[str, str], DiscoveredJob | None]
 ) -> Iterator[DiscoveredJob | DamagedJob]:
-    """What `take` makes of each job by its name and id there; of one that it can't, the error.
+    """Yield what `take` returns for each job, or the error of a job that is rejected.
 
-    `take` gives None for a job that is not cloudft's; one whose plan is gone is left out.
+    `names` are pairs of a job's name and its id in the backend. `take` returns None for a job that
+    cloudft did not create. A job whose plan is gone is left out.
     """
     for name, there in names:
         try:
@@ -235,7 +244,7 @@ def discover_each(
 
 
 def unusable_plan(job: str, error: BadDocument) -> DamagedJob:
-    """The error of a job of another machine that can't be taken: one line of a list."""
+    """Return the error for a job of another machine whose plan is rejected: one line of a list."""
     return DamagedJob(
         f"the job {job} of another machine is left out: {error.message}",
         job=job,
@@ -262,7 +271,7 @@ def _wrong_plan(why: str, file: str, field: str | None) -> BadDocument:
 
 
 def _spec(plan: _Plan, manifest: Manifest, file: str) -> dict[str, Any]:
-    """The job file as far as it is taken, by the rules of every job file."""
+    """Return the accepted part of the job file, checked by the rules of every job file."""
     spec: dict[str, Any] = {
         "name": plan.name,
         "customization_type": manifest.customization_type,
@@ -287,7 +296,7 @@ def _spec(plan: _Plan, manifest: Manifest, file: str) -> dict[str, Any]:
 
 
 def portable_model_name(given: Any) -> str:
-    """A model's name that means no folder: of the catalogue, or a hub id; else ELSEWHERE."""
+    """Return a model's name that is no folder: of the catalogue, or a hub id; else REMOTE_PATH."""
     if isinstance(given, str) and (
         catalogue.find_catalogue_model(given) or catalogue.is_hub_id(given)
     ):
@@ -296,7 +305,7 @@ def portable_model_name(given: Any) -> str:
 
 
 def _local_trainer_request(plan: _Plan, manifest: Manifest) -> dict[str, Any]:
-    """The trainer's job.json of the job here: the data of its manifest, weights by their name."""
+    """Return the trainer's job.json for this machine: data of the manifest, weights by name."""
     base = portable_model_name(plan.spec.get("base_model"))
     stand_in = _section(plan.spec, "local").get("model")
     name = base if stand_in is None else portable_model_name(stand_in)
@@ -316,7 +325,7 @@ def _local_trainer_request(plan: _Plan, manifest: Manifest) -> dict[str, Any]:
 
 
 def _weights(name: str) -> Iterator[dict[str, str]]:
-    """Where the weights of a model are that is no folder."""
+    """Yield the weight locations of a model that is no folder."""
     model = catalogue.find_catalogue_model(name)
     if model is None and name != REMOTE_PATH:
         yield {"kind": "hub", "hub_id": name}

@@ -1,4 +1,4 @@
-"""What the checks of the AWS backends share that needs no account: profile, Regions, fields."""
+"""Checks that AWS backends share and that need no account: profile, Regions, request members."""
 
 from __future__ import annotations
 
@@ -14,34 +14,34 @@ _MEMBER = re.compile(r" at '([^']+)' failed| in input: \"?([A-Za-z.]+)")
 
 
 def check_profile_configured(
-    place: AwsLocation, field: str, note: FindingFactory
+    location: AwsLocation, field: str, finding: FindingFactory
 ) -> Iterator[Finding]:
-    """Find a profile that the AWS configuration lacks: no call could be made."""
+    """Yield a finding for a profile that the AWS configuration lacks: no call could be made."""
     try:
-        check_profile(place)
+        check_profile(location)
     except NoSuchProfile as error:
-        yield note(error.code, field, error.message, error.fix or "")
+        yield finding(error.code, field, error.message, error.fix or "")
 
 
 def check_arn_regions(
-    arns: Mapping[str, str | None], region: str | None, note: FindingFactory
+    arns: Mapping[str, str | None], region: str | None, finding: FindingFactory
 ) -> Iterator[Finding]:
-    """Find ARNs, by their fields, of another Region than the job's."""
+    """Yield a finding for each ARN, by its field, of another Region than the job's."""
     for field, arn in arns.items():
         parts = (arn or "").split(":")
         if len(parts) > 5 and parts[3] and region and parts[3] != region:
-            message = f"{field} is of {parts[3]}, the job runs in {region}"
-            fix = f"name one of {region}, or set the Region to {parts[3]}."
-            yield note("WrongRegion", field, message, fix)
+            message = f"{field} is in {parts[3]}, but the job runs in {region}"
+            fix = f"use one in {region}, or set the Region to {parts[3]}."
+            yield finding("WrongRegion", field, message, fix)
 
 
 def field_for_member(problem: str, fields: Mapping[str, str], other: str) -> str:
-    """Return the job file's field that a member of a request comes from.
+    """Return the field of the job file that a member of a request is made from.
 
-    `fields` has the beginnings of members' paths, such as `customizationConfig.rftConfig`; the
-    longest that fits counts. `other` is for all else.
+    `fields` maps the beginnings of members' paths, such as `customizationConfig.rftConfig`, to
+    fields; the longest match counts. `other` is for every other member.
     """
-    found = _MEMBER.search(problem)
-    path = (found[1] or found[2]) if found else ""
-    fitting = [start for start in fields if f"{path}.".startswith(f"{start}.")]
-    return fields[max(fitting, key=len)] if fitting else other
+    match = _MEMBER.search(problem)
+    path = (match[1] or match[2]) if match else ""
+    matching = [start for start in fields if f"{path}.".startswith(f"{start}.")]
+    return fields[max(matching, key=len)] if matching else other

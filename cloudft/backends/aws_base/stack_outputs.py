@@ -1,4 +1,4 @@
-"""What a job file leaves to a stack: a section names it, its outputs are the section's values."""
+"""Values that a job file takes from a CloudFormation stack: the outputs fill unset fields."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ NETWORK_OUTPUTS = ("SubnetIds", "SecurityGroupIds")
 
 @dataclass(frozen=True)
 class StackMapping:
-    """What a section takes: of each field, the outputs that it is made of, and those it needs."""
+    """Which outputs fill which fields of a section, and which fields are required."""
 
     section: SectionName
     sources: Mapping[str, tuple[str, ...]]
     required: Mapping[str, str]
 
     def origins(self, stack: str) -> dict[str, Origin]:
-        """Where each value comes from."""
+        """Return the origin of each value."""
         return {
             field: Origin("stack", f"stack {stack}, {' and '.join(outputs)}")
             for field, outputs in self.sources.items()
@@ -36,10 +36,10 @@ class StackMapping:
 def read_stack(
     job: LoadedJob, aws: Aws, name: str, field: str, taken: StackMapping
 ) -> stacks.Stack:
-    """The stack that `field` names, ready and with all that is needed.
+    """Return the stack that `field` names, ready and with every required output.
 
-    Raises CheckFailed for a stack that is missing, not ready, or lacks an output that is needed;
-    AwsRefused and AwsUnreachable, with their place in the job file, where it can't be looked at.
+    Raise CheckFailed for a stack that is missing, not ready, or lacks a required output;
+    CloudRefused and CloudUnreachable, with their location in the job file, where it can't be read.
     """
     if aws.location.region is None:
         place = f"{taken.section}.region"
@@ -73,20 +73,20 @@ def _check_stack(job: LoadedJob, stack: stacks.Stack, field: str, taken: StackMa
 
 
 def check_failed(job: LoadedJob, code: str, message: str, fix: str, field: str) -> CheckFailed:
-    """The error for one finding."""
+    """Return the error for one finding."""
     file = str(job.path) if job.path else None
     finding = Finding("error", code, message, fix, file, job.line_of(field), field)
     return CheckFailed(message, [finding])
 
 
 def prefix_uri(outputs: Mapping[str, str], bucket: str) -> str | None:
-    """The place below the stack's prefix in the bucket that an output names."""
+    """Return the URI of the stack's prefix in the bucket that an output names, or None."""
     name = outputs.get(bucket)
     return f"s3://{name}/{outputs.get('Prefix', '')}".rstrip("/") if name else None
 
 
 def vpc_settings(outputs: Mapping[str, str]) -> dict[str, Any] | None:
-    """The stack's network, where it has one."""
+    """Return the stack's network settings, where it has a network."""
     subnets, groups = (outputs.get(name) for name in NETWORK_OUTPUTS)
     if not subnets or not groups:
         return None

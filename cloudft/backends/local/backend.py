@@ -1,4 +1,4 @@
-"""Jobs on this machine. A job's folder is the interface to the trainer, and the only state."""
+"""Run jobs on this machine. A job's folder is the interface to the trainer, and the only state."""
 
 from __future__ import annotations
 
@@ -104,11 +104,11 @@ class LocalBackend(
         return is_locked(lock) if lock.exists() else None
 
     def check(self, job: LoadedJob) -> list[Finding]:
-        """Trainer, weights, hyperparameters and device."""
+        """Check trainer, weights, hyperparameters and device."""
         return list(preflight.check_job(job))
 
     def estimate(self, job: LoadedJob, volumes: Mapping[str, DataVolume]) -> Estimate:
-        """Nothing is paid for this machine; how long it takes is not known before it has run."""
+        """Return the tokens of the job: this machine has no price; the time is unknown."""
         epochs = int(request.resolve_hyperparameters(job)["epochCount"])
         return Estimate(
             backend=self.name,
@@ -121,35 +121,35 @@ class LocalBackend(
         )
 
     def probe(self, staged: StagedJob, steps: int, progress: ProgressCallback) -> Estimate:
-        """In a child process, on a copy of the job's folder that is thrown away."""
+        """Run some steps in a child process, on a temporary copy of the job's folder."""
         plan = self.plan(staged)
         with (
-            as_store_error("the job can't be tried", self.home.path),
+            as_store_error("can't write a temporary copy of the job", self.home.path),
             scratch_folder(self.home.path, PROBE_PREFIX) as folder,
         ):
             job = JobFolder(folder)
             make_private_folder(job.path / names.DATA)
             self._write_job_files(job, plan)
-            found = probing.run_probe(job.path, self._job_environment(job.path), steps, progress)
+            result = probing.run_probe(job.path, self._job_environment(job.path), steps, progress)
         return replace(
             plan.estimate,
-            train_tokens=found.tokens,
-            steps=found.steps,
-            seconds=found.seconds,
-            memory=found.memory,
+            train_tokens=result.tokens,
+            steps=result.steps,
+            seconds=result.seconds,
+            memory=result.memory,
         )
 
     def plan(self, staged: StagedJob) -> Plan:
-        """job.json, and the staged files that go beside it."""
-        wanted = request.build_request(staged)
-        token = request.request_token(wanted)
+        """Return job.json, and the staged files that are linked beside it."""
+        job_json = request.build_request(staged)
+        token = request.request_token(job_json)
         name = staged.job.spec.name
         files = {role: staged.folder / file.name for role, file in staged.manifest.files.items()}
         return Plan(
             backend=self.name,
             token=token,
             name=name,
-            request={"id": id_of(name, token), **wanted},
+            request={"id": id_of(name, token), **job_json},
             files=files | {"manifest": staged.folder / "manifest.json"},
             manifest=staged.manifest,
             estimate=self.estimate(staged.job, staged.manifest.files),
@@ -157,10 +157,10 @@ class LocalBackend(
         )
 
     def submit(self, plan: Plan, observer: RunObserver = SILENT) -> str:
-        """Fill the job's folder and start the trainer, unless that was done before."""
+        """Write the job's folder and start the trainer, unless that was done before."""
         job_id = plan.job_id
         job = self._folder(job_id)
-        with as_store_error(f"job {job_id} can't be written down", job.path):
+        with as_store_error(f"can't save {job_id}", job.path):
             make_private_folder(job.path)
             make_private_folder(job.path / names.DATA)
             lock = try_lock(job.path / names.LOCK)
@@ -175,22 +175,22 @@ class LocalBackend(
         return job_id
 
     def describe(self, job_id: str) -> JobState:
-        """What the folder says; a trainer that is gone without an ending is Failed."""
+        """Read the state from the folder; a trainer that is gone without an ending has Failed."""
         return self._existing_folder(job_id).read_state(job_id)
 
     def metrics(self, job_id: str) -> Iterator[Metric]:
-        """From metrics.jsonl, point by point as the trainer wrote them."""
+        """Yield the points of metrics.jsonl, as the trainer wrote them."""
         return self._existing_folder(job_id).read_metrics()
 
     def logs(self, job_id: str, after: str | None = None) -> Iterator[LogLine]:
-        """The trainer's log. The cursor is a byte offset."""
+        """Yield the trainer's log. The cursor is a byte offset."""
         return self._existing_folder(job_id).read_log_lines(after)
 
     def stop(self, job_id: str) -> None:
-        """Leave the stop mark; the trainer sees it before its next step."""
+        """Write the stop mark; the trainer checks for it before each step."""
         job = self._existing_folder(job_id)
         if not job.read_state(job_id).has_ended:
-            with as_store_error(f"job {job_id} can't be asked to stop", job.path):
+            with as_store_error(f"can't write the stop mark of {job_id}", job.path):
                 atomic_write(job.path / names.STOP, b"")
 
     def resume(self, job_id: str) -> None:
@@ -201,7 +201,7 @@ class LocalBackend(
                 f"{job_id} is Completed: there is nothing to resume",
                 fix="submit another job with more epochs.",
             )
-        with as_store_error(f"job {job_id} can't be resumed", job.path):
+        with as_store_error(f"can't resume {job_id}", job.path):
             lock = self._lock_after_exit(job)
             if lock is None:
                 raise JobStateConflict(
@@ -229,7 +229,7 @@ class LocalBackend(
         variants: Sequence[str],
         decoding: GenerationConfig,
     ) -> Iterator[Answer]:
-        """Ask the job's models in a child process of their own."""
+        """Generate answers in a child process of their own."""
         job = self._existing_folder(job_id)
         self._require_artifacts(job, job_id)
         return model_process.generate_answers(
@@ -237,12 +237,12 @@ class LocalBackend(
         )
 
     def open_session(self, job_id: str) -> InferenceSession:
-        """The job's models, in a process of their own. Raises TrainerError too."""
+        """Open the job's models in a process of their own. Raise TrainerError too."""
         self._require_artifacts(self._existing_folder(job_id), job_id)
         return self.start_model_process(job_id)
 
     def open_base_session(self, job: LoadedJob) -> model_process.ModelProcess:
-        """The base model, in a process of its own. Raises TrainerError."""
+        """Open the base model in a process of its own. Raise TrainerError."""
         folder = self._base_model_folder(job)
         return model_process.ModelProcess(folder, self._job_environment(folder))
 
@@ -255,7 +255,7 @@ class LocalBackend(
         limit: int | None,
         progress: ProgressCallback,
     ) -> Iterator[LmEvalMetric]:
-        """lm-eval in a child process."""
+        """Run lm-eval in a child process."""
         job = self._existing_folder(job_id)
         self._require_artifacts(job, job_id)
         # The tasks' data come from the hub as well.
@@ -263,28 +263,28 @@ class LocalBackend(
         return lm_eval.run_lm_eval(job.path, environ, tasks, include, limit, progress)
 
     def start_model_process(self, job_id: str) -> model_process.ModelProcess:
-        """A process that answers for the job's models until it is closed. Raises TrainerError."""
+        """Start a process that answers for the job's models. Raise TrainerError."""
         folder = self._existing_folder(job_id).path
         return model_process.ModelProcess(folder, self._job_environment(folder))
 
     def _base_model_folder(self, job: LoadedJob) -> Path:
-        """The folder of a job of that base model which is never trained, only asked: no job."""
-        wanted = request.build_base_model_request(job)
-        job_id = id_of(job.spec.name, request.request_token(wanted))
+        """Write the folder of a base model: a job.json that is never trained."""
+        job_json = request.build_base_model_request(job)
+        job_id = id_of(job.spec.name, request.request_token(job_json))
         folder = self.home.base_models / job_id
-        with as_store_error(f"the base model of {job_id} can't be written down", folder):
+        with as_store_error(f"can't save the base model of {job_id}", folder):
             make_private_folder(folder)
-            content = orjson.dumps({"id": job_id, **wanted}, option=orjson.OPT_INDENT_2)
+            content = orjson.dumps({"id": job_id, **job_json}, option=orjson.OPT_INDENT_2)
             atomic_write(folder / names.JOB, content)
         return folder
 
     def was_interrupted(self, job_id: str) -> bool:
-        """True of a job whose processes are gone without an ending: `resume` goes on with it."""
+        """Return whether the job's processes are gone without an ending: `resume` continues it."""
         job = self._existing_folder(job_id)
         return not (job.path / names.ENDED).exists() and job.read_state(job_id).status == "Failed"
 
     def export(self, job_id: str, out: Path, dtype: str) -> Mapping[str, Any]:
-        """Merge and prove, in a child process."""
+        """Merge the weights and prove the result, in a child process."""
         job = self._existing_folder(job_id)
         self._require_artifacts(job, job_id)
         return model_process.run_export(job.path, out, dtype, self._job_environment(job.path))
@@ -292,13 +292,13 @@ class LocalBackend(
     def tokenize(
         self, job: LoadedJob, lines: Iterable[bytes], *, preview: bool
     ) -> Iterator[Mapping[str, Any]]:
-        """Ask the tokenizer of the model that is trained here, in a child process."""
-        asked = request.build_tokenize_request(job, preview=preview)
+        """Tokenize with the model that is trained here, in a child process."""
+        tokenize_request = request.build_tokenize_request(job, preview=preview)
         weights = convert(
-            asked["model"]["weights"], list[environment.WeightLocation], file=names.JOB
+            tokenize_request["model"]["weights"], list[environment.WeightLocation], file=names.JOB
         )
         environ = self._trainer_environment(hub=environment.needs_download(weights))
-        return tokenizer.tokenize_lines(asked, lines, environ)
+        return tokenizer.tokenize_lines(tokenize_request, lines, environ)
 
     def _require_artifacts(self, job: JobFolder, job_id: str) -> None:
         job.read_request()
@@ -307,7 +307,7 @@ class LocalBackend(
             raise JobStateConflict(
                 f"{job_id} is {status}: it has left no model",
                 fix=f"`cloudft watch {job_id}` waits for its end;"
-                f" `cloudft resume {job_id}` goes on with it.",
+                f" `cloudft resume {job_id}` resumes it.",
             )
 
     def _folder(self, job_id: str) -> JobFolder:
@@ -322,7 +322,7 @@ class LocalBackend(
         return folder
 
     def _lock_after_exit(self, job: JobFolder) -> int | None:
-        """The job's lock; the processes of a run that has ended get a moment to leave."""
+        """Lock the job; the processes of a run that has ended get a moment to exit."""
         patience = EXIT_GRACE_S if (job.path / names.ENDED).exists() else 0.0
         retrying = Retrying(
             stop=stop_after_delay(patience),
@@ -348,11 +348,11 @@ class LocalBackend(
                 start_new_session=True,
                 env=self._job_environment(job.path),
             )
-        # Someone waits for it as long as this process lives, so that it never stays a zombie.
+        # Reap the child while this process lives, so that it never stays a zombie.
         threading.Thread(target=child.wait, daemon=True).start()
 
     def _job_environment(self, job: Path, *, hub: bool = False) -> dict[str, str]:
-        """What the trainer's programs get for the job in that folder."""
+        """Return the environment of the trainer's programs for the job in that folder."""
         weights = environment.read_weight_locations(job / names.JOB)
         return self._trainer_environment(hub=hub or environment.needs_download(weights))
 
@@ -363,15 +363,15 @@ class LocalBackend(
 
 
 def _link_or_copy(source: Path, to: Path) -> None:
-    """The job keeps its data even when the staged folder is cleared away."""
+    """Link a staged file into the job's folder: it stays when the staged folder is removed."""
     with contextlib.suppress(FileNotFoundError):
         to.unlink()
     try:
         os.link(source, to)
     except OSError:
         shutil.copyfile(source, to)
-    with contextlib.suppress(PermissionError):  # a link to another user's file
-        to.chmod(0o400)  # staged by an earlier version, all could read it
+    with contextlib.suppress(PermissionError):  # a hard link to another user's file
+        to.chmod(0o400)  # an earlier version staged files that everyone could read
 
 
 def _open_private(path: str, flags: int) -> int:

@@ -1,7 +1,7 @@
-"""The environment that the trainer's programs get: what they have a use for, and nothing else.
+"""The environment of the trainer's programs: an allow-list of variables.
 
-An allow-list: credentials, addresses of databases and whatever else a shell holds never reach a
-process that runs a model and writes a log.
+Credentials, addresses of databases and whatever else a shell has never reach a process that runs a
+model and writes a log.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ HUB_NAMES = frozenset(
 
 
 class WeightLocation(msgspec.Struct):
-    """A place where a model's weights may be, as job.json names it."""
+    """A location of a model's weights, as job.json names it."""
 
     kind: str
     module: str | None = None
@@ -62,7 +62,7 @@ class _Job(msgspec.Struct):
 
 
 def filter_environment(environ: Mapping[str, str], *, hub: bool) -> dict[str, str]:
-    """Return the variables of `environ` for a program that downloads (`hub`) or does not."""
+    """Return the allowed variables of `environ`. `hub` allows those that a download needs."""
     return {name: value for name, value in environ.items() if _is_allowed(name, hub)}
 
 
@@ -73,7 +73,7 @@ def _is_allowed(name: str, hub: bool) -> bool:
 
 
 def read_weight_locations(job_file: Path) -> list[WeightLocation]:
-    """Return where a job's weights may be; nothing where its job.json can't be read."""
+    """Return the weight locations of a job; none where its job.json can't be read."""
     try:
         return decode(job_file.read_bytes(), _Job, file=job_file).model.weights
     except (OSError, BadDocument):  # the trainer tells it
@@ -81,7 +81,7 @@ def read_weight_locations(job_file: Path) -> list[WeightLocation]:
 
 
 def needs_download(weights: Iterable[WeightLocation]) -> bool:
-    """Return whether the model hub is the only one of these places that is there."""
+    """Return whether only the model hub has the weights: no other location exists."""
     places = list(weights)
     return any(place.kind == "hub" for place in places) and not any(map(_is_present, places))
 

@@ -1,6 +1,6 @@
-"""A local job's folder, as others than the trainer see it.
+"""The folder of a local job, as every process but the trainer sees it.
 
-The names are the trainer's own (local_backend/job_dir.py); a test compares the two lists.
+The file names are the trainer's own (local_backend/job_dir.py); a test compares the two lists.
 """
 
 from __future__ import annotations
@@ -38,19 +38,19 @@ DISK_FULL_BYTES = 64 * 1024
 
 @dataclass(frozen=True)
 class JobFolder:
-    """One job's folder. Every method reads what is there now."""
+    """One job's folder. Every method reads what is on disk now."""
 
     path: Path
 
     def was_started(self) -> bool:
-        """True once a trainer came up here, whatever became of it. An empty log proves nothing."""
+        """Return whether a trainer ever started here. An empty log proves nothing."""
         log = self.path / LOG
         return (self.path / PIDS).exists() or (log.exists() and log.stat().st_size > 0)
 
     def read_state(self, job_id: str) -> JobState:
-        """One look. The ending is read after the lock was seen free, so none is overlooked.
+        """Return the job's state. Raise DamagedJob, which names the file that can't be read.
 
-        Raises DamagedJob, which names the file that can't be read.
+        The ending is read after the lock was seen free, so that none is missed.
         """
         with as_damaged_job(self.path / LOCK):
             alive = is_locked(self.path / LOCK)
@@ -78,7 +78,7 @@ class JobFolder:
         )
 
     def read_request(self) -> TrainerRequest:
-        """What the trainer was asked. Raises DamagedJob."""
+        """Return the trainer's request. Raise DamagedJob."""
         path = self.path / JOB
         found = read_job_document(path, TrainerRequest)
         if found is None:
@@ -128,7 +128,7 @@ class JobFolder:
         return text + "\nLast log lines:\n" + "\n".join(lines) if lines else text
 
     def _disk_full_message(self) -> str | None:
-        """In words; None where there is room."""
+        """Return a failure message where the disk is full, else None."""
         found = os.statvfs(self.path)
         if found.f_bavail * found.f_frsize >= DISK_FULL_BYTES:
             return None
@@ -138,7 +138,7 @@ class JobFolder:
         )
 
     def read_metrics(self) -> Iterator[Metric]:
-        """The curve so far; a last line that is still being written is left for the next look."""
+        """Yield the curve so far. A last line that is still being written is skipped."""
         path = self.path / METRICS
         with as_damaged_job(path):
             try:
@@ -152,7 +152,7 @@ class JobFolder:
                 yield point
 
     def read_log_lines(self, after: str | None) -> Iterator[LogLine]:
-        """Whole lines of the log, from the byte offset `after`."""
+        """Yield whole lines of the log, from the byte offset `after`."""
         offset = int(after or 0)
         path = self.path / LOG
         with as_damaged_job(path):
@@ -168,7 +168,7 @@ class JobFolder:
                     yield LogLine(str(offset), line.decode("utf-8", "replace").rstrip("\n"))
 
     def archive_previous_ending(self) -> None:
-        """Make room for another attempt: keep the ending, drop the stop mark. Raises OSError."""
+        """Move the ending to `earlier/` and remove the stop mark. Raise OSError."""
         earlier = self.path / EARLIER
         earlier.mkdir(exist_ok=True)
         if (self.path / ENDED).exists():
@@ -181,7 +181,7 @@ class JobFolder:
 
 
 def _ended_details(details: StatusDetails, status: str) -> StatusDetails:
-    """A phase that was at work when the job ended has ended as the job did."""
+    """Return the phases of an ended job: a phase that was running has ended as the job did."""
     if status == "Completed":
         return StatusDetails("Completed", "Completed", "Completed")
     ends: dict[str, Any] = {k: status if v == "InProgress" else v for k, v in vars(details).items()}

@@ -1,4 +1,4 @@
-"""Settings of `local` that are legal numbers and can't work with this job or on this machine."""
+"""Check settings of `local` that are valid numbers and can't work with this job or machine."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import Any
 import msgspec
 
 from cloudft import catalogue
-from cloudft.backends.local.request import resolve_hyperparameters, trained_model
+from cloudft.backends.local.request import resolve_hyperparameters
+from cloudft.backends.trained_model import trained_model
 from cloudft.errors import BadDocument
 from cloudft.spec.load import LoadedJob
 from cloudft.storage.documents import decode
@@ -26,7 +27,7 @@ FEW_PROCESSES = 8
 
 
 class _Widths(msgspec.Struct):
-    """The words of different families in config.json for the length of a token's vector."""
+    """The names that model families use in config.json for the hidden size."""
 
     hidden_size: int | None = None
     n_embd: int | None = None
@@ -36,15 +37,15 @@ class _Widths(msgspec.Struct):
 
 
 def check_limits(job: LoadedJob) -> Iterator[Finding]:
-    """Every such setting, as an error that names the field."""
+    """Yield an error for every such setting, with its field."""
     local = job.spec.local
     batch = int(resolve_hyperparameters(job)["batchSize"])
     if isinstance(local.processes, int) and local.processes > batch:
         yield _error(
             job,
             "local.processes",
-            f"local.processes is {local.processes}, and a batch has {batch} records to share:"
-            " some would be idle",
+            f"local.processes is {local.processes}, and a batch has {batch} records:"
+            " some processes would be idle",
             f"set it to {batch} or less, or raise batchSize.",
         )
     elif isinstance(local.processes, int) and local.processes > max(FEW_PROCESSES, _processors()):
@@ -97,7 +98,7 @@ def _widest(job: LoadedJob) -> int:
 
 
 def _widest_by_parameters(model: catalogue.Model) -> int:
-    """A layer of width N has N * N weights at least in a model of that many."""
+    """Return a bound of the width: a layer of width N has at least N * N weights."""
     return math.isqrt(model.parameters) if model.parameters else MAX_WIDTH
 
 

@@ -1,4 +1,4 @@
-"""lm-eval on a job's models: a child process that runs the tasks."""
+"""Run lm-eval on a job's models, in a child process."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def run_lm_eval(
     limit: int | None,
     progress: ProgressCallback,
 ) -> Iterator[LmEvalMetric]:
-    """Every figure as it comes. Raises TrainerError."""
-    wanted = {"tasks": list(tasks), "include": include and str(include), "limit": limit}
+    """Yield every metric as it is computed. Raise TrainerError."""
+    request = {"tasks": list(tasks), "include": include and str(include), "limit": limit}
     program = ["local_backend.inference.lm_eval_harness", str(job_dir)]
-    for reply in trainer_program.run_trainer_program(program, environment, request=wanted):
+    for reply in trainer_program.run_trainer_program(program, environment, request=request):
         if "done" in reply:
             progress("lm-eval", reply["done"], reply["total"])
         else:

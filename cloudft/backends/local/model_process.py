@@ -1,4 +1,4 @@
-"""Talking to the trainer's models: a child process that is asked in JSON lines."""
+"""Inference in a child process of the trainer: requests and replies as JSON lines."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from cloudft.inference import (
 class ModelProcess(InferenceSession, SupportsLogLikelihood):
     """A process that has loaded a job's models and answers until it is closed.
 
-    One caller at a time. Raises TrainerError when the models can't be loaded.
+    Not thread-safe. Raise TrainerError when the models can't be loaded.
     """
 
     def __init__(self, job_dir: Path, environment: Mapping[str, str]) -> None:
@@ -52,7 +52,7 @@ class ModelProcess(InferenceSession, SupportsLogLikelihood):
     def generate(
         self, prompts: Sequence[Prompt], variants: Sequence[str], decoding: GenerationConfig
     ) -> Iterator[Answer]:
-        """Every answer as it comes. Raises TrainerError."""
+        """Yield every answer as it is generated. Raise TrainerError."""
         request = {
             "prompts": _prompts(prompts),
             "variants": list(variants),
@@ -71,21 +71,21 @@ class ModelProcess(InferenceSession, SupportsLogLikelihood):
             )
 
     def model_identities(self) -> Mapping[str, str]:
-        """The sha256 of the weights in force, by variant. Raises TrainerError."""
+        """Return the sha256 of each variant's weights. Raise TrainerError."""
         return {r["variant"]: r["identity"] for r in self._exchange({"identities": True})}
 
     def loglikelihood(
-        self, wanted: Sequence[ScoringRequest], variants: Sequence[str]
+        self, requests: Sequence[ScoringRequest], variants: Sequence[str]
     ) -> Iterator[Likelihood]:
-        """Of each continuation and variant. Raises TrainerError."""
-        prompts = _prompts([one.prompt for one in wanted])
-        asked = [{"prompt": p, "text": w.text} for p, w in zip(prompts, wanted, strict=True)]
-        return self._likelihoods({"score": asked, "variants": list(variants)})
+        """Yield the likelihood of each continuation and variant. Raise TrainerError."""
+        prompts = _prompts([one.prompt for one in requests])
+        scored = [{"prompt": p, "text": r.text} for p, r in zip(prompts, requests, strict=True)]
+        return self._likelihoods({"score": scored, "variants": list(variants)})
 
     def loglikelihood_rolling(
         self, texts: Sequence[str], variants: Sequence[str], *, window: int | None = None
     ) -> Iterator[Likelihood]:
-        """Of each whole document and variant. Raises TrainerError."""
+        """Yield the likelihood of each whole document and variant. Raise TrainerError."""
         request = {"texts": list(texts), "window": window, "variants": list(variants)}
         return self._likelihoods(request)
 
@@ -100,23 +100,23 @@ class ModelProcess(InferenceSession, SupportsLogLikelihood):
             )
 
     def count_tokens(self, prompts: Sequence[Prompt]) -> list[int]:
-        """How many tokens the model reads of each prompt. Raises TrainerError."""
+        """Return the number of tokens of each prompt. Raise TrainerError."""
         return [reply["tokens"] for reply in self._exchange({"count": _prompts(prompts)})]
 
     @property
     def is_alive(self) -> bool:
-        """False once the process is gone."""
+        """Return whether the process still runs."""
         return self._process.poll() is None
 
     def close(self) -> None:
-        """End the process."""
+        """Kill the process."""
         self._process.kill()
         self._process.communicate()
         self._noise.close()
 
     def _exchange(self, request: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         assert self._process.stdin is not None
-        # A child that dies before it has read the request is told by its missing answers.
+        # A child that exits before it has read the request is detected by its missing replies.
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.write(json.dumps(request) + "\n")
             self._process.stdin.flush()
@@ -136,7 +136,7 @@ class ModelProcess(InferenceSession, SupportsLogLikelihood):
 
     def _broken_off_error(self) -> TrainerError:
         return TrainerError(
-            f"the model's process broke off: {_last_line(self._noise)}",
+            f"the model's process exited: {_last_line(self._noise)}",
             fix="if memory ran out, ask fewer prompts at a time.",
         )
 
@@ -154,7 +154,7 @@ def generate_answers(
     decoding: GenerationConfig,
     environment: Mapping[str, str],
 ) -> Iterator[Answer]:
-    """Every answer as it comes. The child is gone when the iterator is closed or exhausted."""
+    """Yield every answer; kill the process when the iterator is closed or exhausted."""
     with contextlib.closing(ModelProcess(job_dir, environment)) as child:
         yield from child.generate(prompts, variants, decoding)
 
@@ -162,26 +162,26 @@ def generate_answers(
 def run_export(
     job_dir: Path, out: Path, dtype: str, environment: Mapping[str, str]
 ) -> Mapping[str, Any]:
-    """Run the trainer's export; returns its proof."""
+    """Run the trainer's export; return its proof of equivalence."""
     command = [sys.executable, "-m", "local_backend.inference.export", str(job_dir), str(out)]
-    held, open_while_we_live = os.pipe()
+    read_end, write_end = os.pipe()
     try:
         done = subprocess.run(
             [*command, "--dtype", dtype, "--end-with-stdin"],
-            stdin=held,
+            stdin=read_end,
             capture_output=True,
             text=True,
             check=False,
             env=dict(environment),
         )
     finally:
-        os.close(held)
-        os.close(open_while_we_live)
+        os.close(read_end)
+        os.close(write_end)
     try:
         proof: dict[str, Any] = json.loads(done.stdout)
     except ValueError:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise TrainerError(f"the export broke off with status {done.returncode}: {last}") from None
+        raise TrainerError(f"the export exited with status {done.returncode}: {last}") from None
     if "error" in proof:
         raise TrainerError(proof["error"], fix=proof["fix"])
     return proof

@@ -1,4 +1,4 @@
-"""What must hold on this machine before a job is started. Reads only."""
+"""Check what a job needs on this machine before it is started. Reads only."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from cloudft.backends.local import environment, limits
 from cloudft.backends.local.request import (
     find_unsupported_hyperparameters,
     resolve_hyperparameters,
-    trained_model,
 )
+from cloudft.backends.trained_model import trained_model
 from cloudft.catalogue import CUSTOMIZATION_TYPES
 from cloudft.errors import TrainerError
 from cloudft.spec.load import LoadedJob
@@ -33,15 +33,15 @@ SLOW_LEARNING_RATE = 5e-5
 
 
 def check_job(job: LoadedJob) -> Iterator[Finding]:
-    """Everything that stands in the job's way here."""
+    """Yield everything that prevents the job from running here."""
     if "local" not in CUSTOMIZATION_TYPES[job.spec.customization_type].trains_on:
         yield _finding(
             job,
             "error",
             "NotLocal",
             "customization_type",
-            f"{job.spec.customization_type} is not trained on this machine",
-            "submit with --backend bedrock, or take FINE_TUNING.",
+            f"{job.spec.customization_type} can't be trained on this machine",
+            "submit with --backend bedrock, or set customization_type: FINE_TUNING.",
         )
         return
     yield from _check_trainer(job)
@@ -79,8 +79,9 @@ def _check_model(job: LoadedJob) -> Iterator[Finding]:
             "error",
             "NoLocalModel",
             "local.model",
-            f"the weights of {job.spec.base_model} can't be had, so it can't be trained here",
-            "name a stand-in: `local: {model: smollm2-135m}` (`cloudft models` lists them).",
+            f"the weights of {job.spec.base_model} are not available, so it can't be trained here",
+            "set an open model to train in its place: `local: {model: smollm2-135m}`"
+            " (`cloudft models` lists them).",
         )
         return
     places = catalogue.find_weights(model)
@@ -103,7 +104,7 @@ def _check_model(job: LoadedJob) -> Iterator[Finding]:
 
 
 def _check_model_folder(job: LoadedJob, model: catalogue.Model) -> Iterator[Finding]:
-    """What can be told of a model by looking at its files."""
+    """Yield what the files of a model show: its context length, its tokenizer."""
     longest = job.spec.local.max_length
     if longest and model.context and longest > model.context:
         yield _finding(
@@ -121,8 +122,8 @@ def _check_model_folder(job: LoadedJob, model: catalogue.Model) -> Iterator[Find
                 "error",
                 "NoTokenizer",
                 "local.model" if job.spec.local.model else "base_model",
-                f"the folder {folder} holds no tokenizer (tokenizer.json)",
-                "put the files that the tokenizer's save_pretrained writes beside the weights.",
+                f"the folder {folder} has no tokenizer (tokenizer.json)",
+                "save the tokenizer beside the weights (save_pretrained).",
             )
 
 
@@ -133,8 +134,8 @@ def _check_hyperparameters(job: LoadedJob) -> Iterator[Finding]:
             "error",
             "HyperparameterNotLocal",
             f"hyperparameters.{name}",
-            f"the local trainer has no {name}",
-            "leave it out for a local run; early stopping goes under local.early_stopping.",
+            f"the local trainer does not support {name}",
+            "remove it for a local run; set early stopping under local.early_stopping.",
         )
     rate = resolve_hyperparameters(job)["learningRate"]
     stand_in_rate = "learningRate" in job.spec.local.hyperparameters
@@ -146,9 +147,9 @@ def _check_hyperparameters(job: LoadedJob) -> Iterator[Finding]:
             "warning",
             "SlowLearningRate",
             "hyperparameters.learningRate",
-            f"learningRate {rate:g} suits {job.spec.base_model}; a LoRA on the stand-in"
-            " hardly learns at it",
-            "set local.hyperparameters.learningRate, 2.0e-4 for instance.",
+            f"learningRate {rate:g} suits {job.spec.base_model}; a LoRA on the local model"
+            " learns very slowly at it",
+            "set local.hyperparameters.learningRate, for example 2.0e-4.",
         )
 
 
@@ -160,8 +161,8 @@ def _check_sharding(job: LoadedJob) -> Iterator[Finding]:
             "error",
             "NotSharded",
             "local.fsdp",
-            "local.fsdp shards no 4-bit weights, and local.method is qlora",
-            "use `method: lora`, or leave local.fsdp out.",
+            "local.fsdp can't shard 4-bit weights, and local.method is qlora",
+            "use `method: lora`, or remove local.fsdp.",
         )
     if local.fsdp is True and local.processes == 1:
         yield _finding(
@@ -170,7 +171,7 @@ def _check_sharding(job: LoadedJob) -> Iterator[Finding]:
             "OneProcess",
             "local.fsdp",
             "local.fsdp shards the model over several processes, and local.processes is 1",
-            "raise local.processes (auto: one for each GPU), or leave local.fsdp out.",
+            "raise local.processes (auto: one for each GPU), or remove local.fsdp.",
         )
 
 
@@ -212,30 +213,30 @@ def _model_type(folder: Path) -> str | None:
 
 def _check_device(job: LoadedJob) -> Iterator[Finding]:
     local = job.spec.local
-    wanted = "cuda" if local.method == "qlora" else local.device
-    if wanted in ("auto", "cpu") or importlib.util.find_spec("torch") is None:
+    device = "cuda" if local.method == "qlora" else local.device
+    if device in ("auto", "cpu") or importlib.util.find_spec("torch") is None:
         return
     machine = probe_devices()
-    present = (wanted == "mps" and machine["mps"]) or (wanted == "cuda" and bool(machine["gpus"]))
+    present = (device == "mps" and machine["mps"]) or (device == "cuda" and bool(machine["gpus"]))
     if not present:
         field = "local.method" if local.method == "qlora" else "local.device"
         what = (
             "qlora holds the frozen weights in 4 bits, which needs CUDA"
             if (local.method == "qlora")
-            else f"local.device is {wanted}"
+            else f"local.device is {device}"
         )
         yield _finding(
             job,
             "error",
             "NoSuchDevice",
             field,
-            f"{what}, and PyTorch finds no {wanted} device on this machine",
+            f"{what}, and PyTorch finds no {device} device on this machine",
             "use `method: lora`." if local.method == "qlora" else "use `device: auto`.",
         )
 
 
 def probe_devices() -> dict[str, Any]:
-    """What the trainer finds on this machine (python -m local_backend.device). Takes seconds."""
+    """Return the devices that the trainer finds (python -m local_backend.device). Takes seconds."""
     done = subprocess.run(
         [sys.executable, "-m", "local_backend.device"],
         capture_output=True,
@@ -245,7 +246,7 @@ def probe_devices() -> dict[str, Any]:
     )
     if done.returncode != 0:
         raise TrainerError(
-            f"the local trainer does not start: {(done.stderr.strip().splitlines() or ['?'])[-1]}",
+            f"the local trainer can't start: {(done.stderr.strip().splitlines() or ['?'])[-1]}",
             fix="pip install 'cloudft[local]'",
         )
     machine: dict[str, Any] = json.loads(done.stdout)

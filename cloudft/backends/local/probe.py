@@ -1,4 +1,4 @@
-"""The trainer's probe of a job: a child process that takes some of its steps."""
+"""Run the trainer's probe of a job: a child process that takes some of its steps."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from cloudft.types import PeakMemory
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """What `local_backend/training/probe.py` tells. `seconds` are of the whole job; None if none was run."""
+    """The result of the trainer's probe.
+
+    `seconds` is the estimate for the whole job; None if no step was run.
+    """
 
     tokens: int
     steps: int
@@ -25,7 +28,7 @@ class ProbeResult:
 def run_probe(
     job_dir: Path, environment: Mapping[str, str], steps: int, progress: ProgressCallback
 ) -> ProbeResult:
-    """Run it. Raises TrainerError."""
+    """Run the probe. Raise TrainerError."""
     said: dict[str, Any] = {}
     for reply in trainer_program.run_trainer_program(
         ["local_backend.training.probe", str(job_dir), str(steps)], environment

@@ -1,4 +1,4 @@
-"""The trainer's request (job.json) as a value. Pure."""
+"""Build the trainer's request (job.json) as a value. No side effects."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import orjson
 
 from cloudft import catalogue
 from cloudft.backends.base import StagedJob
+from cloudft.backends.trained_model import trained_model
 from cloudft.errors import UsageError
 from cloudft.spec.load import LoadedJob
 from cloudft.types import Manifest
@@ -24,15 +25,8 @@ FULL_LEARNING_RATE = 2e-5
 """Default when all weights are trained: a LoRA's rate would wreck them."""
 
 
-def trained_model(job: LoadedJob) -> catalogue.Model | None:
-    """The model that is trained here: local.model, or the base model when its weights are open."""
-    if job.spec.local.model is not None:
-        return catalogue.find_model(job.spec.local.model, base_dir=job.base_dir)
-    return job.model if job.model.is_open_weight else None
-
-
 def resolve_hyperparameters(job: LoadedJob) -> dict[str, int | float]:
-    """What the trainer will use: local overrides, the job's, the base model's, our defaults."""
+    """Return the trainer's hyperparameters: local, the job's, the model's, our defaults."""
     values: dict[str, int | float] = {
         name: parameter.default
         for name, parameter in catalogue.load_local_hyperparameters().items()
@@ -47,13 +41,13 @@ def resolve_hyperparameters(job: LoadedJob) -> dict[str, int | float]:
 
 
 def find_unsupported_hyperparameters(job: LoadedJob) -> list[str]:
-    """Hyperparameters that the job sets and the trainer does not have."""
-    given = {**job.spec.hyperparameters, **job.spec.local.hyperparameters}
-    return [name for name in given if name not in TRAINER_HYPERPARAMETERS]
+    """Return hyperparameters that the job sets and the trainer does not support."""
+    set_names = {**job.spec.hyperparameters, **job.spec.local.hyperparameters}
+    return [name for name in set_names if name not in TRAINER_HYPERPARAMETERS]
 
 
 def build_request(staged: StagedJob) -> dict[str, Any]:
-    """job.json without its id, which follows from it."""
+    """Return job.json without its id, which follows from it."""
     spec, model = staged.job.spec, trained_model(staged.job)
     assert model is not None, "preflight refuses a job without a model to train"
     stopping = spec.local.early_stopping or spec.early_stopping
@@ -90,19 +84,20 @@ def build_request(staged: StagedJob) -> dict[str, Any]:
 
 
 def build_base_model_request(job: LoadedJob) -> dict[str, Any]:
-    """job.json of a job that is never trained: its base model can be asked."""
+    """Return the job.json of a job that is never trained, to prompt its base model."""
     kind = job.spec.customization_type
     nothing = Manifest("", kind, job.model.formats[kind], job.spec.seed, {}, (), "")
     return build_request(StagedJob(job, nothing, Path()))
 
 
 def build_tokenize_request(job: LoadedJob, *, preview: bool) -> dict[str, Any]:
-    """What `local_backend.data.tokenize_records` is asked. Raises UsageError when no model is trained here."""
+    """Return the request of the tokenizer program. Raise UsageError when no model is trained."""
     model = trained_model(job)
     if model is None:
         raise UsageError(
-            f"the tokenizer of {job.spec.base_model} can't be had",
-            fix="name a stand-in: `local: {model: smollm2-135m}` (`cloudft models` lists them).",
+            f"the tokenizer of {job.spec.base_model} is not available",
+            fix="set an open model to train: `local: {model: smollm2-135m}`"
+            " (`cloudft models` lists them).",
         )
     kind = job.spec.customization_type
     return {
@@ -125,6 +120,6 @@ def _data(manifest: Manifest) -> dict[str, Any]:
 
 
 def request_token(request: Mapping[str, Any]) -> str:
-    """The name of a request: 32 hex digits that follow from all of it."""
+    """Return the name of a request: 32 hex digits that follow from all of it."""
     content = orjson.dumps(request, option=orjson.OPT_SORT_KEYS)
     return hashlib.sha256(content).hexdigest()[:32]

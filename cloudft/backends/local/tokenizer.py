@@ -1,4 +1,4 @@
-"""What the local model makes of records: asked of a child process, which has the tokenizer."""
+"""Tokenize records with the local model's tokenizer, in a child process."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from cloudft.errors import TrainerError
 def tokenize_lines(
     request: Mapping[str, Any], lines: Iterable[bytes], environment: Mapping[str, str]
 ) -> Iterator[dict[str, Any]]:
-    """The facts of the model first, then a reply a line (`local_backend/data/tokenize_records.py` says which).
+    """Yield the facts of the model, then a reply for each line.
 
-    Lines are taken as the child takes them, in another thread. Raises TrainerError, and what
-    `lines` raises.
+    The replies are defined in local_backend/data/tokenize_records.py. Lines are consumed in another
+    thread as the child reads them. Raise TrainerError, and what `lines` raises.
     """
     with subprocess.Popen(
         [sys.executable, "-m", "local_backend.data.tokenize_records"],
@@ -51,7 +51,7 @@ def tokenize_lines(
                 raise broken[0]
             if child.wait() != 0:
                 last = noise[-1].decode("utf-8", "replace").strip() if noise else "no message"
-                raise TrainerError(f"the tokenizer's process broke off: {last}")
+                raise TrainerError(f"the tokenizer's process exited: {last}")
         finally:
             child.kill()
 
@@ -62,9 +62,9 @@ def _feed(
     lines: Iterable[bytes],
     broken: list[Exception],
 ) -> None:
-    """Hand the lines over; what goes wrong with getting them is left in `broken`.
+    """Send the lines to the child; an error while reading them is appended to `broken`.
 
-    A child that has gone is told by its missing replies.
+    A child that has exited is detected by its missing replies.
     """
     assert child.stdin is not None
     with contextlib.suppress(BrokenPipeError), child.stdin as stdin:
@@ -74,5 +74,5 @@ def _feed(
                 stdin.write(line)
         except BrokenPipeError:
             raise
-        except Exception as error:  # it belongs to the thread that waits for the replies
+        except Exception as error:  # raised in the thread that waits for the replies
             broken.append(error)

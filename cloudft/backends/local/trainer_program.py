@@ -1,4 +1,4 @@
-"""One request to a program of the trainer: JSON in, JSON lines out, and its end told in words."""
+"""Run a program of the trainer: one JSON request in, JSON lines out, errors as TrainerError."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from cloudft.errors import TrainerError
 def run_trainer_program(
     program: Sequence[str], environment: Mapping[str, str], *, request: Any = None
 ) -> Iterator[dict[str, Any]]:
-    """What `python -m PROGRAM` says, line by line; it is gone when this is closed or exhausted.
+    """Yield the replies of `python -m PROGRAM`; kill the process when the iterator is closed.
 
-    Raises TrainerError for a reply that is an error, and for a program that breaks off.
+    Raise TrainerError for a reply that is an error, and for a program that crashes.
     """
     with (
-        tempfile.TemporaryFile("w+") as noise,
+        tempfile.TemporaryFile("w+") as stderr,
         subprocess.Popen(
             [sys.executable, "-m", *program],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=noise,
+            stderr=stderr,
             text=True,
             env=dict(environment),
             start_new_session=True,
@@ -41,10 +41,10 @@ def run_trainer_program(
                     raise TrainerError(reply["error"], fix=reply["fix"])
                 yield reply
             if process.wait() != 0:
-                noise.seek(0)
-                last = (noise.read().strip().splitlines() or ["no message"])[-1]
-                raise TrainerError(f"{program[0]} broke off: {last}")
+                stderr.seek(0)
+                last = (stderr.read().strip().splitlines() or ["no message"])[-1]
+                raise TrainerError(f"{program[0]} exited: {last}")
         except BrokenPipeError:
-            raise TrainerError(f"{program[0]} broke off before it was asked") from None
+            raise TrainerError(f"{program[0]} exited before it read its request") from None
         finally:
             process.kill()

@@ -1,1 +1,1 @@
-"""Jobs on Amazon SageMaker: the local trainer itself, in a training job of the account."""
+"""Jobs on Amazon SageMaker: the local trainer as a training job."""

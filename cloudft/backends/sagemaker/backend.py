@@ -1,8 +1,8 @@
 """Jobs on Amazon SageMaker: the local trainer in a training job. The cloud is the truth.
 
-A job is known by its id; its training jobs are named after it, and a resumed one gets `-r1`, `-r2`
-behind that. What the trainer is asked, and the asking of its models once they are here, is the
-local backend's, had by its name.
+A job is known by its id; its training jobs are named after it, and a resumed one has `-r1`, `-r2`
+behind that name. The local backend, by its name, builds the trainer's request and runs the models
+once they are on this machine.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ from cloudft.backends.sagemaker import (
     weights,
 )
 from cloudft.backends.sagemaker.local_inference import LocalInferenceMixin
+from cloudft.backends.trained_model import trained_model
 from cloudft.catalogue import cost
 from cloudft.errors import (
     CloudRefused,
@@ -90,15 +91,15 @@ class SageMakerBackend(
     longest_poll_seconds = 30.0
 
     def location_of(self, job: LoadedJob) -> Location:
-        """Region, profile and endpoint of the job file."""
+        """Return Region, profile and endpoint of the job file."""
         return request.location_of(job)
 
     def with_stack_defaults(self, job: LoadedJob) -> LoadedJob:
-        """With the outputs of its stack, where it names one."""
+        """Return the job with its stack's outputs, where it names a stack."""
         return stack.with_stack_defaults(job, self.aws_for(self.location_of(job)))
 
     def check(self, job: LoadedJob) -> list[Finding]:
-        """What the trainer, the settings and the account have to say."""
+        """Check the trainer's settings, the request, and the account."""
         here = self.aws_for(self.location_of(job))
         trainers = self.local_backend.check(_on_any_device(job))
         return preflight.check_job(
@@ -106,7 +107,7 @@ class SageMakerBackend(
         )
 
     def estimate(self, job: LoadedJob, volumes: Mapping[str, DataVolume]) -> Estimate:
-        """At most: how long a training takes is not known before it has run."""
+        """Return an upper bound: training time is not known before a run, its limit is."""
         made = self.local_backend.estimate(job, volumes)
         hour, price = request.usd_per_hour(job), instances.get_hourly_price(job)
         seconds = request.max_runtime_seconds(job)
@@ -130,7 +131,7 @@ class SageMakerBackend(
         )
 
     def with_current_prices(self, job: LoadedJob, estimate: Estimate) -> Estimate:
-        """By the Price List, where it may be asked: an endpoint of one's own has none."""
+        """Use the Price List, where there is one: a self-hosted endpoint has none."""
         here, name = self.aws_for(self.location_of(job)), instances.choose_instance_type(job)
         try:
             meta = here.client("sagemaker").meta
@@ -150,8 +151,8 @@ class SageMakerBackend(
         return replace(estimate, usd=usd, price_source=f"{told}; Price List API", price_date="")
 
     def plan(self, staged: StagedJob) -> Plan:
-        """The calls, in order, with everything that is in them."""
-        model = instances.trained_model(staged.job)
+        """Return the calls, in order, with everything that is in them."""
+        model = trained_model(staged.job)
         assert model is not None, "preflight refuses a job without a model to train"
         asked = self._job_inputs(staged, weights.list_weight_files(model))
         wanted = request.create_request(asked)
@@ -184,7 +185,7 @@ class SageMakerBackend(
         return request.TrainingJobInputs(staged, trainer, sent, _resolve_image(staged.job))
 
     def submit(self, plan: Plan, observer: RunObserver = SILENT) -> str:
-        """Stage to S3, then create the training job, unless it is there."""
+        """Upload to S3, then create the training job, unless it exists."""
         self.aws_for(plan.request["place"])
         known = self._find_training_job(plan)
         if known is not None:
@@ -193,12 +194,12 @@ class SageMakerBackend(
         return self._create(plan)
 
     def find_submitted(self, plan: Plan) -> str | None:
-        """By its name, which follows from the plan's token."""
+        """Find the job by its name, which follows from the plan's token."""
         self.aws_for(plan.request["place"])
         return self._find_training_job(plan)
 
     def _find_training_job(self, plan: Plan) -> str | None:
-        """The name of the plan's training job when it was created before."""
+        """Return the name of the plan's training job when it was created before."""
         name = request.training_job_name(plan.job_id)
         answer = self._describe_training_job(name)
         if answer is None:
@@ -232,12 +233,12 @@ class SageMakerBackend(
         return str(call.parameters["TrainingJobName"])
 
     def _describe_training_job(self, name: str) -> TrainingJobDescription | None:
-        """One training job, or None. That there is none SageMaker calls a ValidationException."""
-        what, operation = f"the job {name} can't be looked at", "describe_training_job"
+        """Return one training job, or None where SageMaker has none of that name."""
+        what, operation = f"can't read the job {name}", "describe_training_job"
         return self.describe_or_none(what, "sagemaker", operation, TrainingJobName=name)
 
     def _list_attempts(self, job_id: str) -> list[TrainingJobDescription]:
-        """The job's training jobs, oldest first. Raises JobNotFound when there is none."""
+        """Return the job's training jobs, oldest first. Raise JobNotFound when there is none."""
         name = request.training_job_name(job_id)
         first = self._describe_training_job(name)
         if first is None or not _is_cloudft_job(first):
@@ -248,7 +249,7 @@ class SageMakerBackend(
         return found
 
     def describe(self, job_id: str) -> JobState:
-        """One look; the artifacts of a completed job are brought home with the first one."""
+        """Return the state; the first call after completion downloads the artifacts."""
         attempts = self._list_attempts(job_id)
         answer = attempts[-1]
         told = logs.read_newest_state(self.aws, answer["TrainingJobName"])
@@ -271,7 +272,7 @@ class SageMakerBackend(
         )
 
     def describe_many(self, job_ids: Sequence[str]) -> Mapping[str, JobState]:
-        """From the account's list, a hundred at a time; of each job its newest training job."""
+        """List the account's training jobs, a hundred a page; the newest of each job counts."""
         wanted = {request.training_job_name(job_id): job_id for job_id in job_ids}
         found: dict[str, JobState] = {}
         for summary in inventory.list_training_jobs(self.aws):
@@ -288,7 +289,7 @@ class SageMakerBackend(
         return found
 
     def list_untracked(self, known: Collection[str]) -> Iterator[DiscoveredJob | DamagedJob]:
-        """Jobs whose description says that cloudft made them; their plan lies in S3."""
+        """Yield jobs whose hyperparameters say that cloudft created them; their plan lies in S3."""
         names = {request.training_job_name(job_id) for job_id in known}
         there = (summary["TrainingJobName"] for summary in inventory.list_training_jobs(self.aws))
         matched = ((name, request.TRAINING_JOB_NAME.fullmatch(name)) for name in there)
@@ -308,7 +309,10 @@ class SageMakerBackend(
         return plan.to_discovered_job(name, created, self.location_with_region("sagemaker"))
 
     def metrics(self, job_id: str) -> Iterator[Metric]:
-        """The points that the trainer wrote into the log; of an old log, those of the artifacts."""
+        """Yield the points that the trainer wrote into the log.
+
+        An old log is gone; then the points are those of the artifacts.
+        """
         attempts = self._list_attempts(job_id)
         points = logs.read_metrics(self.aws, _training_job_names(attempts))
         folder = self.home.jobs / _job_id_of(attempts[0]) / output.ARTIFACTS
@@ -318,13 +322,13 @@ class SageMakerBackend(
         yield from points
 
     def logs(self, job_id: str, after: str | None = None) -> Iterator[LogLine]:
-        """What the container printed, of all the job's training jobs."""
+        """Yield what the container printed, of all the job's training jobs."""
         return logs.iter_log_lines(
             self.aws, _training_job_names(self._list_attempts(job_id)), after
         )
 
     def stop(self, job_id: str) -> None:
-        """StopTrainingJob: the trainer has two minutes for a checkpoint."""
+        """Call StopTrainingJob: the trainer has two minutes to save a checkpoint."""
         answer = self._list_attempts(job_id)[-1]
         if answer["TrainingJobStatus"] != "InProgress":
             return
@@ -337,7 +341,7 @@ class SageMakerBackend(
                 raise
 
     def resume(self, job_id: str) -> None:
-        """Another training job with the same request goes on from the checkpoints in S3."""
+        """Create another training job with the same request, which resumes from the checkpoints."""
         attempts = self._list_attempts(job_id)
         status = states.STATES[attempts[-1]["TrainingJobStatus"]]
         if status in ("InProgress", "Stopping"):
@@ -357,9 +361,10 @@ class SageMakerBackend(
             return
 
     def _original_request(self, answer: TrainingJobDescription) -> Mapping[str, Any]:
-        """What made the job: as this machine sent it, else as SageMaker describes it.
+        """Return the request that created the job.
 
-        Never by the plan in S3: a role, an image and a command are in it.
+        It comes from this machine's record, else from SageMaker's description; never from the plan
+        in S3, which has a role, an image and a command.
         """
         record = Store(self.home.jobs).get_or_none(_job_id_of(answer))
         recorded = recorded_request(record)
@@ -369,20 +374,20 @@ class SageMakerBackend(
     def download_artifacts(
         self, job_id: str, to: Path, on_copied: Callable[[int], None] | None = None
     ) -> Path:
-        """Copy what the job left to `to`, which must not exist."""
+        """Copy the job's artifacts to `to`, which must not exist."""
         return layout.copy_artifacts(job_id, self.describe(job_id).artifacts, to, on_copied)
 
     def list_resources(self) -> Listing[CloudResource]:
-        """Running jobs, warm machines and staged data of this account and Region."""
+        """List running jobs, warm pools and staged data of this account and Region."""
         return inventory.list_resources(self.aws)
 
     def remove_resource(self, thing: CloudResource) -> None:
-        """Remove one thing. A running job is left alone."""
+        """Remove one resource. A running job is left alone."""
         inventory.delete_resource(self.aws, thing)
 
 
 def _on_any_device(job: LoadedJob) -> LoadedJob:
-    """The job without this machine's device: the container takes its own."""
+    """Return the job without this machine's device: the container uses its own."""
     local = job.spec.local.model_copy(update={"device": "auto"})
     return replace(job, spec=job.spec.model_copy(update={"local": local}))
 
@@ -398,7 +403,7 @@ def _resolve_image(job: LoadedJob) -> str:
 
 
 def _is_cloudft_job(answer: TrainingJobDescription) -> bool:
-    """True of a job that carries the id that its name follows from."""
+    """Return whether a job carries the id from which its name follows."""
     job_id = (answer.get("HyperParameters") or {}).get(request.JOB_KEY, "")
     name = request.TRAINING_JOB_NAME.fullmatch(answer["TrainingJobName"])
     return (

@@ -1,8 +1,8 @@
-"""The container image: the job file's, or what the SageMaker SDK says. It is never guessed.
+"""Find the container image: the job file's, or the one that the SageMaker SDK names.
 
-The SDK's core (450 MB, seconds to import) is asked for this alone. Its ModelTrainer makes a name of
-its own for each call, uploads while it builds the request and sends it by itself: a request that is
-shown first and submitted once can't be had from it.
+The image is never guessed. The SDK's core (450 MB, seconds to import) is used for nothing else: its
+ModelTrainer invents a name for each call, uploads while it builds the request and sends it by
+itself, so that a request that is shown first and submitted once is impossible with it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from cloudft.errors import UsageError
 
 FRAMEWORK, SCOPE = "pytorch", "training"
 TORCH_MIN = "2.6"
-"""The oldest PyTorch that the trainer runs on (the extra `local`; local_backend/container/pip_requirements.py)."""
+"""The oldest PyTorch that the trainer runs on: that of the extra `local`, and of
+local_backend/container/pip_requirements.py."""
 ECR_URI = re.compile(
     r"(?P<account>\d{12})\.dkr[.-]ecr(?:-fips)?\.(?P<region>[a-z0-9-]+)\.(?:amazonaws\.|on\.aws)"
     r"[^/]*/(?P<repository>[^:@]+)(?::(?P<tag>[^@]+))?(?:@.+)?"
@@ -46,36 +47,36 @@ class EcrImage:
 
     @property
     def is_aws_image(self) -> bool:
-        """True of AWS's own images."""
+        """Return whether the image is one of AWS's own."""
         return self.account in AWS_ACCOUNTS.split()
 
     @property
     def torch_version(self) -> str | None:
-        """The version of PyTorch that the tag of a framework's image tells."""
+        """Return the version of PyTorch in the tag of a framework's image, or None."""
         found = re.match(r"\d+\.\d+(\.\d+)?", self.tag)
         return found[0] if found and self.repository.split("/")[-1] in FRAMEWORKS else None
 
     @property
     def is_torch_too_old(self) -> bool:
-        """True where the tag tells a PyTorch older than TORCH_MIN."""
+        """Return whether the tag names a PyTorch older than TORCH_MIN."""
         return self.torch_version is not None and _version_key(self.torch_version)[
             :2
         ] < _version_key(TORCH_MIN)
 
     @property
     def is_cpu_only(self) -> bool:
-        """True where the tag of a framework's image says that it has no CUDA."""
+        """Return whether the tag of a framework's image says that it has no CUDA."""
         return self.torch_version is not None and "cpu" in self.tag.split("-")
 
 
 def parse_ecr_uri(uri: str) -> EcrImage | None:
-    """Return what an image's URI tells; None for another form than ECR's."""
+    """Parse an image's URI; return None unless it is in ECR."""
     found = ECR_URI.fullmatch(uri)
     return EcrImage(**{k: v or "" for k, v in found.groupdict().items()}) if found else None
 
 
 def is_sdk_installed() -> bool:
-    """True where the extra `sagemaker` is installed."""
+    """Return whether the extra `sagemaker` is installed."""
     try:
         return importlib.util.find_spec("sagemaker.core") is not None
     except ModuleNotFoundError:
@@ -83,9 +84,9 @@ def is_sdk_installed() -> bool:
 
 
 def find_sdk_image(region: str, instance_type: str, version: str | None) -> str:
-    """The SDK's PyTorch training image for that machine.
+    """Return the SDK's PyTorch training image for that instance type.
 
-    Raises UsageError where the SDK has none: for that version, Region, or kind of machine.
+    Raise UsageError where the SDK has none for that version, Region, or kind of instance.
     """
     from sagemaker.core import image_uris
 

@@ -1,4 +1,4 @@
-"""Which machine a job needs, from what is known of its model before anything runs."""
+"""Choose the instance type of a job, from what is known of its model before anything runs."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from cloudft import catalogue
+from cloudft.backends.trained_model import trained_model
 from cloudft.catalogue import Instance, Model, Source
 from cloudft.catalogue.instances import GIB
 from cloudft.errors import BadDocument
@@ -24,15 +25,8 @@ DISK_GB, DISK_COPIES = 30, 3
 """Disk beside the weights, and how often these lie there: sent, kept as checkpoint, written out."""
 
 
-def trained_model(job: LoadedJob) -> Model | None:
-    """The model that is trained: local.model, or the base model when its weights are open."""
-    if job.spec.local.model is not None:
-        return catalogue.find_model(job.spec.local.model, base_dir=job.base_dir)
-    return job.model if job.model.is_open_weight else None
-
-
 def count_parameters(model: Model) -> int | None:
-    """How many weights a model has: the catalogue's word, or by its files; None if unknown."""
+    """Return the number of parameters: the catalogue's, or by the weight files; None if unknown."""
     if model.parameters:
         return model.parameters
     for folder in (Path(weights.path) for weights in model.weights if weights.path):
@@ -52,7 +46,7 @@ def _is_float32(folder: Path) -> bool:
 
 
 def required_gpu_bytes(job: LoadedJob, gpus: int = 1) -> int | None:
-    """Bytes of each GPU's memory that the job wants, roughly, when it is sharded over `gpus`.
+    """Return roughly how many bytes each GPU needs when the model is sharded over `gpus`.
 
     None when the model's size is unknown. 4-bit weights are not sharded.
     """
@@ -67,10 +61,10 @@ def required_gpu_bytes(job: LoadedJob, gpus: int = 1) -> int | None:
 
 
 def choose_instance_type(job: LoadedJob) -> str | None:
-    """The machine that is named, or the cheapest of one GPU that fits; None when none is known.
+    """Return the named type, or the cheapest with one GPU that fits; None when none is known.
 
-    Types of one price are taken in the catalogue's order; those without a price come last. With
-    `local.fsdp: true` it is the cheapest of which the GPUs of all fit together.
+    Types of the same price come in the catalogue's order; those without a price come last. With
+    `local.fsdp: true` it is the cheapest whose GPUs fit the model together.
     """
     given: str | None = job.spec.sagemaker.instance_type
     if given is not None:
@@ -87,7 +81,7 @@ def choose_instance_type(job: LoadedJob) -> str | None:
 
 
 def count_processes(job: LoadedJob) -> int:
-    """Trainers of the job: one for each GPU, or for each machine without one."""
+    """Return the number of trainer processes: one a GPU, or one an instance without GPUs."""
     machine = find_instance(choose_instance_type(job))
     return max(1, machine.gpus if machine else 1) * job.spec.sagemaker.instance_count
 
@@ -106,7 +100,7 @@ def _price_key(instance: Instance) -> float:
 
 
 def get_hourly_price(job: LoadedJob) -> tuple[float, Source] | None:
-    """Return USD of an hour of one machine, and where it was read: the job file's word first."""
+    """Return USD of an hour of one instance, and its source; the job file's price is first."""
     own = job.spec.prices
     if own is not None and own.instance_hour is not None:
         return own.instance_hour, own.price_source
@@ -114,12 +108,12 @@ def get_hourly_price(job: LoadedJob) -> tuple[float, Source] | None:
 
 
 def find_instance(name: str | None) -> Instance | None:
-    """What the catalogue has of a type."""
+    """Return the catalogue's entry of an instance type, or None."""
     return catalogue.load_instances().by_name.get(name or "")
 
 
 def choose_volume_gb(job: LoadedJob) -> int:
-    """The disk: what is given, or room for the weights thrice."""
+    """Return the disk size: the job file's, or room for three copies of the weights."""
     if job.spec.sagemaker.volume_gb is not None:
         return job.spec.sagemaker.volume_gb
     model = trained_model(job)

@@ -1,4 +1,4 @@
-"""What stands in an account and Region on SageMaker, and may cost."""
+"""List the billable resources of an account and Region on SageMaker."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TrainingJobDescription = Mapping[str, Any]
 
 
 def list_training_jobs(aws: Aws) -> Iterator[TrainingJobDescription]:
-    """Every training job, newest first."""
+    """Yield every training job, newest first."""
     token: dict[str, str] = {}
     how = {"SortBy": "CreationTime", "SortOrder": "Descending", "MaxResults": 100}
     while True:
@@ -39,7 +39,7 @@ def list_training_jobs(aws: Aws) -> Iterator[TrainingJobDescription]:
 
 @dataclass
 class _StagedUris:
-    """Where jobs have staged files: what running ones read, and the ended ones, newest first."""
+    """S3 prefixes of staged files: those of running jobs, and the ended jobs, newest first."""
 
     used: set[str] = field(default_factory=set)
     ended: dict[str, list[TrainingJobDescription]] = field(default_factory=dict)
@@ -47,9 +47,9 @@ class _StagedUris:
 
 
 def list_resources(aws: Aws) -> Listing[CloudResource]:
-    """Running jobs and warm machines, whoever made them; then data of cloudft's ended jobs.
+    """List running jobs and warm pools, whoever created them, and data of cloudft's ended jobs.
 
-    Where the jobs can't be read to the end, no data is listed: what is in use is not known.
+    Where the jobs can't be read to the end, no data is listed: it is unknown what is in use.
     """
     gathering, staged = ListingBuilder(), _StagedUris()
     found = gathering.collect(
@@ -70,7 +70,7 @@ def _list_machines(aws: Aws, staged: _StagedUris) -> Iterator[CloudResource]:
         running = status in ("InProgress", "Stopping")
         if not (running or warm or request.TRAINING_JOB_NAME.fullmatch(name)):
             continue
-        what = f"the job {name} can't be looked at"
+        what = f"can't read the job {name}"
         job = aws.call(what, "sagemaker", "describe_training_job", TrainingJobName=name)
         for uri in _input_uris(job) if running else ():  # whoever made the job
             staged.used.add(uri)
@@ -107,7 +107,10 @@ def _input_uris(job: TrainingJobDescription) -> Iterator[str]:
 def _machine_resource(
     job: TrainingJobDescription, kind: str, status: str, seconds: int
 ) -> CloudResource:
-    """Machines that are billed for so many seconds at most: a month is what is left of that."""
+    """Return instances that are billed for at most `seconds`.
+
+    The cost of a month is that of the rest of these seconds.
+    """
     wanted = job["ResourceConfig"]
     price, source = catalogue.hourly_price(wanted.get("InstanceType")) or (
         None,
@@ -132,7 +135,7 @@ def _machine_resource(
 def _list_staged_data(
     aws: Aws, uri: str, jobs: Sequence[TrainingJobDescription]
 ) -> Iterator[CloudResource]:
-    """The staged files below `uri`. A job that can be resumed reads them again: `resumable`."""
+    """Yield the staged files below `uri`; `resumable` ones are read again by a resumed job."""
     bucket, _, prefix = uri.removeprefix("s3://").partition("/")
     job = jobs[0]
     where = {"Bucket": bucket, "ExpectedBucketOwner": str(job["RoleArn"]).split(":")[4]}
@@ -176,7 +179,7 @@ def _list_keys(aws: Aws, where: Mapping[str, str], prefix: str) -> Iterator[str]
 
 
 def delete_resource(aws: Aws, thing: CloudResource) -> None:
-    """Let a warm machine go, or remove a staged file. Raises JobStateConflict for a running job."""
+    """Release a warm pool, or delete a staged file. Raise JobStateConflict for a running job."""
     if thing.kind == "training-job":
         raise JobStateConflict(
             f"{thing.name} is running", fix=f"`cloudft stop {thing.job or thing.name}` ends it."
@@ -193,6 +196,6 @@ def delete_resource(aws: Aws, thing: CloudResource) -> None:
         )
         return
     bucket, _, key = thing.id.removeprefix("s3://").partition("/")
-    identity = aws.call("the identity can't be looked up", "sts", "get_caller_identity")
+    identity = aws.call("can't get the caller identity", "sts", "get_caller_identity")
     where = {"Bucket": bucket, "Key": key, "ExpectedBucketOwner": identity["Account"]}
     aws.call(f"{thing.id} can't be removed", "s3", "delete_object", **where)

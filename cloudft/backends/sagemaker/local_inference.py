@@ -1,4 +1,4 @@
-"""Asking a job's models: they are brought here, and the local backend asks them."""
+"""Inference with a job's models on this machine, by the local backend."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from cloudft.types import JobState
 
 
 class LocalInferenceMixin(SupportsGenerate, SupportsExport, SupportsInference):
-    """Jobs whose models are asked on this machine, once their artifacts are here."""
+    """Runs the models of jobs on this machine, once their artifacts are downloaded."""
 
     home: Home
 
     @abstractmethod
     def describe(self, job_id: str) -> JobState:
-        """One look; of a completed job the artifacts are here."""
+        """Return the job's state; the artifacts of a completed job are on this machine."""
 
     @property
     def local_backend(self) -> Backend:
-        """The trainer's own backend: it says what the trainer is asked, and asks its models."""
+        """Return the local backend: it builds the trainer's request, and runs its models."""
         return backend_by_name("local", self.home)
 
     def generate(
@@ -38,31 +38,31 @@ class LocalInferenceMixin(SupportsGenerate, SupportsExport, SupportsInference):
         variants: Sequence[str],
         decoding: GenerationConfig,
     ) -> Iterator[Answer]:
-        """Answers, in the order in which they come."""
+        """Yield answers in order of completion."""
         local = self.local_backend
         assert isinstance(local, SupportsGenerate)
         return local.generate(self._downloaded_job(job_id), prompts, variants, decoding)
 
     def export(self, job_id: str, out: Path, dtype: str) -> Mapping[str, Any]:
-        """Merge and prove."""
+        """Merge the weights and prove the result."""
         local = self.local_backend
         assert isinstance(local, SupportsExport)
         return local.export(self._downloaded_job(job_id), out, dtype)
 
     def open_session(self, job_id: str) -> InferenceSession:
-        """The job's models."""
+        """Open the job's models."""
         local = self.local_backend
         assert isinstance(local, SupportsInference)
         return local.open_session(self._downloaded_job(job_id))
 
     def open_base_session(self, job: LoadedJob) -> InferenceSession:
-        """The base model."""
+        """Open the base model."""
         local = self.local_backend
         assert isinstance(local, SupportsInference)
         return local.open_base_session(job)
 
     def _downloaded_job(self, job_id: str) -> str:
-        """The job as the local backend knows it. Raises JobStateConflict before its end."""
+        """Return the job's id in the local backend. Raise JobStateConflict before its end."""
         state = self.describe(job_id)
         if state.artifacts is None:
             raise JobStateConflict(

@@ -1,7 +1,7 @@
-"""A job's log in CloudWatch Logs: lines for people, and the trainer's own points and states.
+"""Read a job's log in CloudWatch Logs: lines for people, and the trainer's points and states.
 
-Only the first machine's streams are read: there the trainer tells of itself. A job that was
-resumed, or whose spot machine was replaced, has several, one after the other.
+Only the first instance's streams are read: its trainer reports for all. A job that was resumed, or
+whose spot instance was replaced, has several streams, one after the other.
 """
 
 from __future__ import annotations
@@ -28,8 +28,10 @@ TAIL_EVENTS = 200
 
 @dataclass(frozen=True)
 class Event:
-    """One event. `cursor` is the stream's place, the time in ms, and the event's place among those
-    of that time.
+    """One event of a log stream.
+
+    `cursor` is the stream's position, the time in ms, and the event's position among those of that
+    time.
     """
 
     stream: int
@@ -39,12 +41,12 @@ class Event:
 
     @property
     def cursor(self) -> str:
-        """What `lines(after=...)` takes."""
+        """Return what `iter_log_lines(after=...)` takes."""
         return f"{self.stream}:{self.time}:{self.number}"
 
 
 def iter_log_lines(aws: Aws, names: Sequence[str], after: str | None = None) -> Iterator[LogLine]:
-    """What people read, of these training jobs in their order, behind the cursor `after`."""
+    """Yield the lines for people, of these training jobs in order, behind the cursor `after`."""
     for event in iter_events(aws, names, after):
         said, mark, _ = event.text.partition(LINE_MARKER)
         if said or not mark:
@@ -52,7 +54,7 @@ def iter_log_lines(aws: Aws, names: Sequence[str], after: str | None = None) -> 
 
 
 def iter_events(aws: Aws, names: Sequence[str], after: str | None = None) -> Iterator[Event]:
-    """Every event; none where there is no log yet."""
+    """Yield every event; none where there is no log yet."""
     at, time, number = (int(part) for part in (after or "0:0:-1").split(":"))
     for place, stream in enumerate(list_streams(aws, names)):
         if place < at:
@@ -64,7 +66,7 @@ def iter_events(aws: Aws, names: Sequence[str], after: str | None = None) -> Ite
 
 
 def list_streams(aws: Aws, names: Sequence[str]) -> list[str]:
-    """The log streams of the first machine of each job, oldest first."""
+    """Return the log streams of the first instance of each job, oldest first."""
     found: list[str] = []
     for name in names:
         what = f"the log of {name} can't be read"
@@ -101,7 +103,7 @@ def _get_events(aws: Aws, stream: str, **how: Any) -> Mapping[str, Any]:
 
 
 def read_newest_state(aws: Aws, name: str) -> documents.TrainerState | None:
-    """The trainer's last word; None before there is one, or where the log may not be read."""
+    """Return the trainer's newest state; None before there is one, or where reading is denied."""
     try:
         there = list_streams(aws, [name])
         if not there:
@@ -120,13 +122,13 @@ def read_newest_state(aws: Aws, name: str) -> documents.TrainerState | None:
 
 
 def extract_marked(text: str, kind: str) -> str | None:
-    """The JSON of a line for us; None for another line."""
+    """Return the JSON of a line of the trainer's protocol; None for any other line."""
     _, mark, content = text.partition(f"{LINE_MARKER}{kind} ")
     return content if mark else None
 
 
 def read_metrics(aws: Aws, names: Sequence[str]) -> list[Metric]:
-    """The curve, by step. A point that comes again, from a checkpoint, replaces what followed."""
+    """Return the curve, by step. A point that a resumed run repeats replaces what followed it."""
     curves: dict[str, dict[int, Metric]] = {"train": {}, "validation": {}}
     for event in iter_events(aws, names):
         content = extract_marked(event.text, "metric")

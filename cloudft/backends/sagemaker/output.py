@@ -1,6 +1,4 @@
-"""What a completed job left in S3, brought home: the one layout, and what the local trainer needs
-to ask the model and to export it.
-"""
+"""Download what a completed job left in S3, in the layout that the local backend reads."""
 
 from __future__ import annotations
 
@@ -34,9 +32,9 @@ STAGED_NAME_LENGTH = 32
 
 
 def read_plan(aws: Aws, answer: Mapping[str, Any]) -> discovered_plan.DiscoveredPlan:
-    """The job's plan, from beside its output, as far as it is taken.
+    """Read the accepted part of the job's plan, from beside its output.
 
-    Raises AwsRefused, AwsUnreachable, DamagedJob.
+    Raise CloudRefused, CloudUnreachable, DamagedJob.
     """
     bucket, key = split_s3_uri(answer["OutputDataConfig"]["S3OutputPath"])
     name = f"s3://{bucket}/{key.removesuffix('output/')}{PLAN_FILE}"
@@ -54,9 +52,9 @@ def read_plan(aws: Aws, answer: Mapping[str, Any]) -> discovered_plan.Discovered
 
 
 def download_artifacts(aws: Aws, answer: Mapping[str, Any], home: Home, job_id: str) -> Path:
-    """The job's artifacts here, whole or not at all. Raises DamagedJob for an archive that is not.
+    """Download the job's artifacts completely or not at all. Raise DamagedJob for a bad archive.
 
-    Raises AwsRefused, AwsUnreachable, StoreError.
+    Raise CloudRefused, CloudUnreachable, StoreError.
     """
     folder = home.jobs / job_id / ARTIFACTS
     if layout.is_complete(folder):
@@ -88,7 +86,7 @@ def _damaged_output(answer: Mapping[str, Any], why: str) -> DamagedJob:
 
 
 def _unpack(aws: Aws, uri: str, folder: Path) -> None:
-    """Plain files alone, within bounds. Raise BadArchive for an archive of another kind."""
+    """Unpack plain files within limits. Raise BadArchive for any other archive."""
     with io.BufferedReader(ObjectStream(uri, aws.client("s3")), 1 << 20) as stream:
         unpack_tar_gz(stream, folder)
 
@@ -102,7 +100,7 @@ class _TrainerData(msgspec.Struct):
 
 
 def _write_job_folder(aws: Aws, answer: Mapping[str, Any], home: Home, job_id: str) -> None:
-    """The folder as a local job's: its request, and the data that can be had here."""
+    """Write the job's folder as a local job's: its request, and the data that is available."""
     folder = home.jobs / job_id
     wanted, sha256 = _trainer_request(aws, answer, home, job_id)
     files = convert(wanted, _TrainerData, file=folder / RECORD_FILE).data
@@ -124,9 +122,9 @@ def _write_job_folder(aws: Aws, answer: Mapping[str, Any], home: Home, job_id: s
 def _trainer_request(
     aws: Aws, answer: Mapping[str, Any], home: Home, job_id: str
 ) -> tuple[Mapping[str, Any], str]:
-    """What the trainer was asked, and the manifest's digest, by this machine's record.
+    """Return the trainer's request, and the manifest's digest, from this machine's record.
 
-    Without a record, by the plan in S3.
+    Without a record, they come from the plan in S3.
     """
     record = Store(home.jobs).get_or_none(job_id)
     if record is not None and "home" in record.request:
@@ -145,7 +143,7 @@ def _copy_staged(staged: Path, path: Path) -> bool:
 
 
 def _download_channel_file(aws: Aws, answer: Mapping[str, Any], role: str, path: Path) -> bool:
-    """A file that went to S3 with the job, from the channel of its role."""
+    """Download a file that was uploaded with the job, from the channel of its role."""
     for channel in answer.get("InputDataConfig") or ():
         uri = channel["DataSource"].get("S3DataSource", {}).get("S3Uri", "")
         if channel["ChannelName"] != role or not uri:

@@ -1,4 +1,4 @@
-"""Everything that can be known before a job is submitted to SageMaker."""
+"""Check everything that can be checked before a job is submitted to SageMaker."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from cloudft.aws.request_validation import load_service_model, validate_request
 from cloudft.backends.aws_base import request_checks
 from cloudft.backends.findings import FindingFactory
 from cloudft.backends.sagemaker import account_checks, images, instances, request, weights
+from cloudft.backends.trained_model import trained_model
 from cloudft.catalogue import CUSTOMIZATION_TYPES, is_labeled
 from cloudft.errors import UsageError
 from cloudft.spec.load import LoadedJob
@@ -37,44 +38,45 @@ def check_job(
     trainer_findings: list[Finding],
     make_inputs: Callable[[], request.TrainingJobInputs],
 ) -> list[Finding]:
-    """Off line first, with what the trainer says of the job; then the account's own word.
+    """Check offline first, with the trainer's findings about the job; then the account.
 
-    `asked` makes what the job's request is made from, of a job without a fault so far.
+    `make_inputs` builds the inputs of the request, for a job without an error so far.
     """
-    note = FindingFactory(job)
-    found = [finding for finding in trainer_findings if finding.code in TRAINER_FINDINGS]
-    found += [
-        *_customization_type(job, note),
-        *_check_settings(job, note),
-        *_check_instance(job, note),
-        *_check_weights(job, note),
+    finding = FindingFactory(job)
+    findings = [f for f in trainer_findings if f.code in TRAINER_FINDINGS]
+    findings += [
+        *_customization_type(job, finding),
+        *_check_settings(job, finding),
+        *_check_instance(job, finding),
+        *_check_weights(job, finding),
     ]
     named = "sagemaker" if job.spec.sagemaker.profile else "bedrock"
-    found += [
-        *request_checks.check_profile_configured(aws.location, f"{named}.profile", note),
-        *_check_regions(job, note),
+    findings += [
+        *request_checks.check_profile_configured(aws.location, f"{named}.profile", finding),
+        *_check_regions(job, finding),
     ]
-    if _has_errors(found):
-        return found
+    if _has_errors(findings):
+        return findings
     try:
-        made = make_inputs()
-    except UsageError as error:  # of the SDK, asked for the image
-        return [*found, note("NoImage", "sagemaker.image_uri", error.message, error.fix or "")]
-    found += [*_check_request(job, made, note), *_check_image(job, made.image, note)]
-    return (
-        found
-        if _has_errors(found)
-        else [*found, *account_checks.check_account(job, aws, note, made.image)]
-    )
+        inputs = make_inputs()
+    except UsageError as error:  # the SDK names no image
+        return [
+            *findings,
+            finding("NoImage", "sagemaker.image_uri", error.message, error.fix or ""),
+        ]
+    findings += [*_check_request(job, inputs, finding), *_check_image(job, inputs.image, finding)]
+    if _has_errors(findings):
+        return findings
+    return [*findings, *account_checks.check_account(job, aws, finding, inputs.image)]
 
 
-def _check_regions(job: LoadedJob, note: FindingFactory) -> Iterator[Finding]:
+def _check_regions(job: LoadedJob, finding: FindingFactory) -> Iterator[Finding]:
     spec = job.spec.sagemaker
     keys = {
         "sagemaker.kms_key_id": spec.kms_key_id,
         "sagemaker.s3_kms_key_id": spec.s3_kms_key_id,
     }
-    return request_checks.check_arn_regions(keys, request.location_of(job)["region"], note)
+    return request_checks.check_arn_regions(keys, request.location_of(job)["region"], finding)
 
 
 REQUEST_FIELDS = {
@@ -99,147 +101,157 @@ REQUEST_FIELDS = {
 """Member of the request -> the field of the job file that it is made from."""
 
 
-def _has_errors(found: list[Finding]) -> bool:
-    return any(finding.severity == "error" for finding in found)
+def _has_errors(findings: list[Finding]) -> bool:
+    return any(f.severity == "error" for f in findings)
 
 
-def _customization_type(job: LoadedJob, note: FindingFactory) -> Iterator[Finding]:
-    """What no container of ours trains; where SageMaker has something of its own, it is named."""
+def _customization_type(job: LoadedJob, finding: FindingFactory) -> Iterator[Finding]:
+    """Yield findings for what the container can't train; SageMaker's own offer is named."""
     kind = job.spec.customization_type
     job_type = CUSTOMIZATION_TYPES[kind]
     if "sagemaker" not in job_type.trains_on:
         fix = "submit with --backend bedrock."
-        yield note("NotOnSageMaker", "customization_type", f"{kind} is not trained so", fix)
+        yield finding(
+            "NotOnSageMaker", "customization_type", f"the trainer does not support {kind}", fix
+        )
         if job_type.on_sagemaker_serverless:
-            yield _serverless_hint(note, "customization_type", job_type.on_sagemaker_serverless)
-    elif instances.trained_model(job) is None:
-        message = f"the weights of {job.model.alias} can't be had, so no container trains them"
-        fix = "submit with --backend bedrock; or name an open stand-in: `local: {model:"
-        yield note("NoLocalModel", "local.model", message, f"{fix} smollm2-135m}}`.")
+            yield _serverless_hint(finding, "customization_type", job_type.on_sagemaker_serverless)
+    elif trained_model(job) is None:
+        message = f"the weights of {job.model.alias} are not available: no container trains them"
+        fix = "submit with --backend bedrock; or set an open model to train in its place:"
+        fix += " `local: {model: smollm2-135m}`."
+        yield finding("NoLocalModel", "local.model", message, fix)
         if kind in job.model.sagemaker_serverless:
-            what = f"is for Amazon Nova, too, beside recipes in training jobs ({NOVA_GUIDE})"
-            yield _serverless_hint(note, "base_model", what)
+            what = f"supports Amazon Nova too, and so do recipes in training jobs ({NOVA_GUIDE})"
+            yield _serverless_hint(finding, "base_model", what)
 
 
-def _serverless_hint(note: FindingFactory, field: str, what: str) -> Finding:
+def _serverless_hint(finding: FindingFactory, field: str, what: str) -> Finding:
     fix = (
-        f"look whether its hub has your model ({CUSTOMIZATION_GUIDE}); cloudft starts no such jobs."
+        f"see whether its hub has your model ({CUSTOMIZATION_GUIDE}); cloudft starts no such jobs."
     )
-    return note("ServerlessServes", field, f"{SERVERLESS} {what}", fix, "warning")
+    return finding("ServerlessServes", field, f"{SERVERLESS} {what}", fix, "warning")
 
 
-def _check_settings(job: LoadedJob, note: FindingFactory) -> Iterator[Finding]:
+def _check_settings(  # noqa: C901  # a list of independent checks, one branch each
+    job: LoadedJob, finding: FindingFactory
+) -> Iterator[Finding]:
     spec = job.spec.sagemaker
     if request.location_of(job)["region"] is None:
         fix = "set sagemaker.region, --region or AWS_REGION."
-        yield note("MissingValue", "sagemaker.region", "no AWS Region is named", fix)
+        yield finding("MissingValue", "sagemaker.region", "no AWS Region is set", fix)
     if spec.role_arn is None:
         fix = "set sagemaker.role_arn (sagemaker.amazonaws.com may assume it), or sagemaker.stack."
-        yield note("MissingValue", "sagemaker.role_arn", "no execution role is named", fix)
+        yield finding("MissingValue", "sagemaker.role_arn", "no execution role is set", fix)
     if spec.s3_uri is None:
         fix = "set sagemaker.s3_uri: s3://BUCKET/PREFIX, in the job's Region; or sagemaker.stack."
-        yield note("MissingValue", "sagemaker.s3_uri", "no place in S3 is named", fix)
+        yield finding("MissingValue", "sagemaker.s3_uri", "no S3 location is set", fix)
     if spec.image_uri is None and not images.is_sdk_installed():
-        fix = "name sagemaker.image_uri, a PyTorch training image; or"
-        fix += " pip install 'cloudft[sagemaker]', whose SDK knows the stock ones."
-        yield note("NoImage", "sagemaker.image_uri", "no container image is known", fix)
+        fix = "set sagemaker.image_uri to a PyTorch training image; or"
+        fix += " pip install 'cloudft[sagemaker]', whose SDK knows AWS's own images."
+        yield finding("NoImage", "sagemaker.image_uri", "no container image is known", fix)
+    yield from _check_combinations(job, finding)
+
+
+def _check_combinations(job: LoadedJob, finding: FindingFactory) -> Iterator[Finding]:
+    """Yield findings for settings that contradict each other."""
+    spec, longest = job.spec.sagemaker, request.max_runtime_seconds(job)
     if spec.image_uri is not None and spec.pytorch_version is not None:
-        message = "sagemaker.pytorch_version chooses no image beside sagemaker.image_uri"
-        yield note("UnusedValue", "sagemaker.pytorch_version", message, "leave one of them out.")
+        message = "sagemaker.pytorch_version has no effect with sagemaker.image_uri"
+        yield finding("UnusedValue", "sagemaker.pytorch_version", message, "remove one of them.")
+    field = "sagemaker.max_wait_seconds"
     if spec.max_wait_seconds is not None and not spec.spot:
         message = "sagemaker.max_wait_seconds has no effect without spot"
-        yield note(
-            "UnusedValue", "sagemaker.max_wait_seconds", message, "set sagemaker.spot: true."
-        )
-    elif spec.max_wait_seconds is not None and spec.max_wait_seconds < request.max_runtime_seconds(
-        job
-    ):
-        message = f"waiting ({spec.max_wait_seconds} s) is shorter than running"
-        fix = f"set it to {request.max_runtime_seconds(job)} or more."
-        yield note("OutOfRange", "sagemaker.max_wait_seconds", message, fix)
+        yield finding("UnusedValue", field, message, "set sagemaker.spot: true.")
+    elif spec.max_wait_seconds is not None and spec.max_wait_seconds < longest:
+        message = f"the wait for spot capacity ({spec.max_wait_seconds} s) is shorter than the run"
+        yield finding("OutOfRange", field, message, f"set it to {longest} or more.")
     if spec.spot and spec.keep_alive_seconds:
-        message = "a spot machine can't be kept warm"
-        yield note("BadRequest", "sagemaker.keep_alive_seconds", message, "leave one of them out.")
+        message = "a spot instance can't be kept in a warm pool"
+        yield finding("BadRequest", "sagemaker.keep_alive_seconds", message, "remove one of them.")
     if spec.vpc is not None and not spec.network_isolation:
-        message = "the container installs from PyPI what its image lacks of the trainer's packages"
-        fix = "let the network have a way there, or the image have them (docs/sagemaker.md)."
-        yield note("NetworkOfItsOwn", "sagemaker.vpc", message, fix, "warning")
+        message = "the container installs packages that its image lacks from PyPI"
+        fix = "give the VPC a route to PyPI, or use an image that has them (docs/sagemaker.md)."
+        yield finding("NetworkOfItsOwn", "sagemaker.vpc", message, fix, "warning")
     if spec.network_isolation and not uploads_weights(job):
         message = "without a network the container can't download the weights"
-        fix = "name a folder with the weights as base_model (or local.model)."
-        yield note("NoNetwork", "sagemaker.network_isolation", message, fix)
+        fix = "set base_model (or local.model) to a folder with the weights."
+        yield finding("NoNetwork", "sagemaker.network_isolation", message, fix)
 
 
 def uploads_weights(job: LoadedJob) -> bool:
-    """True when the model's files are on this machine and go with the job."""
-    model = instances.trained_model(job)
+    """Return whether the model's files are on this machine and are uploaded with the job."""
+    model = trained_model(job)
     return model is None or bool(weights.list_weight_files(model))
 
 
-def _check_instance(job: LoadedJob, note: FindingFactory) -> Iterator[Finding]:
+def _check_instance(job: LoadedJob, finding: FindingFactory) -> Iterator[Finding]:
     spec, name = job.spec.sagemaker, instances.choose_instance_type(job)
     field = "sagemaker.instance_type"
-    if name is None and instances.trained_model(job) is not None:
-        wanted = instances.required_gpu_bytes(job)
-        message = "how large the model is, is not known here"
-        if wanted is not None:
-            message = f"no known machine has a GPU with {wanted / 2**30:.0f} GiB"
-        yield note("NoInstance", field, message, "name sagemaker.instance_type.")
-        if wanted is not None and is_labeled(job.spec.customization_type):
-            yield _serverless_hint(note, field, "needs no machine of yours")
+    if name is None and trained_model(job) is not None:
+        needed = instances.required_gpu_bytes(job)
+        message = "the size of the model is unknown"
+        if needed is not None:
+            message = f"no known instance has a GPU with {needed / 2**30:.0f} GiB"
+        yield finding("NoInstance", field, message, "set sagemaker.instance_type.")
+        if needed is not None and is_labeled(job.spec.customization_type):
+            yield _serverless_hint(finding, field, "needs no instance of yours")
         return
-    yield from _check_instance_type(name, note)
+    yield from _check_instance_type(name, finding)
     known, processes = instances.find_instance(name), instances.count_processes(job)
-    wanted = instances.required_gpu_bytes(job, processes if job.spec.local.fsdp else 1)
+    needed = instances.required_gpu_bytes(job, processes if job.spec.local.fsdp else 1)
     if job.spec.local.fsdp is True and known and processes == 1:
         message = f"local.fsdp shards the model over several GPUs, and one {name} has one"
-        yield note("OneProcess", "local.fsdp", message, "take more of them, or leave it out.")
-    if known and wanted and spec.instance_type and known.gpus and known.gpu_bytes < wanted:
-        message = f"a GPU of {name} has {known.gib} GiB; the job wants some {wanted / 2**30:.0f}"
-        fix = "take a larger one, or `method: qlora`; leave instance_type out to have one chosen."
-        yield note("InstanceSmall", field, message, fix, "warning")
+        yield finding("OneProcess", "local.fsdp", message, "use more of them, or remove it.")
+    if known and needed and spec.instance_type and known.gpus and known.gpu_bytes < needed:
+        message = f"a GPU of {name} has {known.gib} GiB; the job needs about {needed / 2**30:.0f}"
+        fix = "use a larger one, or `method: qlora`; without instance_type one is chosen."
+        yield finding("InstanceSmall", field, message, fix, "warning")
     if known and known.gpus == 0 and job.spec.local.method == "qlora":
         message = f"local.method is qlora: 4-bit weights need a GPU, and {name} has none"
-        yield note("NoGpu", field, message, "take ml.g5.xlarge, say; or `method: lora`.")
+        yield finding("NoGpu", field, message, "use ml.g5.xlarge, for example; or `method: lora`.")
     elif known and known.gpus == 0:
         message = f"{name} has no GPU: training there is slow"
-        yield note("NoGpu", field, message, "take ml.g5.xlarge, say.", "warning")
+        yield finding("NoGpu", field, message, "use ml.g5.xlarge, for example.", "warning")
 
 
-def _check_instance_type(name: str | None, note: FindingFactory) -> Iterator[Finding]:
-    """A machine that the API does not know, or whose chips the trainer does not."""
+def _check_instance_type(name: str | None, finding: FindingFactory) -> Iterator[Finding]:
+    """Yield a finding for a type that the API, or whose chips the trainer, does not support."""
     known = load_service_model("sagemaker").shape_for("TrainingInstanceType").enum
     if name is not None and name.startswith(NEURON_PREFIXES):
-        message = f"{name} has AWS's own accelerators: the trainer would run on its CPU"
-        fix = "take a machine with NVIDIA GPUs, ml.g5.2xlarge, say."
-        yield note("NoGpu", "sagemaker.instance_type", message, fix)
+        message = f"{name} has AWS's own accelerators, which the trainer can't use"
+        fix = "use an instance with NVIDIA GPUs, for example ml.g5.2xlarge."
+        yield finding("NoGpu", "sagemaker.instance_type", message, fix)
     if name is None or name in known:
         return
     near = difflib.get_close_matches(name, known, 1, 0.8)
-    fix = f"did you mean {near[0]}?" if near else "take ml.g5.2xlarge, say."
-    fix += " (A type that is newer than this boto3 needs a newer one.)"
-    message = f"SageMaker has no training instance {name}"
-    yield note("NoSuchInstance", "sagemaker.instance_type", message, fix)
+    fix = f"did you mean {near[0]}?" if near else "use ml.g5.2xlarge, for example."
+    fix += " (A newer type needs a newer boto3.)"
+    message = f"SageMaker has no training instance type {name}"
+    yield finding("NoSuchInstance", "sagemaker.instance_type", message, fix)
 
 
 def _check_request(
-    job: LoadedJob, asked: request.TrainingJobInputs, note: FindingFactory
+    job: LoadedJob, inputs: request.TrainingJobInputs, finding: FindingFactory
 ) -> Iterator[Finding]:
-    """The request itself against the service model; and whether each GPU gets a record."""
+    """Check the request against the service model; check that each GPU gets a record."""
     for problem in validate_request(
-        "sagemaker", "CreateTrainingJob", request.create_request(asked)
+        "sagemaker", "CreateTrainingJob", request.create_request(inputs)
     ):
         field = request_checks.field_for_member(problem, REQUEST_FIELDS, "sagemaker")
-        yield note("BadRequest", field, problem, f"correct {field}.")
-    processes, batch = instances.count_processes(job), asked.trainer["hyperParameters"]["batchSize"]
+        yield finding("BadRequest", field, problem, f"correct {field}.")
+    processes, batch = (
+        instances.count_processes(job),
+        inputs.trainer["hyperParameters"]["batchSize"],
+    )
     if processes > batch:
-        message = f"{processes} GPUs or machines share batches of {batch}: some would be idle"
-        fix = "take fewer of them, or raise batchSize."
-        yield note("GpusIdle", "sagemaker.instance_type", message, fix)
+        message = f"{processes} GPUs or instances share batches of {batch}: some would be idle"
+        fix = "use fewer of them, or raise batchSize."
+        yield finding("GpusIdle", "sagemaker.instance_type", message, fix)
 
 
-def _check_image(job: LoadedJob, uri: str, note: FindingFactory) -> Iterator[Finding]:
-    """What the image's URI tells: its Region, its PyTorch, whether it is for machines with GPUs."""
+def _check_image(job: LoadedJob, uri: str, finding: FindingFactory) -> Iterator[Finding]:
+    """Check Region, PyTorch version and GPU support of the image, by its URI."""
     image, field = images.parse_ecr_uri(uri), "sagemaker.image_uri"
     if image is None:
         return
@@ -251,28 +263,30 @@ def _check_image(job: LoadedJob, uri: str, note: FindingFactory) -> Iterator[Fin
         field = "sagemaker.pytorch_version"
     if image.region != region:
         message = f"the image is in {image.region}, the job in {region}"
-        fix = f"name one in {region}, or copy it there: SageMaker pulls within one Region."
-        yield note("WrongRegion", field, message, fix)
+        fix = f"use one in {region}, or copy it there: SageMaker pulls within one Region."
+        yield finding("WrongRegion", field, message, fix)
     if image.is_torch_too_old:
         message = (
             f"the image has PyTorch {image.torch_version}; the trainer needs {images.TORCH_MIN}"
         )
-        yield note("ImageTooOld", field, message, f"take PyTorch {images.TORCH_MIN} or newer.")
+        yield finding("ImageTooOld", field, message, f"use PyTorch {images.TORCH_MIN} or newer.")
     if image.is_cpu_only and machine is not None and machine.gpus:
-        message = f"the image is for machines without a GPU, and {machine.name} has one"
-        yield note("ImageWithoutGpu", field, message, "take the -gpu- image of that version.")
+        message = f"the image is for instances without a GPU, and {machine.name} has one"
+        yield finding("ImageWithoutGpu", field, message, "use the -gpu- image of that version.")
 
 
-def _check_weights(job: LoadedJob, note: FindingFactory) -> Iterator[Finding]:
-    model = instances.trained_model(job)
+def _check_weights(job: LoadedJob, finding: FindingFactory) -> Iterator[Finding]:
+    model = trained_model(job)
     if model is None or weights.list_weight_files(model):
         return
     name = weights.find_hub_id(model)
     field = "local.model" if job.spec.local.model else "base_model"
     if name is None:
-        message = f"the weights of {model.alias} are not on this machine, and no hub has them"
-        yield note("WeightsNotHere", field, message, "`cloudft models` says where they come from.")
+        message = f"the weights of {model.alias} are not on this machine, and no model hub has them"
+        yield finding(
+            "WeightsNotHere", field, message, "`cloudft models` shows where they come from."
+        )
     else:
         message = f"the container downloads {name} from the hub"
-        fix = "none is needed for an open model; a gated one: name a folder with its weights."
-        yield note("WeightsFromHub", field, message, fix, "warning")
+        fix = "nothing to do for an open model; for a gated one, use a folder with its weights."
+        yield finding("WeightsFromHub", field, message, fix, "warning")

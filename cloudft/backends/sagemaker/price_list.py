@@ -1,4 +1,4 @@
-"""What an instance costs now, by the Price List; nothing is guessed."""
+"""Look up the current price of an instance in the AWS Price List. Nothing is guessed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ HOUR_UNIT = re.compile(r"h(ou)?rs?", re.I)
 
 
 def fetch_hourly_price(aws: Aws, instance_type: str, region: str) -> float | None:
-    """USD of an hour of training; None unless exactly one price is listed. Raises AwsRefused."""
+    """Return USD of an hour of training; None unless exactly one price is listed.
+
+    Raise CloudRefused.
+    """
     fields = {"regionCode": region, "instanceName": instance_type, "component": "Training"}
     wanted = [{"Type": "TERM_MATCH", "Field": k, "Value": v} for k, v in fields.items()]
     there = Aws(replace(aws.location, region=PRICE_LIST_REGION))

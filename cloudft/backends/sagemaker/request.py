@@ -1,4 +1,4 @@
-"""A job as the calls that AWS gets. Pure but for the weights' digests: one job, one plan."""
+"""Build a job's calls of AWS. No side effects but reading the weights' digests; deterministic."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ METRIC_DEFINITIONS = [
 
 @dataclass(frozen=True)
 class TrainingJobInputs:
-    """What a job's request is made from: itself, its trainer's job.json, its weights, the image."""
+    """The inputs of a job's request: the staged job, the trainer's job.json, weights, image."""
 
     staged: StagedJob
     trainer: Mapping[str, Any]
@@ -61,20 +61,20 @@ class TrainingJobInputs:
 
     @property
     def job(self) -> LoadedJob:
-        """The job."""
+        """Return the job."""
         return self.staged.job
 
     @property
     def files(self) -> dict[str, StagedFile]:
-        """The staged files that the job reads, by role."""
+        """Return the staged files that the job reads, by role."""
         there = self.staged.manifest.files
         return {role: there[role] for role in UPLOADED_ROLES if role in there}
 
 
 def location_of(job: LoadedJob) -> dict[str, Any]:
-    """Where the job runs: what the section leaves out, the section bedrock says.
+    """Return the job's location; what the section leaves out is the section bedrock's.
 
-    A flag (--region, --profile, --endpoint-url: they set bedrock's) stands above both.
+    A flag (--region, --profile, --endpoint-url: they set bedrock's) takes precedence over both.
     """
     own, other = job.spec.sagemaker, job.spec.bedrock
     found = {}
@@ -96,7 +96,7 @@ def expected_bucket_owner(job: LoadedJob) -> str | None:
 
 
 def training_job_name(identifier: str) -> str:
-    """The training job's name of a job id: letters, digits, single hyphens; of one it is itself."""
+    """Return the training job's name of a job id: letters, digits, single hyphens. Idempotent."""
     name, _, token = identifier.rpartition("-")
     words = re.sub(r"[^0-9a-zA-Z]+", "-", name).strip("-")
     return (
@@ -107,7 +107,7 @@ def training_job_name(identifier: str) -> str:
 
 
 def max_runtime_seconds(job: LoadedJob) -> int:
-    """Seconds after which the job is stopped: what is given, what the budget pays, or a day."""
+    """Return the time limit: the job file's, what the budget pays for, or a day."""
     spec = job.spec.sagemaker
     if spec.max_runtime_seconds is not None:
         return spec.max_runtime_seconds
@@ -118,13 +118,13 @@ def max_runtime_seconds(job: LoadedJob) -> int:
 
 
 def usd_per_hour(job: LoadedJob) -> float | None:
-    """All machines of the job, on demand; None where no price is known."""
+    """Return the price of an hour of all instances, on demand; None where no price is known."""
     price = instances.get_hourly_price(job)
     return None if price is None else price[0] * job.spec.sagemaker.instance_count
 
 
 def container_request(inputs: TrainingJobInputs) -> dict[str, Any]:
-    """job.json for the container: just the data that is sent, its own device, weights beside it."""
+    """Return job.json for the container: only uploaded data, its own device, uploaded weights."""
     made = {name: value for name, value in inputs.trainer.items() if name != "id"}
     data = {role: made["data"][role] for role in inputs.files}
     model = dict(made["model"])
@@ -145,7 +145,7 @@ def request_token(inputs: TrainingJobInputs) -> str:
 
 
 def create_request(inputs: TrainingJobInputs) -> dict[str, Any]:
-    """The parameters of CreateTrainingJob."""
+    """Return the parameters of CreateTrainingJob."""
     name = request_token(inputs)
     made = _create_parameters(inputs, job_id(inputs.job.spec.name, name), name)
     mark = {PLAN_KEY: _plan_digest(inputs, name)}  # not of the token: older builds had none
@@ -153,7 +153,7 @@ def create_request(inputs: TrainingJobInputs) -> dict[str, Any]:
 
 
 def local_request(inputs: TrainingJobInputs, job_id: str) -> dict[str, Any]:
-    """job.json for this machine, once the artifacts are here."""
+    """Return job.json for this machine, once the artifacts are here."""
     return {**inputs.trainer, "id": job_id}
 
 
@@ -229,7 +229,7 @@ def _resources(job: LoadedJob) -> dict[str, Any]:
 
 
 def _channels(inputs: TrainingJobInputs, job_inputs: str) -> Iterator[dict[str, Any]]:
-    """Data is read from S3 as it is asked for; weights are mapped into memory: they are files."""
+    """Yield the input channels. Data streams from S3; weights are files, to be memory-mapped."""
     bucket, prefix = s3_prefix(inputs.job)
     root = f"s3://{bucket}/{prefix}"
     yield _channel("code", f"{root}code/{trainer_archive.build_archive().sha256}/", "File")
@@ -289,16 +289,16 @@ def api_calls(inputs: TrainingJobInputs) -> PlannedCalls:
 
 
 def resume_parameters(first: Mapping[str, Any], number: int) -> dict[str, Any]:
-    """The request of a job that goes on from the checkpoints of an earlier one."""
+    """Return the request of a job that resumes from the checkpoints of an earlier one."""
     return {**first, "TrainingJobName": f"{first['TrainingJobName']}-r{number}"}
 
 
 def parameters_from_description(
     answer: Mapping[str, Any], tags: Mapping[str, str]
 ) -> dict[str, Any]:
-    """The request that made a job, from what DescribeTrainingJob tells of it, with these tags.
+    """Return the request that created a job, from DescribeTrainingJob's response, with these tags.
 
-    Both have the same members (botocore 1.44.5), but for the tags, which no description has.
+    Both have the same members (botocore 1.44.5), except the tags, which no description has.
     """
     members = (
         load_service_model("sagemaker").operation_model("CreateTrainingJob").input_shape.members
@@ -310,6 +310,6 @@ def parameters_from_description(
 
 
 def plan_files(inputs: TrainingJobInputs) -> dict[str, Path]:
-    """The plan's files: those that are sent, by role."""
+    """Return the plan's files: those that are uploaded, by role."""
     staged = {role: inputs.staged.folder / file.name for role, file in inputs.files.items()}
     return staged | {file.role: file.path for file in inputs.weights}

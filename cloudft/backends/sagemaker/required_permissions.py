@@ -1,4 +1,4 @@
-"""The permissions that a training job needs: of its role, and of whoever submits it. Pure.
+"""The permissions that a training job needs: of its role, and of the caller. No side effects.
 
 Source: SageMaker developer guide, "How to use SageMaker AI execution roles", its part on the
 permissions of CreateTrainingJob; Service Authorization Reference, "Actions, resources, and
@@ -33,7 +33,7 @@ NETWORK_INTERFACE_ACTIONS = (
 
 
 def arn_context(job: LoadedJob, region: str) -> ArnContext:
-    """Return the place of the role's account."""
+    """Return partition, Region and account of the role."""
     _, partition, _, _, account, *_ = str(job.spec.sagemaker.role_arn).split(":")
     return ArnContext(partition, region, account)
 
@@ -41,7 +41,7 @@ def arn_context(job: LoadedJob, region: str) -> ArnContext:
 def role_permissions(
     job: LoadedJob, region: str, keys: Mapping[str, str] | None = None, image: str = ""
 ) -> Iterator[RequiredPermission]:
-    """Return what the role must be allowed, of everything that the job asks for.
+    """Yield what the role must be allowed, for everything in the job file.
 
     `keys` has the ARNs of the keys by their use: sent, checkpoints, output; those of the job file
     if not given. `image` is the container's URI.
@@ -64,8 +64,10 @@ def role_permissions(
 
 
 def _image_permissions(image: str, here: ArnContext) -> Iterator[RequiredPermission]:
-    """The pull from ECR. A repository's own policy may allow it, too; AWS's own images SageMaker
-    pulls with credentials of its own (developer guide, "Docker Registry Paths and Example Code").
+    """Yield the permissions to pull the image from ECR.
+
+    A repository's own policy may allow it too. SageMaker pulls AWS's own images with its own
+    credentials (developer guide, "Docker Registry Paths and Example Code").
     """
     found = images.parse_ecr_uri(image)
     if found is None or found.is_aws_image:
@@ -82,14 +84,17 @@ def _keys_of_job_file(job: LoadedJob) -> dict[str, str]:
 
 
 def _is_arn(key: str | None) -> bool:
-    """Of an alias nothing can be simulated."""
+    """Return whether a key is named by ARN: an alias can't be simulated."""
     return key is not None and key.startswith("arn:") and ":key/" in key
 
 
 def _key_permissions(
     job: LoadedJob, here: ArnContext, keys: Mapping[str, str]
 ) -> Iterator[RequiredPermission]:
-    """A key's own policy may allow it, too. What a resumed job reads is what was written before."""
+    """Yield the use of the keys; a key's own policy may allow it too.
+
+    A resumed job also reads what was written before.
+    """
     spec, known = job.spec.sagemaker, instances.find_instance(instances.choose_instance_type(job))
     via = {"kms:ViaService": f"s3.{here.region}.amazonaws.com"}
     for key in dict.fromkeys(keys.values()):
@@ -103,8 +108,9 @@ def _key_permissions(
 
 
 def caller_permissions(job: LoadedJob, region: str) -> Iterator[RequiredPermission]:
-    """Return what whoever submits must be allowed besides S3: create, tag, follow, stop, hand over
-    the role, and use the key of the disk.
+    """Yield what the caller must be allowed besides S3.
+
+    The caller creates, tags, describes and stops the job, passes the role, and uses the disk's key.
     """
     here, spec = arn_context(job, region), job.spec.sagemaker
     made = here.arn("sagemaker", "training-job/*")
@@ -123,7 +129,7 @@ def caller_permissions(job: LoadedJob, region: str) -> Iterator[RequiredPermissi
 
 
 def _network_permissions(job: LoadedJob, here: ArnContext) -> Iterator[RequiredPermission]:
-    """Interfaces in the job's subnets: to look, to make, to use and to remove."""
+    """Yield the permissions for network interfaces in the job's subnets."""
     vpc = job.spec.sagemaker.vpc
     if vpc is None:
         return

@@ -1,4 +1,4 @@
-"""What a job file leaves to its stack: `sagemaker.stack` names it, its outputs are the values."""
+"""Fill unset fields of `sagemaker` from the outputs of the stack that the job file names."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ STACK_MAPPING = StackMapping(
 
 
 def find_stack(job: LoadedJob) -> tuple[str | None, str]:
-    """The stack, and the field that names it: bedrock's, where that has to say what is missing."""
+    """Return the stack, and the field that names it: bedrock's, where sagemaker names none."""
     if not is_unset(job, "sagemaker", "stack"):
         return job.spec.sagemaker.stack, "sagemaker.stack"
     missing = any(is_unset(job, "sagemaker", name) for name in STACK_MAPPING.required)
@@ -37,7 +37,7 @@ def find_stack(job: LoadedJob) -> tuple[str | None, str]:
 
 
 def with_stack_defaults(job: LoadedJob, aws: Aws) -> LoadedJob:
-    """The job with its stack's values where it says nothing itself. Raises as `read` does."""
+    """Return the job with its stack's values for unset fields. Raise as `read_stack` does."""
     name, field = find_stack(job)
     if name is None:
         return job
@@ -46,7 +46,7 @@ def with_stack_defaults(job: LoadedJob, aws: Aws) -> LoadedJob:
 
 
 def _values(outputs: Mapping[str, str]) -> dict[str, Any]:
-    """The fields of `sagemaker` that the outputs tell."""
+    """Return the fields of `sagemaker` that the outputs fill."""
     told = {
         "role_arn": outputs.get("SageMakerRoleArn"),
         "s3_uri": prefix_uri(outputs, "OutputBucketName"),

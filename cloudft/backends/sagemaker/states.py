@@ -1,4 +1,4 @@
-"""SageMaker's words for a training job, as ours: the tables, and what its log adds."""
+"""Translate SageMaker's description of a training job to a JobState, with what its log adds."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ TIMEOUTS = {"MaxRuntimeExceeded", "MaxWaitTimeExceeded"}
 
 
 def iso_format(moment: datetime | None) -> str | None:
-    """A time of the API's, ISO 8601 in UTC."""
+    """Format a time of the API as ISO 8601 in UTC."""
     return None if moment is None else to_iso_time(moment.timestamp())
 
 
@@ -56,7 +56,7 @@ def to_job_state(
     attempts: int = 1,
     usd_per_hour: float | None = None,
 ) -> JobState:
-    """A job as DescribeTrainingJob tells it; `told` is the trainer's own last word in the log."""
+    """Translate a DescribeTrainingJob response; `told` is the trainer's newest state in the log."""
     status, second = STATES[answer["TrainingJobStatus"]], answer.get("SecondaryStatus", "Starting")
     billed = answer.get("BillableTimeInSeconds")
     summary = {
@@ -91,7 +91,7 @@ def _failure_message(answer: Mapping[str, Any], status: str, second: str) -> str
 
 
 def _details(status: str, second: str, told: TrainerState | None) -> StatusDetails:
-    """The trainer's phases; a phase that was at work when the job ended has ended as it did."""
+    """Return the trainer's phases; a phase that was running when the job ended has ended too."""
     if status == "Completed":
         return StatusDetails("Completed", "Completed", "Completed")
     given: dict[str, Any] = vars(told.status_details.to_status_details()) if told else {}

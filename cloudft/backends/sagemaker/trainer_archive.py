@@ -1,4 +1,4 @@
-"""The trainer packed for a container: the same bytes on any machine."""
+"""Pack the trainer for a container: the same bytes on any machine."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ENTRY_MODULE = f"{PACKAGE}.sagemaker"
 
 @dataclass(frozen=True)
 class TrainerArchive:
-    """The archive, and its digest in hex."""
+    """The archive, and its sha256 in hex."""
 
     content: bytes
     sha256: str
@@ -29,7 +29,7 @@ class TrainerArchive:
 
 @functools.lru_cache(maxsize=1)
 def build_archive() -> TrainerArchive:
-    """Every module of the trainer, and what it needs installed."""
+    """Pack every module of the trainer, and the lists of its requirements."""
     raw = io.BytesIO()
     with tarfile.open(fileobj=raw, mode="w", format=tarfile.USTAR_FORMAT) as archive:
         for name, content in _files():
@@ -49,7 +49,7 @@ def _files() -> Iterator[tuple[str, bytes]]:
 
 
 def _folder() -> Path:
-    """Where the trainer is installed, found without importing it."""
+    """Return the folder where the trainer is installed, found without importing it."""
     spec = importlib.util.find_spec(PACKAGE)
     assert spec is not None and spec.origin is not None, "cloudft is installed with its trainer"
     return Path(spec.origin).parent
@@ -62,7 +62,7 @@ def read_requirements(name: str = REQUIREMENTS) -> list[str]:
 
 
 def container_arguments(root: str = "/opt/ml") -> list[str]:
-    """What the container runs, as AlgorithmSpecification.ContainerArguments of `bash -c`."""
+    """Return AlgorithmSpecification.ContainerArguments: the script that `bash -c` runs."""
     code = f"{root}/code"
     return [
         f"mkdir -p {code} && tar -xzf {root}/input/data/code/{ARCHIVE} -C {code}"

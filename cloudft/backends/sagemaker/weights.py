@@ -1,4 +1,4 @@
-"""Weights that are on this machine and go to S3 with the job; others the container downloads."""
+"""Find weights on this machine, which are uploaded with the job; the container downloads others."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ class WeightFile:
 
     @property
     def name(self) -> str:
-        """Its name in the channel."""
+        """Return its name in the channel."""
         return self.path.name
 
     @property
     def role(self) -> str:
-        """Its name among the plan's files."""
+        """Return its role among the plan's files."""
         return f"model/{self.name}"
 
 
 def list_weight_files(model: catalogue.Model) -> tuple[WeightFile, ...]:
-    """The model's files here, by name; none when the container gets them from the hub."""
+    """Return the model's files on this machine; none when the container downloads them."""
     for weights, present, _ in catalogue.find_weights(model):
         if weights.kind == "folder" and present:
             folder = Path(weights.path or "")
@@ -60,7 +60,7 @@ def _file(path: Path) -> WeightFile:
 
 @functools.lru_cache(maxsize=1024)
 def _digest(path: str, size: int, changed: int) -> str:
-    """Of a file as it was then: planned twice, it is read once."""
+    """Return the digest of a file in that state: planned twice, it is read once."""
     digest = hashlib.sha256()
     with Path(path).open("rb") as stream:
         while block := stream.read(BLOCK):
@@ -69,5 +69,5 @@ def _digest(path: str, size: int, changed: int) -> str:
 
 
 def find_hub_id(model: catalogue.Model) -> str | None:
-    """Where the container downloads it from."""
+    """Return the hub id from which the container downloads the model, or None."""
     return next((weights.hub_id for weights in model.weights if weights.kind == "hub"), None)

@@ -124,7 +124,7 @@ def test_what_the_job_can_not_use_is_no_count_of_zero(
         data("stats", path)
     with pytest.raises(CheckFailed):
         data("preview", path)
-    with pytest.raises(UsageError, match="is no job file"):
+    with pytest.raises(UsageError, match="is not a job file"):
         data("preview", path.parent / "train.jsonl")
 
 

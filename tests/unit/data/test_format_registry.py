@@ -16,8 +16,8 @@ from processes import JobFile
 from cloudft import catalogue
 from cloudft.cli.main import cloudft
 from cloudft.data.checks.check import check_data
-from cloudft.data.formats.record import Conversation, Record
-from cloudft.data.formats.record_format import JsonObject, Keys, RawRecord, RecordFormat, get_text
+from cloudft.data.formats.record import Conversation, JsonObject, RawRecord, Record
+from cloudft.data.formats.record_format import Keys, RecordFormat, get_text
 from cloudft.data.formats.registry import (
     all_formats,
     convert_targets,

@@ -324,7 +324,7 @@ class Time:
 def test_waiting_gives_up_after_its_timeout_and_the_job_goes_on(backend: FakeBackend) -> None:
     backend.status["job"] = "InProgress"
     time = Time()
-    with pytest.raises(WaitTimeout, match="job is still InProgress; it goes on") as late:
+    with pytest.raises(WaitTimeout, match="job is still InProgress; it keeps running") as late:
         wait.wait(backend, "job", timeout=70, poll=30, sleep=time.sleep, clock=time.clock)
     assert late.value.exit_code == 124
     assert time.slept == [30, 30, 10]

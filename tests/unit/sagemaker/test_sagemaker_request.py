@@ -253,7 +253,7 @@ def test_what_serves_better_is_said_where_a_source_says_so(make: Make) -> None:
         return told(dataclasses.replace(make(), model=catalogue.find_model(alias)))
 
     nova = closed("nova-lite")
-    assert "open stand-in" in str(nova["NoLocalModel"].fix)
+    assert "set an open model" in str(nova["NoLocalModel"].fix)
     assert "serverless" in nova["ServerlessServes"].message
     assert preflight.CUSTOMIZATION_GUIDE in str(nova["ServerlessServes"].fix)
     assert "ServerlessServes" not in closed("titan-text-express")

@@ -48,13 +48,13 @@ def of_nobody(_: Path) -> Path:
 
 
 BAD = [
-    (a_file, "is a file where a folder should be"),
-    (below_a_file, "is a file where a folder should be"),
-    (a_dangling_link, "is a link to what is not there"),
-    (below_a_dangling_link, "is a link to what is not there"),
+    (a_file, "is a file, not a folder"),
+    (below_a_file, "is a file, not a folder"),
+    (a_dangling_link, "is a link to a missing file"),
+    (below_a_dangling_link, "is a link to a missing file"),
     (a_loop, "too many levels of symbolic links"),
     (too_long, "file name too long"),
-    (relative, "a relative path is another folder"),
+    (relative, "a relative path depends on the folder"),
     (of_nobody, "there is no such user"),
 ]
 

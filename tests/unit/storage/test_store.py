@@ -128,7 +128,7 @@ def test_a_job_is_found_by_id_prefix_name_and_as_the_last_one(store: Store) -> N
 def test_a_prefix_of_several_jobs_is_refused_with_their_ids(store: Store) -> None:
     add(store, "router-aaaa1111")
     add(store, "router-bbbb2222")
-    with pytest.raises(UsageError, match="rout fits 2 jobs: router-aaaa1111, router-bbbb2222"):
+    with pytest.raises(UsageError, match="rout matches 2 jobs: router-aaaa1111, router-bbbb2222"):
         store.find_by_reference("rout")
 
 
@@ -263,7 +263,7 @@ def test_a_home_that_cannot_be_used_is_one_clear_error(tmp_path: Path) -> None:
     store = Store(tmp_path / "file" / "jobs")
     with pytest.raises(StoreError) as refused, store.create(make_record(store, "job-11111111")):
         pass
-    assert "can't be written down: Not a directory" in refused.value.message
+    assert "can't be saved: Not a directory" in refused.value.message
     assert "set CLOUDFT_HOME to a folder" in str(refused.value.fix)
     with pytest.raises(StoreError, match="can't be listed: Not a directory"):
         store.job_ids()
