@@ -133,7 +133,7 @@ def _serverless_hint(finding: FindingFactory, field: str, what: str) -> Finding:
     return finding("ServerlessServes", field, f"{SERVERLESS} {what}", fix, "warning")
 
 
-def _check_settings(  # noqa: C901  # a list of independent checks, one branch each
+def _check_settings(  # a list of independent checks, one branch each
     job: LoadedJob, finding: FindingFactory
 ) -> Iterator[Finding]:
     spec = job.spec.sagemaker

@@ -1,4 +1,4 @@
-"""Shapes of Bedrock's responses that cross modules, as far as cloudft reads them.
+"""Shapes of Bedrock's requests and responses that cross modules, as far as cloudft uses them.
 
 Source: botocore's service model of `bedrock` (1.44.5). boto3 returns plain dicts; these types name
 their members for the reader and for mypy.
@@ -6,9 +6,11 @@ their members for the reader and for mypy.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import TypedDict
 
+from cloudft.aws.tags import Tag
 from cloudft.types import Status
 
 
@@ -16,6 +18,13 @@ class S3Uri(TypedDict):
     """A location in S3."""
 
     s3Uri: str
+
+
+class VpcConfig(TypedDict):
+    """Network of a job."""
+
+    subnetIds: list[str]
+    securityGroupIds: list[str]
 
 
 class PhaseDetails(TypedDict, total=False):
@@ -83,6 +92,26 @@ class CustomizationJob(_Job, total=False):
     validationMetrics: list[ValidatorMetric]
 
 
+class CreateCustomizationJob(TypedDict, total=False):
+    """The parameters of CreateModelCustomizationJob."""
+
+    jobName: str
+    customModelName: str
+    roleArn: str | None
+    clientRequestToken: str
+    baseModelIdentifier: str
+    customizationType: str
+    customizationConfig: Mapping[str, object]
+    hyperParameters: dict[str, str]
+    trainingDataConfig: S3Uri
+    validationDataConfig: ValidationData
+    outputDataConfig: S3Uri
+    jobTags: list[Tag]
+    customModelTags: list[Tag]
+    customModelKmsKeyId: str
+    vpcConfig: VpcConfig
+
+
 class ImportSource(TypedDict, total=False):
     """Source of an imported model."""
 
@@ -96,6 +125,20 @@ class ImportJob(_Job, total=False):
     failureMessage: str
     importedModelArn: str
     modelDataSource: ImportSource
+
+
+class CreateImportJob(TypedDict, total=False):
+    """The parameters of CreateModelImportJob."""
+
+    jobName: str
+    importedModelName: str
+    roleArn: str | None
+    modelDataSource: ImportSource
+    jobTags: list[Tag]
+    importedModelTags: list[Tag]
+    clientRequestToken: str
+    importedModelKmsKeyId: str
+    vpcConfig: VpcConfig
 
 
 class CustomModelUnits(TypedDict, total=False):
