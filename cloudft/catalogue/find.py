@@ -81,7 +81,7 @@ def _as_path(name: str, base_dir: Path | None) -> Path:
 
 
 def _is_folder(path: Path) -> bool:
-    return os.path.isdir(path)
+    return os.path.isdir(path)  # noqa: PTH112  (Path.is_dir raises when the name is too long)
 
 
 def _looks_like_path(name: str) -> bool:

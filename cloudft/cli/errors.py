@@ -49,7 +49,7 @@ def run_command(command: click.Command) -> int:
     return code
 
 
-def _exit_code(command: click.Command) -> int:  # one branch for each kind of error
+def _exit_code(command: click.Command) -> int:  # noqa: C901  # one branch for each kind of error
     """Run `command`, report its error, and return the exit code.
 
     Raise OSError only for the standard streams themselves.

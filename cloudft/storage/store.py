@@ -303,7 +303,7 @@ def _encode(record: JobRecord) -> bytes:
 def _decode(folder: Path) -> JobRecord:
     path = f"{folder}/{RECORD_FILE}"  # a thousand of them are read at once: no Path is made of each
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb") as file:  # noqa: PTH123
             content = file.read()
         document = decode(content, _Document, file=path, versions=(VERSION,))
         decode(content, _CheckedParts, file=path)
@@ -325,7 +325,7 @@ _FIELDS = _Document.__struct_fields__
 
 def _backend_job_id(path: str) -> str | None:
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb") as file:  # noqa: PTH123
             content = file.read()
     except FileNotFoundError:
         return None

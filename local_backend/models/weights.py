@@ -131,7 +131,7 @@ def convert_gguf(gguf: Path, to: Path) -> None:
         raise unreadable_error(str(gguf), error) from error
     model = load_gguf(gguf)
     # The weights are plain tensors now; the mark of their origin would make a reload fail.
-    setattr(model, "hf_quantizer", None)  # mypy takes it for a submodule
+    setattr(model, "hf_quantizer", None)  # noqa: B010  # mypy takes it for a submodule
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
     model.save_pretrained(to)

@@ -157,7 +157,7 @@ def _check_weights(model: nn.Module, file: Path) -> None:
     """Raise ValueError unless `file` has every trained weight in its shape. Read its header."""
     targets = trainable_parameters(model)
     with safe_open(file, "pt") as opened:
-        shapes = {name: opened.get_slice(name).get_shape() for name in opened.keys()}
+        shapes = {name: opened.get_slice(name).get_shape() for name in opened.keys()}  # noqa: SIM118
     for name, shape in _with_model_names(shapes, targets.keys()).items():
         if list(targets[name].shape) != list(shape):
             raise ValueError(f"{name} has the shape {list(shape)}")

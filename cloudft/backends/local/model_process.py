@@ -31,7 +31,7 @@ class ModelProcess(InferenceSession, SupportsLogLikelihood):
     """
 
     def __init__(self, job_dir: Path, environment: Mapping[str, str]) -> None:
-        self._noise = tempfile.TemporaryFile()
+        self._noise = tempfile.TemporaryFile()  # noqa: SIM115  (closed by close)
         self._process = subprocess.Popen(
             [sys.executable, "-m", "local_backend.inference.generate", str(job_dir)],
             stdin=subprocess.PIPE,

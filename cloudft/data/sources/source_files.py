@@ -112,7 +112,7 @@ class SourceResolver:
         if not glob.has_magic(pattern):
             return []
         expanded = _expand_user(pattern)
-        names = glob.glob(expanded, root_dir=self.base_dir, recursive=True)
+        names = glob.glob(expanded, root_dir=self.base_dir, recursive=True)  # noqa: PTH207
         return [self.base_dir / name for name in sorted(names)]
 
     def _add_missing(self, field: str, pattern: str, path: Path) -> None:
@@ -160,7 +160,7 @@ class SourceResolver:
 
     def _make_source(self, field: str, path: Path) -> SourceFile | None:
         """Return the file if it can be tried; None, with an error, if not."""
-        path = Path(os.path.abspath(path))
+        path = Path(os.path.abspath(path))  # noqa: PTH100  (resolve would follow links)
         shown, file_type = _display(path), FILE_TYPES.get(path.suffix.lower())
         problem = self._check_file(field, path)
         if problem is not None or file_type is None:
@@ -193,12 +193,12 @@ def _unsupported_type(path: Path) -> tuple[str, str, str]:
 
 
 def _expand_user(pattern: str) -> str:
-    return os.path.expanduser(pattern)
+    return os.path.expanduser(pattern)  # noqa: PTH111  (Path.expanduser raises for ~nobody)
 
 
 def _display(path: Path) -> str:
     """Return a path as a person would type it: relative when it is below the current folder."""
-    path = Path(os.path.abspath(path))
+    path = Path(os.path.abspath(path))  # noqa: PTH100
     here = Path.cwd()
     return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
 

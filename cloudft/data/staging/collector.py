@@ -52,7 +52,7 @@ class Collector:
         self.findings = Findings()
         self.sources: list[ManifestSource] = []
         self._data, self._target, self._seed = data, target, seed
-        base_dir = Path(os.path.abspath(base_dir))
+        base_dir = Path(os.path.abspath(base_dir))  # noqa: PTH100  (links stay as they are named)
         self._sources = SourceResolver(base_dir, self.findings)
         self._columns = {str(name): column for name, column in data.columns.items()}
         self._validator = Validator(target, self._columns, self.findings, progress, limits=limits)

@@ -222,11 +222,11 @@ class CloudFormation:
             work: Callable[[], None]
             if change_set.kind == "CREATE":
                 stack.record_status("CREATE_IN_PROGRESS", "User Initiated", token)
-                work = lambda: self.engine.create(stack, token)
+                work = lambda: self.engine.create(stack, token)  # noqa: E731
             else:
                 stack.updated = now()
                 stack.record_status("UPDATE_IN_PROGRESS", "User Initiated", token)
-                work = lambda: self.engine.update(stack, before, token)
+                work = lambda: self.engine.update(stack, before, token)  # noqa: E731
             self.state.save()
         threading.Thread(target=work, daemon=True).start()
         return {}

@@ -350,7 +350,7 @@ def _rewrite_file(file: Path, lines: Iterable[bytes]) -> tuple[BinaryIO, list[Li
             written.flush()
             os.fsync(written.fileno())
         # Opened before the rename: if this fails, the old file is still the log.
-        stream = Path(temporary).open("ab", buffering=0)
+        stream = Path(temporary).open("ab", buffering=0)  # noqa: SIM115 (the caller closes it)
         os.replace(temporary, file)
     except BaseException:
         with contextlib.suppress(OSError):
