@@ -258,7 +258,7 @@ def test_the_commands_of_the_infra_page(tmp_path: Path) -> None:
     with running_endpoint("--clock", "fast", "--authorization") as endpoint:
         done = shell("\n".join(commands), path.parent, **endpoint.environ)
     assert done.returncode == 0, done.stderr
-    assert "Traceback" not in done.stderr and "28 changes, none made" in done.stdout
+    assert "Traceback" not in done.stderr and "28 changes, none executed" in done.stdout
     assert "drift: none" in done.stdout and "stack team, BedrockRoleArn" in done.stdout
     assert "Completed" in done.stdout and "UPDATE_COMPLETE" in done.stdout
     assert "removed custom-model" in done.stdout and "team: removed" in done.stdout
