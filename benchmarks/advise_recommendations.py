@@ -1,10 +1,11 @@
-"""Four cases whose right answer is known, put to `cloudft advise`: does it find it by measuring?
+"""Run `cloudft advise` on four cases whose correct recommendation is known.
 
     python benchmarks/advise_recommendations.py [CASE...]
 
-prompt: codes of products, which the nearest examples hold. retrieve: prices that have changed since
-the training data was written, in a document. fine-tune: notes in a house style, 500 examples.
-corpus: documentation of AWS APIs (examples/aws-api-docs). Trains smollm2-135m; minutes a case.
+prompt: product codes that the nearest examples contain. retrieve: prices that changed after the
+training data was written, with the new ones in a document. fine-tune: notes in a house style, 500
+examples. corpus: documentation of AWS APIs (examples/aws-api-docs). Trains smollm2-135m; each case
+takes minutes.
 """
 
 from __future__ import annotations
@@ -16,14 +17,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
+from smallest import ROOT, build_parser, build_tiny_model
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
-THINGS = (
+EXAMPLES = ROOT / "examples"
+PRODUCTS = (
     "lamp",
     "kettle",
     "ladder",
@@ -45,8 +47,8 @@ THINGS = (
     "thermos",
     "hammock",
 )
-COLOURS = ("red", "blue", "green", "black", "white", "yellow")
-ASKED = (
+COLORS = ("red", "blue", "green", "black", "white", "yellow")
+QUESTIONS = (
     "What is the code of the {}?",
     "Which code does the {} have?",
     "Tell me the code for the {}.",
@@ -57,39 +59,39 @@ ASKED = (
 
 
 def prompt_case(draw: random.Random) -> Mapping[str, Any]:
-    """Arbitrary codes of things with names of their own: among the examples, hard to learn."""
+    """Return arbitrary codes of named products: easy to find in the examples, hard to learn."""
     parts = ("zar", "vox", "mel", "tin", "gor", "pli", "nax", "dru", "fen", "hob", "kri", "lum")
     names = sorted({"".join(draw.sample(parts, 3)) for _ in range(60)})
     codes = {name: f"{draw.choice('ABCDEFGH')}{draw.randint(100, 999)}" for name in names}
     rows = [
-        (form.format(f"{n} {THINGS[i % 20]}"), codes[n])
+        (form.format(f"{n} {PRODUCTS[i % 20]}"), codes[n])
         for i, n in enumerate(names)
-        for form in ASKED
+        for form in QUESTIONS
     ]
     draw.shuffle(rows)
     return {"train": rows[:-60], "test": rows[-60:]}
 
 
 def retrieve_case(draw: random.Random) -> Mapping[str, Any]:
-    """Prices that have all changed; the new ones stand in a document."""
-    products = [f"{c} {t}" for c in COLOURS for t in THINGS][::2]
+    """Return prices that have all changed, and a document with the new ones."""
+    products = [f"{c} {t}" for c in COLORS for t in PRODUCTS][::2]
     prices = [f"{n} dollars" for n in (11, 14, 17, 23, 29, 34, 41, 47, 53, 62)]
     old = {p: draw.choice(prices) for p in products}
     new = {p: draw.choice([x for x in prices if x != old[p]]) for p in products}
-    asked = "What does the {} cost today?"
+    question = "What does the {} cost today?"
     document = "\n\n".join(f"The {p} costs {new[p]} today." for p in products)
     return {
-        "train": [(asked.format(p), old[p]) for p in products],
-        "test": [(asked.format(p), new[p]) for p in products],
+        "train": [(question.format(p), old[p]) for p in products],
+        "test": [(question.format(p), new[p]) for p in products],
         "documents": document,
         "evaluate": {"labels": prices},
     }
 
 
 def style_case(draw: random.Random) -> Mapping[str, Any]:
-    """Free sentences to notes in a form that no one else uses."""
+    """Return free sentences and the same as notes in a private format."""
     names = ("Anna", "Omar", "Lucia", "Henrik", "Mei", "Tomas", "Ruth", "Kofi", "Irene", "Paulo")
-    places = ("the north gate", "the old depot", "the third floor", "the harbour office")
+    locations = ("the north gate", "the old depot", "the third floor", "the harbor office")
     forms = (
         "{n} asked for {k} pieces of the {c} {t} at {p}.",
         "At {p}, {n} wants {k} of our {c} {t}s.",
@@ -98,8 +100,8 @@ def style_case(draw: random.Random) -> Mapping[str, Any]:
     )
     rows = []
     for _ in range(560):
-        v = {"n": draw.choice(names), "k": draw.randint(2, 19), "c": draw.choice(COLOURS)}
-        v |= {"t": draw.choice(THINGS), "p": draw.choice(places)}
+        v = {"n": draw.choice(names), "k": draw.randint(2, 19), "c": draw.choice(COLORS)}
+        v |= {"t": draw.choice(PRODUCTS), "p": draw.choice(locations)}
         note = "{t}/{c} x{k} @ {p} ~{n}~ [ok]".format(**v | {"t": str(v["t"]).upper()})
         rows.append((draw.choice(forms).format(**v), note))
     return {"train": rows[:500], "test": rows[500:]}
@@ -113,71 +115,97 @@ CASES: Mapping[str, tuple[str, Callable[[random.Random], Mapping[str, Any]] | No
 }
 
 
-def write_case(folder: Path, name: str, case: Mapping[str, Any]) -> Path:
-    """The case's job file, with its data beside it."""
+def write_case(folder: Path, name: str, case: Mapping[str, Any], model: str) -> Path:
+    """Write the case's data and its job file; return the job file."""
     for role in ("train", "test"):
         lines = [json.dumps({"prompt": p, "completion": c}) for p, c in case[role]]
         (folder / f"{role}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    judging = dict(case.get("evaluate", {}))
+    evaluate = dict(case.get("evaluate", {}))
     if "documents" in case:
         (folder / "documents.md").write_text(case["documents"], encoding="utf-8")
-        judging["documents"] = "documents.md"
+        evaluate["documents"] = "documents.md"
     parameters = {"epochCount": 1, "batchSize": 8, "learningRate": 5e-4}
     spec = {
         "name": f"advise-{name}",
-        "base_model": "smollm2-135m",
+        "base_model": model,
         "data": {"train": "train.jsonl", "test": "test.jsonl"},
         "hyperparameters": parameters | {"learningRateWarmupSteps": 5},
-        "evaluate": judging,
+        "evaluate": evaluate,
     }
     path = folder / "cloudft.yaml"
     path.write_text(yaml.safe_dump(spec), encoding="utf-8")
     return path
 
 
-def run(name: str, home: Path) -> bool:
-    """Put one case to advise; prints a row. True when the word is the right one."""
-    right, make = CASES[name]
+def smallest_case(draw: random.Random) -> Mapping[str, Any]:
+    """Return the style case with a few records."""
+    case = style_case(draw)
+    return {"train": case["train"][:16], "test": case["test"][:4]}
+
+
+def run_case(name: str, home: Path) -> bool:
+    """Run one case and print a row. Return whether the recommendation is correct."""
+    expected, build = CASES[name]
+    if build is None:
+        path = EXAMPLES / "aws-api-docs" / "cloudft.yaml"
+        return run_advise(name, expected, path, home, "--set", "hyperparameters.epochCount=1")
     with tempfile.TemporaryDirectory() as folder:
-        if make is None:
-            path = EXAMPLES / "aws-api-docs" / "cloudft.yaml"
-            more = ["--set", "hyperparameters.epochCount=1"]
-        else:
-            path, more = write_case(Path(folder), name, make(random.Random(3))), []
-        began = time.monotonic()
-        done = subprocess.run(
-            [sys.executable, "-m", "cloudft", "advise", path, "-o", "json", "--limit", "60", *more],
-            stdout=subprocess.PIPE,
-            text=True,
-            check=False,
-            env=os.environ | {"CLOUDFT_HOME": str(home)},
-        )
-    found = json.loads(done.stdout)
-    scores = measured(found)
-    mark = "right" if found.get("advice") == right else "WRONG"
-    print(
-        f"| {name} | {scores} | {found.get('advice')} | {mark} | {time.monotonic() - began:.0f} s |"
+        path = write_case(Path(folder), name, build(random.Random(3)), "smollm2-135m")
+        return run_advise(name, expected, path, home)
+
+
+def run_smallest(home: Path) -> bool:
+    """Run the style case with a few records and a random model. Return whether it ran."""
+    with tempfile.TemporaryDirectory() as folder:
+        model = build_tiny_model(Path(folder, "model"))
+        path = write_case(Path(folder), "smallest", smallest_case(random.Random(3)), str(model))
+        run_advise("smallest", "", path, home)
+    return True
+
+
+def run_advise(name: str, expected: str, path: Path, home: Path, *options: str) -> bool:
+    """Run `cloudft advise` on a job file, print a row, and return whether it is correct."""
+    started = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-m", "cloudft", "advise", path, "-o", "json", "--limit", "60", *options],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+        env=os.environ | {"CLOUDFT_HOME": str(home)},
     )
-    for reason in found.get("reasons", [found.get("error")]):
+    report = json.loads(done.stdout)
+    verdict = "right" if report["advice"] == expected else "WRONG"
+    seconds = time.monotonic() - started
+    print(
+        f"| {name} | {format_scores(report)} | {report['advice']} | {verdict} | {seconds:.0f} s |"
+    )
+    for reason in report["reasons"]:
         print(f"  {reason}", file=sys.stderr)
-    return mark == "right"
+    return verdict == "right"
 
 
-def measured(found: Mapping[str, Any]) -> str:
-    """The scores of a case in a cell."""
-    if found.get("methods"):
-        return ", ".join(f"{n} {m['score']:.2f}" for n, m in found["methods"].items())
-    corpus = found.get("corpus") or {}
-    return ", ".join(f"{n} {corpus[n]['bitsPerByte']:.3f} bits a byte" for n in ("base", "tuned"))
+def format_scores(report: Mapping[str, Any]) -> str:
+    """Return the scores of a case for a table cell."""
+    if report.get("methods"):
+        return ", ".join(f"{name} {m['score']:.2f}" for name, m in report["methods"].items())
+    corpus = report["corpus"]
+    return ", ".join(f"{n} {corpus[n]['bitsPerByte']:.3f} bits per byte" for n in ("base", "tuned"))
 
 
-def main(names: Sequence[str]) -> int:
-    """All cases, or those that are named."""
-    print("| case | measured | advice | | took |\n| --- | --- | --- | --- | --- |", flush=True)
+def main() -> int:
+    """Run all cases, or those that are named; return 1 when a recommendation is wrong."""
+    parser = build_parser(__doc__)
+    parser.add_argument("cases", nargs="*", metavar="CASE", choices=[*CASES, []])
+    args = parser.parse_args()
+    print(
+        "| case | measured | advice | verdict | time |\n| --- | --- | --- | --- | --- |", flush=True
+    )
     with tempfile.TemporaryDirectory() as home:
-        right = [run(name, Path(home)) for name in names or CASES]
-    return 0 if all(right) else 1
+        if args.smallest:
+            return 0 if run_smallest(Path(home)) else 1
+        correct = [run_case(name, Path(home)) for name in args.cases or CASES]
+    return 0 if all(correct) else 1
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -1,8 +1,8 @@
-"""How fast data is checked and staged, beside a bare loop over orjson and Hugging Face datasets.
+"""Measure how fast data is checked and staged, against bare orjson and Hugging Face datasets.
 
-Each row is a process of its own, on one core or two: the best of two, and its peak memory. The
-files are written for the run: `words` is plain ASCII, `docs` is JSON-escaped documentation with
-line breaks, quotes and other scripts, no two records alike.
+Each row is a process of its own, on one core or two: the best of two runs, and its peak memory. The
+files are generated: `words` is plain ASCII, `docs` is JSON-escaped documentation with line breaks,
+quotes and other scripts; all records differ.
 
     python benchmarks/check_throughput.py [MEGABYTES]    (default 200; the goal is stated for 1000)
 """
@@ -19,25 +19,26 @@ import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+from smallest import ROOT, build_parser
+
 DOCS = ROOT / "examples" / "aws-api-docs" / "data" / "train.jsonl"
 TRIES = 2
-BARE = "bare orjson.loads a line"
+BARE = "bare orjson.loads per line"
 ROWS = {
     BARE: ("bare", 1),
     "check": ("check", 1),
     "check, two cores": ("check", 2),
-    "check, and SHA-256 of the file": ("check:sha256", 1),
-    "check, and SHA-256, two cores": ("check:sha256", 2),
+    "check and SHA-256 of the file": ("check:sha256", 1),
+    "check and SHA-256, two cores": ("check:sha256", 2),
     "stage as prompt-completion": ("stage:prompt-completion", 1),
-    "stage as converse, a tenth held out": ("split:converse", 1),
-    "json.loads a line": ("stdlib", 1),
+    "stage as converse, 10 % held out": ("split:converse", 1),
+    "json.loads per line": ("stdlib", 1),
     "datasets.load_dataset and iteration": ("datasets", 1),
 }
 
 
-def write(path: Path, kind: str, megabytes: int) -> None:
-    """A prompt/completion file of that size."""
+def write(path: Path, kind: str, megabytes: float) -> None:
+    """Write a prompt/completion file of that size."""
     chance = random.Random(7)
     letters = "etaoinshrdlucmfwyp"
     words = ["".join(chance.choices(letters, k=chance.randint(2, 9))) for _ in range(5000)]
@@ -45,18 +46,18 @@ def write(path: Path, kind: str, megabytes: int) -> None:
     size = 0
     with path.open("w", encoding="utf-8") as file:
         while size < megabytes * 1_000_000:
-            asked = " ".join(chance.choices(words, k=chance.randint(20, 180)))
-            answered = " ".join(chance.choices(words, k=chance.randint(5, 60)))
+            prompt = " ".join(chance.choices(words, k=chance.randint(20, 180)))
+            completion = " ".join(chance.choices(words, k=chance.randint(5, 60)))
             if kind == "docs":
-                asked = f'{asked[:200]}: "{chance.choice(texts)}"\n\u2014 \u00e0 r\u00e9sumer'
-                answered = f"{answered[:60]}\n{chance.choice(texts)[:150]}"
+                prompt = f'{prompt[:200]}: "{chance.choice(texts)}"\n\u2014 \u00e0 r\u00e9sumer'
+                completion = f"{completion[:60]}\n{chance.choice(texts)[:150]}"
             size += file.write(
-                json.dumps({"prompt": asked, "completion": answered}, ensure_ascii=False) + "\n"
+                json.dumps({"prompt": prompt, "completion": completion}, ensure_ascii=False) + "\n"
             )
 
 
 def work(what: str, path: Path) -> int:
-    """One measured thing; returns the records it saw."""
+    """Run one measured operation; return the number of records it read."""
     name, _, target = what.partition(":")
     if name == "bare":
         import orjson
@@ -76,7 +77,7 @@ def work(what: str, path: Path) -> int:
 
 
 def ours(name: str, target: str, path: Path) -> int:
-    """The same through cloudft."""
+    """Run a check or a staging of cloudft; return the number of records."""
     from cloudft.data.checks.check import check_data
     from cloudft.data.sources.line_blocks import ByteCounter, StreamDigest
     from cloudft.data.staging.stage import stage_data
@@ -100,10 +101,10 @@ def ours(name: str, target: str, path: Path) -> int:
         return sum(file.records for file in staged.manifest.files.values())
 
 
-def measure(what: str, cores: int, path: Path) -> tuple[float, int]:
-    """Best seconds of some tries, and the greatest peak memory in bytes."""
+def measure(what: str, cores: int, path: Path, tries: int) -> tuple[float, int]:
+    """Return the best time in seconds, and the highest peak memory in bytes."""
     best, peak = float("inf"), 0
-    for _ in range(TRIES):
+    for _ in range(tries):
         command = [sys.executable, __file__, "--work", what, str(cores), str(path)]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         seconds, memory = done.stdout.split()[-2:]
@@ -112,12 +113,11 @@ def measure(what: str, cores: int, path: Path) -> tuple[float, int]:
 
 
 def child(what: str, cores: str, path: str) -> None:
-    """Be one measured process."""
+    """Run as one measured process."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(cores)])
-    with (
-        tempfile.TemporaryDirectory() as folder
-    ):  # imports and first calls are not what is measured
+    # Imports and first calls are not measured.
+    with tempfile.TemporaryDirectory() as folder:
         first = Path(folder) / "train.jsonl"
         with Path(path).open("rb") as file:
             first.write_bytes(b"".join(file.readlines(100_000)))
@@ -130,18 +130,24 @@ def child(what: str, cores: str, path: str) -> None:
 
 def main() -> None:
     """Print a Markdown table for each kind of file."""
-    megabytes = int(sys.argv[1]) if len(sys.argv) > 1 else 200
+    parser = build_parser(__doc__)
+    parser.add_argument("megabytes", type=float, nargs="?", default=200)
+    args = parser.parse_args()
+    megabytes, tries = (0.1, 1) if args.smallest else (args.megabytes, TRIES)
     for kind in ("words", "docs"):
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "train.jsonl"
             write(path, kind, megabytes)
             size = path.stat().st_size
-            print(f"\n{kind}, {size / 1e6:.0f} MB\n\n| what | MB/s | to the bare loop | peak |")
+            print(
+                f"\n{kind}, {size / 1e6:.0f} MB\n\n"
+                "| operation | MB/s | relative to the bare loop | peak memory |"
+            )
             print("| --- | --- | --- | --- |")
             bare = 0.0
             for name, (what, cores) in ROWS.items():
                 try:
-                    seconds, peak = measure(what, cores, path)
+                    seconds, peak = measure(what, cores, path, tries)
                 except subprocess.CalledProcessError as error:
                     print(f"| {name} | not run: {error.stderr.strip().splitlines()[-1][:60]} | | |")
                     continue

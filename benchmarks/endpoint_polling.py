@@ -1,13 +1,14 @@
-"""Fifty clients poll GetModelCustomizationJob while a job trains: their latency, and its speed.
+"""Measure 50 clients that poll GetModelCustomizationJob while a job trains: latency and speed.
 
     python benchmarks/endpoint_polling.py
 
-Rounds with and without the clients alternate; the clients are a process of their own, and each asks
-once a second. The endpoint's server closes a connection with each answer: every poll connects anew.
+Rounds with and without the clients alternate. The clients are one process, and each polls once a
+second. The endpoint closes the connection after each response, so every poll connects again.
 """
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import multiprocessing
@@ -19,7 +20,9 @@ import time
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+from smallest import TESTS, build_parser, build_tiny_model
+
+sys.path.insert(0, str(TESTS))
 
 from endpoint import BUCKET, ROLE, Endpoint, running_endpoint
 
@@ -28,49 +31,51 @@ SIGNED = "AWS4-HMAC-SHA256 Credential=any/20260101/us-east-1/bedrock/aws4_reques
 
 
 def poll(url: str, arn: str, seconds: float, times: list[float]) -> None:
-    """One client."""
+    """Poll as one client; append the latency of each response."""
     connection = http.client.HTTPConnection(urlsplit(url).netloc)
     path = f"/model-customization-jobs/{quote(arn, safe='')}"
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        began = time.perf_counter()
+        started = time.perf_counter()
         connection.request("GET", path, headers={"Authorization": SIGNED})
         answer = connection.getresponse()
         assert json.loads(answer.read())["status"] == "InProgress" and answer.status == 200
-        took = time.perf_counter() - began
+        took = time.perf_counter() - started
         times.append(took)
         time.sleep(max(0.0, 1.0 - took))
     connection.close()
 
 
-def clients(url: str, arn: str, seconds: float, out: multiprocessing.Queue[list[float]]) -> None:
-    """All of them, spread over a second."""
+def run_clients(
+    url: str, arn: str, seconds: float, count: int, out: multiprocessing.Queue[list[float]]
+) -> None:
+    """Run all clients, started over one second, and put their latencies into `out`."""
     times: list[float] = []
     threads = []
-    for _ in range(CLIENTS):
+    for _ in range(count):
         thread = threading.Thread(target=poll, args=(url, arn, seconds, times))
         thread.start()
         threads.append(thread)
-        time.sleep(1.0 / CLIENTS)
+        time.sleep(1.0 / count)
     for thread in threads:
         thread.join()
     out.put(times)
 
 
-def steps(metrics: Path) -> int:
-    """How far the training is."""
+def count_steps(metrics: Path) -> int:
+    """Return the number of training steps so far."""
     return sum(b'"train"' in line for line in metrics.read_bytes().splitlines())
 
 
-def speed(metrics: Path, seconds: float) -> float:
-    """Steps a second over the next seconds."""
-    began, first = time.perf_counter(), steps(metrics)
+def measure_speed(metrics: Path, seconds: float) -> float:
+    """Return the training steps per second over the next seconds."""
+    started, first = time.perf_counter(), count_steps(metrics)
     time.sleep(seconds)
-    return (steps(metrics) - first) / (time.perf_counter() - began)
+    return (count_steps(metrics) - first) / (time.perf_counter() - started)
 
 
-def train(endpoint: Endpoint) -> str:
-    """A job that takes longer than the rounds."""
+def start_training(endpoint: Endpoint) -> str:
+    """Start a job that takes longer than all rounds and return its ARN."""
     text = "Where is the parcel of order {}? It is on its way to you, and arrives within two days."
     records = [{"prompt": text.format(n), "completion": "delivery " * 20} for n in range(900)]
     body = "\n".join(map(json.dumps, records)).encode()
@@ -89,34 +94,40 @@ def train(endpoint: Endpoint) -> str:
 
 
 def main() -> None:
-    """Alternate, and print."""
-    with tempfile.TemporaryDirectory() as name, running_endpoint("--state", name) as endpoint:
-        arn = train(endpoint)
+    """Alternate the rounds and print the figures."""
+    is_smallest = build_parser(__doc__).parse_args().smallest
+    count, rounds, seconds = (2, 1, 1.0) if is_smallest else (CLIENTS, ROUNDS, SECONDS)
+    with contextlib.ExitStack() as stack:
+        name = stack.enter_context(tempfile.TemporaryDirectory())
+        options = ["--state", f"{name}/state"]
+        if is_smallest:
+            options += ["--stand-in", str(build_tiny_model(Path(name, "model")))]
+        endpoint = stack.enter_context(running_endpoint(*options))
+        arn = start_training(endpoint)
         metrics = None
-        while metrics is None or steps(metrics) < 5:
-            metrics = next(Path(name).glob("jobs/job-*/metrics.jsonl"), None)
+        while metrics is None or count_steps(metrics) < 5:
+            metrics = next(Path(name).glob("state/jobs/job-*/metrics.jsonl"), None)
             time.sleep(0.5)
-        quiet: list[float] = []
+        alone: list[float] = []
         polled: list[float] = []
-        times: list[float] = []
-        for _ in range(ROUNDS):
-            quiet.append(speed(metrics, SECONDS))
+        latencies: list[float] = []
+        for _ in range(rounds):
+            alone.append(measure_speed(metrics, seconds))
             out: multiprocessing.Queue[list[float]] = multiprocessing.Queue()
-            asking = multiprocessing.Process(
-                target=clients, args=(endpoint.url, arn, SECONDS + 2, out)
+            clients = multiprocessing.Process(
+                target=run_clients, args=(endpoint.url, arn, seconds + 2, count, out)
             )
-            asking.start()
+            clients.start()
             time.sleep(1.0)
-            polled.append(speed(metrics, SECONDS))
-            times += out.get()
-            asking.join()
-        cuts = statistics.quantiles([1000 * t for t in times], n=100)
-        print(f"{len(times)} answers: p50 {cuts[49]:.1f} ms, p99 {cuts[98]:.1f} ms")
-        print(f"steps a second: {statistics.mean(quiet):.3f} alone {[f'{q:.2f}' for q in quiet]}")
-        print(
-            f"  with {CLIENTS} clients {statistics.mean(polled):.3f} {[f'{p:.2f}' for p in polled]}"
-        )
-        print(f"  ratio {statistics.mean(polled) / statistics.mean(quiet):.3f}")
+            polled.append(measure_speed(metrics, seconds))
+            latencies += out.get()
+            clients.join()
+        cuts = statistics.quantiles([1000 * latency for latency in latencies], n=100)
+        print(f"{len(latencies)} responses: p50 {cuts[49]:.1f} ms, p99 {cuts[98]:.1f} ms")
+        for label, speeds in (("alone", alone), (f"with {count} clients", polled)):
+            each = ", ".join(f"{speed:.2f}" for speed in speeds)
+            print(f"steps per second {label}: {statistics.mean(speeds):.3f} ({each})")
+        print(f"ratio {statistics.mean(polled) / statistics.mean(alone):.3f}")
         endpoint.client("bedrock").stop_model_customization_job(jobIdentifier=arn)
 
 

@@ -1,17 +1,16 @@
-"""How long `endpoint --state` takes to start again, side by side with another build.
+"""Measure how long `endpoint --state` takes to restart, against another build.
 
     python benchmarks/endpoint_restart.py [--requests 20000] [--against FOLDER]
 
-FOLDER is a checkout of the other build. Each build serves the same requests over HTTP into a state
-of its own, is killed, and is started again in turns with the other; time is that of the clock and
-of the CPU until the address is printed. Two mixes: `mixed` is what a day leaves (objects that
-are overwritten, tagged and deleted, log events, reads); in `live` there is nothing to leave out:
-each request puts another object.
+FOLDER is a checkout of the other build. Each build serves the same requests over HTTP with its own
+state, is killed, and is restarted, alternating with the other. The figures are wall time and CPU
+time until the address is printed. There are two mixes: `mixed` is a day of ordinary requests
+(objects that are overwritten, tagged and deleted, log events, reads); in `live` every request puts
+another object, so the replay log can drop nothing.
 """
 
 from __future__ import annotations
 
-import argparse
 import http.client
 import os
 import subprocess
@@ -22,7 +21,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
-HERE = Path(__file__).resolve().parents[1]
+from smallest import ROOT, build_parser
+
 ROUNDS = 3
 BODY = b"x" * 2_000
 SIGNED = "AWS4-HMAC-SHA256 Credential=any/20260101/us-east-1/{}/aws4_request, SignedHeaders=host"
@@ -30,12 +30,12 @@ Request = tuple[str, str, str, dict[str, str], bytes]
 
 
 def s3(method: str, path: str, body: bytes = b"") -> Request:
-    """A request to S3."""
+    """Return a request to S3."""
     return "s3", method, path, {}, body
 
 
 def logs(operation: str, body: bytes) -> Request:
-    """A request to CloudWatch Logs."""
+    """Return a request to CloudWatch Logs."""
     headers = {
         "X-Amz-Target": f"Logs_20140328.{operation}",
         "Content-Type": "application/x-amz-json-1.1",
@@ -44,20 +44,20 @@ def logs(operation: str, body: bytes) -> Request:
 
 
 def iam(form: bytes) -> Request:
-    """A request to IAM."""
+    """Return a request to IAM."""
     headers = {"Content-Type": "application/x-www-form-urlencoded"}
     return "iam", "POST", "/", headers, form + b"&Version=2010-05-08"
 
 
 def live(count: int) -> Iterator[Request]:
-    """Each object is another one."""
+    """Yield requests that each put another object."""
     yield s3("PUT", "/bench")
     for number in range(count - 1):
         yield s3("PUT", f"/bench/{number}", BODY)
 
 
 def mixed(count: int) -> Iterator[Request]:
-    """Ten requests of each kind in turn: of 10, 3 are reads and 1 leaves something that stays."""
+    """Yield groups of ten requests: 3 of them read, and 1 creates something that stays."""
     yield s3("PUT", "/bench")
     yield logs("CreateLogGroup", b'{"logGroupName": "bench"}')
     yield logs("CreateLogStream", b'{"logGroupName": "bench", "logStreamName": "bench"}')
@@ -83,9 +83,9 @@ MIXES = {"mixed": mixed, "live": live}
 
 
 def start(build: Path, state: Path) -> tuple[subprocess.Popen[str], str, float, float]:
-    """(process, URL, seconds until it served, of them on the CPU)."""
+    """Start an endpoint; return process, URL, wall and CPU seconds until it served."""
     command = [sys.executable, "-m", "cloudft", "endpoint", "-q", "--clock", "fast"]
-    began = time.perf_counter()
+    started = time.perf_counter()
     process = subprocess.Popen(
         [*command, "--state", str(state)],
         stdout=subprocess.PIPE,
@@ -96,21 +96,21 @@ def start(build: Path, state: Path) -> tuple[subprocess.Popen[str], str, float, 
     assert process.stdout is not None
     url = process.stdout.readline().strip()
     assert url, f"{build} did not start"
-    seconds = time.perf_counter() - began
+    seconds = time.perf_counter() - started
     ticks = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
     return process, url, seconds, sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
 
 
 def kill(process: subprocess.Popen[str]) -> None:
-    """End it as `kill -9` does."""
+    """Kill the process as `kill -9` does."""
     process.kill()
     process.communicate()
 
 
 def serve(build: Path, state: Path, mix: str, count: int) -> float:
-    """Requests a second."""
+    """Serve the requests, kill the endpoint, and return the requests per second."""
     process, url, _, _ = start(build, state)
-    began = time.perf_counter()
+    started = time.perf_counter()
     for service, method, path, headers, body in MIXES[mix](count):
         connection = http.client.HTTPConnection(urlsplit(url).netloc)
         signed = {"Authorization": SIGNED.format(service), "X-Amz-Content-SHA256": "any"}
@@ -120,7 +120,7 @@ def serve(build: Path, state: Path, mix: str, count: int) -> float:
         assert answer.status < 300, (method, path, answer.status, content)
         connection.close()
     kill(process)
-    return count / (time.perf_counter() - began)
+    return count / (time.perf_counter() - started)
 
 
 def _columns(took: dict[str, list[tuple[float, float]]]) -> Iterator[tuple[list[float], ...]]:
@@ -129,20 +129,21 @@ def _columns(took: dict[str, list[tuple[float, float]]]) -> Iterator[tuple[list[
 
 
 def main() -> None:
-    """Alternate, and print."""
-    parser = argparse.ArgumentParser()
+    """Alternate between the builds and print the figures."""
+    parser = build_parser(__doc__)
     parser.add_argument("--requests", type=int, default=20_000)
     parser.add_argument("--against", type=Path)
     parser.add_argument("--mix", choices=sorted(MIXES), action="append")
-    given = parser.parse_args()
-    builds = {"ours": HERE} | ({"other": given.against.resolve()} if given.against else {})
-    for mix in given.mix or MIXES:
+    args = parser.parse_args()
+    requests, rounds = (20, 1) if args.smallest else (args.requests, ROUNDS)
+    builds = {"ours": ROOT} | ({"other": args.against.resolve()} if args.against else {})
+    for mix in args.mix or MIXES:
         with tempfile.TemporaryDirectory() as folder:
             took: dict[str, list[tuple[float, float]]] = {name: [] for name in builds}
             for name, build in builds.items():
-                rate = serve(build, Path(folder, name), mix, given.requests)
-                print(f"{mix}, {name}: {given.requests} requests, {rate:.0f} a second", flush=True)
-            for _ in range(ROUNDS):
+                rate = serve(build, Path(folder, name), mix, requests)
+                print(f"{mix}, {name}: {requests} requests, {rate:.0f} per second", flush=True)
+            for _ in range(rounds):
                 for name, build in builds.items():
                     process, _, *seconds = start(build, Path(folder, name))
                     took[name].append((seconds[0], seconds[1]))

@@ -1,4 +1,9 @@
-"""How long `cloudft list` takes with 1,000 jobs in the store: best of 5, and without start-up."""
+"""Measure how long `cloudft list` takes with 1,000 local jobs, with and without start-up.
+
+    python benchmarks/list_local_jobs.py
+
+Best of five rounds.
+"""
 
 from __future__ import annotations
 
@@ -9,19 +14,21 @@ import tempfile
 import time
 from pathlib import Path
 
+from smallest import build_parser
+
 from cloudft.jobs.listing import list_jobs
 from cloudft.storage.home import Home
 from cloudft.storage.store import JobRecord, Store, utc_now
 
-COUNT = 1000
+JOBS, ROUNDS = 1000, 5
 FILE = {"name": "train.jsonl", "sha256": "0" * 64, "bytes": 9} | dict.fromkeys(
     ("records", "characters", "tokens"), 1
 )
 
 
-def fill(store: Store) -> None:
-    """A thousand jobs that were written down (their submits cut off: the slowest to look at)."""
-    for number in range(COUNT):
+def create_jobs(store: Store, count: int) -> None:
+    """Write job records whose submission was interrupted: reading these takes longest."""
+    for number in range(count):
         job_id = f"bench-{number:08x}"
         record = JobRecord(
             id=job_id,
@@ -44,16 +51,18 @@ def fill(store: Store) -> None:
 
 
 def main() -> None:
-    """Print one Markdown row each."""
+    """Print one Markdown row for each way of listing."""
+    is_smallest = build_parser(__doc__).parse_args().smallest
+    count, rounds = (10, 1) if is_smallest else (JOBS, ROUNDS)
     with tempfile.TemporaryDirectory() as folder:
         home = Home(Path(folder))
         store = Store(home.jobs)
-        fill(store)
-        inside, outside = [], []
-        for _ in range(5):
+        create_jobs(store, count)
+        in_process, by_command = [], []
+        for _ in range(rounds):
             started = time.perf_counter()
-            assert len(list(list_jobs(store, home))) == COUNT
-            inside.append(time.perf_counter() - started)
+            assert len(list(list_jobs(store, home))) == count
+            in_process.append(time.perf_counter() - started)
             started = time.perf_counter()
             subprocess.run(
                 [sys.executable, "-m", "cloudft", "list"],
@@ -61,9 +70,9 @@ def main() -> None:
                 stdout=subprocess.DEVNULL,
                 check=True,
             )
-            outside.append(time.perf_counter() - started)
-        print(f"| {COUNT} jobs listed, in process | {1000 * min(inside):.0f} ms |")
-        print(f"| {COUNT} jobs listed, `cloudft list` | {1000 * min(outside):.0f} ms |")
+            by_command.append(time.perf_counter() - started)
+        print(f"| list {count} jobs, in process | {1000 * min(in_process):.0f} ms |")
+        print(f"| list {count} jobs, `cloudft list` | {1000 * min(by_command):.0f} ms |")
 
 
 if __name__ == "__main__":

@@ -1,20 +1,23 @@
-"""Compare the memory estimate of a job with what its steps take.
+"""Compare the memory that is predicted before a job with the peak of its training steps.
 
-Run as `python benchmarks/memory_estimate.py`. smollm2-135m in bfloat16 over
-the records of an example. Each case runs in a process of its own; the measured peak is that of the
-steps, without loading the weights.
+    python benchmarks/memory_estimate.py
+
+smollm2-135m in bfloat16 with the records of an example. Each case is a process of its own; the
+measured peak does not include loading the weights.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
-sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent / "train")]
+from smallest import ROOT, build_parser
+
+sys.path[:0] = [str(ROOT), str(Path(__file__).parent / "train")]
 CASES = (
     ("lora", 8, "aws-cli"),
     ("lora", 16, "aws-cli"),
@@ -22,14 +25,16 @@ CASES = (
     ("lora", 8, "intents"),
     ("full", 8, "aws-cli"),
 )
+SMALLEST_CASES = (("lora", 1, "intents"),)
 STEPS = 10
 
 
-def measured(method: str, batch: int, name: str) -> dict[str, Any]:
-    """One case, in this process."""
+def run_case(method: str, batch: int, name: str, steps: int) -> dict[str, float]:
+    """Return the predicted and the measured memory of one case in GB, in this process."""
     import contestant
     import torch
 
+    from local_backend.data.batches import MicroBatchLimit
     from local_backend.job_dir import JobDir
     from local_backend.progress import ProgressReporter
     from local_backend.settings import read_settings
@@ -37,50 +42,52 @@ def measured(method: str, batch: int, name: str) -> dict[str, Any]:
     from local_backend.training.prepare_run import prepare_run
     from local_backend.training.train_loop import compute_mean_loss, step_optimizer
 
-    rows = contestant.records(name, 0, STEPS * batch)
+    rows = contestant.records(name, 0, steps * batch)
     folder = Path(tempfile.mkdtemp())
     contestant.write_job(folder, rows, method, "bfloat16", batch=batch)
     settings = read_settings(JobDir(folder))
     run = prepare_run(JobDir(folder), settings, ProgressReporter(JobDir(folder)))
-    parts = [run.train.examples[at : at + batch] for at in range(0, len(rows), batch)]
-    for part in parts:
+    batches = [run.train.examples[i : i + batch] for i in range(0, len(rows), batch)]
+    for examples in batches:
         run.optimizer.zero_grad(set_to_none=True)
-        compute_mean_loss(run, part, backward=True)
+        compute_mean_loss(run, examples, backward=True)
         step_optimizer(run)
-        if part is parts[1]:
-            Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
-    taken = contestant.peak_memory()
-    largest = max(parts, key=run.loss.count_tokens)
+        if examples is batches[1]:
+            # Reset the peak: the first steps compile kernels and allocate the optimizer.
+            Path("/proc/self/clear_refs").write_text("5")
+    measured = contestant.peak_memory()
+    largest = max(batches, key=run.loss.count_tokens)
     config = run.loaded.model.config
     del run
+    # A limit that one batch never reaches: the batch is not split.
+    limit = MicroBatchLimit(batch, 2048)
     estimator = StepEstimator(config, settings, torch.bfloat16, torch.device("cpu"))
-    estimate = estimator.estimate(largest, _whole(batch))
-    return {"estimated": estimate.peak / 1e9, "measured": taken}
-
-
-def _whole(batch: int) -> Any:
-    from local_backend.data.batches import MicroBatchLimit
-
-    return MicroBatchLimit(batch, 2048)
+    estimate = estimator.estimate(largest, limit)
+    return {"predicted": estimate.peak / 1e9, "measured": measured}
 
 
 def main() -> int:
-    """Every case, as a table."""
-    if len(sys.argv) == 4:
-        replies = sys.stdout
-        sys.stdout = sys.stderr
-        found = measured(sys.argv[1], int(sys.argv[2]), sys.argv[3])
-        print(json.dumps(found), file=replies)
+    """Print every case as a row of a table."""
+    parser = build_parser(__doc__)
+    parser.add_argument("--case", nargs=4, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.case:
+        method, batch, name, steps = args.case
+        # The trainer prints; only the figures belong on stdout.
+        output, sys.stdout = sys.stdout, sys.stderr
+        print(json.dumps(run_case(method, int(batch), name, int(steps))), file=output)
         return 0
-    print("| step | estimated | measured | |\n| --- | --- | --- | --- |")
-    for method, batch, name in CASES:
-        command = [sys.executable, __file__, method, str(batch), name]
+    cases, steps = (SMALLEST_CASES, 2) if args.smallest else (CASES, STEPS)
+    print("| step | predicted | measured | error |\n| --- | --- | --- | --- |")
+    for method, batch, name in cases:
+        case = [method, str(batch), name, str(steps)]
+        command = [sys.executable, __file__, "--case", *case]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-        found = json.loads(done.stdout.splitlines()[-1])
-        off = found["measured"] / found["estimated"] - 1
+        figures = json.loads(done.stdout.splitlines()[-1])
+        error = figures["measured"] / figures["predicted"] - 1
         print(
-            f"| {method}, {name}, {batch} records at once | {found['estimated']:.2f} GB |"
-            f" {found['measured']:.2f} GB | {off:+.0%} |",
+            f"| {method}, {name}, {batch} records per batch | {figures['predicted']:.2f} GB |"
+            f" {figures['measured']:.2f} GB | {error:+.0%} |",
             flush=True,
         )
     return 0

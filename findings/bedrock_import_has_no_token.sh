@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# botocore 1.44.5: of the Bedrock operations that take a clientRequestToken, one gets none of its own.
+# botocore 1.44.5 generates a clientRequestToken for every Bedrock operation that takes one, except model import.
 #
-# Guess: botocore puts a clientRequestToken into every Bedrock creation that has that member, so that
-#   its own retries (and a caller's, after a time-out) never make two.
+# Guess: botocore generates a clientRequestToken for every Bedrock create operation that has that member, so
+#   that its own retries (and a caller's, after a timeout) never create two.
 # Behavior: the member has the idempotency trait in CreateModelCustomizationJob, CreateModelInvocationJob,
 #   CreateProvisionedModelThroughput, CreateCustomModelDeployment and CreateModelCopyJob, and lacks it in
-#   CreateModelImportJob: its request goes out without a token, and a retry is another import (or, since
-#   the job name is taken by then, an error although the import runs). Who imports passes one.
+#   CreateModelImportJob: its request is sent without a token, and a retry is another import (or, since
+#   the job name is taken by then, an error although the import runs). Pass a token explicitly.
 # Output seen:
 #   CreateCustomModelDeployment: token
 #   CreateModelCopyJob: token
@@ -14,7 +14,7 @@
 #   CreateModelImportJob: none
 #   CreateModelInvocationJob: token
 #   CreateProvisionedModelThroughput: token
-# Exits with 1 when that changes.
+# Exit status: 1 when that has changed.
 set -euo pipefail
 
 folder=$(mktemp -d)

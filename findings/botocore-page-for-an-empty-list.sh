@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
-# botocore 1.44.5: an answer that is no answer of AWS is taken for an empty list.
+# botocore 1.44.5 parses a response that is not from AWS as an empty list.
 #
-# Guess: a client that gets, with status 200, the login page of a captive portal or a proxy in place of an answer
-#   of AWS raises an exception (a parse error), as it does for XML that ends too early.
+# Guess: a client that receives the login page of a captive portal or a proxy with status 200 raises an exception
+#   (a parse error), as it does for truncated XML.
 # Behavior: for Bedrock (REST-JSON) a body that is not JSON gives a result without members; for S3 (REST-XML) a
-#   page that is well-formed XML gives a bucket without objects; and so does an answer that ends within its
-#   headers (urllib3 2.8.0 logs a warning and goes on). No exception, nothing is tried again: a caller that lists
-#   resources sees an account with nothing in it. For STS (Query) the page is a bare KeyError, which is neither
-#   a BotoCoreError nor tried again.
+#   page of well-formed XML gives a bucket without objects; so does a response that ends within its headers
+#   (urllib3 2.8.0 logs a warning and continues). There is no exception and no retry: a caller that lists
+#   resources sees an empty account. For STS (Query) the page raises a bare KeyError, which is neither a
+#   BotoCoreError nor retried.
 # Output seen, 2026-11-29:
 #   bedrock page: {} | s3 page: {} | s3 half headers: {} | sts page: KeyError('GetCallerIdentityResult')
 #
-# Fails (exit 1) when one of these changes.
+# Exit status: 1 when that has changed.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

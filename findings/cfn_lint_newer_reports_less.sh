@@ -1,19 +1,19 @@
 #!/usr/bin/env bash
-# A newer cfn-lint lets through what an older one reported: eleven of eleven mistakes in a budget, a topic, a key and roles.
+# A newer cfn-lint accepts eleven mistakes in a budget, a topic, a key and roles that an older one reported.
 #
-# Packages: cfn-lint 1.58.0 against 1.23.1 (February 2025); botocore 1.44.5's service models as the judge of the
-# values.
-# Guess: what cfn-lint found in a template last year it finds today; new versions add rules and values.
-# Behavior: the bounds that cfn-lint had of its own (and tested: pull requests 590, 811 and 864, issues 3804 and 3944)
-# went when it took its schemas from the providers and from generated patches anew. Enumerations of
-# AWS::Budgets::Budget and AWS::IAM::AccessKey are gone altogether; the pattern of a topic's name too; policy
+# Packages: cfn-lint 1.58.0 against 1.23.1 (February 2025); botocore 1.44.5's service models as the
+# reference for the values.
+# Guess: cfn-lint still reports what it reported last year; new versions only add rules and values.
+# Behavior: cfn-lint's own limits (with tests: pull requests 590, 811 and 864, issues 3804 and 3944) were lost
+# when it regenerated its schemas from the providers and from patches. The enumerations of
+# AWS::Budgets::Budget and AWS::IAM::AccessKey are gone; so is the pattern of a topic's name; policy
 # documents may have 131,072 characters (gone: the managed policy's 6,144 by 1.32.0, the trust policy's by 1.48.0), a
 # role any number of managed policies (by 1.54.0). The rules (E3030, E3031, E3032, E3033) are still listed and still
 # run: they have nothing to compare with.
-# Why it matters: a pipeline whose linter is updated stays green and proves less; the budget that was to stop a
-# training bill, or the role of it, is what then rolls the stack back.
-# Way out: keep a template with known mistakes, and require that the linter still finds them; hold the values against
-# botocore.
+# Why it matters: a pipeline stays green after the linter's update and proves less; the error then appears at
+# deployment, as a rollback of the stack.
+# Way out: keep a template with known mistakes and require that the linter reports them; compare the values with
+# botocore's models.
 # Seen:
 #   mistake                                     1.23.1      1.58.0   botocore 1.44.5 allows
 #   budget type MONEY                            E3030           -   COST, RI_COVERAGE, RI_UTILIZATION, ...

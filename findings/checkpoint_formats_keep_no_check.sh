@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# torch.save writes a CRC-32 for each tensor; torch.load does not look at it.
+# torch.save writes a CRC-32 for each tensor; torch.load does not verify it.
 #
 # Packages: torch 2.13.0, safetensors 0.8.0, gguf 0.19.0, numpy (any; for comparison).
-# Guess: a checkpoint of torch.save is a zip, with a CRC-32 of every entry, so a bit that flipped on a disk is an
-# error at torch.load (perhaps not with mmap=True); of formats without checksums (safetensors, GGUF) one would not
-# expect it, of a distributed checkpoint (zips of torch.save) one would.
-# Behavior: PyTorch builds its zip reader with the check left out (pytorch/pytorch pull request 28858, issue 126952);
-# there is an option not to compute the sum, none to look at it. Of 100 single flipped bits in a tensor, in each of
-# six formats that weights and optimizer states are kept in, torch, safetensors and gguf load all as they are;
-# numpy.load, and Python's zipfile on the very same torch.save files, notice all.
-# Why it matters: a resumed run goes on with another exponent in one weight or moment; the file "loads fine".
-# Way out: zipfile.ZipFile(file).testzip() before torch.load (it needs no torch), a digest beside every other file.
+# Guess: a checkpoint of torch.save is a zip, with a CRC-32 of every entry, so a bit flip on disk is an
+# error in torch.load (perhaps not with mmap=True); formats without checksums (safetensors, GGUF) can't notice
+# it; a distributed checkpoint (zips of torch.save) should.
+# Behavior: PyTorch builds its zip reader without the check (pytorch/pytorch pull request 28858, issue 126952);
+# there is an option not to compute the checksum, and none to verify it. Of 100 single bit flips in a tensor, in each of
+# six formats for weights and optimizer states, torch, safetensors and gguf load all without an error; numpy.load,
+# and Python's zipfile on the same torch.save files, detect all.
+# Why it matters: a resumed run continues with another exponent in one weight or moment; the file "loads fine".
+# Way out: zipfile.ZipFile(file).testzip() before torch.load (which needs no torch), and a digest for every other file.
 # Seen:
 #   format                                  loaded, wrong    error
 #   torch.save, torch.load                       100            0

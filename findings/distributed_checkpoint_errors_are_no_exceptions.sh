@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# A damaged distributed checkpoint gets past "except Exception": a trainer that falls back to an older one stops instead.
+# An error of a distributed checkpoint is not caught by "except Exception", so a trainer's fallback does not run.
 #
 # Packages: torch 2.13.0, safetensors 0.8.0 (for comparison).
 # Guess: torch.distributed.checkpoint.load and save raise what torch.load and safetensors raise, or at least some
-# Exception, so that try: load(newest) except Exception: load(the one before) holds for all of them.
+# Exception, so that try: load(newest) except Exception: load(previous) works for all of them.
 # Behavior: an error of load or save, whatever it was (a cut file, a path that can't be made, a missing key, a wrong
-# shape), comes as CheckpointException, and that is a BaseException, beside KeyboardInterrupt and SystemExit. Handlers
+# shape), is raised as CheckpointException, which derives from BaseException, like KeyboardInterrupt and SystemExit. Handlers
 # for Exception, loggers and retry decorators do not see it; the process ends. The errors within are Exceptions, in
 # its `failures`.
-# Why it matters: what FSDP's sharded state (accelerate, Trainer, torchtitan) is kept in is this format; the fallback
-# that was written and tested with torch.save does not run on the day that it is needed.
+# Why it matters: FSDP's sharded state (accelerate, Trainer, torchtitan) uses this format; a fallback that was written
+# and tested with torch.save does not run when it is needed.
 # Way out: except (Exception, CheckpointException).
 # Seen:
 #   data cut                  CheckpointException, no Exception (RuntimeError within)

@@ -10,11 +10,11 @@
 # safetensors folder that the file was made from; or at least `unexpected_keys` names the tensors of
 # the file that it did not use, as it does for a safetensors folder.
 #
-# Behavior: the configuration that is read from the file has attention_bias False, the eight biases
-# are left out, the logits are others, and missing_keys, unexpected_keys and mismatched_keys are all
+# Behavior: the configuration read from the file has attention_bias False, the eight biases are
+# dropped, the logits differ, and missing_keys, unexpected_keys and mismatched_keys are all
 # empty. For a safetensors folder with attention_bias False the same eight are reported.
 #
-# So: count the numbers in a GGUF file against those of the model that came of it.
+# Way out: compare the number of values in a GGUF file with that of the loaded model.
 #
 # Seen:
 #   safetensors, attention_bias true: 0 unexpected, largest difference of a logit 0

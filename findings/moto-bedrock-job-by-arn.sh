@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# moto 5.2.5, boto3 1.44.5: a Bedrock customization job that is looked up by its ARN.
+# moto 5.2.5 with boto3 1.44.5 does not find a Bedrock customization job by its ARN.
 #
-# Guess: GetModelCustomizationJob takes the ARN that CreateModelCustomizationJob has just returned, as
-#   the API does (jobIdentifier is "the job's name or ARN"), for botocore percent-encodes it in the path.
+# Guess: GetModelCustomizationJob accepts the ARN that CreateModelCustomizationJob returned, as the API
+#   does (jobIdentifier is "the job's name or ARN"); botocore percent-encodes it in the path.
 # Seen: ResourceNotFoundException, "Model customization job arn%3Aaws%3Abedrock%3A... not found": moto does
 #   not decode that part of the path. The same ARN works in ListTagsForResource, and the job's name works.
-# So a test against moto looks a job up by its name.
+# Way out: in a test against moto, look a job up by its name.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

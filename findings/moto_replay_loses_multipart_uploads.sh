@@ -1,16 +1,16 @@
 #!/bin/sh
-# moto's recorder restores every object but those that boto3 uploaded in parts.
+# moto's recorder restores every object except those that boto3 uploaded in parts.
 #
 # Versions: moto 5.2.5, boto3 1.43.11, Python 3.11.
 # Guess:    moto's recorder "can be replayed at a later date [...] to setup an initial state", and with the
-#           seed set by /moto-api/seed all identifiers are the same again: after a replay everything is there.
-# Behavior: the id of a multipart upload is made of os.urandom (moto/s3/models.py), not of the seeded
+#           seed set by /moto-api/seed all identifiers are reproduced: a replay restores everything.
+# Behavior: the id of a multipart upload comes from os.urandom (moto/s3/models.py), not of the seeded
 #           generator. boto3's upload_fileobj splits what is larger than 8 MiB, and its recorded UploadPart
 #           requests name an upload that does not exist any more. The replay answers 200; the object is gone.
 # Seen:     recorded: ['large', 'small']
 #           replay: HTTP 200
 #           replayed: ['small']
-# Meets:    whoever keeps a moto server's state by its recorder, or replays requests to it.
+# Affects:  everybody who saves a moto server's state with its recorder, or replays requests to it.
 set -eu
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

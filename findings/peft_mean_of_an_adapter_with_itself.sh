@@ -3,17 +3,17 @@
 #
 # Packages: peft 0.21.2 (0.21.0 alike), transformers 5.23.0, torch 2.13.0.
 # Guess: add_weighted_adapter(["a", "b"], [0.5, 0.5]) of two equal adapters gives that adapter, with every combination
-# type (the ways differ in how they settle conflicts, and here is none; density is 1.0), for every kind of LoRA that
+# type (the types differ in how they resolve conflicts, and there is none here; density is 1.0), for every kind of LoRA that
 # it accepts; and ["a"] with [1.0] gives "a".
-# Behavior: "linear" and its kin average the A matrices and the B matrices apart, with the root of the weight on each,
-# so that the product holds the cross terms B1 A2 as well: of equal adapters twice the update, of different ones about
-# as much that belongs to neither as that belongs to both. "ties" multiplies by the weights after it has taken the
+# Behavior: "linear" and similar types average the A and the B matrices separately, each with the root of the weight,
+# so the product contains the cross terms B1 A2 as well: twice the update for equal adapters; for different ones about
+# as much that belongs to neither adapter as belongs to both. "ties" multiplies by the weights after it has taken the
 # mean: half. "cat", "svd", dare_linear_svd and magnitude_prune_svd are right for plain LoRA. With use_rslora the new
 # one's scale is the root of its rank (here 2), not 1: one adapter alone comes out wrong, and only the half of "ties"
 # right, by chance. With use_dora the magnitudes that were trained are left behind, with lora_bias the biases. Nothing
 # is logged or raised. (huggingface/peft issues 3004 and 3761 and pull request 3449, 2026.)
-# Why it matters: averaging the adapters of a sweep's best runs, or of two seeds, is a common way to a better one; it
-# is done with the type that keeps the rank ("linear"), and loads and generates without a complaint.
+# Why it matters: averaging the adapters of a sweep's best runs, or of two seeds, is a common way to a better adapter;
+# with the type that keeps the rank ("linear") it loads and generates without an error.
 # Way out: "cat" for plain LoRA; otherwise merge each into the weights and average those.
 # Seen (norm of the new update over the old one's; largest difference of a logit over the largest logit in brackets):
 #                                      LoRA         use_rslora           use_dora          lora_bias

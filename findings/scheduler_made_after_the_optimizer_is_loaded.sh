@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# A learning-rate schedule that is resumed trains at another rate than the one it reports.
+# A resumed learning-rate schedule trains with another rate than the one it reports.
 #
 # Packages: torch 2.13.0, transformers 5.23.0.
 # Guess: the states of optimizer and scheduler, both loaded with load_state_dict, give the rates of the uninterrupted
 # run, whichever is made or loaded first; at worst the first step after the resume is off.
-# Behavior: making a scheduler writes the rate of step 0 into the optimizer, and a scheduler's load_state_dict does
-# not write the right one back. With the optimizer's state loaded BEFORE the scheduler is made (natural where a helper
+# Behavior: creating a scheduler writes the rate of step 0 into the optimizer, and a scheduler's load_state_dict does
+# not write the right one back. With the optimizer's state loaded BEFORE the scheduler is created (natural where a helper
 # that builds and restores the optimizer runs first), the first step is taken with the rate of step 0 in most
 # schedules; and those of torch that compute a rate from the one before (ConstantLR, LinearLR, and what is built of
 # them) stay wrong by that factor up to their end, or the run's. Of transformers' nine, eight take a step with rate 0

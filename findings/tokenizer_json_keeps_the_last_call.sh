@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A tokenizer that is saved after training cuts and pads every text, for all readers but transformers.
+# A tokenizer that is saved after training truncates and pads every text, for all readers except transformers.
 #
 # Packages: transformers 5.23.0, tokenizers 0.23.3 (the library that both transformers and the Rust servers read the
 # file with).
@@ -8,7 +8,7 @@
 # Behavior: the call sets truncation and padding on the backend, and save_pretrained writes them into tokenizer.json:
 # what the last call before the save happened to ask for. tokenizers.Tokenizer.from_file applies both to every text
 # from then on, with no argument and no warning: a prompt longer than the training's max_length loses its end (with
-# truncation_side left, its beginning), a shorter one ends in pad tokens. AutoTokenizer sets both anew at each call,
+# truncation_side left, its beginning), a shorter one ends in pad tokens. AutoTokenizer sets both again at each call,
 # so a check in transformers shows nothing; nor does a tokenizer that was loaded and saved without a call.
 # (huggingface/transformers issue 24441; vllm-project/llm-compressor pull request 2917, 2026: published checkpoints
 # have it.)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# from_pretrained reads a weight from the file, initializes it anew, and reports nothing missing.
+# from_pretrained reads a weight from the file, initializes it again, and reports nothing missing.
 #
 # Packages: transformers 5.23.0, torch 2.13.0.
 # Guess: what the file holds, in the right shape and under the right name, is what the model has; what is initialized

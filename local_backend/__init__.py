@@ -7,4 +7,4 @@ and writes status, metrics and artifacts into `JOB_DIR`. It imports neither clou
 import os
 
 os.environ.setdefault("TQDM_DISABLE", "1")
-"""Bars of libraries would fill logs that nobody watches; tqdm reads this when torch imports it."""
+"""Progress bars would fill the logs. tqdm reads this variable when torch imports it."""

@@ -1,4 +1,4 @@
-"""The base stack without AWS: its template resolved with values, and its policies as statements."""
+"""Resolve the base stack's template without AWS: its resources, and its policies as statements."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ ALL_OPTIONS = {
     "TeacherModelArns": f"arn:aws:bedrock:{REGION}::foundation-model/amazon.nova-pro-v1:0",
     "GraderFunctionArn": f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:grade",
 }
-"""Parameters with which everything of the template is made."""
+"""Parameter values that create every resource of the template."""
 BASE: dict[str, Any] = templates.parse_template(templates.load_template_text("base"))
 
 
 def created_resource(name: str, kind: str) -> CreatedResource:
-    """A resource as it might be called when it is there."""
+    """Return a resource with the kind of name and ARN that AWS would give it."""
     small = f"team-{name.lower()}"
     service = {
         "AWS::S3::Bucket": f"arn:aws:s3:::{small}",
@@ -44,53 +44,56 @@ def created_resource(name: str, kind: str) -> CreatedResource:
 
 
 def base_scope(given: Mapping[str, str]) -> TemplateScope:
-    """The base template with everything there."""
-    there = {name: created_resource(name, told["Type"]) for name, told in BASE["Resources"].items()}
-    return TemplateScope(BASE, given, PSEUDO, there, lambda: ["us-east-1a", "us-east-1b"])
+    """Return the base template with every resource created."""
+    created = {
+        name: created_resource(name, resource["Type"])
+        for name, resource in BASE["Resources"].items()
+    }
+    return TemplateScope(BASE, given, PSEUDO, created, lambda: ["us-east-1a", "us-east-1b"])
 
 
 def resolve_resources(given: Mapping[str, str]) -> dict[str, Any]:
-    """Every resource, its properties worked out."""
-    found = base_scope(given)
+    """Return every active resource with its properties resolved."""
+    scope = base_scope(given)
     return {
-        name: {**told, "Properties": found.resolve(told["Properties"])}
-        for name, told in found.active_resources().items()
+        name: {**resource, "Properties": scope.resolve(resource["Properties"])}
+        for name, resource in scope.active_resources().items()
     }
 
 
 def policy_statements(given: Mapping[str, str], role: str) -> list[dict[str, Any]]:
-    """All statements of a role or of a managed policy."""
+    """Return all policy statements of a role or of a managed policy."""
     everything = resolve_resources(given)
     properties = everything[role]["Properties"]
     if "PolicyDocument" in properties:
         return list(properties["PolicyDocument"]["Statement"])
     inline = [p["PolicyDocument"]["Statement"] for p in properties["Policies"]]
     more = [
-        told["Properties"]["PolicyDocument"]["Statement"]
-        for told in everything.values()
-        if told["Type"] == "AWS::IAM::RolePolicy"
-        and told["Properties"]["RoleName"] == f"team-{role}"
+        resource["Properties"]["PolicyDocument"]["Statement"]
+        for resource in everything.values()
+        if resource["Type"] == "AWS::IAM::RolePolicy"
+        and resource["Properties"]["RoleName"] == f"team-{role}"
     ]
     return [statement for group in (*inline, *more) for statement in group]
 
 
 def people_statements(given: Mapping[str, str]) -> list[dict[str, Any]]:
-    """What people have, by all three policies."""
+    """Return the statements of the three policies for people."""
     names = ("CiPolicy", "SubmitterPolicy", "ServingPolicy")
     return [statement for name in names for statement in policy_statements(given, name)]
 
 
 def resolve_outputs(given: Mapping[str, str]) -> dict[str, str]:
-    """What a job file reads of the stack."""
+    """Return the outputs that a job file reads from the stack."""
     return base_scope(given).resolve_outputs()
 
 
 def without_action(
-    found: Sequence[Mapping[str, Any]], sid: str, action: str
+    statements: Sequence[Mapping[str, Any]], sid: str, action: str
 ) -> list[dict[str, Any]]:
-    """The same statements, one action of one of them left out."""
+    """Return the same statements without one action of one of them."""
     kept = []
-    for statement in found:
+    for statement in statements:
         actions = statement["Action"]
         actions = [actions] if isinstance(actions, str) else list(actions)
         if statement["Sid"] == sid:
@@ -100,11 +103,11 @@ def without_action(
     return kept
 
 
-def list_permissions(found: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
-    """Each action of each statement: the statement's name, and the action."""
+def list_permissions(statements: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """Return each action of each statement as (Sid, action)."""
     return [
         (statement["Sid"], action)
-        for statement in found
+        for statement in statements
         for action in (
             [statement["Action"]] if isinstance(statement["Action"], str) else statement["Action"]
         )

@@ -1,4 +1,4 @@
-"""The stack of infra/jobs.yaml, made by CloudFormation at an endpoint that runs its machines."""
+"""Deploy the state machines of infra/jobs.yaml at an endpoint that runs them."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ TIMEOUT_S = 30.0
 
 
 def load_template() -> dict[str, Any]:
-    """The template as plain data."""
+    """Return the template as plain data."""
     return templates.parse_template(TEMPLATE.read_text())
 
 
 @dataclass(frozen=True)
 class DeployedStack:
-    """A deployed stack, and the queue that its topic's messages go to."""
+    """A deployed stack, and the queue that receives its topic's messages."""
 
     endpoint: Endpoint
     outputs: Mapping[str, str]
     queue: str
 
-    def start(self, name: str, given: Mapping[str, Any], machine: str = "JobMachineArn") -> str:
-        """Start an execution; returns its ARN."""
+    def start(self, name: str, inputs: Mapping[str, Any], machine: str = "JobMachineArn") -> str:
+        """Start an execution and return its ARN."""
         answer = self.endpoint.client("stepfunctions").start_execution(
-            stateMachineArn=self.outputs[machine], name=name, input=json.dumps(given)
+            stateMachineArn=self.outputs[machine], name=name, input=json.dumps(inputs)
         )
         return str(answer["executionArn"])
 
     def wait_for_end(self, execution: str) -> dict[str, Any]:
-        """How an execution has ended."""
+        """Wait until an execution has ended and return its description."""
         client, until = self.endpoint.client("stepfunctions"), time.monotonic() + TIMEOUT_S
         while time.monotonic() < until:
             answer = client.describe_execution(executionArn=execution)
@@ -51,7 +51,7 @@ class DeployedStack:
         raise AssertionError(f"{execution} is still running")
 
     def list_states(self, execution: str) -> list[str]:
-        """The states that an execution went through, in order."""
+        """Return the states that an execution has entered, in order."""
         client = self.endpoint.client("stepfunctions")
         events = client.get_execution_history(executionArn=execution, maxResults=1000)["events"]
         return [
@@ -59,28 +59,28 @@ class DeployedStack:
         ]
 
     def wait_for_state(self, execution: str, state: str) -> None:
-        """Return when an execution has come to a state."""
+        """Wait until an execution has entered a state."""
         until = time.monotonic() + TIMEOUT_S
         while state not in self.list_states(execution):
-            assert time.monotonic() < until, f"{execution} has not come to {state}"
+            assert time.monotonic() < until, f"{execution} has not entered {state}"
             time.sleep(0.05)
 
     def receive_messages(self) -> list[str]:
-        """What was published since the last time."""
+        """Return the messages that were published since the last call."""
         answer = self.endpoint.client("sqs").receive_message(
             QueueUrl=self.queue, MaxNumberOfMessages=10
         )
-        found = answer.get("Messages", ())
-        for message in found:
+        messages = answer.get("Messages", ())
+        for message in messages:
             self.endpoint.client("sqs").delete_message(
                 QueueUrl=self.queue, ReceiptHandle=message["ReceiptHandle"]
             )
-        return [json.loads(message["Body"])["Message"] for message in found]
+        return [json.loads(message["Body"])["Message"] for message in messages]
 
 
 @contextlib.contextmanager
 def run_endpoint(*arguments: str) -> Iterator[Endpoint]:
-    """An endpoint that runs state machines, by a fast clock."""
+    """Run an endpoint with state machines and a fast clock."""
     with running_endpoint("--clock", "fast", *arguments) as endpoint:
         yield endpoint
 
@@ -88,12 +88,12 @@ def run_endpoint(*arguments: str) -> Iterator[Endpoint]:
 def deploy_machines(
     endpoint: Endpoint, name: str, **parameters: str | int | float
 ) -> DeployedStack:
-    """Make the machines of the stack. Their retries wait a second at most."""
+    """Create the stack's state machines, with retry intervals of one second."""
     sns, sqs = endpoint.client("sns"), endpoint.client("sqs")
     topic = sns.create_topic(Name=name)["TopicArn"]
     queue = sqs.create_queue(QueueName=name)["QueueUrl"]
-    told = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])
-    sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=told["Attributes"]["QueueArn"])
+    attributes = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])
+    sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=attributes["Attributes"]["QueueArn"])
     known = {key: value.get("Default") for key, value in load_template()["Parameters"].items()}
     known |= {"JobTopicArn": topic, "QueueSeconds": 1, "FollowSeconds": 1, **parameters}
     known |= {"AWS::AccountId": ACCOUNT}
@@ -110,7 +110,7 @@ def deploy_machines(
 
 
 def machine_definition(machine: str, known: Mapping[str, Any]) -> str:
-    """A machine's definition, with the values of its substitutions."""
+    """Return a state machine's definition with its substitutions applied."""
     properties = load_template()["Resources"][machine]["Properties"]
     text = json.dumps(properties["Definition"])
     for name, value in properties["DefinitionSubstitutions"].items():

@@ -115,7 +115,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=14)
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--smallest", action="store_true", help="our trainer alone, not recorded")
     args = parser.parse_args()
+    if args.smallest:
+        print("\n".join(table("intents", LORA[:1], 3, 1)))
+        return 0
     trl = importlib.util.find_spec("trl") is not None
     lines = [f"\n## The trainer (`make bench-train`, {datetime.date.today()})\n"]
     for records, names in (("aws-cli", LORA), ("intents", LORA[:4]), ("aws-cli", FULL)):

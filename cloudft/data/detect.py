@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from itertools import islice
 
 from cloudft.data.findings import Findings
-from cloudft.data.formats.record_format import RawRecord, RecordFormat
+from cloudft.data.formats.record import RawRecord
+from cloudft.data.formats.record_format import RecordFormat
 from cloudft.data.formats.registry import detect_format, get_format
 from cloudft.data.sources.row_reader import ReadContext, read_rows
 from cloudft.data.sources.source_files import SourceFile
 
 MAX_ROWS = 200
-"""Records that are looked at."""
+"""Records that are read."""
 PROMPT_COLUMNS = ("prompt", "question", "query", "instruction", "input", "text", "message")
 COMPLETION_COLUMNS = ("completion", "answer", "response", "output", "label", "category", "intent")
 

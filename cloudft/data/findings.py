@@ -19,7 +19,7 @@ class Findings:
         self._listed: list[Finding] = []
         self._counts: Counter[tuple[str | None, str, Severity]] = Counter()
 
-    def add(
+    def add(  # noqa: PLR0913  # the fields of a finding
         self,
         code: str,
         message: str,

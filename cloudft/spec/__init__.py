@@ -1,4 +1,4 @@
-"""The job file: its shape, reading it with lines and origins, and what it comes to."""
+"""The job file: its model, loading it with lines and origins, and its resolved values."""
 
 from cloudft.spec.load import LoadedJob, load_job
 from cloudft.spec.merge import Origin

@@ -1,7 +1,7 @@
-"""What the catalogue says about a job: model, customization type, hyperparameters, stopping.
+"""Check a job against the catalogue: model, customization type, hyperparameters, early stopping.
 
 Works on the merged tree, so that a fault in one field does not hide one in another; a value whose
-type is wrong is left to explain.py.
+type is wrong is left to validation_errors.py.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from cloudft.catalogue import (
     CUSTOMIZATION_TYPES,
@@ -18,19 +17,20 @@ from cloudft.catalogue import (
     Hyperparameter,
     Model,
     find_model,
+    load_models,
     trains_on,
 )
 from cloudft.errors import UnknownModel
-from cloudft.spec.field_index import FieldPath, find_nearest_name
+from cloudft.spec.field_index import find_nearest_name
 from cloudft.spec.sections import job_sections
 from cloudft.spec.validation_errors import SourceMap
 from cloudft.spec.yaml_scalars import as_number
+from cloudft.spec.yaml_source import FieldPath, JobTree
 from cloudft.types import Finding, Severity
 
 _MODEL_ARN = re.compile(
     r"arn:aws[a-z-]*:bedrock:[a-z0-9-]+:(:foundation-model|[0-9]{12}:custom-model)/."
 )
-JobTree = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,8 @@ def check_job(
     context, findings = CheckContext(base_dir, source_map), list[Finding]()
     model = find_named_model(("base_model",), tree.get("base_model"), context, findings)
     if model is not None:
-        findings += _customization_type(tree, model, source_map)
-        findings += _early_stopping(tree, model, source_map)
+        findings += _check_customization_type(tree, model, source_map)
+        findings += _check_early_stopping(tree, model, source_map)
         values, table = tree.get("hyperparameters"), model.hyperparameters
         key = ("hyperparameters",)
         findings += check_hyperparameters(key, values, table, model.alias, source_map)
@@ -61,125 +61,136 @@ def check_job(
             values = tree.get(section.name)
             given = values if isinstance(values, Mapping) else {}
             findings += section.check(given, context)
-    findings += _tag_twins(tree.get("tags"), source_map)
+    findings += _check_tags(tree.get("tags"), source_map)
     return model, findings
 
 
 def find_named_model(
-    key: FieldPath, name: object, context: CheckContext, findings: list[Finding]
+    path: FieldPath, name: object, context: CheckContext, findings: list[Finding]
 ) -> Model | None:
-    """Return the model that the field at `key` names; None if there is none.
+    """Return the model that the field at `path` names; None if there is none.
 
     A name that is given and not known adds to `findings`.
     """
-    places = context.source_map
     if not isinstance(name, str) or not name:
         return None
     try:
         return find_model(str(name), base_dir=context.base_dir)
     except UnknownModel as exc:
+        code, message, fix = exc.code, exc.message, exc.fix or ""
         if name.startswith("arn:") and not _MODEL_ARN.match(name):
+            code = "BadValue"
+            message = f"{name[:200]!r} is not the ARN of a Bedrock model"
             fix = "copy it whole: arn:aws:bedrock:REGION::foundation-model/ID, or custom-model's"
-            message = f"{name[:200]!r} is not the ARN of a model of Bedrock"
-            findings.append(places.make_finding("BadValue", key, message, fix))
-            return None
-        findings.append(places.make_finding(exc.code, key, exc.message, exc.fix or ""))
+        findings.append(context.source_map.make_finding(code, path, message, fix))
         return None
 
 
-def _customization_type(tree: JobTree, model: Model, places: SourceMap) -> list[Finding]:
-    wanted = tree.get("customization_type", DEFAULT_CUSTOMIZATION_TYPE)
-    if wanted not in CUSTOMIZATION_TYPES or wanted in model.customization_types:
+def _check_customization_type(tree: JobTree, model: Model, source_map: SourceMap) -> list[Finding]:
+    """Refuse a customization type that the model does not support."""
+    requested = tree.get("customization_type", DEFAULT_CUSTOMIZATION_TYPE)
+    if requested not in CUSTOMIZATION_TYPES or requested in model.customization_types:
         return []
-    has = ", ".join(model.customization_types) or "none"
+    supported = ", ".join(model.customization_types) or "none"
     source = model.sources[0]
-    message = f"{model.alias} does not support {wanted} (it has: {has}; {source})"
+    message = f"{model.alias} does not support {requested} (it has: {supported}; {source})"
     usable = [kind for kind in CUSTOMIZATION_TYPES if kind in model.customization_types]
     fix = "take an open-weight base_model such as smollm2-135m"
-    if wanted in trains_on("sagemaker"):
-        fix += " and `cloudft submit --backend sagemaker --wait --import`: Bedrock serves it then"
+    if requested in trains_on("sagemaker"):
+        command = "cloudft submit --backend sagemaker --wait --import"
+        fix += f" and run `{command}`, which makes it a Bedrock model"
     if usable:
         fix = f"write {' or '.join(usable)}, or {fix}"
-    key = ("customization_type",) if "customization_type" in tree else ("base_model",)
-    return [places.make_finding("UnsupportedCustomizationType", key, message, fix)]
+    path = ("customization_type",) if "customization_type" in tree else ("base_model",)
+    return [source_map.make_finding("UnsupportedCustomizationType", path, message, fix)]
 
 
-def _early_stopping(tree: JobTree, model: Model, places: SourceMap) -> list[Finding]:
-    """Refused for a service without it; within its ranges for one that has it."""
-    key, wanted = ("early_stopping",), tree.get("early_stopping")
-    if wanted is None:
+def _check_early_stopping(tree: JobTree, model: Model, source_map: SourceMap) -> list[Finding]:
+    """Refuse early stopping for a service without it; check its ranges for one that has it."""
+    path, values = ("early_stopping",), tree.get("early_stopping")
+    if values is None:
         return []
     if not model.early_stopping:
         row = next(iter(model.hyperparameters.values()), None)
         source = row.source if row else model.sources[0]
         message = f"{model.alias} has no early stopping on Bedrock ({source})"
-        fix = "move it under local:, where it holds for local runs"
-        return [places.make_finding("EarlyStoppingUnsupported", key, message, fix)]
+        fix = "move it under local:, where it applies to local runs"
+        return [source_map.make_finding("EarlyStoppingUnsupported", path, message, fix)]
     names = {"patience": "earlyStoppingPatience", "threshold": "earlyStoppingThreshold"}
     rows = {
-        short: model.hyperparameters[name]
-        for short, name in names.items()
+        field: model.hyperparameters[name]
+        for field, name in names.items()
         if name in model.hyperparameters
     }
-    given = wanted if isinstance(wanted, Mapping) else {}
+    given = values if isinstance(values, Mapping) else {}
     findings = [
         finding
-        for short, row in rows.items()
-        if short in given
-        for finding in _value((*key, short), given[short], row, model.alias, places)
+        for field, row in rows.items()
+        if field in given
+        for finding in _check_value((*path, field), given[field], row, model.alias, source_map)
     ]
-    twice = sorted({row.name for row in rows.values()} & set(tree.get("hyperparameters") or ()))
-    if twice:
-        message = f"early_stopping and hyperparameters.{twice[0]} say the same thing"
-        findings.append(places.make_finding("BadValue", key, message, "keep one of the two"))
+    hyperparameters = tree.get("hyperparameters")
+    if isinstance(hyperparameters, Mapping):
+        both = sorted({row.name for row in rows.values()} & set(hyperparameters))
+        if both:
+            message = f"early_stopping and hyperparameters.{both[0]} set the same value"
+            finding = source_map.make_finding("BadValue", path, message, "keep one of the two")
+            findings.append(finding)
     return findings
 
 
 def check_hyperparameters(
-    key: FieldPath,
-    given: object,
+    path: FieldPath,
+    values: object,
     table: Mapping[str, Hyperparameter],
     owner: str,
-    places: SourceMap,
+    source_map: SourceMap,
 ) -> list[Finding]:
     """Check each given hyperparameter against the table of those that `owner` takes."""
     findings: list[Finding] = []
-    for name, value in given.items() if isinstance(given, Mapping) else ():
+    for name, value in values.items() if isinstance(values, Mapping) else ():
         if name in table:
-            findings += _value((*key, name), value, table[name], owner, places)
+            findings += _check_value((*path, name), value, table[name], owner, source_map)
         else:
-            findings.append(_unknown((*key, name), table, owner, places))
+            findings.append(_unknown_hyperparameter((*path, name), table, owner, source_map))
     return findings
 
 
-def _unknown(
-    key: FieldPath, table: Mapping[str, Hyperparameter], owner: str, places: SourceMap
+def _unknown_hyperparameter(
+    path: FieldPath, table: Mapping[str, Hyperparameter], owner: str, source_map: SourceMap
 ) -> Finding:
+    name = path[-1]
     known = "; ".join(f"{row.name} {_range(row)}" for row in table.values())
-    message = f"{owner} has no hyperparameter {key[-1][:100]!r}"
+    message = f"{owner} has no hyperparameter {name[:100]!r}"
     message += f" (it has {known})" if known else " (none are documented for it)"
-    near = find_nearest_name(key[-1], table)
-    fix = f"did you mean {near}?" if near else "remove it"
-    return places.make_finding("UnknownHyperparameter", key, message, fix)
+    fix = "remove it"
+    if any(name in model.hyperparameters for model in load_models()):
+        # Spelled right, but other models' own: a similar name would be another setting.
+        fix = f"remove it: other base models take it, {owner} does not"
+    elif near := find_nearest_name(name, table):
+        fix = f"did you mean {near}?"
+    return source_map.make_finding("UnknownHyperparameter", path, message, fix)
 
 
-def _value(
-    key: FieldPath, raw: object, row: Hyperparameter, owner: str, places: SourceMap
+def _check_value(
+    path: FieldPath, raw: object, row: Hyperparameter, owner: str, source_map: SourceMap
 ) -> list[Finding]:
+    """Check one value against its range."""
     value = as_number(raw)
     if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:
-        return []  # explain.py says that it is no number
-    name = ".".join(key)
+        return []  # validation_errors.py has the finding: it is no number
+    name = ".".join(path)
     if row.type == "int" and not isinstance(value, int):
         message = f"{name} is {value}; {owner} takes a whole number ({row.source})"
-        return [places.make_finding("WrongType", key, message, f"write {_whole(value)}")]
+        return [source_map.make_finding("WrongType", path, message, f"write {_whole(value)}")]
     if row.min <= value <= row.max:
         return []
     message = f"{name} is {value}; {owner} takes {_range(row)} ({row.source}"
     message += ", the range of its siblings)" if row.assumed else ")"
     fix = f"give a value of {_range(row)}"
+    # The range of a model that is not documented itself may be wrong: it warns.
     severity: Severity = "warning" if row.assumed else "error"
-    return [places.make_finding("OutOfRange", key, message, fix, severity)]
+    return [source_map.make_finding("OutOfRange", path, message, fix, severity)]
 
 
 def _whole(value: float) -> str:
@@ -190,16 +201,14 @@ def _range(row: Hyperparameter) -> str:
     return f"{row.min:g} to {row.max:g}"
 
 
-def _tag_twins(tags: object, places: SourceMap) -> list[Finding]:
-    """Keys that differ in case alone: two tags to the services, one to conditions of IAM."""
+def _check_tags(tags: object, source_map: SourceMap) -> list[Finding]:
+    """Warn of keys that differ only in case: IAM conditions take them for the same tag."""
     names: dict[str, str] = {}
     findings = []
     for key in tags if isinstance(tags, Mapping) else ():
         first = names.setdefault(str(key).lower(), str(key))
         if first != key:
-            message = f"tags {first!r} and {key!r} differ in case alone: policies take them for one"
-            fix = "keep one of them"
-            findings.append(
-                places.make_finding("TagTwice", ("tags", str(key)), message, fix, "warning")
-            )
+            message = f"tags {first!r} and {key!r} differ only in case: policies treat them as one"
+            path, fix = ("tags", str(key)), "keep one of them"
+            findings.append(source_map.make_finding("TagTwice", path, message, fix, "warning"))
     return findings

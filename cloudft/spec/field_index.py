@@ -13,9 +13,8 @@ from pydantic import BaseModel
 from cloudft.catalogue import load_models
 from cloudft.spec.model import Column, JobSpec
 from cloudft.spec.sections import job_model, job_sections
+from cloudft.spec.yaml_source import FieldPath
 
-FieldPath = tuple[str, ...]
-"""The keys that lead to a value: ("local", "lora", "r"). A list's items have "0", "1" ..."""
 MIX_PATH = ("data", "mix")
 
 

@@ -1,6 +1,6 @@
-"""The kinds of value that a job file's fields take, each with its rule in words.
+"""Field types of the job file, each with its rule in words.
 
-A rule is checked here, off line, since botocore checks none of them (facts 1.3). Patterns are
+The rules are checked here, offline, since botocore checks none of them (facts 1.3). Patterns are
 those of the Bedrock API (botocore 1.44.5), except where a comment says why not.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
@@ -17,8 +17,12 @@ from pydantic_core import PydanticCustomError
 from cloudft.catalogue.customization_types import CUSTOMIZATION_TYPES
 from cloudft.spec.yaml_scalars import UntypedScalar, as_bool, as_number
 
+if TYPE_CHECKING:
+    from pydantic.json_schema import JsonSchemaValue
+
+Key = TypeVar("Key")
 READ_NUMBER = BeforeValidator(as_number)
-"""Stands behind Field(ge=..., le=...) in a field that may be null: before it, the JSON Schema would
+"""Goes after Field(ge=..., le=...) in a field that may be null: before it, the JSON Schema would
 not name the bounds (pydantic 2.14)."""
 Int = Annotated[int, READ_NUMBER]
 Float = Annotated[float, READ_NUMBER]
@@ -26,7 +30,7 @@ Bool = Annotated[bool, BeforeValidator(as_bool)]
 
 
 def field_error(code: str, message: str, fix: str) -> PydanticCustomError:
-    """A fault with a stable code and a remedy, for explain.py to turn into a finding."""
+    """Return an error with a stable code and a remedy, for validation_errors.py."""
     # Text goes in through the context: a brace in the user's value is no template then.
     return PydanticCustomError(code, "{what}", {"what": message, "fix": fix})
 
@@ -34,22 +38,25 @@ def field_error(code: str, message: str, fix: str) -> PydanticCustomError:
 def _text(
     pattern: str,
     rule: str,
-    longest: int,
+    max_length: int,
     example: str,
-    also: Callable[[str], str] = lambda value: value,
+    check_more: Callable[[str], str] = lambda value: value,
 ) -> Any:
-    """The type of text that matches `pattern` whole and has `longest` characters at most.
+    """Return the type of text that matches all of `pattern` and has up to `max_length` characters.
 
-    `also` raises `bad` for what the pattern can't say.
+    `check_more` raises `field_error` for what the pattern can't express.
     """
-    compiled = re.compile(pattern)
 
+    # Compiled when it is first used (re keeps it): a job file has few of the fields, and compiling
+    # all patterns takes longer than reading it.
     def check(value: str) -> str:
-        if len(value) > longest or not compiled.fullmatch(value):
-            raise field_error("BadValue", f"{value[:200]!r} is not {rule}", f"write {example}, say")
-        return also(str(value))
+        if len(value) > max_length or not re.fullmatch(pattern, value):
+            raise field_error(
+                "BadValue", f"{value[:200]!r} is not {rule}", f"for example {example}"
+            )
+        return check_more(str(value))
 
-    schema: dict[str, Any] = {"pattern": f"^(?:{pattern})$", "maxLength": longest}
+    schema: JsonSchemaValue = {"pattern": f"^(?:{pattern})$", "maxLength": max_length}
     return Annotated[str, AfterValidator(check), Field(json_schema_extra=schema)]
 
 
@@ -60,7 +67,7 @@ JOB_NAME = _text(
     63,
     "ticket-router",
 )
-# The published pattern takes a role without an account, and any character in its name.
+# The published pattern accepts a role without an account, and any character in its name.
 ROLE_ARN = _text(
     r"arn:aws(-[^:]+)?:iam::[0-9]{12}:role/([!-.0-~]+/)*[a-zA-Z0-9_+=,.@-]{1,64}",
     "the ARN of an IAM role",
@@ -80,13 +87,13 @@ _BUCKET = (
 """S3 user guide, "General purpose bucket naming rules": no two dots in a row, no IP address."""
 S3_URI = _text(
     rf"s3://{_BUCKET}(?:/[-!_*'().a-z0-9A-Z]+)*/?",
-    "an S3 address that Bedrock takes: after the bucket, letters, digits and - ! _ * ' ( ) . only",
+    "an S3 URI that Bedrock takes: after the bucket, letters, digits and - ! _ * ' ( ) . only",
     1024,
     "s3://my-bucket/prefix",
 )
 _KEY_ID = "(?:mrk-[0-9a-f]{32}|[0-9a-f][0-9a-f-]{34}[0-9a-f])"
 _ALIAS = "alias/[a-zA-Z0-9/_-]+"
-# The published pattern takes any 36 letters and hyphens for a key's id, and no Region.
+# The published pattern accepts any 36 letters and hyphens for a key's id, and no Region.
 KMS_KEY = _text(
     rf"arn:aws(-[^:]+)?:kms:[a-z0-9-]+:[0-9]{{12}}:(key/{_KEY_ID}|{_ALIAS})|{_KEY_ID}|{_ALIAS}",
     "a KMS key: its ARN, an alias ARN, its 36-character id, or alias/NAME",
@@ -110,7 +117,7 @@ STACK_NAME = _text(
 )
 
 
-def _possible_port(address: str) -> str:
+def _check_port(address: str) -> str:
     port = re.match(r"https?://[^/]*:([0-9]+)(/|$)", address)
     if port and int(port[1]) > 65535:
         raise field_error(
@@ -125,10 +132,9 @@ URL = _text(
     "an http or https address",
     2048,
     "http://127.0.0.1:4566",
-    _possible_port,
+    _check_port,
 )
-# The published pattern is [-0-9a-zA-Z]+ for both: ids of another kind, as in lists that changed
-# places, would pass.
+# The published pattern is [-0-9a-zA-Z]+ for both, which would accept swapped lists.
 SUBNET_ID = _text(
     r"(?!sg-|vpc-|eni-|rtb-)[-0-9a-zA-Z]+", "the id of a subnet", 32, "subnet-0a1b2c3d"
 )
@@ -142,48 +148,44 @@ INSTANCE_TYPE = _text(
 _TAGGED = "letters, digits, spaces or . _ : / = + @ -, no space first or last"
 TAG_VALUE = _text(r"((?! )[a-zA-Z0-9 ._:/=+@-]+(?<! ))?", f"0 to 256 {_TAGGED}", 256, "support")
 RESERVED_TAG_PREFIXES = ("aws:", "cloudft:")
-"""Beginnings of tag keys, in any case: AWS refuses those of its own ("Tag naming limits and
-requirements", Tagging AWS resources user guide); by the others cloudft finds what it has made."""
+"""Prefixes of tag keys, in any case: AWS refuses its own ("Tag naming limits and requirements",
+Tagging AWS resources user guide); by the others cloudft finds what it has created."""
 MAX_TAGS = 46
-"""AWS takes 50 of a user's for a resource; cloudft sets up to four of its own."""
+"""AWS allows 50 tags of a user on a resource; cloudft sets up to four of its own."""
 
 
-def _not_reserved(key: str) -> str:
+def _check_not_reserved(key: str) -> str:
     for start in RESERVED_TAG_PREFIXES:
         if key.lower().startswith(start):
             whose = "AWS" if start == "aws:" else "cloudft"
-            fix = f"name the tag otherwise: {key[len(start) :] or 'team'}"
-            raise field_error(
-                "ReservedTag", f"{key[:100]!r} is a name that {whose} keeps for itself", fix
-            )
+            fix = f"rename the tag: {key[len(start) :] or 'team'}"
+            raise field_error("ReservedTag", f"{key[:100]!r} is a prefix reserved by {whose}", fix)
     return key
 
 
 TAG_KEY = _text(
-    r"(?! )[a-zA-Z0-9 ._:/=+@-]+(?<! )", f"1 to 128 {_TAGGED}", 128, "team", _not_reserved
+    r"(?! )[a-zA-Z0-9 ._:/=+@-]+(?<! )", f"1 to 128 {_TAGGED}", 128, "team", _check_not_reserved
 )
 
 
 def check_tag_count(tags: dict[str, str]) -> dict[str, str]:
-    """Raise for more tags than AWS takes."""
+    """Raise field_error for more tags than AWS allows."""
     if len(tags) > MAX_TAGS:
-        what = f"{len(tags)} tags: AWS takes 50 of a resource, cloudft's own among them"
-        raise field_error("TooManyTags", what, f"leave {MAX_TAGS} or fewer")
+        what = f"{len(tags)} tags: AWS allows 50 on a resource, cloudft's own among them"
+        raise field_error("TooManyTags", what, f"keep {MAX_TAGS} or fewer")
     return tags
 
 
 def check_unique(values: tuple[str, ...]) -> tuple[str, ...]:
-    """Raise for a list that names something twice."""
+    """Raise field_error for a list with a repeated value."""
     twice = next((value for value in values if values.count(value) > 1), None)
     if twice is not None:
-        raise field_error(
-            "BadValue", f"{twice[:100]!r} stands in it twice", "leave one of them out"
-        )
+        raise field_error("BadValue", f"{twice[:100]!r} is in the list twice", "remove one of them")
     return values
 
 
-def check_unique_columns(columns: dict[Any, str]) -> dict[Any, str]:
-    """Raise where two names mean one column."""
+def check_unique_columns(columns: dict[Key, str]) -> dict[Key, str]:
+    """Raise field_error if two names are mapped to one column."""
     check_unique(tuple(columns.values()))
     return columns
 
@@ -191,28 +193,28 @@ def check_unique_columns(columns: dict[Any, str]) -> dict[Any, str]:
 def _number(value: object) -> int | float:
     value = as_number(value)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise field_error("WrongType", f"{_shown(value)} is no number", "write a number")
+        raise field_error("WrongType", f"{_display(value)} is not a number", "write a number")
     if not math.isfinite(value):
         raise field_error("BadValue", f"{value} is not finite", "write a finite number")
     return value
 
 
 def _setting(value: object) -> int | float | str:
-    """A grader's hyperparameter, whose names and ranges no table of the catalogue has."""
+    """Return a grader's hyperparameter, whose names and ranges are not in the catalogue."""
     value = as_number(value)
     if isinstance(value, str):
         return str(value)
     number = _number(value)
     if abs(number) > MAX_NUMBER:
         fix = f"write a number from -{MAX_NUMBER:g} to {MAX_NUMBER:g}"
-        raise field_error("OutOfRange", f"{number:g} is no hyperparameter's value", fix)
+        raise field_error("OutOfRange", f"{number:g} is not a hyperparameter's value", fix)
     return number
 
 
 MAX_NUMBER = 1e9
 _NUMBER_SCHEMA = {"type": "number", "minimum": -MAX_NUMBER, "maximum": MAX_NUMBER}
 Number = Annotated[int | float, PlainValidator(_number), WithJsonSchema(_NUMBER_SCHEMA)]
-"""A hyperparameter; checks.py holds it to the range in the model's table."""
+"""A hyperparameter; checks.py compares it with the range in the model's table."""
 GraderSetting = Annotated[
     int | float | str,
     PlainValidator(_setting),
@@ -229,7 +231,7 @@ def _customization_type(value: object) -> str:
     fix = f"write {' or '.join(CUSTOMIZATION_TYPES)}"
     if value in _OTHER_TYPES:
         raise field_error("UnsupportedCustomizationType", f"{value} is not supported", fix)
-    raise field_error("BadValue", f"{str(value)[:100]!r} is no customization type", fix)
+    raise field_error("BadValue", f"{str(value)[:100]!r} is not a customization type", fix)
 
 
 class _CustomizationTypeSchema:
@@ -247,15 +249,15 @@ CUSTOMIZATION_TYPE = Annotated[
 
 
 _S3_DATA = re.compile(r"s3://[a-zA-Z0-9][a-zA-Z0-9._-]{2,254}(?:/.*)?", re.DOTALL)
-"""Old buckets of us-east-1 may have names that no new one gets."""
+"""Old buckets of us-east-1 may have names that new ones can't have."""
 
 
 def _paths(value: object) -> tuple[str, ...]:
-    """One path or a list of them. Raises for anything else, and for an empty list or path."""
+    """Return the paths of one or a list. Raises for anything else, and for empty ones."""
     items = [value] if isinstance(value, str) else value
     if not isinstance(items, (list, tuple)) or not all(isinstance(i, str) for i in items):
         raise field_error(
-            "WrongType", f"{_shown(value)} is no path", "write a path or a list of paths"
+            "WrongType", f"{_display(value)} is not a path", "write a path or a list of paths"
         )
     if not items or not all(i.strip() for i in items):
         raise field_error(
@@ -265,7 +267,7 @@ def _paths(value: object) -> tuple[str, ...]:
         raise field_error("BadValue", "a path with a NUL character", "write a path")
     for item in items:
         if re.match("s3:", item, re.IGNORECASE) and not _S3_DATA.fullmatch(item):
-            what = f"{item[:200]!r} is no address in S3"
+            what = f"{item[:200]!r} is not an S3 URI"
             raise field_error(
                 "BadValue", what, "write s3://BUCKET/KEY, a prefix, or a glob of keys"
             )
@@ -273,7 +275,7 @@ def _paths(value: object) -> tuple[str, ...]:
 
 
 def _validation(value: object) -> float | tuple[str, ...] | None:
-    """A share of the training data, paths, or nothing."""
+    """Return a share of the training data, paths, or None."""
     if value is None:
         return None
     value = as_number(value)
@@ -286,11 +288,11 @@ def _validation(value: object) -> float | tuple[str, ...] | None:
     return float(value)
 
 
-def _shown(value: object) -> str:
+def _display(value: object) -> str:
     return repr(str(value) if isinstance(value, UntypedScalar) else value)[:200]
 
 
-_PATHS_SCHEMA: dict[str, Any] = {
+_PATHS_SCHEMA: JsonSchemaValue = {
     "anyOf": [
         {"type": "string", "minLength": 1},
         {"type": "array", "items": {"type": "string", "minLength": 1}, "minItems": 1},
@@ -313,7 +315,7 @@ def _target_modules(value: object) -> str | tuple[str, ...]:
     if isinstance(value, (list, tuple)) and value and all(isinstance(v, str) and v for v in value):
         return tuple(str(v) for v in value)
     fix = "write all-linear or a list of module names: [q_proj, v_proj]"
-    raise field_error("BadValue", f"{_shown(value)} names no modules", fix)
+    raise field_error("BadValue", f"{_display(value)} is not a list of modules", fix)
 
 
 TargetModules = Annotated[
@@ -337,7 +339,7 @@ def _processes(value: object) -> int | str:
     if type(found) is int and 1 <= found <= MAX_PROCESSES:
         return found
     fix = f"write auto, or a number from 1 to {MAX_PROCESSES}"
-    raise field_error("BadValue", f"{_shown(value)} is no number of processes", fix)
+    raise field_error("BadValue", f"{_display(value)} is not a number of processes", fix)
 
 
 MAX_PROCESSES = 1024
@@ -359,7 +361,7 @@ def _auto_or_bool(value: object) -> bool | str:
     if value == "auto":
         return "auto"
     raise field_error(
-        "BadValue", f"{_shown(value)} is none of true, false, auto", "write one of these"
+        "BadValue", f"{_display(value)} is none of true, false, auto", "write one of these"
     )
 
 

@@ -1,4 +1,4 @@
-"""A job file, flags and the environment in; one checked job out, or every fault at once."""
+"""Load a job from its file, flags and environment: one checked job, or every fault at once."""
 
 from __future__ import annotations
 
@@ -6,32 +6,37 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 from pydantic import ValidationError
 
 from cloudft.catalogue import Model, with_prices
 from cloudft.errors import SpecError
 from cloudft.spec.checks import check_job
-from cloudft.spec.field_index import FieldPath
 from cloudft.spec.merge import MergedTree, Origin, overlay, read_environment, read_flags
 from cloudft.spec.model import JobSpec
 from cloudft.spec.sections import job_model, job_sections
 from cloudft.spec.validation_errors import SourceMap, build_findings
-from cloudft.spec.yaml_source import MAX_FILE_BYTES, YamlDocument, flatten, parse_yaml
+from cloudft.spec.yaml_source import (
+    MAX_FILE_BYTES,
+    FieldPath,
+    JobTree,
+    YamlDocument,
+    flatten,
+    parse_yaml,
+)
 from cloudft.types import Finding
 
 DEFAULT_FILE_NAME = "cloudft.yaml"
-EMPTY: Mapping[str, Any] = MappingProxyType({})
+EMPTY: Mapping[str, str] = MappingProxyType({})
 REQUIRED_FLAGS_WITHOUT_FILE = {"base_model", "data.train"}
 
 
 @dataclass(frozen=True)
 class LoadedJob:
-    """A job whose file is right. `findings` are warnings.
+    """A job whose file has no error. `findings` are warnings.
 
     `origins` has every value's origin by its dotted name, defaults and the catalogue's included;
-    data paths in `spec` are relative to `base_dir`. `path` is None when flags said everything.
+    data paths in `spec` are relative to `base_dir`. `path` is None when flags gave everything.
     """
 
     spec: JobSpec
@@ -43,59 +48,59 @@ class LoadedJob:
     lines: Mapping[FieldPath, int]
 
     def line_of(self, field: str) -> int | None:
-        """The line of a dotted field in the job file, or of the section around it."""
+        """Return the line of a dotted field in the job file, or of the section around it."""
         return SourceMap(None, self.lines, {}).find_line(tuple(field.split(".")))
 
 
 def load_job(
     path: Path | None,
     *,
-    flags: Mapping[str, object] = EMPTY,
+    flags: JobTree = EMPTY,
     environ: Mapping[str, str] = EMPTY,
 ) -> LoadedJob:
-    """The job of `path` (None: cloudft.yaml here), overlaid with `flags`, over `environ`.
+    """Load the job of `path` (None: cloudft.yaml here), overlaid with `flags`, over `environ`.
 
-    `flags` has dotted names (`local.device`); text values are read as YAML words. `environ` is
-    what to read, such as os.environ: CLOUDFT_<FIELD> with `__` between levels, AWS_REGION.
+    `flags` has dotted names (`local.device`); text values are parsed as YAML. `environ` is what
+    to read, such as os.environ: CLOUDFT_<FIELD> with `__` between levels, AWS_REGION.
     Raises SpecError, whose `findings` holds every fault.
     """
     path = _default_path(flags) if path is None else path
     document = YamlDocument(data={}) if path is None else _read(path)
-    return _loaded(document, path, flags, environ)
+    return _load_document(document, path, flags, environ)
 
 
 def load_spec(
-    spec: Mapping[str, Any],
+    spec: JobTree,
     *,
-    flags: Mapping[str, object] = EMPTY,
+    flags: JobTree = EMPTY,
     environ: Mapping[str, str] = EMPTY,
 ) -> LoadedJob:
-    """The job of a record: what portable.py made of its file, overlaid as `load_job` does.
+    """Load a stored job: the values of serialize.py, overlaid as `load_job` does.
 
     Raises SpecError.
     """
     import yaml
 
     document = parse_yaml(yaml.safe_dump(dict(spec), sort_keys=False).encode(), "")
-    return _loaded(document, None, flags, environ)
+    return _load_document(document, None, flags, environ)
 
 
-def _loaded(
+def _load_document(
     document: YamlDocument,
     path: Path | None,
-    flags: Mapping[str, object],
+    flags: JobTree,
     environ: Mapping[str, str],
 ) -> LoadedJob:
     if document.data is None or _has_errors(document.findings):
-        raise _refused(path, document.findings)
+        raise _spec_error(path, document.findings)
     base_dir = (path.absolute().parent if path else Path.cwd()).resolve()
     merged, warnings = _merge(document, path, flags, environ)
-    places = SourceMap(str(path) if path else None, document.lines, merged.origins)
-    spec, findings = _validated(merged.tree, places)
-    model, more = check_job(merged.tree, base_dir, places)
+    source_map = SourceMap(str(path) if path else None, document.lines, merged.origins)
+    spec, findings = _validate(merged.tree, source_map)
+    model, more = check_job(merged.tree, base_dir, source_map)
     findings += [f for f in more if f not in findings]
     if spec is None or model is None or _has_errors(findings):
-        raise _refused(path, [*findings, *warnings])
+        raise _spec_error(path, [*findings, *warnings])
     if spec.prices is not None:
         amounts = spec.prices.model_dump(exclude={"source", "date", "instance_hour"})
         model = with_prices(model, amounts, spec.prices.price_source)
@@ -103,14 +108,14 @@ def _loaded(
     return LoadedJob(spec, path, base_dir, model, origins, (*findings, *warnings), document.lines)
 
 
-def _default_path(flags: Mapping[str, object]) -> Path | None:
-    """cloudft.yaml of the current folder; None when it isn't there and flags say enough."""
+def _default_path(flags: JobTree) -> Path | None:
+    """Return cloudft.yaml of the current folder; None if there is none and flags give enough."""
     path = Path(DEFAULT_FILE_NAME)
     return None if not path.exists() and set(flags) >= REQUIRED_FLAGS_WITHOUT_FILE else path
 
 
 def _read(path: Path) -> YamlDocument:
-    """The file's document; a file that can't be read is a finding."""
+    """Return the file's document; a file that can't be read is a finding."""
     file = str(path)
     try:
         if not path.is_file():
@@ -127,7 +132,7 @@ def _read(path: Path) -> YamlDocument:
 def _no_file(path: Path) -> Finding:
     if path.is_dir():
         fix = f"name the file: {path / DEFAULT_FILE_NAME}"
-        return Finding("error", "FileUnreadable", "a folder is no job file", fix, str(path))
+        return Finding("error", "FileUnreadable", "a folder, not a job file", fix, str(path))
     if path.exists():
         fix = "name a plain file"
         return Finding("error", "FileUnreadable", "not a plain file", fix, str(path))
@@ -138,10 +143,10 @@ def _no_file(path: Path) -> Finding:
 def _merge(
     document: YamlDocument,
     path: Path | None,
-    flags: Mapping[str, object],
+    flags: JobTree,
     environ: Mapping[str, str],
 ) -> tuple[MergedTree, list[Finding]]:
-    """The three layers as one tree, the lowest first."""
+    """Return the three layers as one tree."""
     merged = MergedTree()
     variables, warnings = read_environment(environ)
     for key, value, origin in variables:
@@ -156,19 +161,19 @@ def _merge(
     return merged, warnings
 
 
-def _validated(tree: Mapping[str, Any], places: SourceMap) -> tuple[JobSpec | None, list[Finding]]:
+def _validate(tree: JobTree, source_map: SourceMap) -> tuple[JobSpec | None, list[Finding]]:
     try:
         return job_model().model_validate(tree), []
     except ValidationError as exc:
-        return None, build_findings(exc, places)
+        return None, build_findings(exc, source_map)
 
 
 def _has_errors(findings: list[Finding]) -> bool:
     return any(finding.severity == "error" for finding in findings)
 
 
-def _refused(path: Path | None, findings: list[Finding]) -> SpecError:
-    """All findings as one error; its message is the first error's, and how many more."""
+def _spec_error(path: Path | None, findings: list[Finding]) -> SpecError:
+    """Return all findings as one error, whose message is the first one's, and how many more."""
     findings = sorted(findings, key=lambda f: (f.severity != "error", f.line or 0))
     count = sum(f.severity == "error" for f in findings)
     more = f" (and {count - 1} more)" if count > 1 else ""
@@ -178,7 +183,7 @@ def _refused(path: Path | None, findings: list[Finding]) -> SpecError:
 def _all_origins(
     spec: JobSpec, model: Model, given: Mapping[FieldPath, Origin]
 ) -> Mapping[str, Origin]:
-    """An origin for every leaf of the job. Whole sections of other backends stay out."""
+    """Return an origin for every leaf of the job. Sections that show nothing unset are left out."""
     origins: dict[FieldPath, Origin] = {}
     hidden = {name for name, section in job_sections().items() if not section.show_unset}
     hidden -= {key[0] for key in given}

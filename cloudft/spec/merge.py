@@ -1,13 +1,12 @@
-"""Flag, job file, environment: three layers of one tree, the higher one's values winning."""
+"""Merge flags, job file and environment: three layers of one tree, the higher one's values win."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from cloudft.spec.field_index import (
-    FieldPath,
     environment_names,
     find_nearest_name,
     known_fields,
@@ -15,7 +14,7 @@ from cloudft.spec.field_index import (
 )
 from cloudft.spec.sections import job_sections
 from cloudft.spec.yaml_scalars import UntypedScalar, parse_scalar
-from cloudft.spec.yaml_source import flatten, parse_flow_value
+from cloudft.spec.yaml_source import FieldPath, JobTree, TreeDict, flatten, parse_flow_value
 from cloudft.types import Finding
 
 OriginKind = Literal["flag", "file", "environment", "stack", "catalogue", "default"]
@@ -29,6 +28,7 @@ NON_FIELD_VARIABLES = frozenset(
         "CLOUDFT_ENDPOINT_TOKEN",
     }
 )
+"""Variables of cloudft that set no field of a job."""
 
 
 @dataclass(frozen=True)
@@ -43,49 +43,48 @@ class Origin:
 class MergedTree:
     """The tree after merging, and where each of its leaves came from."""
 
-    tree: dict[str, Any] = field(default_factory=dict)
+    tree: TreeDict = field(default_factory=dict)
     origins: dict[FieldPath, Origin] = field(default_factory=dict)
 
-    def set_leaf(self, key: FieldPath, value: object, origin: Origin) -> None:
-        """Set one leaf. It replaces what stood there, above it or below it."""
-        self.drop_origins(key)
+    def set_leaf(self, path: FieldPath, value: object, origin: Origin) -> None:
+        """Set one leaf. It replaces what was set before, above it or below it."""
+        self.drop_origins(path)
         branch = self.tree
-        for name in key[:-1]:
+        for name in path[:-1]:
             inner = branch.get(name)
-            branch = branch.setdefault(name, {}) if isinstance(inner, dict) else _new(branch, name)
-        branch[key[-1]] = value
-        self.origins[key] = origin
+            if not isinstance(inner, dict):
+                inner = branch[name] = {}
+            branch = inner
+        branch[path[-1]] = value
+        self.origins[path] = origin
 
-    def has_below(self, key: FieldPath) -> bool:
-        """True when a lower layer said something below `key`."""
-        return any(old[: len(key)] == key for old in self.origins)
+    def has_below(self, path: FieldPath) -> bool:
+        """Return whether a lower layer has set something at or below `path`."""
+        return any(old[: len(path)] == path for old in self.origins)
 
-    def drop_origins(self, key: FieldPath) -> None:
-        """Drop the origins of what a new leaf at `key` replaces."""
+    def drop_origins(self, path: FieldPath) -> None:
+        """Drop the origins of what a new leaf at `path` replaces."""
         for old in list(self.origins):
-            if old[: len(key)] == key or key[: len(old)] == old:
+            if old[: len(path)] == path or path[: len(old)] == old:
                 del self.origins[old]
 
 
-def _new(branch: dict[str, Any], name: str) -> dict[str, Any]:
-    branch[name] = {}
-    inner: dict[str, Any] = branch[name]
-    return inner
-
-
-def overlay(
-    merged: MergedTree, tree: Mapping[str, Any], origins: Mapping[FieldPath, Origin]
-) -> None:
-    """Lay a tree over what is there. `origins` has one for each of its leaves."""
+def overlay(merged: MergedTree, tree: JobTree, origins: Mapping[FieldPath, Origin]) -> None:
+    """Lay a tree over what is merged already. `origins` has one for each of its leaves."""
     optional = optional_mappings()
-    for key, value in flatten(tree):
-        if (value is None and key in optional) or (value == {} and merged.has_below(key)):
+    for path, value in flatten(tree):
+        # A section with nothing under it (`local:` alone) is not given: it must not erase what the
+        # environment sets in it.
+        if (value is None and path in optional) or (value == {} and merged.has_below(path)):
             continue
-        merged.set_leaf(key, value, origins[key])
+        merged.set_leaf(path, value, origins[path])
 
 
 def parse_override(value: object) -> object:
-    """A value of a flag or a variable. Text is read as YAML would; numbers stay `Plain`."""
+    """Return the value of a flag or a variable.
+
+    Text is parsed as YAML; a number stays an UntypedScalar, which its field decides about.
+    """
     if isinstance(value, tuple):
         return list(value)
     if not isinstance(value, str):
@@ -95,53 +94,53 @@ def parse_override(value: object) -> object:
     return None if parse_scalar(value) is None else UntypedScalar(value)
 
 
-def read_flags(flags: Mapping[str, object]) -> list[tuple[FieldPath, object, Origin]]:
-    """Flags by dotted names as leaves. Names are checked later, with everyone else's."""
+def read_flags(flags: JobTree) -> list[tuple[FieldPath, object, Origin]]:
+    """Return flags by dotted names as leaves. Names are checked later, with all others."""
     return [
-        (key, value, Origin("flag", f"--set {name}"))
+        (path, value, Origin("flag", f"--set {name}"))
         for name, raw in flags.items()
-        for key, value in _spread(tuple(name.split(".")), parse_override(raw))
+        for path, value in _flatten_override(tuple(name.split(".")), parse_override(raw))
     ]
 
 
-def _spread(key: FieldPath, value: object) -> list[tuple[FieldPath, object]]:
+def _flatten_override(path: FieldPath, value: object) -> list[tuple[FieldPath, object]]:
     if isinstance(value, Mapping) and value:
-        return [((*key, *inner), leaf) for inner, leaf in flatten(value)]
-    return [(key, value)]
+        return [((*path, *inner), leaf) for inner, leaf in flatten(value)]
+    return [(path, value)]
 
 
 def read_environment(
     environ: Mapping[str, str],
 ) -> tuple[list[tuple[FieldPath, object, Origin]], list[Finding]]:
-    """The variables that set fields, as leaves, and a warning for each CLOUDFT_ name unknown."""
-    found: list[tuple[FieldPath, object, Origin]] = []
+    """Return the variables that set fields as leaves, and a warning for each unknown CLOUDFT_*."""
+    leaves: list[tuple[FieldPath, object, Origin]] = []
     warnings: list[Finding] = []
     for section in job_sections().values():
-        for variable, field_name in section.environment.items():
+        for variable, name in section.environment.items():
             if environ.get(variable):
-                key = (section.name, field_name)
-                found.append((key, environ[variable], _variable(variable)))
+                leaves.append(((section.name, name), environ[variable], _variable(variable)))
     for variable, text in sorted(environ.items()):
-        if (
-            not variable.upper().startswith(ENV_PREFIX)
-            or variable in NON_FIELD_VARIABLES
-            or not text
-        ):
+        if not text or not _may_set_field(variable):
             continue
-        path = _field_of(variable[len(ENV_PREFIX) :])
+        path = _find_field(variable[len(ENV_PREFIX) :])
         if path is None:
             warnings.append(_unknown_variable(variable))
         else:
-            found += [(k, v, _variable(variable)) for k, v in _spread(path, parse_override(text))]
-    return found, warnings
+            values = _flatten_override(path, parse_override(text))
+            leaves += [(p, value, _variable(variable)) for p, value in values]
+    return leaves, warnings
+
+
+def _may_set_field(variable: str) -> bool:
+    return variable.upper().startswith(ENV_PREFIX) and variable not in NON_FIELD_VARIABLES
 
 
 def _variable(name: str) -> Origin:
     return Origin("environment", name)
 
 
-def _field_of(name: str) -> FieldPath | None:
-    """`LOCAL__DEVICE` -> ("local", "device"). A tag keeps the case it is written in."""
+def _find_field(name: str) -> FieldPath | None:
+    """Return ("local", "device") for `LOCAL__DEVICE`. A tag keeps its case."""
     section, _, tag = name.partition("__")
     if section.lower() == "tags" and tag:
         return ("tags", tag)
@@ -155,15 +154,15 @@ def _unknown_variable(name: str) -> Finding:
     return Finding("warning", "UnknownVariable", f"{name} sets no field of a job", fix)
 
 
-def sort_in_file_order(keys: Iterable[FieldPath]) -> list[FieldPath]:
-    """Keys in the job file's order of fields; names of open mappings in alphabetical order."""
-    return sorted(keys, key=_rank)
+def sort_in_file_order(paths: Iterable[FieldPath]) -> list[FieldPath]:
+    """Return paths in the job file's order of fields; the user's own names alphabetically."""
+    return sorted(paths, key=_rank)
 
 
-def _rank(key: FieldPath) -> tuple[tuple[int, str], ...]:
-    known = known_fields()
+def _rank(path: FieldPath) -> tuple[tuple[int, str], ...]:
+    fields = known_fields()
     ranks = []
-    for depth, name in enumerate(key):
-        names = list(known.get(key[:depth], ()))
+    for depth, name in enumerate(path):
+        names = list(fields.get(path[:depth], ()))
         ranks.append((names.index(name) if name in names else len(names), name))
     return tuple(ranks)

@@ -57,15 +57,13 @@ class Mix(Section):
 
     path: Paths = Field(description="File, folder, glob or list of them, like data.train.")
     share: Float = Field(gt=0, lt=1, description="Its share of the resulting training data.")
-    by: Literal["records", "tokens"] = Field(
-        default="records", description="What the share is counted in."
-    )
+    by: Literal["records", "tokens"] = Field(default="records", description="Unit of the share.")
 
 
-def _leaves_room(parts: tuple[Mix, ...]) -> tuple[Mix, ...]:
+def _check_shares(parts: tuple[Mix, ...]) -> tuple[Mix, ...]:
     if sum(part.share for part in parts) >= 1:
         fix = "let the shares add up to less than 1"
-        raise field_error("OutOfRange", "the shares leave no room for data.train", fix)
+        raise field_error("OutOfRange", "the shares leave nothing for data.train", fix)
     return parts
 
 
@@ -78,8 +76,8 @@ class DataSpec(Section):
         description="A share of train (0.1) to hold out by the seed, or a file like train's.",
     )
     test: Paths | None = Field(default=None, description="Never trained on; for evaluate.")
-    mix: Annotated[tuple[Mix, ...], NOT_STRICT, AfterValidator(_leaves_room)] = Field(
-        default=(), description="General data against forgetting."
+    mix: Annotated[tuple[Mix, ...], NOT_STRICT, AfterValidator(_check_shares)] = Field(
+        default=(), description="General data that is mixed in against forgetting."
     )
     columns: Annotated[
         dict[Column, Annotated[str, Field(min_length=1)]], AfterValidator(check_unique_columns)
@@ -89,7 +87,7 @@ class DataSpec(Section):
     )
     group_by: Annotated[str, Field(min_length=1)] | None = Field(
         default=None,
-        description="A key of train's records: those of one value stay on one side of the split.",
+        description="A key of train's records: those with one value stay on one side of the split.",
     )
     stratify: Bool = Field(
         default=True,
@@ -97,66 +95,70 @@ class DataSpec(Section):
     )
 
 
-def _one_gap(templates: tuple[str, ...]) -> tuple[str, ...]:
+def _check_templates(templates: tuple[str, ...]) -> tuple[str, ...]:
     for template in templates:
         if template.count("{prompt}") != 1:
             fix = 'write {prompt} once in each, like "Please answer: {prompt}"'
-            raise field_error("BadValue", f"{template[:60]!r} does not hold the prompt once", fix)
+            raise field_error(
+                "BadValue", f"{template[:60]!r} does not have {{prompt}} exactly once", fix
+            )
     return templates
 
 
 class EvaluateSpec(Section):
-    """How the tuned model is judged, by evaluate and advise."""
+    """How evaluate and advise evaluate the tuned model."""
 
     task: Literal["auto", "classification", "json", "text"] = Field(
-        default="auto", description="What the answers are; found from the data if auto."
+        default="auto", description="Kind of answers; detected from the data if auto."
     )
     labels: Annotated[
         tuple[Annotated[str, Field(min_length=1)], ...], NOT_STRICT, AfterValidator(check_unique)
     ] = Field(default=(), description="The labels of a classification; those of the data if empty.")
     max_new_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS), READ_NUMBER] | None = Field(
-        default=None, description="Of an answer at most; by the longest reference if unset."
+        default=None,
+        description="Maximum tokens of an answer; from the longest reference if unset.",
     )
     general: Paths | None = Field(
         default=None, description="General text to measure forgetting on; cloudft's own if unset."
     )
     documents: Paths | None = Field(
-        default=None, description="Documents with the facts to answer from; for advise."
+        default=None, description="Documents to retrieve facts from; for advise."
     )
-    templates: Annotated[tuple[str, ...], NOT_STRICT, AfterValidator(_one_gap)] = Field(
-        default=(), description='Other ways to ask, for consistency: "Please answer: {prompt}".'
+    templates: Annotated[tuple[str, ...], NOT_STRICT, AfterValidator(_check_templates)] = Field(
+        default=(),
+        description='Paraphrases of the prompt, for consistency: "Please answer: {prompt}".',
     )
 
 
 class PricesSpec(Section):
-    """Prices that you state, in USD, with where you read them. They win over every list."""
+    """Your own prices in USD, with their source. They override every price list."""
 
     source: Annotated[str, Field(min_length=1, max_length=2048)] = Field(
-        description="Where you read them: an address, an offer."
+        description="Where the prices are from: a URL, an offer."
     )
-    date: DATE = Field(description="When: 2026-11-29.")
+    date: DATE = Field(description="Date of the prices: 2026-11-29.")
     training_per_1k_tokens: Price | None = Field(
-        default=None, description="Training the base model on Bedrock, 1,000 tokens."
+        default=None, description="Training the base model on Bedrock, per 1,000 tokens."
     )
     storage_per_month: Price | None = Field(
-        default=None, description="The custom model on Bedrock, a month."
+        default=None, description="Storing the custom model on Bedrock, per month."
     )
     provisioned_unit_hour: Price | None = Field(
-        default=None, description="A model unit of provisioned throughput, an hour."
+        default=None, description="A model unit of provisioned throughput, per hour."
     )
     base_per_1k_tokens: PricePair | None = Field(
-        default=None, description="The base model on demand: 1,000 tokens in and out, as a list."
+        default=None, description="The base model on demand, per 1,000 tokens: [input, output]."
     )
     tuned_per_1k_tokens: PricePair | None = Field(
-        default=None, description="The tuned model on demand: 1,000 tokens in and out, as a list."
+        default=None, description="The tuned model on demand, per 1,000 tokens: [input, output]."
     )
     instance_hour: Price | None = Field(
-        default=None, description="One machine of the SageMaker job, an hour of training."
+        default=None, description="One instance of the SageMaker job, per hour."
     )
 
     @property
     def price_source(self) -> Source:
-        """Where they were read."""
+        """Return the source that estimates name."""
         return Source(STATED_SOURCE, self.source, self.date)
 
 
@@ -191,23 +193,25 @@ class JobSpec(JobSpecBase):
     data: DataSpec = Field(description="Where the records are.")
     hyperparameters: dict[str, Number] = Field(
         default_factory=dict,
-        description="By Bedrock's API names, within the base model's ranges.",
+        description="Hyperparameters by Bedrock's API names, within the base model's ranges.",
     )
     early_stopping: EarlyStopping | None = Field(
-        default=None, description="Only for a base model whose service has it."
+        default=None, description="Only for a base model whose service supports it."
     )
-    seed: Int = Field(default=7, ge=0, le=2**32 - 1, description="Of the split and of training.")
+    seed: Int = Field(
+        default=7, ge=0, le=2**32 - 1, description="Seed of the split and of training."
+    )
     tags: Annotated[dict[TAG_KEY, TAG_VALUE], AfterValidator(check_tag_count)] = Field(
         default_factory=dict,
-        description=f"Tags of what is made on AWS: {MAX_TAGS} at most, none of aws: or cloudft:.",
+        description=f"Tags of AWS resources: up to {MAX_TAGS}, not starting with aws: or cloudft:.",
     )
     budget_usd: Annotated[float, Field(ge=0, le=1e9), READ_NUMBER] | None = Field(
-        default=None, description="submit refuses when its estimate is above this."
+        default=None, description="submit refuses if the estimate is above this."
     )
     prices: PricesSpec | None = Field(
-        default=None, description="Prices that you state, for what no source here has."
+        default=None, description="Your own prices, for what no price list has."
     )
-    evaluate: EvaluateSpec = section_field("How the tuned model is judged.")
+    evaluate: EvaluateSpec = section_field("How the tuned model is evaluated.")
 
     # For mypy alone. sections.job_model() builds the model that has them, from the registry.
     if TYPE_CHECKING:

@@ -1,17 +1,19 @@
-"""Every value of a job with its origin, and the job file's JSON Schema."""
+"""List every value of a job with its origin, and build the job file's JSON Schema."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from cloudft.catalogue import load_models
-from cloudft.spec.field_index import FieldPath
 from cloudft.spec.load import LoadedJob
 from cloudft.spec.merge import Origin, sort_in_file_order
 from cloudft.spec.sections import job_model
-from cloudft.spec.yaml_source import flatten
+from cloudft.spec.yaml_source import FieldPath, flatten
+
+if TYPE_CHECKING:
+    from pydantic.json_schema import JsonSchemaValue
 
 PATH_FIELDS = {("data", name) for name in ("train", "validation", "test")} | {
     ("data", "mix", "path")
@@ -24,28 +26,28 @@ class ResolvedValue:
     """One leaf of the job: dotted name, value as plain data, and where it came from."""
 
     field: str
-    value: Any
+    value: object
     origin: Origin
 
 
 def resolve_values(loaded: LoadedJob) -> list[ResolvedValue]:
-    """Every leaf in the job file's order, with the catalogue's hyperparameters filled in.
+    """Return every leaf in the job file's order, with the catalogue's hyperparameters filled in.
 
-    The sections bedrock and sagemaker are left out when nothing of them was given.
+    A section that is registered with `show_unset=False` is left out when nothing of it was given.
     """
-    values: dict[FieldPath, Any] = dict(flatten(loaded.spec.model_dump()))
+    values: dict[FieldPath, object] = dict(flatten(loaded.spec.model_dump()))
     for name, row in loaded.model.hyperparameters.items():
         values.setdefault(("hyperparameters", name), row.default)
-    found = ((key, ".".join(key)) for key in sort_in_file_order(values))
+    names = ((key, ".".join(key)) for key in sort_in_file_order(values))
     return [
         ResolvedValue(name, _plain(key, values[key]), loaded.origins[name])
-        for key, name in found
+        for key, name in names
         if name in loaded.origins
     ]
 
 
-def _plain(key: FieldPath, value: Any) -> Any:
-    """A value as a person would write it: a single path bare, tuples as lists."""
+def _plain(key: FieldPath, value: object) -> object:
+    """Return a value as a person would write it: a single path bare, tuples as lists."""
     if isinstance(value, Mapping):
         return {name: _plain((*key, name), item) for name, item in value.items()}
     if not isinstance(value, tuple):
@@ -55,9 +57,9 @@ def _plain(key: FieldPath, value: Any) -> Any:
     return [_plain(key, item) for item in value]
 
 
-def build_job_schema() -> dict[str, Any]:
-    """The job file as JSON Schema (draft 2020-12), for editors to complete and check."""
-    schema: dict[str, Any] = {
+def build_job_schema() -> JsonSchemaValue:
+    """Return the job file as JSON Schema (draft 2020-12), for editors to complete and check."""
+    schema: JsonSchemaValue = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": SCHEMA_ID,
         **job_model().model_json_schema(),
@@ -70,17 +72,17 @@ def build_job_schema() -> dict[str, Any]:
     return schema
 
 
-def _hyperparameters() -> dict[str, Any]:
-    """Each name of the catalogue, with what every model takes. load.py holds one to it."""
-    found: dict[str, Any] = {}
+def _hyperparameters() -> JsonSchemaValue:
+    """Return each name of the catalogue, with the range of every model; checks.py enforces them."""
+    entries: JsonSchemaValue = {}
     for model in load_models():
         for row in model.hyperparameters.values():
             kind = "integer" if row.type == "int" else "number"
-            entry = found.setdefault(row.name, {"type": kind, "description": []})
+            entry = entries.setdefault(row.name, {"type": kind, "description": []})
             entry["minimum"] = min(row.min, entry.get("minimum", row.min))
             entry["maximum"] = max(row.max, entry.get("maximum", row.max))
-            said = f"{model.alias}: {row.min:g} to {row.max:g}, default {row.default:g}"
-            entry["description"].append(said)
-    for entry in found.values():
+            text = f"{model.alias}: {row.min:g} to {row.max:g}, default {row.default:g}"
+            entry["description"].append(text)
+    for entry in entries.values():
         entry["description"] = "; ".join(entry["description"])
-    return found
+    return entries

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model
 
 from cloudft.spec.fields import GROUP_ID, SUBNET_ID, Float, Int, check_unique
+from cloudft.spec.yaml_source import JobTree
 from cloudft.types import Finding
 
 if TYPE_CHECKING:
@@ -49,12 +50,12 @@ class EarlyStopping(Section):
         ge=1, le=10_000, description="Evaluations without improvement before stopping."
     )
     threshold: Float = Field(
-        ge=0, le=1000, description="The least fall of the loss that counts as one."
+        ge=0, le=1000, description="Smallest decrease of the loss that counts as improvement."
     )
 
 
 class Vpc(Section):
-    """The network of a Bedrock job. Bedrock wants both lists."""
+    """The network of an AWS job. Both lists are required."""
 
     subnet_ids: Annotated[tuple[SUBNET_ID, ...], NOT_STRICT, AfterValidator(check_unique)] = Field(
         min_length=1, max_length=16, description="1 to 16 subnets."
@@ -87,7 +88,7 @@ class JobSection:
     """The field that it follows in the JSON Schema and in `show`; None for the end."""
     show_unset: bool = True
     """Whether `show --resolved` lists its defaults when nothing of it is given."""
-    check: Callable[[Mapping[str, object], CheckContext], list[Finding]] | None = None
+    check: Callable[[JobTree, CheckContext], list[Finding]] | None = None
     """Find what the model's types can't: gets the section's values as they were given."""
     has_hyperparameters: bool = False
     """Whether its field `hyperparameters` takes the names that the catalogue has."""

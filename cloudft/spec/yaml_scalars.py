@@ -1,4 +1,4 @@
-"""What an unquoted word of YAML means.
+"""Parse the unquoted scalars of YAML.
 
 PyYAML follows YAML 1.1, where `no` is false, `010` is eight, `1:30` is ninety and `1e-5` is text.
 Here YAML 1.2 holds, which is what people mean: `no` and `1:30` are text, `1e-5` is a number.
@@ -11,32 +11,32 @@ import re
 _INT = re.compile(r"[-+]?(0|[1-9][0-9]*(_[0-9]+)*)")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _NOT_FINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
-_LONGEST_NUMBER = 64
+_MAX_NUMBER_LENGTH = 64
 
 
 class UntypedScalar(str):
-    """Text that may be meant as a number: which of the two, the field that takes it decides.
+    """Text that may be meant as a number: the field that takes it decides.
 
-    A flag or an environment variable gives all its numbers so (`--set tags.version=1.0` is text),
-    a file gives `1e-5` so.
+    All numbers in flags and environment variables are of this kind (`--set tags.version=1.0` is
+    text); in a file, `1e-5` is.
     """
 
     __slots__ = ()
 
 
 def parse_scalar(text: str) -> object:
-    """An unquoted word as None, bool, int, float or text. `1e-5` and its like stay `Plain`."""
+    """Return an unquoted scalar as None, bool, int, float or text; `1e-5` as UntypedScalar."""
     if text in {"", "~", "null", "Null", "NULL"}:
         return None
     if text in {"true", "True", "TRUE", "false", "False", "FALSE"}:
         return text.lower() == "true"
-    found = parse_number(text)
-    return text if found is None else UntypedScalar(text) if "e" in text.lower() else found
+    number = parse_number(text)
+    return text if number is None else UntypedScalar(text) if "e" in text.lower() else number
 
 
 def parse_number(text: str) -> int | float | None:
-    """The number that `text` writes, None if it writes none. A whole one is an int: `1e3`."""
-    if len(text) > _LONGEST_NUMBER:
+    """Return the number that `text` writes, or None. A whole one is an int: `1e3`."""
+    if len(text) > _MAX_NUMBER_LENGTH:
         return None
     if _INT.fullmatch(text):
         return int(text)
@@ -45,17 +45,17 @@ def parse_number(text: str) -> int | float | None:
     if not _FLOAT.fullmatch(text) or re.match(r"[-+]?0[0-9]", text):
         return None
     value = float(text)
-    whole = "." not in text and value.is_integer() and abs(value) < 2**53
-    return int(value) if whole else value
+    is_whole = "." not in text and value.is_integer() and abs(value) < 2**53
+    return int(value) if is_whole else value
 
 
 def as_bool(value: object) -> object:
-    """A `Plain` word that writes true or false as that; anything else as it is."""
-    found = parse_scalar(value) if isinstance(value, UntypedScalar) else None
-    return found if isinstance(found, bool) else value
+    """Return an UntypedScalar that writes true or false as that; anything else as it is."""
+    parsed = parse_scalar(value) if isinstance(value, UntypedScalar) else None
+    return parsed if isinstance(parsed, bool) else value
 
 
 def as_number(value: object) -> object:
-    """A `Plain` word that writes a number as that number; anything else as it is."""
-    found = parse_number(value) if isinstance(value, UntypedScalar) else None
-    return value if found is None else found
+    """Return an UntypedScalar that writes a number as that number; anything else as it is."""
+    number = parse_number(value) if isinstance(value, UntypedScalar) else None
+    return value if number is None else number

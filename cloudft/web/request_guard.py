@@ -1,9 +1,9 @@
-"""Decide which requests a local HTTP server answers: programs' and its own page's, no other page's.
+"""Decide which requests a local HTTP server answers: those of programs and of its own page.
 
-Every web page that the user's browser shows can send requests to a server on loopback. What a page
-can't do is choose the headers `Host`, `Origin` and `Sec-Fetch-*`, or read an answer without CORS
-headers. `Guard` checks the former; `protect` removes the latter, and makes content that is stored
-in the server inert where a browser shows it.
+Any web page in the user's browser can send requests to a server on loopback. A page can't choose
+the headers `Host`, `Origin` and `Sec-Fetch-*`, and can't read a response without CORS headers.
+`RequestGuard` checks those request headers. `harden_headers` removes CORS headers and makes content
+that is stored in the server inert in a browser.
 
 Sources: Fetch Standard (CORS, `Origin`, `Cross-Origin-Resource-Policy`), W3C Fetch Metadata Request
 Headers, Content Security Policy Level 3 (`sandbox`), RFC 6761 section 6.3 (`localhost`).
@@ -39,10 +39,10 @@ FOREIGN_PAGE_MESSAGE = "a web page of another origin may not use this server"
 
 @dataclass(frozen=True)
 class RequestGuard:
-    """The door of one server.
+    """Access rules of one server.
 
-    `names` are host names beside `localhost` and IP addresses that the server goes by, and
-    `name_remedy` says how to add one; `token` is needed for pages and administration.
+    `names` are further host names of the server, in addition to `localhost` and IP addresses;
+    `name_fix` says how to add one. `token` is required for pages and administration.
     """
 
     names: frozenset[str] = frozenset()
@@ -54,8 +54,8 @@ class RequestGuard:
     ) -> str | None:
         """Return why a request is refused, or None when it may pass.
 
-        `headers` have lower-case names. With `may_be_linked`, another page may lead the browser's
-        window here by a GET (it sees nothing of the answer).
+        `headers` have lowercase names. With `allow_navigation`, another page may navigate the
+        browser here with a GET; it can't read the response.
         """
         host, origin = headers.get("host", ""), headers.get("origin")
         if host and not self._is_own_name(host):

@@ -76,7 +76,7 @@ def export_merged_model(job_dir: JobDir, out: Path, dtype: str) -> Proof:
     settings = read_settings(job_dir)
     adapter = job_dir / ARTIFACTS / MODEL
     if not adapter.is_dir():
-        raise TrainerError("The job has left no model yet.", fix="wait until it is Completed.")
+        raise TrainerError("The job has no tuned model yet.", fix="wait until it is Completed.")
     if os.path.lexists(out):
         raise exists_error(out)
     cpu = torch.device("cpu")

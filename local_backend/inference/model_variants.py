@@ -54,7 +54,7 @@ class ModelVariants:
         Raise TrainerError if the job has left no tuned model yet.
         """
         if name == TUNED and not self.has_tuned_model:
-            raise TrainerError("The job has left no model yet.", fix="wait until it is Completed.")
+            raise TrainerError("The job has no tuned model yet.", fix="wait until it is Completed.")
         if not self.has_tuned_model:
             yield self.base
         elif name == BASE and self.base is self.tuned:

@@ -41,7 +41,7 @@ class LoadedModel:
 
     @property
     def pad_id(self) -> int:
-        """Return the token that fills rows up; its value never matters, as it is masked."""
+        """Return the token that pads rows. Its value does not matter, because it is masked."""
         return int(self.tokenizer.pad_token_id or 0)
 
     @property

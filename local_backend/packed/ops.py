@@ -110,7 +110,7 @@ class FusedLinear(torch.autograd.Function):
     ) -> torch.Tensor:
         """Save the input."""
         ctx.save_for_backward(x, weight)
-        # The parts are arguments only so that autograd asks for their gradients: the product uses
+        # The parts are arguments only so that autograd requests their gradients: the product uses
         # `weight`, their copy in the format of the computation.
         ctx.parts = [(len(part), part.dtype) for part in parts]
         return F.linear(x, weight, bias)

@@ -26,7 +26,7 @@ from processes import wait_until
 from cloudft.aws.client import Aws, AwsLocation
 from cloudft.backends import make_backend
 from cloudft.backends.bedrock import permission_checks as simulated
-from cloudft.backends.bedrock import preflight, request, stack
+from cloudft.backends.bedrock import preflight, request, required_permissions, stack
 from cloudft.backends.bedrock.caller_policy import caller_policy
 from cloudft.backends.findings import FindingFactory
 from cloudft.cli import errors
@@ -566,7 +566,7 @@ def test_the_printed_policy_is_enough_and_no_more(
         assert (
             evaluate_policies(found, AccessRequest("s3:PutObject", elsewhere, {})) == "implicitDeny"
         )
-    for need in preflight.account.permissions.needs.caller_permissions(job):
+    for need in required_permissions.caller_permissions(job):
         one = need.as_simulated()
         asked_ = AccessRequest(one.action, one.resource, dict(one.context_keys))
         assert evaluate_policies(found, asked_) == "allowed", need

@@ -37,11 +37,6 @@ def object_settings(owner: str | None, kms_key_id: str | None) -> dict[str, str]
     return {**key, **({"ExpectedBucketOwner": owner} if owner else {})}
 
 
-def bucket_parameters(bucket: str, owner: str | None) -> dict[str, str]:
-    """Return the parameters that name a bucket, and the account that it must belong to."""
-    return {"Bucket": bucket, **({"ExpectedBucketOwner": owner} if owner else {})}
-
-
 def request_token(staged: StagedJob, location: Location, content: Mapping[str, object]) -> str:
     """Return the name of a request: 32 hex digits that follow from all of it and of the data.
 

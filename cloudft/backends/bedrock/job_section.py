@@ -35,24 +35,24 @@ class BedrockSpec(Section):
     region: REGION | None = Field(default=None, description="AWS Region of the job.")
     stack: STACK_NAME | None = Field(
         default=None,
-        description="Stack of `cloudft infra deploy`; it says what is left unsaid here: role,"
-        " places, key, network.",
+        description="Stack of `cloudft infra deploy`; its outputs fill in what is unset here: role,"
+        " S3 locations, key, network.",
     )
     via_stack: Bool = Field(
         default=False,
-        description="The account's own state machine creates the job, as its turn comes.",
+        description="Queue the job: the account's state machine creates it when there is capacity.",
     )
     machine_arn: STATE_MACHINE_ARN | None = Field(
         default=None,
-        description="The machine of via_stack; JobMachineArn of the stack STACK-jobs if unset.",
+        description="State machine of via_stack; JobMachineArn of the stack STACK-jobs if unset.",
     )
-    role_arn: ROLE_ARN | None = Field(default=None, description="Role that Bedrock takes on.")
+    role_arn: ROLE_ARN | None = Field(default=None, description="Role that Bedrock assumes.")
     import_role_arn: ROLE_ARN | None = Field(
         default=None, description="Role that reads a model for `cloudft import`; role_arn if unset."
     )
-    s3_uri: S3_URI | None = Field(default=None, description="Where data and output go.")
+    s3_uri: S3_URI | None = Field(default=None, description="S3 prefix for data and output.")
     output_s3_uri: S3_URI | None = Field(
-        default=None, description="Where output goes, if elsewhere than s3_uri."
+        default=None, description="S3 prefix for output, if not below s3_uri."
     )
     kms_key_id: KMS_KEY | None = Field(default=None, description="Key for the custom model.")
     s3_kms_key_id: KMS_KEY | None = Field(
@@ -62,34 +62,34 @@ class BedrockSpec(Section):
         default=None, description="Account that owns the bucket; the role's if unset."
     )
     custom_model_name: MODEL_NAME | None = Field(
-        default=None, description="Name of the custom model; made from the job's if unset."
+        default=None, description="Name of the custom model; derived from the job's if unset."
     )
     vpc: Vpc | None = Field(default=None, description="Subnets and security groups.")
     profile: Annotated[str, Field(min_length=1)] | None = Field(
         default=None, description="Profile of the AWS configuration."
     )
     endpoint_url: URL | None = Field(
-        default=None, description="Another endpoint than AWS's own, for every service."
+        default=None, description="Endpoint of every service, instead of AWS's own."
     )
     request: dict[str, Any] = Field(
         default_factory=dict,
-        description="Further members of CreateModelCustomizationJob, by the API's names; they win.",
+        description="More parameters of CreateModelCustomizationJob, by the API's names.",
     )
 
 
 class Distillation(Section):
-    """Who teaches, for DISTILLATION."""
+    """The teacher, for DISTILLATION."""
 
     teacher: Annotated[str, Field(min_length=1, max_length=2048)] = Field(
         description="Bedrock id or ARN of the teacher, or of an inference profile."
     )
     max_response_length: Annotated[int, Field(ge=1, le=MAX_TOKENS), READ_NUMBER] | None = Field(
-        default=None, description="Tokens of a teacher's answer at most."
+        default=None, description="Maximum tokens of a teacher's answer."
     )
 
 
 class Reinforcement(Section):
-    """Who judges, and how, for REINFORCEMENT_FINE_TUNING."""
+    """The grader, for REINFORCEMENT_FINE_TUNING."""
 
     lambda_arn: Annotated[str, Field(min_length=1, max_length=512)] = Field(
         description="The grader: the ARN of a Lambda function."

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 
 from cloudft.backends.base import Backend, StagedJob
 from cloudft.backends.capabilities import (
@@ -324,6 +323,8 @@ class LocalBackend(
 
     def _lock_after_exit(self, job: JobFolder) -> int | None:
         """Lock the job; the processes of a run that has ended get a moment to exit."""
+        from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
+
         patience = EXIT_GRACE_S if (job.path / names.ENDED).exists() else 0.0
         retrying = Retrying(
             stop=stop_after_delay(patience),

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from cloudft.catalogue import load_local_hyperparameters
 from cloudft.spec.checks import CheckContext, check_hyperparameters, find_named_model
-from cloudft.spec.field_index import FieldPath
 from cloudft.spec.fields import (
     READ_NUMBER,
     AutoOrBool,
@@ -27,6 +25,7 @@ from cloudft.spec.sections import (
     register_section,
     section_field,
 )
+from cloudft.spec.yaml_source import FieldPath, JobTree
 from cloudft.types import Finding
 
 
@@ -35,11 +34,11 @@ class Lora(Section):
 
     r: Int = Field(default=16, ge=1, le=16_384, description="Rank.")
     alpha: Float = Field(
-        default=32, gt=0, le=1_000_000, description="Scale: the update is times alpha / r."
+        default=32, gt=0, le=1_000_000, description="Scale: the update is multiplied by alpha / r."
     )
     dropout: Float = Field(default=0.0, ge=0, lt=1, description="Dropout on the adapter's input.")
     target_modules: TargetModules = Field(
-        default="all-linear", description="Which layers: all-linear, or names."
+        default="all-linear", description="Layers to adapt: all-linear, or module names."
     )
 
 
@@ -50,7 +49,7 @@ class LocalSpec(Section):
         default=None,
         description="Open-weight stand-in for a closed model: alias, folder, or hub id.",
     )
-    method: Literal["lora", "qlora", "full"] = Field(default="lora", description="What is trained.")
+    method: Literal["lora", "qlora", "full"] = Field(default="lora", description="Training method.")
     lora: Lora = section_field("For the methods lora and qlora.")
     hyperparameters: dict[str, Number] = Field(
         default_factory=dict, description="Overrides for the stand-in, shown in every report."
@@ -58,21 +57,21 @@ class LocalSpec(Section):
     early_stopping: EarlyStopping | None = Field(
         default=None, description="Early stopping of local runs, whatever the base model has."
     )
-    device: Literal["auto", "cpu", "cuda", "mps"] = Field(default="auto", description="Where.")
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field(default="auto", description="Device.")
     dtype: Literal["auto", "float32", "bfloat16"] = Field(default="auto", description="Precision.")
     max_length: Annotated[int, Field(ge=8, le=MAX_TOKENS), READ_NUMBER] | None = Field(
-        default=None, description="Tokens of a record at most; the model's context if unset."
+        default=None, description="Maximum tokens of a record; the model's context if unset."
     )
     micro_batch_size: Annotated[int, Field(ge=1, le=65_536), READ_NUMBER] | None = Field(
-        default=None, description="Records at once in memory; does not change the result."
+        default=None, description="Records per forward pass; does not change the result."
     )
     processes: Processes = Field(
         default=1,
-        description="Trainers that share each batch; auto is one for each GPU.",
+        description="Trainer processes that share each batch; auto: one per GPU.",
     )
     fsdp: AutoOrBool = Field(
         default="auto",
-        description="Shard the model over the trainers (FSDP); auto: where one GPU can't hold it.",
+        description="Shard the model over the processes (FSDP); auto: if one GPU can't hold it.",
     )
     packed: AutoOrBool = Field(
         default="auto",
@@ -82,11 +81,11 @@ class LocalSpec(Section):
         default=None, description="Steps between evaluations; each epoch's end if unset."
     )
     max_truncated_share: Float = Field(
-        default=0.05, ge=0, le=1, description="Fail when more records than this are cut short."
+        default=0.05, ge=0, le=1, description="Fail if a larger share of the records is truncated."
     )
 
 
-def check(values: Mapping[str, object], context: CheckContext) -> list[Finding]:
+def check(values: JobTree, context: CheckContext) -> list[Finding]:
     """Return what is wrong with the stand-in, its hyperparameters and the LoRA settings."""
     findings = _check_stand_in(values, context)
     findings += check_hyperparameters(
@@ -105,7 +104,7 @@ def check(values: Mapping[str, object], context: CheckContext) -> list[Finding]:
     return findings
 
 
-def _check_stand_in(values: Mapping[str, object], context: CheckContext) -> list[Finding]:
+def _check_stand_in(values: JobTree, context: CheckContext) -> list[Finding]:
     """Return an error if `local.model` has no weights that can be trained here."""
     key: FieldPath = ("local", "model")
     findings: list[Finding] = []

@@ -78,7 +78,8 @@ def build_request(staged: StagedJob) -> dict[str, Any]:
         "maxTruncatedShare": spec.local.max_truncated_share,
         "processes": spec.local.processes,
         "fsdp": spec.local.fsdp,
-        "packed": spec.local.packed,
+        # Omitted when it is the default: such a job keeps the token it had before this key.
+        **({} if spec.local.packed == "auto" else {"packed": spec.local.packed}),
         "data": _data(staged.manifest),
     }
 

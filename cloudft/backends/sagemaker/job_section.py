@@ -29,13 +29,13 @@ class SageMakerSpec(Section):
     region: REGION | None = Field(default=None, description="AWS Region; bedrock.region if unset.")
     stack: STACK_NAME | None = Field(
         default=None,
-        description="Stack of `cloudft infra deploy`; it says what is left unsaid here: role,"
-        " place, key, network. bedrock.stack if unset and role_arn or s3_uri is left out.",
+        description="Stack of `cloudft infra deploy`; its outputs fill in what is unset here: role,"
+        " S3 location, key, network. bedrock.stack if unset and role_arn or s3_uri is left out.",
     )
-    role_arn: ROLE_ARN | None = Field(default=None, description="Role that SageMaker takes on.")
-    s3_uri: S3_URI | None = Field(default=None, description="Where data and output go.")
+    role_arn: ROLE_ARN | None = Field(default=None, description="Role that SageMaker assumes.")
+    s3_uri: S3_URI | None = Field(default=None, description="S3 prefix for data and output.")
     instance_type: INSTANCE_TYPE | None = Field(
-        default=None, description="Such as ml.g5.2xlarge; the cheapest that fits if unset."
+        default=None, description="For example ml.g5.2xlarge; the cheapest that fits if unset."
     )
     instance_count: Int = Field(default=1, ge=1, le=64, description="Machines.")
     image_uri: IMAGE_URI | None = Field(
@@ -43,22 +43,22 @@ class SageMakerSpec(Section):
         description="A PyTorch training image; the SageMaker SDK's own choice if unset.",
     )
     pytorch_version: Annotated[str, Field(pattern=r"^\d+(\.\d+){1,2}$")] | None = Field(
-        default=None, description="Of the image that the SDK chooses; its newest if unset."
+        default=None, description="PyTorch version of the SDK's image; its newest if unset."
     )
-    spot: Bool = Field(default=False, description="Spare machines, which may be taken away.")
+    spot: Bool = Field(default=False, description="Use spot capacity, which can be interrupted.")
     max_runtime_seconds: Annotated[int, Field(ge=60, le=28 * 86400), READ_NUMBER] | None = Field(
         default=None,
-        description="The job is stopped after this; by budget_usd, or a day, if unset.",
+        description="Stop the job after this; derived from budget_usd, or a day, if unset.",
     )
     max_wait_seconds: Annotated[int, Field(ge=60, le=28 * 86400), READ_NUMBER] | None = Field(
         default=None,
-        description="With spot: waiting and running together; twice the running if unset.",
+        description="With spot: waiting plus running; twice max_runtime_seconds if unset.",
     )
     keep_alive_seconds: Int = Field(
-        default=0, ge=0, le=3600, description="Keep the machine warm so long for the next job."
+        default=0, ge=0, le=3600, description="Keep the machine warm for the next job."
     )
     volume_gb: Annotated[int, Field(ge=1, le=16384), READ_NUMBER] | None = Field(
-        default=None, description="Disk; by the weights' size if unset."
+        default=None, description="Disk; derived from the size of the weights if unset."
     )
     kms_key_id: KMS_KEY | None = Field(default=None, description="Key for output and disk.")
     s3_kms_key_id: KMS_KEY | None = Field(
@@ -69,13 +69,13 @@ class SageMakerSpec(Section):
     )
     vpc: Vpc | None = Field(default=None, description="Subnets and security groups.")
     network_isolation: Bool = Field(
-        default=False, description="No network: the image must have all that the trainer needs."
+        default=False, description="No network: the image must have everything the trainer needs."
     )
     profile: Annotated[str, Field(min_length=1)] | None = Field(
         default=None, description="Profile of the AWS configuration; bedrock.profile if unset."
     )
     endpoint_url: URL | None = Field(
-        default=None, description="Another endpoint than AWS's own; bedrock.endpoint_url if unset."
+        default=None, description="Endpoint instead of AWS's own; bedrock.endpoint_url if unset."
     )
 
 

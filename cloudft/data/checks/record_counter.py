@@ -15,7 +15,7 @@ CounterState = tuple[int, int, bool, str | None]
 class RecordCounter:
     """Counts the records that format `target` can hold.
 
-    `has_distinct_records` tells whether not all of them are the same: equal records can't be split.
+    `has_distinct_records` is False if all of them are equal: such records can't be split.
     """
 
     def __init__(self, target: str) -> None:

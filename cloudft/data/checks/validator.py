@@ -9,7 +9,7 @@ from typing import Protocol
 from cloudft.data.checks.dataset_limits import DatasetLimits
 from cloudft.data.findings import Findings
 from cloudft.data.formats.fast_path import RecordBatch, can_encode, decode_batch
-from cloudft.data.formats.record import BadRecord, Record
+from cloudft.data.formats.record import BadRecord, JsonObject, RawRecord, Record
 from cloudft.data.formats.registry import parse_record
 from cloudft.data.sources.line_blocks import Block, StreamDigest
 from cloudft.data.sources.row_reader import ReadContext, Row, read_json_rows, read_rows
@@ -130,7 +130,7 @@ class _FilePass:
                 self.format = self.format or format
 
     def _read_block(self, block: Block) -> Iterator[Row]:
-        """Yield the rows of a block that must be looked at singly: all of them, or none."""
+        """Yield the rows of a block that must be read singly: all of them, or none."""
         batch = decode_batch(self.format, block.raw, block.line_count)
         if (
             batch is not None
@@ -165,7 +165,7 @@ class _FilePass:
             )
         return row.format or record.format
 
-    def _take_group(self, value: dict[str, object]) -> str | None:
+    def _take_group(self, value: JsonObject) -> str | None:
         """Return the value of the key that groups records, and take the key out of the record."""
         if self.group_by is None:
             return None
@@ -175,7 +175,7 @@ class _FilePass:
         is_read = self.group_by in self.columns.values()
         return str(value[self.group_by] if is_read else value.pop(self.group_by))
 
-    def _check_types(self, value: Mapping[str, object], line: int) -> None:
+    def _check_types(self, value: RawRecord, line: int) -> None:
         """Warn where a field has one type here and another in a record before."""
         types = {key: type(inner) for key, inner in value.items()}
         messages = value.get("messages")

@@ -11,8 +11,7 @@ from typing import Any
 
 import msgspec
 
-from cloudft.data.formats.record import BadRecord, Conversation, require_text
-from cloudft.data.formats.record_format import JsonObject, RawRecord
+from cloudft.data.formats.record import BadRecord, Conversation, JsonObject, RawRecord, require_text
 
 Turn = tuple[str, tuple[str, ...]]
 ROLE_ALIASES = {"human": "user", "gpt": "assistant", "bot": "assistant", "model": "assistant"}

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 from cloudft.data.formats.chat_messages import describe_roles, parse_messages, plain_messages
 from cloudft.data.formats.messages import KEYS, make_batch_record
-from cloudft.data.formats.record import Conversation, Record
-from cloudft.data.formats.record_format import JsonObject, RawRecord, RecordFormat
+from cloudft.data.formats.record import Conversation, JsonObject, RawRecord, Record
+from cloudft.data.formats.record_format import RecordFormat
 
 NAME = "claude-messages"
 

@@ -11,8 +11,8 @@ import msgspec
 
 from cloudft.data.formats.chat_messages import BatchMessage, describe_roles, parse_messages
 from cloudft.data.formats.messages import KEYS
-from cloudft.data.formats.record import Conversation, Record
-from cloudft.data.formats.record_format import JsonObject, RawRecord, RecordFormat
+from cloudft.data.formats.record import Conversation, JsonObject, RawRecord, Record
+from cloudft.data.formats.record_format import RecordFormat
 
 NAME = "converse"
 SCHEMA_VERSION = "bedrock-conversation-2024"

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from cloudft.data.formats import converse
 from cloudft.data.formats.chat_messages import parse_messages
-from cloudft.data.formats.record import Conversation, require_text
-from cloudft.data.formats.record_format import RawRecord, RecordFormat
+from cloudft.data.formats.record import Conversation, RawRecord, require_text
+from cloudft.data.formats.record_format import RecordFormat
 
 NAME = "distillation"
 CHAT_KEYS = {"messages", "system", "schemaVersion"}

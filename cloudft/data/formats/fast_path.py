@@ -1,7 +1,7 @@
 """The fast path: a block of plain records of one format, decoded and encoded at once.
 
 It exists because most data is flat JSONL of one format, and msgspec decodes a block of it some ten
-times faster than records can be looked at singly in Python. `decode_batch` gives up (None) on a
+times faster than records can be parsed singly in Python. `decode_batch` gives up (None) on a
 block in which anything is unusual; that block then goes line by line through row_reader.py and
 registry.py, which know the messages for it. A property test holds the two equal: what passes here
 has no finding there, and gives the same records.
@@ -67,7 +67,7 @@ class _Decoder:
         except (msgspec.DecodeError, UnicodeDecodeError):
             return None
         # decode_lines skips blank lines, and takes CR LF and keys that are repeated: all three
-        # have findings of their own, so their lines are looked at singly.
+        # have findings of their own, so their lines are parsed singly.
         if (
             len(records) != lines
             or b"\r" in raw

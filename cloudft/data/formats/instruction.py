@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from cloudft.data.formats.record import Conversation
+from cloudft.data.formats.record import Conversation, RawRecord
 from cloudft.data.formats.record_format import (
     Keys,
-    RawRecord,
     RecordFormat,
     describe_keys,
     get_text,

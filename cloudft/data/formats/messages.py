@@ -11,8 +11,8 @@ from cloudft.data.formats.chat_messages import (
     parse_messages,
     plain_messages,
 )
-from cloudft.data.formats.record import Conversation, Record
-from cloudft.data.formats.record_format import JsonObject, Keys, RawRecord, RecordFormat
+from cloudft.data.formats.record import Conversation, JsonObject, RawRecord, Record
+from cloudft.data.formats.record_format import Keys, RecordFormat
 
 NAME = "messages"
 KEYS = Keys(("messages",), ("system", "schemaVersion"))

@@ -7,15 +7,8 @@ from __future__ import annotations
 
 import msgspec
 
-from cloudft.data.formats.record import Document, Record
-from cloudft.data.formats.record_format import (
-    JsonObject,
-    Keys,
-    RawRecord,
-    RecordFormat,
-    describe_keys,
-    get_text,
-)
+from cloudft.data.formats.record import Document, JsonObject, RawRecord, Record
+from cloudft.data.formats.record_format import Keys, RecordFormat, describe_keys, get_text
 
 
 class _InputRecord(msgspec.Struct, gc=False):

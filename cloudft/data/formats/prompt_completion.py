@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
-from cloudft.data.formats.record import Conversation, Record
+from cloudft.data.formats.record import Conversation, JsonObject, RawRecord, Record
 from cloudft.data.formats.record_format import (
-    JsonObject,
     Keys,
-    RawRecord,
     RecordFormat,
     describe_keys,
     get_text,

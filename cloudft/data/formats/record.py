@@ -6,6 +6,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+RawRecord = Mapping[str, object]
+"""One record as it was read: a JSON object, or a row of a table by its column names."""
+JsonObject = dict[str, object]
+
 
 class BadRecord(Exception):
     """One record that can't be used: code, message, remedy, and a JSON pointer to the field."""
@@ -46,7 +50,7 @@ class PromptWithReference(Conversation):
     """A prompt with the reference for its answer. The grader gets both and `extra_fields`."""
 
     reference: object
-    extra_fields: Mapping[str, object]
+    extra_fields: RawRecord
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 
-from cloudft.data.formats.record import BadRecord, Conversation, Record, require_text
-
-RawRecord = Mapping[str, object]
-"""One record as it was read: a JSON object, or a row of a table by its column names."""
-JsonObject = dict[str, object]
+from cloudft.data.formats.record import (
+    BadRecord,
+    Conversation,
+    JsonObject,
+    RawRecord,
+    Record,
+    require_text,
+)
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ class RecordFormat:
     is_labeled: bool = True
     """Whether records have an answer to train on; False for plain text."""
     recognizes: Callable[[RawRecord], bool] | None = None
-    """Tell formats with the same keys apart by what the keys hold. None: the keys are enough."""
+    """Distinguish formats with the same keys by what the keys hold. None: the keys are enough."""
     parse_unanswered: Callable[[RawRecord], Conversation | None] | None = None
     """Parse records that staging for this format accepts besides labeled ones: prompts without an
     answer. None for other records, which are then parsed by their own format."""
@@ -102,9 +105,9 @@ def join_pair(record: Record) -> tuple[str, str]:
         message = f"{len(record.turns)} turns do not fit into one prompt and one completion"
         fix = "keep one question and one answer a record, or choose a base model that takes chats"
         raise BadRecord("LosesTurns", message, fix, "messages")
-    (_, asked), (_, answered) = record.turns
-    prompt = "\n\n".join(["\n".join(record.system)] * bool(record.system) + ["\n".join(asked)])
-    return prompt, "\n".join(answered)
+    (_, question), (_, answer) = record.turns
+    prompt = "\n\n".join(["\n".join(record.system)] * bool(record.system) + ["\n".join(question)])
+    return prompt, "\n".join(answer)
 
 
 def make_pair(format: str, prompt: str, completion: str) -> Conversation:

@@ -23,8 +23,8 @@ from cloudft.data.formats import (
     prompt_completion,
     reinforcement,
 )
-from cloudft.data.formats.record import BadRecord, Conversation, Document, Record
-from cloudft.data.formats.record_format import Keys, RawRecord, RecordFormat
+from cloudft.data.formats.record import BadRecord, Conversation, Document, RawRecord, Record
+from cloudft.data.formats.record_format import Keys, RecordFormat
 
 _BUILT_IN = (
     prompt_completion.FORMAT,
@@ -113,7 +113,7 @@ def parse_record(value: RawRecord, columns: Mapping[str, str], target: str = "")
 
 
 def match_format(value: RawRecord) -> RecordFormat | None:
-    """Return the first format that matches a record's keys and what tells them apart, or None."""
+    """Return the first format that matches a record's keys and their values, or None."""
     keys = value.keys()
     return next((f for f in _formats.values() if f.matches(value, keys)), None)
 

@@ -8,8 +8,15 @@ from __future__ import annotations
 
 from cloudft.data.formats import messages
 from cloudft.data.formats.chat_messages import parse_messages
-from cloudft.data.formats.record import BadRecord, Conversation, PromptWithReference, Record
-from cloudft.data.formats.record_format import JsonObject, Keys, RawRecord, RecordFormat
+from cloudft.data.formats.record import (
+    BadRecord,
+    Conversation,
+    JsonObject,
+    PromptWithReference,
+    RawRecord,
+    Record,
+)
+from cloudft.data.formats.record_format import Keys, RecordFormat
 
 NAME = "reinforcement"
 REFERENCE_KEY = "reference_answer"
@@ -38,8 +45,8 @@ def to_prompt_with_reference(record: Record) -> PromptWithReference:
     if isinstance(record, PromptWithReference):
         return record
     assert isinstance(record, Conversation)
-    *asked, (_, answered) = record.turns
-    return PromptWithReference(record.format, record.system, tuple(asked), "\n".join(answered), {})
+    *question, (_, answer) = record.turns
+    return PromptWithReference(record.format, record.system, tuple(question), "\n".join(answer), {})
 
 
 def write(record: Record) -> JsonObject:

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from typing import IO, Any, cast
 
 from cloudft.data.formats.chat_messages import ROLE_ALIASES
-from cloudft.data.formats.record import BadRecord
+from cloudft.data.formats.record import BadRecord, JsonObject
 from cloudft.data.formats.registry import input_keys, parse_record
 from cloudft.data.sources.json_errors import find_repeated_key
 from cloudft.data.sources.line_blocks import read_up_to
@@ -36,7 +36,6 @@ DECOMPRESSORS: dict[bytes, Callable[[Any], Any]] = {
     b"\xfd7zXZ\0": lzma.open,
 }
 TRAILING_COMMA = re.compile(r",(\s*[}\]])")
-RawValue = dict[str, object]
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ class RepairedLine:
     """What became of a line: its records, and the code of what is wrong with one left out."""
 
     line: int
-    records: tuple[RawValue, ...]
+    records: tuple[JsonObject, ...]
     changed: bool
     error_code: str | None = None
 
@@ -193,7 +192,7 @@ def _check_records(number: int, values: list[object], *, changed: bool) -> Repai
     return RepairedLine(number, tuple(records), changed, error_code)
 
 
-def _repair_record(value: RawValue) -> RawValue:
+def _repair_record(value: JsonObject) -> JsonObject:
     """Return the record with the keys of the best format, numbers as text, the usual roles."""
     if any(keys.match(value.keys()) for keys in input_keys()):
         return {key: _repair_field(key, inner) for key, inner in value.items()}
@@ -205,7 +204,7 @@ def _repair_record(value: RawValue) -> RawValue:
     return value
 
 
-def _find_key(key: str, value: RawValue) -> str | None:
+def _find_key(key: str, value: JsonObject) -> str | None:
     """Return the key of `value` that means `key`: itself, in another case, or one letter off."""
     names = {str(name).strip().lower(): str(name) for name in value}
     if key in value:

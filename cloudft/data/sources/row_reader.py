@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import IO
 
 from cloudft.data.findings import Findings
-from cloudft.data.formats.record import BadRecord
+from cloudft.data.formats.record import BadRecord, JsonObject
 from cloudft.data.sources.json_errors import diagnose_json_error, find_repeated_key
 from cloudft.data.sources.line_blocks import (
     Block,
@@ -41,7 +41,7 @@ class Row:
     """One raw record. `line` counts from 1; in Parquet it is the row, in text always 1."""
 
     line: int
-    value: dict[str, object]
+    value: JsonObject
     format: str | None = None
 
 
@@ -155,7 +155,7 @@ def read_rows(
     """Yield the records of a file, in order. What can't be read is an error in `context`.
 
     `read_block` takes the blocks of a JSONL file instead, and yields the rows that are still to be
-    looked at singly.
+    read singly.
     """
     try:
         if context.source.file_type == "jsonl":

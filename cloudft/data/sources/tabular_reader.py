@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from importlib import import_module
 from typing import IO, Any
 
+from cloudft.data.formats.record import JsonObject
 from cloudft.data.sources.row_reader import MAX_RECORD_BYTES, ReadContext, Row
 
 PARQUET_BATCH_ROWS = 1024
@@ -95,7 +96,7 @@ def _parquet_batches(context: ReadContext, handle: IO[bytes]) -> Iterator[Row]:
         context.add_error("BadParquet", message, "write the file again", number + 1)
 
 
-def _drop_nulls(row: dict[str, object]) -> dict[str, object]:
+def _drop_nulls(row: JsonObject) -> JsonObject:
     """Return the row without empty fields: a Parquet struct names every field of its type."""
     return {key: _drop_inner_nulls(value) for key, value in row.items() if value is not None}
 

@@ -29,7 +29,7 @@ class Chunk(NamedTuple):
 
     @property
     def indices(self) -> slice:
-        """The indices of its lines in the pool."""
+        """Return the indices of its lines in the pool."""
         return slice(self.start, self.start + len(self.lines))
 
 

@@ -49,7 +49,7 @@ class StagedData:
     findings: tuple[Finding, ...]
 
 
-def stage_data(
+def stage_data(  # noqa: PLR0913  # what determines the staged bytes, by name
     data: DataSpec,
     *,
     customization_type: str,

@@ -54,7 +54,7 @@ class CustomizationJobs:
     time, as with Bedrock's quota.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # the parts of the endpoint that jobs use
         self,
         state: State,
         foundation: FoundationModels,

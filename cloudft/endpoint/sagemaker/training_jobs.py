@@ -122,7 +122,7 @@ class TrainingJobs:
     or with this one. `seconds` set: jobs are simulated and take that long.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # the parts of the endpoint that jobs use
         self,
         state: State,
         s3: RoleClientFactory,

@@ -13,7 +13,7 @@ variable "prefix" {
 }
 
 variable "data_days" {
-  description = "Number of days after which staged data, code and base weights expire. A submit uploads again whatever has expired or expires within 30 days. Job results are kept."
+  description = "Days until staged data, code and base weights expire. A submit uploads again what has expired or will within 30 days. Job results are kept."
   type        = number
   default     = 90
   nullable    = false
@@ -37,7 +37,7 @@ variable "log_days" {
 }
 
 variable "teacher_model_arns" {
-  description = "For distillation: the ARN of each teacher model. For an inference profile, its own ARN and the model's ARN in each of its Regions. Empty for none."
+  description = "For distillation: ARNs of the teacher models; for an inference profile, its own ARN and the model's in each of its Regions. Empty for none."
   type        = list(string)
   default     = []
   nullable    = false
@@ -92,7 +92,7 @@ variable "vpc_cidr" {
 }
 
 variable "with_interface_endpoints" {
-  description = "Create interface endpoints for the Bedrock, KMS and STS APIs in the VPC, for your own instances in it. Jobs do not need them. They are billed by the hour."
+  description = "Create interface endpoints for the Bedrock, KMS and STS APIs in the VPC, for your own instances. Jobs need none. Billed by the hour."
   type        = string
   default     = "no"
   nullable    = false
@@ -104,7 +104,7 @@ variable "with_interface_endpoints" {
 }
 
 variable "notify_email" {
-  description = "E-mail address that is notified when a job ends, when the budget is almost spent and when provisioned throughput is left running. Empty for none."
+  description = "E-mail address to notify when a job ends, the budget is nearly spent or provisioned throughput is left running. Empty for none."
   type        = string
   default     = ""
   nullable    = false
@@ -116,7 +116,7 @@ variable "notify_email" {
 }
 
 variable "monthly_budget_usd" {
-  description = "Monthly budget for Bedrock and SageMaker in the whole account. Sends a notification when 80 % is spent and when the forecast exceeds it. It does not stop any job. 0 for none."
+  description = "Monthly budget for Bedrock and SageMaker in the whole account: notifies when 80 % is spent and when the forecast exceeds it; stops nothing. 0 for none."
   type        = number
   default     = 0
   nullable    = false

@@ -16,8 +16,8 @@ from processes import JobFile
 from cloudft import catalogue
 from cloudft.cli.main import cloudft
 from cloudft.data.checks.check import check_data
-from cloudft.data.formats.record import Conversation, Record
-from cloudft.data.formats.record_format import JsonObject, Keys, RawRecord, RecordFormat, get_text
+from cloudft.data.formats.record import Conversation, JsonObject, RawRecord, Record
+from cloudft.data.formats.record_format import Keys, RecordFormat, get_text
 from cloudft.data.formats.registry import (
     all_formats,
     convert_targets,
@@ -37,8 +37,8 @@ def parse(value: RawRecord) -> Conversation:
 
 def write(record: Record) -> JsonObject:
     assert isinstance(record, Conversation)
-    (_, (asked,)), (_, (answered,)) = record.turns
-    return {"q": asked, "a": answered}
+    (_, (question,)), (_, (answer,)) = record.turns
+    return {"q": question, "a": answer}
 
 
 def describe(values: Sequence[RawRecord]) -> str:

@@ -86,7 +86,13 @@ def test_a_full_job_file(tmp_path: Path):
     [
         (MINIMAL.replace("base_model", "base_modle"), "UnknownKey", 2, "base_modle", "base_model"),
         (MINIMAL + "train: y\n", "UnknownKey", 5, "train", "data.train"),
-        (MINIMAL + "local:\n  seed: 3\n", "UnknownKey", 6, "local.seed", "seed stands at the top"),
+        (
+            MINIMAL + "local:\n  seed: 3\n",
+            "UnknownKey",
+            6,
+            "local.seed",
+            "move seed to the top level",
+        ),
         (MINIMAL + "local: {devise: cpu}\n", "UnknownKey", 5, "local.devise", "device"),
         (MINIMAL + "  columns: {promt: q}\n", "UnknownKey", 5, "data.columns.promt", "prompt"),
         (
@@ -198,6 +204,21 @@ def test_a_hyperparameter_fault_names_the_models_own_and_their_ranges(tmp_path: 
     assert "1 to 5 (https://docs.aws.amazon.com/bedrock/" in out.message
 
 
+@pytest.mark.parametrize(
+    ("name", "fix"),
+    [
+        ("learningRateWarmupSteps", "remove it: other base models take it, llama-3.1-8b does not"),
+        ("learningRateWarmup", "did you mean learningRate?"),
+        ("learningrate", "did you mean learningRate?"),
+        ("dropout", "remove it"),
+    ],
+)
+def test_only_a_misspelled_hyperparameter_is_corrected(tmp_path: Path, name: str, fix: str):
+    text = MINIMAL.replace("nova-lite", "llama-3.1-8b") + f"hyperparameters: {{{name}: 1}}\n"
+    [finding] = faults(tmp_path, text)
+    assert (finding.code, finding.fix) == ("UnknownHyperparameter", fix)
+
+
 def test_an_assumed_range_only_warns(tmp_path: Path):
     text = MINIMAL.replace("nova-lite", "nova-2-lite") + "hyperparameters: {epochCount: 6}\n"
     [finding] = load(tmp_path, text).findings
@@ -278,9 +299,9 @@ def test_flags_alone_can_make_a_job(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def leaves(section: Mapping[str, Any], at: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Each field of a section and of those below it that is none itself, in each of its forms."""
-    for name, told in section["properties"].items():
-        for form in told.get("anyOf", [told]):
+    """Yield each field of a section and below it that is no section, in each of its forms."""
+    for name, documented in section["properties"].items():
+        for form in documented.get("anyOf", [documented]):
             if "$ref" in form:
                 below = build_job_schema()["$defs"][form["$ref"].rpartition("/")[2]]
                 yield from leaves(below, f"{at}{name}.")
