@@ -67,45 +67,32 @@ def test_a_refusal_names_the_fault_and_the_next_submit_succeeds(
     assert len(list((tmp_path / "home" / "jobs").iterdir())) == 1
 
 
-def killable(folder: Path, hook: Path, at: int, when: str) -> subprocess.CompletedProcess[bytes]:
-    """Run `submit`, killed at that call of AWS; record all calls in the hook's folder."""
+def killable(
+    folder: Path, hook: Path, target: str, when: str
+) -> subprocess.CompletedProcess[bytes]:
+    """Run `submit`, killed at the first call of AWS whose target, method and URL have `target`."""
     hook.mkdir(exist_ok=True)
     (hook / "sitecustomize.py").write_text(SITECUSTOMIZE)
     path = os.pathsep.join([str(hook), os.environ.get("PYTHONPATH", "")])
-    how = {"KILLED": "submit", "KILL_AT": str(at), "KILL_WHEN": when, "COUNT": str(hook / "calls")}
+    how = {"KILLED": "submit", "KILL_AT": "1", "KILL_TARGET": target, "KILL_WHEN": when}
     return subprocess.run(
         [sys.executable, "-m", "cloudft", *SUBMIT],
         cwd=folder,
-        env=os.environ | {"PYTHONPATH": path} | how,
+        env=os.environ | {"PYTHONPATH": path, "COUNT": ""} | how,
         capture_output=True,
         check=False,
     )
 
 
-@pytest.fixture(scope="module")
-def calls(
-    endpoint: Endpoint, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory
-) -> list[str]:
-    """Return the calls of a whole submit, by their methods."""
-    root = tmp_path_factory.mktemp("counted")
-    folder = write_job_file(root / "job", tiny_model, name="counted", sagemaker=SECTION).parent
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in (endpoint.environ | {"CLOUDFT_HOME": str(root / "home")}).items():
-            patch.setenv(name, value)
-        assert killable(folder, root / "hook", 0, "never").returncode == 0
-    return [line.split()[0] for line in (root / "hook" / "calls").read_text().splitlines()]
-
-
 @pytest.mark.parametrize("moment", ["a file is sent", "before the job", "behind the job"])
 def test_a_killed_submit_is_continued(
-    cli: Cli, aws: Endpoint, tiny_model: Path, tmp_path: Path, calls: list[str], moment: str
+    cli: Cli, aws: Endpoint, tiny_model: Path, tmp_path: Path, moment: str
 ) -> None:
     name = moment.replace(" ", "-")
     folder = write_job_file(tmp_path / "job", tiny_model, name=name, sagemaker=SECTION).parent
-    create = len(calls) - calls[::-1].index("PUT") + 1  # the call behind the last file
-    at = calls.index("PUT") + 1 if moment == "a file is sent" else create
+    target = " PUT " if moment == "a file is sent" else CREATE
     when = "before" if moment == "before the job" else "after"
-    assert killable(folder, tmp_path / "hook", at, when).returncode == -9
+    assert killable(folder, tmp_path / "hook", target, when).returncode == -9
     assert len(jobs(aws, name)) == (1 if moment == "behind the job" else 0)
     again = cli(*SUBMIT, cwd=folder)
     assert again.returncode == 0, again.stderr
