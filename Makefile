@@ -9,7 +9,7 @@ export CLOUDFT_HOME ?= $(CURDIR)/.demo
 
 OLD_TRANSFORMERS := $(VENV)-transformers-4.51
 
-.PHONY: demo test test-ci test-matrix check-infra lint format bench bench-train clean help
+.PHONY: demo test test-ci test-matrix check-infra lint docs format bench bench-train clean help
 
 help:  ## Show this list.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -29,6 +29,10 @@ test-ci: $(OLD_TRANSFORMERS)/.made  ## The same, and nothing skipped that the re
 
 test-matrix: $(VENV)/.dev  ## The wheel and its tests on each Python from 3.10 to 3.14 that is here.
 	$(BIN)/python tests/matrix.py
+
+docs: $(VENV)/.dev  ## Build the documentation site into build/site; a broken link is an error.
+	$(BIN)/python docs/generate.py
+	$(BIN)/python -m zensical build --strict
 
 lint: $(VENV)/.dev  ## Style and types only.
 	$(BIN)/ruff check .

@@ -2,10 +2,10 @@
 
 The CLI is a thin layer over this API:
 
-    from cloudft import Home, Store, backend, load_job, prepare, submit, wait
+    from cloudft import Home, Store, load_job, make_backend, prepare, submit, wait
 
     home = Home.from_environ()
-    local = backend("local", home)
+    local = make_backend("local", home)
     staged, warnings = prepare(load_job(Path("cloudft.yaml")), local, home)
     job = submit(staged, local, Store(home.jobs))
     state = wait(local, job.record.id, poll=1)
@@ -21,9 +21,9 @@ __version__ = "0.1.0"
 _EXPORTS = {
     "Home": "cloudft.storage.home",
     "Store": "cloudft.storage.store",
-    "backend": "cloudft.backends",
     "check": "cloudft.jobs.prepare",
     "load_job": "cloudft.spec.load",
+    "make_backend": "cloudft.backends",
     "prepare": "cloudft.jobs.prepare",
     "submit": "cloudft.jobs.lifecycle",
     "wait": "cloudft.jobs.wait",

@@ -8,9 +8,15 @@ import sys
 def main() -> None:
     """Run the command line. Ctrl-C during the imports exits with 130, as it does later."""
     try:
+        from cloudft.cli import startup
+
+        startup.prepare_imports()
         from cloudft.cli.main import main as run
 
-        run()
+        try:
+            run()
+        finally:
+            startup.prepare_exit()
     except KeyboardInterrupt:
         sys.exit(130)
 

@@ -1,8 +1,8 @@
-"""Train a real model on a real task from end to end, and print whether it helped.
+"""The main job from end to end: train a real model on a real task, and see whether it helped.
 
-Submits examples/intents through the command line, sends the same 180 held-out requests to the tuned
-model and its base (none of their templates was trained on), and prints both accuracies. `make demo`
-runs this; a second run finds the finished job and does not train again.
+Submits examples/intents through the command line, runs the same 180 held-out requests through the
+tuned model and its base (none of their templates was trained on), and prints both accuracies.
+`make demo` runs this; a second run finds the finished job and does not train again.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Z95 = 1.96
 
 
 def cloudft(*arguments: str) -> Any:
-    """Run one command with its progress on this terminal; return its JSON."""
+    """Run one command, its progress on this terminal; returns its JSON."""
     print(f"$ cloudft {' '.join(arguments)}", file=sys.stderr, flush=True)
     command = [sys.executable, "-m", "cloudft", *arguments, "--output", "json"]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
@@ -33,27 +33,27 @@ def cloudft(*arguments: str) -> Any:
 
 
 def wilson(right: int, n: int) -> tuple[float, float]:
-    """Return the 95 % Wilson score interval of a proportion (Wilson 1927)."""
+    """Return the 95 % Wilson score interval of a share (Wilson 1927)."""
     share, z2 = right / n, Z95**2
     middle = (share + z2 / (2 * n)) / (1 + z2 / n)
     half = Z95 * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n)) / (1 + z2 / n)
     return middle - half, middle + half
 
 
-def told(name: str, right: int, n: int) -> str:
+def result(name: str, right: int, n: int) -> str:
     """Return one line of the result."""
     low, high = wilson(right, n)
     return f"  {name:<34}{right / n:6.1%}  ({right} of {n}; 95 % interval {low:.1%} to {high:.1%})"
 
 
 def named(text: str, labels: set[str]) -> str | None:
-    """Return the label that an answer names, if it names exactly one: lenient towards the base."""
+    """Return the one label that an answer names, or None: a lenient reading for the base."""
     found = {label for label in labels if label in text}
     return found.pop() if len(found) == 1 else None
 
 
 def main() -> None:
-    """Train, generate answers, and count the correct ones."""
+    """Train, ask, count."""
     started = time.monotonic()
     job = cloudft("submit", str(JOB_FILE), "--backend", "local", "--wait")
     answers = cloudft(
@@ -69,10 +69,10 @@ def main() -> None:
     common = Counter(a["reference"] for a in answers).most_common(1)[0][1]
     print(f"\n{job['baseModel']}, {job['manifest']['files']['train']['records']} training records:")
     print(f"accuracy on {n} held-out requests, {len(labels)} intents")
-    print(told("always the commonest intent", common, n))
-    print(told("base model", right["base"], n))
-    print(told("base model, intent named anywhere", lenient, n))
-    print(told("tuned model", right["tuned"], n))
+    print(result("always the commonest intent", common, n))
+    print(result("base model", right["base"], n))
+    print(result("base model, intent named anywhere", lenient, n))
+    print(result("tuned model", right["tuned"], n))
     print(f"loss curve: demo-loss.png; job: {job['id']}; {time.monotonic() - started:.0f} s")
     if wilson(right["tuned"], n)[0] <= wilson(lenient, n)[1]:
         sys.exit("the tuned model is not clearly better than the base")

@@ -1,4 +1,4 @@
-"""Job files for small models, with their data beside them."""
+"""Write job files for small models, with their data."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def write_job_file(
     hyperparameters: Mapping[str, Any] | None = None,
     **more: Any,
 ) -> Path:
-    """A cloudft.yaml in `folder` that trains the model, with its data beside it."""
+    """Write a cloudft.yaml into `folder` that trains the model, and its data; return its path."""
     records = tiny.pairs(records) if isinstance(records, int) else records
     tiny.write_jsonl(folder / "train.jsonl", records)
     files: dict[str, Any] = {"train": "train.jsonl"}

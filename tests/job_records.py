@@ -1,4 +1,4 @@
-"""What the store keeps of a job, without a submit."""
+"""Records of jobs as the store keeps them, without a submit."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from cloudft.storage.store import JobRecord, Store
 
 
 def make_record(store: Store, job_id: str, **changes: Any) -> JobRecord:
-    """A record of that id."""
+    """Return a record of that id."""
     values: dict[str, Any] = {
         "id": job_id,
         "name": job_id.rpartition("-")[0],

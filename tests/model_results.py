@@ -1,4 +1,4 @@
-"""Sides of a review, made up."""
+"""Make up evaluation results of models."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ from cloudft.evaluate.compare import ModelResult
 
 
 def make_model_result(name: str, answer: str, count: int, prompt: str) -> ModelResult:
-    """A model that answers `count` records with `answer` and a number; `{}` in the prompt is it."""
+    """Return the result of a model that answers `count` records with `answer` and their number.
+
+    `{}` in the prompt is the number.
+    """
     records = [
         {
             "key": f"k{n}",

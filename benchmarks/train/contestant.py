@@ -104,7 +104,7 @@ def canonical(row: dict[str, Any]) -> dict[str, Any]:
     return {"messages": turns, **({"system": system} if system else {})}
 
 
-def write_job(  # the keys of job.json that benchmarks vary
+def write_job(  # noqa: PLR0913  # the keys of job.json that benchmarks vary
     folder: Path,
     rows: list[dict[str, Any]],
     method: str,

@@ -1,1 +1,1 @@
-"""What stands in an AWS account: clean-up of cloudft's own, and the catalogue's drift."""
+"""Billable resources of an account, their removal, and drift between account and catalogue."""

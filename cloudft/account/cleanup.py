@@ -7,12 +7,13 @@ name or a flag.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
-from typing import Any, Literal
+from typing import Literal
 
 from cloudft.backends import TRAINING_BACKENDS, backend_class, make_backend
+from cloudft.backends.base import Location
 from cloudft.backends.capabilities import SupportsInventory
 from cloudft.backends.partial_listing import ListingBuilder
 from cloudft.backends.resources import IN_USE, IN_USE_PART_SUFFIX, CloudResource, not_owned_error
@@ -28,7 +29,6 @@ from cloudft.storage.ledger import SubmittedJobs
 from cloudft.storage.store import Store
 from cloudft.types import Listing, UnavailablePart
 
-Location = Mapping[str, Any]
 KeptReason = Literal["live", "another-home"]
 RESUMABLE = "resumable"
 """The status of data of a job that can be resumed, and then reads it again."""
@@ -244,6 +244,9 @@ class _HomeKnowledge:
             return None
         if not (criteria.all_homes or _owning_jobs(resource) <= self._submitted | names):
             return "another-home"
+        # No flag removes data that a job of an unreadable part may be reading.
+        if resource.kind == "data" and not self._use_is_known:
+            return "live"
         if names or criteria.live or is_expired(resource) or self._is_orphaned(resource):
             return None
         return "live"
@@ -277,6 +280,7 @@ def remove_resources(
     for resource in resources:
         if resource.job is None:
             raise not_owned_error(resource)
+    # Second pass: the check above refuses the whole list before anything is removed.
     for resource in resources:
         _inventory_backend(resource.backend, home, location).remove_resource(resource)
         yield resource

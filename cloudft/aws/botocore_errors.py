@@ -108,7 +108,7 @@ HTML_PAGE = re.compile(
 
 Response = Mapping[str, Any]
 """A response as botocore parses it: a dict in the shape of its service model, which has no static
-types. Responses that cross modules have a TypedDict (backends/bedrock/responses.py)."""
+types. Responses that cross modules have a TypedDict (backends/bedrock/api_shapes.py)."""
 
 
 class NotAnAwsResponse(Exception):

@@ -3,6 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import TypedDict
+
+
+class Tag(TypedDict):
+    """A tag as Bedrock's operations take and return it."""
+
+    key: str
+    value: str
+
 
 JOB_TAG, TOKEN_TAG = "cloudft:job", "cloudft:token"
 """The job's id, and the full token of its request."""
@@ -16,11 +25,11 @@ def with_cloudft_tags(tags: Mapping[str, str], job: str, token: str) -> dict[str
     return dict(tags) | {JOB_TAG: job, TOKEN_TAG: token}
 
 
-def to_tag_list(tags: Mapping[str, str]) -> list[dict[str, str]]:
-    """Return tags as Bedrock's operations take them: `[{"key": ..., "value": ...}]`."""
+def to_tag_list(tags: Mapping[str, str]) -> list[Tag]:
+    """Return tags as Bedrock's operations take them."""
     return [{"key": key, "value": value} for key, value in tags.items()]
 
 
-def from_tag_list(tags: Iterable[Mapping[str, str]]) -> dict[str, str]:
+def from_tag_list(tags: Iterable[Tag]) -> dict[str, str]:
     """Return a mapping of the tags that Bedrock's operations return."""
     return {tag["key"]: tag["value"] for tag in tags}

@@ -61,7 +61,7 @@ class SupportsDiscovery(ABC):
 
     @abstractmethod
     def find_submitted(self, plan: Plan) -> str | None:
-        """Return the backend's id of the job of this exact plan, whoever submitted it, or None."""
+        """Return the backend's id of the job of this exact plan, from any machine, or None."""
 
     @abstractmethod
     def list_untracked(self, known: Collection[str]) -> Iterator[DiscoveredJob | DamagedJob]:
@@ -226,7 +226,7 @@ class SupportsServing(ABC):
 
 
 class SupportsInventory(ABC):
-    """A backend that can list every billable resource in its account, whoever created it."""
+    """A backend that can list every billable resource in its account, also foreign ones."""
 
     @abstractmethod
     def list_resources(self) -> Listing[CloudResource]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 from cloudft.errors import UsageError
 
 IN_USE = "in-use"
-"""Status of staged data that a running job reads, whoever created the job.
+"""Status of staged data that a running job reads, also a job of another tool.
 
 The `id` may be a prefix. Several backends may read the same bytes, and each knows only its own
 jobs.
@@ -55,6 +55,14 @@ def not_owned_error(resource: CloudResource) -> UsageError:
     )
 
 
+class ServingCall(TypedDict):
+    """A call that deploys a model or renews its deployment, by boto3's names."""
+
+    service: str
+    operation: str
+    parameters: dict[str, Any]
+
+
 @dataclass(frozen=True)
 class ServingPlan:
     """How a job's model would be served: the exact call, and what it costs while it exists.
@@ -66,8 +74,8 @@ class ServingPlan:
 
     kind: str
     name: str
-    call: Mapping[str, Any]
+    call: ServingCall
     usd: Mapping[str, float | None]
     expires_at: str | None = None
     existing: CloudResource | None = None
-    renewal: Mapping[str, Any] | None = None
+    renewal: ServingCall | None = None

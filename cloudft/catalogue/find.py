@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import re
@@ -151,6 +150,8 @@ def _suggestion(name: str) -> str:
 
 def _closest_aliases(name: str) -> list[str]:
     """Return up to three aliases similar to `name`: by their own spelling, then by their ids'."""
+    import difflib
+
     lower = name.lower()[:200]
     aliases = [model.alias for model in load_models()]
     models = _models_by_name()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
 import os
 from pathlib import Path
@@ -41,7 +40,7 @@ def _locate_package(weights: Weights) -> tuple[bool, str]:
     file = folder / (weights.file or "")
     if not file.is_file():
         return False, f"{weights.distribution} is installed but lacks {file.name}"
-    return True, f"{weights.distribution} {_version(weights.distribution or '')}: {file}"
+    return True, f"{weights.distribution} {_version(folder, weights.distribution or '')}: {file}"
 
 
 def _module_folder(module: str) -> Path | None:
@@ -53,11 +52,14 @@ def _module_folder(module: str) -> Path | None:
     return Path(spec.origin).parent if spec and spec.origin else None
 
 
-def _version(distribution: str) -> str:
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return "(version unknown)"
+def _version(folder: Path, distribution: str) -> str:
+    """Return the version of the installed distribution whose package is `folder`."""
+    # NAME-VERSION.dist-info beside the package (PEP 376). importlib.metadata would say the same,
+    # and makes every start of `check` slower: it imports email, csv and zipfile.
+    prefix = f"{distribution.replace('-', '_')}-"
+    for metadata in folder.parent.glob(f"{prefix}*.dist-info"):
+        return metadata.name.removeprefix(prefix).removesuffix(".dist-info")
+    return "(version unknown)"
 
 
 def _locate_in_hub_cache(weights: Weights) -> tuple[bool, str]:

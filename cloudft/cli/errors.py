@@ -6,18 +6,19 @@ No exception leaves `run_command`: it is the outermost frame of the program.
 from __future__ import annotations
 
 import os
-import platform
 import re
 import sys
-import traceback
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from cloudft import __version__
 from cloudft.cli import streams
 from cloudft.errors import CloudftError
+
+if TYPE_CHECKING:
+    from cloudft.types import Finding
 
 EXIT_INTERRUPTED = 130
 EXIT_PIPE_CLOSED = 141
@@ -80,8 +81,13 @@ def _exit_code(command: click.Command) -> int:  # noqa: C901  # one branch for e
 
 
 def _raised_while_printing(error: BaseException) -> bool:
-    frames = traceback.walk_tb(error.__traceback__)
-    return any(frame.f_code is click.echo.__code__ for frame, _ in frames)
+    """Return whether the error comes from `click.echo`, not from the command's own files."""
+    position = error.__traceback__
+    while position is not None:
+        if position.tb_frame.f_code is click.echo.__code__:
+            return True
+        position = position.tb_next
+    return False
 
 
 def _invoke(command: click.Command) -> int:
@@ -137,7 +143,7 @@ def report_error(error: CloudftError) -> int:
         from cloudft.cli.output import json_text
         from cloudft.types import to_json
 
-        more: dict[str, Any] = {"findings": to_json(list(findings))} if findings else {}
+        more: dict[str, object] = {"findings": to_json(list(findings))} if findings else {}
         click.echo(json_text({"error": error_json(shown[0]), **more}))
     return error.exit_code
 
@@ -148,13 +154,13 @@ def strip_control_characters(text: str) -> str:
     return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
-def error_json(item: Any) -> dict[str, Any]:
+def error_json(item: CloudftError | Finding) -> dict[str, object]:
     """Return an error, or a finding, as the JSON object that `--output json` prints."""
     names = ("code", "message", "file", "line", "field", "fix")
     return {name: getattr(item, name) for name in names}
 
 
-def location_suffix(item: Any) -> str:
+def location_suffix(item: CloudftError | Finding) -> str:
     """Return ` (FILE:LINE, FIELD)` with the parts that are known, or an empty text."""
     file = f"{item.file}:{item.line}" if item.file and item.line else item.file
     parts = [part for part in (file, item.field) if part]
@@ -201,6 +207,8 @@ def report_interrupt() -> int:
 def report_internal_error(error: Exception) -> int:
     """Print an unexpected exception: one message, and with -v its traceback. Return 1."""
     _print_traceback_if_verbose()
+    import platform
+
     where = f"cloudft {__version__}, Python {platform.python_version()}, {platform.system()}"
     return report_message(
         f"internal error: {type(error).__name__}: {str(error)[:300]} ({where})",
@@ -212,4 +220,6 @@ def report_internal_error(error: Exception) -> int:
 
 def _print_traceback_if_verbose() -> None:
     if any(_VERBOSE.fullmatch(word) for word in sys.argv[1:]):
+        import traceback
+
         traceback.print_exc()

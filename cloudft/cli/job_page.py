@@ -4,63 +4,68 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cloudft.cli.number_format import format_local_time
-from cloudft.types import Metric
+from cloudft.types import JobState, Metric, to_camel_case
+
+if TYPE_CHECKING:
+    from cloudft.jobs.lifecycle import Job
 
 
-def job_page(job: Mapping[str, Any]) -> str:
-    """Return one job as lines of text, from the JSON that `status` prints."""
-    progress = job["progress"] or {}
-    summary = job["summary"]
+def job_page(job: Job) -> str:
+    """Return one job as lines of text."""
+    record, state, summary = job.record, job.state, job.state.summary
+    progress = state.progress
     details = ", ".join(
-        f"{name.removesuffix('Details')} {value}" for name, value in job["statusDetails"].items()
+        f"{to_camel_case(name).removesuffix('Details')} {value}"
+        for name, value in vars(state.status_details).items()
     )
-    rows: list[tuple[str, Any]] = [
-        ("job", job["id"]),
-        ("status", f"{job['status']} ({details})"),
-        ("backend", job["backend"]),
-        ("type", job["customizationType"]),
-        ("base model", _base_model_text(job)),
-        ("settings", ", ".join(f"{k} {v:g}" for k, v in job["hyperParameters"].items())),
-        ("data", _data_text(job["manifest"])),
+    loss = progress.loss if progress else None
+    rows: list[tuple[str, object]] = [
+        ("job", record.id),
+        ("status", f"{state.status} ({details})"),
+        ("backend", record.backend),
+        ("type", record.customization_type),
+        ("base model", _base_model_text(record.base_model, summary.get("model"))),
+        ("settings", ", ".join(f"{k} {v:g}" for k, v in record.hyper_parameters.items())),
+        ("data", _data_text(record.manifest)),
         ("queued", summary.get("queuedIn")),
         ("model", _imported_model_text(summary)),
-        ("activity", summary.get("activity") if job["endedAt"] is None else None),
-        ("step", f"{progress['step']} of {progress['totalSteps']}" if progress else None),
-        ("loss", f"{progress['loss']:.4f}" if progress.get("loss") is not None else None),
-        ("stopped", _early_stop_text(job)),
+        ("activity", summary.get("activity") if state.ended_at is None else None),
+        ("step", f"{progress.step} of {progress.total_steps}" if progress else None),
+        ("loss", f"{loss:.4f}" if loss is not None else None),
+        ("stopped", _early_stop_text(state)),
         ("validation", _validation_text(summary)),
         ("cost", _cost_text(job)),
-        ("created", format_local_time(job["createdAt"])),
-        ("ended", format_local_time(job["endedAt"])),
-        ("artifacts", job["artifacts"]),
-        ("failure", job["failureMessage"]),
+        ("created", format_local_time(record.created_at)),
+        ("ended", format_local_time(state.ended_at)),
+        ("artifacts", state.artifacts),
+        ("failure", state.failure_message),
     ]
     return "\n".join(f"{name + ':':<12}{value}" for name, value in rows if value is not None)
 
 
-def _cost_text(job: Mapping[str, Any]) -> str | None:
+def _cost_text(job: Job) -> str | None:
     from cloudft.catalogue.cost import format_usd
 
-    usd, seconds = job["cost"]["usd"], job["summary"].get("billableSeconds")
-    billed = f", {seconds} s billed" if seconds is not None else ""
+    cost, seconds = job.to_json()["cost"], job.state.summary.get("billableSeconds")
+    usd, billed = cost["usd"], f", {seconds} s billed" if seconds is not None else ""
     if usd is None:
         return f"no price is known{billed}"
-    if not job["cost"]["estimated"]:
+    if not cost["estimated"]:
         return f"{format_usd(usd)} of training{billed}"
-    bound = "at most " if job["cost"].get("atMost") else ""
+    bound = "at most " if cost.get("atMost") else ""
     return f"{bound}{format_usd(usd)} of training, estimated{billed}" if usd else None
 
 
-def _early_stop_text(job: Mapping[str, Any]) -> str | None:
+def _early_stop_text(state: JobState) -> str | None:
     """Return why training ended before its last step; None if it did not."""
-    progress = job["progress"]
-    if not job["summary"].get("stoppedEarly") or not progress:
+    progress = state.progress
+    if not state.summary.get("stoppedEarly") or progress is None:
         return None
     return (
-        f"early, after step {progress['step']} of {progress['totalSteps']}: the validation loss no"
+        f"early, after step {progress.step} of {progress.total_steps}: the validation loss no"
         " longer improved (early_stopping in the job file)"
     )
 
@@ -72,9 +77,7 @@ def _imported_model_text(summary: Mapping[str, Any]) -> str | None:
     return f"{model} ({units} x custom model unit {summary.get('unitsVersion')} per copy)"
 
 
-def _base_model_text(job: Mapping[str, Any]) -> str:
-    trained = job["summary"].get("model")
-    base: str = job["baseModel"]
+def _base_model_text(base: str, trained: str | None) -> str:
     return base if trained in (None, base) else f"{base} (trained here: {trained})"
 
 
@@ -93,7 +96,7 @@ def _validation_text(summary: Mapping[str, Any]) -> str | None:
     return text
 
 
-def metric_rows(metrics: Iterable[Metric]) -> Iterable[tuple[Any, ...]]:
+def metric_rows(metrics: Iterable[Metric]) -> Iterable[tuple[object, ...]]:
     """Yield the points of a loss curve as table rows."""
     for point in metrics:
         yield (

@@ -36,8 +36,7 @@ def print_job(job: Job, console: Console) -> None:
     """Print one job as the command's result."""
     from cloudft.cli.job_page import job_page
 
-    value = job.to_json()
-    console.print_result(value, job_page(value))
+    console.print_result(job.to_json(), job_page(job))
 
 
 def exit_code_of(job: Job) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import click
@@ -86,6 +87,9 @@ def cloudft() -> None:
 
 def main() -> None:
     """Run the command line, and exit with its exit code. Every error becomes a message."""
+    # pydantic looks for plugins in the metadata of every installed package: that takes longer than
+    # loading a job file, and cloudft's models have none.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     streams.open_closed_streams()
     streams.accept_any_text()
     sys.exit(errors.run_command(cloudft))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import click
 import orjson
@@ -11,17 +10,17 @@ import orjson
 from cloudft.types import CallerIdentity, Finding, UnavailablePart, to_json
 
 
-def json_text(value: Any) -> str:
+def json_text(value: object) -> str:
     """Return indented JSON. A number that JSON lacks (infinity) becomes null."""
     return _dumps(to_json(value), orjson.OPT_INDENT_2)
 
 
-def json_line(value: Any) -> str:
+def json_line(value: object) -> str:
     """Return JSON on one line."""
     return _dumps(to_json(value))
 
 
-def _dumps(plain: Any, option: int = 0) -> str:
+def _dumps(plain: object, option: int = 0) -> str:
     """Return JSON of plain data. Unpaired surrogates (bytes of file names) become U+FFFD."""
     try:
         return orjson.dumps(plain, option=option).decode()
@@ -29,7 +28,7 @@ def _dumps(plain: Any, option: int = 0) -> str:
         return orjson.dumps(_replace_surrogates(plain), option=option).decode()
 
 
-def _replace_surrogates(value: Any) -> Any:
+def _replace_surrogates(value: object) -> object:
     if isinstance(value, str):
         return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     if isinstance(value, Mapping):
@@ -37,7 +36,7 @@ def _replace_surrogates(value: Any) -> Any:
     return [_replace_surrogates(item) for item in value] if isinstance(value, list) else value
 
 
-def format_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+def format_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """Return columns of text, each as wide as its widest cell."""
     cells = [list(columns), *[["" if c is None else str(c) for c in row] for row in rows]]
     widths = [max(len(row[i]) for row in cells) for i in range(len(columns))]

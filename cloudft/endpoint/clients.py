@@ -5,22 +5,16 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from cloudft.endpoint.options import EndpointOptions
 
-
-class AwsClient(Protocol):
-    """A boto3 client. Its methods are those of the service model; boto3 has no annotations."""
-
-    meta: Any
-
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        """Return the method of an operation, by its name in snake case."""
+if TYPE_CHECKING:
+    from botocore.client import BaseClient
 
 
-ClientGetter: TypeAlias = Callable[[str], AwsClient]
-"""Returns the client of a service, by the name that boto3 gives the service."""
+ClientFactory: TypeAlias = "Callable[[str], BaseClient]"
+"""Name of a service -> its boto3 client."""
 
 
 class ServiceClients:
@@ -30,22 +24,22 @@ class ServiceClients:
         self._options = options
         self._url = url
         self._lock = threading.Lock()
-        self._with_retries: dict[str, AwsClient] = {}
-        self._without_retries: dict[str, AwsClient] = {}
+        self._with_retries: dict[str, BaseClient] = {}
+        self._without_retries: dict[str, BaseClient] = {}
 
-    def __call__(self, service: str) -> AwsClient:
+    def __call__(self, service: str) -> BaseClient:
         """Return the shared client of a service."""
         if service not in self._with_retries:
             self._with_retries[service] = self.create(service)
         return self._with_retries[service]
 
-    def without_retries(self, service: str) -> AwsClient:
+    def without_retries(self, service: str) -> BaseClient:
         """Return the shared client without retries: a state machine has retries of its own."""
         if service not in self._without_retries:
             self._without_retries[service] = self.create(service, {"total_max_attempts": 1})
         return self._without_retries[service]
 
-    def create(self, service: str, retries: Mapping[str, int] | None = None) -> AwsClient:
+    def create(self, service: str, retries: Mapping[str, int] | None = None) -> BaseClient:
         """Return a new client of a service. `retries` is botocore's configuration of them."""
         import boto3
         from botocore.config import Config
@@ -59,7 +53,7 @@ class ServiceClients:
         # botocore prefers a Bedrock API key of the environment, and refuses to send it over HTTP.
         config = Config(retries=dict(retries) if retries else None, auth_scheme_preference="sigv4")
         with self._lock:  # boto3's default session is not thread-safe
-            client: AwsClient = boto3.client(
+            client: BaseClient = boto3.client(
                 service,
                 endpoint_url=other_s3 or self._url,
                 region_name=self._options.region,

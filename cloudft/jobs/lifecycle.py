@@ -113,6 +113,7 @@ def submit(
             observer.on_estimate(plan.estimate)
             is_announced = True
         check_budget(staged.job, plan)
+        # The intent is on disk before any call that costs money; a retry finds it by its id.
         record = make_record(staged, plan, store)
         _adopt_submitted_elsewhere(record, plan, backend, store)
         # From here to the end of the block this process holds the job's submit lock.

@@ -127,7 +127,7 @@ def _describe_all(
     return states
 
 
-def _account_label(backend_name: str, location: Mapping[str, Any]) -> str:
+def _account_label(backend_name: str, location: Mapping[str, str | None]) -> str:
     region = location.get("region")
     return f"the jobs on {backend_name}" + (f" in {region}" if region else "")
 

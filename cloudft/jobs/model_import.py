@@ -84,7 +84,7 @@ def merge_and_stage(
 
 @contextlib.contextmanager
 def _exclusive_folder(folder: Path, observer: RunObserver) -> Iterator[None]:
-    """Work in `folder` while no other import of this job does; the lock of a killed one is free."""
+    """Hold the lock of `folder`, so that one import of a job merges at a time."""
     with as_store_error("can't write the merged model", folder):
         folder.mkdir(exist_ok=True)
         lock = try_lock(folder / LOCK)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
+from typing import TYPE_CHECKING
 
 from cloudft.backends import TRAINING_BACKENDS, backends_supporting, make_backend
 from cloudft.backends.base import Backend, StagedJob
@@ -16,7 +17,6 @@ from cloudft.backends.observer import SILENT, RunObserver
 from cloudft.catalogue import cost
 from cloudft.data.checks.check import DataReport, check_data
 from cloudft.data.checks.dataset_limits import DatasetLimits
-from cloudft.data.staging.stage import StagedData, stage_data
 from cloudft.errors import (
     CheckFailed,
     CloudftError,
@@ -28,6 +28,9 @@ from cloudft.errors import (
 from cloudft.spec.load import LoadedJob
 from cloudft.storage.home import Home
 from cloudft.types import COULD_NOT_REACH, DataVolume, Estimate, Finding, Plan
+
+if TYPE_CHECKING:
+    from cloudft.data.staging.stage import StagedData
 
 
 @dataclass(frozen=True)
@@ -164,6 +167,8 @@ def _check_data(job: LoadedJob, observer: RunObserver) -> DataReport:
 
 
 def _stage_data(job: LoadedJob, home: Home, observer: RunObserver) -> StagedData:
+    from cloudft.data.staging.stage import stage_data  # a check stages nothing
+
     return stage_data(
         job.spec.data,
         customization_type=job.spec.customization_type,

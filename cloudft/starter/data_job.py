@@ -18,6 +18,7 @@ from itertools import islice
 from pathlib import Path
 
 from cloudft import catalogue
+from cloudft.catalogue import is_labeled, is_text_only
 from cloudft.data.detect import MAX_ROWS, FileDetection, detect_file
 from cloudft.data.findings import Findings
 from cloudft.data.formats.record import Conversation
@@ -202,7 +203,7 @@ def _customization_type(detection: FileDetection, requested: str | None, source:
     detected = "FINE_TUNING" if detection.format.is_labeled else "CONTINUED_PRE_TRAINING"
     if requested in (None, detected):
         return detected
-    needs = "prompts with answers" if requested == "FINE_TUNING" else "text without answers"
+    needs = "prompts with answers" if is_labeled(requested) else "text without answers"
     raise UsageError(
         f"{requested} needs {needs}; this is {detected} data ({detection.evidence})",
         file=source.display_name,
@@ -277,7 +278,7 @@ def _relative_path(data: Path, folder: Path) -> str:
 
 def _count_examples(kind: str, summary: DataSummary) -> int:
     """Return the training examples: records, or the pieces into which texts are packed."""
-    if kind == "CONTINUED_PRE_TRAINING":
+    if is_text_only(kind):
         return math.ceil(estimate_tokens(summary.characters) / PACKED_LENGTH)
     return summary.records
 
@@ -305,7 +306,7 @@ def _choose_hyperparameters(
 
 
 def _choose_local(kind: str) -> Iterator[FieldChoice]:
-    if kind == "CONTINUED_PRE_TRAINING":
+    if is_text_only(kind):
         reason = "tokens per example; texts are joined and cut into these"
         yield FieldChoice("local.max_length", PACKED_LENGTH, reason)
 

@@ -55,6 +55,7 @@ def atomic_write(path: Path, content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
+        # Only after fsync: a crash must not leave the new name with the old or no content.
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -79,6 +80,7 @@ def create_file_atomically(path: Path) -> Iterator[Path]:
         yield temporary
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
+        # link, unlike rename, fails when `path` appeared meanwhile.
         os.link(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -34,7 +34,7 @@ _FIELD = re.compile(r" - at `(?:key in )?\$\.?(?P<field>.*)`$")
 
 
 class _Versioned(msgspec.Struct):
-    version: Any = None
+    version: object = None
 
 
 def decode(
@@ -81,7 +81,7 @@ def check_iso_time(text: str | None, field: str, *, file: str | Path) -> None:
         raise _bad_document(reason, file) from error
 
 
-def convert(value: Any, as_type: type[T], *, file: str | Path) -> T:
+def convert(value: object, as_type: type[T], *, file: str | Path) -> T:
     """Return plain JSON data that was parsed already as `as_type`. Raise BadDocument."""
     try:
         return msgspec.convert(value, as_type)
@@ -104,9 +104,9 @@ def _is_unusual(content: bytes | str) -> bool:
     return raw.count(b"[") + raw.count(b"{") > MAX_DEPTH or _LONG_NUMBER.search(raw) is not None
 
 
-def _check_bounds(value: Any, file: str | Path) -> None:
+def _check_bounds(value: object, file: str | Path) -> None:
     """Raise BadDocument for data that could be read here but not be written again."""
-    stack: list[tuple[str, int, Any]] = [("", 0, value)]
+    stack: list[tuple[str, int, object]] = [("", 0, value)]
     while stack:
         path, depth, one = stack.pop()
         if depth > MAX_DEPTH:
@@ -133,7 +133,7 @@ def _bad_document(reason: str, file: str | Path) -> BadDocument:
     )
 
 
-def _check_version(version: Any, known: Collection[int], file: str | Path) -> None:
+def _check_version(version: object, known: Collection[int], file: str | Path) -> None:
     if version in known and not isinstance(version, bool):
         return
     readable = " or ".join(map(str, sorted(known)))

@@ -110,16 +110,18 @@ class Store:
             os.close(lock)
 
     def _create_folder(self, record: JobRecord, folder: Path) -> tuple[bool, int]:
+        # The lock is taken before the folder gets its name: nobody ever sees an unlocked new job.
         temporary = Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir=self.jobs))
         lock = try_lock(temporary / SUBMIT_LOCK_FILE)
         assert lock is not None
         try:
             atomic_write(temporary / RECORD_FILE, _encode(record))
+            # Renaming onto a folder that is not empty fails, so one of several submits wins.
             os.rename(temporary, folder)
         except OSError as error:
             os.close(lock)
             shutil.rmtree(temporary, ignore_errors=True)
-            if not folder.is_dir():
+            if not folder.is_dir():  # not the name of another job: the disk is full
                 raise error
             return False, _wait_for_lock(folder / SUBMIT_LOCK_FILE)
         fsync_folder(self.jobs)
@@ -129,6 +131,7 @@ class Store:
         """Remove what a killed submit or delete left half-done."""
         for prefix in (TEMPORARY_PREFIX, TRASH_PREFIX):
             for path in self.jobs.glob(f"{prefix}*"):
+                # The age protects a folder whose process has not locked it yet.
                 if age_seconds(path) > STALE_AFTER_S and not is_locked(path / SUBMIT_LOCK_FILE):
                     shutil.rmtree(path, ignore_errors=True)
 
@@ -210,6 +213,7 @@ class Store:
             if folder.is_symlink():  # the folder behind the link is not ours
                 folder.unlink()
                 return
+            # One rename makes the job disappear; the slow removal may be interrupted.
             os.rename(folder, trash)
             shutil.rmtree(trash)
 

@@ -141,7 +141,7 @@ def with_labels(paragraphs: list[str]) -> list[str]:
 
 
 def is_stump(paragraph: str, after: str) -> bool:
-    """Say whether the paragraph announces a list that is not there."""
+    """Return whether the paragraph announces a list that is not there."""
     return paragraph.endswith(":") and not after.startswith("- ")
 
 
@@ -204,7 +204,7 @@ class Seen:
         self.places: dict[tuple[str, ...], list[int]] = defaultdict(list)
 
     def is_new(self, paragraph: str) -> bool:
-        """Say whether no earlier paragraph is nearly the same, and remember this one if so."""
+        """Return whether no earlier paragraph is nearly the same, and remember this one if so."""
         mark = triples(paragraph)
         shared = Counter(i for t in mark for i in self.places.get(t, ()))
         if any(n >= SAME * min(len(mark), len(self.marks[i])) for i, n in shared.items()):

@@ -170,7 +170,7 @@ def required_options(operation: OperationModel) -> set[str]:
 
 
 def is_valid(service: str, operation: str, arguments: list[str]) -> bool:
-    """Say whether the service's model knows the operation and its options, none missing."""
+    """Return whether the service's model knows the operation and its options, none missing."""
     model = operations(service).get(operation)
     if model is None or (arguments and not arguments[0].startswith("--")):
         return False
@@ -192,7 +192,7 @@ def values(arguments: list[str]) -> Iterator[str]:
 
 
 def is_answerable(arguments: list[str], description: str) -> bool:
-    """Say whether the description holds each value, spelling aside, and none is an identifier."""
+    """Return whether the text holds each value, spelling aside, and none is an identifier."""
     known = squeeze(description)
     words = set(re.findall(r"[a-z0-9]+", description.lower()))
     for value in values(arguments):

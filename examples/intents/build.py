@@ -280,7 +280,7 @@ def block_domains(block: dict[str, Any]) -> frozenset[str]:
 
 
 def is_left_out(intent: str, text: str, domains: frozenset[str]) -> bool:
-    """Say whether a template is one of those that the constants above leave out."""
+    """Return whether a template is one of those that the constants above leave out."""
     if domains & LEFT_OUT_DOMAINS.get(intent, set()) or LEFT_OUT_TEXT.search(text):
         return True
     return "scene" in domains and LEFT_OUT_SCENES.search(text) is not None
@@ -378,13 +378,13 @@ class Recogniser:
         self.parsed: dict[str, Sentence] = {}
 
     def accepts(self, template: Template, utterance: str) -> bool:
-        """Say whether the published template (not the narrowed one) accepts the utterance."""
+        """Return whether the published template (not the narrowed one) accepts the utterance."""
         sentence = self.parsed.setdefault(template.text, parse_sentence(template.text))
         match = is_match(utterance, sentence, self.lists, self.rules, language="en")
         return match is not None
 
     def any_accepts(self, templates: list[Template], utterance: str) -> bool:
-        """Say whether one of the templates accepts the utterance."""
+        """Return whether one of the templates accepts the utterance."""
         return any(self.accepts(t, utterance) for t in templates)
 
 

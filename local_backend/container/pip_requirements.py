@@ -33,7 +33,7 @@ def install_requirements(folder: Path, method: str) -> None:
         raise TrainerError(
             f"pip can't install {', '.join(missing)}: {done.stderr.strip()[-300:]}",
             fix="give the network access to a package index, or use an image that has these"
-            " packages (docs/sagemaker.md).",
+            " packages (docs/how-to/train-on-sagemaker.md).",
         )
 
 

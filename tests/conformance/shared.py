@@ -1,4 +1,4 @@
-"""What the suites of several backends share: one folder, and one endpoint, for all workers."""
+"""Fixtures that the suites of several backends share: one folder, one endpoint, all workers."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ LONG: dict[str, Any] = {
 
 
 def shared_root(tmp_path_factory: pytest.TempPathFactory, name: str) -> Path:
-    """One folder for all workers."""
+    """Create one folder for all workers."""
     base = tmp_path_factory.getbasetemp()
     root = (base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / name
     root.mkdir(exist_ok=True)
@@ -55,9 +55,9 @@ def cloud_bench(
     job: Callable[[Endpoint], Mapping[str, Any]],
     long: Mapping[str, Any] = LONG,
 ) -> Iterator[Workbench]:
-    """A backend of AWS at an endpoint whose stand-in is the model.
+    """Yield a workbench with an AWS backend at an endpoint that trains `model` for real.
 
-    `job` gives what its job files have beside data and hyperparameters, `model` among it.
+    `job` returns the parts of its job files besides data and hyperparameters, `model` among them.
     """
     root = shared_root(tmp_path_factory, f"conformance-{backend.__name__}")
     with pytest.MonkeyPatch.context() as patch:
@@ -84,13 +84,13 @@ def cloud_bench(
 
 @pytest.fixture(autouse=True)
 def keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Credentials that the endpoint takes."""
+    """Set credentials that the endpoint accepts."""
     for name, value in AWS_KEYS.items():
         monkeypatch.setenv(name, value)
 
 
 def shared_endpoint(root: Path, model: Path) -> Endpoint:
-    """The endpoint of all workers; it ends with the process group that the first of them is in."""
+    """Start the endpoint of all workers, or find it; it ends with the tests' process."""
     with (root / "endpoint.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         note = root / "endpoint.json"
@@ -118,5 +118,5 @@ def shared_endpoint(root: Path, model: Path) -> Endpoint:
 
 
 def _tests() -> int:
-    """The process that lives as long as the tests run."""
+    """Return the id of the process that lives as long as the tests run."""
     return os.getppid() if os.environ.get("PYTEST_XDIST_WORKER") else os.getpid()

@@ -1,7 +1,8 @@
-"""What every backend must do, asked through the seam alone.
+"""The conformance suite: what every backend must do, tested through its interface alone.
 
-A backend brings a `bench` fixture (see Bench) and a class that inherits BackendSuite. What it can't
-do is skipped by the name of the ability: Resumes, Generates, Exports.
+A backend brings a `bench` fixture (see Workbench) and a class that inherits BackendSuite. Tests of
+a capability that it lacks are skipped by the capability's name: SupportsResume, SupportsGenerate,
+SupportsExport.
 """
 
 from __future__ import annotations
@@ -40,10 +41,10 @@ SECONDS = 120.0
 
 @dataclass(frozen=True)
 class Workbench:
-    """A backend with all that it needs to run for real.
+    """A backend with everything that it needs to run for real.
 
     `short` and `long` stage a job of that name: one of STEPS steps in epochs of STEPS_PER_EPOCH
-    with validation, and one that goes on for a minute at least. `root` is where everything lies.
+    with validation, and one that runs for at least a minute. `root` is the folder of it all.
     """
 
     backend: Backend
@@ -53,7 +54,7 @@ class Workbench:
     poll: float
 
     def make_once(self, name: str, make: Callable[[], Value]) -> Value:
-        """What `make` gives; made once, also when several workers run these tests."""
+        """Return what `make` returns; call it once, also when several workers run these tests."""
         path = self.root / f"{name}.pickle"
         with (self.root / f"{name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -63,7 +64,7 @@ class Workbench:
         return value
 
     def wait_until(self, job_id: str, here: Callable[[JobState], bool]) -> JobState:
-        """The first state that is what was waited for; fails when the job ends before."""
+        """Return the first state that satisfies `here`; fail when the job ends before."""
         end = time.monotonic() + SECONDS
         while not here(state := self.backend.describe(job_id)):
             assert not state.has_ended, state
@@ -72,7 +73,7 @@ class Workbench:
         return state
 
     def wait_until_ended(self, job_id: str) -> JobState:
-        """The state in which the job ended."""
+        """Return the state in which the job ended."""
         return wait.wait(self.backend, job_id, timeout=SECONDS, poll=self.poll)
 
 
@@ -107,27 +108,27 @@ def finish(bench: Workbench) -> FinishedJob:
 
 
 def require_capability(backend: Backend, kind: type[Ability]) -> Ability:
-    """The backend as that ability, or the test is skipped."""
+    """Return the backend typed as that capability, or skip the test."""
     if not isinstance(backend, kind):
         pytest.skip(f"the backend {backend.name} is no {kind.__name__}")
     return backend
 
 
 def is_running(state: JobState) -> bool:
-    """True of a job that trains; where steps are told, of one that has taken some."""
+    """Return whether a job trains, and has taken some steps where the backend reports steps."""
     if state.progress is None:
         return state.status_details.training_details == "InProgress"
     return state.progress.step > 3
 
 
 def list_files(folder: Path) -> dict[str, int]:
-    """Every file below `folder`, and when it was changed last."""
+    """Return every file below `folder`, and when it was changed last."""
     return {str(p): os.lstat(p).st_mtime_ns for p in folder.rglob("*")}
 
 
 @pytest.fixture(scope="module")
 def finished(bench: Workbench) -> FinishedJob:
-    """A completed job, looked at by many tests."""
+    """Return a completed job that many tests read."""
     return bench.make_once("finished", lambda: finish(bench))
 
 
@@ -136,7 +137,7 @@ class BackendSuite:
 
     @pytest.fixture
     def running(self, bench: Workbench, request: pytest.FixtureRequest) -> Iterator[str]:
-        """A long job that has taken steps; stopped when the test leaves it running."""
+        """Yield a long job that has taken steps; stop it when the test leaves it running."""
         job_id = bench.backend.submit(bench.backend.plan(bench.long(f"long-{_word(request)}")))
         bench.wait_until(job_id, is_running)
         yield job_id
@@ -168,17 +169,17 @@ class BackendSuite:
         assert len(set(tokens)) == 4
 
     @pytest.mark.parametrize(
-        "ask", ["describe", "metrics", "logs", "stop", "download_artifacts", "resume"]
+        "operation", ["describe", "metrics", "logs", "stop", "download_artifacts", "resume"]
     )
     def test_a_job_that_it_does_not_have_is_not_found(
-        self, bench: Workbench, tmp_path: Path, ask: str
+        self, bench: Workbench, tmp_path: Path, operation: str
     ) -> None:
         backend: Any = bench.backend
-        if ask == "resume":
+        if operation == "resume":
             require_capability(bench.backend, SupportsResume)
-        more = (tmp_path / "out",) if ask == "download_artifacts" else ()
+        more = (tmp_path / "out",) if operation == "download_artifacts" else ()
         with pytest.raises(JobNotFound):
-            list(getattr(backend, ask)("no-such-job", *more) or ())
+            list(getattr(backend, operation)("no-such-job", *more) or ())
 
     def test_the_same_plan_submitted_again_is_the_same_job(self, finished: FinishedJob) -> None:
         during, twice, after = finished.ids
@@ -269,7 +270,7 @@ class BackendSuite:
         with pytest.raises(JobStateConflict):
             bench.backend.download_artifacts(running, tmp_path / "out")
 
-    def test_a_stopped_job_goes_on_where_it_was(self, bench: Workbench, running: str) -> None:
+    def test_a_stopped_job_resumes_where_it_was(self, bench: Workbench, running: str) -> None:
         backend = bench.backend
         resumes = require_capability(backend, SupportsResume)
         with pytest.raises(JobStateConflict):
@@ -322,7 +323,7 @@ class BackendSuite:
             serves.plan_serving(running, provisioned=False, units=1, hours=None)
         assert serves.list_servings(running) == [] == serves.undeploy(running)
 
-    def test_a_job_that_is_not_through_is_neither_asked_nor_exported(
+    def test_an_unfinished_job_neither_generates_nor_exports(
         self, bench: Workbench, running: str, tmp_path: Path
     ) -> None:
         if isinstance(bench.backend, SupportsGenerate):
@@ -346,7 +347,7 @@ class BackendSuite:
 
 
 def _word(request: pytest.FixtureRequest) -> str:
-    """A job name for a test."""
+    """Return a job name for a test."""
     return "".join(c for c in request.node.name if c.isalnum())[-40:]
 
 

@@ -22,7 +22,7 @@ LONG = {
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[Workbench]:
-    """One endpoint and one home for all workers."""
+    """Yield one endpoint and one home for all workers."""
 
     def job(endpoint: Endpoint) -> dict[str, Any]:
         section = {**endpoint.bedrock_section, "endpoint_url": endpoint.url}
@@ -33,7 +33,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterato
 
 
 class TestBedrock(BackendSuite):
-    """Everything that the suite asks."""
+    """The conformance suite on the Bedrock backend."""
 
 
 __all__ = ["finished", "keys"]

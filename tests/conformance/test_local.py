@@ -22,7 +22,7 @@ from cloudft.storage.home import Home
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[Workbench]:
-    """One home for all workers: they submit to it side by side."""
+    """Yield one home for all workers, which submit to it side by side."""
     root = shared_root(tmp_path_factory, "conformance-local")
     home = Home(root / "home")
     backend = LocalBackend(home)
@@ -43,7 +43,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterato
 
 
 class TestLocal(BackendSuite):
-    """Everything that the suite asks."""
+    """The conformance suite on the local backend."""
 
 
 __all__ = ["finished"]

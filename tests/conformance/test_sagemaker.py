@@ -18,7 +18,7 @@ from cloudft.backends.sagemaker.backend import SageMakerBackend
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[Workbench]:
-    """One endpoint and one home for all workers."""
+    """Yield one endpoint and one home for all workers."""
 
     def job(endpoint: Endpoint) -> dict[str, Any]:
         section = {
@@ -37,7 +37,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterato
 
 
 class TestSageMaker(BackendSuite):
-    """Everything that the suite asks."""
+    """The conformance suite on the SageMaker backend."""
 
 
 __all__ = ["finished", "keys"]

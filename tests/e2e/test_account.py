@@ -1,4 +1,4 @@
-"""Whose things they are, what could not be read, and who calls: from the command line."""
+"""Ownership of resources, unreadable parts, and the caller's identity, on the command line."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Done:
 
     @property
     def value(self) -> Any:
-        """Its JSON."""
+        """Return its JSON."""
         return json.loads(self.stdout)
 
 
@@ -50,7 +50,7 @@ Cli = Callable[..., Done]
 
 @pytest.fixture
 def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
-    """The command line without a process of its own."""
+    """Return a function that runs the command line in this process."""
 
     def run(*words: str | Path) -> Done:
         capsys.readouterr()
@@ -85,8 +85,8 @@ def job_file(folder: Path, endpoint: Endpoint, name: str) -> Path:
     return path
 
 
-def kinds(things: list[Any]) -> set[str]:
-    return {thing["kind"] for thing in things}
+def kinds(resources: list[Any]) -> set[str]:
+    return {resource["kind"] for resource in resources}
 
 
 def test_gc_leaves_what_lives_what_is_another_homes_and_what_is_not_cloudfts(
@@ -112,7 +112,7 @@ def test_gc_leaves_what_lives_what_is_another_homes_and_what_is_not_cloudfts(
     refused = cli("gc", "theirs", "--yes")
     assert refused.code == 2 and "deployment theirs was not created by cloudft" in refused.stderr
     gone = cli("undeploy", job, "--yes", *JSON).value
-    assert [thing["id"] for thing in gone] == [serving]
+    assert [resource["id"] for resource in gone] == [serving]
     refused = cli("undeploy", job, "--yes")
     assert refused.code == 2 and "theirs was not created by cloudft" in refused.stderr
     listed = bedrock.list_custom_model_deployments()["modelDeploymentSummaries"]
@@ -142,8 +142,8 @@ def test_a_submit_makes_one_client_a_service(
 
 
 @pytest.fixture(scope="module")
-def standing(endpoint: Endpoint) -> str:
-    """A provisioned throughput that others made, of a model of theirs; its name."""
+def foreign_throughput(endpoint: Endpoint) -> str:
+    """Create a provisioned throughput as another tool would; return its name."""
     bedrock, s3 = endpoint.client("bedrock"), endpoint.client("s3")
     record = {"prompt": "Where is it?", "completion": "Here."}
     body = "".join(json.dumps(record) + "\n" for _ in range(20)).encode()
@@ -181,7 +181,7 @@ def standing(endpoint: Endpoint) -> str:
 def test_what_could_not_be_read_is_said_and_the_rest_comes(
     cli: Cli,
     aws: Endpoint,
-    standing: str,
+    foreign_throughput: str,
     monkeypatch: pytest.MonkeyPatch,
     operation: str,
     what: str,
@@ -192,7 +192,7 @@ def test_what_could_not_be_read_is_said_and_the_rest_comes(
     aws.fault({"operation": operation, "do": fault, "times": 100})
     done = cli("ps", "--cost", *JSON)
     assert done.code == code
-    assert standing in {thing["name"] for thing in done.value["things"]}
+    assert foreign_throughput in {resource["name"] for resource in done.value["things"]}
     assert any(part["what"].startswith(what) for part in done.value["unavailable"])
     assert {part["exitCode"] for part in done.value["unavailable"]} == {code}
     assert done.value["usd"]["atLeast"] is True
@@ -259,7 +259,7 @@ def line_of(path: Path, name: str) -> int:
 
 
 def make_stack(aws: Endpoint, name: str, tags: list[dict[str, str]], kind: str = "CREATE") -> str:
-    """A stack as another tool makes it; its bucket."""
+    """Create a stack as another tool would; return its bucket."""
     formation = aws.client("cloudformation")
     made = formation.create_change_set(
         StackName=name,

@@ -1,4 +1,4 @@
-"""What people get wrong, from the outside: one clear error, an honest exit code, nothing lost."""
+"""Invalid input from the command line: one clear error, the right exit code, nothing lost."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ GOOD = '{"prompt": "Where?", "completion": "Here."}\n'
 
 
 @dataclass(frozen=True)
-class Bad:
-    """A job folder spoilt in one way, and what cloudft is to say of it."""
+class InvalidJob:
+    """A job folder with one fault, and the error that cloudft must print."""
 
     name: str
-    spoil: Callable[[Path], object]
+    corrupt: Callable[[Path], object]
     exit_code: int
-    place: str
+    location: str
     """`FILE:LINE, FIELD`, as far as there is one."""
-    says: str
+    message: str
     fix: str = ""
 
 
@@ -43,9 +43,9 @@ def job_file_is_a_folder(folder: Path) -> None:
 
 
 def setting(**changes: object) -> Callable[[Path], object]:
-    """Top-level keys of the job file replaced; `a__b` reaches into a mapping."""
+    """Replace top-level keys of the job file; `a__b` is the key b of the mapping a."""
 
-    def spoil(folder: Path) -> None:
+    def corrupt(folder: Path) -> None:
         path = folder / "cloudft.yaml"
         spec = yaml.safe_load(path.read_text())
         for key, value in changes.items():
@@ -56,22 +56,22 @@ def setting(**changes: object) -> Callable[[Path], object]:
             target[last] = value
         path.write_text(yaml.safe_dump(spec, sort_keys=False))
 
-    return spoil
+    return corrupt
 
 
 def model_without(pattern: str) -> Callable[[Path], object]:
-    def spoil(folder: Path) -> None:
+    def corrupt(folder: Path) -> None:
         model = Path(yaml.safe_load((folder / "cloudft.yaml").read_text())["base_model"])
         copy = Path(shutil.copytree(model, folder / "model"))
         for path in copy.glob(pattern):
             path.unlink()
         setting(base_model="./model")(folder)
 
-    return spoil
+    return corrupt
 
 
 def model_of_another_family(folder: Path) -> None:
-    """Ask for the packed path with a model that it does not support."""
+    """Request the packed path for a model that it does not support."""
     model_without("generation_config.json")(folder)
     config = folder / "model" / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"model_type": "gpt2"}))
@@ -80,18 +80,20 @@ def model_of_another_family(folder: Path) -> None:
 
 TRAIN, JOB = "train.jsonl", "cloudft.yaml"
 CASES = [
-    Bad(
+    InvalidJob(
         "no-file", lambda f: (f / TRAIN).unlink(), 3, f"{TRAIN}, data.train", "no file train.jsonl"
     ),
-    Bad(
+    InvalidJob(
         "a-folder-for-a-file", setting(data__train="nowhere/"), 3, "nowhere, data.train", "no file"
     ),
-    Bad("empty-file", data(""), 3, TRAIN, "the file is empty"),
-    Bad("not-utf-8", data(GOOD.encode() + b'{"prompt": "caf\xe9"}\n'), 3, f"{TRAIN}:2", "0xe9"),
-    Bad(
+    InvalidJob("empty-file", data(""), 3, TRAIN, "the file is empty"),
+    InvalidJob(
+        "not-utf-8", data(GOOD.encode() + b'{"prompt": "caf\xe9"}\n'), 3, f"{TRAIN}:2", "0xe9"
+    ),
+    InvalidJob(
         "bad-json", data(GOOD * 2 + '{"prompt": "a"'), 3, f"{TRAIN}:3", "not JSON", "a whole record"
     ),
-    Bad(
+    InvalidJob(
         "wrong-keys",
         data(GOOD + '{"promt": "a", "completion": "b"}\n'),
         3,
@@ -99,15 +101,17 @@ CASES = [
         'nearest accepted record is {"prompt", "completion"}',
         "rename 'promt' to 'prompt'",
     ),
-    Bad(
+    InvalidJob(
         "empty-completion",
         data(GOOD + '{"prompt": "a", "completion": " "}\n'),
         3,
         f"{TRAIN}:2, /completion",
         "'completion' is empty",
     ),
-    Bad("a-json-array", data('[{"prompt": "a"}]'), 3, f"{TRAIN}:1", "a JSON array", "jq -c '.[]'"),
-    Bad(
+    InvalidJob(
+        "a-json-array", data('[{"prompt": "a"}]'), 3, f"{TRAIN}:1", "a JSON array", "jq -c '.[]'"
+    ),
+    InvalidJob(
         "unlabeled",
         data('{"text": "a"}\n'),
         3,
@@ -115,13 +119,13 @@ CASES = [
         "unlabeled",
         "CONTINUED_PRE_TRAINING",
     ),
-    Bad("no-job-file", lambda f: (f / JOB).unlink(), 2, JOB, "no job file", "cloudft init"),
-    Bad("no-yaml", job_file_text("name: [a\n"), 2, f"{JOB}:2", "not YAML"),
-    Bad(
+    InvalidJob("no-job-file", lambda f: (f / JOB).unlink(), 2, JOB, "no job file", "cloudft init"),
+    InvalidJob("no-yaml", job_file_text("name: [a\n"), 2, f"{JOB}:2", "not YAML"),
+    InvalidJob(
         "empty-job-file", job_file_text(""), 2, f"{JOB}:1", "the job file is empty", "cloudft init"
     ),
-    Bad("job-file-is-a-folder", job_file_is_a_folder, 2, JOB, "a folder, not a job file"),
-    Bad(
+    InvalidJob("job-file-is-a-folder", job_file_is_a_folder, 2, JOB, "a folder, not a job file"),
+    InvalidJob(
         "unknown-key",
         setting(hyperparameter={}),
         2,
@@ -129,18 +133,18 @@ CASES = [
         "no field",
         "hyperparameters?",
     ),
-    Bad(
+    InvalidJob(
         "a-name-with-a-space", setting(name="my job"), 2, "name", "'my job' is not 1 to 63 letters"
     ),
-    Bad("a-name-too-long", setting(name="a" * 64), 2, "name", "Bedrock's jobName"),
-    Bad(
+    InvalidJob("a-name-too-long", setting(name="a" * 64), 2, "name", "Bedrock's jobName"),
+    InvalidJob(
         "a-rate-out-of-range",
         setting(hyperparameters__learningRate=5),
         2,
         "hyperparameters.learningRate",
         "takes 1e-08 to 1",
     ),
-    Bad(
+    InvalidJob(
         "out-of-bedrocks-range",
         setting(
             base_model="nova-lite", local__model="smollm2-135m", hyperparameters={"epochCount": 9}
@@ -150,7 +154,7 @@ CASES = [
         "nova-lite takes 1 to 5 (https://docs.aws.amazon.com/",
         "give a value of 1 to 5",
     ),
-    Bad(
+    InvalidJob(
         "unknown-hyperparameter",
         setting(hyperparameters__learning_rate=0.1),
         2,
@@ -158,15 +162,25 @@ CASES = [
         "no hyperparameter 'learning_rate'",
         "did you mean learningRate?",
     ),
-    Bad("unknown-model", setting(base_model="nova-light"), 2, f"{JOB}:1, base_model", "nova-lite"),
-    Bad(
+    InvalidJob(
+        "unknown-model", setting(base_model="nova-light"), 2, f"{JOB}:1, base_model", "nova-lite"
+    ),
+    InvalidJob(
         "no-model-folder", setting(base_model="./no"), 2, f"{JOB}:1, base_model", "no folder './no'"
     ),
-    Bad("no-weights", model_without("*.safetensors"), 2, f"{JOB}:1, base_model", "no weights"),
-    Bad("no-tokenizer", model_without("tokenizer*"), 3, f"{JOB}:1, base_model", "no tokenizer"),
-    Bad("qlora", setting(local__method="qlora"), 3, "local.method", "needs CUDA", "`method: lora`"),
-    Bad("fsdp", setting(local__fsdp=True), 3, "local.fsdp", "several processes", "processes (auto"),
-    Bad(
+    InvalidJob(
+        "no-weights", model_without("*.safetensors"), 2, f"{JOB}:1, base_model", "no weights"
+    ),
+    InvalidJob(
+        "no-tokenizer", model_without("tokenizer*"), 3, f"{JOB}:1, base_model", "no tokenizer"
+    ),
+    InvalidJob(
+        "qlora", setting(local__method="qlora"), 3, "local.method", "needs CUDA", "`method: lora`"
+    ),
+    InvalidJob(
+        "fsdp", setting(local__fsdp=True), 3, "local.fsdp", "several processes", "processes (auto"
+    ),
+    InvalidJob(
         "packed",
         model_of_another_family,
         3,
@@ -174,10 +188,10 @@ CASES = [
         "the families llama, mistral, qwen2, not gpt2",
         "set local.packed: auto",
     ),
-    Bad(
+    InvalidJob(
         "no-such-device", setting(local__device="cuda"), 3, "local.device", "no cuda device", "auto"
     ),
-    Bad(
+    InvalidJob(
         "longer-than-the-model",
         setting(local__max_length=1000),
         3,
@@ -185,29 +199,33 @@ CASES = [
         "was made for 256 tokens",
         "256 or less",
     ),
-    Bad("a-share-above-1", setting(data__validation=1.5), 2, "data.validation", "1.5", "write 0.1"),
-    Bad("a-negative-budget", setting(budget_usd=-1), 2, "budget_usd", "at least 0"),
-    Bad("a-wrong-type", setting(seed="many"), 2, "seed", "'many'", "a whole number"),
+    InvalidJob(
+        "a-share-above-1", setting(data__validation=1.5), 2, "data.validation", "1.5", "write 0.1"
+    ),
+    InvalidJob("a-negative-budget", setting(budget_usd=-1), 2, "budget_usd", "at least 0"),
+    InvalidJob("a-wrong-type", setting(seed="many"), 2, "seed", "'many'", "a whole number"),
 ]
 
 
-@pytest.mark.parametrize("bad", CASES, ids=lambda bad: bad.name)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_bad_input_is_one_clear_error_and_nothing_is_started(
-    cli: Cli, job_file: JobFile, home: Path, bad: Bad
+    cli: Cli, job_file: JobFile, home: Path, case: InvalidJob
 ) -> None:
     folder = job_file(records=8).parent
-    bad.spoil(folder)
+    case.corrupt(folder)
     before = contents(folder)
     done = cli("submit", "--output", "json", cwd=folder)
-    assert done.returncode == bad.exit_code, done.stderr
+    assert done.returncode == case.exit_code, done.stderr
 
-    [said, remedy] = [line for line in done.stderr.splitlines() if not line.startswith("warning")]
-    assert said.startswith("error: ") and bad.says in said
-    assert said.endswith(f"{bad.place})"), "the place stands at the end"
-    assert remedy.startswith("  fix: ") and bad.fix in remedy
+    [error_line, remedy] = [
+        line for line in done.stderr.splitlines() if not line.startswith("warning")
+    ]
+    assert error_line.startswith("error: ") and case.message in error_line
+    assert error_line.endswith(f"{case.location})"), "the location stands at the end"
+    assert remedy.startswith("  fix: ") and case.fix in remedy
     error = json.loads(done.stdout)["error"]
     assert error.keys() == {"code", "message", "file", "line", "field", "fix"}
-    assert error["message"] in said and error["fix"] in remedy
+    assert error["message"] in error_line and error["fix"] in remedy
 
     assert contents(folder) == before, "the user's files are as they were"
     assert not list((home / "jobs").glob("*/record.json")), "there is no job"

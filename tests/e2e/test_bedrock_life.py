@@ -35,7 +35,7 @@ def aws(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> Endpoint:
 
 
 def job_of(folder: Path, model: Path, endpoint: Endpoint, kind: str, name: str) -> Path:
-    """A job file of that kind for both backends."""
+    """Write a job file of that customization type for both backends; return its path."""
     supervised = kind == "FINE_TUNING"
     return write_job_file(
         folder,
@@ -80,15 +80,15 @@ def test_titan_runs_in_the_cloud_as_it_does_here(
     plotted = cli("metrics", cloud["id"], "--plot", tmp_path / "loss.png", cwd=folder)
     assert plotted.returncode == 0, plotted.stderr
     assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
-    [asked] = [
+    [evaluated_by_batch] = [
         call for call in aws.calls("CreateModelCustomizationJob") if call["jobName"] == cloud["id"]
     ]
-    assert asked["customizationType"] == kind
-    assert asked["hyperParameters"]["learningRate"] == "0.03"
+    assert evaluated_by_batch["customizationType"] == kind
+    assert evaluated_by_batch["hyperParameters"]["learningRate"] == "0.03"
 
 
 def _files(job: dict[str, Any]) -> set[str]:
-    """The files of the layout that a cloud job leaves too: model weights stay with AWS."""
+    """Return the files that a cloud job leaves too: model weights stay in AWS."""
     root = Path(job["artifacts"])
     return {str(p.relative_to(root)) for p in root.rglob("*") if p.is_file()}
 
@@ -109,8 +109,8 @@ def _staged_here(job: dict[str, Any]) -> dict[str, bytes]:
     return {role: (data / file["name"]).read_bytes() for role, file in files.items()}
 
 
-def _asked_by_batch(cli: Cli, aws: Endpoint, home: Path, job: dict[str, Any]) -> dict[str, Any]:
-    """Its evaluation by batch inference, with nothing deployed: each question is paid once."""
+def _evaluate_by_batch(cli: Cli, aws: Endpoint, home: Path, job: dict[str, Any]) -> dict[str, Any]:
+    """Evaluate by batch inference, with nothing deployed; each prompt is billed once."""
 
     def evaluated() -> dict[str, Any]:
         shutil.rmtree(home / "answers", ignore_errors=True)
@@ -149,7 +149,7 @@ def test_the_life_of_a_tuned_model(
     job = value(cli(*words, cwd=folder, timeout=200))
     refused = cli("generate", job["id"], "--prompt", "Where is my parcel?")
     assert refused.returncode == 2 and "cloudft deploy" in refused.stderr
-    batched = _asked_by_batch(cli, aws, home, job)
+    batched = _evaluate_by_batch(cli, aws, home, job)
     plan = value(cli("deploy", job["id"], "--dry-run", "--output", "json"))
     assert plan["kind"] == "provisioned"
     assert aws.calls("CreateProvisionedModelThroughput") == []
@@ -168,24 +168,24 @@ def test_the_life_of_a_tuned_model(
     refused = cli("evaluate", job["id"], "--yes", "--suite", "lm-eval:arc_easy")
     assert refused.returncode == 2 and "--backend local" in refused.stderr
     listed = value(cli("ps", "--cost", "--output", "json"))
-    kinds = {thing["kind"] for thing in listed["things"] if thing["job"] == job["id"]}
+    kinds = {resource["kind"] for resource in listed["things"] if resource["job"] == job["id"]}
     assert kinds == {"provisioned-throughput", "custom-model", "data"}
     assert "EXPIRED" in cli("ps").stdout
     expired = value(cli("gc", "--expired", "--dry-run", "--output", "json"))
-    assert [thing["id"] for thing in expired["found"]] == [made["id"]]
+    assert [resource["id"] for resource in expired["found"]] == [made["id"]]
     gone = value(cli("undeploy", job["id"], "--yes", "--output", "json"))
-    assert [thing["id"] for thing in gone] == [made["id"]]
+    assert [resource["id"] for resource in gone] == [made["id"]]
     assert "nothing serves" in cli("undeploy", job["id"], "--yes").stdout
-    stranger = aws.client("bedrock")
+    untracked = aws.client("bedrock")
     cleared = value(cli("gc", "--yes", "--output", "json"))
     assert {t["kind"] for t in cleared["removed"]} == {"data"}
-    left = {(one["thing"]["kind"], one["why"]) for one in cleared["left"]}
+    left = {(one["resource"]["kind"], one["why"]) for one in cleared["left"]}
     assert left - {("custom-model", "another-home"), ("data", "another-home")} == {
         ("custom-model", "live")
     }
     cleared = value(cli("gc", job["id"], "--yes", "--output", "json"))
     assert {t["kind"] for t in cleared["removed"]} == {"custom-model"}
-    assert stranger.list_custom_models(nameContains=job["id"])["modelSummaries"] == []
+    assert untracked.list_custom_models(nameContains=job["id"])["modelSummaries"] == []
     digest = job["manifest"]["files"]["train"]["sha256"]
     assert not any(digest in key for key in aws.object_keys())
     assert value(cli("status", job["id"], "--output", "json"))["status"] == "Completed"

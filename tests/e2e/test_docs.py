@@ -1,15 +1,18 @@
-"""The docs are run: what README and docs tell people to type does what they say."""
+"""Run the documentation: every command, script, link and generated page."""
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import preloaded
 import pytest
@@ -17,14 +20,16 @@ from cli_commands import COMMAND_PATHS, GROUPS, find_command, make_context
 from endpoint import TOKEN, running_endpoint
 from processes import Cli
 
+import cloudft
 from cloudft.catalogue.stated_prices import read_stated_prices
 from cloudft.cli.commands.endpoint import read_local_models
-from cloudft.endpoint.supported_operations import render_markdown_table
 from cloudft.spec.load import load_job
 from cloudft.starter import FOLDERS, write_starter
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "CONTRIBUTING.md"]
+DOCS = ROOT / "docs"
+README, TUTORIALS, HOW_TO = ROOT / "README.md", DOCS / "tutorials", DOCS / "how-to"
+PAGES = [README, *sorted(DOCS.rglob("*.md")), ROOT / "CONTRIBUTING.md"]
 EXAMPLES = sorted((ROOT / "examples").glob("*/cloudft.yaml"))
 TEXTS = [
     *PAGES,
@@ -32,43 +37,93 @@ TEXTS = [
     *EXAMPLES,
     *sorted((ROOT / "cloudft" / "starter").rglob("*.yaml")),
 ]
+SESSION = re.compile(r"(?<=<!-- session: )([a-z-]+)( -->\n```console\n)(.*?)(?=^```)", re.S | re.M)
+RECORD = "RECORD_DOCS"
+"""In the environment: sessions are written into the pages with their current output."""
+SHOWN_HOME = "/home/ada/.cloudft"
 
 
 def blocks(page: Path, language: str) -> list[str]:
-    """The fenced blocks of that language."""
+    """Return the fenced blocks of that language."""
     return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
 
 
-def shell(script: str, folder: Path, **more: str) -> subprocess.CompletedProcess[str]:
-    """A script as a user would type it, `cloudft` being the one under test."""
-    places = (
+def shell(script: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a script as a user would type it, `cloudft` being the one under test."""
+    programs = (
         Path(preloaded.interpreter_path()).parent,
         Path(sys.executable).parent,
         os.environ["PATH"],
     )
-    path = os.pathsep.join(map(str, places))
+    path = os.pathsep.join(map(str, programs))
     return subprocess.run(
         ["bash", "-euo", "pipefail", "-c", script],
         cwd=folder,
-        env=os.environ | {"PATH": path} | more,
+        env=os.environ | {"PATH": path} | environment,
         capture_output=True,
         text=True,
         check=False,
     )
 
 
-@pytest.mark.real_model
-def test_the_first_job_of_the_readme(tmp_path: Path, home: Path, real_model: None) -> None:
-    [block] = blocks(ROOT / "README.md", "console")
-    commands = [line.removeprefix("$ ") for line in block.splitlines()]
-    assert [shlex.split(c)[1] for c in commands if c.startswith("cloudft")] == [
-        *("init", "check", "submit", "generate", "metrics", "export")
-    ]
-    done = shell("\n".join(commands), tmp_path)
-    assert done.returncode == 0, done.stderr
+def sessions(page: Path, name: str) -> list[tuple[str, str]]:
+    """Return the commands of a page's session, each with the output that the page shows."""
+    text = "".join(block[3] for block in SESSION.finditer(page.read_text()) if block[1] == name)
+    parts = re.split(r"^\$ ", text, flags=re.MULTILINE)[1:]
+    return [(command, shown) for command, _, shown in (part.partition("\n") for part in parts)]
+
+
+def comparable(output: str) -> str:
+    """Return output without what differs between machines: numbers, ids, digests, spacing."""
+    output = re.sub(r"\b[0-9a-f]{8,64}\b", "ID", output)
+    return " ".join(re.sub(r"\d[\d.,:/-]*", "0", output).split())
+
+
+def matches(shown: str, output: str) -> bool:
+    """Return whether output is what a page shows; `...` on the page stands for any text."""
+    pattern = r".*".join(map(re.escape, comparable(shown).split("...")))
+    return re.fullmatch(pattern, comparable(output), re.DOTALL) is not None
+
+
+def run_session(
+    page: Path, name: str, folder: Path, home: Path, unchecked: str = "", **environment: str
+) -> dict[str, str]:
+    """Run a session and compare what each command prints on standard output with the page.
+
+    The output of the subcommand `unchecked` is not compared. Return command -> output.
+    """
+    commands = sessions(page, name)
+    assert commands
+    # `init` explains its choices on standard error; other commands write their progress there.
+    script = "\n".join(
+        f"echo '@@@'\n{command}{' 2>&1' * command.startswith('cloudft init')}"
+        for command, _ in commands
+    )
+    done = shell(script, folder, CLOUDFT_HOME=str(home), **environment)
+    assert done.returncode == 0, done.stdout + done.stderr
     assert "Traceback" not in done.stderr and "Warning" not in done.stderr
-    assert "Completed" in done.stderr
-    assert "tuned:      billing\n" in done.stdout, done.stdout
+    printed = done.stdout.replace(str(home), SHOWN_HOME).split("@@@\n")[1:]
+    outputs = {command: text for (command, _), text in zip(commands, printed, strict=True)}
+    if RECORD in os.environ:
+        page.write_text(SESSION.sub(lambda m: _recorded(m, name, outputs), page.read_text()))
+    for command, shown in sessions(page, name):
+        if not unchecked or f"cloudft {unchecked}" not in command:
+            assert matches(shown, outputs[command]), f"{command} prints\n{outputs[command]}"
+    return outputs
+
+
+def _recorded(block: re.Match[str], name: str, outputs: dict[str, str]) -> str:
+    if block[1] != name:
+        return block[0]
+    commands = [line.removeprefix("$ ") for line in block[3].splitlines() if line[:2] == "$ "]
+    return f"{block[1]}{block[2]}" + "".join(f"$ {c}\n{outputs[c]}" for c in commands)
+
+
+@pytest.mark.real_model
+def test_the_tutorial_of_the_first_job(tmp_path: Path, home: Path, real_model: None) -> None:
+    page = TUTORIALS / "first-job.md"
+    outputs = run_session(page, "first-job", tmp_path, home)
+    assert "tuned:      billing\n" in "".join(outputs.values())
     folder = tmp_path / "my-job"
     assert (folder / "loss.png").read_bytes().startswith(b"\x89PNG")
     assert (folder / "merged-model" / "model.safetensors").is_file()
@@ -78,8 +133,91 @@ def test_the_first_job_of_the_readme(tmp_path: Path, home: Path, real_model: Non
 
 
 @pytest.mark.real_model
+def test_the_tutorial_with_ones_own_data(tmp_path: Path, home: Path, real_model: None) -> None:
+    write_starter("FINE_TUNING", tmp_path / "my-job")
+    run_session(TUTORIALS / "your-own-data.md", "your-own-data", tmp_path, home)
+
+
+def test_the_tutorial_of_bedrock(tmp_path: Path, home: Path, tiny_model: Path) -> None:
+    page, name = TUTORIALS / "bedrock-on-your-machine.md", "bedrock-on-your-machine"
+    options = ("--authorization", "--stand-in", tiny_model, "--set", "local.device=cpu")
+    with running_endpoint(*options) as endpoint:
+        run_session(page, name, tmp_path, home, unchecked="generate", **endpoint.environ)
+
+
+def test_the_sessions_of_the_readme_are_those_of_the_tutorials() -> None:
+    for name in ("first-job", "your-own-data"):
+        tutorial = dict(sessions(TUTORIALS / f"{name}.md", name))
+        shown = sessions(README, name)
+        assert shown
+        for command, output in shown:
+            assert matches(output, tutorial[command]), command
+
+
+def load_generator() -> Any:
+    """Import docs/generate.py."""
+    spec = importlib.util.spec_from_file_location("docs_generate", DOCS / "generate.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_generated_reference_is_current() -> None:
+    generated = dict(load_generator().render_pages())
+    outdated = [page for page, text in generated.items() if page.read_text() != text]
+    assert outdated == [], "run: python docs/generate.py"
+    pages = {page for page in (DOCS / "reference" / "cli").glob("*.md") if page.stem != "index"}
+    assert pages <= generated.keys(), "remove the page of a command that no longer exists"
+
+
+def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
+    pytest.importorskip("zensical", reason="needs Python 3.11 or newer")
+    shutil.copytree(DOCS, tmp_path / "docs")
+    shutil.copy(ROOT / "zensical.toml", tmp_path)
+    done = shell("python -m zensical build --strict", tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "build" / "site" / "index.html").is_file()
+
+
+def test_every_link_between_pages_leads_somewhere() -> None:
+    broken = []
+    for page in [*PAGES, ROOT / "CHANGELOG.md", *sorted((ROOT / "examples").rglob("*.md"))]:
+        for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text()):
+            if "://" not in target and not (page.parent / target).exists():
+                broken.append(f"{page.relative_to(ROOT)}: {target}")
+    assert broken == []
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    navigation = set(re.findall(r'"([\w/-]+\.md)"', (ROOT / "zensical.toml").read_text()))
+    commands = {page for page in navigation if page.startswith("reference/cli/")}
+    assert commands == {"reference/cli/index.md"}
+    pages = {str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md")}
+    assert {p for p in pages if not p.startswith("reference/cli/")} == navigation - commands
+
+
+def test_every_exported_name_exists_and_the_api_example_runs(
+    tmp_path: Path, home: Path, tiny_model: Path
+) -> None:
+    assert all(getattr(cloudft, name) for name in cloudft.__all__)
+    [example, *_] = blocks(DOCS / "reference" / "python-api.md", "python")
+    write_starter("FINE_TUNING", tmp_path / "job")
+    settings = {
+        "CLOUDFT_HYPERPARAMETERS__EPOCHCOUNT": "1",
+        "CLOUDFT_LOCAL__DEVICE": "cpu",
+    }
+    path = tmp_path / "job" / "cloudft.yaml"
+    path.write_text(path.read_text().replace("smollm2-135m", str(tiny_model)))
+    script = tmp_path / "job" / "example.py"
+    script.write_text(f"{example}\nprint(state.status)\n")
+    done = shell("python example.py", script.parent, CLOUDFT_HOME=str(home), **settings)
+    assert done.stdout == "Completed\n", done.stderr
+
+
+@pytest.mark.real_model
 def test_the_commands_of_the_data_page(tmp_path: Path, real_weights: None) -> None:
-    [block] = blocks(ROOT / "docs" / "data.md", "console")
+    [block] = blocks(HOW_TO / "prepare-data.md", "console")
     commands = [line.removeprefix("$ ") for line in block.splitlines()]
     assert {tuple(shlex.split(c)[1:3]) for c in commands if " data " in c} == {
         words for words in COMMAND_PATHS if words[0] == "data"
@@ -93,7 +231,7 @@ def test_the_commands_of_the_data_page(tmp_path: Path, real_weights: None) -> No
 
 
 def test_the_commands_of_the_bedrock_page(tmp_path: Path, tiny_model: Path) -> None:
-    [block] = blocks(ROOT / "docs" / "bedrock.md", "console")
+    [block] = blocks(HOW_TO / "train-on-bedrock.md", "console")
     commands = [line.removeprefix("$ ") for line in block.splitlines()]
     assert {shlex.split(c)[1] for c in commands} >= {"deploy", "undeploy", "ps", "gc", "list"}
     write_starter("FINE_TUNING", tmp_path / "job")
@@ -109,18 +247,18 @@ def test_the_commands_of_the_bedrock_page(tmp_path: Path, tiny_model: Path) -> N
 
 
 def test_the_commands_of_the_infra_page(tmp_path: Path) -> None:
-    [block] = blocks(ROOT / "docs" / "infra.md", "console")
+    [block] = blocks(HOW_TO / "set-up-aws.md", "console")
     commands = [line.removeprefix("$ ") for line in block.splitlines()]
-    told = {tuple(shlex.split(c)[1:3]) for c in commands if " infra " in c}
-    assert told == {words for words in COMMAND_PATHS if words[0] == "infra"}
-    [section] = blocks(ROOT / "docs" / "infra.md", "yaml")
+    shown = {tuple(shlex.split(c)[1:3]) for c in commands if " infra " in c}
+    assert shown == {words for words in COMMAND_PATHS if words[0] == "infra"}
+    [section] = blocks(HOW_TO / "set-up-aws.md", "yaml")
     write_starter("FINE_TUNING", tmp_path / "job")
     path = tmp_path / "job" / "cloudft.yaml"
     path.write_text(path.read_text() + section)
     with running_endpoint("--clock", "fast", "--authorization") as endpoint:
         done = shell("\n".join(commands), path.parent, **endpoint.environ)
     assert done.returncode == 0, done.stderr
-    assert "Traceback" not in done.stderr and "28 changes, none made" in done.stdout
+    assert "Traceback" not in done.stderr and "28 changes, none executed" in done.stdout
     assert "drift: none" in done.stdout and "stack team, BedrockRoleArn" in done.stdout
     assert "Completed" in done.stdout and "UPDATE_COMPLETE" in done.stdout
     assert "removed custom-model" in done.stdout and "team: removed" in done.stdout
@@ -128,7 +266,7 @@ def test_the_commands_of_the_infra_page(tmp_path: Path) -> None:
     assert policy["Statement"]
 
 
-ENDPOINT_PAGE = ROOT / "docs" / "endpoint.md"
+ENDPOINT_PAGE = HOW_TO / "use-the-endpoint.md"
 
 
 def test_the_scripts_of_the_endpoint_page(tmp_path: Path, tiny_model: Path) -> None:
@@ -152,14 +290,6 @@ def test_the_scripts_of_the_endpoint_page(tmp_path: Path, tiny_model: Path) -> N
     assert done.returncode == 0 and "1 passed" in done.stdout, done.stdout + done.stderr
 
 
-def test_the_operations_of_the_endpoint_page_are_those_of_the_code() -> None:
-    text = ENDPOINT_PAGE.read_text()
-    table = text.partition("<!-- operations -->\n")[2].partition("\n<!-- end -->")[0]
-    assert table == render_markdown_table(), (
-        "write the output of `cloudft endpoint --operations` there"
-    )
-
-
 def test_the_map_of_the_endpoint_page_is_taken(tmp_path: Path, tiny_model: Path) -> None:
     [shown] = blocks(ENDPOINT_PAGE, "yaml")
     (tmp_path / "map.yaml").write_text(shown)
@@ -170,17 +300,11 @@ def test_the_map_of_the_endpoint_page_is_taken(tmp_path: Path, tiny_model: Path)
     }
 
 
-def test_the_job_file_of_the_readme_is_the_one_that_init_writes() -> None:
-    [shown] = blocks(ROOT / "README.md", "yaml")
-    folder = ROOT / "cloudft" / "starter" / FOLDERS["FINE_TUNING"]
-    written = (folder / "cloudft.yaml").read_text().splitlines(keepends=True)
-    assert shown == "".join(line for line in written if not line.startswith("#"))
-
-
 def test_the_job_file_of_the_docs_has_every_field_and_is_accepted(
     tmp_path: Path, home: Path
 ) -> None:
-    [text, prices] = blocks(ROOT / "docs" / "job-file.md", "yaml")
+    [text] = blocks(DOCS / "reference" / "job-file.md", "yaml")
+    [prices] = blocks(DOCS / "reference" / "prices.md", "yaml")
     home.mkdir(exist_ok=True)
     (home / "prices.yaml").write_text(prices)
     found = read_stated_prices()
@@ -188,16 +312,18 @@ def test_the_job_file_of_the_docs_has_every_field_and_is_accepted(
     (tmp_path / "cloudft.yaml").write_text(text)
     job = load_job(tmp_path / "cloudft.yaml")
     assert [finding for finding in job.findings if finding.severity == "error"] == []
-    told = set(re.findall(r"(\w+):", text))
+    shown = set(re.findall(r"(\w+):", text))
     local = job.spec.local.model_fields_set | job.spec.data.model_fields_set
-    assert local <= told
+    assert local <= shown
     for section in (job.spec.local, job.spec.bedrock, job.spec.sagemaker, job.spec.prices):
-        assert type(section).model_fields.keys() <= told
+        assert type(section).model_fields.keys() <= shown
 
 
 def invocations() -> Iterator[tuple[str, list[str]]]:
-    """Each `cloudft ...` that a text shows: where, and the words after `cloudft`."""
+    """Yield each `cloudft ...` that a text shows: the page, and the words after `cloudft`."""
     for page in TEXTS:
+        if page.parent == DOCS / "reference" / "cli":  # generated, and with synopses
+            continue
         text = page.read_text()
         spans = re.findall(r"`(cloudft [^`]+)`", text)
         lines = re.findall(r"^(?:\$ |    |# \w+[^:\n]*: )(cloudft .+)$", text, re.MULTILINE)

@@ -1,4 +1,4 @@
-"""What a job takes, told from the command line before it is submitted."""
+"""Estimates of a job's tokens, memory and time before it is submitted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Base against tuned, from the command line, with models that were really trained."""
+"""Evaluations of base and tuned model from the command line, with models that were trained."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ LEARNT = {"epochCount": 24, "learningRate": 0.02}
 
 @pytest.fixture
 def evaluated(cli: Cli, job_file: JobFile) -> Any:
-    """A function that trains a job file and evaluates it; returns the JSON and what was said."""
+    """Return a function that trains and evaluates a job, and returns the JSON and the stderr."""
 
     def run(*options: str, code: int = 0, **changes: Any) -> tuple[Any, str]:
         path = job_file(records=changes.pop("records", RECORDS), **changes)
@@ -47,8 +47,8 @@ def evaluated(cli: Cli, job_file: JobFile) -> Any:
 
 
 @pytest.fixture(scope="module")
-def learnt_home(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
-    """A home in which one job has learned its answers, and was evaluated quickly."""
+def trained_home(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
+    """Return a home with one trained and quickly evaluated job."""
     folder = tmp_path_factory.mktemp("learnt")
     path = write_job_file(
         folder / "job",
@@ -76,9 +76,9 @@ def learnt_home(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> P
 
 
 @pytest.fixture
-def learnt(learnt_home: Path, home: Path) -> Path:
-    """A copy of it, for one test; returns the job's folder."""
-    shutil.copytree(learnt_home, home)
+def trained_job(trained_home: Path, home: Path) -> Path:
+    """Copy that home for one test, and return the job's folder."""
+    shutil.copytree(trained_home, home)
     [job] = (home / "jobs").iterdir()
     return job
 
@@ -153,17 +153,19 @@ def test_pre_training_is_told_in_bits_a_byte(evaluated: Any, tmp_path: Path) -> 
     assert found["pitfalls"]["forgetting"]["rise"] != 0
 
 
-def test_a_model_that_was_never_trained_is_its_base(learnt: Path, cli: Cli) -> None:
+def test_a_model_that_was_never_trained_is_its_base(trained_job: Path, cli: Cli) -> None:
     from safetensors.torch import load_file, save_file
 
-    path = learnt / "artifacts" / "model" / "adapter_model.safetensors"
+    path = trained_job / "artifacts" / "model" / "adapter_model.safetensors"
     tensors = load_file(path)
     save_file({n: t * 0 if "lora_B" in n else t for n, t in tensors.items()}, path)
     done = cli("evaluate", "-")
     assert done.returncode == 2 and "the tuned model is identical to its base" in done.stderr
 
 
-def test_answers_from_elsewhere_are_scored_alike(learnt: Path, cli: Cli, tmp_path: Path) -> None:
+def test_answers_from_elsewhere_are_scored_alike(
+    trained_job: Path, cli: Cli, tmp_path: Path
+) -> None:
     rows = [{"base": " \n", "tuned": record["completion"]} for record in HELD_OUT]
     path = tiny.write_jsonl(tmp_path / "answers.jsonl", rows)
     found = json.loads(cli("evaluate", "-", "--answers", path, "--output", "json").stdout)
@@ -225,7 +227,7 @@ def test_perplexity_is_the_straightforward_computation(
 
 
 def test_the_harness_finds_what_we_find(
-    learnt: Path, home: Path, cli: Cli, tmp_path: Path, preloaded_here: None
+    trained_job: Path, home: Path, cli: Cli, tmp_path: Path, preloaded_here: None
 ) -> None:
     questions = [
         {"question": f"Where is parcel {n}?", "options": list(tiny.CITIES[:4]), "answer": n % 4}
@@ -254,7 +256,7 @@ def test_the_harness_finds_what_we_find(
         for q in questions
         for option in q["options"]
     ]
-    session = LocalBackend(Home(home)).open_session(learnt.name)
+    session = LocalBackend(Home(home)).open_session(trained_job.name)
     try:
         for name in ("base", "tuned"):
             said = [one.log_likelihood for one in session.loglikelihood(wanted, [name])]
@@ -269,7 +271,7 @@ def test_the_harness_finds_what_we_find(
     assert cli("evaluate", "-", "--suite", "helm:x").returncode == 2
 
 
-def test_no_place_is_left_for_answers(learnt: Path, cli: Cli, home: Path) -> None:
+def test_no_place_is_left_for_answers(trained_job: Path, cli: Cli, home: Path) -> None:
     shutil.rmtree(home / "answers")
     (home / "answers").write_text("a file")
     done = cli("evaluate", "-")

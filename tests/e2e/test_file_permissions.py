@@ -1,4 +1,4 @@
-"""Training texts, answers and logs can be read by their owner alone."""
+"""Training texts, answers and logs are readable only by their owner."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 from processes import Cli, JobFile, wait_until
 
 
-def open_to_others(home: Path) -> list[str]:
-    """The files and folders that somebody else may enter, from the home downwards."""
+def readable_by_others(home: Path) -> list[str]:
+    """Return the files and folders below the home that other users can access."""
     found, waiting = [], [home]
     while waiting:
         for path in waiting.pop().iterdir():
@@ -20,7 +20,7 @@ def open_to_others(home: Path) -> list[str]:
     return found
 
 
-def modes(folder: Path) -> dict[str, int]:
+def file_modes(folder: Path) -> dict[str, int]:
     return {p.name: stat.S_IMODE(p.stat().st_mode) for p in folder.iterdir() if p.is_file()}
 
 
@@ -30,11 +30,11 @@ def test_a_home_is_closed_to_others_whatever_the_umask_is(
     path = job_file(records=8, hyperparameters={"epochCount": 1})
     done = fresh_cli("submit", path, preexec_fn=lambda: os.umask(0))
     assert done.returncode == 0, done.stderr
-    assert open_to_others(home) == []
+    assert readable_by_others(home) == []
     [job] = (home / "jobs").iterdir()
     wait_until(lambda: (job / "ended.json").exists(), "the job's end")
-    assert set(modes(job / "data").values()) == {0o400}
-    assert modes(job)["trainer.log"] == 0o600
+    assert set(file_modes(job / "data").values()) == {0o400}
+    assert file_modes(job)["trainer.log"] == 0o600
 
     # A home as earlier versions made it is closed by the next submit.
     for folder in (home, home / "jobs", home / "staged", job, job / "data"):
@@ -42,5 +42,5 @@ def test_a_home_is_closed_to_others_whatever_the_umask_is(
     for file in (home / "staged").glob("*/*"):
         file.chmod(0o444)
     assert cli("submit", path, "--force-new").returncode == 0
-    assert open_to_others(home) == []
-    assert set(modes(job / "data").values()) == {0o400}
+    assert readable_by_others(home) == []
+    assert set(file_modes(job / "data").values()) == {0o400}

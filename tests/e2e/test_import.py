@@ -39,7 +39,7 @@ def value(done: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[Story]:
-    """`submit --then import`, once for all tests."""
+    """Run `submit --import` once for all tests."""
     root = tmp_path_factory.mktemp("import")
     model = shutil.copytree(tiny_model, root / "model")
     section = {"region": REGION, "import_role_arn": ROLE, "s3_uri": f"s3://{BUCKET}/team"}
@@ -77,7 +77,7 @@ def story(made: Story, monkeypatch: pytest.MonkeyPatch) -> Story:
 
 
 def imports(story: Story) -> list[Any]:
-    """The import jobs of the account."""
+    """Return the import jobs of the account."""
     listed = story.endpoint.client("bedrock").list_model_import_jobs()
     return list(listed["modelImportJobSummaries"])
 
@@ -122,7 +122,7 @@ def test_the_imported_model_answers_as_the_adapter_did(cli: Cli, story: Story) -
     assert found["n"] == 4 and found["identities"]["base"] != found["identities"]["tuned"]
 
 
-def test_what_bedrock_would_refuse_is_told_before_anything_is_merged(
+def test_what_bedrock_would_refuse_is_found_before_anything_is_merged(
     cli: Cli, story: Story
 ) -> None:
     path = story.model / "config.json"
@@ -147,8 +147,9 @@ def test_another_machine_finds_the_import_and_gc_removes_its_model(cli: Cli, sto
     shutil.rmtree(story.home / "jobs" / made["id"])
     listed = cli("list", "--backend", "import", "--output", "json")
     assert value(listed)[0]["id"] == made["id"] and "another machine" in listed.stderr
-    things = value(cli("gc", "--kind", "imported-model", "--live", "--yes", "--output", "json"))
-    assert [thing["id"] for thing in things["removed"]] == [made["summary"]["importedModel"]]
+    collected = value(cli("gc", "--kind", "imported-model", "--live", "--yes", "--output", "json"))
+    removed = [resource["id"] for resource in collected["removed"]]
+    assert removed == [made["summary"]["importedModel"]]
     staged = value(cli("gc", "--kind", "data", "--dry-run", "--output", "json"))["found"]
     assert {t["name"] for t in staged} >= {"model.safetensors", "config.json"}
     assert {t["job"] for t in staged} == {made["id"]}
@@ -163,7 +164,7 @@ def test_another_machine_finds_the_import_and_gc_removes_its_model(cli: Cli, sto
 def test_after_an_import_killed_while_merging_the_next_one_works_and_nothing_is_left(
     cli: Cli, story: Story
 ) -> None:
-    """The merge ends with the command; another import that is at work is waited for."""
+    """Kill the command, which ends its merge; wait for another import that is under way."""
     folder, before = story.home / "jobs" / story.trained / "import", len(imports(story))
     words = ("import", story.trained, "--dtype", "float16", "--output", "json")
     command = [preloaded.interpreter_path(), "-m", "cloudft", *words]

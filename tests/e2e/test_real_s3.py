@@ -24,7 +24,7 @@ KEYWORDS = {name.lower(): value for name, value in AWS_KEYS.items()}
 
 
 def free_port() -> int:
-    """A port whose neighbour 10,000 above is free too: the server takes both."""
+    """Return a free port whose neighbour 10,000 above is free too: the server takes both."""
     while True:
         port = random.randint(20_000, 40_000)
         with contextlib.suppress(OSError), socket.socket() as one, socket.socket() as two:
@@ -35,7 +35,7 @@ def free_port() -> int:
 
 @pytest.fixture(scope="module")
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of a SeaweedFS with an empty bucket."""
+    """Yield the URL of a SeaweedFS server with an empty bucket."""
     folder = tmp_path_factory.mktemp("weed")
     key = {
         "accessKey": AWS_KEYS["AWS_ACCESS_KEY_ID"],

@@ -1,4 +1,4 @@
-"""What a check says to do is done, word by word: then it finds nothing, and the job runs."""
+"""The remedies of a check are applied literally: then it finds nothing, and the job runs."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def endpoint() -> Iterator[Endpoint]:
 def user(
     endpoint: Endpoint, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> str:
-    """Somebody without any policy, whose keys are in the environment."""
+    """Create a user without any policy; its keys are in the environment."""
     iam, name = endpoint.client("iam"), f"user-{abs(hash(request.node.name))}"
     iam.create_user(UserName=name)
     key = iam.create_access_key(UserName=name)["AccessKey"]
@@ -53,7 +53,7 @@ def user(
 
 
 def submit(path: Path, where: str) -> Any:
-    """The job, at its end."""
+    """Submit the job; return it at its end."""
     words = ["submit", str(path), "--backend", where, "--wait", "--output", "json"]
     command = [sys.executable, "-m", "cloudft", *words]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -64,7 +64,7 @@ def submit(path: Path, where: str) -> Any:
 def pasted(
     endpoint: Endpoint, look: Callable[[], list[Finding]], role: str, user: str
 ) -> tuple[set[str], list[Finding]]:
-    """Do all that is said, until nothing more is; the codes that were met, and what is left."""
+    """Apply every remedy until none is left; return the codes that were met, and the rest."""
     met: set[str] = set()
     for turn in range(ROUNDS):
         findings = look()
@@ -79,7 +79,7 @@ def pasted(
 
 
 def paste(command: str) -> None:
-    """A command, as a shell runs it; `aws` is the one beside this Python."""
+    """Run a command as a shell does; `aws` is the one beside this Python."""
     for part in command.split(" && "):
         words = shlex.split(part)
         assert words[0] == "aws", command
@@ -89,13 +89,13 @@ def paste(command: str) -> None:
 
 
 def check(path: Path, where: str, folder: Path) -> list[Finding]:
-    """As the command does, in this process."""
+    """Check as the command does, in this process."""
     job = load_job(path)
     return list(make_backend(where, Home(folder / "home")).for_job(job).check(job))
 
 
 def apply_fix(endpoint: Endpoint, fix: str, role: str, user: str, number: str) -> bool:
-    """Do what a remedy says; False for one that is a decision of the reader's."""
+    """Apply a remedy; return False for one that is a decision of the reader's."""
     iam = endpoint.client("iam")
     if quoted := re.search(r"`(aws [^`]+)`", fix):
         paste(quoted[1])
@@ -124,7 +124,7 @@ def apply_fix(endpoint: Endpoint, fix: str, role: str, user: str, number: str) -
 
 
 def network(endpoint: Endpoint) -> dict[str, list[str]]:
-    """Two subnets without a way to S3."""
+    """Create two subnets without a route to S3."""
     ec2 = endpoint.client("ec2")
     vpc = ec2.create_vpc(CidrBlock="10.9.0.0/24")["Vpc"]["VpcId"]
     subnets = [

@@ -58,7 +58,7 @@ def write(folder: Path, model: Path, name: str, **more: Any) -> Path:
 
 
 def created(endpoint: Endpoint, name: str) -> list[dict[str, Any]]:
-    """The requests for training jobs of that name."""
+    """Return the requests for training jobs of that name."""
     calls = endpoint.calls("CreateTrainingJob")
     return [call for call in calls if call["TrainingJobName"].startswith(f"{name}-")]
 

@@ -43,7 +43,7 @@ def value(done: Any) -> Any:
 
 
 def trained(cli: Cli, aws: Endpoint, folder: Path, name: str, model: str) -> str:
-    """A completed job of that model; its id."""
+    """Submit a job of that model and wait for it; return its id."""
     tiny.write_jsonl(folder / "train.jsonl", tiny.pairs(8))
     spec = {"name": name, "base_model": model, "data": {"train": "train.jsonl"}}
     path = folder / "cloudft.yaml"
@@ -53,7 +53,7 @@ def trained(cli: Cli, aws: Endpoint, folder: Path, name: str, model: str) -> str
 
 
 def servings(aws: Endpoint, job: str) -> list[str]:
-    """The ARNs of what serves the job's model."""
+    """Return the ARNs of what serves the job's model."""
     bedrock = aws.client("bedrock")
     found = bedrock.list_provisioned_model_throughputs(nameContains=job)
     deployed = bedrock.list_custom_model_deployments(nameContains=job)
@@ -85,7 +85,7 @@ def test_a_model_is_deployed_again_after_each_removal(
 def test_what_another_machine_removed_is_deployed_again(
     cli: Cli, aws: Endpoint, tmp_path: Path, home: Path
 ) -> None:
-    """Also when the creation was cut off: its token is used up, and another one is taken."""
+    """Deploy again also when the creation was interrupted: its token can't be used again."""
     job = trained(cli, aws, tmp_path, "elsewhere", ON_DEMAND)
     [first, second] = [deployed(cli, job)["id"], None]
     bedrock = aws.client("bedrock")
@@ -120,23 +120,21 @@ def test_a_deploy_with_other_parameters_than_what_stands_is_refused_by_name(
     units = cli("deploy", job, "--yes", "--units", "2")
     assert units.returncode == 2 and "--provisioned" in units.stderr
     made = deployed(cli, job, "--provisioned", "--units", "2")
-    for words, told in (
-        (
-            ("--provisioned",),
-            f"{made['name']} serves this model with 2 model units, and --units is 1",
-        ),
-        ((), f"{made['name']} serves this model already"),
-        (("--ttl", "9"), f"{made['name']} serves this model already"),
+    name = made["name"]
+    for words, message in (
+        (("--provisioned",), f"{name} serves this model with 2 model units, and --units is 1"),
+        ((), f"{name} serves this model already"),
+        (("--ttl", "9"), f"{name} serves this model already"),
         (("--dry-run",), f"{made['name']} serves this model already"),
     ):
         refused = cli("deploy", job, "--yes", *words)
-        assert refused.returncode == 2 and told in refused.stderr
+        assert refused.returncode == 2 and message in refused.stderr
     assert servings(aws, job) == [made["id"]]
     assert deployed(cli, job, "--provisioned", "--units", "2")["id"] == made["id"]
     price = "{provisioned_unit_hour: 7, source: our offer, date: 2026-11-01}"
     (home / "prices.yaml").write_text(f"models: {{{ON_DEMAND}: {price}}}")
     listed = value(cli("ps", "--cost", "--output", "json"))["things"]
-    [seen] = [thing for thing in listed if thing["id"] == made["id"]]
+    [seen] = [resource for resource in listed if resource["id"] == made["id"]]
     assert seen["usd"]["perHour"] == 14 and "our offer" in seen["basis"]
 
 
@@ -175,9 +173,9 @@ def test_what_is_in_use_says_what_has_to_go_first(
         t for t in backend.list_resources().items if t.kind == "custom-model" and t.job == job
     ]
 
-    def remedy(thing: CloudResource) -> str:
+    def remedy(resource: CloudResource) -> str:
         with pytest.raises(ResourceConflict) as refused:
-            backend.remove_resource(thing)
+            backend.remove_resource(resource)
         return str(refused.value.fix)
 
     deployed(cli, job)

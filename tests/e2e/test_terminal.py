@@ -1,4 +1,4 @@
-"""What a person sees on a terminal, and what Ctrl-C does there."""
+"""The progress bar on a terminal, and Ctrl-C."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from processes import Cli, JobFile, read_jsonl, wait_until
 
 
 class Terminal:
-    """`cloudft ...` on a terminal of its own, 100 columns wide."""
+    """A `cloudft` process on a pseudo-terminal, 100 columns wide."""
 
     def __init__(self, *args: str | Path) -> None:
         self.main, side = pty.openpty()
@@ -35,7 +35,7 @@ class Terminal:
         self.screen = ""
 
     def read(self) -> bool:
-        """Take in what was written meanwhile; False when the program has gone."""
+        """Add new output to `screen`. Return False when the process has ended."""
         try:
             self.screen += os.read(self.main, 65536).decode()
         except OSError:
@@ -48,7 +48,7 @@ class Terminal:
             assert self.read() and time.monotonic() < end, self.screen
 
     def end(self) -> int:
-        """Read to the end; the exit code."""
+        """Read until the process ends. Return its exit code."""
         while self.read():
             pass
         os.close(self.main)

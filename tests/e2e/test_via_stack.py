@@ -1,4 +1,4 @@
-"""`submit --via-state-machine`: the account's own machine creates the job; every command knows of it."""
+"""`submit --via-state-machine`: the account creates the job, and every command finds it."""
 
 from __future__ import annotations
 

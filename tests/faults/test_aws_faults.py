@@ -88,7 +88,7 @@ def test_watching_goes_on_when_credentials_expire(cli: Cli, aws: Endpoint, tmp_p
 
 
 def test_what_hinders_the_first_look_loses_no_job(cli: Cli, aws: Endpoint, tmp_path: Path) -> None:
-    """Before its creation a job is searched for twice; after that comes the first look."""
+    """Fail the first description: before its creation a job is looked for twice."""
     path = job_file(tmp_path / "job", aws)
     order = {"operation": "GetModelCustomizationJob", "do": "expire", "skip": 2, "times": 2}
     words = ("submit", "--backend", "bedrock", path, "--output", "json")

@@ -22,8 +22,8 @@ from test_cli_killed import HOOK as THINGS_HOOK
 
 EVERY = 1 if os.environ.get("CLOUDFT_ALL_MOMENTS") else 7
 SUBMIT_CALLS, DEPLOY_CALLS, UNDEPLOY_CALLS, GC_CALLS = 20, 10, 10, 30
-"""At least as many as each makes."""
-THINGS = 70
+"""Upper bounds of the calls that each command makes."""
+MAX_CALLS = 70
 """At least as many as a submit does in its home: opening, locking, renaming."""
 
 
@@ -96,7 +96,7 @@ def test_a_submit_killed_at_any_call_is_one_job(
     one_job(cli, aws, path, name)
 
 
-@pytest.mark.parametrize("moment", range(1, THINGS, EVERY * 2 - 1))
+@pytest.mark.parametrize("moment", range(1, MAX_CALLS, EVERY * 2 - 1))
 def test_a_submit_killed_at_any_moment_between_its_calls_is_one_job(
     cli: Cli, aws: Endpoint, tmp_path: Path, moment: int
 ) -> None:
@@ -116,7 +116,7 @@ def test_a_submit_killed_at_any_moment_between_its_calls_is_one_job(
 
 
 def one_job(cli: Cli, aws: Endpoint, path: Path, name: str) -> None:
-    """Submitted again it completes, and there is one of it, one model, and no half upload."""
+    """Submit again and check that there is one job, one model and no unfinished upload."""
     value(cli("list", "--output", "json"))
     words = ("submit", "--backend", "bedrock", path, "--wait", "--output", "json")
     job = value(cli(*words))
@@ -163,7 +163,7 @@ def test_a_deploy_killed_at_any_call_is_one_serving(
 def test_a_deploy_killed_around_its_creation_is_one_attempt(
     cli: Cli, aws: Endpoint, tmp_path: Path, home: Path, completed: str, when: str, monkeypatch: Any
 ) -> None:
-    """Its token was written down before; once it is removed, the next attempt has another one."""
+    """Check the recorded token: after a removal, the next attempt has another one."""
     monkeypatch.setenv("KILL_TARGET", f"POST {aws.url}/provisioned-model-throughput")
     assert killed(tmp_path, 1, when, "deploy", completed, "--yes")
     [intent] = (home / "servings").iterdir()
@@ -191,8 +191,8 @@ def test_an_undeploy_killed_at_any_call_goes_on(
     assert aws.client("bedrock").list_custom_models(nameContains=completed)["modelSummaries"]
 
 
-def strangers_data(aws: Endpoint, at: int, when: str) -> str:
-    """A job that is named and laid out as ours are, and was made by someone else; its data."""
+def create_foreign_job(aws: Endpoint, at: int, when: str) -> str:
+    """Create a job with the names of cloudft's but without its tag; return its data's key."""
     key = f"team/data/{'0' * 60}{at:04}/train.jsonl"
     aws.client("s3").put_object(Bucket="training-bucket", Key=key, Body=b"{}\n")
     aws.client("bedrock").create_model_customization_job(
@@ -217,7 +217,7 @@ def test_a_gc_killed_at_any_call_goes_on_and_spares_what_is_not_ours(
         provisionedModelName=f"t{completed}"[:60], modelId=model["modelArn"], modelUnits=1
     )["provisionedModelArn"]
     words = ("gc", "--yes", "--live", "--kind", "provisioned-throughput", "--kind", "data")
-    kept = strangers_data(aws, at, when)
+    kept = create_foreign_job(aws, at, when)
     killed(tmp_path, at, when, *words)
     value(cli(*words, "--output", "json"))
     assert [s["provisionedModelArn"] for s in servings(aws, completed)] == [theirs]

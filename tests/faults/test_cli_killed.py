@@ -1,4 +1,4 @@
-"""`cloudft submit` is killed at any moment: afterwards it is no job or one job, never two."""
+"""`cloudft submit` is killed at any moment: afterwards there is no job or one job, never two."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if "submit" in sys.orig_argv:
 """
 """For sitecustomize: the process kills itself before the Nth thing that it does in its home."""
 NEVER = 10**6
-THINGS = 70
+EVENTS = 70
 """More than a submit does."""
 
 
@@ -39,7 +39,7 @@ def job(job_file: JobFile) -> Path:
 
 @pytest.fixture
 def long_job(job_file: JobFile) -> Path:
-    """It runs until it is killed."""
+    """Return a job file that trains until it is killed."""
     return job_file(records=8, hyperparameters={"epochCount": 1000})
 
 
@@ -51,7 +51,7 @@ def no_trainer_is_left(home: Path) -> Iterator[None]:
 
 
 def submit_killed(job: Path, tmp_path: Path, *, at: int = NEVER, event: str = "") -> int:
-    """A submit that is killed before its Nth thing, or before a thing of that kind."""
+    """Kill a submit before its Nth audit event, or before an event of that kind."""
     (tmp_path / "hook").mkdir()
     (tmp_path / "hook" / "sitecustomize.py").write_text(HOOK)
     hooked = {"PYTHONPATH": str(tmp_path / "hook"), "KILL_AT": str(at), "KILL_EVENT": event}
@@ -75,8 +75,8 @@ def supervisors(home: Path) -> list[int]:
     return find_processes(f"-m local_backend {home}")
 
 
-@pytest.mark.parametrize("moment", range(1, THINGS, 4))
-def test_a_submit_killed_at_any_moment_is_gone_on_with_as_one_job(
+@pytest.mark.parametrize("moment", range(1, EVENTS, 4))
+def test_a_submit_killed_at_any_moment_continues_as_one_job(
     cli: Cli, long_job: Path, home: Path, tmp_path: Path, moment: int
 ) -> None:
     killed = submit_killed(long_job, tmp_path, at=moment) == -9
@@ -99,7 +99,7 @@ def test_the_job_of_a_killed_submit_completes_and_is_trained_once(
     cli: Cli, job: Path, home: Path, tmp_path: Path, event: str, trainers: int
 ) -> None:
     if event == "after Popen":
-        assert submit_killed(job, tmp_path, at=_thing_after_popen(job, tmp_path)) == -9
+        assert submit_killed(job, tmp_path, at=_event_after_popen(job, tmp_path)) == -9
     else:
         assert submit_killed(job, tmp_path, event=event) == -9
     assert len(supervisors(home)) == trainers
@@ -113,8 +113,8 @@ def test_the_job_of_a_killed_submit_completes_and_is_trained_once(
     wait_until(lambda: not find_processes(str(home)), "the trainer has left")
 
 
-def _thing_after_popen(job: Path, tmp_path: Path) -> int:
-    """Which thing a submit does right after it has started the trainer."""
+def _event_after_popen(job: Path, tmp_path: Path) -> int:
+    """Return which event a submit emits right after it has started the trainer."""
     folder = tmp_path / "counting"
     folder.mkdir()
     counted = HOOK.replace("left -= 1", "left -= 1; os.write(1, (event + chr(10)).encode())")
@@ -131,5 +131,5 @@ def _thing_after_popen(job: Path, tmp_path: Path) -> int:
     for pid in find_processes(home):
         kill(pid)
     events = done.stdout.splitlines()
-    assert len(events) < THINGS
+    assert len(events) < EVENTS
     return events.index("subprocess.Popen") + 1

@@ -31,7 +31,7 @@ def endpoint() -> Iterator[Endpoint]:
 def trained(
     endpoint: Endpoint, tmp_path_factory: pytest.TempPathFactory, tiny_model: Path
 ) -> Iterator[Path]:
-    """The home of a job that was trained here, and whose model is merged."""
+    """Return the home of a job that was trained here and whose model is merged."""
     root = tmp_path_factory.mktemp("import-killed")
     section = {"region": REGION, "import_role_arn": ROLE, "s3_uri": f"s3://{BUCKET}/team"}
     write_job_file(

@@ -21,7 +21,7 @@ ROWS = 300_000
 
 @pytest.fixture
 def job(job_file: JobFile) -> Path:
-    """A job with a table that takes a while."""
+    """Return a job with a table that takes a while to read."""
     path = job_file(records=4)
     table = "prompt,completion\n" + "".join(f"Where is parcel {n}?,shipping\n" for n in range(ROWS))
     (path.parent / "long.csv").write_text(table)

@@ -1,4 +1,4 @@
-"""Lost answers, refusals and kills around CreateTrainingJob: one job, and a word about each."""
+"""Lost responses, refusals and kills around CreateTrainingJob: one job, one message about each."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_a_lost_answer_and_a_throttled_call_make_one_job(
     assert len(jobs(aws, "lost")) == 1
 
 
-def test_a_refusal_says_what_is_wrong_and_the_next_submit_goes_on(
+def test_a_refusal_names_the_fault_and_the_next_submit_succeeds(
     cli: Cli, aws: Endpoint, tiny_model: Path, tmp_path: Path
 ) -> None:
     folder = write_job_file(tmp_path / "job", tiny_model, name="refused", sagemaker=SECTION).parent
@@ -68,7 +68,7 @@ def test_a_refusal_says_what_is_wrong_and_the_next_submit_goes_on(
 
 
 def killable(folder: Path, hook: Path, at: int, when: str) -> subprocess.CompletedProcess[bytes]:
-    """`submit`, killed at that call to AWS; all calls are noted in the hook's folder."""
+    """Run `submit`, killed at that call of AWS; record all calls in the hook's folder."""
     hook.mkdir(exist_ok=True)
     (hook / "sitecustomize.py").write_text(SITECUSTOMIZE)
     path = os.pathsep.join([str(hook), os.environ.get("PYTHONPATH", "")])
@@ -86,7 +86,7 @@ def killable(folder: Path, hook: Path, at: int, when: str) -> subprocess.Complet
 def calls(
     endpoint: Endpoint, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> list[str]:
-    """The calls of a whole submit, by their methods."""
+    """Return the calls of a whole submit, by their methods."""
     root = tmp_path_factory.mktemp("counted")
     folder = write_job_file(root / "job", tiny_model, name="counted", sagemaker=SECTION).parent
     with pytest.MonkeyPatch.context() as patch:
@@ -97,7 +97,7 @@ def calls(
 
 
 @pytest.mark.parametrize("moment", ["a file is sent", "before the job", "behind the job"])
-def test_a_submit_that_is_killed_is_gone_on_with(
+def test_a_killed_submit_is_continued(
     cli: Cli, aws: Endpoint, tiny_model: Path, tmp_path: Path, calls: list[str], moment: str
 ) -> None:
     name = moment.replace(" ", "-")

@@ -1,4 +1,4 @@
-"""Whatever an account holds, whichever flags are given: what is not cloudft's stays as it was."""
+"""For any account and any flags: what cloudft did not create stays as it was."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ LISTS = (
 
 @dataclass(frozen=True)
 class Item:
-    """Something in an account. `owner`: `own` (this home's), `deleted` (its job is), ..."""
+    """A resource of an account. `owner`: `own` (this home's), `deleted` (its job is), ..."""
 
     number: int
     kind: str
@@ -65,22 +65,22 @@ class Item:
 
     @property
     def job(self) -> str:
-        """Its job's name; a foreign one may look like cloudft's."""
+        """Return its job's name; a foreign one may look like cloudft's."""
         return f"job-{self.owner}-{self.number:08x}"
 
     @property
     def arn(self) -> str:
-        """Its id."""
+        """Return its id."""
         return f"arn:aws:bedrock:us-east-1:{ACCOUNT}:{self.kind}/{self.number}"
 
     @property
     def key(self) -> str:
-        """Its staged file."""
+        """Return its staged file."""
         return f"team/data/{self.digest:064x}/train.jsonl"
 
     @property
     def tags(self) -> dict[str, str]:
-        """Its tags."""
+        """Return its tags."""
         found = {"team": "support"}
         if self.owner != "foreign":
             found["cloudft:job"] = self.job
@@ -128,7 +128,7 @@ class Account(Aws):
         super().__init__(AwsLocation("us-east-1"))
 
     def call(self, what: str, service: str, operation: str, **given: Any) -> Mapping[str, Any]:
-        """One operation."""
+        """Make one call."""
         if operation in self.broken:
             raise self.broken[operation](f"{what}: no")
         answer: Mapping[str, Any] = getattr(self, operation)(**given)
@@ -277,7 +277,7 @@ def home(tmp_path: Path) -> Iterator[Home]:
 
 
 def furnish(home: Home, items: list[Item]) -> None:
-    """Write down what this home knows: its own jobs, those that it deleted, and adopted ones."""
+    """Write what this home knows: its own jobs, those that it deleted, and adopted ones."""
     shutil.rmtree(home.path, ignore_errors=True)
     for item in items:
         if item.owner in ("own", "deleted"):
@@ -306,7 +306,7 @@ def collect(account: Account, home: Home, wanted: cleanup.GarbageCriteria) -> No
 
 
 def users(items: list[Item], key: str) -> list[Item]:
-    """The jobs that read a staged file."""
+    """Return the jobs that read a staged file."""
     return [i for i in items if i.kind in ("data", "training-data", "warm-pool") and i.key == key]
 
 
@@ -376,7 +376,7 @@ STATUSES = ("CREATE_COMPLETE", "ROLLBACK_COMPLETE", "REVIEW_IN_PROGRESS", "CREAT
 
 @dataclass(frozen=True)
 class StackItem:
-    """A stack of the name `team`, there or deleted, with a bucket and a key."""
+    """A stack of the name `team`, existing or deleted, with a bucket and a key."""
 
     number: int
     marked: bool
@@ -385,7 +385,7 @@ class StackItem:
 
     @property
     def arn(self) -> str:
-        """Its id."""
+        """Return its id."""
         return f"arn:aws:cloudformation:us-east-1:{ACCOUNT}:stack/team/{self.number}"
 
 
@@ -403,7 +403,7 @@ STACKS = st.lists(
 
 
 class Formation(Aws):
-    """CloudFormation, and what stacks leave, in memory; notes every change and its stack."""
+    """CloudFormation and the leftovers of stacks, in memory; records every change and its stack."""
 
     def __init__(self, stacks: list[StackItem]) -> None:
         super().__init__(AwsLocation("us-east-1"))
@@ -412,7 +412,7 @@ class Formation(Aws):
         self.gone: set[int] = set()
 
     def call(self, what: str, service: str, operation: str, **given: Any) -> Mapping[str, Any]:
-        """One operation."""
+        """Make one call."""
         answer: Mapping[str, Any] = getattr(self, operation)(**given)
         return answer
 

@@ -43,7 +43,7 @@ VALUES: tuple[Any, ...] = (None, 7, -1, 1.5, True, "x", "", [], [1], {}, {"x": {
 
 
 def run(*words: str) -> tuple[int | str, str]:
-    """A command in this process: 0 or the error's code, and what it said of the place."""
+    """Run a command in this process; return 0 or the error's code, and its file and field."""
     with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(out):
         try:
             code = cloudft.main(list(words), standalone_mode=False)
@@ -56,7 +56,7 @@ def run(*words: str) -> tuple[int | str, str]:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[Path]:
-    """A home with one finished and evaluated job."""
+    """Yield a home with one finished and evaluated job."""
     folder = tmp_path_factory.mktemp("damages")
     job = write_job_file(folder, tiny_model, validation=tiny.pairs(4), records=8)
     answers = folder / "answers.jsonl"
@@ -89,7 +89,7 @@ def reached(value: Any, path: tuple[Any, ...]) -> Any:
 
 
 def in_json(change: Callable[[Any, tuple[Any, ...], random.Random], None]) -> Any:
-    """A damage to one place of a JSON file, or of one line of a JSONL file."""
+    """Return a damage to one value of a JSON file, or of one line of a JSONL file."""
 
     def do(path: Path, draw: random.Random) -> None:
         lines = path.read_bytes().splitlines() if path.suffix == ".jsonl" else [path.read_bytes()]
@@ -148,7 +148,7 @@ DAMAGES = (*ANY_FILE, in_json(swap), in_json(swap), in_json(drop), in_json(add),
 
 
 def damage(job: Path, draw: random.Random) -> Path:
-    """One damage; returns the file."""
+    """Damage one file; return it."""
     names = JSON_FILES if draw.random() < 0.85 else OTHER_FILES
     files = sorted(path for name in names for path in job.glob(name))
     path = draw.choice(files)

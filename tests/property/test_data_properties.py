@@ -93,7 +93,7 @@ MEMBER = st.tuples(st.sampled_from(KEYS), STRING | st.none() | st.integers(0, 9)
 
 
 def as_json(members: list[tuple[str, object, bool]]) -> bytes:
-    """An object with these members in this order, even if a key stands twice."""
+    """Return an object with these members in this order, even if a key is repeated."""
     parts = [
         f'"{key}":{json.dumps(value, ensure_ascii=ascii)}'.encode("utf-8", "surrogatepass")
         for key, value, ascii in members
@@ -158,7 +158,7 @@ def test_staging_twice_gives_the_same_bytes_from_any_folder(
 
 @settings(max_examples=40, deadline=None)
 @given(RECORDS, st.integers(0, 2**32 - 1), st.floats(0.01, 0.99))
-def test_the_split_loses_and_invents_nothing_and_keeps_twins_together(
+def test_the_split_loses_and_invents_nothing_and_keeps_duplicates_together(
     records: list[dict[str, str]], seed: int, share: float
 ):
     with folder() as base:

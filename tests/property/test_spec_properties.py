@@ -23,7 +23,7 @@ YAMLISH = st.lists(st.sampled_from(PIECES), max_size=30).map(
 
 
 def load_bytes(raw: bytes, **layers: object) -> None:
-    """Must give a job or a SpecError, nothing else."""
+    """Load a job: it gives a job or a SpecError, nothing else."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "job.yaml")
         path.write_bytes(raw)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from cli_commands import COMMAND_PATHS, find_command
 
 import cloudft
@@ -18,23 +19,11 @@ import local_backend
 
 SOURCES = Path(cloudft.__file__).parent
 TRAINER = Path(local_backend.__file__).parent
-FLOORS = (
-    {"errors"},
-    {"types"},
-    {"storage", "web", "inference"},
-    {"catalogue", "aws"},
-    {"spec"},
-    {"data"},
-    {"backends"},
-    {"jobs", "account", "starter", "doctor"},
-    {"infra"},
-    {"evaluate"},
-    {"endpoint"},
-    {"cli"},
-    {"__main__"},
+LAYERS = yaml.safe_load(
+    (SOURCES.parent / "docs" / "explanation" / "layers.yaml").read_text(encoding="utf-8")
 )
-"""A room uses the floors below its own. A new room needs a place here."""
-FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+"""A package imports those of lower layers only. A new package needs a line there."""
+LAYER = {package: number for number, packages in enumerate(LAYERS) for package in packages}
 ONLY_IMPORTED_IN = {
     "cloudft.endpoint": ("endpoint", "cli/commands/endpoint.py"),
     "moto": ("endpoint/moto",),
@@ -82,15 +71,15 @@ def users(package: str) -> set[str]:
 
 def test_imports_go_one_way() -> None:
     rooms = {room(path) for path in (p.relative_to(SOURCES) for p in SOURCES.rglob("*.py"))}
-    assert rooms - {"__init__"} == FLOOR.keys()
+    assert rooms - {"__init__"} == LAYER.keys()
     upwards = [
         f"{path}: {name}"
         for path, name in uses(SOURCES)
         if name.startswith("cloudft.")
         and path.parts != ("__init__.py",)
-        and (other := name.split(".")[1]) in FLOOR
+        and (other := name.split(".")[1]) in LAYER
         and other != room(path)
-        and FLOOR[other] >= FLOOR[room(path)]
+        and LAYER[other] >= LAYER[room(path)]
     ]
     assert upwards == []
 

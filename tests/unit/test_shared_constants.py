@@ -1,4 +1,4 @@
-"""Words that stand in two places, or in Bedrock's API: the same everywhere."""
+"""Constants that are written in two packages, or in Bedrock's API, and must be equal."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from local_backend import job_dir, settings
 
 
 def constants(module: Any) -> dict[str, Any]:
-    """The module's own upper-case names that hold words."""
+    """Return the module's own upper-case names with text values."""
     return {
         name: value
         for name, value in vars(module).items()

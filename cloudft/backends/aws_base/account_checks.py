@@ -42,7 +42,7 @@ KEY_REMEDIES = {
 }
 """By KMS's `KeyState` (botocore 1.44.5; KMS developer guide, "Key states of AWS KMS keys")."""
 AccountCheck = tuple[str, str, Callable[..., Iterator[Finding]]]
-"""What is looked at, the field that it is about, and the look."""
+"""What is checked, the field that it is about, and the check."""
 
 
 class MakeFinding(Protocol):
@@ -51,7 +51,7 @@ class MakeFinding(Protocol):
     def __call__(
         self, code: str, field: str, message: str, fix: str, severity: Severity = "error"
     ) -> Finding:
-        """One finding."""
+        """Return one finding."""
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,7 @@ class AwsRequest(msgspec.Struct, rename="camel", kw_only=True, omit_defaults=Tru
     that were discovered in the account have no calls.
     """
 
-    hyper_parameters: dict[str, Any]
+    hyper_parameters: dict[str, int | float]
     place: dict[str, str | None]
     calls: list[ApiCall] = []
     machine: list[ApiCall] = []

@@ -42,6 +42,7 @@ class AwsBackend(SupportsIdentity):
     def __init__(self, home: Home, aws: Aws | None = None) -> None:
         self.home = home
         self.aws = aws or Aws(AwsLocation())
+        # A local emulator costs nothing to poll, and its jobs take seconds.
         if self.aws.location.endpoint_url and "127.0.0.1" in self.aws.location.endpoint_url:
             self.poll_seconds, self.longest_poll_seconds = 0.2, 1.0
 
@@ -80,7 +81,7 @@ class AwsBackend(SupportsIdentity):
                     break
         return get_identity(aws, names["region"] or None, names["profile"] or None)
 
-    def location_with_region(self, service: str) -> dict[str, Any]:
+    def location_with_region(self, service: str) -> dict[str, str | None]:
         """Return this location as plain data, with the Region that is in effect."""
         return {**asdict(self.aws.location), "region": self.aws.client(service).meta.region_name}
 
@@ -135,6 +136,7 @@ class AwsBackend(SupportsIdentity):
         except ResourceNotFound:
             return None
         except CloudRefused as error:
+            # A ValidationException also means: no resource can have such a name.
             if "ValidationException" in error.message:
                 return None
             raise

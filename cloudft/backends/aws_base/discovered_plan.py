@@ -36,9 +36,9 @@ from cloudft.types import Manifest, is_job_id, job_id, to_json
 
 SUPPORTED_VERSIONS = (1,)
 MAX_PLAN_BYTES = 32 * 1024 * 1024
-"""Bytes of a plan at most. Of 10,000 source files it has some 3 million."""
+"""The largest plan in bytes. One with 10,000 source files has some 3 million."""
 REMOTE_PATH = "<a folder of another machine>"
-"""In place of a path: no model has that name."""
+"""Stands for a path of another machine: no model has that name."""
 PATH_FIELDS = {
     "data": ("train", "validation", "test", "mix"),
     "evaluate": ("general", "documents"),
@@ -46,7 +46,7 @@ PATH_FIELDS = {
 }
 """Fields of a job file that may be paths on the machine that submitted it."""
 MACHINE_FIELDS = ("baseModel", "model", "data", "device", "processes", "fsdp")
-"""Of the trainer's job.json, what is made anew here."""
+"""Fields of the trainer's job.json that are rebuilt for this machine."""
 KEPT_FIELDS: Mapping[str, tuple[str, ...] | None] = {
     "hyperparameters": None,
     "early_stopping": None,
@@ -59,7 +59,7 @@ KEPT_FIELDS: Mapping[str, tuple[str, ...] | None] = {
         *("micro_batch_size", "eval_steps", "max_truncated_share", "packed"),
     ),
 }
-"""What is taken of a job file: whole sections (None), or these of their fields."""
+"""The accepted part of a job file: whole sections (None), or these of their fields."""
 Token = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{32}\Z")]
 Numbers = dict[str, int | float]
 
@@ -90,9 +90,9 @@ class DiscoveredPlan:
 
     def to_discovered_job(
         self,
-        there: str,
+        backend_job_id: str,
         created_at: str,
-        place: Mapping[str, Any],
+        location: Mapping[str, str | None],
         *,
         customization_type: str | None = None,
         base_model: str | None = None,
@@ -107,14 +107,14 @@ class DiscoveredPlan:
         base = base_model or str(self.spec["base_model"])
         home = {} if self.trainer_request is None else {"home": self.trainer_request}
         return DiscoveredJob(
-            backend_job_id=there,
+            backend_job_id=backend_job_id,
             created_at=created_at,
             name=self.name,
             token=self.token,
             customization_type=kind,
             base_model=base,
             hyper_parameters=numbers,
-            request={"hyperParameters": numbers, "place": dict(place), **home},
+            request={"hyperParameters": numbers, "place": dict(location), **home},
             manifest=to_json(self.manifest),
             estimate=self.estimate,
             spec={**self.spec, "customization_type": kind, "base_model": base},
@@ -183,7 +183,7 @@ def _without_paths(spec: Mapping[str, Any]) -> dict[str, Any]:
     return left
 
 
-def _unless_path(name: Any) -> Any:
+def _unless_path(name: object) -> object:
     return REMOTE_PATH if isinstance(name, str) and name.startswith("/") else name
 
 
@@ -192,17 +192,18 @@ def _section(spec: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
-def parse_plan(content: bytes, file: str, backend: str, marks: PlanMarkers) -> DiscoveredPlan:
+def parse_plan(content: bytes, file: str, backend: str, markers: PlanMarkers) -> DiscoveredPlan:
     """Return the accepted part of the plan in `file`. Raise DamagedJob unless it is this job's."""
     try:
         plan = decode(content, _Plan, file=file, versions=SUPPORTED_VERSIONS)
-        _check(plan, file, backend, marks)
-        if marks.plan is not None and plan_digest(orjson.loads(content)) != marks.plan:
+        # Markers first: nothing else of a foreign plan is worth parsing.
+        _check(plan, file, backend, markers)
+        if markers.plan is not None and plan_digest(orjson.loads(content)) != markers.plan:
             raise _wrong_plan("it was changed after its job was created", file, None)
         manifest = dataclasses.replace(parse_manifest(plan.manifest, file), sources=())
         spec = _spec(plan, manifest, file)
     except BadDocument as error:
-        raise unusable_plan(marks.job, error) from error
+        raise unusable_plan(markers.job, error) from error
     return DiscoveredPlan(
         name=plan.name,
         token=plan.token,
@@ -222,9 +223,9 @@ def discover_each(
     `names` are pairs of a job's name and its id in the backend. `take` returns None for a job that
     cloudft did not create. A job whose plan is gone is left out.
     """
-    for name, there in names:
+    for name, backend_job_id in names:
         try:
-            stranger = take(name, there)
+            discovered = take(name, backend_job_id)
         except (ResourceNotFound, JobNotFound):
             continue
         except CredentialsExpired:
@@ -233,14 +234,14 @@ def discover_each(
             yield DamagedJob(
                 f"the job {name} of another machine is left out: {error.message}",
                 job=name,
-                file=there,
+                file=backend_job_id,
                 fix=error.fix,
             )
         except DamagedJob as error:
             yield error
         else:
-            if stranger is not None:
-                yield stranger
+            if discovered is not None:
+                yield discovered
 
 
 def unusable_plan(job: str, error: BadDocument) -> DamagedJob:
@@ -251,17 +252,17 @@ def unusable_plan(job: str, error: BadDocument) -> DamagedJob:
         file=error.file,
         field=error.field,
         line=error.line,
-        fix="whoever submitted it can look at it there, or submit it again under another name.",
+        fix="its submitter can inspect it there, or submit it again under another name.",
     )
 
 
-def _check(plan: _Plan, file: str, backend: str, marks: PlanMarkers) -> None:
+def _check(plan: _Plan, file: str, backend: str, markers: PlanMarkers) -> None:
     if plan.backend != backend:
         raise _wrong_plan(f"it is one of the backend {plan.backend[:40]}", file, "backend")
     own_id = job_id(plan.name, plan.token)
-    if not is_job_id(own_id) or own_id != marks.job:
+    if not is_job_id(own_id) or own_id != markers.job:
         raise _wrong_plan("its name and token are those of another job", file, "name")
-    if plan.token != marks.token:
+    if plan.token != markers.token:
         raise _wrong_plan("its token is not the one that the job carries", file, "token")
 
 
@@ -295,12 +296,12 @@ def _spec(plan: _Plan, manifest: Manifest, file: str) -> dict[str, Any]:
     return spec
 
 
-def portable_model_name(given: Any) -> str:
+def portable_model_name(name: object) -> str:
     """Return a model's name that is no folder: of the catalogue, or a hub id; else REMOTE_PATH."""
-    if isinstance(given, str) and (
-        catalogue.find_catalogue_model(given) or catalogue.is_hub_id(given)
+    if isinstance(name, str) and (
+        catalogue.find_catalogue_model(name) or catalogue.is_hub_id(name)
     ):
-        return given
+        return name
     return REMOTE_PATH
 
 

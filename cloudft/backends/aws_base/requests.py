@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from typing import Any
 
 import orjson
 
@@ -38,22 +37,18 @@ def object_settings(owner: str | None, kms_key_id: str | None) -> dict[str, str]
     return {**key, **({"ExpectedBucketOwner": owner} if owner else {})}
 
 
-def bucket_parameters(bucket: str, owner: str | None) -> dict[str, str]:
-    """Return the parameters that name a bucket, and the account that it must belong to."""
-    return {"Bucket": bucket, **({"ExpectedBucketOwner": owner} if owner else {})}
-
-
-def request_token(staged: StagedJob, location: Location, content: Mapping[str, Any]) -> str:
+def request_token(staged: StagedJob, location: Location, content: Mapping[str, object]) -> str:
     """Return the name of a request: 32 hex digits that follow from all of it and of the data.
 
     The profile is left out: the same job under another profile of the account is the same job.
     """
+    # sorted keys below: the token must not depend on the order in which a dict was built
     place = {name: value for name, value in location.items() if name != "profile"}
     named = {"attempt": staged.attempt, "name": staged.job.spec.name, "place": place, **content}
     return hashlib.sha256(orjson.dumps(named, option=orjson.OPT_SORT_KEYS)).hexdigest()[:32]
 
 
-def plan_digest(backend: str, staged: StagedJob, token: str, request: Mapping[str, Any]) -> str:
+def plan_digest(backend: str, staged: StagedJob, token: str, request: Mapping[str, object]) -> str:
     """Return the digest of a plan, which its job carries so that a changed plan is recognized.
 
     `request` has the parts of the plan's request that the digest covers.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from cloudft.aws import stack as stacks
 from cloudft.aws.client import Aws
@@ -15,6 +14,8 @@ from cloudft.spec.stack_defaults import SectionName, is_unset
 from cloudft.types import Finding
 
 NETWORK_OUTPUTS = ("SubnetIds", "SecurityGroupIds")
+PREFIX_OUTPUT = "Prefix"
+"""Output with the key prefix below which the stack's roles may work in its buckets."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,18 @@ class StackMapping:
     sources: Mapping[str, tuple[str, ...]]
     required: Mapping[str, str]
 
+    def values(self, outputs: Mapping[str, str]) -> dict[str, str | dict[str, list[str]]]:
+        """Return the fields that the outputs fill, each built from its outputs."""
+        values: dict[str, str | dict[str, list[str]] | None] = {}
+        for field, names in self.sources.items():
+            if names == NETWORK_OUTPUTS:
+                values[field] = vpc_settings(outputs)
+            elif PREFIX_OUTPUT in names:
+                values[field] = prefix_uri(outputs, names[0])
+            else:
+                values[field] = outputs.get(names[0])
+        return {field: value for field, value in values.items() if value}
+
     def origins(self, stack: str) -> dict[str, Origin]:
         """Return the origin of each value."""
         return {
@@ -34,7 +47,7 @@ class StackMapping:
 
 
 def read_stack(
-    job: LoadedJob, aws: Aws, name: str, field: str, taken: StackMapping
+    job: LoadedJob, aws: Aws, name: str, field: str, mapping: StackMapping
 ) -> stacks.Stack:
     """Return the stack that `field` names, ready and with every required output.
 
@@ -42,9 +55,9 @@ def read_stack(
     CloudRefused and CloudUnreachable, with their location in the job file, where it can't be read.
     """
     if aws.location.region is None:
-        place = f"{taken.section}.region"
+        place = f"{mapping.section}.region"
         fix = f"set {place}, --region or AWS_REGION."
-        raise check_failed(job, "MissingValue", "no AWS Region is named", fix, place)
+        raise check_failed(job, "MissingValue", "no AWS Region is set", fix, place)
     try:
         stack = stacks.describe_stack(aws, name)
     except ResourceNotFound as error:
@@ -53,22 +66,22 @@ def read_stack(
         error.field, error.line = field, job.line_of(field)
         error.file = str(job.path) if job.path else None
         raise
-    _check_stack(job, stack, field, taken)
+    _check_stack(job, stack, field, mapping)
     return stack
 
 
-def _check_stack(job: LoadedJob, stack: stacks.Stack, field: str, taken: StackMapping) -> None:
+def _check_stack(job: LoadedJob, stack: stacks.Stack, field: str, mapping: StackMapping) -> None:
     if not stack.is_usable:
-        message = f"the stack {stack.name} is {stack.status}: its outputs can't be relied on"
+        message = f"the stack {stack.name} is {stack.status}: its outputs may be wrong"
         name = stack.name
-        fix = f"`cloudft infra status {name}` tells why; `cloudft infra deploy {name}` mends it."
+        fix = f"`cloudft infra status {name}` shows why; `cloudft infra deploy {name}` repairs it."
         raise check_failed(job, "StackNotReady", message, fix, field)
-    for name, output in taken.required.items():
-        if is_unset(job, taken.section, name) and not stack.outputs.get(output):
+    for name, output in mapping.required.items():
+        if is_unset(job, mapping.section, name) and not stack.outputs.get(output):
             has = ", ".join(sorted(stack.outputs)) or "none"
             message = f"the stack {stack.name} has no output {output} (it has: {has})"
-            fix = "name a stack that `cloudft infra deploy NAME` has made,"
-            fix += f" or set {taken.section}.{name}."
+            fix = "use a stack that `cloudft infra deploy NAME` has created,"
+            fix += f" or set {mapping.section}.{name}."
             raise check_failed(job, "NoSuchOutput", message, fix, field)
 
 
@@ -82,10 +95,10 @@ def check_failed(job: LoadedJob, code: str, message: str, fix: str, field: str) 
 def prefix_uri(outputs: Mapping[str, str], bucket: str) -> str | None:
     """Return the URI of the stack's prefix in the bucket that an output names, or None."""
     name = outputs.get(bucket)
-    return f"s3://{name}/{outputs.get('Prefix', '')}".rstrip("/") if name else None
+    return f"s3://{name}/{outputs.get(PREFIX_OUTPUT, '')}".rstrip("/") if name else None
 
 
-def vpc_settings(outputs: Mapping[str, str]) -> dict[str, Any] | None:
+def vpc_settings(outputs: Mapping[str, str]) -> dict[str, list[str]] | None:
     """Return the stack's network settings, where it has a network."""
     subnets, groups = (outputs.get(name) for name in NETWORK_OUTPUTS)
     if not subnets or not groups:

@@ -37,9 +37,9 @@ from cloudft.backends.bedrock import (
     states,
 )
 from cloudft.backends.bedrock.account_helpers import get_tags
+from cloudft.backends.bedrock.api_shapes import CustomizationJob
 from cloudft.backends.bedrock.deploy import PENDING_STATUSES
 from cloudft.backends.bedrock.deployment_attempts import DeploymentAttempts
-from cloudft.backends.bedrock.responses import CustomizationJob
 from cloudft.backends.capabilities import (
     DiscoveredJob,
     SupportsBatchInference,
@@ -164,6 +164,7 @@ class BedrockBackend(
         existing = self._find_job_or_execution(plan)
         if existing is not None:
             return existing
+        # A submit that is killed before the job exists finds nothing next time and starts again.
         self._upload(plan, observer)
         if planned_request(plan).machine:
             state_machine.start_execution(self.aws, plan)
@@ -206,6 +207,7 @@ class BedrockBackend(
         for (role, path), call in zip(plan.files.items(), calls.uploads, strict=True):
             sha256 = plan.manifest.files[role].sha256
             self.upload_file(call.parameters, path, sha256, observer)
+        # Before the job exists: another machine may discover it at once, and reads this plan then.
         self.put_object(calls.plan_file.parameters, encode_plan(plan))
 
     def _create(self, plan: Plan) -> str:

@@ -21,13 +21,13 @@ from cloudft.aws.client import Aws
 from cloudft.aws.s3 import list_objects, read_object, s3_uri, split_s3_uri
 from cloudft.aws.tags import to_tag_list
 from cloudft.backends.bedrock import request
+from cloudft.backends.bedrock.api_shapes import BatchJob, CustomizationJob
 from cloudft.backends.bedrock.converse import (
     ConverseRequest,
     ConverseResponse,
     converse_request,
     parse_converse_response,
 )
-from cloudft.backends.bedrock.responses import BatchJob, CustomizationJob
 from cloudft.errors import BadDocument, JobStateConflict, ResourceConflict, UsageError
 from cloudft.inference import Answer, GenerationConfig, InferenceSession, Prompt
 from cloudft.storage.documents import Count, decode
@@ -142,6 +142,8 @@ class BatchInferenceSession(InferenceSession):
 
     def _run_batch(self, model: str, records: Records) -> BatchJob:
         """Return the batch of these records when it has ended; create it unless it is under way."""
+        # One token for one set of records: a repeated evaluation finds the batch by its name, and
+        # each batch that ended without all answers makes the next attempt another name.
         token = hashlib.sha256(orjson.dumps([model, sorted(records)])).hexdigest()[:32]
         batches = self._list_batches(model, f"{JOB_NAME_PREFIX}-{token}")
         running = [batch for batch in batches if batch["status"] not in TERMINAL_STATUSES]

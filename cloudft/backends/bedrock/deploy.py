@@ -12,7 +12,6 @@ import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
-from typing import Any
 
 from tenacity import Retrying, retry_if_result, stop_after_delay, wait_exponential
 
@@ -26,10 +25,10 @@ from cloudft.aws.tags import (
     with_cloudft_tags,
 )
 from cloudft.backends.bedrock import inventory, request
+from cloudft.backends.bedrock.api_shapes import CustomizationJob
 from cloudft.backends.bedrock.deployment_attempts import DeploymentAttempt, DeploymentAttempts
 from cloudft.backends.bedrock.inference import catalogue_model
-from cloudft.backends.bedrock.responses import CustomizationJob
-from cloudft.backends.resources import CloudResource, ServingPlan
+from cloudft.backends.resources import CloudResource, ServingCall, ServingPlan
 from cloudft.catalogue import cost
 from cloudft.errors import (
     CloudRefused,
@@ -81,12 +80,16 @@ def plan_deployment(
         tags.append({"key": EXPIRES_TAG, "value": expires})
     if kind == "on-demand":
         operation = "create_custom_model_deployment"
-        parameters: dict[str, Any] = {"modelDeploymentName": name, "modelArn": arn}
+        parameters: dict[str, object] = {"modelDeploymentName": name, "modelArn": arn}
     else:
         operation = "create_provisioned_model_throughput"
         parameters = {"provisionedModelName": name, "modelId": arn, "modelUnits": units}
     parameters |= {"tags": tags, "clientRequestToken": token}
-    call = {"service": "bedrock", "operation": operation, "parameters": parameters}
+    call: ServingCall = {
+        "service": "bedrock",
+        "operation": operation,
+        "parameters": parameters,
+    }
     return ServingPlan(kind, name, call, _serving_price(model, kind, units), expires)
 
 
@@ -100,7 +103,7 @@ def with_existing_resource(aws: Aws, plan: ServingPlan) -> ServingPlan:
     return replace(plan, existing=existing, renewal=renewal)
 
 
-def _renewal_call(plan: ServingPlan, existing: CloudResource) -> dict[str, Any] | None:
+def _renewal_call(plan: ServingPlan, existing: CloudResource) -> ServingCall | None:
     """Return the call that sets the plan's time to live; None where it stays as it is."""
     if plan.expires_at is None or existing.expires_at == plan.expires_at:
         return None

@@ -15,6 +15,7 @@ from typing import Any
 
 import orjson
 
+from cloudft.backends.resources import ServingCall
 from cloudft.storage.atomic_files import as_store_error, atomic_write, make_private_folder
 from cloudft.storage.documents import decode
 
@@ -31,14 +32,14 @@ class DeploymentAttempt:
     parameters: dict[str, Any]
     arn: str | None = None
 
-    def is_same_request(self, call: Mapping[str, Any]) -> bool:
+    def is_same_request(self, call: ServingCall) -> bool:
         """Return whether this attempt has the request of `call`, but for its own parameters."""
         return self.operation == call["operation"] and _without_per_attempt(
             self.parameters
         ) == _without_per_attempt(call["parameters"])
 
 
-def _without_per_attempt(parameters: Mapping[str, Any]) -> dict[str, Any]:
+def _without_per_attempt(parameters: Mapping[str, object]) -> dict[str, object]:
     return {key: value for key, value in parameters.items() if key not in PER_ATTEMPT_PARAMETERS}
 
 
@@ -48,7 +49,7 @@ class DeploymentAttempts:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def find_unanswered(self, name: str, call: Mapping[str, Any]) -> DeploymentAttempt | None:
+    def find_unanswered(self, name: str, call: ServingCall) -> DeploymentAttempt | None:
         """Return the attempt at `call` that was interrupted before its response, if any.
 
         Raise BadDocument for a damaged file.
@@ -61,7 +62,7 @@ class DeploymentAttempts:
         attempt = decode(content, DeploymentAttempt, file=path, versions=(VERSION,))
         return attempt if attempt.arn is None and attempt.is_same_request(call) else None
 
-    def record_request(self, name: str, call: Mapping[str, Any]) -> DeploymentAttempt:
+    def record_request(self, name: str, call: ServingCall) -> DeploymentAttempt:
         """Record that `call` is about to be sent. Raise StoreError."""
         attempt = DeploymentAttempt(call["operation"], dict(call["parameters"]))
         self._write(name, attempt)
@@ -78,6 +79,7 @@ class DeploymentAttempts:
             path.unlink(missing_ok=True)
 
     def _write(self, name: str, attempt: DeploymentAttempt) -> None:
+        # Atomic: a partly written record would lose the token of a request that was sent.
         path = self._path(name)
         content = {
             "version": VERSION,

@@ -10,12 +10,12 @@ import orjson
 
 from cloudft import catalogue
 from cloudft.aws.client import Aws
+from cloudft.backends.bedrock.api_shapes import CustomizationJob
 from cloudft.backends.bedrock.converse import (
     ConverseResponse,
     converse_request,
     parse_converse_response,
 )
-from cloudft.backends.bedrock.responses import CustomizationJob
 from cloudft.errors import UnknownModel
 from cloudft.inference import Answer, GenerationConfig, InferenceSession, Prompt
 

@@ -17,8 +17,8 @@ from cloudft.aws.tags import EXPIRES_TAG
 from cloudft.backends.aws_base.backend import is_owned_by_other_account
 from cloudft.backends.bedrock import removal_conflicts, request, states
 from cloudft.backends.bedrock.account_helpers import get_tags
+from cloudft.backends.bedrock.api_shapes import CustomizationJob, CustomModelUnits, ImportedModel
 from cloudft.backends.bedrock.model_import import staged_models
-from cloudft.backends.bedrock.responses import CustomizationJob, CustomModelUnits, ImportedModel
 from cloudft.backends.partial_listing import ListingBuilder
 from cloudft.backends.resources import IN_USE, IN_USE_PART_SUFFIX, CloudResource
 from cloudft.catalogue import UnitPrices, cost
@@ -274,6 +274,7 @@ def _list_staged_data(aws: Aws, listing: ListingBuilder) -> Iterator[CloudResour
                 in_use[uri] = reader
             else:
                 ended.setdefault(uri, []).append(reader)
+    # In use comes first: the caller must not offer for removal what one of its later parts reads.
     for uri, reader in in_use.items():
         yield _data_resource(uri, IN_USE, [reader])
     for uri, readers in ended.items():

@@ -12,7 +12,7 @@ import orjson
 
 from cloudft.aws.client import Aws
 from cloudft.aws.s3 import bucket_parameters, list_objects, read_object, s3_uri, split_s3_uri
-from cloudft.backends.bedrock.responses import CustomizationJob
+from cloudft.backends.bedrock.api_shapes import CustomizationJob
 from cloudft.storage import artifacts as layout
 from cloudft.storage.atomic_files import as_store_error, fsync_folder
 

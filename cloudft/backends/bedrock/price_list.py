@@ -42,6 +42,7 @@ def fetch_prices(aws: Aws, model: Model, region: str) -> Prices | None:
             # A usage type may begin with the Region's code, such as USE1-.
             if re.fullmatch(rf"([A-Z0-9]+-)?{re.escape(model.price_list)}-{suffix}", usage):
                 amounts[name] |= set(_unit_prices(product, unit))
+    # Two products of one usage type with different prices: neither can be the model's for sure.
     prices: dict[str, Any] = {
         name: prices.pop() for name, prices in amounts.items() if len(prices) == 1
     }

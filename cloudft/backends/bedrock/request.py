@@ -6,11 +6,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
+from typing import cast
 
 from cloudft import catalogue
 from cloudft.aws import tags as tag_names
 from cloudft.aws.s3 import s3_uri, split_s3_uri
+from cloudft.aws.tags import Tag, to_tag_list
 from cloudft.backends.aws_base import requests
 from cloudft.backends.aws_base.api_call import (
     PLAN_FILE,
@@ -21,7 +22,7 @@ from cloudft.backends.aws_base.api_call import (
 )
 from cloudft.backends.base import StagedJob
 from cloudft.backends.bedrock import customizations
-from cloudft.backends.bedrock.responses import S3Uri
+from cloudft.backends.bedrock.api_shapes import CreateCustomizationJob, S3Uri
 from cloudft.catalogue import CUSTOMIZATION_TYPES
 from cloudft.spec.load import LoadedJob
 from cloudft.types import StagedFile, job_id
@@ -141,17 +142,17 @@ def request_token(staged: StagedJob) -> str:
     return requests.request_token(staged, location_of(staged.job), content)
 
 
-def create_request(staged: StagedJob) -> dict[str, Any]:
+def create_request(staged: StagedJob) -> CreateCustomizationJob:
     """Return the parameters of CreateModelCustomizationJob."""
-    name = request_token(staged)
-    made = _create_parameters(staged, job_id(staged.job.spec.name, name), name)
-    for tags in ("jobTags", "customModelTags"):  # not of the token: older builds had no such tag
-        if tags in made:
-            made[tags] = [
-                *made[tags],
-                {"key": tag_names.PLAN_TAG, "value": plan_digest(staged, name)},
-            ]
-    return made
+    token = request_token(staged)
+    parameters = _create_parameters(staged, job_id(staged.job.spec.name, token), token)
+    # The token does not cover this tag: older builds had none, and their jobs must be found.
+    digest_tag: Tag = {"key": tag_names.PLAN_TAG, "value": plan_digest(staged, token)}
+    if "jobTags" in parameters:
+        parameters["jobTags"] = [*parameters["jobTags"], digest_tag]
+    if "customModelTags" in parameters:
+        parameters["customModelTags"] = [*parameters["customModelTags"], digest_tag]
+    return parameters
 
 
 def plan_digest(staged: StagedJob, token: str) -> str:
@@ -160,13 +161,13 @@ def plan_digest(staged: StagedJob, token: str) -> str:
     return requests.plan_digest("bedrock", staged, token, covered)
 
 
-def _create_parameters(staged: StagedJob, name: str, client_token: str) -> dict[str, Any]:
+def _create_parameters(staged: StagedJob, name: str, client_token: str) -> CreateCustomizationJob:
+    """Return the parameters that the token covers, with this name and this token."""
     job, spec = staged.job, staged.job.spec.bedrock
     bucket, prefix = output_s3_prefix(job)
     by_role = {item.role: item.uri for item in staged_objects(staged)}
-    marks = {TAG_JOB: name, TAG_TOKEN: client_token}
-    tags = [{"key": key, "value": value} for key, value in (dict(job.spec.tags) | marks).items()]
-    request: dict[str, Any] = {
+    tags = to_tag_list(tag_names.with_cloudft_tags(job.spec.tags, name, client_token))
+    request: CreateCustomizationJob = {
         "jobName": name,
         "customModelName": spec.custom_model_name or custom_model_name(name),
         "roleArn": spec.role_arn,
@@ -192,7 +193,8 @@ def _create_parameters(staged: StagedJob, name: str, client_token: str) -> dict[
             "subnetIds": list(spec.vpc.subnet_ids),
             "securityGroupIds": list(spec.vpc.security_group_ids),
         }
-    return request | dict(spec.request)
+    # What the job file has under bedrock.request wins: members that cloudft does not know, too.
+    return cast("CreateCustomizationJob", {**request, **spec.request})
 
 
 def base_model_identifier(job: LoadedJob) -> str:
@@ -213,7 +215,7 @@ def api_calls(staged: StagedJob) -> PlannedCalls:
             for o in staged_objects(staged)
         ),
         plan_file=put_generated(bucket, plan_key, "plan", settings),
-        create=ApiCall(service="bedrock", operation=CREATE, parameters=parameters),
+        create=ApiCall(service="bedrock", operation=CREATE, parameters=dict(parameters)),
     )
 
 

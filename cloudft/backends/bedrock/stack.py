@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from cloudft.aws import stack as stacks
 from cloudft.aws.client import Aws
 from cloudft.backends.aws_base.stack_outputs import (
     NETWORK_OUTPUTS,
     StackMapping,
     check_failed,
-    prefix_uri,
     read_stack,
-    vpc_settings,
 )
 from cloudft.errors import ResourceNotFound
 from cloudft.spec.load import LoadedJob
@@ -44,7 +40,8 @@ def with_stack_defaults(job: LoadedJob, aws: Aws) -> LoadedJob:
     if name is None:
         return job
     stack = read_stack(job, aws, name, FIELD, STACK_MAPPING)
-    values, origins = _section_values(stack.outputs), STACK_MAPPING.origins(name)
+    values: dict[str, object] = {**STACK_MAPPING.values(stack.outputs)}
+    origins = STACK_MAPPING.origins(name)
     if job.spec.bedrock.via_stack and is_unset(job, "bedrock", "machine_arn"):
         values["machine_arn"] = _state_machine_arn(job, aws, f"{name}-jobs")
         origins["machine_arn"] = Origin("stack", f"stack {name}-jobs, {STATE_MACHINE_OUTPUT}")
@@ -65,16 +62,3 @@ def _state_machine_arn(job: LoadedJob, aws: Aws, name: str) -> str:
         fix = f"`cloudft infra status {name}` shows why."
         raise check_failed(job, "StackNotReady", message, fix, field)
     return stack.outputs[STATE_MACHINE_OUTPUT]
-
-
-def _section_values(outputs: Mapping[str, str]) -> dict[str, object]:
-    """Return the fields of the section that the outputs have."""
-    values = {
-        "role_arn": outputs.get("BedrockRoleArn"),
-        "s3_uri": prefix_uri(outputs, "DataBucketName"),
-        "output_s3_uri": prefix_uri(outputs, "OutputBucketName"),
-        "kms_key_id": outputs.get("KeyArn"),
-        "import_role_arn": outputs.get("ImportRoleArn"),
-        "vpc": vpc_settings(outputs),
-    }
-    return {field: value for field, value in values.items() if value}

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Literal
 
-from cloudft.backends.bedrock.responses import CustomizationJob
+from cloudft.backends.bedrock.api_shapes import CustomizationJob
 from cloudft.storage.store import to_iso_time
 from cloudft.types import JobState, LogLine, StatusDetails
 

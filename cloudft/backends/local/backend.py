@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 
 from cloudft.backends.base import Backend, StagedJob
 from cloudft.backends.capabilities import (
@@ -164,9 +163,10 @@ class LocalBackend(
             make_private_folder(job.path)
             make_private_folder(job.path / names.DATA)
             lock = try_lock(job.path / names.LOCK)
-            if lock is None:
+            if lock is None:  # its trainer runs, or another submit is starting it
                 return job_id
             try:
+                # Under the lock, so that of two submits only one starts a trainer.
                 if not job.was_started():
                     self._write_job_files(job, plan)
                     self._start_trainer(job, lock)
@@ -323,6 +323,8 @@ class LocalBackend(
 
     def _lock_after_exit(self, job: JobFolder) -> int | None:
         """Lock the job; the processes of a run that has ended get a moment to exit."""
+        from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
+
         patience = EXIT_GRACE_S if (job.path / names.ENDED).exists() else 0.0
         retrying = Retrying(
             stop=stop_after_delay(patience),
@@ -338,6 +340,8 @@ class LocalBackend(
         atomic_write(job.path / names.JOB, orjson.dumps(plan.request, option=orjson.OPT_INDENT_2))
 
     def _start_trainer(self, job: JobFolder, lock: int) -> None:
+        # The trainer inherits the locked descriptor: the lock proves that it lives, and is
+        # released by the kernel when its last process exits. A pid file could not prove that.
         with open(job.path / names.LOG, "ab", opener=_open_private) as log:
             child = subprocess.Popen(
                 [sys.executable, "-m", "local_backend", str(job.path), "--lock-fd", str(lock)],

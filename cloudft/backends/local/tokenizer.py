@@ -14,7 +14,7 @@ from cloudft.errors import TrainerError
 
 
 def tokenize_lines(
-    request: Mapping[str, Any], lines: Iterable[bytes], environment: Mapping[str, str]
+    request: Mapping[str, object], lines: Iterable[bytes], environment: Mapping[str, str]
 ) -> Iterator[dict[str, Any]]:
     """Yield the facts of the model, then a reply for each line.
 
@@ -58,7 +58,7 @@ def tokenize_lines(
 
 def _feed(
     child: subprocess.Popen[bytes],
-    request: Mapping[str, Any],
+    request: Mapping[str, object],
     lines: Iterable[bytes],
     broken: list[Exception],
 ) -> None:

@@ -13,7 +13,7 @@ from cloudft.errors import TrainerError
 
 
 def run_trainer_program(
-    program: Sequence[str], environment: Mapping[str, str], *, request: Any = None
+    program: Sequence[str], environment: Mapping[str, str], *, request: object = None
 ) -> Iterator[dict[str, Any]]:
     """Yield the replies of `python -m PROGRAM`; kill the process when the iterator is closed.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import orjson
 
@@ -43,6 +43,7 @@ from cloudft.backends.sagemaker import (
     weights,
 )
 from cloudft.backends.sagemaker.local_inference import LocalInferenceMixin
+from cloudft.backends.sagemaker.responses import TrainingJob
 from cloudft.backends.trained_model import trained_model
 from cloudft.catalogue import cost
 from cloudft.errors import (
@@ -71,7 +72,6 @@ from cloudft.types import (
     to_json,
 )
 
-TrainingJobDescription = Mapping[str, Any]
 PRICING_URL = "https://aws.amazon.com/sagemaker/ai/pricing"
 UNKNOWN_IMAGE = "<the image that the SageMaker SDK names>"
 
@@ -108,21 +108,21 @@ class SageMakerBackend(
 
     def estimate(self, job: LoadedJob, volumes: Mapping[str, DataVolume]) -> Estimate:
         """Return an upper bound: training time is not known before a run, its limit is."""
-        made = self.local_backend.estimate(job, volumes)
-        hour, price = request.usd_per_hour(job), instances.get_hourly_price(job)
+        local_estimate = self.local_backend.estimate(job, volumes)
+        usd_per_hour, price = request.usd_per_hour(job), instances.get_hourly_price(job)
         seconds = request.max_runtime_seconds(job)
         name = instances.choose_instance_type(job)
-        machines = f"{job.spec.sagemaker.instance_count} x {name or 'a machine to be named'}"
-        told = f"at most {seconds / 3600:g} h of {machines}"
+        instances_text = f"{job.spec.sagemaker.instance_count} x {name or 'a machine to be named'}"
+        basis = f"at most {seconds / 3600:g} h of {instances_text}"
         return replace(
-            made,
+            local_estimate,
             backend=self.name,
             usd={
-                "training": None if hour is None else hour * seconds / 3600,
+                "training": None if usd_per_hour is None else usd_per_hour * seconds / 3600,
                 "storagePerMonth": None,
                 "servingPerHour": 0.0,
             },
-            price_source=f"{told}; {price[1].url}" if price else f"{told}, {cost.NO_PRICE_KNOWN}",
+            price_source=f"{basis}; {price[1].url}" if price else f"{basis}, {cost.NO_PRICE_KNOWN}",
             price_date=price[1].date if price else "",
             at_most=True,
             unpriced=MissingPrice(f"an hour of {name}", "instance_hour", PRICING_URL)
@@ -132,47 +132,47 @@ class SageMakerBackend(
 
     def with_current_prices(self, job: LoadedJob, estimate: Estimate) -> Estimate:
         """Use the Price List, where there is one: a self-hosted endpoint has none."""
-        here, name = self.aws_for(self.location_of(job)), instances.choose_instance_type(job)
+        aws, name = self.aws_for(self.location_of(job)), instances.choose_instance_type(job)
         try:
-            meta = here.client("sagemaker").meta
+            meta = aws.client("sagemaker").meta
             stated = (instances.get_hourly_price(job) or (0, None))[1]
             if stated is not None and stated.key == catalogue.STATED_SOURCE:
                 return estimate
             if name is None or ".amazonaws.com" not in meta.endpoint_url:
                 return estimate
-            hour = price_list.fetch_hourly_price(here, name, meta.region_name)
+            usd_per_hour = price_list.fetch_hourly_price(aws, name, meta.region_name)
         except (CloudRefused, CloudUnreachable):
             return estimate
-        if hour is None:
+        if usd_per_hour is None:
             return estimate
         hours = request.max_runtime_seconds(job) / 3600
-        usd = {**estimate.usd, "training": hour * hours * job.spec.sagemaker.instance_count}
-        told = estimate.price_source.partition(";")[0].partition(",")[0]
-        return replace(estimate, usd=usd, price_source=f"{told}; Price List API", price_date="")
+        usd = {**estimate.usd, "training": usd_per_hour * hours * job.spec.sagemaker.instance_count}
+        basis = estimate.price_source.partition(";")[0].partition(",")[0]
+        return replace(estimate, usd=usd, price_source=f"{basis}; Price List API", price_date="")
 
     def plan(self, staged: StagedJob) -> Plan:
         """Return the calls, in order, with everything that is in them."""
         model = trained_model(staged.job)
         assert model is not None, "preflight refuses a job without a model to train"
-        asked = self._job_inputs(staged, weights.list_weight_files(model))
-        wanted = request.create_request(asked)
-        job_id = wanted["HyperParameters"][request.JOB_KEY]
+        inputs = self._job_inputs(staged, weights.list_weight_files(model))
+        parameters = request.create_request(inputs)
+        job_id = parameters["HyperParameters"][request.JOB_KEY]
         return Plan(
             backend=self.name,
-            token=request.request_token(asked),
+            token=request.request_token(inputs),
             name=staged.job.spec.name,
             request={
                 **AwsRequest(
-                    hyper_parameters=dict(asked.trainer["hyperParameters"]),
+                    hyper_parameters=dict(inputs.trainer["hyperParameters"]),
                     place=request.location_of(staged.job),
-                    calls=request.api_calls(asked).in_order,
+                    calls=request.api_calls(inputs).in_order,
                 ).to_json(),
-                "job": {"id": job_id, **request.container_request(asked)},
-                "home": request.local_request(asked, job_id),
-                "sha256": {file.role: file.sha256 for file in asked.weights},
+                "job": {"id": job_id, **request.container_request(inputs)},
+                "home": request.local_request(inputs, job_id),
+                "sha256": {file.role: file.sha256 for file in inputs.weights},
                 "usdPerHour": request.usd_per_hour(staged.job),
             },
-            files=request.plan_files(asked),
+            files=request.plan_files(inputs),
             manifest=staged.manifest,
             estimate=self.estimate(staged.job, staged.manifest.files),
             spec=to_portable_values(staged.job),
@@ -190,6 +190,7 @@ class SageMakerBackend(
         known = self._find_training_job(plan)
         if known is not None:
             return known
+        # The uploads are named by their content, so an interrupted submit repeats no upload.
         self._upload(plan, observer)
         return self._create(plan)
 
@@ -201,10 +202,10 @@ class SageMakerBackend(
     def _find_training_job(self, plan: Plan) -> str | None:
         """Return the name of the plan's training job when it was created before."""
         name = request.training_job_name(plan.job_id)
-        answer = self._describe_training_job(name)
-        if answer is None:
+        description = self._describe_training_job(name)
+        if description is None:
             return None
-        if answer.get("HyperParameters", {}).get(request.TOKEN_KEY) != plan.token:
+        if description.get("HyperParameters", {}).get(request.TOKEN_KEY) != plan.token:
             raise ResourceConflict(
                 f"a training job {name} is there, and it is another one",
                 fix="give this job another name.",
@@ -232,80 +233,84 @@ class SageMakerBackend(
         self.create_once(what, call, lambda: self._find_training_job(plan))
         return str(call.parameters["TrainingJobName"])
 
-    def _describe_training_job(self, name: str) -> TrainingJobDescription | None:
+    def _describe_training_job(self, name: str) -> TrainingJob | None:
         """Return one training job, or None where SageMaker has none of that name."""
         what, operation = f"can't read the job {name}", "describe_training_job"
-        return self.describe_or_none(what, "sagemaker", operation, TrainingJobName=name)
+        response = self.describe_or_none(what, "sagemaker", operation, TrainingJobName=name)
+        return cast("TrainingJob | None", response)
 
-    def _list_attempts(self, job_id: str) -> list[TrainingJobDescription]:
+    def _list_attempts(self, job_id: str) -> list[TrainingJob]:
         """Return the job's training jobs, oldest first. Raise JobNotFound when there is none."""
         name = request.training_job_name(job_id)
         first = self._describe_training_job(name)
         if first is None or not _is_cloudft_job(first):
-            raise job_not_found(f"SageMaker has no job {job_id} of cloudft's")
-        found = [first]
-        while (more := self._describe_training_job(f"{name}-r{len(found)}")) is not None:
-            found.append(more)
-        return found
+            raise job_not_found(f"SageMaker has no job {job_id} that cloudft created")
+        attempts = [first]
+        while (next_attempt := self._describe_training_job(f"{name}-r{len(attempts)}")) is not None:
+            attempts.append(next_attempt)
+        return attempts
 
     def describe(self, job_id: str) -> JobState:
         """Return the state; the first call after completion downloads the artifacts."""
         attempts = self._list_attempts(job_id)
-        answer = attempts[-1]
-        told = logs.read_newest_state(self.aws, answer["TrainingJobName"])
-        price = catalogue.hourly_price(answer["ResourceConfig"]["InstanceType"])
-        hour = price[0] * answer["ResourceConfig"]["InstanceCount"] if price else None
+        description = attempts[-1]
+        trainer_state = logs.read_newest_state(self.aws, description["TrainingJobName"])
+        price = catalogue.hourly_price(description["ResourceConfig"]["InstanceType"])
+        usd_per_hour = price[0] * description["ResourceConfig"]["InstanceCount"] if price else None
         artifacts = None
-        if answer["TrainingJobStatus"] == "Completed":
+        if description["TrainingJobStatus"] == "Completed":
             try:
                 artifacts = str(
-                    output.download_artifacts(self.aws, answer, self.home, _job_id_of(answer))
+                    output.download_artifacts(
+                        self.aws, description, self.home, _job_id_of(description)
+                    )
                 )
             except (DamagedJob, ResourceNotFound) as error:
-                failed = {"TrainingJobStatus": "Failed", "FailureReason": error.message}
-                answer = {**answer, **failed}
+                description = description.copy()
+                description.update({"TrainingJobStatus": "Failed", "FailureReason": error.message})
         billed = [a["BillableTimeInSeconds"] for a in attempts if "BillableTimeInSeconds" in a]
         if billed:
-            answer = {**answer, "BillableTimeInSeconds": sum(billed)}
+            description = {**description, "BillableTimeInSeconds": sum(billed)}
         return states.to_job_state(
-            answer, told, artifacts, attempts=len(attempts), usd_per_hour=hour
+            description, trainer_state, artifacts, attempts=len(attempts), usd_per_hour=usd_per_hour
         )
 
     def describe_many(self, job_ids: Sequence[str]) -> Mapping[str, JobState]:
         """List the account's training jobs, a hundred a page; the newest of each job counts."""
-        wanted = {request.training_job_name(job_id): job_id for job_id in job_ids}
-        found: dict[str, JobState] = {}
+        by_name = {request.training_job_name(job_id): job_id for job_id in job_ids}
+        described: dict[str, JobState] = {}
         for summary in inventory.list_training_jobs(self.aws):
             matched = request.TRAINING_JOB_NAME.fullmatch(summary["TrainingJobName"])
-            job_id = wanted.get(matched["base"]) if matched else None
-            if job_id is None or job_id in found:  # the newest comes first
+            job_id = by_name.get(matched["base"]) if matched else None
+            if job_id is None or job_id in described:  # the newest comes first
                 continue
             folder = self.home.jobs / job_id / output.ARTIFACTS
-            there = str(folder) if layout.is_complete(folder) else None
-            answer = {**summary, "HyperParameters": {request.JOB_KEY: job_id}}
-            found[job_id] = states.to_job_state(answer, None, there)
-            if len(found) == len(wanted):
+            artifacts = str(folder) if layout.is_complete(folder) else None
+            description = summary.copy()
+            description["HyperParameters"] = {request.JOB_KEY: job_id}
+            described[job_id] = states.to_job_state(description, None, artifacts)
+            if len(described) == len(by_name):
                 break
-        return found
+        return described
 
     def list_untracked(self, known: Collection[str]) -> Iterator[DiscoveredJob | DamagedJob]:
         """Yield jobs whose hyperparameters say that cloudft created them; their plan lies in S3."""
         names = {request.training_job_name(job_id) for job_id in known}
-        there = (summary["TrainingJobName"] for summary in inventory.list_training_jobs(self.aws))
-        matched = ((name, request.TRAINING_JOB_NAME.fullmatch(name)) for name in there)
-        wanted = (
+        listed = (summary["TrainingJobName"] for summary in inventory.list_training_jobs(self.aws))
+        matched = ((name, request.TRAINING_JOB_NAME.fullmatch(name)) for name in listed)
+        candidates = (
             (name, name)
-            for name, found_in in matched
-            if name not in names and found_in is not None and not found_in["number"]
+            for name, match in matched
+            if name not in names and match is not None and not match["number"]
         )
-        yield from discovered_plan.discover_each(wanted, self._discover)
+        yield from discovered_plan.discover_each(candidates, self._discover)
 
     def _discover(self, name: str, _: str) -> DiscoveredJob | None:
-        answer = self._describe_training_job(name)
-        if answer is None or not _is_cloudft_job(answer):
+        description = self._describe_training_job(name)
+        if description is None or not _is_cloudft_job(description):
             return None
-        plan = output.read_plan(self.aws, answer)
-        created = str(states.iso_format(answer["CreationTime"]))
+        plan = output.read_plan(self.aws, description)
+        created = str(states.iso_format(description["CreationTime"]))
         return plan.to_discovered_job(name, created, self.location_with_region("sagemaker"))
 
     def metrics(self, job_id: str) -> Iterator[Metric]:
@@ -329,10 +334,10 @@ class SageMakerBackend(
 
     def stop(self, job_id: str) -> None:
         """Call StopTrainingJob: the trainer has two minutes to save a checkpoint."""
-        answer = self._list_attempts(job_id)[-1]
-        if answer["TrainingJobStatus"] != "InProgress":
+        description = self._list_attempts(job_id)[-1]
+        if description["TrainingJobStatus"] != "InProgress":
             return
-        what, name = f"the job {job_id} can't be stopped", answer["TrainingJobName"]
+        what, name = f"the job {job_id} can't be stopped", description["TrainingJobName"]
         try:
             self.aws.call(what, "sagemaker", "stop_training_job", TrainingJobName=name)
         except CloudRefused:
@@ -353,23 +358,25 @@ class SageMakerBackend(
                 f"{job_id} is Completed: there is nothing to resume",
                 fix="submit another job with more epochs.",
             )
-        again = request.resume_parameters(self._original_request(attempts[0]), len(attempts))
+        parameters = request.resume_parameters(self._original_request(attempts[0]), len(attempts))
         what = f"the job {job_id} can't be resumed"
         try:
-            self.aws.call(what, "sagemaker", request.CREATE, **again)
+            self.aws.call(what, "sagemaker", request.CREATE, **parameters)
         except ResourceConflict:  # another resume beside this has made it
             return
 
-    def _original_request(self, answer: TrainingJobDescription) -> Mapping[str, Any]:
+    def _original_request(self, description: TrainingJob) -> Mapping[str, Any]:
         """Return the request that created the job.
 
         It comes from this machine's record, else from SageMaker's description; never from the plan
         in S3, which has a role, an image and a command.
         """
-        record = Store(self.home.jobs).get_or_none(_job_id_of(answer))
+        record = Store(self.home.jobs).get_or_none(_job_id_of(description))
         recorded = recorded_request(record)
         sent = recorded.planned.create.parameters if recorded else None
-        return sent or request.parameters_from_description(answer, record.tags if record else {})
+        return sent or request.parameters_from_description(
+            description, record.tags if record else {}
+        )
 
     def download_artifacts(
         self, job_id: str, to: Path, on_copied: Callable[[int], None] | None = None
@@ -381,9 +388,9 @@ class SageMakerBackend(
         """List running jobs, warm pools and staged data of this account and Region."""
         return inventory.list_resources(self.aws)
 
-    def remove_resource(self, thing: CloudResource) -> None:
+    def remove_resource(self, resource: CloudResource) -> None:
         """Remove one resource. A running job is left alone."""
-        inventory.delete_resource(self.aws, thing)
+        inventory.delete_resource(self.aws, resource)
 
 
 def _on_any_device(job: LoadedJob) -> LoadedJob:
@@ -402,18 +409,18 @@ def _resolve_image(job: LoadedJob) -> str:
     return images.find_sdk_image(region, instance, spec.pytorch_version)
 
 
-def _is_cloudft_job(answer: TrainingJobDescription) -> bool:
+def _is_cloudft_job(description: TrainingJob) -> bool:
     """Return whether a job carries the id from which its name follows."""
-    job_id = (answer.get("HyperParameters") or {}).get(request.JOB_KEY, "")
-    name = request.TRAINING_JOB_NAME.fullmatch(answer["TrainingJobName"])
+    job_id = (description.get("HyperParameters") or {}).get(request.JOB_KEY, "")
+    name = request.TRAINING_JOB_NAME.fullmatch(description["TrainingJobName"])
     return (
         is_job_id(job_id) and name is not None and request.training_job_name(job_id) == name["base"]
     )
 
 
-def _job_id_of(answer: TrainingJobDescription) -> str:
-    return str(answer["HyperParameters"][request.JOB_KEY])
+def _job_id_of(description: TrainingJob) -> str:
+    return str(description["HyperParameters"][request.JOB_KEY])
 
 
-def _training_job_names(attempts: Sequence[TrainingJobDescription]) -> list[str]:
-    return [str(answer["TrainingJobName"]) for answer in attempts]
+def _training_job_names(attempts: Sequence[TrainingJob]) -> list[str]:
+    return [str(description["TrainingJobName"]) for description in attempts]

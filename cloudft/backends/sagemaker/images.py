@@ -53,8 +53,8 @@ class EcrImage:
     @property
     def torch_version(self) -> str | None:
         """Return the version of PyTorch in the tag of a framework's image, or None."""
-        found = re.match(r"\d+\.\d+(\.\d+)?", self.tag)
-        return found[0] if found and self.repository.split("/")[-1] in FRAMEWORKS else None
+        match = re.match(r"\d+\.\d+(\.\d+)?", self.tag)
+        return match[0] if match and self.repository.split("/")[-1] in FRAMEWORKS else None
 
     @property
     def is_torch_too_old(self) -> bool:
@@ -71,8 +71,8 @@ class EcrImage:
 
 def parse_ecr_uri(uri: str) -> EcrImage | None:
     """Parse an image's URI; return None unless it is in ECR."""
-    found = ECR_URI.fullmatch(uri)
-    return EcrImage(**{k: v or "" for k, v in found.groupdict().items()}) if found else None
+    match = ECR_URI.fullmatch(uri)
+    return EcrImage(**{k: v or "" for k, v in match.groupdict().items()}) if match else None
 
 
 def is_sdk_installed() -> bool:

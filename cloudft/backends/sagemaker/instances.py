@@ -19,10 +19,10 @@ weights, their gradients and the two moments of AdamW."""
 OVERHEAD_BYTES = 5 * GIB
 """CUDA's own, and activations; the trainer takes fewer records at once where less is free."""
 UNSHARDED_SHARE = 0.15
-"""So much of a sharded model, with its gradients, is whole on each GPU at a time: embeddings,
-output layer, the block at work. Reckoned for a Llama of 8 B."""
+"""Share of a sharded model, with its gradients, that is whole on each GPU at a time: embeddings,
+output layer, the current block. Calculated for a Llama of 8 B."""
 DISK_GB, DISK_COPIES = 30, 3
-"""Disk beside the weights, and how often these lie there: sent, kept as checkpoint, written out."""
+"""Disk beside the weights, and the copies of these: downloaded, checkpoint, output."""
 
 
 def count_parameters(model: Model) -> int | None:
@@ -66,17 +66,17 @@ def choose_instance_type(job: LoadedJob) -> str | None:
     Types of the same price come in the catalogue's order; those without a price come last. With
     `local.fsdp: true` it is the cheapest whose GPUs fit the model together.
     """
-    given: str | None = job.spec.sagemaker.instance_type
-    if given is not None:
-        return given
-    wanted = required_gpu_bytes(job)
-    if wanted is None:
+    named: str | None = job.spec.sagemaker.instance_type
+    if named is not None:
+        return named
+    needed = required_gpu_bytes(job)
+    if needed is None:
         return None
     if job.spec.local.fsdp is True:
         fitting = [i for i in _all_instances() if _fits_when_sharded(job, i)]
     else:
-        fitting = [i for i in _all_instances() if i.gpus == 1 and i.gpu_bytes >= wanted]
-        fitting = fitting or [i for i in _all_instances() if i.gpus > 1 and i.gpu_bytes >= wanted]
+        fitting = [i for i in _all_instances() if i.gpus == 1 and i.gpu_bytes >= needed]
+        fitting = fitting or [i for i in _all_instances() if i.gpus > 1 and i.gpu_bytes >= needed]
     return min(fitting, key=_price_key).name if fitting else None
 
 

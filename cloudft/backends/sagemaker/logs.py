@@ -17,13 +17,14 @@ from cloudft.types import LogLine, Metric
 
 LOG_GROUP = "/aws/sagemaker/TrainingJobs"
 LINE_MARKER = "#cloudft "
-"""Before what is for us (local_backend/sagemaker.py; a test compares the two). It may stand behind
-the beginning of another line: several processes write to one log."""
+"""Prefix of the trainer's protocol lines (local_backend/sagemaker.py; a test compares the two).
+
+It may follow the beginning of another line: several processes write to one log."""
 FIRST_HOST_INFIX = "/algo-1-"
-"""Before the time at the end of a stream's name; without its end it is that of algo-10, too.
+"""Precedes the time at the end of a stream's name. Without the last hyphen, algo-10 matches too.
 Source: SageMaker developer guide, "Amazon CloudWatch Logs for Amazon SageMaker AI"."""
 TAIL_EVENTS = 200
-"""Events from the end among which the newest state is looked for."""
+"""How many of the newest events are searched for the trainer's newest state."""
 
 
 @dataclass(frozen=True)
@@ -48,39 +49,41 @@ class Event:
 def iter_log_lines(aws: Aws, names: Sequence[str], after: str | None = None) -> Iterator[LogLine]:
     """Yield the lines for people, of these training jobs in order, behind the cursor `after`."""
     for event in iter_events(aws, names, after):
-        said, mark, _ = event.text.partition(LINE_MARKER)
-        if said or not mark:
-            yield LogLine(event.cursor, said)
+        text, mark, _ = event.text.partition(LINE_MARKER)
+        if text or not mark:
+            yield LogLine(event.cursor, text)
 
 
 def iter_events(aws: Aws, names: Sequence[str], after: str | None = None) -> Iterator[Event]:
     """Yield every event; none where there is no log yet."""
-    at, time, number = (int(part) for part in (after or "0:0:-1").split(":"))
-    for place, stream in enumerate(list_streams(aws, names)):
-        if place < at:
+    start, time, number = (int(part) for part in (after or "0:0:-1").split(":"))
+    for position, stream in enumerate(list_streams(aws, names)):
+        if position < start:
             continue
-        since, known = (time, number) if place == at else (0, -1)
-        for event in _iter_stream_events(aws, place, stream, since):
+        since, known = (time, number) if position == start else (0, -1)
+        for event in _iter_stream_events(aws, position, stream, since):
             if event.time > since or event.number > known:
                 yield event
 
 
 def list_streams(aws: Aws, names: Sequence[str]) -> list[str]:
     """Return the log streams of the first instance of each job, oldest first."""
-    found: list[str] = []
+    names_found: list[str] = []
     for name in names:
         what = f"the log of {name} can't be read"
-        wanted = {"logGroupName": LOG_GROUP, "logStreamNamePrefix": f"{name}{FIRST_HOST_INFIX}"}
+        parameters = {"logGroupName": LOG_GROUP, "logStreamNamePrefix": f"{name}{FIRST_HOST_INFIX}"}
         try:
-            there = list(aws.paginate(what, "logs", "describe_log_streams", "logStreams", **wanted))
+            listed = list(
+                aws.paginate(what, "logs", "describe_log_streams", "logStreams", **parameters)
+            )
         except ResourceNotFound:  # nothing was ever logged here
             continue
-        there.sort(key=lambda stream: (stream.get("creationTime", 0), stream["logStreamName"]))
-        found += [stream["logStreamName"] for stream in there]
-    return found
+        listed.sort(key=lambda stream: (stream.get("creationTime", 0), stream["logStreamName"]))
+        names_found += [stream["logStreamName"] for stream in listed]
+    return names_found
 
 
-def _iter_stream_events(aws: Aws, place: int, stream: str, since: int) -> Iterator[Event]:
+def _iter_stream_events(aws: Aws, position: int, stream: str, since: int) -> Iterator[Event]:
     token: dict[str, str] = {}
     time, number = -1, -1
     while True:
@@ -88,7 +91,7 @@ def _iter_stream_events(aws: Aws, place: int, stream: str, since: int) -> Iterat
         for event in answer["events"]:
             number = number + 1 if event["timestamp"] == time else 0
             time = event["timestamp"]
-            yield Event(place, time, number, event["message"].rstrip("\n"))
+            yield Event(position, time, number, event["message"].rstrip("\n"))
         following = answer.get("nextForwardToken")
         if not following or following == token.get("nextToken"):
             return
@@ -105,13 +108,13 @@ def _get_events(aws: Aws, stream: str, **how: Any) -> Mapping[str, Any]:
 def read_newest_state(aws: Aws, name: str) -> documents.TrainerState | None:
     """Return the trainer's newest state; None before there is one, or where reading is denied."""
     try:
-        there = list_streams(aws, [name])
-        if not there:
+        stream_names = list_streams(aws, [name])
+        if not stream_names:
             return None
-        answer = _get_events(aws, there[-1], startFromHead=False, limit=TAIL_EVENTS)
+        page = _get_events(aws, stream_names[-1], startFromHead=False, limit=TAIL_EVENTS)
     except (ResourceNotFound, PermissionDenied):
         return None
-    for event in reversed(answer["events"]):
+    for event in reversed(page["events"]):
         content = extract_marked(event["message"], "state")
         if content is not None:
             try:

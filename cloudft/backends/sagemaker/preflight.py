@@ -133,7 +133,7 @@ def _serverless_hint(finding: FindingFactory, field: str, what: str) -> Finding:
     return finding("ServerlessServes", field, f"{SERVERLESS} {what}", fix, "warning")
 
 
-def _check_settings(  # noqa: C901  # a list of independent checks, one branch each
+def _check_settings(  # a list of independent checks, one branch each
     job: LoadedJob, finding: FindingFactory
 ) -> Iterator[Finding]:
     spec = job.spec.sagemaker
@@ -171,7 +171,8 @@ def _check_combinations(job: LoadedJob, finding: FindingFactory) -> Iterator[Fin
         yield finding("BadRequest", "sagemaker.keep_alive_seconds", message, "remove one of them.")
     if spec.vpc is not None and not spec.network_isolation:
         message = "the container installs packages that its image lacks from PyPI"
-        fix = "give the VPC a route to PyPI, or use an image that has them (docs/sagemaker.md)."
+        fix = "give the VPC a route to PyPI, or use an image that has them"
+        fix += " (docs/how-to/train-on-sagemaker.md)."
         yield finding("NetworkOfItsOwn", "sagemaker.vpc", message, fix, "warning")
     if spec.network_isolation and not uploads_weights(job):
         message = "without a network the container can't download the weights"

@@ -21,16 +21,16 @@ def fetch_hourly_price(aws: Aws, instance_type: str, region: str) -> float | Non
     Raise CloudRefused.
     """
     fields = {"regionCode": region, "instanceName": instance_type, "component": "Training"}
-    wanted = [{"Type": "TERM_MATCH", "Field": k, "Value": v} for k, v in fields.items()]
-    there = Aws(replace(aws.location, region=PRICE_LIST_REGION))
+    filters = [{"Type": "TERM_MATCH", "Field": k, "Value": v} for k, v in fields.items()]
+    price_list = Aws(replace(aws.location, region=PRICE_LIST_REGION))
     what = "the price list can't be read"
-    answer = there.call_without_retry(
-        what, "pricing", "get_products", ServiceCode="AmazonSageMaker", Filters=wanted
+    answer = price_list.call_without_retry(
+        what, "pricing", "get_products", ServiceCode="AmazonSageMaker", Filters=filters
     )
-    found = {
+    prices = {
         price for product in answer["PriceList"] for price in _hourly_prices(json.loads(product))
     }
-    return found.pop() if len(found) == 1 else None
+    return prices.pop() if len(prices) == 1 else None
 
 
 def _hourly_prices(product: Mapping[str, Any]) -> set[float]:

@@ -30,14 +30,14 @@ from cloudft.types import StagedFile, job_id
 
 CREATE = "create_training_job"
 CONTAINER_ROOT = "/opt/ml"
-"""Of SageMaker's containers."""
+"""The root folder of SageMaker's containers."""
 JOB_KEY, TOKEN_KEY, PLAN_KEY = "cloudft-job", "cloudft-token", "cloudft-plan"
-"""Among the job's HyperParameters, which every description tells: whose job, its whole token, and
-the digest of its plan."""
+"""Keys of the job's HyperParameters, which every description has: the job's id, its whole token,
+and the digest of its plan."""
 NAME_MAX, RESUME_SUFFIX_LENGTH = 63, 4
-"""Of a TrainingJobName, and what a resumed job's `-r12` takes of it."""
+"""The longest TrainingJobName, and the length of a resumed job's `-r12`."""
 TRAINING_JOB_NAME = re.compile(r"(?P<base>.+-[0-9a-f]{8})(?:-r(?P<number>[0-9]{1,2}))?")
-"""The names that cloudft gives; the marks are the proof."""
+"""The form of cloudft's names. Others may have it too: the keys above are the proof."""
 DAY_S = 86_400
 NUMBER = "[0-9.eE+-]+"
 METRIC_DEFINITIONS = [
@@ -47,7 +47,7 @@ METRIC_DEFINITIONS = [
     }
     for split in UPLOADED_ROLES
 ]
-"""For the console's curves alone: what `metrics` tells is read off the log, point by point."""
+"""For the console's curves only: `metrics` reads the log, point by point."""
 
 
 @dataclass(frozen=True)
@@ -67,22 +67,22 @@ class TrainingJobInputs:
     @property
     def files(self) -> dict[str, StagedFile]:
         """Return the staged files that the job reads, by role."""
-        there = self.staged.manifest.files
-        return {role: there[role] for role in UPLOADED_ROLES if role in there}
+        files = self.staged.manifest.files
+        return {role: files[role] for role in UPLOADED_ROLES if role in files}
 
 
-def location_of(job: LoadedJob) -> dict[str, Any]:
+def location_of(job: LoadedJob) -> dict[str, str | None]:
     """Return the job's location; what the section leaves out is the section bedrock's.
 
     A flag (--region, --profile, --endpoint-url: they set bedrock's) takes precedence over both.
     """
     own, other = job.spec.sagemaker, job.spec.bedrock
-    found = {}
+    location = {}
     for name in ("region", "profile", "endpoint_url"):
         origin = job.origins.get(f"bedrock.{name}")
         by_flag = origin is not None and origin.kind == "flag"
-        found[name] = (None if by_flag else getattr(own, name)) or getattr(other, name)
-    return found
+        location[name] = (None if by_flag else getattr(own, name)) or getattr(other, name)
+    return location
 
 
 def s3_prefix(job: LoadedJob) -> tuple[str, str]:
@@ -98,10 +98,10 @@ def expected_bucket_owner(job: LoadedJob) -> str | None:
 def training_job_name(identifier: str) -> str:
     """Return the training job's name of a job id: letters, digits, single hyphens. Idempotent."""
     name, _, token = identifier.rpartition("-")
-    words = re.sub(r"[^0-9a-zA-Z]+", "-", name).strip("-")
+    cleaned = re.sub(r"[^0-9a-zA-Z]+", "-", name).strip("-")
     return (
-        f"{words[: NAME_MAX - 9 - RESUME_SUFFIX_LENGTH].rstrip('-')}-{token}"
-        if words
+        f"{cleaned[: NAME_MAX - 9 - RESUME_SUFFIX_LENGTH].rstrip('-')}-{token}"
+        if cleaned
         else identifier
     )
 
@@ -125,12 +125,12 @@ def usd_per_hour(job: LoadedJob) -> float | None:
 
 def container_request(inputs: TrainingJobInputs) -> dict[str, Any]:
     """Return job.json for the container: only uploaded data, its own device, uploaded weights."""
-    made = {name: value for name, value in inputs.trainer.items() if name != "id"}
-    data = {role: made["data"][role] for role in inputs.files}
-    model = dict(made["model"])
+    job_json = {name: value for name, value in inputs.trainer.items() if name != "id"}
+    data = {role: job_json["data"][role] for role in inputs.files}
+    model = dict(job_json["model"])
     if inputs.weights:
         model["weights"] = [{"kind": "folder", "path": "model"}]
-    return made | {"data": data, "model": model, "device": "auto"}
+    return job_json | {"data": data, "model": model, "device": "auto"}
 
 
 def request_token(inputs: TrainingJobInputs) -> str:
@@ -147,9 +147,9 @@ def request_token(inputs: TrainingJobInputs) -> str:
 def create_request(inputs: TrainingJobInputs) -> dict[str, Any]:
     """Return the parameters of CreateTrainingJob."""
     name = request_token(inputs)
-    made = _create_parameters(inputs, job_id(inputs.job.spec.name, name), name)
+    parameters = _create_parameters(inputs, job_id(inputs.job.spec.name, name), name)
     mark = {PLAN_KEY: _plan_digest(inputs, name)}  # not of the token: older builds had none
-    return made | {"HyperParameters": made["HyperParameters"] | mark}
+    return parameters | {"HyperParameters": parameters["HyperParameters"] | mark}
 
 
 def local_request(inputs: TrainingJobInputs, job_id: str) -> dict[str, Any]:
@@ -169,9 +169,9 @@ def _plan_digest(inputs: TrainingJobInputs, token: str) -> str:
 def _create_parameters(inputs: TrainingJobInputs, name: str, token: str) -> dict[str, Any]:
     job, spec = inputs.job, inputs.job.spec.sagemaker
     bucket, prefix = s3_prefix(job)
-    home = f"s3://{bucket}/{prefix}jobs/{name}"
+    job_folder = f"s3://{bucket}/{prefix}jobs/{name}"
     tags = with_cloudft_tags(job.spec.tags, name, token)
-    made: dict[str, Any] = {
+    parameters: dict[str, Any] = {
         "TrainingJobName": training_job_name(name),
         "RoleArn": spec.role_arn,
         "AlgorithmSpecification": {
@@ -186,10 +186,10 @@ def _create_parameters(inputs: TrainingJobInputs, name: str, token: str) -> dict
             JOB_KEY: name,
             TOKEN_KEY: token,
         },
-        "InputDataConfig": list(_channels(inputs, f"{home}/input/")),
-        "OutputDataConfig": {"S3OutputPath": f"{home}/output/"},
+        "InputDataConfig": list(_channels(inputs, f"{job_folder}/input/")),
+        "OutputDataConfig": {"S3OutputPath": f"{job_folder}/output/"},
         "CheckpointConfig": {
-            "S3Uri": f"{home}/checkpoints/",
+            "S3Uri": f"{job_folder}/checkpoints/",
             "LocalPath": f"{CONTAINER_ROOT}/checkpoints",
         },
         "ResourceConfig": _resources(job),
@@ -199,36 +199,36 @@ def _create_parameters(inputs: TrainingJobInputs, name: str, token: str) -> dict
     }
     if spec.spot:
         longest = spec.max_wait_seconds or 2 * max_runtime_seconds(job)
-        made["StoppingCondition"]["MaxWaitTimeInSeconds"] = longest
+        parameters["StoppingCondition"]["MaxWaitTimeInSeconds"] = longest
     if spec.kms_key_id:
-        made["OutputDataConfig"]["KmsKeyId"] = spec.kms_key_id
+        parameters["OutputDataConfig"]["KmsKeyId"] = spec.kms_key_id
     if spec.network_isolation:
-        made["EnableNetworkIsolation"] = True
+        parameters["EnableNetworkIsolation"] = True
     if spec.vpc:
-        made["VpcConfig"] = {
+        parameters["VpcConfig"] = {
             "Subnets": list(spec.vpc.subnet_ids),
             "SecurityGroupIds": list(spec.vpc.security_group_ids),
         }
-    return made
+    return parameters
 
 
-def _resources(job: LoadedJob) -> dict[str, Any]:
+def _resources(job: LoadedJob) -> dict[str, object]:
     spec = job.spec.sagemaker
     name = instances.choose_instance_type(job)
-    known = instances.find_instance(name)
-    made: dict[str, Any] = {
+    instance = instances.find_instance(name)
+    resources: dict[str, object] = {
         "InstanceType": name,
         "InstanceCount": spec.instance_count,
         "VolumeSizeInGB": instances.choose_volume_gb(job),
     }
     if spec.keep_alive_seconds:
-        made["KeepAlivePeriodInSeconds"] = spec.keep_alive_seconds
-    if spec.kms_key_id and not (known and known.nvme):
-        made["VolumeKmsKeyId"] = spec.kms_key_id
-    return made
+        resources["KeepAlivePeriodInSeconds"] = spec.keep_alive_seconds
+    if spec.kms_key_id and not (instance and instance.nvme):
+        resources["VolumeKmsKeyId"] = spec.kms_key_id
+    return resources
 
 
-def _channels(inputs: TrainingJobInputs, job_inputs: str) -> Iterator[dict[str, Any]]:
+def _channels(inputs: TrainingJobInputs, job_inputs: str) -> Iterator[dict[str, object]]:
     """Yield the input channels. Data streams from S3; weights are files, to be memory-mapped."""
     bucket, prefix = s3_prefix(inputs.job)
     root = f"s3://{bucket}/{prefix}"
@@ -240,9 +240,9 @@ def _channels(inputs: TrainingJobInputs, job_inputs: str) -> Iterator[dict[str, 
         yield _channel("model", f"{root}models/{weights_digest(inputs)}/", "File")
 
 
-def _channel(name: str, uri: str, mode: str) -> dict[str, Any]:
-    place = {"S3DataType": "S3Prefix", "S3Uri": uri, "S3DataDistributionType": "FullyReplicated"}
-    return {"ChannelName": name, "DataSource": {"S3DataSource": place}, "InputMode": mode}
+def _channel(name: str, uri: str, mode: str) -> dict[str, object]:
+    location = {"S3DataType": "S3Prefix", "S3Uri": uri, "S3DataDistributionType": "FullyReplicated"}
+    return {"ChannelName": name, "DataSource": {"S3DataSource": location}, "InputMode": mode}
 
 
 def weights_digest(inputs: TrainingJobInputs) -> str:
@@ -288,13 +288,13 @@ def api_calls(inputs: TrainingJobInputs) -> PlannedCalls:
     return PlannedCalls((*uploads, *others), plan_file, create)
 
 
-def resume_parameters(first: Mapping[str, Any], number: int) -> dict[str, Any]:
+def resume_parameters(first: Mapping[str, object], number: int) -> dict[str, object]:
     """Return the request of a job that resumes from the checkpoints of an earlier one."""
     return {**first, "TrainingJobName": f"{first['TrainingJobName']}-r{number}"}
 
 
 def parameters_from_description(
-    answer: Mapping[str, Any], tags: Mapping[str, str]
+    description: Mapping[str, Any], tags: Mapping[str, str]
 ) -> dict[str, Any]:
     """Return the request that created a job, from DescribeTrainingJob's response, with these tags.
 
@@ -303,10 +303,10 @@ def parameters_from_description(
     members = (
         load_service_model("sagemaker").operation_model("CreateTrainingJob").input_shape.members
     )
-    marks = answer["HyperParameters"]
-    ours = with_cloudft_tags(tags, marks[JOB_KEY], marks[TOKEN_KEY])
-    made = {name: answer[name] for name in members if answer.get(name) is not None}
-    return made | {"Tags": [{"Key": key, "Value": value} for key, value in ours.items()]}
+    job_parameters = description["HyperParameters"]
+    all_tags = with_cloudft_tags(tags, job_parameters[JOB_KEY], job_parameters[TOKEN_KEY])
+    parameters = {name: description[name] for name in members if description.get(name) is not None}
+    return parameters | {"Tags": [{"Key": key, "Value": value} for key, value in all_tags.items()]}
 
 
 def plan_files(inputs: TrainingJobInputs) -> dict[str, Path]:

@@ -69,11 +69,11 @@ def _image_permissions(image: str, here: ArnContext) -> Iterator[RequiredPermiss
     A repository's own policy may allow it too. SageMaker pulls AWS's own images with its own
     credentials (developer guide, "Docker Registry Paths and Example Code").
     """
-    found = images.parse_ecr_uri(image)
-    if found is None or found.is_aws_image:
+    ecr = images.parse_ecr_uri(image)
+    if ecr is None or ecr.is_aws_image:
         return
     yield RequiredPermission("ecr:GetAuthorizationToken", "*")
-    name = f"arn:{here.partition}:ecr:{found.region}:{found.account}:repository/{found.repository}"
+    name = f"arn:{here.partition}:ecr:{ecr.region}:{ecr.account}:repository/{ecr.repository}"
     yield from (RequiredPermission(action, name, severity="warning") for action in ECR_PULL_ACTIONS)
 
 
@@ -113,10 +113,10 @@ def caller_permissions(job: LoadedJob, region: str) -> Iterator[RequiredPermissi
     The caller creates, tags, describes and stops the job, passes the role, and uses the disk's key.
     """
     here, spec = arn_context(job, region), job.spec.sagemaker
-    made = here.arn("sagemaker", "training-job/*")
+    training_jobs = here.arn("sagemaker", "training-job/*")
     for action in ("CreateTrainingJob", "AddTags", "DescribeTrainingJob"):
-        yield RequiredPermission(f"sagemaker:{action}", made)
-    yield RequiredPermission("sagemaker:StopTrainingJob", made, severity="warning")
+        yield RequiredPermission(f"sagemaker:{action}", training_jobs)
+    yield RequiredPermission("sagemaker:StopTrainingJob", training_jobs, severity="warning")
     yield RequiredPermission("iam:PassRole", str(spec.role_arn), {"iam:PassedToService": SERVICE})
     group = here.arn("logs", f"log-group:{LOG_GROUP}:log-stream:*")
     yield from (
@@ -133,7 +133,7 @@ def _network_permissions(job: LoadedJob, here: ArnContext) -> Iterator[RequiredP
     vpc = job.spec.sagemaker.vpc
     if vpc is None:
         return
-    yield from (RequiredPermission(f"ec2:Describe{thing}", "*") for thing in EC2_DESCRIBE_ACTIONS)
+    yield from (RequiredPermission(f"ec2:Describe{kind}", "*") for kind in EC2_DESCRIBE_ACTIONS)
     interface = here.arn("ec2", "network-interface/*")
     yield RequiredPermission("ec2:CreateNetworkInterface", interface)
     for subnet in vpc.subnet_ids:
@@ -142,8 +142,8 @@ def _network_permissions(job: LoadedJob, here: ArnContext) -> Iterator[RequiredP
         yield RequiredPermission(
             "ec2:CreateNetworkInterface", here.arn("ec2", f"security-group/{group}")
         )
-    there = {"ec2:Subnet": tuple(here.arn("ec2", f"subnet/{one}") for one in vpc.subnet_ids)}
+    subnets = {"ec2:Subnet": tuple(here.arn("ec2", f"subnet/{one}") for one in vpc.subnet_ids)}
     yield from (
-        RequiredPermission(f"ec2:{action}", interface, there)
+        RequiredPermission(f"ec2:{action}", interface, subnets)
         for action in NETWORK_INTERFACE_ACTIONS
     )

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from cloudft.aws.client import Aws
 from cloudft.backends.aws_base.stack_outputs import (
     NETWORK_OUTPUTS,
     StackMapping,
-    prefix_uri,
     read_stack,
-    vpc_settings,
 )
 from cloudft.spec.load import LoadedJob
 from cloudft.spec.stack_defaults import is_unset, with_defaults
@@ -42,15 +37,6 @@ def with_stack_defaults(job: LoadedJob, aws: Aws) -> LoadedJob:
     if name is None:
         return job
     stack = read_stack(job, aws, name, field, STACK_MAPPING)
-    return with_defaults(job, "sagemaker", _values(stack.outputs), STACK_MAPPING.origins(name))
-
-
-def _values(outputs: Mapping[str, str]) -> dict[str, Any]:
-    """Return the fields of `sagemaker` that the outputs fill."""
-    told = {
-        "role_arn": outputs.get("SageMakerRoleArn"),
-        "s3_uri": prefix_uri(outputs, "OutputBucketName"),
-        "kms_key_id": outputs.get("KeyArn"),
-        "vpc": vpc_settings(outputs),
-    }
-    return {field: value for field, value in told.items() if value}
+    return with_defaults(
+        job, "sagemaker", STACK_MAPPING.values(stack.outputs), STACK_MAPPING.origins(name)
+    )

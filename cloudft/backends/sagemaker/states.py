@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from cloudft.backends.sagemaker.responses import TrainingJob
 from cloudft.backends.trainer_documents import TrainerState
 from cloudft.storage.store import to_iso_time
 from cloudft.types import DetailStatus, JobState, Status, StatusDetails
@@ -21,9 +22,9 @@ STATES: Mapping[str, Status] = {
 """`TrainingJobStatus` (botocore 1.44.5). Only a job that has ended can be deleted."""
 ACTIVITIES: Mapping[str, str] = {
     "Starting": "starting",
-    "Pending": "waiting for a machine",
-    "LaunchingMLInstances": "launching the machine",
-    "PreparingTrainingStack": "preparing the machine",
+    "Pending": "waiting for an instance",
+    "LaunchingMLInstances": "launching the instance",
+    "PreparingTrainingStack": "preparing the instance",
     "Downloading": "downloading data",
     "DownloadingTrainingImage": "downloading the image",
     "Training": "training",
@@ -34,11 +35,11 @@ ACTIVITIES: Mapping[str, str] = {
     "MaxWaitTimeExceeded": "stopped: max_wait_seconds was reached",
     "Completed": "completed",
     "Failed": "failed",
-    "Interrupted": "interrupted: the spot machine was taken away",
+    "Interrupted": "interrupted: the spot instance was reclaimed",
     "Updating": "updating",
     "Restarting": "restarting",
 }
-"""`SecondaryStatus`, in words."""
+"""`SecondaryStatus` as text for people."""
 ENDED_PHASES: Mapping[str, DetailStatus] = {"Failed": "Failed", "Stopped": "Stopped"}
 TIMEOUTS = {"MaxRuntimeExceeded", "MaxWaitTimeExceeded"}
 
@@ -49,55 +50,64 @@ def iso_format(moment: datetime | None) -> str | None:
 
 
 def to_job_state(
-    answer: Mapping[str, Any],
-    told: TrainerState | None = None,
+    description: TrainingJob,
+    trainer_state: TrainerState | None = None,
     artifacts: str | None = None,
     *,
     attempts: int = 1,
     usd_per_hour: float | None = None,
 ) -> JobState:
-    """Translate a DescribeTrainingJob response; `told` is the trainer's newest state in the log."""
-    status, second = STATES[answer["TrainingJobStatus"]], answer.get("SecondaryStatus", "Starting")
-    billed = answer.get("BillableTimeInSeconds")
+    """Translate a DescribeTrainingJob response; `trainer_state` is the newest in the log."""
+    status, secondary = (
+        STATES[description["TrainingJobStatus"]],
+        description.get("SecondaryStatus", "Starting"),
+    )
+    billed = description.get("BillableTimeInSeconds")
     summary = {
-        **(told.summary if told else {}),
-        "arn": answer["TrainingJobArn"],
-        "activity": ACTIVITIES[second],
+        **(trainer_state.summary if trainer_state else {}),
+        "arn": description["TrainingJobArn"],
+        "activity": ACTIVITIES[secondary],
         "attempts": attempts,
         "billableSeconds": billed,
         "usd": None if billed is None or usd_per_hour is None else billed / 3600 * usd_per_hour,
     }
     return JobState(
-        id=str(answer["HyperParameters"]["cloudft-job"]),
+        id=str(description["HyperParameters"]["cloudft-job"]),
         status=status,
-        status_details=_details(status, second, told),
-        created_at=str(iso_format(answer["CreationTime"])),
-        ended_at=iso_format(answer.get("TrainingEndTime") or answer.get("LastModifiedTime"))
+        status_details=_details(status, secondary, trainer_state),
+        created_at=str(iso_format(description["CreationTime"])),
+        ended_at=iso_format(
+            description.get("TrainingEndTime") or description.get("LastModifiedTime")
+        )
         if status in ("Completed", "Failed", "Stopped")
         else None,
-        failure_message=_failure_message(answer, status, second),
+        failure_message=_failure_message(description, status, secondary),
         artifacts=artifacts,
-        progress=told.progress.to_training_progress() if told and told.progress else None,
+        progress=trainer_state.progress.to_training_progress()
+        if trainer_state and trainer_state.progress
+        else None,
         summary={name: value for name, value in summary.items() if value is not None},
     )
 
 
-def _failure_message(answer: Mapping[str, Any], status: str, second: str) -> str | None:
+def _failure_message(description: TrainingJob, status: str, secondary: str) -> str | None:
     if status == "Failed":
-        return str(answer.get("FailureReason") or "SageMaker gave no reason")
-    if second in TIMEOUTS:
-        return f"{ACTIVITIES[second]}; `cloudft resume` goes on from the last checkpoint"
+        return str(description.get("FailureReason") or "SageMaker gave no reason")
+    if secondary in TIMEOUTS:
+        return f"{ACTIVITIES[secondary]}; `cloudft resume` goes on from the last checkpoint"
     return None
 
 
-def _details(status: str, second: str, told: TrainerState | None) -> StatusDetails:
+def _details(status: str, secondary: str, trainer_state: TrainerState | None) -> StatusDetails:
     """Return the trainer's phases; a phase that was running when the job ended has ended too."""
     if status == "Completed":
         return StatusDetails("Completed", "Completed", "Completed")
-    given: dict[str, Any] = vars(told.status_details.to_status_details()) if told else {}
-    if not given and second == "Training":
-        given = {"validation_details": "InProgress"}
+    details: dict[str, Any] = (
+        vars(trainer_state.status_details.to_status_details()) if trainer_state else {}
+    )
+    if not details and secondary == "Training":
+        details = {"validation_details": "InProgress"}
     end = ENDED_PHASES.get(status)
     if end:
-        given = {name: end if word == "InProgress" else word for name, word in given.items()}
-    return StatusDetails(**given)
+        details = {name: end if word == "InProgress" else word for name, word in details.items()}
+    return StatusDetails(**details)

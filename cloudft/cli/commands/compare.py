@@ -94,9 +94,10 @@ def model_results(references: tuple[str, ...]) -> list[ModelResult]:
 def comparison_lines(found: Mapping[str, Any]) -> Iterator[str]:
     """Yield the leaderboard, then each comparison in a few lines."""
     from cloudft.cli.output import format_table
+    from cloudft.evaluate.metrics.metric_labels import metric_label
 
     order = "lower is better" if found["lowerIsBetter"] else "higher is better"
-    yield f"{found['n']} records, {found['metric']} ({order})"
+    yield f"{found['n']} records, {metric_label(found['metric'])} ({order})"
     names = ("MODEL", "SCORE", "95 % INTERVAL", "USD", "MINUTES")
     yield format_table(names, (_row(row) for row in found["leaderboard"]))
     for one in found["comparisons"]:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import itertools
 import sys
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 import click
 
@@ -24,6 +23,25 @@ from cloudft.errors import UsageError
 if TYPE_CHECKING:
     from cloudft.data.records import LocatedRecord
     from cloudft.spec.load import LoadedJob
+
+
+class Piece(TypedDict):
+    """A token as text; `learned` if it is in the loss."""
+
+    text: str
+    learned: bool
+
+
+class Preview(TypedDict):
+    """A record as tokens, as JSON. `cutAt` is None when all of it fits."""
+
+    file: str
+    line: int
+    pieces: list[Piece]
+    length: int
+    learned: int
+    cutAt: int | None
+    template: str | None
 
 
 @command(
@@ -58,7 +76,7 @@ def preview_command(path: str | None, record: int, console: Console) -> int:
     return 0
 
 
-def preview_json(job: LoadedJob, located: LocatedRecord, line: bytes) -> dict[str, Any]:
+def preview_json(job: LoadedJob, located: LocatedRecord, line: bytes) -> Preview:
     """Return a record as tokens of the local model. `cutAt` is None when all of it fits."""
     facts, replies = tokenize(job, [line], preview=True)
     pieces = next(replies)["pieces"]
@@ -74,7 +92,7 @@ def preview_json(job: LoadedJob, located: LocatedRecord, line: bytes) -> dict[st
     }
 
 
-def preview_note(value: Mapping[str, Any]) -> str:
+def preview_note(value: Preview) -> str:
     """Return where the record is, how long it is, and how many of its tokens are trained on."""
     rendered = f"chat template: {value['template']}" if value["template"] else "packed with others"
     note = (
@@ -85,7 +103,7 @@ def preview_note(value: Mapping[str, Any]) -> str:
     return f"{note}; {rendered}"
 
 
-def preview_text(value: Mapping[str, Any]) -> str:
+def preview_text(value: Preview) -> str:
     """Return the tokens as text, with a line where the record is cut."""
     cut = value["cutAt"]
     text = mark_trained_tokens(value["pieces"][:cut])
@@ -95,7 +113,7 @@ def preview_text(value: Mapping[str, Any]) -> str:
     return f"{text}\n--- cut here, after {cut} tokens (local.max_length) ---\n{rest}"
 
 
-def mark_trained_tokens(pieces: list[dict[str, Any]]) -> str:
+def mark_trained_tokens(pieces: list[Piece]) -> str:
     """Return tokens as text, those in the loss marked."""
     parts = []
     for learned, group in itertools.groupby(pieces, key=lambda piece: piece["learned"]):

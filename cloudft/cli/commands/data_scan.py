@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -50,7 +49,7 @@ def scan_command(inputs: tuple[str, ...], redact: Path | None, console: Console)
 
 def _scan_files(
     inputs: tuple[str, ...], out: Path | None, console: Console
-) -> tuple[list[dict[str, Any]], Counter[str], int]:
+) -> tuple[list[dict[str, object]], Counter[str], int]:
     """Return the first matches, the number of each kind, and the number of records."""
     import orjson
 
@@ -62,7 +61,7 @@ def _scan_files(
     from cloudft.data.staging.dataset_transform import new_output_file
     from cloudft.errors import CheckFailed
 
-    hits: list[dict[str, Any]] = []
+    hits: list[dict[str, object]] = []
     findings, counts, seen = Findings(), Counter[str](), 0
     with contextlib.ExitStack() as stack:
         progress = stack.enter_context(record_counter(console))

@@ -62,6 +62,7 @@ def deploy_command(
     """
     from cloudft.cli.number_format import format_local_time
     from cloudft.cli.output import json_text
+    from cloudft.types import to_json
 
     record, backend, _ = open_job(reference)
     server = require_serving(record, backend)
@@ -70,7 +71,10 @@ def deploy_command(
     summary = _plan_text(plan)
     if dry_run:
         call = plan.renewal if plan.existing is not None else plan.call
-        console.print_result(plan, f"{json_text(call)}\n{summary}" if call else summary)
+        # JSON keeps the key `stands`, which scripts read, for what serves the model already.
+        content = to_json(plan)
+        content["stands"] = content.pop("existing")
+        console.print_result(content, f"{json_text(call)}\n{summary}" if call else summary)
         return 0
     if not yes and (plan.existing is None or plan.renewal is not None):
         question = "create it?" if plan.existing is None else "renew it?"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cloudft.cli import startup
 from cloudft.cli.command import command
 from cloudft.cli.options import Console, console_options
 from cloudft.cli.param_types import PID, PORT, SECONDS
@@ -183,10 +184,11 @@ def endpoint_command(
     that shows jobs and the routes under /_cloudft/ need the token that is printed with it, or the
     one in CLOUDFT_ENDPOINT_TOKEN.
     """
-    _require_extra()
+    from cloudft.endpoint.server import EndpointOptions, new_token, require_extra
+
+    require_extra()
     from cloudft.endpoint import supported_operations as offered
     from cloudft.endpoint.protocols.sigv4 import read_credentials
-    from cloudft.endpoint.server import EndpointOptions, new_token
 
     if operations:
         console.print_result(list(offered.list_operations()), offered.render_markdown_table())
@@ -215,19 +217,9 @@ def endpoint_command(
     return 0
 
 
-def _require_extra() -> None:
-    """Raise UsageError when the extra `endpoint` is not installed."""
-    try:
-        import cloudft.endpoint.server  # noqa: F401 (whether it can be imported)
-    except ImportError as error:
-        raise UsageError(
-            f"the endpoint needs {error.name}, which is not installed",
-            fix="pip install 'cloudft[endpoint]'",
-        ) from error
-
-
 def _run_server(options: EndpointOptions, console: Console) -> None:
     """Serve until the process ends. Print the URL first."""
+    startup.restore_garbage_collection()
     from cloudft.endpoint.server import LOOPBACK_HOSTS, serve
 
     if options.host not in LOOPBACK_HOSTS and options.secret_keys is None:

@@ -166,7 +166,7 @@ def _run_learning_curve(
     progress: Callable[[str, int, int], None],
     console: Console,
 ) -> DiagnosticResult:
-    """The pitfall of too little data, from jobs on parts of it."""
+    """Train jobs on parts of the data, and return whether more data helps."""
     from cloudft.evaluate.diagnostics.learning_curve import run_learning_curve
 
     return run_learning_curve(
@@ -260,6 +260,8 @@ def evaluation_text(evaluation: Mapping[str, Any]) -> str:
 
 def metric_table_rows(evaluation: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
     """Yield the metrics as table rows, the headline metric first."""
+    from cloudft.evaluate.metrics.metric_labels import metric_label
+
     names = sorted(evaluation["base"], key=lambda name: name != evaluation["metric"])
     for name in names:
         base, tuned = evaluation["base"][name], evaluation["tuned"][name]
@@ -267,7 +269,7 @@ def metric_table_rows(evaluation: Mapping[str, Any]) -> Iterator[tuple[str, ...]
             continue
         delta = evaluation["delta"][name]
         yield (
-            name,
+            metric_label(name),
             format_number(base),
             format_number(tuned),
             format_signed(delta["value"]),

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -102,14 +103,17 @@ def generate_command(
         len(prompts) * len(variants),
         console,
     )
-    values = [_answer_json(i, question, variants, answers) for i, question in enumerate(questions)]
-    console.print_result(
-        values, "\n\n".join(_answer_text(value, len(values) > 1) for value in values)
-    )
+    by_prompt = [{name: answers[i, name] for name in variants} for i in range(len(prompts))]
+    pairs = list(zip(questions, by_prompt, strict=True))
+    values = [_answer_json(index, *pair) for index, pair in enumerate(pairs)]
+    texts = [_answer_text(*pair, is_only=len(pairs) == 1) for pair in pairs]
+    console.print_result(values, "\n\n".join(texts))
     return 0
 
 
-def _collect_answers(answers: Any, total: int, console: Console) -> dict[tuple[int, str], Answer]:
+def _collect_answers(
+    answers: Iterable[Answer], total: int, console: Console
+) -> dict[tuple[int, str], Answer]:
     """Return all answers by prompt index and variant, with a progress bar on a terminal."""
     from rich.console import Console as RichConsole
     from rich.progress import track
@@ -126,23 +130,21 @@ def _collect_answers(answers: Any, total: int, console: Console) -> dict[tuple[i
 
 
 def _answer_json(
-    index: int,
-    question: GenerationPrompt,
-    variants: list[str],
-    answers: dict[tuple[int, str], Answer],
-) -> dict[str, Any]:
+    index: int, question: GenerationPrompt, answers: Mapping[str, Answer]
+) -> dict[str, object]:
     from cloudft.types import to_json
 
     value = {"index": index, "prompt": question.shown, "reference": question.reference}
-    return value | {name: to_json(answers[index, name]) for name in variants}
+    return value | {name: to_json(answer) for name, answer in answers.items()}
 
 
-def _answer_text(value: dict[str, Any], several: bool) -> str:
-    names = [name for name in ("tuned", "base") if name in value]
-    if names == ["tuned"] and not several:
-        text: str = value["tuned"]["text"]
-        return text
-    lines = [f"prompt:     {value['prompt']}"] if several else []
-    if value["reference"] is not None:
-        lines.append(f"reference:  {value['reference']}")
-    return "\n".join([*lines, *(f"{name + ':':<12}{value[name]['text']}" for name in names)])
+def _answer_text(
+    question: GenerationPrompt, answers: Mapping[str, Answer], *, is_only: bool
+) -> str:
+    """Return the answers to one prompt; the tuned model's text alone if that is all there is."""
+    if is_only and list(answers) == ["tuned"]:
+        return answers["tuned"].text
+    lines = [] if is_only else [f"prompt:     {question.shown}"]
+    if question.reference is not None:
+        lines.append(f"reference:  {question.reference}")
+    return "\n".join([*lines, *(f"{name + ':':<12}{a.text}" for name, a in answers.items())])

@@ -148,6 +148,7 @@ def _loss_text(job: Job) -> str:
 
 def _score_text(record: JobRecord) -> str:
     from cloudft.cli.number_format import format_number
+    from cloudft.evaluate.metrics.metric_labels import metric_label
     from cloudft.evaluate.results import EVALUATIONS_FOLDER, load_newest_score
 
     if not (record.folder / EVALUATIONS_FOLDER).is_dir():
@@ -155,7 +156,7 @@ def _score_text(record: JobRecord) -> str:
     score = load_newest_score(record.folder)
     if score is None or score.tuned.get(score.metric) is None:
         return ""
-    return f"{score.metric} {format_number(score.tuned[score.metric])}"
+    return f"{metric_label(score.metric)} {format_number(score.tuned[score.metric])}"
 
 
 def _warn_damaged_jobs(damaged: Sequence[DamagedJob]) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import cycle
-from typing import IO, NamedTuple
+from typing import IO, TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future, ThreadPoolExecutor
 
 READ_BYTES = 1024 * 1024
 """Bytes read and hashed at a time."""
@@ -58,6 +60,9 @@ class StreamDigest:
         self.size += len(view)
         self._flush()
         if self._pool is None:
+            # Imported for large files alone: it loads logging, which a small check never needs.
+            from concurrent.futures import ThreadPoolExecutor
+
             # One worker: hashlib releases the GIL for large buffers, and order matters.
             self._pool = ThreadPoolExecutor(1, thread_name_prefix="sha256")
         return self._pool.submit(self._hash.update, view)
@@ -84,6 +89,8 @@ class ByteCounter(StreamDigest):
 
     def update_in_background(self, view: memoryview) -> Future[None]:
         """Count bytes, and return a future that is done."""
+        from concurrent.futures import Future
+
         self.size += len(view)
         done: Future[None] = Future()
         done.set_result(None)

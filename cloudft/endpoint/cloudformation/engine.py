@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
+from cloudft.endpoint.clients import ClientFactory
 from cloudft.endpoint.cloudformation.records import Change, StackRecord, StackResource
 from cloudft.endpoint.cloudformation.resource_types import (
     RESOURCE_TYPES,
-    ClientFactory,
     Properties,
     ResourceRequest,
 )

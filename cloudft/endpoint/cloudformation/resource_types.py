@@ -11,16 +11,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from cloudft.endpoint.clients import ClientFactory
 from cloudft.endpoint.cloudformation.records import StackResource
 from cloudft.infra.intrinsics import CreatedResource
 
 if TYPE_CHECKING:
-    from botocore.client import BaseClient
+    pass
 
 Properties: TypeAlias = Mapping[str, Any]
 """Resolved properties of a resource in a template. Their shape depends on the resource type."""
-ClientFactory: TypeAlias = "Callable[[str], BaseClient]"
-"""Name of a service -> its boto3 client."""
 
 
 Arguments: TypeAlias = dict[str, object]

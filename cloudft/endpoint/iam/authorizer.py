@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from botocore.exceptions import ClientError
 
-from cloudft.endpoint.clients import AwsClient, ClientGetter
+from cloudft.endpoint.clients import ClientFactory
 from cloudft.endpoint.iam.policies import (
     ALLOWED,
     AccessRequest,
@@ -26,6 +27,9 @@ from cloudft.endpoint.iam.policies import (
 from cloudft.endpoint.protocols.messages import Parameters, ServiceError
 from cloudft.endpoint.protocols.service_models import OperationModel
 from cloudft.endpoint.state import ACCOUNT
+
+if TYPE_CHECKING:
+    from botocore.client import BaseClient
 
 BEDROCK_PRINCIPAL, SAGEMAKER_PRINCIPAL = "bedrock.amazonaws.com", "sagemaker.amazonaws.com"
 S3_ACTIONS = {
@@ -46,7 +50,7 @@ ANONYMOUS_PRINCIPAL = f"arn:aws:sts::{ACCOUNT}:user/moto"
 class PolicyAuthorizer:
     """Decides by IAM's policies, which are read at each decision: a change counts at once."""
 
-    def __init__(self, client: ClientGetter, region: str) -> None:
+    def __init__(self, client: ClientFactory, region: str) -> None:
         self.client = client
         self.region = region
 
@@ -126,7 +130,7 @@ class PolicyAuthorizer:
             message = f"{role} is not authorized to perform: {request.action} on {request.resource}"
             raise _access_denied(f"{message} ({decision})", operation)
 
-    def enforce(self, client: AwsClient, role: str) -> None:
+    def enforce(self, client: BaseClient, role: str) -> None:
         """Make a client of S3 or CloudWatch Logs raise ClientError for what a role may not do."""
         service = client.meta.service_model.service_name
         requests_of = {"s3": self._s3_requests, "logs": self._logs_requests}[service]
@@ -139,7 +143,7 @@ class PolicyAuthorizer:
         client.meta.events.register(f"before-parameter-build.{service}", check)
 
     def _logs_requests(
-        self, _logs: AwsClient, operation: str, params: Parameters
+        self, _logs: BaseClient, operation: str, params: Parameters
     ) -> Iterator[AccessRequest]:
         if operation not in LOGS_OPERATIONS:
             raise _access_denied(f"a job makes no call {operation}", operation)
@@ -148,7 +152,7 @@ class PolicyAuthorizer:
         yield AccessRequest(f"logs:{operation}", f"{group}:log-stream:{stream or ''}", {})
 
     def _s3_requests(
-        self, s3: AwsClient, operation: str, params: Parameters
+        self, s3: BaseClient, operation: str, params: Parameters
     ) -> Iterator[AccessRequest]:
         """Yield what a call of S3 needs: the action on the object, and that on the bucket's key."""
         if operation == "GetBucketEncryption":  # our own call, in _encryption_key_arn
@@ -165,7 +169,7 @@ class PolicyAuthorizer:
             via_s3 = {"kms:ViaService": f"s3.{self.region}.amazonaws.com"}
             yield AccessRequest(KMS_ACTIONS[action], key, via_s3)
 
-    def _encryption_key_arn(self, s3: AwsClient, bucket: str) -> str | None:
+    def _encryption_key_arn(self, s3: BaseClient, bucket: str) -> str | None:
         """Return the ARN of the key that a bucket is encrypted with; None for S3's own key."""
         try:
             response = s3.get_bucket_encryption(Bucket=bucket)
@@ -237,7 +241,7 @@ class RoleClientFactory:
 
     def __init__(
         self,
-        create_client: Callable[[], AwsClient],
+        create_client: Callable[[], BaseClient],
         authorizer: PolicyAuthorizer | None,
         service: str = BEDROCK_PRINCIPAL,
     ) -> None:
@@ -246,7 +250,7 @@ class RoleClientFactory:
         self._service = service
         self.authorizer = authorizer
 
-    def __call__(self, role: str, source: str) -> AwsClient:
+    def __call__(self, role: str, source: str) -> BaseClient:
         """Return a client for the job with the ARN `source`.
 
         Raises ClientError for a role that does not exist or does not trust the service.

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from cloudft.endpoint.clients import ClientGetter
+from cloudft.endpoint.clients import ClientFactory
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -18,7 +18,7 @@ STEP_FUNCTIONS_SCOPE = "/states/aws4_request"
 class StepFunctionsMiddleware:
     """WSGI middleware around moto. `client` returns the clients that state machines call by."""
 
-    def __init__(self, moto: WSGIApplication, client: ClientGetter) -> None:
+    def __init__(self, moto: WSGIApplication, client: ClientFactory) -> None:
         self._moto = moto
         self._client = client
         self._lock = threading.Lock()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import datetime
 import json
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from botocore.exceptions import ClientError, HTTPClientError
 from jsonata import Jsonata
@@ -41,8 +41,11 @@ from moto.stepfunctions.parser.asl.component.state.exec.state_task.service.resou
 )
 from moto.stepfunctions.parser.asl.eval.event.event_detail import EventDetails
 
-from cloudft.endpoint.clients import AwsClient, ClientGetter
+from cloudft.endpoint.clients import ClientFactory
 from cloudft.endpoint.protocols.service_models import Shape
+
+if TYPE_CHECKING:
+    from botocore.client import BaseClient
 
 FINAL_STATUSES = {"Completed", "Failed", "Stopped"}
 POLL_S = 0.05
@@ -107,9 +110,9 @@ def query_evaluation_error(env: ExecutionEnvironment, cause: str) -> FailureEven
     )
 
 
-def boto_client(service: str, region: str) -> AwsClient:
+def boto_client(service: str, region: str) -> BaseClient:
     """Return the client that all integrations share."""
-    client: AwsClient = state_task_service_aws_sdk.boto_client_for(service, region)
+    client: BaseClient = state_task_service_aws_sdk.boto_client_for(service, region)
     return client
 
 
@@ -214,10 +217,10 @@ class BedrockTask(PascalCaseMixin, state_task_service_callback.StateTaskServiceC
         return poll
 
 
-def patch_moto(client: ClientGetter) -> None:
+def patch_moto(client: ClientFactory) -> None:
     """Patch moto in this process. `client` returns the client, without retries, of a service."""
 
-    def boto_client_for(service: str, region: str, state_credentials: object = None) -> AwsClient:
+    def boto_client_for(service: str, region: str, state_credentials: object = None) -> BaseClient:
         return client(service)
 
     for module in (state_task_service_aws_sdk, state_task_service_sns):

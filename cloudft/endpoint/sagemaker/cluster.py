@@ -7,10 +7,13 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from cloudft.endpoint.clients import AwsClient
 from cloudft.endpoint.protocols.messages import Parameters
 from cloudft.endpoint.sagemaker.container import Container, Host
+
+if TYPE_CHECKING:
+    from botocore.client import BaseClient
 
 FAILURE_GRACE_S = 10.0
 """How long the other containers have, once one has failed, to notice it; then they are killed."""
@@ -30,7 +33,7 @@ class Cluster:
         self,
         request: Parameters,
         root: Path,
-        s3: AwsClient,
+        s3: BaseClient,
         create_log: Callable[[int], Callable[[str], None]],
         python: Path | None = None,
     ) -> None:

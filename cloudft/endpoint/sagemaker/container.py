@@ -23,13 +23,16 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import orjson
 
 from cloudft.backends.aws_base.requests import split_prefix
 from cloudft.backends.sagemaker import trainer_archive
-from cloudft.endpoint.clients import AwsClient
 from cloudft.endpoint.protocols.messages import Json, Parameters, ServiceError
+
+if TYPE_CHECKING:
+    from botocore.client import BaseClient
 
 OPT_ML = "/opt/ml"
 CHECKPOINT_UPLOAD_INTERVAL_S = 0.5
@@ -92,7 +95,7 @@ class Container:
         self,
         request: Parameters,
         root: Path,
-        s3: AwsClient,
+        s3: BaseClient,
         on_line: Callable[[str], None],
         host: Host,
         python: Path | None = None,
@@ -272,7 +275,7 @@ class Container:
         shutil.rmtree(self.root, ignore_errors=True)
 
 
-def require_readable_channels(s3: AwsClient, request: Parameters) -> None:
+def require_readable_channels(s3: BaseClient, request: Parameters) -> None:
     """Raise ClientError of S3 unless each channel can be listed and each object read.
 
     Nothing is downloaded: for simulated jobs.
@@ -284,7 +287,7 @@ def require_readable_channels(s3: AwsClient, request: Parameters) -> None:
             s3.head_object(Bucket=bucket, Key=item["Key"])
 
 
-def upload_model_archive(s3: AwsClient, request: Parameters, name: str, content: bytes) -> str:
+def upload_model_archive(s3: BaseClient, request: Parameters, name: str, content: bytes) -> str:
     """Upload a job's model.tar.gz to where SageMaker puts it, and return its URI."""
     bucket, prefix = split_prefix(request["OutputDataConfig"]["S3OutputPath"])
     key = f"{prefix}{name}/output/model.tar.gz"

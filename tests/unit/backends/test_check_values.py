@@ -1,4 +1,4 @@
-"""What a job file may not say: each is a finding with file, line, field and remedy."""
+"""Values that a job file may not have: each is a finding with file, line, field and remedy."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def no_aws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def job_file(folder: Path, changes: Mapping[str, Any]) -> Path:
-    """A sound job with fields replaced; `a__b` reaches into a mapping."""
+    """Write a valid job file with fields replaced; `a__b` names a field of a mapping."""
     spec = json.loads(json.dumps(BASE))
     for key, value in changes.items():
         *outer, last = key.split("__")
@@ -61,7 +61,7 @@ def job_file(folder: Path, changes: Mapping[str, Any]) -> Path:
 
 
 def findings(folder: Path, changes: Mapping[str, Any]) -> list[Finding]:
-    """Those of the job file and of the check for Bedrock; the account is not asked."""
+    """Return the findings of the job file and of the check for Bedrock, without an account."""
     path = job_file(folder, changes)
     try:
         job = load_job(path)
@@ -167,7 +167,7 @@ def test_what_is_right_passes(tmp_path: Path, changes: dict[str, Any]) -> None:
     assert findings(tmp_path, changes) == []
 
 
-def test_tags_that_differ_in_case_alone_are_told(tmp_path: Path) -> None:
+def test_tags_that_differ_only_in_case_are_reported(tmp_path: Path) -> None:
     [told] = findings(tmp_path, {"tags": {"Team": "a", "team": "b"}})
     assert (told.code, told.severity, told.field, told.line) == (
         *("TagTwice", "warning", "tags.team"),
@@ -233,7 +233,7 @@ def test_an_endpoint_that_is_no_address_is_no_fault_of_ours(url: str) -> None:
 
 
 def test_our_own_rules_are_within_the_apis() -> None:
-    """What the job file takes, the service model takes: no rule of ours is looser than AWS's."""
+    """Whatever the job file accepts, the service model accepts: no rule is looser than AWS's."""
     shape = load_service_model("bedrock").operation_model("CreateModelCustomizationJob").input_shape
     names = {
         "roleArn": (ROLE_ARN, ["arn:aws:iam::123456789012:role/x", "arn:aws:iam:::role/x", "x"]),

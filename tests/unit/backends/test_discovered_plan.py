@@ -1,4 +1,4 @@
-"""Jobs of other machines: a plan in a shared bucket chooses no path, place or identity here."""
+"""Jobs of other machines: a plan in a shared bucket chooses no path, location or identity here."""
 
 from __future__ import annotations
 
@@ -59,13 +59,13 @@ def client(service: str) -> Any:
 
 @pytest.fixture(params=["bedrock", "sagemaker"])
 def backend(request: pytest.FixtureRequest, tmp_path: Path) -> BedrockBackend | SageMakerBackend:
-    """The backend of a reader, whose home is empty."""
+    """Return the backend of a reader, whose home is empty."""
     made = BedrockBackend if request.param == "bedrock" else SageMakerBackend
     return made(Home(tmp_path / "reader"), Aws(AwsLocation(region=REGION)))
 
 
 def submitted(backend: Any, folder: Path, tiny_model: Path, name: str = "theirs") -> Plan:
-    """A job that a colleague has submitted, from another home."""
+    """Submit a job as a colleague, from another home."""
     model = Path("titan-text-express") if backend.name == "bedrock" else tiny_model
     (folder / name).mkdir(parents=True)
     tiny.write_jsonl(folder / name / "test.jsonl", [{"prompt": "held out", "completion": "x"}])
@@ -89,7 +89,7 @@ def submitted(backend: Any, folder: Path, tiny_model: Path, name: str = "theirs"
 
 
 def change(plan: Plan, *changes: Change) -> None:
-    """Do to the plan in S3 what anyone may do who writes to the bucket."""
+    """Change the plan in S3, as anyone can who may write to the bucket."""
     key = f"team/jobs/{plan.job_id}/plan.json"
     content = json.loads(client("s3").get_object(Bucket=BUCKET, Key=key)["Body"].read())
     for one in changes:
@@ -98,7 +98,7 @@ def change(plan: Plan, *changes: Change) -> None:
 
 
 def put(*path: Any) -> Change:
-    """Set the last of `path` within the ones before."""
+    """Return a change that sets the last key of `path` within the ones before."""
     *inner, last, value = path
 
     def do(content: Any) -> None:
@@ -229,7 +229,7 @@ def test_the_digest_is_one_for_all_who_submit_a_job_and_no_part_of_its_token(
     assert discovered_plan.plan_digest(json.loads(content["Body"].read())) == tags["cloudft:plan"]
 
 
-def test_a_trainer_of_another_machine_is_asked_for_nothing_that_lies_elsewhere(
+def test_the_trainer_request_of_another_machine_names_no_file_of_it(
     tmp_path: Path, tiny_model: Path
 ) -> None:
     backend = SageMakerBackend(Home(tmp_path / "reader"), Aws(AwsLocation(region=REGION)))
@@ -259,14 +259,16 @@ def test_a_job_of_another_machine_is_resumed_as_sagemaker_describes_it(
     plan = submitted(backend, tmp_path, tiny_model)
     answer = client("sagemaker").describe_training_job(TrainingJobName=plan.job_id)
     sent = plan.request["calls"][-1]["parameters"]
-    told = request.parameters_from_description(answer, {"team": "support"})
-    assert told.pop("EnableManagedSpotTraining", False) == sent["EnableManagedSpotTraining"]
-    assert told["RoleArn"] == ROLE
+    request_again = request.parameters_from_description(answer, {"team": "support"})
+    assert (
+        request_again.pop("EnableManagedSpotTraining", False) == sent["EnableManagedSpotTraining"]
+    )
+    assert request_again["RoleArn"] == ROLE
     for name in ("HyperParameters", "Tags", "OutputDataConfig", "CheckpointConfig"):
-        assert told[name] == sent[name]
+        assert request_again[name] == sent[name]
 
 
-def test_a_job_that_may_not_be_looked_at_is_one_line_and_an_expired_login_ends_the_list() -> None:
+def test_a_job_that_may_not_be_read_is_one_line_and_an_expired_login_ends_the_list() -> None:
     def take(name: str, there: str) -> None:
         if name == "expired":
             raise CredentialsExpired("log in")

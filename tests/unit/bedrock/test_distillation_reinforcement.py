@@ -1,4 +1,4 @@
-"""Questions for a teacher or a grader, and the jobs that take them to Bedrock."""
+"""Prompts for a teacher or a grader, and their jobs on Bedrock."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ GRADER = {"lambda_arn": LAMBDA, "hyperparameters": {"epochCount": 2, "reasoningE
 USER = {"role": "user", "content": "How much is 2 and 2?"}
 
 
-def line(value: dict[str, Any], target: str) -> Any:
+def encoded(value: dict[str, Any], target: str) -> Any:
     return json.loads(encode_record(parse_record(value, {}, target), target)[0])
 
 
@@ -42,15 +42,15 @@ def line(value: dict[str, Any], target: str) -> Any:
     ],
 )
 def test_distillation_takes_questions_and_golden_answers(value: dict[str, Any], last: str) -> None:
-    written = line(value, "distillation")
+    written = encoded(value, "distillation")
     assert written["schemaVersion"] == "bedrock-conversation-2024"
     assert written["messages"][-1]["role"] == last
 
 
 def test_reinforcement_keeps_the_key_and_all_that_the_grader_gets() -> None:
     value = {"messages": [USER], "reference_answer": {"number": 4}, "task_id": "sum"}
-    assert line(value, "reinforcement") == value
-    labelled = line({"prompt": "2 and 2?", "completion": "4"}, "reinforcement")
+    assert encoded(value, "reinforcement") == value
+    labelled = encoded({"prompt": "2 and 2?", "completion": "4"}, "reinforcement")
     prompt = {"role": "user", "content": "2 and 2?"}
     assert labelled == {"messages": [prompt], "reference_answer": "4"}
 
@@ -65,13 +65,13 @@ def test_reinforcement_keeps_the_key_and_all_that_the_grader_gets() -> None:
 )
 def test_a_question_that_cannot_be_graded_is_refused(value: dict[str, Any]) -> None:
     with pytest.raises(BadRecord):
-        line(value, "reinforcement")
+        encoded(value, "reinforcement")
 
 
 def test_a_question_without_an_answer_is_no_record_for_fine_tuning() -> None:
     for value in ({"prompt": "Hi?"}, {"messages": [USER]}):
         with pytest.raises(BadRecord):
-            line(value, "converse")
+            encoded(value, "converse")
 
 
 def job(folder: Path, model: str, **more: Any) -> Any:

@@ -1,4 +1,4 @@
-"""No command prints a traceback, whatever it is called with. All in this process, without AWS."""
+"""No command prints a traceback, whatever its arguments are. All in this process, without AWS."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from cloudft.errors import CloudftError
 CODES = {0, 1, 2, 3, 4, 5, 6, 124, 130}
 """Of the contract."""
 ALL = [(), *[(group,) for group in GROUPS], *COMMAND_PATHS]
-NONSENSE = {
+ARBITRARY_VALUES = {
     "empty": "",
     "a word": "nonsense",
     "bytes": "\udcff\udcfe\udc80",
@@ -46,12 +46,12 @@ NONSENSE = {
 
 SLOW = {("infra", "synth")}
 SHARED = {"output", "profile", "region", "endpoint_url", "quiet"}
-OF_OPTIONS = ["bytes", "nul", "long", "huge", "nan", "a template", "a bad address"]
+OPTION_VALUES = ["bytes", "nul", "long", "huge", "nan", "a template", "a bad address"]
 
 
 @dataclass(frozen=True)
-class Called:
-    """What a call gave."""
+class CallResult:
+    """Exit code and output of a call."""
 
     code: int
     raw: bytes
@@ -66,26 +66,26 @@ class Called:
         return self.errors.decode("utf-8", "replace")
 
 
-Call = Callable[..., Called]
+Call = Callable[..., CallResult]
 
 
-def machine() -> dict[str, Any]:
-    """In place of a process that loads torch: two seconds a call."""
+def fake_probe() -> dict[str, Any]:
+    """Replace the process that imports torch, which takes two seconds."""
     return dict.fromkeys(("device", "dtype", "threads", "memoryBytes")) | {"gpus": []}
 
 
 @pytest.fixture
 def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Call]:
-    """Call the command line, in an empty folder; nothing is served and no network is there."""
+    """Return a function that calls the command line in an empty folder, without a network."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "no-config"))
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "no-credentials"))
     monkeypatch.setattr(endpoint, "_run_server", lambda *_: None)
-    monkeypatch.setattr(doctor, "probe_devices", machine)
+    monkeypatch.setattr(doctor, "probe_devices", fake_probe)
     environ = dict(os.environ)
 
-    def now(*words: str, encoding: str = "utf-8") -> Called:
+    def now(*words: str, encoding: str = "utf-8") -> CallResult:
         os.environ.clear()  # options set AWS's variables for their process
         os.environ.update(environ)
         out = io.TextIOWrapper(io.BytesIO(), encoding, write_through=True)
@@ -97,7 +97,7 @@ def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Call]:
             patch.setattr(sys, "stderr", err)
             streams.accept_any_text()
             code = failures.run_command(cloudft)
-        return Called(code, *[bytes(stream.buffer.getvalue()) for stream in (out, err)])  # type: ignore[attr-defined]
+        return CallResult(code, *[bytes(stream.buffer.getvalue()) for stream in (out, err)])  # type: ignore[attr-defined]
 
     yield now
     os.environ.clear()
@@ -108,42 +108,42 @@ def name(words: tuple[str, ...]) -> str:
     return " ".join(words) or "cloudft"
 
 
-def honest(called: Called, words: list[str]) -> None:
-    """No traceback, no fault of ours, a code of the contract, an error that is told."""
-    shown = [word[:40] for word in words], called.err[-400:]
-    assert called.code in CODES, shown
-    assert "Traceback" not in called.out + called.err, shown
-    assert "internal error" not in called.err, shown
-    said = ("error: ", "interrupted", "warning: can't read ")
-    assert called.code == 0 or any(words_ in called.err for words_ in said), shown
-    assert len(called.err) < 6000, "a long word is not thrown back whole"
-    assert "\x1b" not in called.err, "nor can it move the cursor"
+def assert_reported(result: CallResult, words: list[str]) -> None:
+    """Assert that there is no traceback, no internal error, a known exit code, and a message."""
+    shown = [word[:40] for word in words], result.err[-400:]
+    assert result.code in CODES, shown
+    assert "Traceback" not in result.out + result.err, shown
+    assert "internal error" not in result.err, shown
+    messages = ("error: ", "interrupted", "warning: can't read ")
+    assert result.code == 0 or any(message in result.err for message in messages), shown
+    assert len(result.err) < 6000, "a long word is not thrown back whole"
+    assert "\x1b" not in result.err, "nor can it move the cursor"
 
 
-def one_json_error(called: Called) -> None:
-    error = json.loads(called.out)["error"]
+def one_json_error(result: CallResult) -> None:
+    error = json.loads(result.out)["error"]
     assert error.keys() >= {"code", "message", "file", "line", "field", "fix"}
-    assert error["message"].split("\n")[0][:50] in called.err or "\\x" in called.err
+    assert error["message"].split("\n")[0][:50] in result.err or "\\x" in result.err
 
 
 def required(words: tuple[str, ...]) -> list[str]:
-    """The command with what it can't do without."""
-    given = list(words)
+    """Return the command with its required arguments."""
+    arguments = list(words)
     for param in find_command(words).params:
         if isinstance(param, click.Argument) and param.required:
-            given += ["no-such-thing"] * max(param.nargs, 1)
+            arguments += ["no-such-thing"] * max(param.nargs, 1)
         elif isinstance(param, click.Option) and param.required:
             kind = param.type
             choice = kind.choices[0] if isinstance(kind, click.Choice) else "x"
-            given += [param.opts[0], "0.5" if isinstance(kind, click.FloatRange) else choice]
-    return given
+            arguments += [param.opts[0], "0.5" if isinstance(kind, click.FloatRange) else choice]
+    return arguments
 
 
 @pytest.mark.parametrize("words", ALL, ids=name)
 def test_no_command_ends_in_a_traceback(call: Call, words: tuple[str, ...]) -> None:
     command = find_command(words)
     bare = call(*words)
-    honest(bare, [*words])
+    assert_reported(bare, [*words])
     if isinstance(command, click.Group):
         assert (bare.code, bare.err) == (0, "") and bare.out.startswith("Usage: cloudft")
 
@@ -151,9 +151,9 @@ def test_no_command_ends_in_a_traceback(call: Call, words: tuple[str, ...]) -> N
         helped = call(*words, option)
         assert (helped.code, helped.err) == (0, "") and helped.out.startswith("Usage: cloudft")
 
-    for text in NONSENSE.values():
+    for text in ARBITRARY_VALUES.values():
         for more in ([text], [text] * 3, [f"--{text}"], [f"-{text}"]):
-            honest(call(*words, *more), [*words, *more])
+            assert_reported(call(*words, *more), [*words, *more])
 
 
 @pytest.mark.parametrize("words", ALL, ids=name)
@@ -161,12 +161,22 @@ def test_an_error_is_one_json_object_wherever_it_is_asked_for(
     call: Call, words: tuple[str, ...]
 ) -> None:
     wrong = ["--no-such-option", "\udcff"]
-    for asked in (["--output", "json"], ["--output=json"], ["-o", "json"], ["-ojson"], ["-qojson"]):
-        for whole in ([*asked, *words, *wrong], [*words, *asked, *wrong], [*words, *wrong, *asked]):
-            called = call(*whole)
-            honest(called, whole)
-            assert called.code == 2
-            one_json_error(called)
+    for json_flag in (
+        ["--output", "json"],
+        ["--output=json"],
+        ["-o", "json"],
+        ["-ojson"],
+        ["-qojson"],
+    ):
+        for line in (
+            [*json_flag, *words, *wrong],
+            [*words, *json_flag, *wrong],
+            [*words, *wrong, *json_flag],
+        ):
+            result = call(*line)
+            assert_reported(result, line)
+            assert result.code == 2
+            one_json_error(result)
     text = call(*words, "--output", "json", *wrong, "--output", "text")
     assert (text.code, text.out) == (2, ""), "the last one counts"
 
@@ -175,19 +185,19 @@ def test_an_error_is_one_json_object_wherever_it_is_asked_for(
 def test_no_option_takes_nonsense_for_a_fault_of_cloudft(
     call: Call, words: tuple[str, ...]
 ) -> None:
-    given = required(words)
+    arguments = required(words)
     for param in find_command(words).params:
         if not isinstance(param, click.Option) or param.count:
             continue
         if words in SLOW and param.name in SHARED:
             continue
         if param.is_flag:
-            honest(call(*given, param.opts[-1]), [*given, param.opts[-1]])
+            assert_reported(call(*arguments, param.opts[-1]), [*arguments, param.opts[-1]])
             continue
-        for kind in OF_OPTIONS:
-            text = NONSENSE[kind]
-            whole = [*given, param.opts[-1], text]
-            honest(call(*whole), whole)
+        for kind in OPTION_VALUES:
+            text = ARBITRARY_VALUES[kind]
+            line = [*arguments, param.opts[-1], text]
+            assert_reported(call(*line), line)
 
 
 @pytest.mark.parametrize("words", COMMAND_PATHS, ids=name)
@@ -215,7 +225,7 @@ def test_every_number_has_a_range_that_is_stated_and_checked(
             assert f"Invalid value for '{option}'" in refused.err
 
 
-def raising(error: BaseException) -> click.Command:
+def raise_on_call(error: BaseException) -> click.Command:
     @click.command("broken")
     def broken() -> None:
         raise error
@@ -224,7 +234,7 @@ def raising(error: BaseException) -> click.Command:
 
 
 @pytest.mark.parametrize(
-    ("error", "code", "says"),
+    ("error", "code", "message"),
     [
         (KeyError("x"), 1, "error: internal error: KeyError: 'x' (cloudft "),
         (RecursionError("deep"), 1, "error: internal error: RecursionError: deep"),
@@ -241,12 +251,12 @@ def test_whatever_is_raised_becomes_a_message(
     monkeypatch: pytest.MonkeyPatch,
     error: BaseException,
     code: int,
-    says: str,
+    message: str,
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["cloudft"])
-    assert failures.run_command(raising(error)) == code
-    said = capsys.readouterr()
-    assert says in said.err and "Traceback" not in said.err and said.out == ""
+    assert failures.run_command(raise_on_call(error)) == code
+    captured = capsys.readouterr()
+    assert message in captured.err and "Traceback" not in captured.err and captured.out == ""
 
 
 def test_the_traceback_of_a_fault_of_ours_is_printed_with_v(
@@ -261,9 +271,9 @@ def test_the_traceback_of_a_fault_of_ours_is_printed_with_v(
     for flags in (["-v"], ["-vv"], ["-vojson"]):
         monkeypatch.setattr(sys, "argv", ["cloudft", *flags])
         assert failures.run_command(broken) == 1
-        said = capsys.readouterr()
-        assert "Traceback" in said.err and "ZeroDivisionError" in said.err
-    assert json.loads(said.out)["error"]["code"] == "Internal"
+        captured = capsys.readouterr()
+        assert "Traceback" in captured.err and "ZeroDivisionError" in captured.err
+    assert json.loads(captured.out)["error"]["code"] == "Internal"
 
 
 def test_control_c_during_the_imports_ends_it_as_later(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -302,12 +312,12 @@ def test_an_output_that_is_full_is_told_and_one_that_is_closed_is_not_written() 
 
 
 def test_a_name_that_is_no_text_is_printed_as_it_is(call: Call, tmp_path: Path) -> None:
-    called = call("init", "caf\udce9")
-    assert called.code == 0
-    assert b"caf\xe9/cloudft.yaml\n" in called.raw, "as `ls` prints it"
-    called = call("init", "th\udce9", "--output", "json")
-    assert json.loads(called.out)["written"][0] == "th\ufffd/cloudft.yaml"
-    called = call("init", "t\u00e9\U0001f375", "--output", "json", encoding="latin-1")
+    result = call("init", "caf\udce9")
+    assert result.code == 0
+    assert b"caf\xe9/cloudft.yaml\n" in result.raw, "as `ls` prints it"
+    result = call("init", "th\udce9", "--output", "json")
+    assert json.loads(result.out)["written"][0] == "th\ufffd/cloudft.yaml"
+    result = call("init", "t\u00e9\U0001f375", "--output", "json", encoding="latin-1")
     assert (
-        json.loads(called.raw.decode("latin-1"))["written"][0] == "t\u00e9\U0001f375/cloudft.yaml"
+        json.loads(result.raw.decode("latin-1"))["written"][0] == "t\u00e9\U0001f375/cloudft.yaml"
     )

@@ -1,4 +1,4 @@
-"""Every command in what cloudft says: it exists, with these options, and is whole."""
+"""Every command quoted in a message exists, with these options, and is complete."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from cloudft.aws.client import Aws, AwsLocation
 
 SOURCES = sorted(Path(cloudft.__file__).parent.rglob("*.py"))
 QUOTED = re.compile(r"`((?:cloudft|aws) [a-z][^`]*)`")
-OF_ITS_OWN = {"aws configure", "aws configure --profile X", "aws sso loginX"}
+CLI_ONLY_COMMANDS = {"aws configure", "aws configure --profile X", "aws sso loginX"}
 """Commands that the AWS CLI has beside the services; `sso login` came with its second version."""
 
 
-def texts(tree: ast.Module) -> Iterator[str]:
-    """The texts of a module but its docstrings; a value that is put in is `X`."""
+def string_literals(tree: ast.Module) -> Iterator[str]:
+    """Yield the string literals of a module but its docstrings; an interpolated value is `X`."""
     inside = {
         id(part)
         for node in ast.walk(tree)
@@ -44,8 +44,8 @@ def texts(tree: ast.Module) -> Iterator[str]:
             yield node.value
 
 
-def remedies(tree: ast.Module) -> ast.Module:
-    """What is said under the name `fix`: the remedies of errors and findings."""
+def remedy_expressions(tree: ast.Module) -> ast.Module:
+    """Return the expressions assigned to `fix`: the remedies of errors and findings."""
     kept: list[ast.stmt] = []
     for node in ast.walk(tree):
         if isinstance(node, ast.keyword) and node.arg == "fix":
@@ -57,30 +57,36 @@ def remedies(tree: ast.Module) -> ast.Module:
     return ast.Module(kept, [])
 
 
-def ours_in_remedies() -> list[str]:
-    """The commands of ours that a remedy tells to run."""
-    said = (t for path in SOURCES for t in texts(remedies(ast.parse(path.read_text()))))
-    return sorted({m for text in said for m in QUOTED.findall(text) if m.startswith("cloudft ")})
+def cloudft_commands_in_remedies() -> list[str]:
+    """Return the cloudft commands that remedies contain."""
+    literals = (
+        t
+        for path in SOURCES
+        for t in string_literals(remedy_expressions(ast.parse(path.read_text())))
+    )
+    return sorted(
+        {m for text in literals for m in QUOTED.findall(text) if m.startswith("cloudft ")}
+    )
 
 
-@pytest.mark.parametrize("text", ours_in_remedies())
+@pytest.mark.parametrize("text", cloudft_commands_in_remedies())
 def test_a_remedy_names_the_job_or_the_stack_of_its_command(text: str) -> None:
-    """Pasted without, it is refused, or acts on the stack that has the default name."""
+    """Without the name it is refused, or acts on the stack with the default name."""
     words = shlex.split(text)[1:]
     depth = 2 if words[0] in GROUPS else 1
-    given = words[depth:]
-    if "--help" not in given:
-        with make_context(tuple(words[:depth]), given):
-            assert words[:2] not in (["infra", "deploy"], ["infra", "destroy"]) or given, text
+    arguments = words[depth:]
+    if "--help" not in arguments:
+        with make_context(tuple(words[:depth]), arguments):
+            assert words[:2] not in (["infra", "deploy"], ["infra", "destroy"]) or arguments, text
 
 
-def quoted() -> list[str]:
-    """Each command that stands in backticks in some text."""
-    said = (text for path in SOURCES for text in texts(ast.parse(path.read_text())))
-    return sorted({match for text in said for match in QUOTED.findall(text)})
+def quoted_commands() -> list[str]:
+    """Return every command in backticks in some string literal."""
+    literals = (text for path in SOURCES for text in string_literals(ast.parse(path.read_text())))
+    return sorted({match for text in literals for match in QUOTED.findall(text)})
 
 
-WITH_COMMANDS = {
+MODULES_WITH_AWS_COMMANDS = {
     *("aws/aws_cli.py", "backends/aws_base/account_checks.py"),
     "backends/bedrock/account_checks.py",
     "backends/bedrock/removal_conflicts.py",
@@ -93,14 +99,14 @@ def test_every_module_that_makes_a_command_is_known_to_the_test_that_runs_it() -
     root = Path(cloudft.__file__).parent
     found = {p for p in SOURCES if "aws.aws_cli import aws_cli_command" in p.read_text()}
     found.add(root / "aws" / "aws_cli.py")
-    assert {path.relative_to(root).as_posix() for path in found} == WITH_COMMANDS
+    assert {path.relative_to(root).as_posix() for path in found} == MODULES_WITH_AWS_COMMANDS
 
 
 def options(words: list[str]) -> list[str]:
     return [word for word in words if word.startswith("-")]
 
 
-@pytest.mark.parametrize("text", [t for t in quoted() if t.startswith("cloudft ")])
+@pytest.mark.parametrize("text", [t for t in quoted_commands() if t.startswith("cloudft ")])
 def test_a_command_of_ours_exists_with_its_options(text: str) -> None:
     words = shlex.split(text)[1:]
     depth = 2 if words[0] in GROUPS else 1
@@ -112,16 +118,16 @@ def test_a_command_of_ours_exists_with_its_options(text: str) -> None:
     found.make_parser(named).parse_args(list(words[depth:]))
 
 
-@pytest.mark.parametrize("text", [t for t in quoted() if t.startswith("aws ")])
+@pytest.mark.parametrize("text", [t for t in quoted_commands() if t.startswith("aws ")])
 def test_a_command_of_the_aws_cli_exists_and_lacks_nothing(driver: Any, text: str) -> None:
-    if text in OF_ITS_OWN:
+    if text in CLI_ONLY_COMMANDS:
         return
-    whole(driver, shlex.split(text))
+    check_aws_command(driver, shlex.split(text))
 
 
 @pytest.fixture
 def driver(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The AWS CLI. Its import changes AWS_DATA_PATH for the whole process: here that is undone."""
+    """Return the AWS CLI. Its import changes AWS_DATA_PATH for the process, undone here."""
     monkeypatch.setenv("AWS_DATA_PATH", "")
     import awscli
     from awscli.clidriver import create_clidriver
@@ -130,18 +136,18 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> Any:
     return create_clidriver()
 
 
-def whole(driver: Any, words: list[str]) -> None:
-    """Raise AssertionError for a command that the AWS CLI does not know, or lacks a part of."""
+def check_aws_command(driver: Any, words: list[str]) -> None:
+    """Raise AssertionError for a command that the AWS CLI does not know, or that is incomplete."""
     services = driver.create_help_command().command_table
     assert words[1] in services, words
     operations = services[words[1]].create_help_command().command_table
     assert words[2] in operations, words
     known = operations[words[2]].arg_table
-    given = {word.lstrip("-") for word in options(words)}
+    arguments = {word.lstrip("-") for word in options(words)}
     general = {"region", "profile", "endpoint-url", "output", "query"}
-    assert given - general <= known.keys(), words
+    assert arguments - general <= known.keys(), words
     needed = {name for name, one in known.items() if one.required and not one.positional_arg}
-    assert needed <= given, f"{' '.join(words)} lacks {needed - given}"
+    assert needed <= arguments, f"{' '.join(words)} lacks {needed - arguments}"
 
 
 def test_a_command_names_region_profile_and_endpoint_where_they_are_not_the_clis_own(
@@ -159,6 +165,6 @@ def test_a_command_names_region_profile_and_endpoint_where_they_are_not_the_clis
         *("--region", "us-west-2", "--profile", "team a"),
         *("--endpoint-url", "http://127.0.0.1:1"),
     ]
-    whole(driver, words)
+    check_aws_command(driver, words)
     with pytest.raises(AssertionError, match="lacks"):
-        whole(driver, ["aws", "ec2", "create-vpc-endpoint"])
+        check_aws_command(driver, ["aws", "ec2", "create-vpc-endpoint"])

@@ -24,7 +24,7 @@ REAL = sorted((ROOT / "examples").glob("*/data/*.jsonl"))
 def findings(
     path: Path, kind: str = "FINE_TUNING", base_model: str = "smollm2-135m", batch: int = 1
 ) -> tuple[Finding, ...]:
-    """What a check of this one file says."""
+    """Return the findings of a check of this one file."""
     model = catalogue.find_model(base_model)
     rules = DatasetLimits.for_model(model, kind, batch)
     data = DataSpec.model_validate({"train": path.name})
@@ -38,26 +38,26 @@ def test_the_table_and_the_files_are_the_same() -> None:
 
 @pytest.mark.parametrize("name", EXPECTED)
 def test_a_broken_file_has_its_one_fault(name: str) -> None:
-    want = EXPECTED[name]
+    expected = EXPECTED[name]
     if name.endswith(".parquet"):
         pytest.importorskip("pyarrow")
     found = findings(
         CORPUS / "broken" / name,
-        want.get("type", "FINE_TUNING"),
-        want.get("base_model", "smollm2-135m"),
-        want.get("batch", 1),
+        expected.get("type", "FINE_TUNING"),
+        expected.get("base_model", "smollm2-135m"),
+        expected.get("batch", 1),
     )
-    severity = want.get("severity", "error")
-    said = [(f.severity, f.code, f.line) for f in found]
-    others = [(severity, code, line) for code, line in want.get("more", ())]
-    assert said == [(severity, want["code"], want["line"]), *others]
-    assert "field" not in want or found[0].field == want["field"]
+    severity = expected.get("severity", "error")
+    listed = [(f.severity, f.code, f.line) for f in found]
+    others = [(severity, code, line) for code, line in expected.get("more", ())]
+    assert listed == [(severity, expected["code"], expected["line"]), *others]
+    assert "field" not in expected or found[0].field == expected["field"]
     assert all(f.fix and f.message for f in found)
 
 
 @pytest.mark.parametrize("path", [*GOOD, *REAL], ids=lambda path: path.name)
 def test_a_good_file_has_no_fault(path: Path) -> None:
-    unlabelled = ".cpt." in path.name or path.parent.parent.name == "aws-api-docs"
-    kind = "CONTINUED_PRE_TRAINING" if unlabelled else "FINE_TUNING"
+    unlabeled = ".cpt." in path.name or path.parent.parent.name == "aws-api-docs"
+    kind = "CONTINUED_PRE_TRAINING" if unlabeled else "FINE_TUNING"
     model = "nova-lite" if ".nova-lite." in path.name else "smollm2-135m"
     assert findings(path, kind, model) == ()

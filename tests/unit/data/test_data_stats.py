@@ -47,7 +47,7 @@ def data(*args: str | Path, output: str = "json") -> Any:
     return json.loads(done.stdout) if output == "json" else done.stdout
 
 
-def test_stats_count_twins_contradictions_and_labels() -> None:
+def test_stats_count_duplicates_contradictions_and_labels() -> None:
     tiny.write_jsonl(Path("a.jsonl"), RECORDS)
     found = data("stats", "a.jsonl")["data"]
     assert (found["records"], found["duplicates"]) == (5, 1)
@@ -59,10 +59,10 @@ def test_stats_count_twins_contradictions_and_labels() -> None:
     tokens = found["tokens"]
     assert tokens["estimated"] and tokens["longTail"] == 1
     assert sum(tokens["histogram"]["records"]) == 5
-    said = data("stats", "a.jsonl", output="text")
-    assert "a.jsonl:2 answers the input of a.jsonl:1 differently" in said
-    assert re.search(r"^256 +1$", said, re.MULTILINE) and "#" * 40 in said
-    assert "characters / 6" in said
+    text = data("stats", "a.jsonl", output="text")
+    assert "a.jsonl:2 answers the input of a.jsonl:1 differently" in text
+    assert re.search(r"^256 +1$", text, re.MULTILINE) and "#" * 40 in text
+    assert "characters / 6" in text
 
 
 FEW = st.sampled_from("abcd")
@@ -70,21 +70,21 @@ FEW = st.sampled_from("abcd")
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(FEW, FEW, FEW)))
-def test_twins_and_contradictions_are_those_of_a_simple_count(
+def test_duplicates_and_contradictions_match_a_simple_count(
     records: list[tuple[str, str, str]],
 ) -> None:
     stats = DatasetStats()
     places = [f"{file}.jsonl" for file, _, _ in records]
-    pairs = [(asked, answered) for _, asked, answered in records]
+    pairs = [(prompt, completion) for _, prompt, completion in records]
     stats.add_records(
         LocatedRecord(
-            file, line, Conversation("x", (), (("user", (asked,)), ("assistant", (answered,))))
+            file, line, Conversation("x", (), (("user", (prompt,)), ("assistant", (completion,))))
         )
-        for line, (file, (asked, answered)) in enumerate(zip(places, pairs, strict=True), 1)
+        for line, (file, (prompt, completion)) in enumerate(zip(places, pairs, strict=True), 1)
     )
     value = stats.to_json()
     assert value["duplicates"] == len(pairs) - len(set(pairs))
-    first = {asked: n for n, (asked, _) in reversed(list(enumerate(pairs)))}
+    first = {prompt: n for n, (prompt, _) in reversed(list(enumerate(pairs)))}
     wanted = [(n, first[a]) for n, (a, b) in enumerate(pairs) if pairs[first[a]][1] != b]
     assert value["conflicts"]["count"] == len(wanted)
     assert value["conflicts"]["first"] == [
@@ -105,8 +105,8 @@ def test_the_tokens_of_a_job_are_the_trainers_own(job_file: JobFile, preloaded_h
     assert (short["cutAt"], long["cutAt"]) == (None, 200)
     assert (tokens["limit"], tokens["cut"]["200"]) == (200, 1)
     assert (long["learned"], long["line"]) == (0, 2), "the whole answer is cut"
-    said = data("preview", path, output="text")
-    assert said.endswith(f"[[shipping{tiny.END}]]\n")
+    text = data("preview", path, output="text")
+    assert text.endswith(f"[[shipping{tiny.END}]]\n")
     assert "--- cut here, after 200 tokens" in data("preview", path, "--record", "2", output="text")
     with pytest.raises(UsageError, match="no record 9"):
         data("preview", path, "--record", "9")
@@ -184,8 +184,8 @@ def test_no_label_breaks_out_of_the_page(labels: dict[str, int]) -> None:
 
 def test_the_report_is_one_new_page(here: Path) -> None:
     tiny.write_jsonl(Path("a.jsonl"), [*RECORDS, {"prompt": "x@example.org", "completion": "y"}])
-    told = data("report", "a.jsonl", "--out", "page.html")
-    assert told["private"] == {"data": {"EMAIL": 1}}
+    output = data("report", "a.jsonl", "--out", "page.html")
+    assert output["private"] == {"data": {"EMAIL": 1}}
     page = Path("page.html").read_text()
     assert "x@example.org" not in page and "charged twice" not in page
     assert "a.jsonl:2" in page

@@ -30,10 +30,10 @@ LIMITS = Limits(Source("test", "https://example.org", "2026"))
 def test_a_block_that_fits_has_no_record_that_does_not(
     rules: DatasetLimits, pairs: list[tuple[str, str]]
 ) -> None:
-    asked, answered = [a for a, _ in pairs], [b for _, b in pairs]
-    longest = max(map(len, asked)) + max(map(len, answered))
+    prompts, completions = [a for a, _ in pairs], [b for _, b in pairs]
+    longest = max(map(len, prompts)) + max(map(len, completions))
     fits = rules.within_limits(
-        RecordBatch(asked, answered, sum(map(len, asked + answered)), longest)
+        RecordBatch(prompts, completions, sum(map(len, prompts + completions)), longest)
     )
     problems = [
         problem

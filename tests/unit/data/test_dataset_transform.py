@@ -37,7 +37,7 @@ def lines(name: str) -> list[dict[str, Any]]:
 
 
 def data(*args: str) -> Any:
-    """The JSON of `cloudft data ...`; its error is raised."""
+    """Return the JSON of `cloudft data ...`; raise its error."""
     done: Result = CliRunner().invoke(cloudft, ["data", *args, "--output", "json"])
     if isinstance(done.exception, Exception):
         raise done.exception
@@ -58,8 +58,11 @@ def test_a_chat_comes_back_from_every_other_shape(
     turns: list[tuple[str, str]], system: str | None, one: str, other: str
 ) -> None:
     messages = [{"role": "system", "content": system}] if system else []
-    for asked, answered in turns:
-        messages += [{"role": "user", "content": asked}, {"role": "assistant", "content": answered}]
+    for question, answer in turns:
+        messages += [
+            {"role": "user", "content": question},
+            {"role": "assistant", "content": answer},
+        ]
     start, _ = encode_record(parse_record({"messages": messages}, {}), one)
     between, _ = encode_record(parse_record(json.loads(start), {}), other)
     back, _ = encode_record(parse_record(json.loads(between), {}), one)
@@ -85,11 +88,11 @@ def test_pairs_come_back_from_csv_and_from_every_shape(
 
 def test_convert_takes_the_users_columns_and_writes_a_table() -> None:
     Path("faq.csv").write_text('id,question,answer\n1,"Where, please?",here\n')
-    told = data(
+    result = data(
         *("convert", "faq.csv", "--column", "prompt=question", "--column", "completion=answer"),
         *("--to", "messages", "--out", "faq.jsonl"),
     )
-    assert told["files"]["out"]["records"] == 1
+    assert result["files"]["out"]["records"] == 1
     assert lines("faq.jsonl")[0]["messages"][1] == {"role": "assistant", "content": "here"}
     data("convert", "faq.jsonl", "--to", "csv", "--out", "again.csv")
     with Path("again.csv").open(newline="") as file:
@@ -116,13 +119,13 @@ def test_a_bad_record_means_no_output_and_an_existing_output_stays() -> None:
 def test_split_holds_out_shares_and_loses_nothing() -> None:
     records = [pair(f"p{i}", f"c{i % 3}") for i in range(90)]
     put("a.jsonl", records)
-    told = data("split", "a.jsonl", "--validation", "0.2", "--test", "0.1", "--out", "parts")
-    assert {s: f["records"] for s, f in told["files"].items()} == {
+    result = data("split", "a.jsonl", "--validation", "0.2", "--test", "0.1", "--out", "parts")
+    assert {s: f["records"] for s, f in result["files"].items()} == {
         "train": 63,
         "test": 9,
         "validation": 18,
     }
-    parts = {side: lines(f"parts/{side}.jsonl") for side in told["files"]}
+    parts = {side: lines(f"parts/{side}.jsonl") for side in result["files"]}
     assert sorted(map(str, chain(*parts.values()))) == sorted(map(str, records))
     assert {r["completion"] for r in parts["test"]} == {"c0", "c1", "c2"}
     put("b.jsonl", records[::-1])
@@ -145,10 +148,10 @@ SENTENCE = "Please send the parcel with the number 1234 to my new address in the
 def test_dedupe_keeps_the_first_and_names_the_others() -> None:
     near = SENTENCE.replace("1234", "99").replace("Please", "please")
     put("a.jsonl", [pair(SENTENCE), pair("b"), pair(SENTENCE), pair(near), pair("b", "y")])
-    told = data("dedupe", "a.jsonl", "--out", "exact.jsonl")
-    assert [(t["line"], t["ofLine"]) for t in told["leftOut"]] == [(3, 1)]
-    told = data("dedupe", "a.jsonl", "--near", "0.8", "--out", "near.jsonl")
-    assert [(t["line"], t["ofLine"]) for t in told["leftOut"]] == [(3, 1), (4, 1)]
+    result = data("dedupe", "a.jsonl", "--out", "exact.jsonl")
+    assert [(t["line"], t["ofLine"]) for t in result["leftOut"]] == [(3, 1)]
+    result = data("dedupe", "a.jsonl", "--near", "0.8", "--out", "near.jsonl")
+    assert [(t["line"], t["ofLine"]) for t in result["leftOut"]] == [(3, 1), (4, 1)]
     assert lines("near.jsonl") == [pair(SENTENCE), pair("b"), pair("b", "y")]
 
 
@@ -175,7 +178,7 @@ def test_leakage_is_found_with_its_lines_and_its_exit_code() -> None:
         ("same record", 2, 2),
         ("same input", 3, 1),
     ]
-    told = data("leakage", "--train", "train.jsonl", "--test", "test.jsonl", "--near", "0.8")
-    assert told["leaks"][-1]["kind"] == "near input" and told["count"] == 3
+    result = data("leakage", "--train", "train.jsonl", "--test", "test.jsonl", "--near", "0.8")
+    assert result["leaks"][-1]["kind"] == "near input" and result["count"] == 3
     put("clean.jsonl", [pair("quite another one")])
     assert data("leakage", "--train", "train.jsonl", "--test", "clean.jsonl")["count"] == 0

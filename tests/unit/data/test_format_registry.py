@@ -37,8 +37,8 @@ def parse(value: RawRecord) -> Conversation:
 
 def write(record: Record) -> JsonObject:
     assert isinstance(record, Conversation)
-    (_, (asked,)), (_, (answered,)) = record.turns
-    return {"q": asked, "a": answered}
+    (_, (question,)), (_, (answer,)) = record.turns
+    return {"q": question, "a": answer}
 
 
 def describe(values: Sequence[RawRecord]) -> str:

@@ -55,7 +55,7 @@ CLOSE = [
     (f"{PEM} cut off", "<PRIVATE_KEY> cut off"),
     (f"{PGP} it was", "<PRIVATE_KEY> it was"),
 ]
-"""What stands close to other things, or is written in another way, and what is left of it."""
+"""Secrets next to other text, or written in another way, and what is left after redaction."""
 HARMLESS = [
     "The order 4111 1111 1111 1112 has not come.",  # no valid card number
     "We met at 10:30 on 2026-11-24 @ the office.",

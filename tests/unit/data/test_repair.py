@@ -1,4 +1,4 @@
-"""check --fix: a mended copy that passes, the original as it was, and nothing made up."""
+"""check --fix: a repaired copy that passes, the original unchanged, and nothing made up."""
 
 from __future__ import annotations
 
@@ -47,21 +47,21 @@ LOST = {"cut-off.jsonl": "BadJson", "key-twice.jsonl": "RepeatedKey", "nan.jsonl
 LOST |= {"empty-completion.jsonl": "EmptyField", "python-none.jsonl": "WrongType"}
 
 
-def mend(raw: bytes) -> tuple[list[dict[str, Any]], list[tuple[int, str]]]:
+def repair(raw: bytes) -> tuple[list[dict[str, Any]], list[tuple[int, str]]]:
     lines = list(repair_lines(io.BytesIO(raw)))  # type: ignore[arg-type]
     records = [record for line in lines for record in line.records]
     return records, [(line.line, line.error_code) for line in lines if line.error_code]
 
 
 @pytest.mark.parametrize("name", MENDED)
-def test_what_can_be_mended_loses_no_record(name: str) -> None:
-    records, lost = mend((BROKEN / name).read_bytes())
+def test_what_can_be_repaired_loses_no_record(name: str) -> None:
+    records, lost = repair((BROKEN / name).read_bytes())
     assert (len(records), lost) == (MENDED[name], [])
 
 
 @pytest.mark.parametrize("name", LOST)
 def test_what_can_not_is_left_out_and_named(name: str) -> None:
-    records, lost = mend((BROKEN / name).read_bytes())
+    records, lost = repair((BROKEN / name).read_bytes())
     assert len(records) == 2
     assert lost == [(2, LOST[name])]
 
@@ -76,7 +76,7 @@ JSONISH = st.lists(
 @settings(max_examples=300)
 @given(JSONISH | st.sampled_from([(BROKEN / name).read_bytes() for name in EXPECTED]))
 def test_whatever_is_kept_can_be_used(raw: bytes) -> None:
-    records, _ = mend(raw)
+    records, _ = repair(raw)
     for record in records:
         parse_record(json.loads(json.dumps(record)), {})
 
@@ -84,11 +84,11 @@ def test_whatever_is_kept_can_be_used(raw: bytes) -> None:
 @pytest.mark.parametrize("name", ["gzip.jsonl", "bzip2.jsonl", "xz.jsonl"])
 def test_a_packed_file_that_is_cut_off_is_named(name: str) -> None:
     raw = (BROKEN / name).read_bytes()
-    assert mend(raw[: len(raw) * 2 // 3])[1][-1] == (0, "Truncated")
+    assert repair(raw[: len(raw) * 2 // 3])[1][-1] == (0, "Truncated")
 
 
 def test_a_packed_file_that_is_damaged_is_named() -> None:
-    assert mend(b'BZh{"prompt":')[1] == [(0, "Truncated")]
+    assert repair(b'BZh{"prompt":')[1] == [(0, "Truncated")]
 
 
 def test_the_command_writes_a_copy_that_passes(cli: Cli, job_file: JobFile) -> None:

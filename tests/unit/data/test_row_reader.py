@@ -18,14 +18,14 @@ GOOD = b'{"prompt": "a", "completion": "b"}\n'
 U, A = {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}
 
 
-def look(folder: Path, kind: str = "FINE_TUNING", **data: Any) -> DataReport:
+def check(folder: Path, kind: str = "FINE_TUNING", **data: Any) -> DataReport:
     target = "converse" if kind == "FINE_TUNING" else "input"
     return check_data(DataSpec.model_validate(data), format=target, base_dir=folder)
 
 
 def findings(folder: Path, name: str, raw: bytes, **more: Any) -> Sequence[Finding]:
     (folder / name).write_bytes(raw)
-    return look(folder, train=name, **more).findings
+    return check(folder, train=name, **more).findings
 
 
 def chat(*messages: object, **more: object) -> bytes:
@@ -123,7 +123,7 @@ def test_a_bad_file_names_code_line_and_remedy(
 
 def test_labelled_records_are_no_text_to_go_on_from(tmp_path: Path):
     (tmp_path / "x.jsonl").write_bytes(GOOD)
-    [finding] = look(tmp_path, "CONTINUED_PRE_TRAINING", train="x.jsonl").findings
+    [finding] = check(tmp_path, "CONTINUED_PRE_TRAINING", train="x.jsonl").findings
     assert (finding.code, finding.line) == ("WrongTask", 1)
     assert "FINE_TUNING" in (finding.fix or "")
 
@@ -151,7 +151,7 @@ def test_a_path_that_gives_nothing(tmp_path: Path, train: object, code: str):
     if train != ["x.jsonl", "*.jsonl"]:
         os.mkfifo(tmp_path / "pipe.jsonl")
         (tmp_path / "dangling.jsonl").symlink_to("nowhere")
-    [finding] = look(tmp_path, train=train).findings
+    [finding] = check(tmp_path, train=train).findings
     assert (finding.code, finding.severity, finding.field) == (code, "error", "data.train")
     assert finding.fix
 
@@ -160,20 +160,20 @@ def test_a_path_that_gives_nothing(tmp_path: Path, train: object, code: str):
 def test_a_file_without_permission(tmp_path: Path):
     (tmp_path / "x.jsonl").write_bytes(GOOD)
     (tmp_path / "x.jsonl").chmod(0)
-    [finding] = look(tmp_path, train="x.jsonl").findings
+    [finding] = check(tmp_path, train="x.jsonl").findings
     assert finding.code == "FileUnreadable"
 
 
 def test_a_read_error_is_a_finding(tmp_path: Path):
     link = tmp_path / "x.jsonl"
     link.symlink_to("/proc/self/mem")  # opens, and fails at the first byte
-    [finding] = look(tmp_path, train="x.jsonl").findings
+    [finding] = check(tmp_path, train="x.jsonl").findings
     assert finding.code == "FileUnreadable"
 
 
 def test_training_on_the_test_file_is_refused(tmp_path: Path):
     (tmp_path / "x.jsonl").write_bytes(GOOD)
-    [finding] = look(tmp_path, train="x.jsonl", test="./x.jsonl").findings
+    [finding] = check(tmp_path, train="x.jsonl", test="./x.jsonl").findings
     assert (finding.code, finding.field) == ("FileTwice", "data.test")
 
 
@@ -199,7 +199,7 @@ def test_warnings_do_not_stop(tmp_path: Path):
     (folder / "a.jsonl").write_bytes(b"\xef\xbb\xbf" + GOOD + b'{"input": "a", "output": "b"}\n')
     (folder / "notes.docx").write_bytes(b"x")
     (folder / ".hidden.jsonl").write_bytes(b"broken")
-    examined = look(tmp_path, train="data")
+    examined = check(tmp_path, train="data")
     assert {(f.code, f.severity, f.line) for f in examined.findings} == {
         ("Bom", "warning", 1),
         ("MixedShapes", "warning", 2),

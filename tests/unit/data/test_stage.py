@@ -20,7 +20,7 @@ from cloudft.spec.model import DataSpec
 
 
 def put(folder: Path, tree: Mapping[str, Any]) -> Path:
-    """Files by name: bytes as they are, text as UTF-8, a list as JSONL."""
+    """Write files by name: bytes as they are, text as UTF-8, a list as JSONL."""
     for name, content in tree.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -131,7 +131,7 @@ def test_every_pair_shape_comes_to_prompt_and_completion(
     assert staged(tmp_path, "converse", train=name).manifest.files["train"].records == 1
 
 
-def test_unlabelled_records_come_from_anything_with_text(tmp_path: Path):
+def test_unlabeled_records_come_from_anything_with_text(tmp_path: Path):
     tree = {"d/b.txt": "two\n", "d/a.md": "one", "d/sub/c.jsonl": [{"text": "three"}]}
     tree["d/e.jsonl"] = [{"input": "four é"}]
     result = staged(put(tmp_path, tree), "input", train="d")
@@ -149,7 +149,7 @@ def test_several_turns_do_not_fit_into_a_pair(tmp_path: Path):
     assert caught.value.exit_code == 3
 
 
-def test_the_manifest_tells_what_was_staged(tmp_path: Path):
+def test_the_manifest_lists_what_was_staged(tmp_path: Path):
     put(tmp_path, {"a.jsonl": pairs(9), "t.csv": "prompt,completion\nlonger text,x\n"})
     result = staged(tmp_path, train="a.jsonl", validation=0.3, test="t.csv")
     manifest = result.manifest
@@ -311,12 +311,12 @@ def test_too_few_records(tmp_path: Path, data: dict[str, Any], field: str):
     assert examined.findings == tuple(caught.value.findings) and examined.volumes is None
 
 
-def test_progress_tells_the_records_read(tmp_path: Path):
+def test_progress_reports_the_records_read(tmp_path: Path):
     put(tmp_path, {"a.jsonl": pairs(20_000), "b.jsonl": pairs(10)})
-    told: list[int] = []
+    reported: list[int] = []
     data = DataSpec.model_validate({"train": "a.jsonl", "test": "b.jsonl"})
-    check_data(data, format="converse", base_dir=tmp_path, progress=told.append)
-    assert told == sorted(told) and told[-1] == 20_010 and len(told) > 5
+    check_data(data, format="converse", base_dir=tmp_path, progress=reported.append)
+    assert reported == sorted(reported) and reported[-1] == 20_010 and len(reported) > 5
 
 
 def test_parquet_reads_like_jsonl(tmp_path: Path):

@@ -1,4 +1,4 @@
-"""The life of a job over any backend: here one that does as it is told."""
+"""The life of a job over any backend: here a fake one that does what the test sets."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from cloudft.types import (
 
 
 class FakeBackend(Backend):
-    """Keeps the plans that it was sent; its jobs are in the status that the test says."""
+    """Keeps the plans that it was sent; its jobs have the status that the test sets."""
 
     name = "local"
 
@@ -117,7 +117,7 @@ def store(home: Path) -> Store:
 
 
 def prepared(job_file: JobFile, backend: Backend, **options: Any) -> StagedJob:
-    """The staged job of a job file with these options."""
+    """Stage the job of a job file with these options."""
     return prepare.prepare(load_job(job_file(**options)), backend, Home.from_environ())[0]
 
 
@@ -138,7 +138,7 @@ def test_the_same_job_submitted_twice_is_one_job(
 
 
 @pytest.mark.parametrize("status", ["Failed", "Stopped"])
-def test_a_job_that_failed_or_was_stopped_is_tried_anew_as_another_job(
+def test_a_job_that_failed_or_was_stopped_is_submitted_as_another_job(
     staged: StagedJob, backend: FakeBackend, store: Store, status: Status
 ) -> None:
     first = lifecycle.submit(staged, backend, store)
@@ -169,7 +169,7 @@ def test_other_data_or_another_name_is_another_job(
 
 
 @pytest.mark.parametrize("where", ["before", "after"])
-def test_a_submit_that_was_cut_off_is_gone_on_with_as_the_same_job(
+def test_an_interrupted_submit_continues_as_the_same_job(
     staged: StagedJob, backend: FakeBackend, store: Store, where: str
 ) -> None:
     backend.breaks_off = where
@@ -307,7 +307,7 @@ def test_checking_reports_everything_and_keeps_nothing(
 
 
 class Time:
-    """A clock that only sleeping moves."""
+    """A clock that only `sleep` advances."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -321,7 +321,7 @@ class Time:
         self.now += seconds
 
 
-def test_waiting_gives_up_after_its_timeout_and_the_job_goes_on(backend: FakeBackend) -> None:
+def test_waiting_ends_after_its_timeout_and_the_job_keeps_running(backend: FakeBackend) -> None:
     backend.status["job"] = "InProgress"
     time = Time()
     with pytest.raises(WaitTimeout, match="job is still InProgress; it keeps running") as late:
@@ -390,7 +390,7 @@ def test_artifacts_before_the_end_and_resuming_where_it_cannot_be_are_conflicts(
         lifecycle.resume(job.record, backend)
 
 
-def test_jobs_that_this_cloudft_cannot_ask_for_do_not_hide_the_others(
+def test_jobs_of_an_unknown_backend_do_not_hide_the_others(
     staged: StagedJob, backend: FakeBackend, store: Store
 ) -> None:
     first = lifecycle.submit(staged, backend, store)
@@ -400,10 +400,10 @@ def test_jobs_that_this_cloudft_cannot_ask_for_do_not_hide_the_others(
         j for j in listing.list_jobs(store, Home.from_environ()) if isinstance(j, DamagedJob)
     ]
     # The true local backend never got the first one; of the other there is none here.
-    told = {str(job.file): job.message for job in damaged}
+    messages = {str(job.file): job.message for job in damaged}
     of_second = str(second.record.folder / "record.json")
-    assert set(told) == {str(first.record.folder), of_second}
-    assert "there is no backend another-cloud" in told[of_second]
+    assert set(messages) == {str(first.record.folder), of_second}
+    assert "there is no backend another-cloud" in messages[of_second]
 
 
 def test_the_json_of_a_job_has_the_fields_that_others_rely_on(

@@ -1,4 +1,4 @@
-"""`check` refuses settings of `local` that are numbers and can't work, by their field."""
+"""`check` refuses settings of `local` that are valid numbers and can't work, by their field."""
 
 from __future__ import annotations
 

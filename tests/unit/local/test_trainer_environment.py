@@ -1,4 +1,4 @@
-"""What the trainer's programs get of the environment: read in a trainer that was started."""
+"""The environment of the trainer's programs, as read in a running trainer."""
 
 from __future__ import annotations
 

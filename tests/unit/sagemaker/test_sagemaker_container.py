@@ -34,7 +34,7 @@ from local_backend.training.checkpoint import POSITION
 
 
 def of_kind(said: str, kind: str) -> list[dict[str, Any]]:
-    """What the container's log says for cloudft."""
+    """Return the protocol messages of a kind in the container's log."""
     marked = (logs.extract_marked(line, kind) for line in said.splitlines())
     return [json.loads(content) for content in marked if content is not None]
 
@@ -122,7 +122,7 @@ def test_a_gpu_that_pytorch_does_not_see_ends_the_job_before_anything_is_install
     assert not (root / "job").exists() and logs.LINE_MARKER not in said and "installing" not in said
 
 
-def test_types_with_a_gpu_are_told_from_those_without() -> None:
+def test_types_with_a_gpu_are_distinguished_from_those_without() -> None:
     types = load_service_model("sagemaker").shape_for("TrainingInstanceType").enum
     found = {kind for kind in types if Machine(instance_type=kind).has_gpu}
     known = catalogue.load_instances().by_name
@@ -133,7 +133,7 @@ def test_types_with_a_gpu_are_told_from_those_without() -> None:
     assert not Machine(instance_type="local").has_gpu and not Machine().has_gpu
 
 
-def test_every_machine_is_told_where_the_others_are_and_by_which_interface(tmp_path: Path) -> None:
+def test_every_instance_learns_its_peers_and_their_interface(tmp_path: Path) -> None:
     hosts = [f"algo-{number}" for number in range(1, 12)]
     configure(tmp_path, [hosts[1], *hosts])
     places = ContainerPaths(tmp_path, {})
@@ -201,7 +201,7 @@ def test_a_container_installs_exactly_what_the_tests_run_with() -> None:
 
 
 def pins(lines: list[str]) -> dict[str, set[str]]:
-    """Each name with its versions and the Pythons that they are for. Raises for another form."""
+    """Return each name with its versions and their Python versions. Raise for another form."""
     found: dict[str, set[str]] = {}
     for line in lines:
         if line and not line.startswith("#"):
@@ -214,7 +214,7 @@ def pins(lines: list[str]) -> dict[str, set[str]]:
 
 
 def of_extra(name: str, extra: str) -> list[Requirement]:
-    """What a distribution requires here, by an extra alone or without any."""
+    """Return the requirements of a distribution, of one extra or without any."""
     lines = [Requirement(line) for line in requires(name) or ()]
     named = [line for line in lines if not extra or f'extra == "{extra}"' in str(line.marker)]
     return [r for r in named if r.marker is None or r.marker.evaluate({"extra": extra})]
@@ -238,7 +238,7 @@ NAMES = ("127.0.0.1", "algo-2")
 
 
 def furnish_both(folder: Path, job: Path, model: Path) -> list[Path]:
-    """Two machines of one job."""
+    """Write the folders of two instances of one job."""
     roots = [folder / "first", folder / "second"]
     for root, hosts in zip(roots, (NAMES, NAMES[::-1]), strict=True):
         furnish(root, job, model, hosts=hosts)
@@ -246,7 +246,7 @@ def furnish_both(folder: Path, job: Path, model: Path) -> list[Path]:
 
 
 def run_both(roots: list[Path]) -> tuple[list[int], list[str]]:
-    """Two machines of one job to their ends: exit codes, and what they printed."""
+    """Run two instances of one job to their ends; return exit codes and output."""
     port = containers.free_port()
     children = [start(root, MASTER_PORT=port) for root in roots]
     said = [child.communicate(timeout=150)[0] for child in children]

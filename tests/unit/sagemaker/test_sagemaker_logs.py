@@ -60,7 +60,7 @@ def point(step: int, split: str = "train", loss: float = 1.0) -> str:
     return f"{logs.LINE_MARKER}metric {json.dumps(row | more)}"
 
 
-def test_a_cursor_goes_on_within_one_millisecond_and_over_streams(aws: Aws) -> None:
+def test_a_cursor_continues_within_one_millisecond_and_over_streams(aws: Aws) -> None:
     write("job/algo-1-1", (0, "a"), (0, "b"), (0, "c"), (5, point(0)), (5, "d"))
     write("job/algo-2-1", (0, "another machine"))
     write("job-r1/algo-1-1", (9, "e"))

@@ -1,4 +1,4 @@
-"""Submitting to moto's own SageMaker: another double than ours; it completes a job at once."""
+"""Submitting to moto's SageMaker, a test double of its own, which completes a job at once."""
 
 from __future__ import annotations
 

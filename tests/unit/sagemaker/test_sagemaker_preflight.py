@@ -68,7 +68,7 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[Aws]:
 
 
 def caller(_: Any) -> str:
-    """A user: moto's own identity is one that the simulator is not asked for."""
+    """Return a user's identity: the policy simulator is not called for moto's own."""
     arn = f"<Arn>arn:aws:iam::{ACCOUNT}:user/me</Arn><Account>{ACCOUNT}</Account>"
     result = f"<GetCallerIdentityResult>{arn}<UserId>x</UserId></GetCallerIdentityResult>"
     return f"<GetCallerIdentityResponse>{result}</GetCallerIdentityResponse>"
@@ -148,7 +148,7 @@ def test_keys_that_do_not_work_are_refused(found: Found) -> None:
 
 
 def encrypt(key: str) -> None:
-    """Make it the key that the bucket encrypts with by itself."""
+    """Make a key the default key of the bucket."""
     default = {"SSEAlgorithm": "aws:kms", "KMSMasterKeyID": key}
     rules = {"Rules": [{"ApplyServerSideEncryptionByDefault": default}]}
     boto3.client("s3", region_name=REGION).put_bucket_encryption(
@@ -194,7 +194,7 @@ def test_what_the_role_and_the_caller_may_do(
         assert found(STOCK) == {}, "SageMaker pulls AWS's own images with its own credentials"
 
 
-def test_what_may_not_be_asked_is_unchecked_and_the_rest_is_asked(
+def test_what_may_not_be_read_is_unchecked_and_the_rest_is_checked(
     found: Found, aws: Aws, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("cloudft.aws.permissions._decisions", _denied)
@@ -226,7 +226,7 @@ def _denied(aws: Aws, *_: Any) -> dict[str, str]:
         ("pytorch-training:any", "ml.g5.xlarge", None),
     ],
 )
-def test_what_the_uri_of_an_image_tells(
+def test_the_uri_of_an_image_is_checked(
     tmp_path: Path, tiny_model: Path, uri: str, machine: str, code: str | None
 ) -> None:
     section = {
@@ -242,7 +242,7 @@ def test_what_the_uri_of_an_image_tells(
 
 
 def offline(job: LoadedJob) -> list[Finding]:
-    """The findings without an account: there is none behind that address."""
+    """Return the findings without an account: nothing listens at that address."""
     aws = Aws(AwsLocation(region=REGION, endpoint_url="http://127.0.0.1:9"))
     backend = SageMakerBackend(Home(job.base_dir), aws)
     return preflight.check_job(

@@ -1,4 +1,4 @@
-"""A job as CreateTrainingJob gets it, what is refused before, and SageMaker's words as ours."""
+"""A job's CreateTrainingJob request, what is refused before it, and SageMaker's states as ours."""
 
 from __future__ import annotations
 
@@ -70,14 +70,14 @@ def created(plan: Plan) -> dict[str, Any]:
     return found
 
 
-def told(job: LoadedJob) -> dict[str, Finding]:
-    """Off line: the account isn't asked while there are errors."""
+def findings_of(job: LoadedJob) -> dict[str, Finding]:
+    """Return the findings without an account: it is not read while there are errors."""
     backend = SageMakerBackend(Home(job.base_dir)).for_job(job)
     return {f.code: f for f in backend.check(job)}
 
 
 def codes(job: LoadedJob) -> list[str]:
-    return [finding.code for finding in told(job).values() if finding.severity == "error"]
+    return [finding.code for finding in findings_of(job).values() if finding.severity == "error"]
 
 
 def test_every_status_of_the_api_has_its_word() -> None:
@@ -142,9 +142,7 @@ def test_a_warm_machine_without_a_network_and_a_key_for_what_is_staged(
     assert {put["SSEKMSKeyId"] for put in puts} == {"alias/s3"}
 
 
-def test_what_changes_the_job_changes_its_token_and_who_asks_does_not(
-    make: Make, tmp_path: Path
-) -> None:
+def test_the_token_follows_from_the_job_and_not_from_the_caller(make: Make, tmp_path: Path) -> None:
     first = plan_of(make(), tmp_path)
     assert plan_of(make({"profile": "other"}), tmp_path).token == first.token
     others = [
@@ -250,7 +248,7 @@ def test_a_flag_stands_above_the_section_and_the_section_above_bedrocks(
 
 def test_what_serves_better_is_said_where_a_source_says_so(make: Make) -> None:
     def closed(alias: str) -> dict[str, Finding]:
-        return told(dataclasses.replace(make(), model=catalogue.find_model(alias)))
+        return findings_of(dataclasses.replace(make(), model=catalogue.find_model(alias)))
 
     nova = closed("nova-lite")
     assert "set an open model" in str(nova["NoLocalModel"].fix)
@@ -333,7 +331,7 @@ def states_of(status: str) -> JobState:
     return states.to_job_state(answer, usd_per_hour=2.0)
 
 
-def test_a_state_tells_what_is_billed_and_why_it_ended() -> None:
+def test_a_state_has_the_billed_time_and_the_reason_of_its_end() -> None:
     moment = datetime(2026, 1, 1, tzinfo=timezone.utc)
     answer = {
         "TrainingJobArn": "arn:x",
@@ -343,10 +341,10 @@ def test_a_state_tells_what_is_billed_and_why_it_ended() -> None:
         "BillableTimeInSeconds": 1800,
         "HyperParameters": {"cloudft-job": "a-0123abcd"},
     }
-    told = TrainerState(
+    trainer_state = TrainerState(
         TrainerStatusDetails(training_details="InProgress"), summary={"device": "cuda"}
     )
-    state = states.to_job_state(answer, told, usd_per_hour=2.0)
+    state = states.to_job_state(answer, trainer_state, usd_per_hour=2.0)
     assert state.summary["usd"] == 1.0 and state.summary["device"] == "cuda"
     assert "resume" in str(state.failure_message)
     assert state.status_details.training_details == "Stopped"

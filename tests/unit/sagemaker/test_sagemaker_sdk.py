@@ -47,7 +47,7 @@ def test_it_names_the_stock_image() -> None:
         ("eu-nowhere-1", SDK_GPU, None, "in eu-nowhere-1"),
     ],
 )
-def test_what_it_has_no_image_for_is_told_with_the_way_out(
+def test_a_missing_image_is_reported_with_the_remedy(
     region: str, machine: str, version: str | None, why: str
 ) -> None:
     with pytest.raises(UsageError, match=why) as refused:

@@ -299,9 +299,9 @@ def test_flags_alone_can_make_a_job(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def leaves(section: Mapping[str, Any], at: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Each field of a section and of those below it that is none itself, in each of its forms."""
-    for name, told in section["properties"].items():
-        for form in told.get("anyOf", [told]):
+    """Yield each field of a section and below it that is no section, in each of its forms."""
+    for name, documented in section["properties"].items():
+        for form in documented.get("anyOf", [documented]):
             if "$ref" in form:
                 below = build_job_schema()["$defs"][form["$ref"].rpartition("/")[2]]
                 yield from leaves(below, f"{at}{name}.")

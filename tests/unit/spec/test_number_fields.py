@@ -31,7 +31,7 @@ Path_ = tuple[str, ...]
 
 
 def numbers(part: Mapping[str, Any], at: Path_ = ()) -> Iterator[tuple[Path_, Mapping[str, Any]]]:
-    """Every numeric part of the schema, under the field that it is of."""
+    """Yield every numeric part of the schema, with the path of its field."""
     if "$ref" in part:
         part = SCHEMA["$defs"][part["$ref"].rpartition("/")[2]]
     if part.get("type") in ("number", "integer"):
@@ -58,7 +58,7 @@ def test_the_schema_states_both_ends(at: Path_, part: Mapping[str, Any]) -> None
 
 
 def refused(folder: Path, at: Path_, value: object) -> list[str]:
-    """The fields of the findings about a job with `value` at this place; none if it is taken."""
+    """Return the fields of findings about a job with `value` at this path; none if it is taken."""
     spec = yaml.safe_load(yaml.safe_dump(BASE))
     inner = spec
     for depth, name in enumerate(at[:-1]):

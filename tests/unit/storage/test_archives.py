@@ -1,4 +1,4 @@
-"""Archives from elsewhere give plain files within bounds, or nothing."""
+"""Untrusted archives give plain files within limits, or nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The gate through which every document comes that cloudft reads back."""
+"""Decoding of the documents that cloudft reads back."""
 
 from __future__ import annotations
 

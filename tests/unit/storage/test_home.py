@@ -1,4 +1,4 @@
-"""A home that can't be one is an error with its remedy, never a home without jobs."""
+"""An unusable home is an error with its remedy, never a home without jobs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What cloudft remembers, with several processes at work on it."""
+"""The store, with several processes at work on it."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ with store.create(make_record(store, sys.argv[2])):
 
 
 def python(code: str, *args: object) -> subprocess.Popen[str]:
-    """A fresh interpreter that runs `code` and may import what the tests do."""
+    """Start a fresh interpreter that runs `code` and may import what the tests do."""
     return subprocess.Popen(
         [sys.executable, "-c", code, *map(str, args)],
         stdin=subprocess.PIPE,
@@ -67,7 +67,7 @@ def store(home: Path) -> Store:
 
 
 def add(store: Store, job_id: str, created: int = 0, *, submitted: bool = True) -> JobRecord:
-    """A job as a submit leaves it, `created` seconds into a minute."""
+    """Write a job as a submit leaves it, `created` seconds into a minute."""
     record = make_record(store, job_id, created_at=f"2026-01-02T03:04:{created:02d}.000+00:00")
     with store.create(record) as made:
         assert made
@@ -99,7 +99,7 @@ def test_a_record_comes_back_as_it_was_written(store: Store) -> None:
     assert store.get(record.id).backend_job_id == "arn:job"
 
 
-def test_nothing_is_created_by_looking(store: Store, home: Path) -> None:
+def test_reading_creates_nothing(store: Store, home: Path) -> None:
     assert list(store.iter_records()) == []
     with pytest.raises(JobNotFound, match="no job yet"):
         store.find_by_reference("-")
@@ -152,7 +152,7 @@ def test_what_is_no_job_is_not_found(store: Store, reference: str) -> None:
     ],
     ids=["empty", "cut", "keys-missing", "no-mapping", "no-text", "from-the-future", "gone"],
 )
-def test_a_damaged_job_is_told_and_the_others_list(
+def test_a_damaged_job_is_reported_and_the_others_list(
     store: Store, content: bytes | None, said: str
 ) -> None:
     add(store, "good-aaaa1111", 1)
@@ -190,7 +190,7 @@ def test_of_processes_that_create_one_job_at_once_exactly_one_does(store: Store)
 
 @pytest.fixture
 def held(store: Store) -> Iterator[str]:
-    """The id of a job that another process is submitting."""
+    """Yield the id of a job that another process is submitting."""
     with python(HOLD, store.jobs, "job-11111111") as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "within\n"
@@ -219,7 +219,7 @@ def test_a_killed_submit_leaves_an_intent_that_is_not_being_submitted(
 
 
 def _holder_of(path: Path) -> int:
-    """The process that has `path` open."""
+    """Return the process that has `path` open."""
     for link in Path("/proc").glob("[0-9]*/fd/*"):
         try:
             if os.readlink(link) == str(path) and int(link.parts[2]) != os.getpid():

@@ -17,6 +17,7 @@ from cloudft.backends.base import Backend, Location, StagedJob
 from cloudft.backends.bedrock import stack
 from cloudft.backends.bedrock import states as bedrock_states
 from cloudft.backends.bedrock.account_helpers import get_tags
+from cloudft.backends.bedrock.api_shapes import ImportedModel, ImportJob
 from cloudft.backends.bedrock.model_import import (
     convert_config,
     inference,
@@ -26,7 +27,6 @@ from cloudft.backends.bedrock.model_import import (
     states,
 )
 from cloudft.backends.bedrock.request import location_of
-from cloudft.backends.bedrock.responses import ImportedModel, ImportJob
 from cloudft.backends.capabilities import (
     DiscoveredJob,
     ModelImporter,
@@ -182,6 +182,7 @@ class ImportBackend(
         for (name, path), call in zip(plan.files.items(), calls.uploads, strict=True):
             sha256 = plan.request["model"][name]
             self.upload_file(call.parameters, path, sha256, observer)
+        # Before the import exists: another machine may discover it at once and read this plan.
         self.put_object(calls.plan_file.parameters, encode_plan(plan))
 
     def _create(self, plan: Plan) -> str:

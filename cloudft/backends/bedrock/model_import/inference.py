@@ -12,8 +12,8 @@ import orjson
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from cloudft.aws.client import Aws
+from cloudft.backends.bedrock.api_shapes import ImportedModel as ImportedModelResponse
 from cloudft.backends.bedrock.inference import FAILURE, DeployedModel, Generate, converse
-from cloudft.backends.bedrock.responses import ImportedModel as ImportedModelResponse
 from cloudft.catalogue import load_import_rules
 from cloudft.errors import CloudUnreachable
 from cloudft.inference import Answer, GenerationConfig, InferenceSession, Prompt

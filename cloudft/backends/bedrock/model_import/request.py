@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
-from cloudft.aws.tags import PLAN_TAG, with_cloudft_tags
+from cloudft.aws.s3 import s3_uri
+from cloudft.aws.tags import PLAN_TAG, Tag, to_tag_list, with_cloudft_tags
 from cloudft.backends.aws_base import requests
 from cloudft.backends.aws_base.api_call import (
     PLAN_FILE,
@@ -17,6 +17,7 @@ from cloudft.backends.aws_base.api_call import (
 )
 from cloudft.backends.base import StagedJob
 from cloudft.backends.bedrock import request
+from cloudft.backends.bedrock.api_shapes import CreateImportJob
 from cloudft.spec.load import LoadedJob
 from cloudft.types import StagedFile, job_id
 
@@ -58,17 +59,19 @@ def request_token(merged: MergedJob) -> str:
     return requests.request_token(merged, request.location_of(merged.job), content)
 
 
-def create_request(merged: MergedJob) -> dict[str, Any]:
+def create_request(merged: MergedJob) -> CreateImportJob:
     """Return the parameters of CreateModelImportJob.
 
     Botocore fills in no client token for this operation, which lacks the idempotency trait, so the
     request has its own.
     """
-    name = request_token(merged)
-    made = _create_parameters(merged, job_id(merged.job.spec.name, name), name)
-    for tags in ("jobTags", "importedModelTags"):  # not of the token: older builds had no such tag
-        made[tags] = [*made[tags], {"key": PLAN_TAG, "value": _plan_digest(merged, name)}]
-    return made
+    token = request_token(merged)
+    parameters = _create_parameters(merged, job_id(merged.job.spec.name, token), token)
+    # The token does not cover this tag: older builds had none, and their imports must be found.
+    digest_tag: Tag = {"key": PLAN_TAG, "value": _plan_digest(merged, token)}
+    parameters["jobTags"] = [*parameters["jobTags"], digest_tag]
+    parameters["importedModelTags"] = [*parameters["importedModelTags"], digest_tag]
+    return parameters
 
 
 def _plan_digest(merged: MergedJob, token: str) -> str:
@@ -77,28 +80,28 @@ def _plan_digest(merged: MergedJob, token: str) -> str:
     return requests.plan_digest("import", merged, token, covered)
 
 
-def _create_parameters(merged: MergedJob, name: str, client_token: str) -> dict[str, Any]:
+def _create_parameters(merged: MergedJob, name: str, client_token: str) -> CreateImportJob:
+    """Return the parameters that the token covers, with this name and this token."""
     spec = merged.job.spec.bedrock
     bucket, prefix = model_location(merged)
-    marks = with_cloudft_tags(merged.job.spec.tags, name, client_token)
-    tags = [{"key": key, "value": value} for key, value in marks.items()]
-    made: dict[str, Any] = {
+    tags = to_tag_list(with_cloudft_tags(merged.job.spec.tags, name, client_token))
+    parameters: CreateImportJob = {
         "jobName": name,
         "importedModelName": request.custom_model_name(name),
         "roleArn": import_role(merged.job),
-        "modelDataSource": {"s3DataSource": {"s3Uri": f"s3://{bucket}/{prefix}"}},
+        "modelDataSource": {"s3DataSource": {"s3Uri": s3_uri(bucket, prefix)}},
         "jobTags": tags,
         "importedModelTags": tags,
         "clientRequestToken": client_token,
     }
     if spec.kms_key_id:
-        made["importedModelKmsKeyId"] = spec.kms_key_id
+        parameters["importedModelKmsKeyId"] = spec.kms_key_id
     if spec.vpc:
-        made["vpcConfig"] = {
+        parameters["vpcConfig"] = {
             "subnetIds": list(spec.vpc.subnet_ids),
             "securityGroupIds": list(spec.vpc.security_group_ids),
         }
-    return made
+    return parameters
 
 
 def api_calls(merged: MergedJob) -> PlannedCalls:
@@ -114,7 +117,7 @@ def api_calls(merged: MergedJob) -> PlannedCalls:
             for name, file in sorted(merged.files.items())
         ),
         plan_file=put_generated(bucket, plan_key(job, parameters["jobName"]), "plan", settings),
-        create=ApiCall(service="bedrock", operation=CREATE_OPERATION, parameters=parameters),
+        create=ApiCall(service="bedrock", operation=CREATE_OPERATION, parameters=dict(parameters)),
     )
 
 

@@ -12,8 +12,8 @@ from cloudft.aws.tags import JOB_TAG
 from cloudft.backends.aws_base.backend import is_owned_by_other_account
 from cloudft.backends.bedrock import request, states
 from cloudft.backends.bedrock.account_helpers import get_tags
+from cloudft.backends.bedrock.api_shapes import ImportJob
 from cloudft.backends.bedrock.model_import.request import MODELS_PREFIX
-from cloudft.backends.bedrock.responses import ImportJob
 from cloudft.backends.resources import IN_USE, CloudResource
 from cloudft.errors import PermissionDenied, ResourceNotFound
 

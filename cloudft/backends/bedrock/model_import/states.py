@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from cloudft.backends.bedrock.responses import ImportedModel, ImportJob
+from cloudft.backends.bedrock.api_shapes import ImportedModel, ImportJob
 from cloudft.backends.bedrock.states import iso_format
 from cloudft.types import MODEL_REMOVED, JobState, LogLine, Status, StatusDetails
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import orjson
 
+from cloudft.endpoint.clients import ClientFactory
 from cloudft.endpoint.cloudformation.records import StackResource
 from cloudft.endpoint.cloudformation.resource_types import (
     RESOURCE_TYPES,
-    ClientFactory,
     ResourceRequest,
     ResourceType,
     property_names,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import orjson
 
+from cloudft.endpoint.clients import ClientFactory
 from cloudft.endpoint.cloudformation.records import StackResource
 from cloudft.endpoint.cloudformation.resource_types import (
     RESOURCE_TYPES,
     Arguments,
-    ClientFactory,
     Properties,
     ResourceRequest,
     ResourceType,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import orjson
 
+from cloudft.endpoint.clients import ClientFactory
 from cloudft.endpoint.cloudformation.records import StackResource
 from cloudft.endpoint.cloudformation.resource_types import (
     RESOURCE_TYPES,
-    ClientFactory,
     ResourceRequest,
     ResourceType,
     property_names,

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import orjson
 
+from cloudft.endpoint.clients import ClientFactory
 from cloudft.endpoint.cloudformation.records import StackResource
 from cloudft.endpoint.cloudformation.resource_types import (
     RESOURCE_TYPES,
     Arguments,
-    ClientFactory,
     Properties,
     ResourceRequest,
     ResourceType,

@@ -1,0 +1,251 @@
+"""Write the generated parts of the documentation from the code: `python docs/generate.py`.
+
+`reference/cli/` is generated whole. In other pages the text between `<!-- generated: NAME -->` and
+`<!-- end -->` is replaced. `tests/e2e/test_docs.py` fails when a page is out of date.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import yaml
+
+import cloudft
+from cloudft import errors
+from cloudft.cli.lazy_group import LazyGroup
+from cloudft.cli.main import cloudft as cloudft_command
+from cloudft.endpoint.supported_operations import render_markdown_table
+from cloudft.spec.sections import job_model
+
+DOCS = Path(__file__).resolve().parent
+HELP_OPTIONS = ["-h", "--help"]
+GENERATED = re.compile(r"(<!-- generated: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+Schema = Mapping[str, Any]
+"""A JSON Schema."""
+
+
+def render_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a Markdown table. Pipes and line ends in cells are escaped."""
+
+    def render_row(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(" ".join(c.split()).replace("|", "\\|") for c in cells) + " |"
+
+    return "\n".join([render_row(header), "|" + " --- |" * len(header), *map(render_row, rows)])
+
+
+def list_commands(group: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Yield the path of every command; a group comes before its commands."""
+    assert isinstance(group, LazyGroup)
+    for name in group.list_commands(click.Context(group)):
+        yield (*path, name)
+        command = group.get_command(click.Context(group), name)
+        if isinstance(command, click.Group):
+            yield from list_commands(command, (*path, name))
+
+
+def find_command(path: tuple[str, ...]) -> click.Command:
+    """Return the command of a path."""
+    command: click.Command = cloudft_command
+    for name in path:
+        assert isinstance(command, click.Group)
+        child = command.get_command(click.Context(command), name)
+        assert child is not None
+        command = child
+    return command
+
+
+def render_command(path: tuple[str, ...]) -> str:
+    """Return the page of one command: help text, usage, options, examples."""
+    command, title = find_command(path), f"cloudft {' '.join(path)}"
+    context = command.make_context(
+        title, [], resilient_parsing=True, help_option_names=HELP_OPTIONS
+    )
+    usage = command.get_usage(context).removeprefix("Usage: ")
+    parts = [f"# {title}", inspect.cleandoc(command.help or ""), f"    {' '.join(usage.split())}"]
+    records = [parameter.get_help_record(context) for parameter in command.get_params(context)]
+    rows = [(f"`{name}`", text) for name, text in filter(None, records) if text]
+    if isinstance(command, click.Group):
+        children = list(list_commands(command, path))
+        links = [(f"[{' '.join(c)}]({'-'.join(c)}.md)", _summary(c)) for c in children]
+        parts += ["## Commands", render_table(("command", "purpose"), links)]
+    if rows:
+        parts += ["## Options", render_table(("option", "meaning"), rows)]
+    if command.epilog:
+        lines = inspect.cleandoc(command.epilog.replace("\b", "")).splitlines()
+        shown = [line.strip() for line in lines if line.strip() and not line.startswith("Example")]
+        parts += ["## Examples", "\n".join(f"    {line}" for line in shown)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _summary(path: tuple[str, ...]) -> str:
+    return find_command(path).get_short_help_str(limit=200)
+
+
+def render_command_index() -> str:
+    """Return the index of all commands, in the sections of `cloudft --help`."""
+    assert isinstance(cloudft_command, LazyGroup)
+    parts = []
+    for section, commands in cloudft_command.sections.items():
+        paths = [path for path in list_commands(cloudft_command) if path[0] in commands]
+        rows = [(f"[{' '.join(path)}]({'-'.join(path)}.md)", _summary(path)) for path in paths]
+        parts += [f"## {section}", render_table(("command", "purpose"), rows)]
+    return "\n\n".join(parts)
+
+
+def describe_type(schema: Schema) -> str:
+    """Return the type of a field in a few words: a name, the choices, the limits."""
+    if "enum" in schema:
+        return ", ".join(f"`{value}`" for value in schema["enum"])
+    if "const" in schema:
+        return f"`{schema['const']}`"
+    if "$ref" in schema:
+        return str(schema["$ref"]).rpartition("/")[2]
+    for union in ("anyOf", "oneOf"):
+        if union in schema:
+            names = [describe_type(option) for option in schema[union]]
+            return " or ".join(dict.fromkeys(name for name in names if name != "null"))
+    kind = str(schema.get("type", "any value"))
+    if kind == "array":
+        return f"list of {describe_type(schema.get('items', {}))}"
+    if kind == "object":
+        values = schema.get("additionalProperties")
+        return f"mapping of {describe_type(values)}" if isinstance(values, Mapping) else "mapping"
+    signs = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
+    limits = [f"{sign} {schema[key]:,.10g}" for key, sign in signs.items() if key in schema]
+    return f"{kind} ({', '.join(limits)})" if limits else kind
+
+
+def find_section(schema: Schema) -> str | None:
+    """Return the name of the section that a field holds; None for a plain value."""
+    references = [o["$ref"] for o in schema.get("anyOf", [schema]) if "$ref" in o]
+    return str(references[0]).rpartition("/")[2] if len(references) == 1 else None
+
+
+def list_fields(
+    section: Schema, prefix: str, definitions: Schema
+) -> Iterator[tuple[str, str, str, str]]:
+    """Yield (field, type, default, description), those of inner sections by dotted name."""
+    for name, schema in section["properties"].items():
+        field, description = f"{prefix}{name}", str(schema.get("description", ""))
+        inner = find_section(schema)
+        if inner is not None:
+            yield f"`{field}`", "section", "", description
+            yield from list_fields(definitions[inner], f"{field}.", definitions)
+            continue
+        default = schema.get("default")
+        shown = "" if default in (None, [], {}) else f"`{_yaml(default)}`"
+        required = name in section.get("required", ())
+        yield f"`{field}`", describe_type(schema), "required" if required else shown, description
+
+
+def _yaml(value: object) -> str:
+    text: str = yaml.safe_dump(value, default_flow_style=True)
+    return text.removesuffix("\n").removesuffix("\n...")
+
+
+def render_job_file_fields() -> str:
+    """Return a table of the fields of each top-level section of the job file."""
+    schema = job_model().model_json_schema()
+    definitions, header = schema["$defs"], ("field", "type", "default", "meaning")
+    plain = {name: f for name, f in schema["properties"].items() if find_section(f) is None}
+    top = {**schema, "properties": plain}
+    parts = ["### Top level", render_table(header, list_fields(top, "", definitions))]
+    for name, field in schema["properties"].items():
+        section = find_section(field)
+        if section is not None:
+            rows = list_fields(definitions[section], f"{name}.", definitions)
+            description = str(field.get("description", ""))
+            parts += [f"### `{name}`", description, render_table(header, rows)]
+    return "\n\n".join(parts)
+
+
+def list_errors(
+    error: type[errors.CloudftError] = errors.CloudftError,
+) -> Iterator[type[errors.CloudftError]]:
+    """Yield an error class and its subclasses in `cloudft.errors`, depth first."""
+    if not error.__name__.startswith("_"):
+        yield error
+    for child in error.__subclasses__():
+        if child.__module__ == errors.__name__:
+            yield from list_errors(child)
+
+
+def render_errors() -> str:
+    """Return a table of the errors: class, code in JSON, exit code, meaning."""
+    rows = [
+        (f"`{e.__name__}`", f"`{e.code}`", str(e.exit_code), (e.__doc__ or "").partition("\n\n")[0])
+        for e in dict.fromkeys(list_errors())
+    ]
+    return render_table(("exception", "`code` in JSON", "exit code", "meaning"), rows)
+
+
+def render_python_api() -> str:
+    """Return signature and docstring of everything that `import cloudft` exports."""
+    parts = []
+    for name in cloudft.__all__:
+        if name.startswith("__"):
+            continue
+        value = getattr(cloudft, name)
+        parts += [f"### `{name}`", *_describe(name, value)]
+        for member in vars(value) if inspect.isclass(value) else ():
+            function = getattr(value, member)
+            if not member.startswith("_") and callable(function):
+                parts += [f"#### `{name}.{member}`", *_describe(member, function)]
+    return "\n\n".join(parts)
+
+
+def _describe(name: str, value: Callable[..., object]) -> Iterator[str]:
+    # A default without a spelling (`<function sleep>`) is shown as `...`.
+    signature = re.sub(r"<[^<>]*>", "...", str(inspect.signature(value)).replace("'", ""))
+    yield f"```python\n{name}{signature}\n```"
+    yield inspect.cleandoc(value.__doc__ or "")
+
+
+def render_layers() -> str:
+    """Return a table of the import layers, the highest first."""
+    layers = yaml.safe_load((DOCS / "explanation" / "layers.yaml").read_text(encoding="utf-8"))
+    rows = [
+        (str(number), f"`{name}`", purpose)
+        for number, layer in reversed(list(enumerate(layers, start=1)))
+        for name, purpose in layer.items()
+    ]
+    return render_table(("layer", "package", "purpose"), rows)
+
+
+PARTS: Mapping[str, Callable[[], str]] = {
+    "commands": render_command_index,
+    "job-file-fields": render_job_file_fields,
+    "errors": render_errors,
+    "python-api": render_python_api,
+    "operations": render_markdown_table,
+    "layers": render_layers,
+}
+
+
+def render_pages() -> Iterator[tuple[Path, str]]:
+    """Yield path and content of every page with generated text, as it should be."""
+    for command in list_commands(cloudft_command):
+        yield DOCS / "reference" / "cli" / f"{'-'.join(command)}.md", render_command(command)
+    for page in sorted(DOCS.rglob("*.md")):
+        text = page.read_text(encoding="utf-8")
+        if "<!-- generated: " in text:
+            yield page, GENERATED.sub(lambda m: f"{m[1]}{PARTS[m[2]]()}\n{m[3]}", text)
+
+
+def main() -> None:
+    """Write every page that is out of date, and print its path."""
+    for page, content in render_pages():
+        if not page.exists() or page.read_text(encoding="utf-8") != content:
+            page.parent.mkdir(parents=True, exist_ok=True)
+            page.write_text(content, encoding="utf-8")
+            print(page.relative_to(DOCS), file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
