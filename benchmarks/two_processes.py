@@ -24,14 +24,14 @@ sys.path[:0] = [str(ROOT), str(Path(__file__).parent / "train")]
 BATCH_PER_PROCESS, STEPS, WARM_UP, ROUNDS = 4, 12, 2, 3
 
 
-def tokens_per_second(processes: int, steps: int) -> float:
+def tokens_per_second(processes: int, steps: int, batch_per_process: int) -> float:
     """Return the speed of all processes together, without the warm-up steps."""
     import contestant
 
-    rows = contestant.records("aws-cli", 0, BATCH_PER_PROCESS * processes * steps)
+    rows = contestant.records("aws-cli", 0, batch_per_process * processes * steps)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        batch = BATCH_PER_PROCESS * processes
+        batch = batch_per_process * processes
         contestant.write_job(folder, rows, "lora", "bfloat16", batch=batch, processes=processes)
         (folder / "data" / "manifest.json").write_text("{}")
         environ = os.environ | {"OMP_NUM_THREADS": "1", "GOMP_SPINCOUNT": "1000"}
@@ -113,11 +113,13 @@ def main() -> int:
     args = parser.parse_args()
     if args.what == "memory":
         return print_memory()
-    steps, rounds = (WARM_UP + 1, 1) if args.smallest else (STEPS, ROUNDS)
+    steps, rounds, batch = STEPS, ROUNDS, BATCH_PER_PROCESS
+    if args.smallest:
+        steps, rounds, batch = WARM_UP + 1, 1, 1
     speeds: dict[int, list[float]] = {1: [], 2: []}
     for _ in range(rounds):
         for processes, measured in speeds.items():
-            measured.append(tokens_per_second(processes, steps))
+            measured.append(tokens_per_second(processes, steps, batch))
     shares_of_linear = [two / (2 * one) for one, two in zip(speeds[1], speeds[2], strict=True)]
     took, size = checkpoint_seconds()
     print("| processes | tok/s | of linear, by round |\n| --- | --- | --- |")
