@@ -29,10 +29,10 @@ BUCKET = "uploads"
 OURS = """
 import sys
 from pathlib import Path
-from cloudft.aws.client import Aws, Place
-from cloudft.aws.upload import Upload, upload
+from cloudft.aws.client import Aws, AwsLocation
+from cloudft.aws.upload import Upload, upload_file
 path, url, key, digest = sys.argv[1:]
-assert upload(Aws(Place(endpoint_url=url)), Upload(Path(path), "uploads", key, digest))
+assert upload_file(Aws(AwsLocation(endpoint_url=url)), Upload(Path(path), "uploads", key, digest))
 """
 
 

@@ -244,6 +244,9 @@ class _HomeKnowledge:
             return None
         if not (criteria.all_homes or _owning_jobs(resource) <= self._submitted | names):
             return "another-home"
+        # No flag removes data that a job of an unreadable part may be reading.
+        if resource.kind == "data" and not self._use_is_known:
+            return "live"
         if names or criteria.live or is_expired(resource) or self._is_orphaned(resource):
             return None
         return "live"

@@ -72,6 +72,35 @@ def get_stack_report(aws: Aws, name: str, *, drift: bool, sleep: Sleep = time.sl
     return StackReport(stack, drifts, drift_unknown or None, costs, tuple(unavailable))
 
 
+class StackJson(TypedDict):
+    """A stack in the JSON output of `infra deploy` and `infra status`."""
+
+    name: str
+    id: str
+    status: str
+    reason: str | None
+    outputs: Mapping[str, str]
+    parameters: Mapping[str, str]
+    tags: Mapping[str, str]
+    protected: bool
+    changed: str
+
+
+def stack_to_json(stack: Stack) -> StackJson:
+    """Return a stack with the keys that scripts rely on."""
+    return {
+        "name": stack.name,
+        "id": stack.id,
+        "status": stack.status,
+        "reason": stack.reason,
+        "outputs": stack.outputs,
+        "parameters": stack.parameters,
+        "tags": stack.tags,
+        "protected": stack.termination_protection,
+        "changed": stack.changed_at,
+    }
+
+
 def _detect_drift(aws: Aws, stack: Stack, sleep: Sleep) -> list[Drift]:
     failure = f"can't detect the drift of {stack.name}"
     started = aws.call(failure, SERVICE, "detect_stack_drift", StackName=stack.id)

@@ -192,7 +192,7 @@ def test_what_could_not_be_read_is_said_and_the_rest_comes(
     aws.fault({"operation": operation, "do": fault, "times": 100})
     done = cli("ps", "--cost", *JSON)
     assert done.code == code
-    assert foreign_throughput in {resource["name"] for resource in done.value["resources"]}
+    assert foreign_throughput in {resource["name"] for resource in done.value["things"]}
     assert any(part["what"].startswith(what) for part in done.value["unavailable"])
     assert {part["exitCode"] for part in done.value["unavailable"]} == {code}
     assert done.value["usd"]["atLeast"] is True

@@ -170,6 +170,8 @@ def _execute_changes(aws: Aws, proposal: ChangeSet, console: Console) -> Stack:
 def _print_result(
     proposal: ChangeSet, stack: Stack | None, executed: bool, console: Console
 ) -> None:
+    from cloudft.infra.status import stack_to_json
+
     name = proposal.stack
     if not proposal.changes:
         text = f"{name}: nothing to change"
@@ -178,5 +180,9 @@ def _print_result(
     else:
         text = f"{name}: {stack.status if stack else ''}"
         console.note(f"a job file with `bedrock: {{stack: {name}}}` uses this stack")
-    result = {"changes": proposal.changes, "executed": executed, "stack": stack}
+    result = {
+        "changes": proposal.changes,
+        "executed": executed,
+        "stack": stack_to_json(stack) if stack else None,
+    }
     console.print_result(result, text)

@@ -25,14 +25,14 @@ def status_command(name: str, drift: bool, console: Console) -> int:
     from cloudft.aws.client import Aws, AwsLocation
     from cloudft.cli.output import print_unavailable
     from cloudft.infra.costs import sum_known_costs
-    from cloudft.infra.status import get_stack_report
+    from cloudft.infra.status import get_stack_report, stack_to_json
     from cloudft.types import Listing
 
     report = get_stack_report(Aws(AwsLocation(**aws_location())), name, drift=drift)
     stack = report.stack
     console.print_result(
         {
-            "stack": stack,
+            "stack": stack_to_json(stack),
             "drift": report.drift,
             "driftUnknown": report.drift_unknown,
             "costs": report.costs,

@@ -6,7 +6,9 @@ import pytest
 from endpoint import AWS_KEYS, REGION, running_endpoint
 
 from cloudft.aws.client import Aws, AwsLocation
+from cloudft.aws.stack import Stack
 from cloudft.infra import change_sets, destroy
+from cloudft.infra.status import stack_to_json
 
 TEMPLATE = "Resources:\n  Topic: {Type: AWS::SNS::Topic}\n"
 
@@ -33,3 +35,13 @@ def test_each_run_has_tokens_of_its_own_and_a_change_set_keeps_its_name(
     tokens += [call["ClientRequestToken"] for call in deleted]
     assert len(tokens) == 4 == len(set(tokens))
     assert [c["ClientRequestToken"] for c in executed] == tokens[:2]
+
+
+def test_a_stack_keeps_its_json_keys() -> None:
+    stack = Stack("team", "arn", "CREATE_COMPLETE", None, {}, {}, {}, True, "2026-11-29")
+    value = stack_to_json(stack)
+    assert set(value) == {
+        *("name", "id", "status", "reason", "outputs", "parameters", "tags"),
+        *("protected", "changed"),
+    }
+    assert value["protected"] is True and value["changed"] == "2026-11-29"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -88,8 +89,14 @@ def asked(need: RequiredPermission) -> AccessRequest:
 
 
 def of_role(job: LoadedJob) -> list[RequiredPermission]:
+    # Each customization type needs permissions of its own: the teacher's, or the grader's.
+    graded = job.spec.model_copy(update={"customization_type": "REINFORCEMENT_FINE_TUNING"})
     keys = {"team-databucket": KEY, "team-outputbucket": KEY}
-    return list(required_permissions.role_permissions(job, keys))
+    return [
+        need
+        for one in (job, dataclasses.replace(job, spec=graded))
+        for need in required_permissions.role_permissions(one, keys)
+    ]
 
 
 def test_the_role_may_do_all_that_a_job_needs(job: LoadedJob) -> None:
