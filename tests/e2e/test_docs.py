@@ -189,6 +189,16 @@ def test_every_link_between_pages_leads_somewhere() -> None:
     assert broken == []
 
 
+def test_every_file_that_the_docs_name_exists() -> None:
+    folders = "cloudft|local_backend|tests|docs|examples|benchmarks|infra|findings"
+    missing = []
+    for page in PAGES:
+        for name in re.findall(rf"`((?:{folders})/[\w./-]+)`", page.read_text()):
+            if "NAME" not in name and not (ROOT / name).exists():
+                missing.append(f"{page.relative_to(ROOT)}: {name}")
+    assert missing == []
+
+
 def test_every_page_is_in_the_navigation() -> None:
     navigation = set(re.findall(r'"([\w/-]+\.md)"', (ROOT / "zensical.toml").read_text()))
     commands = {page for page in navigation if page.startswith("reference/cli/")}
