@@ -57,7 +57,7 @@ def plain_starts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A CLOUDFT_HOME for each test; the settings of whoever runs the tests are gone."""
+    """A CLOUDFT_HOME for each test; no CLOUDFT_ or AWS_ variable of the caller is set."""
     for name in list(os.environ):
         if name.startswith(("CLOUDFT_", "_CLOUDFT", "AWS_")):
             monkeypatch.delenv(name)

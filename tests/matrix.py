@@ -83,7 +83,7 @@ def check_version(version: str, interpreter: str, wheel: Path) -> str:
 
 
 def main(versions: list[str]) -> None:
-    """Check the versions that are asked for, or all, two at a time; exit with 1 when one fails."""
+    """Check the given versions, or all, two at a time; exit with 1 when one fails."""
     interpreters = {version: find_interpreter(version) for version in versions or VERSIONS}
     for version, interpreter in interpreters.items():
         if interpreter is None:

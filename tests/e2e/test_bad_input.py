@@ -235,7 +235,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
-def test_every_problem_of_a_file_is_told_at_once(cli: Cli, job_file: JobFile) -> None:
+def test_every_problem_of_a_file_is_reported_at_once(cli: Cli, job_file: JobFile) -> None:
     folder = job_file(records=8).parent
     data(GOOD + "{\n" + GOOD + '{"prompt": "", "completion": "a"}\n')(folder)
     done = cli("check", "--output", "json", cwd=folder)
@@ -245,7 +245,7 @@ def test_every_problem_of_a_file_is_told_at_once(cli: Cli, job_file: JobFile) ->
 
 
 @pytest.mark.parametrize("command", ["status", "watch", "logs", "metrics", "stop", "resume"])
-def test_a_job_that_there_is_not_is_told_with_where_to_look(cli: Cli, command: str) -> None:
+def test_a_job_that_there_is_not_is_reported_with_where_to_look(cli: Cli, command: str) -> None:
     done = cli(command, "nothing", "--output", "json")
     assert done.returncode == 2
     assert json.loads(done.stdout)["error"]["code"] == "JobNotFound"

@@ -8,7 +8,7 @@ from pathlib import Path
 from processes import Cli, JobFile
 
 
-def test_a_probe_tells_memory_and_time_and_leaves_no_job(
+def test_a_probe_reports_memory_and_time_and_leaves_no_job(
     cli: Cli, job_file: JobFile, home: Path
 ) -> None:
     path = job_file(records=18, data={"validation": 0.2})

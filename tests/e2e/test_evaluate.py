@@ -83,7 +83,7 @@ def trained_job(trained_home: Path, home: Path) -> Path:
     return job
 
 
-def test_tuning_is_told_to_have_helped_and_what_is_known_is_not_asked_again(
+def test_tuning_is_reported_to_have_helped_and_known_answers_are_not_generated_again(
     evaluated: Any, cli: Cli, home: Path
 ) -> None:
     found, _ = evaluated(data={"test": "test.jsonl"}, hyperparameters=LEARNT)
@@ -113,7 +113,7 @@ def test_tuning_is_told_to_have_helped_and_what_is_known_is_not_asked_again(
     assert "accuracy" in text and "The tuned model is better" in text
 
 
-def test_a_leak_over_fitting_and_labels_never_seen_are_told(evaluated: Any) -> None:
+def test_a_leak_over_fitting_and_labels_never_seen_are_reported(evaluated: Any) -> None:
     validation = [tiny.pair(f"Where is parcel {n} for Lyon?", "Oslo") for n in range(20, 28)]
     found, said = evaluated(
         "--data",
@@ -138,7 +138,7 @@ def test_labels_without_meaning_bring_no_improvement(evaluated: Any) -> None:
     assert found["significance"]["sentence"].startswith("No ")
 
 
-def test_pre_training_is_told_in_bits_a_byte(evaluated: Any, tmp_path: Path) -> None:
+def test_pre_training_is_reported_in_bits_a_byte(evaluated: Any, tmp_path: Path) -> None:
     tiny.write_jsonl(tmp_path / "job" / "held.jsonl", tiny.texts(90)[60:])
     found, _ = evaluated(
         "--data",
@@ -200,11 +200,11 @@ def test_perplexity_is_the_straightforward_computation(
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
     model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float64).eval()
     texts = ["The parcel for Lyon is in Oslo. " * 20, "Where is it?", "x", ""]
-    asked = ScoringRequest(Prompt(text="Where is the parcel for"), " Lyon? In Lyon.")
+    requested = ScoringRequest(Prompt(text="Where is the parcel for"), " Lyon? In Lyon.")
     session = LocalBackend(Home(home)).open_session(job.name)
     try:
         found = list(session.loglikelihood_rolling(texts, ["base"], window=64))
-        [likely] = session.loglikelihood([asked], ["base"])
+        [likely] = session.loglikelihood([requested], ["base"])
     finally:
         session.close()
 
@@ -222,7 +222,9 @@ def test_perplexity_is_the_straightforward_computation(
                 done = start + len(window)
         assert one.log_likelihood == pytest.approx(total, rel=1e-6)
         assert one.tokens == max(0, len(ids) - 1)
-    before, after = (tokenizer(part)["input_ids"] for part in (asked.prompt.text, asked.text))
+    before, after = (
+        tokenizer(part)["input_ids"] for part in (requested.prompt.text, requested.text)
+    )
     assert likely.log_likelihood == pytest.approx(plain([*before, *after], len(before)), rel=1e-6)
 
 
@@ -296,8 +298,8 @@ def test_two_jobs_are_compared_and_a_job_is_reported(
     report = tmp_path / "report.html"
     assert cli("report", "strong", "--out", report).returncode == 0
     text = report.read_text()
-    for told in (strong["identities"]["tuned"], "The tuned model is better", "<svg", "Lyon"):
-        assert told in text, told
+    for reported in (strong["identities"]["tuned"], "The tuned model is better", "<svg", "Lyon"):
+        assert reported in text, reported
     done = cli("report", "strong", "--out", report)
     assert done.returncode == 2 and "--force" in done.stderr
     assert cli("report", "strong", "--out", report, "--force", "--no-texts").returncode == 0

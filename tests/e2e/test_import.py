@@ -97,17 +97,17 @@ def test_a_trained_model_is_merged_sent_and_imported_once(cli: Cli, story: Story
     assert (made["backend"], made["status"]) == ("import", "Completed")
     assert made["name"] == "routed-import" and made["summary"]["converse"] is True
     assert ":imported-model/" in made["summary"]["importedModel"]
-    asked, repeated = story.endpoint.calls("CreateModelImportJob")
-    assert repeated == asked and len(imports(story)) == 1
-    assert {"key": "team", "value": "support"} in asked["importedModelTags"]
-    assert asked["clientRequestToken"] and asked["jobName"] == made["id"]
+    requested, repeated = story.endpoint.calls("CreateModelImportJob")
+    assert repeated == requested and len(imports(story)) == 1
+    assert {"key": "team", "value": "support"} in requested["importedModelTags"]
+    assert requested["clientRequestToken"] and requested["jobName"] == made["id"]
     sent = {key.rpartition("/")[2] for key in story.endpoint.object_keys() if "/imports/" in key}
     assert sent == {
         *("config.json", "generation_config.json", "model.safetensors"),
         *("tokenizer.json", "tokenizer_config.json"),
     }
     plan = value(cli("import", story.trained, "--dry-run", "--output", "json"))
-    assert plan["request"]["calls"][-1]["parameters"] == asked
+    assert plan["request"]["calls"][-1]["parameters"] == requested
     again = value(cli("import", story.trained, "--output", "json"))
     assert again["id"] == made["id"] and len(imports(story)) == 1
 

@@ -1,4 +1,4 @@
-"""The AWS side from the command line: made, used by a job, looked at, removed, and broken off."""
+"""The AWS side from the command line: created, used by a job, described, removed, interrupted."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def aws(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> Endpoint:
     return endpoint
 
 
-def told(done: Done | subprocess.CompletedProcess[str], code: int = 0) -> Any:
+def reported(done: Done | subprocess.CompletedProcess[str], code: int = 0) -> Any:
     assert done.returncode == code, done.stderr + done.stdout
     assert "Traceback" not in done.stderr
     return json.loads(done.stdout)
@@ -96,7 +96,7 @@ def team(endpoint: Endpoint) -> dict[str, str]:
     command = [sys.executable, "-m", "cloudft", "infra", "deploy", "team", "--yes", *JSON, *PARAMS]
     environ = os.environ | endpoint.environ
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environ)
-    outputs: dict[str, str] = told(done)["stack"]["outputs"]
+    outputs: dict[str, str] = reported(done)["stack"]["outputs"]
     return outputs
 
 
@@ -114,7 +114,7 @@ def test_a_stack_a_job_and_nothing_left(
     cli: Cli, aws: Endpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = resources_of(aws)
-    shown = told(cli("infra", "deploy", "once", "--dry-run", *JSON))
+    shown = reported(cli("infra", "deploy", "once", "--dry-run", *JSON))
     assert shown["executed"] is False and len(shown["changes"]) > 20
     assert cli("infra", "deploy", "once", answer="n\n").stdout.endswith("none executed\n")
     assert cli("infra", "deploy", "once", answer="").returncode == 130
@@ -123,19 +123,19 @@ def test_a_stack_a_job_and_nothing_left(
     names = [s["StackName"] for s in aws.client("cloudformation").describe_stacks()["Stacks"]]
     assert "once" not in names, "no change set was left, and no stack for it"
     done = cli("infra", "deploy", "once", "--yes", *JSON)
-    made = told(done)
+    made = reported(done)
     assert made["stack"]["status"] == "CREATE_COMPLETE"
     assert "CREATE_COMPLETE" in done.stderr and "cost per month" in done.stderr
     again = cli("infra", "deploy", "once", "--yes")
     assert again.stdout == "once: nothing to change\n"
     path = job_file(tmp_path / "job", "in-a-stack", bedrock={"stack": "once"})
-    job = told(cli("submit", path, "--backend", "bedrock", "--wait", *JSON))
+    job = reported(cli("submit", path, "--backend", "bedrock", "--wait", *JSON))
     assert job["status"] == "Completed"
     other = tmp_path / "other-machine"
     monkeypatch.setenv("CLOUDFT_HOME", str(other))
-    listed = told(cli("list", "--backend", "bedrock", *JSON))
+    listed = reported(cli("list", "--backend", "bedrock", *JSON))
     assert job["id"] in {one["id"] for one in listed}
-    same = told(cli("submit", path, "--backend", "bedrock", *JSON))
+    same = reported(cli("submit", path, "--backend", "bedrock", *JSON))
     assert same["id"] == job["id"], "the same job from another machine"
     assert len(aws.calls("CreateModelCustomizationJob")) == 1
     refused = cli("infra", "destroy", "once", "--yes")
@@ -144,7 +144,7 @@ def test_a_stack_a_job_and_nothing_left(
     refused = cli("infra", "destroy", "once", "--yes")
     assert refused.returncode == 2 and "hold objects" in refused.stderr
     assert "--delete-data" in refused.stderr and "--keep-data" in refused.stderr
-    ended = told(cli("infra", "destroy", "once", "--yes", "--delete-data", *JSON))
+    ended = reported(cli("infra", "destroy", "once", "--yes", "--delete-data", *JSON))
     assert len(ended["resources"]) == 4
     assert resources_of(aws) == before
     gone = cli("infra", "destroy", "once", "--yes")
@@ -264,14 +264,14 @@ def test_check_finds_nothing_wrong_with_a_job_of_the_stack(
     cli: Cli, team: dict[str, str], tmp_path: Path
 ) -> None:
     path = job_file(tmp_path, "sound")
-    checked = told(cli("check", path, "--backend", "bedrock", *JSON))
+    checked = reported(cli("check", path, "--backend", "bedrock", *JSON))
     assert checked["findings"] == []
-    plan = told(cli("plan", path, "--backend", "bedrock", *JSON))
+    plan = reported(cli("plan", path, "--backend", "bedrock", *JSON))
     create = plan["request"]["calls"][-1]["parameters"]
     assert create["roleArn"] == team["BedrockRoleArn"]
     assert create["customModelKmsKeyId"] == team["KeyArn"]
     assert create["vpcConfig"]["subnetIds"] == team["SubnetIds"].split(",")
-    estimates = told(cli("estimate", path, *JSON))
+    estimates = reported(cli("estimate", path, *JSON))
     assert "bedrock" in {one["backend"] for one in estimates}
 
 
@@ -313,7 +313,7 @@ def test_a_job_on_a_neighbours_prefix_fails_and_says_why(
     uri = f"s3://{team['DataBucketName']}/neighbour"
     path = job_file(tmp_path, "astray", bedrock={"s3_uri": uri})
     done = cli("submit", path, "--backend", "bedrock", "--wait", *JSON)
-    refused = told(done, 3)
+    refused = reported(done, 3)
     assert "s3:GetObject" in json.dumps(refused["findings"]), (
         "check says it before anything is sent"
     )
@@ -345,7 +345,7 @@ def test_values_of_the_stack_have_their_origin_and_those_of_the_job_file_win(
     path = job_file(
         tmp_path, "mine", bedrock={"output_s3_uri": "s3://my-own-bucket/x", "vpc": None}
     )
-    shown = {v["field"]: v for v in told(cli("show", path, "--resolved", *JSON))}
+    shown = {v["field"]: v for v in reported(cli("show", path, "--resolved", *JSON))}
     role = shown["bedrock.role_arn"]
     assert role["value"] == team["BedrockRoleArn"]
     assert (role["origin"], role["where"]) == ("stack", "stack team, BedrockRoleArn")
@@ -353,7 +353,9 @@ def test_values_of_the_stack_have_their_origin_and_those_of_the_job_file_win(
     assert shown["bedrock.output_s3_uri"]["value"] == "s3://my-own-bucket/x"
     assert shown["bedrock.output_s3_uri"]["origin"] == "file"
     assert shown["bedrock.vpc"]["value"] is None and shown["bedrock.vpc"]["origin"] == "file"
-    whole = {v["field"]: v for v in told(cli("show", job_file(tmp_path, "b"), "--resolved", *JSON))}
+    whole = {
+        v["field"]: v for v in reported(cli("show", job_file(tmp_path, "b"), "--resolved", *JSON))
+    }
     assert whole["bedrock.vpc.subnet_ids"]["value"] == team["SubnetIds"].split(",")
 
 
@@ -380,7 +382,7 @@ def test_a_stack_that_does_not_serve_is_one_clear_finding(
     cli: Cli, aws: Endpoint, tmp_path: Path
 ) -> None:
     path = job_file(tmp_path, "lost", bedrock={"stack": "nowhere"})
-    checked = told(cli("check", path, "--backend", "bedrock", *JSON), 3)
+    checked = reported(cli("check", path, "--backend", "bedrock", *JSON), 3)
     [finding] = checked["findings"]
     assert (finding["code"], finding["field"]) == ("NoStack", "bedrock.stack")
     assert finding["line"] and "cloudft infra deploy nowhere" in finding["fix"]
@@ -391,7 +393,7 @@ def test_a_stack_that_does_not_serve_is_one_clear_finding(
     made = {"StackName": "other", "ChangeSetName": "a", "ChangeSetType": "CREATE"}
     client.create_change_set(**made, TemplateBody=topic)
     unready = job_file(tmp_path, "unready", bedrock={"stack": "other"})
-    checked = told(cli("check", unready, "--backend", "bedrock", *JSON), 3)
+    checked = reported(cli("check", unready, "--backend", "bedrock", *JSON), 3)
     assert checked["findings"][0]["code"] == "StackNotReady"
     client.execute_change_set(StackName="other", ChangeSetName="a")
     client.get_waiter("stack_create_complete").wait(StackName="other", WaiterConfig={"Delay": 1})
@@ -420,7 +422,7 @@ def test_a_deploy_that_fails_says_the_first_reason_first_and_leaves_nothing(
     failed = cli("infra", "deploy", "torn", "--yes", "--param", "GitHubRepository=a/b")
     assert failed.returncode == 1 and "GitHubProvider" in failed.stderr.rpartition("error: ")[2]
     assert "UPDATE_ROLLBACK_COMPLETE" in failed.stderr
-    ready = told(cli("infra", "status", "torn", "--no-drift", *JSON))["stack"]
+    ready = reported(cli("infra", "status", "torn", "--no-drift", *JSON))["stack"]
     assert ready["outputs"]["BedrockRoleArn"] and "CiRoleArn" not in ready["outputs"]
     assert cli("infra", "destroy", "torn", "--yes").returncode == 0
 
@@ -458,18 +460,18 @@ def test_a_stack_of_the_longest_name_is_deployed(
     """Two of its names would be longer than Step Functions takes, were they the stack's."""
     name = "t" * 128
     words = ("--template", "jobs", "--from", "team", "--yes")
-    made = told(cli("infra", "deploy", name, *words, *JSON))["stack"]
+    made = reported(cli("infra", "deploy", name, *words, *JSON))["stack"]
     assert made["status"] == "CREATE_COMPLETE"
     machines = aws.client("stepfunctions").list_state_machines()["stateMachines"]
     assert all(len(machine["name"]) <= 80 for machine in machines) and len(machines) >= 2
     assert cli("infra", "destroy", name, "--yes").returncode == 0
 
 
-def test_drift_is_named_and_mended_nowhere(cli: Cli, aws: Endpoint, team: dict[str, str]) -> None:
+def test_drift_is_named_and_repaired_nowhere(cli: Cli, aws: Endpoint, team: dict[str, str]) -> None:
     s3, bucket = aws.client("s3"), team["DataBucketName"]
     s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Suspended"})
     try:
-        report = told(cli("infra", "status", "team", *JSON))
+        report = reported(cli("infra", "status", "team", *JSON))
     finally:
         s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
     [drift] = report["drift"]
@@ -486,9 +488,9 @@ def test_what_runs_or_is_protected_is_not_destroyed(
     assert refused.returncode == 2 and "--no-protect" in refused.stderr
     assert cli("infra", "deploy", "team", "--no-protect", "--yes").returncode == 0
     aws.fault({"operation": "validationDetails", "do": "delay"})
-    asked = cli("infra", "destroy", "team", "--delete-data", answer="n\n")
-    assert asked.returncode == 130 and team["DataBucketName"] in asked.stderr
-    assert told(cli("infra", "status", "team", "--no-drift", *JSON))["stack"]["outputs"] == team
+    requested = cli("infra", "destroy", "team", "--delete-data", answer="n\n")
+    assert requested.returncode == 130 and team["DataBucketName"] in requested.stderr
+    assert reported(cli("infra", "status", "team", "--no-drift", *JSON))["stack"]["outputs"] == team
 
 
 def test_a_lost_answer_makes_nothing_twice_and_a_broken_off_end_is_gone_on_with(
@@ -501,17 +503,17 @@ def test_a_lost_answer_makes_nothing_twice_and_a_broken_off_end_is_gone_on_with(
         {"operation": "DescribeStacks", "do": "throttle"},
         {"operation": "DeleteStack", "do": "drop"},
     )
-    made = told(cli("infra", "deploy", "lossy", "--yes", *JSON))
+    made = reported(cli("infra", "deploy", "lossy", "--yes", *JSON))
     assert made["stack"]["status"] == "CREATE_COMPLETE"
     assert len(aws.calls("CreateChangeSet")) >= 2
     roles = resources_of(aws)["roles"] - before["roles"]
     assert sum(role.startswith("lossy-BedrockRole") for role in roles) == 1
-    kept = told(cli("infra", "destroy", "lossy", "--yes", "--keep-data", *JSON))["resources"]
+    kept = reported(cli("infra", "destroy", "lossy", "--yes", "--keep-data", *JSON))["resources"]
     assert set(kept.values()) == {"stays"} and len(kept) == 4
     data = next(name for name in kept if "databucket" in name)
     aws.client("s3").put_object(Bucket=data, Key="cloudft/data/x", Body=b"1")
     assert cli("infra", "destroy", "lossy", "--yes").returncode == 2
-    told(cli("infra", "destroy", "lossy", "--yes", "--delete-data", *JSON))
+    reported(cli("infra", "destroy", "lossy", "--yes", "--delete-data", *JSON))
     assert resources_of(aws) == before
 
 
@@ -553,14 +555,14 @@ def test_the_printed_policy_is_enough_and_no_more(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     path = job_file(tmp_path, "least")
-    printed = told(cli("infra", "policy", path, *JSON))
+    printed = reported(cli("infra", "policy", path, *JSON))
     job, _ = loaded(path, aws)
     assert printed == caller_policy(preflight.with_placeholder_data(job))
     found = printed["Statement"]
     calls = request.api_calls(preflight.with_placeholder_data(job))
     for call in (*calls.uploads, calls.plan_file):
-        asked = call.parameters
-        arn = f"arn:aws:s3:::{asked['Bucket']}/{asked['Key']}"
+        requested = call.parameters
+        arn = f"arn:aws:s3:::{requested['Bucket']}/{requested['Key']}"
         assert evaluate_policies(found, AccessRequest("s3:PutObject", arn, {})) == "allowed"
         elsewhere = arn.replace("/cloudft/", "/neighbour/")
         assert (
@@ -568,23 +570,23 @@ def test_the_printed_policy_is_enough_and_no_more(
         )
     for need in required_permissions.caller_permissions(job):
         one = need.as_simulated()
-        asked_ = AccessRequest(one.action, one.resource, dict(one.context_keys))
-        assert evaluate_policies(found, asked_) == "allowed", need
+        requested_ = AccessRequest(one.action, one.resource, dict(one.context_keys))
+        assert evaluate_policies(found, requested_) == "allowed", need
         without_it = [s for s in found if need.action not in s["Action"]]
-        assert evaluate_policies(without_it, asked_) == "implicitDeny", need
+        assert evaluate_policies(without_it, requested_) == "implicitDeny", need
     for name, value in _user(aws, "least-user", printed).items():
         monkeypatch.setenv(name, value)
-    checked = told(cli("check", path, "--backend", "bedrock", *JSON))
+    checked = reported(cli("check", path, "--backend", "bedrock", *JSON))
     assert checked["findings"] == [], "the simulator says the same of whoever has it"
     bare = _user(aws, "bare-user", {"Version": "2012-10-17", "Statement": []})
     for name, value in bare.items():
         monkeypatch.setenv(name, value)
-    checked = told(cli("check", path, "--backend", "bedrock", *JSON), 3)
+    checked = reported(cli("check", path, "--backend", "bedrock", *JSON), 3)
     assert {f["code"] for f in checked["findings"]} == {"CallerDenied"}
 
 
 def _user(aws: Endpoint, name: str, policy: dict[str, Any]) -> dict[str, str]:
-    """A user of IAM with that policy alone: the environment of whoever has its key."""
+    """A user of IAM with that policy alone: the environment that has its key."""
     iam = aws.client("iam")
     iam.create_user(UserName=name)
     document = json.dumps(policy)
@@ -646,7 +648,7 @@ def test_the_watch_counts_what_is_past_its_time(
         provisionedModelName="untagged", modelId=model, modelUnits=1
     )
     assert sorted(module["handler"](tick, None)["forgotten"]) == ["old", "untagged"]
-    told_ = aws.client("cloudwatch").get_metric_statistics(
+    reported_ = aws.client("cloudwatch").get_metric_statistics(
         Namespace="cloudft",
         MetricName="ForgottenThroughputs",
         Dimensions=[{"Name": "Stack", "Value": "team"}],
@@ -655,13 +657,13 @@ def test_the_watch_counts_what_is_past_its_time(
         Period=60,
         Statistics=["Maximum"],
     )
-    assert max(point["Maximum"] for point in told_["Datapoints"]) == 2
+    assert max(point["Maximum"] for point in reported_["Datapoints"]) == 2
 
 
 def test_synth_prints_the_template_as_it_is(cli: Cli) -> None:
     done = cli("infra", "synth")
     assert done.stdout.rstrip() == templates.load_template_text("base").rstrip()
-    value = told(cli("infra", "synth", "--param", "WithVpc=yes", *JSON))
+    value = reported(cli("infra", "synth", "--param", "WithVpc=yes", *JSON))
     assert {"name", "value", "rules"} == value["parameters"][0].keys()
     bad = cli("infra", "synth", "--param", "WithVpc=maybe")
     assert bad.returncode == 2 and "one of yes, no" in bad.stderr
@@ -679,30 +681,30 @@ def test_a_training_job_of_the_stack_is_found_fit_and_acts_as_its_role(
     aws: Endpoint, team: dict[str, str], tiny_model: Path, tmp_path: Path, cli: Cli
 ) -> None:
     path = sagemaker_file(tmp_path / "job", tiny_model, "of-the-stack")
-    checked = told(cli("check", path, "--backend", "sagemaker", *JSON))
+    checked = reported(cli("check", path, "--backend", "sagemaker", *JSON))
     assert {f["code"] for f in checked["findings"]} <= {"NetworkOfItsOwn"}
-    shown = {one["field"]: one for one in told(cli("show", path, "--resolved", *JSON))}
+    shown = {one["field"]: one for one in reported(cli("show", path, "--resolved", *JSON))}
     assert shown["sagemaker.role_arn"]["value"] == team["SageMakerRoleArn"]
     assert shown["sagemaker.role_arn"]["where"] == "stack team, SageMakerRoleArn"
     assert shown["sagemaker.vpc.subnet_ids"]["value"] == team["SubnetIds"].split(",")
-    done = told(cli("submit", path, "--backend", "sagemaker", "--wait", *JSON))
+    done = reported(cli("submit", path, "--backend", "sagemaker", "--wait", *JSON))
     assert done["status"] == "Completed", done["failureMessage"]
-    [asked] = [
+    [requested] = [
         c for c in aws.calls("CreateTrainingJob") if c["RoleArn"] == team["SageMakerRoleArn"]
     ]
-    assert asked["VpcConfig"]["Subnets"] == team["SubnetIds"].split(",")
-    assert asked["OutputDataConfig"]["KmsKeyId"] == team["KeyArn"]
+    assert requested["VpcConfig"]["Subnets"] == team["SubnetIds"].split(",")
+    assert requested["OutputDataConfig"]["KmsKeyId"] == team["KeyArn"]
     sagemaker = aws.client("sagemaker")
     for lacking in ("s3:GetObject", "s3:PutObject", "kms:GenerateDataKey"):
         name = f"without-{lacking.replace(':', '-')}"
         role = role_without(aws, name, lacking)
-        sagemaker.create_training_job(**{**asked, "TrainingJobName": name, "RoleArn": role})
+        sagemaker.create_training_job(**{**requested, "TrainingJobName": name, "RoleArn": role})
         failed = wait_until(functools.partial(training_ended, aws, name), f"{name} ends")
         assert failed["TrainingJobStatus"] == "Failed", lacking
         assert f"{role} is not authorized to perform: {lacking}" in failed["FailureReason"]
     with pytest.raises(sagemaker.exceptions.ClientError, match="Could not assume role"):
         other = {"TrainingJobName": "other", "RoleArn": team["BedrockRoleArn"]}
-        sagemaker.create_training_job(**{**asked, **other})
+        sagemaker.create_training_job(**{**requested, **other})
 
 
 def role_without(aws: Endpoint, name: str, action: str) -> str:
@@ -718,8 +720,8 @@ def role_without(aws: Endpoint, name: str, action: str) -> str:
 
 
 def training_ended(aws: Endpoint, name: str) -> Any:
-    told = aws.client("sagemaker").describe_training_job(TrainingJobName=name)
-    return told if told["TrainingJobStatus"] != "InProgress" else None
+    reported = aws.client("sagemaker").describe_training_job(TrainingJobName=name)
+    return reported if reported["TrainingJobStatus"] != "InProgress" else None
 
 
 def test_an_import_takes_its_role_and_its_place_from_the_stack(

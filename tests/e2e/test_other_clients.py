@@ -68,7 +68,7 @@ def aws_folder() -> str | None:
     return None
 
 
-def test_the_aws_cli_tunes_serves_and_asks(endpoint: Endpoint, tmp_path: Path) -> None:
+def test_the_aws_cli_tunes_serves_and_generates(endpoint: Endpoint, tmp_path: Path) -> None:
     folder = aws_folder()
     if folder is None:
         pytest.skip("the AWS CLI is not installed")
@@ -99,7 +99,7 @@ def test_the_aws_cli_with_an_api_key_and_without_a_signature(
         assert done.returncode and "(MissingAuthenticationTokenException)" in done.stderr
 
 
-def test_the_javascript_sdk_tunes_serves_and_asks(endpoint: Endpoint, tmp_path: Path) -> None:
+def test_the_javascript_sdk_tunes_serves_and_generates(endpoint: Endpoint, tmp_path: Path) -> None:
     npm, node = shutil.which("npm"), shutil.which("node")
     if npm is None or node is None:
         pytest.skip("Node.js is not installed")

@@ -75,8 +75,8 @@ def test_it_trains_there_as_it_does_here_and_its_model_is_imported(
     words = ("submit", "--backend", "sagemaker", "--wait", "--import", "--output", "json")
     imported = value(cli(*words, cwd=folder, timeout=200))
     assert (imported["backend"], imported["status"]) == ("import", "Completed")
-    [asked] = created(aws, "cloud")
-    assert asked == dry["request"]["calls"][-1]["parameters"]
+    [requested] = created(aws, "cloud")
+    assert requested == dry["request"]["calls"][-1]["parameters"]
     job = value(cli("list", "--backend", "sagemaker", "--output", "json"))[0]
     assert job["status"] == "Completed"
     job = value(cli("status", job["id"], "--output", "json"))
@@ -109,19 +109,19 @@ def test_a_machine_taken_away_a_stop_and_a_resume_are_one_job(
         return progress.step if progress else 0
 
     wait_until(lambda: step() > 5, "it trains")
-    things = value(cli("ps", "--cost", "--output", "json"))["things"]
-    [machine] = [thing for thing in things if thing["kind"] == "training-job"]
+    resources = value(cli("ps", "--cost", "--output", "json"))["things"]
+    [machine] = [resource for resource in resources if resource["kind"] == "training-job"]
     assert machine["job"] == job and machine["usd"]["perHour"] == 1.515
     assert machine["usd"]["perMonth"] == pytest.approx(1.515 * 24), "it is stopped after a day"
     assert machine["basis"].startswith("1 x ml.g5.2xlarge (Price List API")
     garbage = value(cli("gc", "--dry-run", "--output", "json"))["found"]
-    assert not [thing for thing in garbage if thing["job"] == job]
+    assert not [resource for resource in garbage if resource["job"] == job]
     aws.fault({"operation": "spotInterruption", "do": "fail"})
     client = aws.client("sagemaker")
 
     def seen() -> bool:
-        told = client.describe_training_job(TrainingJobName=job)
-        second = [one["Status"] for one in told["SecondaryStatusTransitions"]]
+        reported = client.describe_training_job(TrainingJobName=job)
+        second = [one["Status"] for one in reported["SecondaryStatusTransitions"]]
         return second.count("Training") == 2
 
     wait_until(seen, "another machine goes on")

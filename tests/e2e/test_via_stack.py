@@ -73,9 +73,9 @@ def jobs(stack: DeployedStack, name: str) -> list[Mapping[str, Any]]:
     return list(found["modelCustomizationJobSummaries"])
 
 
-def eventually(told: Callable[[], bool]) -> None:
+def eventually(reported: Callable[[], bool]) -> None:
     until = time.monotonic() + TIMEOUT_S
-    while not told():
+    while not reported():
         assert time.monotonic() < until
         time.sleep(0.05)
 
@@ -103,7 +103,7 @@ def busy(slow: DeployedStack) -> Iterator[Callable[[], None]]:
     free()
 
 
-def test_a_queued_job_is_told_as_queued_and_goes_its_way(
+def test_a_queued_job_is_reported_as_queued_and_goes_its_way(
     cli: Cli,
     slow: DeployedStack,
     job_file: Callable[[DeployedStack, str], Path],

@@ -26,7 +26,7 @@ def hook(event, args):
 if "submit" in sys.orig_argv:
     sys.addaudithook(hook)
 """
-"""For sitecustomize: the process kills itself before the Nth thing that it does in its home."""
+"""For sitecustomize: the process kills itself before the Nth operation in its home."""
 NEVER = 10**6
 EVENTS = 70
 """More than a submit does."""

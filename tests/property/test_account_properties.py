@@ -429,14 +429,14 @@ class Formation(Aws):
         tags = {"cloudft:infra": "base"} if stack.marked else {"team": "data"}
         if stack.status == "REVIEW_IN_PROGRESS":
             tags = {}
-        told = {
+        reported = {
             "StackName": "team",
             "StackId": stack.arn,
             "StackStatus": "DELETE_COMPLETE" if gone else stack.status,
             "Tags": [{"Key": key, "Value": value} for key, value in tags.items()],
             "CreationTime": MADE,
         }
-        return {"Stacks": [told]}
+        return {"Stacks": [reported]}
 
     def list_stacks(self, **_: Any) -> Mapping[str, Any]:
         found = [

@@ -121,14 +121,18 @@ def there(
 ) -> dict[str, CreatedResource]:
     """The resources under the longest names that CloudFormation gives."""
     found = {}
-    for name, told in template["Resources"].items():
-        most = LONGEST.get(told["Type"], 128)
+    for name, reported in template["Resources"].items():
+        most = LONGEST.get(reported["Type"], 128)
         physical = f"{stack[:24]}-{name[:24]}-{'A' * 128}"[:most].lower()
-        service = told["Type"].split("::")[1].lower()
+        service = reported["Type"].split("::")[1].lower()
         arn = f"arn:{partition}:{service}:{region}:{ACCOUNT}:{physical}"
-        if told["Type"] == "AWS::S3::Bucket":
+        if reported["Type"] == "AWS::S3::Bucket":
             arn = f"arn:{partition}:s3:::{physical}"
-        ref = arn if told["Type"].endswith(("StateMachine", "ManagedPolicy", "Topic")) else physical
+        ref = (
+            arn
+            if reported["Type"].endswith(("StateMachine", "ManagedPolicy", "Topic"))
+            else physical
+        )
         attributes = {"Arn": arn, "Name": physical, "CidrBlock": "10.87.0.0/24"}
         found[name] = CreatedResource(ref, attributes)
     return found
@@ -156,8 +160,8 @@ def size(value: Any) -> int:
 def broken(scope: TemplateScope) -> Iterator[str]:
     """Each limit that a template does not keep under the values of its scope."""
     inline: dict[str, int] = defaultdict(int)
-    for name, told in scope.active_resources().items():
-        kind, properties = told["Type"], scope.resolve(told["Properties"])
+    for name, reported in scope.active_resources().items():
+        kind, properties = reported["Type"], scope.resolve(reported["Properties"])
         for key, most in LIMITS.items():
             if key[0] == kind and (length := size(properties.get(key[1], ""))) > most:
                 yield f"{name}.{key[1]}: {length} > {most}"
@@ -211,7 +215,7 @@ def test_a_template_goes_with_the_request_and_has_room() -> None:
         assert len(template["Parameters"]) <= 200 and len(template["Outputs"]) <= 200
         assert len(template["Resources"]) <= 500
         assert len(template["Description"]) <= 1024
-        for told in template["Parameters"].values():
-            assert len(told["Description"]) <= 4000
-        for told in template["Outputs"].values():
-            assert len(told["Description"]) <= 1024
+        for reported in template["Parameters"].values():
+            assert len(reported["Description"]) <= 4000
+        for reported in template["Outputs"].values():
+            assert len(reported["Description"]) <= 1024

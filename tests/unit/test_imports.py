@@ -100,14 +100,14 @@ def test_one_backend_never_imports_another() -> None:
     shared = {"__pycache__", "aws_base"}
     folders = {p.name for p in (SOURCES / "backends").iterdir() if p.is_dir()} - shared
     assert "local" in folders
-    strangers = [
+    foreign = [
         f"{path}: {name}"
         for path, name in uses(SOURCES / "backends")
         if name.startswith("cloudft.backends.")
         and (other := name.split(".")[2]) in folders
         and other != path.parts[0]
     ]
-    assert strangers == []
+    assert foreign == []
 
 
 def test_each_heavy_package_stays_in_its_room() -> None:
@@ -130,8 +130,8 @@ def test_each_heavy_package_stays_in_its_room() -> None:
 
 
 def test_the_trainer_knows_nothing_of_us_or_of_aws() -> None:
-    strangers = {"cloudft", "boto3", "botocore", "click", "pydantic", "yaml", "orjson"}
-    assert [use for use in uses(TRAINER) if use[1].split(".")[0] in strangers] == []
+    foreign = {"cloudft", "boto3", "botocore", "click", "pydantic", "yaml", "orjson"}
+    assert [use for use in uses(TRAINER) if use[1].split(".")[0] in foreign] == []
     assert any(name == "torch" for _, name in uses(TRAINER))
 
 
@@ -187,7 +187,7 @@ def test_completion_loads_nothing_heavy(home: Path, line: str, words: str, offer
     assert HEAVY & modules == set()
 
 
-def test_the_library_loads_what_is_asked_for() -> None:
+def test_the_library_loads_what_is_requested() -> None:
     code = "import sys, cloudft; print(*sys.modules); cloudft.load_job; print(*sys.modules)"
     before, after = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True

@@ -24,7 +24,7 @@ ECR_URI = re.compile(
 )
 """The URI of an image in Amazon ECR."""
 FRAMEWORKS = ("pytorch-training", "huggingface-pytorch-training")
-"""Repositories of AWS's images whose tags begin with the version of PyTorch and tell what they are
+"""Repositories of AWS's images whose tags begin with the version of PyTorch and name what they are
 for: 2.8.0-gpu-py312-cu129-ubuntu22.04-sagemaker."""
 AWS_ACCOUNTS = """
 124382933778 204133271717 204538143572 217643126080 364406365360 380420809688 442386744353

@@ -115,7 +115,7 @@ def evaluate_command(
     from cloudft.evaluate.diagnostics.run import DiagnosticOptions
     from cloudft.evaluate.held_out import load_held_out_data
     from cloudft.evaluate.lm_eval import parse_suite_names
-    from cloudft.evaluate.lm_eval import run_suites as run_suites
+    from cloudft.evaluate.lm_eval import run_suites
     from cloudft.evaluate.results import save_evaluation
 
     parse_suite_names(suites)

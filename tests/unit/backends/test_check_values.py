@@ -168,8 +168,8 @@ def test_what_is_right_passes(tmp_path: Path, changes: dict[str, Any]) -> None:
 
 
 def test_tags_that_differ_only_in_case_are_reported(tmp_path: Path) -> None:
-    [told] = findings(tmp_path, {"tags": {"Team": "a", "team": "b"}})
-    assert (told.code, told.severity, told.field, told.line) == (
+    [reported] = findings(tmp_path, {"tags": {"Team": "a", "team": "b"}})
+    assert (reported.code, reported.severity, reported.field, reported.line) == (
         *("TagTwice", "warning", "tags.team"),
         *(11,),
     )

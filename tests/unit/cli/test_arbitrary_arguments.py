@@ -157,7 +157,7 @@ def test_no_command_ends_in_a_traceback(call: Call, words: tuple[str, ...]) -> N
 
 
 @pytest.mark.parametrize("words", ALL, ids=name)
-def test_an_error_is_one_json_object_wherever_it_is_asked_for(
+def test_an_error_is_one_json_object_wherever_it_is_requested(
     call: Call, words: tuple[str, ...]
 ) -> None:
     wrong = ["--no-such-option", "\udcff"]
@@ -299,7 +299,7 @@ def test_a_reader_that_went_away_ends_it_as_it_ends_ls() -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has it")
-def test_an_output_that_is_full_is_told_and_one_that_is_closed_is_not_written() -> None:
+def test_an_output_that_is_full_is_reported_and_one_that_is_closed_is_not_written() -> None:
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run(SCHEMA, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert (done.returncode, done.stderr) == (

@@ -98,7 +98,7 @@ def test_a_condition_that_is_not_known_is_no_guess() -> None:
         evaluate_policies([odd], AccessRequest(READ, ARN, {"aws:SourceIp": "10.0.0.1"}))
 
 
-def test_trust_asks_for_the_service_and_its_conditions() -> None:
+def test_trust_requires_the_service_and_its_conditions() -> None:
     bedrock = {"Service": "bedrock.amazonaws.com"}
     guard = {"StringEquals": {"aws:SourceAccount": "1"}}
     statement = {"Effect": "Allow", "Principal": bedrock, "Action": "sts:AssumeRole"}

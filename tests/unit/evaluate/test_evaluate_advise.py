@@ -1,4 +1,4 @@
-"""The word that follows from the measurements, and what is asked to get them."""
+"""The recommendation that follows from the measurements, and the prompts that they need."""
 
 from __future__ import annotations
 
@@ -98,19 +98,23 @@ def test_requests_pay_training_back_only_when_they_are_cheaper() -> None:
     assert break_even_requests(100, 1, 1) is break_even_requests(100, 1, 2) is None
 
 
-def item(asked: str, answer: str) -> EvalExample:
-    return EvalExample("k", "f", 1, Prompt([{"role": "user", "content": asked}]), asked, answer)
+def item(requested: str, answer: str) -> EvalExample:
+    return EvalExample(
+        "k", "f", 1, Prompt([{"role": "user", "content": requested}]), requested, answer
+    )
 
 
-def test_what_is_asked_has_the_nearest_examples_and_passages_last() -> None:
-    train = [item(f"Where is the {thing}?", f"In {thing}.") for thing in ("cat", "dog", "red hen")]
+def test_what_is_requested_has_the_nearest_examples_and_passages_last() -> None:
+    train = [
+        item(f"Where is the {animal}?", f"In {animal}.") for animal in ("cat", "dog", "red hen")
+    ]
     index = Bm25Index([one.input_text for one in train])
-    asked = item("Is the red hen here?", "yes")
-    turns = [m["content"] for m in prompting.few_shot_prompt(asked, train, index).messages]
+    requested = item("Is the red hen here?", "yes")
+    turns = [m["content"] for m in prompting.few_shot_prompt(requested, train, index).messages]
     assert turns[-3:] == ["Where is the red hen?", "In red hen.", "Is the red hen here?"]
     documents = Bm25Index(split_passages(["The hen is red.\n\nThe cat sleeps.", "A dog. " * 200]))
     assert max(map(len, documents.texts)) < 800
-    [message] = prompting.retrieval_prompt(asked, documents).messages
+    [message] = prompting.retrieval_prompt(requested, documents).messages
     assert message["content"].endswith("The hen is red.\n\nQuestion: Is the red hen here?")
     assert (
         prompting.retrieval_prompt(item("xyzzy", ""), documents).messages
@@ -118,7 +122,7 @@ def test_what_is_asked_has_the_nearest_examples_and_passages_last() -> None:
     )
     labels = Task("classification", ("yes", "no"))
     assert (
-        prompting.zero_shot_prompt(asked, labels)
+        prompting.zero_shot_prompt(requested, labels)
         .messages[-1]["content"]
         .endswith("alone: yes, no.")
     )

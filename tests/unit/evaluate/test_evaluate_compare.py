@@ -49,17 +49,17 @@ def test_each_is_held_against_the_first() -> None:
 
 
 def test_a_model_that_learned_the_form_alone_is_not_called_better_than_its_base() -> None:
-    told = "No improvement beyond the answer format: 10 % against 12 %."
+    reported = "No improvement beyond the answer format: 10 % against 12 %."
 
     def held(level: str) -> str:
-        tuned = side("job", STRONG, pitfalls={"form": {"level": level, "sentence": told}})
+        tuned = side("job", STRONG, pitfalls={"form": {"level": level, "sentence": reported}})
         records = [{**r, "base": {"text": "no", "score": 0.0}} for r in tuned.evaluation["records"]]
         base = ModelResult("model (base)", {**tuned.evaluation, "records": records}, "base")
         other = side("weak", WEAK)
         to_base, _ = compare_models([base, tuned, other])["comparisons"]
         [to_other] = compare_models([other, tuned])["comparisons"]
         assert to_other["verdict"] == "better"  # form is a matter between a model and its base
-        assert (told in to_base["sentence"]) is (level == "bad")
+        assert (reported in to_base["sentence"]) is (level == "bad")
         return str(to_base["verdict"])
 
     assert (held("bad"), held("good")) == ("no difference", "better")
@@ -71,7 +71,7 @@ def test_p_values_are_adjusted_for_their_number() -> None:
     assert adjust_holm([0.02]) == [0.02]
 
 
-def test_other_records_and_other_metrics_are_told_or_refused() -> None:
+def test_other_records_and_other_metrics_are_reported_or_refused() -> None:
     found = compare_models([side("weak", WEAK), side("short", STRONG[:30])])
     assert found["n"] == 30 and found["warnings"][0]["code"] == "DifferentRecords"
     with pytest.raises(UsageError, match="none in common"):

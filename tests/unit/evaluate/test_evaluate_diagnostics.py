@@ -43,7 +43,7 @@ def test_over_fitting_is_a_rise_that_stays(validation: list[float], level: str) 
     assert f"epoch {best}" in found.sentence
 
 
-def test_one_validation_tells_nothing() -> None:
+def test_one_validation_reports_nothing() -> None:
     assert diagnose_overfitting(curve("train", [1, 0.5]) + curve("validation", [1.0])) is None
 
 
@@ -83,11 +83,11 @@ def test_memorising_is_what_comes_back_of_training_alone() -> None:
     )
 
 
-def test_a_base_model_that_favours_a_label_is_held_to_what_it_tells_beside_that() -> None:
+def test_a_base_model_that_favors_a_label_is_held_to_what_it_reports_beside_that() -> None:
     truth = [n % 3 for n in range(60)]
     favour = [0.0, -30.0, -60.0]  # the first label is likeliest, whatever is asked
-    told = [[favour[k] + 2.0 * (k == t) for k in range(3)] for t in truth]
-    plain, calibrated = choose_labels(told)
+    reported = [[favour[k] + 2.0 * (k == t) for k in range(3)] for t in truth]
+    plain, calibrated = choose_labels(reported)
     assert plain == [0] * 60 and calibrated == truth
     tuned = [n % 2 == 0 for n in range(60)]
     shown = [
@@ -117,9 +117,9 @@ def test_the_learning_curve_says_what_twice_the_data_buys() -> None:
 
 def test_options_are_put_in_other_orders() -> None:
     labels = ["billing", "login", "lost parcel"]
-    asked = "Choose billing, login or lost parcel for: I paid twice."
-    found = shuffle_options(asked, labels, 7, 4)
-    assert found[0] == asked and len(set(found)) == len(found) == 4
+    requested = "Choose billing, login or lost parcel for: I paid twice."
+    found = shuffle_options(requested, labels, 7, 4)
+    assert found[0] == requested and len(set(found)) == len(found) == 4
     for text in found:
         assert text.startswith("Choose ") and text.endswith(" for: I paid twice.")
         assert all(text.count(label) == 1 for label in labels)
@@ -150,7 +150,7 @@ def test_the_general_data_is_whole() -> None:
     assert all(len(set(q.options)) == 4 for q in questions)
 
 
-def test_the_cloze_asks_for_what_stands_in_the_domain_alone() -> None:
+def test_the_cloze_requires_what_stands_in_the_domain_alone() -> None:
     sentence = "Every parcel of the harbour company gets a mooringtag before the people may leave. "
     found = find_cloze_gaps(
         [sentence * 4, sentence * 2], ["The people of the company may leave. " * 20]

@@ -1,4 +1,4 @@
-"""A review: blind, kept at once, gone on with; and what it comes to."""
+"""A review is blind, saved at once and can be resumed; its judgments are summarized."""
 
 from __future__ import annotations
 

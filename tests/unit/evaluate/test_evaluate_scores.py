@@ -131,7 +131,7 @@ def test_any_answers_give_finite_numbers(pairs: list[tuple[str, str]]) -> None:
     assert not LOWER_IS_BETTER & set(HEADLINE_METRIC.values()) - {"bitsPerByte"}
 
 
-def test_the_sentence_tells_the_difference_of_the_figures_beside_it() -> None:
+def test_the_sentence_reports_the_difference_of_the_figures_beside_it() -> None:
     references = ["the parcel is in Lyon", "yes", "it was sent on a wet Monday in May", "no"]
     texts = {BASE: ["a parcel", "no", "it was lost", "yes"], TUNED: [*references[:3], "yes"]}
     items = tuple(EvalExample(r, "f", n, Prompt([]), r, r) for n, r in enumerate(references))
@@ -141,5 +141,5 @@ def test_the_sentence_tells_the_difference_of_the_figures_beside_it() -> None:
     )
     delta = found["delta"]["chrf"]
     assert delta["value"] == pytest.approx(found["tuned"]["chrf"] - found["base"]["chrf"])
-    told = f"{delta['value']:+.3f} (95 % interval {delta['low']:+.3f} to {delta['high']:+.3f})"
-    assert told in found["significance"]["sentence"]
+    reported = f"{delta['value']:+.3f} (95 % interval {delta['low']:+.3f} to {delta['high']:+.3f})"
+    assert reported in found["significance"]["sentence"]

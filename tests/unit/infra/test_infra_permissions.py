@@ -52,13 +52,13 @@ OUTSIDE = (
 
 def stack_job(folder: Path, **more: Any) -> LoadedJob:
     """A job as the stack's outputs make it, that needs everything at once."""
-    told = resolve_outputs(ALL_OPTIONS)
+    reported = resolve_outputs(ALL_OPTIONS)
     section = {
         "region": REGION,
-        "role_arn": told["BedrockRoleArn"],
-        "s3_uri": f"s3://{told['DataBucketName']}/{told['Prefix']}",
-        "output_s3_uri": f"s3://{told['OutputBucketName']}/{told['Prefix']}",
-        "kms_key_id": told["KeyArn"],
+        "role_arn": reported["BedrockRoleArn"],
+        "s3_uri": f"s3://{reported['DataBucketName']}/{reported['Prefix']}",
+        "output_s3_uri": f"s3://{reported['OutputBucketName']}/{reported['Prefix']}",
+        "kms_key_id": reported["KeyArn"],
         "vpc": {"subnet_ids": ["team-SubnetA"], "security_group_ids": ["team-JobSecurityGroup"]},
     }
     path = write_job_file(
@@ -83,7 +83,7 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> LoadedJob:
     return stack_job(tmp_path_factory.mktemp("job"))
 
 
-def asked(need: RequiredPermission) -> AccessRequest:
+def requested(need: RequiredPermission) -> AccessRequest:
     one = need.as_simulated()
     return AccessRequest(one.action, one.resource, dict(one.context_keys))
 
@@ -100,14 +100,14 @@ def of_role(job: LoadedJob) -> list[RequiredPermission]:
 
 
 def test_the_role_may_do_all_that_a_job_needs(job: LoadedJob) -> None:
-    refused = [n for n in of_role(job) if evaluate_policies(ROLE, asked(n)) != "allowed"]
+    refused = [n for n in of_role(job) if evaluate_policies(ROLE, requested(n)) != "allowed"]
     assert refused == []
 
 
 @pytest.mark.parametrize(("sid", "action"), list_permissions(ROLE), ids=" ".join)
 def test_each_permission_of_the_role_is_needed(job: LoadedJob, sid: str, action: str) -> None:
     left = without_action(ROLE, sid, action)
-    refused = {n.action for n in of_role(job) if evaluate_policies(left, asked(n)) != "allowed"}
+    refused = {n.action for n in of_role(job) if evaluate_policies(left, requested(n)) != "allowed"}
     assert refused == {action}
 
 
@@ -206,7 +206,7 @@ def test_people_and_pipelines_may_submit(job: LoadedJob, who: str) -> None:
     refused = [
         n
         for n in required_permissions.caller_permissions(job)
-        if evaluate_policies(found, asked(n)) != "allowed"
+        if evaluate_policies(found, requested(n)) != "allowed"
     ]
     assert refused == []
 
@@ -265,7 +265,7 @@ def test_people_stop_remove_and_ask_only_what_cloudft_has_marked(action: str, wh
     )
 
 
-def test_a_training_job_is_tagged_as_it_is_made_and_no_other_thing_is() -> None:
+def test_a_training_job_is_tagged_as_it_is_made_and_no_other_resource_is() -> None:
     for what, how, decision in (
         ("training-job/x", {"sagemaker:TaggingAction": "CreateTrainingJob"}, "allowed"),
         ("training-job/x", {}, "implicitDeny"),
@@ -362,20 +362,20 @@ def test_the_other_roles_may_do_all_that_is_checked_of_them(
 ) -> None:
     wanted = list(import_needs(job))
     if role == "SageMakerRole":
-        told = resolve_outputs(ALL_OPTIONS)
+        reported = resolve_outputs(ALL_OPTIONS)
         section = {
             "region": REGION,
-            "role_arn": told["SageMakerRoleArn"],
-            "s3_uri": f"s3://{told['OutputBucketName']}/{told['Prefix']}",
+            "role_arn": reported["SageMakerRoleArn"],
+            "s3_uri": f"s3://{reported['OutputBucketName']}/{reported['Prefix']}",
             "instance_type": "ml.m5.xlarge",
-            "kms_key_id": told["KeyArn"],
+            "kms_key_id": reported["KeyArn"],
             "vpc": job.spec.bedrock.vpc.model_dump() if job.spec.bedrock.vpc else None,
         }
         path = write_job_file(tmp_path, Path("smollm2-135m"), sagemaker=section)
         wanted = list(sagemaker_needs(load_job(path), REGION))
         assert {"kms:CreateGrant", "ec2:CreateNetworkInterface"} <= {n.action for n in wanted}
     found = policy_statements(ALL_OPTIONS, role)
-    assert [n for n in wanted if evaluate_policies(found, asked(n)) != "allowed"] == []
+    assert [n for n in wanted if evaluate_policies(found, requested(n)) != "allowed"] == []
 
 
 def test_people_may_remove_what_gc_finds() -> None:
@@ -393,10 +393,10 @@ def test_people_may_remove_what_gc_finds() -> None:
 
 
 def test_a_workflow_of_another_repository_or_branch_gets_no_role() -> None:
-    told = resolve_resources(ALL_OPTIONS)["CiRole"]["Properties"]["AssumeRolePolicyDocument"][
+    reported = resolve_resources(ALL_OPTIONS)["CiRole"]["Properties"]["AssumeRolePolicyDocument"][
         "Statement"
     ]
-    [statement] = told
+    [statement] = reported
     assert statement["Condition"] == {
         "StringEquals": {
             "token.actions.githubusercontent.com:aud": "sts.amazonaws.com",

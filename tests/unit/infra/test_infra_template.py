@@ -148,8 +148,8 @@ def test_a_parameter_that_the_template_refuses_is_refused_here(
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_what_checkov_is_to_skip_has_a_reason(path: Path) -> None:
     """checkov itself runs by `make check-infra`, in an environment of its own."""
-    for name, told in templates.parse_template(path.read_text())["Resources"].items():
-        for skipped in told.get("Metadata", {}).get("checkov", {}).get("skip", ()):
+    for name, reported in templates.parse_template(path.read_text())["Resources"].items():
+        for skipped in reported.get("Metadata", {}).get("checkov", {}).get("skip", ()):
             assert re.fullmatch(r"CKV2?_AWS_\d+", skipped["id"]), name
             assert len(skipped["comment"].split()) > 4, name
 
@@ -158,11 +158,11 @@ def test_every_parameter_says_what_it_is_and_stands_in_a_group() -> None:
     interface = BASE["Metadata"]["AWS::CloudFormation::Interface"]
     grouped = [name for group in interface["ParameterGroups"] for name in group["Parameters"]]
     assert sorted(grouped) == sorted(BASE["Parameters"])
-    for name, told in BASE["Parameters"].items():
-        assert told["Description"], name
-        bound = {"AllowedPattern", "AllowedValues", "MinValue"} & told.keys()
-        assert bound or told["Type"] == "CommaDelimitedList", name
-        assert "AllowedPattern" not in told or "ConstraintDescription" in told, name
+    for name, reported in BASE["Parameters"].items():
+        assert reported["Description"], name
+        bound = {"AllowedPattern", "AllowedValues", "MinValue"} & reported.keys()
+        assert bound or reported["Type"] == "CommaDelimitedList", name
+        assert "AllowedPattern" not in reported or "ConstraintDescription" in reported, name
 
 
 def test_the_outputs_that_others_rely_on() -> None:
@@ -176,8 +176,10 @@ def test_the_outputs_that_others_rely_on() -> None:
 
 
 def test_endpoints_without_a_network_break_a_rule() -> None:
-    told = list(TemplateScope(BASE, {"WithInterfaceEndpoints": "yes"}, PSEUDO, {}).failed_rules())
-    assert told == ["WithInterfaceEndpoints: yes requires WithVpc: yes."]
+    reported = list(
+        TemplateScope(BASE, {"WithInterfaceEndpoints": "yes"}, PSEUDO, {}).failed_rules()
+    )
+    assert reported == ["WithInterfaceEndpoints: yes requires WithVpc: yes."]
     assert list(TemplateScope(BASE, ALL_OPTIONS, PSEUDO, {}).failed_rules()) == []
 
 
@@ -206,8 +208,8 @@ def test_every_end_of_a_job_is_heard_by_the_field_that_its_service_sends(
     pattern = found["EventPattern"]
     assert pattern["source"] == [f"aws.{service}"]
     assert pattern["detail-type"] == [f"{kind} Job State Change"]
-    told = set(load_service_model(service).shape_for(shape).enum)
-    assert set(pattern["detail"][field]) == told - UNDER_WAY
+    reported = set(load_service_model(service).shape_for(shape).enum)
+    assert set(pattern["detail"][field]) == reported - UNDER_WAY
     assert [target["Id"] for target in found["Targets"]] == ["topic", "log"]
     others = {key: value for key, value in pattern["detail"].items() if key != field}
     role = "arn:aws:iam::000000000000:role/team-SageMakerRole"
@@ -215,8 +217,8 @@ def test_every_end_of_a_job_is_heard_by_the_field_that_its_service_sends(
 
 
 def test_a_budget_is_of_both_services_and_refused_where_there_are_none() -> None:
-    told = resolve_resources(ALL_OPTIONS)["Budget"]["Properties"]["Budget"]
-    assert told["CostFilters"] == {"Service": ["Amazon Bedrock", "Amazon SageMaker"]}
+    reported = resolve_resources(ALL_OPTIONS)["Budget"]["Properties"]["Budget"]
+    assert reported["CostFilters"] == {"Service": ["Amazon Bedrock", "Amazon SageMaker"]}
     for region, kinds in cfnlint_regions().items():
         pseudo = PSEUDO | {"AWS::Region": region}
         broken = list(TemplateScope(BASE, ALL_OPTIONS, pseudo, {}).failed_rules())
@@ -233,7 +235,7 @@ def cfnlint_regions() -> dict[str, set[str]]:
 
     found: dict[str, set[str]] = {region: set() for region in REGIONS}
     for region, kinds in found.items():
-        for kind in {told["Type"] for told in BASE["Resources"].values()}:
+        for kind in {reported["Type"] for reported in BASE["Resources"].values()}:
             with contextlib.suppress(ResourceNotFoundError):
                 PROVIDER_SCHEMA_MANAGER.get_resource_schema(region, kind)
                 kinds.add(kind)
@@ -268,7 +270,7 @@ def test_the_network_has_two_zones_that_do_not_overlap_and_only_s3_to_go_to() ->
     found = resolve_resources(ALL_OPTIONS)
     a, b = (found[name]["Properties"] for name in ("SubnetA", "SubnetB"))
     assert a["CidrBlock"] != b["CidrBlock"] and a["AvailabilityZone"] != b["AvailabilityZone"]
-    kinds = {told["Type"] for told in found.values()}
+    kinds = {reported["Type"] for reported in found.values()}
     assert "AWS::EC2::Route" not in kinds
     [allowed] = found["S3Endpoint"]["Properties"]["PolicyDocument"]["Statement"]
     assert all(":::team-" in resource for resource in allowed["Resource"])
@@ -314,6 +316,8 @@ def test_what_stands_has_a_price_with_source_and_date_or_is_said_to_be_unknown()
 
 def test_a_stack_that_is_deleted_leaves_what_can_not_be_made_again() -> None:
     kept = {
-        n for n, told in BASE["Resources"].items() if "Retain" in told.get("DeletionPolicy", "")
+        n
+        for n, reported in BASE["Resources"].items()
+        if "Retain" in reported.get("DeletionPolicy", "")
     }
     assert kept == {"Key", "DataBucket", "OutputBucket", "LogBucket"}

@@ -1,4 +1,4 @@
-"""The watch's own code, as it stands in the template: each import that ends is told of, once."""
+"""The watch's own code, as it stands in the template: each import that ends is reported once."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Account:
 
 
 def job(name: str, status: str, ended: datetime) -> dict[str, Any]:
-    """As ListModelImportJobs tells it; one that runs has no end."""
+    """Return a summary as ListModelImportJobs has it; one that runs has no end."""
     end = {} if status == "InProgress" else {"endTime": ended}
     arn = f"arn:aws:bedrock:us-east-1:000000000000:model-import-job/{name}"
     return {"jobName": name, "jobArn": arn, "status": status, "lastModifiedTime": ended, **end}
@@ -55,7 +55,7 @@ def watch(account: Account, monkeypatch: pytest.MonkeyPatch) -> Any:
     return module["handler"]
 
 
-def test_an_import_that_ends_is_told_of_once_and_the_rule_hears_it(
+def test_an_import_that_ends_is_reported_once_and_the_rule_hears_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     quarter = timedelta(minutes=15)

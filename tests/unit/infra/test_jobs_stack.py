@@ -200,8 +200,8 @@ def jobs(here: Endpoint, planned: Planned) -> list[dict[str, Any]]:
     """The jobs that were made from a plan."""
     bedrock = here.client("bedrock")
     found = bedrock.list_model_customization_jobs(maxResults=1000)["modelCustomizationJobSummaries"]
-    told = [bedrock.get_model_customization_job(jobIdentifier=job["jobArn"]) for job in found]
-    return [job for job in told if job["clientRequestToken"] == planned.token]
+    reported = [bedrock.get_model_customization_job(jobIdentifier=job["jobArn"]) for job in found]
+    return [job for job in reported if job["clientRequestToken"] == planned.token]
 
 
 def stop(here: Endpoint, planned: Planned) -> None:
@@ -229,11 +229,11 @@ def test_a_job_completes_and_its_outcome_is_kept(here: Endpoint, stack: Deployed
     assert job["hyperParameters"] == {"epochCount": "2", "learningRate": "0.00001"}
     tags = here.client("bedrock").list_tags_for_resource(resourceARN=job["jobArn"])["tags"]
     assert tags == [{"key": "cloudft:job", "value": job["jobName"]}]
-    told = outcome(here, planned)
+    reported = outcome(here, planned)
     loss = job["trainingMetrics"]["trainingLoss"]
-    assert told["job"]["TrainingMetrics"] == {"TrainingLoss": loss}
-    assert (told["job"]["Status"], told["serving"]) == ("Completed", {"Status": "NotAsked"})
-    assert told["execution"] == execution
+    assert reported["job"]["TrainingMetrics"] == {"TrainingLoss": loss}
+    assert (reported["job"]["Status"], reported["serving"]) == ("Completed", {"Status": "NotAsked"})
+    assert reported["execution"] == execution
     metrics = here.client("cloudwatch").list_metrics(Namespace="cloudft")["Metrics"]
     assert {m["MetricName"] for m in metrics} >= {"JobsCompleted", "TrainingLoss", "ValidationLoss"}
     assert stack.receive_messages() == []
@@ -251,7 +251,7 @@ def test_a_failed_job_says_why(here: Endpoint, stack: DeployedStack) -> None:
     assert job["failureMessage"] in message
 
 
-def test_a_stopped_job_is_told_as_stopped(slow: Endpoint) -> None:
+def test_a_stopped_job_is_reported_as_stopped(slow: Endpoint) -> None:
     stack, planned = deploy_machines(slow, "stopped-jobs"), plan(slow)
     execution = stack.start(planned.token, planned.place)
     stop(slow, planned)
@@ -267,10 +267,10 @@ def test_a_start_that_is_throttled_or_lost_is_one_job(
     here: Endpoint, stack: DeployedStack, fault: str
 ) -> None:
     here.fault({"operation": "CreateModelCustomizationJob", "do": fault, "times": 2})
-    planned, asked = plan(here), len(here.calls("CreateModelCustomizationJob"))
+    planned, requested = plan(here), len(here.calls("CreateModelCustomizationJob"))
     end = stack.wait_for_end(stack.start(planned.token, planned.place))
     assert end["status"] == "SUCCEEDED", end
-    assert len(here.calls("CreateModelCustomizationJob")) - asked == 3
+    assert len(here.calls("CreateModelCustomizationJob")) - requested == 3
     assert len(jobs(here, planned)) == 1
 
 
@@ -358,14 +358,14 @@ def test_what_is_no_plan_makes_no_job(
     key = f"{PREFIX}/plans/{error}-{content is None}.json"
     if content is not None:
         here.client("s3").put_object(Bucket=BUCKET, Key=key, Body=content)
-    asked = len(here.calls("CreateModelCustomizationJob"))
+    requested = len(here.calls("CreateModelCustomizationJob"))
     end = stack.wait_for_end(stack.start(f"{next(NUMBERS):032x}", {"bucket": BUCKET, "key": key}))
     assert (end["status"], end["error"]) == ("FAILED", error)
     event = {"detail": {"bucket": {"name": BUCKET}, "object": {"key": key}}}
     dropped = stack.wait_for_end(stack.start(f"{next(NUMBERS)}", event, "PlanStarterArn"))
     assert dropped["error"] in ("PlanNotRead", "NotAPlan")
     assert all(key in message for message in stack.receive_messages())
-    assert len(here.calls("CreateModelCustomizationJob")) == asked
+    assert len(here.calls("CreateModelCustomizationJob")) == requested
 
 
 def test_a_plan_under_another_name_is_refused(here: Endpoint, stack: DeployedStack) -> None:
@@ -380,8 +380,8 @@ def test_a_model_is_served_for_its_time(here: Endpoint) -> None:
     planned = plan(here)
     end = serving.wait_for_end(execution := serving.start(planned.token, planned.place))
     assert end["status"] == "SUCCEEDED", end
-    told = outcome(here, planned)["serving"]
-    assert told["Status"] == "Active"
+    reported = outcome(here, planned)["serving"]
+    assert reported["Status"] == "Active"
     [call] = here.calls("CreateCustomModelDeployment")
     assert call["modelDeploymentName"] == planned.request["jobName"]
     assert serving.list_states(execution)[-3:] == ["Keep", "TakeDown", "Done"]
@@ -392,10 +392,10 @@ def test_a_model_is_served_for_its_time(here: Endpoint) -> None:
 def test_a_model_that_is_not_good_enough_is_not_served(here: Endpoint) -> None:
     strict = deploy_machines(here, "strict-jobs", Afterwards="deploy", WorstValidationLoss=0.001)
     planned = plan(here, validationDataConfig={"validators": [{"s3Uri": DATA}]})
-    asked = len(here.calls("CreateCustomModelDeployment"))
+    requested = len(here.calls("CreateCustomModelDeployment"))
     assert strict.wait_for_end(strict.start(planned.token, planned.place))["status"] == "SUCCEEDED"
     assert outcome(here, planned)["serving"]["Status"] == "NotDeployed"
-    assert len(here.calls("CreateCustomModelDeployment")) == asked
+    assert len(here.calls("CreateCustomModelDeployment")) == requested
 
 
 def test_an_execution_that_was_forgotten_finds_its_job_again(tmp_path: Path) -> None:

@@ -40,8 +40,8 @@ def resources(**given: str) -> dict[str, Any]:
     }
     scope = TemplateScope(TEMPLATE, {**GIVEN, **given}, PSEUDO, there, list)
     return {
-        name: scope.resolve({**told, "Properties": told["Properties"]})
-        for name, told in scope.active_resources().items()
+        name: scope.resolve({**reported, "Properties": reported["Properties"]})
+        for name, reported in scope.active_resources().items()
     }
 
 
@@ -52,8 +52,8 @@ def statements(name: str, found: Mapping[str, Any] = EVERYTHING) -> list[dict[st
     """Those of a role or of a managed policy, each with a name."""
     properties = found[name]["Properties"]
     policies = properties.get("Policies") or [properties]
-    told = [s for policy in policies for s in policy["PolicyDocument"]["Statement"]]
-    return [{"Sid": str(number), **statement} for number, statement in enumerate(told)]
+    reported = [s for policy in policies for s in policy["PolicyDocument"]["Statement"]]
+    return [{"Sid": str(number), **statement} for number, statement in enumerate(reported)]
 
 
 def of_bedrock(kind: str) -> str:
@@ -78,7 +78,7 @@ LOGS = [
         "UpdateLogDelivery",
     )
 ]
-"""What Step Functions asks of the role of a machine that logs."""
+"""What Step Functions requires of the role of a machine that logs."""
 NEEDS = {
     "MachineRole": [
         *(AccessRequest("s3:GetObject", plan, {}) for plan in PLANS),
@@ -215,7 +215,7 @@ def test_a_role_trusts_its_own_machine_in_its_own_account(
 
 
 def event(bucket: str, key: str) -> dict[str, Any]:
-    """What S3 tells EventBridge of a new object (S3 user guide, "EventBridge event structure")."""
+    """Return the event that S3 sends to EventBridge for a new object (S3 user guide, "EventBridge event structure")."""
     detail = {"bucket": {"name": bucket}, "object": {"key": key, "size": 1}, "reason": "PutObject"}
     return {"source": "aws.s3", "detail-type": "Object Created", "detail": detail}
 
@@ -236,8 +236,8 @@ def test_a_plan_that_is_dropped_is_started_and_nothing_else(
     assert pattern.matches_event(event(bucket, key)) is started
 
 
-def test_the_schedule_tells_of_a_plan_as_a_bucket_does() -> None:
-    told = json.loads(EVERYTHING["PlanScheduled"]["Properties"]["Target"]["Input"])
+def test_the_schedule_reports_a_plan_as_a_bucket_does() -> None:
+    reported = json.loads(EVERYTHING["PlanScheduled"]["Properties"]["Target"]["Input"])
     place = {"bucket": {"name": "data"}, "object": {"key": "team/scheduled/plan.json"}}
-    assert told == {"detail": place}
+    assert reported == {"detail": place}
     assert "PlanScheduled" not in resources(ScheduleExpression="")

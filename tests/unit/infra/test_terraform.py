@@ -60,37 +60,38 @@ def test_every_parameter_is_a_variable_with_the_same_rules(name: str) -> None:
     variables, names = blocks(FOLDER / name / "variables.tf", "variable"), variables_of(name)
     assert names.keys() == parameters.keys()
     assert variables.keys() == {*names.values(), "name"}
-    for key, told in parameters.items():
+    for key, reported in parameters.items():
         variable = variables[names[key]]
-        assert variable["description"] == told["Description"].strip()
+        assert variable["description"] == reported["Description"].strip()
         default = variable.get("default")
-        assert ("" if default == [] else default) == told.get("Default"), key
+        assert ("" if default == [] else default) == reported.get("Default"), key
         rules = " ".join(rule["condition"] for rule in variable.get("validation", ()))
         for bound in ("MinValue", "MaxValue"):
-            assert str(told.get(bound, "")) in rules, key
-        for allowed in told.get("AllowedValues", ()):
+            assert str(reported.get(bound, "")) in rules, key
+        for allowed in reported.get("AllowedValues", ()):
             assert re.search(rf"\b{allowed}\b", rules), key
-        if "AllowedPattern" in told and told["Type"] == "String":
+        if "AllowedPattern" in reported and reported["Type"] == "String":
             pattern = re.search(r'regex\((".*"), var\.', rules)
             assert pattern, key
-            assert json.loads(pattern[1]).replace("$${", "${") == f"^(?:{told['AllowedPattern']})$"
+            allowed = f"^(?:{reported['AllowedPattern']})$"
+            assert json.loads(pattern[1]).replace("$${", "${") == allowed
 
 
 @both
 def test_every_output_is_an_output(name: str) -> None:
     outputs = blocks(FOLDER / name / "outputs.tf", "output")
-    taken = {re.search(r'outputs, "(\w+)"', told["value"])[1] for told in outputs.values()}  # type: ignore[index]
+    taken = {re.search(r'outputs, "(\w+)"', reported["value"])[1] for reported in outputs.values()}  # type: ignore[index]
     wanted = template(name)["Outputs"]
     assert taken == wanted.keys()
-    assert sorted(told["description"] for told in outputs.values()) == sorted(
-        told["Description"] for told in wanted.values()
+    assert sorted(reported["description"] for reported in outputs.values()) == sorted(
+        reported["Description"] for reported in wanted.values()
     )
 
 
 @both
 def test_the_template_itself_is_deployed(name: str) -> None:
-    told = stack(name)
-    relative = told["template_body"].split('"')[1].replace("${path.module}", ".")
+    reported = stack(name)
+    relative = reported["template_body"].split('"')[1].replace("${path.module}", ".")
     text, sent = (
         templates.load_template_text(name),
         (FOLDER / name / relative).resolve().read_text(),
@@ -98,7 +99,7 @@ def test_the_template_itself_is_deployed(name: str) -> None:
     assert sent.rstrip("\n") == templates.format_request_body(text).rstrip("\n"), (
         f"cloudft infra synth --template {name} --compact > infra/{name}.json"
     )
-    assert told["capabilities"] == ["CAPABILITY_IAM"]
+    assert reported["capabilities"] == ["CAPABILITY_IAM"]
 
 
 KNOWN = {
@@ -159,7 +160,7 @@ def test_terraform_gives_the_parameters_that_the_template_takes(name: str, tmp_p
     assert done.returncode == 0, done.stderr
     parameters = json.loads(terraform(tmp_path, "output", "-json", "parameters").stdout)
     names = variables_of(name)
-    for key, told in template(name)["Parameters"].items():
-        assert parameters[key] == given.get(names[key], str(told.get("Default"))), key
+    for key, reported in template(name)["Parameters"].items():
+        assert parameters[key] == given.get(names[key], str(reported.get("Default"))), key
     refused = terraform(tmp_path, "apply", "-auto-approve", "-var", "prefix=Not/A/Prefix")
     assert refused.returncode == 1 and "1 to 63 lowercase letters" in refused.stderr

@@ -58,8 +58,8 @@ def test_it_trains_to_the_very_losses_of_a_local_run(tmp_path: Path, tiny_model:
     assert (root / "model" / "model" / "adapter_model.safetensors").is_file()
     points = of_kind(said, "metric")
     assert [p["loss"] for p in points if p["split"] == "train"] == here.losses()
-    told = of_kind(said, "state")
-    assert told[-1]["progress"]["step"] == len(here.losses())
+    reported = of_kind(said, "state")
+    assert reported[-1]["progress"]["step"] == len(here.losses())
     for definition in request.METRIC_DEFINITIONS:
         split = definition["Name"].partition(":")[0]
         found = [m[1] for line in said.splitlines() if (m := re.search(definition["Regex"], line))]

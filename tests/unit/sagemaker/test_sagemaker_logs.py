@@ -140,14 +140,14 @@ def test_an_output_comes_home_whole_or_not_at_all_and_nowhere_else(
 @mock_aws
 def test_a_container_that_may_write_no_log_runs_on() -> None:
     client = boto3.client("logs", region_name="us-east-1")
-    asked: list[str] = []
+    requested: list[str] = []
 
     def deny(model: Any, **_: Any) -> None:
-        asked.append(model.name)
+        requested.append(model.name)
         raise ClientError({"Error": {"Code": "AccessDenied", "Message": "no"}}, model.name)
 
     client.meta.events.register("before-parameter-build.logs", deny)
     stream = LogStream(client, "x/algo-1-1")
     stream.write_line("a line")
     stream.close()
-    assert asked == ["CreateLogGroup"]
+    assert requested == ["CreateLogGroup"]

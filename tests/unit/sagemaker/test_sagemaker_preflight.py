@@ -187,9 +187,9 @@ def test_what_the_role_and_the_caller_may_do(
     found: Found, monkeypatch: pytest.MonkeyPatch, action: str, code: str, severity: str
 ) -> None:
     patch_policy_simulator(monkeypatch, action)
-    told = found(OWN)
-    assert {(f.code, f.severity) for f in told.values()} == {(code, severity)}
-    assert action in str(told[code].fix)
+    reported = found(OWN)
+    assert {(f.code, f.severity) for f in reported.values()} == {(code, severity)}
+    assert action in str(reported[code].fix)
     if action.startswith("ecr:"):
         assert found(STOCK) == {}, "SageMaker pulls AWS's own images with its own credentials"
 
@@ -198,8 +198,8 @@ def test_what_may_not_be_read_is_unchecked_and_the_rest_is_checked(
     found: Found, aws: Aws, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("cloudft.aws.permissions._decisions", _denied)
-    told = found(role_arn=f"arn:aws:iam::{ACCOUNT}:role/none")
-    assert told["CouldNotCheck"].severity == "warning" and "NoRole" in told
+    reported = found(role_arn=f"arn:aws:iam::{ACCOUNT}:role/none")
+    assert reported["CouldNotCheck"].severity == "warning" and "NoRole" in reported
 
 
 def _denied(aws: Aws, *_: Any) -> dict[str, str]:

@@ -146,11 +146,13 @@ def test_its_own_driver_reads_what_the_endpoint_gives_a_container(tmp_path: Path
         capture_output=True,
     )
     lines = [line.removeprefix("export ") for line in out.read_text().splitlines()]
-    told = {name: value.strip("'") for name, _, value in (line.partition("=") for line in lines)}
+    reported = {
+        name: value.strip("'") for name, _, value in (line.partition("=") for line in lines)
+    }
     machine = read_machine(ContainerPaths(tmp_path, {}))
-    assert machine.hosts == json.loads(told["SM_HOSTS"]) == ["127.0.0.1", "algo-2"]
-    assert machine.host == told["SM_CURRENT_HOST"] == "algo-2"
-    assert str(machine.rank) == told["SM_CURRENT_HOST_RANK"] == "1"
-    assert machine.interface == told["SM_NETWORK_INTERFACE_NAME"]
-    assert machine.instance_type == told["SM_CURRENT_INSTANCE_TYPE"] == "local"
-    assert told["SM_CHANNELS"] == '["train"]' and told["SM_HP_EPOCHCOUNT"] == "2"
+    assert machine.hosts == json.loads(reported["SM_HOSTS"]) == ["127.0.0.1", "algo-2"]
+    assert machine.host == reported["SM_CURRENT_HOST"] == "algo-2"
+    assert str(machine.rank) == reported["SM_CURRENT_HOST_RANK"] == "1"
+    assert machine.interface == reported["SM_NETWORK_INTERFACE_NAME"]
+    assert machine.instance_type == reported["SM_CURRENT_INSTANCE_TYPE"] == "local"
+    assert reported["SM_CHANNELS"] == '["train"]' and reported["SM_HP_EPOCHCOUNT"] == "2"
