@@ -60,11 +60,9 @@ def evaluate_language_modeling(
     gaps = find_cloze_gaps(texts, general)
     cloze = {name: models.score_continuations("cloze", gaps, name) for name in VARIANTS}
     metrics = {
-        name: {
-            **_text_metrics(domain[name], texts, ""),
-            **_text_metrics(plain[name], general, "general"),
-            **({CLOZE_METRIC: _greedy_share(cloze[name])} if gaps else {}),
-        }
+        name: _text_metrics(domain[name], texts, "")
+        | _text_metrics(plain[name], general, "general")
+        | _cloze_metrics(cloze[name])
         for name in VARIANTS
     }
     bits = {
@@ -72,10 +70,8 @@ def evaluate_language_modeling(
         for name in VARIANTS
     }
     statistics = {
-        name: {
-            **_build_statistics(domain[name], texts, ""),
-            **_build_statistics(plain[name], general, "general"),
-        }
+        name: _build_statistics(domain[name], texts, "")
+        | _build_statistics(plain[name], general, "general")
         for name in VARIANTS
     }
     deltas = _compute_deltas(metrics, statistics, {"": len(texts), "general": len(general)})
@@ -147,8 +143,9 @@ def _perplexity(likelihoods: Sequence[Likelihood]) -> float | None:
     return math.exp(loss) if loss < 700 else None
 
 
-def _greedy_share(cloze: Sequence[Likelihood]) -> float:
-    return sum(x.greedy for x in cloze) / len(cloze)
+def _cloze_metrics(cloze: Sequence[Likelihood]) -> dict[str, float | None]:
+    """Return the share of gaps that greedy decoding fills; nothing without gaps."""
+    return {CLOZE_METRIC: sum(x.greedy for x in cloze) / len(cloze)} if cloze else {}
 
 
 def _metric_name(prefix: str, name: str) -> str:
