@@ -33,7 +33,7 @@ FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef
 
 VERBS = frozenset(
     re.findall(
-        r"\w+",
+        r"[\w-]+",
         """abort accept account acknowledge acquire act activate adapt add adjust adopt advance
         align allocate allow analyze answer append apply archive arrange ask assemble assert
         assign assume attach attempt authenticate authorize average await backpropagate
@@ -76,7 +76,8 @@ VERBS = frozenset(
         transfer transform translate traverse treat trim truncate try tune turn undeploy
         undo unfreeze unify uninstall unlink unlock unpack unwrap update upload use validate
         verify view visit wait walk warm warn watch weigh widen wire withdraw wrap write
-        yield zero zip""",
+        yield zero zip
+        dequantize fine-tune manage supervise""",
     )
 )
 """Verbs that a docstring may begin with, in the imperative."""
@@ -143,11 +144,9 @@ def retired_in(text: str) -> list[str]:
     return found + [phrase for phrase in RETIRED_PHRASES if phrase in lower]
 
 
-def measure(path: Path, figures: Figures) -> None:
-    """Add the figures of one file."""
-    text = path.read_text(encoding="utf-8")
+def count(text: str, here: str, figures: Figures) -> None:
+    """Add the figures of one file's text. `here` names it in what is listed."""
     tree = ast.parse(text)
-    here = path.relative_to(ROOT)
     lines = text.count("\n")
     figures.lines += lines
     figures.files.append(lines)
@@ -179,7 +178,8 @@ def of(packages: tuple[str, ...] = PACKAGES) -> Figures:
     figures = Figures()
     for package in packages:
         for path in sorted((ROOT / package).rglob("*.py")):
-            measure(path, figures)
+            here = path.relative_to(ROOT).as_posix()
+            count(path.read_text(encoding="utf-8"), here, figures)
     return figures
 
 

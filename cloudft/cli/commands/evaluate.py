@@ -19,7 +19,7 @@ from cloudft.storage.home import Home
 if TYPE_CHECKING:
     from cloudft.backends.base import Backend
     from cloudft.evaluate.held_out import HeldOutData
-    from cloudft.evaluate.results import DiagnosticResult
+    from cloudft.evaluate.results import DiagnosticResult, Evaluation
     from cloudft.inference import GenerationConfig
     from cloudft.storage.store import JobRecord
 
@@ -114,9 +114,7 @@ def evaluate_command(
     from cloudft.evaluate import evaluate_job
     from cloudft.evaluate.diagnostics.run import DiagnosticOptions
     from cloudft.evaluate.held_out import load_held_out_data
-    from cloudft.evaluate.lm_eval import parse_suite_names
-    from cloudft.evaluate.lm_eval import run_suites
-    from cloudft.evaluate.results import save_evaluation
+    from cloudft.evaluate.lm_eval import parse_suite_names, run_suites
 
     parse_suite_names(suites)
     record, backend, _ = open_job(reference)
@@ -125,6 +123,9 @@ def evaluate_command(
     if answers is None and backend.inference_is_billed:
         decoding = evaluate_job.job_generation_config(record, held, max_new_tokens)
         confirm_cost(record, held, decoding, yes, console, batches=batches)
+    diagnostics = DiagnosticOptions(
+        forgetting=not quick, memorization=not quick, consistency=consistency
+    )
     with task_progress(console) as progress:
         evaluation = evaluate_job.evaluate_job(
             record,
@@ -136,9 +137,7 @@ def evaluate_command(
                 max_new_tokens=max_new_tokens,
                 answers=answers,
                 batches=batches,
-                diagnostics=DiagnosticOptions(
-                    forgetting=not quick, memorization=not quick, consistency=consistency
-                ),
+                diagnostics=diagnostics,
             ),
             progress,
         )
@@ -150,12 +149,19 @@ def evaluate_command(
             evaluation["pitfalls"]["data"] = _run_learning_curve(
                 record, backend, home, held, progress, console
             )
+    _save_and_print(record, evaluation, console)
+    return 0
+
+
+def _save_and_print(record: JobRecord, evaluation: Evaluation, console: Console) -> None:
+    """Save the evaluation in the job's folder and print it without its records."""
+    from cloudft.evaluate.results import save_evaluation
+
     path = save_evaluation(record.folder, evaluation)
     shown = {name: value for name, value in evaluation.items() if name != "records"}
     for warning in evaluation["warnings"]:
         console.note(f"warning: {warning['message']} [{warning['code']}]")
     console.print_result({**shown, "file": path}, evaluation_text(evaluation))
-    return 0
 
 
 def _run_learning_curve(

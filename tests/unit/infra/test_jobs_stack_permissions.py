@@ -215,7 +215,10 @@ def test_a_role_trusts_its_own_machine_in_its_own_account(
 
 
 def event(bucket: str, key: str) -> dict[str, Any]:
-    """Return the event that S3 sends to EventBridge for a new object (S3 user guide, "EventBridge event structure")."""
+    """Return the event of a new object in EventBridge.
+
+    Source: S3 user guide, "EventBridge event structure".
+    """
     detail = {"bucket": {"name": bucket}, "object": {"key": key, "size": 1}, "reason": "PutObject"}
     return {"source": "aws.s3", "detail-type": "Object Created", "detail": detail}
 
