@@ -107,9 +107,8 @@ def evaluate_command(
 ) -> int:
     """Compare base and tuned model on the same held-out records: did tuning help?
 
-    Both answer with greedy decoding and the same template, and are scored alike. Each difference
-    comes with its 95 % interval and a significance test. Answers are cached: a second run, also
-    after Ctrl-C, generates only what is new.
+    Both answer with greedy decoding and the same template. Each difference has a 95 % interval and
+    a significance test. Answers are cached: a second run, also after Ctrl-C, generates only new ones.
     """
     from cloudft.evaluate import evaluate_job
     from cloudft.evaluate.diagnostics.run import DiagnosticOptions
