@@ -108,7 +108,7 @@ def evaluate_command(
     """Compare base and tuned model on the same held-out records: did tuning help?
 
     Both answer with greedy decoding and the same template. Each difference has a 95 % interval and
-    a significance test. Answers are cached: a second run, also after Ctrl-C, generates only new ones.
+    a significance test. Answers are cached: a second run, also after Ctrl-C, adds new ones only.
     """
     from cloudft.evaluate import evaluate_job
     from cloudft.evaluate.diagnostics.run import DiagnosticOptions
@@ -122,24 +122,17 @@ def evaluate_command(
     if answers is None and backend.inference_is_billed:
         decoding = evaluate_job.job_generation_config(record, held, max_new_tokens)
         confirm_cost(record, held, decoding, yes, console, batches=batches)
-    diagnostics = DiagnosticOptions(
-        forgetting=not quick, memorization=not quick, consistency=consistency
+    options = evaluate_job.EvaluationOptions(
+        task=task,
+        max_new_tokens=max_new_tokens,
+        answers=answers,
+        batches=batches,
+        diagnostics=DiagnosticOptions(
+            forgetting=not quick, memorization=not quick, consistency=consistency
+        ),
     )
     with task_progress(console) as progress:
-        evaluation = evaluate_job.evaluate_job(
-            record,
-            backend,
-            home,
-            held,
-            evaluate_job.EvaluationOptions(
-                task=task,
-                max_new_tokens=max_new_tokens,
-                answers=answers,
-                batches=batches,
-                diagnostics=diagnostics,
-            ),
-            progress,
-        )
+        evaluation = evaluate_job.evaluate_job(record, backend, home, held, options, progress)
         if suites:
             evaluation["suites"] = run_suites(
                 record, backend, suites, include=suite_path, limit=limit, progress=progress
