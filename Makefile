@@ -23,7 +23,7 @@ test: $(VENV)/.dev  ## Set up, check style and types, run every test.
 	env -u CLOUDFT_HOME $(BIN)/python -m pytest -n 2 --dist worksteal
 
 # With what CI can install: the transformers that Bedrock reads imported models with.
-test-ci: $(OLD_TRANSFORMERS)/.made  ## The same, and nothing skipped that the registries can bring; then the matrix.
+test-ci: $(OLD_TRANSFORMERS)/.made  ## The same with every tool that CI installs, then the test matrix.
 	CLOUDFT_OLD_TRANSFORMERS=$(CURDIR)/$(OLD_TRANSFORMERS)/bin/python $(MAKE) test
 	$(MAKE) test-matrix
 
@@ -47,7 +47,7 @@ check-infra: $(VENV)/.dev  ## Check the templates: cfn-lint, our own rules, chec
 	  $(VENV)-checkov/bin/python -m pip --disable-pip-version-check install --quiet $(PIP_FLAGS) checkov==3.3.30; }
 	$(VENV)-checkov/bin/checkov --directory infra --framework cloudformation --skip-download --compact --quiet
 
-format: $(VENV)/.dev  ## Put the sources into form.
+format: $(VENV)/.dev  ## Format the sources.
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 

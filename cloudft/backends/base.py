@@ -66,9 +66,9 @@ class Backend(ABC):
 
     name: str
     poll_seconds: float = 30.0
-    """Seconds between two looks at a job."""
+    """Poll interval in seconds."""
     longest_poll_seconds: float | None = None
-    """Seconds between two looks when the job has not changed for long."""
+    """Longest poll interval in seconds, for a job that has not changed for long."""
     training_is_billed: bool = True
     """Whether training costs money."""
     inference_is_billed: bool = False

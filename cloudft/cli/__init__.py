@@ -1,1 +1,1 @@
-"""The command line: arguments in, text or JSON out. Nothing thinks here."""
+"""The command line: arguments in, text or JSON out. No other logic."""

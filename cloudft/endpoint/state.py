@@ -190,7 +190,7 @@ Named = TypeVar("Named", bound=NamedResource)
 
 @dataclass
 class ClientToken:
-    """What a client request token created: its request, and the ARN of the resource."""
+    """A client request token: the request that it came with, and the ARN that was created."""
 
     request: Parameters
     arn: str

@@ -2,7 +2,7 @@
 
 Contract: writes `train.jsonl` and `test.jsonl` (OpenAI chat records: system, user, assistant),
 balanced over `INTENTS`. The two files share no sentence template: a held-out utterance is
-written by a held-out template, and hassil recognises it with no training template. Running the
+written by a held-out template, and hassil recognizes it with no training template. Running the
 script twice gives the same bytes.
 
 Source: `home_assistant_intents/data/en.json` (Apache-2.0, The Home Assistant Authors), whose
@@ -359,7 +359,7 @@ class Walker:
         return self._walk(self.rng.choice(values.values).text_in, slots)
 
 
-class Recogniser:
+class Recognizer:
     """Says which published templates accept an utterance; open slots take our words alone."""
 
     def __init__(self, intents: Intents) -> None:
@@ -418,7 +418,7 @@ def candidates(walker: Walker, template: Template) -> list[str]:
 
 def pick(
     walker: Walker,
-    recogniser: Recogniser,
+    recognizer: Recognizer,
     sources: list[Template],
     forbidden: list[Template],
     count: int,
@@ -426,9 +426,9 @@ def pick(
     """Return `count` utterances of `sources` that no `forbidden` template accepts."""
     chosen: list[str] = []
     for utterance, template in utterances(walker, sources):
-        if not recogniser.accepts(template, utterance):
+        if not recognizer.accepts(template, utterance):
             continue
-        if recogniser.any_accepts(forbidden, utterance):
+        if recognizer.any_accepts(forbidden, utterance):
             continue
         chosen.append(utterance)
         if len(chosen) == count:
@@ -447,7 +447,7 @@ def build(seed: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     package = load_package()
     intents = Intents.from_dict({**package, "intents": {}})
     rules = {**intents.expansion_rules, **{k: parse_sentence(v) for k, v in RULES.items()}}
-    walker, recogniser = Walker(rules, intents.slot_lists, seed), Recogniser(intents)
+    walker, recognizer = Walker(rules, intents.slot_lists, seed), Recognizer(intents)
     rng = random.Random(seed)
     templates = load_templates(package)
     sides = {i: split_templates([t for t in templates if t.intent == i], rng) for i in INTENTS}
@@ -459,7 +459,7 @@ def build(seed: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
             (train, train_templates, test_templates, TRAIN_PER_INTENT),
             (test, test_templates, train_templates, TEST_PER_INTENT),
         ):
-            found = pick(walker, recogniser, mine, unseen + others, count)
+            found = pick(walker, recognizer, mine, unseen + others, count)
             out.extend(record(utterance, intent) for utterance in found)
     return rng.sample(train, len(train)), rng.sample(test, len(test))
 

@@ -136,7 +136,7 @@ class LoraContext(Context, Protocol):
     scale: float
     has_dropout: bool
     sizes: list[tuple[int, int]]
-    """Of each layer: the rank of its A and the height of its B."""
+    """For each layer: the rank of its A and the number of rows of its B."""
 
 
 class FusedLoraLinear(torch.autograd.Function):

@@ -38,7 +38,7 @@ IMPORTS_BYTES = 420 * 2**20
 """Resident memory of a process that has imported PyTorch and transformers and nothing else."""
 CPU_TRAINING_BYTES = 640 * 2**20
 """The same after steps on a CPU: with oneDNN's code and buffers, and freed memory that malloc keeps
-(0.57 to 0.84 GB measured; benchmarks/memory.py).
+(0.57 to 0.84 GB measured; benchmarks/memory_estimate.py).
 """
 CUDA_CONTEXT_BYTES = 500 * 2**20
 """GPU memory that CUDA itself holds, kernels included."""

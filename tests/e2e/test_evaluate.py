@@ -27,7 +27,7 @@ RECORDS = [
 HELD_OUT = [
     tiny.pair(f"Where is parcel {n} for {city}?", city) for n in (7, 8) for city in tiny.CITIES
 ]
-LEARNT = {"epochCount": 24, "learningRate": 0.02}
+LEARNED = {"epochCount": 24, "learningRate": 0.02}
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def trained_home(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> 
         tiny_model,
         records=RECORDS,
         data={"test": "test.jsonl"},
-        hyperparameters=LEARNT,
+        hyperparameters=LEARNED,
     )
     tiny.write_jsonl(path.parent / "test.jsonl", HELD_OUT)
     for words in (["submit", str(path), "--wait"], ["evaluate", "-"]):
@@ -86,7 +86,7 @@ def trained_job(trained_home: Path, home: Path) -> Path:
 def test_tuning_is_reported_to_have_helped_and_known_answers_are_not_generated_again(
     evaluated: Any, cli: Cli, home: Path
 ) -> None:
-    found, _ = evaluated(data={"test": "test.jsonl"}, hyperparameters=LEARNT)
+    found, _ = evaluated(data={"test": "test.jsonl"}, hyperparameters=LEARNED)
     assert (found["task"], found["n"], found["metric"]) == ("classification", 16, "accuracy")
     assert found["tuned"]["accuracy"] > 0.8 > 0.4 > found["base"]["accuracy"]
     assert found["significance"]["verdict"] == "better"
@@ -285,7 +285,7 @@ def test_two_jobs_are_compared_and_a_job_is_reported(
 ) -> None:
     data = {"test": "test.jsonl"}
     weak, _ = evaluated("--quick", data=data, name="weak", hyperparameters={"epochCount": 1})
-    strong, _ = evaluated("--quick", data=data, name="strong", hyperparameters=LEARNT)
+    strong, _ = evaluated("--quick", data=data, name="strong", hyperparameters=LEARNED)
     page = tmp_path / "compared.html"
     done = cli("compare", "base", "weak", "strong", "--page", page, "--output", "json")
     found = json.loads(done.stdout)
@@ -324,7 +324,7 @@ def test_advice_rests_on_a_job_that_is_trained_once(cli: Cli, job_file: JobFile)
     path = job_file(
         records=RECORDS,
         data={"test": "test.jsonl"},
-        hyperparameters=LEARNT,
+        hyperparameters=LEARNED,
         evaluate={"documents": "facts.md"},
     )
     tiny.write_jsonl(path.parent / "test.jsonl", HELD_OUT)

@@ -280,7 +280,7 @@ def test_the_role_reads_its_data_writes_its_output_and_nothing_else(
 ) -> None:
     role, data, output = (team[n] for n in ("BedrockRoleArn", "DataBucketName", "OutputBucketName"))
     aws.client("s3").put_object(Bucket=data, Key="cloudft/data/x", Body=b"ours")
-    aws.client("s3").put_object(Bucket=data, Key="neighbour/data/x", Body=b"theirs")
+    aws.client("s3").put_object(Bucket=data, Key="neighbor/data/x", Body=b"theirs")
     hands = RoleClientFactory(
         lambda: new_client(aws.url, "s3"), PolicyAuthorizer(aws.client, REGION)
     )
@@ -289,10 +289,10 @@ def test_the_role_reads_its_data_writes_its_output_and_nothing_else(
     s3.put_object(Bucket=output, Key="cloudft/jobs/j/output/x", Body=b"")
     assert s3.list_objects_v2(Bucket=data, Prefix="cloudft/data/")["KeyCount"]
     for refused in (
-        lambda: s3.get_object(Bucket=data, Key="neighbour/data/x"),
+        lambda: s3.get_object(Bucket=data, Key="neighbor/data/x"),
         lambda: s3.put_object(Bucket=data, Key="cloudft/data/x", Body=b""),
-        lambda: s3.put_object(Bucket=output, Key="neighbour/jobs/x", Body=b""),
-        lambda: s3.list_objects_v2(Bucket=data, Prefix="neighbour/"),
+        lambda: s3.put_object(Bucket=output, Key="neighbor/jobs/x", Body=b""),
+        lambda: s3.list_objects_v2(Bucket=data, Prefix="neighbor/"),
         lambda: s3.get_object(Bucket=team["LogBucketName"], Key="x"),
         lambda: s3.delete_object(Bucket=output, Key="cloudft/jobs/j/output/x"),
     ):
@@ -307,10 +307,10 @@ def test_the_role_reads_its_data_writes_its_output_and_nothing_else(
             hands(role, theirs)
 
 
-def test_a_job_on_a_neighbours_prefix_fails_and_says_why(
+def test_a_job_on_a_neighbors_prefix_fails_and_says_why(
     cli: Cli, aws: Endpoint, team: dict[str, str], tmp_path: Path
 ) -> None:
-    uri = f"s3://{team['DataBucketName']}/neighbour"
+    uri = f"s3://{team['DataBucketName']}/neighbor"
     path = job_file(tmp_path, "astray", bedrock={"s3_uri": uri})
     done = cli("submit", path, "--backend", "bedrock", "--wait", *JSON)
     refused = reported(done, 3)
@@ -564,7 +564,7 @@ def test_the_printed_policy_is_enough_and_no_more(
         requested = call.parameters
         arn = f"arn:aws:s3:::{requested['Bucket']}/{requested['Key']}"
         assert evaluate_policies(found, AccessRequest("s3:PutObject", arn, {})) == "allowed"
-        elsewhere = arn.replace("/cloudft/", "/neighbour/")
+        elsewhere = arn.replace("/cloudft/", "/neighbor/")
         assert (
             evaluate_policies(found, AccessRequest("s3:PutObject", elsewhere, {})) == "implicitDeny"
         )

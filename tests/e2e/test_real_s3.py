@@ -24,7 +24,7 @@ KEYWORDS = {name.lower(): value for name, value in AWS_KEYS.items()}
 
 
 def free_port() -> int:
-    """Return a free port whose neighbour 10,000 above is free too: the server takes both."""
+    """Return a free port whose neighbor 10,000 above is free too: the server takes both."""
     while True:
         port = random.randint(20_000, 40_000)
         with contextlib.suppress(OSError), socket.socket() as one, socket.socket() as two:

@@ -235,9 +235,9 @@ def test_shares_are_of_the_resulting_set(records: int, shares: list[float]):
 
 @given(st.lists(st.lists(st.integers()), max_size=4))
 def test_interleaving_keeps_every_item_and_each_order(streams: list[list[int]]):
-    labelled = [[(which, item) for item in items] for which, items in enumerate(streams)]
-    merged = list(interleave([(len(items), iter(items)) for items in labelled]))
-    for which, items in enumerate(labelled):
+    labeled = [[(which, item) for item in items] for which, items in enumerate(streams)]
+    merged = list(interleave([(len(items), iter(items)) for items in labeled]))
+    for which, items in enumerate(labeled):
         assert [entry for entry in merged if entry[0] == which] == items
 
 

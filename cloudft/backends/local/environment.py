@@ -76,7 +76,7 @@ def read_weight_locations(job_file: Path) -> list[WeightLocation]:
     """Return the weight locations of a job; none where its job.json can't be read."""
     try:
         return decode(job_file.read_bytes(), _Job, file=job_file).model.weights
-    except (OSError, BadDocument):  # the trainer tells it
+    except (OSError, BadDocument):  # the trainer reports it
         return []
 
 

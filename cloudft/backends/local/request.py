@@ -18,7 +18,7 @@ from cloudft.spec.load import LoadedJob
 from cloudft.types import Manifest
 
 VERSION = 1
-"""Of job.json; the trainer refuses another one."""
+"""Format version of job.json; the trainer refuses another one."""
 TRAINER_HYPERPARAMETERS = ("epochCount", "batchSize", "learningRate", "learningRateWarmupSteps")
 """The hyperparameters that the trainer has."""
 FULL_LEARNING_RATE = 2e-5

@@ -21,7 +21,7 @@ PROGRESS_INTERVAL = 1000
 
 
 class RecordSink(Protocol):
-    """What takes the good records: it counts them, or writes them."""
+    """Receives the valid records, to count or to write them."""
 
     def add_record(self, record: Record, group: str | None = None) -> None:
         """Take one record of a group. Raises BadRecord when its format can't be written."""

@@ -30,7 +30,7 @@ _BUILT_IN = (
     prompt_completion.FORMAT,
     input_output.FORMAT,
     instruction.FORMAT,
-    # The three chat formats have the same keys: the ones that show it by more come first.
+    # The three chat formats share the key `messages`: the more specific ones are tried first.
     converse.FORMAT,
     claude_messages.FORMAT,
     messages.FORMAT,

@@ -40,7 +40,7 @@ TRAILING_COMMA = re.compile(r",(\s*[}\]])")
 
 @dataclass(frozen=True)
 class RepairedLine:
-    """What became of a line: its records, and the code of what is wrong with one left out."""
+    """A line after repair: its records, and the code of the error for a record that is omitted."""
 
     line: int
     records: tuple[JsonObject, ...]

@@ -336,7 +336,7 @@ BODY_FORMATS = {
     "anthropic.claude": BodyFormat(_parse_claude, _format_claude, _claude_chunks),
     "cohere.command": BodyFormat(_parse_cohere, _format_cohere, _cohere_chunks),
 }
-"""By the beginning of a model's id. A new family is a BodyFormat here."""
+"""Body formats by the prefix of a model's id. A new family is a BodyFormat here."""
 IMPORTED_FORMAT = BodyFormat(_parse_imported, _format_llama, _llama_chunks)
 
 

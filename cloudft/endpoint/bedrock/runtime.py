@@ -28,7 +28,7 @@ from cloudft.endpoint.state import Model, State
 
 
 class ResolvedModel(NamedTuple):
-    """What answers for a model id.
+    """The model that a model id resolves to.
 
     `raw_text` is true for a model that continues text (from continued pre-training): its prompt
     is not put into a chat template.

@@ -58,7 +58,7 @@ class ResourceType:
 
 
 RESOURCE_TYPES: dict[str, ResourceType] = {}
-"""By the name of the type. The modules of `resources` fill it when they are imported."""
+"""Resource types by name. The modules of `resources` fill it when they are imported."""
 
 
 def property_names(*names: str) -> frozenset[str]:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainingRequest:
-    """What is to be trained.
+    """A training run to start.
 
     `name` identifies the run: the same name after a restart is the same run. `request` is that of
     CreateModelCustomizationJob. `data` maps a role (`train`, `validation`) to its file. `stand_in`

@@ -50,9 +50,9 @@ def test_distillation_takes_questions_and_golden_answers(value: dict[str, Any], 
 def test_reinforcement_keeps_the_key_and_all_that_the_grader_gets() -> None:
     value = {"messages": [USER], "reference_answer": {"number": 4}, "task_id": "sum"}
     assert encoded(value, "reinforcement") == value
-    labelled = encoded({"prompt": "2 and 2?", "completion": "4"}, "reinforcement")
+    labeled = encoded({"prompt": "2 and 2?", "completion": "4"}, "reinforcement")
     prompt = {"role": "user", "content": "2 and 2?"}
-    assert labelled == {"messages": [prompt], "reference_answer": "4"}
+    assert labeled == {"messages": [prompt], "reference_answer": "4"}
 
 
 @pytest.mark.parametrize(

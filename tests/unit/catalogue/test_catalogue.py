@@ -180,7 +180,7 @@ def test_a_folder_wins_over_a_hub_id(tmp_path: Path):
     assert find_weights(model)[0][1] is True
 
 
-def test_a_synthesised_model_is_trained_like_the_catalogues(tmp_path: Path):
+def test_a_synthesized_model_is_trained_like_the_catalogues(tmp_path: Path):
     model, known = find_model("org/name", base_dir=tmp_path), find_model("smollm2-135m")
     assert model.is_open_weight
     assert dict(model.formats) == dict(known.formats)

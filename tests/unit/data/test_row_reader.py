@@ -121,7 +121,7 @@ def test_a_bad_file_names_code_line_and_remedy(
     assert (said or "") in f"{found[0].message} {found[0].fix}"
 
 
-def test_labelled_records_are_no_text_to_go_on_from(tmp_path: Path):
+def test_labeled_records_are_no_text_to_go_on_from(tmp_path: Path):
     (tmp_path / "x.jsonl").write_bytes(GOOD)
     [finding] = check(tmp_path, "CONTINUED_PRE_TRAINING", train="x.jsonl").findings
     assert (finding.code, finding.line) == ("WrongTask", 1)

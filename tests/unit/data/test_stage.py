@@ -90,7 +90,7 @@ PARTS = {
         (CLAUDE, "claude-messages"),
     ],
 )
-def test_every_chat_shape_comes_to_every_labelled_format(
+def test_every_chat_shape_comes_to_every_labeled_format(
     tmp_path: Path, record: dict[str, Any], shape: str
 ):
     put(tmp_path, {"x.jsonl": [record]})

@@ -68,7 +68,7 @@ def test_forgetting_comes_with_a_share_to_mix_in() -> None:
     assert "share: 0.4" in much.sentence and "+30.0%" in much.sentence
 
 
-def test_memorising_is_what_comes_back_of_training_alone() -> None:
+def test_memorizing_is_what_comes_back_of_training_alone() -> None:
     long = [
         f"The parcel number {n} was sent to the harbour of Lyon on a wet Monday." for n in range(20)
     ]
@@ -85,8 +85,8 @@ def test_memorising_is_what_comes_back_of_training_alone() -> None:
 
 def test_a_base_model_that_favors_a_label_is_held_to_what_it_reports_beside_that() -> None:
     truth = [n % 3 for n in range(60)]
-    favour = [0.0, -30.0, -60.0]  # the first label is likeliest, whatever is asked
-    reported = [[favour[k] + 2.0 * (k == t) for k in range(3)] for t in truth]
+    favor = [0.0, -30.0, -60.0]  # the first label is likeliest, whatever is asked
+    reported = [[favor[k] + 2.0 * (k == t) for k in range(3)] for t in truth]
     plain, calibrated = choose_labels(reported)
     assert plain == [0] * 60 and calibrated == truth
     tuned = [n % 2 == 0 for n in range(60)]

@@ -33,7 +33,7 @@ def review(tmp_path: Path) -> Review:
     return found
 
 
-def favour(reviewer: Reviewer, letter: str) -> None:
+def favor(reviewer: Reviewer, letter: str) -> None:
     """Judge every record for the side whose answers begin so."""
     while (look := reviewer.get_record())["record"]:
         seen = "left" if look["record"]["left"].startswith(letter) else "right"
@@ -51,13 +51,13 @@ def test_sides_and_records_come_in_an_order_of_each_reviewers_own(review: Review
     assert Reviewer(review, "ada").order == ada.order
 
 
-def test_judgements_mean_the_side_whatever_stood_where(review: Review) -> None:
-    favour(Reviewer(review, "ada"), "b")
+def test_judgments_mean_the_side_whatever_stood_where(review: Review) -> None:
+    favor(Reviewer(review, "ada"), "b")
     found = review.summarize()
     assert found["counts"] == {"a": 0, "b": COUNT, "tie": 0, "bad": 0}
     assert found["winRate"]["value"] == 1.0 and 0.7 < found["winRate"]["low"] < 0.8
     assert found["agreement"]["value"] is None
-    favour(Reviewer(review, "bob"), "b")
+    favor(Reviewer(review, "bob"), "b")
     assert review.summarize()["agreement"]["value"] == 1.0
 
 

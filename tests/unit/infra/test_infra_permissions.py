@@ -36,9 +36,9 @@ KEY = f"arn:aws:kms:{REGION}:{ACCOUNT}:key/{'0' * 36}"
 ROLE = policy_statements(ALL_OPTIONS, "BedrockRole")
 SERVICES = ("s3", "kms", "bedrock", "iam", "sts", "lambda", "logs", "sns", "events", "budgets")
 OUTSIDE = (
-    "arn:aws:s3:::team-databucket/neighbour/data/x",
+    "arn:aws:s3:::team-databucket/neighbor/data/x",
     "arn:aws:s3:::team-databucket/cloudft-too/data/x",
-    "arn:aws:s3:::team-outputbucket/neighbour/jobs/x",
+    "arn:aws:s3:::team-outputbucket/neighbor/jobs/x",
     "arn:aws:s3:::team-logbucket/data/x",
     "arn:aws:s3:::somebody-elses/cloudft/data/x",
     "arn:aws:s3:::somebody-elses",
@@ -120,7 +120,7 @@ def actions() -> Iterator[str]:
 @pytest.mark.parametrize("resource", OUTSIDE)
 def test_the_role_may_do_nothing_to_anything_else(resource: str) -> None:
     context = {
-        "s3:prefix": "neighbour/data/",
+        "s3:prefix": "neighbor/data/",
         "kms:ViaService": f"s3.{REGION}.amazonaws.com",
         "iam:PassedToService": "bedrock.amazonaws.com",
     }
@@ -139,7 +139,7 @@ def test_the_role_may_do_nothing_to_anything_else(resource: str) -> None:
     assert allowed == []
 
 
-PARTS = st.sampled_from(["cloudft", "data", "jobs", "models", "neighbour", "", "..", "x", "DATA"])
+PARTS = st.sampled_from(["cloudft", "data", "jobs", "models", "neighbor", "", "..", "x", "DATA"])
 
 
 @given(st.lists(PARTS, max_size=4), st.sampled_from(["s3:GetObject", "s3:PutObject"]))
@@ -160,7 +160,7 @@ def test_the_role_may_not_use_the_key_but_through_s3_nor_list_without_a_prefix()
     for context in ({}, {"kms:ViaService": f"sns.{REGION}.amazonaws.com"}):
         assert evaluate_policies(ROLE, AccessRequest("kms:Decrypt", KEY, context)) == "implicitDeny"
     bucket = "arn:aws:s3:::team-databucket"
-    for prefix in ({}, {"s3:prefix": ""}, {"s3:prefix": "neighbour/"}):
+    for prefix in ({}, {"s3:prefix": ""}, {"s3:prefix": "neighbor/"}):
         assert (
             evaluate_policies(ROLE, AccessRequest("s3:ListBucket", bucket, prefix))
             == "implicitDeny"
@@ -249,7 +249,7 @@ def test_a_pipeline_removes_nothing_and_serves_nothing() -> None:
 )
 def test_people_stop_remove_and_ask_only_what_cloudft_has_marked(action: str, what: str) -> None:
     arn = f"arn:aws:{action.partition(':')[0]}:{REGION}:{ACCOUNT}:{what}"
-    theirs = {"aws:ResourceTag/team": "neighbour"}
+    theirs = {"aws:ResourceTag/team": "neighbor"}
     assert (
         evaluate_policies(people_statements(ALL_OPTIONS), AccessRequest(action, arn, MARKED))
         == "allowed"

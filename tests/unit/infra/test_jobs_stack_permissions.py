@@ -154,7 +154,7 @@ def test_each_may_do_what_it_needs_and_needs_what_it_may(name: str) -> None:
 
 OTHERS = (
     AccessRequest("s3:GetObject", "arn:aws:s3:::data/team/data/0/train.jsonl", {}),
-    AccessRequest("s3:GetObject", "arn:aws:s3:::data/neighbour/plans/x.json", {}),
+    AccessRequest("s3:GetObject", "arn:aws:s3:::data/neighbor/plans/x.json", {}),
     AccessRequest("s3:PutObject", "arn:aws:s3:::data/team/plans/x.json", {}),
     AccessRequest("s3:PutObject", "arn:aws:s3:::output/team/jobs/n/plan.json", {}),
     AccessRequest("s3:DeleteObject", "arn:aws:s3:::output/team/jobs/n/outcome.json", {}),
@@ -228,7 +228,7 @@ def event(bucket: str, key: str) -> dict[str, Any]:
     [
         ("data", "team/plans/x.json", True),
         ("data", "team/data/0/train.jsonl", False),
-        ("data", "neighbour/plans/x.json", False),
+        ("data", "neighbor/plans/x.json", False),
         ("output", "team/plans/x.json", False),
     ],
 )

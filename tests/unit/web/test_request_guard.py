@@ -279,13 +279,13 @@ def review(tmp_path: Path) -> Iterator[ReviewServer]:
 
 def test_a_review_is_for_its_own_page_alone(review: ReviewServer) -> None:
     root, path = review.url.rpartition("/")[0], urlsplit(review.url).path
-    judgement = json.dumps({"position": 0, "choice": "tie"}).encode()
+    judgment = json.dumps({"position": 0, "choice": "tie"}).encode()
     for headers in FOREIGN[:-1]:
-        for method, what, body in (("GET", "record", b""), ("POST", "judge", judgement)):
+        for method, what, body in (("GET", "record", b""), ("POST", "judge", judgment)):
             status, _, content = send(root, method, path + what, body, **headers)
             assert status == 404 and content == b"", headers
     assert review.reviewer.judgments == {}
     own = {"Origin": f"http://{urlsplit(root).netloc}", "Sec-Fetch-Site": "same-origin"}
-    assert send(root, "POST", f"{path}judge", judgement, **own)[0] == 200
+    assert send(root, "POST", f"{path}judge", judgment, **own)[0] == 200
     with urllib.request.urlopen(review.url) as answer:
         assert answer.headers["X-Frame-Options"] == "DENY"
