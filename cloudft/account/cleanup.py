@@ -222,7 +222,7 @@ def _unavailable_error(what: str, parts: Sequence[UnavailablePart]) -> CloudftEr
 
 
 class _HomeKnowledge:
-    """This home's knowledge about the resources of an account."""
+    """Knowledge of this home about the resources of an account."""
 
     def __init__(self, listing: Listing[CloudResource], home: Home) -> None:
         self._submitted = SubmittedJobs(home.jobs).job_ids()

@@ -21,7 +21,7 @@ from cloudft.types import Finding
 MAX_WIDTH = 65_536
 """No layer of a published model is as wide: the bound where nothing is known of the model."""
 MAX_LORA_SCALE = 1_000.0
-"""Highest alpha / r. Published recipes have 0.5 to 64; above this the first step already diverges."""
+"""Highest alpha / r. Published recipes have 0.5 to 64; above this the first step diverges."""
 FEW_PROCESSES = 8
 """So many trainers start on any machine, for a try; more need a processor each."""
 
