@@ -29,7 +29,7 @@ from cloudft.storage.ledger import SubmittedJobs
 from cloudft.storage.store import Store
 from cloudft.types import Listing, UnavailablePart
 
-KeptReason = Literal["live", "another-home"]
+KeptReason = Literal["live", "another-home", "use-unknown"]
 RESUMABLE = "resumable"
 """The status of data of a job that can be resumed, and then reads it again."""
 RUNNING_KINDS = {"training-job"}
@@ -246,7 +246,7 @@ class _HomeKnowledge:
             return "another-home"
         # No flag removes data that a job of an unreadable part may be reading.
         if resource.kind == "data" and not self._use_is_known:
-            return "live"
+            return "use-unknown"
         if names or criteria.live or is_expired(resource) or self._is_orphaned(resource):
             return None
         return "live"

@@ -123,8 +123,9 @@ def _check_backend(job: LoadedJob, backend: Backend) -> _BackendReport:
     """Return the backend's findings; where its stack can't be read, those that need no stack."""
     try:
         complete = backend.with_stack_defaults(job)
-    except NoSuchProfile:  # the backend's check finds it too, and names the field
-        return _BackendReport(None, _without_missing_values(job, backend))
+        return _BackendReport(complete, tuple(backend.check(complete)))
+    except NoSuchProfile as error:  # the backend's check finds it too, and names the field
+        return _BackendReport(None, _without_missing_values(job, backend), error)
     except CheckFailed as error:
         rest = _without_missing_values(job, backend)
         return _BackendReport(None, (*error.findings, *rest))
@@ -133,7 +134,6 @@ def _check_backend(job: LoadedJob, backend: Backend) -> _BackendReport:
         code = COULD_NOT_REACH if isinstance(error, CloudUnreachable) else "CouldNotCheck"
         finding = Finding("warning", code, error.message, error.fix or "", *place)
         return _BackendReport(None, (finding,), error)
-    return _BackendReport(complete, tuple(backend.check(complete)))
 
 
 def _without_missing_values(job: LoadedJob, backend: Backend) -> tuple[Finding, ...]:

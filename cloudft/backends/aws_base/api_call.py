@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from cloudft.errors import BadDocument
 from cloudft.storage.documents import convert
 from cloudft.storage.store import RECORD_FILE, JobRecord, as_damaged_job
 from cloudft.types import Plan
@@ -94,7 +95,12 @@ def recorded_request(record: JobRecord | None) -> AwsRequest | None:
         return None
     path = record.folder / RECORD_FILE
     with as_damaged_job(path):
-        return convert(record.request, AwsRequest, file=path)
+        request = convert(record.request, AwsRequest, file=path)
+        try:
+            _ = request.planned
+        except ValueError as error:
+            raise BadDocument(str(error), file=str(path), field="request.calls") from error
+        return request
 
 
 def put_file(

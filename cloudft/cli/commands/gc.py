@@ -120,6 +120,7 @@ def _print_kept(kept: tuple[tuple[CloudResource, KeptReason], ...], console: Con
     flags: dict[KeptReason, str] = {
         "live": "live: --live",
         "another-home": "of other machines: --all-homes",
+        "use-unknown": "that a job may be reading: name the data by its id",
     }
     counts = Counter(why for _, why in kept)
     if counts:
