@@ -25,6 +25,7 @@ test: $(VENV)/.dev  ## Set up, check style and types, run every test.
 # With what CI can install: the transformers that Bedrock reads imported models with.
 test-ci: $(OLD_TRANSFORMERS)/.made  ## The same with every tool that CI installs, then the test matrix.
 	CLOUDFT_OLD_TRANSFORMERS=$(CURDIR)/$(OLD_TRANSFORMERS)/bin/python $(MAKE) test
+	env -u CLOUDFT_HOME $(BIN)/python -m pytest -n 2 --dist worksteal -m benchmark_start
 	$(MAKE) test-matrix
 
 test-matrix: $(VENV)/.dev  ## The wheel and its tests on each Python from 3.10 to 3.14 that is here.

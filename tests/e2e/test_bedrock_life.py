@@ -179,7 +179,7 @@ def test_the_life_of_a_tuned_model(
     untracked = aws.client("bedrock")
     cleared = value(cli("gc", "--yes", "--output", "json"))
     assert {t["kind"] for t in cleared["removed"]} == {"data"}
-    left = {(one["resource"]["kind"], one["why"]) for one in cleared["left"]}
+    left = {(one["thing"]["kind"], one["why"]) for one in cleared["left"]}
     assert left - {("custom-model", "another-home"), ("data", "another-home")} == {
         ("custom-model", "live")
     }

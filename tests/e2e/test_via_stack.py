@@ -157,7 +157,7 @@ def test_what_makes_no_sense_is_refused(
 ) -> None:
     path = job_file(fast, "senseless")
     for words in (("--via-state-machine",), (*VIA, "--queue")):
-        with pytest.raises(click.UsageError, match="stack"):
+        with pytest.raises(click.UsageError, match="state.machine"):
             find_command(("submit",)).main([*words, str(path)], standalone_mode=False)
     path.write_text(path.read_text().replace("machine_arn", "#"))
     without = cli("submit", *VIA, path)
@@ -165,7 +165,7 @@ def test_what_makes_no_sense_is_refused(
     assert json.loads(without.stdout)["error"]["field"] == "bedrock.via_stack"
 
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "jobs-in-the-account.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "queue-jobs-in-the-account.md"
 
 
 def test_the_commands_of_the_page(

@@ -129,5 +129,5 @@ def test_a_merged_weight_that_is_off_by_a_little_fails_the_proof(
 
 def test_a_job_without_a_model_is_refused(tmp_path: Path, tiny_model: Path) -> None:
     folder = tiny.write_job_dir(tmp_path / "job", tiny_model, {"train": tiny.pairs(4)})
-    with pytest.raises(TrainerError, match="left no model yet"):
+    with pytest.raises(TrainerError, match="has no tuned model yet"):
         export_merged_model(JobDir(folder), tmp_path / "out", "float32")
