@@ -157,7 +157,7 @@ def test_what_makes_no_sense_is_refused(
 ) -> None:
     path = job_file(fast, "senseless")
     for words in (("--via-state-machine",), (*VIA, "--queue")):
-        with pytest.raises(click.UsageError, match="state.machine"):
+        with pytest.raises(click.UsageError, match=r"state.machine"):
             find_command(("submit",)).main([*words, str(path)], standalone_mode=False)
     path.write_text(path.read_text().replace("machine_arn", "#"))
     without = cli("submit", *VIA, path)
