@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import _thread
 import contextlib
 import os
+import signal
 import sys
 import threading
 import time
 from typing import NoReturn
 
+PARENT_ENDED = signal.SIGUSR2
+"""Raises KeyboardInterrupt in a program whose parent has ended."""
 CLEANUP_S = 5.0
 """Seconds that a program without a parent may take to remove what it was writing."""
 
@@ -31,8 +33,11 @@ def exit_with_parent() -> None:
     """End this process when the other end of standard input is closed.
 
     Killing the parent closes it. Otherwise a program would keep working for a command that was
-    killed, beside the next one.
+    killed, beside the next one. Call it in the main thread.
     """
+    # Not SIGINT: a shell starts background commands with SIGINT ignored, and what is ignored does
+    # not interrupt.
+    signal.signal(PARENT_ENDED, signal.default_int_handler)
     threading.Thread(target=_wait_for_parent, daemon=True).start()
 
 
@@ -42,6 +47,6 @@ def _wait_for_parent() -> None:
             pass
     # KeyboardInterrupt in the main thread lets it remove what is half-written. A main thread that
     # is inside a long kernel does not get it in time, and is ended anyway.
-    _thread.interrupt_main()
+    os.kill(os.getpid(), PARENT_ENDED)
     time.sleep(CLEANUP_S)
     os._exit(1)
