@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
 from cloudft import catalogue
 from cloudft.aws.client import Aws
+from cloudft.aws.s3 import list_objects, s3_uri, split_s3_uri
 from cloudft.backends.aws_base.backend import is_owned_by_other_account
 from cloudft.backends.partial_listing import ListingBuilder
 from cloudft.backends.resources import IN_USE, IN_USE_PART_SUFFIX, CloudResource
@@ -26,15 +27,9 @@ MONTH_S = cost.HOURS_PER_MONTH * 3600
 
 def list_training_jobs(aws: Aws) -> Iterator[TrainingJob]:
     """Yield every training job, newest first."""
-    token: dict[str, str] = {}
-    how = {"SortBy": "CreationTime", "SortOrder": "Descending", "MaxResults": 100}
-    while True:
-        what = "the training jobs can't be listed"
-        answer = aws.call(what, "sagemaker", "list_training_jobs", **how, **token)
-        yield from answer["TrainingJobSummaries"]
-        if not answer.get("NextToken"):
-            return
-        token = {"NextToken": answer["NextToken"]}
+    order = {"SortBy": "CreationTime", "SortOrder": "Descending", "MaxResults": 100}
+    failure, operation = "the training jobs can't be listed", "list_training_jobs"
+    yield from aws.paginate(failure, "sagemaker", operation, "TrainingJobSummaries", **order)
 
 
 @dataclass
@@ -134,7 +129,7 @@ def _machine_resource(job: TrainingJob, kind: str, status: str, seconds: int) ->
 
 def _list_staged_data(aws: Aws, uri: str, jobs: Sequence[TrainingJob]) -> Iterator[CloudResource]:
     """Yield the staged files below `uri`; `resumable` ones are read again by a resumed job."""
-    bucket, _, prefix = uri.removeprefix("s3://").partition("/")
+    bucket, prefix = split_s3_uri(uri)
     job = jobs[0]
     where = {"Bucket": bucket, "ExpectedBucketOwner": str(job["RoleArn"]).split(":")[4]}
     created_at, usd = (
@@ -147,7 +142,7 @@ def _list_staged_data(aws: Aws, uri: str, jobs: Sequence[TrainingJob]) -> Iterat
     done = set(newest.values()) == {"Completed"}
     name, *also = newest
     try:
-        keys = list(_list_keys(aws, where, prefix))
+        keys = [key for key, _ in list_objects(aws, where, prefix)]
     except ResourceNotFound:
         return
     except PermissionDenied:
@@ -157,7 +152,7 @@ def _list_staged_data(aws: Aws, uri: str, jobs: Sequence[TrainingJob]) -> Iterat
     for key in keys:
         yield CloudResource(
             kind="data",
-            id=f"s3://{bucket}/{key}",
+            id=s3_uri(bucket, key),
             name=key.rpartition("/")[2],
             status="staged" if done else "resumable",
             created_at=created_at,
@@ -166,17 +161,6 @@ def _list_staged_data(aws: Aws, uri: str, jobs: Sequence[TrainingJob]) -> Iterat
             backend="sagemaker",
             also=tuple(also),
         )
-
-
-def _list_keys(aws: Aws, where: Mapping[str, str], prefix: str) -> Iterator[str]:
-    what = f"s3://{where['Bucket']}/{prefix} can't be listed"
-    token: dict[str, str] = {}
-    while True:
-        page = aws.call(what, "s3", "list_objects_v2", Prefix=prefix, **where, **token)
-        yield from (str(item["Key"]) for item in page.get("Contents", ()))
-        if not page.get("IsTruncated"):
-            return
-        token = {"ContinuationToken": page["NextContinuationToken"]}
 
 
 def delete_resource(aws: Aws, resource: CloudResource) -> None:
@@ -197,7 +181,7 @@ def delete_resource(aws: Aws, resource: CloudResource) -> None:
             ResourceConfig=gone,
         )
         return
-    bucket, _, key = resource.id.removeprefix("s3://").partition("/")
+    bucket, key = split_s3_uri(resource.id)
     identity = aws.call("can't get the caller identity", "sts", "get_caller_identity")
     where = {"Bucket": bucket, "Key": key, "ExpectedBucketOwner": identity["Account"]}
     aws.call(f"{resource.id} can't be removed", "s3", "delete_object", **where)
