@@ -46,7 +46,8 @@ def check_command(
     """Find every problem of a job before anything is sent.
 
     Checks the job file, the data and the backend. Each finding names file, line, field and fix.
-    Exit code 3 when there are errors, 5 when the AWS account could not be reached.
+    Exit code 2 for a job file that is wrong in itself, 3 for other errors, 5 when the AWS account
+    could not be reached.
     """
     from cloudft.backends import make_backend
     from cloudft.cli.output import findings_text

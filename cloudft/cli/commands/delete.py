@@ -22,25 +22,36 @@ from cloudft.storage.home import Home
 @console_options
 def delete_command(reference: str, yes: bool, force: bool, console: Console) -> int:
     """Delete a job and its files on this machine: model, curves, log, checkpoints."""
+    from cloudft.backends.capabilities import SupportsInventory
     from cloudft.errors import DamagedJob
     from cloudft.jobs import lifecycle
     from cloudft.storage.store import Store
 
-    def confirm(job_id: str) -> None:
+    def confirm(question: str) -> None:
         if not yes:
-            click.confirm(f"delete {job_id} and its model?", abort=True, err=True)
+            click.confirm(question, abort=True, err=True)
 
+    stays = ""
     try:
         record, backend, store = open_job(reference)
-        confirm(record.id)
         job_id = record.id
+        if isinstance(backend, SupportsInventory):
+            stays = (
+                "what the account has of it stays and may be billed: `cloudft ps --cost` lists it,"
+                " `cloudft gc NAME` removes it"
+            )
+            confirm(f"delete {job_id} from this machine? ({stays})")
+        else:
+            confirm(f"delete {job_id} and its model?")
         lifecycle.delete(record, backend, store, force=force)
     except DamagedJob as error:
         if error.job is None:
             raise
         job_id = error.job
         warn_damaged(error)
-        confirm(job_id)
+        confirm(f"delete {job_id} from this machine?")
         lifecycle.delete_damaged(error, Store(Home.from_environ().jobs), force=force)
+    if stays:
+        console.note(f"{job_id}: {stays}")
     console.print_result({"id": job_id, "deleted": True}, f"{job_id}: deleted")
     return 0
