@@ -166,6 +166,8 @@ EVIL = st.sampled_from(
 @settings(max_examples=15, deadline=None)
 @given(st.dictionaries(st.text(max_size=5) | EVIL, st.integers(1, 9), min_size=1, max_size=4))
 def test_no_label_breaks_out_of_the_page(labels: dict[str, int]) -> None:
+    pytest.importorskip("matplotlib", reason="the extra `plot` is not installed")
+    pytest.importorskip("detect_secrets", reason="the extra `data` is not installed")
     value = {
         "records": 3,
         "tokens": summarize_lengths([1, 2, 3], estimated=True, limit=2),
@@ -183,6 +185,8 @@ def test_no_label_breaks_out_of_the_page(labels: dict[str, int]) -> None:
 
 
 def test_the_report_is_one_new_page(here: Path) -> None:
+    pytest.importorskip("matplotlib", reason="the extra `plot` is not installed")
+    pytest.importorskip("detect_secrets", reason="the extra `data` is not installed")
     tiny.write_jsonl(Path("a.jsonl"), [*RECORDS, {"prompt": "x@example.org", "completion": "y"}])
     output = data("report", "a.jsonl", "--out", "page.html")
     assert output["private"] == {"data": {"EMAIL": 1}}

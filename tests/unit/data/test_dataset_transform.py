@@ -146,6 +146,7 @@ SENTENCE = "Please send the parcel with the number 1234 to my new address in the
 
 
 def test_dedupe_keeps_the_first_and_names_the_others() -> None:
+    pytest.importorskip("rensa", reason="the extra `data` is not installed")
     near = SENTENCE.replace("1234", "99").replace("Please", "please")
     put("a.jsonl", [pair(SENTENCE), pair("b"), pair(SENTENCE), pair(near), pair("b", "y")])
     result = data("dedupe", "a.jsonl", "--out", "exact.jsonl")
@@ -156,6 +157,7 @@ def test_dedupe_keeps_the_first_and_names_the_others() -> None:
 
 
 def test_near_is_near_and_far_is_far() -> None:
+    pytest.importorskip("rensa", reason="the extra `data` is not installed")
     like = NearDuplicateIndex(0.8)
     assert like.query_or_insert(SENTENCE) is None
     assert like.query_or_insert("The screen stays black after the update of last night") is None
@@ -165,6 +167,7 @@ def test_near_is_near_and_far_is_far() -> None:
 
 
 def test_leakage_is_found_with_its_lines_and_its_exit_code() -> None:
+    pytest.importorskip("rensa", reason="the extra `data` is not installed")
     put("train.jsonl", [pair("one"), pair("two"), pair(SENTENCE)])
     put("test.jsonl", [pair("new"), pair("two"), pair("one", "other"), pair(SENTENCE + "!")])
     done = CliRunner().invoke(

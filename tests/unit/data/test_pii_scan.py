@@ -11,6 +11,8 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+pytest.importorskip("detect_secrets", reason="the extra `data` is not installed")
+
 from cloudft.cli.main import cloudft
 from cloudft.data.analysis.pii_scan import find_pii, redact_json, redact_text
 
