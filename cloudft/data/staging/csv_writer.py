@@ -59,7 +59,12 @@ class CsvWriter:
         if list(value) != self._header:
             message = "labeled and unlabeled records do not go into one table"
             raise BadRecord("WrongTask", message, "convert them into two files")
-        self._rows.writerow(value.values())
+        try:
+            self._rows.writerow(value.values())
+        except csv.Error as error:  # Python 3.10 writes no NUL character
+            message = f"a field can't be written as CSV: {error}"
+            fix = "write JSONL, or use Python 3.11 or newer"
+            raise BadRecord("NotWritable", message, fix) from error
         self.formula_rows += any(map(is_formula, value.values()))
         self._records += 1
         self._characters += characters

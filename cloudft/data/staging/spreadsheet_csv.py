@@ -12,6 +12,8 @@ import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
+from cloudft.errors import UsageError
+
 _FORMULA = re.compile(r"\s*[=+\-@\uff0b\uff0d\uff1d\uff20]|[\t\r\n]")
 
 
@@ -21,12 +23,21 @@ def is_formula(text: str) -> bool:
 
 
 def to_spreadsheet_csv(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> str:
-    """Return rows as CSV with every cell quoted and an apostrophe before what may be a formula."""
+    """Return rows as CSV with every cell quoted and an apostrophe before what may be a formula.
+
+    Raise UsageError for a text that this Python's csv module can't write.
+    """
     stream = io.StringIO()
     writer = csv.DictWriter(stream, columns, quoting=csv.QUOTE_ALL)
     writer.writeheader()
     for row in rows:
-        writer.writerow({name: _guard(value) for name, value in row.items()})
+        try:
+            writer.writerow({name: _guard(value) for name, value in row.items()})
+        except csv.Error as error:  # Python 3.10 writes no NUL character
+            raise UsageError(
+                f"a text can't be written as CSV: {error}",
+                fix="write JSON, or use Python 3.11 or newer.",
+            ) from error
     return stream.getvalue()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,11 @@ from cloudft.data.analysis.near_duplicates import NearDuplicateIndex, make_shing
 from cloudft.data.formats.registry import encode_record, parse_record
 from cloudft.errors import CheckFailed, UsageError
 
-TEXT = st.text(st.characters(codec="utf-8"), min_size=1, max_size=8).filter(str.strip)
+# Python 3.10's csv module neither writes nor reads a NUL character.
+WITHOUT = "" if sys.version_info >= (3, 11) else "\0"
+TEXT = st.text(
+    st.characters(codec="utf-8", exclude_characters=WITHOUT), min_size=1, max_size=8
+).filter(str.strip)
 CHAT_FORMATS = ["converse", "messages", "claude-messages"]
 
 

@@ -7,6 +7,7 @@ import csv
 import io
 import itertools
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -35,7 +36,11 @@ def test_what_a_spreadsheet_would_run_is_text_in_an_export(text: str) -> None:
     assert cells(exported)[1] == [f"'{text}"] * len(ROW)
 
 
-@given(st.lists(st.text(), min_size=2, max_size=2))
+# Python 3.10's csv module neither writes nor reads a NUL character.
+WITHOUT = "" if sys.version_info >= (3, 11) else "\0"
+
+
+@given(st.lists(st.text(st.characters(exclude_characters=WITHOUT)), min_size=2, max_size=2))
 def test_other_texts_are_exported_as_they_are(texts: list[str]) -> None:
     text = to_spreadsheet_csv(("a", "b"), [dict(zip("ab", texts, strict=True))])
     for whole, cell in zip(texts, cells(text)[1], strict=True):
