@@ -119,3 +119,25 @@ def describe_keys(*keys: str) -> Callable[[Sequence[RawRecord]], str]:
     """Return a `RecordFormat.describe` that names the keys: they alone show the format."""
     names = " and ".join(repr(key) for key in keys)
     return lambda _: f"records with the {'key' if len(keys) == 1 else 'keys'} {names}"
+
+
+def make_pair_format(name: str, keys: tuple[str, str], batch_record: type) -> RecordFormat:
+    """Return the format of records with a prompt and a completion under these two keys."""
+    prompt_key, completion_key = keys
+
+    def parse(value: RawRecord) -> Conversation:
+        return make_pair(name, get_text(value, prompt_key), get_text(value, completion_key))
+
+    def write(record: Record) -> JsonObject:
+        prompt, completion = join_pair(record)
+        return {prompt_key: prompt, completion_key: completion}
+
+    return RecordFormat(
+        name=name,
+        keys=Keys(keys),
+        parse=parse,
+        describe=describe_keys(*keys),
+        write=write,
+        text_keys=keys,
+        batch_record=batch_record,
+    )
