@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
@@ -52,6 +52,7 @@ def write_repaired_files(
     named = [data.train, data.validation, data.test, *(part.path for part in data.mix)]
     files = [s for p in named if isinstance(p, tuple) for s in sources.resolve("", p)]
     repaired: list[RepairedFile] = []
+    columns = {str(name): column for name, column in data.columns.items()}
     with as_store_error(f"{folder} can't be written", folder):
         folder.mkdir(parents=True, exist_ok=True)
     names: dict[str, int] = {}
@@ -61,13 +62,13 @@ def write_repaired_files(
             names[name] = names.get(name, 0) + 1
             # Files of one name in several folders become NAME, 2-NAME, ...
             prefix = f"{names[name]}-" if names[name] > 1 else ""
-            repaired.append(_repair_file(source, folder / f"{prefix}{name}"))
+            repaired.append(_repair_file(source, folder / f"{prefix}{name}", columns))
     for value in repaired:
         _report_repair(value, console)
     return repaired
 
 
-def _repair_file(source: SourceFile, out: Path) -> RepairedFile:
+def _repair_file(source: SourceFile, out: Path, columns: Mapping[str, str]) -> RepairedFile:
     import orjson
 
     from cloudft.data.sources.repair import repair_lines
@@ -82,7 +83,7 @@ def _repair_file(source: SourceFile, out: Path) -> RepairedFile:
             temporary.open("wb") as file,
             source.open() as handle,
         ):
-            for line in repair_lines(handle):
+            for line in repair_lines(handle, columns):
                 for record in line.records:
                     file.write(orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE))
                 kept += len(line.records)

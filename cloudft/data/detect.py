@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from itertools import islice
 
 from cloudft.data.findings import Findings
+from cloudft.data.formats.recognizer import detect_format
 from cloudft.data.formats.record import RawRecord
 from cloudft.data.formats.record_format import RecordFormat
-from cloudft.data.formats.registry import detect_format, get_format
+from cloudft.data.formats.registry import get_format
 from cloudft.data.sources.row_reader import ReadContext, read_rows
 from cloudft.data.sources.source_files import SourceFile
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from cloudft.data.findings import Findings
+from cloudft.data.formats.recognizer import parse_record
 from cloudft.data.formats.record import BadRecord, Record
-from cloudft.data.formats.registry import parse_record
 from cloudft.data.sources.row_reader import ReadContext, read_rows
 from cloudft.data.sources.source_files import SourceFile
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from cloudft.catalogue import is_text_only
 from cloudft.data.findings import Findings
+from cloudft.data.formats.recognizer import parse_record
 from cloudft.data.formats.record import BadRecord, Conversation, Document
-from cloudft.data.formats.registry import parse_record
 from cloudft.data.sources.row_reader import ReadContext, read_rows
 from cloudft.data.sources.source_files import SourceResolver
 from cloudft.errors import CheckFailed, UsageError
@@ -118,5 +118,5 @@ def _prompt_of_conversation(record: Conversation) -> GenerationPrompt:
 
 
 def _messages_of_turns(record: Conversation) -> Iterator[dict[str, str]]:
-    for role, parts in record.turns:
-        yield {"role": role, "content": "\n".join(parts)}
+    for turn in record.turns:
+        yield {"role": turn.role, "content": turn.text}

@@ -47,7 +47,20 @@ if TYPE_CHECKING:
     from cloudft.backends.local.job_section import LocalSpec
     from cloudft.backends.sagemaker.job_section import SageMakerSpec
 
-Column = Literal["prompt", "completion", "instruction", "input", "output", "text", "messages"]
+Column = Literal[
+    "prompt",
+    "completion",
+    "instruction",
+    "input",
+    "output",
+    "text",
+    "messages",
+    "system",
+    "context",
+    "reasoning",
+    "history",
+    "tools",
+]
 Price = Annotated[float, Field(gt=0, le=1e6), READ_NUMBER]
 PricePair = Annotated[tuple[Price, Price], NOT_STRICT]
 

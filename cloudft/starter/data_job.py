@@ -21,8 +21,8 @@ from cloudft import catalogue
 from cloudft.catalogue import is_labeled, is_text_only
 from cloudft.data.detect import MAX_ROWS, FileDetection, detect_file
 from cloudft.data.findings import Findings
+from cloudft.data.formats.recognizer import detect_format
 from cloudft.data.formats.record import Conversation
-from cloudft.data.formats.registry import detect_format
 from cloudft.data.records import read_records
 from cloudft.data.sources.row_reader import ReadContext, read_rows
 from cloudft.data.sources.source_files import SourceFile, SourceResolver
@@ -223,8 +223,8 @@ def _summarize(
         summary.records += 1
         record = located.record
         if isinstance(record, Conversation):
-            answer = "\n".join(record.turns[-1][1])
-            summary.characters += sum(len(t) for _, parts in record.turns for t in parts)
+            answer = record.answer
+            summary.characters += sum(len(t) for turn in record.turns for t in turn.all_texts)
             if summary.answers is not None:
                 summary.answers[answer] += 1
                 if len(summary.answers) > MAX_LABELS:

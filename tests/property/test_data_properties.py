@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from cloudft.data.checks.check import check_data
 from cloudft.data.formats.fast_path import can_encode, decode_batch, encode_batch
-from cloudft.data.formats.registry import encode_record, parse_record
+from cloudft.data.formats.recognizer import parse_record
+from cloudft.data.formats.registry import encode_record
 from cloudft.data.staging.mix import general_record_counts, interleave, select_lowest_keys
 from cloudft.data.staging.split import compute_selection_keys, hold_out
 from cloudft.data.staging.stage import StagedData, stage_data

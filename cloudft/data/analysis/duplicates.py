@@ -59,12 +59,14 @@ def record_text(record: Record) -> str:
     """Return all texts of a record as one, with separators between them."""
     if isinstance(record, Document):
         return record.text
-    return "\x1e".join(["\x1f".join(record.system), *("\x1f".join(t) for _, t in record.turns)])
+    return "\x1e".join(
+        ["\x1f".join(record.system), *("\x1f".join(t.all_texts) for t in record.turns)]
+    )
 
 
 def prompt_text(record: Record) -> str:
     """Return the texts of a record's prompt: all but the last answer. Of a document, all of it."""
     if isinstance(record, Document):
         return record.text
-    turns = ("\x1f".join(texts) for _, texts in record.turns[:-1])
+    turns = ("\x1f".join(turn.all_texts) for turn in record.turns[:-1])
     return "\x1e".join(["\x1f".join(record.system), *turns])

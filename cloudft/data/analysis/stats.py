@@ -142,7 +142,7 @@ class DatasetStats:
                 self.languages[_language(text)] += 1
 
     def _answer(self, record: Conversation) -> str:
-        answer = "\n".join(record.turns[-1][1])
+        answer = record.answer
         self.turns[len(record.turns)] += 1
         if self.labels is not None:
             self.labels[answer] += 1

@@ -69,8 +69,8 @@ class DatasetLimits:
             yield from self._check_length("record", "tokens", len(record.text))
             return
         prompt = sum(map(len, record.system))
-        prompt += sum(len(text) for _, texts in record.turns[:-1] for text in texts)
-        answer = sum(map(len, record.turns[-1][1]))
+        prompt += sum(len(text) for turn in record.turns[:-1] for text in turn.all_texts)
+        answer = sum(map(len, record.turns[-1].all_texts))
         yield from self._check_length("prompt", "input", prompt)
         yield from self._check_length("answer", "output", answer)
         yield from self._check_length("record", "tokens", prompt + answer)
@@ -98,9 +98,9 @@ class DatasetLimits:
     def _check_reserved_words(self, record: Conversation) -> Iterator[LimitViolation]:
         """Yield a violation for each text of the prompt that has a reserved word."""
         texts = [(("system", i), text) for i, text in enumerate(record.system)]
-        for turn, (role, parts) in enumerate(record.turns):
-            if role == "user":
-                texts += [(("messages", turn), part) for part in parts]
+        for index, turn in enumerate(record.turns):
+            if turn.role == "user":
+                texts += [(("messages", index), text) for text in turn.all_texts]
         for path, text in texts:
             lower = text.lower()
             for word in self._reserved:

@@ -9,8 +9,8 @@ from typing import Protocol
 from cloudft.data.checks.dataset_limits import DatasetLimits
 from cloudft.data.findings import Findings
 from cloudft.data.formats.fast_path import RecordBatch, can_encode, decode_batch
+from cloudft.data.formats.recognizer import parse_record
 from cloudft.data.formats.record import BadRecord, JsonObject, RawRecord, Record
-from cloudft.data.formats.registry import parse_record
 from cloudft.data.sources.line_blocks import Block, StreamDigest
 from cloudft.data.sources.row_reader import ReadContext, Row, read_json_rows, read_rows
 from cloudft.data.sources.source_files import SourceFile

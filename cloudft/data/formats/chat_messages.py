@@ -1,22 +1,64 @@
-"""What the three chat formats share: OpenAI's `messages`, Bedrock's `converse`, Claude's.
+"""What the chat formats share: OpenAI's `messages`, Bedrock's `converse`, Claude's, ShareGPT's, ...
 
-They have the same keys and differ in what these hold; one parser reads them all. Only text is
-supported.
+They differ in the names of keys and roles and in the blocks of a message (chat_blocks.py); one
+parser reads them all into turns.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import msgspec
 
-from cloudft.data.formats.record import BadRecord, Conversation, JsonObject, RawRecord, require_text
+from cloudft.data.formats.chat_blocks import (
+    MEDIA_KEYS,
+    make_result,
+    parse_call,
+    parse_content,
+    parse_tools,
+)
+from cloudft.data.formats.key_roles import may_be_left_out
+from cloudft.data.formats.record import (
+    BadRecord,
+    Block,
+    Conversation,
+    JsonObject,
+    Media,
+    RawRecord,
+    Reasoning,
+    ToolCall,
+    ToolResult,
+    Turn,
+)
 
-Turn = tuple[str, tuple[str, ...]]
-ROLE_ALIASES = {"human": "user", "gpt": "assistant", "bot": "assistant", "model": "assistant"}
-"""Names that other tools give the roles."""
+ROLES = {
+    "user": ("user", "human", "prompter", "customer", "client"),
+    "assistant": ("assistant", "gpt", "chatgpt", "bot", "chatbot", "model", "ai", "agent"),
+    "system": ("system", "developer"),
+    "tool": ("tool", "function", "observation", "tool_response", "function_response", "ipython"),
+    "call": ("function_call", "tool_call"),
+}
+"""The names that tools give each role, in lower case. `call` is ShareGPT's turn of a tool call."""
+ROLE_ALIASES = {alias: role for role, aliases in ROLES.items() for alias in aliases}
+ROLE_KEYS = ("role", "from")
+CONTENT_KEYS = ("content", "value", "parts", "message", "text")
+REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
+SYSTEM_KEYS = ("system", "system_prompt", "systemInstruction", "system_instruction")
+TOOL_KEYS = ("tools", "functions", "toolConfig")
+TURN_KEYS = {
+    *ROLE_KEYS,
+    *CONTENT_KEYS,
+    *REASONING_KEYS,
+    *("weight", "tool_calls", "function_call", "tool_call_id", "name", "refusal"),
+}
 _ROLES_SEEN = 100
+
+
+def chat_columns(key: str) -> dict[str, str]:
+    """Return the names in `data.columns` of a chat's keys."""
+    further = {**dict.fromkeys(SYSTEM_KEYS, "system"), **dict.fromkeys(TOOL_KEYS, "tools")}
+    return {key: "messages", **further}
 
 
 class BatchMessage(msgspec.Struct, gc=False):
@@ -32,105 +74,318 @@ class BatchChat(msgspec.Struct, gc=False):
     messages: tuple[BatchMessage, BatchMessage]
 
 
-def parse_messages(value: RawRecord, format: str, *, allow_open_end: bool = False) -> Conversation:
+@dataclass
+class _Message:
+    """A message before turns are made of it. `role` is a key of ROLES."""
+
+    role: str
+    content: tuple[Block, ...]
+    is_learned: bool
+    written_role: str
+
+
+def parse_messages(
+    value: RawRecord, format: str, *, allow_open_end: bool = False, key: str = "messages"
+) -> Conversation:
     """Parse a chat record of that format. Raises BadRecord.
 
-    Turns alternate, the user's first and the assistant's last: Bedrock requires it (facts 4.2).
-    With `allow_open_end` the last may be the user's: a prompt that is answered in training.
+    Turns alternate, the user's first and the assistant's last: Bedrock requires it (user guide,
+    "Prepare your training datasets for fine-tuning"). Tool results count as the user's. With
+    `allow_open_end` the last may be the user's: a prompt that is answered in training.
     """
-    messages = value["messages"]
+    messages = value[key]
     if not isinstance(messages, list):
-        raise BadRecord("WrongType", "'messages' is no list", "write a list", "messages")
-    system = _parse_texts(value["system"], "system") if value.get("system") is not None else ()
-    turns = [_parse_message(message, f"messages[{i}]") for i, message in enumerate(messages)]
-    if turns and turns[0][0] == "system":
-        if system:
+        raise BadRecord("WrongType", f"{key!r} is no list", "write a list", key)
+    left_out: dict[str, None] = {}
+    parsed = [
+        _parse_message(message, f"{key}[{index}]", left_out)
+        for index, message in enumerate(messages)
+    ]
+    system = _system_texts(value)
+    if parsed and parsed[0].role == "system":
+        first = parsed.pop(0)
+        if system and first.content:
             message = "two system prompts: 'system' and the first message"
             raise BadRecord("BadTurns", message, "keep one of the two", "system")
-        system = turns.pop(0)[1]
-    _check_order(turns, allow_open_end=allow_open_end)
-    return Conversation(format, system, tuple(turns))
+        system = system or tuple([block for block in first.content if isinstance(block, str)])
+    turns = _to_turns(parsed, key)
+    _check_order(turns, key, allow_open_end=allow_open_end)
+    tools = [tool for name in TOOL_KEYS for tool in parse_tools(value.get(name), name)]
+    return Conversation(
+        format, system, _name_calls(turns), tools=tuple(tools), left_out=tuple(left_out)
+    )
 
 
-def plain_messages(record: Conversation) -> list[JsonObject]:
-    """Return the turns as messages whose content is one text each."""
-    return [{"role": role, "content": "\n".join(parts)} for role, parts in record.turns]
+def _system_texts(value: RawRecord) -> tuple[str, ...]:
+    """Return the system prompt beside the messages. Empty, blank and null ones are none."""
+    for key in SYSTEM_KEYS:
+        system = value.get(key)
+        if isinstance(system, dict):  # Gemini's: {"role", "parts"}
+            system = next((system[k] for k in CONTENT_KEYS if system.get(k) is not None), None)
+        if system is None or system == [] or (isinstance(system, str) and not system.strip()):
+            continue
+        texts = [
+            text
+            for text in (system if isinstance(system, list) else [system])
+            if text is not None and not _is_blank_block(text)
+        ]
+        if texts:
+            blocks = parse_content(texts, key)
+            return tuple([block for block in blocks if isinstance(block, str)])
+    return ()
 
 
-def describe_roles(values: Sequence[RawRecord]) -> str:
-    """Return the roles of some records' messages, in the order in which they appear."""
-    roles: dict[str, None] = {}
-    for value in values[:_ROLES_SEEN]:
-        messages = value.get("messages")
-        for message in messages if isinstance(messages, list) else ():
-            if isinstance(message, dict) and isinstance(message.get("role"), str):
-                roles[message["role"]] = None
-    return ", ".join(roles)
+def _is_blank_block(block: object) -> bool:
+    text = block.get("text") if isinstance(block, dict) else block
+    return isinstance(text, str) and not text.strip()
 
 
-def _parse_message(message: object, field: str) -> Turn:
+def _parse_message(message: object, field: str, left_out: dict[str, None]) -> _Message:
     if not isinstance(message, dict):
         raise BadRecord("WrongType", f"{field} is no object", 'write {"role", "content"}', field)
-    keys = {key for key, inner in message.items() if inner is not None}
-    unknown = sorted(keys - {"role", "content"})
-    if unknown:
-        raise _unknown_key(unknown[0], field)
-    for key in ("role", "content"):
-        if key not in keys:
-            raise BadRecord("WrongKeys", f"{field} has no {key!r}", f"add {key!r}", field)
-    role = message["role"]
-    if role not in ("system", "user", "assistant"):
-        usual = ROLE_ALIASES.get(role, "user or assistant") if isinstance(role, str) else "user"
-        shown = f"{role!r}"[:60]
-        raise BadRecord("BadTurns", f"{field} has the role {shown}", f"write {usual}", field)
-    return role, _parse_texts(message["content"], f"{field}.content")
+    role_key = next((key for key in ROLE_KEYS if message.get(key) is not None), None)
+    if role_key is None:
+        raise BadRecord("WrongKeys", f"{field} has no 'role'", "add 'role'", field)
+    written = message[role_key]
+    role = ROLE_ALIASES.get(written.lower()) if isinstance(written, str) else None
+    if role is None:
+        shown = f"{written!r}"[:60]
+        fix = f"write user or assistant; known roles: {', '.join(ROLE_ALIASES)}"
+        raise BadRecord("BadTurns", f"{field} has the role {shown}", fix, field)
+    content = message.get("content")
+    is_plain = len(message) == 2 and role != "tool" and isinstance(content, str)
+    if is_plain and content.strip():  # most messages: a role and a text
+        return _Message(role, (content,), True, written)
+    return _parse_rich_message(message, role, written, field, left_out)
 
 
-def _unknown_key(key: str, field: str) -> BadRecord:
-    if key in ("tool_calls", "function_call", "tool_call_id", "audio", "refusal"):
-        message, fix = f"{field} has {key!r}; only text is supported", "take the record out"
-        return BadRecord("UnsupportedContent", message, fix, field)
-    message = f"{field} has the key {key[:40]!r}; a message has 'role' and 'content'"
-    return BadRecord("WrongKeys", message, f"remove {key[:40]!r}", field)
+def _parse_rich_message(
+    message: JsonObject, role: str, written: str, field: str, left_out: dict[str, None]
+) -> _Message:
+    """Parse a message with more than a role and a text."""
+    for name, item in message.items():
+        if item is not None and name not in TURN_KEYS:
+            _take_extra_key(name, item, field, left_out)
+    content_key = next((key for key in CONTENT_KEYS if message.get(key) is not None), None)
+    content = message[content_key] if content_key else None
+    calls = _parse_calls(message, role, content, field)
+    if role == "call":
+        return _Message("assistant", calls, True, written)
+    where = f"{field}.{content_key or 'content'}"
+    if role == "tool":
+        return _Message("tool", (_parse_tool_message(message, content, where),), True, written)
+    media = _parse_media(message)
+    has_text = content not in (None, []) and not (isinstance(content, str) and not content.strip())
+    if has_text:
+        blocks = parse_content(content, where)
+    elif calls or media or role == "system":
+        blocks = ()
+    elif content_key is None:
+        raise BadRecord("WrongKeys", f"{field} has no 'content'", "add 'content'", field)
+    else:
+        blocks = parse_content(content, where)  # raises: it is blank
+    _refuse_refusal(message, field)
+    everything = (*_parse_reasoning(message), *blocks, *media, *calls)
+    return _Message(role, everything, _is_learned(message, role, field), written)
 
 
-def _parse_texts(content: object, field: str) -> tuple[str, ...]:
-    """Return a text, or a list of text blocks, as texts. Raises for images and for blank text."""
-    if isinstance(content, str):
-        return (require_text(content, field, field),)
-    if not isinstance(content, list):
-        message = f"{field} is neither text nor a list of text blocks"
-        raise BadRecord("WrongType", message, "write text", field)
-    if not content:
-        raise BadRecord("EmptyField", f"{field} is an empty list", "give it text", field)
-    return tuple(_parse_block(block, f"{field}[{i}]") for i, block in enumerate(content))
+def _parse_reasoning(message: JsonObject) -> tuple[Reasoning, ...]:
+    thoughts = [message.get(key) for key in REASONING_KEYS]
+    return tuple([Reasoning(text) for text in thoughts if isinstance(text, str) and text.strip()])
 
 
-def _parse_block(block: Any, field: str) -> str:
-    if not isinstance(block, dict):
-        raise BadRecord("WrongType", f"{field} is no block", 'write {"text": ...}', field)
-    kind = block.get("type", "text")
-    others = [key for key in block if key not in ("type", "text")]
-    if kind != "text" or others:
-        what = str(others[0] if others else kind)[:40]
-        message = f"{field} is a block of type {what!r}; only text is supported"
-        raise BadRecord("UnsupportedContent", message, "take the record out", field)
-    text = block.get("text")
-    if not isinstance(text, str):
-        raise BadRecord("WrongType", f"{field} has no text", 'write {"text": ...}', field)
-    return require_text(text, field, field)
+def _parse_media(message: JsonObject) -> tuple[Media, ...]:
+    return tuple(
+        [
+            Media(kind, {key: message[key]})
+            for key, kind in MEDIA_KEYS.items()
+            if message.get(key) not in (None, [], "")
+        ]
+    )
 
 
-def _check_order(turns: list[Turn], *, allow_open_end: bool) -> None:
+def _refuse_refusal(message: JsonObject, field: str) -> None:
+    if isinstance(message.get("refusal"), str) and message["refusal"]:
+        fix = "take the record out, or move the refusal into 'content'"
+        raise BadRecord("UnsupportedContent", f"{field} has a 'refusal'", fix, field)
+
+
+def _take_extra_key(name: str, item: object, field: str, left_out: dict[str, None]) -> None:
+    """Note a key of a message that says nothing. Raises BadRecord for one that may."""
+    if name in MEDIA_KEYS or item in ("", [], {}):
+        return
+    if not may_be_left_out(name, item):
+        message = f"{field} has the key {name[:40]!r}, which may carry meaning"
+        fix = f"move what {name[:40]!r} says into 'content', or take the key out"
+        raise BadRecord("UnusedKeys", message, fix, f"{field}.{name}")
+    left_out[f"message.{name}"] = None
+
+
+def _is_learned(message: JsonObject, role: str, field: str) -> bool:
+    """Return whether a turn carries loss: `weight` is 0 or 1, as in OpenAI's API."""
+    weight = message.get("weight")
+    if weight is None or role != "assistant":
+        return True
+    if weight not in (0, 1):
+        fix = "write 0 (context alone) or 1 (trained on)"
+        raise BadRecord("WrongWeight", f"{field} has the weight {weight!r:.20}", fix, field)
+    return bool(weight)
+
+
+def _parse_calls(
+    message: JsonObject, role: str, content: object, field: str
+) -> tuple[ToolCall, ...]:
+    """Return the tool calls beside the content, or those that are a `call` message's content."""
+    if role == "call":
+        import json
+
+        try:
+            value = json.loads(content) if isinstance(content, str) else content
+        except ValueError:
+            value = None
+        return tuple(
+            [parse_call(call, field) for call in (value if isinstance(value, list) else [value])]
+        )
+    calls = message.get("tool_calls") or []
+    if not isinstance(calls, list):
+        calls = [calls]
+    parsed = []
+    for index, call in enumerate(calls):
+        where = f"{field}.tool_calls[{index}]"
+        inner = call.get("function", call) if isinstance(call, dict) else call
+        if isinstance(inner, dict) and isinstance(call, dict):
+            inner = {**inner, "id": call.get("id")}
+        parsed.append(parse_call(inner, where))
+    if isinstance(message.get("function_call"), dict):
+        parsed.append(parse_call(message["function_call"], f"{field}.function_call"))
+    return tuple(parsed)
+
+
+def _parse_tool_message(message: JsonObject, content: object, field: str) -> ToolResult:
+    identifier, name = message.get("tool_call_id"), message.get("name")
+    return make_result(
+        content,
+        field,
+        identifier if isinstance(identifier, str) else "",
+        name if isinstance(name, str) else "",
+    )
+
+
+def _to_turns(messages: Sequence[_Message], key: str) -> list[Turn]:
+    """Return the messages as turns: tool results that follow each other are one turn.
+
+    A user's text right after tool results belongs to their turn, and a call right after an
+    assistant's text to its turn, as Converse has them.
+    """
+    turns: list[Turn] = []
+    last = None
+    for index, message in enumerate(messages):
+        if message.role == "system":
+            text = f"{key}[{index}] has the role {message.written_role!r}, after other turns"
+            fix = "keep one system message, the first; join later ones to it"
+            raise BadRecord("BadTurns", text, fix, f"{key}[{index}]")
+        role = "user" if message.role == "tool" else message.role
+        joins = (message.role in ("tool", "user") and last == "tool") or (
+            message.written_role in ROLES["call"] and last in ("assistant", "call")
+        )
+        if joins and turns and turns[-1].role == role:
+            before = turns.pop()
+            turns.append(Turn(role, (*before.content, *message.content), before.is_learned))
+        else:
+            turns.append(Turn(role, message.content, message.is_learned))
+        last = "tool" if message.role == "tool" else message.role
+    return turns
+
+
+def _name_calls(turns: Iterable[Turn]) -> tuple[Turn, ...]:
+    """Return the turns with an id for each call, and the same one for its result."""
+    turns = tuple(turns)
+    if not any(isinstance(block, (ToolCall, ToolResult)) for t in turns for block in t.content):
+        return turns
+    named: list[Turn] = []
+    open_calls: list[ToolCall] = []
+    count = 0
+    for role, content, is_learned in turns:
+        blocks: list[Block] = []
+        for block in content:
+            if isinstance(block, ToolCall):
+                count += 1
+                block = ToolCall(block.id or f"call_{count}", block.name, block.arguments)
+                open_calls.append(block)
+            elif isinstance(block, ToolResult):
+                block = _answer_call(block, open_calls)
+            blocks.append(block)
+        named.append(Turn(role, tuple(blocks), is_learned))
+    return tuple(named)
+
+
+def _answer_call(result: ToolResult, open_calls: list[ToolCall]) -> ToolResult:
+    """Return a result with the id and name of its call: that of its id, else the first open one."""
+    call = next((c for c in open_calls if result.id and c.id == result.id), None)
+    if call is None and not result.id:
+        call = next((c for c in open_calls if result.name in ("", c.name)), None)
+    if call is None:
+        what = repr(result.id[:40] or result.name[:40])
+        fix = "put the assistant's tool call before its result, with the same id"
+        raise BadRecord("BadTurns", f"the tool result {what} has no call before it", fix)
+    open_calls.remove(call)
+    return ToolResult(call.id, result.content, call.name, result.is_error)
+
+
+def describe_roles(values: Sequence[RawRecord], key: str = "messages") -> str:
+    """Return the roles of some records' messages, in the order in which they appear."""
+    return ", ".join(_find_roles(values, key))
+
+
+def _find_roles(values: Sequence[RawRecord], key: str) -> dict[str, str]:
+    """Return the roles as they are written, and what each is read as."""
+    roles: dict[str, str] = {}
+    for value in values[:_ROLES_SEEN]:
+        messages = value.get(key)
+        for message in messages if isinstance(messages, list) else ():
+            written = (
+                next((message[k] for k in ROLE_KEYS if isinstance(message.get(k), str)), None)
+                if isinstance(message, Mapping)
+                else None
+            )
+            if written is not None:
+                role = ROLE_ALIASES.get(written.lower(), "?")
+                roles[written] = "assistant" if role == "call" else role
+    return roles
+
+
+def describe_renamed_roles(values: Sequence[RawRecord], key: str) -> str:
+    """Return which role is read as which: "human -> user, gpt -> assistant"."""
+    roles = _find_roles(values, key)
+    return ", ".join(
+        written if written == role else f"{written} -> {role}" for written, role in roles.items()
+    )
+
+
+def _check_order(turns: list[Turn], key: str, *, allow_open_end: bool) -> None:
     """Raise BadRecord unless user and assistant alternate, and begin and end as they should."""
-    fix = "let user and assistant alternate, the user first and the assistant last"
-    for index, (role, _) in enumerate(turns):
+    for index, turn in enumerate(turns):
         expected = "assistant" if index % 2 else "user"
-        if role != expected:
-            message = f"turn {index + 1} has the role {role!r}; expected {expected!r}"
-            raise BadRecord("BadTurns", message, fix, "messages")
+        if turn.role != expected:
+            raise _wrong_turn(index, turn.role, key)
     if allow_open_end and turns:
         return
     if len(turns) < 2 or len(turns) % 2:
         message = f"{len(turns)} turns: the last one must be the assistant's"
-        raise BadRecord("BadTurns", message, fix, "messages")
+        fix = "`cloudft check --fix DIR --turns cut` cuts what the user says last"
+        if len(turns) < 2:
+            fix = "give it a question and its answer, or take the record out"
+        raise BadRecord("BadTurns", message, fix, key)
+
+
+def _wrong_turn(index: int, role: str, key: str) -> BadRecord:
+    if index == 0:
+        message = f"the first turn is the {role}'s; a conversation begins with the user"
+        fix = (
+            "`cloudft check --fix DIR --turns move` moves it into the system prompt, and"
+            " `--turns cut` leaves it out"
+        )
+    else:
+        message = f"turn {index + 1} has the role {role!r}, as the turn before it"
+        fix = "`cloudft check --fix DIR --turns join` joins the two"
+    return BadRecord("BadTurns", message, fix, key)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cloudft.data.formats.chat_messages import describe_roles, parse_messages, plain_messages
+from cloudft.data.formats.chat_messages import chat_columns, describe_renamed_roles, parse_messages
+from cloudft.data.formats.chat_writers import plain_messages, require_texts_only
 from cloudft.data.formats.messages import KEYS, make_batch_record
 from cloudft.data.formats.record import Conversation, JsonObject, RawRecord, Record
 from cloudft.data.formats.record_format import RecordFormat
@@ -28,18 +29,22 @@ def parse(value: RawRecord) -> Conversation:
 def write(record: Record) -> JsonObject:
     """Return the chat with its system prompt beside the messages."""
     assert isinstance(record, Conversation)
+    require_texts_only(record, NAME)
     value: JsonObject = {"system": "\n".join(record.system)} if record.system else {}
     return {**value, "messages": plain_messages(record)}
 
 
 def describe(values: Sequence[RawRecord]) -> str:
     """Name the system text and the roles."""
-    return f"messages with the roles {describe_roles(values)}, and 'system' as a text"
+    roles = describe_renamed_roles(values, "messages")
+    return f"messages with the roles {roles}, and 'system' as a text"
 
 
 FORMAT = RecordFormat(
     name=NAME,
+    title="Claude's chats (Anthropic's messages)",
     keys=KEYS,
+    canonical_columns=chat_columns("messages"),
     parse=parse,
     describe=describe,
     write=write,

@@ -9,7 +9,13 @@ from collections.abc import Sequence
 
 import msgspec
 
-from cloudft.data.formats.chat_messages import BatchMessage, describe_roles, parse_messages
+from cloudft.data.formats.chat_messages import (
+    BatchMessage,
+    chat_columns,
+    describe_renamed_roles,
+    parse_messages,
+)
+from cloudft.data.formats.chat_writers import converse_message, converse_tool_config
 from cloudft.data.formats.messages import KEYS
 from cloudft.data.formats.record import Conversation, JsonObject, RawRecord, Record
 from cloudft.data.formats.record_format import RecordFormat
@@ -29,7 +35,7 @@ class _BatchRecord(msgspec.Struct, gc=False):
 
 def recognizes(value: RawRecord) -> bool:
     """Return whether a record has `schemaVersion`, or a first block without OpenAI's `type`."""
-    if "schemaVersion" in value:
+    if value.get("schemaVersion") is not None or value.get("toolConfig") is not None:
         return True
     messages = value.get("messages")
     contents = (
@@ -38,7 +44,7 @@ def recognizes(value: RawRecord) -> bool:
         else []
     )
     blocks = [content[0] for content in contents if isinstance(content, list) and content]
-    return any(isinstance(block, dict) and "type" not in block for block in blocks)
+    return any(isinstance(block, dict) and block.get("type") is None for block in blocks)
 
 
 def parse(value: RawRecord) -> Conversation:
@@ -52,10 +58,9 @@ def write(record: Record) -> JsonObject:
     value: JsonObject = {"schemaVersion": SCHEMA_VERSION}
     if record.system:
         value["system"] = [{"text": text} for text in record.system]
-    value["messages"] = [
-        {"role": role, "content": [{"text": text} for text in parts]}
-        for role, parts in record.turns
-    ]
+    value["messages"] = [converse_message(turn) for turn in record.turns]
+    if record.tools:
+        value["toolConfig"] = converse_tool_config(record.tools)
     return value
 
 
@@ -68,12 +73,14 @@ def make_batch_record(prompt: str, completion: str) -> _BatchRecord:
 
 def describe(values: Sequence[RawRecord]) -> str:
     """Name the blocks and the roles."""
-    return f"messages of text blocks with the roles {describe_roles(values)}"
+    return f"messages of text blocks with the roles {describe_renamed_roles(values, 'messages')}"
 
 
 FORMAT = RecordFormat(
     name=NAME,
+    title="Bedrock conversations (Converse)",
     keys=KEYS,
+    canonical_columns=chat_columns("messages"),
     parse=parse,
     describe=describe,
     write=write,

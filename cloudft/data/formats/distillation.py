@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from cloudft.data.formats import converse
 from cloudft.data.formats.chat_messages import parse_messages
-from cloudft.data.formats.record import Conversation, RawRecord, require_text
+from cloudft.data.formats.record import Conversation, RawRecord, Turn, require_text
 from cloudft.data.formats.record_format import RecordFormat
 
 NAME = "distillation"
@@ -20,7 +20,7 @@ def parse_unanswered(value: RawRecord) -> Conversation | None:
     prompt = value.get("prompt")
     if set(value) == {"prompt"} and isinstance(prompt, str):
         return Conversation(
-            "prompt", (), (("user", (require_text(prompt, "'prompt'", "prompt"),)),)
+            "prompt", (), (Turn("user", (require_text(prompt, "'prompt'", "prompt"),)),)
         )
     if "messages" in value and set(value) <= CHAT_KEYS:
         name = converse.NAME if converse.recognizes(value) else "messages"

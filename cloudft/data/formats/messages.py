@@ -5,17 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cloudft.data.formats.chat_messages import (
+    SYSTEM_KEYS,
+    TOOL_KEYS,
     BatchChat,
     BatchMessage,
-    describe_roles,
+    chat_columns,
+    describe_renamed_roles,
     parse_messages,
-    plain_messages,
 )
+from cloudft.data.formats.chat_writers import openai_messages, openai_tool, refuse_features
 from cloudft.data.formats.record import Conversation, JsonObject, RawRecord, Record
 from cloudft.data.formats.record_format import Keys, RecordFormat
 
 NAME = "messages"
-KEYS = Keys(("messages",), ("system", "schemaVersion"))
+KEYS = Keys(
+    ("messages",),
+    (*SYSTEM_KEYS, *TOOL_KEYS, "schemaVersion", "parallel_tool_calls"),
+)
+FEATURES = frozenset({"tools", "reasoning", "weights"})
 
 
 def parse(value: RawRecord) -> Conversation:
@@ -26,8 +33,18 @@ def parse(value: RawRecord) -> Conversation:
 def write(record: Record) -> JsonObject:
     """Return the chat with its system prompt as the first message."""
     assert isinstance(record, Conversation)
+    refuse_features(record, NAME, FEATURES)
     system = [{"role": "system", "content": "\n".join(record.system)}] if record.system else []
-    return {"messages": [*system, *plain_messages(record)]}
+    value: JsonObject = {"messages": [*system, *openai_messages(record)]}
+    if record.tools:
+        value["tools"] = [openai_tool(tool) for tool in record.tools]
+    return value
+
+
+def recognizes(value: RawRecord) -> bool:
+    """Return whether the messages are objects."""
+    messages = value["messages"]
+    return not isinstance(messages, list) or all(isinstance(m, dict) for m in messages[:2])
 
 
 def make_batch_record(prompt: str, completion: str) -> BatchChat:
@@ -37,13 +54,16 @@ def make_batch_record(prompt: str, completion: str) -> BatchChat:
 
 def describe(values: Sequence[RawRecord]) -> str:
     """Name the roles."""
-    return f"messages with the roles {describe_roles(values)}"
+    return f"messages with the roles {describe_renamed_roles(values, 'messages')}"
 
 
 FORMAT = RecordFormat(
     name=NAME,
+    title="chats (OpenAI's messages)",
     keys=KEYS,
+    canonical_columns=chat_columns("messages"),
     parse=parse,
+    recognizes=recognizes,
     describe=describe,
     write=write,
     batch_record=make_batch_record,

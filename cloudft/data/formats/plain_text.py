@@ -29,7 +29,9 @@ def _make_format(key: str, batch_record: type[msgspec.Struct]) -> RecordFormat:
 
     return RecordFormat(
         name=key,
+        title=f"texts under {key!r}",
         keys=Keys((key,)),
+        canonical_columns={key: "text"},
         parse=parse,
         describe=describe_keys(key),
         write=write,

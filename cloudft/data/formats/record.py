@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
 
 RawRecord = Mapping[str, object]
 """One record as it was read: a JSON object, or a row of a table by its column names."""
@@ -20,7 +22,7 @@ class BadRecord(Exception):
         self.field = None if field is None else _to_pointer(field)
 
 
-_NESTED = re.compile(r"(messages|system)(\[\d+\]|\.\w+)+")
+_NESTED = re.compile(r"\w+(\[\d+\]|\.\w+)+")
 _PATH = re.compile(r"\w+")
 
 
@@ -37,12 +39,136 @@ def json_pointer(*keys: str | int) -> str:
 
 
 @dataclass(frozen=True)
+class Reasoning:
+    """What an assistant thought before it answered (`reasoning_content`, `reasoningContent`)."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class ToolCall:
+    """A tool that an assistant called, with its arguments. `id` is "" where the record has none."""
+
+    id: str
+    name: str
+    arguments: JsonObject
+
+
+@dataclass(frozen=True)
+class ToolResult:
+    """What a tool returned: texts and JSON values. `id` is that of the call, "" if unknown."""
+
+    id: str
+    content: tuple[str | JsonObject, ...]
+    name: str = ""
+    is_error: bool = False
+
+
+@dataclass(frozen=True)
+class Media:
+    """A picture, video, document or sound within a turn.
+
+    `block` is the block of Bedrock's Converse API that holds it, or the block or value that the
+    record has where Converse knows none.
+    """
+
+    kind: Literal["image", "video", "document", "audio"]
+    block: JsonObject
+
+
+Block = str | Reasoning | ToolCall | ToolResult | Media
+"""A part of a turn; a text is a plain string."""
+Feature = Literal["tools", "reasoning", "weights", "image", "video", "document", "audio"]
+"""What a record may have besides texts, and not every model can be trained on."""
+
+
+class Turn(NamedTuple):
+    """What one side says. `role` is `user` or `assistant`; a user's turn also has tool results.
+
+    `is_learned` is False for an assistant's turn that is context only (OpenAI's `weight: 0`).
+    """
+
+    role: str
+    content: tuple[Block, ...]
+    is_learned: bool = True
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Return the texts, without reasoning, tools and media."""
+        return tuple([block for block in self.content if isinstance(block, str)])
+
+    @property
+    def text(self) -> str:
+        """Return the texts as one."""
+        return "\n".join(self.texts)
+
+    @property
+    def all_texts(self) -> tuple[str, ...]:
+        """Return each block as text: what a model reads of it, tool calls and results as JSON."""
+        return tuple([block if isinstance(block, str) else block_text(block) for block in self[1]])
+
+
+def block_text(block: Block) -> str:
+    """Return a block as text: tool calls, results and media as JSON."""
+    if isinstance(block, str):
+        return block
+    if isinstance(block, Reasoning):
+        return block.text
+    if isinstance(block, ToolCall):
+        return _dump({"name": block.name, "arguments": block.arguments})
+    if isinstance(block, ToolResult):
+        parts = [
+            p if isinstance(p, str) else json.dumps(p, ensure_ascii=False) for p in block.content
+        ]
+        return "\n".join(parts)
+    return _dump(block.block)
+
+
+def _dump(value: JsonObject) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+@dataclass(frozen=True)
+class Tool:
+    """A tool that an assistant may call. `parameters` is the JSON Schema of its arguments."""
+
+    name: str
+    description: str
+    parameters: JsonObject
+
+
+@dataclass(frozen=True)
 class Conversation:
-    """A conversation: the system prompt's texts, then (role, texts) turn by turn."""
+    """A conversation: the system prompt's texts, the turns, and the tools that may be called."""
 
     format: str
     system: tuple[str, ...]
-    turns: tuple[tuple[str, tuple[str, ...]], ...]
+    turns: tuple[Turn, ...]
+    tools: tuple[Tool, ...] = field(default=(), kw_only=True)
+    left_out: tuple[str, ...] = field(default=(), kw_only=True)
+    """Keys that say nothing to a model and were left out: `id`, `message.timestamp`."""
+
+    @property
+    def answer(self) -> str:
+        """Return the text of the last turn."""
+        return self.turns[-1].text
+
+    def features(self) -> set[Feature]:
+        """Return what the conversation has besides texts."""
+        found: set[Feature] = {"tools"} if self.tools else set()
+        for _, content, is_learned in self.turns:
+            if not is_learned:
+                found.add("weights")
+            for block in content:
+                if not isinstance(block, str):
+                    found.add(_feature_of(block))
+        return found
+
+
+def _feature_of(block: Reasoning | ToolCall | ToolResult | Media) -> Feature:
+    if isinstance(block, Media):
+        return block.kind
+    return "reasoning" if isinstance(block, Reasoning) else "tools"
 
 
 @dataclass(frozen=True)
@@ -59,6 +185,8 @@ class Document:
 
     format: str
     text: str
+    left_out: tuple[str, ...] = field(default=(), kw_only=True)
+    """Keys that say nothing to a model and were left out, as in Conversation."""
 
 
 Record = Conversation | Document

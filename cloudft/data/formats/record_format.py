@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence, Set
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import dataclass, field
 
 from cloudft.data.formats.record import (
     BadRecord,
@@ -23,8 +23,8 @@ class Keys:
     optional: tuple[str, ...] = ()
 
     def match(self, keys: Set[str]) -> bool:
-        """Return whether all required keys are among `keys`, and no unknown one."""
-        return keys >= set(self.required) and keys <= {*self.required, *self.optional}
+        """Return whether all required keys are among `keys`, whatever else is."""
+        return keys >= set(self.required)
 
     def __str__(self) -> str:
         keys = [f'"{key}"' for key in self.required] + [f'"{key}"?' for key in self.optional]
@@ -41,6 +41,7 @@ class RecordFormat:
 
     name: str
     keys: Keys
+    """The keys that make the format, and those that its parser reads as well."""
     parse: Callable[[RawRecord], Record] | None
     """Parse a record whose keys match. Raises BadRecord. None for a format that is only written."""
     describe: Callable[[Sequence[RawRecord]], str]
@@ -50,8 +51,12 @@ class RecordFormat:
     a format that is only read."""
     is_labeled: bool = True
     """Whether records have an answer to train on; False for plain text."""
+    title: str = ""
+    """What it is called in messages: "ShareGPT". Its name if there is none."""
     recognizes: Callable[[RawRecord], bool] | None = None
     """Distinguish formats with the same keys by what the keys hold. None: the keys are enough."""
+    canonical_columns: Mapping[str, str] = field(default_factory=dict)
+    """Its keys, and the name in `data.columns` of what each holds."""
     parse_unanswered: Callable[[RawRecord], Conversation | None] | None = None
     """Parse records that staging for this format accepts besides labeled ones: prompts without an
     answer. None for other records, which are then parsed by their own format."""
@@ -62,29 +67,30 @@ class RecordFormat:
     batch_record: Callable[..., object] | None = None
     """For the fast path: build from the texts (prompt and completion, or one text) what msgspec
     encodes to the bytes that `write` gives. None if there is no such shortcut."""
+    is_trained_on: bool = True
+    """False for a format that is recognized and refused by name: `parse` always raises."""
     is_convert_target: bool = True
     """Whether `data convert --to` offers it; False for formats that only a customization type
     needs."""
 
-    def matches(self, value: RawRecord, keys: Set[str]) -> bool:
-        """Return whether a record with these keys is in this format."""
-        if self.parse is None or not self.keys.match(keys):
-            return False
-        return self.recognizes is None or self.recognizes(value)
-
 
 def get_text(value: RawRecord, key: str, *, may_be_empty: bool = False) -> str:
-    """Return the text at `key`.
+    """Return the text at `key`; a number counts as its digits.
 
     Raises BadRecord for another type and for blank text. With `may_be_empty`, null is "" and blank
     text is returned as it is.
     """
     text = value[key]
-    if may_be_empty and text is None:
-        return ""
+    if text is None:
+        if may_be_empty:
+            return ""
+        fix = "give it text, or take the record out"
+        raise BadRecord("EmptyField", f"{key!r} is null", fix, key)
+    if isinstance(text, (int, float)) and not isinstance(text, bool):
+        return str(text)
     if not isinstance(text, str):
         message = f"{key!r} is {_type_name(text)}, not text"
-        fix = f'write it as text: "{text}"' if isinstance(text, (int, float)) else "write text"
+        fix = f'write it as text: "{str(text).lower()}"' if isinstance(text, bool) else "write text"
         raise BadRecord("WrongType", message, fix, key)
     return text if may_be_empty else require_text(text, repr(key), key)
 
@@ -105,39 +111,12 @@ def join_pair(record: Record) -> tuple[str, str]:
         message = f"{len(record.turns)} turns do not fit into one prompt and one completion"
         fix = "keep one question and one answer a record, or choose a base model that takes chats"
         raise BadRecord("LosesTurns", message, fix, "messages")
-    (_, question), (_, answer) = record.turns
-    prompt = "\n\n".join(["\n".join(record.system)] * bool(record.system) + ["\n".join(question)])
-    return prompt, "\n".join(answer)
-
-
-def make_pair(format: str, prompt: str, completion: str) -> Conversation:
-    """Return a conversation of one question and one answer."""
-    return Conversation(format, (), (("user", (prompt,)), ("assistant", (completion,))))
+    question, answer = record.turns
+    prompt = "\n\n".join(["\n".join(record.system)] * bool(record.system) + [question.text])
+    return prompt, answer.text
 
 
 def describe_keys(*keys: str) -> Callable[[Sequence[RawRecord]], str]:
     """Return a `RecordFormat.describe` that names the keys: they alone show the format."""
-    names = " and ".join(repr(key) for key in keys)
+    names = " and ".join([", ".join(map(repr, keys[:-1]))] * (len(keys) > 1) + [repr(keys[-1])])
     return lambda _: f"records with the {'key' if len(keys) == 1 else 'keys'} {names}"
-
-
-def make_pair_format(name: str, keys: tuple[str, str], batch_record: type) -> RecordFormat:
-    """Return the format of records with a prompt and a completion under these two keys."""
-    prompt_key, completion_key = keys
-
-    def parse(value: RawRecord) -> Conversation:
-        return make_pair(name, get_text(value, prompt_key), get_text(value, completion_key))
-
-    def write(record: Record) -> JsonObject:
-        prompt, completion = join_pair(record)
-        return {prompt_key: prompt, completion_key: completion}
-
-    return RecordFormat(
-        name=name,
-        keys=Keys(keys),
-        parse=parse,
-        describe=describe_keys(*keys),
-        write=write,
-        text_keys=keys,
-        batch_record=batch_record,
-    )

@@ -1,45 +1,43 @@
-"""The registry of record formats: parse any of them, write any of them, detect which one it is.
+"""The registry of record formats, and how a record is written in one (recognizer.py reads them).
 
 To add a format, write a module that defines a `RecordFormat` and list it in `_BUILT_IN`.
 """
 
 from __future__ import annotations
 
-import difflib
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import lru_cache
 
 from cloudft.data.formats import (
+    chat_dialects,
     claude_messages,
     converse,
     distillation,
-    input_output,
-    instruction,
     messages,
+    pairs,
     plain_text,
-    prompt_completion,
+    preferences,
     reinforcement,
 )
-from cloudft.data.formats.record import BadRecord, Conversation, Document, RawRecord, Record
-from cloudft.data.formats.record_format import Keys, RecordFormat
+from cloudft.data.formats.record import BadRecord, Conversation, Document, Record
+from cloudft.data.formats.record_format import RecordFormat
 
 _BUILT_IN = (
-    prompt_completion.FORMAT,
-    input_output.FORMAT,
-    instruction.FORMAT,
+    *pairs.FORMATS,
     # The three chat formats share the key `messages`: the more specific ones are tried first.
     converse.FORMAT,
     claude_messages.FORMAT,
     messages.FORMAT,
+    *chat_dialects.FORMATS,
     distillation.FORMAT,
     reinforcement.FORMAT,
+    reinforcement.VERL_FORMAT,
+    *preferences.FORMATS,
     plain_text.INPUT_FORMAT,
     plain_text.TEXT_FORMAT,
 )
 _formats: dict[str, RecordFormat] = {}
+_generation = [0]
 
 
 def register_format(format: RecordFormat, *, first: bool = False) -> None:
@@ -53,13 +51,13 @@ def register_format(format: RecordFormat, *, first: bool = False) -> None:
     others = dict(_formats)
     _formats.clear()
     _formats.update({format.name: format, **others} if first else {**others, format.name: format})
-    _explain_keys.cache_clear()
+    _generation[0] += 1
 
 
 def unregister_format(name: str) -> None:
     """Remove a format."""
     del _formats[name]
-    _explain_keys.cache_clear()
+    _generation[0] += 1
 
 
 @contextmanager
@@ -92,30 +90,9 @@ def convert_targets() -> tuple[str, ...]:
     return tuple(f.name for f in all_formats() if f.write and f.is_convert_target)
 
 
-def parse_record(value: RawRecord, columns: Mapping[str, str], target: str = "") -> Record:
-    """Parse one raw record. Raises BadRecord.
-
-    `columns` maps canonical keys to the user's columns; a record that has none of these columns
-    (as general data of `data.mix` may) is parsed by its own keys. `target` is the format that the
-    record is staged for: some take prompts without an answer.
-    """
-    if columns and any(column in value for column in columns.values()):
-        value = _rename_columns(value, columns)
-    target_format = _formats.get(target)
-    if target_format is not None and target_format.parse_unanswered is not None:
-        unanswered = target_format.parse_unanswered(value)
-        if unanswered is not None:
-            return unanswered
-    format = match_format(value)
-    if format is None or format.parse is None:
-        raise BadRecord("WrongKeys", *_explain_keys(tuple(value), bool(columns)))
-    return format.parse(value)
-
-
-def match_format(value: RawRecord) -> RecordFormat | None:
-    """Return the first format that matches a record's keys and their values, or None."""
-    keys = value.keys()
-    return next((f for f in _formats.values() if f.matches(value, keys)), None)
+def registry_generation() -> int:
+    """Return a number that changes whenever a format is registered or removed."""
+    return _generation[0]
 
 
 def encode_record(record: Record, target: str) -> tuple[bytes, int]:
@@ -146,98 +123,8 @@ def _wrong_task(format: str, kind: str, reason: str) -> BadRecord:
 
 
 def _count_characters(record: Conversation) -> int:
-    texts = [*record.system, *(text for _, parts in record.turns for text in parts)]
+    texts = [*record.system, *(text for turn in record.turns for text in turn.all_texts)]
     return sum(map(len, texts))
-
-
-@dataclass(frozen=True)
-class Detection:
-    """The format of some records, and in words what shows it.
-
-    `matched` of the `seen` records are in this format.
-    """
-
-    format: RecordFormat
-    evidence: str
-    matched: int
-    seen: int
-
-
-def detect_format(
-    values: Sequence[RawRecord], columns: Mapping[str, str] | None = None
-) -> Detection | None:
-    """Return the format of most of the records, by parsing them; None if none can be parsed.
-
-    Where two formats match equally often, the one that is registered first wins.
-    """
-    counts: Counter[str] = Counter()
-    matching: dict[str, list[RawRecord]] = {}
-    for value in values:
-        try:
-            name = parse_record(value, columns or {}).format
-        except BadRecord:
-            continue
-        if name in _formats:
-            counts[name] += 1
-            matching.setdefault(name, []).append(value)
-    if not counts:
-        return None
-    rank = {name: place for place, name in enumerate(_formats)}
-    name = max(counts, key=lambda name: (counts[name], -rank[name]))
-    format = _formats[name]
-    return Detection(format, format.describe(matching[name]), counts[name], len(values))
-
-
-def _rename_columns(value: RawRecord, columns: Mapping[str, str]) -> RawRecord:
-    """Return only the columns that the user named, under their canonical keys."""
-    missing = [column for column in columns.values() if column not in value]
-    if missing:
-        near = difflib.get_close_matches(missing[0], [str(key) for key in value], n=1)
-        fix = f"did you mean {near[0]!r}?" if near else "correct data.columns"
-        message = f"no column {missing[0]!r} (data.columns); the keys are {_list_keys(value)}"
-        raise BadRecord("WrongKeys", message, fix, missing[0])
-    return {name: value[column] for name, column in columns.items()}
-
-
-def input_keys() -> tuple[Keys, ...]:
-    """Return the sets of keys that records may have, each once."""
-    return tuple(dict.fromkeys(f.keys for f in all_formats() if f.parse is not None))
-
-
-@lru_cache(maxsize=256)  # the records of a file tend to be wrong in one way
-def _explain_keys(keys: tuple[str, ...], has_columns: bool) -> tuple[str, str, str | None]:
-    """Return message, remedy and key: the keys found, the nearest format, the best change."""
-    nearest = max(input_keys(), key=lambda candidate: _similarity(keys, candidate))
-    message = f"the keys are {_list_keys(keys)}; the nearest accepted record is {nearest}"
-    unknown = [key for key in keys if key not in (*nearest.required, *nearest.optional)]
-    missing = [key for key in nearest.required if key not in keys]
-    for key in unknown[:20]:
-        near = difflib.get_close_matches(key[:50].lower(), missing, n=1)
-        if near:
-            return message, f"rename {key[:50]!r} to {near[0]!r}", key[:50]
-    example = ", ".join(f"{key}: YOUR_COLUMN" for key in nearest.required)
-    choose = f"data.columns: {{{example}}}"
-    if has_columns:
-        return message, "correct data.columns", None
-    if missing:
-        return message, f"add {_list_keys(missing)}, or name your columns, {choose}", None
-    return message, f"remove {_list_keys(unknown)}, or name your columns, {choose}", unknown[0][:50]
-
-
-def _similarity(keys: Sequence[str], candidate: Keys) -> float:
-    """Return how near a record's keys are to a format's: exact keys count 1, similar ones 0.8."""
-    allowed = [*candidate.required, *candidate.optional]
-    exact = sum(key in allowed for key in keys)
-    rest = [key.lower() for key in keys[:20] if key not in allowed]
-    near = sum(bool(difflib.get_close_matches(key[:50], allowed, n=1)) for key in rest)
-    missing = sum(key not in keys for key in candidate.required)
-    return exact + 0.8 * near - 0.5 * missing / len(candidate.required)
-
-
-def _list_keys(keys: Iterable[object]) -> str:
-    names = [str(key)[:40] for key in keys]
-    more = f" and {len(names) - 10} more" if len(names) > 10 else ""
-    return (", ".join(repr(name) for name in names[:10]) or "none") + more
 
 
 for _format in _BUILT_IN:

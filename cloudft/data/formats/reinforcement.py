@@ -6,6 +6,8 @@ answer becomes the reference.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from cloudft.data.formats import messages
 from cloudft.data.formats.chat_messages import parse_messages
 from cloudft.data.formats.record import (
@@ -16,28 +18,60 @@ from cloudft.data.formats.record import (
     RawRecord,
     Record,
 )
-from cloudft.data.formats.record_format import Keys, RecordFormat
+from cloudft.data.formats.record_format import Keys, RecordFormat, describe_keys
 
 NAME = "reinforcement"
 REFERENCE_KEY = "reference_answer"
+CHAT_KEYS = ("messages", "system", "tools", "schemaVersion", REFERENCE_KEY)
 
 
 def parse_unanswered(value: RawRecord) -> PromptWithReference | None:
-    """Parse messages with a reference answer; None for records without messages.
+    """Parse messages with or without a reference answer, or verl's prompt; None for other records.
 
-    Keys besides these are kept: the grader gets them.
+    Keys besides these are kept: the grader gets them. AWS's guide calls the reference optional: a
+    grader may use any other field.
     """
-    if "messages" not in value:
+    if _is_verl(value):
+        return _parse_verl(value)
+    if value.get("messages") is None:
         return None
-    if REFERENCE_KEY not in value:
-        fix = f'add "{REFERENCE_KEY}": what the grader compares the answers with'
-        raise BadRecord("WrongKeys", f"the record has no {REFERENCE_KEY!r}", fix, REFERENCE_KEY)
-    parsed = parse_messages({"messages": value["messages"]}, NAME, allow_open_end=True)
-    if parsed.turns[-1][0] != "user":
+    chat = {key: value[key] for key in CHAT_KEYS if key in value}
+    parsed = parse_messages(chat, NAME, allow_open_end=True)
+    if parsed.turns[-1].role != "user":
+        if REFERENCE_KEY not in value:
+            return None  # a labeled record: its answer becomes the reference
         message = "the last turn is the assistant's, but the model itself is to answer"
         raise BadRecord("BadTurns", message, f"move that answer into {REFERENCE_KEY!r}", "messages")
-    extra = {key: item for key, item in value.items() if key not in ("messages", REFERENCE_KEY)}
-    return PromptWithReference("graded", parsed.system, parsed.turns, value[REFERENCE_KEY], extra)
+    extra = {key: item for key, item in value.items() if key not in CHAT_KEYS}
+    reference = value.get(REFERENCE_KEY)
+    return PromptWithReference(
+        "graded", parsed.system, parsed.turns, reference, extra, tools=parsed.tools
+    )
+
+
+def _is_verl(value: RawRecord) -> bool:
+    """Return whether a record is verl's: a prompt of messages, and a reward model beside it."""
+    return isinstance(value.get("prompt"), list) and isinstance(value.get("reward_model"), Mapping)
+
+
+def _parse_verl(value: RawRecord) -> PromptWithReference:
+    reward = value["reward_model"]
+    assert isinstance(reward, Mapping)
+    parsed = parse_messages({"messages": value["prompt"]}, NAME, allow_open_end=True)
+    extra = {key: item for key, item in value.items() if key != "prompt" and item is not None}
+    return PromptWithReference(
+        "verl", parsed.system, parsed.turns, reward.get("ground_truth"), extra
+    )
+
+
+def refuse(value: RawRecord) -> Conversation:
+    """Raise BadRecord (WrongTask): no answer to learn, but one to grade by."""
+    raise BadRecord(
+        "WrongTask",
+        "records for reinforcement: a prompt, and what a grader compares answers with",
+        "set customization_type: REINFORCEMENT_FINE_TUNING",
+        REFERENCE_KEY if REFERENCE_KEY in value else None,
+    )
 
 
 def to_prompt_with_reference(record: Record) -> PromptWithReference:
@@ -45,26 +79,36 @@ def to_prompt_with_reference(record: Record) -> PromptWithReference:
     if isinstance(record, PromptWithReference):
         return record
     assert isinstance(record, Conversation)
-    *question, (_, answer) = record.turns
-    return PromptWithReference(record.format, record.system, tuple(question), "\n".join(answer), {})
+    *question, _ = record.turns
+    return PromptWithReference(record.format, record.system, tuple(question), record.answer, {})
 
 
 def write(record: Record) -> JsonObject:
     """Return messages, the reference answer, and what else the grader gets."""
     prompt = to_prompt_with_reference(record)
-    return {
-        **messages.write(prompt),
-        REFERENCE_KEY: prompt.reference,
-        **prompt.extra_fields,
-    }
+    value = messages.write(prompt)
+    if prompt.reference is not None:
+        value[REFERENCE_KEY] = prompt.reference
+    return {**value, **prompt.extra_fields}
 
 
 FORMAT = RecordFormat(
     name=NAME,
-    keys=Keys(("messages", REFERENCE_KEY)),
-    parse=None,
+    title="reinforcement records",
+    keys=Keys(("messages", REFERENCE_KEY), ("system", "tools", "schemaVersion")),
+    parse=refuse,
     describe=messages.describe,
     write=write,
     parse_unanswered=parse_unanswered,
+    is_trained_on=False,
     is_convert_target=False,
+)
+VERL_FORMAT = RecordFormat(
+    name="verl",
+    title="verl's reinforcement records",
+    keys=Keys(("prompt", "reward_model"), ("data_source", "ability", "extra_info")),
+    parse=refuse,
+    recognizes=_is_verl,
+    describe=describe_keys("prompt", "reward_model"),
+    is_trained_on=False,
 )

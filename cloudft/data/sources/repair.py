@@ -11,20 +11,18 @@ from __future__ import annotations
 import ast
 import bz2
 import codecs
-import difflib
 import gzip
 import io
 import json
 import lzma
 import re
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import IO, Any, cast
 
-from cloudft.data.formats.chat_messages import ROLE_ALIASES
+from cloudft.data.formats.recognizer import parse_record
 from cloudft.data.formats.record import BadRecord, JsonObject
-from cloudft.data.formats.registry import input_keys, parse_record
 from cloudft.data.sources.json_errors import find_repeated_key
 from cloudft.data.sources.line_blocks import read_up_to
 from cloudft.data.sources.row_reader import MAX_RECORD_BYTES
@@ -48,14 +46,14 @@ class RepairedLine:
     error_code: str | None = None
 
 
-def repair_lines(handle: IO[bytes]) -> Iterator[RepairedLine]:
+def repair_lines(handle: IO[bytes], columns: Mapping[str, str]) -> Iterator[RepairedLine]:
     """Yield each line of a JSONL file, repaired. Blank lines are skipped. Raises OSError.
 
     A compressed file that is cut off ends with line 0, left out as Truncated. Raises BadArchive for
     one that unpacks to more than a text can be.
     """
     try:
-        yield from _repair_stream(handle)
+        yield from _repair_stream(handle, columns)
     except (EOFError, gzip.BadGzipFile, lzma.LZMAError, zlib.error):
         yield RepairedLine(0, (), True, "Truncated")
     except OSError as error:
@@ -64,7 +62,7 @@ def repair_lines(handle: IO[bytes]) -> Iterator[RepairedLine]:
         yield RepairedLine(0, (), True, "Truncated")
 
 
-def _repair_stream(handle: IO[bytes]) -> Iterator[RepairedLine]:
+def _repair_stream(handle: IO[bytes], columns: Mapping[str, str]) -> Iterator[RepairedLine]:
     buffered = io.BufferedReader(cast(io.RawIOBase, handle), 1024 * 1024)
     start = buffered.peek(8)[:8]
     unpack = next((u for magic, u in DECOMPRESSORS.items() if start.startswith(magic)), None)
@@ -78,11 +76,11 @@ def _repair_stream(handle: IO[bytes]) -> Iterator[RepairedLine]:
     first = stream.readline(MAX_RECORD_BYTES).removeprefix(codecs.BOM_UTF8)
     if first.strip()[:1] == b"[" or first.strip() == b"{":
         whole = first + read_up_to(stream, MAX_RECORD_BYTES)
-        yield from _repair_whole(whole, changed)
+        yield from _repair_whole(whole, changed, columns)
         return
     for number, raw in enumerate(_read_lines(first, stream), 1):
         if raw.strip():
-            yield _repair_line(number, raw, changed)
+            yield _repair_line(number, raw, changed, columns)
 
 
 def _unpacked(stream: IO[bytes], unpack: Callable[[Any], Any]) -> Any:
@@ -97,7 +95,9 @@ def _read_lines(first: bytes, stream: IO[bytes]) -> Iterator[bytes]:
         raw = stream.readline(MAX_RECORD_BYTES)
 
 
-def _repair_whole(whole: bytes, changed: bool) -> Iterator[RepairedLine]:
+def _repair_whole(
+    whole: bytes, changed: bool, columns: Mapping[str, str]
+) -> Iterator[RepairedLine]:
     """Yield the records of a file that is one JSON list, or objects over several lines.
 
     If it is neither after all, its lines are repaired one by one.
@@ -106,14 +106,16 @@ def _repair_whole(whole: bytes, changed: bool) -> Iterator[RepairedLine]:
     if values is None:
         for number, raw in enumerate(whole.splitlines(), 1):
             if raw.strip():
-                yield _repair_line(number, raw, changed)
+                yield _repair_line(number, raw, changed, columns)
         return
     records = [item for value in values for item in (value if isinstance(value, list) else [value])]
     for number, record in enumerate(records, 1):
-        yield _check_records(number, [record], changed=True)
+        yield _check_records(number, [record], columns, changed=True)
 
 
-def _repair_line(number: int, raw: bytes, changed: bool) -> RepairedLine:
+def _repair_line(
+    number: int, raw: bytes, changed: bool, columns: Mapping[str, str]
+) -> RepairedLine:
     text, was_changed = _decode(raw.strip())
     values = _parse_values(text)
     if values is None:
@@ -126,7 +128,7 @@ def _repair_line(number: int, raw: bytes, changed: bool) -> RepairedLine:
         was_changed = was_changed or [json.loads(text)] != values
     except (ValueError, RecursionError):
         was_changed = True
-    return _check_records(number, values, changed=changed or was_changed)
+    return _check_records(number, values, columns, changed=changed or was_changed)
 
 
 def _decode(raw: bytes) -> tuple[str, bool]:
@@ -174,56 +176,19 @@ def _replace_surrogates(value: object) -> object:
     return [_replace_surrogates(v) for v in value] if isinstance(value, list) else value
 
 
-def _check_records(number: int, values: list[object], *, changed: bool) -> RepairedLine:
+def _check_records(
+    number: int, values: list[object], columns: Mapping[str, str], *, changed: bool
+) -> RepairedLine:
     """Return the records that can be used, and the code of the first that can't."""
     records, error_code = [], None
     for value in values:
         if not isinstance(value, dict):
             error_code = error_code or "NotAnObject"
             continue
-        record = _repair_record(value)
-        changed = changed or record != value
         try:
-            parse_record(record, {})
+            parse_record(value, columns)
         except BadRecord as bad:
             error_code = error_code or bad.code
         else:
-            records.append(record)
+            records.append(value)
     return RepairedLine(number, tuple(records), changed, error_code)
-
-
-def _repair_record(value: JsonObject) -> JsonObject:
-    """Return the record with the keys of the best format, numbers as text, the usual roles."""
-    if any(keys.match(value.keys()) for keys in input_keys()):
-        return {key: _repair_field(key, inner) for key, inner in value.items()}
-    for keys in input_keys():
-        names = {k: near for k in keys.required if (near := _find_key(k, value)) is not None}
-        if len(names) == len(keys.required) and len(set(names.values())) == len(names):
-            optional = {key: key for key in keys.optional if key in value}
-            return {k: _repair_field(k, value[name]) for k, name in (names | optional).items()}
-    return value
-
-
-def _find_key(key: str, value: JsonObject) -> str | None:
-    """Return the key of `value` that means `key`: itself, in another case, or one letter off."""
-    names = {str(name).strip().lower(): str(name) for name in value}
-    if key in value:
-        return key
-    near = difflib.get_close_matches(key, names, n=1, cutoff=0.8)
-    name = names[near[0]] if near else None
-    return name if name in value else None
-
-
-def _repair_field(key: str, value: object) -> object:
-    """Return a number as text; messages with the usual roles; anything else as it is."""
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if is_number and value == value:  # NaN stays what it is, and is refused
-        return f"{value}"
-    if key != "messages" or not isinstance(value, list):
-        return value
-    return [
-        {**message, "role": ROLE_ALIASES.get(role, role)}
-        if isinstance(message, dict) and isinstance(role := message.get("role"), str)
-        else message
-        for message in value
-    ]

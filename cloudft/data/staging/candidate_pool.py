@@ -59,7 +59,7 @@ class CandidatePool:
     def add_record(self, record: Record, group: str | None = None) -> None:
         """Add one record of a group. Raises BadRecord when the format cannot hold it."""
         raw, characters = encode_record(record, self._target)
-        answer = "\n".join(record.turns[-1][1]) if isinstance(record, Conversation) else ""
+        answer = record.answer if isinstance(record, Conversation) else ""
         self._add(raw, [raw if group is None else group.encode()], [characters], [answer])
 
     def add_batch(self, batch: RecordBatch) -> None:

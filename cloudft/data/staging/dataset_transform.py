@@ -17,8 +17,9 @@ from cloudft.data.analysis.duplicates import Duplicate, find_duplicates
 from cloudft.data.checks.dataset_size import has_enough_general, note_unsplittable
 from cloudft.data.checks.validator import Validator, note_unused_columns
 from cloudft.data.findings import Findings
+from cloudft.data.formats.recognizer import parse_record
 from cloudft.data.formats.record import BadRecord
-from cloudft.data.formats.registry import find_format, parse_record
+from cloudft.data.formats.registry import find_format
 from cloudft.data.records import read_records
 from cloudft.data.sources.row_reader import ReadContext, read_rows
 from cloudft.data.sources.source_files import SourceFile, SourceResolver

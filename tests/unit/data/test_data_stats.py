@@ -20,7 +20,7 @@ from processes import JobFile
 from cloudft.cli.commands.data_report import render_page
 from cloudft.cli.main import cloudft
 from cloudft.data.analysis.stats import MAX_LISTED, DatasetStats, summarize_lengths
-from cloudft.data.formats.record import Conversation
+from cloudft.data.formats.record import Conversation, Turn
 from cloudft.data.records import LocatedRecord
 from cloudft.errors import CheckFailed, UsageError
 
@@ -78,7 +78,9 @@ def test_duplicates_and_contradictions_match_a_simple_count(
     pairs = [(prompt, completion) for _, prompt, completion in records]
     stats.add_records(
         LocatedRecord(
-            file, line, Conversation("x", (), (("user", (prompt,)), ("assistant", (completion,))))
+            file,
+            line,
+            Conversation("x", (), (Turn("user", (prompt,)), Turn("assistant", (completion,)))),
         )
         for line, (file, (prompt, completion)) in enumerate(zip(places, pairs, strict=True), 1)
     )

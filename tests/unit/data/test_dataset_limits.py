@@ -12,7 +12,7 @@ from cloudft import catalogue
 from cloudft.catalogue.model import Limits, Source
 from cloudft.data.checks.dataset_limits import DatasetLimits
 from cloudft.data.formats.fast_path import RecordBatch
-from cloudft.data.formats.registry import parse_record
+from cloudft.data.formats.recognizer import parse_record
 from cloudft.types import DataVolume, StagedFile
 
 NOVA = DatasetLimits.for_model(catalogue.find_model("nova-lite"), "FINE_TUNING", 1)

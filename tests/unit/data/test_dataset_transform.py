@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from cloudft.cli.main import cloudft
 from cloudft.data.analysis.near_duplicates import NearDuplicateIndex, make_shingles
-from cloudft.data.formats.registry import encode_record, parse_record
+from cloudft.data.formats.recognizer import parse_record
+from cloudft.data.formats.registry import encode_record
 from cloudft.errors import CheckFailed, UsageError
 
 # Python 3.10's csv module neither writes nor reads a NUL character.

@@ -16,12 +16,12 @@ from processes import JobFile
 from cloudft import catalogue
 from cloudft.cli.main import cloudft
 from cloudft.data.checks.check import check_data
-from cloudft.data.formats.record import Conversation, JsonObject, RawRecord, Record
+from cloudft.data.formats.recognizer import detect_format
+from cloudft.data.formats.record import Conversation, JsonObject, RawRecord, Record, Turn
 from cloudft.data.formats.record_format import Keys, RecordFormat, get_text
 from cloudft.data.formats.registry import (
     all_formats,
     convert_targets,
-    detect_format,
     get_format,
     register_format,
     registered_format,
@@ -31,13 +31,13 @@ from cloudft.spec.model import DataSpec
 
 
 def parse(value: RawRecord) -> Conversation:
-    turns = (("user", (get_text(value, "q"),)), ("assistant", (get_text(value, "a"),)))
+    turns = (Turn("user", (get_text(value, "q"),)), Turn("assistant", (get_text(value, "a"),)))
     return Conversation("quiz", (), turns)
 
 
 def write(record: Record) -> JsonObject:
     assert isinstance(record, Conversation)
-    (_, (question,)), (_, (answer,)) = record.turns
+    question, answer = (turn.text for turn in record.turns)
     return {"q": question, "a": answer}
 
 

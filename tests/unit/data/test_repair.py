@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from processes import Cli, JobFile
 
-from cloudft.data.formats.registry import parse_record
+from cloudft.data.formats.recognizer import parse_record
 from cloudft.data.sources.repair import repair_lines
 
 BROKEN = Path(__file__).resolve().parents[2] / "corpus" / "broken"
