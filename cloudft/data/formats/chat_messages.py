@@ -153,8 +153,8 @@ def _parse_message(message: object, field: str, left_out: dict[str, None]) -> _M
         fix = f"write user or assistant; known roles: {', '.join(ROLE_ALIASES)}"
         raise BadRecord("BadTurns", f"{field} has the role {shown}", fix, field)
     content = message.get("content")
-    is_plain = len(message) == 2 and role != "tool" and isinstance(content, str)
-    if is_plain and content.strip():  # most messages: a role and a text
+    is_plain = len(message) == 2 and role not in ("tool", "call")
+    if is_plain and isinstance(content, str) and content.strip():  # most messages are so
         return _Message(role, (content,), True, written)
     return _parse_rich_message(message, role, written, field, left_out)
 
