@@ -39,7 +39,7 @@ class Findings:
             return
         self._messages.add((*kind, message))
         self._listed_counts[kind] += 1
-        self._listed.append(Finding(severity, code, message, fix, file, line, field))
+        self._listed.append(Finding(severity, code, message, fix or None, file, line, field))
 
     def all(self) -> tuple[Finding, ...]:
         """Return the listed findings in order, then one for each flood that was cut short."""

@@ -93,8 +93,7 @@ def note_reading(findings: Findings, source: ManifestSource, file: str) -> None:
         message += f" ({source.matched} of {source.records} records)"
     if source.left_out:
         message += f"; left out: {shown}{more}"
-    fix = "if it is something else, name the columns: data.columns, or --column"
-    findings.add("ReadAs", message, fix, file=file, severity="note")
+    findings.add("ReadAs", message, "", file=file, severity="note")
 
 
 def warn_columns_left_out(
