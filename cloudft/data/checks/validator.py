@@ -9,11 +9,12 @@ from typing import Protocol
 from cloudft.data.checks.dataset_limits import DatasetLimits
 from cloudft.data.checks.file_reading import FileReading, note_reading, warn_columns_left_out
 from cloudft.data.findings import Findings
-from cloudft.data.formats.fast_path import RecordBatch, can_encode, decode_batch
+from cloudft.data.formats.fast_path import RecordBatch, can_encode, decode_batch, decode_values
 from cloudft.data.formats.recognizer import parse_record
 from cloudft.data.formats.record import BadRecord, JsonObject, RawRecord, Record
+from cloudft.data.sources.json_rows import read_json_rows
 from cloudft.data.sources.line_blocks import Block, StreamDigest
-from cloudft.data.sources.row_reader import ReadContext, Row, read_json_rows, read_rows
+from cloudft.data.sources.row_reader import JsonBlock, ReadContext, Row, read_rows
 from cloudft.data.sources.source_files import SourceFile
 from cloudft.types import ManifestSource, Severity
 
@@ -139,9 +140,14 @@ class _FilePass:
                 if format != self.reading.format:
                     self._warn_mixed_formats(row.line, format)
 
-    def _read_block(self, block: Block) -> Iterator[Row]:
+    def _read_block(self, block: JsonBlock) -> Iterator[Row]:
         """Yield the rows of a block that must be read singly: all of them, or none."""
-        batch = decode_batch(self.reading.format, block.raw, block.line_count)
+        format = self.reading.format
+        if isinstance(block, Block):
+            batch = decode_batch(format, block.raw, block.line_count)
+        else:
+            batch = decode_values(format, block.raw, in_array=block.in_array)
+            block.is_proven |= batch is not None
         if (
             batch is not None
             and can_encode(batch, self.target)

@@ -57,6 +57,7 @@ class _Decoder:
             "BatchRecord", [(key, str) for key in keys], forbid_unknown_fields=True, gc=False
         )
         self._decoder = msgspec.json.Decoder(struct)
+        self._array_decoder = msgspec.json.Decoder(list[struct])  # type: ignore[valid-type]
         self._getters: list[Callable[[Any], str]] = [attrgetter(key) for key in keys]
         self._quotes_per_record = 4 * len(keys)
 
@@ -74,6 +75,22 @@ class _Decoder:
             or not has_quote_count(raw, self._quotes_per_record * lines)
         ):
             return None
+        return self._collect(records)
+
+    def decode_values(self, raw: bytes, *, in_array: bool) -> RecordBatch | None:
+        """Return the texts of records that are not one a line; None if one is not plain."""
+        try:
+            if in_array:
+                records = self._array_decoder.decode(b"".join((b"[", raw, b"]")))
+            else:
+                records = self._decoder.decode_lines(raw)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return None
+        if not has_quote_count(raw, self._quotes_per_record * len(records)):
+            return None
+        return self._collect(records)
+
+    def _collect(self, records: Sequence[object]) -> RecordBatch | None:
         columns = [list(map(getter, records)) for getter in self._getters]
         if not all(all(map(str.strip, texts)) for texts in columns):
             return None  # a blank text is an error
@@ -129,10 +146,21 @@ def decode_batch(format: str, raw: bytes, lines: int) -> RecordBatch | None:
     record_format = find_format(format)
     if record_format is None or not record_format.text_keys:
         return None
-    keys = record_format.text_keys
+    return _get_decoder(record_format.text_keys).decode(raw, lines)
+
+
+def decode_values(format: str, raw: bytes, *, in_array: bool) -> RecordBatch | None:
+    """Return the records of a block that does not hold one a line; None if one is not plain."""
+    record_format = find_format(format)
+    if record_format is None or not record_format.text_keys:
+        return None
+    return _get_decoder(record_format.text_keys).decode_values(raw, in_array=in_array)
+
+
+def _get_decoder(keys: tuple[str, ...]) -> _Decoder:
     if keys not in _decoders:
         _decoders[keys] = _Decoder(keys)
-    return _decoders[keys].decode(raw, lines)
+    return _decoders[keys]
 
 
 def can_encode(batch: RecordBatch, target: str) -> bool:
