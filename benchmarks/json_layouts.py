@@ -1,8 +1,9 @@
 """Measure `check` on the same records as JSONL, as a JSON array, and as objects one after another.
 
 Each row is a process of its own on one core: the best of some runs, which alternate between the
-layouts, and its peak memory. The time is CPU time, so that other work on the machine counts less. `words` and `docs` are prompts with completions (see
-check_throughput.py); `chats` are conversations of five messages, which are read one by one.
+layouts, and its peak memory. The time is CPU time, so that other work on the machine counts less.
+`words` and `docs` are prompts with completions (see check_throughput.py); `chats` are conversations
+of five messages with an id, which are read one by one.
 
     python benchmarks/json_layouts.py [MEGABYTES] [--tries N]    (default 200, 3)
 """

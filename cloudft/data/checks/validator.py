@@ -9,6 +9,7 @@ from typing import Protocol
 from cloudft.data.checks.dataset_limits import DatasetLimits
 from cloudft.data.checks.file_reading import FileReading, note_reading, warn_columns_left_out
 from cloudft.data.findings import Findings
+from cloudft.data.formats.chat_fast_path import CONTENT_TYPES
 from cloudft.data.formats.fast_path import RecordBatch, can_encode, decode_batch, decode_values
 from cloudft.data.formats.recognizer import parse_record
 from cloudft.data.formats.record import BadRecord, JsonObject, RawRecord, Record
@@ -142,12 +143,7 @@ class _FilePass:
 
     def _read_block(self, block: JsonBlock) -> Iterator[Row]:
         """Yield the rows of a block that must be read singly: all of them, or none."""
-        format = self.reading.format
-        if isinstance(block, Block):
-            batch = decode_batch(format, block.raw, block.line_count)
-        else:
-            batch = decode_values(format, block.raw, in_array=block.in_array)
-            block.is_proven |= batch is not None
+        batch = self._decode(block) if self._may_be_plain() else None
         if (
             batch is not None
             and can_encode(batch, self.target)
@@ -158,6 +154,20 @@ class _FilePass:
             self.on_count(len(batch))
         else:
             yield from read_json_rows(self.context, block)
+
+    def _decode(self, block: JsonBlock) -> RecordBatch | None:
+        """Return the records of a block if all are plain."""
+        format = self.reading.format
+        if isinstance(block, Block):
+            return decode_batch(format, block.raw, block.line_count)
+        batch = decode_values(format, block.raw, in_array=block.in_array)
+        block.is_proven |= batch is not None
+        return batch
+
+    def _may_be_plain(self) -> bool:
+        """Return whether messages had one type of content so far: that of the fast path."""
+        content = CONTENT_TYPES.get(self.reading.format)
+        return content is None or self.types.get("messages/content") is content
 
     def _read_row(self, row: Row) -> str:
         """Read one record into the sink; return its format, or "" when it can't be used."""

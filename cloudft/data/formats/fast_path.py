@@ -17,12 +17,15 @@ from typing import Any
 
 import msgspec
 
-from cloudft.data.formats.registry import find_format, get_format
+from cloudft.data.formats.chat_fast_path import CHAT_DECODERS, PlainChat, record_decoder
+from cloudft.data.formats.registry import encode_record, find_format, get_format
 
 QUOTE, BACKSLASH = 34, 92
 SMALL_BLOCK = 64 * 1024
 """Bytes up to which quotes are counted without numpy: importing it takes longer than a small
 file's whole check."""
+CHAT_TARGETS = frozenset({"messages", "converse", "claude-messages"})
+"""Formats that hold any plain chat."""
 _BACKSLASHES_AND_QUOTE = re.compile(rb'\\+"')
 
 
@@ -37,9 +40,14 @@ class RecordBatch:
     completions: list[str]
     characters: int
     max_characters: int
+    chats: Sequence[PlainChat] = ()
+    """Chats, where the records are these: `prompts` then holds all but each one's last answer."""
+    chat_format: str = ""
 
     def record_lengths(self) -> list[int]:
         """Return the characters of each record's texts."""
+        if self.chats:
+            return [sum(map(len, chat.texts())) for chat in self.chats]
         if not self.completions:
             return list(map(len, self.prompts))
         return list(map(add, map(len, self.prompts), map(len, self.completions)))
@@ -56,41 +64,20 @@ class _Decoder:
         struct = msgspec.defstruct(
             "BatchRecord", [(key, str) for key in keys], forbid_unknown_fields=True, gc=False
         )
-        self._decoder = msgspec.json.Decoder(struct)
-        self._array_decoder = msgspec.json.Decoder(list[struct])  # type: ignore[valid-type]
+        self._decode = record_decoder(struct)
         self._getters: list[Callable[[Any], str]] = [attrgetter(key) for key in keys]
         self._quotes_per_record = 4 * len(keys)
 
-    def decode(self, raw: bytes, lines: int) -> RecordBatch | None:
-        """Return the records' texts, or None if a line is anything but a plain record."""
+    def decode(self, raw: bytes, lines: int | None, in_array: bool) -> RecordBatch | None:
+        """Return the records' texts, or None if one is anything but a plain record."""
         try:
-            records = self._decoder.decode_lines(raw)
+            records = self._decode(raw, in_array)
         except (msgspec.DecodeError, UnicodeDecodeError):
             return None
-        # decode_lines skips blank lines, and takes CR LF and keys that are repeated: all three
-        # have findings of their own, so their lines are parsed singly.
-        if (
-            len(records) != lines
-            or b"\r" in raw
-            or not has_quote_count(raw, self._quotes_per_record * lines)
+        if not _has_plain_lines(raw, lines, len(records)) or not has_quote_count(
+            raw, self._quotes_per_record * len(records)
         ):
             return None
-        return self._collect(records)
-
-    def decode_values(self, raw: bytes, *, in_array: bool) -> RecordBatch | None:
-        """Return the texts of records that are not one a line; None if one is not plain."""
-        try:
-            if in_array:
-                records = self._array_decoder.decode(b"".join((b"[", raw, b"]")))
-            else:
-                records = self._decoder.decode_lines(raw)
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            return None
-        if not has_quote_count(raw, self._quotes_per_record * len(records)):
-            return None
-        return self._collect(records)
-
-    def _collect(self, records: Sequence[object]) -> RecordBatch | None:
         columns = [list(map(getter, records)) for getter in self._getters]
         if not all(all(map(str.strip, texts)) for texts in columns):
             return None  # a blank text is an error
@@ -138,23 +125,37 @@ def _run_ending_at(raw: bytes, at: int) -> int:
     return at - start
 
 
+def _has_plain_lines(raw: bytes, lines: int | None, records: int) -> bool:
+    """Return whether each line has a record, and none ends in CR LF: both have findings.
+
+    decode_lines skips blank lines. `lines` is None for values that are not one a line.
+    """
+    return lines is None or (records == lines and b"\r" not in raw)
+
+
 _decoders: dict[tuple[str, ...], _Decoder] = {}
 
 
 def decode_batch(format: str, raw: bytes, lines: int) -> RecordBatch | None:
     """Return the `lines` records of a block in that format; None if one of them is not plain."""
-    record_format = find_format(format)
-    if record_format is None or not record_format.text_keys:
-        return None
-    return _get_decoder(record_format.text_keys).decode(raw, lines)
+    return _decode(format, raw, lines, in_array=False)
 
 
 def decode_values(format: str, raw: bytes, *, in_array: bool) -> RecordBatch | None:
-    """Return the records of a block that does not hold one a line; None if one is not plain."""
+    """Return the records of a block that has not one a line; None if one is not plain.
+
+    They are an array's elements, or objects one after another.
+    """
+    return _decode(format, raw, None, in_array=in_array)
+
+
+def _decode(format: str, raw: bytes, lines: int | None, *, in_array: bool) -> RecordBatch | None:
+    if format in CHAT_DECODERS:
+        return _decode_chats(format, raw, lines, in_array)
     record_format = find_format(format)
     if record_format is None or not record_format.text_keys:
         return None
-    return _get_decoder(record_format.text_keys).decode_values(raw, in_array=in_array)
+    return _get_decoder(record_format.text_keys).decode(raw, lines, in_array)
 
 
 def _get_decoder(keys: tuple[str, ...]) -> _Decoder:
@@ -163,9 +164,36 @@ def _get_decoder(keys: tuple[str, ...]) -> _Decoder:
     return _decoders[keys]
 
 
+def _decode_chats(format: str, raw: bytes, lines: int | None, in_array: bool) -> RecordBatch | None:
+    """Return a block of plain chats; None if one of them is not plain."""
+    try:
+        decoded = CHAT_DECODERS[format](raw, in_array)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    if (
+        decoded is None
+        or not _has_plain_lines(raw, lines, len(decoded.chats))
+        or not has_quote_count(raw, decoded.quotes)
+    ):
+        return None
+    texts = [chat.texts() for chat in decoded.chats]
+    if not all(all(map(str.strip, parts)) for parts in texts):
+        return None
+    lengths = [sum(map(len, parts)) for parts in texts]
+    answers = ["\n".join(chat.turns[-1]) for chat in decoded.chats]
+    # NUL: no word of a text may span two of them.
+    prompts = [
+        "\0".join(parts[: -len(chat.turns[-1])])
+        for parts, chat in zip(texts, decoded.chats, strict=True)
+    ]
+    return RecordBatch(prompts, answers, sum(lengths), max(lengths), decoded.chats, format)
+
+
 def can_encode(batch: RecordBatch, target: str) -> bool:
     """Return whether such records may be written in format `target`."""
     format = find_format(target)
+    if batch.chats:
+        return target in CHAT_TARGETS
     if format is None or format.batch_record is None:
         return False
     return format.is_labeled == bool(batch.completions)
@@ -176,6 +204,9 @@ _ENCODER = msgspec.json.Encoder()
 
 def encode_batch(batch: RecordBatch, target: str) -> bytes:
     """Return the canonical lines, byte for byte those of registry.encode_record."""
+    if batch.chats:
+        conversations = (chat.to_conversation(batch.chat_format) for chat in batch.chats)
+        return b"".join([encode_record(record, target)[0] for record in conversations])
     build = get_format(target).batch_record
     assert build is not None, f"{target} has no batch_record: see can_encode"
     columns = (batch.prompts, batch.completions) if batch.completions else (batch.prompts,)
