@@ -32,13 +32,16 @@ Diagnosis = tuple[str, str, str, int]
 """Code, message, remedy and line of an error."""
 
 
-def diagnose_json_error(raw: bytes, error: JSONDecodeError, line: int, column: int) -> Diagnosis:
+def diagnose_json_error(
+    raw: bytes, error: JSONDecodeError, line: int, column: int, *, explain: bool = True
+) -> Diagnosis:
     """Return what is wrong with a value (UTF-8) that orjson could not parse.
 
-    It begins in that line, `column` bytes after the line's start.
+    It begins in that line, `column` bytes after the line's start. With `explain` the remedy says
+    whether `check --fix` repairs it.
     """
     code, fix = _classify(raw, error)
-    if is_repairable(raw):
+    if explain and is_repairable(raw):
         fix = f"{FIX_COMMAND} writes a repaired copy; by hand: {fix}"
     shown = error.colno + (column if error.lineno == 1 else 0)
     message = f"not JSON: {error.msg} (column {shown})"

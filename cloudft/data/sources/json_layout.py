@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypeGuard
 
 from cloudft.data.formats.chat_messages import CONTENT_KEYS, ROLE_KEYS
 from cloudft.data.formats.key_roles import is_descriptive
@@ -68,6 +68,11 @@ def is_message(value: object) -> bool:
         and any(isinstance(value.get(key), str) for key in ROLE_KEYS)
         and any(key in value for key in (*CONTENT_KEYS, "tool_calls", "function_call"))
     )
+
+
+def is_message_list(value: object) -> bool:
+    """Return whether a value is a chat's messages alone: a list that begins with one."""
+    return isinstance(value, list) and bool(value) and is_message(value[0])
 
 
 def first_record(start: bytes) -> JsonObject | None:
@@ -156,14 +161,23 @@ def _is_table(start: bytes, at: int) -> bool:
     return bool(columns) and all(_COLUMN.match(start, value_at) for value_at in columns)
 
 
-def is_table_by_columns(value: object) -> bool:
-    """Return whether a file's first value is a table as `to_dict` gives it: a list a column.
+def is_table(value: object) -> TypeGuard[JsonObject]:
+    """Return whether a file's first value is a table, and not a record.
 
-    The lists have one length, and at least one holds texts: token ids are no table.
+    It has an object a column, as pandas writes it, or a list a column, as `to_dict` gives it. The
+    lists have one length, and at least one holds texts: token ids are no table.
     """
-    if not isinstance(value, dict) or not value or match_format(value) is not None:
+    if not isinstance(value, dict) or not value:
         return False
     columns = list(value.values())
+    if {"columns", "index", "data"} <= value.keys() or all(
+        isinstance(column, dict) and "0" in column for column in columns
+    ):
+        return True
+    if all(key.isdigit() and isinstance(row, dict) for key, row in value.items()):
+        return True
+    if match_format(value) is not None:
+        return False
     if not all(isinstance(column, list) and len(column) > 1 for column in columns):
         return False
     has_texts = any(all(isinstance(cell, str) for cell in column) for column in columns)
@@ -196,6 +210,21 @@ def _may_be_records(element: JsonObject, outer: JsonObject) -> bool:
     format = match_format(element)
     is_record = format is not None and format.is_labeled
     return is_record and all(is_descriptive(key) for key in outer)
+
+
+def find_next_list(tail: bytes) -> tuple[str, int] | None:
+    """Return key and start of the next list of objects behind another one; None if there is none.
+
+    `tail` begins behind the bracket that closes that one.
+    """
+    at = skip_space(tail, 0)
+    if tail[at : at + 1] != b",":
+        return None
+    for key, value_at, _ in iter_members(tail, at + 1):
+        first = skip_space(tail, value_at + 1)
+        if tail[value_at : value_at + 1] == b"[" and tail[first : first + 1] == b"{":
+            return key, value_at + 1
+    return None
 
 
 def iter_members(raw: bytes, at: int) -> Iterator[tuple[str, int, object]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import codecs
 from collections.abc import Iterator
 from itertools import chain
+from typing import TYPE_CHECKING
 
 from cloudft.data.formats.key_roles import is_meaningful
 from cloudft.data.formats.record import JsonObject
@@ -22,8 +23,9 @@ from cloudft.data.sources.json_errors import (
 from cloudft.data.sources.json_layout import (
     Layout,
     detect_layout,
-    is_message,
-    is_table_by_columns,
+    find_next_list,
+    is_message_list,
+    is_table,
     iter_members,
 )
 from cloudft.data.sources.json_scan import skip_space
@@ -31,6 +33,11 @@ from cloudft.data.sources.json_values import BrokenValues, ValueBlock, ValueRead
 from cloudft.data.sources.line_blocks import SMALL_FILE, Block
 from cloudft.data.sources.row_reader import BlockReader, JsonBlock, ReadContext, Row
 
+if TYPE_CHECKING:
+    from orjson import JSONDecodeError
+
+MAX_EXPLAINED = 200
+"""Errors of a file up to which each gets a remedy of its own."""
 MAX_TAIL_BYTES = 1024 * 1024
 """Bytes that may follow the list of records in the object that holds it."""
 
@@ -154,20 +161,16 @@ class _WrappedRows:
 
     def _parse_tail(self, tail: bytes, line: int) -> JsonObject | None:
         """Return the members behind the list; None, with an error, if there are more records."""
-        at = skip_space(tail, 0)
-        after: JsonObject = {}
-        for key, value_at, value in iter_members(tail, at + 1):
-            after[key] = value
-            element = tail[skip_space(tail, value_at + 1) :][:1]
-            if tail[value_at : value_at + 1] == b"[" and element == b"{":
-                self._add_second_list(key)
-                return None
+        second = find_next_list(tail)
+        if second is not None:
+            self._add_second_list(second[0])
+            return None
         if not tail.rstrip().endswith(b"}"):
             message = f"the object around the list {self._layout.key[:40]!r} is not complete"
             fix = "is the file cut off? write or download it again"
             self._context.add_error("Truncated", message, fix, line)
             return None
-        return after
+        return {key: value for key, _, value in iter_members(tail, skip_space(tail, 0) + 1)}
 
     def _add_second_list(self, key: str) -> None:
         first = self._layout.key
@@ -225,13 +228,22 @@ def _rows_of_line(context: ReadContext, number: int, raw: bytes) -> Iterator[Row
             for at, one in several:
                 yield from _rows_of_value(context, one, number, at)
         elif context.decode_text(raw, number) is not None:
-            context.add_error(*diagnose_json_error(raw, error, number, 0))
+            _add_json_error(context, raw, error, number, 0)
         return
-    if number == 1 and is_table_by_columns(value):
+    if number == 1 and is_table(value):
         _add_table_error(context, number)
         context.is_unreadable = True
         return
     yield from _checked_rows(context, number, raw, value)
+
+
+def _add_json_error(
+    context: ReadContext, raw: bytes, error: JSONDecodeError, line: int, column: int
+) -> None:
+    # Whether a value can be repaired is found by parsing it in other ways: not for a flood.
+    is_listed = context.findings.count_errors(context.file) < MAX_EXPLAINED
+    diagnosis = diagnose_json_error(raw, error, line, column, explain=is_listed)
+    context.add_error(*diagnosis)
 
 
 def _split_line(raw: bytes) -> list[tuple[int, bytes]]:
@@ -260,7 +272,7 @@ def _rows_of_value(context: ReadContext, raw: bytes, line: int, column: int) -> 
         value = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
         if context.decode_text(raw, line) is not None:
-            context.add_error(*diagnose_json_error(raw, error, line, column))
+            _add_json_error(context, raw, error, line, column)
             context.is_unreadable = not is_only_value_error(raw)
         return
     yield from _checked_rows(context, line, raw, value)
@@ -275,7 +287,7 @@ def _checked_rows(context: ReadContext, line: int, raw: bytes, value: object) ->
         context.add_error("RepeatedKey", message, fix, line)
     elif isinstance(value, dict):
         yield Row(line, value)
-    elif isinstance(value, list) and value and all(map(is_message, value)):
+    elif is_message_list(value):
         yield Row(line, {"messages": value})
     elif isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
         yield from (Row(line, item) for item in value)

@@ -11,6 +11,7 @@ import ast
 import json
 import math
 import re
+import warnings
 
 _STRING_OR_COMMA = re.compile(r'"(?:[^"\\]|\\.)*"|,(?=\s*[}\]])', re.DOTALL)
 _BETWEEN = re.compile(r"[ \t\r\n,]*")
@@ -80,7 +81,10 @@ def _parse_several(text: str) -> list[object] | None:
 
 def _parse_python(text: str) -> object:
     """Return the value of a Python literal. Raises RepeatedKey, and what ast.literal_eval does."""
-    tree = ast.parse(text, mode="eval")
+    with warnings.catch_warnings():
+        # An escape that Python does not know is a warning: it can be meant in two ways.
+        warnings.simplefilter("error")
+        tree = ast.parse(text, mode="eval")
     for node in ast.walk(tree):
         if isinstance(node, ast.Dict):
             keys = [key.value for key in node.keys if isinstance(key, ast.Constant)]

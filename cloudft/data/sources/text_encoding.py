@@ -6,6 +6,7 @@ import codecs
 import re
 
 _LONG_RUN = re.compile(rb"[\x80-\xff]{4}")
+_CUT_LETTER = re.compile(rb"[\xc2\xc3](?![A-Za-z\x80-\xff])")
 _UTF8_LETTER = re.compile(rb"[\xc3-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}")
 
 
@@ -14,9 +15,9 @@ def decode_windows_1252(raw: bytes) -> str | None:
 
     Letters with accents are rare and stand alone in the languages that it is for. Long runs of them
     are another encoding, and so are bytes that it does not have; letters of UTF-8 among them are a
-    text that was damaged.
+    text that was damaged, as is the first byte of one at the end of a word.
     """
-    if _LONG_RUN.search(raw) or _UTF8_LETTER.search(raw):
+    if any(pattern.search(raw) for pattern in (_LONG_RUN, _UTF8_LETTER, _CUT_LETTER)):
         return None
     try:
         return raw.decode("cp1252")

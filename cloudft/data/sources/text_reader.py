@@ -31,8 +31,7 @@ def read_text(
     start = next(pieces, b"")
     if context.is_foreign(start):
         return
-    record = first_record(start.removeprefix(codecs.BOM_UTF8))
-    if record is not None and match_format(record) is not None:
+    if holds_records(start):
         message = "the file holds JSON records, not text; they are read as records"
         context.add_warning("JsonInText", message, rename_command(context.file, ".jsonl"), 1)
         yield from read_json(context, chain([start], pieces), read_block)
@@ -51,6 +50,12 @@ def read_text(
     if text:
         _warn_of_lines(context, text)
         yield Row(1, {"text": text}, "document")
+
+
+def holds_records(start: bytes) -> bool:
+    """Return whether a file that begins so holds JSON records in a known format."""
+    record = first_record(start.removeprefix(codecs.BOM_UTF8))
+    return record is not None and match_format(record) is not None
 
 
 def read_text_lines(context: ReadContext, pieces: Iterator[bytes]) -> Iterator[Row]:
