@@ -17,7 +17,7 @@ Status = Literal["InProgress", "Completed", "Failed", "Stopping", "Stopped"]
 """`ModelCustomizationJobStatus` of the Bedrock API, unchanged."""
 DetailStatus = Literal["NotStarted", "InProgress", "Completed", "Failed", "Stopping", "Stopped"]
 """`JobStatusDetails` of the Bedrock API, unchanged."""
-Severity = Literal["error", "warning"]
+Severity = Literal["error", "warning", "note"]
 Split = Literal["train", "validation"]
 ItemT = TypeVar("ItemT", covariant=True)
 
@@ -55,7 +55,10 @@ COULD_NOT_REACH = "CouldNotReach"
 
 @dataclass(frozen=True)
 class Finding:
-    """One fault or warning of a check. `line` counts from 1; `code` is stable and greppable."""
+    """One fault, warning or note of a check.
+
+    `line` counts from 1; `code` is stable and greppable.
+    """
 
     severity: Severity
     code: str
@@ -137,7 +140,12 @@ class StagedFile(DataVolume):
 
 @dataclass(frozen=True)
 class ManifestSource:
-    """One file that staging read."""
+    """One file that staging read, and what it was read as.
+
+    `shape` is the format of its records, `read_as` that format in words, `evidence` what in the
+    records shows it. `matched` of the `records` have that format. `left_out` are keys and columns
+    that no record of the staged data has: they say nothing, or `data.columns` leaves them out.
+    """
 
     role: str
     path: str
@@ -145,6 +153,10 @@ class ManifestSource:
     bytes: int
     records: int
     shape: str
+    read_as: str = ""
+    evidence: str = ""
+    matched: int = 0
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -53,8 +53,9 @@ def finding_lines(finding: Finding) -> list[str]:
 
 
 def findings_text(findings: Iterable[Finding]) -> str:
-    """Return all findings as text, errors first."""
-    ordered = sorted(findings, key=lambda finding: finding.severity != "error")
+    """Return all findings as text: errors, then warnings, then notes."""
+    order = ("error", "warning", "note")
+    ordered = sorted(findings, key=lambda finding: order.index(finding.severity))
     return "\n".join(line for finding in ordered for line in finding_lines(finding))
 
 

@@ -17,7 +17,9 @@ class Findings:
 
     def __init__(self) -> None:
         self._listed: list[Finding] = []
+        self._messages: set[tuple[str | None, str, Severity, str]] = set()
         self._counts: Counter[tuple[str | None, str, Severity]] = Counter()
+        self._listed_counts: Counter[tuple[str | None, str, Severity]] = Counter()
 
     def add(  # noqa: PLR0913  # the fields of a finding
         self,
@@ -30,24 +32,28 @@ class Findings:
         field: str | None = None,
         severity: Severity = "error",
     ) -> None:
-        """Add one finding."""
+        """Add one finding. One that says what an earlier one of the file says is only counted."""
         kind = (file, code, severity)
         self._counts[kind] += 1
-        if self._counts[kind] <= _max_listed(code):
-            self._listed.append(Finding(severity, code, message, fix, file, line, field))
+        if self._listed_counts[kind] >= _max_listed(code) or (*kind, message) in self._messages:
+            return
+        self._messages.add((*kind, message))
+        self._listed_counts[kind] += 1
+        self._listed.append(Finding(severity, code, message, fix or None, file, line, field))
 
     def all(self) -> tuple[Finding, ...]:
         """Return the listed findings in order, then one for each flood that was cut short."""
         floods = [
-            Finding(severity, code, f"{count - _max_listed(code)} more, {count} in all", file=file)
+            Finding(severity, code, f"{count - listed} more, {count} in all", file=file)
             for (file, code, severity), count in self._counts.items()
-            if count > _max_listed(code) and code not in FILE_LEVEL_CODES
+            if count > (listed := self._listed_counts[file, code, severity])
+            and code not in FILE_LEVEL_CODES
         ]
         return (*self._listed, *floods)
 
     def has_any(self) -> bool:
-        """Return whether there is one, be it a warning."""
-        return bool(self._listed)
+        """Return whether there is an error or a warning."""
+        return any(finding.severity != "note" for finding in self._listed)
 
     def count_errors(self, file: str | None = None) -> int:
         """Return how many errors there are, in all or in one file."""

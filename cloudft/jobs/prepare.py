@@ -27,7 +27,7 @@ from cloudft.errors import (
 )
 from cloudft.spec.load import LoadedJob
 from cloudft.storage.home import Home
-from cloudft.types import COULD_NOT_REACH, DataVolume, Estimate, Finding, Plan
+from cloudft.types import COULD_NOT_REACH, DataVolume, Estimate, Finding, ManifestSource, Plan
 
 if TYPE_CHECKING:
     from cloudft.data.staging.stage import StagedData
@@ -40,6 +40,8 @@ class CheckReport:
     findings: tuple[Finding, ...]
     volumes: Mapping[str, DataVolume] | None
     estimate: Estimate | None
+    sources: tuple[ManifestSource, ...] = ()
+    """What each data file was read as."""
 
     @property
     def exit_code(self) -> int:
@@ -76,7 +78,8 @@ def check(job: LoadedJob, backend: Backend, observer: RunObserver = SILENT) -> C
     data = _check_data(job, observer)
     findings = (*job.findings, *data.findings, *_check_backend(job, backend).findings)
     volumes = data.volumes
-    return CheckReport(findings, volumes, backend.estimate(job, volumes) if volumes else None)
+    estimate = backend.estimate(job, volumes) if volumes else None
+    return CheckReport(findings, volumes, estimate, data.sources)
 
 
 def prepare(

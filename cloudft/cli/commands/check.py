@@ -17,6 +17,7 @@ from cloudft.cli.options import (
     spec_options,
 )
 from cloudft.storage.home import Home
+from cloudft.types import ManifestSource
 
 
 @command(
@@ -75,8 +76,24 @@ def check_command(
             "records": counts,
             "tokens": tokens,
             "tokenRule": TOKEN_ESTIMATE_RULE if volumes else None,
+            "files": [_reading_json(source) for source in report.sources],
             "fixed": repaired,
         },
         text,
     )
     return report.exit_code
+
+
+def _reading_json(source: ManifestSource) -> dict[str, object]:
+    """Return what a file was read as. It is certain if all its records have that format."""
+    return {
+        "file": source.path,
+        "role": source.role,
+        "format": source.shape or None,
+        "readAs": source.read_as or None,
+        "evidence": source.evidence or None,
+        "leftOut": list(source.left_out),
+        "records": source.records,
+        "matched": source.matched,
+        "certain": bool(source.records) and source.matched == source.records,
+    }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from cloudft.data.checks.dataset_size import (
     note_dataset_size,
     note_unsplittable,
 )
+from cloudft.data.checks.file_reading import note_reading
 from cloudft.data.checks.record_counter import RecordCounter
 from cloudft.data.checks.validator import Validator, note_unused_columns
 from cloudft.data.findings import Findings
@@ -21,7 +22,7 @@ from cloudft.data.sources.file_parts import count_cores, split_file
 from cloudft.data.sources.line_blocks import ByteCounter, StreamDigest
 from cloudft.data.sources.source_files import SourceFile, SourceResolver
 from cloudft.data.staging.mix import general_record_counts
-from cloudft.types import DataVolume, Finding
+from cloudft.types import DataVolume, Finding, ManifestSource
 
 if TYPE_CHECKING:
     from cloudft.spec.model import DataSpec
@@ -36,6 +37,8 @@ class DataReport:
 
     findings: tuple[Finding, ...]
     volumes: Mapping[str, DataVolume] | None
+    sources: tuple[ManifestSource, ...] = ()
+    """What each file was read as; without a SHA-256 unless a digest was taken."""
 
 
 def check_data(
@@ -68,6 +71,7 @@ class _DataCheck:
         limits: DatasetLimits | None,
     ) -> None:
         self._data, self._format, self._limits = data, format, limits
+        self._read_sources: list[ManifestSource] = []
         self._findings = Findings()
         self._columns = {str(name): column for name, column in data.columns.items()}
         self._validator = Validator(format, self._columns, self._findings, progress, digest, limits)
@@ -93,7 +97,8 @@ class _DataCheck:
         volumes = None if findings.count_errors() else self._volumes(counters, general)
         if volumes and self._limits:
             note_dataset_size(findings, self._limits, volumes)
-        return DataReport(findings.all(), None if findings.count_errors() else volumes)
+        sources = tuple(self._read_sources)
+        return DataReport(findings.all(), None if findings.count_errors() else volumes, sources)
 
     def _count(self, role: str, field: str, patterns: tuple[str, ...]) -> RecordCounter:
         """Count the good records of the files that a field names."""
@@ -102,13 +107,16 @@ class _DataCheck:
         for source in self._sources.resolve(field, patterns):
             whole = None if group_by else self._count_in_parallel(source)
             if whole is None:
-                self._validator.read_file(source, role, counter, group_by)
+                read = self._validator.read_file(source, role, counter, group_by)
             else:
-                counter.merge(*whole.state())
-                self._validator.add_count(len(whole))
+                part, read = whole
+                counter.merge(*part.state())
+                self._validator.add_count(len(part))
+                note_reading(self._findings, read, source.display_name)
+            self._read_sources.append(replace(read, role=role))
         return counter
 
-    def _count_in_parallel(self, source: SourceFile) -> RecordCounter | None:
+    def _count_in_parallel(self, source: SourceFile) -> tuple[RecordCounter, ManifestSource] | None:
         """Count a large flawless file in several processes; None for any other."""
         try:
             parts = split_file(source, count_cores()) if self._may_split else []

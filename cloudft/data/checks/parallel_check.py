@@ -26,6 +26,7 @@ from cloudft.data.checks.record_counter import CounterState, RecordCounter
 from cloudft.data.findings import Findings
 from cloudft.data.sources.file_parts import FilePart
 from cloudft.data.sources.line_blocks import ByteCounter
+from cloudft.types import ManifestSource
 
 POLL_INTERVAL_S = 0.05
 
@@ -35,6 +36,9 @@ class PartResult(TypedDict):
 
     counter: CounterState
     format: str
+    readAs: str
+    evidence: str
+    leftOut: list[str]
     types: dict[str, str]
 
 
@@ -43,8 +47,11 @@ def count_in_parallel(
     target: str,
     limits: DatasetLimits,
     progress: Callable[[int], None],
-) -> RecordCounter | None:
-    """Count the records of a flawless file; None if it has to be read in one process."""
+) -> tuple[RecordCounter, ManifestSource] | None:
+    """Count the records of a flawless file; None if it has to be read in one process.
+
+    The source has no digest: the parts are read in no order.
+    """
     try:
         workers = [_Worker((part, target, limits)) for part in parts]
     except OSError:
@@ -62,7 +69,23 @@ def count_in_parallel(
         if result is None or results[0] is None or not _is_similar(result, results[0]):
             return None
         counter.merge(*result["counter"])
-    return counter if results else None
+    first = results[0] if results else None
+    if first is None:
+        return None
+    left_out = dict.fromkeys(key for result in results if result for key in result["leftOut"])
+    source = ManifestSource(
+        role="",
+        path=parts[0].name,
+        sha256="",
+        bytes=sum(part.end - part.start for part in parts),
+        records=len(counter),
+        shape=first["format"],
+        read_as=first["readAs"],
+        evidence=first["evidence"],
+        matched=len(counter),
+        left_out=tuple(left_out),
+    )
+    return counter, source
 
 
 def _is_similar(one: PartResult, other: PartResult) -> bool:
@@ -135,13 +158,20 @@ def _check_part(
 
     validator = Validator(target, {}, findings, report, ByteCounter, limits)
     try:
-        format = validator.read_file(part, "", counter).shape
+        source = validator.read_file(part, "", counter)
     except _FoundProblem:
         return None
     if findings.has_any():
         return None
     types = {key: kind.__name__ for key, kind in validator.field_types.items()}
-    return {"counter": counter.state(), "format": format, "types": types}
+    return {
+        "counter": counter.state(),
+        "format": source.shape,
+        "readAs": source.read_as,
+        "evidence": source.evidence,
+        "leftOut": list(source.left_out),
+        "types": types,
+    }
 
 
 def main() -> None:

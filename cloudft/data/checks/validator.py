@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from cloudft.data.checks.dataset_limits import DatasetLimits
+from cloudft.data.checks.file_reading import FileReading, note_reading, warn_columns_left_out
 from cloudft.data.findings import Findings
+from cloudft.data.formats.chat_fast_path import CONTENT_TYPES
 from cloudft.data.formats.fast_path import RecordBatch, can_encode, decode_batch
 from cloudft.data.formats.recognizer import parse_record
 from cloudft.data.formats.record import BadRecord, JsonObject, RawRecord, Record
@@ -64,8 +66,16 @@ class Validator:
         `group_by` names a key that is no part of the record; its value goes to the sink.
         """
         context = ReadContext(source, self._findings, self._digest())
+        reading = FileReading(self._columns)
         file = _FilePass(
-            context, sink, self._target, self._columns, self._limits, group_by, self.add_count
+            context,
+            sink,
+            self._target,
+            self._columns,
+            self._limits,
+            group_by,
+            self.add_count,
+            reading,
         )
         before = self._count
         file.read()
@@ -75,8 +85,10 @@ class Validator:
             context.add_error("NoRecords", "the file holds no records", fix)
         self.field_types = file.types
         self.has_columns |= file.has_columns
-        sha256 = context.digest.hexdigest()
-        return ManifestSource(role, source.name, sha256, context.digest.size, count, file.format)
+        read = reading.to_manifest_source(role, source.name, context.digest)
+        note_reading(self._findings, read, source.display_name)
+        warn_columns_left_out(self._findings, read, source.display_name, self._columns)
+        return read
 
     def report_pending(self, records: int) -> None:
         """Report records that other processes have read and that are not counted yet."""
@@ -104,7 +116,7 @@ def note_unused_columns(columns: Mapping[str, str], findings: Findings) -> None:
 
 @dataclass
 class _FilePass:
-    """The pass over one file. `format` is that of its first record."""
+    """The pass over one file."""
 
     context: ReadContext
     sink: RecordSink
@@ -113,7 +125,7 @@ class _FilePass:
     limits: DatasetLimits
     group_by: str | None
     on_count: Callable[[int], None]
-    format: str = ""
+    reading: FileReading
     types: dict[str, type] = field(default_factory=dict)
     has_columns: bool = False
 
@@ -125,22 +137,29 @@ class _FilePass:
             format = self._read_row(row)
             if format:
                 self.on_count(1)
-                if self.format and format != self.format:
+                if format != self.reading.format:
                     self._warn_mixed_formats(row.line, format)
-                self.format = self.format or format
 
     def _read_block(self, block: Block) -> Iterator[Row]:
         """Yield the rows of a block that must be read singly: all of them, or none."""
-        batch = decode_batch(self.format, block.raw, block.line_count)
+        batch = None
+        if self._may_be_plain():
+            batch = decode_batch(self.reading.format, block.raw, block.line_count)
         if (
             batch is not None
             and can_encode(batch, self.target)
             and self.limits.within_limits(batch)
         ):
             self.sink.add_batch(batch)
+            self.reading.add_batch(len(batch))
             self.on_count(len(batch))
         else:
             yield from read_json_rows(self.context, block)
+
+    def _may_be_plain(self) -> bool:
+        """Return whether messages had one type of content so far: that of the fast path."""
+        content = CONTENT_TYPES.get(self.reading.format)
+        return content is None or self.types.get("messages/content") is content
 
     def _read_row(self, row: Row) -> str:
         """Read one record into the sink; return its format, or "" when it can't be used."""
@@ -163,7 +182,9 @@ class _FilePass:
                 violation.field,
                 violation.severity,
             )
-        return row.format or record.format
+        format = row.format or record.format
+        self.reading.add_record(value, format, record.left_out)
+        return format
 
     def _take_group(self, value: JsonObject) -> str | None:
         """Return the value of the key that groups records, and take the key out of the record."""
@@ -188,7 +209,9 @@ class _FilePass:
                 self._add("MixedTypes", message, fix, line, None, "warning")
 
     def _warn_mixed_formats(self, line: int, format: str) -> None:
-        message = f"a record of format {format} after ones of format {self.format}; both are used"
+        message = (
+            f"a record of format {format} after ones of format {self.reading.format}; both are used"
+        )
         fix = "check that the file holds what you mean"
         self._add("MixedShapes", message, fix, line, None, "warning")
 

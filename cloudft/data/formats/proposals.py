@@ -245,6 +245,18 @@ def columns_of(format: RecordFormat, value: RawRecord) -> dict[str, str]:
     return columns
 
 
+def with_further_column(columns: Mapping[str, str], key: str) -> dict[str, str] | None:
+    """Return `data.columns` with a further column, None where it has no name for that one."""
+    name = key.strip().lower()
+    if name == "input" and columns.get("prompt") == "instruction" and "completion" in columns:
+        rest = {k: v for k, v in columns.items() if k not in ("prompt", "completion")}
+        names = {"instruction": "instruction", "input": key, "output": columns["completion"]}
+        return {**names, **rest}
+    further = FURTHER_COLUMNS.get(name, "context" if name == "input" else None)
+    is_free = further is not None and further not in columns and "text" not in columns
+    return {**columns, further: key} if further is not None and is_free else None
+
+
 def explain_missing_column(missing: str, columns: Mapping[str, str], value: RawRecord) -> BadRecord:
     """Return the error for a column of `data.columns` that a record lacks."""
     names = [str(key) for key in value]

@@ -91,13 +91,17 @@ class _File(msgspec.Struct):
     bytes: Count
 
 
-class _Source(msgspec.Struct):
+class _Source(msgspec.Struct, rename="camel"):
     role: str
     path: str
     sha256: str
     bytes: Count
     records: Count
     shape: str
+    read_as: str = ""
+    evidence: str = ""
+    matched: Count = 0
+    left_out: tuple[str, ...] = ()
 
 
 class _Document(msgspec.Struct, rename="camel"):
