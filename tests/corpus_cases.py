@@ -11,7 +11,7 @@ import os
 import re
 import shlex
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,8 @@ from cloudft.types import Finding
 
 CORPUS = Path(__file__).resolve().parent / "corpus"
 TABLE: dict[str, dict[str, Any]] = yaml.safe_load((CORPUS / "formats.yaml").read_text())
+BROKEN: dict[str, dict[str, Any]] = yaml.safe_load((CORPUS / "expected.yaml").read_text())
+"""The files in tests/corpus/broken, one fault each."""
 QUESTION, ANSWER = "Where does the ferry leave?", "From pier four."
 """What the first record of a file asks and answers, unless the table says otherwise."""
 RECORD_COUNTS = frozenset({"TooFewRecordsForModel"})
@@ -73,8 +75,8 @@ class Job:
         report = check_data(job.spec.data, format=format, base_dir=self.folder, limits=limits)
         return tuple(f for f in report.findings if f.code not in RECORD_COUNTS)
 
-    def stage(self, root: Path) -> tuple[list[Record], str, int]:
-        """Return the staged records, the format of the first file, and the number of records."""
+    def stage(self, root: Path) -> Staged:
+        """Stage the data below `root`."""
         job = self.load()
         kind = job.spec.customization_type
         target = job.model.formats[kind]
@@ -88,12 +90,24 @@ class Job:
         )
         lines = (staged.folder / "train.jsonl").read_text().splitlines()
         records = [parse_record(json.loads(line), {}, target) for line in lines]
-        return records, staged.manifest.sources[0].shape, staged.manifest.files["train"].records
+        sources = staged.manifest.sources
+        left_out = dict.fromkeys(key for source in sources for key in source.left_out)
+        return Staged(records, sources[0].shape, len(records), tuple(left_out))
+
+
+@dataclass(frozen=True)
+class Staged:
+    """Staged training data. `format` is that of the first file."""
+
+    records: list[Record]
+    format: str
+    count: int
+    left_out: tuple[str, ...]
 
 
 def open_case(name: str, folder: Path) -> Job:
     """Return the job of a file of the corpus, which is copied into `folder`."""
-    case = TABLE[name]
+    case = TABLE.get(name) or BROKEN[Path(name).name]
     copy = folder / Path(name).name
     if name.startswith("parquet/"):
         corpus_parquet.write(copy)
@@ -105,8 +119,11 @@ def open_case(name: str, folder: Path) -> Job:
     if "columns" in case:
         data["columns"] = case["columns"]
     job = Job(folder, copy.name, data=data)
-    given = {key: case[key] for key in ("base_model", "customization_type") if key in case}
-    return replace(job, **given)
+    return replace(
+        job,
+        base_model=case.get("base_model", job.base_model),
+        customization_type=case.get("customization_type", case.get("type", job.customization_type)),
+    )
 
 
 def prompt_of(record: Record) -> str:
@@ -123,7 +140,8 @@ def answer_of(record: Record) -> str:
     if isinstance(record, Document):
         return record.text
     if isinstance(record, PromptWithReference):
-        values = [record.reference, *record.extra_fields.values()]
+        reference = record.reference
+        values = [*record.extra_fields.values()] if reference is None else [reference]
         return "\n".join(v if isinstance(v, str) else json.dumps(v) for v in values)
     last = record.turns[-1]
     return "\n".join(last.all_texts) if last.role == "assistant" else ""
@@ -134,12 +152,16 @@ def texts_of(record: Record) -> str:
     return f"{prompt_of(record)}\n{answer_of(record)}"
 
 
+Edit = Callable[[Job, Finding], Job]
+
+
 @dataclass(frozen=True)
 class Remedy:
     """One way out that a finding offers. `apply` returns the job after it."""
 
     text: str
-    apply: Callable[[Job, Finding], Job]
+    apply: Edit
+    is_edit: bool = False
 
 
 _PASTED = re.compile(r"data\.columns: (?=\{)|customization_type: (\w+)|`(cloudft [^`]*)`")
@@ -148,10 +170,25 @@ _PASTED = re.compile(r"data\.columns: (?=\{)|customization_type: (\w+)|`(cloudft
 def remedies(finding: Finding) -> list[Remedy]:
     """Return the lines and commands that a finding's fix offers, or the edit of its code."""
     fix = finding.fix or ""
-    found = [_remedy(fix, match) for match in _PASTED.finditer(fix)]
+    found: list[Remedy] = []
+    end = 0
+    for match in _PASTED.finditer(fix):
+        way = _remedy(fix, match)
+        is_joined = fix[end : match.start()] == " with " and bool(found)
+        found.append(_both(found.pop(), way) if is_joined else way)
+        end = match.start() + len(way.text)
     if not found and finding.code in EDITS:
-        found = [Remedy(f"edit: {finding.code}", EDITS[finding.code])]
+        found = [Remedy(f"edit: {finding.code}", EDITS[finding.code], is_edit=True)]
     return found
+
+
+def _both(one: Remedy, other: Remedy) -> Remedy:
+    """Return the remedy of two lines that are pasted together."""
+
+    def apply(job: Job, finding: Finding) -> Job:
+        return other.apply(one.apply(job, finding), finding)
+
+    return Remedy(f"{one.text} with {other.text}", apply)
 
 
 def _remedy(fix: str, match: re.Match[str]) -> Remedy:
@@ -168,11 +205,10 @@ def _remedy(fix: str, match: re.Match[str]) -> Remedy:
 
 def _end_of_braces(text: str, start: int) -> int:
     """Return where the braces that open at `start` are closed; those in quotes do not count."""
-    _, end = json.JSONDecoder().raw_decode('"a"'), start
     for part in re.finditer(r'"(?:[^"\\]|\\.)*"|\}', text[start:]):
         if part[0] == "}":
             return start + part.end()
-    raise AssertionError(f"no closing brace in {text!r} after {end}")
+    raise AssertionError(f"no closing brace in {text!r}")
 
 
 def _run(words: list[str], job: Job) -> Job:
@@ -189,34 +225,34 @@ def _run(words: list[str], job: Job) -> Job:
     return replace(job, folder=new, train=copy.name)
 
 
-def _change_lines(job: Job, change: Callable[[list[str]], list[str]]) -> Job:
-    """Return the job with a changed copy of its file."""
-    path = job.folder / job.train
+def _new_file(job: Job, content: bytes, name: str = "") -> Job:
+    """Return the job with a file of this content instead of its own."""
     new = job.folder / f"edited-{len(list(job.folder.iterdir()))}"
     new.mkdir()
-    lines = change(path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True))
-    (new / job.train).write_text("".join(lines), encoding="utf-8")
-    return replace(job, folder=new)
+    (new / (name or job.train)).write_bytes(content)
+    return replace(job, folder=new, train=name or job.train)
 
 
 def take_out(job: Job, finding: Finding) -> Job:
     """Take the record at the finding's line out."""
-    line = finding.line
-    assert line is not None
-    return _change_lines(job, lambda lines: lines[: line - 1] + lines[line:])
+    assert finding.line is not None, finding
+    path = job.folder / job.train
+    if path.suffix == ".parquet":
+        return _new_file(job, corpus_parquet.without_row(path, finding.line))
+    lines = path.read_bytes().splitlines(keepends=True)
+    del lines[finding.line - 1]
+    return _new_file(job, b"".join(lines))
 
 
 def rewrite(job: Job, _: Finding) -> Job:
-    """Write each record as a prompt and a completion, as a person does who knows what it says."""
+    """Write the records by hand, as a person does who knows what they say."""
     pairs = [(QUESTION, ANSWER), ("When does the museum open?", "At nine on weekdays.")]
     records = [json.dumps({"prompt": p, "completion": c}) + "\n" for p, c in pairs]
-    changed = _change_lines(job, lambda _: records)
-    (changed.folder / job.train).rename(changed.folder / "rewritten.jsonl")
-    return replace(changed, train="rewritten.jsonl")
+    return _new_file(job, "".join(records).encode(), "rewritten.jsonl")
 
 
-def rename_file(job: Job, _: Finding) -> Job:
-    """Name the file that the data were made from, which is not there yet."""
+def name_another_file(job: Job, _: Finding) -> Job:
+    """Name the file that these data were made from, which is not there."""
     return replace(job, train="original.jsonl")
 
 
@@ -226,17 +262,50 @@ def leave_out_columns(job: Job, _: Finding) -> Job:
 
 
 def save_as_utf8(job: Job, _: Finding) -> Job:
-    """Save the file as UTF-8, as an editor does."""
-    path = job.folder / job.train
-    text = path.read_bytes().decode("cp1252")
-    path.write_text(text, encoding="utf-8")
+    """Save the file as UTF-8 with the line ends of Unix, as an editor does."""
+    raw = (job.folder / job.train).read_bytes()
+    encoding = "utf-16" if raw.startswith((b"\xff\xfe", b"\xfe\xff")) else "cp1252"
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = raw.decode(encoding, "replace")
+    return _new_file(job, text.replace("\r\n", "\n").encode())
+
+
+def choose_open_weights(job: Job, _: Finding) -> Job:
+    """Choose an open-weight base model."""
+    return replace(job, base_model="smollm2-135m")
+
+
+def keep_as_it_is(job: Job, _: Finding) -> Job:
+    """Do nothing: the finding asks a person to look, and to leave it so if it is meant."""
     return job
 
 
-EDITS: dict[str, Callable[[Job, Finding], Job]] = {}
+EDITS: dict[str, Edit] = {
+    **dict.fromkeys(
+        (
+            *("EmptyField", "WrongType", "BadTurns", "WrongToolCall", "WrongHistory"),
+            *("WrongWeight", "UnsupportedContent", "NotAnObject", "BlankLine", "RepeatedKey"),
+            *("BadJson", "Truncated", "TooDeep", "NotFinite", "LoneSurrogate", "SingleQuotes"),
+            *("ControlCharacter", "TrailingComma", "SeveralObjects", "ReservedWord"),
+            *("OverTokenLimit", "LosesTurns"),
+        ),
+        take_out,
+    ),
+    **dict.fromkeys(
+        (
+            *("WrongKeys", "WrongColumns", "PreferencePairs", "UnpairedPreferences", "UnusedKeys"),
+            *("BadCsv", "NoRecords", "EmptyFile", "Compressed", "BadParquet", "JsonArray"),
+        ),
+        rewrite,
+    ),
+    **dict.fromkeys(("TokenizedData", "UnsupportedFileType"), name_another_file),
+    **dict.fromkeys(("NotUtf8", "Bom", "CarriageReturns"), save_as_utf8),
+    **dict.fromkeys(
+        ("MixedShapes", "MixedTypes", "ColumnLeftOut", "NearTokenLimit"), keep_as_it_is
+    ),
+    "UnusedColumns": leave_out_columns,
+    "LosesContent": choose_open_weights,
+}
 """What a person does where the fix asks for a decision, by the finding's code."""
-
-
-def iter_errors(findings: tuple[Finding, ...]) -> Iterator[Finding]:
-    """Yield the findings that are errors."""
-    return (finding for finding in findings if finding.severity == "error")

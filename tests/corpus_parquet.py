@@ -26,6 +26,18 @@ def write(path: Path) -> None:
     pq.write_table(table, path)
 
 
+def without_row(path: Path, row: int) -> bytes:
+    """Return the file without a row, which counts from 1."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(path)
+    rest = pa.concat_tables([table.slice(0, row - 1), table.slice(row)])
+    sink = pa.BufferOutputStream()
+    pq.write_table(rest, sink)
+    return bytes(sink.getvalue())
+
+
 def _tables(pa: Any) -> dict[str, tuple[Any, dict[str, str]]]:
     def chat(question: str, answer: str) -> list[dict[str, Any]]:
         return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
@@ -44,7 +56,7 @@ def _tables(pa: Any) -> dict[str, tuple[Any, dict[str, str]]]:
     contents = pa.ListArray.from_arrays(pa.array([0, 2, 4], pa.int32()), messages)
     calls = [{"function": {"name": "find_pier", "arguments": {"line": "north", "day": None}}}]
     with_calls = [{"role": "user", "content": q, "tool_calls": None} for q in QUESTIONS]
-    names = {"info": {"features": {"label": {"names": ["museum", "ferry"], "_type": "ClassLabel"}}}}
+    names = {"info": {"features": {"label": {"names": ["hours", "piers"], "_type": "ClassLabel"}}}}
     simple = {"prompt": QUESTIONS, "completion": ANSWERS}
     return {
         "pairs": (pa.table(simple), {}),
@@ -93,7 +105,7 @@ def _tables(pa: Any) -> dict[str, tuple[Any, dict[str, str]]]:
             pa.table(
                 {
                     "prompt": [QUESTION, QUESTIONS[1]],
-                    "completion": as_json(["4", '"red"']),
+                    "completion": as_json([json.dumps(ANSWER), "4"]),
                 }
             ),
             {},
@@ -153,9 +165,11 @@ def _write_save_to_disk(path: Path) -> None:
 
     path.mkdir()
     table = pa.table({"prompt": QUESTIONS, "completion": ANSWERS})
-    with pa.OSFile(str(path / "data-00000-of-00001.arrow"), "wb") as file:
-        with pa.ipc.new_stream(file, table.schema) as writer:
-            writer.write_table(table)
+    with (
+        pa.OSFile(str(path / "data-00000-of-00001.arrow"), "wb") as file,
+        pa.ipc.new_stream(file, table.schema) as writer,
+    ):
+        writer.write_table(table)
     state = {"_data_files": [{"filename": "data-00000-of-00001.arrow"}], "_split": None}
     (path / "state.json").write_text(json.dumps(state))
     value = {"dtype": "string", "_type": "Value"}

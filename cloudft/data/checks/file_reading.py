@@ -67,6 +67,10 @@ class FileReading:
             left_out=tuple(self.left_out),
         )
 
+    def first_keys(self) -> tuple[str, ...]:
+        """Return the keys of the first record; none before it was read."""
+        return tuple(self._sample[0]) if self._sample else ()
+
     def title(self) -> str:
         """Return the format in words."""
         format = find_format(self.format)

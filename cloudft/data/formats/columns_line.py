@@ -7,6 +7,7 @@ import re
 import shlex
 from collections.abc import Mapping
 
+LINE_START = "data.columns: {"
 OPTIONAL_COLUMNS = frozenset({"system", "context", "reasoning", "history", "tools"})
 """Columns that a record may lack: they say more about a prompt and its answer."""
 _PLAIN = re.compile(r"[A-Za-z_][\w.-]*")
@@ -18,7 +19,7 @@ _ITEM = re.compile(r'(\w+): ("(?:[^"\\]|\\.)*"|[^,"]+)')
 def columns_line(columns: Mapping[str, str]) -> str:
     """Return `data.columns: {prompt: question, ...}`, quoted where YAML needs it."""
     pairs = ", ".join(f"{name}: {_quote(column)}" for name, column in columns.items())
-    return f"data.columns: {{{pairs}}}"
+    return f"{LINE_START}{pairs}}}"
 
 
 def _quote(column: str) -> str:

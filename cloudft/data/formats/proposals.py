@@ -165,9 +165,9 @@ def _choose_pairs(found: _Candidates, value: RawRecord) -> list[dict[str, str]]:
             answer = found.answers[0]
             return [pair(second, answer, context=first), pair(first, answer, context=second)]
         return [pair(key, found.answers[0]) for key in longest(found.others)]
-    texts = longest([*found.prompts, *found.others])
     if len(found.prompts) == 1 and found.others:
-        texts = [found.prompts[0], longest(found.others)[0]]
+        return [pair(found.prompts[0], key) for key in longest(found.others)]
+    texts = longest([*found.prompts, *found.others])
     return [pair(texts[0], texts[1]), pair(texts[1], texts[0])] if len(texts) == 2 else []
 
 

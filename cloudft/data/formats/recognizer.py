@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from cloudft.data.formats.columns_line import OPTIONAL_COLUMNS
+from cloudft.data.formats.columns_line import LINE_START, OPTIONAL_COLUMNS
 from cloudft.data.formats.key_roles import may_be_left_out
 from cloudft.data.formats.proposals import (
     explain_leftover,
@@ -130,7 +130,7 @@ def _recognize(value: RawRecord, *, is_labeled: bool = True) -> Record:
         renamed = _with_usual_case(value)
         match = next(_find_matches(renamed), None)
         if match is None:
-            raise explain_unknown(value, is_labeled=is_labeled)
+            raise _explain_unknown(value, is_labeled=is_labeled)
         value = renamed
     assert match.format.parse is not None
     unused = [key for key in match.unused if value[key] not in (None, "", [], {})]
@@ -152,6 +152,23 @@ def _recognize(value: RawRecord, *, is_labeled: bool = True) -> Record:
     if lost:
         raise explain_leftover(lost, value, match.format, _other_readings(value))
     return replace(record, left_out=(*record.left_out, *unused))
+
+
+def _explain_unknown(value: RawRecord, *, is_labeled: bool) -> BadRecord:
+    """Return the error for a record that no format takes.
+
+    If columns can't help, and the keys are those of a format, it is what that format says.
+    """
+    unknown = explain_unknown(value, is_labeled=is_labeled)
+    if LINE_START in unknown.fix:
+        return unknown
+    for match in _match_keys(tuple(value), registry_generation()):
+        if match.format.parse is not None and match.format.is_trained_on:
+            try:
+                match.format.parse(value)
+            except BadRecord as bad:
+                return bad
+    return unknown
 
 
 def _has_label(value: RawRecord, match: Match, unused: Sequence[str]) -> bool:
