@@ -165,9 +165,9 @@ def _choose_pairs(found: _Candidates, value: RawRecord) -> list[dict[str, str]]:
             answer = found.answers[0]
             return [pair(second, answer, context=first), pair(first, answer, context=second)]
         return [pair(key, found.answers[0]) for key in longest(found.others)]
-    if len(found.prompts) == 1 and found.others:
-        return [pair(found.prompts[0], key) for key in longest(found.others)]
     texts = longest([*found.prompts, *found.others])
+    if len(found.prompts) == 1 and found.others:  # what is named like a prompt leads
+        texts = [found.prompts[0], longest(found.others)[0]]
     return [pair(texts[0], texts[1]), pair(texts[1], texts[0])] if len(texts) == 2 else []
 
 
@@ -253,8 +253,11 @@ def with_further_column(columns: Mapping[str, str], key: str) -> dict[str, str] 
         names = {"instruction": "instruction", "input": key, "output": columns["completion"]}
         return {**names, **rest}
     further = FURTHER_COLUMNS.get(name, "context" if name == "input" else None)
-    is_free = further is not None and further not in columns and "text" not in columns
-    return {**columns, further: key} if further is not None and is_free else None
+    if further is None or further in columns or "text" in columns:
+        return None
+    if "messages" in columns and further not in ("system", "tools"):
+        return None  # a chat has no such part
+    return {**columns, further: key}
 
 
 def explain_missing_column(missing: str, columns: Mapping[str, str], value: RawRecord) -> BadRecord:

@@ -138,16 +138,14 @@ def _recognize(value: RawRecord, *, is_labeled: bool = True) -> Record:
         return match.format.parse(value)
     # Checked before parsing: a second reading explains what parsing would call an error.
     if is_labeled and _has_label(value, match, unused):
-        raise explain_unknown(value, is_labeled=is_labeled)
+        raise _explain_unknown(value, is_labeled=is_labeled)
     record = match.format.parse(value)
     texts = _texts_of(record)
-    own_texts = [item for key, item in value.items() if key not in unused and item]
+    used = [v for key, v in value.items() if key not in unused and isinstance(v, str) and v.strip()]
     lost = [
         key
         for key in unused
-        if not may_be_left_out(key, value[key])
-        and not _repeats(value[key], texts)
-        and not _repeats(value[key], own_texts)
+        if not may_be_left_out(key, value[key]) and not _repeats(value[key], texts, used)
     ]
     if lost:
         raise explain_leftover(lost, value, match.format, _other_readings(value))
@@ -214,18 +212,19 @@ def _texts_of(record: Record) -> list[str]:
     return [record.text]
 
 
-def _repeats(value: object, texts: Sequence[object]) -> bool:
+def _repeats(value: object, texts: Sequence[str], used: Sequence[str]) -> bool:
     """Return whether a value says only what the record says anyway.
 
     It is one of the record's texts (UltraChat's `prompt`), or all of them in one rendered text
-    (Alpaca's `text`).
+    (Alpaca's `text`); `used` are the texts as they are written in the record.
     """
     if not isinstance(value, str):
         return False
-    if value in texts:
+    if value in texts or value in used:
         return True
-    return len(texts) >= MIN_RENDERED_TEXTS and all(
-        isinstance(text, str) and text in value for text in texts
+    return any(
+        len(parts) >= MIN_RENDERED_TEXTS and all(part in value for part in parts)
+        for parts in (texts, used)
     )
 
 
