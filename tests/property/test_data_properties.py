@@ -131,6 +131,75 @@ def test_a_block_at_once_says_what_line_by_line_says(
     assert columns.max_characters >= max(columns.record_lengths())
 
 
+CONTENT = STRING | st.lists(st.fixed_dictionaries({"text": STRING}), max_size=2) | st.none()
+MESSAGE = st.fixed_dictionaries(
+    {"role": st.sampled_from(["system", "user", "assistant", "human"]), "content": CONTENT},
+    optional={"weight": st.sampled_from([0, 1, None])},
+)
+GOOD_TURNS = st.lists(st.tuples(TEXT, TEXT), min_size=1, max_size=2).map(
+    lambda pairs: [
+        {"role": role, "content": text}
+        for pair in pairs
+        for role, text in zip(("user", "assistant"), pair, strict=True)
+    ]
+)
+
+
+def as_blocks(messages: list[dict[str, object]]) -> list[dict[str, object]]:
+    return [{**message, "content": [{"text": message["content"]}]} for message in messages]
+
+
+CHAT = st.fixed_dictionaries(
+    {"messages": GOOD_TURNS | GOOD_TURNS.map(as_blocks) | st.lists(MESSAGE, max_size=3)},
+    optional={
+        "system": st.lists(st.fixed_dictionaries({"text": STRING}), max_size=2) | STRING,
+        "schemaVersion": st.sampled_from(["bedrock-conversation-2024", None]),
+        "id": st.integers(0, 9),
+    },
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    st.sampled_from(["messages", "converse"]),
+    st.lists(CHAT, min_size=1, max_size=3),
+    st.sampled_from(["converse", "messages", "claude-messages"]),
+    st.booleans(),
+)
+def test_a_block_of_chats_at_once_says_what_line_by_line_says(
+    shape: str, chats: list[dict[str, object]], target: str, ascii: bool
+):
+    raw = "".join(json.dumps(chat, ensure_ascii=ascii) + "\n" for chat in chats).encode(
+        "utf-8", "surrogatepass"
+    )
+    batch = decode_batch(shape, raw, len(chats))
+    if batch is None or not can_encode(batch, target):
+        return
+    records = [parse_record(chat, {}) for chat in chats]
+    slow = [encode_record(record, target) for record in records]
+    assert {record.format for record in records} == {shape}
+    assert not any(record.left_out for record in records)
+    assert encode_batch(batch, target).splitlines(keepends=True) == [line for line, _ in slow]
+    assert batch.record_lengths() == [size for _, size in slow]
+    assert batch.characters == sum(batch.record_lengths())
+    assert batch.max_characters == max(batch.record_lengths())
+    assert batch.completions == [record.answer for record in records]
+
+
+@given(st.lists(GOOD_TURNS, min_size=1, max_size=4), st.booleans())
+def test_plain_chats_take_the_fast_path(chats: list[list[dict[str, object]]], blocks: bool):
+    turns = [as_blocks(chat) if blocks else chat for chat in chats]
+    raw = "".join(json.dumps({"messages": chat}) + "\n" for chat in turns).encode()
+    assert decode_batch("converse" if blocks else "messages", raw, len(chats)) is not None
+
+
+def test_a_repeated_key_in_a_chat_leaves_the_fast_path():
+    line = b'{"messages":[{"role":"user","role":"user","content":"q"},'
+    line += b'{"role":"assistant","content":"a"}]}\n'
+    assert decode_batch("messages", line, 1) is None
+    assert decode_batch("messages", line.replace(b'"role":"user",', b"", 1), 1) is not None
+
+
 def once(members: list[tuple[str, object]]) -> dict[str, object]:
     assert len(dict(members)) == len(members)
     return dict(members)

@@ -9,6 +9,7 @@ from typing import Protocol
 from cloudft.data.checks.dataset_limits import DatasetLimits
 from cloudft.data.checks.file_reading import FileReading, note_reading, warn_columns_left_out
 from cloudft.data.findings import Findings
+from cloudft.data.formats.chat_fast_path import CONTENT_TYPES
 from cloudft.data.formats.fast_path import RecordBatch, can_encode, decode_batch
 from cloudft.data.formats.recognizer import parse_record
 from cloudft.data.formats.record import BadRecord, JsonObject, RawRecord, Record
@@ -141,7 +142,9 @@ class _FilePass:
 
     def _read_block(self, block: Block) -> Iterator[Row]:
         """Yield the rows of a block that must be read singly: all of them, or none."""
-        batch = decode_batch(self.reading.format, block.raw, block.line_count)
+        batch = None
+        if self._may_be_plain():
+            batch = decode_batch(self.reading.format, block.raw, block.line_count)
         if (
             batch is not None
             and can_encode(batch, self.target)
@@ -152,6 +155,11 @@ class _FilePass:
             self.on_count(len(batch))
         else:
             yield from read_json_rows(self.context, block)
+
+    def _may_be_plain(self) -> bool:
+        """Return whether messages had one type of content so far: that of the fast path."""
+        content = CONTENT_TYPES.get(self.reading.format)
+        return content is None or self.types.get("messages/content") is content
 
     def _read_row(self, row: Row) -> str:
         """Read one record into the sink; return its format, or "" when it can't be used."""

@@ -7,7 +7,7 @@ parser reads them all into turns.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import msgspec
 
@@ -52,6 +52,7 @@ TURN_KEYS = {
     *REASONING_KEYS,
     *("weight", "tool_calls", "function_call", "tool_call_id", "name", "refusal"),
 }
+_PLAIN_ROLES = frozenset({"user", "assistant", "system"})
 _ROLES_SEEN = 100
 
 
@@ -74,8 +75,7 @@ class BatchChat(msgspec.Struct, gc=False):
     messages: tuple[BatchMessage, BatchMessage]
 
 
-@dataclass
-class _Message:
+class _Message(NamedTuple):
     """A message before turns are made of it. `role` is a key of ROLES."""
 
     role: str
@@ -110,7 +110,7 @@ def parse_messages(
         system = system or tuple([block for block in first.content if isinstance(block, str)])
     turns = _to_turns(parsed, key)
     _check_order(turns, key, allow_open_end=allow_open_end)
-    tools = [tool for name in TOOL_KEYS for tool in parse_tools(value.get(name), name)]
+    tools = [tool for name in TOOL_KEYS if name in value for tool in parse_tools(value[name], name)]
     return Conversation(
         format, system, _name_calls(turns), tools=tuple(tools), left_out=tuple(left_out)
     )
@@ -119,7 +119,11 @@ def parse_messages(
 def _system_texts(value: RawRecord) -> tuple[str, ...]:
     """Return the system prompt beside the messages. Empty, blank and null ones are none."""
     for key in SYSTEM_KEYS:
-        system = value.get(key)
+        if key not in value:
+            continue
+        system = value[key]
+        if plain := _plain_texts(system):
+            return plain
         if isinstance(system, dict):  # Gemini's: {"role", "parts"}
             system = next((system[k] for k in CONTENT_KEYS if system.get(k) is not None), None)
         if system is None or system == [] or (isinstance(system, str) and not system.strip()):
@@ -152,11 +156,26 @@ def _parse_message(message: object, field: str, left_out: dict[str, None]) -> _M
         shown = f"{written!r}"[:60]
         fix = f"write user or assistant; known roles: {', '.join(ROLE_ALIASES)}"
         raise BadRecord("BadTurns", f"{field} has the role {shown}", fix, field)
-    content = message.get("content")
-    is_plain = len(message) == 2 and role not in ("tool", "call")
-    if is_plain and isinstance(content, str) and content.strip():  # most messages are so
-        return _Message(role, (content,), True, written)
+    if len(message) == 2 and role in _PLAIN_ROLES and "content" in message:
+        texts = _plain_texts(message["content"])
+        if texts:  # most messages are so
+            return _Message(role, texts, True, written)
     return _parse_rich_message(message, role, written, field, left_out)
+
+
+def _plain_texts(content: object) -> tuple[str, ...]:
+    """Return the texts of a text, or of a list of blocks with a text alone; () for all else."""
+    if isinstance(content, str):
+        return (content,) if content.strip() else ()
+    if not isinstance(content, list):
+        return ()
+    texts = []
+    for block in content:
+        text = block.get("text") if isinstance(block, dict) and len(block) == 1 else None
+        if not isinstance(text, str) or not text.strip():
+            return ()
+        texts.append(text)
+    return tuple(texts)
 
 
 def _parse_rich_message(
@@ -277,6 +296,10 @@ def _to_turns(messages: Sequence[_Message], key: str) -> list[Turn]:
     A user's text right after tool results belongs to their turn, and a call right after an
     assistant's text to its turn, as Converse has them.
     """
+    if all(message.role in ("user", "assistant") for message in messages):
+        is_call = any(message.written_role in ROLES["call"] for message in messages)
+        if not is_call:
+            return [Turn(m.role, m.content, m.is_learned) for m in messages]
     turns: list[Turn] = []
     last = None
     for index, message in enumerate(messages):

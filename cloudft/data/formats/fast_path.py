@@ -17,12 +17,15 @@ from typing import Any
 
 import msgspec
 
-from cloudft.data.formats.registry import find_format, get_format
+from cloudft.data.formats.chat_fast_path import CHAT_DECODERS, PlainChat
+from cloudft.data.formats.registry import encode_record, find_format, get_format
 
 QUOTE, BACKSLASH = 34, 92
 SMALL_BLOCK = 64 * 1024
 """Bytes up to which quotes are counted without numpy: importing it takes longer than a small
 file's whole check."""
+CHAT_TARGETS = frozenset({"messages", "converse", "claude-messages"})
+"""Formats that hold any plain chat."""
 _BACKSLASHES_AND_QUOTE = re.compile(rb'\\+"')
 
 
@@ -37,9 +40,14 @@ class RecordBatch:
     completions: list[str]
     characters: int
     max_characters: int
+    chats: Sequence[PlainChat] = ()
+    """Chats, where the records are these: `prompts` then holds all but each one's last answer."""
+    chat_format: str = ""
 
     def record_lengths(self) -> list[int]:
         """Return the characters of each record's texts."""
+        if self.chats:
+            return [sum(map(len, chat.texts())) for chat in self.chats]
         if not self.completions:
             return list(map(len, self.prompts))
         return list(map(add, map(len, self.prompts), map(len, self.completions)))
@@ -126,6 +134,8 @@ _decoders: dict[tuple[str, ...], _Decoder] = {}
 
 def decode_batch(format: str, raw: bytes, lines: int) -> RecordBatch | None:
     """Return the `lines` records of a block in that format; None if one of them is not plain."""
+    if format in CHAT_DECODERS:
+        return _decode_chats(format, raw, lines)
     record_format = find_format(format)
     if record_format is None or not record_format.text_keys:
         return None
@@ -135,9 +145,37 @@ def decode_batch(format: str, raw: bytes, lines: int) -> RecordBatch | None:
     return _decoders[keys].decode(raw, lines)
 
 
+def _decode_chats(format: str, raw: bytes, lines: int) -> RecordBatch | None:
+    """Return a block of plain chats; None if one of them is not plain."""
+    try:
+        decoded = CHAT_DECODERS[format](raw)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    if (
+        decoded is None
+        or len(decoded.chats) != lines
+        or b"\r" in raw
+        or not has_quote_count(raw, decoded.quotes)
+    ):
+        return None
+    texts = [chat.texts() for chat in decoded.chats]
+    if not all(all(map(str.strip, parts)) for parts in texts):
+        return None
+    lengths = [sum(map(len, parts)) for parts in texts]
+    answers = ["\n".join(chat.turns[-1]) for chat in decoded.chats]
+    # NUL: no word of a text may span two of them.
+    prompts = [
+        "\0".join(parts[: -len(chat.turns[-1])])
+        for parts, chat in zip(texts, decoded.chats, strict=True)
+    ]
+    return RecordBatch(prompts, answers, sum(lengths), max(lengths), decoded.chats, format)
+
+
 def can_encode(batch: RecordBatch, target: str) -> bool:
     """Return whether such records may be written in format `target`."""
     format = find_format(target)
+    if batch.chats:
+        return target in CHAT_TARGETS
     if format is None or format.batch_record is None:
         return False
     return format.is_labeled == bool(batch.completions)
@@ -148,6 +186,9 @@ _ENCODER = msgspec.json.Encoder()
 
 def encode_batch(batch: RecordBatch, target: str) -> bytes:
     """Return the canonical lines, byte for byte those of registry.encode_record."""
+    if batch.chats:
+        conversations = (chat.to_conversation(batch.chat_format) for chat in batch.chats)
+        return b"".join([encode_record(record, target)[0] for record in conversations])
     build = get_format(target).batch_record
     assert build is not None, f"{target} has no batch_record: see can_encode"
     columns = (batch.prompts, batch.completions) if batch.completions else (batch.prompts,)
