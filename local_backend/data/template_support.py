@@ -129,16 +129,26 @@ def adapt_chat(tokenizer: PreTrainedTokenizerBase, chat: Chat) -> tuple[Chat, Te
     if not needs:
         return chat, TemplateSupport()
     support = probe_template(tokenizer, with_tools=bool(chat.tools))
-    missing = [
-        name for feature, name in FEATURE_NAMES.items() if feature in needs - support.features
-    ]
+    missing = needs - support.features
     if missing:
         raise TrainerError(
-            f"The model's chat template does not render {' and '.join(missing)}, and a record has"
-            " it.",
+            f"The model's chat template leaves out {_names(missing)}, which a record has.",
             fix=UNSUPPORTED_FIX,
         )
     return replace(chat, messages=[_adapt(message, support) for message in chat.messages]), support
+
+
+def _names(features: set[str]) -> str:
+    """Return the names of features; without calls or reasoning, not those of their details too."""
+    without = (
+        {f for f in features if f.endswith("_calls") or f == "results"}
+        if "calls" in features
+        else set()
+    )
+    if "reasoning" in features:
+        without |= {f for f in features if f.startswith("reasoning_")}
+    names = [name for key, name in FEATURE_NAMES.items() if key in features - without]
+    return " and ".join([", ".join(names[:-1])] * (len(names) > 1) + names[-1:])
 
 
 def _adapt(message: Message, support: TemplateSupport) -> Message:
