@@ -19,6 +19,8 @@ FILE_TYPES = {
     ".csv": "csv",
     ".tsv": "csv",
     ".parquet": "parquet",
+    ".arrow": "arrow",
+    ".feather": "arrow",
     ".txt": "text",
     ".md": "text",
 }
@@ -80,7 +82,7 @@ class SourceResolver:
         for name in list_object_uris(uri):
             file_type = FILE_TYPES.get(Path(name).suffix.lower())
             has_objects = True
-            if file_type is None or file_type == "parquet":  # Parquet is read from its end
+            if file_type in (None, "parquet", "arrow"):  # Parquet is read from its end
                 unsupported.append(name)
             elif (problem := self._check_named_once(field, name)) is not None:
                 code, message, fix = problem
