@@ -125,7 +125,7 @@ def test_numbers_of_classes_become_their_names(tmp_path: Path) -> None:
     assert [row["plain"] for row in rows] == [0, 1, 2, 3, 4]
 
 
-def test_names_of_classes_are_trained_on_and_told(tmp_path: Path) -> None:
+def test_names_of_classes_are_trained_on_and_reported(tmp_path: Path) -> None:
     features = {"label": {"names": ["billing", "login"], "_type": "ClassLabel"}}
     path = write(tmp_path, {"text": ["a", "b"], "label": [1, 0]}, features)
     columns = {"prompt": "text", "completion": "label"}

@@ -222,7 +222,7 @@ def test_columns_of_the_users_own(tmp_path: Path):
     assert (note.severity, note.code) == ("note", "ReadAs")
     [finding] = findings(tmp_path, "x.csv", b"question,anwser\na,b\n", columns=columns)
     assert (finding.code, finding.field) == ("WrongKeys", "/answer")
-    assert "'anwser'" in (finding.fix or "")
+    assert "completion: anwser" in (finding.fix or "")
     [finding] = findings(tmp_path, "x.csv", b"q,a\na,b\n", columns=columns)
     assert "data.columns" in (finding.fix or "")
 
