@@ -20,6 +20,9 @@ import cloudft
 from cloudft import errors
 from cloudft.cli.lazy_group import LazyGroup
 from cloudft.cli.main import cloudft as cloudft_command
+from cloudft.data.formats import pairs
+from cloudft.data.formats.chat_messages import ROLES
+from cloudft.data.formats.registry import all_formats
 from cloudft.endpoint.supported_operations import render_markdown_table
 from cloudft.spec.sections import job_model
 
@@ -218,6 +221,45 @@ def render_layers() -> str:
     return render_table(("layer", "package", "purpose"), rows)
 
 
+def _keys(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+
+def render_pair_keys() -> str:
+    """Return a table of the keys that a prompt with its answer may have."""
+    contexts = sorted({key for keys in pairs.CONTEXT_KEYS.values() for key in keys})
+    rows = [
+        ("prompt", "yes", _keys(pairs.PROMPT_KEYS), "`prompt`"),
+        ("answer", "yes", _keys(pairs.COMPLETION_KEYS), "`completion`"),
+        ("system prompt", "", _keys(pairs.SYSTEM_KEYS), "`system`"),
+        ("text that the prompt is about", "", _keys(contexts), "`context`"),
+        ("reasoning before the answer", "", _keys(pairs.REASONING_KEYS), "`reasoning`"),
+        ("earlier turns, `[[question, answer], ...]`", "", "`history`", "`history`"),
+        ("tools", "", "`tools`", "`tools`"),
+    ]
+    return render_table(("what", "needed", "keys", "in `data.columns`"), rows)
+
+
+def render_record_formats() -> str:
+    """Return a table of the formats besides pairs: those trained on first, then those refused."""
+    keys: dict[tuple[str, bool], list[str]] = {}
+    for format in all_formats():
+        if format.parse is not None and format not in pairs.FORMATS:
+            title = format.title or format.name
+            keys.setdefault((title, format.is_trained_on), []).append(_keys(format.keys.required))
+    rows = [
+        (title, "; ".join(sets), "yes" if is_trained_on else "recognized, and refused by name")
+        for (title, is_trained_on), sets in sorted(keys.items(), key=lambda item: not item[0][1])
+    ]
+    return render_table(("format", "keys", "trained on"), rows)
+
+
+def render_chat_roles() -> str:
+    """Return a table of the names that tools give the roles."""
+    rows = [(role, _keys(names)) for role, names in ROLES.items()]
+    return render_table(("role", "names, in any case"), rows)
+
+
 PARTS: Mapping[str, Callable[[], str]] = {
     "commands": render_command_index,
     "job-file-fields": render_job_file_fields,
@@ -225,6 +267,9 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "python-api": render_python_api,
     "operations": render_markdown_table,
     "layers": render_layers,
+    "pair-keys": render_pair_keys,
+    "record-formats": render_record_formats,
+    "chat-roles": render_chat_roles,
 }
 
 
