@@ -9,9 +9,10 @@ is an error, beyond 2.5 a warning.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
 from cloudft.catalogue.model import Limits, Model
+from cloudft.data.checks.template_limits import TemplateLimits
+from cloudft.data.checks.violation import LimitViolation
 from cloudft.data.formats.fast_path import RecordBatch
 from cloudft.data.formats.record import Conversation, Document, Record, json_pointer
 from cloudft.types import DataVolume, Severity, StagedFile
@@ -20,19 +21,11 @@ MAX_CHARACTERS_PER_TOKEN = 6
 MIN_CHARACTERS_PER_TOKEN = 2.5
 
 
-@dataclass(frozen=True)
-class LimitViolation:
-    """A limit that is broken. `field` is a JSON pointer, or a key of the job file."""
-
-    severity: Severity
-    code: str
-    message: str
-    fix: str
-    field: str | None = None
-
-
 class DatasetLimits:
     """The limits of one model, customization type and batch size. Empty without `limits`."""
+
+    template: TemplateLimits | None = None
+    """What the chat template renders, where cloudft's own trainer trains."""
 
     def __init__(self, limits: Limits | None = None, batch_size: int = 1) -> None:
         self._limits = limits
@@ -63,6 +56,8 @@ class DatasetLimits:
 
     def check_record(self, record: Record) -> Iterator[LimitViolation]:
         """Yield the limits that one record breaks."""
+        if self.template is not None and isinstance(record, Conversation):
+            yield from self.template.check_record(record)
         if self._limits is None:
             return
         if isinstance(record, Document):
