@@ -26,6 +26,7 @@ UNREPAIRABLE = {
     "csv": "rows are not repaired: correct what `cloudft check` lists by hand",
     "text": "texts are not repaired: correct what `cloudft check` lists by hand",
     "parquet": "Parquet files are not repaired: correct the program that writes them",
+    "arrow": "Arrow files are not repaired: correct the program that writes them",
 }
 """File type -> why there is no copy, where nothing but its bytes could be repaired."""
 

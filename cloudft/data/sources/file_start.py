@@ -20,6 +20,7 @@ ARCHIVE_MAGIC = {
 """How compressed files begin: the name, and the program where `check --fix` has none."""
 _PAGE = re.compile(rb"\s*<(?:!doctype html|html|\?xml)", re.IGNORECASE)
 _SIZE = re.compile(rb"\nsize (\d+)")
+BINARY_TYPES = ("parquet", "arrow")
 SAMPLED_LINES = 20
 JSON_STARTS = (b"{", b"[")
 Problem = tuple[str, str, str]
@@ -35,7 +36,7 @@ def find_foreign_content(start: bytes, file_type: str, file: str) -> Problem | N
         size = _SIZE.search(start[:300])
         where = f", which has {int(size[1])} bytes" if size else ""
         return "GitLfsPointer", f"a pointer of Git LFS, not the file itself{where}", "git lfs pull"
-    if file_type == "parquet":
+    if file_type in BINARY_TYPES:
         return None
     for magic, (name, program) in ARCHIVE_MAGIC.items():
         if start.startswith(magic):

@@ -9,8 +9,9 @@ json_scan.py finds the end.
 from __future__ import annotations
 
 import re
-from collections.abc import Generator, Iterator
-from typing import Literal
+from collections.abc import Generator, Iterator, Sequence
+from functools import cached_property
+from typing import Literal, overload
 
 from cloudft.data.sources.json_scan import is_value_start, scan_values, skip_space
 from cloudft.data.sources.line_blocks import count_newlines
@@ -58,6 +59,10 @@ class ValueBlock:
         self.is_proven = bool(found)
         return found
 
+    def record_lines(self) -> Sequence[int]:
+        """Return the line in which each value begins, counted only if one is needed."""
+        return _ValueLines(self)
+
     def _decode(self) -> list[bytes]:
         """Return the bytes of each value; none if they are not all whole and valid."""
         import msgspec
@@ -69,6 +74,32 @@ class ValueBlock:
             return list(map(bytes, msgspec.json.Decoder(msgspec.Raw).decode_lines(self.raw)))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return []
+
+
+class _ValueLines(Sequence[int]):
+    """The lines of a block's values."""
+
+    def __init__(self, block: ValueBlock) -> None:
+        self._block = block
+
+    @cached_property
+    def _lines(self) -> list[int]:
+        lines, line, at = [], self._block.first_line, 0
+        for start, _ in self._block.split():
+            line += self._block.raw.count(b"\n", at, start)
+            at = start
+            lines.append(line)
+        return lines
+
+    @overload
+    def __getitem__(self, index: int) -> int: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[int]: ...
+    def __getitem__(self, index: int | slice) -> int | list[int]:
+        return self._lines[index]
+
+    def __len__(self) -> int:
+        return len(self._lines)
 
 
 class ValueReader:

@@ -30,6 +30,10 @@ class Block(NamedTuple):
     raw: bytes
     line_count: int
 
+    def record_lines(self) -> range:
+        """Return the number of each line."""
+        return range(self.first_line, self.first_line + self.line_count)
+
 
 class LineTooLong(Exception):
     """A line is longer than it may be; `line` is its number."""

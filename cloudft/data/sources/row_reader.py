@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import codecs
 import io
-from collections.abc import Callable, Iterable, Iterator
+import shlex
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import IO
 
 from cloudft.data.findings import Findings
@@ -28,6 +30,10 @@ from cloudft.data.sources.text_encoding import decode_windows_1252
 MAX_RECORD_BYTES = 64 * 1024 * 1024
 """Bytes of the longest line, cell or document. Reading holds one of them at a time."""
 LFS_POINTER_BYTES = 256
+
+
+TakeRows = Callable[[Sequence[str], Sequence[Sequence[str]], Sequence[int]], bool]
+"""Gets the names of columns, and rows with a cell for each; returns whether it has taken them."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +61,8 @@ class ReadContext:
     findings: Findings
     digest: StreamDigest = field(default_factory=StreamDigest)
     is_unreadable: bool = False
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """The columns that the user names (`data.columns`), by canonical key."""
 
     def add_error(self, code: str, message: str, fix: str, line: int | None = None) -> None:
         """Add an error about this file."""
@@ -139,11 +147,17 @@ class ReadContext:
     def add_encoding_error(self, raw: bytes, number: int, error: UnicodeDecodeError) -> None:
         """Add an error about bytes that are no UTF-8."""
         message = f"byte 0x{raw[error.start]:02x} at position {error.start + 1} is not UTF-8"
-        fix = "save the file as UTF-8"
+        fix = "save it as UTF-8 (in Excel: CSV UTF-8)"
         if decode_windows_1252(raw) is not None:
             message += "; the text is in Windows-1252"
             fix = f"{FIX_COMMAND} writes a copy in UTF-8"
         self.add_error("NotUtf8", message, fix, number)
+
+    def copy_names(self, mark: str) -> tuple[str, str]:
+        """Return the file's name and that of a copy beside it, for a shell."""
+        path = Path(self.source.display_name)
+        new = path.with_name(f"{path.stem}.{mark}{path.suffix}")
+        return shlex.quote(str(path)), shlex.quote(str(new))
 
     def decode_text(self, raw: bytes, number: int) -> str | None:
         """Return the bytes as text; None, with an error, if they are no UTF-8."""
@@ -154,14 +168,21 @@ class ReadContext:
             return None
 
 
-def read_rows(context: ReadContext, read_block: BlockReader | None = None) -> Iterator[Row]:
+def read_rows(
+    context: ReadContext,
+    read_block: BlockReader | None = None,
+    take_rows: TakeRows | None = None,
+) -> Iterator[Row]:
     """Yield the records of a file, in order. What can't be read is an error in `context`.
 
     `read_block` takes the blocks of a JSON file instead, and yields the rows that are still to be
-    read singly.
+    read singly. `take_rows` gets groups of rows of a table, and returns whether it has taken them.
     """
     try:
-        yield from _READERS[context.source.file_type](context, read_block)
+        if context.source.file_type == "csv":
+            yield from _read_csv(context, take_rows)
+        else:
+            yield from _READERS[context.source.file_type](context, read_block)
     except OSError as exc:
         context.add_error("FileUnreadable", exc.strerror or str(exc), "make the file readable")
         return
@@ -183,19 +204,30 @@ def _read_text(context: ReadContext, read_block: BlockReader | None) -> Iterator
         yield from read_text(context, read_pieces(handle, context.digest), read_block)
 
 
-def _read_csv(context: ReadContext, read_block: BlockReader | None) -> Iterator[Row]:
+def _read_csv(context: ReadContext, take_rows: TakeRows | None) -> Iterator[Row]:
     from cloudft.data.sources.tabular_reader import read_csv_rows
 
-    return read_csv_rows(context)
+    return read_csv_rows(context, take_rows)
 
 
 def _read_parquet(context: ReadContext, read_block: BlockReader | None) -> Iterator[Row]:
-    from cloudft.data.sources.tabular_reader import read_parquet_rows
+    from cloudft.data.sources.arrow_reader import read_parquet_rows
 
+    if not _is_lfs_pointer(context):
+        yield from read_parquet_rows(context)
+
+
+def _read_arrow(context: ReadContext, read_block: BlockReader | None) -> Iterator[Row]:
+    from cloudft.data.sources.arrow_reader import read_arrow_rows
+
+    if not _is_lfs_pointer(context):
+        yield from read_arrow_rows(context)
+
+
+def _is_lfs_pointer(context: ReadContext) -> bool:
+    """Return whether a binary file is a pointer of Git LFS; if so, add an error."""
     with context.source.open() as handle:
-        if context.is_foreign(handle.read(LFS_POINTER_BYTES)):
-            return
-    yield from read_parquet_rows(context)
+        return context.is_foreign(handle.read(LFS_POINTER_BYTES))
 
 
 def _read_text_lines(context: ReadContext, read_block: BlockReader | None) -> Iterator[Row]:
@@ -207,8 +239,8 @@ def _read_text_lines(context: ReadContext, read_block: BlockReader | None) -> It
 
 _READERS: dict[str, Callable[[ReadContext, BlockReader | None], Iterator[Row]]] = {
     "jsonl": _read_json,
-    "csv": _read_csv,
     "text": _read_text,
     "text lines": _read_text_lines,
     "parquet": _read_parquet,
+    "arrow": _read_arrow,
 }
