@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import bz2
+import codecs
+import contextlib
 import gzip
 import io
 import lzma
@@ -30,30 +32,40 @@ class NotText(ValueError):
         self.line = line
 
 
-def open_repaired_bytes(handle: IO[bytes], note: Callable[[str], None]) -> io.BufferedReader:
+@contextlib.contextmanager
+def open_repaired_bytes(
+    handle: IO[bytes], note: Callable[[str], None]
+) -> Iterator[io.BufferedReader]:
     """Open a file's bytes unpacked, and in UTF-8 if they are UTF-16; `note` gets what was done."""
-    stream: io.BufferedReader = io.BufferedReader(cast(io.RawIOBase, handle), BUFFER_BYTES)
-    start = stream.peek(8)[:8]
-    unpack = next((u for magic, u in DECOMPRESSORS.items() if start.startswith(magic)), None)
-    if unpack is not None:
-        note("unpacked")
-        packed = CountingReader(stream)
-        unpacked = BoundedReader(unpack(packed), packed, DEFAULT_LIMITS)
-        stream = io.BufferedReader(unpacked, BUFFER_BYTES)
-    codec = detect_utf16(stream.peek(8)[:8])
-    if codec is not None:
-        note("written as UTF-8 (it was UTF-16)")
-        stream = io.BufferedReader(_Recoded(stream, codec), BUFFER_BYTES)
-    return stream
+    with contextlib.ExitStack() as stack:
+        stream = _buffer(cast(io.RawIOBase, handle), stack)
+        start = stream.peek(8)[:8]
+        unpack = next((u for magic, u in DECOMPRESSORS.items() if start.startswith(magic)), None)
+        if unpack is not None:
+            note("unpacked")
+            packed = CountingReader(stream)
+            unpacked = stack.enter_context(unpack(packed))
+            stream = _buffer(BoundedReader(unpacked, packed, DEFAULT_LIMITS), stack)
+        codec = detect_utf16(stream.peek(8)[:8])
+        if codec is not None:
+            note("written as UTF-8 (it was UTF-16)")
+            text = stack.enter_context(
+                io.TextIOWrapper(stream, codec, errors="replace", newline="")
+            )
+            stream = _buffer(_Recoded(text), stack)
+        yield stream
+
+
+def _buffer(raw: io.RawIOBase, stack: contextlib.ExitStack) -> io.BufferedReader:
+    return stack.enter_context(io.BufferedReader(raw, BUFFER_BYTES))
 
 
 class _Recoded(io.RawIOBase):
     """A text in another encoding, as UTF-8."""
 
-    def __init__(self, stream: io.BufferedReader, codec: str) -> None:
+    def __init__(self, text: io.TextIOWrapper) -> None:
         super().__init__()
-        self._text = io.TextIOWrapper(stream, codec, errors="replace", newline="")
-        self._rest = b""
+        self._text, self._rest = text, b""
 
     def readable(self) -> bool:
         """Return True."""
@@ -76,15 +88,14 @@ def repair_text(
 
     Raises NotText for a line in another encoding, and what reading and unpacking raise.
     """
-    stream = open_repaired_bytes(handle, note)
-    if stream.peek(3)[:3] == b"\xef\xbb\xbf":
-        note("byte order mark left out")
-        stream.read(3)
-    for block in split_lines(iter(lambda: stream.read(PIECE_BYTES), b""), max_line_bytes):
-        number = block.first_line
-        for raw in io.BytesIO(block.raw):
-            yield _to_utf8(raw, number, note)
-            number += 1
+    with open_repaired_bytes(handle, note) as stream:
+        if stream.peek(3)[:3] == codecs.BOM_UTF8:
+            note("byte order mark left out")
+            stream.read(3)
+        pieces = iter(lambda: stream.read(PIECE_BYTES), b"")
+        for block in split_lines(pieces, max_line_bytes):
+            for number, raw in enumerate(io.BytesIO(block.raw), block.first_line):
+                yield _to_utf8(raw, number, note)
 
 
 def _to_utf8(raw: bytes, number: int, note: Callable[[str], None]) -> bytes:

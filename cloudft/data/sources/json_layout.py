@@ -133,10 +133,12 @@ def _parse(raw: bytes) -> object:
 
 def _layout_of_object(start: bytes, at: int, *, is_whole: bool) -> Layout:
     """Return the layout of a file that begins with an object."""
-    if _is_table(start, at):
+    if _begins_table(start, at):
         return Layout("table")
     end = find_value_end(start, at)
     is_only_value = is_whole and end is not None and skip_space(start, end) == len(start)
+    if is_only_value and is_table(_parse(start[at:end])):
+        return Layout("table")
     if end is None or is_only_value:
         layout = _find_wrapped_list(start, at)
         if layout is not None:
@@ -153,7 +155,7 @@ def _layout_of_object(start: bytes, at: int, *, is_whole: bool) -> Layout:
     return Layout("sequence" if is_valid or first_line[-1:] in b"{[,:" else "lines")
 
 
-def _is_table(start: bytes, at: int) -> bool:
+def _begins_table(start: bytes, at: int) -> bool:
     """Return whether an object is a table as pandas writes it: by columns, split, or by index."""
     if _SPLIT_TABLE.match(start, at) or _INDEX_TABLE.match(start, at):
         return True

@@ -29,6 +29,7 @@ from cloudft.data.sources.json_layout import (
     iter_members,
 )
 from cloudft.data.sources.json_scan import skip_space
+from cloudft.data.sources.json_tables import rows_of_table
 from cloudft.data.sources.json_values import BrokenValues, ValueBlock, ValueReader
 from cloudft.data.sources.line_blocks import SMALL_FILE, Block
 from cloudft.data.sources.row_reader import BlockReader, JsonBlock, ReadContext, Row
@@ -65,7 +66,7 @@ def read_json(
         return
     start = context.strip_bom(start)
     if layout.kind == "table":
-        _add_table_error(context, 1)
+        yield from _read_table(context, chain([start], pieces))
     elif layout.key:
         yield from _WrappedRows(context, layout, read).read(start, pieces)
     else:
@@ -230,9 +231,8 @@ def _rows_of_line(context: ReadContext, number: int, raw: bytes) -> Iterator[Row
         elif context.decode_text(raw, number) is not None:
             _add_json_error(context, raw, error, number, 0)
         return
-    if number == 1 and is_table(value):
-        _add_table_error(context, number)
-        context.is_unreadable = True
+    if number == 1 and len(raw) >= SMALL_FILE and is_table(value):
+        yield from _rows_of_table(context, value)
         return
     yield from _checked_rows(context, number, raw, value)
 
@@ -296,13 +296,43 @@ def _checked_rows(context: ReadContext, line: int, raw: bytes, value: object) ->
         context.add_error("NotAnObject", message, 'write {"prompt": ..., "completion": ...}', line)
 
 
-def _add_table_error(context: ReadContext, line: int) -> None:
-    message = "a table column by column, as pandas' to_json() writes it, not records"
-    fix = (
-        f"{FIX_COMMAND} writes it a record a line; in pandas:"
-        ' to_json(FILE, orient="records", lines=True)'
-    )
-    context.add_error("TableByColumns", message, fix, line)
+def _read_table(context: ReadContext, pieces: Iterator[bytes]) -> Iterator[Row]:
+    """Yield the rows of a table by columns, which is held whole."""
+    import orjson
+
+    parts, size = [], 0
+    for piece in pieces:
+        parts.append(piece)
+        size += len(piece)
+        if size > row_reader.MAX_RECORD_BYTES:
+            message = f"a table by columns of more than {row_reader.MAX_RECORD_BYTES} bytes"
+            fix = (
+                f"{FIX_COMMAND} writes it a record a line, which takes no memory; in pandas:"
+                ' to_json(FILE, orient="records", lines=True)'
+            )
+            context.add_error("RecordTooLong", message, fix, 1)
+            return
+    raw = b"".join(parts)
+    try:
+        value = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        if context.decode_text(raw, 1) is not None:
+            _add_json_error(context, raw, error, 1, 0)
+        return
+    yield from _rows_of_table(context, value)
+
+
+def _rows_of_table(context: ReadContext, table: JsonObject) -> Iterator[Row]:
+    """Yield the rows, each with its number instead of a line."""
+    try:
+        rows = list(rows_of_table(table))
+    except ValueError as error:
+        fix = 'write it again; in pandas: to_json(FILE, orient="records", lines=True)'
+        context.add_error("WrongTable", f"a table by columns with {error}", fix, 1)
+        return
+    message = "a table column by column, as pandas' to_json() writes it; lines count its rows"
+    context.add_note("TableByColumns", message)
+    yield from (Row(number, row) for number, row in enumerate(rows, 1))
 
 
 def _type_name(value: object) -> str:

@@ -103,7 +103,10 @@ class JsonRepair:
         self.changes[change] = None
 
     def _read(self, handle: IO[bytes]) -> Iterator[RepairedValue]:
-        stream = open_repaired_bytes(handle, self._note)
+        with open_repaired_bytes(handle, self._note) as stream:
+            yield from self._read_stream(stream)
+
+    def _read_stream(self, stream: io.BufferedReader) -> Iterator[RepairedValue]:
         start = read_up_to(stream, SMALL_FILE)
         is_whole = len(start) < SMALL_FILE
         if start.startswith(codecs.BOM_UTF8):
@@ -118,25 +121,23 @@ class JsonRepair:
         if layout.kind == "table":
             yield from self._read_table(start, pieces)
         elif layout.kind == "lines":
-            yield from self._read_lines(chain([start], pieces), 1)
+            yield from self._read_lines(chain([start], pieces))
         else:
             yield from self._read_values(layout, start, pieces)
 
-    def _read_lines(self, pieces: Iterator[bytes], line: int) -> Iterator[RepairedValue]:
+    def _read_lines(self, pieces: Iterator[bytes]) -> Iterator[RepairedValue]:
         try:
             for block in split_lines(pieces, MAX_RECORD_BYTES):
-                number = block.first_line + line - 1
-                for raw in io.BytesIO(block.raw):
+                for number, raw in enumerate(io.BytesIO(block.raw), block.first_line):
                     if raw.endswith(b"\r\n"):
                         self._note("line ends written as LF")
                     if raw.strip():
-                        is_first = number == 1
-                        yield self._repair_value(raw.strip(), number, may_be_table=is_first)
+                        may_be_table = number == 1 and len(raw) >= SMALL_FILE
+                        yield self._repair_value(raw.strip(), number, may_be_table=may_be_table)
                     else:
                         self._note("blank lines left out")
-                    number += raw.endswith(b"\n")
         except LineTooLong as error:
-            yield RepairedValue(error.line + line - 1, (), True, "RecordTooLong")
+            yield RepairedValue(error.line, (), True, "RecordTooLong")
 
     def _read_values(
         self, layout: Layout, start: bytes, pieces: Iterator[bytes]
@@ -168,8 +169,7 @@ class JsonRepair:
         for start, raw in block.split():
             line += block.raw.count(b"\n", at, start)
             at = start
-            may_be_table = line == 1 and not block.in_array
-            yield self._repair_value(raw, line, key, row_key, may_be_table=may_be_table)
+            yield self._repair_value(raw, line, key, row_key)
 
     def _resume(self, broken: BrokenValues) -> bytes | None:
         """Return where to read on after a comma that is missing or too much; None if nowhere."""

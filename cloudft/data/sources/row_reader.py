@@ -38,7 +38,9 @@ TakeRows = Callable[[Sequence[str], Sequence[Sequence[str]], Sequence[int]], boo
 
 @dataclass(frozen=True)
 class Row:
-    """One raw record. `line` counts from 1; in Parquet it is the row, in text always 1."""
+    """One raw record. `line` counts from 1; in Parquet, and in tables by columns, it
+    is the row; in text it is 1.
+    """
 
     line: int
     value: JsonObject
