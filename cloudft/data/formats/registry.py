@@ -9,10 +9,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from cloudft.data.formats import (
+    argilla,
     chat_dialects,
     claude_messages,
     converse,
     distillation,
+    label_studio,
     messages,
     pairs,
     plain_text,
@@ -33,6 +35,8 @@ _BUILT_IN = (
     reinforcement.FORMAT,
     reinforcement.VERL_FORMAT,
     *preferences.FORMATS,
+    *label_studio.FORMATS,
+    *argilla.FORMATS,
     plain_text.INPUT_FORMAT,
     plain_text.TEXT_FORMAT,
 )
