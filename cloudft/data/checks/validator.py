@@ -7,8 +7,14 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from cloudft.data.checks.dataset_limits import DatasetLimits
-from cloudft.data.checks.file_reading import FileReading, note_reading, warn_columns_left_out
+from cloudft.data.checks.file_reading import (
+    LISTED_KEYS,
+    FileReading,
+    note_reading,
+    warn_columns_left_out,
+)
 from cloudft.data.checks.label_conflicts import LabelConflicts
+from cloudft.data.checks.traps import TrapDetector, warn_traps
 from cloudft.data.findings import Findings
 from cloudft.data.formats.annotations import holds_several_labels
 from cloudft.data.formats.chat_fast_path import CONTENT_TYPES
@@ -85,6 +91,7 @@ class Validator:
         if not count and not self._findings.count_errors(source.display_name):
             fix = "put records into it, or leave it out"
             context.add_error("NoRecords", "the file holds no records", fix)
+        warn_traps(self._findings, file.traps, source.display_name)
         self.field_types = file.types
         self.has_columns |= file.has_columns
         read = reading.to_manifest_source(role, source.name, context.digest)
@@ -129,6 +136,7 @@ class _FilePass:
     on_count: Callable[[int], None]
     reading: FileReading
     conflicts: LabelConflicts = field(default_factory=LabelConflicts)
+    traps: TrapDetector = field(default_factory=TrapDetector)
     types: dict[str, type] = field(default_factory=dict)
     has_columns: bool = False
 
@@ -149,22 +157,32 @@ class _FilePass:
         batch = None
         if self._may_be_plain():
             batch = decode_batch(self.reading.format, block.raw, block.line_count)
-        if batch is None or not self._take_batch(batch):
+        lines = range(block.first_line, block.first_line + block.line_count)
+        if batch is None or not self._take_batch(batch, block.raw, lines):
             yield from read_json_rows(self.context, block)
 
-    def _take_rows(self, names: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
+    def _take_rows(
+        self, names: Sequence[str], rows: Sequence[Sequence[str]], lines: Sequence[int]
+    ) -> bool:
         """Take rows of a table if they are plain records in the format of the one before."""
         if is_annotated(names):
             return False
         batch = make_batch(self.reading.format, self.columns, names, rows)
-        return batch is not None and self._take_batch(batch)
+        if batch is None:
+            return False
+        raw = "".join([*batch.prompts, *batch.completions]).encode()
+        return self._take_batch(batch, raw, lines)
 
-    def _take_batch(self, batch: RecordBatch) -> bool:
-        """Take plain records if they can be written and keep the limits."""
+    def _take_batch(self, batch: RecordBatch, raw: bytes, lines: Sequence[int]) -> bool:
+        """Take plain records if they can be written and keep the limits.
+
+        `raw` is what they were decoded from, `lines` has the line of each.
+        """
         if not can_encode(batch, self.target) or not self.limits.within_limits(batch):
             return False
         self.sink.add_batch(batch)
         self.reading.add_batch(len(batch))
+        self.traps.add_batch(batch, raw, lines)
         self.on_count(len(batch))
         return True
 
@@ -185,7 +203,7 @@ class _FilePass:
             record = parse_record(value, self.columns, self.target)
             self.sink.add_record(record, group)
         except BadRecord as bad:
-            self.context.add_bad_record(bad, row.line)
+            self.context.add_bad_record(self._explain_by_others(bad, value), row.line)
             return ""
         self._check_types(value, row.line)
         if is_export:
@@ -201,7 +219,20 @@ class _FilePass:
             )
         format = row.format or record.format
         self.reading.add_record(value, format, record.left_out)
+        self.traps.add_record(record, row.line)
         return format
+
+    def _explain_by_others(self, bad: BadRecord, value: RawRecord) -> BadRecord:
+        """Return the error; for other keys than the records before have, with those as remedy.
+
+        A line of `data.columns` holds for all records, and these can be read without one.
+        """
+        before = self.reading.first_keys()
+        if bad.code != "WrongKeys" or bad.field is not None or self.columns or not before:
+            return bad
+        keys = ", ".join(repr(key[:40]) for key in before[:LISTED_KEYS])
+        fix = f"give it the keys of the records before ({keys}), or take the record out"
+        return BadRecord(bad.code, str(bad), fix)
 
     def _take_group(self, value: JsonObject) -> str | None:
         """Return the value of the key that groups records, and take the key out of the record."""

@@ -34,6 +34,7 @@ _BUILT_IN = (
     distillation.FORMAT,
     reinforcement.FORMAT,
     reinforcement.VERL_FORMAT,
+    reinforcement.PROMPT_FORMAT,
     *preferences.FORMATS,
     *label_studio.FORMATS,
     *argilla.FORMATS,

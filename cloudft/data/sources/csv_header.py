@@ -12,7 +12,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from cloudft.data.formats.key_roles import DESCRIPTIVE_KEYS, MEANINGFUL_KEYS
-from cloudft.data.formats.proposals import COLUMN_FOR, LABEL_NAMES, PROMPT_NAMES
+from cloudft.data.formats.proposals import FURTHER_COLUMNS, LABEL_NAMES, PROMPT_NAMES
 from cloudft.data.sources.csv_dialect import count_used_cells
 
 USUAL_NAMES = frozenset(
@@ -21,7 +21,7 @@ USUAL_NAMES = frozenset(
         *MEANINGFUL_KEYS,
         *PROMPT_NAMES,
         *LABEL_NAMES,
-        *COLUMN_FOR,
+        *FURTHER_COLUMNS,
         *("messages", "conversations", "title", "body", "comment", "review", "note", "notes"),
     }
 )

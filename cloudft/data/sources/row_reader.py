@@ -38,7 +38,7 @@ ARCHIVE_MAGIC = {
 """How compressed files begin."""
 
 
-TakeRows = Callable[[Sequence[str], Sequence[Sequence[str]]], bool]
+TakeRows = Callable[[Sequence[str], Sequence[Sequence[str]], Sequence[int]], bool]
 """Gets the names of columns, and rows with a cell for each; returns whether it has taken them."""
 
 

@@ -203,7 +203,7 @@ class _TableReader:
         rows, width = [cells for _, cells in group], len(names)
         if not all(len(cells) == width for cells in rows) or self.header in rows:
             return False
-        return self.take_rows(names, rows)
+        return self.take_rows(names, rows, [line for line, _ in group])
 
     def _pick(self, cells: list[str], line: int) -> dict[str, str] | None:
         """Return the cells of the named columns; None, with an error, if cells do not fit."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from cloudft.data.checks.check import check_data
 from cloudft.data.findings import Findings
@@ -186,7 +187,10 @@ def test_of_several_inputs_the_columns_name_one(tmp_path: Path) -> None:
     path = tmp_path / "x.jsonl"
     path.write_text(json.dumps(value) + "\n")
     _, _, [fix] = read(path)
-    lines = ["{prompt: headline, completion: label}", "{prompt: body, completion: label}"]
-    assert fix == " or ".join(f"data.columns: {line}" for line in lines)
+    lines = [line.removeprefix("data.columns: ") for line in fix.split(" or ")]
+    assert len(lines) == 2
+    for line in lines:
+        [(prompt, answer)], _, _ = read(path, yaml.safe_load(line))
+        assert answer == "x" and ("some words" in prompt or "some text" in prompt)
     pairs, _, _ = read(path, {"prompt": "body", "completion": "label"})
     assert pairs == [("some text", "x")]
