@@ -53,7 +53,8 @@ def detect_file(
     None for a file without records: what can't be read is added to `findings`. `columns` are those
     that the user named. `is_labeled` is False where texts without answers are wanted.
     """
-    rows = list(islice(read_rows(ReadContext(source, findings)), MAX_ROWS))
+    context = ReadContext(source, findings, columns=columns or {})
+    rows = list(islice(read_rows(context), MAX_ROWS))
     if rows and rows[0].format == "document":
         evidence = f"a {source.path.suffix} file, read as one text"
         return FileDetection(
