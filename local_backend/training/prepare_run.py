@@ -17,8 +17,9 @@ from local_backend.distributed import fsdp
 from local_backend.distributed.process_group import ProcessGroup
 from local_backend.errors import TrainerError
 from local_backend.job_dir import CHECKPOINTS, METRICS, JobDir
+from local_backend.libraries import silence_libraries
 from local_backend.models.load_model import LoadedModel, load_for_training, trainable_parameters
-from local_backend.progress import ProgressReporter, silence_libraries
+from local_backend.progress import ProgressReporter
 from local_backend.settings import Settings
 from local_backend.training import checkpoint
 from local_backend.training.loss import LossFunction, make_loss
@@ -211,6 +212,12 @@ def log_settings(run: TrainingRun, max_length: int) -> None:
     }
     for name, value in run.reporter.summary.items():
         run.reporter.log(f"{name}: {json.dumps(value)}")
+    if run.train.last_turn_only:
+        run.reporter.log(
+            f"warning: of {run.train.last_turn_only} of {run.train.records} records only the last"
+            " answer is learned: the chat template renders earlier turns without their reasoning,"
+            " or otherwise than when they were written"
+        )
     if settings.warmup_steps >= run.total_steps:
         run.reporter.log(
             f"warning: {settings.warmup_steps} warm-up steps and {run.total_steps} steps in all:"

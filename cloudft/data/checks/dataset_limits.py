@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from cloudft.catalogue.model import Limits, Model
 from cloudft.data.checks.content_limits import ContentLimits, MediaUse
 from cloudft.data.checks.reserved_words import ReservedWords
+from cloudft.data.checks.template_limits import TemplateLimits
 from cloudft.data.checks.violation import LimitViolation
 from cloudft.data.formats.chat_writers import FEATURE_NAMES
 from cloudft.data.formats.fast_path import RecordBatch
@@ -33,6 +34,9 @@ class DatasetLimits:
 
     `format` is the format in which records are staged. `media` collects what a check has seen.
     """
+
+    template: TemplateLimits | None = None
+    """What the chat template renders, where cloudft's own trainer trains."""
 
     def __init__(
         self,
@@ -78,6 +82,8 @@ class DatasetLimits:
 
     def check_record(self, record: Record) -> Iterator[LimitViolation]:
         """Yield the limits that one record breaks."""
+        if self.template is not None and isinstance(record, Conversation):
+            yield from self.template.check_record(record)
         if isinstance(record, Document):
             yield from self._check_length("record", "tokens", len(record.text))
             return
