@@ -98,7 +98,7 @@ def test_blocks_and_single_records_are_judged_alike() -> None:
         batch = decode_batch("prompt-completion", raw, len(records))
         assert batch is not None
         whole, single = TrapDetector(), TrapDetector()
-        whole.add_batch(batch, raw, 1)
+        whole.add_batch(batch, raw, range(1, len(batch) + 1))
         for line, record in enumerate(records, 1):
             single.add_record(parse_record(record, {}), line)
         assert list(whole.finish()) == list(single.finish())
