@@ -15,6 +15,7 @@ from cloudft.data.formats import (
     converse,
     distillation,
     label_studio,
+    media,
     messages,
     pairs,
     plain_text,
@@ -25,6 +26,8 @@ from cloudft.data.formats.record import BadRecord, Conversation, Document, Recor
 from cloudft.data.formats.record_format import RecordFormat
 
 _BUILT_IN = (
+    # Media first: a record with pictures has all keys of one without.
+    *media.FORMATS,
     *pairs.FORMATS,
     # The three chat formats share the key `messages`: the more specific ones are tried first.
     converse.FORMAT,
