@@ -32,6 +32,7 @@ _BUILT_IN = (
     distillation.FORMAT,
     reinforcement.FORMAT,
     reinforcement.VERL_FORMAT,
+    reinforcement.PROMPT_FORMAT,
     *preferences.FORMATS,
     plain_text.INPUT_FORMAT,
     plain_text.TEXT_FORMAT,
