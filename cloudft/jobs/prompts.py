@@ -17,7 +17,6 @@ from cloudft.data.sources.source_files import SourceResolver
 from cloudft.errors import CheckFailed, UsageError
 from cloudft.inference import Message, Prompt, message_text
 
-
 THINK_TAGS = (("<think>", "</think>"), ("[THINK]", "[/THINK]"))
 """Marks around reasoning within a text, as in local_backend/data/template_support.py."""
 
