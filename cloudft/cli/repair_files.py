@@ -90,12 +90,13 @@ def _iter_sources(
     data = job.spec.data
     columns = {str(name): column for name, column in data.columns.items()}
     target = job.model.formats.get(job.spec.customization_type, "")
-    named = [(data.train, data.group_by), (data.validation, None), (data.test, None)]
-    named += [(part.path, None) for part in data.mix]
-    for paths, group_by in named:
+    named = [("data.train", data.train), ("data.validation", data.validation)]
+    named += [("data.test", data.test), *(("data.mix", part.path) for part in data.mix)]
+    for field, paths in named:
+        group_by = data.group_by if field == "data.train" else None
         rules = RecordRules(columns, target, group_by, turns)
         if isinstance(paths, tuple):
-            yield from ((source, rules) for source in sources.resolve("", paths))
+            yield from ((source, rules) for source in sources.resolve(field, paths))
 
 
 class _CopyNames:

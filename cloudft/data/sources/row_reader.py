@@ -92,7 +92,15 @@ class ReadContext:
         message = bad.message
         if bad.code == "WrongKeys" and self.source.file_type == "csv":
             message, line, self.is_unreadable = f"wrong header: {message}", 1, True
-        self.findings.add(bad.code, message, bad.fix, file=self.file, line=line, field=bad.field)
+        self.findings.add(
+            bad.code,
+            message,
+            bad.fix,
+            file=self.file,
+            line=line,
+            field=bad.field,
+            severity=bad.severity,
+        )
 
     def iter_blocks(self, handle: IO[bytes]) -> Iterator[Block]:
         """Yield blocks of whole lines, counted and hashed; stop with an error at an overlong line.

@@ -90,7 +90,7 @@ def _warn_of_lines(context: ReadContext, text: str) -> None:
     file, out = shlex.quote(context.file), shlex.quote(context.file.rpartition(".")[0] + ".jsonl")
     message = f"read as one document, although its {len(lines)} lines look like one each"
     fix = f"for a document a line: `cloudft data convert {file} --lines --to text --out {out}`"
-    context.add_warning("LinesInDocument", message, fix, 1)
+    context.add_warning("DocumentsPerLine", message, fix, 1)
 
 
 def _add_encoding_error(context: ReadContext, raw: bytes, error: UnicodeDecodeError) -> None:
