@@ -208,10 +208,8 @@ def _rows_of_lines(context: ReadContext, block: Block) -> Iterator[Row]:
         if raw.endswith(b"\r\n"):
             context.warn_crlf(number)
         if not stripped:
-            message = "a blank line; it is left out"
-            context.add_warning(
-                "BlankLine", message, f"{FIX_COMMAND} writes a copy without", number
-            )
+            fix = "leave it so; take it out before you send the file anywhere yourself"
+            context.add_warning("BlankLine", "a blank line; it is left out", fix, number)
             continue
         yield from _rows_of_line(context, number, stripped)
         if context.is_unreadable:

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import IO
 
-from cloudft.data.formats.recognizer import parse_record
+from cloudft.data.formats.recognizer import flatten_record, parse_record
 from cloudft.data.formats.record import BadRecord, JsonObject
 from cloudft.data.formats.registry import encode_record
 from cloudft.data.sources.byte_repair import open_repaired_bytes
@@ -163,6 +163,8 @@ class JsonRepair:
                 return
             key, rest = following
             line = reader.line
+            if key:
+                self._note("each list of records written into a file of its own")
 
     def _repair_block(self, block: ValueBlock, key: str, row_key: str) -> Iterator[RepairedValue]:
         line, at = block.first_line, 0
@@ -276,17 +278,18 @@ class JsonRepair:
         """Return the code of the error that the job has with a record, None if it has none."""
         rules = self._rules
         group = rules.group_by
-        if group is not None:
-            if group not in record:
-                return "WrongKeys"
-            if group not in rules.columns.values():
-                record = {name: item for name, item in record.items() if name != group}
         try:
-            parsed = parse_record(record, rules.columns, rules.target)
+            row = dict(flatten_record(record, rules.columns)) if rules.columns else record
+            if group is not None:
+                if group not in row:
+                    return "WrongKeys"
+                if group not in rules.columns.values():
+                    row = {name: item for name, item in row.items() if name != group}
+            parsed = parse_record(row, rules.columns, rules.target)
             if rules.target:
                 encode_record(parsed, rules.target)
         except BadRecord as bad:
-            return bad.code
+            return bad.code if bad.severity == "error" else None
         return None
 
 
