@@ -127,10 +127,10 @@ def _recognize(value: RawRecord, *, is_labeled: bool = True) -> Record:
     if isinstance(_only_text(value, match), str) and is_labeled:
         raise explain_unknown(value, is_labeled=is_labeled)
     record = match.format.parse(value)
-    texts = _texts_of(record)
+    said = (_texts_of(record), _used_values(value, match))
     left_out = []
     for key in unused:
-        if not may_be_left_out(key, value[key]) and not _repeats(value[key], texts):
+        if not may_be_left_out(key, value[key]) and not any(_repeats(value[key], t) for t in said):
             raise explain_leftover(key, value, match.format, _other_readings(value))
         left_out.append(key)
     return replace(record, left_out=(*record.left_out, *left_out))
@@ -180,11 +180,17 @@ def _texts_of(record: Record) -> list[str]:
     return [record.text]
 
 
+def _used_values(value: RawRecord, match: Match) -> list[str]:
+    """Return the texts under the keys that a format uses, as they are before it joins them."""
+    unused = set(match.unused)
+    return [v for key, v in value.items() if isinstance(v, str) and v and key not in unused]
+
+
 def _repeats(value: object, texts: Sequence[str]) -> bool:
     """Return whether a value says only what the record says anyway.
 
-    It is one of the record's texts (UltraChat's `prompt`), or all of them in one rendered text
-    (Alpaca's `text`).
+    It is one of the record's texts (UltraChat's `prompt`, or an `input` once more), or all of them
+    in one rendered text (Alpaca's `text`).
     """
     if not isinstance(value, str):
         return False

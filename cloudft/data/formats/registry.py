@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from cloudft.data.formats import (
+    annotated_texts,
     chat_dialects,
     claude_messages,
     converse,
@@ -33,6 +34,7 @@ _BUILT_IN = (
     reinforcement.FORMAT,
     reinforcement.VERL_FORMAT,
     *preferences.FORMATS,
+    *annotated_texts.FORMATS,
     plain_text.INPUT_FORMAT,
     plain_text.TEXT_FORMAT,
 )
