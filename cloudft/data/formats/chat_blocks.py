@@ -114,6 +114,9 @@ def _parse_media(block: JsonObject, kind: MediaKind, field: str) -> Media:
 
 def _parse_thinking(block: JsonObject, field: str) -> Reasoning:
     text = next((block[key] for key in ("thinking", "reasoning", "text") if block.get(key)), None)
+    if isinstance(text, list):  # Mistral's: a list of text blocks
+        parts = [part.get("text") if isinstance(part, dict) else part for part in text]
+        text = "".join([_text(part, field) for part in parts])
     return Reasoning(_text(text, field))
 
 

@@ -106,7 +106,9 @@ def _propose(texts: Sequence[str], value: RawRecord, *, is_labeled: bool) -> lis
             [(rest[0], answers[0])] if len(rest) == 1 else [(key, answers[0]) for key in rest[:2]]
         )
     elif len(texts) >= 2:
-        longest = sorted(texts, key=lambda key: -len(str(value[key])))[:2]
+        # Both directions are offered; what is named like a prompt, or is longer, leads.
+        by_length = sorted(texts, key=lambda key: -len(str(value[key])))
+        longest = sorted(by_length, key=lambda key: key not in prompts)[:2]
         pairs = [(longest[0], longest[1]), (longest[1], longest[0])]
     else:
         return []
@@ -127,7 +129,7 @@ def explain_leftover(
     )
     proposals = [columns_line(_columns_of(f, value)) for f in readings[:2]]
     further = COLUMN_FOR.get(key.strip().lower())
-    if further is not None and format.canonical_columns:
+    if further is not None and further in format.canonical_columns.values():
         both = {**_columns_of(format, value), further: key}
         proposals = [f"{columns_line(both)} to use it, or {proposals[0]} to leave it out"]
     fix = " or ".join(dict.fromkeys(proposals)) or f"take {key[:40]!r} out of the records"
@@ -154,8 +156,11 @@ def with_further_column(columns: Mapping[str, str], key: str) -> dict[str, str] 
         names = {"instruction": "instruction", "input": key, "output": columns["completion"]}
         return {**names, **rest}
     further = COLUMN_FOR.get(name, "context" if name == "input" else None)
-    is_free = further is not None and further not in columns and "text" not in columns
-    return {**columns, further: key} if further is not None and is_free else None
+    if further is None or further in columns or "text" in columns:
+        return None
+    if "messages" in columns and further not in ("system", "tools"):
+        return None  # a chat has no such part
+    return {**columns, further: key}
 
 
 def explain_missing_column(missing: str, columns: Mapping[str, str], value: RawRecord) -> BadRecord:

@@ -127,10 +127,11 @@ def _recognize(value: RawRecord, *, is_labeled: bool = True) -> Record:
     if isinstance(_only_text(value, match), str) and is_labeled:
         raise explain_unknown(value, is_labeled=is_labeled)
     record = match.format.parse(value)
-    said = (_texts_of(record), _used_values(value, match))
+    texts = _texts_of(record)
+    used = [v for key, v in value.items() if key not in unused and isinstance(v, str) and v.strip()]
     left_out = []
     for key in unused:
-        if not may_be_left_out(key, value[key]) and not any(_repeats(value[key], t) for t in said):
+        if not may_be_left_out(key, value[key]) and not _repeats(value[key], texts, used):
             raise explain_leftover(key, value, match.format, _other_readings(value))
         left_out.append(key)
     return replace(record, left_out=(*record.left_out, *left_out))
@@ -180,23 +181,20 @@ def _texts_of(record: Record) -> list[str]:
     return [record.text]
 
 
-def _used_values(value: RawRecord, match: Match) -> list[str]:
-    """Return the texts under the keys that a format uses, as they are before it joins them."""
-    unused = set(match.unused)
-    return [v for key, v in value.items() if isinstance(v, str) and v and key not in unused]
-
-
-def _repeats(value: object, texts: Sequence[str]) -> bool:
+def _repeats(value: object, texts: Sequence[str], used: Sequence[str]) -> bool:
     """Return whether a value says only what the record says anyway.
 
-    It is one of the record's texts (UltraChat's `prompt`, or an `input` once more), or all of them
-    in one rendered text (Alpaca's `text`).
+    It is one of the texts (UltraChat's `prompt`, an `input` once more), or all of them in one text
+    (Alpaca's `text`); `used` are the texts as they are written in the record.
     """
     if not isinstance(value, str):
         return False
-    if value in texts:
+    if value in texts or value in used:
         return True
-    return len(texts) >= MIN_RENDERED_TEXTS and all(text in value for text in texts)
+    return any(
+        len(parts) >= MIN_RENDERED_TEXTS and all(part in value for part in parts)
+        for parts in (texts, used)
+    )
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ QAS = [{"question": "When?", "id": "q1", "answers": [{"text": "at nine", "answer
 ARTICLE = {"title": "Ferries", "paragraphs": [{"context": FERRY, "qas": QAS}]}
 
 CASES: list[tuple[str, RawRecord, str, str]] = [
-    # the error's code, the record, and what is asked and answered after the remedy
+    # the error's code, the record, and its prompt and answer after the remedy
     ("MarkedTexts", {**TASK, "spans": [{"start": 13, "end": 16, "label": "PORT"}]}, FERRY, LISTED),
     ("MarkedTexts", {**TASK, "tokens": [{"text": "The", "id": 0}], "spans": []}, FERRY, "[]"),
     ("MarkedTexts", {"text": FERRY, "entities": [OFFSETS], "id": 1}, FERRY, LISTED),
@@ -94,16 +94,16 @@ def conversation(record: Any) -> Conversation:
 
 
 @pytest.mark.skipif(shutil.which("jq") is None, reason="the remedies are commands of jq")
-@pytest.mark.parametrize(("code", "value", "asked", "answered"), CASES)
+@pytest.mark.parametrize(("code", "value", "prompt", "answer"), CASES)
 def test_the_remedy_makes_pairs_of_marked_texts(
-    code: str, value: RawRecord, asked: str, answered: str, tmp_path: Path
+    code: str, value: RawRecord, prompt: str, answer: str, tmp_path: Path
 ) -> None:
     with pytest.raises(BadRecord) as raised:
         parse_record(value, {})
     assert raised.value.code == code
     record = follow(raised.value.fix, value, tmp_path)
-    assert asked in record.turns[0].text
-    assert answered in record.turns[-1].text
+    assert prompt in record.turns[0].text
+    assert answer in record.turns[-1].text
 
 
 def test_every_record_of_a_file_has_the_same_error() -> None:
