@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from cloudft.data.findings import Findings
+from cloudft.data.formats.columns_line import columns_line
 from cloudft.data.formats.key_roles import is_meaningful
-from cloudft.data.formats.proposals import columns_line, with_further_column
+from cloudft.data.formats.proposals import with_further_column
 from cloudft.data.formats.record import RawRecord
 from cloudft.data.formats.registry import find_format
 from cloudft.data.sources.line_blocks import StreamDigest
@@ -65,6 +66,10 @@ class FileReading:
             matched=self.records[self.format],
             left_out=tuple(self.left_out),
         )
+
+    def first_keys(self) -> tuple[str, ...]:
+        """Return the keys of the first record; none before it was read."""
+        return tuple(self._sample[0]) if self._sample else ()
 
     def title(self) -> str:
         """Return the format in words."""

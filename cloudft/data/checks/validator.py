@@ -7,7 +7,12 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from cloudft.data.checks.dataset_limits import DatasetLimits
-from cloudft.data.checks.file_reading import FileReading, note_reading, warn_columns_left_out
+from cloudft.data.checks.file_reading import (
+    LISTED_KEYS,
+    FileReading,
+    note_reading,
+    warn_columns_left_out,
+)
 from cloudft.data.findings import Findings
 from cloudft.data.formats.chat_fast_path import CONTENT_TYPES
 from cloudft.data.formats.fast_path import RecordBatch, can_encode, decode_batch
@@ -170,7 +175,7 @@ class _FilePass:
             record = parse_record(value, self.columns, self.target)
             self.sink.add_record(record, group)
         except BadRecord as bad:
-            self.context.add_bad_record(bad, row.line)
+            self.context.add_bad_record(self._explain_by_others(bad, value), row.line)
             return ""
         self._check_types(value, row.line)
         for violation in self.limits.check_record(record):
@@ -185,6 +190,18 @@ class _FilePass:
         format = row.format or record.format
         self.reading.add_record(value, format, record.left_out)
         return format
+
+    def _explain_by_others(self, bad: BadRecord, value: RawRecord) -> BadRecord:
+        """Return the error; for other keys than the records before have, with those as remedy.
+
+        A line of `data.columns` holds for all records, and these can be read without one.
+        """
+        before = self.reading.first_keys()
+        if bad.code != "WrongKeys" or bad.field is not None or self.columns or not before:
+            return bad
+        keys = ", ".join(repr(key[:40]) for key in before[:LISTED_KEYS])
+        fix = f"give it the keys of the records before ({keys}), or take the record out"
+        return BadRecord(bad.code, str(bad), fix)
 
     def _take_group(self, value: JsonObject) -> str | None:
         """Return the value of the key that groups records, and take the key out of the record."""

@@ -252,6 +252,14 @@ _BY_KEY: dict[str, Callable[[JsonObject, str], Block]] = {
 }
 
 
+def is_result_block(block: JsonObject) -> bool:
+    """Return whether a block holds a tool's result, in the form of an API."""
+    if block.get("type") == "tool_result":
+        return True
+    keys = ("toolResult", "functionResponse", "function_response")
+    return any(isinstance(block.get(key), dict) for key in keys)
+
+
 def parse_tools(value: object, field: str) -> tuple[Tool, ...]:
     """Return the tools that a record lists: of OpenAI, Anthropic, Converse or plain functions.
 
@@ -269,9 +277,28 @@ def parse_tools(value: object, field: str) -> tuple[Tool, ...]:
         value = value["tools"]
     if value is None or value in ([], {}):
         return ()
-    return tuple(
-        [_parse_tool(tool, field) for tool in (value if isinstance(value, list) else [value])]
-    )
+    tools = value if isinstance(value, list) else [value]
+    return tuple([_parse_tool(tool, field) for entry in tools for tool in _declared(entry)])
+
+
+def _declared(entry: object) -> list[object]:
+    """Return the tools of an entry: several for Gemini's `functionDeclarations`."""
+    for key in ("functionDeclarations", "function_declarations"):
+        if isinstance(entry, dict) and isinstance(entry.get(key), list):
+            return [_with_lower_types(tool) for tool in entry[key]]
+    return [entry]
+
+
+def _with_lower_types(value: object) -> object:
+    """Return Gemini's schema with the type names of JSON Schema: OBJECT is object."""
+    if isinstance(value, dict):
+        return {
+            key: inner.lower()
+            if key == "type" and isinstance(inner, str)
+            else _with_lower_types(inner)
+            for key, inner in value.items()
+        }
+    return [_with_lower_types(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _parse_tool(tool: object, field: str) -> Tool:

@@ -10,6 +10,7 @@ from cloudft.data.formats.chat_messages import (
     TOOL_KEYS,
     chat_columns,
     describe_renamed_roles,
+    is_message_list,
     parse_messages,
 )
 from cloudft.data.formats.record import BadRecord, Conversation, RawRecord
@@ -32,8 +33,7 @@ def _make_chat_format(key: str, title: str) -> RecordFormat:
         return f"{key!r} with the roles {describe_renamed_roles(values, key)}"
 
     def recognizes(value: RawRecord) -> bool:
-        messages = value[key]
-        return isinstance(messages, list) and all(isinstance(m, dict) for m in messages[:2])
+        return is_message_list(value[key])
 
     return RecordFormat(
         name=_format_name(key),
@@ -57,29 +57,35 @@ def _parse(key: str, value: RawRecord) -> Conversation:
 
 
 def _is_trl(value: RawRecord) -> bool:
-    """Return whether prompt and completion are lists of messages (trl's conversational form)."""
-    return all(
-        isinstance(part := value[key], list) and all(isinstance(m, dict) for m in part)
-        for key in ("prompt", "completion")
+    """Return whether prompt and completion are lists of messages, or one is and one a text.
+
+    The first is trl's conversational form.
+    """
+    parts = [value["prompt"], value["completion"]]
+    are_chats = [is_message_list(part) for part in parts]
+    return any(are_chats) and all(
+        is_chat or isinstance(part, str) for is_chat, part in zip(are_chats, parts, strict=True)
     )
 
 
 def _parse_trl(value: RawRecord) -> Conversation:
-    prompt, completion = value["prompt"], value["completion"]
-    assert isinstance(prompt, list) and isinstance(completion, list)
-    if not completion:
+    if value["completion"] in ([], ""):
         fix = "give it an answer, or take the record out"
-        raise BadRecord("EmptyField", "'completion' is an empty list", fix, "completion")
+        raise BadRecord("EmptyField", "'completion' is empty", fix, "completion")
     rest = {key: item for key, item in value.items() if key not in ("prompt", "completion")}
-    return parse_messages({**rest, "messages": [*prompt, *completion]}, "trl-chat")
+    return parse_messages({**rest, "messages": _trl_messages(value)}, "trl-chat")
+
+
+def _trl_messages(value: RawRecord) -> list[object]:
+    messages: list[object] = []
+    for key, role in (("prompt", "user"), ("completion", "assistant")):
+        part = value[key]
+        messages += part if isinstance(part, list) else [{"role": role, "content": part}]
+    return messages
 
 
 def _describe_trl(values: Sequence[RawRecord]) -> str:
-    chats = [
-        {"messages": [*value["prompt"], *value["completion"]]}  # type: ignore[misc]
-        for value in values
-        if _is_trl(value)
-    ]
+    chats = [{"messages": _trl_messages(value)} for value in values if _is_trl(value)]
     return f"'prompt' and 'completion' as messages: {describe_renamed_roles(chats, 'messages')}"
 
 

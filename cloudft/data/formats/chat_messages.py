@@ -13,7 +13,9 @@ import msgspec
 
 from cloudft.data.formats.chat_blocks import (
     MEDIA_KEYS,
+    is_result_block,
     make_result,
+    parse_block,
     parse_call,
     parse_content,
     parse_tools,
@@ -50,8 +52,12 @@ TURN_KEYS = {
     *ROLE_KEYS,
     *CONTENT_KEYS,
     *REASONING_KEYS,
-    *("weight", "tool_calls", "function_call", "tool_call_id", "name", "refusal"),
+    *("weight", "loss", "train", "tool_calls", "function_call", "tool_call_id", "name", "refusal"),
 }
+WEIGHT_KEYS = ("weight", "loss", "train")
+"""Whether a turn is trained on: OpenAI's, ms-swift's and axolotl's name of it."""
+PAIR_KEYS = (("input", "output"), ("human", "assistant"), ("user", "assistant"))
+"""Keys of a question and its answer where these are one entry of a list (XTuner's, MOSS's)."""
 _PLAIN_ROLES = frozenset({"user", "assistant", "system"})
 _ROLES_SEEN = 100
 
@@ -93,13 +99,10 @@ def parse_messages(
     "Prepare your training datasets for fine-tuning"). Tool results count as the user's. With
     `allow_open_end` the last may be the user's: a prompt that is answered in training.
     """
-    messages = value[key]
-    if not isinstance(messages, list):
-        raise BadRecord("WrongType", f"{key!r} is no list", "write a list", key)
     left_out: dict[str, None] = {}
     parsed = [
         _parse_message(message, f"{key}[{index}]", left_out)
-        for index, message in enumerate(messages)
+        for index, message in enumerate(_list_messages(value[key], key))
     ]
     system = _system_texts(value)
     if parsed and parsed[0].role == "system":
@@ -108,12 +111,60 @@ def parse_messages(
             message = "two system prompts: 'system' and the first message"
             raise BadRecord("BadTurns", message, "keep one of the two", "system")
         system = system or tuple([block for block in first.content if isinstance(block, str)])
-    turns = _to_turns(parsed, key)
+    turns = _name_calls(_to_turns(parsed, key))
     _check_order(turns, key, allow_open_end=allow_open_end)
     tools = [tool for name in TOOL_KEYS if name in value for tool in parse_tools(value[name], name)]
-    return Conversation(
-        format, system, _name_calls(turns), tools=tuple(tools), left_out=tuple(left_out)
-    )
+    return Conversation(format, system, turns, tools=tuple(tools), left_out=tuple(left_out))
+
+
+def is_message_list(value: object) -> bool:
+    """Return whether a value is a list of messages, or one as JSON text, as CSV cells hold it."""
+    if isinstance(value, str):
+        value = _decode_list(value)
+    return isinstance(value, list) and all(isinstance(message, dict) for message in value[:2])
+
+
+def parse_turns(value: object, key: str) -> tuple[Turn, ...]:
+    """Return the turns of a list of messages, whose order is not checked. Raises BadRecord."""
+    parsed = [
+        _parse_message(m, f"{key}[{i}]", {}) for i, m in enumerate(_list_messages(value, key))
+    ]
+    return _name_calls(_to_turns(parsed, key))
+
+
+def _decode_list(text: str) -> object:
+    import json
+
+    try:
+        return json.loads(text) if text.lstrip().startswith("[") else None
+    except ValueError:
+        return None
+
+
+def _list_messages(value: object, key: str) -> list[object]:
+    """Return the messages; those of a list as JSON text, and two for each pair of a list."""
+    if isinstance(value, str):
+        decoded = _decode_list(value)
+        if not isinstance(decoded, list):
+            message = f"{key!r} is text, but no list in JSON"
+            fix = "write the list as JSON: json.dumps(messages) in Python, not str(messages)"
+            raise BadRecord("WrongType", message, fix, key)
+        value = decoded
+    if not isinstance(value, list):
+        raise BadRecord("WrongType", f"{key!r} is no list", "write a list of messages", key)
+    if value and isinstance(value[0], dict) and not any(k in value[0] for k in ROLE_KEYS):
+        for pair in PAIR_KEYS:
+            if all(isinstance(entry, dict) and set(pair) <= set(entry) for entry in value):
+                return [message for entry in value for message in _split_pair(entry, pair)]
+    return value
+
+
+def _split_pair(entry: JsonObject, pair: tuple[str, str]) -> list[JsonObject]:
+    system = entry.get("system")
+    messages: list[JsonObject] = [{"role": "system", "content": system}] if system else []
+    question, answer = ({"content": entry[key]} for key in pair)
+    further = {key: item for key, item in entry.items() if key not in (*pair, "system")}
+    return [*messages, {"role": "user", **question}, {"role": "assistant", **answer, **further}]
 
 
 def _system_texts(value: RawRecord) -> tuple[str, ...]:
@@ -192,7 +243,8 @@ def _parse_rich_message(
         return _Message("assistant", calls, True, written)
     where = f"{field}.{content_key or 'content'}"
     if role == "tool":
-        return _Message("tool", (_parse_tool_message(message, content, where),), True, written)
+        return _Message("tool", _parse_tool_message(message, content, where), True, written)
+    _refuse_refusal(message, field)
     media = _parse_media(message)
     has_text = content not in (None, []) and not (isinstance(content, str) and not content.strip())
     if has_text:
@@ -203,7 +255,6 @@ def _parse_rich_message(
         raise BadRecord("WrongKeys", f"{field} has no 'content'", "add 'content'", field)
     else:
         blocks = parse_content(content, where)  # raises: it is blank
-    _refuse_refusal(message, field)
     everything = (*_parse_reasoning(message), *blocks, *media, *calls)
     return _Message(role, everything, _is_learned(message, role, field), written)
 
@@ -242,7 +293,7 @@ def _take_extra_key(name: str, item: object, field: str, left_out: dict[str, Non
 
 def _is_learned(message: JsonObject, role: str, field: str) -> bool:
     """Return whether a turn carries loss: `weight` is 0 or 1, as in OpenAI's API."""
-    weight = message.get("weight")
+    weight = next((message[key] for key in WEIGHT_KEYS if message.get(key) is not None), None)
     if weight is None or role != "assistant":
         return True
     if weight not in (0, 1):
@@ -280,14 +331,20 @@ def _parse_calls(
     return tuple(parsed)
 
 
-def _parse_tool_message(message: JsonObject, content: object, field: str) -> ToolResult:
+def _parse_tool_message(message: JsonObject, content: object, field: str) -> tuple[ToolResult, ...]:
+    """Return the result of a tool's message: its content, or the result blocks that it holds."""
+    blocks = content if isinstance(content, list) else [content]
+    if blocks and all(isinstance(block, dict) and is_result_block(block) for block in blocks):
+        parsed = [parse_block(block, field) for block in blocks]
+        return tuple([block for block in parsed if isinstance(block, ToolResult)])
     identifier, name = message.get("tool_call_id"), message.get("name")
-    return make_result(
+    result = make_result(
         content,
         field,
         identifier if isinstance(identifier, str) else "",
         name if isinstance(name, str) else "",
     )
+    return (result,)
 
 
 def _to_turns(messages: Sequence[_Message], key: str) -> list[Turn]:
@@ -391,7 +448,7 @@ _UNANSWERED_FIX = (
 )
 
 
-def _check_order(turns: list[Turn], key: str, *, allow_open_end: bool) -> None:
+def _check_order(turns: Sequence[Turn], key: str, *, allow_open_end: bool) -> None:
     """Raise BadRecord unless user and assistant alternate, and begin and end as they should."""
     for index, turn in enumerate(turns):
         expected = "assistant" if index % 2 else "user"
@@ -412,8 +469,8 @@ def _wrong_turn(index: int, role: str, key: str) -> BadRecord:
     if index == 0:
         message = f"the first turn is the {role}'s; a conversation begins with the user"
         fix = (
-            "`cloudft check --fix DIR --turns move` moves it into the system prompt, and"
-            " `--turns cut` leaves it out"
+            "`cloudft check --fix DIR --turns move` moves it into the system prompt,"
+            " `cloudft check --fix DIR --turns cut` leaves it out"
         )
     else:
         message = f"turn {index + 1} has the role {role!r}, as the turn before it"

@@ -146,6 +146,12 @@ DESCRIPTIVE_KEYS = frozenset(
         "chunk",
         "chunk_id",
         "doc_id",
+        "generationconfig",
+        "generation_config",
+        "inferenceconfig",
+        "safetysettings",
+        "top_p",
+        "max_tokens",
     ]
 )
 """Names, in lower case, of keys that say where a record is from, not what a model should learn."""
@@ -237,8 +243,28 @@ MEANINGFUL_KEYS = frozenset(
         "options",
         "prompt",
         "completion",
+        "completions",
+        "candidates",
+        "generations",
         "question",
+        "questions",
         "answer",
+        "answers",
+        "a",
+        "b",
+        "c",
+        "d",
+        "e",
+        "helpfulness",
+        "harmlessness",
+        "honesty",
+        "correctness",
+        "coherence",
+        "complexity",
+        "verbosity",
+        "loss",
+        "train",
+        "contents",
         "query",
         "response",
         "instruction",
@@ -260,6 +286,7 @@ _ID_SUFFIX = re.compile(
     r".*(_|-|\.)(id|ids|uuid|hash|index|idx|url|uri|source|lang|language|date|time|timestamp|at"
     r"|version|count|length|tokens)"
 )
+_CHOICE = re.compile(r"(option|choice|opt?|ending|distractor)_?[a-e0-9]")
 _CAMEL_ID = re.compile(r".*[a-z](Id|Uuid|Hash|Index|Url|Date|Time|At|Count|Tokens)")
 _WORD = re.compile(r"[\w.:/+@#%-]{0,40}")
 
@@ -267,7 +294,7 @@ _WORD = re.compile(r"[\w.:/+@#%-]{0,40}")
 def is_descriptive(key: str) -> bool:
     """Return whether a key's name says that it describes a record: `id`, `topic`, `created_at`."""
     name = key.strip().lower()
-    if name in MEANINGFUL_KEYS:
+    if is_meaningful(key):
         return False
     return (
         not name
@@ -279,7 +306,8 @@ def is_descriptive(key: str) -> bool:
 
 def is_meaningful(key: str) -> bool:
     """Return whether a key's name says that it may carry meaning: `system`, `label`, `images`."""
-    return key.strip().lower() in MEANINGFUL_KEYS
+    name = key.strip().lower()
+    return name in MEANINGFUL_KEYS or bool(_CHOICE.fullmatch(name))
 
 
 def may_be_left_out(key: str, value: object) -> bool:

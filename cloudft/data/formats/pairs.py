@@ -12,7 +12,9 @@ from functools import partial
 import msgspec
 
 from cloudft.data.formats.chat_blocks import parse_tools
+from cloudft.data.formats.chat_messages import is_message_list, parse_turns
 from cloudft.data.formats.chat_writers import require_texts_only
+from cloudft.data.formats.columns_line import columns_line
 from cloudft.data.formats.record import (
     BadRecord,
     Block,
@@ -88,12 +90,13 @@ def make_pair_format(prompt_key: str, completion_key: str) -> RecordFormat:
         describe=partial(_describe, prompt_key, completion_key),
         write=partial(_write, prompt_key, completion_key) if batch_record else None,
         text_keys=(prompt_key, completion_key),
-        canonical_columns=_columns(prompt_key, completion_key),
+        canonical_columns=pair_columns(prompt_key, completion_key),
         batch_record=batch_record,
     )
 
 
-def _columns(prompt_key: str, completion_key: str) -> dict[str, str]:
+def pair_columns(prompt_key: str, completion_key: str) -> dict[str, str]:
+    """Return the names in `data.columns` of a pair's keys."""
     further = {
         **dict.fromkeys(SYSTEM_KEYS, "system"),
         **dict.fromkeys(REASONING_KEYS, "reasoning"),
@@ -138,8 +141,7 @@ def _parse(
     parts = [prompt, *contexts] if prompt_key == "instruction" else [*contexts, prompt]
     systems = [text for key in SYSTEM_KEYS if (text := _optional_text(value, key))]
     if len(systems) > 1:
-        message = "two system prompts"
-        raise BadRecord("TwoSystemPrompts", message, "keep one of the keys", SYSTEM_KEYS[0])
+        raise _two_system_prompts(value, pair_columns(prompt_key, completion_key))
     thoughts = [text for key in REASONING_KEYS if (text := _optional_text(value, key))]
     blocks: list[Block] = [*map(Reasoning, thoughts), answer]
     turns = (
@@ -149,6 +151,15 @@ def _parse(
     )
     tools = parse_tools(value.get("tools"), "tools") if "tools" in value else ()
     return Conversation(name, tuple(systems), turns, tools=tools)
+
+
+def _two_system_prompts(value: RawRecord, names: Mapping[str, str]) -> BadRecord:
+    """Return the error, whose fix has a line for each of the system prompts."""
+    keys = [key for key in SYSTEM_KEYS if _optional_text(value, key)]
+    others = {name: key for key, name in names.items() if key in value and name != "system"}
+    lines = [columns_line({**others, "system": key}) for key in keys]
+    message = f"two system prompts: {' and '.join(map(repr, keys))}"
+    return BadRecord("TwoSystemPrompts", message, " or ".join(lines), keys[1])
 
 
 def _optional_text(value: RawRecord, key: str) -> str:
@@ -165,9 +176,11 @@ def _optional_text(value: RawRecord, key: str) -> str:
 
 
 def _parse_history(history: object) -> list[Turn]:
-    """Return earlier turns: a list of [question, answer], as LLaMA-Factory and ms-swift have."""
+    """Return earlier turns: a list of [question, answer] (LLaMA-Factory), or of messages."""
     if history in (None, [], ""):
         return []
+    if is_message_list(history):
+        return list(parse_turns(history, "history"))
     turns: list[Turn] = []
     for index, pair in enumerate(history if isinstance(history, list) else [history]):
         is_pair = isinstance(pair, (list, tuple)) and len(pair) == 2

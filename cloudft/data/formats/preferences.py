@@ -10,11 +10,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from cloudft.data.formats.chat_messages import is_message_list
+from cloudft.data.formats.columns_line import columns_line
+from cloudft.data.formats.pairs import pair_columns
 from cloudft.data.formats.record import BadRecord, Conversation, RawRecord
 from cloudft.data.formats.record_format import Keys, RecordFormat, describe_keys
 
 PROMPT_KEYS = ("prompt", "question", "instruction", "query", "input", "messages", "conversations")
 FURTHER_KEYS = (*PROMPT_KEYS, "system", "context", "score", "history", "tools", "margin")
+
+
+KTO_KEYS = ("label", "kto_tag")
+"""Keys of a mark: trl's and LLaMA-Factory's."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +51,9 @@ _PAIRS = (
     _PairKeys(("response_0", "response_1"), None, ("better_response_id", "safer_response_id")),
     _PairKeys(("response_1", "response_2"), None, ("preference", "winner", "label")),
     _PairKeys(("answer_a", "answer_b"), None, ("preference", "winner", "label")),
+    _PairKeys(("conversation_a", "conversation_b"), None, ("preference", "winner", "label")),
+    _PairKeys(("generations", "ratings"), None, ("ratings",)),
+    _PairKeys(("messages", "rejected_response"), "messages"),
 )
 """The layouts of trl, OpenAI, LLaMA-Factory, axolotl, Alpaca, PKU-SafeRLHF and StackExchange."""
 
@@ -67,34 +77,54 @@ def _refuse_pair(pair: _PairKeys, value: RawRecord) -> Conversation:
 
 
 def _pair_fix(pair: _PairKeys, value: RawRecord) -> str:
-    if pair.better is None:
-        return (
-            "decide which answer is to be learned, and write it as 'completion' beside 'prompt':"
-            " cloudft never picks a winner"
-        )
-    answer = value.get(pair.better)
+    if pair.better is not None:
+        columns = _columns_with(pair.better, value)
+        if columns is None:
+            return f"to learn the better answers alone, write chats that end with {pair.better!r}"
+        return f"to learn the better answers alone: {columns_line(columns)}"
+    by_key = [_columns_with(key, value) for key in pair.keys]
+    lines = [columns_line(columns) for columns in by_key if columns]
+    # A record that says which one won is another choice in each record, which no column makes.
+    if len(lines) == len(pair.keys) and not any(key in value for key in pair.further):
+        return f"decide which is to be learned in every record: {' or '.join(lines)}"
+    return (
+        "decide which answer is to be learned, and write it as 'completion' beside 'prompt':"
+        " cloudft never picks a winner"
+    )
+
+
+def _columns_with(answer_key: str, value: RawRecord) -> dict[str, str] | None:
+    """Return the columns that read an answer as the one to learn; None if they can't."""
+    answer = value.get(answer_key)
+    if answer_key == "messages" or (is_message_list(answer) and len(list(_items(answer))) > 1):
+        return {"messages": answer_key}
     prompt = next((key for key in PROMPT_KEYS if value.get(key) not in (None, "", [])), None)
-    if isinstance(answer, list) and len(answer) > 1:
-        columns = f"messages: {pair.better}"
-    elif prompt is None or not isinstance(value.get(prompt), str) or not isinstance(answer, str):
-        return f"to learn the better answers alone, write chats that end with {pair.better!r}"
-    else:
-        columns = f"prompt: {prompt}, completion: {pair.better}"
-    return f"to learn the better answers alone: data.columns: {{{columns}}}"
+    texts = [value.get(prompt), answer] if prompt is not None else [None]
+    if prompt is None or not all(isinstance(t, str) or is_message_list(t) for t in texts):
+        return None
+    if not all(isinstance(text, str) for text in texts):
+        return {"prompt": prompt, "completion": answer_key}
+    names = pair_columns(prompt, answer_key)
+    return {name: key for key, name in names.items() if key in value}
+
+
+def _items(answer: object) -> Sequence[object]:
+    return answer if isinstance(answer, list) else ()
 
 
 def _is_kto(value: RawRecord) -> bool:
     """Return whether the label is true or false: whether the completion is a good one."""
-    return any(isinstance(value.get(key), bool) for key in ("label", "kto_tag"))
+    return any(isinstance(value.get(key), bool) for key in KTO_KEYS)
 
 
 def _refuse_kto(value: RawRecord) -> Conversation:
+    key = next(key for key in KTO_KEYS if isinstance(value.get(key), bool))
     message = (
-        "answers marked as good or bad ('label': true or false, as KTO has them): no customization"
+        f"answers marked as good or bad ({key!r}: true or false, as KTO has them): no customization"
         " type here trains on them yet"
     )
-    fix = "keep the records whose label is true, and take the label out"
-    raise BadRecord("UnpairedPreferences", message, fix, "label")
+    fix = f"keep the records whose {key} is true, and take the key {key} out"
+    raise BadRecord("UnpairedPreferences", message, fix, key)
 
 
 def _make_kto(keys: Sequence[str], name: str) -> RecordFormat:

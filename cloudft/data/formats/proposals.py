@@ -7,112 +7,178 @@ two where either may be meant; nothing is chosen.
 from __future__ import annotations
 
 import difflib
-import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
-from cloudft.data.formats.key_roles import is_descriptive
+from cloudft.data.formats.columns_line import columns_line
+from cloudft.data.formats.key_roles import is_descriptive, is_meaningful
 from cloudft.data.formats.pairs import COMPLETION_KEYS, PROMPT_KEYS
 from cloudft.data.formats.record import BadRecord, RawRecord
 from cloudft.data.formats.record_format import RecordFormat
 
 SHOWN_KEYS = 8
+SHOWN_LOST_KEYS = 3
 PROMPT_NAMES = (
     *PROMPT_KEYS,
-    "text",
-    "message",
-    "sentence",
-    "document",
-    "article",
-    "dialogue",
-    "content",
+    *("text", "message", "sentence", "dialogue", "content", "article", "document", "input_text"),
 )
 LABEL_NAMES = (
     *COMPLETION_KEYS,
     *("label", "category", "intent", "class", "target", "summary", "sentiment", "reply", "tag"),
+    *("answers", "target_text", "label_text"),
 )
-COLUMN_FOR = {
-    "system": "system",
-    "system_prompt": "system",
-    "system_message": "system",
-    "context": "context",
-    "passage": "context",
-    "document": "context",
-    "reasoning": "reasoning",
-    "thinking": "reasoning",
-    "rationale": "reasoning",
-    "tools": "tools",
-    "history": "history",
+FURTHER_COLUMNS = {
+    **dict.fromkeys(("system", "system_prompt", "system_message", "preamble"), "system"),
+    **dict.fromkeys(
+        ("context", "contexts", "passage", "passages", "document", "documents", "docs"), "context"
+    ),
+    **dict.fromkeys(
+        ("knowledge", "background", "evidence", "facts", "choices", "options"), "context"
+    ),
+    **dict.fromkeys(
+        ("reasoning", "reasoning_content", "thinking", "thought", "thoughts"), "reasoning"
+    ),
+    **dict.fromkeys(("rationale", "explanation", "cot", "chain_of_thought"), "reasoning"),
+    **dict.fromkeys(("tools", "functions"), "tools"),
+    **dict.fromkeys(("history", "chat_history", "conversation_history"), "history"),
 }
-"""Further keys of a pair, by the names that people's columns have."""
-_PLAIN = re.compile(r"[A-Za-z_][\w.-]*")
-
-
-def columns_line(columns: Mapping[str, str]) -> str:
-    """Return `data.columns: {prompt: question, ...}`, quoted where YAML needs it."""
-    pairs = ", ".join(f"{name}: {_quote(column)}" for name, column in columns.items())
-    return f"data.columns: {{{pairs}}}"
-
-
-def _quote(column: str) -> str:
-    is_word = _PLAIN.fullmatch(column) and column.lower() not in (
-        "null",
-        "true",
-        "false",
-        "yes",
-        "no",
-        "on",
-        "off",
-        "y",
-        "n",
-    )
-    return column if is_word else json.dumps(column, ensure_ascii=False)
+"""Columns that say more about a prompt and its answer, by the names that people give them."""
 
 
 def explain_unknown(value: RawRecord, *, is_labeled: bool) -> BadRecord:
     """Return the error for a record in no known format: its columns, and the lines to paste."""
-    texts = [
-        key for key, item in value.items() if isinstance(item, str) and not is_descriptive(key)
-    ]
-    texts = texts or [key for key, item in value.items() if isinstance(item, str)]
     message = f"no known format has these keys: {list_columns(value)}"
-    proposals = _propose(texts, value, is_labeled=is_labeled)
-    if not proposals:
-        return BadRecord("WrongKeys", message, _manual_fix(value, is_labeled=is_labeled))
-    return BadRecord("WrongKeys", message, " or ".join(map(columns_line, proposals)))
-
-
-def _manual_fix(value: RawRecord, *, is_labeled: bool) -> str:
-    needs = '{"prompt": ..., "completion": ...}' if is_labeled else '{"text": ...}'
-    return f"write each record as {needs}"
-
-
-def _propose(texts: Sequence[str], value: RawRecord, *, is_labeled: bool) -> list[dict[str, str]]:
-    """Return the columns to name: one choice, two where the direction is unclear, or none."""
     if not is_labeled:
-        longest = sorted(texts, key=lambda key: -len(str(value[key])))
-        return [{"text": key} for key in longest[:2]]
-    numbers = [
+        texts = sorted(_text_keys(value), key=lambda key: -len(str(value[key])))
+        fix = _join_lines([{"text": key} for key in texts[:2]])
+        return BadRecord("WrongKeys", message, fix or 'write each record as {"text": ...}')
+    fix = _join_lines(_propose_pairs(value)) or _manual_fix(value)
+    return BadRecord("WrongKeys", message, fix)
+
+
+def _join_lines(proposals: Iterable[Mapping[str, str]]) -> str:
+    return " or ".join(map(columns_line, proposals))
+
+
+def _manual_fix(value: RawRecord) -> str:
+    fix = 'write each record as {"prompt": ..., "completion": ...}'
+    texts = _text_keys(value)
+    if len(texts) != 1 or _lost(value, texts):
+        return fix
+    line = columns_line({"text": texts[0]})
+    return f"{fix}, or train on the text alone: {line} with customization_type:" + (
+        " CONTINUED_PRE_TRAINING"
+    )
+
+
+def may_be_a_label(key: str, value: object) -> bool:
+    """Return whether a text's record may have its label here, whatever the value says."""
+    if value in (None, "", [], {}):
+        return False
+    return _in(key, LABEL_NAMES) or not is_descriptive(key)
+
+
+def _text_keys(value: RawRecord) -> list[str]:
+    """Return the keys of texts; those that describe the record only if there is no other."""
+    texts = [key for key, item in value.items() if isinstance(item, str) and item.strip()]
+    return [key for key in texts if not is_descriptive(key)] or texts
+
+
+@dataclass(frozen=True)
+class _Candidates:
+    """A record's keys by what they may be. `others` are texts under names that say nothing."""
+
+    prompts: list[str]
+    answers: list[str]
+    others: list[str]
+    further: dict[str, str]
+
+
+def _find_candidates(value: RawRecord) -> _Candidates:
+    texts = _text_keys(value)
+    scalars = [
         key
         for key, item in value.items()
-        if isinstance(item, (int, float)) and not isinstance(item, bool) and _in(key, LABEL_NAMES)
+        if isinstance(item, (str, int, float)) and item != "" and not isinstance(item, bool)
     ]
-    prompts = [key for key in texts if _in(key, PROMPT_NAMES)]
-    answers = [key for key in (*texts, *numbers) if _in(key, LABEL_NAMES) and key not in prompts]
-    if prompts and answers:
-        pairs = [(prompt, answer) for prompt in prompts for answer in answers][:2]
-    elif answers and len(rest := [key for key in texts if key not in answers]) >= 1:
-        pairs = (
-            [(rest[0], answers[0])] if len(rest) == 1 else [(key, answers[0]) for key in rest[:2]]
-        )
-    elif len(texts) >= 2:
-        # Both directions are offered; what is named like a prompt, or is longer, leads.
-        by_length = sorted(texts, key=lambda key: -len(str(value[key])))
-        longest = sorted(by_length, key=lambda key: key not in prompts)[:2]
-        pairs = [(longest[0], longest[1]), (longest[1], longest[0])]
-    else:
-        return []
-    return [{"prompt": prompt, "completion": answer} for prompt, answer in pairs]
+    answers = [key for key in scalars if _in(key, LABEL_NAMES)]
+    answers = [key for key in answers if not is_descriptive(key)] or answers
+    prompts = [key for key in texts if _in(key, PROMPT_NAMES) and key not in answers]
+    further = find_further_columns(value)
+    used = {*answers, *further.values()}
+    if set(prompts) - used:
+        prompts = [key for key in prompts if key not in used]
+    else:  # the text that would be a context is all that there is to ask about
+        further = {name: key for name, key in further.items() if key not in prompts}
+    used = {*prompts, *answers, *further.values()}
+    others = [key for key in texts if key not in used and not is_meaningful(key)]
+    if len(prompts) + len(answers) + len(others) < 2:  # `source` and `target`: all that there is
+        strings = [key for key, item in value.items() if isinstance(item, str) and item.strip()]
+        others = [key for key in strings if key not in used and not is_meaningful(key)]
+        others = others if len(prompts) + len(answers) + len(others) == 2 else []
+    return _Candidates(prompts, answers, others, further)
+
+
+def find_further_columns(value: RawRecord) -> dict[str, str]:
+    """Return the columns of a system prompt, a context, reasoning, tools and a history."""
+    further: dict[str, str] = {}
+    for key, item in value.items():
+        name = FURTHER_COLUMNS.get(key.strip().lower())
+        if name is not None and _fits(name, item):
+            further.setdefault(name, key)
+    return further
+
+
+def _fits(name: str, item: object) -> bool:
+    """Return whether a value can be read as that column."""
+    if item in (None, "", [], {}):
+        return False
+    if isinstance(item, str):
+        return name != "history"
+    if name in ("tools", "history"):
+        return isinstance(item, list)
+    return isinstance(item, list) and all(isinstance(part, str) for part in item)
+
+
+def _propose_pairs(value: RawRecord) -> list[dict[str, str]]:
+    """Return the columns to name: one choice, two where the direction is unclear, or none."""
+    found = _find_candidates(value)
+    proposals = [
+        {**pair, **{name: key for name, key in found.further.items() if name not in pair}}
+        for pair in _choose_pairs(found, value)
+    ]
+    return [columns for columns in proposals if not _lost(value, columns.values())]
+
+
+def _choose_pairs(found: _Candidates, value: RawRecord) -> list[dict[str, str]]:
+    def pair(prompt: str, completion: str, **more: str) -> dict[str, str]:
+        return {"prompt": prompt, "completion": completion, **more}
+
+    def longest(keys: Iterable[str]) -> list[str]:
+        return sorted(keys, key=lambda key: -len(str(value[key])))[:2]
+
+    if found.prompts and found.answers:
+        return [pair(p, a) for p in found.prompts for a in found.answers][:2]
+    if found.answers:
+        if len(found.others) == 2 and "context" not in found.further:
+            first, second = found.others
+            answer = found.answers[0]
+            return [pair(second, answer, context=first), pair(first, answer, context=second)]
+        return [pair(key, found.answers[0]) for key in longest(found.others)]
+    texts = longest([*found.prompts, *found.others])
+    if len(found.prompts) == 1 and found.others:  # what is named like a prompt leads
+        texts = [found.prompts[0], longest(found.others)[0]]
+    return [pair(texts[0], texts[1]), pair(texts[1], texts[0])] if len(texts) == 2 else []
+
+
+def _lost(value: RawRecord, used: Iterable[str]) -> list[str]:
+    """Return the keys of lists and objects that carry meaning and that no proposal can use."""
+    columns = set(used)
+    return [
+        key
+        for key, item in value.items()
+        if key not in columns and isinstance(item, (list, dict)) and item and is_meaningful(key)
+    ]
 
 
 def _in(key: str, names: Iterable[str]) -> bool:
@@ -120,32 +186,63 @@ def _in(key: str, names: Iterable[str]) -> bool:
 
 
 def explain_leftover(
-    key: str, value: RawRecord, format: RecordFormat, readings: Sequence[RecordFormat]
+    lost: Sequence[str], value: RawRecord, format: RecordFormat, readings: Sequence[RecordFormat]
 ) -> BadRecord:
-    """Return the error for a key that a reading would leave out although it may carry meaning."""
+    """Return the error for keys that a reading would leave out although they may carry meaning.
+
+    Its fix offers to use those that a column can hold, and to leave them out.
+    """
+    shown = ", ".join(f"{key[:40]!r} ({_sample(value[key])})" for key in lost[:SHOWN_LOST_KEYS])
+    more = f" and {len(lost) - SHOWN_LOST_KEYS} more" if len(lost) > SHOWN_LOST_KEYS else ""
     message = (
-        f"read as {format.title or format.name}, the record would lose {key[:40]!r}"
-        f" ({_sample(value[key])}), which may carry meaning"
+        f"read as {format.title or format.name}, the record would lose {shown}{more}, which may"
+        " carry meaning"
     )
-    proposals = [columns_line(_columns_of(f, value)) for f in readings[:2]]
-    further = COLUMN_FOR.get(key.strip().lower())
-    if further is not None and further in format.canonical_columns.values():
-        both = {**_columns_of(format, value), further: key}
-        proposals = [f"{columns_line(both)} to use it, or {proposals[0]} to leave it out"]
-    fix = " or ".join(dict.fromkeys(proposals)) or f"take {key[:40]!r} out of the records"
-    if further is None and len(proposals) == 1:
-        fix = f"to leave it out: {fix}"
-    return BadRecord("UnusedKeys", message, fix, key)
+    lines = [columns_line(columns_of(f, value)) for f in readings[:2] if f.canonical_columns]
+    if not lines:
+        fix = f"take {' and '.join(repr(key[:40]) for key in lost)} out of the records"
+        return BadRecord("UnusedKeys", message, fix, lost[0])
+    columns = columns_of(format, value)
+    used = _usable_columns({key: value[key] for key in lost}, format, columns)
+    lines = list(dict.fromkeys(lines))
+    if used:
+        lines = [
+            f"to use {_join_names(used.values())}: {columns_line({**columns, **used})}",
+            *lines,
+        ]
+        lines[1] = f"to leave {'it' if len(lost) == 1 else 'all'} out: {lines[1]}"
+    elif len(lines) == 1:
+        lines[0] = f"to leave {'it' if len(lost) == 1 else 'them'} out: {lines[0]}"
+    return BadRecord("UnusedKeys", message, " or ".join(lines), lost[0])
 
 
-def _columns_of(format: RecordFormat, value: RawRecord) -> dict[str, str]:
+def _join_names(keys: Iterable[str]) -> str:
+    return " and ".join(repr(key[:40]) for key in keys)
+
+
+def _usable_columns(
+    lost: RawRecord, format: RecordFormat, columns: Mapping[str, str]
+) -> dict[str, str]:
+    """Return the columns of lost keys that the format has, and that no other key takes."""
+    known = set(format.canonical_columns.values())
+    usable: dict[str, str] = {}
+    for name, key in find_further_columns(lost).items():
+        if name == "context" and name not in known:
+            # Chats have no context beside the system prompt, Alpaca's is its input.
+            name = "input" if "input" in known else "system"
+        if name in known and name not in columns:
+            usable.setdefault(name, key)
+    return usable
+
+
+def columns_of(format: RecordFormat, value: RawRecord) -> dict[str, str]:
     """Return the columns that read a record as it is read without them."""
-    names = format.canonical_columns
-    return {
-        canonical: key
-        for key, canonical in names.items()
-        if value.get(key) not in (None, "", [], {}) or key in format.keys.required
-    }
+    columns: dict[str, str] = {}
+    for key, name in format.canonical_columns.items():
+        is_empty = value.get(key) in (None, "", [], {})
+        if key in value and (name not in columns or not is_empty):
+            columns[name] = key
+    return columns
 
 
 def with_further_column(columns: Mapping[str, str], key: str) -> dict[str, str] | None:
@@ -155,7 +252,7 @@ def with_further_column(columns: Mapping[str, str], key: str) -> dict[str, str] 
         rest = {k: v for k, v in columns.items() if k not in ("prompt", "completion")}
         names = {"instruction": "instruction", "input": key, "output": columns["completion"]}
         return {**names, **rest}
-    further = COLUMN_FOR.get(name, "context" if name == "input" else None)
+    further = FURTHER_COLUMNS.get(name, "context" if name == "input" else None)
     if further is None or further in columns or "text" in columns:
         return None
     if "messages" in columns and further not in ("system", "tools"):

@@ -13,11 +13,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
+from cloudft.data.formats.columns_line import LINE_START, OPTIONAL_COLUMNS
 from cloudft.data.formats.key_roles import may_be_left_out
 from cloudft.data.formats.proposals import (
     explain_leftover,
     explain_missing_column,
     explain_unknown,
+    may_be_a_label,
 )
 from cloudft.data.formats.record import BadRecord, Conversation, RawRecord, Record
 from cloudft.data.formats.record_format import RecordFormat
@@ -64,15 +66,26 @@ def rename_columns(
 ) -> tuple[RawRecord, tuple[str, ...]]:
     """Return the columns that the user named, by canonical key, and the names of all others.
 
-    Naming columns is the decision to leave the others out. Raises BadRecord for a missing one.
+    Naming columns is the decision to leave the others out. Raises BadRecord for a missing one;
+    those that only say more, such as a system prompt, may be missing in some records.
     """
-    missing = [column for column in columns.values() if column not in value]
+    missing = [
+        column
+        for name, column in columns.items()
+        if column not in value and not _is_optional(name, columns)
+    ]
     if missing:
         raise explain_missing_column(missing[0], columns, value)
-    renamed = {name: value[column] for name, column in columns.items()}
+    renamed = {name: value[column] for name, column in columns.items() if column in value}
     used = set(columns.values())
-    dropped = [key for key, item in value.items() if key not in used and item is not None]
+    dropped = [
+        key for key, item in value.items() if key not in used and item not in (None, "", [], {})
+    ]
     return renamed, tuple(dropped)
+
+
+def _is_optional(name: str, columns: Mapping[str, str]) -> bool:
+    return name in OPTIONAL_COLUMNS or (name == "input" and "instruction" in columns)
 
 
 def match_format(value: RawRecord) -> RecordFormat | None:
@@ -117,32 +130,50 @@ def _recognize(value: RawRecord, *, is_labeled: bool = True) -> Record:
         renamed = _with_usual_case(value)
         match = next(_find_matches(renamed), None)
         if match is None:
-            raise explain_unknown(value, is_labeled=is_labeled)
+            raise _explain_unknown(value, is_labeled=is_labeled)
         value = renamed
     assert match.format.parse is not None
     unused = [key for key in match.unused if value[key] not in (None, "", [], {})]
     if not unused or not match.format.is_trained_on:
         return match.format.parse(value)
     # Checked before parsing: a second reading explains what parsing would call an error.
-    if isinstance(_only_text(value, match), str) and is_labeled:
-        raise explain_unknown(value, is_labeled=is_labeled)
+    if is_labeled and _has_label(value, match, unused):
+        raise _explain_unknown(value, is_labeled=is_labeled)
     record = match.format.parse(value)
     texts = _texts_of(record)
     used = [v for key, v in value.items() if key not in unused and isinstance(v, str) and v.strip()]
-    left_out = []
-    for key in unused:
-        if not may_be_left_out(key, value[key]) and not _repeats(value[key], texts, used):
-            raise explain_leftover(key, value, match.format, _other_readings(value))
-        left_out.append(key)
-    return replace(record, left_out=(*record.left_out, *left_out))
+    lost = [
+        key
+        for key in unused
+        if not may_be_left_out(key, value[key]) and not _repeats(value[key], texts, used)
+    ]
+    if lost:
+        raise explain_leftover(lost, value, match.format, _other_readings(value))
+    return replace(record, left_out=(*record.left_out, *unused))
 
 
-def _only_text(value: RawRecord, match: Match) -> str | None:
-    """Return the key of an unlabeled match beside keys that may hold its label."""
+def _explain_unknown(value: RawRecord, *, is_labeled: bool) -> BadRecord:
+    """Return the error for a record that no format takes.
+
+    If columns can't help, and the keys are those of a format, it is what that format says.
+    """
+    unknown = explain_unknown(value, is_labeled=is_labeled)
+    if LINE_START in unknown.fix:
+        return unknown
+    for match in _match_keys(tuple(value), registry_generation()):
+        if match.format.parse is not None and match.format.is_trained_on:
+            try:
+                match.format.parse(value)
+            except BadRecord as bad:
+                return bad
+    return unknown
+
+
+def _has_label(value: RawRecord, match: Match, unused: Sequence[str]) -> bool:
+    """Return whether an unlabeled match has keys beside it that may hold its label."""
     if match.format.is_labeled:
-        return None
-    others = [key for key in match.unused if not may_be_left_out(key, value[key])]
-    return others[0] if others else None
+        return False
+    return any(may_be_a_label(key, value[key]) for key in unused)
 
 
 def _other_readings(value: RawRecord) -> list[RecordFormat]:

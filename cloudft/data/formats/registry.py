@@ -33,6 +33,7 @@ _BUILT_IN = (
     distillation.FORMAT,
     reinforcement.FORMAT,
     reinforcement.VERL_FORMAT,
+    reinforcement.PROMPT_FORMAT,
     *preferences.FORMATS,
     *annotated_texts.FORMATS,
     plain_text.INPUT_FORMAT,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from cloudft.data.formats import messages
-from cloudft.data.formats.chat_messages import parse_messages
+from cloudft.data.formats.chat_messages import is_message_list, parse_messages
 from cloudft.data.formats.record import (
     BadRecord,
     Conversation,
@@ -33,6 +33,8 @@ def parse_unanswered(value: RawRecord) -> PromptWithReference | None:
     """
     if _is_verl(value):
         return _parse_verl(value)
+    if _is_prompt_alone(value):
+        value = {("messages" if key == "prompt" else key): item for key, item in value.items()}
     if value.get("messages") is None:
         return None
     chat = {key: value[key] for key in CHAT_KEYS if key in value}
@@ -52,6 +54,15 @@ def parse_unanswered(value: RawRecord) -> PromptWithReference | None:
 def _is_verl(value: RawRecord) -> bool:
     """Return whether a record is verl's: a prompt of messages, and a reward model beside it."""
     return isinstance(value.get("prompt"), list) and isinstance(value.get("reward_model"), Mapping)
+
+
+def _is_prompt_alone(value: RawRecord) -> bool:
+    """Return whether a record is a prompt of messages without an answer, as trl's graders take."""
+    return (
+        isinstance(value.get("prompt"), list)
+        and is_message_list(value["prompt"])
+        and not {"messages", "completion", "chosen", "rejected"} & set(value)
+    )
 
 
 def _parse_verl(value: RawRecord) -> PromptWithReference:
@@ -102,6 +113,15 @@ FORMAT = RecordFormat(
     parse_unanswered=parse_unanswered,
     is_trained_on=False,
     is_convert_target=False,
+)
+PROMPT_FORMAT = RecordFormat(
+    name="prompt-chat",
+    title="prompts without answers",
+    keys=Keys(("prompt",), ("tools", "ground_truth", "solution", "answer", REFERENCE_KEY)),
+    parse=refuse,
+    recognizes=_is_prompt_alone,
+    describe=describe_keys("prompt"),
+    is_trained_on=False,
 )
 VERL_FORMAT = RecordFormat(
     name="verl",

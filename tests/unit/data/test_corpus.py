@@ -36,7 +36,15 @@ def test_the_table_and_the_files_are_the_same() -> None:
     assert len(EXPECTED) >= 60
 
 
-@pytest.mark.parametrize("name", EXPECTED)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.xfail(reason=f"waits for {case['waits']}")])
+        if "waits" in case
+        else name
+        for name, case in EXPECTED.items()
+    ],
+)
 def test_a_broken_file_has_its_one_fault(name: str) -> None:
     expected = EXPECTED[name]
     if name.endswith(".parquet"):
@@ -52,7 +60,7 @@ def test_a_broken_file_has_its_one_fault(name: str) -> None:
     others = [(severity, code, line) for code, line in expected.get("more", ())]
     assert listed == [(severity, expected["code"], expected["line"]), *others]
     assert "field" not in expected or found[0].field == expected["field"]
-    assert all(f.fix and f.message for f in found)
+    assert all((f.fix or f.severity == "note") and f.message for f in found)
 
 
 @pytest.mark.parametrize("path", [*GOOD, *REAL], ids=lambda path: path.name)

@@ -36,7 +36,6 @@ MENDED = {
     "json-array.jsonl": 3,
     "indented.jsonl": 1,
     "misspelt-key.jsonl": 3,
-    "capital-key.jsonl": 3,
     "extra-key.jsonl": 3,
     "a-number-for-a-completion.jsonl": 3,
     "role-human.jsonl": 2,

@@ -1,0 +1,191 @@
+"""Files as people's tools write them: read as meant, or refused with a remedy that works.
+
+tests/corpus/formats.yaml says for each file what it is read as, or why it is refused and where
+each way out of its fix leads.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import corpus_cases
+import pytest
+from corpus_cases import (
+    ANSWER,
+    BROKEN,
+    CORPUS,
+    EDITS,
+    QUESTION,
+    TABLE,
+    Job,
+    Remedy,
+    open_case,
+    remedies,
+)
+
+from cloudft.data.formats.record import Conversation
+from cloudft.types import Finding
+
+ROOT = Path(__file__).resolve().parents[3]
+READ = [name for name, case in TABLE.items() if "read_as" in case]
+REFUSED = [name for name, case in TABLE.items() if "refused" in case]
+MAX_RECORDS = 12
+"""Records of a file that an edit is made in."""
+IS_COUNT = re.compile(r"\d+ more, \d+ in all")
+
+
+def cases(names: list[str], *, strict: bool = True) -> list[object]:
+    """Return the names as parameters; those that wait for something are expected to fail."""
+    return [pytest.param(name, marks=waits_for(TABLE[name].get("waits"), strict)) for name in names]
+
+
+def waits_for(what: str | None, strict: bool) -> list[pytest.MarkDecorator]:
+    return [pytest.mark.xfail(reason=f"waits for {what}", strict=strict)] if what else []
+
+
+def open_or_skip(name: str, folder: Path) -> Job:
+    if name.startswith("parquet/"):
+        pytest.importorskip("pyarrow")
+    return open_case(name, folder)
+
+
+def errors(findings: tuple[Finding, ...]) -> list[Finding]:
+    return [finding for finding in findings if finding.severity == "error"]
+
+
+def test_the_table_has_every_file_and_many_of_them() -> None:
+    folders = {path.name for path in CORPUS.iterdir() if path.is_dir()} - {"good", "broken"}
+    files = {
+        str(path.relative_to(CORPUS)) for name in folders for path in (CORPUS / name).iterdir()
+    }
+    assert files == {name for name in TABLE if not name.startswith("parquet/")}
+    assert len(TABLE) >= 250
+
+
+@pytest.mark.parametrize("name", cases(READ))
+def test_a_file_is_read_as_it_is_meant(name: str, tmp_path: Path) -> None:
+    case, job = TABLE[name], open_or_skip(name, tmp_path)
+    findings = job.check()
+    assert errors(findings) == []
+    assert [f.code for f in findings if f.severity == "warning"] == case.get("warned", [])
+    staged = job.stage(tmp_path / "staged")
+    assert (staged.format, staged.count) == (case["read_as"], case.get("records", 2))
+    assert list(staged.left_out) == case.get("left_out", [])
+    first = staged.records[0]
+    prompt, answer = corpus_cases.prompt_of(first), corpus_cases.answer_of(first)
+    if "holds" not in case:
+        assert prompt == case.get("prompt", QUESTION)
+    assert all(text in prompt for text in [case.get("prompt", QUESTION), *case.get("holds", [])])
+    if "holds_answer" not in case:
+        assert answer == case.get("answer", ANSWER)
+    assert all(
+        text in answer for text in [case.get("answer", ANSWER), *case.get("holds_answer", [])]
+    )
+    if isinstance(first, Conversation):
+        assert [tool.name for tool in first.tools] == case.get("tools", [])
+        untrained = [turn.text for turn in first.turns if not turn.is_learned]
+        assert untrained == case.get("not_learned", [])
+
+
+@pytest.mark.parametrize("name", cases(REFUSED))
+def test_a_refusal_has_a_remedy_that_leads_on(name: str, tmp_path: Path) -> None:
+    case, job = TABLE[name], open_or_skip(name, tmp_path)
+    found = errors(job.check())
+    assert {finding.code for finding in found} == {case["refused"]}
+    assert case["fix"] in (found[0].fix or "")
+    ways = remedies(found[0])
+    assert len(ways) == len(case["after"]), ways
+    for way, expected in zip(ways, case["after"], strict=True):
+        after = follow(way, job, found[0])
+        left = errors(after.check())
+        assert (left[0].code if left else "ok") == expected, (way.text, left)
+        if not left and not way.is_edit:
+            assert_says_the_same(name, after, tmp_path)
+
+
+def follow(way: Remedy, job: Job, finding: Finding) -> Job:
+    """Return the job after a remedy; an edit of records is made for each that has the fault."""
+    after = way.apply(job, finding)
+    for _ in range(MAX_RECORDS if way.is_edit else 0):
+        again = [other for other in after.check() if is_same(other, finding)]
+        if not again or EDITS[finding.code] is corpus_cases.keep_as_it_is:
+            break
+        after = way.apply(after, again[0])
+    return after
+
+
+def is_same(one: Finding, other: Finding) -> bool:
+    """Return whether two findings of different files say the same."""
+    return (one.code, one.message) == (other.code, other.message)
+
+
+ALL_CASES = [
+    *cases(list(TABLE), strict=False),
+    *(
+        pytest.param(
+            f"broken/{name}", marks=waits_for(case.get("waits") or case.get("remedy_waits"), False)
+        )
+        for name, case in BROKEN.items()
+    ),
+]
+
+
+@pytest.mark.parametrize("name", ALL_CASES)
+def test_the_remedy_of_every_finding_leads_on(name: str, tmp_path: Path) -> None:
+    job = open_or_skip(name, tmp_path)
+    for finding in job.check():
+        if finding.severity == "note" or IS_COUNT.search(finding.message):
+            continue
+        ways = remedies(finding)
+        assert ways, f"{finding.code} has no remedy to apply: {finding.fix}"
+        for way in ways:
+            after = follow(way, job, finding)
+            left = after.check()
+            if EDITS.get(finding.code) is not corpus_cases.keep_as_it_is or not way.is_edit:
+                assert not any(is_same(finding, other) for other in left), (way.text, left)
+            if not errors(left) and not way.is_edit:
+                assert_says_the_same(name, after, tmp_path)
+
+
+def assert_says_the_same(name: str, job: Job, folder: Path) -> None:
+    """Assert that the question and the answer are in the staged records."""
+    case = TABLE.get(name, {"prompt": "", "answer": ""})
+    staged = job.stage(folder / f"staged-{len(list(folder.iterdir()))}")
+    texts = "\n".join(map(corpus_cases.texts_of, staged.records))
+    kept = {"prompt": case.get("prompt", QUESTION), "answer": case.get("answer", ANSWER)}
+    kept.pop(case.get("may_lose"), None)
+    assert all(text in texts for text in kept.values()), texts
+
+
+def test_a_note_says_what_a_file_was_read_as(tmp_path: Path) -> None:
+    notes = open_case("chats/sharegpt-id-source.jsonl", tmp_path).check()
+    assert [note.code for note in notes] == ["ReadAs"]
+    for text in ("ShareGPT", "human -> user", "gpt -> assistant", "left out: id, source, category"):
+        assert text in notes[0].message
+
+
+CLASS = re.compile(r"^class (\w+)", re.MULTILINE)
+CODE = re.compile(r'"([A-Z][a-z0-9]+(?:[A-Z][a-z0-9]*)+)"')
+TESTED_ELSEWHERE = {
+    *("FileNotFound", "FileTwice", "FileUnreadable", "IgnoredFiles"),  # test_row_reader.py
+    *("RecordTooLong", "ParquetUnavailable", "TooFewRecords"),  # test_row_reader.py, test_stage.py
+    *("TooFewRecordsForModel", "TooMuchDataForModel"),  # test_corpus.py, test_dataset_limits.py
+    *("SpreadsheetFormula",),  # test_spreadsheet_csv.py
+    *("NotWritable",),  # test_dataset_transform.py
+    *("ReadAs",),  # test_a_note_says_what_a_file_was_read_as
+}
+"""Codes that no file alone can bring about."""
+
+
+def test_every_code_of_the_data_has_a_file(tmp_path: Path) -> None:
+    sources = [p.read_text() for p in (ROOT / "cloudft" / "data").rglob("*.py")]
+    raised = {code for source in sources for code in CODE.findall(source)}
+    found = {case["refused"] for case in TABLE.values() if "refused" in case}
+    found |= {code for case in TABLE.values() for code in case.get("warned", [])}
+    found |= {str(case["code"]) for case in BROKEN.values()}
+    no_codes = {name for source in sources for name in CLASS.findall(source)} | {
+        "ShareGPT",
+        "BatchRecord",
+    }
+    assert raised - found - TESTED_ELSEWHERE - no_codes == set()
