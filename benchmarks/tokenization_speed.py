@@ -32,13 +32,12 @@ def measure_best(work: Callable[[], int], rounds: int) -> float:
 
 def measure_speeds(tokenizer: Any, rows: Sequence[Any], rounds: int) -> tuple[float, ...]:
     """Return the speeds of the complete way, of the tokenizer, and of it with offsets."""
-    from local_backend.data.chat_template import split_turns, to_messages
+    from local_backend.data.chat_messages import to_chat
+    from local_backend.data.chat_template import split_turns
     from local_backend.data.encode import tokenize_batch, tokenize_segments
 
     def segments() -> Iterator[Any]:
-        return (
-            split_turns(tokenizer, to_messages(row, "converse"), ["<|im_end|>"]) for row in rows
-        )
+        return (split_turns(tokenizer, to_chat(row, "converse"), ["<|im_end|>"]) for row in rows)
 
     texts = [text for turns in segments() for text, _ in turns]
 

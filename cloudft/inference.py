@@ -2,20 +2,49 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+Message = Mapping[str, Any]
+"""A turn: `role`, and `content` as a text or as a list of blocks of Bedrock's Converse API."""
+
+
+def message_text(message: Message) -> str:
+    """Return what a message says, as one text: tool calls and JSON results as JSON."""
+    content = message["content"]
+    if isinstance(content, str):
+        return content
+    return "\n".join(text for block in content for text in _block_texts(block))
+
+
+def _block_texts(block: Mapping[str, Any]) -> Iterator[str]:
+    if "toolUse" in block:
+        use = block["toolUse"]
+        call = {"name": use["name"], "arguments": use["input"]}
+        yield json.dumps(call, ensure_ascii=False)
+    elif "toolResult" in block:
+        for part in block["toolResult"]["content"]:
+            yield part["text"] if "text" in part else json.dumps(part["json"], ensure_ascii=False)
+    elif "reasoningContent" in block:
+        yield block["reasoningContent"]["reasoningText"]["text"]
+    elif "text" in block:
+        yield block["text"]
 
 
 @dataclass(frozen=True)
 class Prompt:
     """A conversation to answer, or (with `text`) raw text to continue.
 
-    `messages` are dicts of `role` and `content`, in order.
+    `messages` are in order; the first may have the role `system`. `tool_config` is Converse's: the
+    tools that may be called.
     """
 
-    messages: Sequence[Mapping[str, str]] = ()
+    messages: Sequence[Message] = ()
     text: str | None = None
+    tool_config: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -30,21 +59,31 @@ class GenerationConfig:
 
 @dataclass(frozen=True)
 class Answer:
-    """One generated answer. `index` is the prompt's position; `variant` is `tuned` or `base`."""
+    """One generated answer. `index` is the prompt's position; `variant` is `tuned` or `base`.
+
+    `text` is the answer without its reasoning, with tool calls as JSON (`join_answer` in
+    data/formats/record.py). `reasoning` is "" where the model wrote none.
+    """
 
     index: int
     variant: str
     text: str
     tokens: int
     finish_reason: str
+    reasoning: str = ""
 
 
 @dataclass(frozen=True)
 class ScoringRequest:
-    """A continuation whose log-likelihood is measured, given `prompt`."""
+    """A continuation whose log-likelihood is measured, given `prompt`.
+
+    With `reply` it is that message as the model would write it (with its tool calls), of which
+    `text` is what people read.
+    """
 
     prompt: Prompt
     text: str
+    reply: Message | None = None
 
 
 @dataclass(frozen=True)

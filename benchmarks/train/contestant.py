@@ -69,13 +69,14 @@ def held_out_loss(model: Any, tokenizer: Any, name: str) -> float:
     import torch
 
     from local_backend.data.batches import collate
+    from local_backend.data.chat_messages import Chat
     from local_backend.data.chat_template import split_turns
     from local_backend.data.encode import tokenize_segments
     from local_backend.data.examples import EncodedData
     from local_backend.training.loss import forward_padded
 
     rows = records(name, 0, 10**9, "test")
-    segments = (split_turns(tokenizer, row["messages"], ["<|im_end|>"]) for row in rows)
+    segments = (split_turns(tokenizer, Chat(row["messages"]), ["<|im_end|>"]) for row in rows)
     encoded = EncodedData([], len(rows))
     for ids, loss_mask in tokenize_segments(segments, tokenizer):
         encoded.add(ids, loss_mask, 8192)
@@ -204,6 +205,7 @@ def run_hugging_face(
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM, Trainer, TrainerCallback, TrainingArguments
 
+    from local_backend.data.chat_messages import Chat
     from local_backend.data.chat_template import split_turns
     from local_backend.models.load_model import load_tokenizer
     from local_backend.models.weights import locate_weights
@@ -225,7 +227,7 @@ def run_hugging_face(
     encoded = []
     for row in rows:
         ids, labels = [], []
-        for text, has_loss in split_turns(tokenizer, row["messages"], ["<|im_end|>"]):
+        for text, has_loss in split_turns(tokenizer, Chat(row["messages"]), ["<|im_end|>"]):
             part = tokenizer(text, add_special_tokens=False)["input_ids"]
             ids += part
             labels += part if has_loss else [-100] * len(part)

@@ -193,6 +193,19 @@ class SupportsTokenize(ABC):
         """
 
 
+class SupportsChatTemplate(ABC):
+    """A backend whose trainer renders records with the chat template of the trained model."""
+
+    @abstractmethod
+    def load_template_features(self, job: LoadedJob) -> Mapping[str, Sequence[str]] | None:
+        """Return what the template renders, in chats with tools (`withTools`) and without.
+
+        The keys are `withTools` and `withoutTools`; features are those of
+        data/checks/template_limits.py. None if the tokenizer is not on this machine. Raise
+        TrainerError.
+        """
+
+
 class SupportsServing(ABC):
     """A backend whose tuned models need a deployment before they answer."""
 

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import importlib.util
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cloudft.catalogue import is_text_only
@@ -16,8 +16,8 @@ from cloudft.data.records import LocatedRecord, read_records
 from cloudft.data.sources.source_files import SourceResolver
 from cloudft.data.staging.stage import FOLDER_NAME_LENGTH
 from cloudft.errors import CheckFailed, UsageError
-from cloudft.evaluate.inference.answer_cache import cache_key
-from cloudft.inference import Prompt
+from cloudft.evaluate.inference.answer_cache import cache_key, prompt_to_json
+from cloudft.inference import Message, Prompt, ScoringRequest
 from cloudft.jobs.prompts import prompt_of_record
 from cloudft.spec import JobSpec, parse_spec
 from cloudft.storage.home import Home
@@ -32,6 +32,7 @@ class EvalExample:
     """One held-out record: its prompt, its reference answer, and its file and line.
 
     `input_text` is the last user message. For a document without labels, `reference` is the text.
+    `reply` is the reference as a message where it is more than a text.
     """
 
     key: str
@@ -40,6 +41,23 @@ class EvalExample:
     prompt: Prompt
     input_text: str
     reference: str
+    reply: Message | None = None
+
+    @property
+    def has_plain_question(self) -> bool:
+        """Return whether the last message is a text: a question that can be phrased otherwise."""
+        messages = self.prompt.messages
+        return bool(messages) and isinstance(messages[-1]["content"], str)
+
+    @property
+    def scoring_request(self) -> ScoringRequest:
+        """Return the request that scores the reference."""
+        return ScoringRequest(self.prompt, self.reference, self.reply)
+
+    def with_question(self, text: str) -> Prompt:
+        """Return the conversation with another last user message."""
+        messages = [*self.prompt.messages[:-1], {"role": "user", "content": text}]
+        return replace(self.prompt, messages=messages)
 
 
 @dataclass(frozen=True)
@@ -166,5 +184,6 @@ def _to_example(located: LocatedRecord, *, raw: bool) -> EvalExample:
         ) from None
     reference = converted.shown if converted.reference is None else converted.reference
     prompt = converted.prompt
-    key = cache_key([dict(m) for m in prompt.messages] or prompt.text, reference)
-    return EvalExample(key, located.file, located.line, prompt, converted.shown, reference)
+    key = cache_key(prompt_to_json(prompt), reference)
+    place = (located.file, located.line)
+    return EvalExample(key, *place, prompt, converted.shown, reference, converted.reply)

@@ -44,7 +44,7 @@ from cloudft.evaluate.results import (
     ScoredAnswer,
     Significance,
 )
-from cloudft.inference import GenerationConfig, Likelihood, ScoringRequest
+from cloudft.inference import GenerationConfig, Likelihood
 
 MIN_NEW_TOKENS, MAX_NEW_TOKENS = 16, 1024
 """Limits of the tokens of an answer, where the job file gives none."""
@@ -71,7 +71,7 @@ def generate_all_answers(
 ) -> tuple[dict[Variant, list[ModelAnswer]], dict[Variant, list[Likelihood]]]:
     """Return both models' answers and, if available, the references' log-likelihoods."""
     prompts = [example.prompt for example in examples]
-    requests = [ScoringRequest(example.prompt, example.reference) for example in examples]
+    requests = [example.scoring_request for example in examples]
     answers: dict[Variant, list[ModelAnswer]] = {}
     likelihoods: dict[Variant, list[Likelihood]] = {}
     for variant in VARIANTS:

@@ -8,15 +8,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
+from functools import partial
 from typing import TYPE_CHECKING
 
 from cloudft.backends import TRAINING_BACKENDS, backends_supporting, make_backend
 from cloudft.backends.base import Backend, StagedJob
-from cloudft.backends.capabilities import SupportsPricing, SupportsProbe
+from cloudft.backends.capabilities import SupportsChatTemplate, SupportsPricing, SupportsProbe
 from cloudft.backends.observer import SILENT, RunObserver
+from cloudft.backends.trained_model import trained_model
 from cloudft.catalogue import cost
 from cloudft.data.checks.check import DataReport, check_data
 from cloudft.data.checks.dataset_limits import DatasetLimits
+from cloudft.data.checks.template_limits import TemplateLimits
 from cloudft.errors import (
     CheckFailed,
     CloudftError,
@@ -75,7 +78,7 @@ def check(job: LoadedJob, backend: Backend, observer: RunObserver = SILENT) -> C
 
     `backend` is bound to the job's location.
     """
-    data = _check_data(job, observer)
+    data = _check_data(job, observer, backend)
     findings = (*job.findings, *data.findings, *_check_backend(job, backend).findings)
     volumes = data.volumes
     estimate = backend.estimate(job, volumes) if volumes else None
@@ -96,7 +99,7 @@ def prepare(
     if report.job is None or _has_errors(findings):
         # The data is read all the same, so that one error names every fault of the job.
         try:
-            data = _check_data(job, observer).findings
+            data = _check_data(job, observer, backend).findings
         except (CloudRefused, CloudUnreachable):  # data in S3, with the same broken credentials
             data = ()
         findings = (*job.findings, *data, *report.findings)
@@ -104,7 +107,7 @@ def prepare(
             raise report.error
         raise _check_failed(findings)
     try:
-        staged = _stage_data(report.job, home, observer)
+        staged = _stage_data(report.job, home, observer, backend)
     except CheckFailed as error:
         located = _with_locations(job, error.findings)
         raise _check_failed((*job.findings, *located, *report.findings)) from error
@@ -149,27 +152,41 @@ def _record_format(job: LoadedJob) -> str:
     return job.model.formats[job.spec.customization_type]
 
 
-def _dataset_limits(job: LoadedJob) -> DatasetLimits:
-    """Return the base model's limits for a dataset, the same for every backend."""
+def _dataset_limits(job: LoadedJob, backend: Backend | None = None) -> DatasetLimits:
+    """Return the base model's limits for a dataset, the same for every backend.
+
+    With a backend, also those of the chat template with which its trainer renders records.
+    """
     batch = job.spec.hyperparameters.get("batchSize")
     if batch is None:
         default = job.model.hyperparameters.get("batchSize")
         batch = default.default if default else 1
-    return DatasetLimits.for_model(job.model, job.spec.customization_type, int(batch))
+    limits = DatasetLimits.for_model(job.model, job.spec.customization_type, int(batch))
+    limits.template = None if backend is None else _template_limits(job, backend)
+    return limits
 
 
-def _check_data(job: LoadedJob, observer: RunObserver) -> DataReport:
+def _template_limits(job: LoadedJob, backend: Backend) -> TemplateLimits | None:
+    model = trained_model(job)
+    if model is None or not isinstance(backend, SupportsChatTemplate):
+        return None
+    return TemplateLimits(model.alias, partial(backend.load_template_features, job))
+
+
+def _check_data(
+    job: LoadedJob, observer: RunObserver, backend: Backend | None = None
+) -> DataReport:
     report = check_data(
         job.spec.data,
         format=_record_format(job),
         base_dir=job.base_dir,
         progress=observer.on_records_read,
-        limits=_dataset_limits(job),
+        limits=_dataset_limits(job, backend),
     )
     return replace(report, findings=_with_locations(job, report.findings))
 
 
-def _stage_data(job: LoadedJob, home: Home, observer: RunObserver) -> StagedData:
+def _stage_data(job: LoadedJob, home: Home, observer: RunObserver, backend: Backend) -> StagedData:
     from cloudft.data.staging.stage import stage_data  # a check stages nothing
 
     return stage_data(
@@ -180,7 +197,7 @@ def _stage_data(job: LoadedJob, home: Home, observer: RunObserver) -> StagedData
         base_dir=job.base_dir,
         root=home.staged,
         progress=observer.on_records_read,
-        limits=_dataset_limits(job),
+        limits=_dataset_limits(job, backend),
     )
 
 

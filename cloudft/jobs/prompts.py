@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cloudft.catalogue import is_text_only
 from cloudft.data.findings import Findings
+from cloudft.data.formats.chat_writers import converse_block, converse_tool_config
 from cloudft.data.formats.recognizer import parse_record
-from cloudft.data.formats.record import BadRecord, Conversation, Document
+from cloudft.data.formats.record import BadRecord, Conversation, Document, Turn
 from cloudft.data.sources.row_reader import ReadContext, read_rows
 from cloudft.data.sources.source_files import SourceResolver
 from cloudft.errors import CheckFailed, UsageError
-from cloudft.inference import Prompt
+from cloudft.inference import Message, Prompt, message_text
 
 
 @dataclass(frozen=True)
 class GenerationPrompt:
-    """A prompt, its text for people, and the reference answer of its record, if it has one."""
+    """A prompt, its text for people, and the reference answer of its record, if it has one.
+
+    `reply` is the reference as a message where it is more than a text.
+    """
 
     prompt: Prompt
     shown: str
     reference: str | None = None
+    reply: Message | None = None
 
 
 def build_prompts(
@@ -110,13 +115,18 @@ def prompt_of_record(record: Conversation | Document, *, raw: bool) -> Generatio
 
 def _prompt_of_conversation(record: Conversation) -> GenerationPrompt:
     """Return all turns but the last as the prompt, and the last one as the reference."""
-    turns = list(_messages_of_turns(record))
+    *turns, reply = map(_to_message, record.turns)
     system = [{"role": "system", "content": "\n".join(record.system)}] if record.system else []
+    tools = converse_tool_config(record.tools) if record.tools else None
     return GenerationPrompt(
-        Prompt([*system, *turns[:-1]]), turns[-2]["content"], turns[-1]["content"]
+        Prompt([*system, *turns], tool_config=tools),
+        message_text(turns[-1]),
+        record.answer,
+        None if isinstance(reply["content"], str) else reply,
     )
 
 
-def _messages_of_turns(record: Conversation) -> Iterator[dict[str, str]]:
-    for turn in record.turns:
-        yield {"role": turn.role, "content": turn.text}
+def _to_message(turn: Turn) -> dict[str, object]:
+    if all(isinstance(block, str) for block in turn.content):
+        return {"role": turn.role, "content": turn.text}
+    return {"role": turn.role, "content": [converse_block(block) for block in turn.content]}

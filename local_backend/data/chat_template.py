@@ -7,23 +7,27 @@ prompt has exactly the tokens that it had at training.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypedDict, cast
+from typing import TYPE_CHECKING
 
-from jinja2.exceptions import TemplateError
-
+from local_backend.data.chat_messages import Chat, Message
+from local_backend.data.template_support import (
+    THINK_TAGS,
+    TemplateSupport,
+    adapt_chat,
+    render_chat,
+)
 from local_backend.errors import TrainerError
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedTokenizerBase
 
-Record = Mapping[str, object]
-"""A canonical record, as JSON has it."""
-Message = dict[str, str]
-"""A chat message: `role` and `content`."""
 Segment = tuple[str, bool]
 """A piece of text, and whether its tokens carry loss."""
+ANCHOR_LENGTH = 80
+"""Characters at the end of a prompt by which it is found again in a longer text."""
 
 PLAIN_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}"
@@ -35,33 +39,18 @@ PLAIN_TEMPLATE = (
 """For base models without a chat template; saved with the tuned model."""
 
 
-class TextBlock(TypedDict):
-    """A content block of Bedrock's Converse API."""
-
-    text: str
-
-
-class Turn(TypedDict):
-    """A message of the Converse API; some formats have a string as its content."""
-
-    role: str
-    content: str | list[TextBlock]
-
-
-class Conversation(TypedDict, total=False):
-    """A canonical supervised record in the format `converse`."""
-
-    system: list[TextBlock]
-    messages: list[Turn]
-
-
-@dataclass(frozen=True)
+@dataclass
 class RecordFormat:
-    """What rendering a staged record needs: its format, the tokenizer, the stop tokens as text."""
+    """What rendering a staged record needs: its format, the tokenizer, the stop tokens as text.
+
+    `last_turn_only` counts rendered records of which the last answer alone carries loss, because
+    the template rewrites earlier turns.
+    """
 
     name: str
     tokenizer: PreTrainedTokenizerBase
     stop_texts: Sequence[str]
+    last_turn_only: int = 0
 
 
 def ensure_chat_template(tokenizer: PreTrainedTokenizerBase) -> bool:
@@ -72,106 +61,184 @@ def ensure_chat_template(tokenizer: PreTrainedTokenizerBase) -> bool:
     return True
 
 
-def to_messages(record: Record, format_name: str) -> list[Message]:
-    """Return a canonical supervised record as chat messages, the system message first."""
-    if format_name == "prompt-completion":
-        return [
-            {"role": "user", "content": str(record["prompt"])},
-            {"role": "assistant", "content": str(record["completion"])},
-        ]
-    conversation = cast(Conversation, record)
-    system = content_text(conversation.get("system") or [])
-    messages = [{"role": "system", "content": system}] if system else []
-    return messages + [
-        {"role": turn["role"], "content": content_text(turn["content"])}
-        for turn in conversation["messages"]
-    ]
-
-
-def content_text(content: str | Sequence[TextBlock]) -> str:
-    """Return the text of a content field: a string, or Bedrock's list of text blocks."""
-    return content if isinstance(content, str) else "\n".join(block["text"] for block in content)
-
-
-def render_chat(
-    tokenizer: PreTrainedTokenizerBase,
-    messages: Sequence[Message],
-    *,
-    add_generation_prompt: bool,
-) -> str:
-    """Return the chat template's text.
-
-    With `add_generation_prompt` it ends where the answer begins. Raise TrainerError if the template
-    refuses the messages.
-    """
-    try:
-        text = tokenizer.apply_chat_template(
-            list(messages), tokenize=False, add_generation_prompt=add_generation_prompt
-        )
-    except TemplateError as error:
-        raise TrainerError(
-            f"The model's chat template refuses these messages: {error}.",
-            fix="leave out what this model does not support (often the system message).",
-        ) from error
-    return str(text)
-
-
 def split_turns(
-    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], stop_texts: Sequence[str]
+    tokenizer: PreTrainedTokenizerBase, chat: Chat, stop_texts: Sequence[str]
 ) -> list[Segment]:
-    """Split a conversation into segments: every assistant turn carries loss, its end mark included.
+    """Split a conversation into segments: learned turns carry loss, their end marks included.
 
     Some templates rewrite earlier turns (for example, drop past reasoning). Then only the last
-    assistant turn carries loss, because only that one looks the same at generation as at training.
+    learned turn carries loss, because only that one looks the same at generation as at training.
+    Turns after it have no effect and are left out. Raise TrainerError for what the template lacks.
     """
-    segments: list[Segment] = []
-    rendered = ""
-    for index, message in enumerate(messages):
-        if message["role"] != "assistant":
-            continue
-        prompt = render_chat(tokenizer, messages[:index], add_generation_prompt=True)
-        if not prompt.startswith(rendered):  # the template has rewritten an earlier turn
-            return split_last_turn(tokenizer, messages, stop_texts)
-        reply = render_reply(tokenizer, messages[: index + 1], prompt, stop_texts)
-        segments += [(prompt[len(rendered) :], False), (reply, True)]
-        rendered = prompt + reply
-    return segments
+    learned = [index for index in range(len(chat.messages)) if chat.is_learned(index)]
+    if learned:
+        chat = chat.up_to(learned[-1] + 1)
+    renderer = _Renderer.of(tokenizer, chat, stop_texts)
+    segments = renderer.split_all()
+    if segments is not None:
+        return segments
+    last = len(chat.messages) - 1
+    prompt = renderer.prompt(last)
+    return [(prompt, False), (renderer.reply(last, prompt), bool(learned))]
 
 
 def split_prompt(
-    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], stop_texts: Sequence[str]
+    tokenizer: PreTrainedTokenizerBase, chat: Chat, stop_texts: Sequence[str]
 ) -> list[str]:
     """Split a conversation that awaits its answer where `split_turns` would split it."""
-    earlier = [text for text, _ in split_turns(tokenizer, messages, stop_texts)]
-    prompt = render_chat(tokenizer, messages, add_generation_prompt=True)
+    renderer = _Renderer.of(tokenizer, chat, stop_texts)
+    prompt = renderer.prompt(len(chat.messages))
+    earlier = [text for text, _ in renderer.split_all() or ()]
     rendered = "".join(earlier)
     return [*earlier, prompt[len(rendered) :]] if prompt.startswith(rendered) else [prompt]
 
 
-def split_last_turn(
-    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], stop_texts: Sequence[str]
-) -> list[Segment]:
-    """Return the whole conversation as prompt, with loss on its last turn only."""
-    prompt = render_chat(tokenizer, messages[:-1], add_generation_prompt=True)
-    return [(prompt, False), (render_reply(tokenizer, messages, prompt, stop_texts), True)]
+def render_prompt(tokenizer: PreTrainedTokenizerBase, chat: Chat) -> str:
+    """Return a conversation as the text that an answer follows."""
+    return _Renderer.of(tokenizer, chat, ()).prompt(len(chat.messages))
 
 
-def render_reply(
-    tokenizer: PreTrainedTokenizerBase,
-    messages: Sequence[Message],
-    prompt: str,
-    stop_texts: Sequence[str],
-) -> str:
-    """Return what the template writes for the last message, cut after its end mark."""
-    content = messages[-1]["content"]
-    full_text = render_chat(tokenizer, messages, add_generation_prompt=False)
-    # A template may render a prompt and a past turn differently; then the content itself is all
-    # that is known of the reply.
-    reply = full_text[len(prompt) :] if full_text.startswith(prompt) else content
-    # An end mark inside the answer does not end it, so the search begins after the content.
-    first = len(content.strip())
-    ends = [at + len(stop) for stop in stop_texts if (at := reply.find(stop, first)) >= 0]
-    return reply[: min(ends)] if ends else reply + stop_texts[0]
+@dataclass(frozen=True)
+class _Renderer:
+    """Renders one chat up to any of its turns."""
+
+    tokenizer: PreTrainedTokenizerBase
+    chat: Chat
+    support: TemplateSupport
+    stop_texts: Sequence[str]
+
+    @classmethod
+    def of(
+        cls, tokenizer: PreTrainedTokenizerBase, chat: Chat, stop_texts: Sequence[str]
+    ) -> _Renderer:
+        """Return the renderer of a chat. Raise TrainerError for what the template lacks."""
+        return cls(tokenizer, *adapt_chat(tokenizer, chat), stop_texts)
+
+    def split_all(self) -> list[Segment] | None:
+        """Return the segments up to the last answer; None if the template rewrites one of them."""
+        segments: list[Segment] = []
+        rendered = ""
+        for index, message in enumerate(self.chat.messages):
+            if message["role"] != "assistant":
+                continue
+            prompt = self.prompt(index)
+            if not prompt.startswith(rendered):
+                return None
+            reply = self.reply(index, prompt)
+            segments += [
+                (prompt[len(rendered) :], False),
+                (reply, self.chat.is_learned(index)),
+            ]
+            rendered = prompt + reply
+        return segments
+
+    def prompt(self, end: int) -> str:
+        """Return the first `end` messages as the text that an answer follows."""
+        return self._render(end, add_generation_prompt=True)
+
+    def _render(self, end: int, *, add_generation_prompt: bool) -> str:
+        return render_chat(
+            self.tokenizer,
+            self.chat.messages[:end],
+            tools=self.chat.tools,
+            add_generation_prompt=add_generation_prompt,
+        )
+
+    def reply(self, index: int, prompt: str) -> str:
+        """Return what a model writes after `prompt` as the message at `index`, with its end mark.
+
+        Raise TrainerError if the template renders it so that this is unknown.
+        """
+        message = self.chat.messages[index]
+        full_text = self._render(index + 1, add_generation_prompt=False)
+        reply = _text_after(full_text, prompt)
+        if reply is None:
+            reply = self._reply_in_thought(message, full_text, prompt)
+        else:
+            reply = self._with_thought(message, reply)
+        return _cut_after_end(reply, message, self.stop_texts)
+
+    def _reply_in_thought(self, message: Message, full_text: str, prompt: str) -> str:
+        """Return the reply where the prompt opens the reasoning, and a past turn does not."""
+        for opening, closing in THINK_TAGS:
+            before, is_open, rest = prompt.rpartition(opening)
+            reply = _text_after(full_text, before) if is_open and not rest.strip() else None
+            if reply is None:
+                continue
+            if reply.lstrip().startswith(opening):
+                return reply.lstrip().removeprefix(opening).lstrip()
+            thought, _ = _split_thought(message)
+            return f"{thought}\n{closing}\n\n" + reply.lstrip("\n")
+        if message.get("tool_calls") or "reasoning_content" in message:
+            raise TrainerError(
+                "The model's chat template renders a turn with tool calls or reasoning so that it"
+                " does not follow its prompt: what the model would write is unknown.",
+                fix="leave these records out, or choose another base model.",
+            )
+        # A template may render a prompt and a past turn differently; then the content itself is all
+        # that is known of the reply.
+        return str(message["content"])
+
+    def _with_thought(self, message: Message, reply: str) -> str:
+        """Return the reply with its reasoning, which some templates leave out of past turns."""
+        thought, tags = _split_thought(message)
+        if not thought or (tags is not None and tags[1] in reply):
+            return reply
+        if tags is None and self.support.think_tags is None:
+            if thought in reply:
+                return reply
+            raise TrainerError(
+                "The model's chat template leaves the reasoning out of a turn that has it.",
+                fix="leave these records out, or choose another base model.",
+            )
+        opening, closing = tags or self.support.think_tags or THINK_TAGS[0]
+        return f"{opening}\n{thought}\n{closing}\n\n" + reply.lstrip("\n")
+
+
+def _text_after(full_text: str, prompt: str) -> str | None:
+    """Return what follows `prompt` in a text that holds it, perhaps with a rewritten beginning."""
+    if full_text.startswith(prompt):
+        return full_text[len(prompt) :]
+    anchor = prompt[-ANCHOR_LENGTH:]
+    at = full_text.rfind(anchor) if len(prompt) > ANCHOR_LENGTH else -1
+    return None if at < 0 else full_text[at + len(anchor) :]
+
+
+def _split_thought(message: Message) -> tuple[str, tuple[str, str] | None]:
+    """Return the reasoning of a message, "" if it has none, and the tags around it in a text."""
+    if "reasoning_content" in message:
+        return message["reasoning_content"].strip(), None
+    content = (message["content"] or "").lstrip()
+    for opening, closing in THINK_TAGS:
+        if content.startswith(opening) and closing in content:
+            return content.removeprefix(opening).partition(closing)[0].strip(), (opening, closing)
+    return "", None
+
+
+def _cut_after_end(reply: str, message: Message, stop_texts: Sequence[str]) -> str:
+    """Return a reply up to its end mark, which is added if the template writes none.
+
+    An end mark inside the message does not end it: so many are passed over.
+    """
+    if not stop_texts:
+        return reply
+    calls = message.get("tool_calls") or ()
+    parts = [
+        message.get("reasoning_content", ""),
+        message["content"] or "",
+        *(json.dumps(call["function"], ensure_ascii=False) for call in calls),
+    ]
+    inside = sum(part.count(stop) for part in parts for stop in stop_texts)
+    ends = sorted(at + len(stop) for stop in stop_texts for at in _find_all(reply, stop))
+    return reply[: ends[inside]] if len(ends) > inside else reply + stop_texts[0]
+
+
+def _find_all(text: str, part: str) -> list[int]:
+    positions, at = [], text.find(part)
+    while at >= 0:
+        positions.append(at)
+        at = text.find(part, at + len(part))
+    return positions
 
 
 def find_stop_tokens(

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from local_backend.data.chat_template import Record, Segment
+from local_backend.data.chat_messages import Record
+from local_backend.data.chat_template import Segment
 from local_backend.data.examples import EncodedData
 from local_backend.errors import TrainerError
 from local_backend.file_digest import sha256_file

@@ -27,6 +27,8 @@ class EncodedData:
     masked: int = 0
     """Records that lost their whole answer."""
     longest: int = 0
+    last_turn_only: int = 0
+    """Records of which only the last answer carries loss: the template rewrites earlier turns."""
 
     def add(self, ids: list[int], loss_mask: list[bool], max_length: int) -> None:
         """Count one record and keep what fits, if any of its answer is left."""
@@ -62,4 +64,5 @@ class EncodedData:
             "truncatedRecords": self.truncated,
             "maskedRecords": self.masked,
             "longestRecordTokens": self.longest,
+            "lastTurnOnlyRecords": self.last_turn_only,
         }

@@ -3,10 +3,11 @@
 The first line of standard input is a request as JSON:
 
     {"model": {"name", "weights"}, "customizationType": "FINE_TUNING", "format": "converse",
-     "preview": false}
+     "preview": false, "features": false}
 
 Each further line is a canonical record. Standard output has `{"context": N, "chatTemplate": "plain"
-| "the model's own"}`, then one line for each record, in order: `{"tokens": N, "learned": N}`; with
+| "the model's own"}`, with `features` also what the template renders of tools and reasoning
+(template_support.py), then one line for each record, in order: `{"tokens": N, "learned": N}`; with
 `preview` `{"pieces": [{"id", "text", "learned"}, ...]}`, one piece for each token. The texts of the
 pieces, concatenated, are what the model is given. On failure `{"error", "fix"}`. Records are
 rendered and tokenized by the functions that training uses; no weights are loaded.
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, TypedDict
 
 from local_backend.data.chat_template import RecordFormat, Segment, find_stop_tokens
 from local_backend.data.encode import tokenize_segments
+from local_backend.data.template_support import supported_features
 from local_backend.errors import TrainerError
 from local_backend.job_dir import ModelRequest
 from local_backend.models.load_model import load_tokenizer
@@ -35,13 +37,17 @@ if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 
-class TokenizeRequest(TypedDict):
-    """The first line of standard input."""
-
+class _TokenizeRequest(TypedDict):
     model: ModelRequest
     customizationType: str
     format: str
     preview: bool
+
+
+class TokenizeRequest(_TokenizeRequest, total=False):
+    """The first line of standard input."""
+
+    features: bool
 
 
 @dataclass(frozen=True)
@@ -120,7 +126,10 @@ def reply_to(request: TokenizeRequest, lines: Iterable[bytes], reply: Reply) -> 
     facts = load_tokenizer_facts(request["model"])
     tokenizer = facts.tokenizer
     template = "plain" if facts.uses_plain_template else "the model's own"
-    reply({"context": facts.context_length, "chatTemplate": template})
+    described: dict[str, object] = {"context": facts.context_length, "chatTemplate": template}
+    if request.get("features"):
+        described["features"] = supported_features(tokenizer)
+    reply(described)
     stop_texts = [str(tokenizer.convert_ids_to_tokens(i)) for i in facts.stop_ids]
     record_format = RecordFormat(request["format"], tokenizer, stop_texts)
     end = objective.end_tokens(tokenizer)

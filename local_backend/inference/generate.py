@@ -6,7 +6,7 @@ Requests are JSON lines on standard input:
     {"count": [prompt, ...]}
     {"score": [{"prompt": prompt, "text": "..."}], "variants": [...]}
     {"texts": ["..."], "window": null, "variants": [...]}
-    {"prompts": [{"messages": [{"role", "content"}, ...]} | {"text": "..."}],
+    {"prompts": [{"messages": [{"role", "content"}, ...], "toolConfig"?} | {"text": "..."}],
      "variants": ["tuned", "base"], "maxNewTokens": 256, "temperature": 0.0, "topP": 1.0, "seed": 7}
 
 Answers are JSON lines on standard output: one `{"index", "variant", "text", "tokens",
@@ -26,7 +26,8 @@ from typing import TYPE_CHECKING, TypedDict
 
 import torch
 
-from local_backend.data.chat_template import Message, split_prompt
+from local_backend.data.chat_messages import JsonObject, Turn, to_chat
+from local_backend.data.chat_template import split_prompt
 from local_backend.errors import TrainerError
 from local_backend.inference.log_likelihood import (
     ScoredRow,
@@ -54,9 +55,14 @@ GENERATE_BATCH = 32
 
 
 class Prompt(TypedDict, total=False):
-    """A conversation to answer, or raw text to continue; exactly one of the keys is there."""
+    """A conversation to answer, with the tools that it may call, or raw text to continue.
 
-    messages: list[Message]
+    Exactly one of `messages` and `text` is there. Turns are those of the format `converse`, and may
+    be of the role `system`.
+    """
+
+    messages: list[Turn]
+    toolConfig: JsonObject
     text: str
 
 
@@ -99,7 +105,8 @@ def encode_prompt(loaded: LoadedModel, prompt: Prompt) -> list[int]:
     if "text" in prompt:
         segments = [prompt["text"]]
     else:
-        segments = split_prompt(loaded.tokenizer, prompt["messages"], loaded.stop_texts)
+        chat = to_chat(prompt, "converse")
+        segments = split_prompt(loaded.tokenizer, chat, loaded.stop_texts)
     # Segment by segment, as for training: a tokenizer may merge characters across a border.
     tokenized = loaded.tokenizer(segments, add_special_tokens=False)["input_ids"]
     ids: list[int] = [token for segment in tokenized for token in segment]

@@ -211,6 +211,12 @@ def log_settings(run: TrainingRun, max_length: int) -> None:
     }
     for name, value in run.reporter.summary.items():
         run.reporter.log(f"{name}: {json.dumps(value)}")
+    if run.train.last_turn_only:
+        run.reporter.log(
+            f"warning: of {run.train.last_turn_only} of {run.train.records} records only the last"
+            " answer is learned: the chat template renders earlier turns without their reasoning,"
+            " or otherwise than when they were written"
+        )
     if settings.warmup_steps >= run.total_steps:
         run.reporter.log(
             f"warning: {settings.warmup_steps} warm-up steps and {run.total_steps} steps in all:"

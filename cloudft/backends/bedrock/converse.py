@@ -3,25 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TypedDict
+from typing import Any, TypedDict
 
+from cloudft.data.formats.record import ToolCall, join_answer
 from cloudft.inference import Answer, GenerationConfig, Prompt
+from cloudft.inference import Message as PromptMessage
 
 FINISH_REASONS = {"max_tokens": "length"}
 """Finish reason by Converse's stopReason; `stop` for all others."""
 
 
-class TextBlock(TypedDict, total=False):
-    """A block of content that holds text."""
+class _ReasoningText(TypedDict, total=False):
+    text: str
+
+
+class _ReasoningContent(TypedDict, total=False):
+    reasoningText: _ReasoningText
+
+
+class _ToolUse(TypedDict):
+    toolUseId: str
+    name: str
+    input: dict[str, object]
+
+
+class ContentBlock(TypedDict, total=False):
+    """A block of content: text, reasoning or a tool call."""
 
     text: str
+    reasoningContent: _ReasoningContent
+    toolUse: _ToolUse
 
 
 class Message(TypedDict):
     """A turn of a conversation."""
 
     role: str
-    content: list[TextBlock]
+    content: list[ContentBlock]
 
 
 class _ConverseRequest(TypedDict):
@@ -32,7 +50,8 @@ class _ConverseRequest(TypedDict):
 class ConverseRequest(_ConverseRequest, total=False):
     """The members of a Converse request beside the model."""
 
-    system: list[TextBlock]
+    system: list[ContentBlock]
+    toolConfig: Mapping[str, Any]
 
 
 class _Output(TypedDict):
@@ -55,7 +74,7 @@ def converse_request(prompt: Prompt, config: GenerationConfig) -> ConverseReques
     """Return the request for a conversation, without the model."""
     request: ConverseRequest = {
         "messages": [
-            {"role": message["role"], "content": [{"text": message["content"]}]}
+            {"role": message["role"], "content": _content_blocks(message)}
             for message in prompt.messages
             if message["role"] != "system"
         ],
@@ -68,10 +87,17 @@ def converse_request(prompt: Prompt, config: GenerationConfig) -> ConverseReques
     system = _system_blocks(prompt.messages)
     if system:
         request["system"] = system
+    if prompt.tool_config:
+        request["toolConfig"] = prompt.tool_config
     return request
 
 
-def _system_blocks(messages: Sequence[Mapping[str, str]]) -> list[TextBlock]:
+def _content_blocks(message: PromptMessage) -> list[ContentBlock]:
+    content = message["content"]
+    return [{"text": content}] if isinstance(content, str) else content
+
+
+def _system_blocks(messages: Sequence[PromptMessage]) -> list[ContentBlock]:
     return [{"text": message["content"]} for message in messages if message["role"] == "system"]
 
 
@@ -79,5 +105,15 @@ def parse_converse_response(response: ConverseResponse, index: int, variant: str
     """Return the answer to prompt number `index` in a response of Converse."""
     content = response["output"]["message"]["content"]
     text = "".join(block.get("text", "") for block in content)
+    uses = [block["toolUse"] for block in content if "toolUse" in block]
+    calls = [ToolCall(use["toolUseId"], use["name"], use["input"]) for use in uses]
+    thoughts = [
+        block["reasoningContent"].get("reasoningText", {}).get("text", "")
+        for block in content
+        if "reasoningContent" in block
+    ]
     finish_reason = FINISH_REASONS.get(response["stopReason"], "stop")
-    return Answer(index, variant, text, response["usage"]["outputTokens"], finish_reason)
+    tokens = response["usage"]["outputTokens"]
+    return Answer(
+        index, variant, join_answer(text, calls), tokens, finish_reason, "\n".join(thoughts)
+    )

@@ -18,6 +18,7 @@ import orjson
 from cloudft.backends.base import Backend, StagedJob
 from cloudft.backends.capabilities import (
     ProgressCallback,
+    SupportsChatTemplate,
     SupportsExport,
     SupportsGenerate,
     SupportsInference,
@@ -82,6 +83,7 @@ class LocalBackend(
     SupportsGenerate,
     SupportsExport,
     SupportsTokenize,
+    SupportsChatTemplate,
     SupportsInference,
     SupportsLmEval,
     SupportsProbe,
@@ -293,7 +295,20 @@ class LocalBackend(
         self, job: LoadedJob, lines: Iterable[bytes], *, preview: bool
     ) -> Iterator[Mapping[str, Any]]:
         """Tokenize with the model that is trained here, in a child process."""
-        tokenize_request = request.build_tokenize_request(job, preview=preview)
+        return self._tokenize(request.build_tokenize_request(job, preview=preview), lines)
+
+    def load_template_features(self, job: LoadedJob) -> Mapping[str, Sequence[str]] | None:
+        """Return what the template of the trained model renders, as its tokenizer's process."""
+        if not preflight.has_tokenizer(job):
+            return None
+        template_request = request.build_tokenize_request(job, preview=False)
+        facts = next(self._tokenize(template_request | {"features": True}, ()))
+        features: Mapping[str, Sequence[str]] = facts["features"]
+        return features
+
+    def _tokenize(
+        self, tokenize_request: Mapping[str, Any], lines: Iterable[bytes]
+    ) -> Iterator[dict[str, Any]]:
         weights = convert(
             tokenize_request["model"]["weights"], list[environment.WeightLocation], file=names.JOB
         )

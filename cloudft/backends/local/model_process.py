@@ -68,6 +68,7 @@ class ModelProcess(InferenceSession, SupportsLogLikelihood):
                 text=reply["text"],
                 tokens=reply["tokens"],
                 finish_reason=reply["finishReason"],
+                reasoning=reply.get("reasoning", ""),
             )
 
     def model_identities(self) -> Mapping[str, str]:
@@ -79,7 +80,10 @@ class ModelProcess(InferenceSession, SupportsLogLikelihood):
     ) -> Iterator[Likelihood]:
         """Yield the likelihood of each continuation and variant. Raise TrainerError."""
         prompts = _prompts([one.prompt for one in requests])
-        scored = [{"prompt": p, "text": r.text} for p, r in zip(prompts, requests, strict=True)]
+        scored = [
+            {"prompt": p, "text": r.text} | ({"reply": r.reply} if r.reply else {})
+            for p, r in zip(prompts, requests, strict=True)
+        ]
         return self._likelihoods({"score": scored, "variants": list(variants)})
 
     def loglikelihood_rolling(
@@ -143,7 +147,11 @@ class ModelProcess(InferenceSession, SupportsLogLikelihood):
 
 def _prompts(prompts: Sequence[Prompt]) -> list[dict[str, object]]:
     return [
-        {"text": p.text} if p.text is not None else {"messages": list(p.messages)} for p in prompts
+        {"text": prompt.text}
+        if prompt.text is not None
+        else {"messages": list(prompt.messages)}
+        | ({"toolConfig": prompt.tool_config} if prompt.tool_config else {})
+        for prompt in prompts
     ]
 
 

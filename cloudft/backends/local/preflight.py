@@ -60,6 +60,16 @@ def _finding(
     return Finding(severity, code, message, fix, path, job.line_of(field), field)
 
 
+def has_tokenizer(job: LoadedJob) -> bool:
+    """Return whether the tokenizer of the trained model can be loaded without a download."""
+    model = trained_model(job)
+    return (
+        model is not None
+        and importlib.util.find_spec("transformers") is not None
+        and any(present for _, present, _ in catalogue.find_weights(model))
+    )
+
+
 def _check_trainer(job: LoadedJob) -> Iterator[Finding]:
     missing = [name for name in REQUIRED_PACKAGES if importlib.util.find_spec(name) is None]
     if missing:

@@ -9,7 +9,12 @@ from typing import Any
 
 from cloudft.backends import make_backend as backend_by_name
 from cloudft.backends.base import Backend
-from cloudft.backends.capabilities import SupportsExport, SupportsGenerate, SupportsInference
+from cloudft.backends.capabilities import (
+    SupportsChatTemplate,
+    SupportsExport,
+    SupportsGenerate,
+    SupportsInference,
+)
 from cloudft.errors import JobStateConflict
 from cloudft.inference import Answer, GenerationConfig, InferenceSession, Prompt
 from cloudft.spec.load import LoadedJob
@@ -17,7 +22,9 @@ from cloudft.storage.home import Home
 from cloudft.types import JobState
 
 
-class LocalInferenceMixin(SupportsGenerate, SupportsExport, SupportsInference):
+class LocalInferenceMixin(
+    SupportsGenerate, SupportsExport, SupportsInference, SupportsChatTemplate
+):
     """Runs the models of jobs on this machine, once their artifacts are downloaded."""
 
     home: Home
@@ -48,6 +55,12 @@ class LocalInferenceMixin(SupportsGenerate, SupportsExport, SupportsInference):
         local = self.local_backend
         assert isinstance(local, SupportsExport)
         return local.export(self._downloaded_job(job_id), out, dtype)
+
+    def load_template_features(self, job: LoadedJob) -> Mapping[str, Sequence[str]] | None:
+        """Return what the template renders, if the tokenizer is on this machine too."""
+        local = self.local_backend
+        assert isinstance(local, SupportsChatTemplate)
+        return local.load_template_features(job)
 
     def open_session(self, job_id: str) -> InferenceSession:
         """Open the job's models."""

@@ -188,8 +188,9 @@ def confirm_cost(
 ) -> None:
     """Print the tokens and the price of the answers, and confirm. Raise click.Abort."""
     from cloudft.data.token_estimate import estimate_tokens
+    from cloudft.inference import message_text
 
-    size = sum(len(str(m["content"])) for item in held.examples for m in item.prompt.messages)
+    size = sum(len(message_text(m)) for item in held.examples for m in item.prompt.messages)
     answers = sum(min(len(item.reference), 4 * decoding.max_new_tokens) for item in held.examples)
     input_tokens, output_tokens = estimate_tokens(size), estimate_tokens(answers)
     price = _price_text(record, input_tokens, output_tokens)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from cloudft.data.analysis.near_duplicates import NearDuplicateIndex
-from cloudft.data.formats.record import Document, Record
+from cloudft.data.formats.record import Conversation, Document, Record, Turn
 from cloudft.data.records import LocatedRecord
 
 
@@ -59,14 +59,25 @@ def record_text(record: Record) -> str:
     """Return all texts of a record as one, with separators between them."""
     if isinstance(record, Document):
         return record.text
-    return "\x1e".join(
-        ["\x1f".join(record.system), *("\x1f".join(t.all_texts) for t in record.turns)]
-    )
+    return "\x1e".join([_context_text(record), *map(_turn_text, record.turns)])
 
 
 def prompt_text(record: Record) -> str:
     """Return the texts of a record's prompt: all but the last answer. Of a document, all of it."""
     if isinstance(record, Document):
         return record.text
-    turns = ("\x1f".join(turn.all_texts) for turn in record.turns[:-1])
-    return "\x1e".join(["\x1f".join(record.system), *turns])
+    return "\x1e".join([_context_text(record), *map(_turn_text, record.turns[:-1])])
+
+
+def _context_text(record: Conversation) -> str:
+    """Return the system prompt's texts, and the tools as JSON."""
+    if not record.tools:
+        return "\x1f".join(record.system)
+    import orjson
+
+    return "\x1f".join([*record.system, orjson.dumps(record.tools).decode()])
+
+
+def _turn_text(turn: Turn) -> str:
+    text = "\x1f".join(turn.all_texts)
+    return text if turn.is_learned else f"{text}\x1d"

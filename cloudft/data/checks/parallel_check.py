@@ -32,7 +32,11 @@ POLL_INTERVAL_S = 0.05
 
 
 class PartResult(TypedDict):
-    """What a process found in its part. `types` are the names of the fields' Python types."""
+    """What a process found in its part. `types` are the names of the fields' Python types.
+
+    `templateNeeds` are the needs of its records (template_limits.py): the template itself is looked
+    at once, by the process that started this one.
+    """
 
     counter: CounterState
     format: str
@@ -40,6 +44,7 @@ class PartResult(TypedDict):
     evidence: str
     leftOut: list[str]
     types: dict[str, str]
+    templateNeeds: list[list[str]]
 
 
 def count_in_parallel(
@@ -71,6 +76,9 @@ def count_in_parallel(
         counter.merge(*result["counter"])
     first = results[0] if results else None
     if first is None:
+        return None
+    needs = {frozenset(each) for part in results if part for each in part["templateNeeds"]}
+    if limits.template is not None and limits.template.has_problem(needs):
         return None
     left_out = dict.fromkeys(key for result in results if result for key in result["leftOut"])
     source = ManifestSource(
@@ -164,6 +172,7 @@ def _check_part(
     if findings.has_any():
         return None
     types = {key: kind.__name__ for key, kind in validator.field_types.items()}
+    needs = limits.template.needs if limits.template else set()
     return {
         "counter": counter.state(),
         "format": source.shape,
@@ -171,6 +180,7 @@ def _check_part(
         "evidence": source.evidence,
         "leftOut": list(source.left_out),
         "types": types,
+        "templateNeeds": [sorted(each) for each in needs],
     }
 
 

@@ -13,6 +13,7 @@ from cloudft.data.checks.file_reading import (
     note_reading,
     warn_columns_left_out,
 )
+from cloudft.data.checks.traps import TrapDetector, warn_traps
 from cloudft.data.findings import Findings
 from cloudft.data.formats.chat_fast_path import CONTENT_TYPES
 from cloudft.data.formats.fast_path import RecordBatch, can_encode, decode_batch
@@ -88,6 +89,7 @@ class Validator:
         if not count and not self._findings.count_errors(source.display_name):
             fix = "put records into it, or leave it out"
             context.add_error("NoRecords", "the file holds no records", fix)
+        warn_traps(self._findings, file.traps, source.display_name)
         self.field_types = file.types
         self.has_columns |= file.has_columns
         read = reading.to_manifest_source(role, source.name, context.digest)
@@ -131,6 +133,7 @@ class _FilePass:
     group_by: str | None
     on_count: Callable[[int], None]
     reading: FileReading
+    traps: TrapDetector = field(default_factory=TrapDetector)
     types: dict[str, type] = field(default_factory=dict)
     has_columns: bool = False
 
@@ -157,6 +160,7 @@ class _FilePass:
         ):
             self.sink.add_batch(batch)
             self.reading.add_batch(len(batch))
+            self.traps.add_batch(batch, block.raw, block.first_line)
             self.on_count(len(batch))
         else:
             yield from read_json_rows(self.context, block)
@@ -189,6 +193,7 @@ class _FilePass:
             )
         format = row.format or record.format
         self.reading.add_record(value, format, record.left_out)
+        self.traps.add_record(record, row.line)
         return format
 
     def _explain_by_others(self, bad: BadRecord, value: RawRecord) -> BadRecord:

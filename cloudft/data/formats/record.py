@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -124,6 +124,15 @@ def block_text(block: Block) -> str:
     return _dump(block.block)
 
 
+def join_answer(text: str, calls: Sequence[ToolCall]) -> str:
+    """Return an answer as text: its text, then its tool calls as a JSON object or a list."""
+    values = [{"name": call.name, "arguments": call.arguments} for call in calls]
+    if not values:
+        return text
+    dumped = json.dumps(values if len(values) > 1 else values[0], ensure_ascii=False)
+    return f"{text}\n{dumped}" if text else dumped
+
+
 def _dump(value: JsonObject) -> str:
     return json.dumps(value, ensure_ascii=False)
 
@@ -150,8 +159,12 @@ class Conversation:
 
     @property
     def answer(self) -> str:
-        """Return the text of the last turn."""
-        return self.turns[-1].text
+        """Return what the last turn answers: its texts, and its tool calls as JSON.
+
+        One call is an object, several are a list. Reasoning is no part of the answer.
+        """
+        turn = self.turns[-1]
+        return join_answer(turn.text, [b for b in turn.content if isinstance(b, ToolCall)])
 
     def features(self) -> set[Feature]:
         """Return what the conversation has besides texts."""

@@ -7,11 +7,11 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cloudft.endpoint.protocols.messages import ServiceError
 from cloudft.errors import CloudftError
-from cloudft.inference import Answer, GenerationConfig, Prompt
+from cloudft.inference import Answer, GenerationConfig, Message, Prompt
 
 if TYPE_CHECKING:
     from cloudft.backends.local.model_process import ModelProcess
@@ -39,14 +39,15 @@ class ModelRef:
 class InferenceRequest:
     """A conversation, or raw text to continue; and the limits, by the names of Converse."""
 
-    messages: tuple[Mapping[str, str], ...] = ()
+    messages: tuple[Message, ...] = ()
     text: str | None = None
+    tool_config: Mapping[str, Any] | None = None
     inference_config: InferenceConfig | None = None
 
     @property
     def prompt(self) -> Prompt:
         """Return the prompt for the model."""
-        return Prompt(text=self.text) if self.text is not None else Prompt(self.messages)
+        return Prompt(() if self.text is not None else self.messages, self.text, self.tool_config)
 
     @property
     def generation_config(self) -> GenerationConfig:

@@ -6,7 +6,7 @@ import dataclasses
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import orjson
 
@@ -17,6 +17,7 @@ from cloudft.endpoint.protocols.messages import ServiceError
 from cloudft.endpoint.training import failure_messages
 from cloudft.endpoint.training.run import FailedRun, RunStatus, TrainingRequest, TrainingRun
 from cloudft.errors import CheckFailed, CloudftError
+from cloudft.inference import Message as PromptMessage
 from cloudft.spec.load import load_job
 
 Teacher = Callable[[str, Sequence[InferenceRequest]], Iterable[str]]
@@ -25,24 +26,19 @@ TEACHER_BATCH_SIZE = 16
 """Requests that the teacher gets at once: a stop is noticed between two batches."""
 
 
-class TextBlock(TypedDict):
-    """A block of a message. Distillation records have text only."""
-
-    text: str
-
-
 class Message(TypedDict):
     """A turn of a conversation, in the form of bedrock-conversation-2024."""
 
     role: str
-    content: list[TextBlock]
+    content: list[dict[str, Any]]
 
 
 class ConversationRecord(TypedDict, total=False):
     """A canonical distillation record: the last message is the user's, or a known answer."""
 
-    system: list[TextBlock]
+    system: list[dict[str, Any]]
     messages: list[Message]
+    toolConfig: dict[str, Any]
 
 
 class DistillationRun(TrainingRun):
@@ -113,6 +109,11 @@ class DistillationRun(TrainingRun):
         limits = InferenceConfig(maxTokens=config.get("maxResponseLengthForInference", 256))
         records = list(_read_records(request, path))
         unanswered = [r for r in records if r["messages"][-1]["role"] == "user"]
+        if any(map(_has_tools, unanswered)):
+            raise ServiceError(
+                "ValidationException",
+                "A prompt has tools: the teacher's answers are texts here. Give it its answer.",
+            )
         to = request.folder / f"answered-{role}.jsonl"
         for start in range(0, len(unanswered), TEACHER_BATCH_SIZE):
             if self._stop_requested.is_set():
@@ -125,7 +126,7 @@ class DistillationRun(TrainingRun):
             answers = teacher(config["teacherModelIdentifier"], requests)
             for record, answer in zip(batch, answers, strict=True):
                 # An empty answer would be refused as training data.
-                block: TextBlock = {"text": answer.strip() or "."}
+                block = {"text": answer.strip() or "."}
                 record["messages"].append({"role": "assistant", "content": [block]})
         lines = [orjson.dumps(record) for record in records]
         to.write_bytes(b"\n".join(lines) + b"\n")
@@ -154,13 +155,23 @@ def _read_records(request: TrainingRequest, path: Path) -> Iterator[Conversation
         yield orjson.loads(line)
 
 
-def _to_messages(record: ConversationRecord) -> tuple[Mapping[str, str], ...]:
-    """Return a record's conversation as role and text, the system message first."""
-
-    def text(blocks: Sequence[TextBlock]) -> str:
-        return "\n".join(block["text"] for block in blocks)
-
+def _to_messages(record: ConversationRecord) -> tuple[PromptMessage, ...]:
+    """Return a prompt as role and text, the system message first; earlier reasoning is kept."""
     system = record.get("system")
-    first = ({"role": "system", "content": text(system)},) if system else ()
-    turns = tuple({"role": m["role"], "content": text(m["content"])} for m in record["messages"])
-    return (*first, *turns)
+    first = ({"role": "system", "content": _join_texts(system)},) if system else ()
+    return (*first, *map(_to_message, record["messages"]))
+
+
+def _to_message(message: Message) -> PromptMessage:
+    is_text = all("text" in block for block in message["content"])
+    content = _join_texts(message["content"]) if is_text else message["content"]
+    return {"role": message["role"], "content": content}
+
+
+def _join_texts(blocks: Sequence[Mapping[str, Any]]) -> str:
+    return "\n".join(block["text"] for block in blocks)
+
+
+def _has_tools(record: ConversationRecord) -> bool:
+    blocks = (block for message in record["messages"] for block in message["content"])
+    return "toolConfig" in record or any("toolUse" in block for block in blocks)

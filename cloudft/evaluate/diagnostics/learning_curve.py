@@ -21,7 +21,6 @@ from cloudft.evaluate.diagnostics.diagnostic import Diagnostic
 from cloudft.evaluate.diagnostics.learning_curve_jobs import part_folder, part_job_name
 from cloudft.evaluate.held_out import HeldOutData, find_staged_file
 from cloudft.evaluate.inference.cached_inference import TUNED, open_cached_inference
-from cloudft.inference import ScoringRequest
 from cloudft.jobs import lifecycle, prepare
 from cloudft.spec.load import load_job
 from cloudft.storage.atomic_files import as_store_error, atomic_write
@@ -123,7 +122,7 @@ def _held_out_loss(
             texts = [example.reference for example in held_out.examples]
             likelihoods = tuned.score_texts(label, texts, TUNED)
         else:
-            requests = [ScoringRequest(x.prompt, x.reference) for x in held_out.examples]
+            requests = [example.scoring_request for example in held_out.examples]
             likelihoods = tuned.score_continuations(label, requests, TUNED)
     tokens = max(1, sum(x.tokens for x in likelihoods))
     return -math.fsum(x.log_likelihood for x in likelihoods) / tokens

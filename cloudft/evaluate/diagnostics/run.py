@@ -221,26 +221,26 @@ def _diagnose_consistency(
 def _rephrase(
     sample: Sequence[EvalExample], task: Task, spec: JobSpec | None, seed: int
 ) -> dict[str, list[list[Prompt]]]:
-    """Return the prompts of each record in other words, and with its options in other orders."""
+    """Return the prompts of each record in other words, and with its options in other orders.
+
+    Records whose last message is a tool's result have no question to phrase otherwise.
+    """
     templates = (spec.evaluate.templates if spec else ()) or DEFAULT_TEMPLATES
     return {
         "paraphrased": [
-            [_with_question(x, t.replace("{prompt}", x.input_text)) for t in templates]
+            [x.with_question(t.replace("{prompt}", x.input_text)) for t in templates]
             for x in sample
+            if x.has_plain_question
         ],
         "options": [
             [
-                _with_question(x, text)
+                x.with_question(text)
                 for text in shuffle_options(x.input_text, task.labels, seed, SAMPLES_PER_RECORD)
             ]
             for x in sample
+            if x.has_plain_question
         ],
     }
-
-
-def _with_question(example: EvalExample, text: str) -> Prompt:
-    """Return the example's conversation with another last user message."""
-    return Prompt([*example.prompt.messages[:-1], {"role": "user", "content": text}])
 
 
 def _normalize(text: str, task: Task) -> str:

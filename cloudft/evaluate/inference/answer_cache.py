@@ -17,6 +17,7 @@ import msgspec
 import orjson
 
 from cloudft.errors import BadDocument
+from cloudft.inference import Prompt
 from cloudft.storage.atomic_files import as_store_error, make_private_folder
 from cloudft.storage.documents import Count, decode
 
@@ -28,6 +29,14 @@ def cache_key(*parts: object) -> str:
     """
     content = orjson.dumps(parts, option=orjson.OPT_SORT_KEYS)
     return hashlib.sha256(content).hexdigest()[:32]
+
+
+def prompt_to_json(prompt: Prompt) -> object:
+    """Return a prompt as a part of a cache key."""
+    if prompt.text is not None:
+        return prompt.text
+    messages = [dict(message) for message in prompt.messages]
+    return [messages, prompt.tool_config] if prompt.tool_config else messages
 
 
 class CachedResult(msgspec.Struct, rename="camel", omit_defaults=True):

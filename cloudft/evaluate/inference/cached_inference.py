@@ -10,7 +10,12 @@ from typing import Final, Literal
 
 from cloudft.backends.capabilities import ProgressCallback
 from cloudft.errors import JobStateConflict
-from cloudft.evaluate.inference.answer_cache import AnswerCache, CachedResult, cache_key
+from cloudft.evaluate.inference.answer_cache import (
+    AnswerCache,
+    CachedResult,
+    cache_key,
+    prompt_to_json,
+)
 from cloudft.inference import (
     GenerationConfig,
     InferenceSession,
@@ -60,7 +65,7 @@ class CachedInference:
     ) -> list[ModelAnswer]:
         """Return an answer to each prompt, in their order. `label` is for the progress display."""
         parameters = dataclasses.asdict(config)
-        keys = [cache_key("answer", _prompt_to_json(prompt), parameters) for prompt in prompts]
+        keys = [cache_key("answer", prompt_to_json(prompt), parameters) for prompt in prompts]
 
         def generate(indices: list[int]) -> IndexedResults:
             missing = [prompts[i] for i in indices]
@@ -80,8 +85,10 @@ class CachedInference:
     ) -> list[Likelihood]:
         """Return the log-likelihood of each continuation, in their order."""
         keys = [
-            cache_key("likelihood", _prompt_to_json(request.prompt), request.text)
-            for request in requests
+            cache_key(
+                "likelihood", prompt_to_json(x.prompt), x.text, *([x.reply] if x.reply else [])
+            )
+            for x in requests
         ]
 
         def score(indices: list[int]) -> IndexedResults:
@@ -125,10 +132,6 @@ class CachedInference:
         results = [cache.get(key) for key in keys]
         assert all(result is not None for result in results), "the model left a request unanswered"
         return [result for result in results if result is not None]
-
-
-def _prompt_to_json(prompt: Prompt) -> object:
-    return prompt.text if prompt.text is not None else [dict(m) for m in prompt.messages]
 
 
 def _to_answer(result: CachedResult) -> ModelAnswer:

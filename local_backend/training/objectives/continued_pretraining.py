@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from local_backend.data.chat_template import Record, RecordFormat, Segment
+from local_backend.data.chat_messages import Record
+from local_backend.data.chat_template import RecordFormat, Segment
 from local_backend.data.encode import pack_documents
 from local_backend.data.examples import EncodedData
 from local_backend.settings import DataFile, Settings

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from local_backend.data.chat_template import Record, RecordFormat, Segment
+from local_backend.data.chat_messages import Record
+from local_backend.data.chat_template import RecordFormat, Segment
 from local_backend.data.encode import encode_records
 from local_backend.data.examples import EncodedData, Example
 from local_backend.errors import TrainerError
@@ -69,13 +70,16 @@ class Objective(ABC):
         Raise TrainerError if more records were cut, or lost their whole answer, than
         `max_truncated_share` allows.
         """
-        return encode_records(
+        before = record_format.last_turn_only
+        encoded = encode_records(
             file,
             lambda record: self.render(record, record_format),
             settings,
             record_format.tokenizer,
             max_length,
         )
+        encoded.last_turn_only = record_format.last_turn_only - before
+        return encoded
 
     def count(self, examples: Sequence[Example]) -> int:
         """Return the denominator of the mean loss. Default: the number of loss tokens.

@@ -15,7 +15,7 @@ from cloudft.aws.client import Aws
 from cloudft.backends.bedrock.api_shapes import ImportedModel as ImportedModelResponse
 from cloudft.backends.bedrock.inference import FAILURE, DeployedModel, Generate, converse
 from cloudft.catalogue import load_import_rules
-from cloudft.errors import CloudUnreachable
+from cloudft.errors import CloudUnreachable, UsageError
 from cloudft.inference import Answer, GenerationConfig, InferenceSession, Prompt
 
 WARM_UP_TIMEOUT_S = 600.0
@@ -78,7 +78,16 @@ def _is_not_ready(error: BaseException) -> bool:
 def chat_completion(
     aws: Aws, model: str, index: int, variant: str, prompt: Prompt, config: GenerationConfig
 ) -> Answer:
-    """Return a reply to a conversation in OpenAI's chat form, for families without Converse."""
+    """Return a reply to a conversation in OpenAI's chat form, for families without Converse.
+
+    Raise UsageError for tools and reasoning: the guide describes none in this form.
+    """
+    if prompt.tool_config or any(not isinstance(m["content"], str) for m in prompt.messages):
+        raise UsageError(
+            "tools and reasoning can't be sent to this imported model: Converse does not support"
+            " its family",
+            fix="evaluate the local job that it was imported from: its own models answer.",
+        )
     messages = [dict(message) for message in prompt.messages]
     response = _invoke_model(aws, model, {"messages": messages, **_openai_parameters(config)})
     [choice] = response["choices"]

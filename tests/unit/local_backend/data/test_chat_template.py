@@ -10,15 +10,10 @@ import tiny
 from hypothesis import given
 from hypothesis import strategies as st
 
-from local_backend.data.chat_template import (
-    PLAIN_TEMPLATE,
-    Message,
-    find_stop_tokens,
-    render_chat,
-    split_turns,
-    to_messages,
-)
+from local_backend.data.chat_messages import Chat, Message, to_chat
+from local_backend.data.chat_template import PLAIN_TEMPLATE, find_stop_tokens, split_turns
 from local_backend.data.encode import tokenize_segments
+from local_backend.data.template_support import render_chat
 from local_backend.errors import TrainerError
 from local_backend.inference.generate import encode_prompt
 from local_backend.models.load_model import LoadedModel
@@ -57,7 +52,7 @@ words = st.text(st.characters(codec="utf-8"), min_size=1, max_size=30) | st.text
 def texts_with_loss(tokenizer: Any, messages: list[Message]) -> list[str]:
     """Return the stretches of the conversation with loss, decoded from their tokens."""
     [(ids, loss_mask)] = tokenize_segments(
-        [split_turns(tokenizer, messages, [tiny.END])], tokenizer
+        [split_turns(tokenizer, Chat(messages), [tiny.END])], tokenizer
     )
     runs: list[list[int]] = []
     before = False
@@ -75,7 +70,7 @@ def test_every_answer_is_learned_with_its_end_token_and_nothing_else(name: str) 
     tokenizer = TOKENIZERS[name]
     one_turn = CONVERSATION[1:3]
     assert texts_with_loss(tokenizer, one_turn) == [f"In Lyon.{tiny.END}"]
-    pieces = split_turns(tokenizer, one_turn, [tiny.END])
+    pieces = split_turns(tokenizer, Chat(one_turn), [tiny.END])
     assert [has_loss for _, has_loss in pieces] == [False, True]
 
 
@@ -88,7 +83,7 @@ def test_of_a_conversation_every_assistant_turn_is_learned(name: str) -> None:
 @pytest.mark.parametrize("name", ["own", "plain"])
 def test_the_pieces_are_the_rendered_text_up_to_the_last_end_mark(name: str) -> None:
     tokenizer = TOKENIZERS[name]
-    text = "".join(text for text, _ in split_turns(tokenizer, CONVERSATION, [tiny.END]))
+    text = "".join(text for text, _ in split_turns(tokenizer, Chat(CONVERSATION), [tiny.END]))
     whole = render_chat(tokenizer, CONVERSATION, add_generation_prompt=False)
     assert text.endswith(f"In Oslo.{tiny.END}")
     assert whole.startswith(text)
@@ -102,7 +97,9 @@ def test_a_template_that_rewrites_earlier_turns_leaves_the_last_turn_to_learn() 
         {"role": "assistant", "content": "<think>hm</think>In Lyon."},
         *CONVERSATION[3:],
     ]
-    (prompt, prompt_has_loss), (reply, reply_has_loss) = split_turns(tokenizer, thought, [tiny.END])
+    (prompt, prompt_has_loss), (reply, reply_has_loss) = split_turns(
+        tokenizer, Chat(thought), [tiny.END]
+    )
     assert (prompt_has_loss, reply_has_loss) == (False, True)
     assert prompt == render_chat(tokenizer, thought[:-1], add_generation_prompt=True)
     assert "hm" not in prompt and "In Lyon." in prompt
@@ -114,7 +111,7 @@ def test_a_template_that_refuses_a_role_is_an_error_that_says_so() -> None:
         "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system here') }}{% endif %}"
     )
     with pytest.raises(TrainerError, match="no system here"):
-        split_turns(tokenizer, CONVERSATION, [tiny.END])
+        split_turns(tokenizer, Chat(CONVERSATION), [tiny.END])
 
 
 def test_both_record_formats_become_the_same_messages() -> None:
@@ -127,9 +124,9 @@ def test_both_record_formats_become_the_same_messages() -> None:
             for turn in (user, assistant)
         ],
     }
-    assert to_messages(converse, "converse") == [system, user, assistant]
+    assert to_chat(converse, "converse").messages == [system, user, assistant]
     record = tiny.pair(user["content"], assistant["content"])
-    assert to_messages(record, "prompt-completion") == [user, assistant]
+    assert to_chat(record, "prompt-completion").messages == [user, assistant]
 
 
 def test_a_model_without_an_end_token_is_refused() -> None:
@@ -149,7 +146,7 @@ def test_the_prompt_has_the_same_tokens_at_training_and_at_generation(
     tokenizer = TOKENIZERS[name]
     messages = [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}]
     [(ids, loss_mask)] = tokenize_segments(
-        [split_turns(tokenizer, messages, [tiny.END])], tokenizer
+        [split_turns(tokenizer, Chat(messages), [tiny.END])], tokenizer
     )
     prompt_tokens = tokenizer(
         render_chat(tokenizer, messages[:1], add_generation_prompt=True), add_special_tokens=False
@@ -165,7 +162,9 @@ def test_the_prompt_has_the_same_tokens_at_training_and_at_generation(
 def test_any_conversation_is_learned_answer_by_answer(contents: list[str], name: str) -> None:
     roles = ["user", "assistant"] * 2
     messages = [{"role": r, "content": c} for r, c in zip(roles, contents, strict=True)]
-    with_loss = [text for text, mark in split_turns(TOKENIZERS[name], messages, [tiny.END]) if mark]
+    with_loss = [
+        text for text, mark in split_turns(TOKENIZERS[name], Chat(messages), [tiny.END]) if mark
+    ]
     assert with_loss == [contents[1] + tiny.END, contents[3] + tiny.END]
 
 
@@ -177,7 +176,7 @@ def test_later_turns_have_the_same_tokens_at_training_and_at_generation(
     messages = [{"role": r, "content": c} for r, c in zip(roles, contents, strict=True)]
     tokenizer = TOKENIZERS[name]
     [(ids, loss_mask)] = tokenize_segments(
-        [split_turns(tokenizer, messages, [tiny.END])], tokenizer
+        [split_turns(tokenizer, Chat(messages), [tiny.END])], tokenizer
     )
     last_prompt = len(loss_mask) - loss_mask[::-1].index(False)
     config = SimpleNamespace(max_position_embeddings=tiny.CONTEXT)
