@@ -1,18 +1,19 @@
 """Detect what a data file holds, by its first records: for `cloudft init --data`.
 
-Records are recognized by parsing them. Where their own keys match no format, columns are chosen by
-their exact conventional names (`question`, `answer`), never by similarity.
+Records are recognized by parsing them. Where their own keys match no format, the columns are those
+that `check` would propose, if it proposes one line; otherwise a person chooses.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
 from cloudft.data.findings import Findings
-from cloudft.data.formats.recognizer import detect_format
-from cloudft.data.formats.record import RawRecord
+from cloudft.data.formats.proposals import propose_pairs
+from cloudft.data.formats.recognizer import detect_format, parse_record
+from cloudft.data.formats.record import BadRecord, RawRecord
 from cloudft.data.formats.record_format import RecordFormat
 from cloudft.data.formats.registry import get_format
 from cloudft.data.sources.row_reader import ReadContext, read_rows
@@ -20,8 +21,6 @@ from cloudft.data.sources.source_files import SourceFile
 
 MAX_ROWS = 200
 """Records that are read."""
-PROMPT_COLUMNS = ("prompt", "question", "query", "instruction", "input", "text", "message")
-COMPLETION_COLUMNS = ("completion", "answer", "response", "output", "label", "category", "intent")
 
 
 @dataclass(frozen=True)
@@ -68,19 +67,26 @@ def detect_file(source: SourceFile, findings: Findings) -> FileDetection | None:
 
 
 def choose_columns(values: Sequence[RawRecord]) -> dict[str, str]:
-    """Return the columns to read, by canonical name; empty unless there is exactly one choice."""
-    common = set(values[0]).intersection(*values)
-    texts = [k for k in values[0] if k in common and all(isinstance(v[k], str) for v in values)]
-    if "messages" in common and isinstance(values[0]["messages"], list):
-        return {"messages": "messages"}
-    prompts = _named(texts, PROMPT_COLUMNS)
-    completions = _named(texts, COMPLETION_COLUMNS)
-    if len(prompts) == len(completions) == 1:
-        return {"prompt": prompts[0], "completion": completions[0]}
-    if prompts and not completions and [name.lower() for name in prompts] == ["text"]:
-        return {"text": prompts[0]}
-    return {}
+    """Return the columns that all records propose; empty unless there is exactly one choice.
+
+    Records with a second reading, or that are refused by name, are not read by their columns.
+    """
+    choices: list[dict[str, str]] = []
+    for value in values:
+        try:
+            parse_record(value, {})
+        except BadRecord as bad:
+            proposed = propose_pairs(value) if bad.code == "WrongKeys" else []
+            if len(proposed) != 1 or choices not in ([], proposed):
+                return {}
+            choices = proposed
+    return choices[0] if choices else {}
 
 
-def _named(columns: Iterable[str], names: Sequence[str]) -> list[str]:
-    return [column for column in columns if column.strip().lower() in names]
+def explain_undetected(value: RawRecord, columns: Mapping[str, str]) -> BadRecord | None:
+    """Return what is wrong with a record, None if it can be read."""
+    try:
+        parse_record(value, columns)
+    except BadRecord as bad:
+        return bad
+    return None

@@ -11,6 +11,7 @@ import json
 import math
 import os
 import re
+import shlex
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -19,10 +20,11 @@ from pathlib import Path
 
 from cloudft import catalogue
 from cloudft.catalogue import is_labeled, is_text_only
-from cloudft.data.detect import MAX_ROWS, FileDetection, detect_file
+from cloudft.data.detect import MAX_ROWS, FileDetection, detect_file, explain_undetected
 from cloudft.data.findings import Findings
+from cloudft.data.formats.columns_line import as_column_options, name_file
 from cloudft.data.formats.recognizer import detect_format
-from cloudft.data.formats.record import Conversation
+from cloudft.data.formats.record import BadRecord, Conversation
 from cloudft.data.records import read_records
 from cloudft.data.sources.row_reader import ReadContext, read_rows
 from cloudft.data.sources.source_files import SourceFile, SourceResolver
@@ -48,6 +50,8 @@ PACKED_LENGTH = 512
 SEED = 7
 LINE_WIDTH = 40
 """Column at which the comments of the job file begin."""
+
+_OPTIONS = re.compile(r"--column ('[^']*'|\S+)( --column ('[^']*'|\S+))*")
 
 FieldValue = str | int | float | Mapping[str, str]
 
@@ -124,7 +128,7 @@ def plan_data_job(
     findings = Findings()
     sources = SourceResolver(Path.cwd(), findings).resolve("--data", [str(data)])
     _raise_on_errors(findings)
-    detection = _detect(sources[0], columns or {})
+    detection = _detect(sources[0], columns or {}, folder)
     kind = _customization_type(detection, customization_type, sources[0])
     summary = _summarize(sources, detection.columns, progress)
     choices = (
@@ -154,7 +158,7 @@ def _raise_on_errors(findings: Findings) -> None:
         raise CheckFailed(next(f.message for f in listed if f.severity == "error"), listed)
 
 
-def _detect(source: SourceFile, columns: Mapping[str, str]) -> FileDetection:
+def _detect(source: SourceFile, columns: Mapping[str, str], folder: Path) -> FileDetection:
     """Return what the file holds, with the columns that the user names or that have usual names.
 
     Raise CheckFailed when nothing can be read, UsageError for records in no known format.
@@ -171,7 +175,7 @@ def _detect(source: SourceFile, columns: Mapping[str, str]) -> FileDetection:
         raise UsageError(f"{source.display_name} has no records", file=source.display_name)
     match = detect_format(values, columns) if columns else None
     if match is None:
-        raise _unknown_format(source, values[0])
+        raise _unknown_format(source, explain_undetected(values[0], columns), folder)
     names = " and ".join(f"{yours!r} ({name})" for name, yours in columns.items())
     return FileDetection(
         source.file_type,
@@ -183,20 +187,17 @@ def _detect(source: SourceFile, columns: Mapping[str, str]) -> FileDetection:
     )
 
 
-def _unknown_format(source: SourceFile, value: Mapping[str, object]) -> UsageError:
-    """Return the error for records whose keys say nothing, with a sample of each key."""
-    samples = [f"{key} ({_sample(item)})" for key, item in list(value.items())[:8]]
-    return UsageError(
-        f"the records are in no known format; the first one has {', '.join(samples)}",
-        file=source.display_name,
-        fix="name your columns: `cloudft init --data FILE --column prompt=YOURS"
-        " --column completion=YOURS`, or --column text=YOURS for text without answers.",
-    )
-
-
-def _sample(item: object) -> str:
-    text = " ".join(str(item).split())
-    return repr(text if len(text) <= 24 else f"{text[:21]}...")
+def _unknown_format(source: SourceFile, bad: BadRecord | None, folder: Path) -> UsageError:
+    """Return the error for records that can't be read: what `check` would say of the first."""
+    file = source.display_name
+    if bad is None:
+        fix = "`cloudft check` lists what is wrong with the others."
+        return UsageError("most records are in no known format", file=file, fix=fix)
+    before = f"cloudft init --data {shlex.quote(file)}"
+    after = "" if folder == Path() else f" {shlex.quote(str(folder))}"
+    fix = as_column_options(name_file(bad.fix, file))
+    fix = _OPTIONS.sub(lambda options: f"`{before} {options[0]}{after}`", fix)
+    return UsageError(bad.message, file=file, fix=fix)
 
 
 def _customization_type(detection: FileDetection, requested: str | None, source: SourceFile) -> str:

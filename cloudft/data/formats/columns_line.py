@@ -1,4 +1,7 @@
-"""Write `data.columns` as a line of a job file, or as options of a command without a job file."""
+"""Write `data.columns` as a line of a job file, or as options of a command without a job file.
+
+The commands in remedies name the file that they are about.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import json
 import re
 import shlex
 from collections.abc import Mapping
+from pathlib import Path
 
 LINE_START = "data.columns: {"
 OPTIONAL_COLUMNS = frozenset({"system", "context", "reasoning", "history", "tools"})
@@ -13,6 +17,7 @@ OPTIONAL_COLUMNS = frozenset({"system", "context", "reasoning", "history", "tool
 _PLAIN = re.compile(r"[A-Za-z_][\w.-]*")
 _YAML_WORDS = frozenset({"null", "true", "false", "yes", "no", "on", "off", "y", "n"})
 _LINE = re.compile(r'data\.columns: \{((?:[^{}"]|"(?:[^"\\]|\\.)*")*)\}')
+_NEW_FILE = re.compile(r" FILE > ([A-Z]+)\.jsonl")
 _ITEM = re.compile(r'(\w+): ("(?:[^"\\]|\\.)*"|[^,"]+)')
 
 
@@ -36,3 +41,13 @@ def as_column_options(fix: str) -> str:
         return " ".join(f"--column {shlex.quote(f'{name}={column}')}" for name, column in columns)
 
     return _LINE.sub(to_options, fix)
+
+
+def name_file(fix: str, file: str) -> str:
+    """Return a remedy with the file's name in its commands, instead of FILE and *.jsonl."""
+    stem = Path(file).name.partition(".")[0]
+
+    def fill_in(command: re.Match[str]) -> str:
+        return f" {shlex.quote(file)} > {shlex.quote(f'{stem}-{command[1].lower()}.jsonl')}"
+
+    return _NEW_FILE.sub(fill_in, fix)

@@ -52,7 +52,7 @@ def explain_unknown(value: RawRecord, *, is_labeled: bool) -> BadRecord:
         texts = sorted(_text_keys(value), key=lambda key: -len(str(value[key])))
         fix = _join_lines([{"text": key} for key in texts[:2]])
         return BadRecord("WrongKeys", message, fix or 'write each record as {"text": ...}')
-    fix = _join_lines(_propose_pairs(value)) or _manual_fix(value)
+    fix = _join_lines(propose_pairs(value)) or _manual_fix(value)
     return BadRecord("WrongKeys", message, fix)
 
 
@@ -140,7 +140,7 @@ def _fits(name: str, item: object) -> bool:
     return isinstance(item, list) and all(isinstance(part, str) for part in item)
 
 
-def _propose_pairs(value: RawRecord) -> list[dict[str, str]]:
+def propose_pairs(value: RawRecord) -> list[dict[str, str]]:
     """Return the columns to name: one choice, two where the direction is unclear, or none."""
     found = _find_candidates(value)
     proposals = [

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import IO
 
 from cloudft.data.findings import Findings
+from cloudft.data.formats.columns_line import name_file
 from cloudft.data.formats.record import BadRecord, JsonObject
 from cloudft.data.sources.json_errors import diagnose_json_error, find_repeated_key
 from cloudft.data.sources.line_blocks import (
@@ -71,7 +72,8 @@ class ReadContext:
         if bad.code == "WrongKeys" and self.source.file_type == "csv":
             message, line, self.is_unreadable = f"wrong header: {message}", 1, True
         file = self.source.display_name
-        self.findings.add(bad.code, message, bad.fix, file=file, line=line, field=bad.field)
+        fix = name_file(bad.fix, file)
+        self.findings.add(bad.code, message, fix, file=file, line=line, field=bad.field)
 
     def iter_blocks(self, handle: IO[bytes]) -> Iterator[Block]:
         """Yield blocks of whole lines, counted and hashed; stop with an error at an overlong line.

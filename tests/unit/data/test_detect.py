@@ -36,9 +36,9 @@ CHAT = '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "c
         (
             "a.csv",
             "Question,answer\na,b\n",
-            "prompt-completion",
-            {"prompt": "Question", "completion": "answer"},
-            "the columns 'Question' and 'answer'",
+            "question-answer",
+            {},
+            "the keys 'question' and 'answer'",
         ),
         (
             "a.csv",
@@ -47,7 +47,7 @@ CHAT = '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "c
             {"prompt": "text", "completion": "label"},
             "the columns 'text' and 'label'",
         ),
-        ("a.jsonl", '{"text": "a", "url": "b"}\n', "text", {"text": "text"}, "the column 'text'"),
+        ("a.jsonl", '{"text": "a", "url": "b"}\n', "text", {}, "the key 'text'"),
         ("a.txt", "Once upon a time.\n", "text", {}, "a .txt file, read as one text"),
     ],
 )
@@ -67,3 +67,18 @@ def test_a_file_is_detected(
 )
 def test_columns_are_never_guessed(tmp_path: Path, text: str) -> None:
     assert detect(tmp_path, "a.csv", text) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}],'
+        ' "sample_weight": 2.0}',
+        '{"text": "a", "spans": [], "_task_hash": 1, "answer": "accept"}',
+        '{"text": "a", "cats": {"b": 1.0}}',
+        '{"text": "a", "annotations": [{"label": "b"}]}',
+        '{"prompt": "a", "completion": "b", "label": false}',
+    ],
+)
+def test_no_column_that_carries_meaning_is_left_out(tmp_path: Path, text: str) -> None:
+    assert detect(tmp_path, "a.jsonl", text + "\n") is None
