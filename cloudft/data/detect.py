@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from cloudft.data.findings import Findings
+from cloudft.data.formats.columns_line import LINE_START
 from cloudft.data.formats.proposals import propose_pairs
 from cloudft.data.formats.recognizer import detect_format, parse_record
 from cloudft.data.formats.record import BadRecord, RawRecord
@@ -76,7 +77,8 @@ def choose_columns(values: Sequence[RawRecord]) -> dict[str, str]:
         try:
             parse_record(value, {})
         except BadRecord as bad:
-            proposed = propose_pairs(value) if bad.code == "WrongKeys" else []
+            is_proposal = bad.code == "WrongKeys" and bad.fix.startswith(LINE_START)
+            proposed = propose_pairs(value) if is_proposal else []
             if len(proposed) != 1 or choices not in ([], proposed):
                 return {}
             choices = proposed

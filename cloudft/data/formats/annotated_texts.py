@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from cloudft.data.formats.nested_records import jq_command
 from cloudft.data.formats.record import BadRecord, Conversation, RawRecord
 from cloudft.data.formats.record_format import Keys, RecordFormat, describe_keys
 
@@ -22,11 +23,6 @@ WORD_KEYS = ("tokens", "words")
 WORD_LABEL_KEYS = ("ner_tags", "ner", "tags", "labels", "bio_tags", "pos_tags", "pos")
 RETRIEVAL_KEYS = (("query", "positive"), ("anchor", "positive"), ("query", "pos"))
 LIST_KEYS = (("input", "output"), ("questions", "answers"), ("prompts", "responses"))
-
-
-def jq_command(program: str) -> str:
-    """Return the command that writes other records from a file of JSON."""
-    return f"jq -c '{program}' FILE > PAIRS.jsonl"
 
 
 @dataclass(frozen=True)
@@ -241,7 +237,7 @@ def _make_lists(keys: tuple[str, str]) -> RecordFormat:
     first, second = keys
     both = f"[.{first}, .{second}] | transpose"
     turns = '{role: "user", content: .[0]}, {role: "assistant", content: .[1]}'
-    chat = jq_command(f"{{messages: [{both}[] | {turns}]}}").replace("PAIRS", "CHATS")
+    chat = jq_command(f"{{messages: [{both}[] | {turns}]}}", "CHATS")
     pairs = jq_command(f"{both}[] | {{prompt: .[0], completion: .[1]}}")
     message = f"{first!r} and {second!r} are lists of texts: the turns of a chat, or several pairs"
     return _make_format(

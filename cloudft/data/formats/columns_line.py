@@ -36,11 +36,25 @@ def as_column_options(fix: str) -> str:
     """Return a remedy with `--column prompt=question ...` for each line `data.columns: {...}`."""
 
     def to_options(line: re.Match[str]) -> str:
-        items = _ITEM.findall(line[1])
-        columns = [(name, json.loads(c) if c.startswith('"') else c.strip()) for name, c in items]
+        columns = _read_columns(line)
         return " ".join(f"--column {shlex.quote(f'{name}={column}')}" for name, column in columns)
 
     return _LINE.sub(to_options, fix)
+
+
+def with_own_names(fix: str, names: Mapping[str, str]) -> str:
+    """Return a remedy whose lines `data.columns: {...}` name columns as the record does."""
+
+    def rename(line: re.Match[str]) -> str:
+        columns = _read_columns(line)
+        return columns_line({name: names.get(column, column) for name, column in columns})
+
+    return _LINE.sub(rename, fix)
+
+
+def _read_columns(line: re.Match[str]) -> list[tuple[str, str]]:
+    items = _ITEM.findall(line[1])
+    return [(name, json.loads(c) if c.startswith('"') else c.strip()) for name, c in items]
 
 
 def name_file(fix: str, file: str) -> str:

@@ -123,7 +123,8 @@ def _refuse_kto(value: RawRecord) -> Conversation:
         f"answers marked as good or bad ({key!r}: true or false, as KTO has them): no customization"
         " type here trains on them yet"
     )
-    fix = f"keep the records whose {key} is true, and take the key {key} out"
+    command = f"jq -c 'select(.{key}) | del(.{key})' FILE > GOOD.jsonl"
+    fix = f"keep the records whose {key} is true, and take the key {key} out: {command}"
     raise BadRecord("UnpairedPreferences", message, fix, key)
 
 

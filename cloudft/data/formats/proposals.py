@@ -7,16 +7,20 @@ two where either may be meant; nothing is chosen.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from cloudft.data.formats.columns_line import columns_line
 from cloudft.data.formats.key_roles import is_descriptive, is_meaningful
+from cloudft.data.formats.multiple_choice import propose_choice
+from cloudft.data.formats.nested_records import propose_flattening
 from cloudft.data.formats.pairs import COMPLETION_KEYS, PROMPT_KEYS
 from cloudft.data.formats.record import BadRecord, RawRecord
 from cloudft.data.formats.record_format import RecordFormat
 
 SHOWN_KEYS = 8
+_NUMBER = re.compile(r"[-+]?\d+([.,]\d+)?")
 SHOWN_LOST_KEYS = 3
 PROMPT_NAMES = (
     *PROMPT_KEYS,
@@ -52,7 +56,7 @@ def explain_unknown(value: RawRecord, *, is_labeled: bool) -> BadRecord:
         texts = sorted(_text_keys(value), key=lambda key: -len(str(value[key])))
         fix = _join_lines([{"text": key} for key in texts[:2]])
         return BadRecord("WrongKeys", message, fix or 'write each record as {"text": ...}')
-    fix = _join_lines(propose_pairs(value)) or _manual_fix(value)
+    fix = propose_choice(value) or _join_lines(propose_pairs(value)) or _manual_fix(value)
     return BadRecord("WrongKeys", message, fix)
 
 
@@ -62,6 +66,9 @@ def _join_lines(proposals: Iterable[Mapping[str, str]]) -> str:
 
 def _manual_fix(value: RawRecord) -> str:
     fix = 'write each record as {"prompt": ..., "completion": ...}'
+    flattening = propose_flattening(value)
+    if flattening:
+        return f"{flattening}; or {fix}"
     texts = _text_keys(value)
     if len(texts) != 1 or _lost(value, texts):
         return fix
@@ -79,8 +86,15 @@ def may_be_a_label(key: str, value: object) -> bool:
 
 
 def _text_keys(value: RawRecord) -> list[str]:
-    """Return the keys of texts; those that describe the record only if there is no other."""
-    texts = [key for key, item in value.items() if isinstance(item, str) and item.strip()]
+    """Return the keys of texts; those that describe the record only if there is no other.
+
+    A number is none: a table has its class numbers as text.
+    """
+    texts = [
+        key
+        for key, item in value.items()
+        if isinstance(item, str) and item.strip() and not _NUMBER.fullmatch(item.strip())
+    ]
     return [key for key in texts if not is_descriptive(key)] or texts
 
 
@@ -198,6 +212,9 @@ def explain_leftover(
         f"read as {format.title or format.name}, the record would lose {shown}{more}, which may"
         " carry meaning"
     )
+    choice = propose_choice(value)
+    if choice:
+        return BadRecord("UnusedKeys", message, choice, lost[0])
     lines = [columns_line(columns_of(f, value)) for f in readings[:2] if f.canonical_columns]
     if not lines:
         fix = f"take {' and '.join(repr(key[:40]) for key in lost)} out of the records"

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from cloudft.data.findings import Findings
 from cloudft.data.formats.recognizer import parse_record
 from cloudft.data.formats.record import BadRecord, Conversation, RawRecord, ToolCall
 
@@ -64,6 +65,26 @@ CASES: list[tuple[str, RawRecord, str, str]] = [
     ("NestedRecords", ARTICLE, FERRY, "at nine"),
     ("NestedRecords", {"version": "1.1", "data": [ARTICLE]}, FERRY, "at nine"),
     ("WrongType", {"input": ["Who?", "When?"], "output": ["Ana.", "At nine."]}, "Who?", "At nine."),
+    (
+        "WrongKeys",
+        {"sent1": "The ferry", "ending0": "flies.", "ending1": "sails.", "label": 1},
+        "The ferry\n0) flies.\n1) sails.",
+        "sails.",
+    ),
+    (
+        "UnusedKeys",
+        {"question": "When?", "A": "At nine.", "B": "Never.", "answer": "A"},
+        "When?\na) At nine.\nb) Never.",
+        "At nine.",
+    ),
+    ("WrongKeys", {"translation": {"en": "Ferry", "hr": "Trajekt"}}, "Ferry", "Trajekt"),
+    (
+        "WrongKeys",
+        {"nlu": {"examples": [{"question": "When?", "answer": "At nine."}], "synonyms": []}},
+        "When?",
+        "At nine.",
+    ),
+    ("PreferencePairs", {"Prompt": "When?", "Chosen": "At nine.", "Rejected": "No."}, "When?", "A"),
     (
         "PreferencePairs",
         {"question": "When?", "response_chosen": "At nine.", "response_rejected": "Never."},
@@ -151,6 +172,42 @@ def test_what_a_used_key_says_may_be_said_twice() -> None:
     with pytest.raises(BadRecord) as raised:
         parse_record({**value, "prompt": "When does the bus leave?"}, {})
     assert (raised.value.code, raised.value.field) == ("UnusedKeys", "/prompt")
+
+
+def test_the_columns_of_a_remedy_are_written_as_in_the_record() -> None:
+    with pytest.raises(BadRecord) as raised:
+        parse_record({"Prompt": "When?", "Chosen": "At nine.", "Rejected": "Never."}, {})
+    bad = raised.value
+    assert (bad.fix.partition("data.columns: ")[2], bad.field) == (
+        "{prompt: Prompt, completion: Chosen}",
+        "/Chosen",
+    )
+    assert "'Chosen' and 'Rejected'" in bad.message
+    record = conversation(parse_record({"Question": "When?", "Answer": "Now.", "ID": 3}, {}))
+    assert record.left_out == ("ID",)
+
+
+def test_a_class_number_is_no_prompt() -> None:
+    value = {"title": "Ferries", "description": FERRY, "label_int": "4", "label": "Travel"}
+    with pytest.raises(BadRecord) as raised:
+        parse_record(value, {})
+    assert raised.value.fix == "data.columns: {prompt: description, completion: label}"
+
+
+def test_sizes_say_nothing_and_lists_of_texts_may() -> None:
+    value: RawRecord = {"prompt": "When?", "completion": "At nine.", "image_wh": [[375, 500]]}
+    assert conversation(parse_record(value, {})).left_out == ("image_wh",)
+    with pytest.raises(BadRecord, match="hints"):
+        parse_record({**value, "hints": ["ask the port"]}, {})
+
+
+def test_the_same_keys_with_longer_texts_are_one_finding() -> None:
+    findings = Findings()
+    for text in ("a", "a longer one", "b"):
+        with pytest.raises(BadRecord) as raised:
+            parse_record({"first": text, "second": "b"}, {})
+        findings.add(raised.value.code, raised.value.message, raised.value.fix, file="a.jsonl")
+    assert [finding.message[:8] for finding in findings.all()] == ["no known", "2 more, "]
 
 
 def test_a_weight_of_a_record_is_not_left_out() -> None:
