@@ -57,7 +57,7 @@ def main() -> int:
     """Print a row for each example."""
     import contestant
 
-    from local_backend.models.load_model import load_tokenizer
+    from local_backend.models.load_tokenizer import load_tokenizer
     from local_backend.models.weights import locate_weights
 
     is_smallest = build_parser(__doc__).parse_args().smallest

@@ -72,11 +72,3 @@ class ProgressReporter:
         # A stop that only some ranks saw would leave the others waiting in a collective.
         if self.process_group.any_rank(self.is_stop_signaled or self.job_dir.is_stop_requested()):
             raise StopRequested
-
-
-def silence_libraries() -> None:
-    """Turn off the progress bars and warnings of transformers, which would fill the log."""
-    import transformers
-
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()

@@ -207,7 +207,7 @@ def run_hugging_face(
 
     from local_backend.data.chat_messages import Chat
     from local_backend.data.chat_template import split_turns
-    from local_backend.models.load_model import load_tokenizer
+    from local_backend.models.load_tokenizer import load_tokenizer
     from local_backend.models.weights import locate_weights
 
     torch.manual_seed(seed)  # the adapters are drawn from it

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 DELAY_S = 2.0
 """Seconds before a counter appears."""
-LINE_INTERVAL_S = 10.0
+LINE_INTERVAL_S = 5.0
 """Seconds between two lines of a counter when stderr is not a terminal."""
 REDRAW_INTERVAL_S = 0.2
 """Seconds between two updates of a counter on a terminal."""
@@ -34,7 +34,7 @@ def record_counter(console: Console, what: str = "reading") -> Iterator[Callable
     """Yield a callback that takes the number of records processed so far.
 
     After two seconds a terminal shows a counter `WHAT: N records`, which goes at the end; a pipe
-    gets a line now and then.
+    gets a line every five seconds.
     """
     is_terminal = sys.stderr.isatty()
     interval = REDRAW_INTERVAL_S if is_terminal else LINE_INTERVAL_S

@@ -36,7 +36,7 @@ def read_records(
     """
     count = 0
     for source in sources:
-        context = ReadContext(source, findings)
+        context = ReadContext(source, findings, columns=columns)
         for row in read_rows(context):
             count += 1
             if progress and count % PROGRESS_INTERVAL == 0:

@@ -164,7 +164,7 @@ def _load_records(
     base_dir: Path, patterns: Sequence[str], columns: Mapping[str, str]
 ) -> list[LocatedRecord]:
     findings = Findings()
-    sources = SourceResolver(base_dir, findings).resolve("--data", patterns)
+    sources = SourceResolver(base_dir, findings).resolve("--data", patterns, "test")
     records = list(read_records(sources, findings, columns))
     if findings.count_errors():
         listed = findings.all()

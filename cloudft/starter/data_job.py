@@ -168,7 +168,7 @@ def _detect(source: SourceFile, columns: Mapping[str, str], folder: Path) -> Fil
         detection = detect_file(source, findings)
         if detection is not None:
             return detection
-    rows = list(islice(read_rows(ReadContext(source, findings)), MAX_ROWS))
+    rows = list(islice(read_rows(ReadContext(source, findings, columns=columns)), MAX_ROWS))
     values = [row.value for row in rows if isinstance(row.value, dict)]
     if not values:
         _raise_on_errors(findings)

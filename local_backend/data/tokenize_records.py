@@ -26,10 +26,10 @@ from local_backend.data.encode import tokenize_segments
 from local_backend.data.template_support import supported_features
 from local_backend.errors import TrainerError
 from local_backend.job_dir import ModelRequest
-from local_backend.models.load_model import load_tokenizer
+from local_backend.libraries import hide_torch, silence_libraries
+from local_backend.models.load_tokenizer import load_tokenizer
 from local_backend.models.weights import locate_weights
 from local_backend.process_exit import exit_now
-from local_backend.progress import silence_libraries
 from local_backend.replies import Reply, ReplyWriter
 from local_backend.training.objectives import Objective, find_objective
 
@@ -65,9 +65,11 @@ def load_tokenizer_facts(model: ModelRequest) -> TokenizerFacts:
 
     Raise TrainerError if the tokenizer can't be loaded.
     """
+    source = locate_weights(model["name"], model["weights"])  # with torch, if it is to be converted
+    hide_torch()
+    silence_libraries()
     from transformers import AutoConfig
 
-    source = locate_weights(model["name"], model["weights"])
     try:
         tokenizer, is_plain = load_tokenizer(source)
         config = AutoConfig.from_pretrained(source).get_text_config()
@@ -180,7 +182,6 @@ def complete_record(
 def main() -> int:
     """Reply until standard input ends. Send the output of libraries to standard error."""
     with ReplyWriter(flush_each=False) as reply:  # thousands of replies; the end flushes them
-        silence_libraries()
         lines = sys.stdin.buffer
         reply_to(json.loads(lines.readline()), lines, reply)
     return reply.status

@@ -21,7 +21,8 @@ from local_backend.data.batches import MicroBatchLimit
 from local_backend.device import free_memory_bytes
 from local_backend.distributed.process_group import ProcessGroup
 from local_backend.errors import TrainerError
-from local_backend.models.load_model import LoadedModel, load_for_training, load_tokenizer
+from local_backend.models.load_model import LoadedModel, load_for_training
+from local_backend.models.load_tokenizer import load_tokenizer
 from local_backend.models.weights import locate_weights
 from local_backend.settings import Settings
 from local_backend.training.loss import LossFunction, make_loss

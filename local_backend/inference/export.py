@@ -26,16 +26,16 @@ from local_backend.disk_full import raise_on_full_disk
 from local_backend.errors import TrainerError
 from local_backend.inference.generate import Completion, generate_batch
 from local_backend.job_dir import ARTIFACTS, MODEL, JobDir, write_json
+from local_backend.libraries import silence_libraries
 from local_backend.models import lora
 from local_backend.models.load_model import (
     LoadedModel,
     load_model,
-    load_tokenizer,
     load_tuned_weights,
 )
+from local_backend.models.load_tokenizer import load_tokenizer
 from local_backend.models.weights import locate_weights
 from local_backend.process_exit import exit_now, exit_with_parent
-from local_backend.progress import silence_libraries
 from local_backend.settings import Settings, read_settings
 from local_backend.training.objectives import find_objective
 

@@ -41,9 +41,9 @@ from local_backend.inference.log_likelihood import (
 from local_backend.inference.model_variants import TUNED, ModelVariants
 from local_backend.inference.prefix_cache import PrefixCache, shared_prefix_length
 from local_backend.job_dir import JobDir
+from local_backend.libraries import silence_libraries
 from local_backend.models.load_model import LoadedModel
 from local_backend.process_exit import exit_now
-from local_backend.progress import silence_libraries
 from local_backend.replies import ReplyWriter
 from local_backend.settings import read_settings
 

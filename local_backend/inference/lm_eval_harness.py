@@ -18,7 +18,7 @@ from typing import Any, TypedDict
 from local_backend.errors import TrainerError
 from local_backend.inference.model_variants import BASE, TUNED, ModelVariants
 from local_backend.job_dir import JobDir
-from local_backend.progress import silence_libraries
+from local_backend.libraries import silence_libraries
 from local_backend.replies import Reply, ReplyWriter
 from local_backend.settings import read_settings
 

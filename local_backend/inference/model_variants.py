@@ -15,9 +15,9 @@ from local_backend.models import lora
 from local_backend.models.load_model import (
     LoadedModel,
     load_model,
-    load_tokenizer,
     load_tuned_weights,
 )
+from local_backend.models.load_tokenizer import load_tokenizer
 from local_backend.models.weights import locate_weights
 from local_backend.settings import Settings
 

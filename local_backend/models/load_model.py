@@ -13,9 +13,10 @@ import torch
 from torch import nn
 from torch.distributed.tensor import DTensor
 
-from local_backend.data.chat_template import RecordFormat, ensure_chat_template, find_stop_tokens
+from local_backend.data.chat_template import RecordFormat, find_stop_tokens
 from local_backend.errors import TrainerError
 from local_backend.models import lora
+from local_backend.models.load_tokenizer import load_tokenizer
 from local_backend.models.pretrained import UNREADABLE_ERRORS, load_pretrained, unreadable_error
 from local_backend.models.weights import locate_weights
 from local_backend.settings import LoraSettings, Settings
@@ -58,25 +59,6 @@ class LoadedModel:
     def record_format(self, name: str) -> RecordFormat:
         """Return what rendering records of a staged format needs."""
         return RecordFormat(name, self.tokenizer, self.stop_texts)
-
-
-def load_tokenizer(source: str) -> tuple[PreTrainedTokenizerBase, bool]:
-    """Return the tokenizer with a chat template, and True if that is the plain template.
-
-    A pad token that equals the end token is replaced. Trainers that mask padding would mask the end
-    token too, and the tuned model would never learn to stop.
-    """
-    from transformers import AutoTokenizer
-
-    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source)
-    if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
-        candidates = ["<|endoftext|>", "<pad>", "<|finetune_right_pad_id|>", tokenizer.unk_token]
-        vocabulary = tokenizer.get_vocab()
-        tokenizer.pad_token = next(
-            (t for t in candidates if t in vocabulary and t != tokenizer.eos_token),
-            tokenizer.eos_token,
-        )
-    return tokenizer, ensure_chat_template(tokenizer)
 
 
 def load_model(

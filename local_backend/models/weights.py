@@ -19,7 +19,6 @@ from local_backend.atomic_folders import atomic_folder, remove_leftovers
 from local_backend.disk_full import raise_on_full_disk
 from local_backend.errors import TrainerError
 from local_backend.job_dir import WeightSource
-from local_backend.models.pretrained import UNREADABLE_ERRORS, load_gguf, unreadable_error
 
 CONVERSION = 2
 """Version of the conversion. Raise it when the converted folder would change, so that an old one is
@@ -122,7 +121,10 @@ def convert_gguf(gguf: Path, to: Path) -> None:
 
     Raise TrainerError for a file that is not the whole model.
     """
+    # Here, because they import torch: a located folder needs none.
     from transformers import AutoTokenizer
+
+    from local_backend.models.pretrained import UNREADABLE_ERRORS, load_gguf, unreadable_error
 
     print(f"converting {gguf.name} to safetensors, once ...", flush=True)
     try:

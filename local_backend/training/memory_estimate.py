@@ -23,7 +23,8 @@ from local_backend.data.batches import MicroBatchLimit, split_into_micro_batches
 from local_backend.data.chat_template import find_stop_tokens
 from local_backend.data.examples import EncodedData, Example
 from local_backend.models import lora
-from local_backend.models.load_model import LoadedModel, load_tokenizer, trainable_parameters
+from local_backend.models.load_model import LoadedModel, trainable_parameters
+from local_backend.models.load_tokenizer import load_tokenizer
 from local_backend.models.weights import locate_weights
 from local_backend.settings import Settings
 from local_backend.training.loss import make_loss

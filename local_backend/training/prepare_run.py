@@ -17,8 +17,9 @@ from local_backend.distributed import fsdp
 from local_backend.distributed.process_group import ProcessGroup
 from local_backend.errors import TrainerError
 from local_backend.job_dir import CHECKPOINTS, METRICS, JobDir
+from local_backend.libraries import silence_libraries
 from local_backend.models.load_model import LoadedModel, load_for_training, trainable_parameters
-from local_backend.progress import ProgressReporter, silence_libraries
+from local_backend.progress import ProgressReporter
 from local_backend.settings import Settings
 from local_backend.training import checkpoint
 from local_backend.training.loss import LossFunction, make_loss

@@ -27,9 +27,10 @@ from local_backend.data.examples import Example
 from local_backend.device import choose_device, choose_dtype, free_memory_bytes
 from local_backend.errors import TrainerError
 from local_backend.job_dir import JobDir
+from local_backend.libraries import silence_libraries
 from local_backend.models.weights import locate_weights
 from local_backend.process_exit import exit_now
-from local_backend.progress import ProgressReporter, silence_libraries
+from local_backend.progress import ProgressReporter
 from local_backend.replies import Reply, ReplyWriter
 from local_backend.settings import Settings, read_settings
 from local_backend.training.memory_estimate import (

@@ -54,8 +54,9 @@ def _scan_files(
     import orjson
 
     from cloudft.cli.progress import record_counter
-    from cloudft.data.analysis.pii_scan import find_pii, iter_strings, redact_json
+    from cloudft.data.analysis.pii_scan import redact_json, scan_rows
     from cloudft.data.findings import Findings
+    from cloudft.data.sources.line_blocks import ByteCounter
     from cloudft.data.sources.row_reader import ReadContext, read_rows
     from cloudft.data.sources.source_files import SourceResolver
     from cloudft.data.staging.dataset_transform import new_output_file
@@ -64,28 +65,24 @@ def _scan_files(
     hits: list[dict[str, object]] = []
     findings, counts, seen = Findings(), Counter[str](), 0
     with contextlib.ExitStack() as stack:
-        progress = stack.enter_context(record_counter(console))
+        progress = stack.enter_context(record_counter(console, "scanning"))
         file = (
             stack.enter_context(stack.enter_context(new_output_file(out)).open("wb"))
             if out
             else None
         )
         for source in SourceResolver(Path.cwd(), findings).resolve("IN", inputs):
-            for row in read_rows(ReadContext(source, findings)):
+            rows = read_rows(ReadContext(source, findings, ByteCounter()))
+            for row, matches in scan_rows(rows):
                 seen += 1
                 progress(seen)
-                for field, text in iter_strings(row.value):
-                    for hit in find_pii(text):
-                        counts[hit.kind] += 1
-                        if len(hits) < MAX_MATCHES:
-                            location = {
-                                "file": source.display_name,
-                                "line": row.line,
-                                "field": field,
-                            }
-                            hits.append(location | {"kind": hit.kind})
+                for field, match in matches:
+                    counts[match.kind] += 1
+                    if len(hits) < MAX_MATCHES:
+                        location = {"file": source.display_name, "line": row.line, "field": field}
+                        hits.append(location | {"kind": match.kind})
                 if file:
-                    value = redact_json(row.value)
+                    value = redact_json(row.value) if matches else row.value
                     file.write(orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE))
         if findings.count_errors():
             listed = findings.all()

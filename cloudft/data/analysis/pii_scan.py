@@ -2,43 +2,26 @@
 
 Keys and tokens are found by the patterns of detect-secrets, and by our own for those that it lacks
 or matches in part; card numbers, IBANs, phone numbers and IP addresses by what makes them valid
-(private_numbers.py). What is found is never printed.
+(pii_validators.py). What is found is never printed.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
-from collections.abc import Callable, Iterator
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib import import_module
-from importlib.util import find_spec
+from itertools import accumulate
+from typing import NamedTuple
 
-from cloudft.data.analysis.pii_validators import match_card, match_iban, match_ip, match_phone
+from cloudft.data.analysis.pii_patterns import Hint, Outline, PiiPattern, load_patterns
 from cloudft.data.formats.record import json_pointer
-from cloudft.errors import UsageError
+from cloudft.data.sources.row_reader import Row
 
-DETECT_SECRETS_PLUGINS = (
-    "aws",
-    "azure_storage_key",
-    "discord",
-    "github_token",
-    "gitlab_token",
-    "mailchimp",
-    "pypi_token",
-    "sendgrid",
-    "slack",
-    "square_oauth",
-    "stripe",
-    "telegram_token",
-    "twilio",
-)
-"""Plugins of detect-secrets for secrets with a format of their own. Left out are its guesses by
-entropy, and patterns that match a secret in part (jwt, basic_auth) or take time by the square of a
-text (openai, npm)."""
-REQUIRED_LIBRARIES = ("detect_secrets", "phonenumbers", "stdnum")
+BATCH_CHARACTERS = 16 * 1024
+"""Characters whose outline is searched for hints at once: few enough that most batches have none of
+a rare kind, enough that short texts cost no more than long ones."""
 
 
 @dataclass(frozen=True)
@@ -50,114 +33,8 @@ class PiiMatch:
     end: int
 
 
-@dataclass(frozen=True)
-class PiiPattern:
-    """The regex of a kind. Its group `secret`, if it has one, is what is private.
-
-    `match_length` returns how much of a match is valid, from its beginning: 0 if nothing is.
-    """
-
-    kind: str
-    regex: re.Pattern[str]
-    match_length: Callable[[str], int] = len
-
-
-PEM = (
-    r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----"
-    r"(?:[^-]*(?:-(?!----)[^-]*)*-----END [A-Z0-9 ]{0,50}-----"  # else truncated: base64
-    r"|(?:(?:\s|\\[nr])+[A-Za-z0-9+/=]{16,})*(?:(?:\s|\\[nr])+[A-Za-z0-9+/]{1,64}={1,2})?)"
-)
-API_KEYS = (
-    r"hf_[A-Za-z0-9]{30,}",  # Hugging Face
-    r"sk-ant-[\w-]{20,}",  # Anthropic
-    r"sk-(?=[\w-]*\d)[\w-]{32,}",  # OpenAI and those who use its format
-    r"github_pat_\w{22,}",
-    r"AIza[\w-]{35}",  # Google
-    r"npm_[A-Za-z0-9]{36}",
-    r"[rs]k_test_[A-Za-z0-9]{24,}",  # Stripe
-    r"xapp-\d-[\w-]{10,}",  # Slack
-)
-OWN_PATTERNS = (
-    ("PRIVATE_KEY", PEM),
-    (
-        "BASIC_AUTH_CREDENTIALS",
-        r"""(?<=://)(?P<secret>[^\s/:@"'<>]{0,256}:[^\s/"'<>]{1,256})@""",
-    ),
-    (
-        "AWS_ACCESS_KEY",
-        r"(?i:secret_?access_?key)[\"']?\s{0,8}[:=]\s{0,8}[\"']?"
-        r"(?P<secret>[A-Za-z0-9/+]{40})(?![A-Za-z0-9/+])",
-    ),
-    ("NPM_TOKEN", r""":_authToken=\s{0,8}(?P<secret>[^\s"'<>]{8,})"""),
-    ("API_KEY", rf"(?<![\w-])(?:{'|'.join(API_KEYS)})"),
-    ("EMAIL", r"(?<![\w.%+-])[\w.%+-]+@(?:[\w-]+\.)+[^\W\d_]{2,}(?![A-Za-z0-9])"),
-)
-JWT = r"(?<![\w-])eyJ[\w-]+={0,2}\.[\w-]+={0,2}(?:\.[\w-]*={0,2}){0,3}"
-"""Header, payload, signature (RFC 7519); five parts when it is encrypted (RFC 7516)."""
-PHONE = (
-    r"(?<![\w+])\+\d{1,3}(?:[ ./-]?\(\d{1,4}\))?(?:[ ./-]{0,2}\d{1,5}){2,6}(?!\w)",
-    r"(?<![\w+.-])(?:1[ .-])?(?:\([2-9]\d\d\) ?|[2-9]\d\d[ .-])[2-9]\d\d[ .-]\d{4}(?![\w-])",
-)
-"""With a country's code, or as North America writes them: other national formats look like any
-number."""
-CARD = tuple(
-    rf"(?<![A-Za-z0-9.])(?<![A-Za-z0-9]-)(?=(?P<secret>{pattern})(?![A-Za-z0-9])(?!-[A-Za-z0-9]))"
-    for pattern in (
-        r"\d{13,19}",
-        r"\d{4}([ \u00a0.-])\d{4}\2\d{4}\2\d{4}",
-        r"\d{4}([ \u00a0.-])\d{4}\2\d{4}\2\d{4}\2\d{3}",
-        r"\d{4}([ \u00a0.-])\d{6}\2\d{4,5}",
-    )
-)
-IBAN = r"(?i)\b(?=(?P<secret>[a-z]{2}\d{2}(?:[ \u00a0]?[a-z0-9]){11,30})(?![a-z0-9]))"
-IP = (
-    r"(?<![\w.:-])(?<![Vv]ersion )(?:\d{1,3}\.){3}\d{1,3}(?![\w-])(?!\.\w)",
-    r"(?<![\w.:])(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}(?![\w:])",
-)
-"""Not what is called a version, or continues like one."""
-
-
-@lru_cache(maxsize=1)
-def load_patterns() -> tuple[PiiPattern, ...]:
-    """Return all patterns, the most specific first. Raises UsageError without the libraries."""
-    missing = [name for name in REQUIRED_LIBRARIES if find_spec(name) is None]
-    if missing:
-        raise UsageError(
-            f"finding personal data needs {' and '.join(missing)}: not installed",
-            fix="pip install 'cloudft[data]'",
-        )
-    return (
-        *(PiiPattern(kind, re.compile(pattern)) for kind, pattern in OWN_PATTERNS),
-        *_from_detect_secrets(),
-        PiiPattern("JSON_WEB_TOKEN", re.compile(JWT), _match_jwt),
-        *(PiiPattern("CARD", re.compile(pattern), match_card) for pattern in CARD),
-        PiiPattern("IBAN", re.compile(IBAN), match_iban),
-        *(PiiPattern("PHONE", re.compile(pattern), match_phone) for pattern in PHONE),
-        *(PiiPattern("IP", re.compile(pattern), match_ip) for pattern in IP),
-    )
-
-
-def _from_detect_secrets() -> Iterator[PiiPattern]:
-    """Yield its patterns, each to the end of the word: some keys have grown longer since."""
-    base = import_module("detect_secrets.plugins.base").RegexBasedDetector
-    for name in DETECT_SECRETS_PLUGINS:
-        module = import_module(f"detect_secrets.plugins.{name}")
-        for plugin in vars(module).values():
-            if isinstance(plugin, type) and issubclass(plugin, base) and plugin is not base:
-                kind = re.sub(r"\W+", "_", str(plugin.secret_type)).upper()  # type: ignore[attr-defined]
-                for pattern in plugin.denylist:  # type: ignore[attr-defined]
-                    to_the_end = rf"(?:{pattern.pattern})[A-Za-z0-9_]*"
-                    yield PiiPattern(kind, re.compile(to_the_end, pattern.flags))
-
-
-def _match_jwt(text: str) -> int:
-    """Match all of it, if the header is a JSON object."""
-    header = text.partition(".")[0].rstrip("=")
-    try:
-        decoded = base64.urlsafe_b64decode(header + "=" * (-len(header) % 4))
-    except (binascii.Error, ValueError):
-        return 0
-    return len(text) if decoded.startswith(b"{") and decoded.rstrip().endswith(b"}") else 0
+RankedPattern = tuple[int, PiiPattern]
+"""A pattern and its rank: the most specific is 0."""
 
 
 def find_pii(text: str) -> list[PiiMatch]:
@@ -165,15 +42,85 @@ def find_pii(text: str) -> list[PiiMatch]:
 
     Overlapping matches are merged into one, of the most specific kind.
     """
-    matches: list[tuple[int, int, int, str]] = []
-    for rank, pattern in enumerate(load_patterns()):
-        group = "secret" if "secret" in pattern.regex.groupindex else 0
-        for match in pattern.regex.finditer(text):
-            start = match.start(group)
-            size = pattern.match_length(match[group])
-            if size:
-                matches.append((start, start + size, rank, pattern.kind))
-    matches.sort()
+    return find_in_texts([text]).get(0, [])
+
+
+def find_in_texts(texts: Sequence[str]) -> dict[int, list[PiiMatch]]:
+    """Return what is private in each of many texts, by index; a clean text has no entry."""
+    # Each text follows a line break, which no hint matches.
+    starts = list(accumulate((len(text) + 1 for text in texts), initial=1))
+    views = Outline.of("".join([part for text in texts for part in ("\n", text)]))
+    likely: dict[int, list[RankedPattern]] = {}
+    for hint, patterns in _patterns_by_hint():
+        for index in _texts_with(hint, views, starts):
+            likely.setdefault(index, []).extend(patterns)
+    matches_by_text = {}
+    for index, patterns in sorted(likely.items()):
+        matches = [
+            (start, start + size, rank, pattern.kind)
+            for rank, pattern in patterns
+            for start, size in _valid_matches(pattern, texts[index], views, starts[index])
+        ]
+        if matches:
+            matches_by_text[index] = _merge(sorted(matches))
+    return matches_by_text
+
+
+@lru_cache(maxsize=1)
+def _patterns_by_hint() -> list[tuple[Hint | None, list[RankedPattern]]]:
+    by_hint: dict[Hint | None, list[RankedPattern]] = {}
+    for ranked in enumerate(load_patterns()):
+        by_hint.setdefault(ranked[1].hint, []).append(ranked)
+    return list(by_hint.items())
+
+
+def _texts_with(hint: Hint | None, views: Outline, starts: Sequence[int]) -> Iterator[int]:
+    """Yield the indices of the texts whose outline has the hint; `starts` is where each begins."""
+    if hint is None:
+        yield from range(len(starts) - 1)
+        return
+    view, at = views.view(hint), 0
+    while match := hint.regex.search(view, at):
+        index = bisect_right(starts, match.start()) - 1
+        yield index
+        at = starts[index + 1]
+
+
+def _valid_matches(
+    pattern: PiiPattern, text: str, views: Outline, start: int
+) -> Iterator[tuple[int, int]]:
+    """Yield start and length of each match in a text, whose outline begins at `start`."""
+    group = "secret" if "secret" in pattern.regex.groupindex else 0
+    if pattern.hint is None or pattern.starts is None:
+        matches = pattern.regex.finditer(text)
+    else:
+        hints = _find_all(pattern.hint.regex, views.view(pattern.hint), start, start + len(text))
+        matches = _match_near(pattern, text, (at - start for at in hints))
+    for match in matches:
+        if size := pattern.match_length(match[group]):
+            yield match.start(group), size
+
+
+def _find_all(regex: re.Pattern[bytes], view: bytes, at: int, end: int) -> Iterator[int]:
+    """Yield every position where the regex matches, overlapping ones included."""
+    while match := regex.search(view, at, end):
+        yield match.start()
+        at = match.start() + 1
+
+
+def _match_near(pattern: PiiPattern, text: str, hints: Iterable[int]) -> Iterator[re.Match[str]]:
+    """Yield what `finditer` would, by trying the pattern only where its hints allow a match."""
+    assert pattern.starts is not None
+    end = 0
+    for hint in hints:
+        for at in pattern.starts(text, end, hint):
+            if at >= end and (match := pattern.regex.match(text, at)):
+                yield match
+                end = max(match.end(), at + 1)
+
+
+def _merge(matches: Iterable[tuple[int, int, int, str]]) -> list[PiiMatch]:
+    """Return sorted matches (start, end, rank, kind) with overlapping ones as one."""
     hits: list[PiiMatch] = []
     surest = 0
     for start, end, rank, kind in matches:
@@ -197,6 +144,54 @@ def redact_text(text: str) -> str:
     return text
 
 
+class LocatedMatch(NamedTuple):
+    """A match and the JSON pointer of its text within the record."""
+
+    field: str
+    match: PiiMatch
+
+
+def scan_rows(rows: Iterable[Row]) -> Iterator[tuple[Row, list[LocatedMatch]]]:
+    """Yield each row with what is private in its texts, in order."""
+    batch: list[Row] = []
+    texts: list[str] = []
+    ends: list[int] = []
+    size = 0
+    for row in rows:
+        before = len(texts)
+        _collect_strings(row.value, texts)
+        batch.append(row)
+        ends.append(len(texts))
+        size += sum(map(len, texts[before:])) + 1
+        if size >= BATCH_CHARACTERS:
+            yield from _scan_batch(batch, texts, ends)
+            batch, texts, ends, size = [], [], [], 0
+    yield from _scan_batch(batch, texts, ends)
+
+
+def _scan_batch(
+    batch: Sequence[Row], texts: Sequence[str], ends: Sequence[int]
+) -> Iterator[tuple[Row, list[LocatedMatch]]]:
+    """Yield the rows of a batch with their matches; `ends` says where the texts of each one end."""
+    matches_by_text = find_in_texts(texts)
+    matches_by_row: dict[int, dict[int, list[PiiMatch]]] = {}
+    for index, matches in matches_by_text.items():
+        number = bisect_right(ends, index)
+        first = ends[number - 1] if number else 0
+        matches_by_row.setdefault(number, {})[index - first] = matches
+    for number, row in enumerate(batch):
+        in_row = matches_by_row.get(number, {})
+        fields = [field for field, _ in iter_strings(row.value)] if in_row else []
+        yield (
+            row,
+            [
+                LocatedMatch(fields[index], match)
+                for index, matches in in_row.items()
+                for match in matches
+            ],
+        )
+
+
 def iter_strings(value: object, *keys: str | int) -> Iterator[tuple[str, str]]:
     """Yield every text within a JSON value, and every long number, with its JSON pointer."""
     if isinstance(value, dict):
@@ -207,6 +202,18 @@ def iter_strings(value: object, *keys: str | int) -> Iterator[tuple[str, str]]:
             yield from iter_strings(inner, *keys, index)
     elif (text := _text(value)) is not None:
         yield json_pointer(*keys), text
+
+
+def _collect_strings(value: object, texts: list[str]) -> None:
+    """Append the texts of `iter_strings`, in its order, without the pointers."""
+    if isinstance(value, dict):
+        for inner in value.values():
+            _collect_strings(inner, texts)
+    elif isinstance(value, list):
+        for inner in value:
+            _collect_strings(inner, texts)
+    elif (text := _text(value)) is not None:
+        texts.append(text)
 
 
 def _text(value: object) -> str | None:

@@ -193,8 +193,11 @@ class TrapDetector:
         self._search((texts,), (line,))
         self._add_habits(prompts, answer if isinstance(record, Conversation) else texts[0], line)
 
-    def add_batch(self, batch: RecordBatch, raw: bytes, first_line: int) -> None:
-        """Look at a block of plain records, one a line; `raw` is what they were decoded from."""
+    def add_batch(self, batch: RecordBatch, raw: bytes, lines: Sequence[int]) -> None:
+        """Look at a block of plain records.
+
+        `raw` is what they were decoded from, `lines` has the line of each.
+        """
         if self._escapes_less_than is None:
             # Some writers (Go, Gson) escape "<" everywhere.
             self._escapes_less_than = b"\\u003c" in raw
@@ -204,7 +207,7 @@ class TrapDetector:
                 if batch.completions
                 else ((text,) for text in batch.prompts)
             )
-            self._search(rows, range(first_line, first_line + len(batch)))
+            self._search(rows, lines)
         if not self._habits and self._numbers is None:
             self._records += len(batch)
             return
@@ -214,7 +217,7 @@ class TrapDetector:
                 self._records += len(batch) - index
                 return
             prompts = batch.prompts[index].split("\0") if batch.completions else ()
-            self._add_habits(prompts, answer, first_line + index)
+            self._add_habits(prompts, answer, lines[index])
 
     def _search(self, rows: Iterable[Sequence[str]], lines: Iterable[int]) -> None:
         """Look for what one text alone is a trap for."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -16,7 +16,7 @@ from cloudft.data.checks.file_reading import (
 from cloudft.data.checks.traps import TrapDetector, warn_traps
 from cloudft.data.findings import Findings
 from cloudft.data.formats.chat_fast_path import CONTENT_TYPES
-from cloudft.data.formats.fast_path import RecordBatch, can_encode, decode_batch
+from cloudft.data.formats.fast_path import RecordBatch, can_encode, decode_batch, make_batch
 from cloudft.data.formats.recognizer import parse_record
 from cloudft.data.formats.record import BadRecord, JsonObject, RawRecord, Record
 from cloudft.data.sources.line_blocks import Block, StreamDigest
@@ -71,7 +71,7 @@ class Validator:
 
         `group_by` names a key that is no part of the record; its value goes to the sink.
         """
-        context = ReadContext(source, self._findings, self._digest())
+        context = ReadContext(source, self._findings, self._digest(), columns=self._columns)
         reading = FileReading(self._columns)
         file = _FilePass(
             context,
@@ -141,7 +141,8 @@ class _FilePass:
         """Read all of it."""
         # Renamed columns and groups need the raw record, which a batch does not have.
         read_block = None if self.columns or self.group_by else self._read_block
-        for row in read_rows(self.context, read_block):
+        take_rows = None if self.group_by else self._take_rows
+        for row in read_rows(self.context, read_block, take_rows):
             format = self._read_row(row)
             if format:
                 self.on_count(1)
@@ -153,17 +154,32 @@ class _FilePass:
         batch = None
         if self._may_be_plain():
             batch = decode_batch(self.reading.format, block.raw, block.line_count)
-        if (
-            batch is not None
-            and can_encode(batch, self.target)
-            and self.limits.within_limits(batch)
-        ):
-            self.sink.add_batch(batch)
-            self.reading.add_batch(len(batch))
-            self.traps.add_batch(batch, block.raw, block.first_line)
-            self.on_count(len(batch))
-        else:
+        lines = range(block.first_line, block.first_line + block.line_count)
+        if batch is None or not self._take_batch(batch, block.raw, lines):
             yield from read_json_rows(self.context, block)
+
+    def _take_rows(
+        self, names: Sequence[str], rows: Sequence[Sequence[str]], lines: Sequence[int]
+    ) -> bool:
+        """Take rows of a table if they are plain records in the format of the one before."""
+        batch = make_batch(self.reading.format, self.columns, names, rows)
+        if batch is None:
+            return False
+        raw = "".join([*batch.prompts, *batch.completions]).encode()
+        return self._take_batch(batch, raw, lines)
+
+    def _take_batch(self, batch: RecordBatch, raw: bytes, lines: Sequence[int]) -> bool:
+        """Take plain records if they can be written and keep the limits.
+
+        `raw` is what they were decoded from, `lines` has the line of each.
+        """
+        if not can_encode(batch, self.target) or not self.limits.within_limits(batch):
+            return False
+        self.sink.add_batch(batch)
+        self.reading.add_batch(len(batch))
+        self.traps.add_batch(batch, raw, lines)
+        self.on_count(len(batch))
+        return True
 
     def _may_be_plain(self) -> bool:
         """Return whether messages had one type of content so far: that of the fast path."""
@@ -220,7 +236,8 @@ class _FilePass:
 
     def _check_types(self, value: RawRecord, line: int) -> None:
         """Warn where a field has one type here and another in a record before."""
-        types = {key: type(inner) for key, inner in value.items()}
+        # A null is no type: it is an empty field of its column.
+        types = {key: type(inner) for key, inner in value.items() if inner is not None}
         messages = value.get("messages")
         if isinstance(messages, list) and messages and isinstance(messages[0], dict):
             types["messages/content"] = type(messages[0].get("content"))

@@ -10,7 +10,7 @@ has no finding there, and gives the same records.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import add, attrgetter
 from typing import Any
@@ -85,9 +85,7 @@ class _Decoder:
         columns = [list(map(getter, records)) for getter in self._getters]
         if not all(all(map(str.strip, texts)) for texts in columns):
             return None  # a blank text is an error
-        sizes = [list(map(len, texts)) for texts in columns]
-        completions = columns[1] if len(columns) > 1 else []
-        return RecordBatch(columns[0], completions, sum(map(sum, sizes)), sum(map(max, sizes)))
+        return _to_batch(columns)
 
 
 def has_quote_count(raw: bytes, expected: int) -> bool:
@@ -143,6 +141,36 @@ def decode_batch(format: str, raw: bytes, lines: int) -> RecordBatch | None:
     if keys not in _decoders:
         _decoders[keys] = _Decoder(keys)
     return _decoders[keys].decode(raw, lines)
+
+
+def make_batch(
+    format: str,
+    columns: Mapping[str, str],
+    names: Sequence[str],
+    rows: Sequence[Sequence[str]],
+) -> RecordBatch | None:
+    """Return the rows of a table as records of that format; None if one of them is not plain.
+
+    `names` are the table's columns, `columns` those that the user named, by canonical key.
+    """
+    record_format = find_format(format)
+    keys = record_format.text_keys if record_format else ()
+    if not keys or set(columns or names) != set(keys):
+        return None
+    positions = {name: at for at, name in enumerate(names)}
+    taken = [positions.get(columns.get(key, key)) for key in keys]
+    if None in taken:
+        return None
+    texts = [[row[at] for row in rows] for at in taken if at is not None]
+    if not all(all(map(str.strip, column)) for column in texts):
+        return None  # a blank text is an error
+    return _to_batch(texts)
+
+
+def _to_batch(columns: Sequence[list[str]]) -> RecordBatch:
+    sizes = [list(map(len, texts)) for texts in columns]
+    completions = columns[1] if len(columns) > 1 else []
+    return RecordBatch(columns[0], completions, sum(map(sum, sizes)), sum(map(max, sizes)))
 
 
 def _decode_chats(format: str, raw: bytes, lines: int) -> RecordBatch | None:

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import codecs
 import io
-from collections.abc import Callable, Iterator
+import shlex
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import IO
 
 from cloudft.data.findings import Findings
@@ -37,6 +39,10 @@ ARCHIVE_MAGIC = {
 """How compressed files begin."""
 
 
+TakeRows = Callable[[Sequence[str], Sequence[Sequence[str]], Sequence[int]], bool]
+"""Gets the names of columns, and rows with a cell for each; returns whether it has taken them."""
+
+
 @dataclass(frozen=True)
 class Row:
     """One raw record. `line` counts from 1; in Parquet it is the row, in text always 1."""
@@ -57,6 +63,8 @@ class ReadContext:
     findings: Findings
     digest: StreamDigest = field(default_factory=StreamDigest)
     is_unreadable: bool = False
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """The columns that the user names (`data.columns`), by canonical key."""
 
     def add_error(self, code: str, message: str, fix: str, line: int | None = None) -> None:
         """Add an error about this file."""
@@ -103,7 +111,8 @@ class ReadContext:
     def _is_not_text(self, first: bytes) -> bool:
         """Return whether the first line shows that this is no UTF-8 text; if so, add an error."""
         if first.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-            self.add_error("NotUtf8", "the file is UTF-16", "save the file as UTF-8", 1)
+            fix = f"save it as UTF-8: {self.conversion_command('UTF-16')}"
+            self.add_error("NotUtf8", "the file is UTF-16", fix, 1)
             return True
         for magic, name in ARCHIVE_MAGIC.items():
             if first.startswith(magic):
@@ -142,6 +151,17 @@ class ReadContext:
         message = f"byte 0x{raw[error.start]:02x} at position {error.start + 1} is not UTF-8"
         self.add_error("NotUtf8", message, "save the file as UTF-8", number)
 
+    def conversion_command(self, encoding: str) -> str:
+        """Return a command that writes the file in UTF-8 beside it, in backquotes."""
+        old, new = self.copy_names("utf8")
+        return f"`iconv -f {encoding} -t UTF-8 {old} > {new}`"
+
+    def copy_names(self, mark: str) -> tuple[str, str]:
+        """Return the file's name and that of a copy beside it, for a shell."""
+        path = Path(self.source.display_name)
+        new = path.with_name(f"{path.stem}.{mark}{path.suffix}")
+        return shlex.quote(str(path)), shlex.quote(str(new))
+
     def decode_text(self, raw: bytes, number: int) -> str | None:
         """Return the bytes as text; None, with an error, if they are no UTF-8."""
         try:
@@ -152,16 +172,20 @@ class ReadContext:
 
 
 def read_rows(
-    context: ReadContext, read_block: Callable[[Block], Iterator[Row]] | None = None
+    context: ReadContext,
+    read_block: Callable[[Block], Iterator[Row]] | None = None,
+    take_rows: TakeRows | None = None,
 ) -> Iterator[Row]:
     """Yield the records of a file, in order. What can't be read is an error in `context`.
 
     `read_block` takes the blocks of a JSONL file instead, and yields the rows that are still to be
-    read singly.
+    read singly. `take_rows` gets groups of rows of a table, and returns whether it has taken them.
     """
     try:
         if context.source.file_type == "jsonl":
             yield from _read_jsonl(context, read_block)
+        elif context.source.file_type == "csv":
+            yield from _read_csv(context, take_rows)
         else:
             yield from _READERS[context.source.file_type](context)
     except OSError as exc:
@@ -263,20 +287,26 @@ def _add_text_encoding_error(context: ReadContext, raw: bytes, error: UnicodeDec
     context.add_encoding_error(raw[start:], number, column)
 
 
-def _read_csv(context: ReadContext) -> Iterator[Row]:
+def _read_csv(context: ReadContext, take_rows: TakeRows | None) -> Iterator[Row]:
     from cloudft.data.sources.tabular_reader import read_csv_rows
 
-    return read_csv_rows(context)
+    return read_csv_rows(context, take_rows)
 
 
 def _read_parquet(context: ReadContext) -> Iterator[Row]:
-    from cloudft.data.sources.tabular_reader import read_parquet_rows
+    from cloudft.data.sources.arrow_reader import read_parquet_rows
 
     return read_parquet_rows(context)
 
 
+def _read_arrow(context: ReadContext) -> Iterator[Row]:
+    from cloudft.data.sources.arrow_reader import read_arrow_rows
+
+    return read_arrow_rows(context)
+
+
 _READERS: dict[str, Callable[[ReadContext], Iterator[Row]]] = {
-    "csv": _read_csv,
     "text": _read_text,
     "parquet": _read_parquet,
+    "arrow": _read_arrow,
 }

@@ -178,7 +178,7 @@ class DatasetTransform:
     def _output_format(self, sources: Sequence[SourceFile]) -> str:
         """Return the format of the first good record: files keep their format where they can."""
         for source in sources:
-            for row in read_rows(ReadContext(source, Findings())):
+            for row in read_rows(ReadContext(source, Findings(), columns=self.columns)):
                 try:
                     format = find_format(parse_record(row.value, self.columns).format)
                 except BadRecord:

@@ -6,19 +6,19 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import torch
-
 from local_backend.data.chat_messages import Record
 from local_backend.data.chat_template import RecordFormat, Segment
 from local_backend.data.encode import encode_records
 from local_backend.data.examples import EncodedData, Example
 from local_backend.errors import TrainerError
-from local_backend.models.token_losses import TokenLosses
 from local_backend.settings import DataFile, Settings
 from local_backend.training.loss_curve import perplexity
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedTokenizerBase
+
+    from local_backend.models.token_losses import TokenLosses
 
 
 class Objective(ABC):

@@ -16,8 +16,8 @@ from cloudft.aws.request_validation import validate_request
 from cloudft.backends.base import with_placeholder_data
 from cloudft.backends.bedrock import customizations, request
 from cloudft.backends.findings import FindingFactory
-from cloudft.data.formats.record import BadRecord
 from cloudft.data.formats.recognizer import parse_record
+from cloudft.data.formats.record import BadRecord
 from cloudft.data.formats.registry import encode_record
 from cloudft.spec.load import load_job
 

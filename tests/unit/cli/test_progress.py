@@ -31,12 +31,12 @@ def test_a_terminal_shows_a_counter_after_two_seconds_and_clears_it(
     assert shown.endswith("reading: 1,234,567 records\r\033[K")
 
 
-def test_a_pipe_gets_a_line_now_and_then(
+def test_a_pipe_gets_a_line_every_five_seconds(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     count_records(monkeypatch, Console("text", 0), is_terminal=False)
-    assert capsys.readouterr().err == "reading: 3,000 records\n", "one line in ten seconds"
-    count_records(monkeypatch, Console("text", 0), is_terminal=False, seconds=11)
+    assert capsys.readouterr().err == "reading: 3,000 records\n", "one line in five seconds"
+    count_records(monkeypatch, Console("text", 0), is_terminal=False, seconds=6)
     assert capsys.readouterr().err.count("\n") == 4
 
 

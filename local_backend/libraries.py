@@ -1,0 +1,24 @@
+"""Settings of the libraries that every program of the trainer uses: their noise, their imports."""
+
+from __future__ import annotations
+
+import sys
+
+
+def silence_libraries() -> None:
+    """Turn off the progress bars and warnings of transformers, which would fill the log."""
+    import transformers
+
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+
+
+def hide_torch() -> None:
+    """Make transformers run without torch, unless this process has imported it already.
+
+    Tokenizers and configurations do not use torch, but transformers imports it with them: three
+    times the memory and the time. With None in `sys.modules` an import of torch raises
+    ModuleNotFoundError, and transformers takes it as not installed.
+    """
+    if "torch" not in sys.modules:
+        sys.modules["torch"] = None  # type: ignore[assignment]
