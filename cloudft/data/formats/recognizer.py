@@ -258,17 +258,18 @@ class Detection:
 
 
 def detect_format(
-    values: Sequence[RawRecord], columns: Mapping[str, str] | None = None
+    values: Sequence[RawRecord], columns: Mapping[str, str] | None = None, target: str = ""
 ) -> Detection | None:
     """Return the format of most of the records, by parsing them; None if none can be parsed.
 
-    Where two formats match equally often, the one that is registered first wins.
+    `columns` and `target` are those of `parse_record`. Where two formats match equally often, the
+    one that is registered first wins.
     """
     counts: Counter[str] = Counter()
     matching: dict[str, list[RawRecord]] = {}
     for value in values:
         try:
-            name = parse_record(value, columns or {}).format
+            name = parse_record(value, columns or {}, target).format
         except BadRecord:
             continue
         if find_format(name) is not None:

@@ -6,11 +6,14 @@ each way out of its fix leads.
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
 from pathlib import Path
 
 import corpus_cases
 import pytest
+from click.testing import CliRunner, Result
 from corpus_cases import (
     ANSWER,
     BROKEN,
@@ -24,7 +27,9 @@ from corpus_cases import (
     remedies,
 )
 
+from cloudft.cli.main import cloudft
 from cloudft.data.formats.record import Conversation
+from cloudft.errors import CheckFailed, UsageError
 from cloudft.types import Finding
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -158,6 +163,45 @@ def assert_says_the_same(name: str, job: Job, folder: Path) -> None:
     assert all(text in texts for text in kept.values()), texts
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("pairs/text-label.jsonl", "pairs/passage-beside.jsonl", "pairs/names-with-spaces.jsonl"),
+        *("pairs/premise-hypothesis-target.jsonl", "preferences/trl-chats.jsonl"),
+        *("preferences/question-chosen-system.jsonl", "tables/dialogue-note.csv"),
+    ],
+)
+@pytest.mark.parametrize("command", ["data convert --to messages", "data split --test 0.5"])
+def test_a_command_without_a_job_file_has_options_in_its_remedy(
+    name: str, command: str, tmp_path: Path
+) -> None:
+    words = [*command.split(), str(CORPUS / name)]
+    refused = run([*words, "--out", str(tmp_path / "none")])
+    assert isinstance(refused.exception, CheckFailed) and not (tmp_path / "none").exists()
+    fix = refused.exception.findings[0].fix or ""
+    ways = re.findall(r"(?:--column (?:\S*'[^']*'|\S+) ?)+", fix)
+    assert "data.columns" not in fix and ways
+    for number, options in enumerate(ways):
+        done = run([*words, *shlex.split(options), "--out", str(tmp_path / str(number))])
+        assert done.exit_code == 0, (options, done.exception)
+
+
+def run(words: list[str]) -> Result:
+    return CliRunner(env=dict(os.environ)).invoke(cloudft, words)
+
+
+@pytest.mark.parametrize(
+    "name", ["pairs/documents-beside.jsonl", "pairs/other-languages-names.jsonl"]
+)
+def test_init_says_the_whole_command(name: str, tmp_path: Path) -> None:
+    refused = run(["init", "--data", str(CORPUS / name), str(tmp_path / "job")])
+    assert isinstance(refused.exception, UsageError)
+    commands = re.findall(r"`cloudft (init [^`]*)`", refused.exception.fix or "")
+    assert len(commands) == 2 and not (tmp_path / "job").exists()
+    assert run(shlex.split(commands[0])).exit_code == 0
+    assert (tmp_path / "job" / "cloudft.yaml").is_file()
+
+
 def test_a_note_says_what_a_file_was_read_as(tmp_path: Path) -> None:
     notes = open_case("chats/sharegpt-id-source.jsonl", tmp_path).check()
     assert [note.code for note in notes] == ["ReadAs"]
@@ -172,6 +216,7 @@ TESTED_ELSEWHERE = {
     *("RecordTooLong", "ParquetUnavailable", "TooFewRecords"),  # test_row_reader.py, test_stage.py
     *("TooFewRecordsForModel", "TooMuchDataForModel"),  # test_corpus.py, test_dataset_limits.py
     *("SpreadsheetFormula",),  # test_spreadsheet_csv.py
+    *("NotInTemplate", "TemplateNotHere"),  # of a model, not of a file
     *("NotWritable",),  # test_dataset_transform.py
     *("ReadAs",),  # test_a_note_says_what_a_file_was_read_as
 }
