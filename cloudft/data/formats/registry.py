@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from cloudft.data.formats import (
+    annotated_texts,
     argilla,
     chat_dialects,
     claude_messages,
@@ -41,6 +42,7 @@ _BUILT_IN = (
     *preferences.FORMATS,
     *label_studio.FORMATS,
     *argilla.FORMATS,
+    *annotated_texts.FORMATS,
     plain_text.INPUT_FORMAT,
     plain_text.TEXT_FORMAT,
 )

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from cloudft.data.findings import Findings
+from cloudft.data.formats.columns_line import name_file
 from cloudft.data.formats.record import BadRecord, JsonObject
 from cloudft.data.sources.file_start import FIX_COMMAND, find_foreign_content
 from cloudft.data.sources.json_values import ValueBlock
@@ -95,7 +96,7 @@ class ReadContext:
         self.findings.add(
             bad.code,
             message,
-            bad.fix,
+            name_file(bad.fix, self.file),
             file=self.file,
             line=line,
             field=bad.field,
