@@ -7,6 +7,7 @@ import re
 import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from pathlib import Path
 
 from cloudft.types import Finding
 
@@ -21,6 +22,7 @@ _LINE = re.compile(
 _FORMATS = {"FINE_TUNING": "messages", "CONTINUED_PRE_TRAINING": "text"}
 """Formats that commands write, by the customization type that is trained on them."""
 _TYPE = re.compile(r"(?:set )?customization_type: (\w+)")
+_NEW_FILE = re.compile(r" FILE > ([A-Z]+)\.jsonl")
 _ITEM = re.compile(r'(\w+): ("(?:[^"\\]|\\.)*"|[^,"]+)')
 
 
@@ -47,8 +49,7 @@ def for_command(fix: str, command: str = "", type_option: str = "") -> str:
         return f"{type_option} {_FORMATS.get(type, type) if type_option == '--to' else type}"
 
     def to_options(line: re.Match[str]) -> str:
-        items = _ITEM.findall(line[1])
-        columns = [(name, json.loads(c) if c.startswith('"') else c.strip()) for name, c in items]
+        columns = _read_columns(line)
         words = [f"--column {shlex.quote(f'{name}={column}')}" for name, column in columns]
         words += [to_option(line[2])] if line[2] and type_option else []
         options = " ".join(words)
@@ -65,3 +66,29 @@ def with_options(
     return tuple(
         [replace(f, fix=f.fix and for_command(f.fix, command, type_option)) for f in findings]
     )
+
+
+def _read_columns(line: re.Match[str]) -> list[tuple[str, str]]:
+    items = _ITEM.findall(line[1])
+    return [(name, json.loads(c) if c.startswith('"') else c.strip()) for name, c in items]
+
+
+def with_own_names(fix: str, names: Mapping[str, str]) -> str:
+    """Return a remedy whose lines `data.columns: {...}` name columns as the record does."""
+
+    def rename(line: re.Match[str]) -> str:
+        columns = {name: names.get(column, column) for name, column in _read_columns(line)}
+        end = f" with customization_type: {line[2]}" if line[2] else ""
+        return f"{columns_line(columns)}{end}"
+
+    return _LINE.sub(rename, fix)
+
+
+def name_file(fix: str, file: str) -> str:
+    """Return a remedy with the file's name in its commands, instead of FILE and *.jsonl."""
+    stem = Path(file).name.partition(".")[0]
+
+    def fill_in(command: re.Match[str]) -> str:
+        return f" {shlex.quote(file)} > {shlex.quote(f'{stem}-{command[1].lower()}.jsonl')}"
+
+    return _NEW_FILE.sub(fill_in, fix)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from cloudft.data.findings import Findings
+from cloudft.data.formats.columns_line import name_file
 from cloudft.data.formats.record import BadRecord, JsonObject
 from cloudft.data.sources.json_errors import diagnose_json_error, find_repeated_key
 from cloudft.data.sources.line_blocks import (
@@ -79,7 +80,15 @@ class ReadContext:
         if bad.code == "WrongKeys" and self.source.file_type == "csv":
             message, line, self.is_unreadable = f"wrong header: {message}", 1, True
         file = self.source.display_name
-        self.findings.add(bad.code, message, bad.fix, file=file, line=line, field=bad.field)
+        self.findings.add(
+            bad.code,
+            message,
+            name_file(bad.fix, file),
+            file=file,
+            line=line,
+            field=bad.field,
+            severity=bad.severity,
+        )
 
     def iter_blocks(self, handle: IO[bytes]) -> Iterator[Block]:
         """Yield blocks of whole lines, counted and hashed; stop with an error at an overlong line.
