@@ -11,6 +11,7 @@ import os
 import re
 import shlex
 import shutil
+import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -164,7 +165,9 @@ class Remedy:
     is_edit: bool = False
 
 
-_PASTED = re.compile(r"data\.columns: (?=\{)|customization_type: (\w+)|`(cloudft [^`]*)`")
+_PASTED = re.compile(
+    r"data\.columns: (?=\{)|customization_type: (\w+)|`(cloudft [^`]*)`|(jq -c '[^']*' \S+ > \S+)"
+)
 
 
 def remedies(finding: Finding) -> list[Remedy]:
@@ -198,6 +201,9 @@ def _remedy(fix: str, match: re.Match[str]) -> Remedy:
     if match[2]:
         words = shlex.split(match[2])[1:]
         return Remedy(match[0], lambda job, _: _run(words, job))
+    if match[3]:
+        command = match[3]
+        return Remedy(command, lambda job, _: _run_jq(command, job))
     line = fix[match.start() : _end_of_braces(fix, match.end())]
     pasted = yaml.safe_load(line)["data.columns"]
     return Remedy(line, lambda job, _: replace(job, data={**job.data, "columns": pasted}))
@@ -223,6 +229,12 @@ def _run(words: list[str], job: Job) -> Job:
     assert new.is_dir(), f"{words}: {done.output} {done.exception!r}"
     [copy] = [p for p in new.iterdir() if p.is_file()]
     return replace(job, folder=new, train=copy.name)
+
+
+def _run_jq(command: str, job: Job) -> Job:
+    """Run a command of jq in the job's folder. The file that it writes replaces the data."""
+    subprocess.run(["bash", "-c", command], cwd=job.folder, check=True)
+    return replace(job, train=command.rpartition(" > ")[2])
 
 
 def _new_file(job: Job, content: bytes, name: str = "") -> Job:
