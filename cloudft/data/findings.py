@@ -9,7 +9,9 @@ from cloudft.types import Finding, Severity
 
 MAX_LISTED = 20
 """Findings of one code in one file that are listed; one more finding counts the rest."""
-FILE_LEVEL_CODES = frozenset({"WrongTask", "MixedShapes", "MixedTypes", "CarriageReturns"})
+FILE_LEVEL_CODES = frozenset(
+    {"WrongTask", "MixedShapes", "MixedTypes", "CarriageReturns", "MediaData"}
+)
 """Codes of what holds for a whole file: listed once."""
 
 MEASURED_CODES = frozenset({"WrongKeys", "UnusedKeys"})

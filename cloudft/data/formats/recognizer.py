@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -52,8 +52,8 @@ def parse_record(value: RawRecord, columns: Mapping[str, str], target: str = "")
     record is staged for: some take prompts without an answer.
     """
     dropped: tuple[str, ...] = ()
-    if columns and any(column in value for column in columns.values()):
-        value, dropped = rename_columns(value, columns)
+    if columns:
+        value, dropped = rename_columns(flatten_record(value, columns), columns)
     target_format = find_format(target)
     if target_format is not None and target_format.parse_unanswered is not None:
         unanswered = target_format.parse_unanswered(value)
@@ -68,9 +68,12 @@ def rename_columns(
 ) -> tuple[RawRecord, tuple[str, ...]]:
     """Return the columns that the user named, by canonical key, and the names of all others.
 
-    Naming columns is the decision to leave the others out. Raises BadRecord for a missing one;
-    those that only say more, such as a system prompt, may be missing in some records.
+    Naming columns is the decision to leave the others out. A record that has none of them stays as
+    it is. Raises BadRecord for a missing one; those that only say more, such as a system prompt,
+    may be missing in some records.
     """
+    if not any(column in value for column in columns.values()):
+        return value, ()
     missing = [
         column
         for name, column in columns.items()
@@ -84,6 +87,26 @@ def rename_columns(
         key for key, item in value.items() if key not in used and item not in (None, "", [], {})
     ]
     return renamed, tuple(dropped)
+
+
+def flatten_record(value: RawRecord, columns: Mapping[str, str]) -> RawRecord:
+    """Return a record of an annotation tool as a row; another record as it is. Raises BadRecord."""
+    for format in _flattening_formats(tuple(value), registry_generation()):
+        if format.flatten and (format.recognizes is None or format.recognizes(value)):
+            return format.flatten(value, columns)
+    return value
+
+
+@lru_cache(maxsize=1024)
+def _flattening_formats(keys: tuple[str, ...], generation: int) -> tuple[RecordFormat, ...]:
+    """Return the formats of annotation tools whose keys are there."""
+    present = set(keys)
+    return tuple(f for f in all_formats() if f.flatten is not None and f.keys.match(present))
+
+
+def is_annotated(keys: Iterable[str]) -> bool:
+    """Return whether a record with these keys is of an annotation tool's export."""
+    return bool(_flattening_formats(tuple(keys), registry_generation()))
 
 
 def _is_optional(name: str, columns: Mapping[str, str]) -> bool:
@@ -119,7 +142,7 @@ def _match_keys(keys: tuple[str, ...], generation: int) -> tuple[Match, ...]:
         if format.parse is None or not format.keys.match(present):
             continue
         known = {*format.keys.required, *format.keys.optional}
-        unused = tuple([key for key in keys if key not in known])
+        unused = tuple([key for key in keys if key not in known and not format.reads_all_keys])
         found.append(Match(format, unused))
     # sorted() is stable: of two that use as many keys, the one that is registered first leads.
     return tuple(sorted(found, key=lambda match: len(match.unused)))
@@ -280,5 +303,8 @@ def detect_format(
     rank = {format.name: place for place, format in enumerate(all_formats())}
     name = max(counts, key=lambda name: (counts[name], -rank[name]))
     format = get_format(name)
-    shown = [rename_columns(v, columns)[0] if columns else v for v in matching[name]]
+    shown = [
+        rename_columns(flatten_record(v, columns), columns)[0] if columns else v
+        for v in matching[name]
+    ]
     return Detection(format, format.describe(shown), counts[name], len(values))

@@ -80,8 +80,15 @@ class ReadContext:
         if bad.code == "WrongKeys" and self.source.file_type == "csv":
             message, line, self.is_unreadable = f"wrong header: {message}", 1, True
         file = self.source.display_name
-        fix = name_file(bad.fix, file)
-        self.findings.add(bad.code, message, fix, file=file, line=line, field=bad.field)
+        self.findings.add(
+            bad.code,
+            message,
+            name_file(bad.fix, file),
+            file=file,
+            line=line,
+            field=bad.field,
+            severity=bad.severity,
+        )
 
     def iter_blocks(self, handle: IO[bytes]) -> Iterator[Block]:
         """Yield blocks of whole lines, counted and hashed; stop with an error at an overlong line.
