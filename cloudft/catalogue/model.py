@@ -52,11 +52,15 @@ class Lifecycle:
 
 @dataclass(frozen=True)
 class MediaLimits:
-    """Limits on the images, videos or documents of a dataset: formats, number and size of each."""
+    """Limits on the images, videos or documents of a dataset: formats, number and size of each.
+
+    `seconds_max` is the length of a video, which is not looked at.
+    """
 
     formats: tuple[str, ...]
     per_record_max: int | None = None
     bytes_max: int | None = None
+    seconds_max: int | None = None
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,7 @@ class Limits:
 
     `records_*` count train and validation together. `tokens_by_batch` maps a maximum batch size to
     the tokens that a record may have at it (Titan's rule). `line_bytes_max` are the bytes of a
-    staged line. `system_texts_max` and `user_turns_max` limit one record.
+    staged line. `system_texts_max`, `user_turns_max` and `turn_texts_max` limit one record.
 
     `reserved` words may be in no text, in whatever case; `reserved_exact` only as they are written.
     `reserved_unsure` are words that a source lists without refusing them: warnings. `media` has the
@@ -90,6 +94,7 @@ class Limits:
     line_bytes_max: int | None = None
     system_texts_max: int | None = None
     user_turns_max: int | None = None
+    turn_texts_max: int | None = None
     reserved: tuple[str, ...] = ()
     reserved_exact: tuple[str, ...] = ()
     reserved_unsure: tuple[str, ...] = ()

@@ -18,8 +18,10 @@ from cloudft.data.formats.chat_writers import FEATURE_NAMES
 from cloudft.data.formats.record import (
     Conversation,
     Media,
+    PromptWithReference,
     Reasoning,
     ToolCall,
+    ToolResult,
     json_pointer,
 )
 
@@ -223,7 +225,23 @@ def _check_tools(record: Conversation) -> Iterator[LimitViolation]:
         if "type" not in tool.parameters:
             message = f"the schema of the tool {tool.name[:40]!r} has no 'type'"
             yield _wrong_tool(message, 'add "type": "object"')
-    yield from _check_calls(record, names)
+    if isinstance(record, PromptWithReference):
+        yield from _check_prompt_tools(record)
+    else:
+        yield from _check_calls(record, names)
+
+
+def _check_prompt_tools(record: PromptWithReference) -> Iterator[LimitViolation]:
+    """Yield what the validator refuses of the tools of a prompt that a grader judges."""
+    for tool in record.tools:
+        if not isinstance(tool.parameters.get("properties"), dict):
+            message = f"the schema of the tool {tool.name[:40]!r} has no 'properties'"
+            yield _wrong_tool(message, 'add "properties": {}')
+    for index, turn in enumerate(record.turns):
+        if any(isinstance(block, (ToolCall, ToolResult)) for block in turn.content):
+            message = "a tool call or its result in a prompt: reinforcement takes texts alone"
+            fix = "cut the conversation before the call, or take the record out"
+            yield _wrong_tool(message, fix, json_pointer("messages", index))
 
 
 def _check_calls(record: Conversation, names: list[str]) -> Iterator[LimitViolation]:
@@ -231,6 +249,9 @@ def _check_calls(record: Conversation, names: list[str]) -> Iterator[LimitViolat
     for index, turn in enumerate(record.turns):
         pointer = json_pointer("messages", index)
         for block in turn.content:
+            if isinstance(block, ToolResult) and turn.role == "assistant":
+                message = "a tool's result in an answer: only prompts have them"
+                yield _wrong_tool(message, "move it into the user's turn", pointer)
             if not isinstance(block, ToolCall):
                 continue
             if turn.role != "assistant":

@@ -117,23 +117,30 @@ class DatasetLimits:
             yield LimitViolation(severity, "LineTooLong", message, "shorten it, or split it")
 
     def _check_turns(self, record: Conversation) -> Iterator[LimitViolation]:
-        """Yield a violation for more turns or system texts than a record may have."""
-        limits = self._limits
-        assert limits is not None
-        if limits.user_turns_max is not None:
-            turns = sum(turn.role == "user" for turn in record.turns)
-            if turns > limits.user_turns_max:
-                source = limits.source_of("user_turns_max")
-                message = f"{turns} prompts; a record has {limits.user_turns_max} ({source})"
-                fix = "keep one question a record, or choose a Nova model: it takes more"
-                severity = self._severity("user_turns_max")
-                yield LimitViolation(severity, "TooManyTurns", message, fix, "/messages")
-        if limits.system_texts_max is not None and len(record.system) > limits.system_texts_max:
-            source = limits.source_of("system_texts_max")
-            message = f"{len(record.system)} system texts; {limits.system_texts_max} ({source})"
-            fix = "join them into one text"
-            severity = self._severity("system_texts_max")
-            yield LimitViolation(severity, "TooManySystemTexts", message, fix, "/system")
+        """Yield a violation for more turns or texts than a record may have."""
+        counts = (
+            (
+                "user_turns_max",
+                sum(turn.role == "user" for turn in record.turns),
+                "prompts in one record",
+                "keep one question a record, or choose a Nova model, which takes more",
+            ),
+            ("system_texts_max", len(record.system), "system texts", "join them into one"),
+            (
+                "turn_texts_max",
+                max(len(turn.texts) for turn in record.turns),
+                "texts in one turn",
+                "join them into one",
+            ),
+        )
+        for name, count, what, fix in counts:
+            most = getattr(self._limits, name)
+            if most is not None and count > most:
+                assert self._limits is not None
+                message = f"{count} {what}; {most} at most ({self._limits.source_of(name)})"
+                yield LimitViolation(
+                    self._severity(name), "TooManyTexts", message, fix, "/messages"
+                )
 
     def _check_length(self, what: str, cap: str, characters: int) -> Iterator[LimitViolation]:
         limit = self._token_caps.get(cap)

@@ -17,7 +17,7 @@ from cloudft.data.formats.record import Conversation, Record
 
 SAMPLE_RECORDS = 200
 """Records in which the habits of a file are looked for."""
-MIN_RECORDS = 3
+MIN_RECORDS = 2
 """Records that must have a habit: fewer prove nothing."""
 MAX_LISTED_LINES = 3
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"

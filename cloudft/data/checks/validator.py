@@ -9,6 +9,7 @@ from typing import Protocol
 from cloudft.data.checks.dataset_limits import DatasetLimits
 from cloudft.data.checks.file_reading import (
     LISTED_KEYS,
+    BlankFields,
     FileReading,
     note_reading,
     warn_columns_left_out,
@@ -139,6 +140,7 @@ class _FilePass:
     traps: TrapDetector = field(default_factory=TrapDetector)
     types: dict[str, type] = field(default_factory=dict)
     has_columns: bool = False
+    blank: BlankFields = field(default_factory=BlankFields)
 
     def read(self) -> None:
         """Read all of it."""
@@ -151,6 +153,8 @@ class _FilePass:
                 self.on_count(1)
                 if format != self.reading.format:
                     self._warn_mixed_formats(row.line, format)
+        if not self.reading.records:
+            self.blank.add_error(self.context.findings, self.context.source.display_name)
 
     def _read_block(self, block: Block) -> Iterator[Row]:
         """Yield the rows of a block that must be read singly: all of them, or none."""
@@ -203,6 +207,7 @@ class _FilePass:
             record = parse_record(value, self.columns, self.target)
             self.sink.add_record(record, group)
         except BadRecord as bad:
+            self.blank.add(bad, value)
             self.context.add_bad_record(self._explain_by_others(bad, value), row.line)
             return ""
         self._check_types(value, row.line)
@@ -247,7 +252,9 @@ class _FilePass:
     def _check_types(self, value: RawRecord, line: int) -> None:
         """Warn where a field has one type here and another in a record before."""
         # A null is no type: it is an empty field of its column.
-        types = {key: type(inner) for key, inner in value.items() if inner is not None}
+        # Whole and other numbers are one type to Arrow.
+        kinds = {key: type(inner) for key, inner in value.items() if inner is not None}
+        types = {key: float if kind is int else kind for key, kind in kinds.items()}
         messages = value.get("messages")
         if isinstance(messages, list) and messages and isinstance(messages[0], dict):
             types["messages/content"] = type(messages[0].get("content"))

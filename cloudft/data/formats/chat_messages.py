@@ -442,6 +442,12 @@ def describe_renamed_roles(values: Sequence[RawRecord], key: str) -> str:
     )
 
 
+_UNANSWERED_FIX = (
+    "give it a question and its answer, or take the record out; a file of questions alone is for"
+    " DISTILLATION, where a teacher answers, or REINFORCEMENT_FINE_TUNING, where a grader judges"
+)
+
+
 def _check_order(turns: Sequence[Turn], key: str, *, allow_open_end: bool) -> None:
     """Raise BadRecord unless user and assistant alternate, and begin and end as they should."""
     for index, turn in enumerate(turns):
@@ -454,7 +460,8 @@ def _check_order(turns: Sequence[Turn], key: str, *, allow_open_end: bool) -> No
         message = f"{len(turns)} turns: the last one must be the assistant's"
         fix = "`cloudft check --fix DIR --turns cut` cuts what the user says last"
         if len(turns) < 2:
-            fix = "give it a question and its answer, or take the record out"
+            message = "a question without an answer" if turns else "no turn of a user"
+            fix = _UNANSWERED_FIX
         raise BadRecord("BadTurns", message, fix, key)
 
 

@@ -8,12 +8,13 @@ similarity.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from cloudft.data.formats.columns_line import LINE_START, OPTIONAL_COLUMNS
+from cloudft.data.formats.columns_line import LINE_START, OPTIONAL_COLUMNS, with_own_names
 from cloudft.data.formats.key_roles import may_be_left_out
 from cloudft.data.formats.proposals import (
     explain_leftover,
@@ -30,6 +31,7 @@ from cloudft.data.formats.registry import (
     registry_generation,
 )
 
+_QUOTED = re.compile(r"'([^']*)'")
 MIN_RENDERED_TEXTS = 2
 """Texts that a further text must have in it to count as the record, rendered."""
 
@@ -149,12 +151,31 @@ def _match_keys(keys: tuple[str, ...], generation: int) -> tuple[Match, ...]:
 def _recognize(value: RawRecord, *, is_labeled: bool = True) -> Record:
     """Return the record in the format that fits it best. Raises BadRecord."""
     match = next(_find_matches(value), None)
+    if match is not None:
+        return _read_as(match, value, is_labeled=is_labeled)
+    names = _usual_names(tuple(value), registry_generation())
+    renamed = {names.get(key, key): item for key, item in value.items()}
+    match = next(_find_matches(renamed), None) if names else None
     if match is None:
-        renamed = _with_usual_case(value)
-        match = next(_find_matches(renamed), None)
-        if match is None:
-            raise _explain_unknown(value, is_labeled=is_labeled)
-        value = renamed
+        raise _explain_unknown(value, is_labeled=is_labeled)
+    own = {usual: key for key, usual in names.items()}
+    try:
+        record = _read_as(match, renamed, is_labeled=is_labeled)
+    except BadRecord as bad:
+        raise _with_own_keys(bad, own) from None
+    return replace(record, left_out=tuple([own.get(key, key) for key in record.left_out]))
+
+
+def _with_own_keys(bad: BadRecord, own: Mapping[str, str]) -> BadRecord:
+    """Return an error about keys as a format writes them with the keys as the record has them."""
+    message = _QUOTED.sub(lambda name: repr(own.get(name[1], name[1])), bad.message)
+    fix = _QUOTED.sub(lambda name: repr(own.get(name[1], name[1])), bad.fix)
+    field = bad.field and own.get(bad.field.removeprefix("/"), bad.field.removeprefix("/"))
+    return BadRecord(bad.code, message, with_own_names(fix, own), field)
+
+
+def _read_as(match: Match, value: RawRecord, *, is_labeled: bool) -> Record:
+    """Return the record in a format that fits, if what that leaves out says nothing."""
     assert match.format.parse is not None
     unused = [key for key in match.unused if value[key] not in (None, "", [], {})]
     if not unused or not match.format.is_trained_on:
@@ -206,14 +227,9 @@ def _other_readings(value: RawRecord) -> list[RecordFormat]:
     return [m.format for m in matches if len(m.unused) == fewest and m.format.is_trained_on]
 
 
-def _with_usual_case(value: RawRecord) -> RawRecord:
-    """Return the record with the formats' own keys where one differs in case or in outer spaces."""
-    names = _usual_names(tuple(value), registry_generation())
-    return {names.get(key, key): item for key, item in value.items()} if names else value
-
-
 @lru_cache(maxsize=1024)
 def _usual_names(keys: tuple[str, ...], generation: int) -> Mapping[str, str]:
+    """Return the formats' own keys of those that differ in case or in outer spaces."""
     known = {
         key.lower(): key
         for format in all_formats()
@@ -238,7 +254,7 @@ def _texts_of(record: Record) -> list[str]:
 def _repeats(value: object, texts: Sequence[str], used: Sequence[str]) -> bool:
     """Return whether a value says only what the record says anyway.
 
-    It is one of the record's texts (UltraChat's `prompt`), or all of them in one rendered text
+    It is one of the texts (UltraChat's `prompt`, an `input` once more), or all of them in one text
     (Alpaca's `text`); `used` are the texts as they are written in the record.
     """
     if not isinstance(value, str):
@@ -265,17 +281,18 @@ class Detection:
 
 
 def detect_format(
-    values: Sequence[RawRecord], columns: Mapping[str, str] | None = None
+    values: Sequence[RawRecord], columns: Mapping[str, str] | None = None, target: str = ""
 ) -> Detection | None:
     """Return the format of most of the records, by parsing them; None if none can be parsed.
 
-    Where two formats match equally often, the one that is registered first wins.
+    `columns` and `target` are those of `parse_record`. Where two formats match equally often, the
+    one that is registered first wins.
     """
     counts: Counter[str] = Counter()
     matching: dict[str, list[RawRecord]] = {}
     for value in values:
         try:
-            name = parse_record(value, columns or {}).format
+            name = parse_record(value, columns or {}, target).format
         except BadRecord:
             continue
         if find_format(name) is not None:

@@ -9,12 +9,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from cloudft.data.formats import (
+    annotated_texts,
     argilla,
     chat_dialects,
     claude_messages,
     converse,
     distillation,
     label_studio,
+    media,
     messages,
     pairs,
     plain_text,
@@ -25,6 +27,8 @@ from cloudft.data.formats.record import BadRecord, Conversation, Document, Recor
 from cloudft.data.formats.record_format import RecordFormat
 
 _BUILT_IN = (
+    # Media first: a record with pictures has all keys of one without.
+    *media.FORMATS,
     *pairs.FORMATS,
     # The three chat formats share the key `messages`: the more specific ones are tried first.
     converse.FORMAT,
@@ -38,6 +42,7 @@ _BUILT_IN = (
     *preferences.FORMATS,
     *label_studio.FORMATS,
     *argilla.FORMATS,
+    *annotated_texts.FORMATS,
     plain_text.INPUT_FORMAT,
     plain_text.TEXT_FORMAT,
 )

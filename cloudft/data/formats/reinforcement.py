@@ -46,6 +46,8 @@ def parse_unanswered(value: RawRecord) -> PromptWithReference | None:
         raise BadRecord("BadTurns", message, f"move that answer into {REFERENCE_KEY!r}", "messages")
     extra = {key: item for key, item in value.items() if key not in CHAT_KEYS}
     reference = value.get(REFERENCE_KEY)
+    if reference in ("", {}, []) or (isinstance(reference, str) and not reference.strip()):
+        reference = None  # an empty reference is none: Amazon's validator refuses it
     return PromptWithReference(
         "graded", parsed.system, parsed.turns, reference, extra, tools=parsed.tools
     )

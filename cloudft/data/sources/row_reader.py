@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from cloudft.data.findings import Findings
+from cloudft.data.formats.columns_line import name_file
 from cloudft.data.formats.record import BadRecord, JsonObject
 from cloudft.data.sources.json_errors import diagnose_json_error, find_repeated_key
 from cloudft.data.sources.line_blocks import (
@@ -82,7 +83,7 @@ class ReadContext:
         self.findings.add(
             bad.code,
             message,
-            bad.fix,
+            name_file(bad.fix, file),
             file=file,
             line=line,
             field=bad.field,
