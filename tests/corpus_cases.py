@@ -11,6 +11,7 @@ import os
 import re
 import shlex
 import shutil
+import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -164,7 +165,10 @@ class Remedy:
     is_edit: bool = False
 
 
-_PASTED = re.compile(r"data\.columns: (?=\{)|customization_type: (\w+)|`(cloudft [^`]*)`")
+_PASTED = re.compile(
+    r"data\.columns: (?=\{)|customization_type: (\w+)|`(cloudft [^`]*)`"
+    r"|data\.train: (\[[^\]]*\]|\"[^\"]*\"|\S+)|(jq -c '[^']*' \S+ > \S+\.jsonl)"
+)
 
 
 def remedies(finding: Finding) -> list[Remedy]:
@@ -198,6 +202,12 @@ def _remedy(fix: str, match: re.Match[str]) -> Remedy:
     if match[2]:
         words = shlex.split(match[2])[1:]
         return Remedy(match[0], lambda job, _: _run(words, job))
+    if match[3]:
+        train = yaml.safe_load(match[3])
+        return Remedy(match[0], lambda job, _: replace(job, train=train))
+    if match[4]:
+        command = match[4]
+        return Remedy(command, lambda job, _: _run_jq(command, job))
     line = fix[match.start() : _end_of_braces(fix, match.end())]
     pasted = yaml.safe_load(line)["data.columns"]
     return Remedy(line, lambda job, _: replace(job, data={**job.data, "columns": pasted}))
@@ -223,6 +233,12 @@ def _run(words: list[str], job: Job) -> Job:
     assert new.is_dir(), f"{words}: {done.output} {done.exception!r}"
     [copy] = [p for p in new.iterdir() if p.is_file()]
     return replace(job, folder=new, train=copy.name)
+
+
+def _run_jq(command: str, job: Job) -> Job:
+    """Run a command of jq in the job's folder. The file that it writes replaces the data."""
+    subprocess.run(["bash", "-c", command], cwd=job.folder, check=True)
+    return replace(job, train=command.rpartition(" > ")[2])
 
 
 def _new_file(job: Job, content: bytes, name: str = "") -> Job:
@@ -272,9 +288,13 @@ def save_as_utf8(job: Job, _: Finding) -> Job:
     return _new_file(job, text.replace("\r\n", "\n").encode())
 
 
-def choose_open_weights(job: Job, _: Finding) -> Job:
-    """Choose an open-weight base model."""
-    return replace(job, base_model="smollm2-135m")
+def choose_another_model(job: Job, finding: Finding) -> Job:
+    """Choose the first base model that the fix names."""
+    match = re.search(r"base_model that takes them: ([\w.-]+)|such as ([\w.-]+)", finding.fix or "")
+    if match is None and "open-weight" not in (finding.fix or ""):
+        return take_out(job, finding)
+    named = (match[1] or match[2]) if match else "smollm2-135m"
+    return replace(job, base_model=named)
 
 
 def keep_as_it_is(job: Job, _: Finding) -> Job:
@@ -286,10 +306,11 @@ EDITS: dict[str, Edit] = {
     **dict.fromkeys(
         (
             *("EmptyField", "WrongType", "BadTurns", "WrongToolCall", "WrongHistory"),
-            *("WrongWeight", "UnsupportedContent", "NotAnObject", "BlankLine", "RepeatedKey"),
+            *("WrongWeight", "NotAnObject", "BlankLine", "RepeatedKey"),
             *("BadJson", "Truncated", "TooDeep", "NotFinite", "LoneSurrogate", "SingleQuotes"),
             *("ControlCharacter", "TrailingComma", "SeveralObjects", "ReservedWord"),
-            *("OverTokenLimit", "LosesTurns"),
+            *("OverTokenLimit", "LosesTurns", "WrongMedia", "MixedMedia", "TooManyMedia"),
+            *("TooManyTurns", "TooManySystemTexts", "WrongReasoning", "RepeatedHeader"),
         ),
         take_out,
     ),
@@ -306,6 +327,10 @@ EDITS: dict[str, Edit] = {
         ("MixedShapes", "MixedTypes", "ColumnLeftOut", "NearTokenLimit"), keep_as_it_is
     ),
     "UnusedColumns": leave_out_columns,
-    "LosesContent": choose_open_weights,
+    **dict.fromkeys(("UnsureContent", "NoHeader"), keep_as_it_is),
+    **dict.fromkeys(("LostCharacters", "DoubledEscapes", "CompletionSeparators"), rewrite),
+    **dict.fromkeys(("ControlTokens", "TemplatedTexts", "MediaPlaceholders"), rewrite),
+    **dict.fromkeys(("TimesAsAnswers", "NumbersAsAnswers"), rewrite),
+    **dict.fromkeys(("LosesContent", "MediaData", "UnsupportedContent"), choose_another_model),
 }
 """What a person does where the fix asks for a decision, by the finding's code."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +36,10 @@ class InputFiles:
     columns: dict[str, str]
     findings: Findings
 
+    def file_names(self) -> list[str]:
+        """Return the names of the files, as messages have them."""
+        return [source.display_name for sources in self.files.values() for source in sources]
+
     def records(
         self,
         role: str,
@@ -48,7 +54,9 @@ class InputFiles:
         from cloudft.data.records import read_records
 
         into = self.findings if findings is None else findings
-        return read_records(self.files[role], into, self.columns, progress)
+        job = self.job
+        target = job.model.formats[job.spec.customization_type] if job else ""
+        return read_records(self.files[role], into, self.columns, progress, target)
 
 
 def open_inputs(paths: tuple[str, ...]) -> InputFiles:
@@ -78,12 +86,21 @@ def open_inputs(paths: tuple[str, ...]) -> InputFiles:
     return InputFiles(job, files, columns, findings)
 
 
-def raise_on_errors(findings: Findings) -> None:
-    """Raise CheckFailed when a record could not be read."""
+def raise_on_errors(findings: Findings, files: Sequence[str] = ()) -> None:
+    """Raise CheckFailed when a record could not be read.
+
+    `files` are those that a command reads without a job: what a job file would say is said as the
+    command that writes one.
+    """
+    from cloudft.data.formats.columns_line import with_options
     from cloudft.errors import CheckFailed
 
     if findings.count_errors():
         listed = findings.all()
+        if len(files) == 1:
+            listed = with_options(
+                listed, shlex.join(["cloudft", "init", "--data", *files]), "--type"
+            )
         raise CheckFailed(next(f.message for f in listed if f.severity == "error"), listed)
 
 
@@ -100,7 +117,7 @@ def collect_stats(inputs: InputFiles, console: Console) -> dict[str, DatasetStat
         for role in inputs.files:
             stats_by_role[role] = DatasetStats()
             stats_by_role[role].add_records(inputs.records(role, progress))
-    raise_on_errors(inputs.findings)
+    raise_on_errors(inputs.findings, () if inputs.job else inputs.file_names())
     if inputs.job is not None and has_local_tokenizer(inputs.job, console):
         # The tokenizer's process imports transformers first: seconds without a record.
         console.note("counting tokens with the model's tokenizer ...")
@@ -170,14 +187,17 @@ def max_record_length(job: LoadedJob, context: int) -> int | None:
 
 
 def canonical_records(
-    inputs: InputFiles, job: LoadedJob, role: str, findings: Findings
+    inputs: InputFiles, job: LoadedJob, role: str, findings: Findings, *, first: int = 1
 ) -> Iterator[tuple[LocatedRecord, bytes]]:
-    """Yield a role's records in the base model's format; add invalid ones to `findings`."""
+    """Yield a role's records in the base model's format; add invalid ones to `findings`.
+
+    Those before number `first`, from 1, are only read.
+    """
     from cloudft.data.formats.record import BadRecord
     from cloudft.data.formats.registry import encode_record
 
     target = job.model.formats[job.spec.customization_type]
-    for located in inputs.records(role, findings=findings):
+    for located in islice(inputs.records(role, findings=findings), first - 1, None):
         try:
             yield located, encode_record(located.record, target)[0]
         except BadRecord as bad:

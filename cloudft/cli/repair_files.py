@@ -49,8 +49,9 @@ def write_repaired_files(
     broken = {finding.file for finding in findings}
     sources = SourceResolver(job.base_dir, Findings())
     data = job.spec.data
-    named = [data.train, data.validation, data.test, *(part.path for part in data.mix)]
-    files = [s for p in named if isinstance(p, tuple) for s in sources.resolve("", p)]
+    named = [("data.train", data.train), ("data.validation", data.validation)]
+    named += [("data.test", data.test), *(("data.mix", part.path) for part in data.mix)]
+    files = [s for field, p in named if isinstance(p, tuple) for s in sources.resolve(field, p)]
     repaired: list[RepairedFile] = []
     columns = {str(name): column for name, column in data.columns.items()}
     with as_store_error(f"{folder} can't be written", folder):

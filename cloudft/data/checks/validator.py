@@ -9,15 +9,18 @@ from typing import Protocol
 from cloudft.data.checks.dataset_limits import DatasetLimits
 from cloudft.data.checks.file_reading import (
     LISTED_KEYS,
+    BlankFields,
     FileReading,
     note_reading,
     warn_columns_left_out,
 )
+from cloudft.data.checks.label_conflicts import LabelConflicts
 from cloudft.data.checks.traps import TrapDetector, warn_traps
 from cloudft.data.findings import Findings
+from cloudft.data.formats.annotations import holds_several_labels
 from cloudft.data.formats.chat_fast_path import CONTENT_TYPES
 from cloudft.data.formats.fast_path import RecordBatch, can_encode, decode_batch, make_batch
-from cloudft.data.formats.recognizer import parse_record
+from cloudft.data.formats.recognizer import flatten_record, is_annotated, parse_record
 from cloudft.data.formats.record import BadRecord, JsonObject, RawRecord, Record
 from cloudft.data.sources.line_blocks import Block, StreamDigest
 from cloudft.data.sources.row_reader import ReadContext, Row, read_json_rows, read_rows
@@ -133,9 +136,11 @@ class _FilePass:
     group_by: str | None
     on_count: Callable[[int], None]
     reading: FileReading
+    conflicts: LabelConflicts = field(default_factory=LabelConflicts)
     traps: TrapDetector = field(default_factory=TrapDetector)
     types: dict[str, type] = field(default_factory=dict)
     has_columns: bool = False
+    blank: BlankFields = field(default_factory=BlankFields)
 
     def read(self) -> None:
         """Read all of it."""
@@ -148,6 +153,8 @@ class _FilePass:
                 self.on_count(1)
                 if format != self.reading.format:
                     self._warn_mixed_formats(row.line, format)
+        if not self.reading.records:
+            self.blank.add_error(self.context.findings, self.context.source.display_name)
 
     def _read_block(self, block: Block) -> Iterator[Row]:
         """Yield the rows of a block that must be read singly: all of them, or none."""
@@ -162,6 +169,8 @@ class _FilePass:
         self, names: Sequence[str], rows: Sequence[Sequence[str]], lines: Sequence[int]
     ) -> bool:
         """Take rows of a table if they are plain records in the format of the one before."""
+        if is_annotated(names):
+            return False
         batch = make_batch(self.reading.format, self.columns, names, rows)
         if batch is None:
             return False
@@ -188,16 +197,22 @@ class _FilePass:
 
     def _read_row(self, row: Row) -> str:
         """Read one record into the sink; return its format, or "" when it can't be used."""
-        value = row.value
+        value: JsonObject = row.value
+        is_export = is_annotated(value)
         try:
+            if is_export and self.columns:
+                value = dict(flatten_record(value, self.columns))
             group = self._take_group(value)
             self.has_columns = self.has_columns or any(n in value for n in self.columns.values())
             record = parse_record(value, self.columns, self.target)
             self.sink.add_record(record, group)
         except BadRecord as bad:
+            self.blank.add(bad, value)
             self.context.add_bad_record(self._explain_by_others(bad, value), row.line)
             return ""
         self._check_types(value, row.line)
+        if is_export:
+            self._check_answer(row.value, record, row.line)
         for violation in self.limits.check_record(record):
             self._add(
                 violation.code,
@@ -237,7 +252,9 @@ class _FilePass:
     def _check_types(self, value: RawRecord, line: int) -> None:
         """Warn where a field has one type here and another in a record before."""
         # A null is no type: it is an empty field of its column.
-        types = {key: type(inner) for key, inner in value.items() if inner is not None}
+        # Whole and other numbers are one type to Arrow.
+        kinds = {key: type(inner) for key, inner in value.items() if inner is not None}
+        types = {key: float if kind is int else kind for key, kind in kinds.items()}
         messages = value.get("messages")
         if isinstance(messages, list) and messages and isinstance(messages[0], dict):
             types["messages/content"] = type(messages[0].get("content"))
@@ -246,6 +263,18 @@ class _FilePass:
                 message = f"{key[:40]!r} has another type than in records before; both are used"
                 fix = "give it one type: loaders that go by Arrow refuse such a file"
                 self._add("MixedTypes", message, fix, line, None, "warning")
+
+    def _check_answer(self, value: RawRecord, record: Record, line: int) -> None:
+        """Warn of an input with two answers, and of an answer with several labels."""
+        if holds_several_labels(value):
+            message = "an answer with several labels is written with a comma between them"
+            fix = "take such records out if one label is to be learned"
+            self._add("SeveralLabels", message, fix, line, None, "warning")
+        first = self.conflicts.find(record, line)
+        if first is not None:
+            message = f"the input of line {first} comes again with another answer; both are used"
+            fix = "decide which one is right, and take the other record out"
+            self._add("DifferentAnswers", message, fix, line, None, "warning")
 
     def _warn_mixed_formats(self, line: int, format: str) -> None:
         message = (

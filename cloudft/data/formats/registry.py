@@ -9,10 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from cloudft.data.formats import (
+    annotated_texts,
+    argilla,
     chat_dialects,
     claude_messages,
     converse,
     distillation,
+    label_studio,
     media,
     messages,
     pairs,
@@ -20,7 +23,7 @@ from cloudft.data.formats import (
     preferences,
     reinforcement,
 )
-from cloudft.data.formats.record import BadRecord, Conversation, Document, Record
+from cloudft.data.formats.record import BadRecord, Conversation, Document, Record, Tool
 from cloudft.data.formats.record_format import RecordFormat
 
 _BUILT_IN = (
@@ -37,6 +40,9 @@ _BUILT_IN = (
     reinforcement.VERL_FORMAT,
     reinforcement.PROMPT_FORMAT,
     *preferences.FORMATS,
+    *label_studio.FORMATS,
+    *argilla.FORMATS,
+    *annotated_texts.FORMATS,
     plain_text.INPUT_FORMAT,
     plain_text.TEXT_FORMAT,
 )
@@ -128,7 +134,14 @@ def _wrong_task(format: str, kind: str, reason: str) -> BadRecord:
 
 def _count_characters(record: Conversation) -> int:
     texts = [*record.system, *(text for turn in record.turns for text in turn.all_texts)]
-    return sum(map(len, texts))
+    # Tools are read, and billed, like any text of the prompt.
+    return sum(map(len, texts)) + sum(map(_count_tool_characters, record.tools))
+
+
+def _count_tool_characters(tool: Tool) -> int:
+    import orjson
+
+    return len(tool.name) + len(tool.description) + len(orjson.dumps(tool.parameters))
 
 
 for _format in _BUILT_IN:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from cloudft.data.findings import Findings
+from cloudft.data.formats.columns_line import name_file
 from cloudft.data.formats.record import BadRecord, JsonObject
 from cloudft.data.sources.json_errors import diagnose_json_error, find_repeated_key
 from cloudft.data.sources.line_blocks import (
@@ -66,8 +67,9 @@ class ReadContext:
     """The columns that the user names (`data.columns`), by canonical key."""
 
     def add_error(self, code: str, message: str, fix: str, line: int | None = None) -> None:
-        """Add an error about this file."""
-        self.findings.add(code, message, fix, file=self.source.display_name, line=line)
+        """Add an error about this file. The commands in `fix` get its name."""
+        file = self.source.display_name
+        self.findings.add(code, message, name_file(fix, file), file=file, line=line)
 
     def add_bad_record(self, bad: BadRecord, line: int) -> None:
         """Add an error about the record at `line`.
@@ -79,7 +81,15 @@ class ReadContext:
         if bad.code == "WrongKeys" and self.source.file_type == "csv":
             message, line, self.is_unreadable = f"wrong header: {message}", 1, True
         file = self.source.display_name
-        self.findings.add(bad.code, message, bad.fix, file=file, line=line, field=bad.field)
+        self.findings.add(
+            bad.code,
+            message,
+            name_file(bad.fix, file),
+            file=file,
+            line=line,
+            field=bad.field,
+            severity=bad.severity,
+        )
 
     def iter_blocks(self, handle: IO[bytes]) -> Iterator[Block]:
         """Yield blocks of whole lines, counted and hashed; stop with an error at an overlong line.

@@ -17,6 +17,7 @@ from cloudft.data.analysis.duplicates import Duplicate, find_duplicates
 from cloudft.data.checks.dataset_size import has_enough_general, note_unsplittable
 from cloudft.data.checks.validator import Validator, note_unused_columns
 from cloudft.data.findings import Findings
+from cloudft.data.formats.columns_line import with_options
 from cloudft.data.formats.recognizer import parse_record
 from cloudft.data.formats.record import BadRecord
 from cloudft.data.formats.registry import find_format
@@ -239,7 +240,7 @@ class DatasetTransform:
         if self.has_columns is False and not self.findings.count_errors():
             note_unused_columns(self.columns, self.findings)
         if self.findings.count_errors():
-            listed = self.findings.all()
+            listed = with_options(self.findings.all(), type_option="--to")
             raise CheckFailed(next(f.message for f in listed if f.severity == "error"), listed)
 
 

@@ -223,7 +223,7 @@ def test_columns_of_the_users_own(tmp_path: Path):
     [finding] = findings(tmp_path, "x.csv", b"question,anwser\na,b\n", columns=columns)
     assert (finding.code, finding.field) == ("WrongKeys", "/answer")
     assert "completion: anwser" in (finding.fix or "")
-    [finding] = findings(tmp_path, "x.csv", b"q,a\na,b\n", columns=columns)
+    [finding] = findings(tmp_path, "x.csv", b"quest,back\nI ask,I say\n", columns=columns)
     assert "data.columns" in (finding.fix or "")
 
 
