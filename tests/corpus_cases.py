@@ -11,6 +11,7 @@ import os
 import re
 import shlex
 import shutil
+import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -166,7 +167,7 @@ class Remedy:
 
 _PASTED = re.compile(
     r"data\.columns: (?=\{)|customization_type: (\w+)|`(cloudft [^`]*)`"
-    r"|data\.train: (\[[^\]]*\]|\"[^\"]*\"|\S+)"
+    r"|data\.train: (\[[^\]]*\]|\"[^\"]*\"|\S+)|jq -c '([^']*)' FILE"
 )
 
 
@@ -201,6 +202,11 @@ def _remedy(fix: str, match: re.Match[str]) -> Remedy:
     if match[2]:
         words = shlex.split(match[2])[1:]
         return Remedy(match[0], lambda job, _: _run(words, job))
+    if match[4]:
+        program = match[4]
+        return Remedy(
+            match[0], lambda job, _: _run_jq(program, job), is_edit=not shutil.which("jq")
+        )
     if match[3]:
         train = yaml.safe_load(match[3])
         return Remedy(match[0], lambda job, _: replace(job, train=train))
@@ -231,6 +237,16 @@ def _run(words: list[str], job: Job) -> Job:
     return replace(job, folder=new, train=copy.name)
 
 
+def _run_jq(program: str, job: Job) -> Job:
+    """Run jq on the file; without jq here, write the records by hand."""
+    jq = shutil.which("jq")
+    content = ""
+    if jq is not None:
+        words = [jq, "-c", program, str(job.folder / job.train)]
+        content = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    return _new_file(job, (content or _rewritten()).encode(), "other.jsonl")
+
+
 def _new_file(job: Job, content: bytes, name: str = "") -> Job:
     """Return the job with a file of this content instead of its own."""
     new = job.folder / f"edited-{len(list(job.folder.iterdir()))}"
@@ -252,9 +268,12 @@ def take_out(job: Job, finding: Finding) -> Job:
 
 def rewrite(job: Job, _: Finding) -> Job:
     """Write the records by hand, as a person does who knows what they say."""
+    return _new_file(job, _rewritten().encode(), "rewritten.jsonl")
+
+
+def _rewritten() -> str:
     pairs = [(QUESTION, ANSWER), ("When does the museum open?", "At nine on weekdays.")]
-    records = [json.dumps({"prompt": p, "completion": c}) + "\n" for p, c in pairs]
-    return _new_file(job, "".join(records).encode(), "rewritten.jsonl")
+    return "".join([json.dumps({"prompt": p, "completion": c}) + "\n" for p, c in pairs])
 
 
 def name_another_file(job: Job, _: Finding) -> Job:
@@ -300,7 +319,7 @@ EDITS: dict[str, Edit] = {
             *("BadJson", "Truncated", "TooDeep", "NotFinite", "LoneSurrogate", "SingleQuotes"),
             *("ControlCharacter", "TrailingComma", "SeveralObjects", "ReservedWord"),
             *("OverTokenLimit", "LosesTurns", "WrongMedia", "MixedMedia", "TooManyMedia"),
-            *("TooManyTurns", "TooManySystemTexts", "WrongReasoning", "RepeatedHeader"),
+            *("TooManyTexts", "SeveralAnswers", "WrongReasoning", "RepeatedHeader"),
         ),
         take_out,
     ),
@@ -318,6 +337,8 @@ EDITS: dict[str, Edit] = {
     ),
     "UnusedColumns": leave_out_columns,
     **dict.fromkeys(("UnsureContent", "NoHeader"), keep_as_it_is),
+    **dict.fromkeys(("SeveralLabels", "DifferentAnswers"), keep_as_it_is),
+    **dict.fromkeys(("NestedRecords", "MarkedTexts"), rewrite),
     **dict.fromkeys(("LostCharacters", "DoubledEscapes", "CompletionSeparators"), rewrite),
     **dict.fromkeys(("ControlTokens", "TemplatedTexts", "MediaPlaceholders"), rewrite),
     **dict.fromkeys(("TimesAsAnswers", "NumbersAsAnswers"), rewrite),
