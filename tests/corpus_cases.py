@@ -11,6 +11,7 @@ import os
 import re
 import shlex
 import shutil
+import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -166,7 +167,7 @@ class Remedy:
 
 _PASTED = re.compile(
     r"data\.columns: (?=\{)|customization_type: (\w+)|`(cloudft [^`]*)`"
-    r"|data\.train: (\[[^\]]*\]|\"[^\"]*\"|\S+)"
+    r"|data\.train: (\[[^\]]*\]|\"[^\"]*\"|\S+)|(jq -c '[^']*' \S+ > \S+\.jsonl)"
 )
 
 
@@ -204,6 +205,9 @@ def _remedy(fix: str, match: re.Match[str]) -> Remedy:
     if match[3]:
         train = yaml.safe_load(match[3])
         return Remedy(match[0], lambda job, _: replace(job, train=train))
+    if match[4]:
+        command = match[4]
+        return Remedy(command, lambda job, _: _run_jq(command, job))
     line = fix[match.start() : _end_of_braces(fix, match.end())]
     pasted = yaml.safe_load(line)["data.columns"]
     return Remedy(line, lambda job, _: replace(job, data={**job.data, "columns": pasted}))
@@ -229,6 +233,12 @@ def _run(words: list[str], job: Job) -> Job:
     assert new.is_dir(), f"{words}: {done.output} {done.exception!r}"
     [copy] = [p for p in new.iterdir() if p.is_file()]
     return replace(job, folder=new, train=copy.name)
+
+
+def _run_jq(command: str, job: Job) -> Job:
+    """Run a command of jq in the job's folder. The file that it writes replaces the data."""
+    subprocess.run(["bash", "-c", command], cwd=job.folder, check=True)
+    return replace(job, train=command.rpartition(" > ")[2])
 
 
 def _new_file(job: Job, content: bytes, name: str = "") -> Job:

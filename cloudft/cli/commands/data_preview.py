@@ -65,8 +65,9 @@ def preview_command(path: str | None, record: int, console: Console) -> int:
             f"{path} is not a job file, and the preview depends on the job's model",
             fix="name a job file (.yaml) with this data and a model.",
         )
-    lines = canonical_records(inputs, inputs.job, "train", inputs.findings)
-    found = next(itertools.islice(lines, record - 1, record), None)
+    found = next(
+        canonical_records(inputs, inputs.job, "train", inputs.findings, first=record), None
+    )
     raise_on_errors(inputs.findings)
     if found is None:
         raise UsageError(f"there is no record {record}", fix="count from 1.")

@@ -67,8 +67,9 @@ class ReadContext:
     """The columns that the user names (`data.columns`), by canonical key."""
 
     def add_error(self, code: str, message: str, fix: str, line: int | None = None) -> None:
-        """Add an error about this file."""
-        self.findings.add(code, message, fix, file=self.source.display_name, line=line)
+        """Add an error about this file. The commands in `fix` get its name."""
+        file = self.source.display_name
+        self.findings.add(code, message, name_file(fix, file), file=file, line=line)
 
     def add_bad_record(self, bad: BadRecord, line: int) -> None:
         """Add an error about the record at `line`.
@@ -191,10 +192,10 @@ def read_rows(
     try:
         if context.source.file_type == "jsonl":
             yield from _read_jsonl(context, read_block)
-        elif context.source.file_type == "csv":
-            yield from _read_csv(context, take_rows)
+        elif context.source.file_type in _TABLE_READERS:
+            yield from _TABLE_READERS[context.source.file_type](context, take_rows)
         else:
-            yield from _READERS[context.source.file_type](context)
+            yield from _read_text(context)
     except OSError as exc:
         context.add_error("FileUnreadable", exc.strerror or str(exc), "make the file readable")
         return
@@ -300,20 +301,20 @@ def _read_csv(context: ReadContext, take_rows: TakeRows | None) -> Iterator[Row]
     return read_csv_rows(context, take_rows)
 
 
-def _read_parquet(context: ReadContext) -> Iterator[Row]:
+def _read_parquet(context: ReadContext, take_rows: TakeRows | None) -> Iterator[Row]:
     from cloudft.data.sources.arrow_reader import read_parquet_rows
 
-    return read_parquet_rows(context)
+    return read_parquet_rows(context, take_rows)
 
 
-def _read_arrow(context: ReadContext) -> Iterator[Row]:
+def _read_arrow(context: ReadContext, take_rows: TakeRows | None) -> Iterator[Row]:
     from cloudft.data.sources.arrow_reader import read_arrow_rows
 
-    return read_arrow_rows(context)
+    return read_arrow_rows(context, take_rows)
 
 
-_READERS: dict[str, Callable[[ReadContext], Iterator[Row]]] = {
-    "text": _read_text,
+_TABLE_READERS: dict[str, Callable[[ReadContext, TakeRows | None], Iterator[Row]]] = {
+    "csv": _read_csv,
     "parquet": _read_parquet,
     "arrow": _read_arrow,
 }
