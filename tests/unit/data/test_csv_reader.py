@@ -198,6 +198,15 @@ def test_a_fault_after_good_rows_has_its_line_and_they_count(tmp_path: Path) -> 
         assert (error.code, error.line) == (code, 1502)
 
 
+def test_a_column_that_is_first_filled_in_later_is_left_out_with_a_warning(
+    tmp_path: Path,
+) -> None:
+    rows = ["a,b,"] * 700 + ["a,b,Be kind."] + ["a,b,"] * 3
+    raw = "\n".join(["text,label,system", *rows]).encode()
+    _, findings = read(tmp_path, raw, OURS)
+    assert "ColumnLeftOut" in [finding.code for finding in findings]
+
+
 CHAT = [{"role": "user", "content": 'it\'s "so"'}, {"role": "assistant", "content": "yes"}]
 
 

@@ -1,4 +1,4 @@
-"""Files that real tools wrote (tests/corpus/tools), read as they were meant.
+"""Files that real tools wrote (tests/exports), read as they were meant.
 
 Written with datasets 5.2.0, DuckDB 2.0.1, pandas 3.1.1, argilla 2.8.0 and label-studio-sdk 2.1.2.
 """
@@ -22,7 +22,7 @@ from cloudft.data.records import read_records
 from cloudft.data.sources.source_files import SourceResolver
 from cloudft.spec.model import DataSpec
 
-TOOLS = Path(__file__).resolve().parents[2] / "corpus" / "tools"
+TOOLS = Path(__file__).resolve().parents[2] / "exports"
 OURS = {"prompt": "text", "completion": "label"}
 BILLING, LOGIN = ("I paid twice", "billing"), ("I can't log in", "login")
 SEVERAL = ("I paid, and can't log in", "billing, login")
