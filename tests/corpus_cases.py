@@ -167,7 +167,7 @@ class Remedy:
 
 _PASTED = re.compile(
     r"data\.columns: (?=\{)|customization_type: (\w+)|`(cloudft [^`]*)`"
-    r"|data\.train: (\[[^\]]*\]|\"[^\"]*\"|\S+)|jq -c '([^']*)' FILE"
+    r"|data\.train: (\[[^\]]*\]|\"[^\"]*\"|\S+)|(jq -c '[^']*' \S+ > \S+\.jsonl)"
 )
 
 
@@ -202,14 +202,12 @@ def _remedy(fix: str, match: re.Match[str]) -> Remedy:
     if match[2]:
         words = shlex.split(match[2])[1:]
         return Remedy(match[0], lambda job, _: _run(words, job))
-    if match[4]:
-        program = match[4]
-        return Remedy(
-            match[0], lambda job, _: _run_jq(program, job), is_edit=not shutil.which("jq")
-        )
     if match[3]:
         train = yaml.safe_load(match[3])
         return Remedy(match[0], lambda job, _: replace(job, train=train))
+    if match[4]:
+        command = match[4]
+        return Remedy(command, lambda job, _: _run_jq(command, job))
     line = fix[match.start() : _end_of_braces(fix, match.end())]
     pasted = yaml.safe_load(line)["data.columns"]
     return Remedy(line, lambda job, _: replace(job, data={**job.data, "columns": pasted}))
@@ -237,14 +235,10 @@ def _run(words: list[str], job: Job) -> Job:
     return replace(job, folder=new, train=copy.name)
 
 
-def _run_jq(program: str, job: Job) -> Job:
-    """Run jq on the file; without jq here, write the records by hand."""
-    jq = shutil.which("jq")
-    content = ""
-    if jq is not None:
-        words = [jq, "-c", program, str(job.folder / job.train)]
-        content = subprocess.run(words, capture_output=True, text=True, check=True).stdout
-    return _new_file(job, (content or _rewritten()).encode(), "other.jsonl")
+def _run_jq(command: str, job: Job) -> Job:
+    """Run a command of jq in the job's folder. The file that it writes replaces the data."""
+    subprocess.run(["bash", "-c", command], cwd=job.folder, check=True)
+    return replace(job, train=command.rpartition(" > ")[2])
 
 
 def _new_file(job: Job, content: bytes, name: str = "") -> Job:

@@ -115,6 +115,10 @@ def parse_messages(
         system = system or texts
     turns = _name_calls(_to_turns(parsed, key))
     _check_order(turns, key, allow_open_end=allow_open_end)
+    if not allow_open_end and not any(turn.is_learned for turn in turns[1::2]):
+        message = "every answer has the weight 0, so nothing of the record would be learned"
+        fix = "give an answer the weight 1, or take the record out"
+        raise BadRecord("WrongWeight", message, fix, key)
     tools = [tool for name in TOOL_KEYS if name in value for tool in parse_tools(value[name], name)]
     return Conversation(format, system, turns, tools=tuple(tools), left_out=tuple(left_out))
 

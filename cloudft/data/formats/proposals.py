@@ -79,7 +79,7 @@ def _manual_fix(value: RawRecord, *, is_labeled: bool) -> str:
     fix = 'write each record as {"prompt": ..., "completion": ...}'
     flattening = propose_flattening(value)
     if flattening:
-        return f"{flattening}; or {fix}"
+        return f"{flattening} or {fix}"
     texts = _text_keys(value)
     if len(texts) != 1 or _lost(value, texts):
         return fix

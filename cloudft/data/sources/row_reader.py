@@ -67,8 +67,9 @@ class ReadContext:
     """The columns that the user names (`data.columns`), by canonical key."""
 
     def add_error(self, code: str, message: str, fix: str, line: int | None = None) -> None:
-        """Add an error about this file."""
-        self.findings.add(code, message, fix, file=self.source.display_name, line=line)
+        """Add an error about this file. The commands in `fix` get its name."""
+        file = self.source.display_name
+        self.findings.add(code, message, name_file(fix, file), file=file, line=line)
 
     def add_bad_record(self, bad: BadRecord, line: int) -> None:
         """Add an error about the record at `line`.

@@ -61,7 +61,11 @@ def errors(findings: tuple[Finding, ...]) -> list[Finding]:
 
 
 def test_the_table_has_every_file_and_many_of_them() -> None:
-    folders = {path.name for path in CORPUS.iterdir() if path.is_dir()} - {"good", "broken", "tools"}
+    folders = {path.name for path in CORPUS.iterdir() if path.is_dir()} - {
+        "good",
+        "broken",
+        "tools",
+    }
     files = {
         str(path.relative_to(CORPUS)) for name in folders for path in (CORPUS / name).iterdir()
     }

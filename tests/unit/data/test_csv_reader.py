@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import subprocess
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cloudft.data.checks.check import check_data
+from cloudft.data.checks.validator import _FilePass
 from cloudft.data.findings import Findings
 from cloudft.data.formats.record import Conversation
 from cloudft.data.records import read_records
@@ -195,6 +198,34 @@ def test_a_fault_after_good_rows_has_its_line_and_they_count(tmp_path: Path) -> 
         assert (error.code, error.line) == (code, 1502)
 
 
+CHAT = [{"role": "user", "content": 'it\'s "so"'}, {"role": "assistant", "content": "yes"}]
+
+
+@pytest.mark.parametrize("column", ["messages", "conversations", "chat"])
+@pytest.mark.parametrize("as_text", [json.dumps, str], ids=["json", "python"])
+def test_a_cell_with_a_chat_is_a_chat(tmp_path: Path, column: str, as_text: Any) -> None:
+    """pandas writes lists as Python prints them."""
+    columns = {"messages": "chat"} if column == "chat" else None
+    text = io.StringIO()
+    csv.writer(text).writerows([["id", column], ["1", as_text(CHAT)]])
+    pairs, findings = read(tmp_path, text.getvalue().encode(), columns)
+    assert pairs == [(CHAT[0]["content"], "yes")]
+    assert all(finding.severity == "note" for finding in findings)
+
+
+def test_a_list_as_numpy_prints_it_is_refused_with_a_way_out(tmp_path: Path) -> None:
+    """The datasets library writes lists so (`to_csv`), and long ones in part."""
+    cell = "[{'role': 'user', 'content': 'q'} {'role': 'assistant', 'content': 'a'}]"
+    _, [error] = read(tmp_path, f'messages\n"{cell}"\n'.encode(), None)
+    assert (error.code, error.line) == ("WrongType", 2)
+    assert "to_json" in (error.fix or "")
+
+
+def test_other_cells_are_text_whatever_they_hold(tmp_path: Path) -> None:
+    pairs, _ = read(tmp_path, b'prompt,completion\n[1],"{""a"": 1}"\n[2],{}\n', None)
+    assert pairs == [("[1]", '{"a": 1}'), ("[2]", "{}")]
+
+
 CELLS = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1).filter(str.strip)
 TEXTS = st.lists(st.one_of(CELLS, st.sampled_from(["\n", ",", ";", "\t", "|", '"'])), min_size=1)
 TEXT = TEXTS.map("".join).filter(lambda text: text.strip() == text != "")
@@ -217,3 +248,20 @@ def test_any_table_is_read_back(
     dialect, _ = determine_dialect(lines, ",")
     assert dialect.delimiter == delimiter
     assert list(dialect.reader(lines)) == [list(header), *map(list, rows)]
+
+
+ROWS = st.lists(st.lists(st.sampled_from(["a", "b c", " ", "", "x\ny"]), min_size=1, max_size=3))
+
+
+@given(ROWS, st.sampled_from([None, OURS]))
+def test_rows_are_the_same_in_groups_and_singly(
+    rows: list[list[str]], columns: dict[str, str] | None
+) -> None:
+    text = io.StringIO()
+    header = list((columns or {"prompt": "prompt", "completion": "completion"}).values())
+    csv.writer(text).writerows([header, *rows])
+    raw = text.getvalue().encode()
+    with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        grouped = read(Path(folder), raw, columns)
+        patch.setattr(_FilePass, "_take_rows", lambda *_: False)
+        assert read(Path(folder), raw, columns) == grouped
