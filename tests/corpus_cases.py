@@ -225,13 +225,18 @@ def _run(words: list[str], job: Job) -> Job:
     """Run a command of cloudft on the job. `DIR` is a new folder, whose file replaces the data."""
     path = job.folder / "cloudft.yaml"
     path.write_text(yaml.safe_dump(job.spec()), encoding="utf-8")
+    if words[0] == "data":
+        done = CliRunner(env=dict(os.environ)).invoke(cloudft, words)
+        assert done.exit_code == 0, f"{words}: {done.output} {done.exception!r}"
+        return replace(job, train=words[words.index("--out") + 1])
     new = job.folder / f"fixed-{len(list(job.folder.iterdir()))}"
     words = [str(new) if word == "DIR" else word for word in words]
     if words[0] == "check":
         words.insert(1, str(path))
     done = CliRunner(env=dict(os.environ)).invoke(cloudft, words)
     assert new.is_dir(), f"{words}: {done.output} {done.exception!r}"
-    [copy] = [p for p in new.iterdir() if p.is_file()]
+    # A file of several lists becomes one for each; the first is trained on.
+    copy = next(p for p in sorted(new.iterdir(), reverse=True) if p.is_file())
     return replace(job, folder=new, train=copy.name)
 
 
@@ -270,6 +275,22 @@ def rewrite(job: Job, _: Finding) -> Job:
 def name_another_file(job: Job, _: Finding) -> Job:
     """Name the file that these data were made from, which is not there."""
     return replace(job, train="original.jsonl")
+
+
+def rename(job: Job, finding: Finding) -> Job:
+    """Rename the file as the fix says."""
+    assert finding.fix is not None
+    old, new = shlex.split(finding.fix.partition("`mv ")[2].rstrip("`"))
+    shutil.move(old, new)
+    return replace(job, train=new)
+
+
+def take_out_text(job: Job, finding: Finding) -> Job:
+    """Take out the key beside a list of records that the fix names."""
+    raw = json.loads((job.folder / job.train).read_bytes())
+    named = re.findall(r"'(\w+)'", finding.message)[0]
+    rest = {key: value for key, value in raw.items() if key != named}
+    return _new_file(job, json.dumps(rest).encode())
 
 
 def leave_out_columns(job: Job, _: Finding) -> Job:
@@ -327,6 +348,9 @@ EDITS: dict[str, Edit] = {
         ("MixedShapes", "MixedTypes", "ColumnLeftOut", "NearTokenLimit"), keep_as_it_is
     ),
     "UnusedColumns": leave_out_columns,
+    "JsonInText": rename,
+    **dict.fromkeys(("GitLfsPointer", "WrongFileType"), name_another_file),
+    **dict.fromkeys(("WrongTable", "TruncatedCells"), rewrite),
     **dict.fromkeys(("UnsureContent", "NoHeader"), keep_as_it_is),
     **dict.fromkeys(("LostCharacters", "DoubledEscapes", "CompletionSeparators"), rewrite),
     **dict.fromkeys(("ControlTokens", "TemplatedTexts", "MediaPlaceholders"), rewrite),

@@ -19,11 +19,18 @@ from cloudft.data.checks.traps import TrapDetector, warn_traps
 from cloudft.data.findings import Findings
 from cloudft.data.formats.annotations import holds_several_labels
 from cloudft.data.formats.chat_fast_path import CONTENT_TYPES
-from cloudft.data.formats.fast_path import RecordBatch, can_encode, decode_batch, make_batch
+from cloudft.data.formats.fast_path import (
+    RecordBatch,
+    can_encode,
+    decode_batch,
+    decode_values,
+    make_batch,
+)
 from cloudft.data.formats.recognizer import flatten_record, is_annotated, parse_record
 from cloudft.data.formats.record import BadRecord, JsonObject, RawRecord, Record
+from cloudft.data.sources.json_rows import read_json_rows
 from cloudft.data.sources.line_blocks import Block, StreamDigest
-from cloudft.data.sources.row_reader import ReadContext, Row, read_json_rows, read_rows
+from cloudft.data.sources.row_reader import JsonBlock, ReadContext, Row, read_rows
 from cloudft.data.sources.source_files import SourceFile
 from cloudft.types import ManifestSource, Severity
 
@@ -156,14 +163,20 @@ class _FilePass:
         if not self.reading.records:
             self.blank.add_error(self.context.findings, self.context.source.display_name)
 
-    def _read_block(self, block: Block) -> Iterator[Row]:
+    def _read_block(self, block: JsonBlock) -> Iterator[Row]:
         """Yield the rows of a block that must be read singly: all of them, or none."""
-        batch = None
-        if self._may_be_plain():
-            batch = decode_batch(self.reading.format, block.raw, block.line_count)
-        lines = range(block.first_line, block.first_line + block.line_count)
-        if batch is None or not self._take_batch(batch, block.raw, lines):
+        batch = self._decode(block) if self._may_be_plain() else None
+        if batch is None or not self._take_batch(batch, block.raw, block.record_lines()):
             yield from read_json_rows(self.context, block)
+
+    def _decode(self, block: JsonBlock) -> RecordBatch | None:
+        """Return the records of a block if all are plain."""
+        format = self.reading.format
+        if isinstance(block, Block):
+            return decode_batch(format, block.raw, block.line_count)
+        batch = decode_values(format, block.raw, in_array=block.in_array)
+        block.is_proven |= batch is not None
+        return batch
 
     def _take_rows(
         self, names: Sequence[str], rows: Sequence[Sequence[str]], lines: Sequence[int]

@@ -182,8 +182,12 @@ def _choose_pairs(found: _Candidates, value: RawRecord) -> list[dict[str, str]]:
     def pair(prompt: str, completion: str, **more: str) -> dict[str, str]:
         return {"prompt": prompt, "completion": completion, **more}
 
+    order = list(value)
+
     def longest(keys: Iterable[str]) -> list[str]:
-        return sorted(keys, key=lambda key: -len(str(value[key])))[:2]
+        # In the record's own order: most tables have the question left of its answer.
+        chosen = sorted(keys, key=lambda key: -len(str(value[key])))[:2]
+        return sorted(chosen, key=order.index)
 
     if found.prompts and found.answers:
         return [pair(p, a) for p in found.prompts for a in found.answers][:2]

@@ -90,6 +90,12 @@ def find_format(name: str) -> RecordFormat | None:
     return _formats.get(name)
 
 
+def format_title(name: str) -> str:
+    """Return what messages call the format of that name; the name if it is none of them."""
+    format = _formats.get(name)
+    return (format.title or format.name) if format else name
+
+
 def all_formats() -> tuple[RecordFormat, ...]:
     """Return every format, in the order in which records are matched."""
     return tuple(_formats.values())
