@@ -207,7 +207,8 @@ def _remedy(fix: str, match: re.Match[str]) -> Remedy:
         return Remedy(match[0], lambda job, _: replace(job, train=train))
     if match[4]:
         command = match[4]
-        return Remedy(command, lambda job, _: _run_jq(command, job))
+        is_edit = shutil.which("jq") is None
+        return Remedy(command, lambda job, _: _run_jq(command, job), is_edit=is_edit)
     line = fix[match.start() : _end_of_braces(fix, match.end())]
     pasted = yaml.safe_load(line)["data.columns"]
     return Remedy(line, lambda job, _: replace(job, data={**job.data, "columns": pasted}))
@@ -241,7 +242,12 @@ def _run(words: list[str], job: Job) -> Job:
 
 
 def _run_jq(command: str, job: Job) -> Job:
-    """Run a command of jq in the job's folder. The file that it writes replaces the data."""
+    """Run a command of jq in the job's folder. The file that it writes replaces the data.
+
+    Without jq here, the records are written by hand.
+    """
+    if shutil.which("jq") is None:
+        return _new_file(job, _rewritten().encode(), "other.jsonl")
     subprocess.run(["bash", "-c", command], cwd=job.folder, check=True)
     return replace(job, train=command.rpartition(" > ")[2])
 
@@ -267,9 +273,12 @@ def take_out(job: Job, finding: Finding) -> Job:
 
 def rewrite(job: Job, _: Finding) -> Job:
     """Write the records by hand, as a person does who knows what they say."""
+    return _new_file(job, _rewritten().encode(), "rewritten.jsonl")
+
+
+def _rewritten() -> str:
     pairs = [(QUESTION, ANSWER), ("When does the museum open?", "At nine on weekdays.")]
-    records = [json.dumps({"prompt": p, "completion": c}) + "\n" for p, c in pairs]
-    return _new_file(job, "".join(records).encode(), "rewritten.jsonl")
+    return "".join([json.dumps({"prompt": p, "completion": c}) + "\n" for p, c in pairs])
 
 
 def name_another_file(job: Job, _: Finding) -> Job:
@@ -331,7 +340,7 @@ EDITS: dict[str, Edit] = {
             *("BadJson", "Truncated", "TooDeep", "NotFinite", "LoneSurrogate", "SingleQuotes"),
             *("ControlCharacter", "TrailingComma", "SeveralObjects", "ReservedWord"),
             *("OverTokenLimit", "LosesTurns", "WrongMedia", "MixedMedia", "TooManyMedia"),
-            *("TooManyTurns", "TooManySystemTexts", "WrongReasoning", "RepeatedHeader"),
+            *("TooManyTexts", "SeveralAnswers", "WrongReasoning", "RepeatedHeader"),
         ),
         take_out,
     ),
@@ -352,6 +361,8 @@ EDITS: dict[str, Edit] = {
     **dict.fromkeys(("GitLfsPointer", "WrongFileType"), name_another_file),
     **dict.fromkeys(("WrongTable", "TruncatedCells"), rewrite),
     **dict.fromkeys(("UnsureContent", "NoHeader"), keep_as_it_is),
+    **dict.fromkeys(("SeveralLabels", "DifferentAnswers"), keep_as_it_is),
+    **dict.fromkeys(("NestedRecords", "MarkedTexts"), rewrite),
     **dict.fromkeys(("LostCharacters", "DoubledEscapes", "CompletionSeparators"), rewrite),
     **dict.fromkeys(("ControlTokens", "TemplatedTexts", "MediaPlaceholders"), rewrite),
     **dict.fromkeys(("TimesAsAnswers", "NumbersAsAnswers"), rewrite),

@@ -28,7 +28,7 @@ from cloudft.data.formats.registry import all_formats, encode_record
 
 QUESTION, ANSWER = "Where does the ferry leave?", "From pier four."
 CHAT = [{"role": "user", "content": QUESTION}, {"role": "assistant", "content": ANSWER}]
-CHATS: dict[str, Any] = {
+RECORDS: dict[str, Any] = {
     "converse": {
         "schemaVersion": "bedrock-conversation-2024",
         "messages": [{"role": m["role"], "content": [{"text": m["content"]}]} for m in CHAT],
@@ -42,15 +42,16 @@ CHATS: dict[str, Any] = {
 
 def make_record(format: RecordFormat) -> dict[str, Any]:
     """Return a record of a format, from its description."""
-    if format.name in CHATS:
-        return {**CHATS[format.name]}
+    if format.name in RECORDS:
+        return {**RECORDS[format.name]}
     if format.text_keys:
         return dict(zip(format.text_keys, (QUESTION, ANSWER), strict=False))
     [key] = format.keys.required
     return {key: CHAT}
 
 
-READ = [format for format in all_formats() if format.parse and format.is_trained_on]
+READ = [f for f in all_formats() if f.parse and f.is_trained_on and f.flatten is None]
+"""All formats but those of annotation tools, whose exports test_tool_exports.py has."""
 
 MEANINGFUL = (
     *("system", "system_prompt", "context", "documents", "passage", "knowledge", "history"),

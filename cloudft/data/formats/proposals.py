@@ -20,6 +20,7 @@ from cloudft.data.formats.record import BadRecord, RawRecord
 from cloudft.data.formats.record_format import RecordFormat
 
 SHOWN_KEYS = 8
+_DIGIT = re.compile(r"\d")
 _NUMBER = re.compile(r"[-+]?\d+([.,]\d+)?")
 TEXT_TASK = "customization_type: CONTINUED_PRE_TRAINING"
 SHOWN_LOST_KEYS = 3
@@ -200,7 +201,19 @@ def _choose_pairs(found: _Candidates, value: RawRecord) -> list[dict[str, str]]:
     texts = longest([*found.prompts, *found.others])
     if len(found.prompts) == 1 and found.others:  # what is named like a prompt leads
         texts = [found.prompts[0], longest(found.others)[0]]
-    return [pair(texts[0], texts[1]), pair(texts[1], texts[0])] if len(texts) == 2 else []
+    if len(texts) != 2:
+        return []
+    classes = [key for key, item in value.items() if _is_class_number(key, item)]
+    if len(classes) == 1 and not found.prompts:
+        first, second = sorted(texts, key=list(value).index)
+        return [pair(second, classes[0], context=first), pair(first, second)]
+    return [pair(texts[0], texts[1]), pair(texts[1], texts[0])]
+
+
+def _is_class_number(key: str, item: object) -> bool:
+    """Return whether a value may be the class of two texts: a digit, as a number or as text."""
+    is_number = isinstance(item, (int, str)) and not isinstance(item, bool)
+    return is_number and bool(_DIGIT.fullmatch(str(item).strip())) and not is_descriptive(key)
 
 
 def _lost(value: RawRecord, used: Iterable[str]) -> list[str]:
