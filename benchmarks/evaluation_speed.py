@@ -107,12 +107,12 @@ def generate_one_by_one(models: ModelVariants, prompts: Sequence[Any]) -> list[s
     """Return the answers of a loop over `model.generate`."""
     request = {"maxNewTokens": NEW_TOKENS}
     with models.variant(BASE) as loaded:
-        return [
-            generate.generate_batch(loaded, [generate.encode_prompt(loaded, prompt)], request)[0][
-                "text"
-            ]
+        answers = [
+            generate.generate_batch(loaded, [generate.encode_prompt(loaded, prompt)], request)[0]
             for prompt in prompts
         ]
+        pairs = zip(prompts, answers, strict=True)
+        return [generate.decode_completion(loaded, prompt, ids)["text"] for prompt, ids in pairs]
 
 
 def generate_batched(models: ModelVariants, prompts: Sequence[Any]) -> list[str]:

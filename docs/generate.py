@@ -18,10 +18,13 @@ import yaml
 
 import cloudft
 from cloudft import errors
+from cloudft.catalogue import load_models
+from cloudft.catalogue.model import Limits, MediaLimits
 from cloudft.cli.lazy_group import LazyGroup
 from cloudft.cli.main import cloudft as cloudft_command
 from cloudft.data.formats import pairs
 from cloudft.data.formats.chat_messages import ROLES
+from cloudft.data.formats.chat_writers import FEATURE_NAMES
 from cloudft.data.formats.registry import all_formats
 from cloudft.endpoint.supported_operations import render_markdown_table
 from cloudft.spec.sections import job_model
@@ -260,6 +263,102 @@ def render_chat_roles() -> str:
     return render_table(("role", "names, in any case"), rows)
 
 
+def render_model_limits() -> str:
+    """Return a table of the limits of each model's data, by customization type, with sources."""
+    rows = []
+    for model in load_models():
+        for kind, limits in model.limits.items():
+            if kind in model.customization_types:
+                rows.append((f"`{model.alias}`", f"`{kind}`", _describe_limits(limits)))
+    sources = {
+        source.url: source
+        for model in load_models()
+        for limits in model.limits.values()
+        for source in (limits.source, *limits.other_sources.values())
+    }
+    listed = "\n".join(f"- <{url}> ({source.date})" for url, source in sources.items())
+    table = render_table(("model", "customization type", "limits"), rows)
+    return f"{table}\n\nThey were read in:\n\n{listed}"
+
+
+LIMIT_WORDS = {
+    "records_min": "{} records at least",
+    "records_max": "{} records at most",
+    "train_records_min": "{} training records at least",
+    "train_records_max": "{} training records at most",
+    "validation_records_min": "{} validation records at least",
+    "validation_records_max": "{} validation records at most",
+    "tokens_per_record": "{} tokens a record",
+    "input_tokens_max": "{} tokens a prompt",
+    "output_tokens_max": "{} tokens an answer",
+    "train_bytes_max": "{} of training data",
+    "validation_bytes_max": "{} of validation data",
+    "line_bytes_max": "{} a line",
+    "user_turns_max": "{} prompt a record",
+    "system_texts_max": "{} system text",
+    "turn_texts_max": "{} text a turn",
+}
+
+
+def _describe_limits(limits: Limits) -> str:
+    parts = []
+    for name, words in LIMIT_WORDS.items():
+        value = getattr(limits, name)
+        if value is not None:
+            unsure = " (unsure)" if name in limits.unsure else ""
+            shown = _describe_size(value) if "bytes" in name else f"{value:,}"
+            parts.append(words.format(shown) + unsure)
+    for batch, tokens in limits.tokens_by_batch.items():
+        parts.append(f"{tokens:,} tokens a record up to batch size {batch}")
+    for words, note in (
+        (limits.reserved, "reserved"),
+        (limits.reserved_exact, "reserved"),
+        (limits.reserved_unsure, "perhaps reserved"),
+    ):
+        if words:
+            parts.append(f"{note}: " + ", ".join(f"`{_escape(word)}`" for word in words))
+    if limits.ignores_validation:
+        parts.append("validation data is not used")
+    return "; ".join(parts)
+
+
+def _describe_size(size: int) -> str:
+    for unit in ("bytes", "KB", "MB", "GB"):
+        if size < 1024 or unit == "GB":
+            break
+        size //= 1024
+    return f"{size:,} {unit}"
+
+
+def _escape(word: str) -> str:
+    return word.encode("unicode_escape").decode("ascii")
+
+
+def render_model_content() -> str:
+    """Return a table of what each model takes besides texts."""
+    rows = []
+    for model in load_models():
+        for kind in model.customization_types:
+            taken, unsure = (m.get(kind, ()) for m in (model.content, model.content_unsure))
+            if taken or unsure:
+                media = model.limits[kind].media if kind in model.limits else {}
+                cells = [_describe_content(name, media) for name in taken]
+                cells += [f"{_describe_content(name, media)} (unsure)" for name in unsure]
+                rows.append((f"`{model.alias}`", f"`{kind}`", "; ".join(cells)))
+    return render_table(("model", "customization type", "takes"), rows)
+
+
+def _describe_content(name: str, media: Mapping[str, MediaLimits]) -> str:
+    words = FEATURE_NAMES[name]
+    if name not in media:
+        return words
+    limits = media[name]
+    most = f"{limits.per_record_max} a record, " if limits.per_record_max else ""
+    size = f"{_describe_size(limits.bytes_max)} each" if limits.bytes_max else ""
+    seconds = f", {limits.seconds_max} seconds, which is not checked" if limits.seconds_max else ""
+    return f"{words} ({', '.join(limits.formats)}; {most}{size}{seconds})"
+
+
 PARTS: Mapping[str, Callable[[], str]] = {
     "commands": render_command_index,
     "job-file-fields": render_job_file_fields,
@@ -267,6 +366,8 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "python-api": render_python_api,
     "operations": render_markdown_table,
     "layers": render_layers,
+    "model-limits": render_model_limits,
+    "model-content": render_model_content,
     "pair-keys": render_pair_keys,
     "record-formats": render_record_formats,
     "chat-roles": render_chat_roles,

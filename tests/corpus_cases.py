@@ -11,6 +11,7 @@ import os
 import re
 import shlex
 import shutil
+import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -164,7 +165,10 @@ class Remedy:
     is_edit: bool = False
 
 
-_PASTED = re.compile(r"data\.columns: (?=\{)|customization_type: (\w+)|`(cloudft [^`]*)`")
+_PASTED = re.compile(
+    r"data\.columns: (?=\{)|customization_type: (\w+)|`(cloudft [^`]*)`"
+    r"|data\.train: (\[[^\]]*\]|\"[^\"]*\"|\S+)|(jq -c '[^']*' \S+ > \S+\.jsonl)"
+)
 
 
 def remedies(finding: Finding) -> list[Remedy]:
@@ -198,6 +202,13 @@ def _remedy(fix: str, match: re.Match[str]) -> Remedy:
     if match[2]:
         words = shlex.split(match[2])[1:]
         return Remedy(match[0], lambda job, _: _run(words, job))
+    if match[3]:
+        train = yaml.safe_load(match[3])
+        return Remedy(match[0], lambda job, _: replace(job, train=train))
+    if match[4]:
+        command = match[4]
+        is_edit = shutil.which("jq") is None
+        return Remedy(command, lambda job, _: _run_jq(command, job), is_edit=is_edit)
     line = fix[match.start() : _end_of_braces(fix, match.end())]
     pasted = yaml.safe_load(line)["data.columns"]
     return Remedy(line, lambda job, _: replace(job, data={**job.data, "columns": pasted}))
@@ -215,14 +226,30 @@ def _run(words: list[str], job: Job) -> Job:
     """Run a command of cloudft on the job. `DIR` is a new folder, whose file replaces the data."""
     path = job.folder / "cloudft.yaml"
     path.write_text(yaml.safe_dump(job.spec()), encoding="utf-8")
+    if words[0] == "data":
+        done = CliRunner(env=dict(os.environ)).invoke(cloudft, words)
+        assert done.exit_code == 0, f"{words}: {done.output} {done.exception!r}"
+        return replace(job, train=words[words.index("--out") + 1])
     new = job.folder / f"fixed-{len(list(job.folder.iterdir()))}"
     words = [str(new) if word == "DIR" else word for word in words]
     if words[0] == "check":
         words.insert(1, str(path))
     done = CliRunner(env=dict(os.environ)).invoke(cloudft, words)
     assert new.is_dir(), f"{words}: {done.output} {done.exception!r}"
-    [copy] = [p for p in new.iterdir() if p.is_file()]
+    # A file of several lists becomes one for each; the first is trained on.
+    copy = next(p for p in sorted(new.iterdir(), reverse=True) if p.is_file())
     return replace(job, folder=new, train=copy.name)
+
+
+def _run_jq(command: str, job: Job) -> Job:
+    """Run a command of jq in the job's folder. The file that it writes replaces the data.
+
+    Without jq here, the records are written by hand.
+    """
+    if shutil.which("jq") is None:
+        return _new_file(job, _rewritten().encode(), "other.jsonl")
+    subprocess.run(["bash", "-c", command], cwd=job.folder, check=True)
+    return replace(job, train=command.rpartition(" > ")[2])
 
 
 def _new_file(job: Job, content: bytes, name: str = "") -> Job:
@@ -246,14 +273,33 @@ def take_out(job: Job, finding: Finding) -> Job:
 
 def rewrite(job: Job, _: Finding) -> Job:
     """Write the records by hand, as a person does who knows what they say."""
+    return _new_file(job, _rewritten().encode(), "rewritten.jsonl")
+
+
+def _rewritten() -> str:
     pairs = [(QUESTION, ANSWER), ("When does the museum open?", "At nine on weekdays.")]
-    records = [json.dumps({"prompt": p, "completion": c}) + "\n" for p, c in pairs]
-    return _new_file(job, "".join(records).encode(), "rewritten.jsonl")
+    return "".join([json.dumps({"prompt": p, "completion": c}) + "\n" for p, c in pairs])
 
 
 def name_another_file(job: Job, _: Finding) -> Job:
     """Name the file that these data were made from, which is not there."""
     return replace(job, train="original.jsonl")
+
+
+def rename(job: Job, finding: Finding) -> Job:
+    """Rename the file as the fix says."""
+    assert finding.fix is not None
+    old, new = shlex.split(finding.fix.partition("`mv ")[2].rstrip("`"))
+    shutil.move(old, new)
+    return replace(job, train=new)
+
+
+def take_out_text(job: Job, finding: Finding) -> Job:
+    """Take out the key beside a list of records that the fix names."""
+    raw = json.loads((job.folder / job.train).read_bytes())
+    named = re.findall(r"'(\w+)'", finding.message)[0]
+    rest = {key: value for key, value in raw.items() if key != named}
+    return _new_file(job, json.dumps(rest).encode())
 
 
 def leave_out_columns(job: Job, _: Finding) -> Job:
@@ -272,9 +318,13 @@ def save_as_utf8(job: Job, _: Finding) -> Job:
     return _new_file(job, text.replace("\r\n", "\n").encode())
 
 
-def choose_open_weights(job: Job, _: Finding) -> Job:
-    """Choose an open-weight base model."""
-    return replace(job, base_model="smollm2-135m")
+def choose_another_model(job: Job, finding: Finding) -> Job:
+    """Choose the first base model that the fix names."""
+    match = re.search(r"base_model that takes them: ([\w.-]+)|such as ([\w.-]+)", finding.fix or "")
+    if match is None and "open-weight" not in (finding.fix or ""):
+        return take_out(job, finding)
+    named = (match[1] or match[2]) if match else "smollm2-135m"
+    return replace(job, base_model=named)
 
 
 def keep_as_it_is(job: Job, _: Finding) -> Job:
@@ -286,10 +336,11 @@ EDITS: dict[str, Edit] = {
     **dict.fromkeys(
         (
             *("EmptyField", "WrongType", "BadTurns", "WrongToolCall", "WrongHistory"),
-            *("WrongWeight", "UnsupportedContent", "NotAnObject", "BlankLine", "RepeatedKey"),
+            *("WrongWeight", "NotAnObject", "BlankLine", "RepeatedKey"),
             *("BadJson", "Truncated", "TooDeep", "NotFinite", "LoneSurrogate", "SingleQuotes"),
             *("ControlCharacter", "TrailingComma", "SeveralObjects", "ReservedWord"),
-            *("OverTokenLimit", "LosesTurns"),
+            *("OverTokenLimit", "LosesTurns", "WrongMedia", "MixedMedia", "TooManyMedia"),
+            *("TooManyTexts", "SeveralAnswers", "WrongReasoning", "RepeatedHeader"),
         ),
         take_out,
     ),
@@ -306,6 +357,15 @@ EDITS: dict[str, Edit] = {
         ("MixedShapes", "MixedTypes", "ColumnLeftOut", "NearTokenLimit"), keep_as_it_is
     ),
     "UnusedColumns": leave_out_columns,
-    "LosesContent": choose_open_weights,
+    "JsonInText": rename,
+    **dict.fromkeys(("GitLfsPointer", "WrongFileType"), name_another_file),
+    **dict.fromkeys(("WrongTable", "TruncatedCells"), rewrite),
+    **dict.fromkeys(("UnsureContent", "NoHeader"), keep_as_it_is),
+    **dict.fromkeys(("SeveralLabels", "DifferentAnswers"), keep_as_it_is),
+    **dict.fromkeys(("NestedRecords", "MarkedTexts"), rewrite),
+    **dict.fromkeys(("LostCharacters", "DoubledEscapes", "CompletionSeparators"), rewrite),
+    **dict.fromkeys(("ControlTokens", "TemplatedTexts", "MediaPlaceholders"), rewrite),
+    **dict.fromkeys(("TimesAsAnswers", "NumbersAsAnswers"), rewrite),
+    **dict.fromkeys(("LosesContent", "MediaData", "UnsupportedContent"), choose_another_model),
 }
 """What a person does where the fix asks for a decision, by the finding's code."""

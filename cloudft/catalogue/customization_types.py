@@ -17,7 +17,8 @@ class CustomizationType:
 
     `data` is what a record has: a prompt with its answer (`labeled`), text alone (`text`), or a
     prompt alone (`prompts`). `formats` are the record formats that a model may want its training
-    data in; `open_weight_format` is that of an open-weight model, which the local trainer trains.
+    data in; `open_weight_format` is that of an open-weight model, which the local trainer trains,
+    and `open_weight_content` is what its records may have besides texts.
     `trains_on` names backends. `section` is the job-file section that the type needs and no other
     type may have; `section_fix` says what to write there. `has_own_hyperparameters` is True where
     the hyperparameters are in that section too. `is_listed` is True where ListFoundationModels can
@@ -30,6 +31,7 @@ class CustomizationType:
     formats: tuple[str, ...]
     trains_on: frozenset[str]
     open_weight_format: str | None = None
+    open_weight_content: tuple[str, ...] = ()
     section: str | None = None
     section_fix: str = ""
     has_own_hyperparameters: bool = False
@@ -46,6 +48,7 @@ _TYPES = (
         formats=("prompt-completion", "converse", "claude-messages"),
         trains_on=EVERYWHERE,
         open_weight_format="converse",
+        open_weight_content=("tools", "reasoning", "weights"),
     ),
     CustomizationType(
         name="CONTINUED_PRE_TRAINING",

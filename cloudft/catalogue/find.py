@@ -135,6 +135,7 @@ def _open_weight_model(name: str, weights: Weights, context: int | None, origin:
         lifecycle=Lifecycle(state="active", source=source, note="not in the catalogue"),
         customization_types=tuple(formats),
         formats=formats,
+        content={name: CUSTOMIZATION_TYPES[name].open_weight_content for name in formats},
         hyperparameters=load_local_hyperparameters(),
         early_stopping=True,
         weights=(weights,),

@@ -12,6 +12,7 @@ from cloudft.catalogue.model import (
     Hyperparameter,
     Lifecycle,
     Limits,
+    MediaLimits,
     Model,
     Prices,
     Source,
@@ -88,8 +89,19 @@ def _to_limits_by_type(raw: Yaml, sources: dict[str, Source]) -> Mapping[str, Li
 
 
 def _to_limits(row: Yaml, sources: dict[str, Source]) -> Limits:
-    values = row | {name: tuple(row[name]) for name in ("reserved", "unsure") if name in row}
-    return Limits(**values | {"source": sources[row["source"]]})
+    lists = {name: tuple(value) for name, value in row.items() if isinstance(value, list)}
+    media = {
+        kind: MediaLimits(**limits | {"formats": tuple(limits["formats"])})
+        for kind, limits in row.get("media", {}).items()
+    }
+    others = {name: sources[key] for name, key in row.get("other_sources", {}).items()}
+    named = {"source": sources[row["source"]], "other_sources": others}
+    return Limits(**row | lists | named | {"media": media})
+
+
+def _to_content(raw: Yaml) -> Mapping[str, tuple[str, ...]]:
+    """Return the features of each customization type."""
+    return MappingProxyType({kind: tuple(features) for kind, features in raw.items()})
 
 
 def _to_model(
@@ -111,6 +123,8 @@ def _to_model(
         other_ids=tuple(row.get("other_ids", ())),
         customization_types=tuple(row["customization_types"]),
         formats=MappingProxyType(row.get("formats", {})),
+        content=_to_content(row.get("content", {})),
+        content_unsure=_to_content(row.get("content_unsure", {})),
         regions=tuple(row.get("regions", ())),
         hyperparameters=hyperparameters,
         early_stopping=row.get("early_stopping", False),

@@ -51,18 +51,41 @@ class Lifecycle:
 
 
 @dataclass(frozen=True)
+class MediaLimits:
+    """Limits on the images, videos or documents of a dataset: formats, number and size of each.
+
+    `seconds_max` is the length of a video, which is not checked.
+    """
+
+    formats: tuple[str, ...]
+    per_record_max: int | None = None
+    bytes_max: int | None = None
+    seconds_max: int | None = None
+
+
+@dataclass(frozen=True)
 class Limits:
     """Dataset limits of one customization type; None or empty where nothing is published.
 
     `records_*` count train and validation together. `tokens_by_batch` maps a maximum batch size to
-    the tokens that a record may have at it (Titan's rule). `reserved` words may be in no prompt, in
-    whatever case. `unsure` names the limits whose source is in doubt: they are warnings.
+    the tokens that a record may have at it (Titan's rule). `line_bytes_max` are the bytes of a
+    staged line. `system_texts_max`, `user_turns_max` and `turn_texts_max` limit one record.
+
+    `reserved` words may be in no text, in whatever case; `reserved_exact` only as they are written.
+    `reserved_unsure` are words that a source lists without refusing them: warnings.
+
+    `media` has the limits of each kind of media that the model takes; a dataset has one kind, in
+    its own bucket where `media_in_dataset_bucket` is True. `ignores_validation` is True where
+    validation data is not used. `unsure` names the limits whose source is in doubt: they are
+    warnings. `other_sources` has the sources of limits that are not from `source`.
     """
 
     source: Source
     records_min: int | None = None
     records_max: int | None = None
+    train_records_min: int | None = None
     train_records_max: int | None = None
+    validation_records_min: int | None = None
     validation_records_max: int | None = None
     tokens_per_record: int | None = None
     input_tokens_max: int | None = None
@@ -70,8 +93,22 @@ class Limits:
     tokens_by_batch: Mapping[int, int] = field(default_factory=dict)
     train_bytes_max: int | None = None
     validation_bytes_max: int | None = None
+    line_bytes_max: int | None = None
+    system_texts_max: int | None = None
+    user_turns_max: int | None = None
+    turn_texts_max: int | None = None
     reserved: tuple[str, ...] = ()
+    reserved_exact: tuple[str, ...] = ()
+    reserved_unsure: tuple[str, ...] = ()
+    media: Mapping[str, MediaLimits] = field(default_factory=dict)
+    media_in_dataset_bucket: bool = False
+    ignores_validation: bool = False
     unsure: tuple[str, ...] = ()
+    other_sources: Mapping[str, Source] = field(default_factory=dict)
+
+    def source_of(self, limit: str) -> Source:
+        """Return the source of one limit."""
+        return self.other_sources.get(limit, self.source)
 
 
 @dataclass(frozen=True)
@@ -113,10 +150,13 @@ class Model:
     """A base model. `bedrock_id` is the customization id, None for an open-weight model.
 
     `formats` maps a customization type to the record format of its training data, one of the type's
-    formats in customization_types.py. `other_ids` are further ids of this model. `serving` is how
-    Bedrock serves the tuned model: `on-demand`, `provisioned`. `price_list` is the model's name
-    within the usage types of AWS's Price List. `teachers` are the ids of the models that it can be
-    distilled from. `successor` is the alias of the model to use when this one is retired.
+    formats in customization_types.py. `content` maps a type to what records may have besides
+    texts: image, video, document, tools, reasoning, weights; nothing else is trained on.
+    `content_unsure` is what AWS's sources disagree about. `other_ids` are further ids of this
+    model. `serving` is how Bedrock serves the tuned model: `on-demand`, `provisioned`. `price_list`
+    is the model's name within the usage types of AWS's Price List. `teachers` are the ids of the
+    models that it can be distilled from. `successor` is the alias of the model to use when this one
+    is retired.
 
     `customization_api` is the API that customizes it: `bedrock` is CreateModelCustomizationJob,
     `openai` is Bedrock's OpenAI-compatible endpoint, which cloudft does not call.
@@ -132,6 +172,8 @@ class Model:
     other_ids: tuple[str, ...] = ()
     customization_types: tuple[str, ...] = ()
     formats: Mapping[str, str] = field(default_factory=dict)
+    content: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    content_unsure: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     regions: tuple[str, ...] = ()
     hyperparameters: Mapping[str, Hyperparameter] = field(default_factory=dict)
     early_stopping: bool = False

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -35,6 +36,10 @@ class InputFiles:
     columns: dict[str, str]
     findings: Findings
 
+    def file_names(self) -> list[str]:
+        """Return the names of the files, as messages have them."""
+        return [source.display_name for sources in self.files.values() for source in sources]
+
     def records(
         self,
         role: str,
@@ -49,7 +54,9 @@ class InputFiles:
         from cloudft.data.records import read_records
 
         into = self.findings if findings is None else findings
-        return read_records(self.files[role], into, self.columns, progress)
+        job = self.job
+        target = job.model.formats[job.spec.customization_type] if job else ""
+        return read_records(self.files[role], into, self.columns, progress, target)
 
 
 def open_inputs(paths: tuple[str, ...]) -> InputFiles:
@@ -79,12 +86,21 @@ def open_inputs(paths: tuple[str, ...]) -> InputFiles:
     return InputFiles(job, files, columns, findings)
 
 
-def raise_on_errors(findings: Findings) -> None:
-    """Raise CheckFailed when a record could not be read."""
+def raise_on_errors(findings: Findings, files: Sequence[str] = ()) -> None:
+    """Raise CheckFailed when a record could not be read.
+
+    `files` are those that a command reads without a job: what a job file would say is said as the
+    command that writes one.
+    """
+    from cloudft.data.formats.columns_line import with_options
     from cloudft.errors import CheckFailed
 
     if findings.count_errors():
         listed = findings.all()
+        if len(files) == 1:
+            listed = with_options(
+                listed, shlex.join(["cloudft", "init", "--data", *files]), "--type"
+            )
         raise CheckFailed(next(f.message for f in listed if f.severity == "error"), listed)
 
 
@@ -101,7 +117,7 @@ def collect_stats(inputs: InputFiles, console: Console) -> dict[str, DatasetStat
         for role in inputs.files:
             stats_by_role[role] = DatasetStats()
             stats_by_role[role].add_records(inputs.records(role, progress))
-    raise_on_errors(inputs.findings)
+    raise_on_errors(inputs.findings, () if inputs.job else inputs.file_names())
     if inputs.job is not None and has_local_tokenizer(inputs.job, console):
         # The tokenizer's process imports transformers first: seconds without a record.
         console.note("counting tokens with the model's tokenizer ...")

@@ -37,13 +37,14 @@ def open_transform(
     """Yield a DatasetTransform that shows its progress; print its findings at the end."""
     from cloudft.cli.output import print_findings
     from cloudft.cli.progress import record_counter
+    from cloudft.data.formats.columns_line import with_options
     from cloudft.data.staging.dataset_transform import DatasetTransform
 
     with record_counter(console) as progress:
         transform = DatasetTransform(columns, seed, progress)
         yield transform
     if console.verbosity >= 0:
-        print_findings(transform.findings.all())
+        print_findings(with_options(transform.findings.all(), type_option="--to"))
 
 
 def print_written_files(

@@ -1,18 +1,20 @@
 """Detect what a data file holds, by its first records: for `cloudft init --data`.
 
-Records are recognized by parsing them. Where their own keys match no format, columns are chosen by
-their exact conventional names (`question`, `answer`), never by similarity.
+Records are recognized as `check` recognizes them. Where their own keys match no format and the
+recognizer proposes one way to name the columns, that is taken; where it proposes two, a person
+chooses.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
 from cloudft.data.findings import Findings
-from cloudft.data.formats.recognizer import detect_format
-from cloudft.data.formats.record import RawRecord
+from cloudft.data.formats.proposals import propose_columns
+from cloudft.data.formats.recognizer import detect_format, parse_record
+from cloudft.data.formats.record import BadRecord, RawRecord
 from cloudft.data.formats.record_format import RecordFormat
 from cloudft.data.formats.registry import get_format
 from cloudft.data.sources.row_reader import ReadContext, read_rows
@@ -20,8 +22,8 @@ from cloudft.data.sources.source_files import SourceFile
 
 MAX_ROWS = 200
 """Records that are read."""
-PROMPT_COLUMNS = ("prompt", "question", "query", "instruction", "input", "text", "message")
-COMPLETION_COLUMNS = ("completion", "answer", "response", "output", "label", "category", "intent")
+TEXT_TARGET = "input"
+"""The format that unlabeled texts are staged in: records are read as texts for it."""
 
 
 @dataclass(frozen=True)
@@ -39,48 +41,57 @@ class FileDetection:
     seen: int
 
 
-def detect_file(source: SourceFile, findings: Findings) -> FileDetection | None:
-    """Return what the file holds, None if no format fits its records.
+def detect_file(
+    source: SourceFile,
+    findings: Findings,
+    columns: Mapping[str, str] | None = None,
+    *,
+    is_labeled: bool = True,
+) -> FileDetection | BadRecord | None:
+    """Return what the file holds, or why its records can't be used, with the ways out.
 
-    What can't be read is added to `findings`.
+    None for a file without records: what can't be read is added to `findings`. `columns` are those
+    that the user named. `is_labeled` is False where texts without answers are wanted.
     """
-    rows = list(islice(read_rows(ReadContext(source, findings)), MAX_ROWS))
-    values = [row.value for row in rows if isinstance(row.value, dict)]
+    context = ReadContext(source, findings, columns=columns or {})
+    rows = list(islice(read_rows(context), MAX_ROWS))
     if rows and rows[0].format == "document":
         evidence = f"a {source.path.suffix} file, read as one text"
         return FileDetection(
             source.file_type, get_format("text"), {}, evidence, len(rows), len(rows)
         )
-    found = detect_format(values)
-    columns: Mapping[str, str] = {}
-    if found is None and values:
-        columns = choose_columns(values)
-        found = detect_format(values, columns) if columns else None
-    if found is None:
+    values = [row.value for row in rows]
+    if not values:
         return None
+    target = "" if is_labeled else TEXT_TARGET
+    chosen = dict(columns or {})
+    found = detect_format(values, chosen, target)
+    if found is None:
+        error = _first_error(values, chosen, target)
+        proposals = propose_columns(values[0], is_labeled=is_labeled)
+        # Another error than unknown names says what such columns would lose.
+        if columns or error is None or error.code != "WrongKeys" or len(proposals) != 1:
+            return error
+        [chosen] = proposals
+        found = detect_format(values, chosen, target)
+        if found is None:
+            return error
     evidence = found.evidence
-    if columns:
-        names = " and ".join(repr(name) for name in columns.values())
-        evidence = f"the {'columns' if len(columns) > 1 else 'column'} {names}"
+    if chosen:
+        names = " and ".join(f"{theirs!r} ({ours})" for ours, theirs in chosen.items())
+        evidence = f"the {'columns' if len(chosen) > 1 else 'column'} {names}"
     return FileDetection(
-        source.file_type, found.format, columns, evidence, found.matched, found.seen
+        source.file_type, found.format, chosen, evidence, found.matched, found.seen
     )
 
 
-def choose_columns(values: Sequence[RawRecord]) -> dict[str, str]:
-    """Return the columns to read, by canonical name; empty unless there is exactly one choice."""
-    common = set(values[0]).intersection(*values)
-    texts = [k for k in values[0] if k in common and all(isinstance(v[k], str) for v in values)]
-    if "messages" in common and isinstance(values[0]["messages"], list):
-        return {"messages": "messages"}
-    prompts = _named(texts, PROMPT_COLUMNS)
-    completions = _named(texts, COMPLETION_COLUMNS)
-    if len(prompts) == len(completions) == 1:
-        return {"prompt": prompts[0], "completion": completions[0]}
-    if prompts and not completions and [name.lower() for name in prompts] == ["text"]:
-        return {"text": prompts[0]}
-    return {}
-
-
-def _named(columns: Iterable[str], names: Sequence[str]) -> list[str]:
-    return [column for column in columns if column.strip().lower() in names]
+def _first_error(
+    values: Sequence[RawRecord], columns: Mapping[str, str], target: str
+) -> BadRecord | None:
+    """Return the error of the first record."""
+    for value in values:
+        try:
+            parse_record(value, columns, target)
+        except BadRecord as bad:
+            return bad
+    return None

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 
 from cloudft.types import Finding, Severity
 
 MAX_LISTED = 20
 """Findings of one code in one file that are listed; one more finding counts the rest."""
-FILE_LEVEL_CODES = frozenset({"WrongTask", "MixedShapes", "MixedTypes", "CarriageReturns"})
+FILE_LEVEL_CODES = frozenset(
+    {"WrongTask", "MixedShapes", "MixedTypes", "CarriageReturns", "MediaData"}
+)
 """Codes of what holds for a whole file: listed once."""
+
+MEASURED_CODES = frozenset({"WrongKeys", "UnusedKeys"})
+"""Codes of messages that say how long values are: the same but for these numbers, listed once."""
+_NUMBERS = re.compile(r"(?<=, )\d+(?= characters)|(?<=list of )\d+")
 
 
 class Findings:
@@ -35,9 +42,10 @@ class Findings:
         """Add one finding. One that says what an earlier one of the file says is only counted."""
         kind = (file, code, severity)
         self._counts[kind] += 1
-        if self._listed_counts[kind] >= _max_listed(code) or (*kind, message) in self._messages:
+        said = _NUMBERS.sub("#", message) if code in MEASURED_CODES else message
+        if self._listed_counts[kind] >= _max_listed(code) or (*kind, said) in self._messages:
             return
-        self._messages.add((*kind, message))
+        self._messages.add((*kind, said))
         self._listed_counts[kind] += 1
         self._listed.append(Finding(severity, code, message, fix or None, file, line, field))
 

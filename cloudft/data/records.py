@@ -29,20 +29,22 @@ def read_records(
     findings: Findings,
     columns: Mapping[str, str],
     progress: Callable[[int], None] | None = None,
+    target: str = "",
 ) -> Iterator[LocatedRecord]:
     """Yield every good record, in order; add to `findings` what is wrong with the others.
 
-    `progress` gets the number of records read so far.
+    `progress` gets the number of records read so far. `target` is the format that a job stages
+    them in: texts without answers and prompts alone are read for some formats only.
     """
     count = 0
     for source in sources:
-        context = ReadContext(source, findings)
+        context = ReadContext(source, findings, columns=columns)
         for row in read_rows(context):
             count += 1
             if progress and count % PROGRESS_INTERVAL == 0:
                 progress(count)
             try:
-                record = parse_record(row.value, columns)
+                record = parse_record(row.value, columns, target)
             except BadRecord as bad:
                 context.add_bad_record(bad, row.line)
             else:

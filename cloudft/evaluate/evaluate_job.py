@@ -106,8 +106,7 @@ def job_generation_config(
     """Return greedy decoding, the same for both models."""
     spec = spec_from_record(record)
     limit = max_new_tokens or (spec.evaluate.max_new_tokens if spec else None)
-    references = [example.reference for example in held_out.examples]
-    return supervised.default_generation_config(references, limit)
+    return supervised.default_generation_config(held_out.examples, limit)
 
 
 def evaluate_job(

@@ -17,12 +17,14 @@ from cloudft.data.sources.source_files import SourceResolver
 from cloudft.data.staging.stage import FOLDER_NAME_LENGTH
 from cloudft.errors import CheckFailed, UsageError
 from cloudft.evaluate.inference.answer_cache import cache_key, prompt_to_json
-from cloudft.inference import Message, Prompt, ScoringRequest
+from cloudft.inference import Message, Prompt, ScoringRequest, message_text
 from cloudft.jobs.prompts import prompt_of_record
 from cloudft.spec import JobSpec, parse_spec
 from cloudft.storage.home import Home
 from cloudft.storage.store import JobRecord
 
+CALL_MARKS_LENGTH = 100
+"""Characters of a template around a tool call, or around reasoning, at most."""
 NEAR_DUPLICATE_SIMILARITY = 0.95
 """Similarity of two inputs from which a held-out record counts as a near duplicate."""
 
@@ -48,6 +50,18 @@ class EvalExample:
         """Return whether the last message is a text: a question that can be phrased otherwise."""
         messages = self.prompt.messages
         return bool(messages) and isinstance(messages[-1]["content"], str)
+
+    @property
+    def reply_length(self) -> int:
+        """Return about how many characters a model writes to answer like the reference.
+
+        Reasoning and the marks around tool calls count; the reference has neither.
+        """
+        if self.reply is None:
+            return len(self.reference)
+        content = self.reply["content"]
+        calls = 0 if isinstance(content, str) else sum("toolUse" in block for block in content)
+        return len(message_text(self.reply)) + CALL_MARKS_LENGTH * (1 + calls)
 
     @property
     def scoring_request(self) -> ScoringRequest:
@@ -164,7 +178,7 @@ def _load_records(
     base_dir: Path, patterns: Sequence[str], columns: Mapping[str, str]
 ) -> list[LocatedRecord]:
     findings = Findings()
-    sources = SourceResolver(base_dir, findings).resolve("--data", patterns)
+    sources = SourceResolver(base_dir, findings).resolve("--data", patterns, "test")
     records = list(read_records(sources, findings, columns))
     if findings.count_errors():
         listed = findings.all()

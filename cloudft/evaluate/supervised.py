@@ -57,10 +57,10 @@ Likelihoods = Mapping[Variant, Sequence[Likelihood]]
 
 
 def default_generation_config(
-    references: Sequence[str], max_new_tokens: int | None
+    examples: Sequence[EvalExample], max_new_tokens: int | None
 ) -> GenerationConfig:
     """Return greedy decoding with enough tokens for the longest reference."""
-    longest = max(map(len, references), default=0)
+    longest = max((example.reply_length for example in examples), default=0)
     needed = math.ceil(longest / MIN_CHARACTERS_PER_TOKEN) + 8
     default = min(MAX_NEW_TOKENS, max(MIN_NEW_TOKENS, needed))
     return GenerationConfig(max_new_tokens=max_new_tokens or default)

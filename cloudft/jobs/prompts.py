@@ -17,6 +17,9 @@ from cloudft.data.sources.source_files import SourceResolver
 from cloudft.errors import CheckFailed, UsageError
 from cloudft.inference import Message, Prompt, message_text
 
+THINK_TAGS = (("<think>", "</think>"), ("[THINK]", "[/THINK]"))
+"""Marks around reasoning within a text, as in local_backend/data/template_support.py."""
+
 
 @dataclass(frozen=True)
 class GenerationPrompt:
@@ -114,16 +117,29 @@ def prompt_of_record(record: Conversation | Document, *, raw: bool) -> Generatio
 
 
 def _prompt_of_conversation(record: Conversation) -> GenerationPrompt:
-    """Return all turns but the last as the prompt, and the last one as the reference."""
+    """Return all turns but the last as the prompt, and the last one as the reference.
+
+    Reasoning is no part of the reference, as it is none of a model's answer.
+    """
     *turns, reply = map(_to_message, record.turns)
+    reference = _without_reasoning(record.answer)
+    is_plain = isinstance(reply["content"], str) and reference == record.answer
     system = [{"role": "system", "content": "\n".join(record.system)}] if record.system else []
     tools = converse_tool_config(record.tools) if record.tools else None
     return GenerationPrompt(
         Prompt([*system, *turns], tool_config=tools),
         message_text(turns[-1]),
-        record.answer,
-        None if isinstance(reply["content"], str) else reply,
+        reference,
+        None if is_plain else reply,
     )
+
+
+def _without_reasoning(answer: str) -> str:
+    """Return an answer without the reasoning that its text begins with, between tags."""
+    for opening, closing in THINK_TAGS:
+        if answer.lstrip().startswith(opening) and closing in answer:
+            return answer.partition(closing)[2].strip() or answer
+    return answer
 
 
 def _to_message(turn: Turn) -> dict[str, object]:

@@ -28,6 +28,7 @@ from cloudft.spec.yaml_scalars import as_number
 from cloudft.spec.yaml_source import FieldPath, JobTree
 from cloudft.types import Finding, Severity
 
+MAX_NAMED_MODELS = 3
 _MODEL_ARN = re.compile(
     r"arn:aws[a-z-]*:bedrock:[a-z0-9-]+:(:foundation-model|[0-9]{12}:custom-model)/."
 )
@@ -95,14 +96,29 @@ def _check_customization_type(tree: JobTree, model: Model, source_map: SourceMap
     source = model.sources[0]
     message = f"{model.alias} does not support {requested} (it has: {supported}; {source})"
     usable = [kind for kind in CUSTOMIZATION_TYPES if kind in model.customization_types]
-    fix = "take an open-weight base_model such as smollm2-135m"
+    fix = f"take {_name_models(requested)}"
     if requested in trains_on("sagemaker"):
         command = "cloudft submit --backend sagemaker --wait --import"
-        fix += f" and run `{command}`, which makes it a Bedrock model"
+        fix = (
+            "take an open-weight base_model such as smollm2-135m and run"
+            f" `{command}`, which makes it a Bedrock model"
+        )
     if usable:
         fix = f"write {' or '.join(usable)}, or {fix}"
     path = ("customization_type",) if "customization_type" in tree else ("base_model",)
     return [source_map.make_finding("UnsupportedCustomizationType", path, message, fix)]
+
+
+def _name_models(kind: str) -> str:
+    """Return the base models that support a customization type, for a remedy."""
+    able = [
+        model.alias
+        for model in load_models()
+        if kind in model.customization_types and model.lifecycle.state == "active"
+    ]
+    if not able:
+        return "an open-weight base_model such as smollm2-135m"
+    return f"a base_model that does: {' or '.join(able[:MAX_NAMED_MODELS])}"
 
 
 def _check_early_stopping(tree: JobTree, model: Model, source_map: SourceMap) -> list[Finding]:

@@ -11,20 +11,19 @@ import json
 import math
 import os
 import re
+import shlex
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 
 from cloudft import catalogue
 from cloudft.catalogue import is_labeled, is_text_only
-from cloudft.data.detect import MAX_ROWS, FileDetection, detect_file
+from cloudft.data.detect import TEXT_TARGET, FileDetection, detect_file
 from cloudft.data.findings import Findings
-from cloudft.data.formats.recognizer import detect_format
+from cloudft.data.formats.columns_line import for_command, name_file
 from cloudft.data.formats.record import Conversation
 from cloudft.data.records import read_records
-from cloudft.data.sources.row_reader import ReadContext, read_rows
 from cloudft.data.sources.source_files import SourceFile, SourceResolver
 from cloudft.data.token_estimate import estimate_tokens
 from cloudft.errors import CheckFailed, UsageError
@@ -124,9 +123,10 @@ def plan_data_job(
     findings = Findings()
     sources = SourceResolver(Path.cwd(), findings).resolve("--data", [str(data)])
     _raise_on_errors(findings)
-    detection = _detect(sources[0], columns or {})
+    detection = _detect(sources[0], columns or {}, customization_type, folder)
     kind = _customization_type(detection, customization_type, sources[0])
-    summary = _summarize(sources, detection.columns, progress)
+    target = TEXT_TARGET if is_text_only(kind) else ""
+    summary = _summarize(sources, detection.columns, progress, target)
     choices = (
         FieldChoice("name", _job_name(data), ""),
         FieldChoice("customization_type", kind, detection.evidence),
@@ -154,49 +154,28 @@ def _raise_on_errors(findings: Findings) -> None:
         raise CheckFailed(next(f.message for f in listed if f.severity == "error"), listed)
 
 
-def _detect(source: SourceFile, columns: Mapping[str, str]) -> FileDetection:
-    """Return what the file holds, with the columns that the user names or that have usual names.
+def _detect(
+    source: SourceFile, columns: Mapping[str, str], kind: str | None, folder: Path
+) -> FileDetection:
+    """Return what the file holds, with the columns that the user names or that are unmistakable.
 
     Raise CheckFailed when nothing can be read, UsageError for records in no known format.
     """
     findings = Findings()
-    if not columns:
-        detection = detect_file(source, findings)
-        if detection is not None:
-            return detection
-    rows = list(islice(read_rows(ReadContext(source, findings)), MAX_ROWS))
-    values = [row.value for row in rows if isinstance(row.value, dict)]
-    if not values:
+    wants_answers = kind is None or is_labeled(kind)
+    found = detect_file(source, findings, columns, is_labeled=wants_answers)
+    if isinstance(found, FileDetection):
+        return found
+    if found is None:
         _raise_on_errors(findings)
         raise UsageError(f"{source.display_name} has no records", file=source.display_name)
-    match = detect_format(values, columns) if columns else None
-    if match is None:
-        raise _unknown_format(source, values[0])
-    names = " and ".join(f"{yours!r} ({name})" for name, yours in columns.items())
-    return FileDetection(
-        source.file_type,
-        match.format,
-        columns,
-        f"records with the columns {names}",
-        match.matched,
-        match.seen,
-    )
-
-
-def _unknown_format(source: SourceFile, value: Mapping[str, object]) -> UsageError:
-    """Return the error for records whose keys say nothing, with a sample of each key."""
-    samples = [f"{key} ({_sample(item)})" for key, item in list(value.items())[:8]]
-    return UsageError(
-        f"the records are in no known format; the first one has {', '.join(samples)}",
+    type_words = ["--type", kind] if kind else []
+    words = ["cloudft", "init", str(folder), "--data", source.display_name, *type_words]
+    raise UsageError(
+        str(found),
         file=source.display_name,
-        fix="name your columns: `cloudft init --data FILE --column prompt=YOURS"
-        " --column completion=YOURS`, or --column text=YOURS for text without answers.",
+        fix=for_command(name_file(found.fix, source.display_name), shlex.join(words), "--type"),
     )
-
-
-def _sample(item: object) -> str:
-    text = " ".join(str(item).split())
-    return repr(text if len(text) <= 24 else f"{text[:21]}...")
 
 
 def _customization_type(detection: FileDetection, requested: str | None, source: SourceFile) -> str:
@@ -215,11 +194,12 @@ def _summarize(
     sources: list[SourceFile],
     columns: Mapping[str, str],
     progress: Callable[[int], None] | None,
+    target: str,
 ) -> DataSummary:
     """Read all records once, and count them."""
     findings = Findings()
     summary = DataSummary()
-    for located in read_records(sources, findings, columns, progress):
+    for located in read_records(sources, findings, columns, progress, target):
         summary.records += 1
         record = located.record
         if isinstance(record, Conversation):

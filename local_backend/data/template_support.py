@@ -235,27 +235,27 @@ class _Probe:
 
     def _takes_calls(self, style: CallStyle) -> bool:
         self._support = TemplateSupport(call_style=style)
-        text = self._render([USER, _reply("", calls=1)])
+        text = self._render([USER, make_reply("", calls=1)])
         # Python's own form of a value shows that the template wants text, or another content.
         return "qzcall0" in text and "qzvalue0" in text and not re.search(r"'qzkey'|None", text)
 
     def _find_call_features(self) -> Iterator[str]:
         # Reasoning between tags is written by the trainer itself, whatever the template has.
         thought = [] if self._support.think_tags else ["qzthought"]
-        if self._renders([USER, _reply("qzanswer", calls=1)], "qzcall0", "qzanswer"):
+        if self._renders([USER, make_reply("qzanswer", calls=1)], "qzcall0", "qzanswer"):
             yield "text_with_calls"
-        reply = _reply("", thought="qzthought", calls=1)
+        reply = make_reply("", thought="qzthought", calls=1)
         if self._renders([USER, reply], "qzcall0", *thought):
             yield "reasoning_with_calls"
-        reply = _reply("qzanswer", thought="qzthought", calls=1)
+        reply = make_reply("qzanswer", thought="qzthought", calls=1)
         if self._renders([USER, reply], "qzcall0", "qzanswer", *thought):
             yield "reasoning_and_text_with_calls"
 
     def _find_result_features(self) -> Iterator[str]:
-        one = [USER, _reply("", calls=1), RESULTS[0]]
+        one = [USER, make_reply("", calls=1), RESULTS[0]]
         if self._renders(one, "qzresult0", add_generation_prompt=True):
             yield "results"
-        two = [USER, _reply("", calls=2)]
+        two = [USER, make_reply("", calls=2)]
         if self._renders(two, "qzcall0", "qzcall1", "qzvalue1") and self._renders(
             [*two, *RESULTS], "qzresult0", "qzresult1", add_generation_prompt=True
         ):
@@ -264,13 +264,13 @@ class _Probe:
     def _find_reasoning(self) -> bool:
         """Find the field that the template reads reasoning from, or the tags of its model."""
         for key in REASONING_KEYS:
-            reply = {**_reply("qzanswer"), key: "qzthought"}
+            reply = {**make_reply("qzanswer"), key: "qzthought"}
             if self._renders([USER, reply], "qzthought", "qzanswer"):
                 self._support = replace(self._support, reasoning_key=key)
                 return True
         prompt = self._render([USER], add_generation_prompt=True)
         for opening, closing in THINK_TAGS:
-            inline = _reply(f"{opening}\nqzthought\n{closing}\n\nqzanswer")
+            inline = make_reply(f"{opening}\nqzthought\n{closing}\n\nqzanswer")
             text = self._render([USER, inline])
             is_dropped = "qzanswer" in text and "qzthought" not in text
             if prompt.rstrip().endswith(opening) or is_dropped:
@@ -305,7 +305,7 @@ def _call_styles() -> Iterator[CallStyle]:
         yield CallStyle(content, as_text, has_short_ids)
 
 
-def _reply(content: str, *, thought: str | None = None, calls: int = 0) -> Message:
+def make_reply(content: str, *, thought: str | None = None, calls: int = 0) -> Message:
     """Return an answer with its reasoning, and calls of different tools."""
     reply: Message = {"role": "assistant", "content": content}
     if thought:

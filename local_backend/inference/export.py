@@ -24,7 +24,7 @@ from local_backend.atomic_folders import atomic_folder
 from local_backend.data.encode import read_records
 from local_backend.disk_full import raise_on_full_disk
 from local_backend.errors import TrainerError
-from local_backend.inference.generate import Completion, generate_batch
+from local_backend.inference.generate import generate_batch
 from local_backend.job_dir import ARTIFACTS, MODEL, JobDir, write_json
 from local_backend.libraries import silence_libraries
 from local_backend.models import lora
@@ -122,8 +122,8 @@ def load_held_out_prompts(settings: Settings, loaded: LoadedModel) -> tuple[str,
     return role, prompts
 
 
-ModelOutputs = list[tuple[torch.Tensor, Completion]]
-"""For each prompt the logits at every position, and the greedy answer."""
+ModelOutputs = list[tuple[torch.Tensor, list[int]]]
+"""For each prompt the logits at every position, and the tokens of the greedy answer."""
 
 
 def run_prompts(loaded: LoadedModel, prompts: Sequence[list[int]]) -> ModelOutputs:

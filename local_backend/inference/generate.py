@@ -4,12 +4,12 @@ Requests are JSON lines on standard input:
 
     {"identities": true}
     {"count": [prompt, ...]}
-    {"score": [{"prompt": prompt, "text": "..."}], "variants": [...]}
+    {"score": [{"prompt": prompt, "text": "...", "reply"?: turn}], "variants": [...]}
     {"texts": ["..."], "window": null, "variants": [...]}
     {"prompts": [{"messages": [{"role", "content"}, ...], "toolConfig"?} | {"text": "..."}],
      "variants": ["tuned", "base"], "maxNewTokens": 256, "temperature": 0.0, "topP": 1.0, "seed": 7}
 
-Answers are JSON lines on standard output: one `{"index", "variant", "text", "tokens",
+Answers are JSON lines on standard output: one `{"index", "variant", "text", "reasoning", "tokens",
 "finishReason"}` for each prompt and variant, then `{"done": true}`; or `{"error", "fix"}`. For a
 count they are `{"tokens"}` for each prompt, for scores and texts `{"index", "variant",
 "logLikelihood", "tokens", "greedy"}`, for identities `{"variant", "identity"}`. `temperature` 0
@@ -27,8 +27,9 @@ from typing import TYPE_CHECKING, TypedDict
 import torch
 
 from local_backend.data.chat_messages import JsonObject, Turn, to_chat
-from local_backend.data.chat_template import split_prompt
+from local_backend.data.chat_template import split_prompt, split_turns
 from local_backend.errors import TrainerError
+from local_backend.inference.answers import Answer, parse_answer
 from local_backend.inference.log_likelihood import (
     ScoredRow,
     TextScore,
@@ -66,11 +67,12 @@ class Prompt(TypedDict, total=False):
     text: str
 
 
-class ScoreItem(TypedDict):
-    """A text to score after its prompt."""
+class ScoreItem(TypedDict, total=False):
+    """A text to score after its prompt, or with `reply` that turn as the template writes it."""
 
     prompt: Prompt
     text: str
+    reply: Turn
 
 
 class Request(TypedDict, total=False):
@@ -90,9 +92,13 @@ class Request(TypedDict, total=False):
 
 
 class Completion(TypedDict):
-    """A generated answer. `finishReason` is `stop`, or `length` without an end token."""
+    """A generated answer. `finishReason` is `stop`, or `length` without an end token.
+
+    `text` has tool calls as JSON, and not the reasoning before it.
+    """
 
     text: str
+    reasoning: str
     tokens: int
     finishReason: str
 
@@ -126,8 +132,8 @@ def generate_batch(
     prompts: Sequence[list[int]],
     request: Request,
     prefix: PrefixCache | None = None,
-) -> list[Completion]:
-    """Return a completion for each prompt, generated in one batch.
+) -> list[list[int]]:
+    """Return the generated tokens for each prompt, generated in one batch.
 
     All prompts begin with the tokens of `prefix`; after them, rows are padded on the left.
     """
@@ -146,7 +152,7 @@ def generate_batch(
             generation_config=make_generation_config(loaded, request, longest),
             past_key_values=prefix.repeat(len(prompts)) if prefix else None,
         )
-    return [decode_completion(loaded, row[longest:].tolist()) for row in output]
+    return [row[longest:].tolist() for row in output]
 
 
 def make_generation_config(
@@ -172,12 +178,18 @@ def make_generation_config(
     )
 
 
-def decode_completion(loaded: LoadedModel, ids: list[int]) -> Completion:
-    """Return the answer up to its end token."""
+def decode_completion(loaded: LoadedModel, prompt: Prompt, ids: list[int]) -> Completion:
+    """Return the answer to a prompt up to its end token."""
     ends = [i for i, token in enumerate(ids) if token in loaded.stop_ids]
     kept = ids[: ends[0]] if ends else ids
+    if "text" in prompt:
+        answer = Answer(str(loaded.tokenizer.decode(kept, skip_special_tokens=True)))
+    else:
+        has_tools = bool(prompt.get("toolConfig"))
+        answer = parse_answer(loaded.tokenizer, kept, loaded.stop_texts, with_tools=has_tools)
     return {
-        "text": str(loaded.tokenizer.decode(kept, skip_special_tokens=True)),
+        "text": answer.text,
+        "reasoning": answer.reasoning,
         "tokens": len(kept),
         "finishReason": "stop" if ends else "length",
     }
@@ -198,8 +210,9 @@ def answer_prompts(models: ModelVariants, request: Request) -> Replies:
             for at in range(0, len(order), GENERATE_BATCH):
                 part = order[at : at + GENERATE_BATCH]
                 replies = generate_batch(loaded, [prompts[i] for i in part], request, prefix)
-                for index, reply in zip(part, replies, strict=True):
-                    yield {"index": index, "variant": name, **reply}
+                for index, ids in zip(part, replies, strict=True):
+                    completion = decode_completion(loaded, request["prompts"][index], ids)
+                    yield {"index": index, "variant": name, **completion}
 
 
 def count_tokens(models: ModelVariants, request: Request) -> Replies:
@@ -214,11 +227,21 @@ def report_identities(models: ModelVariants, request: Request) -> Replies:
         yield {"variant": name, "identity": identity}
 
 
+def scored_text(loaded: LoadedModel, item: ScoreItem) -> str:
+    """Return the text to score: that of the item, or its reply without the end mark."""
+    if "reply" not in item:
+        return item["text"]
+    turns = {**item["prompt"], "messages": [*item["prompt"]["messages"], item["reply"]]}
+    reply, _ = split_turns(loaded.tokenizer, to_chat(turns, "converse"), loaded.stop_texts)[-1]
+    end = next((stop for stop in loaded.stop_texts if reply.endswith(stop)), "")
+    return reply.removesuffix(end)
+
+
 def score_continuations(models: ModelVariants, request: Request) -> Replies:
     """Yield the log-likelihood of each text after its prompt, by variant."""
     for name in request["variants"]:
         with models.variant(name) as loaded:
-            texts = tokenize_texts(loaded, [item["text"] for item in request["score"]])
+            texts = tokenize_texts(loaded, [scored_text(loaded, i) for i in request["score"]])
             prompts = [encode_prompt(loaded, item["prompt"]) for item in request["score"]]
             rows = build_continuation_rows(loaded, list(zip(prompts, texts, strict=True)))
             yield from sum_rows(loaded, name, list(rows))

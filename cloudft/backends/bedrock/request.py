@@ -77,9 +77,16 @@ def staged_objects(staged: StagedJob) -> list[StagedObject]:
     bucket, prefix = s3_prefix(staged.job)
     return [
         StagedObject(role, file, bucket, f"{prefix}data/{file.sha256}/{file.name}")
-        for role in requests.UPLOADED_ROLES
+        for role in _read_roles(staged.job)
         if (file := staged.manifest.files.get(role))
     ]
+
+
+def _read_roles(job: LoadedJob) -> tuple[str, ...]:
+    """Return the roles of the files that the job reads: train alone where no other is used."""
+    limits = job.model.limits.get(job.spec.customization_type)
+    ignores_validation = limits is not None and limits.ignores_validation
+    return ("train",) if ignores_validation else requests.UPLOADED_ROLES
 
 
 def resolve_hyperparameters(job: LoadedJob) -> dict[str, int | float]:

@@ -44,6 +44,7 @@ def leakage_command(
     from cloudft.cli.progress import record_counter
     from cloudft.data.analysis.leakage import LeakageIndex
     from cloudft.data.findings import Findings
+    from cloudft.data.formats.columns_line import with_options
     from cloudft.data.records import read_records
     from cloudft.data.sources.source_files import SourceResolver
     from cloudft.errors import CheckFailed
@@ -65,7 +66,7 @@ def leakage_command(
             )
         ]
     if findings.count_errors():
-        listed = findings.all()
+        listed = with_options(findings.all())
         raise CheckFailed(next(f.message for f in listed if f.severity == "error"), listed)
     lines = [
         f"{leak.file}:{leak.line} ({leak.role}): {leak.kind} as {leak.train_file}:{leak.train_line}"

@@ -147,4 +147,8 @@ def _answer_text(
     lines = [] if is_only else [f"prompt:     {question.shown}"]
     if question.reference is not None:
         lines.append(f"reference:  {question.reference}")
-    return "\n".join([*lines, *(f"{name + ':':<12}{a.text}" for name, a in answers.items())])
+    for name, answer in answers.items():
+        if answer.reasoning:
+            lines.append(f"{name} thinks: {answer.reasoning}")
+        lines.append(f"{name + ':':<12}{answer.text}")
+    return "\n".join(lines)

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from cloudft.data.findings import Findings
 from cloudft.data.formats.columns_line import columns_line
 from cloudft.data.formats.key_roles import is_meaningful
-from cloudft.data.formats.proposals import with_further_column
-from cloudft.data.formats.record import RawRecord
-from cloudft.data.formats.registry import find_format
+from cloudft.data.formats.proposals import TEXT_TASK, propose_columns, with_further_column
+from cloudft.data.formats.record import BadRecord, RawRecord
+from cloudft.data.formats.registry import find_format, format_title
 from cloudft.data.sources.line_blocks import StreamDigest
 from cloudft.types import ManifestSource
 
@@ -73,8 +73,7 @@ class FileReading:
 
     def title(self) -> str:
         """Return the format in words."""
-        format = find_format(self.format)
-        return (format.title or format.name) if format else self.format
+        return format_title(self.format)
 
     def evidence(self) -> str:
         """Return what in the records shows the format."""
@@ -84,6 +83,33 @@ class FileReading:
         if format is None or not self._sample:
             return ""
         return format.describe(self._sample)
+
+
+@dataclass
+class BlankFields:
+    """The one field that is blank in every record of a file: these are texts without answers."""
+
+    fields: Counter[str] = field(default_factory=Counter)
+    others: int = 0
+    _columns: Mapping[str, str] = field(default_factory=dict)
+
+    def add(self, bad: BadRecord, value: RawRecord) -> None:
+        """Count a record that can't be used."""
+        if bad.code != "EmptyField" or bad.field is None:
+            self.others += 1
+            return
+        self.fields[bad.field] += 1
+        if not self._columns:
+            self._columns = next(iter(propose_columns(value, is_labeled=False)), {})
+
+    def add_error(self, findings: Findings, file: str) -> None:
+        """Add an error if all records have the same field blank, and a text beside it."""
+        if self.others or len(self.fields) != 1 or self.fields.total() < 2 or not self._columns:
+            return
+        [name] = self.fields
+        message = f"{name.lstrip('/')!r} is empty in all {self.fields.total()} records"
+        fix = f"to train on the texts alone: {columns_line(self._columns)} with {TEXT_TASK}"
+        findings.add("AllEmpty", message, fix, file=file)
 
 
 def note_reading(findings: Findings, source: ManifestSource, file: str) -> None:

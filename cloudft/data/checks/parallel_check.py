@@ -34,8 +34,8 @@ POLL_INTERVAL_S = 0.05
 class PartResult(TypedDict):
     """What a process found in its part. `types` are the names of the fields' Python types.
 
-    `templateNeeds` are the needs of its records (template_limits.py): the template itself is looked
-    at once, by the process that started this one.
+    `templateNeeds` are the needs of its records (template_limits.py), which the process that
+    started this one compares with the template.
     """
 
     counter: CounterState
@@ -169,8 +169,8 @@ def _check_part(
         source = validator.read_file(part, "", counter)
     except _FoundProblem:
         return None
-    if findings.has_any():
-        return None
+    if findings.has_any() or limits.media.kinds:
+        return None  # media: what the whole file names is collected in one process
     types = {key: kind.__name__ for key, kind in validator.field_types.items()}
     needs = limits.template.needs if limits.template else set()
     return {

@@ -1,8 +1,8 @@
 """What the chat template of the trained model renders of tools and reasoning.
 
 A template ignores what it does not know, so the trainer would learn records without their tools.
-The template is looked at once a record needs it, by the trainer's own functions
-(local_backend/data/template_support.py), and never for texts alone.
+Once a record needs it, the trainer's own functions examine the template
+(local_backend/data/template_support.py); texts alone never do.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from cloudft.data.checks.violation import LimitViolation
-from cloudft.data.formats.record import Block, Conversation, Reasoning, ToolCall, ToolResult
+from cloudft.data.formats.chat_writers import has_text_after_call
+from cloudft.data.formats.record import Conversation, Reasoning, ToolCall, ToolResult, Turn
 from cloudft.errors import CloudftError
 
 TEMPLATE_FEATURES = {
@@ -35,22 +36,23 @@ def find_template_needs(record: Conversation) -> set[str]:
     needs = {"tools"} if record.tools else set()
     for turn in record.turns:
         if not all(isinstance(block, str) for block in turn.content):
-            needs |= _turn_needs(turn.content)
+            needs |= _turn_needs(turn)
     return needs
 
 
-def _turn_needs(blocks: Sequence[Block]) -> set[str]:
-    is_call = [isinstance(block, ToolCall) for block in blocks]
+def _turn_needs(turn: Turn) -> set[str]:
+    blocks = turn.content
+    calls = sum(isinstance(block, ToolCall) for block in blocks)
     has_thought = any(isinstance(block, Reasoning) for block in blocks)
     needs = {"reasoning"} if has_thought else set()
     if any(isinstance(block, ToolResult) for block in blocks):
         needs.add("results")
-    if not any(is_call):
+    if not calls:
         return needs
     needs.add("calls")
-    if sum(is_call) > 1:
+    if calls > 1:
         needs.add("parallel_calls")
-    if not all(is_call[is_call.index(True) :]):
+    if has_text_after_call(turn):
         needs.add("text_after_calls")
     has_text = any(isinstance(block, str) for block in blocks)
     parts = ["reasoning"] * has_thought + ["text"] * has_text

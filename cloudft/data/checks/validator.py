@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from cloudft.data.checks.dataset_limits import DatasetLimits
 from cloudft.data.checks.file_reading import (
     LISTED_KEYS,
+    BlankFields,
     FileReading,
     note_reading,
     warn_columns_left_out,
 )
+from cloudft.data.checks.label_conflicts import LabelConflicts
+from cloudft.data.checks.traps import TrapDetector, warn_traps
 from cloudft.data.findings import Findings
+from cloudft.data.formats.annotations import holds_several_labels
 from cloudft.data.formats.chat_fast_path import CONTENT_TYPES
-from cloudft.data.formats.fast_path import RecordBatch, can_encode, decode_batch
-from cloudft.data.formats.recognizer import parse_record
+from cloudft.data.formats.fast_path import (
+    RecordBatch,
+    can_encode,
+    decode_batch,
+    decode_values,
+    make_batch,
+)
+from cloudft.data.formats.recognizer import flatten_record, is_annotated, parse_record
 from cloudft.data.formats.record import BadRecord, JsonObject, RawRecord, Record
+from cloudft.data.sources.json_rows import read_json_rows
 from cloudft.data.sources.line_blocks import Block, StreamDigest
-from cloudft.data.sources.row_reader import ReadContext, Row, read_json_rows, read_rows
+from cloudft.data.sources.row_reader import JsonBlock, ReadContext, Row, read_rows
 from cloudft.data.sources.source_files import SourceFile
 from cloudft.types import ManifestSource, Severity
 
@@ -70,7 +81,7 @@ class Validator:
 
         `group_by` names a key that is no part of the record; its value goes to the sink.
         """
-        context = ReadContext(source, self._findings, self._digest())
+        context = ReadContext(source, self._findings, self._digest(), columns=self._columns)
         reading = FileReading(self._columns)
         file = _FilePass(
             context,
@@ -88,6 +99,7 @@ class Validator:
         if not count and not self._findings.count_errors(source.display_name):
             fix = "put records into it, or leave it out"
             context.add_error("NoRecords", "the file holds no records", fix)
+        warn_traps(self._findings, file.traps, source.display_name)
         self.field_types = file.types
         self.has_columns |= file.has_columns
         read = reading.to_manifest_source(role, source.name, context.digest)
@@ -131,35 +143,71 @@ class _FilePass:
     group_by: str | None
     on_count: Callable[[int], None]
     reading: FileReading
+    conflicts: LabelConflicts = field(default_factory=LabelConflicts)
+    traps: TrapDetector = field(default_factory=TrapDetector)
     types: dict[str, type] = field(default_factory=dict)
     has_columns: bool = False
+    blank: BlankFields = field(default_factory=BlankFields)
 
     def read(self) -> None:
         """Read all of it."""
         # Renamed columns and groups need the raw record, which a batch does not have.
         read_block = None if self.columns or self.group_by else self._read_block
-        for row in read_rows(self.context, read_block):
+        take_rows = None if self.group_by else self._take_rows
+        for row in read_rows(self.context, read_block, take_rows):
             format = self._read_row(row)
             if format:
                 self.on_count(1)
                 if format != self.reading.format:
                     self._warn_mixed_formats(row.line, format)
+        if not self.reading.records:
+            self.blank.add_error(self.context.findings, self.context.source.display_name)
 
-    def _read_block(self, block: Block) -> Iterator[Row]:
+    def _read_block(self, block: JsonBlock) -> Iterator[Row]:
         """Yield the rows of a block that must be read singly: all of them, or none."""
-        batch = None
-        if self._may_be_plain():
-            batch = decode_batch(self.reading.format, block.raw, block.line_count)
-        if (
-            batch is not None
-            and can_encode(batch, self.target)
-            and self.limits.within_limits(batch)
-        ):
-            self.sink.add_batch(batch)
-            self.reading.add_batch(len(batch))
-            self.on_count(len(batch))
-        else:
+        batch = self._decode(block) if self._may_be_plain() else None
+        if batch is None or not self._take_batch(batch, block.raw, block.record_lines()):
             yield from read_json_rows(self.context, block)
+
+    def _decode(self, block: JsonBlock) -> RecordBatch | None:
+        """Return the records of a block if all are plain."""
+        format = self.reading.format
+        if isinstance(block, Block):
+            return decode_batch(format, block.raw, block.line_count)
+        batch = decode_values(format, block.raw, in_array=block.in_array)
+        block.is_proven |= batch is not None
+        return batch
+
+    def _take_rows(
+        self, names: Sequence[str], rows: Sequence[Sequence[str]], lines: Sequence[int]
+    ) -> bool:
+        """Take rows of a table if they are plain records in the format of the one before."""
+        if is_annotated(names):
+            return False
+        batch = make_batch(self.reading.format, self.columns, names, rows)
+        if batch is None:
+            return False
+        raw = "".join([*batch.prompts, *batch.completions]).encode()
+        if not self._take_batch(batch, raw, lines):
+            return False
+        unused = set(names).difference(self.columns.values() or names, self.reading.left_out)
+        for at, name in enumerate(names):
+            if name in unused and any(row[at] for row in rows):
+                self.reading.left_out[name] = None
+        return True
+
+    def _take_batch(self, batch: RecordBatch, raw: bytes, lines: Sequence[int]) -> bool:
+        """Take plain records if they can be written and keep the limits.
+
+        `raw` is what they were decoded from, `lines` has the line of each.
+        """
+        if not can_encode(batch, self.target) or not self.limits.within_limits(batch):
+            return False
+        self.sink.add_batch(batch)
+        self.reading.add_batch(len(batch))
+        self.traps.add_batch(batch, raw, lines)
+        self.on_count(len(batch))
+        return True
 
     def _may_be_plain(self) -> bool:
         """Return whether messages had one type of content so far: that of the fast path."""
@@ -168,16 +216,22 @@ class _FilePass:
 
     def _read_row(self, row: Row) -> str:
         """Read one record into the sink; return its format, or "" when it can't be used."""
-        value = row.value
+        value: JsonObject = row.value
+        is_export = is_annotated(value)
         try:
+            if is_export and self.columns:
+                value = dict(flatten_record(value, self.columns))
             group = self._take_group(value)
             self.has_columns = self.has_columns or any(n in value for n in self.columns.values())
             record = parse_record(value, self.columns, self.target)
             self.sink.add_record(record, group)
         except BadRecord as bad:
+            self.blank.add(bad, value)
             self.context.add_bad_record(self._explain_by_others(bad, value), row.line)
             return ""
         self._check_types(value, row.line)
+        if is_export:
+            self._check_answer(row.value, record, row.line)
         for violation in self.limits.check_record(record):
             self._add(
                 violation.code,
@@ -189,6 +243,7 @@ class _FilePass:
             )
         format = row.format or record.format
         self.reading.add_record(value, format, record.left_out)
+        self.traps.add_record(record, row.line)
         return format
 
     def _explain_by_others(self, bad: BadRecord, value: RawRecord) -> BadRecord:
@@ -215,7 +270,10 @@ class _FilePass:
 
     def _check_types(self, value: RawRecord, line: int) -> None:
         """Warn where a field has one type here and another in a record before."""
-        types = {key: type(inner) for key, inner in value.items()}
+        # A null is no type: it is an empty field of its column.
+        # Whole and other numbers are one type to Arrow.
+        kinds = {key: type(inner) for key, inner in value.items() if inner is not None}
+        types = {key: float if kind is int else kind for key, kind in kinds.items()}
         messages = value.get("messages")
         if isinstance(messages, list) and messages and isinstance(messages[0], dict):
             types["messages/content"] = type(messages[0].get("content"))
@@ -224,6 +282,18 @@ class _FilePass:
                 message = f"{key[:40]!r} has another type than in records before; both are used"
                 fix = "give it one type: loaders that go by Arrow refuse such a file"
                 self._add("MixedTypes", message, fix, line, None, "warning")
+
+    def _check_answer(self, value: RawRecord, record: Record, line: int) -> None:
+        """Warn of an input with two answers, and of an answer with several labels."""
+        if holds_several_labels(value):
+            message = "an answer with several labels is written with a comma between them"
+            fix = "take such records out if one label is to be learned"
+            self._add("SeveralLabels", message, fix, line, None, "warning")
+        first = self.conflicts.find(record, line)
+        if first is not None:
+            message = f"the input of line {first} comes again with another answer; both are used"
+            fix = "decide which one is right, and take the other record out"
+            self._add("DifferentAnswers", message, fix, line, None, "warning")
 
     def _warn_mixed_formats(self, line: int, format: str) -> None:
         message = (

@@ -154,10 +154,7 @@ def parse_call(value: object, field: str, arguments: str = "arguments") -> ToolC
     name = value["name"]
     given = value.get(arguments)
     if isinstance(given, str):
-        try:
-            given = json.loads(given) if given.strip() else {}
-        except ValueError:
-            given = None
+        given = _decode_arguments(given)
     elif given is None:
         given = {}
     elif isinstance(given, dict):
@@ -169,6 +166,21 @@ def parse_call(value: object, field: str, arguments: str = "arguments") -> ToolC
         raise BadRecord("WrongToolCall", message, fix, field)
     identifier = value.get("id")
     return ToolCall(identifier if isinstance(identifier, str) else "", name, given)
+
+
+def _decode_arguments(text: str) -> object:
+    """Return the object that a call's arguments are as JSON text, None if they are none.
+
+    Some files have the text encoded twice; it says the same.
+    """
+    given: object = text
+    for _ in range(2):
+        if isinstance(given, str):
+            try:
+                given = json.loads(given) if given.strip() else {}
+            except ValueError:
+                return None
+    return given
 
 
 def _parse_anthropic_result(block: JsonObject, field: str) -> ToolResult:

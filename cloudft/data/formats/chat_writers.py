@@ -39,7 +39,10 @@ def refuse_features(record: Conversation, target: str, allowed: frozenset[str]) 
     """Raise BadRecord (LosesContent) if a record has a feature that format `target` can't hold."""
     for feature in sorted(record.features() - allowed):
         message = f"{FEATURE_NAMES[feature]} do not fit into the format {target}"
-        fix = "choose a base model that takes them (an open-weight one for tools and reasoning)"
+        fix = (
+            "choose a base model that takes them (an open-weight one for tools and reasoning);"
+            " `cloudft data convert` keeps them with --to messages or --to converse"
+        )
         raise BadRecord("LosesContent", message, fix)
 
 
@@ -49,10 +52,23 @@ def plain_messages(record: Conversation) -> list[JsonObject]:
 
 
 def openai_messages(record: Conversation) -> list[JsonObject]:
-    """Return the turns as messages of OpenAI's form: a message for each tool result."""
+    """Return the turns as messages of OpenAI's form: a message for each tool result.
+
+    Raise BadRecord (LosesContent) for a result that is marked as an error, and for a text after a
+    tool call of the same turn: the form has neither.
+    """
     messages: list[JsonObject] = []
     for turn in record.turns:
         results = [block for block in turn.content if isinstance(block, ToolResult)]
+        if any(result.is_error for result in results):
+            message = "a tool result that is marked as an error does not fit into OpenAI's messages"
+            fix = "write into its text that it failed, and take the mark out; or keep the format"
+            raise BadRecord("LosesContent", message, fix)
+        if has_text_after_call(turn):
+            message = (
+                "a text after a tool call of the same turn does not fit into OpenAI's messages"
+            )
+            raise BadRecord("LosesContent", message, "put the text before the call")
         messages += [
             {"role": "tool", "tool_call_id": result.id, "content": block_text(result)}
             for result in results
@@ -60,6 +76,12 @@ def openai_messages(record: Conversation) -> list[JsonObject]:
         if turn.role == "assistant" or turn.texts or not results:
             messages.append(_openai_message(turn))
     return messages
+
+
+def has_text_after_call(turn: Turn) -> bool:
+    """Return whether a turn goes on after its first tool call with anything but calls."""
+    is_call = [isinstance(block, ToolCall) for block in turn.content]
+    return True in is_call and not all(is_call[is_call.index(True) :])
 
 
 def _openai_message(turn: Turn) -> JsonObject:

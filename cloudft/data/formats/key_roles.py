@@ -2,8 +2,8 @@
 
 Keys that no format uses are left out when they identify, date or file a record, and are an error
 when they may change what a model should learn. Names that are in neither list are judged by their
-values: a number, a flag or a single word describes a record, a sentence or a list may be part of
-it.
+values: a number, a flag or a single word describes a record, a sentence or a list of texts may be
+part of it.
 """
 
 from __future__ import annotations
@@ -181,6 +181,9 @@ MEANINGFUL_KEYS = frozenset(
         "toolconfig",
         "weight",
         "weights",
+        "sample_weight",
+        "example_weight",
+        "loss_weight",
         "label",
         "labels",
         "class",
@@ -280,7 +283,7 @@ MEANINGFUL_KEYS = frozenset(
 """Names, in lower case, of keys that may change what a model should learn."""
 
 _ID_SUFFIX = re.compile(
-    r".*(_|-|\.)(id|ids|uuid|hash|index|idx|url|uri|source|lang|language|date|time|timestamp|at"
+    r".*(_|-|\.| )(id|ids|uuid|hash|index|idx|url|uri|source|lang|language|date|time|timestamp|at"
     r"|version|count|length|tokens)"
 )
 _CHOICE = re.compile(r"(option|choice|opt?|ending|distractor)_?[a-e0-9]")
@@ -318,6 +321,13 @@ def may_be_left_out(key: str, value: object) -> bool:
         return False
     if is_descriptive(key):
         return True
-    if isinstance(value, (bool, int, float)):
+    if _is_numbers(value):
         return True
     return isinstance(value, str) and bool(_WORD.fullmatch(value.strip()))
+
+
+def _is_numbers(value: object) -> bool:
+    """Return whether a value is a number, a flag, or lists of these: sizes, offsets, a vector."""
+    if isinstance(value, list):
+        return all(map(_is_numbers, value))
+    return isinstance(value, (bool, int, float))

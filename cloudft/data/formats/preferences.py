@@ -37,10 +37,12 @@ _PAIRS = (
     _PairKeys(("chosen", "rejected"), "chosen", ("score_chosen", "score_rejected")),
     _PairKeys(("chosen_messages", "rejected_messages"), "chosen_messages"),
     _PairKeys(("chosen_response", "rejected_response"), "chosen_response"),
+    _PairKeys(("response_chosen", "response_rejected"), "response_chosen"),
+    _PairKeys(("chosen_answer", "rejected_answer"), "chosen_answer"),
+    _PairKeys(("answer_chosen", "answer_rejected"), "answer_chosen"),
     _PairKeys(("preferred_output", "non_preferred_output"), "preferred_output"),
     _PairKeys(("preferred", "dispreferred"), "preferred"),
     _PairKeys(("preferred", "rejected"), "preferred"),
-    _PairKeys(("pos", "neg"), "pos"),
     _PairKeys(("winner_response", "loser_response"), "winner_response"),
     _PairKeys(("response_j", "response_k"), None),
     _PairKeys(("output_1", "output_2"), None, ("preference", "winner", "label")),
@@ -121,7 +123,8 @@ def _refuse_kto(value: RawRecord) -> Conversation:
         f"answers marked as good or bad ({key!r}: true or false, as KTO has them): no customization"
         " type here trains on them yet"
     )
-    fix = f"keep the records whose {key} is true, and take the key {key} out"
+    command = f"jq -c 'select(.{key}) | del(.{key})' FILE > GOOD.jsonl"
+    fix = f"keep the records whose {key} is true, and take the key {key} out: {command}"
     raise BadRecord("UnpairedPreferences", message, fix, key)
 
 

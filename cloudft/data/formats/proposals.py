@@ -7,16 +7,22 @@ two where either may be meant; nothing is chosen.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from cloudft.data.formats.columns_line import columns_line
 from cloudft.data.formats.key_roles import is_descriptive, is_meaningful
+from cloudft.data.formats.multiple_choice import propose_choice
+from cloudft.data.formats.nested_records import propose_flattening
 from cloudft.data.formats.pairs import COMPLETION_KEYS, PROMPT_KEYS
 from cloudft.data.formats.record import BadRecord, RawRecord
 from cloudft.data.formats.record_format import RecordFormat
 
 SHOWN_KEYS = 8
+_DIGIT = re.compile(r"\d")
+_NUMBER = re.compile(r"[-+]?\d+([.,]\d+)?")
+TEXT_TASK = "customization_type: CONTINUED_PRE_TRAINING"
 SHOWN_LOST_KEYS = 3
 PROMPT_NAMES = (
     *PROMPT_KEYS,
@@ -48,27 +54,38 @@ FURTHER_COLUMNS = {
 def explain_unknown(value: RawRecord, *, is_labeled: bool) -> BadRecord:
     """Return the error for a record in no known format: its columns, and the lines to paste."""
     message = f"no known format has these keys: {list_columns(value)}"
-    if not is_labeled:
-        texts = sorted(_text_keys(value), key=lambda key: -len(str(value[key])))
-        fix = _join_lines([{"text": key} for key in texts[:2]])
-        return BadRecord("WrongKeys", message, fix or 'write each record as {"text": ...}')
-    fix = _join_lines(_propose_pairs(value)) or _manual_fix(value)
-    return BadRecord("WrongKeys", message, fix)
+    choice = propose_choice(value) if is_labeled else ""
+    fix = choice or _join_lines(propose_columns(value, is_labeled=is_labeled))
+    return BadRecord("WrongKeys", message, fix or _manual_fix(value, is_labeled=is_labeled))
+
+
+def propose_columns(value: RawRecord, *, is_labeled: bool) -> list[dict[str, str]]:
+    """Return what `data.columns` may say for a record in no known format.
+
+    One choice, two where either may be meant, or none.
+    """
+    if is_labeled:
+        return [] if propose_choice(value) else _propose_pairs(value)
+    texts = sorted(_text_keys(value), key=lambda key: -len(str(value[key])))
+    return [{"text": key} for key in texts[:2]]
 
 
 def _join_lines(proposals: Iterable[Mapping[str, str]]) -> str:
     return " or ".join(map(columns_line, proposals))
 
 
-def _manual_fix(value: RawRecord) -> str:
+def _manual_fix(value: RawRecord, *, is_labeled: bool) -> str:
+    if not is_labeled:
+        return 'write each record as {"text": ...}'
     fix = 'write each record as {"prompt": ..., "completion": ...}'
+    flattening = propose_flattening(value)
+    if flattening:
+        return f"{flattening} or {fix}"
     texts = _text_keys(value)
     if len(texts) != 1 or _lost(value, texts):
         return fix
     line = columns_line({"text": texts[0]})
-    return f"{fix}, or train on the text alone: {line} with customization_type:" + (
-        " CONTINUED_PRE_TRAINING"
-    )
+    return f"{fix}, or train on the text alone: {line} with {TEXT_TASK}"
 
 
 def may_be_a_label(key: str, value: object) -> bool:
@@ -79,8 +96,15 @@ def may_be_a_label(key: str, value: object) -> bool:
 
 
 def _text_keys(value: RawRecord) -> list[str]:
-    """Return the keys of texts; those that describe the record only if there is no other."""
-    texts = [key for key, item in value.items() if isinstance(item, str) and item.strip()]
+    """Return the keys of texts; those that describe the record only if there is no other.
+
+    A number is none: a table has its class numbers as text.
+    """
+    texts = [
+        key
+        for key, item in value.items()
+        if isinstance(item, str) and item.strip() and not _NUMBER.fullmatch(item.strip())
+    ]
     return [key for key in texts if not is_descriptive(key)] or texts
 
 
@@ -111,12 +135,17 @@ def _find_candidates(value: RawRecord) -> _Candidates:
     else:  # the text that would be a context is all that there is to ask about
         further = {name: key for name, key in further.items() if key not in prompts}
     used = {*prompts, *answers, *further.values()}
-    others = [key for key in texts if key not in used and not is_meaningful(key)]
+    others = [key for key in texts if key not in used and not _is_judgment(key)]
     if len(prompts) + len(answers) + len(others) < 2:  # `source` and `target`: all that there is
         strings = [key for key, item in value.items() if isinstance(item, str) and item.strip()]
-        others = [key for key in strings if key not in used and not is_meaningful(key)]
+        others = [key for key in strings if key not in used and not _is_judgment(key)]
         others = others if len(prompts) + len(answers) + len(others) == 2 else []
     return _Candidates(prompts, answers, others, further)
+
+
+def _is_judgment(key: str) -> bool:
+    """Return whether a key says something about an answer (`winner`): not a prompt, no answer."""
+    return is_meaningful(key) and len(key.strip()) > 1
 
 
 def find_further_columns(value: RawRecord) -> dict[str, str]:
@@ -154,8 +183,12 @@ def _choose_pairs(found: _Candidates, value: RawRecord) -> list[dict[str, str]]:
     def pair(prompt: str, completion: str, **more: str) -> dict[str, str]:
         return {"prompt": prompt, "completion": completion, **more}
 
+    order = list(value)
+
     def longest(keys: Iterable[str]) -> list[str]:
-        return sorted(keys, key=lambda key: -len(str(value[key])))[:2]
+        # In the record's own order: most tables have the question left of its answer.
+        chosen = sorted(keys, key=lambda key: -len(str(value[key])))[:2]
+        return sorted(chosen, key=order.index)
 
     if found.prompts and found.answers:
         return [pair(p, a) for p in found.prompts for a in found.answers][:2]
@@ -168,7 +201,19 @@ def _choose_pairs(found: _Candidates, value: RawRecord) -> list[dict[str, str]]:
     texts = longest([*found.prompts, *found.others])
     if len(found.prompts) == 1 and found.others:  # what is named like a prompt leads
         texts = [found.prompts[0], longest(found.others)[0]]
-    return [pair(texts[0], texts[1]), pair(texts[1], texts[0])] if len(texts) == 2 else []
+    if len(texts) != 2:
+        return []
+    classes = [key for key, item in value.items() if _is_class_number(key, item)]
+    if len(classes) == 1 and not found.prompts:
+        first, second = sorted(texts, key=list(value).index)
+        return [pair(second, classes[0], context=first), pair(first, second)]
+    return [pair(texts[0], texts[1]), pair(texts[1], texts[0])]
+
+
+def _is_class_number(key: str, item: object) -> bool:
+    """Return whether a value may be the class of two texts: a digit, as a number or as text."""
+    is_number = isinstance(item, (int, str)) and not isinstance(item, bool)
+    return is_number and bool(_DIGIT.fullmatch(str(item).strip())) and not is_descriptive(key)
 
 
 def _lost(value: RawRecord, used: Iterable[str]) -> list[str]:
@@ -198,6 +243,9 @@ def explain_leftover(
         f"read as {format.title or format.name}, the record would lose {shown}{more}, which may"
         " carry meaning"
     )
+    choice = propose_choice(value)
+    if choice:
+        return BadRecord("UnusedKeys", message, choice, lost[0])
     lines = [columns_line(columns_of(f, value)) for f in readings[:2] if f.canonical_columns]
     if not lines:
         fix = f"take {' and '.join(repr(key[:40]) for key in lost)} out of the records"

@@ -8,12 +8,13 @@ similarity.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from cloudft.data.formats.columns_line import LINE_START, OPTIONAL_COLUMNS
+from cloudft.data.formats.columns_line import LINE_START, OPTIONAL_COLUMNS, with_own_names
 from cloudft.data.formats.key_roles import may_be_left_out
 from cloudft.data.formats.proposals import (
     explain_leftover,
@@ -30,6 +31,7 @@ from cloudft.data.formats.registry import (
     registry_generation,
 )
 
+_QUOTED = re.compile(r"'([^']*)'")
 MIN_RENDERED_TEXTS = 2
 """Texts that a further text must have in it to count as the record, rendered."""
 
@@ -50,8 +52,8 @@ def parse_record(value: RawRecord, columns: Mapping[str, str], target: str = "")
     record is staged for: some take prompts without an answer.
     """
     dropped: tuple[str, ...] = ()
-    if columns and any(column in value for column in columns.values()):
-        value, dropped = rename_columns(value, columns)
+    if columns:
+        value, dropped = rename_columns(flatten_record(value, columns), columns)
     target_format = find_format(target)
     if target_format is not None and target_format.parse_unanswered is not None:
         unanswered = target_format.parse_unanswered(value)
@@ -66,9 +68,12 @@ def rename_columns(
 ) -> tuple[RawRecord, tuple[str, ...]]:
     """Return the columns that the user named, by canonical key, and the names of all others.
 
-    Naming columns is the decision to leave the others out. Raises BadRecord for a missing one;
-    those that only say more, such as a system prompt, may be missing in some records.
+    Naming columns is the decision to leave the others out. A record that has none of them stays as
+    it is. Raises BadRecord for a missing one; those that only say more, such as a system prompt,
+    may be missing in some records.
     """
+    if not any(column in value for column in columns.values()):
+        return value, ()
     missing = [
         column
         for name, column in columns.items()
@@ -82,6 +87,26 @@ def rename_columns(
         key for key, item in value.items() if key not in used and item not in (None, "", [], {})
     ]
     return renamed, tuple(dropped)
+
+
+def flatten_record(value: RawRecord, columns: Mapping[str, str]) -> RawRecord:
+    """Return a record of an annotation tool as a row; another record as it is. Raises BadRecord."""
+    for format in _flattening_formats(tuple(value), registry_generation()):
+        if format.flatten and (format.recognizes is None or format.recognizes(value)):
+            return format.flatten(value, columns)
+    return value
+
+
+@lru_cache(maxsize=1024)
+def _flattening_formats(keys: tuple[str, ...], generation: int) -> tuple[RecordFormat, ...]:
+    """Return the formats of annotation tools whose keys are there."""
+    present = set(keys)
+    return tuple(f for f in all_formats() if f.flatten is not None and f.keys.match(present))
+
+
+def is_annotated(keys: Iterable[str]) -> bool:
+    """Return whether a record with these keys is of an annotation tool's export."""
+    return bool(_flattening_formats(tuple(keys), registry_generation()))
 
 
 def _is_optional(name: str, columns: Mapping[str, str]) -> bool:
@@ -117,7 +142,7 @@ def _match_keys(keys: tuple[str, ...], generation: int) -> tuple[Match, ...]:
         if format.parse is None or not format.keys.match(present):
             continue
         known = {*format.keys.required, *format.keys.optional}
-        unused = tuple([key for key in keys if key not in known])
+        unused = tuple([key for key in keys if key not in known and not format.reads_all_keys])
         found.append(Match(format, unused))
     # sorted() is stable: of two that use as many keys, the one that is registered first leads.
     return tuple(sorted(found, key=lambda match: len(match.unused)))
@@ -126,12 +151,31 @@ def _match_keys(keys: tuple[str, ...], generation: int) -> tuple[Match, ...]:
 def _recognize(value: RawRecord, *, is_labeled: bool = True) -> Record:
     """Return the record in the format that fits it best. Raises BadRecord."""
     match = next(_find_matches(value), None)
+    if match is not None:
+        return _read_as(match, value, is_labeled=is_labeled)
+    names = _usual_names(tuple(value), registry_generation())
+    renamed = {names.get(key, key): item for key, item in value.items()}
+    match = next(_find_matches(renamed), None) if names else None
     if match is None:
-        renamed = _with_usual_case(value)
-        match = next(_find_matches(renamed), None)
-        if match is None:
-            raise _explain_unknown(value, is_labeled=is_labeled)
-        value = renamed
+        raise _explain_unknown(value, is_labeled=is_labeled)
+    own = {usual: key for key, usual in names.items()}
+    try:
+        record = _read_as(match, renamed, is_labeled=is_labeled)
+    except BadRecord as bad:
+        raise _with_own_keys(bad, own) from None
+    return replace(record, left_out=tuple([own.get(key, key) for key in record.left_out]))
+
+
+def _with_own_keys(bad: BadRecord, own: Mapping[str, str]) -> BadRecord:
+    """Return an error about keys as a format writes them with the keys as the record has them."""
+    message = _QUOTED.sub(lambda name: repr(own.get(name[1], name[1])), bad.message)
+    fix = _QUOTED.sub(lambda name: repr(own.get(name[1], name[1])), bad.fix)
+    field = bad.field and own.get(bad.field.removeprefix("/"), bad.field.removeprefix("/"))
+    return BadRecord(bad.code, message, with_own_names(fix, own), field)
+
+
+def _read_as(match: Match, value: RawRecord, *, is_labeled: bool) -> Record:
+    """Return the record in a format that fits, if what that leaves out says nothing."""
     assert match.format.parse is not None
     unused = [key for key in match.unused if value[key] not in (None, "", [], {})]
     if not unused or not match.format.is_trained_on:
@@ -183,14 +227,9 @@ def _other_readings(value: RawRecord) -> list[RecordFormat]:
     return [m.format for m in matches if len(m.unused) == fewest and m.format.is_trained_on]
 
 
-def _with_usual_case(value: RawRecord) -> RawRecord:
-    """Return the record with the formats' own keys where one differs in case or in outer spaces."""
-    names = _usual_names(tuple(value), registry_generation())
-    return {names.get(key, key): item for key, item in value.items()} if names else value
-
-
 @lru_cache(maxsize=1024)
 def _usual_names(keys: tuple[str, ...], generation: int) -> Mapping[str, str]:
+    """Return the formats' own keys of those that differ in case or in outer spaces."""
     known = {
         key.lower(): key
         for format in all_formats()
@@ -215,7 +254,7 @@ def _texts_of(record: Record) -> list[str]:
 def _repeats(value: object, texts: Sequence[str], used: Sequence[str]) -> bool:
     """Return whether a value says only what the record says anyway.
 
-    It is one of the record's texts (UltraChat's `prompt`), or all of them in one rendered text
+    It is one of the texts (UltraChat's `prompt`, an `input` once more), or all of them in one text
     (Alpaca's `text`); `used` are the texts as they are written in the record.
     """
     if not isinstance(value, str):
@@ -242,17 +281,18 @@ class Detection:
 
 
 def detect_format(
-    values: Sequence[RawRecord], columns: Mapping[str, str] | None = None
+    values: Sequence[RawRecord], columns: Mapping[str, str] | None = None, target: str = ""
 ) -> Detection | None:
     """Return the format of most of the records, by parsing them; None if none can be parsed.
 
-    Where two formats match equally often, the one that is registered first wins.
+    `columns` and `target` are those of `parse_record`. Where two formats match equally often, the
+    one that is registered first wins.
     """
     counts: Counter[str] = Counter()
     matching: dict[str, list[RawRecord]] = {}
     for value in values:
         try:
-            name = parse_record(value, columns or {}).format
+            name = parse_record(value, columns or {}, target).format
         except BadRecord:
             continue
         if find_format(name) is not None:
@@ -263,5 +303,8 @@ def detect_format(
     rank = {format.name: place for place, format in enumerate(all_formats())}
     name = max(counts, key=lambda name: (counts[name], -rank[name]))
     format = get_format(name)
-    shown = [rename_columns(v, columns)[0] if columns else v for v in matching[name]]
+    shown = [
+        rename_columns(flatten_record(v, columns), columns)[0] if columns else v
+        for v in matching[name]
+    ]
     return Detection(format, format.describe(shown), counts[name], len(values))

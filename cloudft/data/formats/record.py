@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
+from cloudft.types import Severity
+
 RawRecord = Mapping[str, object]
 """One record as it was read: a JSON object, or a row of a table by its column names."""
 JsonObject = dict[str, object]
@@ -16,10 +18,18 @@ JsonObject = dict[str, object]
 class BadRecord(Exception):
     """One record that can't be used: code, message, remedy, and a JSON pointer to the field."""
 
+    severity: Severity = "error"
+
     def __init__(self, code: str, message: str, fix: str, field: str | None = None) -> None:
         super().__init__(message)
         self.code, self.message, self.fix = code, message, fix
         self.field = None if field is None else _to_pointer(field)
+
+
+class OmittedRecord(BadRecord):
+    """A record that is left out on a warning: there is nothing in it to learn."""
+
+    severity: Severity = "warning"
 
 
 _NESTED = re.compile(r"\w+(\[\d+\]|\.\w+)+")

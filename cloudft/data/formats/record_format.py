@@ -60,6 +60,11 @@ class RecordFormat:
     parse_unanswered: Callable[[RawRecord], Conversation | None] | None = None
     """Parse records that staging for this format accepts besides labeled ones: prompts without an
     answer. None for other records, which are then parsed by their own format."""
+    flatten: Callable[[RawRecord, Mapping[str, str]], RawRecord] | None = None
+    """For exports of annotation tools: return a record as a row, so that `data.columns` (the second
+    argument) can name what is nested. Raises BadRecord."""
+    reads_all_keys: bool = False
+    """Whether `parse` judges every key of a record, and names those that it leaves out."""
     rewrite_as: str = "prompt-completion"
     """Where `write` is None: the format in which `data split`, `mix` and `dedupe` write them."""
     text_keys: tuple[str, ...] = ()

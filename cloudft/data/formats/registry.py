@@ -9,20 +9,26 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from cloudft.data.formats import (
+    annotated_texts,
+    argilla,
     chat_dialects,
     claude_messages,
     converse,
     distillation,
+    label_studio,
+    media,
     messages,
     pairs,
     plain_text,
     preferences,
     reinforcement,
 )
-from cloudft.data.formats.record import BadRecord, Conversation, Document, Record
+from cloudft.data.formats.record import BadRecord, Conversation, Document, Record, Tool
 from cloudft.data.formats.record_format import RecordFormat
 
 _BUILT_IN = (
+    # Media first: a record with pictures has all keys of one without.
+    *media.FORMATS,
     *pairs.FORMATS,
     # The three chat formats share the key `messages`: the more specific ones are tried first.
     converse.FORMAT,
@@ -34,6 +40,9 @@ _BUILT_IN = (
     reinforcement.VERL_FORMAT,
     reinforcement.PROMPT_FORMAT,
     *preferences.FORMATS,
+    *label_studio.FORMATS,
+    *argilla.FORMATS,
+    *annotated_texts.FORMATS,
     plain_text.INPUT_FORMAT,
     plain_text.TEXT_FORMAT,
 )
@@ -81,6 +90,12 @@ def find_format(name: str) -> RecordFormat | None:
     return _formats.get(name)
 
 
+def format_title(name: str) -> str:
+    """Return what messages call the format of that name; the name if it is none of them."""
+    format = _formats.get(name)
+    return (format.title or format.name) if format else name
+
+
 def all_formats() -> tuple[RecordFormat, ...]:
     """Return every format, in the order in which records are matched."""
     return tuple(_formats.values())
@@ -125,7 +140,14 @@ def _wrong_task(format: str, kind: str, reason: str) -> BadRecord:
 
 def _count_characters(record: Conversation) -> int:
     texts = [*record.system, *(text for turn in record.turns for text in turn.all_texts)]
-    return sum(map(len, texts))
+    # Tools are read, and billed, like any text of the prompt.
+    return sum(map(len, texts)) + sum(map(_count_tool_characters, record.tools))
+
+
+def _count_tool_characters(tool: Tool) -> int:
+    import orjson
+
+    return len(tool.name) + len(tool.description) + len(orjson.dumps(tool.parameters))
 
 
 for _format in _BUILT_IN:

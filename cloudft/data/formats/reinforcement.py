@@ -46,6 +46,8 @@ def parse_unanswered(value: RawRecord) -> PromptWithReference | None:
         raise BadRecord("BadTurns", message, f"move that answer into {REFERENCE_KEY!r}", "messages")
     extra = {key: item for key, item in value.items() if key not in CHAT_KEYS}
     reference = value.get(REFERENCE_KEY)
+    if reference in ("", {}, []) or (isinstance(reference, str) and not reference.strip()):
+        reference = None  # an empty reference is none: Amazon's validator refuses it
     return PromptWithReference(
         "graded", parsed.system, parsed.turns, reference, extra, tools=parsed.tools
     )
@@ -80,7 +82,8 @@ def refuse(value: RawRecord) -> Conversation:
     raise BadRecord(
         "WrongTask",
         "records for reinforcement: a prompt, and what a grader compares answers with",
-        "set customization_type: REINFORCEMENT_FINE_TUNING",
+        "set customization_type: REINFORCEMENT_FINE_TUNING, and a base_model that has it: cloudft"
+        " models lists them",
         REFERENCE_KEY if REFERENCE_KEY in value else None,
     )
 

@@ -11,6 +11,11 @@ from pathlib import Path
 from typing import IO, cast
 
 from cloudft.data.findings import Findings
+from cloudft.data.sources.dataset_folder import (
+    BadDatasetFolder,
+    is_about_data,
+    recognize_folder,
+)
 
 FILE_TYPES = {
     ".jsonl": "jsonl",
@@ -19,10 +24,15 @@ FILE_TYPES = {
     ".csv": "csv",
     ".tsv": "csv",
     ".parquet": "parquet",
+    ".arrow": "arrow",
+    ".feather": "arrow",
     ".txt": "text",
     ".md": "text",
 }
 """The file types that can be read, by the end of the name in lower case."""
+SPLITS = {"data.validation": "validation", "data.test": "test"}
+SPLITS |= {"--validation": "validation", "--test": "test"}
+"""The split that a field or option takes from a data set's folder; others take `train`."""
 
 
 @dataclass(frozen=True)
@@ -58,15 +68,23 @@ class SourceResolver:
     findings: Findings
     _named_by: dict[str, str] = field(default_factory=dict)
 
-    def resolve(self, field: str, patterns: Sequence[str]) -> list[SourceFile]:
-        """Return the files that a field names, in order; those of a folder or a glob sorted."""
+    def resolve(
+        self, field: str, patterns: Sequence[str], split: str | None = None
+    ) -> list[SourceFile]:
+        """Return the files that a field names, in order; those of a folder or a glob sorted.
+
+        Of a data set's folder it is the files of one split, by default that of the field.
+        """
+        split = split or SPLITS.get(field, "train")
         files: list[SourceFile] = []
         for pattern in patterns:
             if pattern.startswith("s3://"):
                 files += self._resolve_s3(field, pattern)
                 continue
             try:
-                sources = (self._make_source(field, path) for path in self._paths(field, pattern))
+                sources = (
+                    self._make_source(field, path) for path in self._paths(field, pattern, split)
+                )
                 files += [source for source in sources if source is not None]
             except OSError as exc:  # a folder on the way that can't be entered
                 self._add_unreadable(field, exc)
@@ -80,7 +98,7 @@ class SourceResolver:
         for name in list_object_uris(uri):
             file_type = FILE_TYPES.get(Path(name).suffix.lower())
             has_objects = True
-            if file_type is None or file_type == "parquet":  # Parquet is read from its end
+            if file_type in (None, "parquet", "arrow"):  # Parquet is read from its end
                 unsupported.append(name)
             elif (problem := self._check_named_once(field, name)) is not None:
                 code, message, fix = problem
@@ -96,7 +114,7 @@ class SourceResolver:
             message = f"{len(unsupported)} of the objects can't be read as a stream: {first}"
             self.findings.add("UnsupportedFileType", message, fix, file=first, field=field)
 
-    def _paths(self, field: str, pattern: str) -> Iterator[Path]:
+    def _paths(self, field: str, pattern: str, split: str) -> Iterator[Path]:
         """Yield the plain files that one path, folder or glob matches."""
         path = self.base_dir / _expand_user(pattern)
         matches = [path] if os.path.lexists(path) else self._glob(pattern)
@@ -104,7 +122,8 @@ class SourceResolver:
             self._add_missing(field, pattern, path)
         for match in matches:
             if match.is_dir():
-                yield from self._files_below(field, match)
+                shown = Path(pattern) if match == path else match
+                yield from self._files_below(field, match, shown, split)
             else:
                 yield match
 
@@ -121,29 +140,50 @@ class SourceResolver:
         file = _display(path)
         self.findings.add("FileNotFound", f"{what} {pattern}", fix, file=file, field=field)
 
-    def _files_below(self, field: str, folder: Path) -> Iterator[Path]:
-        """Yield the data files below a folder, sorted; hidden ones and other types left out."""
-        data_files: list[Path] = []
-        others: list[str] = []
+    def _files_below(self, field: str, folder: Path, named: Path, split: str) -> Iterator[Path]:
+        """Yield the data files below a folder, sorted; hidden ones and other types left out.
+
+        Of a data set's folder these are the files of one split.
+        """
+        files = self._list_files(field, folder)
+        shown = _display(folder)
+        try:
+            dataset = recognize_folder(folder, files, named)
+            chosen, message = dataset.choose(split, field, named) if dataset else (files, "")
+        except BadDatasetFolder as bad:
+            self.findings.add("NoSplit", bad.message, bad.fix, file=shown, field=field)
+            return
+        if dataset is not None:
+            self.findings.add("DatasetFolder", message, "", file=shown, severity="note")
+        else:
+            chosen = self._without_others(field, shown, files)
+        if not chosen and not self.findings.count_errors(shown):
+            message, fix = f"no data file in the folder {shown}", _list_types()
+            self.findings.add("NoRecords", message, fix, file=shown, field=field)
+        yield from (folder / path for path in chosen)
+
+    def _list_files(self, field: str, folder: Path) -> list[Path]:
+        """Return the files below a folder that are not hidden, relative to it, sorted."""
+        files: list[Path] = []
 
         def add_unreadable(error: OSError) -> None:
             self._add_unreadable(field, error)
 
         for root, folders, names in os.walk(folder, onerror=add_unreadable):
             folders[:] = [name for name in folders if not name.startswith(".")]
-            for name in (n for n in names if not n.startswith(".")):
-                path = Path(root, name)
-                if path.suffix.lower() in FILE_TYPES:
-                    data_files.append(path)
-                else:
-                    others.append(str(path.relative_to(folder)))
-        shown = _display(folder)
+            files += [Path(root, n).relative_to(folder) for n in names if not n.startswith(".")]
+        return sorted(files, key=lambda path: path.parts)
+
+    def _without_others(self, field: str, shown: str, files: Sequence[Path]) -> list[Path]:
+        """Return the files of a known type, without those that are about the data."""
+        types = {path: FILE_TYPES.get(path.suffix.lower()) for path in files}
+        # A README beside tables is about them; in a folder of texts it is one of these.
+        has_tables = any(type not in (None, "text") for type in types.values())
+        data = [p for p in files if types[p] and not (has_tables and is_about_data(p))]
+        others = [str(path) for path in files if path not in data]
         if others:
-            self._add_ignored(field, shown, sorted(others))
-        if not data_files and not self.findings.count_errors(shown):
-            message, fix = f"no data file in the folder {shown}", _list_types()
-            self.findings.add("NoRecords", message, fix, file=shown, field=field)
-        yield from sorted(data_files, key=lambda path: path.parts)
+            self._add_ignored(field, shown, others)
+        return data
 
     def _add_unreadable(self, field: str, error: OSError) -> None:
         file = _display(Path(error.filename or self.base_dir))
@@ -153,7 +193,7 @@ class SourceResolver:
     def _add_ignored(self, field: str, folder: str, names: list[str]) -> None:
         listed = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
         count = "1 file" if len(names) == 1 else f"{len(names)} files"
-        message = f"{count} of another type left out: {listed}"
+        message = f"{count} that hold no data left out: {listed}"
         self.findings.add(
             "IgnoredFiles", message, _list_types(), file=folder, field=field, severity="warning"
         )

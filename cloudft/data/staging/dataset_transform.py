@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -17,6 +17,7 @@ from cloudft.data.analysis.duplicates import Duplicate, find_duplicates
 from cloudft.data.checks.dataset_size import has_enough_general, note_unsplittable
 from cloudft.data.checks.validator import Validator, note_unused_columns
 from cloudft.data.findings import Findings
+from cloudft.data.formats.columns_line import with_options
 from cloudft.data.formats.recognizer import parse_record
 from cloudft.data.formats.record import BadRecord
 from cloudft.data.formats.registry import find_format
@@ -57,9 +58,17 @@ class DatasetTransform:
     def __post_init__(self) -> None:
         self._sources = SourceResolver(Path.cwd(), self.findings)
 
-    def convert(self, inputs: Sequence[str], target: str, out: Path) -> StagedFile:
-        """Write all records into the new file `out`, in a target of `data convert`, or csv."""
+    def convert(
+        self, inputs: Sequence[str], target: str, out: Path, *, by_line: bool = False
+    ) -> StagedFile:
+        """Write all records into the new file `out`, in a target of `data convert`, or csv.
+
+        With `by_line` each line of a text file is a document.
+        """
         sources = self._files("IN", inputs)
+        if by_line:
+            kinds = {"text": "text lines"}
+            sources = [replace(s, file_type=kinds.get(s.file_type, s.file_type)) for s in sources]
         with new_output_file(out) as temporary:
             sink = CsvWriter(temporary) if target == "csv" else JsonlWriter(temporary, target)
             with sink:
@@ -178,7 +187,7 @@ class DatasetTransform:
     def _output_format(self, sources: Sequence[SourceFile]) -> str:
         """Return the format of the first good record: files keep their format where they can."""
         for source in sources:
-            for row in read_rows(ReadContext(source, Findings())):
+            for row in read_rows(ReadContext(source, Findings(), columns=self.columns)):
                 try:
                     format = find_format(parse_record(row.value, self.columns).format)
                 except BadRecord:
@@ -239,7 +248,7 @@ class DatasetTransform:
         if self.has_columns is False and not self.findings.count_errors():
             note_unused_columns(self.columns, self.findings)
         if self.findings.count_errors():
-            listed = self.findings.all()
+            listed = with_options(self.findings.all(), type_option="--to")
             raise CheckFailed(next(f.message for f in listed if f.severity == "error"), listed)
 
 

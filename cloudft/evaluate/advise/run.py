@@ -123,7 +123,7 @@ def run_advice(
             requested=spec.evaluate.task,
             labels=spec.evaluate.labels,
         ),
-        default_generation_config(references, spec.evaluate.max_new_tokens),
+        default_generation_config(held_out.examples, spec.evaluate.max_new_tokens),
     )
     prompts = _build_prompts(staged.job, measurement)
     session = base_backend.open_base_session(staged.job)

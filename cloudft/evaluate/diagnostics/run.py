@@ -179,7 +179,7 @@ def score_multiple_choice(
 
 def _completion_config(examples: Sequence[EvalExample]) -> GenerationConfig:
     """Return greedy decoding with enough tokens to recognize the longest reference."""
-    longest = max(len(example.reference) for example in examples)
+    longest = max(example.reply_length for example in examples)
     return GenerationConfig(max_new_tokens=min(MAX_COMPLETION_TOKENS, 16 + longest // 2))
 
 

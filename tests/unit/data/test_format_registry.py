@@ -68,7 +68,7 @@ def test_an_added_format_is_checked_and_staged(tmp_path: Path, quiz: RecordForma
     tiny.write_jsonl(tmp_path / "a.jsonl", RECORDS)
     spec = DataSpec.model_validate({"train": "a.jsonl"})
     report = check_data(spec, format="converse", base_dir=tmp_path)
-    assert report.findings == ()
+    assert [finding.message for finding in report.findings] == ["read as quiz: 5 quiz questions"]
     assert report.volumes is not None and report.volumes["train"].records == 12
     staged = stage_data(
         spec,
@@ -87,8 +87,9 @@ def test_an_added_format_is_in_faults_and_detected(tmp_path: Path, quiz: RecordF
     (tmp_path / "a.jsonl").write_text('{"q": "Where?", "aa": "x"}\n')
     spec = DataSpec.model_validate({"train": "a.jsonl"})
     [finding] = check_data(spec, format="converse", base_dir=tmp_path).findings
-    assert (finding.code, finding.fix) == ("WrongKeys", "rename 'aa' to 'a'")
-    assert '{"q", "a", "level"?}' in finding.message
+    lines = "data.columns: {prompt: q, completion: aa} or data.columns: {prompt: aa, completion: q}"
+    assert (finding.code, finding.fix) == ("WrongKeys", lines)
+    assert "'q' (text, 6 characters), 'aa' (text, 1 characters)" in finding.message
     detected = detect_format(RECORDS)
     assert detected is not None
     assert (detected.format, detected.evidence) == (quiz, "12 quiz questions")
@@ -158,7 +159,7 @@ def test_a_format_is_detected_with_its_evidence(
 
 def test_what_no_format_takes_is_not_detected() -> None:
     assert detect_format([]) is None
-    assert detect_format([{"x": "y"}, {"prompt": 1, "completion": "b"}]) is None
+    assert detect_format([{"x": "y"}, {"prompt": {}, "completion": "b"}]) is None
 
 
 def test_a_format_is_only_read_or_can_be_written() -> None:

@@ -9,10 +9,13 @@ import chat_templates
 import pytest
 import tiny
 
+from cloudft.data.formats.recognizer import parse_record
+from cloudft.data.formats.record import Conversation, Reasoning
 from local_backend.data.chat_messages import to_chat
 from local_backend.data.chat_template import PLAIN_TEMPLATE, split_turns
 from local_backend.data.encode import tokenize_segments
 from local_backend.errors import TrainerError
+from local_backend.inference.answers import parse_answer
 from local_backend.inference.generate import encode_prompt
 from local_backend.models.load_model import LoadedModel
 
@@ -212,6 +215,14 @@ def test_own_tokens_alone_are_learned_after_the_prompt_of_generation(name: str, 
         prompt = {**value, "messages": [*system, *turns[:index]]}
         prompt.pop("system", None)
         assert encode_prompt(loaded_model(tokenizer), prompt) == ids[:begin]
+        answer = parse_answer(
+            tokenizer, ids[begin : end - 1], [tiny.END], with_tools="toolConfig" in value
+        )
+        parsed = parse_record({**value, "messages": turns[: index + 1]}, {})
+        assert isinstance(parsed, Conversation)
+        thoughts = [b.text for b in parsed.turns[-1].content if isinstance(b, Reasoning)]
+        if (name, kind) != ("GPT_OSS", "text-and-call"):  # it has one channel for both
+            assert (answer.text, answer.reasoning) == (parsed.answer, "".join(thoughts))
 
 
 def learned(name: str, value: Block) -> list[str]:

@@ -1,0 +1,75 @@
+"""Find the records within a record that holds them, and write the command that takes them out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+
+MAX_DEPTH = 4
+MAX_SETS = 3
+_PLAIN = re.compile(r"[A-Za-z_]\w*")
+_KEYWORDS = frozenset(
+    {"and", "def", "else", "end", "if", "import", "label", "or", "reduce", "then"}
+)
+
+
+def jq_command(program: str, name: str = "PAIRS") -> str:
+    """Return the command that writes other records from a file of JSON."""
+    return f"jq -c '{program}' FILE > {name}.jsonl"
+
+
+def jq_path(keys: Sequence[str]) -> str | None:
+    """Return the path to a value in jq, None for keys that a shell's quotes can't hold."""
+    if any("'" in key or '"' in key or "\\" in key for key in keys):
+        return None
+    return "".join(
+        f".{key}" if _PLAIN.fullmatch(key) and key not in _KEYWORDS else f'.["{key}"]'
+        for key in keys
+    )
+
+
+def propose_flattening(value: Mapping[str, object]) -> str:
+    """Return how to write the records that a record holds, for each set of them; "" for none."""
+    found = list(_find_records((), value))[:MAX_SETS]
+    return " or ".join(filter(None, (_flatten(keys, records) for keys, records in found)))
+
+
+def _flatten(keys: Sequence[str], records: list[object] | dict[str, object]) -> str:
+    path = jq_path(keys)
+    if path is None:
+        return ""
+    if isinstance(records, list):
+        return f"for what is in {keys[-1]!r}: {jq_command(f'{path}[]', 'RECORDS')}"
+    texts = [str(key) for key, item in records.items() if isinstance(item, str)]
+    ends = [jq_path([key]) for key in texts]
+    if len(texts) != 2 or None in ends:
+        return f"for what is in {keys[-1]!r}: {jq_command(path, 'RECORDS')}"
+    lines = [
+        jq_command(f"{path} | {{prompt: {prompt}, completion: {answer}}}")
+        for prompt, answer in (ends, ends[::-1])
+    ]
+    return " or ".join(lines)
+
+
+def _find_records(
+    keys: tuple[str, ...], value: object
+) -> Iterator[tuple[tuple[str, ...], list[object] | dict[str, object]]]:
+    """Yield lists of objects, and objects of several texts, with the keys that lead to each."""
+    if not isinstance(value, Mapping) or len(keys) >= MAX_DEPTH:
+        return
+    for key, item in value.items():
+        here = (*keys, str(key))
+        if isinstance(item, list) and item and all(isinstance(i, dict) for i in item):
+            if any(_has_texts(i, 1) for i in item):
+                yield here, item
+        elif isinstance(item, dict):
+            if _has_texts(item, 2):
+                yield here, item
+            else:
+                yield from _find_records(here, item)
+
+
+def _has_texts(value: object, count: int) -> bool:
+    if not isinstance(value, Mapping):
+        return False
+    return sum(isinstance(i, str) and bool(i.strip()) for i in value.values()) >= count
