@@ -151,10 +151,15 @@ def utc_now() -> str:
 
 def write_json(path: Path, value: object, *, durable: bool = False) -> None:
     """Replace `path` with `value` atomically. With `durable`, it also survives a power cut."""
+    write_bytes(path, json.dumps(value, indent=1).encode(), durable=durable)
+
+
+def write_bytes(path: Path, raw: bytes, *, durable: bool = False) -> None:
+    """Replace `path` with a file of these bytes, as `write_json` does."""
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump(value, file, indent=1)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(raw)
             file.flush()
             if durable:
                 # Before the rename: otherwise a power cut could leave an empty file there.

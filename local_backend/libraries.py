@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 
@@ -20,5 +21,6 @@ def hide_torch() -> None:
     times the memory and the time. With None in `sys.modules` an import of torch raises
     ModuleNotFoundError, and transformers takes it as not installed.
     """
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # it would warn of no torch
     if "torch" not in sys.modules:
         sys.modules["torch"] = None  # type: ignore[assignment]

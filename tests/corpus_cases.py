@@ -11,6 +11,7 @@ import os
 import re
 import shlex
 import shutil
+import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -166,7 +167,7 @@ class Remedy:
 
 _PASTED = re.compile(
     r"data\.columns: (?=\{)|customization_type: (\w+)|`(cloudft [^`]*)`"
-    r"|data\.train: (\[[^\]]*\]|\"[^\"]*\"|\S+)"
+    r"|data\.train: (\[[^\]]*\]|\"[^\"]*\"|\S+)|(jq -c '[^']*' \S+ > \S+\.jsonl)"
 )
 
 
@@ -204,6 +205,10 @@ def _remedy(fix: str, match: re.Match[str]) -> Remedy:
     if match[3]:
         train = yaml.safe_load(match[3])
         return Remedy(match[0], lambda job, _: replace(job, train=train))
+    if match[4]:
+        command = match[4]
+        is_edit = shutil.which("jq") is None
+        return Remedy(command, lambda job, _: _run_jq(command, job), is_edit=is_edit)
     line = fix[match.start() : _end_of_braces(fix, match.end())]
     pasted = yaml.safe_load(line)["data.columns"]
     return Remedy(line, lambda job, _: replace(job, data={**job.data, "columns": pasted}))
@@ -236,6 +241,17 @@ def _run(words: list[str], job: Job) -> Job:
     return replace(job, folder=new, train=copy.name)
 
 
+def _run_jq(command: str, job: Job) -> Job:
+    """Run a command of jq in the job's folder. The file that it writes replaces the data.
+
+    Without jq here, the records are written by hand.
+    """
+    if shutil.which("jq") is None:
+        return _new_file(job, _rewritten().encode(), "other.jsonl")
+    subprocess.run(["bash", "-c", command], cwd=job.folder, check=True)
+    return replace(job, train=command.rpartition(" > ")[2])
+
+
 def _new_file(job: Job, content: bytes, name: str = "") -> Job:
     """Return the job with a file of this content instead of its own."""
     new = job.folder / f"edited-{len(list(job.folder.iterdir()))}"
@@ -257,9 +273,12 @@ def take_out(job: Job, finding: Finding) -> Job:
 
 def rewrite(job: Job, _: Finding) -> Job:
     """Write the records by hand, as a person does who knows what they say."""
+    return _new_file(job, _rewritten().encode(), "rewritten.jsonl")
+
+
+def _rewritten() -> str:
     pairs = [(QUESTION, ANSWER), ("When does the museum open?", "At nine on weekdays.")]
-    records = [json.dumps({"prompt": p, "completion": c}) + "\n" for p, c in pairs]
-    return _new_file(job, "".join(records).encode(), "rewritten.jsonl")
+    return "".join([json.dumps({"prompt": p, "completion": c}) + "\n" for p, c in pairs])
 
 
 def name_another_file(job: Job, _: Finding) -> Job:
@@ -321,7 +340,7 @@ EDITS: dict[str, Edit] = {
             *("BadJson", "Truncated", "TooDeep", "NotFinite", "LoneSurrogate", "SingleQuotes"),
             *("ControlCharacter", "TrailingComma", "SeveralObjects", "ReservedWord"),
             *("OverTokenLimit", "LosesTurns", "WrongMedia", "MixedMedia", "TooManyMedia"),
-            *("TooManyTurns", "TooManySystemTexts", "WrongReasoning", "RepeatedHeader"),
+            *("TooManyTexts", "SeveralAnswers", "WrongReasoning", "RepeatedHeader"),
         ),
         take_out,
     ),
@@ -342,6 +361,8 @@ EDITS: dict[str, Edit] = {
     **dict.fromkeys(("GitLfsPointer", "WrongFileType"), name_another_file),
     **dict.fromkeys(("WrongTable", "TruncatedCells"), rewrite),
     **dict.fromkeys(("UnsureContent", "NoHeader"), keep_as_it_is),
+    **dict.fromkeys(("SeveralLabels", "DifferentAnswers"), keep_as_it_is),
+    **dict.fromkeys(("NestedRecords", "MarkedTexts"), rewrite),
     **dict.fromkeys(("LostCharacters", "DoubledEscapes", "CompletionSeparators"), rewrite),
     **dict.fromkeys(("ControlTokens", "TemplatedTexts", "MediaPlaceholders"), rewrite),
     **dict.fromkeys(("TimesAsAnswers", "NumbersAsAnswers"), rewrite),

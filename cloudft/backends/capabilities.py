@@ -13,6 +13,7 @@ from typing import Any
 
 from cloudft.backends.base import StagedJob
 from cloudft.backends.resources import CloudResource, ServingPlan
+from cloudft.data.checks.content_limits import MediaUse
 from cloudft.errors import DamagedJob
 from cloudft.inference import (
     Answer,
@@ -176,6 +177,14 @@ class SupportsProbe(ABC):
 
         Where memory does not suffice, no step is run and `seconds` is None. Raise TrainerError.
         """
+
+
+class SupportsMedia(ABC):
+    """A backend whose jobs read images, videos and documents that records name."""
+
+    @abstractmethod
+    def check_media(self, job: LoadedJob, media: MediaUse) -> list[Finding]:
+        """Return what is wrong with the objects that the records of a job name. Reads only."""
 
 
 class SupportsTokenize(ABC):

@@ -54,7 +54,7 @@ class Lifecycle:
 class MediaLimits:
     """Limits on the images, videos or documents of a dataset: formats, number and size of each.
 
-    `seconds_max` is the length of a video, which is not looked at.
+    `seconds_max` is the length of a video, which is not checked.
     """
 
     formats: tuple[str, ...]
@@ -72,10 +72,12 @@ class Limits:
     staged line. `system_texts_max`, `user_turns_max` and `turn_texts_max` limit one record.
 
     `reserved` words may be in no text, in whatever case; `reserved_exact` only as they are written.
-    `reserved_unsure` are words that a source lists without refusing them: warnings. `media` has the
-    limits of each kind of media that the model takes; a dataset has one kind. `ignores_validation`
-    is True where validation data is not used. `unsure` names the limits whose source is in doubt:
-    they are warnings. `other_sources` has the sources of limits that are not from `source`.
+    `reserved_unsure` are words that a source lists without refusing them: warnings.
+
+    `media` has the limits of each kind of media that the model takes; a dataset has one kind, in
+    its own bucket where `media_in_dataset_bucket` is True. `ignores_validation` is True where
+    validation data is not used. `unsure` names the limits whose source is in doubt: they are
+    warnings. `other_sources` has the sources of limits that are not from `source`.
     """
 
     source: Source
@@ -99,6 +101,7 @@ class Limits:
     reserved_exact: tuple[str, ...] = ()
     reserved_unsure: tuple[str, ...] = ()
     media: Mapping[str, MediaLimits] = field(default_factory=dict)
+    media_in_dataset_bucket: bool = False
     ignores_validation: bool = False
     unsure: tuple[str, ...] = ()
     other_sources: Mapping[str, Source] = field(default_factory=dict)

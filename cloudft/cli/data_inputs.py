@@ -6,6 +6,7 @@ import shlex
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -186,14 +187,17 @@ def max_record_length(job: LoadedJob, context: int) -> int | None:
 
 
 def canonical_records(
-    inputs: InputFiles, job: LoadedJob, role: str, findings: Findings
+    inputs: InputFiles, job: LoadedJob, role: str, findings: Findings, *, first: int = 1
 ) -> Iterator[tuple[LocatedRecord, bytes]]:
-    """Yield a role's records in the base model's format; add invalid ones to `findings`."""
+    """Yield a role's records in the base model's format; add invalid ones to `findings`.
+
+    Those before number `first`, from 1, are only read.
+    """
     from cloudft.data.formats.record import BadRecord
     from cloudft.data.formats.registry import encode_record
 
     target = job.model.formats[job.spec.customization_type]
-    for located in inputs.records(role, findings=findings):
+    for located in islice(inputs.records(role, findings=findings), first - 1, None):
         try:
             yield located, encode_record(located.record, target)[0]
         except BadRecord as bad:

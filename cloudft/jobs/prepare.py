@@ -13,11 +13,17 @@ from typing import TYPE_CHECKING
 
 from cloudft.backends import TRAINING_BACKENDS, backends_supporting, make_backend
 from cloudft.backends.base import Backend, StagedJob
-from cloudft.backends.capabilities import SupportsChatTemplate, SupportsPricing, SupportsProbe
+from cloudft.backends.capabilities import (
+    SupportsChatTemplate,
+    SupportsMedia,
+    SupportsPricing,
+    SupportsProbe,
+)
 from cloudft.backends.observer import SILENT, RunObserver
 from cloudft.backends.trained_model import trained_model
 from cloudft.catalogue import cost
 from cloudft.data.checks.check import DataReport, check_data
+from cloudft.data.checks.content_limits import MediaUse
 from cloudft.data.checks.dataset_limits import DatasetLimits
 from cloudft.data.checks.template_limits import TemplateLimits
 from cloudft.errors import (
@@ -78,8 +84,11 @@ def check(job: LoadedJob, backend: Backend, observer: RunObserver = SILENT) -> C
 
     `backend` is bound to the job's location.
     """
-    data = _check_data(job, observer, backend)
-    findings = (*job.findings, *data.findings, *_check_backend(job, backend).findings)
+    limits = _dataset_limits(job, backend)
+    data = _check_data(job, observer, limits)
+    report = _check_backend(job, backend)
+    media = _check_media(report, backend, limits.media)
+    findings = (*job.findings, *data.findings, *report.findings, *media)
     volumes = data.volumes
     estimate = backend.estimate(job, volumes) if volumes else None
     return CheckReport(findings, volumes, estimate, data.sources)
@@ -99,19 +108,23 @@ def prepare(
     if report.job is None or _has_errors(findings):
         # The data is read all the same, so that one error names every fault of the job.
         try:
-            data = _check_data(job, observer, backend).findings
+            data = _check_data(job, observer, _dataset_limits(job, backend)).findings
         except (CloudRefused, CloudUnreachable):  # data in S3, with the same broken credentials
             data = ()
         findings = (*job.findings, *data, *report.findings)
         if report.error is not None and not _has_errors(findings):
             raise report.error
         raise _check_failed(findings)
+    limits = _dataset_limits(report.job, backend)
     try:
-        staged = _stage_data(report.job, home, observer, backend)
+        staged = _stage_data(report.job, home, observer, limits)
     except CheckFailed as error:
         located = _with_locations(job, error.findings)
         raise _check_failed((*job.findings, *located, *report.findings)) from error
-    warnings = (*job.findings, *staged.findings, *report.findings)
+    media = _check_media(report, backend, limits.media)
+    warnings = (*job.findings, *staged.findings, *report.findings, *media)
+    if _has_errors(media):
+        raise _check_failed(warnings)
     return StagedJob(report.job, staged.manifest, staged.folder), warnings
 
 
@@ -173,20 +186,29 @@ def _template_limits(job: LoadedJob, backend: Backend) -> TemplateLimits | None:
     return TemplateLimits(model.alias, partial(backend.load_template_features, job))
 
 
-def _check_data(
-    job: LoadedJob, observer: RunObserver, backend: Backend | None = None
-) -> DataReport:
+def _check_media(report: _BackendReport, backend: Backend, media: MediaUse) -> tuple[Finding, ...]:
+    """Return the findings about objects that records name, where the backend's own are no error."""
+    if report.job is None or _has_errors(report.findings) or not media.objects:
+        return ()
+    if not isinstance(backend, SupportsMedia):
+        return ()
+    return tuple(backend.check_media(report.job, media))
+
+
+def _check_data(job: LoadedJob, observer: RunObserver, limits: DatasetLimits) -> DataReport:
     report = check_data(
         job.spec.data,
         format=_record_format(job),
         base_dir=job.base_dir,
         progress=observer.on_records_read,
-        limits=_dataset_limits(job, backend),
+        limits=limits,
     )
     return replace(report, findings=_with_locations(job, report.findings))
 
 
-def _stage_data(job: LoadedJob, home: Home, observer: RunObserver, backend: Backend) -> StagedData:
+def _stage_data(
+    job: LoadedJob, home: Home, observer: RunObserver, limits: DatasetLimits
+) -> StagedData:
     from cloudft.data.staging.stage import stage_data  # a check stages nothing
 
     return stage_data(
@@ -197,7 +219,7 @@ def _stage_data(job: LoadedJob, home: Home, observer: RunObserver, backend: Back
         base_dir=job.base_dir,
         root=home.staged,
         progress=observer.on_records_read,
-        limits=_dataset_limits(job, backend),
+        limits=limits,
     )
 
 
@@ -234,7 +256,7 @@ def estimate_all(
     backend_name: str | None = None,
 ) -> list[Estimate]:
     """Estimate the job on every backend, or on one. Raise CheckFailed for data with errors."""
-    data = _check_data(job, observer)
+    data = _check_data(job, observer, _dataset_limits(job))
     if data.volumes is None:
         errors = [f for f in data.findings if f.severity == "error"]
         raise CheckFailed(errors[0].message, data.findings)

@@ -19,10 +19,12 @@ import json
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
 from local_backend.data.chat_template import RecordFormat, Segment, find_stop_tokens
 from local_backend.data.encode import tokenize_segments
+from local_backend.data.prepared_tokenizer import keep_prepared, read_prepared
 from local_backend.data.template_support import supported_features
 from local_backend.errors import TrainerError
 from local_backend.job_dir import ModelRequest
@@ -63,10 +65,22 @@ class TokenizerFacts:
 def load_tokenizer_facts(model: ModelRequest) -> TokenizerFacts:
     """Return the tokenizer with its template, and the facts of the model that replies need.
 
-    Raise TrainerError if the tokenizer can't be loaded.
+    That of a folder is kept for the next time. Raise TrainerError if it can't be loaded.
     """
     source = locate_weights(model["name"], model["weights"])  # with torch, if it is to be converted
     hide_torch()
+    folder = Path(source)
+    kept = read_prepared(folder, lambda: load_tokenizer(source)[0]) if folder.is_dir() else None
+    if kept is not None:
+        return TokenizerFacts(kept[0], **kept[1])
+    facts = _load_with_transformers(source)
+    if folder.is_dir():
+        others = {key: value for key, value in vars(facts).items() if key != "tokenizer"}
+        keep_prepared(folder, facts.tokenizer, others)
+    return facts
+
+
+def _load_with_transformers(source: str) -> TokenizerFacts:
     silence_libraries()
     from transformers import AutoConfig
 
@@ -112,8 +126,8 @@ def split_token_texts(tokenizer: PreTrainedTokenizerBase, text: str) -> list[str
     if not tokenizer.is_fast:
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
         return [str(part) for part in tokenizer.convert_ids_to_tokens(ids)]
-    encoding = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-    ends = [end for _, end in encoding["offset_mapping"]]
+    encoding = tokenizer.backend_tokenizer.encode(text, add_special_tokens=False)
+    ends = [end for _, end in encoding.offsets]
     parts, start = [], 0
     # The last token takes the rest of the text, dropped white space included.
     for end in [*ends[:-1], len(text)] if ends else []:

@@ -1,7 +1,7 @@
 """Separate what a model wrote into its reasoning, its answer and its tool calls.
 
 The marks around them differ from template to template. They are learned from the template itself:
-it renders made-up replies, and what stands around their words are the marks.
+it renders made-up replies, and the text around their words is the marks.
 """
 
 from __future__ import annotations

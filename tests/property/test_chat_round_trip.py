@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cloudft.data.analysis.duplicates import record_text
 from cloudft.data.checks.template_limits import TEMPLATE_FEATURES, find_template_needs
 from cloudft.data.formats.recognizer import parse_record
-from cloudft.data.formats.record import Conversation
+from cloudft.data.formats.record import BadRecord, Conversation
 from cloudft.data.formats.registry import encode_record
 from cloudft.inference import message_text
 from cloudft.jobs.prompts import prompt_of_record
@@ -18,6 +20,7 @@ from local_backend.data.chat_messages import to_chat
 from local_backend.data.template_support import FEATURE_NAMES, find_needs
 
 Value = dict[str, Any]
+USE = {"toolUseId": "a", "name": "f", "input": {"k": 1}}
 TEXT = st.text(st.characters(codec="utf-8"), min_size=1, max_size=12).filter(str.strip)
 NAME = st.from_regex(r"[a-z][a-z_]{0,8}", fullmatch=True)
 JSON = st.recursive(
@@ -124,3 +127,42 @@ def test_a_prompt_has_every_turn_before_the_answer_and_the_trainer_reads_the_sam
     assert built.shown == message_text(built.prompt.messages[-1])
     for call in chat.messages[-1].get("tool_calls", ()):
         assert json.dumps(call["function"], ensure_ascii=False) in str(built.reference)
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        ([{"toolUse": USE}, {"text": "Wait."}], "a text after a tool call"),
+        ([{"toolUse": USE}], "a tool result that is marked as an error"),
+    ],
+)
+def test_what_openais_form_lacks_is_refused_by_name(content: list[Value], named: str) -> None:
+    result = {"toolUseId": "a", "content": [{"text": "no"}], "status": "error"}
+    turns = [
+        {"role": "user", "content": [{"text": "Q?"}]},
+        {"role": "assistant", "content": content},
+        {"role": "user", "content": [{"toolResult": result}]},
+        {"role": "assistant", "content": [{"text": "A."}]},
+    ]
+    value = {"schemaVersion": "bedrock-conversation-2024", "messages": turns}
+    assert json.loads(encode_record(parse_record(value, {}), "converse")[0]) == value
+    with pytest.raises(BadRecord, match=named):
+        written(value, "messages")
+
+
+def test_a_record_of_which_nothing_would_be_learned_is_refused() -> None:
+    reply = {"role": "assistant", "content": "A.", "weight": 0}
+    with pytest.raises(BadRecord, match="nothing of the record would be learned"):
+        parse_record({"messages": [{"role": "user", "content": "Q?"}, reply]}, {})
+
+
+def test_equal_prompts_with_other_tools_or_weights_are_no_duplicates() -> None:
+    def text(**changes: Any) -> str:
+        first = {"role": "assistant", "content": "A.", **changes.pop("reply", {})}
+        turns = [{"role": "user", "content": "Q?"}, first]
+        turns += [{"role": "user", "content": "And?"}, {"role": "assistant", "content": "B."}]
+        return record_text(parse_record({"messages": turns, **changes}, {}))
+
+    tool = {"type": "function", "function": {"name": "f", "parameters": {}}}
+    texts = [text(), text(tools=[tool]), text(reply={"weight": 0})]
+    assert len(set(texts)) == 3 and text() == text(reply={"weight": 1})

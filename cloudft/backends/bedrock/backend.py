@@ -28,6 +28,7 @@ from cloudft.backends.bedrock import (
     deploy,
     inference,
     inventory,
+    media_checks,
     output,
     preflight,
     price_list,
@@ -47,12 +48,15 @@ from cloudft.backends.capabilities import (
     SupportsGenerate,
     SupportsInference,
     SupportsInventory,
+    SupportsMedia,
     SupportsPricing,
     SupportsServing,
 )
+from cloudft.backends.findings import FindingFactory
 from cloudft.backends.observer import SILENT, RunObserver
 from cloudft.backends.resources import CloudResource, ServingPlan, not_owned_error
 from cloudft.catalogue import cost
+from cloudft.data.checks.content_limits import MediaUse
 from cloudft.errors import (
     BadDocument,
     CloudRefused,
@@ -95,6 +99,7 @@ class BedrockBackend(
     SupportsInference,
     SupportsBatchInference,
     SupportsInventory,
+    SupportsMedia,
 ):
     """Model customization jobs of one account and Region."""
 
@@ -116,6 +121,12 @@ class BedrockBackend(
     def check(self, job: LoadedJob) -> list[Finding]:
         """Return what Bedrock would refuse; check the account as far as the caller may read it."""
         return preflight.check_job(job, self.aws_for(self.location_of(job)))
+
+    def check_media(self, job: LoadedJob, media: MediaUse) -> list[Finding]:
+        """Return what is wrong with the objects in S3 that the records name."""
+        finding = FindingFactory(job)
+        aws = self.aws_for(self.location_of(job))
+        return list(media_checks.check_media(job, media, aws, finding))
 
     def estimate(self, job: LoadedJob, volumes: Mapping[str, DataVolume]) -> Estimate:
         """Return an estimate by the catalogue's prices, for the training data alone.

@@ -37,6 +37,9 @@ class Preview(TypedDict):
 
     file: str
     line: int
+    format: str
+    readAs: str
+    leftOut: list[str]
     pieces: list[Piece]
     length: int
     learned: int
@@ -65,8 +68,9 @@ def preview_command(path: str | None, record: int, console: Console) -> int:
             f"{path} is not a job file, and the preview depends on the job's model",
             fix="name a job file (.yaml) with this data and a model.",
         )
-    lines = canonical_records(inputs, inputs.job, "train", inputs.findings)
-    found = next(itertools.islice(lines, record - 1, record), None)
+    found = next(
+        canonical_records(inputs, inputs.job, "train", inputs.findings, first=record), None
+    )
     raise_on_errors(inputs.findings)
     if found is None:
         raise UsageError(f"there is no record {record}", fix="count from 1.")
@@ -78,12 +82,17 @@ def preview_command(path: str | None, record: int, console: Console) -> int:
 
 def preview_json(job: LoadedJob, located: LocatedRecord, line: bytes) -> Preview:
     """Return a record as tokens of the local model. `cutAt` is None when all of it fits."""
+    from cloudft.data.formats.registry import format_title
+
     facts, replies = tokenize(job, [line], preview=True)
     pieces = next(replies)["pieces"]
     limit = max_record_length(job, facts["context"])
     return {
         "file": located.file,
         "line": located.line,
+        "format": located.record.format,
+        "readAs": format_title(located.record.format),
+        "leftOut": list(located.record.left_out),
         "pieces": pieces,
         "length": len(pieces),
         "learned": sum(piece["learned"] for piece in pieces[:limit]),
@@ -95,8 +104,10 @@ def preview_json(job: LoadedJob, located: LocatedRecord, line: bytes) -> Preview
 def preview_note(value: Preview) -> str:
     """Return where the record is, how long it is, and how many of its tokens are trained on."""
     rendered = f"chat template: {value['template']}" if value["template"] else "packed with others"
+    left_out = f", without {', '.join(value['leftOut'])}" if value["leftOut"] else ""
     note = (
-        f"{value['file']}:{value['line']}: {value['length']} tokens, {value['learned']} in the loss"
+        f"{value['file']}:{value['line']}: read as {value['readAs']}{left_out};"
+        f" {value['length']} tokens, {value['learned']} in the loss"
     )
     if not value["learned"]:
         note += ", so the trainer leaves the record out"

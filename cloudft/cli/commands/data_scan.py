@@ -54,7 +54,9 @@ def _scan_files(
     import orjson
 
     from cloudft.cli.progress import record_counter
-    from cloudft.data.analysis.pii_scan import redact_json, scan_rows
+    from cloudft.data.analysis.pii_rows import scan_rows
+    from cloudft.data.analysis.pii_scan import redact_json
+    from cloudft.data.analysis.pii_workers import open_scan_pool
     from cloudft.data.findings import Findings
     from cloudft.data.sources.line_blocks import ByteCounter
     from cloudft.data.sources.row_reader import ReadContext, read_rows
@@ -71,9 +73,11 @@ def _scan_files(
             if out
             else None
         )
-        for source in SourceResolver(Path.cwd(), findings).resolve("IN", inputs):
+        sources = SourceResolver(Path.cwd(), findings).resolve("IN", inputs)
+        pool = stack.enter_context(open_scan_pool(sources))
+        for source in sources:
             rows = read_rows(ReadContext(source, findings, ByteCounter()))
-            for row, matches in scan_rows(rows):
+            for row, matches in scan_rows(rows, pool):
                 seen += 1
                 progress(seen)
                 for field, match in matches:

@@ -13,15 +13,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
-from typing import NamedTuple
 
 from cloudft.data.analysis.pii_patterns import Hint, Outline, PiiPattern, load_patterns
 from cloudft.data.formats.record import json_pointer
-from cloudft.data.sources.row_reader import Row
-
-BATCH_CHARACTERS = 16 * 1024
-"""Characters whose outline is searched for hints at once: few enough that most batches have none of
-a rare kind, enough that short texts cost no more than long ones."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +39,12 @@ def find_pii(text: str) -> list[PiiMatch]:
     return find_in_texts([text]).get(0, [])
 
 
-def find_in_texts(texts: Sequence[str]) -> dict[int, list[PiiMatch]]:
-    """Return what is private in each of many texts, by index; a clean text has no entry."""
+Matches = dict[int, list[PiiMatch]]
+"""What is private in some texts, by their index, in order; a clean text has no entry."""
+
+
+def find_in_texts(texts: Sequence[str]) -> Matches:
+    """Return what is private in each of many texts."""
     # Each text follows a line break, which no hint matches.
     starts = list(accumulate((len(text) + 1 for text in texts), initial=1))
     views = Outline.of("".join([part for text in texts for part in ("\n", text)]))
@@ -144,54 +142,6 @@ def redact_text(text: str) -> str:
     return text
 
 
-class LocatedMatch(NamedTuple):
-    """A match and the JSON pointer of its text within the record."""
-
-    field: str
-    match: PiiMatch
-
-
-def scan_rows(rows: Iterable[Row]) -> Iterator[tuple[Row, list[LocatedMatch]]]:
-    """Yield each row with what is private in its texts, in order."""
-    batch: list[Row] = []
-    texts: list[str] = []
-    ends: list[int] = []
-    size = 0
-    for row in rows:
-        before = len(texts)
-        _collect_strings(row.value, texts)
-        batch.append(row)
-        ends.append(len(texts))
-        size += sum(map(len, texts[before:])) + 1
-        if size >= BATCH_CHARACTERS:
-            yield from _scan_batch(batch, texts, ends)
-            batch, texts, ends, size = [], [], [], 0
-    yield from _scan_batch(batch, texts, ends)
-
-
-def _scan_batch(
-    batch: Sequence[Row], texts: Sequence[str], ends: Sequence[int]
-) -> Iterator[tuple[Row, list[LocatedMatch]]]:
-    """Yield the rows of a batch with their matches; `ends` says where the texts of each one end."""
-    matches_by_text = find_in_texts(texts)
-    matches_by_row: dict[int, dict[int, list[PiiMatch]]] = {}
-    for index, matches in matches_by_text.items():
-        number = bisect_right(ends, index)
-        first = ends[number - 1] if number else 0
-        matches_by_row.setdefault(number, {})[index - first] = matches
-    for number, row in enumerate(batch):
-        in_row = matches_by_row.get(number, {})
-        fields = [field for field, _ in iter_strings(row.value)] if in_row else []
-        yield (
-            row,
-            [
-                LocatedMatch(fields[index], match)
-                for index, matches in in_row.items()
-                for match in matches
-            ],
-        )
-
-
 def iter_strings(value: object, *keys: str | int) -> Iterator[tuple[str, str]]:
     """Yield every text within a JSON value, and every long number, with its JSON pointer."""
     if isinstance(value, dict):
@@ -204,14 +154,14 @@ def iter_strings(value: object, *keys: str | int) -> Iterator[tuple[str, str]]:
         yield json_pointer(*keys), text
 
 
-def _collect_strings(value: object, texts: list[str]) -> None:
+def collect_strings(value: object, texts: list[str]) -> None:
     """Append the texts of `iter_strings`, in its order, without the pointers."""
     if isinstance(value, dict):
         for inner in value.values():
-            _collect_strings(inner, texts)
+            collect_strings(inner, texts)
     elif isinstance(value, list):
         for inner in value:
-            _collect_strings(inner, texts)
+            collect_strings(inner, texts)
     elif (text := _text(value)) is not None:
         texts.append(text)
 

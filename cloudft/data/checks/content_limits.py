@@ -111,12 +111,19 @@ class ContentLimits:
             fix = _other_models(feature) or "take the records out: no model here takes them"
             return LimitViolation("error", "MediaData", message, fix)
         message = f"{name}: {self.name} is not trained on these"
-        fix = "choose an open-weight base_model (such as smollm2-135m), or take the records out"
+        # Not every open-weight model will do: smollm2's chat template has neither.
+        fix = (
+            "an open-weight one whose chat template renders them (an instruct model of Qwen, say,"
+            " as a Hugging Face id or a folder)"
+        )
+        others = _other_models(feature)
+        fix = f"{others}; or {fix}" if others else f"choose as base_model {fix}"
         if feature == "weights":
             message = f"{name}: {self.name} is trained on every answer, whatever its weight"
-            fix += "; a turn without a weight is trained on"
-        elif feature == "reasoning":
-            fix = f"{_other_models(feature)}; or an open-weight one (such as smollm2-135m)"
+            fix = (
+                "choose an open-weight base_model (such as smollm2-135m), or take the records out;"
+                " a turn without a weight is trained on"
+            )
         return LimitViolation("error", "UnsupportedContent", message, fix)
 
     def _unsure(self, feature: str, limits: Limits | None) -> LimitViolation:

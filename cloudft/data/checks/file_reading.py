@@ -11,7 +11,7 @@ from cloudft.data.formats.columns_line import columns_line
 from cloudft.data.formats.key_roles import is_meaningful
 from cloudft.data.formats.proposals import TEXT_TASK, propose_columns, with_further_column
 from cloudft.data.formats.record import BadRecord, RawRecord
-from cloudft.data.formats.registry import find_format
+from cloudft.data.formats.registry import find_format, format_title
 from cloudft.data.sources.line_blocks import StreamDigest
 from cloudft.types import ManifestSource
 
@@ -73,8 +73,7 @@ class FileReading:
 
     def title(self) -> str:
         """Return the format in words."""
-        format = find_format(self.format)
-        return (format.title or format.name) if format else self.format
+        return format_title(self.format)
 
     def evidence(self) -> str:
         """Return what in the records shows the format."""

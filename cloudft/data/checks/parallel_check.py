@@ -34,8 +34,8 @@ POLL_INTERVAL_S = 0.05
 class PartResult(TypedDict):
     """What a process found in its part. `types` are the names of the fields' Python types.
 
-    `templateNeeds` are the needs of its records (template_limits.py): the template itself is looked
-    at once, by the process that started this one.
+    `templateNeeds` are the needs of its records (template_limits.py), which the process that
+    started this one compares with the template.
     """
 
     counter: CounterState

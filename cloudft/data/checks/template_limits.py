@@ -1,8 +1,8 @@
 """What the chat template of the trained model renders of tools and reasoning.
 
 A template ignores what it does not know, so the trainer would learn records without their tools.
-The template is looked at once a record needs it, by the trainer's own functions
-(local_backend/data/template_support.py), and never for texts alone.
+Once a record needs it, the trainer's own functions examine the template
+(local_backend/data/template_support.py); texts alone never do.
 """
 
 from __future__ import annotations

@@ -188,7 +188,13 @@ class _FilePass:
         if batch is None:
             return False
         raw = "".join([*batch.prompts, *batch.completions]).encode()
-        return self._take_batch(batch, raw, lines)
+        if not self._take_batch(batch, raw, lines):
+            return False
+        unused = set(names).difference(self.columns.values() or names, self.reading.left_out)
+        for at, name in enumerate(names):
+            if name in unused and any(row[at] for row in rows):
+                self.reading.left_out[name] = None
+        return True
 
     def _take_batch(self, batch: RecordBatch, raw: bytes, lines: Sequence[int]) -> bool:
         """Take plain records if they can be written and keep the limits.

@@ -20,6 +20,7 @@ from cloudft.data.formats.chat_blocks import (
     parse_content,
     parse_tools,
 )
+from cloudft.data.formats.columns_line import columns_line
 from cloudft.data.formats.key_roles import may_be_left_out
 from cloudft.data.formats.record import (
     BadRecord,
@@ -104,15 +105,20 @@ def parse_messages(
         _parse_message(message, f"{key}[{index}]", left_out)
         for index, message in enumerate(_list_messages(value[key], key))
     ]
-    system = _system_texts(value)
+    system = _system_texts(value, key)
     if parsed and parsed[0].role == "system":
         first = parsed.pop(0)
-        if system and first.content:
+        texts = _require_texts(first.content, f"{key}[0]")
+        if system and texts not in ((), system):
             message = "two system prompts: 'system' and the first message"
             raise BadRecord("BadTurns", message, "keep one of the two", "system")
-        system = system or tuple([block for block in first.content if isinstance(block, str)])
+        system = system or texts
     turns = _name_calls(_to_turns(parsed, key))
     _check_order(turns, key, allow_open_end=allow_open_end)
+    if not allow_open_end and not any(turn.is_learned for turn in turns[1::2]):
+        message = "every answer has the weight 0, so nothing of the record would be learned"
+        fix = "give an answer the weight 1, or take the record out"
+        raise BadRecord("WrongWeight", message, fix, key)
     tools = [tool for name in TOOL_KEYS if name in value for tool in parse_tools(value[name], name)]
     return Conversation(format, system, turns, tools=tuple(tools), left_out=tuple(left_out))
 
@@ -167,27 +173,49 @@ def _split_pair(entry: JsonObject, pair: tuple[str, str]) -> list[JsonObject]:
     return [*messages, {"role": "user", **question}, {"role": "assistant", **answer, **further}]
 
 
-def _system_texts(value: RawRecord) -> tuple[str, ...]:
+def _system_texts(value: RawRecord, key: str) -> tuple[str, ...]:
     """Return the system prompt beside the messages. Empty, blank and null ones are none."""
-    for key in SYSTEM_KEYS:
-        if key not in value:
-            continue
-        system = value[key]
-        if plain := _plain_texts(system):
-            return plain
-        if isinstance(system, dict):  # Gemini's: {"role", "parts"}
-            system = next((system[k] for k in CONTENT_KEYS if system.get(k) is not None), None)
-        if system is None or system == [] or (isinstance(system, str) and not system.strip()):
-            continue
-        texts = [
-            text
-            for text in (system if isinstance(system, list) else [system])
-            if text is not None and not _is_blank_block(text)
-        ]
-        if texts:
-            blocks = parse_content(texts, key)
-            return tuple([block for block in blocks if isinstance(block, str)])
-    return ()
+    prompts: dict[str, tuple[str, ...]] = {}
+    for name in SYSTEM_KEYS:
+        if name in value and (texts := _parse_system(value[name], name)):
+            prompts[name] = texts
+    if len(set(prompts.values())) > 1:
+        message = f"two system prompts: {' and '.join(map(repr, prompts))}"
+        tools = [("tools", name) for name in TOOL_KEYS if value.get(name)][:1]
+        columns = {"messages": key, **dict(tools)}
+        lines = [columns_line({**columns, "system": name}) for name in prompts]
+        raise BadRecord("TwoSystemPrompts", message, " or ".join(lines), list(prompts)[1])
+    return next(iter(prompts.values()), ())
+
+
+def _parse_system(system: object, field: str) -> tuple[str, ...]:
+    if plain := _plain_texts(system):
+        return plain
+    if isinstance(system, dict) and (part := _get_content(system)) is not None:
+        system = part  # Gemini's: {"role", "parts"}
+    if system in (None, [], {}) or (isinstance(system, str) and not system.strip()):
+        return ()
+    texts = [
+        text
+        for text in (system if isinstance(system, list) else [system])
+        if text is not None and not _is_blank_block(text)
+    ]
+    return _require_texts(parse_content(texts, field), field) if texts else ()
+
+
+def _get_content(message: JsonObject) -> object:
+    """Return the content of a message, under whichever key has one."""
+    return next((message[key] for key in CONTENT_KEYS if message.get(key) is not None), None)
+
+
+def _require_texts(blocks: Sequence[Block], field: str) -> tuple[str, ...]:
+    """Return the blocks of a system prompt. Raises BadRecord for one that is no text."""
+    texts = [block for block in blocks if isinstance(block, str)]
+    if len(texts) < len(blocks):
+        message = f"{field} has more than texts: a system prompt is text alone"
+        fix = "move the rest into the user's turn, or take the record out"
+        raise BadRecord("UnsupportedContent", message, fix, field)
+    return tuple(texts)
 
 
 def _is_blank_block(block: object) -> bool:

@@ -39,7 +39,10 @@ def refuse_features(record: Conversation, target: str, allowed: frozenset[str]) 
     """Raise BadRecord (LosesContent) if a record has a feature that format `target` can't hold."""
     for feature in sorted(record.features() - allowed):
         message = f"{FEATURE_NAMES[feature]} do not fit into the format {target}"
-        fix = "choose a base model that takes them (an open-weight one for tools and reasoning)"
+        fix = (
+            "choose a base model that takes them (an open-weight one for tools and reasoning);"
+            " a command keeps them with --to messages or --to converse"
+        )
         raise BadRecord("LosesContent", message, fix)
 
 

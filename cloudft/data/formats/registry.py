@@ -23,7 +23,7 @@ from cloudft.data.formats import (
     preferences,
     reinforcement,
 )
-from cloudft.data.formats.record import BadRecord, Conversation, Document, Record
+from cloudft.data.formats.record import BadRecord, Conversation, Document, Record, Tool
 from cloudft.data.formats.record_format import RecordFormat
 
 _BUILT_IN = (
@@ -90,6 +90,12 @@ def find_format(name: str) -> RecordFormat | None:
     return _formats.get(name)
 
 
+def format_title(name: str) -> str:
+    """Return what messages call the format of that name; the name if it is none of them."""
+    format = _formats.get(name)
+    return (format.title or format.name) if format else name
+
+
 def all_formats() -> tuple[RecordFormat, ...]:
     """Return every format, in the order in which records are matched."""
     return tuple(_formats.values())
@@ -134,7 +140,14 @@ def _wrong_task(format: str, kind: str, reason: str) -> BadRecord:
 
 def _count_characters(record: Conversation) -> int:
     texts = [*record.system, *(text for turn in record.turns for text in turn.all_texts)]
-    return sum(map(len, texts))
+    # Tools are read, and billed, like any text of the prompt.
+    return sum(map(len, texts)) + sum(map(_count_tool_characters, record.tools))
+
+
+def _count_tool_characters(tool: Tool) -> int:
+    import orjson
+
+    return len(tool.name) + len(tool.description) + len(orjson.dumps(tool.parameters))
 
 
 for _format in _BUILT_IN:

@@ -67,7 +67,7 @@ def is_only_value_error(raw: bytes) -> bool:
 
 
 def diagnose_broken_values(broken: BrokenValues) -> Diagnosis:
-    """Return why a file's values can't be told apart."""
+    """Return why a file's values can't be separated."""
     import orjson
 
     line, column = broken.line, broken.column + 1

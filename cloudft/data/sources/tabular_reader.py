@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import IO, TYPE_CHECKING
 
+from cloudft.data.formats.record import JsonObject
+from cloudft.data.sources.csv_cells import BadCell, decode_cell, structured_columns
 from cloudft.data.sources.csv_dialect import (
     CsvDialect,
     count_used_cells,
@@ -170,10 +172,13 @@ class _TableReader:
     """The first row; empty if it is a record."""
     take_rows: TakeRows | None
     _kept: list[tuple[int, str]] = field(init=False)
+    _structured: list[str] = field(init=False)
 
     def __post_init__(self) -> None:
         names = enumerate(self.columns.names)
         self._kept = [(at, name) for at, name in names if name is not None]
+        kept = [name for _, name in self._kept]
+        self._structured = structured_columns(kept, self.context.columns)
 
     def named_rows(self, groups: Iterable[list[tuple[int, list[str]]]]) -> Iterator[Row]:
         """Yield each row as a mapping; its line is where it starts. Empty lines hold no row."""
@@ -185,11 +190,22 @@ class _TableReader:
                 continue
             for line, cells in group:
                 is_usual = is_plain and len(cells) == width and cells != self.header and any(cells)
+                row: JsonObject | None
                 row = dict(zip(names, cells, strict=True)) if is_usual else self._pick(cells, line)
-                if row is not None:
-                    yield Row(line, row)  # type: ignore[arg-type]
+                if row is not None and self._decode_lists(row, line):
+                    yield Row(line, row)
                 if self.context.is_unreadable:
                     return
+
+    def _decode_lists(self, row: JsonObject, line: int) -> bool:
+        """Decode the cells that hold lists; return False, with an error, if one is damaged."""
+        try:
+            for name in self._structured:
+                row[name] = decode_cell(name, str(row[name]))
+        except BadCell as bad:
+            self.context.add_error("WrongType", bad.message, bad.fix, line)
+            return False
+        return True
 
     def _take(self, names: Sequence[str], group: Sequence[tuple[int, list[str]]]) -> bool:
         """Return whether the rows are plain records that the caller takes as a whole."""
@@ -200,7 +216,7 @@ class _TableReader:
             return False
         return self.take_rows(names, rows, [line for line, _ in group])
 
-    def _pick(self, cells: list[str], line: int) -> dict[str, str] | None:
+    def _pick(self, cells: list[str], line: int) -> JsonObject | None:
         """Return the cells of the named columns; None, with an error, if cells do not fit."""
         if not any(cells):
             if cells:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import subprocess
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cloudft.data.checks.check import check_data
+from cloudft.data.checks.validator import _FilePass
 from cloudft.data.findings import Findings
 from cloudft.data.formats.record import Conversation
 from cloudft.data.records import read_records
@@ -172,13 +175,22 @@ def test_the_remedy_for_old_line_ends_works(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    _, [error] = read(tmp_path, "prompt,completion\rcafé,é\r".encode(), None, "my file.csv")
+    raw = "prompt,completion\rcafé,é\r".encode()
+    _, [error] = read(tmp_path, raw, None, "my file.csv")
     assert error.severity == "error" and error.fix
     command = error.fix.split("`")[1]
     subprocess.run(command, shell=True, check=True, cwd=tmp_path)
     [copy] = set(tmp_path.iterdir()) - {tmp_path / "my file.csv"}
     pairs, _ = read(tmp_path, copy.read_bytes(), None, copy.name)
     assert pairs == [("café", "é")]
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "utf-16"])
+def test_another_encoding_is_one_error_that_names_it(tmp_path: Path, encoding: str) -> None:
+    raw = ("prompt,completion\n" + "café,é\n" * 50).encode(encoding)
+    _, [error] = read(tmp_path, raw, None)
+    assert (error.severity, error.code) == ("error", "NotUtf8")
+    assert "cloudft check --fix" in (error.fix or "")
 
 
 @pytest.mark.parametrize("encoding", ["cp1252", "utf-16"])
@@ -196,6 +208,43 @@ def test_a_fault_after_good_rows_has_its_line_and_they_count(tmp_path: Path) -> 
     for bad, code in (('"a"b,c\n', "BadCsv"), ("a,b,c\n", "WrongColumns"), (" ,b\n", "EmptyField")):
         _, [error] = read(tmp_path, f"prompt,completion\n{good}{bad}".encode(), None)
         assert (error.code, error.line) == (code, 1502)
+
+
+def test_a_column_that_is_first_filled_in_later_is_left_out_with_a_warning(
+    tmp_path: Path,
+) -> None:
+    rows = ["a,b,"] * 700 + ["a,b,Be kind."] + ["a,b,"] * 3
+    raw = "\n".join(["text,label,system", *rows]).encode()
+    _, findings = read(tmp_path, raw, OURS)
+    assert "ColumnLeftOut" in [finding.code for finding in findings]
+
+
+CHAT = [{"role": "user", "content": 'it\'s "so"'}, {"role": "assistant", "content": "yes"}]
+
+
+@pytest.mark.parametrize("column", ["messages", "conversations", "chat"])
+@pytest.mark.parametrize("as_text", [json.dumps, str], ids=["json", "python"])
+def test_a_cell_with_a_chat_is_a_chat(tmp_path: Path, column: str, as_text: Any) -> None:
+    """pandas writes lists as Python prints them."""
+    columns = {"messages": "chat"} if column == "chat" else None
+    text = io.StringIO()
+    csv.writer(text).writerows([["id", column], ["1", as_text(CHAT)]])
+    pairs, findings = read(tmp_path, text.getvalue().encode(), columns)
+    assert pairs == [(CHAT[0]["content"], "yes")]
+    assert all(finding.severity == "note" for finding in findings)
+
+
+def test_a_list_as_numpy_prints_it_is_refused_with_a_way_out(tmp_path: Path) -> None:
+    """The datasets library writes lists so (`to_csv`), and long ones in part."""
+    cell = "[{'role': 'user', 'content': 'q'} {'role': 'assistant', 'content': 'a'}]"
+    _, [error] = read(tmp_path, f'messages\n"{cell}"\n'.encode(), None)
+    assert (error.code, error.line) == ("WrongType", 2)
+    assert "to_json" in (error.fix or "")
+
+
+def test_other_cells_are_text_whatever_they_hold(tmp_path: Path) -> None:
+    pairs, _ = read(tmp_path, b'prompt,completion\n[1],"{""a"": 1}"\n[2],{}\n', None)
+    assert pairs == [("[1]", '{"a": 1}'), ("[2]", "{}")]
 
 
 CELLS = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1).filter(str.strip)
@@ -220,3 +269,20 @@ def test_any_table_is_read_back(
     dialect, _ = determine_dialect(lines, ",")
     assert dialect.delimiter == delimiter
     assert list(dialect.reader(lines)) == [list(header), *map(list, rows)]
+
+
+ROWS = st.lists(st.lists(st.sampled_from(["a", "b c", " ", "", "x\ny"]), min_size=1, max_size=3))
+
+
+@given(ROWS, st.sampled_from([None, OURS]))
+def test_rows_are_the_same_in_groups_and_singly(
+    rows: list[list[str]], columns: dict[str, str] | None
+) -> None:
+    text = io.StringIO()
+    header = list((columns or {"prompt": "prompt", "completion": "completion"}).values())
+    csv.writer(text).writerows([header, *rows])
+    raw = text.getvalue().encode()
+    with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        grouped = read(Path(folder), raw, columns)
+        patch.setattr(_FilePass, "_take_rows", lambda *_: False)
+        assert read(Path(folder), raw, columns) == grouped

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import sys
@@ -17,8 +18,9 @@ from hypothesis import strategies as st
 pytest.importorskip("detect_secrets", reason="the extra `data` is not installed")
 
 from cloudft.cli.main import cloudft
-from cloudft.data.analysis import pii_patterns
+from cloudft.data.analysis import pii_patterns, pii_workers
 from cloudft.data.analysis.pii_patterns import Outline, PiiPattern, load_patterns
+from cloudft.data.analysis.pii_rows import scan_rows
 from cloudft.data.analysis.pii_scan import (
     PiiMatch,
     find_in_texts,
@@ -26,8 +28,8 @@ from cloudft.data.analysis.pii_scan import (
     iter_strings,
     redact_json,
     redact_text,
-    scan_rows,
 )
+from cloudft.data.analysis.pii_workers import ScanPool
 from cloudft.data.sources.row_reader import Row
 
 PRIVATE = {
@@ -249,9 +251,25 @@ def test_a_json_value_keeps_its_form() -> None:
     }
 
 
+def test_workers_find_the_same_in_order_even_when_they_are_killed() -> None:
+    texts = [*PRIVATE.values(), *(text for text, _ in CLOSE), *HARMLESS]
+    rows = [Row(number, {"a": text * 30, "b": [text]}) for number, text in enumerate(texts * 20)]
+    alone = list(scan_rows(rows))
+    with contextlib.closing(ScanPool(2)) as pool:
+        assert list(scan_rows(rows, pool)) == alone
+        assert len(pool._processes) == 2
+        pool._processes[0].kill()
+        assert list(scan_rows(rows, pool)) == alone
+        assert next(scan_rows([Row(1, {"a": "x a@example.org" * 100_000})], pool))[1]
+    assert all(process.returncode is not None for process in pool._processes)
+
+
+@pytest.mark.parametrize("least", [0, 10**9], ids=["workers", "alone"])
 def test_the_command_names_lines_shows_nothing_and_writes_a_copy(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    least: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(pii_workers, "MIN_BYTES", least)
+    monkeypatch.setattr(pii_workers, "count_cores", lambda: 2)
     monkeypatch.chdir(tmp_path)
     records = [{"prompt": f"p {kind}", "completion": text} for kind, text in PRIVATE.items()]
     records.insert(1, {"prompt": "nothing", "completion": "here"})
