@@ -338,7 +338,7 @@ EDITS: dict[str, Edit] = {
             *("EmptyField", "WrongType", "BadTurns", "WrongToolCall", "WrongHistory"),
             *("WrongWeight", "NotAnObject", "BlankLine", "RepeatedKey"),
             *("BadJson", "Truncated", "TooDeep", "NotFinite", "LoneSurrogate", "SingleQuotes"),
-            *("ControlCharacter", "TrailingComma", "SeveralObjects", "ReservedWord"),
+            *("ControlCharacter", "TrailingComma", "ReservedWord"),
             *("OverTokenLimit", "LosesTurns", "WrongMedia", "MixedMedia", "TooManyMedia"),
             *("TooManyTexts", "SeveralAnswers", "WrongReasoning", "RepeatedHeader"),
         ),
