@@ -36,7 +36,7 @@ TABLE: dict[str, dict[str, Any]] = yaml.safe_load((CORPUS / "formats.yaml").read
 BROKEN: dict[str, dict[str, Any]] = yaml.safe_load((CORPUS / "expected.yaml").read_text())
 """The files in tests/corpus/broken, one fault each."""
 QUESTION, ANSWER = "Where does the ferry leave?", "From pier four."
-"""What the first record of a file asks and answers, unless the table says otherwise."""
+"""The question and answer of a file's first record, unless the table says otherwise."""
 RECORD_COUNTS = frozenset({"TooFewRecordsForModel"})
 """Codes about how many records there are: the files of the corpus are small."""
 
@@ -128,7 +128,7 @@ def open_case(name: str, folder: Path) -> Job:
 
 
 def prompt_of(record: Record) -> str:
-    """Return what a record asks, with its system prompt and all turns before the answer."""
+    """Return the prompt of a record, with its system prompt and all turns before the answer."""
     if isinstance(record, Document):
         return ""
     is_answered = not isinstance(record, PromptWithReference) and answer_of(record)
@@ -207,7 +207,8 @@ def _remedy(fix: str, match: re.Match[str]) -> Remedy:
         return Remedy(match[0], lambda job, _: replace(job, train=train))
     if match[4]:
         command = match[4]
-        return Remedy(command, lambda job, _: _run_jq(command, job))
+        is_edit = shutil.which("jq") is None
+        return Remedy(command, lambda job, _: _run_jq(command, job), is_edit=is_edit)
     line = fix[match.start() : _end_of_braces(fix, match.end())]
     pasted = yaml.safe_load(line)["data.columns"]
     return Remedy(line, lambda job, _: replace(job, data={**job.data, "columns": pasted}))
@@ -225,18 +226,28 @@ def _run(words: list[str], job: Job) -> Job:
     """Run a command of cloudft on the job. `DIR` is a new folder, whose file replaces the data."""
     path = job.folder / "cloudft.yaml"
     path.write_text(yaml.safe_dump(job.spec()), encoding="utf-8")
+    if words[0] == "data":
+        done = CliRunner(env=dict(os.environ)).invoke(cloudft, words)
+        assert done.exit_code == 0, f"{words}: {done.output} {done.exception!r}"
+        return replace(job, train=words[words.index("--out") + 1])
     new = job.folder / f"fixed-{len(list(job.folder.iterdir()))}"
     words = [str(new) if word == "DIR" else word for word in words]
     if words[0] == "check":
         words.insert(1, str(path))
     done = CliRunner(env=dict(os.environ)).invoke(cloudft, words)
     assert new.is_dir(), f"{words}: {done.output} {done.exception!r}"
-    [copy] = [p for p in new.iterdir() if p.is_file()]
+    # A file of several lists becomes one for each; the first is trained on.
+    copy = next(p for p in sorted(new.iterdir(), reverse=True) if p.is_file())
     return replace(job, folder=new, train=copy.name)
 
 
 def _run_jq(command: str, job: Job) -> Job:
-    """Run a command of jq in the job's folder. The file that it writes replaces the data."""
+    """Run a command of jq in the job's folder. The file that it writes replaces the data.
+
+    Without jq here, the records are written by hand.
+    """
+    if shutil.which("jq") is None:
+        return _new_file(job, _rewritten().encode(), "other.jsonl")
     subprocess.run(["bash", "-c", command], cwd=job.folder, check=True)
     return replace(job, train=command.rpartition(" > ")[2])
 
@@ -275,6 +286,22 @@ def name_another_file(job: Job, _: Finding) -> Job:
     return replace(job, train="original.jsonl")
 
 
+def rename(job: Job, finding: Finding) -> Job:
+    """Rename the file as the fix says."""
+    assert finding.fix is not None
+    old, new = shlex.split(finding.fix.partition("`mv ")[2].rstrip("`"))
+    shutil.move(old, new)
+    return replace(job, train=new)
+
+
+def take_out_text(job: Job, finding: Finding) -> Job:
+    """Take out the key beside a list of records that the fix names."""
+    raw = json.loads((job.folder / job.train).read_bytes())
+    named = re.findall(r"'(\w+)'", finding.message)[0]
+    rest = {key: value for key, value in raw.items() if key != named}
+    return _new_file(job, json.dumps(rest).encode())
+
+
 def leave_out_columns(job: Job, _: Finding) -> Job:
     """Take data.columns out of the job file."""
     return replace(job, data={k: v for k, v in job.data.items() if k != "columns"})
@@ -301,7 +328,7 @@ def choose_another_model(job: Job, finding: Finding) -> Job:
 
 
 def keep_as_it_is(job: Job, _: Finding) -> Job:
-    """Do nothing: the finding asks a person to look, and to leave it so if it is meant."""
+    """Do nothing: a person looks, and leaves it so if it is meant."""
     return job
 
 
@@ -311,7 +338,7 @@ EDITS: dict[str, Edit] = {
             *("EmptyField", "WrongType", "BadTurns", "WrongToolCall", "WrongHistory"),
             *("WrongWeight", "NotAnObject", "BlankLine", "RepeatedKey"),
             *("BadJson", "Truncated", "TooDeep", "NotFinite", "LoneSurrogate", "SingleQuotes"),
-            *("ControlCharacter", "TrailingComma", "SeveralObjects", "ReservedWord"),
+            *("ControlCharacter", "TrailingComma", "ReservedWord"),
             *("OverTokenLimit", "LosesTurns", "WrongMedia", "MixedMedia", "TooManyMedia"),
             *("TooManyTexts", "SeveralAnswers", "WrongReasoning", "RepeatedHeader"),
         ),
@@ -330,6 +357,9 @@ EDITS: dict[str, Edit] = {
         ("MixedShapes", "MixedTypes", "ColumnLeftOut", "NearTokenLimit"), keep_as_it_is
     ),
     "UnusedColumns": leave_out_columns,
+    "JsonInText": rename,
+    **dict.fromkeys(("GitLfsPointer", "WrongFileType"), name_another_file),
+    **dict.fromkeys(("WrongTable", "TruncatedCells"), rewrite),
     **dict.fromkeys(("UnsureContent", "NoHeader"), keep_as_it_is),
     **dict.fromkeys(("SeveralLabels", "DifferentAnswers"), keep_as_it_is),
     **dict.fromkeys(("NestedRecords", "MarkedTexts"), rewrite),
@@ -338,4 +368,4 @@ EDITS: dict[str, Edit] = {
     **dict.fromkeys(("TimesAsAnswers", "NumbersAsAnswers"), rewrite),
     **dict.fromkeys(("LosesContent", "MediaData", "UnsupportedContent"), choose_another_model),
 }
-"""What a person does where the fix asks for a decision, by the finding's code."""
+"""What a person does where the fix requires a decision, by the finding's code."""

@@ -54,7 +54,7 @@ class Lifecycle:
 class MediaLimits:
     """Limits on the images, videos or documents of a dataset: formats, number and size of each.
 
-    `seconds_max` is the length of a video, which is not looked at.
+    `seconds_max` is the length of a video, which is not checked.
     """
 
     formats: tuple[str, ...]

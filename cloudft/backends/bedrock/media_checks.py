@@ -1,7 +1,7 @@
 """Check the images, videos and documents that a job's records name: objects in S3. Reads only.
 
-Some of them are looked at, not all: a dataset may name 200,000. What can't be looked at is reported
-as unchecked, never as missing.
+The first ones are read, not all: a dataset may name 200,000. What can't be read is reported as
+unchecked, never as missing.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from cloudft.spec.load import LoadedJob
 from cloudft.types import Finding
 
 MAX_OBJECTS = 20
-"""Objects that are looked at, the first that the records name."""
+"""Objects that are read, the first that the records name."""
 FIELD = "data.train"
 
 
@@ -39,7 +39,7 @@ def check_media(
         try:
             yield from _check_object(job, item, aws, finding)
         except (CloudRefused, CloudUnreachable) as error:
-            # One reason is the same for all: without the permission none can be looked at.
+            # Without the permission none of them can be read: one warning is enough.
             what = f"whether the media of the records are there ({item.uri})"
             yield account_checks.unchecked_finding(what, FIELD, error, finding)
             break

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -16,14 +17,20 @@ from cloudft.cli.options import (
     job_file_argument,
     spec_options,
 )
+from cloudft.errors import UsageError
 from cloudft.storage.home import Home
 from cloudft.types import ManifestSource
+
+if TYPE_CHECKING:
+    from cloudft.data.sources.turn_edits import TurnEdit
 
 
 @command(
     "check",
     epilog="\b\nExamples:\n  cloudft check\n  cloudft check jobs/router.yaml --output json\n"
-    "  cloudft check --fix repaired",
+    "  cloudft check --fix repaired\n"
+    "  cloudft check --fix repaired --turns cut --turns join\n"
+    "  cloudft check --fix repaired --output json",
 )
 @job_file_argument
 @backend_option
@@ -33,7 +40,16 @@ from cloudft.types import ManifestSource
     "fix_into",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Write repaired copies of broken JSONL files into DIR; the originals stay as they are.",
+    help="Write repaired copies of broken files into DIR; the originals stay as they are. Repairs"
+    " bytes and JSON, and lists every record that it leaves out.",
+)
+@click.option(
+    "--turns",
+    type=click.Choice(("cut", "join", "move")),
+    multiple=True,
+    help="With --fix, edit chats whose turns do not alternate: `cut` drops the user's turns at the"
+    " end and the assistant's at the beginning, `join` joins turns of one role with a blank line,"
+    " `move` moves the assistant's first turns into the system prompt. Repeatable.",
 )
 @aws_options
 @console_options
@@ -42,6 +58,7 @@ def check_command(
     backend_name: str,
     flags: dict[str, str],
     fix_into: Path | None,
+    turns: tuple[TurnEdit, ...],
     console: Console,
 ) -> int:
     """Find every problem of a job before anything is sent.
@@ -57,11 +74,16 @@ def check_command(
     from cloudft.data.token_estimate import TOKEN_ESTIMATE_RULE
     from cloudft.jobs import prepare
 
+    if turns and fix_into is None:
+        fix = f"add --fix DIR: `cloudft check --fix repaired --turns {turns[0]}`"
+        raise UsageError("--turns needs --fix", fix=fix)
     job = load_job_file(path, flags)
     backend = make_backend(backend_name, Home.from_environ()).for_job(job)
     with run_observer(console) as observer:
         report = prepare.check(job, backend, observer)
-    repaired = write_repaired_files(job, report.findings, fix_into, console) if fix_into else []
+    repaired = []
+    if fix_into is not None:
+        repaired = write_repaired_files(job, report.findings, fix_into, console, turns)
     volumes = report.volumes or {}
     counts = {role: volume.records for role, volume in volumes.items()}
     tokens = sum(volume.tokens for volume in volumes.values())

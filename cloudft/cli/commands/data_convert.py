@@ -20,7 +20,8 @@ from cloudft.data.formats.registry import convert_targets
     "convert",
     epilog="\b\nExamples:\n  cloudft data convert tickets.csv --to messages --out tickets.jsonl\n"
     "  cloudft data convert faq.csv --column prompt=question --column completion=answer "
-    "--to converse --out faq.jsonl",
+    "--to converse --out faq.jsonl\n"
+    "  cloudft data convert notes.txt --lines --to text --out notes.jsonl",
 )
 @inputs_argument
 @click.option(
@@ -31,14 +32,22 @@ from cloudft.data.formats.registry import convert_targets
     help="Format of the output.",
 )
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="New file to write.")
+@click.option(
+    "--lines", "by_line", is_flag=True, help="Take each line of a .txt or .md as a document."
+)
 @columns_option
 @hidden_aws_options
 @console_options
 def convert_command(
-    inputs: tuple[str, ...], target: str, out: Path, columns: dict[str, str], console: Console
+    inputs: tuple[str, ...],
+    target: str,
+    out: Path,
+    by_line: bool,
+    columns: dict[str, str],
+    console: Console,
 ) -> int:
     """Write records of any accepted format in another one."""
     with open_transform(console, columns) as work:
-        file = work.convert(inputs, target, out)
+        file = work.convert(inputs, target, out, by_line=by_line)
     print_written_files({"out": (out, file)}, console)
     return 0

@@ -125,7 +125,12 @@ class DatasetLimits:
                 "prompts in one record",
                 "keep one question a record, or choose a Nova model, which takes more",
             ),
-            ("system_texts_max", len(record.system), "system texts", "join them into one"),
+            (
+                "system_texts_max",
+                len(record.system),
+                "system texts",
+                "join them into one",
+            ),
             (
                 "turn_texts_max",
                 max(len(turn.texts) for turn in record.turns),

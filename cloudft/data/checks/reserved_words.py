@@ -9,7 +9,7 @@ from cloudft.data.checks.violation import LimitViolation
 from cloudft.data.formats.record import Conversation, Reasoning, json_pointer
 
 MIN_CHARACTERS_PER_ANCHOR = 64
-"""Characters for each last character of a word above which its occurrences are looked at singly."""
+"""Characters for each last character of a word above which its occurrences are found one by one."""
 
 
 class ReservedWords:

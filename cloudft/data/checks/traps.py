@@ -1,8 +1,8 @@
 """Find what trains without an error, and is hardly what was meant: traps, one warning a file.
 
-Lost characters and control tokens may be anywhere: every text is searched, whole blocks at once
-(the bytes that most blocks lack are looked for first). What is a habit of a whole file is looked
-for in its first records; only what most of these have is counted in all of it.
+Lost characters and control tokens may be anywhere: every text is searched, whole blocks at once (a
+block without certain bytes has none). A habit of a whole file shows in its first records; only what
+most of these have is counted in all of it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from cloudft.data.formats.fast_path import SMALL_BLOCK, RecordBatch
 from cloudft.data.formats.record import Conversation, Record
 
 SAMPLE_RECORDS = 200
-"""Records in which the habits of a file are looked for."""
+"""Records in which the habits of a file are searched."""
 MIN_RECORDS = 2
 """Records that must have a habit: fewer prove nothing."""
 MAX_LISTED_LINES = 3
@@ -166,7 +166,7 @@ _CONTROL = _Habit(
 
 
 class TrapDetector:
-    """Looks at the records of one file, singly or in blocks, and says which traps it has."""
+    """Takes the records of one file, singly or in blocks, and returns which traps it has."""
 
     def __init__(self) -> None:
         self._records = 0
@@ -177,7 +177,7 @@ class TrapDetector:
         self._escapes_less_than: bool | None = None
 
     def add_record(self, record: Record, line: int) -> None:
-        """Look at one record."""
+        """Search one record."""
         if isinstance(record, Conversation):
             prompts = list(record.system)
             for turn in record.turns[:-1]:
@@ -194,7 +194,7 @@ class TrapDetector:
         self._add_habits(prompts, answer if isinstance(record, Conversation) else texts[0], line)
 
     def add_batch(self, batch: RecordBatch, raw: bytes, lines: Sequence[int]) -> None:
-        """Look at a block of plain records.
+        """Search a block of plain records.
 
         `raw` is what they were decoded from, `lines` has the line of each.
         """
@@ -220,7 +220,7 @@ class TrapDetector:
             self._add_habits(prompts, answer, lines[index])
 
     def _search(self, rows: Iterable[Sequence[str]], lines: Iterable[int]) -> None:
-        """Look for what one text alone is a trap for."""
+        """Count the records with lost characters and with control tokens."""
         for texts, line in zip(rows, lines, strict=False):
             if any(REPLACEMENT in text for text in texts):
                 self._lost.add(line)
@@ -230,7 +230,7 @@ class TrapDetector:
                     self._control.add(line, found[0])
 
     def _add_habits(self, prompts: Sequence[str], answer: str, line: int) -> None:
-        """Look for habits, as long as they may be some."""
+        """Count the habits that the file may still have."""
         self._records += 1
         for habit, count in self._habits.items():
             example = habit.match(prompts, answer)

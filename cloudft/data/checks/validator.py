@@ -20,11 +20,18 @@ from cloudft.data.findings import Findings
 from cloudft.data.formats.annotations import holds_several_labels
 from cloudft.data.formats.chat_fast_path import CONTENT_TYPES
 from cloudft.data.formats.columns_line import columns_line
-from cloudft.data.formats.fast_path import RecordBatch, can_encode, decode_batch, make_batch
+from cloudft.data.formats.fast_path import (
+    RecordBatch,
+    can_encode,
+    decode_batch,
+    decode_values,
+    make_batch,
+)
 from cloudft.data.formats.recognizer import flatten_record, is_annotated, parse_record
 from cloudft.data.formats.record import BadRecord, JsonObject, RawRecord, Record
+from cloudft.data.sources.json_rows import read_json_rows
 from cloudft.data.sources.line_blocks import Block, StreamDigest
-from cloudft.data.sources.row_reader import ReadContext, Row, read_json_rows, read_rows
+from cloudft.data.sources.row_reader import JsonBlock, ReadContext, Row, read_rows
 from cloudft.data.sources.source_files import SourceFile
 from cloudft.types import ManifestSource, Severity
 
@@ -163,14 +170,20 @@ class _FilePass:
         if not self.reading.records:
             self.blank.add_error(self.context.findings, self.context.source.display_name)
 
-    def _read_block(self, block: Block) -> Iterator[Row]:
+    def _read_block(self, block: JsonBlock) -> Iterator[Row]:
         """Yield the rows of a block that must be read singly: all of them, or none."""
-        batch = None
-        if self._may_be_plain():
-            batch = decode_batch(self.reading.format, block.raw, block.line_count)
-        lines = range(block.first_line, block.first_line + block.line_count)
-        if batch is None or not self._take_batch(batch, block.raw, lines):
+        batch = self._decode(block) if self._may_be_plain() else None
+        if batch is None or not self._take_batch(batch, block.raw, block.record_lines()):
             yield from read_json_rows(self.context, block)
+
+    def _decode(self, block: JsonBlock) -> RecordBatch | None:
+        """Return the records of a block if all are plain."""
+        format = self.reading.format
+        if isinstance(block, Block):
+            return decode_batch(format, block.raw, block.line_count)
+        batch = decode_values(format, block.raw, in_array=block.in_array)
+        block.is_proven |= batch is not None
+        return batch
 
     def _take_rows(
         self, names: Sequence[str], rows: Sequence[Sequence[str]], lines: Sequence[int]
@@ -182,7 +195,13 @@ class _FilePass:
         if batch is None:
             return False
         raw = "".join([*batch.prompts, *batch.completions]).encode()
-        return self._take_batch(batch, raw, lines)
+        if not self._take_batch(batch, raw, lines):
+            return False
+        unused = set(names).difference(self.columns.values() or names, self.reading.left_out)
+        for at, name in enumerate(names):
+            if name in unused and any(row[at] for row in rows):
+                self.reading.left_out[name] = None
+        return True
 
     def _take_batch(self, batch: RecordBatch, raw: bytes, lines: Sequence[int]) -> bool:
         """Take plain records if they can be written and keep the limits.

@@ -8,11 +8,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import msgspec
 
 from cloudft.data.formats.record import Conversation, Turn
+
+StructT = TypeVar("StructT", bound=msgspec.Struct)
+
+
+def record_decoder(struct: type[StructT]) -> Callable[[bytes, bool], list[StructT]]:
+    """Return a function that decodes records: lines, or an array's elements without its brackets.
+
+    Values one after another count as lines, even without line ends between. It raises
+    msgspec.DecodeError.
+    """
+    decoder = msgspec.json.Decoder(struct)
+    array_decoder = msgspec.json.Decoder(list[struct])  # type: ignore[valid-type]
+
+    def decode(raw: bytes, in_array: bool) -> list[StructT]:
+        if in_array:
+            return array_decoder.decode(b"".join((b"[", raw, b"]")))
+        return decoder.decode_lines(raw)
+
+    return decode
 
 
 class _TextMessage(msgspec.Struct, gc=False, forbid_unknown_fields=True):
@@ -65,15 +84,16 @@ class DecodedChats:
     quotes: int
 
 
-Decode = Callable[[bytes], "DecodedChats | None"]
-_text_decoder = msgspec.json.Decoder(_TextChat)
-_block_decoder = msgspec.json.Decoder(_BlockChat)
+Decode = Callable[[bytes, bool], "DecodedChats | None"]
+"""Takes lines, or an array's elements without its brackets if the second argument is true."""
+_decode_text = record_decoder(_TextChat)
+_decode_blocks = record_decoder(_BlockChat)
 
 
-def decode_text_chats(raw: bytes) -> DecodedChats | None:
+def decode_text_chats(raw: bytes, in_array: bool = False) -> DecodedChats | None:
     """Return OpenAI's chats; None if one has more than texts in alternating turns."""
     chats, quotes = [], 0
-    for record in _text_decoder.decode_lines(raw):
+    for record in _decode_text(raw, in_array):
         messages = record.messages
         quotes += 2 + 8 * len(messages)  # "messages"; "role", its value, "content", its value
         has_system = bool(messages) and messages[0].role == "system"
@@ -85,10 +105,10 @@ def decode_text_chats(raw: bytes) -> DecodedChats | None:
     return DecodedChats(chats, quotes)
 
 
-def decode_block_chats(raw: bytes) -> DecodedChats | None:
+def decode_block_chats(raw: bytes, in_array: bool = False) -> DecodedChats | None:
     """Return Bedrock's conversations; None if one has more than texts in alternating turns."""
     chats, quotes = [], 0
-    for record in _block_decoder.decode_lines(raw):
+    for record in _decode_blocks(raw, in_array):
         messages = record.messages
         if not _alternate([turn.role for turn in messages]):
             return None

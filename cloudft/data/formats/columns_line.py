@@ -54,8 +54,12 @@ def for_command(fix: str, command: str = "", type_option: str = "") -> str:
         options = " ".join(words)
         return f"`{command} {options}`" if command else options
 
+    def to_type(match: re.Match[str]) -> str:
+        # These commands write jobs of the types in _FORMATS; another one is for the job file.
+        return to_option(match[1]) if match[1] in _FORMATS else match[0]
+
     fix = _LINE.sub(to_options, fix)
-    return _TYPE.sub(lambda match: to_option(match[1]), fix) if type_option else fix
+    return _TYPE.sub(to_type, fix) if type_option else fix
 
 
 def with_options(

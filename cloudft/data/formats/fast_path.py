@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from cloudft.data.formats.chat_fast_path import CHAT_DECODERS, PlainChat
+from cloudft.data.formats.chat_fast_path import CHAT_DECODERS, PlainChat, record_decoder
 from cloudft.data.formats.registry import encode_record, find_format, get_format
 
 QUOTE, BACKSLASH = 34, 92
@@ -64,22 +64,18 @@ class _Decoder:
         struct = msgspec.defstruct(
             "BatchRecord", [(key, str) for key in keys], forbid_unknown_fields=True, gc=False
         )
-        self._decoder = msgspec.json.Decoder(struct)
+        self._decode = record_decoder(struct)
         self._getters: list[Callable[[Any], str]] = [attrgetter(key) for key in keys]
         self._quotes_per_record = 4 * len(keys)
 
-    def decode(self, raw: bytes, lines: int) -> RecordBatch | None:
-        """Return the records' texts, or None if a line is anything but a plain record."""
+    def decode(self, raw: bytes, lines: int | None, in_array: bool) -> RecordBatch | None:
+        """Return the records' texts, or None if one is anything but a plain record."""
         try:
-            records = self._decoder.decode_lines(raw)
+            records = self._decode(raw, in_array)
         except (msgspec.DecodeError, UnicodeDecodeError):
             return None
-        # decode_lines skips blank lines, and takes CR LF and keys that are repeated: all three
-        # have findings of their own, so their lines are parsed singly.
-        if (
-            len(records) != lines
-            or b"\r" in raw
-            or not has_quote_count(raw, self._quotes_per_record * lines)
+        if not _has_plain_lines(raw, lines, len(records)) or not has_quote_count(
+            raw, self._quotes_per_record * len(records)
         ):
             return None
         columns = [list(map(getter, records)) for getter in self._getters]
@@ -127,20 +123,43 @@ def _run_ending_at(raw: bytes, at: int) -> int:
     return at - start
 
 
+def _has_plain_lines(raw: bytes, lines: int | None, records: int) -> bool:
+    """Return whether each line has a record, and none ends in CR LF: both have findings.
+
+    decode_lines skips blank lines. `lines` is None for values that are not one a line.
+    """
+    return lines is None or (records == lines and b"\r" not in raw)
+
+
 _decoders: dict[tuple[str, ...], _Decoder] = {}
 
 
 def decode_batch(format: str, raw: bytes, lines: int) -> RecordBatch | None:
     """Return the `lines` records of a block in that format; None if one of them is not plain."""
+    return _decode(format, raw, lines, in_array=False)
+
+
+def decode_values(format: str, raw: bytes, *, in_array: bool) -> RecordBatch | None:
+    """Return the records of a block that has not one a line; None if one is not plain.
+
+    They are an array's elements, or objects one after another.
+    """
+    return _decode(format, raw, None, in_array=in_array)
+
+
+def _decode(format: str, raw: bytes, lines: int | None, *, in_array: bool) -> RecordBatch | None:
     if format in CHAT_DECODERS:
-        return _decode_chats(format, raw, lines)
+        return _decode_chats(format, raw, lines, in_array)
     record_format = find_format(format)
     if record_format is None or not record_format.text_keys:
         return None
-    keys = record_format.text_keys
+    return _get_decoder(record_format.text_keys).decode(raw, lines, in_array)
+
+
+def _get_decoder(keys: tuple[str, ...]) -> _Decoder:
     if keys not in _decoders:
         _decoders[keys] = _Decoder(keys)
-    return _decoders[keys].decode(raw, lines)
+    return _decoders[keys]
 
 
 def make_batch(
@@ -173,16 +192,15 @@ def _to_batch(columns: Sequence[list[str]]) -> RecordBatch:
     return RecordBatch(columns[0], completions, sum(map(sum, sizes)), sum(map(max, sizes)))
 
 
-def _decode_chats(format: str, raw: bytes, lines: int) -> RecordBatch | None:
+def _decode_chats(format: str, raw: bytes, lines: int | None, in_array: bool) -> RecordBatch | None:
     """Return a block of plain chats; None if one of them is not plain."""
     try:
-        decoded = CHAT_DECODERS[format](raw)
+        decoded = CHAT_DECODERS[format](raw, in_array)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
     if (
         decoded is None
-        or len(decoded.chats) != lines
-        or b"\r" in raw
+        or not _has_plain_lines(raw, lines, len(decoded.chats))
         or not has_quote_count(raw, decoded.quotes)
     ):
         return None

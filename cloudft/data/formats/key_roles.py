@@ -283,7 +283,7 @@ MEANINGFUL_KEYS = frozenset(
 """Names, in lower case, of keys that may change what a model should learn."""
 
 _ID_SUFFIX = re.compile(
-    r".*(_|-|\.)(id|ids|uuid|hash|index|idx|url|uri|source|lang|language|date|time|timestamp|at"
+    r".*(_|-|\.| )(id|ids|uuid|hash|index|idx|url|uri|source|lang|language|date|time|timestamp|at"
     r"|version|count|length|tokens)"
 )
 _CHOICE = re.compile(r"(option|choice|opt?|ending|distractor)_?[a-e0-9]")

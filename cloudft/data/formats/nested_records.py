@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 
 MAX_DEPTH = 4
+MAX_SETS = 3
 _PLAIN = re.compile(r"[A-Za-z_]\w*")
 _KEYWORDS = frozenset(
     {"and", "def", "else", "end", "if", "import", "label", "or", "reduce", "then"}
@@ -28,20 +29,21 @@ def jq_path(keys: Sequence[str]) -> str | None:
 
 
 def propose_flattening(value: Mapping[str, object]) -> str:
-    """Return how to write the records that a record holds; "" if it holds none, or several sets."""
-    found = list(_find_records((), value))
-    if len(found) != 1:
-        return ""
-    keys, records = found[0]
+    """Return how to write the records that a record holds, for each set of them; "" for none."""
+    found = list(_find_records((), value))[:MAX_SETS]
+    return " or ".join(filter(None, (_flatten(keys, records) for keys, records in found)))
+
+
+def _flatten(keys: Sequence[str], records: list[object] | dict[str, object]) -> str:
     path = jq_path(keys)
     if path is None:
         return ""
     if isinstance(records, list):
-        return f"the records are in {keys[-1]!r}: {jq_command(f'{path}[]', 'RECORDS')}"
+        return f"for what is in {keys[-1]!r}: {jq_command(f'{path}[]', 'RECORDS')}"
     texts = [str(key) for key, item in records.items() if isinstance(item, str)]
     ends = [jq_path([key]) for key in texts]
     if len(texts) != 2 or None in ends:
-        return f"the record is in {keys[-1]!r}: {jq_command(path, 'RECORDS')}"
+        return f"for what is in {keys[-1]!r}: {jq_command(path, 'RECORDS')}"
     lines = [
         jq_command(f"{path} | {{prompt: {prompt}, completion: {answer}}}")
         for prompt, answer in (ends, ends[::-1])

@@ -20,6 +20,7 @@ from cloudft.data.formats.record import BadRecord, RawRecord
 from cloudft.data.formats.record_format import RecordFormat
 
 SHOWN_KEYS = 8
+_DIGIT = re.compile(r"\d")
 _NUMBER = re.compile(r"[-+]?\d+([.,]\d+)?")
 TEXT_TASK = "customization_type: CONTINUED_PRE_TRAINING"
 SHOWN_LOST_KEYS = 3
@@ -54,8 +55,15 @@ def explain_unknown(value: RawRecord, *, is_labeled: bool) -> BadRecord:
     """Return the error for a record in no known format: its columns, and the lines to paste."""
     message = f"no known format has these keys: {list_columns(value)}"
     choice = propose_choice(value) if is_labeled else ""
-    fix = choice or _join_lines(propose_columns(value, is_labeled=is_labeled))
-    return BadRecord("WrongKeys", message, fix or _manual_fix(value, is_labeled=is_labeled))
+    proposals = [] if choice else propose_columns(value, is_labeled=is_labeled)
+    fix = choice or _join_lines(proposals)
+    if not fix:
+        return BadRecord("WrongKeys", message, _manual_fix(value, is_labeled=is_labeled))
+    named = {key for columns in proposals for key in columns.values()}
+    rest = [key for key in _text_keys(value) if key not in named]
+    if proposals and is_labeled and rest:
+        fix += f", without {_join_names(rest[:SHOWN_LOST_KEYS])}"
+    return BadRecord("WrongKeys", message, fix)
 
 
 def propose_columns(value: RawRecord, *, is_labeled: bool) -> list[dict[str, str]]:
@@ -182,8 +190,12 @@ def _choose_pairs(found: _Candidates, value: RawRecord) -> list[dict[str, str]]:
     def pair(prompt: str, completion: str, **more: str) -> dict[str, str]:
         return {"prompt": prompt, "completion": completion, **more}
 
+    order = list(value)
+
     def longest(keys: Iterable[str]) -> list[str]:
-        return sorted(keys, key=lambda key: -len(str(value[key])))[:2]
+        # In the record's own order: most tables have the question left of its answer.
+        chosen = sorted(keys, key=lambda key: -len(str(value[key])))[:2]
+        return sorted(chosen, key=order.index)
 
     if found.prompts and found.answers:
         return [pair(p, a) for p in found.prompts for a in found.answers][:2]
@@ -196,7 +208,19 @@ def _choose_pairs(found: _Candidates, value: RawRecord) -> list[dict[str, str]]:
     texts = longest([*found.prompts, *found.others])
     if len(found.prompts) == 1 and found.others:  # what is named like a prompt leads
         texts = [found.prompts[0], longest(found.others)[0]]
-    return [pair(texts[0], texts[1]), pair(texts[1], texts[0])] if len(texts) == 2 else []
+    if len(texts) != 2:
+        return []
+    classes = [key for key, item in value.items() if _is_class_number(key, item)]
+    if len(classes) == 1 and not found.prompts:
+        first, second = sorted(texts, key=list(value).index)
+        return [pair(second, classes[0], context=first), pair(first, second)]
+    return [pair(texts[0], texts[1]), pair(texts[1], texts[0])]
+
+
+def _is_class_number(key: str, item: object) -> bool:
+    """Return whether a value may be the class of two texts: a digit, as a number or as text."""
+    is_number = isinstance(item, (int, str)) and not isinstance(item, bool)
+    return is_number and bool(_DIGIT.fullmatch(str(item).strip())) and not is_descriptive(key)
 
 
 def _lost(value: RawRecord, used: Iterable[str]) -> list[str]:

@@ -82,7 +82,8 @@ def refuse(value: RawRecord) -> Conversation:
     raise BadRecord(
         "WrongTask",
         "records for reinforcement: a prompt, and what a grader compares answers with",
-        "set customization_type: REINFORCEMENT_FINE_TUNING",
+        "set customization_type: REINFORCEMENT_FINE_TUNING, and a base_model that has it: cloudft"
+        " models lists them",
         REFERENCE_KEY if REFERENCE_KEY in value else None,
     )
 

@@ -9,6 +9,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, cast
 
+from cloudft.data.sources.json_layout import detect_layout
+from cloudft.data.sources.line_blocks import SMALL_FILE
 from cloudft.data.sources.source_files import SourceFile
 
 if TYPE_CHECKING:
@@ -70,6 +72,8 @@ def split_file(source: SourceFile, max_parts: int) -> list[FilePart]:
         return []
     edges = [0]
     with source.path.open("rb") as handle:
+        if detect_layout(handle.read(SMALL_FILE), is_whole=False).kind != "lines":
+            return []
         for index in range(1, count):
             handle.seek(size * index // count)
             handle.readline()  # a part begins with a whole line

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import cycle
 from typing import IO, TYPE_CHECKING, NamedTuple
 
@@ -29,6 +29,10 @@ class Block(NamedTuple):
     first_line: int
     raw: bytes
     line_count: int
+
+    def record_lines(self) -> range:
+        """Return the number of each line."""
+        return range(self.first_line, self.first_line + self.line_count)
 
 
 class LineTooLong(Exception):
@@ -101,16 +105,15 @@ class ByteCounter(StreamDigest):
         return ""
 
 
-def read_blocks(handle: IO[bytes], max_line_bytes: int, digest: StreamDigest) -> Iterator[Block]:
-    """Yield the file's lines, a block at a time, in order; the last may lack its newline.
+def split_lines(pieces: Iterable[bytes], max_line_bytes: int) -> Iterator[Block]:
+    """Yield the lines of a file that is read in pieces, in order; the last may lack its newline.
 
-    `handle` is unbuffered. Raises LineTooLong, after the lines before it, when a line has more than
-    `max_line_bytes` bytes.
+    Raises LineTooLong, after the lines before it, when a line has more than `max_line_bytes` bytes.
     """
     # `rest` holds the pieces of a line whose end has not been read yet: joining them only at its
     # end keeps a very long line linear.
     first, rest, waiting = 1, [b""], 0
-    for raw in _read_pieces(handle, digest):
+    for raw in pieces:
         end = raw.rfind(b"\n") + 1
         if not end:
             rest.append(raw)
@@ -131,8 +134,11 @@ def read_blocks(handle: IO[bytes], max_line_bytes: int, digest: StreamDigest) ->
         yield Block(first, b"".join(rest), 1)
 
 
-def _read_pieces(handle: IO[bytes], digest: StreamDigest) -> Iterator[bytes]:
-    """Yield the file in small pieces, read and hashed in large ones."""
+def read_pieces(handle: IO[bytes], digest: StreamDigest) -> Iterator[bytes]:
+    """Yield a file in small pieces, read and hashed in large ones. `handle` is unbuffered.
+
+    The first piece has SMALL_FILE bytes, or is the whole file.
+    """
     start = read_up_to(handle, SMALL_FILE)
     digest.update(start)
     if start:

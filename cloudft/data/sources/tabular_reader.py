@@ -84,12 +84,7 @@ def _decoded_lines(context: ReadContext, block: Block) -> Iterator[str]:
         try:
             yield raw.decode("utf-8")
         except UnicodeDecodeError as error:
-            message = f"byte 0x{raw[error.start]:02x} at position {error.start + 1} is not UTF-8"
-            fix = (
-                "save it as UTF-8 (in Excel: CSV UTF-8), or convert it if it is from Windows: "
-                + context.conversion_command("WINDOWS-1252")
-            )
-            context.add_error("NotUtf8", message, fix, number)
+            context.add_encoding_error(raw, number, error)
             context.is_unreadable = True  # so are the other lines of a file in another encoding
             return
 

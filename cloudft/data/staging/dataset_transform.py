@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -59,9 +59,17 @@ class DatasetTransform:
         self._sources = SourceResolver(Path.cwd(), self.findings)
         self._has_read = False
 
-    def convert(self, inputs: Sequence[str], target: str, out: Path) -> StagedFile:
-        """Write all records into the new file `out`, in a target of `data convert`, or csv."""
+    def convert(
+        self, inputs: Sequence[str], target: str, out: Path, *, by_line: bool = False
+    ) -> StagedFile:
+        """Write all records into the new file `out`, in a target of `data convert`, or csv.
+
+        With `by_line` each line of a text file is a document.
+        """
         sources = self._files("IN", inputs)
+        if by_line:
+            kinds = {"text": "text lines"}
+            sources = [replace(s, file_type=kinds.get(s.file_type, s.file_type)) for s in sources]
         with new_output_file(out) as temporary:
             sink = CsvWriter(temporary) if target == "csv" else JsonlWriter(temporary, target)
             with sink:

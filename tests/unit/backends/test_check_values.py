@@ -53,7 +53,7 @@ def job_file(folder: Path, changes: Mapping[str, Any]) -> Path:
         for name in outer:
             inner = inner.setdefault(name, {})
         inner[last] = value
-    lines = [f'{{"prompt": "question {n}", "completion": "answer"}}\n' for n in range(40)]
+    lines = [f'{{"prompt": "question {n}", "completion": "answer"}}\n' for n in range(100)]
     (folder / "train.jsonl").write_text("".join(lines))
     path = folder / "cloudft.yaml"
     path.write_text(yaml.safe_dump(spec, sort_keys=False))

@@ -51,6 +51,10 @@ def test_distillation_takes_questions_and_golden_answers(value: dict[str, Any], 
 def test_reinforcement_keeps_the_key_and_all_that_the_grader_gets() -> None:
     value = {"messages": [USER], "reference_answer": {"number": 4}, "task_id": "sum"}
     assert encoded(value, "reinforcement") == value
+    # The grader may use any other field, or none; an empty reference is none.
+    for reference in (None, "", {}):
+        value = {"messages": [USER], "rubric": "short"}
+        assert encoded({**value, "reference_answer": reference}, "reinforcement") == value
     labeled = encoded({"prompt": "2 and 2?", "completion": "4"}, "reinforcement")
     prompt = {"role": "user", "content": "2 and 2?"}
     assert labeled == {"messages": [prompt], "reference_answer": "4"}
@@ -59,7 +63,6 @@ def test_reinforcement_keeps_the_key_and_all_that_the_grader_gets() -> None:
 @pytest.mark.parametrize(
     "value",
     [
-        {"messages": [USER]},
         {"messages": [USER, {"role": "assistant", "content": "4"}], "reference_answer": "4"},
         {"prompt": "2 and 2?"},
     ],

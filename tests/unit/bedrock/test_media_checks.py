@@ -24,15 +24,15 @@ Answer = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 class CannedAws(Aws):
-    """S3 and IAM with answers of our own. `asked` has the parameters of each look at an object."""
+    """S3 and IAM with answers of our own. `requests` are the reads of objects."""
 
     def __init__(self, head: Answer, decision: str = "allowed") -> None:
         super().__init__(AwsLocation("us-east-1"))
-        self.head, self.decision, self.asked = head, decision, []
+        self.head, self.decision, self.requests = head, decision, []
 
     def call(self, failure: str, service: str, operation: str, **parameters: Any) -> Any:
         if operation == "head_object":
-            self.asked.append(parameters)
+            self.requests.append(parameters)
             return self.head(parameters)
         assert operation == "simulate_principal_policy", operation
         return {
@@ -126,7 +126,7 @@ def test_another_bucket_is_right_for_llama(tmp_path: Path) -> None:
 def test_the_first_objects_are_looked_at(tmp_path: Path) -> None:
     aws = CannedAws(small)
     assert codes(make_job(tmp_path), media_of(*(f"s3://bucket/{i}" for i in range(99))), aws) == []
-    assert [asked["Key"] for asked in aws.asked] == [str(i) for i in range(MAX_OBJECTS)]
+    assert [one["Key"] for one in aws.requests] == [str(i) for i in range(MAX_OBJECTS)]
 
 
 def test_check_and_submit_look_at_the_objects_of_the_data(

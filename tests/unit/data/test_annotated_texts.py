@@ -194,6 +194,33 @@ def test_a_class_number_is_no_prompt() -> None:
     assert raised.value.fix == "data.columns: {prompt: description, completion: label}"
 
 
+def test_the_class_of_two_texts_is_not_lost() -> None:
+    value = {"Quality": "1", "#1 ID": "2029631", "#1 String": FERRY, "#2 String": "At nine."}
+    with pytest.raises(BadRecord) as raised:
+        parse_record(value, {})
+    first = 'data.columns: {prompt: "#2 String", completion: Quality, context: "#1 String"}'
+    assert raised.value.fix.split(" or ")[0] == first
+
+
+def test_each_set_of_nested_records_has_its_command() -> None:
+    examples, synonyms = [{"text": FERRY, "intent": "ask"}], [{"value": "ferry", "synonyms": []}]
+    with pytest.raises(BadRecord) as raised:
+        parse_record({"nlu": {"examples": examples, "synonyms": synonyms}}, {})
+    assert ".nlu.examples[]" in raised.value.fix and ".nlu.synonyms[]" in raised.value.fix
+
+
+def test_single_messages_are_no_pairs_of_role_and_content() -> None:
+    with pytest.raises(BadRecord, match="one message a record") as raised:
+        parse_record({"role": "user", "content": "When?"}, {})
+    assert "jq -cs '{messages: .}'" in raised.value.fix
+
+
+def test_a_remedy_names_the_texts_that_it_leaves_out() -> None:
+    with pytest.raises(BadRecord) as raised:
+        parse_record({"utterance": FERRY, "tool": "sail", "tool_input": "Vis at nine"}, {})
+    assert raised.value.fix.endswith(", without 'tool'")
+
+
 def test_sizes_say_nothing_and_lists_of_texts_may() -> None:
     value: RawRecord = {"prompt": "When?", "completion": "At nine.", "image_wh": [[375, 500]]}
     assert conversation(parse_record(value, {})).left_out == ("image_wh",)

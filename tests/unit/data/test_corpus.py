@@ -56,9 +56,10 @@ def test_a_broken_file_has_its_one_fault(name: str) -> None:
         expected.get("batch", 1),
     )
     severity = expected.get("severity", "error")
-    listed = [(f.severity, f.code, f.line) for f in found]
+    listed = [(f.severity, f.code, f.line) for f in found if f.severity != "note"]
+    before = list(map(tuple, expected.get("before", ())))
     others = [(severity, code, line) for code, line in expected.get("more", ())]
-    assert listed == [(severity, expected["code"], expected["line"]), *others]
+    assert listed == [*before, (severity, expected["code"], expected["line"]), *others]
     assert "field" not in expected or found[0].field == expected["field"]
     assert all((f.fix or f.severity == "note") and f.message for f in found)
 
@@ -68,4 +69,4 @@ def test_a_good_file_has_no_fault(path: Path) -> None:
     unlabeled = ".cpt." in path.name or path.parent.parent.name == "aws-api-docs"
     kind = "CONTINUED_PRE_TRAINING" if unlabeled else "FINE_TUNING"
     model = "nova-lite" if ".nova-lite." in path.name else "smollm2-135m"
-    assert findings(path, kind, model) == ()
+    assert all(f.severity == "note" for f in findings(path, kind, model))

@@ -15,6 +15,7 @@ from cloudft.spec.model import DataSpec
 from cloudft.types import Finding
 
 GOOD = b'{"prompt": "a", "completion": "b"}\n'
+LFS = b"version https://git-lfs.github.com/spec/v1"
 U, A = {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}
 
 
@@ -39,27 +40,70 @@ def chat(*messages: object, **more: object) -> bytes:
         ("x.csv", b"", "EmptyFile", None, "empty"),
         ("x.txt", b"", "EmptyFile", None, "empty"),
         ("x.csv", b"prompt,completion\n", "NoRecords", None, "no records"),
-        ("x.jsonl", GOOD + b"\n" + GOOD, "BlankLine", 2, "blank"),
-        ("x.jsonl", GOOD + b"  \n", "BlankLine", 2, "blank"),
         ("x.jsonl", GOOD + b'{"prompt": "\xe9"}\n', "NotUtf8", 2, "0xe9 at position 13"),
         ("x.csv", b"prompt,completion\na,\xe9\n", "NotUtf8", 2, "0xe9 at position 3"),
         ("x.jsonl", GOOD.decode().encode("utf-16"), "NotUtf8", 1, "UTF-16"),
         ("x.jsonl", GOOD + b'{"prompt": }\n', "BadJson", 2, "column 12"),
         ("x.jsonl", GOOD + b"{'prompt': 'a'}\n", "SingleQuotes", 2, "double quotes"),
-        ("x.jsonl", b'{\n"prompt": "a"\n}\n', "BadJson", 1, "jq -c ."),
-        ("x.jsonl", b"[" * 3000 + b"\n", "JsonArray", 1, "jq"),
+        ("x.jsonl", b'{\n"prompt": "a",\n"completion": }\n', "BadJson", 3, "column 15"),
+        ("x.jsonl", b"[" * 3000 + b"\n", "TooDeep", 1, "not JSON"),
         ("x.jsonl", GOOD + b"[" * 3000 + b"\n", "TooDeep", 2, "not JSON"),
-        ("x.json", b'[{"prompt": "a", "completion": "b"}]', "JsonArray", 1, "one object a line"),
-        ("x.jsonl", GOOD + b'["a"]\n', "NotAnObject", 2, "an array"),
+        ("x.json", b'[{"prompt": "a",\n"completion": "b"]', "BadJson", 2, "column 18"),
+        ("x.json", b"[" + GOOD, "Truncated", 2, "before the array does"),
+        ("x.json", b"[" + GOOD + GOOD + b"]", "MissingComma", 2, "check --fix DIR"),
+        ("x.json", b"[" + GOOD + b",]", "TrailingComma", 2, "check --fix DIR"),
+        ("x.json", b"[" + GOOD + b"] x", "BadJson", 2, "behind the end"),
+        ("x.json", b'["a", ' + GOOD + b"]", "NotAnObject", 1, "text"),
+        (
+            "x.json",
+            b'{"train": [' + GOOD + b'], "test": [' + GOOD + b"]}",
+            "SeveralLists",
+            None,
+            "--fix",
+        ),
+        ("x.json", b'{"system": "Be brief.", "data": [' + GOOD + b"]}", "UnusedKeys", None, "each"),
+        ("x.json", b'{"data": [' + GOOD + b"]", "Truncated", 2, "around the list"),
+        (
+            "x.jsonl",
+            LFS + b"\nsize 12\n",
+            "GitLfsPointer",
+            1,
+            "12",
+        ),
+        (
+            "x.parquet",
+            LFS,
+            "GitLfsPointer",
+            1,
+            "git lfs pull",
+        ),
+        (
+            "x.csv",
+            LFS,
+            "GitLfsPointer",
+            1,
+            "git lfs pull",
+        ),
+        (
+            "x.txt",
+            LFS,
+            "GitLfsPointer",
+            1,
+            "git lfs pull",
+        ),
+        ("x.jsonl", b"prompt,completion\na,b\n", "BadJson", 1, "x.csv"),
+        ("x.jsonl", b"PAR1\x15\x04", "WrongFileType", 1, "x.parquet"),
+        ("x.csv", b"<!doctype html>\n", "WrongFileType", 1, "web page"),
+        ("x.csv", b"%PDF-1.7\n", "WrongFileType", 1, "PDF"),
+        ("x.jsonl", GOOD + b'["a"]\n', "NotAnObject", 2, "a list"),
         ("x.jsonl", GOOD + b"null\n", "NotAnObject", 2, "null"),
-        ("x.jsonl", GOOD + b'{"promt": "a", "completion": "b"}\n', "WrongKeys", 2, "('prompt', "),
-        ("x.jsonl", b'{"prompt": "a"}\n', "WrongKeys", 1, '{"prompt": ..., "completion": ...}'),
+        ("x.jsonl", GOOD + b'{"promt": "a", "completion": "b"}\n', "WrongKeys", 2, "'promt'"),
+        ("x.jsonl", b'{"prompt": "a"}\n', "WrongKeys", 1, '"completion": ...'),
         ("x.jsonl", b"{}\n", "WrongKeys", 1, "none"),
         ("x.csv", b"post,reply\na,b\n", "WrongKeys", 1, "data.columns"),
         ("x.jsonl", b'{"prompt": " ", "completion": "b"}\n', "EmptyField", 1, "'prompt' is empty"),
         ("x.csv", b'prompt,completion\n"a\nb",\n', "EmptyField", 2, "'completion' is empty"),
         ("x.jsonl", b'{"prompt": "a", "completion": true}\n', "WrongType", 1, 'text: "true"'),
-        ("x.jsonl", b'{"instruction": "a", "input": {}, "output": []}', "WrongType", 1, "a list"),
         ("x.csv", b"prompt,completion\na\n", "WrongColumns", 2, "1 cells under 2"),
         ("x.csv", b"prompt,prompt\na,b\n", "WrongColumns", 1, "two columns"),
         ("x.csv", b"prompt,\na,b\n", "WrongColumns", 1, "without a name"),
@@ -69,12 +113,18 @@ def chat(*messages: object, **more: object) -> bytes:
         ("x.jsonl", b'{"messages": 3}\n', "WrongType", 1, "no list"),
         ("x.jsonl", chat(), "BadTurns", 1, "no turn of a user"),
         ("x.jsonl", chat(3), "WrongType", 1, "messages[0] is no object"),
-        ("x.jsonl", chat(A, U), "BadTurns", 1, "the first turn is the assistant's"),
+        ("x.jsonl", chat(A, U), "BadTurns", 1, "--turns move"),
         ("x.jsonl", chat(U, A, U), "BadTurns", 1, "last one must be the assistant's"),
         ("x.jsonl", chat(U, U, A), "BadTurns", 1, "turn 2"),
-        ("x.jsonl", chat({"role": "critic", "content": "q"}, A), "BadTurns", 1, "write user"),
+        ("x.jsonl", chat({"role": "narrator", "content": "q"}, A), "BadTurns", 1, "write user"),
         ("x.jsonl", chat({"role": [], "content": "q"}, A), "BadTurns", 1, "role"),
-        ("x.jsonl", chat(U, {"role": "system", "content": "s"}, A), "BadTurns", 1, "after other"),
+        (
+            "x.jsonl",
+            chat(U, {"role": "system", "content": "s"}, A),
+            "BadTurns",
+            1,
+            "after other turns",
+        ),
         (
             "x.jsonl",
             chat({"role": "system", "content": "s"}, U, A, system="t"),
@@ -83,7 +133,7 @@ def chat(*messages: object, **more: object) -> bytes:
             "two system prompts",
         ),
         ("x.jsonl", chat({"role": "user"}, A), "WrongKeys", 1, "no 'content'"),
-        ("x.jsonl", chat(U, {**A, "weight": 2}), "WrongWeight", 1, "write 0 (context alone) or 1"),
+        ("x.jsonl", chat(U, {**A, "weight": 2}), "WrongWeight", 1, "0 (context alone)"),
         ("x.jsonl", chat(U, {**A, "tool_calls": [1]}), "WrongToolCall", 1, "tool_calls"),
         ("x.jsonl", chat(U, {"role": "assistant", "content": ""}), "EmptyField", 1, "[1].content"),
         ("x.jsonl", chat(U, {"role": "assistant", "content": []}), "EmptyField", 1, "empty list"),
@@ -96,7 +146,7 @@ def chat(*messages: object, **more: object) -> bytes:
 def test_a_bad_file_names_code_line_and_remedy(
     tmp_path: Path, name: str, raw: bytes, code: str | None, line: int | None, said: str | None
 ):
-    found = findings(tmp_path, name, raw)
+    found = [f for f in findings(tmp_path, name, raw) if f.severity != "note"]
     assert all(f.severity == "error" and f.fix for f in found)
     assert all(f.file == str(tmp_path / name) for f in found)
     if code is None:  # depends on whether pyarrow is installed
@@ -104,6 +154,61 @@ def test_a_bad_file_names_code_line_and_remedy(
         return
     assert [(f.code, f.line) for f in found] == [(code, line)]
     assert (said or "") in f"{found[0].message} {found[0].fix}"
+
+
+@pytest.mark.parametrize("blank", [b"\n", b"  \n", b" "])
+def test_a_blank_line_is_a_warning(tmp_path: Path, blank: bytes) -> None:
+    [finding] = findings(tmp_path, "x.jsonl", GOOD + blank)
+    assert (finding.code, finding.severity, finding.line) == ("BlankLine", "warning", 2)
+    assert check(tmp_path, train="x.jsonl").volumes is not None
+
+
+@pytest.mark.parametrize(
+    ("raw", "records"),
+    [
+        (b"[" + GOOD + b"," + GOOD + b"]", 2),
+        (GOOD.strip() + GOOD, 2),
+        (b'{\n "prompt": "a",\n "completion": "b"\n}\n' * 3, 3),
+        (chat(U, A)[len(b'{"messages":') : -2] + b"\n", 1),
+        ((chat(U, A)[len(b'{"messages":') : -2] + b"\n") * 2, 2),
+        (b"[" + GOOD + b"]\n[" + GOOD + b"]\n", 2),
+        (b'{"data": [' + GOOD + b'], "version": 3}', 1),
+        (b'{"my_set": [' + GOOD + b"]}", 1),
+        (b'{"prompt": {"0": "a", "1": "c"}, "completion": {"0": "b", "1": "d"}}', 2),
+        (b'{"prompt": ["a", "c"], "completion": ["b", "d"]}', 2),
+        (b'{"0": {"prompt": "a", "completion": "b"}}', 1),
+        (b'{"columns":["prompt","completion"],"index":[0],"data":[["a","b"]]}', 1),
+    ],
+)
+def test_json_in_other_layouts_is_read_as_it_is(tmp_path: Path, raw: bytes, records: int) -> None:
+    found = findings(tmp_path, "x.json", raw)
+    assert all(f.severity == "note" for f in found), found
+    volumes = check(tmp_path, train="x.json").volumes
+    assert volumes is not None and volumes["train"].records == records
+
+
+def test_objects_with_a_list_are_records_where_they_are_several(tmp_path: Path) -> None:
+    raw = b'{"question": "q", "contexts": [{"title": "a", "text": "b"}], "answer": "x"}\n'
+    for content in (raw, raw * 2):
+        assert findings(tmp_path, "x.jsonl", content)[0].code == "UnusedKeys"
+    table = b'{"question": ["a", "b"], "answer": ["c", "d"]}\n'
+    assert all(f.severity == "error" for f in findings(tmp_path, "x.jsonl", table * 2))
+
+
+def test_json_lines_in_a_text_are_records_and_lines_alone_are_named(tmp_path: Path) -> None:
+    (tmp_path / "x.txt").write_bytes(b'{"text": "One."}\n{"text": "Two."}\n')
+    report = check(tmp_path, "CONTINUED_PRE_TRAINING", train="x.txt")
+    assert [f.code for f in report.findings] == ["JsonInText"]
+    assert report.volumes is not None and report.volumes["train"].records == 2
+    (tmp_path / "y.txt").write_bytes(b"A whole sentence.\n" * 12)
+    [finding] = check(tmp_path, "CONTINUED_PRE_TRAINING", train="y.txt").findings
+    assert finding.code == "DocumentsPerLine" and "12 lines" in finding.message
+    for text in (
+        b"A paragraph that is\nwrapped at some column\n" * 9,
+        b"Not one.\n\nNor two.\n" * 9,
+    ):
+        (tmp_path / "z.txt").write_bytes(text)
+        assert check(tmp_path, "CONTINUED_PRE_TRAINING", train="z.txt").findings == ()
 
 
 def test_labeled_records_are_no_text_to_go_on_from(tmp_path: Path):
@@ -195,9 +300,10 @@ def test_warnings_do_not_stop(tmp_path: Path):
 
 
 def test_a_flood_is_cut_short_and_counted(tmp_path: Path):
-    found = findings(tmp_path, "x.jsonl", b"{}\n" * 1000 + b"3\n")
-    assert [f.code for f in found] == ["WrongKeys", "NotAnObject", "WrongKeys"]
-    assert found[-1].message == "999 more, 1000 in all"
+    wrong = b"".join(b'{"no%d": 1}\n' % number for number in range(1000))
+    found = findings(tmp_path, "x.jsonl", wrong + b"3\n")
+    assert [f.code for f in found] == ["WrongKeys"] * 20 + ["NotAnObject", "WrongKeys"]
+    assert found[-1].message == "980 more, 1000 in all"
 
 
 def test_columns_of_the_users_own(tmp_path: Path):

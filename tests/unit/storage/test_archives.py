@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from cloudft.data.sources import repair
-from cloudft.data.sources.repair import repair_lines
+from cloudft.data.sources import byte_repair
+from cloudft.data.sources.repair import JsonRepair
 from cloudft.storage import archives
 from cloudft.storage.archives import ArchiveLimits, BadArchive, unpack_tar_gz
 
@@ -93,10 +93,10 @@ def test_weights_may_be_as_large_as_they_are() -> None:
 def test_packed_records_are_bounded_too(
     monkeypatch: pytest.MonkeyPatch, pack: Callable[[bytes], bytes]
 ) -> None:
-    monkeypatch.setattr(repair, "DEFAULT_LIMITS", ArchiveLimits(ratio=100, slack=1_000_000))
+    monkeypatch.setattr(byte_repair, "DEFAULT_LIMITS", ArchiveLimits(ratio=100, slack=1_000_000))
     few = pack(b'{"prompt": "a", "completion": "b"}\n' * 20_000)
-    assert sum(len(line.records) for line in repair_lines(io.BytesIO(few))) == 20_000
+    assert sum(len(line.records) for line in JsonRepair().read(io.BytesIO(few))) == 20_000
     much = pack(b'{"prompt": "a", "completion": "b"}\n' * 100_000)
     with pytest.raises(BadArchive, match="more than 100 times its size"):
-        for _ in repair_lines(io.BytesIO(much)):
+        for _ in JsonRepair().read(io.BytesIO(much)):
             pass
