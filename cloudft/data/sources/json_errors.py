@@ -104,9 +104,8 @@ def _classify(raw: bytes, error: JSONDecodeError) -> tuple[str, str]:
         if part in error.msg:
             return code, fix
     rest = raw.decode("utf-8")[error.pos :]
-    if "after document" in error.msg:
-        if rest.strip() == ",":
-            return "TrailingComma", "remove the comma at the end of the line"
+    if "after document" in error.msg and rest.strip() == ",":
+        return "TrailingComma", "remove the comma at the end of the line"
     if rest.startswith("'") or raw.startswith(b"{'"):
         return "SingleQuotes", "use double quotes: JSON has no others"
     # orjson stops at the letter after the sign in "-Infinity": look one byte before as well.
