@@ -1,4 +1,4 @@
-"""Distinguish Windows-1252 from other bytes, and name what a file's first bytes show."""
+"""Distinguish Windows-1252 from other encodings, and name what a file's first bytes show."""
 
 from __future__ import annotations
 
