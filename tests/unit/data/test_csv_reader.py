@@ -19,6 +19,7 @@ from cloudft.data.checks.validator import _FilePass
 from cloudft.data.findings import Findings
 from cloudft.data.formats.record import Conversation
 from cloudft.data.records import read_records
+from cloudft.data.sources.byte_repair import repair_text
 from cloudft.data.sources.csv_dialect import determine_dialect
 from cloudft.data.sources.source_files import SourceResolver
 from cloudft.spec.model import DataSpec
@@ -190,6 +191,16 @@ def test_another_encoding_is_one_error_that_names_it(tmp_path: Path, encoding: s
     _, [error] = read(tmp_path, raw, None)
     assert (error.severity, error.code) == ("error", "NotUtf8")
     assert "cloudft check --fix" in (error.fix or "")
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "utf-16"])
+def test_the_remedy_for_another_encoding_works(tmp_path: Path, encoding: str) -> None:
+    raw = "prompt,completion\ncafé,é\n".encode(encoding)
+    _, [error] = read(tmp_path, raw, None)
+    assert error.fix is not None and "`cloudft check --fix DIR`" in error.fix
+    copy = b"".join(repair_text(io.BytesIO(raw), lambda _: None, 1000))  # type: ignore[arg-type]
+    pairs, _ = read(tmp_path, copy, None)
+    assert pairs == [("café", "é")]
 
 
 def test_a_fault_after_good_rows_has_its_line_and_they_count(tmp_path: Path) -> None:
