@@ -2,7 +2,7 @@
 
 A record is matched against every registered format, the fullest match first. What the best match
 does not use must say nothing (key_roles.py) or be repeated in what it uses; otherwise there are two
-readings, and the error asks with the lines to paste (proposals.py). Nothing is chosen by
+readings, and the error has the lines to paste (proposals.py). Nothing is chosen by
 similarity.
 """
 
