@@ -29,7 +29,7 @@ from cloudft.types import DataVolume
 Json = dict[str, Any]
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "model-limits.md"
 DOCUMENTED = set(re.findall(r"^\| `([a-z0-9-]+)` \|", PAGE.read_text(), re.MULTILINE))
-PROPERTY = settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+PROPERTY = settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 def ours(value: Json, model: str, kind: str) -> tuple[set[str], Json | None]:
@@ -191,106 +191,128 @@ def nova_differences(model: str, value: Json) -> Iterator[str]:
 
 
 S3_OBJECT = re.compile(r"s3://[\w.-]+/[\w\-/.]+")
-WORDS = st.sampled_from(
-    ["a", "User:", "bot: ", "ASSISTANT:", "system:", "<Image>", "[EOS]", "<unk>", "Thought:", "b c"]
-)
-TEXTS = st.one_of(
-    st.just("hi"),
-    st.just("hi"),
-    st.just("hi"),
-    st.lists(WORDS, max_size=3).map("".join),
-    st.sampled_from(["", " ", "\n"]),
-)
-URIS = st.sampled_from(
-    ["s3://bucket/a.png", "s3://bucket/a.png", "s3://b/c d.png", "http://x/a.png", "s3://bucket"]
-)
+WORDS = ["User:", "x bot: y", "ASSISTANT:", "system:", "<Image>", "<video>", "[EOS]", "<unk>"]
+ODD_TEXTS = st.sampled_from([*WORDS, "Thought: a", "", " ", "\n", "user", "[eos", "< image>"])
+TEXTS = st.just("hi") | ODD_TEXTS
 
 
-def media_blocks(kind: str, formats: list[str]) -> st.SearchStrategy[Json]:
-    return st.builds(
-        lambda name, uri: {kind: {"format": name, "source": {"s3Location": {"uri": uri}}}},
-        st.sampled_from(formats),
-        URIS,
-    )
+class Odds:
+    """Draws what a record has: usual values, and now and then one odd one.
+
+    Most records have one fault or none: with more, each would hide the others.
+    """
+
+    def __init__(self, draw: st.DrawFn) -> None:
+        self.draw = draw
+        self.faults = draw(st.sampled_from([0, 1, 1, 1, 1, 2]))
+
+    def pick(self, usual: st.SearchStrategy[Any], odd: st.SearchStrategy[Any]) -> Any:
+        """Draw an odd value in one of six places, as long as there is a fault left."""
+        if self.faults and self.draw(st.integers(0, 5)) == 0:
+            self.faults -= 1
+            return self.draw(odd)
+        return self.draw(usual)
+
+    def text(self) -> str:
+        return str(self.pick(st.just("hi"), ODD_TEXTS))
+
+    def media(self, kind: str, usual: list[str], odd: list[str]) -> Json:
+        uri = self.pick(
+            st.just("s3://bucket/a.png"),
+            st.sampled_from(["s3://b/c d.png", "http://x/a.png", "s3://bucket", "s3://b/\u00e9"]),
+        )
+        name = self.pick(st.sampled_from(usual), st.sampled_from(odd))
+        return {kind: {"format": name, "source": {"s3Location": {"uri": uri}}}}
+
+    def block(self, kind: str) -> Json:
+        """Draw a block of a kind."""
+        if kind == "image":
+            return self.media(kind, ["png", "PNG", "gif"], ["webp", "bmp"])
+        if kind == "video":
+            return self.media(kind, ["mp4"], ["webm", "avi"])
+        if kind == "document":
+            return self.media(kind, ["pdf"], ["docx"])
+        if kind == "reasoning":
+            return {"reasoningContent": {"reasoningText": {"text": self.text()}}}
+        if kind == "call":
+            identifier = self.pick(st.just("1"), st.just("2"))
+            name = self.pick(st.just("find"), st.just("other"))
+            return {"toolUse": {"toolUseId": identifier, "name": name, "input": {"a": 1}}}
+        if kind == "result":
+            identifier = self.pick(st.just("1"), st.just("2"))
+            return {"toolResult": {"toolUseId": identifier, "content": [{"text": "r"}]}}
+        return {"text": self.text()}
+
+    def roles(self) -> list[str]:
+        """Draw the sides of the turns."""
+        usual = st.sampled_from(["ua", "ua", "uaua"])
+        odd = st.sampled_from(["u", "uau", "au", "uu", "aa", "uuaa", "uaa"])
+        return [{"u": "user", "a": "assistant"}[side] for side in self.pick(usual, odd)]
+
+    def system(self) -> list[str] | None:
+        """Draw system texts."""
+        if self.draw(st.integers(0, 3)):
+            return None
+        return [self.text() for _ in range(self.pick(st.just(1), st.just(2)))]
 
 
-BLOCKS: dict[str, st.SearchStrategy[Json]] = {
-    "text": TEXTS.map(lambda text: {"text": text}),
-    "reasoning": TEXTS.map(lambda text: {"reasoningContent": {"reasoningText": {"text": text}}}),
-    "image": media_blocks("image", ["png", "PNG", "webp", "bmp"]),
-    "video": media_blocks("video", ["mp4", "webm", "avi"]),
-    "document": media_blocks("document", ["pdf", "docx"]),
-    "call": st.builds(
-        lambda identifier, name: {
-            "toolUse": {"toolUseId": identifier, "name": name, "input": {"a": 1}}
-        },
-        st.sampled_from(["1", "2"]),
-        st.sampled_from(["find", "find", "other"]),
-    ),
-    "result": st.sampled_from(["1", "2"]).map(
-        lambda identifier: {"toolResult": {"toolUseId": identifier, "content": [{"text": "r"}]}}
-    ),
+KINDS = ["image", "video", "document", "reasoning", "call", "result", "text"]
+EXTRAS = {
+    "none": ([], []),
+    "image": (["image"], []),
+    "images": (["image"] * 3, []),
+    "video": (["video"], []),
+    "document": (["document"], []),
+    "reasoning": ([], ["reasoning"]),
+    "tools": ([], []),
 }
-PLAIN_USER = st.just([{"text": "q"}])
-PLAIN_ANSWER = st.just([{"text": "a"}])
-
-
-@st.composite
-def contents(draw: st.DrawFn, role: str) -> list[Json]:
-    """Draw the blocks of a turn: mostly what its side may have."""
-    usual = ["text", "image", "video", "document", "result"]
-    if role == "assistant":
-        usual = ["text", "reasoning", "call"]
-    kinds = draw(st.lists(st.sampled_from(usual), min_size=1, max_size=3))
-    if draw(st.integers(0, 9)) == 0:
-        kinds.append(draw(st.sampled_from(list(BLOCKS))))
-    if draw(st.integers(0, 19)) == 0:
-        kinds = ["image"] * draw(st.sampled_from([10, 11]))
-    return [draw(BLOCKS[kind]) for kind in kinds]
-
-
-TOOLS = st.lists(
-    st.builds(
-        lambda name, description, schema: {
-            "toolSpec": {
-                "name": name,
-                "description": description,
-                "inputSchema": {"json": schema},
-            }
-        },
-        st.just("find"),
-        st.sampled_from(["finds", "finds", " "]),
-        st.sampled_from([{"type": "object", "properties": {}}, {"properties": {}}]),
-    ),
-    min_size=1,
-    max_size=2,
-)
+"""What records have besides texts, by the side of the turn."""
 
 
 @st.composite
 def conversations(draw: st.DrawFn, simple: bool = False) -> Json:
-    """Draw a Converse record: alternating turns as a rule, with an odd one now and then."""
-    length = draw(st.sampled_from([2, 2, 2, 4, 1, 3]))
-    roles = [("user", "assistant")[i % 2] for i in range(length)]
-    if draw(st.integers(0, 9)) == 0:
-        roles[draw(st.integers(0, length - 1))] = draw(st.sampled_from(["user", "assistant"]))
-    turn = {"user": PLAIN_USER, "assistant": PLAIN_ANSWER}
-    blocks = [
-        draw(turn[role] if draw(st.booleans()) else (texts_only() if simple else contents(role)))
-        for role in roles
-    ]
+    """Draw a Converse record."""
+    odds = Odds(draw)
+    extra = "none" if simple else draw(st.sampled_from(list(EXTRAS)))
     value: Json = {"schemaVersion": "bedrock-conversation-2024"}
-    if draw(st.integers(0, 3)) == 0:
-        texts = draw(st.lists(TEXTS, min_size=1, max_size=2))
-        value["system"] = [{"text": text} for text in texts]
-    value["messages"] = [{"role": r, "content": b} for r, b in zip(roles, blocks, strict=True)]
-    if not simple and draw(st.integers(0, 2)) == 0:
-        value["toolConfig"] = {"tools": draw(TOOLS)}
+    system = odds.system()
+    if system:
+        value["system"] = [{"text": text} for text in system]
+    value["messages"] = []
+    for role in odds.roles():
+        kinds = ["text", *EXTRAS[extra][role == "assistant"]]
+        if not simple:
+            kinds = odds.pick(
+                st.just(kinds),
+                st.sampled_from(KINDS).map(lambda kind, kinds=kinds: [*kinds, kind])
+                | st.sampled_from(KINDS).map(lambda kind: [kind]),
+            )
+        blocks = [odds.block(kind) for kind in kinds]
+        if extra.startswith("image") and role == "user":
+            count = odds.pick(st.just(1), st.sampled_from([8, 9, 10, 11]))
+            blocks += [block for block in blocks if "image" in block][:1] * (count - 1)
+        blocks += [{"text": "more"}] * odds.pick(st.just(0), st.just(1))
+        value["messages"].append({"role": role, "content": blocks})
+    if extra == "tools":
+        add_tools(odds, value)
     return value
 
 
-def texts_only() -> st.SearchStrategy[list[Json]]:
-    return st.lists(BLOCKS["text"], min_size=1, max_size=2)
+def add_tools(odds: Odds, value: Json) -> None:
+    """Add tools to a record, and a call and its result between two answers."""
+    tool = {
+        "name": "find",
+        "description": odds.pick(st.just("finds"), st.sampled_from(["", " "])),
+        "inputSchema": {"json": odds.pick(st.just({"type": "object"}), st.just({"title": "x"}))},
+    }
+    count = odds.pick(st.just(1), st.just(2))
+    if odds.pick(st.just(True), st.just(False)):
+        value["toolConfig"] = {"tools": [{"toolSpec": tool}] * count}
+    turns = [
+        {"role": "assistant", "content": [odds.block("call")]},
+        {"role": "user", "content": [odds.block("result")]},
+    ]
+    value["messages"][1:1] = turns * odds.pick(st.just(1), st.just(2))
 
 
 @pytest.mark.parametrize("model", ["nova-micro", "nova-lite", "nova-2-lite"])
@@ -308,7 +330,7 @@ def test_nova(model: str, value: Json) -> None:
 
 # Claude 3 Haiku: data_validation.py of AWS's sample (DataEntry and count_tokens).
 CLAUDE_TEXTS = st.sampled_from(
-    ["hi", "hi", "x\nHuman: y", "\nassistant: y", "x\nAssistant:", "Human: z", "", "w" * 96_010]
+    ["x\nHuman: y", "x\nassistant: y", "x\nAssistant:", "Human: z", "", "w" * 96_010, "w" * 200_000]
 )
 
 
@@ -333,16 +355,20 @@ def haiku_differences(value: Json) -> Iterator[str]:
         yield "haiku-length"
 
 
-@given(
-    roles=st.sampled_from(["ua", "ua", "uaua", "u", "uu", "au", "uau", "uuaa"]),
-    texts=st.lists(CLAUDE_TEXTS, min_size=4, max_size=4),
-    system=st.none() | CLAUDE_TEXTS,
-)
+@st.composite
+def claude_chats(draw: st.DrawFn) -> Json:
+    """Draw a record of Claude's form."""
+    odds = Odds(draw)
+    messages = [
+        {"role": role, "content": odds.pick(st.just("hi"), CLAUDE_TEXTS)} for role in odds.roles()
+    ]
+    system = odds.pick(st.sampled_from([None, "brief"]), CLAUDE_TEXTS)
+    return {"messages": messages} | ({} if system is None else {"system": system})
+
+
+@given(value=claude_chats())
 @PROPERTY
-def test_haiku(roles: str, texts: list[str], system: str | None) -> None:
-    names = {"u": "user", "a": "assistant"}
-    messages = [{"role": names[r], "content": text} for r, text in zip(roles, texts, strict=False)]
-    value = {"messages": messages} | ({} if system is None else {"system": system})
+def test_haiku(value: Json) -> None:
     compare(value, "claude-3-haiku", "FINE_TUNING", haiku_rules, haiku_differences)
 
 
@@ -472,43 +498,35 @@ def rft_differences(value: Json) -> Iterator[str]:
         yield "eos-anywhere"
 
 
-RFT_TOOLS = st.lists(
-    st.builds(
-        lambda name, description: {
-            "type": "function",
-            "function": {
-                "name": name,
-                "description": description,
-                "parameters": {"type": "object", "properties": {}},
-            },
-        },
-        st.sampled_from(["find", "list"]),
-        st.sampled_from(["does it", "does it", ""]),
-    ),
-    min_size=1,
-    max_size=2,
-)
-
-
-@given(
-    roles=st.sampled_from(["u", "su", "su", "uau", "ua", "us", "uu", "s", "ssu"]),
-    texts=st.lists(TEXTS, min_size=3, max_size=3),
-    reference=st.sampled_from([None, "4", {"x": 1}, [1], 4, "", {}]),
-    tools=st.none() | RFT_TOOLS,
-)
-@PROPERTY
-def test_reinforcement(
-    roles: str, texts: list[str], reference: object, tools: list[Json] | None
-) -> None:
+@st.composite
+def prompts(draw: st.DrawFn) -> Json:
+    """Draw a reinforcement record."""
+    odds = Odds(draw)
+    roles = odds.pick(
+        st.sampled_from(["u", "su", "suau"]),
+        st.sampled_from(["uau", "ua", "us", "uu", "s", "ssu", "a"]),
+    )
     names = {"u": "user", "a": "assistant", "s": "system"}
-    value: Json = {
-        "messages": [
-            {"role": names[r], "content": text} for r, text in zip(roles, texts, strict=False)
-        ],
-        "reference_answer": reference,
-    }
-    if tools is not None:
-        value["tools"] = tools
+    value: Json = {"messages": [{"role": names[r], "content": odds.text()} for r in roles]}
+    value["reference_answer"] = odds.pick(
+        st.sampled_from([None, "4", {"x": 1}]), st.sampled_from([[1], 4, "", " ", {}])
+    )
+    if draw(st.booleans()):
+        function = {
+            "name": "find",
+            "description": odds.pick(st.just("finds"), st.sampled_from(["", " "])),
+            "parameters": odds.pick(
+                st.just({"type": "object", "properties": {}}), st.just({"properties": {}})
+            ),
+        }
+        count = odds.pick(st.just(1), st.just(2))
+        value["tools"] = [{"type": "function", "function": function}] * count
+    return value
+
+
+@given(value=prompts())
+@PROPERTY
+def test_reinforcement(value: Json) -> None:
     compare(value, "nova-2-lite", "REINFORCEMENT_FINE_TUNING", rft_rules, rft_differences)
 
 

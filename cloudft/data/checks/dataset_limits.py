@@ -121,32 +121,31 @@ class DatasetLimits:
         counts = (
             (
                 "user_turns_max",
-                "TooManyTurns",
                 sum(turn.role == "user" for turn in record.turns),
                 "prompts in one record",
                 "keep one question a record, or choose a Nova model, which takes more",
             ),
             (
                 "system_texts_max",
-                "TooManySystemTexts",
                 len(record.system),
                 "system texts",
                 "join them into one",
             ),
             (
                 "turn_texts_max",
-                "TooManyTexts",
                 max(len(turn.texts) for turn in record.turns),
                 "texts in one turn",
                 "join them into one",
             ),
         )
-        for name, code, count, what, fix in counts:
+        for name, count, what, fix in counts:
             most = getattr(self._limits, name)
             if most is not None and count > most:
                 assert self._limits is not None
                 message = f"{count} {what}; {most} at most ({self._limits.source_of(name)})"
-                yield LimitViolation(self._severity(name), code, message, fix, "/messages")
+                yield LimitViolation(
+                    self._severity(name), "TooManyTexts", message, fix, "/messages"
+                )
 
     def _check_length(self, what: str, cap: str, characters: int) -> Iterator[LimitViolation]:
         limit = self._token_caps.get(cap)

@@ -115,11 +115,14 @@ def _open_arrow(handle: IO[bytes]) -> tuple[RowDecoder, Iterator[Any]]:
 
 def _split_first(batches: Iterator[Any]) -> Iterator[Any]:
     """Yield the first row alone, then the others in batches."""
+    is_first = True
     for batch in batches:
-        yield batch.slice(0, 1)
-        yield batch.slice(1)
-        break
-    yield from batches
+        if is_first:
+            yield batch.slice(0, 1)
+            batch = batch.slice(1)
+            is_first = False
+        if batch.num_rows:
+            yield batch
 
 
 def _cut(batch: Any) -> Iterator[Any]:

@@ -112,7 +112,7 @@ def _open_values(layout: Layout, start: bytes) -> ValueReader:
 def _iter_blocks(
     context: ReadContext, reader: ValueReader, pieces: Iterator[bytes]
 ) -> Iterator[ValueBlock]:
-    """Yield the blocks of a file; add one error where its values can't be told apart."""
+    """Yield the blocks of a file; add one error where its values can't be separated."""
     try:
         for block in reader.read(pieces):
             yield block

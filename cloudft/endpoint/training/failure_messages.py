@@ -20,7 +20,7 @@ RECORD_SHAPES = {
 UNPARSABLE_CODES = {
     *("BadJson", "BlankLine", "Bom", "CarriageReturns", "Compressed", "ControlCharacter"),
     *("EmptyFile", "FileUnreadable", "JsonArray", "LoneSurrogate", "NotAnObject", "NotFinite"),
-    *("RepeatedKey", "SeveralObjects", "SingleQuotes", "TooDeep", "TrailingComma", "Truncated"),
+    *("RepeatedKey", "SingleQuotes", "TooDeep", "TrailingComma", "Truncated"),
 }
 WRONG_SHAPE_CODES = {"WrongKeys", "WrongType", "WrongTask", "EmptyField", "BadTurns"}
 

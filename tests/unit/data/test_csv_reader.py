@@ -19,6 +19,7 @@ from cloudft.data.checks.validator import _FilePass
 from cloudft.data.findings import Findings
 from cloudft.data.formats.record import Conversation
 from cloudft.data.records import read_records
+from cloudft.data.sources.byte_repair import repair_text
 from cloudft.data.sources.csv_dialect import determine_dialect
 from cloudft.data.sources.source_files import SourceResolver
 from cloudft.spec.model import DataSpec
@@ -170,24 +171,35 @@ def test_what_has_no_one_reading_is_refused(
     assert said in f"{error.message} {error.fix}"
 
 
-@pytest.mark.parametrize(
-    "raw",
-    [
-        "prompt,completion\ncafé,é\n".encode("cp1252"),
-        "prompt,completion\ncafé,é\n".encode("utf-16"),
-        "prompt,completion\rcafé,é\r".encode(),
-    ],
-)
-def test_the_remedy_for_another_encoding_works(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, raw: bytes
+def test_the_remedy_for_old_line_ends_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    raw = "prompt,completion\rcafé,é\r".encode()
     _, [error] = read(tmp_path, raw, None, "my file.csv")
     assert error.severity == "error" and error.fix
     command = error.fix.split("`")[1]
     subprocess.run(command, shell=True, check=True, cwd=tmp_path)
     [copy] = set(tmp_path.iterdir()) - {tmp_path / "my file.csv"}
     pairs, _ = read(tmp_path, copy.read_bytes(), None, copy.name)
+    assert pairs == [("café", "é")]
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "utf-16"])
+def test_another_encoding_is_one_error_that_names_it(tmp_path: Path, encoding: str) -> None:
+    raw = ("prompt,completion\n" + "café,é\n" * 50).encode(encoding)
+    _, [error] = read(tmp_path, raw, None)
+    assert (error.severity, error.code) == ("error", "NotUtf8")
+    assert "cloudft check --fix" in (error.fix or "")
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "utf-16"])
+def test_the_remedy_for_another_encoding_works(tmp_path: Path, encoding: str) -> None:
+    raw = "prompt,completion\ncafé,é\n".encode(encoding)
+    _, [error] = read(tmp_path, raw, None)
+    assert error.fix is not None and "`cloudft check --fix DIR`" in error.fix
+    copy = b"".join(repair_text(io.BytesIO(raw), lambda _: None, 1000))  # type: ignore[arg-type]
+    pairs, _ = read(tmp_path, copy, None)
     assert pairs == [("café", "é")]
 
 

@@ -178,7 +178,7 @@ def test_tools_of_nova_2_lite_warn_and_those_of_nova_1_are_refused():
 def test_distillation_has_limits_of_its_own():
     value = chat()
     value["messages"] = [*value["messages"], *value["messages"]]
-    assert found(value, "llama-3.1-8b", "DISTILLATION") == [("error", "TooManyTurns")]
+    assert found(value, "llama-3.1-8b", "DISTILLATION") == [("error", "TooManyTexts")]
     assert found(value, "nova-micro", "DISTILLATION") == []
     long = {"prompt": "\u00e9" * 8_200}
     assert found(long, "nova-micro", "DISTILLATION") == [("error", "LineTooLong")]

@@ -111,7 +111,7 @@ def chat(*messages: object, **more: object) -> bytes:
         ("x.txt", b"some text", "WrongTask", 1, "CONTINUED_PRE_TRAINING"),
         ("x.jsonl", b'{"text": "a"}\n', "WrongTask", 1, "unlabeled"),
         ("x.jsonl", b'{"messages": 3}\n', "WrongType", 1, "no list"),
-        ("x.jsonl", chat(), "BadTurns", 1, "0 turns"),
+        ("x.jsonl", chat(), "BadTurns", 1, "no turn of a user"),
         ("x.jsonl", chat(3), "WrongType", 1, "messages[0] is no object"),
         ("x.jsonl", chat(A, U), "BadTurns", 1, "--turns move"),
         ("x.jsonl", chat(U, A, U), "BadTurns", 1, "last one must be the assistant's"),
