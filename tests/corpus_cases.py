@@ -36,7 +36,7 @@ TABLE: dict[str, dict[str, Any]] = yaml.safe_load((CORPUS / "formats.yaml").read
 BROKEN: dict[str, dict[str, Any]] = yaml.safe_load((CORPUS / "expected.yaml").read_text())
 """The files in tests/corpus/broken, one fault each."""
 QUESTION, ANSWER = "Where does the ferry leave?", "From pier four."
-"""What the first record of a file asks and answers, unless the table says otherwise."""
+"""The question and answer of a file's first record, unless the table says otherwise."""
 RECORD_COUNTS = frozenset({"TooFewRecordsForModel"})
 """Codes about how many records there are: the files of the corpus are small."""
 
@@ -128,7 +128,7 @@ def open_case(name: str, folder: Path) -> Job:
 
 
 def prompt_of(record: Record) -> str:
-    """Return what a record asks, with its system prompt and all turns before the answer."""
+    """Return the prompt of a record, with its system prompt and all turns before the answer."""
     if isinstance(record, Document):
         return ""
     is_answered = not isinstance(record, PromptWithReference) and answer_of(record)
@@ -328,7 +328,7 @@ def choose_another_model(job: Job, finding: Finding) -> Job:
 
 
 def keep_as_it_is(job: Job, _: Finding) -> Job:
-    """Do nothing: the finding asks a person to look, and to leave it so if it is meant."""
+    """Do nothing: a person looks, and leaves it so if it is meant."""
     return job
 
 
@@ -338,7 +338,7 @@ EDITS: dict[str, Edit] = {
             *("EmptyField", "WrongType", "BadTurns", "WrongToolCall", "WrongHistory"),
             *("WrongWeight", "NotAnObject", "BlankLine", "RepeatedKey"),
             *("BadJson", "Truncated", "TooDeep", "NotFinite", "LoneSurrogate", "SingleQuotes"),
-            *("ControlCharacter", "TrailingComma", "SeveralObjects", "ReservedWord"),
+            *("ControlCharacter", "TrailingComma", "ReservedWord"),
             *("OverTokenLimit", "LosesTurns", "WrongMedia", "MixedMedia", "TooManyMedia"),
             *("TooManyTexts", "SeveralAnswers", "WrongReasoning", "RepeatedHeader"),
         ),
@@ -368,4 +368,4 @@ EDITS: dict[str, Edit] = {
     **dict.fromkeys(("TimesAsAnswers", "NumbersAsAnswers"), rewrite),
     **dict.fromkeys(("LosesContent", "MediaData", "UnsupportedContent"), choose_another_model),
 }
-"""What a person does where the fix asks for a decision, by the finding's code."""
+"""What a person does where the fix requires a decision, by the finding's code."""

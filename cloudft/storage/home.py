@@ -8,7 +8,7 @@
     reviews/    people's judgments, one folder a review (evaluate/human_review)
     servings/   deployments that are being created (backends/bedrock/deployment_attempts.py)
     prices.yaml prices that a person states (catalogue/stated_prices.py)
-    models/     converted model weights (the trainer's cache); may be removed at any time
+    models/     converted weights and kept tokenizers (the trainer's cache); may be removed any time
 
 A folder is created when something is first written to it.
 """

@@ -160,7 +160,7 @@ def test_every_format_reads_its_own_record(format: RecordFormat) -> None:
 TEXT = st.text(st.characters(codec="utf-8"), min_size=1, max_size=12).filter(str.strip)
 NAME = st.sampled_from(["find_pier", "open_hours", "buy_ticket"])
 ARGUMENTS = st.dictionaries(st.sampled_from(["line", "day"]), TEXT | st.integers(0, 9), max_size=2)
-Asked = tuple[str, str, tuple[tuple[str, dict[str, Any], str], ...]]
+Exchange = tuple[str, str, tuple[tuple[str, dict[str, Any], str], ...]]
 """A question, its answer, and calls of tools before it: name, arguments, result."""
 
 

@@ -75,7 +75,7 @@ def check_command(
     from cloudft.jobs import prepare
 
     if turns and fix_into is None:
-        fix = f"add --fix DIR: `cloudft check --fix repaired --turns {turns[0]}`"
+        fix = "name a folder for the copies: `cloudft check --fix DIR --turns cut`"
         raise UsageError("--turns needs --fix", fix=fix)
     job = load_job_file(path, flags)
     backend = make_backend(backend_name, Home.from_environ()).for_job(job)

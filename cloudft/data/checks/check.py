@@ -16,7 +16,7 @@ from cloudft.data.checks.dataset_size import (
 )
 from cloudft.data.checks.file_reading import note_reading
 from cloudft.data.checks.record_counter import RecordCounter
-from cloudft.data.checks.validator import Validator, note_unused_columns
+from cloudft.data.checks.validator import Validator, note_missing_columns
 from cloudft.data.findings import Findings
 from cloudft.data.sources.file_parts import count_cores, split_file
 from cloudft.data.sources.line_blocks import ByteCounter, StreamDigest
@@ -92,8 +92,7 @@ class _DataCheck:
             for index, part in enumerate(data.mix)
         ]
         self._validator.finish()
-        if not self._validator.has_columns and not findings.count_errors():
-            note_unused_columns(self._columns, findings)
+        note_missing_columns(self._columns, self._validator.missing_columns, findings)
         volumes = None if findings.count_errors() else self._volumes(counters, general)
         if volumes and self._limits:
             note_dataset_size(findings, self._limits, volumes)

@@ -24,7 +24,7 @@ CANONICAL_FORMATS = frozenset(
         *("messages", "converse", "claude-messages"),
     }
 )
-"""Formats that the documentation asks for: that a file has one needs no note."""
+"""Formats that the documentation names: that a file has one needs no note."""
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -19,6 +19,7 @@ from cloudft.data.checks.traps import TrapDetector, warn_traps
 from cloudft.data.findings import Findings
 from cloudft.data.formats.annotations import holds_several_labels
 from cloudft.data.formats.chat_fast_path import CONTENT_TYPES
+from cloudft.data.formats.columns_line import columns_line
 from cloudft.data.formats.fast_path import (
     RecordBatch,
     can_encode,
@@ -71,8 +72,8 @@ class Validator:
         self._count = self._reported = 0
         self.field_types: Mapping[str, type] = {}
         """Types of the fields of the last file's records, as far as these were read singly."""
-        self.has_columns = not columns
-        """Whether a record had one of the columns, if some are named."""
+        self.missing_columns = set(columns.values())
+        """The columns that no record has had yet, of those that are named."""
 
     def read_file(
         self, source: SourceFile, role: str, sink: RecordSink, group_by: str | None = None
@@ -92,6 +93,7 @@ class Validator:
             group_by,
             self.add_count,
             reading,
+            self.missing_columns,
         )
         before = self._count
         file.read()
@@ -101,7 +103,6 @@ class Validator:
             context.add_error("NoRecords", "the file holds no records", fix)
         warn_traps(self._findings, file.traps, source.display_name)
         self.field_types = file.types
-        self.has_columns |= file.has_columns
         read = reading.to_manifest_source(role, source.name, context.digest)
         note_reading(self._findings, read, source.display_name)
         warn_columns_left_out(self._findings, read, source.display_name, self._columns)
@@ -123,11 +124,17 @@ class Validator:
         self._progress(self._count)
 
 
-def note_unused_columns(columns: Mapping[str, str], findings: Findings) -> None:
-    """Add an error: no record has one of the columns, so they are not what was meant."""
-    names = ", ".join(repr(name[:40]) for name in list(columns.values())[:10])
+def note_missing_columns(columns: Mapping[str, str], missing: Set[str], findings: Findings) -> None:
+    """Add an error for columns that no record has: they are not what was meant."""
+    if not missing or findings.count_errors():
+        return
+    unused = [column for column in columns.values() if column in missing]
+    names = ", ".join(repr(column[:40]) for column in unused[:LISTED_KEYS])
     message = f"no record has a column {names} (data.columns, --column)"
+    rest = {name: column for name, column in columns.items() if column not in missing}
     fix = "correct the names, or leave them out: the records are read by their own keys"
+    if rest:
+        fix = f"correct the name, or leave it out: {columns_line(rest)}"
     findings.add("UnusedColumns", message, fix, field="data.columns")
 
 
@@ -143,10 +150,10 @@ class _FilePass:
     group_by: str | None
     on_count: Callable[[int], None]
     reading: FileReading
+    missing_columns: set[str]
     conflicts: LabelConflicts = field(default_factory=LabelConflicts)
     traps: TrapDetector = field(default_factory=TrapDetector)
     types: dict[str, type] = field(default_factory=dict)
-    has_columns: bool = False
     blank: BlankFields = field(default_factory=BlankFields)
 
     def read(self) -> None:
@@ -188,7 +195,13 @@ class _FilePass:
         if batch is None:
             return False
         raw = "".join([*batch.prompts, *batch.completions]).encode()
-        return self._take_batch(batch, raw, lines)
+        if not self._take_batch(batch, raw, lines):
+            return False
+        unused = set(names).difference(self.columns.values() or names, self.reading.left_out)
+        for at, name in enumerate(names):
+            if name in unused and any(row[at] for row in rows):
+                self.reading.left_out[name] = None
+        return True
 
     def _take_batch(self, batch: RecordBatch, raw: bytes, lines: Sequence[int]) -> bool:
         """Take plain records if they can be written and keep the limits.
@@ -216,7 +229,8 @@ class _FilePass:
             if is_export and self.columns:
                 value = dict(flatten_record(value, self.columns))
             group = self._take_group(value)
-            self.has_columns = self.has_columns or any(n in value for n in self.columns.values())
+            if self.missing_columns:
+                self.missing_columns.difference_update(value)
             record = parse_record(value, self.columns, self.target)
             self.sink.add_record(record, group)
         except BadRecord as bad:

@@ -262,6 +262,16 @@ def _holds_paragraphs(key: str, value: Mapping[str, object]) -> bool:
     return isinstance(first, dict) and isinstance(first.get(inner), list)
 
 
+_MESSAGE_FIX = (
+    'write each conversation as {"messages": [...]}, one a record; if all of a file are one:'
+    " jq -cs '{messages: .}' FILE > CHATS.jsonl"
+)
+
+
+def _is_message(value: Mapping[str, object]) -> bool:
+    return isinstance(value["role"], str) and isinstance(value["content"], (str, list))
+
+
 _INSTANCES = "{instruction: $r.instruction, input, output}"
 _INSTANCES_FIX = f"one record each: {jq_command(f'. as $r | .instances[] | {_INSTANCES}')}"
 _SQUAD = (
@@ -314,6 +324,18 @@ FORMATS = (
             "an instruction with a list of inputs and outputs ('instances', as Self-Instruct has)",
             lambda _: _INSTANCES_FIX,
             "instances",
+        ),
+    ),
+    _make_format(
+        "single-messages",
+        "one message a record",
+        Keys(("role", "content"), ("name", "id", "tool_calls", "tool_call_id")),
+        _is_message,
+        _Refusal(
+            "WrongKeys",
+            "one message a record ('role' and 'content'), not a conversation",
+            lambda _: _MESSAGE_FIX,
+            "role",
         ),
     ),
     _make_squad("paragraphs"),

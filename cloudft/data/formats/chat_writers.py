@@ -41,7 +41,7 @@ def refuse_features(record: Conversation, target: str, allowed: frozenset[str]) 
         message = f"{FEATURE_NAMES[feature]} do not fit into the format {target}"
         fix = (
             "choose a base model that takes them (an open-weight one for tools and reasoning);"
-            " data convert keeps them with --to messages or --to converse"
+            " a command keeps them with --to messages or --to converse"
         )
         raise BadRecord("LosesContent", message, fix)
 

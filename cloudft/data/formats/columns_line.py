@@ -11,7 +11,6 @@ from pathlib import Path
 
 from cloudft.types import Finding
 
-LINE_START = "data.columns: {"
 OPTIONAL_COLUMNS = frozenset({"system", "context", "reasoning", "history", "tools"})
 """Columns that a record may lack: they say more about a prompt and its answer."""
 _PLAIN = re.compile(r"[A-Za-z_][\w.-]*")
@@ -29,7 +28,7 @@ _ITEM = re.compile(r'(\w+): ("(?:[^"\\]|\\.)*"|[^,"]+)')
 def columns_line(columns: Mapping[str, str]) -> str:
     """Return `data.columns: {prompt: question, ...}`, quoted where YAML needs it."""
     pairs = ", ".join(f"{name}: {_quote(column)}" for name, column in columns.items())
-    return f"{LINE_START}{pairs}}}"
+    return f"data.columns: {{{pairs}}}"
 
 
 def _quote(column: str) -> str:

@@ -1,7 +1,7 @@
 """A prompt and its answer under two keys, with what belongs to them under further keys.
 
 People's tools have a dozen names for each; every pair of known names is one format here. A record
-that has two names of one kind (`answer` and `response`) has two readings: the recognizer asks.
+that has two names of one kind (`answer` and `response`) has two readings: the error has both.
 """
 
 from __future__ import annotations

@@ -55,8 +55,15 @@ def explain_unknown(value: RawRecord, *, is_labeled: bool) -> BadRecord:
     """Return the error for a record in no known format: its columns, and the lines to paste."""
     message = f"no known format has these keys: {list_columns(value)}"
     choice = propose_choice(value) if is_labeled else ""
-    fix = choice or _join_lines(propose_columns(value, is_labeled=is_labeled))
-    return BadRecord("WrongKeys", message, fix or _manual_fix(value, is_labeled=is_labeled))
+    proposals = [] if choice else propose_columns(value, is_labeled=is_labeled)
+    fix = choice or _join_lines(proposals)
+    if not fix:
+        return BadRecord("WrongKeys", message, _manual_fix(value, is_labeled=is_labeled))
+    named = {key for columns in proposals for key in columns.values()}
+    rest = [key for key in _text_keys(value) if key not in named]
+    if proposals and is_labeled and rest:
+        fix += f", without {_join_names(rest[:SHOWN_LOST_KEYS])}"
+    return BadRecord("WrongKeys", message, fix)
 
 
 def propose_columns(value: RawRecord, *, is_labeled: bool) -> list[dict[str, str]]:

@@ -2,7 +2,7 @@
 
 A record is matched against every registered format, the fullest match first. What the best match
 does not use must say nothing (key_roles.py) or be repeated in what it uses; otherwise there are two
-readings, and the error asks with the lines to paste (proposals.py). Nothing is chosen by
+readings, and the error has the lines to paste (proposals.py). Nothing is chosen by
 similarity.
 """
 
@@ -14,13 +14,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from cloudft.data.formats.columns_line import LINE_START, OPTIONAL_COLUMNS, with_own_names
+from cloudft.data.formats.columns_line import OPTIONAL_COLUMNS, with_own_names
 from cloudft.data.formats.key_roles import may_be_left_out
 from cloudft.data.formats.proposals import (
     explain_leftover,
     explain_missing_column,
     explain_unknown,
     may_be_a_label,
+    propose_columns,
 )
 from cloudft.data.formats.record import BadRecord, Conversation, RawRecord, Record
 from cloudft.data.formats.record_format import RecordFormat
@@ -202,7 +203,7 @@ def _explain_unknown(value: RawRecord, *, is_labeled: bool) -> BadRecord:
     If columns can't help, and the keys are those of a format, it is what that format says.
     """
     unknown = explain_unknown(value, is_labeled=is_labeled)
-    if LINE_START in unknown.fix:
+    if propose_columns(value, is_labeled=is_labeled):
         return unknown
     for match in _match_keys(tuple(value), registry_generation()):
         if match.format.parse is not None and match.format.is_trained_on:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterator
+from functools import partial
 from importlib import import_module
 from itertools import chain
 from typing import IO, Any
 
 from cloudft.data.sources.arrow_values import RowDecoder
-from cloudft.data.sources.row_reader import ReadContext, Row
+from cloudft.data.sources.row_reader import ReadContext, Row, TakeRows
 
 BATCH_ROWS = 1024
 """Rows that are held at once as Python objects."""
@@ -18,17 +19,22 @@ FILE_MAGIC, OLD_FEATHER_MAGIC = b"ARROW1", b"FEA1"
 NANOSECONDS = "ns"
 
 
-def read_parquet_rows(context: ReadContext) -> Iterator[Row]:
-    """Yield the rows of a Parquet file. Columns that are null in a row are None."""
-    return _read(context, _open_parquet, "Parquet")
+def read_parquet_rows(context: ReadContext, take_rows: TakeRows | None = None) -> Iterator[Row]:
+    """Yield the rows of a Parquet file. Columns that are null in a row are None.
+
+    `take_rows` gets rows of texts alone; what it takes is not yielded.
+    """
+    return _read(context, _open_parquet, "Parquet", take_rows)
 
 
-def read_arrow_rows(context: ReadContext) -> Iterator[Row]:
+def read_arrow_rows(context: ReadContext, take_rows: TakeRows | None = None) -> Iterator[Row]:
     """Yield the rows of an Arrow file: the stream that datasets saves, or a file (Feather)."""
-    return _read(context, _open_arrow, "an Arrow file")
+    return _read(context, _open_arrow, "an Arrow file", take_rows)
 
 
-def _read(context: ReadContext, open_table: Any, kind: str) -> Iterator[Row]:
+def _read(
+    context: ReadContext, open_table: Any, kind: str, take_rows: TakeRows | None
+) -> Iterator[Row]:
     if importlib.util.find_spec("pyarrow") is None:
         fix = "pip install 'cloudft[parquet]'"
         message = f"reading {kind} needs pyarrow"
@@ -40,18 +46,22 @@ def _read(context: ReadContext, open_table: Any, kind: str) -> Iterator[Row]:
             context.digest.update(raw)
         if context.digest.size:
             handle.seek(0)
-            yield from _read_batches(context, open_table, kind, handle)
+            yield from _read_table(context, partial(open_table, handle), kind, take_rows)
 
 
-def _read_batches(
-    context: ReadContext, open_table: Any, kind: str, handle: IO[bytes]
+def _read_table(
+    context: ReadContext, open_table: Any, kind: str, take_rows: TakeRows | None
 ) -> Iterator[Row]:
     errors = import_module("pyarrow.lib")
     number = 0
     try:
-        decoder, batches = open_table(handle)
+        decoder, batches = open_table()
         _note_classes(context, decoder)
         for batch in batches:
+            # The first row is read singly: it shows the format of the others.
+            if number and take_rows and _take(decoder, batch, take_rows, number + 1):
+                number += batch.num_rows
+                continue
             for value in _without_nanoseconds(batch).to_pylist():
                 number += 1
                 yield Row(number, decoder.decode(value))
@@ -63,6 +73,19 @@ def _read_batches(
         context.add_error("BadParquet", message, "write the file again", number + 1)
 
 
+def _take(decoder: RowDecoder, batch: Any, take_rows: TakeRows, line: int) -> bool:
+    """Return whether a batch holds texts alone, and the caller takes it as a whole."""
+    types = import_module("pyarrow.types")
+    if decoder.has_decoders or not all(
+        (types.is_string(column.type) or types.is_large_string(column.type))
+        and not column.null_count
+        for column in batch.columns
+    ):
+        return False
+    rows = list(zip(*(column.to_pylist() for column in batch.columns), strict=True))
+    return take_rows(batch.schema.names, rows, range(line, line + len(rows)))
+
+
 class _OldFeather(Exception):
     """A Feather file of version 1."""
 
@@ -70,7 +93,8 @@ class _OldFeather(Exception):
 def _open_parquet(handle: IO[bytes]) -> tuple[RowDecoder, Iterator[Any]]:
     file = import_module("pyarrow.parquet").ParquetFile(handle)
     leaves = [file.schema.column(i).logical_type.type == "JSON" for i in range(len(file.schema))]
-    return RowDecoder(file.schema_arrow, leaves), file.iter_batches(batch_size=BATCH_ROWS)
+    batches = file.iter_batches(batch_size=BATCH_ROWS)
+    return RowDecoder(file.schema_arrow, leaves), _split_first(batches)
 
 
 def _open_arrow(handle: IO[bytes]) -> tuple[RowDecoder, Iterator[Any]]:
@@ -86,7 +110,19 @@ def _open_arrow(handle: IO[bytes]) -> tuple[RowDecoder, Iterator[Any]]:
     else:
         batches = stream = ipc.open_stream(handle)
         schema = stream.schema
-    return RowDecoder(schema), chain.from_iterable(map(_cut, batches))
+    return RowDecoder(schema), _split_first(chain.from_iterable(map(_cut, batches)))
+
+
+def _split_first(batches: Iterator[Any]) -> Iterator[Any]:
+    """Yield the first row alone, then the others in batches."""
+    is_first = True
+    for batch in batches:
+        if is_first:
+            yield batch.slice(0, 1)
+            batch = batch.slice(1)
+            is_first = False
+        if batch.num_rows:
+            yield batch
 
 
 def _cut(batch: Any) -> Iterator[Any]:

@@ -45,6 +45,11 @@ class RowDecoder:
             if _feature_type(feature) == "ClassLabel":
                 self.class_columns.append(field.name)
 
+    @property
+    def has_decoders(self) -> bool:
+        """Return whether a column's values are not what they mean."""
+        return bool(self._decoders)
+
     def decode(self, row: JsonObject) -> JsonObject:
         """Change the row's values to what they mean, and return it."""
         for name, decode in self._decoders.items():

@@ -67,7 +67,7 @@ def is_only_value_error(raw: bytes) -> bool:
 
 
 def diagnose_broken_values(broken: BrokenValues) -> Diagnosis:
-    """Return why a file's values can't be told apart."""
+    """Return why a file's values can't be separated."""
     import orjson
 
     line, column = broken.line, broken.column + 1
@@ -104,11 +104,8 @@ def _classify(raw: bytes, error: JSONDecodeError) -> tuple[str, str]:
         if part in error.msg:
             return code, fix
     rest = raw.decode("utf-8")[error.pos :]
-    if "after document" in error.msg:
-        if rest.lstrip().startswith("{"):
-            return "SeveralObjects", "put each record on a line of its own"
-        if rest.strip() == ",":
-            return "TrailingComma", "remove the comma at the end of the line"
+    if "after document" in error.msg and rest.strip() == ",":
+        return "TrailingComma", "remove the comma at the end of the line"
     if rest.startswith("'") or raw.startswith(b"{'"):
         return "SingleQuotes", "use double quotes: JSON has no others"
     # orjson stops at the letter after the sign in "-Infinity": look one byte before as well.

@@ -25,7 +25,7 @@ many, or something is no value."""
 
 
 class BrokenValues(Exception):
-    """A file's values can't be told apart from here on: `rest` is what is there, as far as read."""
+    """A file's values can't be separated from here on: `rest` is what is there, as far as read."""
 
     def __init__(self, reason: Reason, line: int, column: int, rest: bytes) -> None:
         super().__init__(reason)

@@ -184,7 +184,7 @@ class JsonRepair:
         return None
 
     def _read_rest(self, broken: BrokenValues, key: str) -> Iterator[RepairedValue]:
-        """Yield what can be told apart, line by line, behind the point where values can't be."""
+        """Yield what can be separated, line by line, behind the point where values can't be."""
         if not broken.rest:
             self._note("the array is closed")
             return

@@ -190,8 +190,8 @@ def read_rows(
     read singly. `take_rows` gets groups of rows of a table, and returns whether it has taken them.
     """
     try:
-        if context.source.file_type == "csv":
-            yield from _read_csv(context, take_rows)
+        if context.source.file_type in _TABLE_READERS:
+            yield from _TABLE_READERS[context.source.file_type](context, take_rows)
         else:
             yield from _READERS[context.source.file_type](context, read_block)
     except OSError as exc:
@@ -221,18 +221,18 @@ def _read_csv(context: ReadContext, take_rows: TakeRows | None) -> Iterator[Row]
     return read_csv_rows(context, take_rows)
 
 
-def _read_parquet(context: ReadContext, read_block: BlockReader | None) -> Iterator[Row]:
+def _read_parquet(context: ReadContext, take_rows: TakeRows | None) -> Iterator[Row]:
     from cloudft.data.sources.arrow_reader import read_parquet_rows
 
     if not _is_lfs_pointer(context):
-        yield from read_parquet_rows(context)
+        yield from read_parquet_rows(context, take_rows)
 
 
-def _read_arrow(context: ReadContext, read_block: BlockReader | None) -> Iterator[Row]:
+def _read_arrow(context: ReadContext, take_rows: TakeRows | None) -> Iterator[Row]:
     from cloudft.data.sources.arrow_reader import read_arrow_rows
 
     if not _is_lfs_pointer(context):
-        yield from read_arrow_rows(context)
+        yield from read_arrow_rows(context, take_rows)
 
 
 def _is_lfs_pointer(context: ReadContext) -> bool:
@@ -252,6 +252,9 @@ _READERS: dict[str, Callable[[ReadContext, BlockReader | None], Iterator[Row]]] 
     "jsonl": _read_json,
     "text": _read_text,
     "text lines": _read_text_lines,
+}
+_TABLE_READERS: dict[str, Callable[[ReadContext, TakeRows | None], Iterator[Row]]] = {
+    "csv": _read_csv,
     "parquet": _read_parquet,
     "arrow": _read_arrow,
 }

@@ -1,4 +1,4 @@
-"""Tell Windows-1252 from bytes in another encoding, and name what a file's first bytes show."""
+"""Distinguish Windows-1252 from other encodings, and recognize UTF-16."""
 
 from __future__ import annotations
 

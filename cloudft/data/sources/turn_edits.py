@@ -27,7 +27,7 @@ _CLAUDE, _CONVERSE, _GEMINI, _TRL = "claude-messages", "converse", "gemini", "tr
 def edit_turns(
     value: JsonObject, edits: Sequence[TurnEdit], columns: Mapping[str, str]
 ) -> tuple[TurnEdit, ...]:
-    """Edit a chat record in place; return the edits that changed it. Other records stay."""
+    """Change the turns of a chat in place; return the edits that did so. Other records stay."""
     found = [value.get(key) for key in _find_message_keys(value, columns)]
     lists = [part for part in found if isinstance(part, list)]
     messages: list[JsonObject] = [message for part in lists for message in part]

@@ -14,7 +14,7 @@ from cloudft.data.checks.dataset_size import (
     note_dataset_size,
     note_unsplittable,
 )
-from cloudft.data.checks.validator import RecordSink, Validator, note_unused_columns
+from cloudft.data.checks.validator import RecordSink, Validator, note_missing_columns
 from cloudft.data.findings import Findings
 from cloudft.data.sources.source_files import SourceResolver
 from cloudft.data.staging.candidate_pool import CandidatePool
@@ -80,8 +80,7 @@ class Collector:
             for i, part in enumerate(data.mix)
         ]
         self._validator.finish()
-        if not self._validator.has_columns and not self.findings.count_errors():
-            note_unused_columns(self._columns, self.findings)
+        note_missing_columns(self._columns, self._validator.missing_columns, self.findings)
         if pool is not None and not self.findings.count_errors():
             self._choose(folder, pool, general, final)
         if self.findings.count_errors():

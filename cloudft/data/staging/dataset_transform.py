@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from cloudft.data.analysis.duplicates import Duplicate, find_duplicates
 from cloudft.data.checks.dataset_size import has_enough_general, note_unsplittable
-from cloudft.data.checks.validator import Validator, note_unused_columns
+from cloudft.data.checks.validator import Validator, note_missing_columns
 from cloudft.data.findings import Findings
 from cloudft.data.formats.columns_line import with_options
 from cloudft.data.formats.recognizer import parse_record
@@ -52,11 +52,12 @@ class DatasetTransform:
     progress: Callable[[int], None] | None = None
     findings: Findings = field(default_factory=Findings)
 
-    has_columns: bool | None = None
-    """Whether a record had one of `columns`; None before any was read."""
+    missing_columns: set[str] = field(default_factory=set)
+    """Those of `columns` that no record has had."""
 
     def __post_init__(self) -> None:
         self._sources = SourceResolver(Path.cwd(), self.findings)
+        self._has_read = False
 
     def convert(
         self, inputs: Sequence[str], target: str, out: Path, *, by_line: bool = False
@@ -182,7 +183,9 @@ class DatasetTransform:
         for source in sources:
             validator.read_file(source, "", sink, group_by)
         validator.finish()
-        self.has_columns = bool(self.has_columns) or validator.has_columns
+        missing = validator.missing_columns
+        self.missing_columns = self.missing_columns & missing if self._has_read else missing
+        self._has_read = True
 
     def _output_format(self, sources: Sequence[SourceFile]) -> str:
         """Return the format of the first good record: files keep their format where they can."""
@@ -245,8 +248,7 @@ class DatasetTransform:
         self.findings.add(bad.code, bad.message, bad.fix, file=file, line=line, field=bad.field)
 
     def _raise_errors(self) -> None:
-        if self.has_columns is False and not self.findings.count_errors():
-            note_unused_columns(self.columns, self.findings)
+        note_missing_columns(self.columns, self.missing_columns, self.findings)
         if self.findings.count_errors():
             listed = with_options(self.findings.all(), type_option="--to")
             raise CheckFailed(next(f.message for f in listed if f.severity == "error"), listed)

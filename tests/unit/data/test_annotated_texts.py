@@ -209,6 +209,18 @@ def test_each_set_of_nested_records_has_its_command() -> None:
     assert ".nlu.examples[]" in raised.value.fix and ".nlu.synonyms[]" in raised.value.fix
 
 
+def test_single_messages_are_no_pairs_of_role_and_content() -> None:
+    with pytest.raises(BadRecord, match="one message a record") as raised:
+        parse_record({"role": "user", "content": "When?"}, {})
+    assert "jq -cs '{messages: .}'" in raised.value.fix
+
+
+def test_a_remedy_names_the_texts_that_it_leaves_out() -> None:
+    with pytest.raises(BadRecord) as raised:
+        parse_record({"utterance": FERRY, "tool": "sail", "tool_input": "Vis at nine"}, {})
+    assert raised.value.fix.endswith(", without 'tool'")
+
+
 def test_sizes_say_nothing_and_lists_of_texts_may() -> None:
     value: RawRecord = {"prompt": "When?", "completion": "At nine.", "image_wh": [[375, 500]]}
     assert conversation(parse_record(value, {})).left_out == ("image_wh",)

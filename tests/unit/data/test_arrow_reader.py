@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from cloudft.data.checks.check import check_data
+from cloudft.data.checks.validator import _FilePass
 from cloudft.data.findings import Findings
 from cloudft.data.sources.row_reader import ReadContext, read_rows
 from cloudft.data.sources.source_files import SourceFile
@@ -208,3 +209,17 @@ def test_a_null_is_an_empty_field_of_its_column(tmp_path: Path) -> None:
     assert [(f.code, f.line) for f in report.findings if f.severity != "note"] == [
         ("EmptyField", 2)
     ]
+
+
+@pytest.mark.parametrize("bad", [None, " ", "\ufffd", "x"])
+def test_rows_are_the_same_in_batches_and_singly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bad: str | None
+) -> None:
+    answers = ["an answer"] * 2500
+    answers[2222] = bad  # type: ignore[call-overload]
+    path = write(tmp_path, {"prompt": [str(n) for n in range(2500)], "completion": answers})
+    data = DataSpec.model_validate({"train": path.name})
+    in_batches = check_data(data, format="converse", base_dir=tmp_path)
+    monkeypatch.setattr(_FilePass, "_take_rows", lambda *_: False)
+    assert check_data(data, format="converse", base_dir=tmp_path) == in_batches
+    assert [f.line for f in in_batches.findings] == ([] if bad == "x" else [2223])

@@ -233,6 +233,7 @@ TESTED_ELSEWHERE = {
     *("NotInTemplate", "TemplateNotHere"),  # of a model, not of a file
     *("ValidationNotUsed",),  # test_dataset_limits.py
     *("NotWritable",),  # test_dataset_transform.py
+    *("NoAnswer", "SeveralAnswers", "SeveralLabels", "DifferentAnswers"),  # test_tool_exports.py
     *("ReadAs",),  # test_a_note_says_what_a_file_was_read_as
 }
 """Codes that no file alone can bring about."""

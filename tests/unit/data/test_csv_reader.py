@@ -19,6 +19,7 @@ from cloudft.data.checks.validator import _FilePass
 from cloudft.data.findings import Findings
 from cloudft.data.formats.record import Conversation
 from cloudft.data.records import read_records
+from cloudft.data.sources.byte_repair import repair_text
 from cloudft.data.sources.csv_dialect import determine_dialect
 from cloudft.data.sources.source_files import SourceResolver
 from cloudft.spec.model import DataSpec
@@ -170,18 +171,11 @@ def test_what_has_no_one_reading_is_refused(
     assert said in f"{error.message} {error.fix}"
 
 
-@pytest.mark.parametrize(
-    "raw",
-    [
-        "prompt,completion\ncafé,é\n".encode("cp1252"),
-        "prompt,completion\ncafé,é\n".encode("utf-16"),
-        "prompt,completion\rcafé,é\r".encode(),
-    ],
-)
-def test_the_remedy_for_another_encoding_works(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, raw: bytes
+def test_the_remedy_for_old_line_ends_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    raw = "prompt,completion\rcafé,é\r".encode()
     _, [error] = read(tmp_path, raw, None, "my file.csv")
     assert error.severity == "error" and error.fix
     command = error.fix.split("`")[1]
@@ -191,11 +185,38 @@ def test_the_remedy_for_another_encoding_works(
     assert pairs == [("café", "é")]
 
 
+@pytest.mark.parametrize("encoding", ["cp1252", "utf-16"])
+def test_another_encoding_is_one_error_that_names_it(tmp_path: Path, encoding: str) -> None:
+    raw = ("prompt,completion\n" + "café,é\n" * 50).encode(encoding)
+    _, [error] = read(tmp_path, raw, None)
+    assert (error.severity, error.code) == ("error", "NotUtf8")
+    assert "cloudft check --fix" in (error.fix or "")
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "utf-16"])
+def test_the_remedy_for_another_encoding_works(tmp_path: Path, encoding: str) -> None:
+    raw = "prompt,completion\ncafé,é\n".encode(encoding)
+    _, [error] = read(tmp_path, raw, None)
+    assert error.fix is not None and "`cloudft check --fix DIR`" in error.fix
+    copy = b"".join(repair_text(io.BytesIO(raw), lambda _: None, 1000))  # type: ignore[arg-type]
+    pairs, _ = read(tmp_path, copy, None)
+    assert pairs == [("café", "é")]
+
+
 def test_a_fault_after_good_rows_has_its_line_and_they_count(tmp_path: Path) -> None:
     good = "".join(f"question {n},answer {n}\n" for n in range(1500))
     for bad, code in (('"a"b,c\n', "BadCsv"), ("a,b,c\n", "WrongColumns"), (" ,b\n", "EmptyField")):
         _, [error] = read(tmp_path, f"prompt,completion\n{good}{bad}".encode(), None)
         assert (error.code, error.line) == (code, 1502)
+
+
+def test_a_column_that_is_first_filled_in_later_is_left_out_with_a_warning(
+    tmp_path: Path,
+) -> None:
+    rows = ["a,b,"] * 700 + ["a,b,Be kind."] + ["a,b,"] * 3
+    raw = "\n".join(["text,label,system", *rows]).encode()
+    _, findings = read(tmp_path, raw, OURS)
+    assert "ColumnLeftOut" in [finding.code for finding in findings]
 
 
 CHAT = [{"role": "user", "content": 'it\'s "so"'}, {"role": "assistant", "content": "yes"}]

@@ -1,4 +1,4 @@
-"""Files that real tools wrote (tests/corpus/tools), read as they were meant.
+"""Files that real tools wrote (tests/exports), read as they were meant.
 
 Written with datasets 5.2.0, DuckDB 2.0.1, pandas 3.1.1, argilla 2.8.0 and label-studio-sdk 2.1.2.
 """
@@ -22,7 +22,7 @@ from cloudft.data.records import read_records
 from cloudft.data.sources.source_files import SourceResolver
 from cloudft.spec.model import DataSpec
 
-TOOLS = Path(__file__).resolve().parents[2] / "corpus" / "tools"
+TOOLS = Path(__file__).resolve().parents[2] / "exports"
 OURS = {"prompt": "text", "completion": "label"}
 BILLING, LOGIN = ("I paid twice", "billing"), ("I can't log in", "login")
 SEVERAL = ("I paid, and can't log in", "billing, login")
@@ -49,14 +49,6 @@ def read(path: Path, columns: Mapping[str, str] | None = None) -> Read:
     return pairs, counts, fixes
 
 
-def as_lines(path: Path, folder: Path) -> Path:
-    """Return a copy of a JSON array with an object a line."""
-    copy = folder / f"{path.stem}.jsonl"
-    records = json.loads(path.read_text())
-    copy.write_text("".join(json.dumps(record) + "\n" for record in records))
-    return copy
-
-
 @pytest.mark.parametrize(
     ("name", "columns", "pairs"),
     [
@@ -81,10 +73,8 @@ def test_tables_of_tools(name: str, columns: dict[str, str], pairs: list[tuple[s
     assert set(counts) <= {"MixedTypes"}
 
 
-def test_label_studio_tasks_are_read_by_their_one_text_and_their_one_answer(
-    tmp_path: Path,
-) -> None:
-    path = as_lines(TOOLS / "label-studio.json", tmp_path)
+def test_label_studio_tasks_are_read_by_their_one_text_and_their_one_answer() -> None:
+    path = TOOLS / "label-studio.json"
     expected = {"SeveralLabels": 1, "NoAnswer": 3, "DifferentAnswers": 1}
     for columns in ({}, OURS):
         pairs, counts, _ = read(path, columns)
@@ -93,8 +83,8 @@ def test_label_studio_tasks_are_read_by_their_one_text_and_their_one_answer(
 
 
 @pytest.mark.parametrize("name", ["label-studio.csv", "label-studio-min.json"])
-def test_label_studio_rows_are_read_as_their_remedy_says(tmp_path: Path, name: str) -> None:
-    path = TOOLS / name if name.endswith(".csv") else as_lines(TOOLS / name, tmp_path)
+def test_label_studio_rows_are_read_as_their_remedy_says(name: str) -> None:
+    path = TOOLS / name
     _, _, fixes = read(path)
     assert set(fixes) == {"data.columns: {prompt: text, completion: label}"}
     pairs, counts, _ = read(path, OURS)
@@ -103,10 +93,10 @@ def test_label_studio_rows_are_read_as_their_remedy_says(tmp_path: Path, name: s
 
 
 @pytest.mark.parametrize("name", ["argilla.json", "argilla-rows.jsonl", "argilla-rows.parquet"])
-def test_argilla_responses_that_people_agree_on_are_answers(tmp_path: Path, name: str) -> None:
+def test_argilla_responses_that_people_agree_on_are_answers(name: str) -> None:
     if name.endswith(".parquet"):
         pytest.importorskip("pyarrow")
-    path = as_lines(TOOLS / name, tmp_path) if name.endswith(".json") else TOOLS / name
+    path = TOOLS / name
     responses = "label" if name.endswith(".json") else "label.responses"
     for columns in ({}, {"prompt": "text", "completion": responses}):
         pairs, counts, _ = read(path, columns)
