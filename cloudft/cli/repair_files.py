@@ -225,7 +225,8 @@ def _require_use(copies: Sequence[_Copy], changes: Sequence[str]) -> None:
     if not any(copy.records for copy in copies):
         codes = Counter(one["code"] for copy in copies for one in copy.left_out)
         listed = ", ".join(f"{code} {count}x" for code, count in codes.most_common())
-        raise _NothingToWrite(f"no record can be repaired ({listed or 'there is none'})")
+        hint = "; data.columns must name their keys" if set(codes) == {"WrongKeys"} else ""
+        raise _NothingToWrite(f"no record can be repaired ({listed or 'there is none'}){hint}")
     if not changes and not any(copy.changed for copy in copies):
         raise _NothingToWrite("there is nothing to repair in its bytes and its JSON")
 

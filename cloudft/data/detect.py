@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from itertools import islice
 
 from cloudft.data.findings import Findings
+from cloudft.data.formats.key_roles import is_descriptive
 from cloudft.data.formats.proposals import propose_columns
-from cloudft.data.formats.recognizer import detect_format, parse_record
+from cloudft.data.formats.recognizer import Detection, detect_format, parse_record
 from cloudft.data.formats.record import BadRecord, RawRecord
 from cloudft.data.formats.record_format import RecordFormat
 from cloudft.data.formats.registry import get_format
@@ -66,12 +67,16 @@ def detect_file(
     target = "" if is_labeled else TEXT_TARGET
     chosen = dict(columns or {})
     found = detect_format(values, chosen, target)
-    if found is None:
-        error = _first_error(values, chosen, target)
+    # The fullest first: an answer that is empty in the first record has a column all the same.
+    values.sort(key=_count_empty)
+    error = _first_error(values, chosen, target)
+    if found is None or (is_labeled and _is_unlabeled_rest(found, error, values[0])):
         proposals = propose_columns(values[0], is_labeled=is_labeled)
         # Another error than unknown names says what such columns would lose.
         if columns or error is None or error.code != "WrongKeys" or len(proposals) != 1:
             return error
+        if any(is_descriptive(proposals[0].get(name, "text")) for name in ("prompt", "text")):
+            return error  # an id is a prompt only where a person says so
         [chosen] = proposals
         found = detect_format(values, chosen, target)
         if found is None:
@@ -83,6 +88,17 @@ def detect_file(
     return FileDetection(
         source.file_type, found.format, chosen, evidence, found.matched, found.seen
     )
+
+
+def _count_empty(value: RawRecord) -> int:
+    return sum(item in (None, "", [], {}) for item in value.values())
+
+
+def _is_unlabeled_rest(found: Detection, error: BadRecord | None, fullest: RawRecord) -> bool:
+    """Return whether texts are read without answers only because some records lack theirs."""
+    has_text = all(fullest.get(key) for key in found.format.keys.required)
+    is_rest = not found.format.is_labeled and found.matched < found.seen and has_text
+    return is_rest and error is not None and error.code == "WrongKeys"
 
 
 def _first_error(

@@ -24,9 +24,10 @@ from cloudft.data.findings import Findings
 from cloudft.data.formats.columns_line import for_command, name_file
 from cloudft.data.formats.record import Conversation
 from cloudft.data.records import read_records
+from cloudft.data.sources.file_start import FIX_COMMAND
 from cloudft.data.sources.source_files import SourceFile, SourceResolver
 from cloudft.data.token_estimate import estimate_tokens
-from cloudft.errors import CheckFailed, UsageError
+from cloudft.errors import CheckFailed, CloudftError, UsageError
 from cloudft.starter import JOB_FILE, refuse_to_overwrite
 from cloudft.storage.atomic_files import as_store_error
 
@@ -86,6 +87,8 @@ class DataJob:
     choices: tuple[FieldChoice, ...]
     errors: int
     """Records with errors, which `cloudft check` lists."""
+    problem: CloudftError | None = None
+    """Why nothing could be read, where `cloudft check --fix` repairs it: the fields are guesses."""
 
     def to_yaml(self) -> str:
         """Return the job file, each field with its reason as a comment."""
@@ -123,7 +126,13 @@ def plan_data_job(
     findings = Findings()
     sources = SourceResolver(Path.cwd(), findings).resolve("--data", [str(data)])
     _raise_on_errors(findings)
-    detection = _detect(sources[0], columns or {}, customization_type, folder)
+    try:
+        detection = _detect(sources[0], columns or {}, customization_type, folder)
+    except (CheckFailed, UsageError) as error:
+        if FIX_COMMAND.rstrip("`") not in (error.fix or ""):
+            raise
+        # The repair needs a job file: an error here would lead in a circle.
+        return _plan_unread_job(data, folder, customization_type, columns or {}, error)
     kind = _customization_type(detection, customization_type, sources[0])
     target = TEXT_TARGET if is_text_only(kind) else ""
     summary = _summarize(sources, detection.columns, progress, target)
@@ -137,6 +146,27 @@ def plan_data_job(
         *_choose_local(kind),
     )
     return DataJob(data, choices, summary.errors)
+
+
+def _plan_unread_job(
+    data: Path,
+    folder: Path,
+    customization_type: str | None,
+    columns: Mapping[str, str],
+    problem: CloudftError,
+) -> DataJob:
+    """Choose the fields of a job for data that `cloudft check --fix` has to repair first."""
+    is_text = data.suffix in (".txt", ".md")
+    kind = customization_type or ("CONTINUED_PRE_TRAINING" if is_text else "FINE_TUNING")
+    choices = [
+        FieldChoice("name", _job_name(data), ""),
+        FieldChoice("customization_type", kind, "a guess: the data has to be repaired first"),
+        _choose_model(),
+        FieldChoice("data.train", _relative_path(data, folder), "not read yet"),
+    ]
+    if columns:
+        choices.append(FieldChoice("data.columns", dict(columns), "your columns, by our names"))
+    return DataJob(data, tuple(choices), 1, problem)
 
 
 def write_data_job(job: DataJob, folder: Path) -> list[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,12 +65,15 @@ def init_command(
     if columns and data is None:
         raise click.UsageError("--column needs --data")
     reasons: list[dict[str, object]] = []
+    next_steps = "cloudft check && cloudft submit --wait"
     if data is not None:
         from cloudft.starter.data_job import write_data_job
 
         job = _plan_job(data, folder, customization_type, columns, console)
         reasons = [{"field": c.field, "value": c.value, "reason": c.reason} for c in job.choices]
         written = write_data_job(job, folder)
+        if job.problem is not None:
+            next_steps = _repair_steps(job.problem.fix or "")
     elif from_job is not None:
         from cloudft.cli.jobs import open_job
 
@@ -77,10 +81,21 @@ def init_command(
     else:
         written = starter.write_starter(customization_type or "FINE_TUNING", folder)
     enter = "" if folder == Path() else f"cd {folder} && "
-    console.note(f"next: {enter}cloudft check && cloudft submit --wait")
+    console.note(f"next: {enter}{next_steps}")
     value = {"written": written} | ({"choices": reasons} if data is not None else {})
     console.print_result(value, "\n".join(map(str, written)))
     return 0
+
+
+def _repair_steps(fix: str) -> str:
+    """Return the commands that repair data and write the job for the copy.
+
+    `check` fails for the original, which is named in the job file: they are not joined by &&.
+    """
+    ways = re.findall(r" --turns \w+", fix)
+    commands = [f"cloudft check --fix repaired{way}" for way in ways or [""]]
+    steps = f"{commands[0]}; cloudft init --data repaired new"
+    return steps if len(commands) == 1 else f"{steps} (or with{' or with'.join(ways[1:])})"
 
 
 def _plan_job(
@@ -101,7 +116,11 @@ def _plan_job(
     for choice in job.choices:
         reason = f"  ({choice.reason})" if choice.reason else ""
         console.note(f"{choice.field}: {format_value(choice.value)}{reason}")
-    if job.errors:
+    if job.problem is not None:
+        where = f" ({job.problem.file}:{job.problem.line})" if job.problem.line else ""
+        console.note(f"warning: {job.problem}{where}")
+        console.note(f"  fix: {(job.problem.fix or '').replace('--fix DIR', '--fix repaired')}")
+    elif job.errors:
         console.note(
             f"warning: {job.errors} records have errors; `cloudft check` lists them, and"
             " `cloudft check --fix DIR` writes a repaired copy"

@@ -9,6 +9,7 @@ part of it.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 DESCRIPTIVE_KEYS = frozenset(
     [
@@ -289,6 +290,25 @@ _ID_SUFFIX = re.compile(
 _CHOICE = re.compile(r"(option|choice|opt?|ending|distractor)_?[a-e0-9]")
 _CAMEL_ID = re.compile(r".*[a-z](Id|Uuid|Hash|Index|Url|Date|Time|At|Count|Tokens)")
 _WORD = re.compile(r"[\w.:/+@#%-]{0,40}")
+_NAME_PARTS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
+JUDGING_WORDS = frozenset(
+    [
+        *(
+            "accepted",
+            "approved",
+            "bad",
+            "correct",
+            "desirable",
+            "disliked",
+            "downvoted",
+            "feedback",
+        ),
+        *("good", "helpful", "incorrect", "liked", "passed", "preferred", "quality", "rank"),
+        *("rating", "rejected", "reward", "right", "score", "stars", "thumb", "thumbs", "upvoted"),
+        *("verdict", "vote", "votes", "weight", "wrong"),
+    ]
+)
+"""Words in the names of keys that say how good an answer is: `thumbs_up`, `userRating`."""
 
 
 def is_descriptive(key: str) -> bool:
@@ -307,7 +327,15 @@ def is_descriptive(key: str) -> bool:
 def is_meaningful(key: str) -> bool:
     """Return whether a key's name says that it may carry meaning: `system`, `label`, `images`."""
     name = key.strip().lower()
-    return name in MEANINGFUL_KEYS or bool(_CHOICE.fullmatch(name))
+    return name in MEANINGFUL_KEYS or bool(_CHOICE.fullmatch(name)) or _judges(key)
+
+
+@lru_cache(maxsize=4096)
+def _judges(key: str) -> bool:
+    """Return whether a key's name says how good an answer is: `thumbs_up`, `userRating`."""
+    if _ID_SUFFIX.fullmatch(key.strip().lower()) or _CAMEL_ID.fullmatch(key.strip()):
+        return False  # `vote_count`, `feedback_at`
+    return any(part.lower() in JUDGING_WORDS for part in _NAME_PARTS.findall(key))
 
 
 def may_be_left_out(key: str, value: object) -> bool:
