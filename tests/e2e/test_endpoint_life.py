@@ -139,6 +139,7 @@ def test_a_student_learns_what_the_teacher_answers(endpoint: Endpoint) -> None:
     ("last", "message"),
     [
         ("{", "Unable to parse Amazon S3 file: {uri}. Data files must conform to JSONL format."),
+        ("\n\n", "Unable to parse Amazon S3 file: {uri}. Data files must conform to JSONL format."),
         ('{"input": "x"}', 'Input data at {uri} must follow \'{{"prompt": "<prompt text>",'),
     ],
 )
@@ -154,6 +155,13 @@ def test_bad_data_fails_the_job_with_the_services_message(
     assert job["status"] == "Failed" and job["failureMessage"].startswith(message.format(uri=uri))
     assert "(line 9)" in job["failureMessage"]
     assert job["statusDetails"]["validationDetails"]["status"] == "Failed"
+
+
+def test_an_array_fails_the_job_though_cloudft_reads_it(endpoint: Endpoint) -> None:
+    body = b'[{"prompt": "a", "completion": "b"}, {"prompt": "c", "completion": "d"}]'
+    endpoint.client("s3").put_object(Bucket=BUCKET, Key="array.jsonl", Body=body)
+    job = run_job(endpoint, "array", "array.jsonl", baseModelIdentifier=TITAN)
+    assert job["status"] == "Failed" and "conform to JSONL" in job["failureMessage"]
 
 
 def test_the_page_shows_jobs_and_curves_and_no_training_data(endpoint: Endpoint) -> None:

@@ -28,7 +28,7 @@ from cloudft.data.sources.json_layout import (
     is_table,
     iter_members,
 )
-from cloudft.data.sources.json_scan import skip_space
+from cloudft.data.sources.json_scan import scan_values, skip_space
 from cloudft.data.sources.json_tables import rows_of_table
 from cloudft.data.sources.json_values import BrokenValues, ValueBlock, ValueReader
 from cloudft.data.sources.line_blocks import SMALL_FILE, Block
@@ -37,6 +37,7 @@ from cloudft.data.sources.row_reader import BlockReader, JsonBlock, ReadContext,
 if TYPE_CHECKING:
     from orjson import JSONDecodeError
 
+OBJECT = ord("{")
 MAX_EXPLAINED = 200
 """Errors of a file up to which each gets a remedy of its own."""
 MAX_TAIL_BYTES = 1024 * 1024
@@ -246,8 +247,10 @@ def _add_json_error(
 
 def _split_line(raw: bytes) -> list[tuple[int, bytes]]:
     """Return the objects of a line that holds several, each with its position."""
-    values = ValueBlock(raw, 1, 0, [], in_array=False).split()
-    return values if all(value.startswith(b"{") for _, value in values) else []
+    spans = scan_values(raw, in_array=False, is_last=True)
+    if not spans or spans[-1][1] < len(raw) or any(raw[start] != OBJECT for start, _ in spans):
+        return []
+    return [(start, raw[start:end]) for start, end in spans]
 
 
 def _rows_of_values(context: ReadContext, block: ValueBlock) -> Iterator[Row]:

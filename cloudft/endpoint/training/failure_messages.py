@@ -6,9 +6,12 @@ about failed jobs. A finding for which no message of Bedrock is known keeps its 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 from cloudft import catalogue
+from cloudft.data.sources.json_layout import detect_layout
+from cloudft.data.sources.line_blocks import SMALL_FILE
 from cloudft.endpoint.training.run import TrainingRequest
 from cloudft.errors import CheckFailed
 from cloudft.types import Finding
@@ -19,21 +22,49 @@ RECORD_SHAPES = {
 }
 UNPARSABLE_CODES = {
     *("BadJson", "BlankLine", "Bom", "CarriageReturns", "Compressed", "ControlCharacter"),
-    *("EmptyFile", "FileUnreadable", "JsonArray", "LoneSurrogate", "NotAnObject", "NotFinite"),
-    *("RepeatedKey", "SingleQuotes", "TooDeep", "TrailingComma", "Truncated"),
+    *("EmptyFile", "FileUnreadable", "GitLfsPointer", "LoneSurrogate", "MissingComma"),
+    *("NotAnObject", "NotFinite", "RepeatedKey", "SeveralLists", "SingleQuotes", "TooDeep"),
+    *("TrailingComma", "Truncated", "WrongFileType", "WrongTable"),
 }
 WRONG_SHAPE_CODES = {"WrongKeys", "WrongType", "WrongTask", "EmptyField", "BadTurns"}
 
 
 def failure_message_of(training: TrainingRequest, error: CheckFailed) -> str:
     """Return the failure message of a job whose data was refused: that of the first error."""
+    model = catalogue.find_model(training.request["baseModelIdentifier"])
+    finding = next((f for f in error.findings if f.severity == "error"), error.findings[0])
+    return format_finding(
+        finding, _uris(training), model.formats.get(training.customization_type, "")
+    )
+
+
+def find_other_layout(training: TrainingRequest) -> str | None:
+    """Return the failure message of a job whose data is not one record a line; None if it is.
+
+    cloudft reads JSON in other layouts too, and stages it as JSONL; the service does not.
+    """
+    for path in training.data.values():
+        with Path(path).open("rb") as handle:
+            start = handle.read(SMALL_FILE)
+        if detect_layout(start, is_whole=len(start) < SMALL_FILE).kind != "lines":
+            finding = Finding("error", "BadJson", "it has not one record a line", None, str(path))
+            return format_finding(finding, _uris(training), "")
+    return None
+
+
+def find_blank_line(training: TrainingRequest, findings: Iterable[Finding]) -> str | None:
+    """Return the failure message of a job with a blank line, which cloudft leaves out."""
+    blank = next((finding for finding in findings if finding.code == "BlankLine"), None)
+    return None if blank is None else format_finding(blank, _uris(training), "")
+
+
+def _uris(training: TrainingRequest) -> dict[str, str]:
+    """Return a job's files in S3 by role."""
     request = training.request
     uris = {"train": request["trainingDataConfig"]["s3Uri"]}
     for validator in request.get("validationDataConfig", {}).get("validators", ()):
         uris["validation"] = validator["s3Uri"]
-    model = catalogue.find_model(request["baseModelIdentifier"])
-    finding = next((f for f in error.findings if f.severity == "error"), error.findings[0])
-    return format_finding(finding, uris, model.formats.get(training.customization_type, ""))
+    return uris
 
 
 def format_finding(finding: Finding, uris: Mapping[str, str], format: str) -> str:

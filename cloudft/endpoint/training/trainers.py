@@ -156,6 +156,9 @@ class LocalTrainer(Trainer):
 
     def start(self, request: TrainingRequest) -> TrainingRun:
         """Check the data as `cloudft check` does, then train. Errors end in a FailedRun."""
+        refused = failure_messages.find_other_layout(request)
+        if refused is not None:
+            return FailedRun(refused)
         if request.customization_type == "DISTILLATION":
             return DistillationRun(request, self.teacher, self._train)
         return self._train(request)
@@ -172,9 +175,12 @@ class LocalTrainer(Trainer):
     def _train(self, request: TrainingRequest) -> TrainingRun:
         backend = self.backend
         try:
-            staged, _ = prepare(
+            staged, warnings = prepare(
                 load_job(None, flags=self._job_settings(request)), backend, backend.home
             )
+            blank = failure_messages.find_blank_line(request, warnings)
+            if blank is not None:
+                return FailedRun(blank)
             # The same data and settings are the same plan, and `submit` finds the plan's job. So
             # after a restart of the endpoint this line returns the job that was running.
             job_id = backend.submit(backend.plan(staged))

@@ -44,6 +44,7 @@ def chat(*messages: object, **more: object) -> bytes:
         ("x.csv", b"prompt,completion\na,\xe9\n", "NotUtf8", 2, "0xe9 at position 3"),
         ("x.jsonl", GOOD.decode().encode("utf-16"), "NotUtf8", 1, "UTF-16"),
         ("x.jsonl", GOOD + b'{"prompt": }\n', "BadJson", 2, "column 12"),
+        ("x.jsonl", GOOD + GOOD.strip() + b' {"prompt": NaN}\n', "NotFinite", 2, "column 47"),
         ("x.jsonl", GOOD + b"{'prompt': 'a'}\n", "SingleQuotes", 2, "double quotes"),
         ("x.jsonl", b'{\n"prompt": "a",\n"completion": }\n', "BadJson", 3, "column 15"),
         ("x.jsonl", b"[" * 3000 + b"\n", "TooDeep", 1, "not JSON"),
