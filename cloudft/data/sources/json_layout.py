@@ -190,9 +190,12 @@ def _find_wrapped_list(start: bytes, at: int) -> Layout | None:
     """Return the layout of an object that holds the records in a list; None for a record."""
     outer: JsonObject = {}
     for key, value_at, value in iter_members(start, at + 1):
-        element = (
-            _first_element(start, value_at + 1) if start[value_at : value_at + 1] == b"[" else None
-        )
+        first = skip_space(start, value_at + 1)
+        is_list = start[value_at : value_at + 1] == b"[" and start[first : first + 1] == b"{"
+        element = _first_element(start, first) if is_list else None
+        is_usual = key.strip().lower() in LIST_NAMES
+        if is_list and element is None and is_usual:  # it is longer than what was read
+            return Layout("array", value_at + 1, key, outer)
         if not isinstance(element, dict) or "feature_idx" in element:
             outer[key] = value
             continue
@@ -200,8 +203,7 @@ def _find_wrapped_list(start: bytes, at: int) -> Layout | None:
             return None
         row = element.get("row")
         row_key = "row" if "row_idx" in element and isinstance(row, dict) else ""
-        is_usual = key.strip().lower() in LIST_NAMES or bool(row_key)
-        if not is_usual and not _may_be_records(element, outer):
+        if not is_usual and not row_key and not _may_be_records(element, outer):
             return None
         return Layout("array", value_at + 1, key, outer, row_key)
     return None
