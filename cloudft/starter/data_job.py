@@ -21,10 +21,11 @@ from cloudft import catalogue
 from cloudft.catalogue import is_labeled, is_text_only
 from cloudft.data.detect import TEXT_TARGET, FileDetection, detect_file
 from cloudft.data.findings import Findings
-from cloudft.data.formats.columns_line import for_command, name_file
+from cloudft.data.formats.columns_line import for_command
 from cloudft.data.formats.record import Conversation
 from cloudft.data.records import read_records
 from cloudft.data.sources.file_start import FIX_COMMAND
+from cloudft.data.sources.remedy_commands import complete_commands
 from cloudft.data.sources.source_files import SourceFile, SourceResolver
 from cloudft.data.token_estimate import estimate_tokens
 from cloudft.errors import CheckFailed, CloudftError, UsageError
@@ -204,7 +205,7 @@ def _detect(
     raise UsageError(
         str(found),
         file=source.display_name,
-        fix=for_command(name_file(found.fix, source.display_name), shlex.join(words), "--type"),
+        fix=for_command(complete_commands(found.fix, source), shlex.join(words), "--type"),
     )
 
 

@@ -7,7 +7,6 @@ import re
 import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from pathlib import Path
 
 from cloudft.types import Finding
 
@@ -21,7 +20,6 @@ _LINE = re.compile(
 _FORMATS = {"FINE_TUNING": "messages", "CONTINUED_PRE_TRAINING": "text"}
 """Formats that commands write, by the customization type that is trained on them."""
 _TYPE = re.compile(r"(?:set )?customization_type: (\w+)")
-_NEW_FILE = re.compile(r" FILE > ([A-Z]+)\.jsonl")
 _ITEM = re.compile(r'(\w+): ("(?:[^"\\]|\\.)*"|[^,"]+)')
 
 
@@ -85,13 +83,3 @@ def with_own_names(fix: str, names: Mapping[str, str]) -> str:
         return f"{columns_line(columns)}{end}"
 
     return _LINE.sub(rename, fix)
-
-
-def name_file(fix: str, file: str) -> str:
-    """Return a remedy with the file's name in its commands, instead of FILE and *.jsonl."""
-    stem = Path(file).name.partition(".")[0]
-
-    def fill_in(command: re.Match[str]) -> str:
-        return f" {shlex.quote(file)} > {shlex.quote(f'{stem}-{command[1].lower()}.jsonl')}"
-
-    return _NEW_FILE.sub(fill_in, fix)

@@ -85,10 +85,10 @@ def _manual_fix(value: RawRecord, *, is_labeled: bool) -> str:
     if not is_labeled:
         return 'write each record as {"text": ...}'
     fix = 'write each record as {"prompt": ..., "completion": ...}'
-    flattening = propose_flattening(value)
+    texts = _text_keys(value)
+    flattening = "" if texts else propose_flattening(value)
     if flattening:
         return f"{flattening} or {fix}"
-    texts = _text_keys(value)
     if len(texts) != 1 or _lost(value, texts):
         return fix
     line = columns_line({"text": texts[0]})

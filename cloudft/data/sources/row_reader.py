@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import IO
 
 from cloudft.data.findings import Findings
-from cloudft.data.formats.columns_line import name_file
 from cloudft.data.formats.record import BadRecord, JsonObject
 from cloudft.data.sources.file_start import FIX_COMMAND, find_foreign_content
 from cloudft.data.sources.json_values import ValueBlock
@@ -25,6 +24,7 @@ from cloudft.data.sources.line_blocks import (
     read_pieces,
     split_lines,
 )
+from cloudft.data.sources.remedy_commands import complete_commands
 from cloudft.data.sources.source_files import SourceFile
 from cloudft.data.sources.text_encoding import decode_windows_1252
 
@@ -69,7 +69,9 @@ class ReadContext:
 
     def add_error(self, code: str, message: str, fix: str, line: int | None = None) -> None:
         """Add an error about this file. The commands in `fix` get its name."""
-        self.findings.add(code, message, name_file(fix, self.file), file=self.file, line=line)
+        self.findings.add(
+            code, message, complete_commands(fix, self.source), file=self.file, line=line
+        )
 
     def add_warning(self, code: str, message: str, fix: str, line: int | None = None) -> None:
         """Add a warning about this file."""
@@ -96,7 +98,7 @@ class ReadContext:
         self.findings.add(
             bad.code,
             message,
-            name_file(bad.fix, self.file),
+            complete_commands(bad.fix, self.source),
             file=self.file,
             line=line,
             field=bad.field,
