@@ -97,9 +97,9 @@ CASES = [
         "wrong-keys",
         data(GOOD + '{"promt": "a", "completion": "b"}\n'),
         3,
-        f"{TRAIN}:2, /promt",
-        'nearest accepted record is {"prompt", "completion"}',
-        "rename 'promt' to 'prompt'",
+        f"{TRAIN}:2",
+        "no known format has these keys: 'promt'",
+        "give it the keys of the records before ('prompt', 'completion')",
     ),
     InvalidJob(
         "empty-completion",
@@ -109,7 +109,12 @@ CASES = [
         "'completion' is empty",
     ),
     InvalidJob(
-        "a-json-array", data('[{"prompt": "a"}]'), 3, f"{TRAIN}:1", "a JSON array", "jq -c '.[]'"
+        "a-json-array-cut-off",
+        data('[{"prompt": "a", "completion": "b"}'),
+        3,
+        f"{TRAIN}:1",
+        "the file ends before the array does",
+        "check --fix DIR",
     ),
     InvalidJob(
         "unlabeled",

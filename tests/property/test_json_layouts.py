@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from cloudft.data.findings import Findings
 from cloudft.data.sources import json_rows
-from cloudft.data.sources.json_layout import is_message
+from cloudft.data.sources.json_layout import is_message, is_table
 from cloudft.data.sources.row_reader import ReadContext, Row
 from cloudft.data.sources.source_files import SourceFile
 
@@ -88,6 +88,8 @@ def test_records_and_lines_are_the_same_in_any_layout(
     if layout == "list under a key" and not isinstance(values[0], dict):
         return
     if layout == "list under a key" and is_message(values[0]):
+        return
+    if is_table(values[0]):  # lists of one length: a table by columns
         return
     raw, lines = lay_out(values, layout, indent)
     rows, findings = read(raw, first, sizes)

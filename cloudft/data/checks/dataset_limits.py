@@ -188,7 +188,7 @@ class DatasetLimits:
         if self._limits.ignores_validation and "validation" in volumes:
             source = self._limits.source_of("ignores_validation")
             message = f"validation data is not used in this training ({source})"
-            fix = "leave it out: it is not sent; `cloudft evaluate` reads data.test"
+            fix = "leave it out: it is not sent; evaluation reads data.test"
             yield LimitViolation("warning", "ValidationNotUsed", message, fix, "data.validation")
 
     def _check_counts(self, volumes: Mapping[str, DataVolume]) -> Iterator[LimitViolation]:
