@@ -13,8 +13,8 @@ from itertools import islice
 
 from cloudft.data.findings import Findings
 from cloudft.data.formats.key_roles import is_descriptive
-from cloudft.data.formats.proposals import propose_columns
-from cloudft.data.formats.recognizer import Detection, detect_format, parse_record
+from cloudft.data.formats.proposals import explain_missing_column, propose_columns
+from cloudft.data.formats.recognizer import Detection, detect_format, is_annotated, parse_record
 from cloudft.data.formats.record import BadRecord, RawRecord
 from cloudft.data.formats.record_format import RecordFormat
 from cloudft.data.formats.registry import get_format
@@ -66,6 +66,9 @@ def detect_file(
         return None
     target = "" if is_labeled else TEXT_TARGET
     chosen = dict(columns or {})
+    named = set(chosen.values())
+    if named and not is_annotated(values[0]) and not any(named & set(v) for v in values):
+        return explain_missing_column(min(named), chosen, values[0])
     found = detect_format(values, chosen, target)
     # The fullest first: an answer that is empty in the first record has a column all the same.
     values.sort(key=_count_empty)

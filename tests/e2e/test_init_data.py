@@ -127,7 +127,6 @@ def test_columns_of_other_names_are_named_by_the_user(cli: Cli, tmp_path: Path) 
         ("x.pdf", b"%PDF", 3, "files ending in .pdf"),
         ("empty.jsonl", b"", 3, "empty"),
         ("bad.jsonl", b"no json\nat all\n", 3, "bad.jsonl:1"),
-        ("utf16.csv", "prompt,completion\n".encode("utf-16"), 3, "UTF-16"),
         (None, b"", 2, "there is no file"),
     ],
 )
@@ -140,6 +139,25 @@ def test_what_can_not_be_read_is_refused_with_its_reason(
     done = cli("init", "--data", path, tmp_path / "job")
     assert done.returncode == code, done.stderr
     assert says in done.stderr and "fix: " in done.stderr
+    assert not (tmp_path / "job").exists()
+
+
+def test_data_to_repair_gets_a_job_whose_commands_repair_it(cli: Cli, tmp_path: Path) -> None:
+    path = tmp_path / "utf16.csv"
+    path.write_bytes("prompt,completion\nWhere is it?,Here\n".encode("utf-16"))
+    done = cli("init", "--data", path, tmp_path / "job")
+    assert done.returncode == 0 and "UTF-16" in done.stderr
+    [steps] = re.findall(r"next: cd .* && cloudft (.*); cloudft (.*)", done.stderr)
+    assert steps == ("check --fix repaired", "init --data repaired new")
+    job, copies = tmp_path / "job" / "cloudft.yaml", tmp_path / "job" / "repaired"
+    assert cli("check", job, "--fix", copies).returncode == 3
+    assert cli("init", "--data", copies, tmp_path / "new").returncode == 0
+    assert cli("check", tmp_path / "new" / "cloudft.yaml").returncode == 0
+
+
+def test_a_column_that_no_record_has_is_refused(cli: Cli, tmp_path: Path) -> None:
+    done = cli("init", "--data", pairs_jsonl(tmp_path), "--column", "prompt=nope", tmp_path / "job")
+    assert done.returncode == 2 and "no column 'nope'" in done.stderr
     assert not (tmp_path / "job").exists()
 
 

@@ -158,7 +158,9 @@ class DatasetStats:
         """Return all of it as JSON values."""
         from cloudft.types import to_json
 
-        labels = self.labels if self.labels and self.records >= 2 * len(self.labels) else None
+        # A file that is there twice has every answer twice: no labels, but texts.
+        distinct = self.records - self.answer_index.count_duplicates()
+        labels = self.labels if self.labels and distinct >= 2 * len(self.labels) else None
         common = max(labels.values()) / self.records if labels else None
         count, first = self.answer_index.find_conflicts(MAX_LISTED)
         return {

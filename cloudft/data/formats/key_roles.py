@@ -306,6 +306,8 @@ JUDGING_WORDS = frozenset(
         *("good", "helpful", "incorrect", "liked", "passed", "preferred", "quality", "rank"),
         *("rating", "rejected", "reward", "right", "score", "stars", "thumb", "thumbs", "upvoted"),
         *("verdict", "vote", "votes", "weight", "wrong"),
+        *("deleted", "excluded", "flagged", "hallucinated", "hallucination", "harmful", "invalid"),
+        *("toxic", "toxicity", "unsafe", "valid"),
     ]
 )
 """Words in the names of keys that say how good an answer is: `thumbs_up`, `userRating`."""

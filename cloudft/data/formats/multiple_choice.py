@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from typing import TypeGuard
 
 from cloudft.data.formats.key_roles import is_descriptive
 from cloudft.data.formats.nested_records import jq_command, jq_path
@@ -19,6 +20,9 @@ def propose_choice(value: Mapping[str, object]) -> str:
 
     "" for a record that is none: the answer must name one of the choices.
     """
+    from_list = _propose_from_list(value)
+    if from_list:
+        return from_list
     choices = _find_choices(value)
     answer = next((key for key in value if _names_a_choice(key, value[key], choices)), None)
     used = {answer, *choices.values()}
@@ -38,6 +42,42 @@ def propose_choice(value: Mapping[str, object]) -> str:
         f" completion: {{{by_name}}}[{paths[answer]} | tostring | ascii_downcase]}}"
     )
     return f"to learn to write the choice that {answer!r} names: {jq_command(program)}"
+
+
+def _propose_from_list(value: Mapping[str, object]) -> str:
+    """Return how to write a question whose choices are a list, as MMLU and ARC have them.
+
+    MMLU's answer is the place of a choice from 0, ARC's the label of one.
+    """
+    question, choices = value.get("question"), value.get("choices")
+    answer = next((key for key in value if key.strip().lower() in ANSWER_KEYS), None)
+    path = jq_path([answer]) if answer is not None else None
+    if answer is None or path is None or not isinstance(question, str):
+        return ""
+    named = value[answer]
+    if isinstance(choices, Mapping):
+        texts, labels = choices.get("text"), choices.get("label")
+        if not _is_texts(texts) or not _is_texts(labels) or named not in labels:
+            return ""
+        lines = '([.choices.label, .choices.text] | transpose | map(.[0] + ") " + .[1]))'
+        right = f".choices as $c | {path} as $a | $c.text[$c.label | index($a)]"
+    elif _is_texts(choices) and isinstance(named, int) and not isinstance(named, bool):
+        if not 0 <= named < len(choices):
+            return ""
+        lines = '(.choices | to_entries | map("\\(.key)) \\(.value)"))'
+        right = f".choices[{path}]"
+    else:
+        return ""
+    program = f'{{prompt: ([.question] + {lines} | join("\\n")), completion: ({right})}}'
+    return f"to learn to write the choice that {answer!r} names: {jq_command(program)}"
+
+
+def _is_texts(value: object) -> TypeGuard[list[str]]:
+    return (
+        isinstance(value, list)
+        and len(value) >= MIN_CHOICES
+        and all(isinstance(item, str) for item in value)
+    )
 
 
 def _find_choices(value: Mapping[str, object]) -> dict[str, str]:

@@ -70,6 +70,9 @@ def test_a_file_is_detected(
         ("question,answer,label\na,b,two words\n", 1),
         ("first,second,label\na,b,c\n", 2),
         ("question,answer,notes\na,b,not in winter\n", 1),
+        ("prompt_id,completion\nx1,b\n", 1),
+        ("text,choice\nWhere is it?,billing\nWho is it?,\n", 2),
+        ("frage,antwort,kunde\nWo?,,k1\nWann?,Um neun.,k2\n", 2),
     ],
 )
 def test_columns_are_never_guessed(tmp_path: Path, text: str, ways: int) -> None:
