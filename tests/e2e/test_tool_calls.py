@@ -93,5 +93,6 @@ def test_a_template_without_tools_is_named_before_anything_is_trained(
             findings = value.get("findings") or value["error"]["findings"]
             first, rest = [f for f in findings if f["code"] == "NotInTemplate"]
             assert "leaves out the list of tools and tool calls" in first["message"]
+            assert "such as Qwen/Qwen2.5-0.5B-Instruct" in first["fix"]
             assert (Path(first["file"]).name, first["line"]) == ("train.jsonl", 4)
             assert rest["message"] == "1 more, 2 in all"

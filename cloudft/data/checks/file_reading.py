@@ -21,7 +21,7 @@ LISTED_KEYS = 10
 CANONICAL_FORMATS = frozenset(
     {
         *("prompt-completion", "input-output", "instruction", "input", "text", "document"),
-        *("messages", "converse", "claude-messages"),
+        *("messages", "converse", "claude-messages", "reinforcement"),
     }
 )
 """Formats that the documentation names: that a file has one needs no note."""

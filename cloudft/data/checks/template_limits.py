@@ -26,6 +26,8 @@ TEMPLATE_FEATURES = {
     "reasoning_and_text_with_calls": "reasoning and a text before a tool call",
 }
 """What a record may need of a template, by the trainer's names, and how messages call it."""
+TOOLS_MODEL, THINKING_MODEL = "Qwen/Qwen2.5-0.5B-Instruct", "Qwen/Qwen3-0.6B"
+"""Small models whose templates have tools, and reasoning too."""
 LoadFeatures = Callable[[], Mapping[str, Sequence[str]] | None]
 """Returns the features that a template has, in chats with tools (`withTools`) and without
 (`withoutTools`); None if the template is not on this machine."""
@@ -106,7 +108,8 @@ class TemplateLimits:
             message = f"the chat template of {self._model} leaves out {_names(missing)}"
             fix = (
                 "leave these records out, or set base_model (local.model, if that is set) to a"
-                " model whose chat template has it, as a Hugging Face id or a folder"
+                f" model whose chat template has it: a Hugging Face id{_example(missing)} or a"
+                " folder"
             )
             yield LimitViolation("error", "NotInTemplate", message, fix)
 
@@ -118,6 +121,14 @@ class TemplateLimits:
             except CloudftError as error:
                 self._reason = error.message
         return self._features
+
+
+def _example(missing: Iterable[str]) -> str:
+    """Return a small model that has the features, as the id follows "a Hugging Face id"."""
+    if "text_after_calls" in missing:
+        return ""  # few templates have an order of text and calls
+    thinks = any(feature.startswith("reasoning") for feature in missing)
+    return f" such as {THINKING_MODEL if thinks else TOOLS_MODEL}"
 
 
 def _names(features: Iterable[str]) -> str:

@@ -20,7 +20,7 @@ from cloudft.data.formats.record import (
 )
 from cloudft.data.formats.record_format import Keys, RecordFormat, describe_keys
 
-NAME = "reinforcement"
+NAME, PROMPT_NAME, VERL_NAME = "reinforcement", "prompt-chat", "verl"
 REFERENCE_KEY = "reference_answer"
 CHAT_KEYS = ("messages", "system", "tools", "schemaVersion", REFERENCE_KEY)
 
@@ -33,7 +33,9 @@ def parse_unanswered(value: RawRecord) -> PromptWithReference | None:
     """
     if _is_verl(value):
         return _parse_verl(value)
+    name = NAME
     if _is_prompt_alone(value):
+        name = PROMPT_NAME
         value = {("messages" if key == "prompt" else key): item for key, item in value.items()}
     if value.get("messages") is None:
         return None
@@ -49,7 +51,7 @@ def parse_unanswered(value: RawRecord) -> PromptWithReference | None:
     if reference in ("", {}, []) or (isinstance(reference, str) and not reference.strip()):
         reference = None  # an empty reference is none: Amazon's validator refuses it
     return PromptWithReference(
-        "graded", parsed.system, parsed.turns, reference, extra, tools=parsed.tools
+        name, parsed.system, parsed.turns, reference, extra, tools=parsed.tools
     )
 
 
@@ -73,7 +75,7 @@ def _parse_verl(value: RawRecord) -> PromptWithReference:
     parsed = parse_messages({"messages": value["prompt"]}, NAME, allow_open_end=True)
     extra = {key: item for key, item in value.items() if key != "prompt" and item is not None}
     return PromptWithReference(
-        "verl", parsed.system, parsed.turns, reward.get("ground_truth"), extra
+        VERL_NAME, parsed.system, parsed.turns, reward.get("ground_truth"), extra
     )
 
 
@@ -118,7 +120,7 @@ FORMAT = RecordFormat(
     is_convert_target=False,
 )
 PROMPT_FORMAT = RecordFormat(
-    name="prompt-chat",
+    name=PROMPT_NAME,
     title="prompts without answers",
     keys=Keys(("prompt",), ("tools", "ground_truth", "solution", "answer", REFERENCE_KEY)),
     parse=refuse,
@@ -127,7 +129,7 @@ PROMPT_FORMAT = RecordFormat(
     is_trained_on=False,
 )
 VERL_FORMAT = RecordFormat(
-    name="verl",
+    name=VERL_NAME,
     title="verl's reinforcement records",
     keys=Keys(("prompt", "reward_model"), ("data_source", "ability", "extra_info")),
     parse=refuse,

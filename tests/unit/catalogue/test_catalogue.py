@@ -105,8 +105,7 @@ def test_a_model_is_complete(model: Model):
     assert model.sources
     assert all(source.url and source.date for source in model.sources)
     assert model.is_open_weight or model.bedrock_id
-    is_bedrock_api = model.customization_api == "bedrock"
-    assert set(model.formats) == (set(model.customization_types) if is_bedrock_api else set())
+    assert set(model.formats) == set(model.customization_types)
     assert all(name in CUSTOMIZATION_TYPES[kind].formats for kind, name in model.formats.items())
     for row in model.hyperparameters.values():
         assert row.min <= row.default <= row.max
