@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import threading
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from cloudft.spec.load import LoadedJob
 
 
+SLOW_AFTER_S = 2.0
+SLOW_NOTICE = "preparing the model's tokenizer; its first use takes up to a minute"
 JOB_FILE_SUFFIXES = {".yaml", ".yml"}
 paths_argument = click.argument("paths", metavar="[JOB.yaml | FILE...]", nargs=-1)
 
@@ -174,7 +177,13 @@ def tokenize(
     local = make_backend(DEFAULT_BACKEND, Home.from_environ())
     assert isinstance(local, SupportsTokenize)
     replies = iter(local.tokenize(job, lines, preview=preview))
-    return next(replies), replies
+    notice = threading.Timer(SLOW_AFTER_S, click.echo, (SLOW_NOTICE,), {"err": True})
+    notice.daemon = True
+    notice.start()
+    try:
+        return next(replies), replies
+    finally:
+        notice.cancel()
 
 
 def max_record_length(job: LoadedJob, context: int) -> int | None:
