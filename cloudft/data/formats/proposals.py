@@ -18,6 +18,7 @@ from cloudft.data.formats.nested_records import propose_flattening
 from cloudft.data.formats.pairs import COMPLETION_KEYS, PROMPT_KEYS
 from cloudft.data.formats.record import BadRecord, RawRecord
 from cloudft.data.formats.record_format import RecordFormat
+from cloudft.data.formats.text_lists import propose_lists
 
 SHOWN_KEYS = 8
 _DIGIT = re.compile(r"\d")
@@ -27,6 +28,7 @@ SHOWN_LOST_KEYS = 3
 PROMPT_NAMES = (
     *PROMPT_KEYS,
     *("text", "message", "sentence", "dialogue", "content", "article", "document", "input_text"),
+    *("user_text", "user_message", "user_input", "user_query", "user_question", "user_prompt"),
 )
 LABEL_NAMES = (
     *COMPLETION_KEYS,
@@ -54,7 +56,7 @@ FURTHER_COLUMNS = {
 def explain_unknown(value: RawRecord, *, is_labeled: bool) -> BadRecord:
     """Return the error for a record in no known format: its columns, and the lines to paste."""
     message = f"no known format has these keys: {list_columns(value)}"
-    choice = propose_choice(value) if is_labeled else ""
+    choice = propose_rewriting(value) if is_labeled else ""
     proposals = [] if choice else propose_columns(value, is_labeled=is_labeled)
     fix = choice or _join_lines(proposals)
     if not fix:
@@ -72,9 +74,23 @@ def propose_columns(value: RawRecord, *, is_labeled: bool) -> list[dict[str, str
     One choice, two where either may be meant, or none.
     """
     if is_labeled:
-        return [] if propose_choice(value) else _propose_pairs(value)
+        return [] if propose_rewriting(value) else _propose_pairs(value)
     texts = sorted(_text_keys(value), key=lambda key: -len(str(value[key])))
     return [{"text": key} for key in texts[:2]]
+
+
+def propose_rewriting(value: RawRecord) -> str:
+    """Return the command that makes pairs of a record whose columns are none: "" for another."""
+    choice = propose_choice(value)
+    if choice:
+        return choice
+    found = _find_candidates(value)
+    used = {*found.prompts, *found.answers, *found.further.values()}
+    rest = [key for key in _text_keys(value) if key not in used and not is_descriptive(key)]
+    texts = [*found.prompts, *sorted(rest, key=lambda key: -len(str(value[key])))]
+    further = {name: key for name, key in found.further.items() if name in ("system", "context")}
+    answers = [key for key in found.answers if isinstance(value[key], str)]
+    return propose_lists(value, texts, answers, further)
 
 
 def _join_lines(proposals: Iterable[Mapping[str, str]]) -> str:
@@ -207,7 +223,10 @@ def _choose_pairs(found: _Candidates, value: RawRecord) -> list[dict[str, str]]:
         return [pair(key, found.answers[0]) for key in longest(found.others)]
     texts = longest([*found.prompts, *found.others])
     if len(found.prompts) == 1 and found.others:  # what is named like a prompt leads
-        texts = [found.prompts[0], longest(found.others)[0]]
+        others = longest(found.others)
+        if len(others) > 1:
+            return [pair(found.prompts[0], other) for other in others]
+        texts = [found.prompts[0], others[0]]
     if len(texts) != 2:
         return []
     classes = [key for key, item in value.items() if _is_class_number(key, item)]
@@ -250,8 +269,8 @@ def explain_leftover(
         f"read as {format.title or format.name}, the record would lose {shown}{more}, which may"
         " carry meaning"
     )
-    choice = propose_choice(value)
-    if choice:
+    choice = propose_rewriting(value)
+    if choice and (choice == propose_choice(value) or any(repr(key) in choice for key in lost)):
         return BadRecord("UnusedKeys", message, choice, lost[0])
     lines = [columns_line(columns_of(f, value)) for f in readings[:2] if f.canonical_columns]
     if not lines:

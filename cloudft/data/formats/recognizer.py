@@ -22,6 +22,7 @@ from cloudft.data.formats.proposals import (
     explain_unknown,
     may_be_a_label,
     propose_columns,
+    propose_rewriting,
 )
 from cloudft.data.formats.record import BadRecord, Conversation, RawRecord, Record
 from cloudft.data.formats.record_format import RecordFormat
@@ -205,12 +206,17 @@ def _explain_unknown(value: RawRecord, *, is_labeled: bool) -> BadRecord:
     unknown = explain_unknown(value, is_labeled=is_labeled)
     if propose_columns(value, is_labeled=is_labeled):
         return unknown
+    rewriting = propose_rewriting(value) if is_labeled else ""
     for match in _match_keys(tuple(value), registry_generation()):
         if match.format.parse is not None and match.format.is_trained_on:
             try:
                 match.format.parse(value)
             except BadRecord as bad:
-                return bad
+                if not rewriting:
+                    return bad
+                field = (bad.field or "").removeprefix("/")
+                if repr(field) in rewriting:
+                    return BadRecord(bad.code, bad.message, rewriting, field)
     return unknown
 
 

@@ -84,6 +84,29 @@ CASES: list[tuple[str, RawRecord, str, str]] = [
         "When?",
         "At nine.",
     ),
+    (
+        "WrongKeys",
+        {"tag": "hours", "patterns": ["When?", "Hours?"], "responses": ["At nine."]},
+        "When?",
+        "At nine.",
+    ),
+    ("WrongKeys", {"questions": ["When?", "Hours?"], "answer": "At nine."}, "When?", "At nine."),
+    ("WrongKeys", {"question": "When?", "answers": ["At nine.", "Nine."]}, "When?", "At nine."),
+    ("WrongType", {"question": "When?", "answer": ["At nine.", "Nine."]}, "When?", "At nine."),
+    ("WrongType", {"question": "When?", "answer": {"value": "Nine", "aliases": []}}, "W", "Nine"),
+    ("WrongKeys", {"text": FERRY, "labels": ["trip", "sea"], "id": "x"}, FERRY, "trip, sea"),
+    (
+        "UnusedKeys",
+        {"instruction": ["Shorten.", "Shorter."], "input": FERRY, "output": "At nine."},
+        f"Shorten.\n\n{FERRY}",
+        "At nine.",
+    ),
+    (
+        "WrongKeys",
+        {"api": "port", "call": "leaves('Vis')", "args": {"to": "Vis"}, "questions": ["When?"]},
+        "When?",
+        "leaves('Vis')",
+    ),
     ("PreferencePairs", {"Prompt": "When?", "Chosen": "At nine.", "Rejected": "No."}, "When?", "A"),
     (
         "PreferencePairs",
@@ -219,6 +242,34 @@ def test_a_remedy_names_the_texts_that_it_leaves_out() -> None:
     with pytest.raises(BadRecord) as raised:
         parse_record({"utterance": FERRY, "tool": "sail", "tool_input": "Vis at nine"}, {})
     assert raised.value.fix.endswith(", without 'tool'")
+
+
+def test_each_text_beside_a_prompt_may_be_its_answer() -> None:
+    with pytest.raises(BadRecord) as raised:
+        parse_record({"user_text": FERRY, "tool": "sail", "tool_input": "Vis at nine"}, {})
+    lines = [
+        f"data.columns: {{prompt: user_text, completion: {k}}}" for k in ("tool", "tool_input")
+    ]
+    assert raised.value.fix == " or ".join(lines)
+
+
+def test_the_first_of_ranked_answers_is_not_the_one_to_learn() -> None:
+    with pytest.raises(BadRecord) as raised:
+        parse_record({"prompt": "When?", "responses": ["Never.", "At nine."], "scores": [1, 5]}, {})
+    assert "jq" not in raised.value.fix
+
+
+def test_a_command_for_lists_reads_records_with_one_answer_too(tmp_path: Path) -> None:
+    with pytest.raises(BadRecord) as raised:
+        parse_record({"question": "When?", "answer": ["At nine.", "Nine."]}, {})
+    record = follow(raised.value.fix, {"question": "Where?", "answer": "Pier four."}, tmp_path)
+    assert record.turns[-1].text == "Pier four."
+
+
+def test_what_a_command_for_lists_leaves_out_is_named() -> None:
+    with pytest.raises(BadRecord) as raised:
+        parse_record({"premise": FERRY, "hypothesis": "It flies.", "labels": ["no"]}, {})
+    assert raised.value.fix.endswith(", without 'hypothesis'")
 
 
 def test_sizes_say_nothing_and_lists_of_texts_may() -> None:
