@@ -406,7 +406,11 @@ def _to_turns(messages: Sequence[_Message], key: str) -> list[Turn]:
 
 
 def _name_calls(turns: Iterable[Turn]) -> tuple[Turn, ...]:
-    """Return the turns with an id for each call, and the same one for its result."""
+    """Return the turns with an id for each call, and the same one for its result.
+
+    Raises BadRecord for a result without its call, and for a call that the conversation leaves
+    without a result. The last call may have none: it is what the model learns to write.
+    """
     turns = tuple(turns)
     if not any(isinstance(block, (ToolCall, ToolResult)) for t in turns for block in t.content):
         return turns
@@ -423,6 +427,11 @@ def _name_calls(turns: Iterable[Turn]) -> tuple[Turn, ...]:
             elif isinstance(block, ToolResult):
                 block = _answer_call(block, open_calls)
             blocks.append(block)
+        if role == "user" and open_calls:
+            # The APIs of OpenAI and Bedrock refuse such a conversation, too.
+            message = f"the tool call {open_calls[0].name[:40]!r} has no result after it"
+            fix = "put its result right after the call, with the call's id, or take the record out"
+            raise BadRecord("BadTurns", message, fix)
         named.append(Turn(role, tuple(blocks), is_learned))
     return tuple(named)
 

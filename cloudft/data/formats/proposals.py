@@ -102,7 +102,8 @@ def _manual_fix(value: RawRecord, *, is_labeled: bool) -> str:
         return 'write each record as {"text": ...}'
     fix = 'write each record as {"prompt": ..., "completion": ...}'
     texts = _text_keys(value)
-    flattening = "" if texts else propose_flattening(value)
+    # Ids beside nested records are no texts to train on.
+    flattening = "" if not all(map(is_descriptive, texts)) else propose_flattening(value)
     if flattening:
         return f"{flattening} or {fix}"
     if len(texts) != 1 or _lost(value, texts):

@@ -17,6 +17,10 @@ from cloudft.types import Finding
 GOOD = b'{"prompt": "a", "completion": "b"}\n'
 LFS = b"version https://git-lfs.github.com/spec/v1"
 U, A = {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}
+CALL = {
+    "role": "assistant",
+    "tool_calls": [{"id": "c1", "function": {"name": "find", "arguments": "{}"}}],
+}
 
 
 def check(folder: Path, kind: str = "FINE_TUNING", **data: Any) -> DataReport:
@@ -126,6 +130,7 @@ def chat(*messages: object, **more: object) -> bytes:
             1,
             "after other turns",
         ),
+        ("x.jsonl", chat(U, CALL, U, A), "BadTurns", 1, "call 'find' has no result"),
         (
             "x.jsonl",
             chat({"role": "system", "content": "s"}, U, A, system="t"),
