@@ -337,6 +337,8 @@ def _judges(key: str) -> bool:
     """Return whether a key's name says how good an answer is: `thumbs_up`, `userRating`."""
     if _ID_SUFFIX.fullmatch(key.strip().lower()) or _CAMEL_ID.fullmatch(key.strip()):
         return False  # `vote_count`, `feedback_at`
+    if "suggestion" in key.lower():
+        return False  # Argilla's `label.suggestion.score`: of a model's answer, not of a person's
     return any(part.lower() in JUDGING_WORDS for part in _NAME_PARTS.findall(key))
 
 
