@@ -23,7 +23,7 @@ from cloudft.catalogue.model import Limits, MediaLimits
 from cloudft.cli.lazy_group import LazyGroup
 from cloudft.cli.main import cloudft as cloudft_command
 from cloudft.data.formats import pairs
-from cloudft.data.formats.chat_messages import ROLES
+from cloudft.data.formats.chat_roles import ROLES
 from cloudft.data.formats.chat_writers import FEATURE_NAMES
 from cloudft.data.formats.registry import all_formats
 from cloudft.endpoint.supported_operations import render_markdown_table

@@ -9,10 +9,10 @@ from cloudft.data.formats.chat_messages import (
     SYSTEM_KEYS,
     TOOL_KEYS,
     chat_columns,
-    describe_renamed_roles,
     is_message_list,
     parse_messages,
 )
+from cloudft.data.formats.chat_roles import describe_renamed_roles
 from cloudft.data.formats.record import BadRecord, Conversation, RawRecord
 from cloudft.data.formats.record_format import Keys, RecordFormat
 

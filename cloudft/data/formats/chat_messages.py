@@ -6,8 +6,7 @@ parser reads them all into turns.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import msgspec
 
@@ -20,6 +19,8 @@ from cloudft.data.formats.chat_blocks import (
     parse_content,
     parse_tools,
 )
+from cloudft.data.formats.chat_roles import ROLE_ALIASES, ROLE_KEYS
+from cloudft.data.formats.chat_turns import ChatMessage, check_order, name_calls, to_turns
 from cloudft.data.formats.columns_line import columns_line
 from cloudft.data.formats.key_roles import may_be_left_out
 from cloudft.data.formats.record import (
@@ -35,16 +36,6 @@ from cloudft.data.formats.record import (
     Turn,
 )
 
-ROLES = {
-    "user": ("user", "human", "prompter", "customer", "client"),
-    "assistant": ("assistant", "gpt", "chatgpt", "bot", "chatbot", "model", "ai", "agent"),
-    "system": ("system", "developer"),
-    "tool": ("tool", "function", "observation", "tool_response", "function_response", "ipython"),
-    "call": ("function_call", "tool_call"),
-}
-"""The names that tools give each role, in lower case. `call` is ShareGPT's turn of a tool call."""
-ROLE_ALIASES = {alias: role for role, aliases in ROLES.items() for alias in aliases}
-ROLE_KEYS = ("role", "from")
 CONTENT_KEYS = ("content", "value", "parts", "message", "text")
 REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
 SYSTEM_KEYS = ("system", "system_prompt", "systemInstruction", "system_instruction")
@@ -60,7 +51,6 @@ WEIGHT_KEYS = ("weight", "loss", "train")
 PAIR_KEYS = (("input", "output"), ("human", "assistant"), ("user", "assistant"))
 """Keys of a question and its answer where these are one entry of a list (XTuner's, MOSS's)."""
 _PLAIN_ROLES = frozenset({"user", "assistant", "system"})
-_ROLES_SEEN = 100
 
 
 def chat_columns(key: str) -> dict[str, str]:
@@ -80,15 +70,6 @@ class BatchChat(msgspec.Struct, gc=False):
     """A chat of one question and one answer, for the fast path."""
 
     messages: tuple[BatchMessage, BatchMessage]
-
-
-class _Message(NamedTuple):
-    """A message before turns are made of it. `role` is a key of ROLES."""
-
-    role: str
-    content: tuple[Block, ...]
-    is_learned: bool
-    written_role: str
 
 
 def parse_messages(
@@ -113,8 +94,8 @@ def parse_messages(
             message = "two system prompts: 'system' and the first message"
             raise BadRecord("BadTurns", message, "keep one of the two", "system")
         system = system or texts
-    turns = _name_calls(_to_turns(parsed, key))
-    _check_order(turns, key, allow_open_end=allow_open_end)
+    turns = name_calls(to_turns(parsed, key))
+    check_order(turns, key, allow_open_end=allow_open_end)
     if not allow_open_end and not any(turn.is_learned for turn in turns[1::2]):
         message = "every answer has the weight 0, so nothing of the record would be learned"
         fix = "give an answer the weight 1, or take the record out"
@@ -135,7 +116,7 @@ def parse_turns(value: object, key: str) -> tuple[Turn, ...]:
     parsed = [
         _parse_message(m, f"{key}[{i}]", {}) for i, m in enumerate(_list_messages(value, key))
     ]
-    return _name_calls(_to_turns(parsed, key))
+    return name_calls(to_turns(parsed, key))
 
 
 def _decode_list(text: str) -> object:
@@ -223,7 +204,7 @@ def _is_blank_block(block: object) -> bool:
     return isinstance(text, str) and not text.strip()
 
 
-def _parse_message(message: object, field: str, left_out: dict[str, None]) -> _Message:
+def _parse_message(message: object, field: str, left_out: dict[str, None]) -> ChatMessage:
     if not isinstance(message, dict):
         raise BadRecord("WrongType", f"{field} is no object", 'write {"role", "content"}', field)
     role_key = next((key for key in ROLE_KEYS if message.get(key) is not None), None)
@@ -238,7 +219,7 @@ def _parse_message(message: object, field: str, left_out: dict[str, None]) -> _M
     if len(message) == 2 and role in _PLAIN_ROLES and "content" in message:
         texts = _plain_texts(message["content"])
         if texts:  # most messages are so
-            return _Message(role, texts, True, written)
+            return ChatMessage(role, texts, True, written)
     return _parse_rich_message(message, role, written, field, left_out)
 
 
@@ -259,7 +240,7 @@ def _plain_texts(content: object) -> tuple[str, ...]:
 
 def _parse_rich_message(
     message: JsonObject, role: str, written: str, field: str, left_out: dict[str, None]
-) -> _Message:
+) -> ChatMessage:
     """Parse a message with more than a role and a text."""
     for name, item in message.items():
         if item is not None and name not in TURN_KEYS:
@@ -268,10 +249,10 @@ def _parse_rich_message(
     content = message[content_key] if content_key else None
     calls = _parse_calls(message, role, content, field)
     if role == "call":
-        return _Message("assistant", calls, True, written)
+        return ChatMessage("assistant", calls, True, written)
     where = f"{field}.{content_key or 'content'}"
     if role == "tool":
-        return _Message("tool", _parse_tool_message(message, content, where), True, written)
+        return ChatMessage("tool", _parse_tool_message(message, content, where), True, written)
     _refuse_refusal(message, field)
     media = _parse_media(message)
     has_text = content not in (None, []) and not (isinstance(content, str) and not content.strip())
@@ -284,7 +265,7 @@ def _parse_rich_message(
     else:
         blocks = parse_content(content, where)  # raises: it is blank
     everything = (*_parse_reasoning(message), *blocks, *media, *calls)
-    return _Message(role, everything, _is_learned(message, role, field), written)
+    return ChatMessage(role, everything, _is_learned(message, role, field), written)
 
 
 def _parse_reasoning(message: JsonObject) -> tuple[Reasoning, ...]:
@@ -373,143 +354,3 @@ def _parse_tool_message(message: JsonObject, content: object, field: str) -> tup
         name if isinstance(name, str) else "",
     )
     return (result,)
-
-
-def _to_turns(messages: Sequence[_Message], key: str) -> list[Turn]:
-    """Return the messages as turns: tool results that follow each other are one turn.
-
-    A user's text right after tool results belongs to their turn, and a call right after an
-    assistant's text to its turn, as Converse has them.
-    """
-    if all(message.role in ("user", "assistant") for message in messages):
-        is_call = any(message.written_role in ROLES["call"] for message in messages)
-        if not is_call:
-            return [Turn(m.role, m.content, m.is_learned) for m in messages]
-    turns: list[Turn] = []
-    last = None
-    for index, message in enumerate(messages):
-        if message.role == "system":
-            text = f"{key}[{index}] has the role {message.written_role!r}, after other turns"
-            fix = "keep one system message, the first; join later ones to it"
-            raise BadRecord("BadTurns", text, fix, f"{key}[{index}]")
-        role = "user" if message.role == "tool" else message.role
-        joins = (message.role in ("tool", "user") and last == "tool") or (
-            message.written_role in ROLES["call"] and last in ("assistant", "call")
-        )
-        if joins and turns and turns[-1].role == role:
-            before = turns.pop()
-            turns.append(Turn(role, (*before.content, *message.content), before.is_learned))
-        else:
-            turns.append(Turn(role, message.content, message.is_learned))
-        last = "tool" if message.role == "tool" else message.role
-    return turns
-
-
-def _name_calls(turns: Iterable[Turn]) -> tuple[Turn, ...]:
-    """Return the turns with an id for each call, and the same one for its result.
-
-    Raises BadRecord for a result without its call, and for a call that the conversation leaves
-    without a result. The last call may have none: it is what the model learns to write.
-    """
-    turns = tuple(turns)
-    if not any(isinstance(block, (ToolCall, ToolResult)) for t in turns for block in t.content):
-        return turns
-    named: list[Turn] = []
-    open_calls: list[ToolCall] = []
-    count = 0
-    for role, content, is_learned in turns:
-        blocks: list[Block] = []
-        for block in content:
-            if isinstance(block, ToolCall):
-                count += 1
-                block = ToolCall(block.id or f"call_{count}", block.name, block.arguments)
-                open_calls.append(block)
-            elif isinstance(block, ToolResult):
-                block = _answer_call(block, open_calls)
-            blocks.append(block)
-        if role == "user" and open_calls:
-            # The APIs of OpenAI and Bedrock refuse such a conversation, too.
-            message = f"the tool call {open_calls[0].name[:40]!r} has no result after it"
-            fix = "put its result right after the call, with the call's id, or take the record out"
-            raise BadRecord("BadTurns", message, fix)
-        named.append(Turn(role, tuple(blocks), is_learned))
-    return tuple(named)
-
-
-def _answer_call(result: ToolResult, open_calls: list[ToolCall]) -> ToolResult:
-    """Return a result with the id and name of its call: that of its id, else the first open one."""
-    call = next((c for c in open_calls if result.id and c.id == result.id), None)
-    if call is None and not result.id:
-        call = next((c for c in open_calls if result.name in ("", c.name)), None)
-    if call is None:
-        what = repr(result.id[:40] or result.name[:40])
-        fix = "put the assistant's tool call before its result, with the same id"
-        raise BadRecord("BadTurns", f"the tool result {what} has no call before it", fix)
-    open_calls.remove(call)
-    return ToolResult(call.id, result.content, call.name, result.is_error)
-
-
-def describe_roles(values: Sequence[RawRecord], key: str = "messages") -> str:
-    """Return the roles of some records' messages, in the order in which they appear."""
-    return ", ".join(_find_roles(values, key))
-
-
-def _find_roles(values: Sequence[RawRecord], key: str) -> dict[str, str]:
-    """Return the roles as they are written, and what each is read as."""
-    roles: dict[str, str] = {}
-    for value in values[:_ROLES_SEEN]:
-        messages = value.get(key)
-        for message in messages if isinstance(messages, list) else ():
-            written = (
-                next((message[k] for k in ROLE_KEYS if isinstance(message.get(k), str)), None)
-                if isinstance(message, Mapping)
-                else None
-            )
-            if written is not None:
-                role = ROLE_ALIASES.get(written.lower(), "?")
-                roles[written] = "assistant" if role == "call" else role
-    return roles
-
-
-def describe_renamed_roles(values: Sequence[RawRecord], key: str) -> str:
-    """Return which role is read as which: "human -> user, gpt -> assistant"."""
-    roles = _find_roles(values, key)
-    return ", ".join(
-        written if written == role else f"{written} -> {role}" for written, role in roles.items()
-    )
-
-
-_UNANSWERED_FIX = (
-    "give it a question and its answer, or take the record out; a file of questions alone is for"
-    " DISTILLATION, where a teacher answers, or REINFORCEMENT_FINE_TUNING, where a grader judges"
-)
-
-
-def _check_order(turns: Sequence[Turn], key: str, *, allow_open_end: bool) -> None:
-    """Raise BadRecord unless user and assistant alternate, and begin and end as they should."""
-    for index, turn in enumerate(turns):
-        expected = "assistant" if index % 2 else "user"
-        if turn.role != expected:
-            raise _wrong_turn(index, turn.role, key)
-    if allow_open_end and turns:
-        return
-    if len(turns) < 2 or len(turns) % 2:
-        message = f"{len(turns)} turns: the last one must be the assistant's"
-        fix = "`cloudft check --fix DIR --turns cut` cuts what the user says last"
-        if len(turns) < 2:
-            message = "a question without an answer" if turns else "no turn of a user"
-            fix = _UNANSWERED_FIX
-        raise BadRecord("BadTurns", message, fix, key)
-
-
-def _wrong_turn(index: int, role: str, key: str) -> BadRecord:
-    if index == 0:
-        message = f"the first turn is the {role}'s; a conversation begins with the user"
-        fix = (
-            "`cloudft check --fix DIR --turns move` moves it into the system prompt,"
-            " `cloudft check --fix DIR --turns cut` leaves it out"
-        )
-    else:
-        message = f"turn {index + 1} has the role {role!r}, as the turn before it"
-        fix = "`cloudft check --fix DIR --turns join` joins the two"
-    return BadRecord("BadTurns", message, fix, key)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cloudft.data.formats.chat_messages import chat_columns, describe_renamed_roles, parse_messages
+from cloudft.data.formats.chat_messages import chat_columns, parse_messages
+from cloudft.data.formats.chat_roles import describe_renamed_roles
 from cloudft.data.formats.chat_writers import plain_messages, require_texts_only
 from cloudft.data.formats.messages import KEYS, make_batch_record
 from cloudft.data.formats.record import Conversation, JsonObject, RawRecord, Record

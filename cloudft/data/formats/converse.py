@@ -9,12 +9,8 @@ from collections.abc import Sequence
 
 import msgspec
 
-from cloudft.data.formats.chat_messages import (
-    BatchMessage,
-    chat_columns,
-    describe_renamed_roles,
-    parse_messages,
-)
+from cloudft.data.formats.chat_messages import BatchMessage, chat_columns, parse_messages
+from cloudft.data.formats.chat_roles import describe_renamed_roles
 from cloudft.data.formats.chat_writers import converse_message, converse_tool_config
 from cloudft.data.formats.messages import KEYS
 from cloudft.data.formats.record import Conversation, JsonObject, RawRecord, Record

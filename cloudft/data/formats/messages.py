@@ -10,9 +10,9 @@ from cloudft.data.formats.chat_messages import (
     BatchChat,
     BatchMessage,
     chat_columns,
-    describe_renamed_roles,
     parse_messages,
 )
+from cloudft.data.formats.chat_roles import describe_renamed_roles
 from cloudft.data.formats.chat_writers import openai_messages, openai_tool, refuse_features
 from cloudft.data.formats.record import Conversation, JsonObject, RawRecord, Record
 from cloudft.data.formats.record_format import Keys, RecordFormat

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal, TypeGuard
 
-from cloudft.data.formats.chat_messages import CONTENT_KEYS, ROLE_KEYS
+from cloudft.data.formats.chat_messages import CONTENT_KEYS
+from cloudft.data.formats.chat_roles import ROLE_KEYS
 from cloudft.data.formats.key_roles import is_descriptive
 from cloudft.data.formats.recognizer import match_format
 from cloudft.data.formats.record import JsonObject

@@ -5,12 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal, get_args
 
-from cloudft.data.formats.chat_messages import (
-    CONTENT_KEYS,
-    ROLE_ALIASES,
-    ROLE_KEYS,
-    SYSTEM_KEYS,
-)
+from cloudft.data.formats.chat_messages import CONTENT_KEYS, SYSTEM_KEYS
+from cloudft.data.formats.chat_roles import ROLE_ALIASES, ROLE_KEYS
 from cloudft.data.formats.key_roles import may_be_left_out
 from cloudft.data.formats.recognizer import match_format
 from cloudft.data.formats.record import JsonObject

@@ -41,15 +41,6 @@ MAX_RECORDS = 12
 """Records of a file that an edit is made in."""
 
 
-def cases(names: list[str], *, strict: bool = True) -> list[object]:
-    """Return the names as parameters; those that wait for something are expected to fail."""
-    return [pytest.param(name, marks=waits_for(TABLE[name].get("waits"), strict)) for name in names]
-
-
-def waits_for(what: str | None, strict: bool) -> list[pytest.MarkDecorator]:
-    return [pytest.mark.xfail(reason=f"waits for {what}", strict=strict)] if what else []
-
-
 def open_or_skip(name: str, folder: Path) -> Job:
     if name.startswith("parquet/"):
         pytest.importorskip("pyarrow")
@@ -73,7 +64,7 @@ def test_the_table_has_every_file_and_many_of_them() -> None:
     assert len(TABLE) >= 250
 
 
-@pytest.mark.parametrize("name", cases(READ))
+@pytest.mark.parametrize("name", READ)
 def test_a_file_is_read_as_it_is_meant(name: str, tmp_path: Path) -> None:
     case, job = TABLE[name], open_or_skip(name, tmp_path)
     findings = job.check()
@@ -100,7 +91,7 @@ def test_a_file_is_read_as_it_is_meant(name: str, tmp_path: Path) -> None:
         assert untrained == case.get("not_learned", [])
 
 
-@pytest.mark.parametrize("name", cases(REFUSED))
+@pytest.mark.parametrize("name", REFUSED)
 def test_a_refusal_has_a_remedy_that_leads_on(name: str, tmp_path: Path) -> None:
     case, job = TABLE[name], open_or_skip(name, tmp_path)
     found = errors(job.check())
@@ -139,15 +130,7 @@ def is_same(one: Finding, other: Finding) -> bool:
     return (one.code, one.message) == (other.code, other.message)
 
 
-ALL_CASES = [
-    *cases(list(TABLE), strict=False),
-    *(
-        pytest.param(
-            f"broken/{name}", marks=waits_for(case.get("waits") or case.get("remedy_waits"), False)
-        )
-        for name, case in BROKEN.items()
-    ),
-]
+ALL_CASES = [*TABLE, *(f"broken/{name}" for name in BROKEN)]
 
 
 @pytest.mark.parametrize("name", ALL_CASES)
