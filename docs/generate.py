@@ -22,7 +22,7 @@ from cloudft.catalogue import load_models
 from cloudft.catalogue.model import Limits, MediaLimits
 from cloudft.cli.lazy_group import LazyGroup
 from cloudft.cli.main import cloudft as cloudft_command
-from cloudft.data.formats import pairs
+from cloudft.data.formats import pairs, reinforcement
 from cloudft.data.formats.chat_roles import ROLES
 from cloudft.data.formats.chat_writers import FEATURE_NAMES
 from cloudft.data.formats.registry import all_formats
@@ -251,10 +251,20 @@ def render_record_formats() -> str:
             title = format.title or format.name
             keys.setdefault((title, format.is_trained_on), []).append(_keys(format.keys.required))
     rows = [
-        (title, "; ".join(sets), "yes" if is_trained_on else "recognized, and refused by name")
+        (title, "; ".join(sets), _trained_on(title, is_trained_on))
         for (title, is_trained_on), sets in sorted(keys.items(), key=lambda item: not item[0][1])
     ]
     return render_table(("format", "keys", "trained on"), rows)
+
+
+def _trained_on(title: str, is_trained_on: bool) -> str:
+    if is_trained_on:
+        return "yes"
+    if title in {f.title for f in (reinforcement.FORMAT, reinforcement.VERL_FORMAT)}:
+        return "with REINFORCEMENT_FINE_TUNING"
+    if title == reinforcement.PROMPT_FORMAT.title:
+        return "with DISTILLATION and REINFORCEMENT_FINE_TUNING"
+    return "recognized, and refused by name"
 
 
 def render_chat_roles() -> str:
