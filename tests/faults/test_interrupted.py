@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import preloaded
@@ -15,8 +15,8 @@ import pytest
 import yaml
 from processes import Cli, JobFile, wait_until
 
-ROWS = 300_000
-"""Of CSV: read row by row, for some seconds."""
+ROWS = 600_000
+"""Of CSV: read row by row, for a second at least."""
 
 
 @pytest.fixture
@@ -56,8 +56,7 @@ def test_control_c_leaves_the_folder_and_the_home_as_they_were(
         text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
-    time.sleep(1.2)
-    assert process.poll() is None, process.communicate()
+    wait_until(lambda: _reads(process.pid, job.parent / "long.csv"), "the table is being read")
     process.send_signal(signal.SIGINT)
     said, errors = process.communicate(timeout=30)
     assert process.returncode == 130
@@ -65,6 +64,13 @@ def test_control_c_leaves_the_folder_and_the_home_as_they_were(
     assert sorted(path.name for path in job.parent.iterdir()) == before
     assert list(temporary.iterdir()) == []
     assert [path for path in home.rglob("*") if path.is_file() and path.name != ".lock"] == []
+
+
+def _reads(pid: int, path: Path) -> bool:
+    """Return whether a process has a file open."""
+    with contextlib.suppress(OSError):  # closed, or ended, between the two looks
+        return any(fd.readlink() == path for fd in Path(f"/proc/{pid}/fd").iterdir())
+    return False
 
 
 def test_what_a_killed_probe_left_goes_with_the_next_one(

@@ -13,8 +13,8 @@ PROGRAM = """
 import time
 from local_backend.process_exit import exit_with_parent
 exit_with_parent()
-print("started", flush=True)
 try:
+    print("started", flush=True)
     time.sleep(60)
 except KeyboardInterrupt:
     print("cleaned up", flush=True)
