@@ -102,12 +102,21 @@ class Likelihood:
 
 @dataclass(frozen=True)
 class LmEvalMetric:
-    """One metric of an lm-eval task for each record, in the same order for both models."""
+    """One figure of an lm-eval task: a metric, with its filter (`METRIC,FILTER`) if it has one.
+
+    `base` and `tuned` are lm-eval's figures over `records` documents; `base_scores` and
+    `tuned_scores` are the documents' own, in the same order, empty where the figure is not their
+    mean. `higher_is_better` is what the task states, None where it does not.
+    """
 
     task: str
     figure: str
-    base: Sequence[float]
-    tuned: Sequence[float]
+    records: int
+    base: float | None
+    tuned: float | None
+    higher_is_better: bool | None
+    base_scores: Sequence[float]
+    tuned_scores: Sequence[float]
 
 
 class InferenceSession(ABC):

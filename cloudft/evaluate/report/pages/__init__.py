@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from cloudft.errors import StoreError, UsageError
+from cloudft.evaluate.metrics.metric_labels import diagnostic_label
 from cloudft.evaluate.results import Delta
 from cloudft.storage.atomic_files import atomic_write, create_file_atomically
 
@@ -28,7 +29,11 @@ def render_template(template: str, values: Mapping[str, object]) -> str:
         undefined=StrictUndefined,
         trim_blocks=True,
     )
-    environment.filters |= {"number": format_number, "spread": format_delta}
+    environment.filters |= {
+        "diagnostic": diagnostic_label,
+        "number": format_number,
+        "spread": format_delta,
+    }
     return environment.get_template(template).render(values)
 
 
