@@ -130,6 +130,14 @@ class InferenceSession(ABC):
         """
 
     @abstractmethod
+    def answer_keys(self) -> Mapping[str, str]:
+        """Return for each variant a key of all that decides its answer to a request.
+
+        Besides the weights these are the tokenizer, the chat template, stop tokens, precision and
+        the versions of what runs the model; of a service, its endpoint.
+        """
+
+    @abstractmethod
     def generate(
         self, prompts: Sequence[Prompt], variants: Sequence[str], decoding: GenerationConfig
     ) -> Iterator[Answer]:

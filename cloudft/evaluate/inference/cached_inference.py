@@ -175,8 +175,8 @@ def open_cached_inference(
                 fix="this happens when a job takes no optimizer step; check its loss curve:"
                 " `cloudft metrics JOB`.",
             )
+        keys = session.answer_keys()
         caches = {
-            name: stack.enter_context(AnswerCache(home.answers, identity))
-            for name, identity in identities.items()
+            name: stack.enter_context(AnswerCache(home.answers, keys[name])) for name in identities
         }
         yield CachedInference(session, identities, caches, progress)
