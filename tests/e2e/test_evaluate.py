@@ -18,6 +18,10 @@ from job_files import write_job_file
 from processes import Cli, JobFile
 
 from cloudft.backends.local.backend import LocalBackend
+from cloudft.cli.commands.compare import model_results
+from cloudft.cli.commands.review import continue_cut_answers
+from cloudft.cli.options import Console
+from cloudft.evaluate.human_review.review import Review
 from cloudft.inference import Prompt, ScoringRequest
 from cloudft.storage.home import Home
 
@@ -359,3 +363,18 @@ def test_a_learning_curve_is_made_of_jobs_on_parts_of_the_data(evaluated: Any, c
     assert "10, 20, 40, 80 records" in curve["sentence"]
     assert len(json.loads(cli("list", "--output", "json").stdout)) == 1
     assert len(json.loads(cli("list", "--all", "--output", "json").stdout)) == 4
+
+
+def test_a_review_continues_what_the_limit_of_the_evaluation_has_cut(
+    trained_job: Path, home: Path, preloaded_here: None
+) -> None:
+    references = ("base", trained_job.name)
+    first, second = model_results(references)
+    review = Review(home / "reviews", first, second, sample=4)
+    cut = review.cut_keys("a")
+    assert cut and review.token_limit == 128
+    continue_cut_answers(review, references, (first, second), Console("text", 0))
+    assert review.cut_keys("a") == review.cut_keys("b") == []
+    again = Review(home / "reviews", first, second, sample=4)
+    assert again.pairs == review.pairs and again.id == review.id
+    assert all(len(review.pairs[key].a) > len(first.records[key]["base"]["text"]) for key in cut)

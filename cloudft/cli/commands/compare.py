@@ -46,11 +46,12 @@ def compare_command(
     The newest evaluation of each is read: run `cloudft evaluate` on the same held-out data first.
     """
     from cloudft.evaluate.compare import compare_models
-    from cloudft.evaluate.report.pages import render_template, write_page
+    from cloudft.evaluate.report.compare_page import render_compare_page
+    from cloudft.evaluate.report.pages import write_page
 
     found = compare_models(model_results(references))
     if page is not None:
-        write_page(page, render_template("compare.html", found), force=force)
+        write_page(page, render_compare_page(found), force=force)
         console.note(f"wrote {page}")
     for warning in found["warnings"]:
         console.note(f"warning: {warning['message']} [{warning['code']}]")
