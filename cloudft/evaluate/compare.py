@@ -9,10 +9,11 @@ from typing import TypedDict
 from cloudft.errors import UsageError
 from cloudft.evaluate.diagnostics.answer_format import qualify_verdict
 from cloudft.evaluate.inference.cached_inference import BASE, TUNED, Variant
-from cloudft.evaluate.metrics.scores import LOWER_IS_BETTER, extract_label
+from cloudft.evaluate.metrics.intervals import mean_interval
+from cloudft.evaluate.metrics.labels import match_label
+from cloudft.evaluate.metrics.scores import LOWER_IS_BETTER
 from cloudft.evaluate.metrics.significance import (
     PairedDifference,
-    bootstrap_mean_interval,
     compare_paired,
     describe_difference,
 )
@@ -26,6 +27,7 @@ from cloudft.evaluate.results import (
     ScoredAnswer,
     Significance,
     Slice,
+    make_delta,
 )
 
 
@@ -56,8 +58,8 @@ class LeaderboardRow(TypedDict):
     name: str
     job: str
     score: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     usd: float | None
     seconds: float | None
 
@@ -177,18 +179,16 @@ def _find_common_records(
 def _leaderboard(
     results: Sequence[ModelResult], scores: Sequence[Sequence[float]], *, lower: bool
 ) -> list[LeaderboardRow]:
-    import numpy as np
-
     rows: list[LeaderboardRow] = []
     for result, values in zip(results, scores, strict=True):
-        low, high = bootstrap_mean_interval(np.asarray(values, float))
+        score = make_delta(sum(values) / len(values), mean_interval(values))
         rows.append(
             {
                 "name": result.name,
                 "job": result.evaluation["job"],
                 "score": sum(values) / len(values),
-                "low": low,
-                "high": high,
+                "low": score["low"],
+                "high": score["high"],
                 "usd": result.usd,
                 "seconds": result.seconds,
             }
@@ -208,14 +208,14 @@ def _compare(
     significance = _significance(first, result, difference, metric, base, tuned)
     records, labels = first.records, first.evaluation.get("labels")
     record_labels = [
-        extract_label(records[key]["reference"], labels) if labels else None for key in keys
+        match_label(records[key]["reference"], labels) if labels else None for key in keys
     ]
     lengths = [len(result.records[key]["prompt"]) for key in keys]
     changed = list(_find_changed(first, result, keys, lower=lower))
     return {
         "name": result.name,
         "against": first.name,
-        "delta": {"value": difference.delta, "low": difference.low, "high": difference.high},
+        "delta": make_delta(difference.delta, difference.interval),
         "test": significance["test"],
         "pValue": significance["pValue"],
         "effect": significance["effect"],
@@ -237,7 +237,11 @@ def _significance(
 ) -> Significance:
     means = sum(base) / len(base), sum(tuned) / len(tuned)
     verdict, sentence = describe_difference(
-        difference, metric, *means, lower_is_better=metric in LOWER_IS_BETTER
+        difference,
+        metric,
+        *means,
+        lower_is_better=metric in LOWER_IS_BETTER,
+        interval=difference.interval,
     )
     significance: Significance = {
         "test": difference.test,

@@ -27,11 +27,19 @@ LANGUAGE_MODELING_TASK = "language-modelling"
 
 
 class Delta(TypedDict):
-    """A difference of tuned minus base, with its 95 % interval."""
+    """A difference of tuned minus base, with its 95 % interval. See `make_delta`."""
 
     value: float | None
     low: float | None
     high: float | None
+
+
+def make_delta(value: float | None, interval: tuple[float, float] | None) -> Delta:
+    """Return a difference with its interval, which always holds it, or without one."""
+    if value is None or interval is None:
+        return {"value": value, "low": None, "high": None}
+    # The same figure, summed in another order, differs in its last digits.
+    return {"value": value, "low": min(interval[0], value), "high": max(interval[1], value)}
 
 
 class Effect(TypedDict):
@@ -73,6 +81,7 @@ class Slice(TypedDict):
 
 
 class _SuiteFields(TypedDict, total=False):
+    higherIsBetter: bool | None
     pValue: float
     verdict: str
     sentence: str
@@ -146,7 +155,15 @@ class EvaluatedRecord(_RecordFields):
     tuned: ScoredAnswer
 
 
+class OmittedMetric(TypedDict):
+    """A metric that means nothing for these records, and why."""
+
+    metric: str
+    reason: str
+
+
 class _ScoresFields(TypedDict, total=False):
+    omitted: list[OmittedMetric]
     labels: list[str] | None
     confusion: Confusion | None
     clozeTerms: int

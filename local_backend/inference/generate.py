@@ -12,8 +12,9 @@ Requests are JSON lines on standard input:
 Answers are JSON lines on standard output: one `{"index", "variant", "text", "reasoning", "tokens",
 "finishReason"}` for each prompt and variant, then `{"done": true}`; or `{"error", "fix"}`. For a
 count they are `{"tokens"}` for each prompt, for scores and texts `{"index", "variant",
-"logLikelihood", "tokens", "greedy"}`, for identities `{"variant", "identity"}`. `temperature` 0
-decodes greedily. Prompts are rendered and tokenized as they were for training.
+"logLikelihood", "tokens", "greedy"}`, for identities `{"variant", "identity", "answerKey"}`: the
+digest of the weights, and of all that decides answers. `temperature` 0 decodes greedily. Prompts
+are rendered and tokenized as they were for training.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ import torch
 from local_backend.data.chat_messages import JsonObject, Turn, to_chat
 from local_backend.data.chat_template import split_prompt, split_turns
 from local_backend.errors import TrainerError
+from local_backend.inference.answer_key import compute_answer_key
 from local_backend.inference.answers import Answer, parse_answer
 from local_backend.inference.log_likelihood import (
     ScoredRow,
@@ -222,9 +224,11 @@ def count_tokens(models: ModelVariants, request: Request) -> Replies:
 
 
 def report_identities(models: ModelVariants, request: Request) -> Replies:
-    """Yield the identity of each variant."""
+    """Yield the identity of each variant's weights, and the key of its answers."""
     for name, identity in models.compute_identities().items():
-        yield {"variant": name, "identity": identity}
+        with models.variant(name) as loaded:
+            key = compute_answer_key(loaded, identity)
+        yield {"variant": name, "identity": identity, "answerKey": key}
 
 
 def scored_text(loaded: LoadedModel, item: ScoreItem) -> str:

@@ -98,7 +98,8 @@ def comparison_lines(found: Mapping[str, Any]) -> Iterator[str]:
     from cloudft.evaluate.metrics.metric_labels import metric_label
 
     order = "lower is better" if found["lowerIsBetter"] else "higher is better"
-    yield f"{found['n']} records, {metric_label(found['metric'])} ({order})"
+    metric = metric_label(found["metric"])
+    yield f"{found['n']} records, mean {metric} of a record ({order})"
     names = ("MODEL", "SCORE", "95 % INTERVAL", "USD", "MINUTES")
     yield format_table(names, (_row(row) for row in found["leaderboard"]))
     for one in found["comparisons"]:
@@ -138,10 +139,11 @@ def comparison_lines(found: Mapping[str, Any]) -> Iterator[str]:
 def _row(row: Mapping[str, Any]) -> tuple[Any, ...]:
     usd = "no price known" if row["usd"] is None else f"{row['usd']:.2f}"
     minutes = f"{row['seconds'] / 60:.1f}" if row["seconds"] else ""
+    low, high = row["low"], row["high"]
     return (
         row["name"],
         format_number(row["score"]),
-        f"{format_number(row['low'])} to {format_number(row['high'])}",
+        "" if low is None else f"{format_number(low)} to {format_number(high)}",
         usd,
         minutes,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -229,6 +229,7 @@ def _price_text(record: JobRecord, input_tokens: int, output_tokens: int) -> str
 def evaluation_text(evaluation: Mapping[str, Any]) -> str:
     """Return the evaluation as text."""
     from cloudft.cli.output import format_table
+    from cloudft.evaluate.metrics.metric_labels import diagnostic_label
 
     title = (
         f"{evaluation['job']}: base and tuned model on {evaluation['n']} held-out records"
@@ -240,6 +241,8 @@ def evaluation_text(evaluation: Mapping[str, Any]) -> str:
             ("METRIC", "BASE", "TUNED", "DELTA", "95 % INTERVAL"), metric_table_rows(evaluation)
         ),
     ]
+    omitted = evaluation.get("omitted") or ()
+    parts += ["\n".join(_omitted_lines(omitted))] if omitted else []
     parts.append(evaluation["significance"]["sentence"])
     if evaluation["slices"]:
         names = ("SLICE", "RECORDS", "BASE", "TUNED", "DELTA", "95 % INTERVAL")
@@ -250,11 +253,22 @@ def evaluation_text(evaluation: Mapping[str, Any]) -> str:
     if evaluation["pitfalls"]:
         parts.append(
             "\n".join(
-                f"{LEVEL_LABELS[p['level']]:<5} {name}: {p['sentence']}"
+                f"{LEVEL_LABELS[p['level']]:<5} {diagnostic_label(name)}: {p['sentence']}"
                 for name, p in evaluation["pitfalls"].items()
             )
         )
     return "\n\n".join(parts)
+
+
+def _omitted_lines(omitted: Sequence[Mapping[str, str]]) -> Iterator[str]:
+    """Yield a line for each reason why metrics are left out, with their names."""
+    from cloudft.evaluate.metrics.metric_labels import metric_label
+
+    names: dict[str, list[str]] = {}
+    for one in omitted:
+        names.setdefault(one["reason"], []).append(metric_label(one["metric"]))
+    for reason, metrics in names.items():
+        yield f"{', '.join(metrics)} left out: {reason}."
 
 
 def metric_table_rows(evaluation: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
@@ -284,7 +298,8 @@ def _suite_rows(suites: list[Mapping[str, Any]]) -> Iterator[tuple[Any, ...]]:
             format_number(one["tuned"]),
             format_signed(delta["value"]),
         )
-        yield (one["suite"], one["figure"], one["n"], *values, format_interval(delta))
+        order = " (lower is better)" if one.get("higherIsBetter") is False else ""
+        yield (one["suite"], one["figure"] + order, one["n"], *values, format_interval(delta))
 
 
 def _slice_rows(slices: list[Mapping[str, Any]]) -> Iterator[tuple[Any, ...]]:

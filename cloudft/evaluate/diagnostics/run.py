@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -33,7 +33,8 @@ from cloudft.evaluate.inference.cached_inference import (
     CachedInference,
     Variant,
 )
-from cloudft.evaluate.metrics.scores import extract_label
+from cloudft.evaluate.metrics.json_values import freeze_answer
+from cloudft.evaluate.metrics.labels import extract_label, match_label, normalize_text
 from cloudft.evaluate.metrics.tasks import Task
 from cloudft.evaluate.results import DiagnosticResult
 from cloudft.inference import GenerationConfig, Prompt, ScoringRequest
@@ -140,7 +141,7 @@ def _diagnose_answer_format(
     likelihoods = iter(models.score_continuations("labels", requests, BASE))
     answers = models.generate_answers("answers", [x.prompt for x in sample], TUNED, config)
     table = [[next(likelihoods).log_likelihood for _ in task.labels] for _ in sample]
-    truth = [example.reference.strip() for example in sample]
+    truth = [match_label(example.reference, task.labels) for example in sample]
     base_correct = [
         [task.labels[n] == label for n, label in zip(choices, truth, strict=True)]
         for choices in choose_labels(table)
@@ -215,7 +216,7 @@ def _diagnose_consistency(
         sampling = GenerationConfig(config.max_new_tokens, SAMPLING_TEMPERATURE, 1.0, seed + draw)
         draws.append(models.generate_answers("samples", prompts, TUNED, sampling))
     groups["sampled"] = [[answer.text for answer in row] for row in zip(*draws, strict=True)]
-    return diagnose_consistency(groups, lambda text: _normalize(text, task))
+    return diagnose_consistency(groups, lambda text: _answer_value(text, task))
 
 
 def _rephrase(
@@ -243,9 +244,14 @@ def _rephrase(
     }
 
 
-def _normalize(text: str, task: Task) -> str:
+def _answer_value(text: str, task: Task) -> Hashable:
+    """Return what is compared of an answer: its label, its JSON value, or its text."""
+    if task.name == "json":
+        return freeze_answer(text)
     label = extract_label(text, task.labels) if task.labels else None
-    return label or " ".join(text.lower().split())
+    plain = " ".join(normalize_text(text).casefold().split())
+    # An answer that is no label is not equal to the label that it is spelled like.
+    return ("text", plain) if label is None else ("label", label)
 
 
 def _sample(items: Sequence[T], count: int, seed: int) -> list[T]:
