@@ -33,13 +33,17 @@ from cloudft.evaluate.results import (
 
 @dataclass(frozen=True)
 class ModelResult:
-    """One model's answers: an evaluation, and the variant of it. Cost and time are of training."""
+    """One model's answers: an evaluation, and the variant of it. Cost and time are of training.
+
+    `is_newest` is False for an evaluation that was chosen because its records match.
+    """
 
     name: str
     evaluation: Evaluation
     variant: Variant
     usd: float | None = None
     seconds: float | None = None
+    is_newest: bool = True
 
     @property
     def records(self) -> dict[str, EvaluatedRecord]:
@@ -161,10 +165,11 @@ def _find_common_records(
             fix="evaluate each on the same file: cloudft evaluate JOB --data FILE",
         )
     warnings: list[EvaluationWarning] = []
-    most = max(map(len, records))
-    if len(keys) < most:
-        message = f"only {len(keys)} records are common to all models; up to {most} were evaluated"
+    if len(keys) < max(map(len, records)):
+        counts = ", ".join(f"{x.name} {len(r)}" for x, r in zip(results, records, strict=True))
+        message = f"only {len(keys)} records are common to all models (evaluated: {counts})"
         warnings.append({"code": "DifferentRecords", "message": message})
+    warnings += _find_differences(results)
     first_with: dict[str, str] = {}
     for result in results:
         identity = (result.evaluation.get("identities") or {}).get(result.variant)
@@ -174,6 +179,35 @@ def _find_common_records(
         if identity:
             first_with.setdefault(identity, result.name)
     return keys, warnings
+
+
+def _find_differences(results: Sequence[ModelResult]) -> Iterator[EvaluationWarning]:
+    """Yield what differs between the evaluations of a comparison, besides their records."""
+    for result in results:
+        if not result.is_newest:
+            time = result.evaluation.get("createdAt", "an unknown time")
+            message = (
+                f"{result.name}: its evaluation of {time} is compared, because the newest one is"
+                " of other records"
+            )
+            yield {"code": "EarlierEvaluation", "message": message}
+    first = results[0]
+    for result in results[1:]:
+        one, other = (_decoding(x) for x in (first, result))
+        names = [name for name in one if one[name] != other.get(name, one[name])]
+        if names:
+            changes = ", ".join(f"{name} {one[name]} and {other[name]}" for name in names)
+            message = f"{first.name} and {result.name} answered with different settings: {changes}"
+            yield {"code": "DifferentDecoding", "message": message}
+        if set(first.evaluation.get("labels") or ()) != set(result.evaluation.get("labels") or ()):
+            message = f"the answers of {first.name} and {result.name} were scored by other labels"
+            yield {"code": "DifferentLabels", "message": message}
+
+
+def _decoding(result: ModelResult) -> Mapping[str, object]:
+    """Return how answers were generated; nothing for answers of another tool."""
+    decoding: Mapping[str, object] | None = result.evaluation.get("decoding")
+    return decoding or {}
 
 
 def _leaderboard(
