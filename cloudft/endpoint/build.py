@@ -35,7 +35,7 @@ from cloudft.endpoint.sagemaker.training_jobs import TrainingJobs
 from cloudft.endpoint.state import ACCOUNT, State
 from cloudft.endpoint.training.distillation import Teacher
 from cloudft.endpoint.training.trainers import LocalTrainer, SimulatedTrainer, Trainer
-from cloudft.spec.load import load_job
+from cloudft.spec.load import load_spec
 from cloudft.storage.home import Home
 
 DEPLOYMENT_CREATION_S = 1.0
@@ -71,8 +71,8 @@ def build_endpoint(
 ) -> Endpoint:
     """Return an endpoint that is reached at `url`, from the state of `options.state`.
 
-    Jobs work in `folder`. `warn` gets sentences about a damaged state. Raises StoreError and
-    BadDocument for a state that can't be used.
+    Jobs work in `folder`. `warn` gets sentences about a damaged state, and about jobs that learned
+    nothing. Raises StoreError and BadDocument for a state that can't be used.
     """
     clients = ServiceClients(options, url)
     # The log is outermost: it records what moto, its state machines included, accepted.
@@ -91,6 +91,7 @@ def build_endpoint(
         max_concurrent_jobs=options.max_concurrent_jobs,
         folder=folder,
         faults=faults,
+        warn=warn,
     )
     runtime = BedrockRuntime(state, models, customization, inference)
     imports, copies = ModelImportJobs(state, s3, folder), ModelCopyJobs(state)
@@ -158,6 +159,6 @@ def _process_opener(backend: LocalBackend) -> Callable[[ModelRef], ModelProcess]
             return backend.start_model_process(model.local_job_id)
         # A base model is opened by a job file that names it; its data is never read.
         flags = {"name": "base", "base_model": model.model, "data.train": "none.jsonl"}
-        return backend.open_base_session(load_job(None, flags=flags))
+        return backend.open_base_session(load_spec({}, flags=flags))
 
     return open_process

@@ -67,6 +67,8 @@ class Job:
     model_arn: str | None = None
     local: str | None = None
     """The id of the local backend's job that trains it."""
+    note: str | None = None
+    """What the API has no member for: that a completed job learned nothing."""
 
     def update_phases(self, details: Mapping[str, str]) -> bool:
         """Record the status of each phase, and the time of a change; return whether one changed."""
