@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from botocore.client import BaseClient
 
 POLL_INTERVAL_S = 0.05
+IMPORTED = "IMPORTED"
+"""The customization type of a model that CreateCustomModel made."""
 WRITE_CHECK_KEY = ".write_access_check_file.tmp"
 """Object that Bedrock writes to check its permission (user guide, troubleshooting)."""
 
@@ -376,7 +378,9 @@ class CustomizationJobs:
     def get_custom_model(self, request: ModelIdentifier) -> Response:
         """Return one model, by ARN or name."""
         model = self._model(request["modelIdentifier"])
-        job = self._job_response(self.state.jobs[str(model.job_arn)])
+        job: Response = {"customizationType": IMPORTED}
+        if model.job_arn is not None:
+            job = self._job_response(self.state.jobs[model.job_arn])
         names = (
             *("customizationType", "hyperParameters", "trainingDataConfig", "outputDataConfig"),
             *("validationDataConfig", "trainingMetrics", "validationMetrics", "baseModelArn"),
@@ -387,8 +391,9 @@ class CustomizationJobs:
             "modelArn": model.arn,
             "modelName": model.name,
             "creationTime": model.created,
-            "modelStatus": "Active",
-            "modelKmsKeyArn": job["outputModelKmsKeyArn"],
+            "modelStatus": model.status,
+            "failureMessage": model.failure,
+            "modelKmsKeyArn": job.get("outputModelKmsKeyArn"),
         }
 
     def _model(self, identifier: str) -> Model:
@@ -413,14 +418,16 @@ class CustomizationJobs:
                 "baseModelName": model.base_model_arn.rpartition("/")[2],
                 "customizationType": self._customization_type_of(model),
                 "ownerAccountId": model.arn.split(":")[4],
-                "modelStatus": "Active",
+                "modelStatus": model.status,
             }
             for model in shown
         ]
         return {"modelSummaries": summaries, **next_page}
 
     def _customization_type_of(self, model: Model) -> str:
-        request = self.state.jobs[str(model.job_arn)].request
+        if model.job_arn is None:
+            return IMPORTED
+        request = self.state.jobs[model.job_arn].request
         return str(request.get("customizationType", "FINE_TUNING"))
 
     def delete_custom_model(self, request: ModelIdentifier) -> Response:
@@ -432,6 +439,8 @@ class CustomizationJobs:
                 raise ServiceError("ConflictException", "The model is in use")
             del self.state.models[model.arn]
             self.state.tags.pop(model.arn, None)
+        if model.folder is not None:
+            shutil.rmtree(model.folder, ignore_errors=True)
         return {}
 
 
@@ -440,7 +449,7 @@ def _matches_filters(model: Model, request: ListCustomModelsRequest) -> bool:
     return (
         base in (None, model.base_model_arn)
         and request.get("isOwned", True)
-        and request.get("modelStatus", "Active") == "Active"
+        and request.get("modelStatus", model.status) == model.status
     )
 
 
