@@ -250,6 +250,11 @@ def _with_locations(job: LoadedJob, findings: Sequence[Finding]) -> tuple[Findin
     )
 
 
+def check_records(job: LoadedJob, observer: RunObserver = SILENT) -> DataReport:
+    """Check the data alone, against the limits of the base model: no backend and no weights."""
+    return _check_data(job, observer, _dataset_limits(job))
+
+
 def probe_estimates(
     job: LoadedJob, home: Home, steps: int, observer: RunObserver = SILENT
 ) -> list[Estimate]:
