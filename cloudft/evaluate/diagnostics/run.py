@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -33,8 +33,8 @@ from cloudft.evaluate.inference.cached_inference import (
     CachedInference,
     Variant,
 )
-from cloudft.evaluate.metrics.json_values import freeze_answer
-from cloudft.evaluate.metrics.labels import extract_label, match_label, normalize_text
+from cloudft.evaluate.metrics.labels import extract_label, match_label
+from cloudft.evaluate.metrics.scores import answer_value
 from cloudft.evaluate.metrics.tasks import Task
 from cloudft.evaluate.results import DiagnosticResult
 from cloudft.inference import GenerationConfig, Prompt, ScoringRequest
@@ -216,7 +216,7 @@ def _diagnose_consistency(
         sampling = GenerationConfig(config.max_new_tokens, SAMPLING_TEMPERATURE, 1.0, seed + draw)
         draws.append(models.generate_answers("samples", prompts, TUNED, sampling))
     groups["sampled"] = [[answer.text for answer in row] for row in zip(*draws, strict=True)]
-    return diagnose_consistency(groups, lambda text: _answer_value(text, task))
+    return diagnose_consistency(groups, lambda text: answer_value(task, text))
 
 
 def _rephrase(
@@ -242,16 +242,6 @@ def _rephrase(
             if x.has_plain_question
         ],
     }
-
-
-def _answer_value(text: str, task: Task) -> Hashable:
-    """Return what is compared of an answer: its label, its JSON value, or its text."""
-    if task.name == "json":
-        return freeze_answer(text)
-    label = extract_label(text, task.labels) if task.labels else None
-    plain = " ".join(normalize_text(text).casefold().split())
-    # An answer that is no label is not equal to the label that it is spelled like.
-    return ("text", plain) if label is None else ("label", label)
 
 
 def _sample(items: Sequence[T], count: int, seed: int) -> list[T]:

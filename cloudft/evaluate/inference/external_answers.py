@@ -72,5 +72,14 @@ def _parse_answer(row: object, variant: Variant, path: Path, line: int) -> Model
             fix=FIX,
         )
     fields = value if isinstance(value, Mapping) else {}
+    tokens = fields.get("tokens", 0)
+    if not isinstance(tokens, int) or tokens < 0:
+        raise UsageError(
+            f"record {line} has no number of tokens: {str(tokens)[:40]!r}",
+            file=str(path),
+            line=line,
+            field=f"{variant}.tokens",
+            fix="write the number of the answer's tokens, or leave the key out.",
+        )
     finish_reason = str(fields.get("finishReason", UNKNOWN_FINISH))
-    return ModelAnswer(text, int(fields.get("tokens", 0)), finish_reason)
+    return ModelAnswer(text, tokens, finish_reason)

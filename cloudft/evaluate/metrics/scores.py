@@ -7,7 +7,7 @@ sacrebleu, divided by 100.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from types import ModuleType
@@ -16,6 +16,7 @@ from typing import Protocol
 from cloudft.errors import UsageError
 from cloudft.evaluate.metrics.json_values import (
     count_matching_fields,
+    freeze_answer,
     is_equal,
     parse_json_answer,
 )
@@ -79,6 +80,19 @@ def score_record(task: Task, reference: str, text: str) -> tuple[float, bool | N
 def is_same_text(reference: str, text: str) -> bool:
     """Return whether two texts are equal in Unicode's form NFC, without white space around them."""
     return normalize_text(reference) == normalize_text(text)
+
+
+def answer_value(task: Task, text: str) -> Hashable:
+    """Return what is compared of two answers: the label, the JSON value, or the text.
+
+    Texts are compared without regard to case and white space.
+    """
+    if task.name == "json":
+        return freeze_answer(text)
+    label = extract_label(text, task.labels) if task.labels else None
+    plain = " ".join(normalize_text(text).casefold().split())
+    # An answer that is no label is not equal to the label that it is spelled like.
+    return ("text", plain) if label is None else ("label", label)
 
 
 def aggregate_metrics(

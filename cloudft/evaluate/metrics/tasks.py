@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import orjson
-
 from cloudft.data.staging.label_encoder import MAX_LABELS, MIN_RECORDS_PER_LABEL
+from cloudft.evaluate.metrics.json_values import parse_json_answer
 from cloudft.evaluate.metrics.labels import match_label, normalize_text
 
 TaskName = Literal["classification", "json", "text", "language-modelling"]
@@ -71,9 +70,4 @@ def _find_labels(answers: Sequence[str]) -> set[str]:
 
 
 def _is_json(text: str) -> bool:
-    if text.lstrip()[:1] not in ("{", "["):
-        return False
-    try:
-        return isinstance(orjson.loads(text), (dict, list))
-    except orjson.JSONDecodeError:
-        return False
+    return text.lstrip()[:1] in ("{", "[") and parse_json_answer(text) is not None

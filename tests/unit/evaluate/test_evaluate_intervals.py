@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 
+from cloudft.evaluate import language_modeling
 from cloudft.evaluate.compare import ModelResult, compare_models
 from cloudft.evaluate.held_out import EvalExample, HeldOutData
 from cloudft.evaluate.inference.cached_inference import BASE, TUNED, ModelAnswer
@@ -82,6 +84,37 @@ def test_every_interval_holds_its_figure(data: st.DataObject) -> None:
         accuracy = found["delta"]["accuracy"]
         assert accuracy["low"] is not None and -1 <= accuracy["low"] <= accuracy["high"] <= 1
     assert "nan" not in found["significance"]["sentence"]
+
+
+documents = st.lists(
+    st.tuples(st.floats(0, 900), st.floats(0, 900), st.integers(1, 3)), min_size=1, max_size=8
+)
+
+
+@settings(max_examples=40)
+@given(documents, documents)
+def test_the_intervals_of_losses_hold_their_figures(
+    rows: list[tuple[float, float, int]], general: list[tuple[float, float, int]]
+) -> None:
+    """Bits per byte and perplexity of held-out and general text, up to what a float can hold."""
+    metrics: dict[Any, dict[str, float | None]] = {BASE: {}, TUNED: {}}
+    statistics: dict[Any, dict[str, Any]] = {BASE: {}, TUNED: {}}
+    for prefix, table in (("", rows), ("general", general)):
+        texts = ["word " * tokens for _, _, tokens in table]
+        for column, name in enumerate((BASE, TUNED)):
+            found = [Likelihood(0, name, -row[column], row[2], False) for row in table]
+            metrics[name] |= language_modeling._text_metrics(found, texts, prefix)
+            statistics[name] |= language_modeling._build_statistics(found, texts, prefix)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(intervals, "RESAMPLES", 50)
+        deltas = language_modeling._compute_deltas(
+            metrics, statistics, {"": len(rows), "general": len(general)}
+        )
+    assert len(deltas) == 4
+    for delta in deltas.values():
+        if delta["low"] is not None:
+            assert delta["low"] <= delta["value"] <= delta["high"]
+            assert math.isfinite(delta["low"] + delta["high"])
 
 
 @given(st.integers(1, 60), st.integers(0, 60), st.integers(0, 60))

@@ -5,13 +5,17 @@ The public reports that a test names are kinds of reports in those projects' tra
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cloudft.cli.commands.evaluate import evaluation_text
+from cloudft.errors import UsageError
 from cloudft.evaluate.held_out import EvalExample, HeldOutData
 from cloudft.evaluate.inference.cached_inference import BASE, TUNED, UNKNOWN_FINISH, ModelAnswer
+from cloudft.evaluate.inference.external_answers import load_external_answers
 from cloudft.evaluate.metrics import intervals
 from cloudft.evaluate.metrics.applicability import find_meaningless_metrics
 from cloudft.evaluate.metrics.scores import aggregate_metrics, score_record
@@ -103,3 +107,11 @@ def test_what_answers_of_another_tool_leave_unknown_is_left_out() -> None:
     assert {one["metric"] for one in found["omitted"]} == {"answerTokens", "cutShare"}
     empty = evaluate([""], ["something"])
     assert "lengthRatio" in {one["metric"] for one in empty["omitted"]}
+
+
+def test_a_number_of_tokens_that_is_none_is_an_error_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "answers.jsonl"
+    path.write_text('{"base": "a", "tuned": {"text": "b", "tokens": "many"}}\n')
+    with pytest.raises(UsageError, match="no number of tokens: 'many'") as error:
+        load_external_answers(path, 1)
+    assert (error.value.line, error.value.field) == (1, "tuned.tokens")
