@@ -105,8 +105,12 @@ class LocalBackend(
         return is_locked(lock) if lock.exists() else None
 
     def check(self, job: LoadedJob) -> list[Finding]:
-        """Check trainer, weights, hyperparameters and device."""
-        return list(preflight.check_job(job))
+        """Check trainer, weights, hyperparameters, device and the layers to adapt."""
+        findings = list(preflight.check_job(job))
+        if not any(finding.severity == "error" for finding in findings):
+            environ = self._trainer_environment(hub=False)
+            findings += preflight.check_target_modules(job, environ)
+        return findings
 
     def estimate(self, job: LoadedJob, volumes: Mapping[str, DataVolume]) -> Estimate:
         """Return the tokens of the job: this machine has no price; the time is unknown."""
