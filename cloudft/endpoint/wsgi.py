@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -13,6 +14,9 @@ from cloudft.web.request_guard import harden_headers
 if TYPE_CHECKING:
     from _typeshed import OptExcInfo
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+REQUEST_ID_HEADERS = {"x-amzn-requestid", "x-amz-request-id"}
+"""Headers in which SDKs look for the id of a request (botocore, `parsers.py`)."""
 
 
 def read_body(environ: WSGIEnvironment) -> bytes:
@@ -63,6 +67,24 @@ def inert_start_response(start_response: StartResponse, *, download: bool) -> St
         return start_response(status, hardened, *exc_info)
 
     return start_inert
+
+
+def numbered_start_response(start_response: StartResponse, service: str) -> StartResponse:
+    """Return a start_response that adds a request id unless the response has one, as on AWS.
+
+    `service` is the signing name. S3 has a header of its own, and so have the requests without a
+    signature, which only S3 takes.
+    """
+    name = "x-amz-request-id" if service in ("", "s3") else "x-amzn-RequestId"
+
+    def start_numbered(
+        status: str, headers: list[tuple[str, str]], *exc_info: OptExcInfo | None
+    ) -> Callable[[bytes], object]:
+        if not any(header.lower() in REQUEST_ID_HEADERS for header, _ in headers):
+            headers = [*headers, (name, str(uuid.uuid4()))]
+        return start_response(status, headers, *exc_info)
+
+    return start_numbered
 
 
 def send_response(response: HttpResponse, start_response: StartResponse) -> Iterable[bytes]:

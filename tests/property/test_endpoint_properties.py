@@ -19,7 +19,6 @@ from hypothesis import strategies as st
 from processes import wait_until
 
 from cloudft.aws.request_validation import _compile_pattern, load_service_model, validate_request
-from cloudft.endpoint.app import snake_case
 from cloudft.endpoint.bedrock.batch_inference import BatchInference
 from cloudft.endpoint.bedrock.customization_jobs import CustomizationJobs
 from cloudft.endpoint.bedrock.deployments import Deployments
@@ -27,6 +26,7 @@ from cloudft.endpoint.bedrock.foundation_models import FoundationModels
 from cloudft.endpoint.bedrock.model_copy_jobs import ModelCopyJobs
 from cloudft.endpoint.bedrock.model_import_jobs import ModelImportJobs
 from cloudft.endpoint.bedrock.runtime import BedrockRuntime
+from cloudft.endpoint.operations import snake_case
 
 SIGNED = f"AWS4-HMAC-SHA256 Credential=AKIAX/20260101/{REGION}/bedrock/aws4_request, Signature=0"
 OPERATIONS = [
