@@ -17,6 +17,7 @@ moto is changed in five ways, found in moto 5.2.5 (`moto==5.2.*` is pinned for i
 
 from __future__ import annotations
 
+import copy
 import functools
 import os
 import threading
@@ -118,16 +119,21 @@ def _load_managed_policies() -> None:
 
     default_user_config["iam"] = {"load_aws_managed_policies": True}
     load = IAMBackend._init_aws_policies
+    loaded: dict[tuple[str, str], list[Any]] = {}
 
-    def load_with_own_seed(self: IAMBackend) -> Any:
-        random = _thread_random()
-        _thread_state.random = Random(0)
-        try:
-            return load(self)
-        finally:
-            _thread_state.random = random
+    def load_once(self: IAMBackend) -> list[Any]:
+        key = (self.account_id, self.region_name)
+        if key not in loaded:
+            random = _thread_random()
+            _thread_state.random = Random(0)
+            try:
+                loaded[key] = load(self)
+            finally:
+                _thread_state.random = random
+        # Copies, because each counts its attachments. They cost a fiftieth of what loading does.
+        return [copy.copy(policy) for policy in loaded[key]]
 
-    IAMBackend._init_aws_policies = load_with_own_seed
+    IAMBackend._init_aws_policies = load_once
 
 
 def _patch_random_per_thread() -> None:

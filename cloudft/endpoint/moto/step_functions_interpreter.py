@@ -8,6 +8,8 @@ is slow to import: only an endpoint that gets a request to Step Functions import
 
 from __future__ import annotations
 
+import re
+import uuid
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +57,8 @@ if TYPE_CHECKING:
 
 POLL_S = 0.05
 """How often a `.sync` task checks its job."""
+CLASS_NAME = re.compile(r"<class '[\w.]*?(\w+)'>")
+"""A class in moto's messages: its last part is the field that is meant."""
 PARSE_FUNCTION = "$parse := function($text) { $eval($text) };"
 """Step Functions has a function of JSON texts that the language lacks (developer guide, "JSONata
 functions provided by Step Functions")."""
@@ -107,11 +111,23 @@ def validate_definition(definition: str) -> None:
     except ASLParserException as error:
         reason = "; ".join(error.errors)
     except Exception as error:  # whatever moto raises is the reason
-        reason = str(error) or type(error).__name__
+        reason = CLASS_NAME.sub(r"\1", str(error) or type(error).__name__)
     else:
         return
     message = f"Invalid State Machine Definition: 'SCHEMA_VALIDATION_FAILED: {reason}'"
     raise InvalidDefinition(message=message)
+
+
+def name_executions() -> None:
+    """Give each execution that is started without a name one of its own: moto calls it `None`."""
+    start = StepFunctionsParserBackend.start_execution
+
+    def start_execution(
+        self: StepFunctionsParserBackend, arn: str, name: str | None = None, *rest: object
+    ) -> object:
+        return start(self, arn, name or str(uuid.uuid4()), *rest)
+
+    StepFunctionsParserBackend.start_execution = start_execution
 
 
 def name_errors() -> None:
@@ -136,6 +152,7 @@ def patch_moto(client: ClientFactory) -> None:
     state_task_service_callback._DELAY_SECONDS_SYNC_CONDITION_CHECK = POLL_S
     StringJSONata._eval_body = evaluate_jsonata
     name_errors()
+    name_executions()
     Preprocessor.__init__ = use_own_scopes
     StepFunctionsParserBackend._validate_definition = staticmethod(validate_definition)
     motos_task_for = state_task_factory.state_task_service_for

@@ -17,6 +17,7 @@ import forked_cli
 import moto_client
 import pytest
 from botocore.exceptions import ClientError
+from endpoint import BEDROCK_TRUST
 from werkzeug.test import EnvironBuilder, create_environ
 
 from cloudft.endpoint.moto import replay_log as module
@@ -35,6 +36,7 @@ def moto() -> Any:
 
 
 OPEN_LOGS: list[ReplayLog] = []
+TRUST = json.dumps(BEDROCK_TRUST)
 
 
 @pytest.fixture(autouse=True)
@@ -267,6 +269,20 @@ def test_networks_have_the_same_ids_whatever_was_read(moto: App, tmp_path: Path)
     assert ec2.describe_subnets()["Subnets"] == before and warnings == []
     assert created in {vpc["VpcId"] for vpc in ec2.describe_vpcs()["Vpcs"]}
     assert moto_client.create_client(app, "ec2", "eu-west-1").describe_vpcs()["Vpcs"] == europe
+
+
+def test_roles_have_the_same_ids_whatever_was_read(moto: App, tmp_path: Path) -> None:
+    """AWS's managed policies are loaded at the first request to IAM, with ids of their own."""
+    arn = "arn:aws:iam::aws:policy/AmazonBedrockFullAccess"
+    iam = moto_client.create_client(open_log(moto, tmp_path), "iam")
+    policy = iam.get_policy(PolicyArn=arn)["Policy"]["PolicyId"]
+    iam.create_role(RoleName="one", AssumeRolePolicyDocument=TRUST)
+    iam.attach_role_policy(RoleName="one", PolicyArn=arn)
+    role = iam.get_role(RoleName="one")["Role"]["RoleId"]
+    iam = moto_client.create_client(restart(moto, tmp_path), "iam")
+    assert iam.get_role(RoleName="one")["Role"]["RoleId"] == role
+    restored = iam.get_policy(PolicyArn=arn)["Policy"]
+    assert (restored["PolicyId"], restored["AttachmentCount"]) == (policy, 1)
 
 
 def test_ids_do_not_depend_on_concurrent_requests(moto: App, tmp_path: Path) -> None:

@@ -59,3 +59,17 @@ def test_a_task_that_calls_what_there_is_not_is_named(
     message = caught.value.response["Error"]["Message"]
     assert message.startswith("Invalid State Machine Definition: 'SCHEMA_VALIDATION_FAILED: The")
     assert f"arn:aws:states:::{resource} is not recognized" in message
+
+
+def test_executions_without_a_name_have_names_of_their_own(fast_account: Endpoint) -> None:
+    client, machine = fast_account.client("stepfunctions"), create(fast_account, "unnamed", JSONATA)
+    arns = [client.start_execution(stateMachineArn=machine)["executionArn"] for _ in range(2)]
+    names = {client.describe_execution(executionArn=arn)["name"] for arn in arns}
+    assert len(names) == 2 and {arn.rpartition(":")[2] for arn in arns} == names
+
+
+def test_a_definition_that_lacks_a_field_is_refused_by_its_name(fast_account: Endpoint) -> None:
+    with pytest.raises(ClientError) as caught:
+        create(fast_account, "bare", {"StartAt": "Only"})
+    message = caught.value.response["Error"]["Message"]
+    assert "No 'States' definition" in message and "class" not in message
