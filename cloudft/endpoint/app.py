@@ -51,6 +51,8 @@ ParsedProtocol: TypeAlias = RestJsonProtocol | AwsJsonProtocol
 MUTATING_PREFIXES = ("Delete", "Stop", "Tag", "Untag", "Update")
 """Beginnings of operations after which the state is saved. Those that create resources save it."""
 MISSING_TOKEN = ServiceError("MissingAuthenticationTokenException", "Missing Authentication Token")
+UNREADABLE_AUTHORIZATION = ServiceError("InvalidArgument", "Unsupported Authorization Type")
+"""What S3 answers to such a header (S3 API reference, "Error responses"): moto fails at some."""
 
 
 @dataclass(frozen=True)
@@ -168,7 +170,7 @@ class App:
         headers: Mapping[str, str],
         caller: Caller,
     ) -> HttpResponse | None:
-        """Return the refusal of an anonymous request that must be signed; None for others."""
+        """Return the refusal of a request that must be signed and is not; None for others."""
         if caller.is_signed or caller.is_presigned:
             return None
         method = environ["REQUEST_METHOD"]
@@ -178,7 +180,9 @@ class App:
         protocol = unsigned_protocol(headers, raw_path, body)
         if protocol == "json":
             return serialize_json_error(MISSING_TOKEN)
-        return serialize_xml_error("query", MISSING_TOKEN) if protocol else None
+        if protocol is not None:
+            return serialize_xml_error("query", MISSING_TOKEN)
+        return serialize_xml_error("s3", UNREADABLE_AUTHORIZATION) if caller.is_unreadable else None
 
     def _error_response(
         self, environ: WSGIEnvironment, service: str, error: ServiceError

@@ -72,15 +72,17 @@ def inert_start_response(start_response: StartResponse, *, download: bool) -> St
 def numbered_start_response(start_response: StartResponse, service: str) -> StartResponse:
     """Return a start_response that adds a request id unless the response has one, as on AWS.
 
-    `service` is the signing name. S3 has a header of its own, and so have the requests without a
-    signature, which only S3 takes.
+    `service` is the signing name, empty for requests without a signature. S3 has a header of its
+    own.
     """
-    name = "x-amz-request-id" if service in ("", "s3") else "x-amzn-RequestId"
 
     def start_numbered(
         status: str, headers: list[tuple[str, str]], *exc_info: OptExcInfo | None
     ) -> Callable[[bytes], object]:
-        if not any(header.lower() in REQUEST_ID_HEADERS for header, _ in headers):
+        known = {name.lower(): value for name, value in headers}
+        if not REQUEST_ID_HEADERS & known.keys():
+            is_s3 = service in ("", "s3") and "json" not in known.get("content-type", "")
+            name = "x-amz-request-id" if is_s3 else "x-amzn-RequestId"
             headers = [*headers, (name, str(uuid.uuid4()))]
         return start_response(status, headers, *exc_info)
 

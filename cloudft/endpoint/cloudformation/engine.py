@@ -198,6 +198,14 @@ class StackEngine:
 
         Raises _ResourceFailed.
         """
+        try:
+            self._build_resources(stack, token)
+        except _ResourceFailed:
+            raise
+        except Exception as error:  # nobody waits for this thread: the stack says why it failed
+            raise _ResourceFailed(f"{error}") from error
+
+    def _build_resources(self, stack: StackRecord, token: str | None) -> None:
         template = parse_template(stack.template)
         scope = self.scope(stack, template, stack.parameters)
         target = scope.active_resources()

@@ -21,7 +21,7 @@ from cloudft.endpoint.cloudformation.shapes import (
 )
 from cloudft.endpoint.cloudformation.store import StackStore
 from cloudft.endpoint.protocols.messages import Response, ServiceError
-from cloudft.infra.intrinsics import TemplateScope
+from cloudft.infra.intrinsics import TemplateScope, list_references, sort_by_dependency
 from cloudft.infra.template import (
     MAX_BODY_BYTES,
     TemplateNode,
@@ -148,7 +148,18 @@ def check_template(
     problems = [*find_parameter_errors(template, values)] or [*scope.failed_rules()]
     if problems:
         raise ServiceError("ValidationError", "; ".join(problems))
-    needed, _ = required_capabilities(scope.active_resources().values())
+    resources = scope.active_resources()
+    sort_by_dependency(resources)
+    known = {*template["Resources"], *scope.values, *scope.pseudo, "AWS::NoValue"}
+    unresolved = {
+        section: sorted({*list_references(content)} - known)
+        for section, content in (("Resources", resources), ("Outputs", template.get("Outputs")))
+    }
+    for section, names in unresolved.items():
+        if names:
+            where = f"[{', '.join(names)}] in the {section} block of the template"
+            raise ValueError(f"Unresolved resource dependencies {where}")
+    needed, _ = required_capabilities(resources.values())
     given = set(request.get("Capabilities", ()))
     if missing := [name for name in needed if not ACKNOWLEDGED_BY[name] & given]:
         message = f"Requires capabilities : [{', '.join(missing)}]"

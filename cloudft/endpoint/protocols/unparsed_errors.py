@@ -13,6 +13,7 @@ ERROR_STATUS = {
     "ThrottlingException": 429,
     "ServiceUnavailableException": 503,
     "InternalError": 500,
+    "InvalidArgument": 400,
 }
 """HTTP status of errors; the others have 400 in JSON and 403 in XML."""
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 from endpoint import Endpoint
+from processes import wait_until
 
 TEMPLATE = """
 Description: a bucket and a role
@@ -36,6 +37,16 @@ def client(fast_account: Endpoint) -> Any:
 
 def wait_for(client: Any, what: str, **which: str) -> None:
     client.get_waiter(what).wait(**which, WaiterConfig=FAST)
+
+
+def final_status(client: Any, arn: str) -> str:
+    """Wait for the end of an operation and return the stack's status."""
+
+    def poll() -> str | None:
+        status = str(client.describe_stacks(StackName=arn)["Stacks"][0]["StackStatus"])
+        return None if status.endswith("IN_PROGRESS") else status
+
+    return str(wait_until(poll, "the operation has ended"))
 
 
 def deploy_as_the_aws_cli(client: Any, name: str, change_set: str, **parameters: str) -> bool:
@@ -114,6 +125,15 @@ def test_a_stack_is_created_updated_and_described_without_change_sets(
     wait_for(client, "stack_delete_complete", StackName=arn)
 
 
+def test_an_output_that_has_no_value_fails_the_stack(client: Any) -> None:
+    text = "Resources: {Box: {Type: AWS::S3::Bucket}}\nOutputs: {A: {Value: !GetAtt Box.None}}"
+    arn = client.create_stack(StackName="no-value", TemplateBody=text)["StackId"]
+    assert final_status(client, arn) == "ROLLBACK_COMPLETE"
+    events = client.describe_stack_events(StackName=arn)["StackEvents"]
+    [reason] = [e for e in events if e["ResourceStatus"] == "ROLLBACK_IN_PROGRESS"]
+    assert "None" in reason["ResourceStatusReason"]
+
+
 def test_a_template_is_described_and_read_from_a_bucket(
     fast_account: Endpoint, client: Any
 ) -> None:
@@ -157,11 +177,7 @@ def test_a_failure_is_handled_as_the_request_says(
     arn = client.create_stack(StackName=name, TemplateBody=BROKEN, Capabilities=IAM, **option)[
         "StackId"
     ]
-    wait_for(client, "stack_exists", StackName=arn)
-    statuses = [""]
-    while not statuses[-1].endswith(("COMPLETE", "FAILED")):
-        statuses.append(client.describe_stacks(StackName=arn)["Stacks"][0]["StackStatus"])
-    assert statuses[-1] == status
+    assert final_status(client, arn) == status
     if status == "CREATE_FAILED":  # the cause is mended, and what exists is not made again
         client.update_stack(StackName=arn, TemplateBody=TEMPLATE, Capabilities=IAM)
         wait_for(client, "stack_update_complete", StackName=arn)
@@ -183,6 +199,21 @@ def test_a_failure_is_handled_as_the_request_says(
             "create_stack",
             {"TemplateBody": "Transform: AWS::Serverless-2016-10-31\nResources: {}"},
             "Transforms are not offered",
+        ),
+        (
+            "create_stack",
+            {"TemplateBody": "Resources: {A: {Type: x, Properties: {B: !Sub 'a ${C.Arn} ${!D}'}}}"},
+            r"Unresolved resource dependencies \[C\] in the Resources block",
+        ),
+        (
+            "create_stack",
+            {"TemplateBody": "Resources: {A: {Type: x}}\nOutputs: {B: {Value: !GetAtt C.Arn}}"},
+            r"Unresolved resource dependencies \[C\] in the Outputs block",
+        ),
+        (
+            "create_stack",
+            {"TemplateBody": "Resources: {A: {Type: x, DependsOn: B}, B: {Type: x, DependsOn: A}}"},
+            "circular dependency between A, B",
         ),
         ("validate_template", {"TemplateURL": "file:///etc/passwd"}, "supported URL"),
         ("describe_stack_events", {"StackName": "none"}, "Stack with id none does not exist"),

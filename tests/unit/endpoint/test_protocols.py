@@ -46,11 +46,45 @@ def test_every_answer_has_the_id_of_its_request(fast_account: Endpoint, call: st
     assert identifier and metadata["RequestId"] == identifier
 
 
-def test_a_request_without_a_signature_has_an_id_too(fast_account: Endpoint) -> None:
+@pytest.mark.parametrize(
+    "authorization", ["", "Basic eDp5", "AWS key:signature", "AWS4-HMAC-SHA256 unreadable"]
+)
+@pytest.mark.parametrize(
+    ("path", "target", "body", "content_type"),
+    [
+        ("/custom-models", "", None, "application/json"),
+        ("/", "SageMaker.ListTrainingJobs", b"{}", "application/x-amz-json-1.1"),
+        ("/", "", b"Action=ListStacks&Version=2010-05-15", "text/xml"),
+    ],
+)
+def test_a_request_that_is_not_signed_is_refused_in_its_protocols_form(
+    fast_account: Endpoint,
+    authorization: str,
+    path: str,
+    target: str,
+    body: bytes | None,
+    content_type: str,
+) -> None:
+    given = {"Authorization": authorization, "X-Amz-Target": target}
+    headers = {name: value for name, value in given.items() if value}
+    request = urllib.request.Request(fast_account.url + path, body, headers)
     with pytest.raises(urllib.error.HTTPError) as caught:
-        urllib.request.urlopen(f"{fast_account.url}/custom-models")
-    assert caught.value.headers["x-amzn-RequestId"] or caught.value.headers["x-amz-request-id"]
+        urllib.request.urlopen(request)
+    answer = caught.value.headers
+    assert answer["x-amzn-RequestId"] and answer["Content-Type"] == content_type
+    assert "MissingAuthenticationToken" in f"{answer} {caught.value.read().decode()}"
     caught.value.close()
+
+
+def test_s3_names_an_authorization_that_it_can_t_read(fast_account: Endpoint) -> None:
+    url = f"{fast_account.url}/{BUCKET}/a"
+    for authorization in ("Basic eDp5", "AWS4-HMAC-SHA256 unreadable"):
+        request = urllib.request.Request(url, headers={"Authorization": authorization})
+        with pytest.raises(urllib.error.HTTPError, match="400") as caught:
+            urllib.request.urlopen(request)
+        assert "<Code>InvalidArgument</Code>" in caught.value.read().decode()
+        assert caught.value.headers["x-amz-request-id"]
+        caught.value.close()
 
 
 @pytest.mark.parametrize("presigned", [False, True])
