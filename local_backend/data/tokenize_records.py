@@ -22,10 +22,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
-from local_backend.data.chat_template import RecordFormat, Segment, find_stop_tokens
-from local_backend.data.encode import tokenize_segments
+from local_backend.data.chat_template import RecordFormat, find_stop_tokens
 from local_backend.data.prepared_tokenizer import keep_prepared, read_prepared
 from local_backend.data.template_support import supported_features
+from local_backend.data.text_tokens import Segment, text_tokenizer, tokenize_segments
 from local_backend.errors import TrainerError
 from local_backend.job_dir import ModelRequest
 from local_backend.libraries import hide_torch, silence_libraries
@@ -116,26 +116,6 @@ def render_segments(
         yield objective.render(json.loads(line), record_format)
 
 
-def split_token_texts(tokenizer: PreTrainedTokenizerBase, text: str) -> list[str]:
-    """Return the part of `text` that each of its tokens represents.
-
-    If several tokens make one character, the first has it. Concatenated, the parts are the text,
-    including white space that a tokenizer drops. A tokenizer without offsets gives its own token
-    texts.
-    """
-    if not tokenizer.is_fast:
-        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-        return [str(part) for part in tokenizer.convert_ids_to_tokens(ids)]
-    encoding = tokenizer.backend_tokenizer.encode(text, add_special_tokens=False)
-    ends = [end for _, end in encoding.offsets]
-    parts, start = [], 0
-    # The last token takes the rest of the text, dropped white space included.
-    for end in [*ends[:-1], len(text)] if ends else []:
-        parts.append(text[start:end])
-        start = max(start, end)
-    return parts
-
-
 def reply_to(request: TokenizeRequest, lines: Iterable[bytes], reply: Reply) -> None:
     """Write the model's facts, then a reply for each record."""
     objective = find_objective(request["customizationType"])
@@ -148,14 +128,13 @@ def reply_to(request: TokenizeRequest, lines: Iterable[bytes], reply: Reply) -> 
     reply(described)
     stop_texts = [str(tokenizer.convert_ids_to_tokens(i)) for i in facts.stop_ids]
     record_format = RecordFormat(request["format"], tokenizer, stop_texts)
-    end = objective.end_tokens(tokenizer)
     records = render_segments(objective, record_format, lines)
     if request["preview"]:
         for segments in records:
-            reply({"pieces": preview_tokens(tokenizer, segments, end)})
+            reply({"pieces": preview_tokens(tokenizer, segments, objective)})
         return
     for ids, loss_mask in tokenize_segments(records, tokenizer):
-        ids, loss_mask = complete_record(ids, loss_mask, end)
+        ids, loss_mask = objective.complete(ids, loss_mask, tokenizer)
         reply({"tokens": len(ids), "learned": sum(loss_mask)})
 
 
@@ -168,29 +147,23 @@ class TokenPreview(TypedDict):
 
 
 def preview_tokens(
-    tokenizer: PreTrainedTokenizerBase, segments: list[Segment], end: list[int]
+    tokenizer: PreTrainedTokenizerBase, segments: list[Segment], objective: Objective
 ) -> list[TokenPreview]:
     """Return one record token by token."""
-    [(ids, loss_mask)] = tokenize_segments([segments], tokenizer)
-    ids, loss_mask = complete_record(ids, loss_mask, end)
-    texts = [part for text, _ in segments for part in split_token_texts(tokenizer, text)]
-    texts += tokenizer.convert_ids_to_tokens(end)
+    begin, end = objective.begin_tokens(tokenizer), objective.end_tokens(tokenizer)
+    pieces = text_tokenizer(tokenizer).explain(segments)
+    ids, loss_mask = objective.complete(
+        [token for token, _, _ in pieces], [has_loss for _, _, has_loss in pieces], tokenizer
+    )
+    texts = [
+        *tokenizer.convert_ids_to_tokens(begin),
+        *[text for _, text, _ in pieces],
+        *tokenizer.convert_ids_to_tokens(end),
+    ]
     return [
         {"id": token, "text": text, "learned": has_loss}
         for token, text, has_loss in zip(ids, texts, loss_mask, strict=True)
     ]
-
-
-def complete_record(
-    ids: list[int], loss_mask: list[bool], end: list[int]
-) -> tuple[list[int], list[bool]]:
-    """Return a record's tokens and loss mask with `end` appended.
-
-    The first token has no loss: nothing before it predicts it.
-    """
-    ids, loss_mask = [*ids, *end], [*loss_mask, *([True] * len(end))]
-    loss_mask[:1] = [False] * len(loss_mask[:1])
-    return ids, loss_mask
 
 
 def main() -> int:

@@ -41,6 +41,12 @@ def base_model_id(arn: str) -> str:
     return head if suffix.endswith("k") else identifier
 
 
+def endpoint_answer_keys(aws: Aws, ids: Mapping[str, str]) -> dict[str, str]:
+    """Return each model id or ARN with the endpoint: one that plays AWS has models of its own."""
+    endpoint = aws.client("bedrock-runtime").meta.endpoint_url
+    return {variant: f"{identifier} at {endpoint}" for variant, identifier in ids.items()}
+
+
 class DeployedModel(InferenceSession):
     """A job's base model and its deployed tuned model, by model id or ARN of each variant.
 
@@ -53,6 +59,10 @@ class DeployedModel(InferenceSession):
     def model_identities(self) -> Mapping[str, str]:
         """Return the model id or ARN of each variant."""
         return self.ids
+
+    def answer_keys(self) -> Mapping[str, str]:
+        """Return the model id or ARN of each variant, with the endpoint that answers."""
+        return endpoint_answer_keys(self.aws, self.ids)
 
     def generate(
         self, prompts: Sequence[Prompt], variants: Sequence[str], decoding: GenerationConfig

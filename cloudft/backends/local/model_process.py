@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
@@ -73,7 +74,15 @@ class ModelProcess(InferenceSession, SupportsLogLikelihood):
 
     def model_identities(self) -> Mapping[str, str]:
         """Return the sha256 of each variant's weights. Raise TrainerError."""
-        return {r["variant"]: r["identity"] for r in self._exchange({"identities": True})}
+        return {name: reply["identity"] for name, reply in self._identities.items()}
+
+    def answer_keys(self) -> Mapping[str, str]:
+        """Return the sha256 of what decides each variant's answers. Raise TrainerError."""
+        return {name: reply["answerKey"] for name, reply in self._identities.items()}
+
+    @cached_property
+    def _identities(self) -> Mapping[str, Mapping[str, str]]:
+        return {reply["variant"]: reply for reply in self._exchange({"identities": True})}
 
     def loglikelihood(
         self, requests: Sequence[ScoringRequest], variants: Sequence[str]
