@@ -128,10 +128,11 @@ def _terminate_after(pid: int) -> None:
 
 
 def _request_handler_class() -> type[WSGIRequestHandler]:
-    # Defined here because werkzeug is imported only by a process that serves.
-    from werkzeug.serving import WSGIRequestHandler
+    # Defined here because moto is imported only by a process that serves. Its handler keeps S3's
+    # metadata keys that have an underscore; werkzeug drops such headers.
+    from moto.moto_server.werkzeug_app import MotoRequestHandler
 
-    class Handler(WSGIRequestHandler):
+    class Handler(MotoRequestHandler):  # type: ignore[misc] # moto has no types
         """HTTP/1.1 with the endpoint's own `Server` header and without a request log."""
 
         protocol_version = "HTTP/1.1"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import io
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cloudft.endpoint.protocols.messages import HttpResponse, ServiceError
 from cloudft.web.request_guard import harden_headers
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from _typeshed import OptExcInfo
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
+HEADER_NAMES_VARIABLE = "moto.preserved_header_names"
+"""Variable in which moto's request handler keeps the names of S3's metadata headers."""
 REQUEST_ID_HEADERS = {"x-amzn-requestid", "x-amz-request-id"}
 """Headers in which SDKs look for the id of a request (botocore, `parsers.py`)."""
 
@@ -40,10 +42,16 @@ def buffer_body(environ: WSGIEnvironment) -> bytes:
     return body
 
 
+def header_names(environ: Mapping[str, Any]) -> dict[str, str]:
+    """Return the names of those headers that WSGI's variables can't tell: with underscores."""
+    return dict(environ.get(HEADER_NAMES_VARIABLE) or {})
+
+
 def request_headers(environ: WSGIEnvironment) -> dict[str, str]:
     """Return the request's headers by their lower-case names."""
+    names = header_names(environ)
     headers = {
-        name[5:].lower().replace("_", "-"): value
+        names.get(name, name[5:].replace("_", "-")).lower(): value
         for name, value in environ.items()
         if name.startswith("HTTP_")
     }

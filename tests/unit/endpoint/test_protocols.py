@@ -138,3 +138,10 @@ def test_a_body_of_another_form_is_named_by_the_apis_names(
         urllib.request.urlopen(request)
     assert json.load(caught.value)["message"] == message
     caught.value.close()
+
+
+def test_metadata_keys_keep_their_underscores(fast_account: Endpoint) -> None:
+    s3 = fast_account.client("s3")
+    metadata = {"my_key": "1", "other-key": "2"}
+    s3.put_object(Bucket=BUCKET, Key="metadata", Body=b"", Metadata=metadata)
+    assert s3.head_object(Bucket=BUCKET, Key="metadata")["Metadata"] == metadata

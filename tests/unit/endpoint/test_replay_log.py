@@ -253,6 +253,19 @@ def test_a_body_without_a_length_is_recorded(moto: App, tmp_path: Path) -> None:
     assert s3_contents(restart(moto, tmp_path))["one"][0]["a"][0] == b"streamed"
 
 
+def test_names_of_metadata_with_underscores_survive_a_restart(moto: App, tmp_path: Path) -> None:
+    app = open_log(moto, tmp_path)
+    moto_client.create_client(app, "s3").create_bucket(Bucket="one")
+    authorization = "AWS4-HMAC-SHA256 Credential=any/20260101/us-east-1/s3/aws4_request"
+    environ = EnvironBuilder("/one/a", method="PUT").get_environ()
+    environ |= {"RAW_URI": "/one/a", "HTTP_AUTHORIZATION": authorization}
+    environ |= {"HTTP_X_AMZ_META_MY_KEY": "1"}
+    environ |= {module.HEADER_NAMES_VARIABLE: {"HTTP_X_AMZ_META_MY_KEY": "x-amz-meta-my_key"}}
+    assert module.call_wsgi_app(app, environ).status == 200
+    s3 = moto_client.create_client(restart(moto, tmp_path), "s3")
+    assert s3.head_object(Bucket="one", Key="a")["Metadata"] == {"my_key": "1"}
+
+
 def test_networks_have_the_same_ids_whatever_was_read(moto: App, tmp_path: Path) -> None:
     app = open_log(moto, tmp_path)
     ec2 = moto_client.create_client(app, "ec2")
