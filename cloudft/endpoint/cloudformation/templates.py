@@ -107,6 +107,8 @@ def load_template(text: str) -> TemplateNode:
         template = parse_template(text)
         for section in ("Parameters", "Resources"):
             _require_types(template, section)
+        if not isinstance(template.get("Description", ""), str):
+            raise ValueError("[/Description] must be text")
     except ValueError as error:
         raise ServiceError("ValidationError", f"Template format error: {error}") from error
     return template
@@ -114,7 +116,7 @@ def load_template(text: str) -> TemplateNode:
 
 def _require_types(template: TemplateNode, section: str) -> None:
     """Raise ValueError unless each declaration of a section is a mapping with a `Type`."""
-    declarations = template.get(section) or {}
+    declarations = template.get(section, {})
     if not isinstance(declarations, Mapping):
         raise ValueError(f"[/{section}] must be a mapping")
     for name, declaration in declarations.items():

@@ -194,6 +194,7 @@ def test_a_failure_is_handled_as_the_request_says(
         ("create_stack", {"NotificationARNs": ["arn:aws:sns:a:b:c"]}, "NotificationARNs is not"),
         ("create_stack", {"StackName": "a_b"}, "Member must satisfy regular expression"),
         ("create_stack", {"TemplateBody": "Resources: {A: 1}"}, r"\[/Resources/A\] must be"),
+        ("create_stack", {"TemplateBody": "Resources: {}\nParameters: []"}, r"\[/Parameters\]"),
         ("create_stack", {"TemplateBody": "Resources: {A: {Type: 1}}"}, r"\[/Resources/A\]"),
         (
             "create_stack",
