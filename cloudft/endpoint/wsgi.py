@@ -43,7 +43,7 @@ def buffer_body(environ: WSGIEnvironment) -> bytes:
 
 
 def header_names(environ: Mapping[str, Any]) -> dict[str, str]:
-    """Return the names of those headers that WSGI's variables can't tell: with underscores."""
+    """Return the names with underscores of headers, by their variables, which lose them."""
     return dict(environ.get(HEADER_NAMES_VARIABLE) or {})
 
 

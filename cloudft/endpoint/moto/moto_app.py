@@ -29,6 +29,7 @@ from cloudft.endpoint.wsgi import buffer_body
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication, WSGIEnvironment
+    from werkzeug.serving import WSGIRequestHandler
 
 URANDOM_MODULES = {"s3": "moto.s3.models", "kms": "moto.kms.utils"}
 """Service -> the module of moto that keeps what it gets from `os.urandom`."""
@@ -86,6 +87,14 @@ def create_moto_app(account: str) -> WSGIApplication:
     _patch_random_per_thread()
     app: WSGIApplication = Dispatcher()
     return app
+
+
+def load_request_handler() -> type[WSGIRequestHandler]:
+    """Return moto's request handler: werkzeug's own drops S3's metadata keys with underscores."""
+    from moto.moto_server.werkzeug_app import MotoRequestHandler
+
+    handler: type[WSGIRequestHandler] = MotoRequestHandler
+    return handler
 
 
 def seed_ids(seed: int) -> None:
